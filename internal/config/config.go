@@ -1,0 +1,72 @@
+// Package config turns the environment into typed, checked values. It reads the environment once;
+// the stages of an enrolment receive values and never look at the environment themselves.
+//
+// All faults are found in one go, each naming the variable, what it has and what is wanted, so that
+// a manifest is mended in one round. Values of secret variables are in no fault.
+package config
+
+import (
+	"crypto/x509"
+	"io/fs"
+	"log/slog"
+	"time"
+)
+
+// Fetcher is the configuration of certfetcher.
+type Fetcher struct {
+	Request     Request
+	TLS         TLS
+	Certificate Certificate
+	Output      Output
+	Log         Log
+
+	// ForceEnroll asks for a certificate even when the volume holds a matching, valid one.
+	ForceEnroll bool
+	// TerminationMessagePath is where the reason of a failure goes; empty for nowhere.
+	TerminationMessagePath string
+}
+
+// Request says which CertService is asked, and how patiently.
+type Request struct {
+	URL     string        // absolute, https
+	Timeout time.Duration // of each try, more than 0
+	CAName  string
+
+	RetryInitialInterval time.Duration // more than 0
+	RetryMaxInterval     time.Duration // not less than RetryInitialInterval
+	RetryMaxElapsed      time.Duration // 0: for ever
+}
+
+// TLS names the material for mutual TLS with the CertService; internal/mtls reads it.
+type TLS struct {
+	KeystorePath, KeystoreKeyPath, KeystorePassword string
+	TruststorePath, TruststorePassword              string
+}
+
+// Certificate is what to ask for.
+type Certificate struct {
+	KeyAlgorithm string // in package keygen's terms
+	// Template holds the subject, as DER in RawSubject and readable in Subject, and the subject
+	// alternative names; nothing else of it is set.
+	Template *x509.CertificateRequest
+}
+
+// Output says what is written, and where to.
+type Output struct {
+	Dir                   string   // absolute and clean
+	Types                 []string // of P12, JKS, PEM; each at most once, at least one
+	Layout                string   // symlink or inplace
+	FileMode              fs.FileMode
+	Group                 string // name or number, empty for the directory's
+	KeystoreAlias         string
+	TruststoreAliasPrefix string
+	P12Profile            string // modern or legacy
+	KeystorePassword      string // empty: read back or made
+	TruststorePassword    string // empty: read back or made
+}
+
+// Log says how to log.
+type Log struct {
+	JSON  bool
+	Level slog.Level
+}

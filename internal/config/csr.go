@@ -1,0 +1,146 @@
+package config
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// keyAlgorithms repeats package keygen's names, because stages do not import one another; a test
+// of internal/enroll holds the two lists together.
+var keyAlgorithms = []string{"RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256", "ECDSA-P384", "ECDSA-P521", "Ed25519"}
+
+// specialCharacters are refused in CN and O, as the ONAP client refused them.
+const specialCharacters = `~#@*$+%!()?/{}<>|_^`
+
+var (
+	ipv4Shaped = regexp.MustCompile(`[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}`)
+	portShaped = regexp.MustCompile(`:[0-9]{1,5}`)
+)
+
+func (l *loader) certificate(env *environment) Certificate {
+	return Certificate{KeyAlgorithm: l.keyAlgorithm(env.KeyAlgorithm), Template: l.template(env)}
+}
+
+func (l *loader) keyAlgorithm(text string) string {
+	for _, name := range keyAlgorithms {
+		if strings.EqualFold(name, text) {
+			return name
+		}
+	}
+	l.reject("KEY_ALGORITHM", "")
+	return ""
+}
+
+func (l *loader) template(env *environment) *x509.CertificateRequest {
+	l.commonName(env.CommonName)
+	if c := firstOf(env.Organization, specialCharacters); c != "" {
+		l.reject("ORGANIZATION", "it contains "+c)
+	}
+	if env.Country != "" && (len(env.Country) != 2 || !strings.Contains(countries, " "+env.Country+" ")) {
+		l.reject("COUNTRY", "")
+	}
+	template := &x509.CertificateRequest{}
+	l.sans(env.SANs, template)
+	l.subject(env, template)
+	return template
+}
+
+// commonName checks CN in the order of the ONAP client, whose users know these refusals.
+func (l *loader) commonName(name string) {
+	switch c := firstOf(name, specialCharacters); {
+	case strings.Contains(name, "http://") || strings.Contains(name, "https://"):
+		l.reject("COMMON_NAME", "it contains a scheme")
+	case c != "":
+		l.reject("COMMON_NAME", "it contains "+c)
+	case ipv4Shaped.MatchString(name):
+		l.reject("COMMON_NAME", "it contains "+ipv4Shaped.FindString(name))
+	case portShaped.MatchString(name):
+		l.reject("COMMON_NAME", "it contains "+portShaped.FindString(name))
+	}
+}
+
+// firstOf returns the first character of text that is one of chars, or "".
+func firstOf(text, chars string) string {
+	if i := strings.IndexAny(text, chars); i >= 0 {
+		return text[i : i+1]
+	}
+	return ""
+}
+
+// subject encodes the name as the ONAP client's JDK did, byte for byte, so that a certificate keeps
+// its subject through a migration: one attribute to an RDN, in DER order L, OU, O, ST, C, CN (which
+// RFC 4514 prints the other way round), PrintableString where the characters allow it, else UTF8String.
+func (l *loader) subject(env *environment, template *x509.CertificateRequest) {
+	if !l.readable("LOCATION", "ORGANIZATION_UNIT", "ORGANIZATION", "STATE", "COMMON_NAME") {
+		return
+	}
+	type attributeTypeAndValue struct {
+		Type  asn1.ObjectIdentifier
+		Value asn1.RawValue
+	}
+	// The SET OF has one member, so a slice type whose name ends in SET is all that encoding/asn1 needs.
+	type relativeDistinguishedNameSET []attributeTypeAndValue
+
+	var rdns []relativeDistinguishedNameSET
+	for _, a := range []struct {
+		arc   int // of id-at, 2.5.4 (RFC 5280, appendix A.1)
+		value string
+	}{{7, env.Location}, {11, env.OrganizationUnit}, {10, env.Organization}, {8, env.State}, {6, env.Country}, {3, env.CommonName}} {
+		value := strings.TrimSpace(a.value)
+		if value == "" {
+			continue
+		}
+		tag := asn1.TagUTF8String
+		if !strings.ContainsFunc(value, notPrintableString) {
+			tag = asn1.TagPrintableString
+		}
+		rdns = append(rdns, relativeDistinguishedNameSET{{
+			Type: asn1.ObjectIdentifier{2, 5, 4, a.arc}, Value: asn1.RawValue{Tag: tag, Bytes: []byte(value)},
+		}})
+	}
+	der, err := asn1.Marshal(rdns)
+	if err != nil {
+		panic("config: encoding a subject of strings: " + err.Error())
+	}
+	var sequence pkix.RDNSequence
+	if _, err := asn1.Unmarshal(der, &sequence); err != nil {
+		panic("config: reading back a subject of checked strings: " + err.Error())
+	}
+	template.RawSubject = der
+	template.Subject.FillFromRDNSequence(&sequence)
+}
+
+// readable rejects what no certificate should carry: control characters and broken UTF-8.
+func (l *loader) readable(names ...string) bool {
+	ok := true
+	for _, name := range names {
+		if strings.ContainsFunc(*l.lookup(name).value, func(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) }) {
+			l.reject(name, "it has control characters or is no UTF-8")
+			ok = false
+		}
+	}
+	return ok
+}
+
+// notPrintableString tells a character outside ASN.1's PrintableString (X.680, 41.4).
+func notPrintableString(r rune) bool {
+	switch {
+	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', strings.ContainsRune(" '()+,-./:=?", r):
+		return false
+	}
+	return true
+}
+
+// countries are the ISO 3166-1 alpha-2 codes, each between two spaces.
+const countries = " AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW " +
+	"BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR " +
+	"GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE " +
+	"KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV " +
+	"MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC " +
+	"SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ " +
+	"VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW "

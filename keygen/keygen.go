@@ -1,0 +1,75 @@
+// Package keygen makes key pairs and the certificate signing requests (PKCS#10, RFC 2986) for them.
+// Keys come from crypto/rand and never leave memory here; writing them is the task of package output.
+package keygen
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"strings"
+)
+
+// algorithm is one row of the table of what GenerateKey can make.
+type algorithm struct {
+	name     string
+	generate func() (crypto.Signer, error)
+}
+
+var algorithms = []algorithm{
+	{"RSA-2048", func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) }},
+	{"RSA-3072", func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 3072) }},
+	{"RSA-4096", func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 4096) }},
+	{"ECDSA-P256", func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }},
+	{"ECDSA-P384", func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P384(), rand.Reader) }},
+	{"ECDSA-P521", func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P521(), rand.Reader) }},
+	{"Ed25519", func() (crypto.Signer, error) { _, key, err := ed25519.GenerateKey(rand.Reader); return key, err }},
+}
+
+// Algorithms lists the names that GenerateKey knows, the default first.
+func Algorithms() []string {
+	names := make([]string, len(algorithms))
+	for i, a := range algorithms {
+		names[i] = a.name
+	}
+	return names
+}
+
+// GenerateKey makes a new key pair of the named algorithm, one of Algorithms.
+func GenerateKey(name string) (crypto.Signer, error) {
+	for _, a := range algorithms {
+		if a.name == name {
+			return a.generate()
+		}
+	}
+	return nil, fmt.Errorf("key algorithm %q is unknown, want one of %s", name, strings.Join(Algorithms(), ", "))
+}
+
+// AlgorithmOf names the algorithm of a public key in GenerateKey's terms. RSA keys of other sizes
+// and other curves get a name that GenerateKey does not know; other kinds of keys are an error.
+func AlgorithmOf(pub crypto.PublicKey) (string, error) {
+	switch pub := pub.(type) {
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA-%d", pub.N.BitLen()), nil
+	case *ecdsa.PublicKey:
+		return "ECDSA-" + strings.ReplaceAll(pub.Curve.Params().Name, "-", ""), nil
+	case ed25519.PublicKey:
+		return "Ed25519", nil
+	default:
+		return "", fmt.Errorf("public key is of type %T, want RSA, ECDSA or Ed25519", pub)
+	}
+}
+
+// PrivateKeyPEM encodes a private key as PKCS#8 (RFC 5958) under the label PRIVATE KEY.
+func PrivateKeyPEM(key crypto.Signer) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the private key as PKCS#8: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
