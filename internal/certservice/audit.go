@@ -1,0 +1,136 @@
+package certservice
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// outcome is how a request ended, as the audit line and the metrics' label name it.
+type outcome string
+
+const (
+	outcomeOK           outcome = "ok"
+	outcomeIssued       outcome = "issued"
+	outcomeRefused      outcome = "refused"      // the authority said no
+	outcomeFailed       outcome = "failed"       // the authority could not be asked, or its answer not be used
+	outcomeBadRequest   outcome = "bad_request"  // headers missing or not readable
+	outcomeUnauthorized outcome = "unauthorized" // no client certificate, or not a trusted one
+	outcomeUnknownCA    outcome = "unknown_ca"
+	outcomeNotFound     outcome = "not_found"
+	outcomeBadMethod    outcome = "bad_method"
+	outcomeNotReady     outcome = "not_ready"  // no valid configuration loaded
+	outcomeOverloaded   outcome = "overloaded" // more in flight than allowed
+	outcomePanic        outcome = "panic"
+)
+
+// event is what is remembered of one request, for its audit line and the metrics. It holds no header
+// value and no key.
+type event struct {
+	method, path, remote string
+	operation            string // "" for a path that does not exist
+	probe                bool
+	caName               string
+	caKnown              bool
+	client               *x509.Certificate
+	csr                  *x509.CertificateRequest
+	issued               *x509.Certificate
+	outcome              outcome
+	reason               string
+	status               int
+	duration             time.Duration
+	writeErr             error
+}
+
+// maxLoggedNames and maxLoggedText bound what a client can make us log.
+const (
+	maxLoggedNames = 100
+	maxLoggedText  = 512
+)
+
+// log writes the one line of a request: Info when it was served, Warn when not, and Debug for a probe
+// that was served.
+func (e *event) log(ctx context.Context, log *slog.Logger) {
+	level := slog.LevelWarn
+	switch {
+	case e.outcome == outcomeOK && e.probe:
+		level = slog.LevelDebug
+	case e.outcome == outcomeOK, e.outcome == outcomeIssued:
+		level = slog.LevelInfo
+	}
+	if !log.Enabled(ctx, level) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 12)
+	attrs = append(attrs, slog.String("outcome", string(e.outcome)), slog.Int("status", e.status))
+	if e.operation == "" || e.outcome == outcomeBadMethod {
+		attrs = append(attrs, slog.String("method", truncate(e.method)), slog.String("path", truncate(e.path)))
+	}
+	if e.operation != "" {
+		attrs = append(attrs, slog.String("operation", e.operation))
+	}
+	if e.caName != "" {
+		attrs = append(attrs, slog.String("ca", truncate(e.caName)))
+	}
+	if e.reason != "" {
+		attrs = append(attrs, slog.String("reason", truncate(e.reason)))
+	}
+	attrs = append(attrs, slog.String("remote", e.remote))
+	if e.client != nil {
+		attrs = append(attrs, slog.Group("client",
+			"subject", truncate(e.client.Subject.String()),
+			"sans", names(e.client.DNSNames, e.client.EmailAddresses, e.client.IPAddresses, e.client.URIs),
+			"serial", e.client.SerialNumber.Text(16)))
+	}
+	if e.csr != nil {
+		attrs = append(attrs, slog.Group("requested",
+			"subject", truncate(e.csr.Subject.String()),
+			"sans", names(e.csr.DNSNames, e.csr.EmailAddresses, e.csr.IPAddresses, e.csr.URIs)))
+	}
+	if e.issued != nil {
+		attrs = append(attrs, slog.Group("issued",
+			"serial", e.issued.SerialNumber.Text(16),
+			"not_after", e.issued.NotAfter.UTC()))
+	}
+	if e.writeErr != nil {
+		attrs = append(attrs, slog.String("undelivered", e.writeErr.Error()))
+	}
+	attrs = append(attrs, slog.Duration("duration", e.duration))
+	log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// names writes subject alternative names as OpenSSL does, "DNS:…" and so on.
+func names(dns, emails []string, ips []net.IP, uris []*url.URL) []string {
+	all := []string{}
+	for _, name := range dns {
+		all = append(all, "DNS:"+name)
+	}
+	for _, ip := range ips {
+		all = append(all, "IP:"+ip.String())
+	}
+	for _, email := range emails {
+		all = append(all, "email:"+email)
+	}
+	for _, uri := range uris {
+		all = append(all, "URI:"+uri.String())
+	}
+	if more := len(all) - maxLoggedNames; more > 0 {
+		all = append(all[:maxLoggedNames], fmt.Sprintf("and %d more", more))
+	}
+	for i := range all {
+		all[i] = truncate(all[i])
+	}
+	return all
+}
+
+func truncate(s string) string {
+	if len(s) <= maxLoggedText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxLoggedText], "") + "…"
+}

@@ -1,0 +1,92 @@
+// Package certservice is the CertService: it takes certificate requests over REST and mutual TLS, has
+// them signed by a certification authority, and answers with the chain and the roots to trust. Paths,
+// headers, statuses and error texts are those of the ONAP CertService API, version 1, so that clients
+// written for that one need no change.
+//
+// The handler knows only the Authority interface; the one behind it speaks CMPv2. The package keeps
+// nothing on disk and no state between requests, so any number of replicas may serve. It issues no
+// certificate itself, and it does not authorise: every client whose certificate chains to the
+// truststore may ask every configured authority.
+package certservice
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+)
+
+// Request is what a client asks for. CSR's signature is verified and its public key is Key's.
+type Request struct {
+	CSR *x509.CertificateRequest
+	Key crypto.Signer // for the proof of possession
+
+	// For an update only: the certificate to renew and its private key, which fit each other.
+	OldCert  *x509.Certificate
+	OldKey   crypto.Signer
+	OldChain []*x509.Certificate // what followed OldCert in the header, unverified; often empty
+}
+
+// Issued is what an authority answers.
+type Issued struct {
+	Chain   []*x509.Certificate // the new certificate, then each signer, without the root
+	Trusted []*x509.Certificate // roots to trust, the signing one among them
+}
+
+// Authority signs certificate requests. Its methods are called concurrently and give up when ctx ends.
+// A refusal by the authority is a *RefusedError; any other error is a failure on the way to it.
+type Authority interface {
+	Enroll(ctx context.Context, r Request) (Issued, error)
+	Update(ctx context.Context, r Request) (Issued, error)
+}
+
+// RefusedError says that the authority answered, and that its answer is no.
+type RefusedError struct {
+	FailInfo []string // the protocol's names of the reasons, such as "badPOP"; may be empty
+	Text     string   // the authority's own words; may be empty
+}
+
+// Error gives the authority's own words, or "N/A" where it sent none, as clients know it.
+func (e *RefusedError) Error() string {
+	if e.Text == "" {
+		return "N/A"
+	}
+	return e.Text
+}
+
+// Directory finds the authority for a CA name.
+type Directory interface {
+	Lookup(caName string) (Authority, bool)
+	// Ready reports whether a valid set of authorities is loaded.
+	Ready() bool
+	// Reload reads the set again; trigger names the cause for the log. On an error the set stays as it was.
+	Reload(trigger string) error
+}
+
+// Static is a Directory that never changes.
+type Static map[string]Authority
+
+// Lookup returns the authority of that name.
+func (s Static) Lookup(caName string) (Authority, bool) {
+	a, ok := s[caName]
+	return a, ok
+}
+
+// Ready is always true.
+func (s Static) Ready() bool { return true }
+
+// Reload has nothing to read and succeeds.
+func (s Static) Reload(string) error { return nil }
+
+// failInfoOf returns the reasons of a refusal, "none" where the authority gave none, and nothing for other errors.
+func failInfoOf(err error) []string {
+	refused, ok := errors.AsType[*RefusedError](err)
+	switch {
+	case !ok:
+		return nil
+	case len(refused.FailInfo) == 0:
+		return []string{"none"}
+	default:
+		return refused.FailInfo
+	}
+}

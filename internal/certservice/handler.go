@@ -1,0 +1,269 @@
+package certservice
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// HandlerConfig says what a Handler works with. Directory, ClientRoots and Log are required.
+type HandlerConfig struct {
+	Directory Directory
+	// ClientRoots returns the roots that client certificates must chain to; asked for every request, so
+	// that a truststore replaced while connections are open counts at once.
+	ClientRoots func() *x509.CertPool
+	MaxInFlight int           // enrolments and updates at the same time; 0: no bound
+	Timeout     time.Duration // for one enrolment or update, the authority's part included; 0: none
+	Metrics     *Metrics      // nil: not counted
+	Log         *slog.Logger
+	Now         func() time.Time // nil: time.Now
+}
+
+// Handler serves the REST API. It expects to stand behind TLS that asks for a client certificate
+// (tls.RequestClientCert at least) and verifies that certificate itself.
+type Handler struct {
+	cfg      HandlerConfig
+	inFlight *limiter
+}
+
+// NewHandler returns the handler of the API.
+func NewHandler(cfg HandlerConfig) *Handler {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = NewMetrics("")
+	}
+	h := &Handler{cfg: cfg, inFlight: newLimiter(cfg.MaxInFlight)}
+	cfg.Metrics.observeInFlight(h.inFlight.count)
+	return h
+}
+
+// endpoint is one path of the API.
+type endpoint struct {
+	path      string // as the OpenAPI document writes it; caNameParameter can only be the last segment
+	operation string // for logs and metrics
+	probe     bool   // asked by machines all the time: worth a log line only when it fails
+	serve     func(h *Handler, r *http.Request, caName string, e *event) answer
+}
+
+const messageNotReady = "No valid CMPv2 configuration is loaded"
+
+const caNameParameter = "{caName}"
+
+// endpoints all answer GET and nothing else: HEAD would issue certificates that nobody receives.
+var endpoints = []endpoint{
+	{"/v1/certificate/{caName}", "enroll", false, (*Handler).enroll},
+	{"/v1/certificate-update/{caName}", "update", false, (*Handler).update},
+	{"/ready", "ready", true, (*Handler).ready},
+	{"/readyz", "ready", true, (*Handler).ready},
+	{"/healthz", "health", true, (*Handler).health},
+	{"/actuator/health", "health", true, (*Handler).health},
+	{"/reload", "reload", false, (*Handler).reload},
+	{"/openapi.yaml", "openapi", false, (*Handler).openAPI},
+}
+
+func findEndpoint(path string) (found endpoint, caName string, ok bool) {
+	for _, e := range endpoints {
+		prefix, named := strings.CutSuffix(e.path, caNameParameter)
+		if !named {
+			if path == e.path {
+				return e, "", true
+			}
+			continue
+		}
+		if name, ok := strings.CutPrefix(path, prefix); ok && name != "" && !strings.Contains(name, "/") {
+			return e, name, true
+		}
+	}
+	return endpoint{}, "", false
+}
+
+// answer is written as a whole once the handler is done, so that a panic can still become a clean 500.
+type answer struct {
+	status      int
+	contentType string
+	body        []byte
+	allow       string
+	retryAfter  int // seconds; 0: not said
+}
+
+func (a answer) write(w http.ResponseWriter) error {
+	header := w.Header()
+	header.Set("Content-Type", a.contentType)
+	header.Set("Content-Length", strconv.Itoa(len(a.body)))
+	header.Set("Cache-Control", "no-store")
+	if a.allow != "" {
+		header.Set("Allow", a.allow)
+	}
+	if a.retryAfter > 0 {
+		header.Set("Retry-After", strconv.Itoa(a.retryAfter))
+	}
+	w.WriteHeader(a.status)
+	_, err := w.Write(a.body)
+	return err
+}
+
+type errorBody struct {
+	ErrorMessage string `json:"errorMessage"`
+}
+
+type issuedBody struct {
+	CertificateChain    []string `json:"certificateChain"`
+	TrustedCertificates []string `json:"trustedCertificates"`
+}
+
+type statusBody struct {
+	Status string `json:"status"`
+}
+
+func jsonAnswer(status int, body any) answer {
+	encoded, err := json.Marshal(body)
+	if err != nil { // the three types above cannot fail to marshal
+		panic(err)
+	}
+	return answer{status: status, contentType: "application/json", body: encoded}
+}
+
+func errorAnswer(status int, message string) answer {
+	return jsonAnswer(status, errorBody{message})
+}
+
+// ServeHTTP answers one request and writes its audit line.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := h.cfg.Now()
+	e := &event{path: r.URL.Path, method: r.Method, remote: r.RemoteAddr}
+	a := h.answer(r, e)
+
+	e.writeErr = a.write(w)
+	e.status, e.duration = a.status, h.cfg.Now().Sub(start)
+	h.cfg.Metrics.observeRequest(e)
+	e.log(r.Context(), h.cfg.Log)
+}
+
+// answer finds the answer; a panic on the way is the answer 500 to this request alone.
+func (h *Handler) answer(r *http.Request, e *event) (a answer) {
+	defer func() {
+		if v := recover(); v != nil {
+			h.cfg.Log.ErrorContext(r.Context(), "panic while serving a request",
+				"panic", panicText(v), "stack", string(debug.Stack()))
+			e.outcome, e.reason = outcomePanic, "panic"
+			a = errorAnswer(http.StatusInternalServerError, "Internal server error")
+		}
+	}()
+
+	endpoint, caName, known := findEndpoint(r.URL.Path)
+	e.operation, e.probe, e.caName = endpoint.operation, endpoint.probe, caName
+
+	client, reason := verifyClient(r.TLS, h.cfg.ClientRoots(), h.cfg.Now())
+	e.client = client
+	if reason != "" {
+		e.outcome, e.reason = outcomeUnauthorized, reason
+		return errorAnswer(http.StatusUnauthorized, messageUnauthorized)
+	}
+	if !known {
+		e.outcome = outcomeNotFound
+		return errorAnswer(http.StatusNotFound, "There is nothing at this path")
+	}
+	if r.Method != http.MethodGet {
+		e.outcome = outcomeBadMethod
+		a := errorAnswer(http.StatusMethodNotAllowed, "Method not allowed, only GET is")
+		a.allow = http.MethodGet
+		return a
+	}
+	e.outcome = outcomeOK
+	return endpoint.serve(h, r, caName, e)
+}
+
+// panicText tells what the runtime found; of other values only the type, as they may hold anything.
+func panicText(v any) string {
+	if err, ok := v.(runtime.Error); ok {
+		return err.Error()
+	}
+	return fmt.Sprintf("%T", v)
+}
+
+func (h *Handler) enroll(r *http.Request, caName string, e *event) answer {
+	return h.certify(r, caName, e, false)
+}
+
+func (h *Handler) update(r *http.Request, caName string, e *event) answer {
+	return h.certify(r, caName, e, true)
+}
+
+// certify has a certificate made: a new one, or with update one that follows another.
+func (h *Handler) certify(r *http.Request, caName string, e *event, update bool) answer {
+	if !h.cfg.Directory.Ready() {
+		// Not 404: a client takes that for final, and this will pass.
+		return unavailable(e, outcomeNotReady, messageNotReady)
+	}
+	authority, ok := h.cfg.Directory.Lookup(caName)
+	if !ok {
+		e.outcome = outcomeUnknownCA
+		return errorAnswer(http.StatusNotFound, "Certification authority not found for given CAName")
+	}
+	e.caKnown = true
+	if !h.inFlight.acquire() {
+		return unavailable(e, outcomeOverloaded, "Too many requests in flight, try again later")
+	}
+	defer h.inFlight.release()
+
+	request, fault := parseRequest(r.Header, update)
+	e.csr = request.CSR
+	if fault != nil {
+		e.outcome, e.reason = outcomeBadRequest, fault.reason
+		return errorAnswer(http.StatusBadRequest, fault.message)
+	}
+
+	ctx := r.Context()
+	if h.cfg.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, h.cfg.Timeout)
+		defer cancel()
+	}
+	call := authority.Enroll
+	if update {
+		call = authority.Update
+	}
+	start := h.cfg.Now()
+	issued, err := call(ctx, request)
+	h.cfg.Metrics.observeAuthority(e, h.cfg.Now().Sub(start), err)
+	if err == nil && len(issued.Chain) == 0 {
+		err = errors.New("the answer holds no certificate")
+	}
+	if err != nil {
+		return failed(e, err)
+	}
+	e.outcome, e.issued = outcomeIssued, issued.Chain[0]
+	return jsonAnswer(http.StatusOK, issuedBody{pemTexts(issued.Chain), pemTexts(issued.Trusted)})
+}
+
+// failed answers for an authority that refused or could not be asked, in the ONAP server's words.
+func failed(e *event, err error) answer {
+	message := "Exception occurred during call to cmp client: " + err.Error()
+	e.outcome = outcomeFailed
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
+		message = "CMPv2 server returned following error: " + refused.Error()
+		e.outcome = outcomeRefused
+	}
+	e.reason = err.Error()
+	return errorAnswer(http.StatusInternalServerError, message)
+}
+
+func pemTexts(certs []*x509.Certificate) []string {
+	texts := make([]string, len(certs)) // never nil, which JSON would call null
+	for i, cert := range certs {
+		texts[i] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+	}
+	return texts
+}

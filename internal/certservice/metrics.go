@@ -1,0 +1,83 @@
+package certservice
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+)
+
+// latencyBuckets reach from an answer out of memory to a CA that has people approve requests, in seconds.
+var latencyBuckets = []float64{0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
+
+// Metrics are the service's series, in a set of their own.
+type Metrics struct {
+	set *metrics.Set
+}
+
+// NewMetrics returns an empty set. version is the program's, for certservice_build_info.
+func NewMetrics(version string) *Metrics {
+	m := &Metrics{set: metrics.NewSet()}
+	name := fmt.Sprintf("certservice_build_info{version=%q,go_version=%q}", version, runtime.Version())
+	m.set.NewGauge(name, func() float64 { return 1 })
+	return m
+}
+
+// ObserveCertificate adds the expiry of the service's own certificate; notAfter is asked at every scrape.
+func (m *Metrics) ObserveCertificate(notAfter func() time.Time) {
+	m.set.NewGauge("certservice_certificate_expiry_timestamp_seconds", func() float64 {
+		return float64(notAfter().Unix())
+	})
+}
+
+// Write writes all series in the Prometheus text format, the process's own (CPU, memory, files) at the end.
+func (m *Metrics) Write(w io.Writer) {
+	m.set.WritePrometheus(w)
+	metrics.WriteProcessMetrics(w)
+}
+
+func (m *Metrics) observeInFlight(count func() float64) {
+	m.set.GetOrCreateGauge("certservice_in_flight_requests", count)
+}
+
+// observeRequest counts every request. The label ca is empty for names that are not configured: anybody
+// can make those up.
+func (m *Metrics) observeRequest(e *event) {
+	ca := ""
+	if e.caKnown {
+		ca = e.caName
+	}
+	operation := e.operation
+	if operation == "" {
+		operation = "none"
+	}
+	m.set.GetOrCreateCounter(fmt.Sprintf("certservice_requests_total{ca=%q,operation=%q,outcome=%q}",
+		ca, operation, e.outcome)).Inc()
+	m.histogram(fmt.Sprintf("certservice_request_duration_seconds{operation=%q}", operation), e.duration)
+}
+
+// observeAuthority measures the CMP transaction alone.
+func (m *Metrics) observeAuthority(e *event, took time.Duration, err error) {
+	m.histogram(fmt.Sprintf("certservice_cmp_duration_seconds{ca=%q,operation=%q}", e.caName, e.operation), took)
+	for _, info := range failInfoOf(err) {
+		m.set.GetOrCreateCounter(fmt.Sprintf("certservice_cmp_refusals_total{ca=%q,fail_info=%q}",
+			e.caName, info)).Inc()
+	}
+}
+
+func (m *Metrics) histogram(name string, took time.Duration) {
+	m.set.GetOrCreatePrometheusHistogramExt(name, latencyBuckets).Update(took.Seconds())
+}
+
+// observeReload counts a reading of the configuration file.
+func (m *Metrics) observeReload(ok bool, servers int, now time.Time) {
+	outcome := "failed"
+	if ok {
+		outcome = "ok"
+		m.set.GetOrCreateGauge("certservice_config_servers", nil).Set(float64(servers))
+		m.set.GetOrCreateGauge("certservice_config_last_success_timestamp_seconds", nil).Set(float64(now.Unix()))
+	}
+	m.set.GetOrCreateCounter(fmt.Sprintf("certservice_config_reloads_total{outcome=%q}", outcome)).Inc()
+}

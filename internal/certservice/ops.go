@@ -1,0 +1,50 @@
+package certservice
+
+import (
+	_ "embed" // the OpenAPI document
+	"net/http"
+)
+
+//go:embed openapi.yaml
+var openAPIDocument []byte
+
+func (h *Handler) ready(_ *http.Request, _ string, e *event) answer {
+	if !h.cfg.Directory.Ready() {
+		return unavailable(e, outcomeNotReady, messageNotReady)
+	}
+	return jsonAnswer(http.StatusOK, statusBody{"UP"})
+}
+
+func (h *Handler) health(*http.Request, string, *event) answer {
+	return jsonAnswer(http.StatusOK, statusBody{"UP"})
+}
+
+func (h *Handler) reload(_ *http.Request, _ string, e *event) answer {
+	if err := h.cfg.Directory.Reload("request"); err != nil {
+		e.outcome = outcomeFailed
+		return errorAnswer(http.StatusInternalServerError, err.Error())
+	}
+	return jsonAnswer(http.StatusOK, statusBody{"RELOADED"})
+}
+
+func (h *Handler) openAPI(*http.Request, string, *event) answer {
+	return answer{status: http.StatusOK, contentType: "application/yaml", body: openAPIDocument} // RFC 9512
+}
+
+// Ops returns a handler for the plain port: probes and metrics, which kubelets and Prometheus ask for
+// without a client certificate. Nothing here changes anything, so reloading is not offered.
+func (h *Handler) Ops() http.Handler {
+	mux := http.NewServeMux()
+	for _, e := range endpoints {
+		if e.probe {
+			mux.HandleFunc("GET "+e.path, func(w http.ResponseWriter, r *http.Request) {
+				e.serve(h, r, "", &event{}).write(w)
+			})
+		}
+	}
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		h.cfg.Metrics.Write(w)
+	})
+	return mux
+}

@@ -1,0 +1,188 @@
+package certservice
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// Configuration is the Directory that cmpServers.json describes. A file that cannot be loaded never
+// displaces one that could: the last good set stays in use.
+type Configuration struct {
+	path    string
+	build   func(Server) (Authority, error)
+	metrics *Metrics
+	log     *slog.Logger
+	now     func() time.Time
+
+	reloading sync.Mutex        // held while reading, so that an older file cannot overtake a newer one
+	read      map[string]digest // the files of the last reading, good or bad
+	current   atomic.Pointer[authorities]
+}
+
+// digest identifies a file's content; it is all zero for a file that could not be read.
+type digest [sha256.Size]byte
+
+type authorities map[string]Authority
+
+// NewConfiguration returns a Configuration with nothing loaded yet; Reload loads it. build makes the
+// authority for one server; an error from it counts as a fault of the file. Nil metrics are not kept.
+func NewConfiguration(path string, build func(Server) (Authority, error), m *Metrics, log *slog.Logger) *Configuration {
+	if m == nil {
+		m = NewMetrics("")
+	}
+	return &Configuration{path: path, build: build, metrics: m, log: log, now: time.Now}
+}
+
+// Lookup finds an authority of the loaded set.
+func (c *Configuration) Lookup(caName string) (Authority, bool) {
+	loaded := c.current.Load()
+	if loaded == nil {
+		return nil, false
+	}
+	a, ok := (*loaded)[caName]
+	return a, ok
+}
+
+// Ready reports whether some version of the file was loaded.
+func (c *Configuration) Ready() bool { return c.current.Load() != nil }
+
+// Reload reads the file and puts what it describes to use. Requests under way finish with the authority
+// they began with. Both outcomes are logged.
+func (c *Configuration) Reload(trigger string) error {
+	c.reloading.Lock()
+	defer c.reloading.Unlock()
+	loaded, err := c.load()
+	c.metrics.observeReload(err == nil, len(loaded), c.now())
+	if err != nil {
+		kept := "there is none yet, so no certificate can be issued"
+		if c.Ready() {
+			kept = "the last good configuration stays in use"
+		}
+		c.log.Error("configuration not loaded, "+kept, "path", c.path, "trigger", trigger, "error", err.Error())
+		return fmt.Errorf("%s cannot be loaded, %s: %w", filepath.Base(c.path), kept, err)
+	}
+	c.current.Store(&loaded)
+	c.log.Info("configuration loaded", "path", c.path, "trigger", trigger, "servers", len(loaded))
+	return nil
+}
+
+func (c *Configuration) load() (authorities, error) {
+	c.read = map[string]digest{}
+	servers, err := loadServers(c.path, func(name string) ([]byte, error) {
+		data, err := readBounded(name)
+		c.read[name] = digestOf(data, err)
+		return data, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	loaded := make(authorities, len(servers))
+	var faults Faults
+	for i, server := range servers {
+		a, err := c.build(server)
+		if err != nil {
+			faults.add(fmt.Sprintf("cmpv2Servers[%d]", i), "%v", err)
+			continue
+		}
+		loaded[server.CAName] = a
+	}
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return loaded, nil
+}
+
+// settle is how long the directory must be quiet before the file is read: the kubelet and editors make
+// several changes for one.
+const settle = 200 * time.Millisecond
+
+// Watch reloads whenever the content of the file or of a file that it names changes, until ctx ends. It
+// watches directories, since Kubernetes changes a mounted secret by turning a symbolic link there, and
+// the file itself never again.
+func (c *Configuration) Watch(ctx context.Context) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watching %s: %w", c.path, err)
+	}
+	defer watcher.Close()
+	if err := c.watchDirectories(watcher); err != nil {
+		return err
+	}
+	quiet := time.NewTimer(settle) // once at the start, for a change before the watch stood
+	defer quiet.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err, ok := <-watcher.Errors:
+			if !ok {
+				return errWatchEnded
+			}
+			// Lost events are no harm: what counts is that something changed.
+			c.log.Warn("watching for changes of the configuration", "error", err.Error())
+			quiet.Reset(settle)
+		case _, ok := <-watcher.Events:
+			if !ok {
+				return errWatchEnded
+			}
+			quiet.Reset(settle)
+		case <-quiet.C:
+			if !c.changed() {
+				continue
+			}
+			_ = c.Reload("file changed") // logged there; the next change is the next try
+			if err := c.watchDirectories(watcher); err != nil {
+				c.log.Warn("watching for changes of the configuration", "error", err.Error())
+			}
+		}
+	}
+}
+
+var errWatchEnded = errors.New("watching for changes of the configuration ended")
+
+// watchDirectories adds the directories of all files read; one that is watched already stays so.
+func (c *Configuration) watchDirectories(watcher *fsnotify.Watcher) error {
+	c.reloading.Lock()
+	defer c.reloading.Unlock()
+	directories := []string{filepath.Dir(c.path)}
+	for name := range c.read {
+		directories = append(directories, filepath.Dir(name))
+	}
+	for _, directory := range directories {
+		if err := watcher.Add(directory); err != nil {
+			return fmt.Errorf("watching %s: %w", directory, err)
+		}
+	}
+	return nil
+}
+
+// changed compares content and not times, so that turning the link of an unchanged secret does not reload.
+func (c *Configuration) changed() bool {
+	c.reloading.Lock()
+	defer c.reloading.Unlock()
+	if _, read := c.read[c.path]; !read {
+		return true
+	}
+	for name, before := range c.read {
+		if digestOf(readBounded(name)) != before {
+			return true
+		}
+	}
+	return false
+}
+
+func digestOf(data []byte, err error) digest {
+	if err != nil {
+		return digest{}
+	}
+	return sha256.Sum256(data)
+}
