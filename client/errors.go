@@ -1,0 +1,79 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// StatusError is CertService, or something in its place, answering with an error status (4xx, 5xx).
+type StatusError struct {
+	StatusCode int
+	// Message is the errorMessage of the answer, on one line and bounded; where none came, a note of
+	// what came instead.
+	Message string
+	// RetryAfter is how long the server asks to wait, at most MaxRetryAfter. Zero: it did not say.
+	RetryAfter time.Duration
+}
+
+func (e *StatusError) Error() string {
+	text := fmt.Sprintf("CertService answered %d %s: %s", e.StatusCode, http.StatusText(e.StatusCode), e.Message)
+	switch e.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return text + ": check that CertService trusts the CA of the client certificate in KEYSTORE_PATH"
+	case http.StatusNotFound:
+		return text + ": check CA_NAME and REQUEST_URL"
+	case http.StatusRequestHeaderFieldsTooLarge:
+		return text + ": raise the server's (or a proxy's) limit for headers, or take a smaller key"
+	}
+	return text
+}
+
+// mayPass tells the statuses that another try may get past.
+func (e *StatusError) mayPass() bool {
+	switch e.StatusCode {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// AnswerError is an answer that CertService cannot have given: a redirect, HTML, nothing, other JSON, too
+// much. The request is not repeated.
+type AnswerError struct {
+	// Reason says what came and what was expected, on one line.
+	Reason string
+}
+
+func (e *AnswerError) Error() string { return "this is no answer of CertService: " + e.Reason }
+
+// ConnectionError is a request that got no whole answer: name, TCP, TLS, trust, host name, time-out.
+type ConnectionError struct {
+	// Err says on one line what failed and what to try, and wraps the error of the network or TLS.
+	Err error
+	// Permanent is set where another try cannot help: one side does not trust the other.
+	Permanent bool
+}
+
+func (e *ConnectionError) Error() string { return cleanText(e.Err.Error(), 2000) }
+func (e *ConnectionError) Unwrap() error { return e.Err }
+
+// mayPass reports whether another try may succeed where this error came.
+func mayPass(err error) bool {
+	var status *StatusError
+	var conn *ConnectionError
+	switch {
+	case errors.As(err, &status):
+		return status.mayPass()
+	case errors.As(err, &conn):
+		return !conn.Permanent
+	}
+	return false
+}
+
+// bodyError is an answer whose body broke off; the connection is to blame.
+type bodyError struct{ err error }
+
+func (e *bodyError) Error() string { return e.err.Error() }

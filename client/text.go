@@ -1,0 +1,131 @@
+package client
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxMessage bounds, in characters, what a server can put into our errors and logs.
+const maxMessage = 1000
+
+// cleanText puts foreign text on one line: control, format and undecodable characters become spaces,
+// spaces collapse, and what is longer than limit characters is cut.
+func cleanText(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	s = strings.Join(strings.Fields(s), " ")
+	if utf8.RuneCountInString(s) > limit {
+		s = string([]rune(s)[:limit]) + "…"
+	}
+	return s
+}
+
+// errorMessage finds the text of an error answer: errorMessage where it is CertService's own, else a note
+// of what came, since proxies answer in its place with pages of their own.
+func errorMessage(contentType string, body []byte) string {
+	var doc struct {
+		ErrorMessage string `json:"errorMessage"`
+	}
+	if json.Unmarshal(body, &doc) == nil && strings.TrimSpace(doc.ErrorMessage) != "" {
+		return doc.ErrorMessage
+	}
+	return "no errorMessage but " + bodyNote(contentType, body)
+}
+
+// bodyNote describes a body that is not the expected one by type, size and beginning.
+func bodyNote(contentType string, body []byte) string {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return "an empty body"
+	}
+	if contentType == "" {
+		contentType = "no Content-Type"
+	}
+	const shown = 160
+	beginning := cleanText(string(body[:min(len(body), 4096)]), shown)
+	if title := htmlTitle(body); title != "" {
+		return fmt.Sprintf("%s, %d bytes, titled %q", contentType, len(body), cleanText(title, shown))
+	}
+	return fmt.Sprintf("%s, %d bytes, beginning %q", contentType, len(body), beginning)
+}
+
+func htmlTitle(body []byte) string {
+	body = body[:min(len(body), 4096)]
+	lower := make([]byte, len(body)) // bytes.ToLower may change the length, and with it the places
+	for i, b := range body {
+		if b >= 'A' && b <= 'Z' {
+			b += 'a' - 'A'
+		}
+		lower[i] = b
+	}
+	start := bytes.Index(lower, []byte("<title>"))
+	if start < 0 {
+		return ""
+	}
+	start += len("<title>")
+	length := bytes.Index(lower[start:], []byte("</title>"))
+	if length < 0 {
+		return ""
+	}
+	return string(body[start : start+length])
+}
+
+// echo is the shortest piece of a secret that is recognised when a server sends it back.
+const echo = 16
+
+// foreign makes text of a server fit for our errors and logs. The text is cut before it is searched
+// as well, so that a long one costs no time.
+func (h secretHeaders) foreign(s string, limit int) string {
+	return cleanText(h.redact(cleanText(s, 4*limit)), limit)
+}
+
+// redact takes out what a server quotes of our own headers: some put the offending value into their error.
+func (h secretHeaders) redact(s string) string {
+	var known []string
+	for _, secret := range h {
+		known = append(known, base64.StdEncoding.EncodeToString(secret.pem), strings.Join(strings.Fields(string(secret.pem)), ""))
+	}
+	var out strings.Builder
+	for len(s) > 0 {
+		n := strings.IndexFunc(s, func(r rune) bool { return !isBase64(r) })
+		if n < 0 {
+			n = len(s)
+		}
+		if isEcho(s[:n], known) {
+			out.WriteString("[left out: part of the request]")
+		} else {
+			out.WriteString(s[:n])
+		}
+		s = s[n:]
+		n = strings.IndexFunc(s, isBase64)
+		if n < 0 {
+			n = len(s)
+		}
+		out.WriteString(s[:n])
+		s = s[n:]
+	}
+	return out.String()
+}
+
+func isEcho(run string, known []string) bool {
+	for i := 0; i+echo <= len(run); i++ {
+		for _, k := range known {
+			if strings.Contains(k, run[i:i+echo]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func isBase64(r rune) bool {
+	return r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '+' || r == '/' || r == '='
+}
