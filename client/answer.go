@@ -77,7 +77,7 @@ func (c *Client) readAnswer(resp *http.Response, secrets secretHeaders) (Answer,
 			RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), c.now()),
 		}
 	default:
-		return Answer{}, &AnswerError{Reason: fmt.Sprintf("has status %d, want 200", code)}
+		return Answer{}, &AnswerError{Reason: fmt.Sprintf("it has status %d, want 200", code)}
 	}
 }
 
@@ -85,21 +85,21 @@ func (c *Client) readAnswer(resp *http.Response, secrets secretHeaders) (Answer,
 // JSON is not: a captive portal's page is better named as what it is.
 func readCertificates(resp *http.Response) (Answer, error) {
 	if e := resp.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return Answer{}, &AnswerError{Reason: fmt.Sprintf("has Content-Encoding %q, want none, as none was offered", e)}
+		return Answer{}, &AnswerError{Reason: fmt.Sprintf("it has Content-Encoding %q, want none, as none was offered", e)}
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
 		return Answer{}, &bodyError{err}
 	}
 	if len(body) > maxBody {
-		return Answer{}, &AnswerError{Reason: fmt.Sprintf("has more than %d bytes, want at most those", maxBody)}
+		return Answer{}, &AnswerError{Reason: fmt.Sprintf("it has more than %d bytes, want at most those", maxBody)}
 	}
 	if len(body) == 0 {
-		return Answer{}, &AnswerError{Reason: "is empty, want JSON with certificates"}
+		return Answer{}, &AnswerError{Reason: "it is empty, want JSON with certificates"}
 	}
 	contentType := resp.Header.Get("Content-Type")
 	if contentType != "" && !isJSON(contentType) {
-		return Answer{}, &AnswerError{Reason: fmt.Sprintf("want JSON with certificates, has %s", bodyNote(contentType, body))}
+		return Answer{}, &AnswerError{Reason: fmt.Sprintf("want JSON with certificates, but it is %s", bodyNote(contentType, body))}
 	}
 	return parseAnswer(body)
 }
@@ -111,7 +111,7 @@ func parseAnswer(body []byte) (Answer, error) {
 		TrustedCertificates []*string `json:"trustedCertificates"`
 	}
 	if err := json.Unmarshal(body, &doc); err != nil {
-		return Answer{}, &AnswerError{Reason: fmt.Sprintf("want JSON with certificates: %v", err)}
+		return Answer{}, &AnswerError{Reason: fmt.Sprintf("want JSON with certificates, but it is not: %v", err)}
 	}
 	chain, err := texts("certificateChain", doc.CertificateChain)
 	if err != nil {

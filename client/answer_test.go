@@ -1,0 +1,214 @@
+package client
+
+import (
+	"compress/gzip"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestEnroll_error_statuses(t *testing.T) {
+	for _, row := range []struct {
+		status     int
+		file, want string
+	}{
+		{400, "answer-400-csr.json", "CertService answered 400 Bad Request: Wrong certificate signing request (CSR) format"},
+		{400, "answer-400-key.json", "CertService answered 400 Bad Request: Wrong key (PK) format"},
+		{400, "answer-400-certificate.json", "CertService answered 400 Bad Request: Wrong certificate format"},
+		{401, "answer-401.json", "CertService answered 401 Unauthorized: Client certificate is missing or not trusted: check that CertService trusts the CA of the client certificate in KEYSTORE_PATH"},
+		{404, "answer-404.json", "CertService answered 404 Not Found: Certification authority not found for given CAName: check CA_NAME and REQUEST_URL"},
+		{500, "answer-500-cmp-client.json", "CertService answered 500 Internal Server Error: Exception occurred during call to cmp client: connection refused"},
+		{500, "answer-500-cmp-server.json", "CertService answered 500 Internal Server Error: CMPv2 server returned following error: rejection: badRequest: wrong subject"},
+	} {
+		t.Run(row.file, func(t *testing.T) {
+			_, err := newMutual(t, answering(t, row.status, row.file), nil).client(t).Enroll(t.Context(), goldenSecrets(t))
+			assert.EqualError(t, err, row.want)
+			var status *StatusError
+			require.ErrorAs(t, err, &status)
+			assert.Equal(t, row.status, status.StatusCode)
+		})
+	}
+}
+
+func TestEnroll_answers_of_somebody_else(t *testing.T) {
+	key := goldenRequest(t, "enroll.request.json").Headers["PK"]
+	keyPEM := string(golden(t, "pem/key.pem"))
+	write := func(status int, contentType, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["Content-Type"] = []string{contentType}
+			if contentType == "" {
+				w.Header()["Content-Type"] = nil
+			}
+			w.WriteHeader(status)
+			fmt.Fprint(w, body)
+		}
+	}
+	for _, row := range []struct {
+		is      string
+		handler http.HandlerFunc
+		want    string
+	}{
+		{"an HTML page of a proxy", write(502, "text/html", "<html><head><TITLE>502 Bad\nGateway</TITLE></head></html>"),
+			`CertService answered 502 Bad Gateway: no errorMessage but text/html, 56 bytes, titled "502 Bad Gateway"`},
+		{"an empty error", write(503, "", ""), `CertService answered 503 Service Unavailable: no errorMessage but an empty body`},
+		{"another JSON error", write(500, "application/json", `{"status":500,"error":"boom"}`),
+			`CertService answered 500 Internal Server Error: no errorMessage but application/json, 29 bytes, beginning "{\"status\":500,\"error\":\"boom\"}"`},
+		{"an error text with control characters", write(400, "application/json", `{"errorMessage":"line\nbreak \u001b[31mred\u202e"}`),
+			`CertService answered 400 Bad Request: line break [31mred`},
+		{"an endless error text", write(400, "application/json", `{"errorMessage":"`+strings.Repeat("x ", 4000)+`"}`),
+			`CertService answered 400 Bad Request: ` + strings.Repeat("x ", 500) + "…"},
+		{"an error that repeats our key header", write(400, "application/json", `{"errorMessage":"bad header PK: `+key+`"}`),
+			`CertService answered 400 Bad Request: bad header PK: [left out: part of the request]`},
+		{"an error with a piece of our key", write(400, "application/json", `{"errorMessage":"bad key `+keyPEM[224:264]+` there"}`),
+			`CertService answered 400 Bad Request: bad key [left out: part of the request] there`},
+		{"a redirect with our key in it", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://elsewhere.test/?pk="+key[:100], http.StatusMovedPermanently)
+		}, `this is no answer of CertService: 301 redirects to "https://elsewhere.test/?[left out: part of the request]", and the request carries a private key that must not travel there: set REQUEST_URL to CertService itself`},
+		{"nothing", write(200, "application/json", ""), `this is no answer of CertService: it is empty, want JSON with certificates`},
+		{"another good status", write(204, "", ""), `this is no answer of CertService: it has status 204, want 200`},
+		{"a login page", write(200, "text/html; charset=utf-8", "<title>Log in</title>"), `this is no answer of CertService: want JSON with certificates, but it is text/html; charset=utf-8, 21 bytes, titled "Log in"`},
+		{"text that is no JSON", write(200, "application/json", "hello"), `this is no answer of CertService: want JSON with certificates, but it is not: invalid character 'h' looking for beginning of value`},
+		{"JSON with more behind it", write(200, "application/json", `{"certificateChain":["a"],"trustedCertificates":["b"]}{}`), `this is no answer of CertService: want JSON with certificates, but it is not: invalid character '{' after top-level value`},
+		{"a chain of another type", write(200, "application/json", `{"certificateChain":"a","trustedCertificates":["b"]}`), `this is no answer of CertService: want JSON with certificates, but it is not: json: cannot unmarshal string into Go struct field .certificateChain of type []*string`},
+		{"no chain", write(200, "application/json", `{"certificateChain":[],"trustedCertificates":["b"]}`), `this is no answer of CertService: certificateChain is missing or empty, want at least one certificate`},
+		{"no trusted certificates", write(200, "application/json", `{"certificateChain":["a"]}`), `this is no answer of CertService: trustedCertificates is missing or empty, want at least one certificate`},
+		{"a hole in a list", write(200, "application/json", `{"certificateChain":["a",null],"trustedCertificates":["b"]}`), `this is no answer of CertService: certificateChain[1] is empty, want a PEM certificate`},
+		{"too much", write(200, "application/json", strings.Repeat(" ", maxBody+1)), `this is no answer of CertService: it has more than 1048576 bytes, want at most those`},
+		{"compressed data, which was not asked for", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			z.Write(make([]byte, 10<<20))
+			z.Close()
+		}, `this is no answer of CertService: it has Content-Encoding "gzip", want none, as none was offered`},
+	} {
+		t.Run(row.is, func(t *testing.T) {
+			calls := 0
+			m := newMutual(t, func(w http.ResponseWriter, r *http.Request) { calls++; row.handler(w, r) }, nil)
+			_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
+			assert.EqualError(t, err, row.want)
+			assert.Equal(t, 1, calls)
+		})
+	}
+}
+
+func TestEnroll_answer_without_content_type(t *testing.T) {
+	m := newMutual(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Content-Type"] = nil
+		w.Write(golden(t, "wire/answer-200.json"))
+	}, nil)
+	_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
+	assert.NoError(t, err)
+}
+
+func TestAnswer_Certificates(t *testing.T) {
+	answer, err := parseAnswer(golden(t, "wire/answer-200.json"))
+	require.NoError(t, err)
+	chain, trusted, err := answer.Certificates()
+	require.NoError(t, err)
+	assert.Equal(t, "app.example.org", chain[0].Subject.CommonName)
+	assert.Equal(t, "CN=Example Issuing CA", chain[1].Subject.String())
+	assert.Equal(t, "CN=Example Root CA", trusted[0].Subject.String())
+	assert.Equal(t, "CN=Example Other Root CA", trusted[1].Subject.String())
+}
+
+func TestAnswer_Certificates_refuses(t *testing.T) {
+	good := string(golden(t, "pem/root-ca.pem"))
+	for _, row := range []struct{ is, text, want string }{
+		{"text that is no PEM", "hello", "this is no answer of CertService: trustedCertificates[1] has no PEM block, want a certificate"},
+		{"a key", string(golden(t, "pem/key.pem")), `this is no answer of CertService: trustedCertificates[1] has a PEM block "PRIVATE KEY", want "CERTIFICATE"`},
+		{"two certificates in one text", good + good, `this is no answer of CertService: trustedCertificates[1] has more than one PEM block, want one certificate`},
+		{"a block without a certificate", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})), `this is no answer of CertService: trustedCertificates[1] has no readable certificate: x509: malformed certificate`},
+	} {
+		t.Run(row.is, func(t *testing.T) {
+			_, _, err := Answer{CertificateChain: []string{good}, TrustedCertificates: []string{good, row.text}}.Certificates()
+			assert.EqualError(t, err, row.want)
+		})
+	}
+	_, _, err := Answer{CertificateChain: []string{"x"}}.Certificates()
+	assert.EqualError(t, err, "this is no answer of CertService: certificateChain[0] has no PEM block, want a certificate")
+}
+
+func TestParseRetryAfter(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, row := range []struct {
+		is, value string
+		want      time.Duration
+	}{
+		{"nothing", "", 0},
+		{"seconds", " 30 ", 30 * time.Second},
+		{"zero", "0", 0},
+		{"seconds past the bound", "100000", MaxRetryAfter},
+		{"seconds past int64", "99999999999999999999999", MaxRetryAfter},
+		{"negative seconds", "-5", 0},
+		{"a date", "Sun, 01 Mar 2026 12:01:00 GMT", time.Minute},
+		{"a date of the old kind", "Sunday, 01-Mar-26 12:01:00 GMT", time.Minute},
+		{"a date in the past", "Sun, 01 Mar 2026 11:00:00 GMT", 0},
+		{"a date past the bound", "Sun, 01 Mar 2099 12:00:00 GMT", MaxRetryAfter},
+		{"words", "soon", 0},
+	} {
+		t.Run(row.is, func(t *testing.T) { assert.Equal(t, row.want, parseRetryAfter(row.value, now)) })
+	}
+}
+
+func FuzzParseRetryAfter(f *testing.F) {
+	for _, seed := range []string{"", "1", "900", "901", "-1", "1.5", "Sun, 01 Mar 2026 12:01:00 GMT", "Sun Mar  1 12:01:00 2026", "٣"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		d := parseRetryAfter(value, time.Unix(1_700_000_000, 0))
+		if d < 0 || d > MaxRetryAfter {
+			t.Fatalf("%q gives %s", value, d)
+		}
+	})
+}
+
+func FuzzParseAnswer(f *testing.F) {
+	f.Add(golden(f, "wire/answer-200.json"))
+	f.Add(golden(f, "wire/answer-404.json"))
+	f.Add([]byte(`{"certificateChain":["a",null],"trustedCertificates":{}}`))
+	f.Add([]byte(`[`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		answer, err := parseAnswer(body)
+		if err != nil {
+			return
+		}
+		if len(answer.CertificateChain) == 0 || len(answer.TrustedCertificates) == 0 {
+			t.Fatal("an empty list was accepted")
+		}
+		again, err := json.Marshal(map[string][]string{"certificateChain": answer.CertificateChain, "trustedCertificates": answer.TrustedCertificates})
+		require.NoError(t, err)
+		back, err := parseAnswer(again)
+		require.NoError(t, err)
+		assert.Equal(t, answer, back)
+		chain, trusted, err := answer.Certificates()
+		if err == nil && (len(chain) != len(answer.CertificateChain) || len(trusted) != len(answer.TrustedCertificates)) {
+			t.Fatal("certificates were lost")
+		}
+	})
+}
+
+func FuzzErrorMessage(f *testing.F) {
+	f.Add("application/json", golden(f, "wire/answer-404.json"))
+	f.Add("text/html", []byte("<TITLE>\x1b[0m</title>"))
+	f.Add("", []byte("\xff\xfe\u202e"))
+	f.Add("application/json", []byte(`{"errorMessage":"`+goldenRequest(f, "enroll.request.json").Headers["PK"]+`"}`))
+	r := goldenSecrets(f)
+	secrets := secretHeaders{{"CSR", r.CSR}, {"PK", r.Key}}
+	key := goldenRequest(f, "enroll.request.json").Headers["PK"]
+	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
+		text := secrets.foreign(errorMessage(contentType, body), maxMessage)
+		if len([]rune(text)) > maxMessage+1 || strings.ContainsAny(text, "\n\r\x1b\u202e") {
+			t.Fatalf("not bounded or not clean: %q", text)
+		}
+		if isEcho(text, []string{key}) {
+			t.Fatalf("a piece of the key is left: %q", text)
+		}
+	})
+}
