@@ -1,0 +1,128 @@
+package keystore
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/certfetcher/certfetcher/internal/pkcs12"
+)
+
+// Profile names how a PKCS#12 store is encrypted and authenticated.
+type Profile = pkcs12.Profile
+
+const (
+	// ProfileModern is what current JDKs and OpenSSL write: PBES2 with AES-256, HMAC-SHA256.
+	ProfileModern = pkcs12.ProfileModern
+	// ProfileLegacy is for JDK 8 before 8u301 and JDK 11 before 11.0.12: 3DES, HMAC-SHA1.
+	ProfileLegacy = pkcs12.ProfileLegacy
+)
+
+// ProfileOf tells which profile a PKCS#12 store was written with, without password and in
+// microseconds; the error says in what it belongs to neither.
+func ProfileOf(data []byte) (Profile, error) {
+	profile, err := pkcs12.ProfileOf(data)
+	if err != nil {
+		return "", fmt.Errorf("reading PKCS12 store: %w", err)
+	}
+	return profile, nil
+}
+
+func decodePKCS12(data []byte, password string) ([]Entry, error) {
+	contents, err := pkcs12.Decode(data, password)
+	if err != nil {
+		return nil, err
+	}
+	var entries []Entry
+	unnamed := 0
+	alias := func(names ...string) string {
+		for _, name := range names {
+			if name != "" {
+				return name
+			}
+		}
+		unnamed++
+		return strconv.Itoa(unnamed)
+	}
+	inChain := map[string]bool{} // by DER, so that a certificate listed twice counts once
+	for _, key := range contents.Keys {
+		chain, leafName := chainFor(key, contents.Certificates)
+		for _, cert := range chain {
+			inChain[string(cert.Raw)] = true
+		}
+		entries = append(entries, Entry{Alias: alias(key.FriendlyName, leafName), Key: key.Key, Chain: chain})
+	}
+	for _, c := range contents.Certificates {
+		// A certificate can be a CA in a key's chain and a trusted entry as well.
+		if c.Trusted || !inChain[string(c.Certificate.Raw)] {
+			entries = append(entries, Entry{
+				Alias: alias(c.FriendlyName), Chain: []*x509.Certificate{c.Certificate}, Trusted: c.Trusted,
+			})
+		}
+	}
+	return entries, nil
+}
+
+// chainFor finds the key's certificates, and the friendlyName of its own one. Where several hold the
+// key, as after a renewal, the localKeyID decides.
+func chainFor(key pkcs12.Key, certs []pkcs12.Certificate) (chain []*x509.Certificate, leafName string) {
+	sorted := slices.Clone(certs)
+	slices.SortStableFunc(sorted, func(a, b pkcs12.Certificate) int {
+		return boolRank(key.LocalKeyID != nil && bytes.Equal(b.LocalKeyID, key.LocalKeyID)) -
+			boolRank(key.LocalKeyID != nil && bytes.Equal(a.LocalKeyID, key.LocalKeyID))
+	})
+	pool := make([]*x509.Certificate, len(sorted))
+	for i, c := range sorted {
+		pool[i] = c.Certificate
+	}
+	chain = Chain(key.Key.Public(), pool)
+	if len(chain) > 0 {
+		leafName = sorted[slices.Index(pool, chain[0])].FriendlyName
+	}
+	return chain, leafName
+}
+
+func boolRank(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// EncodePKCS12 writes a PKCS#12 store that Java, OpenSSL and Go read. A key and its own certificate
+// carry the alias as friendlyName and the same localKeyID, without which a JVM calls the entry "1";
+// trusted certificates carry Java's trusted-key-usage attribute, without which a JVM passes them over.
+// Aliases are kept as given; a JVM compares them without regard to case.
+func EncodePKCS12(entries []Entry, password string, profile Profile) ([]byte, error) {
+	if err := checkEntries(entries, password); err != nil {
+		return nil, err
+	}
+	var contents pkcs12.Contents
+	var issuers []*x509.Certificate
+	for _, e := range entries {
+		if e.Key == nil {
+			contents.Certificates = append(contents.Certificates,
+				pkcs12.Certificate{Certificate: e.Chain[0], FriendlyName: e.Alias, Trusted: true})
+			continue
+		}
+		// The value is arbitrary; OpenSSL uses the certificate's SHA-1 too.
+		id := sha1.Sum(e.Chain[0].Raw)
+		contents.Keys = append(contents.Keys, pkcs12.Key{Key: e.Key, FriendlyName: e.Alias, LocalKeyID: id[:]})
+		contents.Certificates = append(contents.Certificates,
+			pkcs12.Certificate{Certificate: e.Chain[0], FriendlyName: e.Alias, LocalKeyID: id[:]})
+		for _, issuer := range e.Chain[1:] {
+			if !slices.ContainsFunc(issuers, issuer.Equal) {
+				issuers = append(issuers, issuer)
+				contents.Certificates = append(contents.Certificates, pkcs12.Certificate{Certificate: issuer})
+			}
+		}
+	}
+	data, err := pkcs12.Encode(contents, password, profile)
+	if err != nil {
+		return nil, fmt.Errorf("writing PKCS12 store: %w", err)
+	}
+	return data, nil
+}

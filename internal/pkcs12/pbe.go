@@ -1,0 +1,261 @@
+package pkcs12
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/des"
+	"crypto/pbkdf2"
+	_ "crypto/sha1" // the hashes are named by crypto.Hash
+	_ "crypto/sha256"
+	_ "crypto/sha512"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// errDecrypt says that the plaintext makes no sense: another password, or damage.
+var errDecrypt = errors.New("decryption failed")
+
+// pbe is a password-based encryption with all its parameters.
+type pbe struct {
+	scheme     asn1.ObjectIdentifier // oidPBES2 or one of RFC 7292 appendix C
+	cipher     asn1.ObjectIdentifier // PBES2 only
+	hash       crypto.Hash
+	salt       []byte
+	iterations int
+	keySize    int
+	iv         []byte // PBES2 only; the others derive it
+}
+
+func (a algorithm) parsePBE() (pbe, error) {
+	switch {
+	case a.oid.Equal(oidPBES2):
+		return a.parsePBES2()
+	case a.oid.Equal(oidPBEWithSHA1And3DES):
+		return a.parseAppendixC(24)
+	case a.oid.Equal(oidPBEWithSHA1AndRC2128):
+		return a.parseAppendixC(16)
+	case a.oid.Equal(oidPBEWithSHA1AndRC240):
+		return a.parseAppendixC(5)
+	}
+	return pbe{}, fmt.Errorf("encryption algorithm %v is not supported, "+
+		"want PBES2 or pbeWithSHA1 and 3DES or RC2", a.oid)
+}
+
+// parseAppendixC reads pkcs-12PbeParams, RFC 7292 appendix C.
+func (a algorithm) parseAppendixC(keySize int) (pbe, error) {
+	params, err := read(&a.params, cbasn1.SEQUENCE, "encryption parameters")
+	if err != nil {
+		return pbe{}, err
+	}
+	salt, err := read(&params, cbasn1.OCTET_STRING, "encryption salt")
+	if err != nil {
+		return pbe{}, err
+	}
+	iterations, err := readCount(&params, "encryption iteration count")
+	if err != nil {
+		return pbe{}, err
+	}
+	return pbe{scheme: a.oid, hash: crypto.SHA1, salt: salt, iterations: iterations, keySize: keySize}, nil
+}
+
+// parsePBES2 reads PBES2-params, RFC 8018 appendix A.4.
+func (a algorithm) parsePBES2() (pbe, error) {
+	params, err := read(&a.params, cbasn1.SEQUENCE, "PBES2 parameters")
+	if err != nil {
+		return pbe{}, err
+	}
+	kdf, err := readAlgorithm(&params, "PBES2 key derivation")
+	if err != nil {
+		return pbe{}, err
+	}
+	enc, err := readAlgorithm(&params, "PBES2 cipher")
+	if err != nil {
+		return pbe{}, err
+	}
+	k, err := kdf.parsePBKDF2()
+	if err != nil {
+		return pbe{}, err
+	}
+	p := pbe{scheme: a.oid, cipher: enc.oid, hash: k.hash, salt: k.salt, iterations: k.iterations}
+	ivSize := aes.BlockSize
+	switch {
+	case enc.oid.Equal(oidAES128CBC):
+		p.keySize = 16
+	case enc.oid.Equal(oidAES192CBC):
+		p.keySize = 24
+	case enc.oid.Equal(oidAES256CBC):
+		p.keySize = 32
+	case enc.oid.Equal(oidDESEDE3CBC):
+		p.keySize, ivSize = 24, des.BlockSize
+	default:
+		return pbe{}, fmt.Errorf("PBES2 cipher %v is not supported, want AES-CBC or 3DES-CBC", enc.oid)
+	}
+	if k.keySize != 0 && k.keySize != p.keySize {
+		return pbe{}, fmt.Errorf("PBES2 derives a key of %d bytes, its cipher wants %d", k.keySize, p.keySize)
+	}
+	iv, err := read(&enc.params, cbasn1.OCTET_STRING, "PBES2 initialization vector")
+	if err != nil {
+		return pbe{}, err
+	}
+	if len(iv) != ivSize {
+		return pbe{}, fmt.Errorf("PBES2 initialization vector has %d bytes, want %d", len(iv), ivSize)
+	}
+	p.iv = iv
+	return p, nil
+}
+
+// pbkdf2Params is PBKDF2-params, RFC 8018 appendix A.2; keySize is 0 when the file leaves it out.
+type pbkdf2Params struct {
+	hash       crypto.Hash
+	salt       []byte
+	iterations int
+	keySize    int
+}
+
+func (a algorithm) parsePBKDF2() (pbkdf2Params, error) {
+	if !a.oid.Equal(oidPBKDF2) {
+		return pbkdf2Params{}, fmt.Errorf("key derivation %v is not supported, want PBKDF2", a.oid)
+	}
+	params, err := read(&a.params, cbasn1.SEQUENCE, "PBKDF2 parameters")
+	if err != nil {
+		return pbkdf2Params{}, err
+	}
+	k := pbkdf2Params{hash: crypto.SHA1}
+	salt, err := read(&params, cbasn1.OCTET_STRING, "PBKDF2 salt")
+	if err != nil {
+		return pbkdf2Params{}, err
+	}
+	k.salt = salt
+	if k.iterations, err = readCount(&params, "PBKDF2 iteration count"); err != nil {
+		return pbkdf2Params{}, err
+	}
+	if params.PeekASN1Tag(cbasn1.INTEGER) {
+		if k.keySize, err = readCount(&params, "PBKDF2 key length"); err != nil {
+			return pbkdf2Params{}, err
+		}
+	}
+	if params.Empty() {
+		return k, nil
+	}
+	prf, err := readAlgorithm(&params, "PBKDF2 pseudorandom function")
+	if err != nil {
+		return pbkdf2Params{}, err
+	}
+	k.hash, err = hmacHash(prf.oid)
+	return k, err
+}
+
+func hmacHash(oid asn1.ObjectIdentifier) (crypto.Hash, error) {
+	for _, h := range hashes {
+		if h.hmac.Equal(oid) {
+			return h.hash, nil
+		}
+	}
+	return 0, fmt.Errorf("HMAC algorithm %v is not supported, want HMAC with SHA-1 or SHA-2", oid)
+}
+
+// key derives the encryption key and the initialization vector.
+func (p pbe) key(password string) (key, iv []byte, err error) {
+	if p.scheme.Equal(oidPBES2) {
+		// RFC 8018 leaves the password's encoding open. OpenSSL takes its bytes, which are UTF-8
+		// nearly everywhere, and a JVM refuses what is not ASCII.
+		key, err = pbkdf2.Key(p.hash.New, password, p.salt, p.iterations, p.keySize)
+		return key, p.iv, err
+	}
+	bmp := bmpPassword(password)
+	key = deriveKey(p.hash, purposeKey, bmp, p.salt, p.iterations, p.keySize)
+	return key, deriveKey(p.hash, purposeIV, bmp, p.salt, p.iterations, des.BlockSize), nil
+}
+
+// block is the block cipher, for all schemes but RC2.
+func (p pbe) block(key []byte) (cipher.Block, error) {
+	if p.scheme.Equal(oidPBEWithSHA1And3DES) || p.cipher.Equal(oidDESEDE3CBC) {
+		return des.NewTripleDESCipher(key)
+	}
+	return aes.NewCipher(key)
+}
+
+// decrypt returns the plaintext, which in PKCS#12 and PKCS#8 is always one SEQUENCE; errDecrypt when
+// it is not. Checking that as well as the padding leaves no room for a wrong password to pass.
+func (p pbe) decrypt(password string, ciphertext []byte) ([]byte, error) {
+	key, iv, err := p.key(password)
+	if err != nil {
+		return nil, err
+	}
+	if len(ciphertext) == 0 || len(ciphertext)%len(iv) != 0 {
+		return nil, fmt.Errorf("ciphertext has %d bytes, want a multiple of %d", len(ciphertext), len(iv))
+	}
+	var plain []byte
+	if p.scheme.Equal(oidPBEWithSHA1AndRC240) || p.scheme.Equal(oidPBEWithSHA1AndRC2128) {
+		plain = newRC2Key(key).decryptCBC(iv, ciphertext)
+	} else {
+		block, err := p.block(key)
+		if err != nil {
+			return nil, err
+		}
+		plain = make([]byte, len(ciphertext))
+		cipher.NewCBCDecrypter(block, iv).CryptBlocks(plain, ciphertext)
+	}
+	n := int(plain[len(plain)-1])
+	if n == 0 || n > len(iv) || !bytes.Equal(plain[len(plain)-n:], bytes.Repeat([]byte{byte(n)}, n)) {
+		return nil, errDecrypt
+	}
+	plain = plain[:len(plain)-n]
+	if !isSequence(plain) {
+		return nil, errDecrypt
+	}
+	return plain, nil
+}
+
+// encrypt pads and encrypts; RC2 is not among the schemes it is asked for.
+func (p pbe) encrypt(password string, plain []byte) ([]byte, error) {
+	key, iv, err := p.key(password)
+	if err != nil {
+		return nil, err
+	}
+	block, err := p.block(key)
+	if err != nil {
+		return nil, err
+	}
+	n := block.BlockSize() - len(plain)%block.BlockSize()
+	out := append(bytes.Clone(plain), bytes.Repeat([]byte{byte(n)}, n)...)
+	cipher.NewCBCEncrypter(block, iv).CryptBlocks(out, out)
+	return out, nil
+}
+
+// marshal writes the AlgorithmIdentifier.
+func (p pbe) marshal(b *cryptobyte.Builder) {
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1ObjectIdentifier(p.scheme)
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			if !p.scheme.Equal(oidPBES2) {
+				b.AddASN1OctetString(p.salt)
+				b.AddASN1Int64(int64(p.iterations))
+				return
+			}
+			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1ObjectIdentifier(oidPBKDF2)
+				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+					b.AddASN1OctetString(p.salt)
+					b.AddASN1Int64(int64(p.iterations))
+					// JDK 8 and 11 want the length although the cipher fixes it.
+					b.AddASN1Int64(int64(p.keySize))
+					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+						b.AddASN1ObjectIdentifier(oidHMACWithSHA256)
+						b.AddASN1NULL()
+					})
+				})
+			})
+			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1ObjectIdentifier(p.cipher)
+				b.AddASN1OctetString(p.iv)
+			})
+		})
+	})
+}
