@@ -1,0 +1,257 @@
+package cmp
+
+import (
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"math/big"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// Limits on what is decoded, so that memory stays a small multiple of the input. Real messages stay
+// far below each of them.
+const (
+	// MaxMessageSize is the largest PKIMessage in bytes that is parsed.
+	MaxMessageSize = 1 << 20
+	// maxDepth is how deep constructed values may nest; a certificate in an answer needs about 12.
+	maxDepth = 32
+	// maxElements bounds every SEQUENCE OF, extraCerts among them.
+	maxElements = 128
+	// maxIntegerSize is the largest INTEGER in bytes; RFC 5280 allows serial numbers of 20.
+	maxIntegerSize = 64
+	// maxOIDSize is the largest OBJECT IDENTIFIER in bytes.
+	maxOIDSize = 64
+)
+
+// checkDER walks the whole input before any of it is interpreted, so that the parts kept as opaque
+// bytes are held to the same rules: definite minimal lengths, low tag numbers, strings not
+// cut into segments, bounded depth (ITU-T X.690, 10).
+func checkDER(der []byte, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("nested deeper than %d levels", maxDepth)
+	}
+	s := cryptobyte.String(der)
+	for !s.Empty() {
+		var contents cryptobyte.String
+		var tag cbasn1.Tag
+		if !s.ReadAnyASN1(&contents, &tag) {
+			return errors.New("not DER")
+		}
+		constructed := tag&0x20 != 0
+		isSet := tag|0x20 == cbasn1.SEQUENCE || tag|0x20 == cbasn1.SET
+		if universal := tag&0xc0 == 0; universal && constructed != isSet {
+			return fmt.Errorf("not DER: tag 0x%02x", uint8(tag))
+		}
+		if constructed {
+			if err := checkDER(contents, depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// decoder reads the contents of one DER value. The first fault is kept, shared with the decoders opened
+// from it, and everything read after it is empty, so that parsers read like the ASN.1 they follow and
+// ask once at the end.
+type decoder struct {
+	s     cryptobyte.String
+	what  string // the structure being read, for errors
+	fault *error
+}
+
+func newDecoder(der []byte, what string) *decoder {
+	return &decoder{s: der, what: what, fault: new(error)}
+}
+
+func (d *decoder) fail(format string, args ...any) {
+	if *d.fault == nil {
+		*d.fault = fmt.Errorf(d.what+": "+format, args...)
+	}
+	d.s = nil
+}
+
+// more says whether there is something left to read.
+func (d *decoder) more() bool { return *d.fault == nil && !d.s.Empty() }
+
+// next says whether the next element has the tag.
+func (d *decoder) next(tag cbasn1.Tag) bool { return *d.fault == nil && d.s.PeekASN1Tag(tag) }
+
+// end refuses what is left over and returns the first fault of all.
+func (d *decoder) end() error {
+	if d.more() {
+		d.fail("has %d bytes after its last field", len(d.s))
+	}
+	return *d.fault
+}
+
+// open returns a decoder of the contents of the next element.
+func (d *decoder) open(tag cbasn1.Tag, what string) *decoder {
+	inner := &decoder{what: what, fault: d.fault}
+	if *d.fault == nil && !d.s.ReadASN1(&inner.s, tag) {
+		d.fail("%s is missing or malformed", what)
+	}
+	return inner
+}
+
+func (d *decoder) sequence(what string) *decoder { return d.open(cbasn1.SEQUENCE, what) }
+
+// contents returns the bytes inside the next element.
+func (d *decoder) contents(tag cbasn1.Tag, what string) []byte { return d.open(tag, what).s }
+
+// element returns the next element with its tag and length.
+func (d *decoder) element(tag cbasn1.Tag, what string) []byte {
+	var out cryptobyte.String
+	if *d.fault == nil && !d.s.ReadASN1Element(&out, tag) {
+		d.fail("%s is missing or malformed", what)
+	}
+	return out
+}
+
+// any returns the next element, whatever its tag.
+func (d *decoder) any(what string) []byte {
+	var out cryptobyte.String
+	var tag cbasn1.Tag
+	if *d.fault == nil && !d.s.ReadAnyASN1Element(&out, &tag) {
+		d.fail("%s is missing or malformed", what)
+	}
+	return out
+}
+
+func (d *decoder) int64(what string) int64 {
+	var n int64
+	if *d.fault == nil && !d.s.ReadASN1Integer(&n) {
+		d.fail("%s is not an INTEGER of 64 bits", what)
+	}
+	return n
+}
+
+// bigInt reads an INTEGER that may be implicitly tagged.
+func (d *decoder) bigInt(tag cbasn1.Tag, what string) *big.Int {
+	contents := d.contents(tag, what)
+	if *d.fault != nil {
+		return nil
+	}
+	n := new(big.Int)
+	retagged := cryptobyte.String(wrap(cbasn1.INTEGER, contents))
+	if len(contents) > maxIntegerSize || !retagged.ReadASN1Integer(n) {
+		d.fail("%s is not an INTEGER of at most %d bytes", what, maxIntegerSize)
+		return nil
+	}
+	return n
+}
+
+func (d *decoder) octets(what string) []byte { return d.contents(cbasn1.OCTET_STRING, what) }
+
+// bits reads a BIT STRING that must be whole octets, as signatures and MACs are.
+func (d *decoder) bits(what string) []byte {
+	var out []byte
+	if *d.fault == nil && !d.s.ReadASN1BitStringAsBytes(&out) {
+		d.fail("%s is not a BIT STRING of whole octets", what)
+	}
+	return out
+}
+
+func (d *decoder) oid(what string) asn1.ObjectIdentifier {
+	var out asn1.ObjectIdentifier
+	raw := cryptobyte.String(d.element(cbasn1.OBJECT_IDENTIFIER, what))
+	if *d.fault == nil && (len(raw) > maxOIDSize || !raw.ReadASN1ObjectIdentifier(&out)) {
+		d.fail("%s is not an OBJECT IDENTIFIER", what)
+	}
+	return out
+}
+
+// generalizedTimeLayout has the fraction of a second that DER allows, without trailing zeros.
+const generalizedTimeLayout = "20060102150405.999999999Z"
+
+func (d *decoder) generalizedTime(what string) time.Time {
+	text := string(d.contents(cbasn1.GeneralizedTime, what))
+	if *d.fault != nil {
+		return time.Time{}
+	}
+	t, err := time.Parse(generalizedTimeLayout, text)
+	if err != nil || t.IsZero() || t.Format(generalizedTimeLayout) != text {
+		d.fail("%s is not a GeneralizedTime in UTC", what)
+	}
+	return t
+}
+
+// list reads the elements of a SEQUENCE OF that must have at least least of them.
+func list[T any](d *decoder, least int, one func(*decoder) T) []T {
+	var out []T
+	for d.more() {
+		if len(out) == maxElements {
+			d.fail("has more than %d elements", maxElements)
+			return nil
+		}
+		out = append(out, one(d))
+	}
+	if *d.fault == nil && len(out) < least {
+		d.fail("has no elements")
+	}
+	return out
+}
+
+// context is the tag [n] of a constructed value, which every explicit tag is.
+func context(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific().Constructed() }
+
+// contextPrimitive is the tag [n] of an implicitly tagged primitive value.
+func contextPrimitive(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific() }
+
+// wrap returns contents as one DER element with the tag.
+func wrap(tag cbasn1.Tag, contents []byte) []byte {
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(contents)+6))
+	b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes(contents) })
+	return b.BytesOrPanic() // only a tag above 30 or 4 GiB of contents could fail
+}
+
+// addOptional adds contents under the tag unless they are nil.
+func addOptional(b *cryptobyte.Builder, tag cbasn1.Tag, contents []byte) {
+	if contents != nil {
+		b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes(contents) })
+	}
+}
+
+// addSequenceOf adds a SEQUENCE of elements already encoded.
+func addSequenceOf(b *cryptobyte.Builder, elements [][]byte) {
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		for _, element := range elements {
+			b.AddBytes(element)
+		}
+	})
+}
+
+// addList adds a SEQUENCE OF.
+func addList[T any](b *cryptobyte.Builder, items []T, one func(*cryptobyte.Builder, T)) {
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		for _, item := range items {
+			one(b, item)
+		}
+	})
+}
+
+// addBigInt adds an INTEGER under an implicit tag.
+func addBigInt(b *cryptobyte.Builder, tag cbasn1.Tag, n *big.Int) {
+	var inner cryptobyte.Builder
+	inner.AddASN1BigInt(n)
+	s := cryptobyte.String(inner.BytesOrPanic())
+	var contents cryptobyte.String
+	s.ReadASN1(&contents, cbasn1.INTEGER)
+	b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes(contents) })
+}
+
+func addGeneralizedTime(b *cryptobyte.Builder, t time.Time) {
+	b.AddASN1(cbasn1.GeneralizedTime, func(b *cryptobyte.Builder) {
+		b.AddBytes([]byte(t.UTC().Format(generalizedTimeLayout)))
+	})
+}
+
+// encode runs one marshal function and returns the bytes.
+func encode(marshal func(*cryptobyte.Builder)) ([]byte, error) {
+	b := cryptobyte.NewBuilder(nil)
+	marshal(b)
+	return b.Bytes()
+}

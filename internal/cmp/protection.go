@@ -1,0 +1,137 @@
+package cmp
+
+import (
+	"crypto"
+	"crypto/hmac"
+	"errors"
+	"fmt"
+)
+
+// Protection is a kind of message protection (RFC 9810, 5.1.3), by the names used in configuration.
+type Protection string
+
+// The kinds of protection.
+const (
+	// ProtectionPBMSHA256 is the password-based MAC with SHA-256 throughout.
+	ProtectionPBMSHA256 Protection = "pbm-sha256"
+	// ProtectionPBMSHA1 is the password-based MAC with SHA-1, as the ONAP server sends it.
+	ProtectionPBMSHA1 Protection = "pbm-sha1"
+	// ProtectionPBMAC1 is PBMAC1 with PBKDF2 and HMAC-SHA256.
+	ProtectionPBMAC1 Protection = "pbmac1"
+	// ProtectionSignature is a signature by a certificate's key.
+	ProtectionSignature Protection = "signature"
+)
+
+// Bounds on what a peer may make us compute (RFC 9810, 8.6 and RFC 4211, 4.4).
+const (
+	minIterations = 100
+	maxIterations = 100_000
+	minSaltSize   = 8
+	maxSaltSize   = 256
+)
+
+// MAC is the algorithm that a message is protected with under a shared secret.
+type MAC struct {
+	Protection Protection  // one of the kinds with a shared secret
+	KeyHash    crypto.Hash // derives the key: PBM's one-way function, PBKDF2's PRF
+	Hash       crypto.Hash // of the HMAC over the message
+	Salt       []byte
+	Iterations int
+	keyLength  int // PBMAC1 only, in bytes
+}
+
+// NewMAC returns the algorithm of a configured protection with a fresh salt.
+func NewMAC(protection Protection) (MAC, error) {
+	switch protection {
+	case ProtectionPBMSHA256:
+		return newPBM(protection, crypto.SHA256), nil
+	case ProtectionPBMSHA1:
+		return newPBM(protection, crypto.SHA1), nil
+	case ProtectionPBMAC1:
+		return newPBMAC1(), nil
+	}
+	return MAC{}, fmt.Errorf("protection %q does not use a shared secret", protection)
+}
+
+// parseMAC reads a protectionAlg. Its parameters are within bounds when there is no error.
+func parseMAC(algorithm AlgorithmIdentifier) (MAC, error) {
+	switch {
+	case algorithm.Algorithm.Equal(oidPasswordBasedMAC):
+		return parsePBM(algorithm.Parameters)
+	case algorithm.Algorithm.Equal(oidPBMAC1):
+		return parsePBMAC1(algorithm.Parameters)
+	}
+	return MAC{}, fmt.Errorf("protection algorithm %s is not a MAC that is supported", algorithm.Algorithm)
+}
+
+func (m MAC) identifier() (AlgorithmIdentifier, error) {
+	if m.Protection == ProtectionPBMAC1 {
+		return m.pbmac1Identifier()
+	}
+	return m.pbmIdentifier()
+}
+
+func (m MAC) sum(secret, data []byte) ([]byte, error) {
+	key := m.pbmKey(secret)
+	if m.Protection == ProtectionPBMAC1 {
+		var err error
+		if key, err = m.pbmac1Key(secret); err != nil {
+			return nil, err
+		}
+	}
+	mac := hmac.New(m.Hash.New, key)
+	mac.Write(data)
+	return mac.Sum(nil), nil
+}
+
+// ProtectMAC sets protectionAlg and protection of the message, made with a shared secret. What Header and
+// Body hold must not change afterwards.
+func ProtectMAC(m *PKIMessage, algorithm MAC, secret []byte) error {
+	identifier, err := algorithm.identifier()
+	if err != nil {
+		return fmt.Errorf("encoding protectionAlg: %w", err)
+	}
+	m.Header.ProtectionAlg = &identifier
+	m.RawHeader, m.RawBody = nil, nil
+	part, err := m.protectedPart()
+	if err != nil {
+		return fmt.Errorf("encoding protected part: %w", err)
+	}
+	if m.Protection, err = algorithm.sum(secret, part); err != nil {
+		return fmt.Errorf("computing MAC: %w", err)
+	}
+	return nil
+}
+
+// VerifyMAC checks the protection of a message with a shared secret and returns the algorithm it was
+// made with. Whether that is strong enough is for the caller to judge.
+func VerifyMAC(m *PKIMessage, secret []byte) (MAC, error) {
+	if m.Header.ProtectionAlg == nil || m.Protection == nil {
+		return MAC{}, errors.New("message is not protected")
+	}
+	algorithm, err := parseMAC(*m.Header.ProtectionAlg)
+	if err != nil {
+		return MAC{}, err
+	}
+	part, err := m.protectedPart()
+	if err != nil {
+		return MAC{}, fmt.Errorf("encoding protected part: %w", err)
+	}
+	want, err := algorithm.sum(secret, part)
+	if err != nil {
+		return MAC{}, fmt.Errorf("computing MAC: %w", err)
+	}
+	if len(want) != len(m.Protection) {
+		return MAC{}, fmt.Errorf("MAC has %d bytes, want %d", len(m.Protection), len(want))
+	}
+	if !hmac.Equal(want, m.Protection) {
+		return MAC{}, errors.New("MAC does not match: the shared secrets differ or the message was changed")
+	}
+	return algorithm, nil
+}
+
+// MACProtected says whether the message claims to be protected with a shared secret.
+func (m *PKIMessage) MACProtected() bool {
+	alg := m.Header.ProtectionAlg
+	return alg != nil && (alg.Algorithm.Equal(oidPasswordBasedMAC) || alg.Algorithm.Equal(oidPBMAC1))
+}
