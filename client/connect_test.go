@@ -1,0 +1,261 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// testProxy tunnels every CONNECT to the address in its target field, or answers with its status.
+type testProxy struct {
+	mu     sync.Mutex
+	target string
+	status int
+	asked  []string
+}
+
+func (p *testProxy) set(target string, status int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target, p.status, p.asked = target, status, nil
+}
+
+func (p *testProxy) serve(conn net.Conn) {
+	defer conn.Close()
+	r, err := http.ReadRequest(bufio.NewReader(conn))
+	if err != nil {
+		return
+	}
+	p.mu.Lock()
+	target, status := p.target, p.status
+	p.asked = append(p.asked, r.Method+" "+r.RequestURI)
+	p.mu.Unlock()
+	if status != http.StatusOK {
+		(&http.Response{StatusCode: status, ProtoMajor: 1, ProtoMinor: 1}).Write(conn)
+		return
+	}
+	to, err := net.Dial("tcp", target)
+	if err != nil {
+		return
+	}
+	defer to.Close()
+	io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
+	go func() {
+		io.Copy(to, conn)
+		to.Close()
+	}()
+	io.Copy(conn, to)
+}
+
+var environmentProxy testProxy
+
+// The standard library reads the proxy variables once in a process, so they are set before any test. They do
+// not apply to loopback addresses, which is what all other tests use.
+func TestMain(m *testing.M) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go environmentProxy.serve(conn)
+		}
+	}()
+	for _, name := range []string{"http_proxy", "HTTP_PROXY", "https_proxy", "no_proxy"} {
+		os.Unsetenv(name)
+	}
+	os.Setenv("HTTPS_PROXY", "http://"+l.Addr().String())
+	os.Setenv("NO_PROXY", ".invalid,192.0.2.1")
+	os.Exit(m.Run())
+}
+
+func TestClient_proxy_of_the_environment(t *testing.T) {
+	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
+	m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
+	environmentProxy.set(m.Listener.Addr().String(), 200)
+	c := m.client(t)
+	c.Connect(t.Context())
+	assert.Nil(t, c.ahead.dial, "nothing is set up ahead through a proxy")
+	_, err := c.Enroll(t.Context(), goldenSecrets(t))
+	require.NoError(t, err)
+	assert.Equal(t, []string{"CONNECT certservice.test:8443"}, environmentProxy.asked)
+}
+
+func TestClient_proxy_does_not_change_what_is_trusted(t *testing.T) {
+	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
+	m.cfg.URL = "https://certservice-of-others.test:8443/v1/certificate/"
+	environmentProxy.set(m.Listener.Addr().String(), 200)
+	_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
+	assert.ErrorContains(t, err, `the server's certificate is not for this host name: has names certservice.test 127.0.0.1, want "certservice-of-others.test"`)
+}
+
+func TestClient_proxy_refuses(t *testing.T) {
+	for status, permanent := range map[int]bool{403: true, 407: true, 502: false, 503: false} {
+		c := clientOf(t, "certservice.test:8443", 10*time.Second)
+		environmentProxy.set("", status)
+		proxy, err := http.ProxyFromEnvironment(&http.Request{URL: c.enrollURL})
+		require.NoError(t, err)
+		text, conn := connectionErrorOf(t, c)
+		assert.Contains(t, text, "the proxy "+proxy.Host+" does not connect us: check HTTPS_PROXY and NO_PROXY (")
+		assert.Contains(t, text, fmt.Sprintf("the proxy answered %d ", status))
+		assert.Equal(t, permanent, conn.Permanent, status)
+	}
+}
+
+func TestClient_proxy_with_TLS_sees_no_client_certificate(t *testing.T) {
+	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
+	seen := make(chan int, 1)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: m.TLS.Certificates, ClientAuth: tls.RequestClientCert})
+	require.NoError(t, err)
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		tlsConn := conn.(*tls.Conn)
+		tlsConn.Handshake()
+		seen <- len(tlsConn.ConnectionState().PeerCertificates)
+		(&testProxy{target: m.Listener.Addr().String(), status: 200}).serve(conn)
+	}()
+	c := m.client(t)
+	c.proxy = http.ProxyURL(&url.URL{Scheme: "https", Host: l.Addr().String()})
+	_, err = c.Enroll(t.Context(), goldenSecrets(t))
+	require.NoError(t, err)
+	assert.Zero(t, <-seen)
+}
+
+// counting counts the connections that a server of newMutual accepts.
+func counting(m *mutual) *atomic.Int32 {
+	var n atomic.Int32
+	before := m.Config.ConnState
+	m.Config.ConnState = func(c net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			n.Add(1)
+		}
+		before(c, s)
+	}
+	return &n
+}
+
+func TestConnect_connection_is_used_once(t *testing.T) {
+	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
+	connections := counting(m)
+	c := m.client(t)
+	c.Connect(t.Context())
+	<-c.ahead.dial.done
+	require.EqualValues(t, 1, connections.Load())
+	_, err := c.Enroll(t.Context(), goldenSecrets(t))
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, connections.Load())
+	_, err = c.Enroll(t.Context(), goldenSecrets(t))
+	require.NoError(t, err)
+	assert.EqualValues(t, 2, connections.Load())
+}
+
+func TestConnect_request_waits_for_one_under_way(t *testing.T) {
+	release := make(chan struct{})
+	m := newMutual(t, answering(t, 200, "answer-200.json"), func(c *tls.Config) {
+		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			<-release
+			return nil, nil
+		}
+	})
+	connections := counting(m)
+	c := m.client(t)
+	c.Connect(t.Context())
+	result := make(chan error)
+	go func() {
+		_, err := c.Enroll(t.Context(), goldenSecrets(t))
+		result <- err
+	}()
+	require.Eventually(t, func() bool { return c.ahead.take("") == nil && taken(c) }, 5*time.Second, time.Millisecond)
+	close(release)
+	require.NoError(t, <-result)
+	assert.EqualValues(t, 1, connections.Load())
+}
+
+func taken(c *Client) bool {
+	c.ahead.mu.Lock()
+	defer c.ahead.mu.Unlock()
+	return c.ahead.dial == nil
+}
+
+func TestConnect_again_replaces_the_first(t *testing.T) {
+	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
+	c := m.client(t)
+	c.Connect(t.Context())
+	first := c.ahead.dial
+	<-first.done
+	c.Connect(t.Context())
+	_, err := first.conn.Read(make([]byte, 1))
+	assert.Error(t, err, "the first is closed")
+	_, err = c.Enroll(t.Context(), goldenSecrets(t))
+	assert.NoError(t, err)
+}
+
+func TestConnect_connection_closed_meanwhile_is_replaced_without_a_failed_try(t *testing.T) {
+	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
+	connections := counting(m)
+	c := m.client(t)
+	c.Connect(t.Context())
+	<-c.ahead.dial.done
+	m.CloseClientConnections()
+	_, err := c.Enroll(t.Context(), goldenSecrets(t))
+	require.NoError(t, err)
+	assert.EqualValues(t, 2, connections.Load())
+}
+
+func TestConnect_failure_before_the_request_is_not_its_failure(t *testing.T) {
+	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
+	c := m.client(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	c.Connect(ctx)
+	<-c.ahead.dial.done
+	require.Error(t, c.ahead.dial.err)
+	_, err := c.Enroll(t.Context(), goldenSecrets(t))
+	assert.NoError(t, err)
+}
+
+func TestConnect_connection_too_old_is_not_used(t *testing.T) {
+	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
+	connections := counting(m)
+	c := m.client(t)
+	c.Connect(t.Context())
+	old := c.ahead.dial
+	<-old.done
+	old.at = old.at.Add(-aheadLife - time.Second)
+	_, err := c.Enroll(t.Context(), goldenSecrets(t))
+	require.NoError(t, err)
+	assert.EqualValues(t, 2, connections.Load())
+}
+
+func TestConnect_connection_that_nobody_takes_is_closed(t *testing.T) {
+	m := newMutual(t, nil, nil)
+	c := m.client(t)
+	c.Connect(t.Context())
+	d := c.ahead.dial
+	<-d.done
+	c.ahead.drop(d) // as its timer does
+	_, err := d.conn.Read(make([]byte, 1))
+	assert.Error(t, err)
+	assert.True(t, taken(c))
+}
