@@ -1,0 +1,236 @@
+package notify
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// commBytes is TASK_COMM_LEN less its NUL.
+	commBytes = 15
+	// ticksPerSecond is USER_HZ, the unit of times in /proc/PID/stat. It is part of the kernel's
+	// interface, and 100 on every architecture that Go has.
+	ticksPerSecond = 100
+	// startTolerance is by how much a process may seem to be younger than its PID file: file systems
+	// and the kernel's coarse clock round times, and the wall clock is slewed.
+	startTolerance = 2 * time.Second
+)
+
+// process is what proc(5) tells about one.
+type process struct {
+	pid, parent int
+	start       uint64 // ticks since boot; with pid, it tells a process from a later one
+	state       byte
+	comm        string
+	args        []string // the first few
+}
+
+func supportsSignals() error {
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		return fmt.Errorf("finding processes needs /proc: %w", err)
+	}
+	return nil
+}
+
+// notifyNamed signals the processes that have the name, less those whose parent has it too.
+func (s *Signal) notifyNamed() error {
+	all, err := processes(s.proc)
+	if err != nil {
+		return fmt.Errorf("finding process %q: %w", s.config.Process, err)
+	}
+	chosen := chooseNamed(all, s.config.Process, s.self)
+	if len(chosen) == 0 {
+		return fmt.Errorf("finding process %q: none of that name in this process namespace, which has %s: is the application up, and shareProcessNamespace set?",
+			s.config.Process, commNames(all))
+	}
+	var failures []error
+	for _, p := range chosen {
+		failures = append(failures, s.send(p))
+	}
+	return errors.Join(failures...)
+}
+
+// notifyFile signals the process that the PID file names, unless the file is stale.
+func (s *Signal) notifyFile() error {
+	file := s.config.PIDFile
+	pid, written, err := readPIDFile(file)
+	if err != nil {
+		return err
+	}
+	if pid == s.self {
+		return fmt.Errorf("the PID file %q has %d, which is certfetcher itself: the application wrote a number of its own process namespace; set shareProcessNamespace", file, pid)
+	}
+	p, err := readProcess(s.proc, pid)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && p.ended():
+		return fmt.Errorf("the PID file %q is stale: it has %d, and there is no such process in this process namespace", file, pid)
+	case err != nil:
+		return fmt.Errorf("looking at process %d of the PID file %q: %w", pid, file, err)
+	}
+	if name := s.config.Process; name != "" {
+		// The name is the better proof: it holds although the wall clock has been set since.
+		if !p.named(name) {
+			return fmt.Errorf("the PID file %q is stale: process %d is %q, want %q", file, pid, p.comm, name)
+		}
+		return s.send(p)
+	}
+	started, err := p.started()
+	if err != nil {
+		return err
+	}
+	if started.After(written.Add(startTolerance)) {
+		return fmt.Errorf("the PID file %q is stale: it was written at %s, and process %d (%q) was started later, at %s; if the clock was set meanwhile, name the process as well",
+			file, written.UTC().Format(time.RFC3339), pid, p.comm, started.UTC().Format(time.RFC3339))
+	}
+	return s.send(p)
+}
+
+// send signals p, and no process that was given its number since: the handle is taken first (where
+// the kernel has pidfds it stays with one process), then what it stands for is looked at again.
+func (s *Signal) send(p process) error {
+	handle, err := os.FindProcess(p.pid)
+	if err != nil {
+		return explainKill(p.pid, err)
+	}
+	defer func() { _ = handle.Release() }()
+	again, err := readProcess(s.proc, p.pid)
+	if err != nil || again.start != p.start {
+		return explainKill(p.pid, os.ErrProcessDone)
+	}
+	if err := handle.Signal(s.config.Signal); err != nil {
+		return explainKill(p.pid, err)
+	}
+	return nil
+}
+
+// chooseNamed returns the processes called name whose parents are not.
+func chooseNamed(all []process, name string, self int) []process {
+	named := map[int]bool{}
+	for _, p := range all {
+		named[p.pid] = p.pid != self && !p.ended() && p.named(name)
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(p process) bool { return !named[p.pid] || named[p.parent] })
+}
+
+// commNames lists some of the names there are, for an error.
+func commNames(all []process) string {
+	const most = 10
+	var names []string
+	for _, p := range all {
+		names = append(names, strconv.Quote(p.comm))
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + ", …"
+	}
+	return strings.Join(names, ", ")
+}
+
+// named tells whether the process has the name, by the rules of SignalConfig.Process.
+func (p process) named(name string) bool {
+	if p.comm == name {
+		return true
+	}
+	for i, arg := range p.args {
+		if path.Base(arg) != name {
+			continue
+		}
+		if i == 0 || len(name) > commBytes && p.comm == name[:commBytes] {
+			return true
+		}
+	}
+	return false
+}
+
+// ended is true for one that nobody has waited for yet.
+func (p process) ended() bool { return p.state == 'Z' || p.state == 'X' }
+
+// started returns the wall-clock time at which the process was started, as seen from today's clock.
+func (p process) started() (time.Time, error) {
+	var sinceBoot unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &sinceBoot); err != nil {
+		return time.Time{}, fmt.Errorf("reading the time since boot: %w", err)
+	}
+	age := time.Duration(sinceBoot.Nano()) - time.Duration(p.start)*(time.Second/ticksPerSecond)
+	return time.Now().Add(-age), nil
+}
+
+// processes lists what proc shows, by ascending ID. Processes that end meanwhile are left out.
+func processes(proc string) ([]process, error) {
+	entries, err := os.ReadDir(proc)
+	if err != nil {
+		return nil, err
+	}
+	var all []process
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if p, err := readProcess(proc, pid); err == nil {
+			all = append(all, p)
+		}
+	}
+	slices.SortFunc(all, func(a, b process) int { return a.pid - b.pid })
+	return all, nil
+}
+
+func readProcess(proc string, pid int) (process, error) {
+	dir := filepath.Join(proc, strconv.Itoa(pid))
+	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		// A process that ends between open and read gives ESRCH.
+		if errors.Is(err, syscall.ESRCH) {
+			err = fs.ErrNotExist
+		}
+		return process{}, err
+	}
+	p, err := parseStat(stat)
+	if err != nil {
+		return process{}, fmt.Errorf("reading %s/stat: %w", dir, err)
+	}
+	p.pid = pid
+	// Kernel threads and zombies have no command line; one that cannot be read matches nothing.
+	cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+	for arg := range bytes.SplitSeq(bytes.TrimSuffix(cmdline, []byte{0}), []byte{0}) {
+		if p.args = append(p.args, string(arg)); len(p.args) == 3 {
+			break
+		}
+	}
+	return p, nil
+}
+
+// parseStat reads comm, state, parent and start time: fields 2, 3, 4 and 22 of proc_pid_stat(5). A
+// process chooses its comm, and may put brackets, spaces and digits there; the last bracket ends it.
+func parseStat(stat []byte) (process, error) {
+	begin, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	if begin < 0 || end < begin {
+		return process{}, fmt.Errorf("has %q, want the command's name in brackets", stat)
+	}
+	fields := bytes.Fields(stat[end+1:])
+	if len(fields) < 20 || len(fields[0]) != 1 {
+		return process{}, fmt.Errorf("has %q, want at least 22 fields", stat)
+	}
+	parent, err := strconv.Atoi(string(fields[1]))
+	if err != nil {
+		return process{}, fmt.Errorf("has parent %q, want a number", fields[1])
+	}
+	start, err := strconv.ParseUint(string(fields[19]), 10, 63)
+	if err != nil {
+		return process{}, fmt.Errorf("has start time %q, want a number", fields[19])
+	}
+	return process{parent: parent, start: start, state: fields[0][0], comm: string(stat[begin+1 : end])}, nil
+}
