@@ -57,11 +57,11 @@ type Secret string
 
 const masked = "*****"
 
-// String hides the secret, from fmt as well.
+// String hides the secret.
 func (Secret) String() string { return masked }
 
-// GoString hides the secret from %#v.
-func (Secret) GoString() string { return masked }
+// Format hides the secret from fmt, whatever the verb.
+func (Secret) Format(state fmt.State, _ rune) { _, _ = io.WriteString(state, masked) }
 
 // LogValue hides the secret from slog.
 func (Secret) LogValue() slog.Value { return slog.StringValue(masked) }

@@ -1,0 +1,203 @@
+package certservice
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+)
+
+// document is what the tests read of the OpenAPI document.
+type document struct {
+	OpenAPI    string
+	Paths      map[string]map[string]yaml.Node
+	Components struct {
+		Parameters map[string]parameter
+		Responses  map[string]responseSpec
+		Schemas    map[string]struct {
+			Required   []string
+			Properties map[string]any
+		}
+	}
+}
+
+type parameter struct {
+	Ref      string `yaml:"$ref"`
+	Name, In string
+	Required bool
+}
+
+type responseSpec struct {
+	Ref     string `yaml:"$ref"`
+	Headers map[string]any
+	Content map[string]struct {
+		Schema struct {
+			Ref string `yaml:"$ref"`
+		}
+	}
+}
+
+// operation is one method of one path, its references followed.
+type operation struct {
+	parameters []parameter
+	responses  map[int]responseSpec
+}
+
+func readDocument(t *testing.T) (document, map[string]operation) {
+	t.Helper()
+	var d document
+	require.NoError(t, yaml.Unmarshal(openAPIDocument, &d))
+	operations := map[string]operation{}
+	for path, items := range d.Paths {
+		var shared []parameter
+		if node, ok := items["parameters"]; ok {
+			require.NoError(t, node.Decode(&shared))
+		}
+		for key, node := range items {
+			if key == "parameters" {
+				continue
+			}
+			var spec struct {
+				Parameters []parameter
+				Responses  map[string]responseSpec
+			}
+			require.NoError(t, node.Decode(&spec))
+			o := operation{responses: map[int]responseSpec{}}
+			for _, p := range append(spec.Parameters, shared...) {
+				p = d.Components.Parameters[strings.TrimPrefix(p.Ref, "#/components/parameters/")]
+				require.NotEmpty(t, p.Name, path)
+				o.parameters = append(o.parameters, p)
+			}
+			for status, r := range spec.Responses {
+				code, err := strconv.Atoi(status)
+				require.NoError(t, err)
+				if r.Ref != "" {
+					r = d.Components.Responses[strings.TrimPrefix(r.Ref, "#/components/responses/")]
+				}
+				require.NotEmpty(t, r.Content, "%s %s", path, status)
+				o.responses[code] = r
+			}
+			operations[strings.ToUpper(key)+" "+path] = o
+		}
+	}
+	return d, operations
+}
+
+func TestOpenAPI_document_listsTheHandlersPathsAndParameters(t *testing.T) {
+	d, operations := readDocument(t)
+	assert.Equal(t, "3.1.0", d.OpenAPI)
+
+	var inCode, inDocument []string
+	for _, e := range endpoints {
+		inCode = append(inCode, "GET "+e.path)
+	}
+	for name := range operations {
+		inDocument = append(inDocument, name)
+	}
+	assert.ElementsMatch(t, inCode, inDocument)
+
+	names := func(o operation, in string) []string {
+		var found []string
+		for _, p := range o.parameters {
+			assert.True(t, p.Required, p.Name)
+			if p.In == in {
+				found = append(found, p.Name)
+			}
+		}
+		slices.Sort(found)
+		return found
+	}
+	for name, o := range operations {
+		path, headers := []string(nil), []string(nil)
+		switch name {
+		case "GET /v1/certificate/{caName}":
+			path, headers = []string{"caName"}, []string{headerCSR, headerKey}
+		case "GET /v1/certificate-update/{caName}":
+			path, headers = []string{"caName"}, []string{headerCSR, headerOldCert, headerOldKey, headerKey}
+		}
+		assert.Equal(t, path, names(o, "path"), name)
+		assert.Equal(t, headers, names(o, "header"), name)
+		assert.Len(t, o.parameters, len(path)+len(headers), name)
+	}
+}
+
+// TestOpenAPI_document_listsTheHandlersAnswers provokes every status that each operation can answer, and
+// compares them and their bodies with the document, which may list neither more nor fewer.
+func TestOpenAPI_document_listsTheHandlersAnswers(t *testing.T) {
+	d, operations := readDocument(t)
+	_, header := goldenRequest(t, "update.request.json")
+	good := &switchDirectory{Static: Static{"RA": goldenAuthority(t)}}
+	s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory = good })
+	stranger := s.clientWith(t)
+
+	seen := map[string]map[int]bool{}
+	ask := func(path string, client *http.Client, header http.Header) {
+		t.Helper()
+		name := "GET " + path
+		r := s.do(t, client, http.MethodGet, strings.ReplaceAll(path, caNameParameter, "RA"), header, nil)
+		if seen[name] == nil {
+			seen[name] = map[int]bool{}
+		}
+		seen[name][r.StatusCode] = true
+		spec, ok := operations[name].responses[r.StatusCode]
+		if !assert.True(t, ok, "%s answers %d, which the document does not list", name, r.StatusCode) {
+			return
+		}
+		content, ok := spec.Content[r.Header.Get("Content-Type")]
+		assert.True(t, ok, "%s answers %d as %s", name, r.StatusCode, r.Header.Get("Content-Type"))
+		if schema, ok := d.Components.Schemas[strings.TrimPrefix(content.Schema.Ref, "#/components/schemas/")]; ok {
+			for _, property := range schema.Required {
+				assert.Contains(t, r.text, `"`+property+`":`, name)
+				assert.Contains(t, schema.Properties, property)
+			}
+		}
+		for required := range spec.Headers {
+			assert.NotEmpty(t, r.Header.Get(required), "%s answers %d without %s", name, r.StatusCode, required)
+		}
+	}
+	for _, e := range endpoints {
+		*good = switchDirectory{Static: Static{"RA": goldenAuthority(t)}}
+		ask(e.path, s.client, header)
+		ask(e.path, s.client, nil)
+		ask(e.path, stranger, header)
+		good.Static = nil
+		ask(e.path, s.client, header)
+		good.err = errors.New("bad file")
+		ask(e.path, s.client, header)
+		good.Static = Static{"RA": funcAuthority(func(context.Context, Request) (Issued, error) { return Issued{}, good.err })}
+		ask(e.path, s.client, header)
+		good.unready = true
+		ask(e.path, s.client, header)
+	}
+	for name, o := range operations {
+		for status := range o.responses {
+			assert.True(t, seen[name][status], "%s never answered %d, which the document lists", name, status)
+		}
+	}
+}
+
+// switchDirectory is a Directory whose answers the test turns.
+type switchDirectory struct {
+	Static
+	unready bool
+	err     error
+}
+
+func (d *switchDirectory) Ready() bool         { return !d.unready }
+func (d *switchDirectory) Reload(string) error { return d.err }
+
+func TestHandler_openAPI_servesTheDocument(t *testing.T) {
+	s := newService(t, goldenAuthority(t), nil)
+
+	r := s.get(t, "/openapi.yaml", nil)
+
+	assert.Equal(t, "application/yaml", r.Header.Get("Content-Type"))
+	assert.Equal(t, string(openAPIDocument), r.text)
+}

@@ -1,0 +1,106 @@
+package certservice
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestHandler_actuatorHealth_isSpringsAnswer(t *testing.T) {
+	s := newService(t, goldenAuthority(t), nil)
+
+	r := s.get(t, "/actuator/health", nil)
+
+	assert.Equal(t, http.StatusOK, r.StatusCode)
+	assert.JSONEq(t, `{"status":"UP"}`, r.text)
+	assert.Equal(t, "DEBUG", s.audit(t)["level"])
+}
+
+func TestHandler_ops_answersWithoutAClientCertificate(t *testing.T) {
+	c, path, _ := newConfiguration(t, "{}")
+	s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory = c })
+	ops := s.handler.Ops()
+	status := func(method, path string) int {
+		w := httptest.NewRecorder()
+		ops.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+		return w.Code
+	}
+
+	for _, probe := range []string{"/ready", "/readyz"} {
+		assert.Equal(t, http.StatusServiceUnavailable, status(http.MethodGet, probe), probe)
+	}
+	writeFile(t, path, serversFile("RA"))
+	assert.NoError(t, c.Reload("start"))
+	for _, probe := range []string{"/ready", "/readyz", "/healthz", "/actuator/health", "/metrics"} {
+		assert.Equal(t, http.StatusOK, status(http.MethodGet, probe), probe)
+		assert.Equal(t, http.StatusMethodNotAllowed, status(http.MethodPost, probe), probe)
+	}
+	for _, guarded := range []string{"/reload", "/v1/certificate/RA", "/openapi.yaml", "/"} {
+		assert.Equal(t, http.StatusNotFound, status(http.MethodGet, guarded), guarded)
+	}
+}
+
+func TestMetrics_countWhatTheServiceDoes(t *testing.T) {
+	var err error
+	m := NewMetrics("1.2.3")
+	m.ObserveCertificate(func() time.Time { return time.Unix(1900000000, 0) })
+	c, _, _ := newConfiguration(t, serversFile("RA"))
+	c.metrics = m
+	c.build = func(Server) (Authority, error) {
+		return funcAuthority(func(ctx context.Context, r Request) (Issued, error) {
+			if err != nil {
+				return Issued{}, err
+			}
+			return goldenAuthority(t).Enroll(ctx, r)
+		}), nil
+	}
+	assert.NoError(t, c.Reload("start"))
+	s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory, cfg.Metrics = c, m })
+
+	s.get(t, "/v1/certificate/RA", enrollHeader(t))
+	s.get(t, "/v1/certificate/RA", nil)
+	s.get(t, "/v1/certificate/invented", enrollHeader(t))
+	err = &RefusedError{FailInfo: []string{"badPOP", "badRequest"}}
+	s.get(t, "/v1/certificate/RA", enrollHeader(t))
+	err = context.Canceled
+	s.get(t, "/v1/certificate/RA", enrollHeader(t))
+	s.get(t, "/nowhere", nil)
+	s.do(t, s.clientWith(t), http.MethodGet, "/ready", nil, nil)
+
+	var text string
+	eventually(t, func() bool { // the last request is counted after it is answered
+		var b bytes.Buffer
+		m.Write(&b)
+		text = b.String()
+		return strings.Contains(text, `outcome="unauthorized"`)
+	})
+	for _, line := range []string{
+		`certservice_requests_total{ca="RA",operation="enroll",outcome="issued"} 1`,
+		`certservice_requests_total{ca="RA",operation="enroll",outcome="bad_request"} 1`,
+		`certservice_requests_total{ca="RA",operation="enroll",outcome="refused"} 1`,
+		`certservice_requests_total{ca="RA",operation="enroll",outcome="failed"} 1`,
+		`certservice_requests_total{ca="",operation="enroll",outcome="unknown_ca"} 1`,
+		`certservice_requests_total{ca="",operation="none",outcome="not_found"} 1`,
+		`certservice_requests_total{ca="",operation="ready",outcome="unauthorized"} 1`,
+		`certservice_request_duration_seconds_count{operation="enroll"} 5`,
+		`certservice_cmp_duration_seconds_count{ca="RA",operation="enroll"} 3`,
+		`certservice_cmp_refusals_total{ca="RA",fail_info="badPOP"} 1`,
+		`certservice_cmp_refusals_total{ca="RA",fail_info="badRequest"} 1`,
+		`certservice_config_reloads_total{outcome="ok"} 1`,
+		`certservice_config_servers 1`,
+		`certservice_certificate_expiry_timestamp_seconds 1900000000`,
+		`certservice_in_flight_requests 0`,
+	} {
+		assert.Contains(t, text, line+"\n")
+	}
+	assert.Contains(t, text, `certservice_build_info{version="1.2.3",go_version="go`)
+	assert.Contains(t, text, `certservice_request_duration_seconds_bucket{operation="enroll",le="+Inf"} 5`)
+	assert.Contains(t, text, "process_resident_memory_bytes")
+	assert.NotContains(t, text, "invented")
+}

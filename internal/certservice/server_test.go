@@ -1,0 +1,173 @@
+package certservice
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// serve runs Serve with the configuration, its missing durations filled in, and returns the address and
+// what ends it.
+func serve(t *testing.T, handler http.Handler, cfg ServerConfig) (address string, stop func() error) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	for _, d := range []*time.Duration{&cfg.ReadHeaderTimeout, &cfg.RequestTimeout, &cfg.IdleTimeout, &cfg.ShutdownTimeout} {
+		if *d == 0 {
+			*d = time.Minute
+		}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, listener, handler, cfg) }()
+	stopped := false
+	stop = func() error {
+		stopped = true
+		cancel()
+		return <-done
+	}
+	t.Cleanup(func() {
+		if !stopped {
+			_ = stop()
+		}
+	})
+	return listener.Addr().String(), stop
+}
+
+func TestServe_shutdown_finishesWhatIsInFlight(t *testing.T) {
+	entered, leave := make(chan struct{}), make(chan struct{})
+	address, stop := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-leave
+		assert.NoError(t, r.Context().Err())
+		_, _ = io.WriteString(w, "done")
+	}), ServerConfig{})
+	answer := make(chan string)
+	go func() {
+		r, err := http.Get("http://" + address)
+		if !assert.NoError(t, err) {
+			close(answer)
+			return
+		}
+		defer r.Body.Close()
+		text, _ := io.ReadAll(r.Body)
+		answer <- string(text)
+	}()
+	<-entered
+
+	ended := make(chan error)
+	go func() { ended <- stop() }()
+	eventually(t, func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	close(leave)
+
+	assert.Equal(t, "done", <-answer)
+	assert.NoError(t, <-ended)
+}
+
+func TestServe_shutdown_cutsOffWhatTakesTooLong(t *testing.T) {
+	entered := make(chan struct{})
+	address, stop := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-r.Context().Done()
+	}), ServerConfig{ShutdownTimeout: time.Millisecond})
+	go func() {
+		r, err := http.Get("http://" + address)
+		if err == nil {
+			r.Body.Close()
+		}
+	}()
+	<-entered
+
+	assert.EqualError(t, stop(), "finishing the requests in flight: context deadline exceeded")
+}
+
+func TestServe_readHeaderTimeout_endsASlowClient(t *testing.T) {
+	address, _ := serve(t, http.NotFoundHandler(), ServerConfig{ReadHeaderTimeout: 20 * time.Millisecond})
+	conn, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nCSR: ")
+	require.NoError(t, err)
+
+	_, err = io.ReadAll(conn)
+
+	assert.NoError(t, err, "the server closes the connection")
+}
+
+func TestServe_idleTimeout_endsAnIdleConnection(t *testing.T) {
+	address, _ := serve(t, http.NotFoundHandler(), ServerConfig{IdleTimeout: 20 * time.Millisecond})
+	conn, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.NoError(t, err)
+
+	text, err := io.ReadAll(conn)
+
+	assert.NoError(t, err)
+	assert.Contains(t, string(text), "404 Not Found")
+}
+
+func TestServe_tls_speaksHTTP2AndHTTP1(t *testing.T) {
+	tlsCA := newCA(t, "TLS")
+	address, _ := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) }),
+		ServerConfig{TLS: &tls.Config{Certificates: []tls.Certificate{identity(t, tlsCA)}}})
+	for protocol, h2 := range map[string]bool{"HTTP/2.0": true, "HTTP/1.1": false} {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: poolOf(tlsCA.Root)}, ForceAttemptHTTP2: h2}
+		defer transport.CloseIdleConnections()
+		r, err := (&http.Client{Transport: transport}).Get("https://" + address)
+		require.NoError(t, err)
+		text, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		require.NoError(t, err)
+		assert.Equal(t, protocol, string(text))
+	}
+}
+
+func TestServe_clientAuthHandshake_refusesAsTheONAPServerDoes(t *testing.T) {
+	tlsCA := newCA(t, "TLS")
+	pool := poolOf(tlsCA.Root)
+	address, _ := serve(t, http.NotFoundHandler(), ServerConfig{TLS: &tls.Config{
+		Certificates: []tls.Certificate{identity(t, tlsCA)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
+	}})
+	get := func(certificates ...tls.Certificate) error {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: certificates}}
+		defer transport.CloseIdleConnections()
+		r, err := (&http.Client{Transport: transport}).Get("https://" + address)
+		if err == nil {
+			r.Body.Close()
+		}
+		return err
+	}
+
+	assert.ErrorContains(t, get(), "tls: certificate required")
+	assert.ErrorContains(t, get(identity(t, newCA(t, "Stranger"))), "tls: ")
+	assert.NoError(t, get(identity(t, tlsCA)))
+}
+
+func TestServe_listener_closedIsAnError(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	listener.Close()
+
+	err = Serve(t.Context(), listener, http.NotFoundHandler(), ServerConfig{Log: slog.New(slog.DiscardHandler)})
+
+	assert.ErrorContains(t, err, "serving "+listener.Addr().String()+": ")
+}

@@ -1,0 +1,229 @@
+package certservice
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// onapServers is a file as ONAP's charts write it.
+const onapServers = `{
+  "cmpv2Servers": [
+    {
+      "caName": "CLIENT",
+      "url": "http://ejbca:8080/ejbca/publicweb/cmp/cmp",
+      "issuerDN": "CN=ManagementCA",
+      "caMode": "CLIENT",
+      "authentication": {"iak": "mypassword", "rv": "mypassword"}
+    },
+    {
+      "caName": "RA",
+      "url": "http://ejbca:8080/ejbca/publicweb/cmp/cmpRA",
+      "issuerDN": "CN=ManagementCA",
+      "caMode": "RA",
+      "authentication": {"iak": "mypassword", "rv": "mypassword"}
+    }
+  ]
+}`
+
+func noFiles(name string) ([]byte, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+func TestParseServers_onapFile_isTakenAsItIs(t *testing.T) {
+	servers, err := parseServers([]byte(onapServers), noFiles)
+
+	require.NoError(t, err)
+	require.Len(t, servers, 2)
+	assert.Equal(t, "RA", servers[1].CAName)
+	assert.Equal(t, "http://ejbca:8080/ejbca/publicweb/cmp/cmpRA", servers[1].URL)
+	assert.Equal(t, "CN=ManagementCA", servers[1].Issuer.String())
+	assert.Equal(t, []byte("mypassword"), servers[1].IAK.Reveal())
+	assert.Equal(t, []byte("mypassword"), servers[1].RV.Reveal())
+	assert.Equal(t, ProtectionPBMSHA256, servers[1].Protection)
+	assert.Zero(t, servers[1].Timeout)
+	assert.Empty(t, servers[1].TrustAnchors)
+	assert.Empty(t, servers[1].ResponseTrust)
+}
+
+func TestLoadServers_optionalFields_areRead(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "roots.pem"), golden(t, "pem/root-ca.pem"), 0o600))
+	path := filepath.Join(dir, "cmpServers.json")
+	require.NoError(t, os.WriteFile(path, []byte(`{"cmpv2Servers": [{"caName": "RA", "url": "https://ca.example", "issuerDN": "O=x,CN=y",
+		"authentication": {"iak": "i", "rv": "r"}, "protection": "pbmac1", "timeout": "1m30s", "trustAnchors": "roots.pem",
+		"responseTrust": "onap", "new": {"field": 1}}], "other": null}`), 0o600))
+
+	servers, err := LoadServers(path)
+
+	require.NoError(t, err)
+	assert.Equal(t, "pbmac1", servers[0].Protection)
+	assert.Equal(t, 90*time.Second, servers[0].Timeout)
+	assert.Equal(t, goldenCert(t, "root-ca.pem"), servers[0].TrustAnchors[0])
+	assert.Equal(t, TrustONAP, servers[0].ResponseTrust)
+}
+
+func TestParseServers_responseTrust_isAnchoredWhereAnchorsAreGiven(t *testing.T) {
+	servers, err := parseServers([]byte(`{"cmpv2Servers": [{"caName": "RA", "url": "http://ca", "issuerDN": "CN=y",
+		"authentication": {"iak": "i", "rv": "r"}, "trustAnchors": "/roots.pem"}]}`),
+		func(string) ([]byte, error) { return golden(t, "pem/root-ca.pem"), nil })
+
+	require.NoError(t, err)
+	assert.Equal(t, TrustAnchored, servers[0].ResponseTrust)
+}
+
+func TestParseServers_file_refuses(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                             `line 1, column 0: the file is not JSON: unexpected end of JSON input`,
+		"{\n  \"cmpv2Servers\": [}":    `line 2, column 20: the file is not JSON: invalid character '}' looking for beginning of value`,
+		"{} {}":                        `line 1, column 4: the file is not JSON: invalid character '{' after top-level value`,
+		"[]":                           `the file holds a list, want an object with the key "cmpv2Servers"`,
+		"null":                         `the file holds null, want an object with the key "cmpv2Servers"`,
+		"{}":                           `cmpv2Servers: is missing, want a list of at least one server`,
+		`{"cmpv2Servers": null}`:       `cmpv2Servers: is null, want a list of at least one server`,
+		`{"cmpv2Servers": {}}`:         `cmpv2Servers: is an object, want a list of at least one server`,
+		`{"cmpv2Servers": []}`:         `cmpv2Servers: is empty, want at least one server`,
+		`{"cmpv2Servers": [true, 1]}`:  `cmpv2Servers[0]: is true or false, want an object; cmpv2Servers[1]: is a number, want an object`,
+		`{"cmpv2servers": [{}]}`:       `cmpv2Servers: is missing, want a list of at least one server`,
+		`{"cmpv2Servers": [{}, null]}`: `cmpv2Servers[0].caName: is missing; cmpv2Servers[0].url: is missing; cmpv2Servers[0].issuerDN: is missing; cmpv2Servers[0].authentication: is missing; cmpv2Servers[1]: is null, want an object`,
+	} {
+		_, err := parseServers([]byte(text), noFiles)
+		assert.EqualError(t, err, want, text)
+		_, ok := errors.AsType[Faults](err)
+		assert.True(t, ok)
+	}
+}
+
+func TestParseServers_field_refuses(t *testing.T) {
+	for _, row := range []struct{ field, value, want string }{
+		{"caName", `""`, `caName: has 0 characters, want 1 to 128`},
+		{"caName", `"` + strings.Repeat("x", 129) + `"`, `caName: has 129 characters, want 1 to 128`},
+		{"caName", `7`, `caName: is a number, want a string`},
+		{"caName", `null`, `caName: is missing`},
+		{"caName", `"a/b"`, `caName: has "a/b", want only characters that need no escape in a URL`},
+		{"caName", `"a b"`, `caName: has "a b", want only characters that need no escape in a URL`},
+		{"caName", `".."`, `caName: has "..", want only characters that need no escape in a URL`},
+		{"url", `"ftp://ca"`, `url: has the scheme "ftp", want http or https`},
+		{"url", `"ca:80"`, `url: has the scheme "ca", want http or https`},
+		{"url", `"http:///cmp"`, `url: has no host`},
+		{"url", `"http://ca:0/"`, `url: has the port 0, want 1 to 65535`},
+		{"url", `"http://ca:65536/"`, `url: has the port 65536, want 1 to 65535`},
+		{"url", `"http://ca:x/"`, `url: is not a URL`},
+		{"url", `"http://u:verysecret@ca"`, `url: has a user name, want none`},
+		{"url", `"http://ca/#x"`, `url: has a fragment, want none`},
+		{"url", `["http://ca"]`, `url: is a list, want a string`},
+		{"issuerDN", `"C=x"`, `issuerDN: has 3 characters, want 4 to 256`},
+		{"issuerDN", `"CN=` + strings.Repeat("x", 254) + `"`, `issuerDN: has 257 characters, want 4 to 256`},
+		{"issuerDN", `"ManagementCA"`, `issuerDN: has "ManagementCA" where an attribute such as "CN=name" is expected`},
+		{"authentication", `"verysecret"`, `authentication: is a string, want an object`},
+		{"authentication", `{"rv": "r"}`, `authentication.iak: is missing`},
+		{"authentication", `{"iak": "", "rv": "r"}`, `authentication.iak: has 0 characters, want 1 to 256`},
+		{"authentication", `{"iak": "i", "rv": "` + strings.Repeat("verysecret", 26) + `"}`, `authentication.rv: has 260 characters, want 1 to 256`},
+		{"authentication", `{"iak": ["verysecret"], "rv": "r"}`, `authentication.iak: is a list, want a string`},
+		{"protection", `"md5"`, `protection: has "md5", want one of pbm-sha256, pbm-sha1, pbmac1`},
+		{"protection", `1`, `protection: is a number, want a string`},
+		{"timeout", `"30"`, `timeout: has "30", want a duration such as "30s"`},
+		{"timeout", `"-1s"`, `timeout: has "-1s", want a duration such as "30s"`},
+		{"timeout", `30`, `timeout: is a number, want a string`},
+		{"trustAnchors", `"absent.pem"`, `trustAnchors: open absent.pem: file does not exist`},
+		{"trustAnchors", `"empty.pem"`, `trustAnchors: has "empty.pem", which holds no PEM certificate`},
+		{"trustAnchors", `"bad.pem"`, `trustAnchors: has certificate 1 in "bad.pem", which cannot be read: x509: malformed tbs certificate`},
+		{"responseTrust", `"anchored"`, `responseTrust: is "anchored", which needs trustAnchors`},
+		{"responseTrust", `"all"`, `responseTrust: has "all", want one of anchored, onap`},
+	} {
+		t.Run(row.want, func(t *testing.T) {
+			fields := map[string]json.RawMessage{
+				"caName": []byte(`"RA"`), "url": []byte(`"http://ca:8080/cmp"`), "issuerDN": []byte(`"CN=ca"`),
+				"authentication": []byte(`{"iak": "i", "rv": "r"}`),
+			}
+			fields[row.field] = []byte(row.value)
+			entry, err := json.Marshal(fields)
+			require.NoError(t, err)
+
+			_, err = parseServers([]byte(`{"cmpv2Servers": [`+string(entry)+`]}`), func(name string) ([]byte, error) {
+				switch name {
+				case "empty.pem":
+					return []byte("nothing"), nil
+				case "bad.pem":
+					return []byte("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"), nil
+				default:
+					return noFiles(name)
+				}
+			})
+
+			require.EqualError(t, err, "cmpv2Servers[0]."+row.want)
+			assert.NotContains(t, err.Error(), "verysecret")
+		})
+	}
+}
+
+func TestParseServers_faults_areAllToldAtOnce(t *testing.T) {
+	_, err := parseServers([]byte(`{"cmpv2Servers": [
+		{"caName": "RA", "url": "http://ca", "issuerDN": "CN=ca", "authentication": {"iak": "i", "rv": "r"}},
+		{"caName": "RA", "url": "ca", "issuerDN": "x", "authentication": {}}]}`), noFiles)
+
+	assert.Equal(t, Faults{
+		`cmpv2Servers[1].issuerDN: has 1 characters, want 4 to 256`,
+		`cmpv2Servers[1].url: has the scheme "", want http or https`,
+		`cmpv2Servers[1].authentication.iak: is missing`,
+		`cmpv2Servers[1].authentication.rv: is missing`,
+		`cmpv2Servers[1].caName: has "RA", which is the name of cmpv2Servers[0] already`,
+	}, err)
+}
+
+func TestLoadServers_file_isBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cmpServers.json")
+	require.NoError(t, os.WriteFile(path, make([]byte, maxConfigBytes+1), 0o600))
+
+	_, err := LoadServers(path)
+
+	assert.EqualError(t, err, path+" is larger than 1048576 bytes")
+}
+
+func TestServer_secrets_areShownNowhere(t *testing.T) {
+	servers, err := parseServers([]byte(onapServers), noFiles)
+	require.NoError(t, err)
+	var log strings.Builder
+	for _, handler := range []slog.Handler{slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil)} {
+		slog.New(handler).Info("server", "server", servers[0], "pointer", &servers[0], "iak", servers[0].IAK)
+	}
+	encoded, err := json.Marshal(servers)
+	require.NoError(t, err)
+
+	for _, text := range []string{log.String(), string(encoded), fmt.Sprint(servers), fmt.Sprintf("%v %+v %#v", servers, servers, servers), fmt.Sprintf("%s %q %x", servers[0].IAK, servers[0].IAK, servers[0].IAK)} {
+		assert.NotContains(t, text, "mypassword")
+		assert.Contains(t, text, "*****")
+	}
+	assert.Equal(t, "*****", servers[0].IAK.String())
+}
+
+func FuzzParseServers(f *testing.F) {
+	f.Add([]byte(onapServers))
+	f.Add([]byte(`{"cmpv2Servers": [{"caName": "RA", "url": "https://[::1]:1/", "issuerDN": "CN=a+O=\"b\"", "trustAnchors": "x",
+		"responseTrust": "onap", "protection": "pbmac1", "timeout": "1s", "authentication": {"iak": "i", "rv": "r"}}]}`))
+	f.Add([]byte(`{"cmpv2Servers": [{"caName": 1, "authentication": {"iak": null}}, [], {"url": "http://%zz"}]}`))
+	anchors := golden(f, "pem/root-ca.pem")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		servers, err := parseServers(data, func(string) ([]byte, error) { return anchors, nil })
+		if (err == nil) != (len(servers) > 0) {
+			t.Fatalf("%d servers and the error %v", len(servers), err)
+		}
+		names := map[string]bool{}
+		for _, s := range servers {
+			if names[s.CAName] || s.CAName == "" || s.URL == "" || len(s.Issuer) == 0 || s.IAK == "" || s.RV == "" || s.Protection == "" {
+				t.Fatalf("taken though incomplete: %+v", s)
+			}
+			names[s.CAName] = true
+		}
+	})
+}
