@@ -1,0 +1,100 @@
+package output
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// lockWait bounds how long a process waits for another that works on the same volume, for instance the
+// same program in another pod. Publishing takes milliseconds.
+const lockWait = 10 * time.Second
+
+// lookupGroup finds a group's number; inherit for an empty name.
+func lookupGroup(name string) (int, error) {
+	if name == "" {
+		return inherit, nil
+	}
+	if gid, err := strconv.ParseUint(name, 10, 31); err == nil {
+		return int(gid), nil
+	}
+	group, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, fmt.Errorf("finding group %q: no group of that name in /etc/group, give its number", name)
+	}
+	return strconv.Atoi(group.Gid)
+}
+
+// directoryMode is the mode of directories that are made: open to the group, and to others only where
+// they may read the secrets in it, as they could not get at them otherwise.
+func directoryMode(secretMode fs.FileMode) fs.FileMode {
+	if secretMode&0o004 != 0 {
+		return 0o755
+	}
+	return 0o750
+}
+
+// makeVolumeDirectory makes a directory and its parents where they are missing. What exists keeps its
+// mode and group. A new directory appears under its name only when it has mode and group: killed
+// half-way, the next run would take it for somebody's own, and leave it closed.
+func makeVolumeDirectory(path string, mode fs.FileMode, gid int, step stepFunc) error {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return nil
+	case err == nil:
+		return &FileError{Op: opMakeDir, Path: path, Err: syscall.ENOTDIR, Hint: "it is a file: remove it or give another path"}
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
+		return fileError(opOpen, path, err)
+	}
+	parent, name := filepath.Split(path)
+	parent = filepath.Clean(parent)
+	if err := makeVolumeDirectory(parent, mode, gid, step); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(parent)
+	if err != nil {
+		return fileError(opMakeDir, path, err)
+	}
+	defer root.Close()
+	d := disk{root: root, dir: parent, gid: gid, step: step}
+	temporary := ".." + name + "_tmp"
+	if d.exists(temporary) {
+		if err := d.remove(temporary); err != nil {
+			return err
+		}
+	}
+	if err := d.makeDir(temporary, mode); err != nil {
+		return err
+	}
+	if err := d.rename(temporary, name); err != nil {
+		return err
+	}
+	return d.syncDir(".")
+}
+
+// lock keeps other processes that work on the volume away; it leaves no file behind and ends with the
+// process. Where the file system knows no locks, it does without.
+func lock(d disk, how int) (unlock func(), err error) {
+	f, err := d.root.Open(".")
+	if err != nil {
+		return nil, fileError(opOpen, d.dir, err)
+	}
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
+		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			return func() { f.Close() }, nil
+		case time.Now().After(deadline):
+			f.Close()
+			return nil, &FileError{Op: opLock, Path: d.dir, Err: err, Hint: "another process has worked on this volume for " + lockWait.String()}
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package output
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// What a disk does, in the words of its errors.
+const (
+	opOpen    = "opening"
+	opRead    = "reading"
+	opLock    = "locking"
+	opMakeDir = "creating directory"
+	opCreate  = "creating"
+	opWrite   = "writing"
+	opGroup   = "setting the group of"
+	opMode    = "setting the mode of"
+	opSync    = "syncing"
+	opLink    = "creating link"
+	opRename  = "renaming"
+	opRemove  = "removing"
+)
+
+// inherit stands for the group that the kernel gives: the directory's when its setgid bit is set
+// (as it is on a volume with an fsGroup), else the process's.
+const inherit = -1
+
+// disk does everything that changes a volume, in small steps. Names are relative to the volume's root
+// and nothing outside of it can be reached, whatever links others put there. All errors are of type
+// *FileError.
+type disk struct {
+	root *os.Root
+	dir  string // the root's path, for errors
+	gid  int    // or inherit
+	step stepFunc
+}
+
+// stepFunc is called before each step; the step fails with its error. Tests bend the disk with it, it
+// is nil otherwise.
+type stepFunc func(op, path string) error
+
+func (d disk) path(name string) string { return filepath.Join(d.dir, name) }
+
+func (d disk) do(op, name string, step func() error) error {
+	var err error
+	if d.step != nil {
+		err = d.step(op, d.path(name))
+	}
+	if err == nil {
+		err = step()
+	}
+	if err != nil {
+		return fileError(op, d.path(name), err)
+	}
+	return nil
+}
+
+// makeDir creates a directory. It is closed to all but the owner until it has its group.
+func (d disk) makeDir(name string, mode fs.FileMode) error {
+	if err := d.do(opMakeDir, name, func() error { return d.root.Mkdir(name, 0o700) }); err != nil {
+		return err
+	}
+	info, err := d.root.Lstat(name)
+	if err != nil {
+		return fileError(opMakeDir, d.path(name), err)
+	}
+	if d.gid != inherit && groupOf(info) != d.gid {
+		if err := d.do(opGroup, name, func() error { return d.root.Lchown(name, -1, d.gid) }); err != nil {
+			return err
+		}
+	}
+	// Said explicitly, as the umask took its part of the mode before. The kernel hands on setgid.
+	return d.do(opMode, name, func() error { return d.root.Chmod(name, mode|info.Mode()&fs.ModeSetgid) })
+}
+
+// writeFile makes a new file and syncs it. It is closed to all but the owner until it has its group. The
+// mode returned is the one that the file system keeps, which on some is not the one asked for.
+func (d disk) writeFile(name string, data []byte, mode fs.FileMode) (kept fs.FileMode, err error) {
+	var f *os.File
+	err = d.do(opCreate, name, func() (err error) {
+		f, err = d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if err := d.do(opWrite, name, func() error { _, err := f.Write(data); return err }); err != nil {
+		return 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return 0, fileError(opWrite, d.path(name), err)
+	}
+	if d.gid != inherit && groupOf(info) != d.gid {
+		if err := d.do(opGroup, name, func() error { return f.Chown(-1, d.gid) }); err != nil {
+			return 0, err
+		}
+	}
+	if err := d.do(opMode, name, func() error { return f.Chmod(mode) }); err != nil {
+		return 0, err
+	}
+	if err := d.do(opSync, name, f.Sync); err != nil {
+		return 0, err
+	}
+	if info, err = f.Stat(); err == nil {
+		err = f.Close() // network file systems report a failed write only here
+	}
+	if err != nil {
+		return 0, fileError(opWrite, d.path(name), err)
+	}
+	return info.Mode().Perm(), nil
+}
+
+// syncDir makes the names in a directory durable.
+func (d disk) syncDir(name string) error {
+	return d.do(opSync, name, func() error {
+		f, err := d.root.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		// Some network and FUSE file systems cannot sync a directory; there is no other way to ask.
+		if err := f.Sync(); !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+		return nil
+	})
+}
+
+func (d disk) rename(from, to string) error {
+	return d.do(opRename, to, func() error { return d.root.Rename(from, to) })
+}
+
+// replaceLink makes name a symbolic link to target, by way of the temporary name, in one rename.
+func (d disk) replaceLink(target, name, temporary string) error {
+	if err := d.do(opLink, temporary, func() error { return d.root.Symlink(target, temporary) }); err != nil {
+		return err
+	}
+	return d.rename(temporary, name)
+}
+
+// remove removes a file, a link or a directory with all that is in it, or nothing when there is none.
+func (d disk) remove(name string) error {
+	return d.do(opRemove, name, func() error { return d.root.RemoveAll(name) })
+}
+
+// list names what is in a directory, sorted.
+func (d disk) list(name string) ([]string, error) {
+	entries, err := fs.ReadDir(d.root.FS(), name)
+	if err != nil {
+		return nil, fileError(opRead, d.path(name), err)
+	}
+	names := make([]string, len(entries))
+	for i, entry := range entries {
+		names[i] = entry.Name()
+	}
+	return names, nil
+}
+
+func (d disk) exists(name string) bool {
+	_, err := d.root.Lstat(name)
+	return err == nil
+}
+
+// groupOf is the number of a file's group, or inherit where the system has none.
+func groupOf(info fs.FileInfo) int {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(stat.Gid)
+	}
+	return inherit
+}

@@ -1,0 +1,112 @@
+package output
+
+import (
+	"io/fs"
+	"slices"
+	"strings"
+)
+
+const (
+	commitDir = "..commit" // a stage that is committed
+	listName  = "..files"  // in it, the names of the whole set, one on a line
+	commitSet = commitDir + "/" + listName
+)
+
+// publishInplace replaces the files of the set that differ. Numbers as in the body:
+//
+//  1. Make ..stage, and in it the changed files (created closed, then their group, then their mode, then
+//     synced) and the list of the whole set.
+//  2. Sync ..stage.
+//  3. Rename ..stage to ..commit and sync the volume. From here on the new set holds.
+//  4. to 8. are those of finishInplace.
+//
+// Killed before step 3, the old set stands and settle removes the rest; killed after, settle does what is
+// left. committed is called when the new set holds, whatever fails later.
+func (v *Volume) publishInplace(d disk, s *set, changed []content, committed func()) error {
+	// 1, 2
+	list := content{name: listName, data: []byte(strings.Join(s.names(), "\n")), mode: 0o600}
+	staged := append(slices.Clone(changed), list)
+	if err := v.stage(d, staged, 0o700); err != nil {
+		return err
+	}
+	// 3
+	if err := d.rename(stageDir, commitDir); err != nil {
+		return err
+	}
+	s.keepModes(staged)
+	committed()
+	if err := d.syncDir("."); err != nil {
+		return err
+	}
+	return v.finishInplace(d)
+}
+
+// finishInplace completes a committed publication, from wherever an earlier run was stopped:
+//
+//  4. Rename each file of ..commit to its place, in the order of the catalogue. One that is not in
+//     ..commit is in its place already.
+//  5. Sync the volume and ..commit.
+//  6. Remove the files and visible links that the set has not, and what is left of the symlink layout.
+//  7. Sync the volume.
+//  8. Remove the list, then ..commit, and sync the volume.
+func (v *Volume) finishInplace(d disk) error {
+	list, err := fs.ReadFile(d.root.FS(), commitSet)
+	if err != nil && d.exists(commitSet) {
+		return fileError(opRead, d.path(commitSet), err)
+	}
+	// The list goes last: without it nothing is left to do but to remove the directory.
+	if err == nil {
+		if err := v.putInPlace(d, strings.Split(string(list), "\n")); err != nil {
+			return err
+		}
+		// 8
+		if err := d.remove(commitSet); err != nil {
+			return err
+		}
+	}
+	if err := d.remove(commitDir); err != nil {
+		return err
+	}
+	return d.syncDir(".")
+}
+
+func (v *Volume) putInPlace(d disk, names []string) error {
+	// 4
+	for _, name := range names {
+		if staged := commitDir + "/" + name; known(name) && d.exists(staged) {
+			if err := d.rename(staged, name); err != nil {
+				return err
+			}
+		}
+	}
+	// 5
+	if err := d.syncDir("."); err != nil {
+		return err
+	}
+	if err := d.syncDir(commitDir); err != nil {
+		return err
+	}
+	// 6
+	if _, err := v.removeStale(d, names); err != nil {
+		return err
+	}
+	if err := d.remove(dataLink); err != nil {
+		return err
+	}
+	if err := d.removeGenerations(); err != nil {
+		return err
+	}
+	// 7
+	return d.syncDir(".")
+}
+
+// keepModes takes over the modes that the file system gave.
+func (s *set) keepModes(written []content) {
+	for i := range s.files {
+		for _, w := range written {
+			if w.name == s.files[i].name {
+				s.files[i].kept = w.kept
+			}
+		}
+	}
+}

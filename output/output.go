@@ -1,0 +1,180 @@
+// Package output puts a private key, its certificate chain and the trusted certificates on a volume
+// that an application reads: as PKCS#12 and JKS stores with their password files, as PEM files, or
+// as several of these at once. A set of files is published as a whole or not at all, also when the
+// disk is full or the process is killed at any moment.
+//
+// Two layouts are known. In "symlink" the files stand in a directory of their own and one rename of
+// the link "..data" replaces the whole set, as in the volumes that a kubelet writes. In "inplace"
+// they are regular files, each replaced by a rename, with one commit point before the first of them.
+//
+// The package does not judge certificates: whether a chain verifies, or is still valid, is decided
+// before Publish and after Current.
+package output
+
+import (
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// The types of output.
+const (
+	TypeP12 = "P12"
+	TypeJKS = "JKS"
+	TypePEM = "PEM"
+)
+
+// The layouts of a volume.
+const (
+	LayoutSymlink = "symlink"
+	LayoutInplace = "inplace"
+)
+
+// DefaultFileMode is the mode of files that hold secrets.
+const DefaultFileMode fs.FileMode = 0o640
+
+// Bundle is what one publication is about.
+type Bundle struct {
+	Key     crypto.Signer
+	Chain   []*x509.Certificate // the leaf, which holds Key's public key, first
+	Trusted []*x509.Certificate // at least one
+}
+
+// Config says where files go and what they are like. It is expected to be checked already; Open
+// refuses only what it could not work with.
+type Config struct {
+	Dir    string   // absolute; made with its parents when missing
+	Types  []string // of TypeP12, TypeJKS and TypePEM, at least one
+	Layout string   // LayoutSymlink (also when empty) or LayoutInplace
+
+	KeystoreAlias         string // of the key entry; empty: "certificate"
+	TruststoreAliasPrefix string // followed by 1, 2, …; empty: "trusted-certificate-"
+	P12Profile            string // "modern" (also when empty) or "legacy"
+
+	FileMode fs.FileMode // permission bits of files that hold secrets; 0: DefaultFileMode
+	Group    string      // group of the files, a name or a number; empty: what the directory hands on
+
+	// KeystorePassword and TruststorePassword of the stores; empty: the one on the volume, or a
+	// new one when there is none.
+	KeystorePassword, TruststorePassword string
+
+	Now func() time.Time // nil: time.Now
+	Log *slog.Logger     // nil: no log
+}
+
+// Publication is what Publish and Restore did.
+type Publication struct {
+	Changed bool     // false: every file was there already and was left alone
+	Files   []string // paths of the whole set, in the order in which readers should see them
+}
+
+// ErrEmpty is the error of Current on a volume that holds no files of ours.
+var ErrEmpty = errors.New("the volume holds no keystore yet")
+
+// MismatchError says in what the files on a volume differ from what the configuration asks for, or
+// from one another. Publishing mends it.
+type MismatchError struct {
+	Path   string
+	Reason string // what it has, and what is wanted
+}
+
+func (e *MismatchError) Error() string { return fmt.Sprintf("%q %s", e.Path, e.Reason) }
+
+// EncodeError is a store that could not be built.
+type EncodeError struct {
+	Store string // name of the file
+	Key   bool   // whether it was the private key that could not be encoded
+	Err   error
+}
+
+func (e *EncodeError) Error() string { return fmt.Sprintf("encoding %s: %v", e.Store, e.Err) }
+
+// Unwrap gives the reason.
+func (e *EncodeError) Unwrap() error { return e.Err }
+
+func (c Config) withDefaults() Config {
+	if c.Layout == "" {
+		c.Layout = LayoutSymlink
+	}
+	if c.KeystoreAlias == "" {
+		c.KeystoreAlias = "certificate"
+	}
+	if c.TruststoreAliasPrefix == "" {
+		c.TruststoreAliasPrefix = "trusted-certificate-"
+	}
+	if c.P12Profile == "" {
+		c.P12Profile = "modern"
+	}
+	if c.FileMode == 0 {
+		c.FileMode = DefaultFileMode
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) check() error {
+	if !filepath.IsAbs(c.Dir) {
+		return fmt.Errorf("output directory is %q, want an absolute path", c.Dir)
+	}
+	if len(c.Types) == 0 {
+		return errors.New("no output type is given, want at least one of P12, JKS, PEM")
+	}
+	for _, t := range c.Types {
+		if !slices.Contains([]string{TypeP12, TypeJKS, TypePEM}, t) {
+			return fmt.Errorf("output type is %q, want P12, JKS or PEM", t)
+		}
+	}
+	if c.Layout != LayoutSymlink && c.Layout != LayoutInplace {
+		return fmt.Errorf("output layout is %q, want symlink or inplace", c.Layout)
+	}
+	if c.P12Profile != "modern" && c.P12Profile != "legacy" {
+		return fmt.Errorf("PKCS#12 profile is %q, want modern or legacy", c.P12Profile)
+	}
+	if c.FileMode&^fs.ModePerm != 0 || c.FileMode&0o400 == 0 {
+		return fmt.Errorf("file mode is %#o, want permission bits with the owner's right to read", uint32(c.FileMode))
+	}
+	return nil
+}
+
+// check refuses bundles that no reader could use.
+func (b Bundle) check() error {
+	if b.Key == nil || len(b.Chain) == 0 {
+		return errors.New("has no private key or no certificate, want both")
+	}
+	if !samePublicKey(b.Key.Public(), b.Chain[0].PublicKey) {
+		return errors.New("the certificate holds another public key than the private key's")
+	}
+	if len(b.Trusted) == 0 {
+		return errors.New("has no trusted certificate, want at least one")
+	}
+	return nil
+}
+
+func (b Bundle) equal(other Bundle) bool {
+	return samePrivateKey(b.Key, other.Key) && sameCertificates(b.Chain, other.Chain) && sameCertificates(b.Trusted, other.Trusted)
+}
+
+func samePublicKey(a, b crypto.PublicKey) bool {
+	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(b)
+}
+
+func samePrivateKey(a, b crypto.Signer) bool {
+	key, ok := a.(interface{ Equal(crypto.PrivateKey) bool })
+	return ok && key.Equal(b)
+}
+
+func sameCertificates(a, b []*x509.Certificate) bool {
+	return slices.EqualFunc(a, b, (*x509.Certificate).Equal)
+}

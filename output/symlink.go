@@ -1,0 +1,218 @@
+package output
+
+import (
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Names at the top of a volume. Two dots keep them out of the way of files and of most readers' globs.
+const (
+	dataLink      = "..data"       // points to the generation that readers see
+	dataTemporary = "..data_tmp"   // becomes dataLink
+	linkTemporary = "..link_tmp"   // becomes a file's visible link
+	stageDir      = "..stage"      // what is not committed yet
+	throughData   = dataLink + "/" // how targets of visible links begin
+)
+
+const generationLayout = "..2006_01_02_15_04_05.000"
+
+// Digits after the dot: the kubelet has nine or so, ours three.
+var generationPattern = regexp.MustCompile(`^\.\.\d{4}(_\d\d){5}\.\d+$`)
+
+// previousKept is how long after a publication a newly started process still leaves the files of
+// the one before. A reader that has resolved ..data finishes with what it found there.
+const previousKept = 10 * time.Minute
+
+// publishSymlink replaces the whole set by one rename. Numbers as in the body:
+//
+//  1. Make ..stage, and in it every file: created closed, then its group, then its mode, then synced.
+//  2. Sync ..stage.
+//  3. Rename ..stage to its timestamp, ..YYYY_MM_DD_hh_mm_ss.NNN.
+//  4. Sync the volume: the link of the next step must never be durable before what it points to.
+//  5. Make the link ..data_tmp to the timestamp and rename it to ..data. From here on the new set holds.
+//  6. Sync the volume.
+//  7. Make the visible links that are missing, NAME -> ..data/NAME, also over regular files; remove
+//     those that point to nothing any more, and files of ours that the set has not.
+//  8. Sync the volume when step 7 changed something.
+//  9. Remove all generations but the new one and, with keepPrevious, the one before it.
+//
+// Killed before step 5, the old set stands and settle removes the rest; killed after, settle does what is
+// left. committed is called when the new set holds, whatever fails later.
+func (v *Volume) publishSymlink(d disk, s *set, keepPrevious bool, committed func()) error {
+	previous := d.generation()
+	// 1, 2
+	if err := v.stage(d, s.files, directoryMode(v.cfg.FileMode)); err != nil {
+		return err
+	}
+	// 3
+	generation := nextGeneration(previous, v.cfg.Now())
+	if err := d.rename(stageDir, generation); err != nil {
+		return err
+	}
+	// 4
+	if err := d.syncDir("."); err != nil {
+		return err
+	}
+	// 5
+	if err := d.replaceLink(generation, dataLink, dataTemporary); err != nil {
+		return err
+	}
+	committed()
+	// 6
+	if err := d.syncDir("."); err != nil {
+		return err
+	}
+	// 7, 8
+	if _, err := v.linkVisible(d, generation); err != nil {
+		return err
+	}
+	// 9
+	if !keepPrevious {
+		previous = ""
+	}
+	return d.removeGenerations(generation, previous)
+}
+
+// linkVisible makes the names at the top of the volume those of the generation, and syncs when that
+// changed something.
+func (v *Volume) linkVisible(d disk, generation string) (changed bool, err error) {
+	files, err := d.list(generation)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range files {
+		if d.linksTo(name, throughData+name) {
+			continue
+		}
+		if err := d.replaceLink(throughData+name, name, linkTemporary); err != nil {
+			return changed, err
+		}
+		changed = true
+	}
+	removed, err := v.removeStale(d, files)
+	if changed = changed || removed; err != nil || !changed {
+		return changed, err
+	}
+	return changed, d.syncDir(".")
+}
+
+// removeStale removes what earlier publications left at the top of the volume: links into ..data, and
+// files under the names of ours, that the set has not. Else an old key would lie there for ever after a
+// change of the output type. Everything else on the volume is its owner's.
+func (v *Volume) removeStale(d disk, current []string) (removed bool, err error) {
+	names, err := d.list(".")
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		if slices.Contains(current, name) || !d.isStale(name) {
+			continue
+		}
+		v.cfg.Log.Info("removing a file of an earlier publication", "path", d.path(name))
+		if err := d.remove(name); err != nil {
+			return removed, err
+		}
+		removed = true
+	}
+	return removed, nil
+}
+
+// isStale tells whether what has this name is ours, given that the set has no such file.
+func (d disk) isStale(name string) bool {
+	if target, err := d.root.Readlink(name); err == nil {
+		return strings.HasPrefix(target, throughData)
+	}
+	info, err := d.root.Lstat(name)
+	return err == nil && info.Mode().IsRegular() && known(name)
+}
+
+func (d disk) linksTo(name, target string) bool {
+	has, err := d.root.Readlink(name)
+	return err == nil && has == target
+}
+
+// generation names the directory that ..data points to; empty when there is none.
+func (d disk) generation() string {
+	target, err := d.root.Readlink(dataLink)
+	if err != nil || !generationPattern.MatchString(target) {
+		return ""
+	}
+	if info, err := d.root.Lstat(target); err != nil || !info.IsDir() {
+		return ""
+	}
+	return target
+}
+
+// nextGeneration is a name for a new generation, always greater than the one before, even when the
+// clock was set back meanwhile: the order of the names is that of the publications.
+func nextGeneration(previous string, now time.Time) string {
+	name := now.UTC().Format(generationLayout)
+	if name > previous {
+		return name
+	}
+	before, err := time.Parse(generationLayout, previous)
+	if err != nil {
+		return name
+	}
+	return before.Add(time.Millisecond).Format(generationLayout)
+}
+
+// recentPrevious names the generation before the current one, if the current one is so new that
+// somebody may still be reading the other.
+func (d disk) recentPrevious(current string, now time.Time) string {
+	published, err := time.Parse(generationLayout, current)
+	if err != nil || now.Sub(published) > previousKept {
+		return ""
+	}
+	names, err := d.list(".")
+	if err != nil {
+		return ""
+	}
+	previous := ""
+	for _, name := range names {
+		if generationPattern.MatchString(name) && name < current {
+			previous = name
+		}
+	}
+	return previous
+}
+
+// removeGenerations removes every generation but the named ones.
+func (d disk) removeGenerations(keep ...string) error {
+	names, err := d.list(".")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		info, err := d.root.Lstat(name)
+		if err != nil || !info.IsDir() || !generationPattern.MatchString(name) || slices.Contains(keep, name) {
+			continue
+		}
+		if err := d.remove(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stage makes ..stage with the files in it, all durable.
+func (v *Volume) stage(d disk, files []content, mode fs.FileMode) error {
+	if err := d.makeDir(stageDir, mode); err != nil {
+		return err
+	}
+	for i, f := range files {
+		kept, err := d.writeFile(stageDir+"/"+f.name, f.data, f.mode)
+		if err != nil {
+			return err
+		}
+		if kept&^f.mode != 0 {
+			v.cfg.Log.Warn("the file system does not keep modes, the file is more open than asked for",
+				"path", d.path(f.name), "mode", kept.String(), "want", f.mode.String())
+		}
+		files[i].kept = kept
+	}
+	return d.syncDir(stageDir)
+}

@@ -1,0 +1,189 @@
+package output
+
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+)
+
+// Volume is a directory that files are published in. Its methods may be called concurrently; across
+// processes a lock on the directory keeps one from the other's work.
+type Volume struct {
+	cfg  Config
+	gid  int
+	step stepFunc
+
+	mu        sync.Mutex
+	passwords passwords // zero until the first publication
+	published *set      // what is known to be on the volume as a whole, nil when nothing is
+}
+
+// Open makes the directory where it is missing (mode 0750, setgid handed on from its parent; an existing
+// one keeps its mode) and brings the volume to rest after a killed run: a publication that was committed
+// is completed, one that was not is removed.
+// An error is of type *FileError unless cfg is not usable at all.
+func Open(cfg Config) (*Volume, error) { return open(cfg, nil) }
+
+func open(cfg Config, step stepFunc) (*Volume, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	gid, err := lookupGroup(cfg.Group)
+	if err != nil {
+		return nil, &FileError{Op: opGroup, Path: cfg.Dir, Err: err}
+	}
+	v := &Volume{cfg: cfg, gid: gid, step: step}
+	err = v.alone(func(d disk) error {
+		_, err := v.settle(d)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// Read reads what is published, as Current does, without the right or the will to change anything: it
+// neither makes the directory nor completes or clears what a killed run left.
+func Read(cfg Config) (*Bundle, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	return (&Volume{cfg: cfg, gid: inherit}).Current()
+}
+
+// Current reads back what is published, from the files of every configured type, and compares: that
+// the set is complete and has no more files than it should, that the stores open with the passwords
+// beside them (or with those of the configuration), have the configured aliases and PKCS#12 profile, hold
+// the same, and that the key is the leaf's. The error is ErrEmpty when there is nothing, a
+// *MismatchError when something differs, a *FileError when the directory cannot be read.
+func (v *Volume) Current() (*Bundle, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	d, closeDisk, err := v.disk(syscall.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	defer closeDisk()
+	if err := v.adopt(d.look()); err != nil {
+		return nil, err
+	}
+	bundle := v.published.bundle
+	return &bundle, nil
+}
+
+// Publish makes b the set that readers see. When it is already, in the configured layout, types, aliases,
+// modes and so on, nothing is touched. The passwords stay those that are on the volume, unless others are
+// configured. What readers see changes at one moment; see the two layouts for what a reader may meet who
+// opens several files.
+// An error is an *EncodeError, or a *FileError. After an error the volume holds the old set or the new
+// one, and the next Publish, Restore or Open brings it to rest.
+func (v *Volume) Publish(b Bundle) (Publication, error) {
+	var p Publication
+	err := v.alone(func(d disk) error {
+		healed, err := v.settle(d)
+		if err != nil {
+			return err
+		}
+		now := d.look()
+		if v.published == nil {
+			// A set that differs from what is asked for, or none, is no failure here: it is replaced.
+			_ = v.adopt(now)
+		}
+		v.choosePasswords(now)
+		s := v.published
+		if s == nil || !s.bundle.equal(b) {
+			if s, err = v.encode(b); err != nil {
+				return err
+			}
+		}
+		changed, err := v.write(d, s, now, true)
+		p = Publication{Changed: changed || healed, Files: v.paths(s)}
+		return err
+	})
+	if err != nil {
+		return Publication{}, err
+	}
+	return p, nil
+}
+
+// Restore puts back files that vanished or were changed by somebody, byte for byte as they were published
+// last, or as Current read them. Before either, there is nothing to put back. It is cheap when
+// nothing is amiss: it reads the files and opens no store. The errors are those of Publish.
+func (v *Volume) Restore() (Publication, error) {
+	var p Publication
+	err := v.alone(func(d disk) error {
+		healed, err := v.settle(d)
+		if err != nil || v.published == nil {
+			return err
+		}
+		// A set that somebody touched is not kept for slow readers: it may be damaged, or open to all.
+		changed, err := v.write(d, v.published, d.look(), false)
+		p = Publication{Changed: changed || healed, Files: v.paths(v.published)}
+		return err
+	})
+	if err != nil {
+		return Publication{}, err
+	}
+	return p, nil
+}
+
+// Writable tells by trying whether a publication could start, so that no certificate is asked for in vain.
+// It cannot foresee a full disk. The error is of type *FileError.
+func (v *Volume) Writable() error {
+	return v.alone(func(d disk) error {
+		if _, err := v.settle(d); err != nil {
+			return err
+		}
+		if err := v.inTheWay(d); err != nil {
+			return err
+		}
+		if err := v.stage(d, nil, 0o700); err != nil {
+			return err
+		}
+		return d.remove(stageDir)
+	})
+}
+
+// alone runs work with nobody else changing the volume, which exists then.
+func (v *Volume) alone(work func(d disk) error) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := makeVolumeDirectory(v.cfg.Dir, directoryMode(v.cfg.FileMode), v.gid, v.step); err != nil {
+		return err
+	}
+	d, closeDisk, err := v.disk(syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer closeDisk()
+	return work(d)
+}
+
+// disk opens the volume anew each time: its directory may have been replaced.
+func (v *Volume) disk(how int) (d disk, closeDisk func(), err error) {
+	root, err := os.OpenRoot(v.cfg.Dir)
+	if err != nil {
+		return disk{}, nil, fileError(opOpen, v.cfg.Dir, err)
+	}
+	d = disk{root: root, dir: v.cfg.Dir, gid: v.gid, step: v.step}
+	unlock, err := lock(d, how)
+	if err != nil {
+		root.Close()
+		return disk{}, nil, err
+	}
+	return d, func() { unlock(); root.Close() }, nil
+}
+
+func (v *Volume) path(name string) string { return filepath.Join(v.cfg.Dir, name) }
+
+func (v *Volume) paths(s *set) []string {
+	paths := make([]string, len(s.files))
+	for i, f := range s.files {
+		paths[i] = v.path(f.name)
+	}
+	return paths
+}
