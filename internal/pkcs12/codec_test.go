@@ -1,0 +1,384 @@
+package pkcs12
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+const password = "pass word"
+
+// sample has a key and its certificate, a CA with no attributes, and a trusted certificate.
+func sample(t testing.TB) Contents {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	var certs []*x509.Certificate
+	for i, name := range []string{"leaf", "CA", "root"} {
+		template := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 1)), Subject: pkix.Name{CommonName: name},
+			NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<32, 0)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		require.NoError(t, err)
+		cert, err := x509.ParseCertificate(der)
+		require.NoError(t, err)
+		certs = append(certs, cert)
+	}
+	return Contents{
+		Keys: []Key{{Key: key, FriendlyName: "my key", LocalKeyID: []byte{1, 2}}},
+		Certificates: []Certificate{
+			{Certificate: certs[0], FriendlyName: "my key", LocalKeyID: []byte{1, 2}},
+			{Certificate: certs[1]},
+			{Certificate: certs[2], FriendlyName: "Würzel 😀", Trusted: true},
+		},
+	}
+}
+
+func encoded(t testing.TB, profile Profile) []byte {
+	t.Helper()
+	data, err := Encode(sample(t), password, profile)
+	require.NoError(t, err)
+	return data
+}
+
+func TestDecode_encodedContents_areTheSame(t *testing.T) {
+	for _, profile := range []Profile{ProfileModern, ProfileLegacy} {
+		want := sample(t)
+		data, err := Encode(want, password, profile)
+		require.NoError(t, err)
+		got, err := Decode(data, password)
+		require.NoError(t, err)
+		assert.Equal(t, &want, got)
+
+		found, err := ProfileOf(data)
+		require.NoError(t, err)
+		assert.Equal(t, profile, found)
+	}
+}
+
+func TestEncode_twice_sharesNoSalt(t *testing.T) {
+	contents := sample(t)
+	a, err := Encode(contents, password, ProfileModern)
+	require.NoError(t, err)
+	b, err := Encode(contents, password, ProfileModern)
+	require.NoError(t, err)
+	p, err := parsePFX(a)
+	require.NoError(t, err)
+	q, err := parsePFX(b)
+	require.NoError(t, err)
+	assert.NotEqual(t, p.mac.salt, q.mac.salt)
+	assert.NotEqual(t, p.parts[1].encryption.salt, q.parts[1].encryption.salt)
+	assert.NotEqual(t, p.parts[1].encryption.iv, q.parts[1].encryption.iv)
+	assert.NotEqual(t, p.mac.salt, p.parts[1].encryption.salt)
+}
+
+func TestEncode_unknownProfile_isRefused(t *testing.T) {
+	_, err := Encode(sample(t), password, "strong")
+	assert.EqualError(t, err, `PKCS#12 profile is "strong", want "modern" or "legacy"`)
+}
+
+func TestDecode_wrongPassword_isToldFromDamage(t *testing.T) {
+	for _, profile := range []Profile{ProfileModern, ProfileLegacy} {
+		data := encoded(t, profile)
+		_, err := Decode(data, "other")
+		assert.ErrorIs(t, err, ErrPassword)
+		assert.EqualError(t, err, "wrong password, or the file was altered: its MAC does not fit")
+	}
+}
+
+func TestDecode_cutShort_isAnErrorAtEveryLength(t *testing.T) {
+	data := encoded(t, ProfileModern)
+	for n := range len(data) {
+		_, err := Decode(data[:n], password)
+		require.Error(t, err, "%d bytes", n)
+		require.NotErrorIs(t, err, ErrPassword, "%d bytes", n)
+	}
+}
+
+func TestDecode_anyByteAltered_isAnError(t *testing.T) {
+	data := encoded(t, ProfileModern)
+	// Every byte is covered by the MAC or belongs to it; a prime step keeps the derivations few.
+	for n := 0; n < len(data); n += 11 {
+		altered := slices.Clone(data)
+		altered[n] ^= 0x20
+		d := decoder{password: password, iterations: 4 * writtenIterations}
+		require.Error(t, d.decode(altered), "byte %d", n)
+	}
+}
+
+func TestDecoder_iterations_areBoundedInAll(t *testing.T) {
+	data := encoded(t, ProfileModern)
+	d := decoder{password: password, iterations: 3 * writtenIterations} // MAC, key, certificates
+	require.NoError(t, d.decode(data))
+
+	d = decoder{password: password, iterations: 3*writtenIterations - 1}
+	assert.EqualError(t, d.decode(data), "decrypting contents: asks for more than 10000000 iterations of key derivation in all")
+}
+
+// The rest are files that no encoder of ours writes, each made of the parts of one that it does.
+
+// reassemble encodes sample with another function for what follows the version.
+func reassemble(t *testing.T, version int64, body func(*cryptobyte.Builder)) []byte {
+	t.Helper()
+	var b cryptobyte.Builder
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1Int64(version)
+		body(b)
+	})
+	data, err := b.Bytes()
+	require.NoError(t, err)
+	return data
+}
+
+// plainSafe is an authenticated safe with one ContentInfo in the clear around the given bags.
+func plainSafe(t *testing.T, bags func(*cryptobyte.Builder)) []byte {
+	t.Helper()
+	var content, safe cryptobyte.Builder
+	content.AddASN1(cbasn1.SEQUENCE, bags)
+	safe.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { addDataInfo(b, content.BytesOrPanic()) })
+	return safe.BytesOrPanic()
+}
+
+func addCertBag(b *cryptobyte.Builder, cert *x509.Certificate) {
+	addBag(b, oidCertBag, "", nil, false, func(b *cryptobyte.Builder) {
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1ObjectIdentifier(oidX509Certificate)
+			b.AddASN1(tagExplicit0, func(b *cryptobyte.Builder) { b.AddASN1OctetString(cert.Raw) })
+		})
+	})
+}
+
+// nest adds the certificate within depth levels of SafeContents.
+func nest(b *cryptobyte.Builder, cert *x509.Certificate, depth int) {
+	if depth == 0 {
+		addCertBag(b, cert)
+		return
+	}
+	addBag(b, oidSafeContentsBag, "", nil, false, func(b *cryptobyte.Builder) {
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { nest(b, cert, depth-1) })
+	})
+}
+
+func TestDecode_nestedBags_areReadToABoundedDepth(t *testing.T) {
+	cert := sample(t).Certificates[0].Certificate
+	file := func(depth int) []byte {
+		safe := plainSafe(t, func(b *cryptobyte.Builder) { nest(b, cert, depth) })
+		return reassemble(t, 3, func(b *cryptobyte.Builder) { addDataInfo(b, safe) })
+	}
+	got, err := Decode(file(maxBagDepth-1), "")
+	require.NoError(t, err)
+	require.Len(t, got.Certificates, 1)
+	assert.Equal(t, cert, got.Certificates[0].Certificate)
+
+	_, err = Decode(file(maxBagDepth), "")
+	assert.EqualError(t, err, "bags are nested more than 4 deep")
+}
+
+func TestDecode_plainKeyBag_isRead(t *testing.T) {
+	key := sample(t).Keys[0].Key
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	safe := plainSafe(t, func(b *cryptobyte.Builder) {
+		addBag(b, oidKeyBag, "plain", nil, false, func(b *cryptobyte.Builder) { b.AddBytes(der) })
+	})
+	got, err := Decode(reassemble(t, 3, func(b *cryptobyte.Builder) { addDataInfo(b, safe) }), "")
+	require.NoError(t, err)
+	assert.Equal(t, []Key{{Key: key, FriendlyName: "plain"}}, got.Keys)
+}
+
+func TestDecode_foreignStructures_saysWhatIsWrong(t *testing.T) {
+	e := encoder{password, ProfileModern}
+	contents := sample(t)
+	empty := []byte{0x30, 0x00}
+	anySafe := func(b *cryptobyte.Builder) { addDataInfo(b, empty) }
+	for _, row := range []struct {
+		sentence string
+		data     []byte
+		want     string
+	}{
+		{"nothing at all", nil, "the file is missing"},
+		{"an indefinite length outside", []byte{0x30, 0x80, 2, 1, 3, 0, 0}, errBER.Error()},
+		{"an indefinite length inside", []byte{0x30, 7, 2, 1, 3, 0x30, 0x80, 0, 0}, errBER.Error()},
+		{"a string in segments", reassemble(t, 3, func(b *cryptobyte.Builder) {
+			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1ObjectIdentifier(oidData)
+				b.AddASN1(tagExplicit0, func(b *cryptobyte.Builder) {
+					b.AddASN1(cbasn1.Tag(segmentedOctetString), func(b *cryptobyte.Builder) { b.AddASN1OctetString(empty) })
+				})
+			})
+		}), errBER.Error()},
+		{"bytes after the end", append(reassemble(t, 3, anySafe), 0, 0), "the file has 2 bytes after its end"},
+		{"another version", reassemble(t, 4, anySafe), "version is 4, want 3"},
+		{"a signed safe", reassemble(t, 3, func(b *cryptobyte.Builder) {
+			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1ObjectIdentifier([]int{1, 2, 840, 113549, 1, 7, 2})
+			})
+		}), "authenticated safe has type 1.2.840.113549.1.7.2, want data protected by a password"},
+		{"an enveloped part", reassemble(t, 3, func(b *cryptobyte.Builder) {
+			var safe cryptobyte.Builder
+			safe.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+					b.AddASN1ObjectIdentifier([]int{1, 2, 840, 113549, 1, 7, 3})
+				})
+			})
+			addDataInfo(b, safe.BytesOrPanic())
+		}), "content has type 1.2.840.113549.1.7.3, want data or data encrypted with a password"},
+		{"an RC4 key", reassemble(t, 3, func(b *cryptobyte.Builder) {
+			addDataInfo(b, plainSafe(t, func(b *cryptobyte.Builder) {
+				addBag(b, oidShroudedKeyBag, "old", nil, false, func(b *cryptobyte.Builder) {
+					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+						pbe{scheme: []int{1, 2, 840, 113549, 1, 12, 1, 1}}.marshal(b)
+						b.AddASN1OctetString([]byte{1})
+					})
+				})
+			}))
+		}), `reading key "old": encryption algorithm 1.2.840.113549.1.12.1.1 is not supported, want PBES2 or pbeWithSHA1 and 3DES or RC2`},
+		{"a zero iteration count", reassemble(t, 3, func(b *cryptobyte.Builder) {
+			addDataInfo(b, plainSafe(t, func(b *cryptobyte.Builder) {
+				addBag(b, oidShroudedKeyBag, "zero", nil, false, func(b *cryptobyte.Builder) {
+					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+						p := e.newPBE()
+						p.iterations = 0
+						p.marshal(b)
+						b.AddASN1OctetString([]byte{1})
+					})
+				})
+			}))
+		}), `reading key "zero": PBKDF2 iteration count is not a positive integer`},
+		{"a key with another password, without MAC", reassemble(t, 3, func(b *cryptobyte.Builder) {
+			addDataInfo(b, plainSafe(t, func(b *cryptobyte.Builder) {
+				addBag(b, oidShroudedKeyBag, "mine", nil, false, func(b *cryptobyte.Builder) {
+					encoder{"other", ProfileModern}.addEncryptedKey(b, contents.Keys[0])
+				})
+			}))
+		}), `wrong password for key "mine": it has another one than the file, or is damaged`},
+		{"certificates with another password, without MAC", reassemble(t, 3, func(b *cryptobyte.Builder) {
+			var safe cryptobyte.Builder
+			safe.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				encoder{"other", ProfileLegacy}.addCertificates(b, contents.Certificates)
+			})
+			addDataInfo(b, safe.BytesOrPanic())
+		}), "wrong password, or the file is damaged: it has no MAC that could tell"},
+		{"certificates with another password than the MAC's", reassemble(t, 3, func(b *cryptobyte.Builder) {
+			var safe cryptobyte.Builder
+			safe.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				encoder{"other", ProfileModern}.addCertificates(b, contents.Certificates)
+			})
+			addDataInfo(b, safe.BytesOrPanic())
+			e.addMAC(b, safe.BytesOrPanic())
+		}), "wrong password for the certificates: they have another one than the file"},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			_, err := Decode(row.data, password)
+			assert.EqualError(t, err, row.want)
+		})
+	}
+}
+
+func TestProfileOf_mixedFiles_belongToNone(t *testing.T) {
+	contents := sample(t)
+	modern, legacy := encoder{password, ProfileModern}, encoder{password, ProfileLegacy}
+	file := func(keys, certs encoder, mac func(*cryptobyte.Builder, []byte)) []byte {
+		var safe cryptobyte.Builder
+		safe.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			keys.addKeys(b, contents.Keys)
+			certs.addCertificates(b, contents.Certificates)
+		})
+		return reassemble(t, 3, func(b *cryptobyte.Builder) {
+			addDataInfo(b, safe.BytesOrPanic())
+			mac(b, safe.BytesOrPanic())
+		})
+	}
+	cert := contents.Certificates[0].Certificate
+	clear := plainSafe(t, func(b *cryptobyte.Builder) { addCertBag(b, cert) })
+	for _, row := range []struct {
+		sentence string
+		data     []byte
+		want     string
+	}{
+		{"a legacy key", file(legacy, modern, modern.addMAC),
+			`has the MAC of profile "modern" and a key encrypted in another way`},
+		{"legacy certificates", file(modern, legacy, modern.addMAC),
+			`has the MAC of profile "modern" and contents encrypted in another way`},
+		{"a legacy MAC", file(modern, modern, legacy.addMAC),
+			`has the MAC of profile "legacy" and a key encrypted in another way`},
+		{"no MAC", file(modern, modern, func(*cryptobyte.Builder, []byte) {}),
+			"has no MAC, which every profile has"},
+		{"certificates in the clear", reassemble(t, 3, func(b *cryptobyte.Builder) {
+			addDataInfo(b, clear)
+			modern.addMAC(b, clear)
+		}), "has contents in the clear, which no profile has"},
+		{"no PKCS#12 file", []byte("PEM"), "the file has ASN.1 tag 0x50, want 0x30"},
+	} {
+		t.Run(row.sentence, func(t *testing.T) {
+			profile, err := ProfileOf(row.data)
+			assert.EqualError(t, err, row.want)
+			assert.Empty(t, profile)
+		})
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(encoded(f, ProfileModern))
+	f.Add(encoded(f, ProfileLegacy))
+	f.Add([]byte{0x30, 0x80, 2, 1, 3, 0, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		d := decoder{password: password, iterations: 4 * writtenIterations}
+		if d.decode(data) != nil {
+			return
+		}
+		// What was read can be written, and reads the same.
+		again, err := Encode(d.contents, password, ProfileModern)
+		require.NoError(t, err)
+		got, err := Decode(again, password)
+		require.NoError(t, err)
+		require.Equal(t, len(d.contents.Keys), len(got.Keys))
+		require.Equal(t, len(d.contents.Certificates), len(got.Certificates))
+	})
+}
+
+// FuzzParsePFX goes deeper than FuzzDecode, which rarely gets past the MAC.
+func FuzzParsePFX(f *testing.F) {
+	f.Add(encoded(f, ProfileModern))
+	f.Add(encoded(f, ProfileLegacy))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := parsePFX(data)
+		if err != nil {
+			return
+		}
+		for _, part := range p.parts {
+			bags, err := parseBags(part.content, 1)
+			if err != nil {
+				continue
+			}
+			for _, b := range bags {
+				_, _ = parseCertBag(b.value)
+				_, _, _ = parseEncryptedKey(b.value)
+			}
+		}
+		_, _ = ProfileOf(data)
+	})
+}
+
+func BenchmarkEncode(b *testing.B) {
+	contents := sample(b)
+	for _, profile := range []Profile{ProfileModern, ProfileLegacy} {
+		b.Run(string(profile), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := Encode(contents, password, profile); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
