@@ -27,6 +27,11 @@ func (c *Client) connectionError(ctx context.Context, target *url.URL, reached s
 	if detail == "" {
 		return &AnswerError{Reason: cleanText(fmt.Sprintf("it is not well-formed HTTP (%v)", err), maxMessage)}
 	}
+	if _, ok := alertOf(err); ok {
+		var alert *net.OpError
+		errors.As(err, &alert)
+		err = alert // without the transport's story of which of its loops met it
+	}
 	return &ConnectionError{Err: fmt.Errorf("connecting to %s: %s (%w)", hostPort(target), detail, err), Permanent: permanent}
 }
 

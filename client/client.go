@@ -236,8 +236,13 @@ func (c *Client) roundTrip(ctx context.Context, target *url.URL, secrets secretH
 	defer resp.Body.Close()
 	answer, err := c.readAnswer(resp, secrets)
 	var cut *bodyError
-	if errors.As(err, &cut) {
+	var not *AnswerError
+	switch {
+	case errors.As(err, &cut):
 		return Answer{}, c.connectionError(ctx, target, stageAnswer, cut.err)
+	case errors.As(err, &not) && ctx.Err() != nil:
+		// When we hang up, some servers still write something in the moment before they notice.
+		return Answer{}, c.connectionError(ctx, target, stageAnswer, ctx.Err())
 	}
 	return answer, err
 }

@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,32 +141,18 @@ func TestClient_proxy_with_TLS_sees_no_client_certificate(t *testing.T) {
 	assert.Zero(t, <-seen)
 }
 
-// counting counts the connections that a server of newMutual accepts.
-func counting(m *mutual) *atomic.Int32 {
-	var n atomic.Int32
-	before := m.Config.ConnState
-	m.Config.ConnState = func(c net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			n.Add(1)
-		}
-		before(c, s)
-	}
-	return &n
-}
-
 func TestConnect_connection_is_used_once(t *testing.T) {
 	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
-	connections := counting(m)
 	c := m.client(t)
 	c.Connect(t.Context())
 	<-c.ahead.dial.done
-	require.EqualValues(t, 1, connections.Load())
+	require.EqualValues(t, 1, m.connections.Load())
 	_, err := c.Enroll(t.Context(), goldenSecrets(t))
 	require.NoError(t, err)
-	assert.EqualValues(t, 1, connections.Load())
+	assert.EqualValues(t, 1, m.connections.Load())
 	_, err = c.Enroll(t.Context(), goldenSecrets(t))
 	require.NoError(t, err)
-	assert.EqualValues(t, 2, connections.Load())
+	assert.EqualValues(t, 2, m.connections.Load())
 }
 
 func TestConnect_request_waits_for_one_under_way(t *testing.T) {
@@ -178,7 +163,6 @@ func TestConnect_request_waits_for_one_under_way(t *testing.T) {
 			return nil, nil
 		}
 	})
-	connections := counting(m)
 	c := m.client(t)
 	c.Connect(t.Context())
 	result := make(chan error)
@@ -189,7 +173,7 @@ func TestConnect_request_waits_for_one_under_way(t *testing.T) {
 	require.Eventually(t, func() bool { return c.ahead.take("") == nil && taken(c) }, 5*time.Second, time.Millisecond)
 	close(release)
 	require.NoError(t, <-result)
-	assert.EqualValues(t, 1, connections.Load())
+	assert.EqualValues(t, 1, m.connections.Load())
 }
 
 func taken(c *Client) bool {
@@ -213,14 +197,13 @@ func TestConnect_again_replaces_the_first(t *testing.T) {
 
 func TestConnect_connection_closed_meanwhile_is_replaced_without_a_failed_try(t *testing.T) {
 	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
-	connections := counting(m)
 	c := m.client(t)
 	c.Connect(t.Context())
 	<-c.ahead.dial.done
 	m.CloseClientConnections()
 	_, err := c.Enroll(t.Context(), goldenSecrets(t))
 	require.NoError(t, err)
-	assert.EqualValues(t, 2, connections.Load())
+	assert.EqualValues(t, 2, m.connections.Load())
 }
 
 func TestConnect_failure_before_the_request_is_not_its_failure(t *testing.T) {
@@ -237,7 +220,6 @@ func TestConnect_failure_before_the_request_is_not_its_failure(t *testing.T) {
 
 func TestConnect_connection_too_old_is_not_used(t *testing.T) {
 	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
-	connections := counting(m)
 	c := m.client(t)
 	c.Connect(t.Context())
 	old := c.ahead.dial
@@ -245,7 +227,7 @@ func TestConnect_connection_too_old_is_not_used(t *testing.T) {
 	old.at = old.at.Add(-aheadLife - time.Second)
 	_, err := c.Enroll(t.Context(), goldenSecrets(t))
 	require.NoError(t, err)
-	assert.EqualValues(t, 2, connections.Load())
+	assert.EqualValues(t, 2, m.connections.Load())
 }
 
 func TestConnect_connection_that_nobody_takes_is_closed(t *testing.T) {

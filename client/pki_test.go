@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,8 +106,9 @@ func pool(certs ...*x509.Certificate) *x509.CertPool {
 // mutual is a server that demands a client certificate of its CA, and what a client of it needs.
 type mutual struct {
 	*httptest.Server
-	ca  testCA
-	cfg Config
+	ca          testCA
+	cfg         Config
+	connections atomic.Int32 // accepted so far
 }
 
 // newMutual starts one. change, which may be nil, sees the server before it starts.
@@ -119,6 +121,11 @@ func newMutual(t testing.TB, handler http.HandlerFunc, change func(*tls.Config))
 		change(m.TLS)
 	}
 	m.Config.ErrorLog = log.New(io.Discard, "", 0)
+	m.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			m.connections.Add(1)
+		}
+	}
 	m.StartTLS()
 	t.Cleanup(m.Close)
 	m.cfg = Config{
