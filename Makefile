@@ -1,0 +1,40 @@
+# make demo and make test need Go and make, nothing else.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS = -s -w -X main.version=$(VERSION)
+PROGRAMS = certfetcher
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: build demo test race lint bench docs clean
+
+build: $(PROGRAMS:%=bin/%)
+
+bin/%: FORCE
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
+
+demo: build
+	go run ./test/demo
+
+test:
+	go test ./...
+
+race:
+	go test -race ./...
+
+lint:
+	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+# Benchmarks of the parts, then whole runs of the built program: wall time and peak memory.
+bench: build
+	go test -run '^$$' -bench . -benchtime 1s ./keygen ./output ./internal/pkcs12
+	go run ./test/bench
+
+# Rewrites what the documents generate from the code.
+docs:
+	go test ./test/docs -update
+
+clean:
+	rm -rf bin dist
+
+FORCE:

@@ -1,0 +1,104 @@
+// Command certfetcher fetches a certificate from a CertService and publishes keystore and truststore
+// on a volume. It is configured by environment variables alone; --help lists them.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/enroll"
+)
+
+// version is set by the linker: -X main.version=v1.2.3.
+var version string
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the program; what it returns is the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("certfetcher", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	showVersion := flags.Bool("version", false, "print the version and exit")
+	check := flags.Bool("check", false, "check configuration and mutual TLS material, without asking for a certificate")
+	flags.Usage = func() {} // --help goes to standard output, below; errors of flags need no page of text
+	switch err := flags.Parse(args); {
+	case err == flag.ErrHelp:
+		return printed(stderr, usage(stdout))
+	case err != nil || flags.NArg() > 0:
+		fmt.Fprintf(stderr, "certfetcher: the flags are --check, --help and --version; everything else is set by environment variables, see --help\n")
+		return enroll.StageClientConfiguration.ExitCode()
+	case *showVersion:
+		_, err := fmt.Fprintf(stdout, "certfetcher %s\n", versionText())
+		return printed(stderr, err)
+	}
+
+	setup := load(stderr)
+	if setup.failure == nil && !*check {
+		setup.failure = fetch(setup)
+	}
+	if setup.failure != nil {
+		return report(setup)
+	}
+	if *check {
+		_, err := fmt.Fprintln(stdout, "the configuration and the mutual TLS material are valid")
+		return printed(stderr, err)
+	}
+	return 0
+}
+
+// fetch runs one enrolment until it ends or a signal ends it.
+func fetch(s setup) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	enroller := &enroll.Enroller{
+		Config: s.config, Identity: s.identity, UserAgent: "certfetcher/" + versionText(), Log: s.log, Now: time.Now,
+	}
+	_, err := enroller.Run(ctx)
+	return err
+}
+
+func usage(w io.Writer) error {
+	_, err := fmt.Fprint(w, `certfetcher fetches a certificate from a CertService and publishes keystore and truststore on a volume.
+
+Usage: certfetcher [--check | --help | --version]
+
+It is configured by environment variables:
+`)
+	if err != nil {
+		return err
+	}
+	if err := config.WriteUsage(w); err != nil {
+		return err
+	}
+	return enroll.WriteExitCodes(w)
+}
+
+// printed turns an error of writing to standard output, a closed pipe mostly, into an exit code.
+func printed(stderr io.Writer, err error) int {
+	if err != nil {
+		fmt.Fprintf(stderr, "certfetcher: writing to standard output: %v\n", err)
+		return enroll.StageOther.ExitCode()
+	}
+	return 0
+}
+
+// versionText is the version that was linked in, or that of the module when it was built by go install.
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

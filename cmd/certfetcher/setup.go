@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/mtls"
+)
+
+// setup is what a run starts from. When failure is set, only log and config.TerminationMessagePath
+// may be used.
+type setup struct {
+	config   *config.Fetcher
+	identity *mtls.Identity
+	log      *slog.Logger
+	failure  error
+}
+
+// load reads the environment and the mutual TLS material. Faults in either are logged one by one, so
+// that all are known after one run; the failure is the first in the contract's order.
+func load(stderr io.Writer) setup {
+	var s setup
+	var err error
+	s.config, err = config.Load()
+	s.log = newLogger(stderr, s.config.Log)
+
+	var faults config.Faults
+	if err != nil && !errors.As(err, &faults) {
+		s.failure = err
+		return s
+	}
+	tlsFaults := false
+	for _, fault := range faults {
+		s.log.Error("the configuration has a fault", "variable", fault.Variable, "problem", fault.Problem)
+		tlsFaults = tlsFaults || fault.Part == config.PartTLS
+	}
+	if len(faults) > 0 {
+		s.failure = &enroll.Error{Stage: enroll.ConfigurationStage(faults.First()), Err: faults}
+	}
+	if tlsFaults {
+		return s
+	}
+
+	t := s.config.TLS
+	s.identity, err = mtls.Load(mtls.Files{
+		KeystorePath: t.KeystorePath, KeystoreKeyPath: t.KeystoreKeyPath, KeystorePassword: t.KeystorePassword,
+		TruststorePath: t.TruststorePath, TruststorePassword: t.TruststorePassword,
+	})
+	if err != nil {
+		s.log.Error("the mutual TLS material has a fault", "problem", err.Error())
+		if s.failure == nil {
+			s.failure = &enroll.Error{Stage: enroll.StageTLSConfiguration, Err: err}
+		}
+		return s
+	}
+	for _, warning := range s.identity.Warnings(time.Now()) {
+		s.log.Warn("the mutual TLS material will not do for long", "problem", warning)
+	}
+	return s
+}
+
+func newLogger(w io.Writer, c config.Log) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.Level}
+	if c.JSON {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// report says why the run failed: in the log, in the Kubernetes termination message and by the exit code.
+func report(s setup) int {
+	stage := enroll.StageOf(s.failure)
+	s.log.Error("certfetcher failed", "reason", s.failure.Error(), "stage", stage.String(), "exitCode", stage.ExitCode())
+	if path := s.config.TerminationMessagePath; path != "" {
+		if err := os.WriteFile(path, []byte(terminationMessage(stage, s.failure)), 0o644); err != nil {
+			s.log.Warn("the termination message could not be written", "problem", err.Error())
+		}
+	}
+	return stage.ExitCode()
+}
+
+// terminationMessage is one line of at most 4096 bytes, which is all that Kubernetes keeps.
+func terminationMessage(stage enroll.Stage, err error) string {
+	text := strings.Join(strings.Fields(stage.String()+": "+err.Error()), " ")
+	if len(text) > 4095 {
+		text = text[:4095]
+		for !utf8.ValidString(text) {
+			text = text[:len(text)-1]
+		}
+	}
+	return text + "\n"
+}

@@ -1,0 +1,44 @@
+// Package certinfo words the parts of certificates and requests, the same way in every log, report
+// and comparison: as openssl prints them.
+package certinfo
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// Serial is a serial number in hexadecimal, upper case, without separators.
+func Serial(cert *x509.Certificate) string { return fmt.Sprintf("%X", cert.SerialNumber) }
+
+// Names lists a certificate's subject alternative names, each with its kind, sorted; host names, which
+// compare without regard to case, in lower case.
+func Names(cert *x509.Certificate) []string {
+	return names(cert.DNSNames, cert.EmailAddresses, cert.IPAddresses, cert.URIs)
+}
+
+// RequestNames is Names for a certificate signing request.
+func RequestNames(csr *x509.CertificateRequest) []string {
+	return names(csr.DNSNames, csr.EmailAddresses, csr.IPAddresses, csr.URIs)
+}
+
+func names(dns, emails []string, ips []net.IP, uris []*url.URL) []string {
+	list := []string{}
+	for _, name := range dns {
+		list = append(list, "DNS:"+strings.ToLower(name))
+	}
+	for _, address := range emails {
+		list = append(list, "email:"+address)
+	}
+	for _, ip := range ips {
+		list = append(list, "IP Address:"+ip.String())
+	}
+	for _, uri := range uris {
+		list = append(list, "URI:"+uri.String())
+	}
+	slices.Sort(list)
+	return list
+}

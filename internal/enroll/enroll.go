@@ -1,0 +1,190 @@
+// Package enroll knows the order of the stages: key, request, answer, verification, publication. It
+// runs them once, start to end, and says in its errors which of them failed. It decides nothing about
+// when to renew; that is package renew's.
+package enroll
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/certfetcher/certfetcher/client"
+	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/internal/verify"
+	"github.com/certfetcher/certfetcher/keygen"
+	"github.com/certfetcher/certfetcher/output"
+)
+
+// Enroller runs enrolments for one configuration.
+type Enroller struct {
+	Config    *config.Fetcher
+	Identity  *mtls.Identity
+	UserAgent string
+	Log       *slog.Logger
+	Now       func() time.Time
+}
+
+// Outcome is what a run left on the volume.
+type Outcome struct {
+	Bundle   output.Bundle
+	Enrolled bool // false: what was there was kept
+	Files    []string
+}
+
+// Run makes sure that the volume holds a matching, valid certificate: it keeps the one that is there,
+// or fetches and publishes another. Nothing on the volume changes unless the whole new set is verified.
+// An error is always of type *Error.
+func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
+	volume, err := e.openVolume()
+	if err != nil {
+		return Outcome{}, err
+	}
+	if kept, reason := e.keep(volume); kept != nil {
+		e.Log.Info("the volume already holds a matching, valid certificate: nothing to do",
+			"path", e.Config.Output.Dir, "notAfter", kept.Chain[0].NotAfter, "serial", certinfo.Serial(kept.Chain[0]))
+		return Outcome{Bundle: *kept}, nil
+	} else if reason != "" {
+		e.Log.Info("enrolling", "because", reason)
+	}
+
+	bundle, err := e.fetch(ctx)
+	if err != nil {
+		return Outcome{}, err
+	}
+
+	start := e.Now()
+	publication, err := volume.Publish(bundle)
+	if err != nil {
+		return Outcome{}, failed(outputStage(err), "publishing the files: %w", err)
+	}
+	e.Log.Info("published", "path", e.Config.Output.Dir, "files", publication.Files, "duration", e.since(start))
+	return Outcome{Bundle: bundle, Enrolled: true, Files: publication.Files}, nil
+}
+
+func (e *Enroller) openVolume() (*output.Volume, error) {
+	o := e.Config.Output
+	volume, err := output.Open(output.Config{
+		Dir: o.Dir, Types: o.Types, Layout: o.Layout, KeystoreAlias: o.KeystoreAlias, TruststoreAliasPrefix: o.TruststoreAliasPrefix,
+		P12Profile: o.P12Profile, FileMode: o.FileMode, Group: o.Group,
+		KeystorePassword: o.KeystorePassword, TruststorePassword: o.TruststorePassword, Now: e.Now, Log: e.Log,
+	})
+	if err != nil {
+		return nil, failed(outputStage(err), "opening the output directory: %w", err)
+	}
+	return volume, nil
+}
+
+// fetch makes a key and brings a verified certificate for it.
+func (e *Enroller) fetch(ctx context.Context) (output.Bundle, error) {
+	service, err := e.client()
+	if err != nil {
+		return output.Bundle{}, err
+	}
+	// Making an RSA key takes longer than a TLS handshake, so the two run side by side.
+	service.Connect(ctx)
+
+	key, csr, request, err := e.request()
+	if err != nil {
+		return output.Bundle{}, err
+	}
+
+	start := e.Now()
+	answer, err := service.Enroll(ctx, request)
+	if err != nil {
+		return output.Bundle{}, e.requestFailed(ctx, err)
+	}
+	e.Log.Info("the CertService answered", "ca", e.Config.Request.CAName, "duration", e.since(start))
+	return e.accept(key, csr, answer)
+}
+
+func (e *Enroller) client() (*client.Client, error) {
+	r := e.Config.Request
+	service, err := client.New(client.Config{
+		URL: r.URL, CAName: r.CAName, TLS: e.Identity.ClientConfig(), Timeout: r.Timeout,
+		Retry:     &client.Retry{InitialInterval: r.RetryInitialInterval, MaxInterval: r.RetryMaxInterval, MaxElapsed: r.RetryMaxElapsed},
+		UserAgent: e.UserAgent, Log: e.Log, Now: e.Now,
+	})
+	if err != nil {
+		return nil, failed(StageClientConfiguration, "preparing the request: %w", err)
+	}
+	return service, nil
+}
+
+func (e *Enroller) request() (crypto.Signer, *x509.CertificateRequest, client.Request, error) {
+	algorithm := e.Config.Certificate.KeyAlgorithm
+	start := e.Now()
+	key, err := keygen.GenerateKey(algorithm)
+	if err != nil {
+		return nil, nil, client.Request{}, failed(StageKeyGeneration, "making a key pair: %w", err)
+	}
+	e.Log.Info("made a key pair", "algorithm", algorithm, "duration", e.since(start))
+
+	start = e.Now()
+	csr, err := keygen.CreateCSR(e.Config.Certificate.Template, key)
+	if err != nil {
+		return nil, nil, client.Request{}, failed(StageCSR, "making the certificate signing request: %w", err)
+	}
+	keyPEM, err := keygen.PrivateKeyPEM(key)
+	if err != nil {
+		return nil, nil, client.Request{}, failed(StageKeyEncoding, "preparing the PK header: %w", err)
+	}
+	e.Log.Info("made the certificate signing request", "subject", csr.Subject.String(), "sans", certinfo.RequestNames(csr), "duration", e.since(start))
+	return key, csr, client.Request{CSR: keygen.CSRPEM(csr), Key: keyPEM}, nil
+}
+
+// requestFailed adds the stage. An interruption is none of the CertService's faults, whatever the
+// last try met.
+func (e *Enroller) requestFailed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return failed(StageOther, "interrupted while asking the CertService: %w", err)
+	}
+	return failed(requestStage(err), "asking the CertService for a certificate of CA %q: %w", e.Config.Request.CAName, err)
+}
+
+// accept turns an answer into what may be published.
+func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest, answer client.Answer) (output.Bundle, error) {
+	start := e.Now()
+	chain, trusted, err := answer.Certificates()
+	if err != nil {
+		return output.Bundle{}, failed(StageConversion, "reading the CertService's answer: %w", err)
+	}
+	result, err := verify.Answer(csr, chain, trusted, e.Now())
+	if err != nil {
+		return output.Bundle{}, failed(StageVerification, "verifying the certificate: %w", err)
+	}
+	for _, warning := range result.Warnings {
+		e.Log.Warn("accepted the certificate with a remark", "remark", warning)
+	}
+	leaf := result.Chain[0]
+	e.Log.Info("verified the certificate", "serial", certinfo.Serial(leaf), "notBefore", leaf.NotBefore, "notAfter", leaf.NotAfter,
+		"issuer", leaf.Issuer.String(), "chain", len(result.Chain), "trusted", len(result.Trusted), "duration", e.since(start))
+	return output.Bundle{Key: key, Chain: result.Chain, Trusted: result.Trusted}, nil
+}
+
+func (e *Enroller) since(start time.Time) time.Duration {
+	return e.Now().Sub(start).Round(10 * time.Microsecond)
+}
+
+// keep returns what the volume holds when that may stay, else why it may not; both are zero for an
+// empty volume.
+func (e *Enroller) keep(volume *output.Volume) (*output.Bundle, string) {
+	current, err := volume.Current()
+	switch {
+	case errors.Is(err, output.ErrEmpty):
+		return nil, ""
+	case err != nil:
+		return nil, err.Error()
+	case e.Config.ForceEnroll:
+		return nil, "FORCE_ENROLL is set"
+	}
+	if reason := e.outdated(current); reason != "" {
+		return nil, reason
+	}
+	return current, ""
+}

@@ -1,0 +1,179 @@
+// Package inspect reads what is on a volume, as an application would, and says what it finds: files and
+// their modes, store entries and their aliases, the certificate, its chain and its anchors. It changes
+// nothing, and shows no secret.
+package inspect
+
+import (
+	"crypto"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/keygen"
+)
+
+// Report is what a directory holds. Times are UTC.
+type Report struct {
+	Dir         string       `json:"dir"`
+	Layout      string       `json:"layout"`               // symlink or inplace
+	Generation  string       `json:"generation,omitempty"` // the directory that ..data points to
+	Files       []File       `json:"files"`
+	Certificate *Certificate `json:"certificate,omitempty"` // the first key entry's leaf
+	Trusted     []string     `json:"trusted,omitempty"`     // subjects of the trusted certificates
+}
+
+// File is one file; Problem says why its content could not be read, if so.
+type File struct {
+	Name    string  `json:"name"`
+	Mode    string  `json:"mode"` // as ls shows it
+	Size    int64   `json:"size"` // bytes
+	Format  string  `json:"format"`
+	Entries []Entry `json:"entries,omitempty"`
+	Problem string  `json:"problem,omitempty"`
+}
+
+// Entry is one entry of a store.
+type Entry struct {
+	Alias   string `json:"alias,omitempty"`
+	Kind    string `json:"kind"` // PrivateKeyEntry, trustedCertEntry, certificate or key, the first two as keytool says
+	Subject string `json:"subject,omitempty"`
+	Chain   int    `json:"chainLength,omitempty"`
+}
+
+// Certificate describes a leaf.
+type Certificate struct {
+	Subject   string    `json:"subject"`
+	SANs      []string  `json:"sans"`
+	Serial    string    `json:"serial"` // hexadecimal
+	Issuer    string    `json:"issuer"`
+	Key       string    `json:"key"`
+	KeyFits   bool      `json:"keyFits"` // the private key beside it is its key
+	NotBefore time.Time `json:"notBefore"`
+	NotAfter  time.Time `json:"notAfter"`
+	Chain     []string  `json:"chain"` // subjects, leaf first
+}
+
+// ErrNothing says that a directory has no file that certfetcher writes.
+var ErrNothing = errors.New("no keystore or truststore is here")
+
+// storeNames are the files that certfetcher writes, in the order in which they are shown.
+var storeNames = []string{
+	"keystore.p12", "keystore.jks", "keystore.pass", "key.pem", "keystore.pem", "keystore-combined.pem",
+	"truststore.p12", "truststore.jks", "truststore.pass", "truststore.pem",
+}
+
+// Dir reads a directory. Files of other names are left out.
+func Dir(dir string) (*Report, error) {
+	r := &Report{Dir: dir, Layout: "inplace"}
+	if target, err := os.Readlink(filepath.Join(dir, "..data")); err == nil {
+		r.Layout, r.Generation = "symlink", target
+	}
+	for _, name := range storeNames {
+		file, entries, err := readFile(dir, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			file.Problem = err.Error()
+		}
+		r.Files = append(r.Files, file)
+		r.describe(entries)
+	}
+	if len(r.Files) == 0 {
+		if _, err := os.Stat(dir); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%s: %w", dir, ErrNothing)
+	}
+	return r, nil
+}
+
+// readFile reads one file, and the key that belongs to a certificate of PEM, which lies beside it.
+func readFile(dir, name string) (File, []keystore.Entry, error) {
+	path := filepath.Join(dir, name)
+	file := File{Name: name}
+	info, err := os.Stat(path)
+	if err != nil {
+		return file, nil, err
+	}
+	file.Mode, file.Size = info.Mode().String(), info.Size()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return file, nil, err
+	}
+	if strings.HasSuffix(name, ".pass") {
+		file.Format = "password"
+		return file, nil, nil
+	}
+	password, err := os.ReadFile(filepath.Join(dir, strings.TrimSuffix(name, filepath.Ext(name))+".pass"))
+	if err != nil && filepath.Ext(name) != ".pem" {
+		return file, nil, fmt.Errorf("reading its password: %w", err)
+	}
+	entries, format, err := keystore.Decode(data, string(password))
+	file.Format = string(format)
+	if err != nil {
+		return file, nil, err
+	}
+	for _, e := range entries {
+		file.Entries = append(file.Entries, describeEntry(format, e))
+	}
+	return file, entries, nil
+}
+
+func describeEntry(format keystore.Format, e keystore.Entry) Entry {
+	entry := Entry{Alias: e.Alias, Kind: "certificate"}
+	switch {
+	case e.Key != nil && len(e.Chain) == 0:
+		entry.Kind = "key"
+	case e.Key != nil:
+		entry.Kind = "PrivateKeyEntry"
+	case format != keystore.PEM && e.Trusted:
+		entry.Kind = "trustedCertEntry"
+	}
+	if len(e.Chain) > 0 {
+		entry.Subject, entry.Chain = e.Chain[0].Subject.String(), len(e.Chain)
+	}
+	return entry
+}
+
+// describe takes the certificate and the anchors from the first file that has them.
+func (r *Report) describe(entries []keystore.Entry) {
+	for _, e := range entries {
+		if e.Key != nil && len(e.Chain) > 0 && r.Certificate == nil {
+			r.Certificate = describeCertificate(e)
+		}
+	}
+	if len(r.Trusted) > 0 || slices.ContainsFunc(entries, func(e keystore.Entry) bool { return e.Key != nil }) {
+		return
+	}
+	for _, e := range entries {
+		for _, anchor := range e.Chain {
+			r.Trusted = append(r.Trusted, anchor.Subject.String())
+		}
+	}
+}
+
+func describeCertificate(e keystore.Entry) *Certificate {
+	leaf := e.Chain[0]
+	c := &Certificate{
+		Subject: leaf.Subject.String(), SANs: certinfo.Names(leaf), Serial: certinfo.Serial(leaf), Issuer: leaf.Issuer.String(),
+		NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(),
+	}
+	for _, cert := range e.Chain {
+		c.Chain = append(c.Chain, cert.Subject.String())
+	}
+	if algorithm, err := keygen.AlgorithmOf(leaf.PublicKey); err == nil {
+		c.Key = algorithm
+	}
+	if public, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); ok {
+		c.KeyFits = public.Equal(e.Key.Public())
+	}
+	return c
+}

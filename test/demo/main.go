@@ -1,0 +1,78 @@
+// Command demo shows the main job for real, on loopback and with nothing else installed: it starts a
+// CertService behind mutual TLS with throwaway identities and a throwaway CA, runs the built
+// certfetcher against it as an init container would be run, and prints what is on the volume.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/certfetcher/certfetcher/internal/inspect"
+	"github.com/certfetcher/certfetcher/test/service"
+)
+
+const program = "bin/certfetcher"
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	dir, err := os.MkdirTemp("", "certfetcher-demo-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	certs := filepath.Join(dir, "mtls")
+	if err := os.Mkdir(certs, 0o700); err != nil {
+		return err
+	}
+	s, err := service.Start(certs, service.Options{})
+	if err != nil {
+		return fmt.Errorf("starting the CertService: %w", err)
+	}
+	defer s.Stop()
+	fmt.Printf("A CertService listens on %s with mutual TLS; its CA was made a moment ago.\n", s.URL)
+
+	for _, outputType := range []string{"P12", "JKS", "PEM"} {
+		volume := filepath.Join(dir, "volume-"+outputType)
+		if err := fetch(s, outputType, volume); err != nil {
+			return err
+		}
+		report, err := inspect.Dir(volume)
+		if err != nil {
+			return fmt.Errorf("reading the volume: %w", err)
+		}
+		if err := report.WriteText(os.Stdout, time.Now()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetch runs certfetcher with the environment that a pod's manifest would give it.
+func fetch(s *service.Service, outputType, volume string) error {
+	environment := []string{
+		"REQUEST_URL=" + s.URL, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + volume, "OUTPUT_TYPE=" + outputType,
+		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=app.example.org,app,192.0.2.10",
+		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.jks"), "KEYSTORE_PASSWORD=" + service.Password,
+		"TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.jks"), "TRUSTSTORE_PASSWORD=" + service.Password,
+		"LOG_FORMAT=text",
+	}
+	fmt.Printf("\n--- OUTPUT_TYPE=%s ---\n", outputType)
+	command := exec.Command(program)
+	command.Env = environment
+	start := time.Now()
+	out, err := command.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("running %s (make build makes it): %w\n%s", program, err, out)
+	}
+	fmt.Printf("certfetcher exited with 0 after %d ms\n\n", time.Since(start).Milliseconds())
+	return nil
+}

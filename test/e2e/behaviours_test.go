@@ -1,0 +1,133 @@
+package e2e
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/service"
+)
+
+// behaviour stands between the client and a CertService that would answer as it should.
+type behaviour func(s *service.Service, next http.Handler) http.Handler
+
+// behaviours are what the script command certservice can be told to do.
+var behaviours = map[string]behaviour{
+	"html":         always(http.StatusOK, "text/html", "<html>Welcome to the proxy</html>"),
+	"html-502":     always(http.StatusBadGateway, "text/html", "<html>Bad Gateway</html>"),
+	"empty":        always(http.StatusOK, "application/json", ""),
+	"not-json":     always(http.StatusOK, "application/json", "{"),
+	"no-chain":     always(http.StatusOK, "application/json", `{"certificateChain":[],"trustedCertificates":[]}`),
+	"not-pem":      always(http.StatusOK, "application/json", `{"certificateChain":["x"],"trustedCertificates":["y"]}`),
+	"huge":         always(http.StatusOK, "application/json", `{"certificateChain":["`+strings.Repeat("A", 2<<20)+`"]}`),
+	"unauthorized": always(http.StatusUnauthorized, "application/json", `{"errorMessage":"client certificate is not trusted"}`),
+	"failed-500": always(http.StatusInternalServerError, "application/json",
+		`{"errorMessage":"CMPv2 server returned following error: PKIX wrong profile"}`),
+	"redirect": serves(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "https://elsewhere.example/v1/", http.StatusFound)
+	}),
+	"hang":       serves(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
+	"hang-up":    serves(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }),
+	"busy-twice": busyTwice,
+
+	"another-key":     changed(func(s *service.Service, a *answer) { a.Chain[0] = forAnotherKey(s) }),
+	"link-missing":    changed(func(_ *service.Service, a *answer) { a.Chain = a.Chain[:1] }),
+	"untrusted-root":  changed(func(_ *service.Service, a *answer) { a.Trusted = []string{foreignRoot()} }),
+	"wrong-order":     changed(func(_ *service.Service, a *answer) { a.Chain[0], a.Chain[1] = a.Chain[1], a.Chain[0] }),
+	"root-in-chain":   changed(func(_ *service.Service, a *answer) { a.Chain = append(a.Chain, a.Trusted...) }),
+	"additional-root": changed(func(_ *service.Service, a *answer) { a.Trusted = append(a.Trusted, foreignRoot()) }),
+	"duplicates": changed(func(_ *service.Service, a *answer) {
+		a.Chain, a.Trusted = append(a.Chain, a.Chain[1]), append(a.Trusted, a.Trusted[0])
+	}),
+
+	"expired":         signs(func(l *x509.Certificate) { l.NotBefore, l.NotAfter = from(-48*time.Hour), from(-24*time.Hour) }),
+	"not-yet-valid":   signs(func(l *x509.Certificate) { l.NotBefore, l.NotAfter = from(time.Hour), from(48*time.Hour) }),
+	"clock-ahead":     signs(func(l *x509.Certificate) { l.NotBefore = from(2 * time.Minute) }),
+	"two-thirds-gone": signs(func(l *x509.Certificate) { l.NotBefore, l.NotAfter = from(-3*time.Hour), from(time.Hour) }),
+	"names-missing":   signs(func(l *x509.Certificate) { l.DNSNames = nil }),
+	"ca-certificate":  signs(func(l *x509.Certificate) { l.IsCA = true; l.KeyUsage |= x509.KeyUsageCertSign }),
+	"other-subject": signs(func(l *x509.Certificate) {
+		l.RawSubject, l.Subject = nil, pkix.Name{CommonName: "other.example.org"}
+	}),
+}
+
+func from(d time.Duration) time.Time { return time.Now().Add(d) }
+
+// serves answers in the CertService's place.
+func serves(serve http.HandlerFunc) behaviour {
+	return func(*service.Service, http.Handler) http.Handler { return serve }
+}
+
+func always(status int, mediaType, body string) behaviour {
+	return serves(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", mediaType)
+		w.WriteHeader(status)
+		io.WriteString(w, body)
+	})
+}
+
+func busyTwice(_ *service.Service, next http.Handler) http.Handler {
+	var count atomic.Int32
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if count.Add(1) <= 2 {
+			w.Header().Set("Retry-After", "0")
+			http.Error(w, "busy", http.StatusServiceUnavailable)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// signs has the CA change each leaf before it signs.
+func signs(change func(leaf *x509.Certificate)) behaviour {
+	return func(s *service.Service, next http.Handler) http.Handler {
+		s.CA.Change = change
+		return next
+	}
+}
+
+// answer is the CertService's, on its way to the client.
+type answer struct {
+	Chain   []string `json:"certificateChain"`
+	Trusted []string `json:"trustedCertificates"`
+}
+
+// changed changes what a good CertService answered.
+func changed(change func(*service.Service, *answer)) behaviour {
+	return func(s *service.Service, next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			recorded := httptest.NewRecorder()
+			next.ServeHTTP(recorded, r)
+			var a answer
+			if err := json.Unmarshal(recorded.Body.Bytes(), &a); err != nil {
+				panic(err)
+			}
+			change(s, &a)
+			w.Header().Set("Content-Type", "application/json")
+			json.NewEncoder(w).Encode(a)
+		})
+	}
+}
+
+func forAnotherKey(s *service.Service) string {
+	_, chain, err := s.CA.Identity("app.example.org")
+	if err != nil {
+		panic(err)
+	}
+	return string(service.CertificatesPEM(chain[0]))
+}
+
+func foreignRoot() string {
+	other, err := ca.New("Foreign")
+	if err != nil {
+		panic(err)
+	}
+	return string(service.CertificatesPEM(other.Root))
+}

@@ -1,0 +1,221 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/certfetcher/certfetcher/internal/inspect"
+	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/service"
+)
+
+// running is the CertService of each script under way.
+var running sync.Map
+
+// certservice [behaviour] starts a CertService, writes the client's identity to $WORK/mtls and sets
+// REQUEST_URL. A second call takes the place of the first. Besides the behaviours of behaviours_test.go:
+//
+//	down             nothing listens at the address
+//	untrusted        the server's certificate is of a CA that the truststore does not have
+//	other-host       the server's certificate is for another host
+//	demands-another  the handshake demands a client certificate of another CA
+func startCertService(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 1 {
+		ts.Fatalf("usage: certservice [behaviour]")
+	}
+	name := strings.Join(args, "")
+	options := service.Options{Wrap: behaviours[name]}
+	switch name {
+	case "", "down":
+	case "untrusted", "other-host", "demands-another":
+		options.TLS = func(s *service.Service, c *tls.Config) { ts.Check(spoilTLS(name, s, c)) }
+	default:
+		if options.Wrap == nil {
+			ts.Fatalf("certservice has no behaviour %q", name)
+		}
+	}
+	if old, ok := running.LoadAndDelete(ts); ok {
+		old.(*service.Service).Stop()
+	}
+	s, err := service.Start(ts.MkAbs("mtls"), options)
+	ts.Check(err)
+	ts.Defer(s.Stop)
+	if name == "down" {
+		s.Stop()
+	}
+	running.Store(ts, s)
+	ts.Setenv("REQUEST_URL", s.URL)
+}
+
+func spoilTLS(how string, s *service.Service, c *tls.Config) error {
+	other, err := ca.New("Foreign")
+	if err != nil {
+		return err
+	}
+	switch how {
+	case "demands-another":
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		c.ClientCAs.AddCert(other.Root)
+		return nil
+	case "other-host":
+		other = &ca.CA{Root: s.Transport.Root, Issuing: s.Transport.Issuing, IssuingKey: s.Transport.IssuingKey}
+		other.Change = func(l *x509.Certificate) { l.DNSNames, l.IPAddresses = []string{"another.example.org"}, nil }
+	}
+	key, chain, err := other.Identity("certservice")
+	c.Certificates = []tls.Certificate{{Certificate: [][]byte{chain[0].Raw, chain[1].Raw}, PrivateKey: key}}
+	return err
+}
+
+// exits CODE program [args...] runs a program and compares its exit code; stdout and stderr can be
+// looked at afterwards, as after exec.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE program [args...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("running %s: %v", args[1], err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("%s exited with %d, want %d", args[1], got, want)
+	}
+}
+
+// holds DIR FILE... fails unless the directory holds just these files of ours, every one of them can
+// be read with the password beside it, and the keys fit the certificates. ! holds DIR wants none at all.
+func holds(ts *testscript.TestScript, neg bool, args []string) {
+	report, err := inspect.Dir(ts.MkAbs(args[0]))
+	if neg {
+		if err == nil {
+			ts.Fatalf("%s holds %d files, want none", args[0], len(report.Files))
+		}
+		return
+	}
+	ts.Check(err)
+	var names []string
+	for _, f := range report.Files {
+		if f.Problem != "" {
+			ts.Fatalf("%s cannot be read: %s", f.Name, f.Problem)
+		}
+		names = append(names, f.Name)
+	}
+	if report.Certificate != nil && !report.Certificate.KeyFits {
+		ts.Fatalf("the key does not fit the certificate")
+	}
+	want := slices.Sorted(slices.Values(args[1:]))
+	slices.Sort(names)
+	if !slices.Equal(names, want) {
+		ts.Fatalf("%s holds %s, want %s", args[0], strings.Join(names, " "), strings.Join(want, " "))
+	}
+}
+
+// inspects DIR prints the report on a directory as JSON, to be looked at with stdout.
+func inspects(ts *testscript.TestScript, neg bool, args []string) {
+	report, err := inspect.Dir(ts.MkAbs(args[0]))
+	ts.Check(err)
+	text, err := json.MarshalIndent(report, "", "  ")
+	ts.Check(err)
+	_, err = fmt.Fprintf(ts.Stdout(), "%s\n", text)
+	ts.Check(err)
+}
+
+// generation is the name of a directory that the symlink layout swaps.
+var generation = regexp.MustCompile(`\.\.\d{4}_[0-9_.]+`)
+
+// listing DIR prints every name below a directory with its mode, generation directories as "..GEN".
+func listing(ts *testscript.TestScript, neg bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	var lines []string
+	ts.Check(filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		name, _ := filepath.Rel(dir, path)
+		line := fmt.Sprintf("%s %s", info.Mode(), generation.ReplaceAllString(name, "..GEN"))
+		if target, err := os.Readlink(path); err == nil {
+			line += " -> " + generation.ReplaceAllString(target, "..GEN")
+		}
+		lines = append(lines, line)
+		return nil
+	}))
+	fmt.Fprintln(ts.Stdout(), strings.Join(lines, "\n"))
+}
+
+// requests N fails unless just so many requests reached the CertService.
+func requests(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	s, ok := running.Load(ts)
+	if !ok {
+		ts.Fatalf("no CertService was started")
+	}
+	if got := s.(*service.Service).Requests(); (got == want) == neg {
+		ts.Fatalf("%d requests reached the CertService, want %d", got, want)
+	}
+}
+
+// awaits N waits until so many requests have reached the CertService.
+func awaits(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	s, ok := running.Load(ts)
+	if !ok {
+		ts.Fatalf("no CertService was started")
+	}
+	for deadline := time.Now().Add(20 * time.Second); s.(*service.Service).Requests() < want; {
+		if time.Now().After(deadline) {
+			ts.Fatalf("%d requests reached the CertService in 20 s, want %d", s.(*service.Service).Requests(), want)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+// secretfree DIR fails when what the last program printed, or the termination message, shows one of
+// the secrets of this run: the passwords, or a private key in any form that is on the volume.
+func secretfree(ts *testscript.TestScript, neg bool, args []string) {
+	shown := ts.ReadFile("stdout") + ts.ReadFile("stderr")
+	if message, err := os.ReadFile(ts.MkAbs("termination-log")); err == nil {
+		shown += string(message)
+	}
+	secrets := []string{service.Password, "PRIVATE KEY"}
+	for _, name := range []string{"keystore.pass", "truststore.pass", "key.pem"} {
+		if content, err := os.ReadFile(filepath.Join(ts.MkAbs(args[0]), name)); err == nil {
+			secrets = append(secrets, string(content), base64.StdEncoding.EncodeToString(content))
+			secrets = append(secrets, strings.Split(string(content), "\n")...)
+		}
+	}
+	for _, secret := range secrets {
+		if len(secret) > 4 && !strings.HasPrefix(secret, "-----") && strings.Contains(shown, secret) {
+			ts.Fatalf("a secret of %d characters is shown", len(secret))
+		}
+	}
+	if shown == "" {
+		ts.Fatalf("nothing was printed: there is nothing to look at")
+	}
+}

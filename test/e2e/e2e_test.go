@@ -1,0 +1,74 @@
+// Package e2e runs the built certfetcher as an operator's pod would, against a real CertService on
+// loopback, and looks at what a user sees: exit code, files, log, termination message.
+//
+// The scripts in testdata/script are testscript's; the commands that this package adds are described
+// at their functions.
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/certfetcher/certfetcher/test/service"
+)
+
+// binDir holds the programs under test, built once.
+var binDir string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "certfetcher-e2e-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		binDir = dir
+		build := exec.Command("go", "build", "-o", dir, "github.com/certfetcher/certfetcher/cmd/certfetcher")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building certfetcher: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup:               setup,
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"certservice": startCertService, "requests": requests, "awaits": awaits,
+			"exits": exits, "holds": holds, "inspects": inspects, "listing": listing, "secretfree": secretfree,
+		},
+	})
+}
+
+// setup gives every script the least environment that works, but for a CertService.
+func setup(env *testscript.Env) error {
+	env.Setenv("PATH", binDir+string(os.PathListSeparator)+env.Getenv("PATH"))
+	certs := filepath.Join(env.WorkDir, "mtls")
+	if err := os.Mkdir(certs, 0o700); err != nil {
+		return err
+	}
+	for name, value := range map[string]string{
+		"OUTPUT_PATH": filepath.Join(env.WorkDir, "volume"), "CA_NAME": service.CAName,
+		"COMMON_NAME": "app.example.org", "ORGANIZATION": "Example", "STATE": "Skane", "COUNTRY": "SE",
+		"KEYSTORE_PATH": filepath.Join(certs, "client.p12"), "KEYSTORE_PASSWORD": service.Password,
+		"TRUSTSTORE_PATH": filepath.Join(certs, "truststore.jks"), "TRUSTSTORE_PASSWORD": service.Password,
+		"RETRY_INITIAL_INTERVAL": "5ms", "RETRY_MAX_INTERVAL": "20ms", "RETRY_MAX_ELAPSED": "300ms",
+		// The quickest key, except where a script is about keys.
+		"KEY_ALGORITHM":            "ECDSA-P256",
+		"TERMINATION_MESSAGE_PATH": filepath.Join(env.WorkDir, "termination-log"),
+	} {
+		env.Setenv(name, value)
+	}
+	return nil
+}

@@ -1,0 +1,204 @@
+// Package service runs a real CertService on loopback for tests and the demo: the product's own
+// handler behind mutual TLS with throwaway identities, and a throwaway CA as its authority.
+package service
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/certfetcher/certfetcher/internal/certservice"
+	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/keygen"
+	"github.com/certfetcher/certfetcher/test/ca"
+)
+
+// Password opens the stores in a Service's Dir.
+const Password = "changeit"
+
+// CAName is the name under which the CertService knows its CA.
+const CAName = "RA"
+
+// Options change what a Service does. The zero value is one that works.
+type Options struct {
+	// Wrap may stand between the client and the CertService's handler.
+	Wrap func(s *Service, next http.Handler) http.Handler
+	// Address to listen on; empty for a free port on 127.0.0.1.
+	Address string
+	// TLS may change the server's side of the handshake.
+	TLS func(s *Service, config *tls.Config)
+}
+
+// Service is a running CertService.
+type Service struct {
+	// URL is what REQUEST_URL should be.
+	URL string
+	// Dir holds the client's side of mutual TLS: client.{p12,jks,pem}, client-certificate.pem with
+	// client-key.pem, and truststore.{p12,jks,pem}.
+	Dir string
+	// CA signs what is enrolled; Transport signed the identities of mutual TLS.
+	CA, Transport *ca.CA
+
+	requests atomic.Int64
+	stop     context.CancelFunc
+	done     chan error
+	once     sync.Once
+}
+
+// Start writes the client's identity into dir and serves until Stop.
+func Start(dir string, options Options) (*Service, error) {
+	issuing, err := ca.New("Enrolment")
+	if err != nil {
+		return nil, err
+	}
+	transport, err := ca.New("Transport")
+	if err != nil {
+		return nil, err
+	}
+	config, err := serverTLS(transport)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{Dir: dir, CA: issuing, Transport: transport, done: make(chan error, 1)}
+	if options.TLS != nil {
+		options.TLS(s, config)
+	}
+	if err := writeClientFiles(dir, transport); err != nil {
+		return nil, err
+	}
+	address := options.Address
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+
+	s.URL = "https://" + listener.Addr().String() + "/v1/certificate/"
+	log := slog.New(slog.DiscardHandler)
+	var handler http.Handler = certservice.NewHandler(certservice.HandlerConfig{
+		Directory:   certservice.Static{CAName: Authority{issuing}},
+		ClientRoots: func() *x509.CertPool { return config.ClientCAs },
+		Timeout:     10 * time.Second, Log: log,
+	})
+	if options.Wrap != nil {
+		handler = options.Wrap(s, handler)
+	}
+	counted := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.requests.Add(1)
+		handler.ServeHTTP(w, r)
+	})
+	var ctx context.Context
+	ctx, s.stop = context.WithCancel(context.Background())
+	go func() {
+		s.done <- certservice.Serve(ctx, listener, counted, certservice.ServerConfig{
+			TLS: config, ReadHeaderTimeout: 5 * time.Second, RequestTimeout: 30 * time.Second,
+			IdleTimeout: time.Minute, ShutdownTimeout: 100 * time.Millisecond, Log: log,
+		})
+	}()
+	return s, nil
+}
+
+// Requests is the number of HTTP requests that arrived.
+func (s *Service) Requests() int { return int(s.requests.Load()) }
+
+// Stop ends the service; what is in flight is cut off.
+func (s *Service) Stop() {
+	s.once.Do(func() {
+		s.stop()
+		<-s.done
+	})
+}
+
+// Authority signs with a throwaway CA.
+type Authority struct{ CA *ca.CA }
+
+// Enroll signs the request.
+func (a Authority) Enroll(_ context.Context, r certservice.Request) (certservice.Issued, error) {
+	chain, err := a.CA.Issue(r.CSR)
+	return certservice.Issued{Chain: chain, Trusted: []*x509.Certificate{a.CA.Root}}, err
+}
+
+// Update signs the request, for a certificate of this CA only.
+func (a Authority) Update(ctx context.Context, r certservice.Request) (certservice.Issued, error) {
+	if err := r.OldCert.CheckSignatureFrom(a.CA.Issuing); err != nil {
+		return certservice.Issued{}, &certservice.RefusedError{FailInfo: []string{"badCertId"}, Text: "unknown certificate"}
+	}
+	return a.Enroll(ctx, r)
+}
+
+func serverTLS(transport *ca.CA) (*tls.Config, error) {
+	key, chain, err := transport.Identity("certservice", "oom-cert-service")
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(transport.Root)
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{chain[0].Raw, chain[1].Raw}, PrivateKey: key, Leaf: chain[0]}},
+		ClientAuth:   tls.RequestClientCert, ClientCAs: roots,
+	}, nil
+}
+
+func writeClientFiles(dir string, transport *ca.CA) error {
+	key, chain, err := transport.Identity("certfetcher")
+	if err != nil {
+		return err
+	}
+	return WriteIdentity(dir, key, chain, transport.Root)
+}
+
+// WriteIdentity writes one identity and one trust anchor in every form that mutual TLS material may
+// take, under the names that Service.Dir documents.
+func WriteIdentity(dir string, key crypto.Signer, chain []*x509.Certificate, root *x509.Certificate) error {
+	entries := map[string][]keystore.Entry{
+		"client":     {{Alias: "client", Key: key, Chain: chain}},
+		"truststore": {{Alias: "root", Chain: []*x509.Certificate{root}, Trusted: true}},
+	}
+	files := map[string][]byte{}
+	for name, list := range entries {
+		p12, err12 := keystore.EncodePKCS12(list, Password, keystore.ProfileModern)
+		jks, errJKS := keystore.EncodeJKS(list, Password, time.Now())
+		if err := errors.Join(err12, errJKS); err != nil {
+			return fmt.Errorf("encoding the %s store: %w", name, err)
+		}
+		files[name+".p12"], files[name+".jks"] = p12, jks
+	}
+	keyPEM, err := keygen.PrivateKeyPEM(key)
+	if err != nil {
+		return err
+	}
+	files["client-key.pem"] = keyPEM
+	files["client-certificate.pem"] = CertificatesPEM(chain...)
+	files["client.pem"] = append(keyPEM, files["client-certificate.pem"]...)
+	files["truststore.pem"] = CertificatesPEM(root)
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CertificatesPEM encodes certificates one after the other.
+func CertificatesPEM(certs ...*x509.Certificate) []byte {
+	var text []byte
+	for _, cert := range certs {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
+	}
+	return text
+}
