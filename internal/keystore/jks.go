@@ -34,7 +34,7 @@ const (
 var errJKSShort = errors.New("is cut short or has a damaged length")
 
 func decodeJKS(data []byte, password string) ([]Entry, error) {
-	if len(data) < sha1.Size {
+	if len(data) < len(magicJKS)+sha1.Size {
 		return nil, errJKSShort
 	}
 	body, digest := data[:len(data)-sha1.Size], data[len(data)-sha1.Size:]
