@@ -36,18 +36,20 @@ func parseMAC(s *cryptobyte.String) (*mac, error) {
 	if err != nil {
 		return nil, err
 	}
+	m := &mac{iterations: 1, digest: digest}
+	if alg.oid.Equal(oidPBMAC1) {
+		// What follows is unused and may be anything.
+		return m, m.parsePBMAC1(alg)
+	}
 	salt, err := read(&data, cbasn1.OCTET_STRING, "MAC salt")
 	if err != nil {
 		return nil, err
 	}
-	m := &mac{salt: salt, iterations: 1, digest: digest}
+	m.salt = salt
 	if !data.Empty() {
 		if m.iterations, err = readCount(&data, "MAC iteration count"); err != nil {
 			return nil, err
 		}
-	}
-	if alg.oid.Equal(oidPBMAC1) {
-		return m, m.parsePBMAC1(alg)
 	}
 	for _, h := range hashes {
 		if h.digest.Equal(alg.oid) {
