@@ -1,0 +1,130 @@
+package verify
+
+import (
+	"bytes"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+)
+
+var (
+	oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
+	oidCommonName     = asn1.ObjectIdentifier{2, 5, 4, 3}
+)
+
+// Tags of GeneralName: RFC 5280, section 4.2.1.6.
+const (
+	tagEmail = 1
+	tagDNS   = 2
+	tagURI   = 6
+	tagIP    = 7
+)
+
+// checkNames wants the requested common name and every requested alternative name in the certificate. What
+// the CA changed or added beyond that is a warning: its policy, but the requester should know.
+func checkNames(csr *x509.CertificateRequest, leaf *x509.Certificate) (warnings []string, err error) {
+	wantCN, gotCN := commonNames(csr.RawSubject), commonNames(leaf.RawSubject)
+	for _, cn := range wantCN {
+		if !slices.Contains(gotCN, cn) {
+			return nil, &Error{"the certificate lacks the requested common name", fmt.Sprintf("%q", cn), fmt.Sprintf("the subject %s", dn(leaf.RawSubject))}
+		}
+	}
+	want, err := altNames(csr.Extensions)
+	if err != nil {
+		return nil, &Error{"the request's alternative names cannot be read", "a well-formed extension", err.Error()}
+	}
+	got, err := altNames(leaf.Extensions)
+	if err != nil {
+		return nil, &Error{"the certificate's alternative names cannot be read", "a well-formed extension", err.Error()}
+	}
+	if missing := without(want, got); len(missing) > 0 {
+		return nil, &Error{"the certificate lacks requested alternative names", strings.Join(missing, ", "), list(got)}
+	}
+	if extra := without(got, want); len(extra) > 0 {
+		warnings = append(warnings, "the certificate has alternative names that were not requested: "+strings.Join(extra, ", "))
+	}
+	if !bytes.Equal(csr.RawSubject, leaf.RawSubject) && dn(csr.RawSubject) != dn(leaf.RawSubject) {
+		warnings = append(warnings, fmt.Sprintf("the certificate's subject is %s, requested was %s", dn(leaf.RawSubject), dn(csr.RawSubject)))
+	}
+	return warnings, nil
+}
+
+// altNames reads the GeneralNames of a subject alternative name extension, each as text with its kind, in
+// the form in which two of them compare (RFC 5280, section 7). Kinds that crypto/x509 passes over are
+// compared by their bytes.
+func altNames(extensions []pkix.Extension) ([]string, error) {
+	i := slices.IndexFunc(extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidSubjectAltName) })
+	if i < 0 {
+		return nil, nil
+	}
+	var sequence []asn1.RawValue
+	if rest, err := asn1.Unmarshal(extensions[i].Value, &sequence); err != nil {
+		return nil, fmt.Errorf("reading GeneralNames: %w", err)
+	} else if len(rest) > 0 {
+		return nil, fmt.Errorf("reading GeneralNames: has %d bytes behind them", len(rest))
+	}
+	var names []string
+	for _, v := range sequence {
+		if name := generalName(v); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func generalName(v asn1.RawValue) string {
+	if v.Class == asn1.ClassContextSpecific {
+		switch v.Tag {
+		case tagDNS:
+			return "DNS:" + printable(strings.ToLower(string(v.Bytes)))
+		case tagEmail:
+			// Only the part behind the @ compares without regard to case.
+			local, domain, _ := strings.Cut(string(v.Bytes), "@")
+			return "email:" + printable(local) + "@" + printable(strings.ToLower(domain))
+		case tagURI:
+			return "URI:" + printable(string(v.Bytes))
+		case tagIP:
+			if len(v.Bytes) == net.IPv4len || len(v.Bytes) == net.IPv6len {
+				return "IP:" + net.IP(v.Bytes).String()
+			}
+		}
+	}
+	return fmt.Sprintf("kind %d:%s", v.Tag, hex.EncodeToString(v.FullBytes))
+}
+
+// printable keeps a name from breaking the line it is shown on, and two names from looking alike.
+func printable(s string) string {
+	quoted := fmt.Sprintf("%+q", s)
+	return quoted[1 : len(quoted)-1]
+}
+
+func without(names, other []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(other, n) })
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+func commonNames(rawSubject []byte) (names []string) {
+	var subject pkix.RDNSequence
+	if _, err := asn1.Unmarshal(rawSubject, &subject); err != nil {
+		return nil // crypto/x509 has parsed it before
+	}
+	for _, rdn := range subject {
+		for _, attribute := range rdn {
+			if text, ok := attribute.Value.(string); ok && attribute.Type.Equal(oidCommonName) {
+				names = append(names, text)
+			}
+		}
+	}
+	return names
+}

@@ -1,0 +1,55 @@
+package verify
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"fmt"
+	"strings"
+)
+
+// dn is a distinguished name in quotes as RFC 4514 writes it, which is the DER order reversed.
+func dn(raw []byte) string {
+	var name pkix.RDNSequence
+	if _, err := asn1.Unmarshal(raw, &name); err != nil {
+		return fmt.Sprintf("a name that cannot be read (%v)", err)
+	}
+	return fmt.Sprintf("%q", name.String())
+}
+
+// dnList names the first few.
+func dnList(certs []*x509.Certificate) string {
+	const most = 8
+	var names []string
+	for _, cert := range certs[:min(len(certs), most)] {
+		names = append(names, dn(cert.RawSubject))
+	}
+	if len(certs) > most {
+		names = append(names, fmt.Sprintf("%d more", len(certs)-most))
+	}
+	return strings.Join(names, ", ")
+}
+
+// keyText is a public key's algorithm and the SHA-256 of its SubjectPublicKeyInfo, as openssl and key
+// pinning have it.
+func keyText(key crypto.PublicKey) string {
+	algorithm := fmt.Sprintf("%T", key)
+	switch key := key.(type) {
+	case *rsa.PublicKey:
+		algorithm = fmt.Sprintf("RSA-%d", key.N.BitLen())
+	case *ecdsa.PublicKey:
+		algorithm = "ECDSA-" + strings.ReplaceAll(key.Curve.Params().Name, "-", "")
+	case ed25519.PublicKey:
+		algorithm = "Ed25519"
+	}
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return algorithm
+	}
+	return fmt.Sprintf("%s with SHA-256 %x", algorithm, sha256.Sum256(der))
+}
