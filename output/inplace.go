@@ -93,7 +93,7 @@ func (v *Volume) putInPlace(d disk, names []string) error {
 	if err := d.remove(dataLink); err != nil {
 		return err
 	}
-	if err := d.removeGenerations(); err != nil {
+	if err := v.removeGenerations(d); err != nil {
 		return err
 	}
 	// 7

@@ -20,17 +20,16 @@ func (v *Volume) settle(d disk) (healed bool, err error) {
 	}
 	current := d.generation()
 	if current == "" {
-		return false, d.removeGenerations()
+		return false, v.removeGenerations(d)
 	}
 	if healed, err = v.linkVisible(d, current); err != nil {
 		return healed, err
 	}
-	return healed, d.removeGenerations(current, d.recentPrevious(current, v.cfg.Now()))
+	return healed, v.removeGenerations(d, current, d.recentPrevious(current, v.cfg.Now()))
 }
 
-// write publishes the set in the configured layout, unless now shows that it is there. keepPrevious is
-// for publishSymlink.
-func (v *Volume) write(d disk, s *set, now snapshot, keepPrevious bool) (changed bool, err error) {
+// write publishes the set in the configured layout, unless now shows that it is there.
+func (v *Volume) write(d disk, s *set, now snapshot) (changed bool, err error) {
 	differing := v.differing(s, now)
 	if len(differing) == 0 && now.layout == v.cfg.Layout && len(now.files) == len(s.files) {
 		return false, nil
@@ -38,6 +37,8 @@ func (v *Volume) write(d disk, s *set, now snapshot, keepPrevious bool) (changed
 	if err := v.inTheWay(d); err != nil {
 		return false, err
 	}
+	// Files that somebody touched are not kept for slow readers: they may be damaged, or open to all.
+	keepPrevious := v.published == nil || len(v.differing(v.published, now)) == 0
 	committed := false
 	commit := func() { committed, v.published = true, s }
 	if v.cfg.Layout == LayoutSymlink {

@@ -37,7 +37,8 @@ const previousKept = 10 * time.Minute
 //  7. Make the visible links that are missing, NAME -> ..data/NAME, also over regular files; remove
 //     those that point to nothing any more, and files of ours that the set has not.
 //  8. Sync the volume when step 7 changed something.
-//  9. Remove all generations but the new one and, with keepPrevious, the one before it.
+//  9. Remove all generations but the new one and, with keepPrevious, the one before it, for
+//     readers that are still in it.
 //
 // Killed before step 5, the old set stands and settle removes the rest; killed after, settle does what is
 // left. committed is called when the new set holds, whatever fails later.
@@ -73,7 +74,7 @@ func (v *Volume) publishSymlink(d disk, s *set, keepPrevious bool, committed fun
 	if !keepPrevious {
 		previous = ""
 	}
-	return d.removeGenerations(generation, previous)
+	return v.removeGenerations(d, generation, previous)
 }
 
 // linkVisible makes the names at the top of the volume those of the generation, and syncs when that
@@ -180,8 +181,9 @@ func (d disk) recentPrevious(current string, now time.Time) string {
 	return previous
 }
 
-// removeGenerations removes every generation but the named ones.
-func (d disk) removeGenerations(keep ...string) error {
+// removeGenerations removes every generation but the named ones. One that cannot be removed is reported and
+// stays: it may belong to another user, such as an init container's, and nothing depends on its absence.
+func (v *Volume) removeGenerations(d disk, keep ...string) error {
 	names, err := d.list(".")
 	if err != nil {
 		return err
@@ -192,7 +194,7 @@ func (d disk) removeGenerations(keep ...string) error {
 			continue
 		}
 		if err := d.remove(name); err != nil {
-			return err
+			v.cfg.Log.Warn("an old generation of files, with its private key, cannot be removed", "error", err)
 		}
 	}
 	return nil

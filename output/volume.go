@@ -100,7 +100,7 @@ func (v *Volume) Publish(b Bundle) (Publication, error) {
 				return err
 			}
 		}
-		changed, err := v.write(d, s, now, true)
+		changed, err := v.write(d, s, now)
 		p = Publication{Changed: changed || healed, Files: v.paths(s)}
 		return err
 	})
@@ -120,8 +120,7 @@ func (v *Volume) Restore() (Publication, error) {
 		if err != nil || v.published == nil {
 			return err
 		}
-		// A set that somebody touched is not kept for slow readers: it may be damaged, or open to all.
-		changed, err := v.write(d, v.published, d.look(), false)
+		changed, err := v.write(d, v.published, d.look())
 		p = Publication{Changed: changed || healed, Files: v.paths(v.published)}
 		return err
 	})
