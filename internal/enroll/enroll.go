@@ -106,7 +106,7 @@ func (e *Enroller) fetch(ctx context.Context) (output.Bundle, error) {
 func (e *Enroller) client() (*client.Client, error) {
 	r := e.Config.Request
 	service, err := client.New(client.Config{
-		URL: r.URL, CAName: r.CAName, TLS: e.Identity.ClientConfig(), Timeout: r.Timeout,
+		URL: r.URL, CAName: r.CAName, TLS: e.Identity.ClientConfig(), Roots: e.Identity.Roots, Timeout: r.Timeout,
 		Retry:     &client.Retry{InitialInterval: r.RetryInitialInterval, MaxInterval: r.RetryMaxInterval, MaxElapsed: r.RetryMaxElapsed},
 		UserAgent: e.UserAgent, Log: e.Log, Now: e.Now,
 	})

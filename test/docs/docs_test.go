@@ -66,3 +66,14 @@ func TestDocuments_linksLeadSomewhere(t *testing.T) {
 		}
 	}
 }
+
+// The manifest on the README's first screen is a file that the manifests' tests check.
+func TestReadme_manifest_isTheExample(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	example, err := os.ReadFile(filepath.Join(root, "deploy/kubernetes/examples/init-container.yaml"))
+	require.NoError(t, err)
+	_, manifest, found := strings.Cut(string(example), "\n")
+	require.True(t, found)
+	assert.Contains(t, string(readme), "```yaml\n"+manifest+"```\n")
+}
