@@ -68,10 +68,10 @@ func (body *PKIBody) parse(der []byte) error {
 	s := cryptobyte.String(der)
 	var contents cryptobyte.String
 	var tag cbasn1.Tag
-	if !s.ReadAnyASN1(&contents, &tag) || !s.Empty() || tag < context(0) || tag > context(uint8(maxBodyType)) {
+	if !s.ReadAnyASN1(&contents, &tag) || !s.Empty() || tag < explicit(0) || tag > explicit(uint8(maxBodyType)) {
 		return fmt.Errorf("body is of no known kind")
 	}
-	body.Type = BodyType(tag - context(0))
+	body.Type = BodyType(tag - explicit(0))
 	d := newDecoder(contents, body.Type.String()+" body")
 	switch body.Type {
 	case BodyIR, BodyCR, BodyKUR:
@@ -108,7 +108,7 @@ func (body *PKIBody) marshal(b *cryptobyte.Builder) {
 		b.SetError(fmt.Errorf("%s body cannot hold %T", body.Type, body.Content))
 		return
 	}
-	b.AddASN1(context(uint8(body.Type)), body.Content.marshal)
+	b.AddASN1(explicit(uint8(body.Type)), body.Content.marshal)
 }
 
 // CertificationRequest is the content of p10cr: a DER PKCS#10 request (RFC 2986).

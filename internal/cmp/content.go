@@ -155,13 +155,13 @@ func (c *RevRepContent) fits(t BodyType) bool { return t == BodyRP }
 func parseRevRepContent(d *decoder) *RevRepContent {
 	d = d.sequence("RevRepContent")
 	c := &RevRepContent{Status: list(d.sequence("status"), 1, parseStatusInfo)}
-	if d.next(context(0)) {
-		inner := d.open(context(0), "revCerts")
+	if d.next(explicit(0)) {
+		inner := d.open(explicit(0), "revCerts")
 		c.RevCerts = list(inner.sequence("revCerts"), 1, parseCertID)
 		inner.end()
 	}
-	if d.next(context(1)) {
-		inner := d.open(context(1), "crls")
+	if d.next(explicit(1)) {
+		inner := d.open(explicit(1), "crls")
 		c.CRLs = parseCertificates(inner, "crls")
 		inner.end()
 	}
@@ -173,10 +173,10 @@ func (c *RevRepContent) marshal(b *cryptobyte.Builder) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		addList(b, c.Status, func(b *cryptobyte.Builder, info PKIStatusInfo) { info.marshal(b) })
 		if len(c.RevCerts) > 0 {
-			b.AddASN1(context(0), func(b *cryptobyte.Builder) { addList(b, c.RevCerts, marshalCertID) })
+			b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { addList(b, c.RevCerts, marshalCertID) })
 		}
 		if len(c.CRLs) > 0 {
-			b.AddASN1(context(1), func(b *cryptobyte.Builder) { addSequenceOf(b, c.CRLs) })
+			b.AddASN1(explicit(1), func(b *cryptobyte.Builder) { addSequenceOf(b, c.CRLs) })
 		}
 	})
 }

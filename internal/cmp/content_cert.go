@@ -20,8 +20,8 @@ func (c *CertRepMessage) fits(t BodyType) bool { return t == BodyIP || t == Body
 func parseCertRepMessage(d *decoder) *CertRepMessage {
 	d = d.sequence("CertRepMessage")
 	c := &CertRepMessage{}
-	if d.next(context(1)) {
-		inner := d.open(context(1), "caPubs")
+	if d.next(explicit(1)) {
+		inner := d.open(explicit(1), "caPubs")
 		c.CAPubs = parseCertificates(inner, "caPubs")
 		inner.end()
 	}
@@ -33,7 +33,7 @@ func parseCertRepMessage(d *decoder) *CertRepMessage {
 func (c *CertRepMessage) marshal(b *cryptobyte.Builder) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		if len(c.CAPubs) > 0 {
-			b.AddASN1(context(1), func(b *cryptobyte.Builder) { addSequenceOf(b, c.CAPubs) })
+			b.AddASN1(explicit(1), func(b *cryptobyte.Builder) { addSequenceOf(b, c.CAPubs) })
 		}
 		addList(b, c.Response, marshalCertResponse)
 	})
@@ -100,17 +100,17 @@ type CertifiedKeyPair struct {
 func parseCertifiedKeyPair(d *decoder) *CertifiedKeyPair {
 	d = d.sequence("CertifiedKeyPair")
 	p := &CertifiedKeyPair{}
-	if d.next(context(1)) {
+	if d.next(explicit(1)) {
 		p.EncryptedCert = parseExplicitAny(d, 1, "encryptedCert")
 	} else {
-		inner := d.open(context(0), "certificate")
+		inner := d.open(explicit(0), "certificate")
 		p.Certificate = inner.element(cbasn1.SEQUENCE, "certificate")
 		inner.end()
 	}
-	if d.next(context(0)) {
+	if d.next(explicit(0)) {
 		p.PrivateKey = parseExplicitAny(d, 0, "privateKey")
 	}
-	if d.next(context(1)) {
+	if d.next(explicit(1)) {
 		p.PublicationInfo = parseExplicitAny(d, 1, "publicationInfo")
 	}
 	d.end()
@@ -119,7 +119,7 @@ func parseCertifiedKeyPair(d *decoder) *CertifiedKeyPair {
 
 // parseExplicitAny reads one element of any kind under the explicit tag [n].
 func parseExplicitAny(d *decoder, n uint8, what string) []byte {
-	inner := d.open(context(n), what)
+	inner := d.open(explicit(n), what)
 	der := inner.any(what)
 	inner.end()
 	return der
@@ -127,10 +127,10 @@ func parseExplicitAny(d *decoder, n uint8, what string) []byte {
 
 func (p *CertifiedKeyPair) marshal(b *cryptobyte.Builder) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		addOptional(b, context(0), p.Certificate)
-		addOptional(b, context(1), p.EncryptedCert)
-		addOptional(b, context(0), p.PrivateKey)
-		addOptional(b, context(1), p.PublicationInfo)
+		addOptional(b, explicit(0), p.Certificate)
+		addOptional(b, explicit(1), p.EncryptedCert)
+		addOptional(b, explicit(0), p.PrivateKey)
+		addOptional(b, explicit(1), p.PublicationInfo)
 	})
 }
 
@@ -162,8 +162,8 @@ func parseCertStatus(d *decoder) CertStatus {
 		info := parseStatusInfo(d)
 		c.StatusInfo = &info
 	}
-	if d.next(context(0)) {
-		inner := d.open(context(0), "hashAlg")
+	if d.next(explicit(0)) {
+		inner := d.open(explicit(0), "hashAlg")
 		algorithm := parseAlgorithm(inner, "hashAlg")
 		c.HashAlg = &algorithm
 		inner.end()
@@ -180,7 +180,7 @@ func marshalCertStatus(b *cryptobyte.Builder, c CertStatus) {
 			c.StatusInfo.marshal(b)
 		}
 		if c.HashAlg != nil {
-			b.AddASN1(context(0), c.HashAlg.marshal)
+			b.AddASN1(explicit(0), c.HashAlg.marshal)
 		}
 	})
 }

@@ -69,13 +69,13 @@ func ParseRootCAKeyUpdate(der []byte) (RootCAKeyUpdate, error) {
 	outer := newDecoder(der, "decoding rootCaKeyUpdate")
 	d := outer.sequence("RootCaKeyUpdateValue")
 	u := RootCAKeyUpdate{NewWithNew: d.element(cbasn1.SEQUENCE, "newWithNew")}
-	if d.next(context(0)) {
-		inner := d.open(context(0), "newWithOld")
+	if d.next(explicit(0)) {
+		inner := d.open(explicit(0), "newWithOld")
 		u.NewWithOld = inner.element(cbasn1.SEQUENCE, "newWithOld")
 		inner.end()
 	}
-	if d.next(context(1)) {
-		inner := d.open(context(1), "oldWithNew")
+	if d.next(explicit(1)) {
+		inner := d.open(explicit(1), "oldWithNew")
 		u.OldWithNew = inner.element(cbasn1.SEQUENCE, "oldWithNew")
 		inner.end()
 	}
@@ -88,8 +88,8 @@ func (u RootCAKeyUpdate) Marshal() ([]byte, error) {
 	return encode(func(b *cryptobyte.Builder) {
 		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			b.AddBytes(u.NewWithNew)
-			addOptional(b, context(0), u.NewWithOld)
-			addOptional(b, context(1), u.OldWithNew)
+			addOptional(b, explicit(0), u.NewWithOld)
+			addOptional(b, explicit(1), u.OldWithNew)
 		})
 	})
 }

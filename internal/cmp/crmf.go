@@ -120,8 +120,8 @@ type OptionalValidity struct {
 func parseCertTemplate(d *decoder) CertTemplate {
 	d = d.sequence("CertTemplate")
 	t := CertTemplate{}
-	if d.next(contextPrimitive(0)) {
-		version := d.bigInt(contextPrimitive(0), "version")
+	if d.next(implicit(0)) {
+		version := d.bigInt(implicit(0), "version")
 		if version != nil && version.IsInt64() {
 			n := version.Int64()
 			t.Version = &n
@@ -129,48 +129,48 @@ func parseCertTemplate(d *decoder) CertTemplate {
 			d.fail("version is not an INTEGER of 64 bits")
 		}
 	}
-	if d.next(contextPrimitive(1)) {
-		t.SerialNumber = d.bigInt(contextPrimitive(1), "serialNumber")
+	if d.next(implicit(1)) {
+		t.SerialNumber = d.bigInt(implicit(1), "serialNumber")
 	}
-	if d.next(context(2)) {
-		algorithm := parseAlgorithmTagged(d, context(2), "signingAlg")
+	if d.next(explicit(2)) {
+		algorithm := parseAlgorithmTagged(d, explicit(2), "signingAlg")
 		t.SigningAlg = &algorithm
 	}
-	if d.next(context(3)) {
+	if d.next(explicit(3)) {
 		t.Issuer = parseTemplateName(d, 3, "issuer")
 	}
-	if d.next(context(4)) {
-		inner := d.open(context(4), "validity")
+	if d.next(explicit(4)) {
+		inner := d.open(explicit(4), "validity")
 		t.Validity = &OptionalValidity{}
-		if inner.next(context(0)) {
+		if inner.next(explicit(0)) {
 			t.Validity.NotBefore = parseExplicitAny(inner, 0, "notBefore")
 		}
-		if inner.next(context(1)) {
+		if inner.next(explicit(1)) {
 			t.Validity.NotAfter = parseExplicitAny(inner, 1, "notAfter")
 		}
 		inner.end()
 	}
-	if d.next(context(5)) {
+	if d.next(explicit(5)) {
 		t.Subject = parseTemplateName(d, 5, "subject")
 	}
-	if d.next(context(6)) {
-		t.PublicKey = wrap(cbasn1.SEQUENCE, d.contents(context(6), "publicKey"))
+	if d.next(explicit(6)) {
+		t.PublicKey = wrap(cbasn1.SEQUENCE, d.contents(explicit(6), "publicKey"))
 	}
-	if d.next(contextPrimitive(7)) {
-		t.IssuerUID = d.contents(contextPrimitive(7), "issuerUID")
+	if d.next(implicit(7)) {
+		t.IssuerUID = d.contents(implicit(7), "issuerUID")
 	}
-	if d.next(contextPrimitive(8)) {
-		t.SubjectUID = d.contents(contextPrimitive(8), "subjectUID")
+	if d.next(implicit(8)) {
+		t.SubjectUID = d.contents(implicit(8), "subjectUID")
 	}
-	if d.next(context(9)) {
-		t.Extensions = parseExtensions(d, context(9))
+	if d.next(explicit(9)) {
+		t.Extensions = parseExtensions(d, explicit(9))
 	}
 	d.end()
 	return t
 }
 
 func parseTemplateName(d *decoder, n uint8, what string) []byte {
-	inner := d.open(context(n), what)
+	inner := d.open(explicit(n), what)
 	name := inner.element(cbasn1.SEQUENCE, what)
 	inner.end()
 	return name
@@ -179,34 +179,34 @@ func parseTemplateName(d *decoder, n uint8, what string) []byte {
 func (t *CertTemplate) marshal(b *cryptobyte.Builder) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		if t.Version != nil {
-			b.AddASN1Int64WithTag(*t.Version, contextPrimitive(0))
+			b.AddASN1Int64WithTag(*t.Version, implicit(0))
 		}
 		if t.SerialNumber != nil {
-			addBigInt(b, contextPrimitive(1), t.SerialNumber)
+			addBigInt(b, implicit(1), t.SerialNumber)
 		}
 		if t.SigningAlg != nil {
-			t.SigningAlg.marshalTagged(b, context(2))
+			t.SigningAlg.marshalTagged(b, explicit(2))
 		}
-		addOptional(b, context(3), t.Issuer)
+		addOptional(b, explicit(3), t.Issuer)
 		if t.Validity != nil {
-			b.AddASN1(context(4), func(b *cryptobyte.Builder) {
-				addOptional(b, context(0), t.Validity.NotBefore)
-				addOptional(b, context(1), t.Validity.NotAfter)
+			b.AddASN1(explicit(4), func(b *cryptobyte.Builder) {
+				addOptional(b, explicit(0), t.Validity.NotBefore)
+				addOptional(b, explicit(1), t.Validity.NotAfter)
 			})
 		}
-		addOptional(b, context(5), t.Subject)
+		addOptional(b, explicit(5), t.Subject)
 		if t.PublicKey != nil {
 			spki := cryptobyte.String(t.PublicKey)
 			var contents cryptobyte.String
 			if !spki.ReadASN1(&contents, cbasn1.SEQUENCE) || !spki.Empty() {
 				b.SetError(errors.New("public key in CertTemplate is not a SubjectPublicKeyInfo"))
 			}
-			addOptional(b, context(6), contents)
+			addOptional(b, explicit(6), contents)
 		}
-		addOptional(b, contextPrimitive(7), t.IssuerUID)
-		addOptional(b, contextPrimitive(8), t.SubjectUID)
+		addOptional(b, implicit(7), t.IssuerUID)
+		addOptional(b, implicit(8), t.SubjectUID)
 		if len(t.Extensions) > 0 {
-			marshalExtensions(b, context(9), t.Extensions)
+			marshalExtensions(b, explicit(9), t.Extensions)
 		}
 	})
 }

@@ -195,11 +195,11 @@ func list[T any](d *decoder, least int, one func(*decoder) T) []T {
 	return out
 }
 
-// context is the tag [n] of a constructed value, which every explicit tag is.
-func context(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific().Constructed() }
+// explicit is the tag [n] of a constructed value, which every explicit tag is.
+func explicit(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific().Constructed() }
 
-// contextPrimitive is the tag [n] of an implicitly tagged primitive value.
-func contextPrimitive(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific() }
+// implicit is the tag [n] of an implicitly tagged primitive value.
+func implicit(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific() }
 
 // wrap returns contents as one DER element with the tag.
 func wrap(tag cbasn1.Tag, contents []byte) []byte {

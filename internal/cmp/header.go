@@ -56,31 +56,31 @@ func (h *PKIHeader) parse(der []byte) error {
 	h.PVNO = int(d.int64("pvno"))
 	h.Sender = parseGeneralName(d, "sender")
 	h.Recipient = parseGeneralName(d, "recipient")
-	if d.next(context(0)) {
-		inner := d.open(context(0), "messageTime")
+	if d.next(explicit(0)) {
+		inner := d.open(explicit(0), "messageTime")
 		h.MessageTime = inner.generalizedTime("messageTime")
 		inner.end()
 	}
-	if d.next(context(1)) {
-		inner := d.open(context(1), "protectionAlg")
+	if d.next(explicit(1)) {
+		inner := d.open(explicit(1), "protectionAlg")
 		algorithm := parseAlgorithm(inner, "protectionAlg")
 		h.ProtectionAlg = &algorithm
 		inner.end()
 	}
 	for _, field := range h.octetStrings() {
-		if d.next(context(field.tag)) {
-			inner := d.open(context(field.tag), field.name)
+		if d.next(explicit(field.tag)) {
+			inner := d.open(explicit(field.tag), field.name)
 			*field.value = inner.octets(field.name)
 			inner.end()
 		}
 	}
-	if d.next(context(7)) {
-		inner := d.open(context(7), "freeText")
+	if d.next(explicit(7)) {
+		inner := d.open(explicit(7), "freeText")
 		h.FreeText = parseFreeText(inner, "freeText")
 		inner.end()
 	}
-	if d.next(context(8)) {
-		inner := d.open(context(8), "generalInfo")
+	if d.next(explicit(8)) {
+		inner := d.open(explicit(8), "generalInfo")
 		h.GeneralInfo = list(inner.sequence("generalInfo"), 1, parseInfoTypeAndValue)
 		inner.end()
 	}
@@ -94,21 +94,21 @@ func (h *PKIHeader) marshal(b *cryptobyte.Builder) {
 		h.Sender.marshal(b)
 		h.Recipient.marshal(b)
 		if !h.MessageTime.IsZero() {
-			b.AddASN1(context(0), func(b *cryptobyte.Builder) { addGeneralizedTime(b, h.MessageTime) })
+			b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { addGeneralizedTime(b, h.MessageTime) })
 		}
 		if h.ProtectionAlg != nil {
-			b.AddASN1(context(1), h.ProtectionAlg.marshal)
+			b.AddASN1(explicit(1), h.ProtectionAlg.marshal)
 		}
 		for _, field := range h.octetStrings() {
 			if *field.value != nil {
-				b.AddASN1(context(field.tag), func(b *cryptobyte.Builder) { b.AddASN1OctetString(*field.value) })
+				b.AddASN1(explicit(field.tag), func(b *cryptobyte.Builder) { b.AddASN1OctetString(*field.value) })
 			}
 		}
 		if len(h.FreeText) > 0 {
-			b.AddASN1(context(7), h.FreeText.marshal)
+			b.AddASN1(explicit(7), h.FreeText.marshal)
 		}
 		if len(h.GeneralInfo) > 0 {
-			b.AddASN1(context(8), func(b *cryptobyte.Builder) { addList(b, h.GeneralInfo, marshalInfoTypeAndValue) })
+			b.AddASN1(explicit(8), func(b *cryptobyte.Builder) { addList(b, h.GeneralInfo, marshalInfoTypeAndValue) })
 		}
 	})
 }

@@ -39,13 +39,13 @@ func ParsePKIMessage(der []byte) (*PKIMessage, error) {
 	m := &PKIMessage{}
 	m.RawHeader = d.element(cbasn1.SEQUENCE, "header")
 	m.RawBody = d.any("body")
-	if d.next(context(0)) {
-		inner := d.open(context(0), "protection")
+	if d.next(explicit(0)) {
+		inner := d.open(explicit(0), "protection")
 		m.Protection = inner.bits("protection")
 		inner.end()
 	}
-	if d.next(context(1)) {
-		inner := d.open(context(1), "extraCerts")
+	if d.next(explicit(1)) {
+		inner := d.open(explicit(1), "extraCerts")
 		m.ExtraCerts = parseCertificates(inner, "extraCerts")
 		inner.end()
 	}
@@ -70,10 +70,10 @@ func (m *PKIMessage) Marshal() ([]byte, error) {
 			m.Header.marshal(b)
 			m.Body.marshal(b)
 			if m.Protection != nil {
-				b.AddASN1(context(0), func(b *cryptobyte.Builder) { b.AddASN1BitString(m.Protection) })
+				b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { b.AddASN1BitString(m.Protection) })
 			}
 			if len(m.ExtraCerts) > 0 {
-				b.AddASN1(context(1), func(b *cryptobyte.Builder) { addSequenceOf(b, m.ExtraCerts) })
+				b.AddASN1(explicit(1), func(b *cryptobyte.Builder) { addSequenceOf(b, m.ExtraCerts) })
 			}
 		})
 	})

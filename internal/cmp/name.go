@@ -20,14 +20,14 @@ func DirectoryName(name []byte) GeneralName {
 	if name == nil {
 		name = []byte{0x30, 0}
 	}
-	return wrap(context(4), name)
+	return wrap(explicit(4), name)
 }
 
 // Name returns the DER Name inside a directoryName, and false for a GeneralName of another kind.
 func (g GeneralName) Name() ([]byte, bool) {
 	s := cryptobyte.String(g)
 	var name cryptobyte.String
-	if !s.ReadASN1(&name, context(4)) || !s.Empty() {
+	if !s.ReadASN1(&name, explicit(4)) || !s.Empty() {
 		return nil, false
 	}
 	return name, true

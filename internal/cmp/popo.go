@@ -38,33 +38,33 @@ type POPOSigningKey struct {
 
 func parsePOPO(d *decoder) *ProofOfPossession {
 	switch {
-	case d.next(contextPrimitive(0)):
-		d.open(contextPrimitive(0), "raVerified").end()
+	case d.next(implicit(0)):
+		d.open(implicit(0), "raVerified").end()
 		return &ProofOfPossession{RAVerified: true}
-	case d.next(context(1)):
-		d = d.open(context(1), "POPOSigningKey")
+	case d.next(explicit(1)):
+		d = d.open(explicit(1), "POPOSigningKey")
 		p := &POPOSigningKey{}
-		if d.next(context(0)) {
-			p.POPOSKInput = d.contents(context(0), "poposkInput")
+		if d.next(explicit(0)) {
+			p.POPOSKInput = d.contents(explicit(0), "poposkInput")
 		}
 		p.Algorithm = parseAlgorithm(d, "algorithmIdentifier")
 		p.Signature = d.bits("signature")
 		d.end()
 		return &ProofOfPossession{Signature: p}
-	case d.next(context(2)):
-		return &ProofOfPossession{Other: d.element(context(2), "keyEncipherment")}
+	case d.next(explicit(2)):
+		return &ProofOfPossession{Other: d.element(explicit(2), "keyEncipherment")}
 	default:
-		return &ProofOfPossession{Other: d.element(context(3), "popo")}
+		return &ProofOfPossession{Other: d.element(explicit(3), "popo")}
 	}
 }
 
 func (p *ProofOfPossession) marshal(b *cryptobyte.Builder) {
 	switch {
 	case p.RAVerified:
-		b.AddASN1(contextPrimitive(0), func(*cryptobyte.Builder) {})
+		b.AddASN1(implicit(0), func(*cryptobyte.Builder) {})
 	case p.Signature != nil:
-		b.AddASN1(context(1), func(b *cryptobyte.Builder) {
-			addOptional(b, context(0), p.Signature.POPOSKInput)
+		b.AddASN1(explicit(1), func(b *cryptobyte.Builder) {
+			addOptional(b, explicit(0), p.Signature.POPOSKInput)
 			p.Signature.Algorithm.marshal(b)
 			b.AddASN1BitString(p.Signature.Signature)
 		})

@@ -56,14 +56,14 @@ func pssParameters(hash crypto.Hash, null bool) ([]byte, error) {
 	}
 	return encode(func(b *cryptobyte.Builder) {
 		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1(context(0), identifier.marshal)
-			b.AddASN1(context(1), func(b *cryptobyte.Builder) {
+			b.AddASN1(explicit(0), identifier.marshal)
+			b.AddASN1(explicit(1), func(b *cryptobyte.Builder) {
 				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 					b.AddASN1ObjectIdentifier(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8}) // id-mgf1
 					identifier.marshal(b)
 				})
 			})
-			b.AddASN1(context(2), func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(hash.Size())) })
+			b.AddASN1(explicit(2), func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(hash.Size())) })
 		})
 	})
 }

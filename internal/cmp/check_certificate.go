@@ -1,0 +1,194 @@
+package cmp
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// clockSkew is how much later than our clock a certificate may begin to be valid.
+const clockSkew = 5 * time.Minute
+
+// checkSingleResponse: one request, one response (RFC 9483, 4.1.1).
+func checkSingleResponse(m *PKIMessage) (CertResponse, error) {
+	responses := m.Body.Content.(*CertRepMessage).Response
+	if len(responses) != 1 {
+		return CertResponse{}, &CheckError{Check: "CertResponse", Got: fmt.Sprint(len(responses)), Want: "exactly one"}
+	}
+	return responses[0], nil
+}
+
+// checkCertReqID: the response is to our request, which has certReqId 0. p10cr has none, so that some servers
+// answer -1 as RFC 9483, 4.1.4 wants, and others 0 (RFC 9810, 5.3.4).
+func checkCertReqID(id int64, request BodyType) error {
+	if id == 0 || (id == -1 && request == BodyP10CR) {
+		return nil
+	}
+	return &CheckError{Check: "certReqId", Got: fmt.Sprint(id), Want: "0"}
+}
+
+// checkNoCertificateWithRejection: a refusal that brings a certificate contradicts itself (RFC 9810, 5.3.4).
+func checkNoCertificateWithRejection(m *PKIMessage) error {
+	rep, ok := m.Body.Content.(*CertRepMessage)
+	if ok && slices.ContainsFunc(rep.Response, func(r CertResponse) bool { return r.CertifiedKeyPair != nil }) {
+		return &CheckError{Check: "status", Got: "rejection together with a certificate", Want: "one or the other"}
+	}
+	return nil
+}
+
+// checkGranted: the status says that there is a certificate, and there is (RFC 9810, 5.2.3 and 5.3.4).
+func checkGranted(r CertResponse) error {
+	if r.Status.Status != StatusAccepted && r.Status.Status != StatusGrantedWithMods {
+		return &CheckError{Check: "status", Got: r.Status.Status.String(), Want: "accepted, grantedWithMods, waiting or rejection"}
+	}
+	if r.CertifiedKeyPair == nil {
+		return &CheckError{Check: "certificate", Got: "none, with status " + r.Status.Status.String(), Want: "one"}
+	}
+	return nil
+}
+
+// readCertificate: a certificate in the clear, with no private key, since ours is our own
+// (RFC 9810, 5.3.4; RFC 9483, 4.1.1).
+func readCertificate(pair *CertifiedKeyPair) (*x509.Certificate, error) {
+	if pair.EncryptedCert != nil {
+		return nil, &CheckError{Check: "certificate", Got: "an encryptedCert", Want: "a certificate in the clear"}
+	}
+	if pair.PrivateKey != nil {
+		return nil, &CheckError{Check: "certificate", Got: "a private key with it", Want: "none: the key was made here"}
+	}
+	certificate, err := x509.ParseCertificate(pair.Certificate)
+	if err != nil {
+		return nil, &CheckError{Check: "certificate", Got: "one that does not parse (" + err.Error() + ")", Want: "an X.509 certificate"}
+	}
+	return certificate, nil
+}
+
+// checkCertificate runs the checks of an issued certificate against what was asked for (RFC 9483, 4.1.1).
+func (c *Client) checkCertificate(certificate *x509.Certificate, csr *x509.CertificateRequest) error {
+	checks := []error{
+		checkPublicKey(certificate, csr),
+		checkNotCA(certificate),
+		checkValidity(certificate, c.cfg.Now()),
+	}
+	if !c.cfg.AllowModified {
+		checks = append(checks, checkSubject(certificate, csr), checkSubjectAltNames(certificate, csr))
+	}
+	for _, err := range checks {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkPublicKey: the certificate is for our key (RFC 9483, 4.1.1).
+func checkPublicKey(certificate *x509.Certificate, csr *x509.CertificateRequest) error {
+	if sameKey(csr.PublicKey, certificate.PublicKey) {
+		return nil
+	}
+	return &CheckError{Check: "public key", Got: "another key in the certificate", Want: "ours"}
+}
+
+// checkNotCA: we asked for an end entity's certificate (RFC 5280, 4.2.1.9 and 4.2.1.3).
+func checkNotCA(certificate *x509.Certificate) error {
+	if certificate.IsCA {
+		return &CheckError{Check: "basicConstraints", Got: "CA:TRUE", Want: "an end entity's certificate"}
+	}
+	if certificate.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0 {
+		return &CheckError{Check: "keyUsage", Got: "keyCertSign or cRLSign", Want: "an end entity's certificate"}
+	}
+	return nil
+}
+
+// checkValidity: the certificate is valid now (RFC 5280, 4.1.2.5).
+func checkValidity(certificate *x509.Certificate, now time.Time) error {
+	switch at := now.UTC().Format(time.RFC3339); {
+	case !certificate.NotAfter.After(certificate.NotBefore):
+		return &CheckError{Check: "validity", Got: "notAfter " + certificate.NotAfter.Format(time.RFC3339),
+			Want: "later than notBefore " + certificate.NotBefore.Format(time.RFC3339)}
+	case !certificate.NotAfter.After(now):
+		return &CheckError{Check: "validity", Got: "notAfter " + certificate.NotAfter.Format(time.RFC3339), Want: "later than " + at}
+	case certificate.NotBefore.After(now.Add(clockSkew)):
+		return &CheckError{Check: "validity", Got: "notBefore " + certificate.NotBefore.Format(time.RFC3339),
+			Want: fmt.Sprintf("at most %s after %s; do the clocks agree?", clockSkew, at)}
+	}
+	return nil
+}
+
+// checkSubject: the subject is the one asked for (RFC 9483, 4.1.1).
+func checkSubject(certificate *x509.Certificate, csr *x509.CertificateRequest) error {
+	if SameName(certificate.RawSubject, csr.RawSubject) {
+		return nil
+	}
+	return &CheckError{Check: "subject", Got: fmt.Sprintf("%q", nameString(certificate.RawSubject)), Want: fmt.Sprintf("%q", nameString(csr.RawSubject))}
+}
+
+// checkSubjectAltNames: the alternative names are those asked for and no others (RFC 9483, 4.1.1).
+func checkSubjectAltNames(certificate *x509.Certificate, csr *x509.CertificateRequest) error {
+	got, err := alternativeNames(certificate)
+	if err != nil {
+		return &CheckError{Check: "subjectAltName", Got: err.Error(), Want: "a list of names"}
+	}
+	want, err := alternativeNames(&x509.Certificate{Extensions: csr.Extensions})
+	if err != nil {
+		return fmt.Errorf("reading names of the certificate signing request: %w", err)
+	}
+	if slices.Equal(got, want) {
+		return nil
+	}
+	return &CheckError{Check: "subjectAltName", Got: nameList(got), Want: nameList(want)}
+}
+
+func nameList(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// alternativeNames returns the names in subjectAltName as text that can be compared, sorted, each once. DNS
+// names and the e-mail addresses' domains have no case (RFC 5280, 4.2.1.6 and 7.2).
+func alternativeNames(certificate *x509.Certificate) ([]string, error) {
+	var names []string
+	for _, extension := range certificate.Extensions {
+		if !extension.Id.Equal(oidSAN) {
+			continue
+		}
+		s := cryptobyte.String(extension.Value)
+		var list cryptobyte.String
+		if !s.ReadASN1(&list, cbasn1.SEQUENCE) || !s.Empty() {
+			return nil, errors.New("names that do not parse")
+		}
+		for !list.Empty() {
+			var value cryptobyte.String
+			var tag cbasn1.Tag
+			if !list.ReadAnyASN1(&value, &tag) {
+				return nil, errors.New("names that do not parse")
+			}
+			names = append(names, alternativeName(tag, value))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+func alternativeName(tag cbasn1.Tag, value []byte) string {
+	switch tag {
+	case implicit(1):
+		local, domain, _ := strings.Cut(string(value), "@")
+		return fmt.Sprintf("email %q", local+"@"+strings.ToLower(domain))
+	case implicit(2):
+		return fmt.Sprintf("DNS %q", strings.ToLower(string(value)))
+	case implicit(6):
+		return fmt.Sprintf("URI %q", string(value))
+	case implicit(7):
+		return fmt.Sprintf("IP %x", value)
+	}
+	return fmt.Sprintf("name of kind %d %x", uint8(tag)&0x1f, value)
+}

@@ -1,0 +1,151 @@
+package cmp
+
+import (
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// ResponseTrust says whose signatures under answers are believed.
+type ResponseTrust string
+
+// The kinds of response trust. It does not concern answers protected by the shared secret.
+const (
+	// ResponseTrustAnchored believes a signer that chains to the trust anchors and has the expected name.
+	ResponseTrustAnchored ResponseTrust = "anchored"
+	// ResponseTrustONAP also believes what the ONAP CertService believed: any signer whose certificate
+	// comes along, and any root. Whoever is on the way to the CA can then issue certificates.
+	// Every answer so believed leaves a warning.
+	ResponseTrustONAP ResponseTrust = "onap"
+)
+
+// Defaults of Config.
+const (
+	DefaultMessageTimeout = 30 * time.Second
+	DefaultMaxPollWait    = time.Hour
+	DefaultTimeWindow     = 15 * time.Minute
+)
+
+// Signer is a key with its certificate, for protection by signature.
+type Signer struct {
+	Key         crypto.Signer
+	Certificate *x509.Certificate
+	Chain       []*x509.Certificate // the certificate's issuers, sent along; may be empty
+}
+
+// Config says how to talk to one CMP server. URL and Recipient are required, and Secret or Signer by
+// Protection; the zero value of every other field is its default.
+type Config struct {
+	URL       string // http:// or https://
+	Recipient string // the CA's distinguished name after RFC 4514, RDNs sent in the order written
+
+	Protection Protection // of what is sent; default ProtectionPBMSHA256
+	Secret     []byte     // shared with the CA (ONAP: IAK); also verifies MAC-protected answers
+	Reference  string     // names the secret (ONAP: RV), sent as senderKID
+	Signer     *Signer    // for ProtectionSignature
+
+	TrustAnchors  []*x509.Certificate // for the signers of answers and for issued certificates
+	ResponseTrust ResponseTrust       // default ResponseTrustAnchored
+
+	ImplicitConfirm bool // ask the CA to do without certConf and pkiConf
+	AllowModified   bool // take certificates with other names than asked for
+
+	MessageTimeout  time.Duration // for one message and its answer; default DefaultMessageTimeout
+	MaxPollWait     time.Duration // waited in all when the CA says to wait; default DefaultMaxPollWait
+	MaxResponseSize int           // bytes; default and maximum MaxMessageSize
+	TimeWindow      time.Duration // how far messageTime may be off, either way; default DefaultTimeWindow
+
+	HTTPClient *http.Client // default http.DefaultClient's transport; redirects are never followed
+	Now        func() time.Time
+	Log        *slog.Logger // one debug line for each exchange; default none
+}
+
+// Client requests certificates from one CMP server. It may be used from several goroutines; each
+// call is a transaction of its own. Errors are *StatusError, *CheckError or *TransportError where the CA's
+// side is at fault. The deadline of ctx bounds each call as a whole, with its polling.
+type Client struct {
+	cfg       Config
+	recipient []byte // DER Name
+	transport *transport
+}
+
+// New checks the configuration and returns a client.
+func New(cfg Config) (*Client, error) {
+	recipient, err := ParseDN(cfg.Recipient)
+	if err != nil {
+		return nil, fmt.Errorf("recipient: %w", err)
+	}
+	if cfg.Protection == "" {
+		cfg.Protection = ProtectionPBMSHA256
+	}
+	if err := checkCredentials(cfg); err != nil {
+		return nil, err
+	}
+	switch cfg.ResponseTrust {
+	case "":
+		cfg.ResponseTrust = ResponseTrustAnchored
+	case ResponseTrustAnchored, ResponseTrustONAP:
+	default:
+		return nil, fmt.Errorf("response trust is %q, want %q or %q", cfg.ResponseTrust, ResponseTrustAnchored, ResponseTrustONAP)
+	}
+	cfg.MessageTimeout = positiveOr(cfg.MessageTimeout, DefaultMessageTimeout)
+	cfg.MaxPollWait = positiveOr(cfg.MaxPollWait, DefaultMaxPollWait)
+	cfg.TimeWindow = positiveOr(cfg.TimeWindow, DefaultTimeWindow)
+	cfg.MaxResponseSize = min(positiveOr(cfg.MaxResponseSize, MaxMessageSize), MaxMessageSize)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	transport, err := newTransport(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{cfg: cfg, recipient: recipient, transport: transport}, nil
+}
+
+func positiveOr[T time.Duration | int](value, otherwise T) T {
+	if value > 0 {
+		return value
+	}
+	return otherwise
+}
+
+func checkCredentials(cfg Config) error {
+	switch cfg.Protection {
+	case ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1:
+		if len(cfg.Secret) == 0 {
+			return fmt.Errorf("protection %q needs a secret", cfg.Protection)
+		}
+	case ProtectionSignature:
+		if cfg.Signer == nil {
+			return errors.New(`protection "signature" needs a key and its certificate`)
+		}
+		return cfg.Signer.check()
+	default:
+		return fmt.Errorf("protection is %q, want %q, %q, %q or %q", cfg.Protection,
+			ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1, ProtectionSignature)
+	}
+	return nil
+}
+
+func (s *Signer) check() error {
+	if s.Key == nil || s.Certificate == nil {
+		return errors.New("signer lacks its key or its certificate")
+	}
+	if !sameKey(s.Key.Public(), s.Certificate.PublicKey) {
+		return fmt.Errorf("key of the signer does not belong to its certificate %q", s.Certificate.Subject)
+	}
+	return nil
+}
+
+// sameKey compares public keys; keys of unknown kinds are not the same as anything.
+func sameKey(a, b crypto.PublicKey) bool {
+	comparable, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && comparable.Equal(b)
+}

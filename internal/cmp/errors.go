@@ -1,0 +1,65 @@
+package cmp
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// StatusError is the CA's refusal, or its being not ready in time (Status is then StatusWaiting).
+type StatusError struct {
+	Status   PKIStatus
+	FailInfo PKIFailureInfo
+	Text     string // the server's own words, fit for a log line; empty when it gave none
+	// Authenticated says that the answer's protection was verified. Anybody on the way can make one that
+	// is not, so nothing may follow from it but failing.
+	Authenticated bool
+}
+
+func (e *StatusError) Error() string {
+	var s strings.Builder
+	if e.Status == StatusWaiting {
+		s.WriteString("CA has not decided in time")
+	} else {
+		s.WriteString("CA refused")
+	}
+	if !e.Authenticated {
+		s.WriteString(" (in an answer that is not authenticated)")
+	}
+	fmt.Fprintf(&s, ": %s", e.Status)
+	if names := e.FailInfo.Names(); len(names) > 0 {
+		fmt.Fprintf(&s, ", %s", strings.Join(names, ", "))
+	}
+	if e.Text != "" {
+		fmt.Fprintf(&s, ": %q", e.Text)
+	}
+	return s.String()
+}
+
+// CheckError is an answer that must not be believed, or a certificate that must not be used.
+type CheckError struct {
+	Check string // which check failed, such as "transactionID"
+	Got   string
+	Want  string
+}
+
+func (e *CheckError) Error() string {
+	return fmt.Sprintf("checking %s of the CMP answer: has %s, want %s", e.Check, e.Got, e.Want)
+}
+
+// TransportError is an HTTP exchange that brought no CMP message.
+type TransportError struct {
+	StatusCode int           // HTTP status; 0: there was no answer
+	RetryAfter time.Duration // what the server asked for; 0: nothing
+	Timeout    bool          // a deadline passed, the message's or the caller's
+	Err        error
+}
+
+func (e *TransportError) Error() string {
+	if e.StatusCode != 0 {
+		return fmt.Sprintf("sending CMP request: HTTP status %d: %v", e.StatusCode, e.Err)
+	}
+	return fmt.Sprintf("sending CMP request: %v", e.Err)
+}
+
+func (e *TransportError) Unwrap() error { return e.Err }

@@ -1,0 +1,121 @@
+package cmp
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// minPollWait is waited at least between two polls, so that checkAfter 0 does not make us spin.
+const minPollWait = time.Second
+
+// awaitDecision polls while the CA says to wait, and returns the response that decides with the message
+// it came in (RFC 9810, 5.3.22; RFC 9483, 4.4).
+func (t *transaction) awaitDecision(ctx context.Context, answer *PKIMessage, request BodyType) (CertResponse, *PKIMessage, error) {
+	response, err := certResponse(answer, request)
+	if err != nil || response.Status.Status != StatusWaiting {
+		return response, answer, err
+	}
+	if response.CertifiedKeyPair != nil {
+		return response, nil, &CheckError{Check: "status", Got: "waiting together with a certificate", Want: "one or the other"}
+	}
+	answer, err = t.poll(ctx, answer.Body.Type, response.CertReqID, response.Status.StatusString)
+	if err != nil {
+		return response, nil, err
+	}
+	if response, err = certResponse(answer, request); err != nil {
+		return response, nil, err
+	}
+	if response.Status.Status == StatusWaiting {
+		return response, nil, &CheckError{Check: "status", Got: "waiting as the answer to pollReq", Want: "pollRep or a decision"}
+	}
+	return response, answer, nil
+}
+
+// certResponse returns the one response of an answer, checked for its certReqId.
+func certResponse(answer *PKIMessage, request BodyType) (CertResponse, error) {
+	response, err := checkSingleResponse(answer)
+	if err != nil {
+		return CertResponse{}, err
+	}
+	return response, checkCertReqID(response.CertReqID, request)
+}
+
+// poll asks for the answer until it comes, or the time is up.
+func (t *transaction) poll(ctx context.Context, awaited BodyType, id int64, reason PKIFreeText) (*PKIMessage, error) {
+	var waited time.Duration
+	for {
+		answer, err := t.exchange(ctx, PKIBody{BodyPollReq, PollReqContent{id}})
+		if err != nil {
+			return nil, err
+		}
+		replies, ok := answer.Body.Content.(PollRepContent)
+		if !ok {
+			return answer, checkPolledType(answer, awaited)
+		}
+		reply, err := checkPollRep(replies, id)
+		if err != nil {
+			return nil, err
+		}
+		if len(reply.Reason) > 0 {
+			reason = reply.Reason
+		}
+		wait, ok := t.pollWait(ctx, reply.CheckAfter, waited)
+		if !ok {
+			return nil, &StatusError{Status: StatusWaiting, Authenticated: true,
+				Text: fmt.Sprintf("%s (asked to check again after %d s)", reason, reply.CheckAfter)}
+		}
+		t.c.cfg.Log.Debug("CMP server says to wait", "checkAfter", wait)
+		if err := sleep(ctx, wait); err != nil {
+			return nil, &TransportError{Timeout: isTimeout(err), Err: fmt.Errorf("waiting for the CA: %w", err)}
+		}
+		waited += wait
+	}
+}
+
+// checkPolledType: what polling brings at last is what answers the request (RFC 9483, 4.4).
+func checkPolledType(answer *PKIMessage, awaited BodyType) error {
+	if answer.Body.Type == awaited {
+		return nil
+	}
+	return &CheckError{Check: "body type", Got: answer.Body.Type.String(), Want: awaited.String()}
+}
+
+// checkPollRep: one reply, about our request, with a time that is not in the past (RFC 9810, 5.3.22).
+func checkPollRep(replies PollRepContent, id int64) (PollRep, error) {
+	if len(replies) != 1 {
+		return PollRep{}, &CheckError{Check: "pollRep", Got: fmt.Sprintf("%d replies", len(replies)), Want: "exactly one"}
+	}
+	if replies[0].CertReqID != id {
+		return PollRep{}, &CheckError{Check: "certReqId", Got: fmt.Sprint(replies[0].CertReqID), Want: fmt.Sprint(id)}
+	}
+	if replies[0].CheckAfter < 0 {
+		return PollRep{}, &CheckError{Check: "checkAfter", Got: fmt.Sprint(replies[0].CheckAfter), Want: "0 seconds or more"}
+	}
+	return replies[0], nil
+}
+
+// pollWait returns how long to wait, and false when that would be longer than is allowed: then failing now
+// is better than failing later.
+func (t *transaction) pollWait(ctx context.Context, checkAfter int64, waited time.Duration) (time.Duration, bool) {
+	left := t.c.cfg.MaxPollWait - waited
+	if deadline, ok := ctx.Deadline(); ok {
+		left = min(left, time.Until(deadline))
+	}
+	if checkAfter > int64(left/time.Second) {
+		return 0, false
+	}
+	wait := max(time.Duration(checkAfter)*time.Second, minPollWait)
+	return wait, wait <= left
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

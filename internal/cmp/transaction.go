@@ -1,0 +1,200 @@
+package cmp
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// transaction is one exchange of messages with a CA from the first request to the last answer
+// (RFC 9810, 5.1.1). What was verified in it binds what follows: the kind of protection, and the signer.
+type transaction struct {
+	c       *Client
+	sender  []byte  // DER Name for MAC-protected requests; nil: not known
+	signer  *Signer // nil: requests are protected as configured, by MAC
+	id      []byte
+	ownKeys []crypto.PublicKey // that no answer can be signed with
+
+	firstNonce []byte // senderNonce of the first request
+	lastNonce  []byte // senderNonce of the latest request
+	peerNonce  []byte // senderNonce of the latest answer
+
+	macVerified bool              // an answer was verified by MAC
+	peer        *x509.Certificate // the signer that an answer was verified by
+	warnings    []string
+}
+
+// begin starts a transaction. With a signer, its requests are signed by it, whatever is configured.
+func (c *Client) begin(subject []byte, signer *Signer, ownKeys ...crypto.PublicKey) *transaction {
+	if signer == nil && c.cfg.Protection == ProtectionSignature {
+		signer = c.cfg.Signer
+	}
+	if signer != nil {
+		ownKeys = append(ownKeys, signer.Key.Public())
+	}
+	return &transaction{c: c, sender: subject, signer: signer, id: NewNonce(), ownKeys: ownKeys}
+}
+
+// warn keeps a warning for the result, once.
+func (t *transaction) warn(format string, args ...any) {
+	if warning := fmt.Sprintf(format, args...); !slices.Contains(t.warnings, warning) {
+		t.warnings = append(t.warnings, warning)
+	}
+}
+
+// exchange sends a body and returns the answer after every check on header, protection and kind. A
+// refusal by the CA is a *StatusError.
+func (t *transaction) exchange(ctx context.Context, body PKIBody) (*PKIMessage, error) {
+	request, err := t.message(body)
+	if err != nil {
+		return nil, err
+	}
+	der, err := request.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	t.lastNonce = request.Header.SenderNonce
+	if t.firstNonce == nil {
+		t.firstNonce = t.lastNonce
+	}
+	answerDER, httpStatus, err := t.c.transport.post(ctx, der)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := ParsePKIMessage(answerDER)
+	if err != nil {
+		return nil, checkStructure(err, httpStatus)
+	}
+	t.c.cfg.Log.Debug("CMP exchange", "request", body.Type.String(), "answer", answer.Body.Type.String(),
+		"transactionID", fmt.Sprintf("%x", t.id), "httpStatus", httpStatus)
+	if refusal := refusalOf(answer); refusal != nil {
+		return nil, t.authenticateRefusal(answer, refusal)
+	}
+	if httpStatus != http.StatusOK {
+		return nil, &TransportError{StatusCode: httpStatus, Err: fmt.Errorf("with a CMP message (%s) that is no refusal", answer.Body.Type)}
+	}
+	if err := t.check(answer, body.Type); err != nil {
+		return nil, err
+	}
+	t.peerNonce = answer.Header.SenderNonce
+	return answer, nil
+}
+
+// message makes a request with its header (RFC 9483, 3.1) and protects it.
+func (t *transaction) message(body PKIBody) (*PKIMessage, error) {
+	m := &PKIMessage{Body: body, Header: PKIHeader{
+		PVNO:          PVNO2,
+		Sender:        DirectoryName(t.sender),
+		Recipient:     DirectoryName(t.c.recipient),
+		MessageTime:   t.c.cfg.Now().UTC().Truncate(time.Second),
+		TransactionID: t.id,
+		SenderNonce:   NewNonce(),
+		RecipNonce:    t.peerNonce,
+	}}
+	if needsPVNO3(body) {
+		m.Header.PVNO = PVNO3
+	}
+	if t.firstNonce == nil && t.c.cfg.ImplicitConfirm && answersWithCertificate(body.Type) {
+		m.Header.AddImplicitConfirm()
+	}
+	if t.signer != nil {
+		m.SetSigner(t.signer.Certificate, t.signer.Chain)
+		return m, ProtectSignature(m, t.signer.Key)
+	}
+	if t.c.cfg.Reference != "" {
+		m.Header.SenderKID = []byte(t.c.cfg.Reference)
+	}
+	mac, err := NewMAC(t.c.cfg.Protection)
+	if err != nil {
+		return nil, err
+	}
+	return m, ProtectMAC(m, mac, t.c.cfg.Secret)
+}
+
+// needsPVNO3 says whether the body has syntax of version 3: hashAlg in certConf (RFC 9810, 7).
+func needsPVNO3(body PKIBody) bool {
+	statuses, _ := body.Content.(CertConfirmContent)
+	return slices.ContainsFunc(statuses, func(s CertStatus) bool { return s.HashAlg != nil })
+}
+
+func answersWithCertificate(request BodyType) bool {
+	return request == BodyIR || request == BodyCR || request == BodyKUR || request == BodyP10CR
+}
+
+// check runs the checks that every answer must pass that is no refusal.
+func (t *transaction) check(m *PKIMessage, request BodyType) error {
+	for _, err := range []error{
+		checkBodyType(m, request),
+		checkPVNO(m),
+		checkTransactionID(m, t.id),
+		checkRecipNonce(m, t.expectedNonces(m, request)),
+		checkSenderNonce(m, t.lastNonce),
+		checkMessageTime(m, t.c.cfg.Now(), t.c.cfg.TimeWindow),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	return t.checkProtection(m)
+}
+
+// expectedNonces returns what recipNonce may be: the nonce of the message answered, and where polling
+// brings the delayed answer at last, also that of the first request (RFC 9483, 4.4).
+func (t *transaction) expectedNonces(m *PKIMessage, request BodyType) [][]byte {
+	if request == BodyPollReq && m.Body.Type != BodyPollRep {
+		return [][]byte{t.lastNonce, t.firstNonce}
+	}
+	return [][]byte{t.lastNonce}
+}
+
+// refusalOf returns what an answer refuses with, or nil when it does not: an error message, or a status
+// of rejection in place of a certificate or a revocation (RFC 9810, 5.2.3 and 5.3.21).
+func refusalOf(m *PKIMessage) *StatusError {
+	switch content := m.Body.Content.(type) {
+	case *ErrorMsgContent:
+		return newStatusError(content.StatusInfo, content.ErrorDetails)
+	case *CertRepMessage:
+		for _, response := range content.Response {
+			if response.Status.Status == StatusRejection {
+				return newStatusError(response.Status, nil)
+			}
+		}
+	case *RevRepContent:
+		for _, status := range content.Status {
+			if status.Status == StatusRejection {
+				return newStatusError(status, nil)
+			}
+		}
+	}
+	return nil
+}
+
+func newStatusError(info PKIStatusInfo, details PKIFreeText) *StatusError {
+	text := slices.Concat(info.StatusString, details)
+	return &StatusError{Status: info.Status, FailInfo: info.FailInfo, Text: text.String()}
+}
+
+// authenticateRefusal finds out whether a refusal is to be believed and returns it so marked. Servers often
+// leave refusals unprotected, and without transactionID or nonce when they could not read the request
+// (RFC 9483, 3.6.4), so it is shown in any case; but one that belongs to another transaction is none of ours.
+func (t *transaction) authenticateRefusal(m *PKIMessage, refusal *StatusError) error {
+	if len(m.Header.TransactionID) > 0 {
+		if err := checkTransactionID(m, t.id); err != nil {
+			return err
+		}
+	}
+	if len(m.Header.RecipNonce) > 0 {
+		if err := checkRecipNonce(m, [][]byte{t.lastNonce, t.firstNonce}); err != nil {
+			return err
+		}
+	}
+	if err := checkNoCertificateWithRejection(m); err != nil {
+		return err
+	}
+	refusal.Authenticated = checkTransactionID(m, t.id) == nil && t.checkProtection(m) == nil
+	return refusal
+}

@@ -1,0 +1,113 @@
+package cmp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// MediaType is the content type of CMP messages in HTTP (RFC 9811, 3.4).
+const MediaType = "application/pkixcmp"
+
+// maxRetryAfter bounds what a server can ask for.
+const maxRetryAfter = 24 * time.Hour
+
+// transport carries one CMP message each way over HTTP (RFC 9811, 3).
+type transport struct {
+	client  http.Client
+	url     string
+	timeout time.Duration // for one message and its answer
+	limit   int           // bytes of an answer
+	now     func() time.Time
+}
+
+func newTransport(cfg Config) (*transport, error) {
+	target, err := url.Parse(cfg.URL)
+	if err != nil {
+		// The parser's error repeats the text, which may hold a password.
+		return nil, errors.New("URL of the CMP server cannot be parsed")
+	}
+	if (target.Scheme != "http" && target.Scheme != "https") || target.Host == "" {
+		return nil, fmt.Errorf("URL of the CMP server %q: want http:// or https:// and a host", target.Redacted())
+	}
+	t := &transport{url: target.String(), timeout: cfg.MessageTimeout, limit: cfg.MaxResponseSize, now: cfg.Now}
+	if cfg.HTTPClient != nil {
+		t.client = *cfg.HTTPClient
+	}
+	// A redirect would carry the request to a server that nobody configured.
+	t.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return t, nil
+}
+
+// post sends a message and returns the body of the answer with its HTTP status. A CMP message may come
+// with an error status as well (RFC 9811, 3.3); any other body than a CMP message is a *TransportError.
+func (t *transport) post(ctx context.Context, message []byte) ([]byte, int, error) {
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, bytes.NewReader(message))
+	if err != nil {
+		return nil, 0, &TransportError{Err: err}
+	}
+	request.Header.Set("Content-Type", MediaType)
+	request.Header.Set("Accept", MediaType)
+	request.Header.Set("Cache-Control", "no-cache")
+	// Said explicitly, so that net/http unpacks nothing: a small answer cannot become a large one.
+	request.Header.Set("Accept-Encoding", "identity")
+	response, err := t.client.Do(request)
+	if err != nil {
+		return nil, 0, &TransportError{Timeout: isTimeout(err), Err: err}
+	}
+	defer response.Body.Close()
+	if err := checkHTTPHead(response); err != nil {
+		return nil, 0, &TransportError{StatusCode: response.StatusCode, RetryAfter: t.retryAfter(response.Header.Get("Retry-After")), Err: err}
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, int64(t.limit)+1))
+	if err != nil {
+		return nil, 0, &TransportError{StatusCode: response.StatusCode, Timeout: isTimeout(err), Err: fmt.Errorf("reading answer: %w", err)}
+	}
+	if len(body) > t.limit {
+		return nil, 0, &TransportError{StatusCode: response.StatusCode, Err: fmt.Errorf("answer is larger than %d bytes", t.limit)}
+	}
+	if len(body) == 0 {
+		return nil, 0, &TransportError{StatusCode: response.StatusCode, Err: errors.New("answer is empty")}
+	}
+	return body, response.StatusCode, nil
+}
+
+// checkHTTPHead decides by status and header fields whether the body is a CMP message (RFC 9811, 3.3 and 3.4).
+func checkHTTPHead(response *http.Response) error {
+	if response.StatusCode >= 300 && response.StatusCode < 400 {
+		return errors.New("redirected, which is not followed: the configured URL must be the CMP server's own")
+	}
+	mediaType, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	if mediaType != MediaType || (err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter)) {
+		return fmt.Errorf("answer is no CMP message: has media type %.100q, want %q", response.Header.Get("Content-Type"), MediaType)
+	}
+	if encoding := response.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return fmt.Errorf("answer has content encoding %.100q, want none", encoding)
+	}
+	return nil
+}
+
+// retryAfter reads Retry-After, in seconds or as a date (RFC 9110, 10.2.3).
+func (t *transport) retryAfter(value string) time.Duration {
+	var wait time.Duration
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	} else if date, err := http.ParseTime(value); err == nil {
+		wait = date.Sub(t.now())
+	}
+	return min(max(wait, 0), maxRetryAfter)
+}
+
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &timeout) && timeout.Timeout())
+}

@@ -1,0 +1,87 @@
+package cmp
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// verifyChain returns the best chain from a certificate to an anchor (RFC 5280, 6): one that ends in a
+// self-signed certificate where there is one, and of those the shortest. It includes both ends.
+func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
+	options := x509.VerifyOptions{
+		Roots:         x509.NewCertPool(),
+		Intermediates: x509.NewCertPool(),
+		CurrentTime:   now,
+		// What the certificate is for is the requester's affair; who signed it is ours.
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	}
+	for _, anchor := range anchors {
+		options.Roots.AddCert(anchor)
+	}
+	for _, other := range others {
+		options.Intermediates.AddCert(other)
+	}
+	chains, err := leaf.Verify(options)
+	if err != nil {
+		return nil, err
+	}
+	return slices.MinFunc(chains, func(a, b []*x509.Certificate) int {
+		if x, y := selfSigned(a[len(a)-1]), selfSigned(b[len(b)-1]); x != y {
+			if x {
+				return -1
+			}
+			return 1
+		}
+		return len(a) - len(b)
+	}), nil
+}
+
+func selfSigned(certificate *x509.Certificate) bool {
+	return bytes.Equal(certificate.RawSubject, certificate.RawIssuer) && certificate.CheckSignature(certificate.SignatureAlgorithm, certificate.RawTBSCertificate, certificate.Signature) == nil
+}
+
+// chain builds the chain of an issued certificate and the roots to trust. Anchors are those configured, and
+// the certificates in caPubs when, and only when, a MAC vouches for them (RFC 9810, 5.3.2 and 8).
+// extraCerts serve as intermediates; nothing vouches for them (RFC 9810, 5.1).
+func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trusted []*x509.Certificate, err error) {
+	caPubs := parseAvailable(m.Body.Content.(*CertRepMessage).CAPubs)
+	others := append(parseAvailable(m.ExtraCerts), caPubs...)
+	if t.peer != nil {
+		others = append(others, t.peer) // often the CA itself
+	}
+	anchors := slices.Clone(t.c.cfg.TrustAnchors)
+	if t.macVerified {
+		anchors = append(anchors, caPubs...)
+	}
+	at := t.c.cfg.Now()
+	if leaf.NotBefore.After(at) {
+		at = leaf.NotBefore // checkValidity has allowed for the difference of the clocks
+	}
+	path, err := verifyChain(leaf, anchors, others, at)
+	if err != nil && t.c.cfg.ResponseTrust == ResponseTrustONAP {
+		roots := slices.DeleteFunc(slices.Clone(others), func(c *x509.Certificate) bool { return !selfSigned(c) })
+		if path, err = verifyChain(leaf, roots, others, at); err == nil {
+			t.warn("root %q is trusted only because response trust is %q: it came with the answer and nothing vouches for it",
+				path[len(path)-1].Subject, ResponseTrustONAP)
+		}
+	}
+	if err != nil {
+		got := fmt.Sprintf("%q issued by %q, which does not verify (%v)", leaf.Subject, leaf.Issuer, err)
+		if len(anchors) == 0 {
+			got = fmt.Sprintf("%q issued by %q, and no trust anchor", leaf.Subject, leaf.Issuer)
+		}
+		return nil, nil, &CheckError{Check: "chain", Got: got, Want: "a chain to a trust anchor, or to a certificate in caPubs under a MAC"}
+	}
+	trusted = path[len(path)-1:]
+	if t.macVerified {
+		for _, root := range caPubs {
+			if selfSigned(root) && !slices.ContainsFunc(trusted, root.Equal) {
+				trusted = append(trusted, root)
+			}
+		}
+	}
+	return path[:len(path)-1], slices.Clip(trusted), nil
+}
