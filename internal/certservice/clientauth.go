@@ -1,8 +1,10 @@
 package certservice
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"sync"
 	"time"
 )
 
@@ -10,11 +12,25 @@ import (
 // someone who probes the truststore. The audit line tells them apart.
 const messageUnauthorized = "Client certificate is missing or not trusted"
 
-// verifyClient returns the client's certificate, and a reason when it is missing or does not chain to
-// the roots; nil roots are none. That the client holds the certificate's key is what the TLS handshake proved. Verification is done here
-// for each request, not once in the handshake, for the answer 401 that the API promises, and so that an
-// expired certificate or a replaced truststore ends connections kept alive and sessions resumed.
-func verifyClient(state *tls.ConnectionState, roots *x509.CertPool, now time.Time) (*x509.Certificate, string) {
+// clientVerifier verifies client certificates, for each request and not once in the handshake: for the
+// answer 401 that the API promises, and so that an expired certificate or a replaced truststore ends
+// connections kept alive and sessions resumed, too. It remembers which chains verified, since clients
+// come back with the same one and the signatures in it are half the cost of an enrolment.
+type clientVerifier struct {
+	mu       sync.Mutex
+	roots    *x509.CertPool // that the chains verified against
+	verified map[[sha256.Size]byte]window
+}
+
+// window is the time in which a chain that verified stays valid: when all its certificates are.
+type window struct{ from, to time.Time }
+
+// maxVerified bounds what is remembered. Only chains that verified are, so no stranger can fill it.
+const maxVerified = 4096
+
+// verify returns the client's certificate, and a reason when it is missing or does not chain to the roots;
+// nil roots are none. That the client holds the certificate's key is what the TLS handshake proved.
+func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool, now time.Time) (*x509.Certificate, string) {
 	if state == nil || len(state.PeerCertificates) == 0 {
 		return nil, "client certificate is missing"
 	}
@@ -22,11 +38,19 @@ func verifyClient(state *tls.ConnectionState, roots *x509.CertPool, now time.Tim
 	if roots == nil {
 		roots = x509.NewCertPool() // to Verify, nil means the system's roots
 	}
+	hash := sha256.New()
 	intermediates := x509.NewCertPool()
-	for _, cert := range state.PeerCertificates[1:] {
-		intermediates.AddCert(cert)
+	for i, cert := range state.PeerCertificates {
+		hash.Write(cert.Raw) // DER tells its own length, so that no two chains run into the same bytes
+		if i > 0 {
+			intermediates.AddCert(cert)
+		}
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{
+	key := [sha256.Size]byte(hash.Sum(nil))
+	if v.remembers(key, roots, now) {
+		return leaf, ""
+	}
+	chains, err := leaf.Verify(x509.VerifyOptions{
 		Roots:         roots,
 		Intermediates: intermediates,
 		CurrentTime:   now,
@@ -35,5 +59,31 @@ func verifyClient(state *tls.ConnectionState, roots *x509.CertPool, now time.Tim
 	if err != nil {
 		return leaf, "client certificate is not trusted: " + err.Error()
 	}
+	v.remember(key, roots, chains[0])
 	return leaf, ""
+}
+
+func (v *clientVerifier) remembers(key [sha256.Size]byte, roots *x509.CertPool, now time.Time) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	w, ok := v.verified[key]
+	return ok && v.roots == roots && !now.Before(w.from) && !now.After(w.to)
+}
+
+func (v *clientVerifier) remember(key [sha256.Size]byte, roots *x509.CertPool, chain []*x509.Certificate) {
+	w := window{from: chain[0].NotBefore, to: chain[0].NotAfter}
+	for _, cert := range chain[1:] {
+		if cert.NotBefore.After(w.from) {
+			w.from = cert.NotBefore
+		}
+		if cert.NotAfter.Before(w.to) {
+			w.to = cert.NotAfter
+		}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.roots != roots || len(v.verified) >= maxVerified {
+		v.roots, v.verified = roots, map[[sha256.Size]byte]window{}
+	}
+	v.verified[key] = w
 }

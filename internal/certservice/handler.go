@@ -20,7 +20,8 @@ import (
 type HandlerConfig struct {
 	Directory Directory
 	// ClientRoots returns the roots that client certificates must chain to; asked for every request, so
-	// that a truststore replaced while connections are open counts at once.
+	// that a truststore replaced while connections are open counts at once. The pool must not be changed
+	// once it was returned, and should be the same one until the roots change.
 	ClientRoots func() *x509.CertPool
 	MaxInFlight int           // enrolments and updates at the same time; 0: no bound
 	Timeout     time.Duration // for one enrolment or update, the authority's part included; 0: none
@@ -33,6 +34,7 @@ type HandlerConfig struct {
 // (tls.RequestClientCert at least) and verifies that certificate itself.
 type Handler struct {
 	cfg      HandlerConfig
+	clients  clientVerifier
 	inFlight *limiter
 }
 
@@ -165,7 +167,7 @@ func (h *Handler) answer(r *http.Request, e *event) (a answer) {
 	endpoint, caName, known := findEndpoint(r.URL.Path)
 	e.operation, e.probe, e.caName = endpoint.operation, endpoint.probe, caName
 
-	client, reason := verifyClient(r.TLS, h.cfg.ClientRoots(), h.cfg.Now())
+	client, reason := h.clients.verify(r.TLS, h.cfg.ClientRoots(), h.cfg.Now())
 	e.client = client
 	if reason != "" {
 		e.outcome, e.reason = outcomeUnauthorized, reason

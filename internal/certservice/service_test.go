@@ -42,9 +42,10 @@ func newService(t *testing.T, authority Authority, change func(*HandlerConfig)) 
 	t.Helper()
 	tlsCA := newCA(t, "TLS")
 	s := &service{log: &lockedBuffer{}, tlsCA: tlsCA}
+	roots := poolOf(tlsCA.Root)
 	cfg := HandlerConfig{
 		Directory:   Static{"RA": authority},
-		ClientRoots: func() *x509.CertPool { return poolOf(tlsCA.Root) },
+		ClientRoots: func() *x509.CertPool { return roots },
 		Log:         slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {

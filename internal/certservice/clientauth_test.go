@@ -1,0 +1,54 @@
+package certservice
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestClientVerifier_remember_holdsWhileTheWholeChainIsValid(t *testing.T) {
+	at := func(hour int) time.Time { return time.Date(2026, 1, 1, hour, 0, 0, 0, time.UTC) }
+	roots, key := x509.NewCertPool(), sha256.Sum256([]byte("chain"))
+	var v clientVerifier
+	v.remember(key, roots, []*x509.Certificate{
+		{NotBefore: at(2), NotAfter: at(20)},
+		{NotBefore: at(1), NotAfter: at(10)}, // the issuing CA ends first
+		{NotBefore: at(3), NotAfter: at(22)}, // the root begins last
+	})
+
+	assert.False(t, v.remembers(key, roots, at(3).Add(-time.Second)))
+	assert.True(t, v.remembers(key, roots, at(3)))
+	assert.True(t, v.remembers(key, roots, at(10)))
+	assert.False(t, v.remembers(key, roots, at(10).Add(time.Second)))
+	assert.False(t, v.remembers(key, x509.NewCertPool(), at(5)), "other roots")
+	assert.False(t, v.remembers(sha256.Sum256(nil), roots, at(5)), "another chain")
+}
+
+func TestClientVerifier_remember_isBounded(t *testing.T) {
+	roots := x509.NewCertPool()
+	var v clientVerifier
+	for i := range maxVerified + 10 {
+		v.remember(sha256.Sum256([]byte{byte(i), byte(i >> 8)}), roots, []*x509.Certificate{{}})
+		assert.LessOrEqual(t, len(v.verified), maxVerified)
+	}
+}
+
+func TestClientVerifier_verify_remembersNoStranger(t *testing.T) {
+	tlsCA, stranger := newCA(t, "TLS"), newCA(t, "Stranger")
+	roots := poolOf(tlsCA.Root)
+	var v clientVerifier
+	state := func(c tls.Certificate) *tls.ConnectionState {
+		return &tls.ConnectionState{PeerCertificates: []*x509.Certificate{c.Leaf, tlsCA.Issuing}}
+	}
+
+	_, reason := v.verify(state(identity(t, stranger)), roots, time.Now())
+	assert.Equal(t, "client certificate is not trusted: x509: certificate signed by unknown authority", reason)
+	assert.Empty(t, v.verified)
+	_, reason = v.verify(state(identity(t, tlsCA)), roots, time.Now())
+	assert.Empty(t, reason)
+	assert.Len(t, v.verified, 1)
+}
