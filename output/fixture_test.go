@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 var (
 	start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-	serial int64
+	serial atomic.Int64
 	ca     = sync.OnceValue(newAuthority)
 )
 
@@ -37,6 +38,7 @@ func TestMain(m *testing.M) {
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() && os.Getenv("TMPDIR") == "" {
 		os.Setenv("TMPDIR", "/dev/shm")
 	}
+	runChild()
 	os.Exit(m.Run())
 }
 
@@ -51,9 +53,8 @@ func issue(name string, parent *x509.Certificate, parentKey crypto.Signer) (*x50
 	if err != nil {
 		panic(err)
 	}
-	serial++
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotBefore: start, NotAfter: start.AddDate(1, 0, 0),
+		SerialNumber: big.NewInt(serial.Add(1)), Subject: pkix.Name{CommonName: name}, NotBefore: start, NotAfter: start.AddDate(1, 0, 0),
 		IsCA: name != "leaf", BasicConstraintsValid: true,
 	}
 	if parent == nil {

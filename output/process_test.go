@@ -1,0 +1,185 @@
+package output
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// The test binary runs itself as another process for what a process cannot do to itself. It is told by
+// these variables what to do, and where.
+const (
+	childTask = "OUTPUT_TEST_CHILD"
+	childDir  = "OUTPUT_TEST_DIR"
+)
+
+// runChild does the child's task, if this process is one.
+func runChild() {
+	cfg := Config{Dir: os.Getenv(childDir), Types: []string{TypePEM}}
+	task, layout, _ := strings.Cut(os.Getenv(childTask), " ")
+	cfg.Layout = layout
+	switch task {
+	case "":
+		return
+	case "publish": // for ever, saying each step before it is taken
+		v, err := open(cfg, func(op, path string) error {
+			fmt.Println(op, path)
+			return nil
+		})
+		for err == nil {
+			_, err = v.Publish(newBundle())
+		}
+		fmt.Println("failed:", err)
+	case "open":
+		_, err := Open(cfg)
+		fmt.Println(err)
+	}
+	os.Exit(0)
+}
+
+func child(t *testing.T, task, dir string) *exec.Cmd {
+	t.Helper()
+	program, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), childTask+"="+task, childDir+"="+dir)
+	return cmd
+}
+
+func TestVolume_Publish_realProcessKilled(t *testing.T) {
+	for _, layout := range layouts {
+		for lines := 20; lines < 300; lines += 13 {
+			cfg := newConfig(t, layout, TypePEM)
+			cmd := child(t, "publish "+layout, cfg.Dir)
+			stdout, err := cmd.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			steps, last := bufio.NewScanner(stdout), ""
+			for n := 0; n < lines && steps.Scan(); n++ {
+				last = steps.Text()
+			}
+			require.NoError(t, cmd.Process.Signal(syscall.SIGKILL))
+			require.ErrorContains(t, cmd.Wait(), "signal: killed")
+
+			v := mustOpen(t, cfg)
+			bundle, err := v.Current()
+			if lines > 60 { // more than the first publication takes
+				require.NoError(t, err, last)
+			}
+			if err == nil {
+				require.NoError(t, bundle.check())
+			} else {
+				require.ErrorIs(t, err, ErrEmpty, last)
+			}
+			requireNothingLeft(t, listing(t, cfg.Dir), last)
+		}
+	}
+}
+
+// A reader that resolves ..data once must find one whole set, however often the set is replaced, and
+// must be able to finish with it while the next one is published.
+func TestVolume_Publish_underReadersOfSymlinks(t *testing.T) {
+	cfg := newConfig(t, LayoutSymlink, TypePEM)
+	v := mustOpen(t, cfg)
+	mustPublish(t, v, newBundle())
+	const rounds = 300
+	underReaders(t, v, rounds, func() error {
+		generation, err := os.Readlink(filepath.Join(cfg.Dir, "..data"))
+		if err != nil {
+			return err
+		}
+		seen := Config{Dir: filepath.Join(cfg.Dir, generation), Types: cfg.Types, Layout: LayoutInplace}
+		_, err = Read(seen)
+		if _, gone := os.Stat(filepath.Join(cfg.Dir, generation)); gone != nil {
+			return nil // two publications went by meanwhile: more than a reader is promised
+		}
+		return err
+	})
+}
+
+// In the inplace layout each file is whole at any moment, and the combined one agrees with itself.
+func TestVolume_Publish_underReadersInPlace(t *testing.T) {
+	cfg := newConfig(t, LayoutInplace, TypePEM, TypeJKS)
+	v := mustOpen(t, cfg)
+	mustPublish(t, v, newBundle())
+	underReaders(t, v, 50, func() error {
+		root, err := os.OpenRoot(cfg.Dir)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		files := disk{root: root, dir: cfg.Dir}.look().files
+		r := reader{cfg: v.cfg, files: files}
+		if _, _, err = r.stores("keystore.jks", "truststore.jks", "JKS"); err != nil {
+			return err
+		}
+		entries, err := r.open("keystore-combined.pem", "", "PEM")
+		if err == nil && (len(entries) != 1 || len(entries[0].Chain) != 2) {
+			err = fmt.Errorf("the combined file has %s", describe(entries))
+		}
+		return err
+	})
+}
+
+func underReaders(t *testing.T, v *Volume, rounds int, read func() error) {
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for reads := 0; ; reads++ {
+				if err := read(); err != nil {
+					t.Errorf("read %d: %v", reads, err)
+					return
+				}
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	bundles := []Bundle{newBundle(), newBundle()}
+	for i := range rounds {
+		assert.True(t, mustPublish(t, v, bundles[i%2]).Changed)
+	}
+	close(done)
+	readers.Wait()
+}
+
+// Two processes may share a volume, as pods of one deployment do.
+func TestVolume_Publish_bySeveralAtOnce(t *testing.T) {
+	for _, layout := range layouts {
+		cfg := newConfig(t, layout, TypePEM)
+		cfg.Now = nil
+		bundles := []Bundle{newBundle(), newBundle()}
+		var writers sync.WaitGroup
+		for _, b := range bundles {
+			v := mustOpen(t, cfg)
+			writers.Go(func() {
+				for range 50 {
+					if _, err := v.Publish(b); !assert.NoError(t, err) {
+						return
+					}
+					if _, err := Read(cfg); !assert.NoError(t, err) {
+						return
+					}
+				}
+			})
+		}
+		writers.Wait()
+		bundle, err := mustOpen(t, cfg).Current()
+		require.NoError(t, err)
+		require.True(t, bundle.equal(bundles[0]) || bundle.equal(bundles[1]))
+		requireNothingLeft(t, listing(t, cfg.Dir), layout)
+	}
+}
