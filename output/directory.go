@@ -53,6 +53,9 @@ func makeVolumeDirectory(path string, mode fs.FileMode, gid int, step stepFunc) 
 	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
 		return fileError(opOpen, path, err)
 	}
+	if _, err := os.Lstat(path); err == nil {
+		return &FileError{Op: opOpen, Path: path, Err: syscall.ENOENT, Hint: "it is a link to a directory that does not exist"}
+	}
 	parent, name := filepath.Split(path)
 	parent = filepath.Clean(parent)
 	if err := makeVolumeDirectory(parent, mode, gid, step); err != nil {
@@ -74,7 +77,11 @@ func makeVolumeDirectory(path string, mode fs.FileMode, gid int, step stepFunc) 
 		return err
 	}
 	if err := d.rename(temporary, name); err != nil {
-		return err
+		// Another process may have been faster.
+		if info, statErr := os.Stat(path); statErr != nil || !info.IsDir() {
+			return err
+		}
+		return d.remove(temporary)
 	}
 	return d.syncDir(".")
 }

@@ -133,3 +133,6 @@ func readFile(t *testing.T, dir, name string) string {
 	require.NoError(t, err)
 	return string(data)
 }
+
+// opaque hides a key as a hardware token does.
+type opaque struct{ crypto.Signer }
