@@ -61,8 +61,8 @@ func checkEntry(e Entry) error {
 	return nil
 }
 
-// checkPassword allows printable ASCII. A JVM encodes nothing else in the same way for each of
-// JKS, the MAC of PKCS#12 and its encryption, and PBES2 refuses it outright.
+// checkPassword allows printable ASCII. JDKs up to 17 at least refuse any other character for PBES2
+// ("Password is not ASCII").
 func checkPassword(password string) error {
 	if password == "" {
 		return errors.New("store has no password")

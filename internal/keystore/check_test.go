@@ -66,5 +66,6 @@ func TestEncode_keyThatCannotBeWritten_isAKeyError(t *testing.T) {
 		var keyError *keystore.KeyError
 		require.ErrorAs(t, err, &keyError, name)
 		assert.Equal(t, "a", keyError.Alias)
+		assert.ErrorIs(t, err, keyError.Err)
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/pavlo-v-chernykh/keystore-go/v4"
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/certfetcher/certfetcher/internal/pkcs12"
 )
 
 // Reading is done here rather than by keystore-go, which trusts the lengths in the file (a few bytes
@@ -165,7 +167,7 @@ func (e jksEntry) open(password []byte) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	entry.Key, err = parsePKCS8(plain)
+	entry.Key, err = pkcs12.ParseKey(plain)
 	return entry, err
 }
 

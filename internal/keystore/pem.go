@@ -53,43 +53,22 @@ func parsePEMKey(block *pem.Block, password string) (crypto.Signer, error) {
 	if block.Headers["Proc-Type"] != "" {
 		return nil, errors.New("is encrypted in OpenSSL's old way, want PKCS#8 (rewrite it with openssl pkcs8 -topk8)")
 	}
-	var key any
-	var err error
 	switch block.Type {
 	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	case "RSA PRIVATE KEY":
-		// The ONAP client labelled its PKCS#8 keys this way.
-		if key, err = x509.ParsePKCS8PrivateKey(block.Bytes); err != nil {
-			key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-		}
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(block.Bytes)
+		return pkcs12.ParseKey(block.Bytes)
 	case "ENCRYPTED PRIVATE KEY":
 		return pkcs12.DecryptKey(block.Bytes, password)
+	case "EC PRIVATE KEY":
+		return x509.ParseECPrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		// The ONAP client labelled its PKCS#8 keys this way.
+		if key, err := pkcs12.ParseKey(block.Bytes); err == nil {
+			return key, nil
+		}
+		return x509.ParsePKCS1PrivateKey(block.Bytes)
 	default:
 		return nil, errors.New("want CERTIFICATE, PRIVATE KEY, ENCRYPTED PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY")
 	}
-	if err != nil {
-		return nil, err
-	}
-	return signerOf(key)
-}
-
-func parsePKCS8(der []byte) (crypto.Signer, error) {
-	key, err := x509.ParsePKCS8PrivateKey(der)
-	if err != nil {
-		return nil, err
-	}
-	return signerOf(key)
-}
-
-func signerOf(key any) (crypto.Signer, error) {
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("has a key of type %T, want one that can sign", key)
-	}
-	return signer, nil
 }
 
 func entriesOf(keys []crypto.Signer, certs []*x509.Certificate) []Entry {

@@ -1,7 +1,9 @@
 package keystore_test
 
 import (
+	"crypto/ecdh"
 	"crypto/ecdsa"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	gopkcs12 "software.sslmate.com/src/go-pkcs12"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
@@ -77,6 +80,10 @@ func TestDecode_PEM_keysFindTheirChains(t *testing.T) {
 
 func TestDecode_PEM_faultsAreNamed(t *testing.T) {
 	root := certificates(fixtures(t).root)
+	x25519, err := ecdh.X25519().GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	x25519DER, err := x509.MarshalPKCS8PrivateKey(x25519)
+	require.NoError(t, err)
 	for _, row := range []struct {
 		sentence string
 		data     []byte
@@ -88,6 +95,8 @@ func TestDecode_PEM_faultsAreNamed(t *testing.T) {
 			"reading PEM store: 1 of 1 PEM blocks are damaged or cut short"},
 		{"a certificate that is none", slices.Concat(root, block("CERTIFICATE", []byte{1})),
 			"reading PEM store: reading PEM block 2 (CERTIFICATE): x509: malformed certificate"},
+		{"a key that cannot sign", block("PRIVATE KEY", x25519DER),
+			"reading PEM store: reading PEM block 1 (PRIVATE KEY): has a key of type *ecdh.PrivateKey, want one that can sign"},
 		{"a key of OpenSSH", block("OPENSSH PRIVATE KEY", []byte{1}),
 			"reading PEM store: reading PEM block 1 (OPENSSH PRIVATE KEY): want CERTIFICATE, PRIVATE KEY, ENCRYPTED PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY"},
 		{"a key encrypted in the old way", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY",
@@ -129,14 +138,17 @@ func TestChain_severalIssuersOfOneName_keyIdentifierDecides(t *testing.T) {
 	}
 }
 
-func FuzzDecodePEM(f *testing.F) {
+func FuzzDecode(f *testing.F) {
 	e := fixtures(f).entities["ECDSA"]
 	f.Add(slices.Concat(block("PRIVATE KEY", pkcs8(f, "ECDSA")), certificates(e.chain...)))
 	f.Add(block("RSA PRIVATE KEY", []byte{0x30, 0}))
 	f.Add([]byte("-----BEGIN EC PARAMETERS-----\n-----END EC PARAMETERS-----\n"))
+	passwordless, err := gopkcs12.Passwordless.Encode(e.key, e.chain[0], e.chain[1:], "")
+	require.NoError(f, err)
+	f.Add(passwordless)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		entries, format, err := keystore.Decode(data, "")
-		if err != nil || format != keystore.PEM {
+		entries, _, err := keystore.Decode(data, "")
+		if err != nil {
 			return
 		}
 		for _, entry := range entries {

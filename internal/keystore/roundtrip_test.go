@@ -61,3 +61,38 @@ func TestDecode_ownStores_giveBackWhatWasEncoded(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkEncode writes what one fetch writes: a key store and a trust store.
+func BenchmarkEncode(b *testing.B) {
+	keys, trusted := keyEntries(b, "RSA"), trustEntries(b)
+	for name, e := range encoders {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				for _, entries := range [][]keystore.Entry{keys, trusted} {
+					if _, err := e.encode(entries, password); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkDecode reads both stores again.
+func BenchmarkDecode(b *testing.B) {
+	for name, e := range encoders {
+		keys, err := e.encode(keyEntries(b, "RSA"), password)
+		require.NoError(b, err)
+		trusted, err := e.encode(trustEntries(b), password)
+		require.NoError(b, err)
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				for _, data := range [][]byte{keys, trusted} {
+					if _, _, err := keystore.Decode(data, password); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}

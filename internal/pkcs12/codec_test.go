@@ -128,7 +128,7 @@ func TestDecoder_iterations_areBoundedInAll(t *testing.T) {
 // The rest are files that no encoder of ours writes, each made of the parts of one that it does.
 
 // reassemble encodes sample with another function for what follows the version.
-func reassemble(t *testing.T, version int64, body func(*cryptobyte.Builder)) []byte {
+func reassemble(t testing.TB, version int64, body func(*cryptobyte.Builder)) []byte {
 	t.Helper()
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -141,7 +141,7 @@ func reassemble(t *testing.T, version int64, body func(*cryptobyte.Builder)) []b
 }
 
 // plainSafe is an authenticated safe with one ContentInfo in the clear around the given bags.
-func plainSafe(t *testing.T, bags func(*cryptobyte.Builder)) []byte {
+func plainSafe(t testing.TB, bags func(*cryptobyte.Builder)) []byte {
 	t.Helper()
 	var content, safe cryptobyte.Builder
 	content.AddASN1(cbasn1.SEQUENCE, bags)
@@ -201,6 +201,40 @@ func TestDecode_foreignStructures_saysWhatIsWrong(t *testing.T) {
 	contents := sample(t)
 	empty := []byte{0x30, 0x00}
 	anySafe := func(b *cryptobyte.Builder) { addDataInfo(b, empty) }
+	// shrouded is a file with an encrypted key of one byte.
+	shrouded := func(change func(*pbe)) []byte {
+		return reassemble(t, 3, func(b *cryptobyte.Builder) {
+			addDataInfo(b, plainSafe(t, func(b *cryptobyte.Builder) {
+				addBag(b, oidShroudedKeyBag, "x", nil, false, func(b *cryptobyte.Builder) {
+					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+						p := e.newPBE()
+						change(&p)
+						p.marshal(b)
+						b.AddASN1OctetString([]byte{1})
+					})
+				})
+			}))
+		})
+	}
+	// attributed is a file with a bag that has the attribute.
+	attributed := func(id []int, tag cbasn1.Tag, value []byte) []byte {
+		return reassemble(t, 3, func(b *cryptobyte.Builder) {
+			addDataInfo(b, plainSafe(t, func(b *cryptobyte.Builder) {
+				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+					b.AddASN1ObjectIdentifier(oidCertBag)
+					b.AddASN1(tagExplicit0, func(*cryptobyte.Builder) {})
+					b.AddASN1(cbasn1.SET, func(b *cryptobyte.Builder) {
+						b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+							b.AddASN1ObjectIdentifier(id)
+							b.AddASN1(cbasn1.SET, func(b *cryptobyte.Builder) {
+								b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes(value) })
+							})
+						})
+					})
+				})
+			}))
+		})
+	}
 	for _, row := range []struct {
 		sentence string
 		data     []byte
@@ -233,28 +267,10 @@ func TestDecode_foreignStructures_saysWhatIsWrong(t *testing.T) {
 			})
 			addDataInfo(b, safe.BytesOrPanic())
 		}), "content has type 1.2.840.113549.1.7.3, want data or data encrypted with a password"},
-		{"an RC4 key", reassemble(t, 3, func(b *cryptobyte.Builder) {
-			addDataInfo(b, plainSafe(t, func(b *cryptobyte.Builder) {
-				addBag(b, oidShroudedKeyBag, "old", nil, false, func(b *cryptobyte.Builder) {
-					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-						pbe{scheme: []int{1, 2, 840, 113549, 1, 12, 1, 1}}.marshal(b)
-						b.AddASN1OctetString([]byte{1})
-					})
-				})
-			}))
-		}), `reading key "old": encryption algorithm 1.2.840.113549.1.12.1.1 is not supported, want PBES2 or pbeWithSHA1 and 3DES or RC2`},
-		{"a zero iteration count", reassemble(t, 3, func(b *cryptobyte.Builder) {
-			addDataInfo(b, plainSafe(t, func(b *cryptobyte.Builder) {
-				addBag(b, oidShroudedKeyBag, "zero", nil, false, func(b *cryptobyte.Builder) {
-					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-						p := e.newPBE()
-						p.iterations = 0
-						p.marshal(b)
-						b.AddASN1OctetString([]byte{1})
-					})
-				})
-			}))
-		}), `reading key "zero": PBKDF2 iteration count is not a positive integer`},
+		{"an RC4 key", shrouded(func(p *pbe) { p.scheme = []int{1, 2, 840, 113549, 1, 12, 1, 1} }),
+			`reading key "x": encryption algorithm 1.2.840.113549.1.12.1.1 is not supported, want PBES2 or pbeWithSHA1 and 3DES or RC2`},
+		{"a zero iteration count", shrouded(func(p *pbe) { p.iterations = 0 }),
+			`reading key "x": PBKDF2 iteration count is not a positive integer`},
 		{"a key with another password, without MAC", reassemble(t, 3, func(b *cryptobyte.Builder) {
 			addDataInfo(b, plainSafe(t, func(b *cryptobyte.Builder) {
 				addBag(b, oidShroudedKeyBag, "mine", nil, false, func(b *cryptobyte.Builder) {
@@ -262,6 +278,33 @@ func TestDecode_foreignStructures_saysWhatIsWrong(t *testing.T) {
 				})
 			}))
 		}), `wrong password for key "mine": it has another one than the file, or is damaged`},
+		{"a key shorter than its cipher's", shrouded(func(p *pbe) { p.keySize = 16 }),
+			`reading key "x": PBES2 derives a key of 16 bytes, its cipher wants 32`},
+		{"a short initialization vector", shrouded(func(p *pbe) { p.iv = p.iv[:8] }),
+			`reading key "x": PBES2 initialization vector has 8 bytes, want 16`},
+		{"a cipher nobody knows", shrouded(func(p *pbe) { p.cipher = []int{1, 2, 3} }),
+			`reading key "x": PBES2 cipher 1.2.3 is not supported, want AES-CBC or 3DES-CBC`},
+		{"a ciphertext of no whole blocks", shrouded(func(*pbe) {}),
+			`reading key "x": ciphertext has 1 bytes, want a multiple of 16`},
+		{"more iterations than allowed", shrouded(func(p *pbe) { p.iterations = maxIterations + 1 }),
+			`reading key "x": asks for more than 10000000 iterations of key derivation in all`},
+		{"a name of half a character", attributed(oidFriendlyName, tagBMPString, []byte{0, 'a', 0}),
+			"friendlyName has 3 bytes, want an even number"},
+		{"a name of another string type", attributed(oidFriendlyName, cbasn1.UTF8String, []byte("a")),
+			"friendlyName has ASN.1 tag 0x0c, want 0x1e"},
+		{"a certificate that is none", reassemble(t, 3, func(b *cryptobyte.Builder) {
+			addDataInfo(b, plainSafe(t, func(b *cryptobyte.Builder) { addCertBag(b, &x509.Certificate{Raw: []byte{1}}) }))
+		}), `reading certificate "": x509: malformed certificate`},
+		{"a MAC nobody knows", reassemble(t, 3, func(b *cryptobyte.Builder) {
+			anySafe(b)
+			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier([]int{1, 2, 3}) })
+					b.AddASN1OctetString(nil)
+				})
+				b.AddASN1OctetString(nil)
+			})
+		}), "MAC algorithm 1.2.3 is not supported, want SHA-1, SHA-2 or PBMAC1"},
 		{"certificates with another password, without MAC", reassemble(t, 3, func(b *cryptobyte.Builder) {
 			var safe cryptobyte.Builder
 			safe.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -332,6 +375,10 @@ func FuzzDecode(f *testing.F) {
 	f.Add(encoded(f, ProfileModern))
 	f.Add(encoded(f, ProfileLegacy))
 	f.Add([]byte{0x30, 0x80, 2, 1, 3, 0, 0})
+	// Without MAC, the fuzzer gets further in.
+	cert := sample(f).Certificates[0].Certificate
+	safe := plainSafe(f, func(b *cryptobyte.Builder) { nest(b, cert, 1) })
+	f.Add(reassemble(f, 3, func(b *cryptobyte.Builder) { addDataInfo(b, safe) }))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d := decoder{password: password, iterations: 4 * writtenIterations}
 		if d.decode(data) != nil {
@@ -368,17 +415,4 @@ func FuzzParsePFX(f *testing.F) {
 		}
 		_, _ = ProfileOf(data)
 	})
-}
-
-func BenchmarkEncode(b *testing.B) {
-	contents := sample(b)
-	for _, profile := range []Profile{ProfileModern, ProfileLegacy} {
-		b.Run(string(profile), func(b *testing.B) {
-			for b.Loop() {
-				if _, err := Encode(contents, password, profile); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
 }

@@ -33,6 +33,19 @@ func DecryptKey(der []byte, password string) (crypto.Signer, error) {
 	return key, err
 }
 
+// ParseKey reads a PrivateKeyInfo (RFC 5208), which is PKCS#8 without encryption.
+func ParseKey(der []byte) (crypto.Signer, error) {
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("has a key of type %T, want one that can sign", key)
+	}
+	return signer, nil
+}
+
 type decoder struct {
 	password   string
 	iterations int // left to spend
@@ -117,7 +130,7 @@ func (d *decoder) decodePart(p part, verified bool) error {
 func (d *decoder) decodeBag(b bag) error {
 	switch {
 	case b.id.Equal(oidKeyBag):
-		key, err := parsePrivateKey(b.value)
+		key, err := ParseKey(b.value)
 		if err != nil {
 			return fmt.Errorf("reading key %q: %w", b.friendlyName, err)
 		}
@@ -156,19 +169,7 @@ func (d *decoder) decryptKey(der []byte) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parsePrivateKey(plain)
-}
-
-func parsePrivateKey(der []byte) (crypto.Signer, error) {
-	key, err := x509.ParsePKCS8PrivateKey(der)
-	if err != nil {
-		return nil, err
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("has a key of type %T, want one that can sign", key)
-	}
-	return signer, nil
+	return ParseKey(plain)
 }
 
 // parseCertBag reads CertBag, RFC 7292 section 4.2.3.

@@ -164,7 +164,7 @@ func hmacHash(oid asn1.ObjectIdentifier) (crypto.Hash, error) {
 func (p pbe) key(password string) (key, iv []byte, err error) {
 	if p.scheme.Equal(oidPBES2) {
 		// RFC 8018 leaves the password's encoding open. OpenSSL takes its bytes, which are UTF-8
-		// nearly everywhere, and a JVM refuses what is not ASCII.
+		// nearly everywhere; JDK 25 takes UTF-8, JDK 17 refuses what is not ASCII.
 		key, err = pbkdf2.Key(p.hash.New, password, p.salt, p.iterations, p.keySize)
 		return key, p.iv, err
 	}
@@ -244,7 +244,8 @@ func (p pbe) marshal(b *cryptobyte.Builder) {
 				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 					b.AddASN1OctetString(p.salt)
 					b.AddASN1Int64(int64(p.iterations))
-					// JDK 8 and 11 want the length although the cipher fixes it.
+					// The length may be left out where the cipher fixes it. JDKs write it, so that
+					// their readers, old ones too, are sure to take it.
 					b.AddASN1Int64(int64(p.keySize))
 					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 						b.AddASN1ObjectIdentifier(oidHMACWithSHA256)
