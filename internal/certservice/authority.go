@@ -14,6 +14,8 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
+	"strings"
+	"time"
 )
 
 // Request is what a client asks for. CSR's signature is verified and its public key is Key's.
@@ -34,7 +36,8 @@ type Issued struct {
 }
 
 // Authority signs certificate requests. Its methods are called concurrently and give up when ctx ends.
-// A refusal by the authority is a *RefusedError; any other error is a failure on the way to it.
+// A refusal by the authority is a *RefusedError; any other error, a *BusyError among them, is a failure on
+// the way to it. Their texts reach the client.
 type Authority interface {
 	Enroll(ctx context.Context, r Request) (Issued, error)
 	Update(ctx context.Context, r Request) (Issued, error)
@@ -44,15 +47,32 @@ type Authority interface {
 type RefusedError struct {
 	FailInfo []string // the protocol's names of the reasons, such as "badPOP"; may be empty
 	Text     string   // the authority's own words; may be empty
+	Err      error    // what the log should say; nil: the same
 }
 
-// Error gives the authority's own words, or "N/A" where it sent none, as clients know it.
+// Error gives the authority's own words, or else the reasons, or else "N/A" as the ONAP server did.
 func (e *RefusedError) Error() string {
-	if e.Text == "" {
+	switch {
+	case e.Text != "":
+		return e.Text
+	case len(e.FailInfo) > 0:
+		return strings.Join(e.FailInfo, ", ")
+	default:
 		return "N/A"
 	}
-	return e.Text
 }
+
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// BusyError says that the authority could not be asked and when to try again.
+type BusyError struct {
+	RetryAfter time.Duration
+	Err        error
+}
+
+func (e *BusyError) Error() string { return e.Err.Error() }
+
+func (e *BusyError) Unwrap() error { return e.Err }
 
 // Directory finds the authority for a CA name.
 type Directory interface {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -252,14 +253,20 @@ func (h *Handler) certify(r *http.Request, caName string, e *event, update bool)
 
 // failed answers for an authority that refused or could not be asked, in the ONAP server's words.
 func failed(e *event, err error) answer {
+	e.outcome, e.reason = outcomeFailed, err.Error()
 	message := "Exception occurred during call to cmp client: " + err.Error()
-	e.outcome = outcomeFailed
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		message = "CMPv2 server returned following error: " + refused.Error()
 		e.outcome = outcomeRefused
+		if refused.Err != nil {
+			e.reason = refused.Err.Error()
+		}
 	}
-	e.reason = err.Error()
-	return errorAnswer(http.StatusInternalServerError, message)
+	a := errorAnswer(http.StatusInternalServerError, message)
+	if busy, ok := errors.AsType[*BusyError](err); ok {
+		a.retryAfter = int(math.Ceil(busy.RetryAfter.Seconds()))
+	}
+	return a
 }
 
 func pemTexts(certs []*x509.Certificate) []string {

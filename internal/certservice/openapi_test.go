@@ -36,7 +36,7 @@ type parameter struct {
 
 type responseSpec struct {
 	Ref     string `yaml:"$ref"`
-	Headers map[string]any
+	Headers map[string]struct{ Required bool }
 	Content map[string]struct {
 		Schema struct {
 			Ref string `yaml:"$ref"`
@@ -158,8 +158,8 @@ func TestOpenAPI_document_listsTheHandlersAnswers(t *testing.T) {
 				assert.Contains(t, schema.Properties, property)
 			}
 		}
-		for required := range spec.Headers {
-			assert.NotEmpty(t, r.Header.Get(required), "%s answers %d without %s", name, r.StatusCode, required)
+		for header, h := range spec.Headers {
+			assert.True(t, !h.Required || r.Header.Get(header) != "", "%s answers %d without %s", name, r.StatusCode, header)
 		}
 	}
 	for _, e := range endpoints {

@@ -3,7 +3,6 @@ package certservice
 import (
 	"bytes"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -18,6 +17,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
 // maxConfigBytes bounds cmpServers.json and each file of trust anchors.
@@ -25,9 +26,9 @@ const maxConfigBytes = 1 << 20
 
 // Values of Server.Protection.
 const (
-	ProtectionPBMSHA256 = "pbm-sha256"
-	ProtectionPBMSHA1   = "pbm-sha1"
-	ProtectionPBMAC1    = "pbmac1"
+	ProtectionPBMSHA256 = string(cmp.ProtectionPBMSHA256)
+	ProtectionPBMSHA1   = string(cmp.ProtectionPBMSHA1)
+	ProtectionPBMAC1    = string(cmp.ProtectionPBMAC1)
 )
 
 // Values of Server.ResponseTrust.
@@ -42,14 +43,13 @@ const (
 type Server struct {
 	CAName   string
 	URL      string
-	IssuerDN string           // as written
-	Issuer   pkix.RDNSequence // IssuerDN parsed, RDNs in the order written
+	IssuerDN string // RFC 4514, with the RDNs in either order
 	IAK, RV  Secret
 
 	TrustAnchors  []*x509.Certificate // for signed answers
 	Protection    string              // of our requests
 	Timeout       time.Duration       // for one CMP transaction; 0: the client's default
-	ResponseTrust string              // "": signed answers are refused, there being no anchors
+	ResponseTrust string              // "": not said, and there are no anchors
 }
 
 // Secret is a text that no log and no formatting shows.
@@ -214,8 +214,7 @@ func (e entryParser) parse() Server {
 		e.checkURL(s.URL)
 	}
 	if s.IssuerDN != "" {
-		var err error
-		if s.Issuer, err = parseDN(s.IssuerDN); err != nil {
+		if _, err := cmp.ParseDN(s.IssuerDN); err != nil {
 			e.fault("issuerDN", "%v", err)
 		}
 	}

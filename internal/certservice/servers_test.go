@@ -47,7 +47,7 @@ func TestParseServers_onapFile_isTakenAsItIs(t *testing.T) {
 	require.Len(t, servers, 2)
 	assert.Equal(t, "RA", servers[1].CAName)
 	assert.Equal(t, "http://ejbca:8080/ejbca/publicweb/cmp/cmpRA", servers[1].URL)
-	assert.Equal(t, "CN=ManagementCA", servers[1].Issuer.String())
+	assert.Equal(t, "CN=ManagementCA", servers[1].IssuerDN)
 	assert.Equal(t, []byte("mypassword"), servers[1].IAK.Reveal())
 	assert.Equal(t, []byte("mypassword"), servers[1].RV.Reveal())
 	assert.Equal(t, ProtectionPBMSHA256, servers[1].Protection)
@@ -124,7 +124,7 @@ func TestParseServers_field_refuses(t *testing.T) {
 		{"url", `["http://ca"]`, `url: is a list, want a string`},
 		{"issuerDN", `"C=x"`, `issuerDN: has 3 characters, want 4 to 256`},
 		{"issuerDN", `"CN=` + strings.Repeat("x", 254) + `"`, `issuerDN: has 257 characters, want 4 to 256`},
-		{"issuerDN", `"ManagementCA"`, `issuerDN: has "ManagementCA" where an attribute such as "CN=name" is expected`},
+		{"issuerDN", `"ManagementCA"`, `issuerDN: reading distinguished name "ManagementCA": "ManagementCA" has no equals sign`},
 		{"authentication", `"verysecret"`, `authentication: is a string, want an object`},
 		{"authentication", `{"rv": "r"}`, `authentication.iak: is missing`},
 		{"authentication", `{"iak": "", "rv": "r"}`, `authentication.iak: has 0 characters, want 1 to 256`},
@@ -220,7 +220,7 @@ func FuzzParseServers(f *testing.F) {
 		}
 		names := map[string]bool{}
 		for _, s := range servers {
-			if names[s.CAName] || s.CAName == "" || s.URL == "" || len(s.Issuer) == 0 || s.IAK == "" || s.RV == "" || s.Protection == "" {
+			if names[s.CAName] || s.CAName == "" || s.URL == "" || s.IssuerDN == "" || s.IAK == "" || s.RV == "" || s.Protection == "" {
 				t.Fatalf("taken though incomplete: %+v", s)
 			}
 			names[s.CAName] = true

@@ -1,0 +1,364 @@
+package certservice
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/test/ca"
+)
+
+const testIAK, testRV = "initial-authentication-key", "reference-value"
+
+// cmpServer is a CMPv2 server that grants everything, unless told otherwise.
+type cmpServer struct {
+	t        *testing.T
+	ca       *ca.CA
+	signer   *tls.Certificate   // signs the answers; nil: they are protected by MAC
+	status   *cmp.PKIStatusInfo // instead of granting
+	http     int                // HTTP status without a CMP message; 0: none
+	received []*cmp.PKIMessage
+	url      string
+}
+
+func newCMPServer(t *testing.T) *cmpServer {
+	s := &cmpServer{t: t, ca: newCA(t, "CMP")}
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	s.url = server.URL
+	return s
+}
+
+func (s *cmpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.http != 0 {
+		w.Header().Set("Retry-After", "90")
+		w.WriteHeader(s.http)
+		return
+	}
+	der, err := io.ReadAll(r.Body)
+	if !assert.NoError(s.t, err) {
+		return
+	}
+	request, err := cmp.ParsePKIMessage(der)
+	if !assert.NoError(s.t, err) {
+		return
+	}
+	s.received = append(s.received, request)
+	answer, err := s.answer(request)
+	if !assert.NoError(s.t, err) {
+		return
+	}
+	w.Header().Set("Content-Type", cmp.MediaType)
+	_, _ = w.Write(answer)
+}
+
+func (s *cmpServer) answer(request *cmp.PKIMessage) ([]byte, error) {
+	answer := &cmp.PKIMessage{Header: request.Header.Answer(cmp.DirectoryName(nil), time.Now())}
+	answer.Header.AddImplicitConfirm()
+	kinds := map[cmp.BodyType]cmp.BodyType{cmp.BodyIR: cmp.BodyIP, cmp.BodyCR: cmp.BodyCP, cmp.BodyKUR: cmp.BodyKUP}
+	response := cmp.CertResponse{}
+	if s.status != nil {
+		response.Status = *s.status
+	} else {
+		leaf, err := s.issue(request.Body.Content.(cmp.CertReqMessages)[0].CertReq.CertTemplate)
+		if err != nil {
+			return nil, err
+		}
+		response.CertifiedKeyPair = &cmp.CertifiedKeyPair{Certificate: leaf}
+	}
+	answer.Body = cmp.PKIBody{Type: kinds[request.Body.Type], Content: &cmp.CertRepMessage{
+		CAPubs: [][]byte{s.ca.Root.Raw}, Response: []cmp.CertResponse{response},
+	}}
+	if s.signer != nil {
+		answer.SetSigner(s.signer.Leaf, nil)
+		answer.ExtraCerts = append(answer.ExtraCerts, s.ca.Issuing.Raw, s.ca.Root.Raw)
+		if err := cmp.ProtectSignature(answer, s.signer.PrivateKey.(crypto.Signer)); err != nil {
+			return nil, err
+		}
+		return answer.Marshal()
+	}
+	answer.ExtraCerts = [][]byte{s.ca.Issuing.Raw}
+	mac, err := cmp.NewMAC(cmp.ProtectionPBMSHA256)
+	if err != nil {
+		return nil, err
+	}
+	if err := cmp.ProtectMAC(answer, mac, []byte(testIAK)); err != nil {
+		return nil, err
+	}
+	return answer.Marshal()
+}
+
+func (s *cmpServer) issue(template cmp.CertTemplate) ([]byte, error) {
+	key, err := template.Key()
+	if err != nil {
+		return nil, err
+	}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), RawSubject: template.Subject, ExtraExtensions: template.Extensions,
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+	}
+	if s.ca.Change != nil {
+		s.ca.Change(leaf)
+	}
+	return x509.CreateCertificate(rand.Reader, leaf, s.ca.Issuing, key, s.ca.IssuingKey)
+}
+
+// authority returns the authority for the server, with the log it writes.
+func (s *cmpServer) authority(change func(*Server)) (Authority, *lockedBuffer) {
+	s.t.Helper()
+	server := Server{CAName: "RA", URL: s.url, IssuerDN: "CN=peer", IAK: testIAK, RV: testRV, Protection: ProtectionPBMSHA256}
+	if change != nil {
+		change(&server)
+	}
+	log := &lockedBuffer{}
+	a, err := CMPBuilder(CMPOptions{Log: slog.New(slog.NewJSONHandler(log, nil))})(server)
+	require.NoError(s.t, err)
+	return a, log
+}
+
+func enrollRequest(t *testing.T) Request {
+	t.Helper()
+	r, fault := parseRequest(enrollHeader(t), false)
+	require.Nil(t, fault)
+	return r
+}
+
+// updateRequest renews what the server issues for the CSR, or with a change something else.
+func (s *cmpServer) updateRequest(change func(*x509.CertificateRequest)) Request {
+	s.t.Helper()
+	r := enrollRequest(s.t)
+	old := *r.CSR
+	if change != nil {
+		change(&old)
+	}
+	key := newKey(s.t)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: old.Subject, DNSNames: old.DNSNames}, key)
+	require.NoError(s.t, err)
+	csr, err := x509.ParseCertificateRequest(der)
+	require.NoError(s.t, err)
+	chain, err := s.ca.Issue(csr)
+	require.NoError(s.t, err)
+	r.OldCert, r.OldChain, r.OldKey = chain[0], chain[1:], key
+	return r
+}
+
+func TestCMPAuthority_enroll_sendsAnInitializationRequest(t *testing.T) {
+	s := newCMPServer(t)
+	a, _ := s.authority(nil)
+	r := enrollRequest(t)
+
+	issued, err := a.Enroll(t.Context(), r)
+
+	require.NoError(t, err)
+	require.Len(t, issued.Chain, 2)
+	assert.True(t, samePublicKey(r.CSR.PublicKey, issued.Chain[0].PublicKey))
+	assert.Equal(t, s.ca.Issuing, issued.Chain[1])
+	assert.Equal(t, []*x509.Certificate{s.ca.Root}, issued.Trusted)
+	require.Len(t, s.received, 1, "implicit confirmation was asked for and granted")
+	assert.Equal(t, cmp.BodyIR, s.received[0].Body.Type)
+	assert.Equal(t, []byte(testRV), s.received[0].Header.SenderKID)
+	_, err = cmp.VerifyMAC(s.received[0], []byte(testIAK))
+	assert.NoError(t, err)
+}
+
+func TestCMPAuthority_update_dependsOnSubjectAndNames(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		change func(*x509.CertificateRequest) // of what the old certificate holds
+		want   cmp.BodyType
+	}{
+		{"the same", nil, cmp.BodyKUR},
+		{"the same names in another case", func(c *x509.CertificateRequest) { c.DNSNames = []string{"APP.example"} }, cmp.BodyKUR},
+		{"another name", func(c *x509.CertificateRequest) { c.DNSNames = []string{"other.example"} }, cmp.BodyCR},
+		{"another subject", func(c *x509.CertificateRequest) { c.Subject = pkix.Name{CommonName: "other"} }, cmp.BodyCR},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := newCMPServer(t)
+			a, _ := s.authority(nil)
+			r := s.updateRequest(row.change)
+
+			issued, err := a.Update(t.Context(), r)
+
+			require.NoError(t, err)
+			assert.True(t, samePublicKey(r.CSR.PublicKey, issued.Chain[0].PublicKey))
+			assert.Equal(t, row.want, s.received[0].Body.Type)
+			if row.want == cmp.BodyKUR {
+				assert.NoError(t, cmp.VerifySignature(s.received[0], r.OldKey.Public()))
+				assert.Equal(t, [][]byte{r.OldCert.Raw, s.ca.Issuing.Raw}, s.received[0].ExtraCerts)
+				return
+			}
+			_, err = cmp.VerifyMAC(s.received[0], []byte(testIAK))
+			assert.NoError(t, err)
+		})
+	}
+}
+
+func TestCMPAuthority_refusal_reachesTheClientInTheServersWords(t *testing.T) {
+	s := newCMPServer(t)
+	refusal := cmp.Rejection("wrong subject", cmp.FailBadRequest)
+	s.status = &refusal
+	authority, _ := s.authority(nil)
+	service := newService(t, authority, nil)
+
+	r := service.get(t, "/v1/certificate/RA", enrollHeader(t))
+
+	assert.Equal(t, http.StatusInternalServerError, r.StatusCode)
+	assert.JSONEq(t, `{"errorMessage":"CMPv2 server returned following error: wrong subject"}`, r.text)
+	assert.Equal(t, `CA refused: rejection, badRequest: "wrong subject"`, service.audit(t)["reason"])
+}
+
+func TestCMPAuthority_waitingTooLong_isAFailureAndNoRefusal(t *testing.T) {
+	err := authorityError(&cmp.StatusError{Status: cmp.StatusWaiting, Authenticated: true})
+
+	assert.Equal(t, &cmp.StatusError{Status: cmp.StatusWaiting, Authenticated: true}, err)
+}
+
+func TestCMPAuthority_failure_reachesTheClientWithItsReason(t *testing.T) {
+	s := newCMPServer(t)
+	s.http = http.StatusServiceUnavailable
+	authority, _ := s.authority(nil)
+	service := newService(t, authority, nil)
+
+	r := service.get(t, "/v1/certificate/RA", enrollHeader(t))
+
+	assert.Equal(t, http.StatusInternalServerError, r.StatusCode)
+	assert.Contains(t, r.text, `"Exception occurred during call to cmp client: sending CMP request: HTTP status 503: `)
+	assert.Equal(t, "90", r.Header.Get("Retry-After"), "a CA that is busy is not hammered")
+}
+
+func TestCMPAuthority_wrongSecret_isRefusedAndNotShown(t *testing.T) {
+	s := newCMPServer(t)
+	authority, log := s.authority(func(server *Server) { server.IAK = "another-secret" })
+	service := newService(t, authority, nil)
+
+	r := service.get(t, "/v1/certificate/RA", enrollHeader(t))
+
+	assert.Equal(t, http.StatusInternalServerError, r.StatusCode)
+	service.audit(t)
+	for _, text := range []string{r.text, string(log.bytes()), string(service.log.bytes())} {
+		assert.NotContains(t, text, "another-secret")
+		assert.NotContains(t, text, testRV)
+	}
+}
+
+func TestCMPAuthority_signedAnswer_isTrustedAsConfigured(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		trust   string
+		anchors bool
+		ok      bool
+		warns   bool
+	}{
+		{"without anchors", "", false, false, false},
+		{"with anchors", TrustAnchored, true, true, false},
+		{"as ONAP did", TrustONAP, false, true, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := newCMPServer(t)
+			signer := identity(t, s.ca)
+			s.signer = &signer
+			a, log := s.authority(func(server *Server) {
+				server.ResponseTrust = row.trust
+				if row.anchors {
+					server.TrustAnchors = []*x509.Certificate{s.ca.Root}
+				}
+			})
+
+			for _, call := range []func() (Issued, error){
+				func() (Issued, error) { return a.Enroll(t.Context(), enrollRequest(t)) },
+				func() (Issued, error) { return a.Update(t.Context(), s.updateRequest(nil)) },
+			} {
+				issued, err := call()
+				if row.ok {
+					require.NoError(t, err)
+					assert.Equal(t, []*x509.Certificate{s.ca.Root}, issued.Trusted)
+				} else {
+					assert.ErrorContains(t, err, "no trust anchors are configured for signed answers")
+				}
+			}
+			assert.Equal(t, row.warns, containsText(log, "CMP answer accepted as the ONAP server did"))
+			assert.Equal(t, row.name == "without anchors", containsText(log, "its signed answers will be refused"))
+		})
+	}
+}
+
+func TestCMPAuthority_certificateWithOtherNames_isTakenOnlyAsONAPDid(t *testing.T) {
+	s := newCMPServer(t)
+	s.ca.Change = func(leaf *x509.Certificate) { leaf.RawSubject = s.ca.Root.RawSubject }
+	strict, _ := s.authority(nil)
+	lax, log := s.authority(func(server *Server) { server.ResponseTrust = TrustONAP })
+
+	_, err := strict.Enroll(t.Context(), enrollRequest(t))
+	assert.ErrorContains(t, err, "checking subject of the CMP answer")
+	_, err = lax.Enroll(t.Context(), enrollRequest(t))
+	assert.NoError(t, err)
+	assert.True(t, containsText(log, "the certificate has another subject or other names than asked for"))
+}
+
+func TestCMPBuilder_responseTrust_isForServersThatSayNothing(t *testing.T) {
+	s := newCMPServer(t)
+	signer := identity(t, s.ca)
+	s.signer = &signer
+	build := CMPBuilder(CMPOptions{ResponseTrust: TrustONAP, Log: slog.New(slog.DiscardHandler)})
+	server := Server{CAName: "RA", URL: s.url, IssuerDN: "CN=peer", IAK: testIAK, RV: testRV, Protection: ProtectionPBMSHA256}
+
+	silent, err := build(server)
+	require.NoError(t, err)
+	_, err = silent.Enroll(t.Context(), enrollRequest(t))
+	assert.NoError(t, err)
+
+	server.ResponseTrust, server.TrustAnchors = TrustAnchored, []*x509.Certificate{newCA(t, "Other").Root}
+	anchored, err := build(server)
+	require.NoError(t, err)
+	_, err = anchored.Enroll(t.Context(), enrollRequest(t))
+	assert.Error(t, err)
+}
+
+func TestCMPAuthority_timeout_endsTheTransaction(t *testing.T) {
+	s := newCMPServer(t)
+	release := make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	defer slow.Close()
+	defer close(release)
+	a, _ := s.authority(func(server *Server) { server.URL, server.Timeout = slow.URL, 20*time.Millisecond })
+
+	_, err := a.Enroll(t.Context(), enrollRequest(t))
+
+	assert.ErrorContains(t, err, "context deadline exceeded")
+}
+
+func TestCMPAuthority_goldenEnrolment_goesThrough(t *testing.T) {
+	s := newCMPServer(t)
+	authority, _ := s.authority(nil)
+	service := newService(t, authority, nil)
+	path, header := goldenRequest(t, "enroll.request.json")
+
+	r := service.get(t, path, header)
+
+	assert.Equal(t, http.StatusOK, r.StatusCode)
+	block, _ := pem.Decode(golden(t, "pem/csr.pem"))
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	require.NoError(t, err)
+	template := s.received[0].Body.Content.(cmp.CertReqMessages)[0].CertReq.CertTemplate
+	assert.Equal(t, csr.RawSubject, template.Subject)
+	assert.Equal(t, csr.RawSubjectPublicKeyInfo, template.PublicKey)
+}
+
+func containsText(log *lockedBuffer, text string) bool {
+	return bytes.Contains(log.bytes(), []byte(text))
+}
