@@ -1,0 +1,94 @@
+package mtls
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"time"
+)
+
+// Pool holds Roots. It is always the same pool, so that what was verified against it can be remembered.
+func (i *Identity) Pool() *x509.CertPool {
+	i.poolOnce.Do(func() {
+		i.pool = x509.NewCertPool()
+		for _, root := range i.Roots {
+			i.pool.AddCert(root)
+		}
+	})
+	return i.pool
+}
+
+// ClientConfig is for a client that shows the identity: TLS 1.2 or later, the server must chain to Roots and
+// have the host name that is dialled.
+func (i *Identity) ClientConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		RootCAs:    i.Pool(),
+		// Certificates instead would show nothing to a server whose list of acceptable CAs lacks ours, and the
+		// server would then complain of a missing certificate where the wrong one is to blame.
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &i.Certificate, nil
+		},
+	}
+}
+
+// ServerConfig is for a server that shows the identity: TLS 1.2 or later, HTTP/2 or 1.1. Where clientAuth
+// verifies, clients must chain to Roots.
+func (i *Identity) ServerConfig(clientAuth tls.ClientAuthType) *tls.Config {
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		Certificates: []tls.Certificate{i.Certificate},
+		ClientAuth:   clientAuth,
+		ClientCAs:    i.Pool(),
+		NextProtos:   []string{"h2", "http/1.1"},
+	}
+}
+
+// soon is how long before its end a certificate is worth a warning: a fifth of its life, at most this.
+const soon = 30 * 24 * time.Hour
+
+// Warnings says in one sentence each what is wrong with the identity or soon will be. The other side
+// decides what comes of it.
+func (i *Identity) Warnings(now time.Time) []string {
+	var warnings []string
+	leaf := i.Certificate.Leaf
+	if !goodFor(leaf, i.server) {
+		side := "client"
+		if i.server {
+			side = "server"
+		}
+		warnings = append(warnings, fmt.Sprintf("the certificate %q in KEYSTORE_PATH has usages that do not allow a %s to show it", leaf.Subject, side))
+	}
+	for n, der := range i.Certificate.Certificate {
+		cert, name := leaf, "the certificate"
+		if n > 0 {
+			var err error
+			if cert, err = x509.ParseCertificate(der); err != nil {
+				continue // Load has made this from a parsed one
+			}
+			name = "the signer"
+		}
+		if text := dateWarning(cert, now, true); text != "" {
+			warnings = append(warnings, fmt.Sprintf("%s %q in KEYSTORE_PATH %s", name, cert.Subject, text))
+		}
+	}
+	for _, root := range i.Roots {
+		if text := dateWarning(root, now, false); text != "" {
+			warnings = append(warnings, fmt.Sprintf("the certificate %q in TRUSTSTORE_PATH %s", root.Subject, text))
+		}
+	}
+	return warnings
+}
+
+func dateWarning(cert *x509.Certificate, now time.Time, ahead bool) string {
+	left := cert.NotAfter.Sub(now)
+	switch {
+	case left < 0:
+		return "expired at " + cert.NotAfter.UTC().Format(time.RFC3339)
+	case now.Before(cert.NotBefore):
+		return "is not valid before " + cert.NotBefore.UTC().Format(time.RFC3339)
+	case ahead && left < min(soon, cert.NotAfter.Sub(cert.NotBefore)/5):
+		return fmt.Sprintf("expires at %s, in %s", cert.NotAfter.UTC().Format(time.RFC3339), left.Round(time.Second))
+	}
+	return ""
+}

@@ -1,0 +1,187 @@
+// Package mtls reads the identities of mutual TLS (RFC 8446, RFC 5246) from files: a key with its certificate
+// chain, and the certificates that the other side must chain to. Files are JKS, PKCS#12 or PEM, told apart by
+// content. It follows the files when they are replaced.
+//
+// Nothing but the truststore is ever trusted: the system's roots are not looked at.
+package mtls
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/certfetcher/certfetcher/internal/keystore"
+)
+
+// Files say where an identity is. The names of the environment variables in errors are those that both
+// programs read these from.
+type Files struct {
+	KeystorePath     string // KEYSTORE_PATH: the key and its chain
+	KeystoreKeyPath  string // KEYSTORE_KEY_PATH: a PEM key, where KeystorePath is PEM with certificates only; empty: none
+	KeystorePassword string // KEYSTORE_PASSWORD: of the store and its key; empty: none
+
+	TruststorePath     string // TRUSTSTORE_PATH
+	TruststorePassword string // TRUSTSTORE_PASSWORD; empty: none
+
+	// Server prefers, among several keys, one whose certificate is good for a server, not for a client.
+	Server bool
+}
+
+// Identity is a key with its chain, and whom to trust. It does not change.
+type Identity struct {
+	Certificate tls.Certificate // Leaf is set; the chain is as complete as the store has it
+	Roots       []*x509.Certificate
+
+	KeystoreFormat, TruststoreFormat keystore.Format
+
+	digest   [sha256.Size]byte // of the files read
+	server   bool
+	poolOnce sync.Once
+	pool     *x509.CertPool
+}
+
+// Load reads the files. Errors name the variable, the path, what is wrong and what to try, and never hold
+// a password. An expired certificate is no error, see Warnings.
+func Load(f Files) (*Identity, error) {
+	c, err := read(f)
+	if err != nil {
+		return nil, err
+	}
+	return c.identity(f)
+}
+
+// contents are the files' bytes at one time.
+type contents struct {
+	keystore, key, truststore []byte
+}
+
+func read(f Files) (contents, error) {
+	var c contents
+	var errs [3]error
+	c.keystore, errs[0] = readFile("KEYSTORE_PATH", f.KeystorePath)
+	if f.KeystoreKeyPath != "" {
+		c.key, errs[1] = readFile("KEYSTORE_KEY_PATH", f.KeystoreKeyPath)
+	}
+	c.truststore, errs[2] = readFile("TRUSTSTORE_PATH", f.TruststorePath)
+	return c, joined(errs[:]...)
+}
+
+// joined puts errors on one line: they end in a termination message.
+func joined(errs ...error) error {
+	var texts []string
+	var all []error
+	for _, err := range errs {
+		if err != nil {
+			texts = append(texts, err.Error())
+			all = append(all, err)
+		}
+	}
+	switch len(all) {
+	case 0:
+		return nil
+	case 1:
+		return all[0]
+	}
+	return &faults{text: strings.Join(texts, "; "), errs: all}
+}
+
+// faults are several errors on one line.
+type faults struct {
+	text string
+	errs []error
+}
+
+func (f *faults) Error() string   { return f.text }
+func (f *faults) Unwrap() []error { return f.errs }
+
+// digest tells whether the files are the same as before. Lengths keep two files from running into another two.
+func (c contents) digest() [sha256.Size]byte {
+	h := sha256.New()
+	for _, data := range [][]byte{c.keystore, c.key, c.truststore} {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(data))))
+		h.Write(data)
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+func readFile(variable, path string) ([]byte, error) {
+	if path == "" {
+		return nil, fmt.Errorf("%s is not set, want the path of a JKS, PKCS#12 or PEM file", variable)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s %q %w", variable, path, explainFile(path, err))
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("%s %q cannot be looked at: %w", variable, path, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s %q is %s, want a file", variable, path, kindOf(info.Mode()))
+	}
+	data, err := io.ReadAll(io.LimitReader(file, keystore.MaxSize+1)) // one more, which Decode refuses
+	if err != nil {
+		return nil, fmt.Errorf("%s %q cannot be read: %w", variable, path, err)
+	}
+	return data, nil
+}
+
+func kindOf(mode fs.FileMode) string {
+	if mode.IsDir() {
+		return "a directory"
+	}
+	return "a device, pipe or socket"
+}
+
+// explainFile says why a file cannot be opened, and what to try.
+func explainFile(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("does not exist: check the path and the volume mounted there (%w)", err)
+	case errors.Is(err, fs.ErrPermission):
+		if info, statErr := os.Stat(path); statErr == nil {
+			return fmt.Errorf("may not be read by user %d: its mode is %s; set fsGroup in the pod's securityContext, or another defaultMode of its volume (%w)", os.Geteuid(), info.Mode(), err)
+		}
+		return fmt.Errorf("may not be reached by user %d: check the modes of its directories (%w)", os.Geteuid(), err)
+	}
+	return fmt.Errorf("cannot be opened: %w", err)
+}
+
+func (c contents) identity(f Files) (*Identity, error) {
+	i := &Identity{digest: c.digest(), server: f.Server}
+	var errs [2]error
+	i.Certificate, i.KeystoreFormat, errs[0] = c.certificate(f)
+	i.Roots, i.TruststoreFormat, errs[1] = c.roots(f)
+	if err := joined(errs[:]...); err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+// decode reads one store, explaining its errors.
+func decode(variable, path, passwordVariable, password string, data []byte) ([]keystore.Entry, keystore.Format, error) {
+	entries, format, err := keystore.Decode(data, password)
+	if err == nil {
+		return entries, format, nil
+	}
+	if !errors.Is(err, keystore.ErrPassword) {
+		return nil, "", fmt.Errorf("%s %q: %w", variable, path, err)
+	}
+	hint := "check that the password belongs to this file"
+	switch {
+	case password == "":
+		hint = "it is not set"
+	case strings.TrimSpace(password) != password:
+		hint = "it begins or ends with white space; a Secret made with echo has a newline at its end"
+	}
+	return nil, "", fmt.Errorf("%s %q is not opened by %s: %s (%w)", variable, path, passwordVariable, hint, err)
+}

@@ -1,0 +1,423 @@
+package mtls
+
+import (
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/peer"
+)
+
+const password = "store-password"
+
+// pki is a CA and one identity of it.
+type pki struct {
+	ca    *ca.CA
+	key   crypto.Signer
+	chain []*x509.Certificate // with the root
+}
+
+func newPKI(t testing.TB, name string) *pki {
+	t.Helper()
+	authority, err := ca.New(name)
+	require.NoError(t, err)
+	p := &pki{ca: authority}
+	p.key, p.chain = p.identity(t, name, nil)
+	return p
+}
+
+func (p *pki) identity(t testing.TB, commonName string, change func(*x509.Certificate)) (crypto.Signer, []*x509.Certificate) {
+	t.Helper()
+	p.ca.Change = change
+	key, chain, err := p.ca.Identity(commonName)
+	require.NoError(t, err)
+	return key, append(chain, p.ca.Root)
+}
+
+func (p *pki) keyEntry(alias string) keystore.Entry {
+	return keystore.Entry{Alias: alias, Key: p.key, Chain: p.chain}
+}
+
+func (p *pki) trustEntry(alias string) keystore.Entry {
+	return keystore.Entry{Alias: alias, Chain: []*x509.Certificate{p.ca.Root}, Trusted: true}
+}
+
+func jks(t testing.TB, entries ...keystore.Entry) []byte {
+	t.Helper()
+	data, err := keystore.EncodeJKS(entries, password, time.Now())
+	require.NoError(t, err)
+	return data
+}
+
+func p12(t testing.TB, profile keystore.Profile, entries ...keystore.Entry) []byte {
+	t.Helper()
+	data, err := keystore.EncodePKCS12(entries, password, profile)
+	require.NoError(t, err)
+	return data
+}
+
+func pemCerts(certs ...*x509.Certificate) (data []byte) {
+	for _, c := range certs {
+		data = append(data, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return data
+}
+
+func pemKey(t testing.TB, key crypto.Signer) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+// write puts contents into files of a new directory. key may be nil: no file.
+func write(t testing.TB, store, key, trust []byte) Files {
+	t.Helper()
+	dir := t.TempDir()
+	f := Files{KeystorePath: filepath.Join(dir, "store"), KeystorePassword: password, TruststorePath: filepath.Join(dir, "trust"), TruststorePassword: password}
+	require.NoError(t, os.WriteFile(f.KeystorePath, store, 0o600))
+	require.NoError(t, os.WriteFile(f.TruststorePath, trust, 0o600))
+	if key != nil {
+		f.KeystoreKeyPath = filepath.Join(dir, "key")
+		require.NoError(t, os.WriteFile(f.KeystoreKeyPath, key, 0o600))
+	}
+	return f
+}
+
+// shake makes a request with the client's identity to a server with the other, which must both agree.
+func shake(t testing.TB, client, server *Identity, version uint16) error {
+	t.Helper()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, len(r.TLS.PeerCertificates))
+	}))
+	s.TLS = server.ServerConfig(tls.RequireAndVerifyClientCert)
+	s.TLS.MaxVersion = version
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: client.ClientConfig(), DisableKeepAlives: true}}
+	resp, err := c.Get(s.URL)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	assert.Equal(t, fmt.Sprint(len(client.Certificate.Certificate)), string(body), "the chain is sent whole")
+	return nil
+}
+
+func TestLoad_every_format_makes_a_handshake(t *testing.T) {
+	p := newPKI(t, "Test")
+	for _, row := range []struct {
+		is                 string
+		store, key, trust  []byte
+		wantStore, wantRef keystore.Format
+	}{
+		{"JKS", jks(t, p.keyEntry("certificate")), nil, jks(t, p.trustEntry("ca")), keystore.JKS, keystore.JKS},
+		{"modern PKCS#12", p12(t, keystore.ProfileModern, p.keyEntry("certificate")), nil, p12(t, keystore.ProfileModern, p.trustEntry("ca")), keystore.PKCS12, keystore.PKCS12},
+		{"legacy PKCS#12", p12(t, keystore.ProfileLegacy, p.keyEntry("certificate")), nil, p12(t, keystore.ProfileLegacy, p.trustEntry("ca")), keystore.PKCS12, keystore.PKCS12},
+		{"PEM in one file, key first", append(pemKey(t, p.key), pemCerts(p.chain...)...), nil, pemCerts(p.ca.Root), keystore.PEM, keystore.PEM},
+		{"PEM in one file, key last, chain in disorder", append(pemCerts(p.chain[2], p.chain[1], p.chain[0]), pemKey(t, p.key)...), nil, pemCerts(p.ca.Root), keystore.PEM, keystore.PEM},
+		{"PEM with the key in a file of its own", pemCerts(p.chain...), pemKey(t, p.key), pemCerts(p.ca.Root), keystore.PEM, keystore.PEM},
+		{"a mixture", jks(t, p.keyEntry("certificate")), nil, pemCerts(p.ca.Root), keystore.JKS, keystore.PEM},
+	} {
+		t.Run(row.is, func(t *testing.T) {
+			f := write(t, row.store, row.key, row.trust)
+			if row.wantStore == keystore.PEM {
+				f.KeystorePassword = ""
+			}
+			i, err := Load(f)
+			require.NoError(t, err)
+			assert.Equal(t, row.wantStore, i.KeystoreFormat)
+			assert.Equal(t, row.wantRef, i.TruststoreFormat)
+			assert.Equal(t, p.chain[0], i.Certificate.Leaf)
+			assert.Len(t, i.Certificate.Certificate, 3)
+			assert.Equal(t, []*x509.Certificate{p.ca.Root}, i.Roots)
+			assert.Empty(t, i.Warnings(time.Now()))
+			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+				assert.NoError(t, shake(t, i, i, version))
+			}
+		})
+	}
+}
+
+func TestIdentity_strangers_do_not_come_to_terms(t *testing.T) {
+	ours, theirs := newPKI(t, "Ours"), newPKI(t, "Theirs")
+	load := func(key, trust *pki) *Identity {
+		i, err := Load(write(t, jks(t, key.keyEntry("a")), nil, jks(t, trust.trustEntry("ca"))))
+		require.NoError(t, err)
+		return i
+	}
+	assert.ErrorContains(t, shake(t, load(ours, ours), load(theirs, ours), 0), "certificate signed by unknown authority", "the server is a stranger")
+	assert.ErrorContains(t, shake(t, load(theirs, ours), load(ours, ours), 0), "remote error: tls: unknown certificate authority", "the client is a stranger")
+}
+
+func TestIdentity_configurations_refuse_old_TLS(t *testing.T) {
+	p := newPKI(t, "Test")
+	i, err := Load(write(t, jks(t, p.keyEntry("a")), nil, jks(t, p.trustEntry("ca"))))
+	require.NoError(t, err)
+	assert.EqualValues(t, tls.VersionTLS12, i.ClientConfig().MinVersion)
+	assert.EqualValues(t, tls.VersionTLS12, i.ServerConfig(tls.NoClientCert).MinVersion)
+	assert.Same(t, i.Pool(), i.ClientConfig().RootCAs)
+	assert.Same(t, i.Pool(), i.ServerConfig(tls.NoClientCert).ClientCAs)
+}
+
+func TestLoad_several_keys(t *testing.T) {
+	p := newPKI(t, "Test")
+	entry := func(alias string, change func(*x509.Certificate)) keystore.Entry {
+		key, chain := p.identity(t, alias, change)
+		return keystore.Entry{Alias: alias, Key: key, Chain: chain}
+	}
+	usage := func(u x509.ExtKeyUsage) func(*x509.Certificate) {
+		return func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{u} }
+	}
+	expired := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }
+	for _, row := range []struct {
+		is                 string
+		entries            []keystore.Entry
+		asClient, asServer string
+	}{
+		{"the first alias of equals", []keystore.Entry{entry("b", nil), entry("a", nil), entry("c", nil)}, "a", "a"},
+		{"one that is valid before one that has expired", []keystore.Entry{entry("a", expired), entry("b", nil)}, "b", "b"},
+		{"one for the purpose before others", []keystore.Entry{entry("a", usage(x509.ExtKeyUsageServerAuth)), entry("b", usage(x509.ExtKeyUsageClientAuth)), entry("c", nil)}, "b", "a"},
+		{"one without restriction before one for another purpose", []keystore.Entry{entry("a", usage(x509.ExtKeyUsageCodeSigning)), entry("b", func(c *x509.Certificate) { c.ExtKeyUsage = nil })}, "b", "b"},
+		{"one that can sign before one that cannot", []keystore.Entry{entry("a", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }), entry("b", nil)}, "b", "b"},
+		{"one that expired when there is no other", []keystore.Entry{entry("a", expired)}, "a", "a"},
+	} {
+		t.Run(row.is, func(t *testing.T) {
+			f := write(t, jks(t, row.entries...), nil, jks(t, p.trustEntry("ca")))
+			i, err := Load(f)
+			require.NoError(t, err)
+			assert.Equal(t, row.asClient, i.Certificate.Leaf.Subject.CommonName)
+			f.Server = true
+			i, err = Load(f)
+			require.NoError(t, err)
+			assert.Equal(t, row.asServer, i.Certificate.Leaf.Subject.CommonName)
+		})
+	}
+}
+
+func TestLoad_truststores(t *testing.T) {
+	p, q := newPKI(t, "Test"), newPKI(t, "Other")
+	store := jks(t, p.keyEntry("a"))
+	root, other := p.ca.Root, q.ca.Root
+	for _, row := range []struct {
+		is   string
+		data []byte
+		want []*x509.Certificate
+	}{
+		{"a JKS with several", jks(t, p.trustEntry("a"), q.trustEntry("b")), []*x509.Certificate{root, other}},
+		{"a JKS with a key beside them, which is not trusted", jks(t, q.keyEntry("key"), p.trustEntry("a")), []*x509.Certificate{root}},
+		{"a PKCS#12 with a key beside them, which is not trusted", p12(t, keystore.ProfileModern, q.keyEntry("key"), p.trustEntry("a")), []*x509.Certificate{root}},
+		{"a PEM with several, one twice", pemCerts(root, other, root), []*x509.Certificate{root, other}},
+	} {
+		t.Run(row.is, func(t *testing.T) {
+			i, err := Load(write(t, store, nil, row.data))
+			require.NoError(t, err)
+			assert.ElementsMatch(t, row.want, i.Roots)
+		})
+	}
+}
+
+func TestLoad_truststore_of_openssl(t *testing.T) {
+	openssl := peer.Require(t, "openssl")[0]
+	p := newPKI(t, "Test")
+	f := write(t, jks(t, p.keyEntry("a")), nil, pemCerts(p.ca.Root, p.ca.Issuing))
+	out := filepath.Join(t.TempDir(), "trust.jks")
+	run(t, openssl, "pkcs12", "-export", "-nokeys", "-in", f.TruststorePath, "-out", out, "-passout", "pass:"+password)
+	f.TruststorePath = out
+	i, err := Load(f)
+	require.NoError(t, err)
+	assert.Equal(t, keystore.PKCS12, i.TruststoreFormat)
+	assert.ElementsMatch(t, []*x509.Certificate{p.ca.Root, p.ca.Issuing}, i.Roots)
+}
+
+func TestLoad_faults(t *testing.T) {
+	p, q := newPKI(t, "Test"), newPKI(t, "Other")
+	good, trust := jks(t, p.keyEntry("a")), jks(t, p.trustEntry("ca"))
+	for _, row := range []struct {
+		is    string
+		files func() Files
+		want  string // %[1]s: the directory
+	}{
+		{"no keystore named", func() Files { f := write(t, good, nil, trust); f.KeystorePath = ""; return f },
+			`KEYSTORE_PATH is not set, want the path of a JKS, PKCS#12 or PEM file`},
+		{"both missing", func() Files {
+			f := write(t, good, nil, trust)
+			require.NoError(t, os.Remove(f.KeystorePath))
+			require.NoError(t, os.Remove(f.TruststorePath))
+			return f
+		}, `KEYSTORE_PATH "%[1]s/store" does not exist: check the path and the volume mounted there (open %[1]s/store: no such file or directory); ` +
+			`TRUSTSTORE_PATH "%[1]s/trust" does not exist: check the path and the volume mounted there (open %[1]s/trust: no such file or directory)`},
+		{"a directory", func() Files {
+			f := write(t, good, nil, trust)
+			f.TruststorePath = filepath.Dir(f.TruststorePath)
+			return f
+		},
+			`TRUSTSTORE_PATH "%[1]s" is a directory, want a file`},
+		{"a wrong password", func() Files { f := write(t, good, nil, trust); f.KeystorePassword = "geheim"; return f },
+			`KEYSTORE_PATH "%[1]s/store" is not opened by KEYSTORE_PASSWORD: check that the password belongs to this file (`},
+		{"a password with a newline", func() Files { f := write(t, good, nil, trust); f.TruststorePassword = password + "\n"; return f },
+			`TRUSTSTORE_PATH "%[1]s/trust" is not opened by TRUSTSTORE_PASSWORD: it begins or ends with white space; a Secret made with echo has a newline at its end (`},
+		{"no password", func() Files {
+			f := write(t, p12(t, keystore.ProfileModern, p.keyEntry("a")), nil, trust)
+			f.KeystorePassword = ""
+			return f
+		}, `KEYSTORE_PATH "%[1]s/store" is not opened by KEYSTORE_PASSWORD: it is not set (`},
+		{"an unknown format", func() Files { return write(t, []byte("hello"), nil, trust) },
+			`KEYSTORE_PATH "%[1]s/store": store is in no known format, want JKS, PKCS#12 or PEM`},
+		{"an empty file", func() Files { return write(t, good, nil, []byte{}) },
+			`TRUSTSTORE_PATH "%[1]s/trust": store is empty, want JKS, PKCS#12 or PEM`},
+		{"a truststore as keystore", func() Files { return write(t, trust, nil, trust) },
+			`KEYSTORE_PATH "%[1]s/store" has no private key, only certificates (1): want a store with a key and its certificate (is it the truststore?), or a PEM key in KEYSTORE_KEY_PATH`},
+		{"a keystore as truststore", func() Files { return write(t, good, nil, good) },
+			`TRUSTSTORE_PATH "%[1]s/trust" has no trusted certificate, only private keys: want a store with the CA of the other side (is it the keystore?)`},
+		{"a key alone", func() Files { return write(t, pemKey(t, p.key), nil, trust) },
+			`KEYSTORE_PATH "%[1]s/store" has a private key without the certificate for it: want both from the same request; where the key is a PEM file of its own, its certificate goes to KEYSTORE_PATH and the key to KEYSTORE_KEY_PATH`},
+		{"a key of another certificate in one file", func() Files { return write(t, append(pemKey(t, q.key), pemCerts(p.chain...)...), nil, trust) },
+			`KEYSTORE_PATH "%[1]s/store" has a private key without the certificate for it: want both from the same request; where the key is a PEM file of its own, its certificate goes to KEYSTORE_PATH and the key to KEYSTORE_KEY_PATH`},
+		{"a key file for another certificate", func() Files { return write(t, pemCerts(p.chain...), pemKey(t, q.key), trust) },
+			`KEYSTORE_KEY_PATH "%[1]s/key" has a key that none of the 3 certificates in KEYSTORE_PATH "%[1]s/store" is for: check that the two belong together`},
+		{"a key file with certificates only", func() Files { return write(t, pemCerts(p.chain...), pemCerts(p.ca.Root), trust) },
+			`KEYSTORE_KEY_PATH "%[1]s/key" holds no private key, only certificates: want a PEM private key`},
+		{"a key file beside a JKS", func() Files { return write(t, good, pemKey(t, p.key), trust) },
+			`KEYSTORE_KEY_PATH is set to "%[1]s/key", but KEYSTORE_PATH "%[1]s/store" is a JKS store, which has its key inside: unset the former`},
+	} {
+		t.Run(row.is, func(t *testing.T) {
+			f := row.files()
+			dir := filepath.Dir(f.TruststorePath)
+			if info, err := os.Stat(f.TruststorePath); err == nil && info.IsDir() {
+				dir = f.TruststorePath
+			}
+			_, err := Load(f)
+			require.Error(t, err)
+			assert.Contains(t, err.Error(), fmt.Sprintf(row.want+"%.0[1]s", dir))
+			assert.NotContains(t, err.Error(), "geheim")
+			assert.NotContains(t, err.Error(), password)
+			assert.NotContains(t, err.Error(), "\n")
+		})
+	}
+}
+
+func TestLoad_file_too_large(t *testing.T) {
+	p := newPKI(t, "Test")
+	big := append(pemCerts(p.ca.Root), make([]byte, keystore.MaxSize)...)
+	_, err := Load(write(t, jks(t, p.keyEntry("a")), nil, big))
+	assert.ErrorContains(t, err, fmt.Sprintf("PEM store has %d bytes, want at most %d", keystore.MaxSize+1, keystore.MaxSize))
+}
+
+func TestLoad_wrong_password_is_told(t *testing.T) {
+	p := newPKI(t, "Test")
+	f := write(t, jks(t, p.keyEntry("a")), nil, jks(t, p.trustEntry("ca")))
+	f.KeystorePassword, f.TruststorePassword = "x", "y"
+	_, err := Load(f)
+	assert.ErrorIs(t, err, keystore.ErrPassword)
+}
+
+func TestExplainFile_permission(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "store")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	err := explainFile(path, os.ErrPermission)
+	assert.EqualError(t, err, fmt.Sprintf("may not be read by user %d: its mode is -rw-------; set fsGroup in the pod's securityContext, or another defaultMode of its volume (permission denied)", os.Geteuid()))
+	assert.ErrorIs(t, err, os.ErrPermission)
+	err = explainFile(filepath.Join(dir, "hidden", "store"), os.ErrPermission)
+	assert.EqualError(t, err, fmt.Sprintf("may not be reached by user %d: check the modes of its directories (permission denied)", os.Geteuid()))
+}
+
+func TestIdentity_Warnings(t *testing.T) {
+	p := newPKI(t, "Test")
+	// Nine tenths of a life of 100 days before its end: not soon yet.
+	p.key, p.chain = p.identity(t, "app", func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 4, 11, 0, 0, 0, 0, time.UTC)
+		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	})
+	f := write(t, jks(t, p.keyEntry("a")), nil, jks(t, p.trustEntry("ca")))
+	client, err := Load(f)
+	require.NoError(t, err)
+	f.Server = true
+	server, err := Load(f)
+	require.NoError(t, err)
+	client.Certificate.Certificate = client.Certificate.Certificate[:1] // the CAs live from now on
+	server.Certificate.Certificate = server.Certificate.Certificate[:1]
+	client.Roots, server.Roots = nil, nil
+	for at, want := range map[string][]string{
+		"2025-12-31T00:00:00Z": {`the certificate "CN=app" in KEYSTORE_PATH is not valid before 2026-01-01T00:00:00Z`},
+		"2026-03-21T23:00:00Z": nil,
+		"2026-03-22T01:00:00Z": {`the certificate "CN=app" in KEYSTORE_PATH expires at 2026-04-11T00:00:00Z, in 479h0m0s`},
+		"2026-04-12T00:00:00Z": {`the certificate "CN=app" in KEYSTORE_PATH expired at 2026-04-11T00:00:00Z`},
+	} {
+		now, err := time.Parse(time.RFC3339, at)
+		require.NoError(t, err)
+		assert.Equal(t, want, client.Warnings(now), at)
+		assert.Equal(t, append([]string{`the certificate "CN=app" in KEYSTORE_PATH has usages that do not allow a server to show it`}, want...), server.Warnings(now), at)
+	}
+	client.Roots = []*x509.Certificate{p.chain[0]}
+	assert.Contains(t, client.Warnings(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)), `the certificate "CN=app" in TRUSTSTORE_PATH expired at 2026-04-11T00:00:00Z`)
+}
+
+func TestLoad_stores_of_keytool(t *testing.T) {
+	keytool := peer.Require(t, "keytool")[0]
+	for _, row := range []struct {
+		kind, keyName, trustName string
+		want                     keystore.Format
+	}{
+		{"JKS", "client.p12", "trust.pem", keystore.JKS},
+		{"PKCS12", "client.jks", "trust.jks", keystore.PKCS12},
+	} {
+		t.Run(row.kind+" by misleading names", func(t *testing.T) {
+			dir := t.TempDir()
+			f := Files{KeystorePath: filepath.Join(dir, row.keyName), KeystorePassword: password, TruststorePath: filepath.Join(dir, row.trustName), TruststorePassword: password}
+			cert := filepath.Join(dir, "cert")
+			run(t, keytool, "-genkeypair", "-alias", "me", "-keyalg", "EC", "-groupname", "secp256r1", "-dname", "CN=me", "-ext", "san=ip:127.0.0.1",
+				"-ext", "bc=ca:true", "-keystore", f.KeystorePath, "-storetype", row.kind, "-storepass", password, "-keypass", password)
+			run(t, keytool, "-exportcert", "-alias", "me", "-keystore", f.KeystorePath, "-storepass", password, "-file", cert)
+			run(t, keytool, "-importcert", "-noprompt", "-alias", "ca", "-file", cert, "-keystore", f.TruststorePath, "-storetype", row.kind, "-storepass", password)
+			i, err := Load(f)
+			require.NoError(t, err)
+			assert.Equal(t, row.want, i.KeystoreFormat)
+			assert.Equal(t, row.want, i.TruststoreFormat)
+			assert.NoError(t, shake(t, i, i, tls.VersionTLS13))
+		})
+	}
+}
+
+func run(t testing.TB, program string, args ...string) {
+	t.Helper()
+	out, err := exec.Command(program, args...).CombinedOutput()
+	require.NoError(t, err, string(out))
+}
+
+func FuzzLoad(f *testing.F) {
+	p := newPKI(f, "Test")
+	f.Add(jks(f, p.keyEntry("a")), jks(f, p.trustEntry("b")))
+	f.Add(pemKey(f, p.key), pemCerts(p.ca.Root))
+	f.Add(append(pemKey(f, p.key), pemCerts(p.chain...)...), append(pemCerts(p.ca.Root), pemKey(f, p.key)...))
+	f.Fuzz(func(t *testing.T, store, trust []byte) {
+		c := contents{keystore: store, truststore: trust}
+		i, err := c.identity(Files{KeystorePassword: password, TruststorePassword: password})
+		if err != nil {
+			return
+		}
+		if len(i.Roots) == 0 || !sameKey(i.Certificate.PrivateKey.(crypto.Signer).Public(), i.Certificate.Leaf.PublicKey) {
+			t.Fatal("an identity without roots or with another key's certificate")
+		}
+	})
+}
