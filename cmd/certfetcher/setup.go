@@ -67,17 +67,25 @@ func load(stderr io.Writer) setup {
 }
 
 func newLogger(w io.Writer, c config.Log) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.Level}
+	options := &slog.HandlerOptions{Level: c.Level, ReplaceAttr: readableDuration}
 	if c.JSON {
 		return slog.New(slog.NewJSONHandler(w, options))
 	}
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
+// readableDuration writes durations with their unit, where slog's JSON has bare nanoseconds.
+func readableDuration(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
+}
+
 // report says why the run failed: in the log, in the Kubernetes termination message and by the exit code.
 func report(s setup) int {
 	stage := enroll.StageOf(s.failure)
-	s.log.Error("certfetcher failed", "reason", s.failure.Error(), "stage", stage.String(), "exitCode", stage.ExitCode())
+	s.log.Error("certfetcher failed", "reason", s.failure.Error(), "stage", stage.String(), "exit_code", stage.ExitCode())
 	if path := s.config.TerminationMessagePath; path != "" {
 		if err := os.WriteFile(path, []byte(terminationMessage(stage, s.failure)), 0o644); err != nil {
 			s.log.Warn("the termination message could not be written", "problem", err.Error())

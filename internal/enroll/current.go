@@ -1,7 +1,6 @@
 package enroll
 
 import (
-	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
 	"slices"

@@ -8,7 +8,6 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -47,7 +46,7 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	}
 	if kept, reason := e.keep(volume); kept != nil {
 		e.Log.Info("the volume already holds a matching, valid certificate: nothing to do",
-			"path", e.Config.Output.Dir, "notAfter", kept.Chain[0].NotAfter, "serial", certinfo.Serial(kept.Chain[0]))
+			"path", e.Config.Output.Dir, "not_after", kept.Chain[0].NotAfter, "serial", certinfo.Serial(kept.Chain[0]))
 		return Outcome{Bundle: *kept}, nil
 	} else if reason != "" {
 		e.Log.Info("enrolling", "because", reason)
@@ -162,7 +161,7 @@ func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest, answe
 		e.Log.Warn("accepted the certificate with a remark", "remark", warning)
 	}
 	leaf := result.Chain[0]
-	e.Log.Info("verified the certificate", "serial", certinfo.Serial(leaf), "notBefore", leaf.NotBefore, "notAfter", leaf.NotAfter,
+	e.Log.Info("verified the certificate", "serial", certinfo.Serial(leaf), "not_before", leaf.NotBefore, "not_after", leaf.NotAfter,
 		"issuer", leaf.Issuer.String(), "chain", len(result.Chain), "trusted", len(result.Trusted), "duration", e.since(start))
 	return output.Bundle{Key: key, Chain: result.Chain, Trusted: result.Trusted}, nil
 }

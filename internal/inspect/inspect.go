@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -84,7 +83,7 @@ func Dir(dir string) (*Report, error) {
 			file.Problem = err.Error()
 		}
 		r.Files = append(r.Files, file)
-		r.describe(entries)
+		r.describe(name, entries)
 	}
 	if len(r.Files) == 0 {
 		if _, err := os.Stat(dir); err != nil {
@@ -143,14 +142,14 @@ func describeEntry(format keystore.Format, e keystore.Entry) Entry {
 	return entry
 }
 
-// describe takes the certificate and the anchors from the first file that has them.
-func (r *Report) describe(entries []keystore.Entry) {
+// describe takes the certificate from the first keystore that has it, the anchors from the first truststore.
+func (r *Report) describe(name string, entries []keystore.Entry) {
 	for _, e := range entries {
 		if e.Key != nil && len(e.Chain) > 0 && r.Certificate == nil {
 			r.Certificate = describeCertificate(e)
 		}
 	}
-	if len(r.Trusted) > 0 || slices.ContainsFunc(entries, func(e keystore.Entry) bool { return e.Key != nil }) {
+	if !strings.HasPrefix(name, "truststore.") || len(r.Trusted) > 0 {
 		return
 	}
 	for _, e := range entries {

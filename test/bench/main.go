@@ -97,11 +97,11 @@ func keyGeneration(log *bytes.Buffer) (time.Duration, error) {
 	lines := bufio.NewScanner(bytes.NewReader(log.Bytes()))
 	for lines.Scan() {
 		var event struct {
-			Message  string        `json:"msg"`
-			Duration time.Duration `json:"duration"`
+			Message  string `json:"msg"`
+			Duration string `json:"duration"`
 		}
 		if json.Unmarshal(lines.Bytes(), &event) == nil && event.Message == "made a key pair" {
-			return event.Duration, nil
+			return time.ParseDuration(event.Duration)
 		}
 	}
 	return 0, fmt.Errorf("the log does not say how long the key took:\n%s", log.String())

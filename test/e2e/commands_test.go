@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -217,5 +218,12 @@ func secretfree(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if shown == "" {
 		ts.Fatalf("nothing was printed: there is nothing to look at")
+	}
+}
+
+// terminate sends SIGTERM, as the kubelet does, to what runs in the background.
+func terminate(ts *testscript.TestScript, neg bool, args []string) {
+	for _, command := range ts.BackgroundCmds() {
+		ts.Check(command.Process.Signal(syscall.SIGTERM))
 	}
 }
