@@ -1,0 +1,346 @@
+package mtls
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"log"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/keystore"
+)
+
+type reload struct {
+	identity *Identity
+	err      error
+}
+
+// following loads the files and watches them; what the watcher reports comes through the channel.
+func following(t *testing.T, f Files) (*Watcher, chan reload, *logBuffer) {
+	t.Helper()
+	initial, err := Load(f)
+	require.NoError(t, err)
+	return followingFrom(t, f, initial)
+}
+
+func followingFrom(t *testing.T, f Files, initial *Identity) (*Watcher, chan reload, *logBuffer) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	reloads := make(chan reload, 100)
+	var logged logBuffer
+	w, err := Watch(ctx, f, initial, slog.New(slog.NewTextHandler(&logged, nil)), func(i *Identity, err error) { reloads <- reload{i, err} })
+	require.NoError(t, err)
+	t.Cleanup(func() { cancel(); <-w.Done() })
+	return w, reloads, &logged
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// next waits for a report.
+func next(t *testing.T, reloads chan reload) reload {
+	t.Helper()
+	select {
+	case r := <-reloads:
+		return r
+	case <-time.After(20 * time.Second):
+		require.Fail(t, "no replacement was reported")
+		panic("unreachable")
+	}
+}
+
+func put(t *testing.T, path string, data []byte) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+}
+
+func TestWatcher_sees_every_way_of_replacing(t *testing.T) {
+	before, after := newPKI(t, "Before"), newPKI(t, "After")
+	oldStore, oldTrust := jks(t, before.keyEntry("a")), jks(t, before.trustEntry("ca"))
+	newStore := p12(t, keystore.ProfileModern, after.keyEntry("a"))
+	for _, row := range []struct {
+		is      string
+		start   func(t *testing.T, dir string) Files
+		replace func(t *testing.T, dir string)
+	}{
+		{"written in place", plainFiles(oldStore, oldTrust), func(t *testing.T, dir string) {
+			put(t, filepath.Join(dir, "store"), newStore)
+		}},
+		{"renamed into place", plainFiles(oldStore, oldTrust), func(t *testing.T, dir string) {
+			put(t, filepath.Join(dir, "store.tmp"), newStore)
+			require.NoError(t, os.Rename(filepath.Join(dir, "store.tmp"), filepath.Join(dir, "store")))
+		}},
+		{"removed and written anew", plainFiles(oldStore, oldTrust), func(t *testing.T, dir string) {
+			require.NoError(t, os.Remove(filepath.Join(dir, "store")))
+			put(t, filepath.Join(dir, "store"), newStore)
+		}},
+		{"a Secret's volume, as the kubelet swaps it", func(t *testing.T, dir string) Files {
+			kubelet(t, dir, "..2026_01", map[string][]byte{"store": oldStore, "trust": oldTrust})
+			return filesIn(dir)
+		}, func(t *testing.T, dir string) {
+			kubelet(t, dir, "..2026_02", map[string][]byte{"store": newStore, "trust": oldTrust})
+			require.NoError(t, os.RemoveAll(filepath.Join(dir, "..2026_01")))
+		}},
+		{"a link from elsewhere into a Secret's volume", func(t *testing.T, dir string) Files {
+			require.NoError(t, os.MkdirAll(filepath.Join(dir, "secret"), 0o700))
+			require.NoError(t, os.Mkdir(filepath.Join(dir, "app"), 0o700))
+			kubelet(t, filepath.Join(dir, "secret"), "..2026_01", map[string][]byte{"store": oldStore, "trust": oldTrust})
+			require.NoError(t, os.Symlink("../secret/store", filepath.Join(dir, "app/store")))
+			require.NoError(t, os.Symlink(filepath.Join(dir, "secret/trust"), filepath.Join(dir, "app/trust")))
+			return filesIn(filepath.Join(dir, "app"))
+		}, func(t *testing.T, dir string) {
+			kubelet(t, filepath.Join(dir, "secret"), "..2026_02", map[string][]byte{"store": newStore, "trust": oldTrust})
+		}},
+		{"a link that is turned to another directory", func(t *testing.T, dir string) Files {
+			for name, data := range map[string][]byte{"one": oldStore, "two": newStore} {
+				require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+				put(t, filepath.Join(dir, name, "store"), data)
+				put(t, filepath.Join(dir, name, "trust"), oldTrust)
+			}
+			require.NoError(t, os.Symlink("one", filepath.Join(dir, "current")))
+			return filesIn(filepath.Join(dir, "current"))
+		}, func(t *testing.T, dir string) {
+			require.NoError(t, os.Symlink("two", filepath.Join(dir, "tmp")))
+			require.NoError(t, os.Rename(filepath.Join(dir, "tmp"), filepath.Join(dir, "current")))
+		}},
+	} {
+		t.Run(row.is, func(t *testing.T) {
+			dir := t.TempDir()
+			w, reloads, logged := following(t, row.start(t, dir))
+			assert.Equal(t, before.chain[0], w.Current().Certificate.Leaf)
+			row.replace(t, dir)
+			r := next(t, reloads)
+			for r.err != nil { // between two steps of a slow machine
+				r = next(t, reloads)
+			}
+			assert.Equal(t, after.chain[0], r.identity.Certificate.Leaf)
+			assert.Same(t, r.identity, w.Current())
+			assert.Contains(t, logged.String(), `msg="mutual TLS identity replaced" subject="CN=After"`)
+		})
+	}
+}
+
+func filesIn(dir string) Files {
+	return Files{KeystorePath: filepath.Join(dir, "store"), KeystorePassword: password, TruststorePath: filepath.Join(dir, "trust"), TruststorePassword: password}
+}
+
+func plainFiles(store, trust []byte) func(*testing.T, string) Files {
+	return func(t *testing.T, dir string) Files {
+		put(t, filepath.Join(dir, "store"), store)
+		put(t, filepath.Join(dir, "trust"), trust)
+		return filesIn(dir)
+	}
+}
+
+// kubelet publishes a generation of a Secret's volume: a directory with the files, the link ..data
+// swapped to it, and for each file a link through that.
+func kubelet(t *testing.T, dir, generation string, files map[string][]byte) {
+	t.Helper()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, generation), 0o700))
+	for name, data := range files {
+		put(t, filepath.Join(dir, generation, name), data)
+	}
+	require.NoError(t, os.Symlink(generation, filepath.Join(dir, "..data_tmp")))
+	require.NoError(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
+	for name := range files {
+		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); !os.IsExist(err) {
+			require.NoError(t, err)
+		}
+	}
+}
+
+func TestWatcher_many_swaps_in_a_row(t *testing.T) {
+	p := newPKI(t, "Test")
+	trust := jks(t, p.trustEntry("ca"))
+	dir := t.TempDir()
+	kubelet(t, dir, "..0", map[string][]byte{"store": jks(t, p.keyEntry("a")), "trust": trust})
+	w, reloads, _ := following(t, filesIn(dir))
+	last := "..0"
+	for _, generation := range []string{"..1", "..2", "..3", "..4"} {
+		p.key, p.chain = p.identity(t, generation, nil)
+		kubelet(t, dir, generation, map[string][]byte{"store": jks(t, p.keyEntry("a")), "trust": trust})
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, last)))
+		last = generation
+		r := next(t, reloads)
+		require.NoError(t, r.err)
+		assert.Equal(t, generation, w.Current().Certificate.Leaf.Subject.CommonName)
+	}
+}
+
+func TestWatcher_broken_replacement_keeps_the_old_identity(t *testing.T) {
+	p, q := newPKI(t, "Test"), newPKI(t, "Other")
+	dir := t.TempDir()
+	f := plainFiles(jks(t, p.keyEntry("a")), jks(t, p.trustEntry("ca")))(t, dir)
+	w, reloads, logged := following(t, f)
+	initial := w.Current()
+
+	put(t, f.KeystorePath, []byte("hello"))
+	r := next(t, reloads)
+	assert.EqualError(t, r.err, `KEYSTORE_PATH "`+f.KeystorePath+`": store is in no known format, want JKS, PKCS#12 or PEM`)
+	assert.Nil(t, r.identity)
+	assert.Same(t, initial, w.Current())
+	assert.Contains(t, logged.String(), `level=ERROR msg="the new mutual TLS files are unusable, keeping the identity in use" error="KEYSTORE_PATH`)
+
+	require.NoError(t, os.Remove(f.KeystorePath))
+	r = next(t, reloads)
+	assert.ErrorContains(t, r.err, `KEYSTORE_PATH "`+f.KeystorePath+`" does not exist`)
+	assert.Same(t, initial, w.Current())
+
+	put(t, f.KeystorePath, jks(t, q.keyEntry("a")))
+	r = next(t, reloads)
+	require.NoError(t, r.err)
+	assert.Equal(t, q.chain[0], w.Current().Certificate.Leaf)
+}
+
+func TestWatcher_directory_removed_and_made_anew(t *testing.T) {
+	p, q := newPKI(t, "Test"), newPKI(t, "Other")
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "certs")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	f := plainFiles(jks(t, p.keyEntry("a")), jks(t, p.trustEntry("ca")))(t, dir)
+	w, reloads, _ := following(t, f)
+	require.NoError(t, os.RemoveAll(dir))
+	require.Error(t, next(t, reloads).err)
+	made := filepath.Join(parent, "new")
+	require.NoError(t, os.Mkdir(made, 0o700))
+	plainFiles(jks(t, q.keyEntry("a")), jks(t, q.trustEntry("ca")))(t, made)
+	require.NoError(t, os.Rename(made, dir))
+	r := next(t, reloads)
+	require.NoError(t, r.err)
+	assert.Equal(t, q.chain[0], w.Current().Certificate.Leaf)
+}
+
+func TestWatcher_other_files_and_equal_contents_are_no_replacement(t *testing.T) {
+	p, q := newPKI(t, "Test"), newPKI(t, "Other")
+	dir := t.TempDir()
+	store := jks(t, p.keyEntry("a"))
+	f := plainFiles(store, jks(t, p.trustEntry("ca")))(t, dir)
+	_, reloads, _ := following(t, f)
+	put(t, filepath.Join(dir, "unrelated"), []byte("x"))
+	put(t, f.KeystorePath, store)
+	put(t, f.KeystorePath, jks(t, q.keyEntry("a")))
+	r := next(t, reloads)
+	for r.err != nil {
+		r = next(t, reloads)
+	}
+	assert.Equal(t, q.chain[0], r.identity.Certificate.Leaf, "the first replacement reported is the real one")
+	assert.Empty(t, reloads)
+}
+
+func TestWatch_finds_a_change_since_Load(t *testing.T) {
+	p, q := newPKI(t, "Test"), newPKI(t, "Other")
+	f := plainFiles(jks(t, p.keyEntry("a")), jks(t, p.trustEntry("ca")))(t, t.TempDir())
+	initial, err := Load(f)
+	require.NoError(t, err)
+	put(t, f.KeystorePath, jks(t, q.keyEntry("a")))
+	_, reloads, _ := followingFrom(t, f, initial)
+	assert.Equal(t, q.chain[0], next(t, reloads).identity.Certificate.Leaf)
+}
+
+func TestWatcher_ends_with_its_context(t *testing.T) {
+	p := newPKI(t, "Test")
+	f := plainFiles(jks(t, p.keyEntry("a")), jks(t, p.trustEntry("ca")))(t, t.TempDir())
+	initial, err := Load(f)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	w, err := Watch(ctx, f, initial, slog.New(slog.DiscardHandler), nil)
+	require.NoError(t, err)
+	cancel()
+	select {
+	case <-w.Done():
+	case <-time.After(20 * time.Second):
+		require.Fail(t, "the watcher goes on")
+	}
+	assert.Error(t, w.notify.Add(t.TempDir()), "its descriptors are closed")
+}
+
+func TestWatcher_ServerConfig_serves_the_new_identity(t *testing.T) {
+	p, q := newPKI(t, "Before"), newPKI(t, "After")
+	f := plainFiles(jks(t, p.keyEntry("a")), jks(t, p.trustEntry("ca")))(t, t.TempDir())
+	w, reloads, _ := following(t, f)
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.TLS = w.ServerConfig(tls.RequireAndVerifyClientCert)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	served := func(as *Identity) (string, error) {
+		cfg := as.ClientConfig()
+		cfg.NextProtos = []string{"h2", "http/1.1"}
+		conn, err := tls.Dial("tcp", s.Listener.Addr().String(), cfg)
+		if err != nil {
+			return "", err
+		}
+		defer conn.Close()
+		state := conn.ConnectionState()
+		return state.PeerCertificates[0].Subject.CommonName + " " + state.NegotiatedProtocol, nil
+	}
+	before := w.Current()
+	name, err := served(before)
+	require.NoError(t, err)
+	assert.Equal(t, "Before h2", name)
+
+	put(t, f.TruststorePath, jks(t, q.trustEntry("ca")))
+	put(t, f.KeystorePath, jks(t, q.keyEntry("a")))
+	for w.Current().Certificate.Leaf.Subject.CommonName != "After" || !w.Current().Roots[0].Equal(q.ca.Root) {
+		next(t, reloads)
+	}
+	name, err = served(w.Current())
+	require.NoError(t, err)
+	assert.Equal(t, "After h2", name)
+	_, err = served(before)
+	assert.ErrorContains(t, err, "certificate signed by unknown authority")
+}
+
+func TestDirectories(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "real/deep"), 0o700))
+	put(t, filepath.Join(dir, "real/deep/file"), nil)
+	require.NoError(t, os.Symlink("real", filepath.Join(dir, "link")))
+	require.NoError(t, os.Symlink("../link/deep/file", filepath.Join(dir, "real/up")))
+	require.NoError(t, os.Symlink("circle", filepath.Join(dir, "circle")))
+	for _, row := range []struct {
+		is, path string
+		want     []string
+	}{
+		{"a plain file", "real/deep/file", []string{"real/deep"}},
+		{"through a link", "link/deep/file", []string{"", "real/deep"}},
+		{"a link through a link", "real/up", []string{"real", "", "real/deep"}},
+		{"a file that is not there", "real/none", []string{"real"}},
+		{"a directory that is not there", "real/none/file", []string{"real"}},
+		{"a link to itself", "circle", []string{""}},
+	} {
+		t.Run(row.is, func(t *testing.T) {
+			var want []string
+			for _, d := range row.want {
+				want = append(want, filepath.Join(dir, d))
+			}
+			assert.Equal(t, want, directories(filepath.Join(dir, row.path)))
+		})
+	}
+}
