@@ -244,9 +244,12 @@ func (r *responder) kinds() []BodyType {
 type inMemory struct{ handler http.Handler }
 
 func (m inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
 	w := httptest.NewRecorder()
 	m.handler.ServeHTTP(w, r)
-	return w.Result(), r.Context().Err()
+	return w.Result(), nil
 }
 
 // testClient is a client of the responder, protected by MAC and without anchors, but for what change does.
