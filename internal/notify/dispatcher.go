@@ -99,7 +99,7 @@ func (d *Dispatcher) deliver(ctx context.Context, event Event) *Event {
 		retryIn := waits.NextBackOff()
 		var failed []Notifier
 		for _, notifier := range pending {
-			err, newer := d.try(ctx, notifier, event)
+			newer, err := d.try(ctx, notifier, event)
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -130,7 +130,7 @@ func (d *Dispatcher) deliver(ctx context.Context, event Event) *Event {
 
 // try runs notifier once. A verification is cut off by a newer event, because the serial number that
 // it looks for is not wanted any more.
-func (d *Dispatcher) try(ctx context.Context, notifier Notifier, event Event) (err error, newer *Event) {
+func (d *Dispatcher) try(ctx context.Context, notifier Notifier, event Event) (newer *Event, err error) {
 	if notifier != d.config.Verify {
 		err = notifier.Notify(ctx, event)
 		select {
@@ -138,7 +138,7 @@ func (d *Dispatcher) try(ctx context.Context, notifier Notifier, event Event) (e
 			newer = &e
 		default:
 		}
-		return err, newer
+		return newer, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -151,7 +151,7 @@ func (d *Dispatcher) try(ctx context.Context, notifier Notifier, event Event) (e
 		cancel()
 		err = <-done
 	}
-	return err, newer
+	return newer, err
 }
 
 // wait returns when the time is over, ctx is done, or there is a newer event.

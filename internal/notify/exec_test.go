@@ -3,7 +3,6 @@ package notify
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -30,20 +29,17 @@ func runExec(t *testing.T, timeout time.Duration, command ...string) (log []stri
 func TestExec_gives_the_command_the_event_and_none_of_our_secrets(t *testing.T) {
 	var record struct{ Line string }
 	var out struct{ Args, Environ []string }
-	reader, writer := io.Pipe()
-	defer reader.Close()
+	logged := newLines()
 	e := NewExec(ExecConfig{
 		Command: []string{testBinary(t), "show", "a b", "$HOME"}, Timeout: patience,
 		Environ: []string{
 			"PATH=/bin", "HOME=/home/app", "TZ=UTC", "LANG=C", "LC_ALL=C", "TMPDIR=/tmp", "HOSTNAME=pod", "GODEBUG=x=1",
 			"KEYSTORE_PASSWORD=s3cret", "OUTPUT_KEYSTORE_PASSWORD=s3cret", "IAK=s3cret", "LD_PRELOAD=/x.so", "broken",
 		},
-		Log: slog.New(slog.NewJSONHandler(writer, nil)),
+		Log: slog.New(slog.NewJSONHandler(logged, nil)),
 	})
-	failed := make(chan error, 1)
-	go func() { failed <- e.Notify(t.Context(), testEvent) }()
-	require.NoError(t, json.NewDecoder(reader).Decode(&record))
-	require.NoError(t, <-failed)
+	require.NoError(t, e.Notify(t.Context(), testEvent))
+	require.NoError(t, json.Unmarshal([]byte(logged.next(t)), &record))
 	require.NoError(t, json.Unmarshal([]byte(record.Line), &out))
 	assert.Equal(t, []string{"a b", "$HOME"}, out.Args)
 	assert.Equal(t, []string{

@@ -311,7 +311,7 @@ type procEntry struct {
 
 // stat is a line as proc_pid_stat(5) describes it.
 func stat(pid int, comm string, state byte, parent int, start uint64) procEntry {
-	return procEntry{pid, fmt.Sprintf("%d (%s) %c %d%s %d 0 0\n", pid, comm, state, parent, strings.Repeat(" 0", 17), start)}
+	return procEntry{pid, fmt.Sprintf("%d (%s) %s %d%s %d 0 0\n", pid, comm, []byte{state}, parent, strings.Repeat(" 0", 17), start)}
 }
 
 // fixture is a directory like /proc.
