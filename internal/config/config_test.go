@@ -139,7 +139,7 @@ func TestLoad_oneFault_saysVariableValueAndRule(t *testing.T) {
 		"unknown layout":           {"OUTPUT_LAYOUT", "copy", `OUTPUT_LAYOUT has "copy", want symlink or inplace`, PartClient},
 		"executable mode":          {"OUTPUT_FILE_MODE", "0750", `OUTPUT_FILE_MODE has "0750", want an octal file mode that lets the owner read and nobody execute, such as 0640`, PartClient},
 		"mode without owner":       {"OUTPUT_FILE_MODE", "0040", `OUTPUT_FILE_MODE has "0040", want an octal file mode that lets the owner read and nobody execute, such as 0640`, PartClient},
-		"short password":           {"OUTPUT_KEYSTORE_PASSWORD", "hush!", `OUTPUT_KEYSTORE_PASSWORD has a value that is not shown, want at least 6 characters and no control characters`, PartClient},
+		"short password":           {"OUTPUT_KEYSTORE_PASSWORD", "hush!", `OUTPUT_KEYSTORE_PASSWORD has a value that is not shown, want at least 6 characters, all of them printable ASCII`, PartClient},
 		"alias with a newline":     {"KEYSTORE_ALIAS", "a\nb", `KEYSTORE_ALIAS has "a\nb", want 1 to 128 printable characters`, PartClient},
 		"initial interval too big": {"RETRY_INITIAL_INTERVAL", "1m", `RETRY_INITIAL_INTERVAL has "1m" (RETRY_MAX_INTERVAL is 30s), want a duration such as 500ms, more than 0 and not more than RETRY_MAX_INTERVAL`, PartClient},
 		"interval without unit":    {"RETRY_MAX_INTERVAL", "30", `RETRY_MAX_INTERVAL has "30", want a duration such as 30s, more than 0`, PartClient},

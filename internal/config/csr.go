@@ -17,11 +17,6 @@ var keyAlgorithms = []string{"RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256", "
 // specialCharacters are refused in CN and O, as the ONAP client refused them.
 const specialCharacters = `~#@*$+%!()?/{}<>|_^`
 
-var (
-	ipv4Shaped = regexp.MustCompile(`[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}`)
-	portShaped = regexp.MustCompile(`:[0-9]{1,5}`)
-)
-
 func (l *loader) certificate(env *environment) Certificate {
 	return Certificate{KeyAlgorithm: l.keyAlgorithm(env.KeyAlgorithm), Template: l.template(env)}
 }
@@ -50,8 +45,11 @@ func (l *loader) template(env *environment) *x509.CertificateRequest {
 	return template
 }
 
-// commonName checks CN in the order of the ONAP client, whose users know these refusals.
+// commonName refuses what the ONAP client refused, whose users know these rules.
 func (l *loader) commonName(name string) {
+	// Compiled here and not at start: a run has one common name, and --help has none.
+	ipv4Shaped := regexp.MustCompile(`[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}`)
+	portShaped := regexp.MustCompile(`:[0-9]{1,5}`)
 	switch c := firstOf(name, specialCharacters); {
 	case strings.Contains(name, "http://") || strings.Contains(name, "https://"):
 		l.reject("COMMON_NAME", "it contains a scheme")

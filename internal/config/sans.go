@@ -84,7 +84,7 @@ func isHostName(s string) bool {
 	labels := strings.Split(s, ".")
 	for _, label := range labels {
 		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' ||
-			strings.Trim(label, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "" {
+			strings.Trim(label, alphanumeric+"-") != "" {
 			return false
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +17,10 @@ import (
 // defaultTerminationMessagePath is the kubelet's terminationMessagePath when a container names none.
 const defaultTerminationMessagePath = "/dev/termination-log"
 
-var caNamePattern = regexp.MustCompile(`^[a-zA-Z0-9_.~-]{1,128}$`)
+const (
+	alphanumeric     = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+	caNameCharacters = alphanumeric + "_.~-"
+)
 
 func (l *loader) fetcher(env *environment) *Fetcher {
 	return &Fetcher{
@@ -45,7 +47,7 @@ func (l *loader) request(env *environment) Request {
 		RetryMaxElapsed:      l.duration("RETRY_MAX_ELAPSED", 0),
 	}
 	l.httpsURL("REQUEST_URL")
-	if r.CAName != "" && !caNamePattern.MatchString(r.CAName) {
+	if len(r.CAName) > 128 || strings.Trim(r.CAName, caNameCharacters) != "" {
 		l.reject("CA_NAME", "")
 	}
 	if r.RetryMaxInterval > 0 && r.RetryInitialInterval > r.RetryMaxInterval {
@@ -124,10 +126,11 @@ func (l *loader) alias(name string) string {
 }
 
 // storePassword checks a password against what keytool and the JVM accept: the six characters are
-// keytool's minimum, and a control character would not survive the password file's readers.
+// keytool's minimum, and JDKs before 25 refuse a PKCS#12 password that is not ASCII.
 func (l *loader) storePassword(name string) string {
 	password := *l.lookup(name).value
-	if password != "" && (utf8.RuneCountInString(password) < 6 || strings.ContainsFunc(password, notPrintable)) {
+	notASCII := func(r rune) bool { return r < ' ' || r > '~' }
+	if password != "" && (len(password) < 6 || strings.ContainsFunc(password, notASCII)) {
 		l.reject(name, "")
 	}
 	return password

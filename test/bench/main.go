@@ -30,7 +30,7 @@ func main() {
 }
 
 func run() error {
-	dir, err := os.MkdirTemp("", "certfetcher-bench-")
+	dir, err := os.MkdirTemp(memoryFileSystem(), "certfetcher-bench-")
 	if err != nil {
 		return err
 	}
@@ -54,6 +54,15 @@ func run() error {
 		}
 	}
 	return nil
+}
+
+// memoryFileSystem is where the volumes go: memory, as an emptyDir for keys should be, so that the figures
+// are not those of this machine's disk, which syncs files in 1 to 10 ms each.
+func memoryFileSystem() string {
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		return "/dev/shm"
+	}
+	return ""
 }
 
 // measure prints medians over runs, each on an empty volume.
