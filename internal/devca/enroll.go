@@ -1,0 +1,169 @@
+package devca
+
+import (
+	"crypto/x509"
+	"errors"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
+)
+
+// p10crID is the certReqId of answers to p10cr, which has none of its own (RFC 9810, 5.3.4).
+const p10crID = -1
+
+// answerTypes gives the kind of answer to each kind of request.
+var answerTypes = map[cmp.BodyType]cmp.BodyType{
+	cmp.BodyIR: cmp.BodyIP, cmp.BodyCR: cmp.BodyCP, cmp.BodyP10CR: cmp.BodyCP, cmp.BodyKUR: cmp.BodyKUP,
+}
+
+// enroll answers ir, cr, kur and p10cr, and says what the transaction waits for next.
+func (e *exchange) enroll() (cmp.PKIBody, transaction, error) {
+	t := transaction{by: e.by, answer: answerTypes[e.request.Body.Type], implicit: e.request.Header.ImplicitConfirm()}
+	if e.request.Body.Type == cmp.BodyKUR && e.by.signer == nil {
+		// RFC 9483, 4.1.3: the update is authenticated by the certificate it is for.
+		return cmp.PKIBody{}, transaction{state: stateEnded}, refuse(cmp.FailWrongIntegrity, "kur is protected by a shared secret, want a signature by the key of the certificate to update")
+	}
+	var err error
+	if t.wanted, err = e.wanted(); err != nil {
+		return e.reject(t, err)
+	}
+	if e.faults.Reject {
+		return e.reject(t, e.orderedRejection())
+	}
+	if e.faults.Waiting == 0 {
+		return e.grant(t)
+	}
+	t.state, t.polls, t.nonce = stateWaiting, e.faults.Waiting, e.header.SenderNonce
+	return certResponse(t.answer, cmp.CertResponse{CertReqID: t.wanted.certReqID, Status: cmp.PKIStatusInfo{
+		Status: cmp.StatusWaiting, StatusString: cmp.PKIFreeText{"this wait was ordered as a fault"},
+	}}), t, nil
+}
+
+// orderedRejection is the refusal that the fault asks for.
+func (e *exchange) orderedRejection() error {
+	return &refusal{cmp.Rejection("this rejection was ordered as a fault", e.faults.FailInfo...)}
+}
+
+// reject answers with status rejection (RFC 9483, 3.6.2).
+func (e *exchange) reject(t transaction, err error) (cmp.PKIBody, transaction, error) {
+	ended := transaction{state: stateEnded}
+	no, isRefusal := errors.AsType[*refusal](err)
+	if !isRefusal {
+		return cmp.PKIBody{}, ended, err
+	}
+	e.ca.counters.rejected.Add(1)
+	e.ca.config.Log.Info("request rejected", "body", e.request.Body.Type.String(), "reason", no.Error())
+	return certResponse(t.answer, cmp.CertResponse{CertReqID: e.certReqID(), Status: no.info}), ended, nil
+}
+
+// certReqID is the one of the request, even if that is refused.
+func (e *exchange) certReqID() int64 {
+	if messages, ok := e.request.Body.Content.(cmp.CertReqMessages); ok {
+		return messages[0].CertReq.CertReqID
+	}
+	return p10crID
+}
+
+// grant issues the certificate that a transaction is about.
+func (e *exchange) grant(t transaction) (cmp.PKIBody, transaction, error) {
+	w := *t.wanted
+	if e.faults.WrongKey {
+		w.key = e.ca.issuing.RawSubjectPublicKeyInfo
+	}
+	certificate, err := e.issue(w)
+	if err != nil {
+		return e.reject(t, err)
+	}
+	e.ca.counters.issued.Add(1)
+	if t.answer == cmp.BodyKUP {
+		e.ca.counters.updated.Add(1)
+	}
+	e.ca.config.Log.Info("certificate issued", "body", t.answer.String(), "subject", certificate.Subject.String(),
+		"serial", certificate.SerialNumber.Text(16), "notAfter", certificate.NotAfter, "implicitConfirm", t.implicit)
+
+	status := cmp.PKIStatusInfo{Status: cmp.StatusAccepted}
+	if w.modified != "" {
+		status = cmp.PKIStatusInfo{Status: cmp.StatusGrantedWithMods, StatusString: cmp.PKIFreeText{w.modified}}
+	}
+	body := certResponse(t.answer, cmp.CertResponse{
+		CertReqID: w.certReqID, Status: status, CertifiedKeyPair: &cmp.CertifiedKeyPair{Certificate: certificate.Raw},
+	})
+	// The root is worth trusting where the answer comes with the shared secret; an update's requester has it
+	// already (RFC 9483, 4.1.1 and 4.1.3).
+	if !e.signs() {
+		body.Content.(*cmp.CertRepMessage).CAPubs = [][]byte{e.ca.root.Raw}
+	}
+	e.chain = [][]byte{e.ca.issuing.Raw, e.ca.root.Raw}
+	if t.implicit {
+		e.grantImplicit = true
+		e.ca.counters.confirmed.Add(1)
+		return body, transaction{state: stateEnded}, nil
+	}
+	t.state, t.nonce, t.wanted = stateUnconfirmed, e.header.SenderNonce, nil
+	t.certReqID, t.certificate, t.serial, t.notAfter = w.certReqID, certificate.Raw, certificate.SerialNumber, certificate.NotAfter
+	return body, t, nil
+}
+
+func certResponse(answer cmp.BodyType, response cmp.CertResponse) cmp.PKIBody {
+	return cmp.PKIBody{Type: answer, Content: &cmp.CertRepMessage{Response: []cmp.CertResponse{response}}}
+}
+
+// poll answers pollReq (RFC 9810, 5.3.22).
+func (e *exchange) poll(t transaction, content cmp.PollReqContent) (cmp.PKIBody, transaction, error) {
+	if len(content) != 1 || !sameCertReqID(content[0], t.wanted.certReqID) {
+		return cmp.PKIBody{}, transaction{state: stateEnded}, refuse(cmp.FailBadRequest, "pollReq is for certReqIds %d, want %d", content, t.wanted.certReqID)
+	}
+	if t.polls == 0 {
+		return e.grant(t)
+	}
+	t.polls--
+	t.nonce = e.header.SenderNonce
+	e.ca.counters.polls.Add(1)
+	return cmp.PKIBody{Type: cmp.BodyPollRep, Content: cmp.PollRepContent{{
+		CertReqID: content[0], CheckAfter: max(e.faults.CheckAfter, 1), Reason: cmp.PKIFreeText{"this wait was ordered as a fault"},
+	}}}, t, nil
+}
+
+// sameCertReqID says whether a later message's certReqId is the answer's. After p10cr some clients send the
+// answer's -1 and some 0, since they made only one request.
+func sameCertReqID(got, want int64) bool { return got == want || want == p10crID && got == 0 }
+
+// confirm answers certConf (RFC 9810, 5.3.18). Whatever is not an acceptance that fits ends in the
+// certificate's revocation.
+func (e *exchange) confirm(t transaction, content cmp.CertConfirmContent) (cmp.PKIBody, error) {
+	done := cmp.PKIBody{Type: cmp.BodyPKIConf, Content: cmp.PKIConfirmContent{}}
+	if len(content) == 0 {
+		e.giveUp(t, "rejected by the client")
+		return done, nil
+	}
+	status := content[0]
+	if err := e.checkConfirmation(t, status, len(content)); err != nil {
+		e.giveUp(t, "the confirmation does not fit")
+		return cmp.PKIBody{}, err
+	}
+	if info := status.StatusInfo; info != nil && info.Status != cmp.StatusAccepted && info.Status != cmp.StatusGrantedWithMods {
+		e.giveUp(t, "rejected by the client: "+info.StatusString.String())
+		return done, nil
+	}
+	e.ca.counters.confirmed.Add(1)
+	return done, nil
+}
+
+func (e *exchange) checkConfirmation(t transaction, status cmp.CertStatus, count int) error {
+	if count != 1 || !sameCertReqID(status.CertReqID, t.certReqID) {
+		return refuse(cmp.FailBadCertID, "certConf has %d CertStatus, the first for certReqId %d, want one for %d", count, status.CertReqID, t.certReqID)
+	}
+	hash, _ := cmp.CertHash(&x509.Certificate{Raw: t.certificate, SignatureAlgorithm: issuingAlgorithm})
+	if status.HashAlg != nil {
+		if e.request.Header.PVNO < cmp.PVNO3 {
+			return refuse(cmp.FailUnsupportedVersion, "certConf has hashAlg, which needs pvno %d, and pvno %d", cmp.PVNO3, e.request.Header.PVNO)
+		}
+		var err error
+		if hash, err = cmp.CertHashWith(&x509.Certificate{Raw: t.certificate}, *status.HashAlg); err != nil {
+			return refuse(cmp.FailBadAlg, "%v", err)
+		}
+	}
+	if string(hash) != string(status.CertHash) {
+		return refuse(cmp.FailBadCertID, "certHash is not the hash of the certificate that was issued")
+	}
+	return nil
+}

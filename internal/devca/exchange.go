@@ -1,0 +1,195 @@
+package devca
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
+)
+
+// clockSkew is how far messageTime may lie from now.
+const clockSkew = 5 * time.Minute
+
+// minNonceSize is the least length in bytes of a senderNonce (RFC 9483, 3.1).
+const minNonceSize = 16
+
+// refusal is an answer that says no. It becomes an error message or the status of a CertResponse.
+type refusal struct{ info cmp.PKIStatusInfo }
+
+func (r *refusal) Error() string { return r.info.StatusString.String() }
+
+func refuse(bit cmp.FailureBit, format string, args ...any) error {
+	return &refusal{cmp.Rejection(fmt.Sprintf(format, args...), bit)}
+}
+
+// exchange is one message on its way to its answer.
+type exchange struct {
+	ca      *CA
+	request *cmp.PKIMessage
+	header  cmp.PKIHeader // of the answer
+	by      requester     // zero until the protection is verified
+	faults  Faults
+	now     time.Time
+
+	grantImplicit bool     // grant implicit confirmation in the answer
+	chain         [][]byte // DER certificates that go into extraCerts
+}
+
+// answer answers one message, always with a message.
+func (c *CA) answer(request *cmp.PKIMessage, faults Faults) (*cmp.PKIMessage, error) {
+	c.counters.requests.Add(1)
+	now := c.config.Now()
+	e := &exchange{ca: c, request: request, faults: faults, now: now,
+		header: request.Header.Answer(cmp.DirectoryName(c.issuing.RawSubject), now)}
+	body, err := e.body()
+	if err != nil {
+		no, isRefusal := errors.AsType[*refusal](err)
+		if !isRefusal {
+			return nil, err
+		}
+		c.counters.errors.Add(1)
+		c.config.Log.Info("message answered with an error", "body", request.Body.Type.String(), "reason", no.Error())
+		body = cmp.PKIBody{Type: cmp.BodyError, Content: &cmp.ErrorMsgContent{StatusInfo: no.info}}
+	}
+	return e.protect(body)
+}
+
+// body checks the message (RFC 9483, 3.5), does what it asks for and returns the body of the answer.
+func (e *exchange) body() (cmp.PKIBody, error) {
+	if err := e.checkHeader(); err != nil {
+		return cmp.PKIBody{}, err
+	}
+	id := e.request.Header.TransactionID
+	open, isOpen := e.ca.transactions.lookup(id, e.now)
+	var err error
+	if e.by, err = e.authenticate(open.by); err != nil {
+		return cmp.PKIBody{}, err
+	}
+	switch e.request.Body.Content.(type) {
+	case cmp.CertReqMessages, cmp.CertificationRequest, cmp.RevReqContent, cmp.GeneralContent:
+		return e.begin()
+	case cmp.CertConfirmContent, cmp.PollReqContent, *cmp.ErrorMsgContent:
+		return e.proceed(open, isOpen)
+	}
+	return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "a message of kind %s is nothing that can be answered here", e.request.Body.Type)
+}
+
+func (e *exchange) checkHeader() error {
+	h := &e.request.Header
+	switch {
+	case h.PVNO != cmp.PVNO2 && h.PVNO != cmp.PVNO3:
+		e.header.PVNO = cmp.PVNO2
+		return refuse(cmp.FailUnsupportedVersion, "pvno is %d, want %d or %d", h.PVNO, cmp.PVNO2, cmp.PVNO3)
+	case len(h.TransactionID) == 0:
+		e.header.TransactionID = cmp.NewNonce()
+		return refuse(cmp.FailBadDataFormat, "transactionID is missing")
+	case len(h.SenderNonce) < minNonceSize:
+		return refuse(cmp.FailBadSenderNonce, "senderNonce has %d bytes, want %d or more", len(h.SenderNonce), minNonceSize)
+	}
+	if skew := h.MessageTime.Sub(e.now).Abs(); !h.MessageTime.IsZero() && skew > clockSkew {
+		return refuse(cmp.FailBadTime, "messageTime is %s from the time here, want at most %s", skew.Round(time.Second), clockSkew)
+	}
+	return nil
+}
+
+// begin answers a message that begins a transaction.
+func (e *exchange) begin() (cmp.PKIBody, error) {
+	id := e.request.Header.TransactionID
+	if !e.ca.transactions.begin(id, e.now) {
+		return cmp.PKIBody{}, refuse(cmp.FailTransactionIDInUse, "this transactionID is in use already")
+	}
+	switch content := e.request.Body.Content.(type) {
+	case cmp.RevReqContent:
+		defer e.ca.transactions.end(id)
+		return e.revoke(content)
+	case cmp.GeneralContent:
+		defer e.ca.transactions.end(id)
+		return e.inform(content)
+	}
+	next := transaction{state: stateEnded}
+	defer func() { e.ca.transactions.put(id, next) }()
+	if e.faults.Unprotected {
+		return cmp.PKIBody{}, refuse(cmp.FailSystemFailure, "this error was ordered as a fault")
+	}
+	body, next, err := e.enroll()
+	return body, err
+}
+
+// proceed answers a message that belongs to a transaction begun before.
+func (e *exchange) proceed(open transaction, isOpen bool) (cmp.PKIBody, error) {
+	id := e.request.Header.TransactionID
+	kind := e.request.Body.Type
+	want := stateUnconfirmed
+	if kind == cmp.BodyPollReq || kind == cmp.BodyError && open.state == stateWaiting {
+		want = stateWaiting
+	}
+	if !isOpen {
+		return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "%s is for a transaction that is not known", kind)
+	}
+	if open.state == stateEnded && kind == cmp.BodyCertConf {
+		return cmp.PKIBody{}, refuse(cmp.FailCertConfirmed, "the transaction has ended: its certificate is confirmed or given up")
+	}
+	if open.state == want && !open.by.same(e.by) {
+		return cmp.PKIBody{}, refuse(cmp.FailWrongIntegrity, "%s is protected by other credentials than the request was", kind)
+	}
+	taken, ok := e.ca.transactions.take(id, want)
+	if !ok {
+		return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "%s is not what the transaction waits for", kind)
+	}
+	next := transaction{state: stateEnded}
+	defer func() { e.ca.transactions.put(id, next) }()
+	if !bytes.Equal(e.request.Header.RecipNonce, taken.nonce) {
+		e.giveUp(taken, "confirmed with a wrong nonce")
+		return cmp.PKIBody{}, refuse(cmp.FailBadRecipientNonce, "recipNonce is not the senderNonce of the last answer")
+	}
+	var body cmp.PKIBody
+	var err error
+	switch content := e.request.Body.Content.(type) {
+	case cmp.CertConfirmContent:
+		body, err = e.confirm(taken, content)
+	case cmp.PollReqContent:
+		body, next, err = e.poll(taken, content)
+	default: // an error message ends the transaction, and is answered like a confirmation (RFC 9483, 3.6.4)
+		e.giveUp(taken, "the client reported an error")
+		body = cmp.PKIBody{Type: cmp.BodyPKIConf, Content: cmp.PKIConfirmContent{}}
+	}
+	return body, err
+}
+
+// giveUp revokes the certificate of a transaction that ends without a confirmation.
+func (e *exchange) giveUp(t transaction, reason string) {
+	if t.serial != nil {
+		e.ca.revoke(t.serial, t.notAfter, reason)
+	}
+}
+
+// signs says whether the answer is signed, rather than protected by the shared secret.
+func (e *exchange) signs() bool {
+	return e.by.mac == nil || e.ca.config.ResponseProtection == RespondSignature
+}
+
+// protect makes the answer from its body. An answer to somebody unknown is signed or, where answers are not
+// signed, not protected: a MAC would help nobody but those who guess secrets.
+func (e *exchange) protect(body cmp.PKIBody) (*cmp.PKIMessage, error) {
+	if e.grantImplicit {
+		e.header.AddImplicitConfirm()
+	}
+	if e.faults.WrongNonce {
+		e.header.RecipNonce = cmp.NewNonce()
+	}
+	m := &cmp.PKIMessage{Header: e.header, Body: body}
+	unknown := e.by.mac == nil && e.by.signer == nil
+	switch {
+	case e.faults.Unprotected && body.Type == cmp.BodyError, unknown && e.ca.config.ResponseProtection == RespondMAC:
+		return m, nil
+	case e.signs():
+		m.SetSigner(e.ca.issuing, nil)
+		m.ExtraCerts = [][]byte{e.ca.issuing.Raw, e.ca.root.Raw}
+		return m, cmp.ProtectSignature(m, e.ca.key)
+	}
+	m.ExtraCerts = e.chain
+	m.Header.SenderKID = e.request.Header.SenderKID
+	return m, cmp.ProtectMAC(m, *e.by.mac, e.ca.config.Secret)
+}
