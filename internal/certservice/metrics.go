@@ -32,6 +32,15 @@ func (m *Metrics) ObserveCertificate(notAfter func() time.Time) {
 	})
 }
 
+// CountIdentityReload counts a replacement of the service's TLS identity, and an attempt that failed.
+func (m *Metrics) CountIdentityReload(err error) {
+	outcome := "ok"
+	if err != nil {
+		outcome = "failed"
+	}
+	m.set.GetOrCreateCounter(fmt.Sprintf("certservice_identity_reloads_total{outcome=%q}", outcome)).Inc()
+}
+
 // Write writes all series in the Prometheus text format, the process's own (CPU, memory, files) at the end.
 func (m *Metrics) Write(w io.Writer) {
 	m.set.WritePrometheus(w)

@@ -101,8 +101,8 @@ func (c *Configuration) load() (authorities, error) {
 	return loaded, nil
 }
 
-// settle is how long the directory must be quiet before the file is read: the kubelet and editors make
-// several changes for one.
+// settle is how long after a change the files are read: the kubelet and editors make several changes for
+// one.
 const settle = 200 * time.Millisecond
 
 // Watch reloads whenever the content of the file or of a file that it names changes, until ctx ends. It
@@ -117,8 +117,7 @@ func (c *Configuration) Watch(ctx context.Context) error {
 	if err := c.watchDirectories(watcher); err != nil {
 		return err
 	}
-	quiet := time.NewTimer(settle) // once at the start, for a change before the watch stood
-	defer quiet.Stop()
+	due := time.After(0) // for a change before the watch stood
 	for {
 		select {
 		case <-ctx.Done():
@@ -129,13 +128,16 @@ func (c *Configuration) Watch(ctx context.Context) error {
 			}
 			// Lost events are no harm: what counts is that something changed.
 			c.log.Warn("watching for changes of the configuration", "error", err.Error())
-			quiet.Reset(settle)
+			due = time.After(settle)
 		case _, ok := <-watcher.Events:
 			if !ok {
 				return errWatchEnded
 			}
-			quiet.Reset(settle)
-		case <-quiet.C:
+			if due == nil { // not put off by each further event: a directory may never be quiet
+				due = time.After(settle)
+			}
+		case <-due:
+			due = nil
 			if !c.changed() {
 				continue
 			}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bytes"
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/test/ca"
+)
+
+// TestMain lets the test binary be the program, for the tests that need a process of its own.
+func TestMain(m *testing.M) {
+	if os.Getenv("CERTSERVICE_TEST_MAIN") == "true" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+const goodServers = `{"cmpv2Servers": [{"caName": "RA", "url": "http://127.0.0.1:1/cmp", "issuerDN": "CN=ManagementCA",
+	"authentication": {"iak": "very-secret-iak", "rv": "rv"}}]}`
+
+// files writes stores as the ONAP charts do, and a cmpServers.json, and returns the environment for them.
+func files(t *testing.T, authority *ca.CA, servers string) map[string]string {
+	t.Helper()
+	dir := t.TempDir()
+	key, chain, err := authority.Identity("certservice")
+	require.NoError(t, err)
+	store, err := keystore.EncodeJKS([]keystore.Entry{{Alias: "oom-cert-service", Key: key, Chain: chain}}, "secret", time.Now())
+	require.NoError(t, err)
+	trust, err := keystore.EncodeJKS([]keystore.Entry{{Alias: "root", Chain: []*x509.Certificate{authority.Root}, Trusted: true}}, "secret", time.Now())
+	require.NoError(t, err)
+	env := map[string]string{
+		"KEYSTORE_PATH":    filepath.Join(dir, "certServiceServer-keystore.jks"),
+		"TRUSTSTORE_PATH":  filepath.Join(dir, "truststore.jks"),
+		"CMP_SERVERS_PATH": filepath.Join(dir, "cmpServers.json"),
+	}
+	for name, data := range map[string][]byte{"KEYSTORE_PATH": store, "TRUSTSTORE_PATH": trust, "CMP_SERVERS_PATH": []byte(servers)} {
+		require.NoError(t, os.WriteFile(env[name], data, 0o600))
+	}
+	return env
+}
+
+// runWith runs the program with nothing but env set of what it reads.
+func runWith(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	for field := range reflect.TypeFor[environment]().Fields() {
+		name := field.Tag.Get("envconfig")
+		t.Setenv(name, env[name])
+		t.Setenv(name+"_FILE", env[name+"_FILE"])
+	}
+	var out, err bytes.Buffer
+	code = run(args, &out, &err)
+	return code, out.String(), err.String()
+}
+
+func newCA(t *testing.T) *ca.CA {
+	t.Helper()
+	authority, err := ca.New("TLS")
+	require.NoError(t, err)
+	return authority
+}
+
+func TestRun_help_namesEveryVariableWithItsDefault(t *testing.T) {
+	code, stdout, stderr := runWith(t, nil, "--help")
+
+	assert.Equal(t, exitOK, code)
+	assert.Empty(t, stderr)
+	for field := range reflect.TypeFor[environment]().Fields() {
+		assert.NotEmpty(t, field.Tag.Get("rule"), field.Name)
+		assert.Contains(t, stdout, "\n  "+field.Tag.Get("envconfig")+" (")
+		assert.Contains(t, stdout, field.Tag.Get("desc"))
+		assert.Contains(t, stdout, field.Tag.Get("default"))
+	}
+}
+
+func TestRun_version_isPrinted(t *testing.T) {
+	version = "v1.2.3"
+	defer func() { version = "" }()
+
+	code, stdout, _ := runWith(t, nil, "--version")
+
+	assert.Equal(t, exitOK, code)
+	assert.Equal(t, "certservice v1.2.3\n", stdout)
+}
+
+func TestRun_usage_wrongIsExitCode2(t *testing.T) {
+	for _, args := range [][]string{{"--port", "1"}, {"serve"}, {"--check", "x"}} {
+		code, stdout, stderr := runWith(t, nil, args...)
+		assert.Equal(t, exitUsage, code, args)
+		assert.Empty(t, stdout)
+		assert.Equal(t, "certservice: the flags are --check, --help and --version; everything else is set by environment variables, see --help\n", stderr)
+	}
+}
+
+func TestRun_check_findsNothingWrongWithONAPFiles(t *testing.T) {
+	code, stdout, stderr := runWith(t, files(t, newCA(t), goodServers), "--check")
+
+	assert.Equal(t, exitOK, code, stderr)
+	assert.Equal(t, "the environment, the TLS identity and the CMP servers are valid\n", stdout)
+}
+
+func TestRun_check_tellsAllFaults(t *testing.T) {
+	env := files(t, newCA(t), `{"cmpv2Servers": [{"caName": "RA", "url": "ejbca", "issuerDN": "x"}]}`)
+	env["HTTPS_PORT"] = "https"
+	env["MAX_IN_FLIGHT"] = "0"
+	env["CLIENT_AUTH"] = "none"
+	env["REQUEST_TIMEOUT"] = "30"
+	env["METRICS_ADDR"] = "9090"
+	env["LOG_LEVEL"] = "loud"
+	env["LOG_FORMAT"] = "xml"
+	env["RESPONSE_TRUST"] = "all"
+	env["KEYSTORE_PASSWORD"] = "wrong-password"
+	env["TRUSTSTORE_PASSWORD"] = "secret"
+	env["TRUSTSTORE_PASSWORD_FILE"] = "/nowhere"
+	place := `CMP_SERVERS_PATH "` + env["CMP_SERVERS_PATH"] + `": `
+
+	code, stdout, stderr := runWith(t, env, "--check")
+
+	assert.Equal(t, exitFailed, code)
+	assert.Empty(t, stdout)
+	for _, line := range []string{
+		`HTTPS_PORT has "https", want a port number, 0 for a free one`,
+		`MAX_IN_FLIGHT has "0", want a number from 1`,
+		`CLIENT_AUTH has "none", want answer or handshake`,
+		`REQUEST_TIMEOUT has "30", want a duration such as 30s, more than 0`,
+		`METRICS_ADDR has "9090", want host:port or :port`,
+		`LOG_LEVEL has "loud", want debug, info, warn or error`,
+		`LOG_FORMAT has "xml", want json or text`,
+		`RESPONSE_TRUST has "all", want anchored or onap`,
+		`TRUSTSTORE_PASSWORD_FILE and TRUSTSTORE_PASSWORD are both set, want one of them`,
+		`KEYSTORE_PATH "` + env["KEYSTORE_PATH"] + `" is not opened by KEYSTORE_PASSWORD`,
+		place + `cmpv2Servers[0].issuerDN: has 1 characters, want 4 to 256`,
+		place + `cmpv2Servers[0].url: has the scheme "", want http or https`,
+		place + `cmpv2Servers[0].authentication: is missing`,
+	} {
+		assert.Contains(t, stderr, line)
+	}
+	assert.Len(t, bytes.Split(bytes.TrimSpace([]byte(stderr)), []byte("\n")), 13)
+	assert.NotContains(t, stderr, "wrong-password")
+}
+
+func TestRun_passwordFile_isReadWithoutItsNewline(t *testing.T) {
+	env := files(t, newCA(t), goodServers)
+	path := filepath.Join(t.TempDir(), "password")
+	env["KEYSTORE_PASSWORD_FILE"] = path
+	for content, want := range map[string]int{"secret\n": exitOK, "secret\r\n": exitOK, "secret": exitOK, "other\n": exitFailed, "": exitFailed} {
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		code, _, stderr := runWith(t, env, "--check")
+		assert.Equal(t, want, code, "%q: %s", content, stderr)
+	}
+}
+
+func TestRun_badEnvironment_isExitCode1WithEveryFaultLogged(t *testing.T) {
+	code, stdout, stderr := runWith(t, map[string]string{"HTTPS_PORT": "-1", "IDLE_TIMEOUT": "0s"})
+
+	assert.Equal(t, exitFailed, code)
+	assert.Empty(t, stdout)
+	assert.Contains(t, stderr, `"fault":"HTTPS_PORT has \"-1\", want a port number, 0 for a free one"`)
+	assert.Contains(t, stderr, `"fault":"IDLE_TIMEOUT has \"0s\", want a duration such as 2m, more than 0"`)
+}
+
+func TestRun_missingIdentity_isExitCode1(t *testing.T) {
+	env := files(t, newCA(t), goodServers)
+	require.NoError(t, os.Remove(env["KEYSTORE_PATH"]))
+
+	code, _, stderr := runWith(t, env)
+
+	assert.Equal(t, exitFailed, code)
+	assert.Contains(t, stderr, "certservice failed")
+	assert.Contains(t, stderr, "does not exist")
+}

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/ca"
+)
+
+// process is a running certservice.
+type process struct {
+	t          *testing.T
+	cmd        *exec.Cmd
+	https, url string // of the API and of the plain port
+	mu         sync.Mutex
+	log        []map[string]any
+	ended      chan error
+}
+
+func start(t *testing.T, env map[string]string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(os.Args[0]), ended: make(chan error, 1)}
+	p.cmd.Env = []string{"CERTSERVICE_TEST_MAIN=true", "HTTPS_PORT=0", "METRICS_ADDR=127.0.0.1:0"}
+	for name, value := range env {
+		p.cmd.Env = append(p.cmd.Env, name+"="+value)
+	}
+	stderr, err := p.cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, p.cmd.Start())
+	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	go func() {
+		lines := bufio.NewScanner(stderr)
+		for lines.Scan() {
+			var fields map[string]any
+			if json.Unmarshal(lines.Bytes(), &fields) != nil {
+				fields = map[string]any{"msg": lines.Text()}
+			}
+			p.mu.Lock()
+			p.log = append(p.log, fields)
+			p.mu.Unlock()
+		}
+		p.ended <- p.cmd.Wait()
+	}()
+	serving := p.await("serving")
+	_, port, err := net.SplitHostPort(serving["https"].(string))
+	require.NoError(t, err)
+	p.https, p.url = "https://127.0.0.1:"+port, "http://"+serving["http"].(string)
+	return p
+}
+
+// await returns the first line of the message, waiting for it.
+func (p *process) await(message string) map[string]any {
+	p.t.Helper()
+	var found map[string]any
+	require.Eventually(p.t, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, line := range p.log {
+			if line["msg"] == message {
+				found = line
+				return true
+			}
+		}
+		return false
+	}, 20*time.Second, 5*time.Millisecond, message)
+	return found
+}
+
+// loaded counts the configurations loaded for the trigger.
+func (p *process) loaded(trigger string) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, line := range p.log {
+		if line["msg"] == "configuration loaded" && line["trigger"] == trigger {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *process) get(client *http.Client, url string) (int, string) {
+	p.t.Helper()
+	r, err := client.Get(url)
+	require.NoError(p.t, err)
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	require.NoError(p.t, err)
+	return r.StatusCode, string(body)
+}
+
+func (p *process) terminate() error {
+	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGTERM))
+	return <-p.ended
+}
+
+func clientOf(t *testing.T, authority *ca.CA, withCertificate bool) *http.Client {
+	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AddCert(authority.Root)
+	config := &tls.Config{RootCAs: pool}
+	if withCertificate {
+		key, chain, err := authority.Identity("client")
+		require.NoError(t, err)
+		certificate := tls.Certificate{PrivateKey: key}
+		for _, cert := range chain {
+			certificate.Certificate = append(certificate.Certificate, cert.Raw)
+		}
+		config.Certificates = []tls.Certificate{certificate}
+	}
+	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func TestCertservice_process_servesReloadsAndEnds(t *testing.T) {
+	authority := newCA(t)
+	env := files(t, authority, goodServers)
+	p := start(t, env)
+	trusted, stranger := clientOf(t, authority, true), clientOf(t, authority, false)
+
+	status, body := p.get(trusted, p.https+"/ready")
+	assert.Equal(t, http.StatusOK, status, body)
+	status, body = p.get(stranger, p.https+"/ready")
+	assert.Equal(t, http.StatusUnauthorized, status)
+	assert.JSONEq(t, `{"errorMessage":"Client certificate is missing or not trusted"}`, body)
+
+	status, body = enrol(t, p, trusted)
+	assert.Equal(t, http.StatusInternalServerError, status)
+	assert.Contains(t, body, "Exception occurred during call to cmp client: ")
+	assert.Contains(t, body, "connection refused")
+	status, _ = p.get(trusted, p.https+"/v1/certificate/NEW")
+	assert.Equal(t, http.StatusNotFound, status)
+
+	require.NoError(t, os.WriteFile(env["CMP_SERVERS_PATH"], []byte(strings.Replace(goodServers, `"RA"`, `"NEW"`, 1)), 0o600))
+	require.Eventually(t, func() bool { return p.loaded("file changed") == 1 }, 20*time.Second, 5*time.Millisecond)
+	status, _ = p.get(trusted, p.https+"/v1/certificate/NEW")
+	assert.Equal(t, http.StatusBadRequest, status)
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
+	require.Eventually(t, func() bool { return p.loaded("SIGHUP") == 1 }, 20*time.Second, 5*time.Millisecond)
+	status, _ = p.get(trusted, p.https+"/reload")
+	assert.Equal(t, http.StatusOK, status)
+
+	for _, path := range []string{"/ready", "/readyz", "/healthz", "/actuator/health"} {
+		status, _ = p.get(http.DefaultClient, p.url+path)
+		assert.Equal(t, http.StatusOK, status, path)
+	}
+	_, body = p.get(http.DefaultClient, p.url+"/metrics")
+	assert.Contains(t, body, `certservice_requests_total{ca="RA",operation="enroll",outcome="failed"} 1`)
+	assert.Contains(t, body, `certservice_certificate_expiry_timestamp_seconds `)
+
+	assert.NoError(t, p.terminate(), "exit code 0")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	log, err := json.Marshal(p.log)
+	require.NoError(t, err)
+	assert.NotContains(t, string(log), "very-secret-iak")
+	assert.NotContains(t, string(log), "PRIVATE KEY")
+}
+
+// enrol asks with the golden request.
+func enrol(t *testing.T, p *process, client *http.Client) (int, string) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("..", "..", "test", "testdata", "wire", "enroll.request.json"))
+	require.NoError(t, err)
+	var golden struct {
+		Path    string
+		Headers map[string]string
+	}
+	require.NoError(t, json.Unmarshal(data, &golden))
+	request, err := http.NewRequest(http.MethodGet, p.https+golden.Path, nil)
+	require.NoError(t, err)
+	for name, value := range golden.Headers {
+		request.Header.Set(name, value)
+	}
+	r, err := client.Do(request)
+	require.NoError(t, err)
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	return r.StatusCode, string(body)
+}
+
+func TestCertservice_process_isNotReadyUntilABadFileIsMended(t *testing.T) {
+	authority := newCA(t)
+	env := files(t, authority, `{"cmpv2Servers": []}`)
+	p := start(t, env)
+	line := p.await("configuration not loaded, there is none yet, so no certificate can be issued")
+	assert.Equal(t, "cmpv2Servers: is empty, want at least one server", line["error"])
+	status, _ := p.get(http.DefaultClient, p.url+"/ready")
+	assert.Equal(t, http.StatusServiceUnavailable, status)
+	status, _ = p.get(http.DefaultClient, p.url+"/healthz")
+	assert.Equal(t, http.StatusOK, status)
+
+	require.NoError(t, os.WriteFile(env["CMP_SERVERS_PATH"], []byte(goodServers), 0o600))
+	require.Eventually(t, func() bool {
+		status, _ := p.get(http.DefaultClient, p.url+"/ready")
+		return status == http.StatusOK
+	}, 20*time.Second, 5*time.Millisecond)
+	assert.NoError(t, p.terminate())
+}
+
+func TestCertservice_process_takesItsNewIdentityAndTruststore(t *testing.T) {
+	before, after := newCA(t), newCA(t)
+	env := files(t, before, goodServers)
+	p := start(t, env)
+	status, _ := p.get(clientOf(t, before, true), p.https+"/ready")
+	require.Equal(t, http.StatusOK, status)
+	kept := clientOf(t, before, true)
+	status, _ = p.get(kept, p.https+"/ready")
+	require.Equal(t, http.StatusOK, status)
+
+	next := files(t, after, goodServers)
+	for _, name := range []string{"KEYSTORE_PATH", "TRUSTSTORE_PATH"} {
+		require.NoError(t, os.Rename(next[name], env[name]))
+	}
+	p.await("mutual TLS identity replaced")
+
+	require.Eventually(t, func() bool {
+		r, err := clientOf(t, after, true).Get(p.https + "/ready")
+		if err != nil {
+			return false
+		}
+		r.Body.Close()
+		return r.StatusCode == http.StatusOK
+	}, 20*time.Second, 20*time.Millisecond)
+	status, _ = p.get(kept, p.https+"/ready")
+	assert.Equal(t, http.StatusUnauthorized, status, "on a connection from before")
+}
+
+func TestCertservice_process_refusesInTheHandshakeWhenToldTo(t *testing.T) {
+	authority := newCA(t)
+	env := files(t, authority, goodServers)
+	env["CLIENT_AUTH"] = "handshake"
+	p := start(t, env)
+
+	_, err := clientOf(t, authority, false).Get(p.https + "/ready")
+	assert.ErrorContains(t, err, "certificate required")
+	status, _ := p.get(clientOf(t, authority, true), p.https+"/ready")
+	assert.Equal(t, http.StatusOK, status)
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/certfetcher/certfetcher/internal/certservice"
+	"github.com/certfetcher/certfetcher/internal/mtls"
+)
+
+// serve runs the service until ctx ends.
+func serve(ctx context.Context, s settings, log *slog.Logger) error {
+	hangup := make(chan os.Signal, 1) // before anything takes time: until then SIGHUP ends the program
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	identity, err := mtls.Load(s.files)
+	if err != nil {
+		return err
+	}
+	warn(log, identity)
+	metrics := certservice.NewMetrics(versionText())
+	watcher, err := mtls.Watch(ctx, s.files, identity, log, func(next *mtls.Identity, err error) {
+		metrics.CountIdentityReload(err)
+		if err == nil {
+			warn(log, next)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	metrics.ObserveCertificate(func() time.Time { return watcher.Current().Certificate.Leaf.NotAfter })
+
+	configuration := certservice.NewConfiguration(s.cmpServersPath, cmpBuilder(s, log), metrics, log)
+	// A bad file is logged there and does not end the service: like the ONAP server's, it is not ready until
+	// the file is mended.
+	_ = configuration.Reload("start")
+	go watchConfiguration(ctx, configuration, log)
+	go reloadOn(ctx, hangup, configuration)
+
+	handler := certservice.NewHandler(certservice.HandlerConfig{
+		Directory:   configuration,
+		ClientRoots: func() *x509.CertPool { return watcher.Current().Pool() },
+		MaxInFlight: s.maxInFlight,
+		Timeout:     s.requestTimeout,
+		Metrics:     metrics,
+		Log:         log,
+	})
+	return listen(ctx, s, watcher, handler, log)
+}
+
+// listen opens the ports and serves both. The plain one stays open until the other has finished, for the
+// probes of a pod that is shutting down.
+func listen(ctx context.Context, s settings, watcher *mtls.Watcher, handler *certservice.Handler, log *slog.Logger) error {
+	clientAuth := tls.RequestClientCert
+	if s.handshakeAuth {
+		clientAuth = tls.RequireAndVerifyClientCert
+	}
+	api, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(s.httpsPort)))
+	if err != nil {
+		return err
+	}
+	cfg := certservice.ServerConfig{
+		TLS:               watcher.ServerConfig(clientAuth),
+		ReadHeaderTimeout: s.readHeaderTimeout,
+		RequestTimeout:    s.requestTimeout,
+		IdleTimeout:       s.idleTimeout,
+		ShutdownTimeout:   s.graceTime,
+		Log:               log,
+	}
+	if s.metricsAddr == "" {
+		log.Info("serving", "version", versionText(), "https", api.Addr().String())
+		return certservice.Serve(ctx, api, handler, cfg)
+	}
+
+	plain, err := net.Listen("tcp", s.metricsAddr)
+	if err != nil {
+		api.Close()
+		return err
+	}
+	log.Info("serving", "version", versionText(), "https", api.Addr().String(), "http", plain.Addr().String())
+	ctx, stopAPI := context.WithCancel(ctx)
+	plainCtx, stopPlain := context.WithCancel(context.WithoutCancel(ctx))
+	plainDone := make(chan error, 1)
+	plainCfg := cfg
+	plainCfg.TLS = nil
+	go func() {
+		defer stopAPI()
+		plainDone <- certservice.Serve(plainCtx, plain, handler.Ops(), plainCfg)
+	}()
+	apiErr := certservice.Serve(ctx, api, handler, cfg)
+	stopPlain()
+	return errors.Join(apiErr, <-plainDone)
+}
+
+func cmpBuilder(s settings, log *slog.Logger) func(certservice.Server) (certservice.Authority, error) {
+	return certservice.CMPBuilder(certservice.CMPOptions{Connections: s.maxInFlight, ResponseTrust: s.responseTrust, Log: log})
+}
+
+func warn(log *slog.Logger, identity *mtls.Identity) {
+	for _, warning := range identity.Warnings(time.Now()) {
+		log.Warn("the TLS identity needs attention", "warning", warning)
+	}
+}
+
+// watchConfiguration follows the file. Without that the service still serves, and reloads when told to.
+func watchConfiguration(ctx context.Context, c *certservice.Configuration, log *slog.Logger) {
+	if err := c.Watch(ctx); err != nil {
+		log.Error("changes of the configuration will not be seen", "error", err.Error())
+	}
+}
+
+func reloadOn(ctx context.Context, hangup <-chan os.Signal, c *certservice.Configuration) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+			_ = c.Reload("SIGHUP") // logged there
+		}
+	}
+}
+
+// checkFiles returns what is wrong with the files that the environment names.
+func checkFiles(s settings) []string {
+	var faults []string
+	if _, err := mtls.Load(s.files); err != nil {
+		faults = append(faults, texts(err)...)
+	}
+	place := fmt.Sprintf("CMP_SERVERS_PATH %q: ", s.cmpServersPath)
+	servers, err := certservice.LoadServers(s.cmpServersPath)
+	if list, ok := errors.AsType[certservice.Faults](err); ok {
+		for _, fault := range list {
+			faults = append(faults, place+fault)
+		}
+	} else if err != nil {
+		faults = append(faults, place+err.Error())
+	}
+	build := cmpBuilder(s, slog.New(slog.DiscardHandler))
+	for _, server := range servers {
+		if _, err := build(server); err != nil {
+			faults = append(faults, place+server.CAName+": "+err.Error())
+		}
+	}
+	return faults
+}
+
+// texts returns the errors that were joined in one.
+func texts(err error) []string {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []string{err.Error()}
+	}
+	var all []string
+	for _, e := range joined.Unwrap() {
+		all = append(all, e.Error())
+	}
+	return all
+}
