@@ -98,6 +98,11 @@ func TestEnroll_answers_of_somebody_else(t *testing.T) {
 	}
 }
 
+func TestStatusError_hints(t *testing.T) {
+	assert.EqualError(t, &StatusError{StatusCode: 431, Message: "m"}, "CertService answered 431 Request Header Fields Too Large: m: raise the server's (or a proxy's) limit for headers, or take a smaller key")
+	assert.EqualError(t, &StatusError{StatusCode: 403, Message: "m"}, "CertService answered 403 Forbidden: m: check that CertService trusts the CA of the client certificate in KEYSTORE_PATH")
+}
+
 func TestEnroll_answer_without_content_type(t *testing.T) {
 	m := newMutual(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Content-Type"] = nil

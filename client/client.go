@@ -83,6 +83,9 @@ func New(cfg Config) (*Client, error) {
 	if n := cfg.CAName; n == "" || n == "." || n == ".." || url.PathEscape(n) != n {
 		return nil, fmt.Errorf("the CA name %q is no path segment, want letters, digits and _.~-", n)
 	}
+	if r := cfg.Retry; r != nil && (r.InitialInterval <= 0 || r.MaxInterval <= 0 || r.MaxElapsed < 0) {
+		return nil, fmt.Errorf("the retry intervals are %s and %s within %s, want the first two above zero and none negative", r.InitialInterval, r.MaxInterval, r.MaxElapsed)
+	}
 	base, err := parseBase("request URL", cfg.URL)
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -97,6 +98,8 @@ func TestNew_refuses(t *testing.T) {
 	}
 	_, err := New(Config{URL: "https://h/v1/certificate/", CAName: "RA"})
 	assert.EqualError(t, err, "the client has no TLS configuration, want one with a client certificate and roots")
+	_, err = New(Config{URL: "https://h/v1/certificate/", CAName: "RA", TLS: &tls.Config{}, Retry: &Retry{MaxInterval: time.Second}})
+	assert.EqualError(t, err, "the retry intervals are 0s and 1s within 0s, want the first two above zero and none negative")
 }
 
 func TestNew_derives_the_URLs(t *testing.T) {

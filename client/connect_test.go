@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -240,4 +241,30 @@ func TestConnect_connection_that_nobody_takes_is_closed(t *testing.T) {
 	_, err := d.conn.Read(make([]byte, 1))
 	assert.Error(t, err)
 	assert.True(t, taken(c))
+}
+
+func TestConnect_goes_to_the_port_of_https_by_default(t *testing.T) {
+	c := clientOf(t, "192.0.2.1", 0)
+	var dialled string
+	c.dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		dialled = address
+		return syscall.ECONNREFUSED
+	}
+	c.Connect(t.Context())
+	<-c.ahead.dial.done
+	assert.Equal(t, "192.0.2.1:443", dialled)
+}
+
+func TestConnect_request_that_ends_does_not_wait_for_one_under_way(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	c := clientOf(t, listen(t, func(net.Conn) { <-release }), 0)
+	c.Connect(t.Context())
+	d := c.ahead.dial
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	conn, err := c.dialTLS(ctx, "tcp", hostPort(c.enrollURL))
+	assert.ErrorIs(t, err, context.Canceled)
+	assert.Nil(t, conn)
+	<-d.done // given up with the request
 }

@@ -304,3 +304,18 @@ func TestExplainAlert_tells_refusals_from_the_rest(t *testing.T) {
 		assert.Equal(t, alert, found)
 	}
 }
+
+func TestClient_rootsText(t *testing.T) {
+	c := clientOf(t, "h:1", 0)
+	assert.Equal(t, "the truststore holds no CA of it", c.rootsText())
+	root := newTestCA(t, "Root").cert
+	for range 10 {
+		c.roots = append(c.roots, root)
+	}
+	assert.Equal(t, "the truststore holds "+strings.Repeat(`"CN=Root", `, 8)+"and 2 more", c.rootsText())
+}
+
+func TestCertNames_are_bounded(t *testing.T) {
+	cert := &x509.Certificate{DNSNames: strings.Fields(strings.Repeat("a ", 25))}
+	assert.Equal(t, strings.Repeat("a ", 20)+"and 5 more", certNames(cert))
+}

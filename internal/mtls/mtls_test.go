@@ -344,7 +344,7 @@ func TestExplainFile_permission(t *testing.T) {
 
 func TestIdentity_Warnings(t *testing.T) {
 	p := newPKI(t, "Test")
-	// Nine tenths of a life of 100 days before its end: not soon yet.
+	// A life of 100 days, of which the last fifth is worth a warning.
 	p.key, p.chain = p.identity(t, "app", func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 4, 11, 0, 0, 0, 0, time.UTC)
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}

