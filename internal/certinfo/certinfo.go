@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Serial is a serial number in hexadecimal, upper case, without separators.
-func Serial(cert *x509.Certificate) string { return fmt.Sprintf("%X", cert.SerialNumber) }
+// Serial is a serial number in hexadecimal, upper case, two digits to an octet, without separators.
+func Serial(cert *x509.Certificate) string { return fmt.Sprintf("%X", cert.SerialNumber.Bytes()) }
 
 // Names lists a certificate's subject alternative names, each with its kind, sorted; host names, which
 // compare without regard to case, in lower case.

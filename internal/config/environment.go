@@ -15,7 +15,7 @@ type environment struct {
 	RequestURL     string `envconfig:"REQUEST_URL" part:"client" group:"Request" default:"https://oom-cert-service:8443/v1/certificate/" rule:"an https:// URL with a host and without user, query or fragment" desc:"CertService URL, to which the CA name is appended"`
 	RequestTimeout string `envconfig:"REQUEST_TIMEOUT" part:"client" group:"Request" default:"30000" rule:"milliseconds, or a duration such as 10s; more than 0" desc:"time limit of each try, from connecting to the last byte of the answer"`
 	CAName         string `envconfig:"CA_NAME" part:"client" group:"Request" required:"true" rule:"1 to 128 of A-Z a-z 0-9 _ . ~ -" desc:"name of the CA at the CertService"`
-	RetryInitial   string `envconfig:"RETRY_INITIAL_INTERVAL" part:"client" group:"Request" default:"1s" rule:"a duration such as 500ms, more than 0 and not more than RETRY_MAX_INTERVAL" desc:"wait before the second try; grows by half each time, with jitter"`
+	RetryInitial   string `envconfig:"RETRY_INITIAL_INTERVAL" part:"client" group:"Request" default:"1s" rule:"a duration such as 500ms, more than 0 and not more than RETRY_MAX_INTERVAL" desc:"wait before the second try; doubles each time, with jitter"`
 	RetryMax       string `envconfig:"RETRY_MAX_INTERVAL" part:"client" group:"Request" default:"30s" rule:"a duration such as 30s, more than 0" desc:"longest wait between two tries"`
 	RetryElapsed   string `envconfig:"RETRY_MAX_ELAPSED" part:"client" group:"Request" default:"5m" rule:"a duration such as 5m; 0 for ever" desc:"when to give up trying"`
 	ForceEnroll    string `envconfig:"FORCE_ENROLL" part:"client" group:"Request" default:"false" rule:"true or false" desc:"fetch a certificate even when the volume holds a matching, valid one"`
