@@ -170,8 +170,8 @@ func (e *exchange) signs() bool {
 	return e.by.mac == nil || e.ca.config.ResponseProtection == RespondSignature
 }
 
-// protect makes the answer from its body. An answer to somebody unknown is signed or, where answers are not
-// signed, not protected: a MAC would help nobody but those who guess secrets.
+// protect makes the answer from its body. An answer to somebody unknown is signed or, where the message does
+// not ask for a signature in kind, not protected: a MAC would help nobody but those who guess secrets.
 func (e *exchange) protect(body cmp.PKIBody) (*cmp.PKIMessage, error) {
 	if e.grantImplicit {
 		e.header.AddImplicitConfirm()
@@ -180,9 +180,10 @@ func (e *exchange) protect(body cmp.PKIBody) (*cmp.PKIMessage, error) {
 		e.header.RecipNonce = cmp.NewNonce()
 	}
 	m := &cmp.PKIMessage{Header: e.header, Body: body}
-	unknown := e.by.mac == nil && e.by.signer == nil
+	isSigned := e.request.Header.ProtectionAlg != nil && !e.request.MACProtected()
+	unprotected := e.by.mac == nil && !isSigned && e.ca.config.ResponseProtection == RespondMAC
 	switch {
-	case e.faults.Unprotected && body.Type == cmp.BodyError, unknown && e.ca.config.ResponseProtection == RespondMAC:
+	case unprotected, e.faults.Unprotected && body.Type == cmp.BodyError:
 		return m, nil
 	case e.signs():
 		m.SetSigner(e.ca.issuing, nil)

@@ -26,9 +26,6 @@ type Faults struct {
 	DropBodies  []cmp.BodyType   // closes it after doing what a message of this kind asks, so that only the answer is lost
 }
 
-// FaultsRule describes what ParseFaults takes, worded to follow "want".
-const FaultsRule = "any of waiting[:POLLS], rejection[:FAILINFO], unprotected-error, wrong-nonce, wrong-key, expired, slow:DURATION, drop[:BODY], separated by commas"
-
 // maxWaiting bounds the polls that a client is made to do.
 const maxWaiting = 1000
 

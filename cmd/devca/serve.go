@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/certfetcher/certfetcher/internal/devca"
+)
+
+// Time limits of the server. Answers may be slow because they were told to be.
+const (
+	readTimeout     = 30 * time.Second
+	idleTimeout     = 2 * time.Minute
+	shutdownTimeout = 10 * time.Second
+)
+
+// serve runs the CA until ctx ends, and then finishes what is in flight.
+func serve(ctx context.Context, s settings, log *slog.Logger) error {
+	s.ca.Log = log
+	ca, err := devca.New(s.ca)
+	if err != nil {
+		return fmt.Errorf("making the CA: %w", err)
+	}
+	listener, err := net.Listen("tcp", s.addr)
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	defer listener.Close()
+	if s.caFile != "" {
+		if err := writeFile(s.caFile, ca.RootPEM()); err != nil {
+			return fmt.Errorf("writing the root for DEVCA_CA_FILE: %w", err)
+		}
+	}
+	server := &http.Server{
+		Handler: ca, ReadTimeout: readTimeout, WriteTimeout: readTimeout + s.ca.Faults.Slow, IdleTimeout: idleTimeout,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo),
+	}
+	log.Warn("DEVELOPMENT ONLY: this CA is not for production; it certifies whatever is asked for, and its root is gone when it stops",
+		"address", listener.Addr().String(), "root", ca.Root().Subject.String(), "rootSHA256", fmt.Sprintf("%x", sha256.Sum256(ca.Root().Raw)),
+		"caFile", s.caFile, "validity", s.ca.Validity.String(), "responseProtection", string(s.ca.ResponseProtection), "faults", s.faults)
+	if !s.loopback {
+		log.Warn("DEVELOPMENT ONLY: other machines can reach this CA, because DEVCA_ADDR says so", "address", s.addr)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	log.Info("stopping", "issued", ca.Stats().Issued)
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(stopping); err != nil {
+		return fmt.Errorf("finishing what is in flight: %w", errors.Join(err, server.Close()))
+	}
+	return nil
+}
