@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -188,7 +189,9 @@ func alternativeName(tag cbasn1.Tag, value []byte) string {
 	case implicit(6):
 		return fmt.Sprintf("URI %q", string(value))
 	case implicit(7):
-		return fmt.Sprintf("IP %x", value)
+		if address, ok := netip.AddrFromSlice(value); ok {
+			return "IP " + address.String()
+		}
 	}
 	return fmt.Sprintf("name of kind %d %x", uint8(tag)&0x1f, value)
 }

@@ -67,10 +67,10 @@ func TestHostile_polling(t *testing.T) {
 		want   string
 		after  time.Duration // that it takes
 	}{
-		"without end": {[]PollRepContent{rep(600)}, nil,
-			`CA has not decided in time: waiting: "in the queue (asked to check again after 600 s)"`, time.Hour},
+		"without end": {[]PollRepContent{rep(10)}, nil,
+			`CA has not decided in time: waiting: "in the queue (asked to check again after 10 s)"`, time.Minute},
 		"without end and pause": {[]PollRepContent{rep(0)}, nil,
-			`CA has not decided in time: waiting: "in the queue (asked to check again after 0 s)"`, time.Hour},
+			`CA has not decided in time: waiting: "in the queue (asked to check again after 0 s)"`, time.Minute},
 		"checkAfter negative": {[]PollRepContent{rep(-1)}, nil, "checkAfter: -1", 0},
 		"checkAfter huge": {[]PollRepContent{rep(1 << 62)}, nil,
 			`CA has not decided in time: waiting: "in the queue (asked to check again after 4611686018427387904 s)"`, 0},
@@ -110,7 +110,7 @@ func TestHostile_polling(t *testing.T) {
 				if row.change != nil {
 					row.change(p, r)
 				}
-				c, log := testClient(t, r, nil)
+				c, log := testClient(t, r, func(c *Config) { c.MaxPollWait = time.Minute })
 				start := time.Now()
 
 				_, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})

@@ -1,0 +1,164 @@
+package cmp
+
+import (
+	"encoding/hex"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestParseDN_keepsOrderAsWritten(t *testing.T) {
+	for text, want := range map[string]string{
+		"CN=ManagementCA":                     "CN=ManagementCA",
+		"CN=CA,O=Example,C=SE":                "CN=CA,O=Example,C=SE",
+		"C=SE,O=Example,CN=CA":                "C=SE,O=Example,CN=CA",
+		" cn = CA , o = Example Ltd ":         "CN=CA,O=Example Ltd",
+		"CN=CA;O=Example":                     "CN=CA,O=Example",
+		`CN=Doe\, John,O="a, b"`:              `CN=Doe\, John,O=a\, b`,
+		`CN=a\2Cb`:                            `CN=a\,b`,
+		`CN=\E5ngstr\C3\B6m`:                  "", // a byte that is not UTF-8
+		`CN=\C3\A5ngström`:                    "CN=ångström",
+		`CN=a\ `:                              `CN=a\ `,
+		"CN=#0c024341":                        "CN=CA",
+		"2.5.4.3=CA,OID.2.5.4.10=Example":     "CN=CA,O=Example",
+		"O=Example+CN=CA":                     "CN=CA+O=Example",
+		"E=ca@example,DC=example,UID=7":       "1.2.840.113549.1.9.1=#",
+		"":                                    "",
+		"  ":                                  "",
+		"CA":                                  "",
+		"XX=CA":                               "",
+		"9.9=CA":                              "",
+		"CN=":                                 "",
+		"CN=CA,":                              "",
+		"CN=CA+":                              "",
+		"CN=a<b":                              "",
+		`CN=a\x`:                              "",
+		`CN=a\`:                               "",
+		`CN="a`:                               "",
+		`CN="a"b`:                             "",
+		"CN=#0g":                              "",
+		"CN=#0c05":                            "",
+		"C=S\u00c9":                           "",
+		strings.Repeat("CN=a,", 200) + "CN=a": "",
+	} {
+		der, err := ParseDN(text)
+		if want == "" {
+			assert.Error(t, err, text)
+			continue
+		}
+		require.NoError(t, err, text)
+		assert.True(t, strings.HasPrefix(nameString(der), want), "%s: %s", text, nameString(der))
+	}
+}
+
+func TestParseDN_fault_isNamed(t *testing.T) {
+	for text, want := range map[string]string{
+		"":       `reading distinguished name "": is empty`,
+		"CA":     `reading distinguished name "CA": "CA" has no equals sign`,
+		"XX=CA":  `reading distinguished name "XX=CA": attribute type "XX" is not known`,
+		"9.9=CA": `reading distinguished name "9.9=CA": attribute type "9.9" is not an object identifier`,
+		"CN=":    `reading distinguished name "CN=": CN: value is empty`,
+		`CN=a\x`: `reading distinguished name "CN=a\\x": CN: backslash is not followed by a special character or two hexadecimal digits`,
+		"CN=a<":  `reading distinguished name "CN=a<": CN: character '<' must be escaped`,
+		`CN="a`:  `reading distinguished name "CN=\"a": CN: value has no closing quote`,
+		"CN=#0":  `reading distinguished name "CN=#0": CN: value after # is not hexadecimal`,
+		"C=é":    `reading distinguished name "C=é": C: value is not ASCII`,
+	} {
+		_, err := ParseDN(text)
+		assert.EqualError(t, err, want)
+	}
+}
+
+func TestParseDN_stringTypes(t *testing.T) {
+	der, err := ParseDN("C=SE,CN=x,DC=y")
+	require.NoError(t, err)
+	// PrintableString 13, UTF8String 0c, IA5String 16
+	assert.Equal(t, "302c310b3009060355040613025345310a300806035504030c01783111300f060a0992268993f22c640119160179", hex.EncodeToString(der))
+}
+
+func TestSameName(t *testing.T) {
+	for _, row := range []struct {
+		a, b string
+		same bool
+	}{
+		{"CN=CA,O=Example,C=SE", "CN=CA,O=Example,C=SE", true},
+		{"CN=CA,O=Example,C=SE", "C=SE,O=Example,CN=CA", true},
+		{"CN=CA,O=Example", "CN=ca,O=EXAMPLE", true},
+		{"CN=My  CA", `CN=My CA\ `, true},
+		{"CN=CA", "CN=#130243 41", false}, // not hexadecimal, so not a name
+		{"CN=CA", "CN=#13024341", true},   // PrintableString
+		{"CN=CA", "CN=CA,O=Example", false},
+		{"CN=CA,CN=CA", "CN=CA", false},
+		{"CN=CA", "O=CA", false},
+		{"CN=CA+O=Example", "CN=CA,O=Example", false},
+		{"CN=a b", "CN=ab", false},
+		{`CN=a+O=b`, `CN=a\+O=b`, false},
+	} {
+		a, _ := ParseDN(row.a)
+		b, _ := ParseDN(row.b)
+		assert.Equal(t, row.same, SameName(a, b), "%s and %s", row.a, row.b)
+	}
+	assert.False(t, SameName([]byte{0x30}, []byte{0x30}), "names that do not parse")
+}
+
+func TestGeneralName(t *testing.T) {
+	name, ok := DirectoryName(nil).Name()
+	assert.True(t, ok)
+	assert.Equal(t, []byte{0x30, 0}, name)
+	assert.Equal(t, "", DirectoryName(nil).String())
+	_, ok = GeneralName{0x82, 1, 'x'}.Name()
+	assert.False(t, ok)
+	assert.Equal(t, "GeneralName 820178", GeneralName{0x82, 1, 'x'}.String())
+	assert.Equal(t, "unreadable name", DirectoryName([]byte{0x30, 1, 0}).String())
+}
+
+func FuzzParseDN(f *testing.F) {
+	for _, seed := range []string{"CN=CA,O=Example,C=SE", `CN=Doe\, John+UID="7",2.5.4.10=#0c0141`, `CN=\C3\A5;DC=x`} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		der, err := ParseDN(text)
+		if err != nil {
+			return
+		}
+		require.NoError(t, checkDER(der, 0))
+		_ = nameString(der)
+		if _, readable := parseName(der); readable {
+			require.True(t, SameName(der, der))
+		}
+	})
+}
+
+func FuzzAlternativeNames(f *testing.F) {
+	f.Add([]byte{0x30, 3, 0x82, 1, 'x'}, []byte{0x30, 0})
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		first, errFirst := alternativeNames(withSAN(a))
+		second, errSecond := alternativeNames(withSAN(b))
+		if errFirst == nil && errSecond == nil && len(first) != len(second) {
+			require.NotEqual(t, first, second)
+		}
+	})
+}
+
+func FuzzGeneralValues(f *testing.F) {
+	update, err := RootCAKeyUpdate{NewWithNew: anyCertificate, NewWithOld: anyCertificate, OldWithNew: anyCertificate}.Marshal()
+	require.NoError(f, err)
+	f.Add(update)
+	certificates, err := MarshalCACerts([][]byte{anyCertificate, anyCertificate})
+	require.NoError(f, err)
+	f.Add(certificates)
+	f.Fuzz(func(t *testing.T, der []byte) {
+		if u, err := ParseRootCAKeyUpdate(der); err == nil {
+			again, err := u.Marshal()
+			require.NoError(t, err)
+			require.Equal(t, der, again)
+		}
+		if c, err := ParseCACerts(der); err == nil {
+			again, err := MarshalCACerts(c)
+			require.NoError(t, err)
+			require.Equal(t, der, again)
+		}
+	})
+}
