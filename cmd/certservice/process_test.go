@@ -249,8 +249,13 @@ func TestCertservice_process_refusesInTheHandshakeWhenToldTo(t *testing.T) {
 	env["CLIENT_AUTH"] = "handshake"
 	p := start(t, env)
 
-	_, err := clientOf(t, authority, false).Get(p.https + "/ready")
-	assert.ErrorContains(t, err, "certificate required")
+	pool := x509.NewCertPool()
+	pool.AddCert(authority.Root)
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(p.https, "https://"), &tls.Config{RootCAs: pool})
+	require.NoError(t, err, "TLS 1.3: the client learns of it after its own side of the handshake")
+	defer conn.Close()
+	_, err = conn.Read(make([]byte, 1))
+	assert.EqualError(t, err, "remote error: tls: certificate required")
 	status, _ := p.get(clientOf(t, authority, true), p.https+"/ready")
 	assert.Equal(t, http.StatusOK, status)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
@@ -147,19 +148,19 @@ func TestServe_clientAuthHandshake_refusesAsTheONAPServerDoes(t *testing.T) {
 	address, _ := serve(t, http.NotFoundHandler(), ServerConfig{TLS: &tls.Config{
 		Certificates: []tls.Certificate{identity(t, tlsCA)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
 	}})
-	get := func(certificates ...tls.Certificate) error {
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: certificates}}
-		defer transport.CloseIdleConnections()
-		r, err := (&http.Client{Transport: transport}).Get("https://" + address)
-		if err == nil {
-			r.Body.Close()
-		}
+	dial := func(certificates ...tls.Certificate) error {
+		conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: pool, Certificates: certificates})
+		require.NoError(t, err, "TLS 1.3: the client learns of it after its own side of the handshake")
+		defer conn.Close()
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
+		_, err = conn.Read(make([]byte, 1))
 		return err
 	}
 
-	assert.ErrorContains(t, get(), "tls: certificate required")
-	assert.ErrorContains(t, get(identity(t, newCA(t, "Stranger"))), "tls: ")
-	assert.NoError(t, get(identity(t, tlsCA)))
+	assert.EqualError(t, dial(), "remote error: tls: certificate required")
+	assert.EqualError(t, dial(identity(t, newCA(t, "Stranger"))), "remote error: tls: certificate required",
+		"a client does not show a certificate that the server's list of CAs excludes")
+	assert.ErrorIs(t, dial(identity(t, tlsCA)), os.ErrDeadlineExceeded, "the server waits for a request")
 }
 
 func TestServe_listener_closedIsAnError(t *testing.T) {
