@@ -1,7 +1,7 @@
 # make demo and make test need Go and make, nothing else.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS = -s -w -X main.version=$(VERSION)
-PROGRAMS = certfetcher
+PROGRAMS = certfetcher certservice devca
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: build demo test race lint bench docs clean

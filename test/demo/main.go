@@ -1,6 +1,6 @@
-// Command demo shows the main job for real, on loopback and with nothing else installed: it starts a
-// CertService behind mutual TLS with throwaway identities and a throwaway CA, runs the built
-// certfetcher against it as an init container would be run, and prints what is on the volume.
+// Command demo shows the main job for real, on loopback and with nothing else installed: it starts the
+// built devca and, speaking CMP to it, the built certservice behind mutual TLS with throwaway
+// identities, runs the built certfetcher as an init container would be run, and prints what is on the volume.
 package main
 
 import (
@@ -12,9 +12,13 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/inspect"
 	"github.com/certfetcher/certfetcher/test/service"
+	"github.com/certfetcher/certfetcher/test/stack"
 )
 
-const program = "bin/certfetcher"
+const (
+	programs = "bin"
+	program  = "bin/certfetcher"
+)
 
 func main() {
 	if err := run(); err != nil {
@@ -29,16 +33,12 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	certs := filepath.Join(dir, "mtls")
-	if err := os.Mkdir(certs, 0o700); err != nil {
+	s, err := stack.Start(programs, dir)
+	if err != nil {
 		return err
 	}
-	s, err := service.Start(certs, service.Options{})
-	if err != nil {
-		return fmt.Errorf("starting the CertService: %w", err)
-	}
 	defer s.Stop()
-	fmt.Printf("A CertService listens on %s with mutual TLS; its CA was made a moment ago.\n", s.URL)
+	fmt.Printf("devca is a CA made a moment ago. certservice asks it over CMP, and listens on\n%s\nwith mutual TLS. certfetcher is run as an init container would be, once for each output type.\n", s.URL)
 
 	for _, outputType := range []string{"P12", "JKS", "PEM"} {
 		volume := filepath.Join(dir, "volume-"+outputType)
@@ -57,9 +57,9 @@ func run() error {
 }
 
 // fetch runs certfetcher with the environment that a pod's manifest would give it.
-func fetch(s *service.Service, outputType, volume string) error {
+func fetch(s *stack.Stack, outputType, volume string) error {
 	environment := []string{
-		"REQUEST_URL=" + s.URL, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + volume, "OUTPUT_TYPE=" + outputType,
+		"REQUEST_URL=" + s.URL, "CA_NAME=" + stack.CAName, "OUTPUT_PATH=" + volume, "OUTPUT_TYPE=" + outputType,
 		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=app.example.org,app,192.0.2.10",
 		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.jks"), "KEYSTORE_PASSWORD=" + service.Password,
 		"TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.jks"), "TRUSTSTORE_PASSWORD=" + service.Password,

@@ -1,0 +1,195 @@
+// Package stack runs the built programs together on loopback, for the demo, the load benchmark and
+// tests: certservice with mutual TLS on one side, devca answering its CMP on the other.
+package stack
+
+import (
+	"bufio"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/service"
+)
+
+// CAName is the name under which certservice knows devca.
+const CAName = "RA"
+
+// secret is shared by certservice and devca.
+const secret = "demonstration"
+
+// Stack is a running certservice and devca.
+type Stack struct {
+	// URL is what REQUEST_URL should be.
+	URL string
+	// Dir holds the client's identity, under the names that service.WriteIdentity documents.
+	Dir string
+	// Operations is the address of certservice's plain port.
+	Operations string
+	// CertService and DevCA are the processes.
+	CertService, DevCA *Process
+	// Transport signed the identities of mutual TLS.
+	Transport *ca.CA
+}
+
+// Start starts devca and certservice from the directory bin with files in dir; the additional
+// environment goes to both.
+func Start(bin, dir string, environment ...string) (*Stack, error) {
+	s := &Stack{Dir: filepath.Join(dir, "client")}
+	var err error
+	if s.Transport, err = ca.New("Transport"); err != nil {
+		return nil, err
+	}
+	if err := s.writeIdentities(dir); err != nil {
+		return nil, err
+	}
+	root := filepath.Join(dir, "devca-root.pem")
+	s.DevCA, err = startProcess(filepath.Join(bin, "devca"), append([]string{
+		"DEVCA_ADDR=127.0.0.1:0", "DEVCA_RV=" + CAName, "DEVCA_IAK=" + secret, "DEVCA_CA_FILE=" + root,
+	}, environment...))
+	if err != nil {
+		return nil, err
+	}
+	address, err := s.DevCA.await("address")
+	if err != nil {
+		return nil, s.failed(err)
+	}
+	servers := filepath.Join(dir, "cmpServers.json")
+	if err := writeServers(servers, address, root); err != nil {
+		return nil, s.failed(err)
+	}
+	s.CertService, err = startProcess(filepath.Join(bin, "certservice"), append([]string{
+		"HTTPS_PORT=0", "METRICS_ADDR=127.0.0.1:0", "CMP_SERVERS_PATH=" + servers,
+		"KEYSTORE_PATH=" + filepath.Join(dir, "server", "client.p12"), "KEYSTORE_PASSWORD=" + service.Password,
+		"TRUSTSTORE_PATH=" + filepath.Join(dir, "server", "truststore.p12"), "TRUSTSTORE_PASSWORD=" + service.Password,
+	}, environment...))
+	if err != nil {
+		return nil, s.failed(err)
+	}
+	address, err = s.CertService.await("https")
+	if err != nil {
+		return nil, s.failed(err)
+	}
+	s.URL = "https://127.0.0.1:" + address[strings.LastIndexByte(address, ':')+1:] + "/v1/certificate/"
+	s.Operations = s.CertService.event["http"]
+	return s, nil
+}
+
+// Stop ends both programs and waits for them.
+func (s *Stack) Stop() {
+	s.CertService.stop()
+	s.DevCA.stop()
+}
+
+func (s *Stack) failed(err error) error {
+	s.Stop()
+	return err
+}
+
+func (s *Stack) writeIdentities(dir string) error {
+	for _, side := range []string{"client", "server"} {
+		if err := os.MkdirAll(filepath.Join(dir, side), 0o700); err != nil {
+			return err
+		}
+		key, chain, err := s.Transport.Identity(side)
+		if err != nil {
+			return err
+		}
+		if err := service.WriteIdentity(filepath.Join(dir, side), key, chain, s.Transport.Root); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeServers writes certservice's cmpServers.json; it holds the secret.
+func writeServers(path, devca, root string) error {
+	content, err := json.MarshalIndent(map[string]any{"cmpv2Servers": []any{map[string]any{
+		"caName": CAName, "url": "http://" + devca + "/pkix/", "issuerDN": "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
+		"authentication": map[string]string{"iak": secret, "rv": CAName}, "trustAnchors": root,
+	}}}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, content, 0o600)
+}
+
+// Process is a program under way.
+type Process struct {
+	*exec.Cmd
+	lines chan string
+	event map[string]string // the log line that await found
+}
+
+func startProcess(path string, environment []string) (*Process, error) {
+	p := &Process{Cmd: exec.Command(path), lines: make(chan string, 1000)}
+	p.Env = environment
+	stderr, err := p.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s (make build makes it): %w", path, err)
+	}
+	go p.read(stderr)
+	return p, nil
+}
+
+// read takes the log as it comes; what nobody waits for is dropped, so that the program never blocks.
+func (p *Process) read(log io.Reader) {
+	defer close(p.lines)
+	scanner := bufio.NewScanner(log)
+	for scanner.Scan() {
+		select {
+		case p.lines <- scanner.Text():
+		default:
+		}
+	}
+}
+
+// await waits for the first log line that has the attribute, and returns its value.
+func (p *Process) await(attribute string) (string, error) {
+	timeout := time.After(20 * time.Second)
+	var seen []string
+	for {
+		select {
+		case line, open := <-p.lines:
+			if !open {
+				return "", fmt.Errorf("%s ended: %s", p.Path, strings.Join(seen, "\n"))
+			}
+			seen = append(seen, line)
+			var event map[string]any
+			if json.Unmarshal([]byte(line), &event) != nil || event[attribute] == nil {
+				continue
+			}
+			p.event = map[string]string{}
+			for name, value := range event {
+				p.event[name] = fmt.Sprint(value)
+			}
+			return p.event[attribute], nil
+		case <-timeout:
+			return "", fmt.Errorf("%s has not said its %s in 20 s: %s", p.Path, attribute, strings.Join(seen, "\n"))
+		}
+	}
+}
+
+func (p *Process) stop() {
+	if p == nil || p.Process == nil {
+		return
+	}
+	_ = p.Process.Signal(os.Interrupt)
+	_ = p.Wait()
+}
+
+// Roots are the trust anchors of mutual TLS.
+func (s *Stack) Roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(s.Transport.Root)
+	return pool
+}
