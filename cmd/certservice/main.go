@@ -67,9 +67,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// checked prints every fault of the environment and of the files that it names, one on a line.
+// checked prints every fault of the environment and of the files that it names, one on a line. Warnings are
+// logged and change nothing.
 func checked(s settings, faults []string, stdout, stderr io.Writer) int {
-	faults = append(faults, checkFiles(s)...)
+	faults = append(faults, checkFiles(s, newLogger(stderr, s))...)
 	if len(faults) == 0 {
 		_, err := fmt.Fprintln(stdout, "the environment, the TLS identity and the CMP servers are valid")
 		return printed(stderr, err)

@@ -108,6 +108,21 @@ func TestRun_check_findsNothingWrongWithONAPFiles(t *testing.T) {
 	assert.Equal(t, "the environment, the TLS identity and the CMP servers are valid\n", stdout)
 }
 
+func TestRun_check_warnsOfWhatIsNoFault(t *testing.T) {
+	authority := newCA(t)
+	authority.Validity = time.Nanosecond
+	env := files(t, authority, goodServers)
+
+	code, _, stderr := runWith(t, env, "--check")
+
+	assert.Equal(t, exitOK, code)
+	assert.Contains(t, stderr, `the certificate \"CN=certservice\" in KEYSTORE_PATH expired at `)
+	assert.Contains(t, stderr, `its signed answers will be refused`)
+	env["RESPONSE_TRUST"] = "onap"
+	_, _, stderr = runWith(t, env, "--check")
+	assert.NotContains(t, stderr, `its signed answers will be refused`)
+}
+
 func TestRun_check_tellsAllFaults(t *testing.T) {
 	env := files(t, newCA(t), `{"cmpv2Servers": [{"caName": "RA", "url": "ejbca", "issuerDN": "x"}]}`)
 	env["HTTPS_PORT"] = "https"

@@ -130,11 +130,14 @@ func reloadOn(ctx context.Context, hangup <-chan os.Signal, c *certservice.Confi
 	}
 }
 
-// checkFiles returns what is wrong with the files that the environment names.
-func checkFiles(s settings) []string {
+// checkFiles returns what is wrong with the files that the environment names, and logs what only needs
+// attention.
+func checkFiles(s settings, log *slog.Logger) []string {
 	var faults []string
-	if _, err := mtls.Load(s.files); err != nil {
+	if identity, err := mtls.Load(s.files); err != nil {
 		faults = append(faults, texts(err)...)
+	} else {
+		warn(log, identity)
 	}
 	place := fmt.Sprintf("CMP_SERVERS_PATH %q: ", s.cmpServersPath)
 	servers, err := certservice.LoadServers(s.cmpServersPath)
@@ -145,7 +148,7 @@ func checkFiles(s settings) []string {
 	} else if err != nil {
 		faults = append(faults, place+err.Error())
 	}
-	build := cmpBuilder(s, slog.New(slog.DiscardHandler))
+	build := cmpBuilder(s, log)
 	for _, server := range servers {
 		if _, err := build(server); err != nil {
 			faults = append(faults, place+server.CAName+": "+err.Error())

@@ -1,0 +1,190 @@
+package certservice
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
+)
+
+// entryParser reads the fields of one server. Unknown fields, the old caMode among them, are left alone.
+type entryParser struct {
+	place    string
+	fields   map[string]any
+	faults   *Faults
+	readFile func(string) ([]byte, error)
+}
+
+// urlSafe are the characters that stand for themselves in a path segment (RFC 3986 section 3.3).
+var urlSafe = regexp.MustCompile(`^[A-Za-z0-9._~!$&'()*+,;=:@-]+$`)
+
+func (e entryParser) parse() Server {
+	s := Server{
+		CAName:   e.required("caName", 1, 128),
+		URL:      e.required("url", 1, 2048),
+		IssuerDN: e.required("issuerDN", 4, 256),
+	}
+	if s.CAName != "" && (!urlSafe.MatchString(s.CAName) || s.CAName == "." || s.CAName == "..") {
+		e.fault("caName", "has %q, want only characters that need no escape in a URL", s.CAName)
+	}
+	if s.URL != "" {
+		e.checkURL(s.URL)
+	}
+	if s.IssuerDN != "" {
+		if _, err := cmp.ParseDN(s.IssuerDN); err != nil {
+			e.fault("issuerDN", "%v", err)
+		}
+	}
+	s.IAK, s.RV = e.authentication()
+	s.Protection = e.oneOf("protection", ProtectionPBMSHA256, ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1)
+	s.Timeout = e.timeout()
+	s.TrustAnchors = e.trustAnchors()
+	_, anchored := e.fields["trustAnchors"]
+	trust := ""
+	if anchored {
+		trust = TrustAnchored
+	}
+	s.ResponseTrust = e.oneOf("responseTrust", trust, TrustAnchored, TrustONAP)
+	if s.ResponseTrust == TrustAnchored && !anchored {
+		e.fault("responseTrust", "is %q, which needs trustAnchors", TrustAnchored)
+	}
+	return s
+}
+
+func (e entryParser) fault(field, format string, args ...any) {
+	e.faults.add(e.place+"."+field, format, args...)
+}
+
+// text returns a string field; present is false, too, for a null and for a field of another kind, which
+// is a fault.
+func (e entryParser) text(field string) (value string, present bool) {
+	raw := e.fields[field]
+	if raw == nil {
+		return "", false
+	}
+	value, ok := raw.(string)
+	if !ok {
+		e.fault(field, "is %s, want a string", kind(raw))
+	}
+	return value, ok
+}
+
+// required returns a string field of a bounded number of characters, and "" after a fault.
+func (e entryParser) required(field string, shortest, longest int) string {
+	if e.fields[field] == nil {
+		e.fault(field, "is missing")
+		return ""
+	}
+	value, ok := e.text(field)
+	if !ok {
+		return ""
+	}
+	if n := utf8.RuneCountInString(value); n < shortest || n > longest {
+		e.fault(field, "has %d characters, want %d to %d", n, shortest, longest)
+		return ""
+	}
+	return value
+}
+
+func (e entryParser) oneOf(field, absent string, allowed ...string) string {
+	value, ok := e.text(field)
+	if !ok {
+		return absent
+	}
+	for _, a := range allowed {
+		if value == a {
+			return value
+		}
+	}
+	e.fault(field, "has %q, want one of %s", value, strings.Join(allowed, ", "))
+	return absent
+}
+
+func (e entryParser) checkURL(text string) {
+	u, err := url.Parse(text)
+	if err != nil {
+		e.fault("url", "is not a URL") // url.Error would quote it, and a password in it
+		return
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		e.fault("url", "has the scheme %q, want http or https", u.Scheme)
+	case u.User != nil:
+		e.fault("url", "has a user name, want none")
+	case u.Hostname() == "":
+		e.fault("url", "has no host")
+	case u.Fragment != "":
+		e.fault("url", "has a fragment, want none")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			e.fault("url", "has the port %s, want 1 to 65535", port)
+		}
+	}
+}
+
+func (e entryParser) authentication() (iak, rv Secret) {
+	raw := e.fields["authentication"]
+	if raw == nil {
+		e.fault("authentication", "is missing")
+		return "", ""
+	}
+	fields, ok := raw.(map[string]any)
+	if !ok {
+		e.fault("authentication", "is %s, want an object", kind(raw))
+		return "", ""
+	}
+	inner := entryParser{place: e.place + ".authentication", fields: fields, faults: e.faults, readFile: e.readFile}
+	return Secret(inner.required("iak", 1, 256)), Secret(inner.required("rv", 1, 256))
+}
+
+func (e entryParser) timeout() time.Duration {
+	value, ok := e.text("timeout")
+	if !ok {
+		return 0
+	}
+	d, err := time.ParseDuration(value)
+	if err != nil || d <= 0 {
+		e.fault("timeout", "has %q, want a duration such as \"30s\"", value)
+		return 0
+	}
+	return d
+}
+
+func (e entryParser) trustAnchors() []*x509.Certificate {
+	name, ok := e.text("trustAnchors")
+	if !ok {
+		return nil
+	}
+	data, err := e.readFile(name)
+	if err != nil {
+		e.fault("trustAnchors", "%v", err)
+		return nil
+	}
+	var anchors []*x509.Certificate
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		if block.Type == "CERTIFICATE" {
+			cert, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				e.fault("trustAnchors", "has certificate %d in %q, which cannot be read: %v", len(anchors)+1, name, err)
+				return nil
+			}
+			anchors = append(anchors, cert)
+		}
+		data = rest
+	}
+	if len(anchors) == 0 {
+		e.fault("trustAnchors", "has %q, which holds no PEM certificate", name)
+	}
+	return anchors
+}
