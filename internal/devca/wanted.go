@@ -178,7 +178,7 @@ func checkExtension(extension pkix.Extension) (bool, error) {
 	case extension.Id.Equal(oidKeyUsage):
 		var bits asn1.BitString
 		if _, err := asn1.Unmarshal(extension.Value, &bits); err != nil {
-			return false, refuse(cmp.FailBadCertTemplate, "keyUsage cannot be read: %v", err)
+			return false, refuse(cmp.FailBadCertTemplate, "keyUsage is not a BIT STRING")
 		}
 		if bits.At(5) == 1 || bits.At(6) == 1 {
 			return false, refuse(cmp.FailBadCertTemplate, "keyUsage asks for the signing of certificates or CRLs, which is for authorities")
@@ -190,7 +190,7 @@ func checkExtension(extension pkix.Extension) (bool, error) {
 			MaxPathLen int  `asn1:"optional,default:-1"`
 		}
 		if _, err := asn1.Unmarshal(extension.Value, &constraints); err != nil {
-			return false, refuse(cmp.FailBadCertTemplate, "basicConstraints cannot be read: %v", err)
+			return false, refuse(cmp.FailBadCertTemplate, "basicConstraints cannot be read")
 		}
 		if constraints.IsCA {
 			return false, refuse(cmp.FailBadCertTemplate, "basicConstraints asks for a CA certificate, want one for an end entity")

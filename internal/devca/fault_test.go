@@ -1,0 +1,166 @@
+package devca_test
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/devca"
+)
+
+func TestParseFaults(t *testing.T) {
+	for text, want := range map[string]devca.Faults{
+		"":                                 {},
+		" , ":                              {},
+		"waiting":                          {Waiting: 1},
+		"waiting:3":                        {Waiting: 3},
+		"rejection":                        {Reject: true},
+		"rejection:badAlg+badCertTemplate": {Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadAlg, cmp.FailBadCertTemplate}},
+		"unprotected-error,wrong-nonce, wrong-key,expired": {Unprotected: true, WrongNonce: true, WrongKey: true, Expired: true},
+		"slow:2s,drop":          {Slow: 2 * time.Second, Drop: true},
+		"drop:certConf,drop:ir": {DropBodies: []cmp.BodyType{cmp.BodyCertConf, cmp.BodyIR}},
+	} {
+		got, err := devca.ParseFaults(text)
+		require.NoError(t, err, text)
+		assert.Equal(t, want, got, text)
+	}
+}
+
+func TestParseFaults_wrongWords_areAllReported(t *testing.T) {
+	_, err := devca.ParseFaults("waiting:0,waiting:x,rejection:bad,expired:1,slow,slow:-1s,drop:it,explode:now")
+	assert.EqualError(t, err, `fault "waiting:0": want a number of polls from 1 to 1000
+fault "waiting:x": want a number of polls from 1 to 1000
+fault "rejection:bad": "bad" is not the name of a failInfo, such as badCertTemplate
+fault "expired:1": want it without an argument
+fault "slow": want a duration such as 2s
+fault "slow:-1s": want a duration such as 2s
+fault "drop:it": want the name of a kind of message, such as certConf
+fault "explode:now" is not known`)
+}
+
+// faulty makes a CA with the faults that a text names.
+func faulty(t *testing.T, text string) *devca.CA {
+	t.Helper()
+	faults, err := devca.ParseFaults(text)
+	require.NoError(t, err)
+	ca, err := devca.New(devca.Config{Faults: faults})
+	require.NoError(t, err)
+	return ca
+}
+
+func TestFault_waiting(t *testing.T) {
+	for _, implicit := range []bool{false, true} {
+		ca := faulty(t, "waiting:2")
+		m := ir(t)
+		if implicit {
+			m.Header.AddImplicitConfirm()
+		}
+		answer := send(t, ca, withMAC(t, m))
+		assert.Equal(t, "ip waiting: this wait was ordered as a fault", outcome(answer))
+		for range 2 {
+			answer = send(t, ca, withMAC(t, follow(answer, cmp.BodyPollReq, cmp.PollReqContent{0})))
+			require.Equal(t, cmp.BodyPollRep, answer.Body.Type)
+			reply := answer.Body.Content.(cmp.PollRepContent)[0]
+			assert.Equal(t, [2]int64{0, 1}, [2]int64{reply.CertReqID, reply.CheckAfter})
+		}
+		assert.Zero(t, ca.Stats().Issued, "nothing is issued while the client waits")
+		answer = send(t, ca, withMAC(t, follow(answer, cmp.BodyPollReq, cmp.PollReqContent{0})))
+		granted(t, answer)
+		assert.Equal(t, implicit, answer.Header.ImplicitConfirm())
+		if !implicit {
+			m := follow(answer, cmp.BodyCertConf, cmp.CertConfirmContent{confirmation(t, answer)})
+			assert.Equal(t, "pkiconf", outcome(send(t, ca, withMAC(t, m))))
+		}
+		assert.EqualValues(t, 2, ca.Stats().Polls)
+	}
+}
+
+func TestFault_waiting_holdsPollsToTheirTransaction(t *testing.T) {
+	ca := faulty(t, "waiting")
+	answer := send(t, ca, withMAC(t, ir(t)))
+	assert.Equal(t, "error rejection badRequest: certConf is not what the transaction waits for",
+		outcome(send(t, ca, withMAC(t, follow(answer, cmp.BodyCertConf, cmp.CertConfirmContent{})))))
+	assert.Equal(t, "error rejection badRequest: pollReq is for certReqIds [5], want 0",
+		outcome(send(t, ca, withMAC(t, follow(answer, cmp.BodyPollReq, cmp.PollReqContent{5})))))
+	assert.Equal(t, "error rejection badRequest: pollReq is not what the transaction waits for",
+		outcome(send(t, ca, withMAC(t, follow(answer, cmp.BodyPollReq, cmp.PollReqContent{0})))), "the wrong poll has ended it")
+	answer.Header.TransactionID = cmp.NewNonce()
+	assert.Equal(t, "error rejection badRequest: pollReq is for a transaction that is not known",
+		outcome(send(t, ca, withMAC(t, follow(answer, cmp.BodyPollReq, cmp.PollReqContent{0})))))
+}
+
+func TestFault_rejection(t *testing.T) {
+	ca := faulty(t, "rejection:badCertTemplate")
+	assert.Equal(t, "ip rejection badCertTemplate: this rejection was ordered as a fault", outcome(send(t, ca, withMAC(t, ir(t)))))
+	rr := message(cmp.BodyRR, cmp.RevReqContent{{}})
+	assert.Equal(t, "rp rejection badCertTemplate: this rejection was ordered as a fault", outcome(send(t, ca, withMAC(t, rr))))
+	assert.Equal(t, "ip rejection: this rejection was ordered as a fault", outcome(send(t, faulty(t, "rejection"), withMAC(t, ir(t)))))
+}
+
+func TestFault_unprotectedError(t *testing.T) {
+	for _, response := range []devca.ResponseProtection{devca.RespondMAC, devca.RespondSignature} {
+		ca, err := devca.New(devca.Config{ResponseProtection: response, Faults: devca.Faults{Unprotected: true}})
+		require.NoError(t, err)
+		answer := send(t, ca, withMAC(t, ir(t)))
+		assert.Equal(t, "error rejection systemFailure: this error was ordered as a fault", outcome(answer))
+		assert.Nil(t, answer.Protection)
+		assert.Nil(t, answer.Header.ProtectionAlg)
+	}
+}
+
+func TestFault_wrongNonce(t *testing.T) {
+	m := withMAC(t, ir(t))
+	answer := send(t, faulty(t, "wrong-nonce"), m)
+	granted(t, answer)
+	assert.Len(t, answer.Header.RecipNonce, cmp.NonceSize)
+	assert.NotEqual(t, m.Header.SenderNonce, answer.Header.RecipNonce)
+	_, err := cmp.VerifyMAC(answer, []byte(devca.DefaultSecret))
+	assert.NoError(t, err)
+}
+
+func TestFault_wrongKey(t *testing.T) {
+	ca := faulty(t, "wrong-key")
+	certificate := granted(t, send(t, ca, withMAC(t, ir(t))))
+	assert.Equal(t, ca.Issuing().PublicKey, certificate.PublicKey)
+}
+
+func TestFault_expired(t *testing.T) {
+	certificate := granted(t, send(t, faulty(t, "expired"), withMAC(t, ir(t))))
+	assert.Less(t, certificate.NotAfter, time.Now())
+	assert.Less(t, certificate.NotBefore, certificate.NotAfter)
+}
+
+func TestFault_slow(t *testing.T) {
+	ca := faulty(t, "slow:2s")
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		require.Equal(t, http.StatusBadRequest, post(ca, "/", cmp.MediaType, nil).Code)
+		assert.Equal(t, 2*time.Second, time.Since(begun))
+	})
+}
+
+func TestFault_drop(t *testing.T) {
+	ca, url := start(t, devca.Config{Faults: devca.Faults{Drop: true}})
+	der, err := withMAC(t, ir(t)).Marshal()
+	require.NoError(t, err)
+	_, err = http.Post(url, cmp.MediaType, bytes.NewReader(der))
+	assert.ErrorIs(t, err, io.EOF)
+	assert.Zero(t, ca.Stats().Requests)
+}
+
+func TestFault_drop_ofOneKind_losesTheAnswerOnly(t *testing.T) {
+	ca, url := start(t, devca.Config{Faults: devca.Faults{DropBodies: []cmp.BodyType{cmp.BodyCertConf}}})
+	answer := send(t, ca, withMAC(t, ir(t)))
+	der, err := withMAC(t, follow(answer, cmp.BodyCertConf, cmp.CertConfirmContent{confirmation(t, answer)})).Marshal()
+	require.NoError(t, err)
+	_, err = http.Post(url, cmp.MediaType, bytes.NewReader(der))
+	assert.ErrorIs(t, err, io.EOF)
+	assert.EqualValues(t, 1, ca.Stats().Confirmed)
+}

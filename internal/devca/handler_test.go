@@ -1,0 +1,138 @@
+package devca_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/devca"
+)
+
+func TestCA_paths(t *testing.T) {
+	ca, err := devca.New(devca.Config{})
+	require.NoError(t, err)
+	for _, path := range []string{"/", "/pkix", "/pkix/", "/.well-known/cmp", "/.well-known/cmp/", "/ejbca/publicweb/cmp/any"} {
+		der, err := withMAC(t, ir(t)).Marshal()
+		require.NoError(t, err)
+		recorder := post(ca, path, "Application/PKIXCMP; charset=utf-8", der)
+		assert.Equal(t, http.StatusOK, recorder.Code, path)
+		assert.Equal(t, "application/pkixcmp", recorder.Header().Get("Content-Type"))
+	}
+	for _, path := range []string{"/other", "/pkix/a", "/ejbca/publicweb/cmp/", "/ejbca/publicweb/cmp/a/b"} {
+		recorder := post(ca, path, cmp.MediaType, nil)
+		assert.Equal(t, http.StatusNotFound, recorder.Code, path)
+		assert.Equal(t, "CMP is answered at /, /pkix/, /.well-known/cmp and /ejbca/publicweb/cmp/{alias}\n", recorder.Body.String())
+	}
+}
+
+func TestCA_whatIsNoCMPRequest_isRefusedByHTTP(t *testing.T) {
+	ca, err := devca.New(devca.Config{})
+	require.NoError(t, err)
+	recorder := httptest.NewRecorder()
+	ca.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
+	assert.Equal(t, http.StatusMethodNotAllowed, recorder.Code)
+	assert.Equal(t, "POST", recorder.Header().Get("Allow"))
+	for _, contentType := range []string{"", "application/json", "application/pkixcmp-poll"} {
+		assert.Equal(t, http.StatusUnsupportedMediaType, post(ca, "/", contentType, nil).Code, contentType)
+	}
+	assert.Equal(t, http.StatusRequestEntityTooLarge, post(ca, "/", cmp.MediaType, make([]byte, cmp.MaxMessageSize+1)).Code)
+}
+
+func TestCA_unreadableMessage_isAnsweredWithAnError(t *testing.T) {
+	for protection, isProtected := range map[devca.ResponseProtection]bool{devca.RespondMAC: false, devca.RespondSignature: true} {
+		ca, err := devca.New(devca.Config{ResponseProtection: protection})
+		require.NoError(t, err)
+		recorder := post(ca, "/", cmp.MediaType, []byte("hello"))
+		assert.Equal(t, http.StatusBadRequest, recorder.Code)
+		answer, err := cmp.ParsePKIMessage(recorder.Body.Bytes())
+		require.NoError(t, err)
+		assert.Equal(t, "error rejection badDataFormat: decoding PKIMessage: not DER", outcome(answer))
+		assert.Equal(t, isProtected, cmp.VerifySignature(answer, ca.Issuing().PublicKey) == nil)
+	}
+}
+
+func TestNew_unusableConfig_isRefused(t *testing.T) {
+	for _, row := range []struct {
+		config devca.Config
+		want   string
+	}{
+		{devca.Config{Validity: time.Millisecond}, "validity of certificates is 1ms, want 1s to 8760h0m0s"},
+		{devca.Config{Validity: 10000 * time.Hour}, "validity of certificates is 10000h0m0s, want 1s to 8760h0m0s"},
+		{devca.Config{ResponseProtection: "none"}, `response protection is "none", want "mac" or "signature"`},
+	} {
+		_, err := devca.New(row.config)
+		assert.EqualError(t, err, row.want)
+	}
+}
+
+func TestNew_makesOtherKeysUnderTheSameNames(t *testing.T) {
+	one, err := devca.New(devca.Config{})
+	require.NoError(t, err)
+	two, err := devca.New(devca.Config{})
+	require.NoError(t, err)
+	assert.Equal(t, one.Root().RawSubject, two.Root().RawSubject)
+	assert.NotEqual(t, one.Root().PublicKey, two.Root().PublicKey)
+	assert.NotEqual(t, one.Issuing().PublicKey, two.Issuing().PublicKey)
+	assert.True(t, strings.HasPrefix(string(one.RootPEM()), "-----BEGIN CERTIFICATE-----\n"))
+}
+
+func FuzzCA_anyBody(f *testing.F) {
+	ca, err := devca.New(devca.Config{Faults: devca.Faults{Waiting: 1}})
+	require.NoError(f, err)
+	key := newKey(f)
+	for _, m := range []*cmp.PKIMessage{
+		message(cmp.BodyIR, cmp.CertReqMessages{signed(f, template(f, key, "leaf.example.org"), key)}),
+		message(cmp.BodyP10CR, cmp.CertificationRequest(csr(f, key, "leaf.example.org").Raw)),
+		message(cmp.BodyCertConf, cmp.CertConfirmContent{{}}),
+		message(cmp.BodyPollReq, cmp.PollReqContent{0}),
+		message(cmp.BodyGenM, cmp.GeneralContent{{Type: cmp.OIDCACerts}, {Type: cmp.OIDRootCACert}}),
+		message(cmp.BodyRR, cmp.RevReqContent{{}}),
+		message(cmp.BodyError, &cmp.ErrorMsgContent{StatusInfo: cmp.Rejection("no", cmp.FailBadAlg)}),
+	} {
+		der, err := m.Marshal()
+		require.NoError(f, err)
+		f.Add(der)
+	}
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		// As it came, it hardly gets past its protection; what parses is protected and tried again.
+		recorder := post(ca, "/", cmp.MediaType, body)
+		_, err := cmp.ParsePKIMessage(recorder.Body.Bytes())
+		require.NoError(t, err)
+		m, err := cmp.ParsePKIMessage(body)
+		if err != nil {
+			return
+		}
+		m.Header.PVNO, m.Header.TransactionID, m.Header.SenderNonce = cmp.PVNO2, cmp.NewNonce(), cmp.NewNonce()
+		m.Header.SenderKID, m.Header.MessageTime = []byte(devca.DefaultReference), time.Time{}
+		send(t, ca, withMAC(t, m))
+	})
+}
+
+func TestCA_memory_staysFlat(t *testing.T) {
+	ca, err := devca.New(devca.Config{})
+	require.NoError(t, err)
+	key := newKey(t)
+	body := cmp.CertReqMessages{signed(t, template(t, key, "leaf.example.org"), key)}
+	enroll := func(times int) uint64 {
+		for range times {
+			m := message(cmp.BodyIR, body)
+			m.Header.AddImplicitConfirm()
+			send(t, ca, withMAC(t, m))
+		}
+		runtime.GC()
+		var memory runtime.MemStats
+		runtime.ReadMemStats(&memory)
+		return memory.HeapAlloc
+	}
+	before := enroll(100)
+	after := enroll(1000)
+	assert.Less(t, int64(after)-int64(before), int64(2<<20), "no more than its transactionID is kept of an enrolment")
+}
