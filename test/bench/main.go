@@ -1,5 +1,5 @@
-// Command bench measures complete runs of the built certfetcher against a CertService on loopback, as
-// the operating system accounts for them: wall time and peak memory of the whole process.
+// Command bench measures the built programs on loopback: complete runs of certfetcher, as the operating
+// system accounts for them, and certservice under load with devca behind it.
 package main
 
 import (
@@ -35,6 +35,14 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	if err := fetches(dir); err != nil {
+		return err
+	}
+	return load(dir)
+}
+
+// fetches measures complete runs of certfetcher.
+func fetches(dir string) error {
 	s, err := service.Start(dir, service.Options{})
 	if err != nil {
 		return err
