@@ -1,0 +1,222 @@
+package truststore
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// Result is what a run changed.
+type Result struct {
+	Added    []Added    // to the first truststore
+	Replaced []Replaced // in the order in which they were replaced
+}
+
+// Replaced is a file that has got a new content.
+type Replaced struct {
+	Path   string // as configured
+	Backup string // where the content before is kept; empty when it was this program's own, or there was none
+}
+
+// Changed says whether anything was.
+func (r Result) Changed() bool { return len(r.Replaced) > 0 }
+
+// Run merges and copies once. It may be called again and again with the same configuration, from one
+// goroutine at a time: with nothing to do it reads the files and writes none. Each change is logged. The
+// error, when there is one, is of type *Error; nothing has been changed then, unless it is a file that
+// could not be replaced when others had been already, which the result lists.
+func Run(cfg Config, log *slog.Logger) (Result, error) {
+	return newRun(cfg, nil).do(cfg, log)
+}
+
+// run is one pass, from reading to replacing:
+//
+//  1. Read everything and work out every new content, in memory. What is wrong is found here.
+//  2. Back up what will be replaced.
+//  3. Write the new contents beside their places, and sync them.
+//  4. Rename them one after the other, and sync their directories.
+//
+// A crash before step 4 leaves every destination as it was, one within it some of them new, each whole;
+// the next run removes what was staged and does what is missing.
+type run struct {
+	disk    disk
+	now     func() time.Time
+	claimed map[string]string // by the real path of each destination: as configured
+	changes []*change
+}
+
+// change is a file to be replaced.
+type change struct {
+	path     string // as configured; its backup is beside it
+	real     string // with links resolved
+	current  *file  // nil: there is none
+	next     file
+	exitCode int // when it cannot be replaced
+
+	staged string
+}
+
+func newRun(cfg Config, step func(op, path string) error) *run {
+	now := cfg.Now
+	if now == nil {
+		now = time.Now
+	}
+	return &run{disk: disk{step}, now: now, claimed: map[string]string{}}
+}
+
+func (r *run) do(cfg Config, log *slog.Logger) (Result, error) {
+	var result Result
+	if len(cfg.Truststores) > 0 {
+		var err error
+		if result.Added, err = r.merge(cfg.Truststores); err != nil {
+			return Result{}, err
+		}
+	}
+	for _, c := range cfg.Keystores {
+		if err := r.copy(c); err != nil {
+			return Result{}, err
+		}
+	}
+	replaced, err := r.apply()
+	result.Replaced = replaced
+	if len(replaced) == 0 {
+		return Result{}, err
+	}
+	result.log(log, cfg)
+	return result, err
+}
+
+func (r Result) log(log *slog.Logger, cfg Config) {
+	for _, a := range r.Added {
+		log.Info("certificate added to truststore", "truststore", cfg.Truststores[0].Path,
+			"alias", a.Alias, "subject", a.Subject, "sha256", a.SHA256, "from", a.From)
+	}
+	for _, f := range r.Replaced {
+		log.Info("file replaced", "path", f.Path, "backup", f.Backup)
+	}
+}
+
+// read gives the content that the file will have when everything planned so far is done.
+func (r *run) read(path string) (file, error) {
+	real, err := realPath(path)
+	if err != nil {
+		return file{}, err
+	}
+	for _, c := range r.changes {
+		if c.real == real {
+			return c.next, nil
+		}
+	}
+	return readFile(path)
+}
+
+// copy plans a file in the place of another.
+func (r *run) copy(c Copy) error {
+	source, err := r.read(c.Source)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return failed(codeMissing, "keystore %q of %s does not exist", c.Source, sourcesVariable)
+	case err != nil:
+		return failed(codeCopy, "reading keystore: %w", err)
+	}
+	real, err := r.claim(c.Destination, codeCopy)
+	if err != nil {
+		return err
+	}
+	// A destination that exists keeps its mode and owner; a new one is closed to others in any case.
+	next := file{data: source.data, mode: source.mode &^ 0o007, uid: -1, gid: -1}
+	current, err := readFile(real)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		r.changes = append(r.changes, &change{path: c.Destination, real: real, next: next, exitCode: codeCopy})
+	case err != nil:
+		return failed(codeCopy, "reading destination: %w", err)
+	case !bytes.Equal(current.data, source.data):
+		next.mode, next.uid, next.gid = current.mode, current.uid, current.gid
+		r.changes = append(r.changes, &change{path: c.Destination, real: real, current: &current, next: next, exitCode: codeCopy})
+	}
+	return nil
+}
+
+// claim resolves a destination, whether or not it will have to be replaced, and clears what a killed run
+// left beside it.
+func (r *run) claim(path string, exitCode int) (real string, err error) {
+	if real, err = realPath(path); err != nil {
+		return "", failed(exitCode, "resolving destination: %w", err)
+	}
+	if other, taken := r.claimed[real]; taken {
+		return "", failed(codeConfiguration, "file %q would be written twice, as %q and as %q: want each destination once, and none of them first in %s",
+			real, other, path, truststoresVariable)
+	}
+	r.claimed[real] = path
+	for _, p := range slices.Compact([]string{path, real}) {
+		if err := r.disk.sweep(p); err != nil {
+			return "", failed(exitCode, "clearing what a killed run left: %w", err)
+		}
+	}
+	return real, nil
+}
+
+// realPath resolves links, so that a file is replaced and not the link to it. Of a path to nothing it
+// resolves the directory.
+func realPath(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return real, fileError("resolving", path, err)
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return filepath.Clean(path), nil
+	}
+	return filepath.Join(dir, filepath.Base(path)), fileError("resolving", path, err)
+}
+
+// apply does what was planned: steps 2 to 4 of run.
+func (r *run) apply() ([]Replaced, error) {
+	defer func() {
+		for _, c := range r.changes {
+			if c.staged != "" {
+				r.disk.discard(c.staged)
+			}
+		}
+	}()
+	var planned, done []Replaced
+	for _, c := range r.changes {
+		if c.current == nil {
+			if err := r.disk.makeDir(filepath.Dir(c.real)); err != nil {
+				return nil, failed(c.exitCode, "writing keystore: %w", err)
+			}
+		}
+		backup, err := r.disk.backUp(c.path, c.current, c.next)
+		if err != nil {
+			return nil, failed(codeBackup, "backing up %q: %w", c.path, err)
+		}
+		planned = append(planned, Replaced{c.path, backup})
+	}
+	for _, c := range r.changes {
+		var err error
+		if c.staged, err = r.disk.stage(c.real, c.next); err != nil {
+			return nil, failed(c.exitCode, "writing destination: %w", err)
+		}
+	}
+	for i, c := range r.changes {
+		if c.current != nil && !same(c.real, c.current.data) {
+			return done, failed(c.exitCode, "writing destination: %q was changed by somebody else meanwhile, run again", c.path)
+		}
+		if err := r.disk.settle(c.staged, c.real); err != nil {
+			return done, failed(c.exitCode, "writing destination: %w", err)
+		}
+		c.staged = ""
+		done = append(done, planned[i])
+	}
+	for _, c := range r.changes {
+		if err := r.disk.syncDir(filepath.Dir(c.real)); err != nil {
+			return done, failed(c.exitCode, "writing destination: %w", err)
+		}
+	}
+	return done, nil
+}
