@@ -373,3 +373,23 @@ func TestCA_emptySubject_makesTheNamesCritical(t *testing.T) {
 		}
 	}
 }
+
+func TestCA_updateWithoutSubject_keepsTheOldOne(t *testing.T) {
+	ca, err := devca.New(devca.Config{})
+	require.NoError(t, err)
+	signer, key := enrolled(t, ca), newKey(t)
+	m := template(t, key, "leaf.example.org")
+	m.CertReq.CertTemplate.Subject = nil
+	kur := message(cmp.BodyKUR, cmp.CertReqMessages{signed(t, m, key)})
+	certificate := granted(t, send(t, ca, withSignature(t, kur, signer)))
+	assert.Equal(t, signer.Certificate.RawSubject, certificate.RawSubject)
+}
+
+func TestCA_certificate_isReadableAfter2049(t *testing.T) {
+	now := &clock{time.Date(2049, 12, 31, 23, 59, 30, 0, time.UTC)}
+	ca, err := devca.New(devca.Config{Now: now.now, Validity: time.Minute})
+	require.NoError(t, err)
+	certificate := enrolled(t, ca).Certificate
+	assert.Equal(t, now.at, certificate.NotBefore)
+	assert.Equal(t, now.at.Add(time.Minute), certificate.NotAfter)
+}
