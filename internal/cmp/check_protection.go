@@ -95,24 +95,26 @@ func (t *transaction) warnUnanchored(m *PKIMessage, signer *x509.Certificate, re
 const maxSignerCandidates = 8
 
 // findSigner returns the certificate whose key made the signature, among those sent along and the
-// trust anchors. Where the message names its sender, only certificates of that name are tried. senderKID is
-// no help: servers echo the client's.
+// trust anchors; those with the sender's name are tried first. senderKID is no help: servers echo the
+// client's. Whether the signer is to be trusted is another matter.
 func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
-	sender, named := m.Header.Sender.Name()
-	anyName := t.c.cfg.ResponseTrust == ResponseTrustONAP
-	tried := 0
-	for _, certificate := range append(parseAvailable(m.ExtraCerts), t.c.cfg.TrustAnchors...) {
-		if !anyName && !(named && SameName(certificate.RawSubject, sender)) {
-			continue
+	sender, _ := m.Header.Sender.Name()
+	candidates := append(parseAvailable(m.ExtraCerts), t.c.cfg.TrustAnchors...)
+	slices.SortStableFunc(candidates, func(a, b *x509.Certificate) int {
+		switch x, y := SameName(a.RawSubject, sender), SameName(b.RawSubject, sender); {
+		case x == y:
+			return 0
+		case x:
+			return -1
 		}
-		if tried++; tried > maxSignerCandidates {
-			break
-		}
-		if VerifySignature(m, certificate.PublicKey) == nil {
-			return certificate, nil
+		return 1
+	})
+	for _, candidate := range candidates[:min(len(candidates), maxSignerCandidates)] {
+		if VerifySignature(m, candidate.PublicKey) == nil {
+			return candidate, nil
 		}
 	}
-	return nil, &CheckError{Check: "signature", Got: fmt.Sprintf("one that no certificate of sender %q verifies", m.Header.Sender),
+	return nil, &CheckError{Check: "signature", Got: fmt.Sprintf("one by %q that no certificate verifies", m.Header.Sender),
 		Want: "the signer's certificate in extraCerts or among the trust anchors"}
 }
 
