@@ -81,6 +81,8 @@ func TestClient_request_isAsTheProfileWants(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, ProtectionPBMSHA256, mac.Protection)
 
+	assert.Equal(t, ir.Header.ProtectionAlg, conf.Header.ProtectionAlg, "the same parameters throughout")
+
 	request := ir.Body.Content.(CertReqMessages)[0]
 	assert.NoError(t, request.VerifyPOPO())
 	template := request.CertReq.CertTemplate

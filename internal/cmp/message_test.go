@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"math/big"
+	"runtime"
 	"testing"
 	"time"
 
@@ -188,6 +189,31 @@ func TestParsePKIMessage_malformed_isRefused(t *testing.T) {
 			_, err := ParsePKIMessage(row.der)
 			assert.EqualError(t, err, row.want)
 		})
+	}
+}
+
+// The most that can be packed into few bytes: lists of the most elements, each of the fewest bytes.
+func TestParsePKIMessage_memory_isASmallMultipleOfTheInput(t *testing.T) {
+	repeat := func(element []byte, n int) []byte { return bytes.Repeat(element, n) }
+	text := wrap(0x30, repeat([]byte{0x0c, 0}, maxElements))
+	extension := []byte{0x30, 5, 6, 1, 0x2a, 4, 0}
+	for name, body := range map[string][]byte{
+		"texts in pollRep":          wrap(explicit(26), wrap(0x30, repeat(wrap(0x30, append([]byte{2, 1, 0, 2, 1, 0}, text...)), maxElements))),
+		"extensions in rr":          wrap(explicit(11), wrap(0x30, repeat(wrap(0x30, append([]byte{0x30, 0}, wrap(0x30, repeat(extension, maxElements))...)), maxElements))),
+		"one certificate of 900 kB": wrap(explicit(1), wrap(0x30, append(wrap(explicit(1), wrap(0x30, wrap(0x30, wrap(4, make([]byte, 900_000))))), 0x30, 0))),
+	} {
+		der := wrap(0x30, append([]byte{0x30, 0x0b, 2, 1, 2, 0xa4, 2, 0x30, 0, 0xa4, 2, 0x30, 0}, body...))
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		m, err := ParsePKIMessage(der)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		require.NoError(t, err, name)
+		kept := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+		assert.Less(t, kept, int64(16*len(der)), name)
+		runtime.KeepAlive(m)
+		runtime.KeepAlive(der)
 	}
 }
 

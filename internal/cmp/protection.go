@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"errors"
 	"fmt"
+	"sync"
 )
 
 // Protection is a kind of message protection (RFC 9810, 5.1.3), by the names used in configuration.
@@ -71,25 +72,68 @@ func (m MAC) identifier() (AlgorithmIdentifier, error) {
 	return m.pbmIdentifier()
 }
 
-func (m MAC) sum(secret, data []byte) ([]byte, error) {
-	key := m.pbmKey(secret)
-	if m.Protection == ProtectionPBMAC1 {
-		var err error
-		if key, err = m.pbmac1Key(secret); err != nil {
-			return nil, err
-		}
-	}
+func (m MAC) sum(key, data []byte) []byte {
 	mac := hmac.New(m.Hash.New, key)
 	mac.Write(data)
-	return mac.Sum(nil), nil
+	return mac.Sum(nil)
 }
 
-// ProtectMAC sets protectionAlg and protection of the message, made with a shared secret. What Header and
-// Body hold must not change afterwards.
-func ProtectMAC(m *PKIMessage, algorithm MAC, secret []byte) error {
+// key derives the key of the MAC, which takes about as long as everything else in a message.
+func (m MAC) key(secret []byte) ([]byte, error) {
+	if m.Protection == ProtectionPBMAC1 {
+		return m.pbmac1Key(secret)
+	}
+	return m.pbmKey(secret), nil
+}
+
+// maxMACKeys bounds how many derived keys are remembered.
+const maxMACKeys = 1024
+
+// MACKeys protects and verifies messages with one shared secret. It remembers the keys derived from it, so
+// that messages with the same parameters cost one derivation: RFC 9810, 5.1.3.1 recommends that the
+// parameters stay the same throughout a transaction. It may be used from several goroutines.
+type MACKeys struct {
+	secret []byte
+	mu     sync.Mutex
+	keys   map[string][]byte
+}
+
+// NewMACKeys returns the keys of a shared secret, none derived yet.
+func NewMACKeys(secret []byte) *MACKeys {
+	return &MACKeys{secret: secret, keys: map[string][]byte{}}
+}
+
+func (k *MACKeys) key(m MAC) ([]byte, error) {
+	name := fmt.Sprintf("%s %d %d %d %x", m.Protection, m.KeyHash, m.Iterations, m.keyLength, m.Salt)
+	k.mu.Lock()
+	key, known := k.keys[name]
+	k.mu.Unlock()
+	if known {
+		return key, nil
+	}
+	key, err := m.key(k.secret)
+	if err != nil {
+		return nil, fmt.Errorf("deriving key of the MAC: %w", err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.keys) >= maxMACKeys {
+		clear(k.keys) // parameters come from peers, so that anybody could fill it
+	}
+	k.keys[name] = key
+	return key, nil
+}
+
+// Protect sets protectionAlg and protection of the message. What Header and Body hold must not change
+// afterwards.
+func (k *MACKeys) Protect(m *PKIMessage, algorithm MAC) error {
 	identifier, err := algorithm.identifier()
 	if err != nil {
 		return fmt.Errorf("encoding protectionAlg: %w", err)
+	}
+	key, err := k.key(algorithm)
+	if err != nil {
+		return err
 	}
 	m.Header.ProtectionAlg = &identifier
 	m.RawHeader, m.RawBody = nil, nil
@@ -97,15 +141,13 @@ func ProtectMAC(m *PKIMessage, algorithm MAC, secret []byte) error {
 	if err != nil {
 		return fmt.Errorf("encoding protected part: %w", err)
 	}
-	if m.Protection, err = algorithm.sum(secret, part); err != nil {
-		return fmt.Errorf("computing MAC: %w", err)
-	}
+	m.Protection = algorithm.sum(key, part)
 	return nil
 }
 
-// VerifyMAC checks the protection of a message with a shared secret and returns the algorithm it was
-// made with. Whether that is strong enough is for the caller to judge.
-func VerifyMAC(m *PKIMessage, secret []byte) (MAC, error) {
+// Verify checks the protection of a message and returns the algorithm it was made with. Whether that is
+// strong enough is for the caller to judge.
+func (k *MACKeys) Verify(m *PKIMessage) (MAC, error) {
 	if m.Header.ProtectionAlg == nil || m.Protection == nil {
 		return MAC{}, errors.New("message is not protected")
 	}
@@ -113,21 +155,32 @@ func VerifyMAC(m *PKIMessage, secret []byte) (MAC, error) {
 	if err != nil {
 		return MAC{}, err
 	}
+	// Before the key is derived, since a wrong length needs no work to be refused.
+	if want := algorithm.Hash.Size(); len(m.Protection) != want {
+		return MAC{}, fmt.Errorf("MAC has %d bytes, want %d", len(m.Protection), want)
+	}
+	key, err := k.key(algorithm)
+	if err != nil {
+		return MAC{}, err
+	}
 	part, err := m.protectedPart()
 	if err != nil {
 		return MAC{}, fmt.Errorf("encoding protected part: %w", err)
 	}
-	want, err := algorithm.sum(secret, part)
-	if err != nil {
-		return MAC{}, fmt.Errorf("computing MAC: %w", err)
-	}
-	if len(want) != len(m.Protection) {
-		return MAC{}, fmt.Errorf("MAC has %d bytes, want %d", len(m.Protection), len(want))
-	}
-	if !hmac.Equal(want, m.Protection) {
+	if !hmac.Equal(algorithm.sum(key, part), m.Protection) {
 		return MAC{}, errors.New("MAC does not match: the shared secrets differ or the message was changed")
 	}
 	return algorithm, nil
+}
+
+// ProtectMAC is MACKeys.Protect for a single message.
+func ProtectMAC(m *PKIMessage, algorithm MAC, secret []byte) error {
+	return NewMACKeys(secret).Protect(m, algorithm)
+}
+
+// VerifyMAC is MACKeys.Verify for a single message.
+func VerifyMAC(m *PKIMessage, secret []byte) (MAC, error) {
+	return NewMACKeys(secret).Verify(m)
 }
 
 // MACProtected says whether the message claims to be protected with a shared secret.

@@ -95,6 +95,48 @@ func TestVerifyMAC_changedMessage_isRefused(t *testing.T) {
 	}
 }
 
+func TestMACKeys_sameParameters_deriveOnce(t *testing.T) {
+	keys := NewMACKeys([]byte("secret"))
+	mac, err := NewMAC(ProtectionPBMAC1)
+	require.NoError(t, err)
+	for range 3 {
+		m := confirmation(t)
+		require.NoError(t, keys.Protect(m, mac))
+		_, err = keys.Verify(reparse(t, m))
+		require.NoError(t, err)
+	}
+	assert.Len(t, keys.keys, 1)
+}
+
+// Two algorithms that differ in one parameter only must not share a key.
+func TestMACKeys_otherParameters_deriveAnew(t *testing.T) {
+	keys := NewMACKeys([]byte("secret"))
+	base := newPBMAC1()
+	pbm := base
+	pbm.Protection = ProtectionPBMSHA256
+	hash, salt, iterations, length := base, base, base, base
+	hash.KeyHash, salt.Salt, iterations.Iterations, length.keyLength = crypto.SHA1, make([]byte, saltSize), 100, 20
+	seen := map[string]bool{}
+	for _, mac := range []MAC{base, pbm, hash, salt, iterations, length} {
+		got, err := keys.key(mac)
+		require.NoError(t, err)
+		want, err := mac.key([]byte("secret"))
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+		seen[string(got)] = true
+	}
+	assert.Len(t, seen, 6)
+}
+
+func TestMACKeys_parametersOfPeers_areBounded(t *testing.T) {
+	keys := NewMACKeys([]byte("secret"))
+	for i := range maxMACKeys + 10 {
+		_, err := keys.key(MAC{Protection: ProtectionPBMSHA1, KeyHash: crypto.SHA1, Iterations: 1, Salt: big.NewInt(int64(i)).Bytes()})
+		require.NoError(t, err)
+	}
+	assert.LessOrEqual(t, len(keys.keys), maxMACKeys)
+}
+
 func TestVerifyMAC_otherSecret_isRefused(t *testing.T) {
 	m := confirmation(t)
 	mac, err := NewMAC(ProtectionPBMSHA256)

@@ -149,6 +149,7 @@ type responder struct {
 
 	mu       sync.Mutex
 	requests []*PKIMessage
+	secret   *MACKeys
 }
 
 func (r *responder) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
@@ -193,6 +194,10 @@ func (r *responder) answer(request *PKIMessage) *PKIMessage {
 		r.protect(request, m)
 	case r.signed:
 		require.NoError(r.t, ProtectSignature(m, r.pki.ca.key))
+	case request.MACProtected(): // with the parameters of the request, as RFC 9810, 5.1.3.1 recommends
+		mac, err := r.keys().Verify(request)
+		require.NoError(r.t, err)
+		require.NoError(r.t, r.keys().Protect(m, mac))
 	default:
 		protectMAC(r.t, m, ProtectionPBMSHA256, testSecret)
 	}
@@ -200,6 +205,15 @@ func (r *responder) answer(request *PKIMessage) *PKIMessage {
 		r.message(request, m)
 	}
 	return m
+}
+
+func (r *responder) keys() *MACKeys {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.secret == nil {
+		r.secret = NewMACKeys([]byte(testSecret))
+	}
+	return r.secret
 }
 
 func protectMAC(t testing.TB, m *PKIMessage, protection Protection, secret string) {

@@ -28,6 +28,9 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, no
 	if err != nil {
 		return nil, err
 	}
+	if len(chains) == 1 {
+		return chains[0], nil
+	}
 	return slices.MinFunc(chains, func(a, b []*x509.Certificate) int {
 		if x, y := selfSigned(a[len(a)-1]), selfSigned(b[len(b)-1]); x != y {
 			if x {
@@ -78,7 +81,7 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 	trusted = path[len(path)-1:]
 	if t.macVerified {
 		for _, root := range caPubs {
-			if selfSigned(root) && !slices.ContainsFunc(trusted, root.Equal) {
+			if !slices.ContainsFunc(trusted, root.Equal) && selfSigned(root) {
 				trusted = append(trusted, root)
 			}
 		}
