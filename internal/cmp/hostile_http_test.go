@@ -59,7 +59,9 @@ func TestHostile_HTTP(t *testing.T) {
 		"503 with nonsense":              {answer(503, "text/html", "", "Retry-After", "-1"), `sending CMP request: HTTP status 503: answer is no CMP message: has media type "text/html", want "application/pkixcmp"`, 0},
 		"404":                            {http.NotFound, `sending CMP request: HTTP status 404: answer is no CMP message: has media type "text/plain; charset=utf-8", want "application/pkixcmp"`, 0},
 		"no content type and no content": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, `sending CMP request: HTTP status 204: answer is no CMP message: has media type "", want "application/pkixcmp"`, 0},
-		"redirect":                       {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://evil.example/", http.StatusTemporaryRedirect) }, "sending CMP request: HTTP status 307: redirected, which is not followed: the configured URL must be the CMP server's own", 0},
+		"redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://evil.example/", http.StatusTemporaryRedirect)
+		}, "sending CMP request: HTTP status 307: redirected, which is not followed: the configured URL must be the CMP server's own", 0},
 		"redirect that calls itself a CMP message": {answer(302, MediaType, "x", "Location", "http://evil.example/"), "sending CMP request: HTTP status 302: redirected, which is not followed: the configured URL must be the CMP server's own", 0},
 		"compressed":          {answer(200, MediaType, "x", "Content-Encoding", "gzip"), `sending CMP request: HTTP status 200: answer has content encoding "gzip", want none`, 0},
 		"larger than allowed": {answer(200, MediaType, string(make([]byte, 5000))), "sending CMP request: HTTP status 200: answer is larger than 4096 bytes", 0},
