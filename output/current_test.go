@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -45,6 +44,14 @@ func TestVolume_Current_saysWhatDiffers(t *testing.T) {
 			require.NoError(t, os.Remove(filepath.Join(cfg.Dir, "key.pem")))
 			require.NoError(t, os.Mkdir(filepath.Join(cfg.Dir, "key.pem"), 0o700))
 		}, `/key.pem" is not a regular file`},
+		"a file is a link": {func(t *testing.T, cfg *Config) {
+			require.NoError(t, os.Rename(filepath.Join(cfg.Dir, "key.pem"), filepath.Join(cfg.Dir, "elsewhere")))
+			require.NoError(t, os.Symlink("elsewhere", filepath.Join(cfg.Dir, "key.pem")))
+		}, `/key.pem" is not a regular file`},
+		"a file is too large": {func(t *testing.T, cfg *Config) {
+			require.NoError(t, os.Truncate(filepath.Join(cfg.Dir, "key.pem"), readLimit+1))
+		},
+			`/key.pem" cannot be read: has 16777217 bytes, want at most 16777216`},
 		"a type is not wanted any more": {func(_ *testing.T, cfg *Config) { cfg.Types = []string{TypePEM} },
 			`/keystore.pass" belongs to output type P12 or JKS, want only files of PEM`},
 		"the alias is another": {func(_ *testing.T, cfg *Config) { cfg.KeystoreAlias = "server" },
@@ -101,7 +108,7 @@ func TestVolume_Current_saysWhatDiffers(t *testing.T) {
 			assert.EqualError(t, err, `"`+cfg.Dir+row.want)
 
 			// Whatever it was, publishing mends it.
-			if strings.Contains(row.want, "not a regular file") {
+			if name == "a file is a directory" {
 				require.NoError(t, os.Remove(filepath.Join(cfg.Dir, "key.pem")))
 			}
 			require.True(t, mustPublish(t, v, b).Changed)

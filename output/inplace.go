@@ -18,7 +18,7 @@ const (
 //     synced) and the list of the whole set.
 //  2. Sync ..stage.
 //  3. Rename ..stage to ..commit and sync the volume. From here on the new set holds.
-//  4. to 8. are those of finishInplace.
+//  4. to 7. are those of finishInplace.
 //
 // Killed before step 3, the old set stands and settle removes the rest; killed after, settle does what is
 // left. committed is called when the new set holds, whatever fails later.
@@ -45,10 +45,9 @@ func (v *Volume) publishInplace(d disk, s *set, changed []content, committed fun
 //
 //  4. Rename each file of ..commit to its place, in the order of the catalogue. One that is not in
 //     ..commit is in its place already.
-//  5. Sync the volume and ..commit.
-//  6. Remove the files and visible links that the set has not, and what is left of the symlink layout.
-//  7. Sync the volume.
-//  8. Remove the list, then ..commit, and sync the volume.
+//  5. Remove the files and visible links that the set has not, and what is left of the symlink layout.
+//  6. Sync the volume: ..commit must not go before all this is durable.
+//  7. Remove the list, then ..commit, and sync the volume.
 func (v *Volume) finishInplace(d disk) error {
 	list, err := fs.ReadFile(d.root.FS(), commitSet)
 	if err != nil && d.exists(commitSet) {
@@ -59,7 +58,7 @@ func (v *Volume) finishInplace(d disk) error {
 		if err := v.putInPlace(d, strings.Split(string(list), "\n")); err != nil {
 			return err
 		}
-		// 8
+		// 7
 		if err := d.remove(commitSet); err != nil {
 			return err
 		}
@@ -80,13 +79,6 @@ func (v *Volume) putInPlace(d disk, names []string) error {
 		}
 	}
 	// 5
-	if err := d.syncDir("."); err != nil {
-		return err
-	}
-	if err := d.syncDir(commitDir); err != nil {
-		return err
-	}
-	// 6
 	if _, err := v.removeStale(d, names); err != nil {
 		return err
 	}
@@ -96,7 +88,7 @@ func (v *Volume) putInPlace(d disk, names []string) error {
 	if err := v.removeGenerations(d); err != nil {
 		return err
 	}
-	// 7
+	// 6
 	return d.syncDir(".")
 }
 

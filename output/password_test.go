@@ -66,6 +66,18 @@ func TestVolume_Publish_passwordsNeverChange(t *testing.T) {
 	}
 }
 
+func TestVolume_Publish_passwordsThatCurrentHasSeen(t *testing.T) {
+	cfg := newConfig(t, LayoutInplace, TypeJKS)
+	mustPublish(t, mustOpen(t, cfg), newBundle())
+	before := readFile(t, cfg.Dir, "keystore.pass")
+	v := mustOpen(t, cfg)
+	_, err := v.Current()
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(cfg.Dir, "keystore.pass"), []byte("changeit"), 0o600))
+	mustPublish(t, v, newBundle())
+	require.Equal(t, before, readFile(t, cfg.Dir, "keystore.pass"))
+}
+
 func TestVolume_Publish_configuredPasswords(t *testing.T) {
 	cfg := newConfig(t, LayoutSymlink, TypeP12)
 	b := newBundle()

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -189,4 +191,40 @@ func TestVolume_Publish_bySeveralAtOnce(t *testing.T) {
 		require.True(t, bundle.equal(bundles[0]) || bundle.equal(bundles[1]))
 		requireNothingLeft(t, listing(t, cfg.Dir), layout)
 	}
+}
+
+// A process that hangs with the lock must not make another hang as well.
+func TestVolume_Publish_lockedByAnother(t *testing.T) {
+	cfg := newConfig(t, LayoutSymlink, TypePEM)
+	v := mustOpen(t, cfg)
+	_, closeDisk, err := v.disk(syscall.LOCK_EX)
+	require.NoError(t, err)
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		_, err := v.Publish(newBundle())
+		require.EqualError(t, err, `locking "`+cfg.Dir+`": resource temporarily unavailable (another process has worked on this volume for 10s)`)
+		require.GreaterOrEqual(t, time.Since(began), lockWait)
+	})
+	closeDisk()
+	mustPublish(t, v, newBundle())
+}
+
+// Two processes may find the directory missing at the same time.
+func TestOpen_directoryMadeByAnotherMeanwhile(t *testing.T) {
+	cfg := newConfig(t, LayoutSymlink, TypePEM)
+	b := newBundle()
+	published := false
+	_, err := open(cfg, func(op, path string) error {
+		if op == opRename && !published {
+			published = true
+			faster := cfg
+			faster.Dir = filepath.Join(filepath.Dir(cfg.Dir), "faster")
+			mustPublish(t, mustOpen(t, faster), b)
+			return os.Rename(faster.Dir, cfg.Dir)
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	requireCurrent(t, cfg, b)
+	require.Equal(t, map[string]string{"certs": "drwxr-x---"}, listing(t, filepath.Dir(cfg.Dir)))
 }

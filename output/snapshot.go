@@ -57,27 +57,33 @@ func (d disk) look() snapshot {
 
 // read reads a regular file. It never waits, whatever somebody may have put in its place.
 func (d disk) read(name string) found {
-	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if info, err := d.root.Lstat(name); err == nil && !info.Mode().IsRegular() {
+		return found{err: errors.New("is not a regular file")}
+	}
+	file, err := d.readRegular(name)
 	if err != nil {
-		if info, lstatErr := d.root.Lstat(name); lstatErr == nil && !info.Mode().IsRegular() {
-			return found{err: errors.New("is not a regular file")}
-		}
+		// The path is said by whoever reports it.
 		return found{err: fmt.Errorf("cannot be read: %w", fileError(opRead, d.path(name), err).Err)}
+	}
+	return file
+}
+
+func (d disk) readRegular(name string) (found, error) {
+	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return found{}, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return found{err: fmt.Errorf("cannot be read: %w", err)}
+		return found{}, err
 	}
-	if !info.Mode().IsRegular() {
-		return found{err: errors.New("is not a regular file")}
+	if info.Size() > readLimit {
+		return found{}, fmt.Errorf("has %d bytes, want at most %d", info.Size(), readLimit)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, readLimit+1))
+	data, err := io.ReadAll(io.LimitReader(f, readLimit))
 	if err != nil {
-		return found{err: fmt.Errorf("cannot be read: %w", err)}
+		return found{}, err
 	}
-	if len(data) > readLimit {
-		return found{err: fmt.Errorf("is larger than %d bytes", readLimit)}
-	}
-	return found{data: data, mode: info.Mode().Perm(), gid: groupOf(info)}
+	return found{data: data, mode: info.Mode().Perm(), gid: groupOf(info)}, nil
 }

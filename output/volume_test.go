@@ -95,3 +95,39 @@ func TestVolume_Publish_leavesAnUnchangedSetAlone(t *testing.T) {
 		})
 	}
 }
+
+// Truststores are salted, but a renewal seldom changes who is trusted: then their readers are left alone.
+func TestVolume_Publish_truststoresChangeOnlyWithTheTrustedCertificates(t *testing.T) {
+	for _, layout := range layouts {
+		cfg := newConfig(t, layout, TypeP12, TypeJKS, TypePEM)
+		v := mustOpen(t, cfg)
+		mustPublish(t, v, newBundle())
+		stores := func() (data []string, infos []os.FileInfo) {
+			for _, name := range []string{"truststore.p12", "truststore.jks", "truststore.pem"} {
+				info, err := os.Stat(filepath.Join(cfg.Dir, name))
+				require.NoError(t, err)
+				data, infos = append(data, readFile(t, cfg.Dir, name)), append(infos, info)
+			}
+			return data, infos
+		}
+		before, infos := stores()
+
+		renewed := newBundle()
+		mustPublish(t, v, renewed)
+		after, infosAfter := stores()
+		assert.Equal(t, before, after)
+		for i := range infos {
+			assert.Equal(t, layout == LayoutInplace, os.SameFile(infos[i], infosAfter[i]))
+		}
+		requireCurrent(t, cfg, renewed)
+
+		root, _ := issue("Root", nil, nil)
+		renewed.Trusted = append(renewed.Trusted, root)
+		mustPublish(t, v, renewed)
+		after, _ = stores()
+		for i := range after {
+			assert.NotEqual(t, before[i], after[i])
+		}
+		requireCurrent(t, cfg, renewed)
+	}
+}
