@@ -336,10 +336,12 @@ func TestCMPAuthority_timeout_endsTheTransaction(t *testing.T) {
 	defer slow.Close()
 	defer close(release)
 	a, _ := s.authority(func(server *Server) { server.URL, server.Timeout = slow.URL, 20*time.Millisecond })
+	start := time.Now()
 
 	_, err := a.Enroll(t.Context(), enrollRequest(t))
 
 	assert.ErrorContains(t, err, "context deadline exceeded")
+	assert.Less(t, time.Since(start), cmp.DefaultMessageTimeout, "by its own timeout, not that of a message")
 }
 
 func TestCMPAuthority_goldenEnrolment_goesThrough(t *testing.T) {

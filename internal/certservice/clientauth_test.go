@@ -4,10 +4,13 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 func TestClientVerifier_remember_holdsWhileTheWholeChainIsValid(t *testing.T) {
@@ -51,4 +54,18 @@ func TestClientVerifier_verify_remembersNoStranger(t *testing.T) {
 	_, reason = v.verify(state(identity(t, tlsCA)), roots, time.Now())
 	assert.Empty(t, reason)
 	assert.Len(t, v.verified, 1)
+}
+
+func TestClientVerifier_verify_nilRootsAreNotTheSystems(t *testing.T) {
+	tlsCA := newCA(t, "TLS")
+	file := filepath.Join(t.TempDir(), "system.pem")
+	require.NoError(t, os.WriteFile(file, []byte(pemTexts([]*x509.Certificate{tlsCA.Root})[0]), 0o600))
+	t.Setenv("SSL_CERT_FILE", file) // read once in a process; no other test here asks for the system's roots
+	client := identity(t, tlsCA)
+	state := &tls.ConnectionState{PeerCertificates: []*x509.Certificate{client.Leaf, tlsCA.Issuing}}
+	var v clientVerifier
+
+	_, reason := v.verify(state, nil, time.Now())
+
+	assert.Equal(t, "client certificate is not trusted: x509: certificate signed by unknown authority", reason)
 }
