@@ -18,7 +18,7 @@ const (
 	stateSuffix  = ".bak.state"
 )
 
-// state is what is known of a destination. Its file has a line for each field's element.
+// state is what is known of a destination. Its file has a line for each field.
 //
 // A backup is what the destination last held that somebody else had put there. It is made before a
 // destination is changed, and what this program wrote itself is never backed up: however often the
