@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 )
 
@@ -76,43 +77,56 @@ func (d disk) makeDir(name string, mode fs.FileMode) error {
 	return d.do(opMode, name, func() error { return d.root.Chmod(name, mode|info.Mode()&fs.ModeSetgid) })
 }
 
-// writeFile makes a new file and syncs it. It is closed to all but the owner until it has its group. The
-// mode returned is the one that the file system keeps, which on some is not the one asked for.
-func (d disk) writeFile(name string, data []byte, mode fs.FileMode) (kept fs.FileMode, err error) {
-	var f *os.File
+// writeFile makes a new file, which is not synced yet. It is closed to all but the owner until it has its
+// group. The caller closes it, also after an error if it is not nil.
+func (d disk) writeFile(name string, data []byte, mode fs.FileMode) (f *os.File, err error) {
 	err = d.do(opCreate, name, func() (err error) {
 		f, err = d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		return err
 	})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer f.Close()
 	if err := d.do(opWrite, name, func() error { _, err := f.Write(data); return err }); err != nil {
-		return 0, err
+		return f, err
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return 0, fileError(opWrite, d.path(name), err)
+		return f, fileError(opWrite, d.path(name), err)
 	}
 	if d.gid != inherit && groupOf(info) != d.gid {
 		if err := d.do(opGroup, name, func() error { return f.Chown(-1, d.gid) }); err != nil {
-			return 0, err
+			return f, err
 		}
 	}
-	if err := d.do(opMode, name, func() error { return f.Chmod(mode) }); err != nil {
-		return 0, err
+	return f, d.do(opMode, name, func() error { return f.Chmod(mode) })
+}
+
+// syncFiles makes files durable that stand in a directory, and their names in it. All are synced at the
+// same time, as file systems write them out together then.
+func (d disk) syncFiles(dir string, files []*os.File) error {
+	errs := make([]error, len(files)+1)
+	var syncs sync.WaitGroup
+	for i, f := range files {
+		name := dir + "/" + filepath.Base(f.Name())
+		if err := d.do(opSync, name, func() error { return nil }); err != nil {
+			errs[i] = err
+			break
+		}
+		syncs.Go(func() {
+			if err := f.Sync(); err != nil {
+				errs[i] = fileError(opSync, d.path(name), err)
+			}
+		})
 	}
-	if err := d.do(opSync, name, f.Sync); err != nil {
-		return 0, err
+	errs[len(files)] = d.syncDir(dir)
+	syncs.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
 	}
-	if info, err = f.Stat(); err == nil {
-		err = f.Close() // network file systems report a failed write only here
-	}
-	if err != nil {
-		return 0, fileError(opWrite, d.path(name), err)
-	}
-	return info.Mode().Perm(), nil
+	return nil
 }
 
 // syncDir makes the names in a directory durable.

@@ -18,14 +18,24 @@ import (
 // What a machine that loses its power has on disk is what was synced. At some steps all that went before
 // must be.
 func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
-	for layout, checkpoints := range map[string]map[string]int{
+	for name, row := range map[string]struct {
+		before, layout string
+		checkpoints    map[string]int // steps, and how many of them must come with nothing undurable before
+	}{
 		// The link must not be durable before what it points to, nor the old set go before the new one holds.
-		LayoutSymlink: {opLink + " ..data_tmp": 2, opLink + " ..link_tmp": 1, opRemove + " a generation": 1},
+		"symlink": {"", LayoutSymlink, map[string]int{opLink + " ..data_tmp": 3, opRemove + " a generation": 1}},
 		// A file must not be replaced before the commit is durable, nor the commit go before all are in place.
-		LayoutInplace: {opRename + " truststore.pem": 1, opRename + " keystore-combined.pem": 1, opRemove + " ..files": 2},
+		"inplace":              {"", LayoutInplace, map[string]int{opRename + " truststore.pem": 1, opRename + " keystore-combined.pem": 2, opRemove + " ..files": 3}},
+		"symlink over inplace": {LayoutInplace, LayoutSymlink, map[string]int{opLink + " ..link_tmp": 1}},
+		"inplace over symlink": {LayoutSymlink, LayoutInplace, map[string]int{opRename + " truststore.pem": 1, opRemove + " ..files": 3}},
 	} {
-		t.Run(layout, func(t *testing.T) {
-			cfg := newConfig(t, layout, TypePEM)
+		t.Run(name, func(t *testing.T) {
+			cfg := newConfig(t, row.layout, TypePEM)
+			if row.before != "" {
+				other := cfg
+				other.Layout = row.before
+				mustPublish(t, mustOpen(t, other), newBundle())
+			}
 			dirty := map[string]bool{} // files, and directories with names in them, that are not durable
 			seen := map[string]int{}
 			v, err := open(cfg, func(op, path string) error {
@@ -33,7 +43,7 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 				if generationName.MatchString(name) {
 					name = "a generation"
 				}
-				if _, isCheckpoint := checkpoints[op+" "+name]; isCheckpoint && len(dirty) == 0 {
+				if _, isCheckpoint := row.checkpoints[op+" "+name]; isCheckpoint && len(dirty) == 0 {
 					seen[op+" "+name]++
 				}
 				if op == opRename && (name == commitDir || name == "a generation") {
@@ -62,7 +72,7 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 				delete(dirty, cfg.Dir)
 				require.Empty(t, dirty, "not durable at the end")
 			}
-			for step, least := range checkpoints {
+			for step, least := range row.checkpoints {
 				assert.GreaterOrEqual(t, seen[step], least, "%s, with all before it durable", step)
 			}
 		})

@@ -14,9 +14,9 @@ const (
 
 // publishInplace replaces the files of the set that differ. Numbers as in the body:
 //
-//  1. Make ..stage, and in it the changed files (created closed, then their group, then their mode, then
-//     synced) and the list of the whole set.
-//  2. Sync ..stage.
+//  1. Make ..stage, and in it the changed files (created closed, then their group, then their mode)
+//     and the list of the whole set.
+//  2. Sync the files and ..stage.
 //  3. Rename ..stage to ..commit and sync the volume. From here on the new set holds.
 //  4. to 7. are those of finishInplace.
 //

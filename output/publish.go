@@ -37,12 +37,10 @@ func (v *Volume) write(d disk, s *set, now snapshot) (changed bool, err error) {
 	if err := v.inTheWay(d); err != nil {
 		return false, err
 	}
-	// Files that somebody touched are not kept for slow readers: they may be damaged, or open to all.
-	keepPrevious := v.published == nil || len(v.differing(v.published, now)) == 0
 	committed := false
 	commit := func() { committed, v.published = true, s }
 	if v.cfg.Layout == LayoutSymlink {
-		err = v.publishSymlink(d, s, keepPrevious, commit)
+		err = v.publishSymlink(d, s, now, commit)
 	} else {
 		err = v.publishInplace(d, s, differing, commit)
 	}

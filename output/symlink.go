@@ -2,6 +2,7 @@ package output
 
 import (
 	"io/fs"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,22 +29,23 @@ const previousKept = 10 * time.Minute
 
 // publishSymlink replaces the whole set by one rename. Numbers as in the body:
 //
-//  1. Make ..stage, and in it every file: created closed, then its group, then its mode, then synced.
-//  2. Sync ..stage.
+//  1. Make ..stage, and in it every file: created closed, then its group, then its mode.
+//  2. Sync the files and ..stage.
 //  3. Rename ..stage to its timestamp, ..YYYY_MM_DD_hh_mm_ss.NNN.
 //  4. Sync the volume: the link of the next step must never be durable before what it points to.
 //  5. Make the link ..data_tmp to the timestamp and rename it to ..data. From here on the new set holds.
-//  6. Sync the volume.
+//  6. Sync the volume, unless it was empty: nothing may be taken away before the new set is durable.
 //  7. Make the visible links that are missing, NAME -> ..data/NAME, also over regular files; remove
 //     those that point to nothing any more, and files of ours that the set has not.
 //  8. Sync the volume when step 7 changed something.
-//  9. Remove all generations but the new one and, with keepPrevious, the one before it, for
-//     readers that are still in it.
+//  9. Remove all generations but the new one and the one before it, which is for readers that are
+//     still in it; but that one too when somebody touched its files: it may be damaged, or open to all.
 //
 // Killed before step 5, the old set stands and settle removes the rest; killed after, settle does what is
-// left. committed is called when the new set holds, whatever fails later.
-func (v *Volume) publishSymlink(d disk, s *set, keepPrevious bool, committed func()) error {
+// left. before is what the volume held; committed is called when the new set holds, whatever fails later.
+func (v *Volume) publishSymlink(d disk, s *set, before snapshot, committed func()) error {
 	previous := d.generation()
+	touched := v.published != nil && len(v.differing(v.published, before)) > 0
 	// 1, 2
 	if err := v.stage(d, s.files, directoryMode(v.cfg.FileMode)); err != nil {
 		return err
@@ -63,15 +65,17 @@ func (v *Volume) publishSymlink(d disk, s *set, keepPrevious bool, committed fun
 	}
 	committed()
 	// 6
-	if err := d.syncDir("."); err != nil {
-		return err
+	if len(before.files) > 0 || before.generated {
+		if err := d.syncDir("."); err != nil {
+			return err
+		}
 	}
 	// 7, 8
 	if _, err := v.linkVisible(d, generation); err != nil {
 		return err
 	}
 	// 9
-	if !keepPrevious {
+	if touched {
 		previous = ""
 	}
 	return v.removeGenerations(d, generation, previous)
@@ -200,21 +204,42 @@ func (v *Volume) removeGenerations(d disk, keep ...string) error {
 	return nil
 }
 
-// stage makes ..stage with the files in it, all durable.
+// stage makes ..stage with the files in it, all durable. It notes the modes that the file system gave.
 func (v *Volume) stage(d disk, files []content, mode fs.FileMode) error {
 	if err := d.makeDir(stageDir, mode); err != nil {
 		return err
 	}
-	for i, f := range files {
-		kept, err := d.writeFile(stageDir+"/"+f.name, f.data, f.mode)
+	written := make([]*os.File, 0, len(files))
+	defer func() {
+		for _, f := range written {
+			f.Close()
+		}
+	}()
+	for i := range files {
+		f, err := d.writeFile(stageDir+"/"+files[i].name, files[i].data, files[i].mode)
+		if f != nil {
+			written = append(written, f)
+		}
 		if err != nil {
 			return err
 		}
-		if kept&^f.mode != 0 {
-			v.cfg.Log.Warn("the file system does not keep modes, the file is more open than asked for",
-				"path", d.path(f.name), "mode", kept.String(), "want", f.mode.String())
+		if files[i].kept, err = v.keptMode(f, files[i]); err != nil {
+			return err
 		}
-		files[i].kept = kept
 	}
-	return d.syncDir(stageDir)
+	return d.syncFiles(stageDir, written)
+}
+
+// keptMode is the mode that a written file has. Some file systems know one mode only.
+func (v *Volume) keptMode(f *os.File, c content) (fs.FileMode, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, fileError(opMode, v.path(c.name), err)
+	}
+	kept := info.Mode().Perm()
+	if kept&^c.mode != 0 {
+		v.cfg.Log.Warn("the file system does not keep modes, the file is more open than asked for",
+			"path", v.path(c.name), "mode", kept.String(), "want", c.mode.String())
+	}
+	return kept, nil
 }
