@@ -53,7 +53,7 @@ func (v *Volume) layoutFault(s snapshot) error {
 			return &MismatchError{v.path(f.name), "is missing"}
 		case f.wantedBy(v.cfg.Types) && found.err != nil:
 			return &MismatchError{v.path(f.name), found.err.Error()}
-		case !f.wantedBy(v.cfg.Types) && exists:
+		case !f.wantedBy(v.cfg.Types) && exists && found.err == nil:
 			return &MismatchError{v.path(f.name), fmt.Sprintf("belongs to output type %s, want only files of %s",
 				strings.Join(f.types, " or "), strings.Join(v.cfg.Types, ", "))}
 		}

@@ -100,6 +100,24 @@ func TestVolume_Publish_removesWhatIsOursAndNothingElse(t *testing.T) {
 	}
 }
 
+// What has the name of a file of ours, but cannot be one, is its owner's, and no reason to begin anew each time.
+func TestVolume_Publish_foreignThingsUnderNamesOfOtherTypes(t *testing.T) {
+	for _, layout := range layouts {
+		cfg := newConfig(t, layout, TypePEM)
+		v := mustOpen(t, cfg)
+		require.NoError(t, os.Mkdir(filepath.Join(cfg.Dir, "keystore.jks"), 0o755))
+		require.NoError(t, os.Symlink("/elsewhere", filepath.Join(cfg.Dir, "truststore.jks")))
+		b := newBundle()
+		require.True(t, mustPublish(t, v, b).Changed)
+		names := listing(t, cfg.Dir)
+		require.Equal(t, "drwxr-xr-x", names["keystore.jks"])
+		require.Equal(t, "-> /elsewhere", names["truststore.jks"])
+		requireCurrent(t, cfg, b)
+		require.False(t, mustPublish(t, v, b).Changed)
+		require.Equal(t, names, listing(t, cfg.Dir))
+	}
+}
+
 func without(names []string, name string) []string {
 	var rest []string
 	for _, n := range names {

@@ -31,7 +31,7 @@ func (v *Volume) settle(d disk) (healed bool, err error) {
 // write publishes the set in the configured layout, unless now shows that it is there.
 func (v *Volume) write(d disk, s *set, now snapshot) (changed bool, err error) {
 	differing := v.differing(s, now)
-	if len(differing) == 0 && now.layout == v.cfg.Layout && len(now.files) == len(s.files) {
+	if len(differing) == 0 && v.layoutFault(now) == nil {
 		return false, nil
 	}
 	if err := v.inTheWay(d); err != nil {
