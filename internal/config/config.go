@@ -18,6 +18,8 @@ type Fetcher struct {
 	TLS         TLS
 	Certificate Certificate
 	Output      Output
+	Sidecar     Sidecar
+	Notify      Notify
 	Log         Log
 
 	// ForceEnroll asks for a certificate even when the volume holds a matching, valid one.
@@ -63,6 +65,34 @@ type Output struct {
 	P12Profile            string // modern or legacy
 	KeystorePassword      string // empty: read back or made
 	TruststorePassword    string // empty: read back or made
+}
+
+// Sidecar says whether, when and how to renew.
+type Sidecar struct {
+	Enabled bool // MODE=sidecar; all else is for that
+
+	RenewAt      float64       // share of the certificate's life, between 0 and 1
+	RenewBefore  time.Duration // before its end, in place of RenewAt; 0: RenewAt holds
+	Seed         string        // for the jitter; never empty
+	TriggerFile  string        // absolute, or empty
+	Fallback     bool
+	UpdateURL    string // absolute, https; empty: derived from Request.URL
+	ReuseKey     bool
+	TrustOverlap time.Duration // negative: until the certificate that came with the trusted ones expires
+
+	HealthAddress string // empty: not served
+}
+
+// Notify says how the application is told. What is empty is not done. The texts of Exec, Signal, URL and
+// Verify are internal/notify's to understand.
+type Notify struct {
+	Exec                     string
+	Signal, Process, PIDFile string
+	URL                      string
+	AllowRemote              bool
+	Verify, VerifyServerName string
+	VerifyFor                time.Duration // more than 0
+	Timeout                  time.Duration // more than 0
 }
 
 // Log says how to log.

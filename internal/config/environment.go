@@ -11,6 +11,7 @@ package config
 //	desc       what it is for
 //	required   "true" when there is no way to run without it
 //	secret     "true": the value is never shown, and NAME_FILE may give a path to read it from
+//	hidden     "true": the value is never shown, because it may hold a secret among other things
 type environment struct {
 	RequestURL     string `envconfig:"REQUEST_URL" part:"client" group:"Request" default:"https://oom-cert-service:8443/v1/certificate/" rule:"an https:// URL with a host and without user, query or fragment" desc:"CertService URL, to which the CA name is appended"`
 	RequestTimeout string `envconfig:"REQUEST_TIMEOUT" part:"client" group:"Request" default:"30000" rule:"milliseconds, or a duration such as 10s; more than 0" desc:"time limit of each try, from connecting to the last byte of the answer"`
@@ -45,6 +46,28 @@ type environment struct {
 	KeystoreAlias            string `envconfig:"KEYSTORE_ALIAS" part:"client" group:"Output" default:"certificate" rule:"1 to 128 printable characters" desc:"alias of the key entry in JKS and PKCS#12"`
 	TruststoreAliasPrefix    string `envconfig:"TRUSTSTORE_ALIAS_PREFIX" part:"client" group:"Output" default:"trusted-certificate-" rule:"1 to 128 printable characters" desc:"alias of the trusted entries, followed by 1, 2, …"`
 	P12Profile               string `envconfig:"P12_PROFILE" part:"client" group:"Output" default:"modern" rule:"modern or legacy" desc:"PKCS#12 encryption: AES-256 and SHA-256, or what JDK 8 before 8u301 reads"`
+
+	Mode          string `envconfig:"MODE" part:"client" group:"Sidecar" default:"init" rule:"init or sidecar" desc:"init: fetch once and exit; sidecar: go on to renew for as long as the pod lives. All below is for the sidecar"`
+	RenewAt       string `envconfig:"RENEW_AT" part:"client" group:"Sidecar" default:"2/3" rule:"a share of the certificate's life between 0 and 1, such as 2/3, 0.66 or 66%" desc:"when to renew; up to a tenth of what is then left is taken off, differently for each pod"`
+	RenewBefore   string `envconfig:"RENEW_BEFORE" part:"client" group:"Sidecar" rule:"a duration such as 720h, more than 0" desc:"renew this long before the end instead; certificates that do not live long enough for it are renewed at RENEW_AT"`
+	RenewTrigger  string `envconfig:"RENEW_TRIGGER_FILE" part:"client" group:"Sidecar" rule:"an absolute path" desc:"a file whose appearance asks for a renewal now; it is removed then"`
+	RenewFallback string `envconfig:"RENEW_FALLBACK" part:"client" group:"Sidecar" default:"true" rule:"true or false" desc:"enrol anew when a renewal is refused or the certificate has expired"`
+	UpdateURL     string `envconfig:"UPDATE_URL" part:"client" group:"Sidecar" rule:"an https:// URL with a host and without user, query or fragment" desc:"CertService URL for renewals; without it that of REQUEST_URL with certificate-update in place of certificate"`
+	ReuseKey      string `envconfig:"REUSE_KEY" part:"client" group:"Sidecar" default:"false" rule:"true or false" desc:"keep the private key over renewals"`
+	TrustOverlap  string `envconfig:"TRUST_OVERLAP" part:"client" group:"Sidecar" rule:"a duration such as 48h; 0 for not at all" desc:"for how long trusted certificates that a renewal no longer brings are kept; without it until the certificate that came with them expires"`
+	HealthAddress string `envconfig:"HEALTH_ADDR" part:"client" group:"Sidecar" default:":8081" rule:"[host]:port, or off" desc:"where /livez, /readyz, /metrics and POST /renew (from loopback only) are served"`
+	PodUID        string `envconfig:"POD_UID" part:"client" group:"Sidecar" rule:"text" desc:"what makes the moment of renewal differ between pods; without it the host name"`
+
+	NotifyExec        string `envconfig:"NOTIFY_EXEC" part:"client" group:"Telling the application" hidden:"true" rule:"a program with its arguments; quotes as in a shell, and nothing else of a shell" desc:"command to run after each publication"`
+	NotifySignal      string `envconfig:"NOTIFY_SIGNAL" part:"client" group:"Telling the application" rule:"a signal's name or number, such as HUP; with NOTIFY_PROCESS or NOTIFY_PID_FILE" desc:"signal to send after each publication"`
+	NotifyProcess     string `envconfig:"NOTIFY_PROCESS" part:"client" group:"Telling the application" rule:"a program's name without directory; with NOTIFY_SIGNAL" desc:"who gets the signal, in a shared process namespace; with NOTIFY_PID_FILE, what its process must be"`
+	NotifyPIDFile     string `envconfig:"NOTIFY_PID_FILE" part:"client" group:"Telling the application" rule:"an absolute path; with NOTIFY_SIGNAL" desc:"file that says who gets the signal, read anew each time"`
+	NotifyURL         string `envconfig:"NOTIFY_URL" part:"client" group:"Telling the application" hidden:"true" rule:"an http:// or https:// URL with a host" desc:"URL to POST to after each publication"`
+	NotifyAllowRemote string `envconfig:"NOTIFY_URL_ALLOW_REMOTE" part:"client" group:"Telling the application" default:"false" rule:"true or false" desc:"allow NOTIFY_URL to lead elsewhere than to loopback"`
+	NotifyVerify      string `envconfig:"NOTIFY_VERIFY" part:"client" group:"Telling the application" rule:"host:port" desc:"where to see, by TLS, whether the application serves the new certificate"`
+	NotifyVerifyName  string `envconfig:"NOTIFY_VERIFY_SERVER_NAME" part:"client" group:"Telling the application" rule:"a host name" desc:"server name to ask for there; without it one that the certificate has"`
+	NotifyVerifyFor   string `envconfig:"NOTIFY_VERIFY_FOR" part:"client" group:"Telling the application" default:"30s" rule:"a duration such as 30s, more than 0" desc:"for how long to look, before it counts as a failure and is tried again later"`
+	NotifyTimeout     string `envconfig:"NOTIFY_TIMEOUT" part:"client" group:"Telling the application" default:"30s" rule:"a duration such as 30s, more than 0" desc:"time limit of the command and of the POST"`
 
 	LogFormat              string `envconfig:"LOG_FORMAT" part:"client" group:"Operation" default:"json" rule:"json or text" desc:"format of the log on standard error"`
 	LogLevel               string `envconfig:"LOG_LEVEL" part:"client" group:"Operation" default:"info" rule:"debug, info, warn or error" desc:"least severe level that is logged"`

@@ -50,7 +50,7 @@ type loader struct {
 type variable struct {
 	Name, Default, Group, Rule, Description string
 	Part                                    Part
-	Required, Secret                        bool
+	Required, Secret, Hidden                bool
 	value                                   *string
 }
 
@@ -63,7 +63,7 @@ func describe(env *environment) []variable {
 		variables[i] = variable{
 			Name: tag.Get("envconfig"), Default: tag.Get("default"), Group: tag.Get("group"),
 			Rule: tag.Get("rule"), Description: tag.Get("desc"), Part: partByTag[tag.Get("part")],
-			Required: tag.Get("required") == "true", Secret: tag.Get("secret") == "true",
+			Required: tag.Get("required") == "true", Secret: tag.Get("secret") == "true", Hidden: tag.Get("hidden") == "true",
 			value: v.Field(i).Addr().Interface().(*string),
 		}
 	}
@@ -134,7 +134,7 @@ func (l *loader) add(part Part, name, problem string) {
 func (l *loader) reject(name, detail string) {
 	v := l.lookup(name)
 	shown := fmt.Sprintf("%q", *v.value)
-	if v.Secret {
+	if v.Secret || v.Hidden {
 		shown = "a value that is not shown"
 	}
 	if detail != "" {

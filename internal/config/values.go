@@ -31,6 +31,8 @@ func (l *loader) fetcher(env *environment) *Fetcher {
 		},
 		Certificate:            l.certificate(env),
 		Output:                 l.output(env),
+		Sidecar:                l.sidecar(env),
+		Notify:                 l.notify(env),
 		Log:                    l.log(env),
 		ForceEnroll:            l.boolean("FORCE_ENROLL"),
 		TerminationMessagePath: terminationMessagePath(env.TerminationMessagePath),

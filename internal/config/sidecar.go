@@ -1,0 +1,142 @@
+package config
+
+import (
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func (l *loader) sidecar(env *environment) Sidecar {
+	s := Sidecar{
+		Enabled:      l.choice("MODE", "init", "sidecar") == "sidecar",
+		RenewAt:      l.share("RENEW_AT"),
+		RenewBefore:  l.optionalDuration("RENEW_BEFORE", 1, 0),
+		Seed:         env.PodUID,
+		TriggerFile:  l.absolutePath("RENEW_TRIGGER_FILE"),
+		Fallback:     l.boolean("RENEW_FALLBACK"),
+		UpdateURL:    env.UpdateURL,
+		ReuseKey:     l.boolean("REUSE_KEY"),
+		TrustOverlap: l.optionalDuration("TRUST_OVERLAP", 0, -1),
+
+		HealthAddress: l.healthAddress(env.HealthAddress),
+	}
+	if s.Seed == "" {
+		// A pod's host name is its name. When even that is not known, all that is lost is the spread.
+		s.Seed, _ = os.Hostname()
+	}
+	switch {
+	case env.UpdateURL != "":
+		l.httpsURL("UPDATE_URL")
+	case s.Enabled && !s.Fallback && !derivable(env.RequestURL):
+		l.add(PartClient, "UPDATE_URL", "is not set, and does not follow from a REQUEST_URL that does not end in /certificate/, want "+l.lookup("UPDATE_URL").Rule)
+	}
+	return s
+}
+
+// derivable tells whether package client can make the URL for renewals from the one for enrolments.
+func derivable(requestURL string) bool {
+	u, err := url.Parse(requestURL)
+	return err == nil && strings.HasSuffix(strings.TrimRight(u.Path, "/"), "/certificate")
+}
+
+// share reads a fraction, a decimal number or a percentage that is between 0 and 1.
+func (l *loader) share(name string) float64 {
+	text := *l.lookup(name).value
+	numerator, denominator, isFraction := strings.Cut(text, "/")
+	divisor := 1.0
+	if isFraction {
+		divisor = number(denominator)
+	} else if percent, ok := strings.CutSuffix(text, "%"); ok {
+		numerator, divisor = percent, 100
+	}
+	// Written so that what is no number is refused as well.
+	if share := number(numerator) / divisor; share > 0 && share < 1 {
+		return share
+	}
+	l.reject(name, "")
+	return 0
+}
+
+// number reads a plain decimal number; what is none is -1, of which nothing wanted comes.
+func number(text string) float64 {
+	text = strings.TrimSpace(text)
+	if strings.Trim(text, "0123456789.") != "" {
+		return -1
+	}
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// optionalDuration is duration for a variable that may be unset, with the value that stands for that.
+func (l *loader) optionalDuration(name string, least, unset time.Duration) time.Duration {
+	if *l.lookup(name).value == "" {
+		return unset
+	}
+	return l.duration(name, least)
+}
+
+func (l *loader) absolutePath(name string) string {
+	path := *l.lookup(name).value
+	if path == "" {
+		return ""
+	}
+	if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
+		l.reject(name, "")
+	}
+	return filepath.Clean(path)
+}
+
+func (l *loader) healthAddress(text string) string {
+	if strings.EqualFold(text, "off") {
+		return ""
+	}
+	l.hostPort("HEALTH_ADDR")
+	return text
+}
+
+func (l *loader) hostPort(name string) {
+	_, port, err := net.SplitHostPort(*l.lookup(name).value)
+	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
+		l.reject(name, "")
+	}
+}
+
+func (l *loader) notify(env *environment) Notify {
+	n := Notify{
+		Exec:   env.NotifyExec,
+		Signal: env.NotifySignal, Process: env.NotifyProcess, PIDFile: l.absolutePath("NOTIFY_PID_FILE"),
+		URL: env.NotifyURL, AllowRemote: l.boolean("NOTIFY_URL_ALLOW_REMOTE"),
+		Verify: env.NotifyVerify, VerifyServerName: env.NotifyVerifyName,
+		VerifyFor: l.duration("NOTIFY_VERIFY_FOR", 1), Timeout: l.duration("NOTIFY_TIMEOUT", 1),
+	}
+	switch {
+	case n.Signal != "" && n.Process == "" && n.PIDFile == "":
+		l.reject("NOTIFY_SIGNAL", "neither is set")
+	case n.Signal == "" && n.Process != "":
+		l.reject("NOTIFY_PROCESS", "NOTIFY_SIGNAL is not set")
+	case n.Signal == "" && n.PIDFile != "":
+		l.reject("NOTIFY_PID_FILE", "NOTIFY_SIGNAL is not set")
+	}
+	if strings.ContainsRune(n.Process, '/') {
+		l.reject("NOTIFY_PROCESS", "")
+	}
+	return n
+}
+
+// NewFault makes the fault of a value that its user finds wrong, and not this package. problem is the
+// rest of a sentence that begins with the variable's name.
+func NewFault(variable, problem string) Fault {
+	for _, v := range describe(&environment{}) {
+		if v.Name == variable {
+			return Fault{Part: v.Part, Variable: variable, Problem: problem}
+		}
+	}
+	panic("config: " + variable + " is no variable")
+}
