@@ -15,6 +15,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/mtls"
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
@@ -26,6 +27,14 @@ func main() {
 
 // run is the program; what it returns is the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 {
+		switch args[0] {
+		case "probe":
+			return probe(args[1:], stderr)
+		case "inspect":
+			return inspectVolume(args[1:], stdout, stderr)
+		}
+	}
 	flags := flag.NewFlagSet("certfetcher", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	showVersion := flags.Bool("version", false, "print the version and exit")
@@ -35,7 +44,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case err == flag.ErrHelp:
 		return printed(stderr, usage(stdout))
 	case err != nil || flags.NArg() > 0:
-		fmt.Fprintf(stderr, "certfetcher: the flags are --check, --help and --version; everything else is set by environment variables, see --help\n")
+		fmt.Fprintf(stderr, "certfetcher: the flags are --check, --help and --version, the commands probe and inspect; everything else is set by environment variables, see --help\n")
 		return enroll.StageClientConfiguration.ExitCode()
 	case *showVersion:
 		_, err := fmt.Fprintf(stdout, "certfetcher %s\n", versionText())
@@ -56,21 +65,29 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// fetch runs one enrolment until it ends or a signal ends it.
+// fetch runs one enrolment until it ends or a signal ends it, or goes on as a sidecar.
 func fetch(s setup) error {
+	if s.config.Sidecar.Enabled {
+		return runSidecar(s)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	enroller := &enroll.Enroller{
-		Config: s.config, Identity: s.identity, UserAgent: "certfetcher/" + versionText(), Log: s.log, Now: time.Now,
+		Config: s.config, Identity: func() *mtls.Identity { return s.identity }, UserAgent: userAgent(), Log: s.log, Now: time.Now,
 	}
 	_, err := enroller.Run(ctx)
 	return err
 }
 
+func userAgent() string { return "certfetcher/" + versionText() }
+
 func usage(w io.Writer) error {
 	_, err := fmt.Fprint(w, `certfetcher fetches a certificate from a CertService and publishes keystore and truststore on a volume.
+With MODE=sidecar it stays and renews it.
 
 Usage: certfetcher [--check | --help | --version]
+       certfetcher probe                     exit code 0 when the volume holds a valid certificate
+       certfetcher inspect [dir] [-o json]   print what a volume holds
 
 It is configured by environment variables:
 `)

@@ -12,6 +12,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/internal/notify"
 )
 
 // setup is what a run starts from. When failure is set, only log and config.TerminationMessagePath
@@ -19,6 +20,7 @@ import (
 type setup struct {
 	config   *config.Fetcher
 	identity *mtls.Identity
+	notify   notify.Config // for the sidecar
 	log      *slog.Logger
 	failure  error
 }
@@ -36,6 +38,11 @@ func load(stderr io.Writer) setup {
 		s.failure = err
 		return s
 	}
+	if s.config.Sidecar.Enabled {
+		var found config.Faults
+		s.notify, found = notifications(s.config.Notify, s.log)
+		faults = append(found, faults...) // of the first part in the contract's order
+	}
 	tlsFaults := false
 	for _, fault := range faults {
 		s.log.Error("the configuration has a fault", "variable", fault.Variable, "problem", fault.Problem)
@@ -48,11 +55,7 @@ func load(stderr io.Writer) setup {
 		return s
 	}
 
-	t := s.config.TLS
-	s.identity, err = mtls.Load(mtls.Files{
-		KeystorePath: t.KeystorePath, KeystoreKeyPath: t.KeystoreKeyPath, KeystorePassword: t.KeystorePassword,
-		TruststorePath: t.TruststorePath, TruststorePassword: t.TruststorePassword,
-	})
+	s.identity, err = mtls.Load(tlsFiles(s.config.TLS))
 	if err != nil {
 		s.log.Error("the mutual TLS material has a fault", "problem", err.Error())
 		if s.failure == nil {
@@ -60,10 +63,21 @@ func load(stderr io.Writer) setup {
 		}
 		return s
 	}
-	for _, warning := range s.identity.Warnings(time.Now()) {
-		s.log.Warn("the mutual TLS material will not do for long", "problem", warning)
-	}
+	warn(s.log, s.identity)
 	return s
+}
+
+func tlsFiles(t config.TLS) mtls.Files {
+	return mtls.Files{
+		KeystorePath: t.KeystorePath, KeystoreKeyPath: t.KeystoreKeyPath, KeystorePassword: t.KeystorePassword,
+		TruststorePath: t.TruststorePath, TruststorePassword: t.TruststorePassword,
+	}
+}
+
+func warn(log *slog.Logger, identity *mtls.Identity) {
+	for _, warning := range identity.Warnings(time.Now()) {
+		log.Warn("the mutual TLS material will not do for long", "problem", warning)
+	}
 }
 
 func newLogger(w io.Writer, c config.Log) *slog.Logger {

@@ -14,7 +14,8 @@ import (
 )
 
 // outdated says why a certificate that is on the volume should not stay, or "" when it should: it is
-// what the configuration asks for, verifies, and has more than a third of its life ahead.
+// what the configuration asks for, verifies, and has more than a third of its life ahead. When a sidecar
+// renews is not decided here: for one, the certificate stays as long as it is valid.
 func (e *Enroller) outdated(current *output.Bundle) string {
 	leaf, want, now := current.Chain[0], e.Config.Certificate, e.Now()
 	if algorithm, err := keygen.AlgorithmOf(leaf.PublicKey); err != nil || algorithm != want.KeyAlgorithm {
@@ -26,7 +27,7 @@ func (e *Enroller) outdated(current *output.Bundle) string {
 	if has, asked := certinfo.Names(leaf), certinfo.RequestNames(want.Template); !sameNames(has, asked, leaf.Subject.CommonName) {
 		return fmt.Sprintf("the certificate on the volume has the names %q, SANS asks for %q", has, asked)
 	}
-	if due := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) * 2 / 3); !now.Before(due) {
+	if due := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) * 2 / 3); !now.Before(due) && !e.Config.Sidecar.Enabled {
 		return fmt.Sprintf("two thirds of the certificate's life have gone by (since %s, valid until %s)",
 			due.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339))
 	}

@@ -1,6 +1,6 @@
 // Package enroll knows the order of the stages: key, request, answer, verification, publication. It
-// runs them once, start to end, and says in its errors which of them failed. It decides nothing about
-// when to renew; that is package renew's.
+// runs them once, start to end, as an enrolment or as a renewal, and says in its errors which of them
+// failed. It decides nothing about when to renew; that is package renew's.
 package enroll
 
 import (
@@ -20,34 +20,48 @@ import (
 	"github.com/certfetcher/certfetcher/output"
 )
 
-// Enroller runs enrolments for one configuration.
+// Enroller runs enrolments for one configuration. Run comes first; its methods are called one at a time.
 type Enroller struct {
 	Config    *config.Fetcher
-	Identity  *mtls.Identity
+	Identity  func() *mtls.Identity // to use for the next request
 	UserAgent string
 	Log       *slog.Logger
 	Now       func() time.Time
+
+	volume  *output.Volume
+	current *output.Bundle // what was read from the volume or published on it last; nil before either
+	pending *unpublished
+	overlap overlap
 }
+
+// How a certificate came to be on the volume.
+const (
+	Kept     = "kept" // it was there
+	Enrolled = "enrolled"
+	Updated  = "updated" // as the renewal of another
+)
 
 // Outcome is what a run left on the volume.
 type Outcome struct {
-	Bundle   output.Bundle
-	Enrolled bool // false: what was there was kept
-	Files    []string
+	Bundle output.Bundle
+	How    string // Kept, Enrolled or Updated
+	Files  []string
+	// Changed tells whether files were written.
+	Changed bool
 }
 
 // Run makes sure that the volume holds a matching, valid certificate: it keeps the one that is there,
 // or fetches and publishes another. Nothing on the volume changes unless the whole new set is verified.
 // An error is always of type *Error.
 func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
-	volume, err := e.openVolume()
-	if err != nil {
+	var err error
+	if e.volume, err = e.openVolume(); err != nil {
 		return Outcome{}, err
 	}
-	if kept, reason := e.keep(volume); kept != nil {
+	if kept, reason := e.keep(); kept != nil {
 		e.Log.Info("the volume already holds a matching, valid certificate: nothing to do",
 			"path", e.Config.Output.Dir, "not_after", kept.Chain[0].NotAfter, "serial", certinfo.Serial(kept.Chain[0]))
-		return Outcome{Bundle: *kept}, nil
+		return Outcome{Bundle: *kept, How: Kept}, nil
 	} else if reason != "" {
 		e.Log.Info("enrolling", "because", reason)
 	}
@@ -56,39 +70,58 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	if e.Config.Sidecar.Enabled && e.current != nil {
+		return e.publishRenewed(bundle, Enrolled)
+	}
+	return e.publish(bundle, Enrolled)
+}
 
+// publish makes the bundle the set on the volume.
+func (e *Enroller) publish(bundle output.Bundle, how string) (Outcome, error) {
 	start := e.Now()
-	publication, err := volume.Publish(bundle)
+	publication, err := e.volume.Publish(bundle)
 	if err != nil {
 		return Outcome{}, failed(outputStage(err), "publishing the files: %w", err)
 	}
 	e.Log.Info("published", "path", e.Config.Output.Dir, "files", publication.Files, "duration", e.since(start))
-	return Outcome{Bundle: bundle, Enrolled: true, Files: publication.Files}, nil
+	e.current = &bundle
+	return Outcome{Bundle: bundle, How: how, Files: publication.Files, Changed: publication.Changed}, nil
 }
 
 func (e *Enroller) openVolume() (*output.Volume, error) {
-	o := e.Config.Output
-	volume, err := output.Open(output.Config{
-		Dir: o.Dir, Types: o.Types, Layout: o.Layout, KeystoreAlias: o.KeystoreAlias, TruststoreAliasPrefix: o.TruststoreAliasPrefix,
-		P12Profile: o.P12Profile, FileMode: o.FileMode, Group: o.Group,
-		KeystorePassword: o.KeystorePassword, TruststorePassword: o.TruststorePassword, Now: e.Now, Log: e.Log,
-	})
+	cfg := outputConfig(e.Config)
+	cfg.Now, cfg.Log = e.Now, e.Log
+	volume, err := output.Open(cfg)
 	if err != nil {
 		return nil, failed(outputStage(err), "opening the output directory: %w", err)
 	}
 	return volume, nil
 }
 
+func outputConfig(cfg *config.Fetcher) output.Config {
+	o := cfg.Output
+	return output.Config{
+		Dir: o.Dir, Types: o.Types, Layout: o.Layout, KeystoreAlias: o.KeystoreAlias, TruststoreAliasPrefix: o.TruststoreAliasPrefix,
+		P12Profile: o.P12Profile, FileMode: o.FileMode, Group: o.Group,
+		KeystorePassword: o.KeystorePassword, TruststorePassword: o.TruststorePassword,
+	}
+}
+
 // fetch makes a key and brings a verified certificate for it.
 func (e *Enroller) fetch(ctx context.Context) (output.Bundle, error) {
-	service, err := e.client()
+	r := e.Config.Request
+	service, err := e.client(&client.Retry{InitialInterval: r.RetryInitialInterval, MaxInterval: r.RetryMaxInterval, MaxElapsed: r.RetryMaxElapsed})
 	if err != nil {
 		return output.Bundle{}, err
 	}
 	// Making an RSA key takes longer than a TLS handshake, so the two run side by side.
 	service.Connect(ctx)
 
-	key, csr, request, err := e.request()
+	key, err := e.newKey()
+	if err != nil {
+		return output.Bundle{}, err
+	}
+	csr, request, err := e.request(key)
 	if err != nil {
 		return output.Bundle{}, err
 	}
@@ -96,18 +129,18 @@ func (e *Enroller) fetch(ctx context.Context) (output.Bundle, error) {
 	start := e.Now()
 	answer, err := service.Enroll(ctx, request)
 	if err != nil {
-		return output.Bundle{}, e.requestFailed(ctx, err)
+		return output.Bundle{}, e.requestFailed(ctx, "asking the CertService for a certificate", err)
 	}
 	e.Log.Info("the CertService answered", "ca", e.Config.Request.CAName, "duration", e.since(start))
 	return e.accept(key, csr, answer)
 }
 
-func (e *Enroller) client() (*client.Client, error) {
-	r := e.Config.Request
+// client makes the client for one enrolment, with the identity of now. A nil retry is for one try.
+func (e *Enroller) client(retry *client.Retry) (*client.Client, error) {
+	r, identity := e.Config.Request, e.Identity()
 	service, err := client.New(client.Config{
-		URL: r.URL, CAName: r.CAName, TLS: e.Identity.ClientConfig(), Roots: e.Identity.Roots, Timeout: r.Timeout,
-		Retry:     &client.Retry{InitialInterval: r.RetryInitialInterval, MaxInterval: r.RetryMaxInterval, MaxElapsed: r.RetryMaxElapsed},
-		UserAgent: e.UserAgent, Log: e.Log, Now: e.Now,
+		URL: r.URL, UpdateURL: e.Config.Sidecar.UpdateURL, CAName: r.CAName, TLS: identity.ClientConfig(), Roots: identity.Roots,
+		Timeout: r.Timeout, Retry: retry, UserAgent: e.UserAgent, Log: e.Log, Now: e.Now,
 	})
 	if err != nil {
 		return nil, failed(StageClientConfiguration, "preparing the request: %w", err)
@@ -115,35 +148,38 @@ func (e *Enroller) client() (*client.Client, error) {
 	return service, nil
 }
 
-func (e *Enroller) request() (crypto.Signer, *x509.CertificateRequest, client.Request, error) {
+func (e *Enroller) newKey() (crypto.Signer, error) {
 	algorithm := e.Config.Certificate.KeyAlgorithm
 	start := e.Now()
 	key, err := keygen.GenerateKey(algorithm)
 	if err != nil {
-		return nil, nil, client.Request{}, failed(StageKeyGeneration, "making a key pair: %w", err)
+		return nil, failed(StageKeyGeneration, "making a key pair: %w", err)
 	}
 	e.Log.Info("made a key pair", "algorithm", algorithm, "duration", e.since(start))
+	return key, nil
+}
 
-	start = e.Now()
+func (e *Enroller) request(key crypto.Signer) (*x509.CertificateRequest, client.Request, error) {
+	start := e.Now()
 	csr, err := keygen.CreateCSR(e.Config.Certificate.Template, key)
 	if err != nil {
-		return nil, nil, client.Request{}, failed(StageCSR, "making the certificate signing request: %w", err)
+		return nil, client.Request{}, failed(StageCSR, "making the certificate signing request: %w", err)
 	}
 	keyPEM, err := keygen.PrivateKeyPEM(key)
 	if err != nil {
-		return nil, nil, client.Request{}, failed(StageKeyEncoding, "preparing the PK header: %w", err)
+		return nil, client.Request{}, failed(StageKeyEncoding, "preparing the PK header: %w", err)
 	}
 	e.Log.Info("made the certificate signing request", "subject", csr.Subject.String(), "sans", certinfo.RequestNames(csr), "duration", e.since(start))
-	return key, csr, client.Request{CSR: keygen.CSRPEM(csr), Key: keyPEM}, nil
+	return csr, client.Request{CSR: keygen.CSRPEM(csr), Key: keyPEM}, nil
 }
 
 // requestFailed adds the stage. An interruption is none of the CertService's faults, whatever the
 // last try met.
-func (e *Enroller) requestFailed(ctx context.Context, err error) error {
+func (e *Enroller) requestFailed(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
-		return failed(StageOther, "interrupted while asking the CertService: %w", err)
+		return failed(StageOther, "interrupted while %s: %w", doing, err)
 	}
-	return failed(requestStage(err), "asking the CertService for a certificate of CA %q: %w", e.Config.Request.CAName, err)
+	return failed(requestStage(err), "%s of CA %q: %w", doing, e.Config.Request.CAName, err)
 }
 
 // accept turns an answer into what may be published.
@@ -172,14 +208,16 @@ func (e *Enroller) since(start time.Time) time.Duration {
 
 // keep returns what the volume holds when that may stay, else why it may not; both are zero for an
 // empty volume.
-func (e *Enroller) keep(volume *output.Volume) (*output.Bundle, string) {
-	current, err := volume.Current()
+func (e *Enroller) keep() (*output.Bundle, string) {
+	current, err := e.volume.Current()
 	switch {
 	case errors.Is(err, output.ErrEmpty):
 		return nil, ""
 	case err != nil:
 		return nil, err.Error()
-	case e.Config.ForceEnroll:
+	}
+	e.current = current
+	if e.Config.ForceEnroll {
 		return nil, "FORCE_ENROLL is set"
 	}
 	if reason := e.outdated(current); reason != "" {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,6 +58,17 @@ type Certificate struct {
 	NotBefore time.Time `json:"notBefore"`
 	NotAfter  time.Time `json:"notAfter"`
 	Chain     []string  `json:"chain"` // subjects, leaf first
+
+	// What Plan sets.
+	DaysLeft    *int       `json:"daysLeft,omitempty"` // whole ones; negative after the end
+	NextRenewal *time.Time `json:"nextRenewal,omitempty"`
+}
+
+// Plan adds to a report with a certificate how much of its life is left, and when a sidecar would renew it.
+func (r *Report) Plan(now, due time.Time) {
+	days := int(math.Floor(r.Certificate.NotAfter.Sub(now).Hours() / 24))
+	due = due.UTC().Truncate(time.Second)
+	r.Certificate.DaysLeft, r.Certificate.NextRenewal = &days, &due
 }
 
 // ErrNothing says that a directory has no file that certfetcher writes.

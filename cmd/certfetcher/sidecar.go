@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/metrics"
+	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/internal/notify"
+	"github.com/certfetcher/certfetcher/internal/renew"
+)
+
+// endGrace is how long the end waits for what is under way. What then is not finished is cut off, which a
+// volume survives at any moment.
+const endGrace = 700 * time.Millisecond
+
+// The reasons of a publication, as the application is told.
+const (
+	reasonEnrolled = "enrolled"
+	reasonRenewed  = "renewed"
+	reasonRestored = "restored"
+)
+
+// sidecar is what renews: it joins the parts that know nothing of one another.
+type sidecar struct {
+	config     *config.Fetcher
+	log        *slog.Logger
+	enroller   *enroll.Enroller
+	metrics    *metrics.Metrics
+	dispatcher *notify.Dispatcher
+	requests   chan string // room for one: more say nothing more
+	disturbed  chan struct{}
+	failing    atomic.Bool // the last attempt to renew failed
+}
+
+// runSidecar fetches as in init mode and then renews until a signal ends it. An error is that of the first
+// fetch or of what is set up before it.
+func runSidecar(s setup) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	c := &sidecar{
+		config: s.config, log: s.log, metrics: metrics.New(versionText(), time.Now),
+		requests: make(chan string, 1), disturbed: make(chan struct{}, 1),
+	}
+	s.notify.Observe = c.notified
+	c.dispatcher = notify.NewDispatcher(s.notify)
+
+	var background sync.WaitGroup
+	if err := c.serveHealth(ctx, &background); err != nil {
+		return err
+	}
+	c.renewOnHangup(ctx)
+	c.enroller = &enroll.Enroller{
+		Config: s.config, Identity: c.followIdentity(ctx, s.identity), UserAgent: userAgent(), Log: s.log, Now: time.Now,
+	}
+	outcome, err := c.enroller.Run(ctx)
+	if err != nil {
+		return err
+	}
+	current := c.published(outcome, reasonEnrolled)
+	background.Go(func() { c.dispatcher.Run(ctx) })
+	c.watchFiles(ctx, &background)
+	debug.FreeOSMemory()
+	loop := &renew.Loop{
+		Policy:  renew.Policy{At: s.config.Sidecar.RenewAt, Before: s.config.Sidecar.RenewBefore, Seed: s.config.Sidecar.Seed},
+		Renewer: c, Requests: c.requests, Disturbed: c.disturbed, Observe: c.observe, Log: s.log,
+	}
+	background.Go(func() { loop.Run(ctx, current) })
+
+	<-ctx.Done()
+	ended := make(chan struct{})
+	go func() { background.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(endGrace):
+	}
+	s.log.Info("ended by a signal")
+	return nil
+}
+
+// Renew is one attempt of the loop.
+func (c *sidecar) Renew(ctx context.Context, reason string) (renew.Certificate, error) {
+	// A renewal needs some megabytes for some milliseconds, once in days or months.
+	defer debug.FreeOSMemory()
+	c.log.Info("renewing", "because", reason)
+	outcome, err := c.enroller.Renew(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			c.metrics.CountFailure(enroll.StageOf(err).String())
+		}
+		permanent, after := enroll.Retry(err)
+		return renew.Certificate{}, &renew.Failure{Hint: renew.Hint{Permanent: permanent, RetryAfter: after}, Err: err}
+	}
+	c.metrics.CountRenewal(outcome.How)
+	if outcome.How == enroll.Enrolled {
+		return c.published(outcome, reasonEnrolled), nil
+	}
+	return c.published(outcome, reasonRenewed), nil
+}
+
+// Restore puts published files back.
+func (c *sidecar) Restore() error {
+	_, err := c.restore()
+	return err
+}
+
+// restore puts published files back, and returns the paths of all.
+func (c *sidecar) restore() ([]string, error) {
+	outcome, err := c.enroller.Restore()
+	if err != nil || !outcome.Changed {
+		return outcome.Files, err
+	}
+	c.log.Warn("published files had vanished or changed, they are put back", "path", c.config.Output.Dir)
+	c.metrics.CountRestoration()
+	c.published(outcome, reasonRestored)
+	return outcome.Files, nil
+}
+
+// published tells everybody who wants to know, and the loop when the certificate was had.
+func (c *sidecar) published(outcome enroll.Outcome, reason string) renew.Certificate {
+	leaf := outcome.Bundle.Chain[0]
+	c.metrics.SetCertificate(leaf)
+	current := renew.Certificate{NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
+	if outcome.How != enroll.Kept {
+		current.Obtained = time.Now()
+	}
+	if outcome.Changed {
+		c.dispatcher.Dispatch(notify.NewEvent(reason, c.config.Output.Dir, outcome.Files, leaf, outcome.Bundle.Trusted))
+	}
+	return current
+}
+
+func (c *sidecar) notified(kind string, outcome notify.Outcome) {
+	c.metrics.CountNotification(kind, string(outcome))
+	if kind == notify.KindVerify {
+		c.metrics.SetServed(outcome == notify.OutcomeSuccess)
+	}
+}
+
+func (c *sidecar) observe(status renew.Status) {
+	c.failing.Store(status.Failures > 0)
+	c.metrics.SetPlan(status.Due, status.Next, status.Failures)
+}
+
+// request asks for a renewal now.
+func (c *sidecar) request(reason string) {
+	select {
+	case c.requests <- reason:
+	default:
+	}
+}
+
+// serveHealth listens before anything is fetched: an address that is taken must not cost a certificate, and
+// a kubelet may ask meanwhile.
+func (c *sidecar) serveHealth(ctx context.Context, background *sync.WaitGroup) error {
+	address := c.config.Sidecar.HealthAddress
+	if address == "" {
+		return nil
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		fault := config.NewFault("HEALTH_ADDR", "cannot be used: "+err.Error())
+		return &enroll.Error{Stage: enroll.StageClientConfiguration, Err: fault}
+	}
+	c.log.Info("serving probes and metrics", "address", listener.Addr().String())
+	background.Go(func() {
+		if err := metrics.Serve(ctx, listener, c.metrics.Handler(func() { c.request("POST /renew") }), c.log); err != nil {
+			c.log.Error("probes and metrics are no longer served", "error", err.Error())
+		}
+	})
+	return nil
+}
+
+func (c *sidecar) renewOnHangup(ctx context.Context) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				c.request("SIGHUP")
+			}
+		}
+	}()
+}
+
+// followIdentity returns what gives the identity for the next request.
+func (c *sidecar) followIdentity(ctx context.Context, initial *mtls.Identity) func() *mtls.Identity {
+	c.metrics.SetIdentity(initial.Certificate.Leaf.NotAfter)
+	watcher, err := mtls.Watch(ctx, tlsFiles(c.config.TLS), initial, c.log, func(next *mtls.Identity, err error) {
+		c.metrics.CountIdentityReload(err)
+		if err != nil {
+			return
+		}
+		c.metrics.SetIdentity(next.Certificate.Leaf.NotAfter)
+		warn(c.log, next)
+		if c.failing.Load() {
+			c.request("new mutual TLS identity") // it may be what was lacking
+		}
+	})
+	if err != nil {
+		c.log.Warn("a replacement of the mutual TLS files will not be seen", "error", err.Error())
+		return func() *mtls.Identity { return initial }
+	}
+	return watcher.Current
+}
+
+// watchFiles has published files put back, and listens to the trigger file.
+func (c *sidecar) watchFiles(ctx context.Context, background *sync.WaitGroup) {
+	paths, err := c.restore()
+	if err != nil {
+		// The loop meets it as well, and tries again.
+		c.log.Warn("the files on the volume cannot be compared", "error", err.Error())
+	}
+	var names []string
+	for _, path := range paths {
+		names = append(names, filepath.Base(path))
+	}
+	watch := &renew.Watch{
+		Dir: c.config.Output.Dir, Names: names, Trigger: c.config.Sidecar.TriggerFile,
+		Disturbed: c.disturbed, Requests: c.requests, Log: c.log,
+	}
+	background.Go(func() {
+		if err := watch.Run(ctx); err != nil {
+			c.log.Warn("published files that vanish will not be put back, and RENEW_TRIGGER_FILE will not be seen", "error", err.Error())
+		}
+	})
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/inspect"
+	"github.com/certfetcher/certfetcher/internal/renew"
+)
+
+// exitNotValid is the exit code of a probe that finds no valid certificate, and of an inspection of nothing.
+const exitNotValid = 1
+
+// probe tells by its exit code whether the volume of the configuration holds a valid certificate, and else in
+// one line why it does not.
+func probe(args []string, stderr io.Writer) int {
+	err := errors.New("probe takes no arguments, it is configured by environment variables")
+	if len(args) == 0 {
+		var cfg *config.Fetcher
+		if cfg, err = config.Load(); err == nil {
+			err = enroll.Check(cfg, time.Now())
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "certfetcher: %v\n", err)
+		return exitNotValid
+	}
+	return 0
+}
+
+// inspectVolume prints what is in a directory, by default that of the configuration.
+func inspectVolume(args []string, stdout, stderr io.Writer) int {
+	dir, format, err := inspectArguments(args)
+	// Whatever is wrong with the environment, which may be another container's, what is there can be shown.
+	cfg, _ := config.Load()
+	if dir == "" {
+		dir = cfg.Output.Dir
+	}
+	var report *inspect.Report
+	if err == nil {
+		report, err = inspect.Dir(dir)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "certfetcher: %v\n", err)
+		return exitNotValid
+	}
+	now := time.Now()
+	if c := report.Certificate; c != nil {
+		policy := renew.Policy{At: cfg.Sidecar.RenewAt, Before: cfg.Sidecar.RenewBefore, Seed: cfg.Sidecar.Seed}
+		report.Plan(now, policy.Due(renew.Certificate{NotBefore: c.NotBefore, NotAfter: c.NotAfter}))
+	}
+	if format == "json" {
+		encoder := json.NewEncoder(stdout)
+		encoder.SetIndent("", "  ")
+		return printed(stderr, encoder.Encode(report))
+	}
+	return printed(stderr, report.WriteText(stdout, now))
+}
+
+// inspectArguments reads the flag before and after the directory.
+func inspectArguments(args []string) (dir, format string, err error) {
+	flags := flag.NewFlagSet("inspect", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&format, "o", "text", "")
+	if err = flags.Parse(args); err == nil && flags.NArg() > 0 {
+		dir = flags.Arg(0)
+		err = flags.Parse(flags.Args()[1:])
+	}
+	if err != nil || flags.NArg() > 0 || format != "text" && format != "json" {
+		return "", "", errors.New("the command is inspect [dir] [-o text|json]")
+	}
+	return dir, format, nil
+}

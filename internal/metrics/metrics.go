@@ -1,0 +1,128 @@
+// Package metrics lets operators see how a sidecar is: its series in the Prometheus text format, and the
+// probes that a kubelet asks. The names follow Prometheus' conventions: base units, counters that end in
+// _total, moments as Unix time in seconds.
+//
+// It watches nothing by itself: all it knows it is told. It serves plain HTTP and no secret.
+package metrics
+
+import (
+	"crypto/x509"
+	"fmt"
+	"io"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+)
+
+// Metrics are the series of one process, in a set of their own. It is safe for concurrent use.
+type Metrics struct {
+	set   *metrics.Set
+	now   func() time.Time
+	valid atomic.Pointer[validity] // nil: nothing is published
+	due   atomic.Int64             // Unix nanoseconds
+}
+
+type validity struct{ notBefore, notAfter time.Time }
+
+// New makes the series that are there from the beginning. version is the program's.
+func New(version string, now func() time.Time) *Metrics {
+	m := &Metrics{set: metrics.NewSet(), now: now}
+	m.set.NewGauge(fmt.Sprintf("certfetcher_build_info{version=%q,go_version=%q}", version, runtime.Version()), func() float64 { return 1 })
+	for _, outcome := range []string{"updated", "enrolled", "failed"} {
+		m.renewals(outcome)
+	}
+	m.set.NewCounter("certfetcher_restorations_total")
+	return m
+}
+
+// Write writes all series, the process's own (CPU, memory, files) at the end.
+func (m *Metrics) Write(w io.Writer) {
+	m.set.WritePrometheus(w)
+	metrics.WriteProcessMetrics(w)
+}
+
+// SetCertificate tells which certificate is published.
+func (m *Metrics) SetCertificate(leaf *x509.Certificate) {
+	m.valid.Store(&validity{leaf.NotBefore, leaf.NotAfter})
+	m.setTime("certfetcher_certificate_not_before_timestamp_seconds", leaf.NotBefore)
+	m.setTime("certfetcher_certificate_expiry_timestamp_seconds", leaf.NotAfter)
+}
+
+// SetIdentity tells the end of the identity of mutual TLS.
+func (m *Metrics) SetIdentity(notAfter time.Time) {
+	m.setTime("certfetcher_mtls_identity_expiry_timestamp_seconds", notAfter)
+}
+
+// CountIdentityReload counts a replacement of that identity's files, and one that was unusable.
+func (m *Metrics) CountIdentityReload(err error) {
+	outcome := "ok"
+	if err != nil {
+		outcome = "failed"
+	}
+	m.set.GetOrCreateCounter(fmt.Sprintf("certfetcher_mtls_identity_reloads_total{outcome=%q}", outcome)).Inc()
+}
+
+// SetPlan tells when the renewal is due, when the next try will be, and how many have failed since the
+// last success.
+func (m *Metrics) SetPlan(due, next time.Time, failures int) {
+	m.due.Store(due.UnixNano())
+	m.set.GetOrCreateGauge("certfetcher_renewal_overdue_seconds", m.overdue)
+	m.setTime("certfetcher_next_renewal_timestamp_seconds", next)
+	m.gauge("certfetcher_renewal_failed_tries", float64(failures))
+}
+
+// overdue is for how long the renewal has been due.
+func (m *Metrics) overdue() float64 {
+	return max(0, m.now().Round(0).Sub(time.Unix(0, m.due.Load())).Seconds())
+}
+
+// CountRenewal counts a renewal by how it was done, "updated" or "enrolled".
+func (m *Metrics) CountRenewal(how string) { m.renewals(how).Inc() }
+
+// CountFailure counts a failed try of a renewal, by the stage that failed.
+func (m *Metrics) CountFailure(stage string) {
+	m.renewals("failed").Inc()
+	m.set.GetOrCreateCounter(fmt.Sprintf("certfetcher_renewal_failures_total{stage=%q}", stage)).Inc()
+}
+
+func (m *Metrics) renewals(outcome string) *metrics.Counter {
+	return m.set.GetOrCreateCounter(fmt.Sprintf("certfetcher_renewals_total{outcome=%q}", outcome))
+}
+
+// CountRestoration counts that published files were put back.
+func (m *Metrics) CountRestoration() {
+	m.set.GetOrCreateCounter("certfetcher_restorations_total").Inc()
+}
+
+// CountNotification counts a try of telling the application, or of looking what it serves.
+func (m *Metrics) CountNotification(kind, outcome string) {
+	m.set.GetOrCreateCounter(fmt.Sprintf("certfetcher_notifications_total{kind=%q,outcome=%q}", kind, outcome)).Inc()
+}
+
+// SetServed tells whether the application serves the certificate that was published last. Before it is
+// called, there is no such series.
+func (m *Metrics) SetServed(matches bool) {
+	value := 0.0
+	if matches {
+		value = 1
+	}
+	m.gauge("certfetcher_served_certificate_matches", value)
+}
+
+// Ready says why the application cannot count on a valid certificate; nil when it can.
+func (m *Metrics) Ready() error {
+	v := m.valid.Load()
+	switch now := m.now().Round(0); {
+	case v == nil:
+		return fmt.Errorf("no certificate is published yet")
+	case now.After(v.notAfter):
+		return fmt.Errorf("the certificate expired at %s", v.notAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+func (m *Metrics) setTime(name string, t time.Time) { m.gauge(name, float64(t.UnixMilli())/1000) }
+
+func (m *Metrics) gauge(name string, value float64) { m.set.GetOrCreateGauge(name, nil).Set(value) }

@@ -1,0 +1,62 @@
+package renew
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// firstWait bounds the wait after a first failure; the bound doubles with each further one.
+	firstWait = 2 * time.Second
+	// longestWait bounds all waits but those that a Retry-After asks for.
+	longestWait = 15 * time.Minute
+	// longestExpired bounds the waits once the certificate has expired and the application is down.
+	longestExpired = time.Minute
+	// shortestWait keeps a try from following the other at once; certificates that live for seconds have less.
+	shortestWait = time.Second
+)
+
+// Hint is what a failure says about when to try again.
+type Hint struct {
+	// Permanent failures are such as somebody has to mend: they are tried again slowly.
+	Permanent bool
+	// RetryAfter is how long the other side asks to be left alone; 0: it did not say.
+	RetryAfter time.Duration
+}
+
+// wait is how long to wait after the given number of failures in a row, 1 or more. It is drawn evenly
+// from almost nothing to a bound that doubles each time (full jitter), so that the pods that met
+// the same outage do not come back together. The bound ends at 15 minutes and at a twentieth of the time
+// left to expiry; after a permanent failure it is there at once. After expiry it ends at a minute, or a
+// twentieth of the certificate's life.
+//
+// A Retry-After is obeyed, up to a tenth later than asked, unless the certificate would expire meanwhile.
+func wait(failures int, hint Hint, c Certificate, now time.Time) time.Duration {
+	life, left := c.NotAfter.Sub(c.NotBefore), c.NotAfter.Sub(now)
+	shortest := min(shortestWait, life/100)
+	bound := min(longestWait, left/20)
+	if left <= 0 {
+		bound = min(longestExpired, life/20)
+	}
+	bound = max(bound, shortest)
+	spread := bound
+	if !hint.Permanent {
+		spread = min(bound, min(firstWait, life/50)<<min(failures-1, 20))
+	}
+	chosen := between(shortest, spread)
+	if hint.Permanent {
+		chosen = between(bound/2, bound)
+	}
+	if asked := between(hint.RetryAfter, hint.RetryAfter+hint.RetryAfter/10); asked > chosen && (left <= 0 || asked < left) {
+		return asked
+	}
+	return chosen
+}
+
+// between draws evenly; the least when there is nothing between.
+func between(least, most time.Duration) time.Duration {
+	if most <= least {
+		return least
+	}
+	return least + rand.N(most-least)
+}

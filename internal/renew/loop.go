@@ -1,0 +1,171 @@
+package renew
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// recheck is how often decisions are made anew at the latest: timers stand still while a machine is
+// suspended, and know nothing of a clock that was set.
+const recheck = time.Minute
+
+// Renewer does what the Loop decides. Its methods are called from the Loop's goroutine only.
+type Renewer interface {
+	// Renew makes one attempt, because of the reason, and logs and publishes a success itself. Nothing
+	// has changed when it fails. Its error may be, or wrap, a *Failure.
+	Renew(ctx context.Context, reason string) (Certificate, error)
+	// Restore puts back published files that vanished or changed, if any.
+	Restore() error
+}
+
+// Failure is a failed attempt with a hint on when to try again.
+type Failure struct {
+	Hint
+	Err error
+}
+
+func (f *Failure) Error() string { return f.Err.Error() }
+
+// Unwrap gives the reason.
+func (f *Failure) Unwrap() error { return f.Err }
+
+// Status is what the Loop is up to, for those who watch it.
+type Status struct {
+	Due      time.Time // when the certificate is, or was, to be renewed
+	Next     time.Time // when the next attempt will be made
+	Failures int       // failed attempts since the last success
+}
+
+// Loop renews one certificate for as long as it runs.
+type Loop struct {
+	Policy  Policy
+	Renewer Renewer
+	// Requests bring the reasons of those who want a renewal at once.
+	Requests <-chan string
+	// Disturbed says that published files may have been touched.
+	Disturbed <-chan struct{}
+	// Observe, unless nil, is called at every change of Status, from the Loop's goroutine.
+	Observe func(Status)
+	Clock   func() time.Time // nil: time.Now
+	Log     *slog.Logger
+}
+
+// reasonDue is the reason of the renewals that nobody asked for.
+const reasonDue = "due"
+
+// Run keeps the certificate valid until ctx ends. A failed attempt is followed by another, whatever the
+// error: it gives up on nothing.
+func (l *Loop) Run(ctx context.Context, current Certificate) {
+	if l.Clock == nil {
+		l.Clock = time.Now
+	}
+	r := &run{Loop: l, ctx: ctx}
+	r.adopt(current)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			r.tick()
+		case reason := <-l.Requests:
+			r.attempt(reason)
+		case <-l.Disturbed:
+			r.restore()
+		}
+		timer.Reset(max(0, min(recheck, r.Next.Sub(r.now()), r.untilRestore())))
+	}
+}
+
+// run is the state of a Loop that runs.
+type run struct {
+	*Loop
+	Status
+	ctx     context.Context
+	current Certificate
+	since   time.Time // of the last failure; from here on the wait counts
+
+	restoreFailures int
+	restoreNext     time.Time // zero: nothing to put back
+}
+
+// now is the wall clock's time: without the monotonic reading, which stands still with a suspended machine.
+func (r *run) now() time.Time { return r.Clock().Round(0) }
+
+func (r *run) tick() {
+	now := r.now()
+	if r.Failures > 0 && now.Before(r.since) {
+		// The clock was set back: the wait begins again, instead of lasting by as much longer.
+		r.Next, r.since = now.Add(r.Next.Sub(r.since)), now
+		r.observe()
+	}
+	if !r.restoreNext.IsZero() && !now.Before(r.restoreNext) {
+		r.restore()
+	}
+	if !now.Before(r.Next) {
+		r.attempt(reasonDue)
+	}
+}
+
+func (r *run) attempt(reason string) {
+	renewed, err := r.Renewer.Renew(r.ctx, reason)
+	if r.ctx.Err() != nil && err != nil {
+		return
+	}
+	if err == nil {
+		r.adopt(renewed)
+		return
+	}
+	var failure *Failure
+	var hint Hint
+	if errors.As(err, &failure) {
+		hint = failure.Hint
+	}
+	now := r.now()
+	r.Failures++
+	r.since, r.Next = now, now.Add(wait(r.Failures, hint, r.current, now))
+	r.observe()
+	attributes := []any{"reason", err.Error(), "try", r.Failures, "next_in", r.Next.Sub(now).Round(time.Millisecond), "not_after", r.current.NotAfter.UTC()}
+	if r.current.NotAfter.Before(now) {
+		r.Log.Error("renewing failed, and the certificate has expired; trying again", attributes...)
+		return
+	}
+	r.Log.Warn("renewing failed, the certificate stays in use; trying again", attributes...)
+}
+
+func (r *run) adopt(c Certificate) {
+	r.current = c
+	r.Due = r.Policy.Due(c)
+	r.Next, r.Failures = r.Due, 0
+	r.Log.Info("the next renewal is planned", "due", r.Due.UTC(), "not_after", c.NotAfter.UTC())
+	r.observe()
+}
+
+func (r *run) observe() {
+	if r.Observe != nil {
+		r.Observe(r.Status)
+	}
+}
+
+// restore puts files back, and where that fails tries again, as a full disk does not say when it has room.
+func (r *run) restore() {
+	err := r.Renewer.Restore()
+	if err == nil {
+		r.restoreFailures, r.restoreNext = 0, time.Time{}
+		return
+	}
+	r.restoreFailures++
+	pause := between(shortestWait, min(longestExpired, shortestWait<<min(r.restoreFailures, 20)))
+	r.restoreNext = r.now().Add(pause)
+	r.Log.Error("putting published files back failed, trying again", "reason", err.Error(), "try", r.restoreFailures, "next_in", pause.Round(time.Millisecond))
+}
+
+func (r *run) untilRestore() time.Duration {
+	if r.restoreNext.IsZero() {
+		return recheck
+	}
+	return r.restoreNext.Sub(r.now())
+}
