@@ -36,7 +36,8 @@ func checkBodyType(m *PKIMessage, request BodyType) error {
 	return &CheckError{Check: "body type", Got: m.Body.Type.String(), Want: fmt.Sprintf("an answer to %s", request)}
 }
 
-// checkPVNO: version 2, or 3, which has the same syntax for what we read (RFC 9810, 7).
+// checkPVNO: version 2, or 3, which has the same syntax for what we read. RFC 9810, 7 would have it be that of
+// the request, but nothing hangs on it.
 func checkPVNO(m *PKIMessage) error {
 	if m.Header.PVNO == PVNO2 || m.Header.PVNO == PVNO3 {
 		return nil

@@ -130,7 +130,7 @@ func parseAvailable(ders [][]byte) []*x509.Certificate {
 	return certificates
 }
 
-// checkNotOurKey: our own signature reflected at us is no answer (RFC 9810, 8).
+// checkNotOurKey: our own signature reflected at us is no answer (RFC 9810, 5.1.3.3).
 func (t *transaction) checkNotOurKey(signer *x509.Certificate) error {
 	for _, key := range t.ownKeys {
 		if sameKey(key, signer.PublicKey) {
@@ -165,7 +165,7 @@ func (t *transaction) checkSenderName(m *PKIMessage, signer *x509.Certificate) e
 }
 
 // checkSignerName: the signer is who the request was addressed to, and not just any certificate of the
-// same PKI (RFC 9483, 3.5; RFC 9810, 8). A trust anchor that signs itself was named by the operator.
+// same PKI (RFC 9483, 3.5; RFC 9810, 4.5). A trust anchor that signs itself was named by the operator.
 func (t *transaction) checkSignerName(signer *x509.Certificate) error {
 	if SameName(signer.RawSubject, t.c.recipient) || slices.ContainsFunc(t.c.cfg.TrustAnchors, signer.Equal) {
 		return nil

@@ -216,6 +216,7 @@ func TestClient_implicitConfirm(t *testing.T) {
 
 func TestClient_confirmationFails_failsTheRequest(t *testing.T) {
 	p := newPKI(t)
+	asked := func(_ *pki, c *Config) { c.ImplicitConfirm = true }
 	confirmed := func(body PKIBody) func(*PKIMessage, PKIBody) PKIBody {
 		return func(request *PKIMessage, honest PKIBody) PKIBody {
 			if request.Body.Type == BodyCertConf {
@@ -225,18 +226,18 @@ func TestClient_confirmationFails_failsTheRequest(t *testing.T) {
 		}
 	}
 	t.Run("with an error message", func(t *testing.T) {
-		hostile{respond: func(p *pki, r *responder) {
+		hostile{config: asked, respond: func(p *pki, r *responder) {
 			r.body = confirmed(PKIBody{BodyError, &ErrorMsgContent{StatusInfo: Rejection("no such transaction", FailBadRequest)}})
 		}, want: `confirming certificate: CA refused: rejection, badRequest: "no such transaction"`}.run(t, p)
 	})
 	t.Run("with another body", func(t *testing.T) {
-		hostile{config: func(p *pki, c *Config) { c.ImplicitConfirm = true }, respond: func(p *pki, r *responder) {
+		hostile{config: asked, respond: func(p *pki, r *responder) {
 			r.body = confirmed(PKIBody{BodyCP, &CertRepMessage{}})
 		}, want: "body type: cp"}.run(t, p)
 	})
 	t.Run("with an empty body", func(t *testing.T) {
 		answers := 0
-		hostile{respond: func(p *pki, r *responder) {
+		hostile{config: asked, respond: func(p *pki, r *responder) {
 			r.der = func(der []byte) []byte {
 				if answers++; answers == 2 {
 					return nil

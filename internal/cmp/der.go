@@ -164,7 +164,8 @@ func (d *decoder) oid(what string) asn1.ObjectIdentifier {
 	return out
 }
 
-// generalizedTimeLayout has the fraction of a second that DER allows, without trailing zeros.
+// generalizedTimeLayout is UTC. RFC 9810, 5.2.9 forbids fractions of a second, but DER allows them without
+// trailing zeros, and some peers send them.
 const generalizedTimeLayout = "20060102150405.999999999Z"
 
 func (d *decoder) generalizedTime(what string) time.Time {

@@ -64,22 +64,38 @@ func SameName(a, b []byte) bool {
 
 // normalName returns the RDNs of a name in a form that can be compared, sorted.
 func normalName(der []byte) ([]string, bool) {
-	name, ok := parseName(der)
-	if !ok {
+	var name []attributeSET
+	if rest, err := asn1.Unmarshal(der, &name); err != nil || len(rest) > 0 {
 		return nil, false
 	}
 	rdns := make([]string, 0, len(name))
 	for _, rdn := range name {
 		values := make([]string, 0, len(rdn))
 		for _, attribute := range rdn {
-			value := fmt.Sprintf("%q", strings.ToLower(strings.Join(strings.Fields(fmt.Sprint(attribute.Value)), " ")))
-			values = append(values, attribute.Type.String()+"="+value)
+			values = append(values, attribute.Type.String()+"="+normalValue(attribute.Value))
 		}
 		slices.Sort(values)
 		rdns = append(rdns, strings.Join(values, "+"))
 	}
 	slices.Sort(rdns)
 	return rdns, true
+}
+
+// attributeSET is an RDN (RFC 5280, 4.1.2.4); encoding/asn1 goes by the end of its name.
+type attributeSET []struct {
+	Type  asn1.ObjectIdentifier
+	Value asn1.RawValue
+}
+
+// normalValue returns a string so that the same strings are equal, and any other value as its DER.
+func normalValue(value asn1.RawValue) string {
+	var text any
+	if _, err := asn1.Unmarshal(value.FullBytes, &text); err == nil {
+		if text, isString := text.(string); isString {
+			return fmt.Sprintf("%q", strings.ToLower(strings.Join(strings.Fields(text), " ")))
+		}
+	}
+	return fmt.Sprintf("%x", value.FullBytes)
 }
 
 func parseName(der []byte) (pkix.RDNSequence, bool) {

@@ -95,6 +95,10 @@ func TestSameName(t *testing.T) {
 		{"CN=CA+O=Example", "CN=CA,O=Example", false},
 		{"CN=a b", "CN=ab", false},
 		{`CN=a+O=b`, `CN=a\+O=b`, false},
+		{"CN=#1c0400000041", "CN=#1c0400000042", false}, // UniversalString, which encoding/asn1 does not read
+		{"CN=#1c0400000041", "CN=#1c0400000041", true},
+		{"CN=#040141", "CN=#0c045b36355d", false}, // the bytes [65], and the text "[65]"
+		{"CN=#1e020041", "CN=a", true},            // BMPString
 	} {
 		a, _ := ParseDN(row.a)
 		b, _ := ParseDN(row.b)

@@ -127,7 +127,7 @@ func (m MAC) pbmac1Key(secret []byte) ([]byte, error) {
 }
 
 // checkMACBounds refuses parameters by which a peer could have us compute for ever, or learn the secret
-// by guessing cheaply (RFC 9810, 8.6).
+// by guessing cheaply (RFC 4211, 4.4; RFC 9045, 4).
 func checkMACBounds(salt []byte, iterations *big.Int) error {
 	if len(salt) < minSaltSize || len(salt) > maxSaltSize {
 		return fmt.Errorf("salt has %d bytes, want %d to %d", len(salt), minSaltSize, maxSaltSize)

@@ -23,7 +23,7 @@ const (
 	ProtectionSignature Protection = "signature"
 )
 
-// Bounds on what a peer may make us compute (RFC 9810, 8.6 and RFC 4211, 4.4).
+// Bounds on what a peer may make us compute; RFC 4211, 4.4 wants at least 100 iterations and 8 bytes of salt.
 const (
 	minIterations = 100
 	maxIterations = 100_000

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// MediaType is the content type of CMP messages in HTTP (RFC 9811, 3.4).
+// MediaType is the content type of CMP messages in HTTP (RFC 9811, 3.2).
 const MediaType = "application/pkixcmp"
 
 // maxRetryAfter bounds what a server can ask for.
@@ -47,7 +47,7 @@ func newTransport(cfg Config) (*transport, error) {
 }
 
 // post sends a message and returns the body of the answer with its HTTP status. A CMP message may come
-// with an error status as well (RFC 9811, 3.3); any other body than a CMP message is a *TransportError.
+// with an error status as well (RFC 9811, 3.1); any other body than a CMP message is a *TransportError.
 func (t *transport) post(ctx context.Context, message []byte) ([]byte, int, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
@@ -81,7 +81,7 @@ func (t *transport) post(ctx context.Context, message []byte) ([]byte, int, erro
 	return body, response.StatusCode, nil
 }
 
-// checkHTTPHead decides by status and header fields whether the body is a CMP message (RFC 9811, 3.3 and 3.4).
+// checkHTTPHead decides by status and header fields whether the body is a CMP message (RFC 9811, 3.1 and 3.2).
 func checkHTTPHead(response *http.Response) error {
 	if response.StatusCode >= 300 && response.StatusCode < 400 {
 		return errors.New("redirected, which is not followed: the configured URL must be the CMP server's own")

@@ -47,7 +47,7 @@ func selfSigned(certificate *x509.Certificate) bool {
 }
 
 // chain builds the chain of an issued certificate and the roots to trust. Anchors are those configured, and
-// the certificates in caPubs when, and only when, a MAC vouches for them (RFC 9810, 5.3.2 and 8).
+// the certificates in caPubs when, and only when, a MAC vouches for them (RFC 9810, 5.3.2 and 8.9).
 // extraCerts serve as intermediates; nothing vouches for them (RFC 9810, 5.1).
 func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trusted []*x509.Certificate, err error) {
 	caPubs := parseAvailable(m.Body.Content.(*CertRepMessage).CAPubs)
