@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
@@ -23,7 +24,7 @@ func (v *Volume) encode(b Bundle) (*set, error) {
 	if err != nil {
 		return nil, &EncodeError{Store: firstKeystore(files), Key: true, Err: err}
 	}
-	e := encoder{cfg: v.cfg, passwords: v.passwords, bundle: b, keyPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})}
+	e := encoder{cfg: v.cfg, now: v.cfg.Now(), passwords: v.passwords, bundle: b, keyPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})}
 	if v.published != nil && sameCertificates(v.published.bundle.Trusted, b.Trusted) {
 		e.truststores = v.published
 	}
@@ -63,6 +64,7 @@ func firstKeystore(files []file) string {
 
 type encoder struct {
 	cfg         Config
+	now         time.Time // the entries' date in a JKS
 	passwords   passwords
 	bundle      Bundle
 	keyPEM      []byte
@@ -78,7 +80,7 @@ func (e encoder) file(name string) ([]byte, error) {
 	case "keystore.p12":
 		return keystore.EncodePKCS12(e.keyEntry(), e.passwords.keystore, keystore.Profile(e.cfg.P12Profile))
 	case "keystore.jks":
-		return keystore.EncodeJKS(e.keyEntry(), e.passwords.keystore, e.cfg.Now())
+		return keystore.EncodeJKS(e.keyEntry(), e.passwords.keystore, e.now)
 	case "key.pem":
 		return e.keyPEM, nil
 	case "keystore.pem":
@@ -97,7 +99,7 @@ func (e encoder) truststore(name string) ([]byte, error) {
 	case "truststore.p12":
 		return keystore.EncodePKCS12(e.trustedEntries(), e.passwords.truststore, keystore.Profile(e.cfg.P12Profile))
 	case "truststore.jks":
-		return keystore.EncodeJKS(e.trustedEntries(), e.passwords.truststore, e.cfg.Now())
+		return keystore.EncodeJKS(e.trustedEntries(), e.passwords.truststore, e.now)
 	case "truststore.pem":
 		return certificatesPEM(e.bundle.Trusted), nil
 	}
