@@ -118,6 +118,16 @@ func TestVolume_Publish_foreignThingsUnderNamesOfOtherTypes(t *testing.T) {
 	}
 }
 
+func TestOpen_foreignFileInAGeneration(t *testing.T) {
+	cfg := newConfig(t, LayoutSymlink, TypePEM)
+	b := newBundle()
+	mustPublish(t, mustOpen(t, cfg), b)
+	require.NoError(t, os.WriteFile(filepath.Join(cfg.Dir, "..data", ".key.pem.swp"), nil, 0o600))
+	before := listing(t, cfg.Dir)
+	requireCurrent(t, cfg, b)
+	require.Equal(t, before, listing(t, cfg.Dir))
+}
+
 func without(names []string, name string) []string {
 	var rest []string
 	for _, n := range names {

@@ -88,6 +88,8 @@ func (v *Volume) linkVisible(d disk, generation string) (changed bool, err error
 	if err != nil {
 		return false, err
 	}
+	// What somebody else put beside them stays where it is.
+	files = slices.DeleteFunc(files, func(name string) bool { return !known(name) })
 	for _, name := range files {
 		if d.linksTo(name, throughData+name) {
 			continue
