@@ -1,28 +1,17 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"io"
-	"io/fs"
-	"log/slog"
 	"net"
-	"os"
-	"reflect"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
-	"github.com/kelseyhightower/envconfig"
-
 	"github.com/certfetcher/certfetcher/internal/certservice"
+	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 )
 
-// environment is every variable as text, before any rule is applied. Its tags are the one source of the
-// --help output and of the rules quoted in faults: name, default, rule (to follow "want"), desc, and
-// secret for a value that is never shown and may be given as NAME_FILE, a path.
+// environment is every variable as text; package environ says what its tags mean.
 type environment struct {
 	HTTPSPort          string `envconfig:"HTTPS_PORT" default:"8443" rule:"a port number, 0 for a free one" desc:"port of the REST API, on all addresses"`
 	KeystorePath       string `envconfig:"KEYSTORE_PATH" default:"/etc/onap/oom/certservice/certs/certServiceServer-keystore.jks" rule:"the path of a JKS, PKCS#12 or PEM file" desc:"the service's own certificate and key; read again when it changes"`
@@ -51,151 +40,56 @@ type settings struct {
 	cmpServersPath, responseTrust, metricsAddr                string
 	maxInFlight                                               int
 	requestTimeout, readHeaderTimeout, idleTimeout, graceTime time.Duration
-	logLevel                                                  slog.Level
-	logText                                                   bool
+	log                                                       environ.Log
 }
 
 // loadSettings reads the environment and returns all its faults; the log settings are usable even then.
 // An empty variable counts as unset.
-func loadSettings() (settings, []string) {
+func loadSettings() (settings, []environ.Fault) {
 	var env environment
-	if err := envconfig.Process("", &env); err != nil {
-		panic(err) // every field is text, so this does not depend on what the environment holds
-	}
-	l := loader{}
-	l.resolve(&env)
+	r := environ.Read(&env)
 	s := settings{
 		files: mtls.Files{
 			KeystorePath: env.KeystorePath, KeystoreKeyPath: env.KeystoreKeyPath, KeystorePassword: env.KeystorePassword,
 			TruststorePath: env.TruststorePath, TruststorePassword: env.TruststorePassword, Server: true,
 		},
-		httpsPort:         l.number("HTTPS_PORT", env.HTTPSPort, 0, 65535),
-		handshakeAuth:     l.choice("CLIENT_AUTH", env.ClientAuth, "answer", "handshake") == 1,
+		httpsPort:         r.Number("HTTPS_PORT", 0, 65535),
+		handshakeAuth:     r.Choice("CLIENT_AUTH", "answer", "handshake") == "handshake",
 		cmpServersPath:    env.CMPServersPath,
-		responseTrust:     certservice.TrustAnchored,
+		responseTrust:     r.Choice("RESPONSE_TRUST", certservice.TrustAnchored, certservice.TrustONAP),
 		metricsAddr:       env.MetricsAddr,
-		maxInFlight:       l.number("MAX_IN_FLIGHT", env.MaxInFlight, 1, 1<<30),
-		requestTimeout:    l.duration("REQUEST_TIMEOUT", env.RequestTimeout),
-		readHeaderTimeout: l.duration("READ_HEADER_TIMEOUT", env.ReadHeaderTimeout),
-		idleTimeout:       l.duration("IDLE_TIMEOUT", env.IdleTimeout),
-		graceTime:         l.duration("SHUTDOWN_TIMEOUT", env.ShutdownTimeout),
-		logText:           l.choice("LOG_FORMAT", env.LogFormat, "json", "text") == 1,
-	}
-	levels := []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError}
-	s.logLevel = levels[l.choice("LOG_LEVEL", env.LogLevel, "debug", "info", "warn", "error")]
-	if l.choice("RESPONSE_TRUST", env.ResponseTrust, certservice.TrustAnchored, certservice.TrustONAP) == 1 {
-		s.responseTrust = certservice.TrustONAP
+		maxInFlight:       r.Number("MAX_IN_FLIGHT", 1, 1<<30),
+		requestTimeout:    r.Duration("REQUEST_TIMEOUT", 1),
+		readHeaderTimeout: r.Duration("READ_HEADER_TIMEOUT", 1),
+		idleTimeout:       r.Duration("IDLE_TIMEOUT", 1),
+		graceTime:         r.Duration("SHUTDOWN_TIMEOUT", 1),
+		log:               r.Log(),
 	}
 	if s.metricsAddr != "" {
 		_, port, err := net.SplitHostPort(s.metricsAddr)
 		if n, portErr := strconv.Atoi(port); err != nil || portErr != nil || n < 0 || n > 65535 {
-			l.reject("METRICS_ADDR", s.metricsAddr)
+			r.Reject("METRICS_ADDR", "")
 		}
 	}
-	return s, l.faults
+	return s, r.Faults()
 }
 
-// loader collects the faults.
-type loader struct {
-	faults []string
-}
-
-// resolve fills in what NAME_FILE gives, and the defaults of variables that are empty: envconfig fills in
-// those that are unset, and would hide a NAME_FILE behind the default of NAME.
-func (l *loader) resolve(env *environment) {
-	v := reflect.ValueOf(env).Elem()
-	for i := range v.NumField() {
-		tag, field := v.Type().Field(i).Tag, v.Field(i)
-		name := tag.Get("envconfig")
-		if tag.Get("secret") == "true" {
-			field.SetString(l.secret(name))
-		}
-		if field.String() == "" {
-			field.SetString(tag.Get("default"))
-		}
-	}
-}
-
-// secret returns the value of a variable or of the file that its twin names, one trailing newline dropped.
-func (l *loader) secret(name string) string {
-	value, path := os.Getenv(name), os.Getenv(name+"_FILE")
-	switch {
-	case path == "":
-		return value
-	case value != "":
-		l.faults = append(l.faults, fmt.Sprintf("%s_FILE and %s are both set, want one of them", name, name))
-		return value
-	}
-	content, err := os.ReadFile(path)
-	if err != nil {
-		if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
-			err = pathErr.Err
-		}
-		l.faults = append(l.faults, fmt.Sprintf("%s_FILE has %q, which cannot be read: %v", name, path, err))
-	}
-	value = strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
-	if err == nil && value == "" {
-		l.faults = append(l.faults, fmt.Sprintf("%s_FILE has %q, which is empty", name, path))
-	}
-	return value
-}
-
-func (l *loader) reject(name, value string) {
-	for field := range reflect.TypeFor[environment]().Fields() {
-		if field.Tag.Get("envconfig") == name {
-			l.faults = append(l.faults, fmt.Sprintf("%s has %q, want %s", name, value, field.Tag.Get("rule")))
-		}
-	}
-}
-
-func (l *loader) number(name, value string, lowest, highest int) int {
-	n, err := strconv.Atoi(value)
-	if err != nil || n < lowest || n > highest {
-		l.reject(name, value)
-	}
-	return n
-}
-
-func (l *loader) duration(name, value string) time.Duration {
-	d, err := time.ParseDuration(value)
-	if err != nil || d <= 0 {
-		l.reject(name, value)
-	}
-	return d
-}
-
-// choice returns the index of the value among those allowed, whatever its case; 0 after a fault.
-func (l *loader) choice(name, value string, allowed ...string) int {
-	i := slices.Index(allowed, strings.ToLower(value))
-	if i < 0 {
-		l.reject(name, value)
-		return 0
-	}
-	return i
-}
-
-// writeUsage prints every variable with its default, meaning and rule.
 func writeUsage(w io.Writer) error {
-	var text strings.Builder
-	text.WriteString(`certservice has certificate requests signed by CMPv2 servers, over REST and mutual TLS.
+	_, err := io.WriteString(w, `certservice has certificate requests signed by CMPv2 servers, over REST and mutual TLS.
 
 Usage: certservice [--check | --help | --version]
+       certservice probe    exit with 0 when the service at METRICS_ADDR is ready
 
 It is configured by environment variables:
 `)
-	for field := range reflect.TypeFor[environment]().Fields() {
-		need := "optional"
-		if d := field.Tag.Get("default"); d != "" {
-			need = "default " + d
-		}
-		fmt.Fprintf(&text, "\n  %s (%s)\n      %s\n      %s\n", field.Tag.Get("envconfig"), need, field.Tag.Get("desc"), field.Tag.Get("rule"))
+	if err == nil {
+		err = environ.WriteUsage(w, &environment{})
 	}
-	text.WriteString(`
-An empty variable counts as unset. A password X may be given as X_FILE, the path of a file that holds it.
-
+	if err == nil {
+		_, err = io.WriteString(w, `
 Exit codes: 0 ended by a signal, or nothing wrong found; 1 a fault in the configuration, or serving failed;
 2 wrong usage.
 `)
-	_, err := io.WriteString(w, text.String())
+	}
 	return err
 }

@@ -9,11 +9,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
+	"net/http"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
+
+	"github.com/certfetcher/certfetcher/internal/buildinfo"
+	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/probe"
 )
 
 // Exit codes.
@@ -22,9 +25,6 @@ const (
 	exitFailed = 1
 	exitUsage  = 2
 )
-
-// version is set by the linker: -X main.version=v1.2.3.
-var version string
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
@@ -36,6 +36,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(io.Discard)
 	showVersion := flags.Bool("version", false, "")
 	check := flags.Bool("check", false, "")
+	if len(args) == 1 && args[0] == "probe" {
+		return probed(stderr)
+	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return printed(stderr, writeUsage(stdout))
@@ -43,7 +46,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "certservice: the flags are --check, --help and --version; everything else is set by environment variables, see --help")
 		return exitUsage
 	case *showVersion:
-		_, err := fmt.Fprintf(stdout, "certservice %s\n", versionText())
+		_, err := fmt.Fprintf(stdout, "certservice %s\n", buildinfo.Version())
 		return printed(stderr, err)
 	}
 
@@ -51,9 +54,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if *check {
 		return checked(s, faults, stdout, stderr)
 	}
-	log := newLogger(stderr, s)
+	log := s.log.Logger(stderr)
 	for _, fault := range faults {
-		log.Error("the environment has a fault", "fault", fault)
+		log.Error("the environment has a fault", "variable", fault.Variable, "problem", fault.Problem)
 	}
 	if len(faults) > 0 {
 		return exitFailed
@@ -69,8 +72,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 // checked prints every fault of the environment and of the files that it names, one on a line. Warnings are
 // logged and change nothing.
-func checked(s settings, faults []string, stdout, stderr io.Writer) int {
-	faults = append(faults, checkFiles(s, newLogger(stderr, s))...)
+func checked(s settings, environment []environ.Fault, stdout, stderr io.Writer) int {
+	var faults []string
+	for _, fault := range environment {
+		faults = append(faults, fault.Error())
+	}
+	faults = append(faults, checkFiles(s, s.log.Logger(stderr))...)
 	if len(faults) == 0 {
 		_, err := fmt.Fprintln(stdout, "the environment, the TLS identity and the CMP servers are valid")
 		return printed(stderr, err)
@@ -79,14 +86,6 @@ func checked(s settings, faults []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, fault)
 	}
 	return exitFailed
-}
-
-func newLogger(w io.Writer, s settings) *slog.Logger {
-	options := &slog.HandlerOptions{Level: s.logLevel}
-	if s.logText {
-		return slog.New(slog.NewTextHandler(w, options))
-	}
-	return slog.New(slog.NewJSONHandler(w, options))
 }
 
 // printed turns an error of writing to standard output, a closed pipe mostly, into an exit code.
@@ -98,13 +97,17 @@ func printed(stderr io.Writer, err error) int {
 	return exitOK
 }
 
-// versionText is the version that was linked in, or that of the module when it was built by go install.
-func versionText() string {
-	if version != "" {
-		return version
+// probed asks the service that runs beside it how it is.
+func probed(stderr io.Writer) int {
+	s, _ := loadSettings() // the service has reported the faults
+	if s.metricsAddr == "" {
+		fmt.Fprintln(stderr, "certservice probe: METRICS_ADDR is not set, and the other port asks for a client certificate")
+		return exitUsage
 	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
+	err := probe.HTTP(context.Background(), s.metricsAddr, "/readyz", func(status int) bool { return status == http.StatusOK })
+	if err != nil {
+		fmt.Fprintf(stderr, "certservice probe: %v\n", err)
+		return exitFailed
 	}
-	return "(devel)"
+	return exitOK
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/x509"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/buildinfo"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
@@ -83,13 +85,10 @@ func TestRun_help_namesEveryVariableWithItsDefault(t *testing.T) {
 }
 
 func TestRun_version_isPrinted(t *testing.T) {
-	version = "v1.2.3"
-	defer func() { version = "" }()
-
 	code, stdout, _ := runWith(t, nil, "--version")
 
 	assert.Equal(t, exitOK, code)
-	assert.Equal(t, "certservice v1.2.3\n", stdout)
+	assert.Equal(t, "certservice "+buildinfo.Version()+"\n", stdout)
 }
 
 func TestRun_usage_wrongIsExitCode2(t *testing.T) {
@@ -179,8 +178,8 @@ func TestRun_badEnvironment_isExitCode1WithEveryFaultLogged(t *testing.T) {
 
 	assert.Equal(t, exitFailed, code)
 	assert.Empty(t, stdout)
-	assert.Contains(t, stderr, `"fault":"HTTPS_PORT has \"-1\", want a port number, 0 for a free one"`)
-	assert.Contains(t, stderr, `"fault":"IDLE_TIMEOUT has \"0s\", want a duration such as 2m, more than 0"`)
+	assert.Contains(t, stderr, `"variable":"HTTPS_PORT","problem":"has \"-1\", want a port number, 0 for a free one"`)
+	assert.Contains(t, stderr, `"variable":"IDLE_TIMEOUT","problem":"has \"0s\", want a duration such as 2m, more than 0"`)
 }
 
 func TestRun_missingIdentity_isExitCode1(t *testing.T) {
@@ -192,4 +191,17 @@ func TestRun_missingIdentity_isExitCode1(t *testing.T) {
 	assert.Equal(t, exitFailed, code)
 	assert.Contains(t, stderr, "certservice failed")
 	assert.Contains(t, stderr, "does not exist")
+}
+
+func TestRun_probe_saysWhyNot(t *testing.T) {
+	code, _, stderr := runWith(t, nil, "probe")
+	assert.Equal(t, exitUsage, code)
+	assert.Equal(t, "certservice probe: METRICS_ADDR is not set, and the other port asks for a client certificate\n", stderr)
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	listener.Close()
+	code, _, stderr = runWith(t, map[string]string{"METRICS_ADDR": listener.Addr().String()}, "probe")
+	assert.Equal(t, exitFailed, code)
+	assert.Contains(t, stderr, "certservice probe: asking http://"+listener.Addr().String()+"/readyz: ")
 }

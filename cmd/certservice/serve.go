@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/buildinfo"
 	"github.com/certfetcher/certfetcher/internal/certservice"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 )
@@ -28,7 +29,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		return err
 	}
 	warn(log, identity)
-	metrics := certservice.NewMetrics(versionText())
+	metrics := certservice.NewMetrics(buildinfo.Version())
 	watcher, err := mtls.Watch(ctx, s.files, identity, log, func(next *mtls.Identity, err error) {
 		metrics.CountIdentityReload(err)
 		if err == nil {
@@ -78,7 +79,7 @@ func listen(ctx context.Context, s settings, watcher *mtls.Watcher, handler *cer
 		Log:               log,
 	}
 	if s.metricsAddr == "" {
-		log.Info("serving", "version", versionText(), "https", api.Addr().String())
+		log.Info("serving", "version", buildinfo.Version(), "https", api.Addr().String())
 		return certservice.Serve(ctx, api, handler, cfg)
 	}
 
@@ -87,7 +88,7 @@ func listen(ctx context.Context, s settings, watcher *mtls.Watcher, handler *cer
 		api.Close()
 		return err
 	}
-	log.Info("serving", "version", versionText(), "https", api.Addr().String(), "http", plain.Addr().String())
+	log.Info("serving", "version", buildinfo.Version(), "https", api.Addr().String(), "http", plain.Addr().String())
 	ctx, stopAPI := context.WithCancel(ctx)
 	plainCtx, stopPlain := context.WithCancel(context.WithoutCancel(ctx))
 	plainDone := make(chan error, 1)

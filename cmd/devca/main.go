@@ -11,12 +11,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
-)
 
-// version is set by the linker: -X main.version=v1.2.3.
-var version string
+	"github.com/certfetcher/certfetcher/internal/buildinfo"
+	"github.com/certfetcher/certfetcher/internal/probe"
+)
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
@@ -27,6 +26,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("devca", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	showVersion := flags.Bool("version", false, "print the version and exit")
+	if len(args) == 1 && args[0] == "probe" {
+		return probed(stderr)
+	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return printed(stderr, writeUsage(stdout))
@@ -34,19 +36,19 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "devca: the flags are --help and --version; everything else is set by environment variables, see --help")
 		return 2
 	case *showVersion:
-		_, err := fmt.Fprintf(stdout, "devca %s\n", versionText())
+		_, err := fmt.Fprintf(stdout, "devca %s\n", buildinfo.Version())
 		return printed(stderr, err)
 	}
 	s, faults := loadSettings()
 	if len(faults) > 0 {
 		for _, fault := range faults {
-			fmt.Fprintf(stderr, "devca: %s\n", fault)
+			fmt.Fprintf(stderr, "devca: %s\n", fault.Error())
 		}
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	if err := serve(ctx, s, s.newLogger(stderr)); err != nil {
+	if err := serve(ctx, s, s.log.Logger(stderr)); err != nil {
 		fmt.Fprintf(stderr, "devca: %v\n", err)
 		return 1
 	}
@@ -62,13 +64,12 @@ func printed(stderr io.Writer, err error) int {
 	return 0
 }
 
-// versionText is the version that was linked in, or that of the module when it was built by go install.
-func versionText() string {
-	if version != "" {
-		return version
+// probed asks the CA that runs beside it for an answer; any will do, because CMP is spoken by POST only.
+func probed(stderr io.Writer) int {
+	s, _ := loadSettings() // the CA has reported the faults
+	if err := probe.HTTP(context.Background(), s.addr, "/", func(int) bool { return true }); err != nil {
+		fmt.Fprintf(stderr, "devca probe: %v\n", err)
+		return 1
 	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
+	return 0
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,15 +24,24 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/internal/environ"
 )
 
 // clean sets the environment to nothing but the given variables.
 func clean(t *testing.T, variables map[string]string) {
 	t.Helper()
-	for _, v := range describe(&environment{}) {
-		t.Setenv(v.name, variables[v.name])
-		t.Setenv(v.name+"_FILE", variables[v.name+"_FILE"])
+	for _, v := range environ.Describe(&environment{}) {
+		t.Setenv(v.Name, variables[v.Name])
+		t.Setenv(v.Name+"_FILE", variables[v.Name+"_FILE"])
 	}
+}
+
+func texts(faults []environ.Fault) []string {
+	list := make([]string, len(faults))
+	for i, f := range faults {
+		list[i] = f.Error()
+	}
+	return list
 }
 
 func execute(args ...string) (code int, stdout, stderr string) {
@@ -45,10 +55,10 @@ func TestRun_help_listsEveryVariable(t *testing.T) {
 	assert.Zero(t, code)
 	assert.Empty(t, stderr)
 	assert.Contains(t, stdout, "DEVELOPMENT ONLY")
-	for _, v := range describe(&environment{}) {
-		assert.Contains(t, stdout, "\n  "+v.name+" (")
-		assert.NotEmpty(t, v.rule, v.name)
-		assert.NotEmpty(t, v.description, v.name)
+	for _, v := range environ.Describe(&environment{}) {
+		assert.Contains(t, stdout, "\n  "+v.Name+" (")
+		assert.NotEmpty(t, v.Rule, v.Name)
+		assert.NotEmpty(t, v.Description, v.Name)
 	}
 }
 
@@ -94,7 +104,7 @@ func TestLoadSettings_addressesOthersCanReach_needASecretOfTheirOwn(t *testing.T
 		if loopback {
 			assert.Empty(t, faults, address)
 		} else {
-			assert.Equal(t, []string{`DEVCA_ADDR has "` + address + `", which other machines can reach: set DEVCA_IAK too, for everybody knows the default`}, faults)
+			assert.Equal(t, []string{`DEVCA_ADDR has "` + address + `", which other machines can reach: set DEVCA_IAK too, for everybody knows the default`}, texts(faults))
 		}
 		clean(t, map[string]string{"DEVCA_ADDR": address, "DEVCA_IAK": "own"})
 		s, faults := loadSettings()
@@ -113,23 +123,23 @@ func TestLoadSettings_secretFromAFile(t *testing.T) {
 
 	clean(t, map[string]string{"DEVCA_IAK_FILE": path, "DEVCA_IAK": "x"})
 	_, faults = loadSettings()
-	assert.Equal(t, []string{"DEVCA_IAK_FILE and DEVCA_IAK are both set, want one of them"}, faults)
+	assert.Equal(t, []string{"DEVCA_IAK_FILE and DEVCA_IAK are both set, want one of them"}, texts(faults))
 
 	clean(t, map[string]string{"DEVCA_IAK_FILE": path + "s"})
 	_, faults = loadSettings()
-	assert.Equal(t, []string{`DEVCA_IAK_FILE has "` + path + `s", which cannot be read: no such file or directory`}, faults)
+	assert.Equal(t, []string{`DEVCA_IAK_FILE has "` + path + `s", which cannot be read: no such file or directory`}, texts(faults))
 
 	require.NoError(t, os.WriteFile(path, []byte("\n"), 0o600))
 	clean(t, map[string]string{"DEVCA_IAK_FILE": path})
 	_, faults = loadSettings()
-	assert.Equal(t, []string{`DEVCA_IAK_FILE has "` + path + `", which is empty, want 1 to 256 bytes`}, faults)
+	assert.Equal(t, []string{`DEVCA_IAK_FILE has "` + path + `", which is empty, want 1 to 256 bytes`}, texts(faults))
 }
 
 func TestLoadSettings_defaultsAndValues(t *testing.T) {
 	clean(t, nil)
 	s, faults := loadSettings()
 	assert.Empty(t, faults)
-	assert.Equal(t, settings{addr: "127.0.0.1:8829", loopback: true, json: true, ca: devca.Config{
+	assert.Equal(t, settings{addr: "127.0.0.1:8829", loopback: true, ca: devca.Config{
 		Reference: "mypassword", Secret: []byte("mypassword"), Validity: time.Hour, ResponseProtection: devca.RespondMAC,
 	}}, s)
 
@@ -140,7 +150,7 @@ func TestLoadSettings_defaultsAndValues(t *testing.T) {
 	s, faults = loadSettings()
 	assert.Empty(t, faults)
 	assert.Equal(t, settings{
-		addr: "localhost:1", loopback: true, caFile: "root.pem", faults: "waiting:2", level: slog.LevelDebug, ca: devca.Config{
+		addr: "localhost:1", loopback: true, caFile: "root.pem", faults: "waiting:2", log: environ.Log{Text: true, Level: slog.LevelDebug}, ca: devca.Config{
 			Reference: "rv", Secret: []byte("iak"), Validity: 90 * time.Second, ResponseProtection: devca.RespondSignature,
 			Faults: devca.Faults{Waiting: 2},
 		}}, s)
@@ -155,7 +165,7 @@ func TestServe_issuesUntilItIsStopped(t *testing.T) {
 	records, log := io.Pipe()
 	served := make(chan error, 1)
 	go func() {
-		served <- serve(ctx, s, s.newLogger(log))
+		served <- serve(ctx, s, s.log.Logger(log))
 		log.Close()
 	}()
 	lines := json.NewDecoder(records)
@@ -224,4 +234,18 @@ func TestServe_onOtherAddresses_warnsTwice(t *testing.T) {
 	var records strings.Builder
 	require.NoError(t, serve(ctx, settings{addr: "0.0.0.0:0"}, slog.New(slog.NewTextHandler(&records, nil))))
 	assert.Contains(t, records.String(), "DEVELOPMENT ONLY: other machines can reach this CA, because DEVCA_ADDR says so")
+}
+
+func TestRun_probe_succeedsOnceTheCAAnswers(t *testing.T) {
+	ca, err := devca.New(devca.Config{})
+	require.NoError(t, err)
+	server := httptest.NewServer(ca)
+	clean(t, map[string]string{"DEVCA_ADDR": server.Listener.Addr().String()})
+	code, _, stderr := execute("probe")
+	assert.Zero(t, code, stderr)
+
+	server.Close()
+	code, _, stderr = execute("probe")
+	assert.Equal(t, 1, code)
+	assert.Contains(t, stderr, "connection refused")
 }

@@ -1,0 +1,190 @@
+// Package environ reads a program's environment by a tagged type, in the same way for all programs: every
+// variable is text first, then it is parsed, and all faults are found in one go. Each fault names the
+// variable, what it has and what is wanted; values of secrets are in none.
+//
+// The type's fields are strings. Its tags are the one source of rules, defaults and documentation:
+//
+//	envconfig  the variable's name
+//	default    the value when the variable is unset or empty
+//	part       what a fault in it counts as; the program's own words
+//	group      the heading under which it is documented
+//	rule       what a value has to look like, worded to follow "want"
+//	desc       what it is for
+//	required   "true" when there is no way to run without it
+//	secret     "true": the value is never shown, and NAME_FILE may give a path to read it from
+//	hidden     "true": the value is never shown
+package environ
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kelseyhightower/envconfig"
+)
+
+// Variable is a field of the type with its tags.
+type Variable struct {
+	Name, Default, Part, Group, Rule, Description string
+	Required, Secret, Hidden                      bool
+	value                                         *string
+}
+
+// Describe lists the variables of a pointer to a tagged type, in the order of the fields.
+func Describe(spec any) []Variable {
+	v := reflect.ValueOf(spec).Elem()
+	variables := make([]Variable, v.NumField())
+	for i := range variables {
+		tag := v.Type().Field(i).Tag
+		variables[i] = Variable{
+			Name: tag.Get("envconfig"), Default: tag.Get("default"), Part: tag.Get("part"), Group: tag.Get("group"),
+			Rule: tag.Get("rule"), Description: tag.Get("desc"), Required: tag.Get("required") == "true",
+			Secret: tag.Get("secret") == "true", Hidden: tag.Get("hidden") == "true",
+			value: v.Field(i).Addr().Interface().(*string),
+		}
+	}
+	return variables
+}
+
+// Fault is one thing wrong with the environment.
+type Fault struct {
+	Part     string // the variable's
+	Variable string
+	Problem  string // the rest of a sentence that begins with the variable's name
+}
+
+func (f Fault) Error() string { return f.Variable + " " + f.Problem }
+
+// Reader parses values and collects what is wrong with them.
+type Reader struct {
+	variables []Variable
+	faults    []Fault
+}
+
+// Read fills a pointer to a tagged type from the environment. An empty variable counts as unset. A secret X
+// may be given as X_FILE, the path of a file that holds it; one trailing newline is dropped.
+func Read(spec any) *Reader {
+	if err := envconfig.Process("", spec); err != nil {
+		// Every field is text, so this cannot depend on what the environment holds.
+		panic(fmt.Sprintf("environ: %T does not fit envconfig: %v", spec, err))
+	}
+	r := &Reader{variables: Describe(spec)}
+	for _, v := range r.variables {
+		if v.Secret {
+			r.readTwin(v)
+		}
+		if *v.value == "" {
+			*v.value = v.Default
+		}
+		if v.Required && *v.value == "" {
+			r.Add(v.Name, "is not set, want "+v.Rule)
+		}
+	}
+	return r
+}
+
+// readTwin takes the value of X from the file that X_FILE names. Whether X is set, only the environment
+// tells: its field may already have the default.
+func (r *Reader) readTwin(v Variable) {
+	twin := v.Name + "_FILE"
+	path := os.Getenv(twin)
+	switch {
+	case path == "":
+		return
+	case os.Getenv(v.Name) != "":
+		r.Add(twin, fmt.Sprintf("and %s are both set, want one of them", v.Name))
+		return
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		r.Add(twin, fmt.Sprintf("has %q, which cannot be read: %v", path, withoutPath(err)))
+		return
+	}
+	*v.value = strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
+	if *v.value == "" {
+		r.Add(twin, fmt.Sprintf("has %q, which is empty, want %s", path, v.Rule))
+	}
+}
+
+// withoutPath drops the path, which the fault already shows, from a file system error.
+func withoutPath(err error) error {
+	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
+		return pathError.Err
+	}
+	return err
+}
+
+// Faults returns what is wrong, in the order in which the variables are documented.
+func (r *Reader) Faults() []Fault {
+	return slices.SortedStableFunc(slices.Values(r.faults), func(a, b Fault) int {
+		return r.position(a.Variable) - r.position(b.Variable)
+	})
+}
+
+func (r *Reader) position(name string) int {
+	return slices.IndexFunc(r.variables, func(v Variable) bool {
+		return v.Name == name || v.Secret && v.Name+"_FILE" == name
+	})
+}
+
+// Value returns a variable's text.
+func (r *Reader) Value(name string) string { return *r.variables[r.position(name)].value }
+
+// Rule returns what a variable has to look like.
+func (r *Reader) Rule(name string) string { return r.variables[r.position(name)].Rule }
+
+// Add records a fault in a variable, or in the twin of one.
+func (r *Reader) Add(name, problem string) {
+	r.faults = append(r.faults, Fault{Part: r.variables[r.position(name)].Part, Variable: name, Problem: problem})
+}
+
+// Reject records that a variable's value breaks its rule; detail, which may be empty, says how.
+func (r *Reader) Reject(name, detail string) {
+	v := r.variables[r.position(name)]
+	shown := fmt.Sprintf("%q", *v.value)
+	if v.Secret || v.Hidden {
+		shown = "a value that is not shown"
+	}
+	if detail != "" {
+		detail = " (" + detail + ")"
+	}
+	r.Add(name, fmt.Sprintf("has %s%s, want %s", shown, detail, v.Rule))
+}
+
+// Choice returns a variable's value in lower case, which has to be one of the choices.
+func (r *Reader) Choice(name string, choices ...string) string {
+	value := strings.ToLower(r.Value(name))
+	if !slices.Contains(choices, value) {
+		r.Reject(name, "")
+	}
+	return value
+}
+
+// Bool reads true or false.
+func (r *Reader) Bool(name string) bool { return r.Choice(name, "true", "false") == "true" }
+
+// Number reads a decimal number between two bounds, both included.
+func (r *Reader) Number(name string, least, most int) int {
+	n, err := strconv.Atoi(r.Value(name))
+	if err != nil || n < least || n > most {
+		r.Reject(name, "")
+		return 0
+	}
+	return n
+}
+
+// Duration reads a Go duration that is at least least.
+func (r *Reader) Duration(name string, least time.Duration) time.Duration {
+	d, err := time.ParseDuration(r.Value(name))
+	if err != nil || d < least {
+		r.Reject(name, "")
+		return 0
+	}
+	return d
+}

@@ -1,0 +1,117 @@
+package environ
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+type spec struct {
+	Address  string `envconfig:"T_ADDRESS" required:"true" part:"net" group:"Network" rule:"host:port" desc:"where to listen"`
+	Password string `envconfig:"T_PASSWORD" default:"secret" secret:"true" part:"tls" group:"TLS" rule:"at least 6 bytes" desc:"password"`
+	Command  string `envconfig:"T_COMMAND" hidden:"true" group:"TLS" rule:"a command" desc:"what to run"`
+	Count    string `envconfig:"T_COUNT" default:"3" group:"TLS" rule:"1 to 5" desc:"how many"`
+	Wait     string `envconfig:"T_WAIT" default:"1s" group:"TLS" rule:"a duration, more than 0" desc:"how long"`
+	Flag     string `envconfig:"T_FLAG" default:"false" group:"TLS" rule:"true or false" desc:"whether"`
+	Format   string `envconfig:"LOG_FORMAT" default:"json" group:"Log" rule:"json or text" desc:"format"`
+	Level    string `envconfig:"LOG_LEVEL" default:"info" group:"Log" rule:"debug, info, warn or error" desc:"level"`
+}
+
+func read(t *testing.T, values map[string]string) (spec, *Reader) {
+	t.Helper()
+	for _, v := range Describe(&spec{}) {
+		t.Setenv(v.Name, "")
+	}
+	t.Setenv("T_PASSWORD_FILE", "")
+	for name, value := range values {
+		t.Setenv(name, value)
+	}
+	var s spec
+	r := Read(&s)
+	return s, r
+}
+
+func TestRead_unsetAndEmpty_giveTheDefaults(t *testing.T) {
+	s, r := read(t, map[string]string{"T_ADDRESS": "h:1"})
+	assert.Equal(t, spec{Address: "h:1", Password: "secret", Count: "3", Wait: "1s", Flag: "false", Format: "json", Level: "info"}, s)
+	assert.Equal(t, 3, r.Number("T_COUNT", 1, 5))
+	assert.Equal(t, time.Second, r.Duration("T_WAIT", 1))
+	assert.False(t, r.Bool("T_FLAG"))
+	assert.Equal(t, Log{}, r.Log())
+	assert.Empty(t, r.Faults())
+}
+
+func TestRead_faults_areOrderedAndShowNoSecret(t *testing.T) {
+	_, r := read(t, map[string]string{
+		"T_PASSWORD": "hush", "T_COMMAND": "run --token=hush", "T_COUNT": "6", "T_WAIT": "soon", "T_FLAG": "yes", "LOG_LEVEL": "loud",
+	})
+	r.Log()
+	r.Bool("T_FLAG")
+	r.Duration("T_WAIT", 1)
+	r.Number("T_COUNT", 1, 5)
+	r.Reject("T_COMMAND", "a quote is missing")
+	r.Reject("T_PASSWORD", "")
+	var texts []string
+	for _, f := range r.Faults() {
+		texts = append(texts, f.Error())
+	}
+	assert.Equal(t, []string{
+		"T_ADDRESS is not set, want host:port",
+		"T_PASSWORD has a value that is not shown, want at least 6 bytes",
+		"T_COMMAND has a value that is not shown (a quote is missing), want a command",
+		`T_COUNT has "6", want 1 to 5`,
+		`T_WAIT has "soon", want a duration, more than 0`,
+		`T_FLAG has "yes", want true or false`,
+		`LOG_LEVEL has "loud", want debug, info, warn or error`,
+	}, texts)
+	assert.Equal(t, "net", r.Faults()[0].Part)
+}
+
+func TestRead_twinOfASecretWithDefault_wins(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(path, []byte("from file\r\n"), 0o600))
+	s, r := read(t, map[string]string{"T_ADDRESS": "h:1", "T_PASSWORD_FILE": path})
+	assert.Equal(t, "from file", s.Password)
+	assert.Empty(t, r.Faults())
+}
+
+func TestRead_unusableTwin_isAFault(t *testing.T) {
+	dir := t.TempDir()
+	empty := filepath.Join(dir, "empty")
+	require.NoError(t, os.WriteFile(empty, nil, 0o600))
+	for want, values := range map[string]map[string]string{
+		"T_PASSWORD_FILE and T_PASSWORD are both set, want one of them":                           {"T_PASSWORD": "x", "T_PASSWORD_FILE": empty},
+		`T_PASSWORD_FILE has "` + empty + `", which is empty, want at least 6 bytes`:              {"T_PASSWORD_FILE": empty},
+		`T_PASSWORD_FILE has "` + dir + `/none", which cannot be read: no such file or directory`: {"T_PASSWORD_FILE": dir + "/none"},
+	} {
+		values["T_ADDRESS"] = "h:1"
+		_, r := read(t, values)
+		require.Len(t, r.Faults(), 1)
+		assert.Equal(t, want, r.Faults()[0].Error())
+		assert.Equal(t, "tls", r.Faults()[0].Part)
+	}
+}
+
+func TestWriteUsage_andMarkdown_comeFromTheTags(t *testing.T) {
+	var usage, table strings.Builder
+	require.NoError(t, WriteUsage(&usage, &spec{}))
+	require.NoError(t, WriteMarkdown(&table, &spec{}))
+	assert.Contains(t, usage.String(), "\nNetwork\n  T_ADDRESS (required)\n      where to listen\n      host:port\n")
+	assert.Contains(t, usage.String(), "  T_COMMAND (optional)\n")
+	assert.Contains(t, table.String(), "| `T_PASSWORD`, `T_PASSWORD_FILE` | `secret` | password | at least 6 bytes |\n")
+	assert.Contains(t, table.String(), "| `T_ADDRESS` | *required* | where to listen | host:port |\n")
+}
+
+func TestLogger_writesDurationsWithTheirUnit(t *testing.T) {
+	var json, text bytes.Buffer
+	Log{}.Logger(&json).Info("done", "duration", 1500*time.Microsecond)
+	Log{Text: true}.Logger(&text).Info("done", "duration", 1500*time.Microsecond)
+	assert.Contains(t, json.String(), `"duration":"1.5ms"`)
+	assert.Contains(t, text.String(), `duration=1.5ms`)
+}

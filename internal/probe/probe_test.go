@@ -1,0 +1,40 @@
+package probe
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func ready(status int) bool { return status == http.StatusOK }
+
+func TestHTTP_statusDecides(t *testing.T) {
+	status := http.StatusOK
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		assert.Equal(t, "/readyz", r.URL.Path)
+		w.WriteHeader(status)
+	}))
+	defer server.Close()
+	address := server.Listener.Addr().String()
+	_, port, err := net.SplitHostPort(address)
+	require.NoError(t, err)
+	for _, form := range []string{address, ":" + port, "0.0.0.0:" + port} {
+		require.NoError(t, HTTP(context.Background(), form, "/readyz", ready), form)
+	}
+	status = http.StatusServiceUnavailable
+	require.EqualError(t, HTTP(context.Background(), ":"+port, "/readyz", ready), "http://127.0.0.1:"+port+"/readyz answered 503 Service Unavailable")
+}
+
+func TestHTTP_nobodyListens_isAnError(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := listener.Addr().String()
+	listener.Close()
+	require.ErrorContains(t, HTTP(context.Background(), address, "/", ready), "connection refused")
+	require.ErrorContains(t, HTTP(context.Background(), "8080", "/", ready), `"8080" is no address of the form host:port`)
+}
