@@ -1,0 +1,222 @@
+// Package interop runs this repository's CMP client and its development CA against other people's: the
+// openssl cmp program as server and as client, and Bouncy Castle as both. What passed is written to
+// docs/interoperability.md by
+//
+//	go test ./test/interop -update
+//
+// and every other run fails when the document says something else than was run.
+package interop
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/keygen"
+	"github.com/certfetcher/certfetcher/test/ca"
+)
+
+// The shared secret of clients and servers, and its name.
+const (
+	secret    = "interop-secret"
+	reference = "interop-reference"
+)
+
+// The names of requests and confirmations, as the document has them.
+const (
+	explicit = "explicit"
+	implicit = "implicit"
+	polled   = "polled"
+	done     = "done"
+)
+
+// identity is a key and its certificate, with the chain up to and without the root.
+type identity struct {
+	key   crypto.Signer
+	chain []*x509.Certificate
+}
+
+func (i identity) signer() *cmp.Signer {
+	return &cmp.Signer{Key: i.key, Certificate: i.chain[0], Chain: i.chain[1:]}
+}
+
+// newIdentity makes a key and has the authority certify it under the name.
+func newIdentity(t testing.TB, authority *ca.CA, algorithm, name string) identity {
+	t.Helper()
+	r := newRequest(t, algorithm, name)
+	chain, err := authority.Issue(r.CSR)
+	require.NoError(t, err)
+	return identity{r.Key, chain}
+}
+
+// newRequest makes a key and a request for its certificate, with two DNS names.
+func newRequest(t testing.TB, algorithm, name string) cmp.Request {
+	t.Helper()
+	key, err := keygen.GenerateKey(algorithm)
+	require.NoError(t, err)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: name, Organization: []string{"Interop"}}, DNSNames: []string{"leaf.example.org", "alias.example.org"},
+	}, key)
+	require.NoError(t, err)
+	csr, err := x509.ParseCertificateRequest(der)
+	require.NoError(t, err)
+	return cmp.Request{CSR: csr, Key: key}
+}
+
+func newAuthority(t testing.TB) *ca.CA {
+	t.Helper()
+	authority, err := ca.New("Interop")
+	require.NoError(t, err)
+	return authority
+}
+
+// exchanges are the messages that a client sent, and the answers.
+type exchanges struct {
+	http.Transport
+	requests, answers []*cmp.PKIMessage
+}
+
+func (e *exchanges) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, err := r.GetBody()
+	if err != nil {
+		return nil, err
+	}
+	e.requests = append(e.requests, parse(body))
+	response, err := e.Transport.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	content, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	response.Body = io.NopCloser(bytes.NewReader(content))
+	e.answers = append(e.answers, parse(bytes.NewReader(content)))
+	return response, err
+}
+
+// parse returns an empty message for what is none.
+func parse(r io.Reader) *cmp.PKIMessage {
+	der, err := io.ReadAll(r)
+	if err != nil {
+		return &cmp.PKIMessage{}
+	}
+	m, err := cmp.ParsePKIMessage(der)
+	if err != nil {
+		return &cmp.PKIMessage{}
+	}
+	return m
+}
+
+// kinds lists the bodies of messages.
+func kinds(messages []*cmp.PKIMessage) string {
+	var list []string
+	for _, m := range messages {
+		list = append(list, m.Body.Type.String())
+	}
+	return strings.Join(list, " ")
+}
+
+// String lists requests and answers in order.
+func (e *exchanges) String() string {
+	var all []*cmp.PKIMessage
+	for i, request := range e.requests {
+		all = append(all, request)
+		if i < len(e.answers) && e.answers[i].RawHeader != nil {
+			all = append(all, e.answers[i])
+		}
+	}
+	return kinds(all)
+}
+
+// assertProtected holds every message to one way of protection.
+func assertProtected(t testing.TB, byMAC bool, messages []*cmp.PKIMessage) {
+	t.Helper()
+	for _, m := range messages {
+		assert.NotNil(t, m.Protection, m.Body.Type)
+		assert.Equal(t, byMAC, m.MACProtected(), m.Body.Type)
+	}
+}
+
+// newClient makes a client with connections of its own, which end with the test. Servers that answer one
+// connection at a time would otherwise wait for the next request on the last one.
+func newClient(t testing.TB, config cmp.Config) (*cmp.Client, *exchanges) {
+	t.Helper()
+	seen := &exchanges{}
+	t.Cleanup(seen.CloseIdleConnections)
+	config.HTTPClient = &http.Client{Transport: seen}
+	client, err := cmp.New(config)
+	require.NoError(t, err)
+	return client, seen
+}
+
+// request sends one of the four requests for a certificate.
+func request(t testing.TB, client *cmp.Client, operation string, r cmp.Request, old *cmp.Signer) (cmp.Result, error) {
+	t.Helper()
+	switch operation {
+	case "ir":
+		return client.Initialize(t.Context(), r)
+	case "cr":
+		return client.Certify(t.Context(), r)
+	case "p10cr":
+		return client.CertifyPKCS10(t.Context(), r.CSR)
+	case "kur":
+		return client.UpdateKey(t.Context(), r, *old)
+	}
+	require.FailNow(t, "no such operation", operation)
+	panic("not reached")
+}
+
+// assertIssued looks at a result once more with the standard library: the certificate has our key, and the
+// chain leads to the root.
+func assertIssued(t testing.TB, result cmp.Result, r cmp.Request, root *x509.Certificate) {
+	t.Helper()
+	require.NotEmpty(t, result.Chain)
+	leaf := result.Chain[0]
+	assert.Equal(t, r.Key.Public(), leaf.PublicKey)
+	assert.Equal(t, r.CSR.DNSNames, leaf.DNSNames)
+	options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool()}
+	options.Roots.AddCert(root)
+	for _, certificate := range result.Chain[1:] {
+		options.Intermediates.AddCert(certificate)
+	}
+	_, err := leaf.Verify(options)
+	assert.NoError(t, err)
+	assert.Equal(t, []*x509.Certificate{root}, result.Trusted)
+	assert.Empty(t, result.Warnings)
+}
+
+// writePEM writes certificates to a file of the test's directory and returns its path.
+func writePEM(t testing.TB, dir, name string, certificates ...*x509.Certificate) string {
+	t.Helper()
+	var text []byte
+	for _, certificate := range certificates {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})...)
+	}
+	return writeFile(t, dir, name, text)
+}
+
+func writeKey(t testing.TB, dir, name string, key crypto.Signer) string {
+	t.Helper()
+	text, err := keygen.PrivateKeyPEM(key)
+	require.NoError(t, err)
+	return writeFile(t, dir, name, text)
+}
+
+func writeFile(t testing.TB, dir, name string, content []byte) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	return path
+}

@@ -1,0 +1,231 @@
+package interop
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/keygen"
+)
+
+// issuerName is how the development CA's issuer is written in configuration.
+const issuerName = "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY"
+
+// devCA is a development CA on loopback, with the files that its clients need.
+type devCA struct {
+	*devca.CA
+	url, dir, root string
+}
+
+func startDevCA(t testing.TB, config devca.Config) *devCA {
+	t.Helper()
+	config.Reference, config.Secret = reference, []byte(secret)
+	authority, err := devca.New(config)
+	require.NoError(t, err)
+	server := httptest.NewServer(authority)
+	t.Cleanup(server.Close)
+	d := &devCA{CA: authority, url: server.URL, dir: t.TempDir()}
+	d.root = writeFile(t, d.dir, "root.pem", authority.RootPEM())
+	return d
+}
+
+// enrol gets a certificate by our own client, for others to go on with.
+func (d *devCA) enrol(t testing.TB, algorithm string) identity {
+	t.Helper()
+	client, _ := newClient(t, cmp.Config{URL: d.url, Recipient: issuerName, Secret: []byte(secret), Reference: reference,
+		TrustAnchors: []*x509.Certificate{d.Root()}})
+	r := newRequest(t, algorithm, "leaf")
+	result, err := client.Initialize(t.Context(), r)
+	require.NoError(t, err)
+	return identity{r.Key, result.Chain}
+}
+
+// openssl runs openssl cmp as client of the CA and returns what it wrote.
+func (d *devCA) openssl(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	command := opensslCommand(t, slices.Concat([]string{
+		"-server", strings.TrimPrefix(d.url, "http://"), "-path", "pkix/", "-trusted", d.root, "-msg_timeout", "10",
+	}, args)...)
+	output, err := command.CombinedOutput()
+	return string(output), err
+}
+
+func TestDevCA_opensslClient_isServed(t *testing.T) {
+	m := newMatrix(t, "openssl client, devca", "request / answer", "ir", "cr", "p10cr", "kur", "rr", "genm")
+	for _, row := range []struct {
+		name      string
+		algorithm string
+		mac       []string // options; nil: requests are signed
+		respond   devca.ResponseProtection
+		polled    bool
+	}{
+		{"PBM SHA-256 with HMAC-SHA1 / PBM", "ECDSA-P256", []string{}, devca.RespondMAC, true},
+		{"PBM SHA-256 with HMAC-SHA256 / PBM", "RSA-2048", []string{"-mac", "hmacWithSHA256"}, devca.RespondMAC, false},
+		{"PBM SHA-1 with HMAC-SHA1 / PBM", "ECDSA-P256", []string{"-digest", "sha1"}, devca.RespondMAC, false},
+		{"PBM SHA-256 with HMAC-SHA1 / ECDSA P-256", "ECDSA-P256", []string{}, devca.RespondSignature, false},
+		{"RSA / ECDSA P-256", "RSA-2048", nil, devca.RespondMAC, false},
+		{"ECDSA P-256 / ECDSA P-256", "ECDSA-P256", nil, devca.RespondMAC, true},
+		{"ECDSA P-521 / ECDSA P-256", "ECDSA-P521", nil, devca.RespondMAC, false},
+	} {
+		for _, operation := range m.columns {
+			ways := []string{explicit, implicit, polled}
+			switch {
+			case operation == "rr" || operation == "genm":
+				ways = []string{done}
+			case operation == "kur" && row.mac != nil:
+				continue // the CA takes kur only under the old certificate's signature
+			case slices.Contains(row.mac, "sha1") && operation != "p10cr":
+				continue // the proof of possession would be made with SHA-1 too, which the CA refuses
+			case !row.polled:
+				ways = ways[:2]
+			}
+			for _, how := range ways {
+				m.run(t, row.name, operation, how, func(t *testing.T) {
+					t.Parallel()
+					d := startDevCA(t, devca.Config{ResponseProtection: row.respond})
+					old := d.enrol(t, row.algorithm)
+					before := d.Stats()
+					if how == polled {
+						d.SetFaults(devca.Faults{Waiting: 1})
+					}
+					oldPEM, oldKey := writePEM(t, d.dir, "old.pem", old.chain...), writeKey(t, d.dir, "old.key", old.key)
+					args := append([]string{"-cmd", operation}, row.mac...)
+					if row.mac == nil {
+						args = append(args, "-cert", oldPEM, "-key", oldKey)
+					} else {
+						args = append(args, "-ref", reference, "-secret", "pass:"+secret, "-recipient", "/CN=CA")
+					}
+					if how == implicit {
+						args = append(args, "-implicit_confirm")
+					}
+
+					switch operation {
+					case "rr":
+						d.revoke(t, old.chain[0], append(args, "-oldcert", oldPEM, "-revreason", "4"))
+					case "genm":
+						output, err := d.openssl(t, append(args, "-infotype", "caCerts")...)
+						require.NoError(t, err, output)
+						assert.Contains(t, output, "id-it-caCerts")
+					default:
+						d.issue(t, row.algorithm, operation, how, before, args)
+					}
+				})
+			}
+		}
+	}
+}
+
+func (d *devCA) revoke(t *testing.T, certificate *x509.Certificate, args []string) {
+	require.False(t, d.Revoked(certificate.SerialNumber))
+	output, err := d.openssl(t, args...)
+	require.NoError(t, err, output)
+	assert.True(t, d.Revoked(certificate.SerialNumber))
+}
+
+// issue has openssl request a certificate and looks at what it wrote.
+func (d *devCA) issue(t *testing.T, algorithm, operation, how string, before devca.Stats, args []string) {
+	r := newRequest(t, algorithm, "leaf")
+	out := filepath.Join(d.dir, "out.pem")
+	args = append(args, "-certout", out)
+	if operation == "p10cr" {
+		args = append(args, "-csr", writeFile(t, d.dir, "request.pem", keygen.CSRPEM(r.CSR)))
+	} else {
+		args = append(args, "-newkey", writeKey(t, d.dir, "new.key", r.Key), "-subject", "/O=Interop/CN=leaf",
+			"-sans", "leaf.example.org alias.example.org")
+	}
+
+	output, err := d.openssl(t, args...)
+
+	require.NoError(t, err, output)
+	text, err := os.ReadFile(out)
+	require.NoError(t, err)
+	block, _ := pem.Decode(text)
+	require.NotNil(t, block)
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	require.NoError(t, err)
+	assertIssued(t, cmp.Result{Chain: []*x509.Certificate{certificate, d.Issuing()}, Trusted: []*x509.Certificate{d.Root()}}, r, d.Root())
+	after := d.Stats()
+	assert.Equal(t, before.Issued+1, after.Issued)
+	assert.Equal(t, before.Confirmed+1, after.Confirmed)
+	assert.Equal(t, before.Requests+map[string]uint64{explicit: 2, implicit: 1, polled: 4}[how], after.Requests)
+}
+
+// opensslSays is where openssl quotes a refusal, or says what it does not like itself.
+var opensslSays = []*regexp.Regexp{
+	regexp.MustCompile(`(?m)PKIStatus: (rejection); PKIFailureInfo: (\w+); StatusString: "(.*)"(?:;|$)`),
+	regexp.MustCompile(`CMP error: (.*)`),
+}
+
+func opensslOutcome(output string) string {
+	for _, says := range opensslSays {
+		if match := says.FindStringSubmatch(output); match != nil {
+			return strings.Join(match[1:], ", ")
+		}
+	}
+	return output
+}
+
+func TestDevCA_opensslClient_isRefused(t *testing.T) {
+	l := newList(t, "openssl client, devca refuses", "openssl cmp as client", "what it says")
+	d := startDevCA(t, devca.Config{})
+	r, old, other := newRequest(t, "ECDSA-P256", "leaf"), d.enrol(t, "ECDSA-P256"), d.enrol(t, "ECDSA-P256")
+	newKey, oldKey := writeKey(t, d.dir, "new.key", r.Key), writeKey(t, d.dir, "old.key", old.key)
+	oldPEM, otherPEM := writePEM(t, d.dir, "old.pem", old.chain...), writePEM(t, d.dir, "other.pem", other.chain...)
+	csr := writeFile(t, d.dir, "request.pem", keygen.CSRPEM(r.CSR))
+	bySecret := []string{"-ref", reference, "-secret", "pass:" + secret, "-recipient", "/CN=CA"}
+	bySignature := []string{"-cert", oldPEM, "-key", oldKey}
+	asking := []string{"-cmd", "ir", "-newkey", newKey, "-subject", "/CN=leaf"}
+	for _, row := range []struct {
+		name   string
+		args   []string
+		faults devca.Faults
+		want   string
+	}{
+		{"has a wrong secret", add(asking, "-ref", reference, "-secret", "pass:another", "-unprotected_errors"), devca.Faults{},
+			`rejection, badMessageCheck, the protection is wrong: MAC does not match: the shared secrets differ or the message was changed`},
+		{"has a wrong reference", add(asking, "-ref", "another", "-secret", "pass:"+secret, "-unprotected_errors"), devca.Faults{},
+			`rejection, badMessageCheck, no shared secret is known by the reference "another"`},
+		{"does not protect its request", add(asking, "-unprotected_requests", "-unprotected_errors", "-recipient", "/CN=CA"), devca.Faults{},
+			`rejection, badMessageCheck, the message is not protected`},
+		{"proves possession with SHA-1", slices.Concat(asking, bySecret, []string{"-digest", "sha1"}), devca.Faults{},
+			`rejection, badPOP, verifying proof of possession: signature algorithm 1.2.840.10045.4.1 is not supported`},
+		{"does not prove possession", slices.Concat(asking, bySecret, []string{"-popo", "-1"}), devca.Faults{},
+			`rejection, badPOP, proof of possession is not a signature`},
+		{"claims that an RA has verified possession", slices.Concat(asking, bySecret, []string{"-popo", "0"}), devca.Faults{},
+			`rejection, badPOP, proof of possession is not a signature`},
+		{"updates a certificate by the shared secret", add(bySecret, "-cmd", "kur", "-newkey", newKey, "-oldcert", oldPEM), devca.Faults{},
+			`rejection, wrongIntegrity, kur is protected by a shared secret, want a signature by the key of the certificate to update`},
+		{"updates another certificate than its own", add(bySignature, "-cmd", "kur", "-newkey", newKey, "-oldcert", otherPEM), devca.Faults{},
+			`rejection, badCertId, oldCertID is not the certificate that the message is signed by`},
+		{"revokes another certificate than its own", add(bySignature, "-cmd", "rr", "-oldcert", otherPEM), devca.Faults{},
+			`rejection, notAuthorized, rr is signed by another certificate than it names`},
+		{"is rejected by a fault", add(bySecret, "-cmd", "p10cr", "-csr", csr), devca.Faults{Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadTime}},
+			`rejection, badTime, this rejection was ordered as a fault`},
+		{"gets an error without protection by a fault", slices.Concat(asking, bySecret), devca.Faults{Unprotected: true},
+			`missing protection`},
+		{"gets a wrong nonce by a fault", slices.Concat(asking, bySecret), devca.Faults{WrongNonce: true},
+			`recipnonce unmatched`},
+		{"gets a certificate for another key by a fault", slices.Concat(asking, bySecret), devca.Faults{WrongKey: true},
+			`rejecting newly enrolled cert with subject: /CN=leaf`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			d.SetFaults(row.faults)
+			output, err := d.openssl(t, append(row.args, "-certout", filepath.Join(d.dir, "out.pem"))...)
+			require.Error(t, err)
+			got := opensslOutcome(output)
+			assert.Equal(t, row.want, got, output)
+			l.add(row.name, got)
+		})
+	}
+}

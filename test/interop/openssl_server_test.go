@@ -1,0 +1,256 @@
+package interop
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/test/ca"
+)
+
+const serverName = "CMP server"
+
+// opensslServer is what an openssl server and a client of it are configured with.
+type opensslServer struct {
+	authority *ca.CA
+	signer    identity // of signed answers
+	old       identity // the client's certificate, which signs requests and is to be updated
+	request   cmp.Request
+
+	// Options for the shared secret; for signing answers; for believing signed requests; and for the
+	// certificate that is the answer to whatever is asked.
+	bySecret, signing, believing, returning []string
+}
+
+func newOpenSSLServer(t testing.TB, algorithm, clientAlgorithm string) *opensslServer {
+	t.Helper()
+	dir := t.TempDir()
+	s := &opensslServer{authority: newAuthority(t)}
+	s.signer = newIdentity(t, s.authority, algorithm, serverName)
+	s.old = newIdentity(t, s.authority, clientAlgorithm, "leaf")
+	s.request = newRequest(t, clientAlgorithm, "leaf")
+	issued := s.sameSerial(t, s.old.chain[0], s.request.Key.Public())
+	root, issuing := writePEM(t, dir, "root.pem", s.authority.Root), writePEM(t, dir, "issuing.pem", s.authority.Issuing)
+	s.bySecret = []string{"-srv_ref", reference, "-srv_secret", "pass:" + secret}
+	s.signing = []string{
+		"-srv_cert", writePEM(t, dir, "server.pem", s.signer.chain...), "-srv_key", writeKey(t, dir, "server.key", s.signer.key),
+		"-srv_untrusted", issuing, // for the chain to be sent along
+	}
+	s.believing = []string{"-srv_trusted", root}
+	s.returning = []string{"-rsp_cert", writePEM(t, dir, "issued.pem", issued), "-rsp_extracerts", issuing, "-rsp_capubs", root}
+	return s
+}
+
+// sameSerial certifies a key under a serial number in use: the server compares oldCertID with the
+// certificate that it is going to return, not with one that it returned before.
+func (s *opensslServer) sameSerial(t testing.TB, old *x509.Certificate, key crypto.PublicKey) *x509.Certificate {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, old, s.authority.Issuing, key, s.authority.IssuingKey)
+	require.NoError(t, err)
+	certificate, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	return certificate
+}
+
+// client configures a client for the server: with the shared secret, or to sign.
+func (s *opensslServer) client(url string, protection cmp.Protection) cmp.Config {
+	config := cmp.Config{
+		URL: url, Recipient: "CN=" + serverName + ",O=Interop", Protection: protection,
+		TrustAnchors: []*x509.Certificate{s.authority.Root}, MessageTimeout: 10 * time.Second,
+	}
+	if protection == cmp.ProtectionSignature {
+		config.Signer = s.old.signer()
+	} else {
+		config.Secret, config.Reference = []byte(secret), reference
+	}
+	return config
+}
+
+// confirming are the server's options for each way to confirm.
+var confirming = map[string][]string{
+	implicit: {"-grant_implicitconf"}, polled: {"-poll_count", "2", "-check_after", "1"},
+}
+
+// sequel are the requests that follow the first.
+var sequel = map[string]string{explicit: " certConf", implicit: "", polled: " pollReq pollReq certConf"}
+
+func TestClient_opensslServer_enrols(t *testing.T) {
+	m := newMatrix(t, "our client, openssl server", "request / answer", "ir", "cr", "p10cr", "kur", "rr", "genm")
+	for _, row := range []struct {
+		name       string
+		client     string // algorithm of the client's keys
+		server     string
+		protection cmp.Protection
+		signed     bool // answers to MAC-protected requests
+		polled     bool
+	}{
+		{"PBM SHA-256 / PBM", "ECDSA-P256", "ECDSA-P256", cmp.ProtectionPBMSHA256, false, true},
+		{"PBM SHA-1 / PBM", "ECDSA-P256", "ECDSA-P256", cmp.ProtectionPBMSHA1, false, false},
+		{"PBM SHA-256 / ECDSA P-256", "ECDSA-P256", "ECDSA-P256", cmp.ProtectionPBMSHA256, true, false},
+		{"RSA / RSA", "RSA-2048", "RSA-2048", cmp.ProtectionSignature, false, false},
+		{"ECDSA P-256 / ECDSA P-256", "ECDSA-P256", "ECDSA-P256", cmp.ProtectionSignature, false, true},
+		{"ECDSA P-384 / RSA", "ECDSA-P384", "RSA-2048", cmp.ProtectionSignature, false, false},
+		// OpenSSL 3.0 verifies signatures of messages by Ed25519, and cannot make them.
+		{"Ed25519 / ECDSA P-256", "Ed25519", "ECDSA-P256", cmp.ProtectionSignature, false, false},
+	} {
+		s := newOpenSSLServer(t, row.server, row.client)
+		args := s.bySecret
+		switch {
+		case row.signed: // the server answers in kind, unless it does not look at the request's protection
+			args = append(slices.Clone(s.signing), "-accept_unprotected")
+		case row.protection == cmp.ProtectionSignature:
+			args = slices.Concat(s.signing, s.believing)
+		}
+		args = slices.Concat(s.returning, args)
+		assertProtection := func(t *testing.T, messages *exchanges) {
+			assertProtected(t, row.protection != cmp.ProtectionSignature, messages.requests)
+			assertProtected(t, row.protection != cmp.ProtectionSignature && !row.signed, messages.answers)
+		}
+		m.run(t, row.name, "rr", done, func(t *testing.T) {
+			t.Parallel()
+			url := startOpenSSL(t, args...)
+			client, messages := newClient(t, s.client(url, row.protection))
+			require.NoError(t, client.Revoke(t.Context(), s.old.chain[0], cmp.ReasonSuperseded, nil))
+			assertProtection(t, messages)
+		})
+		m.run(t, row.name, "genm", done, func(t *testing.T) {
+			t.Parallel()
+			url := startOpenSSL(t, args...)
+			client, messages := newClient(t, s.client(url, row.protection))
+			certificates, err := client.GetCACertificates(t.Context())
+			require.NoError(t, err)
+			assert.Empty(t, certificates, "the server gives back what it is asked, without a value")
+			assertProtection(t, messages)
+		})
+		for _, operation := range []string{"ir", "cr", "p10cr", "kur"} {
+			for _, how := range []string{explicit, implicit, polled} {
+				if operation == "kur" && row.protection != cmp.ProtectionSignature || how == polled && !row.polled {
+					continue // kur is always signed, with the old key
+				}
+				m.run(t, row.name, operation, how, func(t *testing.T) {
+					t.Parallel()
+					url := startOpenSSL(t, add(args, confirming[how]...)...)
+					config := s.client(url+"/pkix/", row.protection)
+					config.ImplicitConfirm = how == implicit
+					client, messages := newClient(t, config)
+
+					result, err := request(t, client, operation, s.request, s.old.signer())
+
+					require.NoError(t, err)
+					assertIssued(t, result, s.request, s.authority.Root)
+					assert.Equal(t, operation+sequel[how], kinds(messages.requests))
+					assertProtection(t, messages)
+				})
+			}
+		}
+	}
+}
+
+// told is what the server is made to say. Its own words change with its version.
+const told = "not today"
+
+// taken is the outcome of a request that brings a certificate.
+const taken = "the certificate is taken"
+
+// unverified is the reason that the standard library gives, which is not ours to hold.
+var unverified = regexp.MustCompile(`does not verify \(.*\), want`)
+
+// outcome words an error without what other people's programs say in it.
+func outcome(err error) string {
+	if err == nil {
+		return taken
+	}
+	if refused, ok := errors.AsType[*cmp.StatusError](err); ok && refused.Text != told {
+		known := *refused
+		known.Text = "…"
+		return known.Error()
+	}
+	return unverified.ReplaceAllString(err.Error(), "does not verify (…), want")
+}
+
+func add(args []string, more ...string) []string { return slices.Concat(args, more) }
+
+func TestClient_opensslServer_misbehaves(t *testing.T) {
+	l := newList(t, "our client, openssl server misbehaves", "openssl cmp as server", "messages", "what our client says")
+	s, other := newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256"), newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256")
+	mac := slices.Concat(s.returning, s.bySecret, []string{"-statusstring", told})
+	signed := slices.Concat(s.returning, s.signing, s.believing, []string{"-statusstring", told})
+	for _, row := range []struct {
+		name     string
+		args     []string
+		protect  cmp.Protection
+		change   func(*cmp.Config)
+		messages string
+		want     string
+	}{
+		{"rejects", add(mac, "-pkistatus", "2", "-failure", "2"), "", nil,
+			"ir ip", `CA refused: rejection, badRequest: "not today"`},
+		{"rejects, for several reasons", add(mac, "-pkistatus", "2", "-failurebits", "517"), "", nil,
+			"ir ip", `CA refused: rejection, badAlg, badRequest, badPOP: "not today"`},
+		{"rejects, with a signature", add(signed, "-pkistatus", "2", "-failure", "9"), cmp.ProtectionSignature, nil,
+			"ir ip", `CA refused: rejection, badPOP: "not today"`},
+		{"rejects, without protection", add(mac, "-pkistatus", "2", "-failure", "2", "-send_unprot_err"), "", nil,
+			"ir ip", `CA refused (in an answer that is not authenticated): rejection, badRequest: "not today"`},
+		{"answers with error", add(mac, "-send_error"), "", nil,
+			"ir error", `CA refused: rejection, badRequest: "…"`},
+		{"answers with error, without protection", add(mac, "-send_error", "-send_unprot_err"), "", nil,
+			"ir error", `CA refused (in an answer that is not authenticated): rejection, badRequest: "…"`},
+		{"issues without protection", add(mac, "-send_unprotected"), "", nil,
+			"ir ip", `checking protection of the CMP answer: has none, want a MAC or a signature`},
+		{"issues with modifications", add(mac, "-pkistatus", "1"), "", nil,
+			"ir ip certConf pkiconf", taken},
+		{"issues with a warning instead of accepting", add(mac, "-pkistatus", "4"), "", nil,
+			"ir ip", `checking status of the CMP answer: has revocationWarning, want accepted, grantedWithMods, waiting or rejection`},
+		{"issues for another key", slices.Concat(other.returning, s.bySecret), "", nil,
+			"ir ip certConf pkiconf", `checking public key of the CMP answer: has another key in the certificate, want ours`},
+		{"has another secret", slices.Concat(s.returning, []string{"-srv_ref", reference, "-srv_secret", "pass:another"}), "", nil,
+			"ir error", `CA refused (in an answer that is not authenticated): rejection, badRequest: "…"`},
+		{"does not know PBMAC1", mac, cmp.ProtectionPBMAC1, nil,
+			"ir error", `CA refused (in an answer that is not authenticated): rejection, badRequest: "…"`},
+		{"does not trust the client's certificate", slices.Concat(s.returning, s.signing, other.believing), cmp.ProtectionSignature, nil,
+			"ir error", `CA refused: rejection, badRequest: "…"`},
+		{"signs under a root that is not trusted", slices.Concat(s.returning, other.signing, s.believing), cmp.ProtectionSignature, nil,
+			"ir ip", `checking signer's chain of the CMP answer: has "O=Interop,CN=CMP server", which does not verify (…), want a chain to a trust anchor`},
+		{"signs under another name", signed, cmp.ProtectionSignature, func(c *cmp.Config) { c.Recipient = "CN=CA" },
+			"ir ip", `checking signer of the CMP answer: has "O=Interop,CN=CMP server", want the recipient "CN=CA" or a trust anchor`},
+		{"answers a signature with a MAC", add(mac, "-accept_unprotected"), cmp.ProtectionSignature, nil,
+			"ir ip", `checking protection of the CMP answer: has a MAC, want a signature: there is no shared secret`},
+		{"says to wait for an hour", add(mac, "-poll_count", "9", "-check_after", "3600"), "", nil,
+			"ir ip pollReq pollRep", `CA has not decided in time: waiting: "…"`},
+		{"says to wait, and cannot be polled", add(mac, "-pkistatus", "3"), "", nil,
+			"ir ip pollReq error", `CA refused: rejection, badRequest: "…"`},
+		{"has no such path", mac, "", func(c *cmp.Config) { c.URL += "/no/such/path" },
+			"ir", `sending CMP request: HTTP status 404: answer is no CMP message: has media type "", want "application/pkixcmp"`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			url := startOpenSSL(t, row.args...)
+			config := s.client(url, row.protect)
+			config.MaxPollWait = time.Minute
+			if row.change != nil {
+				row.change(&config)
+			}
+			client, messages := newClient(t, config)
+
+			_, err := client.Initialize(t.Context(), s.request)
+
+			got := outcome(err)
+			assert.Equal(t, row.want, got)
+			assert.Equal(t, row.messages, messages.String())
+			if err != nil && strings.Contains(row.messages, "certConf") {
+				conf := messages.requests[1].Body.Content.(cmp.CertConfirmContent)
+				assert.Equal(t, cmp.StatusRejection, conf[0].StatusInfo.Status)
+			}
+			l.add(row.name, row.messages, got)
+		})
+	}
+}

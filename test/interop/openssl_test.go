@@ -1,0 +1,94 @@
+package interop
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/peer"
+)
+
+// accepting is what the server writes when it listens, with the port that it got.
+var accepting = regexp.MustCompile(`^ACCEPT .*:(\d+)( |$)`)
+
+// log gathers what a program writes while it runs.
+type log struct {
+	mutex sync.Mutex
+	text  bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *log) String() string {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.text.String()
+}
+
+// opensslCommand prepares openssl cmp, away from the machine's configuration and proxies.
+func opensslCommand(t testing.TB, args ...string) *exec.Cmd {
+	t.Helper()
+	openssl := peer.Require(t, "openssl")[0]
+	command := exec.CommandContext(t.Context(), openssl, append([]string{"cmp", "-config", "", "-batch"}, args...)...)
+	command.Env = []string{"PATH=" + os.Getenv("PATH")}
+	return command
+}
+
+// startOpenSSL runs openssl cmp as server until the test ends and returns its URL. The server chooses
+// its port itself. It must not be tried by connecting: it answers one connection at a time, and one without
+// a request stops it.
+func startOpenSSL(t testing.TB, args ...string) (url string) {
+	t.Helper()
+	return "http://127.0.0.1:" + startServer(t, opensslCommand(t, append([]string{"-port", "0"}, args...)...), accepting)
+}
+
+// startServer starts a program and waits until it writes a line that fits, with its port. The program is
+// killed when the test ends.
+func startServer(t testing.TB, command *exec.Cmd, ready *regexp.Regexp) (port string) {
+	t.Helper()
+	errors := &log{}
+	command.Stderr = errors
+	output, err := command.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, command.Start())
+	found := make(chan string, 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for lines := bufio.NewScanner(output); lines.Scan(); {
+			if match := ready.FindStringSubmatch(lines.Text()); match != nil {
+				found <- match[1]
+				break
+			}
+		}
+		io.Copy(io.Discard, output) // or the server waits for a reader
+	}()
+	t.Cleanup(func() {
+		command.Process.Kill() // an error means that it has ended by itself
+		<-ended
+		command.Wait() // the error says that it was killed
+		if t.Failed() {
+			t.Logf("%s wrote:\n%s", command.Path, errors)
+		}
+	})
+	select {
+	case port = <-found:
+	case <-ended:
+		require.FailNow(t, "the server ended", errors.String())
+	case <-time.After(30 * time.Second):
+		require.FailNow(t, "the server does not say that it listens", errors.String())
+	}
+	return port
+}
