@@ -161,9 +161,10 @@ func (d *devCA) issue(t *testing.T, algorithm, operation, how string, before dev
 	assert.Equal(t, before.Requests+map[string]uint64{explicit: 2, implicit: 1, polled: 4}[how], after.Requests)
 }
 
-// opensslSays is where openssl quotes a refusal, or says what it does not like itself.
+// opensslSays is where openssl quotes a refusal, or says what it does not like itself. The words of the
+// refusal are left to the CA's own tests.
 var opensslSays = []*regexp.Regexp{
-	regexp.MustCompile(`(?m)PKIStatus: (rejection); PKIFailureInfo: (\w+); StatusString: "(.*)"(?:;|$)`),
+	regexp.MustCompile(`PKIStatus: (rejection); PKIFailureInfo: (\w+)`),
 	regexp.MustCompile(`CMP error: (.*)`),
 }
 
@@ -192,32 +193,19 @@ func TestDevCA_opensslClient_isRefused(t *testing.T) {
 		faults devca.Faults
 		want   string
 	}{
-		{"has a wrong secret", add(asking, "-ref", reference, "-secret", "pass:another", "-unprotected_errors"), devca.Faults{},
-			`rejection, badMessageCheck, the protection is wrong: MAC does not match: the shared secrets differ or the message was changed`},
-		{"has a wrong reference", add(asking, "-ref", "another", "-secret", "pass:"+secret, "-unprotected_errors"), devca.Faults{},
-			`rejection, badMessageCheck, no shared secret is known by the reference "another"`},
-		{"does not protect its request", add(asking, "-unprotected_requests", "-unprotected_errors", "-recipient", "/CN=CA"), devca.Faults{},
-			`rejection, badMessageCheck, the message is not protected`},
-		{"proves possession with SHA-1", slices.Concat(asking, bySecret, []string{"-digest", "sha1"}), devca.Faults{},
-			`rejection, badPOP, verifying proof of possession: signature algorithm 1.2.840.10045.4.1 is not supported`},
-		{"does not prove possession", slices.Concat(asking, bySecret, []string{"-popo", "-1"}), devca.Faults{},
-			`rejection, badPOP, proof of possession is not a signature`},
-		{"claims that an RA has verified possession", slices.Concat(asking, bySecret, []string{"-popo", "0"}), devca.Faults{},
-			`rejection, badPOP, proof of possession is not a signature`},
-		{"updates a certificate by the shared secret", add(bySecret, "-cmd", "kur", "-newkey", newKey, "-oldcert", oldPEM), devca.Faults{},
-			`rejection, wrongIntegrity, kur is protected by a shared secret, want a signature by the key of the certificate to update`},
-		{"updates another certificate than its own", add(bySignature, "-cmd", "kur", "-newkey", newKey, "-oldcert", otherPEM), devca.Faults{},
-			`rejection, badCertId, oldCertID is not the certificate that the message is signed by`},
-		{"revokes another certificate than its own", add(bySignature, "-cmd", "rr", "-oldcert", otherPEM), devca.Faults{},
-			`rejection, notAuthorized, rr is signed by another certificate than it names`},
-		{"is rejected by a fault", add(bySecret, "-cmd", "p10cr", "-csr", csr), devca.Faults{Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadTime}},
-			`rejection, badTime, this rejection was ordered as a fault`},
-		{"gets an error without protection by a fault", slices.Concat(asking, bySecret), devca.Faults{Unprotected: true},
-			`missing protection`},
-		{"gets a wrong nonce by a fault", slices.Concat(asking, bySecret), devca.Faults{WrongNonce: true},
-			`recipnonce unmatched`},
-		{"gets a certificate for another key by a fault", slices.Concat(asking, bySecret), devca.Faults{WrongKey: true},
-			`rejecting newly enrolled cert with subject: /CN=leaf`},
+		{"has a wrong secret", add(asking, "-ref", reference, "-secret", "pass:another", "-unprotected_errors"), devca.Faults{}, "rejection, badMessageCheck"},
+		{"has a wrong reference", add(asking, "-ref", "another", "-secret", "pass:"+secret, "-unprotected_errors"), devca.Faults{}, "rejection, badMessageCheck"},
+		{"does not protect its request", add(asking, "-unprotected_requests", "-unprotected_errors", "-recipient", "/CN=CA"), devca.Faults{}, "rejection, badMessageCheck"},
+		{"proves possession with SHA-1", slices.Concat(asking, bySecret, []string{"-digest", "sha1"}), devca.Faults{}, "rejection, badPOP"},
+		{"does not prove possession", slices.Concat(asking, bySecret, []string{"-popo", "-1"}), devca.Faults{}, "rejection, badPOP"},
+		{"claims that an RA has verified possession", slices.Concat(asking, bySecret, []string{"-popo", "0"}), devca.Faults{}, "rejection, badPOP"},
+		{"updates a certificate by the shared secret", add(bySecret, "-cmd", "kur", "-newkey", newKey, "-oldcert", oldPEM), devca.Faults{}, "rejection, wrongIntegrity"},
+		{"updates another certificate than its own", add(bySignature, "-cmd", "kur", "-newkey", newKey, "-oldcert", otherPEM), devca.Faults{}, "rejection, badCertId"},
+		{"revokes another certificate than its own", add(bySignature, "-cmd", "rr", "-oldcert", otherPEM), devca.Faults{}, "rejection, notAuthorized"},
+		{"is rejected by a fault", add(bySecret, "-cmd", "p10cr", "-csr", csr), devca.Faults{Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadTime}}, "rejection, badTime"},
+		{"gets an error without protection by a fault", slices.Concat(asking, bySecret), devca.Faults{Unprotected: true}, "missing protection"},
+		{"gets a wrong nonce by a fault", slices.Concat(asking, bySecret), devca.Faults{WrongNonce: true}, "recipnonce unmatched"},
+		{"gets a certificate for another key by a fault", slices.Concat(asking, bySecret), devca.Faults{WrongKey: true}, "rejecting newly enrolled cert with subject: /CN=leaf"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			d.SetFaults(row.faults)
