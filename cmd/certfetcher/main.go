@@ -9,17 +9,14 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/buildinfo"
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 )
-
-// version is set by the linker: -X main.version=v1.2.3.
-var version string
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
@@ -47,7 +44,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "certfetcher: the flags are --check, --help and --version, the commands probe and inspect; everything else is set by environment variables, see --help\n")
 		return enroll.StageClientConfiguration.ExitCode()
 	case *showVersion:
-		_, err := fmt.Fprintf(stdout, "certfetcher %s\n", versionText())
+		_, err := fmt.Fprintf(stdout, "certfetcher %s\n", buildinfo.Version())
 		return printed(stderr, err)
 	}
 
@@ -79,7 +76,7 @@ func fetch(s setup) error {
 	return err
 }
 
-func userAgent() string { return "certfetcher/" + versionText() }
+func userAgent() string { return "certfetcher/" + buildinfo.Version() }
 
 func usage(w io.Writer) error {
 	_, err := fmt.Fprint(w, `certfetcher fetches a certificate from a CertService and publishes keystore and truststore on a volume.
@@ -107,15 +104,4 @@ func printed(stderr io.Writer, err error) int {
 		return enroll.StageOther.ExitCode()
 	}
 	return 0
-}
-
-// versionText is the version that was linked in, or that of the module when it was built by go install.
-func versionText() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }

@@ -31,7 +31,7 @@ func load(stderr io.Writer) setup {
 	var s setup
 	var err error
 	s.config, err = config.Load()
-	s.log = newLogger(stderr, s.config.Log)
+	s.log = s.config.Log.Logger(stderr)
 
 	var faults config.Faults
 	if err != nil && !errors.As(err, &faults) {
@@ -78,22 +78,6 @@ func warn(log *slog.Logger, identity *mtls.Identity) {
 	for _, warning := range identity.Warnings(time.Now()) {
 		log.Warn("the mutual TLS material will not do for long", "problem", warning)
 	}
-}
-
-func newLogger(w io.Writer, c config.Log) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.Level, ReplaceAttr: readableDuration}
-	if c.JSON {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
-}
-
-// readableDuration writes durations with their unit, where slog's JSON has bare nanoseconds.
-func readableDuration(_ []string, a slog.Attr) slog.Attr {
-	if a.Value.Kind() == slog.KindDuration {
-		a.Value = slog.StringValue(a.Value.Duration().String())
-	}
-	return a
 }
 
 // report says why the run failed: in the log, in the Kubernetes termination message and by the exit code.

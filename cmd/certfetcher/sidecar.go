@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/buildinfo"
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/metrics"
@@ -50,7 +51,7 @@ func runSidecar(s setup) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	c := &sidecar{
-		config: s.config, log: s.log, metrics: metrics.New(versionText(), time.Now),
+		config: s.config, log: s.log, metrics: metrics.New(buildinfo.Version(), time.Now),
 		requests: make(chan string, 1), disturbed: make(chan struct{}, 1),
 	}
 	s.notify.Observe = c.notified

@@ -8,8 +8,9 @@ package config
 import (
 	"crypto/x509"
 	"io/fs"
-	"log/slog"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/environ"
 )
 
 // Fetcher is the configuration of certfetcher.
@@ -20,7 +21,7 @@ type Fetcher struct {
 	Output      Output
 	Sidecar     Sidecar
 	Notify      Notify
-	Log         Log
+	Log         environ.Log
 
 	// ForceEnroll asks for a certificate even when the volume holds a matching, valid one.
 	ForceEnroll bool
@@ -93,10 +94,4 @@ type Notify struct {
 	Verify, VerifyServerName string
 	VerifyFor                time.Duration // more than 0
 	Timeout                  time.Duration // more than 0
-}
-
-// Log says how to log.
-type Log struct {
-	JSON  bool
-	Level slog.Level
 }

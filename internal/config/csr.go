@@ -27,17 +27,17 @@ func (l *loader) keyAlgorithm(text string) string {
 			return name
 		}
 	}
-	l.reject("KEY_ALGORITHM", "")
+	l.Reject("KEY_ALGORITHM", "")
 	return ""
 }
 
 func (l *loader) template(env *environment) *x509.CertificateRequest {
 	l.commonName(env.CommonName)
 	if c := firstOf(env.Organization, specialCharacters); c != "" {
-		l.reject("ORGANIZATION", "it contains "+c)
+		l.Reject("ORGANIZATION", "it contains "+c)
 	}
 	if env.Country != "" && (len(env.Country) != 2 || !strings.Contains(countries, " "+env.Country+" ")) {
-		l.reject("COUNTRY", "")
+		l.Reject("COUNTRY", "")
 	}
 	template := &x509.CertificateRequest{}
 	l.sans(env.SANs, template)
@@ -52,13 +52,13 @@ func (l *loader) commonName(name string) {
 	portShaped := regexp.MustCompile(`:[0-9]{1,5}`)
 	switch c := firstOf(name, specialCharacters); {
 	case strings.Contains(name, "http://") || strings.Contains(name, "https://"):
-		l.reject("COMMON_NAME", "it contains a scheme")
+		l.Reject("COMMON_NAME", "it contains a scheme")
 	case c != "":
-		l.reject("COMMON_NAME", "it contains "+c)
+		l.Reject("COMMON_NAME", "it contains "+c)
 	case ipv4Shaped.MatchString(name):
-		l.reject("COMMON_NAME", "it contains "+ipv4Shaped.FindString(name))
+		l.Reject("COMMON_NAME", "it contains "+ipv4Shaped.FindString(name))
 	case portShaped.MatchString(name):
-		l.reject("COMMON_NAME", "it contains "+portShaped.FindString(name))
+		l.Reject("COMMON_NAME", "it contains "+portShaped.FindString(name))
 	}
 }
 
@@ -117,8 +117,8 @@ func (l *loader) subject(env *environment, template *x509.CertificateRequest) {
 func (l *loader) readable(names ...string) bool {
 	ok := true
 	for _, name := range names {
-		if strings.ContainsFunc(*l.lookup(name).value, func(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) }) {
-			l.reject(name, "it has control characters or is no UTF-8")
+		if strings.ContainsFunc(l.Value(name), func(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) }) {
+			l.Reject(name, "it has control characters or is no UTF-8")
 			ok = false
 		}
 	}

@@ -1,17 +1,7 @@
 package config
 
-// environment is every variable as text, before any rule is applied. Its tags are the one source of
-// the --help output, of the README's table and of the rules quoted in error messages:
-//
-//	envconfig  the variable's name
-//	default    the value when the variable is unset or empty
-//	part       which part of the configuration a fault belongs to: client, csr or tls (see Part)
-//	group      the heading under which it is documented
-//	rule       what a value has to look like, worded to follow "want"
-//	desc       what it is for
-//	required   "true" when there is no way to run without it
-//	secret     "true": the value is never shown, and NAME_FILE may give a path to read it from
-//	hidden     "true": the value is never shown, because it may hold a secret among other things
+// environment is every variable as text; package environ says what its tags mean. The tag part names a
+// Part.
 type environment struct {
 	RequestURL     string `envconfig:"REQUEST_URL" part:"client" group:"Request" default:"https://oom-cert-service:8443/v1/certificate/" rule:"an https:// URL with a host and without user, query or fragment" desc:"CertService URL, to which the CA name is appended"`
 	RequestTimeout string `envconfig:"REQUEST_TIMEOUT" part:"client" group:"Request" default:"30000" rule:"milliseconds, or a duration such as 10s; more than 0" desc:"time limit of each try, from connecting to the last byte of the answer"`

@@ -22,7 +22,7 @@ func (l *loader) sans(text string, template *x509.CertificateRequest) {
 		entry = strings.TrimSpace(entry)
 		switch {
 		case entry == "":
-			l.reject("SANS", "an entry is empty")
+			l.Reject("SANS", "an entry is empty")
 			return
 		case isEmail(entry):
 			template.EmailAddresses = appendNew(template.EmailAddresses, entry)
@@ -33,7 +33,7 @@ func (l *loader) sans(text string, template *x509.CertificateRequest) {
 		default:
 			u, problem := parseURI(entry)
 			if problem != "" {
-				l.reject("SANS", problem)
+				l.Reject("SANS", problem)
 				continue
 			}
 			if !slices.ContainsFunc(template.URIs, func(v *url.URL) bool { return v.String() == u.String() }) {

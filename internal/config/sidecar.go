@@ -8,18 +8,20 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/environ"
 )
 
 func (l *loader) sidecar(env *environment) Sidecar {
 	s := Sidecar{
-		Enabled:      l.choice("MODE", "init", "sidecar") == "sidecar",
+		Enabled:      l.Choice("MODE", "init", "sidecar") == "sidecar",
 		RenewAt:      l.share("RENEW_AT"),
 		RenewBefore:  l.optionalDuration("RENEW_BEFORE", 1, 0),
 		Seed:         env.PodUID,
 		TriggerFile:  l.absolutePath("RENEW_TRIGGER_FILE"),
-		Fallback:     l.boolean("RENEW_FALLBACK"),
+		Fallback:     l.Bool("RENEW_FALLBACK"),
 		UpdateURL:    env.UpdateURL,
-		ReuseKey:     l.boolean("REUSE_KEY"),
+		ReuseKey:     l.Bool("REUSE_KEY"),
 		TrustOverlap: l.optionalDuration("TRUST_OVERLAP", 0, -1),
 
 		HealthAddress: l.healthAddress(env.HealthAddress),
@@ -32,7 +34,7 @@ func (l *loader) sidecar(env *environment) Sidecar {
 	case env.UpdateURL != "":
 		l.httpsURL("UPDATE_URL")
 	case s.Enabled && !s.Fallback && !derivable(env.RequestURL):
-		l.add(PartClient, "UPDATE_URL", "is not set, and does not follow from a REQUEST_URL that does not end in /certificate/, want "+l.lookup("UPDATE_URL").Rule)
+		l.Add("UPDATE_URL", "is not set, and does not follow from a REQUEST_URL that does not end in /certificate/, want "+l.Rule("UPDATE_URL"))
 	}
 	return s
 }
@@ -45,7 +47,7 @@ func derivable(requestURL string) bool {
 
 // share reads a fraction, a decimal number or a percentage that is between 0 and 1.
 func (l *loader) share(name string) float64 {
-	text := *l.lookup(name).value
+	text := l.Value(name)
 	numerator, denominator, isFraction := strings.Cut(text, "/")
 	divisor := 1.0
 	if isFraction {
@@ -57,7 +59,7 @@ func (l *loader) share(name string) float64 {
 	if share := number(numerator) / divisor; share > 0 && share < 1 {
 		return share
 	}
-	l.reject(name, "")
+	l.Reject(name, "")
 	return 0
 }
 
@@ -76,19 +78,19 @@ func number(text string) float64 {
 
 // optionalDuration is duration for a variable that may be unset, with the value that stands for that.
 func (l *loader) optionalDuration(name string, least, unset time.Duration) time.Duration {
-	if *l.lookup(name).value == "" {
+	if l.Value(name) == "" {
 		return unset
 	}
-	return l.duration(name, least)
+	return l.Duration(name, least)
 }
 
 func (l *loader) absolutePath(name string) string {
-	path := *l.lookup(name).value
+	path := l.Value(name)
 	if path == "" {
 		return ""
 	}
 	if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
-		l.reject(name, "")
+		l.Reject(name, "")
 	}
 	return filepath.Clean(path)
 }
@@ -102,9 +104,9 @@ func (l *loader) healthAddress(text string) string {
 }
 
 func (l *loader) hostPort(name string) {
-	_, port, err := net.SplitHostPort(*l.lookup(name).value)
+	_, port, err := net.SplitHostPort(l.Value(name))
 	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
-		l.reject(name, "")
+		l.Reject(name, "")
 	}
 }
 
@@ -112,20 +114,20 @@ func (l *loader) notify(env *environment) Notify {
 	n := Notify{
 		Exec:   env.NotifyExec,
 		Signal: env.NotifySignal, Process: env.NotifyProcess, PIDFile: l.absolutePath("NOTIFY_PID_FILE"),
-		URL: env.NotifyURL, AllowRemote: l.boolean("NOTIFY_URL_ALLOW_REMOTE"),
+		URL: env.NotifyURL, AllowRemote: l.Bool("NOTIFY_URL_ALLOW_REMOTE"),
 		Verify: env.NotifyVerify, VerifyServerName: env.NotifyVerifyName,
-		VerifyFor: l.duration("NOTIFY_VERIFY_FOR", 1), Timeout: l.duration("NOTIFY_TIMEOUT", 1),
+		VerifyFor: l.Duration("NOTIFY_VERIFY_FOR", 1), Timeout: l.Duration("NOTIFY_TIMEOUT", 1),
 	}
 	switch {
 	case n.Signal != "" && n.Process == "" && n.PIDFile == "":
-		l.reject("NOTIFY_SIGNAL", "neither is set")
+		l.Reject("NOTIFY_SIGNAL", "neither is set")
 	case n.Signal == "" && n.Process != "":
-		l.reject("NOTIFY_PROCESS", "NOTIFY_SIGNAL is not set")
+		l.Reject("NOTIFY_PROCESS", "NOTIFY_SIGNAL is not set")
 	case n.Signal == "" && n.PIDFile != "":
-		l.reject("NOTIFY_PID_FILE", "NOTIFY_SIGNAL is not set")
+		l.Reject("NOTIFY_PID_FILE", "NOTIFY_SIGNAL is not set")
 	}
 	if strings.ContainsRune(n.Process, '/') {
-		l.reject("NOTIFY_PROCESS", "")
+		l.Reject("NOTIFY_PROCESS", "")
 	}
 	return n
 }
@@ -133,9 +135,9 @@ func (l *loader) notify(env *environment) Notify {
 // NewFault makes the fault of a value that its user finds wrong, and not this package. problem is the
 // rest of a sentence that begins with the variable's name.
 func NewFault(variable, problem string) Fault {
-	for _, v := range describe(&environment{}) {
+	for _, v := range environ.Describe(&environment{}) {
 		if v.Name == variable {
-			return Fault{Part: v.Part, Variable: variable, Problem: problem}
+			return Fault{Part: partByTag[v.Part], Variable: variable, Problem: problem}
 		}
 	}
 	panic("config: " + variable + " is no variable")

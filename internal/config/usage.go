@@ -1,56 +1,13 @@
 package config
 
 import (
-	"fmt"
 	"io"
-	"strings"
+
+	"github.com/certfetcher/certfetcher/internal/environ"
 )
 
 // WriteUsage prints every variable with its rule and default, for --help.
-func WriteUsage(w io.Writer) error {
-	var text strings.Builder
-	group := ""
-	for _, v := range describe(&environment{}) {
-		if v.Group != group {
-			group = v.Group
-			fmt.Fprintf(&text, "\n%s\n", group)
-		}
-		fmt.Fprintf(&text, "  %s (%s)\n      %s\n      %s\n", v.Name, v.need(), v.Description, v.Rule)
-	}
-	text.WriteString("\nAn empty variable counts as unset. A secret X may be given as X_FILE, the path of a file that holds it.\n")
-	_, err := io.WriteString(w, text.String())
-	return err
-}
+func WriteUsage(w io.Writer) error { return environ.WriteUsage(w, &environment{}) }
 
 // WriteMarkdown prints the same as a table for the README.
-func WriteMarkdown(w io.Writer) error {
-	var text strings.Builder
-	text.WriteString("| variable | default | meaning | rule |\n|---|---|---|---|\n")
-	cell := strings.NewReplacer("|", `\|`, "<", "&lt;", ">", "&gt;", "*", `\*`, "_", `\_`, "~", `\~`)
-	for _, v := range describe(&environment{}) {
-		name := "`" + v.Name + "`"
-		if v.Secret {
-			name += ", `" + v.Name + "_FILE`"
-		}
-		given := "*" + v.need() + "*"
-		if v.Default != "" {
-			given = "`" + v.Default + "`"
-		}
-		fmt.Fprintf(&text, "| %s | %s | %s | %s |\n", name, given, cell.Replace(v.Description), cell.Replace(v.Rule))
-	}
-	_, err := io.WriteString(w, text.String())
-	return err
-}
-
-// need says whether a variable must be given, and what holds when it is not.
-func (v variable) need() string {
-	switch {
-	case v.Required:
-		return "required"
-	case v.Default != "":
-		return "default " + v.Default
-	case v.Secret:
-		return "optional, secret"
-	}
-	return "optional"
-}
+func WriteMarkdown(w io.Writer) error { return environ.WriteMarkdown(w, &environment{}) }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"io/fs"
-	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -33,8 +32,8 @@ func (l *loader) fetcher(env *environment) *Fetcher {
 		Output:                 l.output(env),
 		Sidecar:                l.sidecar(env),
 		Notify:                 l.notify(env),
-		Log:                    l.log(env),
-		ForceEnroll:            l.boolean("FORCE_ENROLL"),
+		Log:                    l.Log(),
+		ForceEnroll:            l.Bool("FORCE_ENROLL"),
 		TerminationMessagePath: terminationMessagePath(env.TerminationMessagePath),
 	}
 }
@@ -44,34 +43,33 @@ func (l *loader) request(env *environment) Request {
 		URL:                  env.RequestURL,
 		Timeout:              l.timeout("REQUEST_TIMEOUT"),
 		CAName:               env.CAName,
-		RetryInitialInterval: l.duration("RETRY_INITIAL_INTERVAL", 1),
-		RetryMaxInterval:     l.duration("RETRY_MAX_INTERVAL", 1),
-		RetryMaxElapsed:      l.duration("RETRY_MAX_ELAPSED", 0),
+		RetryInitialInterval: l.Duration("RETRY_INITIAL_INTERVAL", 1),
+		RetryMaxInterval:     l.Duration("RETRY_MAX_INTERVAL", 1),
+		RetryMaxElapsed:      l.Duration("RETRY_MAX_ELAPSED", 0),
 	}
 	l.httpsURL("REQUEST_URL")
 	if len(r.CAName) > 128 || strings.Trim(r.CAName, caNameCharacters) != "" {
-		l.reject("CA_NAME", "")
+		l.Reject("CA_NAME", "")
 	}
 	if r.RetryMaxInterval > 0 && r.RetryInitialInterval > r.RetryMaxInterval {
-		l.reject("RETRY_INITIAL_INTERVAL", "RETRY_MAX_INTERVAL is "+r.RetryMaxInterval.String())
+		l.Reject("RETRY_INITIAL_INTERVAL", "RETRY_MAX_INTERVAL is "+r.RetryMaxInterval.String())
 	}
 	return r
 }
 
 // httpsURL checks a URL over which a private key may travel.
 func (l *loader) httpsURL(name string) {
-	v := l.lookup(name)
-	u, err := url.Parse(*v.value)
+	u, err := url.Parse(l.Value(name))
 	switch {
 	case err != nil:
-		l.reject(name, "not a URL")
+		l.Reject(name, "not a URL")
 	case u.User != nil:
 		// Credentials in a URL are a secret: the value must not be shown.
-		l.add(v.Part, name, "has a user name or password in it, want "+v.Rule)
+		l.Add(name, "has a user name or password in it, want "+l.Rule(name))
 	case u.Scheme != "https":
-		l.reject(name, "the private key must not travel in the clear")
+		l.Reject(name, "the private key must not travel in the clear")
 	case u.Hostname() == "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		l.reject(name, "")
+		l.Reject(name, "")
 	}
 }
 
@@ -79,17 +77,17 @@ func (l *loader) output(env *environment) Output {
 	o := Output{
 		Dir:                   filepath.Clean(env.OutputPath),
 		Types:                 l.outputTypes(env.OutputType),
-		Layout:                l.choice("OUTPUT_LAYOUT", "symlink", "inplace"),
+		Layout:                l.Choice("OUTPUT_LAYOUT", "symlink", "inplace"),
 		FileMode:              l.fileMode("OUTPUT_FILE_MODE"),
 		Group:                 env.OutputGroup,
 		KeystoreAlias:         l.alias("KEYSTORE_ALIAS"),
 		TruststoreAliasPrefix: l.alias("TRUSTSTORE_ALIAS_PREFIX"),
-		P12Profile:            l.choice("P12_PROFILE", "modern", "legacy"),
+		P12Profile:            l.Choice("P12_PROFILE", "modern", "legacy"),
 		KeystorePassword:      l.storePassword("OUTPUT_KEYSTORE_PASSWORD"),
 		TruststorePassword:    l.storePassword("OUTPUT_TRUSTSTORE_PASSWORD"),
 	}
 	if env.OutputPath != "" && (!filepath.IsAbs(env.OutputPath) || strings.ContainsRune(env.OutputPath, 0)) {
-		l.reject("OUTPUT_PATH", "")
+		l.Reject("OUTPUT_PATH", "")
 	}
 	return o
 }
@@ -99,7 +97,7 @@ func (l *loader) outputTypes(text string) []string {
 	for _, entry := range strings.Split(text, ",") {
 		t := strings.ToUpper(strings.TrimSpace(entry))
 		if !slices.Contains([]string{"P12", "JKS", "PEM"}, t) {
-			l.reject("OUTPUT_TYPE", "")
+			l.Reject("OUTPUT_TYPE", "")
 			return nil
 		}
 		if !slices.Contains(types, t) {
@@ -110,9 +108,9 @@ func (l *loader) outputTypes(text string) []string {
 }
 
 func (l *loader) fileMode(name string) fs.FileMode {
-	mode, err := strconv.ParseUint(*l.lookup(name).value, 8, 32)
+	mode, err := strconv.ParseUint(l.Value(name), 8, 32)
 	if err != nil || mode&^0o666 != 0 || mode&0o400 == 0 {
-		l.reject(name, "")
+		l.Reject(name, "")
 		return 0
 	}
 	return fs.FileMode(mode)
@@ -120,9 +118,9 @@ func (l *loader) fileMode(name string) fs.FileMode {
 
 // alias checks an alias of a store's entry.
 func (l *loader) alias(name string) string {
-	alias := *l.lookup(name).value
+	alias := l.Value(name)
 	if utf8.RuneCountInString(alias) > 128 || strings.ContainsFunc(alias, notPrintable) {
-		l.reject(name, "")
+		l.Reject(name, "")
 	}
 	return alias
 }
@@ -130,31 +128,15 @@ func (l *loader) alias(name string) string {
 // storePassword checks a password against what keytool and the JVM accept: the six characters are
 // keytool's minimum, and JDKs before 25 refuse a PKCS#12 password that is not ASCII.
 func (l *loader) storePassword(name string) string {
-	password := *l.lookup(name).value
+	password := l.Value(name)
 	notASCII := func(r rune) bool { return r < ' ' || r > '~' }
 	if password != "" && (len(password) < 6 || strings.ContainsFunc(password, notASCII)) {
-		l.reject(name, "")
+		l.Reject(name, "")
 	}
 	return password
 }
 
 func notPrintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
-
-func (l *loader) log(env *environment) Log {
-	log := Log{JSON: l.choice("LOG_FORMAT", "json", "text") != "text"}
-	switch strings.ToLower(env.LogLevel) {
-	case "debug":
-		log.Level = slog.LevelDebug
-	case "info":
-	case "warn":
-		log.Level = slog.LevelWarn
-	case "error":
-		log.Level = slog.LevelError
-	default:
-		l.reject("LOG_LEVEL", "")
-	}
-	return log
-}
 
 // terminationMessagePath drops the default where nobody reads it: outside Kubernetes the file does
 // not exist, and making it would be litter.
@@ -167,38 +149,15 @@ func terminationMessagePath(path string) string {
 	return path
 }
 
-func (l *loader) boolean(name string) bool {
-	return l.choice(name, "true", "false") == "true"
-}
-
-// choice returns the value in lower case, which must be one of those given.
-func (l *loader) choice(name string, choices ...string) string {
-	value := strings.ToLower(*l.lookup(name).value)
-	if !slices.Contains(choices, value) {
-		l.reject(name, "")
-	}
-	return value
-}
-
 // timeout reads a time as the ONAP client did, a number of milliseconds, or as a Go duration.
 func (l *loader) timeout(name string) time.Duration {
-	text := *l.lookup(name).value
+	text := l.Value(name)
 	if ms, err := strconv.ParseInt(text, 10, 32); err == nil {
 		text = strconv.FormatInt(ms, 10) + "ms"
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
-		l.reject(name, "")
-	}
-	return d
-}
-
-// duration reads a Go duration that is at least least.
-func (l *loader) duration(name string, least time.Duration) time.Duration {
-	d, err := time.ParseDuration(*l.lookup(name).value)
-	if err != nil || d < least {
-		l.reject(name, "")
-		return 0
+		l.Reject(name, "")
 	}
 	return d
 }
