@@ -28,7 +28,7 @@ func (t *transaction) checkMAC(m *PKIMessage) error {
 	if len(t.c.cfg.Secret) == 0 {
 		return &CheckError{Check: "protection", Got: "a MAC", Want: "a signature: there is no shared secret"}
 	}
-	mac, err := t.keys.Verify(m)
+	mac, err := t.c.keys.Verify(m)
 	if err != nil {
 		return &CheckError{Check: "MAC", Got: "one that does not verify (" + err.Error() + ")", Want: "one made with the shared secret"}
 	}

@@ -71,6 +71,8 @@ type Client struct {
 	cfg       Config
 	recipient []byte // DER Name
 	transport *transport
+	keys      *MACKeys
+	current   currentMAC
 }
 
 // New checks the configuration and returns a client.
@@ -106,7 +108,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{cfg: cfg, recipient: recipient, transport: transport}, nil
+	return &Client{cfg: cfg, recipient: recipient, transport: transport, keys: NewMACKeys(cfg.Secret)}, nil
 }
 
 func positiveOr[T time.Duration | int](value, otherwise T) T {

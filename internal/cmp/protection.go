@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // Protection is a kind of message protection (RFC 9810, 5.1.3), by the names used in configuration.
@@ -122,6 +123,31 @@ func (k *MACKeys) key(m MAC) ([]byte, error) {
 	}
 	k.keys[name] = key
 	return key, nil
+}
+
+// macLifetime is how long a client protects its requests with the same parameters. Deriving the key takes as
+// long as everything else in a transaction, and what the salt is there for, that nobody can guess at many
+// secrets at once, one salt a minute does as well.
+const macLifetime = time.Minute
+
+// currentMAC is what a client protects its requests with at the moment.
+type currentMAC struct {
+	mu    sync.Mutex
+	value MAC
+	until time.Time
+}
+
+func (c *currentMAC) mac(protection Protection, now time.Time) (MAC, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.Before(c.until) && !now.Add(macLifetime).Before(c.until) { // the second: a clock that was set back
+		return c.value, nil
+	}
+	mac, err := NewMAC(protection)
+	if err == nil {
+		c.value, c.until = mac, now.Add(macLifetime)
+	}
+	return mac, err
 }
 
 // Protect sets protectionAlg and protection of the message. What Header and Body hold must not change

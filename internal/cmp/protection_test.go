@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"math/big"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -328,4 +329,19 @@ func FuzzParseMAC(f *testing.F) {
 		require.NotZero(t, mac.Hash)
 		require.NotZero(t, mac.KeyHash)
 	})
+}
+
+func TestCurrentMAC_changesEveryMinute_andWhenTheClockIsSetBack(t *testing.T) {
+	var current currentMAC
+	start := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	at := func(d time.Duration) MAC {
+		mac, err := current.mac(ProtectionPBMSHA256, start.Add(d))
+		require.NoError(t, err)
+		return mac
+	}
+	first := at(0)
+	assert.Equal(t, first, at(59*time.Second))
+	second := at(time.Minute)
+	assert.NotEqual(t, first.Salt, second.Salt)
+	assert.NotEqual(t, second.Salt, at(-time.Hour).Salt)
 }

@@ -17,7 +17,6 @@ type transaction struct {
 	sender  []byte  // DER Name for MAC-protected requests; nil: not known
 	signer  *Signer // nil: requests are protected as configured, by MAC
 	mac     MAC     // of requests, the same throughout (RFC 9810, 5.1.3.1); zero: not chosen yet
-	keys    *MACKeys
 	id      []byte
 	ownKeys []crypto.PublicKey // that no answer can be signed with
 
@@ -38,7 +37,7 @@ func (c *Client) begin(subject []byte, signer *Signer, ownKeys ...crypto.PublicK
 	if signer != nil {
 		ownKeys = append(ownKeys, signer.Key.Public())
 	}
-	return &transaction{c: c, sender: subject, signer: signer, keys: NewMACKeys(c.cfg.Secret), id: NewNonce(), ownKeys: ownKeys}
+	return &transaction{c: c, sender: subject, signer: signer, id: NewNonce(), ownKeys: ownKeys}
 }
 
 // warn keeps a warning for the result, once.
@@ -112,11 +111,11 @@ func (t *transaction) message(body PKIBody) (*PKIMessage, error) {
 	}
 	if t.mac.Protection == "" {
 		var err error
-		if t.mac, err = NewMAC(t.c.cfg.Protection); err != nil {
+		if t.mac, err = t.c.current.mac(t.c.cfg.Protection, t.c.cfg.Now()); err != nil {
 			return nil, err
 		}
 	}
-	return m, t.keys.Protect(m, t.mac)
+	return m, t.c.keys.Protect(m, t.mac)
 }
 
 // needsPVNO3 says whether the body has syntax of version 3: hashAlg in certConf (RFC 9810, 7).

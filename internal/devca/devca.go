@@ -21,6 +21,8 @@ import (
 	"math/big"
 	"sync/atomic"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
 // The shared secret when none is configured: the one in the ONAP server's sample configuration, so that
@@ -62,6 +64,7 @@ type CA struct {
 	config        Config
 	root, issuing *x509.Certificate
 	key           *ecdsa.PrivateKey // of issuing; the root's key is not kept
+	macKeys       *cmp.MACKeys
 	transactions  *transactions
 	revocations   *revocations
 	faults        atomic.Pointer[Faults]
@@ -94,7 +97,7 @@ func New(config Config) (*CA, error) {
 	if p := config.ResponseProtection; p != RespondMAC && p != RespondSignature {
 		return nil, fmt.Errorf("response protection is %q, want %q or %q", p, RespondMAC, RespondSignature)
 	}
-	c := &CA{config: config, revocations: newRevocations()}
+	c := &CA{config: config, macKeys: cmp.NewMACKeys(config.Secret), revocations: newRevocations()}
 	c.transactions = newTransactions(func(serial *big.Int, notAfter time.Time) { c.revoke(serial, notAfter, "never confirmed") })
 	c.SetFaults(config.Faults)
 	var err error

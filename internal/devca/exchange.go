@@ -192,5 +192,5 @@ func (e *exchange) protect(body cmp.PKIBody) (*cmp.PKIMessage, error) {
 	}
 	m.ExtraCerts = e.chain
 	m.Header.SenderKID = e.request.Header.SenderKID
-	return m, cmp.ProtectMAC(m, *e.by.mac, e.ca.config.Secret)
+	return m, e.ca.macKeys.Protect(m, *e.by.mac)
 }

@@ -46,7 +46,7 @@ func (e *exchange) authenticateMAC() (requester, error) {
 	if reference := string(e.request.Header.SenderKID); reference != e.ca.config.Reference {
 		return requester{}, refuse(cmp.FailBadMessageCheck, "no shared secret is known by the reference %.64q in senderKID", reference)
 	}
-	mac, err := cmp.VerifyMAC(e.request, e.ca.config.Secret)
+	mac, err := e.ca.macKeys.Verify(e.request)
 	if err != nil {
 		return requester{}, refuse(cmp.FailBadMessageCheck, "the protection is wrong: %v", err)
 	}
