@@ -11,10 +11,13 @@ import (
 // suspended, and know nothing of a clock that was set.
 const recheck = time.Minute
 
+// leastLife is for how long a certificate that was just obtained is left alone.
+const leastLife = 50 * time.Millisecond
+
 // Renewer does what the Loop decides. Its methods are called from the Loop's goroutine only.
 type Renewer interface {
 	// Renew makes one attempt, because of the reason, and logs and publishes a success itself. Nothing
-	// has changed when it fails. Its error may be, or wrap, a *Failure.
+	// has changed when it fails. Its error may be, or wrap, a *Failure. Obtained need not be set.
 	Renew(ctx context.Context, reason string) (Certificate, error)
 	// Restore puts back published files that vanished or changed, if any.
 	Restore() error
@@ -116,7 +119,12 @@ func (r *run) attempt(reason string) {
 		return
 	}
 	if err == nil {
+		now := r.now()
+		renewed.Obtained = now
 		r.adopt(renewed)
+		if soonest := now.Add(leastLife); r.Next.Before(soonest) {
+			r.Next = soonest // whatever a CA issues, it is not asked without a pause
+		}
 		return
 	}
 	var failure *Failure

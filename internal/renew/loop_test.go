@@ -1,0 +1,229 @@
+package renew
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// renewer notes what the loop asks for, and when.
+type renewer struct {
+	life     time.Duration
+	err      error // of Renew
+	broken   error // of Restore
+	at       []time.Time
+	reasons  []string
+	restores int
+}
+
+func (r *renewer) Renew(_ context.Context, reason string) (Certificate, error) {
+	now := time.Now()
+	r.at, r.reasons = append(r.at, now), append(r.reasons, reason)
+	if r.err != nil {
+		return Certificate{}, r.err
+	}
+	return Certificate{NotBefore: now, NotAfter: now.Add(r.life)}, nil
+}
+
+func (r *renewer) Restore() error {
+	r.restores++
+	return r.broken
+}
+
+// bench is a loop in a bubble of fake time.
+type bench struct {
+	*renewer
+	loop      *Loop
+	requests  chan string
+	disturbed chan struct{}
+	offset    atomic.Int64 // of the wall clock from that of the timers
+	status    Status
+	began     time.Time
+}
+
+// inBubble runs the loop for a certificate of 10 days that was just obtained, renewed after half its life
+// and without jitter.
+func inBubble(t *testing.T, r *renewer, test func(b *bench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{renewer: r, requests: make(chan string, 1), disturbed: make(chan struct{}, 1), began: time.Now()}
+		b.loop = &Loop{
+			Policy: Policy{At: 0.5, Seed: "seed"}, Renewer: r, Requests: b.requests, Disturbed: b.disturbed,
+			Observe: func(s Status) { b.status = s }, Log: slog.New(slog.DiscardHandler),
+			Clock: func() time.Time { return time.Now().Add(time.Duration(b.offset.Load())) },
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			b.loop.Run(ctx, Certificate{NotBefore: b.began, NotAfter: b.began.Add(10 * day), Obtained: b.began})
+			close(ended)
+		}()
+		synctest.Wait()
+		test(b)
+		cancel()
+		<-ended
+	})
+}
+
+// pass lets time go by.
+func (b *bench) pass(d time.Duration) {
+	time.Sleep(d) // of the bubble: it takes no time
+	synctest.Wait()
+}
+
+func TestLoop_renewsWhenDue_againAndAgain(t *testing.T) {
+	inBubble(t, &renewer{life: 10 * day}, func(b *bench) {
+		due := b.status.Due
+		b.pass(due.Sub(time.Now()) - time.Millisecond)
+		assert.Empty(t, b.at)
+		b.pass(time.Millisecond)
+		require.Len(t, b.at, 1)
+		assert.Equal(t, due, b.at[0].UTC().In(due.Location()))
+		b.pass(50 * day)
+		assert.Len(t, b.at, 11, "every 4.8 days or so")
+		assert.Equal(t, "due", b.reasons[10])
+		assert.Zero(t, b.restores)
+	})
+}
+
+func TestLoop_dueAtTheStart_renewsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &renewer{life: time.Hour}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		now := time.Now()
+		go (&Loop{Policy: Policy{At: 0.5}, Renewer: r, Log: slog.New(slog.DiscardHandler)}).Run(ctx, Certificate{NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)})
+		synctest.Wait()
+		assert.Equal(t, []time.Time{now}, r.at)
+	})
+}
+
+// Timers stand still while a machine is suspended; its clock does not.
+func TestLoop_clockGoesForward_renewsWithinAMinute(t *testing.T) {
+	inBubble(t, &renewer{life: 10 * day}, func(b *bench) {
+		b.pass(90 * time.Second)
+		b.offset.Store(int64(7 * day))
+		b.pass(time.Minute)
+		assert.Len(t, b.at, 1)
+	})
+}
+
+func TestLoop_clockGoesBack_doesNotStretchAWait(t *testing.T) {
+	inBubble(t, &renewer{err: errors.New("no")}, func(b *bench) {
+		b.pass(b.status.Due.Sub(b.began))
+		require.Len(t, b.at, 1)
+		b.offset.Store(-int64(3 * day))
+		b.pass(2 * time.Minute)
+		assert.Greater(t, len(b.at), 1)
+	})
+}
+
+func TestLoop_failures_areFollowedByTriesUntilOneSucceeds(t *testing.T) {
+	inBubble(t, &renewer{life: 10 * day, err: errors.New("no")}, func(b *bench) {
+		due := b.status.Due
+		b.pass(due.Sub(b.began) + 10*time.Hour)
+		tries := len(b.at)
+		assert.Equal(t, tries, b.status.Failures)
+		assert.Equal(t, due, b.status.Due, "it stays overdue")
+		assert.Greater(t, tries, 10*4, "at least every 15 minutes")
+		assert.Less(t, tries, 10*4*4)
+		for n := 1; n < tries; n++ {
+			assert.LessOrEqual(t, b.at[n].Sub(b.at[n-1]), 15*time.Minute)
+		}
+
+		b.pass(6 * day) // through the expiry
+		expired := len(b.at)
+		b.pass(time.Hour)
+		assert.Greater(t, len(b.at), expired+59, "at least every minute")
+
+		b.err = nil
+		b.pass(time.Minute)
+		assert.Zero(t, b.status.Failures)
+		assert.True(t, b.status.Next.After(time.Now().Add(4*day)))
+	})
+}
+
+func TestLoop_hints_areFollowed(t *testing.T) {
+	for name, row := range map[string]struct {
+		hint  Hint
+		least time.Duration
+	}{
+		"a refusal":     {Hint{Permanent: true}, 7*time.Minute + 30*time.Second},
+		"a Retry-After": {Hint{RetryAfter: 11 * time.Minute}, 11 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, &renewer{err: &Failure{Hint: row.hint, Err: errors.New("no")}}, func(b *bench) {
+				b.pass(b.status.Due.Sub(b.began) + row.least - time.Millisecond)
+				assert.Len(t, b.at, 1)
+				b.pass(15 * time.Minute)
+				assert.Greater(t, len(b.at), 1)
+			})
+		})
+	}
+}
+
+func TestLoop_request_renewsAtOnce(t *testing.T) {
+	inBubble(t, &renewer{life: 10 * day}, func(b *bench) {
+		b.pass(day)
+		b.requests <- "SIGHUP"
+		synctest.Wait()
+		assert.Equal(t, []string{"SIGHUP"}, b.reasons)
+		assert.True(t, b.status.Due.After(b.began.Add(5*day)))
+		b.pass(4 * day)
+		assert.Len(t, b.at, 1, "the schedule counts from the new certificate")
+	})
+}
+
+func TestLoop_disturbed_restores_andTriesAgainWhenThatFails(t *testing.T) {
+	inBubble(t, &renewer{life: 10 * day, broken: errors.New("no space")}, func(b *bench) {
+		b.disturbed <- struct{}{}
+		synctest.Wait()
+		assert.Equal(t, 1, b.restores)
+		b.pass(3 * time.Minute)
+		assert.Greater(t, b.restores, 3)
+		b.broken = nil
+		b.pass(time.Minute)
+		restored := b.restores
+		b.pass(time.Hour)
+		assert.Equal(t, restored, b.restores)
+		assert.Empty(t, b.at)
+	})
+}
+
+func TestLoop_certificatesThatAreOverdueWhenTheyCome_arePaused(t *testing.T) {
+	inBubble(t, &renewer{life: 0}, func(b *bench) {
+		b.requests <- "SIGHUP"
+		b.pass(time.Second)
+		assert.LessOrEqual(t, len(b.at), 21)
+	})
+}
+
+func TestLoop_endsDuringAnAttempt_withoutCountingIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		observed := 0
+		loop := &Loop{
+			Policy: Policy{At: 0.5}, Log: slog.New(slog.DiscardHandler), Observe: func(Status) { observed++ },
+			Renewer: interrupted{cancel},
+		}
+		loop.Run(ctx, Certificate{NotBefore: time.Now(), NotAfter: time.Now()})
+		assert.Equal(t, 1, observed)
+	})
+}
+
+// interrupted is a renewer that a signal meets.
+type interrupted struct{ cancel func() }
+
+func (i interrupted) Renew(ctx context.Context, _ string) (Certificate, error) {
+	i.cancel()
+	return Certificate{}, ctx.Err()
+}
+
+func (interrupted) Restore() error { return nil }
