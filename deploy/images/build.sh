@@ -36,8 +36,14 @@ builder() {
 }
 builder=$(builder)
 
+programs=
+for image; do
+	[ "$image" != certfetcher-compose ] || image='identities app'
+	programs="$programs $image"
+done
 rm -rf "$context"
-deploy/images/programs.sh "$PWD/$context/out"
+# shellcheck disable=SC2086 # several words are meant
+deploy/images/programs.sh "$PWD/$context/out" $programs
 mv "$context"/out/*.cdx.json "$context/"
 # Everything below the stage that builds from source, which copies from the context instead.
 sed -n '/^FROM scratch AS image/,$p' Dockerfile | sed '/^FROM scratch AS sbom/,/^$/d; s/--from=build //' >"$context/Dockerfile"

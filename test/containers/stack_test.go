@@ -1,0 +1,148 @@
+//go:build containers
+
+package containers
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/test/ca"
+)
+
+// password opens every store that the tests write; the files are readable by all, so that the user of
+// the containers can read what the user of the tests wrote.
+const password = "throwaway-password"
+
+// stack is a certservice with devca behind it, each in a container.
+type stack struct {
+	network string
+	client  string // directory with the client's side of mutual TLS, as the Kubernetes example mounts it
+	root    *x509.Certificate
+}
+
+// startStack starts certservice under the name that is the default of REQUEST_URL.
+func startStack(t *testing.T) stack {
+	t.Helper()
+	setup(t)
+	const host = "oom-cert-service"
+	transport, err := ca.New("Transport")
+	require.NoError(t, err)
+	s := stack{network: "stack-" + strings.ToLower(t.Name()), client: writeIdentity(t, transport, "client")}
+	server := writeIdentity(t, transport, host)
+	servers, err := json.Marshal(map[string]any{"cmpv2Servers": []any{map[string]any{
+		"caName": "RA", "url": "http://devca:8829/pkix/", "issuerDN": "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
+		"authentication": map[string]string{"iak": password, "rv": "RA"}, "trustAnchors": "/var/lib/devca/root.pem",
+	}}})
+	require.NoError(t, err)
+	write(t, filepath.Join(server, "cmpServers.json"), servers)
+
+	podman(t, "network", "create", s.network)
+	t.Cleanup(func() { podman(t, "network", "rm", "--force", s.network) })
+	roots := s.network + "-roots"
+	t.Cleanup(func() { podman(t, "volume", "rm", "--force", roots) })
+	start(t, "devca", "--network", s.network, "--volume", roots+":/var/lib/devca",
+		"--env", "DEVCA_ADDR=:8829", "--env", "DEVCA_RV=RA", "--env", "DEVCA_IAK="+password,
+		"--env", "DEVCA_CA_FILE=/var/lib/devca/root.pem", "devca")
+	eventually(t, 10*time.Second, "devca", func() error { return run("exec", "devca", "/devca", "probe") })
+	start(t, "certservice", "--network", s.network, "--network-alias", host, "--volume", roots+":/var/lib/devca:ro",
+		"--volume", server+":/etc/certservice:ro", "--env", "CMP_SERVERS_PATH=/etc/certservice/cmpServers.json",
+		"--env", "KEYSTORE_PATH=/etc/certservice/keystore.jks", "--env", "KEYSTORE_PASSWORD_FILE=/etc/certservice/keystore-password",
+		"--env", "TRUSTSTORE_PATH=/etc/certservice/truststore.jks", "--env", "TRUSTSTORE_PASSWORD_FILE=/etc/certservice/truststore-password",
+		"--env", "METRICS_ADDR=:8080", "certservice")
+	eventually(t, 10*time.Second, "certservice", func() error { return run("exec", "certservice", "/certservice", "probe") })
+
+	block, _ := pem.Decode(volume(t, roots)["root.pem"].content)
+	require.NotNil(t, block)
+	s.root, err = x509.ParseCertificate(block.Bytes)
+	require.NoError(t, err)
+	return s
+}
+
+// run runs podman for its exit code.
+func run(arguments ...string) error {
+	_, err := command("podman", arguments...)
+	return err
+}
+
+// writeIdentity writes one side of mutual TLS into a new directory, as the Kubernetes example names it.
+func writeIdentity(t *testing.T, transport *ca.CA, name string) string {
+	t.Helper()
+	into, err := os.MkdirTemp(dir, name)
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(into, 0o755))
+	key, chain, err := transport.Identity(name, name)
+	require.NoError(t, err)
+	for store, entry := range map[string]keystore.Entry{
+		"keystore":   {Alias: name, Key: key, Chain: chain},
+		"truststore": {Alias: "root", Chain: []*x509.Certificate{transport.Root}, Trusted: true},
+	} {
+		content, err := keystore.EncodeJKS([]keystore.Entry{entry}, password, time.Now())
+		require.NoError(t, err)
+		write(t, filepath.Join(into, store+".jks"), content)
+		write(t, filepath.Join(into, store+"-password"), []byte(password))
+	}
+	return into
+}
+
+// write writes a file for everybody, whatever the umask.
+func write(t *testing.T, path string, content []byte) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, content, 0o644))
+	require.NoError(t, os.Chmod(path, 0o644))
+}
+
+// get asks the application as a client that trusts the root alone, and returns its certificate.
+func get(address, name string, root *x509.Certificate) (*x509.Certificate, error) {
+	roots := x509.NewCertPool()
+	roots.AddCert(root)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: name}}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
+	response, err := client.Get("https://" + address)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, err
+	}
+	leaf := response.TLS.PeerCertificates[0]
+	if want := fmt.Sprintf("serial %X\n", leaf.SerialNumber); !strings.Contains(string(body), want) {
+		return nil, fmt.Errorf("the application says %q, want %q in it", body, want)
+	}
+	return leaf, nil
+}
+
+// assertConfined looks at a running container from outside: what the kernel says of its process.
+func assertConfined(t *testing.T, container string) {
+	t.Helper()
+	pid := podman(t, "inspect", "--format", "{{.State.Pid}}", container)
+	status, err := os.ReadFile(filepath.Join("/proc", pid, "status"))
+	require.NoError(t, err)
+	got := map[string]string{}
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		got[name] = strings.Join(strings.Fields(value), " ")
+	}
+	for name, want := range map[string]string{
+		"Uid": "65532 65532 65532 65532", "CapEff": "0000000000000000", "CapPrm": "0000000000000000", "CapBnd": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
+	} {
+		assert.Equal(t, want, got[name], "%s of %s", name, container)
+	}
+	assert.Equal(t, "true", podman(t, "inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", container), container)
+}
