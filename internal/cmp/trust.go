@@ -22,7 +22,10 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, no
 		options.Roots.AddCert(anchor)
 	}
 	for _, other := range others {
-		options.Intermediates.AddCert(other)
+		// An anchor that was sent along again would be tried twice, at the price of its signatures.
+		if !slices.ContainsFunc(anchors, other.Equal) {
+			options.Intermediates.AddCert(other)
+		}
 	}
 	chains, err := leaf.Verify(options)
 	if err != nil {
