@@ -22,8 +22,10 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, no
 		options.Roots.AddCert(anchor)
 	}
 	for _, other := range others {
-		// An anchor that was sent along again would be tried twice, at the price of its signatures.
-		if !slices.ContainsFunc(anchors, other.Equal) {
+		// A root that was sent along again would be tried twice, at the price of its signatures. Other anchors may
+		// well be on the way to a root.
+		root := bytes.Equal(other.RawSubject, other.RawIssuer) && slices.ContainsFunc(anchors, other.Equal)
+		if !root {
 			options.Intermediates.AddCert(other)
 		}
 	}
