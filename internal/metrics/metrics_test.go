@@ -70,7 +70,7 @@ func TestMetrics_Write_showsWhatItWasTold(t *testing.T) {
 		`certfetcher_mtls_identity_expiry_timestamp_seconds 1800000060`,
 		`certfetcher_mtls_identity_reloads_total{outcome="ok"} 1`,
 		`certfetcher_mtls_identity_reloads_total{outcome="failed"} 1`,
-		`certfetcher_next_renewal_timestamp_seconds 1800000000.5`,
+		`certfetcher_next_renewal_timestamp_seconds 1.8000000005e+09`,
 		`certfetcher_renewal_overdue_seconds 90`,
 		`certfetcher_renewal_failed_tries 3`,
 		`certfetcher_renewals_total{outcome="updated"} 1`,
