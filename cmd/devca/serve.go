@@ -42,8 +42,8 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo),
 	}
 	log.Warn("DEVELOPMENT ONLY: this CA is not for production; it certifies whatever is asked for, and its root is gone when it stops",
-		"address", listener.Addr().String(), "root", ca.Root().Subject.String(), "rootSHA256", fmt.Sprintf("%x", sha256.Sum256(ca.Root().Raw)),
-		"caFile", s.caFile, "validity", s.ca.Validity.String(), "responseProtection", string(s.ca.ResponseProtection), "faults", s.faults)
+		"address", listener.Addr().String(), "root", ca.Root().Subject.String(), "root_sha256", fmt.Sprintf("%x", sha256.Sum256(ca.Root().Raw)),
+		"ca_file", s.caFile, "validity", s.ca.Validity.String(), "response_protection", string(s.ca.ResponseProtection), "faults", s.faults)
 	if !s.loopback {
 		log.Warn("DEVELOPMENT ONLY: other machines can reach this CA, because DEVCA_ADDR says so", "address", s.addr)
 	}

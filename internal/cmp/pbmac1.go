@@ -65,7 +65,8 @@ func parsePBMAC1(parameters []byte) (MAC, error) {
 }
 
 func parsePBKDF2(derivation AlgorithmIdentifier) (MAC, error) {
-	if !derivation.Algorithm.Equal(oidPBKDF2) {
+	// Bouncy Castle, and EJBCA with it, names PBES2 here and writes PBKDF2's parameters all the same.
+	if !derivation.Algorithm.Equal(oidPBKDF2) && !derivation.Algorithm.Equal(oidPBES2) {
 		return MAC{}, fmt.Errorf("key derivation %s is not supported, want PBKDF2", derivation.Algorithm)
 	}
 	outer := newDecoder(derivation.Parameters, "PBKDF2-params")

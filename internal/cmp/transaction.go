@@ -71,7 +71,7 @@ func (t *transaction) exchange(ctx context.Context, body PKIBody) (*PKIMessage, 
 		return nil, checkStructure(err, httpStatus)
 	}
 	t.c.cfg.Log.Debug("CMP exchange", "request", body.Type.String(), "answer", answer.Body.Type.String(),
-		"transactionID", fmt.Sprintf("%x", t.id), "httpStatus", httpStatus)
+		"transaction_id", fmt.Sprintf("%x", t.id), "http_status", httpStatus)
 	if refusal := refusalOf(answer); refusal != nil {
 		return nil, t.authenticateRefusal(answer, refusal)
 	}
