@@ -1,0 +1,261 @@
+// Package sidecar runs the built certfetcher with MODE=sidecar as a pod would, against a real CertService
+// on loopback whose certificates live for seconds, and looks at what a user sees: files, log, probes,
+// metrics, and what applications serve.
+package sidecar
+
+import (
+	"bufio"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/service"
+)
+
+// binDir holds the programs under test, built once.
+var binDir string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "certfetcher-sidecar-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		binDir = dir
+		build := exec.Command("go", "build", "-o", dir, "github.com/certfetcher/certfetcher/cmd/certfetcher",
+			"github.com/certfetcher/certfetcher/cmd/certservice", "github.com/certfetcher/certfetcher/cmd/devca")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// patience bounds waits for what happens at once unless something is wrong.
+const patience = 30 * time.Second
+
+// line is one line of a program's log.
+type line map[string]any
+
+func (l line) text(attribute string) string { return fmt.Sprint(l[attribute]) }
+
+// sidecar is a running certfetcher.
+type sidecar struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	volume string
+
+	mu    sync.Mutex
+	log   []line
+	grown chan struct{} // closed at the next line, and then another
+	ended chan error
+}
+
+// environment is the least with which certfetcher runs against a CertService whose client identity is in dir.
+func environment(url, dir, volume string) []string {
+	return []string{
+		"PATH=" + os.Getenv("PATH"), "MODE=sidecar", "HEALTH_ADDR=127.0.0.1:0", "POD_UID=test",
+		"REQUEST_URL=" + url, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + volume,
+		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=localhost,127.0.0.1",
+		"KEYSTORE_PATH=" + filepath.Join(dir, "client.p12"), "KEYSTORE_PASSWORD=" + service.Password,
+		"TRUSTSTORE_PATH=" + filepath.Join(dir, "truststore.p12"), "TRUSTSTORE_PASSWORD=" + service.Password,
+		"KEY_ALGORITHM=ECDSA-P256", "RETRY_INITIAL_INTERVAL=5ms", "RETRY_MAX_INTERVAL=20ms", "RETRY_MAX_ELAPSED=300ms",
+	}
+}
+
+// start runs certfetcher with a volume of its own; later variables take the place of earlier ones.
+func start(t *testing.T, s *service.Service, variables ...string) *sidecar {
+	t.Helper()
+	volume := filepath.Join(t.TempDir(), "volume")
+	return run(t, volume, append(environment(s.URL, s.Dir, volume), variables...))
+}
+
+func run(t *testing.T, volume string, variables []string) *sidecar {
+	t.Helper()
+	p := &sidecar{t: t, volume: volume, cmd: exec.Command(filepath.Join(binDir, "certfetcher")), grown: make(chan struct{}), ended: make(chan error, 1)}
+	p.cmd.Env = variables
+	stderr, err := p.cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, p.cmd.Start())
+	go func() {
+		for scanner := bufio.NewScanner(stderr); scanner.Scan(); {
+			fields := line{}
+			if json.Unmarshal(scanner.Bytes(), &fields) != nil {
+				fields = line{"msg": scanner.Text()}
+			}
+			p.mu.Lock()
+			p.log = append(p.log, fields)
+			close(p.grown)
+			p.grown = make(chan struct{})
+			p.mu.Unlock()
+		}
+		p.ended <- p.cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill() // where the test has not ended it
+		if t.Failed() {
+			t.Logf("certfetcher logged:\n%s", p.text())
+		}
+	})
+	return p
+}
+
+func (p *sidecar) text() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var text strings.Builder
+	for _, l := range p.log {
+		encoded, _ := json.Marshal(l)
+		fmt.Fprintf(&text, "%s\n", encoded)
+	}
+	return text.String()
+}
+
+// await returns the nth line that has the message, counted from 1.
+func (p *sidecar) await(n int, message string) line {
+	p.t.Helper()
+	deadline := time.After(patience)
+	for {
+		p.mu.Lock()
+		count, grown := 0, p.grown
+		for _, l := range p.log {
+			if l["msg"] == message {
+				if count++; count == n {
+					p.mu.Unlock()
+					return l
+				}
+			}
+		}
+		p.mu.Unlock()
+		select {
+		case <-grown:
+		case <-deadline:
+			require.Fail(p.t, "a line did not come", "%q, %d times; %d came", message, n, count)
+		}
+	}
+}
+
+// The messages that tests wait for.
+const (
+	serving   = "serving probes and metrics"
+	planned   = "the next renewal is planned" // at the start and after each renewal
+	updated   = "the CertService renewed the certificate"
+	published = "published"
+	anew      = "the certificate cannot be renewed, enrolling anew"
+	putBack   = "published files had vanished or changed, they are put back"
+)
+
+func (p *sidecar) count(message string) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.log {
+		if l["msg"] == message {
+			n++
+		}
+	}
+	return n
+}
+
+// awaitFailure waits for a further failed attempt, after the first n.
+func (p *sidecar) awaitFailure(n int) line {
+	p.t.Helper()
+	return p.await(n, "renewing failed, the certificate stays in use; trying again")
+}
+
+func (p *sidecar) url(path string) string { return "http://" + p.await(1, serving).text("address") + path }
+
+// get asks for a path of HEALTH_ADDR.
+func (p *sidecar) get(path string) (int, string) {
+	p.t.Helper()
+	response, err := http.Get(p.url(path))
+	require.NoError(p.t, err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	require.NoError(p.t, err)
+	return response.StatusCode, string(body)
+}
+
+// renew asks for a renewal now.
+func (p *sidecar) renew() {
+	p.t.Helper()
+	response, err := http.Post(p.url("/renew"), "", nil)
+	require.NoError(p.t, err)
+	require.NoError(p.t, response.Body.Close())
+	require.Equal(p.t, http.StatusAccepted, response.StatusCode)
+}
+
+// metric is the value of a series, which must be there.
+func (p *sidecar) metric(series string) float64 {
+	p.t.Helper()
+	value, ok := p.lookup(series)
+	require.True(p.t, ok, "there is no series %s", series)
+	return value
+}
+
+func (p *sidecar) lookup(series string) (float64, bool) {
+	p.t.Helper()
+	_, body := p.get("/metrics")
+	found := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(series) + ` (\S+)$`).FindStringSubmatch(body)
+	if found == nil {
+		return 0, false
+	}
+	value, err := strconv.ParseFloat(found[1], 64)
+	require.NoError(p.t, err)
+	return value, true
+}
+
+// eventually waits for something that leaves no line in the log.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	require.Eventually(t, condition, patience, 2*time.Millisecond, what)
+}
+
+// end sends SIGTERM; the exit code must be 0, within a second.
+func (p *sidecar) end() {
+	p.t.Helper()
+	begin := time.Now()
+	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGTERM))
+	select {
+	case err := <-p.ended:
+		require.NoError(p.t, err)
+		require.Less(p.t, time.Since(begin), time.Second)
+	case <-time.After(patience):
+		require.Fail(p.t, "certfetcher does not end")
+	}
+}
+
+// startService runs a CertService whose certificates live from now for the given time.
+func startService(t *testing.T, life time.Duration, wrap func(*service.Service, http.Handler) http.Handler) *service.Service {
+	t.Helper()
+	s, err := service.Start(t.TempDir(), service.Options{Wrap: func(s *service.Service, next http.Handler) http.Handler {
+		s.CA.Change = func(leaf *x509.Certificate) {
+			leaf.NotBefore = time.Now()
+			leaf.NotAfter = leaf.NotBefore.Add(life)
+		}
+		if wrap != nil {
+			return wrap(s, next)
+		}
+		return next
+	}})
+	require.NoError(t, err)
+	t.Cleanup(s.Stop)
+	return s
+}
