@@ -1,0 +1,204 @@
+// Package doctor checks a deployment without asking for a certificate: variables, mutual TLS files, the
+// way to the CertService and what it answers, the volume, who can read it, and what is told when the
+// certificate changes.
+//
+// It issues nothing: what it sends to the CertService are GETs without a CSR. It leaves nothing behind: what
+// it writes, in a hidden directory of its own on the volume, it removes again, and published files are only
+// read. It shows no secret.
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/enroll"
+)
+
+// DefaultNetworkTimeout bounds each check that uses the network.
+const DefaultNetworkTimeout = 5 * time.Second
+
+// Options say what is checked. Config is required.
+type Options struct {
+	// Config and Faults are what config.Load returns. What depends on a variable with a fault is skipped.
+	Config *config.Fetcher
+	Faults config.Faults
+	// Reader is whom the application's container runs as. Nil: whether it can read is not checked.
+	Reader *Reader
+	// NetworkTimeout bounds each check that uses the network; 0: DefaultNetworkTimeout.
+	NetworkTimeout time.Duration
+	UserAgent      string // empty: "certfetcher"
+
+	Now        func() time.Time                                                     // nil: time.Now
+	Proxy      func(*http.Request) (*url.URL, error)                                // nil: http.ProxyFromEnvironment
+	LookupHost func(ctx context.Context, host string) ([]netip.Addr, error)         // nil: the system's resolver
+	Dial       func(ctx context.Context, network, address string) (net.Conn, error) // nil: net.Dialer's
+}
+
+// The checks' names. A report leaves out those of what is not configured.
+const (
+	checkVariables  = "variables"
+	checkKeystore   = "keystore"
+	checkChain      = "client chain"
+	checkExpiry     = "client expiry"
+	checkUsage      = "client usage"
+	checkTruststore = "truststore"
+
+	checkProxy      = "proxy"
+	checkDNS        = "dns"
+	checkTCP        = "tcp"
+	checkTLS        = "tls"
+	checkServer     = "server certificate"
+	checkTrust      = "server trust"
+	checkServerName = "server name"
+	checkAccepted   = "client accepted"
+	checkService    = "certservice"
+	checkCAName     = "ca name"
+	checkClock      = "clock"
+
+	checkVolume     = "volume"
+	checkFileSystem = "file system"
+	checkSpace      = "free space"
+	checkWriting    = "writing"
+	checkLayout     = "layout"
+	checkReader     = "reader"
+	checkPublished  = "published"
+
+	checkTrigger      = "trigger file"
+	checkNotifyExec   = "notify command"
+	checkNotifySignal = "notify signal"
+	checkNotifyURL    = "notify url"
+	checkNotifyVerify = "notify verify"
+)
+
+// The groups within which one failed check makes others pointless.
+var (
+	identityChecks = []string{checkKeystore, checkChain, checkExpiry, checkUsage, checkTruststore}
+	networkChecks  = []string{
+		checkProxy, checkDNS, checkTCP, checkTLS, checkServer, checkTrust, checkServerName, checkAccepted, checkService, checkCAName, checkClock,
+	}
+	volumeChecks = []string{checkVolume, checkFileSystem, checkSpace, checkWriting, checkLayout, checkReader, checkPublished}
+	hookChecks   = []string{checkTrigger, checkNotifyExec, checkNotifySignal, checkNotifyURL, checkNotifyVerify}
+)
+
+// order is that of a report: what has to be mended first comes first.
+var order = slices.Concat([]string{checkVariables}, identityChecks, networkChecks, volumeChecks, hookChecks)
+
+// Run makes all checks, one after the other, and takes at most a few times NetworkTimeout.
+func Run(ctx context.Context, o Options) Report {
+	d := &doctor{Options: o}
+	if d.NetworkTimeout == 0 {
+		d.NetworkTimeout = DefaultNetworkTimeout
+	}
+	if d.UserAgent == "" {
+		d.UserAgent = "certfetcher"
+	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	if d.Proxy == nil {
+		d.Proxy = http.ProxyFromEnvironment
+	}
+	if d.LookupHost == nil {
+		d.LookupHost = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	if d.Dial == nil {
+		d.Dial = (&net.Dialer{}).DialContext
+	}
+	d.variables()
+	identity := d.identity()
+	d.network(ctx, identity)
+	d.volume()
+	if d.Config.Sidecar.Enabled {
+		d.hooks(ctx)
+	}
+	slices.SortStableFunc(d.checks, func(a, b Check) int { return slices.Index(order, a.Name) - slices.Index(order, b.Name) })
+	return Report{Checks: d.checks}
+}
+
+// doctor collects the checks.
+type doctor struct {
+	Options
+	checks []Check
+}
+
+func (d *doctor) ok(name, found string, args ...any) {
+	d.add(Check{Name: name, Status: OK, Found: fmt.Sprintf(found, args...)})
+}
+
+func (d *doctor) warn(name, found, advice string) {
+	d.add(Check{Name: name, Status: Warning, Found: found, Advice: advice})
+}
+
+// fail reports a failed check; the stage is the one in which certfetcher would fail for the same reason.
+func (d *doctor) fail(stage enroll.Stage, name, found, advice string) {
+	d.add(Check{Name: name, Status: Failed, Found: found, Advice: advice, ExitCode: stage.ExitCode()})
+}
+
+func (d *doctor) skip(name, because string) {
+	d.add(Check{Name: name, Status: Skipped, Found: because})
+}
+
+// add takes a check in. Much in its texts comes from certificates and servers: none of it may reach a terminal
+// as a control sequence.
+func (d *doctor) add(c Check) {
+	c.Found, c.Advice = oneLine(c.Found), oneLine(c.Advice)
+	d.checks = append(d.checks, c)
+}
+
+// skipRest skips those of the names that are not reported yet.
+func (d *doctor) skipRest(names []string, because string) {
+	for _, name := range names {
+		if !slices.ContainsFunc(d.checks, func(c Check) bool { return c.Name == name }) {
+			d.skip(name, because)
+		}
+	}
+}
+
+// faulty returns the first of the variables that has a fault, or "".
+func (d *doctor) faulty(variables ...string) string {
+	for _, fault := range d.Faults {
+		if slices.Contains(variables, strings.TrimSuffix(fault.Variable, "_FILE")) {
+			return fault.Variable
+		}
+	}
+	return ""
+}
+
+func (d *doctor) variables() {
+	if len(d.Faults) == 0 {
+		d.ok(checkVariables, "every variable is usable")
+	}
+	for _, fault := range d.Faults {
+		d.fail(enroll.ConfigurationStage(fault.Part), checkVariables, fault.Error(),
+			"correct "+fault.Variable+" in the environment of this container; --help lists the rules")
+	}
+}
+
+// maxText bounds, in characters, what of a text is shown: some of it comes from others.
+const maxText = 1500
+
+func oneLine(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	s = strings.Join(strings.Fields(s), " ")
+	if utf8.RuneCountInString(s) > maxText {
+		s = string([]rune(s)[:maxText]) + "…"
+	}
+	return s
+}

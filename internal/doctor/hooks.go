@@ -1,0 +1,192 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/notify"
+)
+
+// hooks checks what a sidecar does when the certificate changes. Nothing is run, signalled or posted. An
+// application that is not there is a warning, as it may not be up yet.
+func (d *doctor) hooks(ctx context.Context) {
+	n := d.Config.Notify
+	for _, hook := range []struct {
+		name, variable, value string
+		check                 func()
+	}{
+		{checkTrigger, "RENEW_TRIGGER_FILE", d.Config.Sidecar.TriggerFile, d.trigger},
+		{checkNotifyExec, "NOTIFY_EXEC", n.Exec, d.command},
+		{checkNotifySignal, "NOTIFY_SIGNAL", n.Signal, d.signal},
+		{checkNotifyURL, "NOTIFY_URL", n.URL, func() { d.webhook(ctx) }},
+		{checkNotifyVerify, "NOTIFY_VERIFY", n.Verify, func() { d.served(ctx) }},
+	} {
+		switch fault := d.faulty(hook.variable); {
+		case fault != "":
+			d.skip(hook.name, fault+" has a fault")
+		case hook.value != "":
+			hook.check()
+		}
+	}
+}
+
+func (d *doctor) trigger() {
+	dir := filepath.Dir(d.Config.Sidecar.TriggerFile)
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		d.warn(checkTrigger, fmt.Sprintf("the directory %q: %v", dir, pathReason(err)), "mount the volume that the trigger file appears on, or correct RENEW_TRIGGER_FILE")
+	case !info.IsDir():
+		d.warn(checkTrigger, fmt.Sprintf("%q is a file, want a directory", dir), "correct RENEW_TRIGGER_FILE")
+	case unix.Access(dir, unix.W_OK|unix.X_OK) != nil:
+		d.warn(checkTrigger, "the trigger file cannot be removed when it has been seen: "+statText(dir, info), "give the right to write to certfetcher's user or group; "+whoAmI())
+	default:
+		d.ok(checkTrigger, "%q can be watched", d.Config.Sidecar.TriggerFile)
+	}
+}
+
+// command names the program only: its arguments may hold a secret.
+func (d *doctor) command() {
+	words, err := notify.ParseCommand(d.Config.Notify.Exec)
+	if err != nil {
+		d.fail(enroll.StageClientConfiguration, checkNotifyExec, "NOTIFY_EXEC cannot be used: "+err.Error(), "correct NOTIFY_EXEC")
+		return
+	}
+	path, err := exec.LookPath(words[0])
+	if err != nil {
+		var lookup *exec.Error
+		if errors.As(err, &lookup) {
+			err = pathReason(lookup.Err)
+		}
+		d.fail(enroll.StageClientConfiguration, checkNotifyExec, fmt.Sprintf("%q cannot be run: %v", words[0], err),
+			"the program has to be in this container's image or on a volume, with the right to execute; scripts need their interpreter, too")
+		return
+	}
+	d.ok(checkNotifyExec, "%q can be run", path)
+}
+
+func (d *doctor) signal() {
+	n := d.Config.Notify
+	signal, err := notify.ParseSignal(n.Signal)
+	if err != nil {
+		d.fail(enroll.StageClientConfiguration, checkNotifySignal, "NOTIFY_SIGNAL cannot be used: "+err.Error(), "correct NOTIFY_SIGNAL")
+		return
+	}
+	const shared = "is the application up? The pod needs shareProcessNamespace: true"
+	name := unix.SignalName(signal)
+	if n.PIDFile == "" {
+		pids := processesNamed(n.Process)
+		if len(pids) == 0 {
+			d.warn(checkNotifySignal, fmt.Sprintf("no process named %q is to be seen", n.Process), shared)
+			return
+		}
+		d.signallable(pids, name, fmt.Sprintf("the process %q", n.Process))
+		return
+	}
+	pid, err := readPID(n.PIDFile)
+	switch {
+	case err != nil:
+		d.warn(checkNotifySignal, fmt.Sprintf("the PID file %q: %v", n.PIDFile, err), "is the application up? It has to write the file to a volume that this container mounts")
+	case syscall.Kill(pid, 0) == syscall.ESRCH:
+		d.warn(checkNotifySignal, fmt.Sprintf("the PID file %q names process %d, which is not to be seen", n.PIDFile, pid), shared)
+	default:
+		d.signallable([]int{pid}, name, fmt.Sprintf("the process of %q", n.PIDFile))
+	}
+}
+
+// signallable asks the kernel by signal 0, which reaches nobody.
+func (d *doctor) signallable(pids []int, signal, who string) {
+	if slices.ContainsFunc(pids, func(pid int) bool { return syscall.Kill(pid, 0) == syscall.EPERM }) {
+		d.warn(checkNotifySignal, who+" may not be signalled", "run certfetcher with the application's runAsUser, or give it the capability KILL; "+whoAmI())
+		return
+	}
+	d.ok(checkNotifySignal, "%s can be sent to %s", signal, who)
+}
+
+// readPID reads what package notify will.
+func readPID(path string) (int, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return 0, pathReason(err)
+	}
+	line, _, _ := strings.Cut(string(content), "\n")
+	pid, err := strconv.ParseInt(strings.TrimSpace(line), 10, 32)
+	if err != nil || pid < 1 {
+		return 0, errors.New("its first line is no process ID")
+	}
+	return int(pid), nil
+}
+
+// processesNamed finds other processes by what ps shows, or by the program in argv[0].
+func processesNamed(name string) []int {
+	const commBytes = 15 // what Linux keeps of a name
+	var pids []int
+	entries, _ := os.ReadDir("/proc") // without it, there is nothing to be seen
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		comm, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "comm"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		arguments, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
+		program, _, _ := strings.Cut(string(arguments), "\x00")
+		if strings.TrimSuffix(string(comm), "\n") == name[:min(len(name), commBytes)] || filepath.Base(program) == name {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// webhook shows of the URL no more than the host: the rest may hold a secret.
+func (d *doctor) webhook(ctx context.Context) {
+	n := d.Config.Notify
+	u, err := url.Parse(n.URL)
+	if err == nil {
+		_, err = notify.NewWebhook(notify.WebhookConfig{URL: n.URL, AllowRemote: n.AllowRemote, Timeout: n.Timeout})
+	} else {
+		err = errors.New("not a URL")
+	}
+	if err != nil {
+		d.fail(enroll.StageClientConfiguration, checkNotifyURL, "NOTIFY_URL cannot be used: "+err.Error(), "correct NOTIFY_URL")
+		return
+	}
+	d.reachable(ctx, checkNotifyURL, net.JoinHostPort(u.Hostname(), portOf(u)))
+}
+
+func (d *doctor) served(ctx context.Context) {
+	address := d.Config.Notify.Verify
+	if _, err := notify.NewVerify(notify.VerifyConfig{Address: address}); err != nil {
+		d.fail(enroll.StageClientConfiguration, checkNotifyVerify, "NOTIFY_VERIFY cannot be used: it "+err.Error(), "correct NOTIFY_VERIFY")
+		return
+	}
+	d.reachable(ctx, checkNotifyVerify, address)
+}
+
+func (d *doctor) reachable(ctx context.Context, name, address string) {
+	limited, cancel := context.WithTimeout(ctx, d.NetworkTimeout)
+	defer cancel()
+	conn, err := d.Dial(limited, "tcp", address)
+	if err != nil {
+		d.warn(name, fmt.Sprintf("%s does not connect: %s", address, d.reason(err)), "is the application up, and listening there?")
+		return
+	}
+	conn.Close()
+	d.ok(name, "%s connects", address)
+}

@@ -1,0 +1,233 @@
+package doctor
+
+import (
+	"crypto/x509"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/keygen"
+)
+
+// identity checks the mutual TLS files; nil when they cannot be used.
+func (d *doctor) identity() *mtls.Identity {
+	for _, fault := range d.Faults {
+		if fault.Part == config.PartTLS {
+			d.skipRest(identityChecks, fault.Variable+" has a fault")
+			return nil
+		}
+	}
+	t := d.Config.TLS
+	identity, err := mtls.Load(mtls.Files{
+		KeystorePath: t.KeystorePath, KeystoreKeyPath: t.KeystoreKeyPath, KeystorePassword: t.KeystorePassword,
+		TruststorePath: t.TruststorePath, TruststorePassword: t.TruststorePassword,
+	})
+	if err != nil {
+		d.unusable(err)
+		return nil
+	}
+	d.keystore(identity)
+	chain := chainOf(identity)
+	d.chain(chain, identity)
+	d.expiry(chain)
+	d.usage(chain[0])
+	d.truststore(identity)
+	return identity
+}
+
+// unusable reports the faults of the files, which mtls names by the variable that each begins with.
+func (d *doctor) unusable(err error) {
+	faults := []error{err}
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		faults = several.Unwrap()
+	}
+	for _, fault := range faults {
+		name := checkKeystore
+		if strings.HasPrefix(fault.Error(), "TRUSTSTORE_") {
+			name = checkTruststore
+		}
+		d.fail(enroll.StageTLSConfiguration, name, fault.Error(), "correct the variable, or the file or Secret that it leads to")
+	}
+	d.skipRest(identityChecks, "not judged, because one of the mutual TLS files failed")
+}
+
+func (d *doctor) keystore(i *mtls.Identity) {
+	t := d.Config.TLS
+	leaf := i.Certificate.Leaf
+	algorithm, err := keygen.AlgorithmOf(leaf.PublicKey)
+	if err != nil {
+		algorithm = leaf.PublicKeyAlgorithm.String()
+	}
+	found := fmt.Sprintf("%s; %s key of %q", fileText(t.KeystorePath, i.KeystoreFormat), algorithm, leaf.Subject)
+	holdsKey := t.KeystorePath
+	if t.KeystoreKeyPath != "" {
+		holdsKey = t.KeystoreKeyPath
+		found += "; " + fileText(t.KeystoreKeyPath, i.KeystoreFormat)
+	}
+	const advice = "set defaultMode: 0440 on the Secret's volume, and fsGroup so that certfetcher can still read it"
+	mode := modeOf(holdsKey)
+	switch {
+	case mode&0o002 != 0:
+		d.warn(checkKeystore, found+"; every user can replace it", advice)
+	// The other formats are encrypted, and a Secret's files are 0644 unless somebody says otherwise.
+	case mode&0o004 != 0 && i.KeystoreFormat == keystore.PEM:
+		d.warn(checkKeystore, found+"; every user can read the private key", advice)
+	default:
+		d.ok(checkKeystore, "%s", found)
+	}
+}
+
+func modeOf(path string) fs.FileMode {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0 // it has just been read; that it vanished since is not this check's business
+	}
+	return info.Mode().Perm()
+}
+
+// formatByExtension is what a file's name promises.
+var formatByExtension = map[string]keystore.Format{
+	".jks": keystore.JKS, ".p12": keystore.PKCS12, ".pfx": keystore.PKCS12, ".pkcs12": keystore.PKCS12,
+	".pem": keystore.PEM, ".crt": keystore.PEM, ".cer": keystore.PEM, ".key": keystore.PEM,
+}
+
+func fileText(path string, format keystore.Format) string {
+	text := fmt.Sprintf("%q is %s", path, format)
+	extension := strings.ToLower(filepath.Ext(path))
+	if promised, known := formatByExtension[extension]; known && promised != format {
+		text += " in spite of its name, which does no harm"
+	}
+	return fmt.Sprintf("%s, mode %04o", text, uint32(modeOf(path)))
+}
+
+func chainOf(i *mtls.Identity) []*x509.Certificate {
+	chain := []*x509.Certificate{i.Certificate.Leaf}
+	for _, der := range i.Certificate.Certificate[1:] {
+		if cert, err := x509.ParseCertificate(der); err == nil { // mtls has made it from a parsed one
+			chain = append(chain, cert)
+		}
+	}
+	return chain
+}
+
+// chain says how far the chain goes that the CertService will be shown.
+func (d *doctor) chain(chain []*x509.Certificate, i *mtls.Identity) {
+	for n, cert := range chain[:len(chain)-1] {
+		if err := cert.CheckSignatureFrom(chain[n+1]); err != nil {
+			d.warn(checkChain, fmt.Sprintf("%q is not signed by %q, which follows it in KEYSTORE_PATH (%v)", cert.Subject, chain[n+1].Subject, err),
+				"put the certificate of the CA that signed it into the keystore: this one has the same name, but another key")
+			return
+		}
+	}
+	last := chain[len(chain)-1]
+	switch {
+	case selfIssued(last) && len(chain) == 1:
+		d.ok(checkChain, "the certificate is self-signed")
+	case selfIssued(last):
+		d.ok(checkChain, "complete: %d certificates, up to the root %q", len(chain), last.Subject)
+	default:
+		text := "it is not in TRUSTSTORE_PATH, so the CertService has to know it"
+		if slices.ContainsFunc(i.Roots, func(root *x509.Certificate) bool { return last.CheckSignatureFrom(root) == nil }) {
+			text = "it is in TRUSTSTORE_PATH"
+		}
+		d.ok(checkChain, "%d sent, up to one issued by %q; %s", len(chain), last.Issuer, text)
+	}
+}
+
+func selfIssued(cert *x509.Certificate) bool {
+	return string(cert.RawSubject) == string(cert.RawIssuer)
+}
+
+func (d *doctor) expiry(chain []*x509.Certificate) {
+	const advice = "have a new certificate issued, and replace the file in KEYSTORE_PATH"
+	now, ends := d.Now(), chain[0]
+	for _, cert := range chain {
+		switch {
+		case now.After(cert.NotAfter):
+			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q expired at %s", cert.Subject, stamp(cert.NotAfter)), advice+", or check this machine's clock")
+			return
+		case now.Before(cert.NotBefore):
+			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q is not valid before %s, and it is %s here", cert.Subject, stamp(cert.NotBefore), stamp(now)), "check this machine's clock")
+			return
+		}
+		if cert.NotAfter.Before(ends.NotAfter) {
+			ends = cert
+		}
+	}
+	text := fmt.Sprintf("%q is valid until %s", ends.Subject, until(ends.NotAfter, now))
+	if soon(ends, now) {
+		d.warn(checkExpiry, text, advice)
+		return
+	}
+	d.ok(checkExpiry, "%s", text)
+}
+
+// usage checks RFC 5280, sections 4.2.1.3 and 4.2.1.12; where an extension is missing, everything is allowed.
+func (d *doctor) usage(leaf *x509.Certificate) {
+	const advice = "have one issued with keyUsage digitalSignature and extendedKeyUsage clientAuth: servers commonly refuse others"
+	extended := slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
+	switch {
+	case leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
+		d.warn(checkUsage, "the certificate's keyUsage lacks digitalSignature", advice)
+	case len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0:
+		d.ok(checkUsage, "the certificate is not limited in its use")
+	case !extended:
+		d.warn(checkUsage, "the certificate's extendedKeyUsage lacks clientAuth", advice)
+	default:
+		d.ok(checkUsage, "the certificate is for clientAuth")
+	}
+}
+
+func (d *doctor) truststore(i *mtls.Identity) {
+	now := d.Now()
+	var subjects, expired []string
+	for _, root := range i.Roots {
+		subjects = append(subjects, fmt.Sprintf("%q", root.Subject))
+		if now.After(root.NotAfter) {
+			expired = append(expired, fmt.Sprintf("%q (%s)", root.Subject, stamp(root.NotAfter)))
+		}
+	}
+	path := d.Config.TLS.TruststorePath
+	found := fmt.Sprintf("%s; trusts %s", fileText(path, i.TruststoreFormat), some(subjects))
+	switch {
+	case len(expired) > 0:
+		d.warn(checkTruststore, found+"; expired: "+some(expired), "replace them with the CA's current certificates")
+	case modeOf(path)&0o002 != 0:
+		d.warn(checkTruststore, found+"; every user can replace it", "take the right to write from others")
+	default:
+		d.ok(checkTruststore, "%s", found)
+	}
+}
+
+// some joins the first few of a list.
+func some(list []string) string {
+	const most = 6
+	if len(list) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
+	}
+	return strings.Join(list, ", ")
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// until words an end that is ahead.
+func until(end, now time.Time) string {
+	left := end.Sub(now)
+	if left < 48*time.Hour {
+		return fmt.Sprintf("%s, for %s", stamp(end), left.Round(time.Minute))
+	}
+	return fmt.Sprintf("%s, for %d days", stamp(end), int(left.Hours()/24))
+}
+
+// soon is a fifth of a certificate's life before its end, but at most 30 days, as in the log's warnings.
+func soon(cert *x509.Certificate, now time.Time) bool {
+	return cert.NotAfter.Sub(now) < min(30*24*time.Hour, cert.NotAfter.Sub(cert.NotBefore)/5)
+}

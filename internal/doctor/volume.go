@@ -1,0 +1,189 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/inspect"
+	"github.com/certfetcher/certfetcher/output"
+)
+
+// volume checks where files are published.
+func (d *doctor) volume() {
+	if variable := d.faulty("OUTPUT_PATH", "OUTPUT_LAYOUT", "OUTPUT_FILE_MODE"); variable != "" {
+		d.skipRest(volumeChecks, variable+" has a fault")
+		return
+	}
+	dir := d.Config.Output.Dir
+	base, err := existing(dir)
+	if err != nil {
+		d.fail(enroll.StageFile, checkVolume, err.Error(), "give another path in OUTPUT_PATH, or remove what is in the way")
+		d.skipRest(volumeChecks, "because the volume check failed")
+		return
+	}
+	info, err := os.Stat(base)
+	if err != nil {
+		d.fail(enroll.StageFile, checkVolume, fmt.Sprintf("%q cannot be looked at: %v", base, pathReason(err)), "check the modes of its directories; "+whoAmI())
+		d.skipRest(volumeChecks, "because the volume check failed")
+		return
+	}
+	if base == dir {
+		d.ok(checkVolume, "%s", statText(dir, info))
+	} else {
+		d.ok(checkVolume, "%q is missing and will be made; %s", dir, statText(base, info))
+	}
+	d.fileSystem(base)
+	report, err := inspect.Dir(dir)
+	t := &trial{doctor: d, base: base, made: base == dir, published: report}
+	t.run()
+	d.published(report, err)
+}
+
+// existing is path, or the nearest directory above it that exists: the rest is made when files are published.
+func existing(path string) (string, error) {
+	for at := path; ; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		switch {
+		case err == nil && !info.IsDir():
+			return "", fmt.Errorf("%q is a file, want a directory", at)
+		case err == nil || errors.Is(err, fs.ErrPermission):
+			return at, nil
+		case errors.Is(err, fs.ErrNotExist):
+			if _, err := os.Lstat(at); err == nil {
+				return "", fmt.Errorf("%q is a link to a directory that does not exist", at)
+			}
+		case !errors.Is(err, syscall.ENOTDIR):
+			return "", fmt.Errorf("%q cannot be looked at: %w", at, pathReason(err))
+		}
+	}
+}
+
+// pathReason drops the path, which the text has already, from a file system error.
+func pathReason(err error) error {
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		return number
+	}
+	return err
+}
+
+// statText words a file's mode and owner.
+func statText(path string, info fs.FileInfo) string {
+	text := fmt.Sprintf("%q has mode %04o (%s)", path, uint32(info.Mode().Perm()), info.Mode().Perm().String()[1:])
+	if info.Mode()&fs.ModeSetgid != 0 {
+		text += " with setgid"
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		text += fmt.Sprintf(", uid %d, gid %d", stat.Uid, stat.Gid)
+	}
+	return text
+}
+
+// whoAmI says as whom the process runs.
+func whoAmI() string {
+	text := fmt.Sprintf("certfetcher runs as uid %d, gid %d", os.Geteuid(), os.Getegid())
+	if groups, err := os.Getgroups(); err == nil && len(groups) > 0 {
+		text += ", groups " + strings.Trim(fmt.Sprint(groups), "[]")
+	}
+	return text
+}
+
+// kind is what a file system means for private keys.
+type kind int
+
+const (
+	kindUnknown   kind = iota
+	kindMemory         // gone with the pod
+	kindDisk           // stays
+	kindNetwork        // stays, and travels
+	kindContainer      // the container's own layer, which no other container sees
+)
+
+// littleSpace is several times what a set of all types takes, together with the one before it.
+const littleSpace = 1 << 20
+
+func (d *doctor) fileSystem(dir string) {
+	name, kind, free, inodes, err := statFileSystem(dir)
+	if err != nil {
+		d.skip(checkFileSystem, "not told by the system: "+pathReason(err).Error())
+		d.skip(checkSpace, "not told by the system")
+		return
+	}
+	const memory = "keep private keys in memory: emptyDir with medium: Memory"
+	switch kind {
+	case kindMemory:
+		d.ok(checkFileSystem, "%s: keys are in memory, and gone with the pod", name)
+	case kindContainer:
+		d.warn(checkFileSystem, name+": this is the container's own layer, which no other container sees", "mount a volume at OUTPUT_PATH, an emptyDir with medium: Memory")
+	case kindNetwork:
+		d.warn(checkFileSystem, name+": private keys travel over the network, and stay when the pod is gone", memory)
+	case kindDisk:
+		d.warn(checkFileSystem, name+": private keys are written to a disk", memory+"; on a disk they stay when the pod is gone, which may be what you want")
+	default:
+		d.ok(checkFileSystem, "%s", name)
+	}
+	text := fmt.Sprintf("%s free", bytesText(free))
+	switch {
+	case free < littleSpace:
+		d.warn(checkSpace, text, "enlarge the volume or its sizeLimit, or make room: 1 MiB is plenty")
+	case inodes != nil && *inodes < 64:
+		d.warn(checkSpace, fmt.Sprintf("%s, but for %d files only", text, *inodes), "remove files, or enlarge the volume")
+	default:
+		d.ok(checkSpace, "%s", text)
+	}
+}
+
+func bytesText(n uint64) string {
+	switch {
+	case n >= 10<<30:
+		return fmt.Sprintf("%d GiB", n>>30)
+	case n >= 10<<20:
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	return fmt.Sprintf("%d KiB", n>>10)
+}
+
+// published judges what is there. Nothing that is wrong with it is a failure: certfetcher replaces it.
+func (d *doctor) published(report *inspect.Report, err error) {
+	switch {
+	case errors.Is(err, inspect.ErrNothing), errors.Is(err, fs.ErrNotExist):
+		d.ok(checkPublished, "nothing yet")
+		return
+	case err != nil:
+		d.warn(checkPublished, fmt.Sprintf("%q cannot be read: %v", d.Config.Output.Dir, pathReason(err)), "check its mode; "+whoAmI())
+		return
+	}
+	advice := "certfetcher replaces it at its next start"
+	if d.Config.Sidecar.Enabled {
+		advice += ", a running sidecar soon"
+	}
+	now := d.Now()
+	found := "no certificate"
+	if c := report.Certificate; c != nil {
+		found = fmt.Sprintf("certificate for %q", c.Subject)
+		if now.Before(c.NotAfter) {
+			found += ", valid until " + until(c.NotAfter, now)
+		} else {
+			found += ", expired at " + stamp(c.NotAfter)
+		}
+	}
+	if variable := d.faulty("OUTPUT_TYPE", "KEYSTORE_ALIAS", "TRUSTSTORE_ALIAS_PREFIX", "P12_PROFILE", "OUTPUT_KEYSTORE_PASSWORD", "OUTPUT_TRUSTSTORE_PASSWORD"); variable != "" {
+		d.warn(checkPublished, found+"; not compared with the configuration, as "+variable+" has a fault", "correct that variable")
+		return
+	}
+	if err := enroll.Check(d.Config, now); err != nil {
+		var mismatch *output.MismatchError
+		if errors.As(err, &mismatch) {
+			err = mismatch
+		}
+		d.warn(checkPublished, found+", but "+err.Error(), advice)
+		return
+	}
+	d.ok(checkPublished, "%s", found)
+}
