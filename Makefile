@@ -4,7 +4,7 @@ LDFLAGS = -s -w -X github.com/certfetcher/certfetcher/internal/buildinfo.version
 PROGRAMS = certfetcher certservice devca
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test race lint bench docs clean
+.PHONY: build demo test race lint bench image containers docs clean
 
 build: $(PROGRAMS:%=bin/%)
 
@@ -29,6 +29,17 @@ lint:
 bench: build
 	go test -run '^$$' -bench . -benchtime 1s ./keygen ./output ./internal/pkcs12
 	go run ./test/bench
+
+# Images FROM scratch out of programs built here, with whichever of podman, buildah and docker works; each
+# with its bill of materials beside it in dist/images. deploy/images/build.sh says what GOARCH,
+# SOURCE_DATE_EPOCH, IMAGE_PREFIX and BUILDER do.
+image:
+	VERSION=$(VERSION) deploy/images/build.sh
+
+# Builds the images and runs them for real: wants podman, podman-compose, openssl, and the right to run containers.
+containers:
+	go vet -tags containers ./test/containers
+	go test -tags containers -count=1 ./test/containers
 
 # Rewrites what the documents generate from the code.
 docs:
