@@ -47,6 +47,7 @@ COPY --from=build /out/app /app
 COPY --from=build --chown=65532:65532 /out/empty/ /var/lib/identities/certservice/
 COPY --from=build --chown=65532:65532 /out/empty/ /var/lib/identities/client/
 COPY --from=build --chown=65532:65532 /out/empty/ /var/lib/identities/ca/
+COPY --from=build --chown=65532:65532 /out/empty/ /var/lib/identities/root/
 ENTRYPOINT ["/app"]
 
 # The bills of materials: docker build --target sbom --output dist .

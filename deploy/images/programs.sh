@@ -9,14 +9,15 @@ shift
 [ $# -gt 0 ] || set -- certfetcher certservice devca identities app
 cd "$(dirname "$0")/../.."
 mkdir -p "$out/empty"
+module=$(go list -m)
 
 for program; do
 	case $program in
 	identities | app) package=./deploy/compose/$program ;;
 	*) package=./cmd/$program ;;
 	esac
-	CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=${VERSION:-devel}" \
-		-o "$out/$program" "$package"
+	CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false -o "$out/$program" \
+		-ldflags "-s -w -X $module/internal/buildinfo.version=${VERSION:-devel}" "$package"
 	# The tool runs here, whatever machine the program is for.
 	GOOS='' GOARCH='' go run ./deploy/images/sbom -version "${VERSION:-devel}" "$out/$program" >"$out/$program.cdx.json"
 done

@@ -40,6 +40,7 @@ func TestCertfetcher_underTheHardeningFlags_fillsAVolume(t *testing.T) {
 	t.Cleanup(func() { podman(t, "volume", "rm", "--force", certs) })
 	assertConfined(t, "certservice")
 	assertConfined(t, "devca")
+	assert.Equal(t, "certfetcher "+version, podman(t, append(append([]string{"run", "--rm"}, hardened...), "certfetcher", "--version")...))
 
 	code, log := fetch(t, s)
 	require.Zero(t, code, log)

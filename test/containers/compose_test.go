@@ -20,59 +20,20 @@ import (
 	"github.com/certfetcher/certfetcher/test/peer"
 )
 
-// composition is what the tests look at in a Compose file.
-type composition struct {
-	Services map[string]struct {
-		User        string
-		ReadOnly    bool     `yaml:"read_only"`
-		CapDrop     []string `yaml:"cap_drop"`
-		SecurityOpt []string `yaml:"security_opt"`
-		Healthcheck *struct{ Test []string }
-		DependsOn   map[string]struct{ Condition string } `yaml:"depends_on"`
-	}
-}
-
-func readComposition(t *testing.T, content []byte) composition {
-	t.Helper()
-	var c composition
-	require.NoError(t, yaml.Unmarshal(content, &c))
-	require.NotEmpty(t, c.Services)
-	return c
-}
-
-func readCompose(t *testing.T) composition {
+// healthchecks are the commands of compose.yaml by service; nil for those that end.
+func healthchecks(t *testing.T) map[string][]string {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(root, "deploy/compose/compose.yaml"))
 	require.NoError(t, err)
-	return readComposition(t, content)
-}
-
-// assertOrdered checks that nobody waits for what cannot come: for the health of a service without a
-// check, or for the end of one with a check, which goes on for ever.
-func assertOrdered(t *testing.T, c composition) {
-	t.Helper()
-	for name, service := range c.Services {
-		for other, dependency := range service.DependsOn {
-			target, found := c.Services[other]
-			require.True(t, found, "%s depends on %s", name, other)
-			want := "service_completed_successfully"
-			if target.Healthcheck != nil {
-				want = "service_healthy"
-			}
-			assert.Equal(t, want, dependency.Condition, "%s depends on %s", name, other)
-		}
+	var c struct {
+		Services map[string]struct{ Healthcheck struct{ Test []string } }
 	}
-}
-
-func TestCompose_servicesWaitForWhatTheyNeed_andAreConfined(t *testing.T) {
-	c := readCompose(t)
-	assertOrdered(t, c)
+	require.NoError(t, yaml.Unmarshal(content, &c))
+	checks := map[string][]string{}
 	for name, service := range c.Services {
-		assert.Equal(t, "65532:65532", service.User, name)
-		assert.True(t, service.ReadOnly, name)
-		assert.Equal(t, []string{"ALL"}, service.CapDrop, name)
-		assert.Equal(t, []string{"no-new-privileges"}, service.SecurityOpt, name)
+		checks[name] = service.Healthcheck.Test
 	}
+	return checks
 }
 
 func TestCompose_servesTLS_renews_andGoesAway(t *testing.T) {
@@ -90,7 +51,7 @@ func TestCompose_servesTLS_renews_andGoesAway(t *testing.T) {
 	compose("up", "--detach", "--no-build")
 	t.Cleanup(func() {
 		if t.Failed() {
-			for name := range readCompose(t).Services {
+			for name := range healthchecks(t) {
 				t.Logf("log of %s:\n%s", name, logs(project+"_"+name+"_1"))
 			}
 		}
@@ -115,16 +76,16 @@ func TestCompose_servesTLS_renews_andGoesAway(t *testing.T) {
 	assert.Equal(t, []string{"app", "localhost"}, first.DNSNames)
 	assertOpenSSLTrusts(t, port, anchor)
 
-	for name, service := range readCompose(t).Services {
+	for name, check := range healthchecks(t) {
 		container := project + "_" + name + "_1"
-		if service.Healthcheck == nil {
+		if check == nil {
 			assert.Equal(t, "exited 0", podman(t, "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", container), name)
 			continue
 		}
 		assertConfined(t, container)
-		require.Equal(t, "CMD", service.Healthcheck.Test[0], name)
+		require.Equal(t, "CMD", check[0], name)
 		eventually(t, 20*time.Second, "the health check of "+name, func() error {
-			return run(append([]string{"exec", container}, service.Healthcheck.Test[1:]...)...)
+			return run(append([]string{"exec", container}, check[1:]...)...)
 		})
 	}
 

@@ -52,7 +52,7 @@ func TestImages_holdOneProgramEachAndNoShell(t *testing.T) {
 		"certfetcher":         {"/certfetcher", "certfetcher", "var", "var/run", "var/run/certs"},
 		"certservice":         {"/certservice", "certservice"},
 		"devca":               {"/devca", "devca", "var", "var/lib", "var/lib/devca"},
-		"certfetcher-compose": {"/app", "app", "identities", "var", "var/lib", "var/lib/identities", "var/lib/identities/ca", "var/lib/identities/certservice", "var/lib/identities/client"},
+		"certfetcher-compose": {"/app", "app", "identities", "var", "var/lib", "var/lib/identities", "var/lib/identities/ca", "var/lib/identities/certservice", "var/lib/identities/client", "var/lib/identities/root"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := inspect(t, name)

@@ -3,7 +3,9 @@
 // shares with the certification authority, and certservice's cmpServers.json. All of it is random, none
 // of it is for production, and the CA's key is forgotten at once.
 //
-// Each reader has a directory of its own, so that a container mounts no secret it has no use for.
+// Each reader has a directory of its own, so that a container mounts no secret it has no use for: with
+// -foreign-ca, which is for a CA that runs as another user, the modes let everybody read the CA's secret
+// and put its root into the directory root.
 package main
 
 import (
@@ -31,6 +33,7 @@ type settings struct {
 	url     string // where the CA answers CMP
 	issuer  string // the CA's name
 	anchors string // where certservice finds the CA's root
+	foreign bool   // the CA runs as another user
 }
 
 func main() {
@@ -41,6 +44,7 @@ func main() {
 	flag.StringVar(&s.url, "cmp-url", "", "where the CA answers CMP")
 	flag.StringVar(&s.issuer, "issuer", "", "distinguished name of the CA")
 	flag.StringVar(&s.anchors, "trust-anchors", "", "where certservice finds the CA's root")
+	flag.BoolVar(&s.foreign, "foreign-ca", false, "let a CA that runs as another user read its secret and write its root")
 	flag.Parse()
 	if err := run(s); err != nil {
 		fmt.Fprintln(os.Stderr, "identities:", err)
@@ -65,8 +69,17 @@ func run(s settings) error {
 		return err
 	}
 	secret := rand.Text()
-	if err := writeFile(filepath.Join(s.dir, "ca", "iak"), []byte(secret)); err != nil {
+	iak := filepath.Join(s.dir, "ca", "iak")
+	if err := writeFile(iak, []byte(secret)); err != nil {
 		return err
+	}
+	if s.foreign {
+		if err := os.Chmod(iak, 0o644); err != nil {
+			return err
+		}
+		if err := os.Chmod(filepath.Join(s.dir, "root"), 0o777); err != nil {
+			return err
+		}
 	}
 	servers, err := s.cmpServers(secret)
 	if err != nil {

@@ -1,0 +1,186 @@
+// Package compose holds the Compose files and EJBCA's script against what they are for, without running
+// containers; test/containers runs them.
+package compose
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/certfetcher/certfetcher/test/peer"
+)
+
+type service struct {
+	Image       string
+	User        string
+	ReadOnly    bool     `yaml:"read_only"`
+	CapDrop     []string `yaml:"cap_drop"`
+	SecurityOpt []string `yaml:"security_opt"`
+	Command     []string
+	Environment map[string]string
+	Volumes     []string
+	Healthcheck *struct{ Test []string }
+	DependsOn   map[string]struct{ Condition string } `yaml:"depends_on"`
+	Extends     struct{ File, Service string }
+}
+
+type composition struct {
+	Services map[string]service
+	Volumes  map[string]any
+}
+
+func read(t *testing.T, path string) composition {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	var c composition
+	require.NoError(t, yaml.Unmarshal(content, &c))
+	for name, s := range c.Services {
+		if s.Extends.File == "" {
+			continue
+		}
+		require.Equal(t, name, s.Extends.Service, "a service extends its namesake")
+		base := read(t, s.Extends.File).Services[name]
+		require.NotEmpty(t, base.Image)
+		base.DependsOn = s.DependsOn
+		if s.Command != nil {
+			base.Command = s.Command
+		}
+		if s.Volumes != nil {
+			base.Volumes = s.Volumes
+		}
+		c.Services[name] = base
+	}
+	return c
+}
+
+var files = []string{"compose.yaml", "compose.ejbca.yaml"}
+
+func TestServices_waitForWhatCanCome(t *testing.T) {
+	for _, path := range files {
+		c := read(t, path)
+		for name, s := range c.Services {
+			for other, dependency := range s.DependsOn {
+				target, found := c.Services[other]
+				require.True(t, found, "%s: %s depends on %s", path, name, other)
+				want := "service_completed_successfully"
+				if target.Healthcheck != nil {
+					want = "service_healthy"
+				}
+				assert.Equal(t, want, dependency.Condition, "%s: %s depends on %s", path, name, other)
+			}
+		}
+	}
+}
+
+func TestServices_ofOurs_areConfined(t *testing.T) {
+	for _, path := range files {
+		for name, s := range read(t, path).Services {
+			if strings.Contains(s.Image, "ejbca") {
+				continue
+			}
+			assert.Equal(t, "65532:65532", s.User, "%s: %s", path, name)
+			assert.True(t, s.ReadOnly, "%s: %s", path, name)
+			assert.Equal(t, []string{"ALL"}, s.CapDrop, "%s: %s", path, name)
+			assert.Equal(t, []string{"no-new-privileges"}, s.SecurityOpt, "%s: %s", path, name)
+		}
+	}
+}
+
+// A secret is mounted by the one that makes it and by its reader, and by nobody else.
+func TestVolumes_areMountedByThoseWhoNeedThem(t *testing.T) {
+	want := map[string][]string{
+		"identities-certservice": {"certservice", "identities"},
+		"identities-client":      {"certfetcher", "certfetcher-sidecar", "identities"},
+		"identities-ca":          {"ca", "identities"},
+		"certs":                  {"app", "certfetcher", "certfetcher-sidecar"},
+	}
+	for _, path := range files {
+		c := read(t, path)
+		mounted := map[string][]string{}
+		for name, s := range c.Services {
+			for _, volume := range s.Volumes {
+				source, _, _ := strings.Cut(volume, ":")
+				mounted[source] = append(mounted[source], name)
+				if !strings.HasPrefix(source, ".") {
+					assert.Contains(t, c.Volumes, source, "%s: %s", path, name)
+				}
+			}
+		}
+		for volume, services := range want {
+			assert.ElementsMatch(t, services, mounted[volume], "%s: %s", path, volume)
+		}
+	}
+}
+
+// What identities writes into cmpServers.json is what ejbca-configure.sh is told to make.
+func TestEJBCA_isWhatCertserviceExpects(t *testing.T) {
+	c := read(t, "compose.ejbca.yaml")
+	ca := c.Services["ca"].Environment
+	assert.Contains(t, c.Services["identities"].Command, "-issuer="+ca["CA_DN"])
+	assert.Contains(t, c.Services["identities"].Command, "-cmp-url=http://ca:8080/ejbca/publicweb/cmp/"+ca["CMP_ALIAS"])
+	assert.Equal(t, read(t, "compose.yaml").Services["certfetcher"].Environment["ORGANIZATION"], ca["UPDATES_FOR"])
+	mounts := strings.Join(append(c.Services["ca"].Volumes, c.Services["certservice"].Volumes...), "\n")
+	assert.Contains(t, mounts, "ca:"+filepath.Dir(ca["ROOT_FILE"])+"\n")
+	assert.Contains(t, mounts, "ca:/var/lib/devca:ro")
+	assert.Contains(t, c.Services["identities"].Command, "-trust-anchors=/var/lib/devca/"+filepath.Base(ca["ROOT_FILE"]))
+}
+
+// configure runs ejbca-configure.sh with an ejbca.sh that writes down what it is asked, and knows the CAs.
+func configure(t *testing.T, known string) (calls, output, root string) {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name, content string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755))
+	}
+	write("curl", "#!/bin/sh\n")
+	write("ejbca.sh", `#!/bin/sh
+echo "$@" >>"$CALLS"
+case "$1 $2" in
+"ca listcas") echo "2026-01-02 03:04:05,678 INFO  [CaListCAsCommand] (main) CA Name: `+known+`" ;;
+"ca getcacert") printf 'Subject: CN=Test CA\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n' ;;
+esac
+`)
+	write("iak", "the-secret")
+	command := exec.Command(peer.Require(t, "bash")[0], "ejbca-configure.sh")
+	command.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "CALLS=" + filepath.Join(dir, "calls"), "CA_NAME=TestCA", "CA_DN=CN=Test CA,O=Example",
+		"CMP_ALIAS=cmpRA", "CMP_SECRET_FILE=" + filepath.Join(dir, "iak"), "UPDATES_FOR=Example", "ROOT_FILE=" + filepath.Join(dir, "root.pem")}
+	out, err := command.CombinedOutput()
+	require.NoError(t, err, string(out))
+	asked, err := os.ReadFile(filepath.Join(dir, "calls"))
+	require.NoError(t, err)
+	pem, err := os.ReadFile(filepath.Join(dir, "root.pem"))
+	require.NoError(t, err)
+	return string(asked), string(out), string(pem)
+}
+
+func TestEJBCAConfigure_onANewInstance_makesTheCAAndTheAlias(t *testing.T) {
+	calls, output, root := configure(t, "ManagementCA")
+	for _, want := range []string{
+		"ca init --caname TestCA --dn CN=Test CA,O=Example --tokenType soft --tokenPass ",
+		"config cmp addalias --alias cmpRA\n",
+		"config cmp updatealias --alias cmpRA --key operationmode --value ra\n",
+		"config cmp updatealias --alias cmpRA --key authenticationmodule --value HMAC;EndEntityCertificate\n",
+		"config cmp updatealias --alias cmpRA --key authenticationparameters --value the-secret;TestCA\n",
+		"config cmp updatealias --alias cmpRA --key responseprotection --value signature\n",
+		"config cmp updatealias --alias cmpRA --key defaultca --value CN=Test CA,O=Example\n",
+		"config cmp updatealias --alias cmpRA --key ra.certificateprofile --value SERVER\n",
+		"roles addrolemember --role Certificate updates --caname TestCA --with CertificateAuthenticationToken:WITH_ORGANIZATION --value Example\n",
+	} {
+		assert.Contains(t, calls, want)
+	}
+	assert.NotContains(t, output, "the-secret")
+	assert.Equal(t, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", root)
+}
+
+func TestEJBCAConfigure_afterARestart_onlyWritesTheRoot(t *testing.T) {
+	calls, _, root := configure(t, "TestCA")
+	assert.Equal(t, "ca listcas\nca getcacert --caname TestCA -f /dev/stdout\n", calls)
+	assert.NotEmpty(t, root)
+}
