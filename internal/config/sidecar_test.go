@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/environ"
 )
 
 func TestLoad_sidecar_defaults(t *testing.T) {
@@ -96,4 +98,20 @@ func TestNewFault_knowsTheVariablesPart(t *testing.T) {
 	assert.Equal(t, Fault{PartClient, "NOTIFY_URL", "cannot be used: not a URL"}, NewFault("NOTIFY_URL", "cannot be used: not a URL"))
 	assert.Equal(t, PartTLS, NewFault("KEYSTORE_PATH", "").Part)
 	assert.Panics(t, func() { NewFault("NOTIFY_MAIL", "") })
+}
+
+// As in a container without a single variable, where unset is not the same as empty to os.LookupEnv.
+func TestLoad_nothingSet_tellsEveryVariableThatIsNeeded(t *testing.T) {
+	for _, v := range environ.Describe(&environment{}) {
+		t.Setenv(v.Name, "") // restores it afterwards
+		require.NoError(t, os.Unsetenv(v.Name))
+	}
+	_, err := Load()
+	var faults Faults
+	require.ErrorAs(t, err, &faults)
+	var names []string
+	for _, f := range faults {
+		names = append(names, f.Variable)
+	}
+	assert.Equal(t, []string{"CA_NAME", "OUTPUT_PATH", "COMMON_NAME", "ORGANIZATION", "STATE", "COUNTRY", "KEYSTORE_PATH", "TRUSTSTORE_PATH"}, names)
 }

@@ -10,7 +10,7 @@
 //	group      the heading under which it is documented
 //	rule       what a value has to look like, worded to follow "want"
 //	desc       what it is for
-//	required   "true" when there is no way to run without it
+//	need       "true" when there is no way to run without it (not envconfig's required, which would end the reading at once)
 //	secret     "true": the value is never shown, and NAME_FILE may give a path to read it from
 //	hidden     "true": the value is never shown
 package environ
@@ -44,7 +44,7 @@ func Describe(spec any) []Variable {
 		tag := v.Type().Field(i).Tag
 		variables[i] = Variable{
 			Name: tag.Get("envconfig"), Default: tag.Get("default"), Part: tag.Get("part"), Group: tag.Get("group"),
-			Rule: tag.Get("rule"), Description: tag.Get("desc"), Required: tag.Get("required") == "true",
+			Rule: tag.Get("rule"), Description: tag.Get("desc"), Required: tag.Get("need") == "true",
 			Secret: tag.Get("secret") == "true", Hidden: tag.Get("hidden") == "true",
 			value: v.Field(i).Addr().Interface().(*string),
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 type spec struct {
-	Address  string `envconfig:"T_ADDRESS" required:"true" part:"net" group:"Network" rule:"host:port" desc:"where to listen"`
+	Address  string `envconfig:"T_ADDRESS" need:"true" part:"net" group:"Network" rule:"host:port" desc:"where to listen"`
 	Password string `envconfig:"T_PASSWORD" default:"secret" secret:"true" part:"tls" group:"TLS" rule:"at least 6 bytes" desc:"password"`
 	Command  string `envconfig:"T_COMMAND" hidden:"true" group:"TLS" rule:"a command" desc:"what to run"`
 	Count    string `envconfig:"T_COUNT" default:"3" group:"TLS" rule:"1 to 5" desc:"how many"`
