@@ -30,6 +30,7 @@ type Enroller struct {
 
 	volume  *output.Volume
 	current *output.Bundle // what was read from the volume or published on it last; nil before either
+	nextKey crypto.Signer  // made for a renewal that has not succeeded yet
 	pending *unpublished
 	overlap overlap
 }

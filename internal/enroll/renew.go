@@ -50,6 +50,7 @@ func (e *Enroller) Renew(ctx context.Context) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	e.nextKey = nil
 	return e.publishRenewed(bundle, how)
 }
 
@@ -83,11 +84,16 @@ func (e *Enroller) publishRenewed(bundle output.Bundle, how string) (Outcome, er
 	return outcome, err
 }
 
-func (e *Enroller) renewalKey() (crypto.Signer, error) {
+// renewalKey is the key for the next certificate. One that was made stays the same until it has a certificate:
+// a CertService that is down for days must not cost a key pair at every try.
+func (e *Enroller) renewalKey() (key crypto.Signer, err error) {
 	if e.Config.Sidecar.ReuseKey {
 		return e.current.Key, nil
 	}
-	return e.newKey()
+	if e.nextKey == nil {
+		e.nextKey, err = e.newKey()
+	}
+	return e.nextKey, err
 }
 
 // ask sends the request for an update, or, where that is no way, the one for an enrolment.

@@ -180,7 +180,9 @@ func (p *sidecar) awaitFailure(n int) line {
 	return p.await(n, "renewing failed, the certificate stays in use; trying again")
 }
 
-func (p *sidecar) url(path string) string { return "http://" + p.await(1, serving).text("address") + path }
+func (p *sidecar) url(path string) string {
+	return "http://" + p.await(1, serving).text("address") + path
+}
 
 // get asks for a path of HEALTH_ADDR.
 func (p *sidecar) get(path string) (int, string) {

@@ -1,0 +1,434 @@
+package sidecar
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/inspect"
+	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/service"
+)
+
+// once runs certfetcher to its end, and returns its exit code with what it printed.
+func once(t *testing.T, variables []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	command := exec.Command(filepath.Join(binDir, "certfetcher"), args...)
+	command.Env = variables
+	var out, errs strings.Builder
+	command.Stdout, command.Stderr = &out, &errs
+	if err := command.Run(); err != nil {
+		require.IsType(t, &exec.ExitError{}, err)
+	}
+	return command.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+func isUpdate(r *http.Request) bool { return strings.Contains(r.URL.Path, "certificate-update") }
+
+func inspected(t *testing.T, volume string) *inspect.Report {
+	t.Helper()
+	report, err := inspect.Dir(volume)
+	require.NoError(t, err)
+	return report
+}
+
+// snapshot is the content of every published file.
+func snapshot(t *testing.T, volume string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for _, f := range inspected(t, volume).Files {
+		content, err := os.ReadFile(filepath.Join(volume, f.Name))
+		require.NoError(t, err)
+		files[f.Name] = string(content)
+	}
+	return files
+}
+
+func TestSidecar_afterAnInitContainer_takesItsFilesOver(t *testing.T) {
+	t.Parallel()
+	s := startService(t, time.Hour, nil)
+	volume := filepath.Join(t.TempDir(), "volume")
+	variables := environment(s.URL, s.Dir, volume)
+	code, _, stderr := once(t, append(variables, "MODE=init"))
+	require.Zero(t, code, stderr)
+	files := snapshot(t, volume)
+
+	p := run(t, volume, append(variables, "NOTIFY_EXEC=/usr/bin/env"))
+	p.await(1, planned)
+	assert.Equal(t, 1, s.Requests())
+	assert.Equal(t, files, snapshot(t, volume))
+	assert.Zero(t, p.count(published))
+	p.renew()
+	p.await(2, planned)
+	assert.Equal(t, files["keystore.pass"], snapshot(t, volume)["keystore.pass"], "the password stays")
+	p.await(1, "told the application")
+	assert.Equal(t, 1, p.count("told the application"), "only of what is new")
+	p.end()
+}
+
+func TestSidecar_restartWithACertificateThatIsDue_updatesIt(t *testing.T) {
+	t.Parallel()
+	s := startService(t, time.Hour, nil)
+	volume := filepath.Join(t.TempDir(), "volume")
+	variables := environment(s.URL, s.Dir, volume)
+	p := run(t, volume, variables)
+	p.await(1, planned)
+	p.end()
+	p = run(t, volume, append(variables, "RENEW_AT=0.000001")) // so it is due by now
+	p.await(1, updated)
+	assert.Zero(t, p.count("enrolling"))
+	p.end()
+}
+
+func TestSidecar_updateThatIsNoWay_enrolsAnewAndSaysWhy(t *testing.T) {
+	for name, row := range map[string]struct {
+		status  int
+		message string
+		reason  string
+	}{
+		"refused":          {500, `{"errorMessage":"CMPv2 server returned following error: unknown certificate"}`, "CMPv2 server returned following error: unknown certificate"},
+		"endpoint missing": {404, "404 page not found", "404 Not Found"},
+	} {
+		refuse := func(_ *service.Service, next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if isUpdate(r) {
+					w.Header().Set("Content-Type", "application/json")
+					w.WriteHeader(row.status)
+					_, _ = io.WriteString(w, row.message)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, startService(t, time.Hour, refuse))
+			p.await(1, planned)
+			p.renew()
+			assert.Contains(t, p.await(1, anew).text("because"), row.reason)
+			p.await(2, planned)
+			assert.Equal(t, 1., p.metric(`certfetcher_renewals_total{outcome="enrolled"}`))
+			p.end()
+		})
+		t.Run(name+", and enrolling is forbidden", func(t *testing.T) {
+			t.Parallel()
+			s := startService(t, time.Hour, refuse)
+			p := start(t, s, "RENEW_FALLBACK=false")
+			p.await(1, planned)
+			files := snapshot(t, p.volume)
+			p.renew()
+			assert.Contains(t, p.awaitFailure(1).text("reason"), row.reason)
+			assert.Equal(t, 2, s.Requests())
+			assert.Equal(t, files, snapshot(t, p.volume))
+			assert.Equal(t, 1., p.metric(`certfetcher_renewal_failures_total{stage="certservice"}`))
+			p.end()
+		})
+	}
+}
+
+func TestSidecar_keyIsNewEachTime_unlessReused(t *testing.T) {
+	for reuse, same := range map[string]bool{"true": true, "false": false} {
+		t.Run("REUSE_KEY="+reuse, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, startService(t, time.Hour, nil), "REUSE_KEY="+reuse, "OUTPUT_TYPE=PEM")
+			p.await(1, planned)
+			before := snapshot(t, p.volume)
+			p.renew()
+			p.await(1, updated)
+			p.await(2, planned)
+			after := snapshot(t, p.volume)
+			assert.Equal(t, same, before["key.pem"] == after["key.pem"])
+			assert.NotEqual(t, before["keystore.pem"], after["keystore.pem"])
+			p.end()
+		})
+	}
+}
+
+func TestSidecar_renewsNow_whenAsked(t *testing.T) {
+	t.Parallel()
+	trigger := filepath.Join(t.TempDir(), "renew")
+	p := start(t, startService(t, time.Hour, nil), "RENEW_TRIGGER_FILE="+trigger)
+	p.await(1, planned)
+	p.renew()
+	assert.Equal(t, "POST /renew", p.await(1, "renewing").text("because"))
+	p.await(2, planned)
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
+	assert.Equal(t, "SIGHUP", p.await(2, "renewing").text("because"))
+	p.await(3, planned)
+	require.NoError(t, os.WriteFile(trigger, nil, 0o600))
+	assert.Equal(t, "trigger file", p.await(3, "renewing").text("because"))
+	assert.NoFileExists(t, trigger)
+	p.await(4, planned)
+	assert.Equal(t, 3., p.metric(`certfetcher_renewals_total{outcome="updated"}`))
+	p.end()
+}
+
+func TestSidecar_publishedFilesThatVanishOrChange_arePutBack(t *testing.T) {
+	for _, layout := range []string{"symlink", "inplace"} {
+		t.Run(layout, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, startService(t, time.Hour, nil), "OUTPUT_LAYOUT="+layout, "NOTIFY_EXEC=/usr/bin/env")
+			p.await(1, planned)
+			p.await(1, "told the application")
+			files := snapshot(t, p.volume)
+			for n, harm := range []func() error{
+				func() error { return os.Remove(filepath.Join(p.volume, "keystore.p12")) },
+				func() error { return os.WriteFile(filepath.Join(p.volume, "truststore.p12"), []byte("x"), 0o644) },
+				func() error { return os.RemoveAll(p.volume) },
+			} {
+				require.NoError(t, harm())
+				p.await(n+1, putBack)
+				assert.Equal(t, files, snapshot(t, p.volume))
+				p.await(n+2, "told the application")
+			}
+			assert.Equal(t, 3., p.metric("certfetcher_restorations_total"))
+			assert.Zero(t, p.metric(`certfetcher_renewals_total{outcome="updated"}`))
+			p.renew()
+			p.await(1, updated)
+			p.end()
+		})
+	}
+}
+
+func TestSidecar_volumeThatCannotBeWritten_costsNoCertificate(t *testing.T) {
+	t.Parallel()
+	s := startService(t, time.Hour, nil)
+	p := start(t, s, "OUTPUT_LAYOUT=inplace")
+	p.await(1, planned)
+	path := filepath.Join(p.volume, "keystore.p12")
+	require.NoError(t, os.Rename(path, path+".old"))
+	require.NoError(t, os.Mkdir(path, 0o700)) // a directory is in the way
+	p.await(1, "putting published files back failed, trying again")
+	p.renew()
+	assert.Contains(t, p.awaitFailure(1).text("reason"), path)
+	assert.Equal(t, 1, s.Requests())
+	assert.Equal(t, 1., p.metric(`certfetcher_renewal_failures_total{stage="file"}`))
+	require.NoError(t, os.Remove(path))
+	p.await(1, putBack)
+	p.renew()
+	p.await(1, updated)
+	p.end()
+}
+
+// clients notes the serial number of each client certificate that is shown.
+type clients struct {
+	mu   sync.Mutex
+	seen []string
+}
+
+func (c *clients) wrap(_ *service.Service, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.mu.Lock()
+		c.seen = append(c.seen, certinfo.Serial(r.TLS.PeerCertificates[0]))
+		c.mu.Unlock()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (c *clients) last() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen[len(c.seen)-1]
+}
+
+func TestSidecar_mutualTLSFilesThatAreReplaced_areUsedForTheNextRequest(t *testing.T) {
+	t.Parallel()
+	var shown clients
+	s := startService(t, time.Hour, shown.wrap)
+	p := start(t, s)
+	p.await(1, planned)
+	first := shown.last()
+
+	require.NoError(t, os.WriteFile(filepath.Join(s.Dir, "client.p12"), []byte("broken"), 0o600))
+	p.await(1, "the new mutual TLS files are unusable, keeping the identity in use")
+	p.renew()
+	p.await(2, planned)
+	assert.Equal(t, first, shown.last())
+
+	key, chain, err := s.Transport.Identity("certfetcher")
+	require.NoError(t, err)
+	require.NoError(t, service.WriteIdentity(s.Dir, key, chain, s.Transport.Root))
+	p.await(1, "mutual TLS identity replaced")
+	p.renew()
+	p.await(3, planned)
+	assert.Equal(t, certinfo.Serial(chain[0]), shown.last())
+	assert.Equal(t, float64(chain[0].NotAfter.Unix()), p.metric("certfetcher_mtls_identity_expiry_timestamp_seconds"))
+	assert.Equal(t, 1., p.metric(`certfetcher_mtls_identity_reloads_total{outcome="ok"}`))
+	p.end()
+}
+
+func TestSidecar_rootThatDisappears_isKeptForTheOverlap(t *testing.T) {
+	for overlap, kept := range map[string]int{"": 2, "0": 1, "1h": 2} {
+		t.Run("TRUST_OVERLAP="+overlap, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex // between the service and this test, which changes its CA
+			s := startService(t, time.Hour, func(_ *service.Service, next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					mu.Lock()
+					defer mu.Unlock()
+					next.ServeHTTP(w, r)
+				})
+			})
+			p := start(t, s, "TRUST_OVERLAP="+overlap)
+			p.await(1, planned)
+			second, err := ca.New("Second")
+			require.NoError(t, err)
+			mu.Lock()
+			*s.CA = *second
+			mu.Unlock()
+			p.renew()
+			p.await(1, anew) // as a CA must that does not know the certificate
+			p.await(2, planned)
+			trusted := inspected(t, p.volume).Trusted
+			require.Len(t, trusted, kept)
+			assert.Equal(t, "CN=Second Root CA,O=Throwaway", trusted[0])
+			p.renew()
+			p.await(3, planned)
+			assert.Len(t, inspected(t, p.volume).Trusted, kept, "the overlap is not over")
+			p.end()
+		})
+	}
+}
+
+func TestSidecar_retryAfter_isObeyed(t *testing.T) {
+	t.Parallel()
+	s := startService(t, time.Hour, func(_ *service.Service, next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if isUpdate(r) {
+				w.Header().Set("Retry-After", "600")
+				http.Error(w, "busy", http.StatusServiceUnavailable)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	p := start(t, s)
+	p.await(1, planned)
+	p.renew()
+	wait, err := time.ParseDuration(p.awaitFailure(1).text("next_in"))
+	require.NoError(t, err)
+	assert.GreaterOrEqual(t, wait, 10*time.Minute)
+	assert.LessOrEqual(t, wait, 11*time.Minute)
+	next := time.Unix(int64(p.metric("certfetcher_next_renewal_timestamp_seconds")), 0)
+	assert.WithinDuration(t, time.Now().Add(wait), next, 10*time.Second)
+	p.end()
+}
+
+func TestSidecar_signalDuringARenewal_endsAtOnceAndLeavesTheVolume(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{}, 1)
+	s := startService(t, time.Hour, func(_ *service.Service, next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if isUpdate(r) {
+				asked <- struct{}{}
+				<-r.Context().Done()
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	p := start(t, s)
+	p.await(1, planned)
+	files := snapshot(t, p.volume)
+	p.renew()
+	<-asked
+	p.end()
+	assert.Equal(t, files, snapshot(t, p.volume))
+	assert.Zero(t, p.count("renewing failed, the certificate stays in use; trying again"))
+}
+
+func TestSidecar_firstFetch_failsAsInInitMode(t *testing.T) {
+	t.Parallel()
+	s := startService(t, time.Hour, nil)
+	s.Stop()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { taken.Close() })
+	for name, row := range map[string]struct {
+		variables []string
+		code      int
+		reason    string
+	}{
+		"nothing listens":    {nil, 6, "connection refused"},
+		"no identity":        {[]string{"KEYSTORE_PATH=/none"}, 9, "KEYSTORE_PATH"},
+		"address is taken":   {[]string{"HEALTH_ADDR=" + taken.Addr().String()}, 1, "HEALTH_ADDR cannot be used: listen tcp"},
+		"unknown signal":     {[]string{"NOTIFY_SIGNAL=NONE", "NOTIFY_PROCESS=x"}, 1, `NOTIFY_SIGNAL cannot be used: has unknown signal`},
+		"open quote":         {[]string{"NOTIFY_EXEC=reload 'secret"}, 1, `NOTIFY_EXEC cannot be used: the quote ' at byte 8 is not closed`},
+		"hook elsewhere":     {[]string{"NOTIFY_URL=http://192.0.2.1/?secret"}, 1, `NOTIFY_URL cannot be used: has address 192.0.2.1`},
+		"address of no form": {[]string{"NOTIFY_VERIFY=localhost"}, 1, `NOTIFY_VERIFY cannot be used: has address`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			volume := filepath.Join(t.TempDir(), "volume")
+			variables := append(environment(s.URL, s.Dir, volume), row.variables...)
+			code, _, stderr := once(t, variables)
+			assert.Equal(t, row.code, code, stderr)
+			assert.Contains(t, strings.ReplaceAll(stderr, `\"`, `"`), row.reason)
+			assert.NotContains(t, stderr, "secret")
+			if strings.HasPrefix(row.reason, "NOTIFY_") {
+				checked, _, _ := once(t, variables, "--check")
+				assert.Equal(t, row.code, checked, "--check finds it as well")
+			}
+		})
+	}
+}
+
+func TestSidecar_probeAndInspect_tellWhatIsThere(t *testing.T) {
+	t.Parallel()
+	volume := filepath.Join(t.TempDir(), "volume")
+	s := startService(t, 2*time.Second, nil)
+	variables := environment(s.URL, s.Dir, volume)
+	code, _, stderr := once(t, variables, "probe")
+	assert.Equal(t, 1, code)
+	assert.Regexp(t, `^certfetcher: reading the volume: .+\n$`, stderr)
+	code, _, stderr = once(t, variables, "inspect")
+	assert.Equal(t, 1, code)
+	assert.Regexp(t, `^certfetcher: .+\n$`, stderr)
+
+	p := run(t, volume, variables)
+	p.await(1, planned)
+	code, _, stderr = once(t, variables, "probe")
+	assert.Zero(t, code, stderr)
+	code, _, stderr = once(t, nil, "probe")
+	assert.Equal(t, 1, code)
+	assert.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
+	code, _, _ = once(t, variables, "probe", "now")
+	assert.Equal(t, 1, code)
+
+	code, stdout, stderr := once(t, variables, "inspect")
+	assert.Zero(t, code, stderr)
+	for _, want := range []string{volume + " (symlink layout, generation ..", "certificate: PrivateKeyEntry, chain of 2", "trusted-certificate-1: trustedCertEntry",
+		"Subject:  CN=app.example.org,O=Example,ST=Skane,C=SE", "SANs:     DNS:localhost, IP Address:127.0.0.1", "Renewal:  "} {
+		assert.Contains(t, stdout, want)
+	}
+	for _, args := range [][]string{{"inspect", volume, "-o", "json"}, {"inspect", "-o=json", volume}} {
+		code, stdout, stderr = once(t, nil, args...)
+		assert.Zero(t, code, stderr)
+		assert.Contains(t, stdout, `"nextRenewal": "20`)
+		assert.Contains(t, stdout, `"daysLeft": `)
+	}
+	for _, args := range [][]string{{"inspect", "-o", "yaml"}, {"inspect", "a", "b"}, {"inspect", "-x"}} {
+		code, _, stderr = once(t, variables, args...)
+		assert.Equal(t, 1, code)
+		assert.Equal(t, "certfetcher: the command is inspect [dir] [-o text|json]\n", stderr)
+	}
+
+	s.Stop()
+	p.await(1, "renewing failed, and the certificate has expired; trying again")
+	code, _, stderr = once(t, variables, "probe")
+	assert.Equal(t, 1, code)
+	assert.Regexp(t, `^certfetcher: the certificate has expired: .+\n$`, stderr)
+	p.end()
+}
