@@ -1,0 +1,153 @@
+package interop
+
+import (
+	"crypto/x509"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/keygen"
+)
+
+// variable returns a setting of the test against a given server.
+func variable(name, otherwise string) string {
+	if value := os.Getenv("CMP_TEST_" + name); value != "" {
+		return value
+	}
+	return otherwise
+}
+
+// entries reads the key store, in whatever format, that a variable names.
+func entries(t testing.TB, name string) []keystore.Entry {
+	t.Helper()
+	path := variable(name, "")
+	if path == "" {
+		return nil
+	}
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	list, _, err := keystore.Decode(content, variable(name+"_PASSWORD", ""))
+	require.NoError(t, err, path)
+	return list
+}
+
+// givenServer configures a client from the environment. The variables are described in docs/interoperability.md.
+func givenServer(t testing.TB) cmp.Config {
+	t.Helper()
+	config := cmp.Config{
+		URL:             variable("URL", ""),
+		Recipient:       variable("RECIPIENT", ""),
+		Protection:      cmp.Protection(variable("PROTECTION", string(cmp.ProtectionPBMSHA256))),
+		Secret:          []byte(variable("SECRET", "")),
+		Reference:       variable("REFERENCE", ""),
+		ResponseTrust:   cmp.ResponseTrust(variable("RESPONSE_TRUST", "")),
+		ImplicitConfirm: variable("CONFIRMATION", explicit) == implicit,
+	}
+	for _, entry := range entries(t, "ANCHORS") {
+		config.TrustAnchors = append(config.TrustAnchors, entry.Chain...)
+	}
+	for _, entry := range entries(t, "SIGNER") {
+		if entry.Key != nil {
+			config.Signer = identity{entry.Key, entry.Chain}.signer()
+		}
+	}
+	return config
+}
+
+// The only test that may be skipped where everything else must run: nobody but the environment knows of a
+// server, and CI cannot have one whose images it cannot pull.
+func TestClient_givenServer_enrols(t *testing.T) {
+	if variable("URL", "") == "" {
+		t.Skip("CMP_TEST_URL is not set: see docs/interoperability.md")
+	}
+	enrolAtGivenServer(t)
+}
+
+func enrolAtGivenServer(t *testing.T) {
+	config := givenServer(t)
+	subject, err := cmp.ParseDN(variable("SUBJECT", "CN=certfetcher-interop"))
+	require.NoError(t, err)
+	// A key update is of the certificate that came before, or else of the signer's.
+	old := config.Signer
+	for _, operation := range strings.Split(variable("OPERATIONS", "ir,cr,p10cr,kur"), ",") {
+		t.Run(operation, func(t *testing.T) {
+			key, err := keygen.GenerateKey(variable("KEY_ALGORITHM", "RSA-2048"))
+			require.NoError(t, err)
+			template := &x509.CertificateRequest{RawSubject: subject}
+			if names := variable("DNS_NAMES", ""); names != "" {
+				template.DNSNames = strings.Split(names, ",")
+			}
+			csr, err := keygen.CreateCSR(template, key)
+			require.NoError(t, err)
+			config := config
+			if operation == "kur" {
+				require.NotNil(t, old, "kur needs ir, cr or p10cr before it, or CMP_TEST_SIGNER")
+				config.URL = variable("UPDATE_URL", config.URL)
+			}
+			client, messages := newClient(t, config)
+
+			result, err := request(t, client, operation, cmp.Request{CSR: csr, Key: key}, old)
+
+			t.Log(messages)
+			require.NoError(t, err)
+			require.NotEmpty(t, result.Chain)
+			require.NotEmpty(t, result.Trusted)
+			for _, warning := range result.Warnings {
+				t.Log("warning: " + warning)
+			}
+			leaf := result.Chain[0]
+			assert.Equal(t, key.Public(), leaf.PublicKey)
+			t.Logf("issued %q by %q, serial %x, until %s", leaf.Subject, leaf.Issuer, leaf.SerialNumber, leaf.NotAfter)
+			old = &cmp.Signer{Key: key, Certificate: leaf, Chain: result.Chain[1:]}
+		})
+	}
+}
+
+// setVariables sets the variables of a given server, and no others.
+func setVariables(t *testing.T, variables map[string]string) {
+	t.Helper()
+	for _, assignment := range os.Environ() {
+		if name, _, _ := strings.Cut(assignment, "="); strings.HasPrefix(name, "CMP_TEST_") {
+			t.Setenv(name, "")
+		}
+	}
+	for name, value := range variables {
+		t.Setenv("CMP_TEST_"+name, value)
+	}
+}
+
+// What is run against a given server is run against the development CA, which can be like EJBCA.
+func TestClient_givenServer_mayBeDevCA(t *testing.T) {
+	for name, answers := range map[string]devca.ResponseProtection{"by MAC": devca.RespondMAC, "by signature": devca.RespondSignature} {
+		t.Run(name, func(t *testing.T) {
+			d := startDevCA(t, devca.Config{ResponseProtection: answers})
+			setVariables(t, map[string]string{
+				"URL": d.url + "/ejbca/publicweb/cmp/cmpRA", "UPDATE_URL": d.url + "/ejbca/publicweb/cmp/cmp", "RECIPIENT": issuerName,
+				"SECRET": secret, "REFERENCE": reference, "ANCHORS": d.root, "DNS_NAMES": "a.example.org,b.example.org", "KEY_ALGORITHM": "ECDSA-P256",
+			})
+			enrolAtGivenServer(t)
+			assert.Equal(t, uint64(4), d.Stats().Confirmed)
+			assert.Equal(t, uint64(1), d.Stats().Updated)
+		})
+	}
+}
+
+// A vendor's certificate in place of the secret, and the update of that very certificate.
+func TestClient_givenServer_mayKnowTheSigner(t *testing.T) {
+	d := startDevCA(t, devca.Config{})
+	vendor := d.enrol(t, "ECDSA-P256")
+	store, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "vendor", Key: vendor.key, Chain: vendor.chain}}, "changeit", keystore.ProfileModern)
+	require.NoError(t, err)
+	setVariables(t, map[string]string{
+		"URL": d.url, "RECIPIENT": issuerName, "PROTECTION": "signature", "ANCHORS": d.root, "OPERATIONS": "kur", "CONFIRMATION": implicit,
+		"SIGNER": writeFile(t, d.dir, "vendor.p12", store), "SIGNER_PASSWORD": "changeit", "SUBJECT": "O=Interop,CN=leaf", "KEY_ALGORITHM": "ECDSA-P256",
+	})
+	enrolAtGivenServer(t)
+	assert.Equal(t, uint64(1), d.Stats().Updated)
+}
