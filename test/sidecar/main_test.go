@@ -59,9 +59,10 @@ func (l line) text(attribute string) string { return fmt.Sprint(l[attribute]) }
 
 // sidecar is a running certfetcher.
 type sidecar struct {
-	t      *testing.T
-	cmd    *exec.Cmd
-	volume string
+	t       *testing.T
+	cmd     *exec.Cmd
+	volume  string
+	address string // of the probes; empty: as logged
 
 	mu    sync.Mutex
 	log   []line
@@ -181,7 +182,10 @@ func (p *sidecar) awaitFailure(n int) line {
 }
 
 func (p *sidecar) url(path string) string {
-	return "http://" + p.await(1, serving).text("address") + path
+	if p.address == "" {
+		p.address = p.await(1, serving).text("address")
+	}
+	return "http://" + p.address + path
 }
 
 // get asks for a path of HEALTH_ADDR.
