@@ -1,9 +1,10 @@
 #!/bin/sh
 # Builds programs for Linux on GOARCH, and their bills of materials, into a directory: those of all
 # images, or the ones named.
-# The same sources, VERSION and Go give the same bytes: no paths, no VCS state, no C.
+# The same sources, VERSION and Go give the same files: no paths, no VCS state, no C.
 #   GOARCH=arm64 VERSION=1.2.3 deploy/images/programs.sh dist/out certfetcher
 set -eu
+umask 022 # the user of the images is not the owner
 out=$1
 shift
 [ $# -gt 0 ] || set -- certfetcher certservice devca identities app

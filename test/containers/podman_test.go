@@ -57,10 +57,13 @@ func TestMain(m *testing.M) {
 func setup(t *testing.T) {
 	t.Helper()
 	peer.Require(t, "podman")
+	if os.Geteuid() != 0 {
+		peer.Missing(t, "a user who may run containers (root)")
+	}
 	once.Do(func() {
 		setupError = configure()
 		if setupError == nil {
-			_, setupError = buildImages()
+			_, setupError = command("./deploy/images/build.sh")
 		}
 	})
 	require.NoError(t, setupError)
@@ -120,24 +123,6 @@ func ulimits() (string, error) {
 		list = append(list, fmt.Sprintf(`"%s=%s:%s"`, limit.name, value, value))
 	}
 	return strings.Join(list, ", "), nil
-}
-
-// buildImages runs the script of make image, and returns the image IDs by name.
-func buildImages(arguments ...string) (map[string]string, error) {
-	output, err := command("./deploy/images/build.sh", arguments...)
-	if err != nil {
-		return nil, err
-	}
-	ids := map[string]string{}
-	for line := range strings.Lines(output) {
-		name, id, found := strings.Cut(strings.TrimSpace(line), " ")
-		if !found {
-			return nil, fmt.Errorf("build.sh printed %q, want an image and its ID", line)
-		}
-		name, _, _ = strings.Cut(name, ":")
-		ids[name] = id
-	}
-	return ids, nil
 }
 
 // command runs a program at the root of the repository, and returns what it prints.
