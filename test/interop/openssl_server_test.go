@@ -16,6 +16,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/peer"
 )
 
 const serverName = "CMP server"
@@ -85,6 +86,7 @@ var confirming = map[string][]string{
 var sequel = map[string]string{explicit: " certConf", implicit: "", polled: " pollReq pollReq certConf"}
 
 func TestClient_opensslServer_enrols(t *testing.T) {
+	peer.Require(t, "openssl")
 	m := newMatrix(t, "our client, openssl server", "request / answer", "ir", "cr", "p10cr", "kur", "rr", "genm")
 	for _, row := range []struct {
 		name       string
@@ -181,6 +183,7 @@ func outcome(err error) string {
 func add(args []string, more ...string) []string { return slices.Concat(args, more) }
 
 func TestClient_opensslServer_misbehaves(t *testing.T) {
+	peer.Require(t, "openssl")
 	l := newList(t, "our client, openssl server misbehaves", "openssl cmp as server", "messages", "what our client says")
 	s, other := newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256"), newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256")
 	mac := slices.Concat(s.returning, s.bySecret, []string{"-statusstring", told})

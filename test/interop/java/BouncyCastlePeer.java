@@ -96,7 +96,8 @@ import org.bouncycastle.pkcs.jcajce.JcePBMac1CalculatorBuilder;
 import org.bouncycastle.pkcs.jcajce.JcePBMac1CalculatorProviderBuilder;
 
 /**
- * A CMP peer made of Bouncy Castle, to hold another implementation against.
+ * A CMP peer made of Bouncy Castle, to hold another implementation against. It is one file because that is what
+ * java runs without compiling.
  *
  * java -cp ... BouncyCastlePeer.java respond SECRET ROOT_FILE
  *   is a CMP server: it writes its root certificate to the file, prints "listening PORT", and ends with its
