@@ -93,7 +93,8 @@ var (
 // order is that of a report: what has to be mended first comes first.
 var order = slices.Concat([]string{checkVariables}, identityChecks, networkChecks, volumeChecks, hookChecks)
 
-// Run makes all checks, one after the other, and takes at most a few times NetworkTimeout.
+// Run makes all checks, one after the other, and takes at most a few times NetworkTimeout. When ctx ends, those
+// that use the network fail at once; what was written on the volume is removed all the same.
 func Run(ctx context.Context, o Options) Report {
 	d := &doctor{Options: o}
 	if d.NetworkTimeout == 0 {

@@ -176,13 +176,18 @@ func (d *doctor) tcp(ctx context.Context, u *url.URL, addresses []netip.Addr) bo
 
 // reason is an error of the network without the parts that a check's text has anyway.
 func (d *doctor) reason(err error) string {
-	var timeout interface{ Timeout() bool }
 	var number syscall.Errno
 	switch {
-	case errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout():
+	case d.late(err):
 		return "no answer within " + d.NetworkTimeout.String()
 	case errors.As(err, &number):
 		return number.Error()
 	}
 	return err.Error()
+}
+
+// late tells a time-out.
+func (d *doctor) late(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
 }

@@ -86,8 +86,10 @@ func (r Report) WriteText(w io.Writer) error {
 		counts[c.Status]++
 		lines := wrap(c.Found, textWidth-statusWidth-nameWidth)
 		if c.Advice != "" {
-			for i, line := range wrap(c.Advice, textWidth-statusWidth-nameWidth-3) {
-				lines = append(lines, map[bool]string{true: "-> ", false: "   "}[i == 0]+line)
+			arrow := "-> "
+			for _, line := range wrap(c.Advice, textWidth-statusWidth-nameWidth-len(arrow)) {
+				lines = append(lines, arrow+line)
+				arrow = "   "
 			}
 		}
 		status, name := string(c.Status), c.Name
@@ -96,7 +98,7 @@ func (r Report) WriteText(w io.Writer) error {
 			status, name = "", ""
 		}
 	}
-	fmt.Fprintf(&text, "\n%d failed, %d warnings, %d ok, %d skipped; exit code %d\n",
+	fmt.Fprintf(&text, "\nfailed: %d, warnings: %d, ok: %d, skipped: %d; exit code %d\n",
 		counts[Failed], counts[Warning], counts[OK], counts[Skipped], r.ExitCode())
 	_, err := io.WriteString(w, text.String())
 	return err

@@ -149,4 +149,3 @@ func (s *service) clockAt(ctx context.Context, moment time.Time) {
 		s.clock(a)
 	}
 }
-

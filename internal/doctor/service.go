@@ -64,7 +64,11 @@ func (s *service) check(ctx context.Context) {
 // refused reports an error that came when the server had been trusted: it has something against us.
 func (s *service) refused(err error) {
 	alert, alerted := alertOf(err)
-	if !alerted {
+	switch {
+	case !alerted && s.late(err):
+		s.fail(enroll.StageConnection, checkAccepted, "connected, but there is "+s.reason(err), "see the log of the CertService, and whether something on the way holds the request back")
+		return
+	case !alerted:
 		s.fail(enroll.StageConnection, checkAccepted, "the server ended the connection when it had seen our certificate: "+s.reason(err),
 			"see its log; it may refuse the certificate in KEYSTORE_PATH")
 		return
@@ -86,18 +90,21 @@ func (s *service) refused(err error) {
 
 // answers asks for a certificate without saying which, which every server refuses. How it does so tells the rest.
 func (s *service) answers(ctx context.Context) {
-	if variable := s.faulty("CA_NAME"); variable != "" {
-		s.accepted(ctx, unknownCA)
-		s.skipRest(networkChecks, variable+" has a fault")
-		return
+	name, fault := s.Config.Request.CAName, s.faulty("CA_NAME")
+	if fault != "" {
+		name = unknownCA
 	}
-	a, ok := s.accepted(ctx, s.Config.Request.CAName)
+	a, ok := s.accepted(ctx, name)
 	if !ok {
 		s.skipRest(networkChecks, "because the client accepted check failed")
 		return
 	}
 	s.ready(ctx)
-	s.caName(ctx, a)
+	if fault == "" {
+		s.caName(ctx, a)
+	} else {
+		s.skip(checkCAName, fault+" has a fault")
+	}
 	s.clock(a)
 }
 

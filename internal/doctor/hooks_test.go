@@ -1,0 +1,113 @@
+package doctor_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/test/service"
+)
+
+func TestRun_hooks(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(content), mode))
+		return path
+	}
+	script, data := write("reload", "#!/bin/sh\n", 0o755), write("data", "", 0o600)
+	// It waits for the end of its input, under a name that nobody else has.
+	shell, err := exec.LookPath("sh")
+	require.NoError(t, err)
+	child := &exec.Cmd{Path: shell, Args: []string{"doctor-test-app", "-c", "read line"}}
+	input, err := child.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	t.Cleanup(func() {
+		_ = input.Close()
+		_ = child.Wait()
+	})
+	alive, words := write("alive.pid", fmt.Sprintln(child.Process.Pid), 0o600), write("words.pid", "swordfish\n", 0o600)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { listener.Close() })
+	address := listener.Addr().String()
+
+	for sentence, row := range map[string]struct {
+		notify  config.Notify
+		trigger string
+		check   string
+		status  doctor.Status
+		found   string
+		code    int
+	}{
+		"a command that can be run":  {config.Notify{Exec: script + " swordfish"}, "", "notify command", doctor.OK, fmt.Sprintf("%q can be run", script), 0},
+		"a command without a file":   {config.Notify{Exec: dir + "/none swordfish"}, "", "notify command", doctor.Failed, fmt.Sprintf("%q cannot be run: no such file or directory", dir+"/none"), 1},
+		"a command not executable":   {config.Notify{Exec: data}, "", "notify command", doctor.Failed, fmt.Sprintf("%q cannot be run: permission denied", data), 1},
+		"a command not in PATH":      {config.Notify{Exec: "no-such-program-anywhere"}, "", "notify command", doctor.Failed, `"no-such-program-anywhere" cannot be run: executable file not found in $PATH`, 1},
+		"a command with half quotes": {config.Notify{Exec: "'x"}, "", "notify command", doctor.Failed, "NOTIFY_EXEC cannot be used: the quote ' at byte 1 is not closed", 1},
+
+		"a signal to a PID file":            {config.Notify{Signal: "hup", PIDFile: alive}, "", "notify signal", doctor.OK, fmt.Sprintf("SIGHUP can be sent to the process of %q", alive), 0},
+		"a signal to a missing PID file":    {config.Notify{Signal: "1", PIDFile: dir + "/none"}, "", "notify signal", doctor.Warning, fmt.Sprintf("the PID file %q: no such file or directory", dir+"/none"), 0},
+		"a signal to a PID file of words":   {config.Notify{Signal: "1", PIDFile: words}, "", "notify signal", doctor.Warning, fmt.Sprintf("the PID file %q: its first line is no process ID", words), 0},
+		"a signal to a process":             {config.Notify{Signal: "HUP", Process: "doctor-test-app"}, "", "notify signal", doctor.OK, `SIGHUP can be sent to the process "doctor-test-app"`, 0},
+		"a signal to a process not running": {config.Notify{Signal: "HUP", Process: "no-such-program"}, "", "notify signal", doctor.Warning, `no process named "no-such-program" is to be seen`, 0},
+		"a signal that there is not":        {config.Notify{Signal: "FOO", Process: "doctor-test-app"}, "", "notify signal", doctor.Failed, `NOTIFY_SIGNAL cannot be used: has unknown signal "FOO", want a name such as HUP or SIGHUP, or a number`, 1},
+
+		"a URL that connects":        {config.Notify{URL: "http://me:swordfish@" + address + "/swordfish"}, "", "notify url", doctor.OK, address + " connects", 0},
+		"a URL where nobody listens": {config.Notify{URL: "http://127.0.0.9:1/"}, "", "notify url", doctor.Warning, "127.0.0.9:1 does not connect: connection refused", 0},
+		"a URL elsewhere":            {config.Notify{URL: "http://192.0.2.1/swordfish"}, "", "notify url", doctor.Failed, "NOTIFY_URL cannot be used: has address 192.0.2.1, want a loopback address such as 127.0.0.1 as long as remote ones are not allowed", 1},
+		"an address to look at":      {config.Notify{Verify: address}, "", "notify verify", doctor.OK, address + " connects", 0},
+
+		"a trigger file":                     {config.Notify{}, dir + "/renew", "trigger file", doctor.OK, fmt.Sprintf("%q can be watched", dir+"/renew"), 0},
+		"a trigger file without a directory": {config.Notify{}, dir + "/none/renew", "trigger file", doctor.Warning, fmt.Sprintf("the directory %q: no such file or directory", dir+"/none"), 0},
+		"a trigger file in a file":           {config.Notify{}, data + "/renew", "trigger file", doctor.Warning, fmt.Sprintf("%q is a file, want a directory", data), 0},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			_, o := start(t, service.Options{})
+			o.Config.Sidecar = config.Sidecar{Enabled: true, TriggerFile: row.trigger}
+			o.Config.Notify = row.notify
+			report, checks := run(t, o)
+			assert.Equal(t, row.status, checks[row.check].Status)
+			assert.Equal(t, row.found, checks[row.check].Found)
+			assert.Equal(t, row.code, report.ExitCode())
+			assert.NotContains(t, text(t, report), "swordfish")
+		})
+	}
+}
+
+func TestRun_signal_toAProcessOfAnotherUser(t *testing.T) {
+	_, o := start(t, service.Options{})
+	o.Config.Sidecar.Enabled = true
+	path := filepath.Join(t.TempDir(), "init.pid")
+	require.NoError(t, os.WriteFile(path, []byte("1\n"), 0o600))
+	o.Config.Notify = config.Notify{Signal: "HUP", PIDFile: path}
+	_, checks := run(t, o)
+	if os.Geteuid() == 0 {
+		assert.Equal(t, doctor.OK, checks["notify signal"].Status)
+		return
+	}
+	assert.Equal(t, doctor.Warning, checks["notify signal"].Status)
+	assert.Equal(t, fmt.Sprintf("the process of %q may not be signalled", path), checks["notify signal"].Found)
+}
+
+func TestRun_hooks_areLeftOutWhenTheyAreNotUsed(t *testing.T) {
+	_, o := start(t, service.Options{})
+	o.Config.Notify.Exec = "/does/not/exist"
+	_, checks := run(t, o)
+	assert.NotContains(t, checks, "notify command", "an init container tells nobody")
+
+	o.Config.Sidecar.Enabled = true
+	o.Faults = config.Faults{{Variable: "NOTIFY_EXEC", Problem: "cannot be used"}}
+	_, checks = run(t, o)
+	assert.Equal(t, doctor.Check{Name: "notify command", Status: doctor.Skipped, Found: "NOTIFY_EXEC has a fault"}, checks["notify command"])
+	assert.NotContains(t, checks, "notify url")
+}
