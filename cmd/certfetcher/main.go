@@ -30,6 +30,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return probe(args[1:], stderr)
 		case "inspect":
 			return inspectVolume(args[1:], stdout, stderr)
+		case "doctor":
+			return examine(args[1:], stdout, stderr)
+		case "postprocess":
+			return postprocess(args[1:], stdout, stderr)
 		}
 	}
 	flags := flag.NewFlagSet("certfetcher", flag.ContinueOnError)
@@ -41,7 +45,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case err == flag.ErrHelp:
 		return printed(stderr, usage(stdout))
 	case err != nil || flags.NArg() > 0:
-		fmt.Fprintf(stderr, "certfetcher: the flags are --check, --help and --version, the commands probe and inspect; everything else is set by environment variables, see --help\n")
+		fmt.Fprintf(stderr, "certfetcher: the flags are --check, --help and --version, the commands doctor, inspect, postprocess and probe; everything else is set by environment variables, see --help\n")
 		return enroll.StageClientConfiguration.ExitCode()
 	case *showVersion:
 		_, err := fmt.Fprintf(stdout, "certfetcher %s\n", buildinfo.Version())
@@ -85,6 +89,8 @@ With MODE=sidecar it stays and renews it.
 Usage: certfetcher [--check | --help | --version]
        certfetcher probe                     exit code 0 when the volume holds a valid certificate
        certfetcher inspect [dir] [-o json]   print what a volume holds
+       certfetcher doctor [-o json]          check the deployment, without asking for a certificate
+       certfetcher postprocess [--help]      merge truststores and swap keystores
 
 It is configured by environment variables:
 `)

@@ -9,8 +9,9 @@ import (
 )
 
 // notifications makes the ways of telling the application that are configured, in the order in which they
-// are run: a command may prepare what a signal then makes the application load.
-func notifications(c config.Notify, log *slog.Logger) (notify.Config, config.Faults) {
+// are run: truststores are merged and a command prepares before a signal makes the application load.
+func notifications(cfg *config.Fetcher, log *slog.Logger) (notify.Config, config.Faults) {
+	c := cfg.Notify
 	made := notify.Config{Log: log}
 	var faults config.Faults
 	add := func(variable string, notifier notify.Notifier, err error) {
@@ -19,6 +20,12 @@ func notifications(c config.Notify, log *slog.Logger) (notify.Config, config.Fau
 			return
 		}
 		made.Notifiers = append(made.Notifiers, notifier)
+	}
+	merge, err := newMerging(cfg.Output.Dir, log)
+	if err != nil {
+		faults = append(faults, config.Fault{Part: config.PartClient, Variable: "postprocess:", Problem: err.Error()})
+	} else if merge != nil {
+		made.Notifiers = append(made.Notifiers, merge)
 	}
 	if c.Exec != "" {
 		command, err := notify.ParseCommand(c.Exec)

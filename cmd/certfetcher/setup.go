@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -29,18 +28,13 @@ type setup struct {
 // that all are known after one run; the failure is the first in the contract's order.
 func load(stderr io.Writer) setup {
 	var s setup
-	var err error
-	s.config, err = config.Load()
+	var faults config.Faults
+	s.config, faults = loadConfig()
 	s.log = s.config.Log.Logger(stderr)
 
-	var faults config.Faults
-	if err != nil && !errors.As(err, &faults) {
-		s.failure = err
-		return s
-	}
 	if s.config.Sidecar.Enabled {
 		var found config.Faults
-		s.notify, found = notifications(s.config.Notify, s.log)
+		s.notify, found = notifications(s.config, s.log)
 		faults = append(found, faults...) // of the first part in the contract's order
 	}
 	tlsFaults := false
@@ -55,6 +49,7 @@ func load(stderr io.Writer) setup {
 		return s
 	}
 
+	var err error
 	s.identity, err = mtls.Load(tlsFiles(s.config.TLS))
 	if err != nil {
 		s.log.Error("the mutual TLS material has a fault", "problem", err.Error())
@@ -84,17 +79,23 @@ func warn(log *slog.Logger, identity *mtls.Identity) {
 func report(s setup) int {
 	stage := enroll.StageOf(s.failure)
 	s.log.Error("certfetcher failed", "reason", s.failure.Error(), "stage", stage.String(), "exit_code", stage.ExitCode())
-	if path := s.config.TerminationMessagePath; path != "" {
-		if err := os.WriteFile(path, []byte(terminationMessage(stage, s.failure)), 0o644); err != nil {
-			s.log.Warn("the termination message could not be written", "problem", err.Error())
-		}
-	}
+	writeTerminationMessage(s.config.TerminationMessagePath, stage.String()+": "+s.failure.Error(), s.log)
 	return stage.ExitCode()
 }
 
-// terminationMessage is one line of at most 4096 bytes, which is all that Kubernetes keeps.
-func terminationMessage(stage enroll.Stage, err error) string {
-	text := strings.Join(strings.Fields(stage.String()+": "+err.Error()), " ")
+// writeTerminationMessage tells Kubernetes why the container ended; an empty path is nowhere.
+func writeTerminationMessage(path, message string, log *slog.Logger) {
+	if path == "" {
+		return
+	}
+	if err := os.WriteFile(path, []byte(oneLine(message)), 0o644); err != nil {
+		log.Warn("the termination message could not be written", "problem", err.Error())
+	}
+}
+
+// oneLine is a text on one line of at most 4096 bytes, which is all that Kubernetes keeps.
+func oneLine(message string) string {
+	text := strings.Join(strings.Fields(message), " ")
 	if len(text) > 4095 {
 		text = text[:4095]
 		for !utf8.ValidString(text) {

@@ -71,6 +71,9 @@ func runSidecar(s setup) error {
 	}
 	current := c.published(outcome, reasonEnrolled)
 	background.Go(func() { c.dispatcher.Run(ctx) })
+	if !outcome.Changed {
+		c.postprocess(ctx, s.notify.Notifiers)
+	}
 	c.watchFiles(ctx, &background)
 	debug.FreeOSMemory()
 	loop := &renew.Loop{
@@ -88,6 +91,18 @@ func runSidecar(s setup) error {
 	}
 	s.log.Info("ended by a signal")
 	return nil
+}
+
+// postprocess merges truststores at a start at which nothing was published: whoever merged into a volume that
+// lives no longer than the container would miss it otherwise.
+func (c *sidecar) postprocess(ctx context.Context, notifiers []notify.Notifier) {
+	for _, notifier := range notifiers {
+		if merge, ok := notifier.(*merging); ok {
+			if err := merge.Notify(ctx, notify.Event{}); err != nil {
+				c.log.Error("the truststores are not merged", "error", err.Error())
+			}
+		}
+	}
 }
 
 // Renew is one attempt of the loop.

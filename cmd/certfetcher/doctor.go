@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/internal/enroll"
+)
+
+// examine checks the deployment and prints what it found; its exit code is that of the first failed check.
+func examine(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("doctor", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	format := flags.String("o", "text", "")
+	uid := flags.String("uid", os.Getenv("APP_UID"), "")
+	gid := flags.String("gid", os.Getenv("APP_GID"), "")
+	err := flags.Parse(args)
+	reader, readerErr := doctor.ParseReader(*uid, *gid)
+	if err != nil || readerErr != nil || flags.NArg() > 0 || *format != "text" && *format != "json" {
+		fmt.Fprintln(stderr, "certfetcher: usage: certfetcher doctor [-o text|json] [-uid N] [-gid N], the numbers of the application's user and group, also APP_UID and APP_GID")
+		return enroll.StageClientConfiguration.ExitCode()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	cfg, faults := loadConfig()
+	report := doctor.Run(ctx, doctor.Options{Config: cfg, Faults: faults, Reader: reader, UserAgent: userAgent()})
+	write := report.WriteText
+	if *format == "json" {
+		write = report.WriteJSON
+	}
+	if err := write(stdout); err != nil {
+		return printed(stderr, err)
+	}
+	return report.ExitCode()
+}
+
+// loadConfig is config.Load with its error as what it is.
+func loadConfig() (*config.Fetcher, config.Faults) {
+	cfg, err := config.Load()
+	faults, _ := err.(config.Faults)
+	return cfg, faults
+}

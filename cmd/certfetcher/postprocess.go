@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+
+	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/notify"
+	"github.com/certfetcher/certfetcher/internal/truststore"
+)
+
+// postprocess merges truststores and swaps keystores once, as the ONAP post-processor did. Its variables
+// and exit codes are that program's.
+func postprocess(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 {
+		if args[0] == "--help" || args[0] == "-h" {
+			return printed(stderr, postprocessUsage(stdout))
+		}
+		fmt.Fprintln(stderr, "certfetcher: postprocess takes no arguments, it is configured by environment variables, see certfetcher postprocess --help")
+		return truststore.ExitCode(errors.New("wrong usage"))
+	}
+	settings, _ := config.Load() // the log's settings are read even when this container is for nothing else
+	log := settings.Log.Logger(stderr)
+	cfg, err := truststore.Load()
+	if err == nil {
+		_, err = truststore.Run(cfg, log)
+	}
+	if err == nil {
+		return 0
+	}
+	code := truststore.ExitCode(err)
+	log.Error("certfetcher postprocess failed", "reason", err.Error(), "exit_code", code)
+	writeTerminationMessage(settings.TerminationMessagePath, "postprocess: "+err.Error(), log)
+	return code
+}
+
+func postprocessUsage(w io.Writer) error {
+	_, err := fmt.Fprint(w, `certfetcher postprocess merges truststores and swaps keystores, as the ONAP post-processor did. A second run changes nothing.
+
+`)
+	if err != nil {
+		return err
+	}
+	return truststore.WriteUsage(w)
+}
+
+// merging does the post-processor's work after each publication of a sidecar, before anybody else is told.
+type merging struct {
+	config truststore.Config
+	log    *slog.Logger
+}
+
+// Kind is how logs and metrics call it.
+func (merging) Kind() string { return "postprocess" }
+
+// Notify merges; with nothing to do it changes nothing.
+func (m merging) Notify(context.Context, notify.Event) error {
+	_, err := truststore.Run(m.config, m.log)
+	return err
+}
+
+// newMerging reads the post-processor's variables, if there are any. A file that the sidecar publishes cannot be
+// changed by it as well: the one would put back what the other did.
+func newMerging(outputDir string, log *slog.Logger) (*merging, error) {
+	if !truststore.Wanted() {
+		return nil, nil
+	}
+	cfg, err := truststore.Load()
+	if err != nil {
+		return nil, err
+	}
+	changed := []string{}
+	if len(cfg.Truststores) > 1 {
+		changed = append(changed, cfg.Truststores[0].Path)
+	}
+	for _, c := range cfg.Keystores {
+		changed = append(changed, c.Destination)
+	}
+	for _, path := range changed {
+		if relative, err := filepath.Rel(outputDir, path); err == nil && !strings.HasPrefix(relative, "..") {
+			return nil, fmt.Errorf("%s would be changed by merging, and put back by the sidecar, which publishes what is in OUTPUT_PATH; want a file elsewhere", path)
+		}
+	}
+	return &merging{cfg, log}, nil
+}
