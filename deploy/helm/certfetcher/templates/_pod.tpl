@@ -1,0 +1,46 @@
+{{/* Entries of the pod's initContainers. */}}
+{{- define "certfetcher.initContainers" -}}
+{{- if eq .Values.certfetcher.mode "native-sidecar" -}}
+- name: certfetcher
+  restartPolicy: Always
+  {{- include "certfetcher.container" . | nindent 2 }}
+  {{- include "certfetcher.sidecar" . | nindent 2 }}
+  # Longer than RETRY_MAX_ELAPSED (5m), so that the sidecar itself says why it could not fetch.
+  startupProbe:
+    exec: {command: [/certfetcher, probe]}
+    periodSeconds: 2
+    timeoutSeconds: 5
+    failureThreshold: 180
+{{- else -}}
+- name: certfetcher-init
+  {{- include "certfetcher.container" . | nindent 2 }}
+  env: {{- include "certfetcher.env" . | nindent 4 }}
+{{- end }}
+{{- end }}
+
+{{/* Entries of the pod's containers; none but in mode plain-sidecar. */}}
+{{- define "certfetcher.containers" -}}
+{{- if eq .Values.certfetcher.mode "plain-sidecar" -}}
+- name: certfetcher
+  {{- include "certfetcher.container" . | nindent 2 }}
+  {{- include "certfetcher.sidecar" . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Entries of the pod's volumes. */}}
+{{- define "certfetcher.volumes" -}}
+- name: certfetcher-certs
+  emptyDir: {medium: Memory, sizeLimit: 8Mi}
+- name: certfetcher-mtls
+  secret: {secretName: {{ .Values.certfetcher.identity.secretName }}, defaultMode: 0440}
+{{- end }}
+
+{{/* Entries of the application container's volumeMounts. */}}
+{{- define "certfetcher.volumeMounts" -}}
+- {name: certfetcher-certs, mountPath: {{ .Values.certfetcher.env.OUTPUT_PATH }}, readOnly: true}
+{{- end }}
+
+{{/* Labels of the pod, by which deploy/monitoring finds the sidecars. */}}
+{{- define "certfetcher.podLabels" -}}
+certfetcher: {{ if eq .Values.certfetcher.mode "init" }}init{{ else }}sidecar{{ end }}
+{{- end }}
