@@ -1,0 +1,243 @@
+package manifests
+
+import (
+	"bufio"
+	"bytes"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	podsecurity "k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+)
+
+func bufioReader(content []byte) *bufio.Reader { return bufio.NewReader(bytes.NewReader(content)) }
+
+// pod is a pod or a template of pods.
+type pod struct {
+	place string
+	meta  metav1.ObjectMeta
+	spec  corev1.PodSpec
+	// beside are the objects that it is applied with.
+	beside []runtime.Object
+}
+
+func (p pod) containers() []corev1.Container {
+	return slices.Concat(p.spec.InitContainers, p.spec.Containers)
+}
+
+func (p pod) container(name string) corev1.Container {
+	all := p.containers()
+	return all[slices.IndexFunc(all, func(c corev1.Container) bool { return c.Name == name })]
+}
+
+// program is the program of ours that a container runs, or "".
+func program(c corev1.Container) string {
+	name, _, _ := strings.Cut(c.Image[strings.LastIndexByte(c.Image, '/')+1:], ":")
+	name, _, _ = strings.Cut(name, "@")
+	if name == "certfetcher" || name == "certservice" {
+		return name
+	}
+	return ""
+}
+
+func pods(t *testing.T) []pod {
+	t.Helper()
+	var found []pod
+	all := everything(t)
+	for _, place := range slices.Sorted(maps.Keys(all)) {
+		for _, object := range all[place] {
+			switch o := object.(type) {
+			case *corev1.Pod:
+				found = append(found, pod{place, o.ObjectMeta, o.Spec, all[place]})
+			case *appsv1.Deployment:
+				found = append(found, pod{place, o.Spec.Template.ObjectMeta, o.Spec.Template.Spec, all[place]})
+				assertSelects(t, place, o.Spec.Selector, o.Spec.Template.Labels)
+			}
+		}
+	}
+	require.NotEmpty(t, found)
+	return found
+}
+
+func assertSelects(t *testing.T, place string, selector *metav1.LabelSelector, set map[string]string) {
+	t.Helper()
+	s, err := metav1.LabelSelectorAsSelector(selector)
+	require.NoError(t, err, place)
+	assert.True(t, !s.Empty() && s.Matches(labels.Set(set)), "%s: selector %v, labels %v", place, s, set)
+}
+
+func TestPods_satisfyTheRestrictedProfile(t *testing.T) {
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	require.NoError(t, err)
+	level := podsecurity.LevelVersion{Level: podsecurity.LevelRestricted, Version: podsecurity.LatestVersion()}
+	for _, p := range pods(t) {
+		for _, result := range evaluator.EvaluatePod(level, &p.meta, &p.spec) {
+			assert.True(t, result.Allowed, "%s: %s: %s", p.place, result.ForbiddenReason, result.ForbiddenDetail)
+		}
+		for _, c := range p.containers() {
+			if program(c) != "" { // the profile does not ask for this
+				require.NotNil(t, c.SecurityContext.ReadOnlyRootFilesystem, "%s: %s", p.place, c.Name)
+				assert.True(t, *c.SecurityContext.ReadOnlyRootFilesystem, "%s: %s", p.place, c.Name)
+			}
+		}
+	}
+}
+
+func TestPods_whatTheyReferTo_isThere(t *testing.T) {
+	for _, p := range pods(t) {
+		volumes := map[string]bool{}
+		for _, v := range p.spec.Volumes {
+			volumes[v.Name] = true
+			if v.ConfigMap != nil {
+				assert.NotNil(t, p.configMap(v.ConfigMap.Name), "%s: %s", p.place, v.ConfigMap.Name)
+			}
+		}
+		for _, c := range p.containers() {
+			for _, mount := range c.VolumeMounts {
+				assert.True(t, volumes[mount.Name], "%s: %s mounts %s", p.place, c.Name, mount.Name)
+				assert.Empty(t, mount.SubPath, "%s: %s would not see %s change", p.place, c.Name, mount.Name)
+			}
+			for _, probe := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
+				if probe != nil && probe.HTTPGet != nil {
+					assert.True(t, hasPort(c, probe.HTTPGet.Port), "%s: %s is probed at %s", p.place, c.Name, &probe.HTTPGet.Port)
+				}
+			}
+		}
+	}
+}
+
+func (p pod) configMap(name string) *corev1.ConfigMap {
+	for _, object := range p.beside {
+		if m, ok := object.(*corev1.ConfigMap); ok && m.Name == name {
+			return m
+		}
+	}
+	return nil
+}
+
+func hasPort(c corev1.Container, port intstr.IntOrString) bool {
+	return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool {
+		return p.Name == port.StrVal || p.ContainerPort == port.IntVal
+	})
+}
+
+// Longer than certfetcher itself tries, or the kubelet would end it before it can say what is wrong.
+func TestNativeSidecars_startupProbe_allowsForRetries(t *testing.T) {
+	seen := 0
+	for _, p := range pods(t) {
+		for _, c := range p.spec.InitContainers {
+			if c.RestartPolicy == nil {
+				continue
+			}
+			seen++
+			require.NotNil(t, c.StartupProbe, p.place)
+			assert.Equal(t, []string{"/certfetcher", "probe"}, c.StartupProbe.Exec.Command, p.place)
+			assert.Greater(t, c.StartupProbe.PeriodSeconds*c.StartupProbe.FailureThreshold, int32(5*60), p.place)
+			assert.Equal(t, "sidecar", p.meta.Labels["certfetcher"], "%s: the PodMonitor would not find it", p.place)
+		}
+	}
+	assert.Positive(t, seen)
+}
+
+// Whatever selects pods of certservice selects the ones of its Deployment, in each rendering.
+func TestCertservice_everySelector_findsItsPods(t *testing.T) {
+	for _, p := range pods(t) {
+		if program(p.spec.Containers[0]) != "certservice" {
+			continue
+		}
+		seen := map[string]bool{}
+		for _, object := range p.beside {
+			var selector *metav1.LabelSelector
+			switch o := object.(type) {
+			case *corev1.Service:
+				selector = &metav1.LabelSelector{MatchLabels: o.Spec.Selector}
+				for _, port := range o.Spec.Ports {
+					assert.True(t, hasPort(p.spec.Containers[0], port.TargetPort), "%s: Service port %s", p.place, port.Name)
+				}
+			case *networkingv1.NetworkPolicy:
+				selector = &o.Spec.PodSelector
+			case *policyv1.PodDisruptionBudget:
+				selector = o.Spec.Selector
+			case *autoscalingv2.HorizontalPodAutoscaler:
+				assert.GreaterOrEqual(t, *o.Spec.MinReplicas, int32(2), p.place)
+				assert.Equal(t, deploymentName(p.beside), o.Spec.ScaleTargetRef.Name, p.place)
+			}
+			if selector != nil {
+				assertSelects(t, p.place, selector, p.meta.Labels)
+			}
+			seen[object.GetObjectKind().GroupVersionKind().Kind] = true
+		}
+		for _, spread := range p.spec.TopologySpreadConstraints {
+			assertSelects(t, p.place, spread.LabelSelector, p.meta.Labels)
+		}
+		assert.True(t, seen["Service"] && seen["PodDisruptionBudget"], p.place)
+	}
+}
+
+func deploymentName(objects []runtime.Object) string {
+	for _, object := range objects {
+		if d, ok := object.(*appsv1.Deployment); ok {
+			return d.Name
+		}
+	}
+	return ""
+}
+
+// Helm's values by default and the kustomize base are two ways to the same pods.
+func TestCertservice_chartAndBase_runTheSamePods(t *testing.T) {
+	byPlace := map[string]pod{}
+	for _, p := range pods(t) {
+		byPlace[p.place] = p
+	}
+	base, chart := byPlace[filepath.Join(deploy, "kubernetes/base")], byPlace["helm template certservice"]
+	require.NotEmpty(t, base.spec.Containers)
+	require.NotEmpty(t, chart.spec.Containers)
+	for _, p := range []pod{base, chart} {
+		p.spec.Containers[0].Image, p.spec.Containers[0].ImagePullPolicy = "", ""
+		for i := range p.spec.TopologySpreadConstraints {
+			p.spec.TopologySpreadConstraints[i].LabelSelector = nil
+		}
+	}
+	assert.Equal(t, base.spec, chart.spec)
+}
+
+func TestMonitors_find_the_ports_that_there_are(t *testing.T) {
+	all := everything(t)
+	var service *corev1.Service
+	for _, object := range all[filepath.Join(deploy, "kubernetes/base")] {
+		if s, ok := object.(*corev1.Service); ok {
+			service = s
+		}
+	}
+	var sidecar pod
+	for _, p := range pods(t) {
+		if strings.HasSuffix(p.place, "native-sidecar.yaml") {
+			sidecar = p
+		}
+	}
+	for _, object := range all[filepath.Join(deploy, "monitoring")] {
+		switch o := object.(type) {
+		case *monitoring.ServiceMonitor:
+			assertSelects(t, o.Name, &o.Spec.Selector, service.Labels)
+			assert.True(t, slices.ContainsFunc(service.Spec.Ports, func(p corev1.ServicePort) bool { return p.Name == o.Spec.Endpoints[0].Port }))
+		case *monitoring.PodMonitor:
+			assertSelects(t, o.Name, &o.Spec.Selector, sidecar.meta.Labels)
+			assert.True(t, hasPort(sidecar.container("certfetcher"), intstr.FromString(*o.Spec.PodMetricsEndpoints[0].Port)))
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package manifests
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/service"
+)
+
+var (
+	binariesOnce sync.Once
+	binaries     string
+	binariesErr  error
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	os.RemoveAll(binaries)
+	os.Exit(code)
+}
+
+// binary returns the path of a built program.
+func binary(t *testing.T, name string) string {
+	t.Helper()
+	binariesOnce.Do(func() {
+		if binaries, binariesErr = os.MkdirTemp("", "manifests-"); binariesErr != nil {
+			return
+		}
+		build := exec.Command("go", "build", "-o", binaries, "./cmd/certfetcher", "./cmd/certservice")
+		build.Dir, build.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
+		if output, err := build.CombinedOutput(); err != nil {
+			binariesErr = fmt.Errorf("%w: %s", err, output)
+		}
+	})
+	require.NoError(t, binariesErr)
+	return filepath.Join(binaries, name)
+}
+
+var variableInHelp = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+) \((.*)\)$`)
+
+// variables returns what --help shows, with the _FILE twins of secrets.
+func variables(t *testing.T, program string) []string {
+	t.Helper()
+	help, err := exec.Command(binary(t, program), "--help").Output()
+	require.NoError(t, err)
+	var names []string
+	for _, match := range variableInHelp.FindAllStringSubmatch(string(help), -1) {
+		names = append(names, match[1])
+		if strings.Contains(match[2], "secret") {
+			names = append(names, match[1]+"_FILE")
+		}
+	}
+	require.Greater(t, len(names), 10)
+	return names
+}
+
+// environment returns a container's variables; those that come from elsewhere have an empty value.
+func (p pod) environment(t *testing.T, c corev1.Container) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, from := range c.EnvFrom {
+		values := p.configMap(from.ConfigMapRef.Name)
+		require.NotNil(t, values, "%s: %s", p.place, from.ConfigMapRef.Name)
+		for name, value := range values.Data {
+			all[name] = value
+		}
+	}
+	for _, variable := range c.Env {
+		_, twice := all[variable.Name]
+		assert.False(t, twice, "%s: %s has %s twice", p.place, c.Name, variable.Name)
+		all[variable.Name] = variable.Value
+	}
+	return all
+}
+
+func TestPods_variables_areTheProgramsOwn(t *testing.T) {
+	known := map[string][]string{}
+	for _, p := range pods(t) {
+		for _, c := range p.containers() {
+			name := program(c)
+			if name == "" {
+				continue
+			}
+			if known[name] == nil {
+				known[name] = append(variables(t, name), "GOMEMLIMIT") // the Go runtime's
+			}
+			for variable := range p.environment(t, c) {
+				assert.Contains(t, known[name], variable, "%s: %s", p.place, c.Name)
+			}
+		}
+	}
+}
+
+// The programs themselves say whether the values are right, and whether the files are what they take.
+func TestPods_configuration_passesTheProgramsOwnCheck(t *testing.T) {
+	files := mountedFiles(t)
+	checked := map[string]int{}
+	for _, p := range pods(t) {
+		for _, c := range p.containers() {
+			name := program(c)
+			if name == "" {
+				continue
+			}
+			checked[name]++
+			check := exec.Command(binary(t, name), "--check")
+			for variable, value := range p.environment(t, c) {
+				value = strings.Replace(value, "/etc/certfetcher", files, 1)
+				value = strings.Replace(value, "/etc/certservice/tls", files, 1)
+				value = strings.Replace(value, "/etc/certservice/cmp", files, 1)
+				check.Env = append(check.Env, variable+"="+value)
+			}
+			output, err := check.CombinedOutput()
+			assert.NoError(t, err, "%s: %s: %s", p.place, c.Name, output)
+		}
+	}
+	assert.GreaterOrEqual(t, checked["certfetcher"], 7)
+	assert.GreaterOrEqual(t, checked["certservice"], 4)
+}
+
+// mountedFiles returns a directory with all files that the Secrets bring into containers.
+func mountedFiles(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	authority, err := ca.New("Transport")
+	require.NoError(t, err)
+	key, chain, err := authority.Identity("oom-cert-service", "oom-cert-service")
+	require.NoError(t, err)
+	require.NoError(t, service.WriteIdentity(dir, key, chain, authority.Root))
+	for mounted, written := range map[string]string{
+		"tls.crt": "client-certificate.pem", "tls.key": "client-key.pem", "ca.crt": "truststore.pem", "keystore.jks": "client.jks",
+	} {
+		require.NoError(t, os.Rename(filepath.Join(dir, written), filepath.Join(dir, mounted)))
+	}
+	for _, name := range []string{"keystore-password", "truststore-password"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(service.Password), 0o600))
+	}
+	for _, object := range everything(t)[filepath.Join(deploy, "kubernetes/secrets.yaml")] {
+		if secret := object.(*corev1.Secret); secret.Name == "certservice-cmp" {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "cmpServers.json"), []byte(secret.StringData["cmpServers.json"]), 0o600))
+		}
+	}
+	return dir
+}
+
+// chartsOwn are the variables that a chart sets by itself, from other values.
+var chartsOwn = map[string]*regexp.Regexp{
+	"certservice": regexp.MustCompile(`^(KEYSTORE|TRUSTSTORE)_|^(CMP_SERVERS_PATH|HTTPS_PORT|METRICS_ADDR)$`),
+	"certfetcher": regexp.MustCompile(`^(KEYSTORE|TRUSTSTORE)_(KEY_)?(PATH|PASSWORD)|^(MODE|HEALTH_ADDR|POD_UID)$`),
+}
+
+var enumOfNames = regexp.MustCompile(`"propertyNames": \{\s*"enum": \[[^\]]*\]`)
+
+// What a chart's user may set is what the program has; helm refuses the rest.
+func TestCharts_schemas_nameTheProgramsVariables(t *testing.T) {
+	for program, own := range chartsOwn {
+		path := filepath.Join(deploy, "helm", program, "values.schema.json")
+		content, err := os.ReadFile(path)
+		require.NoError(t, err)
+		names := slices.Sorted(slices.Values(slices.DeleteFunc(variables(t, program), own.MatchString)))
+		list, err := json.MarshalIndent(names, "        ", "  ")
+		require.NoError(t, err)
+		want := append([]byte("\"propertyNames\": {\n        \"enum\": "), list...)
+		if *update {
+			content = enumOfNames.ReplaceAllLiteral(content, want)
+			require.NoError(t, os.WriteFile(path, content, 0o644))
+		}
+		assert.True(t, bytes.Contains(content, want), "%s is out of date: make golden", path)
+	}
+}
