@@ -13,11 +13,13 @@ mkdir -p "$out/empty"
 module=$(go list -m)
 
 for program; do
+	tags=
 	case $program in
+	certfetcher) package=./cmd/certfetcher tags=nethttpomithttp2 ;; # as in the Makefile
 	identities | app) package=./deploy/compose/$program ;;
 	*) package=./cmd/$program ;;
 	esac
-	CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false -o "$out/$program" \
+	CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false -tags "$tags" -o "$out/$program" \
 		-ldflags "-s -w -X $module/internal/buildinfo.version=${VERSION:-devel}" "$package"
 	# The tool runs here, whatever machine the program is for.
 	GOOS='' GOARCH='' go run ./deploy/images/sbom -version "${VERSION:-devel}" "$out/$program" >"$out/$program.cdx.json"
