@@ -134,6 +134,7 @@ func (c *sidecar) Restore() error {
 // restore puts published files back, and returns the paths of all.
 func (c *sidecar) restore() ([]string, error) {
 	outcome, err := c.enroller.Restore()
+	c.metrics.SetVolume(err)
 	if err != nil || !outcome.Changed {
 		return outcome.Files, err
 	}
@@ -147,6 +148,7 @@ func (c *sidecar) restore() ([]string, error) {
 func (c *sidecar) published(outcome enroll.Outcome, reason string) renew.Certificate {
 	leaf := outcome.Bundle.Chain[0]
 	c.metrics.SetCertificate(leaf)
+	c.metrics.SetVolume(nil)
 	current := renew.Certificate{NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
 	if outcome.How != enroll.Kept {
 		current.Obtained = time.Now()

@@ -7,6 +7,7 @@ package metrics
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -21,6 +22,7 @@ type Metrics struct {
 	set   *metrics.Set
 	now   func() time.Time
 	valid atomic.Pointer[validity] // nil: nothing is published
+	fault atomic.Pointer[string]   // of the published files; nil: none
 	due   atomic.Int64             // Unix nanoseconds
 }
 
@@ -48,6 +50,16 @@ func (m *Metrics) SetCertificate(leaf *x509.Certificate) {
 	m.valid.Store(&validity{leaf.NotBefore, leaf.NotAfter})
 	m.setTime("certfetcher_certificate_not_before_timestamp_seconds", leaf.NotBefore)
 	m.setTime("certfetcher_certificate_expiry_timestamp_seconds", leaf.NotAfter)
+}
+
+// SetVolume tells whether the published files are there as they were published, or why they cannot be put back.
+func (m *Metrics) SetVolume(err error) {
+	if err == nil {
+		m.fault.Store(nil)
+		return
+	}
+	text := err.Error()
+	m.fault.Store(&text)
 }
 
 // SetIdentity tells the end of the identity of mutual TLS.
@@ -116,9 +128,12 @@ func (m *Metrics) Ready() error {
 	v := m.valid.Load()
 	switch now := m.now().Round(0); {
 	case v == nil:
-		return fmt.Errorf("no certificate is published yet")
+		return errors.New("no certificate is published yet")
 	case now.After(v.notAfter):
 		return fmt.Errorf("the certificate expired at %s", v.notAfter.UTC().Format(time.RFC3339))
+	}
+	if fault := m.fault.Load(); fault != nil {
+		return errors.New(*fault)
 	}
 	return nil
 }

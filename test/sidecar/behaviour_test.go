@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -211,12 +212,17 @@ func TestSidecar_volumeThatCannotBeWritten_costsNoCertificate(t *testing.T) {
 	require.NoError(t, os.Rename(path, path+".old"))
 	require.NoError(t, os.Mkdir(path, 0o700)) // a directory is in the way
 	p.await(1, "putting published files back failed, trying again")
+	status, text := p.get("/readyz")
+	assert.Equal(t, http.StatusServiceUnavailable, status)
+	assert.Contains(t, text, path)
 	p.renew()
 	assert.Contains(t, p.awaitFailure(1).text("reason"), path)
 	assert.Equal(t, 1, s.Requests())
 	assert.Equal(t, 1., p.metric(`certfetcher_renewal_failures_total{stage="file"}`))
 	require.NoError(t, os.Remove(path))
 	p.await(1, putBack)
+	status, text = p.get("/readyz")
+	assert.Equal(t, http.StatusOK, status, text)
 	p.renew()
 	p.await(1, updated)
 	p.end()
@@ -347,6 +353,36 @@ func TestSidecar_signalDuringARenewal_endsAtOnceAndLeavesTheVolume(t *testing.T)
 	p.end()
 	assert.Equal(t, files, snapshot(t, p.volume))
 	assert.Zero(t, p.count("renewing failed, the certificate stays in use; trying again"))
+}
+
+func TestSidecar_everyPublication_isToldByCommandAndPOST(t *testing.T) {
+	t.Parallel()
+	posts := make(chan string, 10)
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		posts <- string(body)
+	}))
+	t.Cleanup(hook.Close)
+	s := startService(t, time.Hour, nil)
+	p := start(t, s, "HEALTH_ADDR=off", "NOTIFY_EXEC=/usr/bin/env", "NOTIFY_URL="+hook.URL+"/reload?token=hush")
+	for n, reason := range []string{"enrolled", "renewed"} {
+		p.await(n+1, planned)
+		serial := inspected(t, p.volume).Certificate.Serial
+		assert.Equal(t, "exec", p.await(2*n+1, told).text("kind"))
+		assert.Equal(t, "url", p.await(2*n+2, told).text("kind"))
+		post := <-posts
+		assert.Contains(t, post, `"reason":"`+reason+`","serial":"`+serial+`"`)
+		assert.Contains(t, post, `"`+filepath.Join(p.volume, "keystore.p12")+`"`)
+		log := p.text()
+		assert.Contains(t, log, "CERTFETCHER_REASON="+reason)
+		assert.Contains(t, log, "CERTFETCHER_SERIAL="+serial)
+		assert.Contains(t, log, "CERTFETCHER_KEYSTORE_P12="+filepath.Join(p.volume, "keystore.p12"))
+		require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
+	}
+	p.end()
+	assert.NotContains(t, p.text(), "hush")
+	assert.NotContains(t, p.text(), service.Password, "the command's environment has no password")
+	assert.Zero(t, p.count(serving))
 }
 
 func TestSidecar_firstFetch_failsAsInInitMode(t *testing.T) {
