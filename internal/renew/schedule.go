@@ -33,7 +33,8 @@ type Policy struct {
 const jitterShare = 0.1
 
 // Due tells when the certificate is to be renewed: at the policy's moment, less a jitter of up to a tenth
-// of the life that would then be left. The jitter depends on the seed alone, so a restart changes nothing.
+// of the life that would then be left, but at most half of the time until then. The jitter depends on the
+// seed alone, so a restart changes nothing.
 //
 // A certificate that would be due in the first tenth of the time for which this process can have it, because
 // Before is about as long as its life, or because the CA dates certificates back, is treated as if its life
@@ -50,7 +51,8 @@ func (p Policy) Due(c Certificate) time.Time {
 	if left := c.NotAfter.Sub(had); due.Before(had.Add(left / 10)) {
 		due = had.Add(time.Duration(p.At * float64(left)))
 	}
-	return due.Add(-time.Duration(jitterShare * p.jitter() * float64(c.NotAfter.Sub(due))))
+	spread := min(jitterShare*float64(c.NotAfter.Sub(due)), float64(due.Sub(had))/2)
+	return due.Add(-time.Duration(p.jitter() * spread))
 }
 
 // jitter is evenly spread over 0 to 1 for different seeds.

@@ -23,8 +23,8 @@ func TestSidecar_renewalsInARow_underAReader(t *testing.T) {
 	for _, layout := range []string{"symlink", "inplace"} {
 		t.Run(layout, func(t *testing.T) {
 			t.Parallel()
-			s := startService(t, 3*time.Second, nil)
-			p := start(t, s, "RENEW_AT=8%", "OUTPUT_LAYOUT="+layout, "OUTPUT_TYPE=P12,JKS,PEM")
+			s := startService(t, 5*time.Second, nil)
+			p := start(t, s, "RENEW_AT=10%", "OUTPUT_LAYOUT="+layout, "OUTPUT_TYPE=P12,JKS,PEM")
 			p.await(1, planned)
 			r := startReader(p.volume, layout == "symlink")
 			p.await(renewals, updated)
@@ -48,9 +48,9 @@ func startStack(t *testing.T, dir, life string) *stack.Stack {
 
 func TestSidecar_renewalsInARow_ofCertserviceAndDevCA(t *testing.T) {
 	t.Parallel()
-	s := startStack(t, t.TempDir(), "4s")
+	s := startStack(t, t.TempDir(), "5s")
 	volume := filepath.Join(t.TempDir(), "volume")
-	p := run(t, volume, append(environment(s.URL, s.Dir, volume), "RENEW_AT=8%", "OUTPUT_TYPE=P12,JKS,PEM"))
+	p := run(t, volume, append(environment(s.URL, s.Dir, volume), "RENEW_AT=10%", "OUTPUT_TYPE=P12,JKS,PEM"))
 	p.await(1, planned)
 	r := startReader(volume, true)
 	p.await(renewals, updated)
