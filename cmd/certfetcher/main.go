@@ -16,6 +16,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
+	_ "github.com/certfetcher/certfetcher/internal/quietlog"
 )
 
 func main() {

@@ -17,6 +17,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/buildinfo"
 	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/probe"
+	_ "github.com/certfetcher/certfetcher/internal/quietlog"
 )
 
 // Exit codes.
