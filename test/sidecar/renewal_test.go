@@ -114,11 +114,11 @@ func host(url string) string { return url[len("https://") : len(url)-len("/v1/ce
 func TestSidecar_outageThroughTheExpiry_healsByItself(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := startStack(t, dir, "3s")
+	s := startStack(t, dir, "4s")
 	d := &door{t: t, address: "127.0.0.1:0"}
 	d.open(host(s.URL))
 	volume := filepath.Join(t.TempDir(), "volume")
-	p := run(t, volume, append(environment("https://"+d.address+"/v1/certificate/", s.Dir, volume), "RENEW_AT=1/3"))
+	p := run(t, volume, append(environment("https://"+d.address+"/v1/certificate/", s.Dir, volume), "RENEW_AT=1/4"))
 	p.await(1, planned)
 	before, err := inspect.Dir(volume)
 	require.NoError(t, err)
@@ -127,7 +127,7 @@ func TestSidecar_outageThroughTheExpiry_healsByItself(t *testing.T) {
 
 	d.close()
 	s.Stop()
-	p.awaitFailure(5)
+	p.awaitFailure(4)
 	status, _ = p.get("/readyz")
 	assert.Equal(t, http.StatusOK, status, "it is still valid")
 	assert.Positive(t, p.metric("certfetcher_renewal_overdue_seconds"))
@@ -135,8 +135,8 @@ func TestSidecar_outageThroughTheExpiry_healsByItself(t *testing.T) {
 	status, text = p.get("/readyz")
 	assert.Equal(t, http.StatusServiceUnavailable, status)
 	assert.Contains(t, text, "the certificate expired at ")
-	assert.GreaterOrEqual(t, p.metric(`certfetcher_renewal_failures_total{stage="connection"}`), 10.)
-	assert.GreaterOrEqual(t, p.metric("certfetcher_renewal_failed_tries"), 10.)
+	assert.GreaterOrEqual(t, p.metric(`certfetcher_renewal_failures_total{stage="connection"}`), 9.)
+	assert.GreaterOrEqual(t, p.metric("certfetcher_renewal_failed_tries"), 9.)
 	status, _ = p.get("/livez")
 	assert.Equal(t, http.StatusOK, status)
 	still, err := inspect.Dir(volume)
