@@ -4,7 +4,7 @@ LDFLAGS = -s -w -X github.com/certfetcher/certfetcher/internal/buildinfo.version
 PROGRAMS = certfetcher certservice devca
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test race lint bench image containers docs clean
+.PHONY: build demo test race lint bench image containers manifests docs clean
 
 build: $(PROGRAMS:%=bin/%)
 
@@ -43,6 +43,11 @@ image:
 containers:
 	go vet -tags containers ./test/containers
 	go test -tags containers -count=1 ./test/containers
+
+# Holds manifests, charts, alerts and dashboards against the types and the programs; a module of its own, so that
+# Kubernetes' libraries are not certfetcher's dependencies.
+manifests:
+	cd test/manifests && go vet ./... && go test -count=1 ./...
 
 # Rewrites what the documents generate from the code.
 docs:
