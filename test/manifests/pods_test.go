@@ -106,6 +106,9 @@ func TestPods_whatTheyReferTo_isThere(t *testing.T) {
 			if v.ConfigMap != nil {
 				assert.NotNil(t, p.configMap(v.ConfigMap.Name), "%s: %s", p.place, v.ConfigMap.Name)
 			}
+			if v.Secret != nil && v.Secret.DefaultMode != nil { // an octal number, whichever YAML reads it
+				assert.Equal(t, int32(0o440), *v.Secret.DefaultMode, "%s: %s", p.place, v.Secret.SecretName)
+			}
 		}
 		for _, c := range p.containers() {
 			for _, mount := range c.VolumeMounts {

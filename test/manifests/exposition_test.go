@@ -1,0 +1,193 @@
+package manifests
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/certservice"
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/metrics"
+	"github.com/certfetcher/certfetcher/internal/notify"
+	"github.com/certfetcher/certfetcher/test/ca"
+)
+
+// series are the labels of one metric with the values seen: name, label, value.
+type series map[string]map[string]map[string]bool
+
+// add reads the Prometheus text format.
+func (s series) add(t *testing.T, exposition []byte) {
+	t.Helper()
+	for line := range strings.Lines(string(exposition)) {
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
+		}
+		metric, err := promQL.ParseMetric(line[:strings.LastIndexByte(line, ' ')])
+		require.NoError(t, err, line)
+		name := metric.Get(model.MetricNameLabel)
+		if s[name] == nil {
+			s[name] = map[string]map[string]bool{}
+		}
+		metric.Range(func(l labels.Label) {
+			if s[name][l.Name] == nil {
+				s[name][l.Name] = map[string]bool{}
+			}
+			s[name][l.Name][l.Value] = true
+		})
+	}
+}
+
+// exported are the series of both programs when everything has happened once.
+func exported(t *testing.T) series {
+	t.Helper()
+	all := series{}
+	all.add(t, fetcherExposition(t))
+	all.add(t, certserviceExposition(t))
+	return all
+}
+
+func fetcherExposition(t *testing.T) []byte {
+	t.Helper()
+	now := time.Now()
+	m := metrics.New("test", time.Now)
+	m.SetCertificate(&x509.Certificate{NotBefore: now, NotAfter: now.Add(time.Hour)})
+	m.SetIdentity(now.Add(time.Hour))
+	m.SetPlan(now, now, 1)
+	for _, err := range []error{nil, errors.New("broken")} {
+		m.CountIdentityReload(err)
+	}
+	m.CountRenewal(enroll.Updated)
+	m.CountRenewal(enroll.Enrolled)
+	m.CountFailure(enroll.StageConnection.String())
+	m.CountRestoration()
+	for _, kind := range []string{notify.KindExec, notify.KindSignal, notify.KindURL, notify.KindVerify} {
+		for _, outcome := range []notify.Outcome{notify.OutcomeSuccess, notify.OutcomeFailure} {
+			m.CountNotification(kind, string(outcome))
+		}
+	}
+	m.SetServed(true)
+	var text bytes.Buffer
+	m.Write(&text)
+	return text.Bytes()
+}
+
+// authority does what its name says.
+type authority struct {
+	name   string
+	issued certservice.Issued
+}
+
+func (a authority) Enroll(context.Context, certservice.Request) (certservice.Issued, error) {
+	switch a.name {
+	case "issues":
+		return a.issued, nil
+	case "refuses":
+		return certservice.Issued{}, &certservice.RefusedError{FailInfo: []string{"badPOP"}}
+	case "panics":
+		panic("as it should")
+	}
+	return certservice.Issued{}, errors.New("the CA cannot be reached")
+}
+
+func (a authority) Update(ctx context.Context, r certservice.Request) (certservice.Issued, error) {
+	return a.Enroll(ctx, r)
+}
+
+func certserviceExposition(t *testing.T) []byte {
+	t.Helper()
+	transport, err := ca.New("Transport")
+	require.NoError(t, err)
+	_, chain, err := transport.Identity("client")
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	roots.AddCert(transport.Root)
+
+	m := certservice.NewMetrics("test")
+	m.ObserveCertificate(time.Now)
+	m.CountIdentityReload(nil)
+	m.CountIdentityReload(errors.New("broken"))
+	discard := slog.New(slog.DiscardHandler)
+	servers := filepath.Join(t.TempDir(), "cmpServers.json")
+	configuration := certservice.NewConfiguration(servers, certservice.CMPBuilder(certservice.CMPOptions{Log: discard}), m, discard)
+	require.Error(t, configuration.Reload("test"))
+	require.NoError(t, os.WriteFile(servers, []byte(`{"cmpv2Servers": [{"caName": "RA", "url": "http://ca/", "issuerDN": "CN=CA", "authentication": {"iak": "a", "rv": "b"}}]}`), 0o600))
+	require.NoError(t, configuration.Reload("test"))
+
+	directory := certservice.Static{}
+	for _, name := range []string{"issues", "refuses", "fails", "panics"} {
+		directory[name] = authority{name, certservice.Issued{Chain: chain, Trusted: []*x509.Certificate{transport.Root}}}
+	}
+	entered, leave := make(chan struct{}), make(chan struct{})
+	directory["waits"] = waiting{entered, leave}
+	handler := certservice.NewHandler(certservice.HandlerConfig{
+		Directory: directory, ClientRoots: func() *x509.CertPool { return roots }, MaxInFlight: 1, Metrics: m, Log: discard,
+	})
+	ask := func(path string) string {
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, wireRequest(t, path, &tls.ConnectionState{PeerCertificates: chain}))
+		return answer.Body.String()
+	}
+	for name := range directory {
+		if name != "waits" {
+			ask("/v1/certificate/" + name)
+			ask("/v1/certificate-update/" + name)
+		}
+	}
+	done := make(chan string)
+	go func() { done <- ask("/v1/certificate/waits") }()
+	select {
+	case <-entered:
+	case answer := <-done:
+		require.Fail(t, "the request did not reach the authority", answer)
+	}
+	ask("/v1/certificate/issues") // one too many
+	close(leave)
+	<-done
+
+	var text bytes.Buffer
+	m.Write(&text)
+	return text.Bytes()
+}
+
+// waiting holds a request in flight.
+type waiting struct{ entered, leave chan struct{} }
+
+func (w waiting) Enroll(context.Context, certservice.Request) (certservice.Issued, error) {
+	close(w.entered)
+	<-w.leave
+	return certservice.Issued{}, errors.New("given up")
+}
+
+func (w waiting) Update(ctx context.Context, r certservice.Request) (certservice.Issued, error) {
+	return w.Enroll(ctx, r)
+}
+
+// wireRequest is the golden update, which holds all that an enrolment needs as well.
+func wireRequest(t *testing.T, path string, state *tls.ConnectionState) *http.Request {
+	t.Helper()
+	content, err := os.ReadFile("../testdata/wire/update.request.json")
+	require.NoError(t, err)
+	var golden struct{ Headers map[string]string }
+	require.NoError(t, json.Unmarshal(content, &golden))
+	request := httptest.NewRequest(http.MethodGet, path, nil)
+	request.TLS = state
+	for name, value := range golden.Headers {
+		request.Header.Set(name, value)
+	}
+	return request
+}
