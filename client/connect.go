@@ -131,7 +131,8 @@ func (c *Client) dialTLS(ctx context.Context, _, addr string) (net.Conn, error) 
 			return nil, ctx.Err()
 		}
 		if errors.Is(d.err, context.Canceled) || errors.Is(d.err, context.DeadlineExceeded) {
-			p.ahead.Store(nil) // Connect's own context ended, which is not the request's
+			// Connect's own context ended, which is not the request's. How far it came stays the word on this try
+			// until the new dial gets further: both may well end within the same moment.
 			return c.dial(ctx, addr)
 		}
 		if d.err != nil {
