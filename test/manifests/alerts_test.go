@@ -2,6 +2,8 @@ package manifests
 
 import (
 	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -113,15 +115,28 @@ func TestAlerts_fireWhenTheyShould(t *testing.T) {
 	}
 }
 
-func TestAlerts_eachIsWordedForPeople(t *testing.T) {
+func TestAlerts_eachIsWordedForPeople_andHasARunbook(t *testing.T) {
+	const runbook = "docs/operations.md"
+	content, err := os.ReadFile("../../" + runbook)
+	require.NoError(t, err)
+	var documented, alerts []string
+	for _, heading := range alertHeading.FindAllStringSubmatch(string(content), -1) {
+		documented = append(documented, heading[1])
+	}
 	for _, file := range []string{"certfetcher-rules.yaml", "certservice-rules.yaml"} {
 		for _, rule := range rules(t, file) {
+			alerts = append(alerts, rule.Alert)
 			assert.Contains(t, []string{"warning", "critical"}, rule.Labels["severity"], rule.Alert)
 			assert.NotEmpty(t, rule.Annotations["summary"], rule.Alert)
 			assert.NotEmpty(t, rule.Annotations["description"], rule.Alert)
+			want := "https://github.com/certfetcher/certfetcher/blob/main/" + runbook + "#" + strings.ToLower(rule.Alert)
+			assert.Equal(t, want, rule.Annotations["runbook_url"])
 		}
 	}
+	assert.ElementsMatch(t, alerts, documented, runbook)
 }
+
+var alertHeading = regexp.MustCompile(`(?m)^#+ (Cert(?:fetcher|service)[A-Z][A-Za-z]+)$`)
 
 func signed(d time.Duration) string { return fmt.Sprintf("%+ds", int(d.Seconds())) }
 

@@ -113,7 +113,7 @@ func TestCharts_render_asInTheGoldenFiles(t *testing.T) {
 			}
 			want, err := os.ReadFile(golden)
 			require.NoError(t, err)
-			assert.Equal(t, string(want), got, "make golden rewrites it")
+			assert.Equal(t, string(want), got, "go test -update rewrites it")
 		})
 	}
 }

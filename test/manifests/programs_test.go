@@ -178,6 +178,6 @@ func TestCharts_schemas_nameTheProgramsVariables(t *testing.T) {
 			content = enumOfNames.ReplaceAllLiteral(content, want)
 			require.NoError(t, os.WriteFile(path, content, 0o644))
 		}
-		assert.True(t, bytes.Contains(content, want), "%s is out of date: make golden", path)
+		assert.True(t, bytes.Contains(content, want), "%s is out of date: go test -update", path)
 	}
 }
