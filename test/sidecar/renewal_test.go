@@ -114,11 +114,11 @@ func host(url string) string { return url[len("https://") : len(url)-len("/v1/ce
 func TestSidecar_outageThroughTheExpiry_healsByItself(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := startStack(t, dir, "4s")
+	s := startStack(t, dir, "9s")
 	d := &door{t: t, address: "127.0.0.1:0"}
 	d.open(host(s.URL))
 	volume := filepath.Join(t.TempDir(), "volume")
-	p := run(t, volume, append(environment("https://"+d.address+"/v1/certificate/", s.Dir, volume), "RENEW_AT=1/4"))
+	p := run(t, volume, append(environment("https://"+d.address+"/v1/certificate/", s.Dir, volume), "RENEW_AT=1/9"))
 	p.await(1, planned)
 	before, err := inspect.Dir(volume)
 	require.NoError(t, err)
