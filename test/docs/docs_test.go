@@ -114,3 +114,14 @@ func TestOperations_everyAlert_hasARunbook(t *testing.T) {
 	}
 	assert.NotZero(t, found)
 }
+
+func TestArchitecture_namesEveryPackage(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "docs/architecture.md"))
+	require.NoError(t, err)
+	packages, err := filepath.Glob(filepath.Join(root, "internal/*"))
+	require.NoError(t, err)
+	assert.NotEmpty(t, packages)
+	for _, path := range packages {
+		assert.Contains(t, string(text), "`internal/"+filepath.Base(path)+"`", "docs/architecture.md does not say what it is for")
+	}
+}
