@@ -15,8 +15,9 @@ import (
 type cmpAuthority struct {
 	client  *cmp.Client
 	timeout time.Duration // for one transaction; 0: the request's own
-	lax     bool          // answers are trusted as ONAP did
-	log     *slog.Logger
+	// warnModified: a certificate with another subject or other names is taken only because ONAP took it.
+	warnModified bool
+	log          *slog.Logger
 }
 
 // CMPOptions hold for every CMP server of a Configuration.
@@ -65,7 +66,7 @@ func newCMPAuthority(s Server, client *http.Client, log *slog.Logger) (*cmpAutho
 		TrustAnchors:    s.TrustAnchors,
 		ResponseTrust:   trust,
 		ImplicitConfirm: true, // as the ONAP server asks, and one exchange fewer
-		AllowModified:   lax,
+		AllowModified:   lax || s.AllowModified,
 		HTTPClient:      client,
 		Log:             log,
 	})
@@ -76,7 +77,7 @@ func newCMPAuthority(s Server, client *http.Client, log *slog.Logger) (*cmpAutho
 		log.Warn("this CMP server has neither trustAnchors nor the responseTrust \"onap\": its signed answers will be refused, " +
 			"and certificates whose root it does not send under a MAC")
 	}
-	return &cmpAuthority{client: c, timeout: s.Timeout, lax: lax, log: log}, nil
+	return &cmpAuthority{client: c, timeout: s.Timeout, warnModified: lax && !s.AllowModified, log: log}, nil
 }
 
 // Enroll sends an initialization request.
@@ -108,7 +109,7 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send func(contex
 	for _, warning := range result.Warnings {
 		a.log.Warn("CMP answer accepted as the ONAP server did", "warning", warning)
 	}
-	if a.lax && len(result.Chain) > 0 && !sameSubjectAndNames(r.CSR, result.Chain[0]) {
+	if a.warnModified && len(result.Chain) > 0 && !sameSubjectAndNames(r.CSR, result.Chain[0]) {
 		a.log.Warn("CMP answer accepted as the ONAP server did",
 			"warning", "the certificate has another subject or other names than asked for")
 	}

@@ -308,6 +308,11 @@ func TestCMPAuthority_certificateWithOtherNames_isTakenOnlyAsONAPDid(t *testing.
 	_, err = lax.Enroll(t.Context(), enrollRequest(t))
 	assert.NoError(t, err)
 	assert.True(t, containsText(log, "the certificate has another subject or other names than asked for"))
+
+	allowed, log := s.authority(func(server *Server) { server.AllowModified = true })
+	_, err = allowed.Enroll(t.Context(), enrollRequest(t))
+	require.NoError(t, err)
+	assert.False(t, containsText(log, "other names than asked for"), "the operator said so")
 }
 
 func TestCMPBuilder_responseTrust_isForServersThatSayNothing(t *testing.T) {

@@ -45,6 +45,7 @@ type Server struct {
 	Protection    string              // of our requests
 	Timeout       time.Duration       // for one CMP transaction; 0: the client's default
 	ResponseTrust string              // "": not said, and there are no anchors
+	AllowModified bool                // certificates may have another subject or other names than asked for
 }
 
 // Secret is a text that no log and no formatting shows.

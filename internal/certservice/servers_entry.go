@@ -54,6 +54,7 @@ func (e entryParser) parse() Server {
 	if s.ResponseTrust == TrustAnchored && !anchored {
 		e.fault("responseTrust", "is %q, which needs trustAnchors", TrustAnchored)
 	}
+	s.AllowModified = e.boolean("allowModified")
 	return s
 }
 
@@ -73,6 +74,16 @@ func (e entryParser) text(field string) (value string, present bool) {
 		e.fault(field, "is %s, want a string", kind(raw))
 	}
 	return value, ok
+}
+
+// boolean returns a field that is true or false, and false when it is absent.
+func (e entryParser) boolean(field string) bool {
+	raw := e.fields[field]
+	value, ok := raw.(bool)
+	if raw != nil && !ok {
+		e.fault(field, "is %s, want true or false", kind(raw))
+	}
+	return value
 }
 
 // required returns a string field of a bounded number of characters, and "" after a fault.

@@ -62,7 +62,7 @@ func TestLoadServers_optionalFields_areRead(t *testing.T) {
 	path := filepath.Join(dir, "cmpServers.json")
 	require.NoError(t, os.WriteFile(path, []byte(`{"cmpv2Servers": [{"caName": "RA", "url": "https://ca.example", "issuerDN": "O=x,CN=y",
 		"authentication": {"iak": "i", "rv": "r"}, "protection": "pbmac1", "timeout": "1m30s", "trustAnchors": "roots.pem",
-		"responseTrust": "onap", "new": {"field": 1}}], "other": null}`), 0o600))
+		"responseTrust": "onap", "allowModified": true, "new": {"field": 1}}], "other": null}`), 0o600))
 
 	servers, err := LoadServers(path)
 
@@ -71,6 +71,7 @@ func TestLoadServers_optionalFields_areRead(t *testing.T) {
 	assert.Equal(t, 90*time.Second, servers[0].Timeout)
 	assert.Equal(t, goldenCert(t, "root-ca.pem"), servers[0].TrustAnchors[0])
 	assert.Equal(t, TrustONAP, servers[0].ResponseTrust)
+	assert.True(t, servers[0].AllowModified)
 }
 
 func TestParseServers_responseTrust_isAnchoredWhereAnchorsAreGiven(t *testing.T) {
@@ -139,6 +140,7 @@ func TestParseServers_field_refuses(t *testing.T) {
 		{"trustAnchors", `"empty.pem"`, `trustAnchors: has "empty.pem", which holds no PEM certificate`},
 		{"trustAnchors", `"bad.pem"`, `trustAnchors: has certificate 1 in "bad.pem", which cannot be read: x509: malformed tbs certificate`},
 		{"responseTrust", `"anchored"`, `responseTrust: is "anchored", which needs trustAnchors`},
+		{"allowModified", `"yes"`, `allowModified: is a string, want true or false`},
 		{"responseTrust", `"all"`, `responseTrust: has "all", want one of anchored, onap`},
 	} {
 		t.Run(row.want, func(t *testing.T) {
