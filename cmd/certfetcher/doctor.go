@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -14,6 +15,17 @@ import (
 	"github.com/certfetcher/certfetcher/internal/enroll"
 )
 
+const doctorUsage = `certfetcher doctor checks the deployment without asking for a certificate, and says what to do about what it finds.
+
+Usage: certfetcher doctor [-o text|json] [-uid N] [-gid N]
+  -o           how the checks are printed; text without it
+  -uid, -gid   numbers of the application's user and group: checks whether they will be able to read the files;
+               APP_UID and APP_GID stand for them
+
+Everything else it takes from the environment of the container that it runs in, as certfetcher --help describes it.
+The exit code is that of the first failed check, and 0 when none failed.
+`
+
 // examine checks the deployment and prints what it found; its exit code is that of the first failed check.
 func examine(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("doctor", flag.ContinueOnError)
@@ -22,6 +34,10 @@ func examine(args []string, stdout, stderr io.Writer) int {
 	uid := flags.String("uid", os.Getenv("APP_UID"), "")
 	gid := flags.String("gid", os.Getenv("APP_GID"), "")
 	err := flags.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		_, err := fmt.Fprint(stdout, doctorUsage)
+		return printed(stderr, err)
+	}
 	reader, readerErr := doctor.ParseReader(*uid, *gid)
 	if err != nil || readerErr != nil || flags.NArg() > 0 || *format != "text" && *format != "json" {
 		fmt.Fprintln(stderr, "certfetcher: usage: certfetcher doctor [-o text|json] [-uid N] [-gid N], the numbers of the application's user and group, also APP_UID and APP_GID")

@@ -28,7 +28,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 {
 		switch args[0] {
 		case "probe":
-			return probe(args[1:], stderr)
+			return probe(args[1:], stdout, stderr)
 		case "inspect":
 			return inspectVolume(args[1:], stdout, stderr)
 		case "doctor":
@@ -91,7 +91,8 @@ Usage: certfetcher [--check | --help | --version]
        certfetcher probe                     exit code 0 when the volume holds a valid certificate
        certfetcher inspect [dir] [-o json]   print what a volume holds
        certfetcher doctor [-o json]          check the deployment, without asking for a certificate
-       certfetcher postprocess [--help]      merge truststores and swap keystores
+       certfetcher postprocess               merge truststores and swap keystores
+Each of these commands has a --help of its own.
 
 It is configured by environment variables:
 `)
@@ -103,6 +104,8 @@ It is configured by environment variables:
 	}
 	return enroll.WriteExitCodes(w)
 }
+
+func asksForHelp(arg string) bool { return arg == "--help" || arg == "-help" || arg == "-h" }
 
 // printed turns an error of writing to standard output, a closed pipe mostly, into an exit code.
 func printed(stderr io.Writer, err error) int {

@@ -18,7 +18,7 @@ import (
 // and exit codes are that program's.
 func postprocess(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 {
-		if args[0] == "--help" || args[0] == "-h" {
+		if asksForHelp(args[0]) {
 			return printed(stderr, postprocessUsage(stdout))
 		}
 		fmt.Fprintln(stderr, "certfetcher: postprocess takes no arguments, it is configured by environment variables, see certfetcher postprocess --help")

@@ -17,9 +17,29 @@ import (
 // exitNotValid is the exit code of a probe that finds no valid certificate, and of an inspection of nothing.
 const exitNotValid = 1
 
+const (
+	probeUsage = `certfetcher probe ends with exit code 0 when the volume holds a valid certificate that fits the configuration, and
+else with 1 and the reason. It takes no arguments, and asks nobody.
+
+Usage: certfetcher probe
+`
+	inspectUsage = `certfetcher inspect prints what a volume holds, without its secrets.
+
+Usage: certfetcher inspect [dir] [-o text|json]
+  dir   the directory to look at; that of OUTPUT_PATH without it
+  -o    how it is printed; text without it
+
+The exit code is 1 when nothing is there.
+`
+)
+
 // probe tells by its exit code whether the volume of the configuration holds a valid certificate, and else in
 // one line why it does not.
-func probe(args []string, stderr io.Writer) int {
+func probe(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 1 && asksForHelp(args[0]) {
+		_, err := fmt.Fprint(stdout, probeUsage)
+		return printed(stderr, err)
+	}
 	err := errors.New("probe takes no arguments, it is configured by environment variables")
 	if len(args) == 0 {
 		var cfg *config.Fetcher
@@ -37,6 +57,10 @@ func probe(args []string, stderr io.Writer) int {
 // inspectVolume prints what is in a directory, by default that of the configuration.
 func inspectVolume(args []string, stdout, stderr io.Writer) int {
 	dir, format, err := inspectArguments(args)
+	if errors.Is(err, flag.ErrHelp) {
+		_, err := fmt.Fprint(stdout, inspectUsage)
+		return printed(stderr, err)
+	}
 	// Whatever is wrong with the environment, which may be another container's, what is there can be shown.
 	cfg, _ := config.Load()
 	if dir == "" {
@@ -71,6 +95,9 @@ func inspectArguments(args []string) (dir, format string, err error) {
 	if err = flags.Parse(args); err == nil && flags.NArg() > 0 {
 		dir = flags.Arg(0)
 		err = flags.Parse(flags.Args()[1:])
+	}
+	if errors.Is(err, flag.ErrHelp) {
+		return "", "", err
 	}
 	if err != nil || flags.NArg() > 0 || format != "text" && format != "json" {
 		return "", "", errors.New("the command is inspect [dir] [-o text|json]")
