@@ -188,5 +188,5 @@ func (d *Dispatcher) report(notifier Notifier, event Event, try int, retryIn tim
 }
 
 func (d *Dispatcher) reportSuperseded(older, newer Event) {
-	d.config.Log.Info("telling the application of a newer certificate instead", "serial", older.Serial, "newerSerial", newer.Serial)
+	d.config.Log.Info("telling the application of a newer certificate instead", "serial", older.Serial, "newer_serial", newer.Serial)
 }
