@@ -39,6 +39,12 @@ func (l *loader) template(env *environment) *x509.CertificateRequest {
 	if env.Country != "" && (len(env.Country) != 2 || !strings.Contains(countries, " "+env.Country+" ")) {
 		l.Reject("COUNTRY", "")
 	}
+	for _, name := range []string{"COMMON_NAME", "ORGANIZATION", "STATE"} {
+		// The subject is encoded without spaces at its ends, so this would leave the attribute out.
+		if value := l.Value(name); value != "" && strings.TrimSpace(value) == "" {
+			l.Reject(name, "it is blank")
+		}
+	}
 	template := &x509.CertificateRequest{}
 	l.sans(env.SANs, template)
 	l.subject(env, template)

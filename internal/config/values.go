@@ -50,6 +50,8 @@ func (l *loader) request(env *environment) Request {
 	l.httpsURL("REQUEST_URL")
 	if len(r.CAName) > 128 || strings.Trim(r.CAName, caNameCharacters) != "" {
 		l.Reject("CA_NAME", "")
+	} else if r.CAName == "." || r.CAName == ".." {
+		l.Reject("CA_NAME", "in a URL that is another path")
 	}
 	if r.RetryMaxInterval > 0 && r.RetryInitialInterval > r.RetryMaxInterval {
 		l.Reject("RETRY_INITIAL_INTERVAL", "RETRY_MAX_INTERVAL is "+r.RetryMaxInterval.String())
@@ -68,9 +70,17 @@ func (l *loader) httpsURL(name string) {
 		l.Add(name, "has a user name or password in it, want "+l.Rule(name))
 	case u.Scheme != "https":
 		l.Reject(name, "the private key must not travel in the clear")
+	case !isPort(u.Port()):
+		l.Reject(name, "a port is a number from 1 to 65535")
 	case u.Hostname() == "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		l.Reject(name, "")
 	}
+}
+
+// isPort tells a port that can be connected to; empty is the scheme's.
+func isPort(text string) bool {
+	port, err := strconv.ParseUint(text, 10, 16)
+	return text == "" || err == nil && port > 0
 }
 
 func (l *loader) output(env *environment) Output {
