@@ -2,7 +2,7 @@ package keystore
 
 import (
 	"bytes"
-	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -108,8 +108,8 @@ func EncodePKCS12(entries []Entry, password string, profile Profile) ([]byte, er
 				pkcs12.Certificate{Certificate: e.Chain[0], FriendlyName: e.Alias, Trusted: true})
 			continue
 		}
-		// The value is arbitrary; OpenSSL uses the certificate's SHA-1 too.
-		id := sha1.Sum(e.Chain[0].Raw)
+		// The value is arbitrary. OpenSSL uses the certificate's SHA-1, which panics in Go's FIPS 140-only mode.
+		id := sha256.Sum256(e.Chain[0].Raw)
 		contents.Keys = append(contents.Keys, pkcs12.Key{Key: e.Key, FriendlyName: e.Alias, LocalKeyID: id[:]})
 		contents.Certificates = append(contents.Certificates,
 			pkcs12.Certificate{Certificate: e.Chain[0], FriendlyName: e.Alias, LocalKeyID: id[:]})
