@@ -24,7 +24,8 @@ func main() {
 }
 
 // run is the program; what it returns is the exit code.
-func run(args []string, stdout, stderr io.Writer) int {
+func run(args []string, stdout, stderr io.Writer) (code int) {
+	defer rescue(stderr, &code)
 	if len(args) > 0 {
 		switch args[0] {
 		case "probe":

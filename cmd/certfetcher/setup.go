@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -81,6 +83,17 @@ func report(s setup) int {
 	s.log.Error("certfetcher failed", "reason", s.failure.Error(), "stage", stage.String(), "exit_code", stage.ExitCode())
 	writeTerminationMessage(s.config.TerminationMessagePath, stage.String()+": "+s.failure.Error(), s.log)
 	return stage.ExitCode()
+}
+
+// rescue, deferred, turns a panic into its exit code. Go's own for it is 2, which has a meaning here.
+func rescue(stderr io.Writer, code *int) {
+	if v := recover(); v != nil {
+		settings, _ := loadConfig()
+		log, reason := settings.Log.Logger(stderr), fmt.Sprintf("panic: %v", v)
+		*code = enroll.StageOther.ExitCode()
+		log.Error("certfetcher failed", "reason", reason, "stage", enroll.StageOther.String(), "exit_code", *code, "stack", string(debug.Stack()))
+		writeTerminationMessage(settings.TerminationMessagePath, enroll.StageOther.String()+": "+reason, log)
+	}
 }
 
 // writeTerminationMessage tells Kubernetes why the container ended; an empty path is nowhere.
