@@ -1,0 +1,140 @@
+package docs
+
+import (
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/certfetcher/certfetcher/internal/certservice"
+	"github.com/certfetcher/certfetcher/test/ca"
+)
+
+// document is a Markdown file, by its path from the root.
+type document struct {
+	path   string
+	blocks []block
+	prose  string // what stands outside of blocks
+}
+
+// block is what stands between fences.
+type block struct{ place, language, text string }
+
+// documents are all Markdown files of the repository.
+func documents(t *testing.T) []document {
+	t.Helper()
+	var list []document
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && slices.Contains([]string{".git", "bin", "dist"}, entry.Name()) {
+			return fs.SkipDir
+		}
+		if filepath.Ext(path) == ".md" {
+			list = append(list, readDocument(t, path))
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	require.Greater(t, len(list), 5)
+	return list
+}
+
+func readDocument(t *testing.T, path string) document {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	name, err := filepath.Rel(root, path)
+	require.NoError(t, err)
+	d := document{path: name}
+	var open *block
+	number := 0
+	for line := range strings.Lines(string(content)) {
+		number++
+		language, fence := strings.CutPrefix(strings.TrimSpace(line), "```")
+		switch {
+		case fence && open == nil:
+			open = &block{place: fmt.Sprintf("%s:%d", name, number), language: language}
+		case fence:
+			d.blocks = append(d.blocks, *open)
+			open = nil
+		case open != nil:
+			open.text += line
+		default:
+			d.prose += line
+		}
+	}
+	require.Nil(t, open, "%s ends within a block", name)
+	return d
+}
+
+// A language is one that is checked below; text is for what nobody types or parses.
+func TestBlocks_areChecked(t *testing.T) {
+	for _, d := range documents(t) {
+		for _, b := range d.blocks {
+			switch b.language {
+			case "sh":
+				for _, command := range commands(t, b) {
+					checkCommand(t, b.place, command)
+				}
+			case "json":
+				checkJSON(t, b)
+			case "yaml":
+				var value any
+				assert.NoError(t, yaml.Unmarshal([]byte(b.text), &value), b.place)
+			case "diff":
+				checkDiff(t, b)
+			case "text":
+			default:
+				assert.Fail(t, "a block of no known language", "%s: %q, want sh, json, yaml, diff or text", b.place, b.language)
+			}
+		}
+	}
+}
+
+var trustAnchors = regexp.MustCompile(`("trustAnchors": *)"[^"]*"`)
+
+func checkJSON(t *testing.T, b block) {
+	t.Helper()
+	var value map[string]any
+	if !assert.NoError(t, json.Unmarshal([]byte(b.text), &value), b.place) || value["cmpv2Servers"] == nil {
+		return
+	}
+	// Only the file with the anchors is not there.
+	authority, err := ca.New("Anchor")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	anchors := filepath.Join(dir, "anchors.pem")
+	require.NoError(t, os.WriteFile(anchors, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Root.Raw}), 0o600))
+	path := filepath.Join(dir, "cmpServers.json")
+	require.NoError(t, os.WriteFile(path, trustAnchors.ReplaceAll([]byte(b.text), fmt.Appendf(nil, "${1}%q", anchors)), 0o600))
+	servers, err := certservice.LoadServers(path)
+	assert.NoError(t, err, b.place)
+	assert.NotEmpty(t, servers, b.place)
+}
+
+// checkDiff looks at what a reader is told to write: it stands in the example for Kubernetes.
+func checkDiff(t *testing.T, b block) {
+	t.Helper()
+	example, err := os.ReadFile(filepath.Join(root, "deploy/kubernetes/examples/init-container.yaml"))
+	require.NoError(t, err)
+	added := 0
+	for line := range strings.Lines(b.text) {
+		if text, found := strings.CutPrefix(line, "+"); found {
+			assert.Contains(t, string(example), strings.TrimSpace(text)+"\n", b.place)
+			added++
+		}
+	}
+	assert.NotZero(t, added, b.place)
+}

@@ -1,0 +1,249 @@
+package docs
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+)
+
+// programs are built once; --help of each, and of each command, says what there is.
+var programs = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "certfetcher-docs-")
+	if err != nil {
+		return "", err
+	}
+	build := exec.Command("go", "build", "-o", dir, "./cmd/...")
+	build.Dir, build.Stderr = root, os.Stderr
+	return dir, build.Run()
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := programs(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// help is what a program, or a command of it, prints about itself.
+func help(t *testing.T, program string, command ...string) string {
+	t.Helper()
+	dir, err := programs()
+	require.NoError(t, err)
+	out, err := exec.Command(filepath.Join(dir, program), append(command, "--help")...).Output()
+	require.NoError(t, err, "%s %s --help", program, strings.Join(command, " "))
+	return string(out)
+}
+
+var assignment = regexp.MustCompile(`^([A-Z][A-Z0-9_]*)=`)
+
+// commands splits a block into commands, and these into words as a shell does.
+func commands(t *testing.T, b block) [][]string {
+	t.Helper()
+	var list [][]string
+	for line := range strings.Lines(strings.ReplaceAll(b.text, "\\\n", " ")) {
+		// Everything is an argument of printf, so that nothing is run.
+		out, err := exec.Command("sh", "-c", `printf '%s\n' `+line).Output()
+		require.NoError(t, err, "%s: %s", b.place, line)
+		if text := strings.TrimSpace(string(out)); text != "" {
+			list = append(list, strings.Split(text, "\n"))
+		}
+	}
+	return list
+}
+
+// checkCommand holds a command against what it names. CI or a test runs all that needs neither a cluster nor a
+// registry; the rest is parsed.
+func checkCommand(t *testing.T, place string, words []string) {
+	t.Helper()
+	for len(words) > 1 && assignment.MatchString(words[0]) {
+		name := assignment.FindStringSubmatch(words[0])[1]
+		assert.True(t, knownVariable(t, name), "%s: nothing reads %s", place, name)
+		words = words[1:]
+	}
+	checks := map[string]func(t *testing.T, place string, arguments []string){
+		"make": checkMake, "go": checkGo, "kubectl": checkKubectl, "helm": checkHelm, "docker": checkCompose, "podman-compose": checkCompose,
+		"curl": checkCurl, "ejbca.sh": checkEJBCA, "certfetcher": checkCertfetcher,
+		"certservice": checkServer("certservice"), "devca": checkServer("devca"),
+	}
+	check, found := checks[words[0]]
+	if assert.True(t, found, "%s: no test knows the program %s", place, words[0]) {
+		check(t, place, words[1:])
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(root, path))
+	require.NoError(t, err)
+	return string(content)
+}
+
+// readAll joins the files of a pattern.
+func readAll(t *testing.T, pattern string) string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(root, pattern))
+	require.NoError(t, err)
+	require.NotEmpty(t, paths, pattern)
+	var all strings.Builder
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		require.NoError(t, err)
+		all.Write(content)
+	}
+	return all.String()
+}
+
+func line(text string) *regexp.Regexp {
+	return regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(text) + `$`)
+}
+
+// A target is run by CI, or the script that it runs is run by the test of the containers.
+func checkMake(t *testing.T, place string, targets []string) {
+	t.Helper()
+	for _, target := range targets {
+		recipe := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(target) + `:.*\n((?:\t.*\n)+)`).FindStringSubmatch(read(t, "Makefile"))
+		if !assert.NotNil(t, recipe, "%s: the Makefile has no %s", place, target) || line("make "+target).MatchString(read(t, ".ci/run")) {
+			continue
+		}
+		script := regexp.MustCompile(`deploy/\S+\.sh`).FindString(recipe[1])
+		assert.True(t, script != "" && strings.Contains(readAll(t, "test/containers/*_test.go"), script), "%s: neither CI nor a test runs make %s", place, target)
+	}
+}
+
+// go test is part of make test, for the packages and names that there are.
+func checkGo(t *testing.T, place string, arguments []string) {
+	t.Helper()
+	if !slices.Contains([]string{"test", "list"}, arguments[0]) {
+		assert.Fail(t, "a command of go that no test knows", "%s: %s", place, arguments[0])
+	}
+	for i, argument := range arguments {
+		switch {
+		case strings.HasPrefix(argument, "./"):
+			assert.NotEmpty(t, readAll(t, filepath.Join(argument, "*_test.go")), place)
+		case argument == "-run":
+			assert.Contains(t, readAll(t, filepath.Join(arguments[slices.IndexFunc(arguments, isPackage)], "*_test.go")), "func "+arguments[i+1]+"(", place)
+		case argument == "-update":
+			assert.Contains(t, readAll(t, filepath.Join(arguments[slices.IndexFunc(arguments, isPackage)], "*_test.go")), `flag.Bool("update"`, place)
+		}
+	}
+}
+
+func isPackage(argument string) bool { return strings.HasPrefix(argument, "./") }
+
+func checkKubectl(t *testing.T, place string, arguments []string) {
+	t.Helper()
+	switch {
+	case len(arguments) == 3 && arguments[0] == "apply" && arguments[1] == "-k":
+		assert.FileExists(t, filepath.Join(root, arguments[2], "kustomization.yaml"), place)
+	case len(arguments) == 3 && arguments[0] == "apply" && arguments[1] == "-f":
+		assert.FileExists(t, filepath.Join(root, arguments[2]), place)
+	case arguments[0] == "exec" && slices.Contains(arguments, "--"):
+		inside := arguments[slices.Index(arguments, "--")+1:]
+		checkCommand(t, place, append([]string{strings.TrimPrefix(inside[0], "/")}, inside[1:]...))
+	default:
+		assert.Fail(t, "a command of kubectl that no test knows", "%s: %s", place, strings.Join(arguments, " "))
+	}
+}
+
+// checkHelm wants one chart, whose values have what is set.
+func checkHelm(t *testing.T, place string, arguments []string) {
+	t.Helper()
+	at := slices.IndexFunc(arguments, func(word string) bool { return strings.HasPrefix(word, "deploy/") })
+	if !assert.GreaterOrEqual(t, at, 0, "%s: names no chart", place) || !assert.FileExists(t, filepath.Join(root, arguments[at], "Chart.yaml"), place) {
+		return
+	}
+	for i, word := range arguments {
+		if word != "--set" {
+			continue
+		}
+		var value any
+		require.NoError(t, yaml.Unmarshal([]byte(read(t, filepath.Join(arguments[at], "values.yaml"))), &value))
+		key, _, _ := strings.Cut(arguments[i+1], "=")
+		for part := range strings.SplitSeq(key, ".") {
+			values, _ := value.(map[string]any)
+			var found bool
+			value, found = values[part]
+			assert.True(t, found, "%s: the chart has no value %s", place, key)
+		}
+	}
+}
+
+// The Compose files are held by tests of their own; the one that needs no image of others is brought up.
+func checkCompose(t *testing.T, place string, arguments []string) {
+	t.Helper()
+	at := slices.Index(arguments, "-f")
+	if assert.GreaterOrEqual(t, at, 0, "%s: names no file", place) {
+		assert.FileExists(t, filepath.Join(root, arguments[at+1]), place)
+		assert.Contains(t, []string{"up", "down"}, arguments[at+2], place)
+		assert.Contains(t, read(t, "deploy/compose/compose_test.go"), `"`+filepath.Base(arguments[at+1])+`"`, place)
+	}
+}
+
+// What curl asks is the application of the Compose set.
+func checkCurl(t *testing.T, place string, arguments []string) {
+	t.Helper()
+	_, port, found := strings.Cut(arguments[len(arguments)-1], "https://localhost:")
+	assert.True(t, found, place)
+	assert.Contains(t, read(t, "deploy/compose/compose.yaml"), "127.0.0.1:${PORT:-"+port+"}:", place)
+}
+
+// EJBCA is in no CI of ours, and the document that has its commands says so. What the script for the Compose set
+// has as well, has the same options there.
+func checkEJBCA(t *testing.T, place string, arguments []string) {
+	t.Helper()
+	path, _, _ := strings.Cut(place, ":")
+	assert.Contains(t, read(t, path), "they were not tried here", place)
+	script := strings.ReplaceAll(read(t, "deploy/compose/ejbca-configure.sh"), "\\\n", " ")
+	words := 2 // of the command's name: ca getcacert, but config cmp addalias
+	if arguments[0] == "config" {
+		words = 3
+	}
+	same := regexp.MustCompile(`ejbca\.sh ` + strings.Join(arguments[:words], " ") + ` .*`).FindString(script)
+	for _, argument := range arguments {
+		if same != "" && strings.HasPrefix(argument, "--") {
+			assert.Contains(t, same, argument+" ", place)
+		}
+	}
+}
+
+// checkCertfetcher wants a command to be one that a script of test/e2e runs, with options that its --help names.
+func checkCertfetcher(t *testing.T, place string, arguments []string) {
+	t.Helper()
+	scripts := readAll(t, "test/e2e/testdata/script/*.txtar")
+	assert.Contains(t, scripts, "certfetcher "+arguments[0], "%s: no script runs it", place)
+	var command []string
+	if !strings.HasPrefix(arguments[0], "-") {
+		command = arguments[:1]
+	}
+	assertOptions(t, place, help(t, "certfetcher", command...), arguments)
+}
+
+func checkServer(program string) func(t *testing.T, place string, arguments []string) {
+	return func(t *testing.T, place string, arguments []string) {
+		t.Helper()
+		assertOptions(t, place, help(t, program), arguments)
+	}
+}
+
+func assertOptions(t *testing.T, place, help string, arguments []string) {
+	t.Helper()
+	for _, argument := range arguments {
+		argument = strings.Trim(argument, "[]")
+		if strings.HasPrefix(argument, "-") && argument != "--help" { // which was just asked for
+			assert.Regexp(t, `(^|[^-\w])`+regexp.QuoteMeta(argument)+`($|[^-\w])`, help, place)
+		}
+	}
+	if !strings.HasPrefix(arguments[0], "-") {
+		assert.Contains(t, help, " "+arguments[0], place)
+	}
+}
