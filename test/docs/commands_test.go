@@ -103,6 +103,12 @@ func readAll(t *testing.T, pattern string) string {
 	return all.String()
 }
 
+// assertHolds is assert.Contains for files, which are too long to be shown.
+func assertHolds(t *testing.T, text, part, place string) {
+	t.Helper()
+	assert.True(t, strings.Contains(text, part), "%s: %q is not where it has to be", place, part)
+}
+
 func line(text string) *regexp.Regexp {
 	return regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(text) + `$`)
 }
@@ -131,9 +137,9 @@ func checkGo(t *testing.T, place string, arguments []string) {
 		case strings.HasPrefix(argument, "./"):
 			assert.NotEmpty(t, readAll(t, filepath.Join(argument, "*_test.go")), place)
 		case argument == "-run":
-			assert.Contains(t, readAll(t, filepath.Join(arguments[slices.IndexFunc(arguments, isPackage)], "*_test.go")), "func "+arguments[i+1]+"(", place)
+			assertHolds(t, readAll(t, filepath.Join(arguments[slices.IndexFunc(arguments, isPackage)], "*_test.go")), "func "+arguments[i+1]+"(", place)
 		case argument == "-update":
-			assert.Contains(t, readAll(t, filepath.Join(arguments[slices.IndexFunc(arguments, isPackage)], "*_test.go")), `flag.Bool("update"`, place)
+			assertHolds(t, readAll(t, filepath.Join(arguments[slices.IndexFunc(arguments, isPackage)], "*_test.go")), `flag.Bool("update"`, place)
 		}
 	}
 }
@@ -185,7 +191,7 @@ func checkCompose(t *testing.T, place string, arguments []string) {
 	if assert.GreaterOrEqual(t, at, 0, "%s: names no file", place) {
 		assert.FileExists(t, filepath.Join(root, arguments[at+1]), place)
 		assert.Contains(t, []string{"up", "down"}, arguments[at+2], place)
-		assert.Contains(t, read(t, "deploy/compose/compose_test.go"), `"`+filepath.Base(arguments[at+1])+`"`, place)
+		assertHolds(t, read(t, "deploy/compose/compose_test.go"), `"`+filepath.Base(arguments[at+1])+`"`, place)
 	}
 }
 
@@ -194,7 +200,7 @@ func checkCurl(t *testing.T, place string, arguments []string) {
 	t.Helper()
 	_, port, found := strings.Cut(arguments[len(arguments)-1], "https://localhost:")
 	assert.True(t, found, place)
-	assert.Contains(t, read(t, "deploy/compose/compose.yaml"), "127.0.0.1:${PORT:-"+port+"}:", place)
+	assertHolds(t, read(t, "deploy/compose/compose.yaml"), "127.0.0.1:${PORT:-"+port+"}:", place)
 }
 
 // EJBCA is in no CI of ours, and the document that has its commands says so. What the script for the Compose set
@@ -202,7 +208,7 @@ func checkCurl(t *testing.T, place string, arguments []string) {
 func checkEJBCA(t *testing.T, place string, arguments []string) {
 	t.Helper()
 	path, _, _ := strings.Cut(place, ":")
-	assert.Contains(t, read(t, path), "they were not tried here", place)
+	assertHolds(t, read(t, path), "they were not tried here", place)
 	script := strings.ReplaceAll(read(t, "deploy/compose/ejbca-configure.sh"), "\\\n", " ")
 	words := 2 // of the command's name: ca getcacert, but config cmp addalias
 	if arguments[0] == "config" {
@@ -219,8 +225,7 @@ func checkEJBCA(t *testing.T, place string, arguments []string) {
 // checkCertfetcher wants a command to be one that a script of test/e2e runs, with options that its --help names.
 func checkCertfetcher(t *testing.T, place string, arguments []string) {
 	t.Helper()
-	scripts := readAll(t, "test/e2e/testdata/script/*.txtar")
-	assert.Contains(t, scripts, "certfetcher "+arguments[0], "%s: no script runs it", place)
+	assertHolds(t, readAll(t, "test/e2e/testdata/script/*.txtar"), "certfetcher "+arguments[0], place)
 	var command []string
 	if !strings.HasPrefix(arguments[0], "-") {
 		command = arguments[:1]

@@ -120,7 +120,7 @@ func TestProse_series_areThere(t *testing.T) {
 	for _, d := range documents(t) {
 		for _, span := range d.spans() {
 			if series.MatchString(span) {
-				assert.Contains(t, sources.String(), span, d.path)
+				assertHolds(t, sources.String(), span, d.path)
 				checked++
 			}
 		}
