@@ -159,8 +159,11 @@ func explainFile(path string, err error) error {
 func (c contents) identity(f Files) (*Identity, error) {
 	i := &Identity{digest: c.digest(), server: f.Server}
 	var errs [2]error
-	i.Certificate, i.KeystoreFormat, errs[0] = c.certificate(f)
-	i.Roots, i.TruststoreFormat, errs[1] = c.roots(f)
+	// Opening a PKCS#12 store is slow on purpose, and a start should not wait for one after the other.
+	var both sync.WaitGroup
+	both.Go(func() { i.Certificate, i.KeystoreFormat, errs[0] = c.certificate(f) })
+	both.Go(func() { i.Roots, i.TruststoreFormat, errs[1] = c.roots(f) })
+	both.Wait()
 	if err := joined(errs[:]...); err != nil {
 		return nil, err
 	}
