@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/devca"
 )
 
@@ -42,7 +43,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo),
 	}
 	log.Warn("DEVELOPMENT ONLY: this CA is not for production; it certifies whatever is asked for, and its root is gone when it stops",
-		"address", listener.Addr().String(), "root", ca.Root().Subject.String(), "root_sha256", fmt.Sprintf("%x", sha256.Sum256(ca.Root().Raw)),
+		"address", listener.Addr().String(), "root", certinfo.DN(ca.Root().RawSubject), "root_sha256", fmt.Sprintf("%x", sha256.Sum256(ca.Root().Raw)),
 		"ca_file", s.caFile, "validity", s.ca.Validity.String(), "response_protection", string(s.ca.ResponseProtection), "faults", s.faults)
 	if !s.loopback {
 		log.Warn("DEVELOPMENT ONLY: other machines can reach this CA, because DEVCA_ADDR says so", "address", s.addr)

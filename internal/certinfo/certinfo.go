@@ -4,6 +4,8 @@ package certinfo
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"fmt"
 	"net"
 	"net/url"
@@ -12,7 +14,23 @@ import (
 )
 
 // Serial is a serial number in hexadecimal, upper case, two digits to an octet, without separators.
-func Serial(cert *x509.Certificate) string { return fmt.Sprintf("%X", cert.SerialNumber.Bytes()) }
+func Serial(cert *x509.Certificate) string {
+	octets := cert.SerialNumber.Bytes()
+	if len(octets) == 0 {
+		octets = []byte{0}
+	}
+	return fmt.Sprintf("%X", octets)
+}
+
+// DN is a distinguished name, given as DER, as RFC 4514 writes it: the last attribute first. The String of
+// crypto/x509's Subject and Issuer puts the attributes in an order of its own.
+func DN(raw []byte) string {
+	var name pkix.RDNSequence
+	if _, err := asn1.Unmarshal(raw, &name); err != nil {
+		return fmt.Sprintf("a name that cannot be read (%v)", err)
+	}
+	return name.String()
+}
 
 // Names lists a certificate's subject alternative names, each with its kind, sorted; host names, which
 // compare without regard to case, in lower case.

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // outcome is how a request ended, as the audit line and the metrics' label name it.
@@ -83,18 +85,18 @@ func (e *event) log(ctx context.Context, log *slog.Logger) {
 	attrs = append(attrs, slog.String("remote", e.remote))
 	if e.client != nil {
 		attrs = append(attrs, slog.Group("client",
-			"subject", truncate(e.client.Subject.String()),
+			"subject", truncate(certinfo.DN(e.client.RawSubject)),
 			"sans", names(e.client.DNSNames, e.client.EmailAddresses, e.client.IPAddresses, e.client.URIs),
-			"serial", e.client.SerialNumber.Text(16)))
+			"serial", certinfo.Serial(e.client)))
 	}
 	if e.csr != nil {
 		attrs = append(attrs, slog.Group("requested",
-			"subject", truncate(e.csr.Subject.String()),
+			"subject", truncate(certinfo.DN(e.csr.RawSubject)),
 			"sans", names(e.csr.DNSNames, e.csr.EmailAddresses, e.csr.IPAddresses, e.csr.URIs)))
 	}
 	if e.issued != nil {
 		attrs = append(attrs, slog.Group("issued",
-			"serial", e.issued.SerialNumber.Text(16),
+			"serial", certinfo.Serial(e.issued),
 			"not_after", e.issued.NotAfter.UTC()))
 	}
 	if e.writeErr != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
@@ -77,8 +78,8 @@ func (e *exchange) grant(t transaction) (cmp.PKIBody, transaction, error) {
 	if t.answer == cmp.BodyKUP {
 		e.ca.counters.updated.Add(1)
 	}
-	e.ca.config.Log.Info("certificate issued", "body", t.answer.String(), "subject", certificate.Subject.String(),
-		"serial", certificate.SerialNumber.Text(16), "notAfter", certificate.NotAfter, "implicitConfirm", t.implicit)
+	e.ca.config.Log.Info("certificate issued", "body", t.answer.String(), "subject", certinfo.DN(certificate.RawSubject),
+		"serial", certinfo.Serial(certificate), "not_after", certificate.NotAfter, "implicit_confirm", t.implicit)
 
 	status := cmp.PKIStatusInfo{Status: cmp.StatusAccepted}
 	if w.modified != "" {

@@ -22,7 +22,7 @@ func (e *Enroller) outdated(current *output.Bundle) string {
 		return fmt.Sprintf("the key on the volume is %s, KEY_ALGORITHM asks for %s", algorithm, want.KeyAlgorithm)
 	}
 	if !slices.Equal(attributes(leaf.Subject), attributes(want.Template.Subject)) {
-		return fmt.Sprintf("the certificate on the volume has the subject %q, the configuration asks for %q", leaf.Subject, want.Template.Subject)
+		return fmt.Sprintf("the certificate on the volume has the subject %q, the configuration asks for %q", certinfo.DN(leaf.RawSubject), certinfo.DN(want.Template.RawSubject))
 	}
 	if has, asked := certinfo.Names(leaf), certinfo.RequestNames(want.Template); !sameNames(has, asked, leaf.Subject.CommonName) {
 		return fmt.Sprintf("the certificate on the volume has the names %q, SANS asks for %q", has, asked)

@@ -170,7 +170,7 @@ func (e *Enroller) request(key crypto.Signer) (*x509.CertificateRequest, client.
 	if err != nil {
 		return nil, client.Request{}, failed(StageKeyEncoding, "preparing the PK header: %w", err)
 	}
-	e.Log.Info("made the certificate signing request", "subject", csr.Subject.String(), "sans", certinfo.RequestNames(csr), "duration", e.since(start))
+	e.Log.Info("made the certificate signing request", "subject", certinfo.DN(csr.RawSubject), "sans", certinfo.RequestNames(csr), "duration", e.since(start))
 	return csr, client.Request{CSR: keygen.CSRPEM(csr), Key: keyPEM}, nil
 }
 
@@ -199,7 +199,7 @@ func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest, answe
 	}
 	leaf := result.Chain[0]
 	e.Log.Info("verified the certificate", "serial", certinfo.Serial(leaf), "not_before", leaf.NotBefore, "not_after", leaf.NotAfter,
-		"issuer", leaf.Issuer.String(), "chain", len(result.Chain), "trusted", len(result.Trusted), "duration", e.since(start))
+		"issuer", certinfo.DN(leaf.RawIssuer), "chain", len(result.Chain), "trusted", len(result.Trusted), "duration", e.since(start))
 	return output.Bundle{Key: key, Chain: result.Chain, Trusted: result.Trusted}, nil
 }
 

@@ -99,7 +99,7 @@ func TestOutdated_another_saysWhatDiffers(t *testing.T) {
 	}{
 		"another subject": {change: func(l *x509.Certificate) {
 			l.RawSubject, l.Subject = nil, pkix.Name{CommonName: "app.example.org"}
-		}, want: `the certificate on the volume has the subject "CN=app.example.org", the configuration asks for "CN=app.example.org,O=Example,ST=Skane,C=SE"`},
+		}, want: `the certificate on the volume has the subject "CN=app.example.org", the configuration asks for "CN=app.example.org,C=SE,ST=Skane,O=Example"`},
 		"a name more": {change: func(l *x509.Certificate) { l.DNSNames = append(l.DNSNames, "b.example.org") },
 			want: `the certificate on the volume has the names ["DNS:app.example.org" "DNS:b.example.org" "IP Address:192.0.2.1"], SANS asks for ["DNS:app.example.org" "IP Address:192.0.2.1"]`},
 		"a name less": {change: func(l *x509.Certificate) { l.IPAddresses = nil },

@@ -149,7 +149,7 @@ func describeEntry(format keystore.Format, e keystore.Entry) Entry {
 		entry.Kind = "trustedCertEntry"
 	}
 	if len(e.Chain) > 0 {
-		entry.Subject, entry.Chain = e.Chain[0].Subject.String(), len(e.Chain)
+		entry.Subject, entry.Chain = certinfo.DN(e.Chain[0].RawSubject), len(e.Chain)
 	}
 	return entry
 }
@@ -166,7 +166,7 @@ func (r *Report) describe(name string, entries []keystore.Entry) {
 	}
 	for _, e := range entries {
 		for _, anchor := range e.Chain {
-			r.Trusted = append(r.Trusted, anchor.Subject.String())
+			r.Trusted = append(r.Trusted, certinfo.DN(anchor.RawSubject))
 		}
 	}
 }
@@ -174,11 +174,11 @@ func (r *Report) describe(name string, entries []keystore.Entry) {
 func describeCertificate(e keystore.Entry) *Certificate {
 	leaf := e.Chain[0]
 	c := &Certificate{
-		Subject: leaf.Subject.String(), SANs: certinfo.Names(leaf), Serial: certinfo.Serial(leaf), Issuer: leaf.Issuer.String(),
+		Subject: certinfo.DN(leaf.RawSubject), SANs: certinfo.Names(leaf), Serial: certinfo.Serial(leaf), Issuer: certinfo.DN(leaf.RawIssuer),
 		NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(),
 	}
 	for _, cert := range e.Chain {
-		c.Chain = append(c.Chain, cert.Subject.String())
+		c.Chain = append(c.Chain, certinfo.DN(cert.RawSubject))
 	}
 	if algorithm, err := keygen.AlgorithmOf(leaf.PublicKey); err == nil {
 		c.Key = algorithm

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 const (
@@ -136,8 +138,8 @@ func (w *Watcher) look() {
 		return
 	}
 	w.current.Store(next)
-	w.log.Info("mutual TLS identity replaced", "subject", next.Certificate.Leaf.Subject.String(),
-		"serial", fmt.Sprintf("%X", next.Certificate.Leaf.SerialNumber), "notAfter", next.Certificate.Leaf.NotAfter, "roots", len(next.Roots))
+	w.log.Info("mutual TLS identity replaced", "subject", certinfo.DN(next.Certificate.Leaf.RawSubject),
+		"serial", certinfo.Serial(next.Certificate.Leaf), "not_after", next.Certificate.Leaf.NotAfter, "roots", len(next.Roots))
 	if w.onReload != nil {
 		w.onReload(next, nil)
 	}

@@ -177,7 +177,7 @@ func (d *Dispatcher) report(notifier Notifier, event Event, try int, retryIn tim
 	if err != nil {
 		attributes = append(attributes, "error", err)
 		if retryIn > 0 {
-			attributes = append(attributes, "retryIn", retryIn.Round(time.Millisecond).String())
+			attributes = append(attributes, "retry_in", retryIn.Round(time.Millisecond).String())
 		}
 		d.config.Log.Error(failed, attributes...)
 		d.config.Observe(notifier.Kind(), OutcomeFailure)

@@ -114,7 +114,7 @@ func TestDispatcher_retries_only_what_failed(t *testing.T) {
 			"exec success",
 		}, outcomes)
 		first := log.all()[0]
-		assert.Regexp(t, `^level=ERROR msg="telling the application failed" kind=exec reason="" serial=01 try=1 error="no luck" retryIn=\d+(\.\d+)?m?s$`, first)
+		assert.Regexp(t, `^level=ERROR msg="telling the application failed" kind=exec reason="" serial=01 try=1 error="no luck" retry_in=\d+(\.\d+)?m?s$`, first)
 	})
 }
 
@@ -168,7 +168,7 @@ func TestDispatcher_gives_up_the_retry_of_an_older_event(t *testing.T) {
 			"exec 01 begins", "exec 01 fails", "url 01 begins", "url 01 succeeds",
 			"exec 02 begins", "exec 02 succeeds", "url 02 begins", "url 02 succeeds",
 		}, entries)
-		assert.Contains(t, log.all(), `level=INFO msg="telling the application of a newer certificate instead" serial=01 newerSerial=02`)
+		assert.Contains(t, log.all(), `level=INFO msg="telling the application of a newer certificate instead" serial=01 newer_serial=02`)
 		time.Sleep(time.Hour)
 		entries, _ = j.take()
 		assert.Empty(t, entries, "the older event must not be retried")

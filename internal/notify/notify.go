@@ -10,9 +10,9 @@ package notify
 import (
 	"context"
 	"crypto/x509"
-	"encoding/hex"
-	"strings"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // The kinds of notification, as metrics and logs name them.
@@ -44,17 +44,13 @@ type Event struct {
 // NewEvent describes the publication of leaf.
 func NewEvent(reason, dir string, paths []string, leaf *x509.Certificate, trusted []*x509.Certificate) Event {
 	event := Event{
-		Reason: reason, Serial: serialOf(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+		Reason: reason, Serial: certinfo.Serial(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
 		Dir: dir, Paths: paths, Names: leaf.DNSNames, Trusted: trusted,
 	}
 	for _, ip := range leaf.IPAddresses {
 		event.Names = append(event.Names[:len(event.Names):len(event.Names)], ip.String())
 	}
 	return event
-}
-
-func serialOf(cert *x509.Certificate) string {
-	return strings.ToUpper(hex.EncodeToString(cert.SerialNumber.FillBytes(make([]byte, max(1, (cert.SerialNumber.BitLen()+7)/8)))))
 }
 
 // Notifier is one way of telling, or asking, the application. Notify tries once (Verify: for a

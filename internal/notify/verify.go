@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // The waits between two looks at the application, and the bound on each.
@@ -89,7 +91,7 @@ func (v *Verify) look(ctx context.Context, event Event) error {
 	if err != nil {
 		return fmt.Errorf("reading the certificate that %s serves: %w", v.config.Address, err)
 	}
-	if serial := serialOf(served); serial != event.Serial {
+	if serial := certinfo.Serial(served); serial != event.Serial {
 		return fmt.Errorf("%s serves a certificate with serial number %s, valid until %s, want %s",
 			v.config.Address, serial, served.NotAfter.UTC().Format(time.RFC3339), event.Serial)
 	}

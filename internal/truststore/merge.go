@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
@@ -67,7 +68,7 @@ func (s *store) missing(others []*store) ([]anchor, []Added) {
 			present[f] = true
 			alias := names.free(a.alias)
 			list = append(list, anchor{alias, a.cert})
-			added = append(added, Added{Alias: alias, Subject: a.cert.Subject.String(), SHA256: f.String(), From: other.path})
+			added = append(added, Added{Alias: alias, Subject: certinfo.DN(a.cert.RawSubject), SHA256: f.String(), From: other.path})
 		}
 	}
 	return list, added

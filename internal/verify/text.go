@@ -7,19 +7,15 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"fmt"
 	"strings"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // dn is a distinguished name in quotes as RFC 4514 writes it, which is the DER order reversed.
 func dn(raw []byte) string {
-	var name pkix.RDNSequence
-	if _, err := asn1.Unmarshal(raw, &name); err != nil {
-		return fmt.Sprintf("a name that cannot be read (%v)", err)
-	}
-	return fmt.Sprintf("%q", name.String())
+	return fmt.Sprintf("%q", certinfo.DN(raw))
 }
 
 // dnList names the first few.

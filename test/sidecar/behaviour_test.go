@@ -446,7 +446,7 @@ func TestSidecar_probeAndInspect_tellWhatIsThere(t *testing.T) {
 	code, stdout, stderr := once(t, variables, "inspect")
 	assert.Zero(t, code, stderr)
 	for _, want := range []string{volume + " (symlink layout, generation ..", "certificate: PrivateKeyEntry, chain of 2", "trusted-certificate-1: trustedCertEntry",
-		"Subject:  CN=app.example.org,O=Example,ST=Skane,C=SE", "SANs:     DNS:localhost, IP Address:127.0.0.1", "Renewal:  "} {
+		"Subject:  CN=app.example.org,C=SE,ST=Skane,O=Example", "SANs:     DNS:localhost, IP Address:127.0.0.1", "Renewal:  "} {
 		assert.Contains(t, stdout, want)
 	}
 	for _, args := range [][]string{{"inspect", volume, "-o", "json"}, {"inspect", "-o=json", volume}} {
