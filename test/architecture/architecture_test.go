@@ -46,6 +46,14 @@ func TestCertfetcher_linksNoIssuingCode(t *testing.T) {
 	}
 }
 
+// The development CA is for nobody's production.
+func TestCertservice_linksNoDevelopmentCA(t *testing.T) {
+	for _, dep := range deps(t, "cmd/certservice") {
+		assert.NotEqual(t, "internal/devca", dep)
+		assert.False(t, strings.HasPrefix(dep, "test/"), "certservice links %s", dep)
+	}
+}
+
 func TestClientAndServer_shareNoCode(t *testing.T) {
 	assert.NotContains(t, deps(t, "client"), "internal/certservice")
 	assert.NotContains(t, deps(t, "internal/certservice"), "client")
