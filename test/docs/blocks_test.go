@@ -124,17 +124,24 @@ func checkJSON(t *testing.T, b block) {
 	assert.NotEmpty(t, servers, b.place)
 }
 
-// checkDiff looks at what a reader is told to write: it stands in the example for Kubernetes.
+// checkDiff looks at what a reader is told to write: it stands in a manifest that runs, or is a command of the program.
 func checkDiff(t *testing.T, b block) {
 	t.Helper()
-	example, err := os.ReadFile(filepath.Join(root, "deploy/kubernetes/examples/init-container.yaml"))
-	require.NoError(t, err)
+	example := read(t, "deploy/kubernetes/examples/init-container.yaml")
 	added := 0
 	for line := range strings.Lines(b.text) {
-		if text, found := strings.CutPrefix(line, "+"); found {
-			assert.Contains(t, string(example), strings.TrimSpace(text)+"\n", b.place)
-			added++
+		text, found := strings.CutPrefix(line, "+")
+		if !found {
+			continue
 		}
+		added++
+		var value struct{ Args []string }
+		require.NoError(t, yaml.Unmarshal([]byte(text), &value), b.place)
+		if value.Args != nil {
+			checkCertfetcher(t, b.place, value.Args)
+			continue
+		}
+		assertHolds(t, example, strings.TrimSpace(text)+"\n", b.place)
 	}
 	assert.NotZero(t, added, b.place)
 }
