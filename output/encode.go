@@ -35,7 +35,7 @@ func (v *Volume) encode(b Bundle) (*set, error) {
 	for i, f := range files {
 		// Stores take time on purpose: their passwords are hashed thousands of times.
 		stores.Go(func() {
-			data, err := e.encoded(f.name)
+			data, err := e.file(f.name)
 			if err != nil {
 				var keyError *keystore.KeyError
 				errs[i] = &EncodeError{Store: f.name, Key: errors.As(err, &keyError), Err: err}
@@ -69,17 +69,6 @@ type encoder struct {
 	bundle      Bundle
 	keyPEM      []byte
 	truststores *set // nil, or a set with the same trusted certificates
-}
-
-// encoded is file with a panic as its error: Go's cryptography panics at what its FIPS 140-only mode forbids,
-// and a panic here, on a goroutine, would end the process with an exit code that means something else.
-func (e encoder) encoded(name string) (data []byte, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			data, err = nil, fmt.Errorf("panic: %v", v)
-		}
-	}()
-	return e.file(name)
 }
 
 func (e encoder) file(name string) ([]byte, error) {

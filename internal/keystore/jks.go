@@ -209,7 +209,8 @@ func openJKSKey(der, password []byte) ([]byte, error) {
 // EncodeJKS writes a JKS store, with now as the entries' creation time. Store and keys have the same
 // password. Entries stand in alphabetical order of their aliases, which are written in lower case:
 // Java looks up in lower case what it loads as it stands, and would not find any other.
-func EncodeJKS(entries []Entry, password string, now time.Time) ([]byte, error) {
+func EncodeJKS(entries []Entry, password string, now time.Time) (data []byte, err error) {
+	defer forbidden(&err)
 	if err := checkEntries(entries, password); err != nil {
 		return nil, err
 	}

@@ -51,15 +51,15 @@ type Entry struct {
 // password is not needed for PEM without an encrypted key, nor for a PKCS#12 without protection.
 // Keys come before trusted certificates for PKCS#12 and PEM, otherwise entries keep the order of the
 // store.
-func Decode(data []byte, password string) ([]Entry, Format, error) {
-	format, err := Detect(data)
+func Decode(data []byte, password string) (entries []Entry, format Format, err error) {
+	defer forbidden(&err)
+	format, err = Detect(data)
 	if err != nil {
 		return nil, "", err
 	}
 	if len(data) > MaxSize {
 		return nil, "", fmt.Errorf("%s store has %d bytes, want at most %d", format, len(data), MaxSize)
 	}
-	var entries []Entry
 	switch format {
 	case JKS:
 		entries, err = decodeJKS(data, password)

@@ -96,7 +96,8 @@ func boolRank(b bool) int {
 // carry the alias as friendlyName and the same localKeyID, without which a JVM calls the entry "1";
 // trusted certificates carry Java's trusted-key-usage attribute, without which a JVM passes them over.
 // Aliases are kept as given; a JVM compares them without regard to case.
-func EncodePKCS12(entries []Entry, password string, profile Profile) ([]byte, error) {
+func EncodePKCS12(entries []Entry, password string, profile Profile) (data []byte, err error) {
+	defer forbidden(&err)
 	if err := checkEntries(entries, password); err != nil {
 		return nil, err
 	}
@@ -120,7 +121,7 @@ func EncodePKCS12(entries []Entry, password string, profile Profile) ([]byte, er
 			}
 		}
 	}
-	data, err := pkcs12.Encode(contents, password, profile)
+	data, err = pkcs12.Encode(contents, password, profile)
 	if err != nil {
 		return nil, fmt.Errorf("writing PKCS12 store: %w", err)
 	}
