@@ -39,8 +39,14 @@ func examine(args []string, stdout, stderr io.Writer) int {
 		return printed(stderr, err)
 	}
 	reader, readerErr := doctor.ParseReader(*uid, *gid)
-	if err != nil || readerErr != nil || flags.NArg() > 0 || *format != "text" && *format != "json" {
-		fmt.Fprintln(stderr, "certfetcher: usage: certfetcher doctor [-o text|json] [-uid N] [-gid N], the numbers of the application's user and group, also APP_UID and APP_GID")
+	if err == nil {
+		err = readerErr
+	}
+	if err == nil && (flags.NArg() > 0 || *format != "text" && *format != "json") {
+		err = errors.New("-o is text or json, and there are no arguments")
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "certfetcher: %v; usage: certfetcher doctor [-o text|json] [-uid N] [-gid N], see certfetcher doctor --help\n", err)
 		return enroll.StageClientConfiguration.ExitCode()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
