@@ -13,7 +13,7 @@ type StatusError struct {
 	// Message is the errorMessage of the answer, on one line and bounded; where none came, a note of
 	// what came instead.
 	Message string
-	// RetryAfter is how long the server asks to wait, at most MaxRetryAfter. Zero: it did not say.
+	// RetryAfter is how long the server asks to wait, at most a day. Zero: it did not say.
 	RetryAfter time.Duration
 }
 

@@ -23,8 +23,12 @@ type Retry struct {
 	MaxElapsed      time.Duration // no try begins later than this after the first; zero: for ever
 }
 
-// MaxRetryAfter is the longest wait that a server's Retry-After can ask for. A longer one counts as this.
+// MaxRetryAfter is the longest wait of a Client that a server's Retry-After can ask for.
 const MaxRetryAfter = 15 * time.Minute
+
+// maxReported bounds the Retry-After that a StatusError reports to those who wait by themselves: what is longer
+// than a day is more likely a mistake.
+const maxReported = 24 * time.Hour
 
 // jitter is the share of an interval by which a wait may differ from it.
 const jitter = 0.5
@@ -126,7 +130,7 @@ func (c *Client) do(ctx context.Context, operation string, target *url.URL, secr
 }
 
 // parseRetryAfter reads a Retry-After header (RFC 9110, section 10.2.3: seconds or an HTTP date). It returns
-// zero for what is neither or lies in the past, and at most MaxRetryAfter.
+// zero for what is neither or lies in the past, and at most maxReported.
 func parseRetryAfter(value string, now time.Time) time.Duration {
 	value = strings.TrimSpace(value)
 	if value == "" {
@@ -134,8 +138,8 @@ func parseRetryAfter(value string, now time.Time) time.Duration {
 	}
 	if strings.Trim(value, "0123456789") == "" {
 		seconds, err := strconv.ParseInt(value, 10, 64)
-		if err != nil || seconds > int64(MaxRetryAfter/time.Second) {
-			return MaxRetryAfter
+		if err != nil || seconds > int64(maxReported/time.Second) {
+			return maxReported
 		}
 		return time.Duration(seconds) * time.Second
 	}
@@ -143,5 +147,5 @@ func parseRetryAfter(value string, now time.Time) time.Duration {
 	if err != nil {
 		return 0
 	}
-	return min(max(at.Sub(now), 0), MaxRetryAfter)
+	return min(max(at.Sub(now), 0), maxReported)
 }

@@ -30,7 +30,8 @@ type Hint struct {
 // left to expiry; after a permanent failure it is there at once. After expiry it ends at a minute, or a
 // twentieth of the certificate's life.
 //
-// A Retry-After is obeyed, up to a tenth later than asked, unless the certificate would expire meanwhile.
+// A Retry-After is obeyed, up to a tenth later than asked, unless the certificate would expire meanwhile, and for
+// 15 minutes at most once it has.
 func wait(failures int, hint Hint, c Certificate, now time.Time) time.Duration {
 	life, left := c.NotAfter.Sub(c.NotBefore), c.NotAfter.Sub(now)
 	shortest := min(shortestWait, life/100)
@@ -47,10 +48,13 @@ func wait(failures int, hint Hint, c Certificate, now time.Time) time.Duration {
 	if hint.Permanent {
 		chosen = between(bound/2, bound)
 	}
-	if asked := between(hint.RetryAfter, hint.RetryAfter+hint.RetryAfter/10); asked > chosen && (left <= 0 || asked < left) {
-		return asked
+	asked := between(hint.RetryAfter, hint.RetryAfter+hint.RetryAfter/10)
+	if left <= 0 {
+		asked = min(asked, longestWait)
+	} else if asked >= left {
+		return chosen
 	}
-	return chosen
+	return max(chosen, asked)
 }
 
 // between draws evenly; the least when there is nothing between.
