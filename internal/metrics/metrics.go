@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/certfetcher/certfetcher/internal/verify"
 )
 
 // Metrics are the series of one process, in a set of their own. It is safe for concurrent use.
@@ -131,6 +133,8 @@ func (m *Metrics) Ready() error {
 		return errors.New("no certificate is published yet")
 	case now.After(v.notAfter):
 		return fmt.Errorf("the certificate expired at %s", v.notAfter.UTC().Format(time.RFC3339))
+	case v.notBefore.After(now.Add(verify.Skew)):
+		return fmt.Errorf("the certificate becomes valid only at %s: is this machine's clock right?", v.notBefore.UTC().Format(time.RFC3339))
 	}
 	if fault := m.fault.Load(); fault != nil {
 		return errors.New(*fault)

@@ -105,7 +105,8 @@ func (r *run) tick() {
 		r.Next, r.since = now.Add(r.Next.Sub(r.since)), now
 		r.observe()
 	}
-	if !r.restoreNext.IsZero() && !now.Before(r.restoreNext) {
+	// Further away than any wait there is: the clock was set back.
+	if !r.restoreNext.IsZero() && (!now.Before(r.restoreNext) || r.restoreNext.Sub(now) > longestExpired) {
 		r.restore()
 	}
 	if !now.Before(r.Next) {

@@ -211,6 +211,16 @@ func TestLoop_disturbed_restores_andTriesAgainWhenThatFails(t *testing.T) {
 	})
 }
 
+func TestLoop_clockGoesBack_doesNotStretchTheWaitToRestore(t *testing.T) {
+	inBubble(t, &renewer{life: 10 * day, broken: errors.New("no space")}, func(b *bench) {
+		b.disturbed <- struct{}{}
+		synctest.Wait()
+		b.offset.Store(-int64(3 * day))
+		b.pass(2 * time.Minute)
+		assert.Greater(t, b.restores, 1)
+	})
+}
+
 func TestLoop_certificatesThatAreOverdueWhenTheyCome_arePaused(t *testing.T) {
 	inBubble(t, &renewer{life: 0}, func(b *bench) {
 		b.requests <- "SIGHUP"
