@@ -16,11 +16,13 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/buildinfo"
 	"github.com/certfetcher/certfetcher/internal/certservice"
+	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 )
 
 // serve runs the service until ctx ends.
 func serve(ctx context.Context, s settings, log *slog.Logger) error {
+	environ.ServerGC()
 	hangup := make(chan os.Signal, 1) // before anything takes time: until then SIGHUP ends the program
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)

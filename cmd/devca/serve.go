@@ -12,6 +12,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/internal/environ"
 )
 
 // Time limits of the server. Answers may be slow because they were told to be.
@@ -23,6 +24,7 @@ const (
 
 // serve runs the CA until ctx ends, and then finishes what is in flight.
 func serve(ctx context.Context, s settings, log *slog.Logger) error {
+	environ.ServerGC()
 	s.ca.Log = log
 	ca, err := devca.New(s.ca)
 	if err != nil {

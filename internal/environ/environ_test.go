@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -114,4 +115,15 @@ func TestLogger_writesDurationsWithTheirUnit(t *testing.T) {
 	Log{Text: true}.Logger(&text).Info("done", "duration", 1500*time.Microsecond)
 	assert.Contains(t, json.String(), `"duration":"1.5ms"`)
 	assert.Contains(t, text.String(), `duration=1.5ms`)
+}
+
+func TestServerGC_leavesGOGCToTheOperator(t *testing.T) {
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
+	t.Setenv("GOGC", "50")
+	ServerGC()
+	assert.Equal(t, 100, debug.SetGCPercent(100), "the runtime has read GOGC already")
+	t.Setenv("GOGC", "")
+	ServerGC()
+	assert.Equal(t, 300, debug.SetGCPercent(100))
 }
