@@ -31,7 +31,7 @@ func notifications(cfg *config.Fetcher, log *slog.Logger) (notify.Config, config
 		command, err := notify.ParseCommand(c.Exec)
 		add("NOTIFY_EXEC", notify.NewExec(notify.ExecConfig{Command: command, Timeout: c.Timeout, Environ: os.Environ(), Log: log}), err)
 	}
-	if c.Signal != "" {
+	if c.Signal != "" && (c.Process != "" || c.PIDFile != "") { // else config has said so
 		number, err := notify.ParseSignal(c.Signal)
 		var signal *notify.Signal
 		if err == nil {

@@ -50,6 +50,9 @@ type sidecar struct {
 func runSidecar(s setup) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	// Nobody reading the log any more is no reason to end. To be notified, and not to ignore it, as the latter
+	// is handed down to the commands that are run.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	c := &sidecar{
 		config: s.config, log: s.log, metrics: metrics.New(buildinfo.Version(), time.Now),
 		requests: make(chan string, 1), disturbed: make(chan struct{}, 1),

@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/config"
@@ -18,8 +20,8 @@ import (
 const exitNotValid = 1
 
 const (
-	probeUsage = `certfetcher probe ends with exit code 0 when the volume holds a valid certificate that fits the configuration, and
-else with 1 and the reason. It takes no arguments, and asks nobody.
+	probeUsage = `certfetcher probe ends with exit code 0 when the volume holds a valid certificate in all files that the configuration
+asks for, and else with 1 and the reason. It takes no arguments, and asks nobody.
 
 Usage: certfetcher probe
 `
@@ -62,9 +64,12 @@ func inspectVolume(args []string, stdout, stderr io.Writer) int {
 		return printed(stderr, err)
 	}
 	// Whatever is wrong with the environment, which may be another container's, what is there can be shown.
-	cfg, _ := config.Load()
+	cfg, faults := loadConfig()
 	if dir == "" {
 		dir = cfg.Output.Dir
+		if at := slices.IndexFunc(faults, func(f config.Fault) bool { return f.Variable == "OUTPUT_PATH" }); at >= 0 && err == nil {
+			err = fmt.Errorf("no directory is named, and %w", faults[at])
+		}
 	}
 	var report *inspect.Report
 	if err == nil {
@@ -76,8 +81,13 @@ func inspectVolume(args []string, stdout, stderr io.Writer) int {
 	}
 	now := time.Now()
 	if c := report.Certificate; c != nil {
-		policy := renew.Policy{At: cfg.Sidecar.RenewAt, Before: cfg.Sidecar.RenewBefore, Seed: cfg.Sidecar.Seed}
-		report.Plan(now, policy.Due(renew.Certificate{NotBefore: c.NotBefore, NotAfter: c.NotAfter}))
+		var due time.Time
+		// Where the environment is wrong about it, the moment is not known.
+		if !slices.ContainsFunc(faults, func(f config.Fault) bool { return strings.HasPrefix(f.Variable, "RENEW_") }) {
+			policy := renew.Policy{At: cfg.Sidecar.RenewAt, Before: cfg.Sidecar.RenewBefore, Seed: cfg.Sidecar.Seed}
+			due = policy.Due(renew.Certificate{NotBefore: c.NotBefore, NotAfter: c.NotAfter})
+		}
+		report.Plan(now, due)
 	}
 	if format == "json" {
 		encoder := json.NewEncoder(stdout)

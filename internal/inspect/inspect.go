@@ -64,11 +64,15 @@ type Certificate struct {
 	NextRenewal *time.Time `json:"nextRenewal,omitempty"`
 }
 
-// Plan adds to a report with a certificate how much of its life is left, and when a sidecar would renew it.
+// Plan adds to a report with a certificate how much of its life is left, and when a sidecar would renew it. A
+// zero due is not known.
 func (r *Report) Plan(now, due time.Time) {
 	days := int(math.Floor(r.Certificate.NotAfter.Sub(now).Hours() / 24))
-	due = due.UTC().Truncate(time.Second)
-	r.Certificate.DaysLeft, r.Certificate.NextRenewal = &days, &due
+	r.Certificate.DaysLeft = &days
+	if !due.IsZero() {
+		due = due.UTC().Truncate(time.Second)
+		r.Certificate.NextRenewal = &due
+	}
 }
 
 // ErrNothing says that a directory has no file that certfetcher writes.
@@ -82,6 +86,11 @@ var storeNames = []string{
 
 // Dir reads a directory. Files of other names are left out.
 func Dir(dir string) (*Report, error) {
+	if info, err := os.Stat(dir); err != nil {
+		return nil, err
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("%s is a file, want a directory", dir)
+	}
 	r := &Report{Dir: dir, Layout: "inplace"}
 	if target, err := os.Readlink(filepath.Join(dir, "..data")); err == nil {
 		r.Layout, r.Generation = "symlink", target
@@ -98,9 +107,6 @@ func Dir(dir string) (*Report, error) {
 		r.describe(name, entries)
 	}
 	if len(r.Files) == 0 {
-		if _, err := os.Stat(dir); err != nil {
-			return nil, err
-		}
 		return nil, fmt.Errorf("%s: %w", dir, ErrNothing)
 	}
 	return r, nil

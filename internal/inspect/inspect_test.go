@@ -18,5 +18,11 @@ func TestReport_Plan_countsWholeDaysAndNamesTheRenewal(t *testing.T) {
 		var text strings.Builder
 		require.NoError(t, r.WriteText(&text, now))
 		assert.Contains(t, text.String(), "Renewal:  2026-03-01T13:30:00Z, by a sidecar\n")
+		text.Reset()
+		require.NoError(t, r.WriteText(&text, now.Add(2*time.Hour)))
+		assert.Contains(t, text.String(), "Renewal:  2026-03-01T13:30:00Z, by a sidecar (overdue)\n")
 	}
+	r := &Report{Certificate: &Certificate{NotAfter: now}}
+	r.Plan(now, time.Time{})
+	assert.Nil(t, r.Certificate.NextRenewal)
 }

@@ -81,7 +81,11 @@ func (c *Certificate) write(w io.Writer, now time.Time) {
 	fmt.Fprintf(w, "Chain:    %s\n", strings.Join(c.Chain, "\n          signed by "))
 	fmt.Fprintf(w, "Valid:    %s to %s (%s)\n", c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339), left(c.NotAfter.Sub(now)))
 	if c.NextRenewal != nil {
-		fmt.Fprintf(w, "Renewal:  %s, by a sidecar\n", c.NextRenewal.Format(time.RFC3339))
+		overdue := ""
+		if c.NextRenewal.Before(now) {
+			overdue = " (overdue)"
+		}
+		fmt.Fprintf(w, "Renewal:  %s, by a sidecar%s\n", c.NextRenewal.Format(time.RFC3339), overdue)
 	}
 }
 

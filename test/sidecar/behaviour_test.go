@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"crypto/x509"
 	"io"
 	"net"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -184,10 +186,10 @@ func TestSidecar_publishedFilesThatVanishOrChange_arePutBack(t *testing.T) {
 			p.await(1, planned)
 			p.await(1, "told the application")
 			files := snapshot(t, p.volume)
-			for n, harm := range []func() error{
+			for n, harm := range []func() error{ // each at one blow, so that it is mended once
 				func() error { return os.Remove(filepath.Join(p.volume, "keystore.p12")) },
-				func() error { return os.WriteFile(filepath.Join(p.volume, "truststore.p12"), []byte("x"), 0o644) },
-				func() error { return os.RemoveAll(p.volume) },
+				func() error { return os.Truncate(filepath.Join(p.volume, "truststore.p12"), 1) },
+				func() error { return os.Rename(p.volume, filepath.Join(t.TempDir(), "gone")) },
 			} {
 				require.NoError(t, harm())
 				p.await(n+1, putBack)
@@ -350,9 +352,31 @@ func TestSidecar_signalDuringARenewal_endsAtOnceAndLeavesTheVolume(t *testing.T)
 	files := snapshot(t, p.volume)
 	p.renew()
 	<-asked
+	begin := time.Now()
 	p.end()
+	assert.Less(t, time.Since(begin), time.Second)
 	assert.Equal(t, files, snapshot(t, p.volume))
 	assert.Zero(t, p.count("renewing failed, the certificate stays in use; trying again"))
+}
+
+func TestSidecar_logThatNobodyReads_endsNothing(t *testing.T) {
+	t.Parallel()
+	s := startService(t, time.Hour, nil)
+	reader, writer, err := os.Pipe()
+	require.NoError(t, err)
+	address := freeAddress(t)
+	p := &sidecar{t: t, address: address, cmd: exec.Command(filepath.Join(binDir, "certfetcher"))}
+	p.cmd.Env = append(environment(s.URL, s.Dir, filepath.Join(t.TempDir(), "volume")), "HEALTH_ADDR="+address)
+	p.cmd.Stderr = writer
+	require.NoError(t, p.cmd.Start())
+	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	require.NoError(t, writer.Close())
+	p.awaitReady()
+	require.NoError(t, reader.Close())
+	p.renew()
+	eventually(t, "it renews", func() bool { return p.metric(`certfetcher_renewals_total{outcome="updated"}`) == 1 })
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, p.cmd.Wait())
 }
 
 func TestSidecar_everyPublication_isToldByCommandAndPOST(t *testing.T) {
@@ -424,7 +448,15 @@ func TestSidecar_firstFetch_failsAsInInitMode(t *testing.T) {
 func TestSidecar_probeAndInspect_tellWhatIsThere(t *testing.T) {
 	t.Parallel()
 	volume := filepath.Join(t.TempDir(), "volume")
-	s := startService(t, 2*time.Second, nil)
+	var life atomic.Int64
+	life.Store(int64(time.Hour))
+	s := startService(t, 0, func(s *service.Service, next http.Handler) http.Handler {
+		s.CA.Change = func(leaf *x509.Certificate) {
+			leaf.NotBefore = time.Now()
+			leaf.NotAfter = leaf.NotBefore.Add(time.Duration(life.Load()))
+		}
+		return next
+	})
 	variables := environment(s.URL, s.Dir, volume)
 	code, _, stderr := once(t, variables, "probe")
 	assert.Equal(t, 1, code)
@@ -461,6 +493,20 @@ func TestSidecar_probeAndInspect_tellWhatIsThere(t *testing.T) {
 		assert.Equal(t, "certfetcher: the command is inspect [dir] [-o text|json]\n", stderr)
 	}
 
+	code, stdout, stderr = once(t, append(variables, "RENEW_AT=2"), "inspect")
+	assert.Zero(t, code, stderr)
+	assert.NotContains(t, stdout, "Renewal:", "the moment is not known")
+	code, _, stderr = once(t, nil, "inspect")
+	assert.Equal(t, 1, code)
+	assert.Equal(t, "certfetcher: no directory is named, and OUTPUT_PATH is not set, want an absolute path\n", stderr)
+	file := filepath.Join(volume, "keystore.p12")
+	code, _, stderr = once(t, nil, "inspect", file)
+	assert.Equal(t, 1, code)
+	assert.Equal(t, "certfetcher: "+file+" is a file, want a directory\n", stderr)
+
+	life.Store(int64(2 * time.Second))
+	p.renew()
+	p.await(2, planned)
 	s.Stop()
 	p.await(1, "renewing failed, and the certificate has expired; trying again")
 	code, _, stderr = once(t, variables, "probe")

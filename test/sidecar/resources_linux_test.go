@@ -3,7 +3,6 @@ package sidecar
 import (
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -80,13 +79,7 @@ func TestSidecar_thousandRenewals_leakNothing(t *testing.T) {
 	address := freeAddress(t) // a log of a thousand renewals would be long, and not even say this
 	p := run(t, volume, append(environment(s.URL, s.Dir, volume), "OUTPUT_TYPE=PEM", "LOG_LEVEL=warn", "HEALTH_ADDR="+address))
 	p.address = address
-	eventually(t, "it is ready", func() bool {
-		response, err := http.Get(p.url("/readyz"))
-		if err == nil {
-			response.Body.Close()
-		}
-		return err == nil && response.StatusCode == http.StatusOK
-	})
+	p.awaitReady()
 	renew := func(count int) {
 		t.Helper()
 		for goal := s.Requests() + count; s.Requests() < goal; {
@@ -113,7 +106,7 @@ func TestSidecar_thousandRenewals_leakNothing(t *testing.T) {
 	after := measure()
 	t.Logf("before %+v, after %+v", before, after)
 	assert.Less(t, after.resident, residentLimit)
-	assert.Less(t, after.resident, before.resident+1<<10, "memory is flat")
+	assert.Less(t, after.resident, before.resident+2<<10, "memory is flat")
 	assert.Zero(t, p.metric(`certfetcher_renewals_total{outcome="failed"}`))
 	p.end()
 }
@@ -130,11 +123,12 @@ func TestSidecar_idle_needsNearlyNothing(t *testing.T) {
 		p.renew()
 		p.await(n+2, planned)
 	}
-	settled := p.cpu()
+	settled, since := p.cpu(), time.Now()
 	eventually(t, "the start is over", func() bool {
-		before := settled
-		settled = p.cpu()
-		return settled == before
+		if now := p.cpu(); now != settled {
+			settled, since = now, time.Now()
+		}
+		return time.Since(since) > time.Second // which is longer than files are left alone to settle
 	})
 	before := p.cpu()
 	<-time.After(*idle)
