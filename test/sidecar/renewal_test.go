@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -18,25 +17,6 @@ import (
 // renewals in a row, each of its own accord.
 const renewals = 20
 
-func TestSidecar_renewalsInARow_underAReader(t *testing.T) {
-	t.Parallel()
-	for _, layout := range []string{"symlink", "inplace"} {
-		t.Run(layout, func(t *testing.T) {
-			t.Parallel()
-			s := startService(t, 5*time.Second, nil)
-			p := start(t, s, "RENEW_AT=10%", "OUTPUT_LAYOUT="+layout, "OUTPUT_TYPE=P12,JKS,PEM")
-			p.await(1, planned)
-			r := startReader(p.volume, layout == "symlink")
-			p.await(renewals, updated)
-			p.await(renewals+1, planned)
-			p.end()
-			r.check(t, renewals)
-			assert.Zero(t, p.count(anew))
-			assert.Zero(t, p.count(putBack), "its own publications disturb nobody")
-		})
-	}
-}
-
 // startStack runs certservice and devca, whose certificates live for the given time.
 func startStack(t *testing.T, dir, life string) *stack.Stack {
 	t.Helper()
@@ -46,18 +26,24 @@ func startStack(t *testing.T, dir, life string) *stack.Stack {
 	return s
 }
 
-func TestSidecar_renewalsInARow_ofCertserviceAndDevCA(t *testing.T) {
+func TestSidecar_renewalsInARow_underAReader(t *testing.T) {
 	t.Parallel()
-	s := startStack(t, t.TempDir(), "5s")
-	volume := filepath.Join(t.TempDir(), "volume")
-	p := run(t, volume, append(environment(s.URL, s.Dir, volume), "RENEW_AT=10%", "OUTPUT_TYPE=P12,JKS,PEM"))
-	p.await(1, planned)
-	r := startReader(volume, true)
-	p.await(renewals, updated)
-	p.await(renewals+1, planned)
-	p.end()
-	r.check(t, renewals)
-	assert.Zero(t, p.count(anew))
+	for _, layout := range []string{"symlink", "inplace"} {
+		t.Run(layout, func(t *testing.T) {
+			t.Parallel()
+			s := startStack(t, t.TempDir(), "6s")
+			volume := filepath.Join(t.TempDir(), "volume")
+			p := run(t, volume, append(environment(s.URL, s.Dir, volume), "RENEW_AT=10%", "OUTPUT_LAYOUT="+layout, "OUTPUT_TYPE=P12,JKS,PEM"))
+			p.await(1, planned)
+			r := startReader(volume, layout == "symlink")
+			p.await(renewals, updated)
+			p.await(renewals+1, planned)
+			p.end()
+			r.check(t, renewals)
+			assert.Zero(t, p.count(anew))
+			assert.Zero(t, p.count(putBack), "its own publications disturb nobody")
+		})
+	}
 }
 
 // door is a port that can be closed and opened, in front of a CertService that is not always the same.
@@ -114,11 +100,11 @@ func host(url string) string { return url[len("https://") : len(url)-len("/v1/ce
 func TestSidecar_outageThroughTheExpiry_healsByItself(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := startStack(t, dir, "9s")
+	s := startStack(t, dir, "16s")
 	d := &door{t: t, address: "127.0.0.1:0"}
 	d.open(host(s.URL))
 	volume := filepath.Join(t.TempDir(), "volume")
-	p := run(t, volume, append(environment("https://"+d.address+"/v1/certificate/", s.Dir, volume), "RENEW_AT=1/9"))
+	p := run(t, volume, append(environment("https://"+d.address+"/v1/certificate/", s.Dir, volume), "RENEW_AT=1/2"))
 	p.await(1, planned)
 	before, err := inspect.Dir(volume)
 	require.NoError(t, err)
