@@ -141,8 +141,8 @@ func (c *sidecar) restore() ([]string, error) {
 	if err != nil || !outcome.Changed {
 		return outcome.Files, err
 	}
-	c.log.Warn("published files had vanished or changed, they are put back", "path", c.config.Output.Dir)
 	c.metrics.CountRestoration()
+	c.log.Warn("published files had vanished or changed, they are put back", "path", c.config.Output.Dir)
 	c.published(outcome, reasonRestored)
 	return outcome.Files, nil
 }

@@ -167,7 +167,7 @@ func (d *Dispatcher) wait(ctx context.Context, duration time.Duration) *Event {
 	return nil
 }
 
-// report logs and counts the outcome of a try. A retryIn of 0 means that there will be no retry.
+// report counts the outcome of a try and then logs it, so that who has read the line finds it counted. A retryIn of 0 means that there will be no retry.
 func (d *Dispatcher) report(notifier Notifier, event Event, try int, retryIn time.Duration, err error) {
 	attributes := []any{"kind", notifier.Kind(), "reason", event.Reason, "serial", event.Serial, "try", try}
 	done, failed := "told the application", "telling the application failed"
@@ -179,12 +179,12 @@ func (d *Dispatcher) report(notifier Notifier, event Event, try int, retryIn tim
 		if retryIn > 0 {
 			attributes = append(attributes, "retry_in", retryIn.Round(time.Millisecond).String())
 		}
-		d.config.Log.Error(failed, attributes...)
 		d.config.Observe(notifier.Kind(), OutcomeFailure)
+		d.config.Log.Error(failed, attributes...)
 		return
 	}
-	d.config.Log.Info(done, attributes...)
 	d.config.Observe(notifier.Kind(), OutcomeSuccess)
+	d.config.Log.Info(done, attributes...)
 }
 
 func (d *Dispatcher) reportSuperseded(older, newer Event) {
