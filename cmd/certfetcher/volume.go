@@ -31,7 +31,8 @@ Usage: certfetcher inspect [dir] [-o text|json]
   dir   the directory to look at; that of OUTPUT_PATH without it
   -o    how it is printed; text without it
 
-The exit code is 1 when nothing is there.
+The next renewal is the one that a sidecar with the same environment plans when it finds this volume; one asked for, or
+tried again after a failure, comes at another time. The exit code is 1 when nothing is there.
 `
 )
 

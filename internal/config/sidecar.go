@@ -30,6 +30,10 @@ func (l *loader) sidecar(env *environment) Sidecar {
 		// A pod's host name is its name. When even that is not known, all that is lost is the spread.
 		s.Seed, _ = os.Hostname()
 	}
+	// Its name would be enough: whatever is published under it would be removed, put back, and removed again.
+	if name := filepath.Base(s.TriggerFile); filepath.Dir(s.TriggerFile) == filepath.Clean(env.OutputPath) && publishable(name) {
+		l.Reject("RENEW_TRIGGER_FILE", "certfetcher publishes files of such names there")
+	}
 	switch {
 	case env.UpdateURL != "":
 		l.httpsURL("UPDATE_URL")
@@ -37,6 +41,11 @@ func (l *loader) sidecar(env *environment) Sidecar {
 		l.Add("UPDATE_URL", "is not set, and does not follow from a REQUEST_URL that does not end in /certificate/, want "+l.Rule("UPDATE_URL"))
 	}
 	return s
+}
+
+// publishable tells whether a name is like those of the files on a volume.
+func publishable(name string) bool {
+	return strings.HasPrefix(name, "keystore") || strings.HasPrefix(name, "truststore") || name == "key.pem" || strings.HasPrefix(name, "..")
 }
 
 // derivable tells whether package client can make the URL for renewals from the one for enrolments.

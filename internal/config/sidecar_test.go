@@ -70,10 +70,12 @@ func TestLoad_sidecar_faults(t *testing.T) {
 		changes map[string]string
 		want    string
 	}{
-		"unknown mode":              {map[string]string{"MODE": "daemon"}, `MODE has "daemon", want init or sidecar`},
-		"days":                      {map[string]string{"RENEW_BEFORE": "30d"}, `RENEW_BEFORE has "30d", want a duration such as 720h, more than 0`},
-		"negative overlap":          {map[string]string{"TRUST_OVERLAP": "-1h"}, `TRUST_OVERLAP has "-1h", want a duration such as 48h; 0 for not at all`},
-		"relative trigger":          {map[string]string{"RENEW_TRIGGER_FILE": "renew"}, `RENEW_TRIGGER_FILE has "renew", want an absolute path`},
+		"unknown mode":     {map[string]string{"MODE": "daemon"}, `MODE has "daemon", want init or sidecar`},
+		"days":             {map[string]string{"RENEW_BEFORE": "30d"}, `RENEW_BEFORE has "30d", want a duration such as 720h, more than 0`},
+		"negative overlap": {map[string]string{"TRUST_OVERLAP": "-1h"}, `TRUST_OVERLAP has "-1h", want a duration such as 48h; 0 for not at all`},
+		"relative trigger": {map[string]string{"RENEW_TRIGGER_FILE": "renew"}, `RENEW_TRIGGER_FILE has "renew", want an absolute path`},
+		"trigger that is published": {map[string]string{"OUTPUT_PATH": "/certs/", "RENEW_TRIGGER_FILE": "/certs/keystore.p12"},
+			`RENEW_TRIGGER_FILE has "/certs/keystore.p12" (certfetcher publishes files of such names there), want an absolute path`},
 		"address without a port":    {map[string]string{"HEALTH_ADDR": "localhost"}, `HEALTH_ADDR has "localhost", want [host]:port, or off`},
 		"address with a named port": {map[string]string{"HEALTH_ADDR": ":http"}, `HEALTH_ADDR has ":http", want [host]:port, or off`},
 		"update URL in the clear":   {map[string]string{"UPDATE_URL": "http://h/"}, `UPDATE_URL has "http://h/" (the private key must not travel in the clear), ` + url},

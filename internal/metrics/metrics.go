@@ -32,6 +32,7 @@ type validity struct{ notBefore, notAfter time.Time }
 
 // New makes the series that are there from the beginning. version is the program's.
 func New(version string, now func() time.Time) *Metrics {
+	metrics.ExposeMetadata(true) // the TYPE lines, without which some take every series for untyped
 	m := &Metrics{set: metrics.NewSet(), now: now}
 	m.set.NewGauge(fmt.Sprintf("certfetcher_build_info{version=%q,go_version=%q}", version, runtime.Version()), func() float64 { return 1 })
 	for _, outcome := range []string{"updated", "enrolled", "failed"} {

@@ -87,6 +87,10 @@ func TestMetrics_Write_showsWhatItWasTold(t *testing.T) {
 
 	s.now = s.now.Add(-time.Hour)
 	assert.Contains(t, series(m), `certfetcher_renewal_overdue_seconds 0`)
+	var text strings.Builder
+	m.Write(&text)
+	assert.Contains(t, text.String(), "# TYPE certfetcher_renewals_total counter\n")
+	assert.Contains(t, text.String(), "# TYPE certfetcher_certificate_expiry_timestamp_seconds gauge\n")
 }
 
 // Prometheus' conventions: lower case, a unit at the end, counters alone in _total.

@@ -167,7 +167,8 @@ func (d *Dispatcher) wait(ctx context.Context, duration time.Duration) *Event {
 	return nil
 }
 
-// report counts the outcome of a try and then logs it, so that who has read the line finds it counted. A retryIn of 0 means that there will be no retry.
+// report counts the outcome of a try and then logs it, so that who has read the line finds it counted. A
+// retryIn of 0 means that there will be no retry.
 func (d *Dispatcher) report(notifier Notifier, event Event, try int, retryIn time.Duration, err error) {
 	attributes := []any{"kind", notifier.Kind(), "reason", event.Reason, "serial", event.Serial, "try", try}
 	done, failed := "told the application", "telling the application failed"
