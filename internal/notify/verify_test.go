@@ -133,13 +133,14 @@ func TestVerify_reports_another_certificate_whatever_it_is(t *testing.T) {
 		{"that has expired", expired},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			old, oldEvent := issue(t, row.issuer)
 			_, event := issue(t, authority)
 			app := startTLS(t, old, nil)
 			v := newVerify(t, app.address, newLines())
-			v.config.Patience = 100 * time.Millisecond
+			v.config.Patience = 2 * time.Second
 			require.EqualError(t, v.Notify(t.Context(), event), app.address+" serves a certificate with serial number "+oldEvent.Serial+
-				", valid until "+oldEvent.NotAfter.UTC().Format(time.RFC3339)+", want "+event.Serial+" (looked for 100ms)")
+				", valid until "+oldEvent.NotAfter.UTC().Format(time.RFC3339)+", want "+event.Serial+" (looked for 2s)")
 		})
 	}
 }
@@ -223,9 +224,10 @@ func TestVerify_reports_why_no_certificate_was_seen(t *testing.T) {
 		{"no answer", listen(func(c net.Conn) { t.Cleanup(func() { _ = c.Close() }) }), "context deadline exceeded"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			v := newVerify(t, row.address, newLines())
-			v.config.Patience = 100 * time.Millisecond
-			require.EqualError(t, v.Notify(t.Context(), testEvent), "reading the certificate that "+row.address+" serves: "+row.want+" (looked for 100ms)")
+			v.config.Patience = 2 * time.Second
+			require.EqualError(t, v.Notify(t.Context(), testEvent), "reading the certificate that "+row.address+" serves: "+row.want+" (looked for 2s)")
 		})
 	}
 }
