@@ -149,8 +149,8 @@ func (r *run) adopt(c Certificate) {
 	r.current = c
 	r.Due = r.Policy.Due(c)
 	r.Next, r.Failures = r.Due, 0
-	r.Log.Info("the next renewal is planned", "due", r.Due.UTC(), "not_after", c.NotAfter.UTC())
 	r.observe()
+	r.Log.Info("the next renewal is planned", "due", r.Due.UTC(), "not_after", c.NotAfter.UTC())
 }
 
 func (r *run) observe() {
