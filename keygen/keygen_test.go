@@ -1,6 +1,7 @@
 package keygen
 
 import (
+	"crypto"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -68,7 +69,8 @@ func TestGenerateKey_everyAlgorithm_makesThatKeyAndASignedRequest(t *testing.T) 
 			assert.Equal(t, "PRIVATE KEY", block.Type)
 			parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 			require.NoError(t, err)
-			assert.Equal(t, key, parsed)
+			// By value: the precomputed numbers of an RSA key may differ in leading zeros.
+			assert.True(t, key.(interface{ Equal(crypto.PrivateKey) bool }).Equal(parsed))
 		})
 	}
 }
