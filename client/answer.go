@@ -11,6 +11,8 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+
+	"github.com/certfetcher/certfetcher/internal/oneline"
 )
 
 const (
@@ -43,13 +45,13 @@ func parseCertificates(list string, texts []string) ([]*x509.Certificate, error)
 		case block == nil:
 			return nil, &AnswerError{Reason: fmt.Sprintf("%s[%d] has no PEM block, want a certificate", list, i)}
 		case block.Type != "CERTIFICATE":
-			return nil, &AnswerError{Reason: cleanText(fmt.Sprintf("%s[%d] has a PEM block %q, want \"CERTIFICATE\"", list, i, block.Type), maxMessage)}
+			return nil, &AnswerError{Reason: oneline.Of(fmt.Sprintf("%s[%d] has a PEM block %q, want \"CERTIFICATE\"", list, i, block.Type), maxMessage)}
 		case len(bytes.TrimSpace(rest)) > 0:
 			return nil, &AnswerError{Reason: fmt.Sprintf("%s[%d] has more than one PEM block, want one certificate", list, i)}
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, &AnswerError{Reason: cleanText(fmt.Sprintf("%s[%d] has no readable certificate: %v", list, i, err), maxMessage)}
+			return nil, &AnswerError{Reason: oneline.Of(fmt.Sprintf("%s[%d] has no readable certificate: %v", list, i, err), maxMessage)}
 		}
 		certs[i] = cert
 	}

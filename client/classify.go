@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/oneline"
 )
 
 // connectionError turns the error of a try that reached the given stage into one that an operator can
@@ -25,7 +27,7 @@ func (c *Client) connectionError(ctx context.Context, target *url.URL, reached s
 	}
 	detail, permanent := c.explain(ctx, target, reached, err)
 	if detail == "" {
-		return &AnswerError{Reason: cleanText(fmt.Sprintf("it is not well-formed HTTP (%v)", err), maxMessage)}
+		return &AnswerError{Reason: oneline.Of(fmt.Sprintf("it is not well-formed HTTP (%v)", err), maxMessage)}
 	}
 	if _, ok := alertOf(err); ok {
 		var alert *net.OpError

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/oneline"
 )
 
 // StatusError is CertService, or something in its place, answering with an error status (4xx, 5xx).
@@ -57,7 +59,7 @@ type ConnectionError struct {
 	Permanent bool
 }
 
-func (e *ConnectionError) Error() string { return cleanText(e.Err.Error(), 2000) }
+func (e *ConnectionError) Error() string { return oneline.Of(e.Err.Error(), 2000) }
 func (e *ConnectionError) Unwrap() error { return e.Err }
 
 // mayPass reports whether another try may succeed where this error came.

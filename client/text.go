@@ -6,28 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/certfetcher/certfetcher/internal/oneline"
 )
 
 // maxMessage bounds, in characters, what a server can put into our errors and logs.
 const maxMessage = 1000
-
-// cleanText puts foreign text on one line: control, format and undecodable characters become spaces,
-// spaces collapse, and what is longer than limit characters is cut.
-func cleanText(s string, limit int) string {
-	s = strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s)
-	s = strings.Join(strings.Fields(s), " ")
-	if utf8.RuneCountInString(s) > limit {
-		s = string([]rune(s)[:limit]) + "…"
-	}
-	return s
-}
 
 // errorMessage finds the text of an error answer: errorMessage where it is CertService's own, else a note
 // of what came, since proxies answer in its place with pages of their own.
@@ -50,9 +34,9 @@ func bodyNote(contentType string, body []byte) string {
 		contentType = "no Content-Type"
 	}
 	const shown = 160
-	beginning := cleanText(string(body[:min(len(body), 4096)]), shown)
+	beginning := oneline.Of(string(body[:min(len(body), 4096)]), shown)
 	if title := htmlTitle(body); title != "" {
-		return fmt.Sprintf("%s, %d bytes, titled %q", contentType, len(body), cleanText(title, shown))
+		return fmt.Sprintf("%s, %d bytes, titled %q", contentType, len(body), oneline.Of(title, shown))
 	}
 	return fmt.Sprintf("%s, %d bytes, beginning %q", contentType, len(body), beginning)
 }
@@ -84,7 +68,7 @@ const echo = 16
 // foreign makes text of a server fit for our errors and logs. The text is cut before it is searched
 // as well, so that a long one costs no time.
 func (h secretHeaders) foreign(s string, limit int) string {
-	return cleanText(h.redact(cleanText(s, 4*limit)), limit)
+	return oneline.Of(h.redact(oneline.Of(s, 4*limit)), limit)
 }
 
 // redact takes out what a server quotes of our own headers: some put the offending value into their error.

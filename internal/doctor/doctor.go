@@ -17,11 +17,10 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/oneline"
 )
 
 // DefaultNetworkTimeout bounds each check that uses the network.
@@ -190,16 +189,4 @@ func (d *doctor) variables() {
 // maxText bounds, in characters, what of a text is shown: some of it comes from others.
 const maxText = 1500
 
-func oneLine(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s)
-	s = strings.Join(strings.Fields(s), " ")
-	if utf8.RuneCountInString(s) > maxText {
-		s = string([]rune(s)[:maxText]) + "…"
-	}
-	return s
-}
+func oneLine(s string) string { return oneline.Of(s, maxText) }
