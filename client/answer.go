@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -24,18 +23,24 @@ const (
 type Answer struct {
 	CertificateChain    []string // the new certificate first
 	TrustedCertificates []string
+
+	asked secretHeaders
 }
 
 // Certificates parses both lists. Its error is an *AnswerError.
 func (a Answer) Certificates() (chain, trusted []*x509.Certificate, err error) {
 	if chain, err = parseCertificates("certificateChain", a.CertificateChain); err != nil {
-		return nil, nil, err
+		return nil, nil, a.asked.clean(err)
 	}
 	if trusted, err = parseCertificates("trustedCertificates", a.TrustedCertificates); err != nil {
-		return nil, nil, err
+		return nil, nil, a.asked.clean(err)
 	}
 	return chain, trusted, nil
 }
+
+// Clean is a text about the answer without what in it repeats the headers of the request: certificates can hold
+// any text, and some of it goes into errors.
+func (a Answer) Clean(text string) string { return a.asked.redact(text) }
 
 func parseCertificates(list string, texts []string) ([]*x509.Certificate, error) {
 	certs := make([]*x509.Certificate, len(texts))
@@ -45,13 +50,13 @@ func parseCertificates(list string, texts []string) ([]*x509.Certificate, error)
 		case block == nil:
 			return nil, &AnswerError{Reason: fmt.Sprintf("%s[%d] has no PEM block, want a certificate", list, i)}
 		case block.Type != "CERTIFICATE":
-			return nil, &AnswerError{Reason: oneline.Of(fmt.Sprintf("%s[%d] has a PEM block %q, want \"CERTIFICATE\"", list, i, block.Type), maxMessage)}
+			return nil, &AnswerError{Reason: fmt.Sprintf("%s[%d] has a PEM block %q, want \"CERTIFICATE\"", list, i, block.Type)}
 		case len(bytes.TrimSpace(rest)) > 0:
 			return nil, &AnswerError{Reason: fmt.Sprintf("%s[%d] has more than one PEM block, want one certificate", list, i)}
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, &AnswerError{Reason: oneline.Of(fmt.Sprintf("%s[%d] has no readable certificate: %v", list, i, err), maxMessage)}
+			return nil, &AnswerError{Reason: fmt.Sprintf("%s[%d] has no readable certificate: %v", list, i, err)}
 		}
 		certs[i] = cert
 	}
@@ -59,23 +64,18 @@ func parseCertificates(list string, texts []string) ([]*x509.Certificate, error)
 }
 
 // readAnswer reads a whole response, whatever it is.
-func (c *Client) readAnswer(resp *http.Response, secrets secretHeaders) (Answer, error) {
+func (c *Client) readAnswer(resp *http.Response) (Answer, error) {
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK:
-		answer, err := readCertificates(resp)
-		var not *AnswerError
-		if errors.As(err, &not) {
-			not.Reason = secrets.foreign(not.Reason, maxMessage)
-		}
-		return answer, err
+		return readCertificates(resp)
 	case code >= 300 && code < 400:
-		location := secrets.foreign(resp.Header.Get("Location"), 200)
+		location := oneline.Of(resp.Header.Get("Location"), 200)
 		return Answer{}, &AnswerError{Reason: fmt.Sprintf("%d redirects to %q, and the request carries a private key that must not travel there: set REQUEST_URL to CertService itself", code, location)}
 	case code >= 400 && code < 600:
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrBody)) // what came is enough for a text
 		return Answer{}, &StatusError{
 			StatusCode: code,
-			Message:    secrets.foreign(errorMessage(resp.Header.Get("Content-Type"), body), maxMessage),
+			Message:    errorMessage(resp.Header.Get("Content-Type"), body),
 			RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), c.now()),
 		}
 	default:

@@ -2,8 +2,10 @@ package client
 
 import (
 	"compress/gzip"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -71,6 +73,14 @@ func TestEnroll_answers_of_somebody_else(t *testing.T) {
 		{"a redirect with our key in it", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://elsewhere.test/?pk="+key[:100], http.StatusMovedPermanently)
 		}, `this is no answer of CertService: 301 redirects to "https://elsewhere.test/?[left out: part of the request]", and the request carries a private key that must not travel there: set REQUEST_URL to CertService itself`},
+		{"a header line that is our key", func(w http.ResponseWriter, r *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			require.NoError(t, err)
+			defer conn.Close()
+			fmt.Fprintf(conn, "HTTP/1.1 400 Bad Request\r\nDate: today\r\n%s\r\n\r\n", key)
+		}, `this is no answer of CertService: it is not well-formed HTTP (net/http: HTTP/1.x transport connection broken: malformed MIME header: missing colon: "[left out: part of the request]")`},
+		{"a Content-Encoding that is our key", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Encoding", key) },
+			`this is no answer of CertService: it has Content-Encoding "[left out: part of the request]", want none, as none was offered`},
 		{"nothing", write(200, "application/json", ""), `this is no answer of CertService: it is empty, want JSON with certificates`},
 		{"another good status", write(204, "", ""), `this is no answer of CertService: it has status 204, want 200`},
 		{"a login page", write(200, "text/html; charset=utf-8", "<title>Log in</title>"), `this is no answer of CertService: want JSON with certificates, but it is text/html; charset=utf-8, 21 bytes, titled "Log in"`},
@@ -138,6 +148,29 @@ func TestAnswer_Certificates_refuses(t *testing.T) {
 	}
 	_, _, err := Answer{CertificateChain: []string{"x"}}.Certificates()
 	assert.EqualError(t, err, "this is no answer of CertService: certificateChain[0] has no PEM block, want a certificate")
+}
+
+func TestAnswer_textsFromOurOwnHeaders_areLeftOut(t *testing.T) {
+	key := goldenRequest(t, "enroll.request.json").Headers["PK"]
+	body, err := json.Marshal(map[string][]string{
+		"certificateChain":    {fmt.Sprintf("-----BEGIN %s-----\nAA==\n-----END %s-----\n", key, key)},
+		"trustedCertificates": {string(golden(t, "pem/root-ca.pem"))},
+	})
+	require.NoError(t, err)
+	m := newMutual(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Write(body)
+	}, nil)
+	answer, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
+	require.NoError(t, err)
+	_, _, err = answer.Certificates()
+	assert.EqualError(t, err, `this is no answer of CertService: certificateChain[0] has a PEM block "[left out: part of the request]", want "CERTIFICATE"`)
+	assert.Equal(t, "the subject [left out: part of the request]", answer.Clean("the subject CN="+key))
+
+	broken := answer.asked.clean(&ConnectionError{Err: fmt.Errorf("connecting: %w", x509.UnknownAuthorityError{}), Permanent: true})
+	assert.EqualError(t, broken, "connecting: x509: certificate signed by unknown authority")
+	assert.ErrorAs(t, broken, new(x509.UnknownAuthorityError))
+	assert.EqualError(t, answer.asked.clean(&ConnectionError{Err: errors.New("the certificate of " + key)}), "the certificate of [left out: part of the request]")
 }
 
 func TestParseRetryAfter(t *testing.T) {

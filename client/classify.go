@@ -13,8 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/certfetcher/certfetcher/internal/oneline"
 )
 
 // connectionError turns the error of a try that reached the given stage into one that an operator can
@@ -27,7 +25,7 @@ func (c *Client) connectionError(ctx context.Context, target *url.URL, reached s
 	}
 	detail, permanent := c.explain(ctx, target, reached, err)
 	if detail == "" {
-		return &AnswerError{Reason: oneline.Of(fmt.Sprintf("it is not well-formed HTTP (%v)", err), maxMessage)}
+		return &AnswerError{Reason: fmt.Sprintf("it is not well-formed HTTP (%v)", err)}
 	}
 	if _, ok := alertOf(err); ok {
 		var alert *net.OpError

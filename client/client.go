@@ -218,7 +218,8 @@ func (c *Client) try(ctx context.Context, target *url.URL, secrets secretHeaders
 		if errors.As(err, &broken) && !broken.Permanent && p.madeAhead.Load() && p.stage() == stageRequest && ctx.Err() == nil {
 			continue
 		}
-		return answer, err
+		answer.asked = secrets
+		return answer, secrets.clean(err)
 	}
 }
 
@@ -237,7 +238,7 @@ func (c *Client) roundTrip(ctx context.Context, target *url.URL, secrets secretH
 		return Answer{}, c.connectionError(ctx, target, p.stage(), err)
 	}
 	defer resp.Body.Close()
-	answer, err := c.readAnswer(resp, secrets)
+	answer, err := c.readAnswer(resp)
 	var cut *bodyError
 	var not *AnswerError
 	switch {

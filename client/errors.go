@@ -57,9 +57,21 @@ type ConnectionError struct {
 	Err error
 	// Permanent is set where another try cannot help: one side does not trust the other.
 	Permanent bool
+
+	text string // of Err, made fit to be shown
 }
 
-func (e *ConnectionError) Error() string { return oneline.Of(e.Err.Error(), 2000) }
+// maxConnectionText bounds, in characters, the text of a ConnectionError, which tells of certificates too.
+const maxConnectionText = 2000
+
+func (e *ConnectionError) Error() string {
+	if e.text == "" {
+		return oneline.Of(e.Err.Error(), maxConnectionText)
+	}
+	return e.text
+}
+
+// Unwrap gives the reason. Its text may hold whatever a server sent.
 func (e *ConnectionError) Unwrap() error { return e.Err }
 
 // mayPass reports whether another try may succeed where this error came.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -69,6 +70,23 @@ const echo = 16
 // as well, so that a long one costs no time.
 func (h secretHeaders) foreign(s string, limit int) string {
 	return oneline.Of(h.redact(oneline.Of(s, 4*limit)), limit)
+}
+
+// clean makes what a try failed with fit for our errors and logs: whatever a server said is in its text, and some
+// quote a header that they do not like.
+func (h secretHeaders) clean(err error) error {
+	var status *StatusError
+	var not *AnswerError
+	var broken *ConnectionError
+	switch {
+	case errors.As(err, &status):
+		status.Message = h.foreign(status.Message, maxMessage)
+	case errors.As(err, &not):
+		not.Reason = h.foreign(not.Reason, maxMessage)
+	case errors.As(err, &broken):
+		broken.text = h.foreign(broken.Err.Error(), maxConnectionText)
+	}
+	return err
 }
 
 // redact takes out what a server quotes of our own headers: some put the offending value into their error.

@@ -192,14 +192,14 @@ func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest, answe
 	}
 	result, err := verify.Answer(csr, chain, trusted, e.Now())
 	if err != nil {
-		return output.Bundle{}, failed(StageVerification, "verifying the certificate: %w", err)
+		return output.Bundle{}, failed(StageVerification, "verifying the certificate: %s", answer.Clean(err.Error()))
 	}
 	for _, warning := range result.Warnings {
-		e.Log.Warn("accepted the certificate with a remark", "remark", warning)
+		e.Log.Warn("accepted the certificate with a remark", "remark", answer.Clean(warning))
 	}
 	leaf := result.Chain[0]
 	e.Log.Info("verified the certificate", "serial", certinfo.Serial(leaf), "not_before", leaf.NotBefore, "not_after", leaf.NotAfter,
-		"issuer", certinfo.DN(leaf.RawIssuer), "chain", len(result.Chain), "trusted", len(result.Trusted), "duration", e.since(start))
+		"issuer", answer.Clean(certinfo.DN(leaf.RawIssuer)), "chain", len(result.Chain), "trusted", len(result.Trusted), "duration", e.since(start))
 	return output.Bundle{Key: key, Chain: result.Chain, Trusted: result.Trusted}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -36,6 +37,20 @@ var behaviours = map[string]behaviour{
 	"hang":       serves(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
 	"hang-up":    serves(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }),
 	"busy-twice": busyTwice,
+	"echo-header": serves(func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "HTTP/1.1 400 Bad Request\r\nDate: today\r\n%s\r\n\r\n", r.Header.Get("PK"))
+	}),
+	"echo-label": serves(func(w http.ResponseWriter, r *http.Request) {
+		key := r.Header.Get("PK")
+		chain := []string{fmt.Sprintf("-----BEGIN %s-----\nAA==\n-----END %s-----\n", key, key)}
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(answer{chain, chain})
+	}),
 
 	"another-key":     changed(func(s *service.Service, a *answer) { a.Chain[0] = forAnotherKey(s) }),
 	"link-missing":    changed(func(_ *service.Service, a *answer) { a.Chain = a.Chain[:1] }),

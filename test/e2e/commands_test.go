@@ -102,6 +102,40 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("%s exited with %d, want %d", args[1], got, want)
 	}
+	for _, value := range received(ts) {
+		if pem, err := base64.StdEncoding.DecodeString(value); err != nil || showsPart(shown(ts), value) || showsPart(shown(ts), string(pem)) {
+			ts.Fatalf("%s shows a part of a header that it sent, or sent one that is no Base64 (%v)", args[1], err)
+		}
+	}
+}
+
+// received are the values of the API's headers that the script's CertService got.
+func received(ts *testscript.TestScript) []string {
+	if s, ok := running.Load(ts); ok {
+		return s.(*service.Service).Received()
+	}
+	return nil
+}
+
+// shown is all that the last program told the world.
+func shown(ts *testscript.TestScript) string {
+	text := ts.ReadFile("stdout") + ts.ReadFile("stderr")
+	if message, err := os.ReadFile(ts.MkAbs("termination-log")); err == nil {
+		text += string(message)
+	}
+	return text
+}
+
+// showsPart tells whether a text has 24 characters in a row of a secret. Labels of PEM are none.
+func showsPart(text, secret string) bool {
+	for line := range strings.Lines(secret) {
+		for i := 0; i+24 <= len(line) && !strings.HasPrefix(line, "-----"); i += 4 {
+			if strings.Contains(text, line[i:i+24]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // holds DIR FILE... fails unless the directory holds just these files of ours, every one of them can
@@ -200,10 +234,7 @@ func awaits(ts *testscript.TestScript, neg bool, args []string) {
 // secretfree DIR fails when what the last program printed, or the termination message, shows one of
 // the secrets of this run: the passwords, or a private key in any form that is on the volume.
 func secretfree(ts *testscript.TestScript, neg bool, args []string) {
-	shown := ts.ReadFile("stdout") + ts.ReadFile("stderr")
-	if message, err := os.ReadFile(ts.MkAbs("termination-log")); err == nil {
-		shown += string(message)
-	}
+	shown := shown(ts)
 	secrets := []string{service.Password, "PRIVATE KEY"}
 	for _, name := range []string{"keystore.pass", "truststore.pass", "key.pem"} {
 		if content, err := os.ReadFile(filepath.Join(ts.MkAbs(args[0]), name)); err == nil {

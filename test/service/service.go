@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +53,8 @@ type Service struct {
 	CA, Transport *ca.CA
 
 	requests atomic.Int64
+	mu       sync.Mutex
+	received []string
 	stop     context.CancelFunc
 	done     chan error
 	once     sync.Once
@@ -99,6 +102,7 @@ func Start(dir string, options Options) (*Service, error) {
 	}
 	counted := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.requests.Add(1)
+		s.keep(r.Header)
 		handler.ServeHTTP(w, r)
 	})
 	var ctx context.Context
@@ -114,6 +118,24 @@ func Start(dir string, options Options) (*Service, error) {
 
 // Requests is the number of HTTP requests that arrived.
 func (s *Service) Requests() int { return int(s.requests.Load()) }
+
+// keep notes the API's headers as they came.
+func (s *Service) keep(header http.Header) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range []string{"CSR", "PK", "OLD_CERT", "OLD_PK"} {
+		for _, value := range header[http.CanonicalHeaderKey(name)] {
+			s.received = append(s.received, value)
+		}
+	}
+}
+
+// Received returns the values of the API's headers in all requests so far, which nobody else may ever show.
+func (s *Service) Received() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.received)
+}
 
 // Stop ends the service; what is in flight is cut off.
 func (s *Service) Stop() {
