@@ -32,8 +32,8 @@ func DN(raw []byte) string {
 	return name.String()
 }
 
-// Names lists a certificate's subject alternative names, each with its kind, sorted; host names, which
-// compare without regard to case, in lower case.
+// Names lists a certificate's subject alternative names, each with its kind, sorted; host names, those of e-mail
+// addresses as well, compare without regard to case and are in lower case.
 func Names(cert *x509.Certificate) []string {
 	return names(cert.DNSNames, cert.EmailAddresses, cert.IPAddresses, cert.URIs)
 }
@@ -49,7 +49,8 @@ func names(dns, emails []string, ips []net.IP, uris []*url.URL) []string {
 		list = append(list, "DNS:"+strings.ToLower(name))
 	}
 	for _, address := range emails {
-		list = append(list, "email:"+address)
+		local, domain, _ := strings.Cut(address, "@")
+		list = append(list, "email:"+local+"@"+strings.ToLower(domain))
 	}
 	for _, ip := range ips {
 		list = append(list, "IP Address:"+ip.String())

@@ -33,10 +33,10 @@ func TestDN_keepsTheOrderOfTheDER(t *testing.T) {
 
 func TestNames_areSortedAndSayTheirKind(t *testing.T) {
 	cert := &x509.Certificate{
-		DNSNames: []string{"B.example", "a.example"}, EmailAddresses: []string{"x@example.org"},
+		DNSNames: []string{"B.example", "a.example"}, EmailAddresses: []string{"X@Example.org"},
 		IPAddresses: []net.IP{net.IPv4(192, 0, 2, 1)}, URIs: []*url.URL{{Scheme: "spiffe", Host: "td", Path: "/x"}},
 	}
-	want := []string{"DNS:a.example", "DNS:b.example", "IP Address:192.0.2.1", "URI:spiffe://td/x", "email:x@example.org"}
+	want := []string{"DNS:a.example", "DNS:b.example", "IP Address:192.0.2.1", "URI:spiffe://td/x", "email:X@example.org"}
 	assert.Equal(t, want, Names(cert))
 	assert.Equal(t, want, RequestNames(&x509.CertificateRequest{
 		DNSNames: cert.DNSNames, EmailAddresses: cert.EmailAddresses, IPAddresses: cert.IPAddresses, URIs: cert.URIs,
