@@ -2,6 +2,8 @@ package output
 
 import (
 	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 )
 
@@ -69,6 +71,23 @@ func wanted(types []string) []file {
 // known tells whether the name is one that this package gives to files.
 func known(name string) bool {
 	return slices.ContainsFunc(catalogue, func(f file) bool { return f.name == name })
+}
+
+// Replaces tells whether publications in the directory replace or remove the file at path: it lies there, by
+// whatever way, under one of their names.
+func Replaces(dir, path string) bool {
+	places := []string{path}
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		places = append(places, resolved)
+	}
+	published, err := os.Stat(dir)
+	if err != nil {
+		return false // nothing lies in a directory that is still to be made
+	}
+	return slices.ContainsFunc(places, func(place string) bool {
+		holder, err := os.Stat(filepath.Dir(place))
+		return err == nil && os.SameFile(published, holder) && known(filepath.Base(place))
+	})
 }
 
 // content is one file with what is in it.

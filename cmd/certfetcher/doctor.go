@@ -10,7 +10,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 )
@@ -61,11 +60,4 @@ func examine(args []string, stdout, stderr io.Writer) int {
 		return printed(stderr, err)
 	}
 	return report.ExitCode()
-}
-
-// loadConfig is config.Load with its error as what it is.
-func loadConfig() (*config.Fetcher, config.Faults) {
-	cfg, err := config.Load()
-	faults, _ := err.(config.Faults)
-	return cfg, faults
 }

@@ -33,8 +33,8 @@ type environment struct {
 	OutputGroup              string `envconfig:"OUTPUT_GROUP" part:"client" group:"Output" rule:"a group's name or number" desc:"group of the files; without it they inherit the directory's"`
 	OutputKeystorePassword   string `envconfig:"OUTPUT_KEYSTORE_PASSWORD" part:"client" group:"Output" secret:"true" rule:"at least 6 characters, all of them printable ASCII" desc:"password of the keystores written; without it read back from the volume, or made once"`
 	OutputTruststorePassword string `envconfig:"OUTPUT_TRUSTSTORE_PASSWORD" part:"client" group:"Output" secret:"true" rule:"at least 6 characters, all of them printable ASCII" desc:"the same for the truststores"`
-	KeystoreAlias            string `envconfig:"KEYSTORE_ALIAS" part:"client" group:"Output" default:"certificate" rule:"1 to 128 printable characters" desc:"alias of the key entry in JKS and PKCS#12"`
-	TruststoreAliasPrefix    string `envconfig:"TRUSTSTORE_ALIAS_PREFIX" part:"client" group:"Output" default:"trusted-certificate-" rule:"1 to 128 printable characters" desc:"alias of the trusted entries, followed by 1, 2, …"`
+	KeystoreAlias            string `envconfig:"KEYSTORE_ALIAS" part:"client" group:"Output" default:"certificate" rule:"1 to 128 printable characters up to U+FFFF" desc:"alias of the key entry in JKS and PKCS#12"`
+	TruststoreAliasPrefix    string `envconfig:"TRUSTSTORE_ALIAS_PREFIX" part:"client" group:"Output" default:"trusted-certificate-" rule:"1 to 128 printable characters up to U+FFFF" desc:"alias of the trusted entries, followed by 1, 2, …"`
 	P12Profile               string `envconfig:"P12_PROFILE" part:"client" group:"Output" default:"modern" rule:"modern or legacy" desc:"PKCS#12 encryption: AES-256 and SHA-256, or what JDK 8 before 8u301 reads"`
 
 	Mode          string `envconfig:"MODE" part:"client" group:"Sidecar" default:"init" rule:"init or sidecar" desc:"init: fetch once and exit; sidecar: go on to renew for as long as the pod lives. All below is for the sidecar"`

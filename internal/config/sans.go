@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/x509"
 	"net"
 	"net/mail"
@@ -100,6 +102,21 @@ func parseURI(s string) (u *url.URL, problem string) {
 		return nil, strconv.Quote(s) + " is none of these"
 	case u.String() != s:
 		return nil, "write the URI " + strconv.Quote(s) + " as " + strconv.Quote(u.String())
+	case !readable(u):
+		return nil, strconv.Quote(s) + " has a host that readers of certificates refuse"
 	}
 	return u, ""
+}
+
+// readable tells by trying whether crypto/x509 reads a URI back that it writes: it is particular about hosts.
+func readable(u *url.URL) bool {
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return true // the request itself will say so
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{u}}, key)
+	if err == nil {
+		_, err = x509.ParseCertificateRequest(der)
+	}
+	return err == nil
 }

@@ -2,8 +2,10 @@ package config
 
 import (
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -34,8 +36,23 @@ func (l *loader) fetcher(env *environment) *Fetcher {
 		Notify:                 l.notify(env),
 		Log:                    l.Log(),
 		ForceEnroll:            l.Bool("FORCE_ENROLL"),
+		Inputs:                 l.inputs(env),
 		TerminationMessagePath: terminationMessagePath(env.TerminationMessagePath),
 	}
+}
+
+// inputs names the files that are read. A password of the files written is none: it may be one of them.
+func (l *loader) inputs(env *environment) map[string]string {
+	inputs := l.Files()
+	maps.DeleteFunc(inputs, func(variable, _ string) bool { return strings.HasPrefix(variable, "OUTPUT_") })
+	for variable, path := range map[string]string{
+		"KEYSTORE_PATH": env.KeystorePath, "KEYSTORE_KEY_PATH": env.KeystoreKeyPath, "TRUSTSTORE_PATH": env.TruststorePath,
+	} {
+		if path != "" {
+			inputs[variable] = path
+		}
+	}
+	return inputs
 }
 
 func (l *loader) request(env *environment) Request {
@@ -63,11 +80,11 @@ func (l *loader) request(env *environment) Request {
 func (l *loader) httpsURL(name string) {
 	u, err := url.Parse(l.Value(name))
 	switch {
+	// Credentials in a URL are a secret: the value must not be shown, also where it cannot be parsed for what is in them.
+	case err != nil && strings.Contains(l.Value(name), "@"), err == nil && u.User != nil:
+		l.Add(name, "has a user name or password in it, want "+l.Rule(name))
 	case err != nil:
 		l.Reject(name, "not a URL")
-	case u.User != nil:
-		// Credentials in a URL are a secret: the value must not be shown.
-		l.Add(name, "has a user name or password in it, want "+l.Rule(name))
 	case u.Scheme != "https":
 		l.Reject(name, "the private key must not travel in the clear")
 	case !isPort(u.Port()):
@@ -89,7 +106,7 @@ func (l *loader) output(env *environment) Output {
 		Types:                 l.outputTypes(env.OutputType),
 		Layout:                l.Choice("OUTPUT_LAYOUT", "symlink", "inplace"),
 		FileMode:              l.fileMode("OUTPUT_FILE_MODE"),
-		Group:                 env.OutputGroup,
+		Group:                 l.group("OUTPUT_GROUP"),
 		KeystoreAlias:         l.alias("KEYSTORE_ALIAS"),
 		TruststoreAliasPrefix: l.alias("TRUSTSTORE_ALIAS_PREFIX"),
 		P12Profile:            l.Choice("P12_PROFILE", "modern", "legacy"),
@@ -126,10 +143,24 @@ func (l *loader) fileMode(name string) fs.FileMode {
 	return fs.FileMode(mode)
 }
 
+// group checks that a group can be found here: a number always can.
+func (l *loader) group(name string) string {
+	group := l.Value(name)
+	if _, err := strconv.ParseUint(group, 10, 31); group == "" || err == nil {
+		return group
+	}
+	if _, err := user.LookupGroup(group); err != nil {
+		l.Reject(name, "no group of that name is in /etc/group, give its number")
+	}
+	return group
+}
+
 // alias checks an alias of a store's entry.
 func (l *loader) alias(name string) string {
 	alias := l.Value(name)
-	if utf8.RuneCountInString(alias) > 128 || strings.ContainsFunc(alias, notPrintable) {
+	// JKS has strings of UTF-16, which Java encodes in a way of its own past U+FFFF.
+	beyond := func(r rune) bool { return r > 0xffff }
+	if utf8.RuneCountInString(alias) > 128 || strings.ContainsFunc(alias, notPrintable) || strings.ContainsFunc(alias, beyond) {
 		l.Reject(name, "")
 	}
 	return alias

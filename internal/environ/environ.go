@@ -65,7 +65,11 @@ func (f Fault) Error() string { return f.Variable + " " + f.Problem }
 type Reader struct {
 	variables []Variable
 	faults    []Fault
+	files     map[string]string
 }
+
+// Files returns the paths of the files that values were read from, by the variable that named them, X_FILE.
+func (r *Reader) Files() map[string]string { return r.files }
 
 // Read fills a pointer to a tagged type from the environment. An empty variable counts as unset. A secret X
 // may be given as X_FILE, the path of a file that holds it; one trailing newline is dropped.
@@ -74,7 +78,7 @@ func Read(spec any) *Reader {
 		// Every field is text, so this cannot depend on what the environment holds.
 		panic(fmt.Sprintf("environ: %T does not fit envconfig: %v", spec, err))
 	}
-	r := &Reader{variables: Describe(spec)}
+	r := &Reader{variables: Describe(spec), files: map[string]string{}}
 	for _, v := range r.variables {
 		if v.Secret {
 			r.readTwin(v)
@@ -101,6 +105,7 @@ func (r *Reader) readTwin(v Variable) {
 		r.Add(twin, fmt.Sprintf("and %s are both set, want one of them", v.Name))
 		return
 	}
+	r.files[twin] = path
 	content, err := os.ReadFile(path)
 	if err != nil {
 		r.Add(twin, fmt.Sprintf("has %q, which cannot be read: %v", path, withoutPath(err)))
