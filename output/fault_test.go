@@ -214,6 +214,31 @@ func copyProgram(t *testing.T, path string) string {
 	return f.Name()
 }
 
+// So may what a killed run had not committed. It is put aside, and removed as soon as somebody may.
+func TestOpen_stageThatCannotBeRemoved(t *testing.T) {
+	for _, layout := range layouts {
+		cfg := newConfig(t, layout, TypePEM)
+		b := newBundle()
+		mustPublish(t, mustOpen(t, cfg), b)
+		stage := filepath.Join(cfg.Dir, stageDir)
+		for range 2 {
+			require.NoError(t, os.Mkdir(stage, 0o750))
+			_, err := open(cfg, func(op, path string) error {
+				if op == opRemove {
+					return syscall.EACCES
+				}
+				return nil
+			})
+			require.NoError(t, err)
+			require.NoDirExists(t, stage)
+		}
+		requireCurrent(t, cfg, b)
+		mustOpen(t, cfg)
+		requireNothingLeft(t, listing(t, cfg.Dir), layout)
+		requireCurrent(t, cfg, b)
+	}
+}
+
 // An old generation may belong to an init container's user, whose files this one cannot remove.
 func TestVolume_Publish_generationThatCannotBeRemoved(t *testing.T) {
 	cfg := newConfig(t, LayoutSymlink, TypePEM)

@@ -55,6 +55,8 @@ func hint(op, path string, err error) string {
 		return "a part of the path is a file: remove it or give another path"
 	case errors.Is(err, syscall.EISDIR):
 		return "a directory has the name of a file of ours: remove it or give another path"
+	case errors.Is(err, syscall.EBUSY):
+		return "something is mounted under this name alone, as with a subPath: mount the whole directory"
 	case op == opGroup && errors.Is(err, fs.ErrPermission):
 		return identity() + "; only a member of a group may give files to it: add the process to the group, in Kubernetes by fsGroup or supplementalGroups"
 	case errors.Is(err, fs.ErrPermission):

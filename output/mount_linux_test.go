@@ -37,6 +37,11 @@ func TestVolume_Publish_onAFullDisk(t *testing.T) {
 			old, renewed := newBundle(), newBundle()
 			mustPublish(t, v, old)
 			fill(t, cfg.Dir, room)
+			if room == 0 {
+				before := listing(t, cfg.Dir)
+				require.ErrorIs(t, v.Writable(), syscall.ENOSPC)
+				require.Equal(t, before, listing(t, cfg.Dir))
+			}
 
 			_, err := v.Publish(renewed)
 			if err == nil {
@@ -67,6 +72,28 @@ func fill(t *testing.T, dir string, room int) {
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.NoError(t, f.Truncate(int64(max(size-1-room, 0))*4096))
 	require.NoError(t, f.Close())
+}
+
+func TestVolume_fileMountedInTheWay(t *testing.T) {
+	for _, layout := range layouts {
+		cfg := newConfig(t, layout, TypePEM)
+		v := mustOpen(t, cfg)
+		mounted := filepath.Join(cfg.Dir, "keystore.pem")
+		require.NoError(t, os.WriteFile(mounted, nil, 0o600))
+		err := syscall.Mount(mounted, mounted, "", syscall.MS_BIND, "")
+		if errors.Is(err, syscall.EPERM) {
+			t.Skip("no right to mount")
+		}
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, syscall.Unmount(mounted, 0)) })
+
+		before := listing(t, cfg.Dir)
+		want := `renaming "` + mounted + `": device or resource busy (something is mounted under this name alone, as with a subPath: mount the whole directory)`
+		require.EqualError(t, v.Writable(), want)
+		_, err = v.Publish(newBundle())
+		require.EqualError(t, err, want)
+		require.Equal(t, before, listing(t, cfg.Dir))
+	}
 }
 
 func TestVolume_readOnly(t *testing.T) {

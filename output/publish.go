@@ -1,6 +1,11 @@
 package output
 
-import "syscall"
+import (
+	"errors"
+	"io/fs"
+	"syscall"
+	"time"
+)
 
 // settle brings the volume to rest after a run that was stopped: it finishes a committed publication of
 // either layout and removes what was not committed. healed tells whether that changed what readers
@@ -8,7 +13,11 @@ import "syscall"
 func (v *Volume) settle(d disk) (healed bool, err error) {
 	for _, name := range []string{stageDir, dataTemporary, linkTemporary} {
 		if d.exists(name) {
-			if err := d.remove(name); err != nil {
+			err := d.remove(name)
+			if errors.Is(err, fs.ErrPermission) && name == stageDir {
+				err = d.setAside(stageDir)
+			}
+			if err != nil {
 				return false, err
 			}
 		}
@@ -26,6 +35,16 @@ func (v *Volume) settle(d disk) (healed bool, err error) {
 		return healed, err
 	}
 	return healed, v.removeGenerations(d, current, d.recentPrevious(current, v.cfg.Now()))
+}
+
+// setAside gives a stage that only another user can remove the name of a generation older than all: like those,
+// it is tried again later, and nothing depends on its absence.
+func (d disk) setAside(name string) error {
+	for old := time.Unix(0, 0).UTC(); ; old = old.Add(time.Millisecond) {
+		if to := old.Format(generationLayout); !d.exists(to) {
+			return d.rename(name, to)
+		}
+	}
 }
 
 // write publishes the set in the configured layout, unless now shows that it is there.
@@ -66,8 +85,8 @@ func (v *Volume) differing(s *set, now snapshot) []content {
 	return differing
 }
 
-// inTheWay refuses a volume where a directory has a name that a rename must take, before anything is
-// written: it would stop the publication half-way.
+// inTheWay refuses a volume where a directory, or a mount, has a name that a rename must take, before anything
+// is written: it would stop the publication half-way.
 func (v *Volume) inTheWay(d disk) error {
 	names := []string{dataLink}
 	for _, f := range wanted(v.cfg.Types) {
@@ -76,6 +95,9 @@ func (v *Volume) inTheWay(d disk) error {
 	for _, name := range names {
 		if info, err := d.root.Lstat(name); err == nil && info.IsDir() {
 			return fileError(opRename, d.path(name), syscall.EISDIR)
+		}
+		if d.isMounted(name) {
+			return fileError(opRename, d.path(name), syscall.EBUSY)
 		}
 	}
 	return nil

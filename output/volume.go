@@ -130,8 +130,11 @@ func (v *Volume) Restore() (Publication, error) {
 	return p, nil
 }
 
-// Writable tells by trying whether a publication could start, so that no certificate is asked for in vain.
-// It cannot foresee a full disk. The error is of type *FileError.
+// trialSize is about what the largest set has.
+const trialSize = 64 << 10
+
+// Writable tells by trying whether a publication could start and has room, so that no certificate is asked for
+// in vain. Nothing is made durable. The error is of type *FileError.
 func (v *Volume) Writable() error {
 	return v.alone(func(d disk) error {
 		if _, err := v.settle(d); err != nil {
@@ -140,10 +143,17 @@ func (v *Volume) Writable() error {
 		if err := v.inTheWay(d); err != nil {
 			return err
 		}
-		if err := v.stage(d, nil, 0o700); err != nil {
+		if err := d.makeDir(stageDir, 0o700); err != nil {
 			return err
 		}
-		return d.remove(stageDir)
+		f, err := d.writeFile(stageDir+"/trial", make([]byte, trialSize), 0o600)
+		if f != nil {
+			f.Close()
+		}
+		if removed := d.remove(stageDir); err == nil {
+			err = removed
+		}
+		return err
 	})
 }
 

@@ -60,16 +60,23 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 		return Outcome{}, err
 	}
 	if kept, reason := e.keep(); kept != nil {
+		e.mendModes()
 		e.Log.Info("the volume already holds a matching, valid certificate: nothing to do",
 			"path", e.Config.Output.Dir, "not_after", kept.Chain[0].NotAfter, "serial", certinfo.Serial(kept.Chain[0]))
 		return Outcome{Bundle: *kept, How: Kept}, nil
 	} else if reason != "" {
 		e.Log.Info("enrolling", "because", reason)
 	}
+	if err := e.volume.Writable(); err != nil {
+		return Outcome{}, failed(outputStage(err), "preparing the output directory: %w", err)
+	}
 
 	bundle, err := e.fetch(ctx)
 	if err != nil {
 		return Outcome{}, err
+	}
+	if reason := e.outdated(&bundle); reason != "" {
+		e.Log.Warn("the next start will take this certificate for another than the one asked for, and enrol again", "because", reason)
 	}
 	if e.Config.Sidecar.Enabled && e.current != nil {
 		return e.publishRenewed(bundle, Enrolled)
@@ -87,6 +94,18 @@ func (e *Enroller) publish(bundle output.Bundle, how string) (Outcome, error) {
 	e.Log.Info("published", "path", e.Config.Output.Dir, "files", publication.Files, "duration", e.since(start))
 	e.current = &bundle
 	return Outcome{Bundle: bundle, How: how, Files: publication.Files, Changed: publication.Changed}, nil
+}
+
+// mendModes sets right what a kept set may not be: another configuration's, or another program's, as private as is
+// asked for now. A set that is kept and cannot be changed is still better than none.
+func (e *Enroller) mendModes() {
+	mended, err := e.volume.MendModes()
+	if len(mended) > 0 {
+		e.Log.Info("published files had another mode or group than is asked for, it is set right", "files", mended)
+	}
+	if err != nil {
+		e.Log.Warn("published files have another mode or group than is asked for", "error", err.Error())
+	}
 }
 
 func (e *Enroller) openVolume() (*output.Volume, error) {

@@ -68,6 +68,9 @@ var behaviours = map[string]behaviour{
 	"two-thirds-gone": signs(func(l *x509.Certificate) { l.NotBefore, l.NotAfter = from(-3*time.Hour), from(time.Hour) }),
 	"names-missing":   signs(func(l *x509.Certificate) { l.DNSNames = nil }),
 	"ca-certificate":  signs(func(l *x509.Certificate) { l.IsCA = true; l.KeyUsage |= x509.KeyUsageCertSign }),
+	"subject-extended": signs(func(l *x509.Certificate) {
+		l.RawSubject, l.Subject = nil, pkix.Name{CommonName: "app.example.org", OrganizationalUnit: []string{"Policy"}}
+	}),
 	"other-subject": signs(func(l *x509.Certificate) {
 		l.RawSubject, l.Subject = nil, pkix.Name{CommonName: "other.example.org"}
 	}),
