@@ -42,6 +42,15 @@ func runChild() {
 			_, err = v.Publish(newBundle())
 		}
 		fmt.Println("failed:", err)
+	case "publish-once":
+		v, err := Open(cfg)
+		if err == nil {
+			_, err = v.Publish(newBundle())
+		}
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
 	case "open":
 		_, err := Open(cfg)
 		fmt.Println(err)
