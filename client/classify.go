@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -58,6 +59,8 @@ func (c *Client) explain(ctx context.Context, target *url.URL, reached stage, er
 		within = " within " + c.timeout.String()
 	}
 	switch {
+	case errors.As(err, &network) && network.Op == proxyConnect:
+		return fmt.Sprintf("the proxy %s cannot be reached: check HTTPS_PROXY and NO_PROXY", c.proxyHost(target)), false
 	case errors.As(err, &refusal):
 		return fmt.Sprintf("the proxy %s does not connect us: check HTTPS_PROXY and NO_PROXY", refusal.host), !refusal.mayPass()
 	case errors.As(err, &name) && !timedOut:
@@ -209,6 +212,34 @@ func certNames(cert *x509.Certificate) string {
 		names = append(names[:most], fmt.Sprintf("and %d more", len(names)-most))
 	}
 	return strings.Join(names, " ")
+}
+
+// proxyConnect is the operation by which net/http tells an error on the way to a proxy from one behind it.
+const proxyConnect = "proxyconnect"
+
+func (c *Client) proxyHost(target *url.URL) string {
+	if proxy, err := c.proxy(&http.Request{URL: target}); err == nil && proxy != nil {
+		return proxy.Host
+	}
+	return "of the environment"
+}
+
+// checkProxy refuses a proxy variable that net/http would pass over, to connect without a proxy. The value is not
+// shown: it may hold a password.
+func checkProxy() error {
+	for _, name := range []string{"HTTPS_PROXY", "https_proxy"} {
+		value := os.Getenv(name)
+		if value == "" {
+			continue
+		}
+		_, asURL := url.Parse(value)
+		_, asHost := url.Parse("http://" + value)
+		if asURL != nil && asHost != nil {
+			return fmt.Errorf("%s is no URL, want http://host:port", name)
+		}
+		return nil // the second is not looked at then
+	}
+	return nil
 }
 
 // proxyError is a proxy that answered CONNECT with an error.

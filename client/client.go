@@ -86,6 +86,9 @@ func New(cfg Config) (*Client, error) {
 	if r := cfg.Retry; r != nil && (r.InitialInterval <= 0 || r.MaxInterval <= 0 || r.MaxElapsed < 0) {
 		return nil, fmt.Errorf("the retry intervals are %s and %s within %s, want the first two above zero and none negative", r.InitialInterval, r.MaxInterval, r.MaxElapsed)
 	}
+	if err := checkProxy(); err != nil {
+		return nil, err
+	}
 	base, err := parseBase("request URL", cfg.URL)
 	if err != nil {
 		return nil, err

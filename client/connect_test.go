@@ -119,6 +119,24 @@ func TestClient_proxy_refuses(t *testing.T) {
 	}
 }
 
+func TestClient_proxy_that_is_down(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	proxy := l.Addr().String()
+	c := clientOf(t, "certservice.test:8443", 10*time.Second)
+	c.proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})
+	text, conn := connectionErrorOf(t, c)
+	assert.Contains(t, text, "the proxy "+proxy+" cannot be reached: check HTTPS_PROXY and NO_PROXY (proxyconnect tcp: ")
+	assert.False(t, conn.Permanent)
+}
+
+func TestNew_proxy_variable_that_is_no_URL(t *testing.T) {
+	t.Setenv("HTTPS_PROXY", "http://user:p%ss@proxy:3128")
+	_, err := New(Config{URL: "https://certservice.test/v1/certificate/", CAName: "RA", TLS: &tls.Config{}})
+	assert.EqualError(t, err, "HTTPS_PROXY is no URL, want http://host:port")
+}
+
 func TestClient_proxy_with_TLS_sees_no_client_certificate(t *testing.T) {
 	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
 	seen := make(chan int, 1)

@@ -39,7 +39,7 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 		}
 	}
 	flags := flag.NewFlagSet("certfetcher", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags.SetOutput(io.Discard)
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	check := flags.Bool("check", false, "check configuration and mutual TLS material, without asking for a certificate")
 	flags.Usage = func() {} // --help goes to standard output, below; errors of flags need no page of text
@@ -47,8 +47,10 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 	case err == flag.ErrHelp:
 		return printed(stderr, usage(stdout))
 	case err != nil || flags.NArg() > 0:
-		fmt.Fprintf(stderr, "certfetcher: the flags are --check, --help and --version, the commands doctor, inspect, postprocess and probe; everything else is set by environment variables, see --help\n")
-		return enroll.StageClientConfiguration.ExitCode()
+		if err == nil {
+			err = fmt.Errorf("there is no command %q", flags.Arg(0))
+		}
+		return report(misused(err, stderr))
 	case *showVersion:
 		_, err := fmt.Fprintf(stdout, "certfetcher %s\n", buildinfo.Version())
 		return printed(stderr, err)

@@ -64,6 +64,16 @@ func load(stderr io.Writer) setup {
 	return s
 }
 
+// misused is the setup of a run whose arguments are wrong: the configuration only says where to report that.
+func misused(err error, stderr io.Writer) setup {
+	s := setup{}
+	s.config, _ = loadConfig()
+	s.log = s.config.Log.Logger(stderr)
+	s.failure = &enroll.Error{Stage: enroll.StageClientConfiguration, Err: fmt.Errorf("%w: the flags are --check, --help and --version, "+
+		"the commands doctor, inspect, postprocess and probe; everything else is set by environment variables, see --help", err)}
+	return s
+}
+
 func tlsFiles(t config.TLS) mtls.Files {
 	return mtls.Files{
 		KeystorePath: t.KeystorePath, KeystoreKeyPath: t.KeystoreKeyPath, KeystorePassword: t.KeystorePassword,
