@@ -247,6 +247,14 @@ func TestWriteUsage_andMarkdown_nameEveryVariable(t *testing.T) {
 	}
 }
 
+func TestTerminationMessagePath_theKubelets_isUsedWhereItExists(t *testing.T) {
+	kubelets := filepath.Join(t.TempDir(), "termination-log")
+	assert.Empty(t, terminationMessagePath(kubelets, kubelets))
+	assert.Equal(t, "/another", terminationMessagePath("/another", kubelets))
+	require.NoError(t, os.WriteFile(kubelets, nil, 0o600))
+	assert.Equal(t, kubelets, terminationMessagePath(kubelets, kubelets))
+}
+
 func FuzzLoad_sans(f *testing.F) {
 	for _, seed := range []string{"a@b.example,10.0.0.1,::1,a.example,*.a.example,urn:x", "a,,b", "http://[::1]:80/%zz", "@", ":", "\x00"} {
 		f.Add(seed)

@@ -37,7 +37,7 @@ func (l *loader) fetcher(env *environment) *Fetcher {
 		Log:                    l.Log(),
 		ForceEnroll:            l.Bool("FORCE_ENROLL"),
 		Inputs:                 l.inputs(env),
-		TerminationMessagePath: terminationMessagePath(env.TerminationMessagePath),
+		TerminationMessagePath: terminationMessagePath(env.TerminationMessagePath, defaultTerminationMessagePath),
 	}
 }
 
@@ -179,10 +179,10 @@ func (l *loader) storePassword(name string) string {
 
 func notPrintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
-// terminationMessagePath drops the default where nobody reads it: outside Kubernetes the file does
+// terminationMessagePath drops the kubelet's path where nobody reads it: outside Kubernetes the file does
 // not exist, and making it would be litter.
-func terminationMessagePath(path string) string {
-	if path == defaultTerminationMessagePath {
+func terminationMessagePath(path, kubelets string) string {
+	if path == kubelets {
 		if _, err := os.Stat(path); err != nil {
 			return ""
 		}

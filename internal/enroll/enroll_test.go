@@ -132,6 +132,16 @@ func TestOutdated_foreignAnchor_doesNotVerify(t *testing.T) {
 	assert.Contains(t, e.outdated(bundle), "the certificate on the volume does not verify: ")
 }
 
+func TestOutputConfig_allThatIsConfigured_isHandedOn(t *testing.T) {
+	assert.Equal(t, output.Config{
+		Dir: "/d", Types: []string{"PEM"}, Layout: "inplace", KeystoreAlias: "a", TruststoreAliasPrefix: "b", P12Profile: "legacy",
+		FileMode: 0o600, Group: "g", KeystorePassword: "k", TruststorePassword: "t",
+	}, outputConfig(&config.Fetcher{Output: config.Output{
+		Dir: "/d", Types: []string{"PEM"}, Layout: "inplace", KeystoreAlias: "a", TruststoreAliasPrefix: "b", P12Profile: "legacy",
+		FileMode: 0o600, Group: "g", KeystorePassword: "k", TruststorePassword: "t",
+	}}))
+}
+
 func TestStageOf_errorsOfTheStages_areTheContractsCodes(t *testing.T) {
 	for name, row := range map[string]struct {
 		err  error
