@@ -1,9 +1,6 @@
 package config
 
-import (
-	"fmt"
-	"strings"
-)
+import "github.com/certfetcher/certfetcher/internal/environ"
 
 // Part is the part of the configuration that a fault is in. The parts differ in their exit codes,
 // and are ordered as the ONAP client checked them.
@@ -30,16 +27,7 @@ func (f Fault) Error() string { return f.Variable + " " + f.Problem }
 // Faults are all things wrong with the environment, ordered by part and then as documented.
 type Faults []Fault
 
-func (f Faults) Error() string {
-	texts := make([]string, len(f))
-	for i, fault := range f {
-		texts[i] = fault.Error()
-	}
-	if len(texts) == 1 {
-		return texts[0]
-	}
-	return fmt.Sprintf("%d faults: %s", len(f), strings.Join(texts, "; "))
-}
+func (f Faults) Error() string { return environ.Text(f) }
 
 // First is the part that decides the exit code.
 func (f Faults) First() Part { return f[0].Part }

@@ -61,6 +61,18 @@ type Fault struct {
 
 func (f Fault) Error() string { return f.Variable + " " + f.Problem }
 
+// Text puts faults, at least one, on one line with their number.
+func Text[F error](faults []F) string {
+	texts := make([]string, len(faults))
+	for i, fault := range faults {
+		texts[i] = fault.Error()
+	}
+	if len(texts) == 1 {
+		return texts[0]
+	}
+	return fmt.Sprintf("%d faults: %s", len(texts), strings.Join(texts, "; "))
+}
+
 // Reader parses values and collects what is wrong with them.
 type Reader struct {
 	variables []Variable

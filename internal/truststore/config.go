@@ -20,11 +20,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"reflect"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/kelseyhightower/envconfig"
+	"github.com/certfetcher/certfetcher/internal/environ"
 )
 
 // Config says what to merge and what to copy.
@@ -45,7 +45,7 @@ type Store struct{ Path, PasswordPath string }
 // files are copied along with their keystores.
 type Copy struct{ Source, Destination string }
 
-// environment is every variable as text. Its tags are the source of WriteUsage and of the errors.
+// environment is every variable as text; package environ says what its tags mean.
 type environment struct {
 	Truststores  string `envconfig:"TRUSTSTORES_PATHS" desc:"truststores (JKS, PKCS#12 or PEM); the certificates of the second and later ones are added to the first, which is kept as .bak; required"`
 	Passwords    string `envconfig:"TRUSTSTORES_PASSWORDS_PATHS" desc:"the file with the password of each truststore, an empty entry for one without (PEM, the cacerts of JDK 18 and later)"`
@@ -63,25 +63,18 @@ const (
 
 // Wanted says whether the environment asks for anything: whether one of the variables is set.
 func Wanted() bool {
-	for _, v := range variables() {
-		if os.Getenv(v.name) != "" {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(environ.Describe(&environment{}), func(v environ.Variable) bool { return os.Getenv(v.Name) != "" })
 }
 
 // Load reads and checks the environment. The error, when there is one, is of type Faults. An empty
 // variable counts as unset. Files are not looked at.
 func Load() (Config, error) {
 	var env environment
-	if err := envconfig.Process("", &env); err != nil {
-		// Every field is text, so this cannot depend on what the environment holds.
-		panic(fmt.Sprintf("truststore: the environment type does not fit envconfig: %v", err))
-	}
+	environ.Read(&env)
+	// What is wrong with a variable decides the exit code, and not which one it is, so the faults are not the reader's.
 	var l loader
 	if env.Truststores == "" {
-		l.add(codeConfiguration, "%s is not set, want absolute paths separated by \":\"", truststoresVariable)
+		l.add(codeConfiguration, truststoresVariable, "is not set, want absolute paths separated by \":\"")
 	}
 	truststores := l.paths(truststoresVariable, env.Truststores)
 	passwords := l.passwordPaths(env.Passwords)
@@ -107,8 +100,8 @@ func Load() (Config, error) {
 // loader collects the faults while values are parsed.
 type loader struct{ faults Faults }
 
-func (l *loader) add(code int, format string, args ...any) {
-	l.faults = append(l.faults, failed(code, format, args...))
+func (l *loader) add(code int, variable, format string, args ...any) {
+	l.faults = append(l.faults, Fault{code, variable, fmt.Sprintf(format, args...)})
 }
 
 func (l *loader) paths(variable, value string) []string {
@@ -136,35 +129,23 @@ func (l *loader) passwordPaths(value string) []string {
 
 func (l *loader) checkPath(variable string, i int, path string) {
 	if !filepath.IsAbs(path) || strings.HasSuffix(path, "/") {
-		l.add(codePaths, "%s has %q as entry %d, want the absolute path of a file", variable, path, i+1)
+		l.add(codePaths, variable, "has %q as entry %d, want the absolute path of a file", path, i+1)
 	}
 }
 
 func (l *loader) sameLength(variable string, paths []string, other string, otherPaths []string) {
 	if len(paths) != len(otherPaths) {
-		l.add(codeConfiguration, "%s has %d entries and %s has %d, want as many in each (an entry may be empty in %s only)",
-			variable, len(paths), other, len(otherPaths), passwordsVariable)
+		l.add(codeConfiguration, variable, "has %d entries and %s has %d, want as many in each (an entry may be empty in %s only)",
+			len(paths), other, len(otherPaths), passwordsVariable)
 	}
-}
-
-type variable struct{ name, description string }
-
-func variables() []variable {
-	t := reflect.TypeFor[environment]()
-	list := make([]variable, t.NumField())
-	for i := range list {
-		tag := t.Field(i).Tag
-		list[i] = variable{tag.Get("envconfig"), tag.Get("desc")}
-	}
-	return list
 }
 
 // WriteUsage prints the variables and the exit codes.
 func WriteUsage(w io.Writer) error {
 	var text strings.Builder
 	text.WriteString("Variables, each a list of absolute paths separated by \":\"\n")
-	for _, v := range variables() {
-		fmt.Fprintf(&text, "  %s\n      %s\n", v.name, v.description)
+	for _, v := range environ.Describe(&environment{}) {
+		fmt.Fprintf(&text, "  %s\n      %s\n", v.Name, v.Description)
 	}
 	text.WriteString("\nExit codes\n")
 	for _, row := range exitCodes {

@@ -9,13 +9,15 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/environ"
 )
 
 // setenv sets the four variables, empty where the map has none.
 func setenv(t *testing.T, values map[string]string) {
 	t.Helper()
-	for _, v := range variables() {
-		t.Setenv(v.name, values[v.name])
+	for _, v := range environ.Describe(&environment{}) {
+		t.Setenv(v.Name, values[v.Name])
 	}
 }
 
@@ -91,9 +93,9 @@ func TestLoad_faults(t *testing.T) {
 func TestWanted_anyVariable(t *testing.T) {
 	setenv(t, nil)
 	assert.False(t, Wanted())
-	for _, v := range variables() {
-		setenv(t, map[string]string{v.name: "/x"})
-		assert.True(t, Wanted(), v.name)
+	for _, v := range environ.Describe(&environment{}) {
+		setenv(t, map[string]string{v.Name: "/x"})
+		assert.True(t, Wanted(), v.Name)
 	}
 }
 

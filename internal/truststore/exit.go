@@ -3,7 +3,8 @@ package truststore
 import (
 	"errors"
 	"fmt"
-	"strings"
+
+	"github.com/certfetcher/certfetcher/internal/environ"
 )
 
 // The exit codes of the ONAP post-processor, which name the step that failed.
@@ -64,20 +65,20 @@ func failed(code int, format string, args ...any) *Error {
 	return &Error{Code: code, Err: fmt.Errorf(format, args...)}
 }
 
+// Fault is one thing wrong with the environment.
+type Fault struct {
+	Code     int // the exit code that stands for it
+	Variable string
+	Problem  string // the rest of a sentence that begins with the variable's name
+}
+
+func (f Fault) Error() string { return f.Variable + " " + f.Problem }
+
 // Faults are all things wrong with the environment, in the order in which the ONAP post-processor
 // came across them.
-type Faults []*Error
+type Faults []Fault
 
-func (f Faults) Error() string {
-	texts := make([]string, len(f))
-	for i, fault := range f {
-		texts[i] = fault.Error()
-	}
-	if len(texts) == 1 {
-		return texts[0]
-	}
-	return fmt.Sprintf("%d faults: %s", len(f), strings.Join(texts, "; "))
-}
+func (f Faults) Error() string { return environ.Text(f) }
 
 // ExitCode is that of the first fault.
 func (f Faults) ExitCode() int { return f[0].Code }
