@@ -127,7 +127,7 @@ func TestLoadSettings_secretFromAFile(t *testing.T) {
 
 	clean(t, map[string]string{"DEVCA_IAK_FILE": path + "s"})
 	_, faults = loadSettings()
-	assert.Equal(t, []string{`DEVCA_IAK_FILE has "` + path + `s", which cannot be read: no such file or directory`}, texts(faults))
+	assert.Equal(t, []string{`DEVCA_IAK_FILE has "` + path + `s", which does not exist: check the path and the volume mounted there (no such file or directory)`}, texts(faults))
 
 	require.NoError(t, os.WriteFile(path, []byte("\n"), 0o600))
 	clean(t, map[string]string{"DEVCA_IAK_FILE": path})

@@ -212,7 +212,7 @@ func TestLoad_secretFile_thatCannotBeUsed_isAFaultOfItsVariable(t *testing.T) {
 	empty := filepath.Join(dir, "empty")
 	require.NoError(t, os.WriteFile(empty, []byte("\n"), 0o600))
 	for path, want := range map[string]string{
-		filepath.Join(dir, "none"): `TRUSTSTORE_PASSWORD_FILE has "` + filepath.Join(dir, "none") + `", which cannot be read: no such file or directory`,
+		filepath.Join(dir, "none"): `TRUSTSTORE_PASSWORD_FILE has "` + filepath.Join(dir, "none") + `", which does not exist: check the path and the volume mounted there (no such file or directory)`,
 		empty:                      `TRUSTSTORE_PASSWORD_FILE has "` + empty + `", which is empty, want the password of TRUSTSTORE_PATH; not needed for PEM`,
 	} {
 		setenv(t, map[string]string{"TRUSTSTORE_PASSWORD": "", "TRUSTSTORE_PASSWORD_FILE": path})

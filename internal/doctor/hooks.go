@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 	"github.com/certfetcher/certfetcher/internal/notify"
 )
 
@@ -49,7 +50,7 @@ func (d *doctor) trigger() {
 	info, err := os.Stat(dir)
 	switch {
 	case err != nil:
-		d.warn(checkTrigger, fmt.Sprintf("the directory %q: %v", dir, pathReason(err)), "mount the volume that the trigger file appears on, or correct RENEW_TRIGGER_FILE")
+		d.warn(checkTrigger, fmt.Sprintf("the directory %q: %v", dir, fileaccess.Reason(err)), "mount the volume that the trigger file appears on, or correct RENEW_TRIGGER_FILE")
 	case !info.IsDir():
 		d.warn(checkTrigger, fmt.Sprintf("%q is a file, want a directory", dir), "correct RENEW_TRIGGER_FILE")
 	case unix.Access(dir, unix.W_OK|unix.X_OK) != nil:
@@ -70,7 +71,7 @@ func (d *doctor) command() {
 	if err != nil {
 		var lookup *exec.Error
 		if errors.As(err, &lookup) {
-			err = pathReason(lookup.Err)
+			err = fileaccess.Reason(lookup.Err)
 		}
 		d.fail(enroll.StageClientConfiguration, checkNotifyExec, fmt.Sprintf("%q cannot be run: %v", words[0], err),
 			"the program has to be in this container's image or on a volume, with the right to execute; scripts need their interpreter, too")
@@ -121,7 +122,7 @@ func (d *doctor) signallable(pids []int, signal, who string) {
 func readPID(path string) (int, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return 0, pathReason(err)
+		return 0, fileaccess.Reason(err)
 	}
 	line, _, _ := strings.Cut(string(content), "\n")
 	pid, err := strconv.ParseInt(strings.TrimSpace(line), 10, 32)

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 	"github.com/certfetcher/certfetcher/internal/inspect"
 	"github.com/certfetcher/certfetcher/output"
 )
@@ -21,7 +21,7 @@ func (d *doctor) volume() {
 		return
 	}
 	dir := d.Config.Output.Dir
-	base, err := existing(dir)
+	base, err := fileaccess.ExistingDir(dir)
 	if err != nil {
 		d.fail(enroll.StageFile, checkVolume, err.Error(), "give another path in OUTPUT_PATH, or remove what is in the way")
 		d.skipRest(volumeChecks, "because the volume check failed")
@@ -29,7 +29,7 @@ func (d *doctor) volume() {
 	}
 	info, err := os.Stat(base)
 	if err != nil {
-		d.fail(enroll.StageFile, checkVolume, fmt.Sprintf("%q cannot be looked at: %v", base, pathReason(err)), "check the modes of its directories; "+whoAmI())
+		d.fail(enroll.StageFile, checkVolume, fmt.Sprintf("%q cannot be looked at: %v", base, fileaccess.Reason(err)), "check the modes of its directories; "+whoAmI())
 		d.skipRest(volumeChecks, "because the volume check failed")
 		return
 	}
@@ -43,34 +43,6 @@ func (d *doctor) volume() {
 	t := &trial{doctor: d, base: base, made: base == dir, published: report}
 	t.run()
 	d.published(report, err)
-}
-
-// existing is path, or the nearest directory above it that exists: the rest is made when files are published.
-func existing(path string) (string, error) {
-	for at := path; ; at = filepath.Dir(at) {
-		info, err := os.Stat(at)
-		switch {
-		case err == nil && !info.IsDir():
-			return "", fmt.Errorf("%q is a file, want a directory", at)
-		case err == nil || errors.Is(err, fs.ErrPermission):
-			return at, nil
-		case errors.Is(err, fs.ErrNotExist):
-			if _, err := os.Lstat(at); err == nil {
-				return "", fmt.Errorf("%q is a link to a directory that does not exist", at)
-			}
-		case !errors.Is(err, syscall.ENOTDIR):
-			return "", fmt.Errorf("%q cannot be looked at: %w", at, pathReason(err))
-		}
-	}
-}
-
-// pathReason drops the path, which the text has already, from a file system error.
-func pathReason(err error) error {
-	var number syscall.Errno
-	if errors.As(err, &number) {
-		return number
-	}
-	return err
 }
 
 // statText words a file's mode and owner.
@@ -111,7 +83,7 @@ const littleSpace = 1 << 20
 func (d *doctor) fileSystem(dir string) {
 	name, kind, free, inodes, err := statFileSystem(dir)
 	if err != nil {
-		d.skip(checkFileSystem, "not told by the system: "+pathReason(err).Error())
+		d.skip(checkFileSystem, "not told by the system: "+fileaccess.Reason(err).Error())
 		d.skip(checkSpace, "not told by the system")
 		return
 	}
@@ -156,7 +128,7 @@ func (d *doctor) published(report *inspect.Report, err error) {
 		d.ok(checkPublished, "nothing yet")
 		return
 	case err != nil:
-		d.warn(checkPublished, fmt.Sprintf("%q cannot be read: %v", d.Config.Output.Dir, pathReason(err)), "check its mode; "+whoAmI())
+		d.warn(checkPublished, fmt.Sprintf("%q cannot be read: %v", d.Config.Output.Dir, fileaccess.Reason(err)), "check its mode; "+whoAmI())
 		return
 	}
 	advice := "certfetcher replaces it at its next start"

@@ -16,9 +16,7 @@
 package environ
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"reflect"
 	"slices"
@@ -27,6 +25,8 @@ import (
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
+
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 )
 
 // Variable is a field of the type with its tags.
@@ -120,21 +120,13 @@ func (r *Reader) readTwin(v Variable) {
 	r.files[twin] = path
 	content, err := os.ReadFile(path)
 	if err != nil {
-		r.Add(twin, fmt.Sprintf("has %q, which cannot be read: %v", path, withoutPath(err)))
+		r.Add(twin, fmt.Sprintf("has %q, which %v", path, fileaccess.Explain(path, fileaccess.Reason(err))))
 		return
 	}
 	*v.value = strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
 	if *v.value == "" {
 		r.Add(twin, fmt.Sprintf("has %q, which is empty, want %s", path, v.Rule))
 	}
-}
-
-// withoutPath drops the path, which the fault already shows, from a file system error.
-func withoutPath(err error) error {
-	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
-		return pathError.Err
-	}
-	return err
 }
 
 // Faults returns what is wrong, in the order in which the variables are documented.

@@ -87,9 +87,9 @@ func TestRead_unusableTwin_isAFault(t *testing.T) {
 	empty := filepath.Join(dir, "empty")
 	require.NoError(t, os.WriteFile(empty, nil, 0o600))
 	for want, values := range map[string]map[string]string{
-		"T_PASSWORD_FILE and T_PASSWORD are both set, want one of them":                           {"T_PASSWORD": "x", "T_PASSWORD_FILE": empty},
-		`T_PASSWORD_FILE has "` + empty + `", which is empty, want at least 6 bytes`:              {"T_PASSWORD_FILE": empty},
-		`T_PASSWORD_FILE has "` + dir + `/none", which cannot be read: no such file or directory`: {"T_PASSWORD_FILE": dir + "/none"},
+		"T_PASSWORD_FILE and T_PASSWORD are both set, want one of them":                                                                         {"T_PASSWORD": "x", "T_PASSWORD_FILE": empty},
+		`T_PASSWORD_FILE has "` + empty + `", which is empty, want at least 6 bytes`:                                                            {"T_PASSWORD_FILE": empty},
+		`T_PASSWORD_FILE has "` + dir + `/none", which does not exist: check the path and the volume mounted there (no such file or directory)`: {"T_PASSWORD_FILE": dir + "/none"},
 	} {
 		values["T_ADDRESS"] = "h:1"
 		_, r := read(t, values)

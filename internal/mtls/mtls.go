@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
@@ -118,7 +119,7 @@ func readFile(variable, path string) ([]byte, error) {
 	}
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("%s %q %w", variable, path, explainFile(path, err))
+		return nil, fmt.Errorf("%s %q %w", variable, path, fileaccess.Explain(path, err))
 	}
 	defer file.Close()
 	info, err := file.Stat()
@@ -140,20 +141,6 @@ func kindOf(mode fs.FileMode) string {
 		return "a directory"
 	}
 	return "a device, pipe or socket"
-}
-
-// explainFile says why a file cannot be opened, and what to try.
-func explainFile(path string, err error) error {
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("does not exist: check the path and the volume mounted there (%w)", err)
-	case errors.Is(err, fs.ErrPermission):
-		if info, statErr := os.Stat(path); statErr == nil {
-			return fmt.Errorf("may not be read by user %d: its mode is %s; set fsGroup in the pod's securityContext, or another defaultMode of its volume (%w)", os.Geteuid(), info.Mode(), err)
-		}
-		return fmt.Errorf("may not be reached by user %d: check the modes of its directories (%w)", os.Geteuid(), err)
-	}
-	return fmt.Errorf("cannot be opened: %w", err)
 }
 
 func (c contents) identity(f Files) (*Identity, error) {

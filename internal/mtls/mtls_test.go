@@ -331,17 +331,6 @@ func TestLoad_wrong_password_is_told(t *testing.T) {
 	assert.ErrorIs(t, err, keystore.ErrPassword)
 }
 
-func TestExplainFile_permission(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "store")
-	require.NoError(t, os.WriteFile(path, nil, 0o600))
-	err := explainFile(path, os.ErrPermission)
-	assert.EqualError(t, err, fmt.Sprintf("may not be read by user %d: its mode is -rw-------; set fsGroup in the pod's securityContext, or another defaultMode of its volume (permission denied)", os.Geteuid()))
-	assert.ErrorIs(t, err, os.ErrPermission)
-	err = explainFile(filepath.Join(dir, "hidden", "store"), os.ErrPermission)
-	assert.EqualError(t, err, fmt.Sprintf("may not be reached by user %d: check the modes of its directories (permission denied)", os.Geteuid()))
-}
-
 func TestIdentity_Warnings(t *testing.T) {
 	p := newPKI(t, "Test")
 	// A life of 100 days, of which the last fifth is worth a warning.

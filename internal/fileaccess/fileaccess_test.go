@@ -1,0 +1,65 @@
+package fileaccess
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestExplain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(path, nil, 0o400))
+	uid := os.Geteuid()
+	for _, row := range []struct {
+		path string
+		err  error
+		want string
+	}{
+		{path, syscall.ENOENT, "does not exist: check the path and the volume mounted there (no such file or directory)"},
+		{path, syscall.EACCES, fmt.Sprintf("may not be read by user %d: its mode is -r--------; set fsGroup in the pod's securityContext, or another defaultMode of its volume (permission denied)", uid)},
+		{path + "/behind", syscall.EACCES, fmt.Sprintf("may not be reached by user %d: check the modes of its directories (permission denied)", uid)},
+		{path, syscall.EMFILE, "cannot be opened: too many open files"},
+	} {
+		err := Explain(row.path, row.err)
+		assert.EqualError(t, err, row.want)
+		assert.ErrorIs(t, err, row.err)
+	}
+}
+
+func TestReason_leavesOutThePath(t *testing.T) {
+	assert.Equal(t, syscall.ENOSPC, Reason(fmt.Errorf("x: %w", &fs.PathError{Op: "write", Path: "/x", Err: syscall.ENOSPC})))
+	other := errors.New("other")
+	assert.Equal(t, other, Reason(other))
+}
+
+func TestExistingDir(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	require.NoError(t, os.Symlink("nothing", link))
+	for path, want := range map[string]string{dir: dir, dir + "/a/b": dir} {
+		got, err := ExistingDir(path)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	for path, want := range map[string]string{
+		file: fmt.Sprintf("%q is a file, want a directory", file), file + "/below": fmt.Sprintf("%q is a file, want a directory", file),
+		link + "/below": fmt.Sprintf("%q is a link to a directory that does not exist", link),
+	} {
+		_, err := ExistingDir(path)
+		assert.EqualError(t, err, want)
+	}
+}
+
+func TestWithin(t *testing.T) {
+	for path, want := range map[string]bool{"/v": true, "/v/a": true, "/v/..data/a": true, "/v/../a": false, "/w/a": false, "/vv/a": false} {
+		assert.Equal(t, want, Within("/v", path), path)
+	}
+}
