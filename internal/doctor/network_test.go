@@ -130,7 +130,22 @@ func TestRun_brokenWay_isFoundWhereItBreaks(t *testing.T) {
 		},
 		"the path is another's": {
 			options: service.Options{Wrap: func(*service.Service, http.Handler) http.Handler { return http.NotFoundHandler() }},
-			check:   "ca name", code: 5, found: `"RA" is not known: 404 Not Found`, skipped: []string{"certservice"},
+			check:   "ca name", code: 5, skipped: []string{"certservice"},
+			found: `the path of REQUEST_URL leads nowhere: GET /v1/certificate/RA is answered by 404 Not Found`,
+		},
+		"the path is no path of the API": {
+			change: func(_ *testing.T, _ *service.Service, o *doctor.Options) {
+				o.Config.Request.URL = strings.Replace(o.Config.Request.URL, "/v1/", "/v2/", 1)
+			},
+			check: "ca name", code: 5, skipped: []string{"certservice"},
+			found: `the path of REQUEST_URL leads nowhere: GET /v2/certificate/RA is answered by 404 Not Found ("There is nothing at this path")`,
+		},
+		"the path is missing": {
+			change: func(_ *testing.T, _ *service.Service, o *doctor.Options) {
+				o.Config.Request.URL = strings.Replace(o.Config.Request.URL, "v1/certificate/", "", 1)
+			},
+			check: "ca name", code: 5, skipped: []string{"certservice"},
+			found: `the path of REQUEST_URL leads nowhere: GET /RA is answered by 404 Not Found ("There is nothing at this path")`,
 		},
 		"the server redirects": {
 			options: service.Options{Wrap: func(_ *service.Service, next http.Handler) http.Handler {

@@ -108,6 +108,9 @@ func (s *service) answers(ctx context.Context) {
 	s.clock(a)
 }
 
+// unknownCAMessage is by what the ONAP server and ours tell a CA that they do not know from a path that they do not know.
+const unknownCAMessage = "Certification authority not found for given CAName"
+
 func (s *service) caURL(caName string) *url.URL { return s.target.JoinPath(caName) }
 
 // ask is get with the time limit of one check.
@@ -140,12 +143,13 @@ func (s *service) accepted(ctx context.Context, caName string) (answer, bool) {
 
 // ready asks whether the CertService is ready to work, of the ONAP server and ours alike.
 func (s *service) ready(ctx context.Context) {
-	prefix, ok := strings.CutSuffix(strings.TrimRight(s.target.Path, "/"), "/v1/certificate")
+	path := strings.TrimSuffix(strings.TrimRight(s.target.Path, "/"), "-update")
+	prefix, ok := strings.CutSuffix(path, "/v1/certificate")
 	if !ok {
 		s.skip(checkService, "where it says that it is ready does not follow from the path in REQUEST_URL")
 		return
 	}
-	path := prefix + "/ready"
+	path = prefix + "/ready"
 	a, err := s.ask(ctx, &url.URL{Scheme: s.target.Scheme, Host: s.target.Host, Path: path})
 	if err == nil && a.status == http.StatusNotFound {
 		path = prefix + "/actuator/health"
@@ -172,12 +176,12 @@ func (s *service) ready(ctx context.Context) {
 func (s *service) caName(ctx context.Context, a answer) {
 	name := s.Config.Request.CAName
 	switch {
+	case a.status == http.StatusNotFound && a.message == unknownCAMessage:
+		s.fail(enroll.StageCertService, checkCAName, fmt.Sprintf("%q is not known: %s", name, a.said()), "correct CA_NAME, or add it to the cmpServers.json of the CertService")
+		return
 	case a.status == http.StatusNotFound:
-		advice := "correct CA_NAME, or add it to the cmpServers.json of the CertService"
-		if a.message == "" {
-			advice = "check the path in REQUEST_URL: this is no answer of a CertService"
-		}
-		s.fail(enroll.StageCertService, checkCAName, fmt.Sprintf("%q is not known: %s", name, a.said()), advice)
+		s.fail(enroll.StageCertService, checkCAName, fmt.Sprintf("the path of REQUEST_URL leads nowhere: GET %s is answered by %s", s.caURL(name).Path, a.said()),
+			"correct the path in REQUEST_URL; that of a CertService ends in /v1/certificate/")
 		return
 	case a.status >= 300 && a.status < 400:
 		s.fail(enroll.StageCertService, checkCAName, fmt.Sprintf("the server redirects: %s to %q", a.said(), a.location), "correct REQUEST_URL: redirects are not followed, as the request carries a private key")
