@@ -157,6 +157,17 @@ func (v *Volume) Writable() error {
 	})
 }
 
+// InTheWay tells of a directory that has the name of a file to be published, without changing anything. The error is of
+// type *FileError.
+func InTheWay(cfg Config) error {
+	root, err := os.OpenRoot(cfg.Dir)
+	if err != nil {
+		return fileError(opOpen, cfg.Dir, err)
+	}
+	defer root.Close()
+	return (&Volume{cfg: cfg}).inTheWay(disk{root: root, dir: cfg.Dir})
+}
+
 // alone runs work with nobody else changing the volume, which exists then.
 func (v *Volume) alone(work func(d disk) error) error {
 	v.mu.Lock()

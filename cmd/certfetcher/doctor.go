@@ -50,8 +50,14 @@ func examine(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	cfg, faults := loadConfig()
-	report := doctor.Run(ctx, doctor.Options{Config: cfg, Faults: faults, Reader: reader, UserAgent: userAgent()})
+	setup, faults := readEnvironment(io.Discard) // faults are in the report
+	options := doctor.Options{Config: setup.config, Faults: faults, Reader: reader, UserAgent: userAgent()}
+	for _, notifier := range setup.notify.Notifiers {
+		if merge, ok := notifier.(*merging); ok {
+			options.Merge = &merge.config
+		}
+	}
+	report := doctor.Run(ctx, options)
 	write := report.WriteText
 	if *format == "json" {
 		write = report.WriteJSON

@@ -21,10 +21,9 @@ func notifications(cfg *config.Fetcher, log *slog.Logger) (notify.Config, config
 		}
 		made.Notifiers = append(made.Notifiers, notifier)
 	}
-	merge, err := newMerging(cfg.Output.Dir, log)
-	if err != nil {
-		faults = append(faults, config.Fault{Part: config.PartClient, Variable: "postprocess:", Problem: err.Error()})
-	} else if merge != nil {
+	merge, found := newMerging(cfg.Output.Dir, log)
+	faults = append(faults, found...)
+	if merge != nil {
 		made.Notifiers = append(made.Notifiers, merge)
 	}
 	if c.Exec != "" {

@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
-	"strings"
 
 	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/truststore"
 )
@@ -64,27 +63,36 @@ func (m merging) Notify(context.Context, notify.Event) error {
 	return err
 }
 
-// newMerging reads the post-processor's variables, if there are any. A file that the sidecar publishes cannot be
-// changed by it as well: the one would put back what the other did.
-func newMerging(outputDir string, log *slog.Logger) (*merging, error) {
+// newMerging reads the post-processor's variables, if there are any; nil when there are none, or faults. A file that
+// the sidecar publishes cannot be changed by it as well: the one would put back what the other did.
+func newMerging(outputDir string, log *slog.Logger) (*merging, config.Faults) {
 	if !truststore.Wanted() {
 		return nil, nil
 	}
-	cfg, err := truststore.Load()
-	if err != nil {
-		return nil, err
+	var faults config.Faults
+	add := func(variable, problem string) {
+		faults = append(faults, config.Fault{Part: config.PartClient, Variable: variable, Problem: problem})
 	}
-	changed := []string{}
+	cfg, err := truststore.Load()
+	var found truststore.Faults
+	if errors.As(err, &found) {
+		for _, fault := range found {
+			add(fault.Variable, fault.Problem)
+		}
+	}
+	check := func(variable, path string) {
+		if fileaccess.Within(outputDir, path) {
+			add(variable, fmt.Sprintf("has %q, which would be changed by merging, and put back by the sidecar, which publishes what is in OUTPUT_PATH; want a file elsewhere", path))
+		}
+	}
 	if len(cfg.Truststores) > 1 {
-		changed = append(changed, cfg.Truststores[0].Path)
+		check("TRUSTSTORES_PATHS", cfg.Truststores[0].Path)
 	}
 	for _, c := range cfg.Keystores {
-		changed = append(changed, c.Destination)
+		check("KEYSTORE_DESTINATION_PATHS", c.Destination)
 	}
-	for _, path := range changed {
-		if relative, err := filepath.Rel(outputDir, path); err == nil && !strings.HasPrefix(relative, "..") {
-			return nil, fmt.Errorf("%s would be changed by merging, and put back by the sidecar, which publishes what is in OUTPUT_PATH; want a file elsewhere", path)
-		}
+	if len(faults) > 0 {
+		return nil, faults
 	}
 	return &merging{cfg, log}, nil
 }

@@ -29,16 +29,7 @@ type setup struct {
 // load reads the environment and the mutual TLS material. Faults in either are logged one by one, so
 // that all are known after one run; the failure is the first in the contract's order.
 func load(stderr io.Writer) setup {
-	var s setup
-	var faults config.Faults
-	s.config, faults = loadConfig()
-	s.log = s.config.Log.Logger(stderr)
-
-	if s.config.Sidecar.Enabled {
-		var found config.Faults
-		s.notify, found = notifications(s.config, s.log)
-		faults = append(found, faults...) // of the first part in the contract's order
-	}
+	s, faults := readEnvironment(stderr)
 	tlsFaults := false
 	for _, fault := range faults {
 		s.log.Error("the configuration has a fault", "variable", fault.Variable, "problem", fault.Problem)
@@ -72,6 +63,20 @@ func misused(err error, stderr io.Writer) setup {
 	s.failure = &enroll.Error{Stage: enroll.StageClientConfiguration, Err: fmt.Errorf("%w: the flags are --check, --help and --version, "+
 		"the commands doctor, inspect, postprocess and probe; everything else is set by environment variables, see --help", err)}
 	return s
+}
+
+// readEnvironment is load without looking at any file but those that hold a variable's value.
+func readEnvironment(stderr io.Writer) (setup, config.Faults) {
+	var s setup
+	var faults config.Faults
+	s.config, faults = loadConfig()
+	s.log = s.config.Log.Logger(stderr)
+	if s.config.Sidecar.Enabled {
+		var found config.Faults
+		s.notify, found = notifications(s.config, s.log)
+		faults = append(found, faults...) // of the first part in the contract's order
+	}
+	return s, faults
 }
 
 func tlsFiles(t config.TLS) mtls.Files {

@@ -3,8 +3,8 @@
 // certificate changes.
 //
 // It issues nothing: what it sends to the CertService are GETs without a CSR. It leaves nothing behind: what
-// it writes, in a hidden directory of its own on the volume, it removes again, and published files are only
-// read. It shows no secret.
+// it writes, in a hidden directory of its own on the volume and in hidden files beside what merging changes, it
+// removes again, and files that are there are only read. It shows no secret.
 package doctor
 
 import (
@@ -21,6 +21,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/oneline"
+	"github.com/certfetcher/certfetcher/internal/truststore"
 )
 
 // DefaultNetworkTimeout bounds each check that uses the network.
@@ -28,9 +29,12 @@ const DefaultNetworkTimeout = 5 * time.Second
 
 // Options say what is checked. Config is required.
 type Options struct {
-	// Config and Faults are what config.Load returns. What depends on a variable with a fault is skipped.
+	// Config is what config.Load returns, and Faults are all that keep certfetcher from starting with the environment.
+	// What depends on a variable with a fault is skipped.
 	Config *config.Fetcher
 	Faults config.Faults
+	// Merge is what a sidecar does after each publication. Nil: nothing, or not known for its faults.
+	Merge *truststore.Config
 	// Reader is whom the application's container runs as. Nil: whether it can read is not checked.
 	Reader *Reader
 	// NetworkTimeout bounds each check that uses the network; 0: DefaultNetworkTimeout.
@@ -64,6 +68,8 @@ const (
 	checkCAName     = "ca name"
 	checkClock      = "clock"
 
+	checkUpdate = "update url"
+
 	checkVolume     = "volume"
 	checkFileSystem = "file system"
 	checkSpace      = "free space"
@@ -72,6 +78,8 @@ const (
 	checkReader     = "reader"
 	checkPublished  = "published"
 
+	checkHealth       = "health address"
+	checkMerge        = "postprocess"
 	checkTrigger      = "trigger file"
 	checkNotifyExec   = "notify command"
 	checkNotifySignal = "notify signal"
@@ -86,11 +94,11 @@ var (
 		checkProxy, checkDNS, checkTCP, checkTLS, checkServer, checkTrust, checkServerName, checkAccepted, checkService, checkCAName, checkClock,
 	}
 	volumeChecks = []string{checkVolume, checkFileSystem, checkSpace, checkWriting, checkLayout, checkReader, checkPublished}
-	hookChecks   = []string{checkTrigger, checkNotifyExec, checkNotifySignal, checkNotifyURL, checkNotifyVerify}
+	hookChecks   = []string{checkHealth, checkMerge, checkTrigger, checkNotifyExec, checkNotifySignal, checkNotifyURL, checkNotifyVerify}
 )
 
 // order is that of a report: what has to be mended first comes first.
-var order = slices.Concat([]string{checkVariables}, identityChecks, networkChecks, volumeChecks, hookChecks)
+var order = slices.Concat([]string{checkVariables}, identityChecks, networkChecks, []string{checkUpdate}, volumeChecks, hookChecks)
 
 // Run makes all checks, one after the other, and takes at most a few times NetworkTimeout. When ctx ends, those
 // that use the network fail at once; what was written on the volume is removed all the same.
@@ -121,6 +129,9 @@ func Run(ctx context.Context, o Options) Report {
 	d.network(ctx, identity)
 	d.volume()
 	if d.Config.Sidecar.Enabled {
+		d.update(ctx, identity)
+		d.health(ctx)
+		d.merge()
 		d.hooks(ctx)
 	}
 	slices.SortStableFunc(d.checks, func(a, b Check) int { return slices.Index(order, a.Name) - slices.Index(order, b.Name) })
@@ -181,8 +192,11 @@ func (d *doctor) variables() {
 		d.ok(checkVariables, "every variable is usable")
 	}
 	for _, fault := range d.Faults {
-		d.fail(enroll.ConfigurationStage(fault.Part), checkVariables, fault.Error(),
-			"correct "+fault.Variable+" in the environment of this container; --help lists the rules")
+		advice := "correct " + fault.Variable + " in the environment of this container; --help and postprocess --help list the rules"
+		if strings.HasSuffix(fault.Variable, "_FILE") {
+			advice = "correct the variable, or the file or Secret that it leads to"
+		}
+		d.fail(enroll.ConfigurationStage(fault.Part), checkVariables, fault.Error(), advice)
 	}
 }
 

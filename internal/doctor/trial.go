@@ -185,6 +185,12 @@ func (t *trial) kept() {
 
 // layout checks what the layout is made of.
 func (t *trial) layout() {
+	if t.made {
+		if err := output.InTheWay(output.Config{Dir: t.base, Types: t.Config.Output.Types}); err != nil {
+			t.fail(enroll.StageFile, checkLayout, err.Error(), "remove what is in the way, or give another path in OUTPUT_PATH")
+			return
+		}
+	}
 	if t.Config.Output.Layout == output.LayoutInplace {
 		t.ok(checkLayout, "inplace, by renames, which work")
 		return

@@ -5,6 +5,7 @@ package probe
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"time"
@@ -16,27 +17,45 @@ const timeout = 900 * time.Millisecond
 // HTTP asks for a path at an address as a server is given it: host:port, or :port for all addresses, which
 // is asked on loopback. Any status that ok allows is success.
 func HTTP(ctx context.Context, address, path string, ok func(status int) bool) error {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("%q is no address of the form host:port: %w", address, err)
+	status, _, err := Get(ctx, address, path)
+	if err == nil && !ok(status) {
+		err = fmt.Errorf("http://%s%s answered %d %s", onThisMachine(address), path, status, http.StatusText(status))
 	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
+	return err
+}
+
+// maxBody bounds what Get reads of an answer, in bytes.
+const maxBody = 1 << 20
+
+// Get asks as HTTP does, and returns what was answered.
+func Get(ctx context.Context, address, path string) (status int, body []byte, err error) {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return 0, nil, fmt.Errorf("%q is no address of the form host:port: %w", address, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, nil)
+	url := "http://" + onThisMachine(address) + path
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	// No proxy: the server is on this machine.
 	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
 	if err != nil {
-		return fmt.Errorf("asking http://%s%s: %w", net.JoinHostPort(host, port), path, err)
+		return 0, nil, fmt.Errorf("asking %s: %w", url, err)
 	}
-	response.Body.Close()
-	if !ok(response.StatusCode) {
-		return fmt.Errorf("http://%s%s answered %s", net.JoinHostPort(host, port), path, response.Status)
+	defer response.Body.Close()
+	if body, err = io.ReadAll(io.LimitReader(response.Body, maxBody)); err != nil {
+		return 0, nil, fmt.Errorf("reading the answer of %s: %w", url, err)
 	}
-	return nil
+	return response.StatusCode, body, nil
+}
+
+// onThisMachine is where to ask a server that listens at the address.
+func onThisMachine(address string) string {
+	host, port, _ := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
 }

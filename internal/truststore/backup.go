@@ -39,9 +39,24 @@ type state struct {
 // backUp prepares beside path for the content next in the place of the current one, nil when there is
 // none. It tells where the current content is kept, empty when that is this program's own.
 func (d disk) backUp(path string, current *file, next file) (backup string, err error) {
-	s, err := readState(path)
+	s, backup, err := planBackup(path, current, next)
 	if err != nil {
 		return "", err
+	}
+	if backup != "" && !same(backup, current.data) {
+		if err := d.write(backup, *current); err != nil {
+			return "", err
+		}
+	}
+	// The owner and mode are the destination's: the digest of a password file is for the same eyes.
+	next.data = s.marshal()
+	return backup, d.write(path+stateSuffix, next)
+}
+
+// planBackup works out what backUp does: the state to write, and where the current content is kept.
+func planBackup(path string, current *file, next file) (s state, backup string, err error) {
+	if s, err = readState(path); err != nil {
+		return state{}, "", err
 	}
 	written := []string{digestOf(next.data)}
 	switch {
@@ -51,19 +66,13 @@ func (d disk) backUp(path string, current *file, next file) (backup string, err 
 	default:
 		if s.backup == "" {
 			if s.backup, err = freeBackup(path, current.data); err != nil {
-				return "", err
+				return state{}, "", err
 			}
 		}
-		if backup = s.backup; !same(backup, current.data) {
-			if err := d.write(backup, *current); err != nil {
-				return "", err
-			}
-		}
+		backup = s.backup
 	}
 	s.written = written
-	// The owner and mode are the destination's: the digest of a password file is for the same eyes.
-	next.data = s.marshal()
-	return backup, d.write(path+stateSuffix, next)
+	return s, backup, nil
 }
 
 // freeBackup finds the first path that has no backup of anything else than the data.

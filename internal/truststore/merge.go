@@ -28,6 +28,10 @@ func (r *run) merge(stores []Store) ([]Added, error) {
 			return nil, err
 		}
 	}
+	return r.mergeLoaded(loaded)
+}
+
+func (r *run) mergeLoaded(loaded []*store) ([]Added, error) {
 	base := loaded[0]
 	real, err := r.claim(base.path, codeSave)
 	if err != nil {
