@@ -6,7 +6,7 @@
 // and one whose alias is taken gets another alias. The first truststore keeps its format, and what it
 // holds stays as it is, other aliases and private keys included; a PEM file and a JKS store keep every
 // byte of it. Formats are JKS, PKCS#12 and PEM, told apart by content; a JDK's cacerts is JKS or
-// PKCS#12, since JDK 18 without password.
+// PKCS#12, since JDK 18 without password; the one that it has otherwise need not be given.
 //
 // A run that finds nothing to do writes nothing. One that finds something wrong has changed nothing.
 // Files are replaced by rename, so that one is always whole; see run for what a crash leaves.
@@ -37,8 +37,8 @@ type Config struct {
 	Now func() time.Time
 }
 
-// Store is a truststore and the file with its password. PasswordPath is empty for one that needs none;
-// for PEM it is not read. One newline at the end of the password is dropped.
+// Store is a truststore and the file with its password. PasswordPath is empty for one that needs none, or has
+// that of a JDK's cacerts, changeit; for PEM it is not read. One newline at the end of the password is dropped.
 type Store struct{ Path, PasswordPath string }
 
 // Copy is a file to put in the place of another, which need not exist. It may be of any kind: password
@@ -48,7 +48,7 @@ type Copy struct{ Source, Destination string }
 // environment is every variable as text; package environ says what its tags mean.
 type environment struct {
 	Truststores  string `envconfig:"TRUSTSTORES_PATHS" desc:"truststores (JKS, PKCS#12 or PEM); the certificates of the second and later ones are added to the first, which is kept as .bak; required"`
-	Passwords    string `envconfig:"TRUSTSTORES_PASSWORDS_PATHS" desc:"the file with the password of each truststore, an empty entry for one without (PEM, the cacerts of JDK 18 and later)"`
+	Passwords    string `envconfig:"TRUSTSTORES_PASSWORDS_PATHS" desc:"the file with the password of each truststore, an empty entry for one without (PEM, the cacerts of JDK 18 and later) and for one with the password of a JDK's cacerts, changeit"`
 	Sources      string `envconfig:"KEYSTORE_SOURCE_PATHS" desc:"files to copy, such as keystores and their password files"`
 	Destinations string `envconfig:"KEYSTORE_DESTINATION_PATHS" desc:"the file that each of them replaces, which is kept as .bak"`
 }

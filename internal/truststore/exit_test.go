@@ -52,12 +52,17 @@ func TestRun_exitCodesAndTexts(t *testing.T) {
 			cfg.Truststores[0].PasswordPath = p.dir
 		}, nil, 4, `reading the password of truststore "DIR/base.jks": "DIR" is no regular file (drwxr-xr-x)`},
 		{"no password file for a JKS store", func(p place, cfg *Config) {
+			data, err := keystore.EncodeJKS(trusted(t, "a", 0), "swordfish", fixedTime)
+			require.NoError(t, err)
+			p.write("base.jks", data)
 			cfg.Truststores[0].PasswordPath = ""
-		}, nil, 4, `truststore "DIR/base.jks" is a JKS store with a password, want the file that holds it in TRUSTSTORES_PASSWORDS_PATHS`},
+		}, nil, 4, `truststore "DIR/base.jks" is a JKS store with a password other than that of a JDK's cacerts, want the file that holds it in TRUSTSTORES_PASSWORDS_PATHS`},
 		{"no password file for a PKCS#12 store", func(p place, cfg *Config) {
-			p.write("base.jks", p12(t, trusted(t, "a", 0)...))
+			data, err := keystore.EncodePKCS12(trusted(t, "a", 0), "swordfish", keystore.ProfileModern)
+			require.NoError(t, err)
+			p.write("base.jks", data)
 			cfg.Truststores[0].PasswordPath = ""
-		}, nil, 4, `truststore "DIR/base.jks" is a PKCS12 store with a password, want the file that holds it in TRUSTSTORES_PASSWORDS_PATHS`},
+		}, nil, 4, `truststore "DIR/base.jks" is a PKCS12 store with a password other than that of a JDK's cacerts, want the file that holds it in TRUSTSTORES_PASSWORDS_PATHS`},
 		{"no room for the backup of the truststore", nil, full("writing", "/base.jks.bak"), 5,
 			`backing up "DIR/base.jks": writing "DIR/base.jks.bak": no space left on device`},
 		{"no room for the backup of the keystore", nil, full("creating a file beside", "/app.p12.bak"), 5,

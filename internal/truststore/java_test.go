@@ -190,3 +190,20 @@ func TestKeytool_cacertsOfTheJDK(t *testing.T) {
 		})
 	}
 }
+
+// A pod has no file with the password of its JDK's cacerts.
+func TestKeytool_cacertsOfTheJDK_needNoPasswordFile(t *testing.T) {
+	p := newPlace(t)
+	p.write("cacerts", cacerts(t))
+	p.write("other.pem", pemOf(1))
+	want := javaEntries(p, "cacerts", password)
+	require.Greater(t, len(want), 50)
+	want["pem-trusted-certificate-0"] = javaTrusted(root(1))
+	cfg := p.merge("cacerts", "other.pem")
+	cfg.Truststores[0].PasswordPath = ""
+
+	p.run(cfg)
+
+	assert.Equal(t, want, javaEntries(p, "cacerts", password))
+	assert.False(t, p.run(cfg).Changed())
+}

@@ -355,3 +355,24 @@ func TestRun_mergedSetIsTheUnion(t *testing.T) {
 		require.False(t, p.run(p.merge(names...)).Changed(), "round %d", round)
 	}
 }
+
+func TestRun_noPasswordFile_triesThatOfAJDK(t *testing.T) {
+	for format, data := range map[string][]byte{"JKS": jks(t, trusted(t, "a", 0)...), "PKCS#12": p12(t, trusted(t, "a", 0)...), "PKCS#12 without password": passwordless(t, trusted(t, "a", 0)...)} {
+		t.Run(format, func(t *testing.T) {
+			p := newPlace(t)
+			p.write("cacerts", data)
+			p.write("other.jks", jks(t, trusted(t, "b", 1)...))
+			cfg := p.merge("cacerts", "other.jks")
+			cfg.Truststores[0].PasswordPath = ""
+			var text strings.Builder
+
+			_, err := Run(cfg, slog.New(slog.NewTextHandler(&text, nil)))
+
+			require.NoError(t, err)
+			assert.Equal(t, map[string]int{"a": 0, "b": 1}, contents(t, p.read("cacerts")))
+			said := strings.Count(text.String(), `msg="truststore opened with the password of a JDK's cacerts, as no file with another is named" truststore=`+p.path("cacerts"))
+			assert.Equal(t, format != "PKCS#12 without password", said == 1, text.String())
+			assert.NotContains(t, text.String(), password)
+		})
+	}
+}

@@ -47,7 +47,8 @@ type run struct {
 	now     func() time.Time
 	claimed map[string]string // by the real path of each destination: as configured
 	changes []*change
-	looking bool // nothing is changed
+	looking bool     // nothing is changed
+	usual   []string // paths of truststores that have the usual password
 }
 
 // change is a file to be replaced.
@@ -75,6 +76,9 @@ func (r *run) do(cfg Config, log *slog.Logger) (Result, error) {
 		var err error
 		if result.Added, err = r.merge(cfg.Truststores); err != nil {
 			return Result{}, err
+		}
+		for _, path := range r.usual {
+			log.Info("truststore opened with the password of a JDK's cacerts, as no file with another is named", "truststore", path)
 		}
 	}
 	for _, c := range cfg.Keystores {

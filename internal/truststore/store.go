@@ -38,7 +38,12 @@ func fingerprintOf(cert *x509.Certificate) fingerprint { return sha256.Sum256(ce
 
 func (f fingerprint) String() string { return hex.EncodeToString(f[:]) }
 
-// load reads a truststore with at least one trusted certificate.
+// usualPassword is that of the cacerts of every JDK, and no secret: its certificates are public, and whoever may
+// write the file may replace it. There is no file that holds it.
+const usualPassword = "changeit"
+
+// load reads a truststore with at least one trusted certificate. One that needs a password, of which no file was
+// named, may have the usual one.
 func (r *run) load(s Store) (*store, error) {
 	f, err := r.read(s.Path)
 	switch {
@@ -51,16 +56,22 @@ func (r *run) load(s Store) (*store, error) {
 	if err != nil {
 		return nil, failed(formatCode(s.Path), "reading truststore %q: %w", s.Path, err)
 	}
-	opened := &store{path: s.Path, file: f, format: format}
+	opened, noPassword := &store{path: s.Path, file: f, format: format}, s.PasswordPath == "" && format != keystore.PEM
 	if format != keystore.PEM && s.PasswordPath != "" {
 		if opened.password, err = r.password(s); err != nil {
 			return nil, err
 		}
 	}
 	entries, _, err := keystore.Decode(f.data, opened.password)
+	if noPassword && errors.Is(err, keystore.ErrPassword) {
+		opened.password = usualPassword
+		if entries, _, err = keystore.Decode(f.data, opened.password); err == nil {
+			r.usual = append(r.usual, s.Path)
+		}
+	}
 	switch {
-	case errors.Is(err, keystore.ErrPassword) && s.PasswordPath == "" && format != keystore.PEM:
-		return nil, failed(codePassword, "truststore %q is a %s store with a password, want the file that holds it in %s",
+	case noPassword && errors.Is(err, keystore.ErrPassword):
+		return nil, failed(codePassword, "truststore %q is a %s store with a password other than that of a JDK's cacerts, want the file that holds it in %s",
 			s.Path, format, passwordsVariable)
 	case err != nil && holdsNothing(f.data, format, opened.password):
 		return nil, failed(codeNoCertificates, "truststore %q is empty, want at least one certificate", s.Path)
