@@ -26,37 +26,31 @@ func (d *doctor) identity() *mtls.Identity {
 		}
 	}
 	t := d.Config.TLS
-	identity, err := mtls.Load(mtls.Files{
+	files := mtls.Files{
 		KeystorePath: t.KeystorePath, KeystoreKeyPath: t.KeystoreKeyPath, KeystorePassword: t.KeystorePassword,
 		TruststorePath: t.TruststorePath, TruststorePassword: t.TruststorePassword,
-	})
-	if err != nil {
-		d.unusable(err)
+	}
+	const advice = "correct the variable, or the file or Secret that it leads to"
+	roots, format, rootsErr := mtls.LoadRoots(files)
+	identity, err := mtls.LoadKeystore(files)
+	if err == nil {
+		identity.Roots, identity.TruststoreFormat = roots, format
+		d.keystore(identity)
+		chain := chainOf(identity)
+		d.chain(chain, identity)
+		d.expiry(chain)
+		d.usage(chain[0])
+	} else {
+		d.fail(enroll.StageTLSConfiguration, checkKeystore, err.Error(), advice)
+		d.skipRest([]string{checkChain, checkExpiry, checkUsage}, "because the keystore check failed")
+	}
+	if rootsErr == nil {
+		d.truststore(roots, format)
+	} else {
+		d.fail(enroll.StageTLSConfiguration, checkTruststore, rootsErr.Error(), advice)
 		return nil
 	}
-	d.keystore(identity)
-	chain := chainOf(identity)
-	d.chain(chain, identity)
-	d.expiry(chain)
-	d.usage(chain[0])
-	d.truststore(identity)
 	return identity
-}
-
-// unusable reports the faults of the files, which mtls names by the variable that each begins with.
-func (d *doctor) unusable(err error) {
-	faults := []error{err}
-	if several, ok := err.(interface{ Unwrap() []error }); ok {
-		faults = several.Unwrap()
-	}
-	for _, fault := range faults {
-		name := checkKeystore
-		if strings.HasPrefix(fault.Error(), "TRUSTSTORE_") {
-			name = checkTruststore
-		}
-		d.fail(enroll.StageTLSConfiguration, name, fault.Error(), "correct the variable, or the file or Secret that it leads to")
-	}
-	d.skipRest(identityChecks, "not judged, because one of the mutual TLS files failed")
 }
 
 func (d *doctor) keystore(i *mtls.Identity) {
@@ -135,7 +129,9 @@ func (d *doctor) chain(chain []*x509.Certificate, i *mtls.Identity) {
 		d.ok(checkChain, "complete: %d certificates, up to the root %q", len(chain), last.Subject)
 	default:
 		text := "it is not in TRUSTSTORE_PATH, so the CertService has to know it"
-		if slices.ContainsFunc(i.Roots, func(root *x509.Certificate) bool { return last.CheckSignatureFrom(root) == nil }) {
+		if len(i.Roots) == 0 {
+			text = "whether it is in TRUSTSTORE_PATH is not known"
+		} else if slices.ContainsFunc(i.Roots, func(root *x509.Certificate) bool { return last.CheckSignatureFrom(root) == nil }) {
 			text = "it is in TRUSTSTORE_PATH"
 		}
 		d.ok(checkChain, "%d sent, up to one issued by %q; %s", len(chain), last.Issuer, text)
@@ -186,17 +182,17 @@ func (d *doctor) usage(leaf *x509.Certificate) {
 	}
 }
 
-func (d *doctor) truststore(i *mtls.Identity) {
+func (d *doctor) truststore(roots []*x509.Certificate, format keystore.Format) {
 	now := d.Now()
 	var subjects, expired []string
-	for _, root := range i.Roots {
+	for _, root := range roots {
 		subjects = append(subjects, fmt.Sprintf("%q", root.Subject))
 		if now.After(root.NotAfter) {
 			expired = append(expired, fmt.Sprintf("%q (%s)", root.Subject, stamp(root.NotAfter)))
 		}
 	}
 	path := d.Config.TLS.TruststorePath
-	found := fmt.Sprintf("%s; trusts %s", fileText(path, i.TruststoreFormat), some(subjects))
+	found := fmt.Sprintf("%s; trusts %s", fileText(path, format), some(subjects))
 	switch {
 	case len(expired) > 0:
 		d.warn(checkTruststore, found+"; expired: "+some(expired), "replace them with the CA's current certificates")

@@ -135,10 +135,30 @@ func TestRun_mutualTLSFiles(t *testing.T) {
 			assert.NotContains(t, text(t, report), "swordfish")
 			if row.status == doctor.Failed {
 				// The way can be checked up to where the files are needed.
-				requireOutcomes(t, checks, map[string]doctor.Status{"client chain": doctor.Skipped, "tcp": doctor.OK, "tls": doctor.Skipped, "clock": doctor.Skipped})
+				requireOutcomes(t, checks, map[string]doctor.Status{"tcp": doctor.OK, "tls": doctor.Skipped, "clock": doctor.Skipped})
 			}
 		})
 	}
+}
+
+// The one store is judged whatever the other is like.
+func TestRun_oneStoreUnusable_doesNotHideTheOther(t *testing.T) {
+	s, o := start(t, service.Options{})
+	o.Config.TLS.TruststorePath = filepath.Join(s.Dir, "none")
+	reissue(t, s, func(leaf *x509.Certificate) {
+		leaf.NotBefore, leaf.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	})
+	_, checks := run(t, o)
+	requireOutcomes(t, checks, map[string]doctor.Status{
+		"truststore": doctor.Failed, "keystore": doctor.OK, "client chain": doctor.OK, "client expiry": doctor.Failed, "client usage": doctor.OK,
+	})
+	assert.Equal(t, `2 sent, up to one issued by "CN=Transport Root CA,O=Throwaway"; whether it is in TRUSTSTORE_PATH is not known`, checks["client chain"].Found)
+
+	o.Config.TLS.TruststorePath, o.Config.TLS.KeystorePath = filepath.Join(s.Dir, "truststore.jks"), filepath.Join(s.Dir, "none")
+	_, checks = run(t, o)
+	requireOutcomes(t, checks, map[string]doctor.Status{
+		"truststore": doctor.OK, "keystore": doctor.Failed, "client chain": doctor.Skipped, "client expiry": doctor.Skipped, "client usage": doctor.Skipped,
+	})
 }
 
 func TestRun_bothStoresUnusable_areBothReported(t *testing.T) {

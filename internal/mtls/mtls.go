@@ -59,6 +59,29 @@ func Load(f Files) (*Identity, error) {
 	return c.identity(f)
 }
 
+// LoadKeystore is Load for the key and its chain alone: the identity has no roots.
+func LoadKeystore(f Files) (*Identity, error) {
+	var c contents
+	if err := c.readKeystore(f); err != nil {
+		return nil, err
+	}
+	i := &Identity{server: f.Server}
+	var err error
+	if i.Certificate, i.KeystoreFormat, err = c.certificate(f); err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+// LoadRoots is Load for whom to trust alone.
+func LoadRoots(f Files) ([]*x509.Certificate, keystore.Format, error) {
+	var c contents
+	if err := c.readTruststore(f); err != nil {
+		return nil, "", err
+	}
+	return c.roots(f)
+}
+
 // contents are the files' bytes at one time.
 type contents struct {
 	keystore, key, truststore []byte
@@ -66,13 +89,22 @@ type contents struct {
 
 func read(f Files) (contents, error) {
 	var c contents
-	var errs [3]error
+	err := joined(c.readKeystore(f), c.readTruststore(f))
+	return c, err
+}
+
+func (c *contents) readKeystore(f Files) error {
+	var errs [2]error
 	c.keystore, errs[0] = readFile("KEYSTORE_PATH", f.KeystorePath)
 	if f.KeystoreKeyPath != "" {
 		c.key, errs[1] = readFile("KEYSTORE_KEY_PATH", f.KeystoreKeyPath)
 	}
-	c.truststore, errs[2] = readFile("TRUSTSTORE_PATH", f.TruststorePath)
-	return c, joined(errs[:]...)
+	return joined(errs[:]...)
+}
+
+func (c *contents) readTruststore(f Files) (err error) {
+	c.truststore, err = readFile("TRUSTSTORE_PATH", f.TruststorePath)
+	return err
 }
 
 // joined puts errors on one line: they end in a termination message.
