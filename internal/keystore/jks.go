@@ -35,7 +35,7 @@ const (
 
 var errJKSShort = errors.New("is cut short or has a damaged length")
 
-func decodeJKS(data []byte, password string) ([]Entry, error) {
+func decodeJKS(data []byte, password string, keys bool) ([]Entry, error) {
 	if len(data) < len(magicJKS)+sha1.Size {
 		return nil, errJKSShort
 	}
@@ -73,7 +73,7 @@ func decodeJKS(data []byte, password string) ([]Entry, error) {
 	entries := make([]Entry, len(raw))
 	for i, r := range raw {
 		var err error
-		if entries[i], err = r.open(d.password); err != nil {
+		if entries[i], err = r.open(d.password, keys); err != nil {
 			return nil, fmt.Errorf("reading entry %q: %w", r.alias, err)
 		}
 	}
@@ -150,8 +150,8 @@ func (d *jksDecoder) readLong(out *[]byte) bool {
 	return d.s.ReadUint32(&n) && int64(n) <= int64(len(d.s)) && d.s.ReadBytes(out, int(n))
 }
 
-// open parses the entry's certificates and decrypts its key.
-func (e jksEntry) open(password []byte) (Entry, error) {
+// open parses the entry's certificates and, with keys, decrypts its key.
+func (e jksEntry) open(password []byte, keys bool) (Entry, error) {
 	entry := Entry{Alias: e.alias, Trusted: e.trusted}
 	for _, der := range e.certs {
 		cert, err := x509.ParseCertificate(der)
@@ -160,7 +160,7 @@ func (e jksEntry) open(password []byte) (Entry, error) {
 		}
 		entry.Chain = append(entry.Chain, cert)
 	}
-	if e.trusted {
+	if entry.Closed = !e.trusted && !keys; e.trusted || entry.Closed {
 		return entry, nil
 	}
 	plain, err := openJKSKey(e.key, password)

@@ -65,6 +65,13 @@ func TestDecode_JKS_keyWithItsOwnPassword_isAPasswordError(t *testing.T) {
 	_, _, err := keystore.Decode(data.Bytes(), password)
 	assert.ErrorIs(t, err, keystore.ErrPassword)
 	assert.EqualError(t, err, `reading JKS store: reading entry "mine": wrong password for the key: it has another one than the store`)
+
+	entries, format, err := keystore.DecodeClosed(data.Bytes(), password)
+	require.NoError(t, err)
+	assert.Equal(t, keystore.JKS, format)
+	assert.Equal(t, []keystore.Entry{{Alias: "mine", Chain: e.chain[:1], Closed: true}}, entries)
+	_, _, err = keystore.DecodeClosed(data.Bytes(), "another")
+	assert.ErrorIs(t, err, keystore.ErrPassword, "the store's own password is needed all the same")
 }
 
 func TestDecode_JKS_passwordBeyondASCII_isHashedAsJavaDoes(t *testing.T) {

@@ -45,6 +45,8 @@ type Entry struct {
 	// certificates that belong to no key, which a JVM passes over and which PEM files and the trust
 	// stores of openssl consist of.
 	Trusted bool
+	// Closed says that there is a private key which was not decrypted; of DecodeClosed only.
+	Closed bool
 }
 
 // Decode reads a store of any format. A wrong password gives an error that is ErrPassword; the
@@ -52,6 +54,16 @@ type Entry struct {
 // Keys come before trusted certificates for PKCS#12 and PEM, otherwise entries keep the order of the
 // store.
 func Decode(data []byte, password string) (entries []Entry, format Format, err error) {
+	return decode(data, password, true)
+}
+
+// DecodeClosed is Decode for who needs no keys: those of a JKS store, each of which may have a password other than
+// the store's, are not decrypted.
+func DecodeClosed(data []byte, password string) (entries []Entry, format Format, err error) {
+	return decode(data, password, false)
+}
+
+func decode(data []byte, password string, keys bool) (entries []Entry, format Format, err error) {
 	defer forbidden(&err)
 	format, err = Detect(data)
 	if err != nil {
@@ -62,7 +74,7 @@ func Decode(data []byte, password string) (entries []Entry, format Format, err e
 	}
 	switch format {
 	case JKS:
-		entries, err = decodeJKS(data, password)
+		entries, err = decodeJKS(data, password, keys)
 	case PKCS12:
 		entries, err = decodePKCS12(data, password)
 	case PEM:

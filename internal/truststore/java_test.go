@@ -1,6 +1,7 @@
 package truststore
 
 import (
+	"crypto/sha1"
 	"crypto/x509"
 	"os"
 	"os/exec"
@@ -124,6 +125,29 @@ func TestKeytool_keysOfAMergedStoreStayUsable(t *testing.T) {
 			assert.Len(t, javaEntries(p, "base", password), 3)
 		})
 	}
+}
+
+// The post-processor never opened keys, so their passwords need not be the store's.
+func TestKeytool_keyWithAPasswordOfItsOwn_staysAsItIs(t *testing.T) {
+	p := newPlace(t)
+	p.write("a.pem", pemOf(0))
+	p.write("other.pem", pemOf(1))
+	const own = "swordfish"
+	keytool(p, "-genkeypair", "-alias", "application", "-keyalg", "EC", "-dname", "CN=application", "-keystore", "base", "-storetype", "JKS", "-storepass", password, "-keypass", own)
+	keytool(p, "-importcert", "-noprompt", "-alias", "a", "-file", "a.pem", "-keystore", "base", "-storepass", password)
+	before := p.read("base")
+
+	p.run(p.merge("base", "other.pem"))
+
+	after := p.read("base")
+	assert.Equal(t, before[jksEntries:len(before)-sha1.Size], after[jksEntries:len(before)-sha1.Size], "entries keep every byte")
+	assert.Contains(t, keytool(p, "-certreq", "-alias", "application", "-keystore", "base", "-storepass", password, "-keypass", own), "BEGIN NEW CERTIFICATE REQUEST")
+	assert.Len(t, javaEntries(p, "base", password), 3)
+	assert.False(t, p.run(p.merge("base", "other.pem")).Changed())
+	// Nor is what only a key has added to others.
+	p.write("third.jks", jks(t, trusted(t, "b", 2)...))
+	p.run(p.merge("third.jks", "base"))
+	assert.Equal(t, map[string]int{"b": 2, "a": 0, "pem-trusted-certificate-0": 1}, contents(t, p.read("third.jks")))
 }
 
 func TestKeytool_secretKeysAreNotLost(t *testing.T) {

@@ -92,7 +92,7 @@ func (s *store) with(added []anchor, when int64) ([]byte, error) {
 // verify reads the merged store before it takes the old one's place: all that was trusted and all that
 // was added must be trusted, and each key and alias still be there.
 func (s *store) verify(data []byte, added []anchor) error {
-	entries, format, err := keystore.Decode(data, s.password)
+	entries, format, err := keystore.DecodeClosed(data, s.password)
 	if err != nil {
 		return fmt.Errorf("reading it back: %w", err)
 	}

@@ -62,10 +62,10 @@ func (r *run) load(s Store) (*store, error) {
 			return nil, err
 		}
 	}
-	entries, _, err := keystore.Decode(f.data, opened.password)
+	entries, _, err := keystore.DecodeClosed(f.data, opened.password)
 	if noPassword && errors.Is(err, keystore.ErrPassword) {
 		opened.password = usualPassword
-		if entries, _, err = keystore.Decode(f.data, opened.password); err == nil {
+		if entries, _, err = keystore.DecodeClosed(f.data, opened.password); err == nil {
 			r.usual = append(r.usual, s.Path)
 		}
 	}
@@ -105,7 +105,7 @@ func anchors(entries []keystore.Entry, format keystore.Format) []anchor {
 	marked := anyMarked(entries)
 	var list []anchor
 	for _, e := range entries {
-		if format != keystore.PEM && (e.Key != nil || marked && !e.Trusted) {
+		if format != keystore.PEM && (e.Key != nil || e.Closed || marked && !e.Trusted) {
 			continue
 		}
 		for _, cert := range e.Chain {
