@@ -16,8 +16,9 @@ import (
 // same program in another pod. Publishing takes milliseconds.
 const lockWait = 10 * time.Second
 
-// lookupGroup finds a group's number; inherit for an empty name.
-func lookupGroup(name string) (int, error) {
+// LookupGroup finds the number of the group that Config.Group names; -1 for an empty name, which leaves the group
+// to the directory.
+func LookupGroup(name string) (int, error) {
 	if name == "" {
 		return inherit, nil
 	}
@@ -31,9 +32,9 @@ func lookupGroup(name string) (int, error) {
 	return strconv.Atoi(group.Gid)
 }
 
-// directoryMode is the mode of directories that are made: open to the group, and to others only where
-// they may read the secrets in it, as they could not get at them otherwise.
-func directoryMode(secretMode fs.FileMode) fs.FileMode {
+// DirectoryMode is the mode of directories that are made, by that of the files with secrets in them: open to the
+// group, and to others only where they may read the secrets, as they could not get at them otherwise.
+func DirectoryMode(secretMode fs.FileMode) fs.FileMode {
 	if secretMode&0o004 != 0 {
 		return 0o755
 	}

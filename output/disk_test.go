@@ -123,7 +123,7 @@ func requireClosed(t *testing.T, dir string, secretMode fs.FileMode, when string
 		}
 		public := slices.ContainsFunc(catalogue, func(f file) bool { return f.name == entry.Name() && f.holds == certificates })
 		if entry.IsDir() {
-			require.Zero(t, info.Mode().Perm()&^directoryMode(secretMode), "%s is %s %s", path, info.Mode(), when)
+			require.Zero(t, info.Mode().Perm()&^DirectoryMode(secretMode), "%s is %s %s", path, info.Mode(), when)
 		} else if info.Mode().IsRegular() && !public {
 			require.Zero(t, info.Mode().Perm()&^(secretMode|0o600), "%s is %s %s", path, info.Mode(), when)
 		}

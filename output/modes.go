@@ -27,7 +27,7 @@ func (v *Volume) MendModes() (mended []string, err error) {
 				return err
 			}
 		}
-		return d.mendGeneration(directoryMode(v.cfg.FileMode))
+		return d.mendGeneration(DirectoryMode(v.cfg.FileMode))
 	})
 	return mended, err
 }

@@ -47,7 +47,7 @@ func (v *Volume) publishSymlink(d disk, s *set, before snapshot, committed func(
 	previous := d.generation()
 	touched := v.published != nil && len(v.differing(v.published, before)) > 0
 	// 1, 2
-	if err := v.stage(d, s.files, directoryMode(v.cfg.FileMode)); err != nil {
+	if err := v.stage(d, s.files, DirectoryMode(v.cfg.FileMode)); err != nil {
 		return err
 	}
 	// 3

@@ -30,7 +30,7 @@ func open(cfg Config, step stepFunc) (*Volume, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	gid, err := lookupGroup(cfg.Group)
+	gid, err := LookupGroup(cfg.Group)
 	if err != nil {
 		return nil, &FileError{Op: opGroup, Path: cfg.Dir, Err: err}
 	}
@@ -172,7 +172,7 @@ func InTheWay(cfg Config) error {
 func (v *Volume) alone(work func(d disk) error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err := makeVolumeDirectory(v.cfg.Dir, directoryMode(v.cfg.FileMode), v.gid, v.step); err != nil {
+	if err := makeVolumeDirectory(v.cfg.Dir, DirectoryMode(v.cfg.FileMode), v.gid, v.step); err != nil {
 		return err
 	}
 	d, closeDisk, err := v.disk(syscall.LOCK_EX)

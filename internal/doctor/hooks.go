@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -82,31 +79,25 @@ func (d *doctor) command() {
 
 func (d *doctor) signal() {
 	n := d.Config.Notify
-	signal, err := notify.ParseSignal(n.Signal)
+	number, err := notify.ParseSignal(n.Signal)
+	var signal *notify.Signal
+	if err == nil {
+		signal, err = notify.NewSignal(notify.SignalConfig{Signal: number, Process: n.Process, PIDFile: n.PIDFile})
+	}
 	if err != nil {
 		d.fail(enroll.StageClientConfiguration, checkNotifySignal, "NOTIFY_SIGNAL cannot be used: "+err.Error(), "correct NOTIFY_SIGNAL")
 		return
 	}
-	const shared = "is the application up? The pod needs shareProcessNamespace: true"
-	name := unix.SignalName(signal)
-	if n.PIDFile == "" {
-		pids := processesNamed(n.Process)
-		if len(pids) == 0 {
-			d.warn(checkNotifySignal, fmt.Sprintf("no process named %q is to be seen", n.Process), shared)
-			return
-		}
-		d.signallable(pids, name, fmt.Sprintf("the process %q", n.Process))
+	pids, err := signal.Find()
+	if err != nil {
+		d.warn(checkNotifySignal, err.Error(), "is the application up? The pod needs shareProcessNamespace: true; a PID file has to be on a volume that this container mounts")
 		return
 	}
-	pid, err := readPID(n.PIDFile)
-	switch {
-	case err != nil:
-		d.warn(checkNotifySignal, fmt.Sprintf("the PID file %q: %v", n.PIDFile, err), "is the application up? It has to write the file to a volume that this container mounts")
-	case syscall.Kill(pid, 0) == syscall.ESRCH:
-		d.warn(checkNotifySignal, fmt.Sprintf("the PID file %q names process %d, which is not to be seen", n.PIDFile, pid), shared)
-	default:
-		d.signallable([]int{pid}, name, fmt.Sprintf("the process of %q", n.PIDFile))
+	who := fmt.Sprintf("the process %q", n.Process)
+	if n.PIDFile != "" {
+		who = fmt.Sprintf("the process of %q", n.PIDFile)
 	}
+	d.signallable(pids, unix.SignalName(number), who)
 }
 
 // signallable asks the kernel by signal 0, which reaches nobody.
@@ -116,43 +107,6 @@ func (d *doctor) signallable(pids []int, signal, who string) {
 		return
 	}
 	d.ok(checkNotifySignal, "%s can be sent to %s", signal, who)
-}
-
-// readPID reads what package notify will.
-func readPID(path string) (int, error) {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return 0, fileaccess.Reason(err)
-	}
-	line, _, _ := strings.Cut(string(content), "\n")
-	pid, err := strconv.ParseInt(strings.TrimSpace(line), 10, 32)
-	if err != nil || pid < 1 {
-		return 0, errors.New("its first line is no process ID")
-	}
-	return int(pid), nil
-}
-
-// processesNamed finds other processes by what ps shows, or by the program in argv[0].
-func processesNamed(name string) []int {
-	const commBytes = 15 // what Linux keeps of a name
-	var pids []int
-	entries, _ := os.ReadDir("/proc") // without it, there is nothing to be seen
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		comm, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "comm"))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		arguments, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
-		program, _, _ := strings.Cut(string(arguments), "\x00")
-		if strings.TrimSuffix(string(comm), "\n") == name[:min(len(name), commBytes)] || filepath.Base(program) == name {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }
 
 // webhook shows of the URL no more than the host: the rest may hold a secret.

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
@@ -66,19 +64,14 @@ func (t *trial) run() {
 func (t *trial) write() error {
 	o := t.Config.Output
 	var err error
-	if t.gid, err = groupNumber(o.Group); err != nil {
-		return err
+	if t.gid, err = output.LookupGroup(o.Group); err != nil {
+		return &trialError{"finding the group", o.Group, errNoGroup}
 	}
 	if t.dir, err = os.MkdirTemp(t.base, "..doctor-"); err != nil {
 		t.dir = ""
 		return &trialError{"creating a directory in", t.base, err}
 	}
-	// As package output has it: closed to others, unless they may read the secrets.
-	mode := fs.FileMode(0o750)
-	if o.FileMode&0o004 != 0 {
-		mode = 0o755
-	}
-	if err := t.give(t.dir, mode); err != nil {
+	if err := t.give(t.dir, output.DirectoryMode(o.FileMode)); err != nil {
 		return err
 	}
 	data := make([]byte, trialBytes)
@@ -132,20 +125,6 @@ func (t *trial) give(path string, mode fs.FileMode) error {
 }
 
 var errNoGroup = errors.New("no group of that name in /etc/group")
-
-func groupNumber(name string) (int, error) {
-	if name == "" {
-		return -1, nil
-	}
-	if gid, err := strconv.ParseUint(name, 10, 31); err == nil {
-		return int(gid), nil
-	}
-	group, err := user.LookupGroup(name)
-	if err != nil {
-		return 0, &trialError{"finding the group", name, errNoGroup}
-	}
-	return strconv.Atoi(group.Gid)
-}
 
 func (t *trial) advice(err error) string {
 	var step *trialError

@@ -37,11 +37,11 @@ func readPIDFile(path string) (pid int, written time.Time, err error) {
 
 func parsePID(content []byte) (int, error) {
 	line, _, _ := bytes.Cut(content, []byte{'\n'})
-	text := string(bytes.TrimSpace(line))
 	// 0 and negative numbers would be process groups, this one's among them.
-	pid, err := strconv.ParseInt(text, 10, 32)
+	pid, err := strconv.ParseInt(string(bytes.TrimSpace(line)), 10, 32)
 	if err != nil || pid < 1 {
-		return 0, fmt.Errorf("has %q in its first line, want a process ID", text[:min(len(text), 40)])
+		// What it has instead may be a secret, if the path is that of another file.
+		return 0, errors.New("has no process ID in its first line")
 	}
 	return int(pid), nil
 }

@@ -44,57 +44,53 @@ func supportsSignals() error {
 	return nil
 }
 
-// notifyNamed signals the processes that have the name, less those whose parent has it too.
-func (s *Signal) notifyNamed() error {
+// findNamed returns the processes that have the name, less those whose parent has it too.
+func (s *Signal) findNamed() ([]process, error) {
 	all, err := processes(s.proc)
 	if err != nil {
-		return fmt.Errorf("finding process %q: %w", s.config.Process, err)
+		return nil, fmt.Errorf("finding process %q: %w", s.config.Process, err)
 	}
 	chosen := chooseNamed(all, s.config.Process, s.self)
 	if len(chosen) == 0 {
-		return fmt.Errorf("finding process %q: none of that name in this process namespace, which has %s: is the application up, and shareProcessNamespace set?",
+		return nil, fmt.Errorf("finding process %q: none of that name in this process namespace, which has %s: is the application up, and shareProcessNamespace set?",
 			s.config.Process, commNames(all))
 	}
-	var failures []error
-	for _, p := range chosen {
-		failures = append(failures, s.send(p))
-	}
-	return errors.Join(failures...)
+	return chosen, nil
 }
 
-// notifyFile signals the process that the PID file names, unless the file is stale.
-func (s *Signal) notifyFile() error {
+// findByFile returns the process that the PID file names, unless the file is stale.
+func (s *Signal) findByFile() ([]process, error) {
 	file := s.config.PIDFile
 	pid, written, err := readPIDFile(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if pid == s.self {
-		return fmt.Errorf("the PID file %q has %d, which is certfetcher itself: the application wrote a number of its own process namespace; set shareProcessNamespace", file, pid)
+		return nil, fmt.Errorf("the PID file %q has %d, which is certfetcher itself: the application wrote a number of its own process namespace; set shareProcessNamespace", file, pid)
 	}
 	p, err := readProcess(s.proc, pid)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || err == nil && p.ended():
-		return fmt.Errorf("the PID file %q is stale: it has %d, and there is no such process in this process namespace", file, pid)
+		return nil, fmt.Errorf("the PID file %q is stale: it has %d, and there is no such process in this process namespace", file, pid)
 	case err != nil:
-		return fmt.Errorf("looking at process %d of the PID file %q: %w", pid, file, err)
+		return nil, fmt.Errorf("looking at process %d of the PID file %q: %w", pid, file, err)
 	}
 	if name := s.config.Process; name != "" {
 		// The name is the better proof: it holds although the wall clock has been set since.
 		if !p.named(name) {
-			return fmt.Errorf("the PID file %q is stale: process %d is %q, want %q", file, pid, p.comm, name)
+			return nil, fmt.Errorf("the PID file %q is stale: process %d is %q, want %q", file, pid, p.comm, name)
 		}
-		return s.send(p)
+		return []process{p}, nil
 	}
 	started, err := p.started()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if started.After(written.Add(startTolerance)) {
-		return fmt.Errorf("the PID file %q is stale: it was written at %s, and process %d (%q) was started later, at %s; if the clock was set meanwhile, name the process as well",
+		return nil, fmt.Errorf("the PID file %q is stale: it was written at %s, and process %d (%q) was started later, at %s; if the clock was set meanwhile, name the process as well",
 			file, written.UTC().Format(time.RFC3339), pid, p.comm, started.UTC().Format(time.RFC3339))
 	}
-	return s.send(p)
+	return []process{p}, nil
 }
 
 // send signals p, and no process that was given its number since: the handle is taken first (where

@@ -12,6 +12,10 @@ func supportsSignals() error {
 	return fmt.Errorf("signalling the application needs Linux, not %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }
 
-func (s *Signal) notifyNamed() error { return supportsSignals() }
+type process struct{ pid int }
 
-func (s *Signal) notifyFile() error { return supportsSignals() }
+func (s *Signal) findNamed() ([]process, error) { return nil, supportsSignals() }
+
+func (s *Signal) findByFile() ([]process, error) { return nil, supportsSignals() }
+
+func (s *Signal) send(process) error { return supportsSignals() }

@@ -54,10 +54,32 @@ func (s *Signal) Kind() string { return KindSignal }
 
 // Notify sends the signal to the process that the file names or to all that have the name.
 func (s *Signal) Notify(context.Context, Event) error {
-	if s.config.PIDFile != "" {
-		return s.notifyFile()
+	found, err := s.find()
+	if err != nil {
+		return err
 	}
-	return s.notifyNamed()
+	var failures []error
+	for _, p := range found {
+		failures = append(failures, s.send(p))
+	}
+	return errors.Join(failures...)
+}
+
+// Find returns the IDs of the processes that the signal would go to now, at least one.
+func (s *Signal) Find() ([]int, error) {
+	found, err := s.find()
+	var pids []int
+	for _, p := range found {
+		pids = append(pids, p.pid)
+	}
+	return pids, err
+}
+
+func (s *Signal) find() ([]process, error) {
+	if s.config.PIDFile != "" {
+		return s.findByFile()
+	}
+	return s.findNamed()
 }
 
 // ParseSignal reads a signal's name, with or without SIG in front and in any case, or its number,
