@@ -133,20 +133,6 @@ func TestRun_brokenWay_isFoundWhereItBreaks(t *testing.T) {
 			check:   "ca name", code: 5, skipped: []string{"certservice"},
 			found: `the path of REQUEST_URL leads nowhere: GET /v1/certificate/RA is answered by 404 Not Found`,
 		},
-		"the path is no path of the API": {
-			change: func(_ *testing.T, _ *service.Service, o *doctor.Options) {
-				o.Config.Request.URL = strings.Replace(o.Config.Request.URL, "/v1/", "/v2/", 1)
-			},
-			check: "ca name", code: 5, skipped: []string{"certservice"},
-			found: `the path of REQUEST_URL leads nowhere: GET /v2/certificate/RA is answered by 404 Not Found ("There is nothing at this path")`,
-		},
-		"the path is missing": {
-			change: func(_ *testing.T, _ *service.Service, o *doctor.Options) {
-				o.Config.Request.URL = strings.Replace(o.Config.Request.URL, "v1/certificate/", "", 1)
-			},
-			check: "ca name", code: 5, skipped: []string{"certservice"},
-			found: `the path of REQUEST_URL leads nowhere: GET /RA is answered by 404 Not Found ("There is nothing at this path")`,
-		},
 		"the server redirects": {
 			options: service.Options{Wrap: func(_ *service.Service, next http.Handler) http.Handler {
 				mux := http.NewServeMux()

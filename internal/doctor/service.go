@@ -180,7 +180,7 @@ func (s *service) caName(ctx context.Context, a answer) {
 		s.fail(enroll.StageCertService, checkCAName, fmt.Sprintf("%q is not known: %s", name, a.said()), "correct CA_NAME, or add it to the cmpServers.json of the CertService")
 		return
 	case a.status == http.StatusNotFound:
-		s.fail(enroll.StageCertService, checkCAName, fmt.Sprintf("the path of REQUEST_URL leads nowhere: GET %s is answered by %s", s.caURL(name).Path, a.said()),
+		s.fail(enroll.StageCertService, checkCAName, fmt.Sprintf("the path of REQUEST_URL leads nowhere: GET /%s is answered by %s", strings.TrimPrefix(s.caURL(name).Path, "/"), a.said()),
 			"correct the path in REQUEST_URL; that of a CertService ends in /v1/certificate/")
 		return
 	case a.status >= 300 && a.status < 400:

@@ -89,7 +89,7 @@ func TestDoctor_badEnvironment_fails(t *testing.T) {
 			variables: []string{"UPDATE_URL={url}/v1/update/"}, start: works, found: 5,
 			text: "the path of UPDATE_URL leads nowhere: GET /v1/update/RA is answered by 404 Not Found (\"There is nothing at this path\") -> correct the path in UPDATE_URL; that of a CertService ends in /v1/certificate-update/",
 		},
-		"a group that is not there": {variables: []string{"OUTPUT_GROUP=no-such-group"}, start: 10, found: 10, text: "no-such-group"},
+		"a group that is not there": {variables: []string{"OUTPUT_GROUP=no-such-group"}, check: 1, start: 1, found: 1, text: "no-such-group"},
 		"a volume that is a file": {
 			prepare: func(t *testing.T, volume string) { require.NoError(t, os.WriteFile(volume, nil, 0o600)) }, start: 10, found: 10, text: "is a file",
 		},
