@@ -124,9 +124,7 @@ func (s *Service) keep(header http.Header) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, name := range []string{"CSR", "PK", "OLD_CERT", "OLD_PK"} {
-		for _, value := range header[http.CanonicalHeaderKey(name)] {
-			s.received = append(s.received, value)
-		}
+		s.received = append(s.received, header[http.CanonicalHeaderKey(name)]...)
 	}
 }
 
