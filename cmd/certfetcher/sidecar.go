@@ -220,13 +220,13 @@ func (c *sidecar) renewOnHangup(ctx context.Context) {
 
 // followIdentity returns what gives the identity for the next request.
 func (c *sidecar) followIdentity(ctx context.Context, initial *mtls.Identity) func() *mtls.Identity {
-	c.metrics.SetIdentity(initial.Certificate.Leaf.NotAfter)
+	c.metrics.SetIdentity(initial.Certificate.Leaf)
 	watcher, err := mtls.Watch(ctx, tlsFiles(c.config.TLS), initial, c.log, func(next *mtls.Identity, err error) {
 		c.metrics.CountIdentityReload(err)
 		if err != nil {
 			return
 		}
-		c.metrics.SetIdentity(next.Certificate.Leaf.NotAfter)
+		c.metrics.SetIdentity(next.Certificate.Leaf)
 		warn(c.log, next)
 		if c.failing.Load() {
 			c.request("new mutual TLS identity") // it may be what was lacking

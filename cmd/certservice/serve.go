@@ -41,7 +41,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	metrics.ObserveCertificate(func() time.Time { return watcher.Current().Certificate.Leaf.NotAfter })
+	metrics.ObserveCertificate(func() *x509.Certificate { return watcher.Current().Certificate.Leaf })
 
 	configuration := certservice.NewConfiguration(s.cmpServersPath, cmpBuilder(s, log), metrics, log)
 	// A bad file is logged there and does not end the service: like the ONAP server's, it is not ready until

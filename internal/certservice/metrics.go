@@ -1,6 +1,7 @@
 package certservice
 
 import (
+	"crypto/x509"
 	"fmt"
 	"io"
 	"runtime"
@@ -17,28 +18,45 @@ type Metrics struct {
 	set *metrics.Set
 }
 
-// NewMetrics returns an empty set. version is the program's, for certservice_build_info.
+// NewMetrics returns the series that are there from the beginning. version is the program's, for
+// certservice_build_info.
 func NewMetrics(version string) *Metrics {
 	m := &Metrics{set: metrics.NewSet()}
 	name := fmt.Sprintf("certservice_build_info{version=%q,go_version=%q}", version, runtime.Version())
 	m.set.NewGauge(name, func() float64 { return 1 })
+	m.set.NewGauge(identityReloaded, nil).Set(1) // the service does not start on files that it cannot use
 	return m
 }
 
-// ObserveCertificate adds the expiry of the service's own certificate; notAfter is asked at every scrape.
-func (m *Metrics) ObserveCertificate(notAfter func() time.Time) {
+// The outcome of the last reading of files, 1 or 0. The counters beside them cannot tell: they rise once for
+// each change of the files, however long those stay unusable.
+const (
+	identityReloaded = "certservice_identity_last_reload_successful"
+	configReloaded   = "certservice_config_last_reload_successful"
+)
+
+// ObserveCertificate adds the life of the service's own certificate, for which leaf is asked at every scrape.
+func (m *Metrics) ObserveCertificate(leaf func() *x509.Certificate) {
+	m.set.NewGauge("certservice_certificate_not_before_timestamp_seconds", func() float64 {
+		return float64(leaf().NotBefore.Unix())
+	})
 	m.set.NewGauge("certservice_certificate_expiry_timestamp_seconds", func() float64 {
-		return float64(notAfter().Unix())
+		return float64(leaf().NotAfter.Unix())
 	})
 }
 
 // CountIdentityReload counts a replacement of the service's TLS identity, and an attempt that failed.
 func (m *Metrics) CountIdentityReload(err error) {
-	outcome := "ok"
-	if err != nil {
-		outcome = "failed"
+	m.countReload("certservice_identity_reloads_total", identityReloaded, err == nil)
+}
+
+func (m *Metrics) countReload(counter, last string, ok bool) {
+	outcome, successful := "ok", 1.0
+	if !ok {
+		outcome, successful = "failed", 0
 	}
-	m.set.GetOrCreateCounter(fmt.Sprintf("certservice_identity_reloads_total{outcome=%q}", outcome)).Inc()
+	m.set.GetOrCreateCounter(fmt.Sprintf("%s{outcome=%q}", counter, outcome)).Inc()
+	m.set.GetOrCreateGauge(last, nil).Set(successful)
 }
 
 // Write writes all series in the Prometheus text format, the process's own (CPU, memory, files) at the end.
@@ -82,11 +100,9 @@ func (m *Metrics) histogram(name string, took time.Duration) {
 
 // observeReload counts a reading of the configuration file.
 func (m *Metrics) observeReload(ok bool, servers int, now time.Time) {
-	outcome := "failed"
 	if ok {
-		outcome = "ok"
 		m.set.GetOrCreateGauge("certservice_config_servers", nil).Set(float64(servers))
 		m.set.GetOrCreateGauge("certservice_config_last_success_timestamp_seconds", nil).Set(float64(now.Unix()))
 	}
-	m.set.GetOrCreateCounter(fmt.Sprintf("certservice_config_reloads_total{outcome=%q}", outcome)).Inc()
+	m.countReload("certservice_config_reloads_total", configReloaded, ok)
 }

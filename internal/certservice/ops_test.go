@@ -3,6 +3,8 @@ package certservice
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -49,7 +51,9 @@ func TestHandler_ops_answersWithoutAClientCertificate(t *testing.T) {
 func TestMetrics_countWhatTheServiceDoes(t *testing.T) {
 	var err error
 	m := NewMetrics("1.2.3")
-	m.ObserveCertificate(func() time.Time { return time.Unix(1900000000, 0) })
+	m.ObserveCertificate(func() *x509.Certificate {
+		return &x509.Certificate{NotBefore: time.Unix(1800000000, 0), NotAfter: time.Unix(1900000000, 0)}
+	})
 	c, _, _ := newConfiguration(t, serversFile("RA"))
 	c.metrics = m
 	c.build = func(Server) (Authority, error) {
@@ -94,6 +98,7 @@ func TestMetrics_countWhatTheServiceDoes(t *testing.T) {
 		`certservice_cmp_refusals_total{ca="RA",fail_info="badRequest"} 1`,
 		`certservice_config_reloads_total{outcome="ok"} 1`,
 		`certservice_config_servers 1`,
+		`certservice_certificate_not_before_timestamp_seconds 1800000000`,
 		`certservice_certificate_expiry_timestamp_seconds 1900000000`,
 		`certservice_in_flight_requests 0`,
 	} {
@@ -103,4 +108,29 @@ func TestMetrics_countWhatTheServiceDoes(t *testing.T) {
 	assert.Contains(t, text, `certservice_request_duration_seconds_bucket{operation="enroll",le="+Inf"} 5`)
 	assert.Contains(t, text, "process_resident_memory_bytes")
 	assert.NotContains(t, text, "invented")
+}
+
+// A counter rises once, however long the fault stays; these say how things are.
+func TestMetrics_lastReload_isSuccessfulUnlessTheLastOneFailed(t *testing.T) {
+	m := NewMetrics("1.2.3")
+	c, path, _ := newConfiguration(t, "{}")
+	c.metrics = m
+	shown := func() string {
+		var b bytes.Buffer
+		m.Write(&b)
+		return b.String()
+	}
+	assert.Contains(t, shown(), "certservice_identity_last_reload_successful 1\n")
+	assert.NotContains(t, shown(), "certservice_config_last_reload_successful", "nothing was read yet")
+
+	m.CountIdentityReload(errors.New("unusable"))
+	assert.Error(t, c.Reload("start"))
+	assert.Contains(t, shown(), "certservice_identity_last_reload_successful 0\n")
+	assert.Contains(t, shown(), "certservice_config_last_reload_successful 0\n")
+
+	m.CountIdentityReload(nil)
+	writeFile(t, path, serversFile("RA"))
+	assert.NoError(t, c.Reload("request"))
+	assert.Contains(t, shown(), "certservice_identity_last_reload_successful 1\n")
+	assert.Contains(t, shown(), "certservice_config_last_reload_successful 1\n")
 }

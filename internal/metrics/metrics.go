@@ -65,16 +65,23 @@ func (m *Metrics) SetVolume(err error) {
 	m.fault.Store(&text)
 }
 
-// SetIdentity tells the end of the identity of mutual TLS.
-func (m *Metrics) SetIdentity(notAfter time.Time) {
-	m.setTime("certfetcher_mtls_identity_expiry_timestamp_seconds", notAfter)
+// SetIdentity tells which identity of mutual TLS is in use, the one that its files hold.
+func (m *Metrics) SetIdentity(leaf *x509.Certificate) {
+	m.setTime("certfetcher_mtls_identity_not_before_timestamp_seconds", leaf.NotBefore)
+	m.setTime("certfetcher_mtls_identity_expiry_timestamp_seconds", leaf.NotAfter)
+	m.gauge(identityReloaded, 1)
 }
+
+// identityReloaded is 0 for as long as the files are not what is in use. The counter beside it cannot tell: it
+// rises once for each change of the files, however long they stay unusable.
+const identityReloaded = "certfetcher_mtls_identity_last_reload_successful"
 
 // CountIdentityReload counts a replacement of that identity's files, and one that was unusable.
 func (m *Metrics) CountIdentityReload(err error) {
 	outcome := "ok"
 	if err != nil {
 		outcome = "failed"
+		m.gauge(identityReloaded, 0)
 	}
 	m.set.GetOrCreateCounter(fmt.Sprintf("certfetcher_mtls_identity_reloads_total{outcome=%q}", outcome)).Inc()
 }

@@ -53,7 +53,7 @@ func TestMetrics_Write_atTheStart_hasCountersAtZero(t *testing.T) {
 func TestMetrics_Write_showsWhatItWasTold(t *testing.T) {
 	m, s := newMetrics()
 	m.SetCertificate(leaf(s))
-	m.SetIdentity(s.now.Add(time.Minute))
+	m.SetIdentity(leaf(s))
 	m.CountIdentityReload(nil)
 	m.CountIdentityReload(errors.New("unusable"))
 	m.SetPlan(s.now.Add(-90*time.Second), s.now.Add(500*time.Millisecond), 3)
@@ -67,7 +67,9 @@ func TestMetrics_Write_showsWhatItWasTold(t *testing.T) {
 	for _, want := range []string{
 		`certfetcher_certificate_not_before_timestamp_seconds 1799996400`,
 		`certfetcher_certificate_expiry_timestamp_seconds 1800003600`,
-		`certfetcher_mtls_identity_expiry_timestamp_seconds 1800000060`,
+		`certfetcher_mtls_identity_not_before_timestamp_seconds 1799996400`,
+		`certfetcher_mtls_identity_expiry_timestamp_seconds 1800003600`,
+		`certfetcher_mtls_identity_last_reload_successful 0`,
 		`certfetcher_mtls_identity_reloads_total{outcome="ok"} 1`,
 		`certfetcher_mtls_identity_reloads_total{outcome="failed"} 1`,
 		`certfetcher_next_renewal_timestamp_seconds 1.8000000005e+09`,
@@ -84,6 +86,8 @@ func TestMetrics_Write_showsWhatItWasTold(t *testing.T) {
 	}
 	m.SetServed(false)
 	assert.Contains(t, series(m), `certfetcher_served_certificate_matches 0`)
+	m.SetIdentity(leaf(s))
+	assert.Contains(t, series(m), `certfetcher_mtls_identity_last_reload_successful 1`)
 
 	s.now = s.now.Add(-time.Hour)
 	assert.Contains(t, series(m), `certfetcher_renewal_overdue_seconds 0`)
@@ -97,13 +101,13 @@ func TestMetrics_Write_showsWhatItWasTold(t *testing.T) {
 func TestMetrics_names_followTheConventions(t *testing.T) {
 	m, s := newMetrics()
 	m.SetCertificate(leaf(s))
-	m.SetIdentity(s.now)
+	m.SetIdentity(leaf(s))
 	m.SetPlan(s.now, s.now, 0)
 	m.CountFailure("file")
 	m.CountNotification("url", "success")
 	m.SetServed(false)
 	for _, line := range series(m) {
-		assert.Regexp(t, regexp.MustCompile(`^certfetcher_[a-z_]+(_seconds|_total|_info|_tries|_matches)(\{([a-z_]+="[^"]*",?)+\})? \S+$`), line)
+		assert.Regexp(t, regexp.MustCompile(`^certfetcher_[a-z_]+(_seconds|_total|_info|_tries|_matches|_successful)(\{([a-z_]+="[^"]*",?)+\})? \S+$`), line)
 	}
 }
 

@@ -66,7 +66,7 @@ func fetcherExposition(t *testing.T) []byte {
 	now := time.Now()
 	m := metrics.New("test", time.Now)
 	m.SetCertificate(&x509.Certificate{NotBefore: now, NotAfter: now.Add(time.Hour)})
-	m.SetIdentity(now.Add(time.Hour))
+	m.SetIdentity(&x509.Certificate{NotBefore: now, NotAfter: now.Add(time.Hour)})
 	m.SetPlan(now, now, 1)
 	for _, err := range []error{nil, errors.New("broken")} {
 		m.CountIdentityReload(err)
@@ -118,7 +118,7 @@ func certserviceExposition(t *testing.T) []byte {
 	roots.AddCert(transport.Root)
 
 	m := certservice.NewMetrics("test")
-	m.ObserveCertificate(time.Now)
+	m.ObserveCertificate(func() *x509.Certificate { return transport.Root })
 	m.CountIdentityReload(nil)
 	m.CountIdentityReload(errors.New("broken"))
 	discard := slog.New(slog.DiscardHandler)

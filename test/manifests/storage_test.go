@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,6 +28,9 @@ func (h history) storage(t *testing.T, now time.Time) storage.Queryable {
 		metric, err := promQL.ParseMetric(text)
 		require.NoError(t, err)
 		fields := strings.Fields(values)
+		if len(fields) == 1 {
+			fields = slices.Repeat(fields, 4*60)
+		}
 		var samples []chunks.Sample
 		for i, field := range fields {
 			if field == "_" {

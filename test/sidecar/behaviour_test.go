@@ -261,6 +261,7 @@ func TestSidecar_mutualTLSFilesThatAreReplaced_areUsedForTheNextRequest(t *testi
 	p.await(1, "the new mutual TLS files are unusable, keeping the identity in use")
 	p.renew()
 	p.await(2, planned)
+	assert.Zero(t, p.metric("certfetcher_mtls_identity_last_reload_successful"))
 	assert.Equal(t, first, shown.last())
 
 	key, chain, err := s.Transport.Identity("certfetcher")
@@ -272,6 +273,7 @@ func TestSidecar_mutualTLSFilesThatAreReplaced_areUsedForTheNextRequest(t *testi
 	assert.Equal(t, certinfo.Serial(chain[0]), shown.last())
 	assert.Equal(t, float64(chain[0].NotAfter.Unix()), p.metric("certfetcher_mtls_identity_expiry_timestamp_seconds"))
 	assert.Equal(t, 1., p.metric(`certfetcher_mtls_identity_reloads_total{outcome="ok"}`))
+	assert.Equal(t, 1., p.metric("certfetcher_mtls_identity_last_reload_successful"))
 	p.end()
 }
 
