@@ -20,7 +20,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/service"
 )
 
 // password opens every store that the tests write; the files are readable by all, so that the user of
@@ -78,7 +80,7 @@ func run(arguments ...string) error {
 	return err
 }
 
-// writeIdentity writes one side of mutual TLS into a new directory, as the Kubernetes example names it.
+// writeIdentity writes one side of mutual TLS into a new directory, as the keys of the Secrets for Kubernetes.
 func writeIdentity(t *testing.T, transport *ca.CA, name string) string {
 	t.Helper()
 	into, err := os.MkdirTemp(dir, name)
@@ -95,6 +97,11 @@ func writeIdentity(t *testing.T, transport *ca.CA, name string) string {
 		write(t, filepath.Join(into, store+".jks"), content)
 		write(t, filepath.Join(into, store+"-password"), []byte(password))
 	}
+	keyPEM, err := keygen.PrivateKeyPEM(key)
+	require.NoError(t, err)
+	write(t, filepath.Join(into, "tls.key"), keyPEM)
+	write(t, filepath.Join(into, "tls.crt"), service.CertificatesPEM(chain...))
+	write(t, filepath.Join(into, "ca.crt"), service.CertificatesPEM(transport.Root))
 	return into
 }
 

@@ -182,6 +182,6 @@ func TestCharts_notes_nameTheSecrets(t *testing.T) {
 		notes := files["certservice/templates/NOTES.txt"]
 		assert.Contains(t, notes, "https://oom-cert-service.default.svc:8443")
 		assert.Contains(t, notes, "certservice-tls (tls.crt, tls.key, ca.crt)")
-		assert.Contains(t, notes, "certservice-cmp (cmpServers.json)")
+		assert.Contains(t, notes, "certservice-cmp (cmpServers.json, and each file below /etc/certservice/cmp that it names as trustAnchors)")
 	}
 }

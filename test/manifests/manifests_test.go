@@ -174,18 +174,3 @@ func TestDecode_whatKubectlWouldRefuse_isRefused(t *testing.T) {
 		})
 	}
 }
-
-func TestSecrets_templates_holdNoSecret(t *testing.T) {
-	for place, objects := range everything(t) {
-		for _, object := range objects {
-			secret, ok := object.(*corev1.Secret)
-			if !ok {
-				continue
-			}
-			assert.Empty(t, secret.Data, "%s: %s", place, secret.Name)
-			for key, value := range secret.StringData {
-				assert.Contains(t, value, "REPLACE", "%s: %s, %s", place, secret.Name, key)
-			}
-		}
-	}
-}

@@ -16,9 +16,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/service"
 )
 
 var (
@@ -107,7 +104,7 @@ func TestPods_variables_areTheProgramsOwn(t *testing.T) {
 
 // The programs themselves say whether the values are right, and whether the files are what they take.
 func TestPods_configuration_passesTheProgramsOwnCheck(t *testing.T) {
-	files := mountedFiles(t)
+	secrets := secretFiles(t)
 	checked := map[string]int{}
 	for _, p := range pods(t) {
 		for _, c := range p.containers() {
@@ -118,9 +115,12 @@ func TestPods_configuration_passesTheProgramsOwnCheck(t *testing.T) {
 			checked[name]++
 			check := exec.Command(binary(t, name), "--check")
 			for variable, value := range p.environment(t, c) {
-				value = strings.Replace(value, "/etc/certfetcher", files, 1)
-				value = strings.Replace(value, "/etc/certservice/tls", files, 1)
-				value = strings.Replace(value, "/etc/certservice/cmp", files, 1)
+				for _, m := range c.VolumeMounts {
+					if secret := p.secret(m.Name); secret != "" {
+						require.Contains(t, secrets, secret, p.place)
+						value = strings.Replace(value, m.MountPath, secrets[secret], 1)
+					}
+				}
 				check.Env = append(check.Env, variable+"="+value)
 			}
 			output, err := check.CombinedOutput()
@@ -129,31 +129,6 @@ func TestPods_configuration_passesTheProgramsOwnCheck(t *testing.T) {
 	}
 	assert.GreaterOrEqual(t, checked["certfetcher"], 7)
 	assert.GreaterOrEqual(t, checked["certservice"], 4)
-}
-
-// mountedFiles returns a directory with all files that the Secrets bring into containers.
-func mountedFiles(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	authority, err := ca.New("Transport")
-	require.NoError(t, err)
-	key, chain, err := authority.Identity("oom-cert-service", "oom-cert-service")
-	require.NoError(t, err)
-	require.NoError(t, service.WriteIdentity(dir, key, chain, authority.Root))
-	for mounted, written := range map[string]string{
-		"tls.crt": "client-certificate.pem", "tls.key": "client-key.pem", "ca.crt": "truststore.pem", "keystore.jks": "client.jks",
-	} {
-		require.NoError(t, os.Rename(filepath.Join(dir, written), filepath.Join(dir, mounted)))
-	}
-	for _, name := range []string{"keystore-password", "truststore-password"} {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(service.Password), 0o600))
-	}
-	for _, object := range everything(t)[filepath.Join(deploy, "kubernetes/secrets.yaml")] {
-		if secret := object.(*corev1.Secret); secret.Name == "certservice-cmp" {
-			require.NoError(t, os.WriteFile(filepath.Join(dir, "cmpServers.json"), []byte(secret.StringData["cmpServers.json"]), 0o600))
-		}
-	}
-	return dir
 }
 
 // chartsOwn are the variables that a chart sets by itself, from other values.
