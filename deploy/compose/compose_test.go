@@ -4,7 +4,6 @@ package compose
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,8 +11,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
-
-	"github.com/certfetcher/certfetcher/test/peer"
 )
 
 type service struct {
@@ -130,57 +127,4 @@ func TestEJBCA_isWhatCertserviceExpects(t *testing.T) {
 	assert.Contains(t, mounts, "ca:"+filepath.Dir(ca["ROOT_FILE"])+"\n")
 	assert.Contains(t, mounts, "ca:/var/lib/devca:ro")
 	assert.Contains(t, c.Services["identities"].Command, "-trust-anchors=/var/lib/devca/"+filepath.Base(ca["ROOT_FILE"]))
-}
-
-// configure runs ejbca-configure.sh with an ejbca.sh that writes down what it is asked, and knows the CAs.
-func configure(t *testing.T, known string) (calls, output, root string) {
-	t.Helper()
-	dir := t.TempDir()
-	write := func(name, content string) {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755))
-	}
-	write("curl", "#!/bin/sh\n")
-	write("ejbca.sh", `#!/bin/sh
-echo "$@" >>"$CALLS"
-case "$1 $2" in
-"ca listcas") echo "2026-01-02 03:04:05,678 INFO  [CaListCAsCommand] (main) CA Name: `+known+`" ;;
-"ca getcacert") printf 'Subject: CN=Test CA\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n' ;;
-esac
-`)
-	write("iak", "the-secret")
-	command := exec.Command(peer.Require(t, "bash")[0], "ejbca-configure.sh")
-	command.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "CALLS=" + filepath.Join(dir, "calls"), "CA_NAME=TestCA", "CA_DN=CN=Test CA,O=Example",
-		"CMP_ALIAS=cmpRA", "CMP_SECRET_FILE=" + filepath.Join(dir, "iak"), "UPDATES_FOR=Example", "ROOT_FILE=" + filepath.Join(dir, "root.pem")}
-	out, err := command.CombinedOutput()
-	require.NoError(t, err, string(out))
-	asked, err := os.ReadFile(filepath.Join(dir, "calls"))
-	require.NoError(t, err)
-	pem, err := os.ReadFile(filepath.Join(dir, "root.pem"))
-	require.NoError(t, err)
-	return string(asked), string(out), string(pem)
-}
-
-func TestEJBCAConfigure_onANewInstance_makesTheCAAndTheAlias(t *testing.T) {
-	calls, output, root := configure(t, "ManagementCA")
-	for _, want := range []string{
-		"ca init --caname TestCA --dn CN=Test CA,O=Example --tokenType soft --tokenPass ",
-		"config cmp addalias --alias cmpRA\n",
-		"config cmp updatealias --alias cmpRA --key operationmode --value ra\n",
-		"config cmp updatealias --alias cmpRA --key authenticationmodule --value HMAC;EndEntityCertificate\n",
-		"config cmp updatealias --alias cmpRA --key authenticationparameters --value the-secret;TestCA\n",
-		"config cmp updatealias --alias cmpRA --key responseprotection --value signature\n",
-		"config cmp updatealias --alias cmpRA --key defaultca --value CN=Test CA,O=Example\n",
-		"config cmp updatealias --alias cmpRA --key ra.certificateprofile --value SERVER\n",
-		"roles addrolemember --role Certificate updates --caname TestCA --with CertificateAuthenticationToken:WITH_ORGANIZATION --value Example\n",
-	} {
-		assert.Contains(t, calls, want)
-	}
-	assert.NotContains(t, output, "the-secret")
-	assert.Equal(t, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", root)
-}
-
-func TestEJBCAConfigure_afterARestart_onlyWritesTheRoot(t *testing.T) {
-	calls, _, root := configure(t, "TestCA")
-	assert.Equal(t, "ca listcas\nca getcacert --caname TestCA -f /dev/stdout\n", calls)
-	assert.NotEmpty(t, root)
 }
