@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"crypto/x509"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/yaml"
 
+	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/peer"
@@ -124,4 +126,53 @@ func TestExamples_springBoot_namesTheFilesThatAreWritten(t *testing.T) {
 	assert.Equal(t, store{"file:" + volume + "/keystore.p12", "${keystore.pass}", "PKCS12"}, bundle.Keystore)
 	assert.Equal(t, store{"file:" + volume + "/truststore.p12", "${truststore.pass}", "PKCS12"}, bundle.Truststore)
 	assert.Equal(t, "P12", environment["OUTPUT_TYPE"])
+}
+
+// The command that the pod runs merges into a JDK's own truststore, and the sidecar has the same variables.
+func TestExamples_jvmCacerts_trustsBoth(t *testing.T) {
+	keytool := peer.Require(t, "keytool")[0]
+	p := example(t, "jvm-cacerts.yaml")
+	variables := p.environment(t, p.container("postprocess"))
+	sidecar := p.environment(t, p.container("certfetcher"))
+	for name, value := range variables {
+		assert.Equal(t, value, sidecar[name], name)
+	}
+	assert.Equal(t, []string{"postprocess"}, p.container("postprocess").Args)
+
+	program, err := filepath.EvalSymlinks(keytool)
+	require.NoError(t, err)
+	cacerts, err := os.ReadFile(filepath.Join(filepath.Dir(program), "../lib/security/cacerts"))
+	require.NoError(t, err)
+	authority, err := ca.New("Application")
+	require.NoError(t, err)
+	trusted, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "trusted-certificate-1", Chain: []*x509.Certificate{authority.Root}, Trusted: true}}, "of the store", keystore.ProfileModern)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	copied := p.container("cacerts").Command[2]
+	for path, content := range map[string][]byte{
+		copied: cacerts, sidecar["OUTPUT_PATH"] + "/truststore.p12": trusted, sidecar["OUTPUT_PATH"] + "/truststore.pass": []byte("of the store"),
+		"/etc/cacerts/password": []byte(p.configMap("app-cacerts").Data["password"]),
+	} {
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, filepath.Dir(path)), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, path), content, 0o600))
+	}
+	count := func() int {
+		output, err := exec.Command(keytool, "-list", "-keystore", filepath.Join(dir, copied), "-storepass", "changeit").Output()
+		require.NoError(t, err)
+		return strings.Count(string(output), "trustedCertEntry")
+	}
+	before := count()
+	require.NotZero(t, before)
+	merge := exec.Command(binary(t, "certfetcher"), p.container("postprocess").Args...)
+	for name, value := range variables {
+		paths := strings.Split(value, ":")
+		for i := range paths {
+			paths[i] = dir + paths[i]
+		}
+		merge.Env = append(merge.Env, name+"="+strings.Join(paths, ":"))
+	}
+	output, err := merge.CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	assert.Equal(t, before+1, count())
+	assert.Contains(t, p.container("app").Env[0].Value, "-Djavax.net.ssl.trustStore="+copied+" ")
 }

@@ -52,13 +52,14 @@ func templates(t *testing.T) map[string]map[string]string {
 	return all
 }
 
-// keystores are the keys of the Secrets that have no template, because YAML cannot hold their stores as text: those of
-// the overlay onap-keystores, and those of the charts' values with format keystore.
-var keystores = map[string][]string{
+// withoutTemplate are the keys of the Secrets of the overlay onap-keystores and of the charts' value sets. YAML cannot
+// hold stores as text.
+var withoutTemplate = map[string][]string{
 	"certservice-keystores":       {"keystore.jks", "keystore-password", "truststore.jks", "truststore-password"},
 	"oom-cert-service-server-tls": {"keystore.jks", "keystore-password", "truststore.jks", "truststore-password"},
 	"oom-cert-service-client-tls": {"keystore.jks", "keystore-password", "truststore.jks", "truststore-password"},
 	"oom-cert-service-cmp":        {"cmpServers.json", "ca.pem"},
+	"app":                         {"keystore-password", "truststore-password"},
 }
 
 const cmpMount = "/etc/certservice/cmp"
@@ -82,7 +83,7 @@ func secretFiles(t *testing.T) map[string]string {
 		"keystore.jks": read("client.jks"), "truststore.jks": read("truststore.jks"), "ca.pem": read("truststore.pem"),
 		"keystore-password": service.Password, "truststore-password": service.Password,
 	}
-	keys := maps.Clone(keystores)
+	keys := maps.Clone(withoutTemplate)
 	for name, data := range templates(t) {
 		keys[name] = slices.Collect(maps.Keys(data))
 	}

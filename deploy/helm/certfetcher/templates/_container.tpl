@@ -14,6 +14,9 @@ resources: {{- toYaml .resources | nindent 2 }}
 volumeMounts:
   - {name: certfetcher-certs, mountPath: {{ .env.OUTPUT_PATH }}}
   - {name: certfetcher-mtls, mountPath: /etc/certfetcher, readOnly: true}
+  {{- with .extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 {{- end }}
 
@@ -22,9 +25,10 @@ volumeMounts:
 env:
   - {name: MODE, value: sidecar}
   - {name: POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
+  - {name: HEALTH_ADDR, value: ":{{ .Values.certfetcher.healthPort }}"}
   {{- include "certfetcher.env" . | nindent 2 }}
 ports:
-  - {name: certfetcher, containerPort: 8081}
+  - {name: certfetcher, containerPort: {{ .Values.certfetcher.healthPort }}}
 livenessProbe:
   httpGet: {path: /livez, port: certfetcher}
 readinessProbe:

@@ -16,6 +16,13 @@
   {{- include "certfetcher.container" . | nindent 2 }}
   env: {{- include "certfetcher.env" . | nindent 4 }}
 {{- end }}
+{{- if hasKey .Values.certfetcher.env "TRUSTSTORES_PATHS" }}
+# Merges before the application starts, and says why when it cannot; a sidecar does it again after each renewal.
+- name: certfetcher-postprocess
+  args: [postprocess]
+  {{- include "certfetcher.container" . | nindent 2 }}
+  env: {{- include "certfetcher.env" . | nindent 4 }}
+{{- end }}
 {{- end }}
 
 {{/* Entries of the pod's containers; none but in mode plain-sidecar. */}}
@@ -33,6 +40,9 @@
   emptyDir: {medium: Memory, sizeLimit: 8Mi}
 - name: certfetcher-mtls
   secret: {secretName: {{ .Values.certfetcher.identity.secretName }}, defaultMode: 0440}
+{{- with .Values.certfetcher.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{/* Entries of the application container's volumeMounts. */}}
