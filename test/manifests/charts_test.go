@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -26,7 +27,14 @@ var update = flag.Bool("update", false, "rewrite the golden files, and what the 
 type rendering struct {
 	name, dir string
 	values    chartutil.Values
+	cluster   string // its version of Kubernetes
 }
+
+// The oldest clusters on which the charts run: with their defaults, and with the value sets for older ones.
+const (
+	ordinary = "v1.30.0"
+	older    = "v1.25.0"
+)
 
 // charts returns the renderings of all value sets.
 func charts(t *testing.T) []rendering {
@@ -37,12 +45,18 @@ func charts(t *testing.T) []rendering {
 	dirs := map[string]string{"certservice": filepath.Join(deploy, "helm/certservice"), "app": applicationChart(t)}
 	var all []rendering
 	for _, path := range paths {
-		values, err := chartutil.ReadValuesFile(path)
+		content, err := os.ReadFile(path)
+		require.NoError(t, err)
+		values, err := chartutil.ReadValues(content)
 		require.NoError(t, err, path)
 		name := strings.TrimSuffix(filepath.Base(path), ".values.yaml")
 		chartName, _, _ := strings.Cut(name, ".")
 		require.Contains(t, dirs, chartName)
-		all = append(all, rendering{name, dirs[chartName], values})
+		cluster := ordinary
+		if strings.Contains(string(content), "older cluster") {
+			cluster = older
+		}
+		all = append(all, rendering{name, dirs[chartName], values, cluster})
 	}
 	return all
 }
@@ -72,7 +86,7 @@ func TestApplicationChart_dependency_isTheLibraryNextToIt(t *testing.T) {
 	assert.Equal(t, library.Version, app.Dependencies[0].Version)
 }
 
-// render is helm template with a release of the chart's name.
+// render is helm template with a release of the chart's name, for the cluster.
 func render(t *testing.T, r rendering) string {
 	t.Helper()
 	c, files, err := renderFiles(r)
@@ -95,8 +109,19 @@ func renderFiles(r rendering) (*chart.Chart, map[string]string, error) {
 	if err := chartutil.ProcessDependenciesWithMerge(c, r.values); err != nil {
 		return nil, nil, err
 	}
+	for _, part := range append(c.Dependencies(), c) { // as helm install does
+		if want := part.Metadata.KubeVersion; want != "" && !chartutil.IsCompatibleRange(want, r.cluster) {
+			return nil, nil, fmt.Errorf("chart requires kubeVersion: %s which is incompatible with Kubernetes %s", want, r.cluster)
+		}
+	}
+	cluster, err := chartutil.ParseKubeVersion(r.cluster)
+	if err != nil {
+		return nil, nil, err
+	}
+	capabilities := chartutil.DefaultCapabilities.Copy()
+	capabilities.KubeVersion = *cluster
 	release := chartutil.ReleaseOptions{Name: c.Name(), Namespace: "default", IsInstall: true, Revision: 1}
-	values, err := chartutil.ToRenderValues(c, r.values, release, chartutil.DefaultCapabilities)
+	values, err := chartutil.ToRenderValues(c, r.values, release, capabilities)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -121,7 +146,9 @@ func TestCharts_render_asInTheGoldenFiles(t *testing.T) {
 func TestCharts_lint_findsNothing(t *testing.T) {
 	for _, r := range charts(t) {
 		t.Run(r.name, func(t *testing.T) {
-			assertLint(t, lint.AllWithKubeVersion(r.dir, r.values, "default", nil))
+			cluster, err := chartutil.ParseKubeVersion(r.cluster)
+			require.NoError(t, err)
+			assertLint(t, lint.AllWithKubeVersion(r.dir, r.values, "default", cluster))
 		})
 	}
 	t.Run("library", func(t *testing.T) {
@@ -154,19 +181,23 @@ func TestCharts_wrongValues_areRefused(t *testing.T) {
 		name, dir string
 		values    chartutil.Values
 		want      string
+		cluster   string
 	}{
-		{"a key that there is not", certservice, nested("replicaCount", 3), "additional properties 'replicaCount' not allowed"},
-		{"a variable that certservice has not", certservice, nested("env.HTTP_PORT", "80"), "invalid propertyName 'HTTP_PORT'"},
-		{"a variable that certfetcher has not", app, nested("certfetcher.env.COMON_NAME", "a"), "invalid propertyName 'COMON_NAME'"},
-		{"a mode that there is not", app, nested("certfetcher.mode", "sidecar"), "at '/mode': value must be one of 'init', 'native-sidecar', 'plain-sidecar'"},
-		{"a relative output path", app, nested("certfetcher.env.OUTPUT_PATH", "certs"), "at '/env/OUTPUT_PATH': 'certs' does not match pattern '^/.'"},
-		{"a variable that the chart sets itself", app, nested("certfetcher.env.MODE", "init"), "invalid propertyName 'MODE'"},
-		{"a required variable that is not set", bare, nested("certfetcher.env.CA_NAME", "RA"), "certfetcher.env.COMMON_NAME is required"},
+		{"a key that there is not", certservice, nested("replicaCount", 3), "additional properties 'replicaCount' not allowed", ordinary},
+		{"a variable that certservice has not", certservice, nested("env.HTTP_PORT", "80"), "invalid propertyName 'HTTP_PORT'", ordinary},
+		{"a variable that certfetcher has not", app, nested("certfetcher.env.COMON_NAME", "a"), "invalid propertyName 'COMON_NAME'", ordinary},
+		{"a mode that there is not", app, nested("certfetcher.mode", "sidecar"), "at '/mode': value must be one of 'init', 'native-sidecar', 'plain-sidecar'", ordinary},
+		{"a relative output path", app, nested("certfetcher.env.OUTPUT_PATH", "certs"), "at '/env/OUTPUT_PATH': 'certs' does not match pattern '^/.'", ordinary},
+		{"a variable that the chart sets itself", app, nested("certfetcher.env.MODE", "init"), "invalid propertyName 'MODE'", ordinary},
+		{"a required variable that is not set", bare, nested("certfetcher.env.CA_NAME", "RA"), "certfetcher.env.COMMON_NAME is required", ordinary},
 		{"cert-manager with keystores", certservice, chartutil.Values{"certManager": map[string]any{"enabled": true}, "tls": map[string]any{"format": "keystore"}},
-			"certManager.enabled needs tls.format PEM: cert-manager's Secret holds no keystores"},
+			"certManager.enabled needs tls.format PEM: cert-manager's Secret holds no keystores", ordinary},
+		{"a cluster without sleep in preStop", certservice, chartutil.Values{}, "preStopSleepSeconds needs Kubernetes 1.30 or later, this is v1.29.9: set it to 0", "v1.29.9-gke.1"},
+		{"a cluster without native sidecars", app, chartutil.Values{}, "certfetcher.mode native-sidecar needs Kubernetes 1.29 or later, this is v1.28.0: set plain-sidecar", "v1.28.0"},
+		{"a cluster that is too old", certservice, nested("preStopSleepSeconds", 0), "chart requires kubeVersion: >=1.25.0-0 which is incompatible with Kubernetes v1.24.17", "v1.24.17"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			_, _, err := renderFiles(rendering{row.name, row.dir, row.values})
+			_, _, err := renderFiles(rendering{row.name, row.dir, row.values, row.cluster})
 			require.ErrorContains(t, err, row.want)
 		})
 	}

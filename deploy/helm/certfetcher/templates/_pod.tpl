@@ -1,6 +1,9 @@
 {{/* Entries of the pod's initContainers. */}}
 {{- define "certfetcher.initContainers" -}}
 {{- if eq .Values.certfetcher.mode "native-sidecar" -}}
+{{- if semverCompare "<1.29.0-0" .Capabilities.KubeVersion.Version }}
+{{- fail (printf "certfetcher.mode native-sidecar needs Kubernetes 1.29 or later, this is %s: set plain-sidecar" .Capabilities.KubeVersion.Version) }}
+{{- end -}}
 - name: certfetcher
   restartPolicy: Always
   {{- include "certfetcher.container" . | nindent 2 }}
