@@ -156,6 +156,10 @@ func checkKubectl(t *testing.T, place string, arguments []string) {
 	case arguments[0] == "exec" && slices.Contains(arguments, "--"):
 		inside := arguments[slices.Index(arguments, "--")+1:]
 		checkCommand(t, place, append([]string{strings.TrimPrefix(inside[0], "/")}, inside[1:]...))
+	case arguments[0] == "logs" && slices.Contains(arguments, "-c"):
+		assertHolds(t, readAll(t, "deploy/kubernetes/examples/*.yaml"), "- name: "+arguments[slices.Index(arguments, "-c")+1]+"\n", place)
+	case arguments[0] == "port-forward" && len(arguments) == 3:
+		assertHolds(t, readAll(t, "deploy/kubernetes/examples/*.yaml"), "containerPort: "+arguments[2]+"}", place)
 	default:
 		assert.Fail(t, "a command of kubectl that no test knows", "%s: %s", place, strings.Join(arguments, " "))
 	}
@@ -195,9 +199,14 @@ func checkCompose(t *testing.T, place string, arguments []string) {
 	}
 }
 
-// What curl asks is the application of the Compose set.
+// What curl asks is the application of the Compose set, or a sidecar whose port is forwarded.
 func checkCurl(t *testing.T, place string, arguments []string) {
 	t.Helper()
+	if path, found := strings.CutPrefix(arguments[len(arguments)-1], "http://localhost:8081"); found {
+		assertHolds(t, read(t, "internal/metrics/health.go"), `"POST `+path+`"`, place)
+		assert.Equal(t, []string{"--request", "POST"}, arguments[:len(arguments)-1], place)
+		return
+	}
 	_, port, found := strings.Cut(arguments[len(arguments)-1], "https://localhost:")
 	assert.True(t, found, place)
 	assertHolds(t, read(t, "deploy/compose/compose.yaml"), "127.0.0.1:${PORT:-"+port+"}:", place)

@@ -143,3 +143,19 @@ func TestProse_paths_areThere(t *testing.T) {
 	}
 	assert.NotZero(t, checked)
 }
+
+// What a runbook quotes of certservice's log is what the CMP client says.
+func TestOperations_reasonsOfTheCA_areReal(t *testing.T) {
+	sources := readAll(t, "internal/cmp/*.go")
+	check := regexp.MustCompile(`^checking (.*) of the CMP answer$`)
+	assertHolds(t, sources, `"checking %s of the CMP answer: `, "internal/cmp")
+	assertHolds(t, sources, `"CA has not decided in time"`, "docs/operations.md")
+	found := 0
+	for _, span := range readDocument(t, filepath.Join(root, "docs/operations.md")).spans() {
+		if match := check.FindStringSubmatch(span); match != nil {
+			assertHolds(t, sources, `Check: "`+match[1]+`"`, "docs/operations.md")
+			found++
+		}
+	}
+	assert.Equal(t, 3, found)
+}
