@@ -67,11 +67,12 @@ func checkCommand(t *testing.T, place string, words []string) {
 	t.Helper()
 	for len(words) > 1 && assignment.MatchString(words[0]) {
 		name := assignment.FindStringSubmatch(words[0])[1]
-		assert.True(t, knownVariable(t, name), "%s: nothing reads %s", place, name)
+		forMake := words[len(words)-1] == "image" && strings.Contains(read(t, "deploy/images/build.sh"), "\n#   "+name+" ")
+		assert.True(t, forMake || knownVariable(t, name), "%s: nothing reads %s", place, name)
 		words = words[1:]
 	}
 	checks := map[string]func(t *testing.T, place string, arguments []string){
-		"make": checkMake, "go": checkGo, "kubectl": checkKubectl, "helm": checkHelm, "docker": checkCompose, "podman-compose": checkCompose,
+		"make": checkMake, "go": checkGo, "kubectl": checkKubectl, "helm": checkHelm, "docker": checkCompose, "podman-compose": checkCompose, "podman": checkPush,
 		"curl": checkCurl, "ejbca.sh": checkEJBCA, "certfetcher": checkCertfetcher,
 		"certservice": checkServer("certservice"), "devca": checkServer("devca"),
 	}
@@ -178,12 +179,15 @@ func checkHelm(t *testing.T, place string, arguments []string) {
 		}
 		var value any
 		require.NoError(t, yaml.Unmarshal([]byte(read(t, filepath.Join(arguments[at], "values.yaml"))), &value))
-		key, _, _ := strings.Cut(arguments[i+1], "=")
-		for part := range strings.SplitSeq(key, ".") {
-			values, _ := value.(map[string]any)
-			var found bool
-			value, found = values[part]
-			assert.True(t, found, "%s: the chart has no value %s", place, key)
+		for setting := range strings.SplitSeq(arguments[i+1], ",") {
+			key, _, _ := strings.Cut(setting, "=")
+			value := value
+			for part := range strings.SplitSeq(key, ".") {
+				values, _ := value.(map[string]any)
+				var found bool
+				value, found = values[part]
+				assert.True(t, found, "%s: the chart has no value %s", place, key)
+			}
 		}
 	}
 }
@@ -196,6 +200,16 @@ func checkCompose(t *testing.T, place string, arguments []string) {
 		assert.FileExists(t, filepath.Join(root, arguments[at+1]), place)
 		assert.Contains(t, []string{"up", "down"}, arguments[at+2], place)
 		assertHolds(t, read(t, "deploy/compose/compose_test.go"), `"`+filepath.Base(arguments[at+1])+`"`, place)
+	}
+}
+
+// What is pushed is an image that deploy/images/build.sh makes.
+func checkPush(t *testing.T, place string, arguments []string) {
+	t.Helper()
+	if assert.Len(t, arguments, 2, place) && assert.Equal(t, "push", arguments[0], place) {
+		name, _, tagged := strings.Cut(filepath.Base(arguments[1]), ":")
+		assert.True(t, tagged, place)
+		assertHolds(t, read(t, "Dockerfile"), "FROM image AS "+name+"\n", place)
 	}
 }
 

@@ -86,25 +86,6 @@ func TestReadme_manifest_isTheExample(t *testing.T) {
 	assert.Contains(t, string(readme), "```yaml\n"+manifest+"```\n")
 }
 
-var alert = regexp.MustCompile(`- alert: (\w+)`)
-
-func TestOperations_everyAlert_hasARunbook(t *testing.T) {
-	rules, err := filepath.Glob(filepath.Join(root, "deploy/monitoring/*.yaml"))
-	require.NoError(t, err)
-	operations, err := os.ReadFile(filepath.Join(root, "docs/operations.md"))
-	require.NoError(t, err)
-	found := 0
-	for _, path := range rules {
-		content, err := os.ReadFile(path)
-		require.NoError(t, err)
-		for _, match := range alert.FindAllStringSubmatch(string(content), -1) {
-			assert.Contains(t, string(operations), "\n## "+match[1]+"\n", "docs/operations.md has no runbook for it")
-			found++
-		}
-	}
-	assert.NotZero(t, found)
-}
-
 func TestArchitecture_namesEveryPackage(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "docs/architecture.md"))
 	require.NoError(t, err)
