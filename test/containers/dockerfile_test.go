@@ -1,0 +1,67 @@
+//go:build containers
+
+package containers
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var goVersion = regexp.MustCompile(`(?m)^ARG GO_VERSION=(\S+)$`)
+
+// baseImage makes an image under the name that the Dockerfile builds in, out of what this machine has: nothing
+// is pulled. It is a root whose /usr is mounted, with Go and its caches; the options mount them.
+func baseImage(t *testing.T, name string) (options []string) {
+	t.Helper()
+	var host struct{ GOROOT, GOMODCACHE, GOCACHE string }
+	output, err := exec.Command("go", "env", "-json", "GOROOT", "GOMODCACHE", "GOCACHE").Output()
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(output, &host))
+	_, err = command("go", "mod", "download") // where the build, which has no network, finds it
+	require.NoError(t, err)
+
+	context := t.TempDir()
+	for _, link := range []string{"bin", "lib", "lib64"} {
+		if target, err := os.Readlink("/" + link); err == nil {
+			require.NoError(t, os.Symlink(target, filepath.Join(context, link)))
+		}
+	}
+	require.NoError(t, os.Mkdir(filepath.Join(context, "tmp"), 0o755))
+	write(t, filepath.Join(context, "Dockerfile"), []byte(`FROM scratch
+COPY . /
+ENV PATH=/host/go/bin:/usr/bin HOME=/root GOROOT=/host/go GOMODCACHE=/host/modules GOCACHE=/host/cache GOPROXY=off GOTOOLCHAIN=local
+`))
+	podman(t, "build", "--quiet", "--tag", name, context)
+	for source, target := range map[string]string{
+		"/usr": "/usr:ro", host.GOROOT: "/host/go:ro", host.GOMODCACHE: "/host/modules:ro", host.GOCACHE: "/host/cache",
+	} {
+		options = append(options, "--volume", source+":"+target)
+	}
+	return options
+}
+
+// deploy/images/build.sh leaves out the stage that builds from source; docker build does not.
+func TestDockerfile_buildsFromSource(t *testing.T) {
+	setup(t)
+	content, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
+	require.NoError(t, err)
+	match := goVersion.FindSubmatch(content)
+	require.NotNil(t, match)
+	options := baseImage(t, "golang:"+string(match[1]))
+	build := append([]string{"build", "--quiet", "--pull=never", "--network=none", "--build-arg", "VERSION=from-source"}, options...)
+
+	podman(t, append(build, "--tag", "from-source", ".")...)
+	assert.Equal(t, "certfetcher from-source", podman(t, append(append([]string{"run", "--rm"}, hardened...), "from-source", "--version")...))
+	assert.Equal(t, "certfetcher", inspect(t, "from-source").Config.Labels["org.opencontainers.image.title"])
+	for _, target := range []string{"certservice", "devca", "certfetcher-compose", "sbom"} {
+		podman(t, append(build, "--target", target, "--tag", "from-source-"+target, ".")...)
+	}
+	assert.Contains(t, contents(t, "from-source-devca"), "devca")
+}
