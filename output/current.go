@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
@@ -21,21 +22,57 @@ func (v *Volume) adopt(s snapshot) error {
 	if err := v.layoutFault(s); err != nil {
 		return err
 	}
-	if v.published != nil && !slices.ContainsFunc(v.published.files, func(f content) bool { return !s.files[f.name].holds(f.data) }) {
+	if v.published != nil && v.published.within(s) {
 		return nil // the same bytes as then: opening the stores would tell nothing new
 	}
-	r := reader{cfg: v.cfg, files: s.files}
-	bundle, err := r.bundle()
+	found, passwords, err := v.open(s)
 	if err != nil {
 		return err
 	}
-	adopted := &set{bundle: bundle}
-	for _, f := range wanted(v.cfg.Types) {
-		adopted.files = append(adopted.files, newContent(f, s.files[f.name].data, v.cfg.FileMode))
-	}
-	v.published = adopted
-	v.passwords = r.passwords()
+	v.published, v.passwords = found, passwords
 	return nil
+}
+
+// within tells whether a snapshot has the content of the set.
+func (s *set) within(now snapshot) bool {
+	return !slices.ContainsFunc(s.files, func(f content) bool { return !now.files[f.name].holds(f.data) })
+}
+
+// open reads the set in a snapshot whose layout has no fault.
+func (v *Volume) open(s snapshot) (*set, passwords, error) {
+	r := reader{cfg: v.cfg, files: s.files}
+	bundle, err := r.bundle()
+	if err != nil {
+		return nil, passwords{}, err
+	}
+	found := &set{bundle: bundle}
+	for _, f := range wanted(v.cfg.Types) {
+		found.files = append(found.files, newContent(f, s.files[f.name].data, v.cfg.FileMode))
+	}
+	return found, r.passwords(), nil
+}
+
+// Adopt takes another set that it finds in the place of the published one for that, if it is whole, as Current
+// demands it, and prefer wants it; else it returns nil. The next Restore reports it and leaves it where it is.
+func (v *Volume) Adopt(prefer func(Bundle) bool) *Bundle {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	d, closeDisk, err := v.disk(syscall.LOCK_SH)
+	if err != nil {
+		return nil // Restore meets it as well, and says so
+	}
+	defer closeDisk()
+	now := d.look()
+	if v.published == nil || v.layoutFault(now) != nil || v.published.within(now) {
+		return nil
+	}
+	found, passwords, err := v.open(now)
+	if err != nil || !prefer(found.bundle) {
+		return nil
+	}
+	v.published, v.passwords = found, passwords
+	v.differs("a newer set was there")
+	return &found.bundle
 }
 
 // layoutFault compares the kinds of files there are, before anything is opened.

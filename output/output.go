@@ -64,14 +64,22 @@ type Config struct {
 	// new one when there is none.
 	KeystorePassword, TruststorePassword string
 
+	// Journal has each publication noted on the volume, in ..untold, until Told says that the application knows of it.
+	Journal bool
+
 	Now func() time.Time // nil: time.Now
 	Log *slog.Logger     // nil: no log
 }
 
 // Publication is what Publish and Restore did.
 type Publication struct {
-	Changed bool     // false: every file was there already and was left alone
+	// Changed is false when every file was there already and was left alone. What a call before changed that
+	// failed later on counts as well: readers have seen it, and nobody was told.
+	Changed bool
 	Files   []string // paths of the whole set, in the order in which readers should see them
+	// Differences say what was not as it should be, each in the form of "keystore.p12 is missing".
+	Differences []string
+	Number      int // for Told
 }
 
 // ErrEmpty is the error of Current on a volume that holds no files of ours.
@@ -97,6 +105,17 @@ func (e *EncodeError) Error() string { return fmt.Sprintf("encoding %s: %v", e.S
 
 // Unwrap gives the reason.
 func (e *EncodeError) Unwrap() error { return e.Err }
+
+// IncompleteError is a publication that failed after its set was committed. The set counts already; the next
+// Restore, Publish or Open puts the rest of it in place.
+type IncompleteError struct{ Err error }
+
+func (e *IncompleteError) Error() string {
+	return "the new files are committed, but not all of them are in place: " + e.Err.Error()
+}
+
+// Unwrap gives the reason.
+func (e *IncompleteError) Unwrap() error { return e.Err }
 
 func (c Config) withDefaults() Config {
 	if c.Layout == "" {

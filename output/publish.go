@@ -3,14 +3,15 @@ package output
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"syscall"
 	"time"
 )
 
 // settle brings the volume to rest after a run that was stopped: it finishes a committed publication of
-// either layout and removes what was not committed. healed tells whether that changed what readers
-// see. On a volume at rest it only looks.
-func (v *Volume) settle(d disk) (healed bool, err error) {
+// either layout and removes what was not committed. What that changes for readers is kept for the next
+// Publication, also when it fails. On a volume at rest it only looks.
+func (v *Volume) settle(d disk) error {
 	for _, name := range []string{stageDir, dataTemporary, linkTemporary} {
 		if d.exists(name) {
 			err := d.remove(name)
@@ -18,23 +19,38 @@ func (v *Volume) settle(d disk) (healed bool, err error) {
 				err = d.setAside(stageDir)
 			}
 			if err != nil {
-				return false, err
+				return err
 			}
 		}
 	}
 	// A ..commit beside a ..data: the layout was being changed, and the commit is the later one.
 	if d.exists(commitDir) {
 		v.cfg.Log.Info("completing a publication that was interrupted", "path", d.dir)
-		return true, v.finishInplace(d)
+		if err := v.owe(d); err != nil {
+			return err
+		}
+		v.differs("a publication was interrupted")
+		return v.finishInplace(d)
 	}
 	current := d.generation()
 	if current == "" {
-		return false, v.removeGenerations(d)
+		return v.removeGenerations(d)
 	}
-	if healed, err = v.linkVisible(d, current); err != nil {
-		return healed, err
+	mended, err := v.linkVisible(d, current)
+	v.differs(mended...)
+	if err != nil {
+		return err
 	}
-	return healed, v.removeGenerations(d, current, d.recentPrevious(current, v.cfg.Now()))
+	return v.removeGenerations(d, current, d.recentPrevious(current, v.cfg.Now()))
+}
+
+// differs keeps differences for the next Publication.
+func (v *Volume) differs(differences ...string) {
+	for _, difference := range differences {
+		if !slices.Contains(v.differences, difference) {
+			v.differences = append(v.differences, difference)
+		}
+	}
 }
 
 // setAside gives a stage that only another user can remove the name of a generation older than all: like those,
@@ -48,16 +64,26 @@ func (d disk) setAside(name string) error {
 }
 
 // write publishes the set in the configured layout, unless now shows that it is there.
-func (v *Volume) write(d disk, s *set, now snapshot) (changed bool, err error) {
-	differing := v.differing(s, now)
-	if len(differing) == 0 && v.layoutFault(now) == nil {
-		return false, nil
+func (v *Volume) write(d disk, s *set, now snapshot) error {
+	differing, differences := v.differing(s, now)
+	if fault := v.layoutFault(now); fault != nil && len(differing) == 0 {
+		differences = append(differences, fault.Error())
+	}
+	if len(differences) == 0 {
+		return nil
 	}
 	if err := v.inTheWay(d); err != nil {
-		return false, err
+		return err
+	}
+	if err := v.owe(d); err != nil {
+		return err
 	}
 	committed := false
-	commit := func() { committed, v.published = true, s }
+	commit := func() {
+		committed, v.published = true, s
+		v.differs(differences...)
+	}
+	var err error
 	if v.cfg.Layout == LayoutSymlink {
 		err = v.publishSymlink(d, s, now, commit)
 	} else {
@@ -67,22 +93,12 @@ func (v *Volume) write(d disk, s *set, now snapshot) (changed bool, err error) {
 		// Space that a failed publication holds may be what another needs. When this fails as well, the
 		// next settle does it; the first error is the one to know.
 		_ = d.remove(stageDir)
-		_, _ = v.settle(d)
+		_ = v.settle(d)
 	}
-	return true, err
-}
-
-// differing lists the files of the set that the volume has not, or not with this content, mode and group.
-func (v *Volume) differing(s *set, now snapshot) []content {
-	var differing []content
-	for _, want := range s.files {
-		has := now.files[want.name]
-		sameGroup := v.gid == inherit || has.gid == v.gid
-		if now.layout != v.cfg.Layout || !has.holds(want.data) || has.mode != want.kept || !sameGroup {
-			differing = append(differing, want)
-		}
+	if err != nil && committed {
+		return &IncompleteError{err}
 	}
-	return differing
+	return err
 }
 
 // inTheWay refuses a volume where a directory, or a mount, has a name that a rename must take, before anything

@@ -45,7 +45,11 @@ const previousKept = 10 * time.Minute
 // left. before is what the volume held; committed is called when the new set holds, whatever fails later.
 func (v *Volume) publishSymlink(d disk, s *set, before snapshot, committed func()) error {
 	previous := d.generation()
-	touched := v.published != nil && len(v.differing(v.published, before)) > 0
+	touched := false
+	if v.published != nil {
+		differing, _ := v.differing(v.published, before)
+		touched = len(differing) > 0
+	}
 	// 1, 2
 	if err := v.stage(d, s.files, DirectoryMode(v.cfg.FileMode)); err != nil {
 		return err
@@ -82,11 +86,11 @@ func (v *Volume) publishSymlink(d disk, s *set, before snapshot, committed func(
 }
 
 // linkVisible makes the names at the top of the volume those of the generation, and syncs when that
-// changed something.
-func (v *Volume) linkVisible(d disk, generation string) (changed bool, err error) {
+// changed something. mended says what was not so.
+func (v *Volume) linkVisible(d disk, generation string) (mended []string, err error) {
 	files, err := d.list(generation)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	// What somebody else put beside them stays where it is.
 	files = slices.DeleteFunc(files, func(name string) bool { return !known(name) })
@@ -94,16 +98,26 @@ func (v *Volume) linkVisible(d disk, generation string) (changed bool, err error
 		if d.linksTo(name, throughData+name) {
 			continue
 		}
-		if err := d.replaceLink(throughData+name, name, linkTemporary); err != nil {
-			return changed, err
+		difference := name + " is missing"
+		if d.exists(name) {
+			difference = name + " is not the link that it should be"
 		}
-		changed = true
+		if err := v.owe(d); err != nil {
+			return mended, err
+		}
+		if err := d.replaceLink(throughData+name, name, linkTemporary); err != nil {
+			return mended, err
+		}
+		mended = append(mended, difference)
 	}
 	removed, err := v.removeStale(d, files)
-	if changed = changed || removed; err != nil || !changed {
-		return changed, err
+	if removed {
+		mended = append(mended, "a file of an earlier publication was there")
 	}
-	return changed, d.syncDir(".")
+	if err != nil || len(mended) == 0 {
+		return mended, err
+	}
+	return mended, d.syncDir(".")
 }
 
 // removeStale removes what earlier publications left at the top of the volume: links into ..data, and

@@ -17,6 +17,10 @@ type Volume struct {
 	mu        sync.Mutex
 	passwords passwords // zero until the first publication
 	published *set      // what is known to be on the volume as a whole, nil when nothing is
+
+	differences []string // what has been mended, or replaced, and is in no Publication yet
+	number      int      // of what was published last with Journal, counted from 1
+	untold      bool     // see Untold
 }
 
 // Open makes the directory where it is missing (mode 0750, setgid handed on from its parent; an existing
@@ -36,12 +40,15 @@ func open(cfg Config, step stepFunc) (*Volume, error) {
 	}
 	v := &Volume{cfg: cfg, gid: gid, step: step}
 	err = v.alone(func(d disk) error {
-		_, err := v.settle(d)
+		err := v.settle(d)
+		v.untold = cfg.Journal && d.exists(untoldName)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	// The caller begins with what is there now.
+	v.differences, v.number = nil, 0
 	return v, nil
 }
 
@@ -79,12 +86,12 @@ func (v *Volume) Current() (*Bundle, error) {
 // modes and so on, nothing is touched. The passwords stay those that are on the volume, unless others are
 // configured. What readers see changes at one moment; see the two layouts for what a reader may meet who
 // opens several files.
-// An error is an *EncodeError, or a *FileError. After an error the volume holds the old set or the new
-// one, and the next Publish, Restore or Open brings it to rest.
+// An error is an *EncodeError, or a *FileError. After an error the volume holds the old set, or, when it is
+// an *IncompleteError with that, the new one; the next Publish, Restore or Open brings it to rest.
 func (v *Volume) Publish(b Bundle) (Publication, error) {
 	var p Publication
 	err := v.alone(func(d disk) error {
-		healed, err := v.settle(d)
+		err := v.settle(d)
 		if err != nil {
 			return err
 		}
@@ -100,14 +107,13 @@ func (v *Volume) Publish(b Bundle) (Publication, error) {
 				return err
 			}
 		}
-		changed, err := v.write(d, s, now)
-		p = Publication{Changed: changed || healed, Files: v.paths(s)}
-		return err
+		if err := v.write(d, s, now); err != nil {
+			return err
+		}
+		p = v.publication(s)
+		return nil
 	})
-	if err != nil {
-		return Publication{}, err
-	}
-	return p, nil
+	return p, err
 }
 
 // Restore puts back files that vanished or were changed by somebody, byte for byte as they were published
@@ -116,18 +122,23 @@ func (v *Volume) Publish(b Bundle) (Publication, error) {
 func (v *Volume) Restore() (Publication, error) {
 	var p Publication
 	err := v.alone(func(d disk) error {
-		healed, err := v.settle(d)
-		if err != nil || v.published == nil {
+		if err := v.settle(d); err != nil || v.published == nil {
 			return err
 		}
-		changed, err := v.write(d, v.published, d.look())
-		p = Publication{Changed: changed || healed, Files: v.paths(v.published)}
-		return err
+		if err := v.write(d, v.published, d.look()); err != nil {
+			return err
+		}
+		p = v.publication(v.published)
+		return nil
 	})
-	if err != nil {
-		return Publication{}, err
-	}
-	return p, nil
+	return p, err
+}
+
+// publication reports what has changed since the last report.
+func (v *Volume) publication(s *set) Publication {
+	p := Publication{Changed: len(v.differences) > 0, Files: v.paths(s), Differences: v.differences, Number: v.number}
+	v.differences = nil
+	return p
 }
 
 // trialSize is about what the largest set has.
@@ -137,7 +148,7 @@ const trialSize = 64 << 10
 // in vain. Nothing is made durable. The error is of type *FileError.
 func (v *Volume) Writable() error {
 	return v.alone(func(d disk) error {
-		if _, err := v.settle(d); err != nil {
+		if err := v.settle(d); err != nil {
 			return err
 		}
 		if err := v.inTheWay(d); err != nil {
