@@ -110,7 +110,7 @@ func (v *Volume) Publish(b Bundle) (Publication, error) {
 		if err := v.write(d, s, now); err != nil {
 			return err
 		}
-		p = v.publication(s)
+		p = v.publication()
 		return nil
 	})
 	return p, err
@@ -128,15 +128,15 @@ func (v *Volume) Restore() (Publication, error) {
 		if err := v.write(d, v.published, d.look()); err != nil {
 			return err
 		}
-		p = v.publication(v.published)
+		p = v.publication()
 		return nil
 	})
 	return p, err
 }
 
 // publication reports what has changed since the last report.
-func (v *Volume) publication(s *set) Publication {
-	p := Publication{Changed: len(v.differences) > 0, Files: v.paths(s), Differences: v.differences, Number: v.number}
+func (v *Volume) publication() Publication {
+	p := Publication{Changed: len(v.differences) > 0, Files: v.Files(), Differences: v.differences, Number: v.number}
 	v.differences = nil
 	return p
 }
@@ -211,10 +211,11 @@ func (v *Volume) disk(how int) (d disk, closeDisk func(), err error) {
 
 func (v *Volume) path(name string) string { return filepath.Join(v.cfg.Dir, name) }
 
-func (v *Volume) paths(s *set) []string {
-	paths := make([]string, len(s.files))
-	for i, f := range s.files {
-		paths[i] = v.path(f.name)
+// Files lists the paths of the whole set, in the order in which readers should see them.
+func (v *Volume) Files() []string {
+	var paths []string
+	for _, f := range wanted(v.cfg.Types) {
+		paths = append(paths, v.path(f.name))
 	}
 	return paths
 }

@@ -52,10 +52,8 @@ func examine(args []string, stdout, stderr io.Writer) int {
 	defer stop()
 	setup, faults := readEnvironment(io.Discard) // faults are in the report
 	options := doctor.Options{Config: setup.config, Faults: faults, Reader: reader, UserAgent: userAgent()}
-	for _, notifier := range setup.notify.Notifiers {
-		if merge, ok := notifier.(*merging); ok {
-			options.Merge = &merge.config
-		}
+	if merge, ok := setup.notify.Prepare.(*merging); ok {
+		options.Merge = &merge.config
 	}
 	report := doctor.Run(ctx, options)
 	write := report.WriteText

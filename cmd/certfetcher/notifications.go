@@ -24,7 +24,7 @@ func notifications(cfg *config.Fetcher, log *slog.Logger) (notify.Config, config
 	merge, found := newMerging(cfg.Output.Dir, log)
 	faults = append(faults, found...)
 	if merge != nil {
-		made.Notifiers = append(made.Notifiers, merge)
+		made.Prepare = merge
 	}
 	if c.Exec != "" {
 		command, err := notify.ParseCommand(c.Exec)

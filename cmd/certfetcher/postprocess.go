@@ -48,18 +48,25 @@ func postprocessUsage(w io.Writer) error {
 	return truststore.WriteUsage(w)
 }
 
-// merging does the post-processor's work after each publication of a sidecar, before anybody else is told.
+// merging does the post-processor's work after each publication of a sidecar, before anybody else is told, and at a
+// start at which nothing was published: whoever merged into a volume that lives no longer than the container would
+// miss it otherwise.
 type merging struct {
 	config truststore.Config
 	log    *slog.Logger
+	// changed is called when there was something to do though nothing was published.
+	changed func()
 }
 
 // Kind is how logs and metrics call it.
-func (merging) Kind() string { return "postprocess" }
+func (*merging) Kind() string { return "postprocess" }
 
 // Notify merges; with nothing to do it changes nothing.
-func (m merging) Notify(context.Context, notify.Event) error {
-	_, err := truststore.Run(m.config, m.log)
+func (m *merging) Notify(_ context.Context, event notify.Event) error {
+	result, err := truststore.Run(m.config, m.log)
+	if event.Kept && result.Changed() {
+		m.changed()
+	}
 	return err
 }
 
@@ -94,5 +101,5 @@ func newMerging(outputDir string, log *slog.Logger) (*merging, config.Faults) {
 	if len(faults) > 0 {
 		return nil, faults
 	}
-	return &merging{cfg, log}, nil
+	return &merging{config: cfg, log: log}, nil
 }

@@ -43,6 +43,8 @@ type sidecar struct {
 	requests   chan string // room for one: more say nothing more
 	disturbed  chan struct{}
 	failing    atomic.Bool // the last attempt to renew failed
+	merged     atomic.Bool // truststores have changed at a start at which nothing was published
+	owed       string      // the reason of a publication that is committed but not complete; empty: there is none
 }
 
 // runSidecar fetches as in init mode and then renews until a signal ends it. An error is that of the first
@@ -65,19 +67,24 @@ func runSidecar(s setup) error {
 		return err
 	}
 	c.renewOnHangup(ctx)
+	if merge, ok := s.notify.Prepare.(*merging); ok {
+		// The loop tells of it, as of all else, so that the newest comes last.
+		merge.changed = func() { c.merged.Store(true); c.disturb() }
+	}
 	c.enroller = &enroll.Enroller{
-		Config: s.config, Identity: c.followIdentity(ctx, s.identity), UserAgent: userAgent(), Log: s.log, Now: time.Now,
+		Config: s.config, Identity: c.followIdentity(ctx, s.identity), UserAgent: userAgent(), Journal: s.notify.Tells(),
+		Log: s.log, Now: time.Now,
 	}
 	outcome, err := c.enroller.Run(ctx)
 	if err != nil {
 		return err
 	}
 	current := c.published(outcome, reasonEnrolled)
-	background.Go(func() { c.dispatcher.Run(ctx) })
 	if !outcome.Changed {
-		c.postprocess(ctx, s.notify.Notifiers)
+		c.kept(outcome)
 	}
-	c.watchFiles(ctx, &background)
+	background.Go(func() { c.dispatcher.Run(ctx) })
+	c.watchFiles(ctx, &background, outcome.Files)
 	debug.FreeOSMemory()
 	loop := &renew.Loop{
 		Policy:  renew.Policy{At: s.config.Sidecar.RenewAt, Before: s.config.Sidecar.RenewBefore, Seed: s.config.Sidecar.Seed},
@@ -96,55 +103,79 @@ func runSidecar(s setup) error {
 	return nil
 }
 
-// postprocess merges truststores at a start at which nothing was published: whoever merged into a volume that
-// lives no longer than the container would miss it otherwise.
-func (c *sidecar) postprocess(ctx context.Context, notifiers []notify.Notifier) {
-	for _, notifier := range notifiers {
-		if merge, ok := notifier.(*merging); ok {
-			if err := merge.Notify(ctx, notify.Event{}); err != nil {
-				c.log.Error("the truststores are not merged", "error", err.Error())
-			}
-		}
+// kept begins with a certificate that was on the volume. The application is told of it only when a process before
+// this one did not get as far.
+func (c *sidecar) kept(outcome enroll.Outcome) {
+	event := c.event(outcome, reasonRestored)
+	if event.Kept = !outcome.Untold; outcome.Untold {
+		c.log.Info("nobody was told of what is on the volume, as its publication was interrupted; telling now")
 	}
+	c.dispatcher.Dispatch(event)
 }
 
-// Renew is one attempt of the loop.
-func (c *sidecar) Renew(ctx context.Context, reason string) (renew.Certificate, error) {
+// Obtain is one attempt of the loop.
+func (c *sidecar) Obtain(ctx context.Context, reason string) (publish func() (renew.Certificate, error), err error) {
+	c.log.Info("renewing", "because", reason)
 	// A renewal needs some megabytes for some milliseconds, once in days or months.
 	defer debug.FreeOSMemory()
-	c.log.Info("renewing", "because", reason)
-	outcome, err := c.enroller.Renew(ctx)
+	obtained, err := c.enroller.Obtain(ctx)
 	if err != nil {
-		if ctx.Err() == nil {
-			c.metrics.CountFailure(enroll.StageOf(err).String())
+		return nil, c.failed(ctx, err)
+	}
+	return func() (renew.Certificate, error) {
+		defer debug.FreeOSMemory()
+		outcome, err := c.enroller.Publish(obtained)
+		if err != nil && !enroll.Committed(err) {
+			return renew.Certificate{}, c.failed(ctx, err)
 		}
-		permanent, after := enroll.Retry(err)
-		return renew.Certificate{}, &renew.Failure{Hint: renew.Hint{Permanent: permanent, RetryAfter: after}, Err: err}
-	}
-	c.metrics.CountRenewal(outcome.How)
-	if outcome.How == enroll.Enrolled {
-		return c.published(outcome, reasonEnrolled), nil
-	}
-	return c.published(outcome, reasonRenewed), nil
+		c.metrics.CountRenewal(outcome.How)
+		c.owed = reasonRenewed
+		if outcome.How == enroll.Enrolled {
+			c.owed = reasonEnrolled
+		}
+		current := c.published(outcome, c.owed)
+		if err != nil {
+			c.log.Error("the new certificate is the one on the volume, but its files are not complete; completing them", "reason", err.Error())
+			c.metrics.SetVolume(err)
+			c.disturb()
+			return current, nil
+		}
+		c.owed = ""
+		return current, nil
+	}, nil
 }
 
-// Restore puts published files back.
-func (c *sidecar) Restore() error {
-	_, err := c.restore()
-	return err
+// failed counts a failed attempt, and tells the loop what it means.
+func (c *sidecar) failed(ctx context.Context, err error) error {
+	stage := enroll.StageOf(err).String()
+	if ctx.Err() == nil {
+		c.metrics.CountFailure(stage)
+	}
+	permanent, after := enroll.Retry(err)
+	return &renew.Failure{Hint: renew.Hint{Permanent: permanent, RetryAfter: after}, Stage: stage, Err: err}
 }
 
-// restore puts published files back, and returns the paths of all.
-func (c *sidecar) restore() ([]string, error) {
+// Restore puts published files back, and completes a publication that failed after its commit.
+func (c *sidecar) Restore() (current renew.Certificate, changed bool, err error) {
 	outcome, err := c.enroller.Restore()
 	c.metrics.SetVolume(err)
-	if err != nil || !outcome.Changed {
-		return outcome.Files, err
+	if err == nil && !outcome.Changed && c.merged.Swap(false) {
+		if outcome.Number, err = c.enroller.Owe(); err == nil {
+			c.dispatcher.Dispatch(c.event(outcome, reasonRestored))
+		}
 	}
-	c.metrics.CountRestoration()
-	c.log.Warn("published files had vanished or changed, they are put back", "path", c.config.Output.Dir)
-	c.published(outcome, reasonRestored)
-	return outcome.Files, nil
+	if err != nil || !outcome.Changed {
+		return renew.Certificate{}, false, err
+	}
+	reason := c.owed
+	if c.owed = ""; reason != "" {
+		c.log.Info("the files of the new certificate are complete", "path", c.config.Output.Dir, "files", outcome.Files)
+	} else {
+		reason = reasonRestored
+		c.metrics.CountRestoration()
+		c.log.Warn("published files had vanished or changed, they are put back", "path", c.config.Output.Dir, "differences", outcome.Differences)
+	}
+	return c.published(outcome, reason), true, nil
 }
 
 // published tells everybody who wants to know, and the loop when the certificate was had.
@@ -157,9 +188,25 @@ func (c *sidecar) published(outcome enroll.Outcome, reason string) renew.Certifi
 		current.Obtained = time.Now()
 	}
 	if outcome.Changed {
-		c.dispatcher.Dispatch(notify.NewEvent(reason, c.config.Output.Dir, outcome.Files, leaf, outcome.Bundle.Trusted))
+		c.dispatcher.Dispatch(c.event(outcome, reason))
 	}
 	return current
+}
+
+// event is what the application is told of what is on the volume.
+func (c *sidecar) event(outcome enroll.Outcome, reason string) notify.Event {
+	event := notify.NewEvent(reason, c.config.Output.Dir, outcome.Files, outcome.Bundle.Chain[0], outcome.Bundle.Trusted)
+	event.Told = c.told(outcome.Number)
+	return event
+}
+
+// told notes that the application knows of a publication.
+func (c *sidecar) told(number int) func() {
+	return func() {
+		if err := c.enroller.Told(number); err != nil {
+			c.log.Warn("the application was told, but that cannot be noted on the volume: the next start tells it again", "error", err.Error())
+		}
+	}
 }
 
 func (c *sidecar) notified(kind string, outcome notify.Outcome) {
@@ -178,6 +225,14 @@ func (c *sidecar) observe(status renew.Status) {
 func (c *sidecar) request(reason string) {
 	select {
 	case c.requests <- reason:
+	default:
+	}
+}
+
+// disturb has the loop look at the published files.
+func (c *sidecar) disturb() {
+	select {
+	case c.disturbed <- struct{}{}:
 	default:
 	}
 }
@@ -240,12 +295,7 @@ func (c *sidecar) followIdentity(ctx context.Context, initial *mtls.Identity) fu
 }
 
 // watchFiles has published files put back, and listens to the trigger file.
-func (c *sidecar) watchFiles(ctx context.Context, background *sync.WaitGroup) {
-	paths, err := c.restore()
-	if err != nil {
-		// The loop meets it as well, and tries again.
-		c.log.Warn("the files on the volume cannot be compared", "error", err.Error())
-	}
+func (c *sidecar) watchFiles(ctx context.Context, background *sync.WaitGroup, paths []string) {
 	var names []string
 	for _, path := range paths {
 		names = append(names, filepath.Base(path))

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/certfetcher/certfetcher/client"
@@ -20,18 +21,20 @@ import (
 	"github.com/certfetcher/certfetcher/output"
 )
 
-// Enroller runs enrolments for one configuration. Run comes first; its methods are called one at a time.
+// Enroller runs enrolments for one configuration. Run comes first; its methods are called one at a time, but
+// for Obtain, Owe and Told, each of which may be called beside the others.
 type Enroller struct {
 	Config    *config.Fetcher
 	Identity  func() *mtls.Identity // to use for the next request
 	UserAgent string
+	Journal   bool // the application is told of publications, so note which one it was not told of yet
 	Log       *slog.Logger
 	Now       func() time.Time
 
 	volume  *output.Volume
-	current *output.Bundle // what was read from the volume or published on it last; nil before either
-	nextKey crypto.Signer  // made for a renewal that has not succeeded yet
-	pending *unpublished
+	current atomic.Pointer[output.Bundle] // what counts on the volume: read from it, or committed last; nil before either
+	nextKey crypto.Signer                 // made for a renewal that has not succeeded yet
+	pending *Obtained                     // what could not be published, because the volume failed
 	overlap overlap
 }
 
@@ -49,6 +52,11 @@ type Outcome struct {
 	Files  []string
 	// Changed tells whether files were written.
 	Changed bool
+	// Differences say what was not as it should be on the volume before; see output.Publication.
+	Differences []string
+	// Untold, of what was kept, tells whether a process before this one did not get as far as telling the application of it.
+	Untold bool
+	Number int // for Told
 }
 
 // Run makes sure that the volume holds a matching, valid certificate: it keeps the one that is there,
@@ -63,7 +71,7 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 		e.mendModes()
 		e.Log.Info("the volume already holds a matching, valid certificate: nothing to do",
 			"path", e.Config.Output.Dir, "not_after", kept.Chain[0].NotAfter, "serial", certinfo.Serial(kept.Chain[0]))
-		return Outcome{Bundle: *kept, How: Kept}, nil
+		return Outcome{Bundle: *kept, How: Kept, Files: e.volume.Files(), Untold: e.volume.Untold()}, nil
 	} else if reason != "" {
 		e.Log.Info("enrolling", "because", reason)
 	}
@@ -78,22 +86,33 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	if reason := e.outdated(&bundle); reason != "" {
 		e.Log.Warn("the next start will take this certificate for another than the one asked for, and enrol again", "because", reason)
 	}
-	if e.Config.Sidecar.Enabled && e.current != nil {
-		return e.publishRenewed(bundle, Enrolled)
+	if e.Config.Sidecar.Enabled && e.current.Load() != nil {
+		bundle = e.withOverlap(bundle)
 	}
 	return e.publish(bundle, Enrolled)
 }
 
-// publish makes the bundle the set on the volume.
+// publish makes the bundle the set on the volume. Of an error for which Committed is true, the outcome has
+// bundle and how.
 func (e *Enroller) publish(bundle output.Bundle, how string) (Outcome, error) {
 	start := e.Now()
 	publication, err := e.volume.Publish(bundle)
+	outcome := Outcome{Bundle: bundle, How: how, Files: publication.Files, Changed: publication.Changed, Number: publication.Number}
+	if err == nil || Committed(err) {
+		e.current.Store(&bundle)
+	}
 	if err != nil {
-		return Outcome{}, failed(outputStage(err), "publishing the files: %w", err)
+		return outcome, failed(outputStage(err), "publishing the files: %w", err)
 	}
 	e.Log.Info("published", "path", e.Config.Output.Dir, "files", publication.Files, "duration", e.since(start))
-	e.current = &bundle
-	return Outcome{Bundle: bundle, How: how, Files: publication.Files, Changed: publication.Changed}, nil
+	return outcome, nil
+}
+
+// Committed tells of an error whether the certificate is the one on the volume nonetheless: its files are not all
+// in place yet, and Restore puts them there.
+func Committed(err error) bool {
+	var incomplete *output.IncompleteError
+	return errors.As(err, &incomplete)
 }
 
 // mendModes sets right what a kept set may not be: another configuration's, or another program's, as private as is
@@ -110,7 +129,7 @@ func (e *Enroller) mendModes() {
 
 func (e *Enroller) openVolume() (*output.Volume, error) {
 	cfg := outputConfig(e.Config)
-	cfg.Now, cfg.Log = e.Now, e.Log
+	cfg.Now, cfg.Log, cfg.Journal = e.Now, e.Log, e.Journal
 	volume, err := output.Open(cfg)
 	if err != nil {
 		return nil, failed(outputStage(err), "opening the output directory: %w", err)
@@ -236,7 +255,7 @@ func (e *Enroller) keep() (*output.Bundle, string) {
 	case err != nil:
 		return nil, err.Error()
 	}
-	e.current = current
+	e.current.Store(current)
 	if e.Config.ForceEnroll {
 		return nil, "FORCE_ENROLL is set"
 	}

@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -19,49 +20,50 @@ import (
 	"github.com/certfetcher/certfetcher/output"
 )
 
-// Renew replaces the certificate, with one try of each request: it asks for an update and, where that is
-// no way, for a new enrolment, unless that is forbidden. What is on the volume stays until the whole
-// new set is verified. An error is always of type *Error.
-func (e *Enroller) Renew(ctx context.Context) (Outcome, error) {
-	// Before anything is asked for: a volume that cannot be written to must not cost a certificate at every try.
-	if err := e.volume.Writable(); err != nil {
-		return Outcome{}, failed(outputStage(err), "opening the output directory: %w", err)
-	}
-	if left := e.leftOver(); left != nil {
-		return e.publishRenewed(left.bundle, left.how)
-	}
-	service, err := e.client(nil)
-	if err != nil {
-		return Outcome{}, err
-	}
-	key, err := e.renewalKey()
-	if err != nil {
-		return Outcome{}, err
-	}
-	csr, request, err := e.request(key)
-	if err != nil {
-		return Outcome{}, err
-	}
-	answer, how, err := e.ask(ctx, service, request)
-	if err != nil {
-		return Outcome{}, err
-	}
-	bundle, err := e.accept(key, csr, answer)
-	if err != nil {
-		return Outcome{}, err
-	}
-	e.nextKey = nil
-	return e.publishRenewed(bundle, how)
-}
-
-// unpublished is a certificate that could not be published, because the volume failed.
-type unpublished struct {
+// Obtained is a verified certificate that is not published yet.
+type Obtained struct {
 	bundle output.Bundle
 	how    string
 }
 
+// Obtain gets a certificate in place of the current one, with one try of each request: it asks for an update and,
+// where that is no way, for a new enrolment, unless that is forbidden. Publish must have followed before it is called
+// again, unless it failed. An error is always of type *Error.
+func (e *Enroller) Obtain(ctx context.Context) (Obtained, error) {
+	// Before anything is asked for: a volume that cannot be written to must not cost a certificate at every try.
+	if err := e.volume.Writable(); err != nil {
+		return Obtained{}, failed(outputStage(err), "opening the output directory: %w", err)
+	}
+	if left := e.leftOver(); left != nil {
+		return *left, nil
+	}
+	service, err := e.client(nil)
+	if err != nil {
+		return Obtained{}, err
+	}
+	current := e.current.Load()
+	key, err := e.renewalKey(current)
+	if err != nil {
+		return Obtained{}, err
+	}
+	csr, request, err := e.request(key)
+	if err != nil {
+		return Obtained{}, err
+	}
+	answer, how, err := e.ask(ctx, service, request, current)
+	if err != nil {
+		return Obtained{}, err
+	}
+	bundle, err := e.accept(key, csr, answer)
+	if err != nil {
+		return Obtained{}, err
+	}
+	e.nextKey = nil
+	return Obtained{bundle, how}, nil
+}
+
 // leftOver is what an attempt before could not publish, if it is still worth it.
-func (e *Enroller) leftOver() *unpublished {
+func (e *Enroller) leftOver() *Obtained {
 	left := e.pending
 	e.pending = nil
 	if left == nil || e.outdated(&left.bundle) != "" {
@@ -71,24 +73,31 @@ func (e *Enroller) leftOver() *unpublished {
 	return left
 }
 
-func (e *Enroller) publishRenewed(bundle output.Bundle, how string) (Outcome, error) {
-	merged := bundle
-	merged.Trusted = e.overlap.merge(bundle.Trusted, e.current, e.Config.Sidecar.TrustOverlap, e.Now())
-	if kept := len(merged.Trusted) - len(bundle.Trusted); kept > 0 {
-		e.Log.Info("keeping trusted certificates that the CertService no longer sends", "count", kept)
-	}
-	outcome, err := e.publish(merged, how)
-	if err != nil {
-		e.pending = &unpublished{bundle, how}
+// Publish replaces what is on the volume by what was obtained. An error is always of type *Error. One for which
+// Committed is true comes with the outcome; after any other the certificate before stays.
+func (e *Enroller) Publish(obtained Obtained) (Outcome, error) {
+	outcome, err := e.publish(e.withOverlap(obtained.bundle), obtained.how)
+	if err != nil && !Committed(err) {
+		e.pending = &obtained
 	}
 	return outcome, err
 }
 
+// withOverlap adds the trusted certificates that are kept for a while.
+func (e *Enroller) withOverlap(bundle output.Bundle) output.Bundle {
+	merged := bundle
+	merged.Trusted = e.overlap.merge(bundle.Trusted, e.current.Load(), e.Config.Sidecar.TrustOverlap, e.Now())
+	if kept := len(merged.Trusted) - len(bundle.Trusted); kept > 0 {
+		e.Log.Info("keeping trusted certificates that the CertService no longer sends", "count", kept)
+	}
+	return merged
+}
+
 // renewalKey is the key for the next certificate. One that was made stays the same until it has a certificate:
 // a CertService that is down for days must not cost a key pair at every try.
-func (e *Enroller) renewalKey() (key crypto.Signer, err error) {
+func (e *Enroller) renewalKey(current *output.Bundle) (key crypto.Signer, err error) {
 	if e.Config.Sidecar.ReuseKey {
-		return e.current.Key, nil
+		return current.Key, nil
 	}
 	if e.nextKey == nil {
 		e.nextKey, err = e.newKey()
@@ -97,18 +106,21 @@ func (e *Enroller) renewalKey() (key crypto.Signer, err error) {
 }
 
 // ask sends the request for an update, or, where that is no way, the one for an enrolment.
-func (e *Enroller) ask(ctx context.Context, service *client.Client, request client.Request) (answer client.Answer, how string, err error) {
+func (e *Enroller) ask(ctx context.Context, service *client.Client, request client.Request, current *output.Bundle) (answer client.Answer, how string, err error) {
 	start := e.Now()
-	leaf, because := e.current.Chain[0], ""
+	leaf, because := current.Chain[0], ""
 	if e.Now().Before(leaf.NotAfter) {
-		if answer, err = e.update(ctx, service, request); err == nil {
+		if answer, err = e.update(ctx, service, request, current); err == nil {
 			e.Log.Info("the CertService renewed the certificate", "ca", e.Config.Request.CAName, "duration", e.since(start))
 			return answer, Updated, nil
 		}
 		because = refusal(err)
+		if because == "" && ctx.Err() == nil && e.elsewhere(err) && e.nearlyExpired(leaf) {
+			because = "less than a tenth of its life is left, and the update fails: " + err.Error()
+		}
 	} else {
 		because = "it expired at " + leaf.NotAfter.UTC().Format(time.RFC3339)
-		err = failed(StageOther, "the certificate cannot be renewed: %s, and RENEW_FALLBACK forbids to enrol anew", because)
+		err = failed(StageOther, "the certificate cannot be renewed: %s, and %w", because, errForbidden)
 	}
 	if because == "" || !e.Config.Sidecar.Fallback {
 		return client.Answer{}, "", err
@@ -122,12 +134,12 @@ func (e *Enroller) ask(ctx context.Context, service *client.Client, request clie
 	return answer, Enrolled, nil
 }
 
-func (e *Enroller) update(ctx context.Context, service *client.Client, request client.Request) (client.Answer, error) {
+func (e *Enroller) update(ctx context.Context, service *client.Client, request client.Request, current *output.Bundle) (client.Answer, error) {
 	var err error
-	if request.OldKey, err = keygen.PrivateKeyPEM(e.current.Key); err != nil {
+	if request.OldKey, err = keygen.PrivateKeyPEM(current.Key); err != nil {
 		return client.Answer{}, failed(StageKeyEncoding, "preparing the OLD_PK header: %w", err)
 	}
-	for _, cert := range e.current.Chain {
+	for _, cert := range current.Chain {
 		request.OldCert = append(request.OldCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
 	}
 	answer, err := service.Update(ctx, request)
@@ -165,21 +177,78 @@ func refusal(err error) string {
 	return err.Error()
 }
 
+// errForbidden is the failure of an update that nothing but an enrolment could make good.
+var errForbidden = errors.New("RENEW_FALLBACK forbids to enrol anew")
+
+// forbiddenWait is how long to wait where only an operator can help: no try asks anybody.
+const forbiddenWait = 15 * time.Minute
+
+// elsewhere tells of an error that is no refusal whether an enrolment may not meet it: it is of the endpoint for
+// updates, and not, as a port where nothing listens, of the host that has both.
+func (e *Enroller) elsewhere(err error) bool {
+	var status *client.StatusError
+	var connection *client.ConnectionError
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.As(err, &status):
+		return status.StatusCode >= 500
+	case errors.As(err, &connection):
+		return e.Config.Sidecar.UpdateURL != "" || errors.As(err, &timeout) && timeout.Timeout()
+	}
+	return false
+}
+
+// nearlyExpired tells whether less than a tenth of a certificate's life is left.
+func (e *Enroller) nearlyExpired(leaf *x509.Certificate) bool {
+	return leaf.NotAfter.Sub(e.Now()) < leaf.NotAfter.Sub(leaf.NotBefore)/10
+}
+
 // Restore puts back published files that vanished or were changed. The outcome's Changed tells whether any had.
+// Where another process has published a newer certificate that fits, that is the one from now on.
 func (e *Enroller) Restore() (Outcome, error) {
+	if other := e.volume.Adopt(e.prefers); other != nil {
+		e.Log.Info("somebody else has published a newer certificate, which stays", "serial", certinfo.Serial(other.Chain[0]), "not_after", other.Chain[0].NotAfter)
+		e.current.Store(other)
+	}
 	publication, err := e.volume.Restore()
 	if err != nil {
 		return Outcome{}, failed(outputStage(err), "putting published files back: %w", err)
 	}
-	return Outcome{Bundle: *e.current, How: Kept, Files: publication.Files, Changed: publication.Changed}, nil
+	return Outcome{
+		Bundle: *e.current.Load(), How: Kept, Files: publication.Files, Changed: publication.Changed,
+		Differences: publication.Differences, Number: publication.Number,
+	}, nil
 }
 
-// Retry says what an error of Renew means for the next try: whether somebody has to mend something first,
-// and how long the CertService asks to wait, 0 when it did not say.
+// prefers tells whether a set that somebody else put in the place of the current one is to stay: it fits the
+// configuration, is trusted by what is trusted now, and is newer. Of two of the same second, any
+// order will do that all processes agree on, or each would put back its own for ever.
+func (e *Enroller) prefers(other output.Bundle) bool {
+	current := e.current.Load()
+	leaf, before := other.Chain[0], current.Chain[0]
+	newer := leaf.NotBefore.Compare(before.NotBefore)
+	if newer == 0 {
+		newer = bytes.Compare(leaf.Raw, before.Raw)
+	}
+	trusted := other
+	trusted.Trusted = current.Trusted
+	return newer > 0 && e.outdated(&other) == "" && e.outdated(&trusted) == ""
+}
+
+// Owe notes that the application is to be told of something else than a publication; the number is for Told.
+func (e *Enroller) Owe() (int, error) { return e.volume.Owe() }
+
+// Told says that the application knows of the publication with this number.
+func (e *Enroller) Told(number int) error { return e.volume.Told(number) }
+
+// Retry says what an error of Obtain or Publish means for the next try: whether somebody has to mend something
+// first, and how long to wait at the least, mostly because the CertService asks for it; 0 when nobody does.
 func Retry(err error) (permanent bool, after time.Duration) {
 	var status *client.StatusError
 	var connection *client.ConnectionError
 	switch {
+	case errors.Is(err, errForbidden):
+		return true, forbiddenWait
 	case errors.As(err, &status):
 		return status.StatusCode == http.StatusUnauthorized || status.StatusCode < 500 && refusal(err) != "", status.RetryAfter
 	case errors.As(err, &connection):

@@ -24,7 +24,9 @@ type Config struct {
 	// Notifiers are run one after the other, in this order: a command may prepare what a signal then
 	// makes the application load. One that fails does not keep the next from being run.
 	Notifiers []Notifier
-	// Verify runs after them; nil for no verification.
+	// Prepare runs before them, and also for a certificate that was kept; nil for nothing to prepare.
+	Prepare Notifier
+	// Verify runs after them, and also for a certificate that was kept; nil for no verification.
 	Verify Notifier
 
 	// RetryInitial is the wait after the first failure, about; it doubles, with jitter, up to RetryMax.
@@ -36,6 +38,9 @@ type Config struct {
 	Observe func(kind string, outcome Outcome)
 	Log     *slog.Logger
 }
+
+// Tells says whether anybody is told of a publication.
+func (c Config) Tells() bool { return c.Prepare != nil || len(c.Notifiers) > 0 }
 
 // Dispatcher runs the notifications for one event after the other, in the background.
 type Dispatcher struct {
@@ -89,16 +94,14 @@ func (d *Dispatcher) Run(ctx context.Context) {
 // deliver runs all notifications, and those that failed again and again, until all have succeeded
 // or ctx is done. It returns early with an event that is newer.
 func (d *Dispatcher) deliver(ctx context.Context, event Event) *Event {
-	pending := slices.Clone(d.config.Notifiers)
-	if d.config.Verify != nil {
-		pending = append(pending, d.config.Verify)
-	}
+	pending := d.notifiers(event)
 	waits := backoff.NewExponentialBackOff(backoff.WithInitialInterval(d.config.RetryInitial), backoff.WithMultiplier(2),
 		backoff.WithMaxInterval(d.config.RetryMax), backoff.WithMaxElapsedTime(0))
+	told := event.Told == nil
 	for try := 1; ; try++ {
 		retryIn := waits.NextBackOff()
 		var failed []Notifier
-		for _, notifier := range pending {
+		for i, notifier := range pending {
 			newer, err := d.try(ctx, notifier, event)
 			if ctx.Err() != nil {
 				return nil
@@ -113,7 +116,9 @@ func (d *Dispatcher) deliver(ctx context.Context, event Event) *Event {
 			d.report(notifier, event, try, retryIn, err)
 			if err != nil {
 				failed = append(failed, notifier)
+				continue
 			}
+			told = told || d.told(event, slices.Concat(failed, pending[i+1:]))
 		}
 		if pending = failed; len(pending) == 0 {
 			return nil
@@ -126,6 +131,29 @@ func (d *Dispatcher) deliver(ctx context.Context, event Event) *Event {
 			return nil
 		}
 	}
+}
+
+// notifiers are those to run for event, in their order.
+func (d *Dispatcher) notifiers(event Event) (list []Notifier) {
+	if d.config.Prepare != nil {
+		list = append(list, d.config.Prepare)
+	}
+	if !event.Kept {
+		list = append(list, d.config.Notifiers...)
+	}
+	if d.config.Verify != nil {
+		list = append(list, d.config.Verify)
+	}
+	return list
+}
+
+// told calls event.Told when, of those that are left, none is to tell anything.
+func (d *Dispatcher) told(event Event, left []Notifier) bool {
+	if slices.ContainsFunc(left, func(n Notifier) bool { return n != d.config.Verify }) {
+		return false
+	}
+	event.Told()
+	return true
 }
 
 // try runs notifier once. A verification is cut off by a newer event, because the serial number that
@@ -172,8 +200,11 @@ func (d *Dispatcher) wait(ctx context.Context, duration time.Duration) *Event {
 func (d *Dispatcher) report(notifier Notifier, event Event, try int, retryIn time.Duration, err error) {
 	attributes := []any{"kind", notifier.Kind(), "reason", event.Reason, "serial", event.Serial, "try", try}
 	done, failed := "told the application", "telling the application failed"
-	if notifier.Kind() == KindVerify {
+	switch notifier {
+	case d.config.Verify:
 		done, failed = "the application serves the new certificate", "the application is not seen to serve the new certificate"
+	case d.config.Prepare:
+		done, failed = "prepared what the application reads", "preparing what the application reads failed"
 	}
 	if err != nil {
 		attributes = append(attributes, "error", err)

@@ -39,6 +39,13 @@ type Event struct {
 	Names []string
 	// Trusted are the anchors that were published with the certificate; may be empty.
 	Trusted []*x509.Certificate
+
+	// Kept says that nothing was published: the certificate was there at the start. Nobody is told of that, but
+	// Config.Prepare and Config.Verify are run.
+	Kept bool
+	// Told, unless nil, is called when all have been told, Verify having no part in it. Should there be a newer
+	// event by then, it may be called or not.
+	Told func()
 }
 
 // NewEvent describes the publication of leaf.

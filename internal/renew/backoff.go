@@ -20,7 +20,7 @@ const (
 type Hint struct {
 	// Permanent failures are such as somebody has to mend: they are tried again slowly.
 	Permanent bool
-	// RetryAfter is how long the other side asks to be left alone; 0: it did not say.
+	// RetryAfter is how long to wait at the least, mostly because the other side asks for it; 0: nobody does.
 	RetryAfter time.Duration
 }
 

@@ -14,19 +14,24 @@ const recheck = time.Minute
 // leastLife is for how long a certificate that was just obtained is left alone.
 const leastLife = 50 * time.Millisecond
 
-// Renewer does what the Loop decides. Its methods are called from the Loop's goroutine only.
+// Renewer does what the Loop decides. It logs its successes itself.
 type Renewer interface {
-	// Renew makes one attempt, because of the reason, and logs and publishes a success itself. Nothing
-	// has changed when it fails. Its error may be, or wrap, a *Failure. Obtained need not be set.
-	Renew(ctx context.Context, reason string) (Certificate, error)
-	// Restore puts back published files that vanished or changed, if any.
-	Restore() error
+	// Obtain makes one attempt to get a certificate, because of the reason. It runs on a goroutine of its own, so that
+	// a request that hangs keeps nobody from putting files back; one at a time. What it returns is called on
+	// the Loop's goroutine, and publishes the certificate; Obtained need not be set. Nothing has
+	// changed when either fails. The errors may be, or wrap, a *Failure.
+	Obtain(ctx context.Context, reason string) (publish func() (Certificate, error), err error)
+	// Restore puts back published files that vanished or changed. changed tells whether any had, and current is
+	// then what is published: another certificate when somebody else has published a newer one. It is called on
+	// the Loop's goroutine.
+	Restore() (current Certificate, changed bool, err error)
 }
 
 // Failure is a failed attempt with a hint on when to try again.
 type Failure struct {
 	Hint
-	Err error
+	Stage string // that failed, as metrics label it
+	Err   error
 }
 
 func (f *Failure) Error() string { return f.Err.Error() }
@@ -69,17 +74,25 @@ func (l *Loop) Run(ctx context.Context, current Certificate) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
+		requests := l.Requests
+		if r.attempt != nil {
+			requests = nil // they wait for their turn
+		}
 		select {
 		case <-ctx.Done():
-			return
 		case <-timer.C:
 			r.tick()
-		case reason := <-l.Requests:
-			r.attempt(reason)
+		case reason := <-requests:
+			r.begin(reason)
+		case o := <-r.attempt:
+			r.end(o)
 		case <-l.Disturbed:
-			r.restore()
+			r.disturbed()
 		}
-		timer.Reset(max(0, min(recheck, r.Next.Sub(r.now()), r.untilRestore())))
+		timer.Reset(max(0, min(recheck, r.untilAttempt(), r.untilRestore())))
+	}
+	if r.attempt != nil {
+		r.end(<-r.attempt)
 	}
 }
 
@@ -89,10 +102,18 @@ type run struct {
 	Status
 	ctx     context.Context
 	current Certificate
-	since   time.Time // of the last failure; from here on the wait counts
+	since   time.Time     // of the last failure; from here on the wait counts
+	attempt chan obtained // brings how the attempt that is under way ends; nil: none is
 
 	restoreFailures int
 	restoreNext     time.Time // zero: nothing to put back
+	pace            pace
+}
+
+// obtained is what Renewer.Obtain returns.
+type obtained struct {
+	publish func() (Certificate, error)
+	err     error
 }
 
 // now is the wall clock's time: without the monotonic reading, which stands still with a suspended machine.
@@ -109,13 +130,26 @@ func (r *run) tick() {
 	if !r.restoreNext.IsZero() && (!now.Before(r.restoreNext) || r.restoreNext.Sub(now) > longestExpired) {
 		r.restore()
 	}
-	if !now.Before(r.Next) {
-		r.attempt(reasonDue)
+	if r.attempt == nil && !now.Before(r.Next) {
+		r.begin(reasonDue)
 	}
 }
 
-func (r *run) attempt(reason string) {
-	renewed, err := r.Renewer.Renew(r.ctx, reason)
+func (r *run) begin(reason string) {
+	r.attempt = make(chan obtained, 1)
+	go func(ended chan<- obtained) {
+		publish, err := r.Renewer.Obtain(r.ctx, reason)
+		ended <- obtained{publish, err}
+	}(r.attempt)
+}
+
+func (r *run) end(o obtained) {
+	r.attempt = nil
+	err := o.err
+	var renewed Certificate
+	if err == nil {
+		renewed, err = o.publish()
+	}
 	if r.ctx.Err() != nil && err != nil {
 		return
 	}
@@ -130,14 +164,15 @@ func (r *run) attempt(reason string) {
 	}
 	var failure *Failure
 	var hint Hint
+	stage := ""
 	if errors.As(err, &failure) {
-		hint = failure.Hint
+		hint, stage = failure.Hint, failure.Stage
 	}
 	now := r.now()
 	r.Failures++
 	r.since, r.Next = now, now.Add(wait(r.Failures, hint, r.current, now))
 	r.observe()
-	attributes := []any{"reason", err.Error(), "try", r.Failures, "next_in", r.Next.Sub(now).Round(time.Millisecond), "not_after", r.current.NotAfter.UTC()}
+	attributes := []any{"reason", err.Error(), "stage", stage, "try", r.Failures, "next_in", r.Next.Sub(now).Round(time.Millisecond), "not_after", r.current.NotAfter.UTC()}
 	if r.current.NotAfter.Before(now) {
 		r.Log.Error("renewing failed, and the certificate has expired; trying again", attributes...)
 		return
@@ -159,17 +194,43 @@ func (r *run) observe() {
 	}
 }
 
+// disturbed puts files back, at once unless that has just been done.
+func (r *run) disturbed() {
+	if next := r.pace.next(); r.now().Before(next) {
+		r.restoreNext = next
+		return
+	}
+	r.restore()
+}
+
 // restore puts files back, and where that fails tries again, as a full disk does not say when it has room.
 func (r *run) restore() {
-	err := r.Renewer.Restore()
+	current, changed, err := r.Renewer.Restore()
 	if err == nil {
 		r.restoreFailures, r.restoreNext = 0, time.Time{}
+		if !changed {
+			return
+		}
+		if r.pace.restored(r.now()) {
+			r.Log.Warn("published files change again and again right after they were put back, so they are put back less often: "+
+				"is it the application's own hook, or another process that writes to the volume?", "pause", r.pace.pause())
+		}
+		if !current.NotAfter.Equal(r.current.NotAfter) || !current.NotBefore.Equal(r.current.NotBefore) {
+			r.adopt(current)
+		}
 		return
 	}
 	r.restoreFailures++
 	pause := between(shortestWait, min(longestExpired, shortestWait<<min(r.restoreFailures, 20)))
 	r.restoreNext = r.now().Add(pause)
 	r.Log.Error("putting published files back failed, trying again", "reason", err.Error(), "try", r.restoreFailures, "next_in", pause.Round(time.Millisecond))
+}
+
+func (r *run) untilAttempt() time.Duration {
+	if r.attempt != nil {
+		return recheck
+	}
+	return r.Next.Sub(r.now())
 }
 
 func (r *run) untilRestore() time.Duration {

@@ -1,9 +1,11 @@
 package renew
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,29 +20,49 @@ import (
 type renewer struct {
 	mu       sync.Mutex // the loop holds it while it touches what follows; see pass
 	life     time.Duration
-	err      error // of Renew
-	broken   error // of Restore
+	takes    time.Duration // each attempt
+	err      error         // of Obtain
+	refused  error         // of what Obtain returns
+	broken   error         // of Restore
+	mended   bool          // Restore finds something to put back
+	found    *Certificate  // what Restore finds to be published; nil: what was published last
+	current  Certificate
 	at       []time.Time
 	reasons  []string
-	restores int
+	restores []time.Time
 }
 
-func (r *renewer) Renew(_ context.Context, reason string) (Certificate, error) {
+func (r *renewer) Obtain(_ context.Context, reason string) (func() (Certificate, error), error) {
+	r.mu.Lock()
+	r.at, r.reasons = append(r.at, time.Now()), append(r.reasons, reason)
+	takes := r.takes
+	r.mu.Unlock()
+	time.Sleep(takes)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	r.at, r.reasons = append(r.at, now), append(r.reasons, reason)
 	if r.err != nil {
-		return Certificate{}, r.err
+		return nil, r.err
 	}
-	return Certificate{NotBefore: now, NotAfter: now.Add(r.life)}, nil
+	return func() (Certificate, error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.refused != nil {
+			return Certificate{}, r.refused
+		}
+		now := time.Now()
+		r.current = Certificate{NotBefore: now, NotAfter: now.Add(r.life)}
+		return r.current, nil
+	}, nil
 }
 
-func (r *renewer) Restore() error {
+func (r *renewer) Restore() (Certificate, bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.restores++
-	return r.broken
+	r.restores = append(r.restores, time.Now())
+	if r.found != nil {
+		r.current = *r.found
+	}
+	return r.current, r.mended, r.broken
 }
 
 // bench is a loop in a bubble of fake time.
@@ -52,6 +74,7 @@ type bench struct {
 	offset    atomic.Int64 // of the wall clock from that of the timers
 	status    Status
 	began     time.Time
+	log       bytes.Buffer // read it while the loop waits
 }
 
 // inBubble runs the loop for a certificate of 10 days that was just obtained, renewed after half its life
@@ -67,7 +90,7 @@ func inBubble(t *testing.T, r *renewer, test func(b *bench)) {
 				defer b.mu.Unlock()
 				b.status = s
 			},
-			Log:   slog.New(slog.DiscardHandler),
+			Log:   slog.New(slog.NewTextHandler(&b.log, nil)),
 			Clock: func() time.Time { return time.Now().Add(time.Duration(b.offset.Load())) },
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -76,6 +99,7 @@ func inBubble(t *testing.T, r *renewer, test func(b *bench)) {
 			b.loop.Run(ctx, Certificate{NotBefore: b.began, NotAfter: b.began.Add(10 * day), Obtained: b.began})
 			close(ended)
 		}()
+		r.current = Certificate{NotBefore: b.began, NotAfter: b.began.Add(10 * day)}
 		synctest.Wait()
 		test(b)
 		cancel()
@@ -103,7 +127,7 @@ func TestLoop_renewsWhenDue_againAndAgain(t *testing.T) {
 		b.pass(50 * day)
 		assert.Len(t, b.at, 11, "every 4.8 days or so")
 		assert.Equal(t, "due", b.reasons[10])
-		assert.Zero(t, b.restores)
+		assert.Empty(t, b.restores)
 	})
 }
 
@@ -199,14 +223,14 @@ func TestLoop_disturbed_restores_andTriesAgainWhenThatFails(t *testing.T) {
 	inBubble(t, &renewer{life: 10 * day, broken: errors.New("no space")}, func(b *bench) {
 		b.disturbed <- struct{}{}
 		synctest.Wait()
-		assert.Equal(t, 1, b.restores)
+		assert.Len(t, b.restores, 1)
 		b.pass(3 * time.Minute)
-		assert.Greater(t, b.restores, 3)
+		assert.Greater(t, len(b.restores), 3)
 		b.broken = nil
 		b.pass(time.Minute)
-		restored := b.restores
+		restored := len(b.restores)
 		b.pass(time.Hour)
-		assert.Equal(t, restored, b.restores)
+		assert.Len(t, b.restores, restored)
 		assert.Empty(t, b.at)
 	})
 }
@@ -217,7 +241,89 @@ func TestLoop_clockGoesBack_doesNotStretchTheWaitToRestore(t *testing.T) {
 		synctest.Wait()
 		b.offset.Store(-int64(3 * day))
 		b.pass(2 * time.Minute)
-		assert.Greater(t, b.restores, 1)
+		assert.Greater(t, len(b.restores), 1)
+	})
+}
+
+// A hook that changes a file whenever it is told that files were put back would have it told for ever.
+func TestLoop_disturbedByEachRestoration_restoresLessAndLessOften(t *testing.T) {
+	inBubble(t, &renewer{life: 10 * day, mended: true}, func(b *bench) {
+		disturb := func(times int) (pauses []time.Duration) {
+			first := len(b.restores)
+			for range times {
+				before := len(b.restores)
+				b.disturbed <- struct{}{}
+				for synctest.Wait(); len(b.restores) == before; {
+					b.pass(time.Millisecond)
+				}
+			}
+			for n := first + 1; n < len(b.restores); n++ {
+				pauses = append(pauses, b.restores[n].Sub(b.restores[n-1]))
+			}
+			return pauses
+		}
+		at := time.Now()
+		pauses := disturb(10)
+		assert.Equal(t, at, b.restores[0], "the first is immediate")
+		second := time.Second
+		assert.Equal(t, []time.Duration{second / 2, second, 2 * second, 4 * second, 8 * second, 16 * second, 32 * second, time.Minute, time.Minute}, pauses)
+		const suspicion = "published files change again and again right after they were put back"
+		assert.Equal(t, 1, strings.Count(b.log.String(), suspicion))
+
+		b.pass(5*time.Minute + time.Second)
+		at = time.Now()
+		disturb(1)
+		assert.Equal(t, at, b.restores[10], "after some calm it begins anew")
+		disturb(1)
+		assert.Equal(t, second/2, b.restores[11].Sub(b.restores[10]))
+	})
+}
+
+func TestLoop_disturbedForNothing_looksAtOnce(t *testing.T) {
+	inBubble(t, &renewer{life: 10 * day}, func(b *bench) {
+		for n := range 5 {
+			b.disturbed <- struct{}{}
+			synctest.Wait()
+			assert.Len(t, b.restores, n+1)
+		}
+	})
+}
+
+func TestLoop_disturbedDuringAnAttempt_restoresMeanwhile(t *testing.T) {
+	inBubble(t, &renewer{life: 10 * day, takes: time.Minute}, func(b *bench) {
+		b.requests <- "SIGHUP"
+		b.pass(time.Second)
+		require.Len(t, b.at, 1)
+		b.disturbed <- struct{}{}
+		synctest.Wait()
+		assert.Len(t, b.restores, 1)
+		b.requests <- "again"
+		b.pass(time.Second)
+		assert.Len(t, b.at, 1, "one attempt at a time")
+		b.pass(2 * time.Minute)
+		assert.Equal(t, []string{"SIGHUP", "again"}, b.reasons)
+	})
+}
+
+func TestLoop_newerCertificateOfSomebodyElse_isTheOneToRenew(t *testing.T) {
+	inBubble(t, &renewer{life: 10 * day, mended: true}, func(b *bench) {
+		b.pass(2 * day)
+		now := time.Now()
+		b.mu.Lock()
+		b.found = &Certificate{NotBefore: now, NotAfter: now.Add(20 * day)}
+		b.mu.Unlock()
+		b.disturbed <- struct{}{}
+		synctest.Wait()
+		assert.WithinRange(t, b.status.Due, now.Add(9*day), now.Add(10*day))
+	})
+}
+
+func TestLoop_certificateThatCannotBePublished_isAFailedAttempt(t *testing.T) {
+	inBubble(t, &renewer{life: 10 * day, refused: &Failure{Stage: "file", Err: errors.New("no space")}}, func(b *bench) {
+		b.requests <- "SIGHUP"
+		synctest.Wait()
+		assert.Equal(t, 1, b.status.Failures)
+		assert.Contains(t, b.log.String(), `msg="renewing failed, the certificate stays in use; trying again" reason="no space" stage=file try=1`)
 	})
 }
 
@@ -245,9 +351,26 @@ func TestLoop_endsDuringAnAttempt_withoutCountingIt(t *testing.T) {
 // interrupted is a renewer that a signal meets.
 type interrupted struct{ cancel func() }
 
-func (i interrupted) Renew(ctx context.Context, _ string) (Certificate, error) {
+func (i interrupted) Obtain(ctx context.Context, _ string) (func() (Certificate, error), error) {
 	i.cancel()
-	return Certificate{}, ctx.Err()
+	return nil, ctx.Err()
 }
 
-func (interrupted) Restore() error { return nil }
+func (interrupted) Restore() (Certificate, bool, error) { return Certificate{}, false, nil }
+
+// What was obtained is published, and the volume left at rest, before the loop ends.
+func TestLoop_endsDuringAnAttempt_whichIsFinished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &renewer{life: time.Hour, takes: time.Second}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			(&Loop{Policy: Policy{At: 0.5}, Renewer: r, Log: slog.New(slog.DiscardHandler)}).Run(ctx, Certificate{})
+			close(ended)
+		}()
+		synctest.Wait()
+		cancel()
+		<-ended
+		assert.NotZero(t, r.current)
+	})
+}
