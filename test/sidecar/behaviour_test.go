@@ -130,7 +130,9 @@ func TestSidecar_updateThatIsNoWay_enrolsAnewAndSaysWhy(t *testing.T) {
 			p.await(1, planned)
 			files := snapshot(t, p.volume)
 			p.renew()
-			assert.Contains(t, p.awaitFailure(1).text("reason"), row.reason)
+			failure := p.awaitFailure(1)
+			assert.Contains(t, failure.text("reason"), row.reason)
+			assert.Equal(t, "certservice", failure.text("stage"))
 			assert.Equal(t, 2, s.Requests())
 			assert.Equal(t, files, snapshot(t, p.volume))
 			assert.Equal(t, 1., p.metric(`certfetcher_renewal_failures_total{stage="certservice"}`))
@@ -184,13 +186,16 @@ func TestSidecar_publishedFilesThatVanishOrChange_arePutBack(t *testing.T) {
 			p.await(1, planned)
 			p.await(1, "told the application")
 			files := snapshot(t, p.volume)
-			for n, harm := range []func() error{ // each at one blow, so that it is mended once
-				func() error { return os.Remove(filepath.Join(p.volume, "keystore.p12")) },
-				func() error { return os.Truncate(filepath.Join(p.volume, "truststore.p12"), 1) },
-				func() error { return os.Rename(p.volume, filepath.Join(t.TempDir(), "gone")) },
+			for n, harm := range []struct {
+				do         func() error // at one blow, so that it is mended once
+				difference string
+			}{
+				{func() error { return os.Remove(filepath.Join(p.volume, "keystore.p12")) }, "keystore.p12 is missing"},
+				{func() error { return os.Truncate(filepath.Join(p.volume, "truststore.p12"), 1) }, "truststore.p12 has another content"},
+				{func() error { return os.Rename(p.volume, filepath.Join(t.TempDir(), "gone")) }, "keystore.pass is missing"},
 			} {
-				require.NoError(t, harm())
-				p.await(n+1, putBack)
+				require.NoError(t, harm.do())
+				assert.Contains(t, p.await(n+1, putBack)["differences"], harm.difference)
 				assert.Equal(t, files, snapshot(t, p.volume))
 				p.await(n+2, "told the application")
 			}

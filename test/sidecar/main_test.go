@@ -38,6 +38,10 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binDir = dir
+		if err := os.Chmod(dir, 0o755); err != nil { // for tests that run it as another user
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 		build := exec.Command("go", "build", "-o", dir, "github.com/certfetcher/certfetcher/cmd/certfetcher",
 			"github.com/certfetcher/certfetcher/cmd/certservice", "github.com/certfetcher/certfetcher/cmd/devca")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -91,8 +95,15 @@ func start(t *testing.T, s *service.Service, variables ...string) *sidecar {
 
 func run(t *testing.T, volume string, variables []string) *sidecar {
 	t.Helper()
+	return runAs(t, nil, volume, variables)
+}
+
+// runAs runs it as another user; nil for the same.
+func runAs(t *testing.T, user *syscall.Credential, volume string, variables []string) *sidecar {
+	t.Helper()
 	p := &sidecar{t: t, volume: volume, cmd: exec.Command(filepath.Join(binDir, "certfetcher")), grown: make(chan struct{}), ended: make(chan error, 1)}
 	p.cmd.Env = variables
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 	stderr, err := p.cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, p.cmd.Start())
@@ -249,7 +260,12 @@ func eventually(t *testing.T, what string, condition func() bool) {
 // end sends SIGTERM; the exit code must be 0.
 func (p *sidecar) end() {
 	p.t.Helper()
-	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGTERM))
+	p.endBy(syscall.SIGTERM)
+}
+
+func (p *sidecar) endBy(signal syscall.Signal) {
+	p.t.Helper()
+	require.NoError(p.t, p.cmd.Process.Signal(signal))
 	select {
 	case err := <-p.ended:
 		require.NoError(p.t, err)
