@@ -1,6 +1,7 @@
 package renew
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,8 +27,8 @@ const (
 // reasonTrigger is the reason of the renewals that the trigger file asks for.
 const reasonTrigger = "trigger file"
 
-// Watch turns changes of files into what a Loop listens to. It polls nothing: the kernel tells it, also of
-// directories that are removed and made again.
+// Watch turns changes of files into what a Loop listens to. The kernel tells it, also of directories that are
+// removed and made again. Only whether one above them was renamed has to be looked at, once a minute.
 type Watch struct {
 	// Dir is where files are published, and Names are theirs, none for any. Of anything else in Dir, only
 	// the link ..data of the symlink layout matters, and what is in the directory that it points to.
@@ -39,6 +40,8 @@ type Watch struct {
 	Disturbed chan<- struct{} // has room for one
 	Requests  chan<- string   // has room for one
 	Log       *slog.Logger
+
+	recheck time.Duration // 0: that of the Loop
 }
 
 // dataLink is the link that the symlink layout swaps.
@@ -51,12 +54,14 @@ func (w *Watch) Run(ctx context.Context) error {
 		return fmt.Errorf("watching files: %w", err)
 	}
 	defer notify.Close()
-	r := &watching{Watch: w, notify: notify}
+	r := &watching{Watch: w, notify: notify, seen: map[string]fs.FileInfo{}}
 	r.follow()
 	r.takeTrigger(false)
 	// What happened before the watches stood made no event.
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	ticker := time.NewTicker(cmp.Or(w.recheck, recheck))
+	defer ticker.Stop()
 	var since time.Time // the first event that nobody has been told of
 	for {
 		disturbed := false
@@ -73,6 +78,11 @@ func (w *Watch) Run(ctx context.Context) error {
 			r.follow()
 			r.takeTrigger(false)
 			disturbed = true
+		case <-ticker.C:
+			if disturbed = r.moved(); disturbed {
+				r.startOver()
+				r.takeTrigger(false)
+			}
 		case <-timer.C:
 			since = time.Time{}
 			offer(w.Disturbed, struct{}{})
@@ -98,9 +108,10 @@ func offer[T any](to chan<- T, what T) {
 type watching struct {
 	*Watch
 	notify     *fsnotify.Watcher
-	generation string   // the directory that ..data points to; empty: there is none
-	watched    []string // directories
-	complaint  string   // said last
+	generation string                 // the directory that ..data points to; empty: there is none
+	watched    []string               // directories
+	seen       map[string]fs.FileInfo // what they were when they were last watched
+	complaint  string                 // said last
 }
 
 // handle tells whether published files may have changed.
@@ -146,9 +157,28 @@ func (w *watching) follow() {
 			if err := w.notify.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				w.complain(fmt.Errorf("%q: %w", dir, err))
 			}
+			w.seen[dir], _ = os.Stat(dir) // one that is gone is another the next time
 		}
 		w.watched = want
 	}
+}
+
+// moved tells whether something else is now where a watched directory was.
+func (w *watching) moved() bool {
+	return slices.ContainsFunc(w.watched, func(dir string) bool {
+		now, err := os.Stat(dir)
+		return err != nil || !os.SameFile(w.seen[dir], now)
+	})
+}
+
+// startOver follows the paths, and no longer the directories that were there.
+func (w *watching) startOver() {
+	for _, dir := range w.watched {
+		_ = w.notify.Remove(dir)
+	}
+	w.watched = nil
+	clear(w.seen)
+	w.follow()
 }
 
 // directories are those of the published files and the one of the trigger file, or the nearest above that

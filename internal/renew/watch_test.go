@@ -32,7 +32,10 @@ func startWatch(t *testing.T, trigger string) *watched {
 	if trigger != "" {
 		trigger = filepath.Join(root, trigger)
 	}
-	watch := &Watch{Dir: w.dir, Names: []string{"keystore.p12"}, Trigger: trigger, Disturbed: w.disturbed, Requests: w.requests, Log: slog.New(slog.DiscardHandler)}
+	watch := &Watch{
+		Dir: w.dir, Names: []string{"keystore.p12"}, Trigger: trigger, Disturbed: w.disturbed, Requests: w.requests,
+		Log: slog.New(slog.DiscardHandler), recheck: 50 * time.Millisecond,
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- watch.Run(ctx) }()
@@ -103,7 +106,26 @@ func TestWatch_otherFilesInTheDirectory_areNobodysBusiness(t *testing.T) {
 	w.write("application.log")
 	w.write("renew") // its event comes after the other's
 	w.awaitRequest()
-	assert.Empty(t, w.disturbed)
+	// Whoever is disturbed is told when files have settled, which is after this.
+	select {
+	case <-w.disturbed:
+		assert.Fail(t, "somebody was told")
+	case <-time.After(3 * settle):
+	}
+}
+
+// The kernel tells nothing of a directory above those that are watched.
+func TestWatch_ancestorIsRenamed_isNoticedAndFollowed(t *testing.T) {
+	w := startWatch(t, "volume/renew")
+	root := filepath.Dir(w.dir)
+	require.NoError(t, os.Rename(root, root+".old"))
+	w.awaitDisturbed()
+	require.NoError(t, os.MkdirAll(w.dir, 0o700))
+	w.awaitDisturbed()
+	w.write("keystore.p12")
+	w.awaitDisturbed()
+	w.write("renew")
+	w.awaitRequest()
 }
 
 func TestWatch_trigger(t *testing.T) {
