@@ -31,6 +31,7 @@ const (
 	reasonEnrolled = "enrolled"
 	reasonRenewed  = "renewed"
 	reasonRestored = "restored"
+	reasonPruned   = "pruned"
 )
 
 // sidecar is what renews: it joins the parts that know nothing of one another.
@@ -44,6 +45,7 @@ type sidecar struct {
 	disturbed  chan struct{}
 	failing    atomic.Bool // the last attempt to renew failed
 	merged     atomic.Bool // truststores have changed at a start at which nothing was published
+	overlap    *time.Timer // disturbs when trusted certificates have to go; nil before the first publication
 	owed       string      // the reason of a publication that is committed but not complete; empty: there is none
 }
 
@@ -155,27 +157,48 @@ func (c *sidecar) failed(ctx context.Context, err error) error {
 	return &renew.Failure{Hint: renew.Hint{Permanent: permanent, RetryAfter: after}, Stage: stage, Err: err}
 }
 
-// Restore puts published files back, and completes a publication that failed after its commit.
+// Restore puts published files back, completes a publication that failed after its commit, and takes away trusted
+// certificates that were kept long enough.
 func (c *sidecar) Restore() (current renew.Certificate, changed bool, err error) {
 	outcome, err := c.enroller.Restore()
 	c.metrics.SetVolume(err)
-	if err == nil && !outcome.Changed && c.merged.Swap(false) {
+	switch {
+	case err != nil:
+		return renew.Certificate{}, false, err
+	case outcome.Changed:
+		return c.restored(outcome), true, nil
+	case c.merged.Swap(false):
 		if outcome.Number, err = c.enroller.Owe(); err == nil {
 			c.dispatcher.Dispatch(c.event(outcome, reasonRestored))
 		}
+	default:
+		err = c.prune()
 	}
-	if err != nil || !outcome.Changed {
-		return renew.Certificate{}, false, err
-	}
+	return renew.Certificate{}, false, err
+}
+
+func (c *sidecar) restored(outcome enroll.Outcome) renew.Certificate {
 	reason := c.owed
 	if c.owed = ""; reason != "" {
-		c.log.Info("the files of the new certificate are complete", "path", c.config.Output.Dir, "files", outcome.Files)
+		c.log.Info("the new files are complete", "path", c.config.Output.Dir, "files", outcome.Files)
 	} else {
 		reason = reasonRestored
 		c.metrics.CountRestoration()
 		c.log.Warn("published files had vanished or changed, they are put back", "path", c.config.Output.Dir, "differences", outcome.Differences)
 	}
-	return c.published(outcome, reason), true, nil
+	return c.published(outcome, reason)
+}
+
+// prune takes away trusted certificates whose overlap is over, if there are any.
+func (c *sidecar) prune() error {
+	outcome, err := c.enroller.Prune()
+	switch {
+	case enroll.Committed(err):
+		c.owed = reasonPruned
+	case outcome.Changed:
+		c.published(outcome, reasonPruned)
+	}
+	return err
 }
 
 // published tells everybody who wants to know, and the loop when the certificate was had.
@@ -189,6 +212,12 @@ func (c *sidecar) published(outcome enroll.Outcome, reason string) renew.Certifi
 	}
 	if outcome.Changed {
 		c.dispatcher.Dispatch(c.event(outcome, reason))
+	}
+	if end := c.enroller.OverlapEnd(); !end.IsZero() {
+		if c.overlap != nil {
+			c.overlap.Stop()
+		}
+		c.overlap = time.AfterFunc(time.Until(end), c.disturb)
 	}
 	return current
 }

@@ -45,3 +45,25 @@ func (o *overlap) merge(answered []*x509.Certificate, before *output.Bundle, con
 	}
 	return merged
 }
+
+// end is when the first of the trusted certificates that are kept has to go; zero when none is kept.
+func (o *overlap) end(trusted []*x509.Certificate) (first time.Time) {
+	for _, anchor := range trusted {
+		end, kept := o.until[sha256.Sum256(anchor.Raw)]
+		if kept && anchor.NotAfter.Before(end) {
+			end = anchor.NotAfter
+		}
+		if kept && (first.IsZero() || end.Before(first)) {
+			first = end
+		}
+	}
+	return first
+}
+
+// prune returns the trusted certificates without those whose time is over.
+func (o *overlap) prune(trusted []*x509.Certificate, now time.Time) []*x509.Certificate {
+	return slices.DeleteFunc(slices.Clone(trusted), func(anchor *x509.Certificate) bool {
+		end := o.end([]*x509.Certificate{anchor})
+		return !end.IsZero() && !now.Before(end)
+	})
+}

@@ -235,6 +235,22 @@ func (e *Enroller) prefers(other output.Bundle) bool {
 	return newer > 0 && e.outdated(&other) == "" && e.outdated(&trusted) == ""
 }
 
+// OverlapEnd is when Prune has something to do; zero for never.
+func (e *Enroller) OverlapEnd() time.Time { return e.overlap.end(e.current.Load().Trusted) }
+
+// Prune publishes the current set without the trusted certificates whose overlap is over, if there are any. Its
+// errors are like those of Publish.
+func (e *Enroller) Prune() (Outcome, error) {
+	pruned := *e.current.Load()
+	pruned.Trusted = e.overlap.prune(pruned.Trusted, e.Now())
+	if len(pruned.Trusted) == len(e.current.Load().Trusted) {
+		return Outcome{}, nil
+	}
+	e.Log.Info("publishing without the trusted certificates that the CertService has not sent for the time of the overlap",
+		"count", len(e.current.Load().Trusted)-len(pruned.Trusted))
+	return e.publish(pruned, Kept)
+}
+
 // Owe notes that the application is to be told of something else than a publication; the number is for Told.
 func (e *Enroller) Owe() (int, error) { return e.volume.Owe() }
 

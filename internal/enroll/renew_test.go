@@ -46,6 +46,7 @@ func TestRefusal_andRetry_ofWhatAnUpdateMayMeet(t *testing.T) {
 		"a wrong certificate":        {&Error{Stage: StageVerification, Err: errors.New("x")}, true, true, 0},
 		"unreadable certificates":    {&Error{Stage: StageConversion, Err: errors.New("x")}, true, true, 0},
 		"a volume that is read-only": {&Error{Stage: StageFile, Err: errors.New("x")}, true, false, 0},
+		"forbidden to enrol anew":    {errForbidden, true, true, 15 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := fmt.Errorf("asking: %w", row.err)
@@ -111,6 +112,22 @@ func TestOverlap_merge(t *testing.T) {
 		expired := *root["old"]
 		expired.NotAfter = now
 		assert.Equal(t, list("new", "other"), o.merge(list("new"), before(time.Hour, &expired, root["other"]), -1, now))
+	})
+	t.Run("the first end is known, and what it leaves", func(t *testing.T) {
+		var o overlap
+		assert.Zero(t, o.end(list("old")))
+		all := o.merge(list("new"), before(time.Hour, list("old")...), -1, now)
+		all = o.merge(list("new"), before(3*time.Hour, append(all, root["other"])...), -1, now)
+		assert.Equal(t, list("new", "old", "other"), all)
+		assert.Equal(t, now.Add(time.Hour), o.end(all))
+		assert.Equal(t, all, o.prune(all, now.Add(time.Hour-1)))
+		left := o.prune(all, now.Add(time.Hour))
+		assert.Equal(t, list("new", "other"), left)
+		assert.Equal(t, now.Add(3*time.Hour), o.end(left))
+		assert.Equal(t, list("new"), o.prune(left, now.Add(3*time.Hour)))
+		var late overlap
+		late.merge(list("new"), before(20*365*24*time.Hour, list("other")...), -1, now)
+		assert.Equal(t, root["other"].NotAfter, late.end(list("other")), "at its own end at the latest")
 	})
 	t.Run("nothing is kept that still comes", func(t *testing.T) {
 		var o overlap

@@ -101,6 +101,62 @@ func TestDispatcher_runs_all_in_order_and_verifies_last(t *testing.T) {
 	})
 }
 
+func TestDispatcher_prepares_first_and_is_told_before_it_verifies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, log := &journal{}, newLines()
+		d := NewDispatcher(Config{
+			Prepare:   &fake{kind: "postprocess", journal: j, failures: 1},
+			Notifiers: []Notifier{&fake{kind: KindExec, journal: j, failures: 1}, &fake{kind: KindURL, journal: j}},
+			Verify:    &fake{kind: KindVerify, journal: j, takes: time.Millisecond, failures: 1},
+			Log:       log.logger(),
+		})
+		go d.Run(t.Context())
+		d.Dispatch(Event{Serial: "01", Told: func() { j.add("all are told") }})
+		time.Sleep(time.Minute)
+		entries, _ := j.take()
+		assert.Equal(t, []string{
+			"postprocess 01 begins", "postprocess 01 fails", "exec 01 begins", "exec 01 fails", "url 01 begins", "url 01 succeeds", "verify 01 begins", "verify 01 fails",
+			"postprocess 01 begins", "postprocess 01 succeeds", "exec 01 begins", "exec 01 succeeds", "all are told", "verify 01 begins", "verify 01 succeeds",
+		}, entries)
+		lines := log.all()
+		assert.Contains(t, lines[0], `msg="preparing what the application reads failed" kind=postprocess`)
+		assert.Contains(t, lines[4], `msg="prepared what the application reads" kind=postprocess`)
+	})
+}
+
+func TestDispatcher_certificate_that_was_kept_is_told_nobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := &journal{}
+		d := NewDispatcher(Config{
+			Prepare: &fake{kind: "postprocess", journal: j}, Notifiers: []Notifier{&fake{kind: KindExec, journal: j}},
+			Verify: &fake{kind: KindVerify, journal: j}, Log: newLines().logger(),
+		})
+		go d.Run(t.Context())
+		d.Dispatch(Event{Serial: "01", Kept: true})
+		time.Sleep(time.Minute)
+		entries, _ := j.take()
+		assert.Equal(t, []string{"postprocess 01 begins", "postprocess 01 succeeds", "verify 01 begins", "verify 01 succeeds"}, entries)
+	})
+}
+
+func TestDispatcher_last_to_be_told_fails_for_a_while(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := &journal{}
+		d := runDispatcher(t, j, newLines(), nil, &fake{kind: KindExec, journal: j}, &fake{kind: KindURL, journal: j, failures: 2})
+		d.Dispatch(Event{Serial: "01", Told: func() { j.add("all are told") }})
+		time.Sleep(time.Minute)
+		entries, _ := j.take()
+		assert.Equal(t, []string{"exec 01 begins", "exec 01 succeeds", "url 01 begins", "url 01 fails", "url 01 begins", "url 01 fails", "url 01 begins", "url 01 succeeds", "all are told"}, entries)
+	})
+}
+
+func TestConfig_Tells(t *testing.T) {
+	notifier := &fake{}
+	assert.False(t, Config{Verify: notifier}.Tells())
+	assert.True(t, Config{Prepare: notifier}.Tells())
+	assert.True(t, Config{Notifiers: []Notifier{notifier}}.Tells())
+}
+
 func TestDispatcher_retries_only_what_failed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j, log := &journal{}, newLines()

@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -313,6 +315,31 @@ func TestSidecar_rootThatDisappears_isKeptForTheOverlap(t *testing.T) {
 			p.end()
 		})
 	}
+}
+
+// The next renewal may be months away.
+func TestSidecar_overlapThatIsOver_endsWithoutARenewal(t *testing.T) {
+	t.Parallel()
+	next, err := ca.New("Next")
+	require.NoError(t, err)
+	var rolling atomic.Bool
+	rolling.Store(true)
+	p := start(t, startService(t, time.Hour, withAnotherRoot(&rolling, next.Root)), "TRUST_OVERLAP=1s", "NOTIFY_EXEC=/usr/bin/env")
+	p.await(1, planned)
+	require.Len(t, inspected(t, p.volume).Trusted, 2)
+	rolling.Store(false)
+	p.renew()
+	p.await(2, planned)
+	assert.EqualValues(t, 1, p.await(1, "keeping trusted certificates that the CertService no longer sends")["count"])
+	serial := inspected(t, p.volume).Certificate.Serial
+	eventually(t, "the application is told", func() bool {
+		return slices.ContainsFunc(p.lines(told), func(l line) bool { return l["reason"] == "pruned" && l["serial"] == serial })
+	})
+	after := inspected(t, p.volume)
+	assert.Equal(t, serial, after.Certificate.Serial)
+	assert.Len(t, after.Trusted, 1)
+	assert.Zero(t, p.count(putBack))
+	p.end()
 }
 
 func TestSidecar_retryAfter_isObeyed(t *testing.T) {

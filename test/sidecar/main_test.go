@@ -175,15 +175,18 @@ const (
 	putBack   = "published files had vanished or changed, they are put back"
 )
 
-func (p *sidecar) count(message string) (n int) {
+func (p *sidecar) count(message string) int { return len(p.lines(message)) }
+
+// lines returns all that have the message.
+func (p *sidecar) lines(message string) (found []line) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, l := range p.log {
 		if l["msg"] == message {
-			n++
+			found = append(found, l)
 		}
 	}
-	return n
+	return found
 }
 
 // awaitFailure waits for a further failed attempt, after the first n.

@@ -64,7 +64,7 @@ func TestSidecar_publicationThatFailsHalfWay_isCompletedAndTold(t *testing.T) {
 	assert.Equal(t, 1, p.count(told), "nobody is told before it is complete")
 
 	require.NoError(t, os.Remove(path))
-	p.await(1, "the files of the new certificate are complete")
+	p.await(1, "the new files are complete")
 	now := inspected(t, volume).Certificate
 	assert.Equal(t, renewed, now.Serial)
 	p.assertTold(2, "renewed", renewed)

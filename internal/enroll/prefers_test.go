@@ -1,0 +1,55 @@
+package enroll
+
+import (
+	"crypto/x509"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/keygen"
+	"github.com/certfetcher/certfetcher/output"
+	"github.com/certfetcher/certfetcher/test/ca"
+)
+
+func TestEnroller_prefers_whatFitsAndIsNewer(t *testing.T) {
+	cfg := configuration(t, map[string]string{"MODE": "sidecar"})
+	authority, err := ca.New("One")
+	require.NoError(t, err)
+	from := func(authority *ca.CA, change func(*x509.Certificate)) output.Bundle {
+		authority.Change = change
+		key, err := keygen.GenerateKey(cfg.Certificate.KeyAlgorithm)
+		require.NoError(t, err)
+		csr, err := keygen.CreateCSR(cfg.Certificate.Template, key)
+		require.NoError(t, err)
+		chain, err := authority.Issue(csr)
+		require.NoError(t, err)
+		return output.Bundle{Key: key, Chain: chain, Trusted: []*x509.Certificate{authority.Root}}
+	}
+	begin := time.Now().Add(-time.Minute).Truncate(time.Second)
+	at := func(seconds int) func(*x509.Certificate) {
+		return func(leaf *x509.Certificate) { leaf.NotBefore = begin.Add(time.Duration(seconds) * time.Second) }
+	}
+	current := from(authority, at(1))
+	e := &Enroller{Config: cfg, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	e.current.Store(&current)
+
+	newer := from(authority, at(2))
+	assert.True(t, e.prefers(newer))
+	assert.False(t, e.prefers(from(authority, at(0))), "it is older")
+	assert.False(t, e.prefers(current), "it is the same")
+	assert.False(t, e.prefers(from(authority, func(leaf *x509.Certificate) {
+		at(2)(leaf)
+		leaf.DNSNames = []string{"other.example.org"}
+	})), "it has other names")
+	stranger, err := ca.New("Two")
+	require.NoError(t, err)
+	assert.False(t, e.prefers(from(stranger, at(2))), "who wrote it trusts its issuer, nobody else does")
+
+	same := from(authority, at(1))
+	forth := e.prefers(same)
+	e.current.Store(&same)
+	assert.NotEqual(t, forth, e.prefers(current), "of two of the same second, both processes take the same")
+}
