@@ -35,9 +35,13 @@ func (v *Volume) owe(d disk) error {
 func (v *Volume) Untold() bool { return v.untold }
 
 // Owe notes, as a publication does, that the application is to be told of something. It returns the number for Told.
-func (v *Volume) Owe() (int, error) {
-	err := v.alone(v.owe)
-	return v.number, err
+func (v *Volume) Owe() (number int, err error) {
+	err = v.alone(func(d disk) error {
+		err := v.owe(d)
+		number = v.number
+		return err
+	})
+	return number, err
 }
 
 // Told says that the application knows of the publication with this number, 0 being what was there before the
