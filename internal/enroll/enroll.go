@@ -52,6 +52,8 @@ type Outcome struct {
 	Files  []string
 	// Changed tells whether files were written.
 	Changed bool
+	// Adopted tells of a restoration that what changed is another process's newer certificate, which stays.
+	Adopted bool
 	// Differences say what was not as it should be on the volume before; see output.Publication.
 	Differences []string
 	// Untold, of what was kept, tells whether a process before this one did not get as far as telling the application of it.

@@ -206,7 +206,8 @@ func (e *Enroller) nearlyExpired(leaf *x509.Certificate) bool {
 // Restore puts back published files that vanished or were changed. The outcome's Changed tells whether any had.
 // Where another process has published a newer certificate that fits, that is the one from now on.
 func (e *Enroller) Restore() (Outcome, error) {
-	if other := e.volume.Adopt(e.prefers); other != nil {
+	other := e.volume.Adopt(e.prefers)
+	if other != nil {
 		e.Log.Info("somebody else has published a newer certificate, which stays", "serial", certinfo.Serial(other.Chain[0]), "not_after", other.Chain[0].NotAfter)
 		e.current.Store(other)
 	}
@@ -216,7 +217,7 @@ func (e *Enroller) Restore() (Outcome, error) {
 	}
 	return Outcome{
 		Bundle: *e.current.Load(), How: Kept, Files: publication.Files, Changed: publication.Changed,
-		Differences: publication.Differences, Number: publication.Number,
+		Adopted: other != nil, Differences: publication.Differences, Number: publication.Number,
 	}, nil
 }
 

@@ -218,6 +218,7 @@ func TestSidecar_twoOnOneVolume_agreeOnTheNewerCertificate(t *testing.T) {
 	assert.Equal(t, serial, second.await(1, stays).text("serial"))
 	second.assertTold(1, "restored", serial)
 	second.await(2, planned)
+	assert.Zero(t, second.metric("certfetcher_restorations_total"))
 
 	second.renew()
 	second.await(3, planned)
