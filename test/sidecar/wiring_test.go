@@ -106,13 +106,17 @@ func TestSidecar_filesThatVanishDuringARequest_arePutBackMeanwhile(t *testing.T)
 }
 
 func TestSidecar_updatesFailAndTheEndIsNear_enrolsAnewAndSaysWhy(t *testing.T) {
+	nowhere := "UPDATE_URL=https://" + freeAddress(t) + "/v1/certificate-update/"
 	for name, row := range map[string]struct {
-		left     time.Duration // of 100 hours
-		fallback bool
+		left      time.Duration // of 100 hours
+		variables []string
+		want      string // why it enrols; or, where that stays away, why it fails
+		enrols    bool
 	}{
-		"in the last tenth":                             {9 * time.Hour, true},
-		"in the last tenth, and enrolling is forbidden": {9 * time.Hour, false},
-		"before": {11 * time.Hour, true},
+		"in the last tenth":                             {9 * time.Hour, nil, "502", true},
+		"in the last tenth, and nothing is there":       {9 * time.Hour, []string{nowhere}, "connection refused", true},
+		"in the last tenth, and enrolling is forbidden": {9 * time.Hour, []string{"RENEW_FALLBACK=false"}, "502", false},
+		"before": {11 * time.Hour, nil, "502", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -124,18 +128,14 @@ func TestSidecar_updatesFailAndTheEndIsNear_enrolsAnewAndSaysWhy(t *testing.T) {
 				}
 				return unavailable(s, next)
 			})
-			variables := []string{}
-			if !row.fallback {
-				variables = append(variables, "RENEW_FALLBACK=false")
-			}
-			p := start(t, s, variables...)
+			p := start(t, s, row.variables...)
 			p.await(1, planned)
 			p.renew()
-			if row.fallback && row.left < 10*time.Hour {
-				assert.Regexp(t, "^less than a tenth of its life is left, and the update fails: .*502", p.await(1, anew).text("because"))
+			if row.enrols {
+				assert.Regexp(t, "^less than a tenth of its life is left, and the update fails: .*"+row.want, p.await(1, anew).text("because"))
 				p.await(2, planned)
 			} else {
-				assert.Contains(t, p.awaitFailure(1).text("reason"), "502")
+				assert.Contains(t, p.awaitFailure(1).text("reason"), row.want)
 				assert.Zero(t, p.count(anew))
 			}
 			p.end()
