@@ -57,6 +57,7 @@ func runSidecar(s setup) error {
 	c.dispatcher = notify.NewDispatcher(s.notify)
 
 	var background sync.WaitGroup
+	background.Go(func() { notify.ReapOrphans(ctx) })
 	if err := c.serveHealth(ctx, &background); err != nil {
 		return err
 	}

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outputGrace is how long output is read on after the command has ended, when a process that it left
-// behind keeps the pipe open.
+// outputGrace is how long the end of the output is waited for after the command has ended, when a process
+// that it left behind keeps the pipe open.
 const outputGrace = 500 * time.Millisecond
 
 // ExecConfig says what is run.
@@ -34,8 +34,9 @@ type ExecConfig struct {
 
 // Exec runs a command, without a shell, in a process group of its own. The group is killed when the
 // time is over or certfetcher ends; a process that the command leaves behind when it ends by itself
-// is let live. Its output goes to the log, 100 lines of 1024 bytes at most. Besides what ExecConfig
-// lets through, the command's environment has:
+// is let live. The output of both goes to the log, 100 lines of 1024 bytes at most for each run, and
+// beyond that is read all the same, so that nobody is held up or ended by a full or broken pipe. Besides
+// what ExecConfig lets through, the command's environment has:
 //
 //	CERTFETCHER_REASON      Event.Reason
 //	CERTFETCHER_SERIAL      Event.Serial
@@ -48,11 +49,12 @@ type ExecConfig struct {
 type Exec struct {
 	config    ExecConfig
 	inherited []string
+	grace     time.Duration // outputGrace, but in tests
 }
 
 // NewExec makes an Exec.
 func NewExec(config ExecConfig) *Exec {
-	return &Exec{config: config, inherited: innocuous(config.Environ)}
+	return &Exec{config: config, inherited: innocuous(config.Environ), grace: outputGrace}
 }
 
 // Kind is KindExec.
@@ -64,12 +66,9 @@ func (e *Exec) Notify(ctx context.Context, event Event) error {
 	timed, cancel := context.WithTimeout(ctx, e.config.Timeout)
 	defer cancel()
 	program := e.config.Command[0]
-	output := &commandOutput{log: e.config.Log.With("program", program)}
-	stdout, stderr := &lineWriter{output: output, stream: "stdout"}, &lineWriter{output: output, stream: "stderr"}
-
+	output := newCommandOutput(e.config.Log.With("program", program))
 	cmd := exec.CommandContext(timed, program, e.config.Command[1:]...)
 	cmd.Env = append(e.inherited[:len(e.inherited):len(e.inherited)], variables(event)...)
-	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	killed := false
 	cmd.Cancel = func() error {
@@ -80,22 +79,19 @@ func (e *Exec) Notify(ctx context.Context, event Event) error {
 		killed = true
 		return err
 	}
-	cmd.WaitDelay = outputGrace
-	if err := cmd.Start(); err != nil {
+	ended, err := output.start(cmd)
+	if err != nil {
 		return fmt.Errorf("starting %q: %w", program, startReason(err))
 	}
-	err := cmd.Wait()
-	stdout.flush()
-	stderr.flush()
-	output.close()
-	if killed {
-		go reapGroup(cmd.Process.Pid)
+	err = cmd.Wait()
+	ended()
+	select {
+	case <-output.complete:
+	case <-time.After(e.grace):
+		output.log.Warn("the command left a process behind that holds its output, which goes on to be read")
 	}
 	var exit *exec.ExitError
 	switch {
-	case errors.Is(err, exec.ErrWaitDelay):
-		output.log.Warn("the command left a process behind that holds its output, which is no longer read")
-		return nil
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
@@ -128,19 +124,6 @@ func describeExit(exit *exec.ExitError) string {
 		return fmt.Sprintf("ended by signal %s (%d)", unix.SignalName(status.Signal()), status.Signal())
 	}
 	return fmt.Sprintf("has exit code %d", exit.ExitCode())
-}
-
-// reapGroup takes away the remains of a killed group. Where certfetcher is process 1 of its
-// container, orphans become its children, and would stay for ever as zombies. Where it is not, there
-// is nothing to wait for. It is a goroutine's work because a process stuck in the kernel, or one that
-// has changed its UID, may take its time.
-func reapGroup(group int) {
-	for {
-		_, err := syscall.Wait4(-group, nil, 0, nil)
-		if err != nil && err != syscall.EINTR {
-			return
-		}
-	}
 }
 
 // innocuous picks the variables that a program commonly needs and that are no setting of ours.

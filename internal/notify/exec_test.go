@@ -18,6 +18,7 @@ func runExec(t *testing.T, timeout time.Duration, command ...string) (log []stri
 	t.Helper()
 	out := newLines()
 	e := NewExec(ExecConfig{Command: append([]string{testBinary(t)}, command...), Timeout: timeout, Log: out.logger()})
+	e.grace = patience
 	err = e.Notify(t.Context(), testEvent)
 	program := " program=" + testBinary(t)
 	for _, line := range out.all() {
@@ -38,6 +39,7 @@ func TestExec_gives_the_command_the_event_and_none_of_our_secrets(t *testing.T) 
 		},
 		Log: slog.New(slog.NewJSONHandler(logged, nil)),
 	})
+	e.grace = patience
 	require.NoError(t, e.Notify(t.Context(), testEvent))
 	require.NoError(t, json.Unmarshal([]byte(logged.next(t)), &record))
 	require.NoError(t, json.Unmarshal([]byte(record.Line), &out))

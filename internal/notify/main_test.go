@@ -62,11 +62,25 @@ var roles = map[string]func(args []string){
 		fmt.Println("child", child.Process.Pid)
 		waitForEver()
 	},
-	// abandon starts such a child and ends.
-	"abandon": func([]string) {
-		child := start("hang")
-		fmt.Println("child", child.Process.Pid)
+	// abandon leaves a child that holds the output open.
+	"abandon": func([]string) { start("echo") },
+	// echo prints the signals it gets.
+	"echo": func([]string) {
+		signals := make(chan os.Signal, 8)
+		signal.Notify(signals, syscall.SIGHUP)
+		fmt.Println("child", os.Getpid())
+		for s := range signals {
+			fmt.Println("got", s)
+		}
 	},
+	// orphan leaves children that end when it does.
+	"orphan": func([]string) {
+		for range 3 {
+			start("nothing")
+		}
+		syscall.Exit(3)
+	},
+	"nothing":     func([]string) {},
 	"application": func(args []string) { application("application") },
 	// master is an application with a worker that goes by the same name, as nginx has.
 	"master": func([]string) {

@@ -2,7 +2,10 @@ package notify
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 )
@@ -13,12 +16,57 @@ const (
 	maxOutputLineBytes = 1024
 )
 
-// commandOutput forwards a command's output to the log, a line for a line, within bounds.
+// commandOutput forwards a command's output to the log, a line for a line, within bounds. It reads until
+// nobody holds the output any more, which may be long after the command's end.
 type commandOutput struct {
-	log *slog.Logger
+	log      *slog.Logger
+	complete chan struct{} // closed after the last line was logged
 
 	mu             sync.Mutex
 	lines, dropped int
+}
+
+func newCommandOutput(log *slog.Logger) *commandOutput {
+	return &commandOutput{log: log, complete: make(chan struct{})}
+}
+
+// start starts cmd with its output going here. ended must be called after cmd.Wait, which waits for the
+// command alone and not for the output.
+func (o *commandOutput) start(cmd *exec.Cmd) (ended func(), err error) {
+	stdout, stdoutEnd, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer stdoutEnd.Close() // the command has its own
+	stderr, stderrEnd, err := os.Pipe()
+	if err != nil {
+		stdout.Close()
+		return nil, err
+	}
+	defer stderrEnd.Close()
+	cmd.Stdout, cmd.Stderr = stdoutEnd, stderrEnd
+	if ended, err = startCommand(cmd); err != nil {
+		stdout.Close()
+		stderr.Close()
+		return nil, err
+	}
+	var readers sync.WaitGroup
+	readers.Go(func() { o.read("stdout", stdout) })
+	readers.Go(func() { o.read("stderr", stderr) })
+	go func() {
+		readers.Wait()
+		o.close()
+		close(o.complete)
+	}()
+	return ended, nil
+}
+
+// read forwards one stream until its end.
+func (o *commandOutput) read(stream string, from *os.File) {
+	defer from.Close()
+	lines := &lineWriter{output: o, stream: stream}
+	_, _ = io.Copy(lines, from) // a pipe fails in no way that anybody could mend
+	lines.flush()
 }
 
 func (o *commandOutput) emit(stream string, line []byte, cut bool) {

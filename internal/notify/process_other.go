@@ -3,8 +3,10 @@
 package notify
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"runtime"
 )
 
@@ -19,3 +21,8 @@ func (s *Signal) findNamed() ([]process, error) { return nil, supportsSignals() 
 func (s *Signal) findByFile() ([]process, error) { return nil, supportsSignals() }
 
 func (s *Signal) send(process) error { return supportsSignals() }
+
+func startCommand(cmd *exec.Cmd) (ended func(), err error) { return func() {}, cmd.Start() }
+
+// ReapOrphans does nothing: containers have Linux.
+func ReapOrphans(context.Context) {}

@@ -29,7 +29,13 @@ import (
 // binDir holds the programs under test, built once.
 var binDir string
 
+// roles are what the test binary is when its first argument says so.
+var roles = map[string]func(args []string){}
+
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && roles[os.Args[1]] != nil {
+		roles[os.Args[1]](os.Args[2:])
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "certfetcher-sidecar-")
 		if err != nil {
@@ -93,15 +99,17 @@ func start(t *testing.T, s *service.Service, variables ...string) *sidecar {
 	return run(t, volume, append(environment(s.URL, s.Dir, volume), variables...))
 }
 
-func run(t *testing.T, volume string, variables []string) *sidecar {
+// run runs certfetcher, by way of another program where there is one.
+func run(t *testing.T, volume string, variables []string, by ...string) *sidecar {
 	t.Helper()
-	return runAs(t, nil, volume, variables)
+	return runAs(t, nil, volume, variables, by...)
 }
 
 // runAs runs it as another user; nil for the same.
-func runAs(t *testing.T, user *syscall.Credential, volume string, variables []string) *sidecar {
+func runAs(t *testing.T, user *syscall.Credential, volume string, variables []string, by ...string) *sidecar {
 	t.Helper()
-	p := &sidecar{t: t, volume: volume, cmd: exec.Command(filepath.Join(binDir, "certfetcher")), grown: make(chan struct{}), ended: make(chan error, 1)}
+	command := append(by, filepath.Join(binDir, "certfetcher"))
+	p := &sidecar{t: t, volume: volume, cmd: exec.Command(command[0], command[1:]...), grown: make(chan struct{}), ended: make(chan error, 1)}
 	p.cmd.Env = variables
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 	stderr, err := p.cmd.StderrPipe()
