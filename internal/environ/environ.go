@@ -84,7 +84,7 @@ type Reader struct {
 func (r *Reader) Files() map[string]string { return r.files }
 
 // Read fills a pointer to a tagged type from the environment. An empty variable counts as unset. A secret X
-// may be given as X_FILE, the path of a file that holds it; one trailing newline is dropped.
+// may be given as X_FILE, the path of a file that ReadSecret reads.
 func Read(spec any) *Reader {
 	if err := envconfig.Process("", spec); err != nil {
 		// Every field is text, so this cannot depend on what the environment holds.
@@ -118,13 +118,13 @@ func (r *Reader) readTwin(v Variable) {
 		return
 	}
 	r.files[twin] = path
-	content, err := os.ReadFile(path)
+	content, err := ReadSecret(path)
 	if err != nil {
 		r.Add(twin, fmt.Sprintf("has %q, which %v", path, fileaccess.Explain(path, fileaccess.Reason(err))))
 		return
 	}
-	*v.value = strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
-	if *v.value == "" {
+	*v.value = content
+	if content == "" {
 		r.Add(twin, fmt.Sprintf("has %q, which is empty, want %s", path, v.Rule))
 	}
 }
@@ -144,6 +144,15 @@ func (r *Reader) position(name string) int {
 
 // Value returns a variable's text.
 func (r *Reader) Value(name string) string { return *r.variables[r.position(name)].value }
+
+// SecretFile returns the path of the file that a secret came from, if it can be read again: a pipe cannot.
+func (r *Reader) SecretFile(name string) string {
+	path := r.files[name+"_FILE"]
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	return path
+}
 
 // Rule returns what a variable has to look like.
 func (r *Reader) Rule(name string) string { return r.variables[r.position(name)].Rule }

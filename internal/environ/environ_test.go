@@ -2,10 +2,12 @@ package environ
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -80,16 +82,48 @@ func TestRead_twinOfASecretWithDefault_wins(t *testing.T) {
 	s, r := read(t, map[string]string{"T_ADDRESS": "h:1", "T_PASSWORD_FILE": path})
 	assert.Equal(t, "from file", s.Password)
 	assert.Empty(t, r.Faults())
+	assert.Equal(t, path, r.SecretFile("T_PASSWORD"))
+}
+
+// As bash gives it for T_PASSWORD_FILE=<(command).
+func TestRead_twinThatIsAPipe_isReadOnce(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	require.NoError(t, err)
+	defer reader.Close()
+	go func() {
+		for _, part := range []string{"from ", "a pipe\n"} {
+			_, _ = writer.WriteString(part)
+		}
+		writer.Close()
+	}()
+	s, r := read(t, map[string]string{"T_ADDRESS": "h:1", "T_PASSWORD_FILE": fmt.Sprintf("/dev/fd/%d", reader.Fd())})
+	assert.Equal(t, "from a pipe", s.Password)
+	assert.Empty(t, r.Faults())
+	assert.Empty(t, r.SecretFile("T_PASSWORD"))
+}
+
+func TestReadSecret_fromAPipeThatNothingComesOutOf_givesUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	require.NoError(t, syscall.Mkfifo(path, 0o600))
+	holder, err := os.OpenFile(path, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer holder.Close()
+	_, err = readSecret(path, time.Millisecond)
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
 func TestRead_unusableTwin_isAFault(t *testing.T) {
 	dir := t.TempDir()
 	empty := filepath.Join(dir, "empty")
 	require.NoError(t, os.WriteFile(empty, nil, 0o600))
+	pipe := filepath.Join(dir, "pipe") // that nobody writes to
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
 	for want, values := range map[string]map[string]string{
 		"T_PASSWORD_FILE and T_PASSWORD are both set, want one of them":                                                                         {"T_PASSWORD": "x", "T_PASSWORD_FILE": empty},
 		`T_PASSWORD_FILE has "` + empty + `", which is empty, want at least 6 bytes`:                                                            {"T_PASSWORD_FILE": empty},
 		`T_PASSWORD_FILE has "` + dir + `/none", which does not exist: check the path and the volume mounted there (no such file or directory)`: {"T_PASSWORD_FILE": dir + "/none"},
+		`T_PASSWORD_FILE has "` + pipe + `", which is empty, want at least 6 bytes`:                                                             {"T_PASSWORD_FILE": pipe},
+		`T_PASSWORD_FILE has "/dev/zero", which cannot be read: has more than 65536 bytes`:                                                      {"T_PASSWORD_FILE": "/dev/zero"},
 	} {
 		values["T_ADDRESS"] = "h:1"
 		_, r := read(t, values)

@@ -19,7 +19,7 @@ func Reason(err error) error {
 	return err
 }
 
-// Explain says why a file cannot be opened, and what to try, as a sentence's rest after the path.
+// Explain says why a file cannot be read, and what to try, as a sentence's rest after the path.
 func Explain(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -30,7 +30,7 @@ func Explain(path string, err error) error {
 		}
 		return fmt.Errorf("may not be reached by user %d: check the modes of its directories (%w)", os.Geteuid(), err)
 	}
-	return fmt.Errorf("cannot be opened: %w", err)
+	return fmt.Errorf("cannot be read: %w", err)
 }
 
 // ExistingDir is dir, or the nearest directory above it that exists: the rest can be made.

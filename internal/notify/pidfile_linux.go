@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/regularfile"
 )
 
 // maxPIDFileBytes is more than any program writes; PostgreSQL's has eight lines.
@@ -15,16 +16,7 @@ const maxPIDFileBytes = 4096
 
 // readPIDFile returns the number in the file's first line, and when the file was written.
 func readPIDFile(path string) (pid int, written time.Time, err error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return 0, time.Time{}, fmt.Errorf("reading the PID file: %w", err)
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return 0, time.Time{}, fmt.Errorf("reading the PID file: %w", err)
-	}
-	content, err := io.ReadAll(io.LimitReader(file, maxPIDFileBytes))
+	content, info, err := regularfile.Read(path, maxPIDFileBytes)
 	if err != nil {
 		return 0, time.Time{}, fmt.Errorf("reading the PID file: %w", err)
 	}

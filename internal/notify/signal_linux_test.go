@@ -185,6 +185,8 @@ func TestSignal_by_PID_file_refuses_what_is_no_process(t *testing.T) {
 	}
 	require.NoError(t, os.Remove(path))
 	require.EqualError(t, newSignal(t, "", path).Notify(t.Context(), testEvent), "reading the PID file: open "+path+": no such file or directory")
+	require.NoError(t, syscall.Mkfifo(path, 0o600))
+	require.EqualError(t, newSignal(t, "", path).Notify(t.Context(), testEvent), "reading the PID file: read "+path+": is a device, pipe or socket, want a file")
 }
 
 func TestSignal_does_not_reach_a_later_process_of_the_same_number(t *testing.T) {
