@@ -83,6 +83,7 @@ func tlsFiles(t config.TLS) mtls.Files {
 	return mtls.Files{
 		KeystorePath: t.KeystorePath, KeystoreKeyPath: t.KeystoreKeyPath, KeystorePassword: t.KeystorePassword,
 		TruststorePath: t.TruststorePath, TruststorePassword: t.TruststorePassword,
+		KeystorePasswordFile: t.KeystorePasswordFile, TruststorePasswordFile: t.TruststorePasswordFile,
 	}
 }
 

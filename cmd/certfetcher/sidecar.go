@@ -165,20 +165,23 @@ func (c *sidecar) renewOnHangup(ctx context.Context) {
 // followIdentity returns what gives the identity for the next request.
 func (c *sidecar) followIdentity(ctx context.Context, initial *mtls.Identity) func() *mtls.Identity {
 	c.metrics.SetIdentity(initial.Certificate.Leaf)
-	watcher, err := mtls.Watch(ctx, tlsFiles(c.config.TLS), initial, c.log, func(next *mtls.Identity, err error) {
+	files := tlsFiles(c.config.TLS)
+	replaced := func(next *mtls.Identity, err error) {
 		c.metrics.CountIdentityReload(err)
-		if err != nil {
-			return
+		if err == nil {
+			c.metrics.SetIdentity(next.Certificate.Leaf)
+			warn(c.log, next)
 		}
-		c.metrics.SetIdentity(next.Certificate.Leaf)
-		warn(c.log, next)
-		if c.failing.Load() {
+	}
+	watcher, err := mtls.Watch(ctx, files, initial, c.log, func(next *mtls.Identity, err error) {
+		replaced(next, err)
+		if err == nil && c.failing.Load() {
 			c.request("new mutual TLS identity") // it may be what was lacking
 		}
 	})
 	if err != nil {
-		c.log.Warn("a replacement of the mutual TLS files will not be seen", "error", err.Error())
-		return func() *mtls.Identity { return initial }
+		c.log.Warn("the mutual TLS files cannot be watched, and are read before each request instead", "error", err.Error())
+		return mtls.WithoutWatcher(files, initial, c.log, replaced)
 	}
 	return watcher.Current
 }
@@ -195,7 +198,7 @@ func (c *sidecar) watchFiles(ctx context.Context, background *sync.WaitGroup, pa
 	}
 	background.Go(func() {
 		if err := watch.Run(ctx); err != nil {
-			c.log.Warn("published files that vanish will not be put back, and RENEW_TRIGGER_FILE will not be seen", "error", err.Error())
+			c.log.Warn("published files that vanish are not put back before the next renewal, and RENEW_TRIGGER_FILE is not seen; SIGHUP and POST /renew still renew now", "error", err.Error())
 		}
 	})
 }

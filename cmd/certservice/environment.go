@@ -52,6 +52,7 @@ func loadSettings() (settings, []environ.Fault) {
 		files: mtls.Files{
 			KeystorePath: env.KeystorePath, KeystoreKeyPath: env.KeystoreKeyPath, KeystorePassword: env.KeystorePassword,
 			TruststorePath: env.TruststorePath, TruststorePassword: env.TruststorePassword, Server: true,
+			KeystorePasswordFile: r.SecretFile("KEYSTORE_PASSWORD"), TruststorePasswordFile: r.SecretFile("TRUSTSTORE_PASSWORD"),
 		},
 		httpsPort:         r.Number("HTTPS_PORT", 0, 65535),
 		handshakeAuth:     r.Choice("CLIENT_AUTH", "answer", "handshake") == "handshake",

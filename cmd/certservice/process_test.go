@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -215,9 +216,11 @@ func TestCertservice_process_isNotReadyUntilABadFileIsMended(t *testing.T) {
 	assert.NoError(t, p.terminate())
 }
 
-func TestCertservice_process_takesItsNewIdentityAndTruststore(t *testing.T) {
+func TestCertservice_process_takesItsNewIdentityPasswordAndTruststore(t *testing.T) {
 	before, after := newCA(t), newCA(t)
 	env := files(t, before, goodServers)
+	env["KEYSTORE_PASSWORD_FILE"] = filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(env["KEYSTORE_PASSWORD_FILE"], []byte("secret\n"), 0o600))
 	p := start(t, env)
 	status, _ := p.get(clientOf(t, before, true), p.https+"/ready")
 	require.Equal(t, http.StatusOK, status)
@@ -226,7 +229,16 @@ func TestCertservice_process_takesItsNewIdentityAndTruststore(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 
 	next := files(t, after, goodServers)
-	for _, name := range []string{"KEYSTORE_PATH", "TRUSTSTORE_PATH"} {
+	data, err := os.ReadFile(next["KEYSTORE_PATH"])
+	require.NoError(t, err)
+	entries, _, err := keystore.Decode(data, "secret")
+	require.NoError(t, err)
+	data, err = keystore.EncodeJKS(entries, "another secret", time.Now())
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(next["KEYSTORE_PATH"], data, 0o600))
+	next["KEYSTORE_PASSWORD_FILE"] = filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(next["KEYSTORE_PASSWORD_FILE"], []byte("another secret\n"), 0o600))
+	for _, name := range []string{"KEYSTORE_PATH", "TRUSTSTORE_PATH", "KEYSTORE_PASSWORD_FILE"} {
 		require.NoError(t, os.Rename(next[name], env[name]))
 	}
 	p.await("mutual TLS identity replaced")

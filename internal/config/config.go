@@ -46,6 +46,8 @@ type Request struct {
 type TLS struct {
 	KeystorePath, KeystoreKeyPath, KeystorePassword string
 	TruststorePath, TruststorePassword              string
+	// The files that the passwords came from; empty where they did not, or from what cannot be read again.
+	KeystorePasswordFile, TruststorePasswordFile string
 }
 
 // Certificate is what to ask for.

@@ -29,6 +29,7 @@ func (l *loader) fetcher(env *environment) *Fetcher {
 		TLS: TLS{
 			KeystorePath: env.KeystorePath, KeystoreKeyPath: env.KeystoreKeyPath, KeystorePassword: env.KeystorePassword,
 			TruststorePath: env.TruststorePath, TruststorePassword: env.TruststorePassword,
+			KeystorePasswordFile: l.SecretFile("KEYSTORE_PASSWORD"), TruststorePasswordFile: l.SecretFile("TRUSTSTORE_PASSWORD"),
 		},
 		Certificate:            l.certificate(env),
 		Output:                 l.output(env),

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/certfetcher/certfetcher/internal/regularfile"
 )
 
 // Reason is an error of the file system without the path, which whoever reports it names anyway.
@@ -21,6 +23,9 @@ func Reason(err error) error {
 
 // Explain says why a file cannot be read, and what to try, as a sentence's rest after the path.
 func Explain(path string, err error) error {
+	if kind, ok := errors.AsType[regularfile.KindError](err); ok {
+		return kind
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("does not exist: check the path and the volume mounted there (%w)", err)

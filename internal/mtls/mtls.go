@@ -12,14 +12,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"strings"
 	"sync"
 
+	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/fileaccess"
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/regularfile"
 )
 
 // Files say where an identity is. The names of the environment variables in errors are those that both
@@ -31,6 +30,11 @@ type Files struct {
 
 	TruststorePath     string // TRUSTSTORE_PATH
 	TruststorePassword string // TRUSTSTORE_PASSWORD; empty: none
+
+	// KeystorePasswordFile and TruststorePasswordFile, KEYSTORE_PASSWORD_FILE and TRUSTSTORE_PASSWORD_FILE,
+	// take the place of the passwords; they are read with the stores, as a store may be replaced by one with
+	// another password. Empty: the passwords above.
+	KeystorePasswordFile, TruststorePasswordFile string
 
 	// Server prefers, among several keys, one whose certificate is good for a server, not for a client.
 	Server bool
@@ -82,9 +86,10 @@ func LoadRoots(f Files) ([]*x509.Certificate, keystore.Format, error) {
 	return c.roots(f)
 }
 
-// contents are the files' bytes at one time.
+// contents are the files' bytes and the passwords at one time.
 type contents struct {
-	keystore, key, truststore []byte
+	keystore, key, truststore            []byte
+	keystorePassword, truststorePassword string
 }
 
 func read(f Files) (contents, error) {
@@ -94,17 +99,32 @@ func read(f Files) (contents, error) {
 }
 
 func (c *contents) readKeystore(f Files) error {
-	var errs [2]error
+	var errs [3]error
 	c.keystore, errs[0] = readFile("KEYSTORE_PATH", f.KeystorePath)
 	if f.KeystoreKeyPath != "" {
 		c.key, errs[1] = readFile("KEYSTORE_KEY_PATH", f.KeystoreKeyPath)
 	}
+	c.keystorePassword, errs[2] = readPassword("KEYSTORE_PASSWORD_FILE", f.KeystorePasswordFile, f.KeystorePassword)
 	return joined(errs[:]...)
 }
 
-func (c *contents) readTruststore(f Files) (err error) {
-	c.truststore, err = readFile("TRUSTSTORE_PATH", f.TruststorePath)
-	return err
+func (c *contents) readTruststore(f Files) error {
+	var errs [2]error
+	c.truststore, errs[0] = readFile("TRUSTSTORE_PATH", f.TruststorePath)
+	c.truststorePassword, errs[1] = readPassword("TRUSTSTORE_PASSWORD_FILE", f.TruststorePasswordFile, f.TruststorePassword)
+	return joined(errs[:]...)
+}
+
+// readPassword reads a password's file, where there is one.
+func readPassword(variable, path, password string) (string, error) {
+	if path == "" {
+		return password, nil
+	}
+	password, err := environ.ReadSecret(path)
+	if err != nil {
+		return "", fmt.Errorf("%s %q %w", variable, path, fileaccess.Explain(path, err))
+	}
+	return password, nil
 }
 
 // joined puts errors on one line: they end in a termination message.
@@ -135,10 +155,10 @@ type faults struct {
 func (f *faults) Error() string   { return f.text }
 func (f *faults) Unwrap() []error { return f.errs }
 
-// digest tells whether the files are the same as before. Lengths keep two files from running into another two.
+// digest tells whether the files are the same as before. Lengths keep two from running into another two.
 func (c contents) digest() [sha256.Size]byte {
 	h := sha256.New()
-	for _, data := range [][]byte{c.keystore, c.key, c.truststore} {
+	for _, data := range [][]byte{c.keystore, c.key, c.truststore, []byte(c.keystorePassword), []byte(c.truststorePassword)} {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(data))))
 		h.Write(data)
 	}
@@ -149,30 +169,11 @@ func readFile(variable, path string) ([]byte, error) {
 	if path == "" {
 		return nil, fmt.Errorf("%s is not set, want the path of a JKS, PKCS#12 or PEM file", variable)
 	}
-	file, err := os.Open(path)
+	data, _, err := regularfile.Read(path, keystore.MaxSize) // one byte more is what Decode refuses
 	if err != nil {
 		return nil, fmt.Errorf("%s %q %w", variable, path, fileaccess.Explain(path, err))
 	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("%s %q cannot be looked at: %w", variable, path, err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s %q is %s, want a file", variable, path, kindOf(info.Mode()))
-	}
-	data, err := io.ReadAll(io.LimitReader(file, keystore.MaxSize+1)) // one more, which Decode refuses
-	if err != nil {
-		return nil, fmt.Errorf("%s %q cannot be read: %w", variable, path, err)
-	}
 	return data, nil
-}
-
-func kindOf(mode fs.FileMode) string {
-	if mode.IsDir() {
-		return "a directory"
-	}
-	return "a device, pipe or socket"
 }
 
 func (c contents) identity(f Files) (*Identity, error) {

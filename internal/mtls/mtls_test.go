@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -272,8 +273,20 @@ func TestLoad_faults(t *testing.T) {
 			return f
 		},
 			`TRUSTSTORE_PATH "%[1]s" is a directory, want a file`},
+		{"a named pipe that nobody writes to", func() Files {
+			f := write(t, good, nil, trust)
+			require.NoError(t, os.Remove(f.KeystorePath))
+			require.NoError(t, syscall.Mkfifo(f.KeystorePath, 0o600))
+			return f
+		},
+			`KEYSTORE_PATH "%[1]s/store" is a device, pipe or socket, want a file`},
 		{"a wrong password", func() Files { f := write(t, good, nil, trust); f.KeystorePassword = "geheim"; return f },
 			`KEYSTORE_PATH "%[1]s/store" is not opened by KEYSTORE_PASSWORD: check that the password belongs to this file (`},
+		{"a password's file that is missing", func() Files {
+			f := write(t, good, nil, trust)
+			f.KeystorePasswordFile = filepath.Join(filepath.Dir(f.KeystorePath), "password")
+			return f
+		}, `KEYSTORE_PASSWORD_FILE "%[1]s/password" does not exist: check the path and the volume mounted there (`},
 		{"a password with a newline", func() Files { f := write(t, good, nil, trust); f.TruststorePassword = password + "\n"; return f },
 			`TRUSTSTORE_PATH "%[1]s/trust" is not opened by TRUSTSTORE_PASSWORD: it begins or ends with white space; a Secret made with echo has a newline at its end (`},
 		{"no password", func() Files {

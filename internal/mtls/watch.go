@@ -2,18 +2,14 @@ package mtls
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
-
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 const (
@@ -28,15 +24,10 @@ const (
 // on the way to them, because a Kubernetes volume is renewed by swapping the link ..data and other
 // writers rename a new file into place. It polls nothing.
 type Watcher struct {
-	files    Files
-	log      *slog.Logger
-	onReload func(*Identity, error)
-	notify   *fsnotify.Watcher
-	current  atomic.Pointer[Identity]
-	seen     [sha256.Size]byte // of the files at the last look, good or bad
-	lastErr  string            // of the last look, where the files could not even be read
-	watched  map[string]bool
-	done     chan struct{}
+	follower
+	notify  *fsnotify.Watcher
+	watched map[string]bool
+	done    chan struct{}
 }
 
 // Watch begins to follow the files until ctx ends. initial is what Load gave; a change since then is found.
@@ -47,8 +38,8 @@ func Watch(ctx context.Context, files Files, initial *Identity, log *slog.Logger
 	if err != nil {
 		return nil, fmt.Errorf("watching the mutual TLS files: %w", err)
 	}
-	w := &Watcher{files: files, log: log, onReload: onReload, notify: notify, seen: initial.digest, watched: map[string]bool{}, done: make(chan struct{})}
-	w.current.Store(initial)
+	w := &Watcher{notify: notify, watched: map[string]bool{}, done: make(chan struct{})}
+	w.begin(files, initial, log, onReload)
 	if err := w.follow(); err != nil {
 		notify.Close()
 		return nil, fmt.Errorf("watching the mutual TLS files: %w", err)
@@ -101,6 +92,10 @@ func (w *Watcher) run(ctx context.Context) {
 			}
 		case <-timer.C:
 			since = time.Time{}
+			// Before reading: what changes after this is an event again.
+			if err := w.follow(); err != nil {
+				w.log.Warn("watching the mutual TLS files failed", "error", err.Error())
+			}
 			w.look()
 			continue
 		}
@@ -111,51 +106,11 @@ func (w *Watcher) run(ctx context.Context) {
 	}
 }
 
-// look reads the files, and replaces the identity when they have changed.
-func (w *Watcher) look() {
-	// Before reading: what changes after this is an event again.
-	if err := w.follow(); err != nil {
-		w.log.Warn("watching the mutual TLS files failed", "error", err.Error())
-	}
-	read, err := read(w.files)
-	if err != nil {
-		if err.Error() != w.lastErr {
-			w.lastErr = err.Error()
-			w.seen = [sha256.Size]byte{} // whatever comes next is news
-			w.refused(err)
-		}
-		return
-	}
-	w.lastErr = ""
-	digest := read.digest()
-	if digest == w.seen {
-		return
-	}
-	w.seen = digest
-	next, err := read.identity(w.files)
-	if err != nil {
-		w.refused(err)
-		return
-	}
-	w.current.Store(next)
-	w.log.Info("mutual TLS identity replaced", "subject", certinfo.DN(next.Certificate.Leaf.RawSubject),
-		"serial", certinfo.Serial(next.Certificate.Leaf), "not_after", next.Certificate.Leaf.NotAfter, "roots", len(next.Roots))
-	if w.onReload != nil {
-		w.onReload(next, nil)
-	}
-}
-
-func (w *Watcher) refused(err error) {
-	w.log.Error("the new mutual TLS files are unusable, keeping the identity in use", "error", err.Error())
-	if w.onReload != nil {
-		w.onReload(nil, err)
-	}
-}
-
 // follow watches the directories that matter now, and no others.
 func (w *Watcher) follow() error {
 	want := map[string]bool{}
-	for _, path := range []string{w.files.KeystorePath, w.files.KeystoreKeyPath, w.files.TruststorePath} {
+	f := w.files
+	for _, path := range []string{f.KeystorePath, f.KeystoreKeyPath, f.KeystorePasswordFile, f.TruststorePath, f.TruststorePasswordFile} {
 		if path != "" {
 			for _, dir := range directories(path) {
 				want[dir] = true

@@ -113,6 +113,21 @@ func TestWatcher_sees_every_way_of_replacing(t *testing.T) {
 			kubelet(t, dir, "..2026_02", map[string][]byte{"store": newStore, "trust": oldTrust})
 			require.NoError(t, os.RemoveAll(filepath.Join(dir, "..2026_01")))
 		}},
+		{"with a new password", func(t *testing.T, dir string) Files {
+			f := plainFiles(oldStore, oldTrust)(t, dir)
+			f.KeystorePasswordFile = filepath.Join(t.TempDir(), "password")
+			put(t, f.KeystorePasswordFile, []byte(password+"\n"))
+			require.NoError(t, os.Symlink(f.KeystorePasswordFile, filepath.Join(dir, "password")))
+			f.KeystorePasswordFile = filepath.Join(dir, "password")
+			return f
+		}, func(t *testing.T, dir string) {
+			store, err := keystore.EncodeJKS([]keystore.Entry{after.keyEntry("a")}, "another secret", time.Now())
+			require.NoError(t, err)
+			put(t, filepath.Join(dir, "store"), store)
+			secret, err := os.Readlink(filepath.Join(dir, "password"))
+			require.NoError(t, err)
+			put(t, secret, []byte("another secret\n"))
+		}},
 		{"a link from elsewhere into a Secret's volume", func(t *testing.T, dir string) Files {
 			require.NoError(t, os.MkdirAll(filepath.Join(dir, "secret"), 0o700))
 			require.NoError(t, os.Mkdir(filepath.Join(dir, "app"), 0o700))
@@ -256,6 +271,30 @@ func TestWatcher_other_files_and_equal_contents_are_no_replacement(t *testing.T)
 		r = next(t, reloads)
 	}
 	assert.Equal(t, q.chain[0], r.identity.Certificate.Leaf, "the first replacement reported is the real one")
+	assert.Empty(t, reloads)
+}
+
+func TestWithoutWatcher_looks_whenever_it_is_asked(t *testing.T) {
+	p, q := newPKI(t, "Test"), newPKI(t, "Other")
+	f := plainFiles(jks(t, p.keyEntry("a")), jks(t, p.trustEntry("ca")))(t, t.TempDir())
+	initial, err := Load(f)
+	require.NoError(t, err)
+	reloads := make(chan reload, 100)
+	current := WithoutWatcher(f, initial, slog.New(slog.DiscardHandler), func(i *Identity, err error) { reloads <- reload{i, err} })
+	assert.Same(t, initial, current())
+	assert.Empty(t, reloads)
+
+	put(t, f.KeystorePath, []byte("hello"))
+	assert.Same(t, initial, current())
+	assert.ErrorContains(t, (<-reloads).err, "store is in no known format")
+	assert.Same(t, initial, current())
+	assert.Empty(t, reloads, "it is said once")
+
+	put(t, f.KeystorePath, jks(t, q.keyEntry("a")))
+	next := current()
+	assert.Equal(t, q.chain[0], next.Certificate.Leaf)
+	assert.Same(t, next, (<-reloads).identity)
+	assert.Same(t, next, current())
 	assert.Empty(t, reloads)
 }
 

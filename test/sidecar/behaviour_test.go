@@ -19,7 +19,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/inspect"
 	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/service"
@@ -232,55 +231,6 @@ func TestSidecar_volumeThatCannotBeWritten_costsNoCertificate(t *testing.T) {
 	assert.Equal(t, http.StatusOK, status, text)
 	p.renew()
 	p.await(1, updated)
-	p.end()
-}
-
-// clients notes the serial number of each client certificate that is shown.
-type clients struct {
-	mu   sync.Mutex
-	seen []string
-}
-
-func (c *clients) wrap(_ *service.Service, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c.mu.Lock()
-		c.seen = append(c.seen, certinfo.Serial(r.TLS.PeerCertificates[0]))
-		c.mu.Unlock()
-		next.ServeHTTP(w, r)
-	})
-}
-
-func (c *clients) last() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.seen[len(c.seen)-1]
-}
-
-func TestSidecar_mutualTLSFilesThatAreReplaced_areUsedForTheNextRequest(t *testing.T) {
-	t.Parallel()
-	var shown clients
-	s := startService(t, time.Hour, shown.wrap)
-	p := start(t, s)
-	p.await(1, planned)
-	first := shown.last()
-
-	require.NoError(t, os.WriteFile(filepath.Join(s.Dir, "client.p12"), []byte("broken"), 0o600))
-	p.await(1, "the new mutual TLS files are unusable, keeping the identity in use")
-	p.renew()
-	p.await(2, planned)
-	assert.Zero(t, p.metric("certfetcher_mtls_identity_last_reload_successful"))
-	assert.Equal(t, first, shown.last())
-
-	key, chain, err := s.Transport.Identity("certfetcher")
-	require.NoError(t, err)
-	require.NoError(t, service.WriteIdentity(s.Dir, key, chain, s.Transport.Root))
-	p.await(1, "mutual TLS identity replaced")
-	p.renew()
-	p.await(3, planned)
-	assert.Equal(t, certinfo.Serial(chain[0]), shown.last())
-	assert.Equal(t, float64(chain[0].NotAfter.Unix()), p.metric("certfetcher_mtls_identity_expiry_timestamp_seconds"))
-	assert.Equal(t, 1., p.metric(`certfetcher_mtls_identity_reloads_total{outcome="ok"}`))
-	assert.Equal(t, 1., p.metric("certfetcher_mtls_identity_last_reload_successful"))
 	p.end()
 }
 
