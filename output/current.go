@@ -80,6 +80,9 @@ func (v *Volume) layoutFault(s snapshot) error {
 	if s.unsettled {
 		return &MismatchError{v.path(commitDir), "holds a publication that was interrupted, the next start completes it"}
 	}
+	if s.dangling != "" {
+		return &MismatchError{v.path(dataLink), fmt.Sprintf("points to %q, which does not exist", s.dangling)}
+	}
 	if len(s.files) > 0 && s.layout != v.cfg.Layout {
 		return &MismatchError{v.cfg.Dir, fmt.Sprintf("has the layout %q, want %q", s.layout, v.cfg.Layout)}
 	}

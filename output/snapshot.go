@@ -16,8 +16,9 @@ const readLimit = 16 << 20
 // snapshot is what is on a volume under the names of ours, seen once.
 type snapshot struct {
 	layout    string
-	generated bool // ..data points to a generation
-	unsettled bool // a committed publication is not finished
+	generated bool   // ..data points to a generation
+	dangling  string // where ..data points when nothing is there
+	unsettled bool   // a committed publication is not finished
 	files     map[string]found
 }
 
@@ -38,6 +39,8 @@ func (d disk) look() snapshot {
 	s := snapshot{layout: LayoutInplace, generated: generation != "", unsettled: d.exists(commitDir), files: map[string]found{}}
 	if s.generated {
 		s.layout = LayoutSymlink
+	} else if _, err := d.root.Stat(dataLink); errors.Is(err, fs.ErrNotExist) {
+		s.dangling, _ = d.root.Readlink(dataLink) // an error: there is no such link
 	}
 	for _, f := range catalogue {
 		if !d.exists(f.name) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/regularfile"
 	"github.com/certfetcher/certfetcher/keygen"
 )
 
@@ -25,7 +26,7 @@ type Report struct {
 	Layout      string       `json:"layout"`               // symlink or inplace
 	Generation  string       `json:"generation,omitempty"` // the directory that ..data points to
 	Files       []File       `json:"files"`
-	Certificate *Certificate `json:"certificate,omitempty"` // the first key entry's leaf
+	Certificate *Certificate `json:"certificate,omitempty"` // the first key entry's leaf, or that of key.pem and keystore.pem
 	Trusted     []string     `json:"trusted,omitempty"`     // subjects of the trusted certificates
 }
 
@@ -92,56 +93,68 @@ func Dir(dir string) (*Report, error) {
 		return nil, fmt.Errorf("%s is a file, want a directory", dir)
 	}
 	r := &Report{Dir: dir, Layout: "inplace"}
-	if target, err := os.Readlink(filepath.Join(dir, "..data")); err == nil {
+	data := filepath.Join(dir, "..data")
+	if target, err := os.Readlink(data); err == nil {
 		r.Layout, r.Generation = "symlink", target
 	}
+	found := map[string][]keystore.Entry{}
 	for _, name := range storeNames {
-		file, entries, err := readFile(dir, name)
-		if errors.Is(err, fs.ErrNotExist) {
+		file := File{Name: name}
+		info, err := os.Stat(filepath.Join(dir, name))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			continue
+		case errors.Is(err, fs.ErrPermission):
+			// It may be there or not, and so may the others.
+			return nil, fmt.Errorf("what is in %s may not be seen by user %d, check the modes of the directories: %w", dir, os.Geteuid(), err)
+		case err == nil:
+			file.Mode, file.Size = info.Mode().String(), info.Size()
 		}
+		entries, err := file.read(dir)
 		if err != nil {
 			file.Problem = err.Error()
 		}
 		r.Files = append(r.Files, file)
 		r.describe(name, entries)
+		found[name] = entries
+	}
+	if _, err := os.Stat(data); len(r.Files) == 0 && r.Generation != "" && errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w: ..data points to %q, which does not exist", dir, ErrNothing, r.Generation)
 	}
 	if len(r.Files) == 0 {
 		return nil, fmt.Errorf("%s: %w", dir, ErrNothing)
 	}
+	if r.Certificate == nil {
+		r.describePair(found["key.pem"], found["keystore.pem"])
+	}
 	return r, nil
 }
 
-// readFile reads one file, and the key that belongs to a certificate of PEM, which lies beside it.
-func readFile(dir, name string) (File, []keystore.Entry, error) {
-	path := filepath.Join(dir, name)
-	file := File{Name: name}
-	info, err := os.Stat(path)
+// read reads the file, with the password beside it.
+func (f *File) read(dir string) ([]keystore.Entry, error) {
+	data, _, err := regularfile.Read(filepath.Join(dir, f.Name), keystore.MaxSize) // one byte more is what Decode refuses
 	if err != nil {
-		return file, nil, err
+		return nil, err
 	}
-	file.Mode, file.Size = info.Mode().String(), info.Size()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return file, nil, err
+	base, isPassword := strings.CutSuffix(f.Name, ".pass")
+	if isPassword {
+		f.Format = "password"
+		return nil, nil
 	}
-	if strings.HasSuffix(name, ".pass") {
-		file.Format = "password"
-		return file, nil, nil
-	}
-	password, err := os.ReadFile(filepath.Join(dir, strings.TrimSuffix(name, filepath.Ext(name))+".pass"))
-	if err != nil && filepath.Ext(name) != ".pem" {
-		return file, nil, fmt.Errorf("reading its password: %w", err)
+	base = strings.TrimSuffix(base, filepath.Ext(base))
+	password, _, err := regularfile.Read(filepath.Join(dir, base+".pass"), keystore.MaxSize)
+	if err != nil && filepath.Ext(f.Name) != ".pem" {
+		return nil, fmt.Errorf("reading its password: %w", err)
 	}
 	entries, format, err := keystore.Decode(data, string(password))
-	file.Format = string(format)
+	f.Format = string(format)
 	if err != nil {
-		return file, nil, err
+		return nil, err
 	}
 	for _, e := range entries {
-		file.Entries = append(file.Entries, describeEntry(format, e))
+		f.Entries = append(f.Entries, describeEntry(format, e))
 	}
-	return file, entries, nil
+	return entries, nil
 }
 
 func describeEntry(format keystore.Format, e keystore.Entry) Entry {
@@ -174,6 +187,22 @@ func (r *Report) describe(name string, entries []keystore.Entry) {
 		for _, anchor := range e.Chain {
 			r.Trusted = append(r.Trusted, certinfo.DN(anchor.RawSubject))
 		}
+	}
+}
+
+// describePair takes the certificate from two files of PEM, of which one has the key and the other the chain.
+func (r *Report) describePair(keys, certs []keystore.Entry) {
+	pair := keystore.Entry{}
+	for _, e := range keys {
+		if pair.Key == nil {
+			pair.Key = e.Key
+		}
+	}
+	for _, e := range certs {
+		pair.Chain = append(pair.Chain, e.Chain...)
+	}
+	if pair.Key != nil && len(pair.Chain) > 0 {
+		r.Certificate = describeCertificate(pair)
 	}
 }
 

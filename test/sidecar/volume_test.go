@@ -3,13 +3,16 @@ package sidecar
 import (
 	"crypto/x509"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/service"
 )
@@ -82,4 +85,67 @@ func TestSidecar_probeAndInspect_tellWhatIsThere(t *testing.T) {
 	assert.Equal(t, 1, code)
 	assert.Regexp(t, `^certfetcher: the certificate has expired: .+\n$`, stderr)
 	p.end()
+}
+
+func TestSidecar_probeAndInspect_ofAVolumeInAnOddState_sayWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	s := startService(t, time.Hour, nil)
+	made := func(t *testing.T, variables ...string) (volume string, environ []string) {
+		volume = filepath.Join(t.TempDir(), "volume")
+		environ = append(append(environment(s.URL, s.Dir, volume), "MODE=init"), variables...)
+		code, _, stderr := once(t, environ)
+		require.Zero(t, code, stderr)
+		return volume, environ
+	}
+	t.Run("..data points to nothing", func(t *testing.T) {
+		volume, environ := made(t)
+		generation, err := os.Readlink(filepath.Join(volume, "..data"))
+		require.NoError(t, err)
+		require.NoError(t, os.RemoveAll(filepath.Join(volume, generation)))
+		code, _, stderr := once(t, environ, "probe")
+		assert.Equal(t, 1, code)
+		assert.Contains(t, stderr, `/..data" points to "`+generation+`", which does not exist`)
+		code, _, stderr = once(t, environ, "inspect")
+		assert.Equal(t, 1, code)
+		assert.Equal(t, "certfetcher: "+volume+`: no keystore or truststore is here: ..data points to "`+generation+"\", which does not exist\n", stderr)
+	})
+	t.Run("only the key and its chain", func(t *testing.T) {
+		volume, environ := made(t, "OUTPUT_TYPE=PEM", "OUTPUT_LAYOUT=inplace")
+		_, want, _ := once(t, environ, "inspect")
+		require.NoError(t, os.Remove(filepath.Join(volume, "keystore-combined.pem")))
+		code, stdout, stderr := once(t, environ, "inspect")
+		assert.Zero(t, code, stderr)
+		_, of, found := strings.Cut(want, "\nSubject:")
+		require.True(t, found)
+		assert.Contains(t, stdout, of)
+		assert.Contains(t, stdout, "ECDSA-P256, fits the certificate")
+		other, _ := made(t, "OUTPUT_TYPE=PEM")
+		key, err := os.ReadFile(filepath.Join(other, "key.pem"))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(volume, "key.pem"), key, 0o600))
+		_, stdout, _ = once(t, environ, "inspect")
+		assert.Contains(t, stdout, "DOES NOT FIT the certificate")
+	})
+	t.Run("a named pipe, and a password that is gone", func(t *testing.T) {
+		volume, environ := made(t, "OUTPUT_LAYOUT=inplace")
+		require.NoError(t, os.Remove(filepath.Join(volume, "keystore.p12")))
+		require.NoError(t, syscall.Mkfifo(filepath.Join(volume, "keystore.p12"), 0o600))
+		require.NoError(t, os.Remove(filepath.Join(volume, "truststore.pass")))
+		code, stdout, stderr := once(t, environ, "inspect")
+		assert.Zero(t, code, stderr)
+		assert.Regexp(t, `keystore\.p12 .*UNREADABLE: .*is a device, pipe or socket, want a file\n`, stdout)
+		assert.Regexp(t, `truststore\.p12 .*UNREADABLE: reading its password: .*no such file or directory\n`, stdout)
+	})
+	t.Run("a directory that may not be entered", func(t *testing.T) {
+		if os.Geteuid() == 0 {
+			t.Skip("root may enter every directory")
+		}
+		volume, environ := made(t, "OUTPUT_LAYOUT=inplace")
+		require.NoError(t, os.Chmod(volume, 0o600))
+		t.Cleanup(func() { _ = os.Chmod(volume, 0o700) })
+		code, stdout, stderr := once(t, environ, "inspect")
+		assert.Equal(t, 1, code)
+		assert.Empty(t, stdout)
+		assert.Contains(t, stderr, "may not be seen by user")
+	})
 }
