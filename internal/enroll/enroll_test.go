@@ -91,7 +91,8 @@ func TestOutdated_commonNameAddedAsDNSName_stays(t *testing.T) {
 }
 
 func TestOutdated_another_saysWhatDiffers(t *testing.T) {
-	at := func(d time.Duration) time.Time { return time.Now().Add(d).Truncate(time.Second) }
+	now := time.Now().Truncate(time.Second)
+	at := now.Add
 	for name, row := range map[string]struct {
 		changes map[string]string
 		change  func(*x509.Certificate)

@@ -209,7 +209,9 @@ func TestWatcher_many_swaps_in_a_row(t *testing.T) {
 		require.NoError(t, os.RemoveAll(filepath.Join(dir, last)))
 		last = generation
 		r := next(t, reloads)
-		require.NoError(t, r.err)
+		for r.err != nil { // where the old generation went between a look at its link and its files
+			r = next(t, reloads)
+		}
 		assert.Equal(t, generation, w.Current().Certificate.Leaf.Subject.CommonName)
 	}
 }
@@ -253,7 +255,9 @@ func TestWatcher_directory_removed_and_made_anew(t *testing.T) {
 	plainFiles(jks(t, q.keyEntry("a")), jks(t, q.trustEntry("ca")))(t, made)
 	require.NoError(t, os.Rename(made, dir))
 	r := next(t, reloads)
-	require.NoError(t, r.err)
+	for r.err != nil { // said of one file after the other, as they were removed
+		r = next(t, reloads)
+	}
 	assert.Equal(t, q.chain[0], w.Current().Certificate.Leaf)
 }
 
@@ -264,12 +268,12 @@ func TestWatcher_other_files_and_equal_contents_are_no_replacement(t *testing.T)
 	f := plainFiles(store, jks(t, p.trustEntry("ca")))(t, dir)
 	_, reloads, _ := following(t, f)
 	put(t, filepath.Join(dir, "unrelated"), []byte("x"))
-	put(t, f.KeystorePath, store)
-	put(t, f.KeystorePath, jks(t, q.keyEntry("a")))
-	r := next(t, reloads)
-	for r.err != nil {
-		r = next(t, reloads)
+	for _, data := range [][]byte{store, jks(t, q.keyEntry("a"))} { // at one blow: half a file is a replacement
+		put(t, filepath.Join(dir, "new"), data)
+		require.NoError(t, os.Rename(filepath.Join(dir, "new"), f.KeystorePath))
 	}
+	r := next(t, reloads)
+	require.NoError(t, r.err)
 	assert.Equal(t, q.chain[0], r.identity.Certificate.Leaf, "the first replacement reported is the real one")
 	assert.Empty(t, reloads)
 }

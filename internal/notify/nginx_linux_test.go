@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/port"
 )
 
 // TestNginx_is_reloaded_and_seen_to_serve_the_new_certificate does to nginx what the sidecar does:
@@ -30,7 +30,7 @@ func TestNginx_is_reloaded_and_seen_to_serve_the_new_certificate(t *testing.T) {
 	program := filepath.Join(dir, name)
 	require.NoError(t, os.Symlink(nginx, program))
 	pidFile, config := filepath.Join(dir, "nginx.pid"), filepath.Join(dir, "nginx.conf")
-	address := freeAddress(t)
+	address := port.Free(t)
 	require.NoError(t, os.WriteFile(config, []byte(strings.NewReplacer("DIR", dir, "ADDRESS", address).Replace(`
 daemon off; worker_processes 2; pid DIR/nginx.pid; error_log DIR/error.log notice;
 events {}
@@ -74,14 +74,6 @@ http {
 		require.NoError(t, row.notifier.Notify(t.Context(), event), row.name)
 		require.NoError(t, verify.Notify(t.Context(), event), row.name)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, listener.Close())
-	return listener.Addr().String()
 }
 
 func writePEM(t *testing.T, dir string, cert tls.Certificate) {

@@ -77,13 +77,20 @@ func TestWebhook_uses_no_proxy(t *testing.T) {
 }
 
 func TestWebhook_times_out(t *testing.T) {
-	release := make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	arrived, release := make(chan struct{}, 100), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		arrived <- struct{}{}
+		<-release
+	}))
 	defer server.Close()
 	defer close(release)
 	w := newWebhook(t, server.URL+"/?token=s3cret")
-	w.config.Timeout = 50 * time.Millisecond
-	require.EqualError(t, w.Notify(t.Context(), testEvent), "posting to "+server.URL+"/: context deadline exceeded")
+	var err error
+	// Longer as long as the time was over before the request was there.
+	for w.config.Timeout = 50 * time.Millisecond; len(arrived) == 0; w.config.Timeout *= 2 {
+		err = w.Notify(t.Context(), testEvent)
+	}
+	require.EqualError(t, err, "posting to "+server.URL+"/: context deadline exceeded")
 }
 
 func TestWebhook_trusts_what_was_published(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/port"
 )
 
 const (
@@ -66,21 +67,13 @@ http {
 	return n
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, listener.Close())
-	return listener.Addr().String()
-}
-
 func TestSidecar_nginx_isReloadedAndSeenToServeTheNewCertificate(t *testing.T) {
 	t.Parallel()
 	peer.Require(t, "nginx")
 	for n, by := range []string{"process name", "PID file", "both"} {
 		t.Run("signal by "+by, func(t *testing.T) {
 			t.Parallel()
-			name, address := fmt.Sprintf("ngx%d-%d", os.Getpid(), n), freeAddress(t)
+			name, address := fmt.Sprintf("ngx%d-%d", os.Getpid(), n), port.Free(t)
 			pidFile := filepath.Join(t.TempDir(), "link.pid") // known before nginx is
 			variables := []string{"OUTPUT_TYPE=PEM", "NOTIFY_SIGNAL=HUP", "NOTIFY_VERIFY=" + address}
 			if by != "PID file" {
@@ -114,7 +107,7 @@ func TestSidecar_nginx_isReloadedAndSeenToServeTheNewCertificate(t *testing.T) {
 func TestSidecar_applicationThatDoesNotReload_isReported(t *testing.T) {
 	t.Parallel()
 	peer.Require(t, "nginx")
-	address := freeAddress(t)
+	address := port.Free(t)
 	s := startService(t, time.Hour, nil)
 	p := start(t, s, "OUTPUT_TYPE=PEM", "NOTIFY_EXEC=/bin/false", "NOTIFY_VERIFY="+address, "NOTIFY_VERIFY_FOR=300ms")
 	p.await(1, planned)
@@ -163,21 +156,20 @@ func TestSidecar_javaServer_takesTheNewStoreUp(t *testing.T) {
 		}
 		_ = server.Wait()
 	})
-	port := ""
-	for port == "" {
+	served, started := "", time.After(4*patience) // a JVM that compiles its program first
+	for served == "" {
 		select {
 		case line, open := <-lines:
 			require.True(t, open, "the Java server ended")
-			port, _ = strings.CutPrefix(line, "serving ")
-			if !strings.HasPrefix(line, "serving ") {
-				port = ""
+			if number, ok := strings.CutPrefix(line, "serving "); ok {
+				served = "127.0.0.1:" + number
 			}
-		case <-time.After(patience):
+		case <-started:
 			require.Fail(t, "the Java server does not start")
 		}
 	}
 
-	p := run(t, volume, append(variables, "NOTIFY_VERIFY=127.0.0.1:"+port))
+	p := run(t, volume, append(variables, "NOTIFY_VERIFY="+served))
 	p.await(1, planned)
 	for round := 1; round <= 5; round++ {
 		p.renew()

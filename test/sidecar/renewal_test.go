@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/inspect"
+	"github.com/certfetcher/certfetcher/test/port"
 	"github.com/certfetcher/certfetcher/test/stack"
 )
 
@@ -31,12 +32,14 @@ func TestSidecar_renewalsInARow_underAReader(t *testing.T) {
 	for _, layout := range []string{"symlink", "inplace"} {
 		t.Run(layout, func(t *testing.T) {
 			t.Parallel()
-			s := startStack(t, t.TempDir(), "6s")
+			s := startStack(t, t.TempDir(), "20s")
 			volume := filepath.Join(t.TempDir(), "volume")
-			p := run(t, volume, append(environment(s.URL, s.Dir, volume), "RENEW_AT=10%", "OUTPUT_LAYOUT="+layout, "OUTPUT_TYPE=P12,JKS,PEM"))
+			p := run(t, volume, append(environment(s.URL, s.Dir, volume), "RENEW_AT=3%", "OUTPUT_LAYOUT="+layout, "OUTPUT_TYPE=P12,JKS,PEM"))
 			p.await(1, planned)
 			r := startReader(volume, layout == "symlink")
-			p.await(renewals, updated)
+			for n := 1; n <= renewals; n++ {
+				p.await(n, updated)
+			}
 			p.await(renewals+1, planned)
 			p.end()
 			r.check(t, renewals)
@@ -46,7 +49,7 @@ func TestSidecar_renewalsInARow_underAReader(t *testing.T) {
 	}
 }
 
-// door is a port that can be closed and opened, in front of a CertService that is not always the same.
+// door is an address that can be opened and closed, in front of a CertService that is not always the same.
 type door struct {
 	t        *testing.T
 	address  string
@@ -58,7 +61,6 @@ func (d *door) open(behind string) {
 	var err error
 	d.listener, err = net.Listen("tcp", d.address)
 	require.NoError(d.t, err)
-	d.address = d.listener.Addr().String()
 	listener := d.listener
 	go func() {
 		for {
@@ -101,10 +103,10 @@ func TestSidecar_outageThroughTheExpiry_healsByItself(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := startStack(t, dir, "16s")
-	d := &door{t: t, address: "127.0.0.1:0"}
+	d := &door{t: t, address: port.Free(t)}
 	d.open(host(s.URL))
 	volume := filepath.Join(t.TempDir(), "volume")
-	p := run(t, volume, append(environment("https://"+d.address+"/v1/certificate/", s.Dir, volume), "RENEW_AT=1/2"))
+	p := run(t, volume, append(environment("https://"+d.address+"/v1/certificate/", s.Dir, volume), "RENEW_AT=9/10"))
 	p.await(1, planned)
 	before, err := inspect.Dir(volume)
 	require.NoError(t, err)
@@ -113,14 +115,15 @@ func TestSidecar_outageThroughTheExpiry_healsByItself(t *testing.T) {
 
 	d.close()
 	s.Stop()
+	p.renew() // it would do so by itself, but at the end of the certificate's life
 	p.awaitFailure(4)
 	status, _ = p.get("/readyz")
 	assert.Equal(t, http.StatusOK, status, "it is still valid")
-	assert.Positive(t, p.metric("certfetcher_renewal_overdue_seconds"))
 	p.await(5, "renewing failed, and the certificate has expired; trying again")
 	status, text = p.get("/readyz")
 	assert.Equal(t, http.StatusServiceUnavailable, status)
 	assert.Contains(t, text, "the certificate expired at ")
+	assert.Positive(t, p.metric("certfetcher_renewal_overdue_seconds"))
 	assert.GreaterOrEqual(t, p.metric(`certfetcher_renewal_failures_total{stage="connection"}`), 9.)
 	assert.GreaterOrEqual(t, p.metric("certfetcher_renewal_failed_tries"), 9.)
 	status, _ = p.get("/livez")

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/renew"
+	"github.com/certfetcher/certfetcher/test/port"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -106,7 +107,7 @@ func TestSidecar_filesThatVanishDuringARequest_arePutBackMeanwhile(t *testing.T)
 }
 
 func TestSidecar_updatesFailAndTheEndIsNear_enrolsAnewAndSaysWhy(t *testing.T) {
-	nowhere := "UPDATE_URL=https://" + freeAddress(t) + "/v1/certificate-update/"
+	nowhere := "UPDATE_URL=https://" + port.Free(t) + "/v1/certificate-update/"
 	for name, row := range map[string]struct {
 		left      time.Duration // of 100 hours
 		variables []string
@@ -145,7 +146,7 @@ func TestSidecar_updatesFailAndTheEndIsNear_enrolsAnewAndSaysWhy(t *testing.T) {
 
 func TestSidecar_expiredAndEnrollingIsForbidden_waitsForTheOperator(t *testing.T) {
 	t.Parallel()
-	s := startService(t, 3*time.Second, answerUpdates(func(w http.ResponseWriter, _ *http.Request) {
+	s := startService(t, 5*time.Second, answerUpdates(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "busy", http.StatusServiceUnavailable)
 	}))
 	volume := filepath.Join(t.TempDir(), "volume")
