@@ -53,6 +53,7 @@ func runSidecar(s setup) error {
 		config: s.config, log: s.log, metrics: metrics.New(buildinfo.Version(), time.Now),
 		requests: make(chan string, 1), disturbed: make(chan struct{}, 1),
 	}
+	c.expectCounts(s.notify)
 	s.notify.Observe = c.notified
 	c.dispatcher = notify.NewDispatcher(s.notify)
 
@@ -96,6 +97,15 @@ func runSidecar(s setup) error {
 	}
 	s.log.Info("ended by a signal")
 	return nil
+}
+
+// expectCounts has the metrics begin with all that may be counted.
+func (c *sidecar) expectCounts(told notify.Config) {
+	var stages []string
+	for _, stage := range enroll.Stages() {
+		stages = append(stages, stage.String())
+	}
+	c.metrics.Expect(stages, told.Kinds(), []string{string(notify.OutcomeSuccess), string(notify.OutcomeFailure)})
 }
 
 func (c *sidecar) notified(kind string, outcome notify.Outcome) {

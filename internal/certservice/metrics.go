@@ -8,10 +8,30 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/certfetcher/certfetcher/internal/exposition"
 )
 
 // latencyBuckets reach from an answer out of memory to a CA that has people approve requests, in seconds.
 var latencyBuckets = []float64{0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
+
+// help says what each series is, for whoever explores them.
+var help = map[string]string{
+	"certservice_build_info":                               "Always 1; the labels are the program's version and that of Go.",
+	"certservice_certificate_expiry_timestamp_seconds":     "End of the service's own certificate, in Unix time.",
+	"certservice_certificate_not_before_timestamp_seconds": "Beginning of the service's own certificate, in Unix time.",
+	"certservice_cmp_duration_seconds":                     "Time that CMP transactions took, in seconds.",
+	"certservice_cmp_refusals_total":                       "Refusals by a CA, by the reasons that it gave (RFC 4210, PKIFailureInfo); one with several is counted for each.",
+	"certservice_config_last_reload_successful":            "Whether cmpServers.json could be loaded when it was last read: 1 or 0.",
+	"certservice_config_last_success_timestamp_seconds":    "When cmpServers.json was last loaded, in Unix time.",
+	"certservice_config_reloads_total":                     "Readings of cmpServers.json, by outcome: ok, or failed when the last good one was kept.",
+	"certservice_config_servers":                           "CMP servers in the configuration in use.",
+	"certservice_identity_last_reload_successful":          "Whether the service's TLS files could be used when they were last read: 1 or 0.",
+	"certservice_identity_reloads_total":                   "Replacements of the service's TLS files, by outcome: ok, or failed when the old identity was kept.",
+	"certservice_in_flight_requests":                       "Enrolments and updates under way.",
+	"certservice_request_duration_seconds":                 "Time to answer requests, in seconds.",
+	"certservice_requests_total":                           "Requests answered, by CA (empty: none that is configured), operation and outcome.",
+}
 
 // Metrics are the service's series, in a set of their own.
 type Metrics struct {
@@ -25,6 +45,11 @@ func NewMetrics(version string) *Metrics {
 	name := fmt.Sprintf("certservice_build_info{version=%q,go_version=%q}", version, runtime.Version())
 	m.set.NewGauge(name, func() float64 { return 1 })
 	m.set.NewGauge(identityReloaded, nil).Set(1) // the service does not start on files that it cannot use
+	for _, counter := range []string{identityReloads, configReloads} {
+		for _, outcome := range []string{"ok", "failed"} { // so that the first one is seen as an increase
+			m.reloads(counter, outcome)
+		}
+	}
 	return m
 }
 
@@ -33,6 +58,8 @@ func NewMetrics(version string) *Metrics {
 const (
 	identityReloaded = "certservice_identity_last_reload_successful"
 	configReloaded   = "certservice_config_last_reload_successful"
+	identityReloads  = "certservice_identity_reloads_total"
+	configReloads    = "certservice_config_reloads_total"
 )
 
 // ObserveCertificate adds the life of the service's own certificate, for which leaf is asked at every scrape.
@@ -47,7 +74,7 @@ func (m *Metrics) ObserveCertificate(leaf func() *x509.Certificate) {
 
 // CountIdentityReload counts a replacement of the service's TLS identity, and an attempt that failed.
 func (m *Metrics) CountIdentityReload(err error) {
-	m.countReload("certservice_identity_reloads_total", identityReloaded, err == nil)
+	m.countReload(identityReloads, identityReloaded, err == nil)
 }
 
 func (m *Metrics) countReload(counter, last string, ok bool) {
@@ -55,14 +82,17 @@ func (m *Metrics) countReload(counter, last string, ok bool) {
 	if !ok {
 		outcome, successful = "failed", 0
 	}
-	m.set.GetOrCreateCounter(fmt.Sprintf("%s{outcome=%q}", counter, outcome)).Inc()
+	m.reloads(counter, outcome).Inc()
 	m.set.GetOrCreateGauge(last, nil).Set(successful)
+}
+
+func (m *Metrics) reloads(counter, outcome string) *metrics.Counter {
+	return m.set.GetOrCreateCounter(fmt.Sprintf("%s{outcome=%q}", counter, outcome))
 }
 
 // Write writes all series in the Prometheus text format, the process's own (CPU, memory, files) at the end.
 func (m *Metrics) Write(w io.Writer) {
-	m.set.WritePrometheus(w)
-	metrics.WriteProcessMetrics(w)
+	exposition.Write(w, m.set, help)
 }
 
 func (m *Metrics) observeInFlight(count func() float64) {
@@ -104,5 +134,5 @@ func (m *Metrics) observeReload(ok bool, servers int, now time.Time) {
 		m.set.GetOrCreateGauge("certservice_config_servers", nil).Set(float64(servers))
 		m.set.GetOrCreateGauge("certservice_config_last_success_timestamp_seconds", nil).Set(float64(now.Unix()))
 	}
-	m.countReload("certservice_config_reloads_total", configReloaded, ok)
+	m.countReload(configReloads, configReloaded, ok)
 }

@@ -3,6 +3,8 @@ package certservice
 import (
 	_ "embed" // the OpenAPI document
 	"net/http"
+
+	"github.com/certfetcher/certfetcher/internal/exposition"
 )
 
 //go:embed openapi.yaml
@@ -43,7 +45,7 @@ func (h *Handler) Ops() http.Handler {
 		}
 	}
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		w.Header().Set("Content-Type", exposition.ContentType)
 		h.cfg.Metrics.Write(w)
 	})
 	return mux

@@ -49,6 +49,15 @@ var stages = []struct {
 	{StageOther, "other", "anything else, an interruption among them"},
 }
 
+// Stages are all there are, in the order of their numbers.
+func Stages() []Stage {
+	var all []Stage
+	for _, row := range stages {
+		all = append(all, row.stage)
+	}
+	return all
+}
+
 func (s Stage) String() string {
 	for _, row := range stages {
 		if row.stage == s {

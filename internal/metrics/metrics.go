@@ -16,6 +16,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"github.com/certfetcher/certfetcher/internal/exposition"
 	"github.com/certfetcher/certfetcher/internal/verify"
 )
 
@@ -32,20 +33,34 @@ type validity struct{ notBefore, notAfter time.Time }
 
 // New makes the series that are there from the beginning. version is the program's.
 func New(version string, now func() time.Time) *Metrics {
-	metrics.ExposeMetadata(true) // the TYPE lines, without which some take every series for untyped
 	m := &Metrics{set: metrics.NewSet(), now: now}
 	m.set.NewGauge(fmt.Sprintf("certfetcher_build_info{version=%q,go_version=%q}", version, runtime.Version()), func() float64 { return 1 })
 	for _, outcome := range []string{"updated", "enrolled", "failed"} {
 		m.renewals(outcome)
 	}
+	for _, outcome := range []string{"ok", "failed"} {
+		m.reloads(outcome)
+	}
 	m.set.NewCounter("certfetcher_restorations_total")
 	return m
 }
 
+// Expect makes the series of what will be counted, so that the first event is seen as an increase from 0: the
+// stages of CountFailure, the kinds and outcomes of CountNotification.
+func (m *Metrics) Expect(stages, kinds, outcomes []string) {
+	for _, stage := range stages {
+		m.failures(stage)
+	}
+	for _, kind := range kinds {
+		for _, outcome := range outcomes {
+			m.notifications(kind, outcome)
+		}
+	}
+}
+
 // Write writes all series, the process's own (CPU, memory, files) at the end.
 func (m *Metrics) Write(w io.Writer) {
-	m.set.WritePrometheus(w)
-	metrics.WriteProcessMetrics(w)
+	exposition.Write(w, m.set, help)
 }
 
 // SetCertificate tells which certificate is published.
@@ -83,7 +98,11 @@ func (m *Metrics) CountIdentityReload(err error) {
 		outcome = "failed"
 		m.gauge(identityReloaded, 0)
 	}
-	m.set.GetOrCreateCounter(fmt.Sprintf("certfetcher_mtls_identity_reloads_total{outcome=%q}", outcome)).Inc()
+	m.reloads(outcome).Inc()
+}
+
+func (m *Metrics) reloads(outcome string) *metrics.Counter {
+	return m.set.GetOrCreateCounter(fmt.Sprintf("certfetcher_mtls_identity_reloads_total{outcome=%q}", outcome))
 }
 
 // SetPlan tells when the renewal is due, when the next try will be, and how many have failed since the
@@ -106,7 +125,11 @@ func (m *Metrics) CountRenewal(how string) { m.renewals(how).Inc() }
 // CountFailure counts a failed try of a renewal, by the stage that failed.
 func (m *Metrics) CountFailure(stage string) {
 	m.renewals("failed").Inc()
-	m.set.GetOrCreateCounter(fmt.Sprintf("certfetcher_renewal_failures_total{stage=%q}", stage)).Inc()
+	m.failures(stage).Inc()
+}
+
+func (m *Metrics) failures(stage string) *metrics.Counter {
+	return m.set.GetOrCreateCounter(fmt.Sprintf("certfetcher_renewal_failures_total{stage=%q}", stage))
 }
 
 func (m *Metrics) renewals(outcome string) *metrics.Counter {
@@ -120,7 +143,11 @@ func (m *Metrics) CountRestoration() {
 
 // CountNotification counts a try of telling the application, or of looking what it serves.
 func (m *Metrics) CountNotification(kind, outcome string) {
-	m.set.GetOrCreateCounter(fmt.Sprintf("certfetcher_notifications_total{kind=%q,outcome=%q}", kind, outcome)).Inc()
+	m.notifications(kind, outcome).Inc()
+}
+
+func (m *Metrics) notifications(kind, outcome string) *metrics.Counter {
+	return m.set.GetOrCreateCounter(fmt.Sprintf("certfetcher_notifications_total{kind=%q,outcome=%q}", kind, outcome))
 }
 
 // SetServed tells whether the application serves the certificate that was published last. Before it is

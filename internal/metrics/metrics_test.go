@@ -42,12 +42,22 @@ func series(m *Metrics) []string {
 func TestMetrics_Write_atTheStart_hasCountersAtZero(t *testing.T) {
 	m, _ := newMetrics()
 	lines := series(m)
-	require.Len(t, lines, 5)
+	require.Len(t, lines, 7)
 	assert.Regexp(t, `^certfetcher_build_info\{version="v1\.2\.3",go_version="go1\..*"\} 1$`, lines[0])
 	assert.Equal(t, []string{
+		`certfetcher_mtls_identity_reloads_total{outcome="failed"} 0`, `certfetcher_mtls_identity_reloads_total{outcome="ok"} 0`,
 		`certfetcher_renewals_total{outcome="enrolled"} 0`, `certfetcher_renewals_total{outcome="failed"} 0`,
 		`certfetcher_renewals_total{outcome="updated"} 0`, `certfetcher_restorations_total 0`,
 	}, lines[1:])
+
+	m.Expect([]string{"file"}, []string{"exec", "url"}, []string{"success", "failure"})
+	for _, want := range []string{
+		`certfetcher_renewal_failures_total{stage="file"} 0`,
+		`certfetcher_notifications_total{kind="exec",outcome="success"} 0`, `certfetcher_notifications_total{kind="exec",outcome="failure"} 0`,
+		`certfetcher_notifications_total{kind="url",outcome="success"} 0`, `certfetcher_notifications_total{kind="url",outcome="failure"} 0`,
+	} {
+		assert.Contains(t, series(m), want)
+	}
 }
 
 func TestMetrics_Write_showsWhatItWasTold(t *testing.T) {
@@ -93,6 +103,8 @@ func TestMetrics_Write_showsWhatItWasTold(t *testing.T) {
 	assert.Contains(t, series(m), `certfetcher_renewal_overdue_seconds 0`)
 	var text strings.Builder
 	m.Write(&text)
+	assert.Contains(t, text.String(), "# HELP certfetcher_restorations_total Times that published files had vanished or changed and were put back.\n"+
+		"# TYPE certfetcher_restorations_total counter\ncertfetcher_restorations_total 1\n")
 	assert.Contains(t, text.String(), "# TYPE certfetcher_renewals_total counter\n")
 	assert.Contains(t, text.String(), "# TYPE certfetcher_certificate_expiry_timestamp_seconds gauge\n")
 }

@@ -42,6 +42,14 @@ type Config struct {
 // Tells says whether anybody is told of a publication.
 func (c Config) Tells() bool { return c.Prepare != nil || len(c.Notifiers) > 0 }
 
+// Kinds are those of all that is configured, as Observe gets them.
+func (c Config) Kinds() (kinds []string) {
+	for _, notifier := range c.notifiers(Event{}) {
+		kinds = append(kinds, notifier.Kind())
+	}
+	return kinds
+}
+
 // Dispatcher runs the notifications for one event after the other, in the background.
 type Dispatcher struct {
 	config Config
@@ -94,7 +102,7 @@ func (d *Dispatcher) Run(ctx context.Context) {
 // deliver runs all notifications, and those that failed again and again, until all have succeeded
 // or ctx is done. It returns early with an event that is newer.
 func (d *Dispatcher) deliver(ctx context.Context, event Event) *Event {
-	pending := d.notifiers(event)
+	pending := d.config.notifiers(event)
 	waits := backoff.NewExponentialBackOff(backoff.WithInitialInterval(d.config.RetryInitial), backoff.WithMultiplier(2),
 		backoff.WithMaxInterval(d.config.RetryMax), backoff.WithMaxElapsedTime(0))
 	told := event.Told == nil
@@ -134,15 +142,15 @@ func (d *Dispatcher) deliver(ctx context.Context, event Event) *Event {
 }
 
 // notifiers are those to run for event, in their order.
-func (d *Dispatcher) notifiers(event Event) (list []Notifier) {
-	if d.config.Prepare != nil {
-		list = append(list, d.config.Prepare)
+func (c Config) notifiers(event Event) (list []Notifier) {
+	if c.Prepare != nil {
+		list = append(list, c.Prepare)
 	}
 	if !event.Kept {
-		list = append(list, d.config.Notifiers...)
+		list = append(list, c.Notifiers...)
 	}
-	if d.config.Verify != nil {
-		list = append(list, d.config.Verify)
+	if c.Verify != nil {
+		list = append(list, c.Verify)
 	}
 	return list
 }

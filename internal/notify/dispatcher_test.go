@@ -155,6 +155,8 @@ func TestConfig_Tells(t *testing.T) {
 	assert.False(t, Config{Verify: notifier}.Tells())
 	assert.True(t, Config{Prepare: notifier}.Tells())
 	assert.True(t, Config{Notifiers: []Notifier{notifier}}.Tells())
+	all := Config{Prepare: notifier, Notifiers: []Notifier{&fake{kind: KindURL}}, Verify: &fake{kind: KindVerify}}
+	assert.Equal(t, []string{notifier.Kind(), KindURL, KindVerify}, all.Kinds())
 }
 
 func TestDispatcher_retries_only_what_failed(t *testing.T) {

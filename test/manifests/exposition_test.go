@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
@@ -59,6 +60,25 @@ func exported(t *testing.T) series {
 	all.add(t, fetcherExposition(t))
 	all.add(t, certserviceExposition(t))
 	return all
+}
+
+func TestSeries_sayWhatTheyAre(t *testing.T) {
+	for prefix, exposition := range map[string][]byte{"certfetcher_": fetcherExposition(t), "certservice_": certserviceExposition(t)} {
+		names := 0
+		helped := ""
+		for line := range strings.Lines(string(exposition)) {
+			words := strings.Fields(line)
+			assert.False(t, words[1] == "HELP" && len(words) < 4, "an empty text: %s", line)
+			if words[1] == "HELP" {
+				helped = words[2]
+			}
+			if words[1] == "TYPE" && strings.HasPrefix(words[2], prefix) {
+				names++
+				assert.Equal(t, words[2], helped, "a series without a text")
+			}
+		}
+		assert.Greater(t, names, 9)
+	}
 }
 
 func fetcherExposition(t *testing.T) []byte {

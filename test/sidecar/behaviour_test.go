@@ -202,6 +202,9 @@ func TestSidecar_publishedFilesThatVanishOrChange_arePutBack(t *testing.T) {
 				p.await(n+2, "told the application")
 			}
 			assert.Equal(t, 3., p.metric("certfetcher_restorations_total"))
+			// There from the start, so that a first failure is an increase.
+			assert.Zero(t, p.metric(`certfetcher_notifications_total{kind="exec",outcome="failure"}`))
+			assert.Zero(t, p.metric(`certfetcher_renewal_failures_total{stage="connection"}`))
 			assert.Zero(t, p.metric(`certfetcher_renewals_total{outcome="updated"}`))
 			p.renew()
 			p.await(1, updated)

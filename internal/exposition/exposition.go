@@ -1,0 +1,37 @@
+// Package exposition writes series in the Prometheus text format (version 0.0.4), with their types and
+// with what they mean, which the library that keeps them cannot say.
+package exposition
+
+import (
+	"bytes"
+	"io"
+	"strings"
+
+	"github.com/VictoriaMetrics/metrics"
+)
+
+// ContentType is what Write writes.
+const ContentType = "text/plain; version=0.0.4; charset=utf-8"
+
+const helpLine = "# HELP "
+
+// Write writes the series of a set, and then the process's own (CPU, memory, files). help has a text of one
+// line, without backslashes, for each name; the process's own have none.
+func Write(w io.Writer, set *metrics.Set, help map[string]string) {
+	metrics.ExposeMetadata(true) // the TYPE lines, without which some take every series for untyped
+	var series, text bytes.Buffer
+	set.WritePrometheus(&series)
+	metrics.WriteProcessMetrics(&series)
+	for line := range strings.Lines(series.String()) {
+		// The library leaves its own HELP lines empty.
+		if name, isHelp := strings.CutPrefix(line, helpLine); isHelp {
+			name = strings.TrimSpace(name)
+			if help[name] == "" {
+				continue
+			}
+			line = helpLine + name + " " + help[name] + "\n"
+		}
+		text.WriteString(line)
+	}
+	_, _ = w.Write(text.Bytes()) // a reader that has gone needs no series
+}
