@@ -1,6 +1,7 @@
 package output
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -88,13 +89,13 @@ func makeVolumeDirectory(path string, mode fs.FileMode, gid int, step stepFunc) 
 }
 
 // lock keeps other processes that work on the volume away; it leaves no file behind and ends with the
-// process. Where the file system knows no locks, it does without.
-func lock(d disk, how int) (unlock func(), err error) {
+// process. Where the file system knows no locks, it does without. Waiting ends when done is closed.
+func lock(d disk, how int, done <-chan struct{}) (unlock func(), err error) {
 	f, err := d.root.Open(".")
 	if err != nil {
 		return nil, fileError(opOpen, d.dir, err)
 	}
-	for deadline := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(lockWait); ; {
 		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
 		switch {
 		case errors.Is(err, syscall.EINTR):
@@ -103,6 +104,12 @@ func lock(d disk, how int) (unlock func(), err error) {
 		case time.Now().After(deadline):
 			f.Close()
 			return nil, &FileError{Op: opLock, Path: d.dir, Err: err, Hint: "another process has worked on this volume for " + lockWait.String()}
+		}
+		select {
+		case <-done:
+			f.Close()
+			return nil, &FileError{Op: opLock, Path: d.dir, Err: context.Canceled, Hint: "another process works on this volume"}
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }

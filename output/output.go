@@ -67,6 +67,9 @@ type Config struct {
 	// Journal has each publication noted on the volume, in ..untold, until Told says that the application knows of it.
 	Journal bool
 
+	// Done, when closed, ends the waiting for another process that works on the volume; nil: never.
+	Done <-chan struct{}
+
 	Now func() time.Time // nil: time.Now
 	Log *slog.Logger     // nil: no log
 }

@@ -201,7 +201,7 @@ func (v *Volume) disk(how int) (d disk, closeDisk func(), err error) {
 		return disk{}, nil, fileError(opOpen, v.cfg.Dir, err)
 	}
 	d = disk{root: root, dir: v.cfg.Dir, gid: v.gid, step: v.step}
-	unlock, err := lock(d, how)
+	unlock, err := lock(d, how, v.cfg.Done)
 	if err != nil {
 		root.Close()
 		return disk{}, nil, err

@@ -66,7 +66,7 @@ type Outcome struct {
 // An error is always of type *Error.
 func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	var err error
-	if e.volume, err = e.openVolume(); err != nil {
+	if e.volume, err = e.openVolume(ctx); err != nil {
 		return Outcome{}, err
 	}
 	if kept, reason := e.keep(); kept != nil {
@@ -129,9 +129,10 @@ func (e *Enroller) mendModes() {
 	}
 }
 
-func (e *Enroller) openVolume() (*output.Volume, error) {
+func (e *Enroller) openVolume(ctx context.Context) (*output.Volume, error) {
 	cfg := outputConfig(e.Config)
 	cfg.Now, cfg.Log, cfg.Journal = e.Now, e.Log, e.Journal
+	cfg.Done = ctx.Done()
 	volume, err := output.Open(cfg)
 	if err != nil {
 		return nil, failed(outputStage(err), "opening the output directory: %w", err)

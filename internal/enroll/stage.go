@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -124,6 +125,8 @@ func requestStage(err error) Stage {
 func outputStage(err error) Stage {
 	var encoding *output.EncodeError
 	switch {
+	case errors.Is(err, context.Canceled):
+		return StageOther
 	case errors.As(err, &encoding) && encoding.Key:
 		return StageKeyEncoding
 	case errors.As(err, &encoding):

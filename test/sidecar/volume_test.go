@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -85,6 +86,23 @@ func TestSidecar_probeAndInspect_tellWhatIsThere(t *testing.T) {
 	assert.Equal(t, 1, code)
 	assert.Regexp(t, `^certfetcher: the certificate has expired: .+\n$`, stderr)
 	p.end()
+}
+
+func TestSidecar_signalWhileAnotherProcessHoldsTheVolume_endsTheWaiting(t *testing.T) {
+	t.Parallel()
+	s := startService(t, time.Hour, nil)
+	volume := t.TempDir()
+	holder, err := os.Open(volume)
+	require.NoError(t, err)
+	defer holder.Close()
+	require.NoError(t, syscall.Flock(int(holder.Fd()), syscall.LOCK_EX))
+	p := run(t, volume, environment(s.URL, s.Dir, volume))
+	p.await(1, serving)
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
+	var exit *exec.ExitError
+	require.ErrorAs(t, <-p.ended, &exit)
+	assert.Equal(t, 99, exit.ExitCode())
+	assert.Equal(t, `opening the output directory: locking "`+volume+`": context canceled (another process works on this volume)`, p.await(1, "certfetcher failed").text("reason"))
 }
 
 func TestSidecar_probeAndInspect_ofAVolumeInAnOddState_sayWhatIsWrong(t *testing.T) {
