@@ -1,4 +1,5 @@
-// Package fileaccess says what keeps a process from a file, in words that help an operator.
+// Package fileaccess reads files whose paths others choose, and says what keeps a process from one, in words that
+// help an operator.
 package fileaccess
 
 import (
@@ -8,8 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-
-	"github.com/certfetcher/certfetcher/internal/regularfile"
 )
 
 // Reason is an error of the file system without the path, which whoever reports it names anyway.
@@ -23,7 +22,7 @@ func Reason(err error) error {
 
 // Explain says why a file cannot be read, and what to try, as a sentence's rest after the path.
 func Explain(path string, err error) error {
-	if kind, ok := errors.AsType[regularfile.KindError](err); ok {
+	if kind, ok := errors.AsType[KindError](err); ok {
 		return kind
 	}
 	switch {

@@ -25,6 +25,7 @@ func TestExplain(t *testing.T) {
 		{path, syscall.ENOENT, "does not exist: check the path and the volume mounted there (no such file or directory)"},
 		{path, syscall.EACCES, fmt.Sprintf("may not be read by user %d: its mode is -r--------; set fsGroup in the pod's securityContext, or another defaultMode of its volume (permission denied)", uid)},
 		{path + "/behind", syscall.EACCES, fmt.Sprintf("may not be reached by user %d: check the modes of its directories (permission denied)", uid)},
+		{path, KindError(fs.ModeDir), "is a directory, want a file"},
 		{path, syscall.EMFILE, "cannot be read: too many open files"},
 	} {
 		err := Explain(row.path, row.err)

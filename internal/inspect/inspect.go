@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/internal/regularfile"
 	"github.com/certfetcher/certfetcher/keygen"
 )
 
@@ -99,14 +99,14 @@ func Dir(dir string) (*Report, error) {
 	}
 	found := map[string][]keystore.Entry{}
 	for _, name := range storeNames {
-		file := File{Name: name}
-		info, err := os.Stat(filepath.Join(dir, name))
+		file, path := File{Name: name}, filepath.Join(dir, name)
+		info, err := os.Stat(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case errors.Is(err, fs.ErrPermission):
 			// It may be there or not, and so may the others.
-			return nil, fmt.Errorf("what is in %s may not be seen by user %d, check the modes of the directories: %w", dir, os.Geteuid(), err)
+			return nil, fmt.Errorf("%s %w", path, fileaccess.Explain(path, fileaccess.Reason(err)))
 		case err == nil:
 			file.Mode, file.Size = info.Mode().String(), info.Size()
 		}
@@ -132,7 +132,7 @@ func Dir(dir string) (*Report, error) {
 
 // read reads the file, with the password beside it.
 func (f *File) read(dir string) ([]keystore.Entry, error) {
-	data, _, err := regularfile.Read(filepath.Join(dir, f.Name), keystore.MaxSize) // one byte more is what Decode refuses
+	data, _, err := fileaccess.Read(filepath.Join(dir, f.Name), keystore.MaxSize) // one byte more is what Decode refuses
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func (f *File) read(dir string) ([]keystore.Entry, error) {
 		return nil, nil
 	}
 	base = strings.TrimSuffix(base, filepath.Ext(base))
-	password, _, err := regularfile.Read(filepath.Join(dir, base+".pass"), keystore.MaxSize)
+	password, _, err := fileaccess.Read(filepath.Join(dir, base+".pass"), keystore.MaxSize)
 	if err != nil && filepath.Ext(f.Name) != ".pem" {
 		return nil, fmt.Errorf("reading its password: %w", err)
 	}

@@ -18,7 +18,6 @@ import (
 	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/fileaccess"
 	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/internal/regularfile"
 )
 
 // Files say where an identity is. The names of the environment variables in errors are those that both
@@ -169,7 +168,7 @@ func readFile(variable, path string) ([]byte, error) {
 	if path == "" {
 		return nil, fmt.Errorf("%s is not set, want the path of a JKS, PKCS#12 or PEM file", variable)
 	}
-	data, _, err := regularfile.Read(path, keystore.MaxSize) // one byte more is what Decode refuses
+	data, _, err := fileaccess.Read(path, keystore.MaxSize) // one byte more is what Decode refuses
 	if err != nil {
 		return nil, fmt.Errorf("%s %q %w", variable, path, fileaccess.Explain(path, err))
 	}

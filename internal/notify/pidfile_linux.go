@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/regularfile"
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 )
 
 // maxPIDFileBytes is more than any program writes; PostgreSQL's has eight lines.
@@ -16,7 +16,7 @@ const maxPIDFileBytes = 4096
 
 // readPIDFile returns the number in the file's first line, and when the file was written.
 func readPIDFile(path string) (pid int, written time.Time, err error) {
-	content, info, err := regularfile.Read(path, maxPIDFileBytes)
+	content, info, err := fileaccess.Read(path, maxPIDFileBytes)
 	if err != nil {
 		return 0, time.Time{}, fmt.Errorf("reading the PID file: %w", err)
 	}

@@ -164,6 +164,6 @@ func TestSidecar_probeAndInspect_ofAVolumeInAnOddState_sayWhatIsWrong(t *testing
 		code, stdout, stderr := once(t, environ, "inspect")
 		assert.Equal(t, 1, code)
 		assert.Empty(t, stdout)
-		assert.Contains(t, stderr, "may not be seen by user")
+		assert.Contains(t, stderr, "may not be reached by user")
 	})
 }

@@ -1,6 +1,4 @@
-// Package regularfile reads files whose paths others choose. It never waits: a named pipe would have its
-// reader wait for a writer, for ever where there is none.
-package regularfile
+package fileaccess
 
 import (
 	"io"
@@ -9,8 +7,9 @@ import (
 	"syscall"
 )
 
-// Read reads a regular file, following symbolic links; of one that has more than most bytes it gives most+1.
-// An error is a *fs.PathError; for what is no regular file it wraps KindError.
+// Read reads a regular file, following symbolic links; of one that has more than most bytes it gives most+1. It
+// never waits: a named pipe would have its reader wait for a writer, for ever where there is none. An error is a
+// *fs.PathError; for what is no regular file it wraps KindError.
 func Read(path string, most int64) ([]byte, fs.FileInfo, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
