@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/port"
 )
 
 // connectionErrorOf makes one try and returns its error without the address, which differs from run to run.
@@ -90,10 +92,7 @@ func TestConnectionError_name_unknown(t *testing.T) {
 }
 
 func TestConnectionError_refused(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	l.Close()
-	text, conn := connectionErrorOf(t, clientOf(t, l.Addr().String(), 10*time.Second))
+	text, conn := connectionErrorOf(t, clientOf(t, port.Free(t), 10*time.Second))
 	assert.Contains(t, text, "connection refused: nothing listens there (yet); check that CertService is up, and the port in REQUEST_URL (")
 	assert.ErrorIs(t, conn, syscall.ECONNREFUSED)
 	assert.False(t, conn.Permanent)

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"crypto/x509"
-	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,6 +15,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/buildinfo"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/port"
 )
 
 // TestMain lets the test binary be the program, for the tests that need a process of its own.
@@ -198,10 +198,8 @@ func TestRun_probe_saysWhyNot(t *testing.T) {
 	assert.Equal(t, exitUsage, code)
 	assert.Equal(t, "certservice probe: METRICS_ADDR is not set, and the other port asks for a client certificate\n", stderr)
 
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	listener.Close()
-	code, _, stderr = runWith(t, map[string]string{"METRICS_ADDR": listener.Addr().String()}, "probe")
+	address := port.Free(t)
+	code, _, stderr = runWith(t, map[string]string{"METRICS_ADDR": address}, "probe")
 	assert.Equal(t, exitFailed, code)
-	assert.Contains(t, stderr, "certservice probe: asking http://"+listener.Addr().String()+"/readyz: ")
+	assert.Contains(t, stderr, "certservice probe: asking http://"+address+"/readyz: ")
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/port"
 )
 
 func ready(status int) bool { return status == http.StatusOK }
@@ -31,10 +33,6 @@ func TestHTTP_statusDecides(t *testing.T) {
 }
 
 func TestHTTP_nobodyListens_isAnError(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := listener.Addr().String()
-	listener.Close()
-	require.ErrorContains(t, HTTP(context.Background(), address, "/", ready), "connection refused")
+	require.ErrorContains(t, HTTP(context.Background(), port.Free(t), "/", ready), "connection refused")
 	require.ErrorContains(t, HTTP(context.Background(), "8080", "/", ready), `"8080" is no address of the form host:port`)
 }
