@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/tempdir"
 )
 
 var (
@@ -32,12 +34,8 @@ type authority struct {
 	key                crypto.Signer
 }
 
-// Thousands of publications are made here, each with its syncs: where the machine has a file system in
-// memory, the tests use that.
 func TestMain(m *testing.M) {
-	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() && os.Getenv("TMPDIR") == "" {
-		os.Setenv("TMPDIR", "/dev/shm")
-	}
+	tempdir.InMemory()
 	runChild()
 	os.Exit(m.Run())
 }

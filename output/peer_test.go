@@ -14,7 +14,6 @@ import (
 
 // The stores must open for other people's programs with the very bytes of the password files.
 func TestVolume_Publish_keytoolReadsTheStores(t *testing.T) {
-	keytool := peer.Require(t, "keytool")[0]
 	cfg := newConfig(t, LayoutSymlink, TypeP12, TypeJKS)
 	mustPublish(t, mustOpen(t, cfg), newBundle())
 	for _, ext := range []string{"p12", "jks"} {
@@ -22,7 +21,7 @@ func TestVolume_Publish_keytoolReadsTheStores(t *testing.T) {
 			"keystore":   {"certificate, ", "PrivateKeyEntry", "Your keystore contains 1 entry"},
 			"truststore": {"trusted-certificate-1, ", "trustedCertEntry", "Your keystore contains 1 entry"},
 		} {
-			text, err := exec.Command(keytool, "-J-Duser.language=en", "-list", "-keystore", filepath.Join(cfg.Dir, store+"."+ext),
+			text, err := peer.Keytool(t, "-list", "-keystore", filepath.Join(cfg.Dir, store+"."+ext),
 				"-storepass:file", filepath.Join(cfg.Dir, store+".pass")).CombinedOutput()
 			require.NoError(t, err, string(text))
 			for _, part := range want {

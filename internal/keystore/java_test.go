@@ -21,9 +21,7 @@ import (
 // keytool runs the program in dir, with the test password in PW.
 func keytool(t *testing.T, dir string, args ...string) string {
 	t.Helper()
-	// Texts would be in the language of the machine, and a compiler that never pays off takes half the time.
-	args = append([]string{"-J-Duser.language=en", "-J-XX:TieredStopAtLevel=1"}, args...)
-	cmd := exec.Command(peer.Require(t, "keytool")[0], args...)
+	cmd := peer.Keytool(t, args...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "PW="+password)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "keytool %v: %s", args, out)

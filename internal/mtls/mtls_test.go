@@ -376,7 +376,10 @@ func TestIdentity_Warnings(t *testing.T) {
 }
 
 func TestLoad_stores_of_keytool(t *testing.T) {
-	keytool := peer.Require(t, "keytool")[0]
+	keytool := func(args ...string) {
+		out, err := peer.Keytool(t, args...).CombinedOutput()
+		require.NoError(t, err, string(out))
+	}
 	for _, row := range []struct {
 		kind, keyName, trustName string
 		want                     keystore.Format
@@ -388,10 +391,10 @@ func TestLoad_stores_of_keytool(t *testing.T) {
 			dir := t.TempDir()
 			f := Files{KeystorePath: filepath.Join(dir, row.keyName), KeystorePassword: password, TruststorePath: filepath.Join(dir, row.trustName), TruststorePassword: password}
 			cert := filepath.Join(dir, "cert")
-			run(t, keytool, "-genkeypair", "-alias", "me", "-keyalg", "EC", "-groupname", "secp256r1", "-dname", "CN=me", "-ext", "san=ip:127.0.0.1",
+			keytool("-genkeypair", "-alias", "me", "-keyalg", "EC", "-groupname", "secp256r1", "-dname", "CN=me", "-ext", "san=ip:127.0.0.1",
 				"-ext", "bc=ca:true", "-keystore", f.KeystorePath, "-storetype", row.kind, "-storepass", password, "-keypass", password)
-			run(t, keytool, "-exportcert", "-alias", "me", "-keystore", f.KeystorePath, "-storepass", password, "-file", cert)
-			run(t, keytool, "-importcert", "-noprompt", "-alias", "ca", "-file", cert, "-keystore", f.TruststorePath, "-storetype", row.kind, "-storepass", password)
+			keytool("-exportcert", "-alias", "me", "-keystore", f.KeystorePath, "-storepass", password, "-file", cert)
+			keytool("-importcert", "-noprompt", "-alias", "ca", "-file", cert, "-keystore", f.TruststorePath, "-storetype", row.kind, "-storepass", password)
 			i, err := Load(f)
 			require.NoError(t, err)
 			assert.Equal(t, row.want, i.KeystoreFormat)

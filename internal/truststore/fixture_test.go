@@ -20,7 +20,13 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/tempdir"
 )
+
+func TestMain(m *testing.M) {
+	tempdir.InMemory()
+	os.Exit(m.Run())
+}
 
 const password = "changeit"
 

@@ -4,7 +4,6 @@ import (
 	"crypto/sha1"
 	"crypto/x509"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -20,8 +19,7 @@ import (
 // keytool runs it in the directory of p and returns what it prints.
 func keytool(p place, arguments ...string) string {
 	p.t.Helper()
-	program := peer.Require(p.t, "keytool")[0]
-	command := exec.Command(program, append([]string{"-J-Duser.language=en"}, arguments...)...)
+	command := peer.Keytool(p.t, arguments...)
 	command.Dir = p.dir
 	out, err := command.CombinedOutput()
 	require.NoError(p.t, err, string(out))

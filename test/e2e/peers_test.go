@@ -55,14 +55,20 @@ var publications = []struct {
 	{"JKS, in place", ".jks", []string{"OUTPUT_TYPE=JKS", "OUTPUT_LAYOUT=inplace"}},
 }
 
+func keytool(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := peer.Keytool(t, args...).CombinedOutput()
+	require.NoError(t, err, string(out))
+	return string(out)
+}
+
 func TestPublishedStores_keytool_showsAliasesEntriesAndChain(t *testing.T) {
-	keytool := peer.Require(t, "keytool")[0]
 	s := start(t)
 	for _, p := range publications {
 		t.Run(p.name, func(t *testing.T) {
 			volume := fetch(t, s, p.environment...)
 			list := func(store string) string {
-				return output(t, keytool, "-J-XX:TieredStopAtLevel=1", "-J-Duser.language=en", "-list", "-v",
+				return keytool(t, "-list", "-v",
 					"-keystore", filepath.Join(volume, store+p.extension), "-storepass:file", filepath.Join(volume, store+".pass"))
 			}
 			keystore, truststore := list("keystore"), list("truststore")
@@ -119,14 +125,13 @@ func TestPublishedFiles_openssl_agrees(t *testing.T) {
 
 // Stores that keytool writes, under names that say the other format, are the client's own identity.
 func TestMutualTLS_storesMadeByKeytool_areAccepted(t *testing.T) {
-	keytool := peer.Require(t, "keytool")[0]
 	s := start(t)
 	dir := t.TempDir()
 	for _, store := range []struct{ source, destination, format string }{
 		{"client.p12", "client-pkcs12.jks", "PKCS12"}, {"truststore.p12", "truststore-pkcs12.jks", "PKCS12"},
 		{"client.p12", "client-jks.p12", "JKS"}, {"truststore.p12", "truststore-jks.p12", "JKS"},
 	} {
-		output(t, keytool, "-J-XX:TieredStopAtLevel=1", "-importkeystore", "-noprompt",
+		keytool(t, "-importkeystore", "-noprompt",
 			"-srckeystore", filepath.Join(s.Dir, store.source), "-srcstorepass", service.Password,
 			"-destkeystore", filepath.Join(dir, store.destination), "-deststoretype", store.format, "-deststorepass", service.Password)
 	}
