@@ -2,14 +2,13 @@ package certservice
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"net/http"
 	"strings"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
 // The headers that carry a request: each the Base64 of a PEM text.
@@ -27,11 +26,7 @@ const (
 	messageCert = "Wrong certificate format"
 )
 
-// maxRSABits bounds the modulus before anything is computed with it: the cost of a verification grows
-// with its square, and a header has room for a modulus of 300,000 bits.
-const maxRSABits = 8192
-
-// maxKeyPEM bounds a private key for the same reason; RSA with 8192 bits needs 6.5 KB.
+// maxKeyPEM bounds a private key before anything is computed with it; RSA with 8192 bits needs 6.5 KB.
 const maxKeyPEM = 8 << 10
 
 // requestError is a fault in the client's headers. Neither text holds any part of a header's value.
@@ -42,31 +37,32 @@ type requestError struct {
 
 func (e *requestError) Error() string { return e.message + ": " + e.reason }
 
-// parseRequest reads the headers of an enrolment, and with update those of an update.
+// parseRequest reads the headers of an enrolment, and with update those of an update. Beside a fault it returns
+// what was read before it, for the audit line.
 func parseRequest(header http.Header, update bool) (Request, *requestError) {
 	var r Request
 	var reason string
 	if r.CSR, reason = parseCSR(header); reason != "" {
-		return Request{}, &requestError{messageCSR, headerCSR + " " + reason}
+		return r, &requestError{messageCSR, headerCSR + " " + reason}
 	}
 	if r.Key, reason = parseKey(header, headerKey); reason != "" {
-		return Request{}, &requestError{messageKey, headerKey + " " + reason}
+		return r, &requestError{messageKey, headerKey + " " + reason}
 	}
 	if !samePublicKey(r.Key.Public(), r.CSR.PublicKey) {
-		return Request{}, &requestError{messageKey, headerKey + " is not the key of the CSR"}
+		return r, &requestError{messageKey, headerKey + " is not the key of the CSR"}
 	}
 	if !update {
 		return r, nil
 	}
 	if r.OldCert, r.OldChain, reason = parseOldCert(header); reason != "" {
-		return Request{}, &requestError{messageCert, headerOldCert + " " + reason}
+		return r, &requestError{messageCert, headerOldCert + " " + reason}
 	}
 	// The ONAP server calls a wrong old key a wrong certificate, too.
 	if r.OldKey, reason = parseKey(header, headerOldKey); reason != "" {
-		return Request{}, &requestError{messageCert, headerOldKey + " " + reason}
+		return r, &requestError{messageCert, headerOldKey + " " + reason}
 	}
 	if !samePublicKey(r.OldKey.Public(), r.OldCert.PublicKey) {
-		return Request{}, &requestError{messageCert, headerOldKey + " is not the key of OLD_CERT"}
+		return r, &requestError{messageCert, headerOldKey + " is not the key of OLD_CERT"}
 	}
 	return r, nil
 }
@@ -85,7 +81,7 @@ func parseCSR(header http.Header) (*x509.CertificateRequest, string) {
 	if err != nil {
 		return nil, "is not a PKCS#10 request"
 	}
-	if !supported(csr.PublicKey) {
+	if cmp.CheckKey(csr.PublicKey) != nil {
 		return nil, "has a public key of a kind or size that is not supported"
 	}
 	if err := csr.CheckSignature(); err != nil {
@@ -116,7 +112,7 @@ func parseKey(header http.Header, name string) (crypto.Signer, string) {
 		return nil, "is neither PKCS#8 nor PKCS#1 nor SEC 1"
 	}
 	signer, ok := key.(crypto.Signer)
-	if !ok || !supported(signer.Public()) {
+	if !ok || cmp.CheckKey(signer.Public()) != nil {
 		return nil, "is a key of a kind or size that is not supported"
 	}
 	return signer, ""
@@ -157,7 +153,7 @@ func parseOldCert(header http.Header) (*x509.Certificate, []*x509.Certificate, s
 	if len(chain) == 0 {
 		return nil, nil, "is not PEM"
 	}
-	if !supported(chain[0].PublicKey) {
+	if cmp.CheckKey(chain[0].PublicKey) != nil {
 		return nil, nil, "has a public key of a kind or size that is not supported"
 	}
 	return chain[0], chain[1:], ""
@@ -178,17 +174,6 @@ func decodeHeader(header http.Header, name string) ([]byte, string) {
 		return nil, "is not Base64"
 	}
 	return text, ""
-}
-
-func supported(pub crypto.PublicKey) bool {
-	switch pub := pub.(type) {
-	case *rsa.PublicKey:
-		return pub.N.BitLen() <= maxRSABits
-	case *ecdsa.PublicKey, ed25519.PublicKey:
-		return true
-	default:
-		return false
-	}
 }
 
 func samePublicKey(a, b crypto.PublicKey) bool {

@@ -1,6 +1,7 @@
 package certservice
 
 import (
+	"crypto"
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -8,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
 	"math/big"
@@ -17,6 +19,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/ca"
 )
 
 func TestParseRequest_key_isTakenWhateverItsLabel(t *testing.T) {
@@ -79,6 +83,9 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 	require.NoError(t, err)
 	exchange, err := ecdh.X25519().GenerateKey(rand.Reader)
 	require.NoError(t, err)
+	large := ca.OversizedRSA()
+	small, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	require.NoError(t, err)
 	b64 := func(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
 	for _, row := range []struct {
@@ -92,6 +99,10 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 		{"CSR", headerValue("CERTIFICATE REQUEST", []byte("x")), messageCSR, "CSR is not a PKCS#10 request"},
 		{"CSR", headerValue("CERTIFICATE REQUEST", append(csr, 0)), messageCSR, "CSR is not a PKCS#10 request"},
 		{"CSR", headerValue("CERTIFICATE REQUEST", forged), messageCSR, "CSR has a signature that does not verify"},
+		{"CSR", headerValue("CERTIFICATE REQUEST", newCSR(t, large)), messageCSR, "CSR has a public key of a kind or size that is not supported"},
+		{"CSR", headerValue("CERTIFICATE REQUEST", newCSR(t, small)), messageCSR, "CSR has a public key of a kind or size that is not supported"},
+		{"PK", headerValue("PRIVATE KEY", pkcs8(t, large)), messageKey, "PK is a key of a kind or size that is not supported"},
+		{"PK", headerValue("PRIVATE KEY", pkcs8(t, small)), messageKey, "PK is a key of a kind or size that is not supported"},
 		{"PK", "", messageKey, "PK is missing"},
 		{"PK", "%", messageKey, "PK is not Base64"},
 		{"PK", b64("no PEM"), messageKey, "PK is not PEM"},
@@ -104,6 +115,8 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 		{"OLD_CERT", "%", messageCert, "OLD_CERT is not Base64"},
 		{"OLD_CERT", b64("no PEM"), messageCert, "OLD_CERT is not PEM"},
 		{"OLD_CERT", headerValue("CERTIFICATE", csr), messageCert, "OLD_CERT is not an X.509 certificate"},
+		{"OLD_CERT", headerValue("CERTIFICATE", selfSigned(t, large)), messageCert, "OLD_CERT has a public key of a kind or size that is not supported"},
+		{"OLD_CERT", headerValue("CERTIFICATE", selfSigned(t, small)), messageCert, "OLD_CERT has a public key of a kind or size that is not supported"},
 		{"OLD_PK", "", messageCert, "OLD_PK is missing"},
 		{"OLD_PK", headerValue("PRIVATE KEY", csr), messageCert, "OLD_PK is neither PKCS#8 nor PKCS#1 nor SEC 1"},
 		{"OLD_PK", headerValue("PRIVATE KEY", pkcs8(t, key)), messageCert, "OLD_PK is not the key of OLD_CERT"},
@@ -117,9 +130,20 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 			r, fault := parseRequest(header, true)
 
 			assert.Equal(t, &requestError{row.message, row.reason}, fault)
-			assert.Equal(t, Request{}, r)
+			if row.header == "CSR" {
+				assert.Equal(t, Request{}, r)
+			} else {
+				assert.Equal(t, csr, r.CSR.Raw, "for the audit line")
+			}
 		})
 	}
+}
+
+func selfSigned(t *testing.T, key crypto.Signer) []byte {
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "old"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	return der
 }
 
 func TestParseRequest_header_givenTwiceIsRefused(t *testing.T) {
@@ -129,13 +153,6 @@ func TestParseRequest_header_givenTwiceIsRefused(t *testing.T) {
 	_, fault := parseRequest(header, false)
 
 	assert.Equal(t, &requestError{messageCSR, "CSR is given more than once"}, fault)
-}
-
-func TestSupported_boundsTheKinds(t *testing.T) {
-	modulus := func(bits uint) *big.Int { return new(big.Int).Lsh(big.NewInt(1), bits-1) }
-	assert.True(t, supported(&rsa.PublicKey{N: modulus(maxRSABits), E: 65537}))
-	assert.False(t, supported(&rsa.PublicKey{N: modulus(maxRSABits + 1), E: 65537}))
-	assert.False(t, supported(nil))
 }
 
 func FuzzParseRequest(f *testing.F) {

@@ -63,9 +63,9 @@ func readCertificate(pair *CertifiedKeyPair) (*x509.Certificate, error) {
 	if pair.PrivateKey != nil {
 		return nil, &CheckError{Check: "certificate", Got: "a private key with it", Want: "none: the key was made here"}
 	}
-	certificate, err := x509.ParseCertificate(pair.Certificate)
+	certificate, err := parseCertificate(pair.Certificate)
 	if err != nil {
-		return nil, &CheckError{Check: "certificate", Got: "one that does not parse (" + err.Error() + ")", Want: "an X.509 certificate"}
+		return nil, &CheckError{Check: "certificate", Got: "one that cannot be read (" + err.Error() + ")", Want: "an X.509 certificate"}
 	}
 	return certificate, nil
 }

@@ -96,19 +96,23 @@ const maxSignerCandidates = 8
 
 // findSigner returns the certificate whose key made the signature, among those sent along and the
 // trust anchors; those with the sender's name are tried first. senderKID is no help: servers echo the
-// client's. Whether the signer is to be trusted is another matter.
+// client's. Whether the signer is to be trusted is another matter; where nobody is, nothing is computed.
 func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
+	if len(t.c.cfg.TrustAnchors) == 0 && t.c.cfg.ResponseTrust == ResponseTrustAnchored {
+		return nil, &CheckError{Check: "protection", Got: fmt.Sprintf("a signature by %q, and no trust anchors are configured for signed answers", m.Header.Sender),
+			Want: "a MAC made with the shared secret"}
+	}
 	sender, _ := m.Header.Sender.Name()
-	candidates := append(parseAvailable(m.ExtraCerts), t.c.cfg.TrustAnchors...)
-	slices.SortStableFunc(candidates, func(a, b *x509.Certificate) int {
-		switch x, y := SameName(a.RawSubject, sender), SameName(b.RawSubject, sender); {
-		case x == y:
-			return 0
-		case x:
-			return -1
+	isSender := sameNameAs(sender)
+	var candidates, others []*x509.Certificate
+	for _, certificate := range append(parseAvailable(m.ExtraCerts), t.c.cfg.TrustAnchors...) {
+		if isSender(certificate.RawSubject) {
+			candidates = append(candidates, certificate)
+		} else {
+			others = append(others, certificate)
 		}
-		return 1
-	})
+	}
+	candidates = append(candidates, others...)
 	for _, candidate := range candidates[:min(len(candidates), maxSignerCandidates)] {
 		if VerifySignature(m, candidate.PublicKey) == nil {
 			return candidate, nil
@@ -118,12 +122,12 @@ func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
 		Want: "the signer's certificate in extraCerts or among the trust anchors"}
 }
 
-// parseAvailable returns those of the certificates that can be read. Who sends what cannot be read harms
-// only himself: nothing is found in it.
+// parseAvailable returns those of the certificates that can be read and used. Who sends others harms only
+// himself: nothing is found in them.
 func parseAvailable(ders [][]byte) []*x509.Certificate {
 	var certificates []*x509.Certificate
 	for _, der := range ders {
-		if certificate, err := x509.ParseCertificate(der); err == nil {
+		if certificate, err := parseCertificate(der); err == nil {
 			certificates = append(certificates, certificate)
 		}
 	}

@@ -334,7 +334,7 @@ func TestClient_GetCACertificates(t *testing.T) {
 	_, err = ask(GeneralContent{{Type: OIDCACerts, Value: derNull}})
 	assert.Equal(t, "caCerts: decoding caCerts: CaCertsValue is missing or malformed", outline(err))
 	_, err = ask(GeneralContent{{Type: OIDCACerts, Value: broken}})
-	assert.Contains(t, outline(err), "caCerts: a certificate that does not parse (")
+	assert.Contains(t, outline(err), "caCerts: a certificate that cannot be read (")
 }
 
 func TestClient_GetRootCAUpdate(t *testing.T) {

@@ -76,9 +76,9 @@ func checkRootUpdate(update RootCAKeyUpdate, old *x509.Certificate, now time.Tim
 }
 
 func parseGiven(what string, der []byte) (*x509.Certificate, error) {
-	certificate, err := x509.ParseCertificate(der)
+	certificate, err := parseCertificate(der)
 	if err != nil {
-		return nil, &CheckError{Check: what, Got: "a certificate that does not parse (" + err.Error() + ")", Want: "an X.509 certificate"}
+		return nil, &CheckError{Check: what, Got: "a certificate that cannot be read (" + err.Error() + ")", Want: "an X.509 certificate"}
 	}
 	return certificate, nil
 }

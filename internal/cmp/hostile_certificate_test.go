@@ -117,7 +117,7 @@ func TestHostile_certificateUnreadable_allAreRejected(t *testing.T) {
 		"encryptedCert": {respond: pair(func(c *CertifiedKeyPair) { c.Certificate, c.EncryptedCert = nil, anyCertificate }), want: "certificate: an encryptedCert"},
 		"private key":   {respond: pair(func(c *CertifiedKeyPair) { c.PrivateKey = anyCertificate }), want: "certificate: a private key with it"},
 		"no certificate": {respond: pair(func(c *CertifiedKeyPair) { c.Certificate = anyCertificate }),
-			want: "certificate: one that does not parse (x509: malformed tbs certificate)"},
+			want: "certificate: one that cannot be read (x509: malformed tbs certificate)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := row.run(t, p)

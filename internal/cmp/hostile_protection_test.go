@@ -133,7 +133,7 @@ func TestHostile_signature(t *testing.T) {
 			chain("x509: certificate has expired or is not yet valid: current time 2026-05-04T03:02:01Z is before 2026-05-04T03:02:02Z")},
 		"by a certificate not for signatures":    {anchored, signedBy(t, unfit), "signer's key usage: no digitalSignature"},
 		"by our own key, certified by the CA":    {anchored, signedBy(t, ours, p.ca.cert), "signer: our own key"},
-		"where there are no anchors":             {nil, signedBy(t, p.ca), chain("no trust anchors are configured for signed answers")},
+		"where there are no anchors":             {nil, signedBy(t, p.ca), `protection: a signature by "CN=Test CA,O=Example,C=SE", and no trust anchors are configured for signed answers`},
 		"by our own key, even with lax trust":    {func(_ *pki, c *Config) { c.ResponseTrust = ResponseTrustONAP }, signedBy(t, ours, p.ca.cert), "signer: our own key"},
 		"without a certificate that verifies it": {anchored, after(func(m *PKIMessage) { m.ExtraCerts = nil }), none},
 		"by nobody, even with lax trust":         {func(_ *pki, c *Config) { c.ResponseTrust = ResponseTrustONAP }, after(func(m *PKIMessage) { m.ExtraCerts = nil }), none},

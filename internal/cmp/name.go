@@ -56,10 +56,15 @@ func (g GeneralName) marshal(b *cryptobyte.Builder) { b.AddBytes(g) }
 // compared as RFC 5280, 7.1 wants (case and runs of spaces do not matter, nor the kind of string).
 // The order is let go because EJBCA gives names back in reverse and operators write them either way. Names
 // that cannot be read are not the same as anything.
-func SameName(a, b []byte) bool {
+func SameName(a, b []byte) bool { return sameNameAs(a)(b) }
+
+// sameNameAs is SameName for one name and many others, and takes the one apart only once: it may be large.
+func sameNameAs(a []byte) func(b []byte) bool {
 	x, okX := normalName(a)
-	y, okY := normalName(b)
-	return okX && okY && slices.Equal(x, y)
+	return func(b []byte) bool {
+		y, okY := normalName(b)
+		return okX && okY && slices.Equal(x, y)
+	}
 }
 
 // normalName returns the RDNs of a name in a form that can be compared, sorted.

@@ -35,7 +35,7 @@ const (
 
 // identity is a certificate with its key.
 type identity struct {
-	key  *ecdsa.PrivateKey
+	key  crypto.Signer
 	cert *x509.Certificate
 }
 

@@ -68,6 +68,35 @@ func pssParameters(hash crypto.Hash, null bool) ([]byte, error) {
 	})
 }
 
+// MaxRSABits bounds the modulus of keys that others chose: what a verification costs grows with its square, and a
+// message has room for one that keeps a core busy for minutes. crypto/tls has the same bound.
+const MaxRSABits = 8192
+
+// CheckKey says whether a public key is of a kind and size that is worked with here: RSA up to MaxRSABits, ECDSA
+// P-256, P-384 or P-521, or Ed25519. It must be asked before anything is computed with a foreign key.
+func CheckKey(public crypto.PublicKey) error {
+	if _, err := signingAlgorithm(public); err != nil {
+		return err
+	}
+	return checkModulus(public)
+}
+
+func checkModulus(public crypto.PublicKey) error {
+	if key, ok := public.(*rsa.PublicKey); ok && key.N.BitLen() > MaxRSABits {
+		return fmt.Errorf("RSA key has %d bits, want at most %d", key.N.BitLen(), MaxRSABits)
+	}
+	return nil
+}
+
+// parseCertificate reads a foreign certificate, and refuses one whose key nothing must be computed with.
+func parseCertificate(der []byte) (*x509.Certificate, error) {
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return certificate, checkModulus(certificate.PublicKey)
+}
+
 // x509Algorithm returns the algorithm that an identifier names.
 func x509Algorithm(a AlgorithmIdentifier) (x509.SignatureAlgorithm, error) {
 	for _, known := range signatureAlgorithms {
@@ -105,7 +134,14 @@ func signingAlgorithm(public crypto.PublicKey) (x509.SignatureAlgorithm, error) 
 			return x509.ECDSAWithSHA512, nil
 		}
 	}
-	return x509.UnknownSignatureAlgorithm, fmt.Errorf("key of type %T cannot sign: want RSA, ECDSA P-256, P-384 or P-521, or Ed25519", public)
+	return x509.UnknownSignatureAlgorithm, fmt.Errorf("key of type %s is not supported: want RSA, ECDSA P-256, P-384 or P-521, or Ed25519", kindOfKey(public))
+}
+
+func kindOfKey(public crypto.PublicKey) string {
+	if key, ok := public.(*ecdsa.PublicKey); ok {
+		return "ECDSA " + key.Params().Name
+	}
+	return fmt.Sprintf("%T", public)
 }
 
 // signatureIdentifier returns the identifier and hash that a key signs with.
@@ -143,6 +179,9 @@ func sign(key crypto.Signer, data []byte) (AlgorithmIdentifier, []byte, error) {
 
 // verifySignature checks a signature over data.
 func verifySignature(public crypto.PublicKey, algorithm AlgorithmIdentifier, data, signature []byte) error {
+	if err := CheckKey(public); err != nil {
+		return err
+	}
 	known, err := x509Algorithm(algorithm)
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	testca "github.com/certfetcher/certfetcher/test/ca"
 )
 
 func TestCA_spoiltMessage_isAnsweredWithAnError(t *testing.T) {
@@ -120,6 +121,8 @@ func extend(t *testing.T, id asn1.ObjectIdentifier, critical bool, value any) *c
 	})
 }
 
+const wantedKeys = "the key is of no kind that is certified here: want RSA of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519"
+
 func TestCA_spoiltRequest_isRejected(t *testing.T) {
 	ca, err := devca.New(devca.Config{})
 	require.NoError(t, err)
@@ -156,7 +159,21 @@ func TestCA_spoiltRequest_isRejected(t *testing.T) {
 			key, err := rsa.GenerateKey(rand.Reader, 1024)
 			require.NoError(t, err)
 			return change(t, key, func(*cmp.CertTemplate) {})
-		}, "ip rejection badAlg: the key is of no kind that is certified here: want RSA of 2048 bits or more, ECDSA P-256, P-384 or P-521, or Ed25519"},
+		}, "ip rejection badAlg: " + wantedKeys},
+		{"a long RSA key, whose proof is not even looked at", func(t *testing.T) *cmp.PKIMessage {
+			key := testca.OversizedRSA()
+			return withMAC(t, message(cmp.BodyIR, cmp.CertReqMessages{signed(t, template(t, key, "leaf.example.org"), newKey(t))}))
+		}, "ip rejection badAlg: " + wantedKeys},
+		{"a long RSA key in a PKCS#10 request, whose proof is not even looked at", func(t *testing.T) *cmp.PKIMessage {
+			parsed := csr(t, testca.OversizedRSA(), "leaf.example.org")
+			parsed.Raw[len(parsed.Raw)-1] ^= 1
+			return withMAC(t, message(cmp.BodyP10CR, cmp.CertificationRequest(parsed.Raw)))
+		}, "cp rejection badAlg: " + wantedKeys},
+		{"a key on a curve too small", func(t *testing.T) *cmp.PKIMessage {
+			key, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+			require.NoError(t, err)
+			return withMAC(t, message(cmp.BodyP10CR, cmp.CertificationRequest(csr(t, key, "leaf.example.org").Raw)))
+		}, "cp rejection badAlg: " + wantedKeys},
 		{"a CA certificate", func(t *testing.T) *cmp.PKIMessage {
 			return extend(t, asn1.ObjectIdentifier{2, 5, 29, 19}, true, struct{ CA bool }{true})
 		}, "ip rejection badCertTemplate: basicConstraints asks for a CA certificate, want one for an end entity"},

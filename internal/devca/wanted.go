@@ -2,9 +2,6 @@ package devca
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -39,12 +36,15 @@ func (e *exchange) fromCRMF(messages cmp.CertReqMessages) (*wanted, error) {
 	}
 	message := &messages[0]
 	template := &message.CertReq.CertTemplate
-	if err := message.VerifyPOPO(); err != nil {
-		return nil, refuse(cmp.FailBadPOP, "%v", err)
-	}
 	key, err := template.Key()
 	if err != nil {
 		return nil, refuse(cmp.FailBadCertTemplate, "%v", err)
+	}
+	if err := checkKey(key); err != nil {
+		return nil, err
+	}
+	if err := message.VerifyPOPO(); err != nil {
+		return nil, refuse(cmp.FailBadPOP, "%v", err)
 	}
 	w := &wanted{certReqID: message.CertReq.CertReqID, subject: template.Subject, key: template.PublicKey}
 	if e.request.Body.Type == cmp.BodyKUR {
@@ -55,7 +55,7 @@ func (e *exchange) fromCRMF(messages cmp.CertReqMessages) (*wanted, error) {
 	if template.Validity != nil {
 		w.modified = "the validity is this CA's, not the one asked for"
 	}
-	return w, w.check(key, template.Extensions)
+	return w, w.check(template.Extensions)
 }
 
 // checkUpdate holds a kur to the certificate it is for, which is the one that signed it (RFC 9483, 4.1.3).
@@ -87,11 +87,14 @@ func (e *exchange) fromPKCS10(der []byte) (*wanted, error) {
 	if err != nil {
 		return nil, refuse(cmp.FailBadDataFormat, "reading the PKCS#10 request: %v", err)
 	}
+	if err := checkKey(csr.PublicKey); err != nil {
+		return nil, err
+	}
 	if err := csr.CheckSignature(); err != nil {
 		return nil, refuse(cmp.FailBadPOP, "verifying the signature of the PKCS#10 request: %v", err)
 	}
 	w := &wanted{certReqID: p10crID, subject: csr.RawSubject, key: csr.RawSubjectPublicKeyInfo}
-	return w, w.check(csr.PublicKey, csr.Extensions)
+	return w, w.check(csr.Extensions)
 }
 
 // emptyName says whether a DER Name is missing or has no RDNs.
@@ -114,10 +117,7 @@ var (
 )
 
 // check fills in the extensions that are granted and refuses what this CA does not issue.
-func (w *wanted) check(key crypto.PublicKey, asked []pkix.Extension) error {
-	if err := checkKey(key); err != nil {
-		return err
-	}
+func (w *wanted) check(asked []pkix.Extension) error {
 	var seen []string
 	for _, extension := range asked {
 		if slices.Contains(seen, extension.Id.String()) {
@@ -154,20 +154,17 @@ func (w *wanted) has(id asn1.ObjectIdentifier) bool {
 	return slices.ContainsFunc(w.extensions, func(e pkix.Extension) bool { return e.Id.Equal(id) })
 }
 
+// minRSABits is the smallest modulus that is certified.
+const minRSABits = 2048
+
+// checkKey must come before the proof of possession, which is computed with the key.
 func checkKey(key crypto.PublicKey) error {
-	switch key := key.(type) {
-	case *rsa.PublicKey:
-		if key.N.BitLen() >= 2048 {
-			return nil
-		}
-	case *ecdsa.PublicKey:
-		if key.Curve != elliptic.P224() {
-			return nil
-		}
-	case ed25519.PublicKey:
+	modulus, isRSA := key.(*rsa.PublicKey)
+	if cmp.CheckKey(key) == nil && (!isRSA || modulus.N.BitLen() >= minRSABits) {
 		return nil
 	}
-	return refuse(cmp.FailBadAlg, "the key is of no kind that is certified here: want RSA of 2048 bits or more, ECDSA P-256, P-384 or P-521, or Ed25519")
+	return refuse(cmp.FailBadAlg, "the key is of no kind that is certified here: want RSA of %d to %d bits, ECDSA P-256, P-384 or P-521, or Ed25519",
+		minRSABits, cmp.MaxRSABits)
 }
 
 // checkExtension says whether an extension is granted as it is.
