@@ -106,9 +106,6 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send func(contex
 	if err != nil {
 		return Issued{}, authorityError(err)
 	}
-	for _, warning := range result.Warnings {
-		a.log.Warn("CMP answer accepted as the ONAP server did", "warning", warning)
-	}
 	if a.warnModified && len(result.Chain) > 0 && !sameSubjectAndNames(r.CSR, result.Chain[0]) {
 		a.log.Warn("CMP answer accepted as the ONAP server did",
 			"warning", "the certificate has another subject or other names than asked for")

@@ -97,7 +97,7 @@ func (s *cmpServer) answer(request *cmp.PKIMessage) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := cmp.ProtectMAC(answer, mac, []byte(testIAK)); err != nil {
+	if err := cmp.NewMACKeys([]byte(testIAK)).Protect(answer, mac); err != nil {
 		return nil, err
 	}
 	return answer.Marshal()
@@ -172,7 +172,7 @@ func TestCMPAuthority_enroll_sendsAnInitializationRequest(t *testing.T) {
 	require.Len(t, s.received, 1, "implicit confirmation was asked for and granted")
 	assert.Equal(t, cmp.BodyIR, s.received[0].Body.Type)
 	assert.Equal(t, []byte(testRV), s.received[0].Header.SenderKID)
-	_, err = cmp.VerifyMAC(s.received[0], []byte(testIAK))
+	_, err = cmp.NewMACKeys([]byte(testIAK)).Verify(s.received[0])
 	assert.NoError(t, err)
 }
 
@@ -202,7 +202,7 @@ func TestCMPAuthority_update_dependsOnSubjectAndNames(t *testing.T) {
 				assert.Equal(t, [][]byte{r.OldCert.Raw, s.ca.Issuing.Raw}, s.received[0].ExtraCerts)
 				return
 			}
-			_, err = cmp.VerifyMAC(s.received[0], []byte(testIAK))
+			_, err = cmp.NewMACKeys([]byte(testIAK)).Verify(s.received[0])
 			assert.NoError(t, err)
 		})
 	}

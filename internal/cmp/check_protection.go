@@ -25,8 +25,8 @@ func (t *transaction) checkMAC(m *PKIMessage) error {
 	if t.peer != nil {
 		return &CheckError{Check: "protection", Got: "a MAC", Want: "a signature, as before in the transaction"}
 	}
-	if len(t.c.cfg.Secret) == 0 {
-		return &CheckError{Check: "protection", Got: "a MAC", Want: "a signature: there is no shared secret"}
+	if t.c.cfg.Protection == ProtectionSignature {
+		return &CheckError{Check: "protection", Got: "a MAC", Want: "a signature, as configured"}
 	}
 	mac, err := t.c.keys.Verify(m)
 	if err != nil {
@@ -63,9 +63,6 @@ func (t *transaction) checkSignature(m *PKIMessage) error {
 			return &CheckError{Check: "signer", Got: "a signature that does not verify (" + err.Error() + ")",
 				Want: fmt.Sprintf("one by %q, as before in the transaction", t.peer.Subject)}
 		}
-		if t.c.cfg.ResponseTrust == ResponseTrustONAP {
-			t.warnUnanchored(m, t.peer, t.checkSigner(m, t.peer))
-		}
 		return nil
 	}
 	signer, err := t.findSigner(m)
@@ -75,20 +72,12 @@ func (t *transaction) checkSignature(m *PKIMessage) error {
 	if err := t.checkNotOurKey(signer); err != nil {
 		return err
 	}
-	if err := t.checkSigner(m, signer); err != nil {
-		if t.c.cfg.ResponseTrust != ResponseTrustONAP {
-			return err
-		}
-		t.warnUnanchored(m, signer, err)
+	doubt := t.checkSigner(m, signer)
+	if doubt != nil && t.c.cfg.ResponseTrust != ResponseTrustONAP {
+		return doubt
 	}
-	t.peer = signer
+	t.peer, t.peerDoubt = signer, doubt
 	return nil
-}
-
-func (t *transaction) warnUnanchored(m *PKIMessage, signer *x509.Certificate, reason error) {
-	if reason != nil {
-		t.warn("%s is signed by %q, which is trusted only because response trust is %q: %v", m.Body.Type, signer.Subject, ResponseTrustONAP, reason)
-	}
 }
 
 // maxSignerCandidates bounds how many certificates are tried, since each costs a signature verification.

@@ -19,7 +19,7 @@ const (
 	ResponseTrustAnchored ResponseTrust = "anchored"
 	// ResponseTrustONAP also believes what the ONAP CertService believed: any signer whose certificate
 	// comes along, and any root. Whoever is on the way to the CA can then issue certificates.
-	// Every answer so believed leaves a warning.
+	// Every answer so believed leaves a warning in the log.
 	ResponseTrustONAP ResponseTrust = "onap"
 )
 
@@ -44,7 +44,7 @@ type Config struct {
 	Recipient string // the CA's distinguished name after RFC 4514, RDNs sent in the order written
 
 	Protection Protection // of what is sent; default ProtectionPBMSHA256
-	Secret     []byte     // shared with the CA (ONAP: IAK); also verifies MAC-protected answers
+	Secret     []byte     // shared with the CA (ONAP: IAK), for the kinds of MAC; also verifies answers
 	Reference  string     // names the secret (ONAP: RV), sent as senderKID
 	Signer     *Signer    // for ProtectionSignature
 
@@ -55,13 +55,13 @@ type Config struct {
 	AllowModified   bool // take certificates with other names than asked for
 
 	MessageTimeout  time.Duration // for one message and its answer; default DefaultMessageTimeout
-	MaxPollWait     time.Duration // waited in all when the CA says to wait; default DefaultMaxPollWait
+	MaxPollWait     time.Duration // from when the CA first says to wait to the last poll; default DefaultMaxPollWait
 	MaxResponseSize int           // bytes; default and maximum MaxMessageSize
 	TimeWindow      time.Duration // how far messageTime may be off, either way; default DefaultTimeWindow
 
 	HTTPClient *http.Client // default http.DefaultClient's transport; redirects are never followed
 	Now        func() time.Time
-	Log        *slog.Logger // one debug line for each exchange; default none
+	Log        *slog.Logger // a debug line for each exchange, a warning for each answer that ResponseTrustONAP lets through; default none
 }
 
 // Client requests certificates from one CMP server. It may be used from several goroutines; each

@@ -49,7 +49,7 @@ func TestClient_honestAnswer_isAccepted(t *testing.T) {
 				for i, cert := range append(result.Chain[1:], result.Trusted[0]) {
 					assert.NoError(t, result.Chain[i].CheckSignatureFrom(cert))
 				}
-				assert.Empty(t, result.Warnings)
+				assert.Empty(t, warnings(t, log))
 				assert.Equal(t, []BodyType{kind, BodyCertConf}, r.kinds())
 				assertNoSecret(t, log.String())
 				confirmed := r.requests[1].Body.Content.(CertConfirmContent)
@@ -77,7 +77,7 @@ func TestClient_request_isAsTheProfileWants(t *testing.T) {
 	assert.Len(t, ir.Header.SenderNonce, 16)
 	assert.Nil(t, ir.Header.RecipNonce)
 	assert.False(t, ir.Header.ImplicitConfirm())
-	mac, err := VerifyMAC(ir, []byte(testSecret))
+	mac, err := NewMACKeys([]byte(testSecret)).Verify(ir)
 	require.NoError(t, err)
 	assert.Equal(t, ProtectionPBMSHA256, mac.Protection)
 
@@ -284,7 +284,7 @@ func TestClient_Revoke(t *testing.T) {
 	require.NoError(t, c.Revoke(t.Context(), p.old.cert, ReasonSuperseded, nil))
 
 	assert.NoError(t, VerifySignature(r.requests[0], p.old.key.Public()))
-	_, err := VerifyMAC(r.requests[1], []byte(testSecret))
+	_, err := NewMACKeys([]byte(testSecret)).Verify(r.requests[1])
 	assert.NoError(t, err)
 	details := r.requests[0].Body.Content.(RevReqContent)
 	assert.Equal(t, p.old.cert.SerialNumber, details[0].CertDetails.SerialNumber)
@@ -292,11 +292,23 @@ func TestClient_Revoke(t *testing.T) {
 	assert.Equal(t, []pkix.Extension{{Id: oidReasonCode, Value: []byte{10, 1, 1}}}, details[0].CRLEntryDetails)
 }
 
+func TestClient_Revoke_everyStatusOfARevocation_isAccepted(t *testing.T) {
+	p := newPKI(t)
+	for _, status := range []PKIStatus{StatusAccepted, StatusGrantedWithMods, StatusRevocationWarning, StatusRevocationNotification} {
+		r := &responder{t: t, pki: p, body: func(*PKIMessage, PKIBody) PKIBody {
+			return PKIBody{BodyRP, &RevRepContent{Status: []PKIStatusInfo{{Status: status}}}}
+		}}
+		c, _ := testClient(t, r, nil)
+		assert.NoError(t, c.Revoke(t.Context(), p.old.cert, ReasonUnspecified, nil), status)
+	}
+}
+
 func TestClient_Revoke_notRevoked_isAnError(t *testing.T) {
 	p := newPKI(t)
 	for want, status := range map[string][]PKIStatusInfo{
 		`CA refused: rejection, certRevoked: "already"`: {Rejection("already", FailCertRevoked)},
 		"revocation status: waiting":                    {{Status: StatusWaiting}},
+		"revocation status: keyUpdateWarning":           {{Status: StatusKeyUpdateWarning}},
 		"revocation status: 2":                          {{}, {}},
 	} {
 		r := &responder{t: t, pki: p, body: func(*PKIMessage, PKIBody) PKIBody { return PKIBody{BodyRP, &RevRepContent{Status: status}} }}
@@ -366,16 +378,23 @@ func TestClient_GetRootCAUpdate(t *testing.T) {
 
 	stranger := newIdentity(t, "CN=Test Root", nil, asCA)
 	expired := issue(t, "CN=Test Root", next.key.Public(), nil, next.key, func(c *x509.Certificate) { asCA(c); c.NotAfter = testNow.Add(-30 * time.Minute) })
-	for want, update := range map[string]*RootCAKeyUpdate{
-		"newWithOld: none": {NewWithNew: next.cert.Raw},
-		`newWithNew: "CN=leaf,O=Example", which is no root`: {NewWithNew: p.old.cert.Raw, NewWithOld: withOld.Raw},
-		`newWithNew: "CN=Test Root", which is no root`:      {NewWithNew: withOld.Raw, NewWithOld: withOld.Raw},
-		"newWithOld: another key or name than newWithNew":   {NewWithNew: stranger.cert.Raw, NewWithOld: withOld.Raw},
-		"newWithNew: one that is not valid now":             {NewWithNew: expired.Raw, NewWithOld: withOld.Raw},
-		"newWithOld: one that does not verify (x509: certificate signed by unknown authority (possibly because of \"x509: ECDSA verification failure\" while trying to verify candidate authority certificate \"Test Root\"))": {NewWithNew: next.cert.Raw, NewWithOld: next.cert.Raw},
+	noCA := issue(t, "CN=Test Root", next.key.Public(), nil, next.key, nil)
+	renamed := issue(t, "CN=Other Root", next.key.Public(), old, nil, asCA)
+	for _, row := range []struct {
+		want   string
+		update RootCAKeyUpdate
+	}{
+		{"newWithOld: none", RootCAKeyUpdate{NewWithNew: next.cert.Raw}},
+		{`newWithNew: "CN=leaf,O=Example", which is no root`, RootCAKeyUpdate{NewWithNew: p.old.cert.Raw, NewWithOld: withOld.Raw}},
+		{`newWithNew: "CN=Test Root", which is no root`, RootCAKeyUpdate{NewWithNew: withOld.Raw, NewWithOld: withOld.Raw}},
+		{"newWithOld: another key or name than newWithNew", RootCAKeyUpdate{NewWithNew: stranger.cert.Raw, NewWithOld: withOld.Raw}},
+		{`newWithNew: "CN=Test Root", which is no root`, RootCAKeyUpdate{NewWithNew: noCA.Raw, NewWithOld: withOld.Raw}},
+		{"newWithOld: another key or name than newWithNew", RootCAKeyUpdate{NewWithNew: next.cert.Raw, NewWithOld: renamed.Raw}},
+		{"newWithNew: one that is not valid now", RootCAKeyUpdate{NewWithNew: expired.Raw, NewWithOld: withOld.Raw}},
+		{"newWithOld: one that does not verify (x509: certificate signed by unknown authority (possibly because of \"x509: ECDSA verification failure\" while trying to verify candidate authority certificate \"Test Root\"))", RootCAKeyUpdate{NewWithNew: next.cert.Raw, NewWithOld: next.cert.Raw}},
 	} {
-		_, err := ask(update)
-		assert.Equal(t, want, outline(err))
+		_, err := ask(&row.update)
+		assert.Equal(t, row.want, outline(err))
 	}
 }
 
@@ -397,7 +416,7 @@ func TestClient_onapTrust_warnsOfEveryAnswer(t *testing.T) {
 	p := newPKI(t)
 	r := &responder{t: t, pki: p, signed: true}
 	r.message = func(_, m *PKIMessage) { m.ExtraCerts = append(m.ExtraCerts, p.root.cert.Raw) }
-	c, _ := testClient(t, r, func(c *Config) { c.ResponseTrust = ResponseTrustONAP })
+	c, log := testClient(t, r, func(c *Config) { c.ResponseTrust = ResponseTrustONAP })
 
 	result, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
 
@@ -408,17 +427,17 @@ func TestClient_onapTrust_warnsOfEveryAnswer(t *testing.T) {
 		`ip is signed by "CN=Test CA,O=Example,C=SE", which is trusted only because response trust is "onap": ` + reason,
 		`root "CN=Test Root" is trusted only because response trust is "onap": it came with the answer and nothing vouches for it`,
 		`pkiconf is signed by "CN=Test CA,O=Example,C=SE", which is trusted only because response trust is "onap": ` + reason,
-	}, result.Warnings)
+	}, warnings(t, log))
 }
 
 func TestClient_onapTrust_anchoredAnswer_warnsOfNothing(t *testing.T) {
 	p := newPKI(t)
-	c, _ := testClient(t, &responder{t: t, pki: p, signed: true}, func(c *Config) { anchored(p, c); c.ResponseTrust = ResponseTrustONAP })
+	c, log := testClient(t, &responder{t: t, pki: p, signed: true}, func(c *Config) { anchored(p, c); c.ResponseTrust = ResponseTrustONAP })
 
-	result, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
+	_, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
 
 	require.NoError(t, err)
-	assert.Empty(t, result.Warnings)
+	assert.Empty(t, warnings(t, log))
 }
 
 func TestClient_caPubsUnderMAC_areTrusted(t *testing.T) {

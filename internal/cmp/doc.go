@@ -3,13 +3,15 @@
 // the lightweight profile RFC 9483, carried over HTTP after RFC 9811.
 //
 // It has two halves. The wire half serves clients and servers alike: [ParsePKIMessage] and
-// [PKIMessage.Marshal], [ProtectMAC], [ProtectSignature], [VerifyMAC], [VerifySignature], the proof
-// of possession in a [CertReqMsg], and [CertHash]. Decoding is strict DER over bounded input, and what
+// [PKIMessage.Marshal], [MACKeys], [ProtectSignature], [VerifySignature], the proof of
+// possession in a [CertReqMsg], and [CertHash]. Decoding is strict DER over bounded input, and what
 // parses marshals back to the same bytes. The client half is [Client]: ir, cr, kur, p10cr, rr and genm,
 // with confirmation and polling, and with every check that an answer must pass before anything
 // of it is believed.
 //
 // It does not speak cross certification, key recovery, central key generation, encrypted
 // certificates, announcements, nested messages or challenge-response proofs of possession. Bodies of
-// those kinds parse as [RawContent] and are never acted on.
+// those kinds parse as [RawContent] and are never acted on. Of the delays that RFC 9483, 4.4 has, it polls for
+// certificates, where the status is waiting in ip, cp or kup; an error message with that status, by which a CA
+// delays any other answer, fails the transaction.
 package cmp

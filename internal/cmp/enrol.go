@@ -35,7 +35,6 @@ func (t *transaction) enrol(ctx context.Context, body PKIBody, csr *x509.Certifi
 			return Result{}, fmt.Errorf("confirming certificate: %w", err)
 		}
 	}
-	result.Warnings = t.warnings
 	return result, nil
 }
 
@@ -50,6 +49,9 @@ func (t *transaction) evaluate(answer *PKIMessage, response CertResponse, csr *x
 		return certificate, Result{}, err
 	}
 	chain, trusted, err := t.chain(certificate, answer)
+	if err == nil && len(chain) == 0 {
+		err = &CheckError{Check: "chain", Got: fmt.Sprintf("%q, which is a trust anchor itself", nameString(certificate.RawSubject)), Want: "a certificate that an authority signed"}
+	}
 	if err != nil {
 		return certificate, Result{}, err
 	}

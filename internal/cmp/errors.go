@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/oneline"
 )
 
 // StatusError is the CA's refusal, or its being not ready in time (Status is then StatusWaiting).
@@ -44,8 +46,14 @@ type CheckError struct {
 }
 
 func (e *CheckError) Error() string {
-	return fmt.Sprintf("checking %s of the CMP answer: has %s, want %s", e.Check, e.Got, e.Want)
+	return fmt.Sprintf("checking %s of the CMP answer: has %s, want %s", e.Check, shown(e.Got), shown(e.Want))
 }
+
+// maxShownText is how many characters of a peer's text are shown: in one field of an error, or in one warning.
+const maxShownText = 1000
+
+// shown makes text that may hold a peer's words or names fit for an error or a log: a peer can send a megabyte of them.
+func shown(text string) string { return oneline.Of(text, maxShownText) }
 
 // TransportError is an HTTP exchange that brought no CMP message.
 type TransportError struct {

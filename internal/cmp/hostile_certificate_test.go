@@ -5,6 +5,7 @@ import (
 	"crypto/x509/pkix"
 	"net"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,12 +17,27 @@ import (
 func with(cert *x509.Certificate, more ...[]byte) func(*pki, *responder) {
 	return func(_ *pki, r *responder) {
 		r.body = func(_ *PKIMessage, honest PKIBody) PKIBody {
-			if honest.Type == BodyIP {
+			if _, ok := honest.Content.(*CertRepMessage); ok {
 				honest.Content = r.granted(cert)
 			}
 			return honest
 		}
 		r.message = func(_, m *PKIMessage) { m.ExtraCerts = append(m.ExtraCerts, more...) }
+	}
+}
+
+// leafInCAPubs has the responder send the issued certificate in caPubs, too, with more certificates.
+func leafInCAPubs(more []byte) func(*pki, *responder) {
+	return func(_ *pki, r *responder) {
+		r.body = func(_ *PKIMessage, honest PKIBody) PKIBody {
+			if rep, ok := honest.Content.(*CertRepMessage); ok {
+				rep.CAPubs = [][]byte{rep.Response[0].CertifiedKeyPair.Certificate}
+				if more != nil {
+					rep.CAPubs = append(rep.CAPubs, more)
+				}
+			}
+			return honest
+		}
 	}
 }
 
@@ -40,6 +56,8 @@ func TestHostile_certificate(t *testing.T) {
 	aByB := issue(t, "CN=A", a.key.Public(), b, nil, asCA)
 	bByA := issue(t, "CN=B", b.key.Public(), a, nil, asCA)
 	attacker := newIdentity(t, "CN=Attacker Root", nil, asCA)
+	itself := issue(t, "CN=leaf,O=Example", p.key.Public(), nil, p.key, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = p.csr.DNSNames, p.csr.IPAddresses })
+	pinned := p.leaf(t, nil)
 	unknownCritical := pkix.Extension{Id: []int{1, 2, 3, 4}, Critical: true, Value: derNull}
 	unverified := func(issuer, reason string) string {
 		return `chain: "CN=leaf,O=Example" issued by "` + issuer + `", which does not verify (` + reason + `)`
@@ -86,6 +104,13 @@ func TestHostile_certificate(t *testing.T) {
 				return body
 			}
 		}, want: unverified("CN=Attacker Root", "x509: certificate signed by unknown authority")},
+		"that is all there is in caPubs": {respond: leafInCAPubs(nil), want: `chain: "CN=leaf,O=Example" issued by "CN=Test CA,O=Example,C=SE", and no trust anchor`},
+		"that signed itself, with lax trust": {config: laxly, respond: func(p *pki, r *responder) {
+			with(itself, itself.Raw)(p, r)
+			r.signed = true
+		}, want: `chain: "CN=leaf,O=Example" issued by "CN=leaf,O=Example", and no trust anchor`},
+		"that is a trust anchor itself": {config: func(_ *pki, c *Config) { c.TrustAnchors = []*x509.Certificate{pinned} },
+			respond: with(pinned), want: `chain: "CN=leaf,O=Example", which is a trust anchor itself`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := row.run(t, p)
@@ -94,7 +119,11 @@ func TestHostile_certificate(t *testing.T) {
 			require.Len(t, status, 1)
 			require.NotNil(t, status[0].StatusInfo)
 			assert.Equal(t, StatusRejection, status[0].StatusInfo.Status)
-			assert.NotEmpty(t, status[0].StatusInfo.FailInfo.Names())
+			failInfo := []string{"badCertTemplate"}
+			if strings.HasPrefix(row.want, "chain: ") {
+				failInfo = []string{"signerNotTrusted"}
+			}
+			assert.Equal(t, failInfo, status[0].StatusInfo.FailInfo.Names())
 			assert.NotEmpty(t, status[0].StatusInfo.StatusString)
 			assert.Len(t, status[0].CertHash, 32)
 		})

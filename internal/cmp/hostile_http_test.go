@@ -160,16 +160,18 @@ func TestClient_connectionRefused_isATransportError(t *testing.T) {
 func TestClient_mediaType_mayHaveCaseAndParameters(t *testing.T) {
 	p := newPKI(t)
 	r := &responder{t: t, pki: p}
-	c, _ := testClient(t, http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
-		recorder := httptest.NewRecorder()
-		r.ServeHTTP(recorder, hr)
-		w.Header().Set("Content-Type", "Application/PKIXCMP; charset=binary")
-		_, _ = w.Write(recorder.Body.Bytes())
-	}), nil)
+	for _, mediaType := range []string{"Application/PKIXCMP; charset=binary", "application/pkixcmp; parameter", "application/pkixcmp;"} {
+		c, _ := testClient(t, http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
+			recorder := httptest.NewRecorder()
+			r.ServeHTTP(recorder, hr)
+			w.Header().Set("Content-Type", mediaType)
+			_, _ = w.Write(recorder.Body.Bytes())
+		}), nil)
 
-	_, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
+		_, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
 
-	assert.NoError(t, err)
+		assert.NoError(t, err, mediaType)
+	}
 }
 
 func FuzzRetryAfter(f *testing.F) {

@@ -41,7 +41,7 @@ func TestHostile_oversizedKey(t *testing.T) {
 	}
 	for name, row := range map[string]hostile{
 		"signs the answer": {anchored, signedBy(t, signer, signer.cert), `signature: one by "CN=Test CA,O=Example,C=SE" that no certificate verifies`},
-		"signs the answer, with lax trust": {func(_ *pki, c *Config) { c.ResponseTrust = ResponseTrustONAP }, signedBy(t, signer),
+		"signs the answer, with lax trust": {laxly, signedBy(t, signer),
 			`signature: one by "CN=Test CA,O=Example,C=SE" that no certificate verifies`},
 		"signs a refusal": {anchored, func(p *pki, r *responder) {
 			signedBy(t, signer)(p, r)
@@ -50,7 +50,7 @@ func TestHostile_oversizedKey(t *testing.T) {
 			}
 		}, `CA refused (in an answer that is not authenticated): rejection: "no"`},
 		"is the root's, in caPubs under a MAC": {nil, inCAPubs(root.cert), `chain: "CN=leaf,O=Example" issued by "CN=Large Root", and no trust anchor`},
-		"is the root's, with lax trust": {func(_ *pki, c *Config) { c.ResponseTrust = ResponseTrustONAP }, func(p *pki, r *responder) {
+		"is the root's, with lax trust": {laxly, func(p *pki, r *responder) {
 			inCAPubs(root.cert)(p, r)
 			r.signed = true
 		}, `chain: "CN=leaf,O=Example" issued by "CN=Large Root", and no trust anchor`},
@@ -75,7 +75,7 @@ func TestHostile_hugeKeys_costNothing(t *testing.T) {
 	huge := issue(t, testRecipient, hugeRSA(), p.ca, nil, asCA)
 	for name, config := range map[string]func(*pki, *Config){
 		"anchored": anchored, "without anchors": nil,
-		"as ONAP did": func(_ *pki, c *Config) { c.ResponseTrust = ResponseTrustONAP },
+		"as ONAP did": laxly,
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &responder{t: t, pki: p, protect: func(_, m *PKIMessage) {

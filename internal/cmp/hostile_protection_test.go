@@ -62,6 +62,9 @@ func TestHostile_MAC(t *testing.T) {
 		"weaker than configured":    {respond: protect(ProtectionPBMSHA1, testSecret), want: `protection: "pbm-sha1"`},
 		"PBM where PBMAC1 is configured": {config: func(_ *pki, c *Config) { c.Protection = ProtectionPBMAC1 },
 			respond: protect(ProtectionPBMSHA256, testSecret), want: `protection: "pbm-sha256"`},
+		"MAC where signatures are configured": {config: func(p *pki, c *Config) {
+			c.Protection, c.Signer = ProtectionSignature, &Signer{Key: p.old.key, Certificate: p.old.cert}
+		}, respond: protect(ProtectionPBMAC1, testSecret), want: "protection: a MAC"},
 		"MAC where there is no secret": {config: func(p *pki, c *Config) {
 			c.Secret, c.Protection, c.Signer = nil, ProtectionSignature, &Signer{Key: p.old.key, Certificate: p.old.cert}
 		}, respond: protect(ProtectionPBMSHA256, ""), want: "protection: a MAC"},
@@ -80,7 +83,7 @@ func TestClient_MACOfOpenSSL_isAccepted(t *testing.T) {
 	r := &responder{t: t, pki: p, protect: func(_, m *PKIMessage) {
 		mac := newPBM(ProtectionPBMSHA256, crypto.SHA256)
 		mac.Hash = crypto.SHA1
-		require.NoError(t, ProtectMAC(m, mac, []byte(testSecret)))
+		require.NoError(t, NewMACKeys([]byte(testSecret)).Protect(m, mac))
 	}}
 	c, _ := testClient(t, r, nil)
 
@@ -134,9 +137,9 @@ func TestHostile_signature(t *testing.T) {
 		"by a certificate not for signatures":    {anchored, signedBy(t, unfit), "signer's key usage: no digitalSignature"},
 		"by our own key, certified by the CA":    {anchored, signedBy(t, ours, p.ca.cert), "signer: our own key"},
 		"where there are no anchors":             {nil, signedBy(t, p.ca), `protection: a signature by "CN=Test CA,O=Example,C=SE", and no trust anchors are configured for signed answers`},
-		"by our own key, even with lax trust":    {func(_ *pki, c *Config) { c.ResponseTrust = ResponseTrustONAP }, signedBy(t, ours, p.ca.cert), "signer: our own key"},
+		"by our own key, even with lax trust":    {laxly, signedBy(t, ours, p.ca.cert), "signer: our own key"},
 		"without a certificate that verifies it": {anchored, after(func(m *PKIMessage) { m.ExtraCerts = nil }), none},
-		"by nobody, even with lax trust":         {func(_ *pki, c *Config) { c.ResponseTrust = ResponseTrustONAP }, after(func(m *PKIMessage) { m.ExtraCerts = nil }), none},
+		"by nobody, even with lax trust":         {laxly, after(func(m *PKIMessage) { m.ExtraCerts = nil }), none},
 		"and its header changed afterwards":      {anchored, after(func(m *PKIMessage) { m.Header.AddImplicitConfirm() }), none},
 		"and its body changed afterwards":        {anchored, after(func(m *PKIMessage) { m.Body.Content.(*CertRepMessage).CAPubs = nil }), none},
 		"and sent with a sender that is no DN": {anchored, func(_ *pki, r *responder) {
@@ -149,9 +152,45 @@ func TestHostile_signature(t *testing.T) {
 			r.message = func(_, m *PKIMessage) { crowd(m, namesake.cert.Raw) }
 		}, none},
 	} {
+		for _, kind := range []BodyType{BodyIR, BodyKUR} {
+			t.Run(name+", to "+kind.String(), func(t *testing.T) {
+				r := row.runAs(t, p, kind)
+				assert.Equal(t, []BodyType{kind}, r.kinds(), "nothing is confirmed")
+			})
+		}
+	}
+}
+
+// An answer signed with a key that we prove possession of, or sign with, is our own message come back, or that of
+// somebody who has stolen the key.
+func TestHostile_signedByOurOwnKey(t *testing.T) {
+	p := newPKI(t)
+	certified := func(key crypto.Signer) *identity {
+		return &identity{key, issue(t, testRecipient, key.Public(), p.ca, nil, nil)}
+	}
+	request := Request{CSR: p.csr, Key: p.key}
+	old := Signer{Key: p.old.key, Certificate: p.old.cert}
+	for name, row := range map[string]struct {
+		signer *identity
+		call   func(*Client) error
+	}{
+		"kur by the new key": {certified(p.key), func(c *Client) error { _, err := c.UpdateKey(t.Context(), request, old); return err }},
+		"kur by the old key": {certified(p.old.key), func(c *Client) error { _, err := c.UpdateKey(t.Context(), request, old); return err }},
+		"cr by the new key":  {certified(p.key), func(c *Client) error { _, err := c.Certify(t.Context(), request); return err }},
+		"p10cr by the CSR's": {certified(p.key), func(c *Client) error { _, err := c.CertifyPKCS10(t.Context(), p.csr); return err }},
+		"rr by the key of the certificate to revoke": {certified(p.old.key), func(c *Client) error {
+			return c.Revoke(t.Context(), p.old.cert, ReasonUnspecified, nil)
+		}},
+	} {
 		t.Run(name, func(t *testing.T) {
-			r := row.run(t, p)
-			assert.Equal(t, []BodyType{BodyIR}, r.kinds(), "nothing is confirmed")
+			r := &responder{t: t, pki: p}
+			signedBy(t, row.signer)(p, r)
+			c, _ := testClient(t, r, func(c *Config) { anchored(p, c) })
+
+			err := row.call(c)
+
+			assert.Equal(t, "signer: our own key", outline(err))
+			assert.Len(t, r.kinds(), 1)
 		})
 	}
 }
@@ -202,7 +241,7 @@ func TestHostile_protectionChangesMidway(t *testing.T) {
 		"pkiConf by another signer of the same name": {anchored, func(_ *pki, r *responder) {
 			r.signed, r.message = true, confirmation(bySignature(twin))
 		}, "signer: a signature that does not verify (x509: ECDSA verification failure)"},
-		"pkiConf by another signer, with lax trust": {func(_ *pki, c *Config) { c.ResponseTrust = ResponseTrustONAP }, func(_ *pki, r *responder) {
+		"pkiConf by another signer, with lax trust": {laxly, func(_ *pki, r *responder) {
 			r.signed, r.message = true, func(request, m *PKIMessage) {
 				m.ExtraCerts = append(m.ExtraCerts, p.root.cert.Raw)
 				confirmation(bySignature(twin))(request, m)

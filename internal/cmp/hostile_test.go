@@ -97,10 +97,9 @@ func TestHostile_binding(t *testing.T) {
 		"version 4":             {respond: header(func(_ *PKIMessage, h *PKIHeader) { h.PVNO = 4 }), want: "pvno: 4"},
 		"made long ago":         {respond: header(func(_ *PKIMessage, h *PKIHeader) { h.MessageTime = testNow.Add(-16 * time.Minute) }), want: "messageTime: 2026-05-04T02:46:01Z"},
 		"made in the future":    {respond: header(func(_ *PKIMessage, h *PKIHeader) { h.MessageTime = testNow.Add(16 * time.Minute) }), want: "messageTime: 2026-05-04T03:18:01Z"},
-		"cp for ir":             {respond: body(func(honest PKIBody) PKIBody { honest.Type = BodyCP; return honest }), want: "body type: cp"},
-		"kup for ir":            {respond: body(func(honest PKIBody) PKIBody { honest.Type = BodyKUP; return honest }), want: "body type: kup"},
-		"pkiconf for ir":        {respond: body(func(PKIBody) PKIBody { return PKIBody{BodyPKIConf, PKIConfirmContent{}} }), want: "body type: pkiconf"},
-		"pollRep for ir":        {respond: body(func(PKIBody) PKIBody { return PKIBody{BodyPollRep, PollRepContent{{}}} }), want: "body type: pollRep"},
+		"cp for ir or kur":      {respond: body(func(honest PKIBody) PKIBody { honest.Type = BodyCP; return honest }), want: "body type: cp"},
+		"pkiconf":               {respond: body(func(PKIBody) PKIBody { return PKIBody{BodyPKIConf, PKIConfirmContent{}} }), want: "body type: pkiconf"},
+		"pollRep":               {respond: body(func(PKIBody) PKIBody { return PKIBody{BodyPollRep, PollRepContent{{}}} }), want: "body type: pollRep"},
 		"certReqId 1":           {respond: response(func(rep *CertRepMessage) { rep.Response[0].CertReqID = 1 }), want: "certReqId: 1"},
 		"certReqId -1":          {respond: response(func(rep *CertRepMessage) { rep.Response[0].CertReqID = -1 }), want: "certReqId: -1"},
 		"no CertResponse":       {respond: response(func(rep *CertRepMessage) { rep.Response = nil }), want: "CertResponse: 0"},
@@ -114,9 +113,37 @@ func TestHostile_binding(t *testing.T) {
 			want: "status: keyUpdateWarning"},
 		"status 99": {respond: response(func(rep *CertRepMessage) { rep.Response[0].Status.Status = 99 }), want: "status: status 99"},
 	} {
+		for _, kind := range []BodyType{BodyIR, BodyKUR} {
+			t.Run(name+", to "+kind.String(), func(t *testing.T) {
+				r := row.runAs(t, p, kind)
+				assert.Equal(t, []BodyType{kind}, r.kinds(), "nothing is confirmed")
+			})
+		}
+	}
+	for kind, answer := range map[BodyType]BodyType{BodyIR: BodyKUP, BodyKUR: BodyIP} {
+		t.Run(answer.String()+" for "+kind.String(), func(t *testing.T) {
+			row := hostile{respond: body(func(honest PKIBody) PKIBody { honest.Type = answer; return honest }), want: "body type: " + answer.String()}
+			r := row.runAs(t, p, kind)
+			assert.Equal(t, []BodyType{kind}, r.kinds(), "nothing is confirmed")
+		})
+	}
+}
+
+func TestHostile_waitingInAnErrorMessage_isRefusedHonestly(t *testing.T) {
+	p := newPKI(t)
+	for name, unprotected := range map[string]bool{"authenticated": false, "not authenticated": true} {
 		t.Run(name, func(t *testing.T) {
-			r := row.run(t, p)
-			assert.Equal(t, []BodyType{BodyIR}, r.kinds(), "nothing is confirmed")
+			r := hostile{respond: func(_ *pki, r *responder) {
+				r.body = func(*PKIMessage, PKIBody) PKIBody {
+					return PKIBody{BodyError, &ErrorMsgContent{StatusInfo: PKIStatusInfo{Status: StatusWaiting}}}
+				}
+				r.message = func(_, m *PKIMessage) {
+					if unprotected {
+						m.Protection, m.Header.ProtectionAlg = nil, nil
+					}
+				}
+			}, want: "status: waiting in an error message"}.run(t, p)
+			assert.Equal(t, []BodyType{BodyIR}, r.kinds(), "it is not polled")
 		})
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // fullHeader has every field set.
@@ -101,7 +102,7 @@ func TestPKIMessage_everyBody_roundTrips(t *testing.T) {
 			m := &PKIMessage{Header: fullHeader(t), Body: body, ExtraCerts: [][]byte{anyCertificate}}
 			mac, err := NewMAC(ProtectionPBMSHA256)
 			require.NoError(t, err)
-			require.NoError(t, ProtectMAC(m, mac, []byte("secret")))
+			require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
 			der, err := m.Marshal()
 			require.NoError(t, err)
 
@@ -116,7 +117,7 @@ func TestPKIMessage_everyBody_roundTrips(t *testing.T) {
 			if _, crmf := body.Content.(CertReqMessages); !crmf { // these keep more raw bytes when parsed
 				assert.Equal(t, m, parsed)
 			}
-			_, err = VerifyMAC(parsed, []byte("secret"))
+			_, err = NewMACKeys([]byte("secret")).Verify(parsed)
 			assert.NoError(t, err)
 		})
 	}
@@ -192,6 +193,44 @@ func TestParsePKIMessage_malformed_isRefused(t *testing.T) {
 	}
 }
 
+func TestDecoder_limits(t *testing.T) {
+	bytesOf := func(n int) []byte { return bytes.Repeat([]byte{1}, n) }
+	for name, row := range map[string]struct {
+		read func(d *decoder)
+		good []byte
+		bad  []byte
+		want string
+	}{
+		"INTEGER": {func(d *decoder) { d.bigInt(cbasn1.INTEGER, "n") }, wrap(2, bytesOf(maxIntegerSize)), wrap(2, bytesOf(maxIntegerSize+1)),
+			"limits: n is not an INTEGER of at most 64 bytes"},
+		"OBJECT IDENTIFIER": {func(d *decoder) { d.oid("id") }, wrap(6, bytesOf(maxOIDSize-2)), wrap(6, bytesOf(maxOIDSize-1)),
+			"limits: id is not an OBJECT IDENTIFIER"},
+		"failInfo": {func(d *decoder) { parseStatusInfo(d) },
+			wrap(0x30, append([]byte{2, 1, 2}, wrap(3, append([]byte{0}, bytesOf(maxFailureInfoSize)...))...)),
+			wrap(0x30, append([]byte{2, 1, 2}, wrap(3, append([]byte{0}, bytesOf(maxFailureInfoSize+1)...))...)),
+			"PKIStatusInfo: failInfo is not a BIT STRING of at most 16 bytes"},
+		"GeneralizedTime with trailing zeros": {func(d *decoder) { d.generalizedTime("t") }, wrap(0x18, []byte("20260504030201.5Z")), wrap(0x18, []byte("20260504030201.50Z")),
+			"limits: t is not a GeneralizedTime in UTC"},
+		"GeneralizedTime with an empty fraction": {func(d *decoder) { d.generalizedTime("t") }, wrap(0x18, []byte("20260504030201Z")), wrap(0x18, []byte("20260504030201.0Z")),
+			"limits: t is not a GeneralizedTime in UTC"},
+		"GeneralizedTime that is Go's zero time, which stands for absent": {func(d *decoder) { d.generalizedTime("t") }, wrap(0x18, []byte("00010101000001Z")), wrap(0x18, []byte("00010101000000Z")),
+			"limits: t is not a GeneralizedTime in UTC"},
+		"critical": {func(d *decoder) { parseExtensions(d, 0x30) }, wrap(0x30, wrap(0x30, []byte{6, 1, 0x2a, 1, 1, 0xff, 4, 0})), wrap(0x30, wrap(0x30, []byte{6, 1, 0x2a, 1, 1, 0, 4, 0})),
+			"Extension: critical is not TRUE, and FALSE is the default that DER leaves out"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDecoder(row.good, "limits")
+			row.read(d)
+			require.NoError(t, d.end())
+
+			d = newDecoder(row.bad, "limits")
+			row.read(d)
+
+			assert.EqualError(t, d.end(), row.want)
+		})
+	}
+}
+
 // The most that can be packed into few bytes: lists of the most elements, each of the fewest bytes.
 func TestParsePKIMessage_memory_isASmallMultipleOfTheInput(t *testing.T) {
 	repeat := func(element []byte, n int) []byte { return bytes.Repeat(element, n) }
@@ -240,6 +279,6 @@ func FuzzParsePKIMessage(f *testing.F) {
 				_, _ = messages[i].CertReq.OldCertID()
 			}
 		}
-		_, _ = VerifyMAC(m, []byte("secret"))
+		_, _ = NewMACKeys([]byte("secret")).Verify(m)
 	})
 }

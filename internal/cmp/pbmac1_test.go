@@ -2,14 +2,42 @@ package cmp
 
 import (
 	"bytes"
+	"crypto"
 	"encoding/asn1"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-func TestVerifyMAC_PBMAC1KeyDerivation_isPBKDF2ByEitherName(t *testing.T) {
+// keyLength is optional; without it the key is as long as the hash of the HMAC (RFC 9481, 6.1.2).
+func TestParseMAC_PBMAC1WithoutKeyLength_takesTheHashs(t *testing.T) {
+	sequence := func(content func(b *cryptobyte.Builder)) []byte {
+		der, err := encode(func(b *cryptobyte.Builder) { b.AddASN1(cbasn1.SEQUENCE, content) })
+		require.NoError(t, err)
+		return der
+	}
+	derivation := sequence(func(b *cryptobyte.Builder) {
+		b.AddASN1OctetString(make([]byte, saltSize))
+		b.AddASN1Int64(pbmac1Iterations)
+		hmacIdentifier(crypto.SHA256).marshal(b)
+	})
+	for hash, want := range map[crypto.Hash]int{crypto.SHA1: 20, crypto.SHA256: 32, crypto.SHA512: 64} {
+		parameters := sequence(func(b *cryptobyte.Builder) {
+			AlgorithmIdentifier{Algorithm: oidPBKDF2, Parameters: derivation}.marshal(b)
+			hmacIdentifier(hash).marshal(b)
+		})
+
+		mac, err := parseMAC(AlgorithmIdentifier{Algorithm: oidPBMAC1, Parameters: parameters})
+
+		require.NoError(t, err)
+		assert.Equal(t, want, mac.keyLength)
+	}
+}
+
+func TestMACKeys_Verify_PBMAC1KeyDerivation_isPBKDF2ByEitherName(t *testing.T) {
 	der := func(oid asn1.ObjectIdentifier) []byte {
 		encoded, err := asn1.Marshal(oid)
 		require.NoError(t, err)
@@ -36,7 +64,7 @@ func TestVerifyMAC_PBMAC1KeyDerivation_isPBKDF2ByEitherName(t *testing.T) {
 			require.NoError(t, err)
 			m.Protection = mac.sum(key, part)
 
-			_, err = VerifyMAC(reparse(t, m), []byte("secret"))
+			_, err = NewMACKeys([]byte("secret")).Verify(reparse(t, m))
 
 			if row.want != "" {
 				assert.EqualError(t, err, row.want)

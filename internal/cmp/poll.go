@@ -41,9 +41,10 @@ func certResponse(answer *PKIMessage, request BodyType) (CertResponse, error) {
 	return response, checkCertReqID(response.CertReqID, request)
 }
 
-// poll asks for the answer until it comes, or the time is up.
+// poll asks for the answer until it comes, or the time is up, in which the CA's thinking before each pollRep counts
+// as much as the waits between them.
 func (t *transaction) poll(ctx context.Context, awaited BodyType, id int64, reason PKIFreeText) (*PKIMessage, error) {
-	var waited time.Duration
+	until := time.Now().Add(t.c.cfg.MaxPollWait)
 	for {
 		answer, err := t.exchange(ctx, PKIBody{BodyPollReq, PollReqContent{id}})
 		if err != nil {
@@ -60,7 +61,7 @@ func (t *transaction) poll(ctx context.Context, awaited BodyType, id int64, reas
 		if len(reply.Reason) > 0 {
 			reason = reply.Reason
 		}
-		wait, ok := t.pollWait(ctx, reply.CheckAfter, waited)
+		wait, ok := pollWait(ctx, reply.CheckAfter, until)
 		if !ok {
 			return nil, &StatusError{Status: StatusWaiting, Authenticated: true,
 				Text: fmt.Sprintf("%s (asked to check again after %d s)", reason, reply.CheckAfter)}
@@ -69,7 +70,6 @@ func (t *transaction) poll(ctx context.Context, awaited BodyType, id int64, reas
 		if err := sleep(ctx, wait); err != nil {
 			return nil, &TransportError{Timeout: isTimeout(err), Err: fmt.Errorf("waiting for the CA: %w", err)}
 		}
-		waited += wait
 	}
 }
 
@@ -97,8 +97,8 @@ func checkPollRep(replies PollRepContent, id int64) (PollRep, error) {
 
 // pollWait returns how long to wait, and false when that would be longer than is allowed: then failing now
 // is better than failing later.
-func (t *transaction) pollWait(ctx context.Context, checkAfter int64, waited time.Duration) (time.Duration, bool) {
-	left := t.c.cfg.MaxPollWait - waited
+func pollWait(ctx context.Context, checkAfter int64, until time.Time) (time.Duration, bool) {
+	left := time.Until(until)
 	if deadline, ok := ctx.Deadline(); ok {
 		left = min(left, time.Until(deadline))
 	}

@@ -81,6 +81,16 @@ func TestHostile_polling(t *testing.T) {
 		"waiting once more": {[]PollRepContent{nil}, stillWaiting, "status: waiting as the answer to pollReq", 0},
 		"cp for ir in the end": {[]PollRepContent{nil}, func(_ *pki, r *responder) { r.header, r.body = nil, retype(r.body, BodyCP) },
 			"body type: cp", 0},
+		"another certReqId in the end": {[]PollRepContent{nil}, func(_ *pki, r *responder) {
+			honest := r.body
+			r.body = func(request *PKIMessage, body PKIBody) PKIBody {
+				body = honest(request, body)
+				if request.Body.Type == BodyPollReq {
+					body.Content.(*CertRepMessage).Response[0].CertReqID = 1
+				}
+				return body
+			}
+		}, "certReqId: 1", 0},
 		"pollRep with the first request's nonce": {[]PollRepContent{rep(1)}, func(_ *pki, r *responder) {
 			r.header = func(_ *PKIMessage, h *PKIHeader) { h.RecipNonce = r.requests[0].Header.SenderNonce }
 		}, "recipNonce", 0},
@@ -217,7 +227,7 @@ func TestClient_refusals_areTyped(t *testing.T) {
 				require.ErrorAs(t, err, &status)
 				assert.Equal(t, StatusRejection, status.Status)
 				assert.Equal(t, []string{"badPOP", "notAuthorized"}, status.FailInfo.Names())
-				assert.Equal(t, "no such  [31muser ", status.Text)
+				assert.Equal(t, "no such [31muser", status.Text)
 				assert.Equal(t, row.authenticated, status.Authenticated)
 			})
 		}

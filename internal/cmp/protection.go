@@ -199,16 +199,6 @@ func (k *MACKeys) Verify(m *PKIMessage) (MAC, error) {
 	return algorithm, nil
 }
 
-// ProtectMAC is MACKeys.Protect for a single message.
-func ProtectMAC(m *PKIMessage, algorithm MAC, secret []byte) error {
-	return NewMACKeys(secret).Protect(m, algorithm)
-}
-
-// VerifyMAC is MACKeys.Verify for a single message.
-func VerifyMAC(m *PKIMessage, secret []byte) (MAC, error) {
-	return NewMACKeys(secret).Verify(m)
-}
-
 // MACProtected says whether the message claims to be protected with a shared secret.
 func (m *PKIMessage) MACProtected() bool {
 	alg := m.Header.ProtectionAlg

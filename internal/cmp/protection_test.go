@@ -31,15 +31,15 @@ func confirmation(t *testing.T) *PKIMessage {
 	return &PKIMessage{Header: fullHeader(t), Body: PKIBody{BodyPKIConf, PKIConfirmContent{}}}
 }
 
-func TestProtectMAC_everyKind_verifies(t *testing.T) {
+func TestMACKeys_Protect_everyKind_verifies(t *testing.T) {
 	for _, kind := range []Protection{ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1} {
 		t.Run(string(kind), func(t *testing.T) {
 			mac, err := NewMAC(kind)
 			require.NoError(t, err)
 			m := confirmation(t)
-			require.NoError(t, ProtectMAC(m, mac, []byte("secret")))
+			require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
 
-			got, err := VerifyMAC(reparse(t, m), []byte("secret"))
+			got, err := NewMACKeys([]byte("secret")).Verify(reparse(t, m))
 
 			require.NoError(t, err)
 			assert.Equal(t, mac, got)
@@ -53,19 +53,19 @@ func TestNewMAC_signature_isRefused(t *testing.T) {
 	assert.EqualError(t, err, `protection "signature" does not use a shared secret`)
 }
 
-func TestProtectMAC_everyHash_verifies(t *testing.T) {
+func TestMACKeys_Protect_everyHash_verifies(t *testing.T) {
 	for _, known := range hashAlgorithms {
 		m := confirmation(t)
 		mac := newPBM(ProtectionPBMSHA256, known.hash)
-		require.NoError(t, ProtectMAC(m, mac, []byte("secret")))
-		got, err := VerifyMAC(reparse(t, m), []byte("secret"))
+		require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
+		got, err := NewMACKeys([]byte("secret")).Verify(reparse(t, m))
 		require.NoError(t, err, known.hash)
 		assert.Equal(t, known.hash, got.KeyHash)
 		assert.Equal(t, known.hash, got.Hash)
 	}
 }
 
-func TestVerifyMAC_changedMessage_isRefused(t *testing.T) {
+func TestMACKeys_Verify_changedMessage_isRefused(t *testing.T) {
 	changes := map[string]struct {
 		change func(m *PKIMessage)
 		want   string
@@ -85,11 +85,11 @@ func TestVerifyMAC_changedMessage_isRefused(t *testing.T) {
 			m := confirmation(t)
 			mac, err := NewMAC(ProtectionPBMSHA256)
 			require.NoError(t, err)
-			require.NoError(t, ProtectMAC(m, mac, []byte("secret")))
+			require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
 			m = reparse(t, m)
 			row.change(m)
 
-			_, err = VerifyMAC(reparse(t, m), []byte("secret"))
+			_, err = NewMACKeys([]byte("secret")).Verify(reparse(t, m))
 
 			assert.EqualError(t, err, row.want)
 		})
@@ -138,18 +138,18 @@ func TestMACKeys_parametersOfPeers_areBounded(t *testing.T) {
 	assert.LessOrEqual(t, len(keys.keys), maxMACKeys)
 }
 
-func TestVerifyMAC_otherSecret_isRefused(t *testing.T) {
+func TestMACKeys_Verify_otherSecret_isRefused(t *testing.T) {
 	m := confirmation(t)
 	mac, err := NewMAC(ProtectionPBMSHA256)
 	require.NoError(t, err)
-	require.NoError(t, ProtectMAC(m, mac, []byte("secret")))
+	require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
 
-	_, err = VerifyMAC(reparse(t, m), []byte("Secret"))
+	_, err = NewMACKeys([]byte("Secret")).Verify(reparse(t, m))
 
 	assert.EqualError(t, err, "MAC does not match: the shared secrets differ or the message was changed")
 }
 
-func TestVerifyMAC_parametersOutOfBounds_areRefused(t *testing.T) {
+func TestMACKeys_Verify_parametersOutOfBounds_areRefused(t *testing.T) {
 	salt := make([]byte, saltSize)
 	unknown := asn1.ObjectIdentifier{1, 2, 3}
 	rows := map[string]struct {

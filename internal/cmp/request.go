@@ -18,9 +18,8 @@ type Request struct {
 
 // Result is what came of a request.
 type Result struct {
-	Chain    []*x509.Certificate // leaf first, each next one its signer, without the root
-	Trusted  []*x509.Certificate // roots, the signing one first
-	Warnings []string            // what was accepted only because the configuration is lax
+	Chain   []*x509.Certificate // leaf first, each next one its signer, without the root
+	Trusted []*x509.Certificate // roots, the signing one first
 }
 
 // Initialize sends an initialization request, ir (RFC 9483, 4.1.1).

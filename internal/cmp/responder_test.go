@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -219,7 +220,7 @@ func (r *responder) keys() *MACKeys {
 func protectMAC(t testing.TB, m *PKIMessage, protection Protection, secret string) {
 	mac, err := NewMAC(protection)
 	require.NoError(t, err)
-	require.NoError(t, ProtectMAC(m, mac, []byte(secret)))
+	require.NoError(t, NewMACKeys([]byte(secret)).Protect(m, mac))
 }
 
 func (r *responder) honestBody(request *PKIMessage) PKIBody {
@@ -274,7 +275,7 @@ func testClient(t testing.TB, handler http.Handler, change func(*Config)) (*Clie
 		URL: "http://ca.example/pkix/", Recipient: testRecipient, Secret: []byte(testSecret), Reference: "reference",
 		HTTPClient: &http.Client{Transport: inMemory{handler}},
 		Now:        func() time.Time { return testNow },
-		Log:        slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log:        slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {
 		change(&cfg)
@@ -304,6 +305,20 @@ func assertNoSecret(t testing.TB, texts ...string) {
 	}
 }
 
+// warnings returns the warnings that a client logged for what it believed only by lax trust.
+func warnings(t testing.TB, log *bytes.Buffer) []string {
+	t.Helper()
+	var found []string
+	for line := range bytes.Lines(log.Bytes()) {
+		var record struct{ Level, Warning string }
+		require.NoError(t, json.Unmarshal(line, &record))
+		if record.Level == "WARN" {
+			found = append(found, record.Warning)
+		}
+	}
+	return found
+}
+
 // hostile is one way in which an answer can be wrong.
 type hostile struct {
 	config  func(p *pki, c *Config)
@@ -315,6 +330,12 @@ type hostile struct {
 // responder for what it was asked.
 func (h hostile) run(t *testing.T, p *pki) *responder {
 	t.Helper()
+	return h.runAs(t, p, BodyIR)
+}
+
+// runAs is run for ir or kur.
+func (h hostile) runAs(t *testing.T, p *pki, kind BodyType) *responder {
+	t.Helper()
 	r := &responder{t: t, pki: p}
 	h.respond(p, r)
 	c, log := testClient(t, r, func(cfg *Config) {
@@ -323,7 +344,15 @@ func (h hostile) run(t *testing.T, p *pki) *responder {
 		}
 	})
 
-	result, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
+	request := Request{CSR: p.csr, Key: p.key}
+	var result Result
+	var err error
+	switch kind {
+	case BodyKUR:
+		result, err = c.UpdateKey(t.Context(), request, Signer{Key: p.old.key, Certificate: p.old.cert})
+	default:
+		result, err = c.Initialize(t.Context(), request)
+	}
 
 	assert.Equal(t, h.want, outline(err))
 	if assert.Error(t, err) {
@@ -335,5 +364,8 @@ func (h hostile) run(t *testing.T, p *pki) *responder {
 
 // anchored gives the client the root as anchor for signed answers.
 func anchored(p *pki, c *Config) { c.TrustAnchors = []*x509.Certificate{p.root.cert} }
+
+// laxly has the client trust as ONAP did.
+func laxly(_ *pki, c *Config) { c.ResponseTrust = ResponseTrustONAP }
 
 var basicConstraintsCA = pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}

@@ -4,7 +4,6 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"strings"
-	"unicode"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -122,23 +121,9 @@ func (f PKIFailureInfo) Names() []string {
 // peer sent; String makes it fit for a log line.
 type PKIFreeText []string
 
-// maxShownText is how many bytes of a peer's text are shown.
-const maxShownText = 1000
-
 // String returns the parts joined by "; ", as valid UTF-8, on one line, without control characters, cut at
-// 1,000 bytes.
-func (t PKIFreeText) String() string {
-	text := strings.Join(t, "; ")
-	if len(text) > maxShownText {
-		text = text[:maxShownText] + "…"
-	}
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsGraphic(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, "\uFFFD"))
-}
+// 1,000 characters.
+func (t PKIFreeText) String() string { return shown(strings.Join(t, "; ")) }
 
 func parseFreeText(d *decoder, what string) PKIFreeText {
 	return list(d.sequence(what), 1, func(d *decoder) string { return string(d.contents(cbasn1.UTF8String, "text")) })

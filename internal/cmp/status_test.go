@@ -3,6 +3,7 @@ package cmp
 import (
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -27,7 +28,7 @@ func TestPKIFailureInfo_bits(t *testing.T) {
 
 func TestPKIFreeText_String_isFitForALog(t *testing.T) {
 	assert.Equal(t, "one; two", PKIFreeText{"one", "two"}.String())
-	assert.Equal(t, "a b \uFFFD", PKIFreeText{"a\nb\x00\xff"}.String())
+	assert.Equal(t, "a b", PKIFreeText{"a\nb\x00\xff"}.String())
 	assert.Len(t, PKIFreeText{strings.Repeat("x", 5000)}.String(), maxShownText+len("…"))
 	assert.Empty(t, PKIFreeText(nil).String())
 }
@@ -45,6 +46,15 @@ func TestStatusError_text(t *testing.T) {
 
 func TestCheckError_text(t *testing.T) {
 	assert.EqualError(t, &CheckError{Check: "pvno", Got: "1", Want: "2 or 3"}, "checking pvno of the CMP answer: has 1, want 2 or 3")
+}
+
+// What a peer says and what its names are can take a megabyte, quoted more.
+func TestCheckError_text_isBounded(t *testing.T) {
+	long := strings.Repeat("\x01", 1<<20)
+
+	err := &CheckError{Check: "sender", Got: fmt.Sprintf("%q", long), Want: fmt.Sprintf("%q", long)}
+
+	assert.Less(t, len(err.Error()), 2*maxShownText+100)
 }
 
 func TestAlternativeNames_everyKind(t *testing.T) {

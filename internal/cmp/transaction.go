@@ -26,7 +26,7 @@ type transaction struct {
 
 	macVerified bool              // an answer was verified by MAC
 	peer        *x509.Certificate // the signer that an answer was verified by
-	warnings    []string
+	peerDoubt   error             // why peer is believed only by ResponseTrustONAP; nil: it is to be trusted
 }
 
 // begin starts a transaction. With a signer, its requests are signed by it, whatever is configured.
@@ -40,11 +40,9 @@ func (c *Client) begin(subject []byte, signer *Signer, ownKeys ...crypto.PublicK
 	return &transaction{c: c, sender: subject, signer: signer, id: NewNonce(), ownKeys: ownKeys}
 }
 
-// warn keeps a warning for the result, once.
+// warn logs what is believed only by ResponseTrustONAP, when it happens: what follows may fail and leave no result.
 func (t *transaction) warn(format string, args ...any) {
-	if warning := fmt.Sprintf(format, args...); !slices.Contains(t.warnings, warning) {
-		t.warnings = append(t.warnings, warning)
-	}
+	t.c.cfg.Log.Warn("CMP answer accepted as the ONAP server did", "warning", shown(fmt.Sprintf(format, args...)))
 }
 
 // exchange sends a body and returns the answer after every check on header, protection and kind. A
@@ -99,7 +97,7 @@ func (t *transaction) message(body PKIBody) (*PKIMessage, error) {
 	if needsPVNO3(body) {
 		m.Header.PVNO = PVNO3
 	}
-	if t.firstNonce == nil && t.c.cfg.ImplicitConfirm && answersWithCertificate(body.Type) {
+	if t.c.cfg.ImplicitConfirm && answersWithCertificate(body.Type) {
 		m.Header.AddImplicitConfirm()
 	}
 	if t.signer != nil {
@@ -142,7 +140,14 @@ func (t *transaction) check(m *PKIMessage, request BodyType) error {
 			return err
 		}
 	}
-	return t.checkProtection(m)
+	if err := t.checkProtection(m); err != nil {
+		return err
+	}
+	if t.peerDoubt != nil {
+		t.warn("%s is signed by %q, which is trusted only because response trust is %q: %v",
+			m.Body.Type, nameString(t.peer.RawSubject), ResponseTrustONAP, t.peerDoubt)
+	}
+	return nil
 }
 
 // expectedNonces returns what recipNonce may be: the nonce of the message answered, and where polling
@@ -198,6 +203,9 @@ func (t *transaction) authenticateRefusal(m *PKIMessage, refusal *StatusError) e
 	if err := checkNoCertificateWithRejection(m); err != nil {
 		return err
 	}
-	refusal.Authenticated = checkTransactionID(m, t.id) == nil && t.checkProtection(m) == nil
+	if refusal.Status == StatusWaiting { // RFC 9483, 4.4
+		return &CheckError{Check: "status", Got: "waiting in an error message", Want: "waiting in the response to a request for a certificate: other delays are not supported"}
+	}
+	refusal.Authenticated = checkTransactionID(m, t.id) == nil && t.checkProtection(m) == nil && t.peerDoubt == nil
 	return refusal
 }

@@ -47,15 +47,21 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, no
 	}), nil
 }
 
+// authorities returns the CA certificates among some (RFC 5280, 4.2.1.9).
+func authorities(certificates []*x509.Certificate) []*x509.Certificate {
+	return slices.DeleteFunc(slices.Clone(certificates), func(c *x509.Certificate) bool { return !c.IsCA })
+}
+
 func selfSigned(certificate *x509.Certificate) bool {
 	return bytes.Equal(certificate.RawSubject, certificate.RawIssuer) && certificate.CheckSignature(certificate.SignatureAlgorithm, certificate.RawTBSCertificate, certificate.Signature) == nil
 }
 
 // chain builds the chain of an issued certificate and the roots to trust. Anchors are those configured, and
-// the certificates in caPubs when, and only when, a MAC vouches for them (RFC 9810, 5.3.2 and 8.9).
-// extraCerts serve as intermediates; nothing vouches for them (RFC 9810, 5.1).
+// the CA certificates in caPubs when, and only when, a MAC vouches for them (RFC 9810, 5.3.2 and 8.9): a server that
+// sends the issued certificate there, too, makes it no anchor of itself. extraCerts serve as intermediates; nothing
+// vouches for them (RFC 9810, 5.1).
 func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trusted []*x509.Certificate, err error) {
-	caPubs := parseAvailable(m.Body.Content.(*CertRepMessage).CAPubs)
+	caPubs := authorities(parseAvailable(m.Body.Content.(*CertRepMessage).CAPubs))
 	others := append(parseAvailable(m.ExtraCerts), caPubs...)
 	if t.peer != nil {
 		others = append(others, t.peer) // often the CA itself
@@ -70,7 +76,7 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 	}
 	path, err := verifyChain(leaf, anchors, others, at)
 	if err != nil && t.c.cfg.ResponseTrust == ResponseTrustONAP {
-		roots := slices.DeleteFunc(slices.Clone(others), func(c *x509.Certificate) bool { return !selfSigned(c) })
+		roots := slices.DeleteFunc(authorities(others), func(c *x509.Certificate) bool { return !selfSigned(c) })
 		if path, err = verifyChain(leaf, roots, others, at); err == nil {
 			t.warn("root %q is trusted only because response trust is %q: it came with the answer and nothing vouches for it",
 				path[len(path)-1].Subject, ResponseTrustONAP)

@@ -121,7 +121,7 @@ func TestFault_wrongNonce(t *testing.T) {
 	granted(t, answer)
 	assert.Len(t, answer.Header.RecipNonce, cmp.NonceSize)
 	assert.NotEqual(t, m.Header.SenderNonce, answer.Header.RecipNonce)
-	_, err := cmp.VerifyMAC(answer, []byte(devca.DefaultSecret))
+	_, err := cmp.NewMACKeys([]byte(devca.DefaultSecret)).Verify(answer)
 	assert.NoError(t, err)
 }
 

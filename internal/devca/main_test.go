@@ -122,7 +122,7 @@ func withMAC(t testing.TB, m *cmp.PKIMessage) *cmp.PKIMessage {
 	t.Helper()
 	mac, err := cmp.NewMAC(cmp.ProtectionPBMSHA256)
 	require.NoError(t, err)
-	require.NoError(t, cmp.ProtectMAC(m, mac, []byte(devca.DefaultSecret)))
+	require.NoError(t, cmp.NewMACKeys([]byte(devca.DefaultSecret)).Protect(m, mac))
 	return m
 }
 

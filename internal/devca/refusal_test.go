@@ -42,7 +42,7 @@ func TestCA_spoiltMessage_isAnsweredWithAnError(t *testing.T) {
 			m := ir(t)
 			mac, err := cmp.NewMAC(cmp.ProtectionPBMSHA256)
 			require.NoError(t, err)
-			require.NoError(t, cmp.ProtectMAC(m, mac, []byte("guessed")))
+			require.NoError(t, cmp.NewMACKeys([]byte("guessed")).Protect(m, mac))
 			return m
 		}, "error rejection badMessageCheck: the protection is wrong: MAC does not match: the shared secrets differ or the message was changed"},
 		{"a header that was changed", func(t *testing.T) *cmp.PKIMessage {
@@ -204,7 +204,7 @@ func TestCA_spoiltRequest_isRejected(t *testing.T) {
 			answer := send(t, ca, m)
 			assert.Equal(t, row.want, outcome(answer))
 			assert.Nil(t, answer.Body.Content.(*cmp.CertRepMessage).Response[0].CertifiedKeyPair)
-			_, err := cmp.VerifyMAC(answer, []byte(devca.DefaultSecret))
+			_, err := cmp.NewMACKeys([]byte(devca.DefaultSecret)).Verify(answer)
 			assert.NoError(t, err, "a rejection is as protected as a certificate")
 		})
 	}
@@ -309,12 +309,12 @@ func TestCA_looserMessagesOfTheONAPServer_areTaken(t *testing.T) {
 	ir.Header.GeneralInfo = []cmp.InfoTypeAndValue{implicitConfirm}
 	mac, err := cmp.NewMAC(cmp.ProtectionPBMSHA1)
 	require.NoError(t, err)
-	require.NoError(t, cmp.ProtectMAC(ir, mac, []byte(devca.DefaultSecret)))
+	require.NoError(t, cmp.NewMACKeys([]byte(devca.DefaultSecret)).Protect(ir, mac))
 	answer := send(t, ca, ir)
 	old := granted(t, answer)
 	assert.EqualValues(t, 1850296324, answer.Body.Content.(*cmp.CertRepMessage).Response[0].CertReqID)
 	assert.True(t, answer.Header.ImplicitConfirm())
-	used, err := cmp.VerifyMAC(answer, []byte(devca.DefaultSecret))
+	used, err := cmp.NewMACKeys([]byte(devca.DefaultSecret)).Verify(answer)
 	require.NoError(t, err)
 	assert.Equal(t, cmp.ProtectionPBMSHA1, used.Protection)
 

@@ -98,9 +98,6 @@ func enrolAtGivenServer(t *testing.T) {
 			require.NoError(t, err)
 			require.NotEmpty(t, result.Chain)
 			require.NotEmpty(t, result.Trusted)
-			for _, warning := range result.Warnings {
-				t.Log("warning: " + warning)
-			}
 			leaf := result.Chain[0]
 			assert.Equal(t, key.Public(), leaf.PublicKey)
 			t.Logf("issued %q by %q, serial %x, until %s", leaf.Subject, leaf.Issuer, leaf.SerialNumber, leaf.NotAfter)
