@@ -106,7 +106,9 @@ func listen(ctx context.Context, s settings, watcher *mtls.Watcher, handler *cer
 }
 
 func cmpBuilder(s settings, log *slog.Logger) func(certservice.Server) (certservice.Authority, error) {
-	return certservice.CMPBuilder(certservice.CMPOptions{Connections: s.maxInFlight, ResponseTrust: s.responseTrust, Log: log})
+	return certservice.CMPBuilder(certservice.CMPOptions{
+		Connections: s.maxInFlight, ResponseTrust: s.responseTrust, RequestTimeout: s.requestTimeout, Log: log,
+	})
 }
 
 func warn(log *slog.Logger, identity *mtls.Identity) {

@@ -26,6 +26,7 @@ const (
 	outcomeUnknownCA    outcome = "unknown_ca"
 	outcomeNotFound     outcome = "not_found"
 	outcomeBadMethod    outcome = "bad_method"
+	outcomeTooLarge     outcome = "headers_too_large"
 	outcomeNotReady     outcome = "not_ready"  // no valid configuration loaded
 	outcomeOverloaded   outcome = "overloaded" // more in flight than allowed
 	outcomePanic        outcome = "panic"

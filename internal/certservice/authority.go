@@ -48,18 +48,23 @@ type RefusedError struct {
 	FailInfo []string // the protocol's names of the reasons, such as "badPOP"; may be empty
 	Text     string   // the authority's own words; may be empty
 	Err      error    // what the log should say; nil: the same
+	// Unauthenticated: whoever is on the way to the authority may have said it instead.
+	Unauthenticated bool
 }
 
 // Error gives the authority's own words, or else the reasons, or else "N/A" as the ONAP server did.
 func (e *RefusedError) Error() string {
+	text := "N/A"
 	switch {
 	case e.Text != "":
-		return e.Text
+		text = e.Text
 	case len(e.FailInfo) > 0:
-		return strings.Join(e.FailInfo, ", ")
-	default:
-		return "N/A"
+		text = strings.Join(e.FailInfo, ", ")
 	}
+	if e.Unauthenticated {
+		return "(not authenticated) " + text
+	}
+	return text
 }
 
 func (e *RefusedError) Unwrap() error { return e.Err }
@@ -73,6 +78,17 @@ type BusyError struct {
 func (e *BusyError) Error() string { return e.Err.Error() }
 
 func (e *BusyError) Unwrap() error { return e.Err }
+
+// FailedError is a failure on the way to the authority of which the client is told less than the log: addresses in
+// the operator's network are none of its business.
+type FailedError struct {
+	Text string // for the client
+	Err  error  // for the log, after the text
+}
+
+func (e *FailedError) Error() string { return e.Text }
+
+func (e *FailedError) Unwrap() error { return e.Err }
 
 // Directory finds the authority for a CA name.
 type Directory interface {
@@ -98,12 +114,15 @@ func (s Static) Ready() bool { return true }
 // Reload has nothing to read and succeeds.
 func (s Static) Reload(string) error { return nil }
 
-// failInfoOf returns the reasons of a refusal, "none" where the authority gave none, and nothing for other errors.
+// failInfoOf returns the reasons of a refusal, "none" where the authority gave none, "not_authenticated" where somebody
+// else may have, and nothing for other errors.
 func failInfoOf(err error) []string {
 	refused, ok := errors.AsType[*RefusedError](err)
 	switch {
 	case !ok:
 		return nil
+	case refused.Unauthenticated:
+		return []string{"not_authenticated"}
 	case len(refused.FailInfo) == 0:
 		return []string{"none"}
 	default:

@@ -2,10 +2,14 @@ package certservice
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
+	"syscall"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
@@ -13,8 +17,9 @@ import (
 
 // cmpAuthority is an Authority behind a CMPv2 server.
 type cmpAuthority struct {
-	client  *cmp.Client
-	timeout time.Duration // for one transaction; 0: the request's own
+	client          *cmp.Client
+	timeout         time.Duration       // for one transaction; 0: the request's own
+	additionalRoots []*x509.Certificate // handed out beside the signing root
 	// warnModified: a certificate with another subject or other names is taken only because ONAP took it.
 	warnModified bool
 	log          *slog.Logger
@@ -26,7 +31,9 @@ type CMPOptions struct {
 	// ResponseTrust for servers that name none and have no trust anchors: "" or TrustAnchored for refusing
 	// their signed answers, or TrustONAP.
 	ResponseTrust string
-	Log           *slog.Logger
+	// RequestTimeout is what the caller gives one enrolment; 0: no bound. A server's longer timeout leaves a warning.
+	RequestTimeout time.Duration
+	Log            *slog.Logger
 }
 
 // CMPBuilder returns a function that makes the authority for one server of a Configuration. All that it
@@ -46,12 +53,16 @@ func CMPBuilder(options CMPOptions) func(Server) (Authority, error) {
 		if s.ResponseTrust == "" {
 			s.ResponseTrust = options.ResponseTrust
 		}
-		return newCMPAuthority(s, client, options.Log)
+		log := options.Log.With("ca", s.CAName)
+		if options.RequestTimeout > 0 && s.Timeout > options.RequestTimeout {
+			log.Warn("the timeout of this CMP server is longer than REQUEST_TIMEOUT, which ends the request before",
+				"timeout", s.Timeout.String(), "request_timeout", options.RequestTimeout.String())
+		}
+		return newCMPAuthority(s, client, log)
 	}
 }
 
 func newCMPAuthority(s Server, client *http.Client, log *slog.Logger) (*cmpAuthority, error) {
-	log = log.With("ca", s.CAName)
 	lax := s.ResponseTrust == TrustONAP
 	trust := cmp.ResponseTrustAnchored
 	if lax {
@@ -67,6 +78,7 @@ func newCMPAuthority(s Server, client *http.Client, log *slog.Logger) (*cmpAutho
 		ResponseTrust:   trust,
 		ImplicitConfirm: true, // as the ONAP server asks, and one exchange fewer
 		AllowModified:   lax || s.AllowModified,
+		MessageTimeout:  s.Timeout, // 0 is the default there, too
 		HTTPClient:      client,
 		Log:             log,
 	})
@@ -77,7 +89,7 @@ func newCMPAuthority(s Server, client *http.Client, log *slog.Logger) (*cmpAutho
 		log.Warn("this CMP server has neither trustAnchors nor the responseTrust \"onap\": its signed answers will be refused, " +
 			"and certificates whose root it does not send under a MAC")
 	}
-	return &cmpAuthority{client: c, timeout: s.Timeout, warnModified: lax && !s.AllowModified, log: log}, nil
+	return &cmpAuthority{client: c, timeout: s.Timeout, additionalRoots: s.AdditionalRoots, warnModified: lax && !s.AllowModified, log: log}, nil
 }
 
 // Enroll sends an initialization request.
@@ -97,30 +109,60 @@ func (a *cmpAuthority) Update(ctx context.Context, r Request) (Issued, error) {
 }
 
 func (a *cmpAuthority) transact(ctx context.Context, r Request, send func(context.Context, cmp.Request) (cmp.Result, error)) (Issued, error) {
+	bounded := ctx
 	if a.timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, a.timeout)
+		bounded, cancel = context.WithTimeout(ctx, a.timeout)
 		defer cancel()
 	}
-	result, err := send(ctx, cmp.Request{CSR: r.CSR, Key: r.Key})
+	result, err := send(bounded, cmp.Request{CSR: r.CSR, Key: r.Key})
 	if err != nil {
-		return Issued{}, authorityError(err)
+		return Issued{}, a.failure(ctx, bounded, err)
 	}
 	if a.warnModified && len(result.Chain) > 0 && !sameSubjectAndNames(r.CSR, result.Chain[0]) {
 		a.log.Warn("CMP answer accepted as the ONAP server did",
 			"warning", "the certificate has another subject or other names than asked for")
 	}
-	return Issued{Chain: result.Chain, Trusted: result.Trusted}, nil
+	trusted := slices.Clone(result.Trusted)
+	for _, root := range a.additionalRoots {
+		if !slices.ContainsFunc(trusted, root.Equal) {
+			trusted = append(trusted, root)
+		}
+	}
+	return Issued{Chain: result.Chain, Trusted: trusted}, nil
 }
 
-// authorityError puts an error of the CMP client into the terms of Authority. A decision that did not
-// come in time is a failure, not a refusal.
-func authorityError(err error) error {
+// failure puts an error of the CMP client into the terms of Authority. A decision that did not come in time is a
+// failure, not a refusal. request is the context of the whole request, and bounded the one with this server's timeout.
+func (a *cmpAuthority) failure(request, bounded context.Context, err error) error {
 	if status, ok := errors.AsType[*cmp.StatusError](err); ok && status.Status != cmp.StatusWaiting {
-		return &RefusedError{FailInfo: status.FailInfo.Names(), Text: status.Text, Err: err}
+		return &RefusedError{FailInfo: status.FailInfo.Names(), Text: status.Text, Err: err, Unauthenticated: !status.Authenticated}
 	}
-	if transport, ok := errors.AsType[*cmp.TransportError](err); ok && transport.RetryAfter > 0 {
+	transport, ok := errors.AsType[*cmp.TransportError](err)
+	if !ok {
+		return err
+	}
+	noAnswer := func(within time.Duration) error {
+		return &FailedError{Err: err, Text: fmt.Sprintf("no answer from the CMP server within %s; raise the timeout of this CA in cmpServers.json", within)}
+	}
+	_, fromNetwork := errors.AsType[net.Error](err)
+	switch {
+	case transport.RetryAfter > 0:
 		return &BusyError{RetryAfter: transport.RetryAfter, Err: err}
+	case errors.Is(request.Err(), context.DeadlineExceeded):
+		return &FailedError{Err: err, Text: "no answer from the CMP server within the time of one request; raise REQUEST_TIMEOUT"}
+	case request.Err() != nil:
+		return &FailedError{Err: err, Text: "the client went before the CMP server answered"}
+	case bounded.Err() != nil:
+		return noAnswer(a.timeout)
+	case transport.Limit > 0:
+		return noAnswer(transport.Limit)
+	case fromNetwork:
+		text := "the CMP server did not answer"
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+			text += ": " + errno.Error() // such as "connection refused", which tells no address
+		}
+		return &FailedError{Err: err, Text: text + "; the log of the CertService has more"}
 	}
 	return err
 }

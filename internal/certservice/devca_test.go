@@ -31,6 +31,7 @@ func newDevCAService(t *testing.T, protection devca.ResponseProtection, extra st
 	t.Cleanup(server.Close)
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "root.pem"), development.RootPEM(), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "next.pem"), append(golden(t, "pem/root-ca.pem"), development.RootPEM()...), 0o600))
 	path := filepath.Join(dir, "cmpServers.json")
 	writeFile(t, path, fmt.Sprintf(`{"cmpv2Servers": [{"caName": "RA", "url": "%s/ejbca/publicweb/cmp/cmpRA", "caMode": "RA",
 		"issuerDN": "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
@@ -98,12 +99,12 @@ func TestService_devCA_faultsAreAnsweredWithoutACertificate(t *testing.T) {
 		faults devca.Faults
 		want   string
 	}{
-		{"a refusal", devca.Faults{Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadRequest}}, "CMPv2 server returned following error: "},
-		{"an error that is not protected", devca.Faults{Unprotected: true}, "CMPv2 server returned following error: "},
+		{"a refusal", devca.Faults{Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadRequest}}, "CMPv2 server returned following error: this rejection was ordered as a fault"},
+		{"an error that is not protected", devca.Faults{Unprotected: true}, "CMPv2 server returned following error: (not authenticated) this error was ordered as a fault"},
 		{"another nonce", devca.Faults{WrongNonce: true}, "Exception occurred during call to cmp client: checking recipNonce"},
 		{"a certificate for another key", devca.Faults{WrongKey: true}, "Exception occurred during call to cmp client: checking public key"},
 		{"a certificate that has expired", devca.Faults{Expired: true}, "Exception occurred during call to cmp client: checking validity"},
-		{"a connection dropped", devca.Faults{Drop: true}, "Exception occurred during call to cmp client: sending CMP request"},
+		{"a connection dropped", devca.Faults{Drop: true}, "Exception occurred during call to cmp client: the CMP server did not answer; the log of the CertService has more"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s, development := newDevCAService(t, devca.RespondMAC, anchored)
@@ -114,6 +115,7 @@ func TestService_devCA_faultsAreAnsweredWithoutACertificate(t *testing.T) {
 			assert.Equal(t, http.StatusInternalServerError, r.StatusCode)
 			assert.Contains(t, r.text, `{"errorMessage":"`+row.want)
 			assert.NotContains(t, r.text, "mypassword")
+			assert.NotContains(t, r.text, "127.0.0.1", "where the CA is")
 		})
 	}
 }
@@ -142,4 +144,17 @@ func TestService_devCA_withoutAnchors(t *testing.T) {
 	require.Equal(t, http.StatusOK, first.StatusCode, first.text)
 	update = lax.get(t, "/v1/certificate-update/RA", updateHeader(t, header, first.text, "app.example"))
 	assert.Equal(t, http.StatusOK, update.StatusCode, update.text)
+}
+
+// During a rollover clients must trust the next root before certificates of it come.
+func TestService_devCA_additionalRoots_reachTheClient(t *testing.T) {
+	s, development := newDevCAService(t, devca.RespondMAC, anchored+`, "additionalRoots": "next.pem"`)
+
+	r := s.get(t, "/v1/certificate/RA", enrollHeader(t))
+
+	require.Equal(t, http.StatusOK, r.StatusCode, r.text)
+	var issued struct{ TrustedCertificates []string }
+	require.NoError(t, json.Unmarshal([]byte(r.text), &issued))
+	assert.Equal(t, []string{string(development.RootPEM()), string(golden(t, "pem/root-ca.pem"))}, issued.TrustedCertificates,
+		"the signing root first, and each once")
 }

@@ -174,6 +174,10 @@ func (h *Handler) answer(r *http.Request, e *event) (a answer) {
 		e.outcome, e.reason = outcomeUnauthorized, reason
 		return errorAnswer(http.StatusUnauthorized, messageUnauthorized)
 	}
+	if headerBytes(r) > MaxHeaderBytes {
+		e.outcome = outcomeTooLarge
+		return errorAnswer(http.StatusRequestHeaderFieldsTooLarge, messageTooLarge)
+	}
 	if !known {
 		e.outcome = outcomeNotFound
 		return errorAnswer(http.StatusNotFound, "There is nothing at this path")
@@ -261,6 +265,9 @@ func failed(e *event, err error) answer {
 		if refused.Err != nil {
 			e.reason = refused.Err.Error()
 		}
+	}
+	if failure, ok := errors.AsType[*FailedError](err); ok {
+		e.reason = failure.Text + ": " + failure.Err.Error()
 	}
 	a := errorAnswer(http.StatusInternalServerError, message)
 	if busy, ok := errors.AsType[*BusyError](err); ok {

@@ -2,10 +2,12 @@ package certservice
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -257,6 +259,9 @@ func TestHandler_log_saysWhyARequestIsBad(t *testing.T) {
 	assert.Equal(t, "WARN", line["level"])
 	assert.Equal(t, "bad_request", line["outcome"])
 	assert.Equal(t, "PK is not the key of the CSR", line["reason"])
+	requested := line["requested"].(map[string]any)
+	assert.Equal(t, "CN=app", requested["subject"])
+	assert.Equal(t, []any{"DNS:app.example"}, requested["sans"])
 }
 
 func TestHandler_log_holdsNoHeaderValue(t *testing.T) {
@@ -296,4 +301,32 @@ func TestHandler_log_isBoundedWhateverTheClientAsks(t *testing.T) {
 
 	s.audit(t)
 	assert.Less(t, len(s.log.bytes()), 2000)
+}
+
+func TestHandler_log_isBoundedWhateverTheAuthoritySays(t *testing.T) {
+	s := newService(t, funcAuthority(func(context.Context, Request) (Issued, error) {
+		return Issued{}, errors.New(strings.Repeat("x", 30000))
+	}), nil)
+
+	s.get(t, "/v1/certificate/RA", enrollHeader(t))
+
+	assert.Equal(t, strings.Repeat("x", maxLoggedText)+"…", s.audit(t)["reason"])
+}
+
+func TestHandler_log_countsTheNamesBeyondAHundred(t *testing.T) {
+	s := newService(t, goldenAuthority(t), nil)
+	key := newKey(t)
+	template := &x509.CertificateRequest{}
+	for i := range maxLoggedNames + 3 {
+		template.DNSNames = append(template.DNSNames, fmt.Sprintf("host-%d.example", i))
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+	require.NoError(t, err)
+
+	s.get(t, "/v1/certificate/RA", http.Header{"Csr": {headerValue("CERTIFICATE REQUEST", csr)}, "Pk": {headerValue("PRIVATE KEY", pkcs8(t, key))}})
+
+	sans := s.audit(t)["requested"].(map[string]any)["sans"].([]any)
+	require.Len(t, sans, maxLoggedNames+1)
+	assert.Equal(t, "DNS:host-99.example", sans[maxLoggedNames-1])
+	assert.Equal(t, "and 3 more", sans[maxLoggedNames])
 }

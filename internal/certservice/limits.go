@@ -10,6 +10,23 @@ import (
 // the room above it is for old certificates with their chain and for what proxies add.
 const MaxHeaderBytes = 64 << 10
 
+// hardHeaderBytes is where the HTTP server reads no further, and answers 431 in words of its own. Up to there the
+// handler answers, in JSON.
+const hardHeaderBytes = 2 * MaxHeaderBytes
+
+const messageTooLarge = "The headers of the request take more than 64 KiB"
+
+// headerBytes is what the head of a request takes, as HTTP/1.1 writes it.
+func headerBytes(r *http.Request) int {
+	total := len(r.Method) + len(r.RequestURI) + len(r.Host)
+	for name, values := range r.Header {
+		for _, value := range values {
+			total += len(name) + len(": ") + len(value) + len("\r\n")
+		}
+	}
+	return total
+}
+
 // limiter bounds what runs at the same time. It refuses rather than queues: a client that waits in a
 // queue holds a connection, and does not learn that another replica has room.
 type limiter struct {

@@ -72,6 +72,8 @@ func TestMetrics_countWhatTheServiceDoes(t *testing.T) {
 	s.get(t, "/v1/certificate/invented", enrollHeader(t))
 	err = &RefusedError{FailInfo: []string{"badPOP", "badRequest"}}
 	s.get(t, "/v1/certificate/RA", enrollHeader(t))
+	err = &RefusedError{FailInfo: []string{"badTime"}, Unauthenticated: true}
+	s.get(t, "/v1/certificate/RA", enrollHeader(t))
 	err = context.Canceled
 	s.get(t, "/v1/certificate/RA", enrollHeader(t))
 	s.get(t, "/nowhere", nil)
@@ -87,15 +89,16 @@ func TestMetrics_countWhatTheServiceDoes(t *testing.T) {
 	for _, line := range []string{
 		`certservice_requests_total{ca="RA",operation="enroll",outcome="issued"} 1`,
 		`certservice_requests_total{ca="RA",operation="enroll",outcome="bad_request"} 1`,
-		`certservice_requests_total{ca="RA",operation="enroll",outcome="refused"} 1`,
+		`certservice_requests_total{ca="RA",operation="enroll",outcome="refused"} 2`,
 		`certservice_requests_total{ca="RA",operation="enroll",outcome="failed"} 1`,
 		`certservice_requests_total{ca="",operation="enroll",outcome="unknown_ca"} 1`,
 		`certservice_requests_total{ca="",operation="none",outcome="not_found"} 1`,
 		`certservice_requests_total{ca="",operation="ready",outcome="unauthorized"} 1`,
-		`certservice_request_duration_seconds_count{operation="enroll"} 5`,
-		`certservice_cmp_duration_seconds_count{ca="RA",operation="enroll"} 3`,
+		`certservice_request_duration_seconds_count{operation="enroll"} 6`,
+		`certservice_cmp_duration_seconds_count{ca="RA",operation="enroll"} 4`,
 		`certservice_cmp_refusals_total{ca="RA",fail_info="badPOP"} 1`,
 		`certservice_cmp_refusals_total{ca="RA",fail_info="badRequest"} 1`,
+		`certservice_cmp_refusals_total{ca="RA",fail_info="not_authenticated"} 1`,
 		`certservice_config_reloads_total{outcome="ok"} 1`,
 		`certservice_config_servers 1`,
 		`certservice_certificate_not_before_timestamp_seconds 1800000000`,
@@ -105,7 +108,8 @@ func TestMetrics_countWhatTheServiceDoes(t *testing.T) {
 		assert.Contains(t, text, line+"\n")
 	}
 	assert.Contains(t, text, `certservice_build_info{version="1.2.3",go_version="go`)
-	assert.Contains(t, text, `certservice_request_duration_seconds_bucket{operation="enroll",le="+Inf"} 5`)
+	assert.Contains(t, text, `certservice_request_duration_seconds_bucket{operation="enroll",le="+Inf"} 6`)
+	assert.NotContains(t, text, "badTime", "anybody could have said it")
 	assert.Contains(t, text, "process_resident_memory_bytes")
 	assert.NotContains(t, text, "invented")
 }

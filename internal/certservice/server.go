@@ -28,7 +28,7 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler, cfg
 	server := &http.Server{
 		Handler:           handler,
 		TLSConfig:         cfg.TLS,
-		MaxHeaderBytes:    MaxHeaderBytes,
+		MaxHeaderBytes:    hardHeaderBytes,
 		ReadHeaderTimeout: cfg.ReadHeaderTimeout,
 		// The server takes the end of ReadTimeout for a client that has gone and cancels the request, so
 		// that both limits have to lie beyond the handler's own.

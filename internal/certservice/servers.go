@@ -16,7 +16,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
-// maxConfigBytes bounds cmpServers.json and each file of trust anchors.
+// maxConfigBytes bounds cmpServers.json and each file of certificates that it names.
 const maxConfigBytes = 1 << 20
 
 // Values of Server.Protection.
@@ -41,11 +41,12 @@ type Server struct {
 	IssuerDN string // RFC 4514, with the RDNs in either order
 	IAK, RV  Secret
 
-	TrustAnchors  []*x509.Certificate // for signed answers
-	Protection    string              // of our requests
-	Timeout       time.Duration       // for one CMP transaction; 0: the client's default
-	ResponseTrust string              // "": not said, and there are no anchors
-	AllowModified bool                // certificates may have another subject or other names than asked for
+	TrustAnchors    []*x509.Certificate // for signed answers
+	AdditionalRoots []*x509.Certificate // handed to clients beside the signing root
+	Protection      string              // of our requests
+	Timeout         time.Duration       // for one CMP transaction and each message in it; 0: the client's default
+	ResponseTrust   string              // "": not said, and there are no anchors
+	AllowModified   bool                // certificates may have another subject or other names than asked for
 }
 
 // Secret is a text that no log and no formatting shows.
@@ -77,8 +78,7 @@ func (f *Faults) add(place, format string, args ...any) {
 	*f = append(*f, place+": "+fmt.Sprintf(format, args...))
 }
 
-// LoadServers reads and validates cmpServers.json. Paths of trust anchors in it are relative to its
-// directory. The error is Faults when the file could be read.
+// LoadServers reads and validates cmpServers.json. Paths of certificates in it are relative to its directory. The error is Faults when the file could be read.
 func LoadServers(path string) ([]Server, error) {
 	return loadServers(path, readBounded)
 }

@@ -1,6 +1,7 @@
 package certservice
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
@@ -44,8 +46,9 @@ func (e entryParser) parse() Server {
 	s.IAK, s.RV = e.authentication()
 	s.Protection = e.oneOf("protection", ProtectionPBMSHA256, ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1)
 	s.Timeout = e.timeout()
-	s.TrustAnchors = e.trustAnchors()
-	_, anchored := e.fields["trustAnchors"]
+	anchored := e.fields["trustAnchors"] != nil
+	s.TrustAnchors = e.certificates("trustAnchors")
+	s.AdditionalRoots = e.additionalRoots()
 	trust := ""
 	if anchored {
 		trust = TrustAnchored
@@ -168,17 +171,33 @@ func (e entryParser) timeout() time.Duration {
 	return d
 }
 
-func (e entryParser) trustAnchors() []*x509.Certificate {
-	name, ok := e.text("trustAnchors")
+// additionalRoots are for clients to trust, who can do nothing with what is no root.
+func (e entryParser) additionalRoots() []*x509.Certificate {
+	roots := e.certificates("additionalRoots")
+	for i, root := range roots {
+		if !bytes.Equal(root.RawSubject, root.RawIssuer) || root.CheckSignatureFrom(root) != nil {
+			e.fault("additionalRoots", "has certificate %d, %q, which is not a self-signed CA certificate", i+1, certinfo.DN(root.RawSubject))
+		}
+	}
+	return roots
+}
+
+// certificates reads the PEM file that a field names; it returns none when the field is absent, or after a fault.
+func (e entryParser) certificates(field string) []*x509.Certificate {
+	name, ok := e.text(field)
 	if !ok {
+		return nil
+	}
+	if name == "" {
+		e.fault(field, "is empty, want the path of a PEM file, or no such field")
 		return nil
 	}
 	data, err := e.readFile(name)
 	if err != nil {
-		e.fault("trustAnchors", "%v", err)
+		e.fault(field, "%v", err)
 		return nil
 	}
-	var anchors []*x509.Certificate
+	var found []*x509.Certificate
 	for {
 		block, rest := pem.Decode(data)
 		if block == nil {
@@ -187,15 +206,15 @@ func (e entryParser) trustAnchors() []*x509.Certificate {
 		if block.Type == "CERTIFICATE" {
 			cert, err := x509.ParseCertificate(block.Bytes)
 			if err != nil {
-				e.fault("trustAnchors", "has certificate %d in %q, which cannot be read: %v", len(anchors)+1, name, err)
+				e.fault(field, "has certificate %d in %q, which cannot be read: %v", len(found)+1, name, err)
 				return nil
 			}
-			anchors = append(anchors, cert)
+			found = append(found, cert)
 		}
 		data = rest
 	}
-	if len(anchors) == 0 {
-		e.fault("trustAnchors", "has %q, which holds no PEM certificate", name)
+	if len(found) == 0 {
+		e.fault(field, "has %q, which holds no PEM certificate", name)
 	}
-	return anchors
+	return found
 }

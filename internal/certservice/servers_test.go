@@ -2,6 +2,7 @@ package certservice
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // onapServers is a file as ONAP's charts write it.
@@ -61,7 +64,7 @@ func TestLoadServers_optionalFields_areRead(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "roots.pem"), golden(t, "pem/root-ca.pem"), 0o600))
 	path := filepath.Join(dir, "cmpServers.json")
 	require.NoError(t, os.WriteFile(path, []byte(`{"cmpv2Servers": [{"caName": "RA", "url": "https://ca.example", "issuerDN": "O=x,CN=y",
-		"authentication": {"iak": "i", "rv": "r"}, "protection": "pbmac1", "timeout": "1m30s", "trustAnchors": "roots.pem",
+		"authentication": {"iak": "i", "rv": "r"}, "protection": "pbmac1", "timeout": "1m30s", "trustAnchors": "roots.pem", "additionalRoots": "roots.pem",
 		"responseTrust": "onap", "allowModified": true, "new": {"field": 1}}], "other": null}`), 0o600))
 
 	servers, err := LoadServers(path)
@@ -70,6 +73,7 @@ func TestLoadServers_optionalFields_areRead(t *testing.T) {
 	assert.Equal(t, "pbmac1", servers[0].Protection)
 	assert.Equal(t, 90*time.Second, servers[0].Timeout)
 	assert.Equal(t, goldenCert(t, "root-ca.pem"), servers[0].TrustAnchors[0])
+	assert.Equal(t, goldenCert(t, "root-ca.pem"), servers[0].AdditionalRoots[0])
 	assert.Equal(t, TrustONAP, servers[0].ResponseTrust)
 	assert.True(t, servers[0].AllowModified)
 }
@@ -81,6 +85,15 @@ func TestParseServers_responseTrust_isAnchoredWhereAnchorsAreGiven(t *testing.T)
 
 	require.NoError(t, err)
 	assert.Equal(t, TrustAnchored, servers[0].ResponseTrust)
+}
+
+func TestParseServers_null_countsAsAbsent(t *testing.T) {
+	servers, err := parseServers([]byte(`{"cmpv2Servers": [{"caName": "RA", "url": "http://ca", "issuerDN": "CN=y",
+		"authentication": {"iak": "i", "rv": "r"}, "trustAnchors": null, "additionalRoots": null, "responseTrust": null}]}`), noFiles)
+
+	require.NoError(t, err)
+	assert.Empty(t, servers[0].ResponseTrust, "RESPONSE_TRUST decides")
+	assert.Empty(t, servers[0].TrustAnchors)
 }
 
 func TestParseServers_file_refuses(t *testing.T) {
@@ -139,6 +152,13 @@ func TestParseServers_field_refuses(t *testing.T) {
 		{"trustAnchors", `"absent.pem"`, `trustAnchors: open absent.pem: file does not exist`},
 		{"trustAnchors", `"empty.pem"`, `trustAnchors: has "empty.pem", which holds no PEM certificate`},
 		{"trustAnchors", `"bad.pem"`, `trustAnchors: has certificate 1 in "bad.pem", which cannot be read: x509: malformed tbs certificate`},
+		{"trustAnchors", `""`, `trustAnchors: is empty, want the path of a PEM file, or no such field`},
+		{"additionalRoots", `""`, `additionalRoots: is empty, want the path of a PEM file, or no such field`},
+		{"additionalRoots", `7`, `additionalRoots: is a number, want a string`},
+		{"additionalRoots", `"absent.pem"`, `additionalRoots: open absent.pem: file does not exist`},
+		{"additionalRoots", `"empty.pem"`, `additionalRoots: has "empty.pem", which holds no PEM certificate`},
+		{"additionalRoots", `"issuing.pem"`, `additionalRoots: has certificate 2, "` + certinfo.DN(goldenCert(t, "issuing-ca.pem").RawSubject) + `", which is not a self-signed CA certificate`},
+		{"additionalRoots", `"leaf.pem"`, `additionalRoots: has certificate 1, "CN=old", which is not a self-signed CA certificate`},
 		{"responseTrust", `"anchored"`, `responseTrust: is "anchored", which needs trustAnchors`},
 		{"allowModified", `"yes"`, `allowModified: is a string, want true or false`},
 		{"responseTrust", `"all"`, `responseTrust: has "all", want one of anchored, onap`},
@@ -156,6 +176,10 @@ func TestParseServers_field_refuses(t *testing.T) {
 				switch name {
 				case "empty.pem":
 					return []byte("nothing"), nil
+				case "issuing.pem":
+					return append(golden(t, "pem/root-ca.pem"), golden(t, "pem/issuing-ca.pem")...), nil
+				case "leaf.pem":
+					return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: selfSigned(t, newKey(t))}), nil
 				case "bad.pem":
 					return []byte("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"), nil
 				default:

@@ -53,7 +53,7 @@ func newService(t *testing.T, authority Authority, change func(*HandlerConfig)) 
 	}
 	s.handler = NewHandler(cfg)
 	server := httptest.NewUnstartedServer(s.handler)
-	server.Config.MaxHeaderBytes = MaxHeaderBytes
+	server.Config.MaxHeaderBytes = hardHeaderBytes
 	server.EnableHTTP2 = true
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{identity(t, tlsCA)}, ClientAuth: tls.RequestClientCert}
 	server.StartTLS()

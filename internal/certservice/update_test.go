@@ -24,7 +24,7 @@ func TestSameSubjectAndNames(t *testing.T) {
 	sanOf := func(names ...asn1.RawValue) []pkix.Extension {
 		value, err := asn1.Marshal(names)
 		require.NoError(t, err)
-		return []pkix.Extension{{Id: oidSubjectAltName, Value: value}}
+		return []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value}}
 	}
 	registeredID := func(last byte) asn1.RawValue {
 		return asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 8, Bytes: []byte{0x2a, last}}

@@ -2,6 +2,7 @@ package cmp
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -132,11 +133,11 @@ func checkSubject(certificate *x509.Certificate, csr *x509.CertificateRequest) e
 
 // checkSubjectAltNames: the alternative names are those asked for and no others (RFC 9483, 4.1.1).
 func checkSubjectAltNames(certificate *x509.Certificate, csr *x509.CertificateRequest) error {
-	got, err := alternativeNames(certificate)
+	got, err := alternativeNames(certificate.Extensions)
 	if err != nil {
 		return &CheckError{Check: "subjectAltName", Got: err.Error(), Want: "a list of names"}
 	}
-	want, err := alternativeNames(&x509.Certificate{Extensions: csr.Extensions})
+	want, err := alternativeNames(csr.Extensions)
 	if err != nil {
 		return fmt.Errorf("reading names of the certificate signing request: %w", err)
 	}
@@ -144,6 +145,14 @@ func checkSubjectAltNames(certificate *x509.Certificate, csr *x509.CertificateRe
 		return nil
 	}
 	return &CheckError{Check: "subjectAltName", Got: nameList(got), Want: nameList(want)}
+}
+
+// SameAlternativeNames says whether two lists of extensions, of certificates or of requests, hold the same set of
+// subject alternative names, compared as RFC 5280, 4.2.1.6 and 7 want. Names that cannot be read are not the same as any.
+func SameAlternativeNames(a, b []pkix.Extension) bool {
+	x, errX := alternativeNames(a)
+	y, errY := alternativeNames(b)
+	return errX == nil && errY == nil && slices.Equal(x, y)
 }
 
 func nameList(names []string) string {
@@ -155,9 +164,9 @@ func nameList(names []string) string {
 
 // alternativeNames returns the names in subjectAltName as text that can be compared, sorted, each once. DNS
 // names and the e-mail addresses' domains have no case (RFC 5280, 4.2.1.6 and 7.2).
-func alternativeNames(certificate *x509.Certificate) ([]string, error) {
+func alternativeNames(extensions []pkix.Extension) ([]string, error) {
 	var names []string
-	for _, extension := range certificate.Extensions {
+	for _, extension := range extensions {
 		if !extension.Id.Equal(oidSAN) {
 			continue
 		}

@@ -59,8 +59,9 @@ func shown(text string) string { return oneline.Of(text, maxShownText) }
 type TransportError struct {
 	StatusCode int           // HTTP status; 0: there was no answer
 	RetryAfter time.Duration // what the server asked for; 0: nothing
-	Timeout    bool          // a deadline passed, the message's or the caller's
-	Err        error
+	Timeout    bool          // a deadline passed, the message's, the caller's or the network's
+	Limit      time.Duration // MessageTimeout when it passed; 0: it did not
+	Err        error         // may name the server by its URL and addresses
 }
 
 func (e *TransportError) Error() string {

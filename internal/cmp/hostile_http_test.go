@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -135,11 +134,29 @@ func TestHostile_slowServer_timesOut(t *testing.T) {
 				var transport *TransportError
 				require.ErrorAs(t, err, &transport)
 				assert.True(t, transport.Timeout)
-				assert.True(t, errors.Is(err, context.DeadlineExceeded))
+				assert.Equal(t, 7*time.Second, transport.Limit)
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+				assert.ErrorContains(t, err, "no answer within 7s")
 				assert.Equal(t, 7*time.Second, time.Since(start))
 			})
 		})
 	}
+}
+
+func TestHostile_slowServer_deadlineOfCallerIsNotCalledTheMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPKI(t)
+		c, _ := testClient(t, nil, func(c *Config) { c.HTTPClient, c.MessageTimeout = &http.Client{Transport: silent{}}, 7*time.Second })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+
+		_, err := c.Initialize(ctx, Request{CSR: p.csr, Key: p.key})
+
+		var transport *TransportError
+		require.ErrorAs(t, err, &transport)
+		assert.True(t, transport.Timeout)
+		assert.Zero(t, transport.Limit)
+	})
 }
 
 func TestClient_connectionRefused_isATransportError(t *testing.T) {

@@ -106,7 +106,7 @@ func TestHostile_hugeKeys_costNothing(t *testing.T) {
 func TestHostile_hugeSender_costsLittle(t *testing.T) {
 	p := newPKI(t)
 	small := issue(t, "CN=s", p.key.Public(), p.ca, nil, nil).Raw
-	r := &responder{t: t, pki: p, signed: true, header: func(_ *PKIMessage, h *PKIHeader) { h.Sender = DirectoryName(hugeName(t)) }}
+	r := &responder{t: t, pki: p, signed: true, header: func(_ *PKIMessage, h *PKIHeader) { h.Sender = DirectoryName(hugeName(t, 800_000)) }}
 	r.message = func(_, m *PKIMessage) {
 		m.ExtraCerts = nil
 		for range maxElements {
@@ -122,15 +122,27 @@ func TestHostile_hugeSender_costsLittle(t *testing.T) {
 	assert.Less(t, time.Since(start), 20*time.Second)
 }
 
-// hugeName is a DER Name of 800 kB whose every byte takes four when it is quoted.
-func hugeName(t *testing.T) []byte {
-	value := make([]byte, 800_000)
+// hugeName is a DER Name with a value of that many bytes, each of which takes four when it is quoted.
+func hugeName(t *testing.T, size int) []byte {
+	value := make([]byte, size)
 	for i := range value {
 		value[i] = 1
 	}
 	der, err := asn1.Marshal(pkix.RDNSequence{{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: value}}}})
 	require.NoError(t, err)
 	return der
+}
+
+func TestVerify_oversizedKey_isRefusedThoughTheSignatureIsGood(t *testing.T) {
+	key := ca.OversizedRSA()
+	m := confirmation(t)
+	require.NoError(t, ProtectSignature(m, key))
+	var request CertReqMsg
+	require.NoError(t, request.CertReq.CertTemplate.SetKey(key.Public()))
+	require.NoError(t, request.SignPOPO(key))
+
+	assert.EqualError(t, VerifySignature(m, key.Public()), "RSA key has 8676 bits, want at most 8192")
+	assert.EqualError(t, request.VerifyPOPO(), "verifying proof of possession: RSA key has 8676 bits, want at most 8192")
 }
 
 func TestCheckKey_boundsKindAndSize(t *testing.T) {

@@ -1,7 +1,6 @@
 package cmp
 
 import (
-	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
 	"strings"
@@ -10,9 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func withSAN(value []byte) *x509.Certificate {
-	return &x509.Certificate{Extensions: []pkix.Extension{{Id: oidSAN, Value: value}}}
-}
+func withSAN(value []byte) []pkix.Extension { return []pkix.Extension{{Id: oidSAN, Value: value}} }
 
 func TestPKIFailureInfo_bits(t *testing.T) {
 	info := NewFailureInfo(FailDuplicateCertReq, FailBadAlg, FailBadPOP)

@@ -49,7 +49,7 @@ func newTransport(cfg Config) (*transport, error) {
 // post sends a message and returns the body of the answer with its HTTP status. A CMP message may come
 // with an error status as well (RFC 9811, 3.1); any other body than a CMP message is a *TransportError.
 func (t *transport) post(ctx context.Context, message []byte) ([]byte, int, error) {
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, &limitError{t.timeout})
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, bytes.NewReader(message))
 	if err != nil {
@@ -62,7 +62,7 @@ func (t *transport) post(ctx context.Context, message []byte) ([]byte, int, erro
 	request.Header.Set("Accept-Encoding", "identity")
 	response, err := t.client.Do(request)
 	if err != nil {
-		return nil, 0, &TransportError{Timeout: isTimeout(err), Err: err}
+		return nil, 0, interrupted(ctx, 0, err)
 	}
 	defer response.Body.Close()
 	if err := checkHTTPHead(response); err != nil {
@@ -70,7 +70,7 @@ func (t *transport) post(ctx context.Context, message []byte) ([]byte, int, erro
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, int64(t.limit)+1))
 	if err != nil {
-		return nil, 0, &TransportError{StatusCode: response.StatusCode, Timeout: isTimeout(err), Err: fmt.Errorf("reading answer: %w", err)}
+		return nil, 0, interrupted(ctx, response.StatusCode, fmt.Errorf("reading answer: %w", err))
 	}
 	if len(body) > t.limit {
 		return nil, 0, &TransportError{StatusCode: response.StatusCode, Err: fmt.Errorf("answer is larger than %d bytes", t.limit)}
@@ -79,6 +79,23 @@ func (t *transport) post(ctx context.Context, message []byte) ([]byte, int, erro
 		return nil, 0, &TransportError{StatusCode: response.StatusCode, Err: errors.New("answer is empty")}
 	}
 	return body, response.StatusCode, nil
+}
+
+// limitError is the end of the time that one message and its answer have.
+type limitError struct{ limit time.Duration }
+
+func (e *limitError) Error() string { return fmt.Sprintf("no answer within %s", e.limit) }
+func (e *limitError) Unwrap() error { return context.DeadlineExceeded }
+
+// interrupted explains an exchange that broke off. The time for the message is named; a deadline of the caller's is
+// not, since only the caller knows what it is called.
+func interrupted(ctx context.Context, status int, err error) *TransportError {
+	e := &TransportError{StatusCode: status, Timeout: isTimeout(err), Err: err}
+	var passed *limitError
+	if errors.As(context.Cause(ctx), &passed) {
+		e.Limit, e.Err = passed.limit, passed
+	}
+	return e
 }
 
 // checkHTTPHead decides by status and header fields whether the body is a CMP message (RFC 9811, 3.1 and 3.2).
