@@ -78,8 +78,13 @@ func TestHandler_headers_mayTake64KiB(t *testing.T) {
 	header.Set("X-Filler", strings.Repeat("x", 60<<10))
 	assert.Equal(t, http.StatusOK, s.get(t, "/v1/certificate/RA", header).StatusCode)
 
-	client := s.clientWith(t, identity(t, s.tlsCA))
-	client.Transport.(*http.Transport).ForceAttemptHTTP2 = false // over HTTP/2 our own client refuses to send it
-	header.Set("X-Filler", strings.Repeat("x", 72<<10))
-	assert.Equal(t, http.StatusRequestHeaderFieldsTooLarge, s.do(t, client, http.MethodGet, "/v1/certificate/RA", header, nil).StatusCode)
+	header.Set("X-Filler", strings.Repeat("x", 64<<10))
+	for _, path := range []string{"/v1/certificate/RA", "/nowhere"} {
+		r := s.get(t, path, header)
+		assert.Equal(t, http.StatusRequestHeaderFieldsTooLarge, r.StatusCode)
+		assert.JSONEq(t, `{"errorMessage":"The headers of the request take more than 64 KiB"}`, r.text)
+	}
+	r := s.do(t, s.clientWith(t), http.MethodGet, "/v1/certificate/RA", header, nil)
+	assert.Equal(t, http.StatusUnauthorized, r.StatusCode, "who asks comes first")
+	assert.Equal(t, "headers_too_large", s.lines(t, "request")[1]["outcome"])
 }

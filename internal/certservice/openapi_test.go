@@ -167,6 +167,7 @@ func TestOpenAPI_document_listsTheHandlersAnswers(t *testing.T) {
 		ask(e.path, s.client, header)
 		ask(e.path, s.client, nil)
 		ask(e.path, stranger, header)
+		ask(e.path, s.client, http.Header{"X-Filler": {strings.Repeat("x", MaxHeaderBytes)}})
 		good.Static = nil
 		ask(e.path, s.client, header)
 		good.err = errors.New("bad file")

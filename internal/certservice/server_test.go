@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,31 +100,77 @@ func TestServe_shutdown_cutsOffWhatTakesTooLong(t *testing.T) {
 	assert.EqualError(t, stop(), "finishing the requests in flight: context deadline exceeded")
 }
 
-func TestServe_readHeaderTimeout_endsASlowClient(t *testing.T) {
-	address, _ := serve(t, http.NotFoundHandler(), ServerConfig{ReadHeaderTimeout: 20 * time.Millisecond})
+// dial connects and sends what is given. Whatever the server should do, it must do in ten seconds, where its other
+// limits in these tests are a minute.
+func dial(t *testing.T, address, request string) net.Conn {
+	t.Helper()
 	conn, err := net.Dial("tcp", address)
 	require.NoError(t, err)
-	defer conn.Close()
-	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nCSR: ")
+	t.Cleanup(func() { conn.Close() })
+	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	_, err = io.WriteString(conn, request)
 	require.NoError(t, err)
+	return conn
+}
 
-	_, err = io.ReadAll(conn)
+func TestServe_readHeaderTimeout_endsASlowClient(t *testing.T) {
+	address, _ := serve(t, http.NotFoundHandler(), ServerConfig{ReadHeaderTimeout: 20 * time.Millisecond})
+
+	_, err := io.ReadAll(dial(t, address, "GET / HTTP/1.1\r\nCSR: "))
 
 	assert.NoError(t, err, "the server closes the connection")
 }
 
 func TestServe_idleTimeout_endsAnIdleConnection(t *testing.T) {
 	address, _ := serve(t, http.NotFoundHandler(), ServerConfig{IdleTimeout: 20 * time.Millisecond})
-	conn, err := net.Dial("tcp", address)
-	require.NoError(t, err)
-	defer conn.Close()
-	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	require.NoError(t, err)
 
-	text, err := io.ReadAll(conn)
+	text, err := io.ReadAll(dial(t, address, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
 
 	assert.NoError(t, err)
 	assert.Contains(t, string(text), "404 Not Found")
+}
+
+func TestServe_requestTimeout_endsASlowBodyAndASlowReader(t *testing.T) {
+	limits := ServerConfig{ReadHeaderTimeout: 500 * time.Millisecond, RequestTimeout: 10 * time.Millisecond}
+	for name, row := range map[string]struct {
+		request string
+		serve   func(w http.ResponseWriter, r *http.Request) error
+	}{
+		"a body that does not come": {"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", func(_ http.ResponseWriter, r *http.Request) error {
+			_, err := io.ReadAll(r.Body)
+			return err
+		}},
+		"an answer that nobody reads": {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", func(w http.ResponseWriter, _ *http.Request) error {
+			for {
+				if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+					return err
+				}
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ended := make(chan error, 1)
+			address, _ := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { ended <- row.serve(w, r) }), limits)
+			dial(t, address, row.request)
+
+			select {
+			case err := <-ended:
+				assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			case <-time.After(10 * time.Second):
+				t.Fatal("the handler still waits for the client")
+			}
+		})
+	}
+}
+
+func TestServe_headers_beyondTheHardLimitDoNotReachTheHandler(t *testing.T) {
+	address, _ := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the handler was called") }), ServerConfig{})
+
+	conn := dial(t, address, "GET / HTTP/1.1\r\nHost: x\r\nX-Filler: "+strings.Repeat("x", hardHeaderBytes+(8<<10)))
+	text, _ := io.ReadAll(conn) // it ends in a reset, as the server reads no further
+
+	assert.Contains(t, string(text), "HTTP/1.1 431 ")
 }
 
 func TestServe_tls_speaksHTTP2AndHTTP1(t *testing.T) {
@@ -148,7 +195,7 @@ func TestServe_clientAuthHandshake_refusesAsTheONAPServerDoes(t *testing.T) {
 	address, _ := serve(t, http.NotFoundHandler(), ServerConfig{TLS: &tls.Config{
 		Certificates: []tls.Certificate{identity(t, tlsCA)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
 	}})
-	dial := func(certificates ...tls.Certificate) error {
+	handshake := func(certificates ...tls.Certificate) error {
 		conn, err := tls.Dial("tcp", address, &tls.Config{RootCAs: pool, Certificates: certificates})
 		require.NoError(t, err, "TLS 1.3: the client learns of it after its own side of the handshake")
 		defer conn.Close()
@@ -157,10 +204,10 @@ func TestServe_clientAuthHandshake_refusesAsTheONAPServerDoes(t *testing.T) {
 		return err
 	}
 
-	assert.EqualError(t, dial(), "remote error: tls: certificate required")
-	assert.EqualError(t, dial(identity(t, newCA(t, "Stranger"))), "remote error: tls: certificate required",
+	assert.EqualError(t, handshake(), "remote error: tls: certificate required")
+	assert.EqualError(t, handshake(identity(t, newCA(t, "Stranger"))), "remote error: tls: certificate required",
 		"a client does not show a certificate that the server's list of CAs excludes")
-	assert.ErrorIs(t, dial(identity(t, tlsCA)), os.ErrDeadlineExceeded, "the server waits for a request")
+	assert.ErrorIs(t, handshake(identity(t, tlsCA)), os.ErrDeadlineExceeded, "the server waits for a request")
 }
 
 func TestServe_listener_closedIsAnError(t *testing.T) {
