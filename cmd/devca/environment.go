@@ -15,7 +15,7 @@ type environment struct {
 	Validity   string `envconfig:"DEVCA_VALIDITY" default:"1h" rule:"a duration such as 1h or 90s, or a number of seconds; 1s to 365 days" desc:"how long certificates are valid"`
 	CAFile     string `envconfig:"DEVCA_CA_FILE" rule:"the path of a file in a directory that exists" desc:"where to write the root certificate of this run as PEM"`
 	Protection string `envconfig:"DEVCA_RESPONSE_PROTECTION" default:"mac" rule:"mac or signature" desc:"how answers to requests under the shared secret are protected: with it, or by the CA's signature as EJBCA does"`
-	Fault      string `envconfig:"DEVCA_FAULT" rule:"any of waiting[:POLLS], rejection[:FAILINFO], unprotected-error, wrong-nonce, wrong-key, expired, slow:DURATION, drop[:BODY], separated by commas" desc:"how to misbehave"`
+	Fault      string `envconfig:"DEVCA_FAULT" rule:"any of waiting[:POLLS], rejection[:FAILINFO], unprotected-error, wrong-nonce, wrong-key, expired, explicit-confirm, slow:DURATION, drop[:BODY], separated by commas" desc:"how to misbehave"`
 	LogFormat  string `envconfig:"LOG_FORMAT" default:"json" rule:"json or text" desc:"format of the log on standard error"`
 	LogLevel   string `envconfig:"LOG_LEVEL" default:"info" rule:"debug, info, warn or error" desc:"least severe level that is logged"`
 }
@@ -41,6 +41,7 @@ Faults, for testing clients; several may be given, separated by commas:
   wrong-nonce                       answers with a wrong recipNonce
   wrong-key                         issues certificates for another key
   expired                           issues certificates that ended an hour ago
+  explicit-confirm                  grants no implicit confirmation: certificates must be confirmed by certConf
   slow:DURATION                     waits before every answer
   drop[:BODY]                       closes the connection instead of answering, or loses the answers to messages of
                                     one kind, such as certConf, after doing what they ask

@@ -88,7 +88,7 @@ devca: DEVCA_RV has "`+strings.Repeat("x", 257)+`" (257 bytes), want 1 to 256 by
 devca: DEVCA_IAK has a value that is not shown (300 bytes), want 1 to 256 bytes
 devca: DEVCA_VALIDITY has "0", want a duration such as 1h or 90s, or a number of seconds; 1s to 365 days
 devca: DEVCA_RESPONSE_PROTECTION has "none", want mac or signature
-devca: DEVCA_FAULT has "slow,explode" (fault "slow": want a duration such as 2s; fault "explode" is not known), want any of waiting[:POLLS], rejection[:FAILINFO], unprotected-error, wrong-nonce, wrong-key, expired, slow:DURATION, drop[:BODY], separated by commas
+devca: DEVCA_FAULT has "slow,explode" (fault "slow": want a duration such as 2s; fault "explode" is not known), want any of waiting[:POLLS], rejection[:FAILINFO], unprotected-error, wrong-nonce, wrong-key, expired, explicit-confirm, slow:DURATION, drop[:BODY], separated by commas
 devca: LOG_FORMAT has "xml", want json or text
 devca: LOG_LEVEL has "loud", want debug, info, warn or error
 `, stderr)

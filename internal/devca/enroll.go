@@ -18,7 +18,7 @@ var answerTypes = map[cmp.BodyType]cmp.BodyType{
 
 // enroll answers ir, cr, kur and p10cr, and says what the transaction waits for next.
 func (e *exchange) enroll() (cmp.PKIBody, transaction, error) {
-	t := transaction{by: e.by, answer: answerTypes[e.request.Body.Type], implicit: e.request.Header.ImplicitConfirm()}
+	t := transaction{by: e.by, answer: answerTypes[e.request.Body.Type], implicit: e.request.Header.ImplicitConfirm() && !e.faults.Explicit}
 	if e.request.Body.Type == cmp.BodyKUR && e.by.signer == nil {
 		// RFC 9483, 4.1.3: the update is authenticated by the certificate it is for.
 		return cmp.PKIBody{}, transaction{state: stateEnded}, refuse(cmp.FailWrongIntegrity, "kur is protected by a shared secret, want a signature by the key of the certificate to update")

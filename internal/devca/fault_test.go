@@ -23,7 +23,7 @@ func TestParseFaults(t *testing.T) {
 		"waiting:3":                        {Waiting: 3},
 		"rejection":                        {Reject: true},
 		"rejection:badAlg+badCertTemplate": {Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadAlg, cmp.FailBadCertTemplate}},
-		"unprotected-error,wrong-nonce, wrong-key,expired": {Unprotected: true, WrongNonce: true, WrongKey: true, Expired: true},
+		"unprotected-error,wrong-nonce, wrong-key,expired,explicit-confirm": {Unprotected: true, WrongNonce: true, WrongKey: true, Expired: true, Explicit: true},
 		"slow:2s,drop":          {Slow: 2 * time.Second, Drop: true},
 		"drop:certConf,drop:ir": {DropBodies: []cmp.BodyType{cmp.BodyCertConf, cmp.BodyIR}},
 	} {
@@ -53,6 +53,20 @@ func faulty(t *testing.T, text string) *devca.CA {
 	ca, err := devca.New(devca.Config{Faults: faults})
 	require.NoError(t, err)
 	return ca
+}
+
+func TestFault_explicitConfirm_waitsForCertConf(t *testing.T) {
+	ca := faulty(t, "explicit-confirm")
+	m := ir(t)
+	m.Header.AddImplicitConfirm()
+
+	answer := send(t, ca, withMAC(t, m))
+
+	assert.False(t, answer.Header.ImplicitConfirm())
+	hash, _ := cmp.CertHash(granted(t, answer))
+	confirmation := withMAC(t, follow(answer, cmp.BodyCertConf, cmp.CertConfirmContent{{CertHash: hash}}))
+	assert.Equal(t, "pkiconf", outcome(send(t, ca, confirmation)))
+	assert.Equal(t, uint64(1), ca.Stats().Confirmed)
 }
 
 func TestFault_waiting(t *testing.T) {

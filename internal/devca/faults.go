@@ -21,6 +21,7 @@ type Faults struct {
 	WrongNonce  bool             // every answer, to whatever message, has a wrong recipNonce
 	WrongKey    bool             // issues certificates for the issuing CA's key instead of the one asked for
 	Expired     bool             // issues certificates that ended an hour ago
+	Explicit    bool             // grants no implicit confirmation, so that certConf is waited for
 	Slow        time.Duration    // waits before it answers any message
 	Drop        bool             // closes the connection instead of answering any message
 	DropBodies  []cmp.BodyType   // closes it after doing what a message of this kind asks, so that only the answer is lost
@@ -31,8 +32,8 @@ const maxWaiting = 1000
 
 // ParseFaults reads a list such as "waiting:2,slow:500ms". The words, in the order of the fields of
 // Faults, are: waiting (once unless a number follows), rejection (with the name of a failInfo, several
-// joined by "+", or without), unprotected-error, wrong-nonce, wrong-key, expired, slow with a duration,
-// and drop, on its own or with the name of the kind of message whose answer is lost.
+// joined by "+", or without), unprotected-error, wrong-nonce, wrong-key, expired, explicit-confirm, slow with a
+// duration, and drop, on its own or with the name of the kind of message whose answer is lost.
 // All that is wrong is reported at once.
 func ParseFaults(text string) (Faults, error) {
 	var f Faults
@@ -87,6 +88,7 @@ var faultWords = map[string]func(f *Faults, argument string, given bool) error{
 	"wrong-nonce":       flagFault(func(f *Faults) { f.WrongNonce = true }),
 	"wrong-key":         flagFault(func(f *Faults) { f.WrongKey = true }),
 	"expired":           flagFault(func(f *Faults) { f.Expired = true }),
+	"explicit-confirm":  flagFault(func(f *Faults) { f.Explicit = true }),
 	"slow": func(f *Faults, argument string, _ bool) error {
 		var err error
 		if f.Slow, err = time.ParseDuration(argument); err != nil || f.Slow <= 0 {

@@ -36,6 +36,8 @@ const CAName = "RA"
 type Options struct {
 	// Wrap may stand between the client and the CertService's handler.
 	Wrap func(s *Service, next http.Handler) http.Handler
+	// Authority to ask in place of the throwaway CA; nil: that one.
+	Authority certservice.Authority
 	// Address to listen on; empty for a free port on 127.0.0.1.
 	Address string
 	// TLS may change the server's side of the handshake.
@@ -92,8 +94,12 @@ func Start(dir string, options Options) (*Service, error) {
 
 	s.URL = "https://" + listener.Addr().String() + "/v1/certificate/"
 	log := slog.New(slog.DiscardHandler)
+	authority := options.Authority
+	if authority == nil {
+		authority = Authority{issuing}
+	}
 	var handler http.Handler = certservice.NewHandler(certservice.HandlerConfig{
-		Directory:   certservice.Static{CAName: Authority{issuing}},
+		Directory:   certservice.Static{CAName: authority},
 		ClientRoots: func() *x509.CertPool { return config.ClientCAs },
 		Timeout:     10 * time.Second, Log: log,
 	})
