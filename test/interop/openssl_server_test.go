@@ -227,7 +227,7 @@ func TestClient_opensslServer_misbehaves(t *testing.T) {
 		{"signs under another name", signed, cmp.ProtectionSignature, func(c *cmp.Config) { c.Recipient = "CN=CA" },
 			"ir ip", `checking signer of the CMP answer: has "O=Interop,CN=CMP server", want the recipient "CN=CA" or a trust anchor`},
 		{"answers a signature with a MAC", add(mac, "-accept_unprotected"), cmp.ProtectionSignature, nil,
-			"ir ip", `checking protection of the CMP answer: has a MAC, want a signature: there is no shared secret`},
+			"ir ip", `checking protection of the CMP answer: has a MAC, want a signature, as configured`},
 		{"says to wait for an hour", add(mac, "-poll_count", "9", "-check_after", "3600"), "", nil,
 			"ir ip pollReq pollRep", `CA has not decided in time: waiting: "…"`},
 		{"says to wait, and cannot be polled", add(mac, "-pkistatus", "3"), "", nil,
