@@ -135,7 +135,10 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send func(contex
 // failure puts an error of the CMP client into the terms of Authority. A decision that did not come in time is a
 // failure, not a refusal. request is the context of the whole request, and bounded the one with this server's timeout.
 func (a *cmpAuthority) failure(request, bounded context.Context, err error) error {
-	if status, ok := errors.AsType[*cmp.StatusError](err); ok && status.Status != cmp.StatusWaiting {
+	if status, ok := errors.AsType[*cmp.StatusError](err); ok {
+		if status.Status == cmp.StatusWaiting {
+			return fmt.Errorf("%w; raise REQUEST_TIMEOUT, and the timeout of this CA in cmpServers.json where it has one", err)
+		}
 		return &RefusedError{FailInfo: status.FailInfo.Names(), Text: status.Text, Err: err, Unauthenticated: !status.Authenticated}
 	}
 	transport, ok := errors.AsType[*cmp.TransportError](err)

@@ -25,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -228,12 +229,20 @@ func TestCMPAuthority_refusal_reachesTheClientInTheServersWords(t *testing.T) {
 }
 
 func TestCMPAuthority_waitingTooLong_isAFailureAndNoRefusal(t *testing.T) {
+	development, err := devca.New(devca.Config{Faults: devca.Faults{Waiting: 1, CheckAfter: 3600}})
+	require.NoError(t, err)
+	server := httptest.NewServer(development)
+	defer server.Close()
 	s := newCMPServer(t)
-	a, _ := s.authority(nil)
+	authority, _ := s.authority(func(s *Server) {
+		s.URL, s.IAK, s.RV, s.Timeout = server.URL, devca.DefaultSecret, devca.DefaultReference, time.Minute
+	})
+	service := newService(t, authority, nil)
 
-	err := a.(*cmpAuthority).failure(t.Context(), t.Context(), &cmp.StatusError{Status: cmp.StatusWaiting, Authenticated: true})
+	r := service.get(t, "/v1/certificate/RA", enrollHeader(t))
 
-	assert.Equal(t, &cmp.StatusError{Status: cmp.StatusWaiting, Authenticated: true}, err)
+	assert.JSONEq(t, `{"errorMessage":"Exception occurred during call to cmp client: CA has not decided in time: waiting: \"this wait was ordered as a fault `+
+		`(asked to check again after 3600 s)\"; raise REQUEST_TIMEOUT, and the timeout of this CA in cmpServers.json where it has one"}`, r.text)
 }
 
 func TestCMPAuthority_failure_reachesTheClientWithItsReason(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/ca"
 )
 
 func TestClient_honestAnswer_isAccepted(t *testing.T) {
@@ -347,6 +349,10 @@ func TestClient_GetCACertificates(t *testing.T) {
 	assert.Equal(t, "caCerts: decoding caCerts: CaCertsValue is missing or malformed", outline(err))
 	_, err = ask(GeneralContent{{Type: OIDCACerts, Value: broken}})
 	assert.Contains(t, outline(err), "caCerts: a certificate that cannot be read (")
+	large, err := MarshalCACerts([][]byte{issue(t, "CN=Large", ca.OversizedRSA().Public(), p.ca, nil, asCA).Raw})
+	require.NoError(t, err)
+	_, err = ask(GeneralContent{{Type: OIDCACerts, Value: large}})
+	assert.Equal(t, "caCerts: a certificate that cannot be read (RSA key has 8676 bits, want at most 8192)", outline(err))
 }
 
 func TestClient_GetRootCAUpdate(t *testing.T) {
