@@ -229,7 +229,7 @@ func TestCMPAuthority_refusal_reachesTheClientInTheServersWords(t *testing.T) {
 }
 
 func TestCMPAuthority_waitingTooLong_isAFailureAndNoRefusal(t *testing.T) {
-	development, err := devca.New(devca.Config{Faults: devca.Faults{Waiting: 1, CheckAfter: 3600}})
+	development, err := devca.New(devca.Config{Faults: devca.Faults{Waiting: 1, CheckAfter: 120}})
 	require.NoError(t, err)
 	server := httptest.NewServer(development)
 	defer server.Close()
@@ -242,7 +242,7 @@ func TestCMPAuthority_waitingTooLong_isAFailureAndNoRefusal(t *testing.T) {
 	r := service.get(t, "/v1/certificate/RA", enrollHeader(t))
 
 	assert.JSONEq(t, `{"errorMessage":"Exception occurred during call to cmp client: CA has not decided in time: waiting: \"this wait was ordered as a fault `+
-		`(asked to check again after 3600 s)\"; raise REQUEST_TIMEOUT, and the timeout of this CA in cmpServers.json where it has one"}`, r.text)
+		`(asked to check again after 120 s)\"; raise REQUEST_TIMEOUT, and the timeout of this CA in cmpServers.json where it has one"}`, r.text)
 }
 
 func TestCMPAuthority_failure_reachesTheClientWithItsReason(t *testing.T) {
