@@ -21,7 +21,7 @@ var help = map[string]string{
 	"certservice_certificate_expiry_timestamp_seconds":     "End of the service's own certificate, in Unix time.",
 	"certservice_certificate_not_before_timestamp_seconds": "Beginning of the service's own certificate, in Unix time.",
 	"certservice_cmp_duration_seconds":                     "Time that CMP transactions took, in seconds.",
-	"certservice_cmp_refusals_total":                       "Refusals by a CA, by the reasons that it gave (RFC 4210, PKIFailureInfo); one with several is counted for each.",
+	"certservice_cmp_refusals_total":                       "Refusals by a CA, by the reasons that it gave (RFC 4210, PKIFailureInfo); one with several is counted for each, and one that nothing vouches for as not_authenticated.",
 	"certservice_config_last_reload_successful":            "Whether cmpServers.json could be loaded when it was last read: 1 or 0.",
 	"certservice_config_last_success_timestamp_seconds":    "When cmpServers.json was last loaded, in Unix time.",
 	"certservice_config_reloads_total":                     "Readings of cmpServers.json, by outcome: ok, or failed when the last good one was kept.",
