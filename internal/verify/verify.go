@@ -9,6 +9,7 @@ package verify
 import (
 	"bytes"
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -41,6 +42,9 @@ func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, no
 	if len(chain) == 0 {
 		return Result{}, &Error{"the answer holds no certificate", "the new one and its signers", "an empty chain"}
 	}
+	if err := checkSizes(append(slices.Clone(chain), trusted...)); err != nil {
+		return Result{}, err
+	}
 	chain, trusted = withoutDuplicates(chain), withoutDuplicates(trusted)
 	chain, trusted = moveRoots(chain, trusted)
 	if len(trusted) == 0 {
@@ -71,6 +75,20 @@ func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, no
 	}
 	r.Warnings = append(r.Warnings, warnings...)
 	return r, nil
+}
+
+// maxRSABits is more than any CA uses. A signature by a key that is a few times larger takes minutes to verify.
+const maxRSABits = 8192
+
+// checkSizes refuses keys that nobody should compute with, before anything is verified.
+func checkSizes(certs []*x509.Certificate) error {
+	for _, cert := range certs {
+		if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
+			return &Error{"a certificate has a key that is too large", fmt.Sprintf("RSA of at most %d bits", maxRSABits),
+				fmt.Sprintf("%d bits in the one for %s", key.N.BitLen(), dn(cert.RawSubject))}
+		}
+	}
+	return nil
 }
 
 func withoutDuplicates(certs []*x509.Certificate) []*x509.Certificate {

@@ -22,6 +22,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/ca"
 )
 
 // now is when all tests play.
@@ -118,6 +120,17 @@ func (w *world) leaf(t testing.TB, change func(*x509.Certificate)) *x509.Certifi
 }
 
 func certs(all ...*x509.Certificate) []*x509.Certificate { return all }
+
+func TestAnswer_keyTooLarge_isRefusedBeforeAnythingIsVerified(t *testing.T) {
+	w := newWorld(t)
+	large := issue(t, w.root, ca.OversizedRSA().Public(), nil, &x509.Certificate{Subject: pkix.Name{CommonName: "Large"}, IsCA: true, BasicConstraintsValid: true})
+	want := `a certificate has a key that is too large: want RSA of at most 8192 bits, got 8676 bits in the one for "CN=Large"`
+	good := []*x509.Certificate{w.leaf(t, nil), w.issuing.cert, w.policy.cert}
+	_, err := Answer(w.csr, append(good, large), []*x509.Certificate{w.root.cert}, now)
+	assert.EqualError(t, err, want)
+	_, err = Answer(w.csr, good, []*x509.Certificate{w.root.cert, large}, now)
+	assert.EqualError(t, err, want)
+}
 
 func TestAnswer_good(t *testing.T) {
 	w := newWorld(t)
