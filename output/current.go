@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
+	"github.com/certfetcher/certfetcher/internal/dirlock"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
@@ -57,7 +57,7 @@ func (v *Volume) open(s snapshot) (*set, passwords, error) {
 func (v *Volume) Adopt(prefer func(Bundle) bool) *Bundle {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d, closeDisk, err := v.disk(syscall.LOCK_SH)
+	d, closeDisk, err := v.disk(dirlock.Shared)
 	if err != nil {
 		return nil // Restore meets it as well, and says so
 	}

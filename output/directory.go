@@ -1,7 +1,6 @@
 package output
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,12 +9,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
-	"time"
-)
 
-// lockWait bounds how long a process waits for another that works on the same volume, for instance the
-// same program in another pod. Publishing takes milliseconds.
-const lockWait = 10 * time.Second
+	"github.com/certfetcher/certfetcher/internal/dirlock"
+)
 
 // LookupGroup finds the number of the group that Config.Group names; -1 for an empty name, which leaves the group
 // to the directory.
@@ -88,28 +84,15 @@ func makeVolumeDirectory(path string, mode fs.FileMode, gid int, step stepFunc) 
 	return d.syncDir(".")
 }
 
-// lock keeps other processes that work on the volume away; it leaves no file behind and ends with the
-// process. Where the file system knows no locks, it does without. Waiting ends when done is closed.
+// lock keeps other processes that work on the volume away, for instance the same program in another pod.
 func lock(d disk, how int, done <-chan struct{}) (unlock func(), err error) {
 	f, err := d.root.Open(".")
 	if err != nil {
 		return nil, fileError(opOpen, d.dir, err)
 	}
-	for deadline := time.Now().Add(lockWait); ; {
-		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-		case !errors.Is(err, syscall.EWOULDBLOCK):
-			return func() { f.Close() }, nil
-		case time.Now().After(deadline):
-			f.Close()
-			return nil, &FileError{Op: opLock, Path: d.dir, Err: err, Hint: "another process has worked on this volume for " + lockWait.String()}
-		}
-		select {
-		case <-done:
-			f.Close()
-			return nil, &FileError{Op: opLock, Path: d.dir, Err: context.Canceled, Hint: "another process works on this volume"}
-		case <-time.After(10 * time.Millisecond):
-		}
+	if err := dirlock.Lock(f, how, done); err != nil {
+		f.Close()
+		return nil, &FileError{Op: opLock, Path: d.dir, Err: err}
 	}
+	return func() { f.Close() }, nil
 }

@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/dirlock"
 )
 
 // The test binary runs itself as another process for what a process cannot do to itself. It is told by
@@ -206,13 +208,13 @@ func TestVolume_Publish_bySeveralAtOnce(t *testing.T) {
 func TestVolume_Publish_lockedByAnother(t *testing.T) {
 	cfg := newConfig(t, LayoutSymlink, TypePEM)
 	v := mustOpen(t, cfg)
-	_, closeDisk, err := v.disk(syscall.LOCK_EX)
+	_, closeDisk, err := v.disk(dirlock.Exclusive)
 	require.NoError(t, err)
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		_, err := v.Publish(newBundle())
-		require.EqualError(t, err, `locking "`+cfg.Dir+`": resource temporarily unavailable (another process has worked on this volume for 10s)`)
-		require.GreaterOrEqual(t, time.Since(began), lockWait)
+		require.EqualError(t, err, `locking "`+cfg.Dir+`": another process has worked in this directory for 10s`)
+		require.GreaterOrEqual(t, time.Since(began), dirlock.Wait)
 	})
 	closeDisk()
 	mustPublish(t, v, newBundle())

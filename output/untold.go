@@ -3,7 +3,8 @@ package output
 import (
 	"errors"
 	"io/fs"
-	"syscall"
+
+	"github.com/certfetcher/certfetcher/internal/dirlock"
 )
 
 // untoldName is an empty file at the top of a volume. While it is there, something was published that nobody
@@ -49,7 +50,7 @@ func (v *Volume) Owe() (number int, err error) {
 func (v *Volume) Told(number int) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d, closeDisk, err := v.disk(syscall.LOCK_EX)
+	d, closeDisk, err := v.disk(dirlock.Exclusive)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the note is gone with the directory
 	}

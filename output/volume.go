@@ -4,7 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
+
+	"github.com/certfetcher/certfetcher/internal/dirlock"
 )
 
 // Volume is a directory that files are published in. Its methods may be called concurrently; across
@@ -70,7 +71,7 @@ func Read(cfg Config) (*Bundle, error) {
 func (v *Volume) Current() (*Bundle, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d, closeDisk, err := v.disk(syscall.LOCK_SH)
+	d, closeDisk, err := v.disk(dirlock.Shared)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +187,7 @@ func (v *Volume) alone(work func(d disk) error) error {
 	if err := makeVolumeDirectory(v.cfg.Dir, DirectoryMode(v.cfg.FileMode), v.gid, v.step); err != nil {
 		return err
 	}
-	d, closeDisk, err := v.disk(syscall.LOCK_EX)
+	d, closeDisk, err := v.disk(dirlock.Exclusive)
 	if err != nil {
 		return err
 	}

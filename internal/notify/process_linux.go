@@ -58,6 +58,12 @@ func (s *Signal) findNamed() ([]process, error) {
 	return chosen, nil
 }
 
+// ownComm is this process's name as proc(5) has it; empty where it cannot be read.
+func ownComm() string {
+	comm, _ := os.ReadFile("/proc/self/comm")
+	return strings.TrimSuffix(string(comm), "\n")
+}
+
 // findByFile returns the process that the PID file names, unless the file is stale.
 func (s *Signal) findByFile() ([]process, error) {
 	file := s.config.PIDFile
@@ -65,11 +71,11 @@ func (s *Signal) findByFile() ([]process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if pid == s.self {
-		return nil, fmt.Errorf("the PID file %q has %d, which is certfetcher itself: the application wrote a number of its own process namespace; set shareProcessNamespace", file, pid)
-	}
 	p, err := readProcess(s.proc, pid)
 	switch {
+	// Without a shared process namespace the sidecar is process 1, beside which doctor is another.
+	case pid == s.self || err == nil && pid == 1 && p.comm == ownComm():
+		return nil, fmt.Errorf("the PID file %q has %d, which is certfetcher itself: the application wrote a number of its own process namespace; set shareProcessNamespace", file, pid)
 	case errors.Is(err, fs.ErrNotExist) || err == nil && p.ended():
 		return nil, fmt.Errorf("the PID file %q is stale: it has %d, and there is no such process in this process namespace", file, pid)
 	case err != nil:

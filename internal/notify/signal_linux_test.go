@@ -107,6 +107,11 @@ func TestSignal_never_signals_itself(t *testing.T) {
 	file := writePID(t, os.Getpid(), "")
 	require.EqualError(t, newSignal(t, "", file).Notify(t.Context(), testEvent), fmt.Sprintf(
 		"the PID file %q has %d, which is certfetcher itself: the application wrote a number of its own process namespace; set shareProcessNamespace", file, os.Getpid()))
+
+	// Nor, run as doctor, the sidecar that it stands beside.
+	other := newSignal(t, "", writePID(t, 1, ""))
+	other.proc = fixture(t, stat(1, strings.TrimSpace(string(comm)), 'S', 0, 1))
+	require.ErrorContains(t, other.Notify(t.Context(), testEvent), "has 1, which is certfetcher itself: ")
 }
 
 func TestSignal_says_which_processes_there_are_instead(t *testing.T) {

@@ -28,8 +28,14 @@ func (r *run) check(cfg Config, later func(path string) bool) []error {
 			errs = append(errs, err)
 		}
 	}
-	// A merge needs two stores.
-	if len(cfg.Truststores) > 1 {
+	switch len(cfg.Truststores) {
+	case 0:
+	case 1: // it is read, and stays as it is
+		if !r.awaitsStore(cfg.Truststores[0], later) {
+			_, err := r.load(cfg.Truststores[0])
+			note(err)
+		}
+	default:
 		note(r.checkMerge(cfg.Truststores, later, note))
 	}
 	for _, c := range cfg.Keystores {
@@ -50,7 +56,7 @@ func (r *run) check(cfg Config, later func(path string) bool) []error {
 func (r *run) checkMerge(stores []Store, later func(path string) bool, note func(error)) error {
 	var loaded []*store
 	for _, s := range stores {
-		if r.awaited(s.Path, later) || s.PasswordPath != "" && r.awaited(s.PasswordPath, later) {
+		if r.awaitsStore(s, later) {
 			continue
 		}
 		opened, err := r.load(s)
@@ -65,6 +71,11 @@ func (r *run) checkMerge(stores []Store, later func(path string) bool, note func
 	}
 	_, err := r.claim(stores[0].Path, codeSave)
 	return err
+}
+
+// awaitsStore tells of a truststore that is not there yet, or not its password.
+func (r *run) awaitsStore(s Store, later func(path string) bool) bool {
+	return r.awaited(s.Path, later) || s.PasswordPath != "" && r.awaited(s.PasswordPath, later)
 }
 
 // awaited tells of a file that is not there yet.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/certfetcher/certfetcher/internal/dirlock"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
@@ -205,4 +206,27 @@ func (d disk) sweep(path string) error {
 func same(path string, data []byte) bool {
 	f, err := readFile(path)
 	return err == nil && bytes.Equal(f.data, data)
+}
+
+// lock keeps other runs away that would change files in one of the directories, until unlock. One that cannot be
+// opened yet, or not read, is passed over: what is wrong with it is said by the step that needs it.
+func lock(dirs []string) (unlock func(), err error) {
+	var held []*os.File
+	unlock = func() {
+		for _, dir := range held {
+			dir.Close()
+		}
+	}
+	for _, dir := range dirs {
+		f, err := os.Open(dir)
+		if err != nil {
+			continue
+		}
+		held = append(held, f)
+		if err := dirlock.Lock(f, dirlock.Exclusive, nil); err != nil {
+			unlock()
+			return nil, fileError("locking", dir, err)
+		}
+	}
+	return unlock, nil
 }

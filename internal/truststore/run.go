@@ -25,8 +25,8 @@ type Replaced struct {
 // Changed says whether anything was.
 func (r Result) Changed() bool { return len(r.Replaced) > 0 }
 
-// Run merges and copies once. It may be called again and again with the same configuration, from one
-// goroutine at a time: with nothing to do it reads the files and writes none. Each change is logged. The
+// Run merges and copies once. It may be called again and again with the same configuration, by several processes as
+// well, of which one at a time works: with nothing to do it reads the files and writes none. Each change is logged. The
 // error, when there is one, is of type *Error; nothing has been changed then, unless it is a file that
 // could not be replaced when others had been already, which the result lists.
 func Run(cfg Config, log *slog.Logger) (Result, error) {
@@ -72,6 +72,15 @@ func newRun(cfg Config, step func(op, path string) error) *run {
 
 func (r *run) do(cfg Config, log *slog.Logger) (Result, error) {
 	var result Result
+	dirs, err := cfg.destinationDirs()
+	if err != nil {
+		return Result{}, err
+	}
+	unlock, err := lock(dirs)
+	if err != nil {
+		return Result{}, failed(codeOther, "waiting for another run: %w", err)
+	}
+	defer unlock()
 	if len(cfg.Truststores) > 0 {
 		var err error
 		if result.Added, err = r.merge(cfg.Truststores); err != nil {
@@ -93,6 +102,32 @@ func (r *run) do(cfg Config, log *slog.Logger) (Result, error) {
 	}
 	result.log(log, cfg)
 	return result, err
+}
+
+// destinationDirs are the directories in which files may be replaced, each once and in an order that is the same
+// for all runs.
+func (c Config) destinationDirs() ([]string, error) {
+	var dirs []string
+	add := func(path string, exitCode int) error {
+		real, err := realPath(path)
+		if err != nil {
+			return failed(exitCode, "resolving destination: %w", err)
+		}
+		dirs = append(dirs, filepath.Dir(real))
+		return nil
+	}
+	if len(c.Truststores) > 0 {
+		if err := add(c.Truststores[0].Path, codeSave); err != nil {
+			return nil, err
+		}
+	}
+	for _, pair := range c.Keystores {
+		if err := add(pair.Destination, codeCopy); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs), nil
 }
 
 func (r Result) log(log *slog.Logger, cfg Config) {
