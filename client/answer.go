@@ -24,23 +24,35 @@ type Answer struct {
 	CertificateChain    []string // the new certificate first
 	TrustedCertificates []string
 
-	asked secretHeaders
+	asked *secretHeaders // a pointer, which fmt does not follow here: nothing prints the key with an Answer
 }
 
 // Certificates parses both lists. Its error is an *AnswerError.
 func (a Answer) Certificates() (chain, trusted []*x509.Certificate, err error) {
 	if chain, err = parseCertificates("certificateChain", a.CertificateChain); err != nil {
-		return nil, nil, a.asked.clean(err)
+		return nil, nil, a.cleaned(err)
 	}
 	if trusted, err = parseCertificates("trustedCertificates", a.TrustedCertificates); err != nil {
-		return nil, nil, a.asked.clean(err)
+		return nil, nil, a.cleaned(err)
 	}
 	return chain, trusted, nil
 }
 
 // Clean is a text about the answer without what in it repeats the headers of the request: certificates can hold
 // any text, and some of it goes into errors.
-func (a Answer) Clean(text string) string { return a.asked.redact(text) }
+func (a Answer) Clean(text string) string {
+	if a.asked == nil {
+		return text
+	}
+	return a.asked.redact(text)
+}
+
+func (a Answer) cleaned(err error) error {
+	if a.asked == nil {
+		return err
+	}
+	return a.asked.clean(err)
+}
 
 func parseCertificates(list string, texts []string) ([]*x509.Certificate, error) {
 	certs := make([]*x509.Certificate, len(texts))

@@ -167,6 +167,8 @@ func TestAnswer_textsFromOurOwnHeaders_areLeftOut(t *testing.T) {
 	assert.EqualError(t, err, `this is no answer of CertService: certificateChain[0] has a PEM block "[left out: part of the request]", want "CERTIFICATE"`)
 	assert.Equal(t, "the subject [left out: part of the request]", answer.Clean("the subject CN="+key))
 
+	assert.NotContains(t, fmt.Sprintf("%v %+v %#v", answer, answer, answer), "PRIVATE KEY")
+
 	broken := answer.asked.clean(&ConnectionError{Err: fmt.Errorf("connecting: %w", x509.UnknownAuthorityError{}), Permanent: true})
 	assert.EqualError(t, broken, "connecting: x509: certificate signed by unknown authority")
 	assert.ErrorAs(t, broken, new(x509.UnknownAuthorityError))

@@ -221,7 +221,7 @@ func (c *Client) try(ctx context.Context, target *url.URL, secrets secretHeaders
 		if errors.As(err, &broken) && !broken.Permanent && p.madeAhead.Load() && p.stage() == stageRequest && ctx.Err() == nil {
 			continue
 		}
-		answer.asked = secrets
+		answer.asked = &secrets
 		return answer, secrets.clean(err)
 	}
 }

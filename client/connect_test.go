@@ -17,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/port"
 )
 
 // testProxy tunnels every CONNECT to the address in its target field, or answers with its status.
@@ -120,10 +122,7 @@ func TestClient_proxy_refuses(t *testing.T) {
 }
 
 func TestClient_proxy_that_is_down(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	proxy := l.Addr().String()
+	proxy := port.Free(t)
 	c := clientOf(t, "certservice.test:8443", 10*time.Second)
 	c.proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})
 	text, conn := connectionErrorOf(t, c)

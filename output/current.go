@@ -57,7 +57,7 @@ func (v *Volume) open(s snapshot) (*set, passwords, error) {
 func (v *Volume) Adopt(prefer func(Bundle) bool) *Bundle {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d, closeDisk, err := v.disk(dirlock.Shared)
+	d, closeDisk, err := v.disk(dirlock.Exclusive)
 	if err != nil {
 		return nil // Restore meets it as well, and says so
 	}
@@ -67,7 +67,7 @@ func (v *Volume) Adopt(prefer func(Bundle) bool) *Bundle {
 		return nil
 	}
 	found, passwords, err := v.open(now)
-	if err != nil || !prefer(found.bundle) {
+	if err != nil || !prefer(found.bundle) || v.owe(d) != nil {
 		return nil
 	}
 	v.published, v.passwords = found, passwords

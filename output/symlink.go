@@ -213,7 +213,8 @@ func (v *Volume) removeGenerations(d disk, keep ...string) error {
 		if err != nil || !info.IsDir() || !generationPattern.MatchString(name) || slices.Contains(keep, name) {
 			continue
 		}
-		if err := d.remove(name); err != nil {
+		if err := d.remove(name); err != nil && !v.reported[name] {
+			v.reported[name] = true
 			v.cfg.Log.Warn("an old generation of files, with its private key, cannot be removed", "error", err)
 		}
 	}

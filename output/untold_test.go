@@ -179,17 +179,20 @@ func TestVolume_Adopt_takesAnotherWholeSetOnly(t *testing.T) {
 	for _, layout := range layouts {
 		t.Run(layout, func(t *testing.T) {
 			cfg := newConfig(t, layout, TypeP12, TypePEM)
-			v, other := mustOpen(t, cfg), mustOpen(t, cfg)
+			other := mustOpen(t, cfg)
+			cfg.Journal = true
+			v := mustOpen(t, cfg)
 			first, second := newBundle(), newBundle()
 			any := func(Bundle) bool { return true }
 			require.Nil(t, v.Adopt(any), "nothing is published")
-			mustPublish(t, v, first)
+			require.NoError(t, v.Told(mustPublish(t, v, first).Number))
 			require.Nil(t, v.Adopt(any), "it is the published one")
 			mustPublish(t, other, second)
 			require.Nil(t, v.Adopt(func(b Bundle) bool { return !b.equal(second) }), "it is not wanted")
 			adopted := v.Adopt(any)
 			require.NotNil(t, adopted)
 			require.True(t, adopted.equal(second))
+			require.True(t, isUntold(cfg.Dir), "the application of this process knows nothing of it")
 			before := listing(t, cfg.Dir)
 			p, err := v.Restore()
 			require.NoError(t, err)

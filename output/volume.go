@@ -19,9 +19,10 @@ type Volume struct {
 	passwords passwords // zero until the first publication
 	published *set      // what is known to be on the volume as a whole, nil when nothing is
 
-	differences []string // what has been mended, or replaced, and is in no Publication yet
-	number      int      // of what was published last with Journal, counted from 1
-	untold      bool     // see Untold
+	differences []string        // what has been mended, or replaced, and is in no Publication yet
+	number      int             // of what was published last with Journal, counted from 1
+	untold      bool            // see Untold
+	reported    map[string]bool // generations that cannot be removed, each of which is reported once
 }
 
 // Open makes the directory where it is missing (mode 0750, setgid handed on from its parent; an existing
@@ -39,7 +40,7 @@ func open(cfg Config, step stepFunc) (*Volume, error) {
 	if err != nil {
 		return nil, &FileError{Op: opGroup, Path: cfg.Dir, Err: err}
 	}
-	v := &Volume{cfg: cfg, gid: gid, step: step}
+	v := &Volume{cfg: cfg, gid: gid, step: step, reported: map[string]bool{}}
 	err = v.alone(func(d disk) error {
 		err := v.settle(d)
 		v.untold = cfg.Journal && d.exists(untoldName)
@@ -142,8 +143,18 @@ func (v *Volume) publication() Publication {
 	return p
 }
 
-// trialSize is about what the largest set has.
-const trialSize = 64 << 10
+// trialSize is the room that a publication wants: that of the one before, or what a small set takes.
+func (v *Volume) trialSize() int {
+	const page = 4 << 10
+	if v.published == nil {
+		return 4 * page
+	}
+	size := 0
+	for _, f := range v.published.files {
+		size += (len(f.data) + page - 1) / page * page
+	}
+	return size
+}
 
 // Writable tells by trying whether a publication could start and has room, so that no certificate is asked for
 // in vain. Nothing is made durable. The error is of type *FileError.
@@ -158,7 +169,7 @@ func (v *Volume) Writable() error {
 		if err := d.makeDir(stageDir, 0o700); err != nil {
 			return err
 		}
-		f, err := d.writeFile(stageDir+"/trial", make([]byte, trialSize), 0o600)
+		f, err := d.writeFile(stageDir+"/trial", make([]byte, v.trialSize()), 0o600)
 		if f != nil {
 			f.Close()
 		}

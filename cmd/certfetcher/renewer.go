@@ -81,7 +81,7 @@ func (c *sidecar) Restore() (current renew.Certificate, changed bool, err error)
 	case outcome.Changed:
 		return c.restored(outcome), true, nil
 	case c.merged.Load():
-		err = c.tellOfMerging(outcome)
+		c.tellOfMerging(outcome)
 	default:
 		err = c.prune()
 	}
@@ -102,12 +102,13 @@ func (c *sidecar) restored(outcome enroll.Outcome) renew.Certificate {
 }
 
 // tellOfMerging has the application told that truststores changed, though nothing was published.
-func (c *sidecar) tellOfMerging(outcome enroll.Outcome) (err error) {
-	if outcome.Number, err = c.enroller.Owe(); err == nil {
-		c.merged.Store(false)
-		c.dispatcher.Dispatch(c.event(outcome, reasonRestored))
+func (c *sidecar) tellOfMerging(outcome enroll.Outcome) {
+	var err error
+	if outcome.Number, err = c.enroller.Owe(); err != nil {
+		c.log.Warn("the application is to be told, but that cannot be noted on the volume: if this process ends before, nobody tells it", "error", err.Error())
 	}
-	return err
+	c.merged.Store(false)
+	c.dispatcher.Dispatch(c.event(outcome, reasonRestored))
 }
 
 // prune takes away trusted certificates whose overlap is over, if there are any.
@@ -118,8 +119,21 @@ func (c *sidecar) prune() error {
 		c.owed = reasonPruned
 	case outcome.Changed:
 		c.published(outcome, reasonPruned)
+	default:
+		c.awaitOverlap()
 	}
 	return err
+}
+
+// awaitOverlap has the loop look when the next overlap is over. A timer knows nothing of a clock that was set, so it
+// is set anew as often as there was nothing to prune yet.
+func (c *sidecar) awaitOverlap() {
+	if c.overlap != nil {
+		c.overlap.Stop()
+	}
+	if end := c.enroller.OverlapEnd(); !end.IsZero() {
+		c.overlap = time.AfterFunc(max(time.Until(end), 100*time.Millisecond), c.disturb)
+	}
 }
 
 // published tells everybody who wants to know, and the loop when the certificate was had.
@@ -135,12 +149,7 @@ func (c *sidecar) published(outcome enroll.Outcome, reason string) renew.Certifi
 		c.merged.Store(false) // told along with it
 		c.dispatcher.Dispatch(c.event(outcome, reason))
 	}
-	if end := c.enroller.OverlapEnd(); !end.IsZero() {
-		if c.overlap != nil {
-			c.overlap.Stop()
-		}
-		c.overlap = time.AfterFunc(time.Until(end), c.disturb)
-	}
+	c.awaitOverlap()
 	return current
 }
 

@@ -3,6 +3,7 @@ package enroll
 import (
 	"crypto/x509"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -44,6 +45,17 @@ func TestEnroller_prefers_whatFitsAndIsNewer(t *testing.T) {
 		at(2)(leaf)
 		leaf.DNSNames = []string{"other.example.org"}
 	})), "it has other names")
+
+	another, err := ca.New("Another")
+	require.NoError(t, err)
+	more, fewer := current, current
+	more.Trusted = append(slices.Clone(current.Trusted), another.Root)
+	e.current.Store(&more)
+	assert.True(t, e.prefers(fewer), "the overlap is over")
+	e.current.Store(&fewer)
+	assert.False(t, e.prefers(more), "nobody brings back what was pruned")
+	e.current.Store(&current)
+
 	stranger, err := ca.New("Two")
 	require.NoError(t, err)
 	assert.False(t, e.prefers(from(stranger, at(2))), "who wrote it trusts its issuer, nobody else does")

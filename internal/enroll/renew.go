@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -210,6 +211,7 @@ func (e *Enroller) Restore() (Outcome, error) {
 	if other != nil {
 		e.Log.Info("somebody else has published a newer certificate, which stays", "serial", certinfo.Serial(other.Chain[0]), "not_after", other.Chain[0].NotAfter)
 		e.current.Store(other)
+		e.overlap = overlap{} // what came with it counts as brought by the last answer, as at a start
 	}
 	publication, err := e.volume.Restore()
 	if err != nil {
@@ -223,7 +225,8 @@ func (e *Enroller) Restore() (Outcome, error) {
 
 // prefers tells whether a set that somebody else put in the place of the current one is to stay: it fits the
 // configuration, is trusted by what is trusted now, and is newer. Of two of the same second, any
-// order will do that all processes agree on, or each would put back its own for ever.
+// order will do that all processes agree on, or each would put back its own for ever; of two with the same
+// certificate it is the one without what the other's overlap was over for.
 func (e *Enroller) prefers(other output.Bundle) bool {
 	current := e.current.Load()
 	leaf, before := other.Chain[0], current.Chain[0]
@@ -231,9 +234,16 @@ func (e *Enroller) prefers(other output.Bundle) bool {
 	if newer == 0 {
 		newer = bytes.Compare(leaf.Raw, before.Raw)
 	}
+	if newer == 0 && subset(other.Trusted, current.Trusted) {
+		newer = len(current.Trusted) - len(other.Trusted)
+	}
 	trusted := other
 	trusted.Trusted = current.Trusted
 	return newer > 0 && e.outdated(&other) == "" && e.outdated(&trusted) == ""
+}
+
+func subset(some, all []*x509.Certificate) bool {
+	return !slices.ContainsFunc(some, func(cert *x509.Certificate) bool { return !slices.ContainsFunc(all, cert.Equal) })
 }
 
 // OverlapEnd is when Prune has something to do; zero for never.

@@ -104,6 +104,8 @@ type run struct {
 	current Certificate
 	since   time.Time     // of the last failure; from here on the wait counts
 	attempt chan obtained // brings how the attempt that is under way ends; nil: none is
+	because string        // the reason of that attempt
+	other   bool          // a newer certificate came from elsewhere during it
 
 	restoreFailures int
 	restoreNext     time.Time // zero: nothing to put back
@@ -136,7 +138,7 @@ func (r *run) tick() {
 }
 
 func (r *run) begin(reason string) {
-	r.attempt = make(chan obtained, 1)
+	r.attempt, r.because, r.other = make(chan obtained, 1), reason, false
 	go func(ended chan<- obtained) {
 		publish, err := r.Renewer.Obtain(r.ctx, reason)
 		ended <- obtained{publish, err}
@@ -162,6 +164,9 @@ func (r *run) end(o obtained) {
 		}
 		return
 	}
+	if r.other && r.because == reasonDue {
+		return // nothing is due any more
+	}
 	var failure *Failure
 	var hint Hint
 	stage := ""
@@ -181,7 +186,7 @@ func (r *run) end(o obtained) {
 }
 
 func (r *run) adopt(c Certificate) {
-	r.current = c
+	r.current, r.other = c, r.attempt != nil
 	r.Due = r.Policy.Due(c)
 	r.Next, r.Failures = r.Due, 0
 	r.observe()

@@ -318,6 +318,22 @@ func TestLoop_newerCertificateOfSomebodyElse_isTheOneToRenew(t *testing.T) {
 	})
 }
 
+func TestLoop_newerCertificateOfSomebodyElse_makesTheAttemptUnderWayNeedless(t *testing.T) {
+	inBubble(t, &renewer{life: 10 * day, takes: time.Minute, mended: true, err: errors.New("busy")}, func(b *bench) {
+		b.pass(time.Until(b.status.Due) + time.Second)
+		require.Equal(t, []string{"due"}, b.reasons)
+		now := time.Now()
+		b.mu.Lock()
+		b.found = &Certificate{NotBefore: now, NotAfter: now.Add(20 * day)}
+		b.mu.Unlock()
+		b.disturbed <- struct{}{}
+		b.pass(time.Hour)
+		assert.Len(t, b.at, 1, "what failed is not due any more")
+		assert.Zero(t, b.status.Failures)
+		assert.WithinRange(t, b.status.Next, now.Add(9*day), now.Add(10*day))
+	})
+}
+
 func TestLoop_certificateThatCannotBePublished_isAFailedAttempt(t *testing.T) {
 	inBubble(t, &renewer{life: 10 * day, refused: &Failure{Stage: "file", Err: errors.New("no space")}}, func(b *bench) {
 		b.requests <- "SIGHUP"
