@@ -30,11 +30,11 @@ type rendering struct {
 	cluster   string // its version of Kubernetes
 }
 
-// The oldest clusters on which the charts run: with their defaults, and with the value sets for older ones.
-const (
-	ordinary = "v1.30.0"
-	older    = "v1.25.0"
-)
+// ordinary is the oldest cluster on which the charts run with their defaults.
+const ordinary = "v1.30.0"
+
+// older is the oldest cluster on which each chart runs with the value sets for older ones.
+var older = map[string]string{"certservice": "v1.26.0", "app": "v1.25.0"}
 
 // charts returns the renderings of all value sets.
 func charts(t *testing.T) []rendering {
@@ -54,7 +54,7 @@ func charts(t *testing.T) []rendering {
 		require.Contains(t, dirs, chartName)
 		cluster := ordinary
 		if strings.Contains(string(content), "older cluster") {
-			cluster = older
+			cluster = older[chartName]
 		}
 		all = append(all, rendering{name, dirs[chartName], values, cluster})
 	}
@@ -194,7 +194,7 @@ func TestCharts_wrongValues_areRefused(t *testing.T) {
 			"certManager.enabled needs tls.format PEM: cert-manager's Secret holds no keystores", ordinary},
 		{"a cluster without sleep in preStop", certservice, chartutil.Values{}, "preStopSleepSeconds needs Kubernetes 1.30 or later, this is v1.29.9: set it to 0", "v1.29.9-gke.1"},
 		{"a cluster without native sidecars", app, chartutil.Values{}, "certfetcher.mode native-sidecar needs Kubernetes 1.29 or later, this is v1.28.0: set plain-sidecar", "v1.28.0"},
-		{"a cluster that is too old", certservice, nested("preStopSleepSeconds", 0), "chart requires kubeVersion: >=1.25.0-0 which is incompatible with Kubernetes v1.24.17", "v1.24.17"},
+		{"a cluster that is too old", certservice, nested("preStopSleepSeconds", 0), "chart requires kubeVersion: >=1.26.0-0 which is incompatible with Kubernetes v1.25.16", "v1.25.16"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			_, _, err := renderFiles(rendering{row.name, row.dir, row.values, row.cluster})
