@@ -168,6 +168,7 @@ func TestAlerts_ofACA_wantFailuresThatGoOn(t *testing.T) {
 		return values + times(60, strconv.Itoa(total))
 	}
 	always := func(n, more int) []int { return slices.Repeat([]int{more}, n) }
+	each := func(minutes, n int) []int { return slices.Repeat(append([]int{1}, always(minutes-1, 0)...), n) }
 	for _, row := range []struct {
 		name           string
 		failed, issued []int // in each minute
@@ -179,7 +180,13 @@ func TestAlerts_ofACA_wantFailuresThatGoOn(t *testing.T) {
 		{"a CA that is away for four minutes", always(4, 3), slices.Concat(always(4, 0), []int{1}), 0},
 		{"a CA that fails one of twenty", always(60, 1), always(60, 19), 0},
 		{"a CA that is away", always(60, 3), nil, 16},
-		{"a CA that is away, asked by one client that waits longer and longer", slices.Repeat([]int{1, 0, 0, 0}, 15), nil, 20},
+		{"a CA that is away, asked each four minutes", each(4, 15), nil, 20},
+		{"a CA that is away, asked each seven minutes", each(7, 15), nil, 26},
+		{"a CA that is away, asked each quarter of an hour", each(15, 8), nil, 36},
+		{"a CA that is away, asked by one client that waits longer and longer", slices.Concat([]int{4, 1, 1}, each(2, 1), each(4, 1), each(8, 1), each(15, 6)), nil, 16},
+		{"a CA that fails each quarter of an hour, and the next try succeeds", each(15, 8), slices.Concat([]int{0}, each(15, 8)), 0},
+		{"a CA that is started anew, asked by one client", []int{4, 1, 1, 0, 1}, slices.Concat(always(12, 0), []int{1}), 0},
+		{"two failed tries and no other one, 25 minutes apart", slices.Concat(each(25, 1), []int{1}), nil, 0},
 		{"a CA that fails every other time", always(60, 2), always(60, 2), 16},
 	} {
 		t.Run(row.name, func(t *testing.T) {
