@@ -47,9 +47,12 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, no
 	}), nil
 }
 
-// authorities returns the CA certificates among some (RFC 5280, 4.2.1.9).
+// authorities returns the CA certificates among some (RFC 5280, 4.2.1.9). Those of versions 1 and 2 have no extension
+// that says so; old roots among them are told by their signing themselves.
 func authorities(certificates []*x509.Certificate) []*x509.Certificate {
-	return slices.DeleteFunc(slices.Clone(certificates), func(c *x509.Certificate) bool { return !c.IsCA })
+	return slices.DeleteFunc(slices.Clone(certificates), func(c *x509.Certificate) bool {
+		return !c.IsCA && (c.Version >= 3 || !selfSigned(c))
+	})
 }
 
 func selfSigned(certificate *x509.Certificate) bool {

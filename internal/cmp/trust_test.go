@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/ca"
 )
 
 func TestClient_leafInCAPubs_isNoAnchor(t *testing.T) {
@@ -22,6 +24,40 @@ func TestClient_leafInCAPubs_isNoAnchor(t *testing.T) {
 	require.NoError(t, err)
 	assert.Len(t, result.Chain, 2)
 	assert.Equal(t, []*x509.Certificate{p.root.cert}, result.Trusted)
+}
+
+// Version 1 has no extension to say that a certificate is a CA's; old roots are still of it.
+func TestClient_rootOfVersion1InCAPubs_isAnAnchor(t *testing.T) {
+	p := newPKI(t)
+	old, err := ca.Version1(p.root.cert, p.root.key)
+	require.NoError(t, err)
+	p.root.cert = old
+	c, _ := testClient(t, &responder{t: t, pki: p}, nil)
+
+	result, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
+
+	require.NoError(t, err)
+	assert.Equal(t, []*x509.Certificate{old}, result.Trusted)
+}
+
+// Of version 1, only a signature by itself tells a root from the certificate of anybody.
+func TestClient_certificateOfVersion1InCAPubs_thatAnotherSigned_isNoAnchor(t *testing.T) {
+	p := newPKI(t)
+	unknown := newIdentity(t, "CN=Unknown Root", nil, asCA)
+	p.ca.cert = issue(t, testRecipient, p.ca.key.Public(), unknown, nil, asCA)
+	old, err := ca.Version1(p.ca.cert, unknown.key)
+	require.NoError(t, err)
+	r := &responder{t: t, pki: p, body: func(_ *PKIMessage, honest PKIBody) PKIBody {
+		if rep, ok := honest.Content.(*CertRepMessage); ok {
+			rep.CAPubs = append(rep.CAPubs, old.Raw)
+		}
+		return honest
+	}}
+	c, _ := testClient(t, r, nil)
+
+	_, err = c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
+
+	assert.ErrorContains(t, err, "checking chain of the CMP answer")
 }
 
 // Nothing vouches for caPubs of a signed answer: its roots are not handed on, even when the certificate is good.
