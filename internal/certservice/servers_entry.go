@@ -1,6 +1,7 @@
 package certservice
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"net/url"
@@ -174,14 +175,22 @@ func (e entryParser) timeout() time.Duration {
 func (e entryParser) additionalRoots() []*x509.Certificate {
 	roots := e.certificates("additionalRoots")
 	for i, root := range roots {
-		if root.CheckSignatureFrom(root) != nil {
+		if !selfSignedAuthority(root) {
 			e.fault("additionalRoots", "has certificate %d, %q, which is not a self-signed CA certificate", i+1, certinfo.DN(root.RawSubject))
 		}
 	}
 	return roots
 }
 
-// certificates reads the PEM file that a field names; it returns none when the field is absent, or after a fault.
+// selfSignedAuthority also takes old roots: of a version that has no extension to say what they are, or signed with
+// SHA-1, which is no harm where nobody relies on the signature.
+func selfSignedAuthority(c *x509.Certificate) bool {
+	return (c.IsCA || c.Version < 3) && bytes.Equal(c.RawSubject, c.RawIssuer) &&
+		c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
+}
+
+// certificates reads the PEM file that a field names; it returns none when the field is absent, or after a fault. A
+// key of a kind or size that is not worked with is one: clients refuse every answer that brings an oversized one.
 func (e entryParser) certificates(field string) []*x509.Certificate {
 	name, ok := e.text(field)
 	if !ok {
@@ -206,6 +215,10 @@ func (e entryParser) certificates(field string) []*x509.Certificate {
 			cert, err := x509.ParseCertificate(block.Bytes)
 			if err != nil {
 				e.fault(field, "has certificate %d in %q, which cannot be read: %v", len(found)+1, name, err)
+				return nil
+			}
+			if err := cmp.CheckKey(cert.PublicKey); err != nil {
+				e.fault(field, "has certificate %d in %q, whose %v", len(found)+1, name, err)
 				return nil
 			}
 			found = append(found, cert)

@@ -1,6 +1,8 @@
 package certservice
 
 import (
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -17,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/test/ca"
 )
 
 // onapServers is a file as ONAP's charts write it.
@@ -119,6 +122,9 @@ func TestParseServers_file_refuses(t *testing.T) {
 }
 
 func TestParseServers_field_refuses(t *testing.T) {
+	made := newCA(t, "Large")
+	large, err := x509.CreateCertificate(rand.Reader, made.Root, made.Root, ca.OversizedRSA().Public(), made.RootKey)
+	require.NoError(t, err)
 	for _, row := range []struct{ field, value, want string }{
 		{"caName", `""`, `caName: has 0 characters, want 1 to 128`},
 		{"caName", `"` + strings.Repeat("x", 129) + `"`, `caName: has 129 characters, want 1 to 128`},
@@ -159,6 +165,8 @@ func TestParseServers_field_refuses(t *testing.T) {
 		{"additionalRoots", `"empty.pem"`, `additionalRoots: has "empty.pem", which holds no PEM certificate`},
 		{"additionalRoots", `"issuing.pem"`, `additionalRoots: has certificate 2, "` + certinfo.DN(goldenCert(t, "issuing-ca.pem").RawSubject) + `", which is not a self-signed CA certificate`},
 		{"additionalRoots", `"leaf.pem"`, `additionalRoots: has certificate 1, "CN=old", which is not a self-signed CA certificate`},
+		{"additionalRoots", `"large.pem"`, `additionalRoots: has certificate 1 in "large.pem", whose RSA key has 8676 bits, want at most 8192`},
+		{"trustAnchors", `"large.pem"`, `trustAnchors: has certificate 1 in "large.pem", whose RSA key has 8676 bits, want at most 8192`},
 		{"responseTrust", `"anchored"`, `responseTrust: is "anchored", which needs trustAnchors`},
 		{"allowModified", `"yes"`, `allowModified: is a string, want true or false`},
 		{"responseTrust", `"all"`, `responseTrust: has "all", want one of anchored, onap`},
@@ -179,7 +187,9 @@ func TestParseServers_field_refuses(t *testing.T) {
 				case "issuing.pem":
 					return append(golden(t, "pem/root-ca.pem"), golden(t, "pem/issuing-ca.pem")...), nil
 				case "leaf.pem":
-					return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: selfSigned(t, newKey(t))}), nil
+					return pemOf(selfSigned(t, newKey(t))), nil
+				case "large.pem":
+					return pemOf(large), nil
 				case "bad.pem":
 					return []byte("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"), nil
 				default:
@@ -190,6 +200,29 @@ func TestParseServers_field_refuses(t *testing.T) {
 			require.EqualError(t, err, "cmpv2Servers[0]."+row.want)
 			assert.NotContains(t, err.Error(), "verysecret")
 		})
+	}
+}
+
+func pemOf(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// What a root's signature by itself was made with protects nothing: clients are handed it on the operator's word.
+func TestParseServers_additionalRoots_mayBeOld(t *testing.T) {
+	made := newCA(t, "Old")
+	version1, err := ca.Version1(made.Root, made.RootKey)
+	require.NoError(t, err)
+	template := *made.Root
+	template.SignatureAlgorithm = x509.ECDSAWithSHA1
+	sha1, err := x509.CreateCertificate(rand.Reader, &template, &template, made.RootKey.Public(), made.RootKey)
+	require.NoError(t, err)
+	for name, der := range map[string][]byte{"version 1": version1.Raw, "SHA-1": sha1} {
+		servers, err := parseServers([]byte(`{"cmpv2Servers": [{"caName": "RA", "url": "http://ca", "issuerDN": "CN=y",
+			"authentication": {"iak": "i", "rv": "r"}, "additionalRoots": "old.pem"}]}`),
+			func(string) ([]byte, error) { return pemOf(der), nil })
+
+		require.NoError(t, err, name)
+		assert.Equal(t, der, servers[0].AdditionalRoots[0].Raw, name)
 	}
 }
 
