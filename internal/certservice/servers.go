@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 )
 
 // maxConfigBytes bounds cmpServers.json and each file of certificates that it names.
@@ -78,7 +78,8 @@ func (f *Faults) add(place, format string, args ...any) {
 	*f = append(*f, place+": "+fmt.Sprintf(format, args...))
 }
 
-// LoadServers reads and validates cmpServers.json. Paths of certificates in it are relative to its directory. The error is Faults when the file could be read.
+// LoadServers reads and validates cmpServers.json. Paths of certificates in it are relative to its directory. The
+// error is Faults when the file could be read.
 func LoadServers(path string) ([]Server, error) {
 	return loadServers(path, readBounded)
 }
@@ -97,12 +98,7 @@ func loadServers(path string, readFile func(string) ([]byte, error)) ([]Server, 
 }
 
 func readBounded(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxConfigBytes+1))
+	data, _, err := fileaccess.Read(path, maxConfigBytes)
 	if err != nil {
 		return nil, err
 	}

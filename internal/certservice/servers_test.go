@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -247,6 +248,20 @@ func TestLoadServers_file_isBounded(t *testing.T) {
 	_, err := LoadServers(path)
 
 	assert.EqualError(t, err, path+" is larger than 1048576 bytes")
+}
+
+// A pipe would have its reader wait for a writer, for ever where there is none.
+func TestLoadServers_pipe_isRefusedAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	pipe, path := filepath.Join(dir, "pipe"), filepath.Join(dir, "cmpServers.json")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	writeFile(t, path, strings.Replace(serversFile("RA"), `"url"`, `"trustAnchors": "pipe", "url"`, 1))
+	want := "read " + pipe + ": is a device, pipe or socket, want a file"
+
+	_, err := LoadServers(pipe)
+	assert.EqualError(t, err, want)
+	_, err = LoadServers(path)
+	assert.EqualError(t, err, "cmpv2Servers[0].trustAnchors: "+want)
 }
 
 func TestServer_secrets_areShownNowhere(t *testing.T) {
