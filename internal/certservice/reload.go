@@ -151,17 +151,24 @@ func (c *Configuration) Watch(ctx context.Context) error {
 
 var errWatchEnded = errors.New("watching for changes of the configuration ended")
 
-// watchDirectories adds the directories of all files read; one that is watched already stays so.
+// watchDirectories adds the directories of all files read; one that is watched already stays so. Only that of
+// cmpServers.json must be there: another one may be named wrongly, which is mended in that file.
 func (c *Configuration) watchDirectories(watcher *fsnotify.Watcher) error {
 	c.reloading.Lock()
 	defer c.reloading.Unlock()
-	directories := []string{filepath.Dir(c.path)}
-	for name := range c.read {
-		directories = append(directories, filepath.Dir(name))
+	own := filepath.Dir(c.path)
+	if err := watcher.Add(own); err != nil {
+		return fmt.Errorf("watching %s: %w", own, err)
 	}
-	for _, directory := range directories {
+	others := map[string]bool{}
+	for name := range c.read {
+		others[filepath.Dir(name)] = true
+	}
+	delete(others, own)
+	for directory := range others {
 		if err := watcher.Add(directory); err != nil {
-			return fmt.Errorf("watching %s: %w", directory, err)
+			c.log.Warn("changes of files in this directory will not be seen before cmpServers.json changes",
+				"directory", directory, "error", err.Error())
 		}
 	}
 	return nil

@@ -119,6 +119,20 @@ func TestConfiguration_watch_seesAFileRewritten(t *testing.T) {
 	eventually(t, func() bool { return configured(c, "NEW") })
 }
 
+// The kubelet may mount a Secret later, and the name of its directory may be wrong: mending the file must still help.
+func TestConfiguration_watch_fileInAMissingDirectory_doesNotEndIt(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	c, path, log := newConfiguration(t, strings.Replace(serversFile("RA"), `"url"`, `"additionalRoots": "`+missing+`/roots.pem", "url"`, 1))
+	require.Error(t, c.Reload("start"))
+	watch(t, c)
+	eventually(t, func() bool { return containsText(log, "changes of files in this directory will not be seen before cmpServers.json changes") })
+	assert.Contains(t, string(log.bytes()), missing)
+
+	writeFile(t, path, serversFile("NEW"))
+
+	eventually(t, func() bool { return configured(c, "NEW") })
+}
+
 func TestConfiguration_watch_seesAChangeMadeBeforeItStarted(t *testing.T) {
 	c, path, _ := newConfiguration(t, serversFile("RA"))
 	require.NoError(t, c.Reload("start"))
