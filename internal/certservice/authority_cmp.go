@@ -2,9 +2,11 @@ package certservice
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -161,8 +163,12 @@ func (a *cmpAuthority) failure(request, bounded context.Context, err error) erro
 	case transport.Limit > 0:
 		return noAnswer(transport.Limit)
 	case fromNetwork:
-		text := "the CMP server did not answer"
-		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		text := "the CMP server could not be asked"
+		if errors.Is(err, io.EOF) {
+			text = "the CMP server did not answer" // and closed the connection
+		} else if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
+			text += ": its TLS certificate is not trusted"
+		} else if errno, ok := errors.AsType[syscall.Errno](err); ok {
 			text += ": " + errno.Error() // such as "connection refused", which tells no address
 		}
 		return &FailedError{Err: err, Text: text + "; the log of the CertService has more"}

@@ -2,7 +2,6 @@ package certservice
 
 import (
 	"bytes"
-	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/tls"
@@ -18,7 +17,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -349,89 +347,6 @@ func TestCMPBuilder_responseTrust_isForServersThatSayNothing(t *testing.T) {
 	require.NoError(t, err)
 	_, err = anchored.Enroll(t.Context(), enrollRequest(t))
 	assert.Error(t, err)
-}
-
-// silentServer accepts connections and never answers.
-func silentServer(t *testing.T) (url string) {
-	release := make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
-	t.Cleanup(server.Close)
-	t.Cleanup(func() { close(release) })
-	return server.URL
-}
-
-func TestCMPAuthority_noAnswer_namesTheLimitAndWhatToRaise(t *testing.T) {
-	for _, row := range []struct {
-		name             string
-		timeout, request time.Duration
-		want             string
-	}{
-		{"the server's own", 20 * time.Millisecond, time.Hour, "no answer from the CMP server within 20ms; raise the timeout of this CA in cmpServers.json"},
-		{"the request's", time.Hour, 20 * time.Millisecond, "no answer from the CMP server within the time of one request; raise REQUEST_TIMEOUT"},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			s := newCMPServer(t)
-			authority, _ := s.authority(func(server *Server) { server.URL, server.Timeout = silentServer(t), row.timeout })
-			service := newService(t, authority, func(cfg *HandlerConfig) { cfg.Timeout = row.request })
-
-			r := service.get(t, "/v1/certificate/RA", enrollHeader(t))
-
-			assert.Equal(t, http.StatusInternalServerError, r.StatusCode)
-			assert.JSONEq(t, `{"errorMessage":"Exception occurred during call to cmp client: `+row.want+`"}`, r.text)
-			assert.Contains(t, service.audit(t)["reason"], row.want+": sending CMP request: ")
-		})
-	}
-}
-
-// stalling answers nothing until the request is given up.
-type stalling struct{}
-
-func (stalling) RoundTrip(r *http.Request) (*http.Response, error) {
-	<-r.Context().Done()
-	return nil, r.Context().Err()
-}
-
-// A timeout beyond the client's own default for one message must lift that, too.
-func TestCMPAuthority_timeout_isAlsoThatOfOneMessage(t *testing.T) {
-	for timeout, want := range map[time.Duration]string{0: "30s", 5 * time.Second: "5s", 45 * time.Second: "45s"} {
-		synctest.Test(t, func(t *testing.T) {
-			server := Server{CAName: "RA", URL: "http://ca.example", IssuerDN: "CN=peer", IAK: testIAK, RV: testRV, Protection: ProtectionPBMSHA256, Timeout: timeout}
-			a, err := newCMPAuthority(server, &http.Client{Transport: stalling{}}, slog.New(slog.DiscardHandler))
-			require.NoError(t, err)
-			start := time.Now()
-
-			_, err = a.Enroll(t.Context(), enrollRequest(t))
-
-			assert.EqualError(t, err, "no answer from the CMP server within "+want+"; raise the timeout of this CA in cmpServers.json")
-			assert.Equal(t, want, time.Since(start).String())
-		})
-	}
-}
-
-func TestCMPAuthority_clientGone_isNotBlamedOnTheServer(t *testing.T) {
-	s := newCMPServer(t)
-	a, _ := s.authority(func(server *Server) { server.URL = silentServer(t) })
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-
-	_, err := a.Enroll(ctx, enrollRequest(t))
-
-	assert.EqualError(t, err, "the client went before the CMP server answered")
-}
-
-func TestCMPAuthority_unreachable_addressIsForTheLogOnly(t *testing.T) {
-	s := newCMPServer(t)
-	closed := httptest.NewServer(http.NotFoundHandler())
-	closed.Close()
-	authority, _ := s.authority(func(server *Server) { server.URL = closed.URL + "/internal/path" })
-	service := newService(t, authority, nil)
-
-	r := service.get(t, "/v1/certificate/RA", enrollHeader(t))
-
-	assert.JSONEq(t, `{"errorMessage":"Exception occurred during call to cmp client: the CMP server did not answer: connection refused; the log of the CertService has more"}`, r.text)
-	reason := service.audit(t)["reason"]
-	assert.Contains(t, reason, "connection refused")
-	assert.Contains(t, reason, closed.URL)
 }
 
 func TestCMPBuilder_timeoutBeyondTheRequests_isWarnedOf(t *testing.T) {

@@ -125,7 +125,9 @@ func TestConfiguration_watch_fileInAMissingDirectory_doesNotEndIt(t *testing.T) 
 	c, path, log := newConfiguration(t, strings.Replace(serversFile("RA"), `"url"`, `"additionalRoots": "`+missing+`/roots.pem", "url"`, 1))
 	require.Error(t, c.Reload("start"))
 	watch(t, c)
-	eventually(t, func() bool { return containsText(log, "changes of files in this directory will not be seen before cmpServers.json changes") })
+	eventually(t, func() bool {
+		return containsText(log, "changes of files in this directory will not be seen before cmpServers.json changes")
+	})
 	assert.Contains(t, string(log.bytes()), missing)
 
 	writeFile(t, path, serversFile("NEW"))
