@@ -64,10 +64,16 @@ const messageNotReady = "No valid CMPv2 configuration is loaded"
 
 const caNameParameter = "{caName}"
 
+// Operations that an authority is asked for.
+const (
+	operationEnroll = "enroll"
+	operationUpdate = "update"
+)
+
 // endpoints all answer GET and nothing else: HEAD would issue certificates that nobody receives.
 var endpoints = []endpoint{
-	{"/v1/certificate/{caName}", "enroll", false, (*Handler).enroll},
-	{"/v1/certificate-update/{caName}", "update", false, (*Handler).update},
+	{"/v1/certificate/{caName}", operationEnroll, false, (*Handler).enroll},
+	{"/v1/certificate-update/{caName}", operationUpdate, false, (*Handler).update},
 	{"/ready", "ready", true, (*Handler).ready},
 	{"/readyz", "ready", true, (*Handler).ready},
 	{"/healthz", "health", true, (*Handler).health},

@@ -110,9 +110,12 @@ func (m *Metrics) observeRequest(e *event) {
 	if operation == "" {
 		operation = "none"
 	}
-	m.set.GetOrCreateCounter(fmt.Sprintf("certservice_requests_total{ca=%q,operation=%q,outcome=%q}",
-		ca, operation, e.outcome)).Inc()
+	m.requests(ca, operation, e.outcome).Inc()
 	m.histogram(fmt.Sprintf("certservice_request_duration_seconds{operation=%q}", operation), e.duration)
+}
+
+func (m *Metrics) requests(ca, operation string, o outcome) *metrics.Counter {
+	return m.set.GetOrCreateCounter(fmt.Sprintf("certservice_requests_total{ca=%q,operation=%q,outcome=%q}", ca, operation, o))
 }
 
 // observeAuthority measures the CMP transaction alone.
@@ -128,11 +131,18 @@ func (m *Metrics) histogram(name string, took time.Duration) {
 	m.set.GetOrCreatePrometheusHistogramExt(name, latencyBuckets).Update(took.Seconds())
 }
 
-// observeReload counts a reading of the configuration file.
-func (m *Metrics) observeReload(ok bool, servers int, now time.Time) {
-	if ok {
-		m.set.GetOrCreateGauge("certservice_config_servers", nil).Set(float64(servers))
+// observeReload counts a reading of the configuration file. loaded is nil for one that failed.
+func (m *Metrics) observeReload(loaded authorities, now time.Time) {
+	if loaded != nil {
+		m.set.GetOrCreateGauge("certservice_config_servers", nil).Set(float64(len(loaded)))
 		m.set.GetOrCreateGauge("certservice_config_last_success_timestamp_seconds", nil).Set(float64(now.Unix()))
 	}
-	m.countReload(configReloads, configReloaded, ok)
+	for ca := range loaded { // so that the first failure is seen as an increase
+		for _, operation := range []string{operationEnroll, operationUpdate} {
+			for _, o := range []outcome{outcomeIssued, outcomeFailed, outcomeRefused} {
+				m.requests(ca, operation, o)
+			}
+		}
+	}
+	m.countReload(configReloads, configReloaded, loaded != nil)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -112,6 +113,34 @@ func TestMetrics_countWhatTheServiceDoes(t *testing.T) {
 	assert.NotContains(t, text, "badTime", "anybody could have said it")
 	assert.Contains(t, text, "process_resident_memory_bytes")
 	assert.NotContains(t, text, "invented")
+}
+
+// A series that appears with 1 is no increase for Prometheus: the first failure would be seen by no alert.
+func TestMetrics_requestsOfAConfiguredCA_areThereBeforeTheFirst(t *testing.T) {
+	m := NewMetrics("1.2.3")
+	c, path, _ := newConfiguration(t, "{}")
+	c.metrics = m
+	shown := func() string {
+		var b bytes.Buffer
+		m.Write(&b)
+		return b.String()
+	}
+	assert.Error(t, c.Reload("start"))
+	assert.NotContains(t, shown(), "certservice_requests_total")
+
+	for _, ca := range []string{"RA", "NEW"} {
+		writeFile(t, path, serversFile(ca))
+		assert.NoError(t, c.Reload("request"))
+		for _, operation := range []string{"enroll", "update"} {
+			for _, outcome := range []string{"issued", "failed", "refused"} {
+				assert.Contains(t, shown(), fmt.Sprintf("certservice_requests_total{ca=%q,operation=%q,outcome=%q} 0\n", ca, operation, outcome))
+			}
+		}
+	}
+
+	m.requests("RA", "enroll", outcomeFailed).Inc()
+	assert.NoError(t, c.Reload("request"))
+	assert.Contains(t, shown(), `certservice_requests_total{ca="RA",operation="enroll",outcome="failed"} 1`+"\n", "what was counted stays")
 }
 
 // A counter rises once, however long the fault stays; these say how things are.

@@ -61,7 +61,7 @@ func (c *Configuration) Reload(trigger string) error {
 	c.reloading.Lock()
 	defer c.reloading.Unlock()
 	loaded, err := c.load()
-	c.metrics.observeReload(err == nil, len(loaded), c.now())
+	c.metrics.observeReload(loaded, c.now())
 	if err != nil {
 		kept := "there is none yet, so no certificate can be issued"
 		if c.Ready() {
