@@ -3,7 +3,6 @@ package output
 import (
 	"io/fs"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -20,8 +19,15 @@ const (
 
 const generationLayout = "..2006_01_02_15_04_05.000"
 
-// Digits after the dot: the kubelet has nine or so, ours three.
-var generationPattern = regexp.MustCompile(`^\.\.\d{4}(_\d\d){5}\.\d+$`)
+// isGeneration tells the name of a generation. After the dot, the kubelet's have nine digits or so, ours three.
+func isGeneration(name string) bool {
+	second, fraction, found := strings.Cut(strings.TrimPrefix(name, ".."), ".")
+	if !found || !strings.HasPrefix(name, "..") || fraction == "" || strings.Trim(fraction, "0123456789") != "" {
+		return false
+	}
+	at, err := time.Parse("2006_01_02_15_04_05", second)
+	return err == nil && at.Format("2006_01_02_15_04_05") == second // Parse takes a fraction as well
+}
 
 // previousKept is how long after a publication a newly started process still leaves the files of
 // the one before. A reader that has resolved ..data finishes with what it found there.
@@ -158,7 +164,7 @@ func (d disk) linksTo(name, target string) bool {
 // generation names the directory that ..data points to; empty when there is none.
 func (d disk) generation() string {
 	target, err := d.root.Readlink(dataLink)
-	if err != nil || !generationPattern.MatchString(target) {
+	if err != nil || !isGeneration(target) {
 		return ""
 	}
 	if info, err := d.root.Lstat(target); err != nil || !info.IsDir() {
@@ -194,7 +200,7 @@ func (d disk) recentPrevious(current string, now time.Time) string {
 	}
 	previous := ""
 	for _, name := range names {
-		if generationPattern.MatchString(name) && name < current {
+		if isGeneration(name) && name < current {
 			previous = name
 		}
 	}
@@ -210,7 +216,7 @@ func (v *Volume) removeGenerations(d disk, keep ...string) error {
 	}
 	for _, name := range names {
 		info, err := d.root.Lstat(name)
-		if err != nil || !info.IsDir() || !generationPattern.MatchString(name) || slices.Contains(keep, name) {
+		if err != nil || !info.IsDir() || !isGeneration(name) || slices.Contains(keep, name) {
 			continue
 		}
 		if err := d.remove(name); err != nil && !v.reported[name] {

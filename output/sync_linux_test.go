@@ -67,7 +67,11 @@ func traced(t *testing.T, strace string, cmd *exec.Cmd, dir string) (seen []stri
 		thread, call, rest := m[1], m[2], m[3]
 		if call != "fsync" {
 			if name := straceName.FindStringSubmatch(rest); name != nil { // not where it is resumed
-				seen = append(seen, "rename "+generationPattern.ReplaceAllString(name[1], "..GEN"))
+				to := name[1]
+				if isGeneration(to) {
+					to = "..GEN"
+				}
+				seen = append(seen, "rename "+to)
 			}
 			continue
 		}

@@ -17,6 +17,19 @@ import (
 // what the configuration asks for, verifies, and has more than a third of its life ahead. When a sidecar
 // renews is not decided here: for one, the certificate stays as long as it is valid.
 func (e *Enroller) outdated(current *output.Bundle) string {
+	if reason := e.unlike(current); reason != "" {
+		return reason
+	}
+	asked := *e.Config.Certificate.Template
+	asked.PublicKey = current.Chain[0].PublicKey
+	if _, err := verify.Answer(&asked, current.Chain, current.Trusted, e.Now()); err != nil {
+		return "the certificate on the volume does not verify: " + err.Error()
+	}
+	return ""
+}
+
+// unlike is outdated without the verification, which is the dear part.
+func (e *Enroller) unlike(current *output.Bundle) string {
 	leaf, want, now := current.Chain[0], e.Config.Certificate, e.Now()
 	if algorithm, err := keygen.AlgorithmOf(leaf.PublicKey); err != nil || algorithm != want.KeyAlgorithm {
 		return fmt.Sprintf("the key on the volume is %s, KEY_ALGORITHM asks for %s", algorithm, want.KeyAlgorithm)
@@ -30,11 +43,6 @@ func (e *Enroller) outdated(current *output.Bundle) string {
 	if due := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) * 2 / 3); !now.Before(due) && !e.Config.Sidecar.Enabled {
 		return fmt.Sprintf("two thirds of the certificate's life have gone by (since %s, valid until %s)",
 			due.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
-	asked := *want.Template
-	asked.PublicKey = leaf.PublicKey
-	if _, err := verify.Answer(&asked, current.Chain, current.Trusted, now); err != nil {
-		return "the certificate on the volume does not verify: " + err.Error()
 	}
 	return ""
 }

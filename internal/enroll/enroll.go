@@ -85,7 +85,7 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	if reason := e.outdated(&bundle); reason != "" {
+	if reason := e.unlike(&bundle); reason != "" { // it is verified
 		e.Log.Warn("the next start will take this certificate for another than the one asked for, and enrol again", "because", reason)
 	}
 	if e.Config.Sidecar.Enabled && e.current.Load() != nil {
