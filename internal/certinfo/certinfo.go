@@ -1,5 +1,5 @@
 // Package certinfo words the parts of certificates and requests, the same way in every log, report
-// and comparison: as openssl prints them.
+// and comparison: as openssl prints them. It also says what counts as a root and as too large a key.
 package certinfo
 
 import (

@@ -115,16 +115,19 @@ func TestMetrics_countWhatTheServiceDoes(t *testing.T) {
 	assert.NotContains(t, text, "invented")
 }
 
+// written is what a scrape brings.
+func written(m *Metrics) string {
+	var b bytes.Buffer
+	m.Write(&b)
+	return b.String()
+}
+
 // A series that appears with 1 is no increase for Prometheus: the first failure would be seen by no alert.
 func TestMetrics_requestsOfAConfiguredCA_areThereBeforeTheFirst(t *testing.T) {
 	m := NewMetrics("1.2.3")
 	c, path, _ := newConfiguration(t, "{}")
 	c.metrics = m
-	shown := func() string {
-		var b bytes.Buffer
-		m.Write(&b)
-		return b.String()
-	}
+	shown := func() string { return written(m) }
 	assert.Error(t, c.Reload("start"))
 	assert.NotContains(t, shown(), "certservice_requests_total")
 
@@ -148,11 +151,7 @@ func TestMetrics_lastReload_isSuccessfulUnlessTheLastOneFailed(t *testing.T) {
 	m := NewMetrics("1.2.3")
 	c, path, _ := newConfiguration(t, "{}")
 	c.metrics = m
-	shown := func() string {
-		var b bytes.Buffer
-		m.Write(&b)
-		return b.String()
-	}
+	shown := func() string { return written(m) }
 	assert.Contains(t, shown(), "certservice_identity_last_reload_successful 1\n")
 	assert.NotContains(t, shown(), "certservice_config_last_reload_successful", "nothing was read yet")
 

@@ -1,7 +1,6 @@
 package certservice
 
 import (
-	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"net/url"
@@ -185,8 +184,7 @@ func (e entryParser) additionalRoots() []*x509.Certificate {
 // selfSignedAuthority also takes old roots: of a version that has no extension to say what they are, or signed with
 // SHA-1, which is no harm where nobody relies on the signature.
 func selfSignedAuthority(c *x509.Certificate) bool {
-	return (c.IsCA || c.Version < 3) && bytes.Equal(c.RawSubject, c.RawIssuer) &&
-		c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
+	return (c.IsCA || c.Version < 3) && certinfo.SelfSigned(c)
 }
 
 // certificates reads the PEM file that a field names; it returns none when the field is absent, or after a fault. A

@@ -6,6 +6,8 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // GetCACertificates asks for the CA's certificates, genm with id-it-caCerts (RFC 9483, 4.3.1). They are
@@ -60,7 +62,7 @@ func checkRootUpdate(update RootCAKeyUpdate, old *x509.Certificate, now time.Tim
 	if err != nil {
 		return nil, err
 	}
-	if !newWithNew.IsCA || !selfSigned(newWithNew) {
+	if !newWithNew.IsCA || !certinfo.SelfSigned(newWithNew) {
 		return nil, &CheckError{Check: "newWithNew", Got: fmt.Sprintf("%q, which is no root", newWithNew.Subject), Want: "a self-signed CA certificate"}
 	}
 	if now.Before(newWithNew.NotBefore) || now.After(newWithNew.NotAfter) {

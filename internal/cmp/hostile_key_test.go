@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -152,9 +153,9 @@ func TestCheckKey_boundsKindAndSize(t *testing.T) {
 	for name, key := range testKeys(t) {
 		assert.NoError(t, CheckKey(key.Public()), name)
 	}
-	assert.NoError(t, CheckKey(modulus(MaxRSABits)))
+	assert.NoError(t, CheckKey(modulus(certinfo.MaxRSABits)))
 	for want, key := range map[string]crypto.PublicKey{
-		"RSA key has 8193 bits, want at most 8192":                                                    modulus(MaxRSABits + 1),
+		"RSA key has 8193 bits, want at most 8192":                                                    modulus(certinfo.MaxRSABits + 1),
 		"key of type ECDSA P-224 is not supported: want RSA, ECDSA P-256, P-384 or P-521, or Ed25519": newP224(t).Public(),
 		"key of type <nil> is not supported: want RSA, ECDSA P-256, P-384 or P-521, or Ed25519":       nil,
 	} {

@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // signatureAlgorithms are those of RFC 9481, 3, without those that use SHA-1 or SHA-224.
@@ -68,11 +70,7 @@ func pssParameters(hash crypto.Hash, null bool) ([]byte, error) {
 	})
 }
 
-// MaxRSABits bounds the modulus of keys that others chose: what a verification costs grows with its square, and a
-// message has room for one that keeps a core busy for minutes. crypto/tls has the same bound.
-const MaxRSABits = 8192
-
-// CheckKey says whether a public key is of a kind and size that is worked with here: RSA up to MaxRSABits, ECDSA
+// CheckKey says whether a public key is of a kind and size that is worked with here: RSA up to certinfo.MaxRSABits, ECDSA
 // P-256, P-384 or P-521, or Ed25519. It must be asked before anything is computed with a foreign key.
 func CheckKey(public crypto.PublicKey) error {
 	if _, err := signingAlgorithm(public); err != nil {
@@ -82,8 +80,8 @@ func CheckKey(public crypto.PublicKey) error {
 }
 
 func checkModulus(public crypto.PublicKey) error {
-	if key, ok := public.(*rsa.PublicKey); ok && key.N.BitLen() > MaxRSABits {
-		return fmt.Errorf("RSA key has %d bits, want at most %d", key.N.BitLen(), MaxRSABits)
+	if key, ok := public.(*rsa.PublicKey); ok && key.N.BitLen() > certinfo.MaxRSABits {
+		return fmt.Errorf("RSA key has %d bits, want at most %d", key.N.BitLen(), certinfo.MaxRSABits)
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // verifyChain returns the best chain from a certificate to an anchor (RFC 5280, 6): one that ends in a
@@ -37,7 +39,7 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, no
 		return chains[0], nil
 	}
 	return slices.MinFunc(chains, func(a, b []*x509.Certificate) int {
-		if x, y := selfSigned(a[len(a)-1]), selfSigned(b[len(b)-1]); x != y {
+		if x, y := certinfo.SelfSigned(a[len(a)-1]), certinfo.SelfSigned(b[len(b)-1]); x != y {
 			if x {
 				return -1
 			}
@@ -51,12 +53,8 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, no
 // that says so; old roots among them are told by their signing themselves.
 func authorities(certificates []*x509.Certificate) []*x509.Certificate {
 	return slices.DeleteFunc(slices.Clone(certificates), func(c *x509.Certificate) bool {
-		return !c.IsCA && (c.Version >= 3 || !selfSigned(c))
+		return !c.IsCA && (c.Version >= 3 || !certinfo.SelfSigned(c))
 	})
-}
-
-func selfSigned(certificate *x509.Certificate) bool {
-	return bytes.Equal(certificate.RawSubject, certificate.RawIssuer) && certificate.CheckSignature(certificate.SignatureAlgorithm, certificate.RawTBSCertificate, certificate.Signature) == nil
 }
 
 // chain builds the chain of an issued certificate and the roots to trust. Anchors are those configured, and
@@ -79,7 +77,7 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 	}
 	path, err := verifyChain(leaf, anchors, others, at)
 	if err != nil && t.c.cfg.ResponseTrust == ResponseTrustONAP {
-		roots := slices.DeleteFunc(authorities(others), func(c *x509.Certificate) bool { return !selfSigned(c) })
+		roots := slices.DeleteFunc(authorities(others), func(c *x509.Certificate) bool { return !certinfo.SelfSigned(c) })
 		if path, err = verifyChain(leaf, roots, others, at); err == nil {
 			t.warn("root %q is trusted only because response trust is %q: it came with the answer and nothing vouches for it",
 				path[len(path)-1].Subject, ResponseTrustONAP)
@@ -95,7 +93,7 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 	trusted = path[len(path)-1:]
 	if t.macVerified {
 		for _, root := range caPubs {
-			if !slices.ContainsFunc(trusted, root.Equal) && selfSigned(root) {
+			if !slices.ContainsFunc(trusted, root.Equal) && certinfo.SelfSigned(root) {
 				trusted = append(trusted, root)
 			}
 		}

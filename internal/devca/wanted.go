@@ -8,6 +8,7 @@ import (
 	"encoding/asn1"
 	"slices"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
@@ -164,7 +165,7 @@ func checkKey(key crypto.PublicKey) error {
 		return nil
 	}
 	return refuse(cmp.FailBadAlg, "the key is of no kind that is certified here: want RSA of %d to %d bits, ECDSA P-256, P-384 or P-521, or Ed25519",
-		minRSABits, cmp.MaxRSABits)
+		minRSABits, certinfo.MaxRSABits)
 }
 
 // checkExtension says whether an extension is granted as it is.

@@ -77,8 +77,8 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	} else if reason != "" {
 		e.Log.Info("enrolling", "because", reason)
 	}
-	if err := e.volume.Writable(); err != nil {
-		return Outcome{}, failed(outputStage(err), "preparing the output directory: %w", err)
+	if err := e.writable(); err != nil {
+		return Outcome{}, err
 	}
 
 	bundle, err := e.fetch(ctx)
@@ -92,6 +92,15 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 		bundle = e.withOverlap(bundle)
 	}
 	return e.publish(bundle, Enrolled)
+}
+
+// writable comes before anything is asked for: a volume that cannot be written to must not cost a certificate at every
+// try.
+func (e *Enroller) writable() error {
+	if err := e.volume.Writable(); err != nil {
+		return failed(outputStage(err), "preparing the output directory: %w", err)
+	}
+	return nil
 }
 
 // publish makes the bundle the set on the volume. Of an error for which Committed is true, the outcome has

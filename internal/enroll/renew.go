@@ -31,9 +31,8 @@ type Obtained struct {
 // where that is no way, for a new enrolment, unless that is forbidden. Publish must have followed before it is called
 // again, unless it failed. An error is always of type *Error.
 func (e *Enroller) Obtain(ctx context.Context) (Obtained, error) {
-	// Before anything is asked for: a volume that cannot be written to must not cost a certificate at every try.
-	if err := e.volume.Writable(); err != nil {
-		return Obtained{}, failed(outputStage(err), "opening the output directory: %w", err)
+	if err := e.writable(); err != nil {
+		return Obtained{}, err
 	}
 	if left := e.leftOver(); left != nil {
 		return *left, nil

@@ -15,6 +15,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // Skew is how far a certificate's start may lie in the future by this machine's clock. There is no such
@@ -77,14 +79,11 @@ func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, no
 	return r, nil
 }
 
-// maxRSABits is more than any CA uses. A signature by a key that is a few times larger takes minutes to verify.
-const maxRSABits = 8192
-
 // checkSizes refuses keys that nobody should compute with, before anything is verified.
 func checkSizes(certs []*x509.Certificate) error {
 	for _, cert := range certs {
-		if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
-			return &Error{"a certificate has a key that is too large", fmt.Sprintf("RSA of at most %d bits", maxRSABits),
+		if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > certinfo.MaxRSABits {
+			return &Error{"a certificate has a key that is too large", fmt.Sprintf("RSA of at most %d bits", certinfo.MaxRSABits),
 				fmt.Sprintf("%d bits in the one for %s", key.N.BitLen(), dn(cert.RawSubject))}
 		}
 	}
@@ -106,7 +105,7 @@ func withoutDuplicates(certs []*x509.Certificate) []*x509.Certificate {
 func moveRoots(chain, trusted []*x509.Certificate) (shorter, more []*x509.Certificate) {
 	for len(chain) > 1 {
 		last := chain[len(chain)-1]
-		if !selfSigned(last) {
+		if !certinfo.SelfSigned(last) {
 			break
 		}
 		chain = chain[:len(chain)-1]
@@ -115,16 +114,6 @@ func moveRoots(chain, trusted []*x509.Certificate) (shorter, more []*x509.Certif
 		}
 	}
 	return chain, trusted
-}
-
-// selfSigned tells a root from a self-issued certificate (RFC 5280, section 3.2), which carries its own
-// name as issuer but another key's signature, as in a key rollover. A root that signed itself with SHA-1, as
-// old ones did, is one all the same.
-func selfSigned(cert *x509.Certificate) bool {
-	if !bytes.Equal(cert.RawSubject, cert.RawIssuer) {
-		return false
-	}
-	return cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
 }
 
 func checkKey(want crypto.PublicKey, chain []*x509.Certificate) error {

@@ -1,0 +1,19 @@
+package certinfo
+
+import (
+	"bytes"
+	"crypto/x509"
+)
+
+// MaxRSABits bounds the modulus of keys that others chose, before anything is computed with them: what a verification
+// costs grows with its square, and an answer has room for one that keeps a core busy for minutes. crypto/tls has the
+// same bound.
+const MaxRSABits = 8192
+
+// SelfSigned tells a root from a self-issued certificate (RFC 5280, section 3.2), which carries its own
+// name as issuer but another key's signature, as in a key rollover. A root that signed itself with SHA-1, as
+// old ones did, is one all the same.
+func SelfSigned(cert *x509.Certificate) bool {
+	return bytes.Equal(cert.RawSubject, cert.RawIssuer) &&
+		cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
+}
