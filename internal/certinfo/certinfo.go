@@ -13,13 +13,17 @@ import (
 	"strings"
 )
 
-// Serial is a serial number in hexadecimal, upper case, two digits to an octet, without separators.
+// Serial is a serial number in hexadecimal, upper case, two digits to an octet, without separators. A negative one,
+// which RFC 5280 forbids and old CAs issued, has a sign.
 func Serial(cert *x509.Certificate) string {
-	octets := cert.SerialNumber.Bytes()
+	octets, sign := cert.SerialNumber.Bytes(), ""
 	if len(octets) == 0 {
 		octets = []byte{0}
 	}
-	return fmt.Sprintf("%X", octets)
+	if cert.SerialNumber.Sign() < 0 {
+		sign = "-"
+	}
+	return fmt.Sprintf("%s%X", sign, octets)
 }
 
 // DN is a distinguished name, given as DER, as RFC 4514 writes it: the last attribute first. The String of
@@ -27,7 +31,9 @@ func Serial(cert *x509.Certificate) string {
 func DN(raw []byte) string {
 	var name pkix.RDNSequence
 	if _, err := asn1.Unmarshal(raw, &name); err != nil {
-		return fmt.Sprintf("a name that cannot be read (%v)", err)
+		if name = parseName(raw); name == nil {
+			return fmt.Sprintf("a name that cannot be read (%v)", err)
+		}
 	}
 	return name.String()
 }
