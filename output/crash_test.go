@@ -196,7 +196,7 @@ func requireNothingLeft(t *testing.T, names map[string]string, where string) {
 		case name == "..data":
 			require.Contains(t, names, strings.TrimPrefix(what, "-> "), where)
 		default:
-			require.True(t, known(name), "%s is left: %s", name, where)
+			require.True(t, ours(name), "%s is left: %s", name, where)
 			if strings.HasPrefix(what, "-> ") {
 				require.Equal(t, "-> ..data/"+name, what, where)
 				links++

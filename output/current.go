@@ -45,6 +45,7 @@ func (v *Volume) open(s snapshot) (*set, passwords, error) {
 	if err != nil {
 		return nil, passwords{}, err
 	}
+	bundle.Note = s.note()
 	found := &set{bundle: bundle}
 	for _, f := range wanted(v.cfg.Types) {
 		found.files = append(found.files, newContent(f, s.files[f.name].data, v.cfg.FileMode))

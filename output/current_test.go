@@ -75,9 +75,9 @@ func TestVolume_Current_saysWhatDiffers(t *testing.T) {
 			write("keystore.p12", readFile(t, cfg.Dir, "truststore.p12"))(t, cfg)
 		}, `/keystore.p12" has 0 private keys and 1 other certificates, want one private key with its certificates`},
 		"the JKS is of another certificate": {foreign(other, "keystore.jks"), `/keystore.jks" has another private key than keystore.p12`},
-		"the JKS has another chain":         {foreign(Bundle{b.Key, b.Chain[:1], b.Trusted}, "keystore.jks"), `/keystore.jks" has another certificate chain than keystore.p12`},
-		"the JKS trusts somebody else":      {foreign(Bundle{b.Key, b.Chain, other.Chain[1:]}, "truststore.jks"), `/truststore.jks" has other certificates than the trusted ones of type P12`},
-		"the PEM trusts somebody else":      {foreign(Bundle{b.Key, b.Chain, other.Chain[1:]}, "truststore.pem"), `/truststore.pem" has other certificates than the trusted ones of type P12`},
+		"the JKS has another chain":         {foreign(Bundle{Key: b.Key, Chain: b.Chain[:1], Trusted: b.Trusted}, "keystore.jks"), `/keystore.jks" has another certificate chain than keystore.p12`},
+		"the JKS trusts somebody else":      {foreign(Bundle{Key: b.Key, Chain: b.Chain, Trusted: other.Chain[1:]}, "truststore.jks"), `/truststore.jks" has other certificates than the trusted ones of type P12`},
+		"the PEM trusts somebody else":      {foreign(Bundle{Key: b.Key, Chain: b.Chain, Trusted: other.Chain[1:]}, "truststore.pem"), `/truststore.pem" has other certificates than the trusted ones of type P12`},
 		"the combined file is another":      {foreign(other, "keystore-combined.pem"), `/keystore-combined.pem" has something else than key.pem and keystore.pem`},
 		"the PEM key is another": {foreign(other, "key.pem", "keystore-combined.pem"),
 			`/keystore-combined.pem" has something else than key.pem and keystore.pem`},
@@ -120,6 +120,7 @@ func TestVolume_Current_saysWhatDiffers(t *testing.T) {
 func TestVolume_Current_acceptsTheJavaClientsFiles(t *testing.T) {
 	cfg := newConfig(t, LayoutInplace, TypeP12)
 	b := newBundle()
+	b.Note = nil
 	require.NoError(t, os.Mkdir(cfg.Dir, 0o750))
 	key, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "certificate", Key: b.Key, Chain: b.Chain}}, "Abcdefghijklmnopqrstu_$#", keystore.ProfileModern)
 	require.NoError(t, err)
@@ -201,9 +202,9 @@ func TestVolume_Publish_refusesWhatNobodyCouldUse(t *testing.T) {
 	}{
 		"no key":                  {Bundle{Chain: b.Chain, Trusted: b.Trusted}, "encoding keystore.p12: has no private key or no certificate, want both"},
 		"no certificate":          {Bundle{Key: b.Key, Trusted: b.Trusted}, "encoding keystore.p12: has no private key or no certificate, want both"},
-		"another's certificate":   {Bundle{b.Key, newBundle().Chain, b.Trusted}, "encoding keystore.p12: the certificate holds another public key than the private key's"},
+		"another's certificate":   {Bundle{Key: b.Key, Chain: newBundle().Chain, Trusted: b.Trusted}, "encoding keystore.p12: the certificate holds another public key than the private key's"},
 		"nobody to trust":         {Bundle{Key: b.Key, Chain: b.Chain}, "encoding keystore.p12: has no trusted certificate, want at least one"},
-		"a key that cannot leave": {Bundle{opaque{b.Key}, b.Chain, b.Trusted}, "encoding keystore.p12: x509: unknown key type while marshaling PKCS#8: output.opaque"},
+		"a key that cannot leave": {Bundle{Key: opaque{b.Key}, Chain: b.Chain, Trusted: b.Trusted}, "encoding keystore.p12: x509: unknown key type while marshaling PKCS#8: output.opaque"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := newConfig(t, LayoutSymlink, TypeP12)

@@ -6,13 +6,17 @@ import (
 )
 
 // differing lists the files of the set that the volume has not, or not with this content, mode and group, and
-// says what is wrong with each.
+// says what is wrong with each; the note, where it has one, comes last.
 func (v *Volume) differing(s *set, now snapshot) (differing []content, differences []string) {
 	for _, want := range s.files {
 		if difference := v.difference(want, now); difference != "" {
 			differing = append(differing, want)
 			differences = append(differences, want.name+" "+difference)
 		}
+	}
+	if difference := s.noteDifference(now); difference != "" {
+		differing = append(differing, noteContent(s.bundle.Note))
+		differences = append(differences, noteName+" "+difference)
 	}
 	return differing, differences
 }

@@ -86,7 +86,7 @@ func TestVolume_Publish_removesWhatIsOursAndNothingElse(t *testing.T) {
 				mustPublish(t, mustOpen(t, cfg), newBundle())
 				var visible []string
 				for name := range listing(t, cfg.Dir) {
-					if name != dataLink && !generationName.MatchString(name) {
+					if name != dataLink && name != noteName && !generationName.MatchString(name) {
 						visible = append(visible, name)
 					}
 				}
@@ -173,6 +173,9 @@ func TestFileError_saysWhatToDo(t *testing.T) {
 		{opWrite, syscall.EDQUOT, "disk quota exceeded (the quota is used up: enlarge it or make room)"},
 		{opCreate, syscall.EACCES, "permission denied (" + me + `; directory "` + dir + `" has mode drwxr-x---, ` + stat + ": give that user or group the right to write, in Kubernetes by fsGroup)"},
 		{opGroup, syscall.EPERM, "operation not permitted (" + me + "; only a member of a group may give files to it: add the process to the group, in Kubernetes by fsGroup or supplementalGroups)"},
+		{opLink, syscall.EOPNOTSUPP, "operation not supported (symbolic links do not work on this volume: set OUTPUT_LAYOUT=inplace, or use another volume)"},
+		{opLink, syscall.EPERM, "operation not permitted (symbolic links do not work on this volume: set OUTPUT_LAYOUT=inplace, or use another volume)"},
+		{opLink, syscall.EIO, "input/output error"},
 		{opSync, syscall.EIO, "input/output error"},
 	} {
 		err := fileError(row.op, filepath.Join(dir, "missing"), &fs.PathError{Op: "x", Path: "y", Err: row.err})

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -57,12 +58,21 @@ func hint(op, path string, err error) string {
 		return "a directory has the name of a file of ours: remove it or give another path"
 	case errors.Is(err, syscall.EBUSY):
 		return "something is mounted under this name alone, as with a subPath: mount the whole directory"
+	case op == opLink && noLinks(err):
+		return "symbolic links do not work on this volume: set OUTPUT_LAYOUT=inplace, or use another volume"
 	case op == opGroup && errors.Is(err, fs.ErrPermission):
 		return identity() + "; only a member of a group may give files to it: add the process to the group, in Kubernetes by fsGroup or supplementalGroups"
 	case errors.Is(err, fs.ErrPermission):
 		return identity() + "; " + owner(path) + ": give that user or group the right to write, in Kubernetes by fsGroup"
 	}
 	return ""
+}
+
+// noLinks tells whether the error of making a link is that of a file system without symbolic links. symlink(2) has
+// EPERM for that; SMB mounts and FUSE file systems return the others. A missing right to write is EACCES.
+func noLinks(err error) bool {
+	return slices.ContainsFunc([]syscall.Errno{syscall.EPERM, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EINVAL},
+		func(errno syscall.Errno) bool { return errors.Is(err, errno) })
 }
 
 // identity says as whom the process runs.

@@ -109,10 +109,19 @@ type set struct {
 	files  []content // in the catalogue's order
 }
 
+// staged is what a publication of the set writes: its files, and the note where there is one.
+func (s *set) staged() []content {
+	staged := slices.Clone(s.files)
+	if len(s.bundle.Note) > 0 {
+		staged = append(staged, noteContent(s.bundle.Note))
+	}
+	return staged
+}
+
 func (s *set) names() []string {
-	names := make([]string, len(s.files))
-	for i, f := range s.files {
-		names[i] = f.name
+	var names []string
+	for _, f := range s.staged() {
+		names = append(names, f.name)
 	}
 	return names
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"io/fs"
 	"math/big"
 	"os"
@@ -73,7 +74,10 @@ func issue(name string, parent *x509.Certificate, parentKey crypto.Signer) (*x50
 func newBundle() Bundle {
 	a := ca()
 	leaf, key := issue("leaf", a.intermediate, a.key)
-	return Bundle{Key: key, Chain: []*x509.Certificate{leaf, a.intermediate}, Trusted: []*x509.Certificate{a.root}}
+	return Bundle{
+		Key: key, Chain: []*x509.Certificate{leaf, a.intermediate}, Trusted: []*x509.Certificate{a.root},
+		Note: fmt.Appendf(nil, "asked for %d", leaf.SerialNumber),
+	}
 }
 
 // newConfig is for an empty volume of the test's own. Its clock goes on by a second with each look.

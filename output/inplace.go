@@ -72,7 +72,7 @@ func (v *Volume) finishInplace(d disk) error {
 func (v *Volume) putInPlace(d disk, names []string) error {
 	// 4
 	for _, name := range names {
-		if staged := commitDir + "/" + name; known(name) && d.exists(staged) {
+		if staged := commitDir + "/" + name; ours(name) && d.exists(staged) {
 			if err := d.rename(staged, name); err != nil {
 				return err
 			}

@@ -12,6 +12,7 @@
 package output
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"errors"
@@ -44,7 +45,15 @@ type Bundle struct {
 	Key     crypto.Signer
 	Chain   []*x509.Certificate // the leaf, which holds Key's public key, first
 	Trusted []*x509.Certificate // at least one
+
+	// Note is what the caller wants to find again with this set: it is published and replaced together with it, in
+	// a hidden file that no reader of the volume needs and that is as public as the certificates. At most NoteLimit
+	// bytes; empty: none. One that is found is not judged here, and one that cannot be read counts as none.
+	Note []byte
 }
+
+// NoteLimit bounds Bundle.Note, in bytes.
+const NoteLimit = 64 << 10
 
 // Config says where files go and what they are like. It is expected to be checked already; Open
 // refuses only what it could not work with.
@@ -180,11 +189,15 @@ func (b Bundle) check() error {
 	if len(b.Trusted) == 0 {
 		return errors.New("has no trusted certificate, want at least one")
 	}
+	if len(b.Note) > NoteLimit {
+		return fmt.Errorf("has a note of %d bytes, want at most %d", len(b.Note), NoteLimit)
+	}
 	return nil
 }
 
 func (b Bundle) equal(other Bundle) bool {
-	return samePrivateKey(b.Key, other.Key) && sameCertificates(b.Chain, other.Chain) && sameCertificates(b.Trusted, other.Trusted)
+	return samePrivateKey(b.Key, other.Key) && sameCertificates(b.Chain, other.Chain) && sameCertificates(b.Trusted, other.Trusted) &&
+		bytes.Equal(b.Note, other.Note)
 }
 
 func samePublicKey(a, b crypto.PublicKey) bool {

@@ -20,6 +20,7 @@ type snapshot struct {
 	dangling  string // where ..data points when nothing is there
 	unsettled bool   // a committed publication is not finished
 	files     map[string]found
+	noted     found // the note; zero when there is none
 }
 
 // found is one file of a snapshot.
@@ -41,6 +42,13 @@ func (d disk) look() snapshot {
 		s.layout = LayoutSymlink
 	} else if _, err := d.root.Stat(dataLink); errors.Is(err, fs.ErrNotExist) {
 		s.dangling, _ = d.root.Readlink(dataLink) // an error: there is no such link
+	}
+	note := noteName
+	if s.generated {
+		note = generation + "/" + noteName
+	}
+	if d.exists(note) {
+		s.noted = d.read(note)
 	}
 	for _, f := range catalogue {
 		if !d.exists(f.name) {

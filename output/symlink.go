@@ -57,9 +57,11 @@ func (v *Volume) publishSymlink(d disk, s *set, before snapshot, committed func(
 		touched = len(differing) > 0
 	}
 	// 1, 2
-	if err := v.stage(d, s.files, DirectoryMode(v.cfg.FileMode)); err != nil {
+	staged := s.staged()
+	if err := v.stage(d, staged, DirectoryMode(v.cfg.FileMode)); err != nil {
 		return err
 	}
+	s.keepModes(staged)
 	// 3
 	generation := nextGeneration(previous, v.cfg.Now())
 	if err := d.rename(stageDir, generation); err != nil {
@@ -153,7 +155,7 @@ func (d disk) isStale(name string) bool {
 		return strings.HasPrefix(target, throughData)
 	}
 	info, err := d.root.Lstat(name)
-	return err == nil && info.Mode().IsRegular() && known(name)
+	return err == nil && info.Mode().IsRegular() && ours(name)
 }
 
 func (d disk) linksTo(name, target string) bool {

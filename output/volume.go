@@ -156,8 +156,8 @@ func (v *Volume) trialSize() int {
 	return size
 }
 
-// Writable tells by trying whether a publication could start and has room, so that no certificate is asked for
-// in vain. Nothing is made durable. The error is of type *FileError.
+// Writable tells by trying whether a publication could start, has room, and can make the links of the symlink layout, so
+// that no certificate is asked for in vain. Nothing is made durable. The error is of type *FileError.
 func (v *Volume) Writable() error {
 	return v.alone(func(d disk) error {
 		if err := v.settle(d); err != nil {
@@ -172,6 +172,10 @@ func (v *Volume) Writable() error {
 		f, err := d.writeFile(stageDir+"/trial", make([]byte, v.trialSize()), 0o600)
 		if f != nil {
 			f.Close()
+		}
+		if err == nil && v.cfg.Layout == LayoutSymlink {
+			// Not every file system has links: SMB and some FUSE ones have none.
+			err = d.replaceLink("trial", stageDir+"/link", stageDir+"/link_tmp")
 		}
 		if removed := d.remove(stageDir); err == nil {
 			err = removed
