@@ -88,6 +88,7 @@ func (c *Client) readAnswer(resp *http.Response) (Answer, error) {
 		return Answer{}, &StatusError{
 			StatusCode: code,
 			Message:    errorMessage(resp.Header.Get("Content-Type"), body),
+			Reason:     errorReason(body),
 			RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), c.now()),
 		}
 	default:

@@ -15,9 +15,15 @@ type StatusError struct {
 	// Message is the errorMessage of the answer, on one line and bounded; where none came, a note of
 	// what came instead.
 	Message string
+	// Reason is what the answer says for programs beside its message, such as ReasonNames; empty when it says nothing.
+	Reason string
 	// RetryAfter is how long the server asks to wait, at most a day. Zero: it did not say.
 	RetryAfter time.Duration
 }
+
+// ReasonNames is the Reason of an answer 500 for a certificate that the CA issued with another subject or other names
+// than the requested ones. Each further try would have it issue one more.
+const ReasonNames = "unexpectedNames"
 
 func (e *StatusError) Error() string {
 	text := fmt.Sprintf("CertService answered %d %s: %s", e.StatusCode, http.StatusText(e.StatusCode), e.Message)
@@ -35,8 +41,9 @@ func (e *StatusError) Error() string {
 // mayPass tells the statuses that another try may get past.
 func (e *StatusError) mayPass() bool {
 	switch e.StatusCode {
-	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
-		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusInternalServerError:
+		return e.Reason != ReasonNames
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
 	return false

@@ -26,6 +26,17 @@ func errorMessage(contentType string, body []byte) string {
 	return "no errorMessage but " + bodyNote(contentType, body)
 }
 
+// errorReason is what an error answer says for programs, if it is a reason that this package knows.
+func errorReason(body []byte) string {
+	var doc struct {
+		Reason string `json:"reason"`
+	}
+	if json.Unmarshal(body, &doc) == nil && doc.Reason == ReasonNames {
+		return ReasonNames
+	}
+	return ""
+}
+
 // bodyNote describes a body that is not the expected one by type, size and beginning.
 func bodyNote(contentType string, body []byte) string {
 	if len(bytes.TrimSpace(body)) == 0 {

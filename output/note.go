@@ -1,6 +1,9 @@
 package output
 
-import "slices"
+import (
+	"os"
+	"slices"
+)
 
 // noteName is the file of Bundle.Note. In the symlink layout it stands beside the files of its generation and has no
 // visible link; in the inplace layout it stands at the top of the volume. Two dots keep it from readers' globs, and
@@ -32,4 +35,15 @@ func (s *set) noteDifference(now snapshot) string {
 		return "is missing"
 	}
 	return "has another content"
+}
+
+// ReadNote reads the Bundle.Note of what is published in a directory, in whichever layout; empty when there is none. It
+// changes nothing.
+func ReadNote(dir string) []byte {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	return disk{root: root, dir: dir}.look().note()
 }

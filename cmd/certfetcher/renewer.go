@@ -66,8 +66,8 @@ func (c *sidecar) failed(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		c.metrics.CountFailure(stage)
 	}
-	permanent, after := enroll.Retry(err)
-	return &renew.Failure{Hint: renew.Hint{Permanent: permanent, RetryAfter: after}, Stage: stage, Err: err}
+	next := enroll.Retry(err)
+	return &renew.Failure{Hint: renew.Hint{Permanent: next.Permanent, Wasted: next.Wasted, RetryAfter: next.After}, Stage: stage, Err: err}
 }
 
 // Restore puts published files back, completes a publication that failed after its commit, and takes away trusted

@@ -79,6 +79,9 @@ func runSidecar(s setup) error {
 	if !outcome.Changed {
 		c.kept(outcome)
 	}
+	if outcome.Requested != "" {
+		c.request("the configuration changed")
+	}
 	background.Go(func() { c.dispatcher.Run(ctx) })
 	c.watchFiles(ctx, &background, outcome.Files)
 	debug.FreeOSMemory()

@@ -89,6 +89,9 @@ func inspectVolume(args []string, stdout, stderr io.Writer) int {
 			due = policy.Due(renew.Certificate{NotBefore: c.NotBefore, NotAfter: c.NotAfter})
 		}
 		report.Plan(now, due)
+		if record := enroll.ReadRecord(dir, c.Leaf()); record != nil {
+			report.Requested = (*inspect.Requested)(&record.Request)
+		}
 	}
 	if format == "json" {
 		encoder := json.NewEncoder(stdout)

@@ -36,7 +36,7 @@ type Issued struct {
 }
 
 // Authority signs certificate requests. Its methods are called concurrently and give up when ctx ends.
-// A refusal by the authority is a *RefusedError; any other error, a *BusyError among them, is a failure on
+// A refusal by the authority is a *RefusedError; any other error, a *BusyError or a *NamesError among them, is a failure on
 // the way to it. Their texts reach the client.
 type Authority interface {
 	Enroll(ctx context.Context, r Request) (Issued, error)

@@ -152,7 +152,7 @@ func (a *cmpAuthority) failure(request, bounded context.Context, err error) erro
 	}
 	transport, ok := errors.AsType[*cmp.TransportError](err)
 	if !ok {
-		return err
+		return namesError(err)
 	}
 	noAnswer := func(within time.Duration) error {
 		return &FailedError{Err: err, Text: fmt.Sprintf("no answer from the CMP server within %s; raise the timeout of this CA in cmpServers.json", within)}

@@ -125,6 +125,7 @@ func (a answer) write(w http.ResponseWriter) error {
 
 type errorBody struct {
 	ErrorMessage string `json:"errorMessage"`
+	Reason       string `json:"reason,omitempty"` // for programs
 }
 
 type issuedBody struct {
@@ -145,7 +146,7 @@ func jsonAnswer(status int, body any) answer {
 }
 
 func errorAnswer(status int, message string) answer {
-	return jsonAnswer(status, errorBody{message})
+	return jsonAnswer(status, errorBody{ErrorMessage: message})
 }
 
 // ServeHTTP answers one request and writes its audit line.
@@ -275,7 +276,7 @@ func failed(e *event, err error) answer {
 	if failure, ok := errors.AsType[*FailedError](err); ok {
 		e.reason = failure.Text + ": " + failure.Err.Error()
 	}
-	a := errorAnswer(http.StatusInternalServerError, message)
+	a := jsonAnswer(http.StatusInternalServerError, errorBody{message, reasonOf(err)})
 	if busy, ok := errors.AsType[*BusyError](err); ok {
 		a.retryAfter = int(math.Ceil(busy.RetryAfter.Seconds()))
 	}

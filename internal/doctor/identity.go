@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/keystore"
@@ -220,7 +221,7 @@ func until(end, now time.Time) string {
 	if left < 48*time.Hour {
 		return fmt.Sprintf("%s, for %s", stamp(end), left.Round(time.Minute))
 	}
-	return fmt.Sprintf("%s, for %d days", stamp(end), int(left.Hours()/24))
+	return fmt.Sprintf("%s, for %d days", stamp(end), certinfo.Days(now, end))
 }
 
 // soon is a fifth of a certificate's life before its end, but at most 30 days, as in the log's warnings.

@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
 	"slices"
@@ -13,38 +14,68 @@ import (
 	"github.com/certfetcher/certfetcher/output"
 )
 
-// outdated says why a certificate that is on the volume should not stay, or "" when it should: it is
-// what the configuration asks for, verifies, and has more than a third of its life ahead. When a sidecar
-// renews is not decided here: for one, the certificate stays as long as it is valid.
+// outdated says why a certificate should not stay, or "" when it should: it was requested as the configuration
+// requests one now, it verifies and, without a sidecar, it has more than a third of its life ahead. When a sidecar renews
+// is not decided here.
 func (e *Enroller) outdated(current *output.Bundle) string {
-	if reason := e.unlike(current); reason != "" {
+	if reason := e.changed(current); reason != "" {
 		return reason
 	}
-	asked := *e.Config.Certificate.Template
-	asked.PublicKey = current.Chain[0].PublicKey
-	if _, err := verify.Answer(&asked, current.Chain, current.Trusted, e.Now()); err != nil {
+	if reason := e.due(current.Chain[0]); reason != "" {
+		return reason
+	}
+	if err := valid(current, e.Now()); err != nil {
 		return "the certificate on the volume does not verify: " + err.Error()
 	}
 	return ""
 }
 
-// unlike is outdated without the verification, which is the dear part.
-func (e *Enroller) unlike(current *output.Bundle) string {
-	leaf, want, now := current.Chain[0], e.Config.Certificate, e.Now()
+// changed says in what the configuration requests another certificate than this one, or "" when it does not. Requests
+// are compared, because a CA may add, remove or change names. Only where there is no record of the request, as of an earlier
+// release, what is in the certificate is compared.
+func (e *Enroller) changed(current *output.Bundle) string {
+	if record := recordOf(current); record != nil {
+		return record.Request.changed(requested(e.Config))
+	}
+	return e.unlike(current.Chain[0])
+}
+
+// unlike compares what is in a certificate with what is requested.
+func (e *Enroller) unlike(leaf *x509.Certificate) string {
+	want := e.Config.Certificate
 	if algorithm, err := keygen.AlgorithmOf(leaf.PublicKey); err != nil || algorithm != want.KeyAlgorithm {
 		return fmt.Sprintf("the key on the volume is %s, KEY_ALGORITHM asks for %s", algorithm, want.KeyAlgorithm)
 	}
 	if !slices.Equal(attributes(leaf.Subject), attributes(want.Template.Subject)) {
-		return fmt.Sprintf("the certificate on the volume has the subject %q, the configuration asks for %q", certinfo.DN(leaf.RawSubject), certinfo.DN(want.Template.RawSubject))
+		return fmt.Sprintf("the certificate on the volume has the subject %q, the configuration asks for %q",
+			certinfo.DN(leaf.RawSubject), certinfo.DN(want.Template.RawSubject))
 	}
 	if has, asked := certinfo.Names(leaf), certinfo.RequestNames(want.Template); !sameNames(has, asked, leaf.Subject.CommonName) {
 		return fmt.Sprintf("the certificate on the volume has the names %q, SANS asks for %q", has, asked)
 	}
-	if due := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) * 2 / 3); !now.Before(due) && !e.Config.Sidecar.Enabled {
-		return fmt.Sprintf("two thirds of the certificate's life have gone by (since %s, valid until %s)",
-			due.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
 	return ""
+}
+
+// due says, for a run that renews nothing later, that it is time for another certificate.
+func (e *Enroller) due(leaf *x509.Certificate) string {
+	if e.Config.Sidecar.Enabled {
+		return ""
+	}
+	due := certinfo.Moment(leaf.NotBefore, leaf.NotAfter, 2./3)
+	if e.Now().Before(due) {
+		return ""
+	}
+	return fmt.Sprintf("two thirds of the certificate's life have gone by (since %s, valid until %s)",
+		due.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339))
+}
+
+// valid checks a set for itself: key, order, dates and anchors, whatever names the certificate has.
+func valid(b *output.Bundle, now time.Time) error {
+	leaf := b.Chain[0]
+	_, err := verify.Answer(&x509.CertificateRequest{
+		PublicKey: leaf.PublicKey, RawSubject: leaf.RawSubject, Subject: leaf.Subject,
+	}, b.Chain, b.Trusted, now)
+	return err
 }
 
 // attributes lists a name's attributes, sorted: some CAs, EJBCA among them, return the RDNs in another

@@ -34,8 +34,10 @@ type Enroller struct {
 	volume  *output.Volume
 	current atomic.Pointer[output.Bundle] // what counts on the volume: read from it, or committed last; nil before either
 	nextKey crypto.Signer                 // made for a renewal that has not succeeded yet
-	pending *Obtained                     // what could not be published, because the volume failed
-	overlap overlap
+	// enrolDirectly: an update was answered with other names than the requested ones, and so would the next be.
+	enrolDirectly bool
+	pending       *Obtained // what could not be published, because the volume failed
+	overlap       overlap
 }
 
 // How a certificate came to be on the volume.
@@ -59,6 +61,8 @@ type Outcome struct {
 	// Untold, of what was kept, tells whether a process before this one did not get as far as telling the application of it.
 	Untold bool
 	Number int // for Told
+	// Requested says, of what was kept, in what the configuration requests another certificate now; empty: in nothing.
+	Requested string
 }
 
 // Run makes sure that the volume holds a matching, valid certificate: it keeps the one that is there,
@@ -71,9 +75,8 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	}
 	if kept, reason := e.keep(); kept != nil {
 		e.mendModes()
-		e.Log.Info("the volume already holds a matching, valid certificate: nothing to do",
-			"path", e.Config.Output.Dir, "not_after", kept.Chain[0].NotAfter, "serial", certinfo.Serial(kept.Chain[0]))
-		return Outcome{Bundle: *kept, How: Kept, Files: e.volume.Files(), Untold: e.volume.Untold()}, nil
+		e.reportKept(kept.Chain[0], reason)
+		return Outcome{Bundle: *kept, How: Kept, Files: e.volume.Files(), Untold: e.volume.Untold(), Requested: reason}, nil
 	} else if reason != "" {
 		e.Log.Info("enrolling", "because", reason)
 	}
@@ -85,13 +88,20 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	if reason := e.unlike(&bundle); reason != "" { // it is verified
-		e.Log.Warn("the next start will take this certificate for another than the one asked for, and enrol again", "because", reason)
-	}
 	if e.Config.Sidecar.Enabled && e.current.Load() != nil {
 		bundle = e.withOverlap(bundle)
 	}
 	return e.publish(bundle, Enrolled)
+}
+
+func (e *Enroller) reportKept(leaf *x509.Certificate, changed string) {
+	attributes := []any{"path", e.Config.Output.Dir, "not_after", leaf.NotAfter, "serial", certinfo.Serial(leaf)}
+	if changed != "" {
+		e.Log.Warn("the configuration requests another certificate than the one on the volume, which stays until the new one is there",
+			append(attributes, "because", changed)...)
+		return
+	}
+	e.Log.Info("the volume already holds a matching, valid certificate: nothing to do", attributes...)
 }
 
 // writable comes before anything is asked for: a volume that cannot be written to must not cost a certificate at every
@@ -230,6 +240,9 @@ func (e *Enroller) requestFailed(ctx context.Context, doing string, err error) e
 	if ctx.Err() != nil {
 		return failed(StageOther, "interrupted while %s: %w", doing, err)
 	}
+	if foreignNames(err) {
+		return failed(requestStage(err), "%s of CA %q: %w; %w", doing, e.Config.Request.CAName, err, errNames)
+	}
 	return failed(requestStage(err), "%s of CA %q: %w", doing, e.Config.Request.CAName, err)
 }
 
@@ -242,7 +255,11 @@ func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest, answe
 	}
 	result, err := verify.Answer(csr, chain, trusted, e.Now())
 	if err != nil {
-		return output.Bundle{}, failed(StageVerification, "verifying the certificate: %s", answer.Clean(err.Error()))
+		text := "verifying the certificate: " + answer.Clean(err.Error())
+		if _, ok := errors.AsType[*verify.NamesError](err); ok {
+			return output.Bundle{}, failed(StageVerification, "%s; %w", text, errNames)
+		}
+		return output.Bundle{}, failed(StageVerification, "%s", text)
 	}
 	for _, warning := range result.Warnings {
 		e.Log.Warn("accepted the certificate with a remark", "remark", answer.Clean(warning))
@@ -250,7 +267,7 @@ func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest, answe
 	leaf := result.Chain[0]
 	e.Log.Info("verified the certificate", "serial", certinfo.Serial(leaf), "not_before", leaf.NotBefore, "not_after", leaf.NotAfter,
 		"issuer", answer.Clean(certinfo.DN(leaf.RawIssuer)), "chain", len(result.Chain), "trusted", len(result.Trusted), "duration", e.since(start))
-	return output.Bundle{Key: key, Chain: result.Chain, Trusted: result.Trusted}, nil
+	return output.Bundle{Key: key, Chain: result.Chain, Trusted: result.Trusted, Note: e.note(leaf)}, nil
 }
 
 func (e *Enroller) since(start time.Time) time.Duration {
@@ -258,7 +275,8 @@ func (e *Enroller) since(start time.Time) time.Duration {
 }
 
 // keep returns what the volume holds when that may stay, else why it may not; both are zero for an
-// empty volume.
+// empty volume. A sidecar keeps all that is valid, with the reason why it has to be renewed at once: an application that
+// has a valid certificate must not wait for a CertService.
 func (e *Enroller) keep() (*output.Bundle, string) {
 	current, err := e.volume.Current()
 	switch {
@@ -270,6 +288,13 @@ func (e *Enroller) keep() (*output.Bundle, string) {
 	e.current.Store(current)
 	if e.Config.ForceEnroll {
 		return nil, "FORCE_ENROLL is set"
+	}
+	changed := e.changed(current)
+	if record := recordOf(current); record != nil && changed == "" {
+		e.enrolDirectly = record.EnrolDirectly
+	}
+	if changed != "" && e.Config.Sidecar.Enabled && valid(current, e.Now()) == nil {
+		return current, changed
 	}
 	if reason := e.outdated(current); reason != "" {
 		return nil, reason

@@ -16,7 +16,6 @@ import (
 	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/config"
-	"github.com/certfetcher/certfetcher/internal/verify"
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
 )
@@ -46,20 +45,15 @@ func (e *Enroller) Obtain(ctx context.Context) (Obtained, error) {
 	if err != nil {
 		return Obtained{}, err
 	}
-	csr, request, err := e.request(key)
-	if err != nil {
+	a := attempt{Enroller: e, service: service, key: key, current: current}
+	if a.csr, a.request, err = e.request(key); err != nil {
 		return Obtained{}, err
 	}
-	answer, how, err := e.ask(ctx, service, request, current)
-	if err != nil {
-		return Obtained{}, err
+	obtained, err := a.obtain(ctx)
+	if err == nil {
+		e.nextKey = nil
 	}
-	bundle, err := e.accept(key, csr, answer)
-	if err != nil {
-		return Obtained{}, err
-	}
-	e.nextKey = nil
-	return Obtained{bundle, how}, nil
+	return obtained, err
 }
 
 // leftOver is what an attempt before could not publish, if it is still worth it.
@@ -94,9 +88,10 @@ func (e *Enroller) withOverlap(bundle output.Bundle) output.Bundle {
 }
 
 // renewalKey is the key for the next certificate. One that was made stays the same until it has a certificate:
-// a CertService that is down for days must not cost a key pair at every try.
+// a CertService that is down for days must not cost a key pair at every try. REUSE_KEY is for a key of the algorithm that
+// is requested.
 func (e *Enroller) renewalKey(current *output.Bundle) (key crypto.Signer, err error) {
-	if e.Config.Sidecar.ReuseKey {
+	if algorithm, err := keygen.AlgorithmOf(current.Key.Public()); e.Config.Sidecar.ReuseKey && err == nil && algorithm == e.Config.Certificate.KeyAlgorithm {
 		return current.Key, nil
 	}
 	if e.nextKey == nil {
@@ -105,48 +100,90 @@ func (e *Enroller) renewalKey(current *output.Bundle) (key crypto.Signer, err er
 	return e.nextKey, err
 }
 
-// ask sends the request for an update, or, where that is no way, the one for an enrolment.
-func (e *Enroller) ask(ctx context.Context, service *client.Client, request client.Request, current *output.Bundle) (answer client.Answer, how string, err error) {
-	start := e.Now()
-	leaf, because := current.Chain[0], ""
-	if e.Now().Before(leaf.NotAfter) {
-		if answer, err = e.update(ctx, service, request, current); err == nil {
-			e.Log.Info("the CertService renewed the certificate", "ca", e.Config.Request.CAName, "duration", e.since(start))
-			return answer, Updated, nil
-		}
-		because = refusal(err)
-		if because == "" && ctx.Err() == nil && e.elsewhere(err) && e.nearlyExpired(leaf) {
-			because = "less than a tenth of its life is left, and the update fails: " + err.Error()
-		}
-	} else {
-		because = "it expired at " + leaf.NotAfter.UTC().Format(time.RFC3339)
-		err = failed(StageOther, "the certificate cannot be renewed: %s, and %w", because, errForbidden)
-	}
-	if because == "" || !e.Config.Sidecar.Fallback {
-		return client.Answer{}, "", err
-	}
-	e.Log.Warn("the certificate cannot be renewed, enrolling anew", "because", because)
-	start = e.Now()
-	if answer, err = service.Enroll(ctx, request); err != nil {
-		return client.Answer{}, "", e.requestFailed(ctx, "asking the CertService for a certificate", err)
-	}
-	e.Log.Info("the CertService answered", "ca", e.Config.Request.CAName, "duration", e.since(start))
-	return answer, Enrolled, nil
+// attempt is one try to get a certificate in place of the current one.
+type attempt struct {
+	*Enroller
+	service *client.Client
+	key     crypto.Signer
+	csr     *x509.CertificateRequest
+	request client.Request
+	current *output.Bundle
 }
 
-func (e *Enroller) update(ctx context.Context, service *client.Client, request client.Request, current *output.Bundle) (client.Answer, error) {
-	var err error
-	if request.OldKey, err = keygen.PrivateKeyPEM(current.Key); err != nil {
-		return client.Answer{}, failed(StageKeyEncoding, "preparing the OLD_PK header: %w", err)
+// obtain asks for an update or, where that is no way, for an enrolment.
+func (a attempt) obtain(ctx context.Context) (Obtained, error) {
+	if changed := a.changed(a.current); changed != "" {
+		a.enrolDirectly = false // that was about another request
+		a.Log.Info("enrolling", "because", changed)
+		return a.enrol(ctx)
 	}
-	for _, cert := range current.Chain {
+	leaf, mayEnrol := a.current.Chain[0], a.Config.Sidecar.Fallback
+	var because string
+	var err error
+	switch {
+	case !a.Now().Before(leaf.NotAfter):
+		because = "it expired at " + leaf.NotAfter.UTC().Format(time.RFC3339)
+		err = failed(StageOther, "the certificate cannot be renewed: %s, and %w", because, errForbidden)
+	case a.enrolDirectly && mayEnrol:
+		a.Log.Info("enrolling", "because", "the CA answered an earlier update with other names than the requested ones")
+		return a.enrol(ctx)
+	default:
+		var obtained Obtained
+		if obtained, err = a.update(ctx); err == nil {
+			return obtained, nil
+		}
+		because = a.noWay(ctx, err)
+	}
+	if because == "" || !mayEnrol {
+		return Obtained{}, err
+	}
+	a.Log.Warn("the certificate cannot be renewed, enrolling anew", "because", because)
+	return a.enrol(ctx)
+}
+
+// noWay says why another try of an update that failed would not do better, or comes too late; empty when it may.
+func (a attempt) noWay(ctx context.Context, err error) string {
+	if foreignNames(err) {
+		a.enrolDirectly = true // each further update would have the CA issue one more certificate for nothing
+	}
+	because := refusal(err)
+	if because == "" && ctx.Err() == nil && a.elsewhere(err) && a.nearlyExpired(a.current.Chain[0]) {
+		because = "less than a tenth of its life is left, and the update fails: " + err.Error()
+	}
+	return because
+}
+
+func (a attempt) update(ctx context.Context) (Obtained, error) {
+	start := a.Now()
+	request := a.request
+	var err error
+	if request.OldKey, err = keygen.PrivateKeyPEM(a.current.Key); err != nil {
+		return Obtained{}, failed(StageKeyEncoding, "preparing the OLD_PK header: %w", err)
+	}
+	for _, cert := range a.current.Chain {
 		request.OldCert = append(request.OldCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
 	}
-	answer, err := service.Update(ctx, request)
+	answer, err := a.service.Update(ctx, request)
 	if err != nil {
-		return client.Answer{}, e.requestFailed(ctx, "asking the CertService to renew a certificate", err)
+		return Obtained{}, a.requestFailed(ctx, "asking the CertService to renew a certificate", err)
 	}
-	return answer, nil
+	bundle, err := a.accept(a.key, a.csr, answer)
+	if err != nil {
+		return Obtained{}, err
+	}
+	a.Log.Info("the CertService renewed the certificate", "ca", a.Config.Request.CAName, "duration", a.since(start))
+	return Obtained{bundle, Updated}, nil
+}
+
+func (a attempt) enrol(ctx context.Context) (Obtained, error) {
+	start := a.Now()
+	answer, err := a.service.Enroll(ctx, a.request)
+	if err != nil {
+		return Obtained{}, a.requestFailed(ctx, "asking the CertService for a certificate", err)
+	}
+	a.Log.Info("the CertService answered", "ca", a.Config.Request.CAName, "duration", a.since(start))
+	bundle, err := a.accept(a.key, a.csr, answer)
+	return Obtained{bundle, Enrolled}, err
 }
 
 // caRefused is how the CertService API begins the message of a 500 that tells a CA's refusal, as opposed to
@@ -162,6 +199,10 @@ func refusal(err error) string {
 	switch {
 	case StageOf(err) == StageKeyEncoding:
 		return "the key on the volume cannot be sent: " + err.Error()
+	case foreignNames(err):
+		return "the CA answers the update with other names than the requested ones: " + err.Error()
+	case wasted(err):
+		return "" // an enrolment would most likely meet the same
 	case errors.As(err, &status):
 		switch code := status.StatusCode; {
 		case code == http.StatusNotImplemented, code == http.StatusInternalServerError && strings.HasPrefix(status.Message, caRefused):
@@ -175,6 +216,23 @@ func refusal(err error) string {
 		return ""
 	}
 	return err.Error()
+}
+
+// errNames is what to do about a certificate with other names than the requested ones.
+var errNames = errors.New("at the CA, have the certificate profile take the names from the request (EJBCA: \"Allow Extension Override\"), " +
+	"or give each replica a subject of its own")
+
+// foreignNames tells of an error whether a certificate was issued with other names than the requested ones. EJBCA does so
+// where two holders of one subject have different names: it answers an update with those that it registered last.
+func foreignNames(err error) bool {
+	var status *client.StatusError
+	return errors.Is(err, errNames) || errors.As(err, &status) && status.Reason == client.ReasonNames
+}
+
+// wasted tells of an error whether a certificate was issued that nobody can use.
+func wasted(err error) bool {
+	stage := StageOf(err)
+	return stage == StageVerification || stage == StageConversion || foreignNames(err)
 }
 
 // errForbidden is the failure of an update that nothing but an enrolment could make good.
@@ -200,7 +258,7 @@ func (e *Enroller) elsewhere(err error) bool {
 
 // nearlyExpired tells whether less than a tenth of a certificate's life is left.
 func (e *Enroller) nearlyExpired(leaf *x509.Certificate) bool {
-	return leaf.NotAfter.Sub(e.Now()) < leaf.NotAfter.Sub(leaf.NotBefore)/10
+	return e.Now().After(certinfo.Moment(leaf.NotBefore, leaf.NotAfter, 0.9))
 }
 
 // Restore puts back published files that vanished or were changed. The outcome's Changed tells whether any had.
@@ -267,22 +325,28 @@ func (e *Enroller) Owe() (int, error) { return e.volume.Owe() }
 // Told says that the application knows of the publication with this number.
 func (e *Enroller) Told(number int) error { return e.volume.Told(number) }
 
-// Retry says what an error of Obtain or Publish means for the next try: whether somebody has to mend something
-// first, and how long to wait at the least, mostly because the CertService asks for it; 0 when nobody does.
-func Retry(err error) (permanent bool, after time.Duration) {
+// Next is what an error of Obtain or Publish means for the next try.
+type Next struct {
+	Permanent bool          // somebody has to repair something first
+	Wasted    bool          // a certificate was issued for nothing, and would be at each try
+	After     time.Duration // how long to wait at the least, mostly because the CertService asks for it; 0: nobody does
+}
+
+// Retry says what an error of Obtain or Publish means for the next try.
+func Retry(err error) Next {
 	var status *client.StatusError
 	var connection *client.ConnectionError
 	switch {
 	case errors.Is(err, errForbidden):
-		return true, forbiddenWait
+		return Next{Permanent: true, After: forbiddenWait}
 	case errors.As(err, &status):
-		return status.StatusCode == http.StatusUnauthorized || status.StatusCode < 500 && refusal(err) != "", status.RetryAfter
+		permanent := status.StatusCode == http.StatusUnauthorized || status.StatusCode < 500 && refusal(err) != ""
+		return Next{Permanent: permanent || foreignNames(err), Wasted: foreignNames(err), After: status.RetryAfter}
 	case errors.As(err, &connection):
-		return connection.Permanent, 0
+		return Next{Permanent: connection.Permanent}
 	}
 	// A CA that issues what was not asked for would do so at every try.
-	stage := StageOf(err)
-	return stage == StageVerification || stage == StageConversion, 0
+	return Next{Permanent: wasted(err), Wasted: wasted(err)}
 }
 
 // Check says why what the volume of a configuration holds is not a complete set with a certificate that is
@@ -292,11 +356,5 @@ func Check(cfg *config.Fetcher, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("reading the volume: %w", err)
 	}
-	// Asked of itself, a leaf has the right key and names; what is left are order, dates and anchors.
-	leaf := current.Chain[0]
-	_, err = verify.Answer(&x509.CertificateRequest{
-		PublicKey: leaf.PublicKey, RawSubject: leaf.RawSubject, Subject: leaf.Subject,
-		DNSNames: leaf.DNSNames, EmailAddresses: leaf.EmailAddresses, IPAddresses: leaf.IPAddresses, URIs: leaf.URIs,
-	}, current.Chain, current.Trusted, now)
-	return err
+	return valid(current, now)
 }

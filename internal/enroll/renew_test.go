@@ -25,35 +25,37 @@ func TestRefusal_andRetry_ofWhatAnUpdateMayMeet(t *testing.T) {
 		anew      bool // an enrolment may do better
 		permanent bool
 		after     time.Duration
+		wasted    bool
 	}{
-		"not found":                  {status(404, ""), true, true, time.Minute},
-		"method not allowed":         {status(405, ""), true, true, time.Minute},
-		"bad request":                {status(400, "Wrong certificate signing request (CSR) format"), true, true, time.Minute},
-		"forbidden":                  {status(403, ""), true, true, time.Minute},
-		"headers too large":          {status(431, ""), true, true, time.Minute},
-		"not trusted":                {status(401, ""), false, true, time.Minute},
-		"too many requests":          {status(429, ""), false, false, time.Minute},
-		"request time-out":           {status(408, ""), false, false, time.Minute},
-		"refused by the CA":          {status(500, "CMPv2 server returned following error: rejection"), true, false, time.Minute},
-		"the CA is not reached":      {status(500, "Exception occurred during call to cmp client: connection refused"), false, false, time.Minute},
-		"not implemented":            {status(501, ""), true, false, time.Minute},
-		"overloaded":                 {status(503, ""), false, false, time.Minute},
-		"a web page":                 {&client.AnswerError{Reason: "it is HTML"}, true, false, 0},
-		"no connection":              {&client.ConnectionError{Err: errors.New("refused")}, false, false, 0},
-		"no trust":                   {&client.ConnectionError{Err: errors.New("unknown CA"), Permanent: true}, false, true, 0},
-		"interrupted":                {fmt.Errorf("x: %w", context.Canceled), false, false, 0},
-		"no update URL":              {errors.New("deriving the update URL"), true, false, 0},
-		"a wrong certificate":        {&Error{Stage: StageVerification, Err: errors.New("x")}, true, true, 0},
-		"unreadable certificates":    {&Error{Stage: StageConversion, Err: errors.New("x")}, true, true, 0},
-		"a volume that is read-only": {&Error{Stage: StageFile, Err: errors.New("x")}, true, false, 0},
-		"forbidden to enrol anew":    {errForbidden, true, true, 15 * time.Minute},
+		"not found":               {status(404, ""), true, true, time.Minute, false},
+		"method not allowed":      {status(405, ""), true, true, time.Minute, false},
+		"bad request":             {status(400, "Wrong certificate signing request (CSR) format"), true, true, time.Minute, false},
+		"forbidden":               {status(403, ""), true, true, time.Minute, false},
+		"headers too large":       {status(431, ""), true, true, time.Minute, false},
+		"not trusted":             {status(401, ""), false, true, time.Minute, false},
+		"too many requests":       {status(429, ""), false, false, time.Minute, false},
+		"request time-out":        {status(408, ""), false, false, time.Minute, false},
+		"refused by the CA":       {status(500, "CMPv2 server returned following error: rejection"), true, false, time.Minute, false},
+		"the CA is not reached":   {status(500, "Exception occurred during call to cmp client: connection refused"), false, false, time.Minute, false},
+		"not implemented":         {status(501, ""), true, false, time.Minute, false},
+		"overloaded":              {status(503, ""), false, false, time.Minute, false},
+		"a web page":              {&client.AnswerError{Reason: "it is HTML"}, true, false, 0, false},
+		"no connection":           {&client.ConnectionError{Err: errors.New("refused")}, false, false, 0, false},
+		"no trust":                {&client.ConnectionError{Err: errors.New("unknown CA"), Permanent: true}, false, true, 0, false},
+		"interrupted":             {fmt.Errorf("x: %w", context.Canceled), false, false, 0, false},
+		"no update URL":           {errors.New("deriving the update URL"), true, false, 0, false},
+		"a wrong certificate":     {&Error{Stage: StageVerification, Err: errors.New("x")}, false, true, 0, true},
+		"unreadable certificates": {&Error{Stage: StageConversion, Err: errors.New("x")}, false, true, 0, true},
+		"other names":             {&Error{Stage: StageVerification, Err: errNames}, true, true, 0, true},
+		"other names, says the CertService": {
+			&client.StatusError{StatusCode: 500, Message: "x", Reason: client.ReasonNames}, true, true, 0, true},
+		"a volume that is read-only": {&Error{Stage: StageFile, Err: errors.New("x")}, true, false, 0, false},
+		"forbidden to enrol anew":    {errForbidden, true, true, 15 * time.Minute, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := fmt.Errorf("asking: %w", row.err)
 			assert.Equal(t, row.anew, refusal(err) != "", refusal(err))
-			permanent, after := Retry(err)
-			assert.Equal(t, row.permanent, permanent)
-			assert.Equal(t, row.after, after)
+			assert.Equal(t, Next{Permanent: row.permanent, Wasted: row.wasted, After: row.after}, Retry(err))
 		})
 	}
 }

@@ -5,10 +5,10 @@ package inspect
 
 import (
 	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +28,19 @@ type Report struct {
 	Files       []File       `json:"files"`
 	Certificate *Certificate `json:"certificate,omitempty"` // the first key entry's leaf, or that of key.pem and keystore.pem
 	Trusted     []string     `json:"trusted,omitempty"`     // subjects of the trusted certificates
+	// Requested is what was requested for the certificate, where the volume has a record of that. Dir does not set it.
+	Requested *Requested `json:"requested,omitempty"`
+}
+
+// Requested is what was requested for a certificate.
+type Requested struct {
+	Subject      string   `json:"subject"`
+	DNS          []string `json:"dns,omitempty"`
+	Emails       []string `json:"emails,omitempty"`
+	IPs          []string `json:"ips,omitempty"`
+	URIs         []string `json:"uris,omitempty"`
+	KeyAlgorithm string   `json:"keyAlgorithm"`
+	CA           string   `json:"ca"`
 }
 
 // File is one file; Problem says why its content could not be read, if so.
@@ -60,15 +73,20 @@ type Certificate struct {
 	NotAfter  time.Time `json:"notAfter"`
 	Chain     []string  `json:"chain"` // subjects, leaf first
 
+	leaf *x509.Certificate
+
 	// What Plan sets.
 	DaysLeft    *int       `json:"daysLeft,omitempty"` // whole ones; negative after the end
 	NextRenewal *time.Time `json:"nextRenewal,omitempty"`
 }
 
+// Leaf is the certificate that is described.
+func (c *Certificate) Leaf() *x509.Certificate { return c.leaf }
+
 // Plan adds to a report with a certificate how much of its life is left, and when a sidecar would renew it. A
 // zero due is not known.
 func (r *Report) Plan(now, due time.Time) {
-	days := int(math.Floor(r.Certificate.NotAfter.Sub(now).Hours() / 24))
+	days := certinfo.Days(now, r.Certificate.NotAfter)
 	r.Certificate.DaysLeft = &days
 	if !due.IsZero() {
 		due = due.UTC().Truncate(time.Second)
@@ -210,7 +228,7 @@ func describeCertificate(e keystore.Entry) *Certificate {
 	leaf := e.Chain[0]
 	c := &Certificate{
 		Subject: certinfo.DN(leaf.RawSubject), SANs: certinfo.Names(leaf), Serial: certinfo.Serial(leaf), Issuer: certinfo.DN(leaf.RawIssuer),
-		NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(),
+		NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(), leaf: leaf,
 	}
 	for _, cert := range e.Chain {
 		c.Chain = append(c.Chain, certinfo.DN(cert.RawSubject))

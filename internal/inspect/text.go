@@ -6,6 +6,9 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/oneline"
 )
 
 // WriteText prints the report for people: a table of files, then the certificate.
@@ -26,6 +29,9 @@ func (r *Report) WriteText(w io.Writer, now time.Time) error {
 	table.Flush()
 	if c := r.Certificate; c != nil {
 		c.write(&text, now)
+	}
+	if q := r.Requested; q != nil {
+		fmt.Fprintf(&text, "Requested: %s\n", q.text())
 	}
 	if len(r.Trusted) > 0 {
 		fmt.Fprintf(&text, "Trusts:   %s\n", strings.Join(r.Trusted, "\n          "))
@@ -69,6 +75,23 @@ func (f File) content() []string {
 	return lines
 }
 
+// text words a request on one line.
+func (q *Requested) text() string {
+	parts := []string{q.Subject + " of " + q.CA, q.KeyAlgorithm}
+	for _, kind := range []struct {
+		prefix string
+		names  []string
+	}{{"DNS:", q.DNS}, {"email:", q.Emails}, {"IP Address:", q.IPs}, {"URI:", q.URIs}} {
+		for _, name := range kind.names {
+			parts = append(parts, kind.prefix+name)
+		}
+	}
+	return oneline.Of(strings.Join(parts, ", "), maxRequested)
+}
+
+// maxRequested bounds, in characters, what is shown of a record: whoever may write to the volume may have written it.
+const maxRequested = 4000
+
 func (c *Certificate) write(w io.Writer, now time.Time) {
 	fmt.Fprintf(w, "\nSubject:  %s\n", c.Subject)
 	fmt.Fprintf(w, "SANs:     %s\n", strings.Join(c.SANs, ", "))
@@ -79,7 +102,7 @@ func (c *Certificate) write(w io.Writer, now time.Time) {
 	fmt.Fprintf(w, "Key:      %s, %s\n", c.Key, fits)
 	fmt.Fprintf(w, "Serial:   %s\n", c.Serial)
 	fmt.Fprintf(w, "Chain:    %s\n", strings.Join(c.Chain, "\n          signed by "))
-	fmt.Fprintf(w, "Valid:    %s to %s (%s)\n", c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339), left(c.NotAfter.Sub(now)))
+	fmt.Fprintf(w, "Valid:    %s to %s (%s)\n", c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339), left(now, c.NotAfter))
 	if c.NextRenewal != nil {
 		overdue := ""
 		if c.NextRenewal.Before(now) {
@@ -90,12 +113,12 @@ func (c *Certificate) write(w io.Writer, now time.Time) {
 }
 
 // left words how much of a certificate's life is left.
-func left(d time.Duration) string {
-	switch {
+func left(now, end time.Time) string {
+	switch d := end.Sub(now); {
 	case d <= 0:
 		return "EXPIRED"
 	case d < 48*time.Hour:
 		return d.Round(time.Minute).String() + " left"
 	}
-	return fmt.Sprintf("%d days left", int(d.Hours()/24))
+	return fmt.Sprintf("%d days left", certinfo.Days(now, end))
 }

@@ -26,7 +26,7 @@ type Metrics struct {
 	now   func() time.Time
 	valid atomic.Pointer[validity] // nil: nothing is published
 	fault atomic.Pointer[string]   // of the published files; nil: none
-	due   atomic.Int64             // Unix nanoseconds
+	due   atomic.Pointer[time.Time]
 }
 
 type validity struct{ notBefore, notAfter time.Time }
@@ -108,7 +108,7 @@ func (m *Metrics) reloads(outcome string) *metrics.Counter {
 // SetPlan tells when the renewal is due, when the next try will be, and how many have failed since the
 // last success.
 func (m *Metrics) SetPlan(due, next time.Time, failures int) {
-	m.due.Store(due.UnixNano())
+	m.due.Store(&due) // years from 2262 on have no Unix time in nanoseconds
 	m.set.GetOrCreateGauge("certfetcher_renewal_overdue_seconds", m.overdue)
 	m.setTime("certfetcher_next_renewal_timestamp_seconds", next)
 	m.gauge("certfetcher_renewal_failed_tries", float64(failures))
@@ -116,7 +116,7 @@ func (m *Metrics) SetPlan(due, next time.Time, failures int) {
 
 // overdue is for how long the renewal has been due.
 func (m *Metrics) overdue() float64 {
-	return max(0, m.now().Round(0).Sub(time.Unix(0, m.due.Load())).Seconds())
+	return max(0, m.now().Round(0).Sub(*m.due.Load()).Seconds())
 }
 
 // CountRenewal counts a renewal by how it was done, "updated" or "enrolled".

@@ -109,6 +109,20 @@ func TestMetrics_Write_showsWhatItWasTold(t *testing.T) {
 	assert.Contains(t, text.String(), "# TYPE certfetcher_certificate_expiry_timestamp_seconds gauge\n")
 }
 
+func TestMetrics_certificateToTheYear9999_isNotOverdue(t *testing.T) {
+	m, s := newMetrics()
+	end := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	m.SetCertificate(&x509.Certificate{NotBefore: time.Date(1950, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: end})
+	m.SetPlan(end.AddDate(-2600, 0, 0), end.AddDate(-2600, 0, 0), 0)
+	lines := series(m)
+	assert.Contains(t, lines, "certfetcher_renewal_overdue_seconds 0")
+	assert.Contains(t, lines, "certfetcher_certificate_expiry_timestamp_seconds 253402300799")
+	assert.Contains(t, lines, "certfetcher_certificate_not_before_timestamp_seconds -631152000")
+	require.NoError(t, m.Ready())
+	s.now = end.Add(time.Second)
+	require.Error(t, m.Ready())
+}
+
 // Prometheus' conventions: lower case, a unit at the end, counters alone in _total.
 func TestMetrics_names_followTheConventions(t *testing.T) {
 	m, s := newMetrics()

@@ -12,14 +12,18 @@ const (
 	longestWait = 15 * time.Minute
 	// longestExpired bounds the waits once the certificate has expired and the application is down.
 	longestExpired = time.Minute
+	// longestWasted bounds the waits where each try has the CA issue a certificate that nobody can use.
+	longestWasted = 24 * time.Hour
 	// shortestWait keeps a try from following the other at once; certificates that live for seconds have less.
 	shortestWait = time.Second
 )
 
 // Hint is what a failure says about when to try again.
 type Hint struct {
-	// Permanent failures are such as somebody has to mend: they are tried again slowly.
+	// Permanent failures are such as somebody has to repair: they are tried again slowly.
 	Permanent bool
+	// Wasted: a certificate was issued for nothing, and would be at each try. They are tried again very slowly.
+	Wasted bool
 	// RetryAfter is how long to wait at the least, mostly because the other side asks for it; 0: nobody does.
 	RetryAfter time.Duration
 }
@@ -28,7 +32,8 @@ type Hint struct {
 // from almost nothing to a bound that doubles each time (full jitter), so that the pods that met
 // the same outage do not come back together. The bound ends at 15 minutes and at a twentieth of the time
 // left to expiry; after a permanent failure it is there at once. After expiry it ends at a minute, or a
-// twentieth of the certificate's life.
+// twentieth of the certificate's life. Where each try costs a certificate, it ends at a day and at a quarter of the time
+// left, and after expiry at 15 minutes.
 //
 // A Retry-After is obeyed, up to a tenth later than asked, unless the certificate would expire meanwhile, and for
 // 15 minutes at most once it has.
@@ -39,13 +44,19 @@ func wait(failures int, hint Hint, c Certificate, now time.Time) time.Duration {
 	if left <= 0 {
 		bound = min(longestExpired, life/20)
 	}
+	if hint.Wasted {
+		bound = min(longestWasted, left/4)
+		if left <= 0 {
+			bound = min(longestWait, life)
+		}
+	}
 	bound = max(bound, shortest)
 	spread := bound
 	if !hint.Permanent {
 		spread = min(bound, min(firstWait, life/50)<<min(failures-1, 20))
 	}
 	chosen := between(shortest, spread)
-	if hint.Permanent {
+	if hint.Permanent || hint.Wasted {
 		chosen = between(bound/2, bound)
 	}
 	asked := between(hint.RetryAfter, hint.RetryAfter+hint.RetryAfter/10)

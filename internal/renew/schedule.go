@@ -10,6 +10,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // Certificate is what the schedule needs to know of a certificate.
@@ -40,7 +42,7 @@ const jitterShare = 0.1
 // Before is about as long as its life, or because the CA dates certificates back, is treated as if its life
 // began when it was obtained, and as if there were no Before. Otherwise one renewal would follow the other.
 func (p Policy) Due(c Certificate) time.Time {
-	due := c.NotBefore.Add(time.Duration(p.At * float64(c.NotAfter.Sub(c.NotBefore))))
+	due := certinfo.Moment(c.NotBefore, c.NotAfter, p.At)
 	if p.Before > 0 {
 		due = c.NotAfter.Add(-p.Before)
 	}
@@ -48,9 +50,10 @@ func (p Policy) Due(c Certificate) time.Time {
 	if had.IsZero() {
 		had = c.NotBefore
 	}
-	if left := c.NotAfter.Sub(had); due.Before(had.Add(left / 10)) {
-		due = had.Add(time.Duration(p.At * float64(left)))
+	if due.Before(certinfo.Moment(had, c.NotAfter, 0.1)) {
+		due = certinfo.Moment(had, c.NotAfter, p.At)
 	}
+	// Where a difference is more than a time.Duration holds, its largest one does: the jitter is smaller then.
 	spread := min(jitterShare*float64(c.NotAfter.Sub(due)), float64(due.Sub(had))/2)
 	return due.Add(-time.Duration(p.jitter() * spread))
 }

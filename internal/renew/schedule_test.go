@@ -65,8 +65,23 @@ func TestPolicy_Due_isTheSameAfterARestart(t *testing.T) {
 	assert.NotEqual(t, policy.Due(obtained), Policy{At: 2. / 3, Seed: "another"}.Due(obtained))
 }
 
+// RFC 5280, 4.1.2.5: a certificate without a planned end is valid to the last second of the year 9999.
+func TestPolicy_certificateForThousandsOfYears_isDueAtItsShare(t *testing.T) {
+	c := Certificate{NotBefore: time.Date(1950, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)}
+	for _, obtained := range []time.Time{{}, birth} {
+		c.Obtained = obtained
+		for at, want := range map[float64]int{2. / 3: 7316, 0.5: 5974, 0.9999999999999999: 9999} {
+			due := Policy{At: at, Seed: "pod"}.Due(c)
+			assert.InDelta(t, want, due.Year(), 30, "at %v, obtained at %v", at, obtained)
+		}
+		assert.InDelta(t, 9999, Policy{At: 0.5, Before: 30 * day, Seed: "pod"}.Due(c).Year(), 1)
+		assert.LessOrEqual(t, wait(1, Hint{}, c, birth), 2*time.Second)
+		assert.LessOrEqual(t, wait(1, Hint{Permanent: true}, c, birth), 15*time.Minute)
+	}
+}
+
 func TestWait_bounds(t *testing.T) {
-	permanent := Hint{Permanent: true}
+	permanent, wasted := Hint{Permanent: true}, Hint{Wasted: true}
 	for name, row := range map[string]struct {
 		failures    int
 		hint        Hint
@@ -84,13 +99,16 @@ func TestWait_bounds(t *testing.T) {
 		"expired after 30 seconds of life":        {100, Hint{}, 30 * time.Second, -time.Hour, 300 * time.Millisecond, 1500 * time.Millisecond},
 		"refused":                                 {1, permanent, 90 * day, 30 * day, 450 * time.Second, 15 * time.Minute},
 		"refused, an hour left":                   {1, permanent, 90 * day, time.Hour, 90 * time.Second, 3 * time.Minute},
+		"wasted a certificate":                    {1, wasted, 90 * day, 30 * day, 12 * time.Hour, day},
+		"wasted a certificate, a day left":        {3, wasted, 90 * day, day, 3 * time.Hour, 6 * time.Hour},
+		"wasted a certificate, expired":           {3, wasted, 90 * day, -day, 450 * time.Second, 15 * time.Minute},
 		"asked to wait":                           {1, Hint{RetryAfter: 5 * time.Minute}, 90 * day, 30 * day, 5 * time.Minute, 5*time.Minute + 30*time.Second},
 		"asked to wait less than it would":        {1, Hint{RetryAfter: time.Millisecond}, 90 * day, 30 * day, time.Second, 2 * time.Second},
 		"asked to wait past the end":              {1, Hint{RetryAfter: 10 * time.Minute}, 90 * day, 5 * time.Minute, time.Second, 2 * time.Second},
 		"asked to wait after the end":             {1, Hint{RetryAfter: 5 * time.Minute}, 90 * day, -day, 5 * time.Minute, 5*time.Minute + 30*time.Second},
 		"asked to wait long after the end":        {1, Hint{RetryAfter: day}, 90 * day, -day, 15 * time.Minute, 15 * time.Minute},
 		"asked to wait for hours":                 {1, Hint{RetryAfter: 10 * time.Hour}, 90 * day, 30 * day, 10 * time.Hour, 11 * time.Hour},
-		"refused and asked to wait, with an hour": {1, Hint{true, 10 * time.Minute}, 90 * day, time.Hour, 10 * time.Minute, 11 * time.Minute},
+		"refused and asked to wait, with an hour": {1, Hint{Permanent: true, RetryAfter: 10 * time.Minute}, 90 * day, time.Hour, 10 * time.Minute, 11 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := birth

@@ -38,7 +38,15 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: want %s, got %s", e.Check, e.Want, e.Got) }
 
-// Answer checks the chain and the trusted certificates that came for the request. Its error is an *Error.
+// NamesError is a certificate that has other names than the requested ones. It wraps the *Error.
+type NamesError struct{ Err *Error }
+
+func (e *NamesError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the Error.
+func (e *NamesError) Unwrap() error { return e.Err }
+
+// Answer checks the chain and the trusted certificates that came for the request. Its error is, or wraps, an *Error.
 // The slices given are not changed.
 func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, now time.Time) (Result, error) {
 	if len(chain) == 0 {

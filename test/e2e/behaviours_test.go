@@ -3,6 +3,7 @@ package e2e
 import (
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -70,6 +71,21 @@ var behaviours = map[string]behaviour{
 	"ca-certificate":  signs(func(l *x509.Certificate) { l.IsCA = true; l.KeyUsage |= x509.KeyUsageCertSign }),
 	"subject-extended": signs(func(l *x509.Certificate) {
 		l.RawSubject, l.Subject = nil, pkix.Name{CommonName: "app.example.org", OrganizationalUnit: []string{"Policy"}}
+	}),
+	"subject-shortened": signs(func(l *x509.Certificate) { l.RawSubject, l.Subject = nil, pkix.Name{CommonName: "app.example.org"} }),
+	"subject-reordered": signs(func(l *x509.Certificate) {
+		l.RawSubject, l.Subject = nil, pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{
+			{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "app.example.org"}, {Type: asn1.ObjectIdentifier{2, 5, 4, 6}, Value: "SE"},
+			{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "Another"}, {Type: asn1.ObjectIdentifier{2, 5, 4, 11}, Value: "Policy"},
+		}}
+	}),
+	"names-added": signs(func(l *x509.Certificate) {
+		l.DNSNames = append(l.DNSNames, "added.example.org")
+		l.EmailAddresses = append(l.EmailAddresses, "ops@example.org")
+	}),
+	"for-ever": signs(func(l *x509.Certificate) {
+		l.NotBefore = time.Date(1950, 1, 1, 0, 0, 0, 0, time.UTC)
+		l.NotAfter = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 	}),
 	"other-subject": signs(func(l *x509.Certificate) {
 		l.RawSubject, l.Subject = nil, pkix.Name{CommonName: "other.example.org"}

@@ -1,0 +1,154 @@
+package enroll
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/output"
+)
+
+// recordVersion counts the forms of a Record. One of another version is none.
+const recordVersion = 1
+
+// Record is what was requested for the certificate on a volume. It is published together with the certificate, so that
+// a later start can compare requests: what a CA made of one says nothing about whether the next one is the same.
+//
+// It replaces no check. It says nothing about the key, the chain and the dates, and it counts only for the certificate
+// whose hash it has.
+type Record struct {
+	Version     int       `json:"version"`
+	Certificate string    `json:"certificate"` // SHA-256 of the leaf's DER, in hexadecimal
+	Request     Requested `json:"request"`
+	// AcceptedFrom is the REQUEST_URL whose answer was accepted. It is not compared: an address may change.
+	AcceptedFrom string `json:"acceptedFrom"`
+	// EnrolDirectly: the CA answers updates of this certificate with other names than the requested ones.
+	EnrolDirectly bool `json:"enrolDirectly,omitempty"`
+}
+
+// Requested is what makes two requests the same: subject, names, key algorithm and CA.
+type Requested struct {
+	Subject      string   `json:"subject"` // as RFC 4514 writes it
+	DNS          []string `json:"dns,omitempty"`
+	Emails       []string `json:"emails,omitempty"`
+	IPs          []string `json:"ips,omitempty"`
+	URIs         []string `json:"uris,omitempty"`
+	KeyAlgorithm string   `json:"keyAlgorithm"`
+	CA           string   `json:"ca"`
+}
+
+// requested is what a configuration requests.
+func requested(cfg *config.Fetcher) Requested {
+	template := cfg.Certificate.Template
+	r := Requested{Subject: certinfo.DN(template.RawSubject), KeyAlgorithm: cfg.Certificate.KeyAlgorithm, CA: cfg.Request.CAName}
+	for _, name := range template.DNSNames {
+		r.DNS = append(r.DNS, strings.ToLower(name))
+	}
+	for _, address := range template.EmailAddresses {
+		local, domain, _ := strings.Cut(address, "@")
+		r.Emails = append(r.Emails, local+"@"+strings.ToLower(domain))
+	}
+	for _, ip := range template.IPAddresses {
+		r.IPs = append(r.IPs, ip.String())
+	}
+	for _, uri := range template.URIs {
+		r.URIs = append(r.URIs, uri.String())
+	}
+	for _, names := range []*[]string{&r.DNS, &r.Emails, &r.IPs, &r.URIs} {
+		slices.Sort(*names)
+		*names = slices.Compact(*names)
+	}
+	return r
+}
+
+// Names lists all names with their kinds, for people.
+func (r Requested) Names() []string {
+	names := []string{}
+	for _, kind := range []struct {
+		prefix string
+		names  []string
+	}{{"DNS:", r.DNS}, {"email:", r.Emails}, {"IP Address:", r.IPs}, {"URI:", r.URIs}} {
+		for _, name := range kind.names {
+			names = append(names, kind.prefix+name)
+		}
+	}
+	return names
+}
+
+// changed says what a configuration requests differently now; empty when it is the same.
+func (r Requested) changed(now Requested) string {
+	const was = "the certificate on the volume was requested "
+	switch {
+	case r.KeyAlgorithm != now.KeyAlgorithm:
+		return fmt.Sprintf(was+"with a key of %q, KEY_ALGORITHM asks for %q", r.KeyAlgorithm, now.KeyAlgorithm)
+	case r.Subject != now.Subject:
+		return fmt.Sprintf(was+"with the subject %q, the configuration asks for %q", r.Subject, now.Subject)
+	case !slices.Equal(r.Names(), now.Names()):
+		return fmt.Sprintf(was+"with the names %q, SANS asks for %q", r.Names(), now.Names())
+	case r.CA != now.CA:
+		return fmt.Sprintf(was+"from the CA %q, CA_NAME asks for %q", r.CA, now.CA)
+	}
+	return ""
+}
+
+// note is the record for a certificate that was just accepted, as it is published.
+func (e *Enroller) note(leaf *x509.Certificate) []byte {
+	encoded, err := json.MarshalIndent(Record{
+		Version: recordVersion, Certificate: fingerprint(leaf), Request: requested(e.Config),
+		AcceptedFrom: e.Config.Request.URL, EnrolDirectly: e.enrolDirectly,
+	}, "", "  ")
+	if err != nil { // strings and a number cannot fail to be encoded
+		panic(err)
+	}
+	if encoded = append(encoded, '\n'); len(encoded) > output.NoteLimit {
+		return nil // names are compared then
+	}
+	return encoded
+}
+
+// recordOf reads the record of what is on a volume; nil when there is none for this certificate.
+func recordOf(b *output.Bundle) *Record { return boundRecord(b.Note, b.Chain[0]) }
+
+// ReadRecord reads the record for a certificate from the directory where it is published; nil when there is none.
+func ReadRecord(dir string, leaf *x509.Certificate) *Record {
+	return boundRecord(output.ReadNote(dir), leaf)
+}
+
+func boundRecord(note []byte, leaf *x509.Certificate) *Record {
+	r, err := ParseRecord(note)
+	if err != nil || r.Certificate != fingerprint(leaf) {
+		return nil
+	}
+	return r
+}
+
+// ParseRecord reads a record strictly: what another release, or another program, has written is none.
+func ParseRecord(note []byte) (*Record, error) {
+	decoder := json.NewDecoder(bytes.NewReader(note))
+	decoder.DisallowUnknownFields()
+	var r Record
+	if err := decoder.Decode(&r); err != nil {
+		return nil, fmt.Errorf("reading the record of a request: %w", err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("the record of a request has more than one JSON value")
+	}
+	if r.Version != recordVersion {
+		return nil, fmt.Errorf("the record of a request has version %d, want %d", r.Version, recordVersion)
+	}
+	return &r, nil
+}
+
+func fingerprint(leaf *x509.Certificate) string {
+	sum := sha256.Sum256(leaf.Raw)
+	return hex.EncodeToString(sum[:])
+}
