@@ -33,8 +33,8 @@ type Config struct {
 	// 0 means 1 second and 5 minutes.
 	RetryInitial, RetryMax time.Duration
 
-	// Observe is called with the outcome of each try, on the Dispatcher's goroutine; nil for nobody.
-	// For kind verify, success means that the application serves the certificate published last.
+	// Observe is called with the outcome of each try, on the Dispatcher's goroutine; nil for nobody. A try that finds
+	// no application in a fresh pod, where it starts later, has no outcome. For kind verify, success means that the application serves the certificate published last.
 	Observe func(kind string, outcome Outcome)
 	Log     *slog.Logger
 }
@@ -54,6 +54,9 @@ func (c Config) Kinds() (kinds []string) {
 type Dispatcher struct {
 	config Config
 
+	started time.Time         // when Run began
+	reached map[Notifier]bool // those that have found the application
+
 	dispatching sync.Mutex
 	events      chan Event // holds at most the newest event that was not begun
 }
@@ -69,7 +72,7 @@ func NewDispatcher(config Config) *Dispatcher {
 	if config.Observe == nil {
 		config.Observe = func(string, Outcome) {}
 	}
-	return &Dispatcher{config: config, events: make(chan Event, 1)}
+	return &Dispatcher{config: config, reached: map[Notifier]bool{}, events: make(chan Event, 1)}
 }
 
 // Dispatch has the application told of event, and returns at once. Retries for an older event end:
@@ -87,6 +90,7 @@ func (d *Dispatcher) Dispatch(event Event) {
 
 // Run delivers events until ctx is done. It is called once.
 func (d *Dispatcher) Run(ctx context.Context) {
+	d.started = time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -109,6 +113,7 @@ func (d *Dispatcher) deliver(ctx context.Context, event Event) *Event {
 	for try := 1; ; try++ {
 		retryIn := waits.NextBackOff()
 		var failed []Notifier
+		absent := true // all that failed
 		for i, notifier := range pending {
 			newer, err := d.try(ctx, notifier, event)
 			if ctx.Err() != nil {
@@ -124,12 +129,16 @@ func (d *Dispatcher) deliver(ctx context.Context, event Event) *Event {
 			d.report(notifier, event, try, retryIn, err)
 			if err != nil {
 				failed = append(failed, notifier)
+				absent = absent && d.stillToCome(notifier, err)
 				continue
 			}
 			told = told || d.told(event, slices.Concat(failed, pending[i+1:]))
 		}
 		if pending = failed; len(pending) == 0 {
 			return nil
+		}
+		if absent {
+			retryIn = min(retryIn, absentPause)
 		}
 		if newer := d.wait(ctx, retryIn); newer != nil {
 			d.reportSuperseded(event, *newer)
@@ -214,6 +223,12 @@ func (d *Dispatcher) report(notifier Notifier, event Event, try int, retryIn tim
 	case d.config.Prepare:
 		done, failed = "prepared what the application reads", "preparing what the application reads failed"
 	}
+	if err != nil && d.stillToCome(notifier, err) {
+		if try == 1 {
+			d.config.Log.Info("the application is not there yet, trying again until it is", append(attributes, "error", err)...)
+		}
+		return
+	}
 	if err != nil {
 		attributes = append(attributes, "error", err)
 		if retryIn > 0 {
@@ -223,6 +238,7 @@ func (d *Dispatcher) report(notifier Notifier, event Event, try int, retryIn tim
 		d.config.Log.Error(failed, attributes...)
 		return
 	}
+	d.reached[notifier] = true
 	d.config.Observe(notifier.Kind(), OutcomeSuccess)
 	d.config.Log.Info(done, attributes...)
 }

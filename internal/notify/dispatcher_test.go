@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -317,5 +318,61 @@ func TestDispatcher_takes_an_event_before_it_runs(t *testing.T) {
 		synctest.Wait()
 		entries, _ := j.take()
 		require.Equal(t, []string{"exec 01 begins", "exec 01 succeeds"}, entries)
+	})
+}
+
+// absentee is an application that comes after a while, and may be away later.
+type absentee struct {
+	fake
+	absent bool
+}
+
+func (a *absentee) Notify(ctx context.Context, event Event) error {
+	if a.absent {
+		a.journal.add("%s %s finds nobody", a.kind, event.Serial)
+		return fmt.Errorf("telling: %w", &absentError{errors.New("nobody is there")})
+	}
+	return a.fake.Notify(ctx, event)
+}
+
+func TestDispatcher_application_that_is_still_to_come_is_no_failure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, log := &journal{}, newLines()
+		signal := &absentee{fake{kind: KindSignal, journal: j}, true}
+		verify := &absentee{fake{kind: KindVerify, journal: j}, true}
+		d := runDispatcher(t, j, log, verify, signal)
+		d.Dispatch(Event{Reason: "enrolled", Serial: "01"})
+		time.Sleep(4 * time.Minute)
+		entries, outcomes := j.take()
+		assert.Empty(t, outcomes)
+		assert.Greater(t, len(entries), 2*4*60/5, "it is looked for often")
+		assert.Equal(t, []string{
+			`level=INFO msg="the application is not there yet, trying again until it is" kind=signal reason=enrolled serial=01 try=1 error="telling: nobody is there"`,
+			`level=INFO msg="the application is not there yet, trying again until it is" kind=verify reason=enrolled serial=01 try=1 error="telling: nobody is there"`,
+		}, log.all())
+		signal.absent, verify.absent = false, false
+		time.Sleep(10 * time.Second)
+		_, outcomes = j.take()
+		assert.Equal(t, []string{"signal success", "verify success"}, outcomes)
+
+		signal.absent = true
+		d.Dispatch(Event{Reason: "renewed", Serial: "02"})
+		synctest.Wait()
+		_, outcomes = j.take()
+		assert.Equal(t, []string{"signal failure", "verify success"}, outcomes, "it was there, and is no longer")
+		assert.Contains(t, strings.Join(log.all(), "\n"), `level=ERROR msg="telling the application failed" kind=signal reason=renewed`)
+	})
+}
+
+func TestDispatcher_application_that_never_comes_is_a_failure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, log := &journal{}, newLines()
+		d := runDispatcher(t, j, log, nil, &absentee{fake{kind: KindURL, journal: j}, true})
+		d.Dispatch(Event{Serial: "01"})
+		time.Sleep(freshFor + time.Minute)
+		_, outcomes := j.take()
+		assert.NotEmpty(t, outcomes)
+		assert.Equal(t, "url failure", outcomes[0])
+		assert.Contains(t, log.all()[1], `level=ERROR msg="telling the application failed" kind=url`)
 	})
 }

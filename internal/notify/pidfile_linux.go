@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"time"
@@ -18,7 +19,11 @@ const maxPIDFileBytes = 4096
 func readPIDFile(path string) (pid int, written time.Time, err error) {
 	content, info, err := fileaccess.Read(path, maxPIDFileBytes)
 	if err != nil {
-		return 0, time.Time{}, fmt.Errorf("reading the PID file: %w", err)
+		err = fmt.Errorf("reading the PID file: %w", err)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = &absentError{err}
+		}
+		return 0, time.Time{}, err
 	}
 	pid, err = parsePID(content)
 	if err != nil {

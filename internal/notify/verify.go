@@ -89,7 +89,7 @@ func (v *Verify) Notify(ctx context.Context, event Event) error {
 func (v *Verify) look(ctx context.Context, event Event) error {
 	served, distrust, err := v.served(ctx, event)
 	if err != nil {
-		return fmt.Errorf("reading the certificate that %s serves: %w", v.config.Address, err)
+		return absentIfRefused(fmt.Errorf("reading the certificate that %s serves: %w", v.config.Address, err))
 	}
 	if serial := certinfo.Serial(served); serial != event.Serial {
 		return fmt.Errorf("%s serves a certificate with serial number %s, valid until %s, want %s",

@@ -92,7 +92,7 @@ func (w *Webhook) Notify(ctx context.Context, event Event) error {
 	request.Header.Set("User-Agent", w.config.UserAgent)
 	response, err := w.client(event.Trusted).Do(request)
 	if err != nil {
-		return fmt.Errorf("posting to %s: %w", w.shown, withoutURL(err))
+		return absentIfRefused(fmt.Errorf("posting to %s: %w", w.shown, withoutURL(err)))
 	}
 	defer response.Body.Close()
 	// What is read makes the error helpful; a success is one whatever follows the header.
