@@ -81,6 +81,8 @@ func TestEnroll_retries_what_may_pass_and_nothing_else(t *testing.T) {
 		{"409", reply{status: 409}, 1}, {"431", reply{status: 431}, 1}, {"501", reply{status: 501}, 1}, {"505", reply{status: 505}, 1},
 		{"a redirect", reply{status: 302}, 1}, {"an answer that is none", reply{status: 200, body: "hello"}, 1},
 		{"408", reply{status: 408}, 2}, {"429", reply{status: 429}, 2}, {"500", reply{status: 500}, 2},
+		{"500 for other names than the requested ones", reply{status: 500, body: `{"errorMessage":"x","reason":"unexpectedNames"}`}, 1},
+		{"500 for an unknown reason", reply{status: 500, body: `{"errorMessage":"x","reason":"full moon"}`}, 2},
 		{"502", reply{status: 502}, 2}, {"503", reply{status: 503}, 2}, {"504", reply{status: 504}, 2},
 		{"a refused connection", reply{err: syscall.ECONNREFUSED}, 2}, {"a closed connection", reply{err: io.EOF}, 2},
 		{"a time-out", reply{takes: time.Hour}, 2},

@@ -320,6 +320,8 @@ func TestCMPAuthority_certificateWithOtherNames_isTakenOnlyAsONAPDid(t *testing.
 
 	_, err := strict.Enroll(t.Context(), enrollRequest(t))
 	assert.ErrorContains(t, err, "checking subject of the CMP answer")
+	var names *NamesError
+	assert.ErrorAs(t, err, &names, "a client must know that another try costs another certificate")
 	_, err = lax.Enroll(t.Context(), enrollRequest(t))
 	assert.NoError(t, err)
 	assert.True(t, containsText(log, "the certificate has another subject or other names than asked for"))
@@ -328,6 +330,19 @@ func TestCMPAuthority_certificateWithOtherNames_isTakenOnlyAsONAPDid(t *testing.
 	_, err = allowed.Enroll(t.Context(), enrollRequest(t))
 	require.NoError(t, err)
 	assert.False(t, containsText(log, "other names than asked for"), "the operator said so")
+}
+
+func TestCMPAuthority_certificateWithoutTheNames_isToldApart(t *testing.T) {
+	s := newCMPServer(t)
+	s.ca.Change = func(leaf *x509.Certificate) {
+		leaf.ExtraExtensions, leaf.DNSNames = nil, []string{"replica-2.example.org"}
+	}
+	a, _ := s.authority(nil)
+	service := newService(t, a, nil)
+	r := service.get(t, "/v1/certificate/RA", enrollHeader(t))
+	assert.Equal(t, http.StatusInternalServerError, r.StatusCode)
+	assert.Contains(t, r.text, "checking subjectAltName of the CMP answer")
+	assert.Contains(t, r.text, `"reason":"unexpectedNames"`)
 }
 
 func TestCMPBuilder_responseTrust_isForServersThatSayNothing(t *testing.T) {

@@ -82,6 +82,8 @@ func TestHandler_certify_answersErrorsAsClientsKnowThem(t *testing.T) {
 		{"an unknown CA in an update", "update", func(p *string, _ http.Header) { *p = "/v1/certificate-update/CLIENT" }, nil, 404, "answer-404.json"},
 		{"a server that cannot be reached", "enroll", nil, errors.New("connection refused"), 500, "answer-500-cmp-client.json"},
 		{"a server that refuses", "update", nil, refusal, 500, "answer-500-cmp-server.json"},
+		{"a CA that issues other names", "update", nil, &NamesError{errors.New("has other names")}, 500,
+			`{"errorMessage":"Exception occurred during call to cmp client: has other names","reason":"unexpectedNames"}`},
 		{"a server that refuses without a word", "enroll", nil, &RefusedError{}, 500, `{"errorMessage":"CMPv2 server returned following error: N/A"}`},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -1,8 +1,12 @@
 package doctor_test
 
 import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +34,10 @@ func start(t *testing.T, options service.Options) (*service.Service, doctor.Opti
 				KeystorePath: filepath.Join(s.Dir, "client.p12"), KeystorePassword: service.Password,
 				TruststorePath: filepath.Join(s.Dir, "truststore.jks"), TruststorePassword: service.Password,
 			},
+			Certificate: config.Certificate{KeyAlgorithm: "ECDSA-P256", Template: &x509.CertificateRequest{ // as publish has it
+				Subject:  pkix.Name{Names: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "app.example.org"}}},
+				DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+			}},
 			Output: config.Output{
 				Dir: t.TempDir(), Types: []string{"P12"}, Layout: "symlink", FileMode: 0o640,
 				KeystoreAlias: "certificate", TruststoreAliasPrefix: "trusted-certificate-", P12Profile: "modern",

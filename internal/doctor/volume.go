@@ -157,5 +157,10 @@ func (d *doctor) published(report *inspect.Report, err error) {
 		d.warn(checkPublished, found+", but "+err.Error(), advice)
 		return
 	}
+	if changed := enroll.Changed(d.Config); changed != "" && len(d.Faults) == 0 {
+		d.warn(checkPublished, found+", but "+changed,
+			"certfetcher fetches another at its next start; with MODE=sidecar the application goes on with this one meanwhile")
+		return
+	}
 	d.ok(checkPublished, "%s", found)
 }

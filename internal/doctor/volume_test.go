@@ -39,6 +39,8 @@ func TestRun_publishedSet(t *testing.T) {
 	}{
 		"valid":   {func(*testing.T, *doctor.Options) {}, doctor.OK, `certificate for "CN=app.example.org", valid until …, for 24h0m0s`},
 		"expired": {func(_ *testing.T, o *doctor.Options) { o.Now = func() time.Time { return time.Now().AddDate(0, 0, 2) } }, doctor.Warning, `certificate for "CN=app.example.org", expired at …`},
+		"requested differently": {func(_ *testing.T, o *doctor.Options) { o.Config.Certificate.KeyAlgorithm = "RSA-2048" }, doctor.Warning,
+			`certificate for "CN=app.example.org", valid until …, for 24h0m0s, but the key on the volume is ECDSA-P256, KEY_ALGORITHM asks for RSA-2048`},
 		"of another type": {func(_ *testing.T, o *doctor.Options) { o.Config.Output.Types = []string{"JKS"} }, doctor.Warning,
 			`certificate for "CN=app.example.org", valid until …, but "{dir}/truststore.p12" belongs to output type P12, want only files of JKS`},
 		"without its password": {func(t *testing.T, o *doctor.Options) {

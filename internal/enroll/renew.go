@@ -358,3 +358,13 @@ func Check(cfg *config.Fetcher, now time.Time) error {
 	}
 	return valid(current, now)
 }
+
+// Changed says in what a configuration requests another certificate than the one on its volume; empty when it does not, or
+// when nothing can be read there. It changes nothing.
+func Changed(cfg *config.Fetcher) string {
+	current, err := output.Read(outputConfig(cfg))
+	if err != nil {
+		return ""
+	}
+	return (&Enroller{Config: cfg}).changed(current)
+}

@@ -157,5 +157,5 @@ func TestOperations_reasonsOfTheCA_areReal(t *testing.T) {
 			found++
 		}
 	}
-	assert.Equal(t, 3, found)
+	assert.Equal(t, 4, found)
 }
