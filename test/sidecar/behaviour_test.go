@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/inspect"
 	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/port"
@@ -292,6 +293,7 @@ func TestSidecar_overlapThatIsOver_endsWithoutARenewal(t *testing.T) {
 	after := inspected(t, p.volume)
 	assert.Equal(t, serial, after.Certificate.Serial)
 	assert.Len(t, after.Trusted, 1)
+	assert.NotNil(t, enroll.ReadRecord(p.volume, after.Certificate.Leaf()), "the record goes with the certificate")
 	assert.Zero(t, p.count(putBack))
 	p.end()
 }

@@ -162,6 +162,30 @@ func TestSidecar_setThatIsNotValid_isNotKept_whateverTheRecordSays(t *testing.T)
 	assert.Contains(t, stderr, "has expired")
 }
 
+// A certificate without a planned end is valid to the last second of the year 9999 (RFC 5280, 4.1.2.5).
+func TestSidecar_certificateForThousandsOfYears_isNeitherDueNorOverdue(t *testing.T) {
+	t.Parallel()
+	s := startService(t, time.Hour, func(s *service.Service, next http.Handler) http.Handler {
+		s.CA.Change = func(leaf *x509.Certificate) {
+			leaf.NotBefore = time.Date(1950, 1, 1, 0, 0, 0, 0, time.UTC)
+			leaf.NotAfter = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+		}
+		return next
+	})
+	volume := filepath.Join(t.TempDir(), "volume")
+	for range 2 {
+		p := run(t, volume, environment(s.URL, s.Dir, volume))
+		due, err := time.Parse(time.RFC3339, p.await(1, planned).text("due"))
+		require.NoError(t, err)
+		assert.InDelta(t, 7316, due.Year(), 30)
+		p.awaitReady()
+		assert.Zero(t, p.metric("certfetcher_renewal_overdue_seconds"))
+		assert.InDelta(t, float64(due.Unix()), p.metric("certfetcher_next_renewal_timestamp_seconds"), 1)
+		p.end()
+	}
+	assert.Equal(t, 1, s.Requests())
+}
+
 // forgetful is an authority that answers an update with the names that it registered last for the subject, as EJBCA does
 // where replicas share one.
 type forgetful struct {

@@ -204,6 +204,7 @@ func TestSidecar_twoOnOneVolume_agreeOnTheNewerCertificate(t *testing.T) {
 			issued++
 			leaf.NotBefore = begin.Add(time.Duration(issued) * time.Minute)
 			leaf.NotAfter = leaf.NotBefore.Add(2 * time.Hour)
+			leaf.DNSNames = append(leaf.DNSNames, "added.example.org") // what was requested counts
 		}
 		return next
 	})
