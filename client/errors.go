@@ -43,7 +43,8 @@ func (e *StatusError) mayPass() bool {
 	switch e.StatusCode {
 	case http.StatusInternalServerError:
 		return e.Reason != ReasonNames
-	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusRequestTimeout, http.StatusTooManyRequests,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
 	return false

@@ -196,8 +196,8 @@ func (b Bundle) check() error {
 }
 
 func (b Bundle) equal(other Bundle) bool {
-	return samePrivateKey(b.Key, other.Key) && sameCertificates(b.Chain, other.Chain) && sameCertificates(b.Trusted, other.Trusted) &&
-		bytes.Equal(b.Note, other.Note)
+	return samePrivateKey(b.Key, other.Key) && sameCertificates(b.Chain, other.Chain) &&
+		sameCertificates(b.Trusted, other.Trusted) && bytes.Equal(b.Note, other.Note)
 }
 
 func samePublicKey(a, b crypto.PublicKey) bool {

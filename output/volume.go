@@ -156,8 +156,8 @@ func (v *Volume) trialSize() int {
 	return size
 }
 
-// Writable tells by trying whether a publication could start, has room, and can make the links of the symlink layout, so
-// that no certificate is asked for in vain. Nothing is made durable. The error is of type *FileError.
+// Writable tells by trying whether a publication could start, has room, and can make the links of the symlink layout,
+// so that no certificate is asked for in vain. Nothing is made durable. The error is of type *FileError.
 func (v *Volume) Writable() error {
 	return v.alone(func(d disk) error {
 		if err := v.settle(d); err != nil {

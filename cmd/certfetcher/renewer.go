@@ -67,7 +67,8 @@ func (c *sidecar) failed(ctx context.Context, err error) error {
 		c.metrics.CountFailure(stage)
 	}
 	next := enroll.Retry(err)
-	return &renew.Failure{Hint: renew.Hint{Permanent: next.Permanent, Wasted: next.Wasted, RetryAfter: next.After}, Stage: stage, Err: err}
+	hint := renew.Hint{Permanent: next.Permanent, Wasted: next.Wasted, RetryAfter: next.After}
+	return &renew.Failure{Hint: hint, Stage: stage, Err: err}
 }
 
 // Restore puts published files back, completes a publication that failed after its commit, and takes away trusted

@@ -35,9 +35,9 @@ type Issued struct {
 	Trusted []*x509.Certificate // roots to trust, the signing one among them
 }
 
-// Authority signs certificate requests. Its methods are called concurrently and give up when ctx ends.
-// A refusal by the authority is a *RefusedError; any other error, a *BusyError or a *NamesError among them, is a failure on
-// the way to it. Their texts reach the client.
+// Authority signs certificate requests. Its methods are called concurrently and give up when ctx ends. A refusal by
+// the authority is a *RefusedError; any other error, a *BusyError or a *NamesError among them, is a failure on the
+// way to it. Their texts reach the client.
 type Authority interface {
 	Enroll(ctx context.Context, r Request) (Issued, error)
 	Update(ctx context.Context, r Request) (Issued, error)

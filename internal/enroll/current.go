@@ -15,8 +15,8 @@ import (
 )
 
 // outdated says why a certificate should not stay, or "" when it should: it was requested as the configuration
-// requests one now, it verifies and, without a sidecar, it has more than a third of its life ahead. When a sidecar renews
-// is not decided here.
+// requests one now, it verifies and, without a sidecar, it has more than a third of its life ahead. When a sidecar
+// renews is not decided here.
 func (e *Enroller) outdated(current *output.Bundle) string {
 	if reason := e.changed(current); reason != "" {
 		return reason
@@ -31,8 +31,8 @@ func (e *Enroller) outdated(current *output.Bundle) string {
 }
 
 // changed says in what the configuration requests another certificate than this one, or "" when it does not. Requests
-// are compared, because a CA may add, remove or change names. Only where there is no record of the request, as of an earlier
-// release, what is in the certificate is compared.
+// are compared, because a CA may add, remove or change names. Only where there is no record of the request, as of an
+// earlier release, what is in the certificate is compared.
 func (e *Enroller) changed(current *output.Bundle) string {
 	if record := recordOf(current); record != nil {
 		return record.Request.changed(requested(e.Config))

@@ -36,6 +36,7 @@ type Enroller struct {
 	nextKey crypto.Signer                 // made for a renewal that has not succeeded yet
 	// enrolDirectly: an update was answered with other names than the requested ones, and so would the next be.
 	enrolDirectly bool
+	forced        bool      // FORCE_ENROLL is set, and nothing was enrolled yet
 	pending       *Obtained // what could not be published, because the volume failed
 	overlap       overlap
 }
@@ -88,6 +89,7 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	e.forced = false
 	if e.Config.Sidecar.Enabled && e.current.Load() != nil {
 		bundle = e.withOverlap(bundle)
 	}
@@ -97,8 +99,8 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 func (e *Enroller) reportKept(leaf *x509.Certificate, changed string) {
 	attributes := []any{"path", e.Config.Output.Dir, "not_after", leaf.NotAfter, "serial", certinfo.Serial(leaf)}
 	if changed != "" {
-		e.Log.Warn("the configuration requests another certificate than the one on the volume, which stays until the new one is there",
-			append(attributes, "because", changed)...)
+		e.Log.Warn("the configuration asks for another certificate than the one on the volume, "+
+			"which stays until the new one is there", append(attributes, "because", changed)...)
 		return
 	}
 	e.Log.Info("the volume already holds a matching, valid certificate: nothing to do", attributes...)
@@ -274,9 +276,9 @@ func (e *Enroller) since(start time.Time) time.Duration {
 	return e.Now().Sub(start).Round(10 * time.Microsecond)
 }
 
-// keep returns what the volume holds when that may stay, else why it may not; both are zero for an
-// empty volume. A sidecar keeps all that is valid, with the reason why it has to be renewed at once: an application that
-// has a valid certificate must not wait for a CertService.
+// keep returns what the volume holds when that may stay, else why it may not; both are zero for an empty volume. A
+// sidecar keeps all that is valid, with the reason why it has to be renewed at once: an application that has a valid
+// certificate must not wait for a CertService.
 func (e *Enroller) keep() (*output.Bundle, string) {
 	current, err := e.volume.Current()
 	switch {
@@ -286,18 +288,21 @@ func (e *Enroller) keep() (*output.Bundle, string) {
 		return nil, err.Error()
 	}
 	e.current.Store(current)
-	if e.Config.ForceEnroll {
-		return nil, "FORCE_ENROLL is set"
-	}
 	changed := e.changed(current)
+	if e.Config.ForceEnroll {
+		e.forced, changed = true, "FORCE_ENROLL is set"
+	}
 	if record := recordOf(current); record != nil && changed == "" {
 		e.enrolDirectly = record.EnrolDirectly
 	}
 	if changed != "" && e.Config.Sidecar.Enabled && valid(current, e.Now()) == nil {
 		return current, changed
 	}
-	if reason := e.outdated(current); reason != "" {
-		return nil, reason
+	if changed == "" {
+		changed = e.outdated(current)
+	}
+	if changed != "" {
+		return nil, changed
 	}
 	return current, ""
 }

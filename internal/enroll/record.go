@@ -49,7 +49,9 @@ type Requested struct {
 // requested is what a configuration requests.
 func requested(cfg *config.Fetcher) Requested {
 	template := cfg.Certificate.Template
-	r := Requested{Subject: certinfo.DN(template.RawSubject), KeyAlgorithm: cfg.Certificate.KeyAlgorithm, CA: cfg.Request.CAName}
+	r := Requested{
+		Subject: certinfo.DN(template.RawSubject), KeyAlgorithm: cfg.Certificate.KeyAlgorithm, CA: cfg.Request.CAName,
+	}
 	for _, name := range template.DNSNames {
 		r.DNS = append(r.DNS, strings.ToLower(name))
 	}

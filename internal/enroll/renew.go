@@ -87,12 +87,15 @@ func (e *Enroller) withOverlap(bundle output.Bundle) output.Bundle {
 	return merged
 }
 
-// renewalKey is the key for the next certificate. One that was made stays the same until it has a certificate:
-// a CertService that is down for days must not cost a key pair at every try. REUSE_KEY is for a key of the algorithm that
-// is requested.
+// renewalKey is the key for the next certificate. One that was made stays the same until it has a certificate: a
+// CertService that is down for days must not cost a key pair at every try. REUSE_KEY is for a key of the algorithm
+// that is requested.
 func (e *Enroller) renewalKey(current *output.Bundle) (key crypto.Signer, err error) {
-	if algorithm, err := keygen.AlgorithmOf(current.Key.Public()); e.Config.Sidecar.ReuseKey && err == nil && algorithm == e.Config.Certificate.KeyAlgorithm {
-		return current.Key, nil
+	if e.Config.Sidecar.ReuseKey {
+		has, err := keygen.AlgorithmOf(current.Key.Public())
+		if err == nil && has == e.Config.Certificate.KeyAlgorithm {
+			return current.Key, nil
+		}
 	}
 	if e.nextKey == nil {
 		e.nextKey, err = e.newKey()
@@ -112,7 +115,11 @@ type attempt struct {
 
 // obtain asks for an update or, where that is no way, for an enrolment.
 func (a attempt) obtain(ctx context.Context) (Obtained, error) {
-	if changed := a.changed(a.current); changed != "" {
+	changed := a.changed(a.current)
+	if a.forced {
+		changed = "FORCE_ENROLL is set"
+	}
+	if changed != "" {
 		a.enrolDirectly = false // that was about another request
 		a.Log.Info("enrolling", "because", changed)
 		return a.enrol(ctx)
@@ -183,6 +190,9 @@ func (a attempt) enrol(ctx context.Context) (Obtained, error) {
 	}
 	a.Log.Info("the CertService answered", "ca", a.Config.Request.CAName, "duration", a.since(start))
 	bundle, err := a.accept(a.key, a.csr, answer)
+	if err == nil {
+		a.forced = false
+	}
 	return Obtained{bundle, Enrolled}, err
 }
 
@@ -219,11 +229,12 @@ func refusal(err error) string {
 }
 
 // errNames is what to do about a certificate with other names than the requested ones.
-var errNames = errors.New("at the CA, have the certificate profile take the names from the request (EJBCA: \"Allow Extension Override\"), " +
-	"or give each replica a subject of its own")
+var errNames = errors.New("at the CA, have the certificate profile take the names from the request " +
+	`(EJBCA: "Allow Extension Override"), or give each replica a subject of its own`)
 
-// foreignNames tells of an error whether a certificate was issued with other names than the requested ones. EJBCA does so
-// where two holders of one subject have different names: it answers an update with those that it registered last.
+// foreignNames tells of an error whether a certificate was issued with other names than the requested ones. EJBCA
+// does so where two holders of one subject have different names: it answers an update with those that it registered
+// last.
 func foreignNames(err error) bool {
 	var status *client.StatusError
 	return errors.Is(err, errNames) || errors.As(err, &status) && status.Reason == client.ReasonNames
@@ -359,8 +370,8 @@ func Check(cfg *config.Fetcher, now time.Time) error {
 	return valid(current, now)
 }
 
-// Changed says in what a configuration requests another certificate than the one on its volume; empty when it does not, or
-// when nothing can be read there. It changes nothing.
+// Changed says in what a configuration requests another certificate than the one on its volume; empty when it does
+// not, or when nothing can be read there. It changes nothing.
 func Changed(cfg *config.Fetcher) string {
 	current, err := output.Read(outputConfig(cfg))
 	if err != nil {

@@ -102,7 +102,8 @@ func (c *Certificate) write(w io.Writer, now time.Time) {
 	fmt.Fprintf(w, "Key:      %s, %s\n", c.Key, fits)
 	fmt.Fprintf(w, "Serial:   %s\n", c.Serial)
 	fmt.Fprintf(w, "Chain:    %s\n", strings.Join(c.Chain, "\n          signed by "))
-	fmt.Fprintf(w, "Valid:    %s to %s (%s)\n", c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339), left(now, c.NotAfter))
+	fmt.Fprintf(w, "Valid:    %s to %s (%s)\n",
+		c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339), left(now, c.NotAfter))
 	if c.NextRenewal != nil {
 		overdue := ""
 		if c.NextRenewal.Before(now) {

@@ -34,7 +34,8 @@ type Config struct {
 	RetryInitial, RetryMax time.Duration
 
 	// Observe is called with the outcome of each try, on the Dispatcher's goroutine; nil for nobody. A try that finds
-	// no application in a fresh pod, where it starts later, has no outcome. For kind verify, success means that the application serves the certificate published last.
+	// no application in a fresh pod, where it starts later, has no outcome. For kind verify, success means that the
+	// application serves the certificate published last.
 	Observe func(kind string, outcome Outcome)
 	Log     *slog.Logger
 }

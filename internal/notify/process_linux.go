@@ -77,7 +77,8 @@ func (s *Signal) findByFile() ([]process, error) {
 	case pid == s.self || err == nil && pid == 1 && p.comm == ownComm():
 		return nil, fmt.Errorf("the PID file %q has %d, which is certfetcher itself: the application wrote a number of its own process namespace; set shareProcessNamespace", file, pid)
 	case errors.Is(err, fs.ErrNotExist) || err == nil && p.ended():
-		return nil, &absentError{fmt.Errorf("the PID file %q is stale: it has %d, and there is no such process in this process namespace", file, pid)}
+		return nil, &absentError{fmt.Errorf("the PID file %q is stale: it has %d, "+
+			"and there is no such process in this process namespace", file, pid)}
 	case err != nil:
 		return nil, fmt.Errorf("looking at process %d of the PID file %q: %w", pid, file, err)
 	}

@@ -28,12 +28,11 @@ type Hint struct {
 	RetryAfter time.Duration
 }
 
-// wait is how long to wait after the given number of failures in a row, 1 or more. It is drawn evenly
-// from almost nothing to a bound that doubles each time (full jitter), so that the pods that met
-// the same outage do not come back together. The bound ends at 15 minutes and at a twentieth of the time
-// left to expiry; after a permanent failure it is there at once. After expiry it ends at a minute, or a
-// twentieth of the certificate's life. Where each try costs a certificate, it ends at a day and at a quarter of the time
-// left, and after expiry at 15 minutes.
+// wait is how long to wait after the given number of failures in a row, 1 or more. It is drawn evenly from almost
+// nothing to a bound that doubles each time (full jitter), so that the pods that met the same outage do not come back
+// together. The bound ends at 15 minutes and at a twentieth of the time left to expiry; after a permanent failure it
+// is there at once. After expiry it ends at a minute, or a twentieth of the certificate's life. Where each try costs
+// a certificate, it ends at a day and at a quarter of the time left, and after expiry at 15 minutes.
 //
 // A Retry-After is obeyed, up to a tenth later than asked, unless the certificate would expire meanwhile, and for
 // 15 minutes at most once it has.

@@ -31,7 +31,9 @@ func checkNames(csr *x509.CertificateRequest, leaf *x509.Certificate) (warnings 
 	wantCN, gotCN := commonNames(csr.RawSubject), commonNames(leaf.RawSubject)
 	for _, cn := range wantCN {
 		if !slices.Contains(gotCN, cn) {
-			return nil, &NamesError{&Error{"the certificate lacks the requested common name", fmt.Sprintf("%q", cn), fmt.Sprintf("the subject %s", dn(leaf.RawSubject))}}
+			return nil, &NamesError{&Error{
+				"the certificate lacks the requested common name", fmt.Sprintf("%q", cn), "the subject " + dn(leaf.RawSubject),
+			}}
 		}
 	}
 	want, err := altNames(csr.Extensions)
@@ -43,7 +45,9 @@ func checkNames(csr *x509.CertificateRequest, leaf *x509.Certificate) (warnings 
 		return nil, &Error{"the certificate's alternative names cannot be read", "a well-formed extension", err.Error()}
 	}
 	if missing := without(want, got); len(missing) > 0 {
-		return nil, &NamesError{&Error{"the certificate lacks requested alternative names", strings.Join(missing, ", "), list(got)}}
+		return nil, &NamesError{&Error{
+			"the certificate lacks requested alternative names", strings.Join(missing, ", "), list(got),
+		}}
 	}
 	if extra := without(got, want); len(extra) > 0 {
 		warnings = append(warnings, "the certificate has alternative names that were not requested: "+strings.Join(extra, ", "))

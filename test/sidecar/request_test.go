@@ -22,7 +22,7 @@ import (
 
 const (
 	keptAsItIs  = "the volume already holds a matching, valid certificate: nothing to do"
-	keptForNow  = "the configuration requests another certificate than the one on the volume, which stays until the new one is there"
+	keptForNow  = "the configuration asks for another certificate than the one on the volume, which stays until the new one is there"
 	renewing    = "renewing"
 	accepted    = "accepted the certificate with a remark"
 	enrolledNew = `certfetcher_renewals_total{outcome="enrolled"}`
@@ -78,6 +78,7 @@ func TestSidecar_validSetAndNoCertService_isReady_whateverIsRequestedNow(t *test
 		"other subject":                    {false, "COMMON_NAME=b.example.org", "the configuration asks for"},
 		"other key":                        {false, "KEY_ALGORITHM=Ed25519", "KEY_ALGORITHM asks for"},
 		"other CA":                         {false, "CA_NAME=RA2", "CA_NAME asks for"},
+		"whatever is there":                {false, "FORCE_ENROLL=true", "FORCE_ENROLL is set"},
 		"no record, of an earlier release": {true, "", "has the subject"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -114,10 +115,12 @@ func TestSidecar_requestThatChanged_isMadeAtOnce(t *testing.T) {
 		variables []string
 		key       string
 		sans      []string
+		forced    bool
 	}{
-		"names":                           {[]string{"SANS=b.example.org"}, "ECDSA-P256", []string{"DNS:b.example.org"}},
-		"names, no fallback to enrolling": {[]string{"SANS=b.example.org", "RENEW_FALLBACK=false"}, "ECDSA-P256", []string{"DNS:b.example.org"}},
-		"key, which was to be reused":     {[]string{"KEY_ALGORITHM=Ed25519", "REUSE_KEY=true"}, "Ed25519", []string{"DNS:localhost", "IP Address:127.0.0.1"}},
+		"names":                           {[]string{"SANS=b.example.org"}, "ECDSA-P256", []string{"DNS:b.example.org"}, false},
+		"names, no fallback to enrolling": {[]string{"SANS=b.example.org", "RENEW_FALLBACK=false"}, "ECDSA-P256", []string{"DNS:b.example.org"}, false},
+		"key, which was to be reused":     {[]string{"KEY_ALGORITHM=Ed25519", "REUSE_KEY=true"}, "Ed25519", []string{"DNS:localhost", "IP Address:127.0.0.1"}, false},
+		"the same, when it is forced":     {[]string{"FORCE_ENROLL=true"}, "ECDSA-P256", []string{"DNS:localhost", "IP Address:127.0.0.1"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -140,6 +143,10 @@ func TestSidecar_requestThatChanged_isMadeAtOnce(t *testing.T) {
 			// The same request once more is none.
 			p = run(t, volume, append(variables, row.variables...))
 			p.await(1, planned)
+			if row.forced {
+				p.end()
+				return
+			}
 			assert.Equal(t, 1, p.count(keptAsItIs))
 			p.end()
 			assert.Equal(t, 2, s.Requests())
