@@ -104,7 +104,10 @@ func (v *Volume) write(d disk, s *set, now snapshot) error {
 // inTheWay refuses a volume where a directory, or a mount, has a name that a rename must take, before anything
 // is written: it would stop the publication half-way.
 func (v *Volume) inTheWay(d disk) error {
-	names := []string{dataLink, noteName}
+	names := []string{dataLink}
+	if v.cfg.Layout == LayoutInplace {
+		names = append(names, noteName)
+	}
 	for _, f := range wanted(v.cfg.Types) {
 		names = append(names, f.name)
 	}

@@ -3,6 +3,7 @@ package enroll
 import (
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,6 +14,47 @@ import (
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
 )
+
+// keep returns what the volume holds when that may stay, else why it may not; both are zero for an empty volume. A
+// sidecar keeps all that is valid, with the reason why it has to be renewed at once: an application that has a valid
+// certificate must not wait for a CertService.
+func (e *Enroller) keep() (*output.Bundle, string) {
+	current, err := e.volume.Current()
+	switch {
+	case errors.Is(err, output.ErrEmpty):
+		return nil, ""
+	case err != nil:
+		return nil, err.Error()
+	}
+	e.current.Store(current)
+	changed := e.changed(current)
+	if e.Config.ForceEnroll {
+		e.forced, changed = true, "FORCE_ENROLL is set"
+	}
+	if record := recordOf(current); record != nil && changed == "" {
+		e.enrolDirectly = record.EnrolDirectly
+	}
+	if changed != "" && e.Config.Sidecar.Enabled && valid(current, e.Now()) == nil {
+		return current, changed
+	}
+	if changed == "" {
+		changed = e.outdated(current)
+	}
+	if changed != "" {
+		return nil, changed
+	}
+	return current, ""
+}
+
+func (e *Enroller) reportKept(leaf *x509.Certificate, changed string) {
+	attributes := []any{"path", e.Config.Output.Dir, "not_after", leaf.NotAfter, "serial", certinfo.Serial(leaf)}
+	if changed != "" {
+		e.Log.Warn("the configuration asks for another certificate than the one on the volume, "+
+			"which stays until the new one is there", append(attributes, "because", changed)...)
+		return
+	}
+	e.Log.Info("the volume already holds a matching, valid certificate: nothing to do", attributes...)
+}
 
 // outdated says why a certificate should not stay, or "" when it should: it was requested as the configuration
 // requests one now, it verifies and, without a sidecar, it has more than a third of its life ahead. When a sidecar

@@ -96,16 +96,6 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	return e.publish(bundle, Enrolled)
 }
 
-func (e *Enroller) reportKept(leaf *x509.Certificate, changed string) {
-	attributes := []any{"path", e.Config.Output.Dir, "not_after", leaf.NotAfter, "serial", certinfo.Serial(leaf)}
-	if changed != "" {
-		e.Log.Warn("the configuration asks for another certificate than the one on the volume, "+
-			"which stays until the new one is there", append(attributes, "because", changed)...)
-		return
-	}
-	e.Log.Info("the volume already holds a matching, valid certificate: nothing to do", attributes...)
-}
-
 // writable comes before anything is asked for: a volume that cannot be written to must not cost a certificate at every
 // try.
 func (e *Enroller) writable() error {
@@ -274,35 +264,4 @@ func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest, answe
 
 func (e *Enroller) since(start time.Time) time.Duration {
 	return e.Now().Sub(start).Round(10 * time.Microsecond)
-}
-
-// keep returns what the volume holds when that may stay, else why it may not; both are zero for an empty volume. A
-// sidecar keeps all that is valid, with the reason why it has to be renewed at once: an application that has a valid
-// certificate must not wait for a CertService.
-func (e *Enroller) keep() (*output.Bundle, string) {
-	current, err := e.volume.Current()
-	switch {
-	case errors.Is(err, output.ErrEmpty):
-		return nil, ""
-	case err != nil:
-		return nil, err.Error()
-	}
-	e.current.Store(current)
-	changed := e.changed(current)
-	if e.Config.ForceEnroll {
-		e.forced, changed = true, "FORCE_ENROLL is set"
-	}
-	if record := recordOf(current); record != nil && changed == "" {
-		e.enrolDirectly = record.EnrolDirectly
-	}
-	if changed != "" && e.Config.Sidecar.Enabled && valid(current, e.Now()) == nil {
-		return current, changed
-	}
-	if changed == "" {
-		changed = e.outdated(current)
-	}
-	if changed != "" {
-		return nil, changed
-	}
-	return current, ""
 }

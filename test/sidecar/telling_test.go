@@ -16,6 +16,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/port"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -192,6 +193,33 @@ func TestSidecar_hookThatHarmsPublishedFiles_isNotAnsweredForEver(t *testing.T) 
 	until, err := time.Parse(time.RFC3339, third.text("time"))
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, until.Sub(from), 1400*time.Millisecond, "pauses of half a second and of a second")
+	p.end()
+}
+
+// A native sidecar starts before the application: until that is there, nothing has failed.
+func TestSidecar_applicationThatStartsLater_isNoFailure(t *testing.T) {
+	t.Parallel()
+	address := port.Free(t)
+	p := start(t, startService(t, time.Hour, nil), "NOTIFY_URL=http://"+address+"/reload")
+	absent := p.await(1, "the application is not there yet, trying again until it is")
+	assert.Equal(t, "INFO", absent.text("level"))
+	assert.Contains(t, absent.text("error"), "connection refused")
+	assert.FileExists(t, filepath.Join(p.volume, "..untold"), "it is still due")
+	listener, err := net.Listen("tcp", address)
+	require.NoError(t, err)
+	app := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+	go func() { _ = app.Serve(listener) }()
+	t.Cleanup(func() { app.Close() })
+	p.await(1, told)
+	assert.Zero(t, p.metric(`certfetcher_notifications_total{kind="url",outcome="failure"}`))
+	for _, l := range p.lines("telling the application failed") {
+		assert.Fail(t, "an application that is still to come was taken for a failure", l.text("error"))
+	}
+	// Once it was there, it is missed.
+	require.NoError(t, app.Close())
+	p.renew()
+	assert.Equal(t, "ERROR", p.await(1, "telling the application failed").text("level"))
+	assert.Positive(t, p.metric(`certfetcher_notifications_total{kind="url",outcome="failure"}`))
 	p.end()
 }
 

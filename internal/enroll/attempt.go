@@ -1,0 +1,106 @@
+package enroll
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"time"
+
+	"github.com/certfetcher/certfetcher/client"
+	"github.com/certfetcher/certfetcher/keygen"
+	"github.com/certfetcher/certfetcher/output"
+)
+
+// attempt is one try to get a certificate in place of the current one.
+type attempt struct {
+	*Enroller
+	service *client.Client
+	key     crypto.Signer
+	csr     *x509.CertificateRequest
+	request client.Request
+	current *output.Bundle
+}
+
+// obtain asks for an update or, where that is no way, for an enrolment.
+func (a attempt) obtain(ctx context.Context) (Obtained, error) {
+	changed := a.changed(a.current)
+	if a.forced {
+		changed = "FORCE_ENROLL is set"
+	}
+	if changed != "" {
+		a.enrolDirectly = false // that was about another request
+		a.Log.Info("enrolling", "because", changed)
+		return a.enrol(ctx)
+	}
+	leaf, mayEnrol := a.current.Chain[0], a.Config.Sidecar.Fallback
+	var because string
+	var err error
+	switch {
+	case !a.Now().Before(leaf.NotAfter):
+		because = "it expired at " + leaf.NotAfter.UTC().Format(time.RFC3339)
+		err = failed(StageOther, "the certificate cannot be renewed: %s, and %w", because, errForbidden)
+	case a.enrolDirectly && mayEnrol:
+		a.Log.Info("enrolling", "because", "the CA answered an earlier update with other names than the requested ones")
+		return a.enrol(ctx)
+	default:
+		var obtained Obtained
+		if obtained, err = a.update(ctx); err == nil {
+			return obtained, nil
+		}
+		because = a.noWay(ctx, err)
+	}
+	if because == "" || !mayEnrol {
+		return Obtained{}, err
+	}
+	a.Log.Warn("the certificate cannot be renewed, enrolling anew", "because", because)
+	return a.enrol(ctx)
+}
+
+// noWay says why another try of an update that failed would not do better, or comes too late; empty when it may.
+func (a attempt) noWay(ctx context.Context, err error) string {
+	if foreignNames(err) {
+		a.enrolDirectly = true // each further update would have the CA issue one more certificate for nothing
+	}
+	because := refusal(err)
+	if because == "" && ctx.Err() == nil && a.elsewhere(err) && a.nearlyExpired(a.current.Chain[0]) {
+		because = "less than a tenth of its life is left, and the update fails: " + err.Error()
+	}
+	return because
+}
+
+func (a attempt) update(ctx context.Context) (Obtained, error) {
+	start := a.Now()
+	request := a.request
+	var err error
+	if request.OldKey, err = keygen.PrivateKeyPEM(a.current.Key); err != nil {
+		return Obtained{}, failed(StageKeyEncoding, "preparing the OLD_PK header: %w", err)
+	}
+	for _, cert := range a.current.Chain {
+		request.OldCert = append(request.OldCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
+	}
+	answer, err := a.service.Update(ctx, request)
+	if err != nil {
+		return Obtained{}, a.requestFailed(ctx, "asking the CertService to renew a certificate", err)
+	}
+	bundle, err := a.accept(a.key, a.csr, answer)
+	if err != nil {
+		return Obtained{}, err
+	}
+	a.Log.Info("the CertService renewed the certificate", "ca", a.Config.Request.CAName, "duration", a.since(start))
+	return Obtained{bundle, Updated}, nil
+}
+
+func (a attempt) enrol(ctx context.Context) (Obtained, error) {
+	start := a.Now()
+	answer, err := a.service.Enroll(ctx, a.request)
+	if err != nil {
+		return Obtained{}, a.requestFailed(ctx, "asking the CertService for a certificate", err)
+	}
+	a.Log.Info("the CertService answered", "ca", a.Config.Request.CAName, "duration", a.since(start))
+	bundle, err := a.accept(a.key, a.csr, answer)
+	if err == nil {
+		a.forced = false
+	}
+	return Obtained{bundle, Enrolled}, err
+}

@@ -1,0 +1,113 @@
+package enroll
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/certfetcher/certfetcher/client"
+	"github.com/certfetcher/certfetcher/internal/certinfo"
+)
+
+// caRefused is how the CertService API begins the message of a 500 that tells a CA's refusal, as opposed to
+// a CA that could not be reached.
+const caRefused = "CMPv2 server returned following error"
+
+// refusal says why an update is no way with this CertService or this certificate; empty when the same
+// would meet an enrolment, or passes.
+func refusal(err error) string {
+	var status *client.StatusError
+	var answer *client.AnswerError
+	var connection *client.ConnectionError
+	switch {
+	case StageOf(err) == StageKeyEncoding:
+		return "the key on the volume cannot be sent: " + err.Error()
+	case foreignNames(err):
+		return "the CA answers the update with other names than the requested ones: " + err.Error()
+	case wasted(err):
+		return "" // an enrolment would most likely meet the same
+	case errors.As(err, &status):
+		switch code := status.StatusCode; {
+		case code == http.StatusNotImplemented, code == http.StatusInternalServerError && strings.HasPrefix(status.Message, caRefused):
+		case code == http.StatusUnauthorized, code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
+			return ""
+		}
+		return "the update was refused: " + status.Error()
+	case errors.As(err, &answer):
+		return "the update is not served: " + answer.Error()
+	case errors.As(err, &connection), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return ""
+	}
+	return err.Error()
+}
+
+// errNames is what to do about a certificate with other names than the requested ones.
+var errNames = errors.New("at the CA, have the certificate profile take the names from the request " +
+	`(EJBCA: "Allow Extension Override"), or give each replica a subject of its own`)
+
+// foreignNames tells of an error whether a certificate was issued with other names than the requested ones. EJBCA
+// does so where two holders of one subject have different names: it answers an update with those that it registered
+// last.
+func foreignNames(err error) bool {
+	var status *client.StatusError
+	return errors.Is(err, errNames) || errors.As(err, &status) && status.Reason == client.ReasonNames
+}
+
+// wasted tells of an error whether a certificate was issued that nobody can use.
+func wasted(err error) bool {
+	stage := StageOf(err)
+	return stage == StageVerification || stage == StageConversion || foreignNames(err)
+}
+
+// errForbidden is the failure of an update that nothing but an enrolment could make good.
+var errForbidden = errors.New("RENEW_FALLBACK forbids to enrol anew")
+
+// forbiddenWait is how long to wait where only an operator can help: no try asks anybody.
+const forbiddenWait = 15 * time.Minute
+
+// elsewhere tells of an error that is no refusal whether an enrolment may not meet it: it is of the endpoint for
+// updates, and not, as a port where nothing listens, of the host that has both.
+func (e *Enroller) elsewhere(err error) bool {
+	var status *client.StatusError
+	var connection *client.ConnectionError
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.As(err, &status):
+		return status.StatusCode >= 500
+	case errors.As(err, &connection):
+		return e.Config.Sidecar.UpdateURL != "" || errors.As(err, &timeout) && timeout.Timeout()
+	}
+	return false
+}
+
+// nearlyExpired tells whether less than a tenth of a certificate's life is left.
+func (e *Enroller) nearlyExpired(leaf *x509.Certificate) bool {
+	return e.Now().After(certinfo.Moment(leaf.NotBefore, leaf.NotAfter, 0.9))
+}
+
+// Next is what an error of Obtain or Publish means for the next try.
+type Next struct {
+	Permanent bool          // somebody has to repair something first
+	Wasted    bool          // a certificate was issued for nothing, and would be at each try
+	After     time.Duration // how long to wait at the least, mostly because the CertService asks for it; 0: nobody does
+}
+
+// Retry says what an error of Obtain or Publish means for the next try.
+func Retry(err error) Next {
+	var status *client.StatusError
+	var connection *client.ConnectionError
+	switch {
+	case errors.Is(err, errForbidden):
+		return Next{Permanent: true, After: forbiddenWait}
+	case errors.As(err, &status):
+		permanent := status.StatusCode == http.StatusUnauthorized || status.StatusCode < 500 && refusal(err) != ""
+		return Next{Permanent: permanent || foreignNames(err), Wasted: foreignNames(err), After: status.RetryAfter}
+	case errors.As(err, &connection):
+		return Next{Permanent: connection.Permanent}
+	}
+	// A CA that issues what was not asked for would do so at every try.
+	return Next{Permanent: wasted(err), Wasted: wasted(err)}
+}
