@@ -42,7 +42,11 @@ func (a attempt) obtain(ctx context.Context) (Obtained, error) {
 		err = failed(StageOther, "the certificate cannot be renewed: %s, and %w", because, errForbidden)
 	case a.enrolDirectly && mayEnrol:
 		a.Log.Info("enrolling", "because", "the CA answered an earlier update with other names than the requested ones")
-		return a.enrol(ctx)
+		obtained, err := a.enrol(ctx)
+		if err != nil && refusal(err) != "" && a.Now().Sub(a.foreignAt) >= foreignPause {
+			a.enrolDirectly = false // where enrolling is no way, the CA may have been corrected since
+		}
+		return obtained, err
 	default:
 		var obtained Obtained
 		if obtained, err = a.update(ctx); err == nil {
@@ -57,10 +61,13 @@ func (a attempt) obtain(ctx context.Context) (Obtained, error) {
 	return a.enrol(ctx)
 }
 
+// foreignPause is how long no update is tried after one that was answered with other names.
+const foreignPause = 24 * time.Hour
+
 // noWay says why another try of an update that failed would not do better, or comes too late; empty when it may.
 func (a attempt) noWay(ctx context.Context, err error) string {
 	if foreignNames(err) {
-		a.enrolDirectly = true // each further update would have the CA issue one more certificate for nothing
+		a.enrolDirectly, a.foreignAt = true, a.Now() // each further update would have the CA issue one more certificate for nothing
 	}
 	because := refusal(err)
 	if because == "" && ctx.Err() == nil && a.elsewhere(err) && a.nearlyExpired(a.current.Chain[0]) {

@@ -36,6 +36,7 @@ type Enroller struct {
 	nextKey crypto.Signer                 // made for a renewal that has not succeeded yet
 	// enrolDirectly: an update was answered with other names than the requested ones, and so would the next be.
 	enrolDirectly bool
+	foreignAt     time.Time // when this process met that; zero: one before it
 	forced        bool      // FORCE_ENROLL is set, and nothing was enrolled yet
 	pending       *Obtained // what could not be published, because the volume failed
 	overlap       overlap

@@ -197,12 +197,24 @@ func TestSidecar_certificateForThousandsOfYears_isNeitherDueNorOverdue(t *testin
 // where replicas share one.
 type forgetful struct {
 	service.Authority
-	updates *atomic.Int32
-	refuses bool // its answer is checked by the CertService, else by the client alone
+	updates   *atomic.Int32
+	refuses   bool // its answer is checked by the CertService, else by the client alone
+	corrected *atomic.Bool
+}
+
+// Enroll refuses once the authority's profile was corrected, as in EJBCA's client mode, where a secret enrols once.
+func (a forgetful) Enroll(ctx context.Context, r certservice.Request) (certservice.Issued, error) {
+	if a.corrected.Load() {
+		return certservice.Issued{}, &certservice.RefusedError{Text: "wrong status"}
+	}
+	return a.Authority.Enroll(ctx, r)
 }
 
 func (a forgetful) Update(ctx context.Context, r certservice.Request) (certservice.Issued, error) {
 	a.updates.Add(1)
+	if a.corrected.Load() {
+		return a.Authority.Update(ctx, r)
+	}
 	if a.refuses {
 		return certservice.Issued{}, &certservice.NamesError{Err: io.ErrUnexpectedEOF}
 	}
@@ -216,18 +228,18 @@ func (a forgetful) Update(ctx context.Context, r certservice.Request) (certservi
 
 func TestSidecar_updateWithOtherNames_enrolsFromThenOn(t *testing.T) {
 	for name, refuses := range map[string]bool{"found by the client": false, "found by the CertService": true} {
-		start := func(t *testing.T) (*service.Service, *atomic.Int32) {
-			updates := &atomic.Int32{}
+		start := func(t *testing.T) (*service.Service, *atomic.Int32, *atomic.Bool) {
+			updates, corrected := &atomic.Int32{}, &atomic.Bool{}
 			issuing, err := ca.New("Forgetful")
 			require.NoError(t, err)
-			s, err := service.Start(t.TempDir(), service.Options{Authority: forgetful{service.Authority{CA: issuing}, updates, refuses}})
+			s, err := service.Start(t.TempDir(), service.Options{Authority: forgetful{service.Authority{CA: issuing}, updates, refuses, corrected}})
 			require.NoError(t, err)
 			t.Cleanup(s.Stop)
-			return s, updates
+			return s, updates, corrected
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, updates := start(t)
+			s, updates, corrected := start(t)
 			volume := filepath.Join(t.TempDir(), "volume")
 			variables := environment(s.URL, s.Dir, volume)
 			p := run(t, volume, variables)
@@ -248,11 +260,15 @@ func TestSidecar_updateWithOtherNames_enrolsFromThenOn(t *testing.T) {
 			assert.EqualValues(t, 1, updates.Load(), "and is remembered")
 			assert.Equal(t, []string{"DNS:localhost", "IP Address:127.0.0.1"}, inspected(t, volume).Certificate.SANs)
 			assert.Equal(t, 1., p.metric(enrolledNew))
+			corrected.Store(true)
+			p.renew()
+			assert.Contains(t, p.awaitFailure(1).text("reason"), "wrong status")
+			p.await(1, updated) // by the next try, as enrolling is no way
 			p.end()
 		})
 		t.Run(name+", and enrolling is forbidden", func(t *testing.T) {
 			t.Parallel()
-			s, updates := start(t)
+			s, updates, _ := start(t)
 			volume := filepath.Join(t.TempDir(), "volume")
 			p := run(t, volume, append(environment(s.URL, s.Dir, volume), "RENEW_FALLBACK=false"))
 			p.await(1, planned)
