@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -324,11 +325,17 @@ func TestDispatcher_takes_an_event_before_it_runs(t *testing.T) {
 // absentee is an application that comes after a while, and may be away later.
 type absentee struct {
 	fake
-	absent bool
+	absent atomic.Bool
+}
+
+func newAbsentee(kind string, j *journal) *absentee {
+	a := &absentee{fake: fake{kind: kind, journal: j}}
+	a.absent.Store(true)
+	return a
 }
 
 func (a *absentee) Notify(ctx context.Context, event Event) error {
-	if a.absent {
+	if a.absent.Load() {
 		a.journal.add("%s %s finds nobody", a.kind, event.Serial)
 		return fmt.Errorf("telling: %w", &absentError{errors.New("nobody is there")})
 	}
@@ -338,8 +345,7 @@ func (a *absentee) Notify(ctx context.Context, event Event) error {
 func TestDispatcher_application_that_is_still_to_come_is_no_failure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j, log := &journal{}, newLines()
-		signal := &absentee{fake{kind: KindSignal, journal: j}, true}
-		verify := &absentee{fake{kind: KindVerify, journal: j}, true}
+		signal, verify := newAbsentee(KindSignal, j), newAbsentee(KindVerify, j)
 		d := runDispatcher(t, j, log, verify, signal)
 		d.Dispatch(Event{Reason: "enrolled", Serial: "01"})
 		time.Sleep(4 * time.Minute)
@@ -350,12 +356,13 @@ func TestDispatcher_application_that_is_still_to_come_is_no_failure(t *testing.T
 			`level=INFO msg="the application is not there yet, trying again until it is" kind=signal reason=enrolled serial=01 try=1 error="telling: nobody is there"`,
 			`level=INFO msg="the application is not there yet, trying again until it is" kind=verify reason=enrolled serial=01 try=1 error="telling: nobody is there"`,
 		}, log.all())
-		signal.absent, verify.absent = false, false
+		signal.absent.Store(false)
+		verify.absent.Store(false)
 		time.Sleep(10 * time.Second)
 		_, outcomes = j.take()
 		assert.Equal(t, []string{"signal success", "verify success"}, outcomes)
 
-		signal.absent = true
+		signal.absent.Store(true)
 		d.Dispatch(Event{Reason: "renewed", Serial: "02"})
 		synctest.Wait()
 		_, outcomes = j.take()
@@ -367,7 +374,7 @@ func TestDispatcher_application_that_is_still_to_come_is_no_failure(t *testing.T
 func TestDispatcher_application_that_never_comes_is_a_failure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j, log := &journal{}, newLines()
-		d := runDispatcher(t, j, log, nil, &absentee{fake{kind: KindURL, journal: j}, true})
+		d := runDispatcher(t, j, log, nil, newAbsentee(KindURL, j))
 		d.Dispatch(Event{Serial: "01"})
 		time.Sleep(freshFor + time.Minute)
 		_, outcomes := j.take()
