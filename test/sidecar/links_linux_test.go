@@ -17,6 +17,7 @@ import (
 // SMB mounts and some FUSE file systems have no symbolic links. That must be known before a certificate is asked for, or
 // each start of a pod that can never begin would cost one.
 func TestVolumeWithoutLinks_isRefusedBeforeTheRequest(t *testing.T) {
+	t.Parallel()
 	strace := peer.Require(t, "strace")[0]
 	s := startService(t, time.Hour, nil)
 	traced := func(t *testing.T, errno string, variables []string, args ...string) (int, string) {
