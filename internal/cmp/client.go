@@ -43,6 +43,12 @@ type Config struct {
 	URL       string // http:// or https://
 	Recipient string // the CA's distinguished name after RFC 4514, RDNs sent in the order written
 
+	// SignerDN is the distinguished name of who signs answers when that is not the CA (Recipient), such as an RA. Its
+	// certificate may then also carry the extended key usages id-kp-cmcRA and id-kp-cmcCA, and must chain to an anchor.
+	SignerDN string
+	// SenderReference has requests under a MAC name as their sender the CN Reference (RFC 9483, 3.1), not the CSR's subject.
+	SenderReference bool
+
 	Protection Protection // of what is sent; default ProtectionPBMSHA256
 	Secret     []byte     // shared with the CA (ONAP: IAK), for the kinds of MAC; also verifies answers
 	Reference  string     // names the secret (ONAP: RV), sent as senderKID
