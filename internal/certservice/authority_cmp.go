@@ -179,6 +179,17 @@ func (a *cmpAuthority) failure(request, bounded context.Context, err error) erro
 			text += ": " + errno.Error() // such as "connection refused", which tells no address
 		}
 		return &FailedError{Err: err, Text: text + "; the log of the CertService has more"}
+	case transport.URL != "":
+		return &FailedError{Err: &answeredError{transport.URL, err}, Text: err.Error()}
 	}
 	return err
 }
+
+// answeredError adds to a failure, for the log, where it happened.
+type answeredError struct {
+	url string
+	err error
+}
+
+func (e *answeredError) Error() string { return fmt.Sprintf("the server's URL is %q", e.url) }
+func (e *answeredError) Unwrap() error { return e.err }

@@ -128,14 +128,14 @@ func checkSubject(certificate *x509.Certificate, csr *x509.CertificateRequest) e
 	if SameName(certificate.RawSubject, csr.RawSubject) {
 		return nil
 	}
-	return &CheckError{Check: "subject", Got: fmt.Sprintf("%q", nameString(certificate.RawSubject)), Want: fmt.Sprintf("%q", nameString(csr.RawSubject))}
+	return &CheckError{Check: CheckSubject, Got: fmt.Sprintf("%q", nameString(certificate.RawSubject)), Want: fmt.Sprintf("%q", nameString(csr.RawSubject))}
 }
 
 // checkSubjectAltNames: the alternative names are those asked for and no others (RFC 9483, 4.1.1).
 func checkSubjectAltNames(certificate *x509.Certificate, csr *x509.CertificateRequest) error {
 	got, err := alternativeNames(certificate.Extensions)
 	if err != nil {
-		return &CheckError{Check: "subjectAltName", Got: err.Error(), Want: "a list of names"}
+		return &CheckError{Check: CheckSubjectAltName, Got: err.Error(), Want: "a list of names"}
 	}
 	want, err := alternativeNames(csr.Extensions)
 	if err != nil {
@@ -144,7 +144,7 @@ func checkSubjectAltNames(certificate *x509.Certificate, csr *x509.CertificateRe
 	if slices.Equal(got, want) {
 		return nil
 	}
-	return &CheckError{Check: "subjectAltName", Got: nameList(got), Want: nameList(want)}
+	return &CheckError{Check: CheckSubjectAltName, Got: nameList(got), Want: nameList(want)}
 }
 
 // SameAlternativeNames says whether two lists of extensions, of certificates or of requests, hold the same set of

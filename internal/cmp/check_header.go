@@ -25,7 +25,8 @@ var answerTypes = map[BodyType][]BodyType{
 	BodyRR:       {BodyRP},
 	BodyGenM:     {BodyGenP},
 	BodyCertConf: {BodyPKIConf},
-	BodyPollReq:  {BodyPollRep, BodyIP, BodyCP, BodyKUP}, // which of the three, checkPolledType decides
+	// What is polled for answers the request that came before, which checkPolledType looks at.
+	BodyPollReq: {BodyPollRep, BodyIP, BodyCP, BodyKUP, BodyPKIConf, BodyRP, BodyGenP},
 }
 
 // checkBodyType: the answer is of the kind that answers the request (RFC 9810, 5.3).

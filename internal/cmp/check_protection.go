@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
 )
 
 // checkProtection: the answer is protected, by the shared secret or by a signer that is trusted, and no
@@ -28,7 +27,7 @@ func (t *transaction) checkMAC(m *PKIMessage) error {
 	if t.c.cfg.Protection == ProtectionSignature {
 		return &CheckError{Check: "protection", Got: "a MAC", Want: "a signature, as configured"}
 	}
-	mac, err := t.c.keys.Verify(m)
+	mac, err := t.c.keys.verify(m, &t.macWork)
 	if err != nil {
 		return &CheckError{Check: "MAC", Got: "one that does not verify (" + err.Error() + ")", Want: "one made with the shared secret"}
 	}
@@ -58,6 +57,9 @@ func (t *transaction) checkSignature(m *PKIMessage) error {
 	if t.macVerified {
 		return &CheckError{Check: "protection", Got: "a signature", Want: "a MAC, as before in the transaction"}
 	}
+	if err := checkSignatureAlgorithm(m); err != nil {
+		return err
+	}
 	if t.peer != nil {
 		if err := VerifySignature(m, t.peer.PublicKey); err != nil {
 			return &CheckError{Check: "signer", Got: "a signature that does not verify (" + err.Error() + ")",
@@ -77,11 +79,9 @@ func (t *transaction) checkSignature(m *PKIMessage) error {
 		return doubt
 	}
 	t.peer, t.peerDoubt = signer, doubt
+	t.warnOfKeyUsage(signer)
 	return nil
 }
-
-// maxSignerCandidates bounds how many certificates are tried, since each costs a signature verification.
-const maxSignerCandidates = 8
 
 // findSigner returns the certificate whose key made the signature, among those sent along and the
 // trust anchors; those with the sender's name are tried first. senderKID is no help: servers echo the
@@ -138,7 +138,7 @@ func (t *transaction) checkSigner(m *PKIMessage, signer *x509.Certificate) error
 	for _, err := range []error{
 		t.checkSenderName(m, signer),
 		t.checkSignerName(signer),
-		checkSignerKeyUsage(signer),
+		t.checkSignerKeyUsage(signer),
 		t.checkSignerChain(m, signer),
 	} {
 		if err != nil {
@@ -157,23 +157,6 @@ func (t *transaction) checkSenderName(m *PKIMessage, signer *x509.Certificate) e
 	return &CheckError{Check: "sender", Got: fmt.Sprintf("%q", m.Header.Sender), Want: fmt.Sprintf("the signer's subject %q", nameString(signer.RawSubject))}
 }
 
-// checkSignerName: the signer is who the request was addressed to, and not just any certificate of the
-// same PKI (RFC 9483, 3.5; RFC 9810, 4.5). A trust anchor that signs itself was named by the operator.
-func (t *transaction) checkSignerName(signer *x509.Certificate) error {
-	if SameName(signer.RawSubject, t.c.recipient) || slices.ContainsFunc(t.c.cfg.TrustAnchors, signer.Equal) {
-		return nil
-	}
-	return &CheckError{Check: "signer", Got: fmt.Sprintf("%q", nameString(signer.RawSubject)), Want: fmt.Sprintf("the recipient %q or a trust anchor", nameString(t.c.recipient))}
-}
-
-// checkSignerKeyUsage: the certificate may be used for signatures (RFC 9483, 3.5; RFC 5280, 4.2.1.3).
-func checkSignerKeyUsage(signer *x509.Certificate) error {
-	if signer.KeyUsage == 0 || signer.KeyUsage&x509.KeyUsageDigitalSignature != 0 {
-		return nil
-	}
-	return &CheckError{Check: "signer's key usage", Got: "no digitalSignature", Want: "digitalSignature, or no keyUsage at all"}
-}
-
 // checkSignerChain: the certificate is valid now and chains to a trust anchor (RFC 9810, 5.1.3.3; RFC 5280, 6).
 func (t *transaction) checkSignerChain(m *PKIMessage, signer *x509.Certificate) error {
 	_, err := verifyChain(signer, t.c.cfg.TrustAnchors, parseAvailable(m.ExtraCerts), t.c.cfg.Now())
@@ -183,5 +166,5 @@ func (t *transaction) checkSignerChain(m *PKIMessage, signer *x509.Certificate) 
 	if err == nil {
 		return nil
 	}
-	return &CheckError{Check: "signer's chain", Got: fmt.Sprintf("%q, which does not verify (%v)", nameString(signer.RawSubject), err), Want: "a chain to a trust anchor"}
+	return &CheckError{Check: "signer's chain", Got: fmt.Sprintf("%q, which does not verify (%s)", nameString(signer.RawSubject), chainFault(err, signer, parseAvailable(m.ExtraCerts))), Want: "a chain to a trust anchor"}
 }

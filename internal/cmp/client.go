@@ -43,8 +43,11 @@ type Config struct {
 	URL       string // http:// or https://
 	Recipient string // the CA's distinguished name after RFC 4514, RDNs sent in the order written
 
-	// SignerDN is the distinguished name of who signs answers when that is not the CA (Recipient), such as an RA. Its
-	// certificate may then also carry the extended key usages id-kp-cmcRA and id-kp-cmcCA, and must chain to an anchor.
+	// IssuerDN is the distinguished name of the CA that issues, when requests go to another recipient, such as an RA.
+	// Default: Recipient.
+	IssuerDN string
+	// SignerDN is the distinguished name of who signs answers when that is not the CA, such as an RA. Its certificate must
+	// chain to an anchor, and when it is restricted to extended key usages, id-kp-cmcRA or id-kp-cmcCA must be among them.
 	SignerDN string
 	// SenderReference has requests under a MAC name as their sender the CN Reference (RFC 9483, 3.1), not the CSR's subject.
 	SenderReference bool
@@ -67,7 +70,9 @@ type Config struct {
 
 	HTTPClient *http.Client // default http.DefaultClient's transport; redirects are never followed
 	Now        func() time.Time
-	Log        *slog.Logger // a debug line for each exchange, a warning for each answer that ResponseTrustONAP lets through; default none
+	// Log gets a debug line for each exchange, and a warning for what is accepted and should be looked at, such as each
+	// answer that ResponseTrustONAP lets through; default none.
+	Log *slog.Logger
 }
 
 // Client requests certificates from one CMP server. It may be used from several goroutines; each
@@ -76,6 +81,9 @@ type Config struct {
 type Client struct {
 	cfg       Config
 	recipient []byte // DER Name
+	issuer    []byte // DER Name of the CA that issues
+	signer    []byte // DER Name of who signs answers, nil when that is the CA
+	sender    []byte // DER Name of the sender of requests under a MAC, nil when that is the CSR's subject
 	transport *transport
 	keys      *MACKeys
 	current   currentMAC
@@ -83,9 +91,9 @@ type Client struct {
 
 // New checks the configuration and returns a client.
 func New(cfg Config) (*Client, error) {
-	recipient, err := ParseDN(cfg.Recipient)
-	if err != nil {
-		return nil, fmt.Errorf("recipient: %w", err)
+	c := &Client{}
+	if err := c.parseNames(cfg); err != nil {
+		return nil, err
 	}
 	if cfg.Protection == "" {
 		cfg.Protection = ProtectionPBMSHA256
@@ -114,7 +122,32 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{cfg: cfg, recipient: recipient, transport: transport, keys: NewMACKeys(cfg.Secret)}, nil
+	c.cfg, c.transport, c.keys = cfg, transport, NewMACKeys(cfg.Secret)
+	return c, nil
+}
+
+func (c *Client) parseNames(cfg Config) (err error) {
+	if c.recipient, err = ParseDN(cfg.Recipient); err != nil {
+		return fmt.Errorf("recipient: %w", err)
+	}
+	c.issuer = c.recipient
+	if cfg.IssuerDN != "" {
+		if c.issuer, err = ParseDN(cfg.IssuerDN); err != nil {
+			return fmt.Errorf("issuer: %w", err)
+		}
+	}
+	if cfg.SignerDN != "" {
+		if c.signer, err = ParseDN(cfg.SignerDN); err != nil {
+			return fmt.Errorf("signer: %w", err)
+		}
+	}
+	if !cfg.SenderReference {
+		return nil
+	}
+	if c.sender, err = commonName(cfg.Reference); err != nil {
+		return errors.New("sender is to be the reference of the secret, and the reference is empty or not UTF-8")
+	}
+	return nil
 }
 
 func positiveOr[T time.Duration | int](value, otherwise T) T {

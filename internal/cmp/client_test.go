@@ -5,12 +5,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -28,14 +30,16 @@ func TestClient_honestAnswer_isAccepted(t *testing.T) {
 		signed bool
 		change func(*Config)
 	}{
-		"answers by MAC":                            {false, nil},
-		"answers by MAC with SHA-1":                 {false, func(c *Config) { c.Protection = ProtectionPBMSHA1 }},
-		"signed answers to MAC":                     {true, func(c *Config) { anchored(p, c) }},
-		"signed answers to PBMAC1":                  {true, func(c *Config) { anchored(p, c); c.Protection = ProtectionPBMAC1 }},
-		"signed answers to signature":               {true, func(c *Config) { anchored(p, c); c.Protection, c.Signer, c.Secret = ProtectionSignature, signer, nil }},
-		"recipient written in reverse":              {true, func(c *Config) { anchored(p, c); c.Recipient = "C=SE, O=Example, CN=Test CA" }},
-		"the CA itself is the anchor":               {true, func(c *Config) { c.TrustAnchors = []*x509.Certificate{p.ca.cert} }},
-		"answers signed by an anchor of other name": {true, func(c *Config) { c.TrustAnchors = []*x509.Certificate{p.ca.cert}; c.Recipient = "CN=RA" }},
+		"answers by MAC":               {false, nil},
+		"answers by MAC with SHA-1":    {false, func(c *Config) { c.Protection = ProtectionPBMSHA1 }},
+		"signed answers to MAC":        {true, func(c *Config) { anchored(p, c) }},
+		"signed answers to PBMAC1":     {true, func(c *Config) { anchored(p, c); c.Protection = ProtectionPBMAC1 }},
+		"signed answers to signature":  {true, func(c *Config) { anchored(p, c); c.Protection, c.Signer, c.Secret = ProtectionSignature, signer, nil }},
+		"recipient written in reverse": {true, func(c *Config) { anchored(p, c); c.Recipient = "C=SE, O=Example, CN=Test CA" }},
+		"the CA itself is the anchor":  {true, func(c *Config) { c.TrustAnchors = []*x509.Certificate{p.ca.cert} }},
+		"answers signed by an anchor of other name": {true, func(c *Config) {
+			c.TrustAnchors, c.Recipient, c.IssuerDN = []*x509.Certificate{p.ca.cert}, "CN=RA", testRecipient
+		}},
 	}
 	for name, config := range configs {
 		for kind, operation := range operations {
@@ -94,7 +98,7 @@ func TestClient_request_isAsTheProfileWants(t *testing.T) {
 	assert.Equal(t, p.csr.RawSubjectPublicKeyInfo, template.PublicKey)
 	assert.Empty(t, request.CertReq.Controls)
 	issued := certificateWith(t, template.Extensions)
-	assert.Equal(t, x509.KeyUsageDigitalSignature|x509.KeyUsageContentCommitment|x509.KeyUsageKeyEncipherment, issued.KeyUsage)
+	assert.Equal(t, x509.KeyUsageDigitalSignature|x509.KeyUsageContentCommitment, issued.KeyUsage)
 	assert.Equal(t, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}, issued.ExtKeyUsage)
 	assert.Equal(t, []string{"leaf.example"}, issued.DNSNames)
 
@@ -109,9 +113,25 @@ func certificateWith(t *testing.T, extensions []pkix.Extension) *x509.Certificat
 	return issue(t, "CN=any", key.Public(), nil, key, func(c *x509.Certificate) { c.KeyUsage, c.ExtraExtensions = 0, extensions })
 }
 
+func TestClient_keyUsage_fitsTheKindOfKey(t *testing.T) {
+	p := newPKI(t)
+	for name, key := range testKeys(t) {
+		r := &responder{t: t, pki: p}
+		c, _ := testClient(t, r, nil)
+		_, _ = c.Initialize(t.Context(), Request{CSR: newCSR(t, key, nil), Key: key}) // the answer is for another key
+
+		template := r.requests[0].Body.Content.(CertReqMessages)[0].CertReq.CertTemplate
+		want := x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
+		if strings.HasPrefix(name, "RSA") {
+			want |= x509.KeyUsageKeyEncipherment
+		}
+		assert.Equal(t, want, certificateWith(t, template.Extensions).KeyUsage, name)
+	}
+}
+
 func TestClient_usagesInCSR_areHonoured(t *testing.T) {
 	p := newPKI(t)
-	usage := pkix.Extension{Id: oidKeyUsage, Critical: true, Value: []byte{3, 2, 7, 0x80}}
+	usage := pkix.Extension{Id: certinfo.OIDKeyUsage, Critical: true, Value: []byte{3, 2, 7, 0x80}}
 	extended := pkix.Extension{Id: oidExtKeyUsage, Value: []byte{0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 4}}
 	p.csr = newCSR(t, p.key, func(c *x509.CertificateRequest) {
 		c.ExtraExtensions = []pkix.Extension{usage, extended, basicConstraintsCA}
@@ -141,6 +161,7 @@ func TestClient_UpdateKey_namesAndSignsWithOldCertificate(t *testing.T) {
 	id, err := request.CertReq.OldCertID()
 	require.NoError(t, err)
 	assert.Equal(t, &CertID{DirectoryName(p.old.cert.RawIssuer), p.old.cert.SerialNumber}, id)
+	assert.Equal(t, p.old.cert.RawIssuer, request.CertReq.CertTemplate.Issuer)
 }
 
 func TestClient_requestThatCannotBeMade_isNotSent(t *testing.T) {

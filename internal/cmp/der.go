@@ -164,20 +164,32 @@ func (d *decoder) oid(what string) asn1.ObjectIdentifier {
 	return out
 }
 
-// generalizedTimeLayout is UTC. RFC 9810, 5.2.9 forbids fractions of a second, but DER allows them without
-// trailing zeros, and some peers send them.
-const generalizedTimeLayout = "20060102150405.999999999Z"
+// Layouts of GeneralizedTime. RFC 9810, 5.2.9 forbids fractions of a second, but DER allows them without trailing
+// zeros, and some peers send them. DER allows no time but UTC; some peers send local time with its offset, which is no
+// less clear.
+const (
+	generalizedTimeLayout = "20060102150405.999999999Z"
+	offsetTimeLayout      = "20060102150405.999999999-0700"
+)
 
-func (d *decoder) generalizedTime(what string) time.Time {
-	text := string(d.contents(cbasn1.GeneralizedTime, what))
+// generalizedTime returns a time, and the text when it has an offset, which must be kept to marshal the same bytes.
+func (d *decoder) generalizedTime(what string) (t time.Time, text string) {
+	text = string(d.contents(cbasn1.GeneralizedTime, what))
 	if *d.fault != nil {
-		return time.Time{}
+		return time.Time{}, ""
 	}
-	t, err := time.Parse(generalizedTimeLayout, text)
-	if err != nil || t.IsZero() || t.Format(generalizedTimeLayout) != text {
-		d.fail("%s is not a GeneralizedTime in UTC", what)
+	for _, layout := range []string{generalizedTimeLayout, offsetTimeLayout} {
+		t, err := time.Parse(layout, text)
+		if err != nil || t.IsZero() || t.Format(layout) != text {
+			continue
+		}
+		if layout == generalizedTimeLayout {
+			return t, ""
+		}
+		return t.UTC(), text
 	}
-	return t
+	d.fail("%s is not a GeneralizedTime in UTC or with an offset", what)
+	return time.Time{}, ""
 }
 
 // list reads the elements of a SEQUENCE OF that must have at least least of them.
@@ -244,10 +256,12 @@ func addBigInt(b *cryptobyte.Builder, tag cbasn1.Tag, n *big.Int) {
 	b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes(contents) })
 }
 
-func addGeneralizedTime(b *cryptobyte.Builder, t time.Time) {
-	b.AddASN1(cbasn1.GeneralizedTime, func(b *cryptobyte.Builder) {
-		b.AddBytes([]byte(t.UTC().Format(generalizedTimeLayout)))
-	})
+// addGeneralizedTime adds a time, as the text that it was read from where there is one and it is still the same time.
+func addGeneralizedTime(b *cryptobyte.Builder, t time.Time, text string) {
+	if parsed, err := time.Parse(offsetTimeLayout, text); err != nil || !parsed.Equal(t) {
+		text = t.UTC().Format(generalizedTimeLayout)
+	}
+	b.AddASN1(cbasn1.GeneralizedTime, func(b *cryptobyte.Builder) { b.AddBytes([]byte(text)) })
 }
 
 // encode runs one marshal function and returns the bytes.

@@ -11,7 +11,6 @@
 //
 // It does not speak cross certification, key recovery, central key generation, encrypted
 // certificates, announcements, nested messages or challenge-response proofs of possession. Bodies of
-// those kinds parse as [RawContent] and are never acted on. Of the delays that RFC 9483, 4.4 has, it polls for
-// certificates, where the status is waiting in ip, cp or kup; an error message with that status, by which a CA
-// delays any other answer, fails the transaction.
+// those kinds parse as [RawContent] and are never acted on. It polls for whatever a CA delays (RFC 9483, 4.4): for a
+// certificate, where the status is waiting in ip, cp or kup, and for any answer, where an error message has that status.
 package cmp

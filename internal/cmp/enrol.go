@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // enrol sends a request for a certificate and sees it through: polling, checks, confirmation
@@ -25,11 +27,14 @@ func (t *transaction) enrol(ctx context.Context, body PKIBody, csr *x509.Certifi
 	implicit := t.c.cfg.ImplicitConfirm && answer.Header.ImplicitConfirm()
 	certificate, result, err := t.evaluate(answer, response, csr)
 	if err != nil {
-		if !implicit {
+		if implicit {
+			t.giveBack(ctx, certificate, csr)
+		} else {
 			t.reject(ctx, certificate, response.CertReqID, err)
 		}
 		return Result{}, err
 	}
+	t.remark(certificate, csr)
 	if !implicit {
 		if err := t.confirm(ctx, CertConfirmContent{certStatus(certificate, response.CertReqID)}); err != nil {
 			return Result{}, fmt.Errorf("confirming certificate: %w", err)
@@ -84,6 +89,25 @@ func (t *transaction) reject(ctx context.Context, certificate *x509.Certificate,
 		// The caller gets the reason for the rejection, which matters more.
 		t.c.cfg.Log.Warn("rejection of the certificate not confirmed by the CA", "error", err)
 	}
+}
+
+// giveBack asks the CA to revoke a certificate that is not taken although the CA did without a confirmation: it counts as
+// issued, and there is nothing left of the transaction to reject it in (RFC 9483, 4.1.1). The request is authenticated as
+// configured, since the holder of a certificate may not revoke it at every CA. It is only made for a certificate that
+// holds our key and came in an answer that is to be trusted: nobody may have us revoke what is another's.
+func (t *transaction) giveBack(ctx context.Context, certificate *x509.Certificate, csr *x509.CertificateRequest) {
+	log := t.c.cfg.Log
+	if certificate == nil || !sameKey(certificate.PublicKey, csr.PublicKey) || t.peerDoubt != nil {
+		log.Warn("a certificate that was not accepted stays issued: the CA did without a confirmation, in which it could have been rejected")
+		return
+	}
+	serial := certinfo.Serial(certificate)
+	if err := t.c.Revoke(ctx, certificate, ReasonCessationOfOperation, nil); err != nil {
+		log.Warn("a certificate that was not accepted stays issued: the CA did without a confirmation, and did not revoke it",
+			"serial", serial, "error", err)
+		return
+	}
+	log.Info("the CA revoked a certificate that was not accepted", "serial", serial)
 }
 
 // failureOf chooses the failInfo of a rejection.

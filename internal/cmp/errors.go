@@ -45,6 +45,18 @@ type CheckError struct {
 	Want  string
 }
 
+// Checks of CheckError that a certificate fails when the CA changed what was asked for.
+const (
+	CheckSubject        = "subject"
+	CheckSubjectAltName = "subjectAltName"
+)
+
+// Modified says whether the error is about a certificate whose names are not those asked for. The CA decided so, and will
+// decide so again: the same request brings one more such certificate.
+func (e *CheckError) Modified() bool {
+	return e.Check == CheckSubject || e.Check == CheckSubjectAltName
+}
+
 func (e *CheckError) Error() string {
 	return fmt.Sprintf("checking %s of the CMP answer: has %s, want %s", e.Check, shown(e.Got), shown(e.Want))
 }
@@ -58,6 +70,7 @@ func shown(text string) string { return oneline.Of(text, maxShownText) }
 // TransportError is an HTTP exchange that brought no CMP message.
 type TransportError struct {
 	StatusCode int           // HTTP status; 0: there was no answer
+	URL        string        // of the server that answered, without a password, for logs; else it is in Err
 	RetryAfter time.Duration // what the server asked for; 0: nothing
 	Timeout    bool          // a deadline passed, the message's, the caller's or the network's
 	Limit      time.Duration // MessageTimeout when it passed; 0: it did not

@@ -48,6 +48,8 @@ type PKIHeader struct {
 	RecipNonce    []byte
 	FreeText      PKIFreeText
 	GeneralInfo   []InfoTypeAndValue
+
+	messageTimeText string // MessageTime as it came, when that was not in UTC
 }
 
 func (h *PKIHeader) parse(der []byte) error {
@@ -58,7 +60,7 @@ func (h *PKIHeader) parse(der []byte) error {
 	h.Recipient = parseGeneralName(d, "recipient")
 	if d.next(explicit(0)) {
 		inner := d.open(explicit(0), "messageTime")
-		h.MessageTime = inner.generalizedTime("messageTime")
+		h.MessageTime, h.messageTimeText = inner.generalizedTime("messageTime")
 		inner.end()
 	}
 	if d.next(explicit(1)) {
@@ -94,7 +96,7 @@ func (h *PKIHeader) marshal(b *cryptobyte.Builder) {
 		h.Sender.marshal(b)
 		h.Recipient.marshal(b)
 		if !h.MessageTime.IsZero() {
-			b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { addGeneralizedTime(b, h.MessageTime) })
+			b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { addGeneralizedTime(b, h.MessageTime, h.messageTimeText) })
 		}
 		if h.ProtectionAlg != nil {
 			b.AddASN1(explicit(1), h.ProtectionAlg.marshal)

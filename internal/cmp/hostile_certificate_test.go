@@ -156,16 +156,6 @@ func TestHostile_certificateUnreadable_allAreRejected(t *testing.T) {
 	}
 }
 
-func TestHostile_certificateImplicitlyConfirmed_isNotRejectedAfterwards(t *testing.T) {
-	p := newPKI(t)
-	r := hostile{config: func(_ *pki, c *Config) { c.ImplicitConfirm = true }, respond: func(p *pki, r *responder) {
-		with(p.leaf(t, asCA))(p, r)
-		r.grant = true
-	}, want: "basicConstraints: CA:TRUE"}.run(t, p)
-
-	assert.Equal(t, []BodyType{BodyIR}, r.kinds(), "the transaction was over")
-}
-
 func TestHostile_certificate_rejectionNotConfirmed_reasonIsKept(t *testing.T) {
 	p := newPKI(t)
 	r := &responder{t: t, pki: p}

@@ -50,13 +50,13 @@ func TestHostile_HTTP(t *testing.T) {
 		after   time.Duration
 	}{
 		"empty body":                     {answer(200, MediaType, ""), "sending CMP request: HTTP status 200: answer is empty", 0},
-		"HTML with 200":                  {answer(200, "text/html", "<html>login"), `sending CMP request: HTTP status 200: answer is no CMP message: has media type "text/html", want "application/pkixcmp"`, 0},
-		"HTML with 503":                  {answer(503, "text/html", "<html>down", "Retry-After", "120"), `sending CMP request: HTTP status 503: answer is no CMP message: has media type "text/html", want "application/pkixcmp"`, 2 * time.Minute},
+		"HTML with 200":                  {answer(200, "text/html", "<html>login"), `sending CMP request: HTTP status 200: answer is no CMP message: has media type "text/html", want "application/pkixcmp"; it says "login"`, 0},
+		"HTML with 503":                  {answer(503, "text/html", "<html>down", "Retry-After", "120"), `sending CMP request: HTTP status 503: answer is no CMP message: has media type "text/html", want "application/pkixcmp"; it says "down"`, 2 * time.Minute},
 		"503 with a date":                {answer(503, "text/html", "", "Retry-After", "Mon, 04 May 2026 03:03:01 GMT"), `sending CMP request: HTTP status 503: answer is no CMP message: has media type "text/html", want "application/pkixcmp"`, time.Minute},
 		"503 with a date in the past":    {answer(503, "text/html", "", "Retry-After", "Mon, 04 May 2020 03:03:01 GMT"), `sending CMP request: HTTP status 503: answer is no CMP message: has media type "text/html", want "application/pkixcmp"`, 0},
 		"503 for ever":                   {answer(503, "text/html", "", "Retry-After", "2000000000"), `sending CMP request: HTTP status 503: answer is no CMP message: has media type "text/html", want "application/pkixcmp"`, 24 * time.Hour},
 		"503 with nonsense":              {answer(503, "text/html", "", "Retry-After", "-1"), `sending CMP request: HTTP status 503: answer is no CMP message: has media type "text/html", want "application/pkixcmp"`, 0},
-		"404":                            {http.NotFound, `sending CMP request: HTTP status 404: answer is no CMP message: has media type "text/plain; charset=utf-8", want "application/pkixcmp"`, 0},
+		"404":                            {http.NotFound, `sending CMP request: HTTP status 404: answer is no CMP message: has media type "text/plain; charset=utf-8", want "application/pkixcmp"; it says "404 page not found"`, 0},
 		"no content type and no content": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, `sending CMP request: HTTP status 204: answer is no CMP message: has media type "", want "application/pkixcmp"`, 0},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://evil.example/", http.StatusTemporaryRedirect)

@@ -109,11 +109,15 @@ func TestHostile_signature(t *testing.T) {
 	expired := newIdentity(t, testRecipient, p.root, func(c *x509.Certificate) { asCA(c); c.NotAfter = testNow.Add(-1) })
 	future := newIdentity(t, testRecipient, p.root, func(c *x509.Certificate) { asCA(c); c.NotBefore = testNow.Add(1e9) })
 	unfit := newIdentity(t, testRecipient, p.root, func(c *x509.Certificate) { asCA(c); c.KeyUsage = x509.KeyUsageCertSign })
+	crls := newIdentity(t, testRecipient, nil, func(c *x509.Certificate) { asCA(c); c.KeyUsage = x509.KeyUsageCRLSign })
 	ours := &identity{p.key, issue(t, testRecipient, p.key.Public(), p.ca, nil, nil)}
 	after := func(change func(m *PKIMessage)) func(*pki, *responder) {
 		return func(_ *pki, r *responder) {
 			r.signed, r.message = true, func(_, m *PKIMessage) { change(m) }
 		}
+	}
+	algorithm := func(a AlgorithmIdentifier) func(m *PKIMessage) {
+		return func(m *PKIMessage) { m.Header.ProtectionAlg = &a }
 	}
 	const none = `signature: one by "CN=Test CA,O=Example,C=SE" that no certificate verifies`
 	chain := func(reason string) string {
@@ -135,6 +139,7 @@ func TestHostile_signature(t *testing.T) {
 		"by a certificate that is not valid yet": {anchored, signedBy(t, future),
 			chain("x509: certificate has expired or is not yet valid: current time 2026-05-04T03:02:01Z is before 2026-05-04T03:02:02Z")},
 		"by a certificate not for signatures":    {anchored, signedBy(t, unfit), "signer's key usage: no digitalSignature"},
+		"by an anchor for CRLs only":             {func(p *pki, c *Config) { c.TrustAnchors = []*x509.Certificate{crls.cert} }, signedBy(t, crls), "signer's key usage: no digitalSignature"},
 		"by our own key, certified by the CA":    {anchored, signedBy(t, ours, p.ca.cert), "signer: our own key"},
 		"where there are no anchors":             {nil, signedBy(t, p.ca), `protection: a signature by "CN=Test CA,O=Example,C=SE", and no trust anchors are configured for signed answers`},
 		"by our own key, even with lax trust":    {laxly, signedBy(t, ours, p.ca.cert), "signer: our own key"},
@@ -145,7 +150,18 @@ func TestHostile_signature(t *testing.T) {
 		"and sent with a sender that is no DN": {anchored, func(_ *pki, r *responder) {
 			r.signed, r.header = true, func(_ *PKIMessage, h *PKIHeader) { h.Sender = GeneralName{0x82, 1, 'x'} }
 		}, `sender: "GeneralName 820178"`},
-		"with SHA-1": {anchored, after(func(m *PKIMessage) { m.Header.ProtectionAlg.Algorithm = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 1} }), none},
+		"with SHA-1": {anchored, after(algorithm(AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 1}})),
+			"protection algorithm: a signature by ECDSA with SHA-1 (1.2.840.10045.4.1)"},
+		"with SHA-1, even with lax trust": {laxly, after(algorithm(AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 5}, Parameters: derNull})),
+			"protection algorithm: a signature by SHA-1 with RSA (1.2.840.113549.1.1.5)"},
+		"with SHA3-256": {anchored, after(algorithm(AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 3, 10}})),
+			"protection algorithm: a signature by ECDSA with SHA3-256 (2.16.840.1.101.3.4.3.10)"},
+		"with an algorithm nobody knows": {anchored, after(algorithm(AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 3}})),
+			"protection algorithm: a signature by OID 1.2.3"},
+		"with other parameters of PSS": {anchored, after(algorithm(AlgorithmIdentifier{Algorithm: oidRSAPSS})),
+			"protection algorithm: a signature by RSASSA-PSS with other parameters than one hash throughout and a salt of its length"},
+		"with a MAC by Diffie-Hellman": {nil, after(algorithm(AlgorithmIdentifier{Algorithm: oidDHBasedMAC})),
+			"protection algorithm: a MAC based on Diffie-Hellman (1.2.840.113533.7.66.30)"},
 		"with the attacker's root among extraCerts": {anchored, signedBy(t, namesake, namesake.cert), chain("x509: certificate signed by unknown authority")},
 		"with the signer behind 10 of the same name": {anchored, func(_ *pki, r *responder) {
 			r.signed = true

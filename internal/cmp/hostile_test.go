@@ -129,25 +129,6 @@ func TestHostile_binding(t *testing.T) {
 	}
 }
 
-func TestHostile_waitingInAnErrorMessage_isRefusedHonestly(t *testing.T) {
-	p := newPKI(t)
-	for name, unprotected := range map[string]bool{"authenticated": false, "not authenticated": true} {
-		t.Run(name, func(t *testing.T) {
-			r := hostile{respond: func(_ *pki, r *responder) {
-				r.body = func(*PKIMessage, PKIBody) PKIBody {
-					return PKIBody{BodyError, &ErrorMsgContent{StatusInfo: PKIStatusInfo{Status: StatusWaiting}}}
-				}
-				r.message = func(_, m *PKIMessage) {
-					if unprotected {
-						m.Protection, m.Header.ProtectionAlg = nil, nil
-					}
-				}
-			}, want: "status: waiting in an error message"}.run(t, p)
-			assert.Equal(t, []BodyType{BodyIR}, r.kinds(), "it is not polled")
-		})
-	}
-}
-
 func TestHostile_answerReplayed(t *testing.T) {
 	p := newPKI(t)
 	var recorded []byte

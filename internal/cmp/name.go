@@ -3,9 +3,11 @@ package cmp
 import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -117,6 +119,23 @@ func nameString(der []byte) string {
 	}
 	slices.Reverse(name) // because RDNSequence.String reverses
 	return name.String()
+}
+
+// commonName returns the DER Name that holds one CN and nothing else.
+func commonName(text string) ([]byte, error) {
+	if text == "" || !utf8.ValidString(text) {
+		return nil, errors.New("common name is empty or not UTF-8")
+	}
+	return encode(func(b *cryptobyte.Builder) {
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1(cbasn1.SET, func(b *cryptobyte.Builder) {
+				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+					b.AddASN1ObjectIdentifier(attributeTypes["CN"])
+					b.AddASN1(cbasn1.UTF8String, func(b *cryptobyte.Builder) { b.AddBytes([]byte(text)) })
+				})
+			})
+		})
+	})
 }
 
 // attributeTypes are the names of attributes in distinguished names (RFC 4514, 3, and those that

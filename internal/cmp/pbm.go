@@ -44,7 +44,7 @@ func parsePBM(parameters []byte) (MAC, error) {
 	if err := outer.end(); err != nil {
 		return MAC{}, err
 	}
-	if err := checkMACBounds(salt, iterations); err != nil {
+	if err := checkMACBounds(salt, iterations, maxPBMIterations); err != nil {
 		return MAC{}, fmt.Errorf("PBMParameter: %w", err)
 	}
 	keyHash, err := hashOf(owf)

@@ -19,7 +19,7 @@ const pbmac1Iterations = 8192
 // Bounds of a PBMAC1 key in bytes.
 const (
 	minKeyLength = 20
-	maxKeyLength = 64
+	maxKeyLength = 512
 )
 
 func newPBMAC1() MAC {
@@ -85,7 +85,7 @@ func parsePBKDF2(derivation AlgorithmIdentifier) (MAC, error) {
 	if err := outer.end(); err != nil {
 		return MAC{}, err
 	}
-	if err := checkMACBounds(salt, iterations); err != nil {
+	if err := checkMACBounds(salt, iterations, maxPBMAC1Iterations); err != nil {
 		return MAC{}, fmt.Errorf("PBKDF2-params: %w", err)
 	}
 	m := MAC{Protection: ProtectionPBMAC1, Salt: salt, Iterations: int(iterations.Int64())}
@@ -129,12 +129,12 @@ func (m MAC) pbmac1Key(secret []byte) ([]byte, error) {
 
 // checkMACBounds refuses parameters by which a peer could have us compute for ever, or learn the secret
 // by guessing cheaply (RFC 4211, 4.4; RFC 9045, 4).
-func checkMACBounds(salt []byte, iterations *big.Int) error {
+func checkMACBounds(salt []byte, iterations *big.Int, most int64) error {
 	if len(salt) < minSaltSize || len(salt) > maxSaltSize {
 		return fmt.Errorf("salt has %d bytes, want %d to %d", len(salt), minSaltSize, maxSaltSize)
 	}
-	if !between(iterations, minIterations, maxIterations) {
-		return fmt.Errorf("iterationCount is %s, want %d to %d", shortInt(iterations), minIterations, maxIterations)
+	if !between(iterations, minIterations, most) {
+		return fmt.Errorf("iterationCount is %s, want %d to %d", shortInt(iterations), minIterations, most)
 	}
 	return nil
 }

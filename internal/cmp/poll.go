@@ -3,6 +3,7 @@ package cmp
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -19,7 +20,7 @@ func (t *transaction) awaitDecision(ctx context.Context, answer *PKIMessage, req
 	if response.CertifiedKeyPair != nil {
 		return response, nil, &CheckError{Check: "status", Got: "waiting together with a certificate", Want: "one or the other"}
 	}
-	answer, err = t.poll(ctx, answer.Body.Type, response.CertReqID, response.Status.StatusString)
+	answer, err = t.poll(ctx, []BodyType{answer.Body.Type}, response.CertReqID, response.Status.StatusString)
 	if err != nil {
 		return response, nil, err
 	}
@@ -30,6 +31,22 @@ func (t *transaction) awaitDecision(ctx context.Context, answer *PKIMessage, req
 		return response, nil, &CheckError{Check: "status", Got: "waiting as the answer to pollReq", Want: "pollRep or a decision"}
 	}
 	return response, answer, nil
+}
+
+// wholeAnswer is the certReqId of a pollReq for an answer that was put off as a whole (RFC 9810, 5.3.22; RFC 9483, 4.4).
+const wholeAnswer = -1
+
+// awaitAnswer polls for an answer that the CA put off by an error message with the status waiting, such as pkiConf
+// (RFC 9483, 4.4). It acts on that message, other than on a refusal, so that it must pass every check.
+func (t *transaction) awaitAnswer(ctx context.Context, m *PKIMessage, request BodyType) (*PKIMessage, error) {
+	if err := t.checkOrigin(m, request); err != nil {
+		return nil, err
+	}
+	if request == BodyPollReq {
+		return nil, &CheckError{Check: "status", Got: "waiting in an error message as the answer to pollReq", Want: "pollRep or a decision"}
+	}
+	t.peerNonce = m.Header.SenderNonce
+	return t.poll(ctx, answerTypes[request], wholeAnswer, m.Body.Content.(*ErrorMsgContent).StatusInfo.StatusString)
 }
 
 // certResponse returns the one response of an answer, checked for its certReqId.
@@ -43,7 +60,8 @@ func certResponse(answer *PKIMessage, request BodyType) (CertResponse, error) {
 
 // poll asks for the answer until it comes, or the time is up, in which the CA's thinking before each pollRep counts
 // as much as the waits between them.
-func (t *transaction) poll(ctx context.Context, awaited BodyType, id int64, reason PKIFreeText) (*PKIMessage, error) {
+func (t *transaction) poll(ctx context.Context, awaited []BodyType, id int64, reason PKIFreeText) (*PKIMessage, error) {
+	t.awaitedNonce = t.lastNonce
 	until := time.Now().Add(t.c.cfg.MaxPollWait)
 	for {
 		answer, err := t.exchange(ctx, PKIBody{BodyPollReq, PollReqContent{id}})
@@ -74,11 +92,11 @@ func (t *transaction) poll(ctx context.Context, awaited BodyType, id int64, reas
 }
 
 // checkPolledType: what polling brings at last is what answers the request (RFC 9483, 4.4).
-func checkPolledType(answer *PKIMessage, awaited BodyType) error {
-	if answer.Body.Type == awaited {
+func checkPolledType(answer *PKIMessage, awaited []BodyType) error {
+	if slices.Contains(awaited, answer.Body.Type) {
 		return nil
 	}
-	return &CheckError{Check: "body type", Got: answer.Body.Type.String(), Want: awaited.String()}
+	return &CheckError{Check: "body type", Got: answer.Body.Type.String(), Want: awaited[0].String()}
 }
 
 // checkPollRep: one reply, about our request, with a time that is not in the past (RFC 9810, 5.3.22).
@@ -86,7 +104,8 @@ func checkPollRep(replies PollRepContent, id int64) (PollRep, error) {
 	if len(replies) != 1 {
 		return PollRep{}, &CheckError{Check: "pollRep", Got: fmt.Sprintf("%d replies", len(replies)), Want: "exactly one"}
 	}
-	if replies[0].CertReqID != id {
+	zero := id == wholeAnswer && replies[0].CertReqID == 0 // as some servers count, and there is nothing else to mean
+	if replies[0].CertReqID != id && !zero {
 		return PollRep{}, &CheckError{Check: "certReqId", Got: fmt.Sprint(replies[0].CertReqID), Want: fmt.Sprint(id)}
 	}
 	if replies[0].CheckAfter < 0 {

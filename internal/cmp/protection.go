@@ -26,10 +26,13 @@ const (
 
 // Bounds on what a peer may make us compute; RFC 4211, 4.4 wants at least 100 iterations and 8 bytes of salt.
 const (
-	minIterations = 100
-	maxIterations = 100_000
-	minSaltSize   = 8
-	maxSaltSize   = 256
+	minIterations       = 100
+	maxPBMIterations    = 100_000
+	maxPBMAC1Iterations = 1_000_000
+	minSaltSize         = 8
+	maxSaltSize         = 256
+	// maxMACWork bounds the iterations for the keys of all answers of a transaction, and for the key of one message.
+	maxMACWork = 2_000_000
 )
 
 // MAC is the algorithm that a message is protected with under a shared secret.
@@ -87,6 +90,12 @@ func (m MAC) key(secret []byte) ([]byte, error) {
 	return m.pbmKey(secret), nil
 }
 
+// work is how many iterations the key takes: PBKDF2 makes it in blocks of the hash's length, each by as many as are named.
+func (m MAC) work() int {
+	blocks := (m.keyLength + m.KeyHash.Size() - 1) / m.KeyHash.Size()
+	return m.Iterations * max(blocks, 1)
+}
+
 // maxMACKeys bounds how many derived keys are remembered.
 const maxMACKeys = 1024
 
@@ -96,33 +105,46 @@ const maxMACKeys = 1024
 type MACKeys struct {
 	secret []byte
 	mu     sync.Mutex
-	keys   map[string][]byte
+	keys   map[string]*macKey
+}
+
+// macKey is a key that is derived by whoever asks for it first; all others wait for that.
+type macKey struct {
+	once sync.Once
+	key  []byte
+	err  error
 }
 
 // NewMACKeys returns the keys of a shared secret, none derived yet.
 func NewMACKeys(secret []byte) *MACKeys {
-	return &MACKeys{secret: secret, keys: map[string][]byte{}}
+	return &MACKeys{secret: secret, keys: map[string]*macKey{}}
 }
 
-func (k *MACKeys) key(m MAC) ([]byte, error) {
+// key returns the key of a MAC. What it takes to derive one that is not known yet goes off budget, and where that is
+// not enough nothing is computed.
+func (k *MACKeys) key(m MAC, budget *int) ([]byte, error) {
 	name := fmt.Sprintf("%s %d %d %d %x", m.Protection, m.KeyHash, m.Iterations, m.keyLength, m.Salt)
 	k.mu.Lock()
-	key, known := k.keys[name]
+	entry, known := k.keys[name]
+	if !known {
+		if m.work() > *budget {
+			k.mu.Unlock()
+			return nil, fmt.Errorf("deriving key of the MAC takes %d iterations, want at most %d in one transaction, of which %d are left",
+				m.work(), maxMACWork, *budget)
+		}
+		*budget -= m.work()
+		if len(k.keys) >= maxMACKeys {
+			clear(k.keys) // parameters come from peers, so that anybody could fill it
+		}
+		entry = &macKey{}
+		k.keys[name] = entry
+	}
 	k.mu.Unlock()
-	if known {
-		return key, nil
+	entry.once.Do(func() { entry.key, entry.err = m.key(k.secret) })
+	if entry.err != nil {
+		return nil, fmt.Errorf("deriving key of the MAC: %w", entry.err)
 	}
-	key, err := m.key(k.secret)
-	if err != nil {
-		return nil, fmt.Errorf("deriving key of the MAC: %w", err)
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.keys) >= maxMACKeys {
-		clear(k.keys) // parameters come from peers, so that anybody could fill it
-	}
-	k.keys[name] = key
-	return key, nil
+	return entry.key, nil
 }
 
 // macLifetime is how long a client protects its requests with the same parameters. Deriving the key takes as
@@ -157,7 +179,8 @@ func (k *MACKeys) Protect(m *PKIMessage, algorithm MAC) error {
 	if err != nil {
 		return fmt.Errorf("encoding protectionAlg: %w", err)
 	}
-	key, err := k.key(algorithm)
+	budget := algorithm.work() // chosen here
+	key, err := k.key(algorithm, &budget)
 	if err != nil {
 		return err
 	}
@@ -174,6 +197,12 @@ func (k *MACKeys) Protect(m *PKIMessage, algorithm MAC) error {
 // Verify checks the protection of a message and returns the algorithm it was made with. Whether that is
 // strong enough is for the caller to judge.
 func (k *MACKeys) Verify(m *PKIMessage) (MAC, error) {
+	budget := maxMACWork
+	return k.verify(m, &budget)
+}
+
+// verify is Verify within a budget of iterations for keys that are not known yet.
+func (k *MACKeys) verify(m *PKIMessage, budget *int) (MAC, error) {
 	if m.Header.ProtectionAlg == nil || m.Protection == nil {
 		return MAC{}, errors.New("message is not protected")
 	}
@@ -185,7 +214,7 @@ func (k *MACKeys) Verify(m *PKIMessage) (MAC, error) {
 	if want := algorithm.Hash.Size(); len(m.Protection) != want {
 		return MAC{}, fmt.Errorf("MAC has %d bytes, want %d", len(m.Protection), want)
 	}
-	key, err := k.key(algorithm)
+	key, err := k.key(algorithm, budget)
 	if err != nil {
 		return MAC{}, err
 	}

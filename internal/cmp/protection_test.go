@@ -119,7 +119,8 @@ func TestMACKeys_otherParameters_deriveAnew(t *testing.T) {
 	hash.KeyHash, salt.Salt, iterations.Iterations, length.keyLength = crypto.SHA1, make([]byte, saltSize), 100, 20
 	seen := map[string]bool{}
 	for _, mac := range []MAC{base, pbm, hash, salt, iterations, length} {
-		got, err := keys.key(mac)
+		budget := mac.work()
+		got, err := keys.key(mac, &budget)
 		require.NoError(t, err)
 		want, err := mac.key([]byte("secret"))
 		require.NoError(t, err)
@@ -132,7 +133,8 @@ func TestMACKeys_otherParameters_deriveAnew(t *testing.T) {
 func TestMACKeys_parametersOfPeers_areBounded(t *testing.T) {
 	keys := NewMACKeys([]byte("secret"))
 	for i := range maxMACKeys + 10 {
-		_, err := keys.key(MAC{Protection: ProtectionPBMSHA1, KeyHash: crypto.SHA1, Iterations: 1, Salt: big.NewInt(int64(i)).Bytes()})
+		budget := 1
+		_, err := keys.key(MAC{Protection: ProtectionPBMSHA1, KeyHash: crypto.SHA1, Iterations: 1, Salt: big.NewInt(int64(i)).Bytes()}, &budget)
 		require.NoError(t, err)
 	}
 	assert.LessOrEqual(t, len(keys.keys), maxMACKeys)
@@ -152,40 +154,56 @@ func TestMACKeys_Verify_otherSecret_isRefused(t *testing.T) {
 func TestMACKeys_Verify_parametersOutOfBounds_areRefused(t *testing.T) {
 	salt := make([]byte, saltSize)
 	unknown := asn1.ObjectIdentifier{1, 2, 3}
-	rows := map[string]struct {
-		change func(m *MAC)
-		want   string
+	iterations := func(n int) func(m *MAC) { return func(m *MAC) { m.Iterations = n } }
+	salted := func(n int) func(m *MAC) { return func(m *MAC) { m.Salt = make([]byte, n) } }
+	for name, row := range map[string]struct {
+		change            func(m *MAC)
+		wantPBM, wantPBM1 string // without the structure's name
 	}{
-		"0 iterations":       {func(m *MAC) { m.Iterations = 0 }, "iterationCount is 0, want 100 to 100000"},
-		"-1 iterations":      {func(m *MAC) { m.Iterations = -1 }, "iterationCount is -1, want 100 to 100000"},
-		"99 iterations":      {func(m *MAC) { m.Iterations = 99 }, "iterationCount is 99, want 100 to 100000"},
-		"100,001 iterations": {func(m *MAC) { m.Iterations = 100_001 }, "iterationCount is 100001, want 100 to 100000"},
-		"2³¹ iterations":     {func(m *MAC) { m.Iterations = 1 << 31 }, "iterationCount is 2147483648, want 100 to 100000"},
-		"salt of 7 bytes":    {func(m *MAC) { m.Salt = salt[:7] }, "salt has 7 bytes, want 8 to 256"},
-		"salt of 257 bytes":  {func(m *MAC) { m.Salt = make([]byte, 257) }, "salt has 257 bytes, want 8 to 256"},
-	}
-	for name, row := range rows {
+		"0 iterations":         {iterations(0), "iterationCount is 0, want 100 to 100000", "iterationCount is 0, want 100 to 1000000"},
+		"-1 iterations":        {iterations(-1), "iterationCount is -1, want 100 to 100000", "iterationCount is -1, want 100 to 1000000"},
+		"99 iterations":        {iterations(99), "iterationCount is 99, want 100 to 100000", "iterationCount is 99, want 100 to 1000000"},
+		"100,001 iterations":   {iterations(100_001), "iterationCount is 100001, want 100 to 100000", ""},
+		"1,000,001 iterations": {iterations(1_000_001), "iterationCount is 1000001, want 100 to 100000", "iterationCount is 1000001, want 100 to 1000000"},
+		"2³¹ iterations":       {iterations(1 << 31), "iterationCount is 2147483648, want 100 to 100000", "iterationCount is 2147483648, want 100 to 1000000"},
+		"salt of 7 bytes":      {salted(7), "salt has 7 bytes, want 8 to 256", "salt has 7 bytes, want 8 to 256"},
+		"salt of 257 bytes":    {salted(257), "salt has 257 bytes, want 8 to 256", "salt has 257 bytes, want 8 to 256"},
+	} {
 		t.Run(name, func(t *testing.T) {
-			for prefix, mac := range map[string]MAC{"PBMParameter: ": newPBM(ProtectionPBMSHA256, crypto.SHA256), "PBMAC1-params: PBKDF2-params: ": newPBMAC1()} {
-				row.change(&mac)
-				identifier, err := mac.identifier()
+			for prefix, kind := range map[string]struct {
+				mac  MAC
+				want string
+			}{"PBMParameter: ": {newPBM(ProtectionPBMSHA256, crypto.SHA256), row.wantPBM}, "PBMAC1-params: PBKDF2-params: ": {newPBMAC1(), row.wantPBM1}} {
+				row.change(&kind.mac)
+				identifier, err := kind.mac.identifier()
 				require.NoError(t, err)
 				_, err = parseMAC(identifier)
-				assert.EqualError(t, err, prefix+row.want)
+				if kind.want == "" {
+					assert.NoError(t, err)
+					continue
+				}
+				assert.EqualError(t, err, prefix+kind.want)
 			}
 		})
 	}
 	t.Run("2⁶⁴ iterations", func(t *testing.T) {
-		err := checkMACBounds(salt, new(big.Int).Lsh(big.NewInt(1), 64))
+		err := checkMACBounds(salt, new(big.Int).Lsh(big.NewInt(1), 64), maxPBMIterations)
 		assert.EqualError(t, err, "iterationCount is a number of 65 bits, want 100 to 100000")
 	})
-	t.Run("key of PBMAC1 too short", func(t *testing.T) {
+	t.Run("key of PBMAC1 too short or too long", func(t *testing.T) {
 		mac := newPBMAC1()
 		mac.keyLength = 1
 		identifier, err := mac.identifier()
 		require.NoError(t, err)
 		_, err = parseMAC(identifier)
-		assert.EqualError(t, err, "PBMAC1-params: PBKDF2-params: keyLength is 1, want 20 to 64")
+		assert.EqualError(t, err, "PBMAC1-params: PBKDF2-params: keyLength is 1, want 20 to 512")
+		for length, want := range map[int]bool{512: true, 513: false} {
+			mac.keyLength = length
+			identifier, err = mac.identifier()
+			require.NoError(t, err)
+			_, err = parseMAC(identifier)
+			assert.Equal(t, want, err == nil, length)
+		}
 	})
 	t.Run("unknown owf and mac", func(t *testing.T) {
 		_, err := hashOf(AlgorithmIdentifier{Algorithm: unknown})
@@ -325,7 +343,7 @@ func FuzzParseMAC(f *testing.F) {
 			return
 		}
 		require.GreaterOrEqual(t, mac.Iterations, minIterations)
-		require.LessOrEqual(t, mac.Iterations, maxIterations)
+		require.LessOrEqual(t, mac.Iterations, maxPBMAC1Iterations)
 		require.NotZero(t, mac.Hash)
 		require.NotZero(t, mac.KeyHash)
 	})

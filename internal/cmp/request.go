@@ -8,6 +8,8 @@ import (
 	"encoding/asn1"
 	"errors"
 	"slices"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // Request is what a certificate is asked for with.
@@ -77,8 +79,12 @@ func (c *Client) certReqMsg(r Request, old *x509.Certificate) (CertReqMsg, error
 	if !sameKey(r.Key.Public(), r.CSR.PublicKey) {
 		return CertReqMsg{}, errors.New("key does not belong to the certificate signing request")
 	}
+	issuer := c.issuer
+	if old != nil {
+		issuer = old.RawIssuer // the CA that knows it; some find it by this name only (EJBCA)
+	}
 	m := CertReqMsg{CertReq: CertRequest{CertTemplate: CertTemplate{
-		Issuer:     c.recipient,
+		Issuer:     issuer,
 		Subject:    r.CSR.RawSubject,
 		PublicKey:  r.CSR.RawSubjectPublicKeyInfo,
 		Extensions: templateExtensions(r.CSR),
@@ -96,27 +102,22 @@ func (c *Client) certReqMsg(r Request, old *x509.Certificate) (CertReqMsg, error
 }
 
 var (
-	oidKeyUsage    = asn1.ObjectIdentifier{2, 5, 29, 15}
 	oidExtKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37}
 	oidSAN         = asn1.ObjectIdentifier{2, 5, 29, 17}
 )
 
-// The usages asked for where the CSR asks for none, as the ONAP server did.
-var (
-	// digitalSignature, nonRepudiation, keyEncipherment
-	defaultKeyUsage = pkix.Extension{Id: oidKeyUsage, Critical: true, Value: []byte{3, 2, 5, 0xe0}}
-	// id-kp-clientAuth 1.3.6.1.5.5.7.3.2, id-kp-serverAuth 1.3.6.1.5.5.7.3.1
-	defaultExtKeyUsage = pkix.Extension{Id: oidExtKeyUsage, Value: []byte{0x30, 20,
-		6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1}}
-)
+// defaultExtKeyUsage is asked for where the CSR asks for none, as the ONAP server did:
+// id-kp-clientAuth 1.3.6.1.5.5.7.3.2, id-kp-serverAuth 1.3.6.1.5.5.7.3.1
+var defaultExtKeyUsage = pkix.Extension{Id: oidExtKeyUsage, Value: []byte{0x30, 20,
+	6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1}}
 
 // templateExtensions returns key usage, extended key usage and names for the template. Nothing else of a
-// CSR is passed on.
+// CSR is passed on. Where it has no key usage, the one that fits the kind of key is asked for.
 func templateExtensions(csr *x509.CertificateRequest) []pkix.Extension {
 	find := func(id asn1.ObjectIdentifier) int {
 		return slices.IndexFunc(csr.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(id) })
 	}
-	extensions := []pkix.Extension{defaultKeyUsage, defaultExtKeyUsage}
+	extensions := []pkix.Extension{certinfo.LeafKeyUsage(csr.PublicKey), defaultExtKeyUsage}
 	for i, wanted := range extensions {
 		if found := find(wanted.Id); found >= 0 {
 			extensions[i] = csr.Extensions[found]

@@ -20,10 +20,11 @@ type transaction struct {
 	id      []byte
 	ownKeys []crypto.PublicKey // that no answer can be signed with
 
-	firstNonce []byte // senderNonce of the first request
-	lastNonce  []byte // senderNonce of the latest request
-	peerNonce  []byte // senderNonce of the latest answer
+	awaitedNonce []byte // senderNonce of the request whose answer is late and polled for
+	lastNonce    []byte // senderNonce of the latest request
+	peerNonce    []byte // senderNonce of the latest answer
 
+	macWork     int               // what may still be computed for the keys of answers' MACs
 	macVerified bool              // an answer was verified by MAC
 	peer        *x509.Certificate // the signer that an answer was verified by
 	peerDoubt   error             // why peer is believed only by ResponseTrustONAP; nil: it is to be trusted
@@ -37,7 +38,10 @@ func (c *Client) begin(subject []byte, signer *Signer, ownKeys ...crypto.PublicK
 	if signer != nil {
 		ownKeys = append(ownKeys, signer.Key.Public())
 	}
-	return &transaction{c: c, sender: subject, signer: signer, id: NewNonce(), ownKeys: ownKeys}
+	if c.sender != nil {
+		subject = c.sender
+	}
+	return &transaction{c: c, sender: subject, signer: signer, id: NewNonce(), ownKeys: ownKeys, macWork: maxMACWork}
 }
 
 // warn logs what is believed only by ResponseTrustONAP, when it happens: what follows may fail and leave no result.
@@ -57,9 +61,6 @@ func (t *transaction) exchange(ctx context.Context, body PKIBody) (*PKIMessage, 
 		return nil, err
 	}
 	t.lastNonce = request.Header.SenderNonce
-	if t.firstNonce == nil {
-		t.firstNonce = t.lastNonce
-	}
 	answerDER, httpStatus, err := t.c.transport.post(ctx, der)
 	if err != nil {
 		return nil, err
@@ -71,6 +72,9 @@ func (t *transaction) exchange(ctx context.Context, body PKIBody) (*PKIMessage, 
 	t.c.cfg.Log.Debug("CMP exchange", "request", body.Type.String(), "answer", answer.Body.Type.String(),
 		"transaction_id", fmt.Sprintf("%x", t.id), "http_status", httpStatus)
 	if refusal := refusalOf(answer); refusal != nil {
+		if refusal.Status == StatusWaiting {
+			return t.awaitAnswer(ctx, answer, body.Type)
+		}
 		return nil, t.authenticateRefusal(answer, refusal)
 	}
 	if httpStatus != http.StatusOK {
@@ -128,8 +132,15 @@ func answersWithCertificate(request BodyType) bool {
 
 // check runs the checks that every answer must pass that is no refusal.
 func (t *transaction) check(m *PKIMessage, request BodyType) error {
+	if err := checkBodyType(m, request); err != nil {
+		return err
+	}
+	return t.checkOrigin(m, request)
+}
+
+// checkOrigin runs the checks on header and protection, which say whose message it is and whether it answers ours.
+func (t *transaction) checkOrigin(m *PKIMessage, request BodyType) error {
 	for _, err := range []error{
-		checkBodyType(m, request),
 		checkPVNO(m),
 		checkTransactionID(m, t.id),
 		checkRecipNonce(m, t.expectedNonces(m, request)),
@@ -151,16 +162,17 @@ func (t *transaction) check(m *PKIMessage, request BodyType) error {
 }
 
 // expectedNonces returns what recipNonce may be: the nonce of the message answered, and where polling
-// brings the delayed answer at last, also that of the first request (RFC 9483, 4.4).
+// brings the delayed answer at last, also that of the request that it answers (RFC 9483, 4.4).
 func (t *transaction) expectedNonces(m *PKIMessage, request BodyType) [][]byte {
 	if request == BodyPollReq && m.Body.Type != BodyPollRep {
-		return [][]byte{t.lastNonce, t.firstNonce}
+		return [][]byte{t.lastNonce, t.awaitedNonce}
 	}
 	return [][]byte{t.lastNonce}
 }
 
 // refusalOf returns what an answer refuses with, or nil when it does not: an error message, or a status
-// of rejection in place of a certificate or a revocation (RFC 9810, 5.2.3 and 5.3.21).
+// of rejection in place of a certificate or a revocation (RFC 9810, 5.2.3 and 5.3.21). An error message whose status
+// is waiting refuses nothing: the answer is late (RFC 9483, 4.4).
 func refusalOf(m *PKIMessage) *StatusError {
 	switch content := m.Body.Content.(type) {
 	case *ErrorMsgContent:
@@ -196,15 +208,12 @@ func (t *transaction) authenticateRefusal(m *PKIMessage, refusal *StatusError) e
 		}
 	}
 	if len(m.Header.RecipNonce) > 0 {
-		if err := checkRecipNonce(m, [][]byte{t.lastNonce, t.firstNonce}); err != nil {
+		if err := checkRecipNonce(m, [][]byte{t.lastNonce, t.awaitedNonce}); err != nil {
 			return err
 		}
 	}
 	if err := checkNoCertificateWithRejection(m); err != nil {
 		return err
-	}
-	if refusal.Status == StatusWaiting { // RFC 9483, 4.4
-		return &CheckError{Check: "status", Got: "waiting in an error message", Want: "waiting in the response to a request for a certificate: other delays are not supported"}
 	}
 	refusal.Authenticated = checkTransactionID(m, t.id) == nil && t.checkProtection(m) == nil && t.peerDoubt == nil
 	return refusal

@@ -1,7 +1,6 @@
 package cmp
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +22,7 @@ const maxRetryAfter = 24 * time.Hour
 type transport struct {
 	client  http.Client
 	url     string
+	shown   string        // the URL without a password
 	timeout time.Duration // for one message and its answer
 	limit   int           // bytes of an answer
 	now     func() time.Time
@@ -37,7 +37,7 @@ func newTransport(cfg Config) (*transport, error) {
 	if (target.Scheme != "http" && target.Scheme != "https") || target.Host == "" {
 		return nil, fmt.Errorf("URL of the CMP server %q: want http:// or https:// and a host", target.Redacted())
 	}
-	t := &transport{url: target.String(), timeout: cfg.MessageTimeout, limit: cfg.MaxResponseSize, now: cfg.Now}
+	t := &transport{url: target.String(), shown: target.Redacted(), timeout: cfg.MessageTimeout, limit: cfg.MaxResponseSize, now: cfg.Now}
 	if cfg.HTTPClient != nil {
 		t.client = *cfg.HTTPClient
 	}
@@ -51,32 +51,27 @@ func newTransport(cfg Config) (*transport, error) {
 func (t *transport) post(ctx context.Context, message []byte) ([]byte, int, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, &limitError{t.timeout})
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, bytes.NewReader(message))
-	if err != nil {
-		return nil, 0, &TransportError{Err: err}
-	}
-	request.Header.Set("Content-Type", MediaType)
-	request.Header.Set("Accept", MediaType)
-	request.Header.Set("Cache-Control", "no-cache")
-	// Said explicitly, so that net/http unpacks nothing: a small answer cannot become a large one.
-	request.Header.Set("Accept-Encoding", "identity")
-	response, err := t.client.Do(request)
+	response, err := t.send(ctx, message)
 	if err != nil {
 		return nil, 0, interrupted(ctx, 0, err)
 	}
 	defer response.Body.Close()
-	if err := checkHTTPHead(response); err != nil {
-		return nil, 0, &TransportError{StatusCode: response.StatusCode, RetryAfter: t.retryAfter(response.Header.Get("Retry-After")), Err: err}
+	failed := &TransportError{StatusCode: response.StatusCode, URL: t.shown}
+	if failed.Err = checkHTTPHead(response); failed.Err != nil {
+		failed.RetryAfter = t.retryAfter(response.Header.Get("Retry-After"))
+		return nil, 0, failed
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, int64(t.limit)+1))
 	if err != nil {
 		return nil, 0, interrupted(ctx, response.StatusCode, fmt.Errorf("reading answer: %w", err))
 	}
 	if len(body) > t.limit {
-		return nil, 0, &TransportError{StatusCode: response.StatusCode, Err: fmt.Errorf("answer is larger than %d bytes", t.limit)}
+		failed.Err = fmt.Errorf("answer is larger than %d bytes", t.limit)
+		return nil, 0, failed
 	}
 	if len(body) == 0 {
-		return nil, 0, &TransportError{StatusCode: response.StatusCode, Err: errors.New("answer is empty")}
+		failed.Err = errors.New("answer is empty")
+		return nil, 0, failed
 	}
 	return body, response.StatusCode, nil
 }
@@ -105,12 +100,21 @@ func checkHTTPHead(response *http.Response) error {
 	}
 	mediaType, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
 	if mediaType != MediaType || (err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter)) {
-		return fmt.Errorf("answer is no CMP message: has media type %.100q, want %q", response.Header.Get("Content-Type"), MediaType)
+		err := fmt.Errorf("answer is no CMP message: has media type %.100q, want %q", response.Header.Get("Content-Type"), MediaType)
+		if encoded(response) {
+			return err
+		}
+		return withWords(err, response.Body)
 	}
-	if encoding := response.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return fmt.Errorf("answer has content encoding %.100q, want none", encoding)
+	if encoded(response) {
+		return fmt.Errorf("answer has content encoding %.100q, want none", response.Header.Get("Content-Encoding"))
 	}
 	return nil
+}
+
+func encoded(response *http.Response) bool {
+	encoding := response.Header.Get("Content-Encoding")
+	return encoding != "" && encoding != "identity"
 }
 
 // retryAfter reads Retry-After, in seconds or as a date (RFC 9110, 10.2.3).

@@ -84,7 +84,7 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 		}
 	}
 	if err != nil {
-		got := fmt.Sprintf("%q issued by %q, which does not verify (%v)", leaf.Subject, leaf.Issuer, err)
+		got := fmt.Sprintf("%q issued by %q, which does not verify (%s)", leaf.Subject, leaf.Issuer, chainFault(err, leaf, others))
 		if len(anchors) == 0 {
 			got = fmt.Sprintf("%q issued by %q, and no trust anchor", leaf.Subject, leaf.Issuer)
 		}
