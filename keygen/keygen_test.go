@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -103,27 +104,38 @@ func TestCreateCSR_keepsSubjectBytesAndAllNames(t *testing.T) {
 	assert.Equal(t, template.URIs, csr.URIs)
 }
 
-func TestCreateCSR_withoutNames_hasNoExtension(t *testing.T) {
+func TestCreateCSR_withoutNames_hasNoSuchExtension(t *testing.T) {
 	key, err := GenerateKey("Ed25519")
 	require.NoError(t, err)
 	csr, err := CreateCSR(&x509.CertificateRequest{RawSubject: subject(t)}, key)
 	require.NoError(t, err)
-	assert.Empty(t, csr.Extensions)
+	require.Len(t, csr.Extensions, 1)
+	assert.Equal(t, asn1.ObjectIdentifier{2, 5, 29, 15}, csr.Extensions[0].Id, "key usage")
 }
 
 func TestCSRPEM_isReadByOpenSSL(t *testing.T) {
 	openssl := peer.Require(t, "openssl")[0]
-	key, err := GenerateKey("RSA-2048")
-	require.NoError(t, err)
-	csr, err := CreateCSR(&x509.CertificateRequest{RawSubject: subject(t), DNSNames: []string{"a.example"}}, key)
-	require.NoError(t, err)
-	file := filepath.Join(t.TempDir(), "csr.pem")
-	require.NoError(t, os.WriteFile(file, CSRPEM(csr), 0o600))
-	out, err := exec.Command(openssl, "req", "-in", file, "-noout", "-verify", "-subject", "-text").CombinedOutput()
-	require.NoError(t, err, string(out))
-	assert.Contains(t, string(out), "subject=CN = onap.org")
-	assert.Contains(t, string(out), "DNS:a.example")
-	assert.Contains(t, string(out), "sha256WithRSAEncryption")
+	for _, name := range []string{"RSA-2048", "ECDSA-P256", "ECDSA-P521", "Ed25519"} {
+		t.Run(name, func(t *testing.T) {
+			key, err := GenerateKey(name)
+			require.NoError(t, err)
+			csr, err := CreateCSR(&x509.CertificateRequest{RawSubject: subject(t), DNSNames: []string{"a.example"}}, key)
+			require.NoError(t, err)
+			file := filepath.Join(t.TempDir(), "csr.pem")
+			require.NoError(t, os.WriteFile(file, CSRPEM(csr), 0o600))
+			out, err := exec.Command(openssl, "req", "-in", file, "-noout", "-verify", "-subject", "-text").CombinedOutput()
+			require.NoError(t, err, string(out))
+			assert.Contains(t, string(out), "subject=CN = onap.org")
+			assert.Contains(t, string(out), "DNS:a.example")
+			// Strict CAs refuse other keys that are to encipher (RFC 8813, 3; RFC 8410, 5).
+			usages := "Digital Signature, Non Repudiation\n"
+			if strings.HasPrefix(name, "RSA") {
+				usages = "Digital Signature, Non Repudiation, Key Encipherment\n"
+				assert.Contains(t, string(out), "sha256WithRSAEncryption")
+			}
+			assert.Contains(t, string(out), "X509v3 Key Usage: critical\n                    "+usages)
+		})
+	}
 }
 
 func BenchmarkGenerateKey(b *testing.B) {

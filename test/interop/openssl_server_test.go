@@ -4,7 +4,10 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
+	"math/big"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/peer"
 )
@@ -43,13 +47,44 @@ func newOpenSSLServer(t testing.TB, algorithm, clientAlgorithm string) *opensslS
 	issued := s.sameSerial(t, s.old.chain[0], s.request.Key.Public())
 	root, issuing := writePEM(t, dir, "root.pem", s.authority.Root), writePEM(t, dir, "issuing.pem", s.authority.Issuing)
 	s.bySecret = []string{"-srv_ref", reference, "-srv_secret", "pass:" + secret}
-	s.signing = []string{
-		"-srv_cert", writePEM(t, dir, "server.pem", s.signer.chain...), "-srv_key", writeKey(t, dir, "server.key", s.signer.key),
-		"-srv_untrusted", issuing, // for the chain to be sent along
-	}
+	s.signing = signing(t, s.signer, issuing)
 	s.believing = []string{"-srv_trusted", root}
 	s.returning = []string{"-rsp_cert", writePEM(t, dir, "issued.pem", issued), "-rsp_extracerts", issuing, "-rsp_capubs", root}
 	return s
+}
+
+// signing are the options for answers signed by an identity, whose chain is in a file.
+func signing(t testing.TB, signer identity, untrusted string) []string {
+	dir := t.TempDir()
+	return []string{
+		"-srv_cert", writePEM(t, dir, "server.pem", signer.chain...), "-srv_key", writeKey(t, dir, "server.key", signer.key),
+		"-srv_untrusted", untrusted, // for the chain to be sent along
+	}
+}
+
+// newCertifier makes a CA that is for certificates and CRLs only, under the server's name.
+func newCertifier(t testing.TB, authority *ca.CA) identity {
+	key, err := keygen.GenerateKey("ECDSA-P256")
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1234), Subject: pkix.Name{CommonName: serverName, Organization: []string{"Interop"}},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, authority.Root, key.Public(), authority.RootKey)
+	require.NoError(t, err)
+	certificate, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	return identity{key, []*x509.Certificate{certificate}}
+}
+
+// newRA makes an identity whose certificate says that it speaks for a CA (RFC 9810, 4.5).
+func newRA(t testing.TB, authority *ca.CA) identity {
+	authority.Change = func(leaf *x509.Certificate) {
+		leaf.ExtKeyUsage, leaf.UnknownExtKeyUsage = nil, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}}
+	}
+	defer func() { authority.Change = nil }()
+	return newIdentity(t, authority, "ECDSA-P256", serverName)
 }
 
 // sameSerial certifies a key under a serial number in use: the server compares oldCertID with the
@@ -85,6 +120,9 @@ var confirming = map[string][]string{
 // sequel are the requests that follow the first.
 var sequel = map[string]string{explicit: " certConf", implicit: "", polled: " pollReq pollReq certConf"}
 
+// byReference is the row in which the sender is named after the secret (RFC 9483, 3.1).
+const byReference = "PBM SHA-256 with the reference as sender / PBM"
+
 func TestClient_opensslServer_enrols(t *testing.T) {
 	peer.Require(t, "openssl")
 	m := newMatrix(t, "our client, openssl server", "request / answer", "ir", "cr", "p10cr", "kur", "rr", "genm")
@@ -97,6 +135,7 @@ func TestClient_opensslServer_enrols(t *testing.T) {
 		polled     bool
 	}{
 		{"PBM SHA-256 / PBM", "ECDSA-P256", "ECDSA-P256", cmp.ProtectionPBMSHA256, false, true},
+		{byReference, "ECDSA-P256", "ECDSA-P256", cmp.ProtectionPBMSHA256, false, false},
 		{"PBM SHA-1 / PBM", "ECDSA-P256", "ECDSA-P256", cmp.ProtectionPBMSHA1, false, false},
 		{"PBM SHA-256 / ECDSA P-256", "ECDSA-P256", "ECDSA-P256", cmp.ProtectionPBMSHA256, true, false},
 		{"RSA / RSA", "RSA-2048", "RSA-2048", cmp.ProtectionSignature, false, false},
@@ -143,7 +182,7 @@ func TestClient_opensslServer_enrols(t *testing.T) {
 					t.Parallel()
 					url := startOpenSSL(t, add(args, confirming[how]...)...)
 					config := s.client(url+"/pkix/", row.protection)
-					config.ImplicitConfirm = how == implicit
+					config.ImplicitConfirm, config.SenderReference = how == implicit, row.name == byReference
 					client, messages := newClient(t, config)
 
 					result, err := request(t, client, operation, s.request, s.old.signer())
@@ -186,6 +225,9 @@ func TestClient_opensslServer_misbehaves(t *testing.T) {
 	peer.Require(t, "openssl")
 	l := newList(t, "our client, openssl server misbehaves", "openssl cmp as server", "messages", "what our client says")
 	s, other := newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256"), newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256")
+	certifier := newCertifier(t, s.authority)
+	byCertifier := slices.Concat(s.returning, s.believing, signing(t, certifier, writePEM(t, t.TempDir(), "root.pem", s.authority.Root)))
+	byRA := func(c *cmp.Config) { c.Recipient, c.SignerDN = "CN=CA", "CN="+serverName+",O=Interop" }
 	mac := slices.Concat(s.returning, s.bySecret, []string{"-statusstring", told})
 	signed := slices.Concat(s.returning, s.signing, s.believing, []string{"-statusstring", told})
 	for _, row := range []struct {
@@ -226,6 +268,14 @@ func TestClient_opensslServer_misbehaves(t *testing.T) {
 			"ir ip", `checking signer's chain of the CMP answer: has "O=Interop,CN=CMP server", which does not verify (…), want a chain to a trust anchor`},
 		{"signs under another name", signed, cmp.ProtectionSignature, func(c *cmp.Config) { c.Recipient = "CN=CA" },
 			"ir ip", `checking signer of the CMP answer: has "O=Interop,CN=CMP server", want the recipient "CN=CA" or a trust anchor`},
+		{"signs with a CA for certificates only", byCertifier, cmp.ProtectionSignature, nil,
+			"ir ip", `checking signer's key usage of the CMP answer: has no digitalSignature, want digitalSignature, no keyUsage at all, or a CA that is itself among the trust anchors`},
+		{"signs with a CA for certificates only, an anchor", byCertifier, cmp.ProtectionSignature,
+			func(c *cmp.Config) { c.TrustAnchors = append(c.TrustAnchors, certifier.chain[0]) }, "ir ip certConf pkiconf", taken},
+		{"signs as an RA that is configured", slices.Concat(s.returning, s.believing, signing(t, newRA(t, s.authority), writePEM(t, t.TempDir(), "issuing.pem", s.authority.Issuing))),
+			cmp.ProtectionSignature, byRA, "ir ip certConf pkiconf", taken},
+		{"signs as an RA that is configured, by a server's certificate", signed, cmp.ProtectionSignature, byRA,
+			"ir ip", `checking signer's extended key usage of the CMP answer: has neither id-kp-cmcRA nor id-kp-cmcCA, want one of them, no extended key usage at all, or the certificate itself among the trust anchors`},
 		{"answers a signature with a MAC", add(mac, "-accept_unprotected"), cmp.ProtectionSignature, nil,
 			"ir ip", `checking protection of the CMP answer: has a MAC, want a signature, as configured`},
 		{"says to wait for an hour", add(mac, "-poll_count", "9", "-check_after", "3600"), "", nil,

@@ -252,7 +252,7 @@ public class BouncyCastlePeer {
         void handle(HttpExchange exchange) throws IOException {
             byte[] answer;
             try {
-                answer = answer(exchange.getRequestBody().readAllBytes(), exchange.getRequestURI().getPath().equals("/signed"));
+                answer = answer(exchange.getRequestBody().readAllBytes(), exchange.getRequestURI().getPath());
                 exchange.getResponseHeaders().set("Content-Type", "application/pkixcmp");
                 exchange.sendResponseHeaders(200, answer.length);
             } catch (Exception e) {
@@ -264,7 +264,7 @@ public class BouncyCastlePeer {
             exchange.close();
         }
 
-        byte[] answer(byte[] der, boolean sign) throws Exception {
+        byte[] answer(byte[] der, String path) throws Exception {
             ProtectedPKIMessage request = new ProtectedPKIMessage(new GeneralPKIMessage(der));
             PKIHeader header = request.getHeader();
             byte[] nonce = nonce();
@@ -292,7 +292,10 @@ public class BouncyCastlePeer {
                 builder.setBody(new PKIBody(PKIBody.TYPE_ERROR,
                         new ErrorMsgContent(new PKIStatusInfo(PKIStatus.rejection, new PKIFreeText(e.getMessage())))));
             }
-            boolean inKind = mac != null && !sign;
+            boolean inKind = mac != null && !path.equals("/signed");
+            if (inKind && path.equals("/many-iterations")) {
+                mac = new JcePBMac1CalculatorBuilder("HmacSHA256", 256).setProvider("BC").setIterationCount(262_144).build(secret);
+            }
             return (inKind ? builder.build(mac) : builder.build(signer(key.getPrivate()))).toASN1Structure().getEncoded("DER");
         }
 
@@ -366,6 +369,10 @@ public class BouncyCastlePeer {
         }
 
         X509CertificateHolder issue(X500Name subject, SubjectPublicKeyInfo subjectKey, Extensions extensions) throws Exception {
+            // As strict CAs check it (RFC 8813, 3; RFC 8410, 5).
+            KeyUsage usage = KeyUsage.fromExtensions(extensions);
+            boolean rsa = subjectKey.getAlgorithm().getAlgorithm().equals(PKCSObjectIdentifiers.rsaEncryption);
+            check(rsa || usage == null || !usage.hasUsages(KeyUsage.keyEncipherment), "keyEncipherment is asked for with a key that cannot encipher");
             X509v3CertificateBuilder builder = certificate(subject, subjectKey, issuing.getSubject());
             for (ASN1ObjectIdentifier extension : extensions.getExtensionOIDs()) {
                 builder.addExtension(extensions.getExtension(extension));

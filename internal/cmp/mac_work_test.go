@@ -1,0 +1,130 @@
+package cmp
+
+import (
+	"bytes"
+	"crypto"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// pbmac1With returns a PBMAC1 with a fresh salt.
+func pbmac1With(hash crypto.Hash, iterations, keyLength int) MAC {
+	m := newPBMAC1()
+	m.KeyHash, m.Hash, m.Iterations, m.keyLength = hash, hash, iterations, keyLength
+	return m
+}
+
+// Others than Bouncy Castle use many more iterations than 8,192.
+func TestClient_PBMAC1WithManyIterations_isAccepted(t *testing.T) {
+	p := newPKI(t)
+	for name, mac := range map[string]MAC{
+		"262,144":                       pbmac1With(crypto.SHA256, 262_144, 32),
+		"1,000,000":                     pbmac1With(crypto.SHA256, 1_000_000, 32),
+		"600,000, a key of two blocks":  pbmac1With(crypto.SHA256, 600_000, 64),
+		"8,192, a key of 512 bytes":     pbmac1With(crypto.SHA256, 8192, 512),
+		"210,000 with SHA-512":          pbmac1With(crypto.SHA512, 210_000, 64),
+		"10,000 with SHA-1 of 20 bytes": pbmac1With(crypto.SHA1, 10_000, 20),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &responder{t: t, pki: p, protect: func(_, m *PKIMessage) { require.NoError(t, sharedKeys.Protect(m, mac)) }}
+
+			_, _, err := initialize(t, p, r, nil)
+
+			require.NoError(t, err)
+			assert.Equal(t, []BodyType{BodyIR, BodyCertConf}, r.kinds(), "the second answer has the same parameters, derived once")
+		})
+	}
+}
+
+// sharedKeys derives each key of the responders once.
+var sharedKeys = NewMACKeys([]byte(testSecret))
+
+// A peer that changes the parameters with every answer is told off when it has cost enough.
+func TestHostile_PBMAC1_workIsBoundedPerTransaction(t *testing.T) {
+	p := newPKI(t)
+	macs := []MAC{pbmac1With(crypto.SHA256, 900_000, 32), pbmac1With(crypto.SHA256, 900_000, 32), pbmac1With(crypto.SHA256, 900_000, 32)}
+	answers := 0
+	row := hostile{respond: func(_ *pki, r *responder) {
+		r.body = func(request *PKIMessage, honest PKIBody) PKIBody {
+			if request.Body.Type != BodyCertConf && answers < 2 {
+				return PKIBody{BodyError, &ErrorMsgContent{StatusInfo: PKIStatusInfo{Status: StatusWaiting}}}
+			}
+			return honest
+		}
+		r.protect = func(request, m *PKIMessage) {
+			if request.Body.Type == BodyPollReq {
+				m.Body = PKIBody{BodyPollRep, PollRepContent{{CertReqID: -1}}}
+			}
+			require.NoError(t, sharedKeys.Protect(m, macs[answers]))
+			answers++
+		}
+	}, want: "MAC: one that does not verify (deriving key of the MAC takes 900000 iterations, want at most 2000000 in one transaction, of which 200000 are left)"}
+	row.run(t, p)
+	assert.Equal(t, 3, answers)
+}
+
+func TestMACKeys_Verify_whatItTakes_isBounded(t *testing.T) {
+	refused := map[string]MAC{
+		"2³¹ iterations":                  pbmac1With(crypto.SHA256, 1<<31, 32),
+		"1,000,001 iterations":            pbmac1With(crypto.SHA256, 1_000_001, 32),
+		"1,000,000 for 512 bytes":         pbmac1With(crypto.SHA256, 1_000_000, 512),
+		"1,000,000 for 41 bytes, SHA-1":   pbmac1With(crypto.SHA1, 1_000_000, 41),
+		"key of 513 bytes":                pbmac1With(crypto.SHA256, 1000, 513),
+		"PBM with 2³¹ iterations":         {Protection: ProtectionPBMSHA256, KeyHash: crypto.SHA256, Hash: crypto.SHA256, Salt: make([]byte, 16), Iterations: 1 << 31},
+		"PBM with 1,000,000 iterations":   {Protection: ProtectionPBMSHA256, KeyHash: crypto.SHA256, Hash: crypto.SHA256, Salt: make([]byte, 16), Iterations: 1_000_000},
+		"PBMAC1, iterations beyond 2⁶³-1": pbmac1With(crypto.SHA256, 1<<62, 512),
+	}
+	for name, mac := range refused {
+		m := claiming(t, mac)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		start := time.Now()
+
+		_, err := NewMACKeys([]byte("secret")).Verify(m)
+
+		took := time.Since(start)
+		runtime.ReadMemStats(&after)
+		assert.Error(t, err, name)
+		assert.NotContains(t, err.Error(), "does not match", name)
+		assert.Less(t, took, 100*time.Millisecond, name)
+		assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20), name)
+	}
+	// The most that is computed, which is what is derived for a peer that knows nothing.
+	start := time.Now()
+	_, err := NewMACKeys([]byte("secret")).Verify(claiming(t, pbmac1With(crypto.SHA256, 1_000_000, 64)))
+	assert.ErrorContains(t, err, "does not match")
+	t.Logf("2,000,000 iterations took %s", time.Since(start))
+}
+
+// claiming returns a message that claims to be protected by a MAC.
+func claiming(t *testing.T, mac MAC) *PKIMessage {
+	identifier, err := mac.identifier()
+	require.NoError(t, err)
+	m := confirmation(t)
+	m.Header.ProtectionAlg = &identifier
+	m.Protection = bytes.Repeat([]byte{1}, mac.Hash.Size())
+	return reparse(t, m)
+}
+
+// Goroutines that need the same key at once wait for the first one.
+func TestMACKeys_sameParametersAtOnce_areDerivedOnce(t *testing.T) {
+	keys := NewMACKeys([]byte("secret"))
+	m := claiming(t, pbmac1With(crypto.SHA256, 10_000, 32))
+	budgets := make(chan int, 8)
+	for range cap(budgets) {
+		go func() {
+			budget := 10_000
+			_, _ = keys.verify(m, &budget)
+			budgets <- budget
+		}()
+	}
+	spent := 0
+	for range cap(budgets) {
+		spent += 10_000 - <-budgets
+	}
+	assert.Equal(t, 10_000, spent)
+}
