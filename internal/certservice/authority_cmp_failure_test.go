@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,4 +136,29 @@ func TestCMPAuthority_answerThatIsNoHTTP_isNotCalledSilence(t *testing.T) {
 	_, err = a.Enroll(t.Context(), enrollRequest(t))
 
 	assert.EqualError(t, err, "the CMP server could not be asked; the log of the CertService has more")
+}
+
+// An error page of the CMP server tells what is wrong. Whoever enrols sees the words, the log also where they are from.
+func TestCMPAuthority_errorPage_isQuotedAndItsURLIsForTheLogOnly(t *testing.T) {
+	page, err := os.ReadFile("../../test/testdata/ejbca/unknown-alias.response.html")
+	require.NoError(t, err)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html;charset=UTF-8")
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = w.Write(page)
+	}))
+	t.Cleanup(server.Close)
+	s := newCMPServer(t)
+	url := server.URL + "/ejbca/publicweb/cmp/nosuch"
+	authority, _ := s.authority(func(configured *Server) { configured.URL = url })
+	service := newService(t, authority, nil)
+
+	r := service.get(t, "/v1/certificate/RA", enrollHeader(t))
+
+	assert.Contains(t, r.text, `HTTP status 404`)
+	assert.Contains(t, r.text, `CMP alias 'nosuch' does not exist`)
+	assert.NotContains(t, r.text, server.URL)
+	reason := service.audit(t)["reason"]
+	assert.Contains(t, reason, `CMP alias 'nosuch' does not exist`)
+	assert.Contains(t, reason, url)
 }

@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // checkProtection: the answer is protected, by the shared secret or by a signer that is trusted, and no
@@ -92,7 +94,7 @@ func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
 			Want: "a MAC made with the shared secret"}
 	}
 	sender, _ := m.Header.Sender.Name()
-	isSender := sameNameAs(sender)
+	isSender := certinfo.SameNameAs(sender)
 	var candidates, others []*x509.Certificate
 	for _, certificate := range append(parseAvailable(m.ExtraCerts), t.c.cfg.TrustAnchors...) {
 		if isSender(certificate.RawSubject) {

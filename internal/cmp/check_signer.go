@@ -45,7 +45,7 @@ var (
 // same PKI (RFC 9483, 3.5; RFC 9810, 4.5). A trust anchor that signs itself was named by the operator. An extended key
 // usage alone makes nobody the signer: another RA of the same PKI has it as well.
 func (t *transaction) checkSignerName(signer *x509.Certificate) error {
-	isSigner := sameNameAs(signer.RawSubject)
+	isSigner := certinfo.SameNameAs(signer.RawSubject)
 	if isSigner(t.c.recipient) || isSigner(t.c.issuer) || t.isAnchor(signer) {
 		return nil
 	}

@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -10,6 +9,8 @@ import (
 	"net"
 	"slices"
 	"strings"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 var (
@@ -52,7 +53,8 @@ func checkNames(csr *x509.CertificateRequest, leaf *x509.Certificate) (warnings 
 	if extra := without(got, want); len(extra) > 0 {
 		warnings = append(warnings, "the certificate has alternative names that were not requested: "+strings.Join(extra, ", "))
 	}
-	if !bytes.Equal(csr.RawSubject, leaf.RawSubject) && dn(csr.RawSubject) != dn(leaf.RawSubject) {
+	// Many CAs write the RDNs in an order of their own, which makes no other name of it.
+	if !certinfo.SameName(csr.RawSubject, leaf.RawSubject) {
 		warnings = append(warnings, fmt.Sprintf("the certificate's subject is %s, requested was %s", dn(leaf.RawSubject), dn(csr.RawSubject)))
 	}
 	return warnings, nil

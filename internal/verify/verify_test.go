@@ -281,6 +281,11 @@ func TestAnswer_warns(t *testing.T) {
 			c.RawSubject, c.Subject = nil, pkix.Name{CommonName: "app.example.org", Organization: []string{"Policy"}}
 		}), issuing, policy), certs(root),
 			[]string{`the certificate's subject is "CN=app.example.org,O=Policy", requested was "CN=app.example.org,O=Example"`}},
+		{"not of the order of the subject's parts", certs(w.leaf(t, func(c *x509.Certificate) {
+			c.RawSubject, c.Subject = nil, pkix.Name{ExtraNames: slices.Concat(requested.Subject.ToRDNSequence()...)}
+			slices.Reverse(c.Subject.ExtraNames)
+			require.NotEqual(t, w.csr.RawSubject, rawName(t, c.Subject))
+		}), issuing, policy), certs(root), nil},
 		{"not of the case of host names", certs(w.leaf(t, func(c *x509.Certificate) {
 			c.DNSNames = []string{"APP.example.org", "App.ns.svc.cluster.local"}
 			c.EmailAddresses = []string{"Pki@EXAMPLE.org"}
@@ -303,6 +308,12 @@ func TestAnswer_warns(t *testing.T) {
 			assert.Equal(t, row.want, r.Warnings)
 		})
 	}
+}
+
+func rawName(t *testing.T, name pkix.Name) []byte {
+	der, err := asn1.Marshal(name.ToRDNSequence())
+	require.NoError(t, err)
+	return der
 }
 
 func TestAnswer_short_life_that_begins_soon(t *testing.T) {
