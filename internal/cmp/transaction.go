@@ -215,6 +215,10 @@ func (t *transaction) authenticateRefusal(m *PKIMessage, refusal *StatusError) e
 	if err := checkNoCertificateWithRejection(m); err != nil {
 		return err
 	}
-	refusal.Authenticated = checkTransactionID(m, t.id) == nil && t.checkProtection(m) == nil && t.peerDoubt == nil
+	err := t.checkProtection(m)
+	if err != nil {
+		t.c.cfg.Log.Debug("refusal by the CMP server is not authenticated", "because", err)
+	}
+	refusal.Authenticated = checkTransactionID(m, t.id) == nil && err == nil && t.peerDoubt == nil
 	return refusal
 }
