@@ -16,12 +16,14 @@ const maxSignerCandidates = 8
 // text that said so would have operators look for one.
 func checkSignatureAlgorithm(m *PKIMessage) error {
 	if _, err := x509Algorithm(*m.Header.ProtectionAlg); err != nil {
-		return &CheckError{Check: "protection algorithm", Got: protectionName(*m.Header.ProtectionAlg), Want: supportedProtection}
+		return &CheckError{Check: "protection algorithm", Got: protectionName(*m.Header.ProtectionAlg),
+			Want: supportedProtection}
 	}
 	return nil
 }
 
-const supportedProtection = "RSA (PKCS #1 v1.5 or PSS) or ECDSA with SHA-256, SHA-384 or SHA-512, or Ed25519: change it at the CMP server"
+const supportedProtection = "RSA (PKCS #1 v1.5 or PSS) or ECDSA with SHA-256, SHA-384 or SHA-512, or Ed25519: " +
+	"change it at the CMP server"
 
 func protectionName(a AlgorithmIdentifier) string {
 	switch {
@@ -55,7 +57,8 @@ func (t *transaction) checkSignerName(signer *x509.Certificate) error {
 	}
 	if !isSigner(t.c.signer) {
 		return &CheckError{Check: "signer", Got: fmt.Sprintf("%q", nameString(signer.RawSubject)),
-			Want: fmt.Sprintf("the configured signer %q, the recipient %q or a trust anchor", nameString(t.c.signer), nameString(t.c.recipient))}
+			Want: fmt.Sprintf("the configured signer %q, the recipient %q or a trust anchor",
+				nameString(t.c.signer), nameString(t.c.recipient))}
 	}
 	return checkSignerExtKeyUsage(signer)
 }
@@ -66,12 +69,13 @@ var (
 	oidCMCRA = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 28}
 )
 
-// checkSignerExtKeyUsage: a signer that is known by its name only is not restricted to other things than to speak for a CA
-// (RFC 9810, 4.5). So a server's certificate under that name, which many may request, signs no answer.
+// checkSignerExtKeyUsage: a signer that is known by its name only is not restricted to other things than to speak for a
+// CA (RFC 9810, 4.5). So a server's certificate under that name, which many may request, signs no answer.
 func checkSignerExtKeyUsage(signer *x509.Certificate) error {
 	restricted := len(signer.ExtKeyUsage) > 0 || len(signer.UnknownExtKeyUsage) > 0
 	if !restricted || slices.Contains(signer.ExtKeyUsage, x509.ExtKeyUsageAny) ||
-		slices.ContainsFunc(signer.UnknownExtKeyUsage, func(usage asn1.ObjectIdentifier) bool { return usage.Equal(oidCMCRA) || usage.Equal(oidCMCCA) }) {
+		slices.ContainsFunc(signer.UnknownExtKeyUsage, oidCMCRA.Equal) ||
+		slices.ContainsFunc(signer.UnknownExtKeyUsage, oidCMCCA.Equal) {
 		return nil
 	}
 	return &CheckError{Check: "signer's extended key usage", Got: "neither id-kp-cmcRA nor id-kp-cmcCA",
@@ -85,9 +89,9 @@ func (t *transaction) isAnchor(c *x509.Certificate) bool {
 	})
 }
 
-// checkSignerKeyUsage: the certificate may be used for signatures (RFC 9483, 3.5; RFC 5280, 4.2.1.3). Many CAs that sign
-// their answers are certified for certificates and CRLs only; where the operator named such a CA as an anchor, that is
-// enough, and warnOfKeyUsage tells.
+// checkSignerKeyUsage: the certificate may be used for signatures (RFC 9483, 3.5; RFC 5280, 4.2.1.3). Many CAs that
+// sign their answers are certified for certificates and CRLs only; where the operator named such a CA as an anchor, that
+// is enough, and warnOfKeyUsage tells.
 func (t *transaction) checkSignerKeyUsage(signer *x509.Certificate) error {
 	if !lacksDigitalSignature(signer) || t.authorityOnly(signer) {
 		return nil
@@ -106,8 +110,8 @@ func (t *transaction) authorityOnly(signer *x509.Certificate) bool {
 
 func (t *transaction) warnOfKeyUsage(signer *x509.Certificate) {
 	if t.authorityOnly(signer) {
-		t.c.cfg.Log.Warn("answer of the CMP server accepted although the key usage of its signer lacks digitalSignature, since the signer is a trust anchor",
-			"signer", shown(nameString(signer.RawSubject)))
+		t.c.cfg.Log.Warn("answer of the CMP server accepted although the key usage of its signer lacks digitalSignature, "+
+			"since the signer is a trust anchor", "signer", shown(nameString(signer.RawSubject)))
 	}
 }
 

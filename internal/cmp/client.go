@@ -49,7 +49,8 @@ type Config struct {
 	// SignerDN is the distinguished name of who signs answers when that is not the CA, such as an RA. Its certificate must
 	// chain to an anchor, and when it is restricted to extended key usages, id-kp-cmcRA or id-kp-cmcCA must be among them.
 	SignerDN string
-	// SenderReference has requests under a MAC name as their sender the CN Reference (RFC 9483, 3.1), not the CSR's subject.
+	// SenderReference has requests under a MAC name as their sender the CN Reference (RFC 9483, 3.1), not the CSR's
+	// subject.
 	SenderReference bool
 
 	Protection Protection // of what is sent; default ProtectionPBMSHA256

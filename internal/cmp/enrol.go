@@ -91,14 +91,16 @@ func (t *transaction) reject(ctx context.Context, certificate *x509.Certificate,
 	}
 }
 
-// giveBack asks the CA to revoke a certificate that is not taken although the CA did without a confirmation: it counts as
-// issued, and there is nothing left of the transaction to reject it in (RFC 9483, 4.1.1). The request is authenticated as
-// configured, since the holder of a certificate may not revoke it at every CA. It is only made for a certificate that
-// holds our key and came in an answer that is to be trusted: nobody may have us revoke what is another's.
+// giveBack asks the CA to revoke a certificate that is not taken although the CA did without a confirmation: it counts
+// as issued, and there is nothing left of the transaction to reject it in (RFC 9483, 4.1.1). The request is
+// authenticated as configured, since the holder of a certificate may not revoke it at every CA. It is only made for a
+// certificate that holds our key and came in an answer that is to be trusted: an attacker must not have us revoke what
+// is another's.
 func (t *transaction) giveBack(ctx context.Context, certificate *x509.Certificate, csr *x509.CertificateRequest) {
 	log := t.c.cfg.Log
 	if certificate == nil || !sameKey(certificate.PublicKey, csr.PublicKey) || t.peerDoubt != nil {
-		log.Warn("a certificate that was not accepted stays issued: the CA did without a confirmation, in which it could have been rejected")
+		log.Warn("a certificate that was not accepted stays issued: the CA did without a confirmation, " +
+			"in which it could have been rejected")
 		return
 	}
 	serial := certinfo.Serial(certificate)

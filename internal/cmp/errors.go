@@ -51,8 +51,8 @@ const (
 	CheckSubjectAltName = "subjectAltName"
 )
 
-// Modified says whether the error is about a certificate whose names are not those asked for. The CA decided so, and will
-// decide so again: the same request brings one more such certificate.
+// Modified says whether the error is about a certificate whose names are not those asked for. The CA decided so, and
+// will decide so again: the same request brings one more such certificate.
 func (e *CheckError) Modified() bool {
 	return e.Check == CheckSubject || e.Check == CheckSubjectAltName
 }

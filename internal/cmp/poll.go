@@ -33,7 +33,8 @@ func (t *transaction) awaitDecision(ctx context.Context, answer *PKIMessage, req
 	return response, answer, nil
 }
 
-// wholeAnswer is the certReqId of a pollReq for an answer that was put off as a whole (RFC 9810, 5.3.22; RFC 9483, 4.4).
+// wholeAnswer is the certReqId of a pollReq for an answer that was put off as a whole (RFC 9810, 5.3.22; RFC 9483,
+// 4.4).
 const wholeAnswer = -1
 
 // awaitAnswer polls for an answer that the CA put off by an error message with the status waiting, such as pkiConf
@@ -43,7 +44,8 @@ func (t *transaction) awaitAnswer(ctx context.Context, m *PKIMessage, request Bo
 		return nil, err
 	}
 	if request == BodyPollReq {
-		return nil, &CheckError{Check: "status", Got: "waiting in an error message as the answer to pollReq", Want: "pollRep or a decision"}
+		return nil, &CheckError{Check: "status", Got: "waiting in an error message as the answer to pollReq",
+			Want: "pollRep or a decision"}
 	}
 	t.peerNonce = m.Header.SenderNonce
 	return t.poll(ctx, answerTypes[request], wholeAnswer, m.Body.Content.(*ErrorMsgContent).StatusInfo.StatusString)

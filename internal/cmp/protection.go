@@ -90,7 +90,8 @@ func (m MAC) key(secret []byte) ([]byte, error) {
 	return m.pbmKey(secret), nil
 }
 
-// work is how many iterations the key takes: PBKDF2 makes it in blocks of the hash's length, each by as many as are named.
+// work is how many iterations the key takes: PBKDF2 makes it in blocks of the hash's length, each by as many as are
+// named.
 func (m MAC) work() int {
 	blocks := (m.keyLength + m.KeyHash.Size() - 1) / m.KeyHash.Size()
 	return m.Iterations * max(blocks, 1)
@@ -129,8 +130,8 @@ func (k *MACKeys) key(m MAC, budget *int) ([]byte, error) {
 	if !known {
 		if m.work() > *budget {
 			k.mu.Unlock()
-			return nil, fmt.Errorf("deriving key of the MAC takes %d iterations, want at most %d in one transaction, of which %d are left",
-				m.work(), maxMACWork, *budget)
+			return nil, fmt.Errorf("deriving key of the MAC takes %d iterations, want at most %d in one transaction, "+
+				"of which %d are left", m.work(), maxMACWork, *budget)
 		}
 		*budget -= m.work()
 		if len(k.keys) >= maxMACKeys {

@@ -16,8 +16,8 @@ func (t *transaction) remark(certificate *x509.Certificate, csr *x509.Certificat
 			"issuer", shown(nameString(certificate.RawIssuer)), "configured", nameString(t.c.issuer))
 	}
 	if missing := missingExtKeyUsages(certificate, csr); len(missing) > 0 {
-		log.Warn("the certificate lacks extended key usages that were asked for: peers may refuse it; see the certificate profile at the CA",
-			"missing", strings.Join(missing, ", "), "subject", shown(nameString(certificate.RawSubject)))
+		log.Warn("the certificate lacks extended key usages that were asked for: peers may refuse it; "+
+			"see the certificate profile at the CA", "missing", strings.Join(missing, ", "), "subject", shown(nameString(certificate.RawSubject)))
 	}
 }
 

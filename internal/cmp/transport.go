@@ -37,7 +37,8 @@ func newTransport(cfg Config) (*transport, error) {
 	if (target.Scheme != "http" && target.Scheme != "https") || target.Host == "" {
 		return nil, fmt.Errorf("URL of the CMP server %q: want http:// or https:// and a host", target.Redacted())
 	}
-	t := &transport{url: target.String(), shown: target.Redacted(), timeout: cfg.MessageTimeout, limit: cfg.MaxResponseSize, now: cfg.Now}
+	t := &transport{url: target.String(), shown: target.Redacted(),
+		timeout: cfg.MessageTimeout, limit: cfg.MaxResponseSize, now: cfg.Now}
 	if cfg.HTTPClient != nil {
 		t.client = *cfg.HTTPClient
 	}
@@ -100,7 +101,8 @@ func checkHTTPHead(response *http.Response) error {
 	}
 	mediaType, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
 	if mediaType != MediaType || (err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter)) {
-		err := fmt.Errorf("answer is no CMP message: has media type %.100q, want %q", response.Header.Get("Content-Type"), MediaType)
+		err := fmt.Errorf("answer is no CMP message: has media type %.100q, want %q",
+			response.Header.Get("Content-Type"), MediaType)
 		if encoded(response) {
 			return err
 		}
