@@ -8,7 +8,12 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -60,4 +65,43 @@ func TestService_keyUsage_fitsTheKindOfKey(t *testing.T) {
 			assert.Equal(t, row.want, leaf.KeyUsage)
 		})
 	}
+}
+
+// Some CMP servers close the connection after each answer without saying so, so that certConf meets a closed one.
+func TestService_CMPServerThatClosesAfterItsAnswer_issuesAtTheFirstRequest(t *testing.T) {
+	development, err := devca.New(devca.Config{})
+	require.NoError(t, err)
+	development.SetFaults(devca.Faults{Explicit: true})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		recorded := httptest.NewRecorder()
+		development.ServeHTTP(recorded, r)
+		connection, _, err := w.(http.Hijacker).Hijack()
+		if !assert.NoError(t, err) {
+			return
+		}
+		answer := recorded.Result()
+		answer.ContentLength = int64(recorded.Body.Len())
+		_ = answer.Write(connection)
+		_ = connection.Close()
+	}))
+	t.Cleanup(server.Close)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "root.pem"), development.RootPEM(), 0o600))
+	path := filepath.Join(dir, "cmpServers.json")
+	writeFile(t, path, fmt.Sprintf(`{"cmpv2Servers": [{"caName": "RA", "url": "%s/", "caMode": "RA", "trustAnchors": "root.pem",
+		"issuerDN": "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
+		"authentication": {"iak": "mypassword", "rv": "mypassword"}}]}`, server.URL))
+	log := slog.New(slog.DiscardHandler)
+	configuration := NewConfiguration(path, CMPBuilder(CMPOptions{Connections: 10, Log: log}), nil, log)
+	require.NoError(t, configuration.Reload("start"))
+	s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory = configuration })
+
+	for range 5 {
+		r := s.get(t, "/v1/certificate/RA", enrollHeader(t))
+		require.Equal(t, http.StatusOK, r.StatusCode, r.text)
+	}
+
+	stats := development.Stats()
+	assert.Equal(t, uint64(5), stats.Issued)
+	assert.Equal(t, uint64(5), stats.Confirmed)
 }

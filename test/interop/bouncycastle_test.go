@@ -65,6 +65,7 @@ func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
 		{"PBM SHA-1 / PBM SHA-1", "RSA-2048", cmp.ProtectionPBMSHA1, ""},
 		{"PBMAC1 / PBMAC1", "ECDSA-P384", cmp.ProtectionPBMAC1, ""},
 		{"PBMAC1 / PBMAC1 with 262,144 iterations", "ECDSA-P256", cmp.ProtectionPBMAC1, "/many-iterations"},
+		{"PBM SHA-256 / PBM SHA-256, pkiConf delayed", "ECDSA-P256", cmp.ProtectionPBMSHA256, "/delayed"},
 		{"PBM SHA-256 / ECDSA P-256", "ECDSA-P256", cmp.ProtectionPBMSHA256, "/signed"},
 		{"RSA / ECDSA P-256", "RSA-2048", cmp.ProtectionSignature, ""},
 		{"ECDSA P-384 / ECDSA P-256", "ECDSA-P384", cmp.ProtectionSignature, ""},
@@ -75,7 +76,11 @@ func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
 			if operation == "kur" && row.protection != cmp.ProtectionSignature {
 				continue // always signed with the old key
 			}
-			for _, how := range []string{explicit, implicit} {
+			ways := map[string]string{explicit: sequel[explicit], implicit: sequel[implicit]}
+			if row.path == "/delayed" {
+				ways = map[string]string{explicit: " certConf pollReq"}
+			}
+			for how, sequel := range ways {
 				m.run(t, row.name, operation, how, func(t *testing.T) {
 					config := base
 					config.URL, config.Protection, config.ImplicitConfirm = url+row.path, row.protection, how == implicit
@@ -88,7 +93,7 @@ func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
 
 					require.NoError(t, err)
 					assertIssued(t, result, r, root)
-					assert.Equal(t, operation+sequel[how], kinds(messages.requests))
+					assert.Equal(t, operation+sequel, kinds(messages.requests))
 					assertProtected(t, row.protection != cmp.ProtectionSignature, messages.requests)
 					assertProtected(t, row.protection != cmp.ProtectionSignature && row.path != "/signed", messages.answers)
 				})

@@ -46,6 +46,7 @@ import org.bouncycastle.asn1.cmp.PKIFreeText;
 import org.bouncycastle.asn1.cmp.PKIHeader;
 import org.bouncycastle.asn1.cmp.PKIStatus;
 import org.bouncycastle.asn1.cmp.PKIStatusInfo;
+import org.bouncycastle.asn1.cmp.PollReqContent;
 import org.bouncycastle.asn1.cmp.RevDetails;
 import org.bouncycastle.asn1.cmp.RevRepContent;
 import org.bouncycastle.asn1.cmp.RevReqContent;
@@ -215,6 +216,7 @@ public class BouncyCastlePeer {
         final X509CertificateHolder root;
         final X509CertificateHolder issuing;
         final Map<ASN1OctetString, Issued> unconfirmed = new ConcurrentHashMap<>();
+        final Map<ASN1OctetString, PKIBody> delayed = new ConcurrentHashMap<>();
 
         Responder(char[] secret, File rootFile) throws Exception {
             this.secret = secret;
@@ -284,7 +286,12 @@ public class BouncyCastlePeer {
                     check(issuedBy(requester, issuing), "the requester's certificate is not by this CA");
                 }
                 boolean implicit = asksImplicitConfirm(header);
-                builder.setBody(body(request, requester, implicit, nonce));
+                PKIBody body = request.getBody().getType() == PKIBody.TYPE_POLL_REQ ? late(request) : body(request, requester, implicit, nonce);
+                if (path.equals("/delayed") && body.getType() == PKIBody.TYPE_CONFIRM && request.getBody().getType() == PKIBody.TYPE_CERT_CONFIRM) {
+                    delayed.put(header.getTransactionID(), body);
+                    body = new PKIBody(PKIBody.TYPE_ERROR, new ErrorMsgContent(new PKIStatusInfo(PKIStatus.waiting)));
+                }
+                builder.setBody(body);
                 if (implicit) {
                     builder.addGeneralInfo(IMPLICIT_CONFIRM);
                 }
@@ -297,6 +304,15 @@ public class BouncyCastlePeer {
                 mac = new JcePBMac1CalculatorBuilder("HmacSHA256", 256).setProvider("BC").setIterationCount(262_144).build(secret);
             }
             return (inKind ? builder.build(mac) : builder.build(signer(key.getPrivate()))).toASN1Structure().getEncoded("DER");
+        }
+
+        /** The answer that was put off as a whole (RFC 9483, 4.4). */
+        PKIBody late(ProtectedPKIMessage request) throws Refusal {
+            PKIBody body = delayed.remove(request.getHeader().getTransactionID());
+            check(body != null, "nothing is polled for in this transaction");
+            BigInteger[] ids = PollReqContent.getInstance(request.getBody().getContent()).getCertReqIdValues();
+            check(ids.length == 1 && ids[0].intValueExact() == -1, "certReqId is not -1");
+            return body;
         }
 
         PKIBody body(ProtectedPKIMessage request, X509CertificateHolder requester, boolean implicit, byte[] nonce) throws Exception {
