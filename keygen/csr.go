@@ -13,19 +13,24 @@ import (
 
 // CreateCSR signs a certificate signing request for key. Of the template it takes RawSubject (DER,
 // kept byte for byte) and the subject alternative names; there is no SAN extension when it names none. The key usage
-// asked for is the one that fits the kind of key.
+// asked for beside names is the one that fits the kind of key. Without names there is no extension at all: the ONAP
+// server expects the names among extensions, and fails where they are missing. Whoever issues gives a key
+// usage of its own then.
 //
 // The signature is SHA-256 with RSA, the hash that fits the curve with ECDSA, or Ed25519: never SHA-1.
 // What returns is parsed back from the signed DER (its Raw), so it holds just what a CA will read.
 func CreateCSR(template *x509.CertificateRequest, key crypto.Signer) (*x509.CertificateRequest, error) {
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		RawSubject:      template.RawSubject,
-		DNSNames:        template.DNSNames,
-		EmailAddresses:  template.EmailAddresses,
-		IPAddresses:     template.IPAddresses,
-		URIs:            template.URIs,
-		ExtraExtensions: []pkix.Extension{certinfo.LeafKeyUsage(key.Public())},
-	}, key)
+	request := &x509.CertificateRequest{
+		RawSubject:     template.RawSubject,
+		DNSNames:       template.DNSNames,
+		EmailAddresses: template.EmailAddresses,
+		IPAddresses:    template.IPAddresses,
+		URIs:           template.URIs,
+	}
+	if len(certinfo.RequestNames(request)) > 0 {
+		request.ExtraExtensions = []pkix.Extension{certinfo.LeafKeyUsage(key.Public())}
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, request, key)
 	if err != nil {
 		return nil, fmt.Errorf("signing the certificate signing request: %w", err)
 	}
