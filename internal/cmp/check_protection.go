@@ -91,7 +91,7 @@ func (t *transaction) checkSignature(m *PKIMessage) error {
 func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
 	if len(t.c.cfg.TrustAnchors) == 0 && t.c.cfg.ResponseTrust == ResponseTrustAnchored {
 		return nil, &CheckError{Check: "protection", Got: fmt.Sprintf("a signature by %q, and no trust anchors are configured for signed answers", m.Header.Sender),
-			Want: "a MAC made with the shared secret"}
+			Want: "a MAC made with the shared secret", Err: ErrNoAnchors}
 	}
 	sender, _ := m.Header.Sender.Name()
 	isSender := certinfo.SameNameAs(sender)

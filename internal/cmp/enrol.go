@@ -60,7 +60,7 @@ func (t *transaction) evaluate(answer *PKIMessage, response CertResponse, csr *x
 	if err != nil {
 		return certificate, Result{}, err
 	}
-	return certificate, Result{Chain: chain, Trusted: trusted}, nil
+	return certificate, Result{Chain: chain, Trusted: trusted, Vouched: t.vouchedRoots(answer)}, nil
 }
 
 // certStatus accepts a certificate (RFC 9810, 5.3.18).

@@ -43,6 +43,7 @@ type CheckError struct {
 	Check string // which check failed, such as "transactionID"
 	Got   string
 	Want  string
+	Err   error // for errors.Is; may be nil
 }
 
 // Checks of CheckError that a certificate fails when the CA changed what was asked for.
@@ -61,6 +62,8 @@ func (e *CheckError) Error() string {
 	return fmt.Sprintf("checking %s of the CMP answer: has %s, want %s", e.Check, shown(e.Got), shown(e.Want))
 }
 
+func (e *CheckError) Unwrap() error { return e.Err }
+
 // maxShownText is how many characters of a peer's text are shown: in one field of an error, or in one warning.
 const maxShownText = 1000
 
@@ -74,6 +77,7 @@ type TransportError struct {
 	RetryAfter time.Duration // what the server asked for; 0: nothing
 	Timeout    bool          // a deadline passed, the message's, the caller's or the network's
 	Limit      time.Duration // MessageTimeout when it passed; 0: it did not
+	Answered   bool          // an earlier message of the transaction was answered
 	Err        error         // may name the server by its URL and addresses
 }
 

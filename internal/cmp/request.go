@@ -22,6 +22,8 @@ type Request struct {
 type Result struct {
 	Chain   []*x509.Certificate // leaf first, each next one its signer, without the root
 	Trusted []*x509.Certificate // roots, the signing one first
+	// Vouched are the self-signed CA certificates in caPubs of an answer whose MAC was verified; see vouchedRoots.
+	Vouched []*x509.Certificate
 }
 
 // Initialize sends an initialization request, ir (RFC 9483, 4.1.1).

@@ -63,7 +63,7 @@ func (t *transaction) exchange(ctx context.Context, body PKIBody) (*PKIMessage, 
 	t.lastNonce = request.Header.SenderNonce
 	answerDER, httpStatus, err := t.c.transport.post(ctx, der)
 	if err != nil {
-		return nil, err
+		return nil, t.inTransaction(err)
 	}
 	answer, err := ParsePKIMessage(answerDER)
 	if err != nil {
