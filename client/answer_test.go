@@ -23,6 +23,7 @@ func TestEnroll_error_statuses(t *testing.T) {
 	}{
 		{400, "answer-400-csr.json", "CertService answered 400 Bad Request: Wrong certificate signing request (CSR) format"},
 		{400, "answer-400-key.json", "CertService answered 400 Bad Request: Wrong key (PK) format"},
+		{400, "answer-400-old-key.json", "CertService answered 400 Bad Request: Wrong old key (OLD_PK) format"},
 		{400, "answer-400-certificate.json", "CertService answered 400 Bad Request: Wrong certificate format"},
 		{401, "answer-401.json", "CertService answered 401 Unauthorized: Client certificate is missing or not trusted: check that CertService trusts the CA of the client certificate in KEYSTORE_PATH"},
 		{404, "answer-404.json", "CertService answered 404 Not Found: Certification authority not found for given CAName: check CA_NAME and REQUEST_URL"},

@@ -11,9 +11,11 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
@@ -124,7 +126,12 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send func(contex
 		bounded, cancel = context.WithTimeout(ctx, a.timeout)
 		defer cancel()
 	}
-	result, err := send(bounded, cmp.Request{CSR: r.CSR, Key: r.Key})
+	csr, dropped := withoutForbiddenUsages(r.CSR)
+	if len(dropped) > 0 {
+		a.log.Warn("key usages that a certificate with such a key must not have are not asked for",
+			"subject", truncate(certinfo.DN(csr.RawSubject)), "dropped", strings.Join(dropped, ", "))
+	}
+	result, err := send(bounded, cmp.Request{CSR: csr, Key: r.Key})
 	if err != nil {
 		return Issued{}, a.failure(ctx, bounded, err)
 	}

@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -52,51 +51,7 @@ func NewHandler(cfg HandlerConfig) *Handler {
 	return h
 }
 
-// endpoint is one path of the API.
-type endpoint struct {
-	path      string // as the OpenAPI document writes it; caNameParameter can only be the last segment
-	operation string // for logs and metrics
-	probe     bool   // asked by machines all the time: worth a log line only when it fails
-	serve     func(h *Handler, r *http.Request, caName string, e *event) answer
-}
-
 const messageNotReady = "No valid CMPv2 configuration is loaded"
-
-const caNameParameter = "{caName}"
-
-// Operations that an authority is asked for.
-const (
-	operationEnroll = "enroll"
-	operationUpdate = "update"
-)
-
-// endpoints all answer GET and nothing else: HEAD would issue certificates that nobody receives.
-var endpoints = []endpoint{
-	{"/v1/certificate/{caName}", operationEnroll, false, (*Handler).enroll},
-	{"/v1/certificate-update/{caName}", operationUpdate, false, (*Handler).update},
-	{"/ready", "ready", true, (*Handler).ready},
-	{"/readyz", "ready", true, (*Handler).ready},
-	{"/healthz", "health", true, (*Handler).health},
-	{"/actuator/health", "health", true, (*Handler).health},
-	{"/reload", "reload", false, (*Handler).reload},
-	{"/openapi.yaml", "openapi", false, (*Handler).openAPI},
-}
-
-func findEndpoint(path string) (found endpoint, caName string, ok bool) {
-	for _, e := range endpoints {
-		prefix, named := strings.CutSuffix(e.path, caNameParameter)
-		if !named {
-			if path == e.path {
-				return e, "", true
-			}
-			continue
-		}
-		if name, ok := strings.CutPrefix(path, prefix); ok && name != "" && !strings.Contains(name, "/") {
-			return e, name, true
-		}
-	}
-	return endpoint{}, "", false
-}
 
 // answer is written as a whole once the handler is done, so that a panic can still become a clean 500.
 type answer struct {
@@ -107,7 +62,7 @@ type answer struct {
 	retryAfter  int // seconds; 0: not said
 }
 
-func (a answer) write(w http.ResponseWriter) error {
+func (a answer) write(w http.ResponseWriter, method string) error {
 	header := w.Header()
 	header.Set("Content-Type", a.contentType)
 	header.Set("Content-Length", strconv.Itoa(len(a.body)))
@@ -119,6 +74,9 @@ func (a answer) write(w http.ResponseWriter) error {
 		header.Set("Retry-After", strconv.Itoa(a.retryAfter))
 	}
 	w.WriteHeader(a.status)
+	if method == http.MethodHead {
+		return nil
+	}
 	_, err := w.Write(a.body)
 	return err
 }
@@ -155,7 +113,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e := &event{path: r.URL.Path, method: r.Method, remote: r.RemoteAddr}
 	a := h.answer(r, e)
 
-	e.writeErr = a.write(w)
+	e.writeErr = a.write(w, r.Method)
 	e.status, e.duration = a.status, h.cfg.Now().Sub(start)
 	h.cfg.Metrics.observeRequest(e)
 	e.log(r.Context(), h.cfg.Log)
@@ -172,8 +130,8 @@ func (h *Handler) answer(r *http.Request, e *event) (a answer) {
 		}
 	}()
 
-	endpoint, caName, known := findEndpoint(r.URL.Path)
-	e.operation, e.probe, e.caName = endpoint.operation, endpoint.probe, caName
+	endpoint, caName, known := findEndpoint(r.URL)
+	e.operation, e.probe, e.caName = endpoint.operation, endpoint.probe(), caName
 
 	client, reason := h.clients.verify(r.TLS, h.cfg.ClientRoots(), h.cfg.Now())
 	e.client = client
@@ -189,11 +147,9 @@ func (h *Handler) answer(r *http.Request, e *event) (a answer) {
 		e.outcome = outcomeNotFound
 		return errorAnswer(http.StatusNotFound, "There is nothing at this path")
 	}
-	if r.Method != http.MethodGet {
+	if !endpoint.allows(r.Method) {
 		e.outcome = outcomeBadMethod
-		a := errorAnswer(http.StatusMethodNotAllowed, "Method not allowed, only GET is")
-		a.allow = http.MethodGet
-		return a
+		return endpoint.methodNotAllowed()
 	}
 	e.outcome = outcomeOK
 	return endpoint.serve(h, r, caName, e)

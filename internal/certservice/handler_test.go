@@ -76,8 +76,9 @@ func TestHandler_certify_answersErrorsAsClientsKnowThem(t *testing.T) {
 		{"a key that is missing", "enroll", func(_ *string, h http.Header) { h.Del("PK") }, nil, 400, "answer-400-key.json"},
 		{"a key that is not the CSR's", "update", func(_ *string, h http.Header) { h.Set("PK", h.Get("OLD_PK")) }, nil, 400, "answer-400-key.json"},
 		{"an old certificate that is missing", "update", func(_ *string, h http.Header) { h.Del("OLD_CERT") }, nil, 400, "answer-400-certificate.json"},
-		{"an old key that is missing", "update", func(_ *string, h http.Header) { h.Del("OLD_PK") }, nil, 400, "answer-400-certificate.json"},
-		{"an old key that is not the old certificate's", "update", func(_ *string, h http.Header) { h.Set("OLD_PK", h.Get("PK")) }, nil, 400, "answer-400-certificate.json"},
+		{"an old key that is missing", "update", func(_ *string, h http.Header) { h.Del("OLD_PK") }, nil, 400, "answer-400-old-key.json"},
+		{"an old key that is not the old certificate's", "update", func(_ *string, h http.Header) { h.Set("OLD_PK", h.Get("PK")) }, nil, 400,
+			`{"errorMessage":"The key in OLD_PK is not the key of the certificate in OLD_CERT"}`},
 		{"an unknown CA", "enroll", func(p *string, _ http.Header) { *p = "/v1/certificate/CLIENT" }, nil, 404, "answer-404.json"},
 		{"an unknown CA in an update", "update", func(p *string, _ http.Header) { *p = "/v1/certificate-update/CLIENT" }, nil, 404, "answer-404.json"},
 		{"a server that cannot be reached", "enroll", nil, errors.New("connection refused"), 500, "answer-500-cmp-client.json"},
@@ -189,17 +190,30 @@ func TestHandler_clientCertificate_endsWithItsValidity(t *testing.T) {
 	assert.Equal(t, http.StatusUnauthorized, s.get(t, "/ready", nil).StatusCode, "on the connection kept alive")
 }
 
-func TestHandler_methods_allowOnlyGet(t *testing.T) {
+func TestHandler_methods_allowGetAndHeadWhereNothingHappens(t *testing.T) {
 	s := newService(t, funcAuthority(func(context.Context, Request) (Issued, error) {
 		t.Error("the authority was asked")
 		return Issued{}, nil
 	}), nil)
+	for _, path := range []string{"/ready", "/readyz", "/healthz", "/actuator/health", "/openapi.yaml", "/ready/", "/actuator/health/"} {
+		get := s.get(t, path, nil)
+		head := s.do(t, s.client, http.MethodHead, path, nil, nil)
+		assert.Equal(t, http.StatusOK, head.StatusCode, path)
+		assert.Equal(t, get.Header.Get("Content-Length"), head.Header.Get("Content-Length"))
+		assert.Empty(t, head.text)
+		s.audit(t)
+	}
+	assert.NotContains(t, string(s.log.bytes()), "undelivered")
 	for _, e := range endpoints {
-		path := strings.ReplaceAll(e.path, caNameParameter, "RA")
-		for _, method := range []string{http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions} {
+		path, allow := strings.ReplaceAll(e.path, caNameParameter, "RA"), "GET, HEAD"
+		methods := []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions}
+		if e.kind == acting {
+			methods, allow = append(methods, http.MethodHead), "GET"
+		}
+		for _, method := range methods {
 			r := s.do(t, s.client, method, path, enrollHeader(t), nil)
 			assert.Equal(t, http.StatusMethodNotAllowed, r.StatusCode, "%s %s", method, path)
-			assert.Equal(t, "GET", r.Header.Get("Allow"))
+			assert.Equal(t, allow, r.Header.Get("Allow"))
 			if method != http.MethodHead {
 				assert.JSONEq(t, `{"errorMessage":"Method not allowed, only GET is"}`, r.text)
 			}
@@ -207,10 +221,22 @@ func TestHandler_methods_allowOnlyGet(t *testing.T) {
 	}
 }
 
+func TestHandler_paths_takeASlashAtTheEnd(t *testing.T) {
+	s := newService(t, goldenAuthority(t), nil)
+	for _, e := range endpoints {
+		header := enrollHeader(t)
+		if e.operation == operationUpdate {
+			_, header = goldenRequest(t, "update.request.json")
+		}
+		r := s.get(t, strings.ReplaceAll(e.path, caNameParameter, "RA")+"/", header)
+		assert.Equal(t, http.StatusOK, r.StatusCode, e.path)
+	}
+}
+
 func TestHandler_paths_thatDoNotExistAre404InJSON(t *testing.T) {
 	s := newService(t, goldenAuthority(t), nil)
 	for _, path := range []string{"/", "/v1", "/v1/certificate", "/v1/certificate/", "/v1/certificate/RA/x", "/v1//certificate/RA",
-		"/v1/certificate/../ready", "/v1/certificate-update/", "/ready/", "/metrics", "/v2/certificate/RA"} {
+		"/v1/certificate/../ready", "/v1/certificate-update/", "/ready//", "//ready", "/v1%2Fcertificate/RA", "/metrics", "/v2/certificate/RA"} {
 		r := s.get(t, path, enrollHeader(t))
 		assert.Equal(t, http.StatusNotFound, r.StatusCode, path)
 		assert.JSONEq(t, `{"errorMessage":"There is nothing at this path"}`, r.text, path)

@@ -38,15 +38,21 @@ func (h *Handler) openAPI(*http.Request, string, *event) answer {
 func (h *Handler) Ops() http.Handler {
 	mux := http.NewServeMux()
 	for _, e := range endpoints {
-		if e.probe {
-			mux.HandleFunc("GET "+e.path, func(w http.ResponseWriter, r *http.Request) {
-				e.serve(h, r, "", &event{}).write(w)
+		if e.probe() {
+			handleGet(mux, e.path, func(w http.ResponseWriter, r *http.Request) {
+				_ = e.serve(h, r, "", &event{}).write(w, r.Method)
 			})
 		}
 	}
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+	handleGet(mux, "/metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", exposition.ContentType)
 		h.cfg.Metrics.Write(w)
 	})
 	return mux
+}
+
+// handleGet serves GET and HEAD, with and without a slash at the end.
+func handleGet(mux *http.ServeMux, path string, serve http.HandlerFunc) {
+	mux.HandleFunc("GET "+path, serve)
+	mux.HandleFunc("GET "+path+"/{$}", serve)
 }

@@ -42,6 +42,8 @@ func TestHandler_ops_answersWithoutAClientCertificate(t *testing.T) {
 	assert.NoError(t, c.Reload("start"))
 	for _, probe := range []string{"/ready", "/readyz", "/healthz", "/actuator/health", "/metrics"} {
 		assert.Equal(t, http.StatusOK, status(http.MethodGet, probe), probe)
+		assert.Equal(t, http.StatusOK, status(http.MethodHead, probe), probe)
+		assert.Equal(t, http.StatusOK, status(http.MethodGet, probe+"/"), probe)
 		assert.Equal(t, http.StatusMethodNotAllowed, status(http.MethodPost, probe), probe)
 	}
 	for _, guarded := range []string{"/reload", "/v1/certificate/RA", "/openapi.yaml", "/"} {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -26,10 +27,17 @@ const (
 	messageCert = "Wrong certificate format"
 )
 
+// Texts of our own, for what the ONAP server calls a wrong certificate as well.
+const (
+	messageOldKey         = "Wrong old key (OLD_PK) format"
+	messageOldKeyMismatch = "The key in OLD_PK is not the key of the certificate in OLD_CERT"
+)
+
 // maxKeyPEM bounds a private key before anything is computed with it; RSA with 8192 bits needs 6.5 KB.
 const maxKeyPEM = 8 << 10
 
-// requestError is a fault in the client's headers. Neither text holds any part of a header's value.
+// requestError is a fault in the client's headers. Neither text holds a header's value; a name that the CSR asks for may
+// be in both.
 type requestError struct {
 	message string // for the client
 	reason  string // for the audit line: which header, and what is wrong with it
@@ -42,9 +50,11 @@ func (e *requestError) Error() string { return e.message + ": " + e.reason }
 func parseRequest(header http.Header, update bool) (Request, *requestError) {
 	var r Request
 	var reason string
-	if r.CSR, reason = parseCSR(header); reason != "" {
-		return r, &requestError{messageCSR, headerCSR + " " + reason}
+	csr, fault := parseCSR(header)
+	if fault != nil {
+		return r, fault
 	}
+	r.CSR = csr
 	if r.Key, reason = parseKey(header, headerKey); reason != "" {
 		return r, &requestError{messageKey, headerKey + " " + reason}
 	}
@@ -57,38 +67,43 @@ func parseRequest(header http.Header, update bool) (Request, *requestError) {
 	if r.OldCert, r.OldChain, reason = parseOldCert(header); reason != "" {
 		return r, &requestError{messageCert, headerOldCert + " " + reason}
 	}
-	// The ONAP server calls a wrong old key a wrong certificate, too.
 	if r.OldKey, reason = parseKey(header, headerOldKey); reason != "" {
-		return r, &requestError{messageCert, headerOldKey + " " + reason}
+		return r, &requestError{messageOldKey, headerOldKey + " " + reason}
 	}
 	if !samePublicKey(r.OldKey.Public(), r.OldCert.PublicKey) {
-		return r, &requestError{messageCert, headerOldKey + " is not the key of OLD_CERT"}
+		return r, &requestError{messageOldKeyMismatch, headerOldKey + " is not the key of OLD_CERT"}
 	}
 	return r, nil
 }
 
 // parseCSR returns a request whose signature is verified, or what is wrong with the header.
-func parseCSR(header http.Header) (*x509.CertificateRequest, string) {
+func parseCSR(header http.Header) (*x509.CertificateRequest, *requestError) {
 	text, reason := decodeHeader(header, headerCSR)
 	if reason != "" {
-		return nil, reason
+		return nil, badCSR(reason)
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, "is not PEM"
+		return nil, badCSR("is not PEM")
 	}
-	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	csr, err := readCSR(block.Bytes)
+	if fault, ok := errors.AsType[csrFault](err); ok {
+		return nil, &requestError{messageCSR + ": the CSR " + fault.Error(), headerCSR + " " + fault.Error()}
+	}
 	if err != nil {
-		return nil, "is not a PKCS#10 request"
+		return nil, badCSR(err.Error())
 	}
 	if cmp.CheckKey(csr.PublicKey) != nil {
-		return nil, "has a public key of a kind or size that is not supported"
+		return nil, badCSR("has a public key of a kind or size that is not supported")
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return nil, "has a signature that does not verify"
+		return nil, badCSR("has a signature that does not verify")
 	}
-	return csr, ""
+	return csr, nil
 }
+
+// badCSR is answered in the ONAP server's words alone.
+func badCSR(reason string) *requestError { return &requestError{messageCSR, headerCSR + " " + reason} }
 
 // parseKey takes PKCS#8, PKCS#1 and SEC 1 whatever the PEM label says: clients in the field put PKCS#8
 // under "RSA PRIVATE KEY" and the reverse.

@@ -117,9 +117,9 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 		{"OLD_CERT", headerValue("CERTIFICATE", csr), messageCert, "OLD_CERT is not an X.509 certificate"},
 		{"OLD_CERT", headerValue("CERTIFICATE", selfSigned(t, large)), messageCert, "OLD_CERT has a public key of a kind or size that is not supported"},
 		{"OLD_CERT", headerValue("CERTIFICATE", selfSigned(t, small)), messageCert, "OLD_CERT has a public key of a kind or size that is not supported"},
-		{"OLD_PK", "", messageCert, "OLD_PK is missing"},
-		{"OLD_PK", headerValue("PRIVATE KEY", csr), messageCert, "OLD_PK is neither PKCS#8 nor PKCS#1 nor SEC 1"},
-		{"OLD_PK", headerValue("PRIVATE KEY", pkcs8(t, key)), messageCert, "OLD_PK is not the key of OLD_CERT"},
+		{"OLD_PK", "", messageOldKey, "OLD_PK is missing"},
+		{"OLD_PK", headerValue("PRIVATE KEY", csr), messageOldKey, "OLD_PK is neither PKCS#8 nor PKCS#1 nor SEC 1"},
+		{"OLD_PK", headerValue("PRIVATE KEY", pkcs8(t, key)), messageOldKeyMismatch, "OLD_PK is not the key of OLD_CERT"},
 	} {
 		t.Run(row.reason, func(t *testing.T) {
 			_, header := goldenRequest(t, "update.request.json")
