@@ -1,0 +1,149 @@
+package environ
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+// Closest finds the known name that somebody meant who wrote name, which is none of them. Case and separators do
+// not count. It answers no sooner than the two look alike: a short name may differ by less than a long one.
+func Closest(name string, known []string) (string, bool) {
+	written := bare(name)
+	best, least := "", len(written)
+	for _, candidate := range known {
+		meant := bare(candidate)
+		d := distance(written, meant)
+		if d > 0 && abbreviated(strings.ToUpper(name), strings.ToUpper(candidate)) {
+			d = 1
+		}
+		if d <= tolerated(written, meant) && d < least {
+			best, least = candidate, d
+		}
+	}
+	return best, best != ""
+}
+
+// tolerated is by how many edits two names may differ. Of short ones, many words are near: only a letter that is
+// missing or swapped with its neighbour counts.
+func tolerated(written, meant string) int {
+	switch n := min(len(written), len(meant)); {
+	case n < 3:
+		return 0
+	case n < 6:
+		if len(written) < len(meant) || len(written) == len(meant) && sameLetters(written, meant) {
+			return 1
+		}
+		return 0
+	case n < 10:
+		return 1
+	case n < 20:
+		return 2
+	}
+	return 3
+}
+
+func sameLetters(a, b string) bool {
+	return slices.Equal(slices.Sorted(slices.Values([]byte(a))), slices.Sorted(slices.Values([]byte(b))))
+}
+
+// abbreviated tells two names of which one has the other's last word cut off: KEYSTORE_PASS, HEALTH_ADDRESS.
+func abbreviated(a, b string) bool {
+	if len(a) > len(b) {
+		a, b = b, a
+	}
+	rest, ok := strings.CutPrefix(b, a)
+	word := strings.LastIndexByte(a, '_') + 1
+	return ok && word > 0 && len(a)-word >= 3 && !strings.Contains(rest, "_")
+}
+
+var separators = strings.NewReplacer("_", "", "-", "", ".", "")
+
+// bare is a name without what is easily got wrong, and no longer than any that is known.
+func bare(name string) string {
+	const most = 64
+	name = separators.Replace(strings.ToUpper(name))
+	return name[:min(len(name), most)]
+}
+
+// distance counts the letters that differ between two names: inserted, left out, replaced, or two neighbours
+// swapped (the restricted Damerau-Levenshtein distance).
+func distance(a, b string) int {
+	before, row := []int(nil), make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		next := make([]int, len(b)+1)
+		next[0] = i
+		for j := 1; j <= len(b); j++ {
+			change := 1
+			if a[i-1] == b[j-1] {
+				change = 0
+			}
+			next[j] = min(row[j]+1, next[j-1]+1, row[j-1]+change)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				next[j] = min(next[j], before[j-2]+1)
+			}
+		}
+		before, row = row, next
+	}
+	return row[len(b)]
+}
+
+// Names lists the variables of a pointer to a tagged type, with the twins of secrets.
+func Names(spec any) []string {
+	var names []string
+	for _, v := range Describe(spec) {
+		names = append(names, v.Name)
+		if v.Secret {
+			names = append(names, v.Name+"_FILE")
+		}
+	}
+	return names
+}
+
+// Misspelling is a variable that a program does not know, and one that it knows and that looks like it.
+type Misspelling struct{ Name, Meant string }
+
+// Problem is the rest of a sentence that begins with the variable's name.
+func (m Misspelling) Problem() string {
+	return fmt.Sprintf("is not known and has no effect: did you mean %s?", m.Meant)
+}
+
+// injected tells the variables that Kubernetes sets for each Service, whatever its name.
+func injected(name string) bool {
+	for _, suffix := range []string{"_SERVICE_HOST", "_SERVICE_PORT", "_PORT"} {
+		if strings.HasSuffix(name, suffix) {
+			return true
+		}
+	}
+	_, port, _ := strings.Cut(name, "_PORT_")
+	return strings.Contains(name, "_SERVICE_PORT_") || port != "" && port[0] >= '0' && port[0] <= '9'
+}
+
+// foreign are variables of the Go runtime and libraries, shells and container engines. A program may look at them
+// by other means than its tagged type.
+var foreign = []string{
+	"PATH", "HOME", "HOSTNAME", "USER", "SHELL", "SHLVL", "PWD", "OLDPWD", "TERM", "LANG", "TZ", "TMPDIR", "_",
+	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+	"GODEBUG", "GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GOTRACEBACK", "SSL_CERT_FILE", "SSL_CERT_DIR",
+}
+
+// Misspelt finds, sorted by name, the variables of the environment that are none of the known ones but look like
+// one: whoever misspells a variable would otherwise never hear of it. Values are not looked at.
+func Misspelt(known []string) []Misspelling {
+	var found []Misspelling
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if slices.Contains(known, name) || slices.Contains(foreign, name) || injected(name) {
+			continue
+		}
+		if meant, ok := Closest(name, known); ok {
+			found = append(found, Misspelling{Name: name, Meant: meant})
+		}
+	}
+	slices.SortFunc(found, func(a, b Misspelling) int { return strings.Compare(a.Name, b.Name) })
+	return found
+}
