@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/signal"
@@ -52,6 +53,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 
 	s, faults := loadSettings()
+	warnMisspelt(s.log.Logger(stderr))
 	if *check {
 		return checked(s, faults, stdout, stderr)
 	}
@@ -69,6 +71,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	return exitOK
+}
+
+// warnMisspelt tells of variables that have no effect and look as if they were meant to.
+func warnMisspelt(log *slog.Logger) {
+	for _, m := range environ.Misspelt(environ.Names(&environment{})) {
+		log.Warn("the environment needs attention", "variable", m.Name, "problem", m.Problem())
+	}
 }
 
 // checked prints every fault of the environment and of the files that it names, one on a line. Warnings are

@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"crypto/x509"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -202,4 +204,50 @@ func TestRun_probe_saysWhyNot(t *testing.T) {
 	code, _, stderr = runWith(t, map[string]string{"METRICS_ADDR": address}, "probe")
 	assert.Equal(t, exitFailed, code)
 	assert.Contains(t, stderr, "certservice probe: asking http://"+address+"/readyz: ")
+}
+
+func TestRun_misspeltVariable_isWarnedOf(t *testing.T) {
+	env := files(t, newCA(t), goodServers)
+	t.Setenv("CMP_SERVER_PATH", "/elsewhere")
+	t.Setenv("metrics_addr", ":9090")
+	t.Setenv("CERTSERVICE_SERVICE_PORT", "8443")
+
+	code, _, stderr := runWith(t, env, "--check")
+
+	assert.Equal(t, exitOK, code)
+	assert.Contains(t, stderr, `"variable":"CMP_SERVER_PATH","problem":"is not known and has no effect: did you mean CMP_SERVERS_PATH?"`)
+	assert.Contains(t, stderr, `"variable":"metrics_addr","problem":"is not known and has no effect: did you mean METRICS_ADDR?"`)
+	assert.NotContains(t, stderr, "CERTSERVICE_SERVICE_PORT")
+	assert.NotContains(t, stderr, "/elsewhere")
+}
+
+func TestRun_check_tellsMisspeltFieldsAndBadEntries(t *testing.T) {
+	env := files(t, newCA(t), strings.Replace(strings.Replace(goodServers, `"url"`, `"timeOut": "5s", "url"`, 1), `}}]`, `}}, {"caName": "BAD"}]`, 1))
+
+	code, _, stderr := runWith(t, env, "--check")
+
+	assert.Equal(t, exitFailed, code)
+	assert.Contains(t, stderr, `cmpv2Servers[0]: the field \"timeOut\" is not known and has no effect: did you mean \"timeout\"?`)
+	assert.Contains(t, stderr, `cmpServers.json": cmpv2Servers[1].url: is missing`)
+}
+
+func TestRun_portInUse_namesTheVariable(t *testing.T) {
+	taken, err := net.Listen("tcp", ":0")
+	require.NoError(t, err)
+	defer taken.Close()
+	_, number, err := net.SplitHostPort(taken.Addr().String())
+	require.NoError(t, err)
+	for variable, other := range map[string]string{"HTTPS_PORT": "", "METRICS_ADDR": "0"} {
+		env := files(t, newCA(t), goodServers)
+		env["HTTPS_PORT"] = other
+		env[variable] = number
+		if variable == "METRICS_ADDR" {
+			env[variable] = ":" + number
+		}
+
+		code, _, stderr := runWith(t, env)
+
+		assert.Equal(t, exitFailed, code)
+		assert.Contains(t, stderr, `"error":"`+variable+": another process listens on :"+number+" already: stop it, or set another port")
+	}
 }

@@ -68,7 +68,7 @@ func listen(ctx context.Context, s settings, watcher *mtls.Watcher, handler *cer
 	if s.handshakeAuth {
 		clientAuth = tls.RequireAndVerifyClientCert
 	}
-	api, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(s.httpsPort)))
+	api, err := listenOn("HTTPS_PORT", net.JoinHostPort("", strconv.Itoa(s.httpsPort)))
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func listen(ctx context.Context, s settings, watcher *mtls.Watcher, handler *cer
 		return certservice.Serve(ctx, api, handler, cfg)
 	}
 
-	plain, err := net.Listen("tcp", s.metricsAddr)
+	plain, err := listenOn("METRICS_ADDR", s.metricsAddr)
 	if err != nil {
 		api.Close()
 		return err
@@ -103,6 +103,20 @@ func listen(ctx context.Context, s settings, watcher *mtls.Watcher, handler *cer
 	apiErr := certservice.Serve(ctx, api, handler, cfg)
 	stopPlain()
 	return errors.Join(apiErr, <-plainDone)
+}
+
+// listenOn names the variable to change when the port is taken, or not to be had.
+func listenOn(variable, address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	switch {
+	case err == nil:
+		return listener, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s: another process listens on %s already: stop it, or set another port", variable, address)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("%s: this user may not listen on %s: want a port from 1024", variable, address)
+	}
+	return nil, fmt.Errorf("%s: %w", variable, err)
 }
 
 func cmpBuilder(s settings, log *slog.Logger) func(certservice.Server) (certservice.Authority, error) {
@@ -144,17 +158,27 @@ func checkFiles(s settings, log *slog.Logger) []string {
 	} else {
 		warn(log, identity)
 	}
+	return append(faults, checkServers(s, log)...)
+}
+
+func checkServers(s settings, log *slog.Logger) []string {
 	place := fmt.Sprintf("CMP_SERVERS_PATH %q: ", s.cmpServersPath)
-	servers, err := certservice.LoadServers(s.cmpServersPath)
-	if list, ok := errors.AsType[certservice.Faults](err); ok {
-		for _, fault := range list {
-			faults = append(faults, place+fault)
-		}
+	file, err := certservice.LoadServers(s.cmpServersPath)
+	for _, warning := range file.Warnings {
+		log.Warn("the configuration needs attention", "path", s.cmpServersPath, "warning", warning)
+	}
+	list := file.Faults
+	if whole, ok := errors.AsType[certservice.Faults](err); ok {
+		list = whole
 	} else if err != nil {
-		faults = append(faults, place+err.Error())
+		return []string{place + err.Error()}
+	}
+	var faults []string
+	for _, fault := range list {
+		faults = append(faults, place+fault)
 	}
 	build := cmpBuilder(s, log)
-	for _, server := range servers {
+	for _, server := range file.Servers {
 		if _, err := build(server); err != nil {
 			faults = append(faults, place+server.CAName+": "+err.Error())
 		}

@@ -40,19 +40,10 @@ type CMPOptions struct {
 	Log            *slog.Logger
 }
 
-// CMPBuilder returns a function that makes the authority for one server of a Configuration. All that it
-// makes share their connections, also over reloads.
+// CMPBuilder returns a function that makes the authority for one server of a Configuration. What it makes for servers
+// with the same TLS settings shares its connections, also over reloads.
 func CMPBuilder(options CMPOptions) func(Server) (Authority, error) {
-	client := &http.Client{Transport: &http.Transport{
-		// No proxy from the environment: the ONAP server used none, and a CA's server is seldom beyond one.
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		ForceAttemptHTTP2:   true,
-		MaxIdleConnsPerHost: options.Connections,
-		// Shorter than servers keep theirs: a CMP request is not sent twice, so none must meet a connection
-		// that the server is about to close.
-		IdleConnTimeout: 10 * time.Second,
-	}}
+	clients := newHTTPClients(options.Connections)
 	return func(s Server) (Authority, error) {
 		if s.ResponseTrust == "" {
 			s.ResponseTrust = options.ResponseTrust
@@ -62,7 +53,7 @@ func CMPBuilder(options CMPOptions) func(Server) (Authority, error) {
 			log.Warn("the timeout of this CMP server is longer than REQUEST_TIMEOUT, which ends the request before",
 				"timeout", s.Timeout.String(), "request_timeout", options.RequestTimeout.String())
 		}
-		return newCMPAuthority(s, client, log)
+		return newCMPAuthority(s, clients.of(s.TLS), log)
 	}
 }
 
@@ -181,7 +172,9 @@ func (a *cmpAuthority) failure(request, bounded context.Context, err error) erro
 		if errors.Is(err, io.EOF) {
 			text = "the CMP server did not answer" // and closed the connection
 		} else if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
-			text += ": its TLS certificate is not trusted"
+			text += ": its TLS certificate is not trusted: check tlsTrust of this CA in cmpServers.json"
+		} else if alert, refused := alertOf(err); refused {
+			text += fmt.Sprintf(": it refuses our TLS client certificate (%s): check tlsIdentity of this CA in cmpServers.json", alert)
 		} else if errno, ok := errors.AsType[syscall.Errno](err); ok {
 			text += ": " + errno.Error() // such as "connection refused", which tells no address
 		}
@@ -200,3 +193,14 @@ type answeredError struct {
 
 func (e *answeredError) Error() string { return fmt.Sprintf("the server's URL is %q", e.url) }
 func (e *answeredError) Unwrap() error { return e.err }
+
+// alertOf finds the TLS alert (RFC 8446, 6.2) that the CMP server ended the connection with, if it is about our
+// certificate.
+func alertOf(err error) (text string, ok bool) {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" {
+		return "", false
+	}
+	text = strings.TrimPrefix(op.Err.Error(), "tls: ")
+	return text, strings.Contains(text, "certificate")
+}

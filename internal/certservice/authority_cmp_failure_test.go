@@ -3,6 +3,7 @@ package certservice
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
 	"io"
 	"log/slog"
 	"net"
@@ -107,12 +108,14 @@ func TestCMPAuthority_untrustedTLSCertificate_isSaid(t *testing.T) {
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	authority, _ := s.authority(func(configured *Server) { configured.URL = server.URL })
+	authority, _ := s.authority(func(configured *Server) {
+		configured.URL, configured.TLS.Trust = server.URL, []*x509.Certificate{newCA(t, "Other").Root}
+	})
 	service := newService(t, authority, nil)
 
 	r := service.get(t, "/v1/certificate/RA", enrollHeader(t))
 
-	assert.JSONEq(t, `{"errorMessage":"Exception occurred during call to cmp client: the CMP server could not be asked: its TLS certificate is not trusted; the log of the CertService has more"}`, r.text)
+	assert.JSONEq(t, `{"errorMessage":"Exception occurred during call to cmp client: the CMP server could not be asked: its TLS certificate is not trusted: check tlsTrust of this CA in cmpServers.json; the log of the CertService has more"}`, r.text)
 	assert.Contains(t, service.audit(t)["reason"], "certificate signed by unknown authority")
 }
 

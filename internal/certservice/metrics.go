@@ -22,9 +22,10 @@ var help = map[string]string{
 	"certservice_certificate_not_before_timestamp_seconds": "Beginning of the service's own certificate, in Unix time.",
 	"certservice_cmp_duration_seconds":                     "Time that CMP transactions took, in seconds.",
 	"certservice_cmp_refusals_total":                       "Refusals by a CA, by the reasons that it gave (RFC 4210, PKIFailureInfo); one with several is counted for each, and one that nothing vouches for as not_authenticated.",
-	"certservice_config_last_reload_successful":            "Whether cmpServers.json could be loaded when it was last read: 1 or 0.",
+	"certservice_config_faulty_servers":                    "Entries of cmpServers.json with a fault when it was last loaded; each is as it was before, or missing.",
+	"certservice_config_last_reload_successful":            "Whether cmpServers.json could be loaded as a whole when it was last read: 1 or 0.",
 	"certservice_config_last_success_timestamp_seconds":    "When cmpServers.json was last loaded, in Unix time.",
-	"certservice_config_reloads_total":                     "Readings of cmpServers.json, by outcome: ok, or failed when the last good one was kept.",
+	"certservice_config_reloads_total":                     "Readings of cmpServers.json, by outcome: ok, or failed when the last good one, or an entry of it, was kept.",
 	"certservice_config_servers":                           "CMP servers in the configuration in use.",
 	"certservice_identity_last_reload_successful":          "Whether the service's TLS files could be used when they were last read: 1 or 0.",
 	"certservice_identity_reloads_total":                   "Replacements of the service's TLS files, by outcome: ok, or failed when the old identity was kept.",
@@ -60,6 +61,7 @@ const (
 	configReloaded   = "certservice_config_last_reload_successful"
 	identityReloads  = "certservice_identity_reloads_total"
 	configReloads    = "certservice_config_reloads_total"
+	configFaulty     = "certservice_config_faulty_servers"
 )
 
 // ObserveCertificate adds the life of the service's own certificate, for which leaf is asked at every scrape.
@@ -131,18 +133,28 @@ func (m *Metrics) histogram(name string, took time.Duration) {
 	m.set.GetOrCreatePrometheusHistogramExt(name, latencyBuckets).Update(took.Seconds())
 }
 
-// observeReload counts a reading of the configuration file. loaded is nil for one that failed.
-func (m *Metrics) observeReload(loaded authorities, now time.Time) {
-	if loaded != nil {
-		m.set.GetOrCreateGauge("certservice_config_servers", nil).Set(float64(len(loaded)))
-		m.set.GetOrCreateGauge("certservice_config_last_success_timestamp_seconds", nil).Set(float64(now.Unix()))
-	}
-	for ca := range loaded { // so that the first failure is seen as an increase
-		for _, operation := range []string{operationEnroll, operationUpdate} {
-			for _, o := range []outcome{outcomeIssued, outcomeFailed, outcomeRefused} {
-				m.requests(ca, operation, o)
-			}
+// observeReload counts a reading of the configuration file. One that was loaded in part counts as failed, and the
+// gauge beside it says how many entries are to blame.
+func (m *Metrics) observeReload(l loading, now time.Time) {
+	if l.err == nil {
+		m.set.GetOrCreateGauge("certservice_config_servers", nil).Set(float64(len(l.authorities)))
+		m.set.GetOrCreateGauge(configFaulty, nil).Set(float64(len(l.file.leftOut)))
+		for ca := range l.authorities {
+			m.expect(ca)
 		}
 	}
-	m.countReload(configReloads, configReloaded, loaded != nil)
+	ok := l.err == nil && len(l.file.leftOut) == 0
+	if ok {
+		m.set.GetOrCreateGauge("certservice_config_last_success_timestamp_seconds", nil).Set(float64(now.Unix()))
+	}
+	m.countReload(configReloads, configReloaded, ok)
+}
+
+// expect makes the series of a CA, so that the first failure is seen as an increase.
+func (m *Metrics) expect(ca string) {
+	for _, operation := range []string{operationEnroll, operationUpdate} {
+		for _, o := range []outcome{outcomeIssued, outcomeFailed, outcomeRefused} {
+			m.requests(ca, operation, o)
+		}
+	}
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,49 +58,93 @@ func (c *Configuration) Lookup(caName string) (Authority, bool) {
 func (c *Configuration) Ready() bool { return c.current.Load() != nil }
 
 // Reload reads the file and puts what it describes to use. Requests under way finish with the authority
-// they began with. Both outcomes are logged.
+// they began with. An entry with a fault keeps its last good version, if it has one, and is an error although the others
+// are in use. All outcomes are logged.
 func (c *Configuration) Reload(trigger string) error {
 	c.reloading.Lock()
 	defer c.reloading.Unlock()
-	loaded, err := c.load()
-	c.metrics.observeReload(loaded, c.now())
-	if err != nil {
+	l := c.load()
+	for _, warning := range l.file.Warnings {
+		c.log.Warn("the configuration needs attention", "path", c.path, "trigger", trigger, "warning", warning)
+	}
+	c.metrics.observeReload(l, c.now())
+	base := filepath.Base(c.path)
+	if l.err != nil {
 		kept := "there is none yet, so no certificate can be issued"
 		if c.Ready() {
 			kept = "the last good configuration stays in use"
 		}
-		c.log.Error("configuration not loaded, "+kept, "path", c.path, "trigger", trigger, "error", err.Error())
-		return fmt.Errorf("%s cannot be loaded, %s: %w", filepath.Base(c.path), kept, err)
+		c.log.Error("configuration not loaded, "+kept, "path", c.path, "trigger", trigger, "error", l.err.Error())
+		return fmt.Errorf("%s cannot be loaded, %s: %w", base, kept, l.err)
 	}
-	c.current.Store(&loaded)
-	c.log.Info("configuration loaded", "path", c.path, "trigger", trigger, "servers", len(loaded))
+	c.current.Store(&l.authorities)
+	if len(l.file.Faults) > 0 {
+		outcome := l.outcome()
+		c.log.Error("configuration loaded in part", "path", c.path, "trigger", trigger, "servers", len(l.authorities),
+			"outcome", outcome, "error", l.file.Faults.Error())
+		return fmt.Errorf("%s is loaded in part, %s: %w", base, outcome, l.file.Faults)
+	}
+	c.log.Info("configuration loaded", "path", c.path, "trigger", trigger, "servers", len(l.authorities))
 	return nil
 }
 
-func (c *Configuration) load() (authorities, error) {
+// loading is what came of reading the file.
+type loading struct {
+	authorities authorities
+	file        ServersFile
+	read        int      // authorities as the file describes them
+	kept        []string // names of those that stay as they were
+	err         error    // there is nothing to put to use
+}
+
+// outcome says what became of the entries, the faulty ones among them.
+func (l loading) outcome() string {
+	text := fmt.Sprintf("%d of %d servers as the file describes them", l.read, l.read+len(l.file.leftOut))
+	if len(l.kept) > 0 {
+		text += fmt.Sprintf(", as they were: %q", l.kept)
+	}
+	return text
+}
+
+func (c *Configuration) load() loading {
 	c.read = map[string]digest{}
-	servers, err := loadServers(c.path, func(name string) ([]byte, error) {
+	file, err := loadServers(c.path, func(name string) ([]byte, error) {
 		data, err := readBounded(name)
 		c.read[name] = digestOf(data, err)
 		return data, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	loaded := make(authorities, len(servers))
-	var faults Faults
-	for i, server := range servers {
+	l := loading{authorities: authorities{}, file: file, err: err}
+	for _, server := range file.Servers {
 		a, err := c.build(server)
 		if err != nil {
-			faults.add(fmt.Sprintf("cmpv2Servers[%d]", i), "%v", err)
+			l.file.leaveOut(server.CAName, Faults{server.place + ": " + err.Error()})
 			continue
 		}
-		loaded[server.CAName] = a
+		l.authorities[server.CAName] = a
 	}
-	if len(faults) > 0 {
-		return nil, faults
+	l.read = len(l.authorities)
+	if l.err == nil {
+		l.keep(c.current.Load())
 	}
-	return loaded, nil
+	if l.err == nil && len(l.authorities) == 0 {
+		l.err = l.file.Faults
+	}
+	return l
+}
+
+// keep adds the last good versions of the entries left out. One whose name cannot be read may be any of those that the
+// file does not name, so all of them stay.
+func (l *loading) keep(before *authorities) {
+	if before == nil {
+		return
+	}
+	nameless := slices.Contains(l.file.leftOut, "")
+	for _, name := range slices.Sorted(maps.Keys(*before)) {
+		if _, loaded := l.authorities[name]; !loaded && (nameless || slices.Contains(l.file.leftOut, name)) {
+			l.authorities[name] = (*before)[name]
+			l.kept = append(l.kept, name)
+		}
+	}
 }
 
 // settle is how long after a change the files are read: the kubelet and editors make several changes for

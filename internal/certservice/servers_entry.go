@@ -3,8 +3,8 @@ package certservice
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -14,35 +14,47 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
-// entryParser reads the fields of one server. Unknown fields, the old caMode among them, are left alone.
+// entryParser reads the fields of one object in the file. Unknown fields, the old caMode among them, are left alone,
+// with a warning where one looks like a known one.
 type entryParser struct {
 	place    string
 	fields   map[string]any
+	misspelt misspellings
 	faults   *Faults
+	warnings *[]string
 	readFile func(string) ([]byte, error)
 }
 
-// urlSafe are the characters that stand for themselves in a path segment (RFC 3986 section 3.3).
-var urlSafe = regexp.MustCompile(`^[A-Za-z0-9._~!$&'()*+,;=:@-]+$`)
+// entryFields are the fields of a server. caMode is known so that it is taken for no other.
+var entryFields = []string{"caName", "url", "issuerDN", "caMode", "authentication", "trustAnchors", "protection",
+	"additionalRoots", "timeout", "responseTrust", "allowModified", "signerDN", "recipientDN", "sender", "confirmation",
+	"tlsTrust", "tlsIdentity"}
 
-func (e entryParser) parse() Server {
+// checkFields warns of misspelt fields, and remembers them for the words that one is missing.
+func (e *entryParser) checkFields(known []string) {
+	e.misspelt = unknownFields(e.fields, known)
+	for _, m := range e.misspelt {
+		*e.warnings = append(*e.warnings, m.text(e.place))
+	}
+}
+
+func (e *entryParser) parse() Server {
+	e.checkFields(entryFields)
 	s := Server{
-		CAName:   e.required("caName", 1, 128),
+		CAName:   e.caName(),
 		URL:      e.required("url", 1, 2048),
 		IssuerDN: e.required("issuerDN", 4, 256),
-	}
-	if s.CAName != "" && (!urlSafe.MatchString(s.CAName) || s.CAName == "." || s.CAName == "..") {
-		e.fault("caName", "has %q, want only characters that need no escape in a URL", s.CAName)
 	}
 	if s.URL != "" {
 		e.checkURL(s.URL)
 	}
-	if s.IssuerDN != "" {
-		if _, err := cmp.ParseDN(s.IssuerDN); err != nil {
-			e.fault("issuerDN", "%v", err)
-		}
-	}
+	e.checkDN("issuerDN", s.IssuerDN)
+	s.SignerDN = e.optionalDN("signerDN")
+	s.RecipientDN = e.optionalDN("recipientDN")
 	s.IAK, s.RV = e.authentication()
+	s.SenderReference = e.oneOf("sender", "subject", "subject", "reference") == "reference"
+	s.ExplicitConfirm = e.oneOf("confirmation", "implicit", "implicit", "explicit") == "explicit"
+	s.TLS = e.tls(s.URL)
 	s.Protection = e.oneOf("protection", ProtectionPBMSHA256, ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1)
 	s.Timeout = e.timeout()
 	anchored := e.fields["trustAnchors"] != nil
@@ -62,6 +74,10 @@ func (e entryParser) parse() Server {
 
 func (e entryParser) fault(field, format string, args ...any) {
 	e.faults.add(e.place+"."+field, format, args...)
+}
+
+func (e entryParser) warn(field, format string, args ...any) {
+	*e.warnings = append(*e.warnings, e.place+"."+field+": "+fmt.Sprintf(format, args...))
 }
 
 // text returns a string field; present is false, too, for a null and for a field of another kind, which
@@ -91,13 +107,18 @@ func (e entryParser) boolean(field string) bool {
 // required returns a string field of a bounded number of characters, and "" after a fault.
 func (e entryParser) required(field string, shortest, longest int) string {
 	if e.fields[field] == nil {
-		e.fault(field, "is missing")
+		e.fault(field, "is missing%s", e.misspelt.hint(field))
 		return ""
 	}
 	value, ok := e.text(field)
 	if !ok {
 		return ""
 	}
+	return e.ofLength(field, value, shortest, longest)
+}
+
+// ofLength returns the value, or "" after a fault.
+func (e entryParser) ofLength(field, value string, shortest, longest int) string {
 	if n := utf8.RuneCountInString(value); n < shortest || n > longest {
 		e.fault(field, "has %d characters, want %d to %d", n, shortest, longest)
 		return ""
@@ -153,8 +174,9 @@ func (e entryParser) authentication() (iak, rv Secret) {
 		e.fault("authentication", "is %s, want an object", kind(raw))
 		return "", ""
 	}
-	inner := entryParser{place: e.place + ".authentication", fields: fields, faults: e.faults, readFile: e.readFile}
-	return Secret(inner.required("iak", 1, 256)), Secret(inner.required("rv", 1, 256))
+	inner := e.inner("authentication", fields)
+	inner.checkFields([]string{"iak", "rv"})
+	return Secret(inner.requiredScalar("iak", 1, 256)), Secret(inner.requiredScalar("rv", 1, 256))
 }
 
 func (e entryParser) timeout() time.Duration {

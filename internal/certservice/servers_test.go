@@ -51,16 +51,16 @@ func TestParseServers_onapFile_isTakenAsItIs(t *testing.T) {
 	servers, err := parseServers([]byte(onapServers), noFiles)
 
 	require.NoError(t, err)
-	require.Len(t, servers, 2)
-	assert.Equal(t, "RA", servers[1].CAName)
-	assert.Equal(t, "http://ejbca:8080/ejbca/publicweb/cmp/cmpRA", servers[1].URL)
-	assert.Equal(t, "CN=ManagementCA", servers[1].IssuerDN)
-	assert.Equal(t, []byte("mypassword"), servers[1].IAK.Reveal())
-	assert.Equal(t, []byte("mypassword"), servers[1].RV.Reveal())
-	assert.Equal(t, ProtectionPBMSHA256, servers[1].Protection)
-	assert.Zero(t, servers[1].Timeout)
-	assert.Empty(t, servers[1].TrustAnchors)
-	assert.Empty(t, servers[1].ResponseTrust)
+	require.Len(t, servers.Servers, 2)
+	assert.Equal(t, "RA", servers.Servers[1].CAName)
+	assert.Equal(t, "http://ejbca:8080/ejbca/publicweb/cmp/cmpRA", servers.Servers[1].URL)
+	assert.Equal(t, "CN=ManagementCA", servers.Servers[1].IssuerDN)
+	assert.Equal(t, []byte("mypassword"), servers.Servers[1].IAK.Reveal())
+	assert.Equal(t, []byte("mypassword"), servers.Servers[1].RV.Reveal())
+	assert.Equal(t, ProtectionPBMSHA256, servers.Servers[1].Protection)
+	assert.Zero(t, servers.Servers[1].Timeout)
+	assert.Empty(t, servers.Servers[1].TrustAnchors)
+	assert.Empty(t, servers.Servers[1].ResponseTrust)
 }
 
 func TestLoadServers_optionalFields_areRead(t *testing.T) {
@@ -69,17 +69,24 @@ func TestLoadServers_optionalFields_areRead(t *testing.T) {
 	path := filepath.Join(dir, "cmpServers.json")
 	require.NoError(t, os.WriteFile(path, []byte(`{"cmpv2Servers": [{"caName": "RA", "url": "https://ca.example", "issuerDN": "O=x,CN=y",
 		"authentication": {"iak": "i", "rv": "r"}, "protection": "pbmac1", "timeout": "1m30s", "trustAnchors": "roots.pem", "additionalRoots": "roots.pem",
-		"responseTrust": "onap", "allowModified": true, "new": {"field": 1}}], "other": null}`), 0o600))
+		"responseTrust": "onap", "allowModified": true, "signerDN": "CN=RA", "recipientDN": "CN=front", "sender": "reference",
+		"confirmation": "explicit", "tlsTrust": "roots.pem", "new": {"field": 1}}], "other": null}`), 0o600))
 
 	servers, err := LoadServers(path)
 
 	require.NoError(t, err)
-	assert.Equal(t, "pbmac1", servers[0].Protection)
-	assert.Equal(t, 90*time.Second, servers[0].Timeout)
-	assert.Equal(t, goldenCert(t, "root-ca.pem"), servers[0].TrustAnchors[0])
-	assert.Equal(t, goldenCert(t, "root-ca.pem"), servers[0].AdditionalRoots[0])
-	assert.Equal(t, TrustONAP, servers[0].ResponseTrust)
-	assert.True(t, servers[0].AllowModified)
+	assert.Equal(t, "pbmac1", servers.Servers[0].Protection)
+	assert.Equal(t, 90*time.Second, servers.Servers[0].Timeout)
+	assert.Equal(t, goldenCert(t, "root-ca.pem"), servers.Servers[0].TrustAnchors[0])
+	assert.Equal(t, goldenCert(t, "root-ca.pem"), servers.Servers[0].AdditionalRoots[0])
+	assert.Equal(t, TrustONAP, servers.Servers[0].ResponseTrust)
+	assert.True(t, servers.Servers[0].AllowModified)
+	assert.Equal(t, "CN=RA", servers.Servers[0].SignerDN)
+	assert.Equal(t, "CN=front", servers.Servers[0].RecipientDN)
+	assert.True(t, servers.Servers[0].SenderReference)
+	assert.True(t, servers.Servers[0].ExplicitConfirm)
+	assert.Equal(t, goldenCert(t, "root-ca.pem"), servers.Servers[0].TLS.Trust[0])
+	assert.Empty(t, servers.Warnings)
 }
 
 func TestParseServers_responseTrust_isAnchoredWhereAnchorsAreGiven(t *testing.T) {
@@ -88,7 +95,7 @@ func TestParseServers_responseTrust_isAnchoredWhereAnchorsAreGiven(t *testing.T)
 		func(string) ([]byte, error) { return golden(t, "pem/root-ca.pem"), nil })
 
 	require.NoError(t, err)
-	assert.Equal(t, TrustAnchored, servers[0].ResponseTrust)
+	assert.Equal(t, TrustAnchored, servers.Servers[0].ResponseTrust)
 }
 
 func TestParseServers_null_countsAsAbsent(t *testing.T) {
@@ -96,15 +103,26 @@ func TestParseServers_null_countsAsAbsent(t *testing.T) {
 		"authentication": {"iak": "i", "rv": "r"}, "trustAnchors": null, "additionalRoots": null, "responseTrust": null}]}`), noFiles)
 
 	require.NoError(t, err)
-	assert.Empty(t, servers[0].ResponseTrust, "RESPONSE_TRUST decides")
-	assert.Empty(t, servers[0].TrustAnchors)
+	assert.Empty(t, servers.Servers[0].ResponseTrust, "RESPONSE_TRUST decides")
+	assert.Empty(t, servers.Servers[0].TrustAnchors)
 }
 
 func TestParseServers_file_refuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                             `line 1, column 0: the file is not JSON: unexpected end of JSON input`,
-		"{\n  \"cmpv2Servers\": [}":    `line 2, column 20: the file is not JSON: invalid character '}' looking for beginning of value`,
-		"{} {}":                        `line 1, column 4: the file is not JSON: invalid character '{' after top-level value`,
+		"":                             `the file is empty, want an object with the key "cmpv2Servers"`,
+		"{":                            `line 1, column 1: the file is not JSON: it ends too early, want all braces and brackets closed`,
+		"{\n  \"cmpv2Servers\": [}":    `line 2, column 20: the file is not JSON: has '}', want a value`,
+		"{} {}":                        `line 1, column 4: the file is not JSON: has '{', want the end of the file`,
+		`{"a": 1,}`:                    `line 1, column 9: the file is not JSON: has '}', want a field's name in double quotes (remove the comma before it)`,
+		`{"a": [1,]}`:                  `line 1, column 10: the file is not JSON: has ']', want a value (remove the comma before it)`,
+		`{"a": 1 "b": 2}`:              `line 1, column 9: the file is not JSON: has '"', want a comma or }`,
+		`{"a" 1}`:                      `line 1, column 6: the file is not JSON: has '1', want a colon`,
+		`{'a': 1}`:                     `line 1, column 2: the file is not JSON: has '\'', want a field's name in double quotes (strings are in double quotes)`,
+		"// servers\n{}":               `line 1, column 1: the file is not JSON: has '/', want a value (JSON has no comments)`,
+		"{\"a\": \"b\n\"}":             `line 1, column 9: the file is not JSON: has the byte 0x0a, want a string without control characters: a line break in it is written as \n`,
+		`{"a": 007}`:                   `line 1, column 8: the file is not JSON: has '0', want a comma or }`,
+		`{"a": "\d"}`:                  `line 1, column 9: the file is not JSON: has 'd', want one of " \ / b f n r t u after a backslash`,
+		`{"a": nil}`:                   `line 1, column 8: the file is not JSON: has 'i', want a value such as true, false or null`,
 		"[]":                           `the file holds a list, want an object with the key "cmpv2Servers"`,
 		"null":                         `the file holds null, want an object with the key "cmpv2Servers"`,
 		"{}":                           `cmpv2Servers: is missing, want a list of at least one server`,
@@ -112,7 +130,7 @@ func TestParseServers_file_refuses(t *testing.T) {
 		`{"cmpv2Servers": {}}`:         `cmpv2Servers: is an object, want a list of at least one server`,
 		`{"cmpv2Servers": []}`:         `cmpv2Servers: is empty, want at least one server`,
 		`{"cmpv2Servers": [true, 1]}`:  `cmpv2Servers[0]: is true or false, want an object; cmpv2Servers[1]: is a number, want an object`,
-		`{"cmpv2servers": [{}]}`:       `cmpv2Servers: is missing, want a list of at least one server`,
+		`{"cmpv2servers": [{}]}`:       `cmpv2Servers: is missing (there is "cmpv2servers"), want a list of at least one server`,
 		`{"cmpv2Servers": [{}, null]}`: `cmpv2Servers[0].caName: is missing; cmpv2Servers[0].url: is missing; cmpv2Servers[0].issuerDN: is missing; cmpv2Servers[0].authentication: is missing; cmpv2Servers[1]: is null, want an object`,
 	} {
 		_, err := parseServers([]byte(text), noFiles)
@@ -129,11 +147,20 @@ func TestParseServers_field_refuses(t *testing.T) {
 	for _, row := range []struct{ field, value, want string }{
 		{"caName", `""`, `caName: has 0 characters, want 1 to 128`},
 		{"caName", `"` + strings.Repeat("x", 129) + `"`, `caName: has 129 characters, want 1 to 128`},
-		{"caName", `7`, `caName: is a number, want a string`},
 		{"caName", `null`, `caName: is missing`},
-		{"caName", `"a/b"`, `caName: has "a/b", want only characters that need no escape in a URL`},
-		{"caName", `"a b"`, `caName: has "a b", want only characters that need no escape in a URL`},
-		{"caName", `".."`, `caName: has "..", want only characters that need no escape in a URL`},
+		{"caName", `[]`, `caName: is a list, want a string`},
+		{"caName", `"a\u0007b"`, `caName: has "a\ab", want printable characters only`},
+		{"caName", `".."`, `caName: has "..", which clients take out of a path, want another name`},
+		{"signerDN", `"RA"`, `signerDN: has 2 characters, want 4 to 256`},
+		{"recipientDN", `"ManagementCA"`, `recipientDN: reading distinguished name "ManagementCA": "ManagementCA" has no equals sign`},
+		{"sender", `"rv"`, `sender: has "rv", want one of subject, reference`},
+		{"confirmation", `true`, `confirmation: is true or false, want a string`},
+		{"tlsTrust", `"absent.pem"`, `tlsTrust: open absent.pem: file does not exist`},
+		{"tlsIdentity", `"tls.pem"`, `tlsIdentity: is a string, want an object with "certificate" and "key"`},
+		{"tlsIdentity", `{"certificate": "leaf.pem"}`, `tlsIdentity.key: is missing`},
+		{"tlsIdentity", `{"certificate": "leaf.pem", "key": "absent.pem"}`, `tlsIdentity.key: open absent.pem: file does not exist`},
+		{"tlsIdentity", `{"certificate": "leaf.pem", "key": "other-key.pem"}`, `tlsIdentity: cannot be used: private key type does not match public key type, want a PEM certificate and its unencrypted PEM key`},
+		{"tlsIdentity", `{"certificate": "leaf.pem", "key": "empty.pem"}`, `tlsIdentity: cannot be used: failed to find any PEM data in key input, want a PEM certificate and its unencrypted PEM key`},
 		{"url", `"ftp://ca"`, `url: has the scheme "ftp", want http or https`},
 		{"url", `"ca:80"`, `url: has the scheme "ca", want http or https`},
 		{"url", `"http:///cmp"`, `url: has no host`},
@@ -189,6 +216,8 @@ func TestParseServers_field_refuses(t *testing.T) {
 					return append(golden(t, "pem/root-ca.pem"), golden(t, "pem/issuing-ca.pem")...), nil
 				case "leaf.pem":
 					return pemOf(selfSigned(t, newKey(t))), nil
+				case "other-key.pem":
+					return golden(t, "pem/key.pem"), nil
 				case "large.pem":
 					return pemOf(large), nil
 				case "bad.pem":
@@ -223,22 +252,24 @@ func TestParseServers_additionalRoots_mayBeOld(t *testing.T) {
 			func(string) ([]byte, error) { return pemOf(der), nil })
 
 		require.NoError(t, err, name)
-		assert.Equal(t, der, servers[0].AdditionalRoots[0].Raw, name)
+		assert.Equal(t, der, servers.Servers[0].AdditionalRoots[0].Raw, name)
 	}
 }
 
 func TestParseServers_faults_areAllToldAtOnce(t *testing.T) {
-	_, err := parseServers([]byte(`{"cmpv2Servers": [
+	file, err := parseServers([]byte(`{"cmpv2Servers": [
 		{"caName": "RA", "url": "http://ca", "issuerDN": "CN=ca", "authentication": {"iak": "i", "rv": "r"}},
 		{"caName": "RA", "url": "ca", "issuerDN": "x", "authentication": {}}]}`), noFiles)
 
+	require.NoError(t, err)
+	require.Len(t, file.Servers, 1, "one bad entry makes no other useless")
 	assert.Equal(t, Faults{
 		`cmpv2Servers[1].issuerDN: has 1 characters, want 4 to 256`,
 		`cmpv2Servers[1].url: has the scheme "", want http or https`,
 		`cmpv2Servers[1].authentication.iak: is missing`,
 		`cmpv2Servers[1].authentication.rv: is missing`,
 		`cmpv2Servers[1].caName: has "RA", which is the name of cmpv2Servers[0] already`,
-	}, err)
+	}, file.Faults)
 }
 
 func TestLoadServers_file_isBounded(t *testing.T) {
@@ -269,16 +300,16 @@ func TestServer_secrets_areShownNowhere(t *testing.T) {
 	require.NoError(t, err)
 	var log strings.Builder
 	for _, handler := range []slog.Handler{slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil)} {
-		slog.New(handler).Info("server", "server", servers[0], "pointer", &servers[0], "iak", servers[0].IAK)
+		slog.New(handler).Info("server", "server", servers.Servers[0], "pointer", &servers.Servers[0], "iak", servers.Servers[0].IAK)
 	}
 	encoded, err := json.Marshal(servers)
 	require.NoError(t, err)
 
-	for _, text := range []string{log.String(), string(encoded), fmt.Sprint(servers), fmt.Sprintf("%v %+v %#v", servers, servers, servers), fmt.Sprintf("%s %q %x", servers[0].IAK, servers[0].IAK, servers[0].IAK)} {
+	for _, text := range []string{log.String(), string(encoded), fmt.Sprint(servers), fmt.Sprintf("%v %+v %#v", servers, servers, servers), fmt.Sprintf("%s %q %x", servers.Servers[0].IAK, servers.Servers[0].IAK, servers.Servers[0].IAK)} {
 		assert.NotContains(t, text, "mypassword")
 		assert.Contains(t, text, "*****")
 	}
-	assert.Equal(t, "*****", servers[0].IAK.String())
+	assert.Equal(t, "*****", servers.Servers[0].IAK.String())
 }
 
 func FuzzParseServers(f *testing.F) {
@@ -289,11 +320,11 @@ func FuzzParseServers(f *testing.F) {
 	anchors := golden(f, "pem/root-ca.pem")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		servers, err := parseServers(data, func(string) ([]byte, error) { return anchors, nil })
-		if (err == nil) != (len(servers) > 0) {
-			t.Fatalf("%d servers and the error %v", len(servers), err)
+		if (err == nil) != (len(servers.Servers) > 0) {
+			t.Fatalf("%d servers and the error %v", len(servers.Servers), err)
 		}
 		names := map[string]bool{}
-		for _, s := range servers {
+		for _, s := range servers.Servers {
 			if names[s.CAName] || s.CAName == "" || s.URL == "" || s.IssuerDN == "" || s.IAK == "" || s.RV == "" || s.Protection == "" {
 				t.Fatalf("taken though incomplete: %+v", s)
 			}

@@ -1,0 +1,49 @@
+package certservice
+
+import (
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// httpClients has an HTTP client for each of the TLS settings in use.
+type httpClients struct {
+	connections int // kept open to one server between requests
+
+	mu   sync.Mutex
+	made map[digest]*http.Client
+}
+
+// maxHTTPClients bounds what is kept for settings that are no longer configured. Clients in use are not affected when
+// the others are forgotten; their idle connections end by themselves.
+const maxHTTPClients = 256
+
+func newHTTPClients(connections int) *httpClients {
+	return &httpClients{connections: connections, made: map[digest]*http.Client{}}
+}
+
+func (c *httpClients) of(t TLS) *http.Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := t.digest()
+	if client, ok := c.made[key]; ok {
+		return client
+	}
+	if len(c.made) >= maxHTTPClients {
+		clear(c.made)
+	}
+	client := &http.Client{Transport: &http.Transport{
+		// No proxy from the environment: the ONAP server used none, and a CA's server is seldom beyond one.
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:     t.config(),
+		TLSHandshakeTimeout: 10 * time.Second,
+		ForceAttemptHTTP2:   true,
+		MaxIdleConnsPerHost: c.connections,
+		// Shorter than servers keep theirs: a CMP request is not sent twice, so none must meet a connection
+		// that the server is about to close.
+		IdleConnTimeout: 10 * time.Second,
+	}}
+	c.made[key] = client
+	return client
+}
