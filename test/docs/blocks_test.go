@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -103,7 +104,8 @@ func TestBlocks_areChecked(t *testing.T) {
 	}
 }
 
-var trustAnchors = regexp.MustCompile(`("trustAnchors": *)"[^"]*"`)
+// mounted is the directory of the files that documented cmpServers.json name.
+var mounted = regexp.MustCompile(`"/[^"]*/([^"/]+\.(?:pem|crt|key))"`)
 
 func checkJSON(t *testing.T, b block) {
 	t.Helper()
@@ -111,17 +113,31 @@ func checkJSON(t *testing.T, b block) {
 	if !assert.NoError(t, json.Unmarshal([]byte(b.text), &value), b.place) || value["cmpv2Servers"] == nil {
 		return
 	}
-	// Only the file with the anchors is not there.
+	// Only the files that it names are not there.
 	authority, err := ca.New("Anchor")
 	require.NoError(t, err)
+	key, chain, err := authority.Identity("certservice")
+	require.NoError(t, err)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
 	dir := t.TempDir()
-	anchors := filepath.Join(dir, "anchors.pem")
-	require.NoError(t, os.WriteFile(anchors, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Root.Raw}), 0o600))
+	for _, name := range mounted.FindAllStringSubmatch(b.text, -1) {
+		block := &pem.Block{Type: "CERTIFICATE", Bytes: authority.Root.Raw}
+		switch filepath.Ext(name[1]) {
+		case ".crt":
+			block.Bytes = chain[0].Raw
+		case ".key":
+			block = &pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name[1]), pem.EncodeToMemory(block), 0o600))
+	}
 	path := filepath.Join(dir, "cmpServers.json")
-	require.NoError(t, os.WriteFile(path, trustAnchors.ReplaceAll([]byte(b.text), fmt.Appendf(nil, "${1}%q", anchors)), 0o600))
-	servers, err := certservice.LoadServers(path)
+	require.NoError(t, os.WriteFile(path, mounted.ReplaceAll([]byte(b.text), []byte(`"${1}"`)), 0o600))
+	file, err := certservice.LoadServers(path)
 	assert.NoError(t, err, b.place)
-	assert.NotEmpty(t, servers, b.place)
+	assert.NotEmpty(t, file.Servers, b.place)
+	assert.Empty(t, file.Faults, b.place)
+	assert.Empty(t, file.Warnings, b.place)
 }
 
 // checkDiff looks at what a reader is told to write: it stands in a manifest that runs, or is a command of the program.
