@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
@@ -22,11 +23,14 @@ import (
 // cmpAuthority is an Authority behind a CMPv2 server.
 type cmpAuthority struct {
 	client          *cmp.Client
+	cfg             cmp.Config          // that client's
+	learned         *learned            // nil: signed answers are verified as configured
 	timeout         time.Duration       // for one transaction; 0: the request's own
 	additionalRoots []*x509.Certificate // handed out beside the signing root
 	// warnModified: a certificate with another subject or other names is taken only because ONAP took it.
 	warnModified bool
 	log          *slog.Logger
+	now          func() time.Time
 }
 
 // CMPOptions hold for every CMP server of a Configuration.
@@ -43,7 +47,7 @@ type CMPOptions struct {
 // CMPBuilder returns a function that makes the authority for one server of a Configuration. What it makes for servers
 // with the same TLS settings shares its connections, also over reloads.
 func CMPBuilder(options CMPOptions) func(Server) (Authority, error) {
-	clients := newHTTPClients(options.Connections)
+	clients, store := newHTTPClients(options.Connections), newLearnedStore()
 	return func(s Server) (Authority, error) {
 		if s.ResponseTrust == "" {
 			s.ResponseTrust = options.ResponseTrust
@@ -53,53 +57,114 @@ func CMPBuilder(options CMPOptions) func(Server) (Authority, error) {
 			log.Warn("the timeout of this CMP server is longer than REQUEST_TIMEOUT, which ends the request before",
 				"timeout", s.Timeout.String(), "request_timeout", options.RequestTimeout.String())
 		}
-		return newCMPAuthority(s, clients.of(s.TLS), log)
+		return newCMPAuthority(s, clients.of(s.TLS), store, log)
 	}
 }
 
-func newCMPAuthority(s Server, client *http.Client, log *slog.Logger) (*cmpAuthority, error) {
+func newCMPAuthority(s Server, client *http.Client, store *learnedStore, log *slog.Logger) (*cmpAuthority, error) {
 	lax := s.ResponseTrust == TrustONAP
 	trust := cmp.ResponseTrustAnchored
 	if lax {
 		trust = cmp.ResponseTrustONAP
 	}
-	c, err := cmp.New(cmp.Config{
-		URL:             s.URL,
-		Recipient:       s.IssuerDN,
-		Protection:      cmp.Protection(s.Protection),
-		Secret:          s.IAK.Reveal(),
-		Reference:       string(s.RV.Reveal()),
-		TrustAnchors:    s.TrustAnchors,
-		ResponseTrust:   trust,
-		ImplicitConfirm: true, // as the ONAP server asks, and one exchange fewer
-		AllowModified:   lax || s.AllowModified,
-		MessageTimeout:  s.Timeout, // 0 is the default there, too
-		HTTPClient:      client,
-		Log:             log,
-	})
-	if err != nil {
+	recipient := s.IssuerDN
+	if s.RecipientDN != "" {
+		recipient = s.RecipientDN
+	}
+	a := &cmpAuthority{
+		cfg: cmp.Config{
+			URL:             s.URL,
+			Recipient:       recipient,
+			SignerDN:        s.SignerDN,
+			SenderReference: s.SenderReference,
+			Protection:      cmp.Protection(s.Protection),
+			Secret:          s.IAK.Reveal(),
+			Reference:       string(s.RV.Reveal()),
+			TrustAnchors:    s.TrustAnchors,
+			ResponseTrust:   trust,
+			ImplicitConfirm: !s.ExplicitConfirm, // as the ONAP server asks, and one exchange fewer
+			AllowModified:   lax || s.AllowModified,
+			MessageTimeout:  s.Timeout, // 0 is the default there, too
+			HTTPClient:      client,
+			Log:             log,
+		},
+		timeout: s.Timeout, additionalRoots: s.AdditionalRoots, warnModified: lax && !s.AllowModified, log: log, now: time.Now,
+	}
+	var err error
+	if a.client, err = cmp.New(a.cfg); err != nil {
 		return nil, err
 	}
 	if len(s.TrustAnchors) == 0 && !lax {
-		log.Warn("this CMP server has neither trustAnchors nor the responseTrust \"onap\": its signed answers will be refused, " +
-			"and certificates whose root it does not send under a MAC")
+		a.learned = store.of(s)
+		log.Warn("this CMP server has neither trustAnchors nor the responseTrust \"onap\": its signed answers will be refused, but for " +
+			"those to updates under a root that it sent under a MAC; and certificates whose root it does not send under a MAC")
 	}
-	return &cmpAuthority{client: c, timeout: s.Timeout, additionalRoots: s.AdditionalRoots, warnModified: lax && !s.AllowModified, log: log}, nil
+	return a, nil
 }
 
 // Enroll sends an initialization request.
 func (a *cmpAuthority) Enroll(ctx context.Context, r Request) (Issued, error) {
-	return a.transact(ctx, r, a.client.Initialize)
+	return a.underSecret(ctx, r, (*cmp.Client).Initialize)
 }
 
 // Update sends a key update request signed with the old key where the request asks for what the old
 // certificate has. Else it sends a certification request, authenticated by the shared secret.
+//
+// The answer to a key update may be signed. Where nothing is known yet that it could be verified by, it is a
+// certification request as well: the client has proven that it holds the old key, and the secret is what an enrolment
+// is authenticated by.
 func (a *cmpAuthority) Update(ctx context.Context, r Request) (Issued, error) {
 	if !sameSubjectAndNames(r.CSR, r.OldCert) {
-		return a.transact(ctx, r, a.client.Certify)
+		return a.underSecret(ctx, r, (*cmp.Client).Certify)
+	}
+	if a.learned == nil {
+		return a.transact(ctx, r, a.keyUpdate(a.client, r))
+	}
+	roots := a.learned.trusted(a.now())
+	if len(roots) == 0 {
+		if !a.learned.signsAt(a.now()) {
+			a.log.Warn("update sent as a certification request under the shared secret, as no root of this CA is known yet: the CA does not "+
+				"see whether the old certificate is revoked; trustAnchors in cmpServers.json make it a key update",
+				"old_serial", certinfo.Serial(r.OldCert))
+		}
+		return a.underSecret(ctx, r, (*cmp.Client).Certify)
+	}
+	client, err := a.verifiedBy(roots)
+	if err != nil {
+		return Issued{}, err
+	}
+	issued, err := a.transact(ctx, r, a.keyUpdate(client, r))
+	if outdated(err) {
+		a.learned.forgetRoots()
+	}
+	return issued, err
+}
+
+// exchange is one transaction of a CMP client.
+type exchange func(context.Context, cmp.Request) (cmp.Result, error)
+
+func (a *cmpAuthority) keyUpdate(client *cmp.Client, r Request) exchange {
+	return func(ctx context.Context, request cmp.Request) (cmp.Result, error) {
+		return client.UpdateKey(ctx, request, cmp.Signer{Key: r.OldKey, Certificate: r.OldCert, Chain: r.OldChain})
+	}
+}
+
+// underSecret sends a request that the shared secret authenticates, and learns from the answer. A CA that is known to
+// sign its answers where nothing can verify them is not asked.
+func (a *cmpAuthority) underSecret(ctx context.Context, r Request, send func(*cmp.Client, context.Context, cmp.Request) (cmp.Result, error)) (Issued, error) {
+	if a.learned != nil && a.learned.signsAt(a.now()) {
+		return Issued{}, &FailedError{Text: errSigns.Error(), Err: errors.New("nothing was sent, as it did so minutes ago")}
 	}
 	return a.transact(ctx, r, func(ctx context.Context, request cmp.Request) (cmp.Result, error) {
-		return a.client.UpdateKey(ctx, request, cmp.Signer{Key: r.OldKey, Certificate: r.OldCert, Chain: r.OldChain})
+		result, err := send(a.client, ctx, request)
+		if a.learned == nil {
+			return result, err
+		}
+		if err != nil {
+			return result, a.noteUnanchored(err)
+		}
+		a.learned.learn(result.Vouched)
+		return result, nil
 	})
 }
 
@@ -110,7 +175,7 @@ func sameSubjectAndNames(csr *x509.CertificateRequest, cert *x509.Certificate) b
 	return cmp.SameAlternativeNames(csr.Extensions, cert.Extensions) && cmp.SameName(csr.RawSubject, cert.RawSubject)
 }
 
-func (a *cmpAuthority) transact(ctx context.Context, r Request, send func(context.Context, cmp.Request) (cmp.Result, error)) (Issued, error) {
+func (a *cmpAuthority) transact(ctx context.Context, r Request, send exchange) (Issued, error) {
 	bounded := ctx
 	if a.timeout > 0 {
 		var cancel context.CancelFunc
@@ -122,7 +187,7 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send func(contex
 		a.log.Warn("key usages that a certificate with such a key must not have are not asked for",
 			"subject", truncate(certinfo.DN(csr.RawSubject)), "dropped", strings.Join(dropped, ", "))
 	}
-	result, err := send(bounded, cmp.Request{CSR: csr, Key: r.Key})
+	result, err := a.sendAgain(bounded, cmp.Request{CSR: csr, Key: r.Key}, send)
 	if err != nil {
 		return Issued{}, a.failure(ctx, bounded, err)
 	}
@@ -137,6 +202,28 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send func(contex
 		}
 	}
 	return Issued{Chain: result.Chain, Trusted: trusted}, nil
+}
+
+// sendAgain sends a request, and once more, in a transaction of its own, when the server failed at it as EJBCA does at
+// updates of one subject at the same time: by HTTP status 500 and no CMP message, with its own transaction rolled back. A
+// server that got further answers with a CMP message (RFC 9811, 3.1). One that issued a certificate all the same issues
+// one more, as it would when the client asks again. Gateways have other statuses, and may still be waiting for the CA.
+func (a *cmpAuthority) sendAgain(ctx context.Context, request cmp.Request, send exchange) (cmp.Result, error) {
+	result, err := send(ctx, request)
+	transport, ok := errors.AsType[*cmp.TransportError](err)
+	if !ok || transport.StatusCode != http.StatusInternalServerError || transport.RetryAfter > 0 || transport.Answered {
+		return result, err
+	}
+	// At random, so that those which met do not meet again.
+	pause := time.NewTimer(100*time.Millisecond + rand.N(400*time.Millisecond))
+	defer pause.Stop()
+	select {
+	case <-ctx.Done():
+		return result, err
+	case <-pause.C:
+	}
+	a.log.Warn("the CMP server failed, the request is sent once more", "error", err.Error())
+	return send(ctx, request)
 }
 
 // failure puts an error of the CMP client into the terms of Authority. A decision that did not come in time is a

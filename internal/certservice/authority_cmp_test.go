@@ -35,13 +35,17 @@ type cmpServer struct {
 	ca       *ca.CA
 	signer   *tls.Certificate   // signs the answers; nil: they are protected by MAC
 	status   *cmp.PKIStatusInfo // instead of granting
-	http     int                // HTTP status without a CMP message; 0: none
+	updates  *tls.Certificate   // signs the answers to key updates, which then bring no caPubs, as EJBCA does; nil: as others
+	caPubs   []*x509.Certificate
+	http     int // HTTP status without a CMP message; 0: none
+	failures int // how many of the next messages are answered by status 500 in HTML
 	received []*cmp.PKIMessage
 	url      string
 }
 
 func newCMPServer(t *testing.T) *cmpServer {
 	s := &cmpServer{t: t, ca: newCA(t, "CMP")}
+	s.caPubs = []*x509.Certificate{s.ca.Root}
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	s.url = server.URL
@@ -63,6 +67,13 @@ func (s *cmpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.received = append(s.received, request)
+	if s.failures > 0 || request.Body.Type == cmp.BodyCertConf {
+		s.failures--
+		w.Header().Set("Content-Type", "text/html")
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = io.WriteString(w, "<html><body>Transaction rolled back</body></html>")
+		return
+	}
 	answer, err := s.answer(request)
 	if !assert.NoError(s.t, err) {
 		return
@@ -85,13 +96,19 @@ func (s *cmpServer) answer(request *cmp.PKIMessage) ([]byte, error) {
 		}
 		response.CertifiedKeyPair = &cmp.CertifiedKeyPair{Certificate: leaf}
 	}
-	answer.Body = cmp.PKIBody{Type: kinds[request.Body.Type], Content: &cmp.CertRepMessage{
-		CAPubs: [][]byte{s.ca.Root.Raw}, Response: []cmp.CertResponse{response},
-	}}
-	if s.signer != nil {
-		answer.SetSigner(s.signer.Leaf, nil)
+	content, signer := &cmp.CertRepMessage{Response: []cmp.CertResponse{response}}, s.signer
+	if request.Body.Type == cmp.BodyKUR && s.updates != nil {
+		signer = s.updates
+	} else {
+		for _, cert := range s.caPubs {
+			content.CAPubs = append(content.CAPubs, cert.Raw)
+		}
+	}
+	answer.Body = cmp.PKIBody{Type: kinds[request.Body.Type], Content: content}
+	if signer != nil {
+		answer.SetSigner(signer.Leaf, nil)
 		answer.ExtraCerts = append(answer.ExtraCerts, s.ca.Issuing.Raw, s.ca.Root.Raw)
-		if err := cmp.ProtectSignature(answer, s.signer.PrivateKey.(crypto.Signer)); err != nil {
+		if err := cmp.ProtectSignature(answer, signer.PrivateKey.(crypto.Signer)); err != nil {
 			return nil, err
 		}
 		return answer.Marshal()
@@ -193,7 +210,7 @@ func TestCMPAuthority_update_dependsOnSubjectAndNames(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s := newCMPServer(t)
-			a, _ := s.authority(nil)
+			a, _ := s.authority(func(server *Server) { server.TrustAnchors = []*x509.Certificate{s.ca.Root} })
 			r := s.updateRequest(row.change)
 
 			issued, err := a.Update(t.Context(), r)
@@ -303,7 +320,7 @@ func TestCMPAuthority_signedAnswer_isTrustedAsConfigured(t *testing.T) {
 					require.NoError(t, err)
 					assert.Equal(t, []*x509.Certificate{s.ca.Root}, issued.Trusted)
 				} else {
-					assert.ErrorContains(t, err, "no trust anchors are configured for signed answers")
+					assert.ErrorContains(t, err, "the CA signs its answers and cmpServers.json has no trustAnchors for it")
 				}
 			}
 			assert.Equal(t, row.warns, containsText(log, "CMP answer accepted as the ONAP server did"))
