@@ -38,6 +38,7 @@ type event struct {
 	method, path, remote string
 	operation            string // "" for a path that does not exist
 	probe                bool
+	trial                bool // by certfetcher doctor, which sends what is bound to be refused
 	caName               string
 	caKnown              bool
 	client               *x509.Certificate
@@ -57,13 +58,13 @@ const (
 )
 
 // log writes the one line of a request: Info when it was served, Warn when not, and Debug for a probe
-// that was served.
+// that was served. A trial is Info however it ends.
 func (e *event) log(ctx context.Context, log *slog.Logger) {
 	level := slog.LevelWarn
 	switch {
 	case e.outcome == outcomeOK && e.probe:
 		level = slog.LevelDebug
-	case e.outcome == outcomeOK, e.outcome == outcomeIssued:
+	case e.outcome == outcomeOK, e.outcome == outcomeIssued, e.trial:
 		level = slog.LevelInfo
 	}
 	if !log.Enabled(ctx, level) {
@@ -76,6 +77,9 @@ func (e *event) log(ctx context.Context, log *slog.Logger) {
 	}
 	if e.operation != "" {
 		attrs = append(attrs, slog.String("operation", e.operation))
+	}
+	if e.trial {
+		attrs = append(attrs, slog.Bool("doctor", true))
 	}
 	if e.caName != "" {
 		attrs = append(attrs, slog.String("ca", truncate(e.caName)))

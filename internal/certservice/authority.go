@@ -52,14 +52,23 @@ type RefusedError struct {
 	Unauthenticated bool
 }
 
-// Error gives the authority's own words, or else the reasons, or else "N/A" as the ONAP server did.
+// Error gives the authority's own words, with those of the reasons that they do not name, or "N/A" as the ONAP server did
+// where there is neither.
 func (e *RefusedError) Error() string {
-	text := "N/A"
+	var reasons []string
+	for _, reason := range e.FailInfo {
+		if !strings.Contains(e.Text, reason) {
+			reasons = append(reasons, reason)
+		}
+	}
+	text := strings.Join(reasons, ", ")
 	switch {
-	case e.Text != "":
+	case e.Text == "" && text == "":
+		text = "N/A"
+	case text == "":
 		text = e.Text
-	case len(e.FailInfo) > 0:
-		text = strings.Join(e.FailInfo, ", ")
+	case e.Text != "":
+		text = e.Text + " (" + text + ")"
 	}
 	if e.Unauthenticated {
 		return "(not authenticated) " + text

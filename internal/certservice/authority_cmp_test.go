@@ -239,7 +239,7 @@ func TestCMPAuthority_refusal_reachesTheClientInTheServersWords(t *testing.T) {
 	r := service.get(t, "/v1/certificate/RA", enrollHeader(t))
 
 	assert.Equal(t, http.StatusInternalServerError, r.StatusCode)
-	assert.JSONEq(t, `{"errorMessage":"CMPv2 server returned following error: wrong subject"}`, r.text)
+	assert.JSONEq(t, `{"errorMessage":"CMPv2 server returned following error: wrong subject (badRequest)"}`, r.text)
 	assert.Equal(t, `CA refused: rejection, badRequest: "wrong subject"`, service.audit(t)["reason"])
 }
 

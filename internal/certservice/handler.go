@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -151,8 +152,15 @@ func (h *Handler) answer(r *http.Request, e *event) (a answer) {
 		e.outcome = outcomeBadMethod
 		return endpoint.methodNotAllowed()
 	}
+	e.trial = byDoctor(r)
 	e.outcome = outcomeOK
 	return endpoint.serve(h, r, caName, e)
+}
+
+// byDoctor recognises the requests of certfetcher doctor, none of which carries a CSR. Whoever else says so gains nothing:
+// without a CSR nothing can be issued, and a client that is not trusted is logged as any other.
+func byDoctor(r *http.Request) bool {
+	return strings.HasSuffix(r.UserAgent(), " (doctor)") && r.Header.Get(headerCSR) == ""
 }
 
 // panicText tells what the runtime found; of other values only the type, as they may hold anything.

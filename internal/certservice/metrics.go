@@ -31,7 +31,7 @@ var help = map[string]string{
 	"certservice_identity_reloads_total":                   "Replacements of the service's TLS files, by outcome: ok, or failed when the old identity was kept.",
 	"certservice_in_flight_requests":                       "Enrolments and updates under way.",
 	"certservice_request_duration_seconds":                 "Time to answer requests, in seconds.",
-	"certservice_requests_total":                           "Requests answered, by CA (empty: none that is configured), operation and outcome.",
+	"certservice_requests_total":                           "Requests answered, by CA (empty: none that is configured), operation (doctor: trials by certfetcher doctor) and outcome.",
 }
 
 // Metrics are the service's series, in a set of their own.
@@ -109,7 +109,10 @@ func (m *Metrics) observeRequest(e *event) {
 		ca = e.caName
 	}
 	operation := e.operation
-	if operation == "" {
+	switch {
+	case e.trial:
+		operation = "doctor"
+	case operation == "":
 		operation = "none"
 	}
 	m.requests(ca, operation, e.outcome).Inc()

@@ -155,7 +155,8 @@ func (c *conversation) get(ctx context.Context, u *url.URL) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	request.Header.Set("User-Agent", c.d.UserAgent)
+	// By this, and by the CSR that is missing, the CertService tells a trial from a client that does not work.
+	request.Header.Set("User-Agent", c.d.UserAgent+" (doctor)")
 	request.Header.Set("Accept", "application/json")
 	stop := bound(ctx, c.conn)
 	defer stop()
