@@ -75,6 +75,7 @@ func newCMPAuthority(s Server, client *http.Client, store *learnedStore, log *sl
 		cfg: cmp.Config{
 			URL:             s.URL,
 			Recipient:       recipient,
+			IssuerDN:        s.IssuerDN,
 			SignerDN:        s.SignerDN,
 			SenderReference: s.SenderReference,
 			Protection:      cmp.Protection(s.Protection),

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"io"
 	"log/slog"
@@ -37,8 +38,9 @@ type cmpServer struct {
 	status   *cmp.PKIStatusInfo // instead of granting
 	updates  *tls.Certificate   // signs the answers to key updates, which then bring no caPubs, as EJBCA does; nil: as others
 	caPubs   []*x509.Certificate
-	http     int // HTTP status without a CMP message; 0: none
-	failures int // how many of the next messages are answered by status 500 in HTML
+	http     int  // HTTP status without a CMP message; 0: none
+	failures int  // how many of the next messages are answered by status 500 in HTML
+	confirms bool // certConf is answered, and not failed at
 	received []*cmp.PKIMessage
 	url      string
 }
@@ -67,7 +69,7 @@ func (s *cmpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.received = append(s.received, request)
-	if s.failures > 0 || request.Body.Type == cmp.BodyCertConf {
+	if s.failures > 0 || request.Body.Type == cmp.BodyCertConf && !s.confirms {
 		s.failures--
 		w.Header().Set("Content-Type", "text/html")
 		w.WriteHeader(http.StatusInternalServerError)
@@ -86,6 +88,10 @@ func (s *cmpServer) answer(request *cmp.PKIMessage) ([]byte, error) {
 	answer := &cmp.PKIMessage{Header: request.Header.Answer(cmp.DirectoryName(nil), time.Now())}
 	answer.Header.AddImplicitConfirm()
 	kinds := map[cmp.BodyType]cmp.BodyType{cmp.BodyIR: cmp.BodyIP, cmp.BodyCR: cmp.BodyCP, cmp.BodyKUR: cmp.BodyKUP}
+	if request.Body.Type == cmp.BodyCertConf {
+		answer.Body = cmp.PKIBody{Type: cmp.BodyPKIConf, Content: cmp.PKIConfirmContent{}}
+		return s.protect(answer, s.signer)
+	}
 	response := cmp.CertResponse{}
 	if s.status != nil {
 		response.Status = *s.status
@@ -105,6 +111,11 @@ func (s *cmpServer) answer(request *cmp.PKIMessage) ([]byte, error) {
 		}
 	}
 	answer.Body = cmp.PKIBody{Type: kinds[request.Body.Type], Content: content}
+	return s.protect(answer, signer)
+}
+
+// protect signs an answer, or without a signer protects it by MAC.
+func (s *cmpServer) protect(answer *cmp.PKIMessage, signer *tls.Certificate) ([]byte, error) {
 	if signer != nil {
 		answer.SetSigner(signer.Leaf, nil)
 		answer.ExtraCerts = append(answer.ExtraCerts, s.ca.Issuing.Raw, s.ca.Root.Raw)
@@ -408,6 +419,51 @@ func TestCMPBuilder_proxyOfTheEnvironment_isNotUsed(t *testing.T) {
 	_, err := a.Enroll(t.Context(), enrollRequest(t))
 
 	assert.NoError(t, err)
+}
+
+func TestCMPAuthority_namesAndConfirmation_areAsConfigured(t *testing.T) {
+	s := newCMPServer(t)
+	s.confirms = true
+	a, _ := s.authority(func(server *Server) {
+		server.RecipientDN, server.SenderReference, server.ExplicitConfirm = "CN=front", true, true
+	})
+
+	_, err := a.Enroll(t.Context(), enrollRequest(t))
+
+	require.NoError(t, err)
+	require.Equal(t, []cmp.BodyType{cmp.BodyIR, cmp.BodyCertConf}, s.kinds())
+	ir := s.received[0]
+	assert.Equal(t, "CN=front", ir.Header.Recipient.String())
+	assert.Equal(t, "CN="+testRV, ir.Header.Sender.String())
+	assert.False(t, ir.Header.ImplicitConfirm())
+	issuer, err := cmp.ParseDN("CN=peer")
+	require.NoError(t, err)
+	assert.Equal(t, issuer, ir.Body.Content.(cmp.CertReqMessages)[0].CertReq.CertTemplate.Issuer)
+}
+
+// An RA signs with a certificate of its own, which is renewed without a change of the configuration.
+func TestCMPAuthority_signerDN_namesWhoSigns(t *testing.T) {
+	s := newCMPServer(t)
+	s.ca.Change = func(leaf *x509.Certificate) {
+		leaf.ExtKeyUsage, leaf.UnknownExtKeyUsage = nil, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}} // id-kp-cmcRA
+	}
+	signer := identity(t, s.ca) // CN=peer
+	s.ca.Change = nil
+	s.signer = &signer
+	for signerDN, want := range map[string]string{"CN=peer": "", "": `checking signer of the CMP answer: has "CN=peer"`, "CN=RA": `checking signer of the CMP answer: has "CN=peer"`} {
+		a, _ := s.authority(func(server *Server) {
+			server.IssuerDN, server.SignerDN = "CN=Issuing CA", signerDN
+			server.TrustAnchors, server.ResponseTrust = []*x509.Certificate{s.ca.Root}, TrustAnchored
+		})
+
+		_, err := a.Enroll(t.Context(), enrollRequest(t))
+
+		if want == "" {
+			assert.NoError(t, err)
+		} else {
+			assert.ErrorContains(t, err, want)
+		}
+	}
 }
 
 func TestCMPAuthority_goldenEnrolment_goesThrough(t *testing.T) {
