@@ -52,8 +52,8 @@ type RefusedError struct {
 	Unauthenticated bool
 }
 
-// Error gives the authority's own words, with those of the reasons that they do not name, or "N/A" as the ONAP server did
-// where there is neither.
+// Error gives the authority's own words, with those of the reasons that they do not name, or "N/A" as the ONAP server
+// did where there is neither.
 func (e *RefusedError) Error() string {
 	var reasons []string
 	for _, reason := range e.FailInfo {

@@ -89,7 +89,8 @@ func newCMPAuthority(s Server, client *http.Client, store *learnedStore, log *sl
 			HTTPClient:      client,
 			Log:             log,
 		},
-		timeout: s.Timeout, additionalRoots: s.AdditionalRoots, warnModified: lax && !s.AllowModified, log: log, now: time.Now,
+		timeout: s.Timeout, additionalRoots: s.AdditionalRoots, warnModified: lax && !s.AllowModified,
+		log: log, now: time.Now,
 	}
 	var err error
 	if a.client, err = cmp.New(a.cfg); err != nil {
@@ -97,8 +98,9 @@ func newCMPAuthority(s Server, client *http.Client, store *learnedStore, log *sl
 	}
 	if len(s.TrustAnchors) == 0 && !lax {
 		a.learned = store.of(s)
-		log.Warn("this CMP server has neither trustAnchors nor the responseTrust \"onap\": its signed answers will be refused, but for " +
-			"those to updates under a root that it sent under a MAC; and certificates whose root it does not send under a MAC")
+		log.Warn("this CMP server has neither trustAnchors nor the responseTrust \"onap\": its signed answers will be " +
+			"refused, but for those to updates under a root that it sent under a MAC; and certificates whose root it does " +
+			"not send under a MAC")
 	}
 	return a, nil
 }
@@ -124,8 +126,8 @@ func (a *cmpAuthority) Update(ctx context.Context, r Request) (Issued, error) {
 	roots := a.learned.trusted(a.now())
 	if len(roots) == 0 {
 		if !a.learned.signsAt(a.now()) {
-			a.log.Warn("update sent as a certification request under the shared secret, as no root of this CA is known yet: the CA does not "+
-				"see whether the old certificate is revoked; trustAnchors in cmpServers.json make it a key update",
+			a.log.Warn("update sent as a certification request under the shared secret, as no root of this CA is known yet: "+
+				"the CA does not see whether the old certificate is revoked; trustAnchors in cmpServers.json make it a key update",
 				"old_serial", certinfo.Serial(r.OldCert))
 		}
 		return a.underSecret(ctx, r, (*cmp.Client).Certify)
@@ -141,8 +143,11 @@ func (a *cmpAuthority) Update(ctx context.Context, r Request) (Issued, error) {
 	return issued, err
 }
 
-// exchange is one transaction of a CMP client.
-type exchange func(context.Context, cmp.Request) (cmp.Result, error)
+// exchange is one transaction of a CMP client, and method one of any client.
+type (
+	exchange func(context.Context, cmp.Request) (cmp.Result, error)
+	method   func(*cmp.Client, context.Context, cmp.Request) (cmp.Result, error)
+)
 
 func (a *cmpAuthority) keyUpdate(client *cmp.Client, r Request) exchange {
 	return func(ctx context.Context, request cmp.Request) (cmp.Result, error) {
@@ -152,7 +157,7 @@ func (a *cmpAuthority) keyUpdate(client *cmp.Client, r Request) exchange {
 
 // underSecret sends a request that the shared secret authenticates, and learns from the answer. A CA that is known to
 // sign its answers where nothing can verify them is not asked.
-func (a *cmpAuthority) underSecret(ctx context.Context, r Request, send func(*cmp.Client, context.Context, cmp.Request) (cmp.Result, error)) (Issued, error) {
+func (a *cmpAuthority) underSecret(ctx context.Context, r Request, send method) (Issued, error) {
 	if a.learned != nil && a.learned.signsAt(a.now()) {
 		return Issued{}, &FailedError{Text: errSigns.Error(), Err: errors.New("nothing was sent, as it did so minutes ago")}
 	}
@@ -206,9 +211,10 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send exchange) (
 }
 
 // sendAgain sends a request, and once more, in a transaction of its own, when the server failed at it as EJBCA does at
-// updates of one subject at the same time: by HTTP status 500 and no CMP message, with its own transaction rolled back. A
-// server that got further answers with a CMP message (RFC 9811, 3.1). One that issued a certificate all the same issues
-// one more, as it would when the client asks again. Gateways have other statuses, and may still be waiting for the CA.
+// updates of one subject at the same time: by HTTP status 500 and no CMP message, with its own transaction rolled back.
+// A server that got further answers with a CMP message (RFC 9811, 3.1). One that issued a certificate all the same
+// issues one more, as it would when the client asks again. Gateways have other statuses, and may still be waiting for
+// the CA.
 func (a *cmpAuthority) sendAgain(ctx context.Context, request cmp.Request, send exchange) (cmp.Result, error) {
 	result, err := send(ctx, request)
 	transport, ok := errors.AsType[*cmp.TransportError](err)
@@ -262,7 +268,7 @@ func (a *cmpAuthority) failure(request, bounded context.Context, err error) erro
 		} else if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
 			text += ": its TLS certificate is not trusted: check tlsTrust of this CA in cmpServers.json"
 		} else if alert, refused := alertOf(err); refused {
-			text += fmt.Sprintf(": it refuses our TLS client certificate (%s): check tlsIdentity of this CA in cmpServers.json", alert)
+			text += ": it refuses our TLS client certificate (" + alert + "): check tlsIdentity of this CA in cmpServers.json"
 		} else if errno, ok := errors.AsType[syscall.Errno](err); ok {
 			text += ": " + errno.Error() // such as "connection refused", which tells no address
 		}

@@ -55,14 +55,16 @@ func splitCSR(der []byte) (csrParts, bool) {
 	next := func(from *cryptobyte.String, tag cbasn1.Tag, to *[]byte) bool {
 		return from.ReadASN1Element((*cryptobyte.String)(to), tag)
 	}
-	if !next(&tbs, cbasn1.INTEGER, &p.version) || !next(&tbs, cbasn1.SEQUENCE, &p.subject) || !next(&tbs, cbasn1.SEQUENCE, &p.spki) {
+	if !next(&tbs, cbasn1.INTEGER, &p.version) || !next(&tbs, cbasn1.SEQUENCE, &p.subject) ||
+		!next(&tbs, cbasn1.SEQUENCE, &p.spki) {
 		return p, false
 	}
 	attributes := cbasn1.Tag(0).ContextSpecific().Constructed()
 	if !tbs.Empty() && !next(&tbs, attributes, &p.attributes) {
 		return p, false
 	}
-	return p, next(&body, cbasn1.SEQUENCE, &p.algorithm) && next(&body, cbasn1.BIT_STRING, &p.signature) && body.Empty() && tbs.Empty()
+	read := next(&body, cbasn1.SEQUENCE, &p.algorithm) && next(&body, cbasn1.BIT_STRING, &p.signature)
+	return p, read && body.Empty() && tbs.Empty()
 }
 
 // parseAdapted has crypto/x509 parse a copy that says the same in a form that it takes, and puts back what came.

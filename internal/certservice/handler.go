@@ -157,8 +157,8 @@ func (h *Handler) answer(r *http.Request, e *event) (a answer) {
 	return endpoint.serve(h, r, caName, e)
 }
 
-// byDoctor recognises the requests of certfetcher doctor, none of which carries a CSR. Whoever else says so gains nothing:
-// without a CSR nothing can be issued, and a client that is not trusted is logged as any other.
+// byDoctor recognises the requests of certfetcher doctor, none of which carries a CSR. Whoever else says so gains
+// nothing: without a CSR nothing can be issued, and a client that is not trusted is logged as any other.
 func byDoctor(r *http.Request) bool {
 	return strings.HasSuffix(r.UserAgent(), " (doctor)") && r.Header.Get(headerCSR) == ""
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
-// learned is what the answers of one CA have told, where no trustAnchors are configured for it. EJBCA signs the answer to
-// a key update however it protects others, so that an update needs a root to verify it by. The roots are those that the
-// CA sent under the shared secret: who can forge that can have certificates issued anyway.
+// learned is what the answers of one CA have told, where no trustAnchors are configured for it. EJBCA signs the answer
+// to a key update however it protects others, so that an update needs a root to verify it by. The roots are those that
+// the CA sent under the shared secret: who can forge that can have certificates issued anyway.
 type learned struct {
 	mu    sync.Mutex
 	roots []*x509.Certificate
@@ -105,8 +105,8 @@ func learnedKey(s Server) digest {
 }
 
 // errSigns is for CAs whose answers nothing can verify.
-var errSigns = errors.New("the CA signs its answers and cmpServers.json has no trustAnchors for it: set trustAnchors to its root, " +
-	"or have it protect its answers with the shared secret")
+var errSigns = errors.New("the CA signs its answers and cmpServers.json has no trustAnchors for it: " +
+	"set trustAnchors to its root, or have it protect its answers with the shared secret")
 
 // noteUnanchored explains an answer that was signed where nothing can verify it, and remembers the CA.
 func (a *cmpAuthority) noteUnanchored(err error) error {

@@ -58,8 +58,8 @@ func (c *Configuration) Lookup(caName string) (Authority, bool) {
 func (c *Configuration) Ready() bool { return c.current.Load() != nil }
 
 // Reload reads the file and puts what it describes to use. Requests under way finish with the authority
-// they began with. An entry with a fault keeps its last good version, if it has one, and is an error although the others
-// are in use. All outcomes are logged.
+// they began with. An entry with a fault keeps its last good version, if it has one, and is an error although the
+// others are in use. All outcomes are logged.
 func (c *Configuration) Reload(trigger string) error {
 	c.reloading.Lock()
 	defer c.reloading.Unlock()

@@ -36,8 +36,8 @@ const (
 // maxKeyPEM bounds a private key before anything is computed with it; RSA with 8192 bits needs 6.5 KB.
 const maxKeyPEM = 8 << 10
 
-// requestError is a fault in the client's headers. Neither text holds a header's value; a name that the CSR asks for may
-// be in both.
+// requestError is a fault in the client's headers. Neither text holds a header's value; a name that the CSR asks for
+// may be in both.
 type requestError struct {
 	message string // for the client
 	reason  string // for the audit line: which header, and what is wrong with it

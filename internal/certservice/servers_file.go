@@ -99,7 +99,8 @@ func parseServers(data []byte, readFile func(string) ([]byte, error)) (ServersFi
 }
 
 // addEntry parses one entry. placeOf has the places of the names so far; of two with one name the first counts.
-func (f *ServersFile) addEntry(place string, entry any, placeOf map[string]string, readFile func(string) ([]byte, error)) {
+func (f *ServersFile) addEntry(place string, entry any, placeOf map[string]string,
+	readFile func(string) ([]byte, error)) {
 	var faults Faults
 	var server Server
 	if fields, ok := entry.(map[string]any); ok {
@@ -160,7 +161,8 @@ func (m misspelling) text(place string) string {
 	if place != "" {
 		place += ": "
 	}
-	return fmt.Sprintf("%sthe field %q is not known and has no effect: did you mean %q?", place, bounded(m.written), m.meant)
+	return fmt.Sprintf("%sthe field %q is not known and has no effect: did you mean %q?",
+		place, bounded(m.written), m.meant)
 }
 
 type misspellings []misspelling

@@ -41,7 +41,8 @@ func jsonFault(data []byte, err error) string {
 	before, found := read[:len(read)-1], read[len(read)-1]
 	line := 1 + bytes.Count(before, []byte("\n"))
 	column := len(before) - bytes.LastIndexByte(before, '\n')
-	return fmt.Sprintf("line %d, column %d: the file is not JSON: %s", line, column, jsonReason(before, found, syntax.Error()))
+	reason := jsonReason(before, found, syntax.Error())
+	return fmt.Sprintf("line %d, column %d: the file is not JSON: %s", line, column, reason)
 }
 
 func jsonReason(before []byte, found byte, text string) string {

@@ -11,10 +11,10 @@ import (
 	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
-// TLS is how a CMP server at an https:// URL is talked to.
+// TLS is how a CMP server at an https:// URL is talked to. The identity is not exported, so that nothing encodes its key.
 type TLS struct {
 	Trust    []*x509.Certificate // that the server's certificate must chain to; none: the system's roots
-	identity *tls.Certificate    // shown to a server that asks for it; nil: none. Unexported, so that nothing encodes its key
+	identity *tls.Certificate    // shown to a server that asks for it; nil: none
 }
 
 // digest tells apart settings that need connections of their own.
@@ -91,7 +91,8 @@ func (e entryParser) tlsIdentity() *tls.Certificate {
 	}
 	identity, err := tls.X509KeyPair(certificate, key)
 	if err != nil {
-		e.fault("tlsIdentity", "cannot be used: %s, want a PEM certificate and its unencrypted PEM key", strings.TrimPrefix(err.Error(), "tls: "))
+		e.fault("tlsIdentity", "cannot be used: %s, want a PEM certificate and its unencrypted PEM key",
+			strings.TrimPrefix(err.Error(), "tls: "))
 		return nil
 	}
 	e.checkDates("tlsIdentity", identity.Leaf)
@@ -99,11 +100,12 @@ func (e entryParser) tlsIdentity() *tls.Certificate {
 }
 
 func (e entryParser) checkDates(field string, leaf *x509.Certificate) {
-	switch now := time.Now(); {
+	now, name := time.Now(), certinfo.DN(leaf.RawSubject)
+	switch {
 	case now.After(leaf.NotAfter):
-		e.warn(field, "has the certificate %q, which expired at %s", certinfo.DN(leaf.RawSubject), leaf.NotAfter.UTC().Format(time.RFC3339))
+		e.warn(field, "has the certificate %q, which expired at %s", name, leaf.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(leaf.NotBefore):
-		e.warn(field, "has the certificate %q, which is not valid before %s", certinfo.DN(leaf.RawSubject), leaf.NotBefore.UTC().Format(time.RFC3339))
+		e.warn(field, "has the certificate %q, which is not valid before %s", name, leaf.NotBefore.UTC().Format(time.RFC3339))
 	}
 }
 
