@@ -2,11 +2,12 @@ package certservice
 
 import (
 	"crypto/x509"
-	"encoding/asn1"
 	"errors"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // csrFault is what is wrong with the content of a request whose structure could be read. The client is told: it is
@@ -69,9 +70,10 @@ func splitCSR(der []byte) (csrParts, bool) {
 
 // parseAdapted has crypto/x509 parse a copy that says the same in a form that it takes, and puts back what came.
 func (p csrParts) parseAdapted(der []byte) (*x509.CertificateRequest, error) {
-	subject, err := adaptName(p.subject)
-	if err != nil {
-		return nil, err
+	subject, ok := certinfo.AdaptName(p.subject)
+	if !ok {
+		return nil, csrFault("has a subject that is not a name, or one with other characters than ASCII in a PrintableString: " +
+			"want a UTF8String for such text")
 	}
 	attributes := p.attributes
 	if attributes == nil {
@@ -100,57 +102,4 @@ func (p csrParts) parseAdapted(der []byte) (*x509.CertificateRequest, error) {
 	}
 	csr.Raw, csr.RawTBSCertificateRequest, csr.RawSubject = der, p.tbs, p.subject
 	return csr, nil
-}
-
-// adaptName returns a Name in which a PrintableString with other characters of ASCII is a UTF8String.
-func adaptName(der []byte) ([]byte, error) {
-	s := cryptobyte.String(der)
-	var rdns cryptobyte.String
-	if !s.ReadASN1(&rdns, cbasn1.SEQUENCE) {
-		return nil, errNotPKCS10
-	}
-	var b cryptobyte.Builder
-	var err error
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		for !rdns.Empty() && err == nil {
-			var attributes cryptobyte.String
-			if !rdns.ReadASN1(&attributes, cbasn1.SET) {
-				err = errNotPKCS10
-				return
-			}
-			b.AddASN1(cbasn1.SET, func(b *cryptobyte.Builder) {
-				for !attributes.Empty() && err == nil {
-					err = adaptAttribute(b, &attributes)
-				}
-			})
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	return b.Bytes()
-}
-
-func adaptAttribute(b *cryptobyte.Builder, from *cryptobyte.String) error {
-	var attribute, value cryptobyte.String
-	var kind asn1.ObjectIdentifier
-	var tag cbasn1.Tag
-	if !from.ReadASN1(&attribute, cbasn1.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&kind) ||
-		!attribute.ReadAnyASN1(&value, &tag) || !attribute.Empty() {
-		return errNotPKCS10
-	}
-	if tag == cbasn1.PrintableString {
-		for _, c := range value {
-			if c < ' ' || c > '~' {
-				return csrFault("has a PrintableString in its subject that is not ASCII (attribute " + kind.String() +
-					"), want a UTF8String for such text")
-			}
-		}
-		tag = cbasn1.UTF8String
-	}
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(kind)
-		b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes(value) })
-	})
-	return nil
 }

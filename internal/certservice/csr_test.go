@@ -13,8 +13,11 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"net/http"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -22,6 +25,8 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/test/peer"
 )
 
 // requestOf is the header of an enrolment with a file of requests/.
@@ -68,6 +73,33 @@ func TestHandler_csr_thatOthersTakeReachesTheCAAsItIs(t *testing.T) {
 			assert.Equal(t, sans, csr.DNSNames)
 			assert.Equal(t, certinfo.DN(parts.subject), s.audit(t)["requested"].(map[string]any)["subject"])
 		})
+	}
+}
+
+// devca issues the subject as it was written, so that the certificate and its update have the underscore, too.
+func TestService_devCA_underscore_enrolsAndUpdates(t *testing.T) {
+	s, development := newDevCAService(t, devca.RespondMAC, anchored)
+	header := requestOf(t, "underscore.pem")
+
+	first := s.get(t, "/v1/certificate/RA", header)
+	require.Equal(t, http.StatusOK, first.StatusCode, first.text)
+	var issued struct{ CertificateChain []string }
+	require.NoError(t, json.Unmarshal([]byte(first.text), &issued))
+	header["Old_cert"] = []string{base64.StdEncoding.EncodeToString([]byte(issued.CertificateChain[0]))}
+	header["Old_pk"] = header["Pk"]
+	second := s.get(t, "/v1/certificate-update/RA", header)
+
+	require.Equal(t, http.StatusOK, second.StatusCode, second.text)
+	assert.Equal(t, uint64(1), development.Stats().Updated)
+}
+
+// A second implementation takes what is taken here.
+func TestReadCSR_openssl_takesTheSame(t *testing.T) {
+	openssl := peer.Require(t, "openssl")[0]
+	for _, name := range []string{"no-attributes", "underscore", "empty-extension-request", "two-extension-requests"} {
+		file := filepath.Join("..", "..", "test", "testdata", "requests", name+".pem")
+		out, err := exec.Command(openssl, "req", "-in", file, "-noout", "-verify", "-subject").CombinedOutput()
+		assert.NoError(t, err, string(out))
 	}
 }
 
@@ -134,7 +166,7 @@ func TestReadCSR_neighbours(t *testing.T) {
 		{"an at sign in a PrintableString", func(p *csrParts) { p.subject = name(19, "a@b") }, ""},
 		{"an underscore, and no attributes", func(p *csrParts) { p.subject, p.attributes = name(19, "a_b"), nil }, ""},
 		{"Latin-1 in a PrintableString", func(p *csrParts) { p.subject = name(19, "\xe5") },
-			"has a PrintableString in its subject that is not ASCII (attribute 2.5.4.3), want a UTF8String for such text"},
+			"has a subject that is not a name, or one with other characters than ASCII in a PrintableString: want a UTF8String for such text"},
 		{"broken UTF-8 in a UTF8String", func(p *csrParts) { p.subject = name(12, "\xe5") }, "is not a PKCS#10 request"},
 		{"an e-mail address that is not ASCII", func(p *csrParts) { p.attributes = san(0x81, "å@x") }, `asks for the e-mail address "å@x", which is not ASCII`},
 		{"a URI that is not ASCII", func(p *csrParts) { p.attributes = san(0x86, "http://å") }, `asks for the URI "http://å", which is not ASCII, want it percent-encoded`},

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
@@ -158,7 +159,7 @@ func parseOldCert(header http.Header) (*x509.Certificate, []*x509.Certificate, s
 		if block == nil {
 			break
 		}
-		cert, err := x509.ParseCertificate(block.Bytes)
+		cert, err := certinfo.ParseAnyPrintable(block.Bytes)
 		if err != nil {
 			return nil, nil, "is not an X.509 certificate"
 		}

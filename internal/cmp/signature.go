@@ -88,7 +88,7 @@ func checkModulus(public crypto.PublicKey) error {
 
 // parseCertificate reads a foreign certificate, and refuses one whose key nothing must be computed with.
 func parseCertificate(der []byte) (*x509.Certificate, error) {
-	certificate, err := x509.ParseCertificate(der)
+	certificate, err := certinfo.ParseAnyPrintable(der)
 	if err != nil {
 		return nil, err
 	}

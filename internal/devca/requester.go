@@ -3,6 +3,7 @@ package devca
 import (
 	"crypto/x509"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
@@ -68,7 +69,7 @@ func (e *exchange) authenticateSignature(signer *x509.Certificate) (requester, e
 // knownSigner returns the signer's certificate if it was issued here and is good. The issuing key is as old as
 // the process, so that its signature proves what other CAs look up.
 func (e *exchange) knownSigner(der []byte) (*x509.Certificate, error) {
-	signer, err := x509.ParseCertificate(der)
+	signer, err := certinfo.ParseAnyPrintable(der)
 	if err != nil {
 		return nil, refuse(cmp.FailBadMessageCheck, "the signer's certificate cannot be read: %v", err)
 	}
