@@ -80,7 +80,7 @@ func TestCMPAuthority_https_failureNamesTheField(t *testing.T) {
 
 			r := s.get(t, "/v1/certificate/RA", enrollHeader(t))
 
-			assert.JSONEq(t, jsonText(t, errorBody{prefix + row.want + suffix}), r.text)
+			assert.JSONEq(t, jsonText(t, errorBody{ErrorMessage: prefix + row.want + suffix}), r.text)
 			assert.NotContains(t, r.text, "127.0.0.1")
 		})
 	}

@@ -115,7 +115,7 @@ func TestHandler_csr_thatIsRefusedSaysWhy(t *testing.T) {
 			r := s.get(t, "/v1/certificate/RA", requestOf(t, name))
 
 			assert.Equal(t, http.StatusBadRequest, r.StatusCode)
-			assert.JSONEq(t, jsonText(t, errorBody{messageCSR + ": the CSR " + why}), r.text)
+			assert.JSONEq(t, jsonText(t, errorBody{ErrorMessage: messageCSR + ": the CSR " + why}), r.text)
 			assert.Equal(t, "CSR "+why, s.audit(t)["reason"])
 		})
 	}
@@ -232,7 +232,7 @@ func TestHandler_csr_thatAsksForAnAuthoritysUsagesIsRefused(t *testing.T) {
 		r := s.get(t, "/v1/certificate/RA", headerWith(t, newKey(t), extension))
 
 		assert.Equal(t, http.StatusBadRequest, r.StatusCode, want)
-		assert.JSONEq(t, jsonText(t, errorBody{messageCSR + ": the CSR asks for the " + want + ", which is not issued here"}), r.text)
+		assert.JSONEq(t, jsonText(t, errorBody{ErrorMessage: messageCSR + ": the CSR asks for the " + want + ", which is not issued here"}), r.text)
 	}
 	for want, extension := range map[string]pkix.Extension{
 		"a keyUsage":          {Id: oidKeyUsage, Value: []byte{5, 0}},

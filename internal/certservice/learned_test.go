@@ -178,7 +178,7 @@ func TestCMPAuthority_caThatSignsWithoutAnchors_isNotAskedAgainForAWhile(t *test
 	for range 3 {
 		r := service.get(t, "/v1/certificate/RA", enrollHeader(t))
 		assert.Equal(t, http.StatusInternalServerError, r.StatusCode)
-		assert.JSONEq(t, jsonText(t, errorBody{want}), r.text)
+		assert.JSONEq(t, jsonText(t, errorBody{ErrorMessage: want}), r.text)
 		_, err := a.Update(t.Context(), s.updateRequest(nil))
 		assert.ErrorContains(t, err, "has no trustAnchors for it")
 	}
