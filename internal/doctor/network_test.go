@@ -35,6 +35,7 @@ func TestRun_goodDeployment_isOKAndAsksForNoCertificate(t *testing.T) {
 			for _, secret := range []string{"CSR", "PK", "OLD_CERT", "OLD_PK"} {
 				assert.Empty(t, r.Header[secret])
 			}
+			assert.Regexp(t, ` \(doctor\)$`, r.UserAgent(), "by which the CertService takes it for no client that does not work")
 			next.ServeHTTP(w, r)
 		})
 	}})
