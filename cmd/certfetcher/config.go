@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/truststore"
 	"github.com/certfetcher/certfetcher/output"
 )
 
@@ -14,7 +16,15 @@ import (
 func loadConfig() (*config.Fetcher, config.Faults) {
 	cfg, err := config.Load()
 	faults, _ := err.(config.Faults)
+	for _, m := range environ.Misspelt(knownVariables()) {
+		cfg.Warnings = append(cfg.Warnings, config.Fault{Variable: m.Name, Problem: m.Problem()})
+	}
 	return cfg, append(replacedInputs(cfg), faults...)
+}
+
+// knownVariables are those of all commands: one environment may be for several of them.
+func knownVariables() []string {
+	return slices.Concat(config.Names(), truststore.Names(), []string{"APP_UID", "APP_GID"})
 }
 
 // replacedInputs refuses an output directory in which a publication would take away what the next run needs.

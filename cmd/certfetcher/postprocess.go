@@ -8,6 +8,7 @@ import (
 	"log/slog"
 
 	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/fileaccess"
 	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/truststore"
@@ -25,6 +26,7 @@ func postprocess(args []string, stdout, stderr io.Writer) int {
 	}
 	settings, _ := config.Load() // the log's settings are read even when this container is for nothing else
 	log := settings.Log.Logger(stderr)
+	environ.LogMisspelt(log, knownVariables())
 	cfg, err := truststore.Load()
 	if err == nil {
 		_, err = truststore.Run(cfg, log)

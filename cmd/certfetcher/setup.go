@@ -12,6 +12,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/notify"
 )
@@ -34,6 +35,9 @@ func load(stderr io.Writer) setup {
 	for _, fault := range faults {
 		s.log.Error("the configuration has a fault", "variable", fault.Variable, "problem", fault.Problem)
 		tlsFaults = tlsFaults || fault.Part == config.PartTLS
+	}
+	for _, warning := range s.config.Warnings {
+		s.log.Warn(environ.DoubtfulVariable, "variable", warning.Variable, "problem", warning.Problem)
 	}
 	if len(faults) > 0 {
 		s.failure = &enroll.Error{Stage: enroll.ConfigurationStage(faults.First()), Err: faults}

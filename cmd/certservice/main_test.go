@@ -147,7 +147,7 @@ func TestRun_check_tellsAllFaults(t *testing.T) {
 		`HTTPS_PORT has "https", want a port number, 0 for a free one`,
 		`MAX_IN_FLIGHT has "0", want a number from 1`,
 		`CLIENT_AUTH has "none", want answer or handshake`,
-		`REQUEST_TIMEOUT has "30", want a duration such as 30s, more than 0`,
+		`REQUEST_TIMEOUT has "30" (a unit is missing: write 30s, 30m or 30h), want a duration such as 30s, more than 0`,
 		`METRICS_ADDR has "9090", want host:port or :port`,
 		`LOG_LEVEL has "loud", want debug, info, warn or error`,
 		`LOG_FORMAT has "xml", want json or text`,

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/buildinfo"
+	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/probe"
 )
 
@@ -40,6 +41,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return printed(stderr, err)
 	}
 	s, faults := loadSettings()
+	log := s.log.Logger(stderr)
+	environ.LogMisspelt(log, environ.Names(&environment{}))
 	if len(faults) > 0 {
 		for _, fault := range faults {
 			fmt.Fprintf(stderr, "devca: %s\n", fault.Error())
@@ -48,7 +51,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	if err := serve(ctx, s, s.log.Logger(stderr)); err != nil {
+	if err := serve(ctx, s, log); err != nil {
 		fmt.Fprintf(stderr, "devca: %v\n", err)
 		return 1
 	}

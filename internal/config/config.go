@@ -25,6 +25,8 @@ type Fetcher struct {
 
 	// ForceEnroll asks for a certificate even when the volume holds a matching, valid one.
 	ForceEnroll bool
+	// Warnings are what is usable but doubtful about the variables.
+	Warnings []Fault
 	// Inputs are the files that are read, by the variable that names them.
 	Inputs map[string]string
 	// TerminationMessagePath is where the reason of a failure goes; empty for nowhere.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -123,7 +124,7 @@ func TestLoad_values_areReadInEveryDocumentedForm(t *testing.T) {
 
 func TestLoad_oneFault_saysVariableValueAndRule(t *testing.T) {
 	cn := "want a name without any of ~#@*$+%!()?/{}<>|_^, without a scheme, an IPv4 address or a port"
-	san := "want e-mail addresses, IP addresses, host names (a leading *. allowed) or URIs, separated by single commas"
+	san := "want e-mail addresses, IP addresses, host names (a leading *. allowed) or URIs, separated by single commas; each may have its kind before it: DNS:, IP:, email:, URI:"
 	for name, row := range map[string]struct {
 		variable, value, want string
 		part                  Part
@@ -150,8 +151,8 @@ func TestLoad_oneFault_saysVariableValueAndRule(t *testing.T) {
 		"group that is none":                     {"OUTPUT_GROUP", "no-such-group", `OUTPUT_GROUP has "no-such-group" (no group of that name is in /etc/group, give its number), want a group's name or number`, PartClient},
 		"alias with a newline":                   {"KEYSTORE_ALIAS", "a\nb", `KEYSTORE_ALIAS has "a\nb", want 1 to 128 printable characters up to U+FFFF`, PartClient},
 		"initial interval too big":               {"RETRY_INITIAL_INTERVAL", "1m", `RETRY_INITIAL_INTERVAL has "1m" (RETRY_MAX_INTERVAL is 30s), want a duration such as 500ms, more than 0 and not more than RETRY_MAX_INTERVAL`, PartClient},
-		"interval without unit":                  {"RETRY_MAX_INTERVAL", "30", `RETRY_MAX_INTERVAL has "30", want a duration such as 30s, more than 0`, PartClient},
-		"boolean of another kind":                {"FORCE_ENROLL", "yes", `FORCE_ENROLL has "yes", want true or false`, PartClient},
+		"interval without unit":                  {"RETRY_MAX_INTERVAL", "30", `RETRY_MAX_INTERVAL has "30" (a unit is missing: write 30s, 30m or 30h), want a duration such as 30s, more than 0`, PartClient},
+		"boolean of another kind":                {"FORCE_ENROLL", "yes", `FORCE_ENROLL has "yes" (write true), want true or false`, PartClient},
 		"log level":                              {"LOG_LEVEL", "trace", `LOG_LEVEL has "trace", want debug, info, warn or error`, PartClient},
 		"unknown algorithm":                      {"KEY_ALGORITHM", "RSA-1024", `KEY_ALGORITHM has "RSA-1024", want one of RSA-2048, RSA-3072, RSA-4096, ECDSA-P256, ECDSA-P384, ECDSA-P521, Ed25519`, PartClient},
 		"CN with a scheme":                       {"COMMON_NAME", "https://onap.org", `COMMON_NAME has "https://onap.org" (it contains a scheme), ` + cn, PartCSR},
@@ -163,7 +164,7 @@ func TestLoad_oneFault_saysVariableValueAndRule(t *testing.T) {
 		"O of spaces":                            {"ORGANIZATION", " ", `ORGANIZATION has " " (it is blank), want a name without any of ~#@*$+%!()?/{}<>|_^`, PartCSR},
 		"state of spaces":                        {"STATE", " ", `STATE has " " (it is blank), want text`, PartCSR},
 		"O with a star":                          {"ORGANIZATION", "Acme*", `ORGANIZATION has "Acme*" (it contains *), want a name without any of ~#@*$+%!()?/{}<>|_^`, PartCSR},
-		"country in lower case":                  {"COUNTRY", "us", `COUNTRY has "us", want an ISO 3166-1 alpha-2 code in upper case, such as SE`, PartCSR},
+		"country in lower case":                  {"COUNTRY", "us", `COUNTRY has "us" (write US), want an ISO 3166-1 alpha-2 code in upper case, such as SE`, PartCSR},
 		"country that is none":                   {"COUNTRY", "XX", `COUNTRY has "XX", want an ISO 3166-1 alpha-2 code in upper case, such as SE`, PartCSR},
 		"two countries":                          {"COUNTRY", "SE US", `COUNTRY has "SE US", want an ISO 3166-1 alpha-2 code in upper case, such as SE`, PartCSR},
 		"empty SAN":                              {"SANS", "a.example,,b.example", `SANS has "a.example,,b.example" (an entry is empty), ` + san, PartCSR},
@@ -182,6 +183,124 @@ func TestLoad_oneFault_saysVariableValueAndRule(t *testing.T) {
 			assert.Equal(t, row.part, err.(Faults).First())
 		})
 	}
+}
+
+func TestLoad_sans_withTheirKind_areUnderstood(t *testing.T) {
+	setenv(t, map[string]string{"SANS": "DNS:app.example.org, dns:*.example.org,IP:10.0.0.1,IP Address:2001:DB8::1,ip address: 10.0.0.2,email:a@example.org," +
+		"URI:spiffe://td/ns/x,uri:custom:thing,DNSName: b.example.org, IPAddress: 10.0.0.3,RFC822Name: b@example.org,URIName: https://h/x,dns:app.example.org"})
+	got, err := Load()
+	require.NoError(t, err)
+	template := got.Certificate.Template
+	assert.Equal(t, []string{"app.example.org", "*.example.org", "b.example.org"}, template.DNSNames)
+	assert.Equal(t, []string{"a@example.org", "b@example.org"}, template.EmailAddresses)
+	assert.Equal(t, []string{"10.0.0.1", "2001:db8::1", "10.0.0.2", "10.0.0.3"}, texts(template.IPAddresses))
+	assert.Equal(t, []string{"spiffe://td/ns/x", "custom:thing", "https://h/x"}, texts(template.URIs))
+	assert.Empty(t, got.Warnings)
+}
+
+func TestLoad_sans_urisOfKnownSchemes_needNoKind(t *testing.T) {
+	uris := []string{
+		"urn:isbn:1", "sip:a@b.example", "sips:a@b.example", "tel:+4612345", "mailto:a@b.example", "tag:example.org:x", "xmpp:a@b.example", "did:web:b.example",
+		"opc.tcp://host.example:4840/x", "spiffe://td/x", "https://h.example:8443/x",
+	}
+	setenv(t, map[string]string{"SANS": strings.Join(uris, ",")})
+	got, err := Load()
+	require.NoError(t, err)
+	assert.Equal(t, uris, texts(got.Certificate.Template.URIs))
+}
+
+func texts[T fmt.Stringer](list []T) []string {
+	var all []string
+	for _, one := range list {
+		all = append(all, one.String())
+	}
+	return all
+}
+
+// Each would give a name that no TLS client compares, or none that the user meant.
+func TestLoad_sans_notWhatIsMeant_sayWhatToWrite(t *testing.T) {
+	for entry, want := range map[string]string{
+		"app.example.org:8443":    `"app.example.org:8443" has a port, which no certificate names: write "app.example.org"`,
+		"localhost:8443":          `"localhost:8443" has a port, which no certificate names: write "localhost"`,
+		"app.example.org.:8443":   `"app.example.org.:8443" has a port, which no certificate names: write "app.example.org"`,
+		"10.0.0.1:443":            `"10.0.0.1:443" has a port, which no certificate names: write "10.0.0.1"`,
+		"[2001:db8::1]:443":       `"[2001:db8::1]:443" has a port, which no certificate names: write "2001:db8::1"`,
+		"[fe80::1%eth0]:443":      `"[fe80::1%eth0]:443" has a port, which no certificate names: write "fe80::1"`,
+		"[2001:db8::1]":           `"[2001:db8::1]" has brackets: write "2001:db8::1"`,
+		"DNS:app.example.org:443": `"app.example.org:443" has a port, which no certificate names: write "app.example.org"`,
+		"fe80::1%eth0":            `"fe80::1%eth0" has a zone, which no certificate can name: write "fe80::1"`,
+		"IP:fe80::1%eth0":         `"fe80::1%eth0" has a zone, which no certificate can name: write "fe80::1"`,
+		"10.0.0.0/8":              `"10.0.0.0/8" is a network, and a certificate names single addresses`,
+		"foo:bar":                 `"foo:bar" has the unknown scheme or kind "foo": write DNS:, IP: or email: before a name, and URI:foo:bar if it is a URI`,
+		"host.example:8443/v1":    `"host.example:8443/v1" has the unknown scheme or kind "host.example"`,
+		"otherName:1.2.3;UTF8:x":  `is of a kind that cannot be asked for, want DNS, IP, email or URI`,
+		"RID:1.2.3":               `"RID:1.2.3" is of a kind that cannot be asked for`,
+		"DNS:":                    `"DNS:" has nothing after the colon`,
+		"DNS:10.0.0.1":            `"10.0.0.1" is no host name: write "IP:10.0.0.1"`,
+		"IP:app.example.org":      `"app.example.org" is no IP address: write "DNS:app.example.org"`,
+		"email:app.example.org":   `"app.example.org" is no e-mail address: write "DNS:app.example.org"`,
+		"DNS:a_b.example":         `"a_b.example" is no host name`,
+		"URI:relative":            `"relative" is none of these`,
+	} {
+		setenv(t, map[string]string{"SANS": entry})
+		_, err := Load()
+		require.Error(t, err, entry)
+		assert.Contains(t, strings.ReplaceAll(err.Error(), `\"`, `"`), want, entry)
+		assert.Equal(t, PartCSR, err.(Faults).First())
+	}
+}
+
+func TestLoad_dotAtTheEndOfAHostName_isDroppedWithAWarning(t *testing.T) {
+	setenv(t, map[string]string{"SANS": "example.com.,DNS:*.example.org.,example.com"})
+	got, err := Load()
+	require.NoError(t, err)
+	assert.Equal(t, []string{"example.com", "*.example.org"}, got.Certificate.Template.DNSNames)
+	assert.Equal(t, []Fault{
+		{PartCSR, "SANS", `has "example.com.": certificates have host names without the dot at the end, so it is left out`},
+		{PartCSR, "SANS", `has "*.example.org.": certificates have host names without the dot at the end, so it is left out`},
+	}, got.Warnings)
+}
+
+func TestLoad_subjectBeyondTheUpperBounds_isWarnedOf(t *testing.T) {
+	long := strings.Repeat("é", 65)
+	setenv(t, map[string]string{"COMMON_NAME": long, "ORGANIZATION": long, "ORGANIZATION_UNIT": long, "STATE": long, "LOCATION": long + long})
+	got, err := Load()
+	require.NoError(t, err)
+	var names []string
+	for _, w := range got.Warnings {
+		names = append(names, w.Variable)
+	}
+	assert.Equal(t, []string{"COMMON_NAME", "ORGANIZATION", "ORGANIZATION_UNIT", "LOCATION"}, names)
+	assert.Equal(t, "has 65 characters, more than the 64 that RFC 5280 allows in CN (ub-common-name): many CAs refuse the request or cut the name off"+
+		": put the long host name into SANS, and a shorter one here", got.Warnings[0].Problem)
+	setenv(t, map[string]string{"COMMON_NAME": strings.Repeat("é", 64)})
+	got, err = Load()
+	require.NoError(t, err)
+	assert.Empty(t, got.Warnings)
+}
+
+func TestLoad_valuesOfOtherPrograms_sayWhatToWrite(t *testing.T) {
+	for _, row := range [][3]string{
+		{"COUNTRY", "UK", "write GB"}, {"COUNTRY", "USA", "write US"}, {"COUNTRY", "DEU", "write DE"}, {"COUNTRY", "se", "write SE"},
+		{"OUTPUT_TYPE", "PKCS12", "write P12"}, {"OUTPUT_TYPE", "pkcs#12", "write P12"}, {"OUTPUT_TYPE", "PFX", "write P12"}, {"OUTPUT_TYPE", "crt", "write PEM"},
+		{"KEY_ALGORITHM", "RSA", "write RSA-2048"}, {"KEY_ALGORITHM", "RSA4096", "write RSA-4096"}, {"KEY_ALGORITHM", "2048", "write RSA-2048"},
+		{"KEY_ALGORITHM", "EC", "write ECDSA-P256"}, {"KEY_ALGORITHM", "secp384r1", "write ECDSA-P384"}, {"KEY_ALGORITHM", "P-521", "write ECDSA-P521"},
+		{"KEY_ALGORITHM", "prime256v1", "write ECDSA-P256"}, {"KEY_ALGORITHM", "EC_256", "write ECDSA-P256"}, {"KEY_ALGORITHM", "ed-25519", "write Ed25519"},
+		{"RENEW_BEFORE", "30d", "write 720h"}, {"REQUEST_TIMEOUT", "10 sec", "write 10s"}, {"RETRY_MAX_ELAPSED", "5min", "write 5m"},
+		{"LOG_LEVEL", "warning", "write warn"}, {"MODE", "side-car", "write sidecar"}, {"OUTPUT_LAYOUT", "in-place", "write inplace"},
+		{"OUTPUT_FILE_MODE", "416", `write "0640", with quotes in YAML`}, {"FORCE_ENROLL", "1", "write true"},
+		{"REQUEST_URL", "localhost:8443/v1", "the scheme is missing: write https://localhost:8443/v1"},
+		{"REQUEST_URL", "10.0.0.1:8443/v1/certificate/", "the scheme is missing: write https://10.0.0.1:8443/v1/certificate/"},
+		{"REQUEST_URL", "oom-cert-service/v1/certificate/", "the scheme is missing: write https://oom-cert-service/v1/certificate/"},
+		{"REQUEST_URL", " https://h/", "it begins or ends with white space"}, {"REQUEST_URL", "ftp://h/", `its scheme is "ftp"`},
+	} {
+		setenv(t, map[string]string{row[0]: row[1]})
+		_, err := Load()
+		require.ErrorContains(t, err, " ("+row[2]+"), want ", row[0]+"="+row[1])
+	}
+	setenv(t, map[string]string{"KEY_ALGORITHM": "DSA"})
+	_, err := Load()
+	require.ErrorContains(t, err, `has "DSA", want one of`)
 }
 
 func TestLoad_everyFault_isReportedAtOnceInTheContractsOrder(t *testing.T) {

@@ -4,10 +4,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/certfetcher/certfetcher/internal/environ"
 )
 
 // keyAlgorithms repeats package keygen's names, because stages do not import one another; a test
@@ -27,8 +31,31 @@ func (l *loader) keyAlgorithm(text string) string {
 			return name
 		}
 	}
-	l.Reject("KEY_ALGORITHM", "")
+	l.Reject("KEY_ALGORITHM", environ.Write(meantAlgorithm(text)))
 	return ""
+}
+
+// meantAlgorithm finds the algorithm that other programs call by the name, or "".
+func meantAlgorithm(text string) string {
+	name := strings.NewReplacer("-", "", "_", "", " ", "", "/", "").Replace(strings.ToUpper(text))
+	switch name {
+	case "RSA":
+		return "RSA-2048"
+	case "EC", "ECDSA", "ECC", "PRIME256V1":
+		return "ECDSA-P256"
+	case "EDDSA", "EDWARDS25519":
+		return "Ed25519"
+	}
+	for _, known := range keyAlgorithms {
+		family, size, _ := strings.Cut(known, "-")
+		number := strings.TrimPrefix(size, "P")
+		others := []string{family + size, size, number, family + number, "EC" + number, "EC" + size, "SECP" + number + "R1", "ECDSASECP" + number + "R1"}
+		if size != "" && slices.Contains(others, name) {
+			return known
+		}
+	}
+	known, _ := environ.Closest(text, keyAlgorithms)
+	return known
 }
 
 func (l *loader) template(env *environment) *x509.CertificateRequest {
@@ -36,8 +63,8 @@ func (l *loader) template(env *environment) *x509.CertificateRequest {
 	if c := firstOf(env.Organization, specialCharacters); c != "" {
 		l.Reject("ORGANIZATION", "it contains "+c)
 	}
-	if env.Country != "" && (len(env.Country) != 2 || !strings.Contains(countries, " "+env.Country+" ")) {
-		l.Reject("COUNTRY", "")
+	if env.Country != "" && !isCountry(env.Country) {
+		l.Reject("COUNTRY", environ.Write(meantCountry(env.Country)))
 	}
 	for _, name := range []string{"COMMON_NAME", "ORGANIZATION", "STATE"} {
 		// The subject is encoded without spaces at its ends, so this would leave the attribute out.
@@ -45,6 +72,7 @@ func (l *loader) template(env *environment) *x509.CertificateRequest {
 			l.Reject(name, "it is blank")
 		}
 	}
+	l.bounds()
 	template := &x509.CertificateRequest{}
 	l.sans(env.SANs, template)
 	l.subject(env, template)
@@ -138,6 +166,47 @@ func notPrintableString(r rune) bool {
 		return false
 	}
 	return true
+}
+
+// bounds warns of values that are longer than RFC 5280, appendix A.1, has it. Some CAs take them, so they are sent.
+func (l *loader) bounds() {
+	for _, b := range []struct {
+		variable, attribute, bound string
+		most                       int
+		advice                     string
+	}{
+		{"COMMON_NAME", "CN", "ub-common-name", 64, ": put the long host name into SANS, and a shorter one here"},
+		{"ORGANIZATION", "O", "ub-organization-name", 64, ""},
+		{"ORGANIZATION_UNIT", "OU", "ub-organizational-unit-name", 64, ""},
+		{"LOCATION", "L", "ub-locality-name", 128, ""},
+		{"STATE", "ST", "ub-state-name", 128, ""},
+	} {
+		if n := utf8.RuneCountInString(strings.TrimSpace(l.Value(b.variable))); n > b.most {
+			l.Warn(b.variable, fmt.Sprintf("has %d characters, more than the %d that RFC 5280 allows in %s (%s): many CAs refuse the request or cut the name off%s",
+				n, b.most, b.attribute, b.bound, b.advice))
+		}
+	}
+}
+
+func isCountry(code string) bool { return len(code) == 2 && strings.Contains(countries, " "+code+" ") }
+
+// meantCountry finds the code that somebody means who writes another one, or "".
+func meantCountry(text string) string {
+	code := strings.ToUpper(strings.TrimSpace(text))
+	if meant, ok := otherCodes[code]; ok {
+		return meant
+	}
+	if isCountry(code) {
+		return code
+	}
+	return ""
+}
+
+// otherCodes are those of common use that are not in ISO 3166-1 alpha-2.
+var otherCodes = map[string]string{
+	"UK": "GB", "GBR": "GB", "EL": "GR", "GRC": "GR", "USA": "US", "CAN": "CA", "AUS": "AU", "CHN": "CN", "JPN": "JP", "IND": "IN", "BRA": "BR",
+	"KOR": "KR", "GER": "DE", "DEU": "DE", "FRA": "FR", "ESP": "ES", "ITA": "IT", "NLD": "NL", "BEL": "BE", "AUT": "AT", "CHE": "CH", "POL": "PL",
+	"SWE": "SE", "NOR": "NO", "DNK": "DK", "FIN": "FI", "PRT": "PT", "IRL": "IE", "CZE": "CZ",
 }
 
 // countries are the ISO 3166-1 alpha-2 codes, each between two spaces.

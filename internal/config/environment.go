@@ -23,7 +23,7 @@ type environment struct {
 	Location         string `envconfig:"LOCATION" part:"csr" group:"Certificate" rule:"text" desc:"subject L"`
 	State            string `envconfig:"STATE" part:"csr" group:"Certificate" need:"true" rule:"text" desc:"subject ST"`
 	Country          string `envconfig:"COUNTRY" part:"csr" group:"Certificate" need:"true" rule:"an ISO 3166-1 alpha-2 code in upper case, such as SE" desc:"subject C"`
-	SANs             string `envconfig:"SANS" part:"csr" group:"Certificate" rule:"e-mail addresses, IP addresses, host names (a leading *. allowed) or URIs, separated by single commas" desc:"subject alternative names"`
+	SANs             string `envconfig:"SANS" part:"csr" group:"Certificate" rule:"e-mail addresses, IP addresses, host names (a leading *. allowed) or URIs, separated by single commas; each may have its kind before it: DNS:, IP:, email:, URI:" desc:"subject alternative names"`
 	KeyAlgorithm     string `envconfig:"KEY_ALGORITHM" part:"client" group:"Certificate" default:"RSA-2048" rule:"one of RSA-2048, RSA-3072, RSA-4096, ECDSA-P256, ECDSA-P384, ECDSA-P521, Ed25519" desc:"kind and size of the new key"`
 
 	OutputPath               string `envconfig:"OUTPUT_PATH" part:"client" group:"Output" need:"true" rule:"an absolute path" desc:"directory for the files; made, with its parents, when missing"`

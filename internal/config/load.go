@@ -13,15 +13,22 @@ func Load() (*Fetcher, error) {
 	var env environment
 	l := &loader{environ.Read(&env)}
 	fetcher := l.fetcher(&env)
-	var faults Faults
-	for _, f := range l.Faults() {
-		faults = append(faults, Fault{Part: partByTag[f.Part], Variable: f.Variable, Problem: f.Problem})
-	}
+	faults := Faults(ours(l.Faults()))
+	fetcher.Warnings = ours(l.Warnings())
 	if len(faults) == 0 {
 		return fetcher, nil
 	}
 	slices.SortStableFunc(faults, func(a, b Fault) int { return int(a.Part - b.Part) })
 	return fetcher, faults
+}
+
+// ours turns the reader's faults into this package's.
+func ours(found []environ.Fault) []Fault {
+	var faults []Fault
+	for _, f := range found {
+		faults = append(faults, Fault{Part: partByTag[f.Part], Variable: f.Variable, Problem: f.Problem})
+	}
+	return faults
 }
 
 // loader adds to the reader what this program's values need.

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/x509"
 	"net"
 	"net/mail"
@@ -13,8 +11,9 @@ import (
 	"strings"
 )
 
-// sans sorts the entries of SANS into the template's names. Each entry is the first that fits of
-// e-mail address, IP address, host name and URI, in the ONAP client's order.
+// sans sorts the entries of SANS into the template's names. Each entry has its kind before it, as openssl, keytool
+// and inspect print names, or is the first that fits of e-mail address, IP address, host name and URI, in the ONAP
+// client's order.
 func (l *loader) sans(text string, template *x509.CertificateRequest) {
 	if text == "" {
 		return
@@ -22,27 +21,59 @@ func (l *loader) sans(text string, template *x509.CertificateRequest) {
 	// The ONAP client split as Java does, which lets a comma at the very end pass.
 	for _, entry := range strings.Split(strings.TrimSuffix(strings.TrimSpace(text), ","), ",") {
 		entry = strings.TrimSpace(entry)
-		switch {
-		case entry == "":
+		if entry == "" {
 			l.Reject("SANS", "an entry is empty")
 			return
-		case isEmail(entry):
-			template.EmailAddresses = appendNew(template.EmailAddresses, entry)
-		case isIP(entry):
-			template.IPAddresses = appendIP(template.IPAddresses, entry)
-		case isHostName(strings.TrimPrefix(entry, "*.")):
-			template.DNSNames = appendNew(template.DNSNames, entry)
-		default:
-			u, problem := parseURI(entry)
-			if problem != "" {
-				l.Reject("SANS", problem)
-				continue
-			}
-			if !slices.ContainsFunc(template.URIs, func(v *url.URL) bool { return v.String() == u.String() }) {
-				template.URIs = append(template.URIs, u)
-			}
+		}
+		if problem := l.san(entry, template); problem != "" {
+			l.Reject("SANS", problem)
 		}
 	}
+}
+
+// san adds one entry to the template, or says what is wrong with it.
+func (l *loader) san(entry string, template *x509.CertificateRequest) (problem string) {
+	kind, value, given := nameKind(entry)
+	if !given {
+		kind, value = guessedKind(entry), entry
+	}
+	switch {
+	case given && value == "":
+		return strconv.Quote(entry) + " has nothing after the colon"
+	case kind == kindEmail && isEmail(value):
+		template.EmailAddresses = appendNew(template.EmailAddresses, value)
+	case kind == kindIP && isIP(value):
+		template.IPAddresses = appendIP(template.IPAddresses, value)
+	case kind == kindDNS && isDNSName(strings.TrimSuffix(value, ".")):
+		if name, rooted := strings.CutSuffix(value, "."); rooted {
+			l.Warn("SANS", "has "+strconv.Quote(value)+": certificates have host names without the dot at the end, so it is left out")
+			value = name
+		}
+		template.DNSNames = appendNew(template.DNSNames, value)
+	case kind == kindURI:
+		return addURI(value, given, template)
+	default:
+		return notOfItsKind(value, kind)
+	}
+	return ""
+}
+
+// addURI adds a URI. One that is not said to be a URI has to have a scheme that is known, or to go on with "//":
+// host:8443 and DNS:host look like URIs as well, and a certificate with such a name is of no use for TLS.
+func addURI(value string, given bool, template *x509.CertificateRequest) (problem string) {
+	if !given {
+		if problem := noURI(value); problem != "" {
+			return problem
+		}
+	}
+	u, problem := parseURI(value)
+	if problem != "" {
+		return problem
+	}
+	if !slices.ContainsFunc(template.URIs, func(v *url.URL) bool { return v.String() == u.String() }) {
+		template.URIs = append(template.URIs, u)
+	}
+	return ""
 }
 
 func appendNew(list []string, s string) []string {
@@ -80,6 +111,9 @@ func appendIP(list []net.IP, s string) []net.IP {
 	return append(list, ip)
 }
 
+// isDNSName tells a host name, or one with a wildcard label before it.
+func isDNSName(s string) bool { return isHostName(strings.TrimPrefix(s, "*.")) }
+
 // isHostName tells a host name of RFC 1123 in letters, digits and hyphens. One whose last label is a
 // number is none: it would be a mistyped IPv4 address.
 func isHostName(s string) bool {
@@ -91,32 +125,4 @@ func isHostName(s string) bool {
 		}
 	}
 	return len(s) <= 253 && strings.Trim(labels[len(labels)-1], "0123456789") != ""
-}
-
-// parseURI reads an absolute URI in ASCII. One that would come out of the certificate spelt otherwise
-// than it was given is refused, because peers compare URIs as text.
-func parseURI(s string) (u *url.URL, problem string) {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Scheme == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return nil, strconv.Quote(s) + " is none of these"
-	case u.String() != s:
-		return nil, "write the URI " + strconv.Quote(s) + " as " + strconv.Quote(u.String())
-	case !readable(u):
-		return nil, strconv.Quote(s) + " has a host that readers of certificates refuse"
-	}
-	return u, ""
-}
-
-// readable tells by trying whether crypto/x509 reads a URI back that it writes: it is particular about hosts.
-func readable(u *url.URL) bool {
-	_, key, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		return true // the request itself will say so
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{u}}, key)
-	if err == nil {
-		_, err = x509.ParseCertificateRequest(der)
-	}
-	return err == nil
 }

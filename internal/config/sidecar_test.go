@@ -71,7 +71,7 @@ func TestLoad_sidecar_faults(t *testing.T) {
 		want    string
 	}{
 		"unknown mode":     {map[string]string{"MODE": "daemon"}, `MODE has "daemon", want init or sidecar`},
-		"days":             {map[string]string{"RENEW_BEFORE": "30d"}, `RENEW_BEFORE has "30d", want a duration such as 720h, more than 0`},
+		"days":             {map[string]string{"RENEW_BEFORE": "30d"}, `RENEW_BEFORE has "30d" (write 720h), want a duration such as 720h, more than 0`},
 		"negative overlap": {map[string]string{"TRUST_OVERLAP": "-1h"}, `TRUST_OVERLAP has "-1h", want a duration such as 48h; 0 for not at all`},
 		"relative trigger": {map[string]string{"RENEW_TRIGGER_FILE": "renew"}, `RENEW_TRIGGER_FILE has "renew", want an absolute path`},
 		"trigger that is published": {map[string]string{"OUTPUT_PATH": "/certs/", "RENEW_TRIGGER_FILE": "/certs/keystore.p12"},

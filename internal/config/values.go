@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"io/fs"
 	"maps"
 	"net/url"
@@ -13,6 +14,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/certfetcher/certfetcher/internal/environ"
 )
 
 // defaultTerminationMessagePath is the kubelet's terminationMessagePath when a container names none.
@@ -79,15 +82,22 @@ func (l *loader) request(env *environment) Request {
 
 // httpsURL checks a URL over which a private key may travel.
 func (l *loader) httpsURL(name string) {
-	u, err := url.Parse(l.Value(name))
+	value := l.Value(name)
+	u, err := url.Parse(value)
 	switch {
 	// Credentials in a URL are a secret: the value must not be shown, also where it cannot be parsed for what is in them.
-	case err != nil && strings.Contains(l.Value(name), "@"), err == nil && u.User != nil:
+	case err != nil && strings.Contains(value, "@"), err == nil && u.User != nil:
 		l.Add(name, "has a user name or password in it, want "+l.Rule(name))
+	case strings.TrimSpace(value) != value:
+		l.Reject(name, "it begins or ends with white space")
+	case !strings.Contains(value, "//"):
+		l.Reject(name, "the scheme is missing: write https://"+value)
 	case err != nil:
 		l.Reject(name, "not a URL")
-	case u.Scheme != "https":
+	case u.Scheme == "http":
 		l.Reject(name, "the private key must not travel in the clear")
+	case u.Scheme != "https":
+		l.Reject(name, fmt.Sprintf("its scheme is %q", u.Scheme))
 	case !isPort(u.Port()):
 		l.Reject(name, "a port is a number from 1 to 65535")
 	case u.Hostname() == "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
@@ -125,7 +135,7 @@ func (l *loader) outputTypes(text string) []string {
 	for _, entry := range strings.Split(text, ",") {
 		t := strings.ToUpper(strings.TrimSpace(entry))
 		if !slices.Contains([]string{"P12", "JKS", "PEM"}, t) {
-			l.Reject("OUTPUT_TYPE", "")
+			l.Reject("OUTPUT_TYPE", environ.Write(meantType(t)))
 			return nil
 		}
 		if !slices.Contains(types, t) {
@@ -135,13 +145,35 @@ func (l *loader) outputTypes(text string) []string {
 	return types
 }
 
+// meantType finds the type that other programs call by the name, or "".
+func meantType(name string) string {
+	switch strings.NewReplacer("-", "", "_", "", "#", "", ".", "").Replace(name) {
+	case "PKCS12", "PFX", "PKCS":
+		return "P12"
+	case "JCEKS", "JAVA", "KEYSTORE":
+		return "JKS"
+	case "CRT", "CER", "KEY", "PKCS8", "BASE64", "X509", "TLS":
+		return "PEM"
+	}
+	return ""
+}
+
 func (l *loader) fileMode(name string) fs.FileMode {
-	mode, err := strconv.ParseUint(l.Value(name), 8, 32)
+	mode, err := strconv.ParseUint(strings.TrimPrefix(strings.ToLower(l.Value(name)), "0o"), 8, 32)
 	if err != nil || mode&^0o666 != 0 || mode&0o400 == 0 {
-		l.Reject(name, "")
+		l.Reject(name, environ.Write(meantMode(l.Value(name))))
 		return 0
 	}
 	return fs.FileMode(mode)
+}
+
+// meantMode finds the octal mode that YAML turned into a decimal number, or "": an unquoted 0640 comes as 416.
+func meantMode(text string) string {
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || n < 0o400 || n&^0o666 != 0 || n&0o400 == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%q, with quotes in YAML", fmt.Sprintf("%04o", n))
 }
 
 // group checks that a group can be found here: a number always can.
@@ -199,7 +231,7 @@ func (l *loader) timeout(name string) time.Duration {
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
-		l.Reject(name, "")
+		l.Reject(name, environ.DurationHint(l.Value(name)))
 	}
 	return d
 }

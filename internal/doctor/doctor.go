@@ -188,7 +188,10 @@ func (d *doctor) faulty(variables ...string) string {
 }
 
 func (d *doctor) variables() {
-	if len(d.Faults) == 0 {
+	for _, warning := range d.Config.Warnings {
+		d.warn(checkVariables, warning.Error(), "correct "+warning.Variable+" in the environment of this container; --help and postprocess --help list the rules")
+	}
+	if len(d.Faults)+len(d.Config.Warnings) == 0 {
 		d.ok(checkVariables, "every variable is usable")
 	}
 	for _, fault := range d.Faults {

@@ -75,9 +75,9 @@ func Text[F error](faults []F) string {
 
 // Reader parses values and collects what is wrong with them.
 type Reader struct {
-	variables []Variable
-	faults    []Fault
-	files     map[string]string
+	variables        []Variable
+	faults, warnings []Fault
+	files            map[string]string
 }
 
 // Files returns the paths of the files that values were read from, by the variable that named them, X_FILE.
@@ -130,8 +130,13 @@ func (r *Reader) readTwin(v Variable) {
 }
 
 // Faults returns what is wrong, in the order in which the variables are documented.
-func (r *Reader) Faults() []Fault {
-	return slices.SortedStableFunc(slices.Values(r.faults), func(a, b Fault) int {
+func (r *Reader) Faults() []Fault { return r.sorted(r.faults) }
+
+// Warnings returns what is usable but doubtful, in the same order.
+func (r *Reader) Warnings() []Fault { return r.sorted(r.warnings) }
+
+func (r *Reader) sorted(faults []Fault) []Fault {
+	return slices.SortedStableFunc(slices.Values(faults), func(a, b Fault) int {
 		return r.position(a.Variable) - r.position(b.Variable)
 	})
 }
@@ -158,8 +163,13 @@ func (r *Reader) SecretFile(name string) string {
 func (r *Reader) Rule(name string) string { return r.variables[r.position(name)].Rule }
 
 // Add records a fault in a variable, or in the twin of one.
-func (r *Reader) Add(name, problem string) {
-	r.faults = append(r.faults, Fault{Part: r.variables[r.position(name)].Part, Variable: name, Problem: problem})
+func (r *Reader) Add(name, problem string) { r.faults = append(r.faults, r.fault(name, problem)) }
+
+// Warn records what is doubtful about a variable's value, which is used all the same.
+func (r *Reader) Warn(name, problem string) { r.warnings = append(r.warnings, r.fault(name, problem)) }
+
+func (r *Reader) fault(name, problem string) Fault {
+	return Fault{Part: r.variables[r.position(name)].Part, Variable: name, Problem: problem}
 }
 
 // Reject records that a variable's value breaks its rule; detail, which may be empty, says how.
@@ -179,7 +189,7 @@ func (r *Reader) Reject(name, detail string) {
 func (r *Reader) Choice(name string, choices ...string) string {
 	value := strings.ToLower(r.Value(name))
 	if !slices.Contains(choices, value) {
-		r.Reject(name, "")
+		r.Reject(name, choiceHint(value, choices))
 	}
 	return value
 }
@@ -201,7 +211,7 @@ func (r *Reader) Number(name string, least, most int) int {
 func (r *Reader) Duration(name string, least time.Duration) time.Duration {
 	d, err := time.ParseDuration(r.Value(name))
 	if err != nil || d < least {
-		r.Reject(name, "")
+		r.Reject(name, DurationHint(r.Value(name)))
 		return 0
 	}
 	return d

@@ -70,7 +70,7 @@ func TestRead_faults_areOrderedAndShowNoSecret(t *testing.T) {
 		"T_COMMAND has a value that is not shown (a quote is missing), want a command",
 		`T_COUNT has "6", want 1 to 5`,
 		`T_WAIT has "soon", want a duration, more than 0`,
-		`T_FLAG has "yes", want true or false`,
+		`T_FLAG has "yes" (write true), want true or false`,
 		`LOG_LEVEL has "loud", want debug, info, warn or error`,
 	}, texts)
 	assert.Equal(t, "net", r.Faults()[0].Part)
@@ -160,4 +160,29 @@ func TestServerGC_leavesGOGCToTheOperator(t *testing.T) {
 	t.Setenv("GOGC", "")
 	ServerGC()
 	assert.Equal(t, 300, debug.SetGCPercent(100))
+}
+
+func TestHints_whatPeopleWriteOtherwise_isSaidHowToWrite(t *testing.T) {
+	for text, want := range map[string]string{
+		"30d": "write 720h", "2 weeks": "write 336h", "1.5d": "write 36h", "90 min": "write 1h30m", "10sec": "write 10s", "5M": "write 5m", "1 h": "write 1h",
+		"30": "a unit is missing: write 30s, 30m or 30h", "soon": "", "-1h": "", "d": "", "1y": "", "1e9d": "", "99999999d": "", "0": "",
+	} {
+		assert.Equal(t, want, DurationHint(text), text)
+	}
+	for value, want := range map[string]string{
+		"warning": "write warn", "err": "write error", "debgu": "write debug", "loud": "", " info": "it begins or ends with white space",
+	} {
+		assert.Equal(t, want, choiceHint(value, []string{"debug", "info", "warn", "error"}), value)
+	}
+	for value, want := range map[string]string{"1": "write true", "no": "write false", "ture": "write true", "maybe": ""} {
+		assert.Equal(t, want, choiceHint(value, []string{"true", "false"}), value)
+	}
+}
+
+func TestReader_warnings_areNoFaults(t *testing.T) {
+	_, r := read(t, map[string]string{"T_ADDRESS": "h:1"})
+	r.Warn("T_COUNT", "is odd")
+	r.Warn("T_ADDRESS", "is far")
+	assert.Empty(t, r.Faults())
+	assert.Equal(t, []Fault{{"net", "T_ADDRESS", "is far"}, {"", "T_COUNT", "is odd"}}, r.Warnings())
 }

@@ -2,6 +2,7 @@ package environ
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -112,6 +113,16 @@ func (m Misspelling) Problem() string {
 	return fmt.Sprintf("is not known and has no effect: did you mean %s?", m.Meant)
 }
 
+// LogMisspelt warns of the variables that Misspelt finds.
+func LogMisspelt(log *slog.Logger, known []string) {
+	for _, m := range Misspelt(known) {
+		log.Warn(DoubtfulVariable, "variable", m.Name, "problem", m.Problem())
+	}
+}
+
+// DoubtfulVariable is the message of warnings about a variable.
+const DoubtfulVariable = "a variable is doubtful"
+
 // injected tells the variables that Kubernetes sets for each Service, whatever its name.
 func injected(name string) bool {
 	for _, suffix := range []string{"_SERVICE_HOST", "_SERVICE_PORT", "_PORT"} {
@@ -132,15 +143,17 @@ var foreign = []string{
 }
 
 // Misspelt finds, sorted by name, the variables of the environment that are none of the known ones but look like
-// one: whoever misspells a variable would otherwise never hear of it. Values are not looked at.
+// one: whoever misspells a variable would otherwise never hear of it. Empty ones count as unset.
 func Misspelt(known []string) []Misspelling {
 	var found []Misspelling
 	for _, entry := range os.Environ() {
-		name, _, _ := strings.Cut(entry, "=")
-		if slices.Contains(known, name) || slices.Contains(foreign, name) || injected(name) {
+		name, value, _ := strings.Cut(entry, "=")
+		if value == "" || slices.Contains(known, name) || slices.Contains(foreign, name) || injected(name) {
 			continue
 		}
-		if meant, ok := Closest(name, known); ok {
+		if of, isTwin := strings.CutSuffix(name, "_FILE"); isTwin && slices.Contains(known, of) {
+			found = append(found, Misspelling{Name: name, Meant: of}) // which is no secret
+		} else if meant, ok := Closest(name, known); ok {
 			found = append(found, Misspelling{Name: name, Meant: meant})
 		}
 	}

@@ -44,10 +44,13 @@ func TestMisspelt_injectedAndForeignNames_areNotWarnedOf(t *testing.T) {
 	}
 	names := append([]string{"HEALTH_PORTS", "RENEW_PORT", "GODEBUGS", "STATE_PORTS"}, known...)
 	assert.Empty(t, Misspelt(names))
+	t.Setenv("OUTPUT_TYP", "")
+	assert.Empty(t, Misspelt(names), "an empty variable counts as unset")
 	t.Setenv("OUTPUT_TYP", "JKS")
 	t.Setenv("MDOE", "sidecar")
-	assert.Equal(t, []Misspelling{{"MDOE", "MODE"}, {"OUTPUT_TYP", "OUTPUT_TYPE"}}, Misspelt(names))
-	assert.Equal(t, "is not known and has no effect: did you mean MODE?", Misspelt(names)[0].Problem())
+	t.Setenv("COMMON_NAME_FILE", "/run/secrets/name")
+	assert.Equal(t, []Misspelling{{"COMMON_NAME_FILE", "COMMON_NAME"}, {"MDOE", "MODE"}, {"OUTPUT_TYP", "OUTPUT_TYPE"}}, Misspelt(names))
+	assert.Equal(t, "is not known and has no effect: did you mean MODE?", Misspelt(names)[1].Problem())
 }
 
 func TestNames_haveTheTwinsOfSecrets(t *testing.T) {

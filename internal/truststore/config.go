@@ -66,6 +66,9 @@ func Wanted() bool {
 	return slices.ContainsFunc(environ.Describe(&environment{}), func(v environ.Variable) bool { return os.Getenv(v.Name) != "" })
 }
 
+// Names are the variables.
+func Names() []string { return environ.Names(&environment{}) }
+
 // Load reads and checks the environment. The error, when there is one, is of type Faults. An empty
 // variable counts as unset. Files are not looked at.
 func Load() (Config, error) {
