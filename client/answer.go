@@ -90,6 +90,7 @@ func (c *Client) readAnswer(resp *http.Response) (Answer, error) {
 			Message:    errorMessage(resp.Header.Get("Content-Type"), body),
 			Reason:     errorReason(body),
 			RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), c.now()),
+			URL:        resp.Request.URL.String(), IdentityProblem: c.problem(),
 		}
 	default:
 		return Answer{}, &AnswerError{Reason: fmt.Sprintf("it has status %d, want 200", code)}
@@ -126,7 +127,7 @@ func parseAnswer(body []byte) (Answer, error) {
 		TrustedCertificates []*string `json:"trustedCertificates"`
 	}
 	if err := json.Unmarshal(body, &doc); err != nil {
-		return Answer{}, &AnswerError{Reason: fmt.Sprintf("want JSON with certificates, but it is not: %v", err)}
+		return Answer{}, &AnswerError{Reason: "want JSON with certificates, but " + jsonProblem(err)}
 	}
 	chain, err := texts("certificateChain", doc.CertificateChain)
 	if err != nil {

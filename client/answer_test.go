@@ -26,15 +26,16 @@ func TestEnroll_error_statuses(t *testing.T) {
 		{400, "answer-400-old-key.json", "CertService answered 400 Bad Request: Wrong old key (OLD_PK) format"},
 		{400, "answer-400-certificate.json", "CertService answered 400 Bad Request: Wrong certificate format"},
 		{401, "answer-401.json", "CertService answered 401 Unauthorized: Client certificate is missing or not trusted: check that CertService trusts the CA of the client certificate in KEYSTORE_PATH"},
-		{404, "answer-404.json", "CertService answered 404 Not Found: Certification authority not found for given CAName: check CA_NAME and REQUEST_URL"},
+		{404, "answer-404.json", "CertService answered 404 Not Found: Certification authority not found for given CAName (GET ASKED): check CA_NAME and REQUEST_URL, for renewals UPDATE_URL"},
 		{500, "answer-500-cmp-client.json", "CertService answered 500 Internal Server Error: Exception occurred during call to cmp client: connection refused"},
 		{500, "answer-500-cmp-server.json", "CertService answered 500 Internal Server Error: CMPv2 server returned following error: rejection: badRequest: wrong subject"},
 	} {
 		t.Run(row.file, func(t *testing.T) {
 			_, err := newMutual(t, answering(t, row.status, row.file), nil).client(t).Enroll(t.Context(), goldenSecrets(t))
-			assert.EqualError(t, err, row.want)
 			var status *StatusError
 			require.ErrorAs(t, err, &status)
+			assert.EqualError(t, err, strings.ReplaceAll(row.want, "ASKED", status.URL))
+			assert.Regexp(t, "^https://127.0.0.1:[0-9]+/v1/certificate/RA$", status.URL)
 			assert.Equal(t, row.status, status.StatusCode)
 		})
 	}
@@ -85,9 +86,9 @@ func TestEnroll_answers_of_somebody_else(t *testing.T) {
 		{"nothing", write(200, "application/json", ""), `this is no answer of CertService: it is empty, want JSON with certificates`},
 		{"another good status", write(204, "", ""), `this is no answer of CertService: it has status 204, want 200`},
 		{"a login page", write(200, "text/html; charset=utf-8", "<title>Log in</title>"), `this is no answer of CertService: want JSON with certificates, but it is text/html; charset=utf-8, 21 bytes, titled "Log in"`},
-		{"text that is no JSON", write(200, "application/json", "hello"), `this is no answer of CertService: want JSON with certificates, but it is not: invalid character 'h' looking for beginning of value`},
-		{"JSON with more behind it", write(200, "application/json", `{"certificateChain":["a"],"trustedCertificates":["b"]}{}`), `this is no answer of CertService: want JSON with certificates, but it is not: invalid character '{' after top-level value`},
-		{"a chain of another type", write(200, "application/json", `{"certificateChain":"a","trustedCertificates":["b"]}`), `this is no answer of CertService: want JSON with certificates, but it is not: json: cannot unmarshal string into Go struct field .certificateChain of type []*string`},
+		{"text that is no JSON", write(200, "application/json", "hello"), `this is no answer of CertService: want JSON with certificates, but it is no JSON: invalid character 'h' looking for beginning of value at byte 1`},
+		{"JSON with more behind it", write(200, "application/json", `{"certificateChain":["a"],"trustedCertificates":["b"]}{}`), `this is no answer of CertService: want JSON with certificates, but it is no JSON: invalid character '{' after top-level value at byte 55`},
+		{"a chain of another type", write(200, "application/json", `{"certificateChain":"a","trustedCertificates":["b"]}`), `this is no answer of CertService: want JSON with certificates, but its field "certificateChain" has a JSON string, want a list of texts (byte 23)`},
 		{"no chain", write(200, "application/json", `{"certificateChain":[],"trustedCertificates":["b"]}`), `this is no answer of CertService: certificateChain is missing or empty, want at least one certificate`},
 		{"no trusted certificates", write(200, "application/json", `{"certificateChain":["a"]}`), `this is no answer of CertService: trustedCertificates is missing or empty, want at least one certificate`},
 		{"a hole in a list", write(200, "application/json", `{"certificateChain":["a",null],"trustedCertificates":["b"]}`), `this is no answer of CertService: certificateChain[1] is empty, want a PEM certificate`},

@@ -46,13 +46,17 @@ func (c *Client) explain(ctx context.Context, target *url.URL, reached stage, er
 		name     *net.DNSError
 		refusal  *proxyError
 		network  *net.OpError
+		unasked  *unaskedError
 		timedOut = ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout()
 	)
 	if errors.As(err, &untrust) {
 		return c.explainUntrusted(target, untrust), true
 	}
+	if errors.As(err, &unasked) {
+		return unaskedDetail, true
+	}
 	if alert, ok := alertOf(err); ok {
-		return explainAlert(alert)
+		return c.explainRefusal(alert)
 	}
 	within := " in time"
 	if ctx.Err() != nil && c.timeout > 0 {
@@ -82,9 +86,9 @@ func (c *Client) explain(ctx context.Context, target *url.URL, reached stage, er
 	case reached == stageConnect:
 		return "no TCP connection: check address, routes and network policies", false
 	case reached == stageTLS:
-		return "the TLS handshake broke off: check that the port speaks TLS 1.2 or later", false
+		return "the TLS handshake broke off: check that the port speaks TLS 1.2 or later" + c.ownFault("; "), false
 	case reached == stageRequest:
-		return "the server closed the connection without an answer: see its log; a limit on header size may be one reason", false
+		return "the server closed the connection without an answer: see its log; a limit on header size may be one reason" + c.ownFault("; "), false
 	case errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return "the connection broke off in the middle of the answer", false
 	}
@@ -121,6 +125,29 @@ const (
 	alertUnrecognizedName     tls.AlertError = 112
 	alertCertificateRequired  tls.AlertError = 116
 )
+
+// ownFault is what is known here to be wrong with our certificate, after a separator; empty for nothing.
+func (c *Client) ownFault(separator string) string {
+	if problem := c.problem(); problem != "" {
+		return separator + problem
+	}
+	return ""
+}
+
+// explainRefusal is explainAlert, but blames what is known to be wrong on our side before it blames the server.
+func (c *Client) explainRefusal(alert tls.AlertError) (detail string, permanent bool) {
+	switch alert {
+	case alertUnknownCA, alertCertificateExpired, alertBadCertificate, alertUnsupportedCert, alertCertificateUnknown, alertAccessDenied,
+		alertCertificateRequired, alertHandshakeFailure:
+		if problem := c.problem(); problem != "" {
+			return "the server refuses our client certificate: " + problem + ": " + replaceIdentity, true
+		}
+	}
+	return explainAlert(alert)
+}
+
+// replaceIdentity is what to do about a certificate of ours with a known fault.
+const replaceIdentity = "replace the one in KEYSTORE_PATH, or check this machine's clock if it should be valid"
 
 func explainAlert(alert tls.AlertError) (detail string, permanent bool) {
 	const refused = "the server refuses our client certificate"

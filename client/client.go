@@ -35,6 +35,12 @@ type Config struct {
 	CAName string
 	// TLS holds the client's certificate and the roots. It is cloned, never changed.
 	TLS *tls.Config
+	// AllowNoClientAuth lets a request go to a server that has not asked for the client certificate in TLS. Without
+	// it, such a server gets nothing: it is no CertService, or something on the way ends TLS.
+	AllowNoClientAuth bool
+	// IdentityProblem says what is wrong with the client's certificate as far as that is known here, "" for nothing.
+	// It is named where a server refuses us. Nil: nothing is known.
+	IdentityProblem func() string
 	// Roots are the certificates in TLS.RootCAs, which a pool does not give back. They are only named in
 	// the error about an untrusted server.
 	Roots []*x509.Certificate
@@ -63,6 +69,8 @@ type Client struct {
 	updateURL *url.URL // nil: underivable, see Update
 	tls       *tls.Config
 	roots     []*x509.Certificate
+	needAsked bool // for the client certificate, by the server
+	problem   func() string
 	timeout   time.Duration
 	retry     *Retry
 	userAgent string
@@ -105,6 +113,7 @@ func New(cfg Config) (*Client, error) {
 		enrollURL: base.JoinPath(cfg.CAName),
 		tls:       cfg.TLS.Clone(),
 		roots:     cfg.Roots,
+		problem:   cfg.IdentityProblem,
 		timeout:   cfg.Timeout,
 		retry:     cfg.Retry,
 		userAgent: cfg.UserAgent,
@@ -129,6 +138,10 @@ func New(cfg Config) (*Client, error) {
 		c.tls.Time = c.now
 	}
 	c.tls.NextProtos = []string{"http/1.1"}
+	if c.problem == nil {
+		c.problem = func() string { return "" }
+	}
+	c.noteWhenAsked(cfg.AllowNoClientAuth)
 	c.transport = c.newTransport()
 	return c, nil
 }
@@ -139,7 +152,7 @@ func (c *Client) newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:                  func(r *http.Request) (*url.URL, error) { return c.proxy(r) },
 		OnProxyConnectResponse: proxyRefusal,
-		DialContext:            c.dialer.DialContext,
+		DialContext:            c.dialProxy,
 		DialTLSContext:         c.dialTLS,
 		TLSClientConfig:        c.tls, // for the tunnel through a proxy, where the transport makes TLS itself
 		Protocols:              &http1,
@@ -227,7 +240,7 @@ func (c *Client) try(ctx context.Context, target *url.URL, secrets secretHeaders
 }
 
 func (c *Client) roundTrip(ctx context.Context, target *url.URL, secrets secretHeaders, p *progress) (Answer, error) {
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(withProgress(ctx, p), p.trace()), http.MethodGet, target.String(), nil)
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(withProgress(ctx, p), c.trace(p)), http.MethodGet, target.String(), nil)
 	if err != nil {
 		return Answer{}, fmt.Errorf("building the request: %w", err)
 	}
@@ -237,6 +250,9 @@ func (c *Client) roundTrip(ctx context.Context, target *url.URL, secrets secretH
 
 	// The transport itself, not an http.Client: that one follows redirects.
 	resp, err := c.transport.RoundTrip(req)
+	if unasked := p.unasked.Load(); unasked != nil {
+		err = unasked
+	}
 	if err != nil {
 		return Answer{}, c.connectionError(ctx, target, p.stage(), err)
 	}

@@ -149,19 +149,26 @@ func (c *Client) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	progressOf(ctx).reach(stageTLS)
+	p := progressOf(ctx)
+	p.reach(stageTLS)
 	cfg := c.tls.Clone()
 	if cfg.ServerName == "" {
 		host, _, _ := net.SplitHostPort(addr) // the transport and hostPort make it well-formed
 		cfg.ServerName = strings.TrimSuffix(host, ".")
 	}
-	if addr != hostPort(c.enrollURL) && (c.updateURL == nil || addr != hostPort(c.updateURL)) {
+	isProxy := addr != hostPort(c.enrollURL) && (c.updateURL == nil || addr != hostPort(c.updateURL))
+	if isProxy {
 		cfg.Certificates, cfg.GetClientCertificate = nil, nil
+		p.tunnel.Store(&raw)
 	}
 	conn := tls.Client(raw, cfg)
-	if err := conn.HandshakeContext(ctx); err != nil {
+	if err := conn.HandshakeContext(withProgress(ctx, p)); err != nil {
 		raw.Close()
 		return nil, err
+	}
+	if !isProxy && c.needAsked && !p.asked.Load() {
+		raw.Close()
+		return nil, &unaskedError{conn.ConnectionState().PeerCertificates[0]}
 	}
 	return &explainingConn{Conn: conn, readFailed: make(chan struct{})}, nil
 }

@@ -19,6 +19,10 @@ type StatusError struct {
 	Reason string
 	// RetryAfter is how long the server asks to wait, at most a day. Zero: it did not say.
 	RetryAfter time.Duration
+	// URL is what was asked for.
+	URL string
+	// IdentityProblem is what is known here to be wrong with the client's certificate; empty for nothing.
+	IdentityProblem string
 }
 
 // ReasonNames is the Reason of an answer 500 for a certificate that the CA issued with another subject or other names
@@ -29,9 +33,12 @@ func (e *StatusError) Error() string {
 	text := fmt.Sprintf("CertService answered %d %s: %s", e.StatusCode, http.StatusText(e.StatusCode), e.Message)
 	switch e.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
+		if e.IdentityProblem != "" {
+			return text + ": " + e.IdentityProblem + ": " + replaceIdentity
+		}
 		return text + ": check that CertService trusts the CA of the client certificate in KEYSTORE_PATH"
 	case http.StatusNotFound:
-		return text + ": check CA_NAME and REQUEST_URL"
+		return text + " (GET " + e.URL + "): check CA_NAME and REQUEST_URL, for renewals UPDATE_URL"
 	case http.StatusRequestHeaderFieldsTooLarge:
 		return text + ": raise the server's (or a proxy's) limit for headers, or take a smaller key"
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"net"
 	"net/http/httptrace"
 	"sync/atomic"
 )
@@ -21,6 +22,10 @@ type progress struct {
 	reached   atomic.Int32
 	ahead     atomic.Pointer[progress] // of the connection under way that this try waits for
 	madeAhead atomic.Bool              // the connection was set up before the try began
+
+	asked   atomic.Bool                  // the server asked for the client certificate
+	tunnel  atomic.Pointer[net.Conn]     // to the proxy, through which the transport itself makes TLS
+	unasked atomic.Pointer[unaskedError] // why the tunnel was closed
 }
 
 func (p *progress) stage() stage {
@@ -35,9 +40,10 @@ func (p *progress) stage() stage {
 
 func (p *progress) reach(s stage) { p.reached.Store(int32(s)) }
 
-func (p *progress) trace() *httptrace.ClientTrace {
+func (c *Client) trace(p *progress) *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
 		TLSHandshakeStart:    func() { p.reach(stageTLS) },
+		TLSHandshakeDone:     c.tunnelled(p),
 		GotConn:              func(httptrace.GotConnInfo) { p.reach(stageRequest) },
 		GotFirstResponseByte: func() { p.reach(stageAnswer) },
 	}

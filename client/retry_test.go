@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -68,6 +69,7 @@ func scripted(t *testing.T, retry *Retry, replies ...reply) (*Client, *script, *
 	require.NoError(t, err)
 	s := &script{replies: replies}
 	c.transport = s
+	c.proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
 	return c, s, &logged
 }
 

@@ -57,6 +57,9 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 	}
 
 	setup := load(stderr)
+	if setup.failure == nil && *check {
+		setup.failure = unusableIdentity(setup.identity)
+	}
 	if setup.failure == nil && !*check {
 		setup.failure = fetch(setup)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -89,6 +90,16 @@ func tlsFiles(t config.TLS) mtls.Files {
 		TruststorePath: t.TruststorePath, TruststorePassword: t.TruststorePassword,
 		KeystorePasswordFile: t.KeystorePasswordFile, TruststorePasswordFile: t.TruststorePasswordFile,
 	}
+}
+
+// unusableIdentity says why a CertService has to refuse the identity, as far as that is known here; nil for nothing. A
+// run asks all the same: the other side decides, and this machine's clock may be wrong.
+func unusableIdentity(identity *mtls.Identity) error {
+	problems := identity.Problems(time.Now())
+	if len(problems) == 0 {
+		return nil
+	}
+	return &enroll.Error{Stage: enroll.StageTLSConfiguration, Err: errors.New(strings.Join(problems, "; "))}
 }
 
 func warn(log *slog.Logger, identity *mtls.Identity) {

@@ -50,6 +50,8 @@ type TLS struct {
 	TruststorePath, TruststorePassword              string
 	// The files that the passwords came from; empty where they did not, or from what cannot be read again.
 	KeystorePasswordFile, TruststorePasswordFile string
+	// AllowNoClientAuth lets a request go to a server that did not ask for the client certificate.
+	AllowNoClientAuth bool
 }
 
 // Certificate is what to ask for.

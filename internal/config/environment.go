@@ -16,6 +16,7 @@ type environment struct {
 	KeystoreKeyPath    string `envconfig:"KEYSTORE_KEY_PATH" part:"tls" group:"Mutual TLS" rule:"the path of a PEM private key" desc:"private key, when KEYSTORE_PATH is PEM and holds certificates only"`
 	TruststorePath     string `envconfig:"TRUSTSTORE_PATH" part:"tls" group:"Mutual TLS" need:"true" rule:"the path of a JKS, PKCS#12 or PEM file with CA certificates" desc:"CAs that the CertService's own certificate must chain to"`
 	TruststorePassword string `envconfig:"TRUSTSTORE_PASSWORD" part:"tls" group:"Mutual TLS" secret:"true" rule:"the password of TRUSTSTORE_PATH; not needed for PEM" desc:"password of that file"`
+	AllowNoClientAuth  string `envconfig:"ALLOW_NO_CLIENT_AUTH" part:"client" group:"Mutual TLS" default:"false" rule:"true or false" desc:"send the request also to a server that did not ask for the client certificate; it must be trusted and have the host name all the same"`
 
 	CommonName       string `envconfig:"COMMON_NAME" part:"csr" group:"Certificate" need:"true" rule:"a name without any of ~#@*$+%!()?/{}<>|_^, without a scheme, an IPv4 address or a port" desc:"subject CN"`
 	Organization     string `envconfig:"ORGANIZATION" part:"csr" group:"Certificate" need:"true" rule:"a name without any of ~#@*$+%!()?/{}<>|_^" desc:"subject O"`

@@ -33,6 +33,7 @@ func (l *loader) fetcher(env *environment) *Fetcher {
 			KeystorePath: env.KeystorePath, KeystoreKeyPath: env.KeystoreKeyPath, KeystorePassword: env.KeystorePassword,
 			TruststorePath: env.TruststorePath, TruststorePassword: env.TruststorePassword,
 			KeystorePasswordFile: l.SecretFile("KEYSTORE_PASSWORD"), TruststorePasswordFile: l.SecretFile("TRUSTSTORE_PASSWORD"),
+			AllowNoClientAuth: l.Bool("ALLOW_NO_CLIENT_AUTH"),
 		},
 		Certificate:            l.certificate(env),
 		Output:                 l.output(env),

@@ -30,6 +30,7 @@ func (d *doctor) identity() *mtls.Identity {
 	files := mtls.Files{
 		KeystorePath: t.KeystorePath, KeystoreKeyPath: t.KeystoreKeyPath, KeystorePassword: t.KeystorePassword,
 		TruststorePath: t.TruststorePath, TruststorePassword: t.TruststorePassword,
+		KeystorePasswordFile: t.KeystorePasswordFile, TruststorePasswordFile: t.TruststorePasswordFile,
 	}
 	const advice = "correct the variable, or the file or Secret that it leads to"
 	roots, format, rootsErr := mtls.LoadRoots(files)

@@ -70,7 +70,7 @@ func (s *service) refused(err error) {
 		return
 	case !alerted:
 		s.fail(enroll.StageConnection, checkAccepted, "the server ended the connection when it had seen our certificate: "+s.reason(err),
-			"see its log; it may refuse the certificate in KEYSTORE_PATH")
+			s.ownFault("see its log; it may refuse the certificate in KEYSTORE_PATH"))
 		return
 	}
 	found, advice := "the server refuses our certificate: "+alert, "check KEYSTORE_PATH (issuer, dates, clientAuth) and the truststore of the CertService"
@@ -85,7 +85,16 @@ func (s *service) refused(err error) {
 	if s.mismatch {
 		found += "; it asks for one of other CAs"
 	}
-	s.fail(enroll.StageConnection, checkAccepted, found, advice)
+	s.fail(enroll.StageConnection, checkAccepted, found, s.ownFault(advice))
+}
+
+// ownFault is what to do about a refusal: what is known here to be wrong with our certificate comes before what the
+// other side may have against it.
+func (s *service) ownFault(advice string) string {
+	if problems := s.identity.Problems(s.Now()); len(problems) > 0 {
+		return "replace the file in KEYSTORE_PATH: " + strings.Join(problems, "; ")
+	}
+	return advice
 }
 
 // answers asks for a certificate without saying which, which every server refuses. How it does so tells the rest.
@@ -128,13 +137,20 @@ func (s *service) accepted(ctx context.Context, caName string) (answer, bool) {
 	case err != nil:
 		s.refused(err)
 		return a, false
+	case !s.asked && !s.Config.TLS.AllowNoClientAuth:
+		s.fail(enroll.StageConnection, checkAccepted, fmt.Sprintf("the server never asked for a client certificate; it answers %s", a.said()),
+			"certfetcher sends it nothing: have TLS passed through to the CertService by what ends it on the way (a proxy, a load balancer, a service mesh), "+
+				"check REQUEST_URL and HTTPS_PROXY, or set ALLOW_NO_CLIENT_AUTH=true if this is meant")
+		s.clock(a)
+		return a, false
 	case a.status == http.StatusUnauthorized:
-		s.fail(enroll.StageCertService, checkAccepted, fmt.Sprintf("the CertService refuses %q, issued by %q: %s", subject, s.identity.Certificate.Leaf.Issuer, a.said()),
-			"add the CA that issued the certificate in KEYSTORE_PATH to the truststore of the CertService; its log tells the reason")
+		s.fail(enroll.StageConnection, checkAccepted, fmt.Sprintf("the CertService refuses %q, issued by %q: %s", subject, s.identity.Certificate.Leaf.Issuer, a.said()),
+			s.ownFault("add the CA that issued the certificate in KEYSTORE_PATH to the truststore of the CertService; its log tells the reason"))
 		s.clock(a)
 		return a, false
 	case !s.asked:
-		s.warn(checkAccepted, "the server answers, but never asked for a client certificate", "a CertService does: check REQUEST_URL, and what ends TLS on the way")
+		s.warn(checkAccepted, fmt.Sprintf("the server never asked for a client certificate, which ALLOW_NO_CLIENT_AUTH allows; it answers %s", a.said()),
+			"unset ALLOW_NO_CLIENT_AUTH when TLS is passed through to the CertService")
 	default:
 		s.ok(checkAccepted, "the server asked for a certificate and answers %q", subject)
 	}

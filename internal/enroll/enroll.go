@@ -8,7 +8,9 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -194,7 +196,9 @@ func (e *Enroller) client(retry *client.Retry) (*client.Client, error) {
 	r, identity := e.Config.Request, e.Identity()
 	service, err := client.New(client.Config{
 		URL: r.URL, UpdateURL: e.Config.Sidecar.UpdateURL, CAName: r.CAName, TLS: identity.ClientConfig(), Roots: identity.Roots,
-		Timeout: r.Timeout, Retry: retry, UserAgent: e.UserAgent, Log: e.Log, Now: e.Now,
+		AllowNoClientAuth: e.Config.TLS.AllowNoClientAuth,
+		IdentityProblem:   func() string { return strings.Join(identity.Problems(e.Now()), "; ") },
+		Timeout:           r.Timeout, Retry: retry, UserAgent: e.UserAgent, Log: e.Log, Now: e.Now,
 	})
 	if err != nil {
 		return nil, failed(StageClientConfiguration, "preparing the request: %w", err)
@@ -236,7 +240,18 @@ func (e *Enroller) requestFailed(ctx context.Context, doing string, err error) e
 	if foreignNames(err) {
 		return failed(requestStage(err), "%s of CA %q: %w; %w", doing, e.Config.Request.CAName, err, errNames)
 	}
-	return failed(requestStage(err), "%s of CA %q: %w", doing, e.Config.Request.CAName, err)
+	return failed(requestStage(err), "%s of CA %q: %w%s", doing, e.Config.Request.CAName, err, e.keyAdvice(err))
+}
+
+// keyAdvice is what to do where an ONAP CertService refuses a key that is not RSA: it says no more than that the key is
+// in a wrong format.
+func (e *Enroller) keyAdvice(err error) string {
+	algorithm := e.Config.Certificate.KeyAlgorithm
+	var status *client.StatusError
+	if !errors.As(err, &status) || !strings.Contains(status.Message, "Wrong key (PK) format") || strings.HasPrefix(algorithm, "RSA") {
+		return ""
+	}
+	return fmt.Sprintf(": ONAP's CertService takes RSA keys only, and KEY_ALGORITHM is %s: set KEY_ALGORITHM=RSA-2048", algorithm)
 }
 
 // accept turns an answer into what may be published.

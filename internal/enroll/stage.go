@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 
 	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/internal/config"
@@ -41,7 +42,7 @@ var stages = []struct {
 	{StageKeyGeneration, "key_generation", "no key pair could be made"},
 	{StageCSR, "csr", "no certificate signing request could be made"},
 	{StageCertService, "certservice", "the CertService answered with an error, or with something that is no answer of it"},
-	{StageConnection, "connection", "the CertService could not be reached, or not be trusted"},
+	{StageConnection, "connection", "the CertService could not be reached or not be trusted, or does not accept our identity (401)"},
 	{StageConversion, "conversion", "the certificates could not be read, or a store not be built"},
 	{StageKeyEncoding, "key_encoding", "the private key could not be encoded"},
 	{StageTLSConfiguration, "tls_configuration", "the mutual TLS material is missing or unusable"},
@@ -113,6 +114,9 @@ func requestStage(err error) Stage {
 	var answer *client.AnswerError
 	var connection *client.ConnectionError
 	switch {
+	case errors.As(err, &status) && status.StatusCode == http.StatusUnauthorized:
+		// It is about our identity in TLS: a server that demands it in the handshake would have refused that.
+		return StageConnection
 	case errors.As(err, &status), errors.As(err, &answer):
 		return StageCertService
 	case errors.As(err, &connection):

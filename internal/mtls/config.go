@@ -47,17 +47,32 @@ func (i *Identity) ServerConfig(clientAuth tls.ClientAuthType) *tls.Config {
 // soon is how long before its end a certificate is worth a warning: a fifth of its life, at most this.
 const soon = 30 * 24 * time.Hour
 
+// Problems says in one sentence each why the other side has to refuse the identity, as far as it is known here: a
+// certificate of another usage, or one that is not valid now.
+func (i *Identity) Problems(now time.Time) []string { return i.examine(now, false) }
+
 // Warnings says in one sentence each what is wrong with the identity or soon will be. The other side
 // decides what comes of it.
 func (i *Identity) Warnings(now time.Time) []string {
-	var warnings []string
+	warnings := i.examine(now, true)
+	for _, root := range i.Roots {
+		if text := dateWarning(root, now, false); text != "" {
+			warnings = append(warnings, fmt.Sprintf("the certificate %q in TRUSTSTORE_PATH %s", root.Subject, text))
+		}
+	}
+	return warnings
+}
+
+// examine looks at the chain that is shown; ahead, for what will be wrong soon as well.
+func (i *Identity) examine(now time.Time, ahead bool) []string {
+	var found []string
 	leaf := i.Certificate.Leaf
 	if !goodFor(leaf, i.server) {
 		side := "client"
 		if i.server {
 			side = "server"
 		}
-		warnings = append(warnings, fmt.Sprintf("the certificate %q in KEYSTORE_PATH has usages that do not allow a %s to show it", leaf.Subject, side))
+		found = append(found, fmt.Sprintf("the certificate %q in KEYSTORE_PATH has usages that do not allow a %s to show it", leaf.Subject, side))
 	}
 	for n, der := range i.Certificate.Certificate {
 		cert, name := leaf, "the certificate"
@@ -68,16 +83,11 @@ func (i *Identity) Warnings(now time.Time) []string {
 			}
 			name = "the signer"
 		}
-		if text := dateWarning(cert, now, true); text != "" {
-			warnings = append(warnings, fmt.Sprintf("%s %q in KEYSTORE_PATH %s", name, cert.Subject, text))
+		if text := dateWarning(cert, now, ahead); text != "" {
+			found = append(found, fmt.Sprintf("%s %q in KEYSTORE_PATH %s", name, cert.Subject, text))
 		}
 	}
-	for _, root := range i.Roots {
-		if text := dateWarning(root, now, false); text != "" {
-			warnings = append(warnings, fmt.Sprintf("the certificate %q in TRUSTSTORE_PATH %s", root.Subject, text))
-		}
-	}
-	return warnings
+	return found
 }
 
 func dateWarning(cert *x509.Certificate, now time.Time, ahead bool) string {

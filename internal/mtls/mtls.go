@@ -126,6 +126,14 @@ func readPassword(variable, path, password string) (string, error) {
 	return password, nil
 }
 
+// passwordVariable is the variable that a password came by.
+func passwordVariable(name, file string) string {
+	if file != "" {
+		return name + "_FILE"
+	}
+	return name
+}
+
 // joined puts errors on one line: they end in a termination message.
 func joined(errs ...error) error {
 	var texts []string

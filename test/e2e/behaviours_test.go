@@ -30,6 +30,7 @@ var behaviours = map[string]behaviour{
 	"not-pem":      always(http.StatusOK, "application/json", `{"certificateChain":["x"],"trustedCertificates":["y"]}`),
 	"huge":         always(http.StatusOK, "application/json", `{"certificateChain":["`+strings.Repeat("A", 2<<20)+`"]}`),
 	"unauthorized": always(http.StatusUnauthorized, "application/json", `{"errorMessage":"client certificate is not trusted"}`),
+	"key-refused":  always(http.StatusBadRequest, "application/json", `{"errorMessage":"Wrong key (PK) format"}`),
 	"failed-500": always(http.StatusInternalServerError, "application/json",
 		`{"errorMessage":"CMPv2 server returned following error: PKIX wrong profile"}`),
 	"redirect": serves(func(w http.ResponseWriter, r *http.Request) {

@@ -36,6 +36,8 @@ var running sync.Map
 //	untrusted        the server's certificate is of a CA that the truststore does not have
 //	other-host       the server's certificate is for another host
 //	demands-another  the handshake demands a client certificate of another CA
+//	never-asks       the handshake asks for no client certificate, as where a proxy ends TLS
+//	demands          the handshake demands a client certificate of its own CA
 func startCertService(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 1 {
 		ts.Fatalf("usage: certservice [behaviour]")
@@ -44,7 +46,7 @@ func startCertService(ts *testscript.TestScript, neg bool, args []string) {
 	options := service.Options{Wrap: behaviours[name]}
 	switch name {
 	case "", "down":
-	case "untrusted", "other-host", "demands-another":
+	case "untrusted", "other-host", "demands-another", "never-asks", "demands":
 		options.TLS = func(s *service.Service, c *tls.Config) { ts.Check(spoilTLS(name, s, c)) }
 	default:
 		if options.Wrap == nil {
@@ -70,6 +72,12 @@ func spoilTLS(how string, s *service.Service, c *tls.Config) error {
 		return err
 	}
 	switch how {
+	case "never-asks":
+		c.ClientAuth = tls.NoClientCert
+		return nil
+	case "demands":
+		c.ClientAuth = tls.RequireAndVerifyClientCert
+		return nil
 	case "demands-another":
 		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
 		c.ClientCAs.AddCert(other.Root)
@@ -81,6 +89,24 @@ func spoilTLS(how string, s *service.Service, c *tls.Config) error {
 	key, chain, err := other.Identity("certservice")
 	c.Certificates = []tls.Certificate{{Certificate: [][]byte{chain[0].Raw, chain[1].Raw}, PrivateKey: key}}
 	return err
+}
+
+// identity expired|future|server-only|good writes another client identity, of the CA of the certservice under way.
+func writeIdentity(ts *testscript.TestScript, neg bool, args []string) {
+	s, ok := running.Load(ts)
+	if neg || len(args) != 1 || !ok {
+		ts.Fatalf("usage: identity KIND, after certservice")
+	}
+	transport := *s.(*service.Service).Transport
+	transport.Change = map[string]func(*x509.Certificate){
+		"expired":     func(l *x509.Certificate) { l.NotBefore, l.NotAfter = from(-48*time.Hour), from(-24*time.Hour) },
+		"future":      func(l *x509.Certificate) { l.NotBefore, l.NotAfter = from(24*time.Hour), from(48*time.Hour) },
+		"server-only": func(l *x509.Certificate) { l.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} },
+		"good":        nil,
+	}[args[0]]
+	key, chain, err := transport.Identity("certfetcher")
+	ts.Check(err)
+	ts.Check(service.WriteIdentity(ts.MkAbs("mtls"), key, chain, transport.Root))
 }
 
 // exits CODE program [args...] runs a program and compares its exit code; stdout and stderr can be

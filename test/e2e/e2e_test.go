@@ -45,7 +45,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup:               setup,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"certservice": startCertService, "requests": requests, "awaits": awaits, "terminate": terminate,
+			"certservice": startCertService, "requests": requests, "awaits": awaits, "identity": writeIdentity, "terminate": terminate,
 			"exits": exits, "holds": holds, "inspects": inspects, "listing": listing, "secretfree": secretfree,
 		},
 	})
