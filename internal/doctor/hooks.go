@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/fileaccess"
 	"github.com/certfetcher/certfetcher/internal/notify"
@@ -126,22 +128,45 @@ func (d *doctor) webhook(ctx context.Context) {
 }
 
 func (d *doctor) served(ctx context.Context) {
-	address := d.Config.Notify.Verify
-	if _, err := notify.NewVerify(notify.VerifyConfig{Address: address}); err != nil {
+	n := d.Config.Notify
+	verify, err := notify.NewVerify(notify.VerifyConfig{Address: n.Verify, ServerName: n.VerifyServerName, Dial: d.Dial, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
 		d.fail(enroll.StageClientConfiguration, checkNotifyVerify, "NOTIFY_VERIFY cannot be used: it "+err.Error(), "correct NOTIFY_VERIFY")
 		return
 	}
-	d.reachable(ctx, checkNotifyVerify, address)
+	if !d.connects(ctx, checkNotifyVerify, verify.Address()) {
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, d.NetworkTimeout)
+	defer cancel()
+	var names []string
+	if template := d.Config.Certificate.Template; template != nil {
+		names = template.DNSNames
+	}
+	leaf, err := verify.Served(limited, names)
+	if err != nil {
+		d.warn(checkNotifyVerify, fmt.Sprintf("%s shows no certificate: %s", n.Verify, d.reason(err)),
+			"is the application up, with TLS, and is NOTIFY_VERIFY its address and protocol?")
+		return
+	}
+	d.ok(checkNotifyVerify, "%s serves the certificate of %q with serial number %s, valid until %s", n.Verify, leaf.Subject, certinfo.Serial(leaf), stamp(leaf.NotAfter))
 }
 
 func (d *doctor) reachable(ctx context.Context, name, address string) {
+	if d.connects(ctx, name, address) {
+		d.ok(name, "%s connects", address)
+	}
+}
+
+// connects tries whether somebody listens, and reports it when not.
+func (d *doctor) connects(ctx context.Context, name, address string) bool {
 	limited, cancel := context.WithTimeout(ctx, d.NetworkTimeout)
 	defer cancel()
 	conn, err := d.Dial(limited, "tcp", address)
 	if err != nil {
 		d.warn(name, fmt.Sprintf("%s does not connect: %s", address, d.reason(err)), "is the application up, and listening there?")
-		return
+		return false
 	}
 	conn.Close()
-	d.ok(name, "%s connects", address)
+	return true
 }

@@ -2,7 +2,9 @@ package doctor_test
 
 import (
 	"fmt"
+	"io"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,7 +69,8 @@ func TestRun_hooks(t *testing.T) {
 		"a URL that connects":        {config.Notify{URL: "http://me:swordfish@" + address + "/swordfish"}, "", "notify url", doctor.OK, address + " connects", 0},
 		"a URL where nobody listens": {config.Notify{URL: "http://127.0.0.9:1/"}, "", "notify url", doctor.Warning, "127.0.0.9:1 does not connect: connection refused", 0},
 		"a URL elsewhere":            {config.Notify{URL: "http://192.0.2.1/swordfish"}, "", "notify url", doctor.Failed, "NOTIFY_URL cannot be used: has address 192.0.2.1, want a loopback address such as 127.0.0.1 as long as remote ones are not allowed", 1},
-		"an address to look at":      {config.Notify{Verify: address}, "", "notify verify", doctor.OK, address + " connects", 0},
+		"an address of no protocol":  {config.Notify{Verify: "pop3://h"}, "", "notify verify", doctor.Failed, `NOTIFY_VERIFY cannot be used: it has the protocol "pop3", which is not known: want host:port, or one of imap://, ldap://, postgres://, smtp:// before it; without one TLS has to begin at once`, 1},
+		"nobody to look at":          {config.Notify{Verify: "postgres://127.0.0.9:1"}, "", "notify verify", doctor.Warning, "127.0.0.9:1 does not connect: connection refused", 0},
 
 		"a trigger file":                     {config.Notify{}, dir + "/renew", "trigger file", doctor.OK, fmt.Sprintf("%q can be watched", dir+"/renew"), 0},
 		"a trigger file without a directory": {config.Notify{}, dir + "/none/renew", "trigger file", doctor.Warning, fmt.Sprintf("the directory %q: no such file or directory", dir+"/none"), 0},
@@ -84,6 +87,40 @@ func TestRun_hooks(t *testing.T) {
 			assert.NotContains(t, text(t, report), "swordfish")
 		})
 	}
+}
+
+func TestRun_notifyVerify_looksAtWhatIsServed(t *testing.T) {
+	_, o := start(t, service.Options{})
+	o.Config.Sidecar.Enabled = true
+	serving, err := url.Parse(o.Config.Request.URL)
+	require.NoError(t, err)
+	o.Config.Notify = config.Notify{Verify: serving.Host}
+	_, checks := run(t, o)
+	assert.Equal(t, doctor.OK, checks["notify verify"].Status, checks["notify verify"].Found)
+	assert.Regexp(t, `^127\.0\.0\.1:\d+ serves the certificate of "CN=certservice" with serial number [0-9A-F]+, valid until 20`, checks["notify verify"].Found)
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				fmt.Fprint(conn, "220 mail.example ESMTP\r\n")
+				_, _ = io.Copy(io.Discard, conn)
+			}()
+		}
+	}()
+	address := listener.Addr().String()
+	o.Config.Notify = config.Notify{Verify: address}
+	report, checks := run(t, o)
+	assert.Equal(t, doctor.Warning, checks["notify verify"].Status)
+	assert.Equal(t, address+" shows no certificate: the server speaks SMTP before TLS: write smtp://"+address, checks["notify verify"].Found)
+	assert.Zero(t, report.ExitCode())
 }
 
 func TestRun_signal_toAProcessOfAnotherUser(t *testing.T) {

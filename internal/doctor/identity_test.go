@@ -48,7 +48,7 @@ func TestRun_clientCertificate(t *testing.T) {
 		},
 		"is a server's": {
 			change: func(leaf *x509.Certificate) { leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} },
-			check:  "client usage", status: doctor.Warning, found: "the certificate's extendedKeyUsage lacks clientAuth", code: 5, refused: true,
+			check:  "client usage", status: doctor.Warning, found: "the certificate's extendedKeyUsage lacks clientAuth", code: 6, refused: true,
 		},
 		"may not sign": {
 			change: func(leaf *x509.Certificate) { leaf.KeyUsage = x509.KeyUsageKeyEncipherment },

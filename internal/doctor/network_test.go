@@ -99,7 +99,7 @@ func TestRun_brokenWay_isFoundWhereItBreaks(t *testing.T) {
 				identity(t, dir, nil)
 				o.Config.TLS.KeystorePath = filepath.Join(dir, "client.jks")
 			},
-			check: "client accepted", code: 5, skipped: []string{"certservice", "ca name"},
+			check: "client accepted", code: 6, skipped: []string{"certservice", "ca name"},
 			found: `the CertService refuses "CN=certfetcher", issued by "CN=Stranger Issuing CA,O=Throwaway": 401 Unauthorized ("Client certificate is missing or not trusted")`,
 		},
 		"the server refuses the client in the handshake of TLS 1.3": {
@@ -352,9 +352,16 @@ func TestRun_serverAsksForNoCertificate(t *testing.T) {
 			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) })
 		},
 	})
-	_, checks := run(t, o)
+	report, checks := run(t, o)
+	assert.Equal(t, doctor.Failed, checks["client accepted"].Status)
+	assert.Equal(t, "the server never asked for a client certificate; it answers 400 Bad Request", checks["client accepted"].Found)
+	assert.Equal(t, 6, report.ExitCode())
+
+	o.Config.TLS.AllowNoClientAuth = true
+	report, checks = run(t, o)
 	assert.Equal(t, doctor.Warning, checks["client accepted"].Status)
-	assert.Equal(t, "the server answers, but never asked for a client certificate", checks["client accepted"].Found)
+	assert.Equal(t, "the server never asked for a client certificate, which ALLOW_NO_CLIENT_AUTH allows; it answers 400 Bad Request", checks["client accepted"].Found)
+	assert.Zero(t, report.ExitCode())
 }
 
 func TestRun_clock(t *testing.T) {

@@ -25,7 +25,8 @@ const (
 
 // VerifyConfig says where the application serves its certificate.
 type VerifyConfig struct {
-	// Address is a host and a port, where TLS is spoken from the first byte.
+	// Address is a host and a port, where TLS is spoken from the first byte; or a scheme of protocols, ://, a host and,
+	// unless it is the protocol's own, a port.
 	Address string
 	// ServerName is the name to ask for (SNI). Empty: the address's host when the new certificate
 	// vouches for it, otherwise the first name that it does vouch for.
@@ -34,6 +35,8 @@ type VerifyConfig struct {
 	// than 0.
 	Patience time.Duration
 	Log      *slog.Logger
+	// Dial connects; nil: net.Dialer's.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Verify dials the application with TLS and compares the serial number of the certificate it serves
@@ -41,20 +44,39 @@ type VerifyConfig struct {
 // Patience lasts: an application may take its time to reload.
 //
 // An application that wants a client certificate gets none; its refusal comes after it has shown its
-// own, which is all that is looked at. Nothing is sent after the handshake.
+// own, which is all that is looked at. Nothing is sent after the handshake, and nothing before it but what a protocol
+// needs to begin TLS.
 type Verify struct {
-	config VerifyConfig
-	host   string
+	config   VerifyConfig
+	address  string // host:port
+	host     string
+	protocol protocol
+	asked    bool  // in which protocol the server speaks
+	found    error // what it answered
 }
 
-// NewVerify makes a Verify. It fails when Address is not a host and a port.
+// NewVerify makes a Verify. It fails when Address is none, or has an unknown scheme.
 func NewVerify(config VerifyConfig) (*Verify, error) {
-	host, port, err := net.SplitHostPort(config.Address)
-	if err != nil || host == "" || port == "" {
-		return nil, fmt.Errorf("has address %q, want host:port", config.Address)
+	address, protocol, err := parseAddress(config.Address)
+	if err != nil {
+		return nil, err
 	}
-	return &Verify{config: config, host: host}, nil
+	if config.Dial == nil {
+		config.Dial = (&net.Dialer{}).DialContext
+	}
+	host, _, _ := net.SplitHostPort(address) // parseAddress has made or read it
+	return &Verify{config: config, address: address, host: host, protocol: protocol}, nil
 }
+
+// Served returns the certificate that the application shows now, trusted or not. names are what to ask for; see
+// Event.Names.
+func (v *Verify) Served(ctx context.Context, names []string) (*x509.Certificate, error) {
+	leaf, _, err := v.served(ctx, Event{Names: names})
+	return leaf, err
+}
+
+// Address is the host and the port that are dialled.
+func (v *Verify) Address() string { return v.address }
 
 // Kind is KindVerify.
 func (v *Verify) Kind() string { return KindVerify }
@@ -66,6 +88,7 @@ func (v *Verify) Notify(ctx context.Context, event Event) error {
 	defer cancel()
 	waits := backoff.NewExponentialBackOff(backoff.WithInitialInterval(verifyInitialInterval),
 		backoff.WithMaxInterval(verifyMaxInterval), backoff.WithMaxElapsedTime(0))
+	v.asked, v.found = false, nil
 	var last error
 	err := backoff.Retry(func() error {
 		err := v.look(patient, event)
@@ -111,16 +134,20 @@ func (v *Verify) look(ctx context.Context, event Event) error {
 func (v *Verify) served(ctx context.Context, event Event) (leaf *x509.Certificate, distrust, err error) {
 	ctx, cancel := context.WithTimeout(ctx, verifyDialTimeout)
 	defer cancel()
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", v.config.Address)
+	raw, err := v.config.Dial(ctx, "tcp", v.address)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer raw.Close()
+	if err := v.protocol.begin(ctx, raw); err != nil {
+		return nil, nil, err
+	}
+	first := &beginning{Conn: raw}
 	anchors := x509.NewCertPool()
 	for _, cert := range event.Trusted {
 		anchors.AddCert(cert)
 	}
-	conn := tls.Client(raw, &tls.Config{
+	conn := tls.Client(first, &tls.Config{
 		RootCAs:    anchors,
 		ServerName: v.serverName(event.Names),
 		VerifyConnection: func(state tls.ConnectionState) error {
@@ -138,7 +165,7 @@ func (v *Verify) served(ctx context.Context, event Event) (leaf *x509.Certificat
 		return unverified.UnverifiedCertificates[0], distrust, nil
 	}
 	if leaf == nil {
-		return nil, nil, err
+		return nil, nil, v.explainNoTLS(ctx, first.seen, err)
 	}
 	if err == nil {
 		_ = conn.CloseWrite() // close_notify, so that the application logs no broken connection

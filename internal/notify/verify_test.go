@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -233,13 +234,13 @@ func TestVerify_reports_why_no_certificate_was_seen(t *testing.T) {
 		{"nobody listens", closed, "dial tcp " + closed + ": connect: connection refused"},
 		{"no TLS", listen(func(c net.Conn) {
 			_, _ = c.Write([]byte("220 smtp.example ESMTP\r\n"))
-		}), "tls: first record does not look like a TLS handshake"},
+		}), "the server speaks SMTP before TLS: write smtp://ADDRESS"},
 		{"no answer", listen(func(c net.Conn) { t.Cleanup(func() { _ = c.Close() }) }), "context deadline exceeded"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			v := newVerify(t, row.address, newLines())
-			reportsInTime(t, v, testEvent, "reading the certificate that "+row.address+" serves: "+row.want)
+			reportsInTime(t, v, testEvent, "reading the certificate that "+row.address+" serves: "+strings.ReplaceAll(row.want, "ADDRESS", row.address))
 		})
 	}
 }
@@ -247,7 +248,7 @@ func TestVerify_reports_why_no_certificate_was_seen(t *testing.T) {
 func TestNewVerify_wants_host_and_port(t *testing.T) {
 	for _, address := range []string{"", "localhost", ":443", "localhost:", "::1"} {
 		_, err := NewVerify(VerifyConfig{Address: address})
-		require.EqualError(t, err, "has address \""+address+"\", want host:port")
+		require.EqualError(t, err, "has address \""+address+"\", want host:port, or one of imap://, ldap://, postgres://, smtp:// before it")
 	}
 	_, err := NewVerify(VerifyConfig{Address: "[::1]:443"})
 	require.NoError(t, err)
