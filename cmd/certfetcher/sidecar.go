@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -148,7 +149,11 @@ func (c *sidecar) serveHealth(ctx context.Context, background *sync.WaitGroup) e
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
-		fault := config.NewFault("HEALTH_ADDR", "cannot be used: "+err.Error())
+		hint := ""
+		if errors.Is(err, syscall.EADDRINUSE) {
+			hint = ": another process of this pod has the port, a second sidecar perhaps: give another one, or off"
+		}
+		fault := config.NewFault("HEALTH_ADDR", "cannot be used: "+err.Error()+hint)
 		return &enroll.Error{Stage: enroll.StageClientConfiguration, Err: fault}
 	}
 	c.log.Info("serving probes and metrics", "address", listener.Addr().String())

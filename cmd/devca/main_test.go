@@ -220,7 +220,7 @@ func TestServe_failures(t *testing.T) {
 	defer taken.Close()
 	log := slog.New(slog.DiscardHandler)
 	address := taken.Addr().String()
-	assert.EqualError(t, serve(t.Context(), settings{addr: address}, log), "listening: listen tcp "+address+": bind: address already in use")
+	assert.EqualError(t, serve(t.Context(), settings{addr: address}, log), "DEVCA_ADDR cannot be used: listen tcp "+address+": bind: address already in use")
 
 	missing := filepath.Join(t.TempDir(), "missing", "root.pem")
 	err = serve(t.Context(), settings{addr: "127.0.0.1:0", caFile: missing}, log)

@@ -32,7 +32,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	}
 	listener, err := net.Listen("tcp", s.addr)
 	if err != nil {
-		return fmt.Errorf("listening: %w", err)
+		return fmt.Errorf("DEVCA_ADDR cannot be used: %w", err)
 	}
 	defer listener.Close()
 	if s.caFile != "" {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/output"
 )
 
@@ -146,7 +147,47 @@ func (t *trial) reader() {
 			return
 		}
 	}
-	t.ok(checkReader, "%s can reach and read the files", t.Reader)
+	t.readable()
+}
+
+// readable reports that the reader can read, and whether it will want to, if it is PostgreSQL.
+func (t *trial) readable() {
+	found := fmt.Sprintf("%s can reach and read the files", t.Reader)
+	info, err := os.Stat(t.secret)
+	refusal := ""
+	if err == nil && slices.Contains(t.Config.Output.Types, "PEM") {
+		refusal = t.Reader.postgreSQLRefuses(info)
+	}
+	const advice = "run certfetcher with PostgreSQL's runAsUser and OUTPUT_FILE_MODE=0600, or as root with OUTPUT_GROUP of PostgreSQL's group and 0640"
+	switch {
+	case refusal == "":
+		t.ok(checkReader, "%s", found)
+	case notify.IsPostgreSQL(t.Config.Notify.Verify):
+		t.fail(enroll.StageFile, checkReader, found+", but PostgreSQL refuses key.pem: "+refusal, advice)
+	default:
+		t.ok(checkReader, "%s; PostgreSQL alone would refuse key.pem: %s", found, refusal)
+	}
+}
+
+// postgreSQLRefuses says why PostgreSQL and its client library do not take a key of this owner and mode, though they can
+// read it; "" if they take it. They want to own it, with nothing for others, or root to own it, and their group may read.
+func (r Reader) postgreSQLRefuses(info fs.FileInfo) string {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || r.UID < 0 {
+		return ""
+	}
+	mode := info.Mode().Perm()
+	switch {
+	case r.UID == int(stat.Uid) && mode&0o077 != 0:
+		return fmt.Sprintf("it has mode %04o, and where PostgreSQL owns the key, 0600 is the most", mode)
+	case r.UID == int(stat.Uid):
+		return ""
+	case stat.Uid != 0:
+		return fmt.Sprintf("it belongs to uid %d, and not to uid %d or root", stat.Uid, r.UID)
+	case mode&0o037 != 0:
+		return fmt.Sprintf("it has mode %04o, and where root owns the key, 0640 is the most", mode)
+	}
+	return ""
 }
 
 // shutOut reports a reader whom something keeps from a file, unless what is not known of it may help.

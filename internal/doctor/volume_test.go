@@ -206,6 +206,49 @@ func TestRun_reader_isRoot(t *testing.T) {
 	assert.Contains(t, checks["reader"].Found, "root may with the capability DAC_OVERRIDE")
 }
 
+// PostgreSQL looks at owner and mode of its key itself: a test of internal/notify has it refuse one.
+func TestRun_readerIsPostgreSQL(t *testing.T) {
+	uid, gid := os.Geteuid(), os.Getegid()
+	owner, member := doctor.Reader{UID: uid, GID: gid}, doctor.Reader{UID: uid + 1000, GID: gid}
+	for sentence, row := range map[string]struct {
+		reader   doctor.Reader
+		mode     os.FileMode
+		refusal  string
+		rootOnly bool
+	}{
+		"and owns the key alone":                   {reader: owner, mode: 0o600},
+		"and owns a key that its group may read":   {reader: owner, mode: 0o640, refusal: "it has mode 0640, and where PostgreSQL owns the key, 0600 is the most"},
+		"and root owns the key":                    {reader: member, mode: 0o640, rootOnly: true},
+		"and root owns a key that others may read": {reader: member, mode: 0o644, rootOnly: true, refusal: "it has mode 0644, and where root owns the key, 0640 is the most"},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			if uid == 0 && !row.rootOnly && row.mode != 0o600 {
+				t.Skip("root's own keys are another case")
+			}
+			if uid != 0 && row.rootOnly {
+				row.refusal = fmt.Sprintf("it belongs to uid %d, and not to uid %d or root", uid, uid+1000)
+			}
+			_, o := start(t, service.Options{})
+			require.NoError(t, os.Chmod(filepath.Dir(o.Config.Output.Dir), 0o755))
+			o.Config.Output.FileMode, o.Config.Output.Types, o.Reader = row.mode, []string{"PEM"}, &row.reader
+			found := row.reader.String() + " can reach and read the files"
+			_, checks := run(t, o)
+			assert.Equal(t, doctor.OK, checks["reader"].Status)
+			if row.refusal == "" {
+				assert.Equal(t, found, checks["reader"].Found)
+				return
+			}
+			assert.Equal(t, found+"; PostgreSQL alone would refuse key.pem: "+row.refusal, checks["reader"].Found)
+
+			o.Config.Notify.Verify = "postgres://127.0.0.9:1"
+			report, checks := run(t, o)
+			assert.Equal(t, doctor.Failed, checks["reader"].Status)
+			assert.Equal(t, found+", but PostgreSQL refuses key.pem: "+row.refusal, checks["reader"].Found)
+			assert.Equal(t, 10, report.ExitCode())
+		})
+	}
+}
+
 func TestParseReader(t *testing.T) {
 	none, err := doctor.ParseReader("", "")
 	require.NoError(t, err)

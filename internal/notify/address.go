@@ -71,6 +71,12 @@ func parseAddress(text string) (address string, p protocol, err error) {
 	return net.JoinHostPort(u.Hostname(), port), p, nil
 }
 
+// IsPostgreSQL tells whether an address, as VerifyConfig has it, is that of a PostgreSQL.
+func IsPostgreSQL(address string) bool {
+	scheme, _, found := strings.Cut(address, "://")
+	return found && strings.HasPrefix(strings.ToLower(scheme), "postgres")
+}
+
 // begin has the server begin TLS, within the time of ctx.
 func (p protocol) begin(ctx context.Context, conn net.Conn) error {
 	if p.start == nil {

@@ -137,6 +137,15 @@ func TestPostgreSQL_is_seen_to_serve_the_certificate(t *testing.T) {
 		_, err := newVerify(t, address, newLines()).Served(t.Context(), event.Names)
 		assert.EqualError(t, err, "the server speaks PostgreSQL's protocol before TLS: write postgres://"+address)
 	})
+	t.Run("with a key that its group may read", func(t *testing.T) {
+		require.NoError(t, os.Chmod(filepath.Join(dir, "key.pem"), 0o640))
+		server := exec.Command(postgres, "-D", data, "-k", dir, "-h", "127.0.0.1", "-F", "-c", "ssl=on",
+			"-c", "ssl_cert_file="+filepath.Join(dir, "keystore.pem"), "-c", "ssl_key_file="+filepath.Join(dir, "key.pem"))
+		server.SysProcAttr, server.Dir = as, dir
+		out, err := server.CombinedOutput()
+		require.Error(t, err)
+		assert.Contains(t, string(out), "permissions", "which internal/doctor knows")
+	})
 	t.Run("without", func(t *testing.T) {
 		run(t)
 		listens(t, verify)

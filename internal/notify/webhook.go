@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -46,6 +47,8 @@ type Webhook struct {
 func NewWebhook(config WebhookConfig) (*Webhook, error) {
 	u, err := url.Parse(config.URL)
 	switch {
+	case !strings.Contains(config.URL, "//"):
+		return nil, errors.New("has no scheme, want http:// or https:// before the host")
 	case err != nil:
 		return nil, errors.New("not a URL")
 	case u.Scheme != "http" && u.Scheme != "https":

@@ -109,7 +109,8 @@ func TestNewWebhook_checks_the_URL_and_does_not_show_it(t *testing.T) {
 	for _, row := range []struct{ name, url, want string }{
 		{"no URL", "http://s3cret\x7f", "not a URL"},
 		{"another scheme", "ftp://localhost/s3cret", `has scheme "ftp", want http or https`},
-		{"no scheme", "localhost", `has scheme "", want http or https`},
+		{"no scheme", "localhost", "has no scheme, want http:// or https:// before the host"},
+		{"no scheme, but a port", "localhost:8080/s3cret", "has no scheme, want http:// or https:// before the host"},
 		{"no host", "http:///s3cret", "has no host"},
 		{"a remote address", "http://192.0.2.1/s3cret", "has address 192.0.2.1, want a loopback address such as 127.0.0.1 as long as remote ones are not allowed"},
 		{"a remote address in version 6", "http://[2001:db8::1]:80/", "has address 2001:db8::1, want a loopback address such as 127.0.0.1 as long as remote ones are not allowed"},

@@ -415,7 +415,7 @@ func TestSidecar_firstFetch_failsAsInInitMode(t *testing.T) {
 	}{
 		"nothing listens":    {nil, 6, "connection refused"},
 		"no identity":        {[]string{"KEYSTORE_PATH=/none"}, 9, "KEYSTORE_PATH"},
-		"address is taken":   {[]string{"HEALTH_ADDR=" + taken.Addr().String()}, 1, "HEALTH_ADDR cannot be used: listen tcp"},
+		"address is taken":   {[]string{"HEALTH_ADDR=" + taken.Addr().String()}, 1, "address already in use: another process of this pod has the port, a second sidecar perhaps: give another one, or off"},
 		"unknown signal":     {[]string{"NOTIFY_SIGNAL=NONE", "NOTIFY_PROCESS=x"}, 1, `NOTIFY_SIGNAL cannot be used: has unknown signal`},
 		"open quote":         {[]string{"NOTIFY_EXEC=reload 'secret"}, 1, `NOTIFY_EXEC cannot be used: the quote ' at byte 8 is not closed`},
 		"hook elsewhere":     {[]string{"NOTIFY_URL=http://192.0.2.1/?secret"}, 1, `NOTIFY_URL cannot be used: has address 192.0.2.1`},
