@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,62 @@ func TestClient_server_that_never_asks_for_our_certificate_gets_nothing(t *testi
 			})
 		}
 	}
+}
+
+func TestClient_server_that_never_asks_behind_other_kinds_of_proxies(t *testing.T) {
+	for _, scheme := range []string{"https", "socks5"} {
+		t.Run(scheme, func(t *testing.T) {
+			m := newMutual(t, nil, nil)
+			s := newListening(t, m, func(*tls.Config) {})
+			m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			t.Cleanup(func() { l.Close() })
+			go func() {
+				for {
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					if scheme == "https" {
+						// It asks for a certificate itself, which says nothing about the server behind it.
+						outer := tls.Server(conn, &tls.Config{Certificates: m.TLS.Certificates, ClientAuth: tls.RequestClientCert})
+						go (&testProxy{target: s.Addr().String(), status: 200}).serve(outer)
+					} else {
+						go socks5(conn, s.Addr().String())
+					}
+				}
+			}()
+			c := m.client(t)
+			c.proxy = http.ProxyURL(&url.URL{Scheme: scheme, Host: l.Addr().String()})
+			_, err = c.Enroll(t.Context(), goldenSecrets(t))
+			assert.ErrorContains(t, err, "the server never asked for our client certificate, so nothing was sent to it")
+			assert.Equal(t, "", <-s.received, "not a byte of the request")
+		})
+	}
+}
+
+// socks5 takes any request (RFC 1928) and connects to the target.
+func socks5(conn net.Conn, target string) {
+	defer conn.Close()
+	head := make([]byte, 2)
+	io.ReadFull(conn, head)
+	io.CopyN(io.Discard, conn, int64(head[1]))
+	conn.Write([]byte{5, 0})
+	request := make([]byte, 5)
+	io.ReadFull(conn, request)
+	io.CopyN(io.Discard, conn, int64(request[4])+2) // a name, and the port
+	to, err := net.Dial("tcp", target)
+	if err != nil {
+		return
+	}
+	defer to.Close()
+	conn.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+	go func() {
+		io.Copy(to, conn)
+		to.Close()
+	}()
+	io.Copy(conn, to)
 }
 
 func TestClient_allowed_without_client_authentication(t *testing.T) {

@@ -159,8 +159,8 @@ func (c *Client) dial(ctx context.Context, addr string) (net.Conn, error) {
 	isProxy := addr != hostPort(c.enrollURL) && (c.updateURL == nil || addr != hostPort(c.updateURL))
 	if isProxy {
 		cfg.Certificates, cfg.GetClientCertificate = nil, nil
-		p.tunnel.Store(&raw)
 	}
+	p.tunnel.Store(&raw)
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(withProgress(ctx, p)); err != nil {
 		raw.Close()

@@ -42,7 +42,10 @@ func (p *progress) reach(s stage) { p.reached.Store(int32(s)) }
 
 func (c *Client) trace(p *progress) *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
-		TLSHandshakeStart:    func() { p.reach(stageTLS) },
+		TLSHandshakeStart: func() {
+			p.reach(stageTLS)
+			p.asked.Store(false) // a proxy at the same address may have asked, on the way
+		},
 		TLSHandshakeDone:     c.tunnelled(p),
 		GotConn:              func(httptrace.GotConnInfo) { p.reach(stageRequest) },
 		GotFirstResponseByte: func() { p.reach(stageAnswer) },
