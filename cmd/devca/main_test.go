@@ -249,3 +249,14 @@ func TestRun_probe_succeedsOnceTheCAAnswers(t *testing.T) {
 	assert.Equal(t, 1, code)
 	assert.Contains(t, stderr, "connection refused")
 }
+
+func TestRun_misspeltVariable_isWarnedOf(t *testing.T) {
+	clean(t, map[string]string{"DEVCA_ADDR": "here"})
+	for name, value := range map[string]string{"DEVCA_FAULTS": "expired", "DEVCA_SERVICE_HOST": "10.0.0.1", "DEVCA_ADDR_PORT": "tcp://10.0.0.1:80"} {
+		t.Setenv(name, value)
+	}
+	code, _, stderr := execute()
+	assert.Equal(t, 2, code)
+	assert.Contains(t, stderr, `"level":"WARN","msg":"a variable is doubtful","variable":"DEVCA_FAULTS","problem":"is not known and has no effect: did you mean DEVCA_FAULT?"`)
+	assert.Equal(t, 1, strings.Count(stderr, "did you mean"), stderr)
+}

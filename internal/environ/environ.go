@@ -179,6 +179,9 @@ func (r *Reader) Reject(name, detail string) {
 	if v.Secret || v.Hidden {
 		shown = "a value that is not shown"
 	}
+	if path, fromFile := r.files[name+"_FILE"]; fromFile {
+		name, shown = name+"_FILE", fmt.Sprintf("%q, with content that is not shown", path)
+	}
 	if detail != "" {
 		detail = " (" + detail + ")"
 	}

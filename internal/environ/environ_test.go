@@ -83,6 +83,10 @@ func TestRead_twinOfASecretWithDefault_wins(t *testing.T) {
 	assert.Equal(t, "from file", s.Password)
 	assert.Empty(t, r.Faults())
 	assert.Equal(t, path, r.SecretFile("T_PASSWORD"))
+
+	r.Reject("T_PASSWORD", "it is short")
+	require.Len(t, r.Faults(), 1)
+	assert.Equal(t, fmt.Sprintf("T_PASSWORD_FILE has %q, with content that is not shown (it is short), want at least 6 bytes", path), r.Faults()[0].Error())
 }
 
 // As bash gives it for T_PASSWORD_FILE=<(command).
