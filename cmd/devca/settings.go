@@ -75,7 +75,7 @@ func validity(r *environ.Reader) time.Duration {
 		d, err = time.ParseDuration(text + "s")
 	}
 	if err != nil || d < time.Second || d > devca.MaxValidity {
-		r.Reject("DEVCA_VALIDITY", "")
+		r.Reject("DEVCA_VALIDITY", environ.DurationHint(text))
 	}
 	return d
 }

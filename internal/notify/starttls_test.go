@@ -3,7 +3,6 @@ package notify
 import (
 	"bufio"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
 	"net/textproto"
@@ -237,14 +236,36 @@ func TestNewVerify_addresses(t *testing.T) {
 	}
 }
 
-func FuzzReadExtendedResponse(f *testing.F) {
-	for _, seed := range []string{ldapSuccess, ldapSuccessLong, ldapRefused, "\x30\x84\xff\xff\xff\xff", "\x30\x04\x02\x84\xff\xff"} {
-		f.Add([]byte(seed))
+// scripted is a connection on which a server says something whatever it is asked.
+type scripted struct {
+	net.Conn
+	says *strings.Reader
+}
+
+func (s scripted) Read(b []byte) (int, error)  { return s.says.Read(b) }
+func (s scripted) Write(b []byte) (int, error) { return len(b), nil }
+
+func FuzzStart_whateverAServerSays(f *testing.F) {
+	for _, seed := range []string{
+		"S", "N", "E", "220 x\r\n250-x\r\n250 STARTTLS\r\n220 go\r\n", "220\n250\n", "* OK x\r\na OK\r\n", "* OK\n* x\na NO\n",
+		ldapSuccess, ldapSuccessLong, ldapRefused, "\x30\x84\xff\xff\xff\xff", "\x30\x04\x02\x84\xff\xff",
+	} {
+		f.Add(seed + "rest")
 	}
-	f.Fuzz(func(t *testing.T, answer []byte) {
-		in := strings.NewReader(string(answer))
-		if code, _, err := readExtendedResponse(in); err == nil && (code < 0 || code > 255) {
-			t.Fatal(fmt.Sprint("result code ", code))
+	f.Fuzz(func(t *testing.T, says string) {
+		for scheme, p := range protocols {
+			if p.start == nil {
+				continue
+			}
+			conn := scripted{says: strings.NewReader(says)}
+			if err := p.start(conn); err == nil {
+				read := len(says) - conn.says.Len()
+				// What was read is the answer in full, and nothing of what follows it.
+				again := scripted{says: strings.NewReader(says[:read])}
+				require.NoError(t, p.start(again), scheme)
+				require.Error(t, p.start(scripted{says: strings.NewReader(says[:read-1])}), scheme)
+			}
+			_ = recognised([]byte(says), "h:1")
 		}
 	})
 }
