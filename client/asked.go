@@ -16,12 +16,14 @@ import (
 type unaskedError struct{ peer *x509.Certificate }
 
 func (e *unaskedError) Error() string {
-	return fmt.Sprintf("the server with the certificate of subject %q, issuer %q, sent no certificate request", e.peer.Subject, e.peer.Issuer)
+	return fmt.Sprintf("the server with the certificate of subject %q, issuer %q, sent no certificate request",
+		e.peer.Subject, e.peer.Issuer)
 }
 
-const unaskedDetail = "the server never asked for our client certificate, so nothing was sent to it: something on the way ends TLS " +
-	"(a proxy, a load balancer, a service mesh), or this is no CertService: have TLS passed through to the CertService, check REQUEST_URL " +
-	"and HTTPS_PROXY, or set ALLOW_NO_CLIENT_AUTH=true if this is meant"
+const unaskedDetail = "the server never asked for our client certificate, so nothing was sent to it: " +
+	"something on the way ends TLS (a proxy, a load balancer, a service mesh), or this is no CertService: " +
+	"have TLS passed through to the CertService, check REQUEST_URL and HTTPS_PROXY, " +
+	"or set ALLOW_NO_CLIENT_AUTH=true if this is meant"
 
 // noteWhenAsked has each handshake note whether the server asks for the client certificate, and makes each a full one.
 func (c *Client) noteWhenAsked(allowed bool) {

@@ -88,7 +88,8 @@ func (c *Client) explain(ctx context.Context, target *url.URL, reached stage, er
 	case reached == stageTLS:
 		return "the TLS handshake broke off: check that the port speaks TLS 1.2 or later" + c.ownFault("; "), false
 	case reached == stageRequest:
-		return "the server closed the connection without an answer: see its log; a limit on header size may be one reason" + c.ownFault("; "), false
+		return "the server closed the connection without an answer: see its log; " +
+			"a limit on header size may be one reason" + c.ownFault("; "), false
 	case errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return "the connection broke off in the middle of the answer", false
 	}
@@ -137,8 +138,8 @@ func (c *Client) ownFault(separator string) string {
 // explainRefusal is explainAlert, but blames what is known to be wrong on our side before it blames the server.
 func (c *Client) explainRefusal(alert tls.AlertError) (detail string, permanent bool) {
 	switch alert {
-	case alertUnknownCA, alertCertificateExpired, alertBadCertificate, alertUnsupportedCert, alertCertificateUnknown, alertAccessDenied,
-		alertCertificateRequired, alertHandshakeFailure:
+	case alertUnknownCA, alertCertificateExpired, alertBadCertificate, alertUnsupportedCert, alertCertificateUnknown,
+		alertAccessDenied, alertCertificateRequired, alertHandshakeFailure:
 		if problem := c.problem(); problem != "" {
 			return "the server refuses our client certificate: " + problem + ": " + replaceIdentity, true
 		}

@@ -240,7 +240,8 @@ func (c *Client) try(ctx context.Context, target *url.URL, secrets secretHeaders
 }
 
 func (c *Client) roundTrip(ctx context.Context, target *url.URL, secrets secretHeaders, p *progress) (Answer, error) {
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(withProgress(ctx, p), c.trace(p)), http.MethodGet, target.String(), nil)
+	traced := httptrace.WithClientTrace(withProgress(ctx, p), c.trace(p))
+	req, err := http.NewRequestWithContext(traced, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return Answer{}, fmt.Errorf("building the request: %w", err)
 	}

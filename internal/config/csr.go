@@ -49,7 +49,9 @@ func meantAlgorithm(text string) string {
 	for _, known := range keyAlgorithms {
 		family, size, _ := strings.Cut(known, "-")
 		number := strings.TrimPrefix(size, "P")
-		others := []string{family + size, size, number, family + number, "EC" + number, "EC" + size, "SECP" + number + "R1", "ECDSASECP" + number + "R1"}
+		others := []string{
+			family + size, size, number, family + number, "EC" + number, "EC" + size, "SECP" + number + "R1",
+		}
 		if size != "" && slices.Contains(others, name) {
 			return known
 		}
@@ -182,8 +184,8 @@ func (l *loader) bounds() {
 		{"STATE", "ST", "ub-state-name", 128, ""},
 	} {
 		if n := utf8.RuneCountInString(strings.TrimSpace(l.Value(b.variable))); n > b.most {
-			l.Warn(b.variable, fmt.Sprintf("has %d characters, more than the %d that RFC 5280 allows in %s (%s): many CAs refuse the request or cut the name off%s",
-				n, b.most, b.attribute, b.bound, b.advice))
+			l.Warn(b.variable, fmt.Sprintf("has %d characters, more than the %d that RFC 5280 allows in %s (%s): "+
+				"many CAs refuse the request or cut the name off%s", n, b.most, b.attribute, b.bound, b.advice))
 		}
 	}
 }
@@ -204,9 +206,10 @@ func meantCountry(text string) string {
 
 // otherCodes are those of common use that are not in ISO 3166-1 alpha-2.
 var otherCodes = map[string]string{
-	"UK": "GB", "GBR": "GB", "EL": "GR", "GRC": "GR", "USA": "US", "CAN": "CA", "AUS": "AU", "CHN": "CN", "JPN": "JP", "IND": "IN", "BRA": "BR",
-	"KOR": "KR", "GER": "DE", "DEU": "DE", "FRA": "FR", "ESP": "ES", "ITA": "IT", "NLD": "NL", "BEL": "BE", "AUT": "AT", "CHE": "CH", "POL": "PL",
-	"SWE": "SE", "NOR": "NO", "DNK": "DK", "FIN": "FI", "PRT": "PT", "IRL": "IE", "CZE": "CZ",
+	"UK": "GB", "GBR": "GB", "EL": "GR", "GRC": "GR", "USA": "US", "CAN": "CA", "AUS": "AU", "CHN": "CN", "JPN": "JP",
+	"IND": "IN", "BRA": "BR", "KOR": "KR", "GER": "DE", "DEU": "DE", "FRA": "FR", "ESP": "ES", "ITA": "IT", "NLD": "NL",
+	"BEL": "BE", "AUT": "AT", "CHE": "CH", "POL": "PL", "SWE": "SE", "NOR": "NO", "DNK": "DK", "FIN": "FI", "PRT": "PT",
+	"IRL": "IE", "CZE": "CZ",
 }
 
 // countries are the ISO 3166-1 alpha-2 codes, each between two spaces.

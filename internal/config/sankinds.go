@@ -27,7 +27,9 @@ var kinds = map[string]string{
 }
 
 // otherKinds are those that openssl and keytool know and that cannot be asked for.
-var otherKinds = []string{"rid", "registered id", "oid", "dirname", "directoryname", "othername", "x400name", "edi", "ediname"}
+var otherKinds = []string{
+	"rid", "registered id", "oid", "dirname", "directoryname", "othername", "x400name", "edi", "ediname",
+}
 
 // uriSchemes are those that go on without "//" and that a certificate may well name.
 var uriSchemes = []string{"urn", "sip", "sips", "tel", "mailto", "tag", "xmpp", "did"}
@@ -69,7 +71,8 @@ func notOfItsKind(value, kind string) string {
 func noURI(entry string) string {
 	quoted := strconv.Quote(entry)
 	if address, err := netip.ParseAddr(entry); err == nil && address.Zone() != "" {
-		return quoted + " has a zone, which no certificate can name: write " + strconv.Quote(address.WithZone("").String())
+		plain := strconv.Quote(address.WithZone("").String())
+		return quoted + " has a zone, which no certificate can name: write " + plain
 	}
 	if _, err := netip.ParsePrefix(entry); err == nil {
 		return quoted + " is a network, and a certificate names single addresses"
@@ -91,7 +94,8 @@ func noURI(entry string) string {
 	case slices.Contains(otherKinds, lower):
 		return quoted + " is of a kind that cannot be asked for, want DNS, IP, email or URI"
 	}
-	return quoted + " has the unknown scheme or kind " + strconv.Quote(scheme) + ": write DNS:, IP: or email: before a name, and URI:" + entry + " if it is a URI"
+	return quoted + " has the unknown scheme or kind " + strconv.Quote(scheme) +
+		": write DNS:, IP: or email: before a name, and URI:" + entry + " if it is a URI"
 }
 
 func digits(text string) bool { return strings.Trim(text, "0123456789") == "" }

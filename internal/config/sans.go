@@ -46,7 +46,8 @@ func (l *loader) san(entry string, template *x509.CertificateRequest) (problem s
 		template.IPAddresses = appendIP(template.IPAddresses, value)
 	case kind == kindDNS && isDNSName(strings.TrimSuffix(value, ".")):
 		if name, rooted := strings.CutSuffix(value, "."); rooted {
-			l.Warn("SANS", "has "+strconv.Quote(value)+": certificates have host names without the dot at the end, so it is left out")
+			l.Warn("SANS", "has "+strconv.Quote(value)+
+				": certificates have host names without the dot at the end, so it is left out")
 			value = name
 		}
 		template.DNSNames = appendNew(template.DNSNames, value)

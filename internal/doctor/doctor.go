@@ -189,7 +189,8 @@ func (d *doctor) faulty(variables ...string) string {
 
 func (d *doctor) variables() {
 	for _, warning := range d.Config.Warnings {
-		d.warn(checkVariables, warning.Error(), "correct "+warning.Variable+" in the environment of this container; --help and postprocess --help list the rules")
+		d.warn(checkVariables, warning.Error(), "correct "+warning.Variable+
+			" in the environment of this container; --help and postprocess --help list the rules")
 	}
 	if len(d.Faults)+len(d.Config.Warnings) == 0 {
 		d.ok(checkVariables, "every variable is usable")

@@ -129,7 +129,9 @@ func (d *doctor) webhook(ctx context.Context) {
 
 func (d *doctor) served(ctx context.Context) {
 	n := d.Config.Notify
-	verify, err := notify.NewVerify(notify.VerifyConfig{Address: n.Verify, ServerName: n.VerifyServerName, Dial: d.Dial, Log: slog.New(slog.DiscardHandler)})
+	verify, err := notify.NewVerify(notify.VerifyConfig{
+		Address: n.Verify, ServerName: n.VerifyServerName, Dial: d.Dial, Log: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		d.fail(enroll.StageClientConfiguration, checkNotifyVerify, "NOTIFY_VERIFY cannot be used: it "+err.Error(), "correct NOTIFY_VERIFY")
 		return
@@ -149,7 +151,8 @@ func (d *doctor) served(ctx context.Context) {
 			"is the application up, with TLS, and is NOTIFY_VERIFY its address and protocol?")
 		return
 	}
-	d.ok(checkNotifyVerify, "%s serves the certificate of %q with serial number %s, valid until %s", n.Verify, leaf.Subject, certinfo.Serial(leaf), stamp(leaf.NotAfter))
+	d.ok(checkNotifyVerify, "%s serves the certificate of %q with serial number %s, valid until %s",
+		n.Verify, leaf.Subject, certinfo.Serial(leaf), stamp(leaf.NotAfter))
 }
 
 func (d *doctor) reachable(ctx context.Context, name, address string) {

@@ -158,7 +158,8 @@ func (t *trial) readable() {
 	if err == nil && slices.Contains(t.Config.Output.Types, "PEM") {
 		refusal = t.Reader.postgreSQLRefuses(info)
 	}
-	const advice = "run certfetcher with PostgreSQL's runAsUser and OUTPUT_FILE_MODE=0600, or as root with OUTPUT_GROUP of PostgreSQL's group and 0640"
+	const advice = "run certfetcher with PostgreSQL's runAsUser and OUTPUT_FILE_MODE=0600, " +
+		"or as root with OUTPUT_GROUP of PostgreSQL's group and 0640"
 	switch {
 	case refusal == "":
 		t.ok(checkReader, "%s", found)
@@ -169,8 +170,9 @@ func (t *trial) readable() {
 	}
 }
 
-// postgreSQLRefuses says why PostgreSQL and its client library do not take a key of this owner and mode, though they can
-// read it; "" if they take it. They want to own it, with nothing for others, or root to own it, and their group may read.
+// postgreSQLRefuses says why PostgreSQL and its client library do not take a key of this owner and mode, though they
+// can read it; "" if they take it. They want to own it, with nothing for others, or root to own it, and then their
+// group may read.
 func (r Reader) postgreSQLRefuses(info fs.FileInfo) string {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || r.UID < 0 {

@@ -138,18 +138,22 @@ func (s *service) accepted(ctx context.Context, caName string) (answer, bool) {
 		s.refused(err)
 		return a, false
 	case !s.asked && !s.Config.TLS.AllowNoClientAuth:
-		s.fail(enroll.StageConnection, checkAccepted, fmt.Sprintf("the server never asked for a client certificate; it answers %s", a.said()),
-			"certfetcher sends it nothing: have TLS passed through to the CertService by what ends it on the way (a proxy, a load balancer, a service mesh), "+
-				"check REQUEST_URL and HTTPS_PROXY, or set ALLOW_NO_CLIENT_AUTH=true if this is meant")
+		s.fail(enroll.StageConnection, checkAccepted,
+			fmt.Sprintf("the server never asked for a client certificate; it answers %s", a.said()),
+			"certfetcher sends it nothing: have TLS passed through to the CertService by what ends it on the way "+
+				"(a proxy, a load balancer, a service mesh), check REQUEST_URL and HTTPS_PROXY, "+
+				"or set ALLOW_NO_CLIENT_AUTH=true if this is meant")
 		s.clock(a)
 		return a, false
 	case a.status == http.StatusUnauthorized:
 		s.fail(enroll.StageConnection, checkAccepted, fmt.Sprintf("the CertService refuses %q, issued by %q: %s", subject, s.identity.Certificate.Leaf.Issuer, a.said()),
-			s.ownFault("add the CA that issued the certificate in KEYSTORE_PATH to the truststore of the CertService; its log tells the reason"))
+			s.ownFault("add the CA that issued the certificate in KEYSTORE_PATH to the truststore of the CertService; "+
+				"its log tells the reason"))
 		s.clock(a)
 		return a, false
 	case !s.asked:
-		s.warn(checkAccepted, fmt.Sprintf("the server never asked for a client certificate, which ALLOW_NO_CLIENT_AUTH allows; it answers %s", a.said()),
+		s.warn(checkAccepted, fmt.Sprintf("the server never asked for a client certificate, "+
+			"which ALLOW_NO_CLIENT_AUTH allows; it answers %s", a.said()),
 			"unset ALLOW_NO_CLIENT_AUTH when TLS is passed through to the CertService")
 	default:
 		s.ok(checkAccepted, "the server asked for a certificate and answers %q", subject)

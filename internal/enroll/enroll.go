@@ -248,10 +248,12 @@ func (e *Enroller) requestFailed(ctx context.Context, doing string, err error) e
 func (e *Enroller) keyAdvice(err error) string {
 	algorithm := e.Config.Certificate.KeyAlgorithm
 	var status *client.StatusError
-	if !errors.As(err, &status) || !strings.Contains(status.Message, "Wrong key (PK) format") || strings.HasPrefix(algorithm, "RSA") {
+	refused := errors.As(err, &status) && strings.Contains(status.Message, "Wrong key (PK) format")
+	if !refused || strings.HasPrefix(algorithm, "RSA") {
 		return ""
 	}
-	return fmt.Sprintf(": ONAP's CertService takes RSA keys only, and KEY_ALGORITHM is %s: set KEY_ALGORITHM=RSA-2048", algorithm)
+	return fmt.Sprintf(": ONAP's CertService takes RSA keys only, and KEY_ALGORITHM is %s: set KEY_ALGORITHM=RSA-2048",
+		algorithm)
 }
 
 // accept turns an answer into what may be published.

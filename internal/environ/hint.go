@@ -40,9 +40,10 @@ func choiceHint(value string, choices []string) string {
 var units = map[string]time.Duration{
 	"d": 24 * time.Hour, "day": 24 * time.Hour, "days": 24 * time.Hour,
 	"w": 7 * 24 * time.Hour, "week": 7 * 24 * time.Hour, "weeks": 7 * 24 * time.Hour,
-	"hour": time.Hour, "hours": time.Hour, "hr": time.Hour, "hrs": time.Hour, "min": time.Minute, "mins": time.Minute,
-	"minute": time.Minute, "minutes": time.Minute, "sec": time.Second, "secs": time.Second, "second": time.Second, "seconds": time.Second,
-	"msec": time.Millisecond, "millis": time.Millisecond, "h": time.Hour, "m": time.Minute, "s": time.Second, "ms": time.Millisecond,
+	"h": time.Hour, "hr": time.Hour, "hrs": time.Hour, "hour": time.Hour, "hours": time.Hour,
+	"m": time.Minute, "min": time.Minute, "mins": time.Minute, "minute": time.Minute, "minutes": time.Minute,
+	"s": time.Second, "sec": time.Second, "secs": time.Second, "second": time.Second, "seconds": time.Second,
+	"ms": time.Millisecond, "msec": time.Millisecond, "millis": time.Millisecond,
 }
 
 // DurationHint says how a duration is written that people write otherwise, or "".

@@ -72,7 +72,8 @@ func (i *Identity) examine(now time.Time, ahead bool) []string {
 		if i.server {
 			side = "server"
 		}
-		found = append(found, fmt.Sprintf("the certificate %q in KEYSTORE_PATH has usages that do not allow a %s to show it", leaf.Subject, side))
+		found = append(found, fmt.Sprintf("the certificate %q in KEYSTORE_PATH has usages that do not allow a %s to show it",
+			leaf.Subject, side))
 	}
 	for n, der := range i.Certificate.Certificate {
 		cert, name := leaf, "the certificate"

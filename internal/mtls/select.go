@@ -15,7 +15,8 @@ import (
 
 // certificate finds the key to use and its chain.
 func (c contents) certificate(f Files) (tls.Certificate, keystore.Format, error) {
-	entries, format, err := decode("KEYSTORE_PATH", f.KeystorePath, passwordVariable("KEYSTORE_PASSWORD", f.KeystorePasswordFile), c.keystorePassword, c.keystore)
+	variable := passwordVariable("KEYSTORE_PASSWORD", f.KeystorePasswordFile)
+	entries, format, err := decode("KEYSTORE_PATH", f.KeystorePath, variable, c.keystorePassword, c.keystore)
 	if err != nil {
 		return tls.Certificate{}, "", err
 	}
@@ -41,7 +42,8 @@ func (c contents) certificate(f Files) (tls.Certificate, keystore.Format, error)
 // withKeyFile gives each key of the key file its chain among the certificates of the keystore. Keys that
 // the keystore has itself are passed over: the key file was named explicitly.
 func (c contents) withKeyFile(f Files, stored []keystore.Entry) ([]keystore.Entry, error) {
-	keys, _, err := decode("KEYSTORE_KEY_PATH", f.KeystoreKeyPath, passwordVariable("KEYSTORE_PASSWORD", f.KeystorePasswordFile), c.keystorePassword, c.key)
+	variable := passwordVariable("KEYSTORE_PASSWORD", f.KeystorePasswordFile)
+	keys, _, err := decode("KEYSTORE_KEY_PATH", f.KeystoreKeyPath, variable, c.keystorePassword, c.key)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +133,8 @@ func sameKey(a, b crypto.PublicKey) bool {
 // JVM; a PKCS#12 without any such mark was made by openssl, so there it is every certificate that
 // belongs to no key. In PEM, which cannot mark anything, it is every certificate.
 func (c contents) roots(f Files) ([]*x509.Certificate, keystore.Format, error) {
-	entries, format, err := decode("TRUSTSTORE_PATH", f.TruststorePath, passwordVariable("TRUSTSTORE_PASSWORD", f.TruststorePasswordFile), c.truststorePassword, c.truststore)
+	variable := passwordVariable("TRUSTSTORE_PASSWORD", f.TruststorePasswordFile)
+	entries, format, err := decode("TRUSTSTORE_PATH", f.TruststorePath, variable, c.truststorePassword, c.truststore)
 	if err != nil {
 		return nil, "", err
 	}

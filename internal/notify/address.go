@@ -52,7 +52,8 @@ func parseAddress(text string) (address string, p protocol, err error) {
 	}
 	p, known := protocols[strings.ToLower(scheme)]
 	if !known {
-		return "", protocol{}, fmt.Errorf("has the protocol %q, which is not known: %s; without one TLS has to begin at once", scheme, want)
+		return "", protocol{}, fmt.Errorf("has the protocol %q, which is not known: %s; "+
+			"without one TLS has to begin at once", scheme, want)
 	}
 	u, err := url.Parse(text)
 	switch {

@@ -34,15 +34,17 @@ type protocolError struct{ name, scheme, address string }
 
 func (e *protocolError) Error() string {
 	if e.scheme == "" {
-		return fmt.Sprintf("the server speaks %s before TLS, or none at all: want a port where TLS begins at once, or one of %s", e.name, startable())
+		return fmt.Sprintf("the server speaks %s before TLS, or none at all: "+
+			"want a port where TLS begins at once, or one of %s", e.name, startable())
 	}
 	return fmt.Sprintf("the server speaks %s before TLS: write %s://%s", e.name, e.scheme, e.address)
 }
 
 // greetings are how servers begin that speak first, or how they answer what is no request to them.
 var greetings = []struct{ prefix, name, scheme string }{
-	{"* OK", "IMAP", "imap"}, {"* PREAUTH", "IMAP", ""}, {"* BYE", "IMAP", "imap"}, {"+OK", "POP3", ""}, {"HTTP/", "HTTP", ""}, {"SSH-", "SSH", ""},
-	{"<?xml", "XMPP", ""}, {"<stream", "XMPP", ""}, {"-ERR", "the protocol of Redis or POP3", ""}, {"RFB ", "VNC", ""}, {"AMQP", "AMQP", ""},
+	{"* OK", "IMAP", "imap"}, {"* PREAUTH", "IMAP", ""}, {"* BYE", "IMAP", "imap"}, {"+OK", "POP3", ""},
+	{"HTTP/", "HTTP", ""}, {"SSH-", "SSH", ""}, {"<?xml", "XMPP", ""}, {"<stream", "XMPP", ""},
+	{"-ERR", "the protocol of Redis or POP3", ""}, {"RFB ", "VNC", ""}, {"AMQP", "AMQP", ""},
 }
 
 // recognised tells which protocol a server speaks by what it said first, nil when that says nothing.
@@ -69,31 +71,42 @@ func recognised(seen []byte, address string) error {
 // explainNoTLS finds out why there was no TLS with a server: by what it said, or, where it only hung up, by asking it
 // once more in the two protocols in which the client speaks first. It returns failure when it finds nothing.
 func (v *Verify) explainNoTLS(ctx context.Context, seen []byte, failure error) error {
+	if v.protocol.start != nil {
+		return failure // it has begun TLS
+	}
 	if found := recognised(seen, v.address); found != nil {
 		return found
 	}
-	hungUp := errors.Is(failure, io.EOF) || errors.Is(failure, io.ErrUnexpectedEOF) || errors.Is(failure, syscall.ECONNRESET)
+	hungUp := errors.Is(failure, io.EOF) || errors.Is(failure, io.ErrUnexpectedEOF) ||
+		errors.Is(failure, syscall.ECONNRESET)
 	var noTLS tls.RecordHeaderError
 	if hungUp && v.found != nil {
 		return v.found
 	}
-	if v.asked || v.protocol.start != nil || len(seen) > 0 && !errors.As(failure, &noTLS) || len(seen) == 0 && !hungUp {
+	if v.asked || len(seen) > 0 && !errors.As(failure, &noTLS) || len(seen) == 0 && !hungUp {
 		return failure
 	}
 	v.asked = true // once for all looks: applications may log what they do not understand
-	if v.answers(ctx, func(conn net.Conn) bool {
-		var answer [1]byte
-		_, err := io.ReadFull(conn, answer[:])
-		return err == nil && (answer[0] == 'S' || answer[0] == 'N')
-	}, postgreSQLRequest) {
+	switch {
+	case v.answers(ctx, isPostgreSQL, postgreSQLRequest):
 		v.found = &protocolError{"PostgreSQL's protocol", "postgres", v.address}
-	} else if v.answers(ctx, func(conn net.Conn) bool { _, _, err := readExtendedResponse(conn); return err == nil }, startTLSRequest) {
+	case v.answers(ctx, isLDAP, startTLSRequest):
 		v.found = &protocolError{"LDAP", "ldap", v.address}
+	default:
+		return failure
 	}
-	if v.found != nil {
-		return v.found
-	}
-	return failure
+	return v.found
+}
+
+func isPostgreSQL(conn net.Conn) bool {
+	var answer [1]byte
+	_, err := io.ReadFull(conn, answer[:])
+	return err == nil && (answer[0] == 'S' || answer[0] == 'N')
+}
+
+func isLDAP(conn net.Conn) bool {
+	_, _, err := readExtendedResponse(conn)
+	return err == nil
 }
 
 // answers sends a request on a connection of its own and tells whether the answer is one of its protocol.
