@@ -78,7 +78,7 @@ func (v *Verify) explainNoTLS(ctx context.Context, seen []byte, failure error) e
 		return found
 	}
 	hungUp := errors.Is(failure, io.EOF) || errors.Is(failure, io.ErrUnexpectedEOF) ||
-		errors.Is(failure, syscall.ECONNRESET)
+		errors.Is(failure, syscall.ECONNRESET) || errors.Is(failure, syscall.EPIPE)
 	var noTLS tls.RecordHeaderError
 	if hungUp && v.found != nil {
 		return v.found

@@ -180,7 +180,6 @@ func TestVerify_another_protocol_where_TLS_was_expected_is_recognised(t *testing
 		"SSH":        {dialogue("SSH-2.0-OpenSSH_9.2\r\n"), "the server speaks SSH before TLS, or none at all"},
 		"MySQL":      {dialogue("\x4a\x00\x00\x00\x0a8.0.36\x00"), "the server speaks MySQL before TLS, or none at all"},
 		"unknown":    {dialogue("\x00\x01\x02\x03\x04\x05"), "first record does not look like a TLS handshake"},
-		"no more":    {func(net.Conn) bool { return false }, "EOF"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -189,13 +188,21 @@ func TestVerify_another_protocol_where_TLS_was_expected_is_recognised(t *testing
 				_, _ = io.Copy(io.Discard, conn) // so that what was said is not lost in a reset
 				return false
 			})
-			if name == "no more" || name == "PostgreSQL" || name == "LDAP" {
+			if name == "PostgreSQL" || name == "LDAP" {
 				address = speaking(t, cert, func(conn net.Conn) bool { row.serve(conn); return false })
 			}
 			_, err := newVerify(t, address, newLines()).Served(t.Context(), event.Names)
 			require.ErrorContains(t, err, strings.ReplaceAll(row.want, "ADDRESS", address))
 		})
 	}
+}
+
+func TestVerify_server_that_only_hangs_up_stays_unrecognised(t *testing.T) {
+	cert, event := issue(t, newCA(t))
+	address := speaking(t, cert, func(net.Conn) bool { return false })
+	_, err := newVerify(t, address, newLines()).Served(t.Context(), event.Names)
+	require.Error(t, err)
+	assert.NotContains(t, err.Error(), "before TLS")
 }
 
 // prefixed gives back what was read to see what comes.
