@@ -38,7 +38,7 @@ func load(stderr io.Writer) setup {
 		tlsFaults = tlsFaults || fault.Part == config.PartTLS
 	}
 	for _, warning := range s.config.Warnings {
-		s.log.Warn(environ.DoubtfulVariable, "variable", warning.Variable, "problem", warning.Problem)
+		s.log.Warn(environ.NeedsAttention, "variable", warning.Variable, "problem", warning.Problem)
 	}
 	if len(faults) > 0 {
 		s.failure = &enroll.Error{Stage: enroll.ConfigurationStage(faults.First()), Err: faults}

@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"os/signal"
@@ -53,7 +52,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 
 	s, faults := loadSettings()
-	warnMisspelt(s.log.Logger(stderr))
+	environ.LogMisspelt(s.log.Logger(stderr), environ.Names(&environment{}))
 	if *check {
 		return checked(s, faults, stdout, stderr)
 	}
@@ -71,13 +70,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	return exitOK
-}
-
-// warnMisspelt tells of variables that have no effect and look as if they were meant to.
-func warnMisspelt(log *slog.Logger) {
-	for _, m := range environ.Misspelt(environ.Names(&environment{})) {
-		log.Warn("the environment needs attention", "variable", m.Name, "problem", m.Problem())
-	}
 }
 
 // checked prints every fault of the environment and of the files that it names, one on a line. Warnings are

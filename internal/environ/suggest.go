@@ -116,12 +116,12 @@ func (m Misspelling) Problem() string {
 // LogMisspelt warns of the variables that Misspelt finds.
 func LogMisspelt(log *slog.Logger, known []string) {
 	for _, m := range Misspelt(known) {
-		log.Warn(DoubtfulVariable, "variable", m.Name, "problem", m.Problem())
+		log.Warn(NeedsAttention, "variable", m.Name, "problem", m.Problem())
 	}
 }
 
-// DoubtfulVariable is the message of warnings about a variable.
-const DoubtfulVariable = "a variable is doubtful"
+// NeedsAttention is the message of a warning about a variable.
+const NeedsAttention = "the environment needs attention"
 
 // injected tells the variables that Kubernetes sets for each Service, whatever its name.
 func injected(name string) bool {
