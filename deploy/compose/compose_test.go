@@ -25,6 +25,7 @@ type service struct {
 	Healthcheck *struct{ Test []string }
 	DependsOn   map[string]struct{ Condition string } `yaml:"depends_on"`
 	Extends     struct{ File, Service string }
+	Networks    []string
 }
 
 type composition struct {
@@ -52,6 +53,7 @@ func read(t *testing.T, path string) composition {
 		if s.Volumes != nil {
 			base.Volumes = s.Volumes
 		}
+		base.Networks = s.Networks
 		c.Services[name] = base
 	}
 	return c
@@ -114,6 +116,28 @@ func TestVolumes_areMountedByThoseWhoNeedThem(t *testing.T) {
 			assert.ElementsMatch(t, services, mounted[volume], "%s: %s", path, volume)
 		}
 	}
+}
+
+// Whoever has a certificate with the organization that may be updated, and reaches EJBCA, can get another's names.
+func TestEJBCA_isReachedByCertserviceOnly(t *testing.T) {
+	for name, s := range read(t, "compose.ejbca.yaml").Services {
+		switch name {
+		case "ca":
+			assert.Equal(t, []string{"cmp"}, s.Networks)
+		case "certservice":
+			assert.Equal(t, []string{"default", "cmp"}, s.Networks)
+		default:
+			assert.Empty(t, s.Networks, name)
+		}
+	}
+}
+
+// After a restart the root of the run before is there before EJBCA is.
+func TestEJBCA_isHealthyWhenItAnswersAndTheRootIsThere(t *testing.T) {
+	ca := read(t, "compose.ejbca.yaml").Services["ca"]
+	probe := strings.Join(ca.Healthcheck.Test, " ")
+	assert.Contains(t, probe, "test -s "+ca.Environment["ROOT_FILE"])
+	assert.Contains(t, probe, "/ejbca/publicweb/healthcheck/ejbcahealth")
 }
 
 // What identities writes into cmpServers.json is what ejbca-configure.sh is told to make.

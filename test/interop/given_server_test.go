@@ -2,9 +2,15 @@ package interop
 
 import (
 	"crypto/x509"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -67,6 +73,49 @@ func TestClient_givenServer_enrols(t *testing.T) {
 		t.Skip("CMP_TEST_URL is not set: see docs/interoperability.md")
 	}
 	enrolAtGivenServer(t)
+}
+
+// A CA whose key has a password that nobody kept is gone after a restart: it answers, and signs nothing.
+func TestClient_givenServer_enrolsAfterARestart(t *testing.T) {
+	if variable("URL", "") == "" || variable("RESTART", "") == "" {
+		t.Skip("CMP_TEST_URL and CMP_TEST_RESTART are not both set: see docs/interoperability.md")
+	}
+	enrolAfterARestart(t, 5*time.Second)
+}
+
+// enrolAfterARestart enrols, restarts the server, and enrols again as soon as that works.
+func enrolAfterARestart(t *testing.T, interval time.Duration) {
+	patience, err := time.ParseDuration(variable("RESTART_TIMEOUT", "10m"))
+	require.NoError(t, err)
+	config := givenServer(t)
+	enrol := func() error {
+		key, err := keygen.GenerateKey(variable("KEY_ALGORITHM", "RSA-2048"))
+		require.NoError(t, err)
+		subject, err := cmp.ParseDN(variable("SUBJECT", "CN=certfetcher-interop"))
+		require.NoError(t, err)
+		csr, err := keygen.CreateCSR(&x509.CertificateRequest{RawSubject: subject}, key)
+		require.NoError(t, err)
+		client, _ := newClient(t, config)
+		_, err = request(t, client, "ir", cmp.Request{CSR: csr, Key: key}, nil)
+		return err
+	}
+	require.NoError(t, enrol(), "before the restart")
+	out, err := exec.Command("sh", "-c", variable("RESTART", "")).CombinedOutput()
+	require.NoError(t, err, string(out))
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	timeout := time.After(patience)
+	for {
+		err := enrol()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-timeout:
+			require.NoError(t, err, "still %s after the restart", patience)
+		}
+	}
 }
 
 func enrolAtGivenServer(t *testing.T) {
@@ -133,6 +182,28 @@ func TestClient_givenServer_mayBeDevCA(t *testing.T) {
 			assert.Equal(t, uint64(1), d.Stats().Updated)
 		})
 	}
+}
+
+// The server is away for a while, and then back.
+func TestClient_givenServer_mayBeRestarted(t *testing.T) {
+	restarted := filepath.Join(t.TempDir(), "restarted")
+	var refused atomic.Int64
+	d := startDevCA(t, devca.Config{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := os.Stat(restarted); err == nil && refused.Add(1) <= 2 {
+			http.Error(w, "not yet deployed", http.StatusNotFound)
+			return
+		}
+		d.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	setVariables(t, map[string]string{
+		"URL": server.URL, "RECIPIENT": issuerName, "SECRET": secret, "REFERENCE": reference, "ANCHORS": d.root,
+		"KEY_ALGORITHM": "ECDSA-P256", "RESTART": "touch " + restarted, "RESTART_TIMEOUT": "20s",
+	})
+	enrolAfterARestart(t, 10*time.Millisecond)
+	assert.Equal(t, uint64(2), d.Stats().Confirmed)
+	assert.Greater(t, refused.Load(), int64(2))
 }
 
 // A vendor's certificate in place of the secret, and the update of that very certificate.
