@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/certfetcher/certfetcher/test/ca"
@@ -41,6 +43,32 @@ type Stack struct {
 // Start starts devca and certservice from the directory bin with files in dir; the additional
 // environment goes to both.
 func Start(bin, dir string, environment ...string) (*Stack, error) {
+	root := filepath.Join(dir, "devca-root.pem")
+	authority, err := startProcess(filepath.Join(bin, "devca"), append([]string{
+		"DEVCA_ADDR=127.0.0.1:0", "DEVCA_RV=" + CAName, "DEVCA_IAK=" + secret, "DEVCA_CA_FILE=" + root,
+	}, environment...))
+	if err != nil {
+		return nil, err
+	}
+	address, err := authority.await("address")
+	if err != nil {
+		authority.stop()
+		return nil, err
+	}
+	s, err := StartService(bin, dir, map[string]any{
+		"url": "http://" + address + "/pkix/", "issuerDN": "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
+		"authentication": map[string]string{"iak": secret, "rv": CAName}, "trustAnchors": root,
+	}, environment...)
+	if err != nil {
+		authority.stop()
+		return nil, err
+	}
+	s.DevCA = authority
+	return s, nil
+}
+
+// StartService starts certservice alone, for the CMP server of an entry of cmpServers.json, whose caName is CAName.
+func StartService(bin, dir string, server map[string]any, environment ...string) (*Stack, error) {
 	s := &Stack{Dir: filepath.Join(dir, "client")}
 	var err error
 	if s.Transport, err = ca.New("Transport"); err != nil {
@@ -49,20 +77,9 @@ func Start(bin, dir string, environment ...string) (*Stack, error) {
 	if err := s.writeIdentities(dir); err != nil {
 		return nil, err
 	}
-	root := filepath.Join(dir, "devca-root.pem")
-	s.DevCA, err = startProcess(filepath.Join(bin, "devca"), append([]string{
-		"DEVCA_ADDR=127.0.0.1:0", "DEVCA_RV=" + CAName, "DEVCA_IAK=" + secret, "DEVCA_CA_FILE=" + root,
-	}, environment...))
-	if err != nil {
-		return nil, err
-	}
-	address, err := s.DevCA.await("address")
-	if err != nil {
-		return nil, s.failed(err)
-	}
 	servers := filepath.Join(dir, "cmpServers.json")
-	if err := writeServers(servers, address, root); err != nil {
-		return nil, s.failed(err)
+	if err := writeServers(servers, server); err != nil {
+		return nil, err
 	}
 	s.CertService, err = startProcess(filepath.Join(bin, "certservice"), append([]string{
 		"HTTPS_PORT=0", "METRICS_ADDR=127.0.0.1:0", "CMP_SERVERS_PATH=" + servers,
@@ -70,11 +87,12 @@ func Start(bin, dir string, environment ...string) (*Stack, error) {
 		"TRUSTSTORE_PATH=" + filepath.Join(dir, "server", "truststore.p12"), "TRUSTSTORE_PASSWORD=" + service.Password,
 	}, environment...))
 	if err != nil {
-		return nil, s.failed(err)
+		return nil, err
 	}
-	address, err = s.CertService.await("https")
+	address, err := s.CertService.await("https")
 	if err != nil {
-		return nil, s.failed(err)
+		s.Stop()
+		return nil, err
 	}
 	s.URL = "https://127.0.0.1:" + address[strings.LastIndexByte(address, ':')+1:] + "/v1/certificate/"
 	s.Operations = s.CertService.event["http"]
@@ -85,11 +103,6 @@ func Start(bin, dir string, environment ...string) (*Stack, error) {
 func (s *Stack) Stop() {
 	s.CertService.stop()
 	s.DevCA.stop()
-}
-
-func (s *Stack) failed(err error) error {
-	s.Stop()
-	return err
 }
 
 func (s *Stack) writeIdentities(dir string) error {
@@ -109,11 +122,10 @@ func (s *Stack) writeIdentities(dir string) error {
 }
 
 // writeServers writes certservice's cmpServers.json; it holds the secret.
-func writeServers(path, devca, root string) error {
-	content, err := json.MarshalIndent(map[string]any{"cmpv2Servers": []any{map[string]any{
-		"caName": CAName, "url": "http://" + devca + "/pkix/", "issuerDN": "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
-		"authentication": map[string]string{"iak": secret, "rv": CAName}, "trustAnchors": root,
-	}}}, "", "  ")
+func writeServers(path string, server map[string]any) error {
+	entry := map[string]any{"caName": CAName}
+	maps.Copy(entry, server)
+	content, err := json.MarshalIndent(map[string]any{"cmpv2Servers": []any{entry}}, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -125,6 +137,27 @@ type Process struct {
 	*exec.Cmd
 	lines chan string
 	event map[string]string // the log line that await found
+
+	mu     sync.Mutex
+	logged strings.Builder // of the first maxLogged bytes
+}
+
+// maxLogged bounds what is kept of a program's log.
+const maxLogged = 1 << 20
+
+// Logged returns what the program has logged so far.
+func (p *Process) Logged() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.logged.String()
+}
+
+func (p *Process) keep(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.logged.Len() < maxLogged {
+		p.logged.WriteString(line + "\n")
+	}
 }
 
 func startProcess(path string, environment []string) (*Process, error) {
@@ -146,6 +179,7 @@ func (p *Process) read(log io.Reader) {
 	defer close(p.lines)
 	scanner := bufio.NewScanner(log)
 	for scanner.Scan() {
+		p.keep(scanner.Text())
 		select {
 		case p.lines <- scanner.Text():
 		default:
