@@ -15,6 +15,7 @@ type environment struct {
 	Validity   string `envconfig:"DEVCA_VALIDITY" default:"1h" rule:"a duration such as 1h or 90s, or a number of seconds; 1s to 365 days" desc:"how long certificates are valid"`
 	CAFile     string `envconfig:"DEVCA_CA_FILE" rule:"the path of a file in a directory that exists" desc:"where to write the root certificate of this run as PEM"`
 	Protection string `envconfig:"DEVCA_RESPONSE_PROTECTION" default:"mac" rule:"mac or signature" desc:"how answers to requests under the shared secret are protected: with it, or by the CA's signature as EJBCA does"`
+	StrictKU   string `envconfig:"DEVCA_STRICT_KEY_USAGE" default:"false" rule:"true or false" desc:"refuse requests for key usages that the kind of key cannot have, such as keyEncipherment for EC keys, in place of leaving the usage out"`
 	Fault      string `envconfig:"DEVCA_FAULT" rule:"any of waiting[:POLLS], rejection[:FAILINFO], unprotected-error, wrong-nonce, wrong-key, expired, explicit-confirm, slow:DURATION, drop[:BODY], separated by commas" desc:"how to misbehave"`
 	LogFormat  string `envconfig:"LOG_FORMAT" default:"json" rule:"json or text" desc:"format of the log on standard error"`
 	LogLevel   string `envconfig:"LOG_LEVEL" default:"info" rule:"debug, info, warn or error" desc:"least severe level that is logged"`
@@ -23,7 +24,8 @@ type environment struct {
 func writeUsage(w io.Writer) error {
 	var text strings.Builder
 	text.WriteString(`devca is a certification authority for DEVELOPMENT ONLY. It answers CMP (RFC 9810, 9483, 9811) at /, /pkix/,
-/.well-known/cmp and /ejbca/publicweb/cmp/{alias}, keeps everything in memory, and makes its root anew at every start.
+/.well-known/cmp[/p/{name}][/{operation}] and /ejbca/publicweb/cmp/{alias}, keeps everything in memory, and makes its
+root anew at every start.
 
 Usage: devca [--help | --version]
        devca probe    exit with 0 when the CA at DEVCA_ADDR answers

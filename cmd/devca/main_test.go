@@ -145,14 +145,14 @@ func TestLoadSettings_defaultsAndValues(t *testing.T) {
 
 	clean(t, map[string]string{
 		"DEVCA_ADDR": "localhost:1", "DEVCA_RV": "rv", "DEVCA_IAK": "iak", "DEVCA_VALIDITY": "90", "DEVCA_CA_FILE": "root.pem",
-		"DEVCA_RESPONSE_PROTECTION": "signature", "DEVCA_FAULT": "waiting:2", "LOG_FORMAT": "text", "LOG_LEVEL": "debug",
+		"DEVCA_RESPONSE_PROTECTION": "signature", "DEVCA_FAULT": "waiting:2", "DEVCA_STRICT_KEY_USAGE": "true", "LOG_FORMAT": "text", "LOG_LEVEL": "debug",
 	})
 	s, faults = loadSettings()
 	assert.Empty(t, faults)
 	assert.Equal(t, settings{
 		addr: "localhost:1", loopback: true, caFile: "root.pem", faults: "waiting:2", log: environ.Log{Text: true, Level: slog.LevelDebug}, ca: devca.Config{
 			Reference: "rv", Secret: []byte("iak"), Validity: 90 * time.Second, ResponseProtection: devca.RespondSignature,
-			Faults: devca.Faults{Waiting: 2},
+			StrictKeyUsage: true, Faults: devca.Faults{Waiting: 2},
 		}}, s)
 }
 

@@ -41,6 +41,7 @@ func loadSettings() (settings, []environ.Fault) {
 	s.ca.Reference, s.ca.Secret = env.RV, []byte(env.IAK)
 	s.ca.Validity = validity(r)
 	s.ca.ResponseProtection = devca.ResponseProtection(r.Choice("DEVCA_RESPONSE_PROTECTION", "mac", "signature"))
+	s.ca.StrictKeyUsage = r.Bool("DEVCA_STRICT_KEY_USAGE")
 	var err error
 	if s.ca.Faults, err = devca.ParseFaults(env.Fault); err != nil {
 		r.Reject("DEVCA_FAULT", strings.ReplaceAll(err.Error(), "\n", "; "))

@@ -14,7 +14,7 @@ type GeneralContent []InfoTypeAndValue
 func (c GeneralContent) fits(t BodyType) bool          { return t == BodyGenM || t == BodyGenP }
 func (c GeneralContent) marshal(b *cryptobyte.Builder) { addList(b, c, marshalInfoTypeAndValue) }
 
-// Info types of general messages that are spoken here (RFC 9483, 4.3.1 and 4.3.2).
+// Info types of general messages that are spoken here (RFC 9483, 4.3).
 var (
 	// OIDCACerts is id-it-caCerts: asks for, and gives, CA certificates.
 	OIDCACerts = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 17}
@@ -22,6 +22,12 @@ var (
 	OIDRootCACert = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 20}
 	// OIDRootCAKeyUpdate is id-it-rootCaKeyUpdate: gives the update.
 	OIDRootCAKeyUpdate = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 18}
+	// OIDCertReqTemplate is id-it-certReqTemplate: asks for, and gives, what the CA demands of templates.
+	OIDCertReqTemplate = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 19}
+	// OIDCRLStatusList is id-it-crlStatusList: asks for CRLs that are newer.
+	OIDCRLStatusList = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 22}
+	// OIDCRLs is id-it-crls: gives them.
+	OIDCRLs = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 23}
 )
 
 // Value returns the item of a type, and false when there is none.

@@ -54,6 +54,7 @@ type Config struct {
 	Secret             []byte             // nil: DefaultSecret
 	Validity           time.Duration      // of leaves, 1s or more; 0: DefaultValidity
 	ResponseProtection ResponseProtection // "": RespondMAC
+	StrictKeyUsage     bool               // refuses usages that the kind of key cannot have, in place of leaving them out
 	Faults             Faults
 	Now                func() time.Time // nil: time.Now
 	Log                *slog.Logger     // nil: no log. The shared secret is in no record.

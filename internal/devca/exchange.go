@@ -24,6 +24,9 @@ func refuse(bit cmp.FailureBit, format string, args ...any) error {
 	return &refusal{cmp.Rejection(fmt.Sprintf(format, args...), bit)}
 }
 
+// errNonceUsed refuses a message that is perhaps an old one with another transactionID.
+var errNonceUsed = refuse(cmp.FailBadSenderNonce, "senderNonce was used in a message before, want a fresh one")
+
 // exchange is one message on its way to its answer.
 type exchange struct {
 	ca      *CA
@@ -100,6 +103,10 @@ func (e *exchange) begin() (cmp.PKIBody, error) {
 	if !e.ca.transactions.begin(id, e.now) {
 		return cmp.PKIBody{}, refuse(cmp.FailTransactionIDInUse, "this transactionID is in use already")
 	}
+	if !e.ca.transactions.use(id, e.request.Header.SenderNonce) {
+		e.ca.transactions.end(id)
+		return cmp.PKIBody{}, errNonceUsed
+	}
 	switch content := e.request.Body.Content.(type) {
 	case cmp.RevReqContent:
 		defer e.ca.transactions.end(id)
@@ -143,6 +150,10 @@ func (e *exchange) proceed(open transaction, isOpen bool) (cmp.PKIBody, error) {
 	if !bytes.Equal(e.request.Header.RecipNonce, taken.nonce) {
 		e.giveUp(taken, "confirmed with a wrong nonce")
 		return cmp.PKIBody{}, refuse(cmp.FailBadRecipientNonce, "recipNonce is not the senderNonce of the last answer")
+	}
+	if !e.ca.transactions.use(id, e.request.Header.SenderNonce) {
+		e.giveUp(taken, "confirmed with a nonce that was used before")
+		return cmp.PKIBody{}, errNonceUsed
 	}
 	var body cmp.PKIBody
 	var err error

@@ -32,6 +32,13 @@ func (e *exchange) inform(asked cmp.GeneralContent) (cmp.PKIBody, error) {
 		}
 		answer = append(answer, update)
 	}
+	// No value means that nothing is demanded of templates, and that there are no CRLs (RFC 9483, 4.3.3 and 4.3.4).
+	if _, ok := asked.Value(cmp.OIDCertReqTemplate); ok {
+		answer = append(answer, cmp.InfoTypeAndValue{Type: cmp.OIDCertReqTemplate})
+	}
+	if _, ok := asked.Value(cmp.OIDCRLStatusList); ok {
+		answer = append(answer, cmp.InfoTypeAndValue{Type: cmp.OIDCRLs})
+	}
 	return cmp.PKIBody{Type: cmp.BodyGenP, Content: answer}, nil
 }
 

@@ -16,13 +16,20 @@ import (
 // ejbcaPath is where EJBCA has its CMP aliases. Every alias is this CA.
 const ejbcaPath = "/ejbca/publicweb/cmp/"
 
+// wellKnown is where RFC 9811, 3.4 has CMP, and below it what RFC 9483, 6.1 adds.
+const wellKnown = "/.well-known/cmp"
+
+// operations are the path segments that RFC 9483, 6.1 has for kinds of messages. Any of them takes every kind.
+var operations = []string{"initialization", "certification", "keyupdate", "pkcs10", "revocation", "getcacerts", "getrootupdate",
+	"getcertreqtemplate", "getcrls", "nested"}
+
 // ServeHTTP answers CMP over HTTP (RFC 9811, 3) at /, /pkix/ (as OpenSSL's and the ONAP server's users write
-// it), /.well-known/cmp and /ejbca/publicweb/cmp/{alias}. A message that parses is answered with status 200
+// it), /.well-known/cmp with the operations and names (p/{name}) below it, and /ejbca/publicweb/cmp/{alias}. A message that parses is answered with status 200
 // whatever the answer says, one that does not with 400 and an error message.
 func (c *CA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !isServed(r.URL.Path):
-		http.Error(w, "CMP is answered at /, /pkix/, /.well-known/cmp and "+ejbcaPath+"{alias}", http.StatusNotFound)
+		http.Error(w, "CMP is answered at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] and "+ejbcaPath+"{alias}", http.StatusNotFound)
 		return
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)
@@ -98,11 +105,24 @@ func (c *CA) answerUnreadable(reason error) (*cmp.PKIMessage, error) {
 
 func isServed(path string) bool {
 	switch path {
-	case "/", "/pkix", "/pkix/", "/.well-known/cmp", "/.well-known/cmp/":
+	case "/", "/pkix", "/pkix/", wellKnown, wellKnown + "/":
 		return true
+	}
+	if below, found := strings.CutPrefix(path, wellKnown+"/"); found {
+		return isWellKnown(strings.Split(strings.TrimSuffix(below, "/"), "/"))
 	}
 	alias, found := strings.CutPrefix(path, ejbcaPath)
 	return found && alias != "" && !strings.Contains(alias, "/")
+}
+
+// isWellKnown: operation, p/{name} or p/{name}/operation.
+func isWellKnown(segments []string) bool {
+	if segments[0] == "p" && len(segments) > 1 && segments[1] != "" {
+		if segments = segments[2:]; len(segments) == 0 {
+			return true
+		}
+	}
+	return len(segments) == 1 && slices.Contains(operations, segments[0])
 }
 
 func isCMP(contentType string) bool {

@@ -18,17 +18,20 @@ import (
 func TestCA_paths(t *testing.T) {
 	ca, err := devca.New(devca.Config{})
 	require.NoError(t, err)
-	for _, path := range []string{"/", "/pkix", "/pkix/", "/.well-known/cmp", "/.well-known/cmp/", "/ejbca/publicweb/cmp/any"} {
+	for _, path := range []string{"/", "/pkix", "/pkix/", "/.well-known/cmp", "/.well-known/cmp/",
+		"/.well-known/cmp/initialization", "/.well-known/cmp/keyupdate", "/.well-known/cmp/p/name", "/.well-known/cmp/p/name/pkcs10/",
+		"/ejbca/publicweb/cmp/any"} {
 		der, err := withMAC(t, ir(t)).Marshal()
 		require.NoError(t, err)
 		recorder := post(ca, path, "Application/PKIXCMP; charset=utf-8", der)
 		assert.Equal(t, http.StatusOK, recorder.Code, path)
 		assert.Equal(t, "application/pkixcmp", recorder.Header().Get("Content-Type"))
 	}
-	for _, path := range []string{"/other", "/pkix/a", "/ejbca/publicweb/cmp/", "/ejbca/publicweb/cmp/a/b"} {
+	for _, path := range []string{"/other", "/pkix/a", "/ejbca/publicweb/cmp/", "/ejbca/publicweb/cmp/a/b",
+		"/.well-known/cmp/other", "/.well-known/cmp/p", "/.well-known/cmp/p/", "/.well-known/cmp/p/name/other", "/.well-known/cmp/p/name/pkcs10/a", "/.well-known/cmpx"} {
 		recorder := post(ca, path, cmp.MediaType, nil)
 		assert.Equal(t, http.StatusNotFound, recorder.Code, path)
-		assert.Equal(t, "CMP is answered at /, /pkix/, /.well-known/cmp and /ejbca/publicweb/cmp/{alias}\n", recorder.Body.String())
+		assert.Equal(t, "CMP is answered at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] and /ejbca/publicweb/cmp/{alias}\n", recorder.Body.String())
 	}
 }
 

@@ -29,6 +29,8 @@ func (e *exchange) authenticate(opener requester) (requester, error) {
 	switch {
 	case m.Header.ProtectionAlg == nil || m.Protection == nil:
 		return requester{}, refuse(cmp.FailBadMessageCheck, "the message is not protected")
+	case m.CheckProtectionAlg() != nil:
+		return requester{}, refuse(cmp.FailBadAlg, "protectionAlg: %v", m.CheckProtectionAlg())
 	case m.MACProtected():
 		return e.authenticateMAC()
 	case len(m.ExtraCerts) > 0:

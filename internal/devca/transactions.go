@@ -1,6 +1,7 @@
 package devca
 
 import (
+	"crypto/sha256"
 	"math/big"
 	"sync"
 	"time"
@@ -31,6 +32,7 @@ type transaction struct {
 	started time.Time
 	by      requester    // whoever made the request must send the rest too
 	nonce   []byte       // senderNonce of the last answer
+	used    []nonceHash  // senderNonces of the requester so far
 	answer  cmp.BodyType // ip, cp or kup
 
 	// For stateWaiting.
@@ -45,19 +47,23 @@ type transaction struct {
 	notAfter    time.Time
 }
 
+// nonceHash stands for a nonce, which is as long as its sender likes.
+type nonceHash [sha256.Size]byte
+
 // transactions are those of the last minutes, by transactionID. A message takes a transaction out of its
 // state, is worked on without a lock, and puts it back or ends it.
 type transactions struct {
 	mu          sync.Mutex
 	byID        map[string]*transaction
-	order       []string // a ring of the IDs, oldest at first
+	nonces      map[nonceHash]struct{} // senderNonces of all requesters
+	order       []string               // a ring of the IDs, oldest at first
 	first, used int
 	unconfirmed func(serial *big.Int, notAfter time.Time) // called for what goes without confirmation
 }
 
 func newTransactions(unconfirmed func(serial *big.Int, notAfter time.Time)) *transactions {
 	return &transactions{
-		byID: make(map[string]*transaction), order: make([]string, maxTransactions), unconfirmed: unconfirmed,
+		byID: make(map[string]*transaction), nonces: make(map[nonceHash]struct{}), order: make([]string, maxTransactions), unconfirmed: unconfirmed,
 	}
 }
 
@@ -103,12 +109,27 @@ func (t *transactions) take(id []byte, from state) (transaction, bool) {
 	return taken, true
 }
 
+// use notes the senderNonce of a message of the transaction. It returns false when a message that is remembered had it
+// before (RFC 9483, 3.1: fresh in every message).
+func (t *transactions) use(id, nonce []byte) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	hash := nonceHash(sha256.Sum256(nonce))
+	found := t.byID[string(id)]
+	if _, used := t.nonces[hash]; used || found == nil {
+		return false
+	}
+	t.nonces[hash] = struct{}{}
+	found.used = append(found.used, hash)
+	return true
+}
+
 // put sets what a transaction waits for next.
 func (t *transactions) put(id []byte, next transaction) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if found := t.byID[string(id)]; found != nil {
-		next.started = found.started
+		next.started, next.used = found.started, found.used
 		*found = next
 	}
 }
@@ -133,6 +154,9 @@ func (t *transactions) forgetOldest() {
 	id := t.order[t.first]
 	if oldest := t.byID[id]; oldest.state == stateUnconfirmed {
 		t.unconfirmed(oldest.serial, oldest.notAfter)
+	}
+	for _, nonce := range t.byID[id].used {
+		delete(t.nonces, nonce)
 	}
 	delete(t.byID, id)
 	t.order[t.first] = ""

@@ -56,7 +56,7 @@ func (e *exchange) fromCRMF(messages cmp.CertReqMessages) (*wanted, error) {
 	if template.Validity != nil {
 		w.modified = "the validity is this CA's, not the one asked for"
 	}
-	return w, w.check(template.Extensions)
+	return w, w.check(template.Extensions, key, e.ca.config.StrictKeyUsage)
 }
 
 // checkUpdate holds a kur to the certificate it is for, which is the one that signed it (RFC 9483, 4.1.3).
@@ -95,7 +95,7 @@ func (e *exchange) fromPKCS10(der []byte) (*wanted, error) {
 		return nil, refuse(cmp.FailBadPOP, "verifying the signature of the PKCS#10 request: %v", err)
 	}
 	w := &wanted{certReqID: p10crID, subject: csr.RawSubject, key: csr.RawSubjectPublicKeyInfo}
-	return w, w.check(csr.Extensions)
+	return w, w.check(csr.Extensions, csr.PublicKey, e.ca.config.StrictKeyUsage)
 }
 
 // emptyName says whether a DER Name is missing or has no RDNs.
@@ -111,20 +111,23 @@ var (
 )
 
 // What leaves get that ask for no usages: as the ONAP server asks.
-var (
-	defaultKeyUsage    = pkix.Extension{Id: oidKeyUsage, Critical: true, Value: []byte{3, 2, 5, 0xe0}} // digitalSignature, nonRepudiation, keyEncipherment
-	defaultExtKeyUsage = pkix.Extension{Id: oidExtKeyUsage, Value: []byte{0x30, 0x14,
-		6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1}} // clientAuth, serverAuth
-)
+var defaultExtKeyUsage = pkix.Extension{Id: oidExtKeyUsage, Value: []byte{0x30, 0x14,
+	6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1}} // clientAuth, serverAuth
 
 // check fills in the extensions that are granted and refuses what this CA does not issue.
-func (w *wanted) check(asked []pkix.Extension) error {
+func (w *wanted) check(asked []pkix.Extension, key crypto.PublicKey, strict bool) error {
 	var seen []string
 	for _, extension := range asked {
 		if slices.Contains(seen, extension.Id.String()) {
 			return refuse(cmp.FailBadCertTemplate, "extension %s is asked for twice", extension.Id)
 		}
 		seen = append(seen, extension.Id.String())
+		if extension.Id.Equal(oidKeyUsage) {
+			if err := w.grantKeyUsage(extension, key, strict); err != nil {
+				return err
+			}
+			continue
+		}
 		granted, err := checkExtension(extension)
 		switch {
 		case err != nil:
@@ -143,7 +146,7 @@ func (w *wanted) check(asked []pkix.Extension) error {
 		return refuse(cmp.FailBadCertTemplate, "there is neither a subject nor a subject alternative name")
 	}
 	if !w.has(oidKeyUsage) {
-		w.extensions = append(w.extensions, defaultKeyUsage)
+		w.extensions = append(w.extensions, defaultKeyUsage(key))
 	}
 	if !w.has(oidExtKeyUsage) {
 		w.extensions = append(w.extensions, defaultExtKeyUsage)
@@ -173,25 +176,19 @@ func checkExtension(extension pkix.Extension) (bool, error) {
 	switch {
 	case extension.Id.Equal(oidSubjectAltName), extension.Id.Equal(oidExtKeyUsage):
 		return true, nil
-	case extension.Id.Equal(oidKeyUsage):
-		var bits asn1.BitString
-		if _, err := asn1.Unmarshal(extension.Value, &bits); err != nil {
-			return false, refuse(cmp.FailBadCertTemplate, "keyUsage is not a BIT STRING")
-		}
-		if bits.At(5) == 1 || bits.At(6) == 1 {
-			return false, refuse(cmp.FailBadCertTemplate, "keyUsage asks for the signing of certificates or CRLs, which is for authorities")
-		}
-		return true, nil
 	case extension.Id.Equal(oidBasicConstraints):
 		var constraints struct {
 			IsCA       bool `asn1:"optional"`
 			MaxPathLen int  `asn1:"optional,default:-1"`
 		}
-		if _, err := asn1.Unmarshal(extension.Value, &constraints); err != nil {
+		if rest, err := asn1.Unmarshal(extension.Value, &constraints); err != nil || len(rest) > 0 {
 			return false, refuse(cmp.FailBadCertTemplate, "basicConstraints cannot be read")
 		}
 		if constraints.IsCA {
 			return false, refuse(cmp.FailBadCertTemplate, "basicConstraints asks for a CA certificate, want one for an end entity")
+		}
+		if constraints.MaxPathLen >= 0 { // RFC 5280, 4.2.1.9
+			return false, refuse(cmp.FailBadCertTemplate, "basicConstraints has a pathLenConstraint of %d, which only CA certificates may have", constraints.MaxPathLen)
 		}
 		return true, nil
 	case extension.Critical && !extension.Id.Equal(oidSubjectKeyID) && !extension.Id.Equal(oidAuthorityKeyID):

@@ -1,0 +1,62 @@
+package interop
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/test/peer"
+)
+
+// A CSR of OpenSSL with extensions that a profile forbids, sent to a path of RFC 9483, 6.1.
+func TestDevCA_opensslClient_extensionsAreHeldToTheProfile(t *testing.T) {
+	openssl := peer.Require(t, "openssl")[0]
+	for _, row := range []struct {
+		name, key, extension string
+		strict               bool
+		want                 string // of the outcome; empty: issued, with what openssl x509 shows
+		shows, lacks         string
+	}{
+		{name: "RSA", key: "rsa", extension: "keyUsage=critical,digitalSignature,keyEncipherment", strict: true, shows: "Key Encipherment"},
+		{name: "EC", key: "ec", extension: "keyUsage=critical,digitalSignature,keyEncipherment", shows: "Digital Signature", lacks: "Encipherment"},
+		{name: "EC when strict", key: "ec", extension: "keyUsage=critical,digitalSignature,keyEncipherment", strict: true, want: "rejection, badCertTemplate"},
+		{name: "EC for agreement", key: "ec", extension: "keyUsage=critical,digitalSignature,keyAgreement", strict: true, shows: "Key Agreement"},
+		{name: "Ed25519", key: "ed25519", extension: "keyUsage=critical,digitalSignature,keyAgreement", shows: "Digital Signature", lacks: "Agreement"},
+		{name: "no CA", key: "ec", extension: "basicConstraints=critical,CA:FALSE", shows: "CA:FALSE", lacks: "pathlen"},
+		{name: "no CA with a path length", key: "ec", extension: "basicConstraints=critical,CA:FALSE,pathlen:0", want: "rejection, badCertTemplate"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			d := startDevCA(t, devca.Config{StrictKeyUsage: row.strict})
+			key, csr, out := filepath.Join(d.dir, "key.pem"), filepath.Join(d.dir, "csr.pem"), filepath.Join(d.dir, "out.pem")
+			kind := map[string][]string{"rsa": {"rsa:2048"}, "ec": {"ec", "-pkeyopt", "ec_paramgen_curve:P-256"}, "ed25519": {"ed25519"}}[row.key]
+			args := append([]string{"req", "-new", "-nodes", "-subj", "/O=Interop/CN=leaf", "-addext", row.extension, "-keyout", key, "-out", csr, "-newkey"}, kind...)
+			made, err := exec.Command(openssl, args...).CombinedOutput()
+			require.NoError(t, err, string(made))
+
+			output, err := d.openssl(t, "-path", ".well-known/cmp/p/profile/pkcs10", "-cmd", "p10cr", "-csr", csr, "-ref", reference,
+				"-secret", "pass:"+secret, "-recipient", "/CN=CA", "-certout", out)
+
+			if row.want != "" {
+				require.Error(t, err)
+				assert.Equal(t, row.want, opensslOutcome(output), output)
+				return
+			}
+			require.NoError(t, err, output)
+			content, err := os.ReadFile(out)
+			require.NoError(t, err)
+			command := exec.Command(openssl, "x509", "-noout", "-text", "-in", writeFile(t, d.dir, "leaf.pem", content))
+			text, err := command.CombinedOutput()
+			require.NoError(t, err, string(text))
+			assert.Contains(t, string(text), row.shows)
+			if row.lacks != "" {
+				assert.NotContains(t, string(text), row.lacks)
+			}
+		})
+	}
+}
