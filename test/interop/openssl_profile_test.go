@@ -60,3 +60,13 @@ func TestDevCA_opensslClient_extensionsAreHeldToTheProfile(t *testing.T) {
 		})
 	}
 }
+
+// An info type without a value is an answer: nothing is demanded of templates.
+func TestDevCA_opensslClient_certReqTemplateIsAnswered(t *testing.T) {
+	peer.Require(t, "openssl")
+	d := startDevCA(t, devca.Config{})
+	output, err := d.openssl(t, "-path", ".well-known/cmp/getcertreqtemplate", "-cmd", "genm", "-infotype", "certReqTemplate", "-ref", reference,
+		"-secret", "pass:"+secret, "-recipient", "/CN=CA")
+	require.NoError(t, err, output)
+	assert.Contains(t, output, "genp contains ITAV of type: id-it-certReqTemplate")
+}

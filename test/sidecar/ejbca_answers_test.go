@@ -54,6 +54,16 @@ func TestEJBCA_unknownAlias_isShownWithTheURL(t *testing.T) {
 	assert.Contains(t, logged, "/ejbca/publicweb/cmp/cmpRA")
 }
 
+// What EJBCA says of a transaction that failed is a page.
+func TestEJBCA_transactionThatAlwaysFails_isShownWithThePage(t *testing.T) {
+	t.Parallel()
+	e := withEJBCA(t, ejbca.Config{}, nil)
+	e.FailTransactions(1_000_000)
+	text := e.fails(5)
+	assert.Contains(t, text, "HTTP status 500")
+	assert.Contains(t, text, "Internal Server Error")
+}
+
 // Only the order of the subject's parts differs, which is no change.
 func TestEJBCA_orderOfTheSubject_isNoWarning(t *testing.T) {
 	t.Parallel()
