@@ -91,8 +91,8 @@ func (i *instance) configure(failing string) (calls, output string, err error) {
 	command := exec.Command(peer.Require(i.t, "bash")[0], "ejbca-configure.sh")
 	command.Env = append([]string{
 		"PATH=" + i.programs + ":" + os.Getenv("PATH"), "STATE=" + i.dir, "FAIL=" + failing, "SECRET=" + secretOfTest,
-		"CA_NAME=TestCA", "CA_DN=CN=Test CA,O=Example", "CMP_ALIAS=cmpRA", "CMP_SECRET_FILE=" + filepath.Join(i.programs, "iak"),
-		"UPDATES_FOR=Example", "ROOT_FILE=" + i.root(), "WAIT_SECONDS=20", "INTERVAL=0",
+		"CA_NAME=TestCA", "CA_DN=CN=Test CA,O=Example", "CMP_ALIAS=cmpRA",
+		"CMP_SECRET_FILE=" + filepath.Join(i.programs, "iak"), "UPDATES_FOR=Example", "ROOT_FILE=" + i.root(), "WAIT_SECONDS=20", "INTERVAL=0",
 	}, i.settings...)
 	require.NoError(i.t, os.WriteFile(filepath.Join(i.dir, "calls"), nil, 0o600))
 	out, err := command.CombinedOutput()
@@ -178,7 +178,7 @@ func TestEJBCAConfigure_afterARestart_onlyWritesTheRoot(t *testing.T) {
 	i.assertRoot()
 }
 
-// As with a CA that an earlier script made: it can never sign again, so the script ends and says so, in place of waiting.
+// As with a CA that an earlier script made: it can never sign again, so the script says so and ends.
 func TestEJBCAConfigure_caThatIsOffline_endsWithWhatEJBCASays(t *testing.T) {
 	i := newInstance(t)
 	_, output, err := i.configure("")
@@ -209,7 +209,8 @@ func TestEJBCAConfigure_refusedSetting_isShownWithoutTheSecret(t *testing.T) {
 	i := newInstance(t)
 	_, output, err := i.configure("--key authenticationparameters")
 	require.Error(t, err)
-	assert.Contains(t, output, "EJBCA refuses: ERROR refused: config cmp updatealias --alias cmpRA --key authenticationparameters --value TestCA;***")
+	assert.Contains(t, output, "EJBCA refuses: ERROR refused: config cmp updatealias --alias cmpRA "+
+		"--key authenticationparameters --value TestCA;***")
 	assert.Contains(t, output, "setting authenticationparameters of the CMP alias cmpRA")
 }
 

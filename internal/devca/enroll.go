@@ -139,7 +139,8 @@ func (e *exchange) confirm(t transaction, content cmp.CertConfirmContent) (cmp.P
 	status := content[0]
 	if info := status.StatusInfo; info != nil && info.Status == cmp.StatusAccepted && len(info.FailInfo.Names()) > 0 {
 		e.giveUp(t, "the confirmation contradicts itself")
-		return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "certConf accepts the certificate and has failInfo %q", info.FailInfo.Names())
+		return cmp.PKIBody{}, refuse(cmp.FailBadRequest,
+			"certConf accepts the certificate and has failInfo %q", info.FailInfo.Names())
 	}
 	if err := e.checkConfirmation(t, status, len(content)); err != nil {
 		e.giveUp(t, "the confirmation does not fit")

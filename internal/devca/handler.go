@@ -20,16 +20,18 @@ const ejbcaPath = "/ejbca/publicweb/cmp/"
 const wellKnown = "/.well-known/cmp"
 
 // operations are the path segments that RFC 9483, 6.1 has for kinds of messages. Any of them takes every kind.
-var operations = []string{"initialization", "certification", "keyupdate", "pkcs10", "revocation", "getcacerts", "getrootupdate",
-	"getcertreqtemplate", "getcrls", "nested"}
+var operations = []string{"initialization", "certification", "keyupdate", "pkcs10", "revocation", "getcacerts",
+	"getrootupdate", "getcertreqtemplate", "getcrls", "nested"}
 
 // ServeHTTP answers CMP over HTTP (RFC 9811, 3) at /, /pkix/ (as OpenSSL's and the ONAP server's users write
-// it), /.well-known/cmp with the operations and names (p/{name}) below it, and /ejbca/publicweb/cmp/{alias}. A message that parses is answered with status 200
-// whatever the answer says, one that does not with 400 and an error message.
+// it), /.well-known/cmp with the operations and names (p/{name}) below it, and /ejbca/publicweb/cmp/{alias}. A
+// message that parses is answered with status 200 whatever the answer says, one that does not with 400 and an error
+// message.
 func (c *CA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !isServed(r.URL.Path):
-		http.Error(w, "CMP is answered at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] and "+ejbcaPath+"{alias}", http.StatusNotFound)
+		http.Error(w, "CMP is answered at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] and "+ejbcaPath+"{alias}",
+			http.StatusNotFound)
 		return
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)

@@ -19,7 +19,8 @@ func TestCA_paths(t *testing.T) {
 	ca, err := devca.New(devca.Config{})
 	require.NoError(t, err)
 	for _, path := range []string{"/", "/pkix", "/pkix/", "/.well-known/cmp", "/.well-known/cmp/",
-		"/.well-known/cmp/initialization", "/.well-known/cmp/keyupdate", "/.well-known/cmp/p/name", "/.well-known/cmp/p/name/pkcs10/",
+		"/.well-known/cmp/initialization", "/.well-known/cmp/keyupdate", "/.well-known/cmp/p/name",
+		"/.well-known/cmp/p/name/pkcs10/",
 		"/ejbca/publicweb/cmp/any"} {
 		der, err := withMAC(t, ir(t)).Marshal()
 		require.NoError(t, err)
@@ -28,10 +29,12 @@ func TestCA_paths(t *testing.T) {
 		assert.Equal(t, "application/pkixcmp", recorder.Header().Get("Content-Type"))
 	}
 	for _, path := range []string{"/other", "/pkix/a", "/ejbca/publicweb/cmp/", "/ejbca/publicweb/cmp/a/b",
-		"/.well-known/cmp/other", "/.well-known/cmp/p", "/.well-known/cmp/p/", "/.well-known/cmp/p/name/other", "/.well-known/cmp/p/name/pkcs10/a", "/.well-known/cmpx"} {
+		"/.well-known/cmp/other", "/.well-known/cmp/p", "/.well-known/cmp/p/", "/.well-known/cmp/p/name/other",
+		"/.well-known/cmp/p/name/pkcs10/a", "/.well-known/cmpx"} {
 		recorder := post(ca, path, cmp.MediaType, nil)
 		assert.Equal(t, http.StatusNotFound, recorder.Code, path)
-		assert.Equal(t, "CMP is answered at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] and /ejbca/publicweb/cmp/{alias}\n", recorder.Body.String())
+		const want = "CMP is answered at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] and /ejbca/publicweb/cmp/{alias}\n"
+		assert.Equal(t, want, recorder.Body.String())
 	}
 }
 

@@ -63,7 +63,8 @@ type transactions struct {
 
 func newTransactions(unconfirmed func(serial *big.Int, notAfter time.Time)) *transactions {
 	return &transactions{
-		byID: make(map[string]*transaction), nonces: make(map[nonceHash]struct{}), order: make([]string, maxTransactions), unconfirmed: unconfirmed,
+		byID: make(map[string]*transaction), nonces: make(map[nonceHash]struct{}),
+		order: make([]string, maxTransactions), unconfirmed: unconfirmed,
 	}
 }
 

@@ -37,8 +37,8 @@ func unfit(key crypto.PublicKey) []int {
 	return nil
 }
 
-// grantKeyUsage grants the usages that an end entity's key can have. Those that its kind cannot are left out, or refused
-// when the CA is strict.
+// grantKeyUsage grants the usages that an end entity's key can have. Those that its kind cannot are left out, or
+// refused when the CA is strict.
 func (w *wanted) grantKeyUsage(extension pkix.Extension, key crypto.PublicKey, strict bool) error {
 	var bits asn1.BitString
 	if rest, err := asn1.Unmarshal(extension.Value, &bits); err != nil || len(rest) > 0 {
@@ -68,7 +68,8 @@ func (w *wanted) grantKeyUsage(extension pkix.Extension, key crypto.PublicKey, s
 		return refuse(cmp.FailBadCertTemplate, "keyUsage asks for %s, which a key of this kind cannot do", strings.Join(left, ", "))
 	}
 	w.modified = "the key usage " + strings.Join(left, ", ") + " is left out, which a key of this kind cannot do"
-	w.extensions = append(w.extensions, pkix.Extension{Id: oidKeyUsage, Critical: extension.Critical, Value: keyUsage(granted)})
+	extension.Value = keyUsage(granted)
+	w.extensions = append(w.extensions, extension)
 	return nil
 }
 

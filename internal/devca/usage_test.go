@@ -23,7 +23,8 @@ func withUsage(t *testing.T, key crypto.Signer, bytes []byte, length int) *cmp.P
 	value, err := asn1.Marshal(asn1.BitString{Bytes: bytes, BitLength: length})
 	require.NoError(t, err)
 	return change(t, key, func(template *cmp.CertTemplate) {
-		template.Extensions = append(template.Extensions, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Critical: true, Value: value})
+		usage := pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Critical: true, Value: value}
+		template.Extensions = append(template.Extensions, usage)
 	})
 }
 
@@ -47,7 +48,8 @@ func TestCA_keyUsageThatTheKeyCannotHave_isLeftOutOrRefused(t *testing.T) {
 		{"ECDSA", newKey(t), []byte{0xe0}, 3, sign | commit, "keyEncipherment"},
 		{"ECDSA, fit", newKey(t), []byte{0xc0}, 2, sign | commit, ""},
 		{"ECDSA, key agreement", newKey(t), []byte{0x88}, 5, sign | x509.KeyUsageKeyAgreement, ""},
-		{"ECDSA, data encipherment and decipherOnly", newKey(t), []byte{0x98, 0x80}, 9, sign | x509.KeyUsageKeyAgreement | x509.KeyUsageDecipherOnly, "dataEncipherment"},
+		{"ECDSA, data encipherment and decipherOnly", newKey(t), []byte{0x98, 0x80}, 9,
+			sign | x509.KeyUsageKeyAgreement | x509.KeyUsageDecipherOnly, "dataEncipherment"},
 		{"ECDSA, nothing else", newKey(t), []byte{0x20}, 3, 0, "keyEncipherment"},
 		{"Ed25519", ed, []byte{0xe8}, 5, sign | commit, "keyEncipherment, keyAgreement"},
 	} {
@@ -63,7 +65,8 @@ func TestCA_keyUsageThatTheKeyCannotHave_isLeftOutOrRefused(t *testing.T) {
 			case row.left == "":
 				assert.Equal(t, "ip accepted", outcome(answer))
 			default:
-				assert.Equal(t, "ip grantedWithMods: the key usage "+row.left+" is left out, which a key of this kind cannot do", outcome(answer))
+				want := "ip grantedWithMods: the key usage " + row.left + " is left out, which a key of this kind cannot do"
+				assert.Equal(t, want, outcome(answer))
 			}
 			if row.want != 0 {
 				assert.Equal(t, row.want, granted(t, answer).KeyUsage)
@@ -87,7 +90,8 @@ func TestCA_noKeyUsage_isTheKeysOwn(t *testing.T) {
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	require.NoError(t, err)
 	certificate := granted(t, send(t, ca, change(t, rsaKey, func(*cmp.CertTemplate) {})))
-	assert.Equal(t, x509.KeyUsageDigitalSignature|x509.KeyUsageContentCommitment|x509.KeyUsageKeyEncipherment, certificate.KeyUsage)
+	const signing = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
+	assert.Equal(t, signing|x509.KeyUsageKeyEncipherment, certificate.KeyUsage)
 	certificate = granted(t, send(t, ca, change(t, newKey(t), func(*cmp.CertTemplate) {})))
-	assert.Equal(t, x509.KeyUsageDigitalSignature|x509.KeyUsageContentCommitment, certificate.KeyUsage)
+	assert.Equal(t, signing, certificate.KeyUsage)
 }

@@ -188,7 +188,8 @@ func checkExtension(extension pkix.Extension) (bool, error) {
 			return false, refuse(cmp.FailBadCertTemplate, "basicConstraints asks for a CA certificate, want one for an end entity")
 		}
 		if constraints.MaxPathLen >= 0 { // RFC 5280, 4.2.1.9
-			return false, refuse(cmp.FailBadCertTemplate, "basicConstraints has a pathLenConstraint of %d, which only CA certificates may have", constraints.MaxPathLen)
+			return false, refuse(cmp.FailBadCertTemplate,
+				"basicConstraints has a pathLenConstraint of %d, which only CA certificates may have", constraints.MaxPathLen)
 		}
 		return true, nil
 	case extension.Critical && !extension.Id.Equal(oidSubjectKeyID) && !extension.Id.Equal(oidAuthorityKeyID):

@@ -6,6 +6,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
@@ -84,7 +85,8 @@ func (s *Server) refusalBody(request *cmp.PKIMessage, no *refusal) cmp.PKIBody {
 	info := cmp.Rejection(no.text, no.bit)
 	if messages, ok := request.Body.Content.(cmp.CertReqMessages); ok && no.protection == unprotected {
 		response := cmp.CertResponse{CertReqID: messages[0].CertReq.CertReqID, Status: info}
-		return cmp.PKIBody{Type: answers[request.Body.Type], Content: &cmp.CertRepMessage{Response: []cmp.CertResponse{response}}}
+		content := &cmp.CertRepMessage{Response: []cmp.CertResponse{response}}
+		return cmp.PKIBody{Type: answers[request.Body.Type], Content: content}
 	}
 	return cmp.PKIBody{Type: cmp.BodyError, Content: &cmp.ErrorMsgContent{StatusInfo: info}}
 }
@@ -210,6 +212,6 @@ func (s *Server) isRevoked(der []byte) bool {
 
 // mayUpdate: for EMPTY, EJBCA wants super administrators.
 func (s *Server) mayUpdate(signer *x509.Certificate) bool {
-	organization := signer.Subject.Organization
-	return !s.config.NoRole && s.config.EndEntityProfile != EMPTY && len(organization) > 0 && organization[0] == s.config.UpdatesFor
+	isMember := slices.Contains(signer.Subject.Organization, s.config.UpdatesFor)
+	return isMember && !s.config.NoRole && s.config.EndEntityProfile != EMPTY
 }

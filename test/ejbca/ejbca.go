@@ -151,8 +151,8 @@ func (s *Server) Requests(kind cmp.BodyType) []*cmp.PKIMessage {
 	return found
 }
 
-// FailTransactions lets the next requests for certificates fail as those of one subject at the same time do: HTTP status
-// 500 with a page, and nothing issued.
+// FailTransactions lets the next requests for certificates fail as those of one subject at the same time do: HTTP
+// status 500 with a page, and nothing issued.
 func (s *Server) FailTransactions(count int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

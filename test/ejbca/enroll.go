@@ -32,7 +32,10 @@ func read(request *cmp.PKIMessage) (wanted, error) {
 	if err != nil || messages[0].VerifyPOPO() != nil {
 		return wanted{}, refuse("Failed to verify Proof-of-Possession of private key")
 	}
-	return wanted{messages[0].CertReq.CertReqID, template.Subject, template.Issuer, key, subjectAltName(template.Extensions)}, nil
+	return wanted{
+		id: messages[0].CertReq.CertReqID, subject: template.Subject, issuer: template.Issuer, key: key,
+		names: subjectAltName(template.Extensions),
+	}, nil
 }
 
 func subjectAltName(extensions []pkix.Extension) []byte {
@@ -96,7 +99,8 @@ func (s *Server) profile(request *cmp.PKIMessage) (profile, error) {
 // that were registered last, whatever the request and the old certificate have.
 func (s *Server) registered(w wanted) (Entity, error) {
 	entity, found := s.entities[commonName(w.subject)]
-	if !found || !cmp.SameName(entity.Subject, w.subject) || w.issuer != nil && !cmp.SameName(w.issuer, s.issuing.RawSubject) {
+	isIssuer := w.issuer == nil || cmp.SameName(w.issuer, s.issuing.RawSubject)
+	if !found || !isIssuer || !cmp.SameName(entity.Subject, w.subject) {
 		return Entity{}, refuse("Error. Received a CMP KeyUpdateRequest for a non-existing end entity")
 	}
 	if s.config.AllowOverride {

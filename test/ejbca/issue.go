@@ -62,7 +62,8 @@ func (s *Server) issue(entity Entity, key any, p profile) (*x509.Certificate, er
 		extensions = append(extensions, pkix.Extension{Id: oid, Critical: critical, Value: der})
 	}
 	add(oidBasicConstraints, true, []byte{0x30, 0})
-	add(oidAuthorityKeyID, false, append([]byte{0x30, byte(len(s.issuing.SubjectKeyId) + 2), 0x80, byte(len(s.issuing.SubjectKeyId))}, s.issuing.SubjectKeyId...))
+	issuer := s.issuing.SubjectKeyId
+	add(oidAuthorityKeyID, false, append([]byte{0x30, byte(len(issuer) + 2), 0x80, byte(len(issuer))}, issuer...))
 	if entity.Names != nil {
 		add(oidSubjectAltName, false, entity.Names)
 	}
@@ -123,7 +124,8 @@ func (s *Server) makeCA() error {
 }
 
 // authority makes a CA's certificate; without a parent it is self-signed.
-func authority(subject []byte, key *ecdsa.PrivateKey, parent *x509.Certificate, parentKey *ecdsa.PrivateKey, now time.Time) (*x509.Certificate, error) {
+func authority(subject []byte, key *ecdsa.PrivateKey, parent *x509.Certificate, parentKey *ecdsa.PrivateKey,
+	now time.Time) (*x509.Certificate, error) {
 	template := &x509.Certificate{
 		SerialNumber: serial(), RawSubject: subject, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(10, 0, 0),

@@ -37,8 +37,10 @@ var (
 	cmpSub      = Config{Alias: "cmpSub", Subject: subCA, SubCA: true, Secret: keyIDSecret, CertificateProfile: KeyID}
 	cmpPbe      = Config{Alias: "cmpPbe", Subject: composeCA, Secret: keyIDSecret, CertificateProfile: Custom, PBE: true}
 	cmpRA2      = Config{Alias: "cmpRA2", Subject: composeCA2, Secret: raSecret, PBE: true}
-	cmpClient   = Config{Alias: "cmp", Subject: managing, Modules: SecretFirst, CertificateProfile: ENDUSER, Passwords: map[string]string{"app1": "app1-secret", "cl1": "cl1-secret"}}
-	cmpPbClient = Config{Alias: "cmpPbeClient", Subject: managing, PBE: true, CertificateProfile: ENDUSER, Passwords: map[string]string{"cl5": "cl5-secret"}}
+	cmpClient   = Config{Alias: "cmp", Subject: managing, Modules: SecretFirst, CertificateProfile: ENDUSER, Passwords: passwords}
+	cmpPbClient = Config{Alias: "cmpPbeClient", Subject: managing, PBE: true, CertificateProfile: ENDUSER, Passwords: passwords}
+
+	passwords = map[string]string{"app1": "app1-secret", "cl1": "cl1-secret", "cl5": "cl5-secret"}
 )
 
 // with changes an alias.

@@ -25,8 +25,8 @@ func newHolder(t *testing.T, s *Server, secret string) holder {
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	client, err := cmp.New(cmp.Config{
-		URL: server.URL + path + "cmpRA", Recipient: cmp.DirectoryName(s.issuing.RawSubject).String(), Secret: []byte(secret), Reference: "RA",
-		TrustAnchors: []*x509.Certificate{s.root},
+		URL: server.URL + path + "cmpRA", Recipient: cmp.DirectoryName(s.issuing.RawSubject).String(),
+		Secret: []byte(secret), Reference: "RA", TrustAnchors: []*x509.Certificate{s.root},
 	})
 	require.NoError(t, err)
 	return holder{t, client}
@@ -38,15 +38,16 @@ func (h holder) request(subject, name string) cmp.Request {
 	require.NoError(h.t, err)
 	der, err := cmp.ParseDN(subject)
 	require.NoError(h.t, err)
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{RawSubject: der, DNSNames: []string{name}}, key)
+	template := &x509.CertificateRequest{RawSubject: der, DNSNames: []string{name}}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, template, key)
 	require.NoError(h.t, err)
 	parsed, err := x509.ParseCertificateRequest(csr)
 	require.NoError(h.t, err)
 	return cmp.Request{CSR: parsed, Key: key}
 }
 
-// Why only certservice may reach the CMP address: every holder of a certificate with the organization of the role can have
-// another holder's names, without the secret. Without the role nobody can.
+// Why only certservice may reach the CMP address: every holder of a certificate with the organization of the role can
+// have another holder's names, without the secret. Without the role no holder can.
 func TestServer_role_letsEachMemberHaveTheOthersNames(t *testing.T) {
 	for _, noRole := range []bool{false, true} {
 		s, err := New(Config{Secret: "the-secret", NoRole: noRole})

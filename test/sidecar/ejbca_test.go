@@ -20,6 +20,9 @@ import (
 
 const ejbcaSecret = "the-secret-of-ejbca"
 
+// passwords are those of client mode.
+var passwords = map[string]string{"app.example.org": ejbcaSecret}
+
 // estate is EJBCA, certservice, and where the sidecar is.
 type estate struct {
 	*ejbca.Server
@@ -41,7 +44,8 @@ func withEJBCA(t *testing.T, config ejbca.Config, changes map[string]any) *estat
 	root := filepath.Join(dir, "ejbca-root.pem")
 	require.NoError(t, os.WriteFile(root, pemOf(authority.Root()), 0o600))
 	entry := map[string]any{
-		"url": server.URL + "/ejbca/publicweb/cmp/cmpRA", "issuerDN": cmp.DirectoryName(authority.Issuing().RawSubject).String(),
+		"url":            server.URL + "/ejbca/publicweb/cmp/cmpRA",
+		"issuerDN":       cmp.DirectoryName(authority.Issuing().RawSubject).String(),
 		"authentication": map[string]string{"iak": ejbcaSecret, "rv": "RA"}, "trustAnchors": root,
 	}
 	maps.Copy(entry, changes)
@@ -165,14 +169,15 @@ func (p *sidecar) awaitExit(code int) {
 // What EJBCA says reaches whoever reads the log of the client.
 func TestEJBCA_refusals_areShown(t *testing.T) {
 	t.Parallel()
+	anotherSecret := map[string]any{"authentication": map[string]string{"iak": "another", "rv": "RA"}}
 	for name, row := range map[string]struct {
 		config  ejbca.Config
 		changes map[string]any
 		want    string
 	}{
-		"wrong secret, certificates first": {ejbca.Config{}, map[string]any{"authentication": map[string]string{"iak": "another", "rv": "RA"}},
+		"wrong secret, certificates first": {ejbca.Config{}, anotherSecret,
 			"Failed to verify message using both Global Shared Secret and CMP RA Authentication Secret"},
-		"wrong secret, secret first": {ejbca.Config{Modules: ejbca.SecretFirst}, map[string]any{"authentication": map[string]string{"iak": "another", "rv": "RA"}},
+		"wrong secret, secret first": {ejbca.Config{Modules: ejbca.SecretFirst}, anotherSecret,
 			"Error while reading a certificate from the extraCert field"},
 		"a field that the profile wants": {ejbca.Config{RequiredFields: []string{"LOCALITY"}}, nil,
 			"Subject DN field 'LOCALITY' must exist."},
@@ -199,8 +204,7 @@ func TestEJBCA_caOffline_isShown(t *testing.T) {
 // HMAC;EndEntityCertificate.
 func TestEJBCA_clientMode_updatesAndSpendsThePassword(t *testing.T) {
 	t.Parallel()
-	config := ejbca.Config{Modules: ejbca.SecretFirst, Passwords: map[string]string{"app.example.org": ejbcaSecret}, CertificateProfile: ejbca.Custom}
-	e := withEJBCA(t, config, nil)
+	e := withEJBCA(t, ejbca.Config{Modules: ejbca.SecretFirst, Passwords: passwords, CertificateProfile: ejbca.Custom}, nil)
 	p := e.sidecar()
 	p.await(1, planned)
 	p.renew()
@@ -213,16 +217,16 @@ func TestEJBCA_clientMode_updatesAndSpendsThePassword(t *testing.T) {
 	assert.Contains(t, e.fails(5), "Error while reading a certificate from the extraCert field")
 }
 
-// With responseprotection pbe EJBCA signs answers to signed requests all the same, and in client mode every certificate.
+// With responseprotection pbe EJBCA signs answers to signed requests all the same, and in client mode certificates.
 // The anchors of certservice are what they are checked with.
 func TestEJBCA_pbe_needsAnchorsAllTheSame(t *testing.T) {
 	t.Parallel()
-	e := withEJBCA(t, ejbca.Config{PBE: true, Passwords: map[string]string{"app.example.org": ejbcaSecret}}, map[string]any{"trustAnchors": nil})
+	e := withEJBCA(t, ejbca.Config{PBE: true, Passwords: passwords}, map[string]any{"trustAnchors": nil})
 	text := e.fails(5)
 	assert.Contains(t, text, "no trust anchors are configured for signed answers")
 	assert.NotEmpty(t, e.Issued(), "EJBCA has issued it, and signed the answer")
 
-	e = withEJBCA(t, ejbca.Config{PBE: true, Passwords: map[string]string{"app.example.org": ejbcaSecret}}, nil)
+	e = withEJBCA(t, ejbca.Config{PBE: true, Passwords: passwords}, nil)
 	p := e.sidecar()
 	p.await(1, planned)
 	e.assertNoSecret(p)
