@@ -9,6 +9,7 @@
 #   UPDATES_FOR       organization (O) of the certificates that may be updated with themselves (kur); empty: none
 #   ROOT_FILE         where the CA's certificate goes, which certservice has as trustAnchors
 #   WAIT_SECONDS      how long to wait for EJBCA and for the secret; default 900
+#   SETTLE_SECONDS    how long an EJBCA that answers may be unhealthy; default 60
 #
 # It needs EJBCA 7.8.1 or later. EJBCA's command line takes the secret as an argument: it shows in this container's
 # process list.
@@ -19,8 +20,10 @@ health=http://localhost:8080/ejbca/publicweb/healthcheck/ejbcahealth
 profile=certfetcher
 profile_id=1402607812
 role='Certificate updates'
+status='' # of EJBCA's health check
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+: >"$work/health"
 
 say() { printf 'ejbca-configure: %s\n' "$*" >&2; }
 fail() {
@@ -43,6 +46,18 @@ wait_for() {
 started() {
 	status=$(curl --silent --output "$work/health" --write-out '%{http_code}' "$health") || return 1
 	[ "$status" = 200 ] || [ "$status" = 500 ]
+}
+
+# healthy waits until nothing is wrong, for as long as that may take after a start. Otherwise it says what is.
+healthy() {
+	local deadline=$((SECONDS + ${SETTLE_SECONDS:-60}))
+	until started && [ "$status" = 200 ]; do
+		if [ "$SECONDS" -ge "$deadline" ]; then
+			say "EJBCA is not healthy: $(head -c 500 "$work/health" | tr '\n' ' ')"
+			return 1
+		fi
+		sleep "${INTERVAL:-5}"
+	done
 }
 
 # quietly runs a command that may repeat the secret; its output is shown, without the secret, only when it fails.
@@ -204,7 +219,7 @@ allow_updates() {
 wait_for "the file $CMP_SECRET_FILE" test -s "$CMP_SECRET_FILE"
 secret=$(cat "$CMP_SECRET_FILE")
 wait_for 'an answer of EJBCA' started
-[ "$status" = 200 ] || say "EJBCA is not healthy: $(head -c 500 "$work/health" | tr '\n' ' ')"
+healthy || say 'going on, since that may be another CA'
 
 if ! ejbca.sh ca listcas | lists "CA Name: $CA_NAME"; then
 	rm -f "$ROOT_FILE" "$ROOT_FILE.settings" # of a CA that is no more
@@ -235,10 +250,8 @@ grep -q 'END CERTIFICATE' "$ROOT_FILE.new" || fail "EJBCA gives no certificate o
 
 # A CA whose key is offline signs nothing. So it is with a CA that an earlier script made: its token had a random
 # password, which was not kept.
-started || fail 'EJBCA does not answer any more'
-if [ "$status" != 200 ]; then
+if ! healthy; then
 	rm -f "$ROOT_FILE" "$ROOT_FILE.new"
-	fail "EJBCA is not healthy: $(head -c 500 "$work/health" | tr '\n' ' ')" \
-		'(if a CA is offline and its password is lost, remove the volumes: docker compose down -v)'
+	fail 'if a CA is offline and its password is lost, remove the volumes: docker compose down -v'
 fi
 mv "$ROOT_FILE.new" "$ROOT_FILE"

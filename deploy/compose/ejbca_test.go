@@ -61,6 +61,7 @@ const fakeHealth = `#!/bin/bash
 while [ $# -gt 0 ]; do case "$1" in --output) out=$2; shift ;; esac; shift; done
 cd "$STATE" || exit 1
 if [ -e starting ]; then rm starting; printf 404
+elif [ -e settling ]; then rm settling; echo "CA Token is being activated" >"$out"; printf 500
 elif [ -e restarted ] && [ -e token ] && [ "$(cat token)" != null ]; then echo "CA Token is not active" >"$out"; printf 500
 else echo ALLOK >"$out"; printf 200; fi
 `
@@ -92,7 +93,7 @@ func (i *instance) configure(failing string) (calls, output string, err error) {
 	command.Env = append([]string{
 		"PATH=" + i.programs + ":" + os.Getenv("PATH"), "STATE=" + i.dir, "FAIL=" + failing, "SECRET=" + secretOfTest,
 		"CA_NAME=TestCA", "CA_DN=CN=Test CA,O=Example", "CMP_ALIAS=cmpRA",
-		"CMP_SECRET_FILE=" + filepath.Join(i.programs, "iak"), "UPDATES_FOR=Example", "ROOT_FILE=" + i.root(), "WAIT_SECONDS=20", "INTERVAL=0",
+		"CMP_SECRET_FILE=" + filepath.Join(i.programs, "iak"), "UPDATES_FOR=Example", "ROOT_FILE=" + i.root(), "WAIT_SECONDS=20", "SETTLE_SECONDS=0", "INTERVAL=0",
 	}, i.settings...)
 	require.NoError(i.t, os.WriteFile(filepath.Join(i.dir, "calls"), nil, 0o600))
 	out, err := command.CombinedOutput()
@@ -105,7 +106,7 @@ func (i *instance) configure(failing string) (calls, output string, err error) {
 // restart is what happens to the CAs when EJBCA is restarted.
 func (i *instance) restart() {
 	i.t.Helper()
-	for _, name := range []string{"restarted", "starting"} {
+	for _, name := range []string{"restarted", "starting", "settling"} {
 		require.NoError(i.t, os.WriteFile(filepath.Join(i.dir, name), nil, 0o600))
 	}
 }
@@ -172,8 +173,10 @@ func TestEJBCAConfigure_afterARestart_onlyWritesTheRoot(t *testing.T) {
 	_, output, err := i.configure("")
 	require.NoError(t, err, output)
 	i.restart()
+	i.settings = []string{"SETTLE_SECONDS=20"}
 	calls, output, err := i.configure("")
 	require.NoError(t, err, output)
+	assert.NotContains(t, output, "not healthy", "for a moment it was")
 	assert.Equal(t, "ca listcas\nca getcacert --caname TestCA -f /dev/stdout\n", calls)
 	i.assertRoot()
 }
