@@ -223,7 +223,7 @@ func TestEJBCA_pbe_needsAnchorsAllTheSame(t *testing.T) {
 	t.Parallel()
 	e := withEJBCA(t, ejbca.Config{PBE: true, Passwords: passwords}, map[string]any{"trustAnchors": nil})
 	text := e.fails(5)
-	assert.Contains(t, text, "no trust anchors are configured for signed answers")
+	assert.Contains(t, text, "set trustAnchors to its root")
 	assert.NotEmpty(t, e.Issued(), "EJBCA has issued it, and signed the answer")
 
 	e = withEJBCA(t, ejbca.Config{PBE: true, Passwords: passwords}, nil)
