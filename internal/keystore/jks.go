@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/pkcs12"
 )
 
@@ -154,7 +155,7 @@ func (d *jksDecoder) readLong(out *[]byte) bool {
 func (e jksEntry) open(password []byte, keys bool) (Entry, error) {
 	entry := Entry{Alias: e.alias, Trusted: e.trusted}
 	for _, der := range e.certs {
-		cert, err := x509.ParseCertificate(der)
+		cert, err := certinfo.Parse(der)
 		if err != nil {
 			return Entry{}, err
 		}

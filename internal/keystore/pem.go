@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/pkcs12"
 )
 
@@ -28,7 +29,7 @@ func decodePEM(data []byte, password string) ([]Entry, error) {
 		read++
 		switch block.Type {
 		case "CERTIFICATE":
-			cert, err := x509.ParseCertificate(block.Bytes)
+			cert, err := certinfo.Parse(block.Bytes)
 			if err != nil {
 				return nil, fmt.Errorf("reading PEM block %d (%s): %w", read, block.Type, err)
 			}

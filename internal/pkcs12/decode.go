@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // Decode reads a PKCS#12 file in DER. A wrong password gives an error that is ErrPassword; a file
@@ -189,5 +191,5 @@ func parseCertBag(s cryptobyte.String) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return x509.ParseCertificate(der)
+	return certinfo.Parse(der)
 }
