@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/oneline"
 )
 
@@ -19,7 +20,7 @@ const (
 	maxErrBody = 64 << 10 // of an answer with an error; the rest is not read
 )
 
-// Answer is what CertService issued, each element one PEM certificate as received.
+// Answer is what CertService issued, each element the PEM of one certificate, or of several in their order, as received.
 type Answer struct {
 	CertificateChain    []string // the new certificate first
 	TrustedCertificates []string
@@ -27,7 +28,8 @@ type Answer struct {
 	asked *secretHeaders // a pointer, which fmt does not follow here: nothing prints the key with an Answer
 }
 
-// Certificates parses both lists. Its error is an *AnswerError.
+// Certificates parses both lists. Certificates that can verify nothing (certinfo.Unusable) are among them: what they
+// are for decides whether that matters. Its error is an *AnswerError.
 func (a Answer) Certificates() (chain, trusted []*x509.Certificate, err error) {
 	if chain, err = parseCertificates("certificateChain", a.CertificateChain); err != nil {
 		return nil, nil, a.cleaned(err)
@@ -55,24 +57,42 @@ func (a Answer) cleaned(err error) error {
 }
 
 func parseCertificates(list string, texts []string) ([]*x509.Certificate, error) {
-	certs := make([]*x509.Certificate, len(texts))
+	var certs []*x509.Certificate
 	for i, text := range texts {
-		block, rest := pem.Decode([]byte(text))
-		switch {
-		case block == nil:
-			return nil, &AnswerError{Reason: fmt.Sprintf("%s[%d] has no PEM block, want a certificate", list, i)}
-		case block.Type != "CERTIFICATE":
-			return nil, &AnswerError{Reason: fmt.Sprintf("%s[%d] has a PEM block %q, want \"CERTIFICATE\"", list, i, block.Type)}
-		case len(bytes.TrimSpace(rest)) > 0:
-			return nil, &AnswerError{Reason: fmt.Sprintf("%s[%d] has more than one PEM block, want one certificate", list, i)}
+		found, reason := parseElement([]byte(text))
+		if reason != "" {
+			return nil, &AnswerError{Reason: fmt.Sprintf("%s[%d] %s", list, i, reason)}
 		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, &AnswerError{Reason: fmt.Sprintf("%s[%d] has no readable certificate: %v", list, i, err)}
-		}
-		certs[i] = cert
+		certs = append(certs, found...)
 	}
 	return certs, nil
+}
+
+// parseElement reads the certificates of one element, or says what is wrong with it. Text around them, such as
+// openssl writes, is no harm; what looks like another block is one that was cut short.
+func parseElement(text []byte) (certs []*x509.Certificate, reason string) {
+	begun := bytes.Count(text, []byte("-----BEGIN "))
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Sprintf("has a PEM block %q, want \"CERTIFICATE\"", block.Type)
+		}
+		cert, err := certinfo.Parse(block.Bytes)
+		if err != nil {
+			return nil, fmt.Sprintf("has no readable certificate: %v", err)
+		}
+		certs = append(certs, cert)
+	}
+	switch {
+	case len(certs) == 0:
+		return nil, "has no PEM block, want a certificate"
+	case len(certs) != begun:
+		return nil, fmt.Sprintf("has %d PEM blocks, of which %d can be read: one is damaged or cut short", begun, len(certs))
+	}
+	return certs, ""
 }
 
 // readAnswer reads a whole response, whatever it is.
@@ -97,8 +117,8 @@ func (c *Client) readAnswer(resp *http.Response) (Answer, error) {
 	}
 }
 
-// readCertificates reads a 200. A missing Content-Type is tolerated (the body decides), another one than
-// JSON is not: a captive portal's page is better named as what it is.
+// readCertificates reads a 200. The body decides: gateways change the Content-Type. Where the body is not JSON either, as
+// a captive portal's page, it is named as what it says it is.
 func readCertificates(resp *http.Response) (Answer, error) {
 	if e := resp.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return Answer{}, &AnswerError{Reason: fmt.Sprintf("it has Content-Encoding %q, want none, as none was offered", e)}
@@ -114,7 +134,7 @@ func readCertificates(resp *http.Response) (Answer, error) {
 		return Answer{}, &AnswerError{Reason: "it is empty, want JSON with certificates"}
 	}
 	contentType := resp.Header.Get("Content-Type")
-	if contentType != "" && !isJSON(contentType) {
+	if contentType != "" && !isJSON(contentType) && !json.Valid(body) {
 		return Answer{}, &AnswerError{Reason: fmt.Sprintf("want JSON with certificates, but it is %s", bodyNote(contentType, body))}
 	}
 	return parseAnswer(body)

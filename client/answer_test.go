@@ -115,13 +115,17 @@ func TestStatusError_hints(t *testing.T) {
 	assert.EqualError(t, &StatusError{StatusCode: 403, Message: "m"}, "CertService answered 403 Forbidden: m: check that CertService trusts the CA of the client certificate in KEYSTORE_PATH")
 }
 
-func TestEnroll_answer_without_content_type(t *testing.T) {
-	m := newMutual(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header()["Content-Type"] = nil
-		w.Write(golden(t, "wire/answer-200.json"))
-	}, nil)
-	_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	assert.NoError(t, err)
+// Gateways rewrite the Content-Type: the body decides.
+func TestEnroll_answer_of_another_content_type(t *testing.T) {
+	for _, contentType := range [][]string{nil, {"text/plain"}, {"text/html; charset=utf-8"}, {"application/octet-stream"}, {"nonsense;;"}} {
+		m := newMutual(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["Content-Type"] = contentType
+			w.Write(golden(t, "wire/answer-200.json"))
+		}, nil)
+		answer, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
+		require.NoError(t, err, contentType)
+		assert.Len(t, answer.CertificateChain, 2)
+	}
 }
 
 func TestAnswer_Certificates(t *testing.T) {
@@ -135,12 +139,41 @@ func TestAnswer_Certificates(t *testing.T) {
 	assert.Equal(t, "CN=Example Other Root CA", trusted[1].Subject.String())
 }
 
+func TestAnswer_Certificates_severalInOneElement_areReadInOrder(t *testing.T) {
+	answer, err := parseAnswer(golden(t, "wire/answer-200.json"))
+	require.NoError(t, err)
+	chain, trusted, err := answer.Certificates()
+	require.NoError(t, err)
+
+	joined := Answer{
+		CertificateChain:    []string{strings.Join(answer.CertificateChain, "subject=CN = text of openssl\n")},
+		TrustedCertificates: []string{strings.Join(answer.TrustedCertificates, "")},
+	}
+	joinedChain, joinedTrusted, err := joined.Certificates()
+	require.NoError(t, err)
+	assert.Equal(t, chain, joinedChain)
+	assert.Equal(t, trusted, joinedTrusted)
+}
+
+// What is only stored needs its DER and nothing else.
+func TestAnswer_Certificates_keepsWhatCanVerifyNothing(t *testing.T) {
+	for _, name := range []string{"negative-serial", "brainpool", "underscore", "ed448", "ecacc"} {
+		text := golden(t, "certificates/"+name+".pem")
+		block, _ := pem.Decode(text)
+		_, trusted, err := Answer{TrustedCertificates: []string{string(golden(t, "pem/root-ca.pem")), string(text)}}.Certificates()
+		require.NoError(t, err, name)
+		require.Len(t, trusted, 2, name)
+		assert.Equal(t, block.Bytes, trusted[1].Raw, name)
+	}
+}
+
 func TestAnswer_Certificates_refuses(t *testing.T) {
 	good := string(golden(t, "pem/root-ca.pem"))
 	for _, row := range []struct{ is, text, want string }{
 		{"text that is no PEM", "hello", "this is no answer of CertService: trustedCertificates[1] has no PEM block, want a certificate"},
 		{"a key", string(golden(t, "pem/key.pem")), `this is no answer of CertService: trustedCertificates[1] has a PEM block "PRIVATE KEY", want "CERTIFICATE"`},
-		{"two certificates in one text", good + good, `this is no answer of CertService: trustedCertificates[1] has more than one PEM block, want one certificate`},
+		{"a certificate and one that is cut short", good + good[:400], `this is no answer of CertService: trustedCertificates[1] has 2 PEM blocks, of which 1 can be read: one is damaged or cut short`},
+		{"a certificate and its key", good + string(golden(t, "pem/key.pem")), `this is no answer of CertService: trustedCertificates[1] has a PEM block "PRIVATE KEY", want "CERTIFICATE"`},
 		{"a block without a certificate", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})), `this is no answer of CertService: trustedCertificates[1] has no readable certificate: x509: malformed certificate`},
 	} {
 		t.Run(row.is, func(t *testing.T) {
@@ -230,7 +263,7 @@ func FuzzParseAnswer(f *testing.F) {
 		require.NoError(t, err)
 		assert.Equal(t, answer, back)
 		chain, trusted, err := answer.Certificates()
-		if err == nil && (len(chain) != len(answer.CertificateChain) || len(trusted) != len(answer.TrustedCertificates)) {
+		if err == nil && (len(chain) < len(answer.CertificateChain) || len(trusted) < len(answer.TrustedCertificates)) {
 			t.Fatal("certificates were lost")
 		}
 	})

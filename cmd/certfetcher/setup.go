@@ -104,7 +104,7 @@ func unusableIdentity(identity *mtls.Identity) error {
 
 func warn(log *slog.Logger, identity *mtls.Identity) {
 	for _, warning := range identity.Warnings(time.Now()) {
-		log.Warn("the mutual TLS material will not do for long", "problem", warning)
+		log.Warn("the mutual TLS material needs attention", "problem", warning)
 	}
 }
 

@@ -24,6 +24,14 @@ func SameNameAs(a []byte) func(b []byte) bool {
 
 // normalName returns the RDNs of a name in a form that can be compared, sorted.
 func normalName(der []byte) ([]string, bool) {
+	rdns, ok := RDNs(der)
+	slices.Sort(rdns)
+	return rdns, ok
+}
+
+// RDNs returns the RDNs of a DER Name in their order, each in a form that can be compared with others, and false for a
+// name that cannot be read.
+func RDNs(der []byte) ([]string, bool) {
 	var name []attributeSET
 	if rest, err := asn1.Unmarshal(der, &name); err != nil || len(rest) > 0 {
 		return nil, false
@@ -37,7 +45,6 @@ func normalName(der []byte) ([]string, bool) {
 		slices.Sort(values)
 		rdns = append(rdns, strings.Join(values, "+"))
 	}
-	slices.Sort(rdns)
 	return rdns, true
 }
 

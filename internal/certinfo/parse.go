@@ -1,11 +1,13 @@
 package certinfo
 
 import (
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,8 +33,11 @@ func Parse(der []byte) (*x509.Certificate, error) {
 }
 
 // Unusable says why a certificate that Parse returned can verify nothing here, nil when it can: it was not understood
-// as a whole, or its key is of a kind that is not supported.
+// as a whole, or its key is of a kind that is not supported or too large to compute with.
 func Unusable(cert *x509.Certificate) error {
+	if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > MaxRSABits {
+		return fmt.Errorf("its RSA key has %d bits, want at most %d", key.N.BitLen(), MaxRSABits)
+	}
 	if cert.PublicKey != nil {
 		return nil
 	}
@@ -140,4 +145,9 @@ func parseName(der []byte) pkix.RDNSequence {
 		name = append(name, rdn)
 	}
 	return name
+}
+
+// Usable are those of some certificates that can verify something, in their order.
+func Usable(certs []*x509.Certificate) []*x509.Certificate {
+	return slices.DeleteFunc(slices.Clone(certs), func(c *x509.Certificate) bool { return Unusable(c) != nil })
 }

@@ -12,8 +12,8 @@ const MaxRSABits = 8192
 
 // SelfSigned tells a root from a self-issued certificate (RFC 5280, section 3.2), which carries its own
 // name as issuer but another key's signature, as in a key rollover. A root that signed itself with SHA-1, as
-// old ones did, is one all the same.
+// old ones did, is one all the same. Of a certificate that can verify nothing it is not known.
 func SelfSigned(cert *x509.Certificate) bool {
-	return bytes.Equal(cert.RawSubject, cert.RawIssuer) &&
+	return bytes.Equal(cert.RawSubject, cert.RawIssuer) && Unusable(cert) == nil &&
 		cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
 }

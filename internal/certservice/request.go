@@ -147,7 +147,7 @@ func parsePrivateKey(der []byte) (any, bool) {
 	return nil, false
 }
 
-// parseOldCert returns the first certificate of the header, and those that follow it.
+// parseOldCert returns the first certificate of the header, and those that follow it, which are only passed on.
 func parseOldCert(header http.Header) (*x509.Certificate, []*x509.Certificate, string) {
 	text, reason := decodeHeader(header, headerOldCert)
 	if reason != "" {
@@ -159,7 +159,7 @@ func parseOldCert(header http.Header) (*x509.Certificate, []*x509.Certificate, s
 		if block == nil {
 			break
 		}
-		cert, err := certinfo.ParseAnyPrintable(block.Bytes)
+		cert, err := certinfo.Parse(block.Bytes)
 		if err != nil {
 			return nil, nil, "is not an X.509 certificate"
 		}
@@ -169,7 +169,7 @@ func parseOldCert(header http.Header) (*x509.Certificate, []*x509.Certificate, s
 	if len(chain) == 0 {
 		return nil, nil, "is not PEM"
 	}
-	if cmp.CheckKey(chain[0].PublicKey) != nil {
+	if certinfo.Unusable(chain[0]) != nil || cmp.CheckKey(chain[0].PublicKey) != nil {
 		return nil, nil, "has a public key of a kind or size that is not supported"
 	}
 	return chain[0], chain[1:], ""

@@ -1,17 +1,12 @@
 package certservice
 
 import (
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/certfetcher/certfetcher/internal/certinfo"
-	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
 // entryParser reads the fields of one object in the file. Unknown fields, the old caMode among them, are left alone,
@@ -58,8 +53,9 @@ func (e *entryParser) parse() Server {
 	s.Protection = e.oneOf("protection", ProtectionPBMSHA256, ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1)
 	s.Timeout = e.timeout()
 	anchored := e.fields["trustAnchors"] != nil
-	s.TrustAnchors = e.certificates("trustAnchors")
+	s.TrustAnchors = e.anchors("trustAnchors")
 	s.AdditionalRoots = e.additionalRoots()
+	e.warnOfMissingRoots(s.TrustAnchors, s.AdditionalRoots)
 	trust := ""
 	if anchored {
 		trust = TrustAnchored
@@ -190,63 +186,4 @@ func (e entryParser) timeout() time.Duration {
 		return 0
 	}
 	return d
-}
-
-// additionalRoots are for clients to trust, who can do nothing with what is no root.
-func (e entryParser) additionalRoots() []*x509.Certificate {
-	roots := e.certificates("additionalRoots")
-	for i, root := range roots {
-		if !selfSignedAuthority(root) {
-			e.fault("additionalRoots", "has certificate %d, %q, which is not a self-signed CA certificate", i+1, certinfo.DN(root.RawSubject))
-		}
-	}
-	return roots
-}
-
-// selfSignedAuthority also takes old roots: of a version that has no extension to say what they are, or signed with
-// SHA-1, which is no harm where nobody relies on the signature.
-func selfSignedAuthority(c *x509.Certificate) bool {
-	return (c.IsCA || c.Version < 3) && certinfo.SelfSigned(c)
-}
-
-// certificates reads the PEM file that a field names; it returns none when the field is absent, or after a fault. A
-// key of a kind or size that is not worked with is one: clients refuse every answer that brings an oversized one.
-func (e entryParser) certificates(field string) []*x509.Certificate {
-	name, ok := e.text(field)
-	if !ok {
-		return nil
-	}
-	if name == "" {
-		e.fault(field, "is empty, want the path of a PEM file, or no such field")
-		return nil
-	}
-	data, err := e.readFile(name)
-	if err != nil {
-		e.fault(field, "%v", err)
-		return nil
-	}
-	var found []*x509.Certificate
-	for {
-		block, rest := pem.Decode(data)
-		if block == nil {
-			break
-		}
-		if block.Type == "CERTIFICATE" {
-			cert, err := x509.ParseCertificate(block.Bytes)
-			if err != nil {
-				e.fault(field, "has certificate %d in %q, which cannot be read: %v", len(found)+1, name, err)
-				return nil
-			}
-			if err := cmp.CheckKey(cert.PublicKey); err != nil {
-				e.fault(field, "has certificate %d in %q, whose %v", len(found)+1, name, err)
-				return nil
-			}
-			found = append(found, cert)
-		}
-		data = rest
-	}
-	if len(found) == 0 {
-		e.fault(field, "has %q, which holds no PEM certificate", name)
-	}
-	return found
 }

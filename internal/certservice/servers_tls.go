@@ -56,7 +56,7 @@ var hasSystemRoots = sync.OnceValue(func() bool {
 // tls reads the fields for https:// URLs.
 func (e entryParser) tls(url string) TLS {
 	given := e.fields["tlsTrust"] != nil
-	t := TLS{Trust: e.certificates("tlsTrust"), identity: e.tlsIdentity()}
+	t := TLS{Trust: e.anchors("tlsTrust"), identity: e.tlsIdentity()}
 	if strings.HasPrefix(strings.ToLower(url), "https://") {
 		if !given && !hasSystemRoots() {
 			e.fault("tlsTrust", "is missing%s, and this system has no roots to verify the CMP server's certificate by, "+

@@ -114,23 +114,3 @@ func (t *transaction) warnOfKeyUsage(signer *x509.Certificate) {
 			"since the signer is a trust anchor", "signer", shown(nameString(signer.RawSubject)))
 	}
 }
-
-// maxFaultPath bounds how far up from a leaf chainFault looks.
-const maxFaultPath = 8
-
-// chainFault says why a certificate does not chain to an anchor. Verification takes a signature by an algorithm that is
-// not accepted for one that does not fit, and calls the authority unknown; here the algorithm is named.
-func chainFault(err error, leaf *x509.Certificate, others []*x509.Certificate) string {
-	at := leaf
-	for range maxFaultPath {
-		if name := certinfo.UnsupportedSignature(at); name != "" && !SameName(at.RawSubject, at.RawIssuer) {
-			return fmt.Sprintf("%q is signed with %s, which is not accepted", nameString(at.RawSubject), name)
-		}
-		next := slices.IndexFunc(others, func(c *x509.Certificate) bool { return SameName(c.RawSubject, at.RawIssuer) })
-		if next < 0 {
-			break
-		}
-		at = others[next]
-	}
-	return err.Error()
-}

@@ -418,7 +418,7 @@ func TestClient_GetRootCAUpdate(t *testing.T) {
 		{`newWithNew: "CN=Test Root", which is no root`, RootCAKeyUpdate{NewWithNew: noCA.Raw, NewWithOld: withOld.Raw}},
 		{"newWithOld: another key or name than newWithNew", RootCAKeyUpdate{NewWithNew: next.cert.Raw, NewWithOld: renamed.Raw}},
 		{"newWithNew: one that is not valid now", RootCAKeyUpdate{NewWithNew: expired.Raw, NewWithOld: withOld.Raw}},
-		{"newWithOld: one that does not verify (x509: certificate signed by unknown authority (possibly because of \"x509: ECDSA verification failure\" while trying to verify candidate authority certificate \"Test Root\"))", RootCAKeyUpdate{NewWithNew: next.cert.Raw, NewWithOld: next.cert.Raw}},
+		{"newWithOld: one that does not verify (a CA certificate \"CN=Test Root\" is among the trusted certificates, but with another key than the one that signed \"CN=Test Root\": get the CA's current certificate)", RootCAKeyUpdate{NewWithNew: next.cert.Raw, NewWithOld: next.cert.Raw}},
 	} {
 		_, err := ask(&row.update)
 		assert.Equal(t, row.want, outline(err))

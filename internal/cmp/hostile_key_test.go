@@ -56,7 +56,7 @@ func TestHostile_oversizedKey(t *testing.T) {
 			r.signed = true
 		}, `chain: "CN=leaf,O=Example" issued by "CN=Large Root", and no trust anchor`},
 		"is the issuer's, in extraCerts": {anchored, with(p.leafBy(t, signer, nil), signer.cert.Raw),
-			`chain: "CN=leaf,O=Example" issued by "CN=Test CA,O=Example,C=SE", which does not verify (x509: certificate signed by unknown authority (possibly because of "x509: signature algorithm specifies an RSA public key, but have public key of type *ecdsa.PublicKey" while trying to verify candidate authority certificate "Test CA"))`},
+			`chain: "CN=leaf,O=Example" issued by "CN=Test CA,O=Example,C=SE", which does not verify (a CA certificate "C=SE,O=Example,CN=Test CA" is in the chain, but with another key than the one that signed "O=Example,CN=leaf": get the CA's current certificate)`},
 		"is in the certificate": {nil, with(issue(t, "CN=leaf,O=Example", key.Public(), p.ca, nil, nil)),
 			"certificate: one that cannot be read (RSA key has 8676 bits, want at most 8192)"},
 	} {

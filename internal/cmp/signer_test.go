@@ -161,7 +161,7 @@ func TestClient_certificateSignedWithUnsupportedAlgorithm_namesIt(t *testing.T) 
 
 		_, _, err := initialize(t, p, r, nil)
 
-		assert.ErrorContains(t, err, `"CN=leaf,O=Example" is signed with `+want+", which is not accepted")
+		assert.ErrorContains(t, err, `"O=Example,CN=leaf" is signed with `+want+", which is not accepted")
 	}
 }
 

@@ -8,30 +8,19 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/certpath"
 )
 
 // verifyChain returns the best chain from a certificate to an anchor (RFC 5280, 6): one that ends in a
 // self-signed certificate where there is one, and of those the shortest. It includes both ends.
 func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
-	options := x509.VerifyOptions{
-		Roots:         x509.NewCertPool(),
-		Intermediates: x509.NewCertPool(),
-		CurrentTime:   now,
-		// What the certificate is for is the requester's affair; who signed it is ours.
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	}
-	for _, anchor := range anchors {
-		options.Roots.AddCert(anchor)
-	}
-	for _, other := range others {
-		// A root that was sent along again would be tried twice, at the price of its signatures. Other anchors may
-		// well be on the way to a root.
-		root := bytes.Equal(other.RawSubject, other.RawIssuer) && slices.ContainsFunc(anchors, other.Equal)
-		if !root {
-			options.Intermediates.AddCert(other)
-		}
-	}
-	chains, err := leaf.Verify(options)
+	// A root that was sent along again would be tried twice, at the price of its signatures. Other anchors may
+	// well be on the way to a root.
+	between := slices.DeleteFunc(slices.Clone(others), func(c *x509.Certificate) bool {
+		return bytes.Equal(c.RawSubject, c.RawIssuer) && slices.ContainsFunc(anchors, c.Equal)
+	})
+	// What the certificate is for is the requester's affair; who signed it is ours.
+	chains, err := certpath.Verify(leaf, certpath.Options{Anchors: anchors, Others: between, At: now})
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +73,7 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 		}
 	}
 	if err != nil {
-		got := fmt.Sprintf("%q issued by %q, which does not verify (%s)", leaf.Subject, leaf.Issuer, chainFault(err, leaf, others))
+		got := fmt.Sprintf("%q issued by %q, which does not verify (%v)", leaf.Subject, leaf.Issuer, err)
 		if len(anchors) == 0 {
 			got = fmt.Sprintf("%q issued by %q, and no trust anchor", leaf.Subject, leaf.Issuer)
 		}
@@ -97,6 +86,23 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 				trusted = append(trusted, root)
 			}
 		}
+		trusted = append(trusted, t.handedOn(m.Body.Content.(*CertRepMessage).CAPubs)...)
 	}
 	return path[:len(path)-1], slices.Clip(trusted), nil
+}
+
+// handedOn are roots in caPubs that can verify nothing here, for a negative serial number or a key of an unsupported kind.
+// No chain is built with them, but others understand them; all that is known of them is their names.
+func (t *transaction) handedOn(caPubs [][]byte) (roots []*x509.Certificate) {
+	for _, der := range caPubs {
+		root, err := certinfo.Parse(der)
+		if err != nil || !bytes.Equal(root.RawSubject, root.RawIssuer) || !root.IsCA && root.Version >= 3 {
+			continue
+		}
+		if err := certinfo.Unusable(root); err != nil && !slices.ContainsFunc(roots, root.Equal) {
+			t.c.cfg.Log.Warn("a root in caPubs can verify nothing here, and is handed on as it is", "root", shown(nameString(root.RawSubject)), "reason", shown(err.Error()))
+			roots = append(roots, root)
+		}
+	}
+	return roots
 }

@@ -33,10 +33,12 @@ func (d *doctor) identity() *mtls.Identity {
 		KeystorePasswordFile: t.KeystorePasswordFile, TruststorePasswordFile: t.TruststorePasswordFile,
 	}
 	const advice = "correct the variable, or the file or Secret that it leads to"
-	roots, format, rootsErr := mtls.LoadRoots(files)
+	trust, rootsErr := mtls.LoadRoots(files)
 	identity, err := mtls.LoadKeystore(files)
 	if err == nil {
-		identity.Roots, identity.TruststoreFormat = roots, format
+		if rootsErr == nil {
+			identity.Roots, identity.Skipped, identity.TruststoreFormat = trust.Roots, trust.Skipped, trust.TruststoreFormat
+		}
 		d.keystore(identity)
 		chain := chainOf(identity)
 		d.chain(chain, identity)
@@ -47,7 +49,7 @@ func (d *doctor) identity() *mtls.Identity {
 		d.skipRest([]string{checkChain, checkExpiry, checkUsage}, "because the keystore check failed")
 	}
 	if rootsErr == nil {
-		d.truststore(roots, format)
+		d.truststore(trust)
 	} else {
 		d.fail(enroll.StageTLSConfiguration, checkTruststore, rootsErr.Error(), advice)
 		return nil
@@ -107,7 +109,7 @@ func fileText(path string, format keystore.Format) string {
 func chainOf(i *mtls.Identity) []*x509.Certificate {
 	chain := []*x509.Certificate{i.Certificate.Leaf}
 	for _, der := range i.Certificate.Certificate[1:] {
-		if cert, err := x509.ParseCertificate(der); err == nil { // mtls has made it from a parsed one
+		if cert, err := certinfo.Parse(der); err == nil { // mtls has made it from a parsed one
 			chain = append(chain, cert)
 		}
 	}
@@ -117,6 +119,16 @@ func chainOf(i *mtls.Identity) []*x509.Certificate {
 // chain says how far the chain goes that the CertService will be shown.
 func (d *doctor) chain(chain []*x509.Certificate, i *mtls.Identity) {
 	for n, cert := range chain[:len(chain)-1] {
+		if algorithm := certinfo.UnsupportedSignature(cert); algorithm != "" {
+			d.warn(checkChain, fmt.Sprintf("%q in KEYSTORE_PATH is signed with %s, which is not accepted here, and may not be by the CertService", certinfo.DN(cert.RawSubject), algorithm),
+				"have it issued with SHA-256 or stronger")
+			return
+		}
+		if err := certinfo.Unusable(chain[n+1]); err != nil {
+			d.warn(checkChain, fmt.Sprintf("whether %q is signed by %q, which follows it in KEYSTORE_PATH, is not known: %v", cert.Subject, certinfo.DN(chain[n+1].RawSubject), err),
+				"see whether the CertService accepts it")
+			return
+		}
 		if err := cert.CheckSignatureFrom(chain[n+1]); err != nil {
 			d.warn(checkChain, fmt.Sprintf("%q is not signed by %q, which follows it in KEYSTORE_PATH (%v)", cert.Subject, chain[n+1].Subject, err),
 				"put the certificate of the CA that signed it into the keystore: this one has the same name, but another key")
@@ -184,18 +196,20 @@ func (d *doctor) usage(leaf *x509.Certificate) {
 	}
 }
 
-func (d *doctor) truststore(roots []*x509.Certificate, format keystore.Format) {
+func (d *doctor) truststore(trust *mtls.Identity) {
 	now := d.Now()
 	var subjects, expired []string
-	for _, root := range roots {
+	for _, root := range trust.Roots {
 		subjects = append(subjects, fmt.Sprintf("%q", root.Subject))
 		if now.After(root.NotAfter) {
 			expired = append(expired, fmt.Sprintf("%q (%s)", root.Subject, stamp(root.NotAfter)))
 		}
 	}
 	path := d.Config.TLS.TruststorePath
-	found := fmt.Sprintf("%s; trusts %s", fileText(path, format), some(subjects))
+	found := fmt.Sprintf("%s; trusts %s", fileText(path, trust.TruststoreFormat), some(subjects))
 	switch {
+	case len(trust.Skipped) > 0:
+		d.warn(checkTruststore, found+"; "+some(trust.Skipped), "remove those entries where nobody else needs them; if the CertService's CA is among them, it needs another one")
 	case len(expired) > 0:
 		d.warn(checkTruststore, found+"; expired: "+some(expired), "replace them with the CA's current certificates")
 	case modeOf(path)&0o002 != 0:

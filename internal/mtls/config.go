@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"fmt"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // Pool holds Roots. It is always the same pool, so that what was verified against it can be remembered.
@@ -60,7 +62,7 @@ func (i *Identity) Warnings(now time.Time) []string {
 			warnings = append(warnings, fmt.Sprintf("the certificate %q in TRUSTSTORE_PATH %s", root.Subject, text))
 		}
 	}
-	return warnings
+	return append(warnings, i.Skipped...)
 }
 
 // examine looks at the chain that is shown; ahead, for what will be wrong soon as well.
@@ -79,7 +81,7 @@ func (i *Identity) examine(now time.Time, ahead bool) []string {
 		cert, name := leaf, "the certificate"
 		if n > 0 {
 			var err error
-			if cert, err = x509.ParseCertificate(der); err != nil {
+			if cert, err = certinfo.Parse(der); err != nil {
 				continue // Load has made this from a parsed one
 			}
 			name = "the signer"
@@ -94,6 +96,7 @@ func (i *Identity) examine(now time.Time, ahead bool) []string {
 func dateWarning(cert *x509.Certificate, now time.Time, ahead bool) string {
 	left := cert.NotAfter.Sub(now)
 	switch {
+	case cert.NotAfter.IsZero(): // not readable, of a certificate that verifies nothing here
 	case left < 0:
 		return "expired at " + cert.NotAfter.UTC().Format(time.RFC3339)
 	case now.Before(cert.NotBefore):

@@ -41,8 +41,9 @@ type Files struct {
 
 // Identity is a key with its chain, and whom to trust. It does not change.
 type Identity struct {
-	Certificate tls.Certificate // Leaf is set; the chain is as complete as the store has it
-	Roots       []*x509.Certificate
+	Certificate tls.Certificate     // Leaf is set; the chain is as complete as the store has it
+	Roots       []*x509.Certificate // those that can verify something
+	Skipped     []string            // one sentence for each certificate in TRUSTSTORE_PATH that can not
 
 	KeystoreFormat, TruststoreFormat keystore.Format
 
@@ -76,13 +77,14 @@ func LoadKeystore(f Files) (*Identity, error) {
 	return i, nil
 }
 
-// LoadRoots is Load for whom to trust alone.
-func LoadRoots(f Files) ([]*x509.Certificate, keystore.Format, error) {
+// LoadRoots is Load for whom to trust alone: the identity has no key.
+func LoadRoots(f Files) (*Identity, error) {
 	var c contents
 	if err := c.readTruststore(f); err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	return c.roots(f)
+	i := &Identity{server: f.Server}
+	return i, c.trust(f, i)
 }
 
 // contents are the files' bytes and the passwords at one time.
@@ -189,7 +191,7 @@ func (c contents) identity(f Files) (*Identity, error) {
 	// Opening a PKCS#12 store is slow on purpose, and a start should not wait for one after the other.
 	var both sync.WaitGroup
 	both.Go(func() { i.Certificate, i.KeystoreFormat, errs[0] = c.certificate(f) })
-	both.Go(func() { i.Roots, i.TruststoreFormat, errs[1] = c.roots(f) })
+	both.Go(func() { errs[1] = c.trust(f, i) })
 	both.Wait()
 	if err := joined(errs[:]...); err != nil {
 		return nil, err

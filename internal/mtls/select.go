@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
@@ -69,10 +70,13 @@ func (c contents) withKeyFile(f Files, stored []keystore.Entry) ([]keystore.Entr
 func choose(entries []keystore.Entry, server bool, now time.Time) (keystore.Entry, error) {
 	var keys []keystore.Entry
 	loose, certs := false, 0
+	var unusable error
 	for _, e := range entries {
 		switch {
 		case e.Key == nil:
 			certs++
+		case len(e.Chain) > 0 && certinfo.Unusable(e.Chain[0]) != nil:
+			unusable = fmt.Errorf("has a certificate %q that cannot be used: %w", certinfo.DN(e.Chain[0].RawSubject), certinfo.Unusable(e.Chain[0]))
 		case len(e.Chain) == 0 || !sameKey(e.Key.Public(), e.Chain[0].PublicKey):
 			loose = true
 		default:
@@ -80,6 +84,8 @@ func choose(entries []keystore.Entry, server bool, now time.Time) (keystore.Entr
 		}
 	}
 	switch {
+	case len(keys) == 0 && unusable != nil:
+		return keystore.Entry{}, unusable
 	case len(keys) == 0 && loose:
 		return keystore.Entry{}, errors.New("has a private key without the certificate for it: want both from the same request; where the key is a PEM file of its own, its certificate goes to KEYSTORE_PATH and the key to KEYSTORE_KEY_PATH")
 	case len(keys) == 0:
@@ -127,31 +133,4 @@ func goodFor(cert *x509.Certificate, server bool) bool {
 func sameKey(a, b crypto.PublicKey) bool {
 	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && key.Equal(b)
-}
-
-// roots are the certificates to trust. In JKS and PKCS#12 they are the entries marked as trusted, as in a
-// JVM; a PKCS#12 without any such mark was made by openssl, so there it is every certificate that
-// belongs to no key. In PEM, which cannot mark anything, it is every certificate.
-func (c contents) roots(f Files) ([]*x509.Certificate, keystore.Format, error) {
-	variable := passwordVariable("TRUSTSTORE_PASSWORD", f.TruststorePasswordFile)
-	entries, format, err := decode("TRUSTSTORE_PATH", f.TruststorePath, variable, c.truststorePassword, c.truststore)
-	if err != nil {
-		return nil, "", err
-	}
-	marked := slices.ContainsFunc(entries, func(e keystore.Entry) bool { return e.Key == nil && e.Trusted })
-	var roots []*x509.Certificate
-	for _, e := range entries {
-		if format != keystore.PEM && (e.Key != nil || marked && !e.Trusted) {
-			continue
-		}
-		for _, cert := range e.Chain {
-			if !slices.ContainsFunc(roots, cert.Equal) {
-				roots = append(roots, cert)
-			}
-		}
-	}
-	if len(roots) == 0 {
-		return nil, "", fmt.Errorf("TRUSTSTORE_PATH %q has no trusted certificate, only private keys: want a store with the CA of the other side (is it the keystore?)", f.TruststorePath)
-	}
-	return roots, format, nil
 }

@@ -144,7 +144,7 @@ func (v *Verify) served(ctx context.Context, event Event) (leaf *x509.Certificat
 	}
 	first := &beginning{Conn: raw}
 	anchors := x509.NewCertPool()
-	for _, cert := range event.Trusted {
+	for _, cert := range certinfo.Usable(event.Trusted) {
 		anchors.AddCert(cert)
 	}
 	conn := tls.Client(first, &tls.Config{

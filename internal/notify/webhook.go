@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // WebhookConfig says where the request goes.
@@ -117,7 +119,7 @@ func (w *Webhook) client(trusted []*x509.Certificate) *http.Client {
 	if err != nil {
 		roots = x509.NewCertPool()
 	}
-	for _, cert := range trusted {
+	for _, cert := range certinfo.Usable(trusted) {
 		roots.AddCert(cert)
 	}
 	dialer := &net.Dialer{Control: w.checkAddress}

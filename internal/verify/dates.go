@@ -52,7 +52,7 @@ func anyStartsAfter(certs []*x509.Certificate, now time.Time) bool {
 
 func expired(trusted []*x509.Certificate, now time.Time) (warnings []string) {
 	for _, cert := range trusted {
-		if now.After(cert.NotAfter) {
+		if now.After(cert.NotAfter) && !cert.NotAfter.IsZero() {
 			warnings = append(warnings, fmt.Sprintf("the trusted certificate %s expired at %s", dn(cert.RawSubject), stamp(cert.NotAfter)))
 		}
 	}

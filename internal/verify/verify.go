@@ -9,7 +9,6 @@ package verify
 import (
 	"bytes"
 	"crypto"
-	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/certpath"
 )
 
 // Skew is how far a certificate's start may lie in the future by this machine's clock. There is no such
@@ -52,11 +52,11 @@ func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, no
 	if len(chain) == 0 {
 		return Result{}, &Error{"the answer holds no certificate", "the new one and its signers", "an empty chain"}
 	}
-	if err := checkSizes(append(slices.Clone(chain), trusted...)); err != nil {
-		return Result{}, err
-	}
 	chain, trusted = withoutDuplicates(chain), withoutDuplicates(trusted)
 	chain, trusted = moveRoots(chain, trusted)
+	if err := checkUsable(chain); err != nil {
+		return Result{}, err
+	}
 	if len(trusted) == 0 {
 		return Result{}, &Error{"the answer holds no trusted certificate", "at least the root of the chain", "an empty list"}
 	}
@@ -83,19 +83,30 @@ func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, no
 	if warnings, err = checkAnchor(chain, trusted, now); err != nil {
 		return Result{}, err
 	}
-	r.Warnings = append(r.Warnings, warnings...)
+	r.Warnings = append(append(r.Warnings, warnings...), unusable(trusted)...)
 	return r, nil
 }
 
-// checkSizes refuses keys that nobody should compute with, before anything is verified.
-func checkSizes(certs []*x509.Certificate) error {
-	for _, cert := range certs {
-		if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > certinfo.MaxRSABits {
-			return &Error{"a certificate has a key that is too large", fmt.Sprintf("RSA of at most %d bits", certinfo.MaxRSABits),
-				fmt.Sprintf("%d bits in the one for %s", key.N.BitLen(), dn(cert.RawSubject))}
+// checkUsable refuses a chain with certificates that cannot be verified, or that nobody should compute with, before
+// anything is. Of the trusted ones, those are published and verify nothing.
+func checkUsable(chain []*x509.Certificate) error {
+	for i, cert := range chain {
+		if err := certinfo.Unusable(cert); err != nil {
+			return &Error{fmt.Sprintf("certificate %d of the chain can verify nothing", i+1), "one with a key and extensions that are supported",
+				fmt.Sprintf("%s: %v", dn(cert.RawSubject), err)}
 		}
 	}
 	return nil
+}
+
+// unusable warns of trusted certificates that are passed on, but were not used.
+func unusable(trusted []*x509.Certificate) (warnings []string) {
+	for i, cert := range trusted {
+		if err := certinfo.Unusable(cert); err != nil {
+			warnings = append(warnings, fmt.Sprintf("trusted certificate %d, %s, is published, but can verify nothing here: %v", i+1, dn(cert.RawSubject), err))
+		}
+	}
+	return warnings
 }
 
 func withoutDuplicates(certs []*x509.Certificate) []*x509.Certificate {
@@ -109,11 +120,12 @@ func withoutDuplicates(certs []*x509.Certificate) []*x509.Certificate {
 }
 
 // moveRoots takes self-signed certificates off the end of the chain: a root belongs to the anchors, and
-// CertService promises a chain without it.
+// CertService promises a chain without it. One that can verify nothing here is told by its names.
 func moveRoots(chain, trusted []*x509.Certificate) (shorter, more []*x509.Certificate) {
 	for len(chain) > 1 {
 		last := chain[len(chain)-1]
-		if !certinfo.SelfSigned(last) {
+		unreadable := certinfo.Unusable(last) != nil && bytes.Equal(last.RawSubject, last.RawIssuer)
+		if !unreadable && !certinfo.SelfSigned(last) {
 			break
 		}
 		chain = chain[:len(chain)-1]
@@ -157,6 +169,9 @@ func checkOrder(chain []*x509.Certificate) error {
 			}
 			return &Error{check, want, dn(signer.RawSubject)}
 		}
+		if algorithm := certinfo.UnsupportedSignature(cert); algorithm != "" {
+			return &Error{check, "a signature by " + dn(signer.RawSubject) + " with SHA-256 or stronger", algorithm + ", which is not accepted, on " + dn(cert.RawSubject)}
+		}
 		if err := cert.CheckSignatureFrom(signer); err != nil {
 			return &Error{check, "a signature by " + dn(signer.RawSubject), fmt.Sprintf("one that does not verify (%v)", err)}
 		}
@@ -169,15 +184,8 @@ func checkAnchor(chain, trusted []*x509.Certificate, now time.Time) (warnings []
 	if slices.ContainsFunc(trusted, chain[0].Equal) {
 		return nil, &Error{"the certificate is its own trust anchor", "one that a CA signed", dn(chain[0].RawSubject) + " in both lists"}
 	}
-	anchors, signers := x509.NewCertPool(), x509.NewCertPool()
-	for _, cert := range trusted {
-		anchors.AddCert(cert)
-	}
-	for _, cert := range chain[1:] {
-		signers.AddCert(cert)
-	}
 	for i, at := range moments(append(slices.Clone(chain), trusted...), now) {
-		_, verr := chain[0].Verify(x509.VerifyOptions{Roots: anchors, Intermediates: signers, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		_, verr := certpath.Verify(chain[0], certpath.Options{Anchors: trusted, Others: chain[1:], At: at})
 		if verr == nil {
 			if i > 0 && !anyStartsAfter(chain, now) {
 				warnings = append(warnings, fmt.Sprintf("the trust anchor becomes valid only at %s, %s from now: this machine's clock is behind the CA's, which is tolerated up to %s", stamp(at), at.Sub(now).Round(time.Second), Skew))

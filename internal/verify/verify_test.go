@@ -121,15 +121,18 @@ func (w *world) leaf(t testing.TB, change func(*x509.Certificate)) *x509.Certifi
 
 func certs(all ...*x509.Certificate) []*x509.Certificate { return all }
 
-func TestAnswer_keyTooLarge_isRefusedBeforeAnythingIsVerified(t *testing.T) {
+func TestAnswer_keyTooLarge_verifiesNothing(t *testing.T) {
 	w := newWorld(t)
 	large := issue(t, w.root, ca.OversizedRSA().Public(), nil, &x509.Certificate{Subject: pkix.Name{CommonName: "Large"}, IsCA: true, BasicConstraintsValid: true})
-	want := `a certificate has a key that is too large: want RSA of at most 8192 bits, got 8676 bits in the one for "CN=Large"`
 	good := []*x509.Certificate{w.leaf(t, nil), w.issuing.cert, w.policy.cert}
 	_, err := Answer(w.csr, append(good, large), []*x509.Certificate{w.root.cert}, now)
-	assert.EqualError(t, err, want)
-	_, err = Answer(w.csr, good, []*x509.Certificate{w.root.cert, large}, now)
-	assert.EqualError(t, err, want)
+	assert.EqualError(t, err, `certificate 4 of the chain can verify nothing: want one with a key and extensions that are supported, `+
+		`got "CN=Large": its RSA key has 8676 bits, want at most 8192`)
+
+	r, err := Answer(w.csr, good, []*x509.Certificate{w.root.cert, large}, now)
+	require.NoError(t, err)
+	assert.Equal(t, certs(w.root.cert, large), r.Trusted)
+	assert.Equal(t, []string{`trusted certificate 2, "CN=Large", is published, but can verify nothing here: its RSA key has 8676 bits, want at most 8192`}, r.Warnings)
 }
 
 func TestAnswer_good(t *testing.T) {
@@ -371,7 +374,7 @@ func TestAnswer_signer_signed_with_SHA1(t *testing.T) {
 	weak := newCA(t, "Weak CA", rootOf, func(c *x509.Certificate) { c.SignatureAlgorithm = x509.SHA1WithRSA })
 	w := newWorld(t)
 	_, err = Answer(w.csr, certs(w.leafBy(t, weak), weak.cert), certs(rootOf.cert), now)
-	assert.EqualError(t, err, `the chain does not verify to a trusted certificate: want a path from "CN=Weak CA", issued by "CN=RSA Root", to one of them, got "CN=RSA Root" (x509: certificate signed by unknown authority (possibly because of "x509: cannot verify signature: insecure algorithm SHA1-RSA" while trying to verify candidate authority certificate "RSA Root"))`)
+	assert.EqualError(t, err, `the chain does not verify to a trusted certificate: want a path from "CN=Weak CA", issued by "CN=RSA Root", to one of them, got "CN=RSA Root" ("CN=Weak CA" is signed with SHA-1 with RSA (1.2.840.113549.1.1.5), which is not accepted: have it issued with SHA-256 or stronger)`)
 }
 
 // A root's new key signed with its old one carries the root's name as issuer, but is no root.

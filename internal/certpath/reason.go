@@ -1,0 +1,91 @@
+package certpath
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"slices"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
+)
+
+// maxDepth and maxNamesakes bound the search for a reason: each namesake costs the verification of a signature.
+const (
+	maxDepth     = 16
+	maxNamesakes = 16
+)
+
+// Reason says what is wrong with the path from a certificate to an anchor where crypto/x509 only says that no authority is
+// known: an algorithm or an extension that is not supported, an issuer's certificate that can verify nothing, or one of
+// that name with another key. It is empty when an issuer's certificate is simply not there, or when none of these is wrong.
+func Reason(leaf *x509.Certificate, others, anchors []*x509.Certificate) string {
+	for cert, depth := leaf, 0; depth < maxDepth; depth++ {
+		if depth > 0 && slices.ContainsFunc(anchors, cert.Equal) {
+			return extensionFault(cert)
+		}
+		if algorithm := certinfo.UnsupportedSignature(cert); algorithm != "" && !slices.ContainsFunc(anchors, cert.Equal) {
+			return fmt.Sprintf("%q is signed with %s, which is not accepted: have it issued with SHA-256 or stronger", certinfo.DN(cert.RawSubject), algorithm)
+		}
+		if fault := extensionFault(cert); fault != "" {
+			return fault
+		}
+		issuer, fault := issuerOf(cert, anchors, "among the trusted certificates")
+		if issuer == nil && !bytes.Equal(cert.RawSubject, cert.RawIssuer) {
+			var sent string
+			if issuer, sent = issuerOf(cert, others, "in the chain"); fault == "" {
+				fault = sent
+			}
+		}
+		if issuer == nil {
+			return fault
+		}
+		cert = issuer
+	}
+	return ""
+}
+
+// issuerOf finds the certificate that signed another, or says why none of its issuer's name did.
+func issuerOf(cert *x509.Certificate, among []*x509.Certificate, place string) (issuer *x509.Certificate, fault string) {
+	tried := 0
+	for _, candidate := range among {
+		if !bytes.Equal(candidate.RawSubject, cert.RawIssuer) || cert.Equal(candidate) {
+			continue
+		}
+		if tried++; tried > maxNamesakes {
+			break
+		}
+		name := certinfo.DN(candidate.RawSubject)
+		if err := certinfo.Unusable(candidate); err != nil {
+			fault = fmt.Sprintf("the CA certificate %q is %s, but can verify nothing: %v", name, place, err)
+			continue
+		}
+		err := cert.CheckSignatureFrom(candidate)
+		switch {
+		case err == nil:
+			return candidate, ""
+		case candidate.KeyUsage != 0 && candidate.KeyUsage&x509.KeyUsageCertSign == 0:
+			fault = fmt.Sprintf("the certificate %q is %s, but its key usage does not allow it to sign certificates", name, place)
+		case !mayIssue(candidate):
+			fault = fmt.Sprintf("the certificate %q is %s, but it is not one of a CA (basicConstraints)", name, place)
+		case fault == "":
+			fault = fmt.Sprintf("a CA certificate %q is %s, but with another key than the one that signed %q: "+
+				"get the CA's current certificate", name, place, certinfo.DN(cert.RawSubject))
+		}
+	}
+	return nil, fault
+}
+
+// mayIssue is how crypto/x509 decides it: certificates before version 3 have no extension that could say it.
+func mayIssue(cert *x509.Certificate) bool {
+	return cert.BasicConstraintsValid && cert.IsCA || !cert.BasicConstraintsValid && cert.Version < 3
+}
+
+// extensionFault names critical extensions that are not understood; name constraints are, here.
+func extensionFault(cert *x509.Certificate) string {
+	for _, oid := range cert.UnhandledCriticalExtensions {
+		if !oid.Equal(oidNameConstraints) {
+			return fmt.Sprintf("the certificate %q has a critical extension that is not supported: OID %s", certinfo.DN(cert.RawSubject), oid)
+		}
+	}
+	return ""
+}

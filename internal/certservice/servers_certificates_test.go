@@ -1,0 +1,94 @@
+package certservice
+
+import (
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/test/ca"
+)
+
+// unreadable are certificates that crypto/x509 refuses or cannot verify with, and what it says of them.
+var unreadable = map[string]string{
+	"negative-serial": "it cannot be parsed: x509: negative serial number",
+	"brainpool":       "it cannot be parsed: x509: unsupported elliptic curve",
+	"underscore":      "it cannot be parsed: x509: invalid RDNSequence: invalid attribute value: invalid PrintableString",
+	"ecacc":           "it cannot be parsed: x509: negative serial number",
+	"ed448":           "its key is of an unsupported kind (Ed448)",
+}
+
+// parseOne parses a configuration with one server, one more field, and one file of certificates.
+func parseOne(field string, file []byte) (Server, []string, error) {
+	text := fmt.Sprintf(`{"cmpv2Servers": [{"caName": "RA", "url": "http://ca/cmp", "issuerDN": "CN=ca",
+		"authentication": {"iak": "i", "rv": "r"}, %q: "certs.pem"}]}`, field)
+	parsed, err := parseServers([]byte(text), func(string) ([]byte, error) { return file, nil })
+	if err == nil && len(parsed.Faults) > 0 {
+		err = parsed.Faults
+	}
+	if err != nil {
+		return Server{}, nil, err
+	}
+	return parsed.Servers[0], parsed.Warnings, nil
+}
+
+func TestParseServers_trustAnchors_skipsWhatCanVerifyNothing(t *testing.T) {
+	good := golden(t, "pem/root-ca.pem")
+	for name, reason := range unreadable {
+		bad := golden(t, "certificates/"+name+".pem")
+		block, _ := pem.Decode(bad)
+		parsed, err := certinfo.Parse(block.Bytes)
+		require.NoError(t, err)
+		for position, file := range [][]byte{slices.Concat(bad, good), slices.Concat(good, bad)} {
+			s, warnings, err := parseOne("trustAnchors", file)
+			require.NoError(t, err, name)
+			require.Len(t, s.TrustAnchors, 1, name)
+			assert.Equal(t, goldenCert(t, "root-ca.pem").Raw, s.TrustAnchors[0].Raw)
+			assert.Equal(t, []string{fmt.Sprintf(`cmpv2Servers[0].trustAnchors: in "certs.pem", certificate %d, %q, can verify nothing here: %s; it is skipped`,
+				position+1, certinfo.DN(parsed.RawSubject), reason)}, warnings)
+		}
+		_, _, err = parseOne("trustAnchors", bad)
+		assert.EqualError(t, err, fmt.Sprintf(`cmpv2Servers[0].trustAnchors: has no certificate in "certs.pem" that can be used: `+
+			`certificate 1, %q, can verify nothing here: %s`, certinfo.DN(parsed.RawSubject), reason))
+	}
+}
+
+// They are only handed on, so their DER is enough.
+func TestParseServers_additionalRoots_keepsWhatCanVerifyNothing(t *testing.T) {
+	for name, reason := range unreadable {
+		bad := golden(t, "certificates/"+name+".pem")
+		block, _ := pem.Decode(bad)
+		s, warnings, err := parseOne("additionalRoots", slices.Concat(bad, golden(t, "pem/root-ca.pem")))
+		require.NoError(t, err, name)
+		require.Len(t, s.AdditionalRoots, 2)
+		assert.Equal(t, block.Bytes, s.AdditionalRoots[0].Raw)
+		require.Len(t, warnings, 1)
+		assert.Contains(t, warnings[0], `certificate 1, "`)
+		assert.Contains(t, warnings[0], "can verify nothing here, and is handed to clients as it is: "+reason)
+	}
+	made := newCA(t, "Large")
+	large, err := x509.CreateCertificate(rand.Reader, made.Root, made.Root, ca.OversizedRSA().Public(), made.RootKey)
+	require.NoError(t, err)
+	_, warnings, err := parseOne("additionalRoots", pemOf(large))
+	require.NoError(t, err)
+	assert.Contains(t, warnings[0], "its RSA key has 8676 bits, want at most 8192")
+}
+
+func TestParseServers_trustAnchors_warnsOfAMissingRoot(t *testing.T) {
+	issuing, root := golden(t, "pem/issuing-ca.pem"), golden(t, "pem/root-ca.pem")
+	_, warnings, err := parseOne("trustAnchors", issuing)
+	require.NoError(t, err)
+	assert.Equal(t, []string{`cmpv2Servers[0].trustAnchors: has "CN=Example Issuing CA", but not the root above it, "CN=Example Root CA": clients get a truststore without ` +
+		`a root, which openssl and others refuse; put the root into trustAnchors`}, warnings)
+	for _, file := range [][]byte{root, slices.Concat(issuing, root)} {
+		_, warnings, err = parseOne("trustAnchors", file)
+		require.NoError(t, err)
+		assert.Empty(t, warnings)
+	}
+}

@@ -1,0 +1,84 @@
+package mtls
+
+import (
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/keystore"
+)
+
+// trust reads whom to trust. A certificate that can verify nothing here is skipped, and said to be; it is a fault when
+// no other is left.
+func (c contents) trust(f Files, i *Identity) error {
+	found, format, err := c.roots(f)
+	if err != nil {
+		return err
+	}
+	i.TruststoreFormat = format
+	var reasons []string
+	for _, r := range found {
+		if err := certinfo.Unusable(r.cert); err != nil {
+			reasons = append(reasons, fmt.Sprintf("%s, %q, can verify nothing here: %v", r.entry, certinfo.DN(r.cert.RawSubject), err))
+			continue
+		}
+		i.Roots = append(i.Roots, r.cert)
+	}
+	if len(i.Roots) == 0 {
+		return fmt.Errorf("TRUSTSTORE_PATH %q has no certificate that can be used: %s", f.TruststorePath, few(reasons))
+	}
+	for _, reason := range reasons {
+		i.Skipped = append(i.Skipped, fmt.Sprintf("TRUSTSTORE_PATH %q: %s; it is skipped", f.TruststorePath, reason))
+	}
+	return nil
+}
+
+// few joins the first of a list.
+func few(list []string) string {
+	const most = 5
+	if len(list) > most {
+		list = append(slices.Clone(list[:most]), fmt.Sprintf("and %d more", len(list)-most))
+	}
+	return strings.Join(list, "; ")
+}
+
+// root is a certificate to trust, and how to find it in its store.
+type root struct {
+	entry string
+	cert  *x509.Certificate
+}
+
+// roots are the certificates to trust. In JKS and PKCS#12 they are the entries marked as trusted, as in a
+// JVM; a PKCS#12 without any such mark was made by openssl, so there it is every certificate that
+// belongs to no key. In PEM, which cannot mark anything, it is every certificate.
+func (c contents) roots(f Files) ([]root, keystore.Format, error) {
+	variable := passwordVariable("TRUSTSTORE_PASSWORD", f.TruststorePasswordFile)
+	entries, format, err := decode("TRUSTSTORE_PATH", f.TruststorePath, variable, c.truststorePassword, c.truststore)
+	if err != nil {
+		return nil, "", err
+	}
+	marked := slices.ContainsFunc(entries, func(e keystore.Entry) bool { return e.Key == nil && e.Trusted })
+	var roots []root
+	position := 0
+	for _, e := range entries {
+		if format != keystore.PEM && (e.Key != nil || marked && !e.Trusted) {
+			continue
+		}
+		for _, cert := range e.Chain {
+			position++
+			entry := fmt.Sprintf("certificate %d", position)
+			if e.Alias != "" {
+				entry = fmt.Sprintf("entry %q", e.Alias)
+			}
+			if !slices.ContainsFunc(roots, func(r root) bool { return r.cert.Equal(cert) }) {
+				roots = append(roots, root{entry, cert})
+			}
+		}
+	}
+	if len(roots) == 0 {
+		return nil, "", fmt.Errorf("TRUSTSTORE_PATH %q has no trusted certificate, only private keys: want a store with the CA of the other side (is it the keystore?)", f.TruststorePath)
+	}
+	return roots, format, nil
+}
