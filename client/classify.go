@@ -55,6 +55,9 @@ func (c *Client) explain(ctx context.Context, target *url.URL, reached stage, er
 	if errors.As(err, &unasked) {
 		return unaskedDetail, true
 	}
+	if unreadable := explainUnreadable(err); unreadable != "" {
+		return unreadable, true
+	}
 	if alert, ok := alertOf(err); ok {
 		return c.explainRefusal(alert)
 	}
@@ -184,7 +187,7 @@ func (c *Client) explainUntrusted(target *url.URL, e *tls.CertificateVerificatio
 	)
 	switch {
 	case errors.As(e.Err, &host):
-		return fmt.Sprintf("the server's certificate is not for this host name: has names %s, want %q: use one of its names in REQUEST_URL, or have it issued with this one", certNames(server), target.Hostname())
+		return explainHost(server, target.Hostname())
 	case errors.As(e.Err, &invalid) && invalid.Reason == x509.Expired:
 		at := c.now()
 		if c.tls.Time != nil {
@@ -194,11 +197,7 @@ func (c *Client) explainUntrusted(target *url.URL, e *tls.CertificateVerificatio
 	case errors.As(e.Err, &invalid):
 		return fmt.Sprintf("the server's certificate is not good for a server: %s", certText(server))
 	}
-	chain := ""
-	if n := len(e.UnverifiedCertificates); n > 1 {
-		chain = fmt.Sprintf(", sent with a chain of %d whose last is issued by %q", n, e.UnverifiedCertificates[n-1].Issuer)
-	}
-	return fmt.Sprintf("the server's certificate is not trusted: %s%s; %s: add the CA that issued it to TRUSTSTORE_PATH", certText(server), chain, c.rootsText())
+	return c.explainChain(e)
 }
 
 func (c *Client) rootsText() string {

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
@@ -211,6 +213,29 @@ func TestConnectionError_server_not_trusted(t *testing.T) {
 	assert.True(t, err.Permanent)
 }
 
+// The truststore has a CA of the right name, made again with another key.
+func TestConnectionError_server_issuedByANamesake(t *testing.T) {
+	m := newMutual(t, nil, nil)
+	again := newTestCA(t, "Test Root")
+	m.cfg.TLS.RootCAs, m.cfg.Roots = pool(again.cert), []*x509.Certificate{again.cert}
+	text, _ := connectionErrorOf(t, m.client(t))
+	assert.Contains(t, text, `the server's certificate is not trusted: a CA certificate "CN=Test Root" is among the trusted certificates, but with `+
+		`another key than the one that signed "CN=server": get the CA's current certificate; it is subject "CN=server"`)
+	assert.NotContains(t, text, "add the CA")
+}
+
+// crypto/tls parses what the server sends before anything can be said of it.
+func TestConnectionError_server_certificateThatCannotBeParsed(t *testing.T) {
+	m := newMutual(t, nil, func(c *tls.Config) {
+		block, _ := pem.Decode(golden(t, "certificates/negative-serial.pem"))
+		shown := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{block.Bytes}, PrivateKey: c.Certificates[0].PrivateKey}}}
+		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return shown, nil }
+	})
+	text, err := connectionErrorOf(t, m.client(t))
+	assert.Contains(t, text, `a certificate that the server sends cannot be parsed: negative serial number: have it issued as RFC 5280 wants it`)
+	assert.True(t, err.Permanent)
+}
+
 func TestConnectionError_server_certificate_of_another_kind(t *testing.T) {
 	for _, row := range []struct {
 		is     string
@@ -222,7 +247,16 @@ func TestConnectionError_server_certificate_of_another_kind(t *testing.T) {
 		},
 			`the server's certificate is not for this host name: has names certservice.test 10.0.0.1, want "127.0.0.1": use one of its names in REQUEST_URL, or have it issued with this one (`},
 		{"with a common name only", func(c *x509.Certificate) { c.IPAddresses = nil },
+			`the server's certificate has the host name "127.0.0.1" as common name (CN) only, which is not looked at (RFC 9525): ` +
+				`have it issued with the subject alternative name IP:127.0.0.1 (`},
+		{"with another common name only", func(c *x509.Certificate) { c.IPAddresses, c.Subject.CommonName = nil, "other" },
 			`the server's certificate is not for this host name: has names none, want "127.0.0.1": use one`},
+		{"signed with SHA-1", func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 },
+			`the server's certificate is not trusted: "CN=127.0.0.1" is signed with ECDSA with SHA-1 (1.2.840.10045.4.1), which is not accepted: have it issued with SHA-256 or stronger; it is subject`},
+		{"with a critical extension that nobody knows", func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}}
+		},
+			`the server's certificate is not trusted: the certificate "CN=127.0.0.1" has a critical extension that is not supported: OID 1.2.3.4; it is subject`},
 		{"that expired", func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 		},

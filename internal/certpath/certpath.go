@@ -6,7 +6,6 @@ package certpath
 import (
 	"crypto/x509"
 	"encoding/asn1"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -77,8 +76,7 @@ func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
 
 // explained adds the reason to an error that does not tell it. Dates and usages are told.
 func explained(leaf *x509.Certificate, o Options, err error) error {
-	var told x509.CertificateInvalidError
-	if errors.As(err, &told) {
+	if tellsReason(err) {
 		return err
 	}
 	if reason := Reason(leaf, o.Others, o.Anchors); reason != "" {

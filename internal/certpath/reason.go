@@ -3,8 +3,10 @@ package certpath
 import (
 	"bytes"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
@@ -19,14 +21,32 @@ const (
 // known: an algorithm or an extension that is not supported, an issuer's certificate that can verify nothing, or one of
 // that name with another key. It is empty when an issuer's certificate is simply not there, or when none of these is wrong.
 func Reason(leaf *x509.Certificate, others, anchors []*x509.Certificate) string {
+	return reason(leaf, others, anchors, false)
+}
+
+// HandshakeReason is Reason for the certificates that the other side of TLS showed, and the error that crypto/tls had. It
+// knows no name constraints but its own, and tells of dates and usages itself.
+func HandshakeReason(err error, shown, anchors []*x509.Certificate) string {
+	if tellsReason(err) {
+		return ""
+	}
+	return reason(shown[0], shown[1:], anchors, true)
+}
+
+func tellsReason(err error) bool {
+	var invalid x509.CertificateInvalidError
+	return errors.As(err, &invalid)
+}
+
+func reason(leaf *x509.Certificate, others, anchors []*x509.Certificate, handshake bool) string {
 	for cert, depth := leaf, 0; depth < maxDepth; depth++ {
 		if depth > 0 && slices.ContainsFunc(anchors, cert.Equal) {
-			return extensionFault(cert)
+			return extensionFault(cert, handshake)
 		}
 		if algorithm := certinfo.UnsupportedSignature(cert); algorithm != "" && !slices.ContainsFunc(anchors, cert.Equal) {
 			return fmt.Sprintf("%q is signed with %s, which is not accepted: have it issued with SHA-256 or stronger", certinfo.DN(cert.RawSubject), algorithm)
 		}
-		if fault := extensionFault(cert); fault != "" {
+		if fault := extensionFault(cert, handshake); fault != "" {
 			return fault
 		}
 		issuer, fault := issuerOf(cert, anchors, "among the trusted certificates")
@@ -80,12 +100,23 @@ func mayIssue(cert *x509.Certificate) bool {
 	return cert.BasicConstraintsValid && cert.IsCA || !cert.BasicConstraintsValid && cert.Version < 3
 }
 
-// extensionFault names critical extensions that are not understood; name constraints are, here.
-func extensionFault(cert *x509.Certificate) string {
+// extensionFault names critical extensions that are not understood; name constraints are, but for handshakes.
+func extensionFault(cert *x509.Certificate, handshake bool) string {
 	for _, oid := range cert.UnhandledCriticalExtensions {
-		if !oid.Equal(oidNameConstraints) {
+		switch {
+		case oid.Equal(oidNameConstraints) && handshake:
+			return fmt.Sprintf("the CA certificate %q has name constraints of a kind that is not supported for TLS: use a CA without them, or with "+
+				"those on DNS names and addresses only", certinfo.DN(cert.RawSubject))
+		case oid.Equal(oidNameConstraints):
+		default:
 			return fmt.Sprintf("the certificate %q has a critical extension that is not supported: OID %s", certinfo.DN(cert.RawSubject), oid)
 		}
 	}
 	return ""
+}
+
+// OnlyCommonName tells whether a certificate has a host name as common name and no alternative name that could match:
+// common names are not looked at (RFC 9525, section 6.2), by crypto/x509 neither.
+func OnlyCommonName(cert *x509.Certificate, host string) bool {
+	return len(cert.DNSNames)+len(cert.IPAddresses) == 0 && strings.EqualFold(cert.Subject.CommonName, strings.TrimSuffix(host, "."))
 }

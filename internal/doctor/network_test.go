@@ -80,6 +80,33 @@ func TestRun_brokenWay_isFoundWhereItBreaks(t *testing.T) {
 			check:  "server name", code: 6, skipped: afterTrust,
 			found: `the certificate is not for "wrong.example", but for DNS:localhost, DNS:oom-cert-service, IP Address:127.0.0.1, IP Address:::1`,
 		},
+		"the server's certificate is signed with SHA-1": {
+			options: service.Options{TLS: shows("127.0.0.1", func(leaf *x509.Certificate) { leaf.SignatureAlgorithm = x509.ECDSAWithSHA1 })},
+			check:   "server trust", code: 6, skipped: afterTrust,
+			found: `does not chain to TRUSTSTORE_PATH: the server sends 2 certificates, the last issued by "CN=Transport Root CA,O=Throwaway"; the truststore has "CN=Transport Root CA,O=Throwaway" ` +
+				`("CN=127.0.0.1" is signed with ECDSA with SHA-1 (1.2.840.10045.4.1), which is not accepted: have it issued with SHA-256 or stronger)`,
+		},
+		"the truststore has a CA of that name with another key": {
+			options: service.Options{TLS: func(s *service.Service, c *tls.Config) {
+				again, err := ca.New("Transport")
+				if err != nil {
+					panic(err)
+				}
+				key, chain, err := again.Identity("certservice")
+				if err != nil {
+					panic(err)
+				}
+				c.Certificates = []tls.Certificate{{Certificate: [][]byte{chain[0].Raw, chain[1].Raw}, PrivateKey: key}}
+			}},
+			check: "server trust", code: 6, skipped: afterTrust,
+			found: `does not chain to TRUSTSTORE_PATH: the server sends 2 certificates, the last issued by "CN=Transport Root CA,O=Throwaway"; the truststore has "CN=Transport Root CA,O=Throwaway" ` +
+				`(a CA certificate "CN=Transport Root CA,O=Throwaway" is among the trusted certificates, but with another key than the one that signed "CN=Transport Issuing CA,O=Throwaway": get the CA's current certificate)`,
+		},
+		"the server's certificate has a common name only": {
+			options: service.Options{TLS: shows("127.0.0.1", func(leaf *x509.Certificate) { leaf.DNSNames, leaf.IPAddresses = nil, nil })},
+			check:   "server name", code: 6, skipped: afterTrust,
+			found: `the certificate has "127.0.0.1" as common name (CN) only, which is not looked at (RFC 9525)`,
+		},
 		"the server's certificate is no server's": {
 			options: service.Options{TLS: func(s *service.Service, c *tls.Config) {
 				s.Transport.Change = func(leaf *x509.Certificate) { leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }
@@ -494,4 +521,17 @@ func TestRun_severalFaultyVariables_areAllListed(t *testing.T) {
 	report, _ := run(t, o)
 	assert.Equal(t, []string{"COUNTRY is not set", "KEYSTORE_PATH is not set"}, []string{report.Checks[0].Found, report.Checks[1].Found})
 	assert.Equal(t, 2, report.ExitCode())
+}
+
+// shows has the CertService show a certificate of its CA for a common name, with changes.
+func shows(commonName string, change func(*x509.Certificate)) func(*service.Service, *tls.Config) {
+	return func(s *service.Service, c *tls.Config) {
+		s.Transport.Change = change
+		key, chain, err := s.Transport.Identity(commonName)
+		s.Transport.Change = nil
+		if err != nil {
+			panic(err)
+		}
+		c.Certificates = []tls.Certificate{{Certificate: [][]byte{chain[0].Raw, chain[1].Raw}, PrivateKey: key}}
+	}
 }

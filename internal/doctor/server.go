@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/certpath"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 )
 
@@ -83,16 +84,24 @@ func (s *service) certificate(shown []*x509.Certificate) (moment time.Time, trus
 			roots = append(roots, fmt.Sprintf("%q", root.Subject))
 		}
 		last := shown[len(shown)-1]
+		why, advice := x509Reason(err), fmt.Sprintf("add the certificate of the CA %q to the truststore, if this is your CertService", last.Issuer)
+		if reason := certpath.HandshakeReason(err, shown, s.identity.Roots); reason != "" {
+			why, advice = reason, "correct that certificate; the one of another CA in the truststore does not help"
+		}
 		s.fail(enroll.StageConnection, checkTrust,
-			fmt.Sprintf("does not chain to TRUSTSTORE_PATH: the server sends %d certificates, the last issued by %q; the truststore has %s (%s)", len(shown), last.Issuer, some(roots), x509Reason(err)),
-			fmt.Sprintf("add the certificate of the CA %q to the truststore, if this is your CertService", last.Issuer))
+			fmt.Sprintf("does not chain to TRUSTSTORE_PATH: the server sends %d certificates, the last issued by %q; the truststore has %s (%s)", len(shown), last.Issuer, some(roots), why),
+			advice)
 	}
 
 	host := s.target.Hostname()
 	fits := leaf.VerifyHostname(strings.TrimSuffix(host, ".")) == nil
-	if fits {
+	switch {
+	case fits:
 		s.ok(checkServerName, "the certificate is for %q", host)
-	} else {
+	case certpath.OnlyCommonName(leaf, host):
+		s.fail(enroll.StageConnection, checkServerName, fmt.Sprintf("the certificate has %q as common name (CN) only, which is not looked at (RFC 9525)", host),
+			"have it issued with that name as a subject alternative name")
+	default:
 		s.fail(enroll.StageConnection, checkServerName, fmt.Sprintf("the certificate is not for %q, but for %s", host, names(leaf)),
 			"use one of its names in REQUEST_URL, or have it issued with this one")
 	}
@@ -109,7 +118,7 @@ func names(cert *x509.Certificate) string {
 	return "none"
 }
 
-func x509Reason(err error) string { return strings.TrimPrefix(err.Error(), "x509: ") }
+func x509Reason(err error) string { return certpath.Short(err) }
 
 // verify looks for a chain that is valid now, or else at another time: dates tell of a clock or of a late
 // renewal, a missing chain of a wrong truststore. A chain that is valid at any time is so when the last of its
