@@ -126,7 +126,9 @@ func TestAnswer_unreadableTrustedCertificate_isPublished(t *testing.T) {
 	}
 	s, err := service.Start(t.TempDir(), service.Options{Wrap: func(s *service.Service, next http.Handler) http.Handler {
 		// The first two in one element, as the API can be read.
-		return changed(func(_ *service.Service, a *answer) { a.Trusted = append(append(a.Trusted, texts[0]+texts[1]), texts[2:]...) })(s, next)
+		return changed(func(_ *service.Service, a *answer) {
+			a.Trusted = append(append(a.Trusted, texts[0]+texts[1]), texts[2:]...)
+		})(s, next)
 	}})
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
