@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/oneline"
 )
 
 // Options say what a path may consist of.
@@ -100,3 +101,6 @@ func (c *checker) relaxed(cert *x509.Certificate) *x509.Certificate {
 
 // Short is the text of an error of a verification, without the prefix that names a library.
 func Short(err error) string { return strings.TrimPrefix(err.Error(), "x509: ") }
+
+// named is a distinguished name of a certificate that somebody sent, for messages.
+func named(raw []byte) string { return oneline.Of(certinfo.DN(raw), 256) }

@@ -80,7 +80,7 @@ func (c *checker) check(chain []*x509.Certificate) string {
 	for i, authority := range chain[1:] {
 		limits := c.constraintsOf(authority)
 		if limits.unreadable {
-			return fmt.Sprintf("the name constraints of %q cannot be read", certinfo.DN(authority.RawSubject))
+			return fmt.Sprintf("the name constraints of %q cannot be read", named(authority.RawSubject))
 		}
 		if len(limits.permitted) == 0 && len(limits.excluded) == 0 {
 			continue
@@ -90,7 +90,7 @@ func (c *checker) check(chain []*x509.Certificate) string {
 				continue // self-issued: RFC 5280, section 6.1.3 (b)
 			}
 			if fault := c.apply(limits, cert); fault != "" {
-				return fmt.Sprintf("the CA certificate %q %s", certinfo.DN(authority.RawSubject), fault)
+				return fmt.Sprintf("the CA certificate %q %s", named(authority.RawSubject), fault)
 			}
 		}
 	}
@@ -103,7 +103,7 @@ func (c *checker) apply(limits *constraints, cert *x509.Certificate) string {
 			return fmt.Sprintf("has too many name constraints for the names below it, want at most %d comparisons", maxComparisons)
 		}
 		if fault := limits.allow(n); fault != "" {
-			return fmt.Sprintf("%s: see the certificate %q below it", fault, certinfo.DN(cert.RawSubject))
+			return fmt.Sprintf("%s: see the certificate %q below it", fault, named(cert.RawSubject))
 		}
 	}
 	return ""
@@ -116,11 +116,11 @@ func (l *constraints) allow(n name) string {
 	}
 	covers := func(s subtree) bool { return s.tag == tagDirectory && within(n.rdns, s.rdns) }
 	if slices.ContainsFunc(l.excluded, covers) {
-		return fmt.Sprintf("excludes the directory name %q", certinfo.DN(n.der))
+		return fmt.Sprintf("excludes the directory name %q", named(n.der))
 	}
 	limited := slices.ContainsFunc(l.permitted, func(s subtree) bool { return s.tag == tagDirectory })
 	if limited && !slices.ContainsFunc(l.permitted, covers) {
-		return fmt.Sprintf("does not permit the directory name %q", certinfo.DN(n.der))
+		return fmt.Sprintf("does not permit the directory name %q", named(n.der))
 	}
 	return ""
 }

@@ -44,7 +44,7 @@ func reason(leaf *x509.Certificate, others, anchors []*x509.Certificate, handsha
 			return extensionFault(cert, handshake)
 		}
 		if algorithm := certinfo.UnsupportedSignature(cert); algorithm != "" && !slices.ContainsFunc(anchors, cert.Equal) {
-			return fmt.Sprintf("%q is signed with %s, which is not accepted: have it issued with SHA-256 or stronger", certinfo.DN(cert.RawSubject), algorithm)
+			return fmt.Sprintf("%q is signed with %s, which is not accepted: have it issued with SHA-256 or stronger", named(cert.RawSubject), algorithm)
 		}
 		if fault := extensionFault(cert, handshake); fault != "" {
 			return fault
@@ -74,7 +74,7 @@ func issuerOf(cert *x509.Certificate, among []*x509.Certificate, place string) (
 		if tried++; tried > maxNamesakes {
 			break
 		}
-		name := certinfo.DN(candidate.RawSubject)
+		name := named(candidate.RawSubject)
 		if err := certinfo.Unusable(candidate); err != nil {
 			fault = fmt.Sprintf("the CA certificate %q is %s, but can verify nothing: %v", name, place, err)
 			continue
@@ -89,7 +89,7 @@ func issuerOf(cert *x509.Certificate, among []*x509.Certificate, place string) (
 			fault = fmt.Sprintf("the certificate %q is %s, but it is not one of a CA (basicConstraints)", name, place)
 		case fault == "":
 			fault = fmt.Sprintf("a CA certificate %q is %s, but with another key than the one that signed %q: "+
-				"get the CA's current certificate", name, place, certinfo.DN(cert.RawSubject))
+				"get the CA's current certificate", name, place, named(cert.RawSubject))
 		}
 	}
 	return nil, fault
@@ -106,10 +106,10 @@ func extensionFault(cert *x509.Certificate, handshake bool) string {
 		switch {
 		case oid.Equal(oidNameConstraints) && handshake:
 			return fmt.Sprintf("the CA certificate %q has name constraints of a kind that is not supported for TLS: use a CA without them, or with "+
-				"those on DNS names and addresses only", certinfo.DN(cert.RawSubject))
+				"those on DNS names and addresses only", named(cert.RawSubject))
 		case oid.Equal(oidNameConstraints):
 		default:
-			return fmt.Sprintf("the certificate %q has a critical extension that is not supported: OID %s", certinfo.DN(cert.RawSubject), oid)
+			return fmt.Sprintf("the certificate %q has a critical extension that is not supported: OID %s", named(cert.RawSubject), oid)
 		}
 	}
 	return ""
