@@ -19,6 +19,7 @@ type Options struct {
 	// Anchors are trusted; those that can verify nothing (certinfo.Unusable) are passed over, and so are such Others.
 	Anchors []*x509.Certificate
 	Others  []*x509.Certificate // may stand between
+	Pool    *x509.CertPool      // of anchors, in place of Anchors; those in it are not listed in errors
 	At      time.Time           // zero: now
 	Usages  []x509.ExtKeyUsage  // of which one must be allowed; empty: any
 }
@@ -53,7 +54,9 @@ func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
 		}
 	}
 	add(options.Intermediates, o.Others)
-	add(options.Roots, o.Anchors)
+	if add(options.Roots, o.Anchors); o.Pool != nil {
+		options.Roots = o.Pool
+	}
 	chains, err := c.relaxed(leaf).Verify(options)
 	if err != nil {
 		return nil, explained(leaf, o, err)
@@ -61,7 +64,9 @@ func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
 	var refusal error
 	chains = slices.DeleteFunc(chains, func(chain []*x509.Certificate) bool {
 		for i, cert := range chain {
-			chain[i] = given[string(cert.Raw)]
+			if known, ok := given[string(cert.Raw)]; ok {
+				chain[i] = known
+			}
 		}
 		fault := c.check(chain)
 		if fault != "" && refusal == nil {

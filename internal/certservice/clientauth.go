@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"sync"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/certpath"
 )
 
 // messageUnauthorized does not say which of the two it is, nor why a chain does not verify: that helps
@@ -39,22 +41,15 @@ func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool
 		roots = x509.NewCertPool() // to Verify, nil means the system's roots
 	}
 	hash := sha256.New()
-	intermediates := x509.NewCertPool()
-	for i, cert := range state.PeerCertificates {
+	for _, cert := range state.PeerCertificates {
 		hash.Write(cert.Raw) // DER tells its own length, so that no two chains run into the same bytes
-		if i > 0 {
-			intermediates.AddCert(cert)
-		}
 	}
 	key := [sha256.Size]byte(hash.Sum(nil))
 	if v.remembers(key, roots, now) {
 		return leaf, ""
 	}
-	chains, err := leaf.Verify(x509.VerifyOptions{
-		Roots:         roots,
-		Intermediates: intermediates,
-		CurrentTime:   now,
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	chains, err := certpath.Verify(leaf, certpath.Options{
+		Pool: roots, Others: state.PeerCertificates[1:], At: now, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {
 		return leaf, "client certificate is not trusted: " + err.Error()

@@ -56,6 +56,16 @@ func TestClientVerifier_verify_remembersNoStranger(t *testing.T) {
 	assert.Len(t, v.verified, 1)
 }
 
+// The audit line says which algorithm it is, where crypto/x509 knows no authority.
+func TestClientVerifier_verify_namesTheAlgorithm(t *testing.T) {
+	tlsCA := newCA(t, "TLS")
+	tlsCA.Change = func(leaf *x509.Certificate) { leaf.SignatureAlgorithm = x509.ECDSAWithSHA1 }
+	client := identity(t, tlsCA)
+	var v clientVerifier
+	_, reason := v.verify(&tls.ConnectionState{PeerCertificates: []*x509.Certificate{client.Leaf, tlsCA.Issuing}}, poolOf(tlsCA.Root), time.Now())
+	assert.Contains(t, reason, `is signed with ECDSA with SHA-1 (1.2.840.10045.4.1), which is not accepted`)
+}
+
 func TestClientVerifier_verify_nilRootsAreNotTheSystems(t *testing.T) {
 	tlsCA := newCA(t, "TLS")
 	file := filepath.Join(t.TempDir(), "system.pem")
