@@ -27,8 +27,12 @@ func Chain(pub crypto.PublicKey, certs []*x509.Certificate) []*x509.Certificate 
 	}
 }
 
-// holds says whether the certificate is for the public key.
+// holds says whether the certificate is for the public key. Of one that crypto/x509 refuses, only the bytes are known.
 func holds(c *x509.Certificate, pub crypto.PublicKey) bool {
+	if c.PublicKey == nil {
+		der, err := x509.MarshalPKIXPublicKey(pub)
+		return err == nil && bytes.Equal(der, c.RawSubjectPublicKeyInfo)
+	}
 	key, ok := c.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && key.Equal(pub)
 }

@@ -1,6 +1,7 @@
 package mtls
 
 import (
+	"bytes"
 	"cmp"
 	"crypto"
 	"crypto/tls"
@@ -35,6 +36,9 @@ func (c contents) certificate(f Files) (tls.Certificate, keystore.Format, error)
 	}
 	cert := tls.Certificate{PrivateKey: entry.Key, Leaf: entry.Chain[0]}
 	for _, link := range entry.Chain {
+		if certinfo.Unusable(link) != nil && bytes.Equal(link.RawSubject, link.RawIssuer) {
+			continue // a root, which the other side has no need of; it might end the handshake for want of understanding
+		}
 		cert.Certificate = append(cert.Certificate, link.Raw)
 	}
 	return cert, format, nil

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -133,6 +134,40 @@ func TestAnswer_keyTooLarge_verifiesNothing(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, certs(w.root.cert, large), r.Trusted)
 	assert.Equal(t, []string{`trusted certificate 2, "CN=Large", is published, but can verify nothing here: its RSA key has 8676 bits, want at most 8192`}, r.Warnings)
+}
+
+func negative(t testing.TB, cert *x509.Certificate) *x509.Certificate {
+	t.Helper()
+	outline, err := certinfo.Parse(ca.NegativeSerial(cert))
+	require.NoError(t, err)
+	require.Nil(t, outline.PublicKey)
+	return outline
+}
+
+func TestAnswer_certificateThatCannotBeParsed(t *testing.T) {
+	w := newWorld(t)
+	leaf, bad := w.leaf(t, nil), negative(t, w.other.cert)
+	r, err := Answer(w.csr, certs(leaf, w.issuing.cert, w.policy.cert, bad), certs(w.root.cert), now)
+	require.NoError(t, err)
+	assert.Equal(t, certs(leaf, w.issuing.cert, w.policy.cert), r.Chain)
+	assert.Equal(t, certs(w.root.cert, bad), r.Trusted, "a root in the chain is one to trust, as it would be otherwise")
+	assert.Equal(t, []string{`trusted certificate 2, "CN=Other Root", is published, but can verify nothing here: it cannot be parsed: x509: negative serial number`}, r.Warnings)
+
+	for what, row := range map[string]struct {
+		chain, trusted []*x509.Certificate
+		want           string
+	}{
+		"the certificate itself": {certs(negative(t, leaf), w.issuing.cert, w.policy.cert), certs(w.root.cert),
+			`certificate 1 of the chain can verify nothing: want one with a key and extensions that are supported, got "CN=app.example.org,O=Example": it cannot be parsed: x509: negative serial number`},
+		"a signer": {certs(leaf, negative(t, w.issuing.cert), w.policy.cert), certs(w.root.cert),
+			`certificate 2 of the chain can verify nothing: want one with a key and extensions that are supported, got "CN=Issuing CA": it cannot be parsed: x509: negative serial number`},
+		"the only anchor": {certs(leaf, w.issuing.cert, w.policy.cert), certs(negative(t, w.root.cert)),
+			`the chain does not verify to a trusted certificate: want a path from "CN=Policy CA", issued by "CN=Root", to one of them, got "CN=Root" ` +
+				`(the CA certificate "CN=Root" is among the trusted certificates, but can verify nothing: it cannot be parsed: x509: negative serial number)`},
+	} {
+		_, err := Answer(w.csr, row.chain, row.trusted, now)
+		assert.EqualError(t, err, row.want, what)
+	}
 }
 
 func TestAnswer_good(t *testing.T) {

@@ -1,0 +1,19 @@
+package ca
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/asn1"
+)
+
+// NegativeSerial returns a certificate with a negative serial number, which crypto/x509 refuses. Its signature does not fit
+// any more.
+func NegativeSerial(cert *x509.Certificate) []byte {
+	der := bytes.Clone(cert.Raw)
+	serial, err := asn1.Marshal(cert.SerialNumber)
+	if err != nil {
+		panic(err)
+	}
+	der[bytes.Index(der, serial)+2] |= 0x80 // behind tag and length
+	return der
+}
