@@ -35,6 +35,9 @@ var running sync.Map
 //	down             nothing listens at the address
 //	untrusted        the server's certificate is of a CA that the truststore does not have
 //	other-host       the server's certificate is for another host
+//	sha1             the server's certificate is signed with SHA-1
+//	namesake         the server's certificate is of a CA with the names of the one in the truststore, and another key
+//	common-name      the server's certificate has the host as common name only
 //	demands-another  the handshake demands a client certificate of another CA
 //	never-asks       the handshake asks for no client certificate, as where a proxy ends TLS
 //	demands          the handshake demands a client certificate of its own CA
@@ -46,7 +49,7 @@ func startCertService(ts *testscript.TestScript, neg bool, args []string) {
 	options := service.Options{Wrap: behaviours[name]}
 	switch name {
 	case "", "down":
-	case "untrusted", "other-host", "demands-another", "never-asks", "demands":
+	case "untrusted", "other-host", "sha1", "namesake", "common-name", "demands-another", "never-asks", "demands":
 		options.TLS = func(s *service.Service, c *tls.Config) { ts.Check(spoilTLS(name, s, c)) }
 	default:
 		if options.Wrap == nil {
@@ -67,9 +70,16 @@ func startCertService(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func spoilTLS(how string, s *service.Service, c *tls.Config) error {
-	other, err := ca.New("Foreign")
+	commonName, of := "certservice", "Foreign"
+	if how == "namesake" {
+		of = "Transport"
+	}
+	other, err := ca.New(of)
 	if err != nil {
 		return err
+	}
+	own := func(change func(*x509.Certificate)) *ca.CA {
+		return &ca.CA{Root: s.Transport.Root, Issuing: s.Transport.Issuing, IssuingKey: s.Transport.IssuingKey, Change: change}
 	}
 	switch how {
 	case "never-asks":
@@ -83,10 +93,13 @@ func spoilTLS(how string, s *service.Service, c *tls.Config) error {
 		c.ClientCAs.AddCert(other.Root)
 		return nil
 	case "other-host":
-		other = &ca.CA{Root: s.Transport.Root, Issuing: s.Transport.Issuing, IssuingKey: s.Transport.IssuingKey}
-		other.Change = func(l *x509.Certificate) { l.DNSNames, l.IPAddresses = []string{"another.example.org"}, nil }
+		other = own(func(l *x509.Certificate) { l.DNSNames, l.IPAddresses = []string{"another.example.org"}, nil })
+	case "sha1":
+		other = own(func(l *x509.Certificate) { l.SignatureAlgorithm = x509.ECDSAWithSHA1 })
+	case "common-name":
+		commonName, other = "127.0.0.1", own(func(l *x509.Certificate) { l.DNSNames, l.IPAddresses = nil, nil })
 	}
-	key, chain, err := other.Identity("certservice")
+	key, chain, err := other.Identity(commonName)
 	c.Certificates = []tls.Certificate{{Certificate: [][]byte{chain[0].Raw, chain[1].Raw}, PrivateKey: key}}
 	return err
 }
