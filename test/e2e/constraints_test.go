@@ -141,5 +141,9 @@ func TestStoredTruststores_areRead(t *testing.T) {
 			"TRUSTSTORES_PASSWORDS_PATHS="+password+":")
 		assert.Equal(t, 0, code, "%s: %s", store, log)
 		assert.FileExists(t, base+".bak", "it was merged")
+		if filepath.Ext(base) != ".pem" {
+			listed := keytool(t, "-list", "-keystore", base, "-storepass", service.Password)
+			assert.Contains(t, listed, "Your keystore contains 3 entries", store)
+		}
 	}
 }
