@@ -7,11 +7,13 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/oneline"
 )
 
 // maxComparisons bounds how many pairs of a name and a constraint are compared for one verification, as OpenSSL does.
@@ -50,6 +52,7 @@ type name struct {
 	rdns []string // of a directoryName, each RDN in a form that compares
 	der  []byte   // of a directoryName, for people
 	bad  bool     // a directoryName that cannot be read
+	mail string   // of an rfc822Name
 }
 
 // subtree is one constraint.
@@ -111,18 +114,42 @@ func (c *checker) apply(limits *constraints, cert *x509.Certificate) string {
 
 // allow says why a name is not allowed: as a clause about the CA, on whose constraint of which kind it is.
 func (l *constraints) allow(n name) string {
-	if fault := l.beyond(n); fault != "" || n.tag != tagDirectory {
+	if fault := l.beyond(n); fault != "" {
 		return fault
 	}
-	covers := func(s subtree) bool { return s.tag == tagDirectory && within(n.rdns, s.rdns) }
-	if slices.ContainsFunc(l.excluded, covers) {
-		return fmt.Sprintf("excludes the directory name %q", named(n.der))
+	var what string
+	var covers func(subtree) bool
+	switch n.tag {
+	case tagDirectory:
+		what, covers = fmt.Sprintf("the directory name %q", named(n.der)), func(s subtree) bool { return within(n.rdns, s.rdns) }
+	case tagEmail:
+		what, covers = fmt.Sprintf("the e-mail address %q", oneline.Of(n.mail, 256)), func(s subtree) bool { return mailWithin(n.mail, s.mail) }
+	default:
+		return ""
 	}
-	limited := slices.ContainsFunc(l.permitted, func(s subtree) bool { return s.tag == tagDirectory })
-	if limited && !slices.ContainsFunc(l.permitted, covers) {
-		return fmt.Sprintf("does not permit the directory name %q", named(n.der))
+	sameKind := func(s subtree) bool { return s.tag == n.tag }
+	coversIt := func(s subtree) bool { return sameKind(s) && covers(s) }
+	switch {
+	case slices.ContainsFunc(l.excluded, coversIt):
+		return "excludes " + what
+	case slices.ContainsFunc(l.permitted, sameKind) && !slices.ContainsFunc(l.permitted, coversIt):
+		return "does not permit " + what
 	}
 	return ""
+}
+
+// mailWithin tells whether an address is what a constraint names: an address, a host, or the hosts below a domain that
+// begins with a dot (RFC 5280, section 4.2.1.10).
+func mailWithin(mail, base string) bool {
+	at := strings.LastIndexByte(mail, '@')
+	local, host := mail[:max(at, 0)], mail[at+1:]
+	if baseLocal, baseHost, address := strings.Cut(base, "@"); address {
+		return local == baseLocal && strings.EqualFold(host, baseHost)
+	}
+	if strings.HasPrefix(base, ".") {
+		return len(host) > len(base) && strings.EqualFold(host[len(host)-len(base):], base)
+	}
+	return base == "" || strings.EqualFold(host, base)
 }
 
 // beyond says why a name cannot be compared with the constraints of its kind. Of those that are not understood, one that
@@ -131,7 +158,7 @@ func (l *constraints) beyond(n name) string {
 	for _, list := range [][]subtree{l.excluded, l.permitted} {
 		for _, s := range list {
 			switch {
-			case !s.applies(n.kind):
+			case !s.applies(n.kind) || n.tag == tagEmail && s.tag == tagEmail:
 			case s.tag != tagDirectory && l.critical:
 				return fmt.Sprintf("has a critical name constraint of the kind %s, which is not supported", s.text)
 			case s.tag != tagDirectory:
@@ -213,14 +240,32 @@ func parseName(s *cryptobyte.String, n *name) bool {
 			return false
 		}
 		n.oid, n.text = oid.String(), "otherName "+oid.String()
+		if n.oid == oidSmtpUTF8Mailbox {
+			n.setMailbox(value)
+		}
 		return true
 	case tagDirectory:
 		n.setDirectory(value)
+	case tagEmail:
+		n.mail = string(value)
 	}
 	if n.text = kindTexts[n.tag]; n.text == "" {
 		n.text = fmt.Sprintf("[%d]", n.tag)
 	}
 	return true
+}
+
+// setMailbox makes an address of a mailbox whose host is ASCII. Of another host, how a constraint names it is not
+// understood here, so that it stays an otherName.
+func (n *name) setMailbox(value cryptobyte.String) {
+	var inner, mail cryptobyte.String
+	if !value.ReadASN1(&inner, cbasn1.Tag(0).ContextSpecific().Constructed()) || !inner.ReadASN1(&mail, cbasn1.UTF8String) {
+		return
+	}
+	host := mail[bytes.LastIndexByte(mail, '@')+1:]
+	if !slices.ContainsFunc(host, func(b byte) bool { return b >= 0x80 }) {
+		*n = name{kind: kind{tag: tagEmail, text: kindTexts[tagEmail]}, mail: string(mail)}
+	}
 }
 
 func (n *name) setDirectory(der []byte) {
@@ -231,8 +276,8 @@ func (n *name) setDirectory(der []byte) {
 	n.bad = !ok
 }
 
-// namesOf are the names of a certificate that are to be checked here: its subject, and the alternative names of kinds
-// that crypto/x509 passes over.
+// namesOf are the names of a certificate that are to be checked here: its subject and the e-mail addresses in it, and
+// the alternative names of kinds that crypto/x509 passes over.
 func (c *checker) namesOf(cert *x509.Certificate) []name {
 	if known, ok := c.names[cert]; ok {
 		return known
@@ -243,6 +288,11 @@ func (c *checker) namesOf(cert *x509.Certificate) []name {
 		subject.setDirectory(cert.RawSubject)
 		list = append(list, subject)
 	}
+	for _, attribute := range cert.Subject.Names {
+		if mail, ok := attribute.Value.(string); ok && attribute.Type.Equal(oidEmailAddress) {
+			list = append(list, name{kind: kind{tag: tagEmail, text: kindTexts[tagEmail]}, mail: mail})
+		}
+	}
 	for _, e := range cert.Extensions {
 		if e.Id.Equal(oidSubjectAltName) {
 			list = append(list, parseAlternativeNames(e.Value)...)
@@ -252,7 +302,10 @@ func (c *checker) namesOf(cert *x509.Certificate) []name {
 	return list
 }
 
-var oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
+var (
+	oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
+	oidEmailAddress   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}
+)
 
 // parseAlternativeNames stops at what cannot be read, which then is a name that no constraint on directory names allows.
 func parseAlternativeNames(der []byte) []name {
@@ -262,7 +315,8 @@ func parseAlternativeNames(der []byte) []name {
 	var list []name
 	for ok && !body.Empty() {
 		var n name
-		if ok = parseName(&body, &n); ok && !slices.Contains([]int{tagEmail, tagDNS, tagURI, tagIP}, n.tag) {
+		mailbox := body.PeekASN1Tag(cbasn1.Tag(tagOther).ContextSpecific().Constructed())
+		if ok = parseName(&body, &n); ok && (mailbox || !slices.Contains([]int{tagEmail, tagDNS, tagURI, tagIP}, n.tag)) {
 			list = append(list, n)
 		}
 	}
