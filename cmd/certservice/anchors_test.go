@@ -57,7 +57,7 @@ func TestRun_check_warnsOfAnAnchorWithoutItsRoot(t *testing.T) {
 	code, _, stderr := runWith(t, env, "--check")
 
 	assert.Equal(t, exitOK, code, stderr)
-	assert.Contains(t, stderr, `trustAnchors has \"CN=TLS Issuing CA,O=Throwaway\", but not the root above it, \"CN=TLS Root CA,O=Throwaway\"`)
+	assert.Contains(t, stderr, `trustAnchors: has \"CN=TLS Issuing CA,O=Throwaway\", but not the root above it, \"CN=TLS Root CA,O=Throwaway\"`)
 	require.NoError(t, os.WriteFile(anchors, append(certificate(authority.Issuing.Raw), certificate(authority.Root.Raw)...), 0o600))
 	_, _, stderr = runWith(t, env, "--check")
 	assert.NotContains(t, stderr, "but not the root above it")

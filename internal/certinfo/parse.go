@@ -18,11 +18,11 @@ import (
 // Parse reads a certificate (RFC 5280, 4.1) as far as it can be read. What a certificate is used for decides how much
 // of that is enough: one that is stored or passed on needs its DER, one that verifies something must have no Unusable.
 //
-// A certificate that crypto/x509 refuses, for a negative serial number, a brainpool key or an underscore in a
-// PrintableString, comes back with Raw and its parts, the names, the serial number and, where they can be read, the
+// One that only has other characters in a PrintableString than belong there is read whole. A certificate that crypto/x509
+// refuses, for a negative serial number or a brainpool key, comes back with Raw and its parts, the names, the serial number and, where they can be read, the
 // dates. Its PublicKey is nil, and so are all extensions. The error is for data that is not the DER of a certificate.
 func Parse(der []byte) (*x509.Certificate, error) {
-	cert, err := x509.ParseCertificate(der)
+	cert, err := ParseAnyPrintable(der)
 	if err == nil {
 		return cert, nil
 	}
@@ -41,7 +41,7 @@ func Unusable(cert *x509.Certificate) error {
 	if cert.PublicKey != nil {
 		return nil
 	}
-	if _, err := x509.ParseCertificate(cert.Raw); err != nil {
+	if _, err := ParseAnyPrintable(cert.Raw); err != nil {
 		return fmt.Errorf("it cannot be parsed: %w", err)
 	}
 	return fmt.Errorf("its key is of an unsupported kind (%s)", KeyAlgorithm(cert.RawSubjectPublicKeyInfo))

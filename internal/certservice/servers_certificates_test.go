@@ -19,7 +19,6 @@ import (
 var unreadable = map[string]string{
 	"negative-serial": "it cannot be parsed: x509: negative serial number",
 	"brainpool":       "it cannot be parsed: x509: unsupported elliptic curve",
-	"underscore":      "it cannot be parsed: x509: invalid RDNSequence: invalid attribute value: invalid PrintableString",
 	"ecacc":           "it cannot be parsed: x509: negative serial number",
 	"ed448":           "its key is of an unsupported kind (Ed448)",
 }
@@ -57,6 +56,14 @@ func TestParseServers_trustAnchors_skipsWhatCanVerifyNothing(t *testing.T) {
 		assert.EqualError(t, err, fmt.Sprintf(`cmpv2Servers[0].trustAnchors: has no certificate in "certs.pem" that can be used: `+
 			`certificate 1, %q, can verify nothing here: %s`, certinfo.DN(parsed.RawSubject), reason))
 	}
+}
+
+// Other characters in a PrintableString do no harm.
+func TestParseServers_trustAnchors_underscoreIsNoFault(t *testing.T) {
+	s, warnings, err := parseOne("trustAnchors", golden(t, "certificates/underscore.pem"))
+	require.NoError(t, err)
+	assert.Len(t, s.TrustAnchors, 1)
+	assert.Empty(t, warnings)
 }
 
 // They are only handed on, so their DER is enough.

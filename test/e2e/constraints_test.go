@@ -128,7 +128,11 @@ func TestStoredTruststores_areRead(t *testing.T) {
 		require.NoError(t, err)
 		code, log := runs(t, s, filepath.Join(t.TempDir(), "volume"), []string{"--check"}, "TRUSTSTORE_PATH="+path)
 		assert.Equal(t, 0, code, "%s: %s", store, log)
-		assert.Equal(t, 1, strings.Count(log, "; it is skipped"), "%s: %s", store, log)
+		skipped := 1
+		if filepath.Base(store) == "underscore.pem" { // which crypto/x509 refuses, and is read all the same
+			skipped = 0
+		}
+		assert.Equal(t, skipped, strings.Count(log, "; it is skipped"), "%s: %s", store, log)
 
 		dir := t.TempDir()
 		base := filepath.Join(dir, filepath.Base(store))

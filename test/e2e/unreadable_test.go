@@ -28,7 +28,6 @@ import (
 var unreadable = []struct{ name, reason string }{
 	{"negative-serial", "it cannot be parsed: x509: negative serial number"},
 	{"ecacc", "it cannot be parsed: x509: negative serial number"},
-	{"underscore", "it cannot be parsed: x509: invalid RDNSequence"},
 	{"ed448", "its key is of an unsupported kind (Ed448)"},
 	{"brainpool", "it cannot be parsed: x509: unsupported elliptic curve"},
 }
