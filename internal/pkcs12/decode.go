@@ -1,11 +1,13 @@
 package pkcs12
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/hmac"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -13,11 +15,20 @@ import (
 	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
-// Decode reads a PKCS#12 file in DER. A wrong password gives an error that is ErrPassword; a file
+// Decode reads a PKCS#12 file, in DER or BER. A wrong password gives an error that is ErrPassword; a file
 // that was altered looks the same, because its MAC no longer fits. A file without a MAC is read too,
 // as OpenSSL and a JVM do.
-func Decode(data []byte, password string) (*Contents, error) {
-	d := decoder{password: password, iterations: maxIterations}
+func Decode(data []byte, password string) (*Contents, error) { return decode(data, password, true) }
+
+// DecodeClosed is Decode for readers who need no keys: they stay encrypted, so that one with a password of its own is
+// in nobody's way. Only a key that names no certificate by localKeyID is tried, to find the certificate that it is for.
+func DecodeClosed(data []byte, password string) (*Contents, error) {
+	return decode(data, password, false)
+}
+
+func decode(data []byte, password string, keys bool) (*Contents, error) {
+	d := newDecoder(password)
+	d.keys = keys
 	if err := d.decode(data); err != nil {
 		return nil, err
 	}
@@ -27,8 +38,7 @@ func Decode(data []byte, password string) (*Contents, error) {
 // DecryptKey reads an EncryptedPrivateKeyInfo (RFC 5208), such as the inside of a PEM block
 // "ENCRYPTED PRIVATE KEY".
 func DecryptKey(der []byte, password string) (crypto.Signer, error) {
-	d := decoder{password: password, iterations: maxIterations}
-	key, err := d.decryptKey(der)
+	key, err := newDecoder(password).decryptKey(der)
 	if errors.Is(err, errDecrypt) {
 		return nil, fmt.Errorf("%w for the key, or it is damaged", ErrPassword)
 	}
@@ -49,9 +59,15 @@ func ParseKey(der []byte) (crypto.Signer, error) {
 }
 
 type decoder struct {
-	password   string
-	iterations int // left to spend
+	forms      []passphrase // what the password may be; one, once a form has opened something
+	keys       bool         // whether private keys are wanted
+	iterations int          // left to spend
 	contents   Contents
+	closed     []bag // those of contents.Keys, where keys are not wanted
+}
+
+func newDecoder(password string) *decoder {
+	return &decoder{forms: passphrases(password), iterations: maxIterations}
 }
 
 func (d *decoder) decode(data []byte) error {
@@ -69,6 +85,7 @@ func (d *decoder) decode(data []byte) error {
 			return err
 		}
 	}
+	d.openUnnamed()
 	return nil
 }
 
@@ -82,24 +99,33 @@ func (d *decoder) spend(iterations int) error {
 }
 
 func (d *decoder) verify(m *mac, message []byte) error {
-	if err := d.spend(m.iterations); err != nil {
-		return err
+	for _, form := range d.forms {
+		if err := d.spend(m.iterations); err != nil {
+			return err
+		}
+		sum, err := m.compute(form, message)
+		if err != nil {
+			return fmt.Errorf("computing the MAC: %w", err)
+		}
+		if hmac.Equal(sum, m.digest) {
+			d.forms = []passphrase{form}
+			return nil
+		}
 	}
-	sum, err := m.compute(d.password, message)
-	if err != nil {
-		return fmt.Errorf("computing the MAC: %w", err)
-	}
-	if !hmac.Equal(sum, m.digest) {
-		return fmt.Errorf("%w, or the file was altered: its MAC does not fit", ErrPassword)
-	}
-	return nil
+	return fmt.Errorf("%w, or the file was altered: its MAC does not fit", ErrPassword)
 }
 
-func (d *decoder) decrypt(p pbe, ciphertext []byte) ([]byte, error) {
-	if err := d.spend(p.iterations); err != nil {
-		return nil, err
+func (d *decoder) decrypt(p pbe, ciphertext []byte) (plain []byte, err error) {
+	for _, form := range d.forms {
+		if err := d.spend(p.iterations); err != nil {
+			return nil, err
+		}
+		if plain, err = p.decrypt(form, ciphertext); err == nil {
+			d.forms = []passphrase{form}
+			return plain, nil
+		}
 	}
-	return p.decrypt(d.password, ciphertext)
+	return nil, err
 }
 
 func (d *decoder) decodePart(p part, verified bool) error {
@@ -122,44 +148,62 @@ func (d *decoder) decodePart(p part, verified bool) error {
 		return err
 	}
 	for _, b := range bags {
-		if err := d.decodeBag(b); err != nil {
-			return err
-		}
+		d.decodeBag(b)
 	}
 	return nil
 }
 
-func (d *decoder) decodeBag(b bag) error {
+// decodeBag reads one entry. One that cannot be read is none of the others' business.
+func (d *decoder) decodeBag(b bag) {
+	err := b.err
 	switch {
-	case b.id.Equal(oidKeyBag):
-		key, err := ParseKey(b.value)
-		if err != nil {
-			return fmt.Errorf("reading key %q: %w", b.friendlyName, err)
+	case err != nil:
+	case b.id.Equal(oidKeyBag), b.id.Equal(oidShroudedKeyBag):
+		key := Key{FriendlyName: b.friendlyName, LocalKeyID: b.localKeyID}
+		if !d.keys {
+			d.closed = append(d.closed, b)
+		} else if key.Key, err = d.open(b); err != nil {
+			break
 		}
-		d.addKey(key, b)
-	case b.id.Equal(oidShroudedKeyBag):
-		key, err := d.decryptKey(b.value)
-		if errors.Is(err, errDecrypt) {
-			return fmt.Errorf("%w for key %q: it has another one than the file, or is damaged",
-				ErrPassword, b.friendlyName)
-		}
-		if err != nil {
-			return fmt.Errorf("reading key %q: %w", b.friendlyName, err)
-		}
-		d.addKey(key, b)
+		d.contents.Keys = append(d.contents.Keys, key)
 	case b.id.Equal(oidCertBag):
-		cert, err := parseCertBag(b.value)
-		if err != nil {
-			return fmt.Errorf("reading certificate %q: %w", b.friendlyName, err)
+		var cert *x509.Certificate
+		if cert, err = parseCertBag(b.value); err != nil {
+			break
 		}
 		d.contents.Certificates = append(d.contents.Certificates,
 			Certificate{cert, b.friendlyName, b.localKeyID, b.trusted})
 	}
-	return nil
+	if err != nil {
+		d.contents.Unreadable = append(d.contents.Unreadable, Unreadable{b.friendlyName, !b.id.Equal(oidCertBag), err})
+	}
 }
 
-func (d *decoder) addKey(key crypto.Signer, b bag) {
-	d.contents.Keys = append(d.contents.Keys, Key{key, b.friendlyName, b.localKeyID})
+// open reads the key in a bag.
+func (d *decoder) open(b bag) (crypto.Signer, error) {
+	if b.id.Equal(oidKeyBag) {
+		return ParseKey(b.value)
+	}
+	key, err := d.decryptKey(b.value)
+	if errors.Is(err, errDecrypt) {
+		return nil, fmt.Errorf("%w for this key: it has another one than the file, or is damaged", ErrPassword)
+	}
+	return key, err
+}
+
+// openUnnamed opens, where keys are not wanted, those that name no certificate: else nothing tells which certificates
+// belong to them. One that does not open stays closed.
+func (d *decoder) openUnnamed() {
+	for i, b := range d.closed {
+		named := b.localKeyID != nil && slices.ContainsFunc(d.contents.Certificates, func(c Certificate) bool {
+			return bytes.Equal(c.LocalKeyID, b.localKeyID)
+		})
+		if !named {
+			if key, err := d.open(b); err == nil {
+				d.contents.Keys[i].Key = key
+			}
+		}
+	}
 }
 
 func (d *decoder) decryptKey(der []byte) (crypto.Signer, error) {

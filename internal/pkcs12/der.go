@@ -2,25 +2,16 @@ package pkcs12
 
 import (
 	"encoding/asn1"
-	"errors"
 	"fmt"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// errBER is the answer to the files of BouncyCastle's and NSS's older writers.
-var errBER = errors.New("is BER with indefinite or segmented lengths, want DER " +
-	"(rewrite it with keytool -importkeystore -deststoretype PKCS12)")
-
 const (
 	tagExplicit0 = cbasn1.Tag(0xa0) // [0], constructed
 	tagImplicit0 = cbasn1.Tag(0x80) // [0], primitive
 	tagBMPString = cbasn1.Tag(30)
-
-	// How BER writes a string in segments.
-	segmentedOctetString = 0x24
-	segmentedImplicit0   = 0xa0
 )
 
 // algorithm is an AlgorithmIdentifier: params holds the parameters' whole element, or nothing.
@@ -29,8 +20,7 @@ type algorithm struct {
 	params cryptobyte.String
 }
 
-// read takes the next element, which must have the tag, off s and returns its contents. The error
-// tells BER from damage, because the first can be helped.
+// read takes the next element, which must have the tag, off s and returns its contents.
 func read(s *cryptobyte.String, tag cbasn1.Tag, what string) (cryptobyte.String, error) {
 	rest := *s
 	var contents cryptobyte.String
@@ -40,10 +30,6 @@ func read(s *cryptobyte.String, tag cbasn1.Tag, what string) (cryptobyte.String,
 	switch {
 	case len(rest) == 0:
 		return nil, fmt.Errorf("%s is missing", what)
-	case len(rest) > 1 && rest[1] == 0x80 && rest[0]&0x20 != 0,
-		tag == cbasn1.OCTET_STRING && rest[0] == segmentedOctetString,
-		tag == tagImplicit0 && rest[0] == segmentedImplicit0:
-		return nil, errBER
 	case rest[0] != byte(tag):
 		return nil, fmt.Errorf("%s has ASN.1 tag %#02x, want %#02x", what, rest[0], byte(tag))
 	default:

@@ -29,7 +29,7 @@ func Encode(c Contents, password string, profile Profile) ([]byte, error) {
 	if profile != ProfileModern && profile != ProfileLegacy {
 		return nil, fmt.Errorf("PKCS#12 profile is %q, want %q or %q", profile, ProfileModern, ProfileLegacy)
 	}
-	e := encoder{password, profile}
+	e := encoder{passphrase{text: password}, profile}
 	var safe cryptobyte.Builder
 	safe.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		if len(c.Keys) > 0 {
@@ -53,7 +53,7 @@ func Encode(c Contents, password string, profile Profile) ([]byte, error) {
 }
 
 type encoder struct {
-	password string
+	password passphrase
 	profile  Profile
 }
 

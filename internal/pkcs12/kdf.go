@@ -23,14 +23,32 @@ func bmpString(s string) []byte {
 	return out
 }
 
-// bmpPassword is the form of a password that the derivation of RFC 7292 takes: a BMPString with its
-// two zero bytes at the end (appendix B.1).
-func bmpPassword(password string) []byte {
-	return append(bmpString(password), 0, 0)
+// passphrase is a password as the derivations take it.
+type passphrase struct {
+	text string
+	// null is .NET's form of the empty password: no bytes at all, where RFC 7292 has the two zero bytes of an empty
+	// BMPString. Only the derivation of RFC 7292 tells the two apart.
+	null bool
+}
+
+// passphrases are the forms that a password may have in a file: OpenSSL and JDKs try both of an empty one.
+func passphrases(password string) []passphrase {
+	if password == "" {
+		return []passphrase{{}, {null: true}}
+	}
+	return []passphrase{{text: password}}
+}
+
+// bmp is the form that the derivation of RFC 7292 takes: a BMPString with its two zero bytes at the end (appendix B.1).
+func (p passphrase) bmp() []byte {
+	if p.null {
+		return nil
+	}
+	return append(bmpString(p.text), 0, 0)
 }
 
 // deriveKey is the key derivation of RFC 7292 appendix B.2; the names in the body are those of its
-// steps. The password is in the form of bmpPassword.
+// steps. The password is in the form of passphrase.bmp.
 func deriveKey(hash crypto.Hash, purpose byte, password, salt []byte, iterations, size int) []byte {
 	h := hash.New()
 	v := h.BlockSize()

@@ -57,8 +57,11 @@ func parseMAC(s *cryptobyte.String) (*mac, error) {
 			return m, nil
 		}
 	}
-	return nil, fmt.Errorf("MAC algorithm %v is not supported, want SHA-1, SHA-2 or PBMAC1", alg.oid)
+	return nil, unsupported("MAC algorithm", alg.oid, "SHA-1, SHA-2 or PBMAC1")
 }
+
+// maxPBMAC1Key bounds the HMAC keys of PBMAC1, in bytes; those in use have 20 to 64.
+const maxPBMAC1Key = 64
 
 // parsePBMAC1 reads PBMAC1-params, RFC 8018 appendix A.5 with the rules of RFC 9579 section 4.
 func (m *mac) parsePBMAC1(alg algorithm) error {
@@ -78,10 +81,10 @@ func (m *mac) parsePBMAC1(alg algorithm) error {
 	if err != nil {
 		return err
 	}
-	// RFC 9579 wants the length there; 20 bytes are the least it lets pass, 64 the longest HMAC key
-	// that anybody writes.
-	if k.keySize < 20 || k.keySize > 64 {
-		return fmt.Errorf("PBMAC1 key has %d bytes, want 20 to 64", k.keySize)
+	// RFC 9579 wants the length there; 20 bytes are the least it lets pass. More than HMAC's block is of no use, and
+	// each further hash length costs all iterations once more.
+	if k.keySize < 20 || k.keySize > maxPBMAC1Key {
+		return fmt.Errorf("PBMAC1 key has %d bytes, want 20 to %d", k.keySize, maxPBMAC1Key)
 	}
 	if m.hash, err = hmacHash(scheme.oid); err != nil {
 		return err
@@ -92,14 +95,14 @@ func (m *mac) parsePBMAC1(alg algorithm) error {
 }
 
 // compute returns the MAC of the message.
-func (m *mac) compute(password string, message []byte) ([]byte, error) {
+func (m *mac) compute(password passphrase, message []byte) ([]byte, error) {
 	var key []byte
 	if m.pbmac1 == nil {
-		key = deriveKey(m.hash, purposeMAC, bmpPassword(password), m.salt, m.iterations, m.hash.Size())
+		key = deriveKey(m.hash, purposeMAC, password.bmp(), m.salt, m.iterations, m.hash.Size())
 	} else {
 		k := m.pbmac1
 		var err error
-		if key, err = pbkdf2.Key(k.hash.New, password, k.salt, k.iterations, k.keySize); err != nil {
+		if key, err = pbkdf2.Key(k.hash.New, password.text, k.salt, k.iterations, k.keySize); err != nil {
 			return nil, err
 		}
 	}

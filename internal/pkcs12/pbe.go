@@ -29,7 +29,8 @@ type pbe struct {
 	salt       []byte
 	iterations int
 	keySize    int
-	iv         []byte // PBES2 only; the others derive it
+	iv         []byte        // PBES2 only; the others derive it
+	scrypt     *scryptParams // PBES2 only; nil: PBKDF2
 }
 
 func (a algorithm) parsePBE() (pbe, error) {
@@ -38,13 +39,14 @@ func (a algorithm) parsePBE() (pbe, error) {
 		return a.parsePBES2()
 	case a.oid.Equal(oidPBEWithSHA1And3DES):
 		return a.parseAppendixC(24)
+	case a.oid.Equal(oidPBEWithSHA1And2DES):
+		return a.parseAppendixC(16)
 	case a.oid.Equal(oidPBEWithSHA1AndRC2128):
 		return a.parseAppendixC(16)
 	case a.oid.Equal(oidPBEWithSHA1AndRC240):
 		return a.parseAppendixC(5)
 	}
-	return pbe{}, fmt.Errorf("encryption algorithm %v is not supported, "+
-		"want PBES2 or pbeWithSHA1 and 3DES or RC2", a.oid)
+	return pbe{}, unsupported("encryption algorithm", a.oid, "PBES2, or pbeWithSHA1 and 3DES or RC2")
 }
 
 // parseAppendixC reads pkcs-12PbeParams, RFC 7292 appendix C.
@@ -78,11 +80,20 @@ func (a algorithm) parsePBES2() (pbe, error) {
 	if err != nil {
 		return pbe{}, err
 	}
-	k, err := kdf.parsePBKDF2()
-	if err != nil {
-		return pbe{}, err
+	p := pbe{scheme: a.oid, cipher: enc.oid}
+	derived := 0
+	if kdf.oid.Equal(oidScrypt) {
+		if p.scrypt, err = kdf.parseScrypt(); err != nil {
+			return pbe{}, err
+		}
+		derived = p.scrypt.keySize
+	} else {
+		k, err := kdf.parsePBKDF2()
+		if err != nil {
+			return pbe{}, err
+		}
+		p.hash, p.salt, p.iterations, derived = k.hash, k.salt, k.iterations, k.keySize
 	}
-	p := pbe{scheme: a.oid, cipher: enc.oid, hash: k.hash, salt: k.salt, iterations: k.iterations}
 	ivSize := aes.BlockSize
 	switch {
 	case enc.oid.Equal(oidAES128CBC):
@@ -94,10 +105,10 @@ func (a algorithm) parsePBES2() (pbe, error) {
 	case enc.oid.Equal(oidDESEDE3CBC):
 		p.keySize, ivSize = 24, des.BlockSize
 	default:
-		return pbe{}, fmt.Errorf("PBES2 cipher %v is not supported, want AES-CBC or 3DES-CBC", enc.oid)
+		return pbe{}, unsupported("PBES2 cipher", enc.oid, "AES-CBC or 3DES-CBC")
 	}
-	if k.keySize != 0 && k.keySize != p.keySize {
-		return pbe{}, fmt.Errorf("PBES2 derives a key of %d bytes, its cipher wants %d", k.keySize, p.keySize)
+	if derived != 0 && derived != p.keySize {
+		return pbe{}, fmt.Errorf("PBES2 derives a key of %d bytes, its cipher wants %d", derived, p.keySize)
 	}
 	iv, err := read(&enc.params, cbasn1.OCTET_STRING, "PBES2 initialization vector")
 	if err != nil {
@@ -120,7 +131,7 @@ type pbkdf2Params struct {
 
 func (a algorithm) parsePBKDF2() (pbkdf2Params, error) {
 	if !a.oid.Equal(oidPBKDF2) {
-		return pbkdf2Params{}, fmt.Errorf("key derivation %v is not supported, want PBKDF2", a.oid)
+		return pbkdf2Params{}, unsupported("key derivation", a.oid, "PBKDF2 or scrypt")
 	}
 	params, err := read(&a.params, cbasn1.SEQUENCE, "PBKDF2 parameters")
 	if err != nil {
@@ -157,24 +168,32 @@ func hmacHash(oid asn1.ObjectIdentifier) (crypto.Hash, error) {
 			return h.hash, nil
 		}
 	}
-	return 0, fmt.Errorf("HMAC algorithm %v is not supported, want HMAC with SHA-1 or SHA-2", oid)
+	return 0, unsupported("HMAC algorithm", oid, "HMAC with SHA-1 or SHA-2")
 }
 
 // key derives the encryption key and the initialization vector.
-func (p pbe) key(password string) (key, iv []byte, err error) {
+func (p pbe) key(password passphrase) (key, iv []byte, err error) {
+	if p.scrypt != nil {
+		key, err = p.scrypt.key(password.text, p.keySize)
+		return key, p.iv, err
+	}
 	if p.scheme.Equal(oidPBES2) {
 		// RFC 8018 leaves the password's encoding open. OpenSSL takes its bytes, which are UTF-8
 		// nearly everywhere; JDK 25 takes UTF-8, JDK 17 refuses what is not ASCII.
-		key, err = pbkdf2.Key(p.hash.New, password, p.salt, p.iterations, p.keySize)
+		key, err = pbkdf2.Key(p.hash.New, password.text, p.salt, p.iterations, p.keySize)
 		return key, p.iv, err
 	}
-	bmp := bmpPassword(password)
+	bmp := password.bmp()
 	key = deriveKey(p.hash, purposeKey, bmp, p.salt, p.iterations, p.keySize)
 	return key, deriveKey(p.hash, purposeIV, bmp, p.salt, p.iterations, des.BlockSize), nil
 }
 
 // block is the block cipher, for all schemes but RC2.
 func (p pbe) block(key []byte) (cipher.Block, error) {
+	if p.scheme.Equal(oidPBEWithSHA1And2DES) {
+		key = append(bytes.Clone(key), key[:des.BlockSize]...) // the third key is the first
+		return des.NewTripleDESCipher(key)
+	}
 	if p.scheme.Equal(oidPBEWithSHA1And3DES) || p.cipher.Equal(oidDESEDE3CBC) {
 		return des.NewTripleDESCipher(key)
 	}
@@ -183,7 +202,7 @@ func (p pbe) block(key []byte) (cipher.Block, error) {
 
 // decrypt returns the plaintext, which in PKCS#12 and PKCS#8 is always one SEQUENCE; errDecrypt when
 // it is not. Checking that as well as the padding leaves no room for a wrong password to pass.
-func (p pbe) decrypt(password string, ciphertext []byte) ([]byte, error) {
+func (p pbe) decrypt(password passphrase, ciphertext []byte) ([]byte, error) {
 	key, iv, err := p.key(password)
 	if err != nil {
 		return nil, err
@@ -214,7 +233,7 @@ func (p pbe) decrypt(password string, ciphertext []byte) ([]byte, error) {
 }
 
 // encrypt pads and encrypts; RC2 is not among the schemes it is asked for.
-func (p pbe) encrypt(password string, plain []byte) ([]byte, error) {
+func (p pbe) encrypt(password passphrase, plain []byte) ([]byte, error) {
 	key, iv, err := p.key(password)
 	if err != nil {
 		return nil, err

@@ -11,7 +11,7 @@ import (
 
 // pfx is PFX, RFC 7292 section 4, as far as it can be read without a password.
 type pfx struct {
-	safe  []byte // the DER of AuthenticatedSafe, which the MAC covers
+	safe  []byte // AuthenticatedSafe as the file has it, which the MAC covers
 	mac   *mac   // nil: the file has none
 	parts []part
 }
@@ -29,16 +29,18 @@ type bag struct {
 	friendlyName string
 	localKeyID   []byte
 	trusted      bool
+	err          error // why it cannot be read; what was read before that is set
 }
 
 func parsePFX(data []byte) (pfx, error) {
+	data, err := toDER(data)
+	if err != nil {
+		return pfx{}, fmt.Errorf("the file %w", err)
+	}
 	s := cryptobyte.String(data)
 	body, err := read(&s, cbasn1.SEQUENCE, "the file")
 	if err != nil {
 		return pfx{}, err
-	}
-	if !s.Empty() {
-		return pfx{}, fmt.Errorf("the file has %d bytes after its end", len(s))
 	}
 	if version, err := readCount(&body, "version"); err != nil {
 		return pfx{}, err
@@ -65,7 +67,11 @@ func parsePFX(data []byte) (pfx, error) {
 			return pfx{}, err
 		}
 	}
-	s = p.safe
+	safe, err := toDER(p.safe)
+	if err != nil {
+		return pfx{}, fmt.Errorf("authenticated safe %w", err)
+	}
+	s = safe
 	list, err := read(&s, cbasn1.SEQUENCE, "list of contents")
 	if err != nil {
 		return pfx{}, err
@@ -140,8 +146,28 @@ func parseEncryptedData(info *cryptobyte.String) (part, error) {
 	if err != nil {
 		return part{}, err
 	}
-	ciphertext, err := read(&content, tagImplicit0, "encrypted content")
+	ciphertext, err := readCiphertext(&content)
 	return part{encryption: &encryption, content: ciphertext}, err
+}
+
+// readCiphertext reads a [0] IMPLICIT OCTET STRING, which BER may have in segments.
+func readCiphertext(s *cryptobyte.String) ([]byte, error) {
+	if !s.PeekASN1Tag(tagExplicit0) {
+		return read(s, tagImplicit0, "encrypted content")
+	}
+	segments, err := read(s, tagExplicit0, "encrypted content")
+	if err != nil {
+		return nil, err
+	}
+	var ciphertext []byte
+	for !segments.Empty() {
+		segment, err := read(&segments, cbasn1.OCTET_STRING, "segment of the encrypted content")
+		if err != nil {
+			return nil, err
+		}
+		ciphertext = append(ciphertext, segment...)
+	}
+	return ciphertext, nil
 }
 
 // parseEncryptedKey reads EncryptedPrivateKeyInfo, RFC 5208 section 6.
@@ -170,6 +196,10 @@ func parseBags(content []byte, depth int) ([]bag, error) {
 	if depth > maxBagDepth {
 		return nil, fmt.Errorf("bags are nested more than %d deep", maxBagDepth)
 	}
+	content, err := toDER(content)
+	if err != nil {
+		return nil, fmt.Errorf("list of bags %w", err)
+	}
 	s := cryptobyte.String(content)
 	list, err := read(&s, cbasn1.SEQUENCE, "list of bags")
 	if err != nil {
@@ -177,11 +207,12 @@ func parseBags(content []byte, depth int) ([]bag, error) {
 	}
 	var bags []bag
 	for !list.Empty() {
-		b, err := parseBag(&list)
+		body, err := read(&list, cbasn1.SEQUENCE, "bag")
 		if err != nil {
 			return nil, err
 		}
-		if !b.id.Equal(oidSafeContentsBag) {
+		b := parseBag(body)
+		if b.err != nil || !b.id.Equal(oidSafeContentsBag) {
 			bags = append(bags, b)
 			continue
 		}
@@ -194,31 +225,21 @@ func parseBags(content []byte, depth int) ([]bag, error) {
 	return bags, nil
 }
 
-func parseBag(list *cryptobyte.String) (bag, error) {
-	s, err := read(list, cbasn1.SEQUENCE, "bag")
-	if err != nil {
-		return bag{}, err
+func parseBag(s cryptobyte.String) (b bag) {
+	if b.id, b.err = readOID(&s, "bag type"); b.err != nil {
+		return b
 	}
-	var b bag
-	if b.id, err = readOID(&s, "bag type"); err != nil {
-		return bag{}, err
+	if b.value, b.err = read(&s, tagExplicit0, "bag value"); b.err != nil || s.Empty() {
+		return b
 	}
-	if b.value, err = read(&s, tagExplicit0, "bag value"); err != nil {
-		return bag{}, err
+	var attributes cryptobyte.String
+	if attributes, b.err = read(&s, cbasn1.SET, "bag attributes"); b.err != nil {
+		return b
 	}
-	if s.Empty() {
-		return b, nil
+	for !attributes.Empty() && b.err == nil {
+		b.err = b.parseAttribute(&attributes)
 	}
-	attributes, err := read(&s, cbasn1.SET, "bag attributes")
-	if err != nil {
-		return bag{}, err
-	}
-	for !attributes.Empty() {
-		if err := b.parseAttribute(&attributes); err != nil {
-			return bag{}, err
-		}
-	}
-	return b, nil
+	return b
 }
 
 func (b *bag) parseAttribute(attributes *cryptobyte.String) error {

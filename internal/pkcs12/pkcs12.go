@@ -6,8 +6,8 @@
 // SHA-1 schemes of RFC 7292 appendix C (3DES, RC2), with the MAC of RFC 7292 or PBMAC1 (RFC 9579),
 // and files with neither encryption nor MAC. It writes two profiles, ProfileModern and ProfileLegacy.
 //
-// It does not read BER with indefinite lengths, RC4, files protected with public keys, or secret and
-// CRL bags (which are passed over), and it does not decide whom to trust.
+// It reads BER as well as DER. It does not read DES, RC4, MD5, files protected with public keys, or secret and CRL
+// bags (which are passed over), and it does not decide whom to trust.
 package pkcs12
 
 import (
@@ -15,6 +15,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
+	"fmt"
 )
 
 // ErrPassword says that a file or a key in it cannot be opened with the given password.
@@ -24,13 +25,32 @@ var ErrPassword = errors.New("wrong password")
 type Contents struct {
 	Keys         []Key
 	Certificates []Certificate
+	Unreadable   []Unreadable // of Decode; Encode does not look at them
 }
+
+// Unreadable is an entry that could not be read. The others are as good as without it.
+type Unreadable struct {
+	FriendlyName string // empty: the file gives none
+	Key          bool   // whether it is a private key, not a certificate
+	Err          error  // ErrPassword among others
+}
+
+func (u Unreadable) Error() string {
+	kind := "certificate"
+	if u.Key {
+		kind = "key"
+	}
+	return fmt.Sprintf("reading %s %q: %v", kind, u.FriendlyName, u.Err)
+}
+
+// Unwrap gives the reason.
+func (u Unreadable) Unwrap() error { return u.Err }
 
 // Key is a private key and its attributes.
 type Key struct {
-	Key          crypto.Signer
-	FriendlyName string // empty: the file gives none
-	LocalKeyID   []byte // the same value stands at the key's own certificate; nil: the file gives none
+	Key          crypto.Signer // nil: not opened, of DecodeClosed only
+	FriendlyName string        // empty: the file gives none
+	LocalKeyID   []byte        // the same value stands at the key's own certificate; nil: the file gives none
 }
 
 // Certificate is a certificate and its attributes.
@@ -46,7 +66,7 @@ type Certificate struct {
 // maxIterations bounds the work that one file may ask for, added up over all its parts. A JVM
 // refuses more than 5,000,000 iterations in any one part and writes 10,000, so no file made for
 // Java comes near it, and a hostile one costs seconds, not hours.
-const maxIterations = 10_000_000
+const maxIterations = 5_000_000
 
 var (
 	oidData          = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
@@ -66,12 +86,14 @@ var (
 	oidAnyExtendedKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37, 0}
 
 	oidPBEWithSHA1And3DES   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 1, 3}
+	oidPBEWithSHA1And2DES   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 1, 4}
 	oidPBEWithSHA1AndRC2128 = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 1, 5}
 	oidPBEWithSHA1AndRC240  = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 1, 6}
 
 	oidPBKDF2 = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}
 	oidPBES2  = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13}
 	oidPBMAC1 = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 14}
+	oidScrypt = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11591, 4, 11}
 
 	oidDESEDE3CBC = asn1.ObjectIdentifier{1, 2, 840, 113549, 3, 7}
 	oidAES128CBC  = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 2}
@@ -83,6 +105,12 @@ var (
 	oidSHA256 = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 1}
 	oidSHA384 = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 2}
 	oidSHA512 = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 3}
+
+	oidSHA512_224 = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 5}
+	oidSHA512_256 = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 6}
+
+	oidHMACWithSHA512_224 = asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 12}
+	oidHMACWithSHA512_256 = asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 13}
 
 	oidHMACWithSHA1   = asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 7}
 	oidHMACWithSHA224 = asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 8}
@@ -101,4 +129,6 @@ var hashes = []struct {
 	{crypto.SHA256, oidSHA256, oidHMACWithSHA256},
 	{crypto.SHA384, oidSHA384, oidHMACWithSHA384},
 	{crypto.SHA512, oidSHA512, oidHMACWithSHA512},
+	{crypto.SHA512_224, oidSHA512_224, oidHMACWithSHA512_224},
+	{crypto.SHA512_256, oidSHA512_256, oidHMACWithSHA512_256},
 }

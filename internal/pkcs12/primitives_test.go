@@ -47,7 +47,7 @@ func TestDeriveKey_publishedVectors(t *testing.T) {
 		{"sesame", "ffffffffffffffff", purposeKey, 2048, "7cd9fd3e2b3be7691a44e3bef0f9ea0fb9b897d4e325d9d1"},
 	} {
 		want := unhex(t, row.want)
-		got := deriveKey(crypto.SHA1, row.purpose, bmpPassword(row.password), unhex(t, row.salt), row.iterations, len(want))
+		got := deriveKey(crypto.SHA1, row.purpose, passphrase{text: row.password}.bmp(), unhex(t, row.salt), row.iterations, len(want))
 		assert.Equal(t, row.want, hex.EncodeToString(got), "%s, purpose %d", row.password, row.purpose)
 	}
 }

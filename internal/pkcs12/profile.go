@@ -51,6 +51,9 @@ func ProfileOf(data []byte) (Profile, error) {
 			return "", err
 		}
 		for _, b := range bags {
+			if b.err != nil {
+				return "", b.err
+			}
 			if !b.id.Equal(oidShroudedKeyBag) {
 				return "", errors.New("has contents in the clear, which no profile has")
 			}

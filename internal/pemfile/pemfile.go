@@ -1,0 +1,180 @@
+// Package pemfile finds the PEM blocks (RFC 7468) of a file as people and tools really leave them: with a byte order
+// mark, in UTF-16, indented as in YAML, with line ends that were lost, turned into spaces or into the characters \n,
+// and with one block on the line where another ends.
+//
+// Only what is beyond doubt is read: what stands between a BEGIN and its END must be Base64 once white space and
+// written-out line ends are gone. A block that cannot be read does not hide the others. The package knows nothing of
+// what the blocks hold.
+package pemfile
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf16"
+)
+
+// MaxBlocks is how many blocks are read from one file: the largest bundles of public roots have some 150.
+const MaxBlocks = 10_000
+
+// Block is one PEM block.
+type Block struct {
+	Label   string // such as "CERTIFICATE"
+	Headers string // of RFC 1421, such as "Proc-Type: 4,ENCRYPTED"; empty for all that RFC 7468 knows
+	Bytes   []byte // decoded; nil where Err is set
+	Line    int    // where the block begins, from 1
+	// Err says why the block cannot be read and what to try; it never quotes the block.
+	Err error
+}
+
+// String names the block in messages.
+func (b Block) String() string { return fmt.Sprintf("the PEM block %q at line %d", b.Label, b.Line) }
+
+var (
+	begin = []byte("-----BEGIN ")
+	end   = []byte("-----END ")
+	dash  = []byte("-----")
+)
+
+// errMany says that a file has more blocks than are read.
+var errMany = fmt.Errorf("has more than %d PEM blocks, want fewer: is it one file?", MaxBlocks)
+
+// Has says whether data has a PEM block, readable or not.
+func Has(data []byte) bool { return bytes.Contains(text(data), begin) }
+
+// Blocks returns the blocks in their order. It is an error when there are more than MaxBlocks.
+func Blocks(data []byte) ([]Block, error) {
+	rest := text(data)
+	line := 1
+	var blocks []Block
+	for {
+		i := bytes.Index(rest, begin)
+		if i < 0 {
+			return blocks, nil
+		}
+		if len(blocks) == MaxBlocks {
+			return nil, errMany
+		}
+		line += lines(rest[:i])
+		block, length := readBlock(rest[i:])
+		block.Line = line
+		blocks = append(blocks, block)
+		line += lines(rest[i : i+length])
+		rest = rest[i+length:]
+	}
+}
+
+// readBlock reads the block that data begins with, and says how long it is. A block that is not finished ends where
+// the next one begins.
+func readBlock(data []byte) (Block, int) {
+	after := data[len(begin):]
+	n := bytes.Index(after, dash)
+	if n < 0 || n > maxLabel || bytes.ContainsAny(after[:n], "\r\n") {
+		return Block{Err: errors.New("its BEGIN line is damaged: want -----BEGIN, a label and five dashes on one line")}, len(begin)
+	}
+	b := Block{Label: string(after[:n])}
+	body := after[n+len(dash):]
+	head := len(begin) + n + len(dash)
+
+	limit := len(body)
+	if next := bytes.Index(body, begin); next >= 0 {
+		limit = next
+	}
+	closing := bytes.Index(body[:limit], end)
+	if closing < 0 {
+		b.Err = errors.New("it has no END line: the file was cut short, or lines are missing")
+		return b, head + limit
+	}
+	length := head + closing + len(end)
+	label := body[closing+len(end):]
+	if !bytes.HasPrefix(label, []byte(b.Label+"-----")) {
+		b.Err = errors.New("its END line has another label than its BEGIN line: lines are missing, or the file was edited")
+		return b, length
+	}
+	length += len(b.Label) + len(dash)
+	b.Headers, b.Bytes, b.Err = decode(body[:closing])
+	return b, length
+}
+
+// maxLabel bounds a label; the longest in use has 30 characters.
+const maxLabel = 64
+
+// decode reads what stands between the two lines.
+func decode(body []byte) (headers string, decoded []byte, err error) {
+	body = bytes.ReplaceAll(bytes.ReplaceAll(body, []byte(`\r`), nil), []byte(`\n`), []byte("\n"))
+	if bytes.IndexByte(body, ':') >= 0 {
+		if headers, body, err = splitHeaders(body); err != nil {
+			return "", nil, err
+		}
+	}
+	compact := bytes.Join(bytes.Fields(body), nil)
+	if len(compact) == 0 {
+		return headers, nil, errors.New("it is empty, want Base64 between its BEGIN and END lines")
+	}
+	decoded = make([]byte, base64.StdEncoding.DecodedLen(len(compact)))
+	n, err := base64.StdEncoding.Strict().Decode(decoded, compact)
+	if err != nil {
+		return headers, nil, damage(compact)
+	}
+	return headers, decoded[:n], nil
+}
+
+// splitHeaders takes RFC 1421's headers off, which end at an empty line.
+func splitHeaders(body []byte) (string, []byte, error) {
+	unix := bytes.ReplaceAll(bytes.ReplaceAll(body, []byte("\r\n"), []byte("\n")), []byte("\r"), []byte("\n"))
+	head, rest, found := bytes.Cut(unix, []byte("\n\n"))
+	if !found {
+		return "", nil, errors.New("it has header lines and no empty line after them: the line ends were lost, " +
+			"write the file again as it was made")
+	}
+	return strings.TrimSpace(string(head)), rest, nil
+}
+
+// damage says what is wrong with text that is not Base64, without quoting it.
+func damage(compact []byte) error {
+	const fix = "copy the file again as it was made; in YAML use a block scalar (key: |) and indent each line alike"
+	for i, c := range compact {
+		switch {
+		case c >= 'A' && c <= 'Z', c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '+', c == '/', c == '=':
+			continue
+		case c == '\\':
+			return errors.New(`it has backslashes: an escaped text was not unescaped; ` + fix)
+		case c == '-' || c == '_':
+			return errors.New("it is in Base64 for URLs, want standard Base64; " + fix)
+		}
+		return fmt.Errorf("it has a character that is not Base64 (the %d. one, %U); %s", i+1, rune(c), fix)
+	}
+	return errors.New("its Base64 is incomplete: characters are missing; " + fix)
+}
+
+func lines(data []byte) int {
+	n := bytes.Count(data, []byte("\n"))
+	if n == 0 {
+		n = bytes.Count(data, []byte("\r")) // the line ends of old Macs
+	}
+	return n
+}
+
+var utf8BOM = []byte("\xef\xbb\xbf")
+
+// text is the file in UTF-8: PowerShell and some editors write UTF-16, with a byte order mark or without.
+func text(data []byte) []byte {
+	switch {
+	case bytes.HasPrefix(data, []byte{0xff, 0xfe}), bytes.HasPrefix(data, []byte{'-', 0, '-', 0}):
+		return fromUTF16(data, binary.LittleEndian)
+	case bytes.HasPrefix(data, []byte{0xfe, 0xff}), bytes.HasPrefix(data, []byte{0, '-', 0, '-'}):
+		return fromUTF16(data, binary.BigEndian)
+	}
+	return bytes.TrimPrefix(data, utf8BOM)
+}
+
+func fromUTF16(data []byte, order binary.ByteOrder) []byte {
+	units := make([]uint16, len(data)/2)
+	for i := range units {
+		units[i] = order.Uint16(data[2*i:])
+	}
+	return []byte(string(utf16.Decode(units)))
+}
