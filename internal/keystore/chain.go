@@ -15,7 +15,12 @@ func Chain(pub crypto.PublicKey, certs []*x509.Certificate) []*x509.Certificate 
 	if i < 0 {
 		return nil
 	}
-	chain := []*x509.Certificate{certs[i]}
+	return follow(certs[i], certs)
+}
+
+// follow is the chain that begins with the certificate.
+func follow(cert *x509.Certificate, certs []*x509.Certificate) []*x509.Certificate {
+	chain := []*x509.Certificate{cert}
 	for {
 		last := chain[len(chain)-1]
 		issuer := issuerOf(last, certs)

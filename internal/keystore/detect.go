@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/certfetcher/certfetcher/internal/pemfile"
 )
 
 var (
@@ -40,24 +42,10 @@ func Detect(data []byte) (Format, error) {
 		// BouncyCastle's BKS: a version, then the length of a salt of 20 bytes.
 		return "", errors.New("store looks like a BouncyCastle BKS key store, " + byKeytool)
 	}
-	if isPEM(data) {
+	if pemfile.Has(data) {
 		return PEM, nil
 	}
 	return "", fmt.Errorf("store %s, %s", describeText(data), accepted)
-}
-
-// isPEM says whether a line begins a PEM block; text may stand before it (RFC 7468 section 2).
-func isPEM(data []byte) bool {
-	for {
-		i := bytes.Index(data, pemBegin)
-		if i < 0 {
-			return false
-		}
-		if i == 0 || data[i-1] == '\n' || data[i-1] == '\r' || bytes.HasSuffix(data[:i], utf8BOM) {
-			return true
-		}
-		data = data[i+len(pemBegin):]
-	}
 }
 
 // utf8BOM is what Windows editors put before text.

@@ -36,32 +36,32 @@ const (
 
 var errJKSShort = errors.New("is cut short or has a damaged length")
 
-func decodeJKS(data []byte, password string, keys bool) ([]Entry, error) {
+func (st *Store) decodeJKS(data []byte, password string, keys bool) error {
 	if len(data) < len(magicJKS)+sha1.Size {
-		return nil, errJKSShort
+		return errJKSShort
 	}
 	body, digest := data[:len(data)-sha1.Size], data[len(data)-sha1.Size:]
 	d := jksDecoder{s: body[len(magicJKS):], password: jksPassword(password)}
 	if !d.s.ReadUint32(&d.version) {
-		return nil, errJKSShort
+		return errJKSShort
 	}
 	if d.version != 1 && d.version != 2 {
-		return nil, fmt.Errorf("version is %d, want 1 or 2", d.version)
+		return fmt.Errorf("version is %d, want 1 or 2", d.version)
 	}
 	var count uint32
 	if !d.s.ReadUint32(&count) {
-		return nil, errJKSShort
+		return errJKSShort
 	}
 	var raw []jksEntry
 	for range count {
 		e, err := d.readEntry()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		raw = append(raw, e)
 	}
 	if !d.s.Empty() {
-		return nil, fmt.Errorf("has %d bytes after its last entry", len(d.s))
+		return fmt.Errorf("has %d bytes after its last entry", len(d.s))
 	}
 	// The lengths are right, so damage is unlikely from here on.
 	h := sha1.New()
@@ -69,16 +69,18 @@ func decodeJKS(data []byte, password string, keys bool) ([]Entry, error) {
 	h.Write([]byte("Mighty Aphrodite"))
 	h.Write(body)
 	if subtle.ConstantTimeCompare(h.Sum(nil), digest) != 1 {
-		return nil, fmt.Errorf("%w, or the file was altered: its digest does not fit", ErrPassword)
+		return fmt.Errorf("%w, or the file was altered: its digest does not fit", ErrPassword)
 	}
-	entries := make([]Entry, len(raw))
-	for i, r := range raw {
-		var err error
-		if entries[i], err = r.open(d.password, keys); err != nil {
-			return nil, fmt.Errorf("reading entry %q: %w", r.alias, err)
+	for _, r := range raw {
+		st.Names = append(st.Names, r.alias)
+		entry, err := r.open(d.password, keys)
+		if err != nil {
+			st.unreadable(fmt.Sprintf("entry %q", r.alias), !r.trusted, err)
+			continue
 		}
+		st.Entries = append(st.Entries, entry)
 	}
-	return entries, nil
+	return nil
 }
 
 // jksPassword is the password in UTF-16, as Java hashes it.
@@ -102,6 +104,7 @@ type jksEntry struct {
 	trusted bool
 	key     []byte // EncryptedPrivateKeyInfo, of a key entry
 	certs   [][]byte
+	err     error // why it cannot be used, though its structure was read
 }
 
 func (d *jksDecoder) readEntry() (jksEntry, error) {
@@ -132,8 +135,8 @@ func (d *jksDecoder) readEntry() (jksEntry, error) {
 			return jksEntry{}, errJKSShort
 		}
 		// Java writes X.509; keystore-go's version 1 says X509.
-		if k := string(kind); k != "X.509" && k != "X509" {
-			return jksEntry{}, fmt.Errorf("entry %q has a certificate of type %q, want X.509", alias, kind)
+		if k := string(kind); k != "X.509" && k != "X509" && e.err == nil {
+			e.err = fmt.Errorf("has a certificate of type %q, want X.509", kind)
 		}
 		e.certs = append(e.certs, der)
 	}
@@ -153,6 +156,9 @@ func (d *jksDecoder) readLong(out *[]byte) bool {
 
 // open parses the entry's certificates and, with keys, decrypts its key.
 func (e jksEntry) open(password []byte, keys bool) (Entry, error) {
+	if e.err != nil {
+		return Entry{}, e.err
+	}
 	entry := Entry{Alias: e.alias, Trusted: e.trusted}
 	for _, der := range e.certs {
 		cert, err := certinfo.Parse(der)

@@ -64,13 +64,13 @@ func TestDecode_JKS_keyWithItsOwnPassword_isAPasswordError(t *testing.T) {
 
 	_, _, err := keystore.Decode(data.Bytes(), password)
 	assert.ErrorIs(t, err, keystore.ErrPassword)
-	assert.EqualError(t, err, `reading JKS store: reading entry "mine": wrong password for the key: it has another one than the store`)
+	assert.EqualError(t, err, `reading JKS store: entry "mine" cannot be read: wrong password for the key: it has another one than the store`)
 
-	entries, format, err := keystore.DecodeClosed(data.Bytes(), password)
+	read, err := keystore.OpenClosed(data.Bytes(), password)
 	require.NoError(t, err)
-	assert.Equal(t, keystore.JKS, format)
-	assert.Equal(t, []keystore.Entry{{Alias: "mine", Chain: e.chain[:1], Closed: true}}, entries)
-	_, _, err = keystore.DecodeClosed(data.Bytes(), "another")
+	assert.Equal(t, keystore.JKS, read.Format)
+	assert.Equal(t, []keystore.Entry{{Alias: "mine", Chain: e.chain[:1], Closed: true}}, read.Entries)
+	_, err = keystore.OpenClosed(data.Bytes(), "another")
 	assert.ErrorIs(t, err, keystore.ErrPassword, "the store's own password is needed all the same")
 }
 
@@ -126,9 +126,9 @@ func TestDecode_JKS_foreignStructures_areNamed(t *testing.T) {
 		{"four thousand million certificates", entry(1, func(b *cryptobyte.Builder) { b.AddUint32(0); b.AddUint32(1<<32 - 1) }),
 			"reading JKS store: is cut short or has a damaged length"},
 		{"an empty key", entry(1, func(b *cryptobyte.Builder) { b.AddUint32(0); b.AddUint32(0) }),
-			`reading JKS store: reading entry "x": encrypted key is damaged`},
+			`reading JKS store: entry "x" cannot be read: encrypted key is damaged`},
 		{"a PGP certificate", entry(2, func(b *cryptobyte.Builder) { addUTF(b, "PGP"); b.AddUint32(0) }),
-			`reading JKS store: entry "x" has a certificate of type "PGP", want X.509`},
+			`reading JKS store: entry "x" cannot be read: has a certificate of type "PGP", want X.509`},
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
 			_, _, err := keystore.Decode(row.data, password)

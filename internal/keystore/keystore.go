@@ -45,48 +45,105 @@ type Entry struct {
 	// certificates that belong to no key, which a JVM passes over and which PEM files and the trust
 	// stores of openssl consist of.
 	Trusted bool
-	// Closed says that there is a private key which was not decrypted; of DecodeClosed only.
+	// Closed says that there is a private key which was not decrypted; of OpenClosed only.
 	Closed bool
 }
 
-// Decode reads a store of any format. A wrong password gives an error that is ErrPassword; the
-// password is not needed for PEM without an encrypted key, nor for a PKCS#12 without protection.
-// Keys come before trusted certificates for PKCS#12 and PEM, otherwise entries keep the order of the
-// store.
+// Unreadable is an entry that could not be read. The others of its store are as good as without it.
+type Unreadable struct {
+	Where string // such as `entry "app"`, or the PEM block with its line
+	Key   bool   // whether it is a private key, not a certificate
+	Err   error  // ErrPassword among others
+}
+
+func (u Unreadable) Error() string { return fmt.Sprintf("%s cannot be read: %v", u.Where, u.Err) }
+
+// Unwrap gives the reason.
+func (u Unreadable) Unwrap() error { return u.Err }
+
+// Store is what could be read of a key store or trust store.
+type Store struct {
+	Format Format
+	// Entries, at least one. Keys come before trusted certificates for PKCS#12 and PEM, otherwise entries keep the
+	// order of the store.
+	Entries    []Entry
+	Unreadable []Unreadable
+	// Names are the names of all that the store has, of what is neither read nor Unreadable as well. A new entry
+	// under one of them would hide the old one from a JVM. None in PEM.
+	Names []string
+}
+
+func (s *Store) unreadable(where string, key bool, err error) {
+	s.Unreadable = append(s.Unreadable, Unreadable{where, key, err})
+}
+
+// Open reads a store of any format. A wrong password gives an error that is ErrPassword; the
+// password is not needed for PEM without an encrypted key, nor for a PKCS#12 without protection. It is an error when
+// no entry can be read.
+func Open(data []byte, password string) (Store, error) { return open(data, password, true) }
+
+// OpenClosed is Open for readers who need no keys, each of which may have a password other than the store's: they are
+// not decrypted. Of PEM, they are left out.
+func OpenClosed(data []byte, password string) (Store, error) { return open(data, password, false) }
+
+// Decode is Open for stores of our own, all of which can be read: it is an error when one entry cannot.
 func Decode(data []byte, password string) (entries []Entry, format Format, err error) {
-	return decode(data, password, true)
-}
-
-// DecodeClosed is Decode for who needs no keys: those of a JKS store, each of which may have a password other than
-// the store's, are not decrypted.
-func DecodeClosed(data []byte, password string) (entries []Entry, format Format, err error) {
-	return decode(data, password, false)
-}
-
-func decode(data []byte, password string, keys bool) (entries []Entry, format Format, err error) {
-	defer forbidden(&err)
-	format, err = Detect(data)
+	store, err := Open(data, password)
 	if err != nil {
 		return nil, "", err
 	}
+	if len(store.Unreadable) > 0 {
+		return nil, "", fmt.Errorf("reading %s store: %w", store.Format, joinUnreadable(store.Unreadable))
+	}
+	return store.Entries, store.Format, nil
+}
+
+func open(data []byte, password string, keys bool) (s Store, err error) {
+	defer forbidden(&err)
+	if s.Format, err = Detect(data); err != nil {
+		return Store{}, err
+	}
 	if len(data) > MaxSize {
-		return nil, "", fmt.Errorf("%s store has %d bytes, want at most %d", format, len(data), MaxSize)
+		return Store{}, fmt.Errorf("%s store has %d bytes, want at most %d", s.Format, len(data), MaxSize)
 	}
-	switch format {
+	switch s.Format {
 	case JKS:
-		entries, err = decodeJKS(data, password, keys)
+		err = s.decodeJKS(data, password, keys)
 	case PKCS12:
-		entries, err = decodePKCS12(data, password)
+		err = s.decodePKCS12(data, password, keys)
 	case PEM:
-		entries, err = decodePEM(data, password)
+		err = s.decodePEM(data, password, keys)
 	}
-	if err != nil {
-		return nil, "", fmt.Errorf("reading %s store: %w", format, err)
+	switch {
+	case err != nil:
+	case len(s.Entries) > 0:
+		return s, nil
+	case len(s.Unreadable) > 0:
+		err = joinUnreadable(s.Unreadable)
+	default:
+		err = errNoEntries
 	}
-	if len(entries) == 0 {
-		return nil, "", fmt.Errorf("reading %s store: %w", format, errNoEntries)
+	return Store{}, fmt.Errorf("reading %s store: %w", s.Format, err)
+}
+
+// joinUnreadable puts the first of them on one line.
+func joinUnreadable(all []Unreadable) error {
+	const most = 5
+	if len(all) == 1 {
+		return all[0]
 	}
-	return entries, format, nil
+	var errs []any
+	format := "%w"
+	for i, u := range all[:min(len(all), most)] {
+		if i > 0 {
+			format += "; %w"
+		}
+		errs = append(errs, u)
+	}
+	if len(all) > most {
+		format += fmt.Sprintf("; and %d more", len(all)-most)
+	}
+	return fmt.Errorf(format, errs...)
 }
 
 var errNoEntries = errors.New("holds neither a private key nor a certificate")

@@ -1,74 +1,100 @@
 package keystore
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/oneline"
+	"github.com/certfetcher/certfetcher/internal/pemfile"
 	"github.com/certfetcher/certfetcher/internal/pkcs12"
 )
 
 // decodePEM reads private keys and certificates in any order. Each key gets its chain; certificates
-// that are in no chain become entries of their own.
-func decodePEM(data []byte, password string) ([]Entry, error) {
-	var keys []crypto.Signer
+// that are in no chain become entries of their own. Blocks of other kinds, such as DH parameters and CRLs, are passed
+// over.
+func (s *Store) decodePEM(data []byte, password string, keys bool) error {
+	blocks, err := pemfile.Blocks(data)
+	if err != nil {
+		return err
+	}
+	var signers []crypto.Signer
 	var certs []*x509.Certificate
-	// encoding/pem passes over a block that it cannot read, which would silently drop a certificate.
-	begun := bytes.Count(data, pemBegin)
-	read := 0
-	for {
-		var block *pem.Block
-		block, data = pem.Decode(data)
-		if block == nil {
-			break
-		}
-		read++
-		switch block.Type {
-		case "CERTIFICATE":
-			cert, err := certinfo.Parse(block.Bytes)
+	var others []string
+	for _, b := range blocks {
+		switch {
+		case b.IsCertificate(), b.Label == "":
+			cert, err := b.Certificate()
 			if err != nil {
-				return nil, fmt.Errorf("reading PEM block %d (%s): %w", read, block.Type, err)
+				s.unreadable(b.String(), false, err)
+				continue
 			}
 			certs = append(certs, cert)
-		case "EC PARAMETERS":
-			// openssl ecparam writes the curve before the key, which names it again.
-		default:
-			key, err := parsePEMKey(block, password)
-			if err != nil {
-				return nil, fmt.Errorf("reading PEM block %d (%s): %w", read, block.Type, err)
+		case strings.HasSuffix(b.Label, "PRIVATE KEY"):
+			if !keys {
+				continue
 			}
-			keys = append(keys, key)
+			key, err := parsePEMKey(b, password)
+			if err != nil {
+				s.unreadable(b.String(), true, err)
+				continue
+			}
+			signers = append(signers, key)
+		default:
+			others = append(others, b.Label)
 		}
 	}
-	if read != begun {
-		return nil, fmt.Errorf("%d of %d PEM blocks are damaged or cut short", begun-read, begun)
+	s.Entries = entriesOf(signers, certs)
+	if len(s.Entries) == 0 && len(s.Unreadable) == 0 && len(others) > 0 {
+		return fmt.Errorf("%w, only PEM blocks %q%s", errNoEntries, few(others), convert(others))
 	}
-	return entriesOf(keys, certs), nil
+	return nil
 }
 
-func parsePEMKey(block *pem.Block, password string) (crypto.Signer, error) {
-	if block.Headers["Proc-Type"] != "" {
+// few names each once, and not all of many.
+func few(labels []string) []string {
+	slices.Sort(labels)
+	labels = slices.Compact(labels)
+	for i := range labels {
+		labels[i] = oneline.Of(labels[i], 40)
+	}
+	return labels[:min(len(labels), 5)]
+}
+
+// convert says how certificates come out of blocks that wrap them.
+func convert(labels []string) string {
+	if slices.Contains(labels, "PKCS7") || slices.Contains(labels, "CMS") {
+		return " (take the certificates out with openssl pkcs7 -print_certs)"
+	}
+	return ""
+}
+
+func parsePEMKey(b pemfile.Block, password string) (crypto.Signer, error) {
+	if b.Err != nil {
+		return nil, b.Err
+	}
+	if strings.Contains(b.Headers, "Proc-Type") {
 		return nil, errors.New("is encrypted in OpenSSL's old way, want PKCS#8 (rewrite it with openssl pkcs8 -topk8)")
 	}
-	switch block.Type {
+	switch b.Label {
 	case "PRIVATE KEY":
-		return pkcs12.ParseKey(block.Bytes)
+		return pkcs12.ParseKey(b.Bytes)
 	case "ENCRYPTED PRIVATE KEY":
-		return pkcs12.DecryptKey(block.Bytes, password)
+		return pkcs12.DecryptKey(b.Bytes, password)
 	case "EC PRIVATE KEY":
-		return x509.ParseECPrivateKey(block.Bytes)
+		return x509.ParseECPrivateKey(b.Bytes)
 	case "RSA PRIVATE KEY":
 		// The ONAP client labelled its PKCS#8 keys this way.
-		if key, err := pkcs12.ParseKey(block.Bytes); err == nil {
+		if key, err := pkcs12.ParseKey(b.Bytes); err == nil {
 			return key, nil
 		}
-		return x509.ParsePKCS1PrivateKey(block.Bytes)
+		return x509.ParsePKCS1PrivateKey(b.Bytes)
 	default:
-		return nil, errors.New("want CERTIFICATE, PRIVATE KEY, ENCRYPTED PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY")
+		return nil, errors.New("want PRIVATE KEY, ENCRYPTED PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY " +
+			"(convert it to PKCS#8 with openssl pkcs8 -topk8 or ssh-keygen -p -m PKCS8)")
 	}
 }
 

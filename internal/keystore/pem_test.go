@@ -90,20 +90,22 @@ func TestDecode_PEM_faultsAreNamed(t *testing.T) {
 		want     string
 	}{
 		{"a block cut short", slices.Concat(root, root[:len(root)-40]),
-			"reading PEM store: 1 of 2 PEM blocks are damaged or cut short"},
+			`reading PEM store: the PEM block "CERTIFICATE" at line 12 cannot be read: it has no END line: the file was cut short, or lines are missing`},
 		{"a block that is no Base64", []byte("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"),
-			"reading PEM store: 1 of 1 PEM blocks are damaged or cut short"},
+			`reading PEM store: the PEM block "CERTIFICATE" at line 1 cannot be read: it has a character that is not Base64 (the 1. one, U+0021); ` +
+				"copy the file again as it was made; in YAML use a block scalar (key: |) and indent each line alike"},
 		{"a certificate that is none", slices.Concat(root, block("CERTIFICATE", []byte{1})),
-			"reading PEM store: reading PEM block 2 (CERTIFICATE): x509: malformed certificate"},
+			`reading PEM store: the PEM block "CERTIFICATE" at line 12 cannot be read: x509: malformed certificate`},
 		{"a key that cannot sign", block("PRIVATE KEY", x25519DER),
-			"reading PEM store: reading PEM block 1 (PRIVATE KEY): has a key of type *ecdh.PrivateKey, want one that can sign"},
+			`reading PEM store: the PEM block "PRIVATE KEY" at line 1 cannot be read: has a key of type *ecdh.PrivateKey, want one that can sign`},
 		{"a key of OpenSSH", block("OPENSSH PRIVATE KEY", []byte{1}),
-			"reading PEM store: reading PEM block 1 (OPENSSH PRIVATE KEY): want CERTIFICATE, PRIVATE KEY, ENCRYPTED PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY"},
+			`reading PEM store: the PEM block "OPENSSH PRIVATE KEY" at line 1 cannot be read: want PRIVATE KEY, ENCRYPTED PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY ` +
+				"(convert it to PKCS#8 with openssl pkcs8 -topk8 or ssh-keygen -p -m PKCS8)"},
 		{"a key encrypted in the old way", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY",
 			Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "DES-EDE3-CBC,00"}, Bytes: []byte{1}}),
-			"reading PEM store: reading PEM block 1 (RSA PRIVATE KEY): is encrypted in OpenSSL's old way, want PKCS#8 (rewrite it with openssl pkcs8 -topk8)"},
+			`reading PEM store: the PEM block "RSA PRIVATE KEY" at line 1 cannot be read: is encrypted in OpenSSL's old way, want PKCS#8 (rewrite it with openssl pkcs8 -topk8)`},
 		{"only parameters", block("EC PARAMETERS", []byte{6, 5, 0x2b, 0x81, 4, 0, 0x22}),
-			"reading PEM store: holds neither a private key nor a certificate"},
+			`reading PEM store: holds neither a private key nor a certificate, only PEM blocks ["EC PARAMETERS"]`},
 	} {
 		t.Run(row.sentence, func(t *testing.T) {
 			_, _, err := keystore.Decode(row.data, password)

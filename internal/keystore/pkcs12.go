@@ -31,10 +31,21 @@ func ProfileOf(data []byte) (Profile, error) {
 	return profile, nil
 }
 
-func decodePKCS12(data []byte, password string) ([]Entry, error) {
-	contents, err := pkcs12.Decode(data, password)
+func (s *Store) decodePKCS12(data []byte, password string, keys bool) error {
+	decode := pkcs12.DecodeClosed
+	if keys {
+		decode = pkcs12.Decode
+	}
+	contents, err := decode(data, password)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	for _, u := range contents.Unreadable {
+		where := fmt.Sprintf("entry %q", u.FriendlyName)
+		if u.FriendlyName == "" {
+			where = "an entry without a name"
+		}
+		s.unreadable(where, u.Key, u.Err)
 	}
 	var entries []Entry
 	unnamed := 0
@@ -53,7 +64,9 @@ func decodePKCS12(data []byte, password string) ([]Entry, error) {
 		for _, cert := range chain {
 			inChain[string(cert.Raw)] = true
 		}
-		entries = append(entries, Entry{Alias: alias(key.FriendlyName, leafName), Key: key.Key, Chain: chain})
+		entries = append(entries, Entry{
+			Alias: alias(key.FriendlyName, leafName), Key: key.Key, Chain: chain, Closed: key.Key == nil,
+		})
 	}
 	for _, c := range contents.Certificates {
 		// A certificate can be a CA in a key's chain and a trusted entry as well.
@@ -63,11 +76,18 @@ func decodePKCS12(data []byte, password string) ([]Entry, error) {
 			})
 		}
 	}
-	return entries, nil
+	s.Entries, s.Names = entries, contents.Others
+	for _, u := range contents.Unreadable {
+		s.Names = append(s.Names, u.FriendlyName)
+	}
+	for _, e := range entries {
+		s.Names = append(s.Names, e.Alias) // the numbers of those without a name
+	}
+	return nil
 }
 
 // chainFor finds the key's certificates, and the friendlyName of its own one. Where several hold the
-// key, as after a renewal, the localKeyID decides.
+// key, as after a renewal, the localKeyID decides; of a key that is closed there is nothing else to go by.
 func chainFor(key pkcs12.Key, certs []pkcs12.Certificate) (chain []*x509.Certificate, leafName string) {
 	sorted := slices.Clone(certs)
 	slices.SortStableFunc(sorted, func(a, b pkcs12.Certificate) int {
@@ -78,7 +98,12 @@ func chainFor(key pkcs12.Key, certs []pkcs12.Certificate) (chain []*x509.Certifi
 	for i, c := range sorted {
 		pool[i] = c.Certificate
 	}
-	chain = Chain(key.Key.Public(), pool)
+	switch {
+	case key.Key != nil:
+		chain = Chain(key.Key.Public(), pool)
+	case len(sorted) > 0 && key.LocalKeyID != nil && bytes.Equal(sorted[0].LocalKeyID, key.LocalKeyID):
+		chain = follow(pool[0], pool)
+	}
 	if len(chain) > 0 {
 		leafName = sorted[slices.Index(pool, chain[0])].FriendlyName
 	}

@@ -199,21 +199,46 @@ func (c contents) identity(f Files) (*Identity, error) {
 	return i, nil
 }
 
-// decode reads one store, explaining its errors.
-func decode(variable, path, passwordVariable, password string, data []byte) ([]keystore.Entry, keystore.Format, error) {
-	entries, format, err := keystore.Decode(data, password)
-	if err == nil {
-		return entries, format, nil
+// opened is a store that was read, with what its errors are about.
+type opened struct {
+	keystore.Store
+	variable, path, passwordVariable, password string
+}
+
+// open reads one store, explaining its errors. Where no keys are wanted, none is decrypted.
+func open(variable, path, passwordVariable, password string, data []byte, keys bool) (opened, error) {
+	read := keystore.OpenClosed
+	if keys {
+		read = keystore.Open
 	}
+	store, err := read(data, password)
+	o := opened{store, variable, path, passwordVariable, password}
+	if err != nil {
+		return opened{}, o.explain(err)
+	}
+	return o, nil
+}
+
+// unreadableKey explains why the first key that cannot be read cannot; it is nil when all can.
+func (o opened) unreadableKey() error {
+	for _, u := range o.Unreadable {
+		if u.Key {
+			return o.explain(u)
+		}
+	}
+	return nil
+}
+
+func (o opened) explain(err error) error {
 	if !errors.Is(err, keystore.ErrPassword) {
-		return nil, "", fmt.Errorf("%s %q: %w", variable, path, err)
+		return fmt.Errorf("%s %q: %w", o.variable, o.path, err)
 	}
 	hint := "check that the password belongs to this file"
 	switch {
-	case password == "":
+	case o.password == "":
 		hint = "it is not set"
-	case strings.TrimSpace(password) != password:
+	case strings.TrimSpace(o.password) != o.password:
 		hint = "it begins or ends with white space; a Secret made with echo has a newline at its end"
 	}
-	return nil, "", fmt.Errorf("%s %q is not opened by %s: %s (%w)", variable, path, passwordVariable, hint, err)
+	return fmt.Errorf("%s %q is not opened by %s: %s (%w)", o.variable, o.path, o.passwordVariable, hint, err)
 }

@@ -18,10 +18,11 @@ import (
 // certificate finds the key to use and its chain.
 func (c contents) certificate(f Files) (tls.Certificate, keystore.Format, error) {
 	variable := passwordVariable("KEYSTORE_PASSWORD", f.KeystorePasswordFile)
-	entries, format, err := decode("KEYSTORE_PATH", f.KeystorePath, variable, c.keystorePassword, c.keystore)
+	store, err := open("KEYSTORE_PATH", f.KeystorePath, variable, c.keystorePassword, c.keystore, f.KeystoreKeyPath == "")
 	if err != nil {
 		return tls.Certificate{}, "", err
 	}
+	entries, format := store.Entries, store.Format
 	if f.KeystoreKeyPath != "" {
 		if format != keystore.PEM {
 			return tls.Certificate{}, "", fmt.Errorf("KEYSTORE_KEY_PATH is set to %q, but KEYSTORE_PATH %q is a %s store, which has its key inside: unset the former", f.KeystoreKeyPath, f.KeystorePath, format)
@@ -32,6 +33,9 @@ func (c contents) certificate(f Files) (tls.Certificate, keystore.Format, error)
 	}
 	entry, err := choose(entries, f.Server, time.Now())
 	if err != nil {
+		if unreadable := store.unreadableKey(); unreadable != nil {
+			return tls.Certificate{}, "", unreadable // no other key will do, so this is the one that was meant
+		}
 		return tls.Certificate{}, "", fmt.Errorf("KEYSTORE_PATH %q %w", f.KeystorePath, err)
 	}
 	cert := tls.Certificate{PrivateKey: entry.Key, Leaf: entry.Chain[0]}
@@ -48,7 +52,7 @@ func (c contents) certificate(f Files) (tls.Certificate, keystore.Format, error)
 // the keystore has itself are passed over: the key file was named explicitly.
 func (c contents) withKeyFile(f Files, stored []keystore.Entry) ([]keystore.Entry, error) {
 	variable := passwordVariable("KEYSTORE_PASSWORD", f.KeystorePasswordFile)
-	keys, _, err := decode("KEYSTORE_KEY_PATH", f.KeystoreKeyPath, variable, c.keystorePassword, c.key)
+	store, err := open("KEYSTORE_KEY_PATH", f.KeystoreKeyPath, variable, c.keystorePassword, c.key, true)
 	if err != nil {
 		return nil, err
 	}
@@ -56,8 +60,11 @@ func (c contents) withKeyFile(f Files, stored []keystore.Entry) ([]keystore.Entr
 	for _, entry := range stored {
 		certs = append(certs, entry.Chain...)
 	}
-	keys = slices.DeleteFunc(keys, func(e keystore.Entry) bool { return e.Key == nil })
+	keys := slices.DeleteFunc(store.Entries, func(e keystore.Entry) bool { return e.Key == nil })
 	if len(keys) == 0 {
+		if unreadable := store.unreadableKey(); unreadable != nil {
+			return nil, unreadable
+		}
 		return nil, fmt.Errorf("KEYSTORE_KEY_PATH %q holds no private key, only certificates: want a PEM private key", f.KeystoreKeyPath)
 	}
 	for i := range keys {

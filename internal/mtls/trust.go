@@ -13,12 +13,22 @@ import (
 // trust reads whom to trust. A certificate that can verify nothing here is skipped, and said to be; it is a fault when
 // no other is left.
 func (c contents) trust(f Files, i *Identity) error {
-	found, format, err := c.roots(f)
+	variable := passwordVariable("TRUSTSTORE_PASSWORD", f.TruststorePasswordFile)
+	store, err := open("TRUSTSTORE_PATH", f.TruststorePath, variable, c.truststorePassword, c.truststore, false)
 	if err != nil {
 		return err
 	}
-	i.TruststoreFormat = format
+	found, err := roots(store)
+	if err != nil {
+		return err
+	}
+	i.TruststoreFormat = store.Format
 	var reasons []string
+	for _, u := range store.Unreadable {
+		if !u.Key {
+			reasons = append(reasons, u.Error())
+		}
+	}
 	for _, r := range found {
 		if err := certinfo.Unusable(r.cert); err != nil {
 			reasons = append(reasons, fmt.Sprintf("%s, %q, can verify nothing here: %v", r.entry, certinfo.DN(r.cert.RawSubject), err))
@@ -53,17 +63,13 @@ type root struct {
 // roots are the certificates to trust. In JKS and PKCS#12 they are the entries marked as trusted, as in a
 // JVM; a PKCS#12 without any such mark was made by openssl, so there it is every certificate that
 // belongs to no key. In PEM, which cannot mark anything, it is every certificate.
-func (c contents) roots(f Files) ([]root, keystore.Format, error) {
-	variable := passwordVariable("TRUSTSTORE_PASSWORD", f.TruststorePasswordFile)
-	entries, format, err := decode("TRUSTSTORE_PATH", f.TruststorePath, variable, c.truststorePassword, c.truststore)
-	if err != nil {
-		return nil, "", err
-	}
+func roots(store opened) ([]root, error) {
+	entries, format := store.Entries, store.Format
 	marked := slices.ContainsFunc(entries, func(e keystore.Entry) bool { return e.Key == nil && e.Trusted })
 	var roots []root
 	position := 0
 	for _, e := range entries {
-		if format != keystore.PEM && (e.Key != nil || marked && !e.Trusted) {
+		if format != keystore.PEM && (e.Key != nil || e.Closed || marked && !e.Trusted) {
 			continue
 		}
 		for _, cert := range e.Chain {
@@ -78,7 +84,8 @@ func (c contents) roots(f Files) ([]root, keystore.Format, error) {
 		}
 	}
 	if len(roots) == 0 {
-		return nil, "", fmt.Errorf("TRUSTSTORE_PATH %q has no trusted certificate, only private keys: want a store with the CA of the other side (is it the keystore?)", f.TruststorePath)
+		return nil, fmt.Errorf("TRUSTSTORE_PATH %q has no trusted certificate, only private keys: "+
+			"want a store with the CA of the other side (is it the keystore?)", store.path)
 	}
-	return roots, format, nil
+	return roots, nil
 }

@@ -43,11 +43,11 @@ var (
 var errMany = fmt.Errorf("has more than %d PEM blocks, want fewer: is it one file?", MaxBlocks)
 
 // Has says whether data has a PEM block, readable or not.
-func Has(data []byte) bool { return bytes.Contains(text(data), begin) }
+func Has(data []byte) bool { return bytes.Contains(Text(data), begin) }
 
 // Blocks returns the blocks in their order. It is an error when there are more than MaxBlocks.
 func Blocks(data []byte) ([]Block, error) {
-	rest := text(data)
+	rest := Text(data)
 	line := 1
 	var blocks []Block
 	for {
@@ -160,8 +160,8 @@ func lines(data []byte) int {
 
 var utf8BOM = []byte("\xef\xbb\xbf")
 
-// text is the file in UTF-8: PowerShell and some editors write UTF-16, with a byte order mark or without.
-func text(data []byte) []byte {
+// Text is the file in UTF-8, without a byte order mark: PowerShell and some editors write UTF-16, with a byte order mark or without.
+func Text(data []byte) []byte {
 	switch {
 	case bytes.HasPrefix(data, []byte{0xff, 0xfe}), bytes.HasPrefix(data, []byte{'-', 0, '-', 0}):
 		return fromUTF16(data, binary.LittleEndian)

@@ -173,6 +173,8 @@ func (d *decoder) decodeBag(b bag) {
 		}
 		d.contents.Certificates = append(d.contents.Certificates,
 			Certificate{cert, b.friendlyName, b.localKeyID, b.trusted})
+	case b.friendlyName != "":
+		d.contents.Others = append(d.contents.Others, b.friendlyName)
 	}
 	if err != nil {
 		d.contents.Unreadable = append(d.contents.Unreadable, Unreadable{b.friendlyName, !b.id.Equal(oidCertBag), err})

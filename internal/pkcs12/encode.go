@@ -107,19 +107,12 @@ func (e encoder) addEncryptedKey(b *cryptobyte.Builder, k Key) {
 	})
 }
 
-// addCertificates writes a ContentInfo with EncryptedData, RFC 2315 section 13.
+// addCertificates writes all certificates in one encrypted part.
 func (e encoder) addCertificates(b *cryptobyte.Builder, certs []Certificate) {
 	var bags cryptobyte.Builder
 	bags.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		for _, c := range certs {
-			addBag(b, oidCertBag, c.FriendlyName, c.LocalKeyID, c.Trusted, func(b *cryptobyte.Builder) {
-				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-					b.AddASN1ObjectIdentifier(oidX509Certificate)
-					b.AddASN1(tagExplicit0, func(b *cryptobyte.Builder) {
-						b.AddASN1OctetString(c.Certificate.Raw)
-					})
-				})
-			})
+			addCertificateBag(b, c)
 		}
 	})
 	plain, err := bags.Bytes()
@@ -127,6 +120,21 @@ func (e encoder) addCertificates(b *cryptobyte.Builder, certs []Certificate) {
 		b.SetError(err)
 		return
 	}
+	e.addEncryptedData(b, plain)
+}
+
+// addCertificateBag writes SafeBag and CertBag, RFC 7292 section 4.2.3.
+func addCertificateBag(b *cryptobyte.Builder, c Certificate) {
+	addBag(b, oidCertBag, c.FriendlyName, c.LocalKeyID, c.Trusted, func(b *cryptobyte.Builder) {
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1ObjectIdentifier(oidX509Certificate)
+			b.AddASN1(tagExplicit0, func(b *cryptobyte.Builder) { b.AddASN1OctetString(c.Certificate.Raw) })
+		})
+	})
+}
+
+// addEncryptedData writes a ContentInfo with EncryptedData, RFC 2315 section 13, of SafeContents.
+func (e encoder) addEncryptedData(b *cryptobyte.Builder, plain []byte) {
 	encryption := e.newPBE()
 	ciphertext, err := encryption.encrypt(e.password, plain)
 	if err != nil {

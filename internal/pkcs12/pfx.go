@@ -20,6 +20,7 @@ type pfx struct {
 type part struct {
 	encryption *pbe // nil: in the clear
 	content    []byte
+	raw        []byte // the whole ContentInfo
 }
 
 // bag is SafeBag, RFC 7292 section 4.2, with the attributes that matter here.
@@ -77,10 +78,12 @@ func parsePFX(data []byte) (pfx, error) {
 		return pfx{}, err
 	}
 	for !list.Empty() {
+		before := list
 		part, err := parsePart(&list)
 		if err != nil {
 			return pfx{}, err
 		}
+		part.raw = before[:len(before)-len(list)]
 		p.parts = append(p.parts, part)
 	}
 	return p, nil

@@ -26,6 +26,8 @@ type Contents struct {
 	Keys         []Key
 	Certificates []Certificate
 	Unreadable   []Unreadable // of Decode; Encode does not look at them
+	// Others are the friendlyNames of entries of kinds that are not read, such as secret keys; of Decode only.
+	Others []string
 }
 
 // Unreadable is an entry that could not be read. The others are as good as without it.

@@ -3,16 +3,38 @@ package truststore
 import (
 	"bytes"
 	"crypto/sha1"
+	"crypto/x509"
 	"encoding/binary"
 	"encoding/pem"
 	"unicode/utf16"
 
 	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/certfetcher/certfetcher/internal/pemfile"
+	"github.com/certfetcher/certfetcher/internal/pkcs12"
 )
 
-// appendPEM leaves what is there as it is and adds a block for each certificate.
+// appendPKCS12 adds certificates that a JVM trusts. In a store made by openssl, which marks none as
+// trusted, it marks all that are loose: else a JVM would see the new ones only, where before the merge
+// every reader but a JVM saw the others.
+func appendPKCS12(s *store, added []anchor) ([]byte, error) {
+	var loose []*x509.Certificate
+	if !s.marked {
+		for _, a := range s.anchors {
+			loose = append(loose, a.cert)
+		}
+	}
+	var certs []pkcs12.Certificate
+	for _, a := range added {
+		certs = append(certs, pkcs12.Certificate{Certificate: a.cert, FriendlyName: a.alias, Trusted: true})
+	}
+	return pkcs12.Append(s.file.data, s.password, certs, loose)
+}
+
+// appendPEM leaves what is there as it is and adds a block for each certificate. Only UTF-16, to which nothing can be
+// added that other programs read, becomes UTF-8.
 func appendPEM(data []byte, added []anchor) []byte {
-	out := bytes.Clone(data)
+	out := bytes.Clone(pemfile.Text(data))
 	if out[len(out)-1] != '\n' {
 		out = append(out, '\n')
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
 	"io/fs"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/pkcs12"
 	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/tempdir"
 )
@@ -97,16 +99,24 @@ func pemOf(roots ...int) []byte {
 // passwordless is a PKCS#12 store such as the cacerts of JDK 18 and later.
 func passwordless(t testing.TB, entries ...keystore.Entry) []byte {
 	t.Helper()
+	content := func(b *cryptobyte.Builder, inside cryptobyte.BuilderContinuation) { // ContentInfo, RFC 2315 section 7
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1ObjectIdentifier(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1})
+			b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
+				b.AddASN1(cbasn1.OCTET_STRING, func(b *cryptobyte.Builder) { b.AddASN1(cbasn1.SEQUENCE, inside) })
+			})
+		})
+	}
 	var empty cryptobyte.Builder
 	empty.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1Int64(3)
-		addContent(b, func(*cryptobyte.Builder) {})
+		content(b, func(b *cryptobyte.Builder) { content(b, func(*cryptobyte.Builder) {}) })
 	})
-	var anchors []anchor
+	var certs []pkcs12.Certificate
 	for _, e := range entries {
-		anchors = append(anchors, anchor{e.Alias, e.Chain[0]})
+		certs = append(certs, pkcs12.Certificate{Certificate: e.Chain[0], FriendlyName: e.Alias, Trusted: true})
 	}
-	data, err := appendClear(empty.BytesOrPanic(), anchors)
+	data, err := pkcs12.Append(empty.BytesOrPanic(), "", certs, nil)
 	require.NoError(t, err)
 	return data
 }
@@ -242,4 +252,15 @@ func numberOf(cert *x509.Certificate) int {
 		}
 	}
 	return -1
+}
+
+// needsNoPassword tells a PKCS#12 store without password, such as the cacerts of JDK 18 and later.
+func needsNoPassword(t testing.TB, data []byte) bool {
+	t.Helper()
+	for _, password := range []string{"", "anything"} {
+		if _, err := pkcs12.Decode(data, password); err != nil {
+			return false
+		}
+	}
+	return true
 }

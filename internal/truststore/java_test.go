@@ -77,7 +77,7 @@ func TestKeytool_storesItMadeAreMergedInto(t *testing.T) {
 		}},
 		{"PKCS#12 as the cacerts of JDK 18 and later", []string{"-storetype", "PKCS12",
 			"-J-Dkeystore.pkcs12.macAlgorithm=NONE", "-J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE"}, func(t *testing.T, p place) {
-			assert.True(t, inTheClear(p.read("base")))
+			assert.True(t, needsNoPassword(t, p.read("base")))
 			// An application that gives no password, or any, sees all of it.
 			assert.Len(t, javaEntries(p, "base", ""), 2)
 			assert.Len(t, javaEntries(p, "base", "anything"), 2)
@@ -154,14 +154,16 @@ func TestKeytool_secretKeysAreNotLost(t *testing.T) {
 	p.write("other.pem", pemOf(1))
 	keytool(p, "-genseckey", "-alias", "secret", "-keyalg", "AES", "-keysize", "128", "-keystore", "base.p12", "-storepass", password)
 	keytool(p, "-importcert", "-noprompt", "-alias", "a", "-file", "a.pem", "-keystore", "base.p12", "-storepass", password)
-	before := p.read("base.p12")
-	cfg := p.merge("base.p12", "other.pem")
+	p.write("pem-named.jks", jks(t, trusted(t, "Secret", 2)...))
 
-	_, err := newRun(cfg, nil).do(cfg, nil)
+	p.run(p.merge("base.p12", "other.pem", "pem-named.jks"))
 
-	require.ErrorIs(t, err, errSecretKeys)
-	assert.Equal(t, 8, ExitCode(err))
-	assert.Equal(t, before, p.read("base.p12"))
+	// The secret key opens, and no certificate took its alias.
+	got := javaEntries(p, "base.p12", password)
+	assert.Len(t, got, 4)
+	assert.Equal(t, javaTrusted(root(1)), got["pem-trusted-certificate-0"])
+	assert.Equal(t, javaTrusted(root(2)), got["secret-2"])
+	assert.Contains(t, keytool(p, "-list", "-keystore", "base.p12", "-storepass", password), "SecretKeyEntry")
 }
 
 // cacerts is the trust store of the JDK that keytool belongs to.

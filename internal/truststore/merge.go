@@ -84,7 +84,7 @@ func (s *store) with(added []anchor, when int64) ([]byte, error) {
 	case keystore.JKS:
 		return appendJKS(s.file.data, s.password, added, when)
 	case keystore.PKCS12:
-		return appendPKCS12(s.file.data, s.password, added)
+		return appendPKCS12(s, added)
 	}
 	return appendPEM(s.file.data, added), nil
 }
@@ -92,15 +92,16 @@ func (s *store) with(added []anchor, when int64) ([]byte, error) {
 // verify reads the merged store before it takes the old one's place: all that was trusted and all that
 // was added must be trusted, and each key and alias still be there.
 func (s *store) verify(data []byte, added []anchor) error {
-	entries, format, err := keystore.DecodeClosed(data, s.password)
+	read, err := keystore.OpenClosed(data, s.password)
 	if err != nil {
 		return fmt.Errorf("reading it back: %w", err)
 	}
+	format := read.Format
 	if format != s.format {
 		return fmt.Errorf("reading it back: format is %s, want %s", format, s.format)
 	}
 	trusted := map[fingerprint]bool{}
-	for _, a := range anchors(entries, format) {
+	for _, a := range anchors(read.Entries, format) {
 		trusted[fingerprintOf(a.cert)] = true
 	}
 	for _, a := range slices.Concat(s.anchors, added) {
@@ -109,7 +110,7 @@ func (s *store) verify(data []byte, added []anchor) error {
 		}
 	}
 	for _, alias := range s.aliases {
-		if !slices.ContainsFunc(entries, func(e keystore.Entry) bool { return e.Alias == alias }) {
+		if !slices.Contains(read.Names, alias) {
 			return fmt.Errorf("reading it back: entry %q is gone", alias)
 		}
 	}

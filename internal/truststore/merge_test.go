@@ -3,6 +3,7 @@ package truststore
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
@@ -198,21 +199,29 @@ func TestRun_passwordlessPKCS12StaysOneAndKeepsItsBytes(t *testing.T) {
 	p.run(cfg)
 
 	after := p.read("cacerts")
-	assert.True(t, inTheClear(after))
+	assert.True(t, needsNoPassword(t, after))
 	bag := before[bytes.Index(before, derCertBag)-4:]
 	assert.Contains(t, string(after), string(bag))
 	assert.Equal(t, map[string]int{"debian:a.pem": 0, "pem-trusted-certificate-0": 1}, contents(t, after))
 }
 
 // derCertBag is the identifier that a bag with a certificate begins with.
-var derCertBag = mustMarshal(oidCertBag)
+var derCertBag = mustMarshal([]int{1, 2, 840, 113549, 1, 12, 10, 1, 3})
+
+func mustMarshal(oid asn1.ObjectIdentifier) []byte {
+	der, err := asn1.Marshal(oid)
+	if err != nil {
+		panic(err)
+	}
+	return der
+}
 
 func TestRun_storeOfOpenSSLIsMarkedAsTrustedWhenItIsMergedInto(t *testing.T) {
 	// None of its certificates has Java's mark; after the merge a JVM must see them all, not the new one only.
 	unmarked := pkcs12.Contents{Certificates: []pkcs12.Certificate{{Certificate: root(0), FriendlyName: "a"}, {Certificate: root(1), FriendlyName: "b"}}}
 	protected, err := pkcs12.Encode(unmarked, password, pkcs12.ProfileModern)
 	require.NoError(t, err)
-	clear := bytes.ReplaceAll(passwordless(t, trusted(t, "a", 0, "b", 1)...), mustMarshal(oidTrustedUsage), mustMarshal([]int{2, 16, 840, 1, 113894, 746875, 1, 2}))
+	clear := bytes.ReplaceAll(passwordless(t, trusted(t, "a", 0, "b", 1)...), mustMarshal([]int{2, 16, 840, 1, 113894, 746875, 1, 1}), mustMarshal([]int{2, 16, 840, 1, 113894, 746875, 1, 2}))
 	for name, data := range map[string][]byte{"protected": protected, "in the clear": clear} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlace(t)

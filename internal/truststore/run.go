@@ -49,6 +49,7 @@ type run struct {
 	changes []*change
 	looking bool     // nothing is changed
 	usual   []string // paths of truststores that have the usual password
+	skipped []string // one sentence for each certificate that cannot be read
 }
 
 // change is a file to be replaced.
@@ -88,6 +89,9 @@ func (r *run) do(cfg Config, log *slog.Logger) (Result, error) {
 		}
 		for _, path := range r.usual {
 			log.Info("truststore opened with the password of a JDK's cacerts, as no file with another is named", "truststore", path)
+		}
+		for _, warning := range r.skipped {
+			log.Warn("skipped a certificate that cannot be read", "warning", warning)
 		}
 	}
 	for _, c := range cfg.Keystores {

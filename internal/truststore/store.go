@@ -21,8 +21,9 @@ type store struct {
 	file     file
 	format   keystore.Format
 	password string
-	aliases  []string // of all entries; none in PEM
+	aliases  []string // of all that it has; none in PEM
 	anchors  []anchor // in the order of the store
+	marked   bool     // whether it says of some certificates that they are trusted, as Java does
 }
 
 // anchor is a trusted certificate.
@@ -62,10 +63,10 @@ func (r *run) load(s Store) (*store, error) {
 			return nil, err
 		}
 	}
-	entries, _, err := keystore.DecodeClosed(f.data, opened.password)
+	read, err := keystore.OpenClosed(f.data, opened.password)
 	if noPassword && errors.Is(err, keystore.ErrPassword) {
 		opened.password = usualPassword
-		if entries, _, err = keystore.DecodeClosed(f.data, opened.password); err == nil {
+		if read, err = keystore.OpenClosed(f.data, opened.password); err == nil {
 			r.usual = append(r.usual, s.Path)
 		}
 	}
@@ -78,12 +79,13 @@ func (r *run) load(s Store) (*store, error) {
 	case err != nil:
 		return nil, failed(codeUnreadable, "reading truststore %q%s: %w", s.Path, misnamed(s.Path, format), err)
 	}
-	for _, e := range entries {
-		if e.Alias != "" {
-			opened.aliases = append(opened.aliases, e.Alias)
+	opened.aliases, opened.marked = read.Names, anyMarked(read.Entries)
+	for _, u := range read.Unreadable {
+		if !u.Key {
+			r.skipped = append(r.skipped, fmt.Sprintf("truststore %q: %v", s.Path, u))
 		}
 	}
-	if opened.anchors = anchors(entries, format); len(opened.anchors) == 0 {
+	if opened.anchors = anchors(read.Entries, format); len(opened.anchors) == 0 {
 		return nil, failed(codeNoCertificates, "truststore %q holds no trusted certificate, only private keys (is it a keystore?)", s.Path)
 	}
 	return opened, nil
