@@ -92,7 +92,7 @@ func TestDecode_PEM_faultsAreNamed(t *testing.T) {
 		{"a block cut short", slices.Concat(root, root[:len(root)-40]),
 			`reading PEM store: the PEM block "CERTIFICATE" at line 12 cannot be read: it has no END line: the file was cut short, or lines are missing`},
 		{"a block that is no Base64", []byte("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"),
-			`reading PEM store: the PEM block "CERTIFICATE" at line 1 cannot be read: it has a character that is not Base64 (the 1. one, U+0021); ` +
+			`reading PEM store: the PEM block "CERTIFICATE" at line 1 cannot be read: it has a character that is not Base64 (number 1, U+0021); ` +
 				"copy the file again as it was made; in YAML use a block scalar (key: |) and indent each line alike"},
 		{"a certificate that is none", slices.Concat(root, block("CERTIFICATE", []byte{1})),
 			`reading PEM store: the PEM block "CERTIFICATE" at line 12 cannot be read: x509: malformed certificate`},

@@ -145,7 +145,7 @@ func damage(compact []byte) error {
 		case c == '-' || c == '_':
 			return errors.New("it is in Base64 for URLs, want standard Base64; " + fix)
 		}
-		return fmt.Errorf("it has a character that is not Base64 (the %d. one, %U); %s", i+1, rune(c), fix)
+		return fmt.Errorf("it has a character that is not Base64 (number %d, %U); %s", i+1, rune(c), fix)
 	}
 	return errors.New("its Base64 is incomplete: characters are missing; " + fix)
 }

@@ -99,7 +99,7 @@ func allocated() uint64 {
 
 // FuzzToDER: the result is DER that stays as it is, and never longer than what came.
 func FuzzToDER(f *testing.F) {
-	files, err := filepath.Glob("testdata/*.p12")
+	files, err := filepath.Glob("../../test/testdata/stores/*.p12")
 	require.NoError(f, err)
 	require.NotEmpty(f, files)
 	for _, path := range files {

@@ -45,7 +45,7 @@ func TestDecode_filesOfOthers(t *testing.T) {
 		"sha1-2des.p12":                {"changeit", 1, 2, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join("testdata", name)
+			path := filepath.Join(stores, name)
 			data, err := os.ReadFile(path)
 			require.NoError(t, err)
 			contents, err := Decode(data, want.password)
@@ -77,7 +77,7 @@ func TestDecode_weakAlgorithms_sayHowToConvert(t *testing.T) {
 		"sha1-rc4-128.p12": "1.2.840.113549.1.12.1.1 (pbeWithSHA1And128BitRC4) is too weak and not supported",
 	} {
 		t.Run(name, func(t *testing.T) {
-			data, err := os.ReadFile(filepath.Join("testdata", name))
+			data, err := os.ReadFile(filepath.Join(stores, name))
 			require.NoError(t, err)
 			_, err = Decode(data, "changeit")
 			require.ErrorContains(t, err, want)
@@ -195,7 +195,7 @@ func TestDecode_hostileMAC_costsNothing(t *testing.T) {
 
 // FuzzDecode_withoutKeys: no file makes Decode panic, and what it reads without its keys is what it reads with them.
 func FuzzDecode_withoutKeys(f *testing.F) {
-	files, err := filepath.Glob("testdata/*.p12")
+	files, err := filepath.Glob("../../test/testdata/stores/*.p12")
 	require.NoError(f, err)
 	require.NotEmpty(f, files)
 	for _, path := range files {
@@ -218,3 +218,6 @@ func FuzzDecode_withoutKeys(f *testing.F) {
 		}
 	})
 }
+
+// stores has files of other writers.
+const stores = "../../test/testdata/stores"
