@@ -6,6 +6,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 )
 
 // settle brings the volume to rest after a run that was stopped: it finishes a committed publication of
@@ -111,11 +113,16 @@ func (v *Volume) inTheWay(d disk) error {
 	for _, f := range wanted(v.cfg.Types) {
 		names = append(names, f.name)
 	}
+	dir, err := d.root.Open(".")
+	if err != nil {
+		return fileError(opOpen, v.cfg.Dir, err)
+	}
+	defer dir.Close()
 	for _, name := range names {
 		if info, err := d.root.Lstat(name); err == nil && info.IsDir() {
 			return fileError(opRename, d.path(name), syscall.EISDIR)
 		}
-		if d.isMounted(name) {
+		if fileaccess.IsMounted(dir, name) {
 			return fileError(opRename, d.path(name), syscall.EBUSY)
 		}
 	}

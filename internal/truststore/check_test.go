@@ -27,14 +27,14 @@ func TestCheck_tellsAllThatARunWouldFailFor(t *testing.T) {
 			cfg.Truststores[0].Path, cfg.Truststores[1].Path = p.path("none"), p.path("none.pem")
 			cfg.Keystores[0].Source = p.path("none.p12")
 		}, nil, never, []string{
-			`truststore "DIR/none" of TRUSTSTORES_PATHS does not exist`,
+			`truststore "DIR/none" of TRUSTSTORES_PATHS does not exist, and its name ends in none of .jks, .p12, .pfx, .pem and .crt`,
 			`truststore "DIR/none.pem" of TRUSTSTORES_PATHS does not exist`,
 			`keystore "DIR/none.p12" of KEYSTORE_SOURCE_PATHS does not exist`,
 		}},
 		{"the only truststore is missing", func(p place, cfg *Config) {
 			cfg.Truststores = cfg.Truststores[:1]
 			cfg.Truststores[0].Path = p.path("none")
-		}, nil, never, []string{`truststore "DIR/none" of TRUSTSTORES_PATHS does not exist`}},
+		}, nil, never, []string{`truststore "DIR/none" of TRUSTSTORES_PATHS does not exist, and its name ends in none of .jks, .p12, .pfx, .pem and .crt`}},
 		{"what is missing comes later", func(p place, cfg *Config) {
 			cfg.Truststores[1].Path, cfg.Keystores[0].Source = p.path("later.pem"), p.path("later.p12")
 		}, nil, func(path string) bool { return strings.Contains(path, "/later") }, nil},

@@ -138,7 +138,11 @@ func (l *loader) checkPath(variable string, i int, path string) {
 
 func (l *loader) sameLength(variable string, paths []string, other string, otherPaths []string) {
 	if len(paths) != len(otherPaths) {
-		l.add(codeConfiguration, variable, "has %d entries and %s has %d, want as many in each (an entry may be empty in %s only)",
+		code := codeConfiguration
+		if other == passwordsVariable && len(otherPaths) == 1 && otherPaths[0] == "" {
+			code = codePaths // as the ONAP post-processor, to which an empty list has a wrong path
+		}
+		l.add(code, variable, "has %d entries and %s has %d, want as many in each (an entry may be empty in %s only)",
 			len(paths), other, len(otherPaths), passwordsVariable)
 	}
 }

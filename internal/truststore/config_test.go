@@ -70,6 +70,8 @@ func TestLoad_faults(t *testing.T) {
 			`TRUSTSTORES_PASSWORDS_PATHS has "changeit" as entry 1, want the absolute path of a file`},
 		{"fewer passwords than truststores", map[string]string{truststoresVariable: "/v/a.jks:/v/b.pem", passwordsVariable: "/v/a.pass"}, 2,
 			`TRUSTSTORES_PATHS has 2 entries and TRUSTSTORES_PASSWORDS_PATHS has 1, want as many in each (an entry may be empty in TRUSTSTORES_PASSWORDS_PATHS only)`},
+		{"no passwords at all", map[string]string{truststoresVariable: "/v/a.jks:/v/b.pem"}, 1,
+			`TRUSTSTORES_PATHS has 2 entries and TRUSTSTORES_PASSWORDS_PATHS has 1, want as many in each (an entry may be empty in TRUSTSTORES_PASSWORDS_PATHS only)`},
 		{"sources without destinations", map[string]string{truststoresVariable: "/v/a.pem", sourcesVariable: "/v/k.p12:/v/k.pass"}, 2,
 			`KEYSTORE_SOURCE_PATHS has 2 entries and KEYSTORE_DESTINATION_PATHS has 0, want as many in each (an entry may be empty in TRUSTSTORES_PASSWORDS_PATHS only)`},
 		{"several, of which the first decides", map[string]string{sourcesVariable: "k.p12", destinationsVariable: "/a:/b"}, 2,

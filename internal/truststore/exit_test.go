@@ -98,8 +98,8 @@ func TestRun_exitCodesAndTexts(t *testing.T) {
 		{"a PKCS#12 store without entries", func(p place, cfg *Config) {
 			p.write("base.jks", passwordless(t))
 		}, nil, 9, `truststore "DIR/base.jks" is empty, want at least one certificate`},
-		{"a store with keys alone", func(p place, cfg *Config) { p.write("base.jks", jks(t, keyEntry("application"))) }, nil, 9,
-			`truststore "DIR/base.jks" holds no trusted certificate, only private keys (is it a keystore?)`},
+		{"a truststore that does not exist, with the name of no format", func(p place, cfg *Config) { cfg.Truststores[1].Path = p.path("none") }, nil, 1,
+			`truststore "DIR/none" of TRUSTSTORES_PATHS does not exist, and its name ends in none of .jks, .p12, .pfx, .pem and .crt`},
 		{"no room for the truststore", nil, full("writing", "/base.jks"), 11,
 			`writing destination: writing "DIR/base.jks": no space left on device`},
 		{"a truststore that cannot be replaced", nil, full("replacing", "/base.jks"), 11,

@@ -3,11 +3,16 @@ package truststore
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 )
 
 // Result is what a run changed.
@@ -43,13 +48,13 @@ func Run(cfg Config, log *slog.Logger) (Result, error) {
 // A crash before step 4 leaves every destination as it was, one within it some of them new, each whole;
 // the next run removes what was staged and does what is missing.
 type run struct {
-	disk    disk
-	now     func() time.Time
-	claimed map[string]string // by the real path of each destination: as configured
-	changes []*change
-	looking bool     // nothing is changed
-	usual   []string // paths of truststores that have the usual password
-	skipped []string // one sentence for each certificate that cannot be read
+	disk     disk
+	now      func() time.Time
+	claimed  map[string]string // by the real path of each destination: as configured
+	changes  []*change
+	looking  bool     // nothing is changed
+	usual    []string // paths of truststores that have the usual password
+	warnings []string // one sentence each
 }
 
 // change is a file to be replaced.
@@ -90,14 +95,14 @@ func (r *run) do(cfg Config, log *slog.Logger) (Result, error) {
 		for _, path := range r.usual {
 			log.Info("truststore opened with the password of a JDK's cacerts, as no file with another is named", "truststore", path)
 		}
-		for _, warning := range r.skipped {
-			log.Warn("skipped a certificate that cannot be read", "warning", warning)
-		}
 	}
 	for _, c := range cfg.Keystores {
 		if err := r.copy(c); err != nil {
 			return Result{}, err
 		}
+	}
+	for _, warning := range r.warnings {
+		log.Warn("post-processing with a warning", "warning", warning)
 	}
 	replaced, err := r.apply()
 	result.Replaced = replaced
@@ -171,7 +176,8 @@ func (r *run) copy(c Copy) error {
 	if err != nil {
 		return err
 	}
-	// A destination that exists keeps its mode and owner; a new one is closed to others in any case.
+	// A destination that exists keeps its owner and group, and allows nobody what only one of the two files did; a new
+	// one is closed to others in any case.
 	next := file{data: source.data, mode: source.mode &^ 0o007, uid: -1, gid: -1}
 	current, err := readFile(real)
 	switch {
@@ -180,10 +186,28 @@ func (r *run) copy(c Copy) error {
 	case err != nil:
 		return failed(codeCopy, "reading destination: %w", err)
 	case !bytes.Equal(current.data, source.data):
-		next.mode, next.uid, next.gid = current.mode, current.uid, current.gid
+		next.mode, next.uid, next.gid = source.mode&current.mode, current.uid, current.gid
+		if lost := current.mode &^ next.mode & 0o444; lost != 0 {
+			r.warnings = append(r.warnings, fmt.Sprintf("%q had mode %04o and gets %04o, because its source %q has %04o: %s can no longer read it; "+
+				"give the source the mode that readers need (OUTPUT_FILE_MODE)", c.Destination, current.mode, next.mode, c.Source, source.mode, readers(lost)))
+		}
 		r.changes = append(r.changes, &change{path: c.Destination, real: real, current: &current, next: next, exitCode: codeCopy})
 	}
 	return nil
+}
+
+// readers names who has a right to read, of a mode.
+func readers(mode fs.FileMode) string {
+	var who []string
+	for _, class := range []struct {
+		bit  fs.FileMode
+		name string
+	}{{0o400, "its owner"}, {0o040, "its group"}, {0o004, "others"}} {
+		if mode&class.bit != 0 {
+			who = append(who, class.name)
+		}
+	}
+	return strings.Join(who, " and ")
 }
 
 // claim resolves a destination, whether or not it will have to be replaced, and clears what a killed run
@@ -197,6 +221,9 @@ func (r *run) claim(path string, exitCode int) (real string, err error) {
 			real, other, path, truststoresVariable)
 	}
 	r.claimed[real] = path
+	if err := replaceable(real); err != nil {
+		return "", failed(exitCode, "writing destination: %w", err)
+	}
 	if r.looking {
 		return real, nil
 	}
@@ -206,6 +233,20 @@ func (r *run) claim(path string, exitCode int) (real string, err error) {
 		}
 	}
 	return real, nil
+}
+
+// replaceable refuses a file that is mounted by itself: nothing can be renamed over it.
+func replaceable(real string) error {
+	dir, err := os.Open(filepath.Dir(real))
+	if err != nil {
+		return nil // whoever writes there meets it as well, and says so
+	}
+	defer dir.Close()
+	if fileaccess.IsMounted(dir, filepath.Base(real)) {
+		return fmt.Errorf("%q is mounted by itself, as with a subPath or a volume for one file, and cannot be replaced: "+
+			"mount the directory that it is in", real)
+	}
+	return nil
 }
 
 // realPath resolves links, so that a file is replaced and not the link to it. Of a path to nothing it

@@ -1,6 +1,7 @@
 package truststore
 
 import (
+	"bytes"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -100,26 +101,79 @@ func TestRun_newDestinationIsClosedToOthersAndHasNoBackup(t *testing.T) {
 	assert.Equal(t, os.ModeDir|0o750, info.Mode())
 }
 
-func TestRun_modeAndOwnerOfTheDestinationStay(t *testing.T) {
+func TestRun_ownerOfTheDestinationStays_modesAreANDed(t *testing.T) {
+	for name, test := range map[string]struct {
+		source, destination, want os.FileMode
+		warning                   string
+	}{
+		"both alike":            {0o640, 0o640, 0o640, ""},
+		"the source is closed":  {0o600, 0o644, 0o600, "its group and others can no longer read it"},
+		"the destination is":    {0o644, 0o600, 0o600, ""},
+		"each has what one has": {0o640, 0o604, 0o600, "others can no longer read it"},
+		"a right to write goes": {0o440, 0o660, 0o440, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t)
+			p.write("new.p12", []byte("new"))
+			p.write("app.p12", []byte("old"))
+			uid, gid := os.Geteuid(), os.Getegid()
+			if uid == 0 {
+				uid, gid = 1234, 4321
+				require.NoError(t, os.Chown(p.path("app.p12"), uid, gid))
+			}
+			require.NoError(t, os.Chmod(p.path("new.p12"), test.source))
+			require.NoError(t, os.Chmod(p.path("app.p12"), test.destination))
+			var log bytes.Buffer
+
+			_, err := Run(p.copying("new.p12", "app.p12"), slog.New(slog.NewTextHandler(&log, nil)))
+
+			require.NoError(t, err)
+			for name, mode := range map[string]os.FileMode{"app.p12": test.want, "app.p12.bak": test.destination, "app.p12.bak.state": test.want} {
+				info, err := os.Stat(p.path(name))
+				require.NoError(t, err)
+				assert.Equal(t, mode, info.Mode(), name)
+				assert.Equal(t, uint32(uid), info.Sys().(*syscall.Stat_t).Uid, name)
+				assert.Equal(t, uint32(gid), info.Sys().(*syscall.Stat_t).Gid, name)
+			}
+			if test.warning == "" {
+				assert.NotContains(t, log.String(), "level=WARN")
+			} else {
+				assert.Contains(t, log.String(), test.warning)
+			}
+		})
+	}
+}
+
+// A keystore in the place of a truststore is no fault, as it was none for the ONAP post-processor.
+func TestRun_keystoreAsTruststore_isAWarning(t *testing.T) {
 	p := newPlace(t)
-	p.write("new.p12", []byte("new"))
-	p.write("app.p12", []byte("old"))
-	uid, gid := os.Geteuid(), os.Getegid()
-	if uid == 0 {
-		uid, gid = 1234, 4321
-		require.NoError(t, os.Chown(p.path("app.p12"), uid, gid))
-	}
-	require.NoError(t, os.Chmod(p.path("app.p12"), 0o604))
+	p.write("base.jks", jks(t, trusted(t, "a", 0)...))
+	p.write("keystore.p12", p12(t, keyEntry("application")))
+	var log bytes.Buffer
 
-	p.run(p.copying("new.p12", "app.p12"))
+	result, err := Run(p.merge("base.jks", "keystore.p12"), slog.New(slog.NewTextHandler(&log, nil)))
 
-	for _, name := range []string{"app.p12", "app.p12.bak", "app.p12.bak.state"} {
-		info, err := os.Stat(p.path(name))
-		require.NoError(t, err)
-		assert.Equal(t, os.FileMode(0o604), info.Mode(), name)
-		assert.Equal(t, uint32(uid), info.Sys().(*syscall.Stat_t).Uid, name)
-		assert.Equal(t, uint32(gid), info.Sys().(*syscall.Stat_t).Gid, name)
-	}
+	require.NoError(t, err)
+	assert.False(t, result.Changed())
+	assert.Contains(t, log.String(), "holds no trusted certificate, only private keys: is it a keystore?")
+
+	p.run(p.merge("keystore.p12", "base.jks"))
+	assert.Equal(t, map[string]int{"a": 0}, contents(t, p.read("keystore.p12")))
+}
+
+// One damaged certificate costs itself only.
+func TestRun_damagedCertificate_isSkippedWithAWarning(t *testing.T) {
+	p := newPlace(t)
+	p.write("base.jks", jks(t, trusted(t, "a", 0)...))
+	p.write("other.pem", append(append([]byte("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"), pemOf(1)...), pemOf(2)[:200]...))
+	var log bytes.Buffer
+
+	_, err := Run(p.merge("base.jks", "other.pem"), slog.New(slog.NewTextHandler(&log, nil)))
+
+	require.NoError(t, err)
+	assert.Equal(t, map[string]int{"a": 0, "pem-trusted-certificate-0": 1}, contents(t, p.read("base.jks")))
+	assert.Contains(t, log.String(), `at line 1 cannot be read`)
+	assert.Contains(t, log.String(), `it has no END line: the file was cut short`)
 }
 
 func TestRun_linkStaysOneAndItsTargetIsReplaced(t *testing.T) {

@@ -48,6 +48,10 @@ const usualPassword = "changeit"
 func (r *run) load(s Store) (*store, error) {
 	f, err := r.read(s.Path)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && namedFormat(s.Path) == "":
+		// The ONAP post-processor went by the name, and so does who looks for the cause.
+		return nil, failed(codePaths, "truststore %q of %s does not exist, and its name ends in none of .jks, .p12, .pfx, .pem and .crt",
+			s.Path, truststoresVariable)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, failed(codePair, "truststore %q of %s does not exist", s.Path, truststoresVariable)
 	case err != nil:
@@ -82,11 +86,12 @@ func (r *run) load(s Store) (*store, error) {
 	opened.aliases, opened.marked = read.Names, anyMarked(read.Entries)
 	for _, u := range read.Unreadable {
 		if !u.Key {
-			r.skipped = append(r.skipped, fmt.Sprintf("truststore %q: %v", s.Path, u))
+			r.warnings = append(r.warnings, fmt.Sprintf("truststore %q: %v; it is skipped", s.Path, u))
 		}
 	}
 	if opened.anchors = anchors(read.Entries, format); len(opened.anchors) == 0 {
-		return nil, failed(codeNoCertificates, "truststore %q holds no trusted certificate, only private keys (is it a keystore?)", s.Path)
+		// The ONAP post-processor took a keystore for a truststore, and so do deployments.
+		r.warnings = append(r.warnings, fmt.Sprintf("truststore %q holds no trusted certificate, only private keys: is it a keystore?", s.Path))
 	}
 	return opened, nil
 }
