@@ -57,7 +57,7 @@ func TestKeytool_storesOfOthersAreMerged(t *testing.T) {
 		for _, name := range names {
 			p.write(name, foreign(t, name))
 		}
-		added := p.run(p.merge("target.p12", names...)).Added
+		added := p.run(p.merge(append([]string{"target.p12"}, names...)...)).Added
 		require.NotEmpty(t, added)
 		listing := keytool(p, "-list", "-keystore", "target.p12", "-storepass", password)
 		for _, a := range added {
