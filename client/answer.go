@@ -1,18 +1,16 @@
 package client
 
 import (
-	"bytes"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/oneline"
+	"github.com/certfetcher/certfetcher/internal/pemfile"
 )
 
 const (
@@ -71,26 +69,22 @@ func parseCertificates(list string, texts []string) ([]*x509.Certificate, error)
 // parseElement reads the certificates of one element, or says what is wrong with it. Text around them, such as
 // openssl writes, is no harm; what looks like another block is one that was cut short.
 func parseElement(text []byte) (certs []*x509.Certificate, reason string) {
-	begun := bytes.Count(text, []byte("-----BEGIN "))
-	for {
-		var block *pem.Block
-		if block, text = pem.Decode(text); block == nil {
-			break
+	blocks, err := pemfile.Blocks(text)
+	if err != nil {
+		return nil, err.Error()
+	}
+	for _, block := range blocks {
+		if block.Err == nil && !block.IsCertificate() {
+			return nil, fmt.Sprintf("has a PEM block %q, want \"CERTIFICATE\"", oneline.Of(block.Label, 64))
 		}
-		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Sprintf("has a PEM block %q, want \"CERTIFICATE\"", block.Type)
-		}
-		cert, err := certinfo.Parse(block.Bytes)
+		cert, err := block.Certificate()
 		if err != nil {
-			return nil, fmt.Sprintf("has no readable certificate: %v", err)
+			return nil, fmt.Sprintf("has no readable certificate in %v: %v", block, err)
 		}
 		certs = append(certs, cert)
 	}
-	switch {
-	case len(certs) == 0:
+	if len(certs) == 0 {
 		return nil, "has no PEM block, want a certificate"
-	case len(certs) != begun:
-		return nil, fmt.Sprintf("has %d PEM blocks, of which %d can be read: one is damaged or cut short", begun, len(certs))
 	}
 	return certs, ""
 }

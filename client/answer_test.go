@@ -172,9 +172,9 @@ func TestAnswer_Certificates_refuses(t *testing.T) {
 	for _, row := range []struct{ is, text, want string }{
 		{"text that is no PEM", "hello", "this is no answer of CertService: trustedCertificates[1] has no PEM block, want a certificate"},
 		{"a key", string(golden(t, "pem/key.pem")), `this is no answer of CertService: trustedCertificates[1] has a PEM block "PRIVATE KEY", want "CERTIFICATE"`},
-		{"a certificate and one that is cut short", good + good[:400], `this is no answer of CertService: trustedCertificates[1] has 2 PEM blocks, of which 1 can be read: one is damaged or cut short`},
+		{"a certificate and one that is cut short", good + good[:400], `this is no answer of CertService: trustedCertificates[1] has no readable certificate in the PEM block "CERTIFICATE" at line 11: it has no END line: the file was cut short, or lines are missing`},
 		{"a certificate and its key", good + string(golden(t, "pem/key.pem")), `this is no answer of CertService: trustedCertificates[1] has a PEM block "PRIVATE KEY", want "CERTIFICATE"`},
-		{"a block without a certificate", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})), `this is no answer of CertService: trustedCertificates[1] has no readable certificate: x509: malformed certificate`},
+		{"a block without a certificate", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})), `this is no answer of CertService: trustedCertificates[1] has no readable certificate in the PEM block "CERTIFICATE" at line 1: x509: malformed certificate`},
 	} {
 		t.Run(row.is, func(t *testing.T) {
 			_, _, err := Answer{CertificateChain: []string{good}, TrustedCertificates: []string{good, row.text}}.Certificates()
@@ -199,7 +199,8 @@ func TestAnswer_textsFromOurOwnHeaders_areLeftOut(t *testing.T) {
 	answer, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
 	require.NoError(t, err)
 	_, _, err = answer.Certificates()
-	assert.EqualError(t, err, `this is no answer of CertService: certificateChain[0] has a PEM block "[left out: part of the request]", want "CERTIFICATE"`)
+	assert.EqualError(t, err, `this is no answer of CertService: certificateChain[0] has no readable certificate in the PEM block "" at line 1: `+
+		`its BEGIN line is damaged: want -----BEGIN, a label and five dashes on one line`)
 	assert.Equal(t, "the subject [left out: part of the request]", answer.Clean("the subject CN="+key))
 
 	assert.NotContains(t, fmt.Sprintf("%v %+v %#v", answer, answer, answer), "PRIVATE KEY")

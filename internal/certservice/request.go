@@ -4,13 +4,13 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"net/http"
 	"strings"
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/pemfile"
 )
 
 // The headers that carry a request: each the Base64 of a PEM text.
@@ -83,9 +83,9 @@ func parseCSR(header http.Header) (*x509.CertificateRequest, *requestError) {
 	if reason != "" {
 		return nil, badCSR(reason)
 	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, badCSR("is not PEM")
+	block, reason := firstBlock(text)
+	if reason != "" {
+		return nil, badCSR(reason)
 	}
 	csr, err := readCSR(block.Bytes)
 	if fault, ok := errors.AsType[csrFault](err); ok {
@@ -116,12 +116,9 @@ func parseKey(header http.Header, name string) (crypto.Signer, string) {
 	if len(text) > maxKeyPEM {
 		return nil, "is too large"
 	}
-	block, rest := pem.Decode(text)
-	if block != nil && block.Type == "EC PARAMETERS" { // openssl ecparam -genkey writes them ahead of the key
-		block, _ = pem.Decode(rest)
-	}
-	if block == nil {
-		return nil, "is not PEM"
+	block, reason := firstBlock(text)
+	if reason != "" {
+		return nil, reason
 	}
 	key, ok := parsePrivateKey(block.Bytes)
 	if !ok {
@@ -147,26 +144,35 @@ func parsePrivateKey(der []byte) (any, bool) {
 	return nil, false
 }
 
+// firstBlock is the first PEM block that means anything: openssl ecparam -genkey writes parameters ahead of the key.
+func firstBlock(text []byte) (pemfile.Block, string) {
+	blocks, err := pemfile.Blocks(text)
+	if err != nil {
+		return pemfile.Block{}, err.Error()
+	}
+	for _, block := range blocks {
+		switch {
+		case block.Label == "EC PARAMETERS":
+		case block.Err != nil:
+			return pemfile.Block{}, "has a PEM block that cannot be read: " + block.Err.Error()
+		default:
+			return block, ""
+		}
+	}
+	return pemfile.Block{}, "is not PEM"
+}
+
 // parseOldCert returns the first certificate of the header, and those that follow it, which are only passed on.
 func parseOldCert(header http.Header) (*x509.Certificate, []*x509.Certificate, string) {
 	text, reason := decodeHeader(header, headerOldCert)
 	if reason != "" {
 		return nil, nil, reason
 	}
-	var chain []*x509.Certificate
-	for {
-		block, rest := pem.Decode(text)
-		if block == nil {
-			break
-		}
-		cert, err := certinfo.Parse(block.Bytes)
-		if err != nil {
-			return nil, nil, "is not an X.509 certificate"
-		}
-		chain = append(chain, cert)
-		text = rest
-	}
-	if len(chain) == 0 {
+	chain, faults, err := pemfile.Certificates(text)
+	switch {
+	case err != nil, len(faults) > 0:
+		return nil, nil, "is not an X.509 certificate"
+	case len(chain) == 0:
 		return nil, nil, "is not PEM"
 	}
 	if certinfo.Unusable(chain[0]) != nil || cmp.CheckKey(chain[0].PublicKey) != nil {

@@ -3,13 +3,13 @@ package certservice
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/pemfile"
 )
 
 // anchors are certificates that verify answers of the CA, or its server. One that can verify nothing here is passed over with a warning; it is a fault
@@ -99,23 +99,19 @@ func (e entryParser) certificates(field string) (found []*x509.Certificate, file
 		e.fault(field, "%v", err)
 		return nil, ""
 	}
-	for {
-		block, rest := pem.Decode(data)
-		if block == nil {
-			break
-		}
-		if block.Type == "CERTIFICATE" {
-			cert, err := certinfo.Parse(block.Bytes)
-			if err != nil {
-				e.fault(field, "has certificate %d in %q, which cannot be read: %v", len(found)+1, name, err)
-				return nil, ""
-			}
-			found = append(found, cert)
-		}
-		data = rest
-	}
-	if len(found) == 0 {
+	found, faults, err := pemfile.Certificates(data)
+	switch {
+	case err != nil:
+		e.fault(field, "has %q, which %v", name, err)
+		return nil, ""
+	case len(found) == 0 && len(faults) > 0:
+		e.fault(field, "has %q, which holds no certificate that can be read: %v", name, faults[0])
+	case len(found) == 0:
 		e.fault(field, "has %q, which holds no PEM certificate", name)
+	default:
+		for _, fault := range faults {
+			e.warn(field, "in %q, %v; it is skipped", name, fault)
+		}
 	}
 	return found, name
 }

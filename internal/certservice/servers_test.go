@@ -185,7 +185,7 @@ func TestParseServers_field_refuses(t *testing.T) {
 		{"timeout", `30`, `timeout: is a number, want a string`},
 		{"trustAnchors", `"absent.pem"`, `trustAnchors: open absent.pem: file does not exist`},
 		{"trustAnchors", `"empty.pem"`, `trustAnchors: has "empty.pem", which holds no PEM certificate`},
-		{"trustAnchors", `"bad.pem"`, `trustAnchors: has certificate 1 in "bad.pem", which cannot be read: x509: malformed tbs certificate`},
+		{"trustAnchors", `"bad.pem"`, `trustAnchors: has "bad.pem", which holds no certificate that can be read: the PEM block "CERTIFICATE" at line 1: x509: malformed tbs certificate`},
 		{"trustAnchors", `""`, `trustAnchors: is empty, want the path of a PEM file, or no such field`},
 		{"additionalRoots", `""`, `additionalRoots: is empty, want the path of a PEM file, or no such field`},
 		{"additionalRoots", `7`, `additionalRoots: is a number, want a string`},

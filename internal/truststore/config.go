@@ -11,8 +11,8 @@
 // A run that finds nothing to do writes nothing. One that finds something wrong has changed nothing.
 // Files are replaced by rename, so that one is always whole; see run for what a crash leaves.
 //
-// It removes no certificate, checks none (not the dates, not whether it is a CA), and reads no PKCS#12
-// store that holds a key under another password than its own; in JKS, keys stay closed.
+// It removes no certificate, checks none (not the dates, not whether it is a CA), and opens no private key: keys may have
+// passwords of their own.
 package truststore
 
 import (

@@ -32,7 +32,7 @@ func (d document) spans() []string {
 
 // The words in capitals that are no variables of ours: headers of the API, formats, what protocols call things, and
 // what Go's HTTP client reads.
-var noVariables = []string{"CSR", "OLD_CERT", "OLD_PK", "JKS", "PEM", "P12", "MAC", "SIGHUP", "HTTPS_PROXY", "NO_PROXY"}
+var noVariables = []string{"CSR", "OLD_CERT", "OLD_PK", "JKS", "PEM", "P12", "MAC", "SIGHUP", "HTTPS_PROXY", "NO_PROXY", "CERTIFICATE"}
 
 // The variables of programs that this repository has, by program or command.
 func variables(t *testing.T) map[string][]string {
