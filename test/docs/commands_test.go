@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,7 +74,7 @@ func checkCommand(t *testing.T, place string, words []string) {
 	}
 	checks := map[string]func(t *testing.T, place string, arguments []string){
 		"make": checkMake, "go": checkGo, "kubectl": checkKubectl, "helm": checkHelm, "docker": checkCompose, "podman-compose": checkCompose, "podman": checkPush,
-		"curl": checkCurl, "ejbca.sh": checkEJBCA, "certfetcher": checkCertfetcher,
+		"openssl": checkOpenSSL, "curl": checkCurl, "ejbca.sh": checkEJBCA, "certfetcher": checkCertfetcher,
 		"certservice": checkServer("certservice"), "devca": checkServer("devca"),
 	}
 	check, found := checks[words[0]]
@@ -154,6 +155,8 @@ func checkKubectl(t *testing.T, place string, arguments []string) {
 		assert.FileExists(t, filepath.Join(root, arguments[2], "kustomization.yaml"), place)
 	case len(arguments) == 3 && arguments[0] == "apply" && arguments[1] == "-f":
 		assert.FileExists(t, filepath.Join(root, arguments[2]), place)
+	case arguments[0] == "create":
+		checkKubectlCreate(t, place, arguments)
 	case arguments[0] == "exec" && slices.Contains(arguments, "--"):
 		inside := arguments[slices.Index(arguments, "--")+1:]
 		checkCommand(t, place, append([]string{strings.TrimPrefix(inside[0], "/")}, inside[1:]...))
@@ -164,6 +167,41 @@ func checkKubectl(t *testing.T, place string, arguments []string) {
 	default:
 		assert.Fail(t, "a command of kubectl that no test knows", "%s: %s", place, strings.Join(arguments, " "))
 	}
+}
+
+// checkKubectlCreate wants a Secret of the template, with its keys, or a namespace of an overlay.
+func checkKubectlCreate(t *testing.T, place string, arguments []string) {
+	t.Helper()
+	if len(arguments) == 3 && arguments[1] == "namespace" {
+		assertHolds(t, readAll(t, "deploy/kubernetes/overlays/*/kustomization.yaml"), "namespace: "+arguments[2]+"\n", place)
+		return
+	}
+	if slices.Equal(arguments, []string{"create", "secret", "tls"}) { // which the text warns of
+		return
+	}
+	name, files, ok := createdSecret(arguments)
+	if !assert.True(t, ok, "%s: a command of kubectl create that no test knows: %s", place, strings.Join(arguments, " ")) {
+		return
+	}
+	documents := strings.Split(read(t, "deploy/kubernetes/secrets.yaml"), "\n---\n")
+	at := slices.IndexFunc(documents, func(text string) bool { return strings.Contains(text, "\n  name: "+name+"\n") })
+	if !assert.GreaterOrEqual(t, at, 0, "%s: secrets.yaml has no %s", place, name) {
+		return
+	}
+	var template struct {
+		Type       string
+		StringData map[string]string `yaml:"stringData"`
+	}
+	require.NoError(t, yaml.Unmarshal([]byte(documents[at]), &template))
+	assert.ElementsMatch(t, slices.Collect(maps.Keys(template.StringData)), slices.Collect(maps.Keys(files)), place)
+	assert.Equal(t, template.Type == "kubernetes.io/tls", slices.Contains(arguments, "--type=kubernetes.io/tls"), place)
+}
+
+// What openssl is told is run by a test, whole blocks at a time.
+func checkOpenSSL(t *testing.T, place string, _ []string) {
+	t.Helper()
+	path, _, _ := strings.Cut(place, ":")
+	assert.Equal(t, kubernetesReadme, path, "no test runs commands of openssl in other documents")
 }
 
 // checkHelm wants one chart, whose values have what is set.

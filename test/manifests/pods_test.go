@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	certmanager "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -96,6 +97,63 @@ func TestPods_satisfyTheRestrictedProfile(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A namespace with a ResourceQuota refuses containers that say nothing of their resources.
+func TestPods_containers_haveResources(t *testing.T) {
+	for _, p := range pods(t) {
+		if !strings.HasPrefix(p.place, filepath.Join(deploy, "kubernetes")) {
+			continue
+		}
+		for _, c := range p.containers() {
+			assert.False(t, c.Resources.Requests.Cpu().IsZero(), "%s: %s requests no CPU", p.place, c.Name)
+			assert.False(t, c.Resources.Requests.Memory().IsZero(), "%s: %s requests no memory", p.place, c.Name)
+			assert.False(t, c.Resources.Limits.Memory().IsZero(), "%s: %s has no memory limit", p.place, c.Name)
+		}
+	}
+}
+
+// Clients in other namespaces ask for the name with the namespace: the overlay's certificate has it.
+func TestOverlays_namesOfTheServer_haveTheNamespace(t *testing.T) {
+	objects := everything(t)[filepath.Join(deploy, "kubernetes/overlays/cert-manager")]
+	var service *corev1.Service
+	var names []string
+	for _, object := range objects {
+		switch o := object.(type) {
+		case *corev1.Service:
+			service = o
+		case *certmanager.Certificate:
+			if o.Name == "certservice-tls" {
+				names = o.Spec.DNSNames
+			}
+		}
+	}
+	require.NotNil(t, service)
+	assert.Equal(t, []string{service.Name, service.Name + "." + service.Namespace, service.Name + "." + service.Namespace + ".svc"}, names)
+}
+
+// Plug-ins that look at a packet after DNAT see the port of the DNS pod, which is not 53 everywhere.
+func TestNetworkPolicies_allowDNS_onThePortsOfItsPods(t *testing.T) {
+	seen := 0
+	for place, objects := range everything(t) {
+		for _, object := range objects {
+			policy, ok := object.(*networkingv1.NetworkPolicy)
+			if !ok {
+				continue
+			}
+			seen++
+			allowed := map[string]bool{}
+			for _, rule := range policy.Spec.Egress {
+				for _, p := range rule.Ports {
+					allowed[string(*p.Protocol)+" "+p.Port.String()] = true
+				}
+			}
+			for _, port := range []string{"UDP 53", "TCP 53", "UDP 5353", "TCP 5353"} {
+				assert.True(t, allowed[port], "%s: %s", place, port)
+			}
+		}
+	}
+	assert.Positive(t, seen)
 }
 
 func TestPods_whatTheyReferTo_isThere(t *testing.T) {

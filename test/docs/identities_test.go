@@ -1,0 +1,120 @@
+package docs
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/stack"
+)
+
+const kubernetesReadme = "deploy/kubernetes/README.md"
+
+// identityBlocks are the blocks of the document with commands of the program.
+func identityBlocks(t *testing.T, program string) []block {
+	t.Helper()
+	var found []block
+	for _, b := range readDocument(t, filepath.Join(root, kubernetesReadme)).blocks {
+		if b.language == "sh" && strings.HasPrefix(b.text, program+" ") {
+			found = append(found, b)
+		}
+	}
+	require.NotEmpty(t, found, program)
+	return found
+}
+
+// documentedSecrets runs the document's openssl commands, and lays the files out as its kubectl commands do: a
+// directory for each Secret.
+func documentedSecrets(t *testing.T) string {
+	t.Helper()
+	peer.Require(t, "openssl")
+	dir := t.TempDir()
+	for _, b := range identityBlocks(t, "openssl") {
+		run := exec.Command("sh", "-e", "-c", b.text)
+		run.Dir = dir
+		out, err := run.CombinedOutput()
+		require.NoError(t, err, "%s: %s", b.place, out)
+	}
+	for _, b := range identityBlocks(t, "kubectl") {
+		for _, words := range commands(t, b) {
+			name, files, ok := createdSecret(words[1:])
+			if !ok || name == "certservice-cmp" { // whose files are the user's
+				continue
+			}
+			require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+			for key, file := range files {
+				content, err := os.ReadFile(filepath.Join(dir, file))
+				require.NoError(t, err, b.place)
+				require.NoError(t, os.WriteFile(filepath.Join(dir, name, key), content, 0o600))
+			}
+		}
+	}
+	return dir
+}
+
+// createdSecret takes "create secret generic NAME --from-file=KEY=FILE" apart.
+func createdSecret(arguments []string) (name string, files map[string]string, ok bool) {
+	if len(arguments) < 4 || !slices.Equal(arguments[:3], []string{"create", "secret", "generic"}) {
+		return "", nil, false
+	}
+	files = map[string]string{}
+	for _, argument := range arguments[4:] {
+		if pair, found := strings.CutPrefix(argument, "--from-file="); found {
+			key, file, _ := strings.Cut(pair, "=")
+			files[key] = file
+		}
+	}
+	return arguments[3], files, true
+}
+
+// What the commands make is what certfetcher and certservice take, and mutual TLS between them works.
+func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
+	dir := documentedSecrets(t)
+	bin, err := programs()
+	require.NoError(t, err)
+	check := exec.Command(filepath.Join(bin, "certfetcher"), "--check")
+	check.Env = []string{
+		"CA_NAME=RA", "COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "OUTPUT_PATH=" + t.TempDir(),
+		"KEYSTORE_PATH=" + dir + "/certfetcher-mtls/tls.crt", "KEYSTORE_KEY_PATH=" + dir + "/certfetcher-mtls/tls.key",
+		"TRUSTSTORE_PATH=" + dir + "/certfetcher-mtls/ca.crt",
+	}
+	out, err := check.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.NotContains(t, string(out), `"WARN"`)
+
+	running, err := stack.Start(bin, t.TempDir(), "KEYSTORE_PATH="+dir+"/certservice-tls/tls.crt",
+		"KEYSTORE_KEY_PATH="+dir+"/certservice-tls/tls.key", "TRUSTSTORE_PATH="+dir+"/certservice-tls/ca.crt")
+	require.NoError(t, err)
+	defer running.Stop()
+	identity, err := tls.LoadX509KeyPair(dir+"/certfetcher-mtls/tls.crt", dir+"/certfetcher-mtls/tls.key")
+	require.NoError(t, err)
+	anchors, err := os.ReadFile(dir + "/certfetcher-mtls/ca.crt")
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM(anchors))
+	for _, name := range []string{"oom-cert-service", "oom-cert-service.certservice", "oom-cert-service.certservice.svc"} {
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
+			RootCAs: roots, Certificates: []tls.Certificate{identity}, ServerName: name,
+		}}}
+		response, err := client.Get(strings.TrimSuffix(running.URL, "v1/certificate/") + "actuator/health")
+		require.NoError(t, err, name)
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		require.NoError(t, err)
+		assert.Equal(t, http.StatusOK, response.StatusCode, "%s: %s", name, body)
+		assert.True(t, json.Valid(body))
+		client.CloseIdleConnections()
+	}
+}
