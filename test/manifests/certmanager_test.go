@@ -1,0 +1,65 @@
+package manifests
+
+import (
+	"testing"
+
+	certmanager "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/yaml"
+)
+
+// cmpv2Issuer is the object of ONAP's external issuer: group certmanager.onap.org, version v1.
+type cmpv2Issuer struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name      string `json:"name"`
+		Namespace string `json:"namespace"`
+	} `json:"metadata"`
+	Spec struct {
+		URL            string `json:"url"`
+		HealthEndpoint string `json:"healthEndpoint"`
+		CertEndpoint   string `json:"certEndpoint"`
+		UpdateEndpoint string `json:"updateEndpoint"`
+		CAName         string `json:"caName"`
+		CertSecretRef  struct {
+			Name      string `json:"name"`
+			KeyRef    string `json:"keyRef"`
+			CertRef   string `json:"certRef"`
+			CACertRef string `json:"cacertRef"`
+		} `json:"certSecretRef"`
+	} `json:"spec"`
+}
+
+// The page's manifests are of the types that they say, and refer to one another.
+func TestCertManagerPage_manifests_fitTogether(t *testing.T) {
+	blocks := namedBlocks(t, "cert-manager.md")
+	certificate := func(name string) *certmanager.Certificate {
+		objects := decode(t, name, []byte(blocks[name]))
+		require.Len(t, objects, 1, name)
+		require.IsType(t, &certmanager.Certificate{}, objects[0], name)
+		return objects[0].(*certmanager.Certificate)
+	}
+	identity, application := certificate("identity: Certificate"), certificate("application: Certificate")
+	var issuer cmpv2Issuer
+	require.NoError(t, yaml.UnmarshalStrict([]byte(blocks["issuer: CMPv2Issuer"]), &issuer))
+
+	assert.Equal(t, "certmanager.onap.org/v1", issuer.APIVersion)
+	assert.Equal(t, "CMPv2Issuer", issuer.Kind)
+	secret := issuer.Spec.CertSecretRef
+	assert.Equal(t, identity.Spec.SecretName, secret.Name)
+	assert.Equal(t, []string{"tls.key", "tls.crt", "ca.crt"}, []string{secret.KeyRef, secret.CertRef, secret.CACertRef}, "what cert-manager writes")
+	assert.Contains(t, identity.Spec.Usages, certmanager.UsageClientAuth)
+	assert.Equal(t, "certservice-mtls", identity.Spec.IssuerRef.Name)
+	assert.Equal(t, "https://oom-cert-service:8443", issuer.Spec.URL)
+	assert.Equal(t, []string{"actuator/health", "v1/certificate", "v1/certificate-update", "RA"},
+		[]string{issuer.Spec.HealthEndpoint, issuer.Spec.CertEndpoint, issuer.Spec.UpdateEndpoint, issuer.Spec.CAName})
+
+	ref := application.Spec.IssuerRef
+	assert.Equal(t, []string{"certmanager.onap.org", issuer.Kind, issuer.Metadata.Name}, []string{ref.Group, ref.Kind, ref.Name})
+	for _, namespace := range []string{identity.Namespace, application.Namespace} { // there is no cluster-wide kind
+		assert.Equal(t, issuer.Metadata.Namespace, namespace)
+	}
+	assert.Equal(t, certmanager.PKCS8, application.Spec.PrivateKey.Encoding, "the provider reads nothing else")
+}
