@@ -138,6 +138,10 @@ func TestMigrationGuide_requests_areAnsweredAsItSays(t *testing.T) {
 			assert.Equal(t, http.StatusNotFound, s.get(t, "/metrics", nil).StatusCode)
 			return []response{s.get(t, "/healthz", nil), s.get(t, "/readyz", nil), s.get(t, "/openapi.yaml", nil)}
 		},
+		"`/swagger-ui/index.html`, `/v3/api-docs`": func(t *testing.T) []response {
+			s := service(t)
+			return []response{s.get(t, "/swagger-ui/index.html", nil), s.get(t, "/v3/api-docs", nil)}
+		},
 		"a path that there is not": get("/v1/nowhere", func(*testing.T) http.Header { return nil }),
 		"a method that there is not": func(t *testing.T) []response {
 			s := service(t)
