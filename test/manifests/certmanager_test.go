@@ -1,6 +1,7 @@
 package manifests
 
 import (
+	"path/filepath"
 	"testing"
 
 	certmanager "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -62,4 +63,34 @@ func TestCertManagerPage_manifests_fitTogether(t *testing.T) {
 		assert.Equal(t, issuer.Metadata.Namespace, namespace)
 	}
 	assert.Equal(t, certmanager.PKCS8, application.Spec.PrivateKey.Encoding, "the provider reads nothing else")
+}
+
+// cert-manager reads the Secret of a ClusterIssuer in its own namespace, and a Certificate's Secret is made in the
+// Certificate's.
+func TestClusterIssuer_secretOfItsCA_isMadeWhereCertManagerReadsIt(t *testing.T) {
+	all := everything(t)
+	var issuer *certmanager.ClusterIssuer
+	made := map[string]string{} // namespaces of Certificates by Secret
+	for _, object := range all[filepath.Join(deploy, "kubernetes/cluster-issuer.yaml")] {
+		switch o := object.(type) {
+		case *certmanager.ClusterIssuer:
+			issuer = o
+		case *certmanager.Certificate:
+			made[o.Spec.SecretName] = o.Namespace
+		}
+	}
+	require.NotNil(t, issuer)
+	assert.Equal(t, "cert-manager", made[issuer.Spec.CA.SecretName])
+
+	var names []string
+	for _, object := range all[filepath.Join(deploy, "kubernetes/overlays/cluster-issuer")] {
+		switch o := object.(type) {
+		case *certmanager.Certificate:
+			names = append(names, o.Name)
+			assert.Equal(t, []string{"ClusterIssuer", issuer.Name}, []string{o.Spec.IssuerRef.Kind, o.Spec.IssuerRef.Name}, o.Name)
+		case *certmanager.Issuer:
+			assert.Fail(t, "the namespace has an issuer of its own", o.Name)
+		}
+	}
+	assert.ElementsMatch(t, []string{"certservice-tls", "certfetcher-mtls"}, names)
 }

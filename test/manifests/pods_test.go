@@ -115,21 +115,24 @@ func TestPods_containers_haveResources(t *testing.T) {
 
 // Clients in other namespaces ask for the name with the namespace: the overlay's certificate has it.
 func TestOverlays_namesOfTheServer_haveTheNamespace(t *testing.T) {
-	objects := everything(t)[filepath.Join(deploy, "kubernetes/overlays/cert-manager")]
-	var service *corev1.Service
-	var names []string
-	for _, object := range objects {
-		switch o := object.(type) {
-		case *corev1.Service:
-			service = o
-		case *certmanager.Certificate:
-			if o.Name == "certservice-tls" {
-				names = o.Spec.DNSNames
+	all := everything(t)
+	for _, overlay := range []string{"cert-manager", "cluster-issuer"} {
+		var service *corev1.Service
+		var names []string
+		for _, object := range all[filepath.Join(deploy, "kubernetes/overlays", overlay)] {
+			switch o := object.(type) {
+			case *corev1.Service:
+				service = o
+			case *certmanager.Certificate:
+				if o.Name == "certservice-tls" {
+					names = o.Spec.DNSNames
+				}
 			}
 		}
+		require.NotNil(t, service, overlay)
+		inNamespace := service.Name + "." + service.Namespace
+		assert.Equal(t, []string{service.Name, inNamespace, inNamespace + ".svc"}, names, overlay)
 	}
-	require.NotNil(t, service)
-	assert.Equal(t, []string{service.Name, service.Name + "." + service.Namespace, service.Name + "." + service.Namespace + ".svc"}, names)
 }
 
 // Plug-ins that look at a packet after DNAT see the port of the DNS pod, which is not 53 everywhere.
