@@ -89,7 +89,9 @@ func TestMigrationGuide_requests_areAnsweredAsItSays(t *testing.T) {
 			key := newKey(t)
 			der := newCSR(t, key)
 			der[len(der)-1] ^= 1
-			return http.Header{"Csr": {headerValue("CERTIFICATE REQUEST", der)}, "Pk": {headerValue("PRIVATE KEY", pkcs8(t, key))}}
+			return http.Header{
+				"Csr": {headerValue("CERTIFICATE REQUEST", der)}, "Pk": {headerValue("PRIVATE KEY", pkcs8(t, key))},
+			}
 		}),
 		"an update for other names, with an `OLD_PK` that is not the key of `OLD_CERT`": func(t *testing.T) []response {
 			s, _ := newDevCAService(t, devca.RespondMAC, anchored)

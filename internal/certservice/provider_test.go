@@ -106,7 +106,9 @@ func (p *provider) secret(r response, key crypto.Signer, template *x509.Certific
 		intermediates.AddCert(parse(text))
 	}
 	leaf := parse(answer.CertificateChain[0])
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	_, err := leaf.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
 	require.NoError(p.t, err)
 	assert.True(p.t, samePublicKey(leaf.PublicKey, key.Public()))
 	assert.ElementsMatch(p.t, certinfo.RequestNames(template), certinfo.Names(leaf))
@@ -164,7 +166,8 @@ func TestProvider_ofCertManager_getsTextsToShow(t *testing.T) {
 func documentedRequest() *x509.CertificateRequest {
 	return &x509.CertificateRequest{
 		Subject: pkix.Name{
-			CommonName: "app.example.org", Organization: []string{"Example"}, Province: []string{"Skane"}, Country: []string{"SE"},
+			CommonName: "app.example.org", Organization: []string{"Example"}, Province: []string{"Skane"},
+			Country: []string{"SE"},
 		},
 		DNSNames:       []string{"app.example.org", "app.default.svc.cluster.local"},
 		IPAddresses:    []net.IP{net.IPv4(192, 0, 2, 1).To4()},

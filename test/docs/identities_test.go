@@ -86,7 +86,8 @@ func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
 	require.NoError(t, err)
 	check := exec.Command(filepath.Join(bin, "certfetcher"), "--check")
 	check.Env = []string{
-		"CA_NAME=RA", "COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "OUTPUT_PATH=" + t.TempDir(),
+		"CA_NAME=RA", "COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE",
+		"OUTPUT_PATH=" + t.TempDir(),
 		"KEYSTORE_PATH=" + dir + "/certfetcher-mtls/tls.crt", "KEYSTORE_KEY_PATH=" + dir + "/certfetcher-mtls/tls.key",
 		"TRUSTSTORE_PATH=" + dir + "/certfetcher-mtls/ca.crt",
 	}

@@ -50,7 +50,8 @@ func TestCertManagerPage_manifests_fitTogether(t *testing.T) {
 	assert.Equal(t, "CMPv2Issuer", issuer.Kind)
 	secret := issuer.Spec.CertSecretRef
 	assert.Equal(t, identity.Spec.SecretName, secret.Name)
-	assert.Equal(t, []string{"tls.key", "tls.crt", "ca.crt"}, []string{secret.KeyRef, secret.CertRef, secret.CACertRef}, "what cert-manager writes")
+	keys := []string{secret.KeyRef, secret.CertRef, secret.CACertRef}
+	assert.Equal(t, []string{"tls.key", "tls.crt", "ca.crt"}, keys, "what cert-manager writes")
 	assert.Contains(t, identity.Spec.Usages, certmanager.UsageClientAuth)
 	assert.Equal(t, "certservice-mtls", identity.Spec.IssuerRef.Name)
 	assert.Equal(t, "https://oom-cert-service:8443", issuer.Spec.URL)
@@ -58,7 +59,8 @@ func TestCertManagerPage_manifests_fitTogether(t *testing.T) {
 		[]string{issuer.Spec.HealthEndpoint, issuer.Spec.CertEndpoint, issuer.Spec.UpdateEndpoint, issuer.Spec.CAName})
 
 	ref := application.Spec.IssuerRef
-	assert.Equal(t, []string{"certmanager.onap.org", issuer.Kind, issuer.Metadata.Name}, []string{ref.Group, ref.Kind, ref.Name})
+	want := []string{"certmanager.onap.org", issuer.Kind, issuer.Metadata.Name}
+	assert.Equal(t, want, []string{ref.Group, ref.Kind, ref.Name})
 	for _, namespace := range []string{identity.Namespace, application.Namespace} { // there is no cluster-wide kind
 		assert.Equal(t, issuer.Metadata.Namespace, namespace)
 	}

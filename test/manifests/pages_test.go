@@ -53,7 +53,8 @@ func startService(t *testing.T, configured bool) runningService {
 	command := exec.Command(binary(t, "certservice"))
 	command.Env = []string{
 		"HTTPS_PORT=0", "METRICS_ADDR=127.0.0.1:0", "KEYSTORE_PATH=" + secrets["certservice-tls"] + "/tls.crt",
-		"KEYSTORE_KEY_PATH=" + secrets["certservice-tls"] + "/tls.key", "TRUSTSTORE_PATH=" + secrets["certservice-tls"] + "/ca.crt",
+		"KEYSTORE_KEY_PATH=" + secrets["certservice-tls"] + "/tls.key",
+		"TRUSTSTORE_PATH=" + secrets["certservice-tls"] + "/ca.crt",
 	}
 	if configured {
 		command.Env = append(command.Env, "CMP_SERVERS_PATH="+secrets["certservice-cmp"]+"/cmpServers.json")
@@ -156,7 +157,9 @@ func TestMigrationGuide_probes_tellWhatTheyAreFor(t *testing.T) {
 func TestMigrationGuide_probesBefore_areThoseReplaced(t *testing.T) {
 	before, after := documentedContainer(t, "before: Kubernetes"), documentedContainer(t, "after: Kubernetes")
 	assert.Equal(t, before.Name, after.Name)
-	for _, pair := range [][2]*corev1.Probe{{before.LivenessProbe, after.LivenessProbe}, {before.ReadinessProbe, after.ReadinessProbe}} {
+	for _, pair := range [][2]*corev1.Probe{
+		{before.LivenessProbe, after.LivenessProbe}, {before.ReadinessProbe, after.ReadinessProbe},
+	} {
 		command := pair[0].Exec.Command
 		require.Equal(t, []string{"/bin/bash", "-c"}, command[:2])
 		assert.Contains(t, command[2], ":$HTTPS_PORT"+pair[1].HTTPGet.Path+" ", "the same path")
