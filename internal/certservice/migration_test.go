@@ -2,6 +2,8 @@ package certservice
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"net/http"
 	"os"
@@ -71,7 +73,12 @@ func TestMigrationGuide_requests_areAnsweredAsItSays(t *testing.T) {
 			assert.NotEmpty(t, r.Header.Get("Retry-After"))
 			return []response{r}
 		},
-		"an ECDSA or Ed25519 key": get(enrol, func(t *testing.T) http.Header { return enrollHeader(t) }),
+		"an ECDSA or Ed25519 key": func(t *testing.T) []response {
+			_, key, err := ed25519.GenerateKey(rand.Reader)
+			require.NoError(t, err)
+			s := service(t)
+			return []response{s.get(t, enrol, enrollHeader(t)), s.get(t, enrol, headerOf(t, newCSR(t, key), key))}
+		},
 		"a header that is missing": func(t *testing.T) []response {
 			var all []response
 			for _, name := range []string{"CSR", "PK", "OLD_CERT", "OLD_PK"} {
@@ -89,9 +96,7 @@ func TestMigrationGuide_requests_areAnsweredAsItSays(t *testing.T) {
 			key := newKey(t)
 			der := newCSR(t, key)
 			der[len(der)-1] ^= 1
-			return http.Header{
-				"Csr": {headerValue("CERTIFICATE REQUEST", der)}, "Pk": {headerValue("PRIVATE KEY", pkcs8(t, key))},
-			}
+			return headerOf(t, der, key)
 		}),
 		"an update for other names, with an `OLD_PK` that is not the key of `OLD_CERT`": func(t *testing.T) []response {
 			s, _ := newDevCAService(t, devca.RespondMAC, anchored)

@@ -117,9 +117,16 @@ func (p *provider) secret(r response, key crypto.Signer, template *x509.Certific
 }
 
 func TestProvider_ofCertManager_enrolsAndUpdates(t *testing.T) {
-	for _, protection := range []devca.ResponseProtection{devca.RespondMAC, devca.RespondSignature} {
-		t.Run(string(protection), func(t *testing.T) {
-			s, development := newDevCAService(t, protection, anchored)
+	for name, row := range map[string]struct {
+		protection devca.ResponseProtection
+		extra      string // in cmpServers.json
+	}{
+		"a CA that protects its answers with the secret": {devca.RespondMAC, anchored},
+		"a CA that signs its answers":                    {devca.RespondSignature, anchored},
+		"a file as ONAP has it, without trustAnchors":    {devca.RespondMAC, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, development := newDevCAService(t, row.protection, row.extra)
 			p := newProvider(t, s)
 			require.Equal(t, http.StatusOK, p.get(p.spec.HealthEndpoint, "", nil).StatusCode)
 

@@ -258,8 +258,11 @@ func headerValue(label string, der []byte) string {
 func enrollHeader(t testing.TB) http.Header {
 	t.Helper()
 	key := newKey(t)
-	return http.Header{
-		"Csr": {headerValue("CERTIFICATE REQUEST", newCSR(t, key))},
-		"Pk":  {headerValue("PRIVATE KEY", pkcs8(t, key))},
-	}
+	return headerOf(t, newCSR(t, key), key)
+}
+
+// headerOf is an enrolment with the CSR.
+func headerOf(t testing.TB, csr []byte, key any) http.Header {
+	t.Helper()
+	return http.Header{"Csr": {headerValue("CERTIFICATE REQUEST", csr)}, "Pk": {headerValue("PRIVATE KEY", pkcs8(t, key))}}
 }
