@@ -149,8 +149,8 @@ func TestMigrationGuide_requests_areAnsweredAsItSays(t *testing.T) {
 			s := service(t)
 			return []response{s.get(t, "/swagger-ui/index.html", nil), s.get(t, "/v3/api-docs", nil)}
 		},
-		"a path that there is not": get("/v1/nowhere", func(*testing.T) http.Header { return nil }),
-		"a method that there is not": func(t *testing.T) []response {
+		"an unknown path": get("/v1/nowhere", func(*testing.T) http.Header { return nil }),
+		"a method other than GET": func(t *testing.T) []response {
 			s := service(t)
 			r := s.do(t, s.client, http.MethodPost, enrol, enrollHeader(t), strings.NewReader("x"))
 			assert.NotEmpty(t, r.Header.Get("Allow"))
