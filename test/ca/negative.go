@@ -14,6 +14,7 @@ func NegativeSerial(cert *x509.Certificate) []byte {
 	if err != nil {
 		panic(err)
 	}
-	der[bytes.Index(der, serial)+2] |= 0x80 // behind tag and length
+	first := bytes.Index(der, serial) + 2 // behind tag and length
+	der[first] = 0x80 | der[first]&0x3f   // never 0xff, after which a byte might be one too many
 	return der
 }
