@@ -43,8 +43,8 @@ var kindTexts = map[int]string{
 	tagEDI: "ediPartyName", tagURI: "uniformResourceIdentifier", tagIP: "iPAddress", tagID: "registeredID",
 }
 
-// oidSmtpUTF8Mailbox is the type of an otherName on which rfc822Name constraints are (RFC 9598, section 6).
-const oidSmtpUTF8Mailbox = "1.3.6.1.5.5.7.8.9"
+// oidSMTPUTF8Mailbox is the type of an otherName on which rfc822Name constraints are (RFC 9598, section 6).
+const oidSMTPUTF8Mailbox = "1.3.6.1.5.5.7.8.9"
 
 // name is a name of a certificate that crypto/x509 does not check.
 type name struct {
@@ -173,7 +173,7 @@ func (l *constraints) beyond(n name) string {
 }
 
 func (s subtree) applies(k kind) bool {
-	return s.tag == k.tag && s.oid == k.oid || s.tag == tagEmail && k.oid == oidSmtpUTF8Mailbox
+	return s.tag == k.tag && s.oid == k.oid || s.tag == tagEmail && k.oid == oidSMTPUTF8Mailbox
 }
 
 // within tells whether a name is in the subtree of another: that is how it begins (RFC 5280, section 7.1).
@@ -240,7 +240,7 @@ func parseName(s *cryptobyte.String, n *name) bool {
 			return false
 		}
 		n.oid, n.text = oid.String(), "otherName "+oid.String()
-		if n.oid == oidSmtpUTF8Mailbox {
+		if n.oid == oidSMTPUTF8Mailbox {
 			n.setMailbox(value)
 		}
 		return true

@@ -36,7 +36,7 @@ const (
 
 var errJKSShort = errors.New("is cut short or has a damaged length")
 
-func (st *Store) decodeJKS(data []byte, password string, keys bool) error {
+func (s *Store) decodeJKS(data []byte, password string, keys bool) error {
 	if len(data) < len(magicJKS)+sha1.Size {
 		return errJKSShort
 	}
@@ -72,13 +72,13 @@ func (st *Store) decodeJKS(data []byte, password string, keys bool) error {
 		return fmt.Errorf("%w, or the file was altered: its digest does not fit", ErrPassword)
 	}
 	for _, r := range raw {
-		st.Names = append(st.Names, r.alias)
+		s.Names = append(s.Names, r.alias)
 		entry, err := r.open(d.password, keys)
 		if err != nil {
-			st.unreadable(fmt.Sprintf("entry %q", r.alias), !r.trusted, err)
+			s.unreadable(fmt.Sprintf("entry %q", r.alias), !r.trusted, err)
 			continue
 		}
-		st.Entries = append(st.Entries, entry)
+		s.Entries = append(s.Entries, entry)
 	}
 	return nil
 }
