@@ -2,13 +2,11 @@ package certservice
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
-	"unicode/utf16"
 
 	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/fileaccess"
@@ -59,7 +57,7 @@ func readBounded(path string) ([]byte, error) {
 // JSON itself, not into a struct, to tell all faults and not only the first, and never a secret's value.
 func parseServers(data []byte, readFile func(string) ([]byte, error)) (ServersFile, error) {
 	var file ServersFile
-	data, marked := decodeText(data)
+	data, marked := fileaccess.Text(data) // the ONAP server read marked files as well
 	if marked {
 		file.Warnings = append(file.Warnings, "the file begins with a byte order mark, which is ignored")
 	}
@@ -125,30 +123,6 @@ func (f *ServersFile) addEntry(place string, entry any, placeOf map[string]strin
 func (f *ServersFile) leaveOut(caName string, faults Faults) {
 	f.Faults = append(f.Faults, faults...)
 	f.leftOut = append(f.leftOut, caName)
-}
-
-// decodeText returns the text as UTF-8 and without a byte order mark, which editors on Windows write; marked says
-// that there was one. The ONAP server read all of these.
-func decodeText(data []byte) (text []byte, marked bool) {
-	if text, marked = bytes.CutPrefix(data, []byte("\xef\xbb\xbf")); marked {
-		return text, true
-	}
-	var order binary.ByteOrder
-	switch {
-	case len(data)%2 != 0:
-		return data, false
-	case bytes.HasPrefix(data, []byte{0xff, 0xfe}):
-		order = binary.LittleEndian
-	case bytes.HasPrefix(data, []byte{0xfe, 0xff}):
-		order = binary.BigEndian
-	default:
-		return data, false
-	}
-	units := make([]uint16, 0, len(data)/2)
-	for i := 2; i < len(data); i += 2 {
-		units = append(units, order.Uint16(data[i:]))
-	}
-	return []byte(string(utf16.Decode(units))), true
 }
 
 // rootFields are the fields of the file's outermost object.

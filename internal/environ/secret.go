@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 )
 
 const (
@@ -36,5 +38,12 @@ func readSecret(path string, patience time.Duration) (string, error) {
 	if len(content) > secretMost {
 		return "", fmt.Errorf("has more than %d bytes", secretMost)
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r"), nil
+	return TrimSecret(content), nil
+}
+
+// TrimSecret is the secret in a file's content: without one newline at its end, and without the byte order mark that
+// Windows editors and shells write.
+func TrimSecret(content []byte) string {
+	text, _ := fileaccess.Text(content)
+	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
 }

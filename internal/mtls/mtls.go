@@ -43,7 +43,7 @@ type Files struct {
 type Identity struct {
 	Certificate tls.Certificate     // Leaf is set; the chain is as complete as the store has it
 	Roots       []*x509.Certificate // those that can verify something
-	Skipped     []string            // one sentence for each certificate in TRUSTSTORE_PATH that can not
+	Skipped     []string            // one sentence for each entry of the files that was passed over
 
 	KeystoreFormat, TruststoreFormat keystore.Format
 
@@ -70,10 +70,11 @@ func LoadKeystore(f Files) (*Identity, error) {
 		return nil, err
 	}
 	i := &Identity{server: f.Server}
-	var err error
-	if i.Certificate, i.KeystoreFormat, err = c.certificate(f); err != nil {
+	own, err := c.certificate(f)
+	if err != nil {
 		return nil, err
 	}
+	i.Certificate, i.KeystoreFormat, i.Skipped = own.certificate, own.format, own.skipped
 	return i, nil
 }
 
@@ -188,14 +189,17 @@ func readFile(variable, path string) ([]byte, error) {
 func (c contents) identity(f Files) (*Identity, error) {
 	i := &Identity{digest: c.digest(), server: f.Server}
 	var errs [2]error
+	var own chosen
 	// Opening a PKCS#12 store is slow on purpose, and a start should not wait for one after the other.
 	var both sync.WaitGroup
-	both.Go(func() { i.Certificate, i.KeystoreFormat, errs[0] = c.certificate(f) })
+	both.Go(func() { own, errs[0] = c.certificate(f) })
 	both.Go(func() { errs[1] = c.trust(f, i) })
 	both.Wait()
 	if err := joined(errs[:]...); err != nil {
 		return nil, err
 	}
+	i.Certificate, i.KeystoreFormat = own.certificate, own.format
+	i.Skipped = append(own.skipped, i.Skipped...)
 	return i, nil
 }
 
@@ -227,6 +231,15 @@ func (o opened) unreadableKey() error {
 		}
 	}
 	return nil
+}
+
+// skipped says of each entry that cannot be read that it was passed over.
+func (o opened) skipped() []string {
+	var sentences []string
+	for _, u := range o.Unreadable {
+		sentences = append(sentences, fmt.Sprintf("%s %q: %v; it is skipped", o.variable, o.path, u))
+	}
+	return sentences
 }
 
 func (o opened) explain(err error) error {

@@ -15,28 +15,35 @@ import (
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
+// chosen is the key to use and its chain.
+type chosen struct {
+	certificate tls.Certificate
+	format      keystore.Format
+	skipped     []string // one sentence for each entry of KEYSTORE_PATH that cannot be read
+}
+
 // certificate finds the key to use and its chain.
-func (c contents) certificate(f Files) (tls.Certificate, keystore.Format, error) {
+func (c contents) certificate(f Files) (chosen, error) {
 	variable := passwordVariable("KEYSTORE_PASSWORD", f.KeystorePasswordFile)
 	store, err := open("KEYSTORE_PATH", f.KeystorePath, variable, c.keystorePassword, c.keystore, f.KeystoreKeyPath == "")
 	if err != nil {
-		return tls.Certificate{}, "", err
+		return chosen{}, err
 	}
 	entries, format := store.Entries, store.Format
 	if f.KeystoreKeyPath != "" {
 		if format != keystore.PEM {
-			return tls.Certificate{}, "", fmt.Errorf("KEYSTORE_KEY_PATH is set to %q, but KEYSTORE_PATH %q is a %s store, which has its key inside: unset the former", f.KeystoreKeyPath, f.KeystorePath, format)
+			return chosen{}, fmt.Errorf("KEYSTORE_KEY_PATH is set to %q, but KEYSTORE_PATH %q is a %s store, which has its key inside: unset the former", f.KeystoreKeyPath, f.KeystorePath, format)
 		}
 		if entries, err = c.withKeyFile(f, entries); err != nil {
-			return tls.Certificate{}, "", err
+			return chosen{}, err
 		}
 	}
 	entry, err := choose(entries, f.Server, time.Now())
 	if err != nil {
 		if unreadable := store.unreadableKey(); unreadable != nil {
-			return tls.Certificate{}, "", unreadable // no other key will do, so this is the one that was meant
+			return chosen{}, unreadable // no other key will do, so this is the one that was meant
 		}
-		return tls.Certificate{}, "", fmt.Errorf("KEYSTORE_PATH %q %w", f.KeystorePath, err)
+		return chosen{}, fmt.Errorf("KEYSTORE_PATH %q %w", f.KeystorePath, err)
 	}
 	cert := tls.Certificate{PrivateKey: entry.Key, Leaf: entry.Chain[0]}
 	for _, link := range entry.Chain {
@@ -45,7 +52,7 @@ func (c contents) certificate(f Files) (tls.Certificate, keystore.Format, error)
 		}
 		cert.Certificate = append(cert.Certificate, link.Raw)
 	}
-	return cert, format, nil
+	return chosen{cert, format, store.skipped()}, nil
 }
 
 // withKeyFile gives each key of the key file its chain among the certificates of the keystore. Keys that

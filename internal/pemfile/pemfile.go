@@ -11,10 +11,13 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
-	"unicode/utf16"
+
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 )
 
 // MaxBlocks is how many blocks are read from one file: the largest bundles of public roots have some 150.
@@ -158,23 +161,57 @@ func lines(data []byte) int {
 	return n
 }
 
-var utf8BOM = []byte("\xef\xbb\xbf")
-
-// Text is the file in UTF-8, without a byte order mark: PowerShell and some editors write UTF-16, with a byte order mark or without.
+// Text is the file in UTF-8, without a byte order mark. PowerShell and some editors write UTF-16, not always with a mark.
 func Text(data []byte) []byte {
 	switch {
-	case bytes.HasPrefix(data, []byte{0xff, 0xfe}), bytes.HasPrefix(data, []byte{'-', 0, '-', 0}):
-		return fromUTF16(data, binary.LittleEndian)
-	case bytes.HasPrefix(data, []byte{0xfe, 0xff}), bytes.HasPrefix(data, []byte{0, '-', 0, '-'}):
-		return fromUTF16(data, binary.BigEndian)
+	case bytes.HasPrefix(data, []byte{'-', 0, '-', 0}):
+		return fileaccess.FromUTF16(data, binary.LittleEndian)
+	case bytes.HasPrefix(data, []byte{0, '-', 0, '-'}):
+		return fileaccess.FromUTF16(data, binary.BigEndian)
 	}
-	return bytes.TrimPrefix(data, utf8BOM)
+	text, _ := fileaccess.Text(data)
+	return text
 }
 
-func fromUTF16(data []byte, order binary.ByteOrder) []byte {
-	units := make([]uint16, len(data)/2)
-	for i := range units {
-		units[i] = order.Uint16(data[2*i:])
+// Clean says whether programs that read PEM line by line, as openssl does, read all the blocks of a file.
+func Clean(data []byte) bool {
+	blocks, err := Blocks(data)
+	if err != nil {
+		return true // it is not read here either
 	}
-	return []byte(string(utf16.Decode(units)))
+	text := data
+	for _, b := range blocks {
+		if b.Err != nil {
+			continue
+		}
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil || !bytes.Equal(block.Bytes, b.Bytes) {
+			return false
+		}
+	}
+	return true
+}
+
+// Rewrite writes the blocks that can be read as RFC 7468 has them, with the labels that they have.
+func Rewrite(data []byte) []byte {
+	blocks, err := Blocks(data)
+	if err != nil {
+		return data
+	}
+	var out []byte
+	for _, b := range blocks {
+		if b.Err == nil {
+			out = append(out, b.encode()...)
+		}
+	}
+	return out
+}
+
+func (b Block) encode() []byte {
+	text := pem.EncodeToMemory(&pem.Block{Type: b.Label, Bytes: b.Bytes})
+	if b.Headers == "" {
+		return text
+	}
+	line, rest, _ := bytes.Cut(text, []byte("\n"))
+	return slices.Concat(line, []byte("\n"+b.Headers+"\n\n"), rest)
 }

@@ -1,7 +1,6 @@
 package pkcs12
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,10 +10,10 @@ import (
 )
 
 // Append adds certificates to a file, and Java's mark of a trusted certificate to those of the file's own that mark
-// lists. All other entries keep their bytes: keys stay encrypted, also with a password of their own, and so do entries
+// lists, with the names there. All other entries keep their bytes: keys stay encrypted, also with a password of their own, and so do entries
 // of kinds that are not read, such as secret keys. A file without password, as the cacerts of JDK 18 and later, stays
 // one. The added ones are in the part that has certificates already, because some readers expect one such part.
-func Append(data []byte, password string, added []Certificate, mark []*x509.Certificate) ([]byte, error) {
+func Append(data []byte, password string, added, mark []Certificate) ([]byte, error) {
 	p, err := parsePFX(data)
 	if err != nil {
 		return nil, err
@@ -67,7 +66,7 @@ type appender struct {
 	*decoder
 	encoder
 	added     []Certificate
-	mark      []*x509.Certificate
+	mark      []Certificate
 	encrypted bool // whether a new part is to be
 }
 
@@ -177,10 +176,14 @@ func (a *appender) marked(body cryptobyte.String) (Certificate, bool) {
 		return Certificate{}, false
 	}
 	cert, err := parseCertBag(b.value)
-	if err != nil || !slices.ContainsFunc(a.mark, cert.Equal) {
+	if err != nil {
 		return Certificate{}, false
 	}
-	return Certificate{cert, b.friendlyName, b.localKeyID, true}, true
+	i := slices.IndexFunc(a.mark, func(c Certificate) bool { return c.Certificate.Equal(cert) })
+	if i < 0 {
+		return Certificate{}, false
+	}
+	return Certificate{cert, a.mark[i].FriendlyName, b.localKeyID, true}, true
 }
 
 // addPart writes a part with new content.

@@ -2,7 +2,6 @@ package pkcs12
 
 import (
 	"bytes"
-	"crypto/x509"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -53,7 +52,7 @@ func TestAppend_marksWhatItIsToldTo(t *testing.T) {
 	data, err := Encode(contents, password, ProfileLegacy)
 	require.NoError(t, err)
 
-	after, err := Append(data, password, nil, []*x509.Certificate{loose.Certificate})
+	after, err := Append(data, password, nil, []Certificate{{Certificate: loose.Certificate, FriendlyName: "marked"}})
 
 	require.NoError(t, err)
 	profile, err := ProfileOf(after)
@@ -61,7 +60,7 @@ func TestAppend_marksWhatItIsToldTo(t *testing.T) {
 	assert.Equal(t, ProfileLegacy, profile)
 	got, err := Decode(after, password)
 	require.NoError(t, err)
-	loose.Trusted = true
+	loose.Trusted, loose.FriendlyName = true, "marked"
 	assert.Equal(t, loose, got.Certificates[1])
 	assert.Equal(t, contents.Certificates[0], got.Certificates[0])
 	assert.Equal(t, contents.Certificates[2], got.Certificates[2])

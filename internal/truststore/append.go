@@ -3,9 +3,9 @@ package truststore
 import (
 	"bytes"
 	"crypto/sha1"
-	"crypto/x509"
 	"encoding/binary"
 	"encoding/pem"
+	"strings"
 	"unicode/utf16"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -18,11 +18,9 @@ import (
 // trusted, it marks all that are loose: else a JVM would see the new ones only, where before the merge
 // every reader but a JVM saw the others.
 func appendPKCS12(s *store, added []anchor) ([]byte, error) {
-	var loose []*x509.Certificate
+	var loose []pkcs12.Certificate
 	if !s.marked {
-		for _, a := range s.anchors {
-			loose = append(loose, a.cert)
-		}
+		loose = s.loose(added)
 	}
 	var certs []pkcs12.Certificate
 	for _, a := range added {
@@ -31,10 +29,37 @@ func appendPKCS12(s *store, added []anchor) ([]byte, error) {
 	return pkcs12.Append(s.file.data, s.password, certs, loose)
 }
 
-// appendPEM leaves what is there as it is and adds a block for each certificate. Only UTF-16, to which nothing can be
-// added that other programs read, becomes UTF-8.
+// loose are the certificates of a store that marks none as trusted, each under a name of its own: openssl gives several
+// entries one name, of which a JVM would see the last only, and the key under that name would go first.
+func (s *store) loose(added []anchor) []pkcs12.Certificate {
+	taken := map[string]bool{}
+	for _, name := range s.reserved {
+		taken[strings.ToLower(name)] = true
+	}
+	names := newAliases(s.format, s.aliases)
+	for _, a := range added {
+		names.taken[strings.ToLower(a.alias)] = true
+	}
+	var loose []pkcs12.Certificate
+	for _, a := range s.anchors {
+		alias := a.alias
+		if taken[strings.ToLower(alias)] {
+			alias = names.free(alias)
+		}
+		taken[strings.ToLower(alias)] = true
+		loose = append(loose, pkcs12.Certificate{Certificate: a.cert, FriendlyName: alias})
+	}
+	return loose
+}
+
+// appendPEM leaves what is there as it is and adds a block for each certificate. Only a file of which other programs do
+// not read every block is written again: they would see the added ones alone, where before the merge they saw that
+// something is wrong.
 func appendPEM(data []byte, added []anchor) []byte {
-	out := bytes.Clone(pemfile.Text(data))
+	out := bytes.Clone(data)
+	if !pemfile.Clean(data) {
+		out = pemfile.Rewrite(data)
+	}
 	if out[len(out)-1] != '\n' {
 		out = append(out, '\n')
 	}

@@ -5,7 +5,7 @@
 // certificates the same is their DER, not their alias: one that is there already is not added again,
 // and one whose alias is taken gets another alias. The first truststore keeps its format, and what it
 // holds stays as it is, other aliases and private keys included; a PEM file and a JKS store keep every
-// byte of it. Formats are JKS, PKCS#12 and PEM, told apart by content; a JDK's cacerts is JKS or
+// byte of it, but for PEM that other programs do not read, which is written again. Formats are JKS, PKCS#12 and PEM, told apart by content; a JDK's cacerts is JKS or
 // PKCS#12, since JDK 18 without password; the one that it has otherwise need not be given.
 //
 // A run that finds nothing to do writes nothing. One that finds something wrong has changed nothing.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/pkcs12"
 )
@@ -22,6 +23,7 @@ type store struct {
 	format   keystore.Format
 	password string
 	aliases  []string // of all that it has; none in PEM
+	reserved []string // of those aliases, the ones of anything but loose certificates
 	anchors  []anchor // in the order of the store
 	marked   bool     // whether it says of some certificates that they are trusted, as Java does
 }
@@ -84,6 +86,12 @@ func (r *run) load(s Store) (*store, error) {
 		return nil, failed(codeUnreadable, "reading truststore %q%s: %w", s.Path, misnamed(s.Path, format), err)
 	}
 	opened.aliases, opened.marked = read.Names, anyMarked(read.Entries)
+	opened.reserved = slices.Clone(read.Names)
+	for _, e := range read.Entries {
+		if i := slices.Index(opened.reserved, e.Alias); i >= 0 && e.Key == nil && !e.Closed {
+			opened.reserved = slices.Delete(opened.reserved, i, i+1)
+		}
+	}
 	for _, u := range read.Unreadable {
 		if !u.Key {
 			r.warnings = append(r.warnings, fmt.Sprintf("truststore %q: %v; it is skipped", s.Path, u))
@@ -102,7 +110,7 @@ func (r *run) password(s Store) (string, error) {
 	if err != nil {
 		return "", failed(codePassword, "reading the password of truststore %q: %w", s.Path, err)
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(string(f.data), "\n"), "\r"), nil
+	return environ.TrimSecret(f.data), nil
 }
 
 // anchors are the certificates to trust: in JKS and PKCS#12 the entries marked as trusted, as a JVM
