@@ -18,7 +18,7 @@ demo: build
 	go run ./test/demo
 
 # The packages that take longest begin first: they wait more than they work.
-LONG = ./test/sidecar ./test/interop ./test/e2e
+LONG = ./test/applications ./test/sidecar ./test/interop ./test/e2e
 
 test:
 	go test -count=1 $(LONG) ./...

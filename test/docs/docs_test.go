@@ -16,6 +16,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/output"
 )
 
 var update = flag.Bool("update", false, "rewrite the generated parts of the documents")
@@ -26,11 +27,13 @@ const root = "../.."
 // markers.
 func generated(t *testing.T) map[string]map[string]string {
 	t.Helper()
-	var variables, codes strings.Builder
+	var variables, codes, files strings.Builder
+	require.NoError(t, output.WriteFilesMarkdown(&files))
 	require.NoError(t, config.WriteMarkdown(&variables))
 	require.NoError(t, enroll.WriteExitCodesMarkdown(&codes))
 	return map[string]map[string]string{
-		"README.md": {"variables": variables.String(), "exit codes": codes.String()},
+		"README.md":            {"variables": variables.String(), "exit codes": codes.String()},
+		"docs/applications.md": {"files": files.String()},
 		"docs/certservice.md": {
 			"certservice --help": textBlock(help(t, "certservice")),
 			"devca --help":       textBlock(help(t, "devca")),

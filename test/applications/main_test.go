@@ -1,0 +1,185 @@
+// Package applications tries what docs/applications.md says: other people's servers read the files that the built
+// certfetcher publishes, serve TLS with them, and take up a renewed certificate.
+package applications
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/service"
+)
+
+// certfetcher is the program under test, built once.
+var certfetcher string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "certfetcher-applications-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		if err := os.Chmod(dir, 0o755); err != nil { // for tests that run it as another user
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		certfetcher = filepath.Join(dir, "certfetcher")
+		build := exec.Command("go", "build", "-o", certfetcher, "github.com/certfetcher/certfetcher/cmd/certfetcher")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building certfetcher: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// patience bounds waits for what happens at once unless something is wrong.
+const patience = 60 * time.Second
+
+// pod is a volume, and what certfetcher is given to fill it.
+type pod struct {
+	t         *testing.T
+	service   *service.Service
+	dir       string // the pod's own, which all of its programs may read
+	volume    string
+	variables []string
+	user      *syscall.Credential // nil: that of the test
+}
+
+// newPod returns one whose volume is filled.
+func newPod(t *testing.T, user *syscall.Credential, variables ...string) *pod {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "certfetcher-pod-") // t.TempDir is for its owner only
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s, err := service.Start(dir, service.Options{})
+	require.NoError(t, err)
+	t.Cleanup(s.Stop)
+	p := &pod{t: t, service: s, dir: dir, volume: filepath.Join(dir, "volume"), user: user}
+	p.variables = append([]string{
+		"PATH=" + os.Getenv("PATH"), "REQUEST_URL=" + s.URL, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + p.volume,
+		"COMMON_NAME=localhost", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=localhost,127.0.0.1",
+		"KEYSTORE_PATH=" + filepath.Join(dir, "client.p12"), "KEYSTORE_PASSWORD=" + service.Password,
+		"TRUSTSTORE_PATH=" + filepath.Join(dir, "truststore.p12"), "TRUSTSTORE_PASSWORD=" + service.Password,
+		"HEALTH_ADDR=off", "NOTIFY_VERIFY_FOR=10s",
+	}, variables...)
+	if user != nil {
+		p.own(dir)
+	}
+	p.fetch()
+	return p
+}
+
+// own gives the user the files below dir.
+func (p *pod) own(dir string) {
+	p.t.Helper()
+	require.NoError(p.t, filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chown(path, int(p.user.Uid), int(p.user.Gid))
+	}))
+}
+
+// command prepares a program that runs as the pod's user.
+func (p *pod) command(program string, arguments ...string) *exec.Cmd {
+	c := exec.Command(program, arguments...)
+	c.Dir = p.dir
+	if p.user != nil {
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: p.user}
+	}
+	return c
+}
+
+// fetch gets a new certificate, whatever the volume holds, and returns its serial number.
+func (p *pod) fetch() string {
+	p.t.Helper()
+	c := p.command(certfetcher)
+	c.Env = append(p.variables, "FORCE_ENROLL=true")
+	out, err := c.CombinedOutput()
+	require.NoError(p.t, err, "%s", out)
+	return p.serial()
+}
+
+// serial is that of the certificate in keystore.pem.
+func (p *pod) serial() string {
+	p.t.Helper()
+	pair, err := tls.LoadX509KeyPair(filepath.Join(p.volume, "keystore.pem"), filepath.Join(p.volume, "key.pem"))
+	require.NoError(p.t, err)
+	return pair.Leaf.SerialNumber.Text(16)
+}
+
+// background runs a program until the test ends, and shows what it said when the test fails.
+func (p *pod) background(c *exec.Cmd) {
+	p.t.Helper()
+	var said strings.Builder
+	c.Stdout, c.Stderr = &said, &said
+	require.NoError(p.t, c.Start())
+	p.t.Cleanup(func() {
+		_ = c.Process.Signal(syscall.SIGTERM)
+		_ = c.Wait()
+		if p.t.Failed() {
+			p.t.Logf("%s said:\n%s", c.Path, said.String())
+		}
+	})
+}
+
+// sidecar renews beside the application, when asked by its trigger file.
+func (p *pod) sidecar(variables ...string) {
+	c := p.command(certfetcher)
+	c.Env = append(append(p.variables, "MODE=sidecar", "RENEW_TRIGGER_FILE="+filepath.Join(p.dir, "renew")), variables...)
+	p.background(c)
+}
+
+// greeting is what a protocol says before TLS begins.
+type greeting func(net.Conn) error
+
+// served is the serial number of the certificate that is served at the address, verified as a client does it.
+func (p *pod) served(address string, greet greeting) (string, error) {
+	roots := x509.NewCertPool()
+	roots.AddCert(p.service.CA.Root)
+	conn, err := net.DialTimeout("tcp", address, time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if greet != nil {
+		if err := greet(conn); err != nil {
+			return "", err
+		}
+	}
+	client := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12})
+	if err := client.Handshake(); err != nil {
+		return "", err
+	}
+	return client.ConnectionState().PeerCertificates[0].SerialNumber.Text(16), nil
+}
+
+// awaitServed waits until the volume's certificate is served, and is another than the one before.
+func (p *pod) awaitServed(address, before string, greet greeting) string {
+	p.t.Helper()
+	var last string
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
+		if last, err = p.served(address, greet); err == nil && last != before && last == p.serial() {
+			return last
+		}
+	}
+	require.Fail(p.t, "the certificate is not served",
+		"served %s (%v), on the volume %s, before %s", last, err, p.serial(), before)
+	return ""
+}
