@@ -2,6 +2,7 @@ package applications
 
 import (
 	"bufio"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,8 +40,8 @@ func TestApplications_jvm_servesPKCS12AndPEM(t *testing.T) {
 		peer.Missing(t, "dist/jars, which mvn --file test/applications/java/pom.xml dependency:copy-dependencies makes,")
 	}
 	p := newPod(t, nil, "OUTPUT_TYPE=P12,PEM", "OUTPUT_LAYOUT=inplace")
-	ports := p.jvm(exec.Command(java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", jars+"/*", "java/Applications.java",
-		p.volume, p.write("application.yaml", springConfiguration(t, p.volume))))
+	ports, reload := p.jvm(exec.Command(java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", jars+"/*",
+		"java/Applications.java", p.volume, p.write("application.yaml", springConfiguration(t, p.volume))))
 	want := p.serial()
 	for name, number := range ports {
 		serial, err := p.served("127.0.0.1:"+number, nil)
@@ -48,11 +49,15 @@ func TestApplications_jvm_servesPKCS12AndPEM(t *testing.T) {
 		assert.Equal(t, want, serial, name)
 	}
 	p.fetch()
-	p.awaitServed("127.0.0.1:"+ports["spring-boot"], want, nil)
+	_, err := reload.Write([]byte{'\n'})
+	require.NoError(t, err)
+	for _, name := range []string{"spring-boot", "tomcat-p12", "tomcat-pem"} {
+		p.awaitServed("127.0.0.1:"+ports[name], want, nil)
+	}
 }
 
-// jvm starts the applications and returns their ports by name.
-func (p *pod) jvm(c *exec.Cmd) map[string]string {
+// jvm starts the applications and returns their ports by name, and what makes those reload that do not by themselves.
+func (p *pod) jvm(c *exec.Cmd) (map[string]string, io.Writer) {
 	p.t.Helper()
 	stdin, err := c.StdinPipe()
 	require.NoError(p.t, err)
@@ -81,9 +86,9 @@ func (p *pod) jvm(c *exec.Cmd) map[string]string {
 				for scanner.Scan() {
 				}
 			}()
-			return ports
+			return ports, stdin
 		}
 	}
 	require.Fail(p.t, "not all applications serve", "%v", ports)
-	return nil
+	return nil, nil
 }

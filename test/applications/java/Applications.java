@@ -2,13 +2,16 @@ import java.io.IOException;
 import java.net.InetAddress;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.SSLServerSocket;
 import javax.net.ssl.SSLSocket;
 import org.apache.catalina.connector.Connector;
 import org.apache.catalina.startup.Tomcat;
+import org.apache.coyote.http11.AbstractHttp11Protocol;
 import org.apache.kafka.common.config.types.Password;
 import org.apache.kafka.common.security.ssl.DefaultSslEngineFactory;
 import org.apache.tomcat.util.net.SSLHostConfig;
@@ -22,9 +25,11 @@ import org.springframework.boot.web.servlet.context.ServletWebServerApplicationC
  *
  * Usage: java -cp JARS Applications.java VOLUME APPLICATION_YAML
  *
- * It prints "serving NAME PORT" for each, and ends with its standard input.
+ * It prints "serving NAME PORT" for each. For each byte of its standard input Tomcat reloads; it ends with that input.
  */
 public class Applications {
+    private static final List<Connector> connectors = new ArrayList<>();
+
     public static void main(String[] args) throws Exception {
         Path volume = Path.of(args[0]);
         tomcat("tomcat-p12", volume, certificate -> {
@@ -53,7 +58,9 @@ public class Applications {
                 "ssl.truststore.location", volume.resolve("truststore.pem").toString()));
         spring(args[1]);
         while (System.in.read() >= 0) {
-            // until the other side closes it
+            for (Connector connector : connectors) {
+                ((AbstractHttp11Protocol<?>) connector.getProtocolHandler()).reloadSslHostConfigs();
+            }
         }
         System.exit(0);
     }
@@ -64,7 +71,8 @@ public class Applications {
 
     static void tomcat(String name, Path volume, Configure configure) throws Exception {
         SSLHostConfig host = new SSLHostConfig();
-        SSLHostConfigCertificate certificate = new SSLHostConfigCertificate(host, SSLHostConfigCertificate.Type.UNDEFINED);
+        SSLHostConfigCertificate certificate =
+                new SSLHostConfigCertificate(host, SSLHostConfigCertificate.Type.UNDEFINED);
         configure.on(certificate);
         host.addCertificate(certificate);
         Connector connector = new Connector("org.apache.coyote.http11.Http11NioProtocol");
@@ -78,6 +86,7 @@ public class Applications {
         tomcat.setBaseDir(Files.createTempDirectory(volume.resolveSibling(""), name).toString());
         tomcat.setConnector(connector);
         tomcat.start();
+        connectors.add(connector);
         System.out.println("serving " + name + " " + connector.getLocalPort());
     }
 
@@ -85,7 +94,7 @@ public class Applications {
     static void kafka(String name, Map<String, ?> settings) throws Exception {
         Map<String, Object> all = new HashMap<>(settings);
         all.put("ssl.protocol", "TLSv1.3");
-        all.put("ssl.enabled.protocols", java.util.List.of("TLSv1.2", "TLSv1.3"));
+        all.put("ssl.enabled.protocols", List.of("TLSv1.2", "TLSv1.3"));
         DefaultSslEngineFactory factory = new DefaultSslEngineFactory();
         factory.configure(all);
         SSLContext context = factory.sslContext();
