@@ -17,11 +17,11 @@ bin/certfetcher: TAGS = -tags nethttpomithttp2
 demo: build
 	go run ./test/demo
 
-# The packages that take longest begin first: they wait more than they work.
+# The packages that take longest begin first, and three at a time: they wait more than they work.
 LONG = ./test/applications ./test/sidecar ./test/interop ./test/e2e
 
 test:
-	go test -count=1 $(LONG) ./...
+	go test -count=1 -p 3 $(LONG) ./...
 
 race:
 	go test -count=1 -race $(LONG) ./...

@@ -65,6 +65,22 @@ func TestCMPAuthority_https_trustsAndShowsWhatIsConfigured(t *testing.T) {
 	assert.Equal(t, http.StatusOK, r.StatusCode, r.text)
 }
 
+// Editors, YAML and shells leave PEM files in other forms than openssl writes.
+func TestCMPAuthority_https_readsFilesAsTheyAreFound(t *testing.T) {
+	c, dir, _ := tlsConfiguration(t, newCA(t, "CMP TLS"), tlsFields+`, "trustAnchors": "ca.pem", "additionalRoots": "ca.pem"`)
+	for _, name := range []string{"ca.pem", "tls.crt", "tls.key"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		writeFile(t, filepath.Join(dir, name), "\ufeff  "+strings.ReplaceAll(string(text), "\n", `\n`))
+	}
+	require.NoError(t, c.Reload("start"))
+	s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory = c })
+
+	r := s.get(t, "/v1/certificate/RA", enrollHeader(t))
+
+	assert.Equal(t, http.StatusOK, r.StatusCode, r.text)
+}
+
 func TestCMPAuthority_https_failureNamesTheField(t *testing.T) {
 	const prefix = "Exception occurred during call to cmp client: the CMP server could not be asked: "
 	const suffix = "; the log of the CertService has more"

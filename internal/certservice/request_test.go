@@ -63,6 +63,24 @@ func TestParseRequest_key_isTakenWhateverItsLabel(t *testing.T) {
 	}
 }
 
+// Clients that read PEM out of YAML or JSON send it as they found it.
+func TestParseRequest_PEM_isReadAsItIsFound(t *testing.T) {
+	for name, change := range map[string]func(string) string{
+		"a byte order mark": func(text string) string { return "\ufeff" + text },
+		"escaped":           func(text string) string { return strings.ReplaceAll(text, "\n", `\n`) },
+		"one line":          func(text string) string { return strings.ReplaceAll(text, "\n", " ") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			header := http.Header{}
+			for field, file := range map[string]string{"Csr": "csr.pem", "Pk": "key.pem", "Old_cert": "old-certificate.pem", "Old_pk": "old-key.pem"} {
+				header.Set(field, base64.StdEncoding.EncodeToString([]byte(change(string(golden(t, "pem/"+file))))))
+			}
+			_, fault := parseRequest(header, true)
+			require.Nil(t, fault)
+		})
+	}
+}
+
 func TestParseRequest_update_takesTheChainBehindTheOldCertificate(t *testing.T) {
 	_, header := goldenRequest(t, "update.request.json")
 	header.Set("OLD_CERT", base64.StdEncoding.EncodeToString(append(golden(t, "pem/old-certificate.pem"), golden(t, "pem/issuing-ca.pem")...)))

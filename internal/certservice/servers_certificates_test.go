@@ -58,6 +58,21 @@ func TestParseServers_trustAnchors_skipsWhatCanVerifyNothing(t *testing.T) {
 	}
 }
 
+// A damaged block costs itself only, and blocks of other kinds nothing.
+func TestParseServers_trustAnchors_damagedBlockIsSkipped(t *testing.T) {
+	good := golden(t, "pem/root-ca.pem")
+	other := pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte{0x30, 0}})
+	s, warnings, err := parseOne("trustAnchors", slices.Concat(other, good, good[:200]))
+	require.NoError(t, err)
+	assert.Len(t, s.TrustAnchors, 1)
+	require.Len(t, warnings, 1)
+	assert.Regexp(t, `cmpv2Servers\[0\].trustAnchors: in "certs.pem", the PEM block "CERTIFICATE" at line \d+: it has no END line: `+
+		`the file was cut short, or lines are missing; it is skipped`, warnings[0])
+	_, _, err = parseOne("trustAnchors", good[:200])
+	assert.EqualError(t, err, `cmpv2Servers[0].trustAnchors: has "certs.pem", which holds no certificate that can be read: `+
+		`the PEM block "CERTIFICATE" at line 1: it has no END line: the file was cut short, or lines are missing`)
+}
+
 // Other characters in a PrintableString do no harm.
 func TestParseServers_trustAnchors_underscoreIsNoFault(t *testing.T) {
 	s, warnings, err := parseOne("trustAnchors", golden(t, "certificates/underscore.pem"))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pemfile"
 )
 
 // TLS is how a CMP server at an https:// URL is talked to. The identity is not exported, so that nothing encodes its key.
@@ -89,7 +90,7 @@ func (e entryParser) tlsIdentity() *tls.Certificate {
 	if certificate == nil || key == nil {
 		return nil
 	}
-	identity, err := tls.X509KeyPair(certificate, key)
+	identity, err := tls.X509KeyPair(pemfile.Rewrite(certificate), pemfile.Rewrite(key))
 	if err != nil {
 		e.fault("tlsIdentity", "cannot be used: %s, want a PEM certificate and its unencrypted PEM key",
 			strings.TrimPrefix(err.Error(), "tls: "))

@@ -106,6 +106,23 @@ func TestRead_twinThatIsAPipe_isReadOnce(t *testing.T) {
 	assert.Empty(t, r.SecretFile("T_PASSWORD"))
 }
 
+// Windows editors and shells put a byte order mark before a password, or write it in UTF-16.
+func TestReadSecret_marksAndOneNewlineAreDropped(t *testing.T) {
+	for content, want := range map[string]string{
+		"secret": "secret", "secret\n": "secret", "secret\r\n": "secret", "secret\n\n": "secret\n", " secret ": " secret ",
+		"\ufeffsecret\n":                            "secret",
+		"\xff\xfes\x00e\x00c\x00\r\x00\n\x00":       "sec",
+		"\xfe\xff\x00s\x00e\x00c\x00\r\x00\n":       "sec",
+		"\xff\xfean odd number of bytes, no UTF-16": "\xff\xfean odd number of bytes, no UTF-16",
+	} {
+		path := filepath.Join(t.TempDir(), "secret")
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		got, err := ReadSecret(path)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+}
+
 func TestReadSecret_fromAPipeThatNothingComesOutOf_givesUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	require.NoError(t, syscall.Mkfifo(path, 0o600))
