@@ -12,16 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/certfetcher/certfetcher/test/peer"
 )
 
 // opensslKey is the key of a file, in PKCS#8, as openssl reads it.
 func opensslKey(t *testing.T, path, password string) []byte {
 	t.Helper()
-	openssl, err := exec.LookPath("openssl")
-	if err != nil {
-		require.Empty(t, os.Getenv("CI"), "openssl is not installed")
-		t.Skip("openssl is not installed")
-	}
+	openssl := peer.Require(t, "openssl")[0]
 	export := exec.Command(openssl, "pkcs12", "-in", path, "-legacy", "-nocerts", "-noenc", "-passin", "pass:"+password)
 	text, err := export.Output()
 	require.NoError(t, err)
