@@ -11,12 +11,17 @@ import (
 // Closest finds the known name that somebody meant who wrote name, which is none of them. Case and separators do
 // not count. It answers no sooner than the two look alike: a short name may differ by less than a long one.
 func Closest(name string, known []string) (string, bool) {
-	written := bare(name)
+	upper, written := strings.ToUpper(name), bare(name)
 	best, least := "", len(written)
 	for _, candidate := range known {
+		isAbbreviation := abbreviated(upper, strings.ToUpper(candidate))
+		// Every start looks at every variable: names whose lengths alone are too far apart are not compared.
+		if apart := len(written) - letters(candidate); !isAbbreviation && max(apart, -apart) > mostTolerated {
+			continue
+		}
 		meant := bare(candidate)
 		d := distance(written, meant)
-		if d > 0 && abbreviated(strings.ToUpper(name), strings.ToUpper(candidate)) {
+		if d > 0 && isAbbreviation {
 			d = 1
 		}
 		if d <= tolerated(written, meant) && d < least {
@@ -42,8 +47,10 @@ func tolerated(written, meant string) int {
 	case n < 20:
 		return 2
 	}
-	return 3
+	return mostTolerated
 }
+
+const mostTolerated = 3
 
 func sameLetters(a, b string) bool {
 	return slices.Equal(slices.Sorted(slices.Values([]byte(a))), slices.Sorted(slices.Values([]byte(b))))
@@ -61,22 +68,29 @@ func abbreviated(a, b string) bool {
 
 var separators = strings.NewReplacer("_", "", "-", "", ".", "")
 
+// mostLetters is more than any known name has.
+const mostLetters = 64
+
 // bare is a name without what is easily got wrong, and no longer than any that is known.
 func bare(name string) string {
-	const most = 64
 	name = separators.Replace(strings.ToUpper(name))
-	return name[:min(len(name), most)]
+	return name[:min(len(name), mostLetters)]
+}
+
+// letters is the length of a bare name.
+func letters(name string) int {
+	n := len(name) - strings.Count(name, "_") - strings.Count(name, "-") - strings.Count(name, ".")
+	return min(n, mostLetters)
 }
 
 // distance counts the letters that differ between two names: inserted, left out, replaced, or two neighbours
 // swapped (the restricted Damerau-Levenshtein distance).
 func distance(a, b string) int {
-	before, row := []int(nil), make([]int, len(b)+1)
+	var before, row, next [mostLetters + 1]int
 	for j := range row {
 		row[j] = j
 	}
 	for i := 1; i <= len(a); i++ {
-		next := make([]int, len(b)+1)
 		next[0] = i
 		for j := 1; j <= len(b); j++ {
 			change := 1
