@@ -18,9 +18,10 @@ import (
 // Parse reads a certificate (RFC 5280, 4.1) as far as it can be read. What a certificate is used for decides how much
 // of that is enough: one that is stored or passed on needs its DER, one that verifies something must have no Unusable.
 //
-// One that only has other characters in a PrintableString than belong there is read whole. A certificate that crypto/x509
-// refuses, for a negative serial number or a brainpool key, comes back with Raw and its parts, the names, the serial number and, where they can be read, the
-// dates. Its PublicKey is nil, and so are all extensions. The error is for data that is not the DER of a certificate.
+// One that only has other characters in a PrintableString than belong there is read whole. A certificate that
+// crypto/x509 refuses, for a negative serial number or a brainpool key, comes back with Raw and its parts, the names,
+// the serial number and, where they can be read, the dates. Its PublicKey is nil, and so are all extensions. The error
+// is for data that is not the DER of a certificate.
 func Parse(der []byte) (*x509.Certificate, error) {
 	cert, err := ParseAnyPrintable(der)
 	if err == nil {
@@ -119,28 +120,16 @@ func readTime(s *cryptobyte.String) time.Time {
 // parseName reads a Name (RFC 5280, 4.1.2.4) without regard to which characters a string type allows: an underscore in
 // a PrintableString is common. It is nil for what has not a name's structure.
 func parseName(der []byte) pkix.RDNSequence {
-	s := cryptobyte.String(der)
-	var list cryptobyte.String
-	if !s.ReadASN1(&list, cbasn1.SEQUENCE) || !s.Empty() {
+	var sets []attributeSET
+	if rest, err := asn1.Unmarshal(der, &sets); err != nil || len(rest) > 0 {
 		return nil
 	}
 	name := pkix.RDNSequence{}
-	for !list.Empty() {
-		var set cryptobyte.String
-		if !list.ReadASN1(&set, cbasn1.SET) {
-			return nil
-		}
+	for _, set := range sets {
 		var rdn pkix.RelativeDistinguishedNameSET
-		for !set.Empty() {
-			var attribute, value cryptobyte.String
-			var kind cbasn1.Tag
-			var a pkix.AttributeTypeAndValue
-			if !set.ReadASN1(&attribute, cbasn1.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&a.Type) ||
-				!attribute.ReadAnyASN1(&value, &kind) || !attribute.Empty() {
-				return nil
-			}
-			a.Value = strings.ToValidUTF8(string(value), "\uFFFD")
-			rdn = append(rdn, a)
+		for _, a := range set {
+			value := strings.ToValidUTF8(string(a.Value.Bytes), "\uFFFD")
+			rdn = append(rdn, pkix.AttributeTypeAndValue{Type: a.Type, Value: value})
 		}
 		name = append(name, rdn)
 	}

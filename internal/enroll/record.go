@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/config"
@@ -37,11 +36,8 @@ type Record struct {
 
 // Requested is what makes two requests the same: subject, names, key algorithm and CA.
 type Requested struct {
-	Subject      string   `json:"subject"` // as RFC 4514 writes it
-	DNS          []string `json:"dns,omitempty"`
-	Emails       []string `json:"emails,omitempty"`
-	IPs          []string `json:"ips,omitempty"`
-	URIs         []string `json:"uris,omitempty"`
+	Subject      string   `json:"subject"`        // as RFC 4514 writes it
+	SANs         []string `json:"sans,omitempty"` // with their kinds, as certinfo.RequestNames lists them
 	KeyAlgorithm string   `json:"keyAlgorithm"`
 	CA           string   `json:"ca"`
 }
@@ -49,41 +45,10 @@ type Requested struct {
 // requested is what a configuration requests.
 func requested(cfg *config.Fetcher) Requested {
 	template := cfg.Certificate.Template
-	r := Requested{
-		Subject: certinfo.DN(template.RawSubject), KeyAlgorithm: cfg.Certificate.KeyAlgorithm, CA: cfg.Request.CAName,
+	return Requested{
+		Subject: certinfo.DN(template.RawSubject), SANs: slices.Compact(certinfo.RequestNames(template)),
+		KeyAlgorithm: cfg.Certificate.KeyAlgorithm, CA: cfg.Request.CAName,
 	}
-	for _, name := range template.DNSNames {
-		r.DNS = append(r.DNS, strings.ToLower(name))
-	}
-	for _, address := range template.EmailAddresses {
-		local, domain, _ := strings.Cut(address, "@")
-		r.Emails = append(r.Emails, local+"@"+strings.ToLower(domain))
-	}
-	for _, ip := range template.IPAddresses {
-		r.IPs = append(r.IPs, ip.String())
-	}
-	for _, uri := range template.URIs {
-		r.URIs = append(r.URIs, uri.String())
-	}
-	for _, names := range []*[]string{&r.DNS, &r.Emails, &r.IPs, &r.URIs} {
-		slices.Sort(*names)
-		*names = slices.Compact(*names)
-	}
-	return r
-}
-
-// Names lists all names with their kinds, for people.
-func (r Requested) Names() []string {
-	names := []string{}
-	for _, kind := range []struct {
-		prefix string
-		names  []string
-	}{{"DNS:", r.DNS}, {"email:", r.Emails}, {"IP Address:", r.IPs}, {"URI:", r.URIs}} {
-		for _, name := range kind.names {
-			names = append(names, kind.prefix+name)
-		}
-	}
-	return names
 }
 
 // changed says what a configuration requests differently now; empty when it is the same.
@@ -94,8 +59,8 @@ func (r Requested) changed(now Requested) string {
 		return fmt.Sprintf(was+"with a key of %q, KEY_ALGORITHM asks for %q", r.KeyAlgorithm, now.KeyAlgorithm)
 	case r.Subject != now.Subject:
 		return fmt.Sprintf(was+"with the subject %q, the configuration asks for %q", r.Subject, now.Subject)
-	case !slices.Equal(r.Names(), now.Names()):
-		return fmt.Sprintf(was+"with the names %q, SANS asks for %q", r.Names(), now.Names())
+	case !slices.Equal(r.SANs, now.SANs):
+		return fmt.Sprintf(was+"with the names %q, SANS asks for %q", r.SANs, now.SANs)
 	case r.CA != now.CA:
 		return fmt.Sprintf(was+"from the CA %q, CA_NAME asks for %q", r.CA, now.CA)
 	}

@@ -101,8 +101,8 @@ func TestParseRecord_whatIsNotOurs_isNone(t *testing.T) {
 }
 
 func FuzzParseRecord(f *testing.F) {
-	f.Add([]byte(`{"version":1,"certificate":"00","request":{"subject":"CN=a","dns":["a"],"keyAlgorithm":"RSA-2048","ca":"RA"},"acceptedFrom":"https://a"}`))
-	f.Add([]byte(`{"version":1,"enrolDirectly":true,"request":{"ips":["::1"],"uris":["a:b"],"emails":["a@b"]}}`))
+	f.Add([]byte(`{"version":1,"certificate":"00","request":{"subject":"CN=a","sans":["DNS:a"],"keyAlgorithm":"RSA-2048","ca":"RA"},"acceptedFrom":"https://a"}`))
+	f.Add([]byte(`{"version":1,"enrolDirectly":true,"request":{"sans":["IP Address:::1","URI:a:b","email:a@b"]}}`))
 	f.Fuzz(func(t *testing.T, note []byte) {
 		r, err := ParseRecord(note)
 		if err != nil {

@@ -35,10 +35,7 @@ type Report struct {
 // Requested is what was requested for a certificate.
 type Requested struct {
 	Subject      string   `json:"subject"`
-	DNS          []string `json:"dns,omitempty"`
-	Emails       []string `json:"emails,omitempty"`
-	IPs          []string `json:"ips,omitempty"`
-	URIs         []string `json:"uris,omitempty"`
+	SANs         []string `json:"sans,omitempty"` // with their kinds
 	KeyAlgorithm string   `json:"keyAlgorithm"`
 	CA           string   `json:"ca"`
 }

@@ -77,15 +77,7 @@ func (f File) content() []string {
 
 // text words a request on one line.
 func (q *Requested) text() string {
-	parts := []string{q.Subject + " of " + q.CA, q.KeyAlgorithm}
-	for _, kind := range []struct {
-		prefix string
-		names  []string
-	}{{"DNS:", q.DNS}, {"email:", q.Emails}, {"IP Address:", q.IPs}, {"URI:", q.URIs}} {
-		for _, name := range kind.names {
-			parts = append(parts, kind.prefix+name)
-		}
-	}
+	parts := append([]string{q.Subject + " of " + q.CA, q.KeyAlgorithm}, q.SANs...)
 	return oneline.Of(strings.Join(parts, ", "), maxRequested)
 }
 

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 	"github.com/certfetcher/certfetcher/internal/pemfile"
 )
 
@@ -48,11 +49,9 @@ func Detect(data []byte) (Format, error) {
 	return "", fmt.Errorf("store %s, %s", describeText(data), accepted)
 }
 
-// utf8BOM is what Windows editors put before text.
-var utf8BOM = []byte("\xef\xbb\xbf")
-
 func describeText(data []byte) string {
-	text := bytes.TrimSpace(bytes.TrimPrefix(data, utf8BOM))
+	text, _ := fileaccess.Text(data)
+	text = bytes.TrimSpace(text)
 	switch {
 	case len(text) == 0:
 		return "is blank"
