@@ -24,6 +24,7 @@ func (s *Store) decodePEM(data []byte, password string, keys bool) error {
 	var signers []crypto.Signer
 	var certs []*x509.Certificate
 	var others []string
+	decrypter := pkcs12.NewKeyDecrypter(password)
 	for _, b := range blocks {
 		switch {
 		case b.IsCertificate(), b.Label == "":
@@ -37,7 +38,7 @@ func (s *Store) decodePEM(data []byte, password string, keys bool) error {
 			if !keys {
 				continue
 			}
-			key, err := parsePEMKey(b, password)
+			key, err := parsePEMKey(b, decrypter)
 			if err != nil {
 				s.unreadable(b.String(), true, err)
 				continue
@@ -72,7 +73,7 @@ func convert(labels []string) string {
 	return ""
 }
 
-func parsePEMKey(b pemfile.Block, password string) (crypto.Signer, error) {
+func parsePEMKey(b pemfile.Block, decrypter pkcs12.KeyDecrypter) (crypto.Signer, error) {
 	if b.Err != nil {
 		return nil, b.Err
 	}
@@ -83,7 +84,7 @@ func parsePEMKey(b pemfile.Block, password string) (crypto.Signer, error) {
 	case "PRIVATE KEY":
 		return pkcs12.ParseKey(b.Bytes)
 	case "ENCRYPTED PRIVATE KEY":
-		return pkcs12.DecryptKey(b.Bytes, password)
+		return decrypter.Decrypt(b.Bytes)
 	case "EC PRIVATE KEY":
 		return x509.ParseECPrivateKey(b.Bytes)
 	case "RSA PRIVATE KEY":

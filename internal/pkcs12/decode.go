@@ -35,10 +35,16 @@ func decode(data []byte, password string, keys bool) (*Contents, error) {
 	return &d.contents, nil
 }
 
-// DecryptKey reads an EncryptedPrivateKeyInfo (RFC 5208), such as the inside of a PEM block
+// KeyDecrypter reads the keys of one file, which share the bound on what key derivation may cost.
+type KeyDecrypter struct{ decoder *decoder }
+
+// NewKeyDecrypter is for the keys of one file and their password.
+func NewKeyDecrypter(password string) KeyDecrypter { return KeyDecrypter{newDecoder(password)} }
+
+// Decrypt reads an EncryptedPrivateKeyInfo (RFC 5208), such as the inside of a PEM block
 // "ENCRYPTED PRIVATE KEY".
-func DecryptKey(der []byte, password string) (crypto.Signer, error) {
-	key, err := newDecoder(password).decryptKey(der)
+func (d KeyDecrypter) Decrypt(der []byte) (crypto.Signer, error) {
+	key, err := d.decoder.decryptKey(der)
 	if errors.Is(err, errDecrypt) {
 		return nil, fmt.Errorf("%w for the key, or it is damaged", ErrPassword)
 	}

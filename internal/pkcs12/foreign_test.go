@@ -140,10 +140,28 @@ func TestDecryptKey_hostileParameters_costNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before, start := allocated(), time.Now()
-			_, err := DecryptKey(test.der, "changeit")
+			_, err := NewKeyDecrypter("changeit").Decrypt(test.der)
 			require.ErrorContains(t, err, test.want)
 			assert.Less(t, time.Since(start), time.Second)
 			assert.Less(t, allocated()-before, uint64(64<<20))
+		})
+	}
+}
+
+// Many keys in one file cost no more than one: what one has spent the next has not, whatever derives it.
+func TestKeyDecrypter_keysOfOneFileShareTheBound(t *testing.T) {
+	for name, kdf := range map[string]func(*cryptobyte.Builder){
+		"PBKDF2": pbkdf2KDF(4096), "scrypt": scryptKDF(1<<8, 8, 1), // each counts for 4,096
+	} {
+		t.Run(name, func(t *testing.T) {
+			decrypter := NewKeyDecrypter("changeit")
+			decrypter.decoder.iterations = 3 * 4096
+			for range 3 {
+				_, err := decrypter.Decrypt(hostilePBES2(kdf))
+				require.ErrorIs(t, err, ErrPassword)
+			}
+			_, err := decrypter.Decrypt(hostilePBES2(kdf))
+			require.EqualError(t, err, "asks for more than 5000000 iterations of key derivation in all")
 		})
 	}
 }

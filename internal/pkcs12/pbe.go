@@ -86,7 +86,7 @@ func (a algorithm) parsePBES2() (pbe, error) {
 		if p.scrypt, err = kdf.parseScrypt(); err != nil {
 			return pbe{}, err
 		}
-		derived = p.scrypt.keySize
+		derived, p.iterations = p.scrypt.keySize, p.scrypt.iterations()
 	} else {
 		k, err := kdf.parsePBKDF2()
 		if err != nil {

@@ -60,6 +60,9 @@ func (k *scryptParams) check() error {
 	return nil
 }
 
+// iterations is what scrypt counts for in maxIterations, a little more than what PBKDF2 does in the same time.
+func (k *scryptParams) iterations() int { return 2 * k.n * k.r * k.p }
+
 func (k *scryptParams) key(password string, size int) ([]byte, error) {
 	key, err := scrypt.Key([]byte(password), k.salt, k.n, k.r, k.p, size)
 	if err != nil {
