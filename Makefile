@@ -4,7 +4,7 @@ LDFLAGS = -s -w -X github.com/certfetcher/certfetcher/internal/buildinfo.version
 PROGRAMS = certfetcher certservice devca
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test race lint bench image containers manifests docs clean
+.PHONY: build demo test race chaos chaos-short lint bench image containers manifests docs clean
 
 build: $(PROGRAMS:%=bin/%)
 
@@ -25,6 +25,14 @@ test:
 
 race:
 	go test -count=1 -race $(LONG) ./...
+
+# Faults, attacks and load, with everything at once: half an hour. It writes the figures of docs/reliability.md.
+chaos: build
+	CHAOS=full FIGURES=write go test -count=1 -p 1 -timeout 60m ./test/chaos/...
+
+# The same tests with fewer repetitions.
+chaos-short: build
+	CHAOS=short go test -count=1 -p 1 -timeout 20m ./test/chaos/...
 
 lint:
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
