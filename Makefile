@@ -2,9 +2,9 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS = -s -w -X github.com/certfetcher/certfetcher/internal/buildinfo.version=$(VERSION)
 PROGRAMS = certfetcher certservice devca
-STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+STATICCHECK = go tool -modfile=.ci/tools/go.mod staticcheck
 
-.PHONY: build demo test race chaos chaos-short lint bench image containers manifests docs clean
+.PHONY: build demo test race chaos chaos-short fuzz lint audit licences bench image containers manifests docs clean
 
 build: $(PROGRAMS:%=bin/%)
 
@@ -37,7 +37,20 @@ chaos-short: build
 lint:
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	go vet ./...
-	go run $(STATICCHECK) ./...
+	$(STATICCHECK) ./...
+
+# What the programs are made of: published modules, unsafe patterns, licences, known weaknesses.
+audit:
+	.ci/audit
+
+# Rewrites docs/licences.md.
+licences:
+	.ci/audit --update
+
+# Fuzzes every parser; FUZZ_SECONDS is shared by all of them.
+FUZZ_SECONDS ?= 3600
+fuzz:
+	.ci/fuzz $(FUZZ_SECONDS)
 
 # Benchmarks of the parts, then whole runs of the built program: wall time and peak memory.
 bench: build

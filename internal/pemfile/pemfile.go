@@ -74,8 +74,8 @@ func Blocks(data []byte) ([]Block, error) {
 // the next one begins.
 func readBlock(data []byte) (Block, int) {
 	after := data[len(begin):]
-	n := bytes.Index(after, dash)
-	if n < 0 || n > maxLabel || bytes.ContainsAny(after[:n], "\r\n") {
+	n := bytes.Index(after[:min(len(after), maxLabel+len(dash))], dash) // no further: a file may have many such lines
+	if n < 0 || bytes.ContainsAny(after[:n], "\r\n") {
 		return Block{Err: errors.New("its BEGIN line is damaged: want -----BEGIN, a label and five dashes on one line")}, len(begin)
 	}
 	b := Block{Label: string(after[:n])}
