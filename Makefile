@@ -4,7 +4,7 @@ LDFLAGS = -s -w -X github.com/certfetcher/certfetcher/internal/buildinfo.version
 PROGRAMS = certfetcher certservice devca
 STATICCHECK = go tool -modfile=.ci/tools/go.mod staticcheck
 
-.PHONY: build demo test race chaos chaos-short fuzz lint audit licences bench image containers manifests docs clean
+.PHONY: build demo test race chaos chaos-short fuzz lint audit bench image containers manifests docs clean
 
 build: $(PROGRAMS:%=bin/%)
 
@@ -42,10 +42,6 @@ lint:
 # What the programs are made of: published modules, unsafe patterns, licences, known weaknesses.
 audit:
 	.ci/audit
-
-# Rewrites docs/licences.md.
-licences:
-	.ci/audit --update
 
 # Fuzzes every parser; FUZZ_SECONDS is shared by all of them.
 FUZZ_SECONDS ?= 3600
