@@ -115,12 +115,17 @@ func line(text string) *regexp.Regexp {
 	return regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(text) + `$`)
 }
 
+// made is the line that makes a target, with variables or without.
+func made(target string) *regexp.Regexp {
+	return regexp.MustCompile(`(?m)^make ` + regexp.QuoteMeta(target) + `( [A-Z]+=\S+)*$`)
+}
+
 // A target is run by CI, or the script that it runs is run by the test of the containers.
 func checkMake(t *testing.T, place string, targets []string) {
 	t.Helper()
 	for _, target := range targets {
 		recipe := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(target) + `:.*\n((?:\t.*\n)+)`).FindStringSubmatch(read(t, "Makefile"))
-		if !assert.NotNil(t, recipe, "%s: the Makefile has no %s", place, target) || line("make "+target).MatchString(read(t, ".ci/run")) {
+		if !assert.NotNil(t, recipe, "%s: the Makefile has no %s", place, target) || made(target).MatchString(read(t, ".ci/run")) {
 			continue
 		}
 		script := regexp.MustCompile(`deploy/\S+\.sh`).FindString(recipe[1])

@@ -5,9 +5,13 @@ package docs
 
 import (
 	"flag"
+	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,6 +21,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/output"
+	"github.com/certfetcher/certfetcher/test/chaos"
 )
 
 var update = flag.Bool("update", false, "rewrite the generated parts of the documents")
@@ -32,12 +37,49 @@ func generated(t *testing.T) map[string]map[string]string {
 	require.NoError(t, config.WriteMarkdown(&variables))
 	require.NoError(t, enroll.WriteExitCodesMarkdown(&codes))
 	return map[string]map[string]string{
+		"docs/reliability.md":  {"figures": figures(t)},
 		"README.md":            {"variables": variables.String(), "exit codes": codes.String()},
 		"docs/applications.md": {"files": files.String()},
 		"docs/certservice.md": {
 			"certservice --help": textBlock(help(t, "certservice")),
 			"devca --help":       textBlock(help(t, "devca")),
 		},
+	}
+}
+
+// figures is the table of what the fault and load tests measured last.
+func figures(t *testing.T) string {
+	t.Helper()
+	all, err := chaos.Read()
+	require.NoError(t, err)
+	var table strings.Builder
+	table.WriteString("| test | tried | result |\n|---|---|---|\n")
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		f := all[key]
+		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", f.Test, f.Tried, f.Result)
+	}
+	return table.String()
+}
+
+// A figure whose test is gone would stay for ever.
+func TestReliability_figures_haveTheirTest(t *testing.T) {
+	tests := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func (Test\w+)`)
+	require.NoError(t, filepath.WalkDir(filepath.Join(root, "test/chaos"), func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, match := range declared.FindAllStringSubmatch(string(text), -1) {
+			tests[match[1]] = true
+		}
+		return err
+	}))
+	all, err := chaos.Read()
+	require.NoError(t, err)
+	for _, figure := range all {
+		name, _, _ := strings.Cut(figure.Test, "/")
+		assert.True(t, tests[name], "%s is in test/testdata/figures.json and nowhere else: remove it there", name)
 	}
 }
 
