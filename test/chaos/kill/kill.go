@@ -1,0 +1,3 @@
+// Package kill ends the built programs at each system call that changes a file, and makes such calls fail, by tracing
+// them from outside with ptrace(2). Nothing in the programs knows of it. It works on Linux with amd64.
+package kill

@@ -1,0 +1,79 @@
+//go:build linux && amd64
+
+package kill
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/service"
+)
+
+// program is the built certfetcher.
+var program string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "certfetcher-kill-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		program = filepath.Join(dir, "certfetcher")
+		build := exec.Command("go", "build", "-tags", "nethttpomithttp2", "-o", program, "github.com/certfetcher/certfetcher/cmd/certfetcher")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building certfetcher: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+func startService(t testing.TB) *service.Service {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := service.Start(dir, service.Options{})
+	require.NoError(t, err)
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// environment is that of a container whose certificate comes from s; later variables take the place of earlier ones.
+func environment(s *service.Service, volume string, variables ...string) []string {
+	return slices.Concat([]string{
+		"REQUEST_URL=" + s.URL, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + volume, "COMMON_NAME=app.example.org",
+		"ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=app.example.org",
+		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.pem"), "TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.pem"),
+		"KEY_ALGORITHM=ECDSA-P256", "RETRY_MAX_ELAPSED=10s", "HEALTH_ADDR=off", "TERMINATION_MESSAGE_PATH=",
+	}, variables)
+}
+
+// memoryDir is a directory in memory where there is one: thousands of runs sync their files.
+func memoryDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "certfetcher-kill-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// copyVolume makes to a copy of from, with modes, links and times.
+func copyVolume(t testing.TB, from, to string) {
+	t.Helper()
+	require.NoError(t, os.RemoveAll(to))
+	if _, err := os.Lstat(from); err != nil {
+		return // a scene that begins without a volume
+	}
+	out, err := exec.Command("cp", "-a", from, to).CombinedOutput()
+	require.NoError(t, err, string(out))
+}
