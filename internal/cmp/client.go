@@ -69,6 +69,11 @@ type Config struct {
 	MaxResponseSize int           // bytes; default and maximum MaxMessageSize
 	TimeWindow      time.Duration // how far messageTime may be off, either way; default DefaultTimeWindow
 
+	// Derive is called with what derives the key of an answer's MAC where the peer makes that take more than a few
+	// milliseconds, and has to call it once, when there is a processor for it. An error of its own fails the transaction.
+	// Default: at once.
+	Derive func(derive func()) error
+
 	HTTPClient *http.Client // default http.DefaultClient's transport; redirects are never followed
 	Now        func() time.Time
 	// Log gets a debug line for each exchange, and a warning for what is accepted and should be looked at, such as each
@@ -124,6 +129,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c.cfg, c.transport, c.keys = cfg, transport, NewMACKeys(cfg.Secret)
+	c.keys.derive = cfg.Derive
 	return c, nil
 }
 

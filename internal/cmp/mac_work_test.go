@@ -3,6 +3,7 @@ package cmp
 import (
 	"bytes"
 	"crypto"
+	"errors"
 	"runtime"
 	"testing"
 	"time"
@@ -127,4 +128,30 @@ func TestMACKeys_sameParametersAtOnce_areDerivedOnce(t *testing.T) {
 		spent += 10_000 - <-budgets
 	}
 	assert.Equal(t, 10_000, spent)
+}
+
+// What a peer makes costly waits until the caller lets it be derived, and an error of the caller's is not remembered.
+func TestMACKeys_costlyKeys_areDerivedWhenTheCallerSays(t *testing.T) {
+	keys := NewMACKeys([]byte("secret"))
+	busy, calls := errors.New("busy"), 0
+	keys.derive = func(derive func()) error {
+		if calls++; calls == 1 {
+			return busy
+		}
+		derive()
+		return nil
+	}
+	costly := claiming(t, pbmac1With(crypto.SHA256, quickMACWork+1, 32))
+
+	_, err := keys.Verify(costly)
+	require.ErrorIs(t, err, busy)
+	_, err = keys.Verify(costly)
+	require.ErrorContains(t, err, "does not match")
+	_, err = keys.Verify(costly)
+	require.ErrorContains(t, err, "does not match")
+	assert.Equal(t, 2, calls, "the key is remembered")
+
+	_, err = keys.Verify(claiming(t, pbmac1With(crypto.SHA256, quickMACWork, 32)))
+	require.ErrorContains(t, err, "does not match")
+	assert.Equal(t, 2, calls, "a quick one is derived at once")
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 )
@@ -105,6 +106,7 @@ const maxMACKeys = 1024
 // parameters stay the same throughout a transaction. It may be used from several goroutines.
 type MACKeys struct {
 	secret []byte
+	derive func(derive func()) error // as Config.Derive
 	mu     sync.Mutex
 	keys   map[string]*macKey
 }
@@ -141,11 +143,27 @@ func (k *MACKeys) key(m MAC, budget *int) ([]byte, error) {
 		k.keys[name] = entry
 	}
 	k.mu.Unlock()
-	entry.once.Do(func() { entry.key, entry.err = m.key(k.secret) })
+	entry.once.Do(func() { k.fill(entry, m) })
 	if entry.err != nil {
 		return nil, fmt.Errorf("deriving key of the MAC: %w", entry.err)
 	}
 	return entry.key, nil
+}
+
+// quickMACWork is what is derived at once: 3 ms or so.
+const quickMACWork = 10_000
+
+func (k *MACKeys) fill(entry *macKey, m MAC) {
+	if k.derive == nil || m.work() <= quickMACWork {
+		entry.key, entry.err = m.key(k.secret)
+		return
+	}
+	if err := k.derive(func() { entry.key, entry.err = m.key(k.secret) }); err != nil {
+		entry.err = err
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		maps.DeleteFunc(k.keys, func(_ string, e *macKey) bool { return e == entry }) // another try may have more luck
+	}
 }
 
 // macLifetime is how long a client protects its requests with the same parameters. Deriving the key takes as
