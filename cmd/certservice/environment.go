@@ -23,7 +23,9 @@ type environment struct {
 	CMPServersPath     string `envconfig:"CMP_SERVERS_PATH" default:"/etc/onap/oom/certservice/cmpServers.json" rule:"the path of a cmpServers.json" desc:"the certification authorities; read again when it changes, on SIGHUP and on GET /reload"`
 	ResponseTrust      string `envconfig:"RESPONSE_TRUST" default:"anchored" rule:"anchored or onap" desc:"for CMP servers with neither trustAnchors nor responseTrust: refuse signed answers, or trust them as the ONAP server did, which lets whoever is on the way to the CA issue certificates"`
 	MetricsAddr        string `envconfig:"METRICS_ADDR" rule:"host:port or :port" desc:"plain HTTP address for /metrics and the probes, which need no client certificate there; none when empty"`
-	MaxInFlight        string `envconfig:"MAX_IN_FLIGHT" default:"256" rule:"a number from 1" desc:"enrolments and updates at the same time; above it the answer is 503 with Retry-After"`
+	MaxInFlight        string `envconfig:"MAX_IN_FLIGHT" default:"256" rule:"a number from 1" desc:"enrolments and updates at the same time; above it the answer is 503 with Retry-After. Half of them are reserved for the CAs in equal parts"`
+	MaxPerClient       string `envconfig:"MAX_IN_FLIGHT_PER_CLIENT" rule:"a number from 1, or nothing" desc:"those of one client, by its certificate and address; a quarter of MAX_IN_FLIGHT when empty"`
+	MaxRSABits         string `envconfig:"MAX_RSA_BITS" default:"4096" rule:"a number from 2048 to 8192" desc:"largest RSA key in a request, the old certificate's included; larger ones are answered with 400, as they take much to compute"`
 	RequestTimeout     string `envconfig:"REQUEST_TIMEOUT" default:"60s" rule:"a duration such as 30s, more than 0" desc:"for one request in all, the CMP server's part included"`
 	ReadHeaderTimeout  string `envconfig:"READ_HEADER_TIMEOUT" default:"10s" rule:"a duration such as 10s, more than 0" desc:"for a client to send its headers"`
 	IdleTimeout        string `envconfig:"IDLE_TIMEOUT" default:"2m" rule:"a duration such as 2m, more than 0" desc:"how long a connection is kept without a request"`
@@ -38,7 +40,7 @@ type settings struct {
 	files                                                     mtls.Files
 	handshakeAuth                                             bool
 	cmpServersPath, responseTrust, metricsAddr                string
-	maxInFlight                                               int
+	maxInFlight, maxPerClient, maxRSABits                     int
 	requestTimeout, readHeaderTimeout, idleTimeout, graceTime time.Duration
 	log                                                       environ.Log
 }
@@ -60,11 +62,15 @@ func loadSettings() (settings, []environ.Fault) {
 		responseTrust:     r.Choice("RESPONSE_TRUST", certservice.TrustAnchored, certservice.TrustONAP),
 		metricsAddr:       env.MetricsAddr,
 		maxInFlight:       r.Number("MAX_IN_FLIGHT", 1, 1<<30),
+		maxRSABits:        r.Number("MAX_RSA_BITS", certservice.LeastMaxRSABits, certservice.MostMaxRSABits),
 		requestTimeout:    r.Duration("REQUEST_TIMEOUT", 1),
 		readHeaderTimeout: r.Duration("READ_HEADER_TIMEOUT", 1),
 		idleTimeout:       r.Duration("IDLE_TIMEOUT", 1),
 		graceTime:         r.Duration("SHUTDOWN_TIMEOUT", 1),
 		log:               r.Log(),
+	}
+	if env.MaxPerClient != "" {
+		s.maxPerClient = r.Number("MAX_IN_FLIGHT_PER_CLIENT", 1, 1<<30)
 	}
 	if s.metricsAddr != "" {
 		_, port, err := net.SplitHostPort(s.metricsAddr)

@@ -128,6 +128,8 @@ func TestRun_check_tellsAllFaults(t *testing.T) {
 	env := files(t, newCA(t), `{"cmpv2Servers": [{"caName": "RA", "url": "ejbca", "issuerDN": "x"}]}`)
 	env["HTTPS_PORT"] = "https"
 	env["MAX_IN_FLIGHT"] = "0"
+	env["MAX_IN_FLIGHT_PER_CLIENT"] = "0"
+	env["MAX_RSA_BITS"] = "16384"
 	env["CLIENT_AUTH"] = "none"
 	env["REQUEST_TIMEOUT"] = "30"
 	env["METRICS_ADDR"] = "9090"
@@ -146,6 +148,8 @@ func TestRun_check_tellsAllFaults(t *testing.T) {
 	for _, line := range []string{
 		`HTTPS_PORT has "https", want a port number, 0 for a free one`,
 		`MAX_IN_FLIGHT has "0", want a number from 1`,
+		`MAX_IN_FLIGHT_PER_CLIENT has "0", want a number from 1, or nothing`,
+		`MAX_RSA_BITS has "16384", want a number from 2048 to 8192`,
 		`CLIENT_AUTH has "none", want answer or handshake`,
 		`REQUEST_TIMEOUT has "30" (a unit is missing: write 30s, 30m or 30h), want a duration such as 30s, more than 0`,
 		`METRICS_ADDR has "9090", want host:port or :port`,
@@ -160,7 +164,7 @@ func TestRun_check_tellsAllFaults(t *testing.T) {
 	} {
 		assert.Contains(t, stderr, line)
 	}
-	assert.Len(t, bytes.Split(bytes.TrimSpace([]byte(stderr)), []byte("\n")), 13)
+	assert.Len(t, bytes.Split(bytes.TrimSpace([]byte(stderr)), []byte("\n")), 15)
 	assert.NotContains(t, stderr, "wrong-password")
 }
 

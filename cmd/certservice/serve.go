@@ -43,7 +43,8 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	}
 	metrics.ObserveCertificate(func() *x509.Certificate { return watcher.Current().Certificate.Leaf })
 
-	configuration := certservice.NewConfiguration(s.cmpServersPath, cmpBuilder(s, log), metrics, log)
+	cpu := certservice.NewCPU()
+	configuration := certservice.NewConfiguration(s.cmpServersPath, cmpBuilder(s, cpu, log), metrics, log)
 	// A bad file is logged there and does not end the service: like the ONAP server's, it is not ready until
 	// the file is mended.
 	_ = configuration.Reload("start")
@@ -51,12 +52,15 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	go reloadOn(ctx, hangup, configuration)
 
 	handler := certservice.NewHandler(certservice.HandlerConfig{
-		Directory:   configuration,
-		ClientRoots: func() *x509.CertPool { return watcher.Current().Pool() },
-		MaxInFlight: s.maxInFlight,
-		Timeout:     s.requestTimeout,
-		Metrics:     metrics,
-		Log:         log,
+		Directory:            configuration,
+		ClientRoots:          func() *x509.CertPool { return watcher.Current().Pool() },
+		MaxInFlight:          s.maxInFlight,
+		MaxInFlightPerClient: s.maxPerClient,
+		MaxRSABits:           s.maxRSABits,
+		CPU:                  cpu,
+		Timeout:              s.requestTimeout,
+		Metrics:              metrics,
+		Log:                  log,
 	})
 	return listen(ctx, s, watcher, handler, log)
 }
@@ -119,9 +123,9 @@ func listenOn(variable, address string) (net.Listener, error) {
 	return nil, fmt.Errorf("%s: %w", variable, err)
 }
 
-func cmpBuilder(s settings, log *slog.Logger) func(certservice.Server) (certservice.Authority, error) {
+func cmpBuilder(s settings, cpu *certservice.CPU, log *slog.Logger) func(certservice.Server) (certservice.Authority, error) {
 	return certservice.CMPBuilder(certservice.CMPOptions{
-		Connections: s.maxInFlight, ResponseTrust: s.responseTrust, RequestTimeout: s.requestTimeout, Log: log,
+		Connections: s.maxInFlight, ResponseTrust: s.responseTrust, RequestTimeout: s.requestTimeout, CPU: cpu, Log: log,
 	})
 }
 
@@ -177,7 +181,7 @@ func checkServers(s settings, log *slog.Logger) []string {
 	for _, fault := range list {
 		faults = append(faults, place+fault)
 	}
-	build := cmpBuilder(s, log)
+	build := cmpBuilder(s, nil, log)
 	for _, server := range file.Servers {
 		if _, err := build(server); err != nil {
 			faults = append(faults, place+server.CAName+": "+err.Error())

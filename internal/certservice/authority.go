@@ -102,6 +102,8 @@ func (e *FailedError) Unwrap() error { return e.Err }
 // Directory finds the authority for a CA name.
 type Directory interface {
 	Lookup(caName string) (Authority, bool)
+	// Share says what an authority may have of the requests under way.
+	Share(caName string) Share
 	// Ready reports whether a valid set of authorities is loaded.
 	Ready() bool
 	// Reload reads the set again; trigger names the cause for the log. On an error the set stays as it was.
@@ -116,6 +118,9 @@ func (s Static) Lookup(caName string) (Authority, bool) {
 	a, ok := s[caName]
 	return a, ok
 }
+
+// Share leaves everything at its default.
+func (s Static) Share(string) Share { return Share{Authorities: len(s)} }
 
 // Ready is always true.
 func (s Static) Ready() bool { return true }

@@ -41,11 +41,12 @@ type CMPOptions struct {
 	ResponseTrust string
 	// RequestTimeout is what the caller gives one enrolment; 0: no bound. A server's longer timeout leaves a warning.
 	RequestTimeout time.Duration
+	CPU            *CPU // shared with HandlerConfig; nil: what a CA makes costly to verify waits for nothing
 	Log            *slog.Logger
 }
 
-// CMPBuilder returns a function that makes the authority for one server of a Configuration. What it makes for servers
-// with the same TLS settings shares its connections, also over reloads.
+// CMPBuilder returns a function that makes the authority for one server of a Configuration. What it makes for the same
+// host with the same TLS settings shares its connections, also over reloads.
 func CMPBuilder(options CMPOptions) func(Server) (Authority, error) {
 	clients, store := newHTTPClients(options.Connections), newLearnedStore()
 	return func(s Server) (Authority, error) {
@@ -57,11 +58,11 @@ func CMPBuilder(options CMPOptions) func(Server) (Authority, error) {
 			log.Warn("the timeout of this CMP server is longer than REQUEST_TIMEOUT, which ends the request before",
 				"timeout", s.Timeout.String(), "request_timeout", options.RequestTimeout.String())
 		}
-		return newCMPAuthority(s, clients.of(s.TLS), store, log)
+		return newCMPAuthority(s, clients.of(s), store, options.CPU, log)
 	}
 }
 
-func newCMPAuthority(s Server, client *http.Client, store *learnedStore, log *slog.Logger) (*cmpAuthority, error) {
+func newCMPAuthority(s Server, client *http.Client, store *learnedStore, cpu *CPU, log *slog.Logger) (*cmpAuthority, error) {
 	lax := s.ResponseTrust == TrustONAP
 	trust := cmp.ResponseTrustAnchored
 	if lax {
@@ -86,6 +87,7 @@ func newCMPAuthority(s Server, client *http.Client, store *learnedStore, log *sl
 			ImplicitConfirm: !s.ExplicitConfirm, // as the ONAP server asks, and one exchange fewer
 			AllowModified:   lax || s.AllowModified,
 			MessageTimeout:  s.Timeout, // 0 is the default there, too
+			Derive:          cpu.deriver(s.CAName),
 			HTTPClient:      client,
 			Log:             log,
 		},

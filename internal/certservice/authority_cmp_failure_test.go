@@ -65,7 +65,7 @@ func TestCMPAuthority_timeout_isAlsoThatOfOneMessage(t *testing.T) {
 	for timeout, want := range map[time.Duration]string{0: "30s", 5 * time.Second: "5s", 45 * time.Second: "45s"} {
 		synctest.Test(t, func(t *testing.T) {
 			server := Server{CAName: "RA", URL: "http://ca.example", IssuerDN: "CN=peer", IAK: testIAK, RV: testRV, Protection: ProtectionPBMSHA256, Timeout: timeout}
-			a, err := newCMPAuthority(server, &http.Client{Transport: stalling{}}, newLearnedStore(), slog.New(slog.DiscardHandler))
+			a, err := newCMPAuthority(server, &http.Client{Transport: stalling{}}, newLearnedStore(), nil, slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
 			start := time.Now()
 

@@ -165,7 +165,7 @@ func (s *cmpServer) authority(change func(*Server)) (Authority, *lockedBuffer) {
 
 func enrollRequest(t *testing.T) Request {
 	t.Helper()
-	r, fault := parseRequest(enrollHeader(t), false)
+	r, fault := parseRequest(enrollHeader(t), false, DefaultMaxRSABits)
 	require.Nil(t, fault)
 	return r
 }

@@ -3,16 +3,23 @@ package certservice
 import (
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 )
 
-// httpClients has an HTTP client for each of the TLS settings in use.
+// httpClients has an HTTP client for each host and TLS settings in use. CAs on different hosts share none: a client
+// gives up all its idle connections when a host closed one of them.
 type httpClients struct {
 	connections int // kept open to one server between requests
 
 	mu   sync.Mutex
-	made map[digest]*http.Client
+	made map[httpKey]*http.Client
+}
+
+type httpKey struct {
+	host string
+	tls  digest
 }
 
 // maxHTTPClients bounds what is kept for settings that are no longer configured. Clients in use are not affected when
@@ -20,13 +27,16 @@ type httpClients struct {
 const maxHTTPClients = 256
 
 func newHTTPClients(connections int) *httpClients {
-	return &httpClients{connections: connections, made: map[digest]*http.Client{}}
+	return &httpClients{connections: connections, made: map[httpKey]*http.Client{}}
 }
 
-func (c *httpClients) of(t TLS) *http.Client {
+func (c *httpClients) of(s Server) *http.Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	key := t.digest()
+	key := httpKey{tls: s.TLS.digest()}
+	if u, err := url.Parse(s.URL); err == nil {
+		key.host = u.Host
+	}
 	if client, ok := c.made[key]; ok {
 		return client
 	}
@@ -36,7 +46,7 @@ func (c *httpClients) of(t TLS) *http.Client {
 	client := &http.Client{Transport: &http.Transport{
 		// No proxy from the environment: the ONAP server used none, and a CA's server is seldom beyond one.
 		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:     t.config(),
+		TLSClientConfig:     s.TLS.config(),
 		TLSHandshakeTimeout: 10 * time.Second,
 		ForceAttemptHTTP2:   true,
 		MaxIdleConnsPerHost: c.connections,

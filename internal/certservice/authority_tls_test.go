@@ -126,11 +126,15 @@ func TestHTTPClients_sameSettings_shareConnectionsOverReloads(t *testing.T) {
 	clients := newHTTPClients(1)
 	one, two := newCA(t, "One").Root, newCA(t, "Two").Root
 
-	first := clients.of(TLS{Trust: []*x509.Certificate{one}})
+	of := func(url string, trust ...*x509.Certificate) *http.Client {
+		return clients.of(Server{URL: url, TLS: TLS{Trust: trust}})
+	}
+	first := of("https://ca/a", one)
 
-	assert.Same(t, first, clients.of(TLS{Trust: []*x509.Certificate{one}}))
-	assert.NotSame(t, first, clients.of(TLS{Trust: []*x509.Certificate{two}}))
-	assert.NotSame(t, first, clients.of(TLS{}))
+	assert.Same(t, first, of("https://ca/b", one))
+	assert.NotSame(t, first, of("https://ca/a", two))
+	assert.NotSame(t, first, of("https://ca/a"))
+	assert.NotSame(t, first, of("https://other/a", one))
 }
 
 func TestParseServers_expiredTLSIdentity_isWarnedOf(t *testing.T) {

@@ -264,7 +264,7 @@ func TestCMPAuthority_template_isWithoutBasicConstraintsAndWithUsagesThatFitTheK
 		t.Run(row.name, func(t *testing.T) {
 			server := newCMPServer(t)
 			a, log := server.authority(nil)
-			r, fault := parseRequest(headerWith(t, row.key, usageExtension(t, row.asked...), isCA), false)
+			r, fault := parseRequest(headerWith(t, row.key, usageExtension(t, row.asked...), isCA), false, DefaultMaxRSABits)
 			require.Nil(t, fault)
 
 			_, err := a.Enroll(t.Context(), r)

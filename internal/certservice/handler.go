@@ -24,19 +24,25 @@ type HandlerConfig struct {
 	// that a truststore replaced while connections are open counts at once. The pool must not be changed
 	// once it was returned, and should be the same one until the roots change.
 	ClientRoots func() *x509.CertPool
-	MaxInFlight int           // enrolments and updates at the same time; 0: no bound
-	Timeout     time.Duration // for one enrolment or update, the authority's part included; 0: none
-	Metrics     *Metrics      // nil: not counted
-	Log         *slog.Logger
-	Now         func() time.Time // nil: time.Now
+	MaxInFlight int // enrolments and updates at the same time; 0: no bound
+	// MaxInFlightPerClient bounds those of one client, by its certificate and address; 0: a quarter of MaxInFlight.
+	MaxInFlightPerClient int
+	MaxRSABits           int           // of keys in requests; 0: DefaultMaxRSABits
+	CPU                  *CPU          // shared with CMPOptions; nil: the handler's own
+	Timeout              time.Duration // for one enrolment or update, the authority's part included; 0: none
+	Metrics              *Metrics      // nil: not counted
+	Log                  *slog.Logger
+	Now                  func() time.Time // nil: time.Now
 }
 
 // Handler serves the REST API. It expects to stand behind TLS that asks for a client certificate
 // (tls.RequestClientCert at least) and verifies that certificate itself.
 type Handler struct {
-	cfg      HandlerConfig
-	clients  clientVerifier
-	inFlight *limiter
+	cfg     HandlerConfig
+	clients clientVerifier
+	slots   *slots
+	reloads *rounds[struct{}]
+	scrapes *rounds[[]byte]
 }
 
 // NewHandler returns the handler of the API.
@@ -47,8 +53,16 @@ func NewHandler(cfg HandlerConfig) *Handler {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics("")
 	}
-	h := &Handler{cfg: cfg, inFlight: newLimiter(cfg.MaxInFlight)}
-	cfg.Metrics.observeInFlight(h.inFlight.count)
+	if cfg.MaxRSABits == 0 {
+		cfg.MaxRSABits = DefaultMaxRSABits
+	}
+	if cfg.CPU == nil {
+		cfg.CPU = NewCPU()
+	}
+	h := &Handler{cfg: cfg, slots: newSlots(cfg.MaxInFlight, cfg.MaxInFlightPerClient)}
+	h.reloads = newReloads(func() error { return cfg.Directory.Reload("request") })
+	h.scrapes = newScrapes(cfg.Metrics.text)
+	cfg.Metrics.observeInFlight(h.slots.count, h.slots.countOf)
 	return h
 }
 
@@ -191,17 +205,12 @@ func (h *Handler) certify(r *http.Request, caName string, e *event, update bool)
 		return errorAnswer(http.StatusNotFound, "Certification authority not found for given CAName")
 	}
 	e.caKnown = true
-	if !h.inFlight.acquire() {
-		return unavailable(e, outcomeOverloaded, "Too many requests in flight, try again later")
+	client := clientOf(e.client, e.remote)
+	release, limit, reason := h.slots.take(caName, h.cfg.Directory.Share(caName), client)
+	if limit != "" {
+		return h.overloaded(e, limit, reason)
 	}
-	defer h.inFlight.release()
-
-	request, fault := parseRequest(r.Header, update)
-	e.csr = request.CSR
-	if fault != nil {
-		e.outcome, e.reason = outcomeBadRequest, fault.reason
-		return errorAnswer(http.StatusBadRequest, fault.message)
-	}
+	defer release()
 
 	ctx := r.Context()
 	if h.cfg.Timeout > 0 {
@@ -209,6 +218,17 @@ func (h *Handler) certify(r *http.Request, caName string, e *event, update bool)
 		ctx, cancel = context.WithTimeout(ctx, h.cfg.Timeout)
 		defer cancel()
 	}
+	mine := turns{ctx, h.cfg.CPU, client}
+	request, fault, err := h.parse(r.Header, update, mine)
+	e.csr = request.CSR
+	switch {
+	case err != nil:
+		return h.overloaded(e, limitCPU, "waiting for a processor: "+err.Error())
+	case fault != nil:
+		e.outcome, e.reason = outcomeBadRequest, fault.reason
+		return errorAnswer(http.StatusBadRequest, fault.message)
+	}
+	request.Key, request.OldKey = mine.signer(request.Key), mine.signer(request.OldKey)
 	call := authority.Enroll
 	if update {
 		call = authority.Update
@@ -224,6 +244,17 @@ func (h *Handler) certify(r *http.Request, caName string, e *event, update bool)
 	}
 	e.outcome, e.issued = outcomeIssued, issued.Chain[0]
 	return jsonAnswer(http.StatusOK, issuedBody{pemTexts(issued.Chain), pemTexts(issued.Trusted)})
+}
+
+// parse reads a request when it is the client's turn to have something computed. The error is that of waiting for it.
+func (h *Handler) parse(header http.Header, update bool, mine turns) (Request, *requestError, error) {
+	leave, err := mine.cpu.enter(mine.ctx, mine.client, false)
+	if err != nil {
+		return Request{}, nil, err
+	}
+	defer leave()
+	request, fault := parseRequest(header, update, h.cfg.MaxRSABits)
+	return request, fault, nil
 }
 
 // failed answers for an authority that refused or could not be asked, in the ONAP server's words.

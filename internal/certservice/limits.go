@@ -3,7 +3,6 @@ package certservice
 import (
 	"math/rand/v2"
 	"net/http"
-	"sync/atomic"
 )
 
 // MaxHeaderBytes is what a request's headers may take in all. An update with RSA-4096 keys needs 20 KiB;
@@ -27,27 +26,6 @@ func headerBytes(r *http.Request) int {
 	return total
 }
 
-// limiter bounds what runs at the same time. It refuses rather than queues: a client that waits in a
-// queue holds a connection, and does not learn that another replica has room.
-type limiter struct {
-	max     int64 // 0: no bound
-	running atomic.Int64
-}
-
-func newLimiter(limit int) *limiter { return &limiter{max: int64(limit)} }
-
-func (l *limiter) acquire() bool {
-	if n := l.running.Add(1); l.max > 0 && n > l.max {
-		l.running.Add(-1)
-		return false
-	}
-	return true
-}
-
-func (l *limiter) release() { l.running.Add(-1) }
-
-func (l *limiter) count() float64 { return float64(l.running.Load()) }
-
 // unavailable answers 503 and asks the client to return in 1 to 5 seconds, at random, so that those
 // refused together do not come back together.
 func unavailable(e *event, outcome outcome, message string) answer {
@@ -55,4 +33,19 @@ func unavailable(e *event, outcome outcome, message string) answer {
 	a := errorAnswer(http.StatusServiceUnavailable, message)
 	a.retryAfter = 1 + rand.IntN(5)
 	return a
+}
+
+// overloaded answers for a request that one of the bounds does not let in.
+func (h *Handler) overloaded(e *event, limit limitKind, reason string) answer {
+	e.reason = reason
+	h.cfg.Metrics.observeOverload(e.caName, limit)
+	return unavailable(e, outcomeOverloaded, limitMessages[limit])
+}
+
+// limitMessages are for clients. They tell no numbers.
+var limitMessages = map[limitKind]string{
+	limitTotal:  "Too many requests in flight, try again later",
+	limitCA:     "Too many requests in flight for this CA, try again later",
+	limitClient: "Too many requests in flight from this client, try again later",
+	limitCPU:    "Too much to compute, try again later",
 }

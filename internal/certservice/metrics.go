@@ -1,10 +1,12 @@
 package certservice
 
 import (
+	"bytes"
 	"crypto/x509"
 	"fmt"
 	"io"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -18,6 +20,7 @@ var latencyBuckets = []float64{0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 // help says what each series is, for whoever explores them.
 var help = map[string]string{
 	"certservice_build_info":                               "Always 1; the labels are the program's version and that of Go.",
+	"certservice_ca_in_flight_requests":                    "Enrolments and updates under way for a CA.",
 	"certservice_certificate_expiry_timestamp_seconds":     "End of the service's own certificate, in Unix time.",
 	"certservice_certificate_not_before_timestamp_seconds": "Beginning of the service's own certificate, in Unix time.",
 	"certservice_cmp_duration_seconds":                     "Time that CMP transactions took, in seconds.",
@@ -30,13 +33,15 @@ var help = map[string]string{
 	"certservice_identity_last_reload_successful":          "Whether the service's TLS files could be used when they were last read: 1 or 0.",
 	"certservice_identity_reloads_total":                   "Replacements of the service's TLS files, by outcome: ok, or failed when the old identity was kept.",
 	"certservice_in_flight_requests":                       "Enrolments and updates under way.",
+	"certservice_overloads_total":                          "Enrolments and updates refused with status 503, by CA and by the limit that was reached: total, ca (its maxInFlight), client, or cpu.",
 	"certservice_request_duration_seconds":                 "Time to answer requests, in seconds.",
 	"certservice_requests_total":                           "Requests answered, by CA (empty: none that is configured), operation (doctor: trials by certfetcher doctor) and outcome.",
 }
 
 // Metrics are the service's series, in a set of their own.
 type Metrics struct {
-	set *metrics.Set
+	set        *metrics.Set
+	inFlightOf atomic.Pointer[func(ca string) float64] // nil: no handler yet
 }
 
 // NewMetrics returns the series that are there from the beginning. version is the program's, for
@@ -97,8 +102,23 @@ func (m *Metrics) Write(w io.Writer) {
 	exposition.Write(w, m.set, help)
 }
 
-func (m *Metrics) observeInFlight(count func() float64) {
+func (m *Metrics) text() []byte {
+	var text bytes.Buffer
+	m.Write(&text)
+	return text.Bytes()
+}
+
+// observeInFlight has the series ask how many requests are under way, in all and for a CA.
+func (m *Metrics) observeInFlight(count func() float64, countOf func(ca string) float64) {
 	m.set.GetOrCreateGauge("certservice_in_flight_requests", count)
+	m.inFlightOf.Store(&countOf)
+}
+
+// observeOverload counts a request that a bound did not let in.
+func (m *Metrics) observeOverload(ca string, limit limitKind) { m.overloads(ca, limit).Inc() }
+
+func (m *Metrics) overloads(ca string, limit limitKind) *metrics.Counter {
+	return m.set.GetOrCreateCounter(fmt.Sprintf("certservice_overloads_total{ca=%q,limit=%q}", ca, string(limit)))
 }
 
 // observeRequest counts every request. The label ca is empty for names that are not configured: anybody
@@ -160,4 +180,13 @@ func (m *Metrics) expect(ca string) {
 			m.requests(ca, operation, o)
 		}
 	}
+	for _, limit := range []limitKind{limitTotal, limitCA, limitClient, limitCPU} {
+		m.overloads(ca, limit)
+	}
+	m.set.GetOrCreateGauge(fmt.Sprintf("certservice_ca_in_flight_requests{ca=%q}", ca), func() float64 {
+		if count := m.inFlightOf.Load(); count != nil {
+			return (*count)(ca)
+		}
+		return 0
+	})
 }

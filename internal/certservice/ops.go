@@ -2,6 +2,7 @@ package certservice
 
 import (
 	_ "embed" // the OpenAPI document
+	"errors"
 	"net/http"
 
 	"github.com/certfetcher/certfetcher/internal/exposition"
@@ -21,13 +22,20 @@ func (h *Handler) health(*http.Request, string, *event) answer {
 	return jsonAnswer(http.StatusOK, statusBody{"UP"})
 }
 
-func (h *Handler) reload(_ *http.Request, _ string, e *event) answer {
-	if err := h.cfg.Directory.Reload("request"); err != nil {
+func (h *Handler) reload(r *http.Request, _ string, e *event) answer {
+	_, err := h.reloads.ask(r.Context(), clientOf(e.client, e.remote))
+	switch {
+	case errors.Is(err, errRoundFull):
+		e.reason = err.Error()
+		return unavailable(e, outcomeOverloaded, messageReloads)
+	case err != nil:
 		e.outcome = outcomeFailed
 		return errorAnswer(http.StatusInternalServerError, err.Error())
 	}
 	return jsonAnswer(http.StatusOK, statusBody{"RELOADED"})
 }
+
+const messageReloads = "Too many requests wait for a reload, try again later"
 
 func (h *Handler) openAPI(*http.Request, string, *event) answer {
 	return answer{status: http.StatusOK, contentType: "application/yaml", body: openAPIDocument} // RFC 9512
@@ -44,9 +52,14 @@ func (h *Handler) Ops() http.Handler {
 			})
 		}
 	}
-	handleGet(mux, "/metrics", func(w http.ResponseWriter, _ *http.Request) {
+	handleGet(mux, "/metrics", func(w http.ResponseWriter, r *http.Request) {
+		text, err := h.scrapes.ask(r.Context(), clientKey{})
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
 		w.Header().Set("Content-Type", exposition.ContentType)
-		h.cfg.Metrics.Write(w)
+		_, _ = w.Write(text)
 	})
 	return mux
 }

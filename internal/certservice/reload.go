@@ -33,7 +33,12 @@ type Configuration struct {
 // digest identifies a file's content; it is all zero for a file that could not be read.
 type digest [sha256.Size]byte
 
-type authorities map[string]Authority
+type authorities map[string]loadedAuthority
+
+type loadedAuthority struct {
+	Authority
+	maxInFlight int // 0: the default
+}
 
 // NewConfiguration returns a Configuration with nothing loaded yet; Reload loads it. build makes the
 // authority for one server; an error from it counts as a fault of the file. Nil metrics are not kept.
@@ -51,7 +56,16 @@ func (c *Configuration) Lookup(caName string) (Authority, bool) {
 		return nil, false
 	}
 	a, ok := (*loaded)[caName]
-	return a, ok
+	return a.Authority, ok
+}
+
+// Share returns what the entry of an authority says.
+func (c *Configuration) Share(caName string) Share {
+	loaded := c.current.Load()
+	if loaded == nil {
+		return Share{}
+	}
+	return Share{MaxInFlight: (*loaded)[caName].maxInFlight, Authorities: len(*loaded)}
 }
 
 // Ready reports whether some version of the file was loaded.
@@ -120,7 +134,7 @@ func (c *Configuration) load() loading {
 			l.file.leaveOut(server.CAName, Faults{server.place + ": " + err.Error()})
 			continue
 		}
-		l.authorities[server.CAName] = a
+		l.authorities[server.CAName] = loadedAuthority{a, server.MaxInFlight}
 	}
 	l.read = len(l.authorities)
 	if l.err == nil {

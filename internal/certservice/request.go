@@ -46,18 +46,26 @@ type requestError struct {
 
 func (e *requestError) Error() string { return e.message + ": " + e.reason }
 
+// bad is answered in the ONAP server's words alone, and told is what else the client is told as well.
+func bad(message, header, reason string) *requestError {
+	return &requestError{message, header + " " + reason}
+}
+
+func told(message, header, reason string) *requestError {
+	return &requestError{message + ": " + header + " " + reason, header + " " + reason}
+}
+
 // parseRequest reads the headers of an enrolment, and with update those of an update. Beside a fault it returns
-// what was read before it, for the audit line.
-func parseRequest(header http.Header, update bool) (Request, *requestError) {
+// what was read before it, for the audit line. Nothing is computed with an RSA key of more than maxRSABits.
+func parseRequest(header http.Header, update bool, maxRSABits int) (Request, *requestError) {
 	var r Request
-	var reason string
-	csr, fault := parseCSR(header)
+	csr, fault := parseCSR(header, maxRSABits)
 	if fault != nil {
 		return r, fault
 	}
 	r.CSR = csr
-	if r.Key, reason = parseKey(header, headerKey); reason != "" {
-		return r, &requestError{messageKey, headerKey + " " + reason}
+	if r.Key, fault = parseKey(header, headerKey, messageKey, maxRSABits); fault != nil {
+		return r, fault
 	}
 	if !samePublicKey(r.Key.Public(), r.CSR.PublicKey) {
 		return r, &requestError{messageKey, headerKey + " is not the key of the CSR"}
@@ -65,11 +73,11 @@ func parseRequest(header http.Header, update bool) (Request, *requestError) {
 	if !update {
 		return r, nil
 	}
-	if r.OldCert, r.OldChain, reason = parseOldCert(header); reason != "" {
-		return r, &requestError{messageCert, headerOldCert + " " + reason}
+	if r.OldCert, r.OldChain, fault = parseOldCert(header, maxRSABits); fault != nil {
+		return r, fault
 	}
-	if r.OldKey, reason = parseKey(header, headerOldKey); reason != "" {
-		return r, &requestError{messageOldKey, headerOldKey + " " + reason}
+	if r.OldKey, fault = parseKey(header, headerOldKey, messageOldKey, maxRSABits); fault != nil {
+		return r, fault
 	}
 	if !samePublicKey(r.OldKey.Public(), r.OldCert.PublicKey) {
 		return r, &requestError{messageOldKeyMismatch, headerOldKey + " is not the key of OLD_CERT"}
@@ -78,7 +86,7 @@ func parseRequest(header http.Header, update bool) (Request, *requestError) {
 }
 
 // parseCSR returns a request whose signature is verified, or what is wrong with the header.
-func parseCSR(header http.Header) (*x509.CertificateRequest, *requestError) {
+func parseCSR(header http.Header, maxRSABits int) (*x509.CertificateRequest, *requestError) {
 	text, reason := decodeHeader(header, headerCSR)
 	if reason != "" {
 		return nil, badCSR(reason)
@@ -88,6 +96,9 @@ func parseCSR(header http.Header) (*x509.CertificateRequest, *requestError) {
 		return nil, badCSR(reason)
 	}
 	csr, err := readCSR(block.Bytes)
+	if err == nil {
+		err = checkRSABits(csr.PublicKey, maxRSABits)
+	}
 	if fault, ok := errors.AsType[csrFault](err); ok {
 		return nil, &requestError{messageCSR + ": the CSR " + fault.Error(), headerCSR + " " + fault.Error()}
 	}
@@ -103,32 +114,34 @@ func parseCSR(header http.Header) (*x509.CertificateRequest, *requestError) {
 	return csr, nil
 }
 
-// badCSR is answered in the ONAP server's words alone.
-func badCSR(reason string) *requestError { return &requestError{messageCSR, headerCSR + " " + reason} }
+func badCSR(reason string) *requestError { return bad(messageCSR, headerCSR, reason) }
 
 // parseKey takes PKCS#8, PKCS#1 and SEC 1 whatever the PEM label says: clients in the field put PKCS#8
 // under "RSA PRIVATE KEY" and the reverse.
-func parseKey(header http.Header, name string) (crypto.Signer, string) {
+func parseKey(header http.Header, name, message string, maxRSABits int) (crypto.Signer, *requestError) {
 	text, reason := decodeHeader(header, name)
 	if reason != "" {
-		return nil, reason
+		return nil, bad(message, name, reason)
 	}
 	if len(text) > maxKeyPEM {
-		return nil, "is too large"
+		return nil, bad(message, name, "is too large")
 	}
 	block, reason := firstBlock(text)
 	if reason != "" {
-		return nil, reason
+		return nil, bad(message, name, reason)
+	}
+	if reason := faultInRSAKey(block.Bytes, maxRSABits); reason != "" {
+		return nil, told(message, name, reason)
 	}
 	key, ok := parsePrivateKey(block.Bytes)
 	if !ok {
-		return nil, "is neither PKCS#8 nor PKCS#1 nor SEC 1"
+		return nil, bad(message, name, "is neither PKCS#8 nor PKCS#1 nor SEC 1")
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok || cmp.CheckKey(signer.Public()) != nil {
-		return nil, "is a key of a kind or size that is not supported"
+		return nil, bad(message, name, "is a key of a kind or size that is not supported")
 	}
-	return signer, ""
+	return signer, nil
 }
 
 func parsePrivateKey(der []byte) (any, bool) {
@@ -163,22 +176,28 @@ func firstBlock(text []byte) (pemfile.Block, string) {
 }
 
 // parseOldCert returns the first certificate of the header, and those that follow it, which are only passed on.
-func parseOldCert(header http.Header) (*x509.Certificate, []*x509.Certificate, string) {
+func parseOldCert(header http.Header, maxRSABits int) (*x509.Certificate, []*x509.Certificate, *requestError) {
+	fault := func(reason string) (*x509.Certificate, []*x509.Certificate, *requestError) {
+		return nil, nil, bad(messageCert, headerOldCert, reason)
+	}
 	text, reason := decodeHeader(header, headerOldCert)
 	if reason != "" {
-		return nil, nil, reason
+		return fault(reason)
 	}
 	chain, faults, err := pemfile.Certificates(text)
 	switch {
 	case err != nil, len(faults) > 0:
-		return nil, nil, "is not an X.509 certificate"
+		return fault("is not an X.509 certificate")
 	case len(chain) == 0:
-		return nil, nil, "is not PEM"
+		return fault("is not PEM")
+	}
+	if err := checkRSABits(chain[0].PublicKey, maxRSABits); err != nil {
+		return nil, nil, told(messageCert, headerOldCert, err.Error())
 	}
 	if certinfo.Unusable(chain[0]) != nil || cmp.CheckKey(chain[0].PublicKey) != nil {
-		return nil, nil, "has a public key of a kind or size that is not supported"
+		return fault("has a public key of a kind or size that is not supported")
 	}
-	return chain[0], chain[1:], ""
+	return chain[0], chain[1:], nil
 }
 
 // decodeHeader undoes the Base64, with or without its padding. A header given twice is refused, because

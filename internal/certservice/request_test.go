@@ -55,7 +55,7 @@ func TestParseRequest_key_isTakenWhateverItsLabel(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			for _, label := range []string{"CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"} {
-				r, fault := parseRequest(http.Header{"Csr": {headerValue(label, row.csr)}, "Pk": {row.key}}, false)
+				r, fault := parseRequest(http.Header{"Csr": {headerValue(label, row.csr)}, "Pk": {row.key}}, false, DefaultMaxRSABits)
 				require.Nil(t, fault)
 				assert.True(t, samePublicKey(r.Key.Public(), r.CSR.PublicKey))
 			}
@@ -75,7 +75,7 @@ func TestParseRequest_PEM_isReadAsItIsFound(t *testing.T) {
 			for field, file := range map[string]string{"Csr": "csr.pem", "Pk": "key.pem", "Old_cert": "old-certificate.pem", "Old_pk": "old-key.pem"} {
 				header.Set(field, base64.StdEncoding.EncodeToString([]byte(change(string(golden(t, "pem/"+file))))))
 			}
-			_, fault := parseRequest(header, true)
+			_, fault := parseRequest(header, true, DefaultMaxRSABits)
 			require.Nil(t, fault)
 		})
 	}
@@ -85,7 +85,7 @@ func TestParseRequest_update_takesTheChainBehindTheOldCertificate(t *testing.T) 
 	_, header := goldenRequest(t, "update.request.json")
 	header.Set("OLD_CERT", base64.StdEncoding.EncodeToString(append(golden(t, "pem/old-certificate.pem"), golden(t, "pem/issuing-ca.pem")...)))
 
-	r, fault := parseRequest(header, true)
+	r, fault := parseRequest(header, true, DefaultMaxRSABits)
 
 	require.Nil(t, fault)
 	assert.Equal(t, goldenCert(t, "old-certificate.pem"), r.OldCert)
@@ -102,6 +102,7 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 	exchange, err := ecdh.X25519().GenerateKey(rand.Reader)
 	require.NoError(t, err)
 	large := ca.OversizedRSA()
+	const tooLarge = "has an RSA key of 8676 bits, want at most 4096 (MAX_RSA_BITS of the CertService)"
 	small, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	require.NoError(t, err)
 	b64 := func(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
@@ -117,9 +118,9 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 		{"CSR", headerValue("CERTIFICATE REQUEST", []byte("x")), messageCSR, "CSR is not a PKCS#10 request"},
 		{"CSR", headerValue("CERTIFICATE REQUEST", append(csr, 0)), messageCSR, "CSR is not a PKCS#10 request"},
 		{"CSR", headerValue("CERTIFICATE REQUEST", forged), messageCSR, "CSR has a signature that does not verify"},
-		{"CSR", headerValue("CERTIFICATE REQUEST", newCSR(t, large)), messageCSR, "CSR has a public key of a kind or size that is not supported"},
+		{"CSR", headerValue("CERTIFICATE REQUEST", newCSR(t, large)), messageCSR + ": the CSR " + tooLarge, "CSR " + tooLarge},
 		{"CSR", headerValue("CERTIFICATE REQUEST", newCSR(t, small)), messageCSR, "CSR has a public key of a kind or size that is not supported"},
-		{"PK", headerValue("PRIVATE KEY", pkcs8(t, large)), messageKey, "PK is a key of a kind or size that is not supported"},
+		{"PK", headerValue("PRIVATE KEY", pkcs8(t, large)), messageKey + ": PK " + tooLarge, "PK " + tooLarge},
 		{"PK", headerValue("PRIVATE KEY", pkcs8(t, small)), messageKey, "PK is a key of a kind or size that is not supported"},
 		{"PK", "", messageKey, "PK is missing"},
 		{"PK", "%", messageKey, "PK is not Base64"},
@@ -133,7 +134,7 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 		{"OLD_CERT", "%", messageCert, "OLD_CERT is not Base64"},
 		{"OLD_CERT", b64("no PEM"), messageCert, "OLD_CERT is not PEM"},
 		{"OLD_CERT", headerValue("CERTIFICATE", csr), messageCert, "OLD_CERT is not an X.509 certificate"},
-		{"OLD_CERT", headerValue("CERTIFICATE", selfSigned(t, large)), messageCert, "OLD_CERT has a public key of a kind or size that is not supported"},
+		{"OLD_CERT", headerValue("CERTIFICATE", selfSigned(t, large)), messageCert + ": OLD_CERT " + tooLarge, "OLD_CERT " + tooLarge},
 		{"OLD_CERT", headerValue("CERTIFICATE", selfSigned(t, small)), messageCert, "OLD_CERT has a public key of a kind or size that is not supported"},
 		{"OLD_PK", "", messageOldKey, "OLD_PK is missing"},
 		{"OLD_PK", headerValue("PRIVATE KEY", csr), messageOldKey, "OLD_PK is neither PKCS#8 nor PKCS#1 nor SEC 1"},
@@ -145,7 +146,7 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 			header.Set("PK", headerValue("PRIVATE KEY", pkcs8(t, key)))
 			header.Set(row.header, row.value)
 
-			r, fault := parseRequest(header, true)
+			r, fault := parseRequest(header, true, DefaultMaxRSABits)
 
 			assert.Equal(t, &requestError{row.message, row.reason}, fault)
 			if row.header == "CSR" {
@@ -168,7 +169,7 @@ func TestParseRequest_header_givenTwiceIsRefused(t *testing.T) {
 	header := enrollHeader(t)
 	header.Add("CSR", header.Get("CSR"))
 
-	_, fault := parseRequest(header, false)
+	_, fault := parseRequest(header, false, DefaultMaxRSABits)
 
 	assert.Equal(t, &requestError{messageCSR, "CSR is given more than once"}, fault)
 }
@@ -182,7 +183,7 @@ func FuzzParseRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, csr, key, oldCert, oldKey string) {
 		header := http.Header{"Csr": {csr}, "Pk": {key}, "Old_cert": {oldCert}, "Old_pk": {oldKey}}
 		for _, update := range []bool{false, true} {
-			r, fault := parseRequest(header, update)
+			r, fault := parseRequest(header, update, DefaultMaxRSABits)
 			if fault != nil {
 				for _, value := range []string{csr, key, oldCert, oldKey} {
 					if len(value) > 40 && strings.Contains(fault.Error(), value) {

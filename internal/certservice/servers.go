@@ -43,6 +43,7 @@ type Server struct {
 	AdditionalRoots []*x509.Certificate // handed to clients beside the signing root
 	Protection      string              // of our requests
 	Timeout         time.Duration       // for one CMP transaction and each message in it; 0: the client's default
+	MaxInFlight     int                 // requests under way at the same time; 0: not said
 	ResponseTrust   string              // "": not said, and there are no anchors
 	AllowModified   bool                // certificates may have another subject or other names than asked for
 

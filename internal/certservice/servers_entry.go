@@ -1,6 +1,7 @@
 package certservice
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -23,7 +24,7 @@ type entryParser struct {
 // entryFields are the fields of a server. caMode is known so that it is taken for no other.
 var entryFields = []string{"caName", "url", "issuerDN", "caMode", "authentication", "trustAnchors", "protection",
 	"additionalRoots", "timeout", "responseTrust", "allowModified", "signerDN", "recipientDN", "sender", "confirmation",
-	"tlsTrust", "tlsIdentity"}
+	"tlsTrust", "tlsIdentity", "maxInFlight"}
 
 // checkFields warns of misspelt fields, and remembers them for the words that one is missing.
 func (e *entryParser) checkFields(known []string) {
@@ -52,6 +53,7 @@ func (e *entryParser) parse() Server {
 	s.TLS = e.tls(s.URL)
 	s.Protection = e.oneOf("protection", ProtectionPBMSHA256, ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1)
 	s.Timeout = e.timeout()
+	s.MaxInFlight = e.maxInFlight()
 	anchored := e.fields["trustAnchors"] != nil
 	s.TrustAnchors = e.anchors("trustAnchors")
 	s.AdditionalRoots = e.additionalRoots()
@@ -186,4 +188,24 @@ func (e entryParser) timeout() time.Duration {
 		return 0
 	}
 	return d
+}
+
+// maxInFlight returns a number of requests, 0 when it is absent or after a fault.
+func (e entryParser) maxInFlight() int {
+	const field = "maxInFlight"
+	raw := e.fields[field]
+	if raw == nil {
+		return 0
+	}
+	number, ok := raw.(json.Number)
+	if !ok {
+		e.fault(field, "is %s, want a number from 1", kind(raw))
+		return 0
+	}
+	n, err := strconv.Atoi(number.String())
+	if err != nil || n < 1 || n > 1<<30 {
+		e.fault(field, "has %s, want a number from 1 to %d", bounded(number.String()), 1<<30)
+		return 0
+	}
+	return n
 }

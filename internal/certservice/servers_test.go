@@ -70,13 +70,14 @@ func TestLoadServers_optionalFields_areRead(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte(`{"cmpv2Servers": [{"caName": "RA", "url": "https://ca.example", "issuerDN": "O=x,CN=y",
 		"authentication": {"iak": "i", "rv": "r"}, "protection": "pbmac1", "timeout": "1m30s", "trustAnchors": "roots.pem", "additionalRoots": "roots.pem",
 		"responseTrust": "onap", "allowModified": true, "signerDN": "CN=RA", "recipientDN": "CN=front", "sender": "reference",
-		"confirmation": "explicit", "tlsTrust": "roots.pem", "new": {"field": 1}}], "other": null}`), 0o600))
+		"confirmation": "explicit", "tlsTrust": "roots.pem", "maxInFlight": 40, "new": {"field": 1}}], "other": null}`), 0o600))
 
 	servers, err := LoadServers(path)
 
 	require.NoError(t, err)
 	assert.Equal(t, "pbmac1", servers.Servers[0].Protection)
 	assert.Equal(t, 90*time.Second, servers.Servers[0].Timeout)
+	assert.Equal(t, 40, servers.Servers[0].MaxInFlight)
 	assert.Equal(t, goldenCert(t, "root-ca.pem"), servers.Servers[0].TrustAnchors[0])
 	assert.Equal(t, goldenCert(t, "root-ca.pem"), servers.Servers[0].AdditionalRoots[0])
 	assert.Equal(t, TrustONAP, servers.Servers[0].ResponseTrust)
@@ -182,6 +183,9 @@ func TestParseServers_field_refuses(t *testing.T) {
 		{"protection", `1`, `protection: is a number, want a string`},
 		{"timeout", `"30"`, `timeout: has "30", want a duration such as "30s"`},
 		{"timeout", `"-1s"`, `timeout: has "-1s", want a duration such as "30s"`},
+		{"maxInFlight", `"40"`, `maxInFlight: is a string, want a number from 1`},
+		{"maxInFlight", `0`, `maxInFlight: has 0, want a number from 1 to 1073741824`},
+		{"maxInFlight", `1.5`, `maxInFlight: has 1.5, want a number from 1 to 1073741824`},
 		{"timeout", `30`, `timeout: is a number, want a string`},
 		{"trustAnchors", `"absent.pem"`, `trustAnchors: open absent.pem: file does not exist`},
 		{"trustAnchors", `"empty.pem"`, `trustAnchors: has "empty.pem", which holds no PEM certificate`},

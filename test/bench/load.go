@@ -32,7 +32,7 @@ const (
 // load measures certservice with devca behind it: P-256 leaves, mutual TLS, connections that are kept.
 // The client that makes the load runs on the same processors.
 func load(dir string) error {
-	s, err := stack.Start("bin", dir, "MAX_IN_FLIGHT=512")
+	s, err := stack.Start("bin", dir, "MAX_IN_FLIGHT=512", "MAX_IN_FLIGHT_PER_CLIENT=512") // there is one client
 	if err != nil {
 		return err
 	}

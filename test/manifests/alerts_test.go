@@ -103,7 +103,7 @@ func TestAlerts_fireWhenTheyShould(t *testing.T) {
 		{"a CA that is down", with(up(), requests("failed"), rising(6)), []string{"CertserviceCAFailing"}},
 		{"a slow CA", with(up(), bucket("10"), rising(1), bucket("30"), rising(10), bucket("+Inf"), rising(10)), []string{"CertserviceCASlow"}},
 		{"a quick CA", with(up(), bucket("1"), rising(10), bucket("10"), rising(10), bucket("+Inf"), rising(10)), nil},
-		{"requests turned away", with(up(), requests("overloaded"), rising(1)), []string{"CertserviceOverloaded"}},
+		{"requests turned away", with(up(), `certservice_overloads_total{`+ofService+`,ca="RA",limit="ca"}`, rising(1)), []string{"CertserviceOverloaded"}},
 		{"a panic", with(up(), requests("panic"), born), []string{"CertservicePanicking"}},
 		{"its certificate with a third of 90 days left", with(up(), own("not_before"), signed(-60*day), own("expiry"), signed(30*day)), nil},
 		{"its certificate with a day of 90 left", with(up(), own("not_before"), signed(-89*day), own("expiry"), signed(day)), []string{"CertserviceCertificateExpiresSoon"}},
