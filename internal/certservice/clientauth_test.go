@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -78,4 +79,23 @@ func TestClientVerifier_verify_nilRootsAreNotTheSystems(t *testing.T) {
 	_, reason := v.verify(state, nil, time.Now())
 
 	assert.Equal(t, "client certificate is not trusted: x509: certificate signed by unknown authority", reason)
+}
+
+// Nobody needs a certificate for what a long chain costs.
+func TestHandler_longClientChain_isNotVerified(t *testing.T) {
+	s := newService(t, goldenAuthority(t), nil)
+	good := identity(t, s.tlsCA)
+	for _, row := range []struct{ certificates, status int }{
+		{maxClientChain, http.StatusOK},
+		{maxClientChain + 1, http.StatusUnauthorized},
+	} {
+		long := good
+		for len(long.Certificate) < row.certificates {
+			long.Certificate = append(long.Certificate, s.tlsCA.Issuing.Raw)
+		}
+		r := s.do(t, s.clientWith(t, long), http.MethodGet, "/ready", nil, nil)
+		assert.Equal(t, row.status, r.StatusCode, r.text)
+	}
+	assert.Equal(t, "client certificate is not trusted: it came with a chain of 11 certificates, want at most 10",
+		s.audit(t)["reason"])
 }
