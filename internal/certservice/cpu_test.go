@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"log/slog"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -149,4 +150,36 @@ func TestHandler_noProcessorInTime_is503(t *testing.T) {
 	assert.NotEmpty(t, r.Header.Get("Retry-After"))
 	assert.JSONEq(t, `{"errorMessage":"Too much to compute, try again later"}`, r.text)
 	assert.Equal(t, "waiting for a processor: context deadline exceeded", s.audit(t)["reason"])
+}
+
+// A CA may make its answers costly to verify, and so may whoever is on the way to it.
+func TestCMPBuilder_costlyKeysOfAnswers_takeTurns(t *testing.T) {
+	c := NewCPU()
+	build := CMPBuilder(CMPOptions{CPU: c, Log: slog.New(slog.DiscardHandler)})
+	authority, err := build(Server{CAName: "RA", URL: "http://ca", IssuerDN: "CN=ca", IAK: "i", RV: "r"})
+	require.NoError(t, err)
+	derive := authority.(*cmpAuthority).cfg.Derive
+	require.NotNil(t, derive)
+	var others []func() // heavy ones
+	for range c.heavy {
+		leave, err := c.enter(t.Context(), key(1), true)
+		require.NoError(t, err)
+		others = append(others, leave)
+	}
+	derived := make(chan error, 1)
+	go func() { derived <- derive(func() {}) }()
+	eventually(t, func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.account) == 2
+	})
+	assert.Empty(t, derived)
+
+	for _, leave := range others {
+		leave()
+	}
+
+	assert.NoError(t, <-derived)
+	eventually(t, func() bool { c.mu.Lock(); defer c.mu.Unlock(); return len(c.account) == 0 })
+	assert.Nil(t, (*CPU)(nil).deriver("RA"))
 }
