@@ -11,8 +11,8 @@ build: $(PROGRAMS:%=bin/%)
 bin/%: FORCE
 	CGO_ENABLED=0 go build -trimpath $(TAGS) -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
 
-# certfetcher speaks HTTP/1.1 only; without net/http's HTTP/2 it is half a megabyte smaller in every pod.
-bin/certfetcher: TAGS = -tags nethttpomithttp2
+# Both speak HTTP/1.1 only; without net/http's HTTP/2 they are half a megabyte smaller.
+bin/certfetcher bin/certservice: TAGS = -tags nethttpomithttp2
 
 demo: build
 	go run ./test/demo

@@ -15,7 +15,7 @@ module=$(go list -m)
 for program; do
 	tags=
 	case $program in
-	certfetcher) package=./cmd/certfetcher tags=nethttpomithttp2 ;; # as in the Makefile
+	certfetcher | certservice) package=./cmd/$program tags=nethttpomithttp2 ;; # as in the Makefile
 	identities | app) package=./deploy/compose/$program ;;
 	*) package=./cmd/$program ;;
 	esac

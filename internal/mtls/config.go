@@ -34,7 +34,7 @@ func (i *Identity) ClientConfig() *tls.Config {
 	}
 }
 
-// ServerConfig is for a server that shows the identity: TLS 1.2 or later, HTTP/2 or 1.1. Where clientAuth
+// ServerConfig is for a server that shows the identity: TLS 1.2 or later, HTTP/1.1. Where clientAuth
 // verifies, clients must chain to Roots.
 func (i *Identity) ServerConfig(clientAuth tls.ClientAuthType) *tls.Config {
 	return &tls.Config{
@@ -42,7 +42,7 @@ func (i *Identity) ServerConfig(clientAuth tls.ClientAuthType) *tls.Config {
 		Certificates: []tls.Certificate{i.Certificate},
 		ClientAuth:   clientAuth,
 		ClientCAs:    i.Pool(),
-		NextProtos:   []string{"h2", "http/1.1"},
+		NextProtos:   []string{"http/1.1"},
 	}
 }
 

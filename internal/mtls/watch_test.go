@@ -352,7 +352,7 @@ func TestWatcher_ServerConfig_serves_the_new_identity(t *testing.T) {
 	before := w.Current()
 	name, err := served(before)
 	require.NoError(t, err)
-	assert.Equal(t, "Before h2", name)
+	assert.Equal(t, "Before http/1.1", name)
 
 	put(t, f.TruststorePath, jks(t, q.trustEntry("ca")))
 	put(t, f.KeystorePath, jks(t, q.keyEntry("a")))
@@ -361,7 +361,7 @@ func TestWatcher_ServerConfig_serves_the_new_identity(t *testing.T) {
 	}
 	name, err = served(w.Current())
 	require.NoError(t, err)
-	assert.Equal(t, "After h2", name)
+	assert.Equal(t, "After http/1.1", name)
 	_, err = served(before)
 	assert.ErrorContains(t, err, "certificate signed by unknown authority")
 }
