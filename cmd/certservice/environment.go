@@ -26,6 +26,7 @@ type environment struct {
 	MaxInFlight        string `envconfig:"MAX_IN_FLIGHT" default:"256" rule:"a number from 1" desc:"enrolments and updates at the same time; above it the answer is 503 with Retry-After. Half of them are reserved for the CAs in equal parts"`
 	MaxPerClient       string `envconfig:"MAX_IN_FLIGHT_PER_CLIENT" rule:"a number from 1, or nothing" desc:"those of one client, by its certificate and address; a quarter of MAX_IN_FLIGHT when empty"`
 	MaxRSABits         string `envconfig:"MAX_RSA_BITS" default:"4096" rule:"a number from 2048 to 8192" desc:"largest RSA key in a request, the old certificate's included; larger ones are answered with 400, as they take much to compute"`
+	MaxConnections     string `envconfig:"MAX_CONNECTIONS" rule:"a number from 16" desc:"connections to the API at the same time, a third of them for clients without a trusted certificate; derived from the memory limit when empty"`
 	RequestTimeout     string `envconfig:"REQUEST_TIMEOUT" default:"60s" rule:"a duration such as 30s, more than 0" desc:"for one request in all, the CMP server's part included"`
 	ReadHeaderTimeout  string `envconfig:"READ_HEADER_TIMEOUT" default:"10s" rule:"a duration such as 10s, more than 0" desc:"for a client to send its headers"`
 	IdleTimeout        string `envconfig:"IDLE_TIMEOUT" default:"2m" rule:"a duration such as 2m, more than 0" desc:"how long a connection is kept without a request"`
@@ -40,7 +41,7 @@ type settings struct {
 	files                                                     mtls.Files
 	handshakeAuth                                             bool
 	cmpServersPath, responseTrust, metricsAddr                string
-	maxInFlight, maxPerClient, maxRSABits                     int
+	maxInFlight, maxPerClient, maxRSABits, maxConnections     int
 	requestTimeout, readHeaderTimeout, idleTimeout, graceTime time.Duration
 	log                                                       environ.Log
 }
@@ -71,6 +72,9 @@ func loadSettings() (settings, []environ.Fault) {
 	}
 	if env.MaxPerClient != "" {
 		s.maxPerClient = r.Number("MAX_IN_FLIGHT_PER_CLIENT", 1, 1<<30)
+	}
+	if env.MaxConnections != "" {
+		s.maxConnections = r.Number("MAX_CONNECTIONS", certservice.LeastConnections, 1<<20)
 	}
 	if s.metricsAddr != "" {
 		_, port, err := net.SplitHostPort(s.metricsAddr)

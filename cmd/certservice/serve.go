@@ -51,6 +51,8 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	go watchConfiguration(ctx, configuration, log)
 	go reloadOn(ctx, hangup, configuration)
 
+	strangers := certservice.NewStrangers(log)
+	defer strangers.Summarise()
 	handler := certservice.NewHandler(certservice.HandlerConfig{
 		Directory:            configuration,
 		ClientRoots:          func() *x509.CertPool { return watcher.Current().Pool() },
@@ -60,14 +62,26 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		CPU:                  cpu,
 		Timeout:              s.requestTimeout,
 		Metrics:              metrics,
+		Strangers:            strangers,
 		Log:                  log,
 	})
-	return listen(ctx, s, watcher, handler, log)
+	return listen(ctx, s, watcher, handler, certservice.ServerConfig{
+		Verify:            handler.Verify,
+		Capacity:          certservice.NewCapacity(s.maxConnections),
+		ReadHeaderTimeout: s.readHeaderTimeout,
+		RequestTimeout:    s.requestTimeout,
+		IdleTimeout:       s.idleTimeout,
+		ShutdownTimeout:   s.graceTime,
+		Metrics:           metrics,
+		Strangers:         strangers,
+		Log:               log,
+	})
 }
 
 // listen opens the ports and serves both. The plain one stays open until the other has finished, for the
 // probes of a pod that is shutting down.
-func listen(ctx context.Context, s settings, watcher *mtls.Watcher, handler *certservice.Handler, log *slog.Logger) error {
+func listen(ctx context.Context, s settings, watcher *mtls.Watcher, handler *certservice.Handler, cfg certservice.ServerConfig) error {
+	log := cfg.Log
 	clientAuth := tls.RequestClientCert
 	if s.handshakeAuth {
 		clientAuth = tls.RequireAndVerifyClientCert
@@ -76,16 +90,10 @@ func listen(ctx context.Context, s settings, watcher *mtls.Watcher, handler *cer
 	if err != nil {
 		return err
 	}
-	cfg := certservice.ServerConfig{
-		TLS:               watcher.ServerConfig(clientAuth),
-		ReadHeaderTimeout: s.readHeaderTimeout,
-		RequestTimeout:    s.requestTimeout,
-		IdleTimeout:       s.idleTimeout,
-		ShutdownTimeout:   s.graceTime,
-		Log:               log,
-	}
+	cfg.TLS = watcher.ServerConfig(clientAuth)
+	log = log.With("version", buildinfo.Version(), "https", api.Addr().String(), "connections", cfg.Capacity.Connections())
 	if s.metricsAddr == "" {
-		log.Info("serving", "version", buildinfo.Version(), "https", api.Addr().String())
+		log.Info("serving")
 		return certservice.Serve(ctx, api, handler, cfg)
 	}
 
@@ -94,15 +102,13 @@ func listen(ctx context.Context, s settings, watcher *mtls.Watcher, handler *cer
 		api.Close()
 		return err
 	}
-	log.Info("serving", "version", buildinfo.Version(), "https", api.Addr().String(), "http", plain.Addr().String())
+	log.Info("serving", "http", plain.Addr().String())
 	ctx, stopAPI := context.WithCancel(ctx)
 	plainCtx, stopPlain := context.WithCancel(context.WithoutCancel(ctx))
 	plainDone := make(chan error, 1)
-	plainCfg := cfg
-	plainCfg.TLS = nil
 	go func() {
 		defer stopAPI()
-		plainDone <- certservice.Serve(plainCtx, plain, handler.Ops(), plainCfg)
+		plainDone <- certservice.ServePlain(plainCtx, plain, handler.Ops(), cfg)
 	}()
 	apiErr := certservice.Serve(ctx, api, handler, cfg)
 	stopPlain()

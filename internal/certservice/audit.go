@@ -22,6 +22,7 @@ const (
 	outcomeRefused      outcome = "refused"      // the authority said no
 	outcomeFailed       outcome = "failed"       // the authority could not be asked, or its answer not be used
 	outcomeBadRequest   outcome = "bad_request"  // headers missing or not readable
+	outcomeMalformed    outcome = "malformed"    // no request at all, from a client without a trusted certificate
 	outcomeUnauthorized outcome = "unauthorized" // no client certificate, or not a trusted one
 	outcomeUnknownCA    outcome = "unknown_ca"
 	outcomeNotFound     outcome = "not_found"

@@ -149,7 +149,7 @@ func (c *CPU) deriver(ca string) func(derive func()) error {
 	return func(derive func()) error {
 		ctx, cancel := context.WithTimeout(context.Background(), cmp.DefaultMessageTimeout)
 		defer cancel()
-		leave, err := c.enter(ctx, sha256.Sum256([]byte("CA "+ca)), true)
+		leave, err := c.enter(ctx, clientKey{certificate: sha256.Sum256([]byte("CA " + ca))}, true)
 		if err != nil {
 			return fmt.Errorf("waiting for a processor: %w", err)
 		}

@@ -2,6 +2,7 @@ package certservice
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -31,6 +32,7 @@ type HandlerConfig struct {
 	CPU                  *CPU          // shared with CMPOptions; nil: the handler's own
 	Timeout              time.Duration // for one enrolment or update, the authority's part included; 0: none
 	Metrics              *Metrics      // nil: not counted
+	Strangers            *Strangers    // logs requests of clients without a trusted certificate; nil: a new one
 	Log                  *slog.Logger
 	Now                  func() time.Time // nil: time.Now
 }
@@ -53,6 +55,9 @@ func NewHandler(cfg HandlerConfig) *Handler {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics("")
 	}
+	if cfg.Strangers == nil {
+		cfg.Strangers = NewStrangers(cfg.Log)
+	}
 	if cfg.MaxRSABits == 0 {
 		cfg.MaxRSABits = DefaultMaxRSABits
 	}
@@ -74,7 +79,8 @@ type answer struct {
 	contentType string
 	body        []byte
 	allow       string
-	retryAfter  int // seconds; 0: not said
+	retryAfter  int  // seconds; 0: not said
+	last        bool // the connection is closed after it
 }
 
 func (a answer) write(w http.ResponseWriter, method string) error {
@@ -87,6 +93,9 @@ func (a answer) write(w http.ResponseWriter, method string) error {
 	}
 	if a.retryAfter > 0 {
 		header.Set("Retry-After", strconv.Itoa(a.retryAfter))
+	}
+	if a.last {
+		header.Set("Connection", "close")
 	}
 	w.WriteHeader(a.status)
 	if method == http.MethodHead {
@@ -131,7 +140,29 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.writeErr = a.write(w, r.Method)
 	e.status, e.duration = a.status, h.cfg.Now().Sub(start)
 	h.cfg.Metrics.observeRequest(e)
+	if e.outcome == outcomeUnauthorized && !h.cfg.Strangers.admit(strangerRequest, e.remote) {
+		return
+	}
 	e.log(r.Context(), h.cfg.Log)
+}
+
+// Verify returns why the client has no trusted certificate, or "" if it has one. Each request is verified once more:
+// truststores and clocks go on.
+func (h *Handler) Verify(state *tls.ConnectionState) string {
+	_, reason := h.clients.verify(state, h.cfg.ClientRoots(), h.cfg.Now())
+	return reason
+}
+
+// verify returns the client's certificate, and a reason when it is missing or not trusted. What the handshake found
+// untrusted is so: verifying costs processor time.
+func (h *Handler) verify(r *http.Request) (*x509.Certificate, string) {
+	if reason, ok := r.Context().Value(refusalKey{}).(string); ok {
+		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+			return r.TLS.PeerCertificates[0], reason
+		}
+		return nil, reason
+	}
+	return h.clients.verify(r.TLS, h.cfg.ClientRoots(), h.cfg.Now())
 }
 
 // answer finds the answer; a panic on the way is the answer 500 to this request alone.
@@ -148,11 +179,13 @@ func (h *Handler) answer(r *http.Request, e *event) (a answer) {
 	endpoint, caName, known := findEndpoint(r.URL)
 	e.operation, e.probe, e.caName = endpoint.operation, endpoint.probe(), caName
 
-	client, reason := h.clients.verify(r.TLS, h.cfg.ClientRoots(), h.cfg.Now())
+	client, reason := h.verify(r)
 	e.client = client
 	if reason != "" {
 		e.outcome, e.reason = outcomeUnauthorized, reason
-		return errorAnswer(http.StatusUnauthorized, messageUnauthorized)
+		a = errorAnswer(http.StatusUnauthorized, messageUnauthorized)
+		a.last = true
+		return a
 	}
 	if headerBytes(r) > MaxHeaderBytes {
 		e.outcome = outcomeTooLarge

@@ -27,7 +27,7 @@ func TestHandler_enroll_answersTheGoldenRequest(t *testing.T) {
 
 	assert.Equal(t, http.StatusOK, r.StatusCode)
 	assert.Equal(t, "application/json", r.Header.Get("Content-Type"))
-	assert.Equal(t, 2, r.ProtoMajor)
+	assert.Equal(t, 1, r.ProtoMajor)
 	assert.JSONEq(t, string(golden(t, "wire/answer-200.json")), r.text)
 }
 

@@ -30,6 +30,9 @@ var help = map[string]string{
 	"certservice_config_last_success_timestamp_seconds":    "When cmpServers.json was last loaded, in Unix time.",
 	"certservice_config_reloads_total":                     "Readings of cmpServers.json, by outcome: ok, or failed when the last good one, or an entry of it, was kept.",
 	"certservice_config_servers":                           "CMP servers in the configuration in use.",
+	"certservice_connections":                              "Open connections, by the port's clients (verified, unverified, plain) and what they do: busy with a handshake or sending a request, idle, or active while a request is answered.",
+	"certservice_connections_closed_total":                 "Connections closed for others, by clients (verified, unverified, plain) and reason: too many connections, too many bytes in memory, or a handshake that stood still.",
+	"certservice_handshake_failures_total":                 "TLS handshakes that failed, by reason.",
 	"certservice_identity_last_reload_successful":          "Whether the service's TLS files could be used when they were last read: 1 or 0.",
 	"certservice_identity_reloads_total":                   "Replacements of the service's TLS files, by outcome: ok, or failed when the old identity was kept.",
 	"certservice_in_flight_requests":                       "Enrolments and updates under way.",
@@ -107,6 +110,30 @@ func (m *Metrics) text() []byte {
 	m.Write(&text)
 	return text.Bytes()
 }
+
+// observeConnections shows what the connections of a pool do.
+func (m *Metrics) observeConnections(clients string, p *pool) {
+	for name, state := range map[string]connState{"busy": connBusy, "idle": connIdle, "active": connActive} {
+		if clients == "unverified" && state != connBusy {
+			continue // they send one request and are gone
+		}
+		m.set.GetOrCreateGauge(fmt.Sprintf("certservice_connections{clients=%q,state=%q}", clients, name), func() float64 { return p.count(state) })
+	}
+	for _, reason := range []lossReason{lostToNumber, lostToBytes} { // so that the first one is seen as an increase
+		m.lost(clients, reason)
+	}
+}
+
+func (m *Metrics) lost(clients string, reason lossReason) *metrics.Counter {
+	return m.set.GetOrCreateCounter(fmt.Sprintf("certservice_connections_closed_total{clients=%q,reason=%q}", clients, reason))
+}
+
+func (m *Metrics) countHandshakeFailure(reason string) {
+	m.set.GetOrCreateCounter(fmt.Sprintf("certservice_handshake_failures_total{reason=%q}", reason)).Inc()
+}
+
+// countMalformed counts what a client without a certificate sent that is no request.
+func (m *Metrics) countMalformed() { m.requests("", "none", outcomeMalformed).Inc() }
 
 // observeInFlight has the series ask how many requests are under way, in all and for a CA.
 func (m *Metrics) observeInFlight(count func() float64, countOf func(ca string) float64) {

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// serve runs Serve with the configuration, its missing durations filled in, and returns the address and
+// serve runs Serve, or ServePlain where no TLS is configured, its missing durations filled in, and returns the address and
 // what ends it.
 func serve(t *testing.T, handler http.Handler, cfg ServerConfig) (address string, stop func() error) {
 	t.Helper()
@@ -32,7 +32,11 @@ func serve(t *testing.T, handler http.Handler, cfg ServerConfig) (address string
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, listener, handler, cfg) }()
+	run := ServePlain
+	if cfg.TLS != nil {
+		run = Serve
+	}
+	go func() { done <- run(ctx, listener, handler, cfg) }()
 	stopped := false
 	stop = func() error {
 		stopped = true
@@ -173,20 +177,38 @@ func TestServe_headers_beyondTheHardLimitDoNotReachTheHandler(t *testing.T) {
 	assert.Contains(t, string(text), "HTTP/1.1 431 ")
 }
 
-func TestServe_tls_speaksHTTP2AndHTTP1(t *testing.T) {
+func TestServe_tls_speaksNoHTTP2(t *testing.T) {
 	tlsCA := newCA(t, "TLS")
 	address, _ := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) }),
-		ServerConfig{TLS: &tls.Config{Certificates: []tls.Certificate{identity(t, tlsCA)}}})
-	for protocol, h2 := range map[string]bool{"HTTP/2.0": true, "HTTP/1.1": false} {
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: poolOf(tlsCA.Root)}, ForceAttemptHTTP2: h2}
-		defer transport.CloseIdleConnections()
-		r, err := (&http.Client{Transport: transport}).Get("https://" + address)
-		require.NoError(t, err)
-		text, err := io.ReadAll(r.Body)
-		r.Body.Close()
-		require.NoError(t, err)
-		assert.Equal(t, protocol, string(text))
+		ServerConfig{TLS: &tls.Config{Certificates: []tls.Certificate{identity(t, tlsCA)}, NextProtos: []string{"h2"}}})
+	dialTLS := func(protocols ...string) (*tls.Conn, error) {
+		return tls.Dial("tcp", address, &tls.Config{RootCAs: poolOf(tlsCA.Root), NextProtos: protocols})
 	}
+
+	_, err := dialTLS("h2")
+	assert.EqualError(t, err, "remote error: tls: no application protocol")
+	for _, offered := range [][]string{{"h2", "http/1.1"}, {"http/1.1"}, nil} {
+		conn, err := dialTLS(offered...)
+		require.NoError(t, err)
+		defer conn.Close()
+		if offered != nil {
+			assert.Equal(t, "http/1.1", conn.ConnectionState().NegotiatedProtocol)
+		}
+		require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+		_, err = io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+		require.NoError(t, err)
+		text, _ := io.ReadAll(conn)
+		assert.Regexp(t, "^HTTP/1.1 505 ", string(text), "prior knowledge helps nobody")
+	}
+
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: poolOf(tlsCA.Root)}, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	r, err := (&http.Client{Transport: transport}).Get("https://" + address)
+	require.NoError(t, err)
+	text, err := io.ReadAll(r.Body)
+	r.Body.Close()
+	require.NoError(t, err)
+	assert.Equal(t, "HTTP/1.1", string(text))
 }
 
 func TestServe_clientAuthHandshake_refusesAsTheONAPServerDoes(t *testing.T) {
@@ -215,7 +237,8 @@ func TestServe_listener_closedIsAnError(t *testing.T) {
 	require.NoError(t, err)
 	listener.Close()
 
-	err = Serve(t.Context(), listener, http.NotFoundHandler(), ServerConfig{Log: slog.New(slog.DiscardHandler)})
+	err = Serve(t.Context(), listener, http.NotFoundHandler(),
+		ServerConfig{TLS: &tls.Config{}, ShutdownTimeout: time.Minute, Log: slog.New(slog.DiscardHandler)})
 
 	assert.ErrorContains(t, err, "serving "+listener.Addr().String()+": ")
 }

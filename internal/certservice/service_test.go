@@ -54,7 +54,6 @@ func newService(t *testing.T, authority Authority, change func(*HandlerConfig)) 
 	s.handler = NewHandler(cfg)
 	server := httptest.NewUnstartedServer(s.handler)
 	server.Config.MaxHeaderBytes = hardHeaderBytes
-	server.EnableHTTP2 = true
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{identity(t, tlsCA)}, ClientAuth: tls.RequestClientCert}
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -67,8 +66,7 @@ func newService(t *testing.T, authority Authority, change func(*HandlerConfig)) 
 func (s *service) clientWith(t *testing.T, certificates ...tls.Certificate) *http.Client {
 	t.Helper()
 	transport := &http.Transport{
-		TLSClientConfig:   &tls.Config{RootCAs: poolOf(s.tlsCA.Root), Certificates: certificates},
-		ForceAttemptHTTP2: true,
+		TLSClientConfig: &tls.Config{RootCAs: poolOf(s.tlsCA.Root), Certificates: certificates},
 	}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}

@@ -1,10 +1,7 @@
 package certservice
 
 import (
-	"crypto/sha256"
-	"crypto/x509"
 	"fmt"
-	"net"
 	"sync"
 )
 
@@ -20,22 +17,6 @@ type slots struct {
 	taken    int
 	ofCA     map[string]int
 	ofClient map[clientKey]int
-}
-
-// clientKey tells clients apart.
-type clientKey [sha256.Size]byte
-
-// clientOf goes by the certificate and the address: in ONAP all pods have one certificate, and behind a gateway all
-// clients have one address.
-func clientOf(certificate *x509.Certificate, remote string) clientKey {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		host = remote
-	}
-	hash := sha256.New()
-	hash.Write(certificate.Raw) // DER tells its own length
-	hash.Write([]byte(host))
-	return clientKey(hash.Sum(nil))
 }
 
 // Share is what one authority may have of the requests under way.

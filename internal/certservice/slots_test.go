@@ -155,7 +155,7 @@ func TestHandler_oneClient_cannotTakeAllSlots(t *testing.T) {
 }
 
 func key(n byte) (k clientKey) {
-	k[0] = n
+	k.certificate[0] = n
 	return k
 }
 
@@ -163,7 +163,7 @@ func key(n byte) (k clientKey) {
 func takeAll(s *slots, ca string, may Share) (taken int, limit limitKind, reason string) {
 	for ; taken < 10_000; taken++ {
 		var client clientKey
-		client[0], client[1], client[2] = byte(taken), byte(taken>>8), ca[0]
+		client.certificate[0], client.certificate[1], client.certificate[2] = byte(taken), byte(taken>>8), ca[0]
 		if _, limit, reason = s.take(ca, may, client); limit != "" {
 			return taken, limit, reason
 		}

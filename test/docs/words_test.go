@@ -31,9 +31,10 @@ func (d document) spans() []string {
 }
 
 // The words in capitals that are no variables of ours: headers of the API, formats, what protocols call things, what
-// Go's HTTP client reads, and what the probes of ONAP's chart do.
+// Go's runtime and HTTP client read, and what the probes of ONAP's chart do.
 var noVariables = []string{
-	"CSR", "OLD_CERT", "OLD_PK", "JKS", "PEM", "P12", "MAC", "SIGHUP", "HTTPS_PROXY", "NO_PROXY", "CERTIFICATE", "ROOT_CERT", "KEYSTORE_P12_PATH",
+	"CSR", "OLD_CERT", "OLD_PK", "JKS", "PEM", "P12", "MAC", "SIGHUP", "GOMEMLIMIT", "HTTPS_PROXY", "NO_PROXY",
+	"CERTIFICATE", "ROOT_CERT", "KEYSTORE_P12_PATH",
 }
 
 // The variables of programs that this repository has, by program or command.

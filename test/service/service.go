@@ -98,11 +98,12 @@ func Start(dir string, options Options) (*Service, error) {
 	if authority == nil {
 		authority = Authority{issuing}
 	}
-	var handler http.Handler = certservice.NewHandler(certservice.HandlerConfig{
+	api := certservice.NewHandler(certservice.HandlerConfig{
 		Directory:   certservice.Static{CAName: authority},
 		ClientRoots: func() *x509.CertPool { return config.ClientCAs },
 		Timeout:     10 * time.Second, Log: log,
 	})
+	var handler http.Handler = api
 	if options.Wrap != nil {
 		handler = options.Wrap(s, handler)
 	}
@@ -115,7 +116,7 @@ func Start(dir string, options Options) (*Service, error) {
 	ctx, s.stop = context.WithCancel(context.Background())
 	go func() {
 		s.done <- certservice.Serve(ctx, listener, counted, certservice.ServerConfig{
-			TLS: config, ReadHeaderTimeout: 5 * time.Second, RequestTimeout: 30 * time.Second,
+			TLS: config, Verify: api.Verify, ReadHeaderTimeout: 5 * time.Second, RequestTimeout: 30 * time.Second,
 			IdleTimeout: time.Minute, ShutdownTimeout: 100 * time.Millisecond, Log: log,
 		})
 	}()
