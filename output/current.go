@@ -5,12 +5,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"github.com/certfetcher/certfetcher/internal/keystore"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/certfetcher/certfetcher/internal/dirlock"
-	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
 // adopt takes a set that is found on the volume for the published one, if it is in every respect what
@@ -58,7 +56,7 @@ func (v *Volume) open(s snapshot) (*set, passwords, error) {
 func (v *Volume) Adopt(prefer func(Bundle) bool) *Bundle {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d, closeDisk, err := v.disk(dirlock.Exclusive)
+	d, closeDisk, err := v.disk()
 	if err != nil {
 		return nil // Restore meets it as well, and says so
 	}

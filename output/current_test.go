@@ -51,7 +51,7 @@ func TestVolume_Current_saysWhatDiffers(t *testing.T) {
 		"a file is too large": {func(t *testing.T, cfg *Config) {
 			require.NoError(t, os.Truncate(filepath.Join(cfg.Dir, "key.pem"), readLimit+1))
 		},
-			`/key.pem" cannot be read: has 16777217 bytes, want at most 16777216`},
+			`/key.pem" cannot be read: has 2097153 bytes, want at most 2097152`},
 		"a type is not wanted any more": {func(_ *testing.T, cfg *Config) { cfg.Types = []string{TypePEM} },
 			`/keystore.pass" belongs to output type P12 or JKS, want only files of PEM`},
 		"the alias is another": {func(_ *testing.T, cfg *Config) { cfg.KeystoreAlias = "server" },

@@ -1,6 +1,7 @@
 package output
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -85,14 +86,32 @@ func makeVolumeDirectory(path string, mode fs.FileMode, gid int, step stepFunc) 
 }
 
 // lock keeps other processes that work on the volume away, for instance the same program in another pod.
-func lock(d disk, how int, done <-chan struct{}) (unlock func(), err error) {
+func lock(d disk, done <-chan struct{}) (unlock func(), err error) {
 	f, err := d.root.Open(".")
 	if err != nil {
 		return nil, fileError(opOpen, d.dir, err)
 	}
-	if err := dirlock.Lock(f, how, done); err != nil {
-		f.Close()
-		return nil, &FileError{Op: opLock, Path: d.dir, Err: err}
+	release, err := dirlock.Lock(f, lockName, done)
+	if foreign, ok := errors.AsType[*dirlock.ForeignError](err); ok {
+		if err = d.moveAside(lockName, foreign.Error()); err == nil || errors.Is(err, fs.ErrNotExist) {
+			release, err = dirlock.Lock(f, lockName, done)
+		}
 	}
-	return func() { f.Close() }, nil
+	if err != nil {
+		f.Close()
+		if fileError, ok := errors.AsType[*FileError](err); ok {
+			return nil, fileError
+		}
+		return nil, lockError(d.dir, err)
+	}
+	return func() { release(); f.Close() }, nil
+}
+
+func lockError(dir string, err error) *FileError {
+	failure := &FileError{Op: opLock, Path: dir, Err: err}
+	if !errors.Is(err, dirlock.ErrHeld) && !errors.Is(err, context.Canceled) {
+		failure.Path = filepath.Join(dir, lockName)
+		failure.Hint = "remove it, nothing is lost with it"
+	}
+	return failure
 }

@@ -37,6 +37,8 @@ type disk struct {
 	dir  string // the root's path, for errors
 	gid  int    // or inherit
 	step stepFunc
+
+	aside func(path, to, reason string) // is told what was moved aside; may be nil
 }
 
 // stepFunc is called before each step; the step fails with its error. Tests bend the disk with it, it
@@ -132,7 +134,7 @@ func (d disk) syncFiles(dir string, files []*os.File) error {
 // syncDir makes the names in a directory durable.
 func (d disk) syncDir(name string) error {
 	return d.do(opSync, name, func() error {
-		f, err := d.root.Open(name)
+		f, err := d.openDir(name)
 		if err != nil {
 			return err
 		}
@@ -155,24 +157,6 @@ func (d disk) replaceLink(target, name, temporary string) error {
 		return err
 	}
 	return d.rename(temporary, name)
-}
-
-// remove removes a file, a link or a directory with all that is in it, or nothing when there is none.
-func (d disk) remove(name string) error {
-	return d.do(opRemove, name, func() error { return d.root.RemoveAll(name) })
-}
-
-// list names what is in a directory, sorted.
-func (d disk) list(name string) ([]string, error) {
-	entries, err := fs.ReadDir(d.root.FS(), name)
-	if err != nil {
-		return nil, fileError(opRead, d.path(name), err)
-	}
-	names := make([]string, len(entries))
-	for i, entry := range entries {
-		names[i] = entry.Name()
-	}
-	return names, nil
 }
 
 func (d disk) exists(name string) bool {

@@ -39,6 +39,8 @@ func (v *Volume) encode(b Bundle) (*set, error) {
 			if err != nil {
 				var keyError *keystore.KeyError
 				errs[i] = &EncodeError{Store: f.name, Key: errors.As(err, &keyError), Err: err}
+			} else if len(data) > readLimit {
+				errs[i] = &EncodeError{Store: f.name, Err: fmt.Errorf("has %d bytes, want at most %d", len(data), readLimit)}
 			}
 			s.files[i] = newContent(f, data, v.cfg.FileMode)
 		})

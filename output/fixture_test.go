@@ -110,7 +110,7 @@ func requireCurrent(t *testing.T, cfg Config, want Bundle) {
 	require.True(t, has.equal(want), "the volume has another bundle")
 }
 
-// listing maps every name on the volume, hidden ones too, to its mode; files of generations are left out.
+// listing maps every name on the volume, hidden ones too but the lock, to its mode; files of generations are left out.
 func listing(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -119,6 +119,9 @@ func listing(t *testing.T, dir string) map[string]string {
 	for _, entry := range entries {
 		info, err := entry.Info()
 		require.NoError(t, err)
+		if entry.Name() == lockName {
+			continue // it comes with the first process that works there, and stays
+		}
 		names[entry.Name()] = info.Mode().String()
 		if info.Mode()&fs.ModeSymlink != 0 {
 			target, err := os.Readlink(filepath.Join(dir, entry.Name()))

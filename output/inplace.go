@@ -1,6 +1,8 @@
 package output
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -10,6 +12,8 @@ const (
 	commitDir = "..commit" // a stage that is committed
 	listName  = "..files"  // in it, the names of the whole set, one on a line
 	commitSet = commitDir + "/" + listName
+
+	listLimit = 64 << 10 // of the list, in bytes: there are a dozen names
 )
 
 // publishInplace replaces the files of the set that differ. Numbers as in the body:
@@ -49,13 +53,14 @@ func (v *Volume) publishInplace(d disk, s *set, changed []content, committed fun
 //  6. Sync the volume: ..commit must not go before all this is durable.
 //  7. Remove the list, then ..commit, and sync the volume.
 func (v *Volume) finishInplace(d disk) error {
-	list, err := fs.ReadFile(d.root.FS(), commitSet)
-	if err != nil && d.exists(commitSet) {
-		return fileError(opRead, d.path(commitSet), err)
+	list := d.readAtMost(commitSet, listLimit)
+	if list.err != nil && !errors.Is(list.err, fs.ErrNotExist) {
+		// Nobody can complete it. What is in its place is not the whole set then, and the next publication replaces it.
+		return d.moveAside(commitDir, fmt.Sprintf("%s %v, so it is no publication of certfetcher's", listName, list.err))
 	}
 	// The list goes last: without it nothing is left to do but to remove the directory.
-	if err == nil {
-		if err := v.putInPlace(d, strings.Split(string(list), "\n")); err != nil {
+	if list.err == nil {
+		if err := v.putInPlace(d, strings.Split(string(list.data), "\n")); err != nil {
 			return err
 		}
 		// 7
@@ -72,7 +77,7 @@ func (v *Volume) finishInplace(d disk) error {
 func (v *Volume) putInPlace(d disk, names []string) error {
 	// 4
 	for _, name := range names {
-		if staged := commitDir + "/" + name; ours(name) && d.exists(staged) {
+		if staged := commitDir + "/" + name; ours(name) && d.isRegular(staged) {
 			if err := d.rename(staged, name); err != nil {
 				return err
 			}

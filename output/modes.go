@@ -16,8 +16,8 @@ func (v *Volume) MendModes() (mended []string, err error) {
 		now := d.look()
 		for _, want := range published.files {
 			has, ok := now.files[want.name]
-			if !ok || has.err != nil {
-				continue // gone or replaced meanwhile: that is more than modes
+			if !ok || has.err != nil || has.shared {
+				continue // gone or replaced meanwhile: that is more than modes; or perhaps somebody's file elsewhere
 			}
 			changed, err := d.mendMode(want.name, has.mode, want.mode, has.gid)
 			if changed {

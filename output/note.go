@@ -1,7 +1,6 @@
 package output
 
 import (
-	"os"
 	"slices"
 )
 
@@ -40,10 +39,10 @@ func (s *set) noteDifference(now snapshot) string {
 // ReadNote reads the Bundle.Note of what is published in a directory, in whichever layout; empty when there is none. It
 // changes nothing.
 func ReadNote(dir string) []byte {
-	root, err := os.OpenRoot(dir)
+	d, err := (&Volume{cfg: Config{Dir: dir}.withDefaults()}).unlocked()
 	if err != nil {
 		return nil
 	}
-	defer root.Close()
-	return disk{root: root, dir: dir}.look().note()
+	defer d.root.Close()
+	return d.lookUndisturbed().note()
 }

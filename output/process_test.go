@@ -208,7 +208,7 @@ func TestVolume_Publish_bySeveralAtOnce(t *testing.T) {
 func TestVolume_Publish_lockedByAnother(t *testing.T) {
 	cfg := newConfig(t, LayoutSymlink, TypePEM)
 	v := mustOpen(t, cfg)
-	_, closeDisk, err := v.disk(dirlock.Exclusive)
+	_, closeDisk, err := v.disk()
 	require.NoError(t, err)
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()

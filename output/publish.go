@@ -25,6 +25,14 @@ func (v *Volume) settle(d disk) error {
 			}
 		}
 	}
+	// These two names are nobody's but ours, unlike those of the files: see inTheWay.
+	for _, name := range []string{dataLink, noteName} {
+		if info, err := d.root.Lstat(name); err == nil && info.IsDir() {
+			if err := d.moveAside(name, "it is a directory"); err != nil {
+				return err
+			}
+		}
+	}
 	// A ..commit beside a ..data: the layout was being changed, and the commit is the later one.
 	if d.exists(commitDir) {
 		v.cfg.Log.Info("completing a publication that was interrupted", "path", d.dir)
@@ -119,7 +127,7 @@ func (v *Volume) inTheWay(d disk) error {
 	}
 	defer dir.Close()
 	for _, name := range names {
-		if info, err := d.root.Lstat(name); err == nil && info.IsDir() {
+		if info, err := d.root.Lstat(name); err == nil && info.IsDir() && known(name) { // else settle moves it aside
 			return fileError(opRename, d.path(name), syscall.EISDIR)
 		}
 		if fileaccess.IsMounted(dir, name) {

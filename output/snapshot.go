@@ -4,14 +4,23 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
+	"maps"
 	"syscall"
+	"time"
+
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 )
 
-// readLimit bounds what is read of one file; the largest store of ours has some ten kilobytes.
-const readLimit = 16 << 20
+// readLimit bounds what is read of one file. Answers of a CertService have a megabyte at most, in Base64, and the
+// largest store of ours has some ten kilobytes; there are ten files, and they are held in memory twice.
+const readLimit = 2 << 20
+
+const (
+	// stablePatience is how long a reader without the lock waits for a publication to end.
+	stablePatience = 2 * time.Second
+	stablePause    = 10 * time.Millisecond
+)
 
 // snapshot is what is on a volume under the names of ours, seen once.
 type snapshot struct {
@@ -29,6 +38,8 @@ type found struct {
 	mode fs.FileMode
 	gid  int
 	err  error // why it cannot be one of ours
+
+	shared bool // it has another name as well, perhaps elsewhere
 }
 
 // holds tells whether the file could be read and has this content.
@@ -66,35 +77,53 @@ func (d disk) look() snapshot {
 	return s
 }
 
-// read reads a regular file. It never waits, whatever somebody may have put in its place.
-func (d disk) read(name string) found {
-	if info, err := d.root.Lstat(name); err == nil && !info.Mode().IsRegular() {
+// lookUndisturbed is look for a reader without the lock: what it returns was the same twice, with no publication under
+// way, unless one does not end.
+func (d disk) lookUndisturbed() snapshot {
+	s := d.look()
+	for end := time.Now().Add(stablePatience); ; {
+		again := d.look()
+		if same := s.same(again); same && !s.unsettled || time.Now().After(end) {
+			return again
+		} else if same || s.unsettled {
+			time.Sleep(stablePause)
+		}
+		s = again
+	}
+}
+
+func (s snapshot) same(other snapshot) bool {
+	return s.layout == other.layout && s.generated == other.generated && s.dangling == other.dangling && s.unsettled == other.unsettled &&
+		maps.EqualFunc(s.files, other.files, found.same) && s.noted.same(other.noted)
+}
+
+func (f found) same(other found) bool {
+	return bytes.Equal(f.data, other.data) && f.mode == other.mode && f.gid == other.gid && (f.err == nil) == (other.err == nil)
+}
+
+// read reads a regular file of the volume; everything that is read there goes through it. It never waits, and follows
+// no link, whatever somebody may have put in the file's place.
+func (d disk) read(name string) found { return d.readAtMost(name, readLimit) }
+
+func (d disk) readAtMost(name string, most int64) found {
+	data, info, err := fileaccess.ReadIn(d.root, name, most)
+	if _, foreign := errors.AsType[fileaccess.KindError](err); foreign {
 		return found{err: errors.New("is not a regular file")}
 	}
-	file, err := d.readRegular(name)
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("has %d bytes, want at most %d", info.Size(), most)
+	}
 	if err != nil {
 		// The path is said by whoever reports it.
 		return found{err: fmt.Errorf("cannot be read: %w", fileError(opRead, d.path(name), err).Err)}
 	}
-	return file
+	return found{data: data, mode: info.Mode().Perm(), gid: groupOf(info), shared: nameCount(info) > 1}
 }
 
-func (d disk) readRegular(name string) (found, error) {
-	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return found{}, err
+// nameCount counts the names of a file, where the system tells.
+func nameCount(info fs.FileInfo) uint64 {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(stat.Nlink)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return found{}, err
-	}
-	if info.Size() > readLimit {
-		return found{}, fmt.Errorf("has %d bytes, want at most %d", info.Size(), readLimit)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, readLimit))
-	if err != nil {
-		return found{}, err
-	}
-	return found{data: data, mode: info.Mode().Perm(), gid: groupOf(info)}, nil
+	return 1
 }

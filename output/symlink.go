@@ -96,12 +96,11 @@ func (v *Volume) publishSymlink(d disk, s *set, before snapshot, committed func(
 // linkVisible makes the names at the top of the volume those of the generation, and syncs when that
 // changed something. mended says what was not so.
 func (v *Volume) linkVisible(d disk, generation string) (mended []string, err error) {
-	files, err := d.list(generation)
+	// What somebody else put beside them stays where it is.
+	files, err := d.list(generation, func(entry fs.DirEntry) bool { return known(entry.Name()) })
 	if err != nil {
 		return nil, err
 	}
-	// What somebody else put beside them stays where it is.
-	files = slices.DeleteFunc(files, func(name string) bool { return !known(name) })
 	for _, name := range files {
 		if d.linksTo(name, throughData+name) {
 			continue
@@ -132,14 +131,13 @@ func (v *Volume) linkVisible(d disk, generation string) (mended []string, err er
 // files under the names of ours, that the set has not. Else an old key would lie there for ever after a
 // change of the output type. Everything else on the volume is its owner's.
 func (v *Volume) removeStale(d disk, current []string) (removed bool, err error) {
-	names, err := d.list(".")
+	names, err := d.list(".", func(entry fs.DirEntry) bool {
+		return !slices.Contains(current, entry.Name()) && d.isStale(entry)
+	})
 	if err != nil {
 		return false, err
 	}
 	for _, name := range names {
-		if slices.Contains(current, name) || !d.isStale(name) {
-			continue
-		}
 		v.cfg.Log.Info("removing a file of an earlier publication", "path", d.path(name))
 		if err := d.remove(name); err != nil {
 			return removed, err
@@ -149,13 +147,16 @@ func (v *Volume) removeStale(d disk, current []string) (removed bool, err error)
 	return removed, nil
 }
 
-// isStale tells whether what has this name is ours, given that the set has no such file.
-func (d disk) isStale(name string) bool {
-	if target, err := d.root.Readlink(name); err == nil {
-		return strings.HasPrefix(target, throughData)
+// isStale tells whether an entry is ours, given that the set has no such file.
+func (d disk) isStale(entry fs.DirEntry) bool {
+	switch {
+	case entry.Type() == fs.ModeSymlink:
+		target, err := d.root.Readlink(entry.Name())
+		return err == nil && strings.HasPrefix(target, throughData)
+	case entry.Type().IsRegular():
+		return ours(entry.Name())
 	}
-	info, err := d.root.Lstat(name)
-	return err == nil && info.Mode().IsRegular() && ours(name)
+	return false
 }
 
 func (d disk) linksTo(name, target string) bool {
@@ -196,13 +197,13 @@ func (d disk) recentPrevious(current string, now time.Time) string {
 	if err != nil || now.Sub(published) > previousKept {
 		return ""
 	}
-	names, err := d.list(".")
+	names, err := d.list(".", func(entry fs.DirEntry) bool { return isGeneration(entry.Name()) })
 	if err != nil {
 		return ""
 	}
 	previous := ""
 	for _, name := range names {
-		if isGeneration(name) && name < current {
+		if name < current {
 			previous = name
 		}
 	}
@@ -212,13 +213,12 @@ func (d disk) recentPrevious(current string, now time.Time) string {
 // removeGenerations removes every generation but the named ones. One that cannot be removed is reported and
 // stays: it may belong to another user, such as an init container's, and nothing depends on its absence.
 func (v *Volume) removeGenerations(d disk, keep ...string) error {
-	names, err := d.list(".")
+	names, err := d.list(".", func(entry fs.DirEntry) bool { return entry.IsDir() && isGeneration(entry.Name()) })
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		info, err := d.root.Lstat(name)
-		if err != nil || !info.IsDir() || !isGeneration(name) || slices.Contains(keep, name) {
+		if slices.Contains(keep, name) {
 			continue
 		}
 		if err := d.remove(name); err != nil && !v.reported[name] {

@@ -3,8 +3,6 @@ package output
 import (
 	"errors"
 	"io/fs"
-
-	"github.com/certfetcher/certfetcher/internal/dirlock"
 )
 
 // untoldName is an empty file at the top of a volume. While it is there, something was published that nobody
@@ -50,7 +48,7 @@ func (v *Volume) Owe() (number int, err error) {
 func (v *Volume) Told(number int) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d, closeDisk, err := v.disk(dirlock.Exclusive)
+	d, closeDisk, err := v.disk()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the note is gone with the directory
 	}

@@ -4,8 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-
-	"github.com/certfetcher/certfetcher/internal/dirlock"
+	"syscall"
 )
 
 // Volume is a directory that files are published in. Its methods may be called concurrently; across
@@ -72,12 +71,12 @@ func Read(cfg Config) (*Bundle, error) {
 func (v *Volume) Current() (*Bundle, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d, closeDisk, err := v.disk(dirlock.Shared)
+	d, err := v.unlocked()
 	if err != nil {
 		return nil, err
 	}
-	defer closeDisk()
-	if err := v.adopt(d.look()); err != nil {
+	defer d.root.Close()
+	if err := v.adopt(d.lookUndisturbed()); err != nil {
 		return nil, err
 	}
 	bundle := v.published.bundle
@@ -187,12 +186,13 @@ func (v *Volume) Writable() error {
 // InTheWay tells of a directory that has the name of a file to be published, without changing anything. The error is of
 // type *FileError.
 func InTheWay(cfg Config) error {
-	root, err := os.OpenRoot(cfg.Dir)
+	v := &Volume{cfg: cfg}
+	d, err := v.unlocked()
 	if err != nil {
-		return fileError(opOpen, cfg.Dir, err)
+		return err
 	}
-	defer root.Close()
-	return (&Volume{cfg: cfg}).inTheWay(disk{root: root, dir: cfg.Dir})
+	defer d.root.Close()
+	return v.inTheWay(d)
 }
 
 // alone runs work with nobody else changing the volume, which exists then.
@@ -202,7 +202,7 @@ func (v *Volume) alone(work func(d disk) error) error {
 	if err := makeVolumeDirectory(v.cfg.Dir, DirectoryMode(v.cfg.FileMode), v.gid, v.step); err != nil {
 		return err
 	}
-	d, closeDisk, err := v.disk(dirlock.Exclusive)
+	d, closeDisk, err := v.disk()
 	if err != nil {
 		return err
 	}
@@ -210,19 +210,39 @@ func (v *Volume) alone(work func(d disk) error) error {
 	return work(d)
 }
 
-// disk opens the volume anew each time: its directory may have been replaced.
-func (v *Volume) disk(how int) (d disk, closeDisk func(), err error) {
-	root, err := os.OpenRoot(v.cfg.Dir)
-	if err != nil {
-		return disk{}, nil, fileError(opOpen, v.cfg.Dir, err)
-	}
-	d = disk{root: root, dir: v.cfg.Dir, gid: v.gid, step: v.step}
-	unlock, err := lock(d, how, v.cfg.Done)
-	if err != nil {
-		root.Close()
+// disk locks the volume.
+func (v *Volume) disk() (d disk, closeDisk func(), err error) {
+	if d, err = v.unlocked(); err != nil {
 		return disk{}, nil, err
 	}
-	return d, func() { unlock(); root.Close() }, nil
+	unlock, err := lock(d, v.cfg.Done)
+	if err != nil {
+		d.root.Close()
+		return disk{}, nil, err
+	}
+	return d, func() { unlock(); d.root.Close() }, nil
+}
+
+// unlocked opens the volume, anew each time: its directory may have been replaced.
+func (v *Volume) unlocked() (disk, error) {
+	// A FIFO in its place would have OpenRoot wait.
+	info, err := os.Stat(v.cfg.Dir)
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	var root *os.Root
+	if err == nil {
+		root, err = os.OpenRoot(v.cfg.Dir)
+	}
+	if err != nil {
+		return disk{}, fileError(opOpen, v.cfg.Dir, err)
+	}
+	return disk{root: root, dir: v.cfg.Dir, gid: v.gid, step: v.step, aside: v.movedAside}, nil
+}
+
+func (v *Volume) movedAside(path, to, reason string) {
+	v.cfg.Log.Warn("something that is not certfetcher's had the name of a file of certfetcher's, it is moved aside: find out who puts it there",
+		"path", path, "to", to, "because", reason)
 }
 
 func (v *Volume) path(name string) string { return filepath.Join(v.cfg.Dir, name) }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/dirlock"
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
@@ -61,19 +61,13 @@ func fileError(op, path string, err error) error {
 
 // readFile reads a regular file that is not larger than a store may be.
 func readFile(path string) (file, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO would wait for its writer
-	if err != nil {
+	data, info, err := fileaccess.Read(path, keystore.MaxSize)
+	if kind, ok := errors.AsType[fileaccess.KindError](err); ok {
+		return file{}, fmt.Errorf("%q is no regular file (%s)", path, fs.FileMode(kind))
+	}
+	if err != nil && info == nil {
 		return file{}, fileError("opening", path, err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return file{}, fileError("reading", path, err)
-	}
-	if !info.Mode().IsRegular() {
-		return file{}, fmt.Errorf("%q is no regular file (%s)", path, info.Mode())
-	}
-	data, err := io.ReadAll(io.LimitReader(f, keystore.MaxSize+1))
 	if err != nil {
 		return file{}, fileError("reading", path, err)
 	}
@@ -90,6 +84,9 @@ func readFile(path string) (file, error) {
 // temporaryMark is in the names of files that are not in their place yet, between the name of the file
 // and random digits.
 const temporaryMark = ".postprocess-"
+
+// lockName is the file by which several runs keep out of one another's way; it is there only while one works.
+const lockName = ".postprocess-lock"
 
 // stage writes a file beside the place that it is for, synced, with the mode and owner of f. It is
 // closed to all but its owner until it has them; the group stays the directory's when f has none.
@@ -160,7 +157,7 @@ func (d disk) write(path string, f file) error {
 // syncDir makes the names in a directory durable.
 func (d disk) syncDir(dir string) error {
 	return d.do("syncing", dir, func() error {
-		f, err := os.Open(dir)
+		f, err := fileaccess.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -185,21 +182,27 @@ func (d disk) discard(temporary string) {
 
 // sweep removes the files that a killed run left beside a file, which may hold private keys.
 func (d disk) sweep(path string) error {
+	for _, left := range leftovers(path) {
+		if err := d.do("removing", left, func() error { return os.Remove(left) }); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// leftovers are the files that were staged for a path. A directory that is missing, or closed to this process, has none.
+func leftovers(path string) (paths []string) {
 	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+"."
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		// A directory that is missing, or closed to this process, has no files of it.
 		return nil
 	}
 	for _, e := range entries {
 		if name := e.Name(); strings.HasPrefix(name, prefix) && strings.Contains(name, temporaryMark) {
-			left := filepath.Join(dir, name)
-			if err := d.do("removing", left, func() error { return os.Remove(left) }); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
+			paths = append(paths, filepath.Join(dir, name))
 		}
 	}
-	return nil
+	return paths
 }
 
 // same tells whether a file still has the content.
@@ -211,22 +214,24 @@ func same(path string, data []byte) bool {
 // lock keeps other runs away that would change files in one of the directories, until unlock. One that cannot be
 // opened yet, or not read, is passed over: what is wrong with it is said by the step that needs it.
 func lock(dirs []string) (unlock func(), err error) {
-	var held []*os.File
+	var held []func()
 	unlock = func() {
-		for _, dir := range held {
-			dir.Close()
+		for _, release := range held {
+			release()
 		}
 	}
 	for _, dir := range dirs {
-		f, err := os.Open(dir)
+		f, err := fileaccess.OpenDir(dir)
 		if err != nil {
 			continue
 		}
-		held = append(held, f)
-		if err := dirlock.Lock(f, dirlock.Exclusive, nil); err != nil {
+		release, err := dirlock.LockAndRemove(f, lockName, nil)
+		if err != nil {
+			f.Close()
 			unlock()
 			return nil, fileError("locking", dir, err)
 		}
+		held = append(held, func() { release(); f.Close() })
 	}
 	return unlock, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -53,6 +52,7 @@ type run struct {
 	claimed  map[string]string // by the real path of each destination: as configured
 	changes  []*change
 	looking  bool     // nothing is changed
+	leftover bool     // met while looking: a killed run left something
 	usual    []string // paths of truststores that have the usual password
 	warnings []string // one sentence each
 }
@@ -82,24 +82,21 @@ func (r *run) do(cfg Config, log *slog.Logger) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	unlock, err := lock(dirs)
-	if err != nil {
-		return Result{}, failed(codeOther, "waiting for another run: %w", err)
-	}
-	defer unlock()
-	if len(cfg.Truststores) > 0 {
-		var err error
-		if result.Added, err = r.merge(cfg.Truststores); err != nil {
+	// The lock is a file for as long as it is held. Where nothing is to be done not even that is made.
+	r.looking = true
+	if _, err := r.plan(cfg); err != nil || len(r.changes) > 0 || r.leftover {
+		unlock, err := lock(dirs)
+		if err != nil {
+			return Result{}, failed(codeOther, "waiting for another run: %w", err)
+		}
+		defer unlock()
+		*r = run{disk: r.disk, now: r.now, claimed: map[string]string{}}
+		if result.Added, err = r.plan(cfg); err != nil {
 			return Result{}, err
 		}
-		for _, path := range r.usual {
-			log.Info("truststore opened with the password of a JDK's cacerts, as no file with another is named", "truststore", path)
-		}
 	}
-	for _, c := range cfg.Keystores {
-		if err := r.copy(c); err != nil {
-			return Result{}, err
-		}
+	for _, path := range r.usual {
+		log.Info("truststore opened with the password of a JDK's cacerts, as no file with another is named", "truststore", path)
 	}
 	for _, warning := range r.warnings {
 		log.Warn("post-processing with a warning", "warning", warning)
@@ -111,6 +108,21 @@ func (r *run) do(cfg Config, log *slog.Logger) (Result, error) {
 	}
 	result.log(log, cfg)
 	return result, err
+}
+
+// plan is step 1.
+func (r *run) plan(cfg Config) (added []Added, err error) {
+	if len(cfg.Truststores) > 0 {
+		if added, err = r.merge(cfg.Truststores); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range cfg.Keystores {
+		if err := r.copy(c); err != nil {
+			return nil, err
+		}
+	}
+	return added, nil
 }
 
 // destinationDirs are the directories in which files may be replaced, each once and in an order that is the same
@@ -224,10 +236,11 @@ func (r *run) claim(path string, exitCode int) (real string, err error) {
 	if err := replaceable(real); err != nil {
 		return "", failed(exitCode, "writing destination: %w", err)
 	}
-	if r.looking {
-		return real, nil
-	}
 	for _, p := range slices.Compact([]string{path, real}) {
+		if r.looking {
+			r.leftover = r.leftover || len(leftovers(p)) > 0
+			continue
+		}
 		if err := r.disk.sweep(p); err != nil {
 			return "", failed(exitCode, "clearing what a killed run left: %w", err)
 		}
@@ -237,7 +250,7 @@ func (r *run) claim(path string, exitCode int) (real string, err error) {
 
 // replaceable refuses a file that is mounted by itself: nothing can be renamed over it.
 func replaceable(real string) error {
-	dir, err := os.Open(filepath.Dir(real))
+	dir, err := fileaccess.OpenDir(filepath.Dir(real))
 	if err != nil {
 		return nil // whoever writes there meets it as well, and says so
 	}

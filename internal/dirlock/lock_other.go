@@ -1,0 +1,14 @@
+//go:build !linux
+
+package dirlock
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// setLock takes a lock that belongs to the process.
+func setLock(f *os.File) error {
+	return unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+}

@@ -1,0 +1,139 @@
+package output
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"syscall"
+)
+
+const (
+	// lockName is the file by which the processes that change a volume keep out of one another's way. It stays there.
+	lockName = "..lock"
+
+	// asidePrefix, with a number, is where what is somebody else's goes that has a name of ours.
+	asidePrefix = "..foreign-"
+	asideMost   = 16
+
+	// filesMost is how many files a directory of ours may have to be removed at once: a set has a dozen.
+	filesMost = 1000
+)
+
+// moveAside gives something that is not ours another name, in one step, whatever it is.
+func (d disk) moveAside(name, reason string) error {
+	for n := 1; n <= asideMost; n++ {
+		to := asidePrefix + strconv.Itoa(n)
+		if d.exists(to) {
+			continue
+		}
+		if err := d.rename(name, to); err != nil {
+			return err
+		}
+		if d.aside != nil {
+			d.aside(d.path(name), d.path(to), reason)
+		}
+		return nil
+	}
+	return &FileError{Op: opRename, Path: d.path(name), Err: errors.New("it is not certfetcher's, and nothing more is moved aside"),
+		Hint: fmt.Sprintf("remove it, and what is there as %s1 to %s%d; find out who puts it there", asidePrefix, asidePrefix, asideMost)}
+}
+
+// removeFiles removes a file, a link, or a directory with the files in it: ours have no more. What else there is in a
+// directory, and how much, is somebody else's doing: it is moved aside, as removing it could take for ever.
+func (d disk) removeFiles(name string) (emptied bool, err error) {
+	info, err := d.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if info.IsDir() {
+		entries, err := d.some(name, filesMost)
+		if err != nil {
+			return false, err
+		}
+		for _, entry := range entries {
+			err := d.root.Remove(name + "/" + entry.Name())
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !notEmpty(err) {
+				return false, err
+			}
+		}
+	}
+	err = d.root.Remove(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, nil
+	case notEmpty(err):
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func notEmpty(err error) bool {
+	return errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST)
+}
+
+// remove removes what has a name of ours, or nothing when there is none. See removeFiles.
+func (d disk) remove(name string) error {
+	emptied := false
+	err := d.do(opRemove, name, func() (err error) { emptied, err = d.removeFiles(name); return err })
+	if err != nil || emptied {
+		return err
+	}
+	return d.moveAside(name, "it holds more than the files of certfetcher")
+}
+
+// some reads up to most entries of a directory, in no order.
+func (d disk) some(name string, most int) ([]fs.DirEntry, error) {
+	f, err := d.openDir(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	entries, err := f.ReadDir(most)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return entries, err
+}
+
+// list names those entries of a directory that fit, sorted. It bears any number of others.
+func (d disk) list(name string, fits func(fs.DirEntry) bool) ([]string, error) {
+	f, err := d.openDir(name)
+	if err != nil {
+		return nil, fileError(opRead, d.path(name), err)
+	}
+	defer f.Close()
+	var names []string
+	for {
+		entries, err := f.ReadDir(filesMost)
+		for _, entry := range entries {
+			if fits(entry) {
+				names = append(names, entry.Name())
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			slices.Sort(names)
+			return names, nil
+		}
+		if err != nil {
+			return nil, fileError(opRead, d.path(name), err)
+		}
+	}
+}
+
+// openDir opens a directory, and nothing that could make it wait.
+func (d disk) openDir(name string) (*os.File, error) {
+	return d.root.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+}
+
+// isRegular tells whether a name is a regular file, and no link to one.
+func (d disk) isRegular(name string) bool {
+	info, err := d.root.Lstat(name)
+	return err == nil && info.Mode().IsRegular()
+}

@@ -1,0 +1,221 @@
+package volume
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/service"
+)
+
+// GEN stands for the directory that ..data points to, or for another generation in the inplace layout.
+var foreignNames = []string{
+	"..commit/..files", "..commit", "..commit/key.pem", "..data", "..data_tmp", "..link_tmp", "..stage", "..stage/key.pem", "..untold", "..request",
+	"..lock", "..foreign-1", "GEN", "GEN/key.pem", "GEN/..request", "..2020_01_01_00_00_00.000", "key.pem", "keystore.pem", "truststore.pem", "keystore.jks",
+}
+
+const outsideSecret = "a secret that is none of certfetcher's"
+
+// foreignKinds make an object at path; outside is a directory outside of the volume with the file "secret" in it.
+var foreignKinds = map[string]func(path, outside string) error{
+	"FIFO": func(path, _ string) error { return syscall.Mkfifo(path, 0o666) },
+	"socket": func(path, _ string) error { // bound by a short path, as the kernel takes 107 bytes
+		dir, err := os.MkdirTemp("/tmp", "s")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		link := filepath.Join(dir, "d")
+		if err := os.Symlink(filepath.Dir(path), link); err != nil {
+			return err
+		}
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(link, filepath.Base(path)), Net: "unix"})
+		if err != nil {
+			return err
+		}
+		l.SetUnlinkOnClose(false)
+		return l.Close()
+	},
+	"device":          func(path, _ string) error { return syscall.Mknod(path, syscall.S_IFCHR|0o666, 1<<8|5) }, // /dev/zero
+	"empty directory": func(path, _ string) error { return os.Mkdir(path, 0o755) },
+	"directory": func(path, _ string) error {
+		if err := os.MkdirAll(filepath.Join(path, "a", "b"), 0o755); err != nil {
+			return err
+		}
+		return syscall.Mkfifo(filepath.Join(path, "key.pem"), 0o666)
+	},
+	"link to a secret":    func(path, outside string) error { return os.Symlink(filepath.Join(outside, "secret"), path) },
+	"link to a directory": func(path, outside string) error { return os.Symlink(outside, path) },
+	"link to nothing":     func(path, outside string) error { return os.Symlink(filepath.Join(outside, "nothing"), path) },
+	"link to itself":      func(path, _ string) error { return os.Symlink(filepath.Base(path), path) },
+	"hard link":           func(path, outside string) error { return os.Link(filepath.Join(outside, "secret"), path) },
+	"file of 8 GiB": func(path, _ string) error {
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return f.Truncate(8 << 30)
+	},
+	"closed file": func(path, _ string) error { // as root it belongs to another user, which is told from ours below
+		return os.WriteFile(path, []byte("x"), 0)
+	},
+}
+
+// commands are what is run on the volume, with the exit codes that are documented for it.
+var foreignCommands = map[string]struct {
+	args, environment []string
+	codes             []int
+}{
+	"init":    {nil, []string{"FORCE_ENROLL=true"}, []int{0, 10}},
+	"sidecar": {nil, []string{"MODE=sidecar"}, []int{0, 10}},
+	"probe":   {[]string{"probe"}, nil, []int{0, 1}},
+	"inspect": {[]string{"inspect"}, nil, []int{0, 1}},
+	"doctor":  {[]string{"doctor"}, nil, []int{0, 10}},
+	"postprocess": {[]string{"postprocess"}, []string{"TRUSTSTORES_PATHS=VOLUME/../merged.pem:VOLUME/truststore.pem", "TRUSTSTORES_PASSWORDS_PATHS=:",
+		"KEYSTORE_SOURCE_PATHS=VOLUME/key.pem", "KEYSTORE_DESTINATION_PATHS=VOLUME/../copied.pem"}, []int{0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}},
+}
+
+// place is a volume with an object of another's on it.
+type place struct {
+	volume, outside, object, kind string
+}
+
+func newPlace(t *testing.T, template, layout, name, kind string) (p place) {
+	t.Helper()
+	top := t.TempDir()
+	for dir := top; dir != "/dev/shm" && dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		_ = os.Chmod(dir, 0o755)
+	}
+	p = place{volume: filepath.Join(top, "volume"), outside: filepath.Join(top, "outside"), kind: kind}
+	out, err := exec.Command("cp", "-a", template, p.volume).CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.NoError(t, os.Mkdir(p.outside, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(p.outside, "secret"), []byte(outsideSecret), 0o640))
+	generation := "..2021_01_01_00_00_00.000"
+	if target, err := os.Readlink(filepath.Join(p.volume, "..data")); err == nil {
+		generation = target
+	}
+	p.object = filepath.Join(p.volume, strings.Replace(name, "GEN", generation, 1))
+	if parent := filepath.Dir(p.object); parent != p.volume {
+		require.NoError(t, os.MkdirAll(parent, 0o755))
+	}
+	require.NoError(t, os.RemoveAll(p.object))
+	require.NoError(t, foreignKinds[kind](p.object, p.outside))
+	return p
+}
+
+// untouched tells whether what is outside of the volume is as it was.
+func (p place) untouched(t *testing.T, where string) {
+	t.Helper()
+	entries, err := os.ReadDir(p.outside)
+	require.NoError(t, err)
+	require.Len(t, entries, 1, where)
+	info, err := os.Lstat(filepath.Join(p.outside, "secret"))
+	require.NoError(t, err)
+	require.Equal(t, "-rw-r-----", info.Mode().String(), where)
+	data, err := os.ReadFile(filepath.Join(p.outside, "secret"))
+	require.NoError(t, err)
+	require.Equal(t, outsideSecret, string(data), where)
+}
+
+// templates makes a volume of each layout to begin with.
+func templates(t *testing.T, s *service.Service) map[string]string {
+	t.Helper()
+	made := map[string]string{}
+	for _, layout := range []string{"symlink", "inplace"} {
+		made[layout] = filepath.Join(t.TempDir(), layout)
+		code, out := once(t, program(s, made[layout], nil, "OUTPUT_LAYOUT="+layout))
+		require.Zero(t, code, out)
+	}
+	return made
+}
+
+// Whatever somebody puts under the names on a volume: each command ends in time with an exit code that it documents,
+// touches nothing outside of the volume, and names the object where it cannot help it; and when the object is gone,
+// the next run publishes.
+func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
+	s := startService(t)
+	template := templates(t, s)
+	kinds, commands := slices.Sorted(maps.Keys(foreignKinds)), slices.Sorted(maps.Keys(foreignCommands))
+	tried, moved, reported, slowest, n := 0, 0, 0, time.Duration(0), 0
+	every := chaos.Amount(97, 11, 1) // of the table; the first rows are the known worst
+	for _, name := range foreignNames {
+		for _, kind := range kinds {
+			for _, layout := range []string{"symlink", "inplace"} {
+				for _, command := range commands {
+					n++
+					worst := name == "..commit/..files" && kind == "FIFO" && command == "init"
+					if n%every != 0 && !worst || kind == "device" && os.Geteuid() != 0 {
+						continue
+					}
+					where := fmt.Sprintf("%s at %s, layout %s, %s", kind, name, layout, command)
+					began := time.Now()
+					code, out := runOn(t, s, newPlace(t, template[layout], layout, name, kind), layout, command, where)
+					slowest = max(slowest, time.Since(began))
+					tried++
+					if strings.Contains(out, "moved aside") {
+						moved++
+					}
+					if code == 10 {
+						reported++
+					}
+				}
+			}
+		}
+	}
+	chaos.Record(t, "table", fmt.Sprintf("%d of FIFO, socket, device, directory, links, oversized and closed files under each name on a volume, for each command and layout", tried),
+		fmt.Sprintf("each ended, the slowest (two runs or three) in %.1f s; %d moved something aside, %d reported it with exit code 10", slowest.Seconds(), moved, reported))
+}
+
+func runOn(t *testing.T, s *service.Service, p place, layout, command, where string) (code int, out string) {
+	t.Helper()
+	row := foreignCommands[command]
+	environment := []string{"OUTPUT_LAYOUT=" + layout}
+	for _, variable := range row.environment {
+		environment = append(environment, strings.ReplaceAll(variable, "VOLUME", p.volume))
+	}
+	if command == "postprocess" {
+		pem, err := os.ReadFile(filepath.Join(s.Dir, "truststore.pem"))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(p.volume), "merged.pem"), pem, 0o600))
+	}
+	r := start(t, program(s, p.volume, row.args, environment...))
+	if command == "sidecar" {
+		if !r.await(`"msg":"the volume already holds`) && !r.await(`"msg":"published"`) {
+			code = r.wait(0)
+		} else {
+			_ = r.cmd.Process.Signal(syscall.SIGTERM)
+			code = r.wait(deadline)
+		}
+	} else {
+		code = r.wait(deadline)
+	}
+	out = r.printed()
+	require.NotEqual(t, hung, code, "%s: hangs\n%s", where, out)
+	assert.Contains(t, row.codes, code, "%s\n%s", where, out)
+	if code == 10 {
+		assert.Contains(t, out, p.object, where)
+	}
+	assert.NotContains(t, out, outsideSecret, where)
+	p.untouched(t, where)
+
+	_ = os.RemoveAll(p.object)
+	code2, out2 := once(t, program(s, p.volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true"))
+	assert.Zero(t, code2, "%s, then removed\n%s", where, out2)
+	code2, out2 = once(t, program(s, p.volume, []string{"probe"}, "OUTPUT_LAYOUT="+layout))
+	assert.Zero(t, code2, "%s, then removed, probe\n%s", where, out2)
+	return code, out
+}

@@ -1,0 +1,150 @@
+// Package volume runs the built certfetcher on volumes on which others do what they can: put foreign objects under its
+// names, hold its locks, and end it at any stage.
+package volume
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/service"
+	"github.com/certfetcher/certfetcher/test/tempdir"
+)
+
+// binDir holds the program under test, built once; every user may run it.
+var binDir string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		if lockDir := os.Getenv("VOLUME_TEST_LOCK"); lockDir != "" {
+			return holdLock(lockDir)
+		}
+		dir, err := os.MkdirTemp("", "certfetcher-volume-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		tempdir.InMemory()
+		binDir = dir
+		build := exec.Command("go", "build", "-o", dir, "github.com/certfetcher/certfetcher/cmd/certfetcher")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building certfetcher: %v\n%s", err, out)
+			return 1
+		}
+		if err := os.Chmod(dir, 0o755); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// deadline is for what must end. It is far more than anything here takes, also on a loaded machine.
+const deadline = 20 * time.Second
+
+func startService(t *testing.T) *service.Service {
+	t.Helper()
+	s, err := service.Start(t.TempDir(), service.Options{})
+	require.NoError(t, err)
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// program is a certfetcher for a volume.
+func program(s *service.Service, volume string, args []string, environment ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(binDir, "certfetcher"), args...)
+	cmd.Env = append([]string{
+		"REQUEST_URL=" + s.URL, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + volume, "KEY_ALGORITHM=ECDSA-P256", "OUTPUT_TYPE=PEM",
+		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "TERMINATION_MESSAGE_PATH=", "HEALTH_ADDR=off",
+		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.pem"), "TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.pem"),
+	}, environment...)
+	return cmd
+}
+
+// running is a program with what it prints.
+type running struct {
+	cmd   *exec.Cmd
+	out   *os.File
+	ended chan error
+}
+
+func start(t *testing.T, cmd *exec.Cmd) *running {
+	t.Helper()
+	out, err := os.CreateTemp(t.TempDir(), "out")
+	require.NoError(t, err)
+	cmd.Stdout, cmd.Stderr = out, out
+	require.NoError(t, cmd.Start())
+	r := &running{cmd, out, make(chan error, 1)}
+	go func() { r.ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		out.Close()
+	})
+	return r
+}
+
+func (r *running) printed() string {
+	data, err := os.ReadFile(r.out.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(data)
+}
+
+// await waits until the program has printed a text, or has ended; it tells which.
+func (r *running) await(text string) (found bool) {
+	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if bytes.Contains([]byte(r.printed()), []byte(text)) {
+			return true
+		}
+		if syscall.Kill(r.cmd.Process.Pid, 0) != nil {
+			return false
+		}
+		select {
+		case err := <-r.ended:
+			r.ended <- err // for wait
+			return bytes.Contains([]byte(r.printed()), []byte(text))
+		default:
+		}
+	}
+	return false
+}
+
+// hung is the exit code of a program that did not end in time.
+const hung = -1
+
+// wait returns the exit code, 128 and more for signals; hung when the program does not end.
+func (r *running) wait(limit time.Duration) int {
+	select {
+	case err := <-r.ended:
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			if status := exit.Sys().(syscall.WaitStatus); status.Signaled() {
+				return 128 + int(status.Signal())
+			}
+			return exit.ExitCode()
+		}
+		return 0
+	case <-time.After(limit):
+		_ = r.cmd.Process.Kill()
+		return hung
+	}
+}
+
+// once runs a program to its end.
+func once(t *testing.T, cmd *exec.Cmd) (code int, out string) {
+	t.Helper()
+	r := start(t, cmd)
+	code = r.wait(deadline)
+	return code, r.printed()
+}
