@@ -18,7 +18,7 @@ const readLimit = 2 << 20
 
 const (
 	// stablePatience is how long a reader without the lock waits for a publication to end.
-	stablePatience = 2 * time.Second
+	stablePatience = time.Second
 	stablePause    = 10 * time.Millisecond
 )
 

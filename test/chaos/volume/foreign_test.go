@@ -164,7 +164,9 @@ func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
 					where := fmt.Sprintf("%s at %s, layout %s, %s", kind, name, layout, command)
 					began := time.Now()
 					code, out := runOn(t, s, newPlace(t, template[layout], layout, name, kind), layout, command, where)
-					slowest = max(slowest, time.Since(began))
+					took := time.Since(began)
+					slowest = max(slowest, took)
+					t.Logf("%s: exit code %d, %.2f s", where, code, took.Seconds())
 					tried++
 					if strings.Contains(out, "moved aside") {
 						moved++
@@ -194,8 +196,8 @@ func runOn(t *testing.T, s *service.Service, p place, layout, command, where str
 	}
 	r := start(t, program(s, p.volume, row.args, environment...))
 	if command == "sidecar" {
-		if !r.await(`"msg":"the volume already holds`) && !r.await(`"msg":"published"`) {
-			code = r.wait(0)
+		if !r.await(`"msg":"the volume already holds`, `"msg":"published"`) {
+			code = r.wait(deadline) // it has ended
 		} else {
 			_ = r.cmd.Process.Signal(syscall.SIGTERM)
 			code = r.wait(deadline)

@@ -3,12 +3,13 @@
 package volume
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -101,19 +102,20 @@ func (r *running) printed() string {
 	return string(data)
 }
 
-// await waits until the program has printed a text, or has ended; it tells which.
-func (r *running) await(text string) (found bool) {
+// await waits until the program has printed one of the texts, or has ended; it tells which.
+func (r *running) await(texts ...string) (found bool) {
+	has := func() bool {
+		out := r.printed()
+		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(out, text) })
+	}
 	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if bytes.Contains([]byte(r.printed()), []byte(text)) {
+		if has() {
 			return true
-		}
-		if syscall.Kill(r.cmd.Process.Pid, 0) != nil {
-			return false
 		}
 		select {
 		case err := <-r.ended:
 			r.ended <- err // for wait
-			return bytes.Contains([]byte(r.printed()), []byte(text))
+			return has()
 		default:
 		}
 	}
