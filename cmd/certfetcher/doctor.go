@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/doctor"
 	"github.com/certfetcher/certfetcher/internal/enroll"
@@ -26,7 +24,7 @@ The exit code is that of the first failed check, and 0 when none failed.
 `
 
 // examine checks the deployment and prints what it found; its exit code is that of the first failed check.
-func examine(args []string, stdout, stderr io.Writer) int {
+func examine(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("doctor", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	format := flags.String("o", "text", "")
@@ -48,14 +46,16 @@ func examine(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "certfetcher: %v; usage: certfetcher doctor [-o text|json] [-uid N] [-gid N], see certfetcher doctor --help\n", err)
 		return enroll.StageClientConfiguration.ExitCode()
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
 	setup, faults := readEnvironment(io.Discard) // faults are in the report
 	options := doctor.Options{Config: setup.config, Faults: faults, Reader: reader, UserAgent: userAgent()}
 	if merge, ok := setup.notify.Prepare.(*merging); ok {
 		options.Merge = &merge.config
 	}
 	report := doctor.Run(ctx, options)
+	if ctx.Err() != nil {
+		fmt.Fprintf(stderr, "certfetcher: %v\n", errInterrupted)
+		return enroll.StageOther.ExitCode()
+	}
 	write := report.WriteText
 	if *format == "json" {
 		write = report.WriteJSON

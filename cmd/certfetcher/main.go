@@ -20,11 +20,12 @@ import (
 )
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	os.Exit(untilSignal(ctx, os.Stderr, func() int { return run(ctx, os.Args[1:], os.Stdout, os.Stderr) }))
 }
 
-// run is the program; what it returns is the exit code.
-func run(args []string, stdout, stderr io.Writer) (code int) {
+// run is the program; what it returns is the exit code. The end of ctx is that of its work.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int) {
 	defer rescue(stderr, &code)
 	if len(args) > 0 {
 		switch args[0] {
@@ -33,7 +34,7 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 		case "inspect":
 			return inspectVolume(args[1:], stdout, stderr)
 		case "doctor":
-			return examine(args[1:], stdout, stderr)
+			return examine(ctx, args[1:], stdout, stderr)
 		case "postprocess":
 			return postprocess(args[1:], stdout, stderr)
 		}
@@ -61,7 +62,7 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 		setup.failure = unusableIdentity(setup.identity)
 	}
 	if setup.failure == nil && !*check {
-		setup.failure = fetch(setup)
+		setup.failure = fetch(ctx, setup)
 	}
 	if setup.failure != nil {
 		return report(setup)
@@ -73,13 +74,11 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 	return 0
 }
 
-// fetch runs one enrolment until it ends or a signal ends it, or goes on as a sidecar.
-func fetch(s setup) error {
+// fetch runs one enrolment until it ends or ctx does, or goes on as a sidecar.
+func fetch(ctx context.Context, s setup) error {
 	if s.config.Sidecar.Enabled {
-		return runSidecar(s)
+		return runSidecar(ctx, s)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
 	enroller := &enroll.Enroller{
 		Config: s.config, Identity: func() *mtls.Identity { return s.identity }, UserAgent: userAgent(), Log: s.log, Now: time.Now,
 	}

@@ -26,6 +26,7 @@ func postprocess(args []string, stdout, stderr io.Writer) int {
 	}
 	settings, _ := config.Load() // the log's settings are read even when this container is for nothing else
 	log := settings.Log.Logger(stderr)
+	loaded.Store(&setup{config: settings, log: log})
 	environ.LogMisspelt(log, knownVariables())
 	cfg, err := truststore.Load()
 	if err == nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/fileaccess"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/notify"
 )
@@ -76,6 +76,7 @@ func readEnvironment(stderr io.Writer) (setup, config.Faults) {
 	var faults config.Faults
 	s.config, faults = loadConfig()
 	s.log = s.config.Log.Logger(stderr)
+	loaded.Store(&setup{config: s.config, log: s.log})
 	if s.config.Sidecar.Enabled {
 		var found config.Faults
 		s.notify, found = notifications(s.config, s.log)
@@ -132,7 +133,7 @@ func writeTerminationMessage(path, message string, log *slog.Logger) {
 	if path == "" {
 		return
 	}
-	if err := os.WriteFile(path, []byte(oneLine(message)), 0o644); err != nil {
+	if err := fileaccess.Write(path, []byte(oneLine(message)), 0o644); err != nil {
 		log.Warn("the termination message could not be written", "problem", err.Error())
 	}
 }

@@ -42,11 +42,9 @@ type sidecar struct {
 	owed       string      // the reason of a publication that is committed but not complete; empty: there is none
 }
 
-// runSidecar fetches as in init mode and then renews until a signal ends it. An error is that of the first
+// runSidecar fetches as in init mode and then renews until ctx ends. An error is that of the first
 // fetch or of what is set up before it.
-func runSidecar(s setup) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
+func runSidecar(ctx context.Context, s setup) error {
 	// Nobody reading the log any more is no reason to end. To be notified, and not to ignore it, as the latter
 	// is handed down to the commands that are run.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)

@@ -215,6 +215,15 @@ func notPrintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(
 
 // terminationMessagePath drops the kubelet's path where nobody reads it: outside Kubernetes the file does
 // not exist, and making it would be litter.
+// TerminationMessagePath is the Fetcher's of the same name, for who cannot wait for the rest of it.
+func TerminationMessagePath() string {
+	path, set := os.LookupEnv("TERMINATION_MESSAGE_PATH")
+	if !set {
+		path = defaultTerminationMessagePath
+	}
+	return terminationMessagePath(path, defaultTerminationMessagePath)
+}
+
 func terminationMessagePath(path, kubelets string) string {
 	if path == kubelets {
 		if _, err := os.Stat(path); err != nil {
