@@ -100,22 +100,46 @@ var storeNames = []string{
 	"truststore.p12", "truststore.jks", "truststore.pass", "truststore.pem",
 }
 
-// Dir reads a directory. Files of other names are left out.
+// Dir reads a directory. Files of other names are left out, and no link is followed but those that certfetcher and
+// kubelets make. It reads again what was replaced meanwhile.
 func Dir(dir string) (*Report, error) {
 	if info, err := os.Stat(dir); err != nil {
 		return nil, err
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("%s is a file, want a directory", dir)
 	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	d := directory{root, dir}
+	for try := 1; ; try++ {
+		before := d.state()
+		r, err := d.report()
+		if try == readMost || d.state() == before {
+			return r, err
+		}
+	}
+}
+
+// readMost is how often a directory is read in which all changes all the time.
+const readMost = 5
+
+func (d directory) report() (*Report, error) {
+	dir := d.path
 	r := &Report{Dir: dir, Layout: "inplace"}
-	data := filepath.Join(dir, "..data")
-	if target, err := os.Readlink(data); err == nil {
+	if target, err := d.root.Readlink(dataLink); err == nil {
 		r.Layout, r.Generation = "symlink", target
 	}
 	found := map[string][]keystore.Entry{}
 	for _, name := range storeNames {
 		file, path := File{Name: name}, filepath.Join(dir, name)
-		info, err := os.Stat(path)
+		place, err := d.place(name)
+		var info fs.FileInfo
+		if err == nil {
+			info, err = d.root.Lstat(place)
+		}
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
@@ -125,7 +149,7 @@ func Dir(dir string) (*Report, error) {
 		case err == nil:
 			file.Mode, file.Size = info.Mode().String(), info.Size()
 		}
-		entries, err := file.read(dir)
+		entries, err := file.read(d)
 		if err != nil {
 			file.Problem = err.Error()
 		}
@@ -133,7 +157,7 @@ func Dir(dir string) (*Report, error) {
 		r.describe(name, entries)
 		found[name] = entries
 	}
-	if _, err := os.Stat(data); len(r.Files) == 0 && r.Generation != "" && errors.Is(err, fs.ErrNotExist) {
+	if _, err := d.root.Stat(dataLink); len(r.Files) == 0 && r.Generation != "" && errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w: ..data points to %q, which does not exist", dir, ErrNothing, r.Generation)
 	}
 	if len(r.Files) == 0 {
@@ -146,8 +170,8 @@ func Dir(dir string) (*Report, error) {
 }
 
 // read reads the file, with the password beside it.
-func (f *File) read(dir string) ([]keystore.Entry, error) {
-	data, _, err := fileaccess.Read(filepath.Join(dir, f.Name), keystore.MaxSize) // one byte more is what Decode refuses
+func (f *File) read(d directory) ([]keystore.Entry, error) {
+	data, err := d.read(f.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +181,7 @@ func (f *File) read(dir string) ([]keystore.Entry, error) {
 		return nil, nil
 	}
 	base = strings.TrimSuffix(base, filepath.Ext(base))
-	password, _, err := fileaccess.Read(filepath.Join(dir, base+".pass"), keystore.MaxSize)
+	password, err := d.read(base + ".pass")
 	if err != nil && filepath.Ext(f.Name) != ".pem" {
 		return nil, fmt.Errorf("reading its password: %w", err)
 	}

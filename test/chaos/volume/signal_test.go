@@ -88,10 +88,10 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 	}
 	if chaos.Amount(false, true, true) {
 		openssl, slow := peer.Require(t, "openssl")[0], filepath.Join(dir, "slow.p12")
-		out, err := exec.Command(openssl, "pkcs12", "-export", "-in", filepath.Join(working.Dir, "client.pem"), "-iter", "5000000",
+		out, err := exec.Command(openssl, "pkcs12", "-export", "-in", filepath.Join(working.Dir, "client.pem"), "-iter", "1600000",
 			"-passout", "pass:"+service.Password, "-out", slow).CombinedOutput()
 		require.NoError(t, err, string(out))
-		stages["opening a store of 5,000,000 iterations"] = stage{nil, with(working, "KEYSTORE_PATH="+slow, "KEYSTORE_PASSWORD="+service.Password), "", 300 * time.Millisecond, 99}
+		stages["opening a store of 4,800,000 iterations"] = stage{nil, with(working, "KEYSTORE_PATH="+slow, "KEYSTORE_PASSWORD="+service.Password), "", 300 * time.Millisecond, 99}
 	}
 	for name, at := range stages {
 		for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
