@@ -17,6 +17,9 @@ const (
 	throughData   = dataLink + "/" // how targets of visible links begin
 )
 
+// staleLogged bounds what is logged of removed files: others may have made any number of links into ..data.
+const staleLogged = 20
+
 const generationLayout = "..2006_01_02_15_04_05.000"
 
 // isGeneration tells the name of a generation. After the dot, the kubelet's have nine digits or so, ours three.
@@ -137,8 +140,10 @@ func (v *Volume) removeStale(d disk, current []string) (removed bool, err error)
 	if err != nil {
 		return false, err
 	}
-	for _, name := range names {
-		v.cfg.Log.Info("removing a file of an earlier publication", "path", d.path(name))
+	for i, name := range names {
+		if i < staleLogged {
+			v.cfg.Log.Info("removing a file of an earlier publication", "path", d.path(name))
+		}
 		if err := d.remove(name); err != nil {
 			return removed, err
 		}
