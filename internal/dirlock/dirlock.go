@@ -5,6 +5,7 @@ package dirlock
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"sync/atomic"
@@ -35,6 +36,12 @@ type ForeignError struct {
 }
 
 func (e *ForeignError) Error() string { return e.Name + " " + e.Reason }
+
+// errNoFiles: files cannot be made in this directory, such as one of /proc.
+var errNoFiles = errors.New("no file can be made in this directory")
+
+// errRemoved: the directory is gone.
+var errRemoved = fmt.Errorf("the directory was removed: %w", fs.ErrNotExist)
 
 // errReplaced: the file was replaced before it was locked.
 var errReplaced = errors.New("the lock was replaced")
@@ -79,7 +86,7 @@ func lock(dir *os.File, name string, done <-chan struct{}, remove bool) (unlock 
 			return withOld(dir, done), nil
 		case errors.Is(err, fs.ErrPermission) && waited > waitForMode:
 			return nil, &ForeignError{name, "may not be opened: it belongs to another user"}
-		case !retried(err), errors.Is(err, fs.ErrNotExist) && removed(dir):
+		case !retried(err) || errors.Is(err, errRemoved):
 			return nil, err
 		case waited > Wait:
 			return nil, ErrHeld
@@ -98,15 +105,10 @@ func retried(err error) bool {
 		errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EINTR)
 }
 
-func removed(dir *os.File) bool {
-	var stat unix.Stat_t
-	return unix.Fstat(int(dir.Fd()), &stat) == nil && stat.Nlink == 0
-}
-
 // without tells whether to go on without a lock: nothing can be changed, or no file be made for it.
 func without(err error, dir *os.File) bool {
 	switch {
-	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+	case errors.Is(err, errNoFiles), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		return true
 	case errors.Is(err, fs.ErrPermission):
 		return unix.Faccessat(int(dir.Fd()), ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS) != nil
@@ -154,6 +156,13 @@ func usable(name string, stat *unix.Stat_t) error {
 
 func create(dir *os.File, name string) (*os.File, error) {
 	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err == unix.ENOENT {
+		var stat unix.Stat_t
+		if statErr := unix.Fstat(int(dir.Fd()), &stat); statErr == nil && stat.Nlink > 0 {
+			return nil, errNoFiles
+		}
+		return nil, errRemoved
+	}
 	if err != nil {
 		return nil, err
 	}

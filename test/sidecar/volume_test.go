@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/dirlock"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -95,7 +96,9 @@ func TestSidecar_signalWhileAnotherProcessHoldsTheVolume_endsTheWaiting(t *testi
 	holder, err := os.Open(volume)
 	require.NoError(t, err)
 	defer holder.Close()
-	require.NoError(t, syscall.Flock(int(holder.Fd()), syscall.LOCK_EX))
+	unlock, err := dirlock.Lock(holder, "..lock", nil)
+	require.NoError(t, err)
+	defer unlock()
 	p := run(t, volume, environment(s.URL, s.Dir, volume))
 	p.await(1, serving)
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))

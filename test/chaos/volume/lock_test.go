@@ -77,3 +77,38 @@ func copyOfThis(t *testing.T) string {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "holder"), data, 0o755))
 	return filepath.Join(dir, "holder")
 }
+
+// Processes of several users may share a volume; a lock that only one of them could open must not stop the others.
+func TestLock_ofAnotherUser_stopsNobodyWhoMayWrite(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to run processes as other users")
+	}
+	s := startService(t)
+	require.NoError(t, os.Chmod(filepath.Dir(s.Dir), 0o755))
+	require.NoError(t, os.Chmod(s.Dir, 0o755))
+	for _, name := range []string{"client.pem", "truststore.pem"} {
+		require.NoError(t, os.Chmod(filepath.Join(s.Dir, name), 0o644))
+	}
+	for _, layout := range []string{"symlink", "inplace"} {
+		for name, row := range map[string]struct {
+			owner         int
+			before, after os.FileMode
+		}{
+			"all may write":             {0, 0o777, 0o777},
+			"a group may write":         {0, 0o770 | os.ModeSetgid, 0o770 | os.ModeSetgid},
+			"all may write since later": {1001, 0o755, 0o777}, // the lock is made for its owner alone
+		} {
+			volume := filepath.Join(t.TempDir(), "volume")
+			require.NoError(t, os.Chmod(filepath.Dir(volume), 0o755))
+			require.NoError(t, os.Mkdir(volume, 0o755))
+			require.NoError(t, os.Chown(volume, row.owner, 2000))
+			for i, uid := range []uint32{1001, 1002, 0, 1001} {
+				require.NoError(t, os.Chmod(volume, []os.FileMode{row.before, row.after}[min(i, 1)]))
+				cmd := program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true")
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: 2000}}
+				code, out := once(t, cmd)
+				assert.Zero(t, code, "%s, layout %s, user %d: %s", name, layout, uid, out)
+			}
+		}
+	}
+}
