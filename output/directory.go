@@ -93,7 +93,7 @@ func lock(d disk, done <-chan struct{}) (unlock func(), err error) {
 	}
 	release, err := dirlock.Lock(f, lockName, done)
 	if foreign, ok := errors.AsType[*dirlock.ForeignError](err); ok {
-		if err = d.moveAside(lockName, foreign.Error()); err == nil || errors.Is(err, fs.ErrNotExist) {
+		if err = d.moveAside(lockName, foreign.Error()); err == nil {
 			release, err = dirlock.Lock(f, lockName, done)
 		}
 	}

@@ -30,7 +30,11 @@ func (d disk) moveAside(name, reason string) error {
 		if d.exists(to) {
 			continue
 		}
-		if err := d.rename(name, to); err != nil {
+		err := d.do(opRename, name, func() error { return d.root.Rename(name, to) })
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // somebody else was faster
+		}
+		if err != nil {
 			return err
 		}
 		if d.aside != nil {

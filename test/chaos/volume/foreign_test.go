@@ -135,7 +135,7 @@ func (p place) untouched(t *testing.T, where string) {
 func templates(t *testing.T, s *service.Service) map[string]string {
 	t.Helper()
 	made := map[string]string{}
-	for _, layout := range []string{"symlink", "inplace"} {
+	for _, layout := range layouts {
 		made[layout] = filepath.Join(t.TempDir(), layout)
 		code, out := once(t, program(s, made[layout], nil, "OUTPUT_LAYOUT="+layout))
 		require.Zero(t, code, out)
@@ -147,14 +147,15 @@ func templates(t *testing.T, s *service.Service) map[string]string {
 // touches nothing outside of the volume, and names the object where it cannot help it; and when the object is gone,
 // the next run publishes.
 func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
+	t.Parallel()
 	s := startService(t)
 	template := templates(t, s)
 	kinds, commands := slices.Sorted(maps.Keys(foreignKinds)), slices.Sorted(maps.Keys(foreignCommands))
 	tried, moved, reported, slowest, n := 0, 0, 0, time.Duration(0), 0
-	every := chaos.Amount(97, 11, 1) // of the table; the first rows are the known worst
+	every := chaos.Amount(211, 11, 1) // of the table; the first rows are the known worst
 	for _, name := range foreignNames {
 		for _, kind := range kinds {
-			for _, layout := range []string{"symlink", "inplace"} {
+			for _, layout := range layouts {
 				for _, command := range commands {
 					n++
 					worst := name == "..commit/..files" && kind == "FIFO" && command == "init"

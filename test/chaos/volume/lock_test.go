@@ -15,6 +15,8 @@ import (
 	"github.com/certfetcher/certfetcher/test/chaos"
 )
 
+var layouts = []string{"symlink", "inplace"}
+
 // holdLock is what another user's process does that may read a directory: it takes every lock that it can get.
 func holdLock(dir string) int {
 	var held []string
@@ -39,8 +41,9 @@ func TestLock_heldByAReaderOfAnotherUser_keepsNobodyFromPublishing(t *testing.T)
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to run a process as another user")
 	}
+	t.Parallel()
 	s := startService(t)
-	for _, layout := range []string{"symlink", "inplace"} {
+	for _, layout := range chaos.Amount([]string{"symlink"}, layouts, layouts) {
 		volume := filepath.Join(t.TempDir(), "volume")
 		require.NoError(t, os.Mkdir(volume, 0o755))
 		require.NoError(t, os.Chmod(filepath.Dir(volume), 0o755))
@@ -83,13 +86,14 @@ func TestLock_ofAnotherUser_stopsNobodyWhoMayWrite(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to run processes as other users")
 	}
+	t.Parallel()
 	s := startService(t)
 	require.NoError(t, os.Chmod(filepath.Dir(s.Dir), 0o755))
 	require.NoError(t, os.Chmod(s.Dir, 0o755))
 	for _, name := range []string{"client.pem", "truststore.pem"} {
 		require.NoError(t, os.Chmod(filepath.Join(s.Dir, name), 0o644))
 	}
-	for _, layout := range []string{"symlink", "inplace"} {
+	for _, layout := range chaos.Amount([]string{"inplace"}, layouts, layouts) {
 		for name, row := range map[string]struct {
 			owner         int
 			before, after os.FileMode

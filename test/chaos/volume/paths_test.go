@@ -19,6 +19,7 @@ import (
 // A named pipe, or a link, in the place of any file that a neighbour may write to, holds nobody up and leads nobody
 // astray.
 func TestNamedPipes_inThePlaceOfOtherFiles_holdNobodyUp(t *testing.T) {
+	t.Parallel()
 	s := startService(t)
 	for variable, want := range map[string]struct {
 		environment []string
@@ -64,6 +65,7 @@ func TestNamedPipes_inThePlaceOfOtherFiles_holdNobodyUp(t *testing.T) {
 
 // Whoever may make names on a volume can make many.
 func TestManyNames_onAVolume_takeLittleTimeAndMemory(t *testing.T) {
+	t.Parallel()
 	s := startService(t)
 	template := templates(t, s)
 	many := chaos.Amount(2000, 20000, 100000)
@@ -88,7 +90,7 @@ func TestManyNames_onAVolume_takeLittleTimeAndMemory(t *testing.T) {
 		},
 		"generations": func(t *testing.T, volume string) { make(t, volume, "..2020_01_01_00_00_00.%.0f", "mkdir") },
 	} {
-		for _, layout := range []string{"symlink", "inplace"} {
+		for _, layout := range layouts {
 			t.Run(name+" "+layout, func(t *testing.T) {
 				volume := filepath.Join(t.TempDir(), "volume")
 				t.Cleanup(func() { _ = exec.Command("rm", "-rf", volume).Run() })

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -33,6 +34,7 @@ const endMost = 3 * time.Second
 
 // The first signal ends a program within a second, whatever it is at, and it says so by exit code 99.
 func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
+	t.Parallel()
 	hanging := make(chan struct{})
 	answering := startServiceThat(t, func(http.ResponseWriter, *http.Request) { <-hanging })
 	t.Cleanup(func() { close(hanging) })
@@ -93,8 +95,13 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 		require.NoError(t, err, string(out))
 		stages["opening a store of 4,800,000 iterations"] = stage{nil, with(working, "KEYSTORE_PATH="+slow, "KEYSTORE_PASSWORD="+service.Password), "", 300 * time.Millisecond, 99}
 	}
+	both := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}
+	few := []string{"reading the configuration", "making a key of RSA-4096", "waiting for the lock", "a certservice that hangs, doctor"}
 	for name, at := range stages {
-		for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		for _, signal := range chaos.Amount(both[:1], both, both) {
+			if chaos.Amount(!slices.Contains(few, name), false, false) {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s, %s", name, signal), func(t *testing.T) {
 				t.Parallel()
 				volume := filepath.Join(t.TempDir(), "volume")
