@@ -55,8 +55,7 @@ func (v *Volume) publishInplace(d disk, s *set, changed []content, committed fun
 func (v *Volume) finishInplace(d disk) error {
 	list := d.readAtMost(commitSet, listLimit)
 	if list.err != nil && !errors.Is(list.err, fs.ErrNotExist) {
-		// Nobody can complete it. What is in its place is not the whole set then, and the next publication replaces it.
-		return d.moveAside(commitDir, fmt.Sprintf("%s %v, so it is no publication of certfetcher's", listName, list.err))
+		return v.dropCommit(d, fmt.Sprintf("%s %v", listName, list.err))
 	}
 	// The list goes last: without it nothing is left to do but to remove the directory.
 	if list.err == nil {
@@ -72,6 +71,18 @@ func (v *Volume) finishInplace(d disk) error {
 		return err
 	}
 	return d.syncDir(".")
+}
+
+// dropCommit takes away a ..commit that nobody can complete. What is in its place is not the whole set then, and the next
+// publication replaces it.
+func (v *Volume) dropCommit(d disk, reason string) error {
+	v.cfg.Log.Warn("what has the name of an interrupted publication is none of certfetcher's, it is removed: find out who puts it there",
+		"path", d.path(commitDir), "because", reason)
+	err := d.remove(commitDir)
+	if errors.Is(err, fs.ErrPermission) { // another user's; the directory above may be ours
+		err = d.moveAside(commitDir, reason)
+	}
+	return err
 }
 
 func (v *Volume) putInPlace(d disk, names []string) error {

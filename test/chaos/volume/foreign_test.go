@@ -222,3 +222,39 @@ func runOn(t *testing.T, s *service.Service, p place, layout, command, where str
 	assert.Zero(t, code2, "%s, then removed, probe\n%s", where, out2)
 	return code, out
 }
+
+// The same under a sidecar that runs: it goes on, and renews when it is asked to.
+func TestForeignObjects_underARunningSidecar_doNotKeepItFromRenewing(t *testing.T) {
+	t.Parallel()
+	s := startService(t)
+	for _, layout := range layouts {
+		volume, outside := filepath.Join(t.TempDir(), "volume"), t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(outside, "secret"), []byte(outsideSecret), 0o640))
+		r := start(t, program(s, volume, nil, "MODE=sidecar", "OUTPUT_LAYOUT="+layout))
+		published := func() int { return strings.Count(r.printed(), `"msg":"published"`) }
+		require.True(t, r.await(`"msg":"published"`), r.printed())
+		kinds := chaos.Amount([]string{"FIFO"}, []string{"FIFO", "directory", "link to a secret"}, slices.Sorted(maps.Keys(foreignKinds)))
+		for _, kind := range kinds {
+			for _, name := range []string{"..commit/..files", "..commit", "..data_tmp", "..link_tmp", "..stage", "..lock", "..request", "..data"} {
+				object := filepath.Join(volume, name)
+				require.NoError(t, os.MkdirAll(filepath.Dir(object), 0o755))
+				_ = os.RemoveAll(object)
+				if err := foreignKinds[kind](object, outside); err != nil {
+					continue // the sidecar has tidied up in between
+				}
+				before := published()
+				require.NoError(t, r.cmd.Process.Signal(syscall.SIGHUP))
+				require.Eventually(t, func() bool { return published() > before }, deadline, 5*time.Millisecond,
+					"%s at %s, layout %s: %s", kind, name, layout, r.printed())
+			}
+			entries, err := filepath.Glob(filepath.Join(volume, "..foreign-*"))
+			require.NoError(t, err)
+			for _, entry := range entries { // as an operator would
+				require.NoError(t, os.RemoveAll(entry))
+			}
+		}
+		require.NoError(t, r.cmd.Process.Signal(syscall.SIGTERM))
+		assert.Zero(t, r.wait(deadline), r.printed())
+		place{outside: outside}.untouched(t, layout)
+	}
+}
