@@ -99,18 +99,17 @@ func TestVolume_Current_saysWhatDiffers(t *testing.T) {
 			mustPublish(t, mustOpen(t, cfg), b)
 			row.change(t, &cfg)
 
+			_, err := Read(cfg)
+			assert.EqualError(t, err, `"`+cfg.Dir+row.want)
 			v := mustOpen(t, cfg)
-			_, err := v.Current()
+			_, err = v.Current()
 			var mismatch *MismatchError
 			require.ErrorAs(t, err, &mismatch)
-			assert.Equal(t, `"`+cfg.Dir+row.want, err.Error())
-			_, err = Read(cfg)
-			assert.EqualError(t, err, `"`+cfg.Dir+row.want)
+			if name != "a file is a directory" { // that is moved aside
+				assert.Equal(t, `"`+cfg.Dir+row.want, err.Error())
+			}
 
 			// Whatever it was, publishing mends it.
-			if name == "a file is a directory" {
-				require.NoError(t, os.Remove(filepath.Join(cfg.Dir, "key.pem")))
-			}
 			require.True(t, mustPublish(t, v, b).Changed)
 			requireCurrent(t, cfg, b)
 		})

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,18 +55,35 @@ func TestOpen_unusableConfiguration(t *testing.T) {
 	}
 }
 
-func TestVolume_Publish_directoryInTheWayOfAFile(t *testing.T) {
+func TestVolume_Publish_directoryInTheWayOfAFile_isMovedAside(t *testing.T) {
 	for _, layout := range layouts {
-		for _, name := range []string{"keystore.pem"} {
+		for _, name := range []string{"keystore.pem", "..data"} {
 			cfg := newConfig(t, layout, TypePEM)
 			v := mustOpen(t, cfg)
 			require.NoError(t, os.Mkdir(filepath.Join(cfg.Dir, name), 0o700))
+			require.NoError(t, os.WriteFile(filepath.Join(cfg.Dir, name, "kept"), nil, 0o600))
 			before := listing(t, cfg.Dir)
-			want := `renaming "` + filepath.Join(cfg.Dir, name) + `": is a directory (a directory has the name of a file of ours: remove it or give another path)`
+			require.ErrorIs(t, InTheWay(cfg), syscall.EISDIR)
+			require.Equal(t, before, listing(t, cfg.Dir))
+			require.NoError(t, v.Writable())
+			require.NoError(t, InTheWay(cfg))
+			require.FileExists(t, filepath.Join(cfg.Dir, "..foreign-1", "kept"))
+			b := newBundle()
+			mustPublish(t, v, b)
+			requireCurrent(t, cfg, b)
+
+			for n := 2; n <= asideMost; n++ {
+				require.NoError(t, os.Mkdir(filepath.Join(cfg.Dir, asidePrefix+strconv.Itoa(n)), 0o700))
+			}
+			require.NoError(t, os.RemoveAll(filepath.Join(cfg.Dir, name)))
+			require.NoError(t, os.Mkdir(filepath.Join(cfg.Dir, name), 0o700))
+			before = listing(t, cfg.Dir)
+			want := `renaming "` + filepath.Join(cfg.Dir, name) + `": it is not certfetcher's, and nothing more is moved aside ` +
+				`(remove it, and what is there as ..foreign-1 to ..foreign-16; find out who puts it there)`
 			require.EqualError(t, v.Writable(), want)
 			_, err := v.Publish(newBundle())
 			require.EqualError(t, err, want)
-			require.Equal(t, before, listing(t, cfg.Dir))
+			require.Equal(t, before, listing(t, cfg.Dir), "nothing is changed")
 		}
 	}
 }

@@ -25,10 +25,9 @@ func (v *Volume) settle(d disk) error {
 			}
 		}
 	}
-	// These two names are nobody's but ours, unlike those of the files: see inTheWay.
-	for _, name := range []string{dataLink, noteName} {
+	for _, name := range v.replacedNames() {
 		if info, err := d.root.Lstat(name); err == nil && info.IsDir() {
-			if err := d.moveAside(name, "it is a directory"); err != nil {
+			if err := d.moveAside(name, "it is a directory"); err != nil { // no rename can replace it
 				return err
 			}
 		}
@@ -111,9 +110,8 @@ func (v *Volume) write(d disk, s *set, now snapshot) error {
 	return err
 }
 
-// inTheWay refuses a volume where a directory, or a mount, has a name that a rename must take, before anything
-// is written: it would stop the publication half-way.
-func (v *Volume) inTheWay(d disk) error {
+// replacedNames are those that renames must take.
+func (v *Volume) replacedNames() []string {
 	names := []string{dataLink}
 	if v.cfg.Layout == LayoutInplace {
 		names = append(names, noteName)
@@ -121,13 +119,19 @@ func (v *Volume) inTheWay(d disk) error {
 	for _, f := range wanted(v.cfg.Types) {
 		names = append(names, f.name)
 	}
+	return names
+}
+
+// inTheWay refuses a volume where a directory that settle could not move aside, or a mount, has a name that a rename must
+// take, before anything is written: it would stop the publication half-way.
+func (v *Volume) inTheWay(d disk) error {
 	dir, err := d.root.Open(".")
 	if err != nil {
 		return fileError(opOpen, v.cfg.Dir, err)
 	}
 	defer dir.Close()
-	for _, name := range names {
-		if info, err := d.root.Lstat(name); err == nil && info.IsDir() && known(name) { // else settle moves it aside
+	for _, name := range v.replacedNames() {
+		if info, err := d.root.Lstat(name); err == nil && info.IsDir() {
 			return fileError(opRename, d.path(name), syscall.EISDIR)
 		}
 		if fileaccess.IsMounted(dir, name) {

@@ -183,8 +183,8 @@ func (v *Volume) Writable() error {
 	})
 }
 
-// InTheWay tells of a directory that has the name of a file to be published, without changing anything. The error is of
-// type *FileError.
+// InTheWay tells of a directory or a mount that has the name of a file to be published, without changing anything. The
+// error is of type *FileError. For a directory it is syscall.EISDIR: Open moves that aside.
 func InTheWay(cfg Config) error {
 	v := &Volume{cfg: cfg}
 	d, err := v.unlocked()

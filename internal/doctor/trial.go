@@ -165,7 +165,12 @@ func (t *trial) kept() {
 // layout checks what the layout is made of.
 func (t *trial) layout() {
 	if t.made {
-		if err := output.InTheWay(output.Config{Dir: t.base, Types: t.Config.Output.Types}); err != nil {
+		err := output.InTheWay(output.Config{Dir: t.base, Types: t.Config.Output.Types})
+		if errors.Is(err, syscall.EISDIR) {
+			t.warn(checkLayout, err.Error(), "find out who made it: certfetcher moves it aside, to a name that begins with ..foreign-")
+			return
+		}
+		if err != nil {
 			t.fail(enroll.StageFile, checkLayout, err.Error(), "remove what is in the way, or give another path in OUTPUT_PATH")
 			return
 		}
