@@ -220,6 +220,25 @@ func TestVolume_Publish_lockedByAnother(t *testing.T) {
 	mustPublish(t, v, newBundle())
 }
 
+// Who only reads neither waits for the lock nor needs the right to take it.
+func TestRead_whileAnotherHoldsTheLock_doesNotWait(t *testing.T) {
+	for _, layout := range layouts {
+		cfg := newConfig(t, layout, TypePEM)
+		b := newBundle()
+		v := mustOpen(t, cfg)
+		mustPublish(t, v, b)
+		_, closeDisk, err := v.disk()
+		require.NoError(t, err)
+		began := time.Now()
+		found, err := Read(cfg)
+		require.NoError(t, err)
+		require.True(t, found.equal(b))
+		require.Equal(t, b.Note, ReadNote(cfg.Dir))
+		require.Less(t, time.Since(began), dirlock.Wait)
+		closeDisk()
+	}
+}
+
 // Two processes may find the directory missing at the same time.
 func TestOpen_directoryMadeByAnotherMeanwhile(t *testing.T) {
 	cfg := newConfig(t, LayoutSymlink, TypePEM)

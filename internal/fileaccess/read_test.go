@@ -41,3 +41,27 @@ func TestRead_ofWhatIsNoFile_doesNotWait(t *testing.T) {
 	require.Error(t, err)
 	assert.True(t, strings.HasSuffix(err.Error(), "is a device, pipe or socket, want a file"), err)
 }
+
+func TestReadIn_leavesTheRootByNoWayAndWaitsForNobody(t *testing.T) {
+	top := t.TempDir()
+	dir := filepath.Join(top, "root")
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "sub"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(top, "secret"), []byte("secret"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "sub", "file"), []byte("content"), 0o600))
+	require.NoError(t, os.Symlink("../secret", filepath.Join(dir, "outside")))
+	require.NoError(t, os.Symlink("sub/file", filepath.Join(dir, "inside")))
+	require.NoError(t, os.Symlink("sub", filepath.Join(dir, "directory")))
+	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	defer root.Close()
+	for _, name := range []string{"outside", "inside", "directory/file", "pipe", "pipe/file", "sub", "../secret", "sub/../sub/file", "", "none"} {
+		data, _, err := ReadIn(root, name, 100)
+		assert.Error(t, err, name)
+		assert.Empty(t, data, name)
+	}
+	data, info, err := ReadIn(root, "sub/file", 3)
+	require.NoError(t, err)
+	assert.Equal(t, "cont", string(data), "one byte more than asked for")
+	assert.EqualValues(t, 7, info.Size())
+}

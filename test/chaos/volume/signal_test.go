@@ -133,3 +133,36 @@ func startServiceThat(t *testing.T, does http.HandlerFunc) *service.Service {
 	t.Cleanup(s.Stop)
 	return s
 }
+
+// Whenever in a run the signal comes, it ends with 0 or 99, or is ended by the kernel before main, and the next run
+// publishes.
+func TestSignal_atAnyMoment_leavesAVolumeThatTheNextRunCompletes(t *testing.T) {
+	t.Parallel()
+	s := startService(t)
+	for _, layout := range layouts {
+		volume := filepath.Join(t.TempDir(), "volume")
+		run := func() *exec.Cmd { return program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true") }
+		began := time.Now()
+		code, out := once(t, run())
+		require.Zero(t, code, out)
+		whole, rounds := time.Since(began), chaos.Amount(3, 40, 400)
+		codes, slowest := map[int]int{}, time.Duration(0)
+		for i := range rounds {
+			r := start(t, run())
+			time.Sleep(whole * time.Duration(i) / time.Duration(rounds))
+			began := time.Now()
+			_ = r.cmd.Process.Signal(syscall.SIGTERM)
+			code := r.wait(deadline)
+			slowest = max(slowest, time.Since(began))
+			codes[code]++
+			require.Contains(t, []int{0, 99, 128 + int(syscall.SIGTERM)}, code, r.printed())
+			code, out := once(t, program(s, volume, []string{"probe"}, "OUTPUT_LAYOUT="+layout))
+			require.Zero(t, code, "the old set or the new one is whole: %s", out)
+		}
+		assert.Less(t, slowest, endMost)
+		code, out = once(t, run())
+		require.Zero(t, code, out)
+		chaos.Record(t, layout, fmt.Sprintf("SIGTERM at %d moments of a run, layout %s", rounds, layout),
+			fmt.Sprintf("ended after at most %.2f s, exit codes %v, each time with a whole set", slowest.Seconds(), codes))
+	}
+}
