@@ -42,8 +42,10 @@ func (d disk) moveAside(name, reason string) error {
 		}
 		return nil
 	}
-	return &FileError{Op: opRename, Path: d.path(name), Err: errors.New("it is not certfetcher's, and nothing more is moved aside"),
-		Hint: fmt.Sprintf("remove it, and what is there as %s1 to %s%d; find out who puts it there", asidePrefix, asidePrefix, asideMost)}
+	return &FileError{
+		Op: opRename, Path: d.path(name), Err: errors.New("it is not certfetcher's, and nothing more is moved aside"),
+		Hint: fmt.Sprintf("remove it, and what is there as %s1 to %[1]s%d; find out who puts it there", asidePrefix, asideMost),
+	}
 }
 
 // removeFiles removes a file, a link, or a directory with the files in it: ours have no more. What else there is in a

@@ -73,11 +73,11 @@ func (v *Volume) finishInplace(d disk) error {
 	return d.syncDir(".")
 }
 
-// dropCommit takes away a ..commit that nobody can complete. What is in its place is not the whole set then, and the next
+// dropCommit takes away a ..commit that nobody can complete. What is in place is not the whole set then, and the next
 // publication replaces it.
 func (v *Volume) dropCommit(d disk, reason string) error {
-	v.cfg.Log.Warn("what has the name of an interrupted publication is none of certfetcher's, it is removed: find out who puts it there",
-		"path", d.path(commitDir), "because", reason)
+	v.cfg.Log.Warn("what has the name of an interrupted publication is none of certfetcher's, it is removed: "+
+		"find out who puts it there", "path", d.path(commitDir), "because", reason)
 	err := d.remove(commitDir)
 	if errors.Is(err, fs.ErrPermission) { // another user's; the directory above may be ours
 		err = d.moveAside(commitDir, reason)

@@ -93,12 +93,13 @@ func (d disk) lookUndisturbed() snapshot {
 }
 
 func (s snapshot) same(other snapshot) bool {
-	return s.layout == other.layout && s.generated == other.generated && s.dangling == other.dangling && s.unsettled == other.unsettled &&
-		maps.EqualFunc(s.files, other.files, found.same) && s.noted.same(other.noted)
+	return s.layout == other.layout && s.generated == other.generated && s.dangling == other.dangling &&
+		s.unsettled == other.unsettled && maps.EqualFunc(s.files, other.files, found.same) && s.noted.same(other.noted)
 }
 
 func (f found) same(other found) bool {
-	return bytes.Equal(f.data, other.data) && f.mode == other.mode && f.gid == other.gid && (f.err == nil) == (other.err == nil)
+	return bytes.Equal(f.data, other.data) && f.mode == other.mode && f.gid == other.gid &&
+		(f.err == nil) == (other.err == nil)
 }
 
 // read reads a regular file of the volume; everything that is read there goes through it. It never waits, and follows

@@ -108,7 +108,8 @@ func retried(err error) bool {
 // without tells whether to go on without a lock: nothing can be changed, or no file be made for it.
 func without(err error, dir *os.File) bool {
 	switch {
-	case errors.Is(err, errNoFiles), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+	case errors.Is(err, errNoFiles), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOSPC),
+		errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		return true
 	case errors.Is(err, fs.ErrPermission):
 		return unix.Faccessat(int(dir.Fd()), ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS) != nil
@@ -174,8 +175,8 @@ func create(dir *os.File, name string) (*os.File, error) {
 	return f, nil
 }
 
-// mend gives the file of this process the owner and the group of the directory, as far as it may, and the mode that lets
-// those open it who may write to the directory, and nobody else: a right to read would be enough to lock others out.
+// mend gives the file of this process the owner and the group of the directory, as far as it may, and the mode that
+// lets those open it who may write to the directory, and nobody else: a right to read would do to lock others out.
 func mend(dir, f *os.File) error {
 	var of, has unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &of); err != nil {
@@ -191,7 +192,8 @@ func mend(dir, f *os.File) error {
 	mode := modeFor(uint32(of.Mode), group)
 	if uint32(has.Mode)&0o7777 != mode {
 		// Where modes cannot be set they mean nothing.
-		if err := unix.Fchmod(int(f.Fd()), mode); err != nil && err != unix.EPERM && err != unix.ENOTSUP && err != unix.EINVAL {
+		err := unix.Fchmod(int(f.Fd()), mode)
+		if err != nil && err != unix.EPERM && err != unix.ENOTSUP && err != unix.EINVAL {
 			return err
 		}
 	}

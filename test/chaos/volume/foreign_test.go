@@ -22,8 +22,9 @@ import (
 
 // GEN stands for the directory that ..data points to, or for another generation in the inplace layout.
 var foreignNames = []string{
-	"..commit/..files", "..commit", "..commit/key.pem", "..data", "..data_tmp", "..link_tmp", "..stage", "..stage/key.pem", "..untold", "..request",
-	"..lock", "..foreign-1", "GEN", "GEN/key.pem", "GEN/..request", "..2020_01_01_00_00_00.000", "key.pem", "keystore.pem", "truststore.pem", "keystore.jks",
+	"..commit/..files", "..commit", "..commit/key.pem", "..data", "..data_tmp", "..link_tmp", "..stage", "..stage/key.pem",
+	"..untold", "..request", "..lock", "..foreign-1", "GEN", "GEN/key.pem", "GEN/..request", "..2020_01_01_00_00_00.000",
+	"key.pem", "keystore.pem", "truststore.pem", "keystore.jks",
 }
 
 const outsideSecret = "a secret that is none of certfetcher's"
@@ -84,8 +85,10 @@ var foreignCommands = map[string]struct {
 	"probe":   {[]string{"probe"}, nil, []int{0, 1}},
 	"inspect": {[]string{"inspect"}, nil, []int{0, 1}},
 	"doctor":  {[]string{"doctor"}, nil, []int{0, 10}},
-	"postprocess": {[]string{"postprocess"}, []string{"TRUSTSTORES_PATHS=VOLUME/../merged.pem:VOLUME/truststore.pem", "TRUSTSTORES_PASSWORDS_PATHS=:",
-		"KEYSTORE_SOURCE_PATHS=VOLUME/key.pem", "KEYSTORE_DESTINATION_PATHS=VOLUME/../copied.pem"}, []int{0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}},
+	"postprocess": {[]string{"postprocess"}, []string{
+		"TRUSTSTORES_PATHS=VOLUME/../merged.pem:VOLUME/truststore.pem", "TRUSTSTORES_PASSWORDS_PATHS=:",
+		"KEYSTORE_SOURCE_PATHS=VOLUME/key.pem", "KEYSTORE_DESTINATION_PATHS=VOLUME/../copied.pem",
+	}, []int{0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}},
 }
 
 // place is a volume with an object of another's on it.
@@ -179,8 +182,11 @@ func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
 			}
 		}
 	}
-	chaos.Record(t, "table", fmt.Sprintf("%d of FIFO, socket, device, directory, links, oversized and closed files under each name on a volume, for each command and layout", tried),
-		fmt.Sprintf("each ended, the slowest (two runs or three) in %.1f s; %d moved something aside, %d reported it with exit code 10", slowest.Seconds(), moved, reported))
+	chaos.Record(t, "table",
+		fmt.Sprintf("%d of FIFO, socket, device, directory, links, oversized and closed files under each name on a volume, "+
+			"for each command and layout", tried),
+		fmt.Sprintf("each ended, the slowest (three runs) in %.1f s; %d moved something aside, %d reported it with exit code 10",
+			slowest.Seconds(), moved, reported))
 }
 
 func runOn(t *testing.T, s *service.Service, p place, layout, command, where string) (code int, out string) {
@@ -233,9 +239,12 @@ func TestForeignObjects_underARunningSidecar_doNotKeepItFromRenewing(t *testing.
 		r := start(t, program(s, volume, nil, "MODE=sidecar", "OUTPUT_LAYOUT="+layout))
 		published := func() int { return strings.Count(r.printed(), `"msg":"published"`) }
 		require.True(t, r.await(`"msg":"published"`), r.printed())
-		kinds := chaos.Amount([]string{"FIFO"}, []string{"FIFO", "directory", "link to a secret"}, slices.Sorted(maps.Keys(foreignKinds)))
+		all := slices.Sorted(maps.Keys(foreignKinds))
+		kinds := chaos.Amount([]string{"FIFO"}, []string{"FIFO", "directory", "link to a secret"}, all)
 		for _, kind := range kinds {
-			for _, name := range []string{"..commit/..files", "..commit", "..data_tmp", "..link_tmp", "..stage", "..lock", "..request", "..data"} {
+			for _, name := range []string{
+				"..commit/..files", "..commit", "..data_tmp", "..link_tmp", "..stage", "..lock", "..request", "..data",
+			} {
 				object := filepath.Join(volume, name)
 				require.NoError(t, os.MkdirAll(filepath.Dir(object), 0o755))
 				_ = os.RemoveAll(object)

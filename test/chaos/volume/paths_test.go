@@ -106,7 +106,8 @@ func TestManyNames_onAVolume_takeLittleTimeAndMemory(t *testing.T) {
 				assert.Less(t, memory, int64(100), "MiB")
 				code, printed := once(t, program(s, volume, []string{"probe"}, "OUTPUT_LAYOUT="+layout))
 				assert.Zero(t, code, printed)
-				chaos.Record(t, name+layout, fmt.Sprintf("%d %s, layout %s", many, name, layout), fmt.Sprintf("published in %.2f s with %d MiB resident", took.Seconds(), memory))
+				chaos.Record(t, name+layout, fmt.Sprintf("%d %s, layout %s", many, name, layout),
+					fmt.Sprintf("published in %.2f s with %d MiB resident", took.Seconds(), memory))
 			})
 		}
 	}

@@ -72,28 +72,34 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 			"TRUSTSTORE_PATH=" + filepath.Join(of.Dir, "truststore.pem"),
 			"RETRY_INITIAL_INTERVAL=1m", "RETRY_MAX_INTERVAL=1m", "RETRY_MAX_ELAPSED=1h", "REQUEST_TIMEOUT=60000"}, more...)
 	}
+	const requested = "made the certificate signing request"
+	slowPassword := "OUTPUT_KEYSTORE_PASSWORD_FILE=" + pipe
 	stages := map[string]stage{
-		"reading the configuration":          {nil, with(working, "OUTPUT_KEYSTORE_PASSWORD_FILE="+pipe), "", time.Second / 2, 99},
+		"reading the configuration":          {nil, with(working, slowPassword), "", time.Second / 2, 99},
 		"reading the mutual TLS material":    {nil, with(working, "KEYSTORE_PASSWORD_FILE="+pipe), "", time.Second / 2, 99},
 		"making a key of RSA-4096":           {nil, with(answering, "KEY_ALGORITHM=RSA-4096"), "", 100 * time.Millisecond, 99},
-		"the handshake":                      {nil, with(working, "REQUEST_URL=https://"+silent.Addr().String()+"/v1/certificate/"), "made the certificate signing request", 0, 99},
-		"waiting for the answer":             {nil, with(answering), "made the certificate signing request", 200 * time.Millisecond, 99},
+		"the handshake":                      {nil, with(working, "REQUEST_URL=https://"+silent.Addr().String()+"/v1/certificate/"), requested, 0, 99},
+		"waiting for the answer":             {nil, with(answering), requested, 200 * time.Millisecond, 99},
 		"waiting to try again":               {nil, with(busy), "trying again", 0, 99},
 		"waiting for the lock":               {nil, with(working, "OUTPUT_PATH="+volume), "", time.Second / 2, 99},
-		"waiting for the answer, sidecar":    {nil, with(answering, "MODE=sidecar"), "made the certificate signing request", 200 * time.Millisecond, 99},
+		"waiting for the answer, sidecar":    {nil, with(answering, "MODE=sidecar"), requested, 200 * time.Millisecond, 99},
 		"running the command of a sidecar":   {nil, with(working, "MODE=sidecar", "NOTIFY_EXEC=sleep 1000"), `"msg":"published"`, 300 * time.Millisecond, 0},
 		"a certservice that hangs, doctor":   {[]string{"doctor"}, with(answering), "", time.Second / 2, 99},
-		"reading the configuration, probe":   {[]string{"probe"}, with(working, "OUTPUT_KEYSTORE_PASSWORD_FILE="+pipe), "", time.Second / 2, 99},
-		"reading the configuration, inspect": {[]string{"inspect"}, with(working, "OUTPUT_KEYSTORE_PASSWORD_FILE="+pipe), "", time.Second / 2, 99},
+		"reading the configuration, probe":   {[]string{"probe"}, with(working, slowPassword), "", time.Second / 2, 99},
+		"reading the configuration, inspect": {[]string{"inspect"}, with(working, slowPassword), "", time.Second / 2, 99},
 		"waiting for the lock, postprocess": {[]string{"postprocess"}, []string{
-			"TRUSTSTORES_PATHS=" + filepath.Join(destination, "merged.pem") + ":" + filepath.Join(dir, "other.pem"), "TRUSTSTORES_PASSWORDS_PATHS=:"}, "", time.Second / 2, 99},
+			"TRUSTSTORES_PATHS=" + filepath.Join(destination, "merged.pem") + ":" + filepath.Join(dir, "other.pem"),
+			"TRUSTSTORES_PASSWORDS_PATHS=:",
+		}, "", time.Second / 2, 99},
 	}
 	if chaos.Amount(false, true, true) {
 		openssl, slow := peer.Require(t, "openssl")[0], filepath.Join(dir, "slow.p12")
 		out, err := exec.Command(openssl, "pkcs12", "-export", "-in", filepath.Join(working.Dir, "client.pem"), "-iter", "1600000",
 			"-passout", "pass:"+service.Password, "-out", slow).CombinedOutput()
 		require.NoError(t, err, string(out))
-		stages["opening a store of 4,800,000 iterations"] = stage{nil, with(working, "KEYSTORE_PATH="+slow, "KEYSTORE_PASSWORD="+service.Password), "", 300 * time.Millisecond, 99}
+		stages["opening a store of 4,800,000 iterations"] = stage{
+			nil, with(working, "KEYSTORE_PATH="+slow, "KEYSTORE_PASSWORD="+service.Password), "", 300 * time.Millisecond, 99,
+		}
 	}
 	both := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}
 	few := []string{"reading the configuration", "making a key of RSA-4096", "waiting for the lock", "a certservice that hangs, doctor"}
@@ -120,7 +126,8 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 				for _, entry := range entries {
 					assert.NotContains(t, []string{"..stage", "..data_tmp", "..link_tmp", "..commit"}, entry.Name(), "half done")
 				}
-				chaos.Record(t, name, fmt.Sprintf("%s while %s", signal, name), fmt.Sprintf("ended after %.2f s with exit code %d", took.Seconds(), code))
+				chaos.Record(t, name+signal.String(), fmt.Sprintf("%s while %s", signal, name),
+					fmt.Sprintf("ended after %.2f s with exit code %d", took.Seconds(), code))
 			})
 		}
 	}
@@ -128,7 +135,8 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 
 func startServiceThat(t *testing.T, does http.HandlerFunc) *service.Service {
 	t.Helper()
-	s, err := service.Start(t.TempDir(), service.Options{Wrap: func(*service.Service, http.Handler) http.Handler { return does }})
+	wrap := func(*service.Service, http.Handler) http.Handler { return does }
+	s, err := service.Start(t.TempDir(), service.Options{Wrap: wrap})
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	return s
