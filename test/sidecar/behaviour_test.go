@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -220,8 +221,11 @@ func TestSidecar_volumeThatCannotBeWritten_costsNoCertificate(t *testing.T) {
 	p := start(t, s, "OUTPUT_LAYOUT=inplace")
 	p.await(1, planned)
 	path := filepath.Join(p.volume, "keystore.p12")
+	for n := range 16 { // a directory is in the way, and as many as may be were moved aside before
+		require.NoError(t, os.Mkdir(filepath.Join(p.volume, fmt.Sprintf("..foreign-%d", n+1)), 0o700))
+	}
 	require.NoError(t, os.Rename(path, path+".old"))
-	require.NoError(t, os.Mkdir(path, 0o700)) // a directory is in the way
+	require.NoError(t, os.Mkdir(path, 0o700))
 	p.await(1, "putting published files back failed, trying again")
 	status, text := p.get("/readyz")
 	assert.Equal(t, http.StatusServiceUnavailable, status)
