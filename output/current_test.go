@@ -1,12 +1,9 @@
 package output
 
 import (
-	"crypto/x509"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -215,28 +212,4 @@ func TestVolume_Publish_refusesWhatNobodyCouldUse(t *testing.T) {
 			assert.Empty(t, listing(t, cfg.Dir))
 		})
 	}
-}
-
-func TestVolume_Open_keepsThePreviousGenerationForAWhileOnly(t *testing.T) {
-	cfg := newConfig(t, LayoutSymlink, TypePEM)
-	now := start
-	cfg.Now = func() time.Time { return now }
-	v := mustOpen(t, cfg)
-	var certs []*x509.Certificate
-	for range 3 {
-		b := newBundle()
-		certs = append(certs, b.Chain[0])
-		mustPublish(t, v, b)
-		now = now.Add(-time.Hour) // a clock that is set back must not reorder generations
-	}
-	require.Len(t, slices.Compact(certs), 3)
-	now = start.Add(previousKept)
-	mustOpen(t, cfg)
-	names := listing(t, cfg.Dir)
-	require.Contains(t, names, "..2026_03_01_12_00_00.001")
-	require.Equal(t, "-> ..2026_03_01_12_00_00.002", names["..data"])
-
-	now = start.Add(previousKept + time.Second)
-	mustOpen(t, cfg)
-	require.NotContains(t, listing(t, cfg.Dir), "..2026_03_01_12_00_00.001")
 }

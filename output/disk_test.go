@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -66,7 +67,10 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 			})
 			require.NoError(t, err)
 			clear(dirty)
+			now := start
+			v.cfg.Now = func() time.Time { return now }
 			for range 3 {
+				now = now.Add(oldKept + time.Second)
 				mustPublish(t, v, newBundle())
 				// A generation that was removed may come back: the next start removes it again.
 				delete(dirty, cfg.Dir)

@@ -52,6 +52,8 @@ func hint(op, path string, err error) string {
 		return "the volume is full: enlarge it or make room"
 	case errors.Is(err, syscall.EDQUOT):
 		return "the quota is used up: enlarge it or make room"
+	case errors.Is(err, syscall.EFBIG):
+		return "this process may not write files so large: raise the limit (ulimit -f)"
 	case errors.Is(err, syscall.ENOTDIR):
 		return "a part of the path is a file: remove it or give another path"
 	case errors.Is(err, syscall.EISDIR):

@@ -101,7 +101,7 @@ func (v *Volume) putInPlace(d disk, names []string) error {
 	if err := d.remove(dataLink); err != nil {
 		return err
 	}
-	if err := v.removeGenerations(d); err != nil {
+	if err := v.removeOld(d, "", ""); err != nil {
 		return err
 	}
 	// 6

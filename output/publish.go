@@ -43,14 +43,14 @@ func (v *Volume) settle(d disk) error {
 	}
 	current := d.generation()
 	if current == "" {
-		return v.removeGenerations(d)
+		return v.removeOld(d, "", "")
 	}
 	mended, err := v.linkVisible(d, current)
 	v.differs(mended...)
 	if err != nil {
 		return err
 	}
-	return v.removeGenerations(d, current, d.recentPrevious(current, v.cfg.Now()))
+	return v.removeOld(d, current, "")
 }
 
 // differs keeps differences for the next Publication.
@@ -61,6 +61,9 @@ func (v *Volume) differs(differences ...string) {
 		}
 	}
 }
+
+// setAsideBefore is later than all names that setAside gives.
+const setAsideBefore = "..1971"
 
 // setAside gives a stage that only another user can remove the name of a generation older than all: like those,
 // it is tried again later, and nothing depends on its absence.

@@ -2,10 +2,8 @@ package output
 
 import (
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Names at the top of a volume. Two dots keep them out of the way of files and of most readers' globs.
@@ -20,22 +18,6 @@ const (
 // staleLogged bounds what is logged of removed files: others may have made any number of links into ..data.
 const staleLogged = 20
 
-const generationLayout = "..2006_01_02_15_04_05.000"
-
-// isGeneration tells the name of a generation. After the dot, the kubelet's have nine digits or so, ours three.
-func isGeneration(name string) bool {
-	second, fraction, found := strings.Cut(strings.TrimPrefix(name, ".."), ".")
-	if !found || !strings.HasPrefix(name, "..") || fraction == "" || strings.Trim(fraction, "0123456789") != "" {
-		return false
-	}
-	at, err := time.Parse("2006_01_02_15_04_05", second)
-	return err == nil && at.Format("2006_01_02_15_04_05") == second // Parse takes a fraction as well
-}
-
-// previousKept is how long after a publication a newly started process still leaves the files of
-// the one before. A reader that has resolved ..data finishes with what it found there.
-const previousKept = 10 * time.Minute
-
 // publishSymlink replaces the whole set by one rename. Numbers as in the body:
 //
 //  1. Make ..stage, and in it every file: created closed, then its group, then its mode.
@@ -47,8 +29,7 @@ const previousKept = 10 * time.Minute
 //  7. Make the visible links that are missing, NAME -> ..data/NAME, also over regular files; remove
 //     those that point to nothing any more, and files of ours that the set has not.
 //  8. Sync the volume when step 7 changed something.
-//  9. Remove all generations but the new one and the one before it, which is for readers that are
-//     still in it; but that one too when somebody touched its files: it may be damaged, or open to all.
+//  9. Remove the old generations that nobody reads any more, see removeOld.
 //
 // Killed before step 5, the old set stands and settle removes the rest; killed after, settle does what is
 // left. before is what the volume held; committed is called when the new set holds, whatever fails later.
@@ -90,10 +71,13 @@ func (v *Volume) publishSymlink(d disk, s *set, before snapshot, committed func(
 		return err
 	}
 	// 9
-	if touched {
+	if previous != "" {
+		v.replaced[previous] = v.cfg.Now()
+	}
+	if !touched {
 		previous = ""
 	}
-	return v.removeGenerations(d, generation, previous)
+	return v.removeOld(d, generation, previous)
 }
 
 // linkVisible makes the names at the top of the volume those of the generation, and syncs when that
@@ -167,109 +151,4 @@ func (d disk) isStale(entry fs.DirEntry) bool {
 func (d disk) linksTo(name, target string) bool {
 	has, err := d.root.Readlink(name)
 	return err == nil && has == target
-}
-
-// generation names the directory that ..data points to; empty when there is none.
-func (d disk) generation() string {
-	target, err := d.root.Readlink(dataLink)
-	if err != nil || !isGeneration(target) {
-		return ""
-	}
-	if info, err := d.root.Lstat(target); err != nil || !info.IsDir() {
-		return ""
-	}
-	return target
-}
-
-// nextGeneration is a name for a new generation, always greater than the one before, even when the
-// clock was set back meanwhile: the order of the names is that of the publications.
-func nextGeneration(previous string, now time.Time) string {
-	name := now.UTC().Format(generationLayout)
-	if name > previous {
-		return name
-	}
-	before, err := time.Parse(generationLayout, previous)
-	if err != nil {
-		return name
-	}
-	return before.Add(time.Millisecond).Format(generationLayout)
-}
-
-// recentPrevious names the generation before the current one, if the current one is so new that
-// somebody may still be reading the other.
-func (d disk) recentPrevious(current string, now time.Time) string {
-	published, err := time.Parse(generationLayout, current)
-	if err != nil || now.Sub(published) > previousKept {
-		return ""
-	}
-	names, err := d.list(".", func(entry fs.DirEntry) bool { return isGeneration(entry.Name()) })
-	if err != nil {
-		return ""
-	}
-	previous := ""
-	for _, name := range names {
-		if name < current {
-			previous = name
-		}
-	}
-	return previous
-}
-
-// removeGenerations removes every generation but the named ones. One that cannot be removed is reported and
-// stays: it may belong to another user, such as an init container's, and nothing depends on its absence.
-func (v *Volume) removeGenerations(d disk, keep ...string) error {
-	names, err := d.list(".", func(entry fs.DirEntry) bool { return entry.IsDir() && isGeneration(entry.Name()) })
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if slices.Contains(keep, name) {
-			continue
-		}
-		if err := d.remove(name); err != nil && !v.reported[name] {
-			v.reported[name] = true
-			v.cfg.Log.Warn("an old generation of files, with its private key, cannot be removed", "error", err)
-		}
-	}
-	return nil
-}
-
-// stage makes ..stage with the files in it, all durable. It notes the modes that the file system gave.
-func (v *Volume) stage(d disk, files []content, mode fs.FileMode) error {
-	if err := d.makeDir(stageDir, mode); err != nil {
-		return err
-	}
-	written := make([]*os.File, 0, len(files))
-	defer func() {
-		for _, f := range written {
-			f.Close()
-		}
-	}()
-	for i := range files {
-		f, err := d.writeFile(stageDir+"/"+files[i].name, files[i].data, files[i].mode)
-		if f != nil {
-			written = append(written, f)
-		}
-		if err != nil {
-			return err
-		}
-		if files[i].kept, err = v.keptMode(f, files[i]); err != nil {
-			return err
-		}
-	}
-	return d.syncFiles(stageDir, written)
-}
-
-// keptMode is the mode that a written file has. Some file systems know one mode only.
-func (v *Volume) keptMode(f *os.File, c content) (fs.FileMode, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return 0, fileError(opMode, v.path(c.name), err)
-	}
-	kept := info.Mode().Perm()
-	if kept&^c.mode != 0 {
-		v.cfg.Log.Warn("the file system does not keep modes, the file is more open than asked for",
-			"path", v.path(c.name), "mode", kept.String(), "want", c.mode.String())
-	}
-	return kept, nil
 }

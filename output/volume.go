@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Volume is a directory that files are published in. Its methods may be called concurrently; across
@@ -18,10 +19,12 @@ type Volume struct {
 	passwords passwords // zero until the first publication
 	published *set      // what is known to be on the volume as a whole, nil when nothing is
 
-	differences []string        // what has been mended, or replaced, and is in no Publication yet
-	number      int             // of what was published last with Journal, counted from 1
-	untold      bool            // see Untold
-	reported    map[string]bool // generations that cannot be removed, each of which is reported once
+	differences []string             // what has been mended, or replaced, and is in no Publication yet
+	number      int                  // of what was published last with Journal, counted from 1
+	untold      bool                 // see Untold
+	oldDue      time.Time            // see OldDue
+	replaced    map[string]time.Time // when this process replaced a generation; it may have a monotonic clock reading
+	reported    map[string]bool      // generations that cannot be removed, each of which is reported once
 }
 
 // Open makes the directory where it is missing (mode 0750, setgid handed on from its parent; an existing
@@ -39,7 +42,7 @@ func open(cfg Config, step stepFunc) (*Volume, error) {
 	if err != nil {
 		return nil, &FileError{Op: opGroup, Path: cfg.Dir, Err: err}
 	}
-	v := &Volume{cfg: cfg, gid: gid, step: step, reported: map[string]bool{}}
+	v := &Volume{cfg: cfg, gid: gid, step: step, reported: map[string]bool{}, replaced: map[string]time.Time{}}
 	err = v.alone(func(d disk) error {
 		err := v.settle(d)
 		v.untold = cfg.Journal && d.exists(untoldName)
@@ -140,47 +143,6 @@ func (v *Volume) publication() Publication {
 	p := Publication{Changed: len(v.differences) > 0, Files: v.Files(), Differences: v.differences, Number: v.number}
 	v.differences = nil
 	return p
-}
-
-// trialSize is the room that a publication wants: that of the one before, or what a small set takes.
-func (v *Volume) trialSize() int {
-	const page = 4 << 10
-	if v.published == nil {
-		return 4 * page
-	}
-	size := 0
-	for _, f := range v.published.files {
-		size += (len(f.data) + page - 1) / page * page
-	}
-	return size
-}
-
-// Writable tells by trying whether a publication could start, has room, and can make the links of the symlink layout,
-// so that no certificate is asked for in vain. Nothing is made durable. The error is of type *FileError.
-func (v *Volume) Writable() error {
-	return v.alone(func(d disk) error {
-		if err := v.settle(d); err != nil {
-			return err
-		}
-		if err := v.inTheWay(d); err != nil {
-			return err
-		}
-		if err := d.makeDir(stageDir, 0o700); err != nil {
-			return err
-		}
-		f, err := d.writeFile(stageDir+"/trial", make([]byte, v.trialSize()), 0o600)
-		if f != nil {
-			f.Close()
-		}
-		if err == nil && v.cfg.Layout == LayoutSymlink {
-			// Not every file system has links: SMB and some FUSE ones have none.
-			err = d.replaceLink("trial", stageDir+"/link", stageDir+"/link_tmp")
-		}
-		if removed := d.remove(stageDir); err == nil {
-			err = removed
-		}
-		return err
-	})
 }
 
 // InTheWay tells of a directory or a mount that has the name of a file to be published, without changing anything. The

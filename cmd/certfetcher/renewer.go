@@ -121,19 +121,19 @@ func (c *sidecar) prune() error {
 	case outcome.Changed:
 		c.published(outcome, reasonPruned)
 	default:
-		c.awaitOverlap()
+		c.awaitCleanup()
 	}
 	return err
 }
 
-// awaitOverlap has the loop look when the next overlap is over. A timer knows nothing of a clock that was set, so it
-// is set anew as often as there was nothing to prune yet.
-func (c *sidecar) awaitOverlap() {
-	if c.overlap != nil {
-		c.overlap.Stop()
+// awaitCleanup has the loop look when something on the volume has to go: see enroll.Enroller.CleanupDue. A timer knows
+// nothing of a clock that was set, so it is set again as often as there was nothing to take away yet.
+func (c *sidecar) awaitCleanup() {
+	if c.cleanup != nil {
+		c.cleanup.Stop()
 	}
-	if end := c.enroller.OverlapEnd(); !end.IsZero() {
-		c.overlap = time.AfterFunc(max(time.Until(end), 100*time.Millisecond), c.disturb)
+	if due := c.enroller.CleanupDue(); !due.IsZero() {
+		c.cleanup = time.AfterFunc(max(time.Until(due), 100*time.Millisecond), c.disturb)
 	}
 }
 
@@ -150,7 +150,7 @@ func (c *sidecar) published(outcome enroll.Outcome, reason string) renew.Certifi
 		c.merged.Store(false) // told along with it
 		c.dispatcher.Dispatch(c.event(outcome, reason))
 	}
-	c.awaitOverlap()
+	c.awaitCleanup()
 	return current
 }
 

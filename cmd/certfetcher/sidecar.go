@@ -38,7 +38,7 @@ type sidecar struct {
 	disturbed  chan struct{}
 	failing    atomic.Bool // the last attempt to renew failed
 	merged     atomic.Bool // truststores have changed at a start at which nothing was published
-	overlap    *time.Timer // disturbs when trusted certificates have to go; nil before the first publication
+	cleanup    *time.Timer // disturbs when something on the volume has to go; nil before the first publication
 	owed       string      // the reason of a publication that is committed but not complete; empty: there is none
 }
 

@@ -140,8 +140,15 @@ func subset(some, all []*x509.Certificate) bool {
 	return !slices.ContainsFunc(some, func(cert *x509.Certificate) bool { return !slices.ContainsFunc(all, cert.Equal) })
 }
 
-// OverlapEnd is when Prune has something to do; zero for never.
-func (e *Enroller) OverlapEnd() time.Time { return e.overlap.end(e.current.Load().Trusted) }
+// CleanupDue is when Prune or Restore has something to take away: a trusted certificate whose overlap is over, or an old
+// generation of files; zero for never.
+func (e *Enroller) CleanupDue() time.Time {
+	overlap, old := e.overlap.end(e.current.Load().Trusted), e.volume.OldDue()
+	if overlap.IsZero() || !old.IsZero() && old.Before(overlap) {
+		return old
+	}
+	return overlap
+}
 
 // Prune publishes the current set without the trusted certificates whose overlap is over, if there are any. Its
 // errors are like those of Publish.

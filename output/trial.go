@@ -1,0 +1,121 @@
+package output
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// trialFile is a file of the size that a publication is expected to write.
+type trialFile struct {
+	name string
+	size int
+}
+
+// trialFiles are the files that the next publication writes: as large as those of the one before and an eighth more,
+// or else as large as those of a usual one.
+func (v *Volume) trialFiles() []trialFile {
+	var files []trialFile
+	for _, f := range wanted(v.cfg.Types) {
+		size := usualSize(f)
+		if v.published != nil {
+			if data := v.published.data(f.name); data != nil {
+				size = len(data) + len(data)/8
+			}
+		}
+		files = append(files, trialFile{f.name, size})
+	}
+	files = append(files, trialFile{noteName, 1 << 10})
+	if v.cfg.Layout == LayoutInplace {
+		files = append(files, trialFile{listName, 1 << 10})
+	}
+	return files
+}
+
+// What a usual set has, in bytes of DER: a chain of three certificates, and as many to trust.
+const (
+	usualCertificates = 3 * 1500
+	usualKey          = 2400 // RSA-4096
+	usualPassword     = 24
+)
+
+// usualSize is what a file of a usual set takes in any of its formats; Base64 makes four bytes of three.
+func usualSize(f file) int {
+	der := usualCertificates
+	switch {
+	case f.holds == password:
+		return usualPassword
+	case f.name == "key.pem":
+		der = usualKey
+	case f.holds == privateKey:
+		der += usualKey
+	}
+	return der * 3 / 2
+}
+
+// Writable tells by trying whether a publication could start, has room, and can make the links of the symlink layout,
+// so that no certificate is asked for in vain: it writes as many files, of the same sizes, as the next publication
+// will. Old generations count, as they stay, but give way where there is no other room. Nothing is made durable. The
+// error is of type *FileError.
+func (v *Volume) Writable() error {
+	return v.alone(func(d disk) error {
+		if err := v.settle(d); err != nil {
+			return err
+		}
+		if err := v.inTheWay(d); err != nil {
+			return err
+		}
+		err := v.makingRoom(d, func() error { return v.tryFiles(d) })
+		if removed := d.remove(stageDir); err == nil {
+			err = removed
+		}
+		return err
+	})
+}
+
+// tryFiles writes what the next publication will, and leaves it to the caller to remove it.
+func (v *Volume) tryFiles(d disk) error {
+	if err := d.makeDir(stageDir, 0o700); err != nil {
+		return err
+	}
+	files := v.trialFiles()
+	total := 0
+	for _, file := range files {
+		total += file.size
+	}
+	for _, file := range files {
+		f, err := d.writeFile(stageDir+"/"+file.name, make([]byte, file.size), 0o600)
+		if f != nil {
+			f.Close()
+		}
+		if err != nil {
+			return v.wanting(err, len(files), total)
+		}
+	}
+	if v.cfg.Layout != LayoutSymlink {
+		return nil
+	}
+	// Not every file system has links: SMB and some FUSE ones have none. Each takes an inode as files do.
+	links := []string{dataTemporary}
+	for _, f := range wanted(v.cfg.Types) {
+		if !d.linksTo(f.name, throughData+f.name) {
+			links = append(links, linkTemporary+f.name)
+		}
+	}
+	for _, name := range links {
+		if err := d.replaceLink("trial", stageDir+"/"+name, stageDir+"/"+linkTemporary); err != nil {
+			return v.wanting(err, len(files)+len(links), total)
+		}
+	}
+	return nil
+}
+
+// wanting adds to an error for want of room how much is wanted.
+func (v *Volume) wanting(err error, files, bytes int) error {
+	failed, ok := errors.AsType[*FileError](err)
+	if ok && slices.ContainsFunc(noRoom, func(errno error) bool { return errors.Is(err, errno) }) {
+		failed.Hint += fmt.Sprintf("; a publication writes %d files of %d KiB in all, beside those that are there",
+			files, (bytes+1023)/1024)
+	}
+	return err
+}
