@@ -17,8 +17,6 @@ import (
 	"github.com/certfetcher/certfetcher/test/chaos"
 )
 
-var layouts = []string{"symlink", "inplace"}
-
 // exitVolume is the exit code for a volume that cannot be written to.
 const exitVolume = 10
 
