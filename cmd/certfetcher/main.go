@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/buildinfo"
@@ -17,10 +15,11 @@ import (
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	_ "github.com/certfetcher/certfetcher/internal/quietlog"
+	"github.com/certfetcher/certfetcher/internal/startup"
 )
 
 func main() {
-	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	ctx := startup.Context
 	os.Exit(untilSignal(ctx, os.Stderr, func() int { return run(ctx, os.Args[1:], os.Stdout, os.Stderr) }))
 }
 

@@ -11,13 +11,12 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/buildinfo"
 	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/probe"
 	_ "github.com/certfetcher/certfetcher/internal/quietlog"
+	"github.com/certfetcher/certfetcher/internal/startup"
 )
 
 // Exit codes.
@@ -28,17 +27,19 @@ const (
 )
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	stop := startup.EndWithin(exitFailed)
+	os.Exit(run(startup.Context, stop, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run is the program; what it returns is the exit code.
-func run(args []string, stdout, stderr io.Writer) int {
+// It ends with ctx. serving is called when it begins to look at ctx itself.
+func run(ctx context.Context, serving func() bool, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("certservice", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	showVersion := flags.Bool("version", false, "")
 	check := flags.Bool("check", false, "")
 	if len(args) == 1 && args[0] == "probe" {
-		return probed(stderr)
+		return probed(ctx, stderr)
 	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -63,8 +64,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if len(faults) > 0 {
 		return exitFailed
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
+	serving()
 	if err := serve(ctx, s, log); err != nil {
 		log.Error("certservice failed", "error", err.Error())
 		return exitFailed
@@ -100,13 +100,13 @@ func printed(stderr io.Writer, err error) int {
 }
 
 // probed asks the service that runs beside it how it is.
-func probed(stderr io.Writer) int {
+func probed(ctx context.Context, stderr io.Writer) int {
 	s, _ := loadSettings() // the service has reported the faults
 	if s.metricsAddr == "" {
 		fmt.Fprintln(stderr, "certservice probe: METRICS_ADDR is not set, and the other port asks for a client certificate")
 		return exitUsage
 	}
-	err := probe.HTTP(context.Background(), s.metricsAddr, "/readyz", func(status int) bool { return status == http.StatusOK })
+	err := probe.HTTP(ctx, s.metricsAddr, "/readyz", func(status int) bool { return status == http.StatusOK })
 	if err != nil {
 		fmt.Fprintf(stderr, "certservice probe: %v\n", err)
 		return exitFailed

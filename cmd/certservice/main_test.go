@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"net"
 	"os"
@@ -62,7 +63,7 @@ func runWith(t *testing.T, env map[string]string, args ...string) (code int, std
 		t.Setenv(name+"_FILE", env[name+"_FILE"])
 	}
 	var out, err bytes.Buffer
-	code = run(args, &out, &err)
+	code = run(context.Background(), func() bool { return true }, args, &out, &err)
 	return code, out.String(), err.String()
 }
 

@@ -10,25 +10,26 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/buildinfo"
 	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/probe"
+	"github.com/certfetcher/certfetcher/internal/startup"
 )
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	stop := startup.EndWithin(1)
+	os.Exit(run(startup.Context, stop, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run is the program; what it returns is the exit code: 0, 1 for a failure, 2 for a wrong configuration.
-func run(args []string, stdout, stderr io.Writer) int {
+// It ends with ctx. serving is called when it begins to look at ctx itself.
+func run(ctx context.Context, serving func() bool, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("devca", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	if len(args) == 1 && args[0] == "probe" {
-		return probed(stderr)
+		return probed(ctx, stderr)
 	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -49,8 +50,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return 2
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
+	serving()
 	if err := serve(ctx, s, log); err != nil {
 		fmt.Fprintf(stderr, "devca: %v\n", err)
 		return 1
@@ -68,9 +68,9 @@ func printed(stderr io.Writer, err error) int {
 }
 
 // probed asks the CA that runs beside it for an answer; any will do, because CMP is spoken by POST only.
-func probed(stderr io.Writer) int {
+func probed(ctx context.Context, stderr io.Writer) int {
 	s, _ := loadSettings() // the CA has reported the faults
-	if err := probe.HTTP(context.Background(), s.addr, "/", func(int) bool { return true }); err != nil {
+	if err := probe.HTTP(ctx, s.addr, "/", func(int) bool { return true }); err != nil {
 		fmt.Fprintf(stderr, "devca probe: %v\n", err)
 		return 1
 	}

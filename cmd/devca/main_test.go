@@ -46,7 +46,7 @@ func texts(faults []environ.Fault) []string {
 
 func execute(args ...string) (code int, stdout, stderr string) {
 	var out, errors strings.Builder
-	code = run(args, &out, &errors)
+	code = run(context.Background(), func() bool { return true }, args, &out, &errors)
 	return code, out.String(), errors.String()
 }
 

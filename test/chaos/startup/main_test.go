@@ -1,0 +1,75 @@
+// Package startup looks at what the built programs are from their first moments on: whether others can read them, what a
+// signal does, and how they end where the machine does not give them what Go's runtime needs.
+package startup
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/service"
+)
+
+// binDir holds the programs under test, built once; every user may run them.
+var binDir string
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "spy" {
+		os.Exit(spy(os.Args[2]))
+	}
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "certfetcher-startup-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		binDir = dir
+		build := exec.Command("go", "build", "-o", dir, "github.com/certfetcher/certfetcher/cmd/...")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
+			return 1
+		}
+		if err := os.Chmod(dir, 0o755); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// deadline is for what must end. It is far more than anything here takes, also on a loaded machine.
+const deadline = 60 * time.Second
+
+// environment is one with which each of the three programs runs until it is ended: certfetcher waits for a CertService
+// that takes the connection and says nothing.
+func environment(t *testing.T) []string {
+	t.Helper()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { silent.Close() })
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o755))
+	authority, err := ca.New("Transport")
+	require.NoError(t, err)
+	key, chain, err := authority.Identity("localhost")
+	require.NoError(t, err)
+	require.NoError(t, service.WriteIdentity(dir, key, chain, authority.Root))
+	for _, name := range []string{"client.pem", "truststore.pem"} { // for those who run it as another user
+		require.NoError(t, os.Chmod(filepath.Join(dir, name), 0o644))
+	}
+	return []string{
+		"REQUEST_URL=https://" + silent.Addr().String() + "/v1/certificate/", "CA_NAME=RA", "OUTPUT_PATH=" + filepath.Join(t.TempDir(), "out"),
+		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "KEY_ALGORITHM=ECDSA-P256",
+		"KEYSTORE_PATH=" + filepath.Join(dir, "client.pem"), "TRUSTSTORE_PATH=" + filepath.Join(dir, "truststore.pem"),
+		"HTTPS_PORT=0", "DEVCA_ADDR=127.0.0.1:0", "CMP_SERVERS_PATH=" + filepath.Join(dir, "none.json"), "TERMINATION_MESSAGE_PATH=",
+	}
+}
