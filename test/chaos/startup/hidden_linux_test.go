@@ -1,0 +1,143 @@
+package startup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/chaos"
+)
+
+// spy is another process of the same user: 0 when it can read the process's environment or memory, 3 when it may not.
+func spy(pid string) int {
+	for _, name := range []string{"environ", "mem", "fd", "maps"} {
+		var err error
+		if name == "fd" {
+			_, err = os.ReadDir("/proc/" + pid + "/fd")
+		} else if file, openErr := os.Open("/proc/" + pid + "/" + name); openErr == nil {
+			defer file.Close()
+			at := make([]byte, 1)
+			if _, err = file.ReadAt(at, 0); name == "mem" { // nothing is mapped at 0: that it may be opened is enough
+				err = nil
+			}
+		} else {
+			err = openErr
+		}
+		if err == nil {
+			fmt.Println("can read", name)
+			return 0
+		}
+		if !errors.Is(err, fs.ErrPermission) {
+			fmt.Println(err)
+			return 1
+		}
+	}
+	return 3
+}
+
+var nobody = &syscall.Credential{Uid: 65534, Gid: 65534}
+
+// look runs a spy on a process, and returns its exit code and what it said.
+func look(t *testing.T, pid int) (int, string) {
+	t.Helper()
+	binary := filepath.Join(binDir, "spy")
+	if _, err := os.Stat(binary); err != nil { // the test binary is where only root may be
+		self, err := os.ReadFile("/proc/self/exe")
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(binary, self, 0o755))
+	}
+	cmd := exec.Command(binary, "spy", fmt.Sprint(pid))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: nobody}
+	out, _ := cmd.CombinedOutput()
+	return cmd.ProcessState.ExitCode(), string(out)
+}
+
+// startAsNobody runs a program until the test ends.
+func startAsNobody(t *testing.T, path string, variables []string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(path, args...)
+	cmd.Env, cmd.SysProcAttr = variables, &syscall.SysProcAttr{Credential: nobody}
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return cmd
+}
+
+// hiddenAfter waits until a process's environment is root's, and returns how long that took.
+func hiddenAfter(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	for begun := time.Now(); ; {
+		info, err := os.Stat(fmt.Sprintf("/proc/%d/environ", pid))
+		require.NoError(t, err)
+		if info.Sys().(*syscall.Stat_t).Uid == 0 {
+			return time.Since(begun)
+		}
+		require.Less(t, time.Since(begun), deadline, "others may still read the environment")
+	}
+}
+
+func TestProcess_isNotReadByOthersOfItsUser(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("only root runs programs as another user")
+	}
+	sleep, err := exec.LookPath("sleep")
+	require.NoError(t, err)
+	control := startAsNobody(t, sleep, nil, "1000")
+	code, said := look(t, control.Process.Pid)
+	require.Zero(t, code, "the spy cannot even look at an ordinary process: %s", said)
+
+	for program := range interrupted {
+		variables := append(environment(t), "KEYSTORE_PASSWORD=hush-hush", "TRUSTSTORE_PASSWORD=hush-hush")
+		var windows []time.Duration
+		var running *exec.Cmd
+		for range chaos.Amount(3, 20, 100) {
+			running = startAsNobody(t, filepath.Join(binDir, program), variables)
+			windows = append(windows, hiddenAfter(t, running.Process.Pid))
+		}
+		code, said := look(t, running.Process.Pid)
+		assert.Equal(t, 3, code, "%s: %s", program, said)
+		slices.Sort(windows)
+		chaos.Record(t, program, fmt.Sprintf("%d starts of %s: how long after exec its environment is readable", len(windows), program),
+			fmt.Sprintf("median %v, most %v", windows[len(windows)/2].Round(time.Microsecond), windows[len(windows)-1].Round(time.Microsecond)))
+	}
+}
+
+func TestProcess_dumpsNoCore(t *testing.T) {
+	t.Parallel()
+	for program := range interrupted {
+		cmd := exec.Command("sh", "-c", "ulimit -c unlimited; exec "+filepath.Join(binDir, program))
+		cmd.Dir = t.TempDir()
+		cmd.Env = append(environment(t), "GOTRACEBACK=crash")
+		require.NoError(t, cmd.Start())
+		kill := time.AfterFunc(deadline, func() { _ = cmd.Process.Kill() })
+		hiddenFrom := time.Now()
+		for { // until sh is the program, and that is hidden
+			info, err := os.Stat(fmt.Sprintf("/proc/%d/environ", cmd.Process.Pid))
+			require.NoError(t, err)
+			name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cmd.Process.Pid))
+			started := string(name) == program+"\n"
+			if started && (os.Getuid() == 0 || info.Sys().(*syscall.Stat_t).Uid == 0) && time.Since(hiddenFrom) > 300*time.Millisecond {
+				break
+			}
+			require.Less(t, time.Since(hiddenFrom), deadline)
+		}
+		require.NoError(t, cmd.Process.Signal(syscall.SIGABRT))
+		_ = cmd.Wait()
+		kill.Stop()
+		status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		assert.False(t, status.CoreDump(), program)
+		files, err := os.ReadDir(cmd.Dir)
+		require.NoError(t, err)
+		assert.Empty(t, files, program)
+	}
+}
