@@ -45,9 +45,6 @@ type sidecar struct {
 // runSidecar fetches as in init mode and then renews until ctx ends. An error is that of the first
 // fetch or of what is set up before it.
 func runSidecar(ctx context.Context, s setup) error {
-	// Nobody reading the log any more is no reason to end. To be notified, and not to ignore it, as the latter
-	// is handed down to the commands that are run.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	c := &sidecar{
 		config: s.config, log: s.log, metrics: metrics.New(buildinfo.Version(), time.Now),
 		requests: make(chan string, 1), disturbed: make(chan struct{}, 1),

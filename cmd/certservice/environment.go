@@ -99,7 +99,7 @@ It is configured by environment variables:
 	if err == nil {
 		_, err = io.WriteString(w, `
 Exit codes: 0 ended by a signal, or nothing wrong found; 1 a fault in the configuration, or serving failed;
-2 wrong usage.
+2 wrong usage; 99 too few files may be open (RLIMIT_NOFILE).
 `)
 	}
 	return err

@@ -48,7 +48,8 @@ Faults, for testing clients; several may be given, separated by commas:
   drop[:BODY]                       closes the connection instead of answering, or loses the answers to messages of
                                     one kind, such as certConf, after doing what they ask
 
-Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 wrong configuration.
+Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 wrong configuration,
+99 too few files may be open (RLIMIT_NOFILE).
 `)
 	_, err := io.WriteString(w, text.String())
 	return err

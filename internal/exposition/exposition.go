@@ -5,6 +5,7 @@ package exposition
 import (
 	"bytes"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -22,7 +23,13 @@ func Write(w io.Writer, set *metrics.Set, help map[string]string) {
 	var series, text bytes.Buffer
 	set.WritePrometheus(&series)
 	metrics.WriteProcessMetrics(&series)
+	withIO := ioReadable()
 	for line := range strings.Lines(series.String()) {
+		// Where the program is not root, the kernel hides /proc/self/io from it as from others (internal/startup), and
+		// the library writes 0 for all that it has.
+		if !withIO && strings.Contains(line, "process_io_") {
+			continue
+		}
 		// The library leaves its own HELP lines empty.
 		if name, isHelp := strings.CutPrefix(line, helpLine); isHelp {
 			name = strings.TrimSpace(name)
@@ -34,4 +41,13 @@ func Write(w io.Writer, set *metrics.Set, help map[string]string) {
 		text.WriteString(line)
 	}
 	_, _ = w.Write(text.Bytes()) // a reader that has gone needs no series
+}
+
+// ioReadable tells whether the library can read the process's counters of input and output.
+func ioReadable() bool {
+	file, err := os.Open("/proc/self/io")
+	if err == nil {
+		file.Close()
+	}
+	return err == nil
 }

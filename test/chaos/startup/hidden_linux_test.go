@@ -97,7 +97,7 @@ func TestProcess_isNotReadByOthersOfItsUser(t *testing.T) {
 	require.Zero(t, code, "the spy cannot even look at an ordinary process: %s", said)
 
 	for program := range interrupted {
-		variables := append(environment(t), "KEYSTORE_PASSWORD=hush-hush", "TRUSTSTORE_PASSWORD=hush-hush")
+		variables := append(environment(t), "OUTPUT_KEYSTORE_PASSWORD=hush-hush")
 		var windows []time.Duration
 		var running *exec.Cmd
 		for range chaos.Amount(3, 20, 100) {

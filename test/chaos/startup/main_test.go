@@ -56,8 +56,13 @@ func environment(t *testing.T) []string {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { silent.Close() })
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp(binDir, "identity-") // below what every user may read
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	require.NoError(t, os.Chmod(dir, 0o755))
+	out := filepath.Join(dir, "out")
+	require.NoError(t, os.Mkdir(out, 0o700))
+	require.NoError(t, os.Chmod(out, 0o777))
 	authority, err := ca.New("Transport")
 	require.NoError(t, err)
 	key, chain, err := authority.Identity("localhost")
@@ -67,9 +72,9 @@ func environment(t *testing.T) []string {
 		require.NoError(t, os.Chmod(filepath.Join(dir, name), 0o644))
 	}
 	return []string{
-		"REQUEST_URL=https://" + silent.Addr().String() + "/v1/certificate/", "CA_NAME=RA", "OUTPUT_PATH=" + filepath.Join(t.TempDir(), "out"),
+		"REQUEST_URL=https://" + silent.Addr().String() + "/v1/certificate/", "CA_NAME=RA", "OUTPUT_PATH=" + out,
 		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "KEY_ALGORITHM=ECDSA-P256",
 		"KEYSTORE_PATH=" + filepath.Join(dir, "client.pem"), "TRUSTSTORE_PATH=" + filepath.Join(dir, "truststore.pem"),
-		"HTTPS_PORT=0", "DEVCA_ADDR=127.0.0.1:0", "CMP_SERVERS_PATH=" + filepath.Join(dir, "none.json"), "TERMINATION_MESSAGE_PATH=",
+		"HTTPS_PORT=0", "DEVCA_ADDR=127.0.0.1:0", "CMP_SERVERS_PATH=" + filepath.Join(dir, "none.json"), "METRICS_ADDR=", "TERMINATION_MESSAGE_PATH=",
 	}
 }
