@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/buildinfo"
@@ -77,9 +75,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 
 // fetch runs one enrolment until it ends or ctx does, or goes on as a sidecar.
 func fetch(ctx context.Context, s setup) error {
-	// Nobody reading the log any more is no reason to end. To be notified, and not to ignore it, as the latter
-	// is handed down to the commands that are run.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	startup.SurvivePipes()
 	if s.config.Sidecar.Enabled {
 		return runSidecar(ctx, s)
 	}

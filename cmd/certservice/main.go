@@ -64,6 +64,7 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 	if len(faults) > 0 {
 		return exitFailed
 	}
+	startup.SurvivePipes()
 	serving()
 	if err := serve(ctx, s, log); err != nil {
 		log.Error("certservice failed", "error", err.Error())

@@ -50,6 +50,7 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 		}
 		return 2
 	}
+	startup.SurvivePipes()
 	serving()
 	if err := serve(ctx, s, log); err != nil {
 		fmt.Fprintf(stderr, "devca: %v\n", err)

@@ -2,12 +2,14 @@ package startup
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
 )
@@ -64,4 +66,24 @@ func TestClosedStandardFiles_areNoOthers(t *testing.T) {
 	t.Parallel()
 	code, _ := ends(t, "exec 0<&- 1>&- 2>&-", "certfetcher", environment(t))
 	assert.Equal(t, 99, code)
+}
+
+// The log's reader may go at any moment.
+func TestNobodyReadsTheLog_isNoEnd(t *testing.T) {
+	t.Parallel()
+	for program, want := range interrupted {
+		reader, writer, err := os.Pipe()
+		require.NoError(t, err)
+		cmd := exec.Command(filepath.Join(binDir, program))
+		cmd.Env, cmd.Stderr = append(environment(t), "LOG_LEVEL=debug"), writer
+		require.NoError(t, cmd.Start())
+		writer.Close()
+		_, _ = reader.Read(make([]byte, 1)) // it has begun to log
+		reader.Close()
+		kill := time.AfterFunc(deadline, func() { _ = cmd.Process.Kill() })
+		time.AfterFunc(500*time.Millisecond, func() { _ = cmd.Process.Signal(interruption) })
+		_ = cmd.Wait()
+		kill.Stop()
+		assert.Equal(t, want, cmd.ProcessState.ExitCode(), "%s: %s", program, cmd.ProcessState)
+	}
 }
