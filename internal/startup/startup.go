@@ -6,7 +6,7 @@
 //   - A program that could not open one file says so and ends with ExitTooFewFiles, where Go's runtime would end with 2.
 //
 // It imports next to nothing, because Go initialises packages in the order of their paths as soon as their own imports
-// are. That is a third of the time from exec to main earlier than the first statement of main.
+// are. That is a quarter of the time from exec to main earlier than the first statement of main (median 3.6 and 4.9 ms).
 package startup
 
 import (
