@@ -111,10 +111,6 @@ func assertHolds(t *testing.T, text, part, place string) {
 	assert.True(t, strings.Contains(text, part), "%s: %q is not where it has to be", place, part)
 }
 
-func line(text string) *regexp.Regexp {
-	return regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(text) + `$`)
-}
-
 // made is the line that makes a target, with variables or without.
 func made(target string) *regexp.Regexp {
 	return regexp.MustCompile(`(?m)^make ` + regexp.QuoteMeta(target) + `( [A-Z]+=\S+)*$`)
