@@ -50,6 +50,7 @@ type event struct {
 	status               int
 	duration             time.Duration
 	writeErr             error
+	leaveLane            func() // before waiting for others than the client; see lanes
 }
 
 // maxLoggedNames and maxLoggedText bound what a client can make us log.

@@ -42,6 +42,7 @@ type HandlerConfig struct {
 type Handler struct {
 	cfg     HandlerConfig
 	clients clientVerifier
+	lanes   lanes
 	slots   *slots
 	reloads *rounds[struct{}]
 	scrapes *rounds[[]byte]
@@ -64,7 +65,7 @@ func NewHandler(cfg HandlerConfig) *Handler {
 	if cfg.CPU == nil {
 		cfg.CPU = NewCPU()
 	}
-	h := &Handler{cfg: cfg, slots: newSlots(cfg.MaxInFlight, cfg.MaxInFlightPerClient)}
+	h := &Handler{cfg: cfg, lanes: lanes{of: map[clientKey]*lane{}}, slots: newSlots(cfg.MaxInFlight, cfg.MaxInFlightPerClient)}
 	h.reloads = newReloads(func() error { return cfg.Directory.Reload("request") })
 	h.scrapes = newScrapes(cfg.Metrics.text)
 	cfg.Metrics.observeInFlight(h.slots.count, h.slots.countOf)
@@ -135,6 +136,12 @@ func errorAnswer(status int, message string) answer {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := h.cfg.Now()
 	e := &event{path: r.URL.Path, method: r.Method, remote: r.RemoteAddr}
+	leave, err := h.lanes.enter(r.Context(), requester(r))
+	if err != nil {
+		return // the client has gone
+	}
+	defer leave()
+	e.leaveLane = leave
 	a := h.answer(r, e)
 
 	e.writeErr = a.write(w, r.Method)
@@ -267,6 +274,7 @@ func (h *Handler) certify(r *http.Request, caName string, e *event, update bool)
 		call = authority.Update
 	}
 	start := h.cfg.Now()
+	e.leaveLane()
 	issued, err := call(ctx, request)
 	h.cfg.Metrics.observeAuthority(e, h.cfg.Now().Sub(start), err)
 	if err == nil && len(issued.Chain) == 0 {

@@ -42,8 +42,9 @@ const (
 	lostToQueue  lossReason = "handshakes"  // its handshake stood still while others waited
 )
 
-// enter takes a connection in as that of the client, and evicts another if there is no room. It returns false where
-// all others are being answered and no client has more than this one.
+// enter takes a connection in as that of the client, and evicts another if there is no room: one of the client that has
+// most, this one included. It returns false where that client has nothing to spare but what is being answered, and it is
+// this one.
 func (p *pool) enter(c *connection, client clientKey, state connState) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -52,25 +53,27 @@ func (p *pool) enter(c *connection, client clientKey, state connState) bool {
 		p.leaving.Wait()
 	}
 	c.pool, c.client, c.state, c.since, c.held, c.left, c.evicted = p, client, state, time.Now(), 0, false, false
-	if len(p.conns) >= p.limit {
-		victim := p.victim()
-		if victim == nil || victim.state == connActive && p.shares[victim.client].conns <= p.shares[client].conns {
-			c.left = true
-			p.lost(c, lostToNumber)
-			return false
-		}
-		p.evict(victim, lostToNumber)
-	}
 	p.conns[c] = struct{}{}
 	p.add(c, share{conns: 1})
+	if len(p.conns) <= p.limit {
+		return true
+	}
+	victim := p.victim(c)
+	if victim.client == client && victim.state == connActive {
+		p.remove(c)
+		c.left = true
+		p.lost(c, lostToNumber)
+		return false
+	}
+	p.evict(victim, lostToNumber)
 	return true
 }
 
-// victim is the connection that is missed least: an idle one before one that sends before one that is answered; among
-// those one of the client that has most; and of these the one that has been so for longest.
-func (p *pool) victim() (found *connection) {
+// victim is a connection other than newest, of the client that has most: an idle one before one that sends before one
+// that is answered; and of these the one that has been so for longest.
+func (p *pool) victim(newest *connection) (found *connection) {
 	for c := range p.conns {
-		if found == nil || p.before(c, found) {
+		if c != newest && (found == nil || p.before(c, found)) {
 			found = c
 		}
 	}
@@ -78,11 +81,11 @@ func (p *pool) victim() (found *connection) {
 }
 
 func (p *pool) before(a, b *connection) bool {
-	if a.state != b.state {
-		return a.state > b.state
-	}
 	if more, less := p.shares[a.client].conns, p.shares[b.client].conns; more != less {
 		return more > less
+	}
+	if a.state != b.state {
+		return a.state > b.state
 	}
 	return a.since.Before(b.since)
 }
@@ -158,14 +161,15 @@ func (p *pool) hold(c *connection, n int64) bool {
 	for p.held > p.budget && !c.evicted {
 		p.evict(p.heaviest(), lostToBytes)
 	}
-	if p.evicted.held > p.budget && !c.evicted { // memory that is not free yet
+	// Memory that is not free yet is no reason to close one whose client has less than its part.
+	if p.evicted.held > p.budget && !c.evicted && p.shares[c.client].held*int64(len(p.shares)) > p.budget {
 		p.evict(c, lostToBytes)
 	}
 	return !c.evicted
 }
 
-// heaviest is the connection that holds most of the client that holds most; one that is answered only if there is no
-// other.
+// heaviest is the connection that holds most of the client that holds most; one that is answered only if that client has
+// no other.
 func (p *pool) heaviest() (found *connection) {
 	for c := range p.conns {
 		if found == nil || p.heavier(c, found) {
@@ -176,11 +180,11 @@ func (p *pool) heaviest() (found *connection) {
 }
 
 func (p *pool) heavier(a, b *connection) bool {
-	if (a.state == connActive) != (b.state == connActive) {
-		return b.state == connActive
-	}
 	if more, less := p.shares[a.client].held, p.shares[b.client].held; more != less {
 		return more > less
+	}
+	if (a.state == connActive) != (b.state == connActive) {
+		return b.state == connActive
 	}
 	return a.held > b.held
 }

@@ -64,6 +64,19 @@ func TestPool_full_closesWhatIsAnsweredOnlyForAClientWithLess(t *testing.T) {
 	assert.True(t, p.enter(third, third.client, connActive), "each has one, and this client none")
 }
 
+// A client that keeps all its connections busy must not push out those of others that are idle for a moment.
+func TestPool_full_leavesTheIdleConnectionsOfOthers(t *testing.T) {
+	p := newPool(3, 1<<20, func(*connection, lossReason) {})
+	idle, greedy := pipe(t, 1), []*connection{pipe(t, 2), pipe(t, 2), pipe(t, 2), pipe(t, 2)}
+	require.True(t, p.enter(idle, idle.client, connIdle))
+	require.True(t, p.enter(greedy[0], greedy[0].client, connActive))
+	require.True(t, p.enter(greedy[1], greedy[1].client, connBusy))
+	assert.True(t, p.enter(greedy[2], greedy[2].client, connActive))
+	assert.True(t, evicted(greedy[1]), "busy, while the other one is answered")
+	assert.False(t, p.enter(greedy[3], greedy[3].client, connIdle))
+	assert.False(t, evicted(idle))
+}
+
 // What was evicted takes memory until its owner has closed it, so that no number of new connections may be waiting.
 func TestPool_evictedConnections_areBoundedToo(t *testing.T) {
 	p := newPool(1, 1<<20, func(*connection, lossReason) {})

@@ -1,0 +1,126 @@
+package load
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/stack"
+)
+
+// binDir holds the built programs.
+var binDir string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		if os.Getenv("LOAD_ATTACK") != "" {
+			return attackForOthers()
+		}
+		dir, err := os.MkdirTemp("", "certservice-load-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		binDir = dir
+		build := exec.Command("go", "build", "-tags", "nethttpomithttp2", "-o", dir,
+			"github.com/certfetcher/certfetcher/cmd/certservice", "github.com/certfetcher/certfetcher/cmd/devca")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// service is certservice in its cgroup, with devca outside of it.
+type service struct {
+	*stack.Stack
+	t      *testing.T
+	group  *cgroup
+	target string // host:port
+	dir    string // with cmpServers.json
+}
+
+// chartLimits are those of the chart's values: the memory of the container, and GOMEMLIMIT.
+func chartLimits(t *testing.T) (memory int64, goMemory string) {
+	t.Helper()
+	values, err := os.ReadFile("../../../deploy/helm/certservice/values.yaml")
+	require.NoError(t, err)
+	limit := regexp.MustCompile(`(?m)^  limits: \{memory: (\d+)Mi\}$`).FindSubmatch(values)
+	runtime := regexp.MustCompile(`(?m)^goMemoryLimit: (\d+MiB)$`).FindSubmatch(values)
+	require.NotNil(t, limit)
+	require.NotNil(t, runtime)
+	mebibytes, err := strconv.ParseInt(string(limit[1]), 10, 64)
+	require.NoError(t, err)
+	return mebibytes << 20, string(runtime[1])
+}
+
+// start runs certservice and devca.
+func start(t *testing.T, environment ...string) *service {
+	t.Helper()
+	memory, goMemory := chartLimits(t)
+	s := &service{t: t, group: newCgroup(t, memory)}
+	s.dir = t.TempDir()
+	bin := t.TempDir()
+	require.NoError(t, os.Symlink(filepath.Join(binDir, "devca"), filepath.Join(bin, "devca")))
+	s.group.enter(t, filepath.Join(bin, "certservice"), filepath.Join(binDir, "certservice"))
+	var err error
+	s.Stack, err = stack.Start(bin, s.dir, append([]string{"GOMEMLIMIT=" + goMemory}, environment...)...)
+	require.NoError(t, err)
+	t.Cleanup(s.Stop)
+	address, err := url.Parse(s.URL)
+	require.NoError(t, err)
+	s.target = address.Host
+	return s
+}
+
+// resident is the memory of certservice in KiB, as the kernel counts it.
+func (s *service) resident() int { return s.status("VmRSS") }
+
+// peak is the most that it ever had.
+func (s *service) peak() int { return s.status("VmHWM") }
+
+func (s *service) status(name string) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.CertService.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, found := strings.Cut(string(text), name+":")
+	if !found {
+		return 0 // it has ended
+	}
+	kib, err := strconv.Atoi(strings.Fields(rest)[0])
+	require.NoError(s.t, err)
+	return kib
+}
+
+// requireAlive fails the test when certservice was ended.
+func (s *service) requireAlive(where string) {
+	s.t.Helper()
+	require.Zero(s.t, s.group.oomKills(s.t), "%s: killed for want of memory", where)
+	require.NotZero(s.t, s.resident(), "%s: certservice has ended: %s", where, lastLines(s.CertService.Logged()))
+}
+
+func lastLines(log string) string {
+	lines := bytes.Split([]byte(log), []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-5):], []byte("\n")))
+}
+
+// clientTLS is the configuration of a client with a certificate.
+func (s *service) clientTLS() *tls.Config {
+	identity, err := tls.LoadX509KeyPair(filepath.Join(s.Dir, "client.pem"), filepath.Join(s.Dir, "client.pem"))
+	require.NoError(s.t, err)
+	return &tls.Config{Certificates: []tls.Certificate{identity}, RootCAs: s.Roots()}
+}
