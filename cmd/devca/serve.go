@@ -13,6 +13,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/fairlisten"
 )
 
 // Time limits of the server. Answers may be slow because they were told to be.
@@ -21,6 +22,9 @@ const (
 	idleTimeout     = 2 * time.Minute
 	shutdownTimeout = 10 * time.Second
 )
+
+// mostConnections leaves room for certservice with its default settings, and for others.
+const mostConnections = 1024
 
 // serve runs the CA until ctx ends, and then finishes what is in flight.
 func serve(ctx context.Context, s settings, log *slog.Logger) error {
@@ -40,7 +44,9 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 			return fmt.Errorf("writing the root for DEVCA_CA_FILE: %w", err)
 		}
 	}
+	bounded := fairlisten.New(listener, mostConnections, nil)
 	server := &http.Server{
+		ConnState: bounded.ConnState, MaxHeaderBytes: 64 << 10,
 		Handler: ca, ReadTimeout: readTimeout, WriteTimeout: readTimeout + s.ca.Faults.Slow, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo),
 	}
@@ -51,7 +57,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		log.Warn("DEVELOPMENT ONLY: other machines can reach this CA, because DEVCA_ADDR says so", "address", s.addr)
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- server.Serve(bounded) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serving: %w", err)

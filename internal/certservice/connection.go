@@ -108,8 +108,6 @@ func (c *connection) shut() {
 	_ = c.Conn.Close()
 }
 
-func (c *connection) base() *connection { return c }
-
 // served is a connection as the HTTP server sees it; Request.TLS comes from its ConnectionState.
 type served struct {
 	*tls.Conn
@@ -119,19 +117,9 @@ type served struct {
 // lineBytes is what a header takes in memory beside its text.
 const lineBytes = 128
 
-func (s *served) base() *connection { return s.below }
-
 func (s *served) Read(p []byte) (int, error) {
 	n, err := s.Conn.Read(p)
 	return s.below.holdLines(p[:n], err)
-}
-
-// servedPlain is a connection without TLS as the HTTP server sees it.
-type servedPlain struct{ *connection }
-
-func (s *servedPlain) Read(p []byte) (int, error) {
-	n, err := s.connection.Read(p)
-	return s.holdLines(p[:n], err)
 }
 
 // holdLines counts lines, so that many short headers weigh as much as they take. It returns what Read should.

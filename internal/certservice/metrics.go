@@ -124,6 +124,13 @@ func (m *Metrics) observeConnections(clients string, p *pool) {
 	}
 }
 
+// observePlain shows what the connections of the plain port do.
+func (m *Metrics) observePlain(count func() (idle, answered int)) {
+	m.set.GetOrCreateGauge(`certservice_connections{clients="plain",state="idle"}`, func() float64 { idle, _ := count(); return float64(idle) })
+	m.set.GetOrCreateGauge(`certservice_connections{clients="plain",state="active"}`, func() float64 { _, active := count(); return float64(active) })
+	m.lost("plain", lostToNumber)
+}
+
 func (m *Metrics) lost(clients string, reason lossReason) *metrics.Counter {
 	return m.set.GetOrCreateCounter(fmt.Sprintf("certservice_connections_closed_total{clients=%q,reason=%q}", clients, reason))
 }

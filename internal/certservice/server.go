@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/fairlisten"
 )
 
 // ServerConfig says how Serve and ServePlain serve. Every duration is required.
@@ -41,11 +43,13 @@ func (cfg *ServerConfig) complete() {
 
 // lost returns what a pool tells of each connection that it closes for another.
 func (cfg *ServerConfig) lost(clients string) func(*connection, lossReason) {
-	return func(c *connection, reason lossReason) {
-		cfg.Metrics.lost(clients, reason).Inc()
-		cfg.Strangers.info(strangerConnection, c.RemoteAddr().String(), "closed a connection in favour of others",
-			slog.String("clients", clients), slog.String("reason", string(reason)))
-	}
+	return func(c *connection, reason lossReason) { cfg.lose(clients, c.RemoteAddr(), reason) }
+}
+
+func (cfg *ServerConfig) lose(clients string, remote net.Addr, reason lossReason) {
+	cfg.Metrics.lost(clients, reason).Inc()
+	cfg.Strangers.info(strangerConnection, remote.String(), "closed a connection in favour of others",
+		slog.String("clients", clients), slog.String("reason", string(reason)))
 }
 
 // Serve serves HTTP/1.1 over TLS until ctx ends; then it takes no more connections, finishes what is in flight, and
@@ -56,7 +60,9 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler, cfg
 	cfg.complete()
 	s := newAPIServer(handler, cfg)
 	ready := newHandover(listener.Addr())
-	return serveAccepted(ctx, listener, httpServer(handler, cfg, s.verified, slog.NewLogLogger(cfg.Log.Handler(), slog.LevelInfo)), ready, cfg, func() error {
+	server := httpServer(handler, cfg, s.verified.connState, slog.NewLogLogger(cfg.Log.Handler(), slog.LevelInfo))
+	go func() { _ = server.Serve(ready) }() // until it is shut down
+	return serveUntil(ctx, listener, server, cfg, func() error {
 		err := s.accept(listener, ready)
 		s.finish()
 		return err
@@ -73,23 +79,15 @@ const (
 func ServePlain(ctx context.Context, listener net.Listener, handler http.Handler, cfg ServerConfig) error {
 	cfg.complete()
 	cfg.ReadHeaderTimeout = min(cfg.ReadHeaderTimeout, strangerPatience)
-	plain := newPool(plainConnections, plainConnections*4*plainHeaderBytes, cfg.lost("plain"))
-	cfg.Metrics.observeConnections("plain", plain)
-	server := httpServer(handler, cfg, plain, log.New(cfg.Strangers, "", 0))
+	bounded := fairlisten.New(listener, plainConnections, func(remote net.Addr) { cfg.lose("plain", remote, lostToNumber) })
+	cfg.Metrics.observePlain(bounded.Count)
+	server := httpServer(handler, cfg, bounded.ConnState, log.New(cfg.Strangers, "", 0))
 	server.MaxHeaderBytes = plainHeaderBytes
-	ready := newHandover(listener.Addr())
-	return serveAccepted(ctx, listener, server, ready, cfg, func() error {
-		return acceptAll(listener, cfg.Strangers, func(conn net.Conn) {
-			c := newConnection(conn)
-			if !plain.enter(c, c.client, connBusy) || !ready.give(&servedPlain{c}) {
-				c.Close()
-			}
-		})
-	})
+	return serveUntil(ctx, bounded, server, cfg, func() error { return server.Serve(bounded) })
 }
 
-// httpServer serves the connections of the pool, and tells it what they do.
-func httpServer(handler http.Handler, cfg ServerConfig, pool *pool, errorLog *log.Logger) *http.Server {
+// httpServer tells connState what its connections do.
+func httpServer(handler http.Handler, cfg ServerConfig, connState func(net.Conn, http.ConnState), errorLog *log.Logger) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Server{
@@ -103,15 +101,17 @@ func httpServer(handler http.Handler, cfg ServerConfig, pool *pool, errorLog *lo
 		WriteTimeout: cfg.ReadHeaderTimeout + cfg.RequestTimeout + time.Second,
 		IdleTimeout:  cfg.IdleTimeout,
 		ErrorLog:     errorLog,
-		ConnState: func(conn net.Conn, state http.ConnState) {
-			c := conn.(interface{ base() *connection }).base()
-			switch state {
-			case http.StateActive:
-				pool.turn(c, connActive)
-			case http.StateIdle:
-				pool.turn(c, connIdle)
-			}
-		},
+		ConnState:    connState,
+	}
+}
+
+// connState has the pool know what a connection does.
+func (p *pool) connState(conn net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateActive:
+		p.turn(conn.(*served).below, connActive)
+	case http.StateIdle:
+		p.turn(conn.(*served).below, connIdle)
 	}
 }
 
@@ -126,12 +126,11 @@ func onlyHTTP1(handler http.Handler) http.Handler {
 	})
 }
 
-// serveAccepted runs the accept loop, which gives connections to the server, until ctx ends.
-func serveAccepted(ctx context.Context, listener net.Listener, server *http.Server, ready *handover, cfg ServerConfig, accept func() error) error {
+// serveUntil runs accept, which takes connections from the listener until that is closed, until ctx ends; then the server
+// finishes.
+func serveUntil(ctx context.Context, listener net.Listener, server *http.Server, cfg ServerConfig, accept func() error) error {
 	accepted := make(chan error, 1)
 	go func() { accepted <- accept() }()
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ready) }()
 	var failed error
 	select {
 	case err := <-accepted:
@@ -146,7 +145,6 @@ func serveAccepted(ctx context.Context, listener net.Listener, server *http.Serv
 	if err != nil {
 		err = fmt.Errorf("finishing the requests in flight: %w", errors.Join(err, server.Close()))
 	}
-	<-served
 	return errors.Join(failed, err)
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/exposition"
+	"github.com/certfetcher/certfetcher/internal/fairlisten"
 )
 
 // Handler serves
@@ -52,16 +53,21 @@ func answer(w http.ResponseWriter, status int, text string) {
 	_, _ = io.WriteString(w, text+"\n") // a peer that has gone needs no answer
 }
 
+// mostConnections is what a kubelet and a Prometheus or two need, with room. All the cluster may reach the port.
+const mostConnections = 32
+
 // Serve serves the handler until ctx ends. What is in flight then is cut off: a probe of a process that ends
 // has no answer worth waiting for.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
+	bounded := fairlisten.New(listener, mostConnections, nil)
 	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+		ConnState: bounded.ConnState,
+		Handler:   handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
-	if err := server.Serve(listener); ctx.Err() == nil {
+	if err := server.Serve(bounded); ctx.Err() == nil {
 		return fmt.Errorf("serving %s: %w", listener.Addr(), err)
 	}
 	return nil

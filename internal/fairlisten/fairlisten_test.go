@@ -1,0 +1,86 @@
+package fairlisten
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// listen has the connections of a listener accepted, and returns them.
+func listen(t *testing.T, most int, lost func(net.Addr)) (*Listener, <-chan net.Conn) {
+	t.Helper()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { inner.Close() })
+	l := New(inner, most, lost)
+	accepted := make(chan net.Conn, 100)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- conn
+		}
+	}()
+	return l, accepted
+}
+
+func dial(t *testing.T, l *Listener, from string) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	conn, err := dialer.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// closed waits a moment for the end of a connection.
+func closed(t *testing.T, conn net.Conn, wait time.Duration) bool {
+	t.Helper()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(wait)))
+	_, err := conn.Read(make([]byte, 1))
+	return err == io.EOF
+}
+
+func TestListener_full_closesTheOldestOfTheAddressWithMost(t *testing.T) {
+	lost := make(chan net.Addr, 10)
+	l, accepted := listen(t, 3, func(remote net.Addr) { lost <- remote })
+	other := dial(t, l, "127.0.0.1")
+	<-accepted
+	answered := dial(t, l, "127.0.0.2")
+	l.ConnState(<-accepted, http.StateActive)
+	idle := dial(t, l, "127.0.0.2")
+	<-accepted
+	third := dial(t, l, "127.0.0.3")
+	<-accepted
+
+	assert.True(t, closed(t, idle, 10*time.Second))
+	assert.Equal(t, idle.LocalAddr().String(), (<-lost).String())
+	for _, conn := range []net.Conn{other, answered, third} {
+		assert.False(t, closed(t, conn, 20*time.Millisecond))
+	}
+	waiting, active := l.Count()
+	assert.Equal(t, []int{2, 1}, []int{waiting, active})
+}
+
+func TestListener_closedConnections_makeRoom(t *testing.T) {
+	l, accepted := listen(t, 2, func(net.Addr) { t.Error("there is room") })
+	for range 5 {
+		dial(t, l, "127.0.0.1")
+		dial(t, l, "127.0.0.2")
+		for range 2 {
+			conn := <-accepted
+			require.NoError(t, conn.Close())
+			_ = conn.Close() // once more changes nothing
+		}
+	}
+	idle, answered := l.Count()
+	assert.Zero(t, idle+answered)
+	assert.Empty(t, l.of)
+}
