@@ -213,8 +213,6 @@ func (l *loader) storePassword(name string) string {
 
 func notPrintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
-// terminationMessagePath drops the kubelet's path where nobody reads it: outside Kubernetes the file does
-// not exist, and making it would be litter.
 // TerminationMessagePath is the Fetcher's of the same name, for who cannot wait for the rest of it.
 func TerminationMessagePath() string {
 	path, set := os.LookupEnv("TERMINATION_MESSAGE_PATH")
@@ -224,6 +222,8 @@ func TerminationMessagePath() string {
 	return terminationMessagePath(path, defaultTerminationMessagePath)
 }
 
+// terminationMessagePath drops the kubelet's path where nobody reads it: outside Kubernetes the file does
+// not exist, and making it would be litter.
 func terminationMessagePath(path, kubelets string) string {
 	if path == kubelets {
 		if _, err := os.Stat(path); err != nil {
