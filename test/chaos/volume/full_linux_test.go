@@ -145,7 +145,7 @@ func TestLimits_openFiles(t *testing.T) {
 	s := startService(t)
 	codes := map[int]int{}
 	for _, layout := range layouts {
-		for n := 9; n <= 24; n += chaos.Amount(5, 1, 1) {
+		for n := 9; n <= 30; n += chaos.Amount(5, 1, 1) {
 			volume := filepath.Join(t.TempDir(), "volume")
 			code, out := once(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout))
 			require.Zero(t, code, out)
@@ -153,11 +153,12 @@ func TestLimits_openFiles(t *testing.T) {
 			code, out = once(t, limited(fmt.Sprintf("-n %d", n), program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true", "RETRY_MAX_ELAPSED=1s")))
 			codes[code]++
 			require.Contains(t, []int{0, 1, 3, 4, 5, 6, 9, exitVolume, 99}, code, "%s: %s", where, out)
-			require.False(t, code != 0 && !strings.Contains(out, "too many open files"), "%s: %s", where, out)
+			said := strings.Contains(out, "too many open files") || strings.Contains(out, "too few files may be open")
+			require.True(t, code == 0 || said, "%s: %s", where, out)
 			code, out = once(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout))
 			require.Zero(t, code, "%s: %s", where, out)
 			requireSet(t, volume, where)
 		}
 	}
-	chaos.Record(t, "", "RLIMIT_NOFILE of 9 to 24, both layouts", fmt.Sprintf("exit codes and how often: %v; the next run completed all", codes))
+	chaos.Record(t, "", "RLIMIT_NOFILE of 9 to 30, both layouts", fmt.Sprintf("exit codes and how often: %v; the next run completed all", codes))
 }
