@@ -89,6 +89,10 @@ func parseElement(text []byte) (certs []*x509.Certificate, reason string) {
 	return certs, ""
 }
 
+// unreadRequest is the whole of what Go's HTTP server, on which CertService is built, answers with status 400 to a request
+// that is cut short or is not HTTP. It has more words for what is wrong with a whole request, and CertService has others.
+const unreadRequest = "400 Bad Request"
+
 // readAnswer reads a whole response, whatever it is.
 func (c *Client) readAnswer(resp *http.Response) (Answer, error) {
 	switch code := resp.StatusCode; {
@@ -99,6 +103,10 @@ func (c *Client) readAnswer(resp *http.Response) (Answer, error) {
 		return Answer{}, &AnswerError{Reason: fmt.Sprintf("%d redirects to %q, and the request carries a private key that must not travel there: set REQUEST_URL to CertService itself", code, location)}
 	case code >= 400 && code < 600:
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrBody)) // what came is enough for a text
+		if code == http.StatusBadRequest && string(body) == unreadRequest {
+			return Answer{}, &ConnectionError{Err: fmt.Errorf("connecting to %s: the request was cut short or changed on its way, "+
+				"says the server (400 Bad Request): check what is between us and CertService", hostPort(resp.Request.URL))}
+		}
 		return Answer{}, &StatusError{
 			StatusCode: code,
 			Message:    errorMessage(resp.Header.Get("Content-Type"), body),

@@ -82,6 +82,8 @@ func TestEnroll_retries_what_may_pass_and_nothing_else(t *testing.T) {
 		{"400", reply{status: 400}, 1}, {"401", reply{status: 401}, 1}, {"403", reply{status: 403}, 1}, {"404", reply{status: 404}, 1},
 		{"409", reply{status: 409}, 1}, {"431", reply{status: 431}, 1}, {"501", reply{status: 501}, 1}, {"505", reply{status: 505}, 1},
 		{"a redirect", reply{status: 302}, 1}, {"an answer that is none", reply{status: 200, body: "hello"}, 1},
+		{"400 from Go's HTTP server, for a request that was cut short", reply{status: 400, body: "400 Bad Request"}, 2},
+		{"400 from it for anything else", reply{status: 400, body: "400 Bad Request: malformed Host header"}, 1},
 		{"408", reply{status: 408}, 2}, {"429", reply{status: 429}, 2}, {"500", reply{status: 500}, 2},
 		{"500 for other names than the requested ones", reply{status: 500, body: `{"errorMessage":"x","reason":"unexpectedNames"}`}, 1},
 		{"500 for an unknown reason", reply{status: 500, body: `{"errorMessage":"x","reason":"full moon"}`}, 2},

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,22 +44,11 @@ type Stack struct {
 // Start starts devca and certservice from the directory bin with files in dir; the additional
 // environment goes to both.
 func Start(bin, dir string, environment ...string) (*Stack, error) {
-	root := filepath.Join(dir, "devca-root.pem")
-	authority, err := startProcess(filepath.Join(bin, "devca"), append([]string{
-		"DEVCA_ADDR=127.0.0.1:0", "DEVCA_RV=" + CAName, "DEVCA_IAK=" + secret, "DEVCA_CA_FILE=" + root,
-	}, environment...))
+	authority, server, err := StartCA(bin, dir, environment...)
 	if err != nil {
 		return nil, err
 	}
-	address, err := authority.await("address")
-	if err != nil {
-		authority.stop()
-		return nil, err
-	}
-	s, err := StartService(bin, dir, map[string]any{
-		"url": "http://" + address + "/pkix/", "issuerDN": "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
-		"authentication": map[string]string{"iak": secret, "rv": CAName}, "trustAnchors": root,
-	}, environment...)
+	s, err := StartService(bin, dir, server, environment...)
 	if err != nil {
 		authority.stop()
 		return nil, err
@@ -67,8 +57,34 @@ func Start(bin, dir string, environment ...string) (*Stack, error) {
 	return s, nil
 }
 
+// StartCA starts devca alone. It returns the entry of cmpServers.json with which StartService asks it; the url may be
+// changed, to that of a proxy.
+func StartCA(bin, dir string, environment ...string) (*Process, map[string]any, error) {
+	root := filepath.Join(dir, "devca-root.pem")
+	authority, err := startProcess(filepath.Join(bin, "devca"), append([]string{
+		"DEVCA_ADDR=127.0.0.1:0", "DEVCA_RV=" + CAName, "DEVCA_IAK=" + secret, "DEVCA_CA_FILE=" + root,
+	}, environment...))
+	if err != nil {
+		return nil, nil, err
+	}
+	address, err := authority.await("address")
+	if err != nil {
+		authority.stop()
+		return nil, nil, err
+	}
+	return authority, map[string]any{
+		"url": "http://" + address + "/pkix/", "issuerDN": "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
+		"authentication": map[string]string{"iak": secret, "rv": CAName}, "trustAnchors": root,
+	}, nil
+}
+
 // StartService starts certservice alone, for the CMP server of an entry of cmpServers.json, whose caName is CAName.
 func StartService(bin, dir string, server map[string]any, environment ...string) (*Stack, error) {
+	return StartServiceOf(bin, dir, []map[string]any{server}, environment...)
+}
+
+// StartServiceOf is StartService for several entries. Those without a caName have CAName.
+func StartServiceOf(bin, dir string, entries []map[string]any, environment ...string) (*Stack, error) {
 	s := &Stack{Dir: filepath.Join(dir, "client")}
 	var err error
 	if s.Transport, err = ca.New("Transport"); err != nil {
@@ -78,7 +94,7 @@ func StartService(bin, dir string, server map[string]any, environment ...string)
 		return nil, err
 	}
 	servers := filepath.Join(dir, "cmpServers.json")
-	if err := writeServers(servers, server); err != nil {
+	if err := writeServers(servers, entries); err != nil {
 		return nil, err
 	}
 	s.CertService, err = startProcess(filepath.Join(bin, "certservice"), append([]string{
@@ -122,10 +138,14 @@ func (s *Stack) writeIdentities(dir string) error {
 }
 
 // writeServers writes certservice's cmpServers.json; it holds the secret.
-func writeServers(path string, server map[string]any) error {
-	entry := map[string]any{"caName": CAName}
-	maps.Copy(entry, server)
-	content, err := json.MarshalIndent(map[string]any{"cmpv2Servers": []any{entry}}, "", "  ")
+func writeServers(path string, servers []map[string]any) error {
+	var entries []map[string]any
+	for _, server := range servers {
+		entry := map[string]any{"caName": CAName}
+		maps.Copy(entry, server)
+		entries = append(entries, entry)
+	}
+	content, err := json.MarshalIndent(map[string]any{"cmpv2Servers": entries}, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -212,6 +232,23 @@ func (p *Process) await(attribute string) (string, error) {
 		}
 	}
 }
+
+// Again starts the program once more, with the same environment and what is added, and waits until it serves. The first
+// may be running still.
+func (p *Process) Again(environment ...string) (*Process, error) {
+	again, err := startProcess(p.Path, slices.Concat(p.Env, environment))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := again.await("https"); err != nil {
+		again.stop()
+		return nil, err
+	}
+	return again, nil
+}
+
+// Stop ends the program and waits for it.
+func (p *Process) Stop() { p.stop() }
 
 func (p *Process) stop() {
 	if p == nil || p.Process == nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/chaos/set"
 )
 
 // exitPublish is the exit code of a run that could not write to its volume.
@@ -65,12 +66,12 @@ func (s *stage) fail(n int, errno syscall.Errno, codes map[int]int) bool {
 	code := r.status.ExitStatus()
 	codes[code]++
 	require.Contains(s.t, []int{0, exitPublish}, code, where)
-	serial, err := readSet(s.volume(), s.types)
+	serial, err := set.Read(s.volume(), s.types)
 	switch {
 	case code == 0:
 		assert.NoError(s.t, err, where)
 		assert.NotEqual(s.t, s.old, serial, where)
-	case errors.Is(err, errNothing):
+	case errors.Is(err, set.ErrNothing):
 		assert.Empty(s.t, s.old, where)
 	case s.layout == "symlink" && s.layout == s.layoutBefore && slices.Equal(s.types, s.typesBefore):
 		assert.NoError(s.t, err, where)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/chaos/set"
 )
 
 // tally counts what was found after the kills.
@@ -36,10 +37,10 @@ func (t *tally) add(o tally) {
 // look reads what a kill left. In the symlink layout it is a whole set, at every moment.
 func (s *stage) look(where string, counts *tally) {
 	s.t.Helper()
-	serial, err := readSet(s.volume(), s.types)
+	serial, err := set.Read(s.volume(), s.types)
 	same := s.layout == s.layoutBefore && len(s.types) == len(s.typesBefore)
 	switch {
-	case errors.Is(err, errNothing) && s.old == "":
+	case errors.Is(err, set.ErrNothing) && s.old == "":
 		counts.none++
 	case err == nil && serial == s.old:
 		counts.old++

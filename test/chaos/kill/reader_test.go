@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/certfetcher/certfetcher/test/chaos/set"
 )
 
 // readers read the PEM files of a volume for as long as certfetcher works on it. The careful one does as
@@ -33,7 +35,7 @@ func startReaders(volume, layout string) *readers {
 		for ; !r.stopped(); time.Sleep(pause) {
 			err := readCarefully(volume, layout)
 			switch {
-			case errors.Is(err, errNothing):
+			case errors.Is(err, set.ErrNothing):
 				continue
 			case err != nil:
 				r.faults = append(r.faults, err)
@@ -43,7 +45,7 @@ func startReaders(volume, layout string) *readers {
 	})
 	r.ended.Go(func() {
 		for ; !r.stopped(); time.Sleep(pause) {
-			_, err := readPEM(volume)
+			_, err := set.ReadPEM(volume)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
@@ -75,7 +77,7 @@ func readCarefully(volume, layout string) error {
 	if layout == "inplace" {
 		combined, err := os.ReadFile(filepath.Join(volume, "keystore-combined.pem"))
 		if errors.Is(err, fs.ErrNotExist) {
-			return errNothing
+			return set.ErrNothing
 		}
 		if err == nil {
 			_, err = tls.X509KeyPair(combined, combined)
@@ -84,8 +86,8 @@ func readCarefully(volume, layout string) error {
 	}
 	target, err := os.Readlink(filepath.Join(volume, "..data"))
 	if err != nil {
-		return errNothing
+		return set.ErrNothing
 	}
-	_, err = readPEM(filepath.Join(volume, target)) // a set that vanishes while it is read is a fault
+	_, err = set.ReadPEM(filepath.Join(volume, target)) // a set that vanishes while it is read is a fault
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/chaos/set"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -81,7 +82,7 @@ func newStage(t testing.TB, s *service.Service, sc scene) *stage {
 	if len(sc.typesBefore) > 0 {
 		st.mustRun(append(variables(sc.layoutBefore, sc.typesBefore), "MODE=init")...)
 		var err error
-		st.old, err = readSet(st.volume(), sc.typesBefore)
+		st.old, err = set.Read(st.volume(), sc.typesBefore)
 		require.NoError(t, err)
 		st.keep("before")
 	}
@@ -129,7 +130,7 @@ func (s *stage) endWhenDone(pid int) {
 			if syscall.Kill(pid, 0) != nil {
 				return
 			}
-			serial, err := readSet(s.volume(), s.types)
+			serial, err := set.Read(s.volume(), s.types)
 			if err != nil || serial == seen {
 				continue
 			}
@@ -149,7 +150,7 @@ func (s *stage) endWhenDone(pid int) {
 func (s *stage) recover(where string) {
 	s.t.Helper()
 	s.mustRun(append(variables(s.layout, s.types), "MODE=init")...)
-	_, err := readSet(s.volume(), s.types)
+	_, err := set.Read(s.volume(), s.types)
 	assert.NoError(s.t, err, where)
-	assert.Empty(s.t, leftBehind(s.volume(), s.layout, s.types), where)
+	assert.Empty(s.t, set.LeftBehind(s.volume(), s.layout, s.types), where)
 }

@@ -1,6 +1,5 @@
-//go:build linux && amd64
-
-package kill
+// Package set reads published sets as applications do, with other people's libraries.
+package set
 
 import (
 	"bytes"
@@ -36,12 +35,12 @@ func filesOf(types []string) []string {
 	return slices.Compact(names)
 }
 
-// errNothing says that there is no set at all, not even in part.
-var errNothing = errors.New("there is no set")
+// ErrNothing says that there is no set at all, not even in part.
+var ErrNothing = errors.New("there is no set")
 
-// readSet reads a set with other people's libraries and returns the serial number of its certificate. It is an error
+// Read reads a set with other people's libraries and returns the serial number of its certificate. It is an error
 // when a file is missing, when the key is not the certificate's, and when the types differ.
-func readSet(dir string, types []string) (string, error) {
+func Read(dir string, types []string) (string, error) {
 	there := 0
 	for _, name := range filesOf(types) {
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
@@ -49,11 +48,11 @@ func readSet(dir string, types []string) (string, error) {
 		}
 	}
 	if there == 0 {
-		return "", errNothing
+		return "", ErrNothing
 	}
 	serial := ""
 	for _, kind := range types {
-		leaf, err := map[string]func(string) (*x509.Certificate, error){"PEM": readPEM, "P12": readP12, "JKS": readJKS}[kind](dir)
+		leaf, err := map[string]func(string) (*x509.Certificate, error){"PEM": ReadPEM, "P12": readP12, "JKS": readJKS}[kind](dir)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", kind, err)
 		}
@@ -66,7 +65,8 @@ func readSet(dir string, types []string) (string, error) {
 	return serial, nil
 }
 
-func readPEM(dir string) (*x509.Certificate, error) {
+// ReadPEM is Read for the files of the type PEM, and returns the certificate. A missing file is fs.ErrNotExist.
+func ReadPEM(dir string) (*x509.Certificate, error) {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	pair, err := tls.LoadX509KeyPair(at("keystore.pem"), at("key.pem"))
 	if err != nil {
@@ -154,8 +154,8 @@ var generation = regexp.MustCompile(`^\.\.\d{4}(_\d\d){5}\.\d+$`)
 // mostGenerations may stand on a volume: the current one and those kept for slow readers.
 const mostGenerations = 9
 
-// leftBehind lists what a volume at rest should not hold.
-func leftBehind(volume, layout string, types []string) []string {
+// LeftBehind lists what a volume at rest should not hold.
+func LeftBehind(volume, layout string, types []string) []string {
 	var found []string
 	generations := 0
 	entries, err := os.ReadDir(volume)
@@ -182,6 +182,7 @@ func leftBehind(volume, layout string, types []string) []string {
 	}
 	return found
 }
+
 func pemOf(label string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der})
 }

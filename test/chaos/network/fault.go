@@ -1,0 +1,120 @@
+package network
+
+import (
+	"math/rand/v2"
+
+	"github.com/Shopify/toxiproxy/v2/toxics"
+)
+
+// Fault is what one connection suffers.
+type Fault struct {
+	// Kind names it.
+	Kind string
+
+	toxics []toxic
+	hole   bool // accepted, and never read
+	reset  bool // ended by RST in place of FIN
+	half   bool // the end of one direction is not that of the other
+}
+
+// toxic is one of Toxiproxy, or of this package, in its JSON.
+type toxic struct {
+	Type       string         `json:"type"`
+	Stream     string         `json:"stream"`
+	Attributes map[string]any `json:"attributes"`
+}
+
+// None passes everything on.
+func None() Fault { return Fault{Kind: "none"} }
+
+// Hole accepts the connection and never answers.
+func Hole() Fault { return Fault{Kind: "black hole", hole: true} }
+
+// Breaks returns one that breaks the connection, at a random one of its first bytes. size is about how many bytes the
+// larger direction has in all.
+func Breaks(r *rand.Rand, size int) Fault {
+	direction := []string{"upstream", "downstream"}[r.IntN(2)]
+	at := map[string]any{"bytes": r.IntN(size)}
+	one := func(kind string) []toxic { return []toxic{{kind, direction, at}} }
+	switch r.IntN(6) {
+	case 0:
+		return Fault{Kind: "reset", toxics: one("limit_data"), reset: true}
+	case 1:
+		return Fault{Kind: "closed", toxics: one("limit_data")}
+	case 2:
+		return Fault{Kind: "half-closed", toxics: one("limit_data"), half: true}
+	case 3:
+		return Fault{Kind: "stalled", toxics: one("stall")}
+	case 4:
+		at["bit"] = r.IntN(8)
+		return Fault{Kind: "flipped bit", toxics: one("flip")}
+	}
+	return Hole()
+}
+
+// Slows returns one that slows the connection, and breaks nothing.
+func Slows(r *rand.Rand) Fault {
+	both := func(kind string, attributes map[string]any) Fault {
+		return Fault{Kind: kind, toxics: []toxic{{kind, "upstream", attributes}, {kind, "downstream", attributes}}}
+	}
+	switch r.IntN(3) {
+	case 0:
+		return both("latency", map[string]any{"latency": 5 + r.IntN(60), "jitter": 1 + r.IntN(5)})
+	case 1:
+		return both("bandwidth", map[string]any{"rate": 8 + r.IntN(30)}) // kB/s
+	}
+	return both("slicer", map[string]any{"average_size": 1, "size_variation": 0, "delay": 5})
+}
+
+// Some breaks the share of connections, slows a fifth of them, and passes the others on.
+func Some(r *rand.Rand, share float64, size int) Fault {
+	switch p := r.Float64(); {
+	case p < share:
+		return Breaks(r, size)
+	case p < share+0.2:
+		return Slows(r)
+	}
+	return None()
+}
+
+func init() {
+	toxics.Register("flip", new(flip))
+	toxics.Register("stall", new(stall))
+}
+
+// flip changes one bit of a direction.
+type flip struct {
+	Bytes int `json:"bytes"` // how many are passed before
+	Bit   int `json:"bit"`   // of the next one
+}
+
+// Pipe passes everything on.
+func (f *flip) Pipe(stub *toxics.ToxicStub) {
+	before := f.Bytes
+	for chunk := range stub.Input {
+		if before >= 0 && before < len(chunk.Data) {
+			chunk.Data[before] ^= 1 << f.Bit
+		}
+		before -= len(chunk.Data)
+		stub.Output <- chunk
+	}
+	stub.Close()
+}
+
+// stall loses everything from one byte of a direction on.
+type stall struct {
+	Bytes int `json:"bytes"` // how many are passed before
+}
+
+// Pipe passes the first bytes on.
+func (s *stall) Pipe(stub *toxics.ToxicStub) {
+	left := s.Bytes
+	for chunk := range stub.Input {
+		chunk.Data = chunk.Data[:min(len(chunk.Data), left)]
+		left -= len(chunk.Data)
+		if len(chunk.Data) > 0 {
+			stub.Output <- chunk
+		}
+	}
+	stub.Close()
+}

@@ -1,0 +1,177 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/stack"
+	"github.com/certfetcher/certfetcher/test/tempdir"
+)
+
+// bin has the programs under test, built once as for the images.
+var bin string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "certfetcher-network-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		tempdir.InMemory()
+		bin = dir
+		build := exec.Command("go", "build", "-tags", "nethttpomithttp2", "-o", dir, "./cmd/...")
+		build.Dir = filepath.Join("..", "..", "..")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// slack is what a loaded machine may take longer than the configured times say.
+const slack = 20 * time.Second
+
+// random returns a source of faults for the test and the n-th of its runs. CHAOS_SEED repeats a series.
+func random(t testing.TB) func(n int) *rand.Rand {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if given := os.Getenv("CHAOS_SEED"); given != "" {
+		var err error
+		seed, err = strconv.ParseUint(given, 10, 64)
+		require.NoError(t, err, "CHAOS_SEED")
+	}
+	t.Logf("CHAOS_SEED=%d repeats these faults", seed)
+	name := fnv.New64a()
+	name.Write([]byte(t.Name()))
+	return func(n int) *rand.Rand { return rand.New(rand.NewPCG(seed^name.Sum64(), uint64(n))) }
+}
+
+// broken is Listen for the time of the test.
+func broken(t testing.TB, upstream string, draw func() Fault) *Broken {
+	t.Helper()
+	b, err := Listen(upstream, draw)
+	require.NoError(t, err)
+	t.Cleanup(b.Close)
+	return b
+}
+
+// startStack starts devca and certservice; toCA may put something between them: it gets the CA's address and returns
+// the one to use. Nil: nothing.
+func startStack(t testing.TB, toCA func(address string) string, environment ...string) *stack.Stack {
+	t.Helper()
+	dir := t.TempDir()
+	authority, server, err := stack.StartCA(bin, dir)
+	require.NoError(t, err)
+	if toCA != nil {
+		at, err := url.Parse(server["url"].(string))
+		require.NoError(t, err)
+		at.Host = toCA(at.Host)
+		server["url"] = at.String()
+		server["timeout"] = "3s"
+	}
+	s, err := stack.StartService(bin, dir, server, environment...)
+	if err != nil {
+		authority.Stop()
+	}
+	require.NoError(t, err)
+	s.DevCA = authority
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// host is the host:port of a CertService's URL.
+func host(address string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(address, "https://"), "/v1/certificate/")
+}
+
+// issued is how many certificates the CA has issued.
+func issued(s *stack.Stack) int { return strings.Count(s.DevCA.Logged(), `"certificate issued"`) }
+
+// fetcher returns a certfetcher that asks the CertService at the address, a host:port, with the identity in dir.
+func fetcher(ctx context.Context, address, dir, volume string, variables ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "certfetcher"))
+	cmd.Env = slices.Concat([]string{
+		"REQUEST_URL=https://" + address + "/v1/certificate/", "CA_NAME=" + stack.CAName, "OUTPUT_PATH=" + volume, "OUTPUT_TYPE=PEM",
+		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=app.example.org",
+		"KEYSTORE_PATH=" + filepath.Join(dir, "client.pem"), "TRUSTSTORE_PATH=" + filepath.Join(dir, "truststore.pem"),
+		"KEY_ALGORITHM=ECDSA-P256", "HEALTH_ADDR=off", "TERMINATION_MESSAGE_PATH=",
+	}, variables)
+	return cmd
+}
+
+// ended is how a program ended.
+type ended struct {
+	code   int
+	log    string
+	took   time.Duration
+	peak   int  // of its resident memory, in KiB, as last seen
+	killed bool // it took longer than it may
+}
+
+// run runs a program to its end, which is forced when it takes longer than the bound and the slack.
+func run(t testing.TB, bound time.Duration, command func(ctx context.Context) *exec.Cmd) ended {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bound+slack)
+	defer cancel()
+	cmd := command(ctx)
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	begin := time.Now()
+	require.NoError(t, cmd.Start())
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	peak := 0
+	for {
+		select {
+		case err := <-done:
+			e := ended{code: cmd.ProcessState.ExitCode(), took: time.Since(begin), peak: peak, killed: ctx.Err() != nil}
+			var exit *exec.ExitError
+			if err != nil && !errors.As(err, &exit) {
+				t.Errorf("running %s: %v", cmd.Path, err)
+			}
+			e.log = log.String()
+			return e
+		case <-time.After(20 * time.Millisecond):
+			peak = max(peak, peakMemory(cmd.Process.Pid))
+		}
+	}
+}
+
+var highWater = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
+
+// peakMemory is the most that was resident of a process, in KiB; 0 when it has ended.
+func peakMemory(pid int) int {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	found := highWater.FindSubmatch(status)
+	if found == nil {
+		return 0
+	}
+	kib, _ := strconv.Atoi(string(found[1]))
+	return kib
+}
+
+// lastLine is the end of a log, for messages.
+func lastLine(log string) string {
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	return lines[len(lines)-1]
+}
