@@ -87,6 +87,7 @@ func newCMPAuthority(s Server, client *http.Client, store *learnedStore, cpu *CP
 			ImplicitConfirm: !s.ExplicitConfirm, // as the ONAP server asks, and one exchange fewer
 			AllowModified:   lax || s.AllowModified,
 			MessageTimeout:  s.Timeout, // 0 is the default there, too
+			Answers:         cmp.NewAnswers(cmp.DefaultAnswerBytes),
 			Derive:          cpu.deriver(s.CAName),
 			HTTPClient:      client,
 			Log:             log,

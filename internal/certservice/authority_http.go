@@ -43,13 +43,17 @@ func (c *httpClients) of(s Server) *http.Client {
 	if len(c.made) >= maxHTTPClients {
 		clear(c.made)
 	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
 	client := &http.Client{Transport: &http.Transport{
 		// No proxy from the environment: the ONAP server used none, and a CA's server is seldom beyond one.
 		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:     s.TLS.config(),
 		TLSHandshakeTimeout: 10 * time.Second,
-		ForceAttemptHTTP2:   true,
-		MaxIdleConnsPerHost: c.connections,
+		Protocols:           protocols, // HTTP/2 would buffer megabytes for each request
+		// net/http would read 10 MiB of each answer.
+		MaxResponseHeaderBytes: 64 << 10,
+		MaxIdleConnsPerHost:    c.connections,
 		// Shorter than servers keep theirs: a CMP request is not sent twice, so none must meet a connection
 		// that the server is about to close.
 		IdleConnTimeout: 10 * time.Second,

@@ -67,6 +67,7 @@ type Config struct {
 	MessageTimeout  time.Duration // for one message and its answer; default DefaultMessageTimeout
 	MaxPollWait     time.Duration // from when the CA first says to wait to the last poll; default DefaultMaxPollWait
 	MaxResponseSize int           // bytes; default and maximum MaxMessageSize
+	Answers         *Answers      // bound on large answers; default one of the client's own, of DefaultAnswerBytes
 	TimeWindow      time.Duration // how far messageTime may be off, either way; default DefaultTimeWindow
 
 	// Derive is called with what derives the key of an answer's MAC where the peer makes that take more than a few
@@ -118,6 +119,9 @@ func New(cfg Config) (*Client, error) {
 	cfg.MaxPollWait = positiveOr(cfg.MaxPollWait, DefaultMaxPollWait)
 	cfg.TimeWindow = positiveOr(cfg.TimeWindow, DefaultTimeWindow)
 	cfg.MaxResponseSize = min(positiveOr(cfg.MaxResponseSize, MaxMessageSize), MaxMessageSize)
+	if cfg.Answers == nil {
+		cfg.Answers = NewAnswers(DefaultAnswerBytes)
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}

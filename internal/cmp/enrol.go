@@ -12,6 +12,7 @@ import (
 // enrol sends a request for a certificate and sees it through: polling, checks, confirmation
 // (RFC 9483, 4.1.1).
 func (t *transaction) enrol(ctx context.Context, body PKIBody, csr *x509.CertificateRequest) (Result, error) {
+	defer t.end()
 	answer, err := t.exchange(ctx, body)
 	if err != nil {
 		return Result{}, err

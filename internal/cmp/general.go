@@ -89,6 +89,7 @@ func parseGiven(what string, der []byte) (*x509.Certificate, error) {
 // nil means that it has none (RFC 9483, 4.3).
 func (c *Client) general(ctx context.Context, ask InfoTypeAndValue, want asn1.ObjectIdentifier) ([]byte, error) {
 	t := c.begin(nil, nil)
+	defer t.end()
 	answer, err := t.exchange(ctx, PKIBody{BodyGenM, GeneralContent{ask}})
 	if err != nil {
 		return nil, err

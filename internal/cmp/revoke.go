@@ -40,6 +40,7 @@ func (c *Client) Revoke(ctx context.Context, certificate *x509.Certificate, reas
 		CRLEntryDetails: []pkix.Extension{{Id: oidReasonCode, Value: []byte{10, 1, byte(reason)}}},
 	}
 	t := c.begin(certificate.RawSubject, signer, certificate.PublicKey)
+	defer t.end()
 	answer, err := t.exchange(ctx, PKIBody{BodyRR, RevReqContent{details}})
 	if err != nil {
 		return err

@@ -24,6 +24,7 @@ type transaction struct {
 	lastNonce    []byte // senderNonce of the latest request
 	peerNonce    []byte // senderNonce of the latest answer
 
+	answers     answers           // their memory, which end gives back
 	macWork     int               // what may still be computed for the keys of answers' MACs
 	macVerified bool              // an answer was verified by MAC
 	peer        *x509.Certificate // the signer that an answer was verified by
@@ -41,8 +42,12 @@ func (c *Client) begin(subject []byte, signer *Signer, ownKeys ...crypto.PublicK
 	if c.sender != nil {
 		subject = c.sender
 	}
-	return &transaction{c: c, sender: subject, signer: signer, id: NewNonce(), ownKeys: ownKeys, macWork: maxMACWork}
+	return &transaction{c: c, sender: subject, signer: signer, id: NewNonce(), ownKeys: ownKeys,
+		macWork: maxMACWork, answers: answers{of: c.cfg.Answers}}
 }
+
+// end is called when nothing of the answers is needed any more.
+func (t *transaction) end() { t.answers.giveBack() }
 
 // warn logs what is believed only by ResponseTrustONAP, when it happens: what follows may fail and leave no result.
 func (t *transaction) warn(format string, args ...any) {
@@ -61,7 +66,7 @@ func (t *transaction) exchange(ctx context.Context, body PKIBody) (*PKIMessage, 
 		return nil, err
 	}
 	t.lastNonce = request.Header.SenderNonce
-	answerDER, httpStatus, err := t.c.transport.post(ctx, der)
+	answerDER, httpStatus, err := t.c.transport.post(ctx, der, &t.answers)
 	if err != nil {
 		return nil, t.inTransaction(err)
 	}

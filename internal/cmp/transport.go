@@ -49,7 +49,7 @@ func newTransport(cfg Config) (*transport, error) {
 
 // post sends a message and returns the body of the answer with its HTTP status. A CMP message may come
 // with an error status as well (RFC 9811, 3.1); any other body than a CMP message is a *TransportError.
-func (t *transport) post(ctx context.Context, message []byte) ([]byte, int, error) {
+func (t *transport) post(ctx context.Context, message []byte, answers *answers) ([]byte, int, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, &limitError{t.timeout})
 	defer cancel()
 	response, err := t.send(ctx, message)
@@ -62,7 +62,7 @@ func (t *transport) post(ctx context.Context, message []byte) ([]byte, int, erro
 		failed.RetryAfter = t.retryAfter(response.Header.Get("Retry-After"))
 		return nil, 0, failed
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, int64(t.limit)+1))
+	body, err := io.ReadAll(io.LimitReader(answers.reader(response.Body), int64(t.limit)+1))
 	if err != nil {
 		return nil, 0, interrupted(ctx, response.StatusCode, fmt.Errorf("reading answer: %w", err))
 	}

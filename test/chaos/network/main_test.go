@@ -151,7 +151,7 @@ func run(t testing.TB, bound time.Duration, command func(ctx context.Context) *e
 			}
 			e.log = log.String()
 			return e
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(3 * time.Millisecond):
 			peak = max(peak, peakMemory(cmd.Process.Pid))
 		}
 	}

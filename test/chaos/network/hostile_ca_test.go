@@ -1,0 +1,105 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/client"
+	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/stack"
+)
+
+const (
+	hostileCA = "HOSTILE"
+	// chartLimit is what the chart gives certservice, in KiB; GOMEMLIMIT is set as it sets it.
+	chartLimit = 128 << 10
+)
+
+// startWithHostile starts devca, and certservice with it and a CA at another address.
+func startWithHostile(t testing.TB, address string, environment ...string) *stack.Stack {
+	t.Helper()
+	dir := t.TempDir()
+	authority, server, err := stack.StartCA(bin, dir)
+	require.NoError(t, err)
+	hostile := maps.Clone(server)
+	hostile["caName"], hostile["url"] = hostileCA, "http://"+address+"/pkix/"
+	s, err := stack.StartServiceOf(bin, dir, []map[string]any{server, hostile}, append([]string{"GOMEMLIMIT=110MiB"}, environment...)...)
+	if err != nil {
+		authority.Stop()
+	}
+	require.NoError(t, err)
+	s.DevCA = authority
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// TestHostileCA_floods has as many requests at a hostile CA as certservice allows. Each ends in time, certservice stays
+// within the chart's memory, and the other CA's requests succeed.
+func TestHostileCA_floods(t *testing.T) {
+	const timeout = 3 * time.Second // REQUEST_TIMEOUT
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { listener.Close() })
+	var current atomic.Pointer[flood]
+	go answerWith(listener, func() flood { return *current.Load() })
+	s := startWithHostile(t, listener.Addr().String(), "REQUEST_TIMEOUT="+timeout.String())
+	// A PKIMessage whose outer SEQUENCE claims 2 GiB, and OCTET STRINGs in it.
+	all := floods("application/pkixcmp", "\x30\x84\x7f\xff\xff\xff", "\x04\x81\xff"+strings.Repeat("x", 255))
+	askers := newAskers(t, s, 4)
+	pid := s.CertService.Process.Pid
+	highest, longest, asked := 0, time.Duration(0), 0
+	for i, f := range all {
+		if !chaos.Amount(i%9 == 4, true, true) {
+			continue
+		}
+		current.Store(&f)
+		require.NoError(t, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0), "resetting the peak")
+		var group sync.WaitGroup
+		var mu sync.Mutex
+		took, failures := time.Duration(0), map[string]int{}
+		for n := range chaos.Amount(128, 160, 160) {
+			asked++
+			group.Go(func() {
+				begin := time.Now()
+				err := askers[n%len(askers)].enroll(t.Context(), host(s.URL), hostileCA, timeout+slack, nil)
+				mu.Lock()
+				defer mu.Unlock()
+				took = max(took, time.Since(begin))
+				if assert.Error(t, err, f.kind) {
+					failures[err.Error()]++
+				}
+			})
+		}
+		// The other CA has to answer meanwhile.
+		for range 5 {
+			err := askers[0].enroll(t.Context(), host(s.URL), stack.CAName, slack, &client.Retry{
+				InitialInterval: 50 * time.Millisecond, MaxInterval: time.Second, MaxElapsed: slack})
+			assert.NoError(t, err, f.kind)
+		}
+		group.Wait()
+		peak := peakMemory(pid)
+		t.Logf("%s: %d MiB, %.1f s, %v", f.kind, peak>>10, took.Seconds(), failures)
+		require.NotZero(t, peak, "certservice has ended: %s", s.CertService.Logged())
+		assert.Less(t, peak, chartLimit, "%s: KiB of resident memory", f.kind)
+		assert.Less(t, took, timeout+slack, f.kind)
+		highest, longest = max(highest, peak), max(longest, took)
+	}
+	e := run(t, slack, func(ctx context.Context) *exec.Cmd { return fetcher(ctx, host(s.URL), s.Dir, t.TempDir()) })
+	assert.Zero(t, e.code, e.log)
+	chaos.Record(t, "", fmt.Sprintf("a CA that hangs, drips, redirects, asks for absurd waits or floods (%d ways), with 128 requests at it at the same time, %d in all",
+		len(all), asked),
+		fmt.Sprintf("certservice held %d MiB at the most; with a REQUEST_TIMEOUT of %s each request ended within %.1f s; requests for another CA succeeded meanwhile",
+			highest>>10, timeout, longest.Seconds()))
+}
