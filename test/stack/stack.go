@@ -105,12 +105,11 @@ func StartServiceOf(bin, dir string, entries []map[string]any, environment ...st
 	if err != nil {
 		return nil, err
 	}
-	address, err := s.CertService.await("https")
-	if err != nil {
+	if _, err := s.CertService.await("https"); err != nil {
 		s.Stop()
 		return nil, err
 	}
-	s.URL = "https://127.0.0.1:" + address[strings.LastIndexByte(address, ':')+1:] + "/v1/certificate/"
+	s.URL = "https://" + s.CertService.Address() + "/v1/certificate/"
 	s.Operations = s.CertService.event["http"]
 	return s, nil
 }
@@ -245,6 +244,11 @@ func (p *Process) Again(environment ...string) (*Process, error) {
 		return nil, err
 	}
 	return again, nil
+}
+
+// Address is where a certservice serves the REST API, host:port.
+func (p *Process) Address() string {
+	return "127.0.0.1:" + p.event["https"][strings.LastIndexByte(p.event["https"], ':')+1:]
 }
 
 // Stop ends the program and waits for it.

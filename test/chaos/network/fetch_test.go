@@ -53,7 +53,7 @@ func TestFetch_throughBrokenNetworks(t *testing.T) {
 	source := random(t)
 	forCA := source(-1)
 	var mended atomic.Bool
-	s := startStack(t, func(address string) string {
+	s := startStack(t, "", func(address string) string {
 		return broken(t, address, func() Fault {
 			if mended.Load() {
 				return None()

@@ -73,7 +73,7 @@ func TestHostileCA_floods(t *testing.T) {
 			asked++
 			group.Go(func() {
 				begin := time.Now()
-				err := askers[n%len(askers)].enroll(t.Context(), host(s.URL), hostileCA, timeout+slack, nil)
+				err := askers[n%len(askers)].enroll(t.Context(), host(s.URL), hostileCA, timeout+slack, nil, nil)
 				mu.Lock()
 				defer mu.Unlock()
 				took = max(took, time.Since(begin))
@@ -85,7 +85,7 @@ func TestHostileCA_floods(t *testing.T) {
 		// The other CA has to answer meanwhile.
 		for range 5 {
 			err := askers[0].enroll(t.Context(), host(s.URL), stack.CAName, slack, &client.Retry{
-				InitialInterval: 50 * time.Millisecond, MaxInterval: time.Second, MaxElapsed: slack})
+				InitialInterval: 50 * time.Millisecond, MaxInterval: time.Second, MaxElapsed: slack}, nil)
 			assert.NoError(t, err, f.kind)
 		}
 		group.Wait()

@@ -75,12 +75,12 @@ func broken(t testing.TB, upstream string, draw func() Fault) *Broken {
 	return b
 }
 
-// startStack starts devca and certservice; toCA may put something between them: it gets the CA's address and returns
+// startStack starts devca, with a fault of its own unless that is empty, and certservice; toCA may put something between them: it gets the CA's address and returns
 // the one to use. Nil: nothing.
-func startStack(t testing.TB, toCA func(address string) string, environment ...string) *stack.Stack {
+func startStack(t testing.TB, fault string, toCA func(address string) string, environment ...string) *stack.Stack {
 	t.Helper()
 	dir := t.TempDir()
-	authority, server, err := stack.StartCA(bin, dir)
+	authority, server, err := stack.StartCA(bin, dir, "DEVCA_FAULT="+fault)
 	require.NoError(t, err)
 	if toCA != nil {
 		at, err := url.Parse(server["url"].(string))
