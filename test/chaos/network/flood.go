@@ -78,6 +78,8 @@ func floods(mediaType, own, fill string) []flood {
 	}
 	all := []flood{
 		text("hangs", hang, ""),
+		text("closes without an answer", once, ""),
+		text("closes in the answer", once, head(mediaType, "Content-Length: 1000\r\n")+own),
 		text("drips the status line", drip, head(mediaType, "")),
 		text("drips headers", func(w io.Writer, s string) error {
 			_, _ = io.WriteString(w, s)

@@ -39,7 +39,7 @@ func TestHostileService_floods(t *testing.T) {
 	var mu sync.Mutex
 	highest, longest, codes := 0, time.Duration(0), map[int]int{}
 	concurrent(len(all), 4, func(i int) {
-		if !chaos.Amount(i%9 == 4, true, true) {
+		if !chaos.Amount(i%9 == 6, true, true) {
 			return
 		}
 		f := all[i]
