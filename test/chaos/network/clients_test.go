@@ -48,9 +48,10 @@ func newAskers(t testing.TB, s *stack.Stack, n int) []asker {
 	return askers
 }
 
-// enroll asks the CertService at the address, a host:port, for a certificate of the CA. Without retry it asks once; the log
-// is of the tries that are followed by another, and may be nil.
-func (a asker) enroll(ctx context.Context, address, ca string, timeout time.Duration, retry *client.Retry, log *slog.Logger) error {
+// enroll asks the CertService at the address, a host:port, for a certificate of the CA. Without retry it asks once; the
+// log is of the tries that are followed by another, and may be nil.
+func (a asker) enroll(ctx context.Context, address, ca string, timeout time.Duration, retry *client.Retry,
+	log *slog.Logger) error {
 	c, err := client.New(client.Config{
 		URL: "https://" + address + "/v1/certificate/", CAName: ca, Timeout: timeout, Retry: retry, Log: log,
 		TLS: &tls.Config{Certificates: []tls.Certificate{a.identity}, RootCAs: a.roots},

@@ -91,17 +91,22 @@ func floods(mediaType, own, fill string) []flood {
 		}, head(mediaType, "Content-Length: 100000\r\n")),
 		text("hangs in a body of 1 MiB", hang, head(mediaType, fmt.Sprintf("Content-Length: %d\r\n", megabyte))+large),
 		text("claims a body of 10^18 bytes", hang, head(mediaType, "Content-Length: 1000000000000000000\r\n")+own),
-		text("claims a body of 10^30 bytes", hang, head(mediaType, "Content-Length: 1000000000000000000000000000000\r\n")+own),
+		text("claims a body of 10^30 bytes", hang, head(mediaType, "Content-Length: "+
+			"1000000000000000000000000000000\r\n")+own),
 		text("chunk of 10^18 bytes", hang, head(mediaType, "Transfer-Encoding: chunked\r\n")+"DE0B6B3A7640000\r\n"+own),
-		text("redirect to itself", once, "HTTP/1.1 307 Temporary Redirect\r\nLocation: /\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"),
-		text("gzip bomb", once, head(mediaType, fmt.Sprintf("Content-Encoding: gzip\r\nConnection: close\r\nContent-Length: %d\r\n", bomb.Len()))+bomb.String()),
-		text("hangs in headers of 9 MiB", hang, "HTTP/1.1 200 OK\r\n"+strings.Repeat("X: "+strings.Repeat("y", 1020)+"\r\n", 9*1024)),
+		text("redirect to itself", once, "HTTP/1.1 307 Temporary Redirect\r\nLocation: /\r\nConnection: "+
+			"close\r\nContent-Length: 0\r\n\r\n"),
+		text("gzip bomb", once, head(mediaType, fmt.Sprintf("Content-Encoding: gzip\r\nConnection: "+
+			"close\r\nContent-Length: %d\r\n", bomb.Len()))+bomb.String()),
+		text("hangs in headers of 9 MiB", hang, "HTTP/1.1 200 OK\r\n"+strings.Repeat("X: "+strings.Repeat("y", 1020)+"\r\n",
+			9*1024)),
 		{"endless body", func(w io.Writer) error {
 			_, _ = io.WriteString(w, head(mediaType, "")+own)
 			return endless(w, fill)
 		}},
 		{"endless chunks", func(w io.Writer) error {
-			_, _ = io.WriteString(w, head(mediaType, "Transfer-Encoding: chunked\r\n")+fmt.Sprintf("%x\r\n%s\r\n", len(own), own))
+			_, _ = io.WriteString(w, head(mediaType, "Transfer-Encoding: chunked\r\n")+fmt.Sprintf("%x\r\n%s\r\n", len(own),
+				own))
 			return endless(w, fmt.Sprintf("%x\r\n%s\r\n", len(fill), fill))
 		}},
 		{"endless chunk extension", func(w io.Writer) error {
@@ -130,7 +135,8 @@ func floods(mediaType, own, fill string) []flood {
 			return endless(w, "<p>no")
 		}},
 	}
-	for _, after := range []string{"-1", "1000000000000", "99999999999999999999999999", "Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "soon"} {
+	for _, after := range []string{"-1", "1000000000000", "99999999999999999999999999", "Thu, 01 Jan 1970 00:00:00 GMT",
+		"Fri, 31 Dec 9999 23:59:59 GMT", "soon"} {
 		all = append(all, text("503, Retry-After: "+after, once,
 			"HTTP/1.1 503 Service Unavailable\r\nRetry-After: "+after+"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
 	}

@@ -75,7 +75,8 @@ func TestHole_isGivenUpInTime(t *testing.T) {
 		const timeout, retry = 500 * time.Millisecond, 900 * time.Millisecond
 		volume := filepath.Join(t.TempDir(), "volume")
 		e := run(t, timeout+retry, func(ctx context.Context) *exec.Cmd {
-			return fetcher(ctx, address, s.Dir, volume, "REQUEST_TIMEOUT="+timeout.String(), "RETRY_MAX_ELAPSED="+retry.String(), "RETRY_INITIAL_INTERVAL=100ms")
+			return fetcher(ctx, address, s.Dir, volume, "REQUEST_TIMEOUT="+timeout.String(),
+				"RETRY_MAX_ELAPSED="+retry.String(), "RETRY_INITIAL_INTERVAL=100ms")
 		})
 		assert.Equal(t, exitConnection, e.code, "%s: %s", kind, e.log)
 		assert.False(t, e.killed, "%s: it hangs", kind)
@@ -97,7 +98,9 @@ func TestHole_isGivenUpInTime(t *testing.T) {
 		defer mu.Unlock()
 		longest, longestEnd = max(longest, once), max(longestEnd, took)
 	})
-	chaos.Record(t, "", fmt.Sprintf("networks from which nothing ever comes back, at the SYN, in the handshake and in the answer, and a name that does not exist: %d ways", len(all)),
-		fmt.Sprintf("exit code 6 within %.1f s, with REQUEST_TIMEOUT=500ms and RETRY_MAX_ELAPSED=900ms; SIGTERM ended it with 99 within %.3f s",
+	chaos.Record(t, "", fmt.Sprintf("networks from which nothing ever comes back, at the SYN, in the handshake and in "+
+		"the answer, and a name that does not exist: %d ways", len(all)),
+		fmt.Sprintf("exit code 6 within %.1f s, with REQUEST_TIMEOUT=500ms and RETRY_MAX_ELAPSED=900ms; SIGTERM ended it "+
+			"with 99 within %.3f s",
 			longest.Seconds(), longestEnd.Seconds()))
 }

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/client"
+	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/stack"
 )
@@ -35,7 +37,8 @@ func startWithHostile(t testing.TB, address string, environment ...string) *stac
 	require.NoError(t, err)
 	hostile := maps.Clone(server)
 	hostile["caName"], hostile["url"] = hostileCA, "http://"+address+"/pkix/"
-	s, err := stack.StartServiceOf(bin, dir, []map[string]any{server, hostile}, append([]string{"GOMEMLIMIT=110MiB"}, environment...)...)
+	s, err := stack.StartServiceOf(bin, dir, []map[string]any{server, hostile}, append([]string{"GOMEMLIMIT=110MiB"},
+		environment...)...)
 	if err != nil {
 		authority.Stop()
 	}
@@ -43,6 +46,27 @@ func startWithHostile(t testing.TB, address string, environment ...string) *stac
 	s.DevCA = authority
 	t.Cleanup(s.Stop)
 	return s
+}
+
+// tinyTexts is a whole message just below the largest size, of many small parts: what is read of it takes several times
+// as much memory.
+func tinyTexts(t testing.TB) flood {
+	t.Helper()
+	texts := make(cmp.PKIFreeText, 340_000)
+	for i := range texts {
+		texts[i] = "x"
+	}
+	message := cmp.PKIMessage{
+		Header: cmp.PKIHeader{PVNO: cmp.PVNO2, Sender: cmp.DirectoryName(nil), Recipient: cmp.DirectoryName(nil)},
+		Body:   cmp.PKIBody{Type: cmp.BodyError, Content: &cmp.ErrorMsgContent{StatusInfo: cmp.Rejection("no"), ErrorDetails: texts}},
+	}
+	der, err := message.Marshal()
+	require.NoError(t, err)
+	require.Less(t, len(der), cmp.MaxMessageSize)
+	require.Greater(t, len(der), cmp.MaxMessageSize*9/10)
+	return flood{"answers with many tiny texts", func(w io.Writer) error {
+		return once(w, head(cmp.MediaType, fmt.Sprintf("Connection: close\r\nContent-Length: %d\r\n", len(der)))+string(der))
+	}}
 }
 
 // TestHostileCA_floods has as many requests at a hostile CA as certservice allows. Each ends in time, certservice stays
@@ -57,12 +81,13 @@ func TestHostileCA_floods(t *testing.T) {
 	s := startWithHostile(t, listener.Addr().String(), "REQUEST_TIMEOUT="+timeout.String())
 	// A PKIMessage whose outer SEQUENCE claims 2 GiB, and OCTET STRINGs in it.
 	all := floods("application/pkixcmp", "\x30\x84\x7f\xff\xff\xff", "\x04\x81\xff"+strings.Repeat("x", 255))
+	all = append([]flood{tinyTexts(t)}, all...)
 	askers := newAskers(t, s, 4)
 	pid := s.CertService.Process.Pid
 	highest, longest, asked := 0, time.Duration(0), 0
 	kinds := 0
 	for i, f := range all {
-		if !chaos.Amount(i%9 == 6, i%3 == 0, true) {
+		if !chaos.Amount(i%9 == 7, i%3 == 1 || i == 0, true) {
 			continue
 		}
 		kinds++
@@ -100,8 +125,10 @@ func TestHostileCA_floods(t *testing.T) {
 	}
 	e := run(t, slack, func(ctx context.Context) *exec.Cmd { return fetcher(ctx, host(s.URL), s.Dir, t.TempDir()) })
 	assert.Zero(t, e.code, e.log)
-	chaos.Record(t, "", fmt.Sprintf("a CA that hangs, drips, redirects, asks for absurd waits or floods (%d ways), with 128 requests at it at the same time, %d in all",
+	chaos.Record(t, "", fmt.Sprintf("a CA that hangs, drips, redirects, asks for absurd waits or floods (%d ways), "+
+		"with 128 requests at it at the same time, %d in all",
 		kinds, asked),
-		fmt.Sprintf("certservice held %d MiB at the most; with a REQUEST_TIMEOUT of %s each request ended within %.1f s; requests for another CA succeeded meanwhile",
+		fmt.Sprintf("certservice held %d MiB at the most; with a REQUEST_TIMEOUT of %s each request ended within %.1f s; "+
+			"requests for another CA succeeded meanwhile",
 			highest>>10, timeout, longest.Seconds()))
 }

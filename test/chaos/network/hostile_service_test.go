@@ -43,7 +43,8 @@ func TestHostileService_floods(t *testing.T) {
 			return
 		}
 		f := all[i]
-		listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{identity}, ClientAuth: tls.RequestClientCert})
+		listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{identity},
+			ClientAuth: tls.RequestClientCert})
 		if !assert.NoError(t, err) {
 			return
 		}
@@ -69,9 +70,12 @@ func TestHostileService_floods(t *testing.T) {
 		codes[e.code]++
 		highest, longest = max(highest, e.peak), max(longest, e.took)
 	})
-	chaos.Record(t, "", fmt.Sprintf("a trusted server in CertService's place that hangs, drips, redirects, asks for absurd waits or floods: %d ways", len(all)),
-		fmt.Sprintf("certfetcher held %d MiB at the most and ended within %.1f s, with REQUEST_TIMEOUT=%s and RETRY_MAX_ELAPSED=%s; %d times with exit code %d and %d times with %d",
-			highest>>10, longest.Seconds(), timeout, retry, codes[exitConnection], exitConnection, codes[exitService], exitService))
+	chaos.Record(t, "", fmt.Sprintf("a trusted server in CertService's place that hangs, drips, redirects, asks for "+
+		"absurd waits or floods: %d ways", len(all)),
+		fmt.Sprintf("certfetcher held %d MiB at the most and ended within %.1f s, with REQUEST_TIMEOUT=%s and "+
+			"RETRY_MAX_ELAPSED=%s; %d times with exit code %d and %d times with %d",
+			highest>>10, longest.Seconds(), timeout, retry, codes[exitConnection], exitConnection, codes[exitService],
+			exitService))
 }
 
 // reasonOf is the reason in the last line of a log.

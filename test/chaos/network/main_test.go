@@ -75,8 +75,8 @@ func broken(t testing.TB, upstream string, draw func() Fault) *Broken {
 	return b
 }
 
-// startStack starts devca, with a fault of its own unless that is empty, and certservice; toCA may put something between them: it gets the CA's address and returns
-// the one to use. Nil: nothing.
+// startStack starts devca, with a fault of its own unless that is empty, and certservice; toCA may put something between
+// them: it gets the CA's address and returns the one to use. Nil: nothing.
 func startStack(t testing.TB, fault string, toCA func(address string) string, environment ...string) *stack.Stack {
 	t.Helper()
 	dir := t.TempDir()
@@ -111,7 +111,8 @@ func issued(s *stack.Stack) int { return strings.Count(s.DevCA.Logged(), `"certi
 func fetcher(ctx context.Context, address, dir, volume string, variables ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "certfetcher"))
 	cmd.Env = slices.Concat([]string{
-		"REQUEST_URL=https://" + address + "/v1/certificate/", "CA_NAME=" + stack.CAName, "OUTPUT_PATH=" + volume, "OUTPUT_TYPE=PEM",
+		"REQUEST_URL=https://" + address + "/v1/certificate/", "CA_NAME=" + stack.CAName, "OUTPUT_PATH=" + volume,
+		"OUTPUT_TYPE=PEM",
 		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=app.example.org",
 		"KEYSTORE_PATH=" + filepath.Join(dir, "client.pem"), "TRUSTSTORE_PATH=" + filepath.Join(dir, "truststore.pem"),
 		"KEY_ALGORITHM=ECDSA-P256", "HEALTH_ADDR=off", "TERMINATION_MESSAGE_PATH=",

@@ -85,7 +85,8 @@ const (
 	pause       = 300 * time.Millisecond // between two rolls
 )
 
-var stubborn = &client.Retry{InitialInterval: 50 * time.Millisecond, MaxInterval: 500 * time.Millisecond, MaxElapsed: time.Minute}
+var stubborn = &client.Retry{InitialInterval: 50 * time.Millisecond, MaxInterval: 500 * time.Millisecond,
+	MaxElapsed: time.Minute}
 
 // finish ends an instance by SIGTERM, and wants it to have finished what it had.
 func finish(t testing.TB, p *stack.Process) time.Duration {
@@ -109,8 +110,8 @@ func again(t testing.TB, p *stack.Process, port string) *stack.Process {
 	}
 }
 
-// TestRoll_twoInstances rolls as Kubernetes does: the next instance is ready, connections go to it, and then the first is
-// told to end. No request fails, although none is tried again.
+// TestRoll_twoInstances rolls as Kubernetes does: the next instance is ready, connections go to it, and then the first
+// is told to end. No request fails, although none is tried again.
 func TestRoll_twoInstances(t *testing.T) {
 	s := startStack(t, "slow:200ms", nil)
 	front := broken(t, host(s.URL), None)
@@ -128,8 +129,10 @@ func TestRoll_twoInstances(t *testing.T) {
 	l.end(t)
 	assert.Zero(t, l.failed.Load())
 	assert.EqualValues(t, l.succeeded.Load(), issued(s), "certificates for as many answers")
-	chaos.Record(t, "", fmt.Sprintf("%d rolling updates of certservice under load (%d clients that try once, a CA that takes 200 ms)", rolls, loadClients),
-		fmt.Sprintf("%d requests succeeded, %d failed; the CA issued %d certificates; an instance that was told to end took %.1f s at the most",
+	chaos.Record(t, "", fmt.Sprintf("%d rolling updates of certservice under load (%d clients that try once, a CA "+
+		"that takes 200 ms)", rolls, loadClients),
+		fmt.Sprintf("%d requests succeeded, %d failed; the CA issued %d certificates; an instance that was told to end "+
+			"took %.1f s at the most",
 			l.succeeded.Load(), l.failed.Load(), issued(s), longest.Seconds()))
 }
 
@@ -162,10 +165,13 @@ func TestRoll_onOnePort(t *testing.T) {
 				// Each kill loses what is in flight, which is no more than the clients.
 				assert.LessOrEqual(t, wasted, int64(rolls*loadClients))
 			}
-			chaos.Record(t, "", fmt.Sprintf("%v and a start on the same port, %d times under load (%d clients that try again, a CA that takes 200 ms)",
+			chaos.Record(t, "", fmt.Sprintf("%v and a start on the same port, %d times under load (%d clients that try "+
+				"again, a CA that takes 200 ms)",
 				signal, rolls, loadClients),
-				fmt.Sprintf("%d requests succeeded, %d failed for good; %d tries failed on the way, %d of them after the request was sent; the CA issued %d certificates in vain; the longest request took %.1f s",
-					l.succeeded.Load(), l.failed.Load(), l.tries.Load(), l.unanswered.Load(), wasted, time.Duration(l.longest.Load()).Seconds()))
+				fmt.Sprintf("%d requests succeeded, %d failed for good; %d tries failed on the way, %d of them after the "+
+					"request was sent; the CA issued %d certificates in vain; the longest request took %.1f s",
+					l.succeeded.Load(), l.failed.Load(), l.tries.Load(), l.unanswered.Load(), wasted,
+					time.Duration(l.longest.Load()).Seconds()))
 		})
 	}
 }

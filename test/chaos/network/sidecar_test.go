@@ -39,7 +39,8 @@ type sidecar struct {
 func startSidecar(t testing.TB, s *stack.Stack, address string, variables ...string) *sidecar {
 	t.Helper()
 	p := &sidecar{volume: filepath.Join(t.TempDir(), "volume"), address: port.Free(t), ended: make(chan error, 1)}
-	p.cmd = fetcher(context.Background(), address, s.Dir, p.volume, append([]string{"MODE=sidecar", "HEALTH_ADDR=" + p.address,
+	p.cmd = fetcher(context.Background(), address, s.Dir, p.volume, append([]string{"MODE=sidecar",
+		"HEALTH_ADDR=" + p.address,
 		"RETRY_INITIAL_INTERVAL=50ms", "RETRY_MAX_INTERVAL=200ms"}, variables...)...)
 	p.cmd.Stderr = &p.log
 	require.NoError(t, p.cmd.Start())
@@ -69,7 +70,8 @@ func (p *sidecar) ask(method, path string) (int, string) {
 // metric adds up the values of the series whose names begin so.
 func (p *sidecar) metric(prefix string) (sum float64) {
 	_, body := p.ask(http.MethodGet, "/metrics")
-	for _, found := range regexp.MustCompile(`(?m)^`+regexp.QuoteMeta(prefix)+`.* (\S+)$`).FindAllStringSubmatch(body, -1) {
+	series := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(prefix) + `.* (\S+)$`)
+	for _, found := range series.FindAllStringSubmatch(body, -1) {
 		value, _ := strconv.ParseFloat(found[1], 64)
 		sum += value
 	}
@@ -78,7 +80,8 @@ func (p *sidecar) metric(prefix string) (sum float64) {
 
 func (p *sidecar) awaitReady(t testing.TB) {
 	t.Helper()
-	require.Eventually(t, func() bool { status, _ := p.ask(http.MethodGet, "/readyz"); return status == http.StatusOK }, 3*slack, 20*time.Millisecond)
+	require.Eventually(t, func() bool { status, _ := p.ask(http.MethodGet, "/readyz"); return status == http.StatusOK },
+		3*slack, 20*time.Millisecond)
 }
 
 // end ends it by SIGTERM and returns how long that took.
@@ -135,7 +138,8 @@ func TestSidecar_throughBrokenNetworks(t *testing.T) {
 	for i := range sidecars {
 		r := rand.New(rand.NewPCG(source(i).Uint64(), 0))
 		toService := broken(t, host(s.URL), func() Fault { return Some(r, share, 4000) })
-		p := startSidecar(t, s, toService.Address, "RENEW_AT=1%", "REQUEST_TIMEOUT=1s", "RETRY_MAX_ELAPSED=1m", "POD_UID="+strconv.Itoa(i))
+		p := startSidecar(t, s, toService.Address, "RENEW_AT=1%", "REQUEST_TIMEOUT=1s", "RETRY_MAX_ELAPSED=1m",
+			"POD_UID="+strconv.Itoa(i))
 		all.Go(func() {
 			done := make(chan struct{})
 			var reading sync.WaitGroup
@@ -147,7 +151,9 @@ func TestSidecar_throughBrokenNetworks(t *testing.T) {
 			}
 			close(done)
 			reading.Wait()
-			renewals.Add(int64(p.metric(`certfetcher_renewals_total{outcome="updated"}`) + p.metric(`certfetcher_renewals_total{outcome="enrolled_anew"}`)))
+			for _, outcome := range []string{"updated", "enrolled"} {
+				renewals.Add(int64(p.metric(`certfetcher_renewals_total{outcome="` + outcome)))
+			}
 			failures.Add(int64(p.metric("certfetcher_renewal_failures_total")))
 			p.end(t)
 			assert.Empty(t, set.LeftBehind(p.volume, "symlink", []string{"PEM"}))
@@ -158,17 +164,20 @@ func TestSidecar_throughBrokenNetworks(t *testing.T) {
 		assert.Positive(t, renewals.Load())
 		assert.Positive(t, failures.Load())
 	}
-	chaos.Record(t, "", fmt.Sprintf("%d sidecars that are asked to renew five times a second for %s through networks of which 30 %% is broken", sidecars, lasts),
-		fmt.Sprintf("%d renewals, %d failed tries, %d reads: each a whole set, and ready at each", renewals.Load(), failures.Load(), read.Load()))
+	chaos.Record(t, "", fmt.Sprintf("%d sidecars that are asked to renew five times a second for %s through networks "+
+		"of which 30 %% is broken", sidecars, lasts),
+		fmt.Sprintf("%d renewals, %d failed tries, %d reads: each a whole set, and ready at each", renewals.Load(),
+			failures.Load(), read.Load()))
 }
 
-// TestSidecar_inAHole has a sidecar renew where nothing ever comes back. It stays ready, takes requests to renew, and ends
-// when it is told to.
+// TestSidecar_inAHole has a sidecar renew where nothing ever comes back. It stays ready, takes requests to renew, and
+// ends when it is told to.
 func TestSidecar_inAHole(t *testing.T) {
 	s := startStack(t, "", nil)
 	var hole atomic.Bool
 	longest := time.Duration(0)
-	faults := []func() Fault{Hole, stalled("downstream", 0), stalled("upstream", 0), stalled("downstream", 2500)}[:chaos.Amount(1, 4, 4)]
+	faults := []func() Fault{Hole, stalled("downstream", 0), stalled("upstream", 0),
+		stalled("downstream", 2500)}[:chaos.Amount(1, 4, 4)]
 	for _, fault := range faults {
 		hole.Store(false)
 		b := broken(t, host(s.URL), func() Fault {
@@ -198,6 +207,8 @@ func TestSidecar_inAHole(t *testing.T) {
 		assert.NoError(t, err)
 		assert.Equal(t, before, after)
 	}
-	chaos.Record(t, "", fmt.Sprintf("a sidecar that renews where nothing ever comes back (%d ways), with REQUEST_TIMEOUT=10m", len(faults)),
-		fmt.Sprintf("ready all the time; POST /renew was answered and SIGTERM obeyed within %.2f s; the set stayed", longest.Seconds()))
+	chaos.Record(t, "", fmt.Sprintf("a sidecar that renews where nothing ever comes back (%d ways), with "+
+		"REQUEST_TIMEOUT=10m", len(faults)),
+		fmt.Sprintf("ready all the time; POST /renew was answered and SIGTERM obeyed within %.2f s; the set stayed",
+			longest.Seconds()))
 }

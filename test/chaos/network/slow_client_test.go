@@ -71,14 +71,16 @@ func slowly(head string) []flood {
 	}
 }
 
-// TestSlowClients_holdNothing has many such clients at the same time. Each is got rid of in time, certservice stays within
-// the chart's memory, and the others are served.
+// TestSlowClients_holdNothing has many such clients at the same time. Each is got rid of in time, certservice stays
+// within the chart's memory, and the others are served.
 func TestSlowClients_holdNothing(t *testing.T) {
 	const headers, request, idle = time.Second, 2 * time.Second, 2 * time.Second
-	s := startStack(t, "", nil, "GOMEMLIMIT=110MiB", "READ_HEADER_TIMEOUT="+headers.String(), "REQUEST_TIMEOUT="+request.String(), "IDLE_TIMEOUT="+idle.String())
+	s := startStack(t, "", nil, "GOMEMLIMIT=110MiB", "READ_HEADER_TIMEOUT="+headers.String(),
+		"REQUEST_TIMEOUT="+request.String(), "IDLE_TIMEOUT="+idle.String())
 	askers := newAskers(t, s, 5)
 	head := "GET /v1/certificate/" + stack.CAName + " HTTP/1.1\r\nHost: certservice\r\n" +
-		"CSR: " + base64.StdEncoding.EncodeToString(askers[0].request.CSR) + "\r\nPK: " + base64.StdEncoding.EncodeToString(askers[0].request.Key) + "\r\n"
+		"CSR: " + base64.StdEncoding.EncodeToString(askers[0].request.CSR) + "\r\n" +
+		"PK: " + base64.StdEncoding.EncodeToString(askers[0].request.Key) + "\r\n"
 	all := slowly(head)
 	each := chaos.Amount(2, 12, 24)
 	var clients sync.WaitGroup
@@ -87,7 +89,8 @@ func TestSlowClients_holdNothing(t *testing.T) {
 	for _, f := range all {
 		for n := range each {
 			clients.Go(func() {
-				conn, err := tls.Dial("tcp", host(s.URL), &tls.Config{Certificates: []tls.Certificate{askers[n%4].identity}, RootCAs: askers[0].roots})
+				conn, err := tls.Dial("tcp", host(s.URL), &tls.Config{Certificates: []tls.Certificate{askers[n%4].identity},
+					RootCAs: askers[0].roots})
 				if !assert.NoError(t, err, f.kind) {
 					return
 				}
@@ -121,8 +124,10 @@ func TestSlowClients_holdNothing(t *testing.T) {
 	for _, took := range longest {
 		most = max(most, took)
 	}
-	chaos.Record(t, "", fmt.Sprintf("%d clients with a trusted certificate that send or read slowly, or never end (%d ways), with READ_HEADER_TIMEOUT=%s and REQUEST_TIMEOUT=%s",
+	chaos.Record(t, "", fmt.Sprintf("%d clients with a trusted certificate that send or read slowly, or never end (%d "+
+		"ways), with READ_HEADER_TIMEOUT=%s and REQUEST_TIMEOUT=%s",
 		len(all)*each, len(all), headers, request),
-		fmt.Sprintf("each was gone after %.1f s; %d requests of another client meanwhile all succeeded; certservice held %d MiB at the most",
+		fmt.Sprintf("each was gone after %.1f s; %d requests of another client meanwhile all succeeded; certservice held "+
+			"%d MiB at the most",
 			most.Seconds(), served, peak>>10))
 }
