@@ -185,3 +185,31 @@ func tally(met map[string]int) (all, brokenOnes int) {
 	}
 	return all, brokenOnes
 }
+
+// TestFetch_cutShortOnce half-closes the first connection after each so many bytes of what certfetcher sends, as gateways
+// do that give up one side. certservice's HTTP answers what it got of the request; certfetcher has to try again.
+func TestFetch_cutShortOnce(t *testing.T) {
+	s := startStack(t, "", nil)
+	runs := chaos.Amount(4, 30, 120)
+	var longest atomic.Int64
+	concurrent(runs, 4, func(i int) {
+		var first atomic.Bool
+		at := 4400 * i / runs // with its certificate and the request, it sends a little more
+		b := broken(t, host(s.URL), func() Fault {
+			if first.Swap(true) {
+				return None()
+			}
+			return Fault{Kind: "half-closed", half: true, toxics: []toxic{{"limit_data", "upstream", map[string]any{"bytes": at}}}}
+		})
+		defer b.Close()
+		volume := filepath.Join(t.TempDir(), "volume")
+		e := run(t, patient, func(ctx context.Context) *exec.Cmd {
+			return fetcher(ctx, b.Address, s.Dir, volume, "RETRY_INITIAL_INTERVAL=50ms", "REQUEST_TIMEOUT=10s")
+		})
+		assert.Zero(t, e.code, "after %d bytes: %s", at, e.log)
+		assert.False(t, e.killed, "after %d bytes", at)
+		longest.Store(max(longest.Load(), int64(e.took)))
+	})
+	chaos.Record(t, "", fmt.Sprintf("the first connection half-closed in what certfetcher sends, at %d different bytes", runs),
+		fmt.Sprintf("each run got its certificate by the next try, within %.1f s", time.Duration(longest.Load()).Seconds()))
+}
