@@ -2,6 +2,7 @@ package network
 
 import (
 	"math/rand/v2"
+	"time"
 
 	"github.com/Shopify/toxiproxy/v2/toxics"
 )
@@ -77,7 +78,14 @@ func Some(r *rand.Rand, share float64, size int) Fault {
 	return None()
 }
 
+// Brief closes the connection as soon as an answer is over, so that each exchange meets a fault of its own.
+func (f Fault) Brief() Fault {
+	f.toxics = append([]toxic{{"lull", "downstream", map[string]any{"milliseconds": 10}}}, f.toxics...)
+	return f
+}
+
 func init() {
+	toxics.Register("lull", new(lull))
 	toxics.Register("flip", new(flip))
 	toxics.Register("stall", new(stall))
 }
@@ -117,4 +125,30 @@ func (s *stall) Pipe(stub *toxics.ToxicStub) {
 		}
 	}
 	stub.Close()
+}
+
+// lull ends a direction in which something came, and then nothing for a while.
+type lull struct {
+	Milliseconds int `json:"milliseconds"`
+}
+
+// Pipe passes everything on until then.
+func (l *lull) Pipe(stub *toxics.ToxicStub) {
+	var over <-chan time.Time
+	for {
+		select {
+		case chunk, open := <-stub.Input:
+			if !open {
+				stub.Close()
+				return
+			}
+			stub.Output <- chunk
+			over = time.After(time.Duration(l.Milliseconds) * time.Millisecond)
+		case <-over:
+			stub.Close()
+			for range stub.Input { // so that the reader before this ends
+			}
+			return
+		}
+	}
 }

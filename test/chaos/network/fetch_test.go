@@ -58,7 +58,7 @@ func TestFetch_throughBrokenNetworks(t *testing.T) {
 			if mended.Load() {
 				return None()
 			}
-			return Some(forCA, share, 3000)
+			return Some(forCA, share, 3000).Brief()
 		})
 		return toCA.Address
 	})

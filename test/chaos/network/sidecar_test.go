@@ -130,7 +130,7 @@ func TestSidecar_throughBrokenNetworks(t *testing.T) {
 	source := random(t)
 	forCA := source(-1)
 	s := startStack(t, "", func(address string) string {
-		return broken(t, address, func() Fault { return Some(forCA, share, 3000) }).Address
+		return broken(t, address, func() Fault { return Some(forCA, share, 3000).Brief() }).Address
 	})
 	sidecars, lasts := chaos.Amount(1, 4, 12), chaos.Amount(time.Second, 15*time.Second, 2*time.Minute)
 	var all sync.WaitGroup
