@@ -55,9 +55,11 @@ func TestSignal_reaches_a_process_by_name(t *testing.T) {
 func TestSignal_reaches_a_script_by_its_whole_name(t *testing.T) {
 	name := fmt.Sprintf("reloadable-script-%d", os.Getpid())
 	path := filepath.Join(t.TempDir(), name)
-	script := "#!/bin/sh\ntrap 'echo hangup' HUP\necho ready\nwhile read -r line; do echo \"$line\"; done\n"
+	// A shell that waits for a command sees the signal at its end; in read, one that comes just before is not seen.
+	script := "#!/bin/sh\ntrap 'echo hangup' HUP\necho ready\nwhile [ -e \"$0\" ]; do sleep 0.05; done\n"
 	require.NoError(t, os.WriteFile(path, []byte(script), 0o755))
 	cmd, out := startApplication(t, path, "unused")
+	t.Cleanup(func() { _ = os.Remove(path) }) // ends it
 	require.Equal(t, "ready", out.next(t))
 	p, err := readProcess("/proc", cmd.Process.Pid)
 	require.NoError(t, err)

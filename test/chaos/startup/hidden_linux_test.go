@@ -51,15 +51,13 @@ var nobody = &syscall.Credential{Uid: 65534, Gid: 65534}
 // look runs a spy on a process, and returns its exit code and what it said.
 func look(t *testing.T, pid int) (int, string) {
 	t.Helper()
-	binary := filepath.Join(binDir, "spy")
-	if _, err := os.Stat(binary); err != nil { // the test binary is where only root may be
-		self, err := os.ReadFile("/proc/self/exe")
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(binary, self, 0o755))
-	}
-	cmd := exec.Command(binary, "spy", fmt.Sprint(pid))
+	cmd := exec.Command(filepath.Join(binDir, "spy"), "spy", fmt.Sprint(pid))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: nobody}
-	out, _ := cmd.CombinedOutput()
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		require.NoError(t, err)
+	}
 	return cmd.ProcessState.ExitCode(), string(out)
 }
 
@@ -76,7 +74,15 @@ func startAsNobody(t *testing.T, path string, variables []string, args ...string
 // hiddenAfter waits until a process's environment is root's, and returns how long that took.
 func hiddenAfter(t *testing.T, pid int) time.Duration {
 	t.Helper()
-	for begun := time.Now(); ; {
+	begun := time.Now()
+	// In the middle of exec, before there is an environment, it is root's as well.
+	for environment := []byte(nil); len(environment) == 0; {
+		var err error
+		environment, err = os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		require.NoError(t, err)
+		require.Less(t, time.Since(begun), deadline, "it has no environment")
+	}
+	for {
 		info, err := os.Stat(fmt.Sprintf("/proc/%d/environ", pid))
 		require.NoError(t, err)
 		if info.Sys().(*syscall.Stat_t).Uid == 0 {
