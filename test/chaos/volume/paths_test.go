@@ -103,7 +103,12 @@ func TestManyNames_onAVolume_takeLittleTimeAndMemory(t *testing.T) {
 				took := time.Since(began)
 				assert.Zero(t, code, r.printed())
 				memory := r.cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss >> 10
-				assert.Less(t, memory, int64(100), "MiB")
+				// A process begins with the peak of the one that started it: what is not above that says nothing.
+				var own syscall.Rusage
+				require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &own))
+				if memory > own.Maxrss>>10 {
+					assert.Less(t, memory, int64(100), "MiB")
+				}
 				code, printed := once(t, program(s, volume, []string{"probe"}, "OUTPUT_LAYOUT="+layout))
 				assert.Zero(t, code, printed)
 				chaos.Record(t, name+layout, fmt.Sprintf("%d %s, layout %s", many, name, layout),
