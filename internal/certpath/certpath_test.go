@@ -353,7 +353,7 @@ func TestVerify_manyConstraintsAndNames_costLittle(t *testing.T) {
 	took := time.Since(began)
 	runtime.ReadMemStats(&after)
 	assert.Error(t, err)
-	assert.Less(t, took, time.Second)
+	assert.Less(t, took, 5*time.Second)
 	assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20))
 	_, err = Verify(few.cert, options)
 	assert.NoError(t, err)

@@ -96,7 +96,7 @@ func TestMACKeys_Verify_whatItTakes_isBounded(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		assert.Error(t, err, name)
 		assert.NotContains(t, err.Error(), "does not match", name)
-		assert.Less(t, took, 100*time.Millisecond, name)
+		assert.Less(t, took, 2*time.Second, name)
 		assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20), name)
 	}
 }

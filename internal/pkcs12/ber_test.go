@@ -80,7 +80,7 @@ func TestToDER_isBounded(t *testing.T) {
 			before := allocated()
 			start := time.Now()
 			_, err := toDER(test.ber)
-			assert.Less(t, time.Since(start), time.Second)
+			assert.Less(t, time.Since(start), 5*time.Second)
 			assert.Less(t, allocated()-before, uint64(64<<20))
 			if test.want == "" {
 				require.NoError(t, err)

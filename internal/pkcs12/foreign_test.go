@@ -142,7 +142,7 @@ func TestDecryptKey_hostileParameters_costNothing(t *testing.T) {
 			before, start := allocated(), time.Now()
 			_, err := NewKeyDecrypter("changeit").Decrypt(test.der)
 			require.ErrorContains(t, err, test.want)
-			assert.Less(t, time.Since(start), time.Second)
+			assert.Less(t, time.Since(start), 5*time.Second)
 			assert.Less(t, allocated()-before, uint64(64<<20))
 		})
 	}
@@ -203,7 +203,7 @@ func TestDecode_hostileMAC_costsNothing(t *testing.T) {
 			before, start := allocated(), time.Now()
 			_, err := Decode(test.data, "changeit")
 			require.EqualError(t, err, test.want)
-			assert.Less(t, time.Since(start), time.Second)
+			assert.Less(t, time.Since(start), 5*time.Second)
 			assert.Less(t, allocated()-before, uint64(64<<20))
 		})
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/chaos/set"
 )
 
 // Several init containers and sidecars work on one volume at the same time. A reader that keeps to the layout's rule
@@ -120,11 +121,11 @@ func TestGone_volumeUnderASidecar(t *testing.T) {
 		require.NoError(t, syscall.Mount("tmpfs", volume, "tmpfs", 0, "size=1m"))
 		require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP)) // no kernel tells of a mount
 		whole := func() bool {
-			serial, err := readByTheRule(volume, layout)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if _, err := readByTheRule(volume, layout); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				assert.NoError(t, err)
 			}
-			return serial != ""
+			_, err := set.ReadPEM(volume) // in place, the last file comes after that of the rule
+			return err == nil && len(set.LeftBehind(volume, layout, []string{"PEM"})) == 0
 		}
 		require.Eventually(t, whole, deadline, 5*time.Millisecond, p.printed())
 		took := time.Since(began)
