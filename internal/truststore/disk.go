@@ -22,6 +22,10 @@ type file struct {
 	uid, gid int
 }
 
+func (f file) equal(other file) bool {
+	return bytes.Equal(f.data, other.data) && f.mode == other.mode && f.uid == other.uid && f.gid == other.gid
+}
+
 // disk changes files in small steps.
 type disk struct {
 	// step is called before each step; the step fails with its error. Tests bend the disk with it, it

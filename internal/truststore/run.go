@@ -50,6 +50,7 @@ type run struct {
 	disk     disk
 	now      func() time.Time
 	claimed  map[string]string // by the real path of each destination: as configured
+	seen     map[string]seen   // by the path: what the plan depends on
 	changes  []*change
 	looking  bool     // nothing is changed
 	leftover bool     // met while looking: a killed run left something
@@ -73,7 +74,14 @@ func newRun(cfg Config, step func(op, path string) error) *run {
 	if now == nil {
 		now = time.Now
 	}
-	return &run{disk: disk{step}, now: now, claimed: map[string]string{}}
+	r := &run{disk: disk{step}, now: now}
+	r.begin()
+	return r
+}
+
+// begin forgets all plans.
+func (r *run) begin() {
+	*r = run{disk: r.disk, now: r.now, claimed: map[string]string{}, seen: map[string]seen{}}
 }
 
 func (r *run) do(cfg Config, log *slog.Logger) (Result, error) {
@@ -84,17 +92,21 @@ func (r *run) do(cfg Config, log *slog.Logger) (Result, error) {
 	}
 	// The lock is a file for as long as it is held. Where nothing is to be done not even that is made.
 	r.looking = true
-	if _, err := r.plan(cfg); err != nil || len(r.changes) > 0 || r.leftover {
+	added, planErr := r.plan(cfg)
+	if planErr != nil || len(r.changes) > 0 || r.leftover {
 		unlock, err := lock(dirs)
 		if err != nil {
 			return Result{}, failed(codeOther, "waiting for another run: %w", err)
 		}
 		defer unlock()
-		*r = run{disk: r.disk, now: r.now, claimed: map[string]string{}}
-		if result.Added, err = r.plan(cfg); err != nil {
-			return Result{}, err
+		if planErr != nil || r.leftover || !r.holds() {
+			r.begin()
+			if added, err = r.plan(cfg); err != nil {
+				return Result{}, err
+			}
 		}
 	}
+	result.Added = added
 	for _, path := range r.usual {
 		log.Info("truststore opened with the password of a JDK's cacerts, as no file with another is named", "truststore", path)
 	}
@@ -172,7 +184,34 @@ func (r *run) read(path string) (file, error) {
 			return c.next, nil
 		}
 	}
-	return readFile(path)
+	return r.readFile(path)
+}
+
+// seen is what a path held when it was read; the error is nil, or fs.ErrNotExist.
+type seen struct {
+	file file
+	err  error
+}
+
+// readFile is readFile for what the plan depends on.
+func (r *run) readFile(path string) (file, error) {
+	f, err := readFile(path)
+	r.seen[path] = seen{f, err}
+	return f, err
+}
+
+// holds tells whether a plan without an error is still right: nothing that it depends on has changed since.
+func (r *run) holds() bool {
+	for path, was := range r.seen {
+		now, err := readFile(path)
+		if errors.Is(was.err, fs.ErrNotExist) && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if was.err != nil || err != nil || !now.equal(was.file) {
+			return false
+		}
+	}
+	return true
 }
 
 // copy plans a file in the place of another.
@@ -191,7 +230,7 @@ func (r *run) copy(c Copy) error {
 	// A destination that exists keeps its owner and group, and allows nobody what only one of the two files did; a new
 	// one is closed to others in any case.
 	next := file{data: source.data, mode: source.mode &^ 0o007, uid: -1, gid: -1}
-	current, err := readFile(real)
+	current, err := r.readFile(real)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		r.changes = append(r.changes, &change{path: c.Destination, real: real, next: next, exitCode: codeCopy})
