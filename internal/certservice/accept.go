@@ -1,7 +1,6 @@
 package certservice
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -110,13 +109,10 @@ func (s *apiServer) begin(c *connection, config *tls.Config, ready *handover) {
 		c.Close()
 		return
 	}
-	client := clientKey{address: c.client.address}
-	if certificates := conn.ConnectionState().PeerCertificates; len(certificates) > 0 {
-		client.certificate = sha256.Sum256(certificates[0].Raw)
-	}
 	c.allow = -1
 	_ = c.SetDeadline(time.Time{})
-	if !s.verified.enter(c, client, connIdle) || !ready.give(&served{conn, c}) {
+	state := conn.ConnectionState()
+	if !s.verified.enter(c, clientOf(&state, c.RemoteAddr().String()), connIdle) || !ready.give(&served{conn, c}) {
 		c.Close()
 	}
 }

@@ -43,6 +43,7 @@ type event struct {
 	caName               string
 	caKnown              bool
 	client               *x509.Certificate
+	from                 clientKey // whom it counts for
 	csr                  *x509.CertificateRequest
 	issued               *x509.Certificate
 	outcome              outcome

@@ -2,27 +2,24 @@ package certservice
 
 import (
 	"crypto/sha256"
-	"crypto/x509"
+	"crypto/tls"
 	"net/netip"
+
+	"github.com/certfetcher/certfetcher/internal/fairlisten"
 )
 
 // clientKey tells clients apart where something is shared out among them. The certificate alone does not do: all pods of
 // a namespace may show the same one.
 type clientKey struct {
 	address     netip.Addr
-	certificate [32]byte // SHA-256, once it is verified
+	certificate [32]byte // SHA-256; zero: it showed none
 }
 
-// clientOf is the client that sent a request, with the certificate that it showed.
-func clientOf(certificate *x509.Certificate, remote string) clientKey {
-	return clientKey{address: addressOf(remote), certificate: sha256.Sum256(certificate.Raw)}
-}
-
-// addressOf is the address of a client without its port; the zero one where the network has other addresses.
-func addressOf(remote string) netip.Addr {
-	address, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return netip.Addr{}
+// clientOf is the client at a host:port, with the certificate that it showed, trusted or not; a nil state has none.
+func clientOf(state *tls.ConnectionState, remote string) clientKey {
+	client := clientKey{address: fairlisten.Address(remote)}
+	if state != nil && len(state.PeerCertificates) > 0 {
+		client.certificate = sha256.Sum256(state.PeerCertificates[0].Raw)
 	}
-	return address.Addr().Unmap()
+	return client
 }

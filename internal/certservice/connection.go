@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/fairlisten"
 )
 
 // connState is what a connection is doing, from what is lost first to what is lost last when there are too many.
@@ -50,7 +52,7 @@ func newConnection(conn net.Conn) *connection {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetReadBuffer(receiveBuffer)
 	}
-	c.client.address = addressOf(conn.RemoteAddr().String())
+	c.client.address = fairlisten.Address(conn.RemoteAddr().String())
 	return c
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -84,7 +85,7 @@ func (c *CPU) grant() {
 			return
 		}
 		ticket := next.waiting[at]
-		next.waiting = append(next.waiting[:at], next.waiting[at+1:]...)
+		next.waiting = slices.Delete(next.waiting, at, at+1)
 		next.running++
 		c.free--
 		if ticket.heavy {
@@ -97,12 +98,7 @@ func (c *CPU) grant() {
 
 // first is the place of the client's first ticket that may be let in now, or -1.
 func (c *CPU) first(a *cpuClient) int {
-	for i, ticket := range a.waiting {
-		if !ticket.heavy || c.heavy > 0 {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(a.waiting, func(t *cpuTicket) bool { return !t.heavy || c.heavy > 0 })
 }
 
 // withdraw takes a ticket back; it is false when its turn has come.
@@ -110,14 +106,13 @@ func (c *CPU) withdraw(client clientKey, ticket *cpuTicket) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := c.account[client]
-	for i, waiting := range a.waiting {
-		if waiting == ticket {
-			a.waiting = append(a.waiting[:i], a.waiting[i+1:]...)
-			c.forgetIdle(client, a)
-			return true
-		}
+	i := slices.Index(a.waiting, ticket)
+	if i < 0 {
+		return false
 	}
-	return false
+	a.waiting = slices.Delete(a.waiting, i, i+1)
+	c.forgetIdle(client, a)
+	return true
 }
 
 func (c *CPU) leave(client clientKey, heavy bool, used time.Duration) {

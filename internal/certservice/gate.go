@@ -1,6 +1,7 @@
 package certservice
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -84,12 +85,7 @@ func (g *gate) leave(c *connection) {
 			delete(g.places, c.client)
 		}
 	}
-	for i, w := range g.waiting {
-		if w.connection == c {
-			g.waiting = append(g.waiting[:i], g.waiting[i+1:]...)
-			break
-		}
-	}
+	g.waiting = slices.DeleteFunc(g.waiting, func(w waiter) bool { return w.connection == c })
 	g.admit()
 }
 
@@ -109,7 +105,7 @@ func (g *gate) admit() {
 			}
 			return
 		}
-		g.waiting = append(g.waiting[:next], g.waiting[next+1:]...)
+		g.waiting = slices.Delete(g.waiting, next, next+1)
 		g.under[w.connection] = struct{}{}
 		g.places[w.client]++
 		close(w.enter)

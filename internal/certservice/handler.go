@@ -135,8 +135,8 @@ func errorAnswer(status int, message string) answer {
 // ServeHTTP answers one request and writes its audit line.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := h.cfg.Now()
-	e := &event{path: r.URL.Path, method: r.Method, remote: r.RemoteAddr}
-	leave, err := h.lanes.enter(r.Context(), requester(r))
+	e := &event{path: r.URL.Path, method: r.Method, remote: r.RemoteAddr, from: clientOf(r.TLS, r.RemoteAddr)}
+	leave, err := h.lanes.enter(r.Context(), e.from)
 	if err != nil {
 		return // the client has gone
 	}
@@ -245,8 +245,7 @@ func (h *Handler) certify(r *http.Request, caName string, e *event, update bool)
 		return errorAnswer(http.StatusNotFound, "Certification authority not found for given CAName")
 	}
 	e.caKnown = true
-	client := clientOf(e.client, e.remote)
-	release, limit, reason := h.slots.take(caName, h.cfg.Directory.Share(caName), client)
+	release, limit, reason := h.slots.take(caName, h.cfg.Directory.Share(caName), e.from)
 	if limit != "" {
 		return h.overloaded(e, limit, reason)
 	}
@@ -258,7 +257,7 @@ func (h *Handler) certify(r *http.Request, caName string, e *event, update bool)
 		ctx, cancel = context.WithTimeout(ctx, h.cfg.Timeout)
 		defer cancel()
 	}
-	mine := turns{ctx, h.cfg.CPU, client}
+	mine := turns{ctx, h.cfg.CPU, e.from}
 	request, fault, err := h.parse(r.Header, update, mine)
 	e.csr = request.CSR
 	switch {

@@ -2,8 +2,6 @@ package certservice
 
 import (
 	"context"
-	"crypto/x509"
-	"net/http"
 	"sync"
 )
 
@@ -56,13 +54,4 @@ func (l *lanes) part(client clientKey, mine *lane) {
 	if mine.users--; mine.users == 0 {
 		delete(l.of, client)
 	}
-}
-
-// requester is the client of a request, whether its certificate is trusted or not.
-func requester(r *http.Request) clientKey {
-	certificate := &x509.Certificate{}
-	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-		certificate = r.TLS.PeerCertificates[0]
-	}
-	return clientOf(certificate, r.RemoteAddr)
 }

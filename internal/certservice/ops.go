@@ -23,7 +23,7 @@ func (h *Handler) health(*http.Request, string, *event) answer {
 }
 
 func (h *Handler) reload(r *http.Request, _ string, e *event) answer {
-	_, err := h.reloads.ask(r.Context(), clientOf(e.client, e.remote))
+	_, err := h.reloads.ask(r.Context(), e.from)
 	switch {
 	case errors.Is(err, errRoundFull):
 		e.reason = err.Error()

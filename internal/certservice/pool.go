@@ -193,6 +193,10 @@ func (p *pool) heavier(a, b *connection) bool {
 func (p *pool) keep(c *connection, held int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.setHeld(c, held)
+}
+
+func (p *pool) setHeld(c *connection, held int64) {
 	if c.left || c.evicted {
 		return
 	}
@@ -202,11 +206,11 @@ func (p *pool) keep(c *connection, held int64) {
 
 // turn notes what the connection does now. One that has become idle holds nothing.
 func (p *pool) turn(c *connection, state connState) {
-	if state == connIdle {
-		p.keep(c, 0)
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if state == connIdle {
+		p.setHeld(c, 0)
+	}
 	c.state, c.since = state, time.Now()
 }
 

@@ -31,8 +31,8 @@ const (
 )
 
 const (
-	linesPerMinute     = 5    // of each kind
-	maxCountedAddreses = 4096 // that are told apart in one minute
+	linesPerMinute      = 5    // of each kind
+	maxCountedAddresses = 4096 // that are told apart in one minute
 )
 
 // NewStrangers returns what logs to log.
@@ -50,7 +50,7 @@ func (s *Strangers) admit(kind strangerEvent, remote string) bool {
 	if s.seen[kind]++; s.seen[kind] <= linesPerMinute {
 		return true
 	}
-	if host, _, err := net.SplitHostPort(remote); err == nil && len(s.addresses) < maxCountedAddreses {
+	if host, _, err := net.SplitHostPort(remote); err == nil && len(s.addresses) < maxCountedAddresses {
 		s.addresses[host] = struct{}{}
 	}
 	return false
@@ -73,18 +73,22 @@ func (s *Strangers) Summarise() {
 	seen, addresses := s.seen, len(s.addresses)
 	s.seen, s.addresses = map[strangerEvent]int{}, map[string]struct{}{}
 	s.mu.Unlock()
-	level, attrs, any := slog.LevelInfo, []slog.Attr{}, false
+	var attrs []slog.Attr
+	sum := 0 // of what was left out
 	for _, kind := range []strangerEvent{strangerRequest, strangerHandshake, strangerConnection, strangerOther} {
 		left := max(0, seen[kind]-linesPerMinute)
-		if any = any || left > 0; left > 0 && kind == strangerRequest {
-			level = slog.LevelWarn
-		}
+		sum += left
 		attrs = append(attrs, slog.Int(string(kind), left))
 	}
-	if any {
-		s.log.LogAttrs(context.Background(), level, "not logged one by one: clients without a trusted certificate",
-			append(attrs, slog.Int("addresses", addresses))...)
+	if sum == 0 {
+		return
 	}
+	level := slog.LevelInfo
+	if seen[strangerRequest] > linesPerMinute {
+		level = slog.LevelWarn
+	}
+	s.log.LogAttrs(context.Background(), level, "not logged one by one: clients without a trusted certificate",
+		append(attrs, slog.Int("addresses", addresses))...)
 }
 
 // Write takes lines of an HTTP server's own log.

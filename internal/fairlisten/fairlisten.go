@@ -39,16 +39,23 @@ func New(listener net.Listener, most int, lost func(remote net.Addr)) *Listener 
 	return &Listener{Listener: listener, most: most, lost: lost, open: map[*conn]struct{}{}, of: map[netip.Addr]int{}}
 }
 
+// Address is what clients are told apart by: that of a host:port, without the port. It is the zero one where the network
+// has other addresses.
+func Address(remote string) netip.Addr {
+	address, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return address.Addr().Unmap()
+}
+
 // Accept waits for the next connection.
 func (l *Listener) Accept() (net.Conn, error) {
 	accepted, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: accepted, listener: l, since: time.Now()}
-	if address, err := netip.ParseAddrPort(accepted.RemoteAddr().String()); err == nil {
-		c.address = address.Addr().Unmap()
-	}
+	c := &conn{Conn: accepted, listener: l, address: Address(accepted.RemoteAddr().String()), since: time.Now()}
 	l.mu.Lock()
 	l.open[c] = struct{}{}
 	l.of[c.address]++
