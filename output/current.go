@@ -5,10 +5,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"github.com/certfetcher/certfetcher/internal/keystore"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
 // adopt takes a set that is found on the volume for the published one, if it is in every respect what

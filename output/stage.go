@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"slices"
 	"syscall"
 )
 
@@ -52,15 +51,15 @@ func (v *Volume) keptMode(f *os.File, c content) (fs.FileMode, error) {
 	return kept, nil
 }
 
-// noRoom are the errors of a file system that has no more bytes or inodes to give, to anybody or to this user.
-var noRoom = []error{syscall.ENOSPC, syscall.EDQUOT}
+// isNoRoom tells the errors of a file system that has no more bytes or inodes to give, to anybody or to this user.
+func isNoRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // makingRoom does work that begins with ..stage. Where it fails for want of room, old generations give theirs, the
 // oldest first: a reader that is slow is worth less than a new certificate.
 func (v *Volume) makingRoom(d disk, work func() error) error {
 	for {
 		err := work()
-		if !slices.ContainsFunc(noRoom, func(errno error) bool { return errors.Is(err, errno) }) {
+		if !isNoRoom(err) {
 			return err
 		}
 		names, listing := d.generations()

@@ -3,7 +3,6 @@ package output
 import (
 	"errors"
 	"fmt"
-	"slices"
 )
 
 // trialFile is a file of the size that a publication is expected to write.
@@ -113,7 +112,7 @@ func (v *Volume) tryFiles(d disk) error {
 // wanting adds to an error for want of room how much is wanted.
 func (v *Volume) wanting(err error, files, bytes int) error {
 	failed, ok := errors.AsType[*FileError](err)
-	if ok && slices.ContainsFunc(noRoom, func(errno error) bool { return errors.Is(err, errno) }) {
+	if ok && isNoRoom(err) {
 		failed.Hint += fmt.Sprintf("; a publication writes %d files of %d KiB in all, beside those that are there",
 			files, (bytes+1023)/1024)
 	}

@@ -137,12 +137,7 @@ func open(dir *os.File, name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), name)
-	if err := mend(dir, f); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return opened(dir, name, fd)
 }
 
 func usable(name string, stat *unix.Stat_t) error {
@@ -167,6 +162,10 @@ func create(dir *os.File, name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	return opened(dir, name, fd)
+}
+
+func opened(dir *os.File, name string, fd int) (*os.File, error) {
 	f := os.NewFile(uintptr(fd), name)
 	if err := mend(dir, f); err != nil {
 		f.Close()

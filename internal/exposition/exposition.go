@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/VictoriaMetrics/metrics"
 )
@@ -43,11 +44,11 @@ func Write(w io.Writer, set *metrics.Set, help map[string]string) {
 	_, _ = w.Write(text.Bytes()) // a reader that has gone needs no series
 }
 
-// ioReadable tells whether the library can read the process's counters of input and output.
-func ioReadable() bool {
+// ioReadable tells whether the library can read the process's counters of input and output, which does not change.
+var ioReadable = sync.OnceValue(func() bool {
 	file, err := os.Open("/proc/self/io")
 	if err == nil {
 		file.Close()
 	}
 	return err == nil
-}
+})
