@@ -52,7 +52,9 @@ func (v *Volume) keptMode(f *os.File, c content) (fs.FileMode, error) {
 }
 
 // isNoRoom tells the errors of a file system that has no more bytes or inodes to give, to anybody or to this user.
-func isNoRoom(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+func isNoRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
 
 // makingRoom does work that begins with ..stage. Where it fails for want of room, old generations give theirs, the
 // oldest first: a reader that is slow is worth less than a new certificate.

@@ -5,7 +5,6 @@ package applications
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/programs"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -24,26 +24,10 @@ import (
 var certfetcher string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "certfetcher-applications-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		if err := os.Chmod(dir, 0o755); err != nil { // for tests that run it as another user
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
+	os.Exit(programs.RunTests(m, func(dir string) error {
 		certfetcher = filepath.Join(dir, "certfetcher")
-		build := exec.Command("go", "build", "-o", certfetcher, "github.com/certfetcher/certfetcher/cmd/certfetcher")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building certfetcher: %v\n%s", err, out)
-			return 1
-		}
-		return m.Run()
-	}())
+		return nil
+	}, "certfetcher"))
 }
 
 // patience bounds waits for what happens at once unless something is wrong.

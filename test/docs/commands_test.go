@@ -8,39 +8,29 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/certfetcher/certfetcher/test/programs"
 )
 
-// programs are built once; --help of each, and of each command, says what there is.
-var programs = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "certfetcher-docs-")
-	if err != nil {
-		return "", err
-	}
-	build := exec.Command("go", "build", "-o", dir, "./cmd/...")
-	build.Dir, build.Stderr = root, os.Stderr
-	return dir, build.Run()
-})
+// binDir holds the programs; --help of each, and of each command, says what there is.
+var binDir string
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if dir, err := programs(); err == nil {
-		os.RemoveAll(dir)
-	}
-	os.Exit(code)
+	os.Exit(programs.RunTests(m, func(dir string) error {
+		binDir = dir
+		return nil
+	}, "certfetcher", "certservice", "devca"))
 }
 
 // help is what a program, or a command of it, prints about itself.
 func help(t *testing.T, program string, command ...string) string {
 	t.Helper()
-	dir, err := programs()
-	require.NoError(t, err)
-	out, err := exec.Command(filepath.Join(dir, program), append(command, "--help")...).Output()
+	out, err := exec.Command(filepath.Join(binDir, program), append(command, "--help")...).Output()
 	require.NoError(t, err, "%s %s --help", program, strings.Join(command, " "))
 	return string(out)
 }

@@ -82,9 +82,7 @@ func createdSecret(arguments []string) (name string, files map[string]string, ok
 // What the commands make is what certfetcher and certservice take, and mutual TLS between them works.
 func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
 	dir := documentedSecrets(t)
-	bin, err := programs()
-	require.NoError(t, err)
-	check := exec.Command(filepath.Join(bin, "certfetcher"), "--check")
+	check := exec.Command(filepath.Join(binDir, "certfetcher"), "--check")
 	check.Env = []string{
 		"CA_NAME=RA", "COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE",
 		"OUTPUT_PATH=" + t.TempDir(),
@@ -95,7 +93,7 @@ func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	assert.NotContains(t, string(out), `"WARN"`)
 
-	running, err := stack.Start(bin, t.TempDir(), "KEYSTORE_PATH="+dir+"/certservice-tls/tls.crt",
+	running, err := stack.Start(binDir, t.TempDir(), "KEYSTORE_PATH="+dir+"/certservice-tls/tls.crt",
 		"KEYSTORE_KEY_PATH="+dir+"/certservice-tls/tls.key", "TRUSTSTORE_PATH="+dir+"/certservice-tls/ca.crt")
 	require.NoError(t, err)
 	defer running.Stop()

@@ -104,9 +104,7 @@ func TestProse_variables_areReadByAProgram(t *testing.T) {
 // assertTakes starts a program with no environment but the setting, and looks whether the setting is among the faults.
 func assertTakes(t *testing.T, program, setting, variable string) {
 	t.Helper()
-	dir, err := programs()
-	require.NoError(t, err)
-	cmd := exec.Command(filepath.Join(dir, program), "--check")
+	cmd := exec.Command(filepath.Join(binDir, program), "--check")
 	cmd.Env = []string{"MODE=sidecar", "LOG_FORMAT=text", setting}
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

@@ -6,14 +6,13 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/certfetcher/certfetcher/test/programs"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -21,22 +20,10 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "certfetcher-e2e-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
+	os.Exit(programs.RunTests(m, func(dir string) error {
 		binDir = dir
-		build := exec.Command("go", "build", "-o", dir, "github.com/certfetcher/certfetcher/cmd/certfetcher")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building certfetcher: %v\n%s", err, out)
-			return 1
-		}
-		return m.Run()
-	}())
+		return nil
+	}, "certfetcher"))
 }
 
 func TestScripts(t *testing.T) {

@@ -162,7 +162,7 @@ func TestExamples_jvmCacerts_trustsBoth(t *testing.T) {
 	}
 	before := count()
 	require.NotZero(t, before)
-	merge := exec.Command(binary(t, "certfetcher"), p.container("postprocess").Args...)
+	merge := exec.Command(binary("certfetcher"), p.container("postprocess").Args...)
 	for name, value := range variables {
 		paths := strings.Split(value, ":")
 		for i := range paths {

@@ -50,7 +50,7 @@ type runningService struct{ address string }
 func startService(t *testing.T, configured bool) runningService {
 	t.Helper()
 	secrets := secretFiles(t)
-	command := exec.Command(binary(t, "certservice"))
+	command := exec.Command(binary("certservice"))
 	command.Env = []string{
 		"HTTPS_PORT=0", "METRICS_ADDR=127.0.0.1:0", "KEYSTORE_PATH=" + secrets["certservice-tls"] + "/tls.crt",
 		"KEYSTORE_KEY_PATH=" + secrets["certservice-tls"] + "/tls.key",
@@ -96,7 +96,7 @@ func (s runningService) probe(t *testing.T, command []string) int {
 	t.Helper()
 	require.NotEmpty(t, command)
 	require.Equal(t, "/certservice", command[0], "what the image has")
-	run := exec.Command(binary(t, "certservice"), command[1:]...)
+	run := exec.Command(binary("certservice"), command[1:]...)
 	run.Env = []string{"METRICS_ADDR=" + s.address}
 	_ = run.Run()
 	return run.ProcessState.ExitCode()

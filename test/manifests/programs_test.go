@@ -3,49 +3,33 @@ package manifests
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/certfetcher/certfetcher/test/programs"
 )
 
-var (
-	binariesOnce sync.Once
-	binaries     string
-	binariesErr  error
-)
+// binaries is the directory of the built programs.
+var binaries string
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	os.RemoveAll(binaries)
-	os.Exit(code)
+	os.Exit(programs.RunTests(m, func(dir string) error {
+		binaries = dir
+		return nil
+	}, "certfetcher", "certservice"))
 }
 
 // binary returns the path of a built program.
-func binary(t *testing.T, name string) string {
-	t.Helper()
-	binariesOnce.Do(func() {
-		if binaries, binariesErr = os.MkdirTemp("", "manifests-"); binariesErr != nil {
-			return
-		}
-		build := exec.Command("go", "build", "-o", binaries, "./cmd/certfetcher", "./cmd/certservice")
-		build.Dir, build.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
-		if output, err := build.CombinedOutput(); err != nil {
-			binariesErr = fmt.Errorf("%w: %s", err, output)
-		}
-	})
-	require.NoError(t, binariesErr)
-	return filepath.Join(binaries, name)
-}
+func binary(name string) string { return filepath.Join(binaries, name) }
 
 var variableInHelp = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+) \((.*)\)$`)
 
@@ -54,7 +38,7 @@ var variableOfPostprocess = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+)$`)
 // variables returns what --help shows, with the _FILE twins of secrets, and what the command postprocess has besides.
 func variables(t *testing.T, program string) []string {
 	t.Helper()
-	help, err := exec.Command(binary(t, program), "--help").Output()
+	help, err := exec.Command(binary(program), "--help").Output()
 	require.NoError(t, err)
 	var names []string
 	for _, match := range variableInHelp.FindAllStringSubmatch(string(help), -1) {
@@ -64,7 +48,7 @@ func variables(t *testing.T, program string) []string {
 		}
 	}
 	if program == "certfetcher" {
-		help, err := exec.Command(binary(t, program), "postprocess", "--help").Output()
+		help, err := exec.Command(binary(program), "postprocess", "--help").Output()
 		require.NoError(t, err)
 		postprocess := variableOfPostprocess.FindAllStringSubmatch(string(help), -1)
 		require.Len(t, postprocess, 4)
@@ -124,7 +108,7 @@ func TestPods_configuration_passesTheProgramsOwnCheck(t *testing.T) {
 				continue
 			}
 			checked[name]++
-			check := exec.Command(binary(t, name), "--check")
+			check := exec.Command(binary(name), "--check")
 			for variable, value := range p.environment(t, c) {
 				for _, m := range c.VolumeMounts {
 					if secret := p.secret(m.Name); secret != "" {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/programs"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -36,27 +37,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && roles[os.Args[1]] != nil {
 		roles[os.Args[1]](os.Args[2:])
 	}
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "certfetcher-sidecar-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
+	os.Exit(programs.RunTests(m, func(dir string) error {
 		binDir = dir
-		if err := os.Chmod(dir, 0o755); err != nil { // for tests that run it as another user
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		build := exec.Command("go", "build", "-o", dir, "github.com/certfetcher/certfetcher/cmd/certfetcher",
-			"github.com/certfetcher/certfetcher/cmd/certservice", "github.com/certfetcher/certfetcher/cmd/devca")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
-			return 1
-		}
-		return m.Run()
-	}())
+		return nil
+	}, "certfetcher", "certservice", "devca"))
 }
 
 // patience bounds waits for what happens at once unless something is wrong.

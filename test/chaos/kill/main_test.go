@@ -3,7 +3,6 @@
 package kill
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/programs"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -19,22 +19,10 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "certfetcher-kill-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
+	os.Exit(programs.RunTests(m, func(dir string) error {
 		program = filepath.Join(dir, "certfetcher")
-		build := exec.Command("go", "build", "-tags", "nethttpomithttp2", "-o", program, "github.com/certfetcher/certfetcher/cmd/certfetcher")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building certfetcher: %v\n%s", err, out)
-			return 1
-		}
-		return m.Run()
-	}())
+		return nil
+	}, "certfetcher"))
 }
 
 func startService(t testing.TB) *service.Service {

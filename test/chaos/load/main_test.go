@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/programs"
 	"github.com/certfetcher/certfetcher/test/stack"
 )
 
@@ -22,26 +22,13 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		if os.Getenv("LOAD_ATTACK") != "" {
-			return attackForOthers()
-		}
-		dir, err := os.MkdirTemp("", "certservice-load-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
+	if os.Getenv("LOAD_ATTACK") != "" {
+		os.Exit(attackForOthers())
+	}
+	os.Exit(programs.RunTests(m, func(dir string) error {
 		binDir = dir
-		build := exec.Command("go", "build", "-tags", "nethttpomithttp2", "-o", dir,
-			"github.com/certfetcher/certfetcher/cmd/certservice", "github.com/certfetcher/certfetcher/cmd/devca")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
-			return 1
-		}
-		return m.Run()
-	}())
+		return nil
+	}, "certservice", "devca"))
 }
 
 // service is certservice in its cgroup, with devca outside of it.

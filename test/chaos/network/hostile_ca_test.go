@@ -39,13 +39,7 @@ func startWithHostile(t testing.TB, address string, environment ...string) *stac
 	hostile["caName"], hostile["url"] = hostileCA, "http://"+address+"/pkix/"
 	s, err := stack.StartServiceOf(bin, dir, []map[string]any{server, hostile}, append([]string{"GOMEMLIMIT=110MiB"},
 		environment...)...)
-	if err != nil {
-		authority.Stop()
-	}
-	require.NoError(t, err)
-	s.DevCA = authority
-	t.Cleanup(s.Stop)
-	return s
+	return with(t, s, err, authority)
 }
 
 // tinyTexts is a whole message just below the largest size, of many small parts: what is read of it takes several times

@@ -20,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/programs"
 	"github.com/certfetcher/certfetcher/test/stack"
 	"github.com/certfetcher/certfetcher/test/tempdir"
 )
@@ -28,24 +29,11 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "certfetcher-network-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
+	os.Exit(programs.RunTests(m, func(dir string) error {
 		tempdir.InMemory()
 		bin = dir
-		build := exec.Command("go", "build", "-tags", "nethttpomithttp2", "-o", dir, "./cmd/...")
-		build.Dir = filepath.Join("..", "..", "..")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
-			return 1
-		}
-		return m.Run()
-	}())
+		return nil
+	}, "certfetcher", "certservice", "devca"))
 }
 
 // slack is what a loaded machine may take longer than the configured times say.
@@ -90,6 +78,12 @@ func startStack(t testing.TB, fault string, toCA func(address string) string, en
 		server["timeout"] = "3s"
 	}
 	s, err := stack.StartService(bin, dir, server, environment...)
+	return with(t, s, err, authority)
+}
+
+// with makes the CA one of the stack, which ends with the test; err is that of starting the rest of it.
+func with(t testing.TB, s *stack.Stack, err error, authority *stack.Process) *stack.Stack {
+	t.Helper()
 	if err != nil {
 		authority.Stop()
 	}

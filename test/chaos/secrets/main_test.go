@@ -5,10 +5,11 @@ package secrets
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/certfetcher/certfetcher/test/programs"
 )
 
 // binDir holds the programs under test, built once.
@@ -18,30 +19,14 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "child" {
 		os.Exit(child(os.Args[1]))
 	}
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "certfetcher-secrets-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
+	os.Exit(programs.RunTests(m, func(dir string) error {
 		binDir = dir
-		build := exec.Command("go", "build", "-o", dir, "github.com/certfetcher/certfetcher/cmd/...")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
-			return 1
-		}
 		self, err := os.Executable()
-		if err == nil {
-			err = os.Symlink(self, filepath.Join(dir, "child"))
-		}
 		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+			return err
 		}
-		return m.Run()
-	}())
+		return os.Symlink(self, filepath.Join(dir, "child"))
+	}, "certfetcher", "certservice", "devca"))
 }
 
 // child is a command that a sidecar runs: it appends all that it was given to a file.

@@ -3,11 +3,8 @@
 package startup
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -15,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/programs"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -25,32 +23,16 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "spy" {
 		os.Exit(spy(os.Args[2]))
 	}
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "certfetcher-startup-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
+	os.Exit(programs.RunTests(m, func(dir string) error {
 		binDir = dir
-		build := exec.Command("go", "build", "-o", dir, "github.com/certfetcher/certfetcher/cmd/...")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
-			return 1
-		}
 		// The spy is this binary, which is where only root may be. Written while other tests start programs, it would be
 		// busy for a moment.
 		self, err := os.ReadFile("/proc/self/exe")
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, "spy"), self, 0o755)
+		if err != nil {
+			return err
 		}
-		if err = errors.Join(err, os.Chmod(dir, 0o755)); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
+		return os.WriteFile(filepath.Join(dir, "spy"), self, 0o755)
+	}, "certfetcher", "certservice", "devca"))
 }
 
 // deadline is for what must end. It is far more than anything here takes, also on a loaded machine.

@@ -4,7 +4,6 @@ package volume
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/programs"
 	"github.com/certfetcher/certfetcher/test/service"
 	"github.com/certfetcher/certfetcher/test/tempdir"
 )
@@ -24,30 +24,14 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		if lockDir := os.Getenv("VOLUME_TEST_LOCK"); lockDir != "" {
-			return holdLock(lockDir)
-		}
-		dir, err := os.MkdirTemp("", "certfetcher-volume-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
+	if lockDir := os.Getenv("VOLUME_TEST_LOCK"); lockDir != "" {
+		os.Exit(holdLock(lockDir))
+	}
+	os.Exit(programs.RunTests(m, func(dir string) error {
 		tempdir.InMemory()
 		binDir = dir
-		build := exec.Command("go", "build", "-o", dir, "github.com/certfetcher/certfetcher/cmd/certfetcher")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building certfetcher: %v\n%s", err, out)
-			return 1
-		}
-		if err := os.Chmod(dir, 0o755); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
+		return nil
+	}, "certfetcher"))
 }
 
 // deadline is for what must end. It is far more than anything here takes, also on a loaded machine.
