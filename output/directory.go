@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/certfetcher/certfetcher/internal/dirlock"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // LookupGroup finds the number of the group that Config.Group names; -1 for an empty name, which leaves the group
@@ -91,10 +91,10 @@ func lock(d disk, done <-chan struct{}) (unlock func(), err error) {
 	if err != nil {
 		return nil, fileError(opOpen, d.dir, err)
 	}
-	release, err := dirlock.Lock(f, lockName, done)
-	if foreign, ok := errors.AsType[*dirlock.ForeignError](err); ok {
+	release, err := files.Lock(f, lockName, done)
+	if foreign, ok := errors.AsType[*files.ForeignLockError](err); ok {
 		if err = d.moveAside(lockName, foreign.Error()); err == nil {
-			release, err = dirlock.Lock(f, lockName, done)
+			release, err = files.Lock(f, lockName, done)
 		}
 	}
 	if err != nil {
@@ -109,7 +109,7 @@ func lock(d disk, done <-chan struct{}) (unlock func(), err error) {
 
 func lockError(dir string, err error) *FileError {
 	failure := &FileError{Op: opLock, Path: dir, Err: err}
-	if !errors.Is(err, dirlock.ErrHeld) && !errors.Is(err, context.Canceled) {
+	if !errors.Is(err, files.ErrLocked) && !errors.Is(err, context.Canceled) {
 		failure.Path = filepath.Join(dir, lockName)
 		failure.Hint = "remove it, nothing is lost with it"
 	}

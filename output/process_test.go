@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/dirlock"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // The test binary runs itself as another process for what a process cannot do to itself. It is told by
@@ -214,7 +214,7 @@ func TestVolume_Publish_lockedByAnother(t *testing.T) {
 		began := time.Now()
 		_, err := v.Publish(newBundle())
 		require.EqualError(t, err, `locking "`+cfg.Dir+`": another process has worked in this directory for 10s`)
-		require.GreaterOrEqual(t, time.Since(began), dirlock.Wait)
+		require.GreaterOrEqual(t, time.Since(began), files.LockWait)
 	})
 	closeDisk()
 	mustPublish(t, v, newBundle())
@@ -234,7 +234,7 @@ func TestRead_whileAnotherHoldsTheLock_doesNotWait(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, found.equal(b))
 		require.Equal(t, b.Note, ReadNote(cfg.Dir))
-		require.Less(t, time.Since(began), dirlock.Wait)
+		require.Less(t, time.Since(began), files.LockWait)
 		closeDisk()
 	}
 }

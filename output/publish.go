@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // settle brings the volume to rest after a run that was stopped: it finishes a committed publication of
@@ -137,7 +137,7 @@ func (v *Volume) inTheWay(d disk) error {
 		if info, err := d.root.Lstat(name); err == nil && info.IsDir() {
 			return fileError(opRename, d.path(name), syscall.EISDIR)
 		}
-		if fileaccess.IsMounted(dir, name) {
+		if files.IsMounted(dir, name) {
 			return fileError(opRename, d.path(name), syscall.EBUSY)
 		}
 	}

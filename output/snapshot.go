@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // readLimit bounds what is read of one file. Answers of a CertService have a megabyte at most, in Base64, and the
@@ -107,8 +107,8 @@ func (f found) same(other found) bool {
 func (d disk) read(name string) found { return d.readAtMost(name, readLimit) }
 
 func (d disk) readAtMost(name string, most int64) found {
-	data, info, err := fileaccess.ReadIn(d.root, name, most)
-	if _, foreign := errors.AsType[fileaccess.KindError](err); foreign {
+	data, info, err := files.ReadIn(d.root, name, most)
+	if _, foreign := errors.AsType[files.KindError](err); foreign {
 		return found{err: errors.New("is not a regular file")}
 	}
 	if err == nil && int64(len(data)) > most {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/environ"
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/truststore"
 )
@@ -91,7 +91,7 @@ func newMerging(outputDir string, log *slog.Logger) (*merging, config.Faults) {
 		}
 	}
 	check := func(variable, path string) {
-		if fileaccess.Within(outputDir, path) {
+		if files.Within(outputDir, path) {
 			add(variable, fmt.Sprintf("has %q, which would be changed by merging, and put back by the sidecar, which publishes what is in OUTPUT_PATH; want a file elsewhere", path))
 		}
 	}

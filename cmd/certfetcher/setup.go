@@ -13,7 +13,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/environ"
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/notify"
 )
@@ -133,7 +133,7 @@ func writeTerminationMessage(path, message string, log *slog.Logger) {
 	if path == "" {
 		return
 	}
-	if err := fileaccess.Write(path, []byte(oneLine(message)), 0o644); err != nil {
+	if err := files.Write(path, []byte(oneLine(message)), 0o644); err != nil {
 		log.Warn("the termination message could not be written", "problem", err.Error())
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"github.com/certfetcher/certfetcher/internal/environ"
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // maxConfigBytes bounds cmpServers.json and each file of certificates that it names.
@@ -43,7 +43,7 @@ func loadServers(path string, readFile func(string) ([]byte, error)) (ServersFil
 }
 
 func readBounded(path string) ([]byte, error) {
-	data, _, err := fileaccess.Read(path, maxConfigBytes)
+	data, _, err := files.Read(path, maxConfigBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func readBounded(path string) ([]byte, error) {
 // JSON itself, not into a struct, to tell all faults and not only the first, and never a secret's value.
 func parseServers(data []byte, readFile func(string) ([]byte, error)) (ServersFile, error) {
 	var file ServersFile
-	data, marked := fileaccess.Text(data) // the ONAP server read marked files as well
+	data, marked := files.Text(data) // the ONAP server read marked files as well
 	if marked {
 		file.Warnings = append(file.Warnings, "the file begins with a byte order mark, which is ignored")
 	}

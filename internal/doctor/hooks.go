@@ -17,7 +17,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/enroll"
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/notify"
 )
 
@@ -49,7 +49,7 @@ func (d *doctor) trigger() {
 	info, err := os.Stat(dir)
 	switch {
 	case err != nil:
-		d.warn(checkTrigger, fmt.Sprintf("the directory %q: %v", dir, fileaccess.Reason(err)), "mount the volume that the trigger file appears on, or correct RENEW_TRIGGER_FILE")
+		d.warn(checkTrigger, fmt.Sprintf("the directory %q: %v", dir, files.Reason(err)), "mount the volume that the trigger file appears on, or correct RENEW_TRIGGER_FILE")
 	case !info.IsDir():
 		d.warn(checkTrigger, fmt.Sprintf("%q is a file, want a directory", dir), "correct RENEW_TRIGGER_FILE")
 	case unix.Access(dir, unix.W_OK|unix.X_OK) != nil:
@@ -70,7 +70,7 @@ func (d *doctor) command() {
 	if err != nil {
 		var lookup *exec.Error
 		if errors.As(err, &lookup) {
-			err = fileaccess.Reason(lookup.Err)
+			err = files.Reason(lookup.Err)
 		}
 		d.fail(enroll.StageClientConfiguration, checkNotifyExec, fmt.Sprintf("%q cannot be run: %v", words[0], err),
 			"the program has to be in this container's image or on a volume, with the right to execute; scripts need their interpreter, too")

@@ -12,7 +12,7 @@ import (
 	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/output"
 )
@@ -140,7 +140,7 @@ func (t *trial) reader() {
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // a sidecar may replace files at any moment
 		case err != nil:
-			t.fail(enroll.StageFile, checkReader, fmt.Sprintf("%q cannot be looked at: %v", path, fileaccess.Reason(err)), "check the modes of its directories; "+whoAmI())
+			t.fail(enroll.StageFile, checkReader, fmt.Sprintf("%q cannot be looked at: %v", path, files.Reason(err)), "check the modes of its directories; "+whoAmI())
 			return
 		case barrier != "":
 			t.shutOut(path, passedOver, barrier)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/probe"
 	"github.com/certfetcher/certfetcher/internal/truststore"
@@ -106,7 +106,7 @@ func (d *doctor) health(ctx context.Context) {
 	case errors.Is(err, syscall.EACCES):
 		advice = "give a port from 1024 on in HEALTH_ADDR, and in the probes"
 	}
-	d.fail(enroll.StageClientConfiguration, checkHealth, fmt.Sprintf("HEALTH_ADDR %s cannot be used: %v", address, fileaccess.Reason(err)), advice)
+	d.fail(enroll.StageClientConfiguration, checkHealth, fmt.Sprintf("HEALTH_ADDR %s cannot be used: %v", address, files.Reason(err)), advice)
 }
 
 // servedByCertfetcher tells a certfetcher by its metrics.
@@ -125,7 +125,7 @@ func (d *doctor) merge() {
 		return
 	}
 	var texts []string
-	for _, err := range truststore.Check(*d.Merge, func(path string) bool { return fileaccess.Within(d.Config.Output.Dir, path) }) {
+	for _, err := range truststore.Check(*d.Merge, func(path string) bool { return files.Within(d.Config.Output.Dir, path) }) {
 		texts = append(texts, err.Error())
 	}
 	if len(texts) > 0 {

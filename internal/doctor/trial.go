@@ -10,7 +10,7 @@ import (
 	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/inspect"
 	"github.com/certfetcher/certfetcher/output"
 )
@@ -38,7 +38,7 @@ type trialError struct {
 }
 
 func (e *trialError) Error() string {
-	return fmt.Sprintf("%s %q: %v", e.op, e.path, fileaccess.Reason(e.err))
+	return fmt.Sprintf("%s %q: %v", e.op, e.path, files.Reason(e.err))
 }
 func (e *trialError) Unwrap() error { return e.err }
 
@@ -147,7 +147,7 @@ func (t *trial) advice(err error) string {
 func (t *trial) kept() {
 	info, err := os.Stat(t.secret)
 	if err != nil {
-		t.fail(enroll.StageFile, checkWriting, "a file just written is gone: "+fileaccess.Reason(err).Error(), "see who else cleans up on the volume")
+		t.fail(enroll.StageFile, checkWriting, "a file just written is gone: "+files.Reason(err).Error(), "see who else cleans up on the volume")
 		return
 	}
 	want := t.Config.Output.FileMode
@@ -188,7 +188,7 @@ func (t *trial) layout() {
 		_, err = os.Stat(link)
 	}
 	if err != nil {
-		t.fail(enroll.StageFile, checkLayout, fmt.Sprintf("symlink, but links do not work on this volume: %v", fileaccess.Reason(err)), "set OUTPUT_LAYOUT=inplace, or use another volume")
+		t.fail(enroll.StageFile, checkLayout, fmt.Sprintf("symlink, but links do not work on this volume: %v", files.Reason(err)), "set OUTPUT_LAYOUT=inplace, or use another volume")
 		return
 	}
 	t.ok(checkLayout, "symlink, by links and renames, which work")

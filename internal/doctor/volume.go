@@ -9,7 +9,7 @@ import (
 	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/inspect"
 	"github.com/certfetcher/certfetcher/output"
 )
@@ -21,7 +21,7 @@ func (d *doctor) volume() {
 		return
 	}
 	dir := d.Config.Output.Dir
-	base, err := fileaccess.ExistingDir(dir)
+	base, err := files.ExistingDir(dir)
 	if err != nil {
 		d.fail(enroll.StageFile, checkVolume, err.Error(), "give another path in OUTPUT_PATH, or remove what is in the way")
 		d.skipRest(volumeChecks, "because the volume check failed")
@@ -29,7 +29,7 @@ func (d *doctor) volume() {
 	}
 	info, err := os.Stat(base)
 	if err != nil {
-		d.fail(enroll.StageFile, checkVolume, fmt.Sprintf("%q cannot be looked at: %v", base, fileaccess.Reason(err)), "check the modes of its directories; "+whoAmI())
+		d.fail(enroll.StageFile, checkVolume, fmt.Sprintf("%q cannot be looked at: %v", base, files.Reason(err)), "check the modes of its directories; "+whoAmI())
 		d.skipRest(volumeChecks, "because the volume check failed")
 		return
 	}
@@ -83,7 +83,7 @@ const littleSpace = 1 << 20
 func (d *doctor) fileSystem(dir string) {
 	name, kind, free, inodes, err := statFileSystem(dir)
 	if err != nil {
-		d.skip(checkFileSystem, "not told by the system: "+fileaccess.Reason(err).Error())
+		d.skip(checkFileSystem, "not told by the system: "+files.Reason(err).Error())
 		d.skip(checkSpace, "not told by the system")
 		return
 	}
@@ -128,7 +128,7 @@ func (d *doctor) published(report *inspect.Report, err error) {
 		d.ok(checkPublished, "nothing yet")
 		return
 	case err != nil:
-		d.warn(checkPublished, fmt.Sprintf("%q cannot be read: %v", d.Config.Output.Dir, fileaccess.Reason(err)), "check its mode; "+whoAmI())
+		d.warn(checkPublished, fmt.Sprintf("%q cannot be read: %v", d.Config.Output.Dir, files.Reason(err)), "check its mode; "+whoAmI())
 		return
 	}
 	advice := "certfetcher replaces it at its next start"

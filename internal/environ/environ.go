@@ -26,7 +26,7 @@ import (
 
 	"github.com/kelseyhightower/envconfig"
 
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // Variable is a field of the type with its tags.
@@ -120,7 +120,7 @@ func (r *Reader) readTwin(v Variable) {
 	r.files[twin] = path
 	content, err := ReadSecret(path)
 	if err != nil {
-		r.Add(twin, fmt.Sprintf("has %q, which %v", path, fileaccess.Explain(path, fileaccess.Reason(err))))
+		r.Add(twin, fmt.Sprintf("has %q, which %v", path, files.Explain(path, files.Reason(err))))
 		return
 	}
 	*v.value = content

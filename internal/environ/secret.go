@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 const (
@@ -44,6 +44,6 @@ func readSecret(path string, patience time.Duration) (string, error) {
 // TrimSecret is the secret in a file's content: without one newline at its end, and without the byte order mark that
 // Windows editors and shells write.
 func TrimSecret(content []byte) string {
-	text, _ := fileaccess.Text(content)
+	text, _ := files.Text(content)
 	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
 }

@@ -5,7 +5,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
@@ -44,7 +44,7 @@ func (d directory) read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, _, err := fileaccess.ReadIn(d.root, place, keystore.MaxSize) // one byte more is what Decode refuses
+	data, _, err := files.ReadIn(d.root, place, keystore.MaxSize) // one byte more is what Decode refuses
 	return data, err
 }
 

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/certinfo"
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/keygen"
 )
@@ -145,7 +145,7 @@ func (d directory) report() (*Report, error) {
 			continue
 		case errors.Is(err, fs.ErrPermission):
 			// It may be there or not, and so may the others.
-			return nil, fmt.Errorf("%s %w", path, fileaccess.Explain(path, fileaccess.Reason(err)))
+			return nil, fmt.Errorf("%s %w", path, files.Explain(path, files.Reason(err)))
 		case err == nil:
 			file.Mode, file.Size = info.Mode().String(), info.Size()
 		}

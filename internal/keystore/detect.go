@@ -9,7 +9,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/pemfile"
 )
 
@@ -50,7 +50,7 @@ func Detect(data []byte) (Format, error) {
 }
 
 func describeText(data []byte) string {
-	text, _ := fileaccess.Text(data)
+	text, _ := files.Text(data)
 	text = bytes.TrimSpace(text)
 	switch {
 	case len(text) == 0:

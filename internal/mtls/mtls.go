@@ -16,7 +16,7 @@ import (
 	"sync"
 
 	"github.com/certfetcher/certfetcher/internal/environ"
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
@@ -124,7 +124,7 @@ func readPassword(variable, path, password string) (string, error) {
 	}
 	password, err := environ.ReadSecret(path)
 	if err != nil {
-		return "", fmt.Errorf("%s %q %w", variable, path, fileaccess.Explain(path, err))
+		return "", fmt.Errorf("%s %q %w", variable, path, files.Explain(path, err))
 	}
 	return password, nil
 }
@@ -179,9 +179,9 @@ func readFile(variable, path string) ([]byte, error) {
 	if path == "" {
 		return nil, fmt.Errorf("%s is not set, want the path of a JKS, PKCS#12 or PEM file", variable)
 	}
-	data, _, err := fileaccess.Read(path, keystore.MaxSize) // one byte more is what Decode refuses
+	data, _, err := files.Read(path, keystore.MaxSize) // one byte more is what Decode refuses
 	if err != nil {
-		return nil, fmt.Errorf("%s %q %w", variable, path, fileaccess.Explain(path, err))
+		return nil, fmt.Errorf("%s %q %w", variable, path, files.Explain(path, err))
 	}
 	return data, nil
 }

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // maxPIDFileBytes is more than any program writes; PostgreSQL's has eight lines.
@@ -17,7 +17,7 @@ const maxPIDFileBytes = 4096
 
 // readPIDFile returns the number in the file's first line, and when the file was written.
 func readPIDFile(path string) (pid int, written time.Time, err error) {
-	content, info, err := fileaccess.Read(path, maxPIDFileBytes)
+	content, info, err := files.Read(path, maxPIDFileBytes)
 	if err != nil {
 		err = fmt.Errorf("reading the PID file: %w", err)
 		if errors.Is(err, fs.ErrNotExist) {

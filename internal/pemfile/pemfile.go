@@ -17,7 +17,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // MaxBlocks is how many blocks are read from one file: the largest bundles of public roots have some 150.
@@ -165,11 +165,11 @@ func lines(data []byte) int {
 func Text(data []byte) []byte {
 	switch {
 	case bytes.HasPrefix(data, []byte{'-', 0, '-', 0}):
-		return fileaccess.FromUTF16(data, binary.LittleEndian)
+		return files.FromUTF16(data, binary.LittleEndian)
 	case bytes.HasPrefix(data, []byte{0, '-', 0, '-'}):
-		return fileaccess.FromUTF16(data, binary.BigEndian)
+		return files.FromUTF16(data, binary.BigEndian)
 	}
-	text, _ := fileaccess.Text(data)
+	text, _ := files.Text(data)
 	return text
 }
 

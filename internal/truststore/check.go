@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // Check tells all that would keep Run from its work. It changes nothing that is there: whether files can be written
@@ -87,7 +87,7 @@ func (r *run) awaited(path string, later func(path string) bool) bool {
 // try writes what apply would write for a destination, each file beside its place, and removes it again. What
 // cannot be read of the destination was found before.
 func (r *run) try(path, real string) error {
-	dir, err := fileaccess.ExistingDir(filepath.Dir(real))
+	dir, err := files.ExistingDir(filepath.Dir(real))
 	if err != nil {
 		return err
 	}

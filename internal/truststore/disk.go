@@ -10,8 +10,8 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/certfetcher/certfetcher/internal/dirlock"
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
+
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
@@ -65,8 +65,8 @@ func fileError(op, path string, err error) error {
 
 // readFile reads a regular file that is not larger than a store may be.
 func readFile(path string) (file, error) {
-	data, info, err := fileaccess.Read(path, keystore.MaxSize)
-	if kind, ok := errors.AsType[fileaccess.KindError](err); ok {
+	data, info, err := files.Read(path, keystore.MaxSize)
+	if kind, ok := errors.AsType[files.KindError](err); ok {
 		return file{}, fmt.Errorf("%q is no regular file (%s)", path, fs.FileMode(kind))
 	}
 	if err != nil && info == nil {
@@ -161,7 +161,7 @@ func (d disk) write(path string, f file) error {
 // syncDir makes the names in a directory durable.
 func (d disk) syncDir(dir string) error {
 	return d.do("syncing", dir, func() error {
-		f, err := fileaccess.OpenDir(dir)
+		f, err := files.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -225,11 +225,11 @@ func lock(dirs []string) (unlock func(), err error) {
 		}
 	}
 	for _, dir := range dirs {
-		f, err := fileaccess.OpenDir(dir)
+		f, err := files.OpenDir(dir)
 		if err != nil {
 			continue
 		}
-		release, err := dirlock.LockAndRemove(f, lockName, nil)
+		release, err := files.LockAndRemove(f, lockName, nil)
 		if err != nil {
 			f.Close()
 			unlock()

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/fileaccess"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // Result is what a run changed.
@@ -289,12 +289,12 @@ func (r *run) claim(path string, exitCode int) (real string, err error) {
 
 // replaceable refuses a file that is mounted by itself: nothing can be renamed over it.
 func replaceable(real string) error {
-	dir, err := fileaccess.OpenDir(filepath.Dir(real))
+	dir, err := files.OpenDir(filepath.Dir(real))
 	if err != nil {
 		return nil // whoever writes there meets it as well, and says so
 	}
 	defer dir.Close()
-	if fileaccess.IsMounted(dir, filepath.Base(real)) {
+	if files.IsMounted(dir, filepath.Base(real)) {
 		return fmt.Errorf("%q is mounted by itself, as with a subPath or a volume for one file, and cannot be replaced: "+
 			"mount the directory that it is in", real)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/dirlock"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -96,7 +96,7 @@ func TestSidecar_signalWhileAnotherProcessHoldsTheVolume_endsTheWaiting(t *testi
 	holder, err := os.Open(volume)
 	require.NoError(t, err)
 	defer holder.Close()
-	unlock, err := dirlock.Lock(holder, "..lock", nil)
+	unlock, err := files.Lock(holder, "..lock", nil)
 	require.NoError(t, err)
 	defer unlock()
 	p := run(t, volume, environment(s.URL, s.Dir, volume))

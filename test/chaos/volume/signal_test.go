@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/dirlock"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/peer"
 	"github.com/certfetcher/certfetcher/test/service"
@@ -56,7 +56,7 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 		require.NoError(t, os.Mkdir(locked.dir, 0o755))
 		f, err := os.Open(locked.dir)
 		require.NoError(t, err)
-		unlock, err := dirlock.Lock(f, locked.name, nil)
+		unlock, err := files.Lock(f, locked.name, nil)
 		require.NoError(t, err)
 		t.Cleanup(func() { unlock(); f.Close() })
 	}

@@ -1,6 +1,4 @@
-// Package dirlock keeps processes that change the same directory out of one another's way, by a lock on a file in it
-// that only those may open who may write to the directory. A lock ends with its process.
-package dirlock
+package files
 
 import (
 	"context"
@@ -16,8 +14,8 @@ import (
 )
 
 const (
-	// Wait is how long another process is waited for. What is done under a lock takes milliseconds.
-	Wait = 10 * time.Second
+	// LockWait is how long another process is waited for. What is done under a lock takes milliseconds.
+	LockWait = 10 * time.Second
 	// waitForMode is how long a file that may not be opened is waited for: whoever has just made it sets its mode next.
 	waitForMode = time.Second
 	// waitForOld is how long flock(2) on the directory is waited for. Releases before this one know no other lock, but
@@ -26,16 +24,16 @@ const (
 	poll       = 10 * time.Millisecond
 )
 
-// ErrHeld is the error of Lock when another process held the lock all the time.
-var ErrHeld = errors.New("another process has worked in this directory for " + Wait.String())
+// ErrLocked is the error of Lock when another process held the lock all the time.
+var ErrLocked = errors.New("another process has worked in this directory for " + LockWait.String())
 
-// ForeignError says why what is there under the lock's name can be no lock.
-type ForeignError struct {
+// ForeignLockError says why what is there under the lock's name can be no lock.
+type ForeignLockError struct {
 	Name   string
 	Reason string
 }
 
-func (e *ForeignError) Error() string { return e.Name + " " + e.Reason }
+func (e *ForeignLockError) Error() string { return e.Name + " " + e.Reason }
 
 // errNoFiles: files cannot be made in this directory, such as one of /proc.
 var errNoFiles = errors.New("no file can be made in this directory")
@@ -49,32 +47,33 @@ var errReplaced = errors.New("the lock was replaced")
 // obstructed: the last wait for flock(2) was in vain, so the next does not wait.
 var obstructed atomic.Bool
 
-// Lock locks dir by the file name in it, which it makes where it is missing and leaves there, until unlock. It does
+// Lock keeps other processes that change dir waiting. It locks dir by the file name in it, which only those may open who may
+// write to the directory, which it makes where it is missing and leaves there, until unlock. It does
 // without where the file system knows no locks, and where this process may not write to the directory, as it can change
-// nothing then. The error is ErrHeld, context.Canceled when done was closed before (a nil done never is), a
-// *ForeignError, or one of the file system.
+// nothing then. The error is ErrLocked, context.Canceled when done was closed before (a nil done never is), a
+// *ForeignLockError, or one of the file system.
 func Lock(dir *os.File, name string, done <-chan struct{}) (unlock func(), err error) {
-	return lock(dir, name, done, false)
+	return lockDir(dir, name, done, false)
 }
 
 // LockAndRemove is Lock for a directory in which nothing is to stay: unlock removes the file.
 func LockAndRemove(dir *os.File, name string, done <-chan struct{}) (unlock func(), err error) {
-	return lock(dir, name, done, true)
+	return lockDir(dir, name, done, true)
 }
 
-func lock(dir *os.File, name string, done <-chan struct{}, remove bool) (unlock func(), err error) {
+func lockDir(dir *os.File, name string, done <-chan struct{}, remove bool) (unlock func(), err error) {
 	began := time.Now()
 	for {
 		var f *os.File
-		if f, err = open(dir, name); err == nil {
-			if err = take(dir, name, f); err != nil {
+		if f, err = openLock(dir, name); err == nil {
+			if err = takeLock(dir, name, f); err != nil {
 				f.Close()
 			}
 		}
 		waited := time.Since(began)
 		switch {
 		case err == nil:
-			unlockOld := withOld(dir, done)
+			unlockOld := lockOld(dir, done)
 			return func() {
 				if remove {
 					_ = unix.Unlinkat(int(dir.Fd()), name, 0) // who waits for it sees that it is gone, and makes another
@@ -82,14 +81,14 @@ func lock(dir *os.File, name string, done <-chan struct{}, remove bool) (unlock 
 				unlockOld()
 				f.Close()
 			}, nil
-		case without(err, dir):
-			return withOld(dir, done), nil
+		case needsNoLock(err, dir):
+			return lockOld(dir, done), nil
 		case errors.Is(err, fs.ErrPermission) && waited > waitForMode:
-			return nil, &ForeignError{name, "may not be opened: it belongs to another user"}
-		case !retried(err) || errors.Is(err, errRemoved):
+			return nil, &ForeignLockError{name, "may not be opened: it belongs to another user"}
+		case !isRetried(err) || errors.Is(err, errRemoved):
 			return nil, err
-		case waited > Wait:
-			return nil, ErrHeld
+		case waited > LockWait:
+			return nil, ErrLocked
 		}
 		select {
 		case <-done:
@@ -99,14 +98,14 @@ func lock(dir *os.File, name string, done <-chan struct{}, remove bool) (unlock 
 	}
 }
 
-// retried tells of an error that may be gone the next moment.
-func retried(err error) bool {
+// isRetried tells of an error that may be gone the next moment.
+func isRetried(err error) bool {
 	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, errReplaced) || errors.Is(err, fs.ErrPermission) ||
 		errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EINTR)
 }
 
-// without tells whether to go on without a lock: nothing can be changed, or no file be made for it.
-func without(err error, dir *os.File) bool {
+// needsNoLock tells whether to go on without a lock: nothing can be changed, or no file be made for it.
+func needsNoLock(err error, dir *os.File) bool {
 	switch {
 	case errors.Is(err, errNoFiles), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOSPC),
 		errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
@@ -117,15 +116,15 @@ func without(err error, dir *os.File) bool {
 	return false
 }
 
-// open opens the lock's file, or makes it.
-func open(dir *os.File, name string) (*os.File, error) {
+// openLock opens the lock's file, or makes it.
+func openLock(dir *os.File, name string) (*os.File, error) {
 	var before unix.Stat_t
 	err := unix.Fstatat(int(dir.Fd()), name, &before, unix.AT_SYMLINK_NOFOLLOW)
 	if err == unix.ENOENT {
-		return create(dir, name)
+		return createLock(dir, name)
 	}
 	if err == nil {
-		err = usable(name, &before) // opening a device could have effects
+		err = checkLock(name, &before) // opening a device could have effects
 	}
 	if err != nil {
 		return nil, err
@@ -137,20 +136,20 @@ func open(dir *os.File, name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return opened(dir, name, fd)
+	return ownLock(dir, name, fd)
 }
 
-func usable(name string, stat *unix.Stat_t) error {
+func checkLock(name string, stat *unix.Stat_t) error {
 	switch {
 	case stat.Mode&unix.S_IFMT != unix.S_IFREG:
-		return &ForeignError{name, "is not a regular file"}
+		return &ForeignLockError{name, "is not a regular file"}
 	case stat.Nlink > 1:
-		return &ForeignError{name, "is a hard link to a file that has another name as well"}
+		return &ForeignLockError{name, "is a hard link to a file that has another name as well"}
 	}
 	return nil
 }
 
-func create(dir *os.File, name string) (*os.File, error) {
+func createLock(dir *os.File, name string) (*os.File, error) {
 	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err == unix.ENOENT {
 		var stat unix.Stat_t
@@ -162,21 +161,21 @@ func create(dir *os.File, name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return opened(dir, name, fd)
+	return ownLock(dir, name, fd)
 }
 
-func opened(dir *os.File, name string, fd int) (*os.File, error) {
+func ownLock(dir *os.File, name string, fd int) (*os.File, error) {
 	f := os.NewFile(uintptr(fd), name)
-	if err := mend(dir, f); err != nil {
+	if err := setLockMode(dir, f); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
 }
 
-// mend gives the file of this process the owner and the group of the directory, as far as it may, and the mode that
+// setLockMode gives the file of this process the owner and the group of the directory, as far as it may, and the mode that
 // lets those open it who may write to the directory, and nobody else: a right to read would do to lock others out.
-func mend(dir, f *os.File) error {
+func setLockMode(dir, f *os.File) error {
 	var of, has unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &of); err != nil {
 		return err
@@ -184,11 +183,11 @@ func mend(dir, f *os.File) error {
 	if err := unix.Fstat(int(f.Fd()), &has); err != nil {
 		return err
 	}
-	if err := usable(f.Name(), &has); err != nil || int(has.Uid) != os.Geteuid() {
+	if err := checkLock(f.Name(), &has); err != nil || int(has.Uid) != os.Geteuid() {
 		return err // a foreign one has the mode that its owner gave it
 	}
 	group := has.Gid == of.Gid || unix.Fchown(int(f.Fd()), -1, int(of.Gid)) == nil
-	mode := modeFor(uint32(of.Mode), group)
+	mode := lockModeFor(uint32(of.Mode), group)
 	if uint32(has.Mode)&0o7777 != mode {
 		// Where modes cannot be set they mean nothing.
 		err := unix.Fchmod(int(f.Fd()), mode)
@@ -202,8 +201,8 @@ func mend(dir, f *os.File) error {
 	return nil
 }
 
-// modeFor is the lock's mode by that of its directory; group tells whether the two have the same group.
-func modeFor(dir uint32, group bool) uint32 {
+// lockModeFor is the lock's mode by that of its directory; group tells whether the two have the same group.
+func lockModeFor(dir uint32, group bool) uint32 {
 	mode := uint32(0o600)
 	if dir&0o020 != 0 && group || dir&0o002 != 0 && !group { // members of another group are others to the directory
 		mode |= 0o060
@@ -214,8 +213,8 @@ func modeFor(dir uint32, group bool) uint32 {
 	return mode
 }
 
-// take locks the file, which must still be the one of that name then.
-func take(dir *os.File, name string, f *os.File) error {
+// takeLock locks the file, which must still be the one of that name then.
+func takeLock(dir *os.File, name string, f *os.File) error {
 	switch err := setLock(f); {
 	case err == unix.EACCES, err == unix.EAGAIN:
 		return syscall.EAGAIN
@@ -235,8 +234,8 @@ func take(dir *os.File, name string, f *os.File) error {
 	return err
 }
 
-// withOld adds the lock of earlier releases, if that is to be had soon.
-func withOld(dir *os.File, done <-chan struct{}) (unlock func()) {
+// lockOld adds the lock of earlier releases, if that is to be had soon.
+func lockOld(dir *os.File, done <-chan struct{}) (unlock func()) {
 	flocked := false
 	for began := time.Now(); ; {
 		err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)

@@ -1,4 +1,4 @@
-package fileaccess
+package files
 
 import (
 	"bytes"

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package fileaccess
+package files
 
 import "os"
 

@@ -1,4 +1,4 @@
-package dirlock
+package files
 
 import (
 	"os"

@@ -1,6 +1,6 @@
-// Package fileaccess reads files whose paths others choose, and says what keeps a process from one, in words that
-// help an operator.
-package fileaccess
+// Package files reads, writes, locks and follows files that other processes see or choose, and says what keeps a
+// process from one, in words that help an operator. It never waits for another process to open or close a file.
+package files
 
 import (
 	"errors"

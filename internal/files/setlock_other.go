@@ -1,6 +1,6 @@
 //go:build !linux
 
-package dirlock
+package files
 
 import (
 	"os"

@@ -1,4 +1,4 @@
-package dirlock
+package files
 
 import (
 	"context"
@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const name = "..lock"
+const lockName = "..lock"
 
-func openDir(t *testing.T, path string) *os.File {
+func openDirAt(t *testing.T, path string) *os.File {
 	t.Helper()
 	dir, err := os.Open(path)
 	require.NoError(t, err)
@@ -37,7 +37,7 @@ func TestLock_severalAtOnce_areAloneEach(t *testing.T) {
 				}
 				defer dir.Close()
 				for range 10 {
-					unlock, err := lock(dir, name, nil)
+					unlock, err := lock(dir, lockName, nil)
 					if !assert.NoError(t, err) {
 						return
 					}
@@ -51,7 +51,7 @@ func TestLock_severalAtOnce_areAloneEach(t *testing.T) {
 		all.Wait()
 		assert.EqualValues(t, 1, most.Load(), label)
 		assert.EqualValues(t, 40, rounds.Load(), label)
-		_, err := os.Lstat(filepath.Join(path, name))
+		_, err := os.Lstat(filepath.Join(path, lockName))
 		assert.Equal(t, label == "removed", os.IsNotExist(err), label)
 	}
 }
@@ -65,12 +65,12 @@ func TestLock_hasTheModeOfThoseWhoMayWrite(t *testing.T) {
 		for _, before := range []os.FileMode{mode, 0o700, 0o777} { // it is mended when the directory's mode changes
 			require.NoError(t, os.Chmod(path, before))
 			for range 2 {
-				unlock, err := Lock(openDir(t, path), name, nil)
+				unlock, err := Lock(openDirAt(t, path), lockName, nil)
 				require.NoError(t, err)
 				unlock()
 				require.NoError(t, os.Chmod(path, mode))
 			}
-			info, err := os.Lstat(filepath.Join(path, name))
+			info, err := os.Lstat(filepath.Join(path, lockName))
 			require.NoError(t, err)
 			assert.Equal(t, want, info.Mode().String(), mode)
 		}
@@ -86,9 +86,9 @@ func TestLock_foreignObject_isReportedAndNeitherOpenedNorChanged(t *testing.T) {
 	} {
 		dir, other := t.TempDir(), filepath.Join(t.TempDir(), "other")
 		require.NoError(t, os.WriteFile(other, nil, 0o640))
-		require.NoError(t, put(filepath.Join(dir, name), other))
-		_, err := Lock(openDir(t, dir), name, nil)
-		var foreign *ForeignError
+		require.NoError(t, put(filepath.Join(dir, lockName), other))
+		_, err := Lock(openDirAt(t, dir), lockName, nil)
+		var foreign *ForeignLockError
 		require.ErrorAs(t, err, &foreign, what)
 		info, err := os.Stat(other)
 		require.NoError(t, err)
@@ -98,23 +98,23 @@ func TestLock_foreignObject_isReportedAndNeitherOpenedNorChanged(t *testing.T) {
 
 func TestLock_replacedWhileItIsWaitedFor_isTheNewOne(t *testing.T) {
 	path := t.TempDir()
-	unlock, err := Lock(openDir(t, path), name, nil)
+	unlock, err := Lock(openDirAt(t, path), lockName, nil)
 	require.NoError(t, err)
 	second := make(chan func(), 1)
 	go func() {
-		unlock, err := Lock(openDir(t, path), name, nil)
+		unlock, err := Lock(openDirAt(t, path), lockName, nil)
 		assert.NoError(t, err)
 		second <- unlock
 	}()
 	time.Sleep(5 * poll)
-	require.NoError(t, os.Remove(filepath.Join(path, name)))
+	require.NoError(t, os.Remove(filepath.Join(path, lockName)))
 	release := <-second // has made another
-	info, err := os.Stat(filepath.Join(path, name))
+	info, err := os.Stat(filepath.Join(path, lockName))
 	require.NoError(t, err)
 	assert.Zero(t, info.Size())
 	done := make(chan struct{})
 	close(done)
-	_, err = Lock(openDir(t, path), name, done)
+	_, err = Lock(openDirAt(t, path), lockName, done)
 	assert.ErrorIs(t, err, context.Canceled, "the new one is held")
 	unlock()
 	release()
@@ -124,7 +124,7 @@ func TestLock_replacedWhileItIsWaitedFor_isTheNewOne(t *testing.T) {
 func TestLock_ofAnEarlierRelease(t *testing.T) {
 	obstructed.Store(false) // by another test
 	path := t.TempDir()
-	old := int(openDir(t, path).Fd())
+	old := int(openDirAt(t, path).Fd())
 	require.NoError(t, syscall.Flock(old, syscall.LOCK_EX))
 	released := make(chan time.Time, 1)
 	time.AfterFunc(200*time.Millisecond, func() {
@@ -132,7 +132,7 @@ func TestLock_ofAnEarlierRelease(t *testing.T) {
 		_ = syscall.Flock(old, syscall.LOCK_UN)
 		released <- now
 	})
-	unlock, err := Lock(openDir(t, path), name, nil)
+	unlock, err := Lock(openDirAt(t, path), lockName, nil)
 	require.NoError(t, err)
 	assert.True(t, time.Now().After(<-released), "it works while the other does")
 	assert.ErrorIs(t, syscall.Flock(old, syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK)
@@ -141,7 +141,7 @@ func TestLock_ofAnEarlierRelease(t *testing.T) {
 
 	began := time.Now()
 	for range 10 { // and one that never ends delays this process once
-		unlock, err := Lock(openDir(t, path), name, nil)
+		unlock, err := Lock(openDirAt(t, path), lockName, nil)
 		require.NoError(t, err)
 		unlock()
 	}
@@ -149,7 +149,7 @@ func TestLock_ofAnEarlierRelease(t *testing.T) {
 }
 
 func TestLock_whereNothingCanBeWritten_doesWithout(t *testing.T) {
-	unlock, err := Lock(openDir(t, "/proc/self"), name, nil)
+	unlock, err := Lock(openDirAt(t, "/proc/self"), lockName, nil)
 	require.NoError(t, err)
 	unlock()
 }
