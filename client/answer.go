@@ -9,8 +9,7 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/oneline"
-	"github.com/certfetcher/certfetcher/internal/pemfile"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 const (
@@ -26,7 +25,7 @@ type Answer struct {
 	asked *secretHeaders // a pointer, which fmt does not follow here: nothing prints the key with an Answer
 }
 
-// Certificates parses both lists. Certificates that can verify nothing (certinfo.Unusable) are among them: what they
+// Certificates parses both lists. Certificates that can verify nothing (pki.Unusable) are among them: what they
 // are for decides whether that matters. Its error is an *AnswerError.
 func (a Answer) Certificates() (chain, trusted []*x509.Certificate, err error) {
 	if chain, err = parseCertificates("certificateChain", a.CertificateChain); err != nil {
@@ -69,13 +68,13 @@ func parseCertificates(list string, texts []string) ([]*x509.Certificate, error)
 // parseElement reads the certificates of one element, or says what is wrong with it. Text around them, such as
 // openssl writes, is no harm; what looks like another block is one that was cut short.
 func parseElement(text []byte) (certs []*x509.Certificate, reason string) {
-	blocks, err := pemfile.Blocks(text)
+	blocks, err := pki.PEMBlocks(text)
 	if err != nil {
 		return nil, err.Error()
 	}
 	for _, block := range blocks {
 		if block.Err == nil && !block.IsCertificate() {
-			return nil, fmt.Sprintf("has a PEM block %q, want \"CERTIFICATE\"", oneline.Of(block.Label, 64))
+			return nil, fmt.Sprintf("has a PEM block %q, want \"CERTIFICATE\"", pki.OneLine(block.Label, 64))
 		}
 		cert, err := block.Certificate()
 		if err != nil {
@@ -99,7 +98,7 @@ func (c *Client) readAnswer(resp *http.Response) (Answer, error) {
 	case code == http.StatusOK:
 		return readCertificates(resp)
 	case code >= 300 && code < 400:
-		location := oneline.Of(resp.Header.Get("Location"), 200)
+		location := pki.OneLine(resp.Header.Get("Location"), 200)
 		return Answer{}, &AnswerError{Reason: fmt.Sprintf("%d redirects to %q, and the request carries a private key that must not travel there: set REQUEST_URL to CertService itself", code, location)}
 	case code >= 400 && code < 600:
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrBody)) // what came is enough for a text

@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/oneline"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // StatusError is CertService, or something in its place, answering with an error status (4xx, 5xx).
@@ -81,7 +81,7 @@ const maxConnectionText = 2000
 
 func (e *ConnectionError) Error() string {
 	if e.text == "" {
-		return oneline.Of(e.Err.Error(), maxConnectionText)
+		return pki.OneLine(e.Err.Error(), maxConnectionText)
 	}
 	return e.text
 }

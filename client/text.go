@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/oneline"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // maxMessage bounds, in characters, what a server can put into our errors and logs.
@@ -46,9 +46,9 @@ func bodyNote(contentType string, body []byte) string {
 		contentType = "no Content-Type"
 	}
 	const shown = 160
-	beginning := oneline.Of(string(body[:min(len(body), 4096)]), shown)
+	beginning := pki.OneLine(string(body[:min(len(body), 4096)]), shown)
 	if title := htmlTitle(body); title != "" {
-		return fmt.Sprintf("%s, %d bytes, titled %q", contentType, len(body), oneline.Of(title, shown))
+		return fmt.Sprintf("%s, %d bytes, titled %q", contentType, len(body), pki.OneLine(title, shown))
 	}
 	return fmt.Sprintf("%s, %d bytes, beginning %q", contentType, len(body), beginning)
 }
@@ -80,7 +80,7 @@ const echo = 16
 // foreign makes text of a server fit for our errors and logs. The text is cut before it is searched
 // as well, so that a long one costs no time.
 func (h secretHeaders) foreign(s string, limit int) string {
-	return oneline.Of(h.redact(oneline.Of(s, 4*limit)), limit)
+	return pki.OneLine(h.redact(pki.OneLine(s, 4*limit)), limit)
 }
 
 // clean makes what a try failed with fit for our errors and logs: whatever a server said is in its text, and some

@@ -7,12 +7,12 @@ import (
 	"net"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/certpath"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // explainHost says why the server's certificate is not for the host name.
 func explainHost(server *x509.Certificate, host string) string {
-	if certpath.OnlyCommonName(server, host) {
+	if pki.OnlyCommonName(server, host) {
 		kind := "DNS:"
 		if net.ParseIP(host) != nil {
 			kind = "IP:"
@@ -32,7 +32,7 @@ func (c *Client) explainChain(e *tls.CertificateVerificationError) string {
 	if n := len(shown); n > 1 {
 		chain = fmt.Sprintf(", sent with a chain of %d whose last is issued by %q", n, shown[n-1].Issuer)
 	}
-	if reason := certpath.HandshakeReason(e.Err, shown, c.roots); reason != "" {
+	if reason := pki.HandshakeReason(e.Err, shown, c.roots); reason != "" {
 		return fmt.Sprintf("the server's certificate is not trusted: %s; it is %s%s", reason, certText(server), chain)
 	}
 	return fmt.Sprintf("the server's certificate is not trusted: %s%s; %s: add the CA that issued it to TRUSTSTORE_PATH", certText(server), chain, c.rootsText())

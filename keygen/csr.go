@@ -8,7 +8,7 @@ import (
 	"encoding/pem"
 	"fmt"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // CreateCSR signs a certificate signing request for key. Of the template it takes RawSubject (DER,
@@ -27,8 +27,8 @@ func CreateCSR(template *x509.CertificateRequest, key crypto.Signer) (*x509.Cert
 		IPAddresses:    template.IPAddresses,
 		URIs:           template.URIs,
 	}
-	if len(certinfo.RequestNames(request)) > 0 {
-		request.ExtraExtensions = []pkix.Extension{certinfo.LeafKeyUsage(key.Public())}
+	if len(pki.RequestNames(request)) > 0 {
+		request.ExtraExtensions = []pkix.Extension{pki.LeafKeyUsage(key.Public())}
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, request, key)
 	if err != nil {

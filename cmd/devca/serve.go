@@ -10,10 +10,10 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/fairlisten"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // Time limits of the server. Answers may be slow because they were told to be.
@@ -51,7 +51,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo),
 	}
 	log.Warn("DEVELOPMENT ONLY: this CA is not for production; it certifies whatever is asked for, and its root is gone when it stops",
-		"address", listener.Addr().String(), "root", certinfo.DN(ca.Root().RawSubject), "root_sha256", fmt.Sprintf("%x", sha256.Sum256(ca.Root().Raw)),
+		"address", listener.Addr().String(), "root", pki.DN(ca.Root().RawSubject), "root_sha256", fmt.Sprintf("%x", sha256.Sum256(ca.Root().Raw)),
 		"ca_file", s.caFile, "validity", s.ca.Validity.String(), "response_protection", string(s.ca.ResponseProtection), "faults", s.faults)
 	if !s.loopback {
 		log.Warn("DEVELOPMENT ONLY: other machines can reach this CA, because DEVCA_ADDR says so", "address", s.addr)

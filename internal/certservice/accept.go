@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/oneline"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // apiServer takes connections, makes the handshakes, and keeps clients with a verified certificate and those without
@@ -192,7 +192,7 @@ func (s *apiServer) handshakeFailed(c *connection, err error) {
 	s.cfg.Metrics.countHandshakeFailure(class)
 	if class != "evicted" { // which was logged
 		s.cfg.Strangers.info(strangerHandshake, c.RemoteAddr().String(), "TLS handshake failed",
-			slog.String("error", oneline.Of(err.Error(), maxLoggedText)))
+			slog.String("error", pki.OneLine(err.Error(), maxLoggedText)))
 	}
 }
 

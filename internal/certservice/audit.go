@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // outcome is how a request ended, as the audit line and the metrics' label name it.
@@ -93,18 +93,18 @@ func (e *event) log(ctx context.Context, log *slog.Logger) {
 	attrs = append(attrs, slog.String("remote", e.remote))
 	if e.client != nil {
 		attrs = append(attrs, slog.Group("client",
-			"subject", truncate(certinfo.DN(e.client.RawSubject)),
+			"subject", truncate(pki.DN(e.client.RawSubject)),
 			"sans", names(e.client.DNSNames, e.client.EmailAddresses, e.client.IPAddresses, e.client.URIs),
-			"serial", certinfo.Serial(e.client)))
+			"serial", pki.Serial(e.client)))
 	}
 	if e.csr != nil {
 		attrs = append(attrs, slog.Group("requested",
-			"subject", truncate(certinfo.DN(e.csr.RawSubject)),
+			"subject", truncate(pki.DN(e.csr.RawSubject)),
 			"sans", names(e.csr.DNSNames, e.csr.EmailAddresses, e.csr.IPAddresses, e.csr.URIs)))
 	}
 	if e.issued != nil {
 		attrs = append(attrs, slog.Group("issued",
-			"serial", certinfo.Serial(e.issued),
+			"serial", pki.Serial(e.issued),
 			"not_after", e.issued.NotAfter.UTC()))
 	}
 	if e.writeErr != nil {

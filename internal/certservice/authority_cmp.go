@@ -16,8 +16,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // cmpAuthority is an Authority behind a CMPv2 server.
@@ -131,7 +131,7 @@ func (a *cmpAuthority) Update(ctx context.Context, r Request) (Issued, error) {
 		if !a.learned.signsAt(a.now()) {
 			a.log.Warn("update sent as a certification request under the shared secret, as no root of this CA is known yet: "+
 				"the CA does not see whether the old certificate is revoked; trustAnchors in cmpServers.json make it a key update",
-				"old_serial", certinfo.Serial(r.OldCert))
+				"old_serial", pki.Serial(r.OldCert))
 		}
 		return a.underSecret(ctx, r, (*cmp.Client).Certify)
 	}
@@ -194,7 +194,7 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send exchange) (
 	csr, dropped := withoutForbiddenUsages(r.CSR)
 	if len(dropped) > 0 {
 		a.log.Warn("key usages that a certificate with such a key must not have are not asked for",
-			"subject", truncate(certinfo.DN(csr.RawSubject)), "dropped", strings.Join(dropped, ", "))
+			"subject", truncate(pki.DN(csr.RawSubject)), "dropped", strings.Join(dropped, ", "))
 	}
 	result, err := a.sendAgain(bounded, cmp.Request{CSR: csr, Key: r.Key}, send)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certpath"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // messageUnauthorized does not say which of the two it is, nor why a chain does not verify: that helps
@@ -57,7 +57,7 @@ func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool
 	if v.remembers(key, roots, now) {
 		return leaf, ""
 	}
-	chains, err := certpath.Verify(leaf, certpath.Options{
+	chains, err := pki.VerifyPath(leaf, pki.PathOptions{
 		Pool: roots, Others: state.PeerCertificates[1:], At: now, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // csrFault is what is wrong with the content of a request whose structure could be read. The client is told: it is
@@ -70,7 +70,7 @@ func splitCSR(der []byte) (csrParts, bool) {
 
 // parseAdapted has crypto/x509 parse a copy that says the same in a form that it takes, and puts back what came.
 func (p csrParts) parseAdapted(der []byte) (*x509.CertificateRequest, error) {
-	subject, ok := certinfo.AdaptName(p.subject)
+	subject, ok := pki.AdaptName(p.subject)
 	if !ok {
 		return nil, csrFault("has a subject that is not a name, or one with other characters than ASCII in a PrintableString: " +
 			"want a UTF8String for such text")

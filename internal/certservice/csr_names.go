@@ -9,7 +9,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
-	"github.com/certfetcher/certfetcher/internal/oneline"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 var (
@@ -110,7 +110,7 @@ const (
 )
 
 func faultInName(kind uint8, value string) csrFault {
-	shown := fmt.Sprintf("%q", oneline.Of(value, 100))
+	shown := fmt.Sprintf("%q", pki.OneLine(value, 100))
 	switch kind {
 	case generalDNS:
 		if !ascii(value) {

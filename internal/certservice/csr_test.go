@@ -23,9 +23,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/peer"
 )
 
@@ -71,7 +71,7 @@ func TestHandler_csr_thatOthersTakeReachesTheCAAsItIs(t *testing.T) {
 			csr, err := readCSR(derOf(t, "requests/"+name))
 			require.NoError(t, err)
 			assert.Equal(t, sans, csr.DNSNames)
-			assert.Equal(t, certinfo.DN(parts.subject), s.audit(t)["requested"].(map[string]any)["subject"])
+			assert.Equal(t, pki.DN(parts.subject), s.audit(t)["requested"].(map[string]any)["subject"])
 		})
 	}
 }

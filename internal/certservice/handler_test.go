@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 func TestHandler_enroll_answersTheGoldenRequest(t *testing.T) {
@@ -270,9 +270,9 @@ func TestHandler_log_hasOneLineForARequest(t *testing.T) {
 	assert.Equal(t, []any{"DNS:localhost", "IP:127.0.0.1", "IP:::1"}, client["sans"])
 	assert.NotEmpty(t, client["serial"])
 	cert := goldenCert(t, "certificate.pem")
-	assert.Equal(t, certinfo.DN(cert.RawSubject), line["requested"].(map[string]any)["subject"])
+	assert.Equal(t, pki.DN(cert.RawSubject), line["requested"].(map[string]any)["subject"])
 	assert.NotEmpty(t, line["requested"].(map[string]any)["sans"])
-	assert.Equal(t, certinfo.Serial(cert), line["issued"].(map[string]any)["serial"])
+	assert.Equal(t, pki.Serial(cert), line["issued"].(map[string]any)["serial"])
 	assert.Len(t, s.lines(t, "request"), 1)
 }
 

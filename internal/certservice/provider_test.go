@@ -25,8 +25,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // provider makes the requests that ONAP's external issuer for cert-manager makes, with the paths of the CMPv2Issuer
@@ -111,7 +111,7 @@ func (p *provider) secret(r response, key crypto.Signer, template *x509.Certific
 	})
 	require.NoError(p.t, err)
 	assert.True(p.t, samePublicKey(leaf.PublicKey, key.Public()))
-	assert.ElementsMatch(p.t, certinfo.RequestNames(template), certinfo.Names(leaf))
+	assert.ElementsMatch(p.t, pki.RequestNames(template), pki.Names(leaf))
 	assert.Equal(p.t, template.Subject.CommonName, leaf.Subject.CommonName)
 	return []byte(strings.Join(answer.CertificateChain, ""))
 }

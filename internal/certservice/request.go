@@ -8,9 +8,8 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
-	"github.com/certfetcher/certfetcher/internal/pemfile"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // The headers that carry a request: each the Base64 of a PEM text.
@@ -158,21 +157,21 @@ func parsePrivateKey(der []byte) (any, bool) {
 }
 
 // firstBlock is the first PEM block that means anything: openssl ecparam -genkey writes parameters ahead of the key.
-func firstBlock(text []byte) (pemfile.Block, string) {
-	blocks, err := pemfile.Blocks(text)
+func firstBlock(text []byte) (pki.PEMBlock, string) {
+	blocks, err := pki.PEMBlocks(text)
 	if err != nil {
-		return pemfile.Block{}, err.Error()
+		return pki.PEMBlock{}, err.Error()
 	}
 	for _, block := range blocks {
 		switch {
 		case block.Label == "EC PARAMETERS":
 		case block.Err != nil:
-			return pemfile.Block{}, "has a PEM block that cannot be read: " + block.Err.Error()
+			return pki.PEMBlock{}, "has a PEM block that cannot be read: " + block.Err.Error()
 		default:
 			return block, ""
 		}
 	}
-	return pemfile.Block{}, "is not PEM"
+	return pki.PEMBlock{}, "is not PEM"
 }
 
 // parseOldCert returns the first certificate of the header, and those that follow it, which are only passed on.
@@ -184,7 +183,7 @@ func parseOldCert(header http.Header, maxRSABits int) (*x509.Certificate, []*x50
 	if reason != "" {
 		return fault(reason)
 	}
-	chain, faults, err := pemfile.Certificates(text)
+	chain, faults, err := pki.PEMCertificates(text)
 	switch {
 	case err != nil, len(faults) > 0:
 		return fault("is not an X.509 certificate")
@@ -194,7 +193,7 @@ func parseOldCert(header http.Header, maxRSABits int) (*x509.Certificate, []*x50
 	if err := checkRSABits(chain[0].PublicKey, maxRSABits); err != nil {
 		return nil, nil, told(messageCert, headerOldCert, err.Error())
 	}
-	if certinfo.Unusable(chain[0]) != nil || cmp.CheckKey(chain[0].PublicKey) != nil {
+	if pki.Unusable(chain[0]) != nil || cmp.CheckKey(chain[0].PublicKey) != nil {
 		return fault("has a public key of a kind or size that is not supported")
 	}
 	return chain[0], chain[1:], nil

@@ -7,9 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
-	"github.com/certfetcher/certfetcher/internal/pemfile"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // anchors are certificates that verify answers of the CA, or its server. One that can verify nothing here is passed over with a warning; it is a fault
@@ -19,7 +18,7 @@ func (e entryParser) anchors(field string) (anchors []*x509.Certificate) {
 	var reasons []string
 	for i, cert := range found {
 		if err := usableKey(cert); err != nil {
-			reasons = append(reasons, fmt.Sprintf("certificate %d, %q, can verify nothing here: %v", i+1, certinfo.DN(cert.RawSubject), err))
+			reasons = append(reasons, fmt.Sprintf("certificate %d, %q, can verify nothing here: %v", i+1, pki.DN(cert.RawSubject), err))
 			continue
 		}
 		anchors = append(anchors, cert)
@@ -35,7 +34,7 @@ func (e entryParser) anchors(field string) (anchors []*x509.Certificate) {
 }
 
 func usableKey(cert *x509.Certificate) error {
-	if err := certinfo.Unusable(cert); err != nil {
+	if err := pki.Unusable(cert); err != nil {
 		return err
 	}
 	return cmp.CheckKey(cert.PublicKey)
@@ -47,14 +46,14 @@ func (e entryParser) additionalRoots() []*x509.Certificate {
 	const field = "additionalRoots"
 	roots, file := e.certificates(field)
 	for i, root := range roots {
-		unusable := certinfo.Unusable(root)
+		unusable := pki.Unusable(root)
 		switch {
 		case unusable == nil && selfSignedAuthority(root):
 		case unusable != nil && selfIssuedAuthority(root):
 			e.warn(field, "in %q, certificate %d, %q, can verify nothing here, and is handed to clients as it is: %v",
-				file, i+1, certinfo.DN(root.RawSubject), unusable)
+				file, i+1, pki.DN(root.RawSubject), unusable)
 		default:
-			e.fault(field, "has certificate %d, %q, which is not a self-signed CA certificate", i+1, certinfo.DN(root.RawSubject))
+			e.fault(field, "has certificate %d, %q, which is not a self-signed CA certificate", i+1, pki.DN(root.RawSubject))
 		}
 	}
 	return roots
@@ -68,7 +67,7 @@ func (e entryParser) warnOfMissingRoots(anchors, roots []*x509.Certificate) {
 		issued := func(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, anchor.RawIssuer) }
 		if anchor.IsCA && !slices.ContainsFunc(given, issued) {
 			e.warn("trustAnchors", "has %q, but not the root above it, %q: clients get a truststore without a root, "+
-				"which openssl and others refuse; put the root into trustAnchors", certinfo.DN(anchor.RawSubject), certinfo.DN(anchor.RawIssuer))
+				"which openssl and others refuse; put the root into trustAnchors", pki.DN(anchor.RawSubject), pki.DN(anchor.RawIssuer))
 		}
 	}
 }
@@ -76,7 +75,7 @@ func (e entryParser) warnOfMissingRoots(anchors, roots []*x509.Certificate) {
 // selfSignedAuthority also takes old roots: of a version that has no extension to say what they are, or signed with
 // SHA-1, which is no harm where nobody relies on the signature.
 func selfSignedAuthority(c *x509.Certificate) bool {
-	return selfIssuedAuthority(c) && certinfo.SelfSigned(c)
+	return selfIssuedAuthority(c) && pki.SelfSigned(c)
 }
 
 // selfIssuedAuthority is all that can be said of a root whose key or extensions are not understood.
@@ -99,7 +98,7 @@ func (e entryParser) certificates(field string) (found []*x509.Certificate, file
 		e.fault(field, "%v", err)
 		return nil, ""
 	}
-	found, faults, err := pemfile.Certificates(data)
+	found, faults, err := pki.PEMCertificates(data)
 	switch {
 	case err != nil:
 		e.fault(field, "has %q, which %v", name, err)

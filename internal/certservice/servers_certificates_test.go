@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -42,7 +42,7 @@ func TestParseServers_trustAnchors_skipsWhatCanVerifyNothing(t *testing.T) {
 	for name, reason := range unreadable {
 		bad := golden(t, "certificates/"+name+".pem")
 		block, _ := pem.Decode(bad)
-		parsed, err := certinfo.Parse(block.Bytes)
+		parsed, err := pki.Parse(block.Bytes)
 		require.NoError(t, err)
 		for position, file := range [][]byte{slices.Concat(bad, good), slices.Concat(good, bad)} {
 			s, warnings, err := parseOne("trustAnchors", file)
@@ -50,11 +50,11 @@ func TestParseServers_trustAnchors_skipsWhatCanVerifyNothing(t *testing.T) {
 			require.Len(t, s.TrustAnchors, 1, name)
 			assert.Equal(t, goldenCert(t, "root-ca.pem").Raw, s.TrustAnchors[0].Raw)
 			assert.Equal(t, []string{fmt.Sprintf(`cmpv2Servers[0].trustAnchors: in "certs.pem", certificate %d, %q, can verify nothing here: %s; it is skipped`,
-				position+1, certinfo.DN(parsed.RawSubject), reason)}, warnings)
+				position+1, pki.DN(parsed.RawSubject), reason)}, warnings)
 		}
 		_, _, err = parseOne("trustAnchors", bad)
 		assert.EqualError(t, err, fmt.Sprintf(`cmpv2Servers[0].trustAnchors: has no certificate in "certs.pem" that can be used: `+
-			`certificate 1, %q, can verify nothing here: %s`, certinfo.DN(parsed.RawSubject), reason))
+			`certificate 1, %q, can verify nothing here: %s`, pki.DN(parsed.RawSubject), reason))
 	}
 }
 

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/oneline"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // bounded is a foreign name, fit for a message.
-func bounded(name string) string { return oneline.Of(name, 100) }
+func bounded(name string) string { return pki.OneLine(name, 100) }
 
 // jsonWants says what encoding/json expected, by the end of its own text.
 var jsonWants = []struct{ context, want string }{

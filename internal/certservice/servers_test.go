@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -195,7 +195,7 @@ func TestParseServers_field_refuses(t *testing.T) {
 		{"additionalRoots", `7`, `additionalRoots: is a number, want a string`},
 		{"additionalRoots", `"absent.pem"`, `additionalRoots: open absent.pem: file does not exist`},
 		{"additionalRoots", `"empty.pem"`, `additionalRoots: has "empty.pem", which holds no PEM certificate`},
-		{"additionalRoots", `"issuing.pem"`, `additionalRoots: has certificate 2, "` + certinfo.DN(goldenCert(t, "issuing-ca.pem").RawSubject) + `", which is not a self-signed CA certificate`},
+		{"additionalRoots", `"issuing.pem"`, `additionalRoots: has certificate 2, "` + pki.DN(goldenCert(t, "issuing-ca.pem").RawSubject) + `", which is not a self-signed CA certificate`},
 		{"additionalRoots", `"leaf.pem"`, `additionalRoots: has certificate 1, "CN=old", which is not a self-signed CA certificate`},
 		{"trustAnchors", `"large.pem"`, `trustAnchors: has no certificate in "large.pem" that can be used: certificate 1, "CN=Large Root CA,O=Throwaway", can verify nothing here: its RSA key has 8676 bits, want at most 8192`},
 		{"responseTrust", `"anchored"`, `responseTrust: is "anchored", which needs trustAnchors`},

@@ -8,8 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
-	"github.com/certfetcher/certfetcher/internal/pemfile"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // TLS is how a CMP server at an https:// URL is talked to. The identity is not exported, so that nothing encodes its key.
@@ -90,7 +89,7 @@ func (e entryParser) tlsIdentity() *tls.Certificate {
 	if certificate == nil || key == nil {
 		return nil
 	}
-	identity, err := tls.X509KeyPair(pemfile.Rewrite(certificate), pemfile.Rewrite(key))
+	identity, err := tls.X509KeyPair(pki.RewritePEM(certificate), pki.RewritePEM(key))
 	if err != nil {
 		e.fault("tlsIdentity", "cannot be used: %s, want a PEM certificate and its unencrypted PEM key",
 			strings.TrimPrefix(err.Error(), "tls: "))
@@ -101,7 +100,7 @@ func (e entryParser) tlsIdentity() *tls.Certificate {
 }
 
 func (e entryParser) checkDates(field string, leaf *x509.Certificate) {
-	now, name := time.Now(), certinfo.DN(leaf.RawSubject)
+	now, name := time.Now(), pki.DN(leaf.RawSubject)
 	switch {
 	case now.After(leaf.NotAfter):
 		e.warn(field, "has the certificate %q, which expired at %s", name, leaf.NotAfter.UTC().Format(time.RFC3339))

@@ -42,7 +42,7 @@ func TestAnswers_ofOneServer_shareABound(t *testing.T) {
 	assert.Eventually(t, func() bool { return DefaultAnswerBytes-bound.left.Load() >= whole }, 10*time.Second, time.Millisecond,
 		"at least one large answer is held")
 
-	ordinary, _ := testClient(t, &responder{t: t, pki: p}, func(cfg *Config) { cfg.Answers = bound })
+	ordinary, _ := testClient(t, &responder{t: t, testPKI: p}, func(cfg *Config) { cfg.Answers = bound })
 	_, err := ordinary.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
 	require.NoError(t, err)
 

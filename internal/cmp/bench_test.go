@@ -8,7 +8,7 @@ import (
 
 func BenchmarkClient_Initialize(b *testing.B) {
 	p := newPKI(b)
-	r := &responder{t: b, pki: p}
+	r := &responder{t: b, testPKI: p}
 	cert := p.leaf(b, nil)
 	r.body = func(_ *PKIMessage, honest PKIBody) PKIBody {
 		if honest.Type == BodyIP {

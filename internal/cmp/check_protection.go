@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // checkProtection: the answer is protected, by the shared secret or by a signer that is trusted, and no
@@ -94,7 +94,7 @@ func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
 			Want: "a MAC made with the shared secret", Err: ErrNoAnchors}
 	}
 	sender, _ := m.Header.Sender.Name()
-	isSender := certinfo.SameNameAs(sender)
+	isSender := pki.SameNameAs(sender)
 	var candidates, others []*x509.Certificate
 	for _, certificate := range append(parseAvailable(m.ExtraCerts), t.c.cfg.TrustAnchors...) {
 		if isSender(certificate.RawSubject) {

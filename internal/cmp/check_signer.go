@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // maxSignerCandidates bounds how many certificates are tried, since each costs a signature verification.
@@ -34,7 +34,7 @@ func protectionName(a AlgorithmIdentifier) string {
 	case a.Algorithm.Equal(oidRSAPSS):
 		return "a signature by RSASSA-PSS with other parameters than one hash throughout and a salt of its length"
 	}
-	return "a signature by " + certinfo.SignatureAlgorithm(a.Algorithm)
+	return "a signature by " + pki.SignatureAlgorithm(a.Algorithm)
 }
 
 // Kinds of protection that are not spoken (RFC 9810, 5.1.3.2 and 5.1.3.4).
@@ -47,7 +47,7 @@ var (
 // same PKI (RFC 9483, 3.5; RFC 9810, 4.5). A trust anchor that signs itself was named by the operator. An extended key
 // usage alone makes nobody the signer: another RA of the same PKI has it as well.
 func (t *transaction) checkSignerName(signer *x509.Certificate) error {
-	isSigner := certinfo.SameNameAs(signer.RawSubject)
+	isSigner := pki.SameNameAs(signer.RawSubject)
 	if isSigner(t.c.recipient) || isSigner(t.c.issuer) || t.isAnchor(signer) {
 		return nil
 	}

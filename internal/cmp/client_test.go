@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -44,7 +44,7 @@ func TestClient_honestAnswer_isAccepted(t *testing.T) {
 	for name, config := range configs {
 		for kind, operation := range operations {
 			t.Run(name+" to "+kind.String(), func(t *testing.T) {
-				r := &responder{t: t, pki: p, signed: config.signed}
+				r := &responder{t: t, testPKI: p, signed: config.signed}
 				c, log := testClient(t, r, config.change)
 
 				result, err := operation(c)
@@ -68,7 +68,7 @@ func TestClient_honestAnswer_isAccepted(t *testing.T) {
 
 func TestClient_request_isAsTheProfileWants(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p}
+	r := &responder{t: t, testPKI: p}
 	c, _ := testClient(t, r, nil)
 	_, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
 	require.NoError(t, err)
@@ -116,7 +116,7 @@ func certificateWith(t *testing.T, extensions []pkix.Extension) *x509.Certificat
 func TestClient_keyUsage_fitsTheKindOfKey(t *testing.T) {
 	p := newPKI(t)
 	for name, key := range testKeys(t) {
-		r := &responder{t: t, pki: p}
+		r := &responder{t: t, testPKI: p}
 		c, _ := testClient(t, r, nil)
 		_, _ = c.Initialize(t.Context(), Request{CSR: newCSR(t, key, nil), Key: key}) // the answer is for another key
 
@@ -131,7 +131,7 @@ func TestClient_keyUsage_fitsTheKindOfKey(t *testing.T) {
 
 func TestClient_usagesInCSR_areHonoured(t *testing.T) {
 	p := newPKI(t)
-	usage := pkix.Extension{Id: certinfo.OIDKeyUsage, Critical: true, Value: []byte{3, 2, 7, 0x80}}
+	usage := pkix.Extension{Id: pki.OIDKeyUsage, Critical: true, Value: []byte{3, 2, 7, 0x80}}
 	extended := pkix.Extension{Id: oidExtKeyUsage, Value: []byte{0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 4}}
 	p.csr = newCSR(t, p.key, func(c *x509.CertificateRequest) {
 		c.ExtraExtensions = []pkix.Extension{usage, extended, basicConstraintsCA}
@@ -146,7 +146,7 @@ func TestClient_usagesInCSR_areHonoured(t *testing.T) {
 
 func TestClient_UpdateKey_namesAndSignsWithOldCertificate(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p}
+	r := &responder{t: t, testPKI: p}
 	c, _ := testClient(t, r, nil)
 	_, err := c.UpdateKey(t.Context(), Request{CSR: p.csr, Key: p.key}, Signer{Key: p.old.key, Certificate: p.old.cert, Chain: []*x509.Certificate{p.ca.cert}})
 	require.NoError(t, err)
@@ -166,7 +166,7 @@ func TestClient_UpdateKey_namesAndSignsWithOldCertificate(t *testing.T) {
 
 func TestClient_requestThatCannotBeMade_isNotSent(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p}
+	r := &responder{t: t, testPKI: p}
 	c, _ := testClient(t, r, nil)
 	other := newKey(t)
 	for want, try := range map[string]func() error{
@@ -222,7 +222,7 @@ func TestClient_implicitConfirm(t *testing.T) {
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
-			r := &responder{t: t, pki: p, grant: row.grant}
+			r := &responder{t: t, testPKI: p, grant: row.grant}
 			c, _ := testClient(t, r, func(c *Config) { c.ImplicitConfirm = row.ask })
 
 			_, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
@@ -239,7 +239,7 @@ func TestClient_implicitConfirm(t *testing.T) {
 
 func TestClient_confirmationFails_failsTheRequest(t *testing.T) {
 	p := newPKI(t)
-	asked := func(_ *pki, c *Config) { c.ImplicitConfirm = true }
+	asked := func(_ *testPKI, c *Config) { c.ImplicitConfirm = true }
 	confirmed := func(body PKIBody) func(*PKIMessage, PKIBody) PKIBody {
 		return func(request *PKIMessage, honest PKIBody) PKIBody {
 			if request.Body.Type == BodyCertConf {
@@ -249,18 +249,18 @@ func TestClient_confirmationFails_failsTheRequest(t *testing.T) {
 		}
 	}
 	t.Run("with an error message", func(t *testing.T) {
-		hostile{config: asked, respond: func(p *pki, r *responder) {
+		hostile{config: asked, respond: func(p *testPKI, r *responder) {
 			r.body = confirmed(PKIBody{BodyError, &ErrorMsgContent{StatusInfo: Rejection("no such transaction", FailBadRequest)}})
 		}, want: `confirming certificate: CA refused: rejection, badRequest: "no such transaction"`}.run(t, p)
 	})
 	t.Run("with another body", func(t *testing.T) {
-		hostile{config: asked, respond: func(p *pki, r *responder) {
+		hostile{config: asked, respond: func(p *testPKI, r *responder) {
 			r.body = confirmed(PKIBody{BodyCP, &CertRepMessage{}})
 		}, want: "body type: cp"}.run(t, p)
 	})
 	t.Run("with an empty body", func(t *testing.T) {
 		answers := 0
-		hostile{config: asked, respond: func(p *pki, r *responder) {
+		hostile{config: asked, respond: func(p *testPKI, r *responder) {
 			r.der = func(der []byte) []byte {
 				if answers++; answers == 2 {
 					return nil
@@ -276,7 +276,7 @@ func TestClient_unknownSignatureHash_isConfirmedWithHashAlg(t *testing.T) {
 	status := certStatus(cert, 0)
 	require.NotNil(t, status.HashAlg)
 	p := newPKI(t)
-	c, _ := testClient(t, &responder{t: t, pki: p}, nil)
+	c, _ := testClient(t, &responder{t: t, testPKI: p}, nil)
 
 	m, err := c.begin(nil, nil).message(PKIBody{BodyCertConf, CertConfirmContent{status}})
 
@@ -300,7 +300,7 @@ func TestCertHash_followsSignature(t *testing.T) {
 
 func TestClient_Revoke(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p}
+	r := &responder{t: t, testPKI: p}
 	c, _ := testClient(t, r, nil)
 
 	require.NoError(t, c.Revoke(t.Context(), p.old.cert, ReasonKeyCompromise, &Signer{Key: p.old.key, Certificate: p.old.cert}))
@@ -318,7 +318,7 @@ func TestClient_Revoke(t *testing.T) {
 func TestClient_Revoke_everyStatusOfARevocation_isAccepted(t *testing.T) {
 	p := newPKI(t)
 	for _, status := range []PKIStatus{StatusAccepted, StatusGrantedWithMods, StatusRevocationWarning, StatusRevocationNotification} {
-		r := &responder{t: t, pki: p, body: func(*PKIMessage, PKIBody) PKIBody {
+		r := &responder{t: t, testPKI: p, body: func(*PKIMessage, PKIBody) PKIBody {
 			return PKIBody{BodyRP, &RevRepContent{Status: []PKIStatusInfo{{Status: status}}}}
 		}}
 		c, _ := testClient(t, r, nil)
@@ -334,7 +334,7 @@ func TestClient_Revoke_notRevoked_isAnError(t *testing.T) {
 		"revocation status: keyUpdateWarning":           {{Status: StatusKeyUpdateWarning}},
 		"revocation status: 2":                          {{}, {}},
 	} {
-		r := &responder{t: t, pki: p, body: func(*PKIMessage, PKIBody) PKIBody { return PKIBody{BodyRP, &RevRepContent{Status: status}} }}
+		r := &responder{t: t, testPKI: p, body: func(*PKIMessage, PKIBody) PKIBody { return PKIBody{BodyRP, &RevRepContent{Status: status}} }}
 		c, _ := testClient(t, r, nil)
 		assert.Equal(t, want, outline(c.Revoke(t.Context(), p.old.cert, ReasonUnspecified, nil)))
 	}
@@ -347,7 +347,7 @@ func TestClient_GetCACertificates(t *testing.T) {
 	broken, err := MarshalCACerts([][]byte{anyCertificate})
 	require.NoError(t, err)
 	ask := func(content GeneralContent) ([]*x509.Certificate, error) {
-		r := &responder{t: t, pki: p, body: func(request *PKIMessage, _ PKIBody) PKIBody {
+		r := &responder{t: t, testPKI: p, body: func(request *PKIMessage, _ PKIBody) PKIBody {
 			assert.Equal(t, GeneralContent{{Type: OIDCACerts}}, request.Body.Content)
 			return PKIBody{BodyGenP, content}
 		}}
@@ -382,7 +382,7 @@ func TestClient_GetRootCAUpdate(t *testing.T) {
 	next := newIdentity(t, "CN=Test Root", nil, asCA)
 	withOld := issue(t, "CN=Test Root", next.key.Public(), old, nil, asCA)
 	ask := func(update *RootCAKeyUpdate) (*x509.Certificate, error) {
-		r := &responder{t: t, pki: p, body: func(request *PKIMessage, _ PKIBody) PKIBody {
+		r := &responder{t: t, testPKI: p, body: func(request *PKIMessage, _ PKIBody) PKIBody {
 			assert.Equal(t, GeneralContent{{Type: OIDRootCACert, Value: old.cert.Raw}}, request.Body.Content)
 			info := InfoTypeAndValue{Type: OIDRootCAKeyUpdate}
 			if update != nil {
@@ -427,7 +427,7 @@ func TestClient_GetRootCAUpdate(t *testing.T) {
 
 func TestClient_cancelled_isATransportError(t *testing.T) {
 	p := newPKI(t)
-	c, _ := testClient(t, &responder{t: t, pki: p}, nil)
+	c, _ := testClient(t, &responder{t: t, testPKI: p}, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 
@@ -441,7 +441,7 @@ func TestClient_cancelled_isATransportError(t *testing.T) {
 
 func TestClient_onapTrust_warnsOfEveryAnswer(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p, signed: true}
+	r := &responder{t: t, testPKI: p, signed: true}
 	r.message = func(_, m *PKIMessage) { m.ExtraCerts = append(m.ExtraCerts, p.root.cert.Raw) }
 	c, log := testClient(t, r, func(c *Config) { c.ResponseTrust = ResponseTrustONAP })
 
@@ -459,7 +459,7 @@ func TestClient_onapTrust_warnsOfEveryAnswer(t *testing.T) {
 
 func TestClient_onapTrust_anchoredAnswer_warnsOfNothing(t *testing.T) {
 	p := newPKI(t)
-	c, log := testClient(t, &responder{t: t, pki: p, signed: true}, func(c *Config) { anchored(p, c); c.ResponseTrust = ResponseTrustONAP })
+	c, log := testClient(t, &responder{t: t, testPKI: p, signed: true}, func(c *Config) { anchored(p, c); c.ResponseTrust = ResponseTrustONAP })
 
 	_, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
 
@@ -470,7 +470,7 @@ func TestClient_onapTrust_anchoredAnswer_warnsOfNothing(t *testing.T) {
 func TestClient_caPubsUnderMAC_areTrusted(t *testing.T) {
 	p := newPKI(t)
 	second := newIdentity(t, "CN=Second Root", nil, asCA)
-	r := &responder{t: t, pki: p, body: func(_ *PKIMessage, honest PKIBody) PKIBody {
+	r := &responder{t: t, testPKI: p, body: func(_ *PKIMessage, honest PKIBody) PKIBody {
 		if rep, ok := honest.Content.(*CertRepMessage); ok {
 			rep.CAPubs = [][]byte{p.ca.cert.Raw, second.cert.Raw, p.root.cert.Raw}
 		}
@@ -488,7 +488,7 @@ func TestClient_caPubsUnderMAC_areTrusted(t *testing.T) {
 
 func TestClient_AllowModified_takesOtherNames(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p}
+	r := &responder{t: t, testPKI: p}
 	r.body = func(_ *PKIMessage, honest PKIBody) PKIBody {
 		if honest.Type == BodyIP {
 			rep := r.granted(issue(t, "CN=other", p.key.Public(), p.ca, nil, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(1) }))

@@ -13,7 +13,7 @@ import (
 )
 
 // limitedTo makes an authority with a critical name constraint: to the subtree of a GeneralName.
-func limitedTo(t *testing.T, p *pki, base []byte) *identity {
+func limitedTo(t *testing.T, p *testPKI, base []byte) *identity {
 	t.Helper()
 	sequence := func(tag int, content []byte) []byte {
 		der, err := asn1.Marshal(asn1.RawValue{Class: tag >> 6, IsCompound: true, Tag: tag & 0x1f, Bytes: content})
@@ -48,7 +48,7 @@ func TestClient_issuerWithNameConstraints(t *testing.T) {
 				hostile{config: anchored, respond: respond, want: row.want}.run(t, p)
 				return
 			}
-			r := &responder{t: t, pki: p}
+			r := &responder{t: t, testPKI: p}
 			respond(p, r)
 			result, _, err := initialize(t, p, r, func(c *Config) { anchored(p, c) })
 			require.NoError(t, err)
@@ -65,7 +65,7 @@ func TestClient_rootInCAPubsThatCanVerifyNothing_isHandedOn(t *testing.T) {
 		require.NoError(t, err)
 		block, _ := pem.Decode(text)
 		for _, signed := range []bool{false, true} {
-			r := &responder{t: t, pki: p, signed: signed, body: func(_ *PKIMessage, honest PKIBody) PKIBody {
+			r := &responder{t: t, testPKI: p, signed: signed, body: func(_ *PKIMessage, honest PKIBody) PKIBody {
 				if rep, ok := honest.Content.(*CertRepMessage); ok {
 					rep.CAPubs = append(rep.CAPubs, block.Bytes, p.root.cert.Raw)
 				}
@@ -92,7 +92,7 @@ func TestClient_unreadableExtraCertificate_isPassedOver(t *testing.T) {
 	text, err := os.ReadFile("../../test/testdata/certificates/negative-serial.pem")
 	require.NoError(t, err)
 	block, _ := pem.Decode(text)
-	r := &responder{t: t, pki: p, signed: true, message: func(_, m *PKIMessage) { m.ExtraCerts = append([][]byte{block.Bytes}, m.ExtraCerts...) }}
+	r := &responder{t: t, testPKI: p, signed: true, message: func(_, m *PKIMessage) { m.ExtraCerts = append([][]byte{block.Bytes}, m.ExtraCerts...) }}
 
 	result, _, err := initialize(t, p, r, func(c *Config) { anchored(p, c) })
 

@@ -33,18 +33,21 @@ func delaying(r *responder, kind BodyType) {
 func TestClient_anyDelayedAnswer_isPolled(t *testing.T) {
 	for name, row := range map[string]struct {
 		delayed BodyType
-		call    func(ctx context.Context, p *pki, c *Client) error
+		call    func(ctx context.Context, p *testPKI, c *Client) error
 		want    []BodyType
 	}{
 		"pkiConf": {BodyCertConf, enrols, []BodyType{BodyIR, BodyCertConf, BodyPollReq, BodyPollReq}},
 		"ip":      {BodyIR, enrols, []BodyType{BodyIR, BodyPollReq, BodyPollReq, BodyCertConf}},
-		"cp": {BodyP10CR, func(ctx context.Context, p *pki, c *Client) error { _, err := c.CertifyPKCS10(ctx, p.csr); return err },
+		"cp": {BodyP10CR, func(ctx context.Context, p *testPKI, c *Client) error {
+			_, err := c.CertifyPKCS10(ctx, p.csr)
+			return err
+		},
 			[]BodyType{BodyP10CR, BodyPollReq, BodyPollReq, BodyCertConf}},
-		"kup": {BodyKUR, func(ctx context.Context, p *pki, c *Client) error {
+		"kup": {BodyKUR, func(ctx context.Context, p *testPKI, c *Client) error {
 			_, err := c.UpdateKey(ctx, Request{CSR: p.csr, Key: p.key}, Signer{Key: p.old.key, Certificate: p.old.cert})
 			return err
 		}, []BodyType{BodyKUR, BodyPollReq, BodyPollReq, BodyCertConf}},
-		"rp": {BodyRR, func(ctx context.Context, p *pki, c *Client) error {
+		"rp": {BodyRR, func(ctx context.Context, p *testPKI, c *Client) error {
 			return c.Revoke(ctx, p.old.cert, ReasonSuperseded, nil)
 		},
 			[]BodyType{BodyRR, BodyPollReq, BodyPollReq}},
@@ -53,7 +56,7 @@ func TestClient_anyDelayedAnswer_isPolled(t *testing.T) {
 			t.Run(name+" "+way, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					p := newPKI(t)
-					r := &responder{t: t, pki: p}
+					r := &responder{t: t, testPKI: p}
 					delaying(r, row.delayed)
 					if nonceOfFirst {
 						r.header = func(request *PKIMessage, h *PKIHeader) {
@@ -82,7 +85,7 @@ func TestClient_anyDelayedAnswer_isPolled(t *testing.T) {
 	}
 }
 
-func enrols(ctx context.Context, p *pki, c *Client) error {
+func enrols(ctx context.Context, p *testPKI, c *Client) error {
 	_, err := c.Initialize(ctx, Request{CSR: p.csr, Key: p.key})
 	return err
 }
@@ -90,8 +93,8 @@ func enrols(ctx context.Context, p *pki, c *Client) error {
 func TestHostile_delayedAnswer(t *testing.T) {
 	p := newPKI(t)
 	waiting := PKIBody{BodyError, &ErrorMsgContent{StatusInfo: PKIStatusInfo{Status: StatusWaiting}}}
-	only := func(kind BodyType, body PKIBody) func(*pki, *responder) {
-		return func(_ *pki, r *responder) {
+	only := func(kind BodyType, body PKIBody) func(*testPKI, *responder) {
+		return func(_ *testPKI, r *responder) {
 			r.body = func(request *PKIMessage, honest PKIBody) PKIBody {
 				switch request.Body.Type {
 				case kind:
@@ -103,7 +106,7 @@ func TestHostile_delayedAnswer(t *testing.T) {
 			}
 		}
 	}
-	unprotected := func(_ *pki, r *responder) {
+	unprotected := func(_ *testPKI, r *responder) {
 		only(BodyIR, waiting)(nil, r)
 		r.message = func(_, m *PKIMessage) { m.Protection, m.Header.ProtectionAlg = nil, nil }
 	}

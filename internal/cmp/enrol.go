@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // enrol sends a request for a certificate and sees it through: polling, checks, confirmation
@@ -104,7 +104,7 @@ func (t *transaction) giveBack(ctx context.Context, certificate *x509.Certificat
 			"in which it could have been rejected")
 		return
 	}
-	serial := certinfo.Serial(certificate)
+	serial := pki.Serial(certificate)
 	if err := t.c.Revoke(ctx, certificate, ReasonCessationOfOperation, nil); err != nil {
 		log.Warn("a certificate that was not accepted stays issued: the CA did without a confirmation, and did not revoke it",
 			"serial", serial, "error", err)

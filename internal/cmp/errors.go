@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/oneline"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // StatusError is the CA's refusal, or its being not ready in time (Status is then StatusWaiting).
@@ -68,7 +68,7 @@ func (e *CheckError) Unwrap() error { return e.Err }
 const maxShownText = 1000
 
 // shown makes text that may hold a peer's words or names fit for an error or a log: a peer can send a megabyte of them.
-func shown(text string) string { return oneline.Of(text, maxShownText) }
+func shown(text string) string { return pki.OneLine(text, maxShownText) }
 
 // TransportError is an HTTP exchange that brought no CMP message.
 type TransportError struct {

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // GetCACertificates asks for the CA's certificates, genm with id-it-caCerts (RFC 9483, 4.3.1). They are
@@ -62,7 +62,7 @@ func checkRootUpdate(update RootCAKeyUpdate, old *x509.Certificate, now time.Tim
 	if err != nil {
 		return nil, err
 	}
-	if !newWithNew.IsCA || !certinfo.SelfSigned(newWithNew) {
+	if !newWithNew.IsCA || !pki.SelfSigned(newWithNew) {
 		return nil, &CheckError{Check: "newWithNew", Got: fmt.Sprintf("%q, which is no root", newWithNew.Subject), Want: "a self-signed CA certificate"}
 	}
 	if now.Before(newWithNew.NotBefore) || now.After(newWithNew.NotAfter) {

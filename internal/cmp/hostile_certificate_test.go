@@ -14,8 +14,8 @@ import (
 )
 
 // with has the responder grant a certificate of its own choice.
-func with(cert *x509.Certificate, more ...[]byte) func(*pki, *responder) {
-	return func(_ *pki, r *responder) {
+func with(cert *x509.Certificate, more ...[]byte) func(*testPKI, *responder) {
+	return func(_ *testPKI, r *responder) {
 		r.body = func(_ *PKIMessage, honest PKIBody) PKIBody {
 			if _, ok := honest.Content.(*CertRepMessage); ok {
 				honest.Content = r.granted(cert)
@@ -27,8 +27,8 @@ func with(cert *x509.Certificate, more ...[]byte) func(*pki, *responder) {
 }
 
 // leafInCAPubs has the responder send the issued certificate in caPubs, too, with more certificates.
-func leafInCAPubs(more []byte) func(*pki, *responder) {
-	return func(_ *pki, r *responder) {
+func leafInCAPubs(more []byte) func(*testPKI, *responder) {
+	return func(_ *testPKI, r *responder) {
 		r.body = func(_ *PKIMessage, honest PKIBody) PKIBody {
 			if rep, ok := honest.Content.(*CertRepMessage); ok {
 				rep.CAPubs = [][]byte{rep.Response[0].CertifiedKeyPair.Certificate}
@@ -43,8 +43,8 @@ func leafInCAPubs(more []byte) func(*pki, *responder) {
 
 func TestHostile_certificate(t *testing.T) {
 	p := newPKI(t)
-	leaf := func(change func(*x509.Certificate)) func(*pki, *responder) { return with(p.leaf(t, change)) }
-	named := func(subject string) func(*pki, *responder) {
+	leaf := func(change func(*x509.Certificate)) func(*testPKI, *responder) { return with(p.leaf(t, change)) }
+	named := func(subject string) func(*testPKI, *responder) {
 		return leaf(func(c *x509.Certificate) { c.RawSubject = dn(t, subject) })
 	}
 	otherKey := newKey(t)
@@ -92,7 +92,7 @@ func TestHostile_certificate(t *testing.T) {
 		"with a link of its chain missing":         {respond: with(p.leafBy(t, hidden, nil)), want: unverified("CN=Hidden CA", "x509: certificate signed by unknown authority")},
 		"in a loop":                                {respond: with(p.leafBy(t, a, nil), aByB.Raw, bByA.Raw), want: unverified("CN=A", "x509: certificate signed by unknown authority")},
 		"under the attacker's root, in extraCerts": {respond: with(p.leafBy(t, attacker, nil), attacker.cert.Raw), want: unverified("CN=Attacker Root", "x509: certificate signed by unknown authority")},
-		"under the attacker's root, in caPubs of a signed answer": {config: anchored, respond: func(p *pki, r *responder) {
+		"under the attacker's root, in caPubs of a signed answer": {config: anchored, respond: func(p *testPKI, r *responder) {
 			with(p.leafBy(t, attacker, nil))(p, r)
 			r.signed = true
 			grant := r.body
@@ -105,11 +105,11 @@ func TestHostile_certificate(t *testing.T) {
 			}
 		}, want: unverified("CN=Attacker Root", "x509: certificate signed by unknown authority")},
 		"that is all there is in caPubs": {respond: leafInCAPubs(nil), want: `chain: "CN=leaf,O=Example" issued by "CN=Test CA,O=Example,C=SE", and no trust anchor`},
-		"that signed itself, with lax trust": {config: laxly, respond: func(p *pki, r *responder) {
+		"that signed itself, with lax trust": {config: laxly, respond: func(p *testPKI, r *responder) {
 			with(itself, itself.Raw)(p, r)
 			r.signed = true
 		}, want: `chain: "CN=leaf,O=Example" issued by "CN=leaf,O=Example", and no trust anchor`},
-		"that is a trust anchor itself": {config: func(_ *pki, c *Config) { c.TrustAnchors = []*x509.Certificate{pinned} },
+		"that is a trust anchor itself": {config: func(_ *testPKI, c *Config) { c.TrustAnchors = []*x509.Certificate{pinned} },
 			respond: with(pinned), want: `chain: "CN=leaf,O=Example", which is a trust anchor itself`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -132,8 +132,8 @@ func TestHostile_certificate(t *testing.T) {
 
 func TestHostile_certificateUnreadable_allAreRejected(t *testing.T) {
 	p := newPKI(t)
-	pair := func(change func(*CertifiedKeyPair)) func(*pki, *responder) {
-		return func(_ *pki, r *responder) {
+	pair := func(change func(*CertifiedKeyPair)) func(*testPKI, *responder) {
+		return func(_ *testPKI, r *responder) {
 			r.body = func(_ *PKIMessage, honest PKIBody) PKIBody {
 				if rep, ok := honest.Content.(*CertRepMessage); ok {
 					change(rep.Response[0].CertifiedKeyPair)
@@ -158,7 +158,7 @@ func TestHostile_certificateUnreadable_allAreRejected(t *testing.T) {
 
 func TestHostile_certificate_rejectionNotConfirmed_reasonIsKept(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p}
+	r := &responder{t: t, testPKI: p}
 	with(p.leaf(t, asCA))(p, r)
 	r.message = func(request, m *PKIMessage) {
 		if request.Body.Type == BodyCertConf {
@@ -182,7 +182,7 @@ func TestClient_certificateOfOtherWriting_isAccepted(t *testing.T) {
 		"name twice":                func(c *x509.Certificate) { c.DNSNames = []string{"leaf.example", "leaf.example"} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &responder{t: t, pki: p}
+			r := &responder{t: t, testPKI: p}
 			with(p.leaf(t, change))(p, r)
 			c, _ := testClient(t, r, nil)
 			_, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
@@ -195,7 +195,7 @@ func TestClient_certificateOfOtherWriting_isAccepted(t *testing.T) {
 func TestClient_impostorBesideTheCA_isPassedOver(t *testing.T) {
 	p := newPKI(t)
 	impostor := newIdentity(t, testRecipient, nil, asCA)
-	r := &responder{t: t, pki: p}
+	r := &responder{t: t, testPKI: p}
 	r.message = func(_, m *PKIMessage) { m.ExtraCerts = [][]byte{impostor.cert.Raw, p.ca.cert.Raw} }
 	c, _ := testClient(t, r, nil)
 

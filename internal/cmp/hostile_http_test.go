@@ -176,7 +176,7 @@ func TestClient_connectionRefused_isATransportError(t *testing.T) {
 
 func TestClient_mediaType_mayHaveCaseAndParameters(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p}
+	r := &responder{t: t, testPKI: p}
 	for _, mediaType := range []string{"Application/PKIXCMP; charset=binary", "application/pkixcmp; parameter", "application/pkixcmp;"} {
 		c, _ := testClient(t, http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
 			recorder := httptest.NewRecorder()

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -27,8 +27,8 @@ func TestHostile_oversizedKey(t *testing.T) {
 	signer := &identity{key, issue(t, testRecipient, key.Public(), p.root, nil, asCA)}
 	root := &identity{key, issue(t, "CN=Large Root", key.Public(), nil, key, asCA)}
 	byRoot := p.leafBy(t, root, nil)
-	inCAPubs := func(cert *x509.Certificate) func(*pki, *responder) {
-		return func(p *pki, r *responder) {
+	inCAPubs := func(cert *x509.Certificate) func(*testPKI, *responder) {
+		return func(p *testPKI, r *responder) {
 			with(byRoot, cert.Raw)(p, r)
 			grant := r.body
 			r.body = func(request *PKIMessage, honest PKIBody) PKIBody {
@@ -44,14 +44,14 @@ func TestHostile_oversizedKey(t *testing.T) {
 		"signs the answer": {anchored, signedBy(t, signer, signer.cert), `signature: one by "CN=Test CA,O=Example,C=SE" that no certificate verifies`},
 		"signs the answer, with lax trust": {laxly, signedBy(t, signer),
 			`signature: one by "CN=Test CA,O=Example,C=SE" that no certificate verifies`},
-		"signs a refusal": {anchored, func(p *pki, r *responder) {
+		"signs a refusal": {anchored, func(p *testPKI, r *responder) {
 			signedBy(t, signer)(p, r)
 			r.body = func(*PKIMessage, PKIBody) PKIBody {
 				return PKIBody{BodyError, &ErrorMsgContent{StatusInfo: Rejection("no")}}
 			}
 		}, `CA refused (in an answer that is not authenticated): rejection: "no"`},
 		"is the root's, in caPubs under a MAC": {nil, inCAPubs(root.cert), `chain: "CN=leaf,O=Example" issued by "CN=Large Root", and no trust anchor`},
-		"is the root's, with lax trust": {laxly, func(p *pki, r *responder) {
+		"is the root's, with lax trust": {laxly, func(p *testPKI, r *responder) {
 			inCAPubs(root.cert)(p, r)
 			r.signed = true
 		}, `chain: "CN=leaf,O=Example" issued by "CN=Large Root", and no trust anchor`},
@@ -74,12 +74,12 @@ func hugeRSA() *rsa.PublicKey {
 func TestHostile_hugeKeys_costNothing(t *testing.T) {
 	p := newPKI(t)
 	huge := issue(t, testRecipient, hugeRSA(), p.ca, nil, asCA)
-	for name, config := range map[string]func(*pki, *Config){
+	for name, config := range map[string]func(*testPKI, *Config){
 		"anchored": anchored, "without anchors": nil,
 		"as ONAP did": laxly,
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &responder{t: t, pki: p, protect: func(_, m *PKIMessage) {
+			r := &responder{t: t, testPKI: p, protect: func(_, m *PKIMessage) {
 				m.Header.ProtectionAlg = &AlgorithmIdentifier{Algorithm: signatureAlgorithms[0].oid, Parameters: derNull}
 				m.Protection = make([]byte, hugeRSA().Size())
 				m.Protection[1] = 1 // less than the modulus, or it would be refused for that
@@ -107,7 +107,7 @@ func TestHostile_hugeKeys_costNothing(t *testing.T) {
 func TestHostile_hugeSender_costsLittle(t *testing.T) {
 	p := newPKI(t)
 	small := issue(t, "CN=s", p.key.Public(), p.ca, nil, nil).Raw
-	r := &responder{t: t, pki: p, signed: true, header: func(_ *PKIMessage, h *PKIHeader) { h.Sender = DirectoryName(hugeName(t, 800_000)) }}
+	r := &responder{t: t, testPKI: p, signed: true, header: func(_ *PKIMessage, h *PKIHeader) { h.Sender = DirectoryName(hugeName(t, 800_000)) }}
 	r.message = func(_, m *PKIMessage) {
 		m.ExtraCerts = nil
 		for range maxElements {
@@ -153,9 +153,9 @@ func TestCheckKey_boundsKindAndSize(t *testing.T) {
 	for name, key := range testKeys(t) {
 		assert.NoError(t, CheckKey(key.Public()), name)
 	}
-	assert.NoError(t, CheckKey(modulus(certinfo.MaxRSABits)))
+	assert.NoError(t, CheckKey(modulus(pki.MaxRSABits)))
 	for want, key := range map[string]crypto.PublicKey{
-		"RSA key has 8193 bits, want at most 8192":                                                    modulus(certinfo.MaxRSABits + 1),
+		"RSA key has 8193 bits, want at most 8192":                                                    modulus(pki.MaxRSABits + 1),
 		"key of type ECDSA P-224 is not supported: want RSA, ECDSA P-256, P-384 or P-521, or Ed25519": newP224(t).Public(),
 		"key of type <nil> is not supported: want RSA, ECDSA P-256, P-384 or P-521, or Ed25519":       nil,
 	} {

@@ -29,15 +29,15 @@ func pbmWith(t *testing.T, owf, mac AlgorithmIdentifier, iterations int64) *Algo
 func TestHostile_MAC(t *testing.T) {
 	p := newPKI(t)
 	// after bends the message when it is protected already.
-	after := func(change func(m *PKIMessage)) func(*pki, *responder) {
-		return func(_ *pki, r *responder) { r.message = func(_, m *PKIMessage) { change(m) } }
+	after := func(change func(m *PKIMessage)) func(*testPKI, *responder) {
+		return func(_ *testPKI, r *responder) { r.message = func(_, m *PKIMessage) { change(m) } }
 	}
-	protect := func(protection Protection, secret string) func(*pki, *responder) {
-		return func(_ *pki, r *responder) {
+	protect := func(protection Protection, secret string) func(*testPKI, *responder) {
+		return func(_ *testPKI, r *responder) {
 			r.protect = func(_, m *PKIMessage) { protectMAC(t, m, protection, secret) }
 		}
 	}
-	parameters := func(algorithm *AlgorithmIdentifier) func(*pki, *responder) {
+	parameters := func(algorithm *AlgorithmIdentifier) func(*testPKI, *responder) {
 		return after(func(m *PKIMessage) { m.Header.ProtectionAlg = algorithm })
 	}
 	unknown := AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 3}}
@@ -60,12 +60,12 @@ func TestHostile_MAC(t *testing.T) {
 		"header changed afterwards": {respond: after(func(m *PKIMessage) { m.Header.AddImplicitConfirm() }), want: mismatch},
 		"body changed afterwards":   {respond: after(func(m *PKIMessage) { m.Body.Content.(*CertRepMessage).CAPubs = nil }), want: mismatch},
 		"weaker than configured":    {respond: protect(ProtectionPBMSHA1, testSecret), want: `protection: "pbm-sha1"`},
-		"PBM where PBMAC1 is configured": {config: func(_ *pki, c *Config) { c.Protection = ProtectionPBMAC1 },
+		"PBM where PBMAC1 is configured": {config: func(_ *testPKI, c *Config) { c.Protection = ProtectionPBMAC1 },
 			respond: protect(ProtectionPBMSHA256, testSecret), want: `protection: "pbm-sha256"`},
-		"MAC where signatures are configured": {config: func(p *pki, c *Config) {
+		"MAC where signatures are configured": {config: func(p *testPKI, c *Config) {
 			c.Protection, c.Signer = ProtectionSignature, &Signer{Key: p.old.key, Certificate: p.old.cert}
 		}, respond: protect(ProtectionPBMAC1, testSecret), want: "protection: a MAC"},
-		"MAC where there is no secret": {config: func(p *pki, c *Config) {
+		"MAC where there is no secret": {config: func(p *testPKI, c *Config) {
 			c.Secret, c.Protection, c.Signer = nil, ProtectionSignature, &Signer{Key: p.old.key, Certificate: p.old.cert}
 		}, respond: protect(ProtectionPBMSHA256, ""), want: "protection: a MAC"},
 	} {
@@ -80,7 +80,7 @@ func TestHostile_MAC(t *testing.T) {
 // SHA-256 for all anybody knows.
 func TestClient_MACOfOpenSSL_isAccepted(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p, protect: func(_, m *PKIMessage) {
+	r := &responder{t: t, testPKI: p, protect: func(_, m *PKIMessage) {
 		mac := newPBM(ProtectionPBMSHA256, crypto.SHA256)
 		mac.Hash = crypto.SHA1
 		require.NoError(t, NewMACKeys([]byte(testSecret)).Protect(m, mac))
@@ -93,8 +93,8 @@ func TestClient_MACOfOpenSSL_isAccepted(t *testing.T) {
 }
 
 // signedBy has the answer signed by an identity, sent along with more certificates.
-func signedBy(t *testing.T, signer *identity, more ...*x509.Certificate) func(*pki, *responder) {
-	return func(_ *pki, r *responder) {
+func signedBy(t *testing.T, signer *identity, more ...*x509.Certificate) func(*testPKI, *responder) {
+	return func(_ *testPKI, r *responder) {
 		r.protect = func(_, m *PKIMessage) {
 			m.SetSigner(signer.cert, more)
 			require.NoError(t, ProtectSignature(m, signer.key))
@@ -111,8 +111,8 @@ func TestHostile_signature(t *testing.T) {
 	unfit := newIdentity(t, testRecipient, p.root, func(c *x509.Certificate) { asCA(c); c.KeyUsage = x509.KeyUsageCertSign })
 	crls := newIdentity(t, testRecipient, nil, func(c *x509.Certificate) { asCA(c); c.KeyUsage = x509.KeyUsageCRLSign })
 	ours := &identity{p.key, issue(t, testRecipient, p.key.Public(), p.ca, nil, nil)}
-	after := func(change func(m *PKIMessage)) func(*pki, *responder) {
-		return func(_ *pki, r *responder) {
+	after := func(change func(m *PKIMessage)) func(*testPKI, *responder) {
+		return func(_ *testPKI, r *responder) {
 			r.signed, r.message = true, func(_, m *PKIMessage) { change(m) }
 		}
 	}
@@ -125,7 +125,7 @@ func TestHostile_signature(t *testing.T) {
 	}
 	for name, row := range map[string]hostile{
 		"by another leaf of the trusted CA": {anchored, signedBy(t, leaf, p.ca.cert), `signer: "CN=some server"`},
-		"by another leaf under the CA's name": {anchored, func(_ *pki, r *responder) {
+		"by another leaf under the CA's name": {anchored, func(_ *testPKI, r *responder) {
 			r.protect = func(_, m *PKIMessage) {
 				m.SetSigner(leaf.cert, nil)
 				m.Header.Sender = DirectoryName(p.ca.cert.RawSubject)
@@ -139,7 +139,7 @@ func TestHostile_signature(t *testing.T) {
 		"by a certificate that is not valid yet": {anchored, signedBy(t, future),
 			chain("x509: certificate has expired or is not yet valid: current time 2026-05-04T03:02:01Z is before 2026-05-04T03:02:02Z")},
 		"by a certificate not for signatures":    {anchored, signedBy(t, unfit), "signer's key usage: no digitalSignature"},
-		"by an anchor for CRLs only":             {func(p *pki, c *Config) { c.TrustAnchors = []*x509.Certificate{crls.cert} }, signedBy(t, crls), "signer's key usage: no digitalSignature"},
+		"by an anchor for CRLs only":             {func(p *testPKI, c *Config) { c.TrustAnchors = []*x509.Certificate{crls.cert} }, signedBy(t, crls), "signer's key usage: no digitalSignature"},
 		"by our own key, certified by the CA":    {anchored, signedBy(t, ours, p.ca.cert), "signer: our own key"},
 		"where there are no anchors":             {nil, signedBy(t, p.ca), `protection: a signature by "CN=Test CA,O=Example,C=SE", and no trust anchors are configured for signed answers`},
 		"by our own key, even with lax trust":    {laxly, signedBy(t, ours, p.ca.cert), "signer: our own key"},
@@ -147,7 +147,7 @@ func TestHostile_signature(t *testing.T) {
 		"by nobody, even with lax trust":         {laxly, after(func(m *PKIMessage) { m.ExtraCerts = nil }), none},
 		"and its header changed afterwards":      {anchored, after(func(m *PKIMessage) { m.Header.AddImplicitConfirm() }), none},
 		"and its body changed afterwards":        {anchored, after(func(m *PKIMessage) { m.Body.Content.(*CertRepMessage).CAPubs = nil }), none},
-		"and sent with a sender that is no DN": {anchored, func(_ *pki, r *responder) {
+		"and sent with a sender that is no DN": {anchored, func(_ *testPKI, r *responder) {
 			r.signed, r.header = true, func(_ *PKIMessage, h *PKIHeader) { h.Sender = GeneralName{0x82, 1, 'x'} }
 		}, `sender: "GeneralName 820178"`},
 		"with SHA-1": {anchored, after(algorithm(AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 1}})),
@@ -163,7 +163,7 @@ func TestHostile_signature(t *testing.T) {
 		"with a MAC by Diffie-Hellman": {nil, after(algorithm(AlgorithmIdentifier{Algorithm: oidDHBasedMAC})),
 			"protection algorithm: a MAC based on Diffie-Hellman (1.2.840.113533.7.66.30)"},
 		"with the attacker's root among extraCerts": {anchored, signedBy(t, namesake, namesake.cert), chain("x509: certificate signed by unknown authority")},
-		"with the signer behind 10 of the same name": {anchored, func(_ *pki, r *responder) {
+		"with the signer behind 10 of the same name": {anchored, func(_ *testPKI, r *responder) {
 			r.signed = true
 			r.message = func(_, m *PKIMessage) { crowd(m, namesake.cert.Raw) }
 		}, none},
@@ -199,7 +199,7 @@ func TestHostile_signedByOurOwnKey(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &responder{t: t, pki: p}
+			r := &responder{t: t, testPKI: p}
 			signedBy(t, row.signer)(p, r)
 			c, _ := testClient(t, r, func(c *Config) { anchored(p, c) })
 
@@ -213,7 +213,7 @@ func TestHostile_signedByOurOwnKey(t *testing.T) {
 
 func TestHostile_signatureUnderAlgorithmOfMAC(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p, signed: true, message: func(_, m *PKIMessage) {
+	r := &responder{t: t, testPKI: p, signed: true, message: func(_, m *PKIMessage) {
 		m.Header.ProtectionAlg = pbmWith(t, hashIdentifier(crypto.SHA256), hmacIdentifier(crypto.SHA256), 1000)
 	}}
 	c, _ := testClient(t, r, func(c *Config) { anchored(p, c) })
@@ -249,21 +249,21 @@ func TestHostile_protectionChangesMidway(t *testing.T) {
 		}
 	}
 	for name, row := range map[string]hostile{
-		"MAC turned into signature": {anchored, func(_ *pki, r *responder) { r.message = confirmation(bySignature(p.ca)) },
+		"MAC turned into signature": {anchored, func(_ *testPKI, r *responder) { r.message = confirmation(bySignature(p.ca)) },
 			"protection: a signature"},
-		"signature turned into MAC": {anchored, func(_ *pki, r *responder) {
+		"signature turned into MAC": {anchored, func(_ *testPKI, r *responder) {
 			r.signed, r.message = true, confirmation(func(m *PKIMessage) { protectMAC(t, m, ProtectionPBMSHA256, testSecret) })
 		}, "protection: a MAC"},
-		"pkiConf by another signer of the same name": {anchored, func(_ *pki, r *responder) {
+		"pkiConf by another signer of the same name": {anchored, func(_ *testPKI, r *responder) {
 			r.signed, r.message = true, confirmation(bySignature(twin))
 		}, "signer: a signature that does not verify (x509: ECDSA verification failure)"},
-		"pkiConf by another signer, with lax trust": {laxly, func(_ *pki, r *responder) {
+		"pkiConf by another signer, with lax trust": {laxly, func(_ *testPKI, r *responder) {
 			r.signed, r.message = true, func(request, m *PKIMessage) {
 				m.ExtraCerts = append(m.ExtraCerts, p.root.cert.Raw)
 				confirmation(bySignature(twin))(request, m)
 			}
 		}, "signer: a signature that does not verify (x509: ECDSA verification failure)"},
-		"pkiConf without protection": {nil, func(_ *pki, r *responder) {
+		"pkiConf without protection": {nil, func(_ *testPKI, r *responder) {
 			r.message = confirmation(func(m *PKIMessage) { m.Protection, m.Header.ProtectionAlg = nil, nil })
 		}, "protection: none"},
 	} {
@@ -277,7 +277,7 @@ func TestHostile_protectionChangesMidway(t *testing.T) {
 // EJBCA sends pkiConf without extraCerts, echoes the client's senderKID, and gives names back in reverse.
 func TestClient_mannersOfEJBCA_areAccepted(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p, signed: true}
+	r := &responder{t: t, testPKI: p, signed: true}
 	r.header = func(request *PKIMessage, h *PKIHeader) {
 		h.SenderKID = request.Header.SenderKID
 		h.Sender = DirectoryName(dn(t, "C=SE,O=Example,CN=Test CA"))
@@ -296,7 +296,7 @@ func TestClient_mannersOfEJBCA_areAccepted(t *testing.T) {
 
 func TestClient_signerBehindManyOthers_isFound(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p, signed: true, message: func(_, m *PKIMessage) { crowd(m, p.root.cert.Raw) }}
+	r := &responder{t: t, testPKI: p, signed: true, message: func(_, m *PKIMessage) { crowd(m, p.root.cert.Raw) }}
 	c, _ := testClient(t, r, func(c *Config) { anchored(p, c) })
 
 	_, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
@@ -307,7 +307,7 @@ func TestClient_signerBehindManyOthers_isFound(t *testing.T) {
 func TestClient_senderUnderMAC_mayBeAnything(t *testing.T) {
 	p := newPKI(t)
 	for _, sender := range []GeneralName{DirectoryName(nil), DirectoryName(p.csr.RawSubject)} {
-		r := &responder{t: t, pki: p, header: func(_ *PKIMessage, h *PKIHeader) { h.Sender = sender }}
+		r := &responder{t: t, testPKI: p, header: func(_ *PKIMessage, h *PKIHeader) { h.Sender = sender }}
 		c, _ := testClient(t, r, nil)
 		_, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
 		assert.NoError(t, err)

@@ -16,8 +16,8 @@ import (
 
 func TestHostile_encoding(t *testing.T) {
 	p := newPKI(t)
-	bend := func(change func([]byte) []byte) func(*pki, *responder) {
-		return func(_ *pki, r *responder) { r.der = change }
+	bend := func(change func([]byte) []byte) func(*testPKI, *responder) {
+		return func(_ *testPKI, r *responder) { r.der = change }
 	}
 	for name, row := range map[string]hostile{
 		"cut off": {respond: bend(func(der []byte) []byte { return der[:len(der)-1] }),
@@ -39,19 +39,19 @@ func TestHostile_encoding(t *testing.T) {
 			}
 			return der
 		}), want: "structure: a body that does not parse (decoding PKIMessage: nested deeper than 32 levels)"},
-		"with 10,000 extraCerts": {respond: func(_ *pki, r *responder) {
+		"with 10,000 extraCerts": {respond: func(_ *testPKI, r *responder) {
 			r.message = func(_, m *PKIMessage) {
 				for range 10_000 {
 					m.ExtraCerts = append(m.ExtraCerts, anyCertificate)
 				}
 			}
 		}, want: "structure: a body that does not parse (extraCerts: has more than 128 elements)"},
-		"that is not DER at all, under an error status": {respond: func(_ *pki, r *responder) {
+		"that is not DER at all, under an error status": {respond: func(_ *testPKI, r *responder) {
 			r.status, r.der = 500, func([]byte) []byte { return []byte("out of memory") }
 		}, want: "sending CMP request: HTTP status 500: decoding PKIMessage: not DER"},
-		"good, under an error status": {respond: func(_ *pki, r *responder) { r.status = 500 },
+		"good, under an error status": {respond: func(_ *testPKI, r *responder) { r.status = 500 },
 			want: "sending CMP request: HTTP status 500: with a CMP message (ip) that is no refusal"},
-		"the request echoed back": {respond: func(_ *pki, r *responder) {
+		"the request echoed back": {respond: func(_ *testPKI, r *responder) {
 			r.der = func([]byte) []byte {
 				der, err := r.requests[0].Marshal()
 				require.NoError(t, err)
@@ -67,15 +67,15 @@ func TestHostile_encoding(t *testing.T) {
 
 func TestHostile_binding(t *testing.T) {
 	p := newPKI(t)
-	header := func(change func(request *PKIMessage, h *PKIHeader)) func(*pki, *responder) {
-		return func(_ *pki, r *responder) { r.header = change }
+	header := func(change func(request *PKIMessage, h *PKIHeader)) func(*testPKI, *responder) {
+		return func(_ *testPKI, r *responder) { r.header = change }
 	}
-	body := func(change func(honest PKIBody) PKIBody) func(*pki, *responder) {
-		return func(_ *pki, r *responder) {
+	body := func(change func(honest PKIBody) PKIBody) func(*testPKI, *responder) {
+		return func(_ *testPKI, r *responder) {
 			r.body = func(_ *PKIMessage, honest PKIBody) PKIBody { return change(honest) }
 		}
 	}
-	response := func(change func(rep *CertRepMessage)) func(*pki, *responder) {
+	response := func(change func(rep *CertRepMessage)) func(*testPKI, *responder) {
 		return body(func(honest PKIBody) PKIBody {
 			if rep, ok := honest.Content.(*CertRepMessage); ok {
 				change(rep)
@@ -132,7 +132,7 @@ func TestHostile_binding(t *testing.T) {
 func TestHostile_answerReplayed(t *testing.T) {
 	p := newPKI(t)
 	var recorded []byte
-	r := &responder{t: t, pki: p, der: func(der []byte) []byte {
+	r := &responder{t: t, testPKI: p, der: func(der []byte) []byte {
 		if recorded == nil {
 			recorded = der
 		}
@@ -153,7 +153,7 @@ func TestHostile_answerReplayed(t *testing.T) {
 // p10cr has no certReqId, so -1 stands for it in the answers of OpenSSL, and is confirmed with it.
 func TestClient_CertifyPKCS10_certReqIDMinusOne_isAccepted(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p}
+	r := &responder{t: t, testPKI: p}
 	r.body = func(_ *PKIMessage, honest PKIBody) PKIBody {
 		if rep, ok := honest.Content.(*CertRepMessage); ok {
 			rep.Response[0].CertReqID = -1

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // ErrNoAnchors is wrapped by the error for an answer that is signed although nothing was configured that could
@@ -20,7 +20,7 @@ func (t *transaction) vouchedRoots(answer *PKIMessage) []*x509.Certificate {
 		return nil
 	}
 	caPubs := authorities(parseAvailable(answer.Body.Content.(*CertRepMessage).CAPubs))
-	return slices.DeleteFunc(caPubs, func(c *x509.Certificate) bool { return !certinfo.SelfSigned(c) })
+	return slices.DeleteFunc(caPubs, func(c *x509.Certificate) bool { return !pki.SelfSigned(c) })
 }
 
 // inTransaction marks the failure of an exchange that was not the first of its transaction: the CA may have issued

@@ -30,7 +30,7 @@ func TestClient_PBMAC1WithManyIterations_isAccepted(t *testing.T) {
 		"1,000 with SHA-1":             pbmac1With(crypto.SHA1, 1000, 20),
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &responder{t: t, pki: p, protect: func(_, m *PKIMessage) { require.NoError(t, sharedKeys.Protect(m, mac)) }}
+			r := &responder{t: t, testPKI: p, protect: func(_, m *PKIMessage) { require.NoError(t, sharedKeys.Protect(m, mac)) }}
 
 			_, _, err := initialize(t, p, r, nil)
 
@@ -47,12 +47,12 @@ var sharedKeys = NewMACKeys([]byte(testSecret))
 func TestHostile_PBMAC1_workIsBoundedPerTransaction(t *testing.T) {
 	p := newPKI(t)
 	answers := 0
-	r := &responder{t: t, pki: p, body: func(request *PKIMessage, honest PKIBody) PKIBody {
+	r := &responder{t: t, testPKI: p, body: func(request *PKIMessage, honest PKIBody) PKIBody {
 		switch request.Body.Type {
 		case BodyIR:
 			return PKIBody{BodyError, &ErrorMsgContent{StatusInfo: PKIStatusInfo{Status: StatusWaiting}}}
 		case BodyPollReq:
-			return PKIBody{BodyIP, (&responder{t: t, pki: p}).granted(p.leaf(t, nil))}
+			return PKIBody{BodyIP, (&responder{t: t, testPKI: p}).granted(p.leaf(t, nil))}
 		}
 		return honest
 	}, protect: func(_, m *PKIMessage) {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // GeneralName is the DER element of a GeneralName (RFC 5280, 4.2.1.6). In practice it is a directoryName.
@@ -55,8 +55,8 @@ func parseGeneralName(d *decoder, what string) GeneralName {
 
 func (g GeneralName) marshal(b *cryptobyte.Builder) { b.AddBytes(g) }
 
-// SameName says whether two DER Names are the same name; see certinfo.SameName.
-func SameName(a, b []byte) bool { return certinfo.SameName(a, b) }
+// SameName says whether two DER Names are the same name; see pki.SameName.
+func SameName(a, b []byte) bool { return pki.SameName(a, b) }
 
 func parseName(der []byte) (pkix.RDNSequence, bool) {
 	var name pkix.RDNSequence

@@ -57,7 +57,7 @@ func TestClient_messageTimeWithOffset_isComparedAsATime(t *testing.T) {
 		"20260504050201+0200": "",
 		"20260504030201+0200": "messageTime: 2026-05-04T01:02:01Z",
 	} {
-		r := &responder{t: t, pki: p}
+		r := &responder{t: t, testPKI: p}
 		r.header = func(_ *PKIMessage, h *PKIHeader) {
 			var err error
 			h.MessageTime, err = time.Parse(offsetTimeLayout, text)

@@ -13,7 +13,7 @@ import (
 
 // waiting makes the responder answer ir with waiting, and then the pollReqs one after the other by polls, where
 // nil is the certificate. The last one answers all that follow.
-func waiting(p *pki, r *responder, polls ...PollRepContent) {
+func waiting(p *testPKI, r *responder, polls ...PollRepContent) {
 	polled := 0
 	r.body = func(request *PKIMessage, honest PKIBody) PKIBody {
 		switch request.Body.Type {
@@ -35,7 +35,7 @@ func TestClient_waiting_isPolled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPKI(t)
-				r := &responder{t: t, pki: p}
+				r := &responder{t: t, testPKI: p}
 				waiting(p, r, PollRepContent{{CheckAfter: 60}}, PollRepContent{{CheckAfter: 0}}, nil)
 				if delayed {
 					r.header = func(request *PKIMessage, h *PKIHeader) {
@@ -63,7 +63,7 @@ func TestHostile_polling(t *testing.T) {
 	rep := func(checkAfter int64) PollRepContent { return PollRepContent{{CheckAfter: checkAfter}} }
 	for name, row := range map[string]struct {
 		polls  []PollRepContent
-		change func(p *pki, r *responder)
+		change func(p *testPKI, r *responder)
 		want   string
 		after  time.Duration // that it takes
 	}{
@@ -79,9 +79,9 @@ func TestHostile_polling(t *testing.T) {
 		"another certReqId": {[]PollRepContent{{{CertReqID: 1}}}, nil, "certReqId: 1", 0},
 		"two replies":       {[]PollRepContent{{{}, {CertReqID: 1}}}, nil, "pollRep: 2 replies", 0},
 		"waiting once more": {[]PollRepContent{nil}, stillWaiting, "status: waiting as the answer to pollReq", 0},
-		"cp for ir in the end": {[]PollRepContent{nil}, func(_ *pki, r *responder) { r.header, r.body = nil, retype(r.body, BodyCP) },
+		"cp for ir in the end": {[]PollRepContent{nil}, func(_ *testPKI, r *responder) { r.header, r.body = nil, retype(r.body, BodyCP) },
 			"body type: cp", 0},
-		"another certReqId in the end": {[]PollRepContent{nil}, func(_ *pki, r *responder) {
+		"another certReqId in the end": {[]PollRepContent{nil}, func(_ *testPKI, r *responder) {
 			honest := r.body
 			r.body = func(request *PKIMessage, body PKIBody) PKIBody {
 				body = honest(request, body)
@@ -91,17 +91,17 @@ func TestHostile_polling(t *testing.T) {
 				return body
 			}
 		}, "certReqId: 1", 0},
-		"pollRep with the first request's nonce": {[]PollRepContent{rep(1)}, func(_ *pki, r *responder) {
+		"pollRep with the first request's nonce": {[]PollRepContent{rep(1)}, func(_ *testPKI, r *responder) {
 			r.header = func(_ *PKIMessage, h *PKIHeader) { h.RecipNonce = r.requests[0].Header.SenderNonce }
 		}, "recipNonce", 0},
-		"unprotected": {[]PollRepContent{rep(1)}, func(_ *pki, r *responder) {
+		"unprotected": {[]PollRepContent{rep(1)}, func(_ *testPKI, r *responder) {
 			r.message = func(request, m *PKIMessage) {
 				if request.Body.Type == BodyPollReq {
 					m.Protection = nil
 				}
 			}
 		}, "protection: none", 0},
-		"refused in the end": {[]PollRepContent{nil}, func(_ *pki, r *responder) {
+		"refused in the end": {[]PollRepContent{nil}, func(_ *testPKI, r *responder) {
 			r.body = func(original func(*PKIMessage, PKIBody) PKIBody) func(*PKIMessage, PKIBody) PKIBody {
 				return func(request *PKIMessage, honest PKIBody) PKIBody {
 					if request.Body.Type == BodyPollReq {
@@ -115,7 +115,7 @@ func TestHostile_polling(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPKI(t)
-				r := &responder{t: t, pki: p}
+				r := &responder{t: t, testPKI: p}
 				waiting(p, r, row.polls...)
 				if row.change != nil {
 					row.change(p, r)
@@ -139,7 +139,7 @@ func TestHostile_polling(t *testing.T) {
 }
 
 // stillWaiting has the CA answer pollReq by the waiting ip that ir was answered with.
-func stillWaiting(_ *pki, r *responder) {
+func stillWaiting(_ *testPKI, r *responder) {
 	original := r.body
 	r.body = func(request *PKIMessage, honest PKIBody) PKIBody {
 		first := &PKIMessage{Body: PKIBody{Type: BodyIR}}
@@ -161,7 +161,7 @@ func retype(original func(*PKIMessage, PKIBody) PKIBody, kind BodyType) func(*PK
 func TestClient_waiting_deadlineOfCallerBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPKI(t)
-		r := &responder{t: t, pki: p}
+		r := &responder{t: t, testPKI: p}
 		waiting(p, r, PollRepContent{{CheckAfter: 50}})
 		c, _ := testClient(t, r, nil)
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
@@ -181,7 +181,7 @@ func TestClient_waiting_deadlineOfCallerBounds(t *testing.T) {
 func TestClient_waiting_cancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPKI(t)
-		r := &responder{t: t, pki: p}
+		r := &responder{t: t, testPKI: p}
 		waiting(p, r, PollRepContent{{CheckAfter: 50}})
 		c, _ := testClient(t, r, nil)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -217,7 +217,7 @@ func TestClient_refusals_areTyped(t *testing.T) {
 			}, false},
 		} {
 			t.Run(name+" "+name2, func(t *testing.T) {
-				r := &responder{t: t, pki: p, body: func(*PKIMessage, PKIBody) PKIBody { return body }}
+				r := &responder{t: t, testPKI: p, body: func(*PKIMessage, PKIBody) PKIBody { return body }}
 				row.change(r)
 				c, _ := testClient(t, r, nil)
 
@@ -241,7 +241,7 @@ func TestClient_refusalOfAnotherTransaction_isNotBelieved(t *testing.T) {
 		"transactionID: 01010101010101010101010101010101": func(_ *PKIMessage, h *PKIHeader) { h.TransactionID = ones },
 		"recipNonce: 01010101010101010101010101010101":    func(_ *PKIMessage, h *PKIHeader) { h.RecipNonce = ones },
 	} {
-		hostile{respond: func(_ *pki, r *responder) {
+		hostile{respond: func(_ *testPKI, r *responder) {
 			r.body = func(*PKIMessage, PKIBody) PKIBody {
 				return PKIBody{BodyError, &ErrorMsgContent{StatusInfo: Rejection("no")}}
 			}

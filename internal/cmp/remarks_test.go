@@ -11,8 +11,8 @@ import (
 )
 
 // issuing has the responder issue a certificate.
-func issuing(t *testing.T, p *pki, change func(*x509.Certificate)) *responder {
-	r := &responder{t: t, pki: p}
+func issuing(t *testing.T, p *testPKI, change func(*x509.Certificate)) *responder {
+	r := &responder{t: t, testPKI: p}
 	with(p.leaf(t, change))(p, r)
 	return r
 }
@@ -60,7 +60,7 @@ func TestClient_issuerThatIsNotConfigured_isWarnedOf(t *testing.T) {
 		"C=SE, O=Example, CN=Test CA": false, // the order is not what counts
 		"CN=Test CA":                  true,
 	} {
-		_, log, err := initialize(t, p, &responder{t: t, pki: p}, func(c *Config) { c.Recipient = recipient })
+		_, log, err := initialize(t, p, &responder{t: t, testPKI: p}, func(c *Config) { c.Recipient = recipient })
 
 		require.NoError(t, err)
 		text := "the certificate's issuer is not the configured one, by which some CAs find the holder at an update"
@@ -88,7 +88,7 @@ func TestClient_certificateImplicitlyConfirmedAndRefused_isGivenBack(t *testing.
 	t.Run("revoked under the secret", func(t *testing.T) {
 		p := newPKI(t)
 		refused := p.leaf(t, renamed)
-		r := &responder{t: t, pki: p, grant: true}
+		r := &responder{t: t, testPKI: p, grant: true}
 		with(refused)(p, r)
 
 		_, log, err := initialize(t, p, r, implicit)
@@ -107,7 +107,7 @@ func TestClient_certificateImplicitlyConfirmedAndRefused_isGivenBack(t *testing.
 	})
 	t.Run("after an update also under the secret", func(t *testing.T) {
 		p := newPKI(t)
-		r := &responder{t: t, pki: p, grant: true}
+		r := &responder{t: t, testPKI: p, grant: true}
 		with(p.leaf(t, renamed))(p, r)
 		c, _ := testClient(t, r, implicit)
 
@@ -119,7 +119,7 @@ func TestClient_certificateImplicitlyConfirmedAndRefused_isGivenBack(t *testing.
 	})
 	t.Run("the CA does not revoke", func(t *testing.T) {
 		p := newPKI(t)
-		r := &responder{t: t, pki: p, grant: true}
+		r := &responder{t: t, testPKI: p, grant: true}
 		with(p.leaf(t, renamed))(p, r)
 		issue := r.body
 		r.body = func(request *PKIMessage, honest PKIBody) PKIBody {
@@ -137,7 +137,7 @@ func TestClient_certificateImplicitlyConfirmedAndRefused_isGivenBack(t *testing.
 	})
 	t.Run("not ours to revoke", func(t *testing.T) {
 		p := newPKI(t)
-		r := &responder{t: t, pki: p, grant: true}
+		r := &responder{t: t, testPKI: p, grant: true}
 		with(p.old.cert)(p, r) // another key: whoever it belongs to may need it
 
 		_, log, err := initialize(t, p, r, implicit)
@@ -148,7 +148,7 @@ func TestClient_certificateImplicitlyConfirmedAndRefused_isGivenBack(t *testing.
 	})
 	t.Run("in an answer that is not to be trusted", func(t *testing.T) {
 		p := newPKI(t)
-		r := &responder{t: t, pki: p, grant: true, signed: true}
+		r := &responder{t: t, testPKI: p, grant: true, signed: true}
 		with(p.leaf(t, func(c *x509.Certificate) { c.NotAfter = testNow.Add(-1) }))(p, r)
 
 		_, log, err := initialize(t, p, r, func(c *Config) { implicit(c); laxly(p, c) })
@@ -159,7 +159,7 @@ func TestClient_certificateImplicitlyConfirmedAndRefused_isGivenBack(t *testing.
 	})
 	t.Run("confirmed explicitly it is rejected", func(t *testing.T) {
 		p := newPKI(t)
-		r := &responder{t: t, pki: p, grant: true}
+		r := &responder{t: t, testPKI: p, grant: true}
 		with(p.leaf(t, renamed))(p, r)
 
 		_, _, err := initialize(t, p, r, func(c *Config) { c.ImplicitConfirm = false })

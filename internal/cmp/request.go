@@ -9,7 +9,7 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // Request is what a certificate is asked for with.
@@ -119,7 +119,7 @@ func templateExtensions(csr *x509.CertificateRequest) []pkix.Extension {
 	find := func(id asn1.ObjectIdentifier) int {
 		return slices.IndexFunc(csr.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(id) })
 	}
-	extensions := []pkix.Extension{certinfo.LeafKeyUsage(csr.PublicKey), defaultExtKeyUsage}
+	extensions := []pkix.Extension{pki.LeafKeyUsage(csr.PublicKey), defaultExtKeyUsage}
 	for i, wanted := range extensions {
 		if found := find(wanted.Id); found >= 0 {
 			extensions[i] = csr.Extensions[found]

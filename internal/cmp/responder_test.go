@@ -90,17 +90,17 @@ func newIdentity(t testing.TB, subject string, signer *identity, change func(*x5
 	return &identity{key, issue(t, subject, key.Public(), signer, key, change)}
 }
 
-// pki is a CA, its root, and what a client has.
-type pki struct {
+// testPKI is a CA, its root, and what a client has.
+type testPKI struct {
 	root, ca *identity
 	key      *ecdsa.PrivateKey // the client's new key
 	csr      *x509.CertificateRequest
 	old      *identity // the client's old certificate
 }
 
-func newPKI(t testing.TB) *pki {
+func newPKI(t testing.TB) *testPKI {
 	t.Helper()
-	p := &pki{root: newIdentity(t, "CN=Test Root", nil, asCA), key: newKey(t)}
+	p := &testPKI{root: newIdentity(t, "CN=Test Root", nil, asCA), key: newKey(t)}
 	p.ca = newIdentity(t, testRecipient, p.root, asCA)
 	p.old = newIdentity(t, "CN=leaf,O=Example", p.ca, nil)
 	p.csr = newCSR(t, p.key, nil)
@@ -121,11 +121,11 @@ func newCSR(t testing.TB, key crypto.Signer, change func(*x509.CertificateReques
 }
 
 // leaf issues the certificate that the client asks for, but for what change does to it.
-func (p *pki) leaf(t testing.TB, change func(*x509.Certificate)) *x509.Certificate {
+func (p *testPKI) leaf(t testing.TB, change func(*x509.Certificate)) *x509.Certificate {
 	return p.leafBy(t, p.ca, change)
 }
 
-func (p *pki) leafBy(t testing.TB, signer *identity, change func(*x509.Certificate)) *x509.Certificate {
+func (p *testPKI) leafBy(t testing.TB, signer *identity, change func(*x509.Certificate)) *x509.Certificate {
 	return issue(t, "CN=leaf,O=Example", p.key.Public(), signer, nil, func(c *x509.Certificate) {
 		c.DNSNames, c.IPAddresses = p.csr.DNSNames, p.csr.IPAddresses
 		if change != nil {
@@ -136,10 +136,10 @@ func (p *pki) leafBy(t testing.TB, signer *identity, change func(*x509.Certifica
 
 // responder is a CMP server whose honest answers can be bent at every step.
 type responder struct {
-	t      testing.TB
-	pki    *pki
-	signed bool // answers are signed by the CA instead of protected by MAC
-	grant  bool // grants implicit confirmation
+	t       testing.TB
+	testPKI *testPKI
+	signed  bool // answers are signed by the CA instead of protected by MAC
+	grant   bool // grants implicit confirmation
 
 	body    func(request *PKIMessage, honest PKIBody) PKIBody // before the header
 	header  func(request *PKIMessage, h *PKIHeader)           // before protection
@@ -179,14 +179,14 @@ func (r *responder) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 }
 
 func (r *responder) answer(request *PKIMessage) *PKIMessage {
-	m := &PKIMessage{Header: request.Header.Answer(DirectoryName(r.pki.ca.cert.RawSubject), testNow), Body: r.honestBody(request)}
+	m := &PKIMessage{Header: request.Header.Answer(DirectoryName(r.testPKI.ca.cert.RawSubject), testNow), Body: r.honestBody(request)}
 	if r.body != nil {
 		m.Body = r.body(request, m.Body)
 	}
 	if r.grant && answersWithCertificate(request.Body.Type) {
 		m.Header.AddImplicitConfirm()
 	}
-	m.ExtraCerts = [][]byte{r.pki.ca.cert.Raw}
+	m.ExtraCerts = [][]byte{r.testPKI.ca.cert.Raw}
 	if r.header != nil {
 		r.header(request, &m.Header)
 	}
@@ -194,7 +194,7 @@ func (r *responder) answer(request *PKIMessage) *PKIMessage {
 	case r.protect != nil:
 		r.protect(request, m)
 	case r.signed:
-		require.NoError(r.t, ProtectSignature(m, r.pki.ca.key))
+		require.NoError(r.t, ProtectSignature(m, r.testPKI.ca.key))
 	case request.MACProtected(): // with the parameters of the request, as RFC 9810, 5.1.3.1 recommends
 		mac, err := r.keys().Verify(request)
 		require.NoError(r.t, err)
@@ -226,11 +226,11 @@ func protectMAC(t testing.TB, m *PKIMessage, protection Protection, secret strin
 func (r *responder) honestBody(request *PKIMessage) PKIBody {
 	switch request.Body.Type {
 	case BodyIR:
-		return PKIBody{BodyIP, r.granted(r.pki.leaf(r.t, nil))}
+		return PKIBody{BodyIP, r.granted(r.testPKI.leaf(r.t, nil))}
 	case BodyCR, BodyP10CR:
-		return PKIBody{BodyCP, r.granted(r.pki.leaf(r.t, nil))}
+		return PKIBody{BodyCP, r.granted(r.testPKI.leaf(r.t, nil))}
 	case BodyKUR:
-		return PKIBody{BodyKUP, r.granted(r.pki.leaf(r.t, nil))}
+		return PKIBody{BodyKUP, r.granted(r.testPKI.leaf(r.t, nil))}
 	case BodyCertConf:
 		return PKIBody{BodyPKIConf, PKIConfirmContent{}}
 	case BodyRR:
@@ -241,7 +241,7 @@ func (r *responder) honestBody(request *PKIMessage) PKIBody {
 
 // granted is an ip, cp or kup with a certificate; the root is in caPubs.
 func (r *responder) granted(cert *x509.Certificate) *CertRepMessage {
-	return &CertRepMessage{CAPubs: [][]byte{r.pki.root.cert.Raw}, Response: []CertResponse{{CertifiedKeyPair: &CertifiedKeyPair{Certificate: cert.Raw}}}}
+	return &CertRepMessage{CAPubs: [][]byte{r.testPKI.root.cert.Raw}, Response: []CertResponse{{CertifiedKeyPair: &CertifiedKeyPair{Certificate: cert.Raw}}}}
 }
 
 // kinds lists what was asked, in order.
@@ -321,22 +321,22 @@ func warnings(t testing.TB, log *bytes.Buffer) []string {
 
 // hostile is one way in which an answer can be wrong.
 type hostile struct {
-	config  func(p *pki, c *Config)
-	respond func(p *pki, r *responder)
+	config  func(p *testPKI, c *Config)
+	respond func(p *testPKI, r *responder)
 	want    string // the outline of the error
 }
 
 // run sends an ir, which must fail as the row says without giving the secret away, and returns the
 // responder for what it was asked.
-func (h hostile) run(t *testing.T, p *pki) *responder {
+func (h hostile) run(t *testing.T, p *testPKI) *responder {
 	t.Helper()
 	return h.runAs(t, p, BodyIR)
 }
 
 // runAs is run for ir or kur.
-func (h hostile) runAs(t *testing.T, p *pki, kind BodyType) *responder {
+func (h hostile) runAs(t *testing.T, p *testPKI, kind BodyType) *responder {
 	t.Helper()
-	r := &responder{t: t, pki: p}
+	r := &responder{t: t, testPKI: p}
 	h.respond(p, r)
 	c, log := testClient(t, r, func(cfg *Config) {
 		if h.config != nil {
@@ -363,9 +363,9 @@ func (h hostile) runAs(t *testing.T, p *pki, kind BodyType) *responder {
 }
 
 // anchored gives the client the root as anchor for signed answers.
-func anchored(p *pki, c *Config) { c.TrustAnchors = []*x509.Certificate{p.root.cert} }
+func anchored(p *testPKI, c *Config) { c.TrustAnchors = []*x509.Certificate{p.root.cert} }
 
 // laxly has the client trust as ONAP did.
-func laxly(_ *pki, c *Config) { c.ResponseTrust = ResponseTrustONAP }
+func laxly(_ *testPKI, c *Config) { c.ResponseTrust = ResponseTrustONAP }
 
 var basicConstraintsCA = pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}

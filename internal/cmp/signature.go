@@ -17,7 +17,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // signatureAlgorithms are those of RFC 9481, 3, without those that use SHA-1 or SHA-224.
@@ -70,7 +70,7 @@ func pssParameters(hash crypto.Hash, null bool) ([]byte, error) {
 	})
 }
 
-// CheckKey says whether a public key is of a kind and size that is worked with here: RSA up to certinfo.MaxRSABits, ECDSA
+// CheckKey says whether a public key is of a kind and size that is worked with here: RSA up to pki.MaxRSABits, ECDSA
 // P-256, P-384 or P-521, or Ed25519. It must be asked before anything is computed with a foreign key.
 func CheckKey(public crypto.PublicKey) error {
 	if _, err := signingAlgorithm(public); err != nil {
@@ -80,15 +80,15 @@ func CheckKey(public crypto.PublicKey) error {
 }
 
 func checkModulus(public crypto.PublicKey) error {
-	if key, ok := public.(*rsa.PublicKey); ok && key.N.BitLen() > certinfo.MaxRSABits {
-		return fmt.Errorf("RSA key has %d bits, want at most %d", key.N.BitLen(), certinfo.MaxRSABits)
+	if key, ok := public.(*rsa.PublicKey); ok && key.N.BitLen() > pki.MaxRSABits {
+		return fmt.Errorf("RSA key has %d bits, want at most %d", key.N.BitLen(), pki.MaxRSABits)
 	}
 	return nil
 }
 
 // parseCertificate reads a foreign certificate, and refuses one whose key nothing must be computed with.
 func parseCertificate(der []byte) (*x509.Certificate, error) {
-	certificate, err := certinfo.ParseAnyPrintable(der)
+	certificate, err := pki.ParseAnyPrintable(der)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // initialize sends an ir to a responder.
-func initialize(t *testing.T, p *pki, r *responder, change func(*Config)) (Result, *bytes.Buffer, error) {
+func initialize(t *testing.T, p *testPKI, r *responder, change func(*Config)) (Result, *bytes.Buffer, error) {
 	t.Helper()
 	c, log := testClient(t, r, change)
 	result, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
@@ -30,7 +30,7 @@ func TestClient_signerForCertificatesOnly_isAcceptedWhenItIsAnAnchor(t *testing.
 	again := issue(t, testRecipient, p.ca.key.Public(), p.root, nil, asCertifier)
 	for name, anchor := range map[string]*x509.Certificate{"itself": p.ca.cert, "its name and key in another certificate": again} {
 		t.Run(name, func(t *testing.T) {
-			r := &responder{t: t, pki: p, signed: true}
+			r := &responder{t: t, testPKI: p, signed: true}
 
 			_, log, err := initialize(t, p, r, func(c *Config) { c.TrustAnchors = []*x509.Certificate{anchor, p.root.cert} })
 
@@ -41,13 +41,13 @@ func TestClient_signerForCertificatesOnly_isAcceptedWhenItIsAnAnchor(t *testing.
 		})
 	}
 	t.Run("no anchor", func(t *testing.T) {
-		_, _, err := initialize(t, p, &responder{t: t, pki: p, signed: true}, func(c *Config) { anchored(p, c) })
+		_, _, err := initialize(t, p, &responder{t: t, testPKI: p, signed: true}, func(c *Config) { anchored(p, c) })
 		assert.EqualError(t, err, "checking signer's key usage of the CMP answer: has no digitalSignature, "+
 			"want digitalSignature, no keyUsage at all, or a CA that is itself among the trust anchors")
 	})
 	t.Run("a leaf that is an anchor", func(t *testing.T) {
 		leaf := newIdentity(t, testRecipient, p.root, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment })
-		hostile{func(_ *pki, c *Config) { c.TrustAnchors = []*x509.Certificate{leaf.cert} }, signedBy(t, leaf), "signer's key usage: no digitalSignature"}.run(t, p)
+		hostile{func(_ *testPKI, c *Config) { c.TrustAnchors = []*x509.Certificate{leaf.cert} }, signedBy(t, leaf), "signer's key usage: no digitalSignature"}.run(t, p)
 	})
 }
 
@@ -73,7 +73,7 @@ func TestClient_SignerDN_isBelievedAlsoWithARenewedCertificate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 2 { // another key and certificate each time
-				r := &responder{t: t, pki: p}
+				r := &responder{t: t, testPKI: p}
 				signedBy(t, newIdentity(t, raName, p.ca, change), p.ca.cert)(p, r)
 
 				result, log, err := initialize(t, p, r, configured)
@@ -85,7 +85,7 @@ func TestClient_SignerDN_isBelievedAlsoWithARenewedCertificate(t *testing.T) {
 		})
 	}
 	t.Run("the CA itself", func(t *testing.T) {
-		_, _, err := initialize(t, p, &responder{t: t, pki: p, signed: true}, configured)
+		_, _, err := initialize(t, p, &responder{t: t, testPKI: p, signed: true}, configured)
 		assert.NoError(t, err)
 	})
 }
@@ -93,7 +93,7 @@ func TestClient_SignerDN_isBelievedAlsoWithARenewedCertificate(t *testing.T) {
 func TestHostile_SignerDN(t *testing.T) {
 	p := newPKI(t)
 	stranger := newIdentity(t, "CN=Stranger", nil, asCA)
-	config := func(p *pki, c *Config) { anchored(p, c); c.SignerDN = raName }
+	config := func(p *testPKI, c *Config) { anchored(p, c); c.SignerDN = raName }
 	for name, row := range map[string]hostile{
 		"an RA by its extended key usage only": {anchored, signedBy(t, newIdentity(t, raName, p.ca, withUsages(oidCMCRA)), p.ca.cert),
 			`signer: "CN=RA,O=Example"`},
@@ -127,7 +127,7 @@ func TestNew_names_areChecked(t *testing.T) {
 
 func TestClient_SenderReference_isTheSenderUnderAMAC(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p}
+	r := &responder{t: t, testPKI: p}
 	c, _ := testClient(t, r, func(c *Config) { c.SenderReference = true })
 	_, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
 	require.NoError(t, err)
@@ -152,7 +152,7 @@ func TestClient_certificateSignedWithUnsupportedAlgorithm_namesIt(t *testing.T) 
 		"ML-DSA-65 (2.16.840.1.101.3.4.3.18)":           {2, 16, 840, 1, 101, 3, 4, 3, 18},
 	} {
 		leaf := resigned(t, p.leaf(t, nil), oid)
-		r := &responder{t: t, pki: p, body: func(_ *PKIMessage, honest PKIBody) PKIBody {
+		r := &responder{t: t, testPKI: p, body: func(_ *PKIMessage, honest PKIBody) PKIBody {
 			if rep, ok := honest.Content.(*CertRepMessage); ok {
 				rep.Response[0].CertifiedKeyPair.Certificate = leaf
 			}

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"github.com/certfetcher/certfetcher/internal/oneline"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // send sends a message, and once more on a new connection when one that was used before brought not a single byte:
@@ -77,7 +77,7 @@ func plainText(page string) string {
 		}
 		_, page, _ = strings.Cut(tag, closing(tag))
 	}
-	return oneline.Of(html.UnescapeString(text.String()), maxWordsShown)
+	return pki.OneLine(html.UnescapeString(text.String()), maxWordsShown)
 }
 
 // closing returns what ends a tag, or an element whose content is not shown.

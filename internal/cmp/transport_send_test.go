@@ -58,7 +58,7 @@ func exchangeOn(connection net.Conn, reader *bufio.Reader, handler http.Handler)
 }
 
 // enrolOver enrols over real connections of a transport of its own.
-func enrolOver(t *testing.T, p *pki, url string) error {
+func enrolOver(t *testing.T, p *testPKI, url string) error {
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	c, _ := testClient(t, nil, func(c *Config) { c.URL, c.HTTPClient = url, &http.Client{Transport: transport} })
@@ -79,7 +79,7 @@ func TestClient_serverClosesAfterItsAnswer_isAskedOnceMoreOnANewConnection(t *te
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPKI(t)
-			r := &responder{t: t, pki: p}
+			r := &responder{t: t, testPKI: p}
 			server := serveRaw(t, func(_ int, connection net.Conn) {
 				exchangeOn(connection, bufio.NewReader(connection), r)
 				end(connection)
@@ -117,7 +117,7 @@ func TestHostile_serverThatCloses_isNotAskedForEver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPKI(t)
-			r := &responder{t: t, pki: p}
+			r := &responder{t: t, testPKI: p}
 			server := serveRaw(t, func(number int, connection net.Conn) { row.serve(r, number, connection) })
 
 			err := enrolOver(t, p, server.url)

@@ -7,8 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
-	"github.com/certfetcher/certfetcher/internal/certpath"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // verifyChain returns the best chain from a certificate to an anchor (RFC 5280, 6): one that ends in a
@@ -20,7 +19,7 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, no
 		return bytes.Equal(c.RawSubject, c.RawIssuer) && slices.ContainsFunc(anchors, c.Equal)
 	})
 	// What the certificate is for is the requester's affair; who signed it is ours.
-	chains, err := certpath.Verify(leaf, certpath.Options{Anchors: anchors, Others: between, At: now})
+	chains, err := pki.VerifyPath(leaf, pki.PathOptions{Anchors: anchors, Others: between, At: now})
 	if err != nil {
 		return nil, err
 	}
@@ -28,7 +27,7 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, no
 		return chains[0], nil
 	}
 	return slices.MinFunc(chains, func(a, b []*x509.Certificate) int {
-		if x, y := certinfo.SelfSigned(a[len(a)-1]), certinfo.SelfSigned(b[len(b)-1]); x != y {
+		if x, y := pki.SelfSigned(a[len(a)-1]), pki.SelfSigned(b[len(b)-1]); x != y {
 			if x {
 				return -1
 			}
@@ -42,7 +41,7 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, no
 // that says so; old roots among them are told by their signing themselves.
 func authorities(certificates []*x509.Certificate) []*x509.Certificate {
 	return slices.DeleteFunc(slices.Clone(certificates), func(c *x509.Certificate) bool {
-		return !c.IsCA && (c.Version >= 3 || !certinfo.SelfSigned(c))
+		return !c.IsCA && (c.Version >= 3 || !pki.SelfSigned(c))
 	})
 }
 
@@ -66,7 +65,7 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 	}
 	path, err := verifyChain(leaf, anchors, others, at)
 	if err != nil && t.c.cfg.ResponseTrust == ResponseTrustONAP {
-		roots := slices.DeleteFunc(authorities(others), func(c *x509.Certificate) bool { return !certinfo.SelfSigned(c) })
+		roots := slices.DeleteFunc(authorities(others), func(c *x509.Certificate) bool { return !pki.SelfSigned(c) })
 		if path, err = verifyChain(leaf, roots, others, at); err == nil {
 			t.warn("root %q is trusted only because response trust is %q: it came with the answer and nothing vouches for it",
 				path[len(path)-1].Subject, ResponseTrustONAP)
@@ -82,7 +81,7 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 	trusted = path[len(path)-1:]
 	if t.macVerified {
 		for _, root := range caPubs {
-			if !slices.ContainsFunc(trusted, root.Equal) && certinfo.SelfSigned(root) {
+			if !slices.ContainsFunc(trusted, root.Equal) && pki.SelfSigned(root) {
 				trusted = append(trusted, root)
 			}
 		}
@@ -95,11 +94,11 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 // No chain is built with them, but others understand them; all that is known of them is their names.
 func (t *transaction) handedOn(caPubs [][]byte) (roots []*x509.Certificate) {
 	for _, der := range caPubs {
-		root, err := certinfo.Parse(der)
+		root, err := pki.Parse(der)
 		if err != nil || !bytes.Equal(root.RawSubject, root.RawIssuer) || !root.IsCA && root.Version >= 3 {
 			continue
 		}
-		if err := certinfo.Unusable(root); err != nil && !slices.ContainsFunc(roots, root.Equal) {
+		if err := pki.Unusable(root); err != nil && !slices.ContainsFunc(roots, root.Equal) {
 			t.c.cfg.Log.Warn("a root in caPubs can verify nothing here, and is handed on as it is", "root", shown(nameString(root.RawSubject)), "reason", shown(err.Error()))
 			roots = append(roots, root)
 		}

@@ -15,7 +15,7 @@ import (
 
 func TestClient_leafInCAPubs_isNoAnchor(t *testing.T) {
 	p := newPKI(t)
-	r := &responder{t: t, pki: p}
+	r := &responder{t: t, testPKI: p}
 	leafInCAPubs(p.root.cert.Raw)(p, r)
 	c, _ := testClient(t, r, nil)
 
@@ -32,7 +32,7 @@ func TestClient_rootOfVersion1InCAPubs_isAnAnchor(t *testing.T) {
 	old, err := ca.Version1(p.root.cert, p.root.key)
 	require.NoError(t, err)
 	p.root.cert = old
-	c, _ := testClient(t, &responder{t: t, pki: p}, nil)
+	c, _ := testClient(t, &responder{t: t, testPKI: p}, nil)
 
 	result, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
 
@@ -47,7 +47,7 @@ func TestClient_certificateOfVersion1InCAPubs_thatAnotherSigned_isNoAnchor(t *te
 	p.ca.cert = issue(t, testRecipient, p.ca.key.Public(), unknown, nil, asCA)
 	old, err := ca.Version1(p.ca.cert, unknown.key)
 	require.NoError(t, err)
-	r := &responder{t: t, pki: p, body: func(_ *PKIMessage, honest PKIBody) PKIBody {
+	r := &responder{t: t, testPKI: p, body: func(_ *PKIMessage, honest PKIBody) PKIBody {
 		if rep, ok := honest.Content.(*CertRepMessage); ok {
 			rep.CAPubs = append(rep.CAPubs, old.Raw)
 		}
@@ -64,7 +64,7 @@ func TestClient_certificateOfVersion1InCAPubs_thatAnotherSigned_isNoAnchor(t *te
 func TestClient_caPubsUnderSignature_areNotTrusted(t *testing.T) {
 	p := newPKI(t)
 	stranger := newIdentity(t, "CN=Stranger Root", nil, asCA)
-	r := &responder{t: t, pki: p, signed: true, body: func(_ *PKIMessage, honest PKIBody) PKIBody {
+	r := &responder{t: t, testPKI: p, signed: true, body: func(_ *PKIMessage, honest PKIBody) PKIBody {
 		if rep, ok := honest.Content.(*CertRepMessage); ok {
 			rep.CAPubs = append(rep.CAPubs, stranger.cert.Raw)
 		}
@@ -82,7 +82,7 @@ func TestClient_caPubsUnderSignature_areNotTrusted(t *testing.T) {
 func TestClient_signerOfAnEarlierAnswer_servesAsIntermediate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPKI(t)
-		r := &responder{t: t, pki: p, signed: true}
+		r := &responder{t: t, testPKI: p, signed: true}
 		waiting(p, r, nil)
 		r.message = func(request, m *PKIMessage) {
 			if request.Body.Type != BodyIR {
@@ -104,7 +104,7 @@ func onap(c *Config) { laxly(nil, c) }
 func TestClient_onapTrust_warnsAlsoOfWhatFailsLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPKI(t)
-		r := &responder{t: t, pki: p, signed: true}
+		r := &responder{t: t, testPKI: p, signed: true}
 		waiting(p, r, PollRepContent{{CheckAfter: 1}}, PollRepContent{{CheckAfter: 1}}, nil)
 		honest := r.body
 		r.body = func(request *PKIMessage, body PKIBody) PKIBody {
@@ -141,7 +141,7 @@ func TestClient_onapTrust_refusalBySomebody_isNotAuthenticated(t *testing.T) {
 		"strict, too": {p.ca, func(c *Config) { anchored(p, c) }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &responder{t: t, pki: p, body: func(*PKIMessage, PKIBody) PKIBody {
+			r := &responder{t: t, testPKI: p, body: func(*PKIMessage, PKIBody) PKIBody {
 				return PKIBody{BodyError, &ErrorMsgContent{StatusInfo: Rejection("no")}}
 			}}
 			signedBy(t, row.signer)(p, r)
@@ -171,10 +171,10 @@ func TestClient_namesOfPeers_areBoundedInErrorsAndWarnings(t *testing.T) {
 		}
 	})
 	for name, row := range map[string]struct {
-		respond func(*pki, *responder)
+		respond func(*testPKI, *responder)
 		change  func(*Config)
 	}{
-		"sender": {func(_ *pki, r *responder) {
+		"sender": {func(_ *testPKI, r *responder) {
 			r.signed, r.header = true, func(_ *PKIMessage, h *PKIHeader) { h.Sender = DirectoryName(name) }
 		}, func(c *Config) { anchored(p, c) }},
 		"signer":  {signedBy(t, signer), onap},
@@ -183,7 +183,7 @@ func TestClient_namesOfPeers_areBoundedInErrorsAndWarnings(t *testing.T) {
 		"names":   {with(more), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &responder{t: t, pki: p}
+			r := &responder{t: t, testPKI: p}
 			row.respond(p, r)
 			c, log := testClient(t, r, row.change)
 
@@ -205,7 +205,7 @@ func TestClient_namesOfPeers_areBoundedInErrorsAndWarnings(t *testing.T) {
 func TestClient_waiting_countsTheThinkingOfTheCA(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPKI(t)
-		r := &responder{t: t, pki: p}
+		r := &responder{t: t, testPKI: p}
 		waiting(p, r, PollRepContent{{CheckAfter: 0}})
 		honest := r.body
 		r.body = func(request *PKIMessage, body PKIBody) PKIBody {

@@ -4,8 +4,8 @@ import (
 	"crypto/x509"
 	"errors"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // p10crID is the certReqId of answers to p10cr, which has none of its own (RFC 9810, 5.3.4).
@@ -78,8 +78,8 @@ func (e *exchange) grant(t transaction) (cmp.PKIBody, transaction, error) {
 	if t.answer == cmp.BodyKUP {
 		e.ca.counters.updated.Add(1)
 	}
-	e.ca.config.Log.Info("certificate issued", "body", t.answer.String(), "subject", certinfo.DN(certificate.RawSubject),
-		"serial", certinfo.Serial(certificate), "not_after", certificate.NotAfter, "implicit_confirm", t.implicit)
+	e.ca.config.Log.Info("certificate issued", "body", t.answer.String(), "subject", pki.DN(certificate.RawSubject),
+		"serial", pki.Serial(certificate), "not_after", certificate.NotAfter, "implicit_confirm", t.implicit)
 
 	status := cmp.PKIStatusInfo{Status: cmp.StatusAccepted}
 	if w.modified != "" {

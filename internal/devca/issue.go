@@ -14,8 +14,8 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // issuingAlgorithm is what leaves are signed with.
@@ -76,7 +76,7 @@ func (e *exchange) issue(w wanted) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("encoding certificate: %w", err)
 	}
 	// Names and extensions are the requester's bytes. What does not make a readable certificate is its fault.
-	certificate, err := certinfo.ParseAnyPrintable(der)
+	certificate, err := pki.ParseAnyPrintable(der)
 	if err != nil {
 		return nil, refuse(cmp.FailBadCertTemplate, "the certificate asked for would not be readable: %v", err)
 	}

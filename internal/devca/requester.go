@@ -3,8 +3,8 @@ package devca
 import (
 	"crypto/x509"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // requester is who protected a message: exactly one field is set, or none for nobody yet.
@@ -71,7 +71,7 @@ func (e *exchange) authenticateSignature(signer *x509.Certificate) (requester, e
 // knownSigner returns the signer's certificate if it was issued here and is good. The issuing key is as old as
 // the process, so that its signature proves what other CAs look up.
 func (e *exchange) knownSigner(der []byte) (*x509.Certificate, error) {
-	signer, err := certinfo.ParseAnyPrintable(der)
+	signer, err := pki.ParseAnyPrintable(der)
 	if err != nil {
 		return nil, refuse(cmp.FailBadMessageCheck, "the signer's certificate cannot be read: %v", err)
 	}

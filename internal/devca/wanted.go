@@ -8,8 +8,8 @@ import (
 	"encoding/asn1"
 	"slices"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // wanted is the certificate that a request asks for, checked.
@@ -168,7 +168,7 @@ func checkKey(key crypto.PublicKey) error {
 		return nil
 	}
 	return refuse(cmp.FailBadAlg, "the key is of no kind that is certified here: want RSA of %d to %d bits, ECDSA P-256, P-384 or P-521, or Ed25519",
-		minRSABits, certinfo.MaxRSABits)
+		minRSABits, pki.MaxRSABits)
 }
 
 // checkExtension says whether an extension is granted as it is.

@@ -20,7 +20,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
-	"github.com/certfetcher/certfetcher/internal/oneline"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/internal/truststore"
 )
 
@@ -207,4 +207,4 @@ func (d *doctor) variables() {
 // maxText bounds, in characters, what of a text is shown: some of it comes from others.
 const maxText = 1500
 
-func oneLine(s string) string { return oneline.Of(s, maxText) }
+func oneLine(s string) string { return pki.OneLine(s, maxText) }

@@ -15,10 +15,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/notify"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // hooks checks what a sidecar does when the certificate changes. Nothing is run, signalled or posted. An
@@ -152,7 +152,7 @@ func (d *doctor) served(ctx context.Context) {
 		return
 	}
 	d.ok(checkNotifyVerify, "%s serves the certificate of %q with serial number %s, valid until %s",
-		n.Verify, leaf.Subject, certinfo.Serial(leaf), stamp(leaf.NotAfter))
+		n.Verify, leaf.Subject, pki.Serial(leaf), stamp(leaf.NotAfter))
 }
 
 func (d *doctor) reachable(ctx context.Context, name, address string) {

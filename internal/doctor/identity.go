@@ -10,11 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/keygen"
 )
 
@@ -109,7 +109,7 @@ func fileText(path string, format keystore.Format) string {
 func chainOf(i *mtls.Identity) []*x509.Certificate {
 	chain := []*x509.Certificate{i.Certificate.Leaf}
 	for _, der := range i.Certificate.Certificate[1:] {
-		if cert, err := certinfo.Parse(der); err == nil { // mtls has made it from a parsed one
+		if cert, err := pki.Parse(der); err == nil { // mtls has made it from a parsed one
 			chain = append(chain, cert)
 		}
 	}
@@ -119,13 +119,13 @@ func chainOf(i *mtls.Identity) []*x509.Certificate {
 // chain says how far the chain goes that the CertService will be shown.
 func (d *doctor) chain(chain []*x509.Certificate, i *mtls.Identity) {
 	for n, cert := range chain[:len(chain)-1] {
-		if algorithm := certinfo.UnsupportedSignature(cert); algorithm != "" {
-			d.warn(checkChain, fmt.Sprintf("%q in KEYSTORE_PATH is signed with %s, which is not accepted here, and may not be by the CertService", certinfo.DN(cert.RawSubject), algorithm),
+		if algorithm := pki.UnsupportedSignature(cert); algorithm != "" {
+			d.warn(checkChain, fmt.Sprintf("%q in KEYSTORE_PATH is signed with %s, which is not accepted here, and may not be by the CertService", pki.DN(cert.RawSubject), algorithm),
 				"have it issued with SHA-256 or stronger")
 			return
 		}
-		if err := certinfo.Unusable(chain[n+1]); err != nil {
-			d.warn(checkChain, fmt.Sprintf("whether %q is signed by %q, which follows it in KEYSTORE_PATH, is not known: %v", cert.Subject, certinfo.DN(chain[n+1].RawSubject), err),
+		if err := pki.Unusable(chain[n+1]); err != nil {
+			d.warn(checkChain, fmt.Sprintf("whether %q is signed by %q, which follows it in KEYSTORE_PATH, is not known: %v", cert.Subject, pki.DN(chain[n+1].RawSubject), err),
 				"see whether the CertService accepts it")
 			return
 		}
@@ -236,7 +236,7 @@ func until(end, now time.Time) string {
 	if left < 48*time.Hour {
 		return fmt.Sprintf("%s, for %s", stamp(end), left.Round(time.Minute))
 	}
-	return fmt.Sprintf("%s, for %d days", stamp(end), certinfo.Days(now, end))
+	return fmt.Sprintf("%s, for %d days", stamp(end), pki.Days(now, end))
 }
 
 // soon is a fifth of a certificate's life before its end, but at most 30 days, as in the log's warnings.

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
-	"github.com/certfetcher/certfetcher/internal/certpath"
+	"github.com/certfetcher/certfetcher/internal/pki"
+
 	"github.com/certfetcher/certfetcher/internal/enroll"
 )
 
@@ -85,7 +85,7 @@ func (s *service) certificate(shown []*x509.Certificate) (moment time.Time, trus
 		}
 		last := shown[len(shown)-1]
 		why, advice := x509Reason(err), fmt.Sprintf("add the certificate of the CA %q to the truststore, if this is your CertService", last.Issuer)
-		if reason := certpath.HandshakeReason(err, shown, s.identity.Roots); reason != "" {
+		if reason := pki.HandshakeReason(err, shown, s.identity.Roots); reason != "" {
 			why, advice = reason, "correct that certificate; the one of another CA in the truststore does not help"
 		}
 		s.fail(enroll.StageConnection, checkTrust,
@@ -98,7 +98,7 @@ func (s *service) certificate(shown []*x509.Certificate) (moment time.Time, trus
 	switch {
 	case fits:
 		s.ok(checkServerName, "the certificate is for %q", host)
-	case certpath.OnlyCommonName(leaf, host):
+	case pki.OnlyCommonName(leaf, host):
 		s.fail(enroll.StageConnection, checkServerName, fmt.Sprintf("the certificate has %q as common name (CN) only, which is not looked at (RFC 9525)", host),
 			"have it issued with that name as a subject alternative name")
 	default:
@@ -112,13 +112,13 @@ func (s *service) certificate(shown []*x509.Certificate) (moment time.Time, trus
 }
 
 func names(cert *x509.Certificate) string {
-	if list := certinfo.Names(cert); len(list) > 0 {
+	if list := pki.Names(cert); len(list) > 0 {
 		return some(list)
 	}
 	return "none"
 }
 
-func x509Reason(err error) string { return certpath.Short(err) }
+func x509Reason(err error) string { return pki.ShortError(err) }
 
 // verify looks for a chain that is valid now, or else at another time: dates tell of a clock or of a late
 // renewal, a missing chain of a wrong truststore. A chain that is valid at any time is so when the last of its

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/internal/verify"
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
@@ -47,7 +47,7 @@ func (e *Enroller) keep() (*output.Bundle, string) {
 }
 
 func (e *Enroller) reportKept(leaf *x509.Certificate, changed string) {
-	attributes := []any{"path", e.Config.Output.Dir, "not_after", leaf.NotAfter, "serial", certinfo.Serial(leaf)}
+	attributes := []any{"path", e.Config.Output.Dir, "not_after", leaf.NotAfter, "serial", pki.Serial(leaf)}
 	if changed != "" {
 		e.Log.Warn("the configuration asks for another certificate than the one on the volume, "+
 			"which stays until the new one is there", append(attributes, "because", changed)...)
@@ -90,9 +90,9 @@ func (e *Enroller) unlike(leaf *x509.Certificate) string {
 	}
 	if !slices.Equal(attributes(leaf.Subject), attributes(want.Template.Subject)) {
 		return fmt.Sprintf("the certificate on the volume has the subject %q, the configuration asks for %q",
-			certinfo.DN(leaf.RawSubject), certinfo.DN(want.Template.RawSubject))
+			pki.DN(leaf.RawSubject), pki.DN(want.Template.RawSubject))
 	}
-	if has, asked := certinfo.Names(leaf), certinfo.RequestNames(want.Template); !sameNames(has, asked, leaf.Subject.CommonName) {
+	if has, asked := pki.Names(leaf), pki.RequestNames(want.Template); !sameNames(has, asked, leaf.Subject.CommonName) {
 		return fmt.Sprintf("the certificate on the volume has the names %q, SANS asks for %q", has, asked)
 	}
 	return ""
@@ -103,7 +103,7 @@ func (e *Enroller) due(leaf *x509.Certificate) string {
 	if e.Config.Sidecar.Enabled {
 		return ""
 	}
-	due := certinfo.Moment(leaf.NotBefore, leaf.NotAfter, 2./3)
+	due := pki.Moment(leaf.NotBefore, leaf.NotAfter, 2./3)
 	if e.Now().Before(due) {
 		return ""
 	}

@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/client"
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/internal/verify"
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
@@ -227,7 +227,7 @@ func (e *Enroller) request(key crypto.Signer) (*x509.CertificateRequest, client.
 	if err != nil {
 		return nil, client.Request{}, failed(StageKeyEncoding, "preparing the PK header: %w", err)
 	}
-	e.Log.Info("made the certificate signing request", "subject", certinfo.DN(csr.RawSubject), "sans", certinfo.RequestNames(csr), "duration", e.since(start))
+	e.Log.Info("made the certificate signing request", "subject", pki.DN(csr.RawSubject), "sans", pki.RequestNames(csr), "duration", e.since(start))
 	return csr, client.Request{CSR: keygen.CSRPEM(csr), Key: keyPEM}, nil
 }
 
@@ -275,8 +275,8 @@ func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest, answe
 		e.Log.Warn("accepted the certificate with a remark", "remark", answer.Clean(warning))
 	}
 	leaf := result.Chain[0]
-	e.Log.Info("verified the certificate", "serial", certinfo.Serial(leaf), "not_before", leaf.NotBefore, "not_after", leaf.NotAfter,
-		"issuer", answer.Clean(certinfo.DN(leaf.RawIssuer)), "chain", len(result.Chain), "trusted", len(result.Trusted), "duration", e.since(start))
+	e.Log.Info("verified the certificate", "serial", pki.Serial(leaf), "not_before", leaf.NotBefore, "not_after", leaf.NotAfter,
+		"issuer", answer.Clean(pki.DN(leaf.RawIssuer)), "chain", len(result.Chain), "trusted", len(result.Trusted), "duration", e.since(start))
 	return output.Bundle{Key: key, Chain: result.Chain, Trusted: result.Trusted, Note: e.note(leaf)}, nil
 }
 

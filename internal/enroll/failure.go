@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/client"
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // caRefused is how the CertService API begins the message of a 500 that tells a CA's refusal, as opposed to
@@ -85,7 +85,7 @@ func (e *Enroller) elsewhere(err error) bool {
 
 // nearlyExpired tells whether less than a tenth of a certificate's life is left.
 func (e *Enroller) nearlyExpired(leaf *x509.Certificate) bool {
-	return e.Now().After(certinfo.Moment(leaf.NotBefore, leaf.NotAfter, 0.9))
+	return e.Now().After(pki.Moment(leaf.NotBefore, leaf.NotAfter, 0.9))
 }
 
 // Next is what an error of Obtain or Publish means for the next try.

@@ -11,8 +11,8 @@ import (
 	"io"
 	"slices"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/output"
 )
 
@@ -37,7 +37,7 @@ type Record struct {
 // Requested is what makes two requests the same: subject, names, key algorithm and CA.
 type Requested struct {
 	Subject      string   `json:"subject"`        // as RFC 4514 writes it
-	SANs         []string `json:"sans,omitempty"` // with their kinds, as certinfo.RequestNames lists them
+	SANs         []string `json:"sans,omitempty"` // with their kinds, as pki.RequestNames lists them
 	KeyAlgorithm string   `json:"keyAlgorithm"`
 	CA           string   `json:"ca"`
 }
@@ -46,7 +46,7 @@ type Requested struct {
 func requested(cfg *config.Fetcher) Requested {
 	template := cfg.Certificate.Template
 	return Requested{
-		Subject: certinfo.DN(template.RawSubject), SANs: slices.Compact(certinfo.RequestNames(template)),
+		Subject: pki.DN(template.RawSubject), SANs: slices.Compact(pki.RequestNames(template)),
 		KeyAlgorithm: cfg.Certificate.KeyAlgorithm, CA: cfg.Request.CAName,
 	}
 }

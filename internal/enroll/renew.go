@@ -9,8 +9,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
 )
@@ -58,7 +58,7 @@ func (e *Enroller) leftOver() *Obtained {
 	if left == nil || e.outdated(&left.bundle) != "" {
 		return nil
 	}
-	e.Log.Info("publishing the certificate that could not be published before", "serial", certinfo.Serial(left.bundle.Chain[0]))
+	e.Log.Info("publishing the certificate that could not be published before", "serial", pki.Serial(left.bundle.Chain[0]))
 	return left
 }
 
@@ -103,7 +103,7 @@ func (e *Enroller) renewalKey(current *output.Bundle) (key crypto.Signer, err er
 func (e *Enroller) Restore() (Outcome, error) {
 	other := e.volume.Adopt(e.prefers)
 	if other != nil {
-		e.Log.Info("somebody else has published a newer certificate, which stays", "serial", certinfo.Serial(other.Chain[0]), "not_after", other.Chain[0].NotAfter)
+		e.Log.Info("somebody else has published a newer certificate, which stays", "serial", pki.Serial(other.Chain[0]), "not_after", other.Chain[0].NotAfter)
 		e.current.Store(other)
 		e.overlap = overlap{} // what came with it counts as brought by the last answer, as at a start
 	}

@@ -47,10 +47,9 @@ var errReplaced = errors.New("the lock was replaced")
 // obstructed: the last wait for flock(2) was in vain, so the next does not wait.
 var obstructed atomic.Bool
 
-// Lock keeps other processes that change dir waiting. It locks dir by the file name in it, which only those may open who may
-// write to the directory, which it makes where it is missing and leaves there, until unlock. It does
-// without where the file system knows no locks, and where this process may not write to the directory, as it can change
-// nothing then. The error is ErrLocked, context.Canceled when done was closed before (a nil done never is), a
+// Lock keeps other processes that change dir waiting until unlock. It locks the file name in dir, which only those may
+// open who may write to dir. Lock makes the file where it is missing, and leaves it there. It does without where the
+// file system knows no locks, and where this process may not write to the directory, as it can change nothing then. The error is ErrLocked, context.Canceled when done was closed before (a nil done never is), a
 // *ForeignLockError, or one of the file system.
 func Lock(dir *os.File, name string, done <-chan struct{}) (unlock func(), err error) {
 	return lockDir(dir, name, done, false)

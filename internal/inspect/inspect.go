@@ -14,9 +14,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/keygen"
 )
 
@@ -83,7 +83,7 @@ func (c *Certificate) Leaf() *x509.Certificate { return c.leaf }
 // Plan adds to a report with a certificate how much of its life is left, and when a sidecar would renew it. A
 // zero due is not known.
 func (r *Report) Plan(now, due time.Time) {
-	days := certinfo.Days(now, r.Certificate.NotAfter)
+	days := pki.Days(now, r.Certificate.NotAfter)
 	r.Certificate.DaysLeft = &days
 	if !due.IsZero() {
 		due = due.UTC().Truncate(time.Second)
@@ -207,7 +207,7 @@ func describeEntry(format keystore.Format, e keystore.Entry) Entry {
 		entry.Kind = "trustedCertEntry"
 	}
 	if len(e.Chain) > 0 {
-		entry.Subject, entry.Chain = certinfo.DN(e.Chain[0].RawSubject), len(e.Chain)
+		entry.Subject, entry.Chain = pki.DN(e.Chain[0].RawSubject), len(e.Chain)
 	}
 	return entry
 }
@@ -224,7 +224,7 @@ func (r *Report) describe(name string, entries []keystore.Entry) {
 	}
 	for _, e := range entries {
 		for _, anchor := range e.Chain {
-			r.Trusted = append(r.Trusted, certinfo.DN(anchor.RawSubject))
+			r.Trusted = append(r.Trusted, pki.DN(anchor.RawSubject))
 		}
 	}
 }
@@ -248,11 +248,11 @@ func (r *Report) describePair(keys, certs []keystore.Entry) {
 func describeCertificate(e keystore.Entry) *Certificate {
 	leaf := e.Chain[0]
 	c := &Certificate{
-		Subject: certinfo.DN(leaf.RawSubject), SANs: certinfo.Names(leaf), Serial: certinfo.Serial(leaf), Issuer: certinfo.DN(leaf.RawIssuer),
+		Subject: pki.DN(leaf.RawSubject), SANs: pki.Names(leaf), Serial: pki.Serial(leaf), Issuer: pki.DN(leaf.RawIssuer),
 		NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(), leaf: leaf,
 	}
 	for _, cert := range e.Chain {
-		c.Chain = append(c.Chain, certinfo.DN(cert.RawSubject))
+		c.Chain = append(c.Chain, pki.DN(cert.RawSubject))
 	}
 	if algorithm, err := keygen.AlgorithmOf(leaf.PublicKey); err == nil {
 		c.Key = algorithm

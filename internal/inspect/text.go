@@ -7,8 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
-	"github.com/certfetcher/certfetcher/internal/oneline"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // WriteText prints the report for people: a table of files, then the certificate.
@@ -78,7 +77,7 @@ func (f File) content() []string {
 // text words a request on one line.
 func (q *Requested) text() string {
 	parts := append([]string{q.Subject + " of " + q.CA, q.KeyAlgorithm}, q.SANs...)
-	return oneline.Of(strings.Join(parts, ", "), maxRequested)
+	return pki.OneLine(strings.Join(parts, ", "), maxRequested)
 }
 
 // maxRequested bounds, in characters, what is shown of a record: whoever may write to the volume may have written it.
@@ -113,5 +112,5 @@ func left(now, end time.Time) string {
 	case d < 48*time.Hour:
 		return d.Round(time.Minute).String() + " left"
 	}
-	return fmt.Sprintf("%d days left", certinfo.Days(now, end))
+	return fmt.Sprintf("%d days left", pki.Days(now, end))
 }

@@ -10,7 +10,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/certfetcher/certfetcher/internal/files"
-	"github.com/certfetcher/certfetcher/internal/pemfile"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 var (
@@ -43,7 +43,7 @@ func Detect(data []byte) (Format, error) {
 		// BouncyCastle's BKS: a version, then the length of a salt of 20 bytes.
 		return "", errors.New("store looks like a BouncyCastle BKS key store, " + byKeytool)
 	}
-	if pemfile.Has(data) {
+	if pki.HasPEM(data) {
 		return PEM, nil
 	}
 	return "", fmt.Errorf("store %s, %s", describeText(data), accepted)

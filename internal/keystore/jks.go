@@ -17,8 +17,8 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/pkcs12"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // Reading is done here rather than by keystore-go, which trusts the lengths in the file (a few bytes
@@ -161,7 +161,7 @@ func (e jksEntry) open(password []byte, keys bool) (Entry, error) {
 	}
 	entry := Entry{Alias: e.alias, Trusted: e.trusted}
 	for _, der := range e.certs {
-		cert, err := certinfo.Parse(der)
+		cert, err := pki.Parse(der)
 		if err != nil {
 			return Entry{}, err
 		}

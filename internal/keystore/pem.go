@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/oneline"
-	"github.com/certfetcher/certfetcher/internal/pemfile"
+	"github.com/certfetcher/certfetcher/internal/pki"
+
 	"github.com/certfetcher/certfetcher/internal/pkcs12"
 )
 
@@ -17,7 +17,7 @@ import (
 // that are in no chain become entries of their own. Blocks of other kinds, such as DH parameters and CRLs, are passed
 // over.
 func (s *Store) decodePEM(data []byte, password string, keys bool) error {
-	blocks, err := pemfile.Blocks(data)
+	blocks, err := pki.PEMBlocks(data)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func few(labels []string) []string {
 	slices.Sort(labels)
 	labels = slices.Compact(labels)
 	for i := range labels {
-		labels[i] = oneline.Of(labels[i], 40)
+		labels[i] = pki.OneLine(labels[i], 40)
 	}
 	return labels[:min(len(labels), 5)]
 }
@@ -73,7 +73,7 @@ func convert(labels []string) string {
 	return ""
 }
 
-func parsePEMKey(b pemfile.Block, decrypter pkcs12.KeyDecrypter) (crypto.Signer, error) {
+func parsePEMKey(b pki.PEMBlock, decrypter pkcs12.KeyDecrypter) (crypto.Signer, error) {
 	if b.Err != nil {
 		return nil, b.Err
 	}

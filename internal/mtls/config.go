@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // Pool holds Roots. It is always the same pool, so that what was verified against it can be remembered.
@@ -81,7 +81,7 @@ func (i *Identity) examine(now time.Time, ahead bool) []string {
 		cert, name := leaf, "the certificate"
 		if n > 0 {
 			var err error
-			if cert, err = certinfo.Parse(der); err != nil {
+			if cert, err = pki.Parse(der); err != nil {
 				continue // Load has made this from a parsed one
 			}
 			name = "the signer"

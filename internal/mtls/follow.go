@@ -6,7 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // follower has the identity in use, and replaces it when the files have changed.
@@ -49,8 +49,8 @@ func (f *follower) look() {
 		return
 	}
 	f.current.Store(next)
-	f.log.Info("mutual TLS identity replaced", "subject", certinfo.DN(next.Certificate.Leaf.RawSubject),
-		"serial", certinfo.Serial(next.Certificate.Leaf), "not_after", next.Certificate.Leaf.NotAfter, "roots", len(next.Roots))
+	f.log.Info("mutual TLS identity replaced", "subject", pki.DN(next.Certificate.Leaf.RawSubject),
+		"serial", pki.Serial(next.Certificate.Leaf), "not_after", next.Certificate.Leaf.NotAfter, "roots", len(next.Roots))
 	if f.onReload != nil {
 		f.onReload(next, nil)
 	}

@@ -27,23 +27,23 @@ import (
 
 const password = "store-password"
 
-// pki is a CA and one identity of it.
-type pki struct {
+// testPKI is a CA and one identity of it.
+type testPKI struct {
 	ca    *ca.CA
 	key   crypto.Signer
 	chain []*x509.Certificate // with the root
 }
 
-func newPKI(t testing.TB, name string) *pki {
+func newPKI(t testing.TB, name string) *testPKI {
 	t.Helper()
 	authority, err := ca.New(name)
 	require.NoError(t, err)
-	p := &pki{ca: authority}
+	p := &testPKI{ca: authority}
 	p.key, p.chain = p.identity(t, name, nil)
 	return p
 }
 
-func (p *pki) identity(t testing.TB, commonName string, change func(*x509.Certificate)) (crypto.Signer, []*x509.Certificate) {
+func (p *testPKI) identity(t testing.TB, commonName string, change func(*x509.Certificate)) (crypto.Signer, []*x509.Certificate) {
 	t.Helper()
 	p.ca.Change = change
 	key, chain, err := p.ca.Identity(commonName)
@@ -51,11 +51,11 @@ func (p *pki) identity(t testing.TB, commonName string, change func(*x509.Certif
 	return key, append(chain, p.ca.Root)
 }
 
-func (p *pki) keyEntry(alias string) keystore.Entry {
+func (p *testPKI) keyEntry(alias string) keystore.Entry {
 	return keystore.Entry{Alias: alias, Key: p.key, Chain: p.chain}
 }
 
-func (p *pki) trustEntry(alias string) keystore.Entry {
+func (p *testPKI) trustEntry(alias string) keystore.Entry {
 	return keystore.Entry{Alias: alias, Chain: []*x509.Certificate{p.ca.Root}, Trusted: true}
 }
 
@@ -161,7 +161,7 @@ func TestLoad_every_format_makes_a_handshake(t *testing.T) {
 
 func TestIdentity_strangers_do_not_come_to_terms(t *testing.T) {
 	ours, theirs := newPKI(t, "Ours"), newPKI(t, "Theirs")
-	load := func(key, trust *pki) *Identity {
+	load := func(key, trust *testPKI) *Identity {
 		i, err := Load(write(t, jks(t, key.keyEntry("a")), nil, jks(t, trust.trustEntry("ca"))))
 		require.NoError(t, err)
 		return i

@@ -11,8 +11,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // chosen is the key to use and its chain.
@@ -47,7 +47,7 @@ func (c contents) certificate(f Files) (chosen, error) {
 	}
 	cert := tls.Certificate{PrivateKey: entry.Key, Leaf: entry.Chain[0]}
 	for _, link := range entry.Chain {
-		if certinfo.Unusable(link) != nil && bytes.Equal(link.RawSubject, link.RawIssuer) {
+		if pki.Unusable(link) != nil && bytes.Equal(link.RawSubject, link.RawIssuer) {
 			continue // a root, which the other side has no need of; it might end the handshake for want of understanding
 		}
 		cert.Certificate = append(cert.Certificate, link.Raw)
@@ -93,8 +93,8 @@ func choose(entries []keystore.Entry, server bool, now time.Time) (keystore.Entr
 		switch {
 		case e.Key == nil:
 			certs++
-		case len(e.Chain) > 0 && certinfo.Unusable(e.Chain[0]) != nil:
-			unusable = fmt.Errorf("has a certificate %q that cannot be used: %w", certinfo.DN(e.Chain[0].RawSubject), certinfo.Unusable(e.Chain[0]))
+		case len(e.Chain) > 0 && pki.Unusable(e.Chain[0]) != nil:
+			unusable = fmt.Errorf("has a certificate %q that cannot be used: %w", pki.DN(e.Chain[0].RawSubject), pki.Unusable(e.Chain[0]))
 		case len(e.Chain) == 0 || !sameKey(e.Key.Public(), e.Chain[0].PublicKey):
 			loose = true
 		default:

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // trust reads whom to trust. A certificate that can verify nothing here is skipped, and said to be; it is a fault when
@@ -30,8 +30,8 @@ func (c contents) trust(f Files, i *Identity) error {
 		}
 	}
 	for _, r := range found {
-		if err := certinfo.Unusable(r.cert); err != nil {
-			reasons = append(reasons, fmt.Sprintf("%s, %q, can verify nothing here: %v", r.entry, certinfo.DN(r.cert.RawSubject), err))
+		if err := pki.Unusable(r.cert); err != nil {
+			reasons = append(reasons, fmt.Sprintf("%s, %q, can verify nothing here: %v", r.entry, pki.DN(r.cert.RawSubject), err))
 			continue
 		}
 		i.Roots = append(i.Roots, r.cert)

@@ -11,14 +11,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
 func negative(t *testing.T, cert *x509.Certificate) *x509.Certificate {
 	t.Helper()
-	outline, err := certinfo.Parse(ca.NegativeSerial(cert))
+	outline, err := pki.Parse(ca.NegativeSerial(cert))
 	require.NoError(t, err)
 	require.Nil(t, outline.PublicKey)
 	return outline

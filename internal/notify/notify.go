@@ -12,7 +12,7 @@ import (
 	"crypto/x509"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // The kinds of notification, as metrics and logs name them.
@@ -51,7 +51,7 @@ type Event struct {
 // NewEvent describes the publication of leaf.
 func NewEvent(reason, dir string, paths []string, leaf *x509.Certificate, trusted []*x509.Certificate) Event {
 	event := Event{
-		Reason: reason, Serial: certinfo.Serial(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+		Reason: reason, Serial: pki.Serial(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
 		Dir: dir, Paths: paths, Names: leaf.DNSNames, Trusted: trusted,
 	}
 	for _, ip := range leaf.IPAddresses {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 func TestNewEvent_describes_the_leaf(t *testing.T) {
@@ -29,6 +29,6 @@ func TestNewEvent_describes_the_leaf(t *testing.T) {
 
 func TestSerialOf_is_what_openssl_prints(t *testing.T) {
 	for serial, want := range map[int64]string{0: "00", 1: "01", 0xF: "0F", 0x10: "10", 0xFF: "FF", 0x100: "0100", 0xABCDEF: "ABCDEF"} {
-		assert.Equal(t, want, certinfo.Serial(&x509.Certificate{SerialNumber: big.NewInt(serial)}))
+		assert.Equal(t, want, pki.Serial(&x509.Certificate{SerialNumber: big.NewInt(serial)}))
 	}
 }

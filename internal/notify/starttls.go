@@ -7,7 +7,7 @@ import (
 	"net"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/oneline"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // Bounds on what a server says before TLS.
@@ -17,7 +17,7 @@ const (
 )
 
 // said makes a server's text fit to be shown.
-func said(text string) string { return fmt.Sprintf("%q", oneline.Of(text, 200)) }
+func said(text string) string { return fmt.Sprintf("%q", pki.OneLine(text, 200)) }
 
 // postgreSQLRequest is an SSLRequest: its length, and the code 80877103.
 const postgreSQLRequest = "\x00\x00\x00\x08\x04\xd2\x16\x2f"

@@ -13,7 +13,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // The waits between two looks at the application, and the bound on each.
@@ -114,7 +114,7 @@ func (v *Verify) look(ctx context.Context, event Event) error {
 	if err != nil {
 		return absentIfRefused(fmt.Errorf("reading the certificate that %s serves: %w", v.config.Address, err))
 	}
-	if serial := certinfo.Serial(served); serial != event.Serial {
+	if serial := pki.Serial(served); serial != event.Serial {
 		return fmt.Errorf("%s serves a certificate with serial number %s, valid until %s, want %s",
 			v.config.Address, serial, served.NotAfter.UTC().Format(time.RFC3339), event.Serial)
 	}
@@ -144,7 +144,7 @@ func (v *Verify) served(ctx context.Context, event Event) (leaf *x509.Certificat
 	}
 	first := &beginning{Conn: raw}
 	anchors := x509.NewCertPool()
-	for _, cert := range certinfo.Usable(event.Trusted) {
+	for _, cert := range pki.Usable(event.Trusted) {
 		anchors.AddCert(cert)
 	}
 	conn := tls.Client(first, &tls.Config{

@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // WebhookConfig says where the request goes.
@@ -119,7 +119,7 @@ func (w *Webhook) client(trusted []*x509.Certificate) *http.Client {
 	if err != nil {
 		roots = x509.NewCertPool()
 	}
-	for _, cert := range certinfo.Usable(trusted) {
+	for _, cert := range pki.Usable(trusted) {
 		roots.AddCert(cert)
 	}
 	dialer := &net.Dialer{Control: w.checkAddress}

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // Decode reads a PKCS#12 file, in DER or BER. A wrong password gives an error that is ErrPassword; a file
@@ -243,5 +243,5 @@ func parseCertBag(s cryptobyte.String) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return certinfo.Parse(der)
+	return pki.Parse(der)
 }

@@ -11,7 +11,7 @@ import (
 	"encoding/binary"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // Certificate is what the schedule needs to know of a certificate.
@@ -42,7 +42,7 @@ const jitterShare = 0.1
 // Before is about as long as its life, or because the CA dates certificates back, is treated as if its life
 // began when it was obtained, and as if there were no Before. Otherwise one renewal would follow the other.
 func (p Policy) Due(c Certificate) time.Time {
-	due := certinfo.Moment(c.NotBefore, c.NotAfter, p.At)
+	due := pki.Moment(c.NotBefore, c.NotAfter, p.At)
 	if p.Before > 0 {
 		due = c.NotAfter.Add(-p.Before)
 	}
@@ -50,8 +50,8 @@ func (p Policy) Due(c Certificate) time.Time {
 	if had.IsZero() {
 		had = c.NotBefore
 	}
-	if due.Before(certinfo.Moment(had, c.NotAfter, 0.1)) {
-		due = certinfo.Moment(had, c.NotAfter, p.At)
+	if due.Before(pki.Moment(had, c.NotAfter, 0.1)) {
+		due = pki.Moment(had, c.NotAfter, p.At)
 	}
 	// Where a difference is more than a time.Duration holds, its largest one does: the jitter is smaller then.
 	spread := min(jitterShare*float64(c.NotAfter.Sub(due)), float64(due.Sub(had))/2)

@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 
-	"github.com/certfetcher/certfetcher/internal/pemfile"
 	"github.com/certfetcher/certfetcher/internal/pkcs12"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // appendPKCS12 adds certificates that a JVM trusts. In a store made by openssl, which marks none as
@@ -57,8 +57,8 @@ func (s *store) loose(added []anchor) []pkcs12.Certificate {
 // something is wrong.
 func appendPEM(data []byte, added []anchor) []byte {
 	out := bytes.Clone(data)
-	if !pemfile.Clean(data) {
-		out = pemfile.Rewrite(data)
+	if !pki.IsCleanPEM(data) {
+		out = pki.RewritePEM(data)
 	}
 	if out[len(out)-1] != '\n' {
 		out = append(out, '\n')

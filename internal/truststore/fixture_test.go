@@ -34,8 +34,8 @@ const password = "changeit"
 
 var fixedTime = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-// pki is made once: keys and certificates do not change, files do.
-var pki = sync.OnceValue(func() (p struct {
+// testPKI is made once: keys and certificates do not change, files do.
+var testPKI = sync.OnceValue(func() (p struct {
 	roots []*x509.Certificate // six, each with a name of its own
 	key   crypto.Signer
 	chain []*x509.Certificate
@@ -56,7 +56,7 @@ var pki = sync.OnceValue(func() (p struct {
 })
 
 // root is one of the six root certificates, by number.
-func root(n int) *x509.Certificate { return pki().roots[n] }
+func root(n int) *x509.Certificate { return testPKI().roots[n] }
 
 // trusted makes entries with one certificate each; names alternate with numbers of roots.
 func trusted(t testing.TB, namesAndRoots ...any) []keystore.Entry {
@@ -71,7 +71,7 @@ func trusted(t testing.TB, namesAndRoots ...any) []keystore.Entry {
 }
 
 func keyEntry(alias string) keystore.Entry {
-	return keystore.Entry{Alias: alias, Key: pki().key, Chain: pki().chain}
+	return keystore.Entry{Alias: alias, Key: testPKI().key, Chain: testPKI().chain}
 }
 
 func jks(t testing.TB, entries ...keystore.Entry) []byte {
@@ -246,7 +246,7 @@ func contents(t testing.TB, data []byte) map[string]int {
 
 // numberOf is the number under which root gives the certificate, or -1.
 func numberOf(cert *x509.Certificate) int {
-	for n, r := range pki().roots {
+	for n, r := range testPKI().roots {
 		if bytes.Equal(r.Raw, cert.Raw) {
 			return n
 		}

@@ -49,7 +49,7 @@ func TestKeytool_listsMergedStores(t *testing.T) {
 			want := map[string]string{"mine": javaTrusted(root(0)), "pem-trusted-certificate-0": javaTrusted(root(1)), "mine-2": javaTrusted(root(2))}
 			if name != "cacerts" {
 				base = append(base, keyEntry("application"))
-				want["application"] = "PrivateKeyEntry " + digestOf(pki().chain[0].Raw)
+				want["application"] = "PrivateKeyEntry " + digestOf(testPKI().chain[0].Raw)
 			}
 			p.write(name, baseOf[name](t, base...))
 			p.write("other.pem", pemOf(0, 1))

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // Added is a certificate that was added to the first truststore.
@@ -72,7 +72,7 @@ func (s *store) missing(others []*store) ([]anchor, []Added) {
 			present[f] = true
 			alias := names.free(a.alias)
 			list = append(list, anchor{alias, a.cert})
-			added = append(added, Added{Alias: alias, Subject: certinfo.DN(a.cert.RawSubject), SHA256: f.String(), From: other.path})
+			added = append(added, Added{Alias: alias, Subject: pki.DN(a.cert.RawSubject), SHA256: f.String(), From: other.path})
 		}
 	}
 	return list, added

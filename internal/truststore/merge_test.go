@@ -161,10 +161,10 @@ func TestRun_PKCS12KeepsKeysAndWhatBelongsToThem(t *testing.T) {
 		t.Run(string(profile), func(t *testing.T) {
 			p := newPlace(t)
 			before := pkcs12.Contents{
-				Keys: []pkcs12.Key{{Key: pki().key, FriendlyName: "application", LocalKeyID: []byte{1}}},
+				Keys: []pkcs12.Key{{Key: testPKI().key, FriendlyName: "application", LocalKeyID: []byte{1}}},
 				Certificates: []pkcs12.Certificate{
-					{Certificate: pki().chain[0], FriendlyName: "application", LocalKeyID: []byte{1}},
-					{Certificate: pki().chain[1]},
+					{Certificate: testPKI().chain[0], FriendlyName: "application", LocalKeyID: []byte{1}},
+					{Certificate: testPKI().chain[1]},
 					{Certificate: root(0), FriendlyName: "Trusted", Trusted: true},
 					{Certificate: root(1), FriendlyName: "not trusted"},
 				},
@@ -335,7 +335,7 @@ func TestRun_mergedSetIsTheUnion(t *testing.T) {
 		for i := range 2 + random.IntN(3) {
 			kind := kinds[random.IntN(len(kinds))]
 			var entries []keystore.Entry
-			for _, n := range random.Perm(len(pki().roots))[:1+random.IntN(3)] {
+			for _, n := range random.Perm(len(testPKI().roots))[:1+random.IntN(3)] {
 				union[n] = true
 				// Few names, so that many are taken.
 				alias := fmt.Sprintf("ca-%d", random.IntN(2))

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 var (
@@ -54,7 +54,7 @@ func checkNames(csr *x509.CertificateRequest, leaf *x509.Certificate) (warnings 
 		warnings = append(warnings, "the certificate has alternative names that were not requested: "+strings.Join(extra, ", "))
 	}
 	// Many CAs write the RDNs in an order of their own, which makes no other name of it.
-	if !certinfo.SameName(csr.RawSubject, leaf.RawSubject) {
+	if !pki.SameName(csr.RawSubject, leaf.RawSubject) {
 		warnings = append(warnings, fmt.Sprintf("the certificate's subject is %s, requested was %s", dn(leaf.RawSubject), dn(csr.RawSubject)))
 	}
 	return warnings, nil

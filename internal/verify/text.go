@@ -10,12 +10,12 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // dn is a distinguished name in quotes as RFC 4514 writes it, which is the DER order reversed.
 func dn(raw []byte) string {
-	return fmt.Sprintf("%q", certinfo.DN(raw))
+	return fmt.Sprintf("%q", pki.DN(raw))
 }
 
 // dnList names the first few.

@@ -15,8 +15,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
-	"github.com/certfetcher/certfetcher/internal/certpath"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // Skew is how far a certificate's start may lie in the future by this machine's clock. There is no such
@@ -91,7 +90,7 @@ func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, no
 // anything is. Of the trusted ones, those are published and verify nothing.
 func checkUsable(chain []*x509.Certificate) error {
 	for i, cert := range chain {
-		if err := certinfo.Unusable(cert); err != nil {
+		if err := pki.Unusable(cert); err != nil {
 			return &Error{fmt.Sprintf("certificate %d of the chain can verify nothing", i+1), "one with a key and extensions that are supported",
 				fmt.Sprintf("%s: %v", dn(cert.RawSubject), err)}
 		}
@@ -102,7 +101,7 @@ func checkUsable(chain []*x509.Certificate) error {
 // unusable warns of trusted certificates that are passed on, but were not used.
 func unusable(trusted []*x509.Certificate) (warnings []string) {
 	for i, cert := range trusted {
-		if err := certinfo.Unusable(cert); err != nil {
+		if err := pki.Unusable(cert); err != nil {
 			warnings = append(warnings, fmt.Sprintf("trusted certificate %d, %s, is published, but can verify nothing here: %v", i+1, dn(cert.RawSubject), err))
 		}
 	}
@@ -124,8 +123,8 @@ func withoutDuplicates(certs []*x509.Certificate) []*x509.Certificate {
 func moveRoots(chain, trusted []*x509.Certificate) (shorter, more []*x509.Certificate) {
 	for len(chain) > 1 {
 		last := chain[len(chain)-1]
-		unreadable := certinfo.Unusable(last) != nil && bytes.Equal(last.RawSubject, last.RawIssuer)
-		if !unreadable && !certinfo.SelfSigned(last) {
+		unreadable := pki.Unusable(last) != nil && bytes.Equal(last.RawSubject, last.RawIssuer)
+		if !unreadable && !pki.SelfSigned(last) {
 			break
 		}
 		chain = chain[:len(chain)-1]
@@ -169,7 +168,7 @@ func checkOrder(chain []*x509.Certificate) error {
 			}
 			return &Error{check, want, dn(signer.RawSubject)}
 		}
-		if algorithm := certinfo.UnsupportedSignature(cert); algorithm != "" {
+		if algorithm := pki.UnsupportedSignature(cert); algorithm != "" {
 			return &Error{check, "a signature by " + dn(signer.RawSubject) + " with SHA-256 or stronger", algorithm + ", which is not accepted, on " + dn(cert.RawSubject)}
 		}
 		if err := cert.CheckSignatureFrom(signer); err != nil {
@@ -185,7 +184,7 @@ func checkAnchor(chain, trusted []*x509.Certificate, now time.Time) (warnings []
 		return nil, &Error{"the certificate is its own trust anchor", "one that a CA signed", dn(chain[0].RawSubject) + " in both lists"}
 	}
 	for i, at := range moments(append(slices.Clone(chain), trusted...), now) {
-		_, verr := certpath.Verify(chain[0], certpath.Options{Anchors: trusted, Others: chain[1:], At: at})
+		_, verr := pki.VerifyPath(chain[0], pki.PathOptions{Anchors: trusted, Others: chain[1:], At: at})
 		if verr == nil {
 			if i > 0 && !anyStartsAfter(chain, now) {
 				warnings = append(warnings, fmt.Sprintf("the trust anchor becomes valid only at %s, %s from now: this machine's clock is behind the CA's, which is tolerated up to %s", stamp(at), at.Sub(now).Round(time.Second), Skew))

@@ -23,7 +23,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -138,7 +138,7 @@ func TestAnswer_keyTooLarge_verifiesNothing(t *testing.T) {
 
 func negative(t testing.TB, cert *x509.Certificate) *x509.Certificate {
 	t.Helper()
-	outline, err := certinfo.Parse(ca.NegativeSerial(cert))
+	outline, err := pki.Parse(ca.NegativeSerial(cert))
 	require.NoError(t, err)
 	require.Nil(t, outline.PublicKey)
 	return outline

@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/peer"
 	"github.com/certfetcher/certfetcher/test/service"
 )
@@ -37,9 +37,9 @@ func readUnreadable(t *testing.T, name string) (*x509.Certificate, []byte) {
 	text, err := os.ReadFile("../testdata/certificates/" + name + ".pem")
 	require.NoError(t, err)
 	block, _ := pem.Decode(text)
-	cert, err := certinfo.Parse(block.Bytes)
+	cert, err := pki.Parse(block.Bytes)
 	require.NoError(t, err)
-	require.Error(t, certinfo.Unusable(cert))
+	require.Error(t, pki.Unusable(cert))
 	return cert, text
 }
 

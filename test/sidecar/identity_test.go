@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/peer"
 	"github.com/certfetcher/certfetcher/test/service"
 )
@@ -28,7 +28,7 @@ type clients struct {
 func (c *clients) wrap(_ *service.Service, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.mu.Lock()
-		c.seen = append(c.seen, certinfo.Serial(r.TLS.PeerCertificates[0]))
+		c.seen = append(c.seen, pki.Serial(r.TLS.PeerCertificates[0]))
 		c.mu.Unlock()
 		next.ServeHTTP(w, r)
 	})
@@ -83,7 +83,7 @@ func TestSidecar_mutualTLSFilesThatAreReplaced_areUsedForTheNextRequest(t *testi
 	p.await(1, replaced)
 	p.renew()
 	p.await(3, planned)
-	assert.Equal(t, certinfo.Serial(leaf), shown.last())
+	assert.Equal(t, pki.Serial(leaf), shown.last())
 	assert.Equal(t, float64(leaf.NotAfter.Unix()), p.metric("certfetcher_mtls_identity_expiry_timestamp_seconds"))
 	assert.Equal(t, 1., p.metric(`certfetcher_mtls_identity_reloads_total{outcome="ok"}`))
 	assert.Equal(t, 1., p.metric("certfetcher_mtls_identity_last_reload_successful"))
@@ -110,7 +110,7 @@ func TestSidecar_keystoreAndPasswordThatAreReplaced_areUsedForTheNextRequest(t *
 	p.await(1, replaced)
 	p.renew()
 	p.await(2, planned)
-	assert.Equal(t, certinfo.Serial(leaf), shown.last())
+	assert.Equal(t, pki.Serial(leaf), shown.last())
 	assert.NotContains(t, p.text(), "another secret")
 	p.end()
 }
@@ -132,7 +132,7 @@ func TestSidecar_withoutInotify_usesTheNewIdentityAllTheSame(t *testing.T) {
 	replace(t, filepath.Join(s.Dir, "client.p12"), store)
 	p.renew()
 	p.await(2, planned)
-	assert.Equal(t, certinfo.Serial(leaf), shown.last())
+	assert.Equal(t, pki.Serial(leaf), shown.last())
 	assert.Equal(t, float64(leaf.NotAfter.Unix()), p.metric("certfetcher_mtls_identity_expiry_timestamp_seconds"))
 	require.NoError(t, os.Remove(filepath.Join(volume, "keystore.p12")))
 	p.renew()

@@ -13,8 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // reader opens the stores of a volume in a loop, as an application that reloads does.
@@ -88,7 +88,7 @@ func readSet(volume string, symlink bool) (string, error) {
 		return "", fmt.Errorf("keystore-combined.pem: %w", err)
 	}
 	if !symlink {
-		return certinfo.Serial(p12), nil
+		return pki.Serial(p12), nil
 	}
 	key, err := readEntries(dir, "key.pem", "")
 	if err != nil {
@@ -104,7 +104,7 @@ func readSet(volume string, symlink bool) (string, error) {
 	if !p12.Equal(jks) || !p12.Equal(chain[0].Chain[0]) || !p12.Equal(combined[0].Chain[0]) {
 		return "", errors.New("the set has certificates of several generations")
 	}
-	return certinfo.Serial(p12), nil
+	return pki.Serial(p12), nil
 }
 
 // readPair opens keystore and truststore of one type, each with the password beside it.

@@ -1,5 +1,4 @@
-// Package oneline makes text from elsewhere fit to be shown in an error, a log or a report.
-package oneline
+package pki
 
 import (
 	"strings"
@@ -7,9 +6,9 @@ import (
 	"unicode/utf8"
 )
 
-// Of puts foreign text on one line: control, format and undecodable characters become spaces,
+// OneLine puts foreign text on one line: control, format and undecodable characters become spaces,
 // spaces collapse, and what is longer than limit characters is cut.
-func Of(s string, limit int) string {
+func OneLine(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return ' '

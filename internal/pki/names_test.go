@@ -1,4 +1,4 @@
-package certinfo
+package pki
 
 import (
 	"crypto/x509"

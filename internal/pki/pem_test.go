@@ -1,4 +1,4 @@
-package pemfile
+package pki
 
 import (
 	"bytes"
@@ -29,8 +29,8 @@ func utf16Of(text string, order binary.ByteOrder, mark bool) []byte {
 	return out
 }
 
-// forms are what becomes of a PEM file on its way through editors, shells, YAML and JSON.
-func forms(text string) map[string][]byte {
+// pemForms are what becomes of a PEM file on its way through editors, shells, YAML and JSON.
+func pemForms(text string) map[string][]byte {
 	replace := func(old, with string) []byte { return []byte(strings.ReplaceAll(text, old, with)) }
 	return map[string][]byte{
 		"as it was":               []byte(text),
@@ -57,13 +57,13 @@ func forms(text string) map[string][]byte {
 func TestBlocks_readsWhatWasDoneToAFile(t *testing.T) {
 	text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: bytes.Repeat([]byte("one"), 100)})) +
 		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("two")}))
-	for name, data := range forms(text) {
+	for name, data := range pemForms(text) {
 		t.Run(name, func(t *testing.T) {
-			assert.True(t, Has(data))
-			blocks, err := Blocks(data)
+			assert.True(t, HasPEM(data))
+			blocks, err := PEMBlocks(data)
 			require.NoError(t, err)
 			require.Len(t, blocks, 2)
-			for i, want := range []Block{{Label: "CERTIFICATE", Bytes: bytes.Repeat([]byte("one"), 100)}, {Label: "PRIVATE KEY", Bytes: []byte("two")}} {
+			for i, want := range []PEMBlock{{Label: "CERTIFICATE", Bytes: bytes.Repeat([]byte("one"), 100)}, {Label: "PRIVATE KEY", Bytes: []byte("two")}} {
 				require.NoError(t, blocks[i].Err)
 				want.Line = blocks[i].Line
 				assert.Equal(t, want, blocks[i])
@@ -76,9 +76,9 @@ func TestBlocks_headersOfOldKeys(t *testing.T) {
 	text := "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: DES-EDE3-CBC,00\n\nb25l\n-----END RSA PRIVATE KEY-----\n"
 	for name, data := range map[string]string{"LF": text, "CR LF": strings.ReplaceAll(text, "\n", "\r\n"), "CR": strings.ReplaceAll(text, "\n", "\r")} {
 		t.Run(name, func(t *testing.T) {
-			blocks, err := Blocks([]byte(data))
+			blocks, err := PEMBlocks([]byte(data))
 			require.NoError(t, err)
-			assert.Equal(t, []Block{{Label: "RSA PRIVATE KEY", Headers: "Proc-Type: 4,ENCRYPTED\nDEK-Info: DES-EDE3-CBC,00", Bytes: []byte("one"), Line: 1}}, blocks)
+			assert.Equal(t, []PEMBlock{{Label: "RSA PRIVATE KEY", Headers: "Proc-Type: 4,ENCRYPTED\nDEK-Info: DES-EDE3-CBC,00", Bytes: []byte("one"), Line: 1}}, blocks)
 		})
 	}
 }
@@ -103,7 +103,7 @@ func TestBlocks_damageIsNamedAndHidesNoOther(t *testing.T) {
 			`the PEM block "B" at line 4: it has header lines and no empty line after them: the line ends were lost, write the file again as it was made`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			blocks, err := Blocks([]byte(good + test.damaged + good))
+			blocks, err := PEMBlocks([]byte(good + test.damaged + good))
 			require.NoError(t, err)
 			require.Len(t, blocks, 3)
 			assert.Equal(t, []byte("one"), blocks[0].Bytes)
@@ -127,14 +127,14 @@ func TestBlocks_isBounded(t *testing.T) {
 		"8 MiB in a block":          {"-----BEGIN A-----\n" + strings.Repeat("A", 8<<20) + "\n-----END A-----\n", ""},
 		"8 MiB of spaces":           {"-----BEGIN A-----\n" + strings.Repeat(" ", 8<<20) + "\n-----END A-----\n", ""},
 		"a block that never ends":   {"-----BEGIN A-----\n" + strings.Repeat("A", 8<<20), ""},
-		"as many blocks as allowed": {strings.Repeat(block, MaxBlocks), ""},
+		"as many blocks as allowed": {strings.Repeat(block, MaxPEMBlocks), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := []byte(test.data)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			start := time.Now()
-			_, err := Blocks(data)
+			_, err := PEMBlocks(data)
 			assert.Less(t, time.Since(start), 5*time.Second)
 			runtime.ReadMemStats(&after)
 			assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20))
@@ -166,7 +166,7 @@ func TestCertificates_trustSettings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := pem.EncodeToMemory(&pem.Block{Type: "TRUSTED CERTIFICATE", Bytes: append(bytes.Clone(block.Bytes), test.aux...)})
-			certs, faults, err := Certificates(data)
+			certs, faults, err := PEMCertificates(data)
 			require.NoError(t, err)
 			if test.want != "" {
 				require.Len(t, faults, 1)
@@ -192,7 +192,7 @@ func FuzzBlocks(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		blocks, err := Blocks(data)
+		blocks, err := PEMBlocks(data)
 		if err != nil {
 			return
 		}
@@ -207,6 +207,6 @@ func FuzzBlocks(f *testing.F) {
 				t.Fatal("a block without content counts as read")
 			}
 		}
-		_, _, _ = Certificates(data)
+		_, _, _ = PEMCertificates(data)
 	})
 }

@@ -1,7 +1,4 @@
-// Package certpath verifies certification paths (RFC 5280, section 6) by way of crypto/x509, and says why one does not
-// verify. Beyond crypto/x509 it applies name constraints on directory names, and lets constraints on kinds of names that
-// are not understood refuse only paths with a name of that kind (RFC 5280, sections 4.2.1.10 and 6.1).
-package certpath
+package pki
 
 import (
 	"crypto/x509"
@@ -9,14 +6,11 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/certfetcher/certfetcher/internal/certinfo"
-	"github.com/certfetcher/certfetcher/internal/oneline"
 )
 
-// Options say what a path may consist of.
-type Options struct {
-	// Anchors are trusted; those that can verify nothing (certinfo.Unusable) are passed over, and so are such Others.
+// PathOptions say what a path may consist of.
+type PathOptions struct {
+	// Anchors are trusted; those that can verify nothing (Unusable) are passed over, and so are such Others.
 	Anchors []*x509.Certificate
 	Others  []*x509.Certificate // may stand between
 	Pool    *x509.CertPool      // of anchors, in place of Anchors; those in it are not listed in errors
@@ -24,18 +18,21 @@ type Options struct {
 	Usages  []x509.ExtKeyUsage  // of which one must be allowed; empty: any
 }
 
-// Error is a path that does not verify, with the reason that crypto/x509 does not tell.
-type Error struct {
+// PathError is a path that does not verify, with the reason that crypto/x509 does not tell.
+type PathError struct {
 	Reason string
 	Err    error // of crypto/x509
 }
 
-func (e *Error) Error() string { return e.Reason }
-func (e *Error) Unwrap() error { return e.Err }
+func (e *PathError) Error() string { return e.Reason }
+func (e *PathError) Unwrap() error { return e.Err }
 
-// Verify returns the paths from a certificate to an anchor, both ends included. They consist of the certificates given.
-func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
-	if err := certinfo.Unusable(leaf); err != nil {
+// VerifyPath returns the certification paths (RFC 5280, section 6) from a certificate to an anchor, both ends included. They
+// consist of the certificates given. Beyond crypto/x509, which it calls, it applies name constraints on directory names, and
+// lets constraints on kinds of names that are not understood refuse only paths with a name of that kind (sections 4.2.1.10
+// and 6.1).
+func VerifyPath(leaf *x509.Certificate, o PathOptions) ([][]*x509.Certificate, error) {
+	if err := Unusable(leaf); err != nil {
 		return nil, err
 	}
 	usages := o.Usages
@@ -47,7 +44,7 @@ func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
 	given := map[string]*x509.Certificate{string(leaf.Raw): leaf}
 	add := func(pool *x509.CertPool, certs []*x509.Certificate) {
 		for _, cert := range certs {
-			if certinfo.Unusable(cert) == nil {
+			if Unusable(cert) == nil {
 				given[string(cert.Raw)] = cert
 				pool.AddCert(c.relaxed(cert))
 			}
@@ -70,7 +67,7 @@ func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
 		}
 		fault := c.check(chain)
 		if fault != "" && refusal == nil {
-			refusal = &Error{Reason: fault, Err: x509.CertificateInvalidError{Cert: leaf, Reason: x509.CANotAuthorizedForThisName, Detail: fault}}
+			refusal = &PathError{Reason: fault, Err: x509.CertificateInvalidError{Cert: leaf, Reason: x509.CANotAuthorizedForThisName, Detail: fault}}
 		}
 		return fault != ""
 	})
@@ -81,12 +78,12 @@ func Verify(leaf *x509.Certificate, o Options) ([][]*x509.Certificate, error) {
 }
 
 // explained adds the reason to an error that does not tell it. Dates and usages are told.
-func explained(leaf *x509.Certificate, o Options, err error) error {
+func explained(leaf *x509.Certificate, o PathOptions, err error) error {
 	if tellsReason(err) {
 		return err
 	}
-	if reason := Reason(leaf, o.Others, o.Anchors); reason != "" {
-		return &Error{Reason: reason, Err: err}
+	if reason := PathReason(leaf, o.Others, o.Anchors); reason != "" {
+		return &PathError{Reason: reason, Err: err}
 	}
 	return err
 }
@@ -104,8 +101,8 @@ func (c *checker) relaxed(cert *x509.Certificate) *x509.Certificate {
 	return &another
 }
 
-// Short is the text of an error of a verification, without the prefix that names a library.
-func Short(err error) string { return strings.TrimPrefix(err.Error(), "x509: ") }
+// ShortError is the text of an error of a verification, without the prefix that names a library.
+func ShortError(err error) string { return strings.TrimPrefix(err.Error(), "x509: ") }
 
-// named is a distinguished name of a certificate that somebody sent, for messages.
-func named(raw []byte) string { return oneline.Of(certinfo.DN(raw), 256) }
+// shownName is a distinguished name of a certificate that somebody sent, for messages.
+func shownName(raw []byte) string { return OneLine(DN(raw), 256) }

@@ -1,4 +1,4 @@
-package certpath
+package pki
 
 import (
 	"bytes"
@@ -11,9 +11,6 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
-
-	"github.com/certfetcher/certfetcher/internal/certinfo"
-	"github.com/certfetcher/certfetcher/internal/oneline"
 )
 
 // maxComparisons bounds how many pairs of a name and a constraint are compared for one verification, as OpenSSL does.
@@ -83,7 +80,7 @@ func (c *checker) check(chain []*x509.Certificate) string {
 	for i, authority := range chain[1:] {
 		limits := c.constraintsOf(authority)
 		if limits.unreadable {
-			return fmt.Sprintf("the name constraints of %q cannot be read", named(authority.RawSubject))
+			return fmt.Sprintf("the name constraints of %q cannot be read", shownName(authority.RawSubject))
 		}
 		if len(limits.permitted) == 0 && len(limits.excluded) == 0 {
 			continue
@@ -93,7 +90,7 @@ func (c *checker) check(chain []*x509.Certificate) string {
 				continue // self-issued: RFC 5280, section 6.1.3 (b)
 			}
 			if fault := c.apply(limits, cert); fault != "" {
-				return fmt.Sprintf("the CA certificate %q %s", named(authority.RawSubject), fault)
+				return fmt.Sprintf("the CA certificate %q %s", shownName(authority.RawSubject), fault)
 			}
 		}
 	}
@@ -106,7 +103,7 @@ func (c *checker) apply(limits *constraints, cert *x509.Certificate) string {
 			return fmt.Sprintf("has too many name constraints for the names below it, want at most %d comparisons", maxComparisons)
 		}
 		if fault := limits.allow(n); fault != "" {
-			return fmt.Sprintf("%s: see the certificate %q below it", fault, named(cert.RawSubject))
+			return fmt.Sprintf("%s: see the certificate %q below it", fault, shownName(cert.RawSubject))
 		}
 	}
 	return ""
@@ -121,9 +118,9 @@ func (l *constraints) allow(n name) string {
 	var covers func(subtree) bool
 	switch n.tag {
 	case tagDirectory:
-		what, covers = fmt.Sprintf("the directory name %q", named(n.der)), func(s subtree) bool { return within(n.rdns, s.rdns) }
+		what, covers = fmt.Sprintf("the directory name %q", shownName(n.der)), func(s subtree) bool { return within(n.rdns, s.rdns) }
 	case tagEmail:
-		what, covers = fmt.Sprintf("the e-mail address %q", oneline.Of(n.mail, 256)), func(s subtree) bool { return mailWithin(n.mail, s.mail) }
+		what, covers = fmt.Sprintf("the e-mail address %q", OneLine(n.mail, 256)), func(s subtree) bool { return mailWithin(n.mail, s.mail) }
 	default:
 		return ""
 	}
@@ -211,7 +208,7 @@ func parseSubtrees(s cryptobyte.String, list *[]subtree) bool {
 	for !s.Empty() {
 		var body cryptobyte.String
 		var t subtree
-		if !s.ReadASN1(&body, cbasn1.SEQUENCE) || !parseName(&body, &t.name) {
+		if !s.ReadASN1(&body, cbasn1.SEQUENCE) || !parseConstraintName(&body, &t.name) {
 			return false
 		}
 		var minimum int64
@@ -225,8 +222,8 @@ func parseSubtrees(s cryptobyte.String, list *[]subtree) bool {
 	return true
 }
 
-// parseName reads a GeneralName; of kinds that crypto/x509 checks only the kind.
-func parseName(s *cryptobyte.String, n *name) bool {
+// parseConstraintName reads a GeneralName; of kinds that crypto/x509 checks only the kind.
+func parseConstraintName(s *cryptobyte.String, n *name) bool {
 	var value cryptobyte.String
 	var tag cbasn1.Tag
 	if !s.ReadAnyASN1(&value, &tag) || tag&0xc0 != 0x80 {
@@ -272,7 +269,7 @@ func (n *name) setDirectory(der []byte) {
 	n.kind = kind{tag: tagDirectory, text: kindTexts[tagDirectory]}
 	n.der = der
 	var ok bool
-	n.rdns, ok = certinfo.RDNs(der)
+	n.rdns, ok = RDNs(der)
 	n.bad = !ok
 }
 
@@ -316,7 +313,7 @@ func parseAlternativeNames(der []byte) []name {
 	for ok && !body.Empty() {
 		var n name
 		mailbox := body.PeekASN1Tag(cbasn1.Tag(tagOther).ContextSpecific().Constructed())
-		if ok = parseName(&body, &n); ok && (mailbox || !slices.Contains([]int{tagEmail, tagDNS, tagURI, tagIP}, n.tag)) {
+		if ok = parseConstraintName(&body, &n); ok && (mailbox || !slices.Contains([]int{tagEmail, tagDNS, tagURI, tagIP}, n.tag)) {
 			list = append(list, n)
 		}
 	}

@@ -1,6 +1,7 @@
-// Package certinfo words the parts of certificates and requests, the same way in every log, report
-// and comparison: as openssl prints them. It also says what counts as a root and as too large a key.
-package certinfo
+// Package pki reads, words, compares and verifies certificates (RFC 5280) that other people's programs made, in the same
+// way for every log, report and check: PEM as files really have it, certificates that crypto/x509 refuses, names and serial
+// numbers as openssl prints them, and certification paths with the reason why one does not verify. It makes none.
+package pki
 
 import (
 	"crypto/x509"
@@ -41,15 +42,15 @@ func DN(raw []byte) string {
 // Names lists a certificate's subject alternative names, each with its kind, sorted; host names, those of e-mail
 // addresses as well, compare without regard to case and are in lower case.
 func Names(cert *x509.Certificate) []string {
-	return names(cert.DNSNames, cert.EmailAddresses, cert.IPAddresses, cert.URIs)
+	return listNames(cert.DNSNames, cert.EmailAddresses, cert.IPAddresses, cert.URIs)
 }
 
 // RequestNames is Names for a certificate signing request.
 func RequestNames(csr *x509.CertificateRequest) []string {
-	return names(csr.DNSNames, csr.EmailAddresses, csr.IPAddresses, csr.URIs)
+	return listNames(csr.DNSNames, csr.EmailAddresses, csr.IPAddresses, csr.URIs)
 }
 
-func names(dns, emails []string, ips []net.IP, uris []*url.URL) []string {
+func listNames(dns, emails []string, ips []net.IP, uris []*url.URL) []string {
 	list := []string{}
 	for _, name := range dns {
 		list = append(list, "DNS:"+strings.ToLower(name))

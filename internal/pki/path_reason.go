@@ -1,4 +1,4 @@
-package certpath
+package pki
 
 import (
 	"bytes"
@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // maxDepth and maxNamesakes bound the search for a reason: each namesake costs the verification of a signature.
@@ -17,11 +15,11 @@ const (
 	maxNamesakes = 16
 )
 
-// Reason says what is wrong with the path from a certificate to an anchor where crypto/x509 only says that no authority is
+// PathReason says what is wrong with the path from a certificate to an anchor where crypto/x509 only says that no authority is
 // known: an algorithm or an extension that is not supported, an issuer's certificate that can verify nothing, or one of
 // that name with another key. It is empty when an issuer's certificate is simply not there, or when none of these is wrong.
-func Reason(leaf *x509.Certificate, others, anchors []*x509.Certificate) string {
-	return reason(leaf, others, anchors, false)
+func PathReason(leaf *x509.Certificate, others, anchors []*x509.Certificate) string {
+	return pathReason(leaf, others, anchors, false)
 }
 
 // HandshakeReason is Reason for the certificates that the other side of TLS showed, and the error that crypto/tls had. It
@@ -30,7 +28,7 @@ func HandshakeReason(err error, shown, anchors []*x509.Certificate) string {
 	if tellsReason(err) {
 		return ""
 	}
-	return reason(shown[0], shown[1:], anchors, true)
+	return pathReason(shown[0], shown[1:], anchors, true)
 }
 
 func tellsReason(err error) bool {
@@ -38,13 +36,13 @@ func tellsReason(err error) bool {
 	return errors.As(err, &invalid)
 }
 
-func reason(leaf *x509.Certificate, others, anchors []*x509.Certificate, handshake bool) string {
+func pathReason(leaf *x509.Certificate, others, anchors []*x509.Certificate, handshake bool) string {
 	for cert, depth := leaf, 0; depth < maxDepth; depth++ {
 		if depth > 0 && slices.ContainsFunc(anchors, cert.Equal) {
 			return extensionFault(cert, handshake)
 		}
-		if algorithm := certinfo.UnsupportedSignature(cert); algorithm != "" && !slices.ContainsFunc(anchors, cert.Equal) {
-			return fmt.Sprintf("%q is signed with %s, which is not accepted: have it issued with SHA-256 or stronger", named(cert.RawSubject), algorithm)
+		if algorithm := UnsupportedSignature(cert); algorithm != "" && !slices.ContainsFunc(anchors, cert.Equal) {
+			return fmt.Sprintf("%q is signed with %s, which is not accepted: have it issued with SHA-256 or stronger", shownName(cert.RawSubject), algorithm)
 		}
 		if fault := extensionFault(cert, handshake); fault != "" {
 			return fault
@@ -74,8 +72,8 @@ func issuerOf(cert *x509.Certificate, among []*x509.Certificate, place string) (
 		if tried++; tried > maxNamesakes {
 			break
 		}
-		name := named(candidate.RawSubject)
-		if err := certinfo.Unusable(candidate); err != nil {
+		name := shownName(candidate.RawSubject)
+		if err := Unusable(candidate); err != nil {
 			fault = fmt.Sprintf("the CA certificate %q is %s, but can verify nothing: %v", name, place, err)
 			continue
 		}
@@ -89,7 +87,7 @@ func issuerOf(cert *x509.Certificate, among []*x509.Certificate, place string) (
 			fault = fmt.Sprintf("the certificate %q is %s, but it is not one of a CA (basicConstraints)", name, place)
 		case fault == "":
 			fault = fmt.Sprintf("a CA certificate %q is %s, but with another key than the one that signed %q: "+
-				"get the CA's current certificate", name, place, named(cert.RawSubject))
+				"get the CA's current certificate", name, place, shownName(cert.RawSubject))
 		}
 	}
 	return nil, fault
@@ -106,10 +104,10 @@ func extensionFault(cert *x509.Certificate, handshake bool) string {
 		switch {
 		case oid.Equal(oidNameConstraints) && handshake:
 			return fmt.Sprintf("the CA certificate %q has name constraints of a kind that is not supported for TLS: use a CA without them, or with "+
-				"those on DNS names and addresses only", named(cert.RawSubject))
+				"those on DNS names and addresses only", shownName(cert.RawSubject))
 		case oid.Equal(oidNameConstraints):
 		default:
-			return fmt.Sprintf("the certificate %q has a critical extension that is not supported: OID %s", named(cert.RawSubject), oid)
+			return fmt.Sprintf("the certificate %q has a critical extension that is not supported: OID %s", shownName(cert.RawSubject), oid)
 		}
 	}
 	return ""

@@ -1,11 +1,4 @@
-// Package pemfile finds the PEM blocks (RFC 7468) of a file as people and tools really leave them: with a byte order
-// mark, in UTF-16, indented as in YAML, with line ends that were lost, turned into spaces or into the characters \n,
-// and with one block on the line where another ends.
-//
-// Only what is beyond doubt is read: what stands between a BEGIN and its END must be Base64 once white space and
-// written-out line ends are gone. A block that cannot be read does not hide the others. The package knows nothing of
-// what the blocks hold.
-package pemfile
+package pki
 
 import (
 	"bytes"
@@ -20,11 +13,11 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// MaxBlocks is how many blocks are read from one file: the largest bundles of public roots have some 150.
-const MaxBlocks = 10_000
+// MaxPEMBlocks is how many blocks are read from one file: the largest bundles of public roots have some 150.
+const MaxPEMBlocks = 10_000
 
-// Block is one PEM block.
-type Block struct {
+// PEMBlock is one PEM block.
+type PEMBlock struct {
 	Label   string // such as "CERTIFICATE"
 	Headers string // of RFC 1421, such as "Proc-Type: 4,ENCRYPTED"; empty for all that RFC 7468 knows
 	Bytes   []byte // decoded; nil where Err is set
@@ -34,7 +27,7 @@ type Block struct {
 }
 
 // String names the block in messages.
-func (b Block) String() string { return fmt.Sprintf("the PEM block %q at line %d", b.Label, b.Line) }
+func (b PEMBlock) String() string { return fmt.Sprintf("the PEM block %q at line %d", b.Label, b.Line) }
 
 var (
 	begin = []byte("-----BEGIN ")
@@ -43,42 +36,47 @@ var (
 )
 
 // errMany says that a file has more blocks than are read.
-var errMany = fmt.Errorf("has more than %d PEM blocks, want fewer: is it one file?", MaxBlocks)
+var errMany = fmt.Errorf("has more than %d PEM blocks, want fewer: is it one file?", MaxPEMBlocks)
 
-// Has says whether data has a PEM block, readable or not.
-func Has(data []byte) bool { return bytes.Contains(Text(data), begin) }
+// HasPEM says whether data has a PEM block, readable or not.
+func HasPEM(data []byte) bool { return bytes.Contains(PEMText(data), begin) }
 
-// Blocks returns the blocks in their order. It is an error when there are more than MaxBlocks.
-func Blocks(data []byte) ([]Block, error) {
-	rest := Text(data)
+// PEMBlocks finds the PEM blocks (RFC 7468) of a file as people and tools really leave them: with a byte order mark, in UTF-16,
+// indented as in YAML, with line ends that were lost, turned into spaces or into the characters \n, and with one block on
+// the line where another ends. Only what is beyond doubt is read: what stands between a BEGIN and its END must be Base64
+// once white space and written-out line ends are gone. A block that cannot be read does not hide the others.
+//
+// PEMBlocks returns the blocks in their order. It is an error when there are more than MaxBlocks.
+func PEMBlocks(data []byte) ([]PEMBlock, error) {
+	rest := PEMText(data)
 	line := 1
-	var blocks []Block
+	var blocks []PEMBlock
 	for {
 		i := bytes.Index(rest, begin)
 		if i < 0 {
 			return blocks, nil
 		}
-		if len(blocks) == MaxBlocks {
+		if len(blocks) == MaxPEMBlocks {
 			return nil, errMany
 		}
-		line += lines(rest[:i])
+		line += pemLines(rest[:i])
 		block, length := readBlock(rest[i:])
 		block.Line = line
 		blocks = append(blocks, block)
-		line += lines(rest[i : i+length])
+		line += pemLines(rest[i : i+length])
 		rest = rest[i+length:]
 	}
 }
 
 // readBlock reads the block that data begins with, and says how long it is. A block that is not finished ends where
 // the next one begins.
-func readBlock(data []byte) (Block, int) {
+func readBlock(data []byte) (PEMBlock, int) {
 	after := data[len(begin):]
 	n := bytes.Index(after[:min(len(after), maxLabel+len(dash))], dash) // no further: a file may have many such lines
 	if n < 0 || bytes.ContainsAny(after[:n], "\r\n") {
-		return Block{Err: errors.New("its BEGIN line is damaged: want -----BEGIN, a label and five dashes on one line")}, len(begin)
+		return PEMBlock{Err: errors.New("its BEGIN line is damaged: want -----BEGIN, a label and five dashes on one line")}, len(begin)
 	}
-	b := Block{Label: string(after[:n])}
+	b := PEMBlock{Label: string(after[:n])}
 	body := after[n+len(dash):]
 	head := len(begin) + n + len(dash)
 
@@ -98,15 +96,15 @@ func readBlock(data []byte) (Block, int) {
 		return b, length
 	}
 	length += len(b.Label) + len(dash)
-	b.Headers, b.Bytes, b.Err = decode(body[:closing])
+	b.Headers, b.Bytes, b.Err = decodePEM(body[:closing])
 	return b, length
 }
 
 // maxLabel bounds a label; the longest in use has 30 characters.
 const maxLabel = 64
 
-// decode reads what stands between the two lines.
-func decode(body []byte) (headers string, decoded []byte, err error) {
+// decodePEM reads what stands between the two lines.
+func decodePEM(body []byte) (headers string, decoded []byte, err error) {
 	body = bytes.ReplaceAll(bytes.ReplaceAll(body, []byte(`\r`), nil), []byte(`\n`), []byte("\n"))
 	if bytes.IndexByte(body, ':') >= 0 {
 		if headers, body, err = splitHeaders(body); err != nil {
@@ -120,7 +118,7 @@ func decode(body []byte) (headers string, decoded []byte, err error) {
 	decoded = make([]byte, base64.StdEncoding.DecodedLen(len(compact)))
 	n, err := base64.StdEncoding.Strict().Decode(decoded, compact)
 	if err != nil {
-		return headers, nil, damage(compact)
+		return headers, nil, pemDamage(compact)
 	}
 	return headers, decoded[:n], nil
 }
@@ -136,8 +134,8 @@ func splitHeaders(body []byte) (string, []byte, error) {
 	return strings.TrimSpace(string(head)), rest, nil
 }
 
-// damage says what is wrong with text that is not Base64, without quoting it.
-func damage(compact []byte) error {
+// pemDamage says what is wrong with text that is not Base64, without quoting it.
+func pemDamage(compact []byte) error {
 	const fix = "copy the file again as it was made; in YAML use a block scalar (key: |) and indent each line alike"
 	for i, c := range compact {
 		switch {
@@ -153,7 +151,7 @@ func damage(compact []byte) error {
 	return errors.New("its Base64 is incomplete: characters are missing; " + fix)
 }
 
-func lines(data []byte) int {
+func pemLines(data []byte) int {
 	n := bytes.Count(data, []byte("\n"))
 	if n == 0 {
 		n = bytes.Count(data, []byte("\r")) // the line ends of old Macs
@@ -161,8 +159,8 @@ func lines(data []byte) int {
 	return n
 }
 
-// Text is the file in UTF-8, without a byte order mark. PowerShell and some editors write UTF-16, not always with a mark.
-func Text(data []byte) []byte {
+// PEMText is the file in UTF-8, without a byte order mark. PowerShell and some editors write UTF-16, not always with a mark.
+func PEMText(data []byte) []byte {
 	switch {
 	case bytes.HasPrefix(data, []byte{'-', 0, '-', 0}):
 		return files.FromUTF16(data, binary.LittleEndian)
@@ -173,9 +171,9 @@ func Text(data []byte) []byte {
 	return text
 }
 
-// Clean says whether programs that read PEM line by line, as openssl does, read all the blocks of a file.
-func Clean(data []byte) bool {
-	blocks, err := Blocks(data)
+// IsCleanPEM says whether programs that read PEM line by line, as openssl does, read all the blocks of a file.
+func IsCleanPEM(data []byte) bool {
+	blocks, err := PEMBlocks(data)
 	if err != nil {
 		return true // it is not read here either
 	}
@@ -192,9 +190,9 @@ func Clean(data []byte) bool {
 	return true
 }
 
-// Rewrite writes the blocks that can be read as RFC 7468 has them, with the labels that they have.
-func Rewrite(data []byte) []byte {
-	blocks, err := Blocks(data)
+// RewritePEM writes the blocks that can be read as RFC 7468 has them, with the labels that they have.
+func RewritePEM(data []byte) []byte {
+	blocks, err := PEMBlocks(data)
 	if err != nil {
 		return data
 	}
@@ -207,7 +205,7 @@ func Rewrite(data []byte) []byte {
 	return out
 }
 
-func (b Block) encode() []byte {
+func (b PEMBlock) encode() []byte {
 	text := pem.EncodeToMemory(&pem.Block{Type: b.Label, Bytes: b.Bytes})
 	if b.Headers == "" {
 		return text

@@ -1,4 +1,4 @@
-package certpath
+package pki
 
 import (
 	"crypto"
@@ -28,15 +28,15 @@ import (
 )
 
 // now is when the authorities of test/testdata/constraints are valid.
-var now = time.Date(2027, 6, 1, 12, 0, 0, 0, time.UTC)
+var testTime = time.Date(2027, 6, 1, 12, 0, 0, 0, time.UTC)
 
-type authority struct {
+type testAuthority struct {
 	cert *x509.Certificate
 	key  crypto.Signer
 }
 
 // stored reads an authority of test/testdata/constraints.
-func stored(t testing.TB, name string) authority {
+func stored(t testing.TB, name string) testAuthority {
 	t.Helper()
 	read := func(name string) []byte {
 		text, err := os.ReadFile("../../test/testdata/constraints/" + name + ".pem")
@@ -46,7 +46,7 @@ func stored(t testing.TB, name string) authority {
 	}
 	cert, err := x509.ParseCertificate(read(name))
 	require.NoError(t, err)
-	a := authority{cert: cert}
+	a := testAuthority{cert: cert}
 	if name != "root" {
 		key, err := x509.ParsePKCS8PrivateKey(read(name + "-key"))
 		require.NoError(t, err)
@@ -55,15 +55,15 @@ func stored(t testing.TB, name string) authority {
 	return a
 }
 
-var serial int64
+var testSerial int64
 
 // issue signs what the template says; without by, by itself.
-func issue(t testing.TB, by *authority, template *x509.Certificate) authority {
+func issue(t testing.TB, by *testAuthority, template *x509.Certificate) testAuthority {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	serial++
-	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(serial), now.Add(-time.Hour), now.Add(time.Hour)
+	testSerial++
+	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(testSerial), testTime.Add(-time.Hour), testTime.Add(time.Hour)
 	parent, signer := template, crypto.Signer(key)
 	if by != nil {
 		parent, signer = by.cert, by.key
@@ -72,7 +72,7 @@ func issue(t testing.TB, by *authority, template *x509.Certificate) authority {
 	require.NoError(t, err)
 	cert, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
-	return authority{cert, key}
+	return testAuthority{cert, key}
 }
 
 func dn(parts ...string) []byte {
@@ -148,7 +148,7 @@ func alternative(names ...[]byte) pkix.Extension {
 	return pkix.Extension{Id: oidSubjectAltName, Value: tlv(0x30, names...)}
 }
 
-func constrained(t testing.TB, by *authority, subject []byte, extensions ...pkix.Extension) authority {
+func constrained(t testing.TB, by *testAuthority, subject []byte, extensions ...pkix.Extension) testAuthority {
 	return issue(t, by, &x509.Certificate{RawSubject: subject, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, ExtraExtensions: extensions})
 }
 
@@ -203,31 +203,31 @@ func TestVerify_agreesWithOpenSSL(t *testing.T) {
 	stranger := constrained(t, &below, dn("C=DE", "CN=Lower"))
 	minimum := tlv(0x30, tlv(0x30, dirName("C=SE"), []byte{0x80, 1, 1}))[2:]
 	authorities := map[string]struct {
-		root  authority
-		chain []authority // the issuer first
+		root  testAuthority
+		chain []testAuthority // the issuer first
 	}{
-		"unlimited root":       {own, []authority{own}},
-		"limited root":         {rootLimited, []authority{rootLimited}},
-		"self-issued below":    {own, []authority{selfIssued, below}},
-		"CA that is forbidden": {own, []authority{stranger, below}},
-		"excluded":             {own, []authority{constrained(t, &own, dn("CN=X"), nameConstraints(true, nil, subtrees(dirName("C=SE", "O=Evil"))))}},
-		"excluded everything":  {own, []authority{constrained(t, &own, dn("CN=X"), nameConstraints(true, nil, subtrees(dirName())))}},
-		"permitted everything": {own, []authority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(dirName()), nil))}},
-		"two permitted":        {own, []authority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(dirName("C=DE"), dirName("C=SE")), nil))}},
-		"permitted, excluded":  {own, []authority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(dirName("C=SE")), subtrees(dirName("C=SE", "O=Example"))))}},
-		"other names excluded": {own, []authority{constrained(t, &own, dn("CN=X"), nameConstraints(true, nil, subtrees(otherName(upn, "@example.org"))))}},
-		"registered ID":        {own, []authority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(tlv(0x88, []byte{0x2a, 3})), nil))}},
-		"mail of a host":       {own, []authority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(tlv(0x81, []byte("example.org"))), nil))}},
-		"mail of a domain":     {own, []authority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(tlv(0x81, []byte(".example.org"))), nil))}},
-		"an address":           {own, []authority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(tlv(0x81, []byte("a@example.org"))), nil))}},
-		"an address less":      {own, []authority{constrained(t, &own, dn("CN=X"), nameConstraints(true, nil, subtrees(tlv(0x81, []byte("a@example.org")))))}},
-		"a minimum":            {own, []authority{constrained(t, &own, dn("CN=X"), nameConstraints(true, minimum, nil))}},
+		"unlimited root":       {own, []testAuthority{own}},
+		"limited root":         {rootLimited, []testAuthority{rootLimited}},
+		"self-issued below":    {own, []testAuthority{selfIssued, below}},
+		"CA that is forbidden": {own, []testAuthority{stranger, below}},
+		"excluded":             {own, []testAuthority{constrained(t, &own, dn("CN=X"), nameConstraints(true, nil, subtrees(dirName("C=SE", "O=Evil"))))}},
+		"excluded everything":  {own, []testAuthority{constrained(t, &own, dn("CN=X"), nameConstraints(true, nil, subtrees(dirName())))}},
+		"permitted everything": {own, []testAuthority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(dirName()), nil))}},
+		"two permitted":        {own, []testAuthority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(dirName("C=DE"), dirName("C=SE")), nil))}},
+		"permitted, excluded":  {own, []testAuthority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(dirName("C=SE")), subtrees(dirName("C=SE", "O=Example"))))}},
+		"other names excluded": {own, []testAuthority{constrained(t, &own, dn("CN=X"), nameConstraints(true, nil, subtrees(otherName(upn, "@example.org"))))}},
+		"registered ID":        {own, []testAuthority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(tlv(0x88, []byte{0x2a, 3})), nil))}},
+		"mail of a host":       {own, []testAuthority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(tlv(0x81, []byte("example.org"))), nil))}},
+		"mail of a domain":     {own, []testAuthority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(tlv(0x81, []byte(".example.org"))), nil))}},
+		"an address":           {own, []testAuthority{constrained(t, &own, dn("CN=X"), nameConstraints(true, subtrees(tlv(0x81, []byte("a@example.org"))), nil))}},
+		"an address less":      {own, []testAuthority{constrained(t, &own, dn("CN=X"), nameConstraints(true, nil, subtrees(tlv(0x81, []byte("a@example.org")))))}},
+		"a minimum":            {own, []testAuthority{constrained(t, &own, dn("CN=X"), nameConstraints(true, minimum, nil))}},
 	}
 	for _, stem := range []string{"directory", "dns", "mixed", "not-critical", "other-name", "sha1"} {
 		authorities["stored "+stem] = struct {
-			root  authority
-			chain []authority
-		}{root, []authority{stored(t, stem)}}
+			root  testAuthority
+			chain []testAuthority
+		}{root, []testAuthority{stored(t, stem)}}
 	}
 	agreed, refused, differ := 0, 0, 0
 	dir := t.TempDir()
@@ -237,15 +237,15 @@ func TestVerify_agreesWithOpenSSL(t *testing.T) {
 			others = append(others, c.cert)
 		}
 		// One run for all leaves: the exit code is that of the worst, and each has a line.
-		args := []string{"verify", "-attime", fmt.Sprint(now.Unix()), "-CAfile", write(t, dir, "root.pem", a.root.cert), "-untrusted", write(t, dir, "chain.pem", others...)}
+		args := []string{"verify", "-attime", fmt.Sprint(testTime.Unix()), "-CAfile", writePEMFile(t, dir, "root.pem", a.root.cert), "-untrusted", writePEMFile(t, dir, "chain.pem", others...)}
 		issued := map[string]*x509.Certificate{}
 		for what, template := range leaves {
 			issued[what] = issue(t, &a.chain[0], &template).cert
-			args = append(args, write(t, dir, fmt.Sprintf("%x.pem", what), issued[what]))
+			args = append(args, writePEMFile(t, dir, fmt.Sprintf("%x.pem", what), issued[what]))
 		}
 		out, _ := exec.Command(openssl, args...).CombinedOutput()
 		for what, leaf := range issued {
-			_, err := Verify(leaf, Options{Anchors: []*x509.Certificate{a.root.cert}, Others: others, At: now})
+			_, err := VerifyPath(leaf, PathOptions{Anchors: []*x509.Certificate{a.root.cert}, Others: others, At: testTime})
 			accepted := strings.Contains(string(out), filepath.Join(dir, fmt.Sprintf("%x.pem", what))+": OK\n")
 			if why := difference(by, what); why != "" {
 				differ++
@@ -264,7 +264,7 @@ func TestVerify_agreesWithOpenSSL(t *testing.T) {
 	assert.Greater(t, agreed-refused, 50)
 }
 
-func write(t *testing.T, dir, name string, certs ...*x509.Certificate) string {
+func writePEMFile(t *testing.T, dir, name string, certs ...*x509.Certificate) string {
 	t.Helper()
 	var text []byte
 	for _, cert := range certs {
@@ -293,7 +293,7 @@ func TestVerify_namesTheConstraintAndTheCertificate(t *testing.T) {
 	} {
 		authority, template := stored(t, row.by), leaves[row.leaf]
 		leaf := issue(t, &authority, &template)
-		chains, err := Verify(leaf.cert, Options{Anchors: []*x509.Certificate{root.cert}, Others: []*x509.Certificate{authority.cert}, At: now})
+		chains, err := VerifyPath(leaf.cert, PathOptions{Anchors: []*x509.Certificate{root.cert}, Others: []*x509.Certificate{authority.cert}, At: testTime})
 		if row.want == "" {
 			if assert.NoError(t, err, "%s: %s", row.by, row.leaf) {
 				assert.Equal(t, [][]*x509.Certificate{{leaf.cert, authority.cert, root.cert}}, chains)
@@ -310,13 +310,13 @@ func TestVerify_anchorThatCanVerifyNothing_isNamed(t *testing.T) {
 	leaf := issue(t, &root, &x509.Certificate{RawSubject: dn("CN=leaf")})
 	unusable := *root.cert
 	unusable.PublicKey = ca.OversizedRSA().Public()
-	_, err := Verify(leaf.cert, Options{Anchors: []*x509.Certificate{&unusable}, At: now})
+	_, err := VerifyPath(leaf.cert, PathOptions{Anchors: []*x509.Certificate{&unusable}, At: testTime})
 	assert.EqualError(t, err, `the CA certificate "CN=Root" is among the trusted certificates, but can verify nothing: its RSA key has 8676 bits, want at most 8192`)
-	chains, err := Verify(leaf.cert, Options{Anchors: []*x509.Certificate{&unusable, root.cert}, At: now})
+	chains, err := VerifyPath(leaf.cert, PathOptions{Anchors: []*x509.Certificate{&unusable, root.cert}, At: testTime})
 	require.NoError(t, err)
 	assert.Len(t, chains, 1)
 
-	_, err = Verify(&unusable, Options{Anchors: []*x509.Certificate{root.cert}, At: now})
+	_, err = VerifyPath(&unusable, PathOptions{Anchors: []*x509.Certificate{root.cert}, At: testTime})
 	assert.EqualError(t, err, "its RSA key has 8676 bits, want at most 8192")
 }
 
@@ -324,13 +324,13 @@ func TestReason_isEmptyWhenTheIssuerIsNotThere(t *testing.T) {
 	root, other := constrained(t, nil, dn("CN=Root")), constrained(t, nil, dn("CN=Other"))
 	middle := constrained(t, &root, dn("CN=Middle"))
 	leaf := issue(t, &middle, &x509.Certificate{RawSubject: dn("CN=leaf")})
-	assert.Empty(t, Reason(leaf.cert, nil, []*x509.Certificate{root.cert, other.cert}))
-	assert.Empty(t, Reason(leaf.cert, []*x509.Certificate{middle.cert}, []*x509.Certificate{other.cert}))
+	assert.Empty(t, PathReason(leaf.cert, nil, []*x509.Certificate{root.cert, other.cert}))
+	assert.Empty(t, PathReason(leaf.cert, []*x509.Certificate{middle.cert}, []*x509.Certificate{other.cert}))
 
 	endEntity := issue(t, nil, &x509.Certificate{RawSubject: dn("CN=Root"), BasicConstraintsValid: true})
 	byEndEntity := issue(t, &endEntity, &x509.Certificate{RawSubject: dn("CN=leaf")})
 	assert.Equal(t, `the certificate "CN=Root" is among the trusted certificates, but it is not one of a CA (basicConstraints)`,
-		Reason(byEndEntity.cert, nil, []*x509.Certificate{endEntity.cert}))
+		PathReason(byEndEntity.cert, nil, []*x509.Certificate{endEntity.cert}))
 }
 
 // What a hostile answer may hold costs little: it is refused when there is too much to compare.
@@ -344,18 +344,18 @@ func TestVerify_manyConstraintsAndNames_costLittle(t *testing.T) {
 	limited := constrained(t, &root, dn("CN=Limited"), nameConstraints(true, subtrees(permitted...), nil))
 	leaf := issue(t, &limited, &x509.Certificate{RawSubject: dn("C=SE", "O=1"), ExtraExtensions: []pkix.Extension{alternative(names...)}})
 	few := issue(t, &limited, &x509.Certificate{RawSubject: dn("C=SE", "O=9999", "CN=app")})
-	options := Options{Anchors: []*x509.Certificate{root.cert}, Others: []*x509.Certificate{limited.cert}, At: now}
+	options := PathOptions{Anchors: []*x509.Certificate{root.cert}, Others: []*x509.Certificate{limited.cert}, At: testTime}
 
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	began := time.Now()
-	_, err := Verify(leaf.cert, options)
+	_, err := VerifyPath(leaf.cert, options)
 	took := time.Since(began)
 	runtime.ReadMemStats(&after)
 	assert.Error(t, err)
 	assert.Less(t, took, 5*time.Second)
 	assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20))
-	_, err = Verify(few.cert, options)
+	_, err = VerifyPath(few.cert, options)
 	assert.NoError(t, err)
 
 	var excluded [][]byte
@@ -364,7 +364,7 @@ func TestVerify_manyConstraintsAndNames_costLittle(t *testing.T) {
 	}
 	limited = constrained(t, &root, dn("CN=Limited"), nameConstraints(true, nil, subtrees(excluded...)))
 	leaf = issue(t, &limited, &x509.Certificate{RawSubject: dn("C=SE", "O=Example"), ExtraExtensions: []pkix.Extension{alternative(names...)}})
-	_, err = Verify(leaf.cert, Options{Anchors: []*x509.Certificate{root.cert}, Others: []*x509.Certificate{limited.cert}, At: now})
+	_, err = VerifyPath(leaf.cert, PathOptions{Anchors: []*x509.Certificate{root.cert}, Others: []*x509.Certificate{limited.cert}, At: testTime})
 	assert.EqualError(t, err, `the CA certificate "CN=Limited" has too many name constraints for the names below it, want at most 1048576 comparisons`)
 }
 

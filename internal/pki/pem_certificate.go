@@ -1,4 +1,4 @@
-package pemfile
+package pki
 
 import (
 	"crypto/x509"
@@ -9,8 +9,6 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
-
-	"github.com/certfetcher/certfetcher/internal/certinfo"
 )
 
 // The labels of certificates: today's, the one of old programs (RFC 7468, 5.1), and OpenSSL's for a certificate that
@@ -22,17 +20,17 @@ const (
 )
 
 // IsCertificate says whether the block's label is that of a certificate.
-func (b Block) IsCertificate() bool {
+func (b PEMBlock) IsCertificate() bool {
 	return slices.Contains([]string{labelCertificate, labelX509Certificate, labelTrusted}, b.Label)
 }
 
-// Certificate reads the certificate of a block for which IsCertificate is true, as certinfo.Parse does.
-func (b Block) Certificate() (*x509.Certificate, error) {
+// Certificate reads the certificate of a block for which IsCertificate is true, as Parse does.
+func (b PEMBlock) Certificate() (*x509.Certificate, error) {
 	if b.Err != nil {
 		return nil, b.Err
 	}
 	if b.Label != labelTrusted {
-		return certinfo.Parse(b.Bytes)
+		return Parse(b.Bytes)
 	}
 	rest := cryptobyte.String(b.Bytes)
 	var der cryptobyte.String
@@ -42,14 +40,14 @@ func (b Block) Certificate() (*x509.Certificate, error) {
 	if err := checkTrust(rest); err != nil {
 		return nil, err
 	}
-	return certinfo.Parse(der)
+	return Parse(der)
 }
 
-// Certificates reads all the certificates of a file, in their order. Other blocks are passed over. What is wrong with
+// PEMCertificates reads all the certificates of a file, in their order. Other blocks are passed over. What is wrong with
 // a certificate that cannot be read is among the faults, each of which names the block and its line. The error is for
 // a file that is not read at all.
-func Certificates(data []byte) (certs []*x509.Certificate, faults []error, err error) {
-	blocks, err := Blocks(data)
+func PEMCertificates(data []byte) (certs []*x509.Certificate, faults []error, err error) {
+	blocks, err := PEMBlocks(data)
 	if err != nil {
 		return nil, nil, err
 	}
