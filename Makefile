@@ -1,6 +1,6 @@
 # make demo and make test need Go and make, nothing else.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-LDFLAGS = -s -w -X github.com/certfetcher/certfetcher/internal/buildinfo.version=$(VERSION)
+LDFLAGS = -s -w -X github.com/certfetcher/certfetcher/internal/program.version=$(VERSION)
 PROGRAMS = certfetcher certservice devca
 STATICCHECK = go tool -modfile=.ci/tools/go.mod staticcheck
 

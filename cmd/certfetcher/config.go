@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/certfetcher/certfetcher/internal/config"
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/truststore"
 	"github.com/certfetcher/certfetcher/output"
 )
@@ -16,7 +16,7 @@ import (
 func loadConfig() (*config.Fetcher, config.Faults) {
 	cfg, err := config.Load()
 	faults, _ := err.(config.Faults)
-	for _, m := range environ.Misspelt(knownVariables()) {
+	for _, m := range program.FindMisspelt(knownVariables()) {
 		cfg.Warnings = append(cfg.Warnings, config.Fault{Variable: m.Name, Problem: m.Problem()})
 	}
 	return cfg, append(replacedInputs(cfg), faults...)

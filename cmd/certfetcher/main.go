@@ -10,11 +10,10 @@ import (
 	"os"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/buildinfo"
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
-	_ "github.com/certfetcher/certfetcher/internal/quietlog"
+	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/startup"
 )
 
@@ -52,7 +51,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		}
 		return report(misused(err, stderr))
 	case *showVersion:
-		_, err := fmt.Fprintf(stdout, "certfetcher %s\n", buildinfo.Version())
+		_, err := fmt.Fprintf(stdout, "certfetcher %s\n", program.Version())
 		return printed(stderr, err)
 	}
 
@@ -86,7 +85,7 @@ func fetch(ctx context.Context, s setup) error {
 	return err
 }
 
-func userAgent() string { return "certfetcher/" + buildinfo.Version() }
+func userAgent() string { return "certfetcher/" + program.Version() }
 
 func usage(w io.Writer) error {
 	_, err := fmt.Fprint(w, `certfetcher fetches a certificate from a CertService and publishes keystore and truststore on a volume.

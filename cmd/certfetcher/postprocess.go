@@ -8,9 +8,9 @@ import (
 	"log/slog"
 
 	"github.com/certfetcher/certfetcher/internal/config"
-	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/notify"
+	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/truststore"
 )
 
@@ -27,7 +27,7 @@ func postprocess(args []string, stdout, stderr io.Writer) int {
 	settings, _ := config.Load() // the log's settings are read even when this container is for nothing else
 	log := settings.Log.Logger(stderr)
 	loaded.Store(&setup{config: settings, log: log})
-	environ.LogMisspelt(log, knownVariables())
+	program.LogMisspelt(log, knownVariables())
 	cfg, err := truststore.Load()
 	if err == nil {
 		_, err = truststore.Run(cfg, log)

@@ -12,10 +12,10 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
-	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/notify"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // setup is what a run starts from. When failure is set, only log and config.TerminationMessagePath
@@ -38,7 +38,7 @@ func load(stderr io.Writer) setup {
 		tlsFaults = tlsFaults || fault.Part == config.PartTLS
 	}
 	for _, warning := range s.config.Warnings {
-		s.log.Warn(environ.NeedsAttention, "variable", warning.Variable, "problem", warning.Problem)
+		s.log.Warn(program.NeedsAttention, "variable", warning.Variable, "problem", warning.Problem)
 	}
 	if len(faults) > 0 {
 		s.failure = &enroll.Error{Stage: enroll.ConfigurationStage(faults.First()), Err: faults}

@@ -14,12 +14,12 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/buildinfo"
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/metrics"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/notify"
+	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/renew"
 )
 
@@ -46,7 +46,7 @@ type sidecar struct {
 // fetch or of what is set up before it.
 func runSidecar(ctx context.Context, s setup) error {
 	c := &sidecar{
-		config: s.config, log: s.log, metrics: metrics.New(buildinfo.Version(), time.Now),
+		config: s.config, log: s.log, metrics: metrics.New(program.Version(), time.Now),
 		requests: make(chan string, 1), disturbed: make(chan struct{}, 1),
 	}
 	c.expectCounts(s.notify)

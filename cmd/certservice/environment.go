@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
-	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // environment is every variable as text; package environ says what its tags mean.
@@ -43,14 +43,14 @@ type settings struct {
 	cmpServersPath, responseTrust, metricsAddr                string
 	maxInFlight, maxPerClient, maxRSABits, maxConnections     int
 	requestTimeout, readHeaderTimeout, idleTimeout, graceTime time.Duration
-	log                                                       environ.Log
+	log                                                       program.LogSettings
 }
 
 // loadSettings reads the environment and returns all its faults; the log settings are usable even then.
 // An empty variable counts as unset.
-func loadSettings() (settings, []environ.Fault) {
+func loadSettings() (settings, []program.Fault) {
 	var env environment
-	r := environ.Read(&env)
+	r := program.ReadEnvironment(&env)
 	s := settings{
 		files: mtls.Files{
 			KeystorePath: env.KeystorePath, KeystoreKeyPath: env.KeystoreKeyPath, KeystorePassword: env.KeystorePassword,
@@ -94,7 +94,7 @@ Usage: certservice [--check | --help | --version]
 It is configured by environment variables:
 `)
 	if err == nil {
-		err = environ.WriteUsage(w, &environment{})
+		err = program.WriteUsage(w, &environment{})
 	}
 	if err == nil {
 		_, err = io.WriteString(w, `

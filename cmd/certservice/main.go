@@ -12,10 +12,8 @@ import (
 	"net/http"
 	"os"
 
-	"github.com/certfetcher/certfetcher/internal/buildinfo"
-	"github.com/certfetcher/certfetcher/internal/environ"
-	"github.com/certfetcher/certfetcher/internal/probe"
-	_ "github.com/certfetcher/certfetcher/internal/quietlog"
+	"github.com/certfetcher/certfetcher/internal/program"
+
 	"github.com/certfetcher/certfetcher/internal/startup"
 )
 
@@ -48,12 +46,12 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 		fmt.Fprintln(stderr, "certservice: the flags are --check, --help and --version; everything else is set by environment variables, see --help")
 		return exitUsage
 	case *showVersion:
-		_, err := fmt.Fprintf(stdout, "certservice %s\n", buildinfo.Version())
+		_, err := fmt.Fprintf(stdout, "certservice %s\n", program.Version())
 		return printed(stderr, err)
 	}
 
 	s, faults := loadSettings()
-	environ.LogMisspelt(s.log.Logger(stderr), environ.Names(&environment{}))
+	program.LogMisspelt(s.log.Logger(stderr), program.VariableNames(&environment{}))
 	if *check {
 		return checked(s, faults, stdout, stderr)
 	}
@@ -75,7 +73,7 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 
 // checked prints every fault of the environment and of the files that it names, one on a line. Warnings are
 // logged and change nothing.
-func checked(s settings, environment []environ.Fault, stdout, stderr io.Writer) int {
+func checked(s settings, environment []program.Fault, stdout, stderr io.Writer) int {
 	var faults []string
 	for _, fault := range environment {
 		faults = append(faults, fault.Error())
@@ -107,7 +105,7 @@ func probed(ctx context.Context, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "certservice probe: METRICS_ADDR is not set, and the other port asks for a client certificate")
 		return exitUsage
 	}
-	err := probe.HTTP(ctx, s.metricsAddr, "/readyz", func(status int) bool { return status == http.StatusOK })
+	err := program.Probe(ctx, s.metricsAddr, "/readyz", func(status int) bool { return status == http.StatusOK })
 	if err != nil {
 		fmt.Fprintf(stderr, "certservice probe: %v\n", err)
 		return exitFailed

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/buildinfo"
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/port"
 )
@@ -91,7 +91,7 @@ func TestRun_version_isPrinted(t *testing.T) {
 	code, stdout, _ := runWith(t, nil, "--version")
 
 	assert.Equal(t, exitOK, code)
-	assert.Equal(t, "certservice "+buildinfo.Version()+"\n", stdout)
+	assert.Equal(t, "certservice "+program.Version()+"\n", stdout)
 }
 
 func TestRun_usage_wrongIsExitCode2(t *testing.T) {

@@ -14,15 +14,15 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/buildinfo"
 	"github.com/certfetcher/certfetcher/internal/certservice"
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
+
 	"github.com/certfetcher/certfetcher/internal/mtls"
 )
 
 // serve runs the service until ctx ends.
 func serve(ctx context.Context, s settings, log *slog.Logger) error {
-	environ.ServerGC()
+	program.ServerGC()
 	hangup := make(chan os.Signal, 1) // before anything takes time: until then SIGHUP ends the program
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -31,7 +31,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		return err
 	}
 	warn(log, identity)
-	metrics := certservice.NewMetrics(buildinfo.Version())
+	metrics := certservice.NewMetrics(program.Version())
 	watcher, err := mtls.Watch(ctx, s.files, identity, log, func(next *mtls.Identity, err error) {
 		metrics.CountIdentityReload(err)
 		if err == nil {
@@ -91,7 +91,7 @@ func listen(ctx context.Context, s settings, watcher *mtls.Watcher, handler *cer
 		return err
 	}
 	cfg.TLS = watcher.ServerConfig(clientAuth)
-	log = log.With("version", buildinfo.Version(), "https", api.Addr().String(), "connections", cfg.Capacity.Connections())
+	log = log.With("version", program.Version(), "https", api.Addr().String(), "connections", cfg.Capacity.Connections())
 	if s.metricsAddr == "" {
 		log.Info("serving")
 		return certservice.Serve(ctx, api, handler, cfg)

@@ -4,7 +4,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // environment is every variable as text; package environ says what its tags mean.
@@ -32,7 +32,7 @@ Usage: devca [--help | --version]
 
 It is configured by environment variables:
 `)
-	if err := environ.WriteUsage(&text, &environment{}); err != nil {
+	if err := program.WriteUsage(&text, &environment{}); err != nil {
 		return err
 	}
 	text.WriteString(`

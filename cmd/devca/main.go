@@ -11,9 +11,8 @@ import (
 	"io"
 	"os"
 
-	"github.com/certfetcher/certfetcher/internal/buildinfo"
-	"github.com/certfetcher/certfetcher/internal/environ"
-	"github.com/certfetcher/certfetcher/internal/probe"
+	"github.com/certfetcher/certfetcher/internal/program"
+
 	"github.com/certfetcher/certfetcher/internal/startup"
 )
 
@@ -38,12 +37,12 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 		fmt.Fprintln(stderr, "devca: the flags are --help and --version; everything else is set by environment variables, see --help")
 		return 2
 	case *showVersion:
-		_, err := fmt.Fprintf(stdout, "devca %s\n", buildinfo.Version())
+		_, err := fmt.Fprintf(stdout, "devca %s\n", program.Version())
 		return printed(stderr, err)
 	}
 	s, faults := loadSettings()
 	log := s.log.Logger(stderr)
-	environ.LogMisspelt(log, environ.Names(&environment{}))
+	program.LogMisspelt(log, program.VariableNames(&environment{}))
 	if len(faults) > 0 {
 		for _, fault := range faults {
 			fmt.Fprintf(stderr, "devca: %s\n", fault.Error())
@@ -71,7 +70,7 @@ func printed(stderr io.Writer, err error) int {
 // probed asks the CA that runs beside it for an answer; any will do, because CMP is spoken by POST only.
 func probed(ctx context.Context, stderr io.Writer) int {
 	s, _ := loadSettings() // the CA has reported the faults
-	if err := probe.HTTP(ctx, s.addr, "/", func(int) bool { return true }); err != nil {
+	if err := program.Probe(ctx, s.addr, "/", func(int) bool { return true }); err != nil {
 		fmt.Fprintf(stderr, "devca probe: %v\n", err)
 		return 1
 	}

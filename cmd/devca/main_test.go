@@ -24,19 +24,19 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // clean sets the environment to nothing but the given variables.
 func clean(t *testing.T, variables map[string]string) {
 	t.Helper()
-	for _, v := range environ.Describe(&environment{}) {
+	for _, v := range program.DescribeVariables(&environment{}) {
 		t.Setenv(v.Name, variables[v.Name])
 		t.Setenv(v.Name+"_FILE", variables[v.Name+"_FILE"])
 	}
 }
 
-func texts(faults []environ.Fault) []string {
+func texts(faults []program.Fault) []string {
 	list := make([]string, len(faults))
 	for i, f := range faults {
 		list[i] = f.Error()
@@ -55,7 +55,7 @@ func TestRun_help_listsEveryVariable(t *testing.T) {
 	assert.Zero(t, code)
 	assert.Empty(t, stderr)
 	assert.Contains(t, stdout, "DEVELOPMENT ONLY")
-	for _, v := range environ.Describe(&environment{}) {
+	for _, v := range program.DescribeVariables(&environment{}) {
 		assert.Contains(t, stdout, "\n  "+v.Name+" (")
 		assert.NotEmpty(t, v.Rule, v.Name)
 		assert.NotEmpty(t, v.Description, v.Name)
@@ -150,7 +150,7 @@ func TestLoadSettings_defaultsAndValues(t *testing.T) {
 	s, faults = loadSettings()
 	assert.Empty(t, faults)
 	assert.Equal(t, settings{
-		addr: "localhost:1", loopback: true, caFile: "root.pem", faults: "waiting:2", log: environ.Log{Text: true, Level: slog.LevelDebug}, ca: devca.Config{
+		addr: "localhost:1", loopback: true, caFile: "root.pem", faults: "waiting:2", log: program.LogSettings{Text: true, Level: slog.LevelDebug}, ca: devca.Config{
 			Reference: "rv", Secret: []byte("iak"), Validity: 90 * time.Second, ResponseProtection: devca.RespondSignature,
 			StrictKeyUsage: true, Faults: devca.Faults{Waiting: 2},
 		}}, s)

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/devca"
-	"github.com/certfetcher/certfetcher/internal/environ"
-	"github.com/certfetcher/certfetcher/internal/fairlisten"
+	"github.com/certfetcher/certfetcher/internal/program"
+
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
@@ -28,7 +28,7 @@ const mostConnections = 1024
 
 // serve runs the CA until ctx ends, and then finishes what is in flight.
 func serve(ctx context.Context, s settings, log *slog.Logger) error {
-	environ.ServerGC()
+	program.ServerGC()
 	s.ca.Log = log
 	ca, err := devca.New(s.ca)
 	if err != nil {
@@ -44,7 +44,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 			return fmt.Errorf("writing the root for DEVCA_CA_FILE: %w", err)
 		}
 	}
-	bounded := fairlisten.New(listener, mostConnections, nil)
+	bounded := program.ListenFairly(listener, mostConnections, nil)
 	server := &http.Server{
 		ConnState: bounded.ConnState, MaxHeaderBytes: 64 << 10,
 		Handler: ca, ReadTimeout: readTimeout, WriteTimeout: readTimeout + s.ca.Faults.Slow, IdleTimeout: idleTimeout,

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/devca"
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // settings are the environment's values, checked.
@@ -21,13 +21,13 @@ type settings struct {
 	caFile   string
 	faults   string // as given, for the log
 	ca       devca.Config
-	log      environ.Log
+	log      program.LogSettings
 }
 
 // loadSettings reads the environment, and returns everything that is wrong with it.
-func loadSettings() (settings, []environ.Fault) {
+func loadSettings() (settings, []program.Fault) {
 	var env environment
-	r := environ.Read(&env)
+	r := program.ReadEnvironment(&env)
 	s := settings{addr: env.Addr, caFile: env.CAFile, faults: env.Fault, log: r.Log()}
 	s.loopback = listensOnLoopback(r, env.IAK != "")
 	if env.IAK == "" {
@@ -51,7 +51,7 @@ func loadSettings() (settings, []environ.Fault) {
 
 // listensOnLoopback checks the address. One that other machines can reach needs a secret of its own, so
 // that nobody puts a CA with a secret that everybody knows on a network by mistake.
-func listensOnLoopback(r *environ.Reader, ownSecret bool) bool {
+func listensOnLoopback(r *program.Reader, ownSecret bool) bool {
 	host, port, err := net.SplitHostPort(r.Value("DEVCA_ADDR"))
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
@@ -69,14 +69,14 @@ func listensOnLoopback(r *environ.Reader, ownSecret bool) bool {
 }
 
 // validity reads a duration, or a number of seconds.
-func validity(r *environ.Reader) time.Duration {
+func validity(r *program.Reader) time.Duration {
 	text := r.Value("DEVCA_VALIDITY")
 	d, err := time.ParseDuration(text)
 	if err != nil {
 		d, err = time.ParseDuration(text + "s")
 	}
 	if err != nil || d < time.Second || d > devca.MaxValidity {
-		r.Reject("DEVCA_VALIDITY", environ.DurationHint(text))
+		r.Reject("DEVCA_VALIDITY", program.DurationHint(text))
 	}
 	return d
 }

@@ -20,7 +20,7 @@ for program; do
 	*) package=./cmd/$program ;;
 	esac
 	CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false -tags "$tags" -o "$out/$program" \
-		-ldflags "-s -w -X $module/internal/buildinfo.version=${VERSION:-devel}" "$package"
+		-ldflags "-s -w -X $module/internal/program.version=${VERSION:-devel}" "$package"
 	# The tool runs here, whatever machine the program is for.
 	GOOS='' GOARCH='' go run ./deploy/images/sbom -version "${VERSION:-devel}" "$out/$program" >"$out/$program.cdx.json"
 done

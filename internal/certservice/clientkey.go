@@ -5,7 +5,7 @@ import (
 	"crypto/tls"
 	"net/netip"
 
-	"github.com/certfetcher/certfetcher/internal/fairlisten"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // clientKey tells clients apart where something is shared out among them. The certificate alone does not do: all pods of
@@ -17,7 +17,7 @@ type clientKey struct {
 
 // clientOf is the client at a host:port, with the certificate that it showed, trusted or not; a nil state has none.
 func clientOf(state *tls.ConnectionState, remote string) clientKey {
-	client := clientKey{address: fairlisten.Address(remote)}
+	client := clientKey{address: program.ClientAddress(remote)}
 	if state != nil && len(state.PeerCertificates) > 0 {
 		client.certificate = sha256.Sum256(state.PeerCertificates[0].Raw)
 	}

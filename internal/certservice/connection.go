@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/fairlisten"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // connState is what a connection is doing, from what is lost first to what is lost last when there are too many.
@@ -52,7 +52,7 @@ func newConnection(conn net.Conn) *connection {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetReadBuffer(receiveBuffer)
 	}
-	c.client.address = fairlisten.Address(conn.RemoteAddr().String())
+	c.client.address = program.ClientAddress(conn.RemoteAddr().String())
 	return c
 }
 

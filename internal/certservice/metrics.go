@@ -11,7 +11,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
-	"github.com/certfetcher/certfetcher/internal/exposition"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // latencyBuckets reach from an answer out of memory to a CA that has people approve requests, in seconds.
@@ -102,7 +102,7 @@ func (m *Metrics) reloads(counter, outcome string) *metrics.Counter {
 
 // Write writes all series in the Prometheus text format, the process's own (CPU, memory, files) at the end.
 func (m *Metrics) Write(w io.Writer) {
-	exposition.Write(w, m.set, help)
+	program.WriteSeries(w, m.set, help)
 }
 
 func (m *Metrics) text() []byte {

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"net/http"
 
-	"github.com/certfetcher/certfetcher/internal/exposition"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 //go:embed openapi.yaml
@@ -58,7 +58,7 @@ func (h *Handler) Ops() http.Handler {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		w.Header().Set("Content-Type", exposition.ContentType)
+		w.Header().Set("Content-Type", program.SeriesContentType)
 		_, _ = w.Write(text)
 	})
 	return mux

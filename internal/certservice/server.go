@@ -11,7 +11,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/fairlisten"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // ServerConfig says how Serve and ServePlain serve. Every duration is required.
@@ -79,7 +79,7 @@ const (
 func ServePlain(ctx context.Context, listener net.Listener, handler http.Handler, cfg ServerConfig) error {
 	cfg.complete()
 	cfg.ReadHeaderTimeout = min(cfg.ReadHeaderTimeout, strangerPatience)
-	bounded := fairlisten.New(listener, plainConnections, func(remote net.Addr) { cfg.lose("plain", remote, lostToNumber) })
+	bounded := program.ListenFairly(listener, plainConnections, func(remote net.Addr) { cfg.lose("plain", remote, lostToNumber) })
 	cfg.Metrics.observePlain(bounded.Count)
 	server := httpServer(handler, cfg, bounded.ConnState, log.New(cfg.Strangers, "", 0))
 	server.MaxHeaderBytes = plainHeaderBytes

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/files"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // maxConfigBytes bounds cmpServers.json and each file of certificates that it names.
@@ -159,7 +159,7 @@ func unknownFields(object map[string]any, known []string) misspellings {
 		if slices.Contains(known, name) {
 			continue
 		}
-		if meant, ok := environ.Closest(name, known); ok {
+		if meant, ok := program.Closest(name, known); ok {
 			found = append(found, misspelling{name, meant})
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // Fetcher is the configuration of certfetcher.
@@ -21,7 +21,7 @@ type Fetcher struct {
 	Output      Output
 	Sidecar     Sidecar
 	Notify      Notify
-	Log         environ.Log
+	Log         program.LogSettings
 
 	// ForceEnroll asks for a certificate even when the volume holds a matching, valid one.
 	ForceEnroll bool

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // valid is the least that runs, as an ONAP manifest gives it.
@@ -26,7 +26,7 @@ var valid = map[string]string{
 
 func setenv(t *testing.T, changes map[string]string) {
 	t.Helper()
-	for _, v := range environ.Describe(&environment{}) {
+	for _, v := range program.DescribeVariables(&environment{}) {
 		t.Setenv(v.Name, "")
 		t.Setenv(v.Name+"_FILE", "")
 	}
@@ -52,7 +52,7 @@ func TestLoad_onapManifest_getsTheDocumentedDefaults(t *testing.T) {
 		KeystoreAlias: "certificate", TruststoreAliasPrefix: "trusted-certificate-", P12Profile: "modern",
 	}, got.Output)
 	assert.Equal(t, "RSA-2048", got.Certificate.KeyAlgorithm)
-	assert.Equal(t, environ.Log{}, got.Log)
+	assert.Equal(t, program.LogSettings{}, got.Log)
 	assert.False(t, got.ForceEnroll)
 }
 
@@ -119,7 +119,7 @@ func TestLoad_values_areReadInEveryDocumentedForm(t *testing.T) {
 	assert.Equal(t, "legacy", got.Output.P12Profile)
 	assert.Equal(t, "1000", got.Output.Group)
 	assert.True(t, got.ForceEnroll)
-	assert.Equal(t, environ.Log{Text: true, Level: slog.LevelWarn}, got.Log)
+	assert.Equal(t, program.LogSettings{Text: true, Level: slog.LevelWarn}, got.Log)
 }
 
 func TestLoad_oneFault_saysVariableValueAndRule(t *testing.T) {
@@ -342,7 +342,7 @@ func TestLoad_secretFile_thatCannotBeUsed_isAFaultOfItsVariable(t *testing.T) {
 }
 
 func TestLoad_faults_neverShowASecret(t *testing.T) {
-	for _, v := range environ.Describe(&environment{}) {
+	for _, v := range program.DescribeVariables(&environment{}) {
 		if !v.Secret {
 			continue
 		}
@@ -357,7 +357,7 @@ func TestWriteUsage_andMarkdown_nameEveryVariable(t *testing.T) {
 	var usage, markdown strings.Builder
 	require.NoError(t, WriteUsage(&usage))
 	require.NoError(t, WriteMarkdown(&markdown))
-	for _, v := range environ.Describe(&environment{}) {
+	for _, v := range program.DescribeVariables(&environment{}) {
 		assert.NotEmpty(t, v.Rule, v.Name)
 		assert.NotEmpty(t, v.Description, v.Name)
 		assert.NotEmpty(t, v.Group, v.Name)

@@ -11,7 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // keyAlgorithms repeats package keygen's names, because stages do not import one another; a test
@@ -31,7 +31,7 @@ func (l *loader) keyAlgorithm(text string) string {
 			return name
 		}
 	}
-	l.Reject("KEY_ALGORITHM", environ.Write(meantAlgorithm(text)))
+	l.Reject("KEY_ALGORITHM", program.SuggestWriting(meantAlgorithm(text)))
 	return ""
 }
 
@@ -56,7 +56,7 @@ func meantAlgorithm(text string) string {
 			return known
 		}
 	}
-	known, _ := environ.Closest(text, keyAlgorithms)
+	known, _ := program.Closest(text, keyAlgorithms)
 	return known
 }
 
@@ -66,7 +66,7 @@ func (l *loader) template(env *environment) *x509.CertificateRequest {
 		l.Reject("ORGANIZATION", "it contains "+c)
 	}
 	if env.Country != "" && !isCountry(env.Country) {
-		l.Reject("COUNTRY", environ.Write(meantCountry(env.Country)))
+		l.Reject("COUNTRY", program.SuggestWriting(meantCountry(env.Country)))
 	}
 	for _, name := range []string{"COMMON_NAME", "ORGANIZATION", "STATE"} {
 		// The subject is encoded without spaces at its ends, so this would leave the attribute out.

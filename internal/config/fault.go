@@ -1,6 +1,6 @@
 package config
 
-import "github.com/certfetcher/certfetcher/internal/environ"
+import "github.com/certfetcher/certfetcher/internal/program"
 
 // Part is the part of the configuration that a fault is in. The parts differ in their exit codes,
 // and are ordered as the ONAP client checked them.
@@ -27,7 +27,7 @@ func (f Fault) Error() string { return f.Variable + " " + f.Problem }
 // Faults are all things wrong with the environment, ordered by part and then as documented.
 type Faults []Fault
 
-func (f Faults) Error() string { return environ.Text(f) }
+func (f Faults) Error() string { return program.JoinFaults(f) }
 
 // First is the part that decides the exit code.
 func (f Faults) First() Part { return f[0].Part }

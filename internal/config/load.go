@@ -3,7 +3,7 @@ package config
 import (
 	"slices"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // Load reads and checks the environment. The error, when there is one, is of type Faults; even then
@@ -11,7 +11,7 @@ import (
 // caller can report the faults where the operator looks, and look for more.
 func Load() (*Fetcher, error) {
 	var env environment
-	l := &loader{environ.Read(&env)}
+	l := &loader{program.ReadEnvironment(&env)}
 	fetcher := l.fetcher(&env)
 	faults := Faults(ours(l.Faults()))
 	fetcher.Warnings = ours(l.Warnings())
@@ -23,7 +23,7 @@ func Load() (*Fetcher, error) {
 }
 
 // ours turns the reader's faults into this package's.
-func ours(found []environ.Fault) []Fault {
+func ours(found []program.Fault) []Fault {
 	var faults []Fault
 	for _, f := range found {
 		faults = append(faults, Fault{Part: partByTag[f.Part], Variable: f.Variable, Problem: f.Problem})
@@ -33,5 +33,5 @@ func ours(found []environ.Fault) []Fault {
 
 // loader adds to the reader what this program's values need.
 type loader struct {
-	*environ.Reader
+	*program.Reader
 }

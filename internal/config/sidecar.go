@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 func (l *loader) sidecar(env *environment) Sidecar {
@@ -144,7 +144,7 @@ func (l *loader) notify(env *environment) Notify {
 // NewFault makes the fault of a value that its user finds wrong, and not this package. problem is the
 // rest of a sentence that begins with the variable's name.
 func NewFault(variable, problem string) Fault {
-	for _, v := range environ.Describe(&environment{}) {
+	for _, v := range program.DescribeVariables(&environment{}) {
 		if v.Name == variable {
 			return Fault{Part: partByTag[v.Part], Variable: variable, Problem: problem}
 		}

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 func TestLoad_sidecar_defaults(t *testing.T) {
@@ -104,7 +104,7 @@ func TestNewFault_knowsTheVariablesPart(t *testing.T) {
 
 // As in a container without a single variable, where unset is not the same as empty to os.LookupEnv.
 func TestLoad_nothingSet_tellsEveryVariableThatIsNeeded(t *testing.T) {
-	for _, v := range environ.Describe(&environment{}) {
+	for _, v := range program.DescribeVariables(&environment{}) {
 		t.Setenv(v.Name, "") // restores it afterwards
 		require.NoError(t, os.Unsetenv(v.Name))
 	}

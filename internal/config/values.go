@@ -15,7 +15,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // defaultTerminationMessagePath is the kubelet's terminationMessagePath when a container names none.
@@ -136,7 +136,7 @@ func (l *loader) outputTypes(text string) []string {
 	for _, entry := range strings.Split(text, ",") {
 		t := strings.ToUpper(strings.TrimSpace(entry))
 		if !slices.Contains([]string{"P12", "JKS", "PEM"}, t) {
-			l.Reject("OUTPUT_TYPE", environ.Write(meantType(t)))
+			l.Reject("OUTPUT_TYPE", program.SuggestWriting(meantType(t)))
 			return nil
 		}
 		if !slices.Contains(types, t) {
@@ -162,7 +162,7 @@ func meantType(name string) string {
 func (l *loader) fileMode(name string) fs.FileMode {
 	mode, err := strconv.ParseUint(strings.TrimPrefix(strings.ToLower(l.Value(name)), "0o"), 8, 32)
 	if err != nil || mode&^0o666 != 0 || mode&0o400 == 0 {
-		l.Reject(name, environ.Write(meantMode(l.Value(name))))
+		l.Reject(name, program.SuggestWriting(meantMode(l.Value(name))))
 		return 0
 	}
 	return fs.FileMode(mode)
@@ -241,7 +241,7 @@ func (l *loader) timeout(name string) time.Duration {
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
-		l.Reject(name, environ.DurationHint(l.Value(name)))
+		l.Reject(name, program.DurationHint(l.Value(name)))
 	}
 	return d
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/mtls"
-	"github.com/certfetcher/certfetcher/internal/probe"
+	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/truststore"
 )
 
@@ -111,7 +111,7 @@ func (d *doctor) health(ctx context.Context) {
 
 // servedByCertfetcher tells a certfetcher by its metrics.
 func servedByCertfetcher(ctx context.Context, address string) bool {
-	_, body, err := probe.Get(ctx, address, "/metrics")
+	_, body, err := program.AskLocal(ctx, address, "/metrics")
 	return err == nil && bytes.Contains(body, []byte("\ncertfetcher_build_info{"))
 }
 

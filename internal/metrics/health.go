@@ -10,8 +10,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/exposition"
-	"github.com/certfetcher/certfetcher/internal/fairlisten"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // Handler serves
@@ -31,7 +30,7 @@ func (m *Metrics) Handler(renew func()) http.Handler {
 		answer(w, http.StatusOK, "ok")
 	})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", exposition.ContentType)
+		w.Header().Set("Content-Type", program.SeriesContentType)
 		m.Write(w)
 	})
 	mux.HandleFunc("POST /renew", func(w http.ResponseWriter, r *http.Request) {
@@ -59,7 +58,7 @@ const mostConnections = 32
 // Serve serves the handler until ctx ends. What is in flight then is cut off: a probe of a process that ends
 // has no answer worth waiting for.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
-	bounded := fairlisten.New(listener, mostConnections, nil)
+	bounded := program.ListenFairly(listener, mostConnections, nil)
 	server := &http.Server{
 		ConnState: bounded.ConnState,
 		Handler:   handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,

@@ -16,7 +16,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
-	"github.com/certfetcher/certfetcher/internal/exposition"
+	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/verify"
 )
 
@@ -60,7 +60,7 @@ func (m *Metrics) Expect(stages, kinds, outcomes []string) {
 
 // Write writes all series, the process's own (CPU, memory, files) at the end.
 func (m *Metrics) Write(w io.Writer) {
-	exposition.Write(w, m.set, help)
+	program.WriteSeries(w, m.set, help)
 }
 
 // SetCertificate tells which certificate is published.

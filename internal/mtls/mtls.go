@@ -15,9 +15,9 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // Files say where an identity is. The names of the environment variables in errors are those that both
@@ -122,7 +122,7 @@ func readPassword(variable, path, password string) (string, error) {
 	if path == "" {
 		return password, nil
 	}
-	password, err := environ.ReadSecret(path)
+	password, err := program.ReadSecret(path)
 	if err != nil {
 		return "", fmt.Errorf("%s %q %w", variable, path, files.Explain(path, err))
 	}

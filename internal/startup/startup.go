@@ -2,6 +2,9 @@
 // packages are not initialised yet:
 //
 //   - Other processes of the same user can no longer read this one's memory and environment, and no core is dumped.
+//   - The standard logger writes nothing: our programs log through log/slog alone, one JSON object on a line, which a
+//     remark of a dependency through package log would break. (VictoriaMetrics/metrics makes one while it is initialised,
+//     on machines with cgroups of version 1.)
 //   - SIGTERM and SIGINT end Context and nothing else.
 //   - A program that could not open one file says so and ends with ExitTooFewFiles, where Go's runtime would end with 2.
 //
@@ -11,6 +14,8 @@ package startup
 
 import (
 	"context"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
@@ -28,6 +33,7 @@ var Context context.Context
 
 func init() {
 	hide()
+	log.SetOutput(io.Discard)
 	// Never stopped: the default action of a second signal would have another exit code.
 	Context, _ = signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	if !enoughFiles() {

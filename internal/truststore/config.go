@@ -24,7 +24,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // Config says what to merge and what to copy.
@@ -63,17 +63,17 @@ const (
 
 // Wanted says whether the environment asks for anything: whether one of the variables is set.
 func Wanted() bool {
-	return slices.ContainsFunc(environ.Describe(&environment{}), func(v environ.Variable) bool { return os.Getenv(v.Name) != "" })
+	return slices.ContainsFunc(program.DescribeVariables(&environment{}), func(v program.Variable) bool { return os.Getenv(v.Name) != "" })
 }
 
 // Names are the variables.
-func Names() []string { return environ.Names(&environment{}) }
+func Names() []string { return program.VariableNames(&environment{}) }
 
 // Load reads and checks the environment. The error, when there is one, is of type Faults. An empty
 // variable counts as unset. Files are not looked at.
 func Load() (Config, error) {
 	var env environment
-	environ.Read(&env)
+	program.ReadEnvironment(&env)
 	// What is wrong with a variable decides the exit code, and not which one it is, so the faults are not the reader's.
 	var l loader
 	if env.Truststores == "" {
@@ -151,7 +151,7 @@ func (l *loader) sameLength(variable string, paths []string, other string, other
 func WriteUsage(w io.Writer) error {
 	var text strings.Builder
 	text.WriteString("Variables, each a list of absolute paths separated by \":\"\n")
-	for _, v := range environ.Describe(&environment{}) {
+	for _, v := range program.DescribeVariables(&environment{}) {
 		fmt.Fprintf(&text, "  %s\n      %s\n", v.Name, v.Description)
 	}
 	text.WriteString("\nExit codes\n")

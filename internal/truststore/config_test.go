@@ -10,13 +10,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // setenv sets the four variables, empty where the map has none.
 func setenv(t *testing.T, values map[string]string) {
 	t.Helper()
-	for _, v := range environ.Describe(&environment{}) {
+	for _, v := range program.DescribeVariables(&environment{}) {
 		t.Setenv(v.Name, values[v.Name])
 	}
 }
@@ -95,7 +95,7 @@ func TestLoad_faults(t *testing.T) {
 func TestWanted_anyVariable(t *testing.T) {
 	setenv(t, nil)
 	assert.False(t, Wanted())
-	for _, v := range environ.Describe(&environment{}) {
+	for _, v := range program.DescribeVariables(&environment{}) {
 		setenv(t, map[string]string{v.Name: "/x"})
 		assert.True(t, Wanted(), v.Name)
 	}

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // The exit codes of the ONAP post-processor, which name the step that failed.
@@ -78,7 +78,7 @@ func (f Fault) Error() string { return f.Variable + " " + f.Problem }
 // came across them.
 type Faults []Fault
 
-func (f Faults) Error() string { return environ.Text(f) }
+func (f Faults) Error() string { return program.JoinFaults(f) }
 
 // ExitCode is that of the first fault.
 func (f Faults) ExitCode() int { return f[0].Code }

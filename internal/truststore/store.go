@@ -11,9 +11,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/environ"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/pkcs12"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // store is a truststore as it was read.
@@ -110,7 +110,7 @@ func (r *run) password(s Store) (string, error) {
 	if err != nil {
 		return "", failed(codePassword, "reading the password of truststore %q: %w", s.Path, err)
 	}
-	return environ.TrimSecret(f.data), nil
+	return program.TrimSecret(f.data), nil
 }
 
 // anchors are the certificates to trust: in JKS and PKCS#12 the entries marked as trusted, as a JVM

@@ -1,4 +1,4 @@
-package probe
+package program
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"github.com/certfetcher/certfetcher/test/port"
 )
 
-func ready(status int) bool { return status == http.StatusOK }
+func isReady(status int) bool { return status == http.StatusOK }
 
 func TestHTTP_statusDecides(t *testing.T) {
 	status := http.StatusOK
@@ -26,13 +26,13 @@ func TestHTTP_statusDecides(t *testing.T) {
 	_, port, err := net.SplitHostPort(address)
 	require.NoError(t, err)
 	for _, form := range []string{address, ":" + port, "0.0.0.0:" + port} {
-		require.NoError(t, HTTP(context.Background(), form, "/readyz", ready), form)
+		require.NoError(t, Probe(context.Background(), form, "/readyz", isReady), form)
 	}
 	status = http.StatusServiceUnavailable
-	require.EqualError(t, HTTP(context.Background(), ":"+port, "/readyz", ready), "http://127.0.0.1:"+port+"/readyz answered 503 Service Unavailable")
+	require.EqualError(t, Probe(context.Background(), ":"+port, "/readyz", isReady), "http://127.0.0.1:"+port+"/readyz answered 503 Service Unavailable")
 }
 
 func TestHTTP_nobodyListens_isAnError(t *testing.T) {
-	require.ErrorContains(t, HTTP(context.Background(), port.Free(t), "/", ready), "connection refused")
-	require.ErrorContains(t, HTTP(context.Background(), "8080", "/", ready), `"8080" is no address of the form host:port`)
+	require.ErrorContains(t, Probe(context.Background(), port.Free(t), "/", isReady), "connection refused")
+	require.ErrorContains(t, Probe(context.Background(), "8080", "/", isReady), `"8080" is no address of the form host:port`)
 }

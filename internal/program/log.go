@@ -1,27 +1,27 @@
-package environ
+package program
 
 import (
 	"io"
 	"log/slog"
 )
 
-// Log says how to log. Its zero value is JSON from level info on.
-type Log struct {
+// LogSettings says how to log. Its zero value is JSON from level info on.
+type LogSettings struct {
 	Text  bool
 	Level slog.Level
 }
 
 // Log reads LOG_FORMAT and LOG_LEVEL, which the type must have.
-func (r *Reader) Log() Log {
+func (r *Reader) Log() LogSettings {
 	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
-	return Log{
+	return LogSettings{
 		Text:  r.Choice("LOG_FORMAT", "json", "text") == "text",
 		Level: levels[r.Choice("LOG_LEVEL", "debug", "info", "warn", "error")],
 	}
 }
 
 // Logger returns a logger that writes to w. Durations have their unit, where slog's JSON has bare nanoseconds.
-func (l Log) Logger(w io.Writer) *slog.Logger {
+func (l LogSettings) Logger(w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: l.Level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Value.Kind() == slog.KindDuration {
 			a.Value = slog.StringValue(a.Value.Duration().String())

@@ -1,4 +1,4 @@
-package environ
+package program
 
 import (
 	"bytes"
@@ -28,7 +28,7 @@ type spec struct {
 
 func read(t *testing.T, values map[string]string) (spec, *Reader) {
 	t.Helper()
-	for _, v := range Describe(&spec{}) {
+	for _, v := range DescribeVariables(&spec{}) {
 		t.Setenv(v.Name, "")
 	}
 	t.Setenv("T_PASSWORD_FILE", "")
@@ -36,7 +36,7 @@ func read(t *testing.T, values map[string]string) (spec, *Reader) {
 		t.Setenv(name, value)
 	}
 	var s spec
-	r := Read(&s)
+	r := ReadEnvironment(&s)
 	return s, r
 }
 
@@ -46,7 +46,7 @@ func TestRead_unsetAndEmpty_giveTheDefaults(t *testing.T) {
 	assert.Equal(t, 3, r.Number("T_COUNT", 1, 5))
 	assert.Equal(t, time.Second, r.Duration("T_WAIT", 1))
 	assert.False(t, r.Bool("T_FLAG"))
-	assert.Equal(t, Log{}, r.Log())
+	assert.Equal(t, LogSettings{}, r.Log())
 	assert.Empty(t, r.Faults())
 }
 
@@ -166,8 +166,8 @@ func TestWriteUsage_andMarkdown_comeFromTheTags(t *testing.T) {
 
 func TestLogger_writesDurationsWithTheirUnit(t *testing.T) {
 	var json, text bytes.Buffer
-	Log{}.Logger(&json).Info("done", "duration", 1500*time.Microsecond)
-	Log{Text: true}.Logger(&text).Info("done", "duration", 1500*time.Microsecond)
+	LogSettings{}.Logger(&json).Info("done", "duration", 1500*time.Microsecond)
+	LogSettings{Text: true}.Logger(&text).Info("done", "duration", 1500*time.Microsecond)
 	assert.Contains(t, json.String(), `"duration":"1.5ms"`)
 	assert.Contains(t, text.String(), `duration=1.5ms`)
 }

@@ -1,4 +1,4 @@
-package environ
+package program
 
 import (
 	"testing"
@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-var known = []string{
+var knownNames = []string{
 	"OUTPUT_TYPE", "OUTPUT_PATH", "RENEW_AT", "RENEW_BEFORE", "KEYSTORE_PATH", "KEYSTORE_PASSWORD", "KEYSTORE_PASSWORD_FILE",
 	"TRUSTSTORE_PATH", "MODE", "STATE", "SANS", "HEALTH_ADDR", "COMMON_NAME", "LOCATION", "REQUEST_URL", "caName", "issuerDN", "iak", "rv",
 }
@@ -19,7 +19,7 @@ func TestClosest_misspelt_isFound(t *testing.T) {
 		"HEALTH_ADDRESS": "HEALTH_ADDR", "RENEW_BEFOR": "RENEW_BEFORE", "COMMONNAME": "COMMON_NAME", "REQUEST_URI": "REQUEST_URL",
 		"ca_name": "caName", "issuerDn": "issuerDN", "IAK": "iak", "RV": "rv",
 	} {
-		got, ok := Closest(written, known)
+		got, ok := Closest(written, knownNames)
 		assert.True(t, ok, written)
 		assert.Equal(t, want, got, written)
 	}
@@ -30,7 +30,7 @@ func TestClosest_otherWords_areLeftAlone(t *testing.T) {
 		"STAGE", "MODEL", "NODE", "CODE", "ROTATION", "INPUT_PATH", "INPUT_TYPE", "KEYSTORE_TYPE", "OUTPUT", "RENEW", "REQUEST_ID", "SERVER_PORT",
 		"LANG", "JAVA_OPTS", "X", "", "url", "iv", "name",
 	} {
-		got, ok := Closest(written, known)
+		got, ok := Closest(written, knownNames)
 		assert.False(t, ok, "%s → %s", written, got)
 	}
 }
@@ -42,17 +42,17 @@ func TestMisspelt_injectedAndForeignNames_areNotWarnedOf(t *testing.T) {
 	} {
 		t.Setenv(name, "x")
 	}
-	names := append([]string{"HEALTH_PORTS", "RENEW_PORT", "GODEBUGS", "STATE_PORTS"}, known...)
-	assert.Empty(t, Misspelt(names))
+	names := append([]string{"HEALTH_PORTS", "RENEW_PORT", "GODEBUGS", "STATE_PORTS"}, knownNames...)
+	assert.Empty(t, FindMisspelt(names))
 	t.Setenv("OUTPUT_TYP", "")
-	assert.Empty(t, Misspelt(names), "an empty variable counts as unset")
+	assert.Empty(t, FindMisspelt(names), "an empty variable counts as unset")
 	t.Setenv("OUTPUT_TYP", "JKS")
 	t.Setenv("MDOE", "sidecar")
 	t.Setenv("COMMON_NAME_FILE", "/run/secrets/name")
-	assert.Equal(t, []Misspelling{{"COMMON_NAME_FILE", "COMMON_NAME"}, {"MDOE", "MODE"}, {"OUTPUT_TYP", "OUTPUT_TYPE"}}, Misspelt(names))
-	assert.Equal(t, "is not known and has no effect: did you mean MODE?", Misspelt(names)[1].Problem())
+	assert.Equal(t, []Misspelling{{"COMMON_NAME_FILE", "COMMON_NAME"}, {"MDOE", "MODE"}, {"OUTPUT_TYP", "OUTPUT_TYPE"}}, FindMisspelt(names))
+	assert.Equal(t, "is not known and has no effect: did you mean MODE?", FindMisspelt(names)[1].Problem())
 }
 
 func TestNames_haveTheTwinsOfSecrets(t *testing.T) {
-	assert.Equal(t, []string{"T_ADDRESS", "T_PASSWORD", "T_PASSWORD_FILE", "T_COMMAND"}, Names(&spec{})[:4])
+	assert.Equal(t, []string{"T_ADDRESS", "T_PASSWORD", "T_PASSWORD_FILE", "T_COMMAND"}, VariableNames(&spec{})[:4])
 }

@@ -1,4 +1,4 @@
-package environ
+package program
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 func WriteUsage(w io.Writer, spec any) error {
 	var text strings.Builder
 	group := ""
-	for _, v := range Describe(spec) {
+	for _, v := range DescribeVariables(spec) {
 		if v.Group != group {
 			group = v.Group
 			fmt.Fprintf(&text, "\n%s\n", group)
@@ -27,7 +27,7 @@ func WriteMarkdown(w io.Writer, spec any) error {
 	var text strings.Builder
 	text.WriteString("| variable | default | meaning | rule |\n|---|---|---|---|\n")
 	cell := strings.NewReplacer("|", `\|`, "<", "&lt;", ">", "&gt;", "*", `\*`, "_", `\_`, "~", `\~`)
-	for _, v := range Describe(spec) {
+	for _, v := range DescribeVariables(spec) {
 		name := "`" + v.Name + "`"
 		if v.Secret {
 			name += ", `" + v.Name + "_FILE`"

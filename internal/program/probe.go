@@ -1,6 +1,4 @@
-// Package probe asks a server of ours on this machine how it is, for health checks in images that have no
-// shell and no curl.
-package probe
+package program
 
 import (
 	"context"
@@ -11,28 +9,28 @@ import (
 	"time"
 )
 
-// timeout is shorter than the second that Kubernetes gives a probe by default.
-const timeout = 900 * time.Millisecond
+// probeTimeout is shorter than the second that Kubernetes gives a probe by default.
+const probeTimeout = 900 * time.Millisecond
 
-// HTTP asks for a path at an address as a server is given it: host:port, or :port for all addresses, which
+// Probe asks a server of ours on this machine how it is, for health checks in images that have no shell and no curl. It asks for a path at an address as a server is given it: host:port, or :port for all addresses, which
 // is asked on loopback. Any status that ok allows is success.
-func HTTP(ctx context.Context, address, path string, ok func(status int) bool) error {
-	status, _, err := Get(ctx, address, path)
+func Probe(ctx context.Context, address, path string, ok func(status int) bool) error {
+	status, _, err := AskLocal(ctx, address, path)
 	if err == nil && !ok(status) {
 		err = fmt.Errorf("http://%s%s answered %d %s", onThisMachine(address), path, status, http.StatusText(status))
 	}
 	return err
 }
 
-// maxBody bounds what Get reads of an answer, in bytes.
-const maxBody = 1 << 20
+// maxProbeBody bounds what Get reads of an answer, in bytes.
+const maxProbeBody = 1 << 20
 
-// Get asks as HTTP does, and returns what was answered.
-func Get(ctx context.Context, address, path string) (status int, body []byte, err error) {
+// AskLocal asks as HTTP does, and returns what was answered.
+func AskLocal(ctx context.Context, address, path string) (status int, body []byte, err error) {
 	if _, _, err := net.SplitHostPort(address); err != nil {
 		return 0, nil, fmt.Errorf("%q is no address of the form host:port: %w", address, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	url := "http://" + onThisMachine(address) + path
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -45,7 +43,7 @@ func Get(ctx context.Context, address, path string) (status int, body []byte, er
 		return 0, nil, fmt.Errorf("asking %s: %w", url, err)
 	}
 	defer response.Body.Close()
-	if body, err = io.ReadAll(io.LimitReader(response.Body, maxBody)); err != nil {
+	if body, err = io.ReadAll(io.LimitReader(response.Body, maxProbeBody)); err != nil {
 		return 0, nil, fmt.Errorf("reading the answer of %s: %w", url, err)
 	}
 	return response.StatusCode, body, nil

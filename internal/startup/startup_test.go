@@ -1,4 +1,4 @@
-package quietlog
+package startup
 
 import (
 	"io"

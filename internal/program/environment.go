@@ -1,19 +1,4 @@
-// Package environ reads a program's environment by a tagged type, in the same way for all programs: every
-// variable is text first, then it is parsed, and all faults are found in one go. Each fault names the
-// variable, what it has and what is wanted; values of secrets are in none.
-//
-// The type's fields are strings. Its tags are the one source of rules, defaults and documentation:
-//
-//	envconfig  the variable's name
-//	default    the value when the variable is unset or empty
-//	part       what a fault in it counts as; the program's own words
-//	group      the heading under which it is documented
-//	rule       what a value has to look like, worded to follow "want"
-//	desc       what it is for
-//	need       "true" when there is no way to run without it (not envconfig's required, which would end the reading at once)
-//	secret     "true": the value is never shown, and NAME_FILE may give a path to read it from
-//	hidden     "true": the value is never shown
-package environ
+package program
 
 import (
 	"fmt"
@@ -36,8 +21,8 @@ type Variable struct {
 	value                                         *string
 }
 
-// Describe lists the variables of a pointer to a tagged type, in the order of the fields.
-func Describe(spec any) []Variable {
+// DescribeVariables lists the variables of a pointer to a tagged type, in the order of the fields.
+func DescribeVariables(spec any) []Variable {
 	v := reflect.ValueOf(spec).Elem()
 	variables := make([]Variable, v.NumField())
 	for i := range variables {
@@ -61,8 +46,8 @@ type Fault struct {
 
 func (f Fault) Error() string { return f.Variable + " " + f.Problem }
 
-// Text puts faults, at least one, on one line with their number.
-func Text[F error](faults []F) string {
+// JoinFaults puts faults, at least one, on one line with their number.
+func JoinFaults[F error](faults []F) string {
 	texts := make([]string, len(faults))
 	for i, fault := range faults {
 		texts[i] = fault.Error()
@@ -83,14 +68,30 @@ type Reader struct {
 // Files returns the paths of the files that values were read from, by the variable that named them, X_FILE.
 func (r *Reader) Files() map[string]string { return r.files }
 
-// Read fills a pointer to a tagged type from the environment. An empty variable counts as unset. A secret X
+// ReadEnvironment reads a program's environment by a tagged type, in the same way for all programs: every variable is text
+// first, then it is parsed, and all faults are found in one go. Each fault names the variable, what it has and what is
+// wanted; values of secrets are in none.
+//
+// The type's fields are strings. Its tags are the one source of rules, defaults and documentation:
+//
+//	envconfig  the variable's name
+//	default    the value when the variable is unset or empty
+//	part       what a fault in it counts as; the program's own words
+//	group      the heading under which it is documented
+//	rule       what a value has to look like, worded to follow "want"
+//	desc       what it is for
+//	need       "true" when there is no way to run without it (not envconfig's required, which would end the reading at once)
+//	secret     "true": the value is never shown, and NAME_FILE may give a path to read it from
+//	hidden     "true": the value is never shown
+//
+// ReadEnvironment fills a pointer to a tagged type from the environment. An empty variable counts as unset. A secret X
 // may be given as X_FILE, the path of a file that ReadSecret reads.
-func Read(spec any) *Reader {
+func ReadEnvironment(spec any) *Reader {
 	if err := envconfig.Process("", spec); err != nil {
 		// Every field is text, so this cannot depend on what the environment holds.
 		panic(fmt.Sprintf("environ: %T does not fit envconfig: %v", spec, err))
 	}
-	r := &Reader{variables: Describe(spec), files: map[string]string{}}
+	r := &Reader{variables: DescribeVariables(spec), files: map[string]string{}}
 	for _, v := range r.variables {
 		if v.Secret {
 			r.readTwin(v)

@@ -1,4 +1,4 @@
-package environ
+package program
 
 import (
 	"strconv"
@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Write words the hint that a value should be written otherwise; empty for no hint.
-func Write(text string) string {
+// SuggestWriting words the hint that a value should be written otherwise; empty for no hint.
+func SuggestWriting(text string) string {
 	if text == "" {
 		return ""
 	}
@@ -19,9 +19,9 @@ func choiceHint(value string, choices []string) string {
 	if len(choices) == 2 && choices[0] == "true" {
 		switch strings.TrimSpace(value) {
 		case "yes", "y", "on", "1", "enabled", "t":
-			return Write("true")
+			return SuggestWriting("true")
 		case "no", "n", "off", "0", "disabled", "f":
-			return Write("false")
+			return SuggestWriting("false")
 		}
 	}
 	if trimmed := strings.TrimSpace(value); trimmed != value {
@@ -29,11 +29,11 @@ func choiceHint(value string, choices []string) string {
 	}
 	for _, choice := range choices {
 		if len(value) >= 3 && (strings.HasPrefix(choice, value) || strings.HasPrefix(value, choice)) {
-			return Write(choice)
+			return SuggestWriting(choice)
 		}
 	}
 	choice, _ := Closest(value, choices)
-	return Write(choice)
+	return SuggestWriting(choice)
 }
 
 // units are those that people write and Go's durations do not have, or have by another name.
@@ -59,7 +59,7 @@ func DurationHint(text string) string {
 		return "a unit is missing: write " + number + "s, " + number + "m or " + number + "h"
 	}
 	if size, ok := units[unit]; ok {
-		return Write(short(time.Duration(n * float64(size))))
+		return SuggestWriting(short(time.Duration(n * float64(size))))
 	}
 	return ""
 }

@@ -1,4 +1,4 @@
-package fairlisten
+package program
 
 import (
 	"io"
@@ -12,12 +12,12 @@ import (
 )
 
 // listen has the connections of a listener accepted, and returns them.
-func listen(t *testing.T, most int, lost func(net.Addr)) (*Listener, <-chan net.Conn) {
+func listenTest(t *testing.T, most int, lost func(net.Addr)) (*FairListener, <-chan net.Conn) {
 	t.Helper()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { inner.Close() })
-	l := New(inner, most, lost)
+	l := ListenFairly(inner, most, lost)
 	accepted := make(chan net.Conn, 100)
 	go func() {
 		for {
@@ -31,7 +31,7 @@ func listen(t *testing.T, most int, lost func(net.Addr)) (*Listener, <-chan net.
 	return l, accepted
 }
 
-func dial(t *testing.T, l *Listener, from string) net.Conn {
+func dialTest(t *testing.T, l *FairListener, from string) net.Conn {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	conn, err := dialer.Dial("tcp", l.Addr().String())
@@ -41,7 +41,7 @@ func dial(t *testing.T, l *Listener, from string) net.Conn {
 }
 
 // closed waits a moment for the end of a connection.
-func closed(t *testing.T, conn net.Conn, wait time.Duration) bool {
+func isClosed(t *testing.T, conn net.Conn, wait time.Duration) bool {
 	t.Helper()
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(wait)))
 	_, err := conn.Read(make([]byte, 1))
@@ -50,30 +50,30 @@ func closed(t *testing.T, conn net.Conn, wait time.Duration) bool {
 
 func TestListener_full_closesTheOldestOfTheAddressWithMost(t *testing.T) {
 	lost := make(chan net.Addr, 10)
-	l, accepted := listen(t, 3, func(remote net.Addr) { lost <- remote })
-	other := dial(t, l, "127.0.0.1")
+	l, accepted := listenTest(t, 3, func(remote net.Addr) { lost <- remote })
+	other := dialTest(t, l, "127.0.0.1")
 	<-accepted
-	answered := dial(t, l, "127.0.0.2")
+	answered := dialTest(t, l, "127.0.0.2")
 	l.ConnState(<-accepted, http.StateActive)
-	idle := dial(t, l, "127.0.0.2")
+	idle := dialTest(t, l, "127.0.0.2")
 	<-accepted
-	third := dial(t, l, "127.0.0.3")
+	third := dialTest(t, l, "127.0.0.3")
 	<-accepted
 
-	assert.True(t, closed(t, idle, 10*time.Second))
+	assert.True(t, isClosed(t, idle, 10*time.Second))
 	assert.Equal(t, idle.LocalAddr().String(), (<-lost).String())
 	for _, conn := range []net.Conn{other, answered, third} {
-		assert.False(t, closed(t, conn, 20*time.Millisecond))
+		assert.False(t, isClosed(t, conn, 20*time.Millisecond))
 	}
 	waiting, active := l.Count()
 	assert.Equal(t, []int{2, 1}, []int{waiting, active})
 }
 
 func TestListener_closedConnections_makeRoom(t *testing.T) {
-	l, accepted := listen(t, 2, func(net.Addr) { t.Error("there is room") })
+	l, accepted := listenTest(t, 2, func(net.Addr) { t.Error("there is room") })
 	for range 5 {
-		dial(t, l, "127.0.0.1")
-		dial(t, l, "127.0.0.2")
+		dialTest(t, l, "127.0.0.1")
+		dialTest(t, l, "127.0.0.2")
 		for range 2 {
 			conn := <-accepted
 			require.NoError(t, conn.Close())

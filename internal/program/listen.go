@@ -1,6 +1,4 @@
-// Package fairlisten bounds the connections of a port that everybody may reach, and shares them out: where there are
-// too many, the address with most of them loses one, so that no address can keep the others out.
-package fairlisten
+package program
 
 import (
 	"net"
@@ -10,38 +8,39 @@ import (
 	"time"
 )
 
-// Listener takes connections from another listener. When more are open than it may have, it closes one of the address
+// FairListener takes connections from another listener. When more are open than it may have, it closes one of the address
 // that has most: one without a request before one with, and of these the oldest.
-type Listener struct {
+type FairListener struct {
 	net.Listener
 	most int
 	lost func(remote net.Addr)
 
 	mu   sync.Mutex
-	open map[*conn]struct{}
+	open map[*fairConn]struct{}
 	of   map[netip.Addr]int
 }
 
-type conn struct {
+type fairConn struct {
 	net.Conn
-	listener *Listener
+	listener *FairListener
 	address  netip.Addr
 	since    time.Time
 	state    http.ConnState
 }
 
-// New bounds the connections of listener to most, a number from 1. lost is told of each that is closed for another; nil
+// ListenFairly bounds the connections of listener to most, a number from 1, and shares them out: where there are too many, the
+// address with most of them loses one, so that no address can keep the others out. lost is told of each that is closed for another; nil
 // for nobody.
-func New(listener net.Listener, most int, lost func(remote net.Addr)) *Listener {
+func ListenFairly(listener net.Listener, most int, lost func(remote net.Addr)) *FairListener {
 	if lost == nil {
 		lost = func(net.Addr) {}
 	}
-	return &Listener{Listener: listener, most: most, lost: lost, open: map[*conn]struct{}{}, of: map[netip.Addr]int{}}
+	return &FairListener{Listener: listener, most: most, lost: lost, open: map[*fairConn]struct{}{}, of: map[netip.Addr]int{}}
 }
 
-// Address is what clients are told apart by: that of a host:port, without the port. It is the zero one where the network
+// ClientAddress is what clients are told apart by: that of a host:port, without the port. It is the zero one where the network
 // has other addresses.
-func Address(remote string) netip.Addr {
+func ClientAddress(remote string) netip.Addr {
 	address, err := netip.ParseAddrPort(remote)
 	if err != nil {
 		return netip.Addr{}
@@ -50,16 +49,16 @@ func Address(remote string) netip.Addr {
 }
 
 // Accept waits for the next connection.
-func (l *Listener) Accept() (net.Conn, error) {
+func (l *FairListener) Accept() (net.Conn, error) {
 	accepted, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: accepted, listener: l, address: Address(accepted.RemoteAddr().String()), since: time.Now()}
+	c := &fairConn{Conn: accepted, listener: l, address: ClientAddress(accepted.RemoteAddr().String()), since: time.Now()}
 	l.mu.Lock()
 	l.open[c] = struct{}{}
 	l.of[c.address]++
-	var victim *conn
+	var victim *fairConn
 	if len(l.open) > l.most {
 		victim = l.victim(c)
 	}
@@ -75,7 +74,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 }
 
 // victim is another connection than newest.
-func (l *Listener) victim(newest *conn) (found *conn) {
+func (l *FairListener) victim(newest *fairConn) (found *fairConn) {
 	for c := range l.open {
 		if c != newest && (found == nil || l.before(c, found)) {
 			found = c
@@ -84,7 +83,7 @@ func (l *Listener) victim(newest *conn) (found *conn) {
 	return found
 }
 
-func (l *Listener) before(a, b *conn) bool {
+func (l *FairListener) before(a, b *fairConn) bool {
 	if more, less := l.of[a.address], l.of[b.address]; more != less {
 		return more > less
 	}
@@ -94,7 +93,7 @@ func (l *Listener) before(a, b *conn) bool {
 	return a.since.Before(b.since)
 }
 
-func (l *Listener) remove(c *conn) {
+func (l *FairListener) remove(c *fairConn) {
 	if _, ok := l.open[c]; !ok {
 		return
 	}
@@ -105,14 +104,14 @@ func (l *Listener) remove(c *conn) {
 }
 
 // ConnState is to be that of the http.Server that serves the connections.
-func (l *Listener) ConnState(served net.Conn, state http.ConnState) {
+func (l *FairListener) ConnState(served net.Conn, state http.ConnState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	served.(*conn).state = state
+	served.(*fairConn).state = state
 }
 
 // Count is how many connections are open, those with a request apart.
-func (l *Listener) Count() (idle, answered int) {
+func (l *FairListener) Count() (idle, answered int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.open {
@@ -126,7 +125,7 @@ func (l *Listener) Count() (idle, answered int) {
 }
 
 // Close closes the connection, which makes room for another.
-func (c *conn) Close() error {
+func (c *fairConn) Close() error {
 	c.listener.mu.Lock()
 	c.listener.remove(c)
 	c.listener.mu.Unlock()

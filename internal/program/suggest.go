@@ -1,4 +1,4 @@
-package environ
+package program
 
 import (
 	"fmt"
@@ -107,10 +107,10 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// Names lists the variables of a pointer to a tagged type, with the twins of secrets.
-func Names(spec any) []string {
+// VariableNames lists the variables of a pointer to a tagged type, with the twins of secrets.
+func VariableNames(spec any) []string {
 	var names []string
-	for _, v := range Describe(spec) {
+	for _, v := range DescribeVariables(spec) {
 		names = append(names, v.Name)
 		if v.Secret {
 			names = append(names, v.Name+"_FILE")
@@ -129,7 +129,7 @@ func (m Misspelling) Problem() string {
 
 // LogMisspelt warns of the variables that Misspelt finds.
 func LogMisspelt(log *slog.Logger, known []string) {
-	for _, m := range Misspelt(known) {
+	for _, m := range FindMisspelt(known) {
 		log.Warn(NeedsAttention, "variable", m.Name, "problem", m.Problem())
 	}
 }
@@ -156,9 +156,9 @@ var foreign = []string{
 	"GODEBUG", "GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GOTRACEBACK", "SSL_CERT_FILE", "SSL_CERT_DIR",
 }
 
-// Misspelt finds, sorted by name, the variables of the environment that are none of the known ones but look like
+// FindMisspelt finds, sorted by name, the variables of the environment that are none of the known ones but look like
 // one: whoever misspells a variable would otherwise never hear of it. Empty ones count as unset.
-func Misspelt(known []string) []Misspelling {
+func FindMisspelt(known []string) []Misspelling {
 	var found []Misspelling
 	for _, entry := range os.Environ() {
 		name, value, _ := strings.Cut(entry, "=")
