@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -56,7 +57,7 @@ func scenes(t *testing.T) map[string]func() scene {
 type kill struct{}
 
 // at makes the nth step fail in the given way, and counts them all.
-func at(n int, count *int, fail func(op, path string) error) stepFunc {
+func at(n int, count *int, fail func(op, path string) error) files.StepFunc {
 	dead := false
 	return func(op, path string) (err error) {
 		if dead {
@@ -80,7 +81,7 @@ func killed(string, string) error { panic(kill{}) }
 
 // killedWriting dies after half of the data.
 func killedWriting(op, path string) error {
-	if op == opWrite {
+	if op == files.OpWrite {
 		if err := os.WriteFile(path, []byte("-----BEGIN PRIV"), 0o600); err != nil {
 			return err
 		}
@@ -91,7 +92,7 @@ func killedWriting(op, path string) error {
 func full(op, path string) error { return &os.PathError{Op: op, Path: path, Err: syscall.ENOSPC} }
 
 // publishBroken opens and publishes with the step function, and tells how it ended.
-func publishBroken(cfg Config, b Bundle, step stepFunc) (err error, wasKilled bool) {
+func publishBroken(cfg Config, b Bundle, step files.StepFunc) (err error, wasKilled bool) {
 	defer func() {
 		if r := recover(); r != nil {
 			if _, ok := r.(kill); !ok {
@@ -179,7 +180,7 @@ func requireGeneration(t *testing.T, dir string, s scene, where string) {
 }
 
 // generationRemoval tells of a step whose failure is only reported.
-func generationRemoval(where string) bool { return strings.Contains(where, opRemove+" ..2026_") }
+func generationRemoval(where string) bool { return strings.Contains(where, files.OpRemove+" ..2026_") }
 
 var generationName = regexp.MustCompile(`^\.\.\d{4}_`)
 
@@ -231,7 +232,7 @@ func TestVolume_Open_killedAtAnyStepOfTheClearing(t *testing.T) {
 	}
 }
 
-func openKilled(cfg Config, step stepFunc) (wasKilled bool) {
+func openKilled(cfg Config, step files.StepFunc) (wasKilled bool) {
 	defer func() { wasKilled = recover() != nil }()
 	_, _ = open(cfg, step)
 	return false

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
@@ -177,7 +178,7 @@ func TestRead_interruptedPublication(t *testing.T) {
 	v := mustOpen(t, cfg)
 	mustPublish(t, v, newBundle())
 	v.step = func(op, path string) error {
-		if op == opRename && filepath.Base(path) == "key.pem" {
+		if op == files.OpRename && filepath.Base(path) == "key.pem" {
 			panic(kill{})
 		}
 		return nil

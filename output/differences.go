@@ -3,6 +3,8 @@ package output
 import (
 	"fmt"
 	"io/fs"
+
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // differing lists the files of the set that the volume has not, or not with this content, mode and group, and
@@ -35,7 +37,7 @@ func (v *Volume) difference(want content, now snapshot) string {
 		return "has another content"
 	case has.mode != want.kept:
 		return fmt.Sprintf("has mode %s, want %s", octal(has.mode), octal(want.kept))
-	case v.gid != inherit && has.gid != v.gid:
+	case v.gid != files.Inherit && has.gid != v.gid:
 		return fmt.Sprintf("has group %d, want %d", has.gid, v.gid)
 	}
 	return ""

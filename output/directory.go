@@ -18,7 +18,7 @@ import (
 // to the directory.
 func LookupGroup(name string) (int, error) {
 	if name == "" {
-		return inherit, nil
+		return files.Inherit, nil
 	}
 	if gid, err := strconv.ParseUint(name, 10, 31); err == nil {
 		return int(gid), nil
@@ -42,54 +42,54 @@ func DirectoryMode(secretMode fs.FileMode) fs.FileMode {
 // makeVolumeDirectory makes a directory and its parents where they are missing. What exists keeps its
 // mode and group. A new directory appears under its name only when it has mode and group: killed
 // half-way, the next run would take it for somebody's own, and leave it closed.
-func makeVolumeDirectory(path string, mode fs.FileMode, gid int, step stepFunc) error {
+func makeVolumeDirectory(path string, mode fs.FileMode, gid int, step files.StepFunc) error {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
 		return nil
 	case err == nil:
-		return &FileError{Op: opMakeDir, Path: path, Err: syscall.ENOTDIR, Hint: "it is a file: remove it or give another path"}
+		return &FileError{Op: files.OpMakeDir, Path: path, Err: syscall.ENOTDIR, Hint: "it is a file: remove it or give another path"}
 	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
-		return fileError(opOpen, path, err)
+		return files.NewError(files.OpOpen, path, err)
 	}
 	if _, err := os.Lstat(path); err == nil {
-		return &FileError{Op: opOpen, Path: path, Err: syscall.ENOENT, Hint: "it is a link to a directory that does not exist"}
+		return &FileError{Op: files.OpOpen, Path: path, Err: syscall.ENOENT, Hint: "it is a link to a directory that does not exist"}
 	}
 	parent, name := filepath.Split(path)
 	parent = filepath.Clean(parent)
 	if err := makeVolumeDirectory(parent, mode, gid, step); err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(parent)
+	opened, err := files.OpenDisk(parent, gid, step)
 	if err != nil {
-		return fileError(opMakeDir, path, err)
+		return err
 	}
-	defer root.Close()
-	d := disk{root: root, dir: parent, gid: gid, step: step}
+	d := disk{Disk: opened}
+	defer d.Close()
 	temporary := ".." + name + "_tmp"
-	if d.exists(temporary) {
+	if d.Exists(temporary) {
 		if err := d.remove(temporary); err != nil {
 			return err
 		}
 	}
-	if err := d.makeDir(temporary, mode); err != nil {
+	if err := d.MakeDir(temporary, mode); err != nil {
 		return err
 	}
-	if err := d.rename(temporary, name); err != nil {
+	if err := d.Rename(temporary, name); err != nil {
 		// Another process may have been faster.
 		if info, statErr := os.Stat(path); statErr != nil || !info.IsDir() {
 			return err
 		}
 		return d.remove(temporary)
 	}
-	return d.syncDir(".")
+	return d.SyncDir(".")
 }
 
 // lock keeps other processes that work on the volume away, for instance the same program in another pod.
 func lock(d disk, done <-chan struct{}) (unlock func(), err error) {
-	f, err := d.root.Open(".")
+	f, err := d.Root.Open(".")
 	if err != nil {
-		return nil, fileError(opOpen, d.dir, err)
+		return nil, files.NewError(files.OpOpen, d.Dir, err)
 	}
 	release, err := files.Lock(f, lockName, done)
 	if foreign, ok := errors.AsType[*files.ForeignLockError](err); ok {
@@ -102,13 +102,13 @@ func lock(d disk, done <-chan struct{}) (unlock func(), err error) {
 		if fileError, ok := errors.AsType[*FileError](err); ok {
 			return nil, fileError
 		}
-		return nil, lockError(d.dir, err)
+		return nil, lockError(d.Dir, err)
 	}
 	return func() { release(); f.Close() }, nil
 }
 
 func lockError(dir string, err error) *FileError {
-	failure := &FileError{Op: opLock, Path: dir, Err: err}
+	failure := &FileError{Op: files.OpLock, Path: dir, Err: err}
 	if !errors.Is(err, files.ErrLocked) && !errors.Is(err, context.Canceled) {
 		failure.Path = filepath.Join(dir, lockName)
 		failure.Hint = "remove it, nothing is lost with it"

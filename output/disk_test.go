@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -24,11 +25,11 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 		checkpoints    map[string]int // steps, and how many of them must come with nothing undurable before
 	}{
 		// The link must not be durable before what it points to, nor the old set go before the new one holds.
-		"symlink": {"", LayoutSymlink, map[string]int{opLink + " ..data_tmp": 3, opRemove + " a generation": 1}},
+		"symlink": {"", LayoutSymlink, map[string]int{files.OpLink + " ..data_tmp": 3, files.OpRemove + " a generation": 1}},
 		// A file must not be replaced before the commit is durable, nor the commit go before all are in place.
-		"inplace":              {"", LayoutInplace, map[string]int{opRename + " truststore.pem": 1, opRename + " keystore-combined.pem": 2, opRemove + " ..files": 3}},
-		"symlink over inplace": {LayoutInplace, LayoutSymlink, map[string]int{opLink + " ..link_tmp": 1}},
-		"inplace over symlink": {LayoutSymlink, LayoutInplace, map[string]int{opRename + " truststore.pem": 1, opRemove + " ..files": 3}},
+		"inplace":              {"", LayoutInplace, map[string]int{files.OpRename + " truststore.pem": 1, files.OpRename + " keystore-combined.pem": 2, files.OpRemove + " ..files": 3}},
+		"symlink over inplace": {LayoutInplace, LayoutSymlink, map[string]int{files.OpLink + " ..link_tmp": 1}},
+		"inplace over symlink": {LayoutSymlink, LayoutInplace, map[string]int{files.OpRename + " truststore.pem": 1, files.OpRemove + " ..files": 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := newConfig(t, row.layout, TypePEM)
@@ -47,20 +48,20 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 				if _, isCheckpoint := row.checkpoints[op+" "+name]; isCheckpoint && len(dirty) == 0 {
 					seen[op+" "+name]++
 				}
-				if op == opRename && (name == commitDir || name == "a generation") {
+				if op == files.OpRename && (name == commitDir || name == "a generation") {
 					delete(dirty, dir)
 					assert.Empty(t, dirty, "not durable in the stage that becomes %s", name)
 				}
 				switch op {
-				case opSync:
+				case files.OpSync:
 					delete(dirty, path)
-				case opCreate, opMakeDir, opLink, opRename:
+				case files.OpCreate, files.OpMakeDir, files.OpLink, files.OpRename:
 					dirty[dir] = true
-				case opRemove:
+				case files.OpRemove:
 					maps.DeleteFunc(dirty, func(at string, _ bool) bool { return strings.HasPrefix(at, path) })
 					dirty[dir] = true
 				}
-				if op == opCreate || op == opWrite || op == opMode || op == opGroup {
+				if op == files.OpCreate || op == files.OpWrite || op == files.OpMode || op == files.OpGroup {
 					dirty[path] = true
 				}
 				return nil
@@ -203,7 +204,7 @@ func TestVolume_Publish_groupComesFromTheDirectoryOrTheConfiguration(t *testing.
 				require.NoError(t, os.Chmod(cfg.Dir, 0o770|fs.ModeSetgid))
 				// Until a file has its group, that which it is born with must see nothing of it.
 				v, err := open(cfg, func(op, at string) error {
-					if info, err := os.Lstat(at); err == nil && op == opGroup {
+					if info, err := os.Lstat(at); err == nil && op == files.OpGroup {
 						assert.Zero(t, info.Mode().Perm()&0o077, at)
 					}
 					return nil
@@ -213,7 +214,7 @@ func TestVolume_Publish_groupComesFromTheDirectoryOrTheConfiguration(t *testing.
 				for _, path := range mustPublish(t, v, b).Files {
 					info, err := os.Stat(path)
 					require.NoError(t, err)
-					assert.Equal(t, row.want, groupOf(info), path)
+					assert.Equal(t, row.want, files.GroupOf(info), path)
 					assert.NotZero(t, info.Mode()&0o040, path)
 				}
 				requireCurrent(t, cfg, b)

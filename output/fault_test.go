@@ -2,7 +2,6 @@ package output
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -162,7 +162,7 @@ func TestVolume_Publish_neverLeavesTheVolume(t *testing.T) {
 		cfg := newConfig(t, layout, TypePEM)
 		outside := t.TempDir()
 		trap := func(op, path string) error {
-			if op == opCreate && filepath.Base(path) == "key.pem" {
+			if op == files.OpCreate && filepath.Base(path) == "key.pem" {
 				stage := filepath.Dir(path)
 				return errors.Join(os.RemoveAll(stage), os.Symlink(outside, stage))
 			}
@@ -174,33 +174,6 @@ func TestVolume_Publish_neverLeavesTheVolume(t *testing.T) {
 		require.ErrorContains(t, err, "path escapes from parent")
 		require.Empty(t, listing(t, outside))
 	}
-}
-
-func TestFileError_saysWhatToDo(t *testing.T) {
-	dir := t.TempDir()
-	require.NoError(t, os.Chmod(dir, 0o750))
-	me := identity()
-	stat := fmt.Sprintf("uid %d, gid %d", os.Geteuid(), os.Getegid())
-	for _, row := range []struct {
-		op   string
-		err  syscall.Errno
-		want string
-	}{
-		{opCreate, syscall.EROFS, "read-only file system (the file system is read-only: mount the volume without readOnly)"},
-		{opWrite, syscall.ENOSPC, "no space left on device (the volume is full: enlarge it or make room)"},
-		{opWrite, syscall.EDQUOT, "disk quota exceeded (the quota is used up: enlarge it or make room)"},
-		{opCreate, syscall.EACCES, "permission denied (" + me + `; directory "` + dir + `" has mode drwxr-x---, ` + stat + ": give that user or group the right to write, in Kubernetes by fsGroup)"},
-		{opGroup, syscall.EPERM, "operation not permitted (" + me + "; only a member of a group may give files to it: add the process to the group, in Kubernetes by fsGroup or supplementalGroups)"},
-		{opLink, syscall.EOPNOTSUPP, "operation not supported (symbolic links do not work on this volume: set OUTPUT_LAYOUT=inplace, or use another volume)"},
-		{opLink, syscall.EPERM, "operation not permitted (symbolic links do not work on this volume: set OUTPUT_LAYOUT=inplace, or use another volume)"},
-		{opLink, syscall.EIO, "input/output error"},
-		{opSync, syscall.EIO, "input/output error"},
-	} {
-		err := fileError(row.op, filepath.Join(dir, "missing"), &fs.PathError{Op: "x", Path: "y", Err: row.err})
-		assert.EqualError(t, err, row.op+` "`+dir+`/missing": `+row.want)
-		assert.ErrorIs(t, err, row.err)
-	}
-	require.Regexp(t, `^running as uid \d+, gid \d+`, me)
 }
 
 func TestOpen_withoutTheRightToWrite(t *testing.T) {
@@ -245,7 +218,7 @@ func TestOpen_stageThatCannotBeRemoved(t *testing.T) {
 		for range 2 {
 			require.NoError(t, os.Mkdir(stage, 0o750))
 			_, err := open(cfg, func(op, path string) error {
-				if op == opRemove {
+				if op == files.OpRemove {
 					return syscall.EACCES
 				}
 				return nil
@@ -267,7 +240,7 @@ func TestVolume_Publish_generationThatCannotBeRemoved(t *testing.T) {
 	mustPublish(t, v, newBundle())
 	mustPublish(t, v, newBundle())
 	v.step = func(op, path string) error {
-		if op == opRemove {
+		if op == files.OpRemove {
 			return syscall.EACCES
 		}
 		return nil

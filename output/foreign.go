@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"syscall"
+
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 const (
@@ -27,10 +28,10 @@ const (
 func (d disk) moveAside(name, reason string) error {
 	for n := 1; n <= asideMost; n++ {
 		to := asidePrefix + strconv.Itoa(n)
-		if d.exists(to) {
+		if d.Exists(to) {
 			continue
 		}
-		err := d.do(opRename, name, func() error { return d.root.Rename(name, to) })
+		err := d.Do(files.OpRename, name, func() error { return d.Root.Rename(name, to) })
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // somebody else was faster
 		}
@@ -38,12 +39,12 @@ func (d disk) moveAside(name, reason string) error {
 			return err
 		}
 		if d.aside != nil {
-			d.aside(d.path(name), d.path(to), reason)
+			d.aside(d.Path(name), d.Path(to), reason)
 		}
 		return nil
 	}
 	return &FileError{
-		Op: opRename, Path: d.path(name), Err: errors.New("it is not certfetcher's, and nothing more is moved aside"),
+		Op: files.OpRename, Path: d.Path(name), Err: errors.New("it is not certfetcher's, and nothing more is moved aside"),
 		Hint: fmt.Sprintf("remove it, and what is there as %s1 to %[1]s%d; find out who puts it there", asidePrefix, asideMost),
 	}
 }
@@ -51,7 +52,7 @@ func (d disk) moveAside(name, reason string) error {
 // removeFiles removes a file, a link, or a directory with the files in it: ours have no more. What else there is in a
 // directory, and how much, is somebody else's doing: it is moved aside, as removing it could take for ever.
 func (d disk) removeFiles(name string) (emptied bool, err error) {
-	info, err := d.root.Lstat(name)
+	info, err := d.Root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
@@ -64,13 +65,13 @@ func (d disk) removeFiles(name string) (emptied bool, err error) {
 			return false, err
 		}
 		for _, entry := range entries {
-			err := d.root.Remove(name + "/" + entry.Name())
+			err := d.Root.Remove(name + "/" + entry.Name())
 			if err != nil && !errors.Is(err, fs.ErrNotExist) && !notEmpty(err) {
 				return false, err
 			}
 		}
 	}
-	err = d.root.Remove(name)
+	err = d.Root.Remove(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return true, nil
@@ -87,7 +88,7 @@ func notEmpty(err error) bool {
 // remove removes what has a name of ours, or nothing when there is none. See removeFiles.
 func (d disk) remove(name string) error {
 	emptied := false
-	err := d.do(opRemove, name, func() (err error) { emptied, err = d.removeFiles(name); return err })
+	err := d.Do(files.OpRemove, name, func() (err error) { emptied, err = d.removeFiles(name); return err })
 	if err != nil || emptied {
 		return err
 	}
@@ -96,7 +97,7 @@ func (d disk) remove(name string) error {
 
 // some reads up to most entries of a directory, in no order.
 func (d disk) some(name string, most int) ([]fs.DirEntry, error) {
-	f, err := d.openDir(name)
+	f, err := d.OpenDir(name)
 	if err != nil {
 		return nil, err
 	}
@@ -110,9 +111,9 @@ func (d disk) some(name string, most int) ([]fs.DirEntry, error) {
 
 // list names those entries of a directory that fit, sorted. It bears any number of others.
 func (d disk) list(name string, fits func(fs.DirEntry) bool) ([]string, error) {
-	f, err := d.openDir(name)
+	f, err := d.OpenDir(name)
 	if err != nil {
-		return nil, fileError(opRead, d.path(name), err)
+		return nil, files.NewError(files.OpRead, d.Path(name), err)
 	}
 	defer f.Close()
 	var names []string
@@ -128,18 +129,7 @@ func (d disk) list(name string, fits func(fs.DirEntry) bool) ([]string, error) {
 			return names, nil
 		}
 		if err != nil {
-			return nil, fileError(opRead, d.path(name), err)
+			return nil, files.NewError(files.OpRead, d.Path(name), err)
 		}
 	}
-}
-
-// openDir opens a directory, and nothing that could make it wait.
-func (d disk) openDir(name string) (*os.File, error) {
-	return d.root.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
-}
-
-// isRegular tells whether a name is a regular file, and no link to one.
-func (d disk) isRegular(name string) bool {
-	info, err := d.root.Lstat(name)
-	return err == nil && info.Mode().IsRegular()
 }

@@ -27,11 +27,11 @@ const (
 
 // generation names the directory that ..data points to; empty when there is none.
 func (d disk) generation() string {
-	target, err := d.root.Readlink(dataLink)
+	target, err := d.Root.Readlink(dataLink)
 	if err != nil || !isGeneration(target) {
 		return ""
 	}
-	if info, err := d.root.Lstat(target); err != nil || !info.IsDir() {
+	if info, err := d.Root.Lstat(target); err != nil || !info.IsDir() {
 		return ""
 	}
 	return target

@@ -34,12 +34,12 @@ func (v *Volume) publishInplace(d disk, s *set, changed []content, committed fun
 		return err
 	}
 	// 3
-	if err := d.rename(stageDir, commitDir); err != nil {
+	if err := d.Rename(stageDir, commitDir); err != nil {
 		return err
 	}
 	s.keepModes(staged)
 	committed()
-	if err := d.syncDir("."); err != nil {
+	if err := d.SyncDir("."); err != nil {
 		return err
 	}
 	return v.finishInplace(d)
@@ -70,14 +70,14 @@ func (v *Volume) finishInplace(d disk) error {
 	if err := d.remove(commitDir); err != nil {
 		return err
 	}
-	return d.syncDir(".")
+	return d.SyncDir(".")
 }
 
 // dropCommit takes away a ..commit that nobody can complete. What is in place is not the whole set then, and the next
 // publication replaces it.
 func (v *Volume) dropCommit(d disk, reason string) error {
 	v.cfg.Log.Warn("what has the name of an interrupted publication is none of certfetcher's, it is removed: "+
-		"find out who puts it there", "path", d.path(commitDir), "because", reason)
+		"find out who puts it there", "path", d.Path(commitDir), "because", reason)
 	err := d.remove(commitDir)
 	if errors.Is(err, fs.ErrPermission) { // another user's; the directory above may be ours
 		err = d.moveAside(commitDir, reason)
@@ -88,8 +88,8 @@ func (v *Volume) dropCommit(d disk, reason string) error {
 func (v *Volume) putInPlace(d disk, names []string) error {
 	// 4
 	for _, name := range names {
-		if staged := commitDir + "/" + name; ours(name) && d.isRegular(staged) {
-			if err := d.rename(staged, name); err != nil {
+		if staged := commitDir + "/" + name; ours(name) && d.IsRegular(staged) {
+			if err := d.Rename(staged, name); err != nil {
 				return err
 			}
 		}
@@ -105,7 +105,7 @@ func (v *Volume) putInPlace(d disk, names []string) error {
 		return err
 	}
 	// 6
-	return d.syncDir(".")
+	return d.SyncDir(".")
 }
 
 // keepModes takes over the modes that the file system gave.

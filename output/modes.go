@@ -1,6 +1,10 @@
 package output
 
-import "io/fs"
+import (
+	"io/fs"
+
+	"github.com/certfetcher/certfetcher/internal/files"
+)
 
 // MendModes gives published files the modes and the group that they should have, as far as Current or Publish
 // knows them, without touching what is in them or when that was written. It returns the paths of those that it
@@ -21,7 +25,7 @@ func (v *Volume) MendModes() (mended []string, err error) {
 			}
 			changed, err := d.mendMode(want.name, has.mode, want.mode, has.gid)
 			if changed {
-				mended = append(mended, d.path(want.name))
+				mended = append(mended, d.Path(want.name))
 			}
 			if err != nil {
 				return err
@@ -38,19 +42,19 @@ func (d disk) mendGeneration(mode fs.FileMode) error {
 	if generation == "" {
 		return nil
 	}
-	info, err := d.root.Lstat(generation)
+	info, err := d.Root.Lstat(generation)
 	if err != nil {
-		return fileError(opMode, d.path(generation), err)
+		return files.NewError(files.OpMode, d.Path(generation), err)
 	}
 	setgid := info.Mode() & fs.ModeSetgid
-	_, err = d.mendMode(generation, info.Mode().Perm()|setgid, mode|setgid, groupOf(info))
+	_, err = d.mendMode(generation, info.Mode().Perm()|setgid, mode|setgid, files.GroupOf(info))
 	return err
 }
 
 // mendMode gives a file or directory that has the one mode the other, and before that its group.
 func (d disk) mendMode(name string, has, want fs.FileMode, gid int) (changed bool, err error) {
-	if d.gid != inherit && gid != d.gid {
-		if err := d.do(opGroup, name, func() error { return d.root.Chown(name, -1, d.gid) }); err != nil {
+	if d.GID != files.Inherit && gid != d.GID {
+		if err := d.Do(files.OpGroup, name, func() error { return d.Root.Chown(name, -1, d.GID) }); err != nil {
 			return false, err
 		}
 		changed = true
@@ -58,6 +62,6 @@ func (d disk) mendMode(name string, has, want fs.FileMode, gid int) (changed boo
 	if has == want {
 		return changed, nil
 	}
-	err = d.do(opMode, name, func() error { return d.root.Chmod(name, want) })
+	err = d.Do(files.OpMode, name, func() error { return d.Root.Chmod(name, want) })
 	return changed || err == nil, err
 }

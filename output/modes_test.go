@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/stretchr/testify/require"
 )
 
@@ -54,12 +55,12 @@ func TestVolume_MendModes_group(t *testing.T) {
 		for _, name := range mended {
 			info, err := os.Stat(name)
 			require.NoError(t, err)
-			require.Equal(t, 12345, groupOf(info))
+			require.Equal(t, 12345, files.GroupOf(info))
 			real, err := filepath.EvalSymlinks(name)
 			require.NoError(t, err)
 			info, err = os.Stat(filepath.Dir(real))
 			require.NoError(t, err)
-			require.True(t, layout == LayoutInplace || groupOf(info) == 12345, "a group that cannot enter cannot read")
+			require.True(t, layout == LayoutInplace || files.GroupOf(info) == 12345, "a group that cannot enter cannot read")
 		}
 	}
 }

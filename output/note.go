@@ -43,6 +43,6 @@ func ReadNote(dir string) []byte {
 	if err != nil {
 		return nil
 	}
-	defer d.root.Close()
+	defer d.Root.Close()
 	return d.lookUndisturbed().note()
 }

@@ -121,13 +121,12 @@ func TestVolume_Publish_underReadersInPlace(t *testing.T) {
 	v := mustOpen(t, cfg)
 	mustPublish(t, v, newBundle())
 	underReaders(t, v, 50, func() error {
-		root, err := os.OpenRoot(cfg.Dir)
+		d, err := v.unlocked()
 		if err != nil {
 			return err
 		}
-		defer root.Close()
-		files := disk{root: root, dir: cfg.Dir}.look().files
-		r := reader{cfg: v.cfg, files: files}
+		defer d.Close()
+		r := reader{cfg: v.cfg, files: d.look().files}
 		if _, _, err = r.stores("keystore.jks", "truststore.jks", "JKS"); err != nil {
 			return err
 		}
@@ -245,7 +244,7 @@ func TestOpen_directoryMadeByAnotherMeanwhile(t *testing.T) {
 	b := newBundle()
 	published := false
 	_, err := open(cfg, func(op, path string) error {
-		if op == opRename && !published {
+		if op == files.OpRename && !published {
 			published = true
 			faster := cfg
 			faster.Dir = filepath.Join(filepath.Dir(cfg.Dir), "faster")

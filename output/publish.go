@@ -15,7 +15,7 @@ import (
 // Publication, also when it fails. On a volume at rest it only looks.
 func (v *Volume) settle(d disk) error {
 	for _, name := range []string{stageDir, dataTemporary, linkTemporary} {
-		if d.exists(name) {
+		if d.Exists(name) {
 			err := d.remove(name)
 			if errors.Is(err, fs.ErrPermission) && name == stageDir {
 				err = d.setAside(stageDir)
@@ -26,15 +26,15 @@ func (v *Volume) settle(d disk) error {
 		}
 	}
 	for _, name := range v.replacedNames() {
-		if info, err := d.root.Lstat(name); err == nil && info.IsDir() {
+		if info, err := d.Root.Lstat(name); err == nil && info.IsDir() {
 			if err := d.moveAside(name, "it is a directory"); err != nil { // no rename can replace it
 				return err
 			}
 		}
 	}
 	// A ..commit beside a ..data: the layout was being changed, and the commit is the later one.
-	if d.exists(commitDir) {
-		v.cfg.Log.Info("completing a publication that was interrupted", "path", d.dir)
+	if d.Exists(commitDir) {
+		v.cfg.Log.Info("completing a publication that was interrupted", "path", d.Dir)
 		if err := v.owe(d); err != nil {
 			return err
 		}
@@ -69,8 +69,8 @@ const setAsideBefore = "..1971"
 // it is tried again later, and nothing depends on its absence.
 func (d disk) setAside(name string) error {
 	for old := time.Unix(0, 0).UTC(); ; old = old.Add(time.Millisecond) {
-		if to := old.Format(generationLayout); !d.exists(to) {
-			return d.rename(name, to)
+		if to := old.Format(generationLayout); !d.Exists(to) {
+			return d.Rename(name, to)
 		}
 	}
 }
@@ -128,17 +128,17 @@ func (v *Volume) replacedNames() []string {
 // inTheWay refuses a volume where a directory that settle could not move aside, or a mount, has a name that a rename must
 // take, before anything is written: it would stop the publication half-way.
 func (v *Volume) inTheWay(d disk) error {
-	dir, err := d.root.Open(".")
+	dir, err := d.Root.Open(".")
 	if err != nil {
-		return fileError(opOpen, v.cfg.Dir, err)
+		return files.NewError(files.OpOpen, v.cfg.Dir, err)
 	}
 	defer dir.Close()
 	for _, name := range v.replacedNames() {
-		if info, err := d.root.Lstat(name); err == nil && info.IsDir() {
-			return fileError(opRename, d.path(name), syscall.EISDIR)
+		if info, err := d.Root.Lstat(name); err == nil && info.IsDir() {
+			return files.NewError(files.OpRename, d.Path(name), syscall.EISDIR)
 		}
 		if files.IsMounted(dir, name) {
-			return fileError(opRename, d.path(name), syscall.EBUSY)
+			return files.NewError(files.OpRename, d.Path(name), syscall.EBUSY)
 		}
 	}
 	return nil

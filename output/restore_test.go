@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -123,7 +124,7 @@ func TestVolume_Restore_afterAFailedPublication(t *testing.T) {
 		v := mustOpen(t, cfg)
 		mustPublish(t, v, old)
 		v.step = func(op, path string) error {
-			if op == opSync {
+			if op == files.OpSync {
 				return syscall.EIO
 			}
 			return nil

@@ -48,21 +48,21 @@ func (f found) holds(data []byte) bool { return f.err == nil && bytes.Equal(f.da
 // look takes a snapshot. In the symlink layout it resolves ..data once and reads what that led to.
 func (d disk) look() snapshot {
 	generation := d.generation()
-	s := snapshot{layout: LayoutInplace, generated: generation != "", unsettled: d.exists(commitDir), files: map[string]found{}}
+	s := snapshot{layout: LayoutInplace, generated: generation != "", unsettled: d.Exists(commitDir), files: map[string]found{}}
 	if s.generated {
 		s.layout = LayoutSymlink
-	} else if _, err := d.root.Stat(dataLink); errors.Is(err, fs.ErrNotExist) {
-		s.dangling, _ = d.root.Readlink(dataLink) // an error: there is no such link
+	} else if _, err := d.Root.Stat(dataLink); errors.Is(err, fs.ErrNotExist) {
+		s.dangling, _ = d.Root.Readlink(dataLink) // an error: there is no such link
 	}
 	note := noteName
 	if s.generated {
 		note = generation + "/" + noteName
 	}
-	if d.exists(note) {
+	if d.Exists(note) {
 		s.noted = d.read(note)
 	}
 	for _, f := range catalogue {
-		if !d.exists(f.name) {
+		if !d.Exists(f.name) {
 			continue
 		}
 		switch {
@@ -70,7 +70,7 @@ func (d disk) look() snapshot {
 			s.files[f.name] = d.read(f.name)
 		case !d.linksTo(f.name, throughData+f.name):
 			s.files[f.name] = found{err: fmt.Errorf("is not a link to %q", throughData+f.name)}
-		case d.exists(generation + "/" + f.name):
+		case d.Exists(generation + "/" + f.name):
 			s.files[f.name] = d.read(generation + "/" + f.name)
 		}
 	}
@@ -107,7 +107,7 @@ func (f found) same(other found) bool {
 func (d disk) read(name string) found { return d.readAtMost(name, readLimit) }
 
 func (d disk) readAtMost(name string, most int64) found {
-	data, info, err := files.ReadIn(d.root, name, most)
+	data, info, err := files.ReadIn(d.Root, name, most)
 	if _, foreign := errors.AsType[files.KindError](err); foreign {
 		return found{err: errors.New("is not a regular file")}
 	}
@@ -116,9 +116,9 @@ func (d disk) readAtMost(name string, most int64) found {
 	}
 	if err != nil {
 		// The path is said by whoever reports it.
-		return found{err: fmt.Errorf("cannot be read: %w", fileError(opRead, d.path(name), err).Err)}
+		return found{err: fmt.Errorf("cannot be read: %w", files.NewError(files.OpRead, d.Path(name), err).Err)}
 	}
-	return found{data: data, mode: info.Mode().Perm(), gid: groupOf(info), shared: nameCount(info) > 1}
+	return found{data: data, mode: info.Mode().Perm(), gid: files.GroupOf(info), shared: nameCount(info) > 1}
 }
 
 // nameCount counts the names of a file, where the system tells.

@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // stage makes ..stage with the files in it, all durable. It notes the modes that the file system gave.
@@ -13,7 +15,7 @@ func (v *Volume) stage(d disk, files []content, mode fs.FileMode) error {
 }
 
 func (v *Volume) tryStage(d disk, files []content, mode fs.FileMode) error {
-	if err := d.makeDir(stageDir, mode); err != nil {
+	if err := d.MakeDir(stageDir, mode); err != nil {
 		return err
 	}
 	written := make([]*os.File, 0, len(files))
@@ -23,7 +25,7 @@ func (v *Volume) tryStage(d disk, files []content, mode fs.FileMode) error {
 		}
 	}()
 	for i := range files {
-		f, err := d.writeFile(stageDir+"/"+files[i].name, files[i].data, files[i].mode)
+		f, err := d.WriteFile(stageDir+"/"+files[i].name, files[i].data, files[i].mode)
 		if f != nil {
 			written = append(written, f)
 		}
@@ -34,14 +36,14 @@ func (v *Volume) tryStage(d disk, files []content, mode fs.FileMode) error {
 			return err
 		}
 	}
-	return d.syncFiles(stageDir, written)
+	return d.SyncFiles(stageDir, written)
 }
 
 // keptMode is the mode that a written file has. Some file systems know one mode only.
 func (v *Volume) keptMode(f *os.File, c content) (fs.FileMode, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return 0, fileError(opMode, v.path(c.name), err)
+		return 0, files.NewError(files.OpMode, v.path(c.name), err)
 	}
 	kept := info.Mode().Perm()
 	if kept&^c.mode != 0 {
@@ -73,6 +75,6 @@ func (v *Volume) makingRoom(d disk, work func() error) error {
 			return err
 		}
 		v.cfg.Log.Warn("the volume has little room: removed an old generation of files early, a reader may still be in it",
-			"path", d.path(names[0]))
+			"path", d.Path(names[0]))
 	}
 }

@@ -48,21 +48,21 @@ func (v *Volume) publishSymlink(d disk, s *set, before snapshot, committed func(
 	s.keepModes(staged)
 	// 3
 	generation := nextGeneration(previous, v.cfg.Now())
-	if err := d.rename(stageDir, generation); err != nil {
+	if err := d.Rename(stageDir, generation); err != nil {
 		return err
 	}
 	// 4
-	if err := d.syncDir("."); err != nil {
+	if err := d.SyncDir("."); err != nil {
 		return err
 	}
 	// 5
-	if err := d.replaceLink(generation, dataLink, dataTemporary); err != nil {
+	if err := d.ReplaceLink(generation, dataLink, dataTemporary); err != nil {
 		return err
 	}
 	committed()
 	// 6
 	if len(before.files) > 0 || before.generated {
-		if err := d.syncDir("."); err != nil {
+		if err := d.SyncDir("."); err != nil {
 			return err
 		}
 	}
@@ -93,13 +93,13 @@ func (v *Volume) linkVisible(d disk, generation string) (mended []string, err er
 			continue
 		}
 		difference := name + " is missing"
-		if d.exists(name) {
+		if d.Exists(name) {
 			difference = name + " is not the link that it should be"
 		}
 		if err := v.owe(d); err != nil {
 			return mended, err
 		}
-		if err := d.replaceLink(throughData+name, name, linkTemporary); err != nil {
+		if err := d.ReplaceLink(throughData+name, name, linkTemporary); err != nil {
 			return mended, err
 		}
 		mended = append(mended, difference)
@@ -111,7 +111,7 @@ func (v *Volume) linkVisible(d disk, generation string) (mended []string, err er
 	if err != nil || len(mended) == 0 {
 		return mended, err
 	}
-	return mended, d.syncDir(".")
+	return mended, d.SyncDir(".")
 }
 
 // removeStale removes what earlier publications left at the top of the volume: links into ..data, and
@@ -126,7 +126,7 @@ func (v *Volume) removeStale(d disk, current []string) (removed bool, err error)
 	}
 	for i, name := range names {
 		if i < staleLogged {
-			v.cfg.Log.Info("removing a file of an earlier publication", "path", d.path(name))
+			v.cfg.Log.Info("removing a file of an earlier publication", "path", d.Path(name))
 		}
 		if err := d.remove(name); err != nil {
 			return removed, err
@@ -140,7 +140,7 @@ func (v *Volume) removeStale(d disk, current []string) (removed bool, err error)
 func (d disk) isStale(entry fs.DirEntry) bool {
 	switch {
 	case entry.Type() == fs.ModeSymlink:
-		target, err := d.root.Readlink(entry.Name())
+		target, err := d.Root.Readlink(entry.Name())
 		return err == nil && strings.HasPrefix(target, throughData)
 	case entry.Type().IsRegular():
 		return ours(entry.Name())
@@ -149,6 +149,6 @@ func (d disk) isStale(entry fs.DirEntry) bool {
 }
 
 func (d disk) linksTo(name, target string) bool {
-	has, err := d.root.Readlink(name)
+	has, err := d.Root.Readlink(name)
 	return err == nil && has == target
 }

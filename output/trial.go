@@ -74,7 +74,7 @@ func (v *Volume) Writable() error {
 
 // tryFiles writes what the next publication will, and leaves it to the caller to remove it.
 func (v *Volume) tryFiles(d disk) error {
-	if err := d.makeDir(stageDir, 0o700); err != nil {
+	if err := d.MakeDir(stageDir, 0o700); err != nil {
 		return err
 	}
 	files := v.trialFiles()
@@ -83,7 +83,7 @@ func (v *Volume) tryFiles(d disk) error {
 		total += file.size
 	}
 	for _, file := range files {
-		f, err := d.writeFile(stageDir+"/"+file.name, make([]byte, file.size), 0o600)
+		f, err := d.WriteFile(stageDir+"/"+file.name, make([]byte, file.size), 0o600)
 		if f != nil {
 			f.Close()
 		}
@@ -102,7 +102,7 @@ func (v *Volume) tryFiles(d disk) error {
 		}
 	}
 	for _, name := range links {
-		if err := d.replaceLink("trial", stageDir+"/"+name, stageDir+"/"+linkTemporary); err != nil {
+		if err := d.ReplaceLink("trial", stageDir+"/"+name, stageDir+"/"+linkTemporary); err != nil {
 			return v.wanting(err, len(files)+len(links), total)
 		}
 	}

@@ -16,17 +16,17 @@ func (v *Volume) owe(d disk) error {
 		return nil
 	}
 	v.number++
-	if d.exists(untoldName) {
+	if d.Exists(untoldName) {
 		return nil
 	}
-	f, err := d.writeFile(untoldName, nil, 0o600)
+	f, err := d.WriteFile(untoldName, nil, 0o600)
 	if f != nil {
 		f.Close()
 	}
 	if err != nil {
 		return err
 	}
-	return d.syncDir(".")
+	return d.SyncDir(".")
 }
 
 // Untold tells whether Open found that a process before this one has published something, and did not
@@ -56,7 +56,7 @@ func (v *Volume) Told(number int) error {
 		return err
 	}
 	defer closeDisk()
-	if number != v.number || !d.exists(untoldName) {
+	if number != v.number || !d.Exists(untoldName) {
 		return nil
 	}
 	return d.remove(untoldName)

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -100,7 +101,7 @@ func TestVolume_Publish_failedAfterItsCommit_isCompletedAndReported(t *testing.T
 					if committed {
 						return syscall.EIO
 					}
-					committed = op == opRename && (filepath.Base(path) == commitDir || filepath.Base(path) == dataLink)
+					committed = op == files.OpRename && (filepath.Base(path) == commitDir || filepath.Base(path) == dataLink)
 					return nil
 				}
 				renewed := newBundle()
@@ -128,7 +129,7 @@ func TestVolume_Publish_failedBeforeItsCommit_saysNothingOfACommit(t *testing.T)
 	cfg := newConfig(t, LayoutInplace, TypePEM)
 	v := mustOpen(t, cfg)
 	v.step = func(op, _ string) error {
-		if op == opSync {
+		if op == files.OpSync {
 			return syscall.EIO
 		}
 		return nil

@@ -1,11 +1,11 @@
 package output
 
 import (
-	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // Volume is a directory that files are published in. Its methods may be called concurrently; across
@@ -13,7 +13,7 @@ import (
 type Volume struct {
 	cfg  Config
 	gid  int
-	step stepFunc
+	step files.StepFunc
 
 	mu        sync.Mutex
 	passwords passwords // zero until the first publication
@@ -33,19 +33,19 @@ type Volume struct {
 // An error is of type *FileError unless cfg is not usable at all.
 func Open(cfg Config) (*Volume, error) { return open(cfg, nil) }
 
-func open(cfg Config, step stepFunc) (*Volume, error) {
+func open(cfg Config, step files.StepFunc) (*Volume, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
 	gid, err := LookupGroup(cfg.Group)
 	if err != nil {
-		return nil, &FileError{Op: opGroup, Path: cfg.Dir, Err: err}
+		return nil, &FileError{Op: files.OpGroup, Path: cfg.Dir, Err: err}
 	}
 	v := &Volume{cfg: cfg, gid: gid, step: step, reported: map[string]bool{}, replaced: map[string]time.Time{}}
 	err = v.alone(func(d disk) error {
 		err := v.settle(d)
-		v.untold = cfg.Journal && d.exists(untoldName)
+		v.untold = cfg.Journal && d.Exists(untoldName)
 		return err
 	})
 	if err != nil {
@@ -63,7 +63,7 @@ func Read(cfg Config) (*Bundle, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	return (&Volume{cfg: cfg, gid: inherit}).Current()
+	return (&Volume{cfg: cfg, gid: files.Inherit}).Current()
 }
 
 // Current reads back what is published, from the files of every configured type, and compares: that
@@ -78,7 +78,7 @@ func (v *Volume) Current() (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer d.root.Close()
+	defer d.Close()
 	if err := v.adopt(d.lookUndisturbed()); err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func InTheWay(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	defer d.root.Close()
+	defer d.Close()
 	return v.inTheWay(d)
 }
 
@@ -179,27 +179,16 @@ func (v *Volume) disk() (d disk, closeDisk func(), err error) {
 	}
 	unlock, err := lock(d, v.cfg.Done)
 	if err != nil {
-		d.root.Close()
+		d.Close()
 		return disk{}, nil, err
 	}
-	return d, func() { unlock(); d.root.Close() }, nil
+	return d, func() { unlock(); d.Close() }, nil
 }
 
-// unlocked opens the volume, anew each time: its directory may have been replaced.
+// unlocked opens the volume, each time again: its directory may have been replaced.
 func (v *Volume) unlocked() (disk, error) {
-	// A FIFO in its place would have OpenRoot wait.
-	info, err := os.Stat(v.cfg.Dir)
-	if err == nil && !info.IsDir() {
-		err = syscall.ENOTDIR
-	}
-	var root *os.Root
-	if err == nil {
-		root, err = os.OpenRoot(v.cfg.Dir)
-	}
-	if err != nil {
-		return disk{}, fileError(opOpen, v.cfg.Dir, err)
-	}
-	return disk{root: root, dir: v.cfg.Dir, gid: v.gid, step: v.step, aside: v.movedAside}, nil
+	opened, err := files.OpenDisk(v.cfg.Dir, v.gid, v.step)
+	return disk{opened, v.movedAside}, err
 }
 
 func (v *Volume) movedAside(path, to, reason string) {

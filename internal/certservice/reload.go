@@ -3,7 +3,6 @@ package certservice
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -13,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // Configuration is the Directory that cmpServers.json describes. A file that cannot be loaded never
@@ -161,77 +160,40 @@ func (l *loading) keep(before *authorities) {
 	}
 }
 
-// settle is how long after a change the files are read: the kubelet and editors make several changes for
+// settle is how long the files must be left alone before they are read: the kubelet and editors make several changes for
 // one.
 const settle = 200 * time.Millisecond
 
-// Watch reloads whenever the content of the file or of a file that it names changes, until ctx ends. It
-// watches directories, since Kubernetes changes a mounted secret by turning a symbolic link there, and
-// the file itself never again.
+// Watch reloads whenever the content of the file or of a file that it names changes, until ctx ends.
 func (c *Configuration) Watch(ctx context.Context) error {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watching %s: %w", c.path, err)
+	f := &files.Follower{
+		Dirs: c.directories, Quiet: settle,
+		Changed: func() {
+			if c.changed() {
+				_ = c.Reload("file changed") // logged there; the next change is the next try
+			}
+		},
+		Failed: func(dir string, err error) {
+			c.log.Warn("changes of the configuration in this directory are not seen: reload with SIGHUP or GET /reload",
+				"dir", dir, "error", err.Error())
+		},
 	}
-	defer watcher.Close()
-	if err := c.watchDirectories(watcher); err != nil {
+	if err := f.Start(); err != nil {
 		return err
 	}
-	due := time.After(0) // for a change before the watch stood
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err, ok := <-watcher.Errors:
-			if !ok {
-				return errWatchEnded
-			}
-			// Lost events are no harm: what counts is that something changed.
-			c.log.Warn("watching for changes of the configuration", "error", err.Error())
-			due = time.After(settle)
-		case _, ok := <-watcher.Events:
-			if !ok {
-				return errWatchEnded
-			}
-			if due == nil { // not put off by each further event: a directory may never be quiet
-				due = time.After(settle)
-			}
-		case <-due:
-			due = nil
-			if !c.changed() {
-				continue
-			}
-			_ = c.Reload("file changed") // logged there; the next change is the next try
-			if err := c.watchDirectories(watcher); err != nil {
-				c.log.Warn("watching for changes of the configuration", "error", err.Error())
-			}
-		}
-	}
+	f.Run(ctx)
+	return nil
 }
 
-var errWatchEnded = errors.New("watching for changes of the configuration ended")
-
-// watchDirectories adds the directories of all files read; one that is watched already stays so. Only that of
-// cmpServers.json must be there: another one may be named wrongly, which is mended in that file.
-func (c *Configuration) watchDirectories(watcher *fsnotify.Watcher) error {
+// directories are those of all files read, which change with cmpServers.json.
+func (c *Configuration) directories() []string {
 	c.reloading.Lock()
 	defer c.reloading.Unlock()
-	own := filepath.Dir(c.path)
-	if err := watcher.Add(own); err != nil {
-		return fmt.Errorf("watching %s: %w", own, err)
-	}
-	others := map[string]bool{}
+	dirs := files.DirsOf(c.path)
 	for name := range c.read {
-		others[filepath.Dir(name)] = true
+		dirs = append(dirs, files.DirsOf(name)...)
 	}
-	delete(others, own)
-	for directory := range others {
-		if err := watcher.Add(directory); err != nil {
-			c.log.Warn("changes of files in this directory will not be seen before cmpServers.json changes",
-				"directory", directory, "error", err.Error())
-		}
-	}
-	return nil
+	return dirs
 }
 
 // changed compares content and not times, so that turning the link of an unchanged secret does not reload.

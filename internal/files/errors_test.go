@@ -64,3 +64,30 @@ func TestWithin(t *testing.T) {
 		assert.Equal(t, want, Within("/v", path), path)
 	}
 }
+
+func TestError_saysWhatToDo(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o750))
+	me := identity()
+	stat := fmt.Sprintf("uid %d, gid %d", os.Geteuid(), os.Getegid())
+	for _, row := range []struct {
+		op   string
+		err  syscall.Errno
+		want string
+	}{
+		{OpCreate, syscall.EROFS, "read-only file system (the file system is read-only: mount the volume without readOnly)"},
+		{OpWrite, syscall.ENOSPC, "no space left on device (the volume is full: enlarge it or make room)"},
+		{OpWrite, syscall.EDQUOT, "disk quota exceeded (the quota is used up: enlarge it or make room)"},
+		{OpCreate, syscall.EACCES, "permission denied (" + me + `; directory "` + dir + `" has mode drwxr-x---, ` + stat + ": give that user or group the right to write, in Kubernetes by fsGroup)"},
+		{OpGroup, syscall.EPERM, "operation not permitted (" + me + "; only a member of a group may give files to it: add the process to the group, in Kubernetes by fsGroup or supplementalGroups)"},
+		{OpLink, syscall.EOPNOTSUPP, "operation not supported (symbolic links do not work on this volume: set OUTPUT_LAYOUT=inplace, or use another volume)"},
+		{OpLink, syscall.EPERM, "operation not permitted (symbolic links do not work on this volume: set OUTPUT_LAYOUT=inplace, or use another volume)"},
+		{OpLink, syscall.EIO, "input/output error"},
+		{OpSync, syscall.EIO, "input/output error"},
+	} {
+		err := NewError(row.op, filepath.Join(dir, "missing"), &fs.PathError{Op: "x", Path: "y", Err: row.err})
+		assert.EqualError(t, err, row.op+` "`+dir+`/missing": `+row.want)
+		assert.ErrorIs(t, err, row.err)
+	}
+	require.Regexp(t, `^running as uid \d+, gid \d+`, me)
+}

@@ -3,48 +3,49 @@ package mtls
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-const (
-	// settle is how long the files must be left alone before they are read: a replacement consists of
-	// several steps, and of several files.
-	settle = 200 * time.Millisecond
-	// settleMost bounds the waiting where something else in the directory never rests.
-	settleMost = 2 * time.Second
-)
+// settle is how long the files must be left alone before they are read: a replacement consists of several steps, and of
+// several files.
+const settle = 200 * time.Millisecond
 
-// Watcher follows the files of an identity: the directories they are in, and those of every symbolic link
-// on the way to them, because a Kubernetes volume is renewed by swapping the link ..data and other
-// writers rename a new file into place. It polls nothing.
+// Watcher follows the files of an identity. It polls nothing.
 type Watcher struct {
 	follower
-	notify  *fsnotify.Watcher
-	watched map[string]bool
-	done    chan struct{}
+	done chan struct{}
 }
 
 // Watch begins to follow the files until ctx ends. initial is what Load gave; a change since then is found.
 // onReload, which may be nil, is told of each replacement: the new identity, or the error that made it
 // unusable, in which case the old one stays. It is called from one goroutine. Both are logged here.
-func Watch(ctx context.Context, files Files, initial *Identity, log *slog.Logger, onReload func(*Identity, error)) (*Watcher, error) {
-	notify, err := fsnotify.NewWatcher()
+func Watch(ctx context.Context, from Files, initial *Identity, log *slog.Logger, onReload func(*Identity, error)) (*Watcher, error) {
+	w := &Watcher{done: make(chan struct{})}
+	w.begin(from, initial, log, onReload)
+	var failed error // at the start
+	f := &files.Follower{Dirs: from.dirs, Changed: w.look, Quiet: settle, Failed: func(dir string, err error) {
+		failed = fmt.Errorf("%q: %w", dir, err)
+	}}
+	err := f.Start()
+	if err == nil && failed != nil {
+		f.Close()
+		err = failed
+	}
 	if err != nil {
 		return nil, fmt.Errorf("watching the mutual TLS files: %w", err)
 	}
-	w := &Watcher{notify: notify, watched: map[string]bool{}, done: make(chan struct{})}
-	w.begin(files, initial, log, onReload)
-	if err := w.follow(); err != nil {
-		notify.Close()
-		return nil, fmt.Errorf("watching the mutual TLS files: %w", err)
+	f.Failed = func(dir string, err error) {
+		log.Warn("watching the mutual TLS files failed", "dir", dir, "error", err.Error())
 	}
-	go w.run(ctx)
+	go func() {
+		defer close(w.done)
+		f.Run(ctx)
+	}()
 	return w, nil
 }
 
@@ -74,64 +75,12 @@ func (w *Watcher) ServerConfig(clientAuth tls.ClientAuthType) *tls.Config {
 	return outer
 }
 
-func (w *Watcher) run(ctx context.Context) {
-	defer close(w.done)
-	defer w.notify.Close()
-	// The files may have changed before the watches stood, so the first look needs no event.
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	var since time.Time // the first event not looked at yet
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-w.notify.Events:
-		case err := <-w.notify.Errors:
-			if !errors.Is(err, fsnotify.ErrEventOverflow) { // which means events, only not which
-				w.log.Warn("watching the mutual TLS files failed", "error", err.Error())
-			}
-		case <-timer.C:
-			since = time.Time{}
-			// Before reading: what changes after this is an event again.
-			if err := w.follow(); err != nil {
-				w.log.Warn("watching the mutual TLS files failed", "error", err.Error())
-			}
-			w.look()
-			continue
-		}
-		if since.IsZero() {
-			since = time.Now()
-		}
-		timer.Reset(max(0, min(settle, settleMost-time.Since(since))))
-	}
-}
-
-// follow watches the directories that matter now, and no others.
-func (w *Watcher) follow() error {
-	want := map[string]bool{}
-	f := w.files
+// dirs are the directories to follow.
+func (f Files) dirs() (dirs []string) {
 	for _, path := range []string{f.KeystorePath, f.KeystoreKeyPath, f.KeystorePasswordFile, f.TruststorePath, f.TruststorePasswordFile} {
 		if path != "" {
-			for _, dir := range directories(path) {
-				want[dir] = true
-			}
+			dirs = append(dirs, files.DirsOf(path)...)
 		}
 	}
-	for dir := range w.watched {
-		if !want[dir] {
-			// A directory that is gone has taken its watch along, so an error says nothing.
-			_ = w.notify.Remove(dir)
-			delete(w.watched, dir)
-		}
-	}
-	var failed error
-	for dir := range want {
-		// Added again even when known: one removed and made anew has lost its watch.
-		if err := w.notify.Add(dir); err != nil {
-			failed = fmt.Errorf("%q: %w", dir, err)
-			continue
-		}
-		w.watched[dir] = true
-	}
-	return failed
+	return dirs
 }

@@ -326,7 +326,6 @@ func TestWatcher_ends_with_its_context(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		require.Fail(t, "the watcher goes on")
 	}
-	assert.Error(t, w.notify.Add(t.TempDir()), "its descriptors are closed")
 }
 
 func TestWatcher_ServerConfig_serves_the_new_identity(t *testing.T) {
@@ -364,33 +363,4 @@ func TestWatcher_ServerConfig_serves_the_new_identity(t *testing.T) {
 	assert.Equal(t, "After http/1.1", name)
 	_, err = served(before)
 	assert.ErrorContains(t, err, "certificate signed by unknown authority")
-}
-
-func TestDirectories(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	require.NoError(t, err)
-	require.NoError(t, os.MkdirAll(filepath.Join(dir, "real/deep"), 0o700))
-	put(t, filepath.Join(dir, "real/deep/file"), nil)
-	require.NoError(t, os.Symlink("real", filepath.Join(dir, "link")))
-	require.NoError(t, os.Symlink("../link/deep/file", filepath.Join(dir, "real/up")))
-	require.NoError(t, os.Symlink("circle", filepath.Join(dir, "circle")))
-	for _, row := range []struct {
-		is, path string
-		want     []string
-	}{
-		{"a plain file", "real/deep/file", []string{"real/deep"}},
-		{"through a link", "link/deep/file", []string{"", "real/deep"}},
-		{"a link through a link", "real/up", []string{"real", "", "real/deep"}},
-		{"a file that is not there", "real/none", []string{"real"}},
-		{"a directory that is not there", "real/none/file", []string{"real"}},
-		{"a link to itself", "circle", []string{""}},
-	} {
-		t.Run(row.is, func(t *testing.T) {
-			var want []string
-			for _, d := range row.want {
-				want = append(want, filepath.Join(dir, d))
-			}
-			assert.Equal(t, want, directories(filepath.Join(dir, row.path)))
-		})
-	}
 }

@@ -1,4 +1,4 @@
-package mtls
+package files
 
 import (
 	"os"
@@ -10,9 +10,9 @@ import (
 // maxLinks ends the walk through symbolic links that go in a circle, as the kernel does.
 const maxLinks = 40
 
-// directories are those in which a change can change what path leads to: the one that the file is in, and
+// DirsOf are those in which a change can change what path leads to: the one that the file is in, and
 // one for each symbolic link on the way. Where the way ends early, it is the last directory that exists.
-func directories(path string) []string {
+func DirsOf(path string) []string {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return []string{filepath.Dir(path)}

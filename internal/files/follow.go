@@ -1,0 +1,188 @@
+package files
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// Follower says when files may have changed. It follows the directories that they are in by inotify, and those of the
+// links on the way to them: a Kubernetes volume is renewed by swapping the link ..data, and other writers rename a new
+// file into place. Most replacements consist of several steps, and concern several files.
+type Follower struct {
+	// Dirs lists the directories to follow now (DirsOf, NearestDir). It is asked again before and after each call of Changed,
+	// and when Look says so.
+	Dirs func() []string
+	// Changed is called once at the start, as files may have changed before the watches stood, and then whenever there
+	// was a change and nothing more for the time Quiet, but not later than ten times that after the first.
+	Changed func()
+	Quiet   time.Duration
+	// Look is told of each event in a directory, with the path concerned and whether something was created there. It says
+	// whether files may have changed, and whether Dirs may give other directories now. Nil: every event is a change.
+	Look func(path string, created, removed bool) (changed, moved bool)
+	// Moved is called when other directories may be followed than before: Look said so, one was replaced, or events were
+	// lost. Nil for nothing to do.
+	Moved func()
+	// Recheck is how often to look whether another directory stands where a followed one was, which the kernel does not
+	// tell when one above it was renamed; 0: never.
+	Recheck time.Duration
+	// Failed is told of a directory that cannot be followed, and with an empty dir of a failing watcher. It is not told
+	// the same twice in a row.
+	Failed func(dir string, err error)
+
+	watcher   *fsnotify.Watcher
+	watched   []string
+	seen      map[string]fs.FileInfo // what the directories were when they were last watched
+	complaint string                 // the last one
+}
+
+// Start begins to follow. The error is that of the kernel giving no watcher; directories that cannot be followed are told
+// to Failed.
+func (f *Follower) Start() error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watching files: %w", err)
+	}
+	f.watcher, f.seen = watcher, map[string]fs.FileInfo{}
+	f.follow()
+	return nil
+}
+
+// Close ends what Start began, where Run is not called.
+func (f *Follower) Close() error { return f.watcher.Close() }
+
+// Run calls Changed until ctx ends, and closes the Follower then.
+func (f *Follower) Run(ctx context.Context) {
+	defer f.watcher.Close()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var recheck <-chan time.Time
+	if f.Recheck > 0 {
+		ticker := time.NewTicker(f.Recheck)
+		defer ticker.Stop()
+		recheck = ticker.C
+	}
+	var since time.Time // the first change that Changed was not called for
+	for {
+		changed := false
+		select {
+		case <-ctx.Done():
+			return
+		case event := <-f.watcher.Events:
+			changed = f.handle(event)
+		case err := <-f.watcher.Errors:
+			if !errors.Is(err, fsnotify.ErrEventOverflow) { // which means events, only not which
+				f.complain("", err)
+			}
+			f.startOver()
+			changed = true
+		case <-recheck:
+			if changed = f.replaced(); changed {
+				f.startOver()
+			}
+		case <-timer.C:
+			since = time.Time{}
+			f.follow() // before Changed reads: what changes after this is an event again
+			before := f.watched
+			f.Changed()
+			if f.follow(); !slices.Equal(before, f.watched) {
+				timer.Reset(0) // what is followed from now on may have changed already
+			}
+		}
+		if changed {
+			if since.IsZero() {
+				since = time.Now()
+			}
+			timer.Reset(max(0, min(f.Quiet, 10*f.Quiet-time.Since(since))))
+		}
+	}
+}
+
+func (f *Follower) handle(event fsnotify.Event) (changed bool) {
+	if f.Look == nil {
+		return true
+	}
+	removed := event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename)
+	changed, moved := f.Look(event.Name, event.Has(fsnotify.Create), removed)
+	if moved {
+		f.follow()
+		f.moved()
+	}
+	return changed
+}
+
+// follow watches the directories that matter now, and no others.
+func (f *Follower) follow() {
+	want := f.dirs()
+	// Again where one of them came or went before its watch stood.
+	for again := []string(nil); !slices.Equal(want, again); want, again = f.dirs(), want {
+		for _, dir := range f.watched {
+			if !slices.Contains(want, dir) {
+				_ = f.watcher.Remove(dir) // one that is gone has taken its watch along
+			}
+		}
+		for _, dir := range want {
+			// Added again even when known: one that was removed and made again has lost its watch.
+			if err := f.watcher.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				f.complain(dir, err)
+			}
+			f.seen[dir], _ = os.Stat(dir) // one that is gone is another the next time
+		}
+		f.watched = want
+	}
+}
+
+func (f *Follower) dirs() []string {
+	return slices.Compact(slices.Sorted(slices.Values(f.Dirs())))
+}
+
+// replaced tells whether something else is now where a followed directory was.
+func (f *Follower) replaced() bool {
+	return slices.ContainsFunc(f.watched, func(dir string) bool {
+		now, err := os.Stat(dir)
+		return err != nil || !os.SameFile(f.seen[dir], now)
+	})
+}
+
+// startOver follows the paths, and no longer the directories that were there.
+func (f *Follower) startOver() {
+	for _, dir := range f.watched {
+		_ = f.watcher.Remove(dir)
+	}
+	f.watched = nil
+	clear(f.seen)
+	f.follow()
+	f.moved()
+}
+
+func (f *Follower) moved() {
+	if f.Moved != nil {
+		f.Moved()
+	}
+}
+
+func (f *Follower) complain(dir string, err error) {
+	if text := dir + err.Error(); text != f.complaint {
+		f.complaint = text
+		f.Failed(dir, err)
+	}
+}
+
+// NearestDir is dir, or the nearest directory above it that exists, whatever keeps the others from being seen.
+func NearestDir(dir string) string {
+	for {
+		info, err := os.Stat(dir)
+		if parent := filepath.Dir(dir); (err != nil || !info.IsDir()) && parent != dir {
+			dir = parent
+			continue
+		}
+		return dir
+	}
+}
