@@ -111,7 +111,7 @@ func (c *Client) do(ctx context.Context, operation string, target *url.URL, secr
 		return Answer{}, err
 	}, backoff.WithContext(s, ctx), func(err error, wait time.Duration) {
 		c.log.LogAttrs(ctx, slog.LevelWarn, "CertService request failed, trying again", slog.String("operation", operation),
-			slog.Int("try", tries), slog.String("error", err.Error()), slog.String("next_in", wait.Round(time.Millisecond).String()))
+			slog.Int("try", tries), slog.String("error", err.Error()), slog.Duration("next_in", wait))
 	})
 	switch {
 	case err == nil:

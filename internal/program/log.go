@@ -3,6 +3,7 @@ package program
 import (
 	"io"
 	"log/slog"
+	"math"
 )
 
 // LogSettings says how to log. Its zero value is JSON from level info on.
@@ -20,11 +21,15 @@ func (r *Reader) Log() LogSettings {
 	}
 }
 
-// Logger returns a logger that writes to w. Durations have their unit, where slog's JSON has bare nanoseconds.
+// Logger returns a logger that writes to w. A duration under key is the number key_ms, in milliseconds, and times are in
+// UTC, so that lines of both programs can be joined and computed with.
 func (l LogSettings) Logger(w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: l.Level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Value.Kind() == slog.KindDuration {
-			a.Value = slog.StringValue(a.Value.Duration().String())
+		switch a.Value.Kind() {
+		case slog.KindDuration:
+			a = slog.Float64(a.Key+"_ms", math.Round(float64(a.Value.Duration().Microseconds())/100)/10)
+		case slog.KindTime:
+			a.Value = slog.TimeValue(a.Value.Time().UTC())
 		}
 		return a
 	}}

@@ -177,7 +177,7 @@ func (r *run) end(o obtained) {
 	r.Failures++
 	r.since, r.Next = now, now.Add(wait(r.Failures, hint, r.current, now))
 	r.observe()
-	attributes := []any{"reason", err.Error(), "stage", stage, "try", r.Failures, "next_in", r.Next.Sub(now).Round(time.Millisecond), "not_after", r.current.NotAfter.UTC()}
+	attributes := []any{"reason", err.Error(), "stage", stage, "try", r.Failures, "next_in", r.Next.Sub(now), "not_after", r.current.NotAfter.UTC()}
 	if r.current.NotAfter.Before(now) {
 		r.Log.Error("renewing failed, and the certificate has expired; trying again", attributes...)
 		return
@@ -228,7 +228,7 @@ func (r *run) restore() {
 	r.restoreFailures++
 	pause := between(shortestWait, min(longestExpired, shortestWait<<min(r.restoreFailures, 20)))
 	r.restoreNext = r.now().Add(pause)
-	r.Log.Error("putting published files back failed, trying again", "reason", err.Error(), "try", r.restoreFailures, "next_in", pause.Round(time.Millisecond))
+	r.Log.Error("putting published files back failed, trying again", "reason", err.Error(), "try", r.restoreFailures, "next_in", pause)
 }
 
 func (r *run) untilAttempt() time.Duration {

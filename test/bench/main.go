@@ -114,11 +114,11 @@ func keyGeneration(log *bytes.Buffer) (time.Duration, error) {
 	lines := bufio.NewScanner(bytes.NewReader(log.Bytes()))
 	for lines.Scan() {
 		var event struct {
-			Message  string `json:"msg"`
-			Duration string `json:"duration"`
+			Message      string  `json:"msg"`
+			Milliseconds float64 `json:"duration_ms"`
 		}
 		if json.Unmarshal(lines.Bytes(), &event) == nil && event.Message == "made a key pair" {
-			return time.ParseDuration(event.Duration)
+			return time.Duration(event.Milliseconds * float64(time.Millisecond)), nil
 		}
 	}
 	return 0, fmt.Errorf("the log does not say how long the key took:\n%s", log.String())

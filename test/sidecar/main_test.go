@@ -51,6 +51,12 @@ type line map[string]any
 
 func (l line) text(attribute string) string { return fmt.Sprint(l[attribute]) }
 
+// duration is that of an attribute key, which the log has as key_ms.
+func (l line) duration(key string) time.Duration {
+	milliseconds, _ := l[key+"_ms"].(float64)
+	return time.Duration(milliseconds * float64(time.Millisecond))
+}
+
 // sidecar is a running certfetcher.
 type sidecar struct {
 	t       *testing.T

@@ -158,7 +158,7 @@ func TestSidecar_expiredAndEnrollingIsForbidden_waitsForTheOperator(t *testing.T
 		l = p.await(n, expired)
 	}
 	assert.Contains(t, l.text("reason"), ", and RENEW_FALLBACK forbids to enrol anew")
-	assert.Equal(t, "15m0s", l.text("next_in"))
+	assert.Equal(t, 15*time.Minute, l.duration("next_in"))
 	requests := s.Requests()
 	before := p.count(expired)
 	p.renew()
