@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // adopt takes a set that is found on the volume for the published one, if it is in every respect what
@@ -138,7 +139,7 @@ func (r reader) bundle() (Bundle, error) {
 			return Bundle{}, r.fault(strings.Replace(name, "key", "trust", 1), "has other certificates than the trusted ones of type %s", r.cfg.Types[0])
 		}
 	}
-	if !samePublicKey(first.Key.Public(), first.Chain[0].PublicKey) {
+	if !pki.SameKey(first.Key.Public(), first.Chain[0].PublicKey) {
 		return Bundle{}, r.fault(firstName, "has a private key that its certificate is not for")
 	}
 	return first, nil

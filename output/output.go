@@ -22,6 +22,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // The types of output.
@@ -183,7 +185,7 @@ func (b Bundle) check() error {
 	if b.Key == nil || len(b.Chain) == 0 {
 		return errors.New("has no private key or no certificate, want both")
 	}
-	if !samePublicKey(b.Key.Public(), b.Chain[0].PublicKey) {
+	if !pki.SameKey(b.Key.Public(), b.Chain[0].PublicKey) {
 		return errors.New("the certificate holds another public key than the private key's")
 	}
 	if len(b.Trusted) == 0 {
@@ -198,11 +200,6 @@ func (b Bundle) check() error {
 func (b Bundle) equal(other Bundle) bool {
 	return samePrivateKey(b.Key, other.Key) && sameCertificates(b.Chain, other.Chain) &&
 		sameCertificates(b.Trusted, other.Trusted) && bytes.Equal(b.Note, other.Note)
-}
-
-func samePublicKey(a, b crypto.PublicKey) bool {
-	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && key.Equal(b)
 }
 
 func samePrivateKey(a, b crypto.Signer) bool {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
@@ -91,7 +92,7 @@ func (c *Client) checkCertificate(certificate *x509.Certificate, csr *x509.Certi
 
 // checkPublicKey: the certificate is for our key (RFC 9483, 4.1.1).
 func checkPublicKey(certificate *x509.Certificate, csr *x509.CertificateRequest) error {
-	if sameKey(csr.PublicKey, certificate.PublicKey) {
+	if pki.SameKey(csr.PublicKey, certificate.PublicKey) {
 		return nil
 	}
 	return &CheckError{Check: "public key", Got: "another key in the certificate", Want: "ours"}

@@ -4,7 +4,6 @@
 package inspect
 
 import (
-	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -257,8 +256,6 @@ func describeCertificate(e keystore.Entry) *Certificate {
 	if algorithm, err := keygen.AlgorithmOf(leaf.PublicKey); err == nil {
 		c.Key = algorithm
 	}
-	if public, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); ok {
-		c.KeyFits = public.Equal(e.Key.Public())
-	}
+	c.KeyFits = pki.SameKey(leaf.PublicKey, e.Key.Public())
 	return c
 }
