@@ -21,11 +21,6 @@ func notifications(cfg *config.Fetcher, log *slog.Logger) (notify.Config, config
 		}
 		made.Notifiers = append(made.Notifiers, notifier)
 	}
-	merge, found := newMerging(cfg.Output.Dir, log)
-	faults = append(faults, found...)
-	if merge != nil {
-		made.Prepare = merge
-	}
 	if c.Exec != "" {
 		command, err := notify.ParseCommand(c.Exec)
 		add("NOTIFY_EXEC", notify.NewExec(notify.ExecConfig{Command: command, Timeout: c.Timeout, Environ: os.Environ(), Log: log}), err)
