@@ -106,9 +106,9 @@ func TestVolume_Publish_secretsAreNeverMoreOpenThanAskedFor(t *testing.T) {
 				require.NoError(t, err)
 				requireClosed(t, cfg.Dir, mode, "at the end")
 				for _, f := range wanted(cfg.Types) {
-					info, err := os.Stat(filepath.Join(cfg.Dir, f.name))
+					info, err := os.Stat(filepath.Join(cfg.Dir, f.Name))
 					require.NoError(t, err)
-					require.Equal(t, f.mode(mode).String(), info.Mode().String(), "%s with umask %#o", f.name, umask)
+					require.Equal(t, f.mode(mode).String(), info.Mode().String(), "%s with umask %#o", f.Name, umask)
 				}
 			}
 		}
@@ -126,7 +126,7 @@ func requireClosed(t *testing.T, dir string, secretMode fs.FileMode, when string
 		if err != nil {
 			return err
 		}
-		public := slices.ContainsFunc(catalogue, func(f file) bool { return f.name == entry.Name() && f.holds == certificates })
+		public := slices.ContainsFunc(catalogue, func(f File) bool { return f.Name == entry.Name() && f.holds == certificates })
 		public = public || entry.Name() == noteName
 		if entry.IsDir() {
 			require.Zero(t, info.Mode().Perm()&^DirectoryMode(secretMode), "%s is %s %s", path, info.Mode(), when)

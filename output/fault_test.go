@@ -40,7 +40,7 @@ func TestOpen_unusableConfiguration(t *testing.T) {
 	for want, change := range map[string]func(*Config){
 		`output directory is "certs", want an absolute path`:                        func(c *Config) { c.Dir = "certs" },
 		"no output type is given, want at least one of P12, JKS, PEM":               func(c *Config) { c.Types = nil },
-		`output type is "p12", want P12, JKS or PEM`:                                func(c *Config) { c.Types = []string{TypePEM, "p12"} },
+		`output type is "p12", want one of P12, JKS, PEM`:                           func(c *Config) { c.Types = []string{TypePEM, "p12"} },
 		`output layout is "flat", want symlink or inplace`:                          func(c *Config) { c.Layout = "flat" },
 		`PKCS#12 profile is "old", want modern or legacy`:                           func(c *Config) { c.P12Profile = "old" },
 		"file mode is 040, want permission bits with the owner's right to read":     func(c *Config) { c.FileMode = 0o040 },

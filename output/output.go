@@ -21,14 +21,8 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
-)
-
-// The types of output.
-const (
-	TypeP12 = "P12"
-	TypeJKS = "JKS"
-	TypePEM = "PEM"
 )
 
 // The layouts of a volume.
@@ -59,7 +53,7 @@ const NoteLimit = 64 << 10
 // refuses only what it could not work with.
 type Config struct {
 	Dir    string   // absolute; made with its parents when missing
-	Types  []string // of TypeP12, TypeJKS and TypePEM, at least one
+	Types  []string // of FormatNames, at least one
 	Layout string   // LayoutSymlink (also when empty) or LayoutInplace
 
 	KeystoreAlias         string // of the key entry; empty: "certificate"
@@ -159,11 +153,11 @@ func (c Config) check() error {
 		return fmt.Errorf("output directory is %q, want an absolute path", c.Dir)
 	}
 	if len(c.Types) == 0 {
-		return errors.New("no output type is given, want at least one of P12, JKS, PEM")
+		return fmt.Errorf("no output type is given, want at least one of %s", strings.Join(FormatNames(), ", "))
 	}
 	for _, t := range c.Types {
-		if !slices.Contains([]string{TypeP12, TypeJKS, TypePEM}, t) {
-			return fmt.Errorf("output type is %q, want P12, JKS or PEM", t)
+		if !slices.Contains(FormatNames(), t) {
+			return fmt.Errorf("output type is %q, want one of %s", t, strings.Join(FormatNames(), ", "))
 		}
 	}
 	if c.Layout != LayoutSymlink && c.Layout != LayoutInplace {

@@ -54,13 +54,13 @@ func checkPassword(data []byte) error {
 // else those on the volume, else new ones. They must not change from one publication to the next,
 // because readers open a store and its password file one after the other.
 func (v *Volume) choosePasswords(s snapshot) {
-	needed := slices.ContainsFunc(wanted(v.cfg.Types), func(f file) bool { return f.holds == password })
+	needed := slices.ContainsFunc(wanted(v.cfg.Types), func(f File) bool { return f.holds == password })
 	if !needed || v.passwords != (passwords{}) {
 		return
 	}
 	v.passwords = passwords{
-		keystore:   v.choosePassword(v.cfg.KeystorePassword, "keystore.pass", s),
-		truststore: v.choosePassword(v.cfg.TruststorePassword, "truststore.pass", s),
+		keystore:   v.choosePassword(v.cfg.KeystorePassword, keystorePass, s),
+		truststore: v.choosePassword(v.cfg.TruststorePassword, truststorePass, s),
 	}
 }
 

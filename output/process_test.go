@@ -127,7 +127,7 @@ func TestVolume_Publish_underReadersInPlace(t *testing.T) {
 		}
 		defer d.Close()
 		r := reader{cfg: v.cfg, files: d.look().files}
-		if _, _, err = r.stores("keystore.jks", "truststore.jks", "JKS"); err != nil {
+		if _, err = jksFormat.read(r); err != nil {
 			return err
 		}
 		entries, err := r.open("keystore-combined.pem", "", "PEM")

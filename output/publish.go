@@ -120,7 +120,7 @@ func (v *Volume) replacedNames() []string {
 		names = append(names, noteName)
 	}
 	for _, f := range wanted(v.cfg.Types) {
-		names = append(names, f.name)
+		names = append(names, f.Name)
 	}
 	return names
 }

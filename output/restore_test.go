@@ -44,7 +44,7 @@ func TestVolume_Restore_putsBackWhatSomebodyChanged(t *testing.T) {
 					}
 					before := map[string]string{}
 					for _, f := range wanted(cfg.Types) {
-						before[f.name] = readFile(t, cfg.Dir, f.name)
+						before[f.Name] = readFile(t, cfg.Dir, f.Name)
 					}
 					require.NoError(t, harm(cfg.Dir))
 

@@ -62,16 +62,16 @@ func (d disk) look() snapshot {
 		s.noted = d.read(note)
 	}
 	for _, f := range catalogue {
-		if !d.Exists(f.name) {
+		if !d.Exists(f.Name) {
 			continue
 		}
 		switch {
 		case !s.generated:
-			s.files[f.name] = d.read(f.name)
-		case !d.linksTo(f.name, throughData+f.name):
-			s.files[f.name] = found{err: fmt.Errorf("is not a link to %q", throughData+f.name)}
-		case d.Exists(generation + "/" + f.name):
-			s.files[f.name] = d.read(generation + "/" + f.name)
+			s.files[f.Name] = d.read(f.Name)
+		case !d.linksTo(f.Name, throughData+f.Name):
+			s.files[f.Name] = found{err: fmt.Errorf("is not a link to %q", throughData+f.Name)}
+		case d.Exists(generation + "/" + f.Name):
+			s.files[f.Name] = d.read(generation + "/" + f.Name)
 		}
 	}
 	return s

@@ -18,11 +18,11 @@ func (v *Volume) trialFiles() []trialFile {
 	for _, f := range wanted(v.cfg.Types) {
 		size := usualSize(f)
 		if v.published != nil {
-			if data := v.published.data(f.name); data != nil {
+			if data := v.published.data(f.Name); data != nil {
 				size = len(data) + len(data)/8
 			}
 		}
-		files = append(files, trialFile{f.name, size})
+		files = append(files, trialFile{f.Name, size})
 	}
 	files = append(files, trialFile{noteName, 1 << 10})
 	if v.cfg.Layout == LayoutInplace {
@@ -39,12 +39,12 @@ const (
 )
 
 // usualSize is what a file of a usual set takes in any of its formats; Base64 makes four bytes of three.
-func usualSize(f file) int {
+func usualSize(f File) int {
 	der := usualCertificates
 	switch {
 	case f.holds == password:
 		return usualPassword
-	case f.name == "key.pem":
+	case f.Name == "key.pem":
 		der = usualKey
 	case f.holds == privateKey:
 		der += usualKey
@@ -97,8 +97,8 @@ func (v *Volume) tryFiles(d disk) error {
 	// Not every file system has links: SMB and some FUSE ones have none. Each takes an inode as files do.
 	links := []string{dataTemporary}
 	for _, f := range wanted(v.cfg.Types) {
-		if !d.linksTo(f.name, throughData+f.name) {
-			links = append(links, linkTemporary+f.name)
+		if !d.linksTo(f.Name, throughData+f.Name) {
+			links = append(links, linkTemporary+f.Name)
 		}
 	}
 	for _, name := range links {

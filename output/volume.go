@@ -202,7 +202,7 @@ func (v *Volume) path(name string) string { return filepath.Join(v.cfg.Dir, name
 func (v *Volume) Files() []string {
 	var paths []string
 	for _, f := range wanted(v.cfg.Types) {
-		paths = append(paths, v.path(f.name))
+		paths = append(paths, v.path(f.Name))
 	}
 	return paths
 }

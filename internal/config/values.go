@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/output"
 )
 
 // defaultTerminationMessagePath is the kubelet's terminationMessagePath when a container names none.
@@ -135,7 +136,7 @@ func (l *loader) outputTypes(text string) []string {
 	var types []string
 	for _, entry := range strings.Split(text, ",") {
 		t := strings.ToUpper(strings.TrimSpace(entry))
-		if !slices.Contains([]string{"P12", "JKS", "PEM"}, t) {
+		if !slices.Contains(output.FormatNames(), t) {
 			l.Reject("OUTPUT_TYPE", program.SuggestWriting(meantType(t)))
 			return nil
 		}
@@ -148,13 +149,11 @@ func (l *loader) outputTypes(text string) []string {
 
 // meantType finds the type that other programs call by the name, or "".
 func meantType(name string) string {
-	switch strings.NewReplacer("-", "", "_", "", "#", "", ".", "").Replace(name) {
-	case "PKCS12", "PFX", "PKCS":
-		return "P12"
-	case "JCEKS", "JAVA", "KEYSTORE":
-		return "JKS"
-	case "CRT", "CER", "KEY", "PKCS8", "BASE64", "X509", "TLS":
-		return "PEM"
+	name = strings.NewReplacer("-", "", "_", "", "#", "", ".", "").Replace(name)
+	for _, format := range output.Formats() {
+		if slices.Contains(format.OtherNames, name) {
+			return format.Name
+		}
 	}
 	return ""
 }
