@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// adopt takes a set that is found on the volume for the published one, if it is in every respect what
-// would be published from the bundle in it, but for modes. The errors are those of Current.
+// adopt takes a set that is found on the volume for the published one, if it is what would be published
+// from the bundle in it, apart from modes. The errors are those of Current.
 func (v *Volume) adopt(s snapshot) error {
 	if len(s.files) == 0 && !s.generated && !s.unsettled {
 		return ErrEmpty
@@ -29,7 +29,7 @@ func (v *Volume) adopt(s snapshot) error {
 
 // within tells whether a snapshot has the content of the set.
 func (s *set) within(now snapshot) bool {
-	return !slices.ContainsFunc(s.files, func(f content) bool { return !now.files[f.name].holds(f.data) })
+	return !slices.ContainsFunc(s.files, func(f *content) bool { return !now.files[f.name].holds(f.data) })
 }
 
 // open reads the set in a snapshot whose layout has no fault.
@@ -47,14 +47,14 @@ func (v *Volume) open(s snapshot) (*set, passwords, error) {
 	return found, r.passwords(), nil
 }
 
-// Adopt takes another set that it finds in the place of the published one for that, if it is whole, as Current
-// demands it, and prefer wants it; else it returns nil. The next Restore reports it and leaves it where it is.
+// Adopt takes another set that it finds in the place of the published one for the published one, if it is whole, as
+// Current demands, and prefer accepts it; otherwise it returns nil. The next Restore reports it and leaves it in place.
 func (v *Volume) Adopt(prefer func(Bundle) bool) *Bundle {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	d, closeDisk, err := v.disk()
 	if err != nil {
-		return nil // Restore meets it as well, and says so
+		return nil // Restore meets and reports it as well
 	}
 	defer closeDisk()
 	now := d.look()
@@ -62,7 +62,7 @@ func (v *Volume) Adopt(prefer func(Bundle) bool) *Bundle {
 		return nil
 	}
 	found, passwords, err := v.open(now)
-	if err != nil || !prefer(found.bundle) || v.owe(d) != nil {
+	if err != nil || !prefer(found.bundle) || v.markPending(d) != nil {
 		return nil
 	}
 	v.published, v.passwords = found, passwords
@@ -118,7 +118,7 @@ func (r reader) bundle() (Bundle, error) {
 	var first Bundle
 	var firstName string
 	for i, t := range r.cfg.Types {
-		format := formats[slices.Index(FormatNames(), t)]
+		format := formatNamed(t)
 		name := format.mainFile()
 		b, err := format.read(r)
 		if err != nil {

@@ -1,6 +1,7 @@
 package output
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -21,19 +22,19 @@ type content struct {
 	kept fs.FileMode // what the file system made of it
 }
 
-func newContent(f File, data []byte, secretMode fs.FileMode) content {
+func newContent(f File, data []byte, secretMode fs.FileMode) *content {
 	mode := f.mode(secretMode)
-	return content{name: f.Name, data: data, mode: mode, kept: mode}
+	return &content{name: f.Name, data: data, mode: mode, kept: mode}
 }
 
 // set is everything that one publication writes.
 type set struct {
 	bundle Bundle
-	files  []content // in the catalogue's order
+	files  []*content // in the catalogue's order
 }
 
 // staged is what a publication of the set writes: its files, and the note where there is one.
-func (s *set) staged() []content {
+func (s *set) staged() []*content {
 	staged := slices.Clone(s.files)
 	if len(s.bundle.Note) > 0 {
 		staged = append(staged, noteContent(s.bundle.Note))
@@ -63,12 +64,13 @@ func (s *set) data(name string) []byte {
 // same: they are salted, so that making them again would change every byte for nothing.
 func (v *Volume) encode(b Bundle) (*set, error) {
 	files := wanted(v.cfg.Types)
+	first := formatNamed(v.cfg.Types[0]).mainFile()
 	if err := b.check(); err != nil {
-		return nil, &EncodeError{Store: firstKeystore(files), Err: err}
+		return nil, &EncodeError{Store: first, Err: err}
 	}
 	key, err := x509.MarshalPKCS8PrivateKey(b.Key)
 	if err != nil {
-		return nil, &EncodeError{Store: firstKeystore(files), Key: true, Err: err}
+		return nil, &EncodeError{Store: first, Key: true, Err: err}
 	}
 	e := &encoder{cfg: v.cfg, now: v.cfg.Now(), passwords: v.passwords, bundle: b,
 		keyPEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})}
@@ -76,7 +78,7 @@ func (v *Volume) encode(b Bundle) (*set, error) {
 		e.truststores = v.published
 	}
 
-	s := &set{bundle: b, files: make([]content, len(files))}
+	s := &set{bundle: b, files: make([]*content, len(files))}
 	errs := make([]error, len(files))
 	var stores sync.WaitGroup
 	for i, f := range files {
@@ -94,22 +96,7 @@ func (v *Volume) encode(b Bundle) (*set, error) {
 		})
 	}
 	stores.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
-	}
-	return s, nil
-}
-
-// firstKeystore names a store to blame for a bundle that fits in none.
-func firstKeystore(files []File) string {
-	for _, f := range files {
-		if f.holds == privateKey {
-			return f.Name
-		}
-	}
-	return ""
+	return s, cmp.Or(errs...)
 }
 
 type encoder struct {

@@ -37,6 +37,8 @@ func FormatNames() []string {
 	return names
 }
 
+func formatNamed(name string) Format { return formats[slices.Index(FormatNames(), name)] }
+
 // Files lists the files of the format, in the order of their replacement.
 func (f Format) Files() []File { return wanted([]string{f.Name}) }
 

@@ -22,9 +22,9 @@ func TestVolume_MendModes_leavesContentAndTimeAlone(t *testing.T) {
 		v := mustOpen(t, cfg)
 		_, err = v.Current()
 		require.NoError(t, err)
-		mended, err := v.MendModes()
+		corrected, err := v.CorrectModes()
 		require.NoError(t, err)
-		require.Equal(t, []string{key}, mended)
+		require.Equal(t, []string{key}, corrected)
 		after, err := os.Stat(key)
 		require.NoError(t, err)
 		require.Equal(t, DefaultFileMode, after.Mode().Perm())
@@ -32,9 +32,9 @@ func TestVolume_MendModes_leavesContentAndTimeAlone(t *testing.T) {
 		require.True(t, os.SameFile(before, after))
 		requireCurrent(t, cfg, b)
 
-		mended, err = v.MendModes()
+		corrected, err = v.CorrectModes()
 		require.NoError(t, err)
-		require.Empty(t, mended)
+		require.Empty(t, corrected)
 	}
 }
 
@@ -49,10 +49,10 @@ func TestVolume_MendModes_group(t *testing.T) {
 		v := mustOpen(t, cfg)
 		_, err := v.Current()
 		require.NoError(t, err)
-		mended, err := v.MendModes()
+		corrected, err := v.CorrectModes()
 		require.NoError(t, err)
-		require.Len(t, mended, 4)
-		for _, name := range mended {
+		require.Len(t, corrected, 4)
+		for _, name := range corrected {
 			info, err := os.Stat(name)
 			require.NoError(t, err)
 			require.Equal(t, 12345, files.GroupOf(info))

@@ -109,5 +109,5 @@ func TestVolume_note_tooLarge_isRefused(t *testing.T) {
 	b := newBundle()
 	b.Note = make([]byte, NoteLimit+1)
 	_, err := mustOpen(t, newConfig(t, LayoutSymlink, TypePEM)).Publish(b)
-	require.EqualError(t, err, "encoding keystore-combined.pem: has a note of 65537 bytes, want at most 65536")
+	require.EqualError(t, err, "encoding keystore.pem: has a note of 65537 bytes, want at most 65536")
 }

@@ -108,7 +108,7 @@ func TestVolume_Publish_unusablePasswordFile(t *testing.T) {
 			b := newBundle()
 			mustPublish(t, mustOpen(t, cfg), b)
 			assert.Regexp(t, `^[A-Za-z0-9_$#]{24}$`, readFile(t, cfg.Dir, "keystore.pass"))
-			assert.Contains(t, log.String(), `level=WARN msg="the password file is unusable, a new password is made" path=`+cfg.Dir+`/keystore.pass reason="`+row.reason+`"`)
+			assert.Contains(t, log.String(), `level=WARN msg="the password file is unusable, making a new password" path=`+cfg.Dir+`/keystore.pass error="`+row.reason+`"`)
 			assert.NotContains(t, log.String(), "s3cr")
 			requireCurrent(t, cfg, b)
 		})

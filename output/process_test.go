@@ -121,7 +121,7 @@ func TestVolume_Publish_underReadersInPlace(t *testing.T) {
 	v := mustOpen(t, cfg)
 	mustPublish(t, v, newBundle())
 	underReaders(t, v, 50, func() error {
-		d, err := v.unlocked()
+		d, err := v.unlocked(cfg.Dir)
 		if err != nil {
 			return err
 		}

@@ -52,9 +52,9 @@ func usualSize(f File) int {
 	return der * 3 / 2
 }
 
-// Writable tells by trying whether a publication could start, has room, and can make the links of the symlink layout,
-// so that no certificate is asked for in vain: it writes as many files, of the same sizes, as the next publication
-// will. Old generations count, as they stay, but give way where there is no other room. Nothing is made durable. The
+// Writable finds out by trying whether a publication could start, has room, and can make the links of the symlink layout,
+// so that no certificate is requested in vain: it writes as many files, of the same sizes, as the next publication
+// will. Old generations stay, but are removed where there is no other room. Nothing is made durable. The
 // error is of type *FileError.
 func (v *Volume) Writable() error {
 	return v.alone(func(d disk) error {
@@ -109,7 +109,7 @@ func (v *Volume) tryFiles(d disk) error {
 	return nil
 }
 
-// wanting adds to an error for want of room how much is wanted.
+// wanting adds to an error of a full volume how much a publication needs.
 func (v *Volume) wanting(err error, files, bytes int) error {
 	failed, ok := errors.AsType[*FileError](err)
 	if ok && isNoRoom(err) {

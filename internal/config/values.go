@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -179,10 +178,7 @@ func meantMode(text string) string {
 // group checks that a group can be found here: a number always can.
 func (l *loader) group(name string) string {
 	group := l.Value(name)
-	if _, err := strconv.ParseUint(group, 10, 31); group == "" || err == nil {
-		return group
-	}
-	if _, err := user.LookupGroup(group); err != nil {
+	if _, err := output.LookupGroup(group); err != nil {
 		l.Reject(name, "no group of that name is in /etc/group, give its number")
 	}
 	return group

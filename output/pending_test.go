@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func isUntold(dir string) bool {
-	_, err := os.Lstat(filepath.Join(dir, untoldName))
+func isPending(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, pendingName))
 	return err == nil
 }
 
@@ -22,35 +22,35 @@ func TestVolume_journal_notesAPublicationUntilItIsTold(t *testing.T) {
 		t.Run(layout, func(t *testing.T) {
 			cfg := newConfig(t, layout, TypePEM)
 			mustPublish(t, mustOpen(t, cfg), newBundle()) // an init container has nobody to tell
-			require.False(t, isUntold(cfg.Dir))
+			require.False(t, isPending(cfg.Dir))
 
 			cfg.Journal = true
 			v := mustOpen(t, cfg)
-			require.False(t, v.Untold())
+			require.False(t, v.Pending())
 			first := mustPublish(t, v, newBundle())
-			require.Equal(t, "-rw-------", listing(t, cfg.Dir)[untoldName])
+			require.Equal(t, "-rw-------", listing(t, cfg.Dir)[pendingName])
 			second := mustPublish(t, v, newBundle())
-			require.NoError(t, v.Told(first.Number))
-			require.True(t, isUntold(cfg.Dir), "the second is not told yet")
-			require.True(t, mustOpen(t, cfg).Untold())
-			require.NoError(t, v.Told(second.Number))
-			require.False(t, isUntold(cfg.Dir))
+			require.NoError(t, v.MarkNotified(first.Number))
+			require.True(t, isPending(cfg.Dir), "the second is not told yet")
+			require.True(t, mustOpen(t, cfg).Pending())
+			require.NoError(t, v.MarkNotified(second.Number))
+			require.False(t, isPending(cfg.Dir))
 
 			require.NoError(t, os.Remove(filepath.Join(cfg.Dir, "key.pem")))
 			restored, err := v.Restore()
 			require.NoError(t, err)
-			require.True(t, isUntold(cfg.Dir))
-			require.NoError(t, v.Told(restored.Number))
-			owed, err := v.Owe()
+			require.True(t, isPending(cfg.Dir))
+			require.NoError(t, v.MarkNotified(restored.Number))
+			owed, err := v.MarkPending()
 			require.NoError(t, err)
-			require.True(t, isUntold(cfg.Dir))
+			require.True(t, isPending(cfg.Dir))
 
 			again := mustOpen(t, cfg)
-			require.True(t, again.Untold())
-			require.NoError(t, again.Told(0))
-			require.False(t, mustOpen(t, cfg).Untold())
+			require.True(t, again.Pending())
+			require.NoError(t, again.MarkNotified(0))
+			require.False(t, mustOpen(t, cfg).Pending())
 			require.NoError(t, os.RemoveAll(cfg.Dir))
-			require.NoError(t, v.Told(owed), "the note is gone with the directory")
+			require.NoError(t, v.MarkNotified(owed), "the note is gone with the directory")
 			require.NoDirExists(t, cfg.Dir)
 		})
 	}
@@ -70,12 +70,12 @@ func TestVolume_journal_killedAtAnyStep_forgetsNothing(t *testing.T) {
 				s.after.Journal = true
 				_, wasKilled := publishBroken(s.after, s.new, at(n, &count, killed))
 				require.True(t, wasKilled)
-				was := isUntold(s.after.Dir)
+				was := isPending(s.after.Dir)
 				v := mustOpen(t, s.after) // completes or undoes it
 				bundle, err := v.Current()
 				if err == nil && bundle.equal(s.new) {
 					require.True(t, was, "killed at step %d", n)
-					require.True(t, v.Untold())
+					require.True(t, v.Pending())
 					noted++
 				}
 			}
@@ -115,7 +115,7 @@ func TestVolume_Publish_failedAfterItsCommit_isCompletedAndReported(t *testing.T
 				p, err := v.Restore()
 				require.NoError(t, err)
 				assert.True(t, p.Changed)
-				assert.True(t, isUntold(cfg.Dir))
+				assert.True(t, isPending(cfg.Dir))
 				requireCurrent(t, cfg, renewed)
 				p, err = v.Restore()
 				require.NoError(t, err)
@@ -186,14 +186,14 @@ func TestVolume_Adopt_takesAnotherWholeSetOnly(t *testing.T) {
 			first, second := newBundle(), newBundle()
 			any := func(Bundle) bool { return true }
 			require.Nil(t, v.Adopt(any), "nothing is published")
-			require.NoError(t, v.Told(mustPublish(t, v, first).Number))
+			require.NoError(t, v.MarkNotified(mustPublish(t, v, first).Number))
 			require.Nil(t, v.Adopt(any), "it is the published one")
 			mustPublish(t, other, second)
 			require.Nil(t, v.Adopt(func(b Bundle) bool { return !b.equal(second) }), "it is not wanted")
 			adopted := v.Adopt(any)
 			require.NotNil(t, adopted)
 			require.True(t, adopted.equal(second))
-			require.True(t, isUntold(cfg.Dir), "the application of this process knows nothing of it")
+			require.True(t, isPending(cfg.Dir), "the application of this process knows nothing of it")
 			before := listing(t, cfg.Dir)
 			p, err := v.Restore()
 			require.NoError(t, err)
