@@ -10,9 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/pki"
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // clockSkew is how much later than our clock a certificate may begin to be valid.

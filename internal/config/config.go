@@ -65,7 +65,7 @@ type Certificate struct {
 // Output says what is written, and where to.
 type Output struct {
 	Dir                   string   // absolute and clean
-	Types                 []string // of P12, JKS, PEM; each at most once, at least one
+	Types                 []string // of output.FormatNames; each at most once, at least one
 	Layout                string   // symlink or inplace
 	FileMode              fs.FileMode
 	Group                 string // name or number, empty for the directory's

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/output"
 )
 
 func (l *loader) sidecar(env *environment) Sidecar {
@@ -31,7 +32,7 @@ func (l *loader) sidecar(env *environment) Sidecar {
 		s.Seed, _ = os.Hostname()
 	}
 	// Its name would be enough: whatever is published under it would be removed, put back, and removed again.
-	if name := filepath.Base(s.TriggerFile); filepath.Dir(s.TriggerFile) == filepath.Clean(env.OutputPath) && publishable(name) {
+	if name := filepath.Base(s.TriggerFile); filepath.Dir(s.TriggerFile) == filepath.Clean(env.OutputPath) && output.Reserved(name) {
 		l.Reject("RENEW_TRIGGER_FILE", "certfetcher publishes files of such names there")
 	}
 	switch {
@@ -41,11 +42,6 @@ func (l *loader) sidecar(env *environment) Sidecar {
 		l.Add("UPDATE_URL", "is not set, and does not follow from a REQUEST_URL that does not end in /certificate/, want "+l.Rule("UPDATE_URL"))
 	}
 	return s
-}
-
-// publishable tells whether a name is like those of the files on a volume.
-func publishable(name string) bool {
-	return strings.HasPrefix(name, "keystore") || strings.HasPrefix(name, "truststore") || name == "key.pem" || strings.HasPrefix(name, "..")
 }
 
 // derivable tells whether package client can make the URL for renewals from the one for enrolments.

@@ -11,9 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/pki"
-
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // shown are the certificates of the server, whether they were trusted or not.

@@ -12,10 +12,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/certfetcher/certfetcher/client"
-	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/client"
+	"github.com/certfetcher/certfetcher/internal/enroll"
 )
 
 // renewer notes what the loop asks for, and when.

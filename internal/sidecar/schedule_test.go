@@ -5,8 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/stretchr/testify/assert"
+
+	"github.com/certfetcher/certfetcher/internal/enroll"
 )
 
 const (
