@@ -47,7 +47,7 @@ func examine(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return enroll.StageClientConfiguration.ExitCode()
 	}
 	setup, faults := readEnvironment(io.Discard) // faults are in the report
-	options := doctor.Options{Config: setup.config, Faults: faults, Reader: reader, UserAgent: userAgent()}
+	options := doctor.Options{Config: setup.config, Faults: faults, Notify: setup.notify, Reader: reader, UserAgent: userAgent()}
 	if merge, ok := setup.notify.Prepare.(*merging); ok {
 		options.Merge = &merge.config
 	}

@@ -157,7 +157,7 @@ func (c *sidecar) published(outcome enroll.Outcome, reason string) renew.Certifi
 // event is what the application is told of what is on the volume.
 func (c *sidecar) event(outcome enroll.Outcome, reason string) notify.Event {
 	event := notify.NewEvent(reason, c.config.Output.Dir, outcome.Files, outcome.Bundle.Chain[0], outcome.Bundle.Trusted)
-	event.Told = c.told(outcome.Number)
+	event.Notified = c.told(outcome.Number)
 	return event
 }
 

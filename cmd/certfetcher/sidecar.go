@@ -64,7 +64,7 @@ func runSidecar(ctx context.Context, s setup) error {
 		merge.changed = func() { c.merged.Store(true); c.disturb() }
 	}
 	c.enroller = &enroll.Enroller{
-		Config: s.config, Identity: c.followIdentity(ctx, s.identity), UserAgent: userAgent(), Journal: s.notify.Tells(),
+		Config: s.config, Identity: c.followIdentity(ctx, s.identity), UserAgent: userAgent(), Journal: s.notify.Notifies(),
 		Log: s.log, Now: time.Now,
 	}
 	outcome, err := c.enroller.Run(ctx)
