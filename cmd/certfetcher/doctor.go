@@ -49,6 +49,7 @@ func examine(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	setup, faults := readEnvironment(io.Discard) // faults are in the report
 	report := doctor.Run(ctx, doctor.Options{
 		Config: setup.config, Faults: faults, Reader: reader, UserAgent: userAgent(), Merge: setup.merge,
+		Notify: setup.notify,
 	})
 	if ctx.Err() != nil {
 		fmt.Fprintf(stderr, "certfetcher: %v\n", errInterrupted)

@@ -94,7 +94,7 @@ func runSidecar(ctx context.Context, s setup, enroller *enroll.Enroller) error {
 		TriggerFile: c.TriggerFile, HealthAddress: c.HealthAddress, Certificates: enroller, Notify: s.notify, Merge: s.merge,
 		Identity: s.identity, IdentityFiles: tlsFiles(s.config.TLS), Log: s.log,
 	})
-	enroller.Identity, enroller.Journal = keeper.CurrentIdentity, s.merge != nil || s.notify.Tells()
+	enroller.Identity, enroller.Journal = keeper.CurrentIdentity, s.merge != nil || s.notify.Notifies()
 	return keeper.Run(ctx)
 }
 

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -81,10 +81,14 @@ func readEnvironment(stderr io.Writer) (setup, config.Faults) {
 	s.log = s.config.Log.Logger(stderr)
 	loaded.Store(&setup{config: s.config, log: s.log})
 	if s.config.Sidecar.Enabled {
-		var ofNotify, ofMerge config.Faults
-		s.notify, ofNotify = notifications(s.config, s.log)
-		s.merge, ofMerge = loadMerge(s.config.Output.Dir)
-		faults = slices.Concat(ofMerge, ofNotify, faults) // of the first part in the contract's order
+		var more config.Faults // of the first part in the contract's order
+		s.merge, more = loadMerge(s.config.Output.Dir)
+		var found []program.Fault
+		s.notify, found = notify.New(s.config.Notify, notify.Options{UserAgent: userAgent(), Environ: os.Environ(), Log: s.log})
+		for _, fault := range found {
+			more = append(more, config.NewFault(fault.Variable, fault.Problem))
+		}
+		faults = append(more, faults...)
 	}
 	return s, faults
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
@@ -20,7 +21,7 @@ type Fetcher struct {
 	Certificate Certificate
 	Output      Output
 	Sidecar     Sidecar
-	Notify      Notify
+	Notify      notify.Settings // of the sidecar; notify.New checks them
 	Log         program.LogSettings
 
 	// ForceEnroll asks for a certificate even when the volume holds a matching, valid one.
@@ -90,16 +91,4 @@ type Sidecar struct {
 	TrustOverlap time.Duration // negative: until the certificate that came with the trusted ones expires
 
 	HealthAddress string // empty: not served
-}
-
-// Notify says how the application is told. What is empty is not done. The texts of Exec, Signal, URL and
-// Verify are internal/notify's to understand.
-type Notify struct {
-	Exec                     string
-	Signal, Process, PIDFile string
-	URL                      string
-	AllowRemote              bool
-	Verify, VerifyServerName string
-	VerifyFor                time.Duration // more than 0
-	Timeout                  time.Duration // more than 0
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/output"
 )
@@ -115,26 +116,14 @@ func (l *loader) hostPort(name string) {
 	}
 }
 
-func (l *loader) notify(env *environment) Notify {
-	n := Notify{
+func (l *loader) notify(env *environment) notify.Settings {
+	return notify.Settings{
 		Exec:   env.NotifyExec,
 		Signal: env.NotifySignal, Process: env.NotifyProcess, PIDFile: l.absolutePath("NOTIFY_PID_FILE"),
 		URL: env.NotifyURL, AllowRemote: l.Bool("NOTIFY_URL_ALLOW_REMOTE"),
 		Verify: env.NotifyVerify, VerifyServerName: env.NotifyVerifyName,
 		VerifyFor: l.Duration("NOTIFY_VERIFY_FOR", 1), Timeout: l.Duration("NOTIFY_TIMEOUT", 1),
 	}
-	switch {
-	case n.Signal != "" && n.Process == "" && n.PIDFile == "":
-		l.Reject("NOTIFY_SIGNAL", "neither is set")
-	case n.Signal == "" && n.Process != "":
-		l.Reject("NOTIFY_PROCESS", "NOTIFY_SIGNAL is not set")
-	case n.Signal == "" && n.PIDFile != "":
-		l.Reject("NOTIFY_PID_FILE", "NOTIFY_SIGNAL is not set")
-	}
-	if strings.ContainsRune(n.Process, '/') {
-		l.Reject("NOTIFY_PROCESS", "")
-	}
-	return n
 }
 
 // NewFault makes the fault of a value that its user finds wrong, and not this package. problem is the

@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -15,8 +16,16 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/test/service"
 )
+
+func makeNotifiers(t *testing.T, settings notify.Settings) notify.Config {
+	t.Helper()
+	made, faults := notify.New(settings, notify.Options{Log: slog.New(slog.DiscardHandler)})
+	require.Empty(t, faults)
+	return made
+}
 
 func TestRun_hooks(t *testing.T) {
 	dir := t.TempDir()
@@ -45,41 +54,37 @@ func TestRun_hooks(t *testing.T) {
 	address := listener.Addr().String()
 
 	for sentence, row := range map[string]struct {
-		notify  config.Notify
+		notify  notify.Settings
 		trigger string
 		check   string
 		status  doctor.Status
 		found   string
 		code    int
 	}{
-		"a command that can be run":  {config.Notify{Exec: script + " swordfish"}, "", "notify command", doctor.OK, fmt.Sprintf("%q can be run", script), 0},
-		"a command without a file":   {config.Notify{Exec: dir + "/none swordfish"}, "", "notify command", doctor.Failed, fmt.Sprintf("%q cannot be run: no such file or directory", dir+"/none"), 1},
-		"a command not executable":   {config.Notify{Exec: data}, "", "notify command", doctor.Failed, fmt.Sprintf("%q cannot be run: permission denied", data), 1},
-		"a command not in PATH":      {config.Notify{Exec: "no-such-program-anywhere"}, "", "notify command", doctor.Failed, `"no-such-program-anywhere" cannot be run: executable file not found in $PATH`, 1},
-		"a command with half quotes": {config.Notify{Exec: "'x"}, "", "notify command", doctor.Failed, "NOTIFY_EXEC cannot be used: the quote ' at byte 1 is not closed", 1},
+		"a command that can be run": {notify.Settings{Exec: script + " swordfish"}, "", "notify command", doctor.OK, fmt.Sprintf("%q can be run", script), 0},
+		"a command without a file":  {notify.Settings{Exec: dir + "/none swordfish"}, "", "notify command", doctor.Failed, fmt.Sprintf("%q cannot be run: no such file or directory", dir+"/none"), 1},
+		"a command not executable":  {notify.Settings{Exec: data}, "", "notify command", doctor.Failed, fmt.Sprintf("%q cannot be run: permission denied", data), 1},
+		"a command not in PATH":     {notify.Settings{Exec: "no-such-program-anywhere"}, "", "notify command", doctor.Failed, `"no-such-program-anywhere" cannot be run: executable file not found in $PATH`, 1},
 
-		"a signal to a PID file":            {config.Notify{Signal: "hup", PIDFile: alive}, "", "notify signal", doctor.OK, fmt.Sprintf("SIGHUP can be sent to the process of %q", alive), 0},
-		"a signal to a missing PID file":    {config.Notify{Signal: "1", PIDFile: dir + "/none"}, "", "notify signal", doctor.Warning, "reading the PID file: open " + dir + "/none: no such file or directory", 0},
-		"a signal to a PID file of words":   {config.Notify{Signal: "1", PIDFile: words}, "", "notify signal", doctor.Warning, fmt.Sprintf(`reading the PID file %q: has no process ID in its first line`, words), 0},
-		"a signal to a stale PID file":      {config.Notify{Signal: "1", PIDFile: stale}, "", "notify signal", doctor.Warning, fmt.Sprintf("the PID file %q is stale: it has 2147483647, and there is no such process in this process namespace", stale), 0},
-		"a signal to a process":             {config.Notify{Signal: "HUP", Process: "doctor-test-app"}, "", "notify signal", doctor.OK, `SIGHUP can be sent to the process "doctor-test-app"`, 0},
-		"a signal to a process not running": {config.Notify{Signal: "HUP", Process: "no-such-program"}, "", "notify signal", doctor.Warning, `finding process "no-such-program": none of that name in this process namespace, which has …: is the application up, and shareProcessNamespace set?`, 0},
-		"a signal that there is not":        {config.Notify{Signal: "FOO", Process: "doctor-test-app"}, "", "notify signal", doctor.Failed, `NOTIFY_SIGNAL cannot be used: has unknown signal "FOO", want a name such as HUP or SIGHUP, or a number`, 1},
+		"a signal to a PID file":            {notify.Settings{Signal: "hup", PIDFile: alive}, "", "notify signal", doctor.OK, fmt.Sprintf("SIGHUP can be sent to the process of %q", alive), 0},
+		"a signal to a missing PID file":    {notify.Settings{Signal: "1", PIDFile: dir + "/none"}, "", "notify signal", doctor.Warning, "reading the PID file: open " + dir + "/none: no such file or directory", 0},
+		"a signal to a PID file of words":   {notify.Settings{Signal: "1", PIDFile: words}, "", "notify signal", doctor.Warning, fmt.Sprintf(`reading the PID file %q: has no process ID in its first line`, words), 0},
+		"a signal to a stale PID file":      {notify.Settings{Signal: "1", PIDFile: stale}, "", "notify signal", doctor.Warning, fmt.Sprintf("the PID file %q is stale: it has 2147483647, and there is no such process in this process namespace", stale), 0},
+		"a signal to a process":             {notify.Settings{Signal: "HUP", Process: "doctor-test-app"}, "", "notify signal", doctor.OK, `SIGHUP can be sent to the process "doctor-test-app"`, 0},
+		"a signal to a process not running": {notify.Settings{Signal: "HUP", Process: "no-such-program"}, "", "notify signal", doctor.Warning, `finding process "no-such-program": none of that name in this process namespace, which has …: is the application up, and shareProcessNamespace set?`, 0},
 
-		"a URL that connects":        {config.Notify{URL: "http://me:swordfish@" + address + "/swordfish"}, "", "notify url", doctor.OK, address + " connects", 0},
-		"a URL where nobody listens": {config.Notify{URL: "http://127.0.0.9:1/"}, "", "notify url", doctor.Warning, "127.0.0.9:1 does not connect: connection refused", 0},
-		"a URL elsewhere":            {config.Notify{URL: "http://192.0.2.1/swordfish"}, "", "notify url", doctor.Failed, "NOTIFY_URL cannot be used: has address 192.0.2.1, want a loopback address such as 127.0.0.1 as long as remote ones are not allowed", 1},
-		"an address of no protocol":  {config.Notify{Verify: "pop3://h"}, "", "notify verify", doctor.Failed, `NOTIFY_VERIFY cannot be used: it has the protocol "pop3", which is not known: want host:port, or one of imap://, ldap://, postgres://, smtp:// before it; without one TLS has to begin at once`, 1},
-		"nobody to look at":          {config.Notify{Verify: "postgres://127.0.0.9:1"}, "", "notify verify", doctor.Warning, "127.0.0.9:1 does not connect: connection refused", 0},
+		"a URL that connects":        {notify.Settings{URL: "http://me:swordfish@" + address + "/swordfish"}, "", "notify url", doctor.OK, address + " connects", 0},
+		"a URL where nobody listens": {notify.Settings{URL: "http://127.0.0.9:1/"}, "", "notify url", doctor.Warning, "127.0.0.9:1 does not connect: connection refused", 0},
+		"nobody to look at":          {notify.Settings{Verify: "postgres://127.0.0.9:1"}, "", "notify verify", doctor.Warning, "postgres://127.0.0.9:1 shows no certificate: connection refused", 0},
 
-		"a trigger file":                     {config.Notify{}, dir + "/renew", "trigger file", doctor.OK, fmt.Sprintf("%q can be watched", dir+"/renew"), 0},
-		"a trigger file without a directory": {config.Notify{}, dir + "/none/renew", "trigger file", doctor.Warning, fmt.Sprintf("the directory %q: no such file or directory", dir+"/none"), 0},
-		"a trigger file in a file":           {config.Notify{}, data + "/renew", "trigger file", doctor.Warning, fmt.Sprintf("%q is a file, want a directory", data), 0},
+		"a trigger file":                     {notify.Settings{}, dir + "/renew", "trigger file", doctor.OK, fmt.Sprintf("%q can be watched", dir+"/renew"), 0},
+		"a trigger file without a directory": {notify.Settings{}, dir + "/none/renew", "trigger file", doctor.Warning, fmt.Sprintf("the directory %q: no such file or directory", dir+"/none"), 0},
+		"a trigger file in a file":           {notify.Settings{}, data + "/renew", "trigger file", doctor.Warning, fmt.Sprintf("%q is a file, want a directory", data), 0},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			_, o := start(t, service.Options{})
 			o.Config.Sidecar = config.Sidecar{Enabled: true, TriggerFile: row.trigger}
-			o.Config.Notify = row.notify
+			o.Notify = makeNotifiers(t, row.notify)
 			report, checks := run(t, o)
 			assert.Equal(t, row.status, checks[row.check].Status)
 			requireText(t, row.found, checks[row.check].Found)
@@ -94,7 +99,7 @@ func TestRun_notifyVerify_looksAtWhatIsServed(t *testing.T) {
 	o.Config.Sidecar.Enabled = true
 	serving, err := url.Parse(o.Config.Request.URL)
 	require.NoError(t, err)
-	o.Config.Notify = config.Notify{Verify: serving.Host}
+	o.Notify = makeNotifiers(t, notify.Settings{Verify: serving.Host})
 	_, checks := run(t, o)
 	assert.Equal(t, doctor.OK, checks["notify verify"].Status, checks["notify verify"].Found)
 	assert.Regexp(t, `^127\.0\.0\.1:\d+ serves the certificate of "CN=certservice" with serial number [0-9A-F]+, valid until 20`, checks["notify verify"].Found)
@@ -116,7 +121,7 @@ func TestRun_notifyVerify_looksAtWhatIsServed(t *testing.T) {
 		}
 	}()
 	address := listener.Addr().String()
-	o.Config.Notify = config.Notify{Verify: address}
+	o.Notify = makeNotifiers(t, notify.Settings{Verify: address})
 	report, checks := run(t, o)
 	assert.Equal(t, doctor.Warning, checks["notify verify"].Status)
 	assert.Equal(t, address+" shows no certificate: the server speaks SMTP before TLS: write smtp://"+address, checks["notify verify"].Found)
@@ -128,7 +133,7 @@ func TestRun_signal_toAProcessOfAnotherUser(t *testing.T) {
 	o.Config.Sidecar.Enabled = true
 	path := filepath.Join(t.TempDir(), "init.pid")
 	require.NoError(t, os.WriteFile(path, []byte("1\n"), 0o600))
-	o.Config.Notify = config.Notify{Signal: "HUP", PIDFile: path}
+	o.Notify = makeNotifiers(t, notify.Settings{Signal: "HUP", PIDFile: path})
 	_, checks := run(t, o)
 	if os.Geteuid() == 0 {
 		assert.Equal(t, doctor.OK, checks["notify signal"].Status)
@@ -140,13 +145,14 @@ func TestRun_signal_toAProcessOfAnotherUser(t *testing.T) {
 
 func TestRun_hooks_areLeftOutWhenTheyAreNotUsed(t *testing.T) {
 	_, o := start(t, service.Options{})
-	o.Config.Notify.Exec = "/does/not/exist"
+	o.Notify = makeNotifiers(t, notify.Settings{Exec: "/does/not/exist"})
 	_, checks := run(t, o)
 	assert.NotContains(t, checks, "notify command", "an init container tells nobody")
 
 	o.Config.Sidecar.Enabled = true
-	o.Faults = config.Faults{{Variable: "NOTIFY_EXEC", Problem: "cannot be used"}}
+	o.Faults = config.Faults{{Variable: "NOTIFY_EXEC", Problem: "cannot be used"}, {Variable: "NOTIFY_PROCESS", Problem: "cannot be used"}}
 	_, checks = run(t, o)
+	assert.Equal(t, "NOTIFY_PROCESS has a fault", checks["notify signal"].Found)
 	assert.Equal(t, doctor.Check{Name: "notify command", Status: doctor.Skipped, Found: "NOTIFY_EXEC has a fault"}, checks["notify command"])
 	assert.NotContains(t, checks, "notify url")
 }

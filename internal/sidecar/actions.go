@@ -153,7 +153,7 @@ func (s *Sidecar) adopt(outcome enroll.Outcome, reason string) Certificate {
 // event is what the application is told of what is on the volume.
 func (s *Sidecar) event(outcome enroll.Outcome, reason string) notify.Event {
 	event := notify.NewEvent(reason, s.Dir, outcome.Files, outcome.Bundle.Chain[0], outcome.Bundle.Trusted)
-	event.Told = s.told(outcome.Number)
+	event.Notified = s.told(outcome.Number)
 	return event
 }
 
