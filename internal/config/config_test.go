@@ -13,7 +13,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/client"
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/keygen"
+	"github.com/certfetcher/certfetcher/output"
 )
 
 // valid is the least that runs, as an ONAP manifest gives it.
@@ -42,12 +47,12 @@ func TestLoad_onapManifest_getsTheDocumentedDefaults(t *testing.T) {
 	setenv(t, nil)
 	got, err := Load()
 	require.NoError(t, err)
-	assert.Equal(t, Request{
+	assert.Equal(t, client.Config{
 		URL: "https://oom-cert-service:8443/v1/certificate/", Timeout: 30 * time.Second, CAName: "RA",
-		RetryInitialInterval: time.Second, RetryMaxInterval: 30 * time.Second, RetryMaxElapsed: 5 * time.Minute,
+		Retry: &client.Retry{InitialInterval: time.Second, MaxInterval: 30 * time.Second, MaxElapsed: 5 * time.Minute},
 	}, got.Request)
-	assert.Equal(t, TLS{KeystorePath: "/etc/ks.jks", KeystorePassword: "secret-keystore", TruststorePath: "/etc/ts.jks", TruststorePassword: "secret-truststore"}, got.TLS)
-	assert.Equal(t, Output{
+	assert.Equal(t, mtls.Files{KeystorePath: "/etc/ks.jks", KeystorePassword: "secret-keystore", TruststorePath: "/etc/ts.jks", TruststorePassword: "secret-truststore"}, got.TLS)
+	assert.Equal(t, output.Config{
 		Dir: "/var/certs", Types: []string{"P12"}, Layout: "symlink", FileMode: 0o640,
 		KeystoreAlias: "certificate", TruststoreAliasPrefix: "trusted-certificate-", P12Profile: "modern",
 	}, got.Output)
@@ -110,7 +115,7 @@ func TestLoad_values_areReadInEveryDocumentedForm(t *testing.T) {
 	got, err := Load()
 	require.NoError(t, err)
 	assert.Equal(t, 10*time.Second, got.Request.Timeout)
-	assert.Equal(t, time.Duration(0), got.Request.RetryMaxElapsed)
+	assert.Equal(t, time.Duration(0), got.Request.Retry.MaxElapsed)
 	assert.Equal(t, []string{"PEM", "JKS", "P12"}, got.Output.Types)
 	assert.Equal(t, "Ed25519", got.Certificate.KeyAlgorithm)
 	assert.Equal(t, os.FileMode(0o400), got.Output.FileMode)
@@ -127,60 +132,60 @@ func TestLoad_oneFault_saysVariableValueAndRule(t *testing.T) {
 	san := "want e-mail addresses, IP addresses, host names (a leading *. allowed) or URIs, separated by single commas; each may have its kind before it: DNS:, IP:, email:, URI:"
 	for name, row := range map[string]struct {
 		variable, value, want string
-		part                  Part
+		part                  enroll.Stage
 	}{
-		"URL in the clear":                       {"REQUEST_URL", "http://h/v1/", `REQUEST_URL has "http://h/v1/" (the private key must not travel in the clear), want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"URL with credentials that do not parse": {"REQUEST_URL", "https://u:p%zw@h/", `REQUEST_URL has a user name or password in it, want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"URL with credentials":                   {"REQUEST_URL", "https://u:pw@h/", `REQUEST_URL has a user name or password in it, want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"URL with a query":                       {"REQUEST_URL", "https://h/?a=b", `REQUEST_URL has "https://h/?a=b", want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"URL that is none":                       {"REQUEST_URL", "https://[::1", `REQUEST_URL has "https://[::1" (not a URL), want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"URL with a port too big":                {"REQUEST_URL", "https://h:65536/", `REQUEST_URL has "https://h:65536/" (a port is a number from 1 to 65535), want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"URL with port zero":                     {"REQUEST_URL", "https://h:0/", `REQUEST_URL has "https://h:0/" (a port is a number from 1 to 65535), want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"timeout of letters":                     {"REQUEST_TIMEOUT", "abc", `REQUEST_TIMEOUT has "abc", want milliseconds, or a duration such as 10s; more than 0`, PartClient},
-		"timeout of zero":                        {"REQUEST_TIMEOUT", "0", `REQUEST_TIMEOUT has "0", want milliseconds, or a duration such as 10s; more than 0`, PartClient},
-		"CA name with a slash":                   {"CA_NAME", "a/b", `CA_NAME has "a/b", want 1 to 128 of A-Z a-z 0-9 _ . ~ -`, PartClient},
-		"CA name of dots":                        {"CA_NAME", "..", `CA_NAME has ".." (in a URL that is another path), want 1 to 128 of A-Z a-z 0-9 _ . ~ -`, PartClient},
-		"CA name missing":                        {"CA_NAME", "", `CA_NAME is not set, want 1 to 128 of A-Z a-z 0-9 _ . ~ -`, PartClient},
-		"relative path":                          {"OUTPUT_PATH", "certs", `OUTPUT_PATH has "certs", want an absolute path`, PartClient},
-		"unknown type":                           {"OUTPUT_TYPE", "P12,DER", `OUTPUT_TYPE has "P12,DER", want P12, JKS or PEM, or several of them separated by commas`, PartClient},
-		"unknown layout":                         {"OUTPUT_LAYOUT", "copy", `OUTPUT_LAYOUT has "copy", want symlink or inplace`, PartClient},
-		"executable mode":                        {"OUTPUT_FILE_MODE", "0750", `OUTPUT_FILE_MODE has "0750", want an octal file mode that lets the owner read and nobody execute, such as 0640`, PartClient},
-		"mode without owner":                     {"OUTPUT_FILE_MODE", "0040", `OUTPUT_FILE_MODE has "0040", want an octal file mode that lets the owner read and nobody execute, such as 0640`, PartClient},
-		"short password":                         {"OUTPUT_KEYSTORE_PASSWORD", "hush!", `OUTPUT_KEYSTORE_PASSWORD has a value that is not shown, want at least 6 characters, all of them printable ASCII`, PartClient},
-		"alias that JKS cannot hold":             {"TRUSTSTORE_ALIAS_PREFIX", "🔑", `TRUSTSTORE_ALIAS_PREFIX has "🔑", want 1 to 128 printable characters up to U+FFFF`, PartClient},
-		"group that is none":                     {"OUTPUT_GROUP", "no-such-group", `OUTPUT_GROUP has "no-such-group" (no group of that name is in /etc/group, give its number), want a group's name or number`, PartClient},
-		"alias with a newline":                   {"KEYSTORE_ALIAS", "a\nb", `KEYSTORE_ALIAS has "a\nb", want 1 to 128 printable characters up to U+FFFF`, PartClient},
-		"initial interval too big":               {"RETRY_INITIAL_INTERVAL", "1m", `RETRY_INITIAL_INTERVAL has "1m" (RETRY_MAX_INTERVAL is 30s), want a duration such as 500ms, more than 0 and not more than RETRY_MAX_INTERVAL`, PartClient},
-		"interval without unit":                  {"RETRY_MAX_INTERVAL", "30", `RETRY_MAX_INTERVAL has "30" (a unit is missing: write 30s, 30m or 30h), want a duration such as 30s, more than 0`, PartClient},
-		"boolean of another kind":                {"FORCE_ENROLL", "yes", `FORCE_ENROLL has "yes" (write true), want true or false`, PartClient},
-		"log level":                              {"LOG_LEVEL", "trace", `LOG_LEVEL has "trace", want debug, info, warn or error`, PartClient},
-		"unknown algorithm":                      {"KEY_ALGORITHM", "RSA-1024", `KEY_ALGORITHM has "RSA-1024", want one of RSA-2048, RSA-3072, RSA-4096, ECDSA-P256, ECDSA-P384, ECDSA-P521, Ed25519`, PartClient},
-		"CN with a scheme":                       {"COMMON_NAME", "https://onap.org", `COMMON_NAME has "https://onap.org" (it contains a scheme), ` + cn, PartCSR},
-		"CN with underscore":                     {"COMMON_NAME", "a_b", `COMMON_NAME has "a_b" (it contains _), ` + cn, PartCSR},
-		"CN with an IPv4 address":                {"COMMON_NAME", "x10.0.0.1", `COMMON_NAME has "x10.0.0.1" (it contains 10.0.0.1), ` + cn, PartCSR},
-		"CN with a port":                         {"COMMON_NAME", "onap.org:443", `COMMON_NAME has "onap.org:443" (it contains :443), ` + cn, PartCSR},
-		"CN with a control char":                 {"COMMON_NAME", "a\tb", `COMMON_NAME has "a\tb" (it has control characters or is no UTF-8), ` + cn, PartCSR},
-		"CN of spaces":                           {"COMMON_NAME", "  ", `COMMON_NAME has "  " (it is blank), ` + cn, PartCSR},
-		"O of spaces":                            {"ORGANIZATION", " ", `ORGANIZATION has " " (it is blank), want a name without any of ~#@*$+%!()?/{}<>|_^`, PartCSR},
-		"state of spaces":                        {"STATE", " ", `STATE has " " (it is blank), want text`, PartCSR},
-		"O with a star":                          {"ORGANIZATION", "Acme*", `ORGANIZATION has "Acme*" (it contains *), want a name without any of ~#@*$+%!()?/{}<>|_^`, PartCSR},
-		"country in lower case":                  {"COUNTRY", "us", `COUNTRY has "us" (write US), want an ISO 3166-1 alpha-2 code in upper case, such as SE`, PartCSR},
-		"country that is none":                   {"COUNTRY", "XX", `COUNTRY has "XX", want an ISO 3166-1 alpha-2 code in upper case, such as SE`, PartCSR},
-		"two countries":                          {"COUNTRY", "SE US", `COUNTRY has "SE US", want an ISO 3166-1 alpha-2 code in upper case, such as SE`, PartCSR},
-		"empty SAN":                              {"SANS", "a.example,,b.example", `SANS has "a.example,,b.example" (an entry is empty), ` + san, PartCSR},
-		"SAN with a host that is none":           {"SANS", "https://example.org./x", `SANS has "https://example.org./x" ("https://example.org./x" has a host that readers of certificates refuse), ` + san, PartCSR},
-		"SAN of no kind":                         {"SANS", "a b", `SANS has "a b" ("a b" is none of these), ` + san, PartCSR},
-		"SAN like a bad address":                 {"SANS", "10.0.0.300", `SANS has "10.0.0.300" ("10.0.0.300" is none of these), ` + san, PartCSR},
-		"SAN with an inner star":                 {"SANS", "a.*.example", `SANS has "a.*.example" ("a.*.example" is none of these), ` + san, PartCSR},
-		"SAN with underscore":                    {"SANS", "a_b.example", `SANS has "a_b.example" ("a_b.example" is none of these), ` + san, PartCSR},
-		"keystore missing":                       {"KEYSTORE_PATH", "", `KEYSTORE_PATH is not set, want the path of a JKS, PKCS#12 or PEM file with the client certificate and its key`, PartTLS},
-		"password twice":                         {"KEYSTORE_PASSWORD_FILE", "/run/secrets/ks", `KEYSTORE_PASSWORD_FILE and KEYSTORE_PASSWORD are both set, want one of them`, PartTLS},
+		"URL in the clear":                       {"REQUEST_URL", "http://h/v1/", `REQUEST_URL has "http://h/v1/" (the private key must not travel in the clear), want an https:// URL with a host and without user, query or fragment`, enroll.StageClientConfiguration},
+		"URL with credentials that do not parse": {"REQUEST_URL", "https://u:p%zw@h/", `REQUEST_URL has a user name or password in it, want an https:// URL with a host and without user, query or fragment`, enroll.StageClientConfiguration},
+		"URL with credentials":                   {"REQUEST_URL", "https://u:pw@h/", `REQUEST_URL has a user name or password in it, want an https:// URL with a host and without user, query or fragment`, enroll.StageClientConfiguration},
+		"URL with a query":                       {"REQUEST_URL", "https://h/?a=b", `REQUEST_URL has "https://h/?a=b", want an https:// URL with a host and without user, query or fragment`, enroll.StageClientConfiguration},
+		"URL that is none":                       {"REQUEST_URL", "https://[::1", `REQUEST_URL has "https://[::1" (not a URL), want an https:// URL with a host and without user, query or fragment`, enroll.StageClientConfiguration},
+		"URL with a port too big":                {"REQUEST_URL", "https://h:65536/", `REQUEST_URL has "https://h:65536/" (a port is a number from 1 to 65535), want an https:// URL with a host and without user, query or fragment`, enroll.StageClientConfiguration},
+		"URL with port zero":                     {"REQUEST_URL", "https://h:0/", `REQUEST_URL has "https://h:0/" (a port is a number from 1 to 65535), want an https:// URL with a host and without user, query or fragment`, enroll.StageClientConfiguration},
+		"timeout of letters":                     {"REQUEST_TIMEOUT", "abc", `REQUEST_TIMEOUT has "abc", want milliseconds, or a duration such as 10s; more than 0`, enroll.StageClientConfiguration},
+		"timeout of zero":                        {"REQUEST_TIMEOUT", "0", `REQUEST_TIMEOUT has "0", want milliseconds, or a duration such as 10s; more than 0`, enroll.StageClientConfiguration},
+		"CA name with a slash":                   {"CA_NAME", "a/b", `CA_NAME has "a/b", want 1 to 128 of A-Z a-z 0-9 _ . ~ -`, enroll.StageClientConfiguration},
+		"CA name of dots":                        {"CA_NAME", "..", `CA_NAME has ".." (in a URL that is another path), want 1 to 128 of A-Z a-z 0-9 _ . ~ -`, enroll.StageClientConfiguration},
+		"CA name missing":                        {"CA_NAME", "", `CA_NAME is not set, want 1 to 128 of A-Z a-z 0-9 _ . ~ -`, enroll.StageClientConfiguration},
+		"relative path":                          {"OUTPUT_PATH", "certs", `OUTPUT_PATH has "certs", want an absolute path`, enroll.StageClientConfiguration},
+		"unknown type":                           {"OUTPUT_TYPE", "P12,DER", `OUTPUT_TYPE has "P12,DER", want P12, JKS or PEM, or several of them separated by commas`, enroll.StageClientConfiguration},
+		"unknown layout":                         {"OUTPUT_LAYOUT", "copy", `OUTPUT_LAYOUT has "copy", want symlink or inplace`, enroll.StageClientConfiguration},
+		"executable mode":                        {"OUTPUT_FILE_MODE", "0750", `OUTPUT_FILE_MODE has "0750", want an octal file mode that lets the owner read and nobody execute, such as 0640`, enroll.StageClientConfiguration},
+		"mode without owner":                     {"OUTPUT_FILE_MODE", "0040", `OUTPUT_FILE_MODE has "0040", want an octal file mode that lets the owner read and nobody execute, such as 0640`, enroll.StageClientConfiguration},
+		"short password":                         {"OUTPUT_KEYSTORE_PASSWORD", "hush!", `OUTPUT_KEYSTORE_PASSWORD has a value that is not shown, want at least 6 characters, all of them printable ASCII`, enroll.StageClientConfiguration},
+		"alias that JKS cannot hold":             {"TRUSTSTORE_ALIAS_PREFIX", "🔑", `TRUSTSTORE_ALIAS_PREFIX has "🔑", want 1 to 128 printable characters up to U+FFFF`, enroll.StageClientConfiguration},
+		"group that is none":                     {"OUTPUT_GROUP", "no-such-group", `OUTPUT_GROUP has "no-such-group" (no group of that name is in /etc/group, give its number), want a group's name or number`, enroll.StageClientConfiguration},
+		"alias with a newline":                   {"KEYSTORE_ALIAS", "a\nb", `KEYSTORE_ALIAS has "a\nb", want 1 to 128 printable characters up to U+FFFF`, enroll.StageClientConfiguration},
+		"initial interval too big":               {"RETRY_INITIAL_INTERVAL", "1m", `RETRY_INITIAL_INTERVAL has "1m" (RETRY_MAX_INTERVAL is 30s), want a duration such as 500ms, more than 0 and not more than RETRY_MAX_INTERVAL`, enroll.StageClientConfiguration},
+		"interval without unit":                  {"RETRY_MAX_INTERVAL", "30", `RETRY_MAX_INTERVAL has "30" (a unit is missing: write 30s, 30m or 30h), want a duration such as 30s, more than 0`, enroll.StageClientConfiguration},
+		"boolean of another kind":                {"FORCE_ENROLL", "yes", `FORCE_ENROLL has "yes" (write true), want true or false`, enroll.StageClientConfiguration},
+		"log level":                              {"LOG_LEVEL", "trace", `LOG_LEVEL has "trace", want debug, info, warn or error`, enroll.StageClientConfiguration},
+		"unknown algorithm":                      {"KEY_ALGORITHM", "RSA-1024", `KEY_ALGORITHM has "RSA-1024", want one of RSA-2048, RSA-3072, RSA-4096, ECDSA-P256, ECDSA-P384, ECDSA-P521, Ed25519`, enroll.StageClientConfiguration},
+		"CN with a scheme":                       {"COMMON_NAME", "https://onap.org", `COMMON_NAME has "https://onap.org" (it contains a scheme), ` + cn, enroll.StageCSRConfiguration},
+		"CN with underscore":                     {"COMMON_NAME", "a_b", `COMMON_NAME has "a_b" (it contains _), ` + cn, enroll.StageCSRConfiguration},
+		"CN with an IPv4 address":                {"COMMON_NAME", "x10.0.0.1", `COMMON_NAME has "x10.0.0.1" (it contains 10.0.0.1), ` + cn, enroll.StageCSRConfiguration},
+		"CN with a port":                         {"COMMON_NAME", "onap.org:443", `COMMON_NAME has "onap.org:443" (it contains :443), ` + cn, enroll.StageCSRConfiguration},
+		"CN with a control char":                 {"COMMON_NAME", "a\tb", `COMMON_NAME has "a\tb" (it has control characters or is no UTF-8), ` + cn, enroll.StageCSRConfiguration},
+		"CN of spaces":                           {"COMMON_NAME", "  ", `COMMON_NAME has "  " (it is blank), ` + cn, enroll.StageCSRConfiguration},
+		"O of spaces":                            {"ORGANIZATION", " ", `ORGANIZATION has " " (it is blank), want a name without any of ~#@*$+%!()?/{}<>|_^`, enroll.StageCSRConfiguration},
+		"state of spaces":                        {"STATE", " ", `STATE has " " (it is blank), want text`, enroll.StageCSRConfiguration},
+		"O with a star":                          {"ORGANIZATION", "Acme*", `ORGANIZATION has "Acme*" (it contains *), want a name without any of ~#@*$+%!()?/{}<>|_^`, enroll.StageCSRConfiguration},
+		"country in lower case":                  {"COUNTRY", "us", `COUNTRY has "us" (write US), want an ISO 3166-1 alpha-2 code in upper case, such as SE`, enroll.StageCSRConfiguration},
+		"country that is none":                   {"COUNTRY", "XX", `COUNTRY has "XX", want an ISO 3166-1 alpha-2 code in upper case, such as SE`, enroll.StageCSRConfiguration},
+		"two countries":                          {"COUNTRY", "SE US", `COUNTRY has "SE US", want an ISO 3166-1 alpha-2 code in upper case, such as SE`, enroll.StageCSRConfiguration},
+		"empty SAN":                              {"SANS", "a.example,,b.example", `SANS has "a.example,,b.example" (an entry is empty), ` + san, enroll.StageCSRConfiguration},
+		"SAN with a host that is none":           {"SANS", "https://example.org./x", `SANS has "https://example.org./x" ("https://example.org./x" has a host that readers of certificates refuse), ` + san, enroll.StageCSRConfiguration},
+		"SAN of no kind":                         {"SANS", "a b", `SANS has "a b" ("a b" is none of these), ` + san, enroll.StageCSRConfiguration},
+		"SAN like a bad address":                 {"SANS", "10.0.0.300", `SANS has "10.0.0.300" ("10.0.0.300" is none of these), ` + san, enroll.StageCSRConfiguration},
+		"SAN with an inner star":                 {"SANS", "a.*.example", `SANS has "a.*.example" ("a.*.example" is none of these), ` + san, enroll.StageCSRConfiguration},
+		"SAN with underscore":                    {"SANS", "a_b.example", `SANS has "a_b.example" ("a_b.example" is none of these), ` + san, enroll.StageCSRConfiguration},
+		"keystore missing":                       {"KEYSTORE_PATH", "", `KEYSTORE_PATH is not set, want the path of a JKS, PKCS#12 or PEM file with the client certificate and its key`, enroll.StageTLSConfiguration},
+		"password twice":                         {"KEYSTORE_PASSWORD_FILE", "/run/secrets/ks", `KEYSTORE_PASSWORD_FILE and KEYSTORE_PASSWORD are both set, want one of them`, enroll.StageTLSConfiguration},
 	} {
 		t.Run(name, func(t *testing.T) {
 			setenv(t, map[string]string{row.variable: row.value})
 			_, err := Load()
 			require.EqualError(t, err, row.want)
-			assert.Equal(t, row.part, err.(Faults).First())
+			assert.Equal(t, row.part, err.(Faults).Stage())
 		})
 	}
 }
@@ -246,7 +251,7 @@ func TestLoad_sans_notWhatIsMeant_sayWhatToWrite(t *testing.T) {
 		_, err := Load()
 		require.Error(t, err, entry)
 		assert.Contains(t, strings.ReplaceAll(err.Error(), `\"`, `"`), want, entry)
-		assert.Equal(t, PartCSR, err.(Faults).First())
+		assert.Equal(t, enroll.StageCSRConfiguration, err.(Faults).Stage())
 	}
 }
 
@@ -256,8 +261,8 @@ func TestLoad_dotAtTheEndOfAHostName_isDroppedWithAWarning(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{"example.com", "*.example.org"}, got.Certificate.Template.DNSNames)
 	assert.Equal(t, []Fault{
-		{PartCSR, "SANS", `has "example.com.": certificates have host names without the dot at the end, so it is left out`},
-		{PartCSR, "SANS", `has "*.example.org.": certificates have host names without the dot at the end, so it is left out`},
+		{enroll.StageCSRConfiguration, "SANS", `has "example.com.": certificates have host names without the dot at the end, so it is left out`},
+		{enroll.StageCSRConfiguration, "SANS", `has "*.example.org.": certificates have host names without the dot at the end, so it is left out`},
 	}, got.Warnings)
 }
 
@@ -313,7 +318,7 @@ func TestLoad_everyFault_isReportedAtOnceInTheContractsOrder(t *testing.T) {
 		names = append(names, f.Variable)
 	}
 	assert.Equal(t, []string{"REQUEST_TIMEOUT", "CA_NAME", "COMMON_NAME", "COUNTRY", "TRUSTSTORE_PATH"}, names)
-	assert.Equal(t, PartClient, faults.First())
+	assert.Equal(t, enroll.StageClientConfiguration, faults.Stage())
 	assert.True(t, strings.HasPrefix(err.Error(), "5 faults: REQUEST_TIMEOUT has "), err.Error())
 }
 
@@ -337,7 +342,7 @@ func TestLoad_secretFile_thatCannotBeUsed_isAFaultOfItsVariable(t *testing.T) {
 		setenv(t, map[string]string{"TRUSTSTORE_PASSWORD": "", "TRUSTSTORE_PASSWORD_FILE": path})
 		_, err := Load()
 		require.EqualError(t, err, want)
-		assert.Equal(t, PartTLS, err.(Faults).First())
+		assert.Equal(t, enroll.StageTLSConfiguration, err.(Faults).Stage())
 	}
 }
 
@@ -388,4 +393,13 @@ func FuzzLoad_sans(f *testing.F) {
 			require.NotNil(t, got.Certificate.Template)
 		}
 	})
+}
+
+func TestLoad_keyAlgorithms_areKeygens(t *testing.T) {
+	for _, name := range keygen.Algorithms() {
+		setenv(t, map[string]string{"KEY_ALGORITHM": name})
+		got, err := Load()
+		require.NoError(t, err)
+		assert.Equal(t, name, got.Certificate.KeyAlgorithm)
+	}
 }

@@ -8,7 +8,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/notify"
+	"github.com/certfetcher/certfetcher/internal/sidecar"
 
 	"github.com/certfetcher/certfetcher/internal/program"
 )
@@ -19,9 +21,10 @@ func TestLoad_sidecar_defaults(t *testing.T) {
 	require.NoError(t, err)
 	host, err := os.Hostname()
 	require.NoError(t, err)
-	assert.Equal(t, Sidecar{
-		Enabled: true, RenewAt: 2. / 3, Seed: host, Fallback: true, TrustOverlap: -1, HealthAddress: ":8081",
+	assert.Equal(t, sidecar.Settings{
+		Enabled: true, Policy: sidecar.Policy{At: 2. / 3, Seed: host}, HealthAddress: ":8081",
 	}, got.Sidecar)
+	assert.Equal(t, &enroll.Renewal{Fallback: true, TrustOverlap: -1}, got.Renewal)
 	assert.Equal(t, notify.Settings{VerifyFor: 30 * time.Second, Timeout: 30 * time.Second}, got.Notify)
 }
 
@@ -30,6 +33,7 @@ func TestLoad_modeUnset_isInit(t *testing.T) {
 	got, err := Load()
 	require.NoError(t, err)
 	assert.False(t, got.Sidecar.Enabled)
+	assert.Nil(t, got.Renewal)
 }
 
 func TestLoad_sidecar_valuesAreReadInEveryDocumentedForm(t *testing.T) {
@@ -42,10 +46,11 @@ func TestLoad_sidecar_valuesAreReadInEveryDocumentedForm(t *testing.T) {
 	})
 	got, err := Load()
 	require.NoError(t, err)
-	assert.Equal(t, Sidecar{
-		Enabled: true, RenewAt: 2. / 3, RenewBefore: 720 * time.Hour, Seed: "1-2-3", TriggerFile: "/run/renew",
-		UpdateURL: "https://h/update/", ReuseKey: true,
+	assert.Equal(t, sidecar.Settings{
+		Enabled: true, Policy: sidecar.Policy{At: 2. / 3, Before: 720 * time.Hour, Seed: "1-2-3"}, TriggerFile: "/run/renew",
 	}, got.Sidecar)
+	assert.Equal(t, &enroll.Renewal{ReuseKey: true}, got.Renewal)
+	assert.Equal(t, "https://h/update/", got.Request.UpdateURL)
 	assert.Equal(t, notify.Settings{
 		Exec: "reload 'the app'", Signal: "HUP", Process: "nginx", PIDFile: "/run/nginx.pid", URL: "http://127.0.0.1/reload", AllowRemote: true,
 		Verify: "localhost:8443", VerifyServerName: "app", VerifyFor: 5 * time.Second, Timeout: time.Minute,
@@ -57,7 +62,7 @@ func TestLoad_renewAt_isAShare(t *testing.T) {
 		setenv(t, map[string]string{"RENEW_AT": text})
 		got, err := Load()
 		require.NoError(t, err, text)
-		assert.InDelta(t, want, got.Sidecar.RenewAt, 1e-9, text)
+		assert.InDelta(t, want, got.Sidecar.At, 1e-9, text)
 	}
 	for _, text := range []string{"0", "1", "100%", "3/2", "1/0", "0/0", "x", "x/y", "-1/-2", "NaN", "1e-1", "1/2%", "2", "66", "/", "%", "0x1/2"} {
 		setenv(t, map[string]string{"RENEW_AT": text})
@@ -89,14 +94,14 @@ func TestLoad_sidecar_faults(t *testing.T) {
 			setenv(t, row.changes)
 			_, err := Load()
 			require.EqualError(t, err, row.want)
-			assert.Equal(t, PartClient, err.(Faults).First())
+			assert.Equal(t, enroll.StageClientConfiguration, err.(Faults).Stage())
 		})
 	}
 }
 
 func TestNewFault_knowsTheVariablesPart(t *testing.T) {
-	assert.Equal(t, Fault{PartClient, "NOTIFY_URL", "cannot be used: not a URL"}, NewFault("NOTIFY_URL", "cannot be used: not a URL"))
-	assert.Equal(t, PartTLS, NewFault("KEYSTORE_PATH", "").Part)
+	assert.Equal(t, Fault{enroll.StageClientConfiguration, "NOTIFY_URL", "cannot be used: not a URL"}, NewFault("NOTIFY_URL", "cannot be used: not a URL"))
+	assert.Equal(t, enroll.StageTLSConfiguration, NewFault("KEYSTORE_PATH", "").Stage)
 	assert.Panics(t, func() { NewFault("NOTIFY_MAIL", "") })
 }
 

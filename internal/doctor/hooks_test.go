@@ -17,6 +17,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
 	"github.com/certfetcher/certfetcher/internal/notify"
+	"github.com/certfetcher/certfetcher/internal/sidecar"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -83,7 +84,7 @@ func TestRun_hooks(t *testing.T) {
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			_, o := start(t, service.Options{})
-			o.Config.Sidecar = config.Sidecar{Enabled: true, TriggerFile: row.trigger}
+			o.Config.Sidecar = sidecar.Settings{Enabled: true, TriggerFile: row.trigger}
 			o.Notify = makeNotifiers(t, row.notify)
 			report, checks := run(t, o)
 			assert.Equal(t, row.status, checks[row.check].Status)

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/mtls"
@@ -21,7 +20,7 @@ import (
 // identity checks the mutual TLS files; nil when they cannot be used.
 func (d *doctor) identity() *mtls.Identity {
 	for _, fault := range d.Faults {
-		if fault.Part == config.PartTLS {
+		if fault.Stage == enroll.StageTLSConfiguration {
 			d.skipRest(identityChecks, fault.Variable+" has a fault")
 			return nil
 		}

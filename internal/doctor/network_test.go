@@ -24,6 +24,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/service"
 )
@@ -384,7 +385,7 @@ func TestRun_serverAsksForNoCertificate(t *testing.T) {
 	assert.Equal(t, "the server never asked for a client certificate; it answers 400 Bad Request", checks["client accepted"].Found)
 	assert.Equal(t, 6, report.ExitCode())
 
-	o.Config.TLS.AllowNoClientAuth = true
+	o.Config.Request.AllowNoClientAuth = true
 	report, checks = run(t, o)
 	assert.Equal(t, doctor.Warning, checks["client accepted"].Status)
 	assert.Equal(t, "the server never asked for a client certificate, which ALLOW_NO_CLIENT_AUTH allows; it answers 400 Bad Request", checks["client accepted"].Found)
@@ -495,12 +496,12 @@ func TestRun_faultyVariables_skipWhatDependsOnThem(t *testing.T) {
 		code    int
 		skipped []string
 	}{
-		"the CA's name": {config.Faults{{Part: config.PartClient, Variable: "CA_NAME", Problem: "is not set"}}, 1, []string{"ca name"}},
-		"the URL":       {config.Faults{{Part: config.PartClient, Variable: "REQUEST_URL", Problem: "is no URL"}}, 1, []string{"proxy", "dns", "tcp", "tls", "ca name", "clock"}},
-		"the subject":   {config.Faults{{Part: config.PartCSR, Variable: "COUNTRY", Problem: "has \"XX\""}}, 2, nil},
-		"a password's file": {config.Faults{{Part: config.PartTLS, Variable: "KEYSTORE_PASSWORD_FILE", Problem: "is empty"}}, 9,
+		"the CA's name": {config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "CA_NAME", Problem: "is not set"}}, 1, []string{"ca name"}},
+		"the URL":       {config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "REQUEST_URL", Problem: "is no URL"}}, 1, []string{"proxy", "dns", "tcp", "tls", "ca name", "clock"}},
+		"the subject":   {config.Faults{{Stage: enroll.StageCSRConfiguration, Variable: "COUNTRY", Problem: "has \"XX\""}}, 2, nil},
+		"a password's file": {config.Faults{{Stage: enroll.StageTLSConfiguration, Variable: "KEYSTORE_PASSWORD_FILE", Problem: "is empty"}}, 9,
 			[]string{"keystore", "client chain", "truststore", "tls", "ca name", "clock"}},
-		"the directory": {config.Faults{{Part: config.PartClient, Variable: "OUTPUT_PATH", Problem: "is not set"}}, 1, []string{"volume", "writing", "layout", "published"}},
+		"the directory": {config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "OUTPUT_PATH", Problem: "is not set"}}, 1, []string{"volume", "writing", "layout", "published"}},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			_, o := start(t, service.Options{})
@@ -517,7 +518,7 @@ func TestRun_faultyVariables_skipWhatDependsOnThem(t *testing.T) {
 
 func TestRun_severalFaultyVariables_areAllListed(t *testing.T) {
 	_, o := start(t, service.Options{})
-	o.Faults = config.Faults{{Part: config.PartCSR, Variable: "COUNTRY", Problem: "is not set"}, {Part: config.PartTLS, Variable: "KEYSTORE_PATH", Problem: "is not set"}}
+	o.Faults = config.Faults{{Stage: enroll.StageCSRConfiguration, Variable: "COUNTRY", Problem: "is not set"}, {Stage: enroll.StageTLSConfiguration, Variable: "KEYSTORE_PATH", Problem: "is not set"}}
 	report, _ := run(t, o)
 	assert.Equal(t, []string{"COUNTRY is not set", "KEYSTORE_PATH is not set"}, []string{report.Checks[0].Found, report.Checks[1].Found})
 	assert.Equal(t, 2, report.ExitCode())

@@ -137,7 +137,7 @@ func (s *service) accepted(ctx context.Context, caName string) (answer, bool) {
 	case err != nil:
 		s.refused(err)
 		return a, false
-	case !s.asked && !s.Config.TLS.AllowNoClientAuth:
+	case !s.asked && !s.Config.Request.AllowNoClientAuth:
 		s.fail(enroll.StageConnection, checkAccepted,
 			fmt.Sprintf("the server never asked for a client certificate; it answers %s", a.said()),
 			"certfetcher sends it nothing: have TLS passed through to the CertService by what ends it on the way "+

@@ -22,7 +22,7 @@ import (
 // update checks where renewals are asked for, when that was given and does not follow from REQUEST_URL: all that is
 // checked of REQUEST_URL, of which the first thing wrong is reported.
 func (d *doctor) update(ctx context.Context, identity *mtls.Identity) {
-	target := d.Config.Sidecar.UpdateURL
+	target := d.Config.Request.UpdateURL
 	if fault := d.faulty("UPDATE_URL"); fault != "" {
 		d.skip(checkUpdate, fault+" has a fault")
 		return

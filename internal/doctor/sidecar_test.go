@@ -12,6 +12,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -26,7 +27,7 @@ func TestRun_updateURL(t *testing.T) {
 		"leads to the CertService": {status: doctor.OK, found: "{url}/v1/certificate-update/ leads to a CertService that accepts us"},
 		"leads to a host that is not there": {
 			change: func(_ *service.Service, o *doctor.Options) {
-				o.Config.Sidecar.UpdateURL = "https://nosuch.invalid:8443/v1/certificate-update/"
+				o.Config.Request.UpdateURL = "https://nosuch.invalid:8443/v1/certificate-update/"
 				o.LookupHost = func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") }
 			},
 			status: doctor.Failed, code: 6,
@@ -34,7 +35,7 @@ func TestRun_updateURL(t *testing.T) {
 		},
 		"leads to a path that is not there": {
 			change: func(_ *service.Service, o *doctor.Options) {
-				o.Config.Sidecar.UpdateURL = strings.Replace(o.Config.Sidecar.UpdateURL, "-update", "-updates", 1)
+				o.Config.Request.UpdateURL = strings.Replace(o.Config.Request.UpdateURL, "-update", "-updates", 1)
 			},
 			status: doctor.Failed, code: 5,
 			found: `UPDATE_URL {url}/v1/certificate-updates/, ca name: the path of UPDATE_URL leads nowhere: GET /v1/certificate-updates/RA is answered by 404 Not Found ("There is nothing at this path")`,
@@ -62,20 +63,21 @@ func TestRun_updateURL(t *testing.T) {
 		},
 		"is checked though REQUEST_URL is faulty": {
 			change: func(_ *service.Service, o *doctor.Options) {
-				o.Faults = config.Faults{{Variable: "REQUEST_URL", Problem: "is wrong"}}
+				o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "REQUEST_URL", Problem: "is wrong"}}
 			},
 			status: doctor.OK, found: "{url}/v1/certificate-update/ leads to a CertService that accepts us", code: 1,
 		},
 		"is faulty": {
 			change: func(_ *service.Service, o *doctor.Options) {
-				o.Faults = config.Faults{{Variable: "UPDATE_URL", Problem: "is wrong"}}
+				o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "UPDATE_URL", Problem: "is wrong"}}
 			},
 			status: doctor.Skipped, found: "UPDATE_URL has a fault", code: 1,
 		},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			s, o := start(t, row.options)
-			o.Config.Sidecar = config.Sidecar{Enabled: true, UpdateURL: strings.Replace(s.URL, "certificate", "certificate-update", 1)}
+			o.Config.Sidecar.Enabled = true
+			o.Config.Request.UpdateURL = strings.Replace(s.URL, "certificate", "certificate-update", 1)
 			if row.change != nil {
 				row.change(s, &o)
 			}

@@ -12,14 +12,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
 	"github.com/certfetcher/certfetcher/output"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
 // publish puts a set on the volume, as certfetcher would.
-func publish(t *testing.T, s *service.Service, o config.Output) {
+func publish(t *testing.T, s *service.Service, o output.Config) {
 	t.Helper()
 	key, chain, err := s.CA.Identity("app.example.org")
 	require.NoError(t, err)
@@ -60,34 +59,34 @@ func TestRun_publishedSet(t *testing.T) {
 
 func TestRun_volume(t *testing.T) {
 	for sentence, row := range map[string]struct {
-		change  func(t *testing.T, o *config.Output)
+		change  func(t *testing.T, o *output.Config)
 		check   string
 		status  doctor.Status
 		found   string
 		code    int
 		skipped []string
 	}{
-		"is a directory": {func(t *testing.T, o *config.Output) { require.NoError(t, os.Chmod(o.Dir, 0o2770|os.ModeSetgid)) },
+		"is a directory": {func(t *testing.T, o *output.Config) { require.NoError(t, os.Chmod(o.Dir, 0o2770|os.ModeSetgid)) },
 			"volume", doctor.OK, fmt.Sprintf(`"{dir}" has mode 0770 (rwxrwx---) with setgid, uid %d, gid %d`, os.Geteuid(), os.Getegid()), 0, nil},
-		"is missing": {func(t *testing.T, o *config.Output) { o.Dir = filepath.Join(o.Dir, "a", "b") },
+		"is missing": {func(t *testing.T, o *output.Config) { o.Dir = filepath.Join(o.Dir, "a", "b") },
 			"volume", doctor.OK, `"{dir}" is missing and will be made; …`, 0, nil},
-		"is a file": {func(t *testing.T, o *config.Output) {
+		"is a file": {func(t *testing.T, o *output.Config) {
 			o.Dir = filepath.Join(o.Dir, "file")
 			require.NoError(t, os.WriteFile(o.Dir, nil, 0o600))
 		}, "volume", doctor.Failed, `"{dir}" is a file, want a directory`, 10, []string{"writing", "layout", "reader", "published"}},
-		"is below a file": {func(t *testing.T, o *config.Output) {
+		"is below a file": {func(t *testing.T, o *output.Config) {
 			file := filepath.Join(o.Dir, "file")
 			require.NoError(t, os.WriteFile(file, nil, 0o600))
 			o.Dir = filepath.Join(file, "below")
 		}, "volume", doctor.Failed, `…/file" is a file, want a directory`, 10, []string{"writing", "layout", "reader", "published"}},
-		"is a link to nothing": {func(t *testing.T, o *config.Output) {
+		"is a link to nothing": {func(t *testing.T, o *output.Config) {
 			o.Dir = filepath.Join(o.Dir, "link")
 			require.NoError(t, os.Symlink("nothing", o.Dir))
 		}, "volume", doctor.Failed, `"{dir}" is a link to a directory that does not exist`, 10, []string{"writing", "layout", "reader", "published"}},
-		"is for a group that is not there": {func(t *testing.T, o *config.Output) { o.Group = "no-such-group" },
+		"is for a group that is not there": {func(t *testing.T, o *output.Config) { o.Group = "no-such-group" },
 			"writing", doctor.Failed, `finding the group "no-such-group": no group of that name in /etc/group`, 10, []string{"layout", "reader"}},
-		"is in place": {func(t *testing.T, o *config.Output) { o.Layout = "inplace" }, "layout", doctor.OK, "inplace, by renames, which work", 0, nil},
-		"keeps modes and owners": {func(*testing.T, *config.Output) {}, "writing", doctor.OK,
+		"is in place": {func(t *testing.T, o *output.Config) { o.Layout = "inplace" }, "layout", doctor.OK, "inplace, by renames, which work", 0, nil},
+		"keeps modes and owners": {func(*testing.T, *output.Config) {}, "writing", doctor.OK,
 			fmt.Sprintf("wrote, synced, renamed and removed files; those with secrets get mode 0640, uid %d, gid %d", os.Geteuid(), os.Getegid()), 0, nil},
 	} {
 		t.Run(sentence, func(t *testing.T) {
@@ -122,24 +121,24 @@ func TestRun_reader(t *testing.T) {
 	stranger := doctor.Reader{UID: uid + 1000, GID: gid + 1000}
 	for sentence, row := range map[string]struct {
 		reader doctor.Reader
-		change func(t *testing.T, o *config.Output)
+		change func(t *testing.T, o *output.Config)
 		status doctor.Status
 		found  string
 	}{
-		"of the same user reads what nobody else may": {doctor.Reader{UID: uid, GID: gid + 1000}, func(_ *testing.T, o *config.Output) { o.FileMode = 0o600 },
+		"of the same user reads what nobody else may": {doctor.Reader{UID: uid, GID: gid + 1000}, func(_ *testing.T, o *output.Config) { o.FileMode = 0o600 },
 			doctor.OK, fmt.Sprintf("uid %d, gid %d can reach and read the files", uid, gid+1000)},
 		"of the same group reads what the group may": {doctor.Reader{UID: uid + 1000, GID: gid}, nil,
 			doctor.OK, fmt.Sprintf("uid %d, gid %d can reach and read the files", uid+1000, gid)},
 		"of which the group is all that is known": {doctor.Reader{UID: -1, GID: gid}, nil, doctor.OK, fmt.Sprintf("gid %d can reach and read the files", gid)},
-		"of the same group does not read what only the user may": {doctor.Reader{UID: uid + 1000, GID: gid}, func(_ *testing.T, o *config.Output) { o.FileMode = 0o600 },
+		"of the same group does not read what only the user may": {doctor.Reader{UID: uid + 1000, GID: gid}, func(_ *testing.T, o *output.Config) { o.FileMode = 0o600 },
 			doctor.Failed, fmt.Sprintf("uid %d, gid %d may not read: a file with secrets has mode 0600 (rw-------), uid %d, gid %d", uid+1000, gid, uid, gid)},
-		"that is a stranger reads what everybody may": {stranger, func(_ *testing.T, o *config.Output) { o.FileMode = 0o644 },
+		"that is a stranger reads what everybody may": {stranger, func(_ *testing.T, o *output.Config) { o.FileMode = 0o644 },
 			doctor.OK, stranger.String() + " can reach and read the files"},
-		"that is a stranger does not enter what others may not": {stranger, func(t *testing.T, o *config.Output) {
+		"that is a stranger does not enter what others may not": {stranger, func(t *testing.T, o *output.Config) {
 			o.FileMode = 0o644
 			require.NoError(t, os.Chmod(o.Dir, 0o700))
 		}, doctor.Failed, fmt.Sprintf(`%s may not enter: "{dir}" has mode 0700 (rwx------), uid %d, gid %d`, stranger, uid, gid)},
-		"is not hindered by the trial's directory, in place": {stranger, func(_ *testing.T, o *config.Output) {
+		"is not hindered by the trial's directory, in place": {stranger, func(_ *testing.T, o *output.Config) {
 			o.FileMode, o.Layout = 0o604, "inplace"
 		}, doctor.OK, stranger.String() + " can reach and read the files"},
 	} {
