@@ -64,39 +64,6 @@ func TestLoad_renewAt_isAShare(t *testing.T) {
 		require.NoError(t, err, text)
 		assert.InDelta(t, want, got.Sidecar.At, 1e-9, text)
 	}
-	for _, text := range []string{"0", "1", "100%", "3/2", "1/0", "0/0", "x", "x/y", "-1/-2", "NaN", "1e-1", "1/2%", "2", "66", "/", "%", "0x1/2"} {
-		setenv(t, map[string]string{"RENEW_AT": text})
-		_, err := Load()
-		assert.EqualError(t, err, `RENEW_AT has "`+text+`", want a share of the certificate's life between 0 and 1, such as 2/3, 0.66 or 66%`)
-	}
-}
-
-func TestLoad_sidecar_faults(t *testing.T) {
-	url := "want an https:// URL with a host and without user, query or fragment"
-	for name, row := range map[string]struct {
-		changes map[string]string
-		want    string
-	}{
-		"unknown mode":     {map[string]string{"MODE": "daemon"}, `MODE has "daemon", want init or sidecar`},
-		"days":             {map[string]string{"RENEW_BEFORE": "30d"}, `RENEW_BEFORE has "30d" (write 720h), want a duration such as 720h, more than 0`},
-		"negative overlap": {map[string]string{"TRUST_OVERLAP": "-1h"}, `TRUST_OVERLAP has "-1h", want a duration such as 48h; 0 for not at all`},
-		"relative trigger": {map[string]string{"RENEW_TRIGGER_FILE": "renew"}, `RENEW_TRIGGER_FILE has "renew", want an absolute path`},
-		"trigger that is published": {map[string]string{"OUTPUT_PATH": "/certs/", "RENEW_TRIGGER_FILE": "/certs/keystore.p12"},
-			`RENEW_TRIGGER_FILE has "/certs/keystore.p12" (certfetcher publishes files of such names there), want an absolute path`},
-		"address without a port":    {map[string]string{"HEALTH_ADDR": "localhost"}, `HEALTH_ADDR has "localhost", want [host]:port, or off`},
-		"address with a named port": {map[string]string{"HEALTH_ADDR": ":http"}, `HEALTH_ADDR has ":http", want [host]:port, or off`},
-		"update URL in the clear":   {map[string]string{"UPDATE_URL": "http://h/"}, `UPDATE_URL has "http://h/" (the private key must not travel in the clear), ` + url},
-		"no way to renew": {map[string]string{"MODE": "sidecar", "REQUEST_URL": "https://h/enrol", "RENEW_FALLBACK": "false"},
-			`UPDATE_URL is not set, and does not follow from a REQUEST_URL that does not end in /certificate/, ` + url},
-		"no time to look": {map[string]string{"NOTIFY_VERIFY_FOR": "0s"}, `NOTIFY_VERIFY_FOR has "0s", want a duration such as 30s, more than 0`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			setenv(t, row.changes)
-			_, err := Load()
-			require.EqualError(t, err, row.want)
-			assert.Equal(t, enroll.StageClientConfiguration, err.(Faults).Stage())
-		})
-	}
 }
 
 func TestNewFault_knowsTheVariablesPart(t *testing.T) {

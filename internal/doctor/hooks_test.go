@@ -16,6 +16,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/sidecar"
 	"github.com/certfetcher/certfetcher/test/service"
@@ -151,7 +152,7 @@ func TestRun_hooks_areLeftOutWhenTheyAreNotUsed(t *testing.T) {
 	assert.NotContains(t, checks, "notify command", "an init container tells nobody")
 
 	o.Config.Sidecar.Enabled = true
-	o.Faults = config.Faults{{Variable: "NOTIFY_EXEC", Problem: "cannot be used"}, {Variable: "NOTIFY_PROCESS", Problem: "cannot be used"}}
+	o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "NOTIFY_EXEC", Problem: "cannot be used"}, {Stage: enroll.StageClientConfiguration, Variable: "NOTIFY_PROCESS", Problem: "cannot be used"}}
 	_, checks = run(t, o)
 	assert.Equal(t, "NOTIFY_PROCESS has a fault", checks["notify signal"].Found)
 	assert.Equal(t, doctor.Check{Name: "notify command", Status: doctor.Skipped, Found: "NOTIFY_EXEC has a fault"}, checks["notify command"])
