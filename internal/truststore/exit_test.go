@@ -93,7 +93,7 @@ func TestRun_exitCodesAndTexts(t *testing.T) {
 		{"a PEM store without certificates", func(p place, cfg *Config) { p.write("other.pem", []byte("\n")) }, nil, 9,
 			`reading truststore "DIR/other.pem": store is blank, want JKS, PKCS#12 or PEM`},
 		{"a JKS store without entries", func(p place, cfg *Config) {
-			p.write("base.jks", emptyJKS())
+			p.write("base.jks", emptyJKS(t))
 		}, nil, 9, `truststore "DIR/base.jks" is empty, want at least one certificate`},
 		{"a PKCS#12 store without entries", func(p place, cfg *Config) {
 			p.write("base.jks", passwordless(t))
@@ -149,6 +149,10 @@ func TestRun_exitCodesAndTexts(t *testing.T) {
 	}
 }
 
-func emptyJKS() []byte {
-	return append([]byte{0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2, 0, 0, 0, 0}, make([]byte, 20)...)
+func emptyJKS(t testing.TB) []byte {
+	t.Helper()
+	header := []byte{0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2, 0, 0, 0, 0}
+	data, err := keystore.Append(append(header, make([]byte, 20)...), password, nil, nil, fixedTime)
+	require.NoError(t, err)
+	return data
 }

@@ -228,15 +228,16 @@ func (p place) names() []string {
 // the certificate.
 func contents(t testing.TB, data []byte) map[string]int {
 	t.Helper()
-	entries, format, err := keystore.Decode(data, password)
+	store, err := keystore.Open(data, password)
 	require.NoError(t, err)
+	require.Empty(t, store.Unreadable)
 	list := map[string]int{}
-	for _, a := range anchors(entries, format) {
-		name := a.alias
-		if format == keystore.PEM {
-			name = strings.TrimSuffix(a.cert.Subject.CommonName, " Root CA")
+	for _, e := range store.TrustedEntries() {
+		name := e.Alias
+		if store.Format == keystore.PEM {
+			name = strings.TrimSuffix(e.Chain[0].Subject.CommonName, " Root CA")
 		}
-		n := numberOf(a.cert)
+		n := numberOf(e.Chain[0])
 		require.GreaterOrEqual(t, n, 0)
 		require.NotContains(t, list, name)
 		list[name] = n

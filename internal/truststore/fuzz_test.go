@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-
-	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
 // Whatever can be read as a truststore can be merged into, keeps what it had, and is then done.
@@ -25,12 +23,12 @@ func FuzzRun(f *testing.F) {
 		if err != nil {
 			return
 		}
-		others := []*store{{path: "other.pem", format: keystore.PEM, anchors: []anchor{{"", root(5)}}}}
+		others := []*store{{path: "other.pem", trusted: trusted(t, "", 5)}}
 		missing, _ := base.missing(others)
 		if len(missing) == 0 {
 			return
 		}
-		merged, err := base.with(missing, 0)
+		merged, err := base.with(missing, fixedTime)
 		if err != nil {
 			return
 		}

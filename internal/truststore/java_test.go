@@ -1,7 +1,6 @@
 package truststore
 
 import (
-	"crypto/sha1"
 	"crypto/x509"
 	"os"
 	"path/filepath"
@@ -138,7 +137,7 @@ func TestKeytool_keyWithAPasswordOfItsOwn_staysAsItIs(t *testing.T) {
 	p.run(p.merge("base", "other.pem"))
 
 	after := p.read("base")
-	assert.Equal(t, before[jksEntries:len(before)-sha1.Size], after[jksEntries:len(before)-sha1.Size], "entries keep every byte")
+	assert.Equal(t, before[12:len(before)-20], after[12:len(before)-20], "entries keep every byte")
 	assert.Contains(t, keytool(p, "-certreq", "-alias", "application", "-keystore", "base", "-storepass", password, "-keypass", own), "BEGIN NEW CERTIFICATE REQUEST")
 	assert.Len(t, javaEntries(p, "base", password), 3)
 	assert.False(t, p.run(p.merge("base", "other.pem")).Changed())

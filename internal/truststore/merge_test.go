@@ -145,7 +145,7 @@ func TestRun_JKSOfVersion1StaysOne(t *testing.T) {
 	empty := jks(t, trusted(t, "x", 0)...)[:12]
 	binary.BigEndian.PutUint32(empty[4:], 1)
 	binary.BigEndian.PutUint32(empty[8:], 0)
-	base, err := appendJKS(append(empty, make([]byte, 20)...), password, []anchor{{"old", root(0)}}, 0)
+	base, err := keystore.Append(append(empty, make([]byte, 20)...), password, trusted(t, "old", 0), nil, fixedTime)
 	require.NoError(t, err)
 	p.write("base.jks", base)
 	p.write("other.pem", pemOf(1))
@@ -235,7 +235,9 @@ func TestRun_storeOfOpenSSLIsMarkedAsTrustedWhenItIsMergedInto(t *testing.T) {
 			after := p.read("base.p12")
 			entries, _, err := keystore.Decode(after, password)
 			require.NoError(t, err)
-			assert.True(t, anyMarked(entries))
+			for _, e := range entries {
+				assert.True(t, e.Trusted, e.Alias)
+			}
 			assert.Equal(t, map[string]int{"a": 0, "b": 1, "pem-trusted-certificate-0": 2}, contents(t, after))
 			assert.False(t, p.run(p.merge("base.p12", "known.pem", "new.pem")).Changed())
 		})
@@ -315,11 +317,11 @@ func TestStore_verify_refusesWhatLostSomething(t *testing.T) {
 			"reading it back: certificate " + digestOf(root(1).Raw) + " is not trusted"},
 		{"a key", jks(t, trusted(t, "a", 0, "b", 1, "c", 2)...), `reading it back: entry "application" is gone`},
 		{"its format", p12(t, trusted(t, "a", 0, "b", 1, "c", 2)...), "reading it back: format is PKCS12, want JKS"},
-		{"everything", emptyJKS(), "reading it back: reading JKS store: wrong password, or the file was altered: its digest does not fit"},
+		{"everything", emptyJKS(t), "reading it back: reading JKS store: holds neither a private key nor a certificate"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			assert.EqualError(t, base.verify(test.data, []anchor{{"c", root(2)}}), test.want)
+			assert.EqualError(t, base.verify(test.data, trusted(t, "c", 2)), test.want)
 		})
 	}
 }
