@@ -14,13 +14,13 @@ import (
 
 // Added is a certificate that was added to the first truststore.
 type Added struct {
-	Alias   string // the alias it has got; empty in PEM
+	Alias   string // in the first truststore; empty in PEM
 	Subject string // RFC 4514
 	SHA256  string // of the DER, in hexadecimal
 	From    string // the truststore that it came from
 }
 
-// merge plans the first truststore anew, with what the others have and it has not.
+// merge plans the first truststore, with what the others have and it does not.
 func (r *run) merge(stores []Store) ([]Added, error) {
 	loaded := make([]*store, len(stores))
 	for i, s := range stores {
@@ -139,7 +139,7 @@ func (s *store) verify(data []byte, added []keystore.Entry) error {
 	return nil
 }
 
-// aliases gives out names that are free.
+// aliases hands out names that are free.
 type aliases struct {
 	format keystore.Format
 	taken  map[string]bool // in lower case: a JVM makes no difference
@@ -153,11 +153,11 @@ func newAliases(format keystore.Format, taken []string) aliases {
 	return a
 }
 
-// maxAlias bounds the names that are taken over, in characters. JKS has 16 bits for their length.
+// maxAlias bounds the names that are copied, in characters. JKS has 16 bits for their length.
 const maxAlias = 200
 
-// free returns the wanted alias, with a number after it when it is taken, and takes it. A certificate
-// out of PEM, which has no aliases, is named as the ONAP post-processor did.
+// free returns the wanted alias, with a number after it when it is taken, and takes it. A certificate from a
+// PEM file, which has no aliases, gets the name that the ONAP post-processor gave.
 func (a aliases) free(wanted string) string {
 	if a.format == keystore.PEM {
 		return ""
@@ -187,7 +187,7 @@ func (a aliases) free(wanted string) string {
 	}
 }
 
-// readable replaces what one of the formats or a terminal could choke on: JKS writes characters beyond
+// readable replaces characters that one of the formats or a terminal cannot show: JKS writes those beyond
 // 16 bits in a way of its own, and a wrong one makes the whole store unreadable.
 func readable(alias string) string {
 	runes := []rune(alias)

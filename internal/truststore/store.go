@@ -20,7 +20,7 @@ type store struct {
 	trusted  []keystore.Entry // in the order of the store
 }
 
-// usualPassword is that of the cacerts of every JDK, and no secret: its certificates are public, and whoever may
+// usualPassword is that of the cacerts of every JDK. It is not a secret: the certificates are public, and whoever may
 // write the file may replace it. There is no file that holds it.
 const usualPassword = "changeit"
 
@@ -30,9 +30,9 @@ func (r *run) load(s Store) (*store, error) {
 	f, err := r.read(s.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && namedFormat(s.Path) == "":
-		// The ONAP post-processor went by the name, and so does who looks for the cause.
-		return nil, failed(codePaths, "truststore %q of %s does not exist, and its name ends in none of .jks, .p12, .pfx, .pem and .crt",
-			s.Path, truststoresVariable)
+		// The ONAP post-processor went by the name, and so do people who look for the cause.
+		return nil, failed(codePaths, "truststore %q of %s does not exist, and its name does not end in "+
+			".jks, .p12, .pfx, .pem or .crt", s.Path, truststoresVariable)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, failed(codePair, "truststore %q of %s does not exist", s.Path, truststoresVariable)
 	case err != nil:
@@ -57,8 +57,8 @@ func (r *run) load(s Store) (*store, error) {
 	}
 	switch {
 	case noPassword && errors.Is(err, keystore.ErrPassword):
-		return nil, failed(codePassword, "truststore %q is a %s store with a password other than that of a JDK's cacerts, want the file that holds it in %s",
-			s.Path, format, passwordsVariable)
+		return nil, failed(codePassword, "truststore %q is a %s store with a password other than that of a JDK's cacerts, "+
+			"want the file that holds it in %s", s.Path, format, passwordsVariable)
 	case errors.Is(err, keystore.ErrEmpty) && format != keystore.PEM:
 		return nil, failed(codeNoCertificates, "truststore %q is empty, want at least one certificate", s.Path)
 	case err != nil:
@@ -71,7 +71,8 @@ func (r *run) load(s Store) (*store, error) {
 	}
 	if opened.trusted = opened.TrustedEntries(); len(opened.trusted) == 0 {
 		// The ONAP post-processor took a keystore for a truststore, and so do deployments.
-		r.warnings = append(r.warnings, fmt.Sprintf("truststore %q holds no trusted certificate, only private keys: is it a keystore?", s.Path))
+		r.warnings = append(r.warnings,
+			fmt.Sprintf("truststore %q has no trusted certificate, only private keys: is it a keystore?", s.Path))
 	}
 	return opened, nil
 }
@@ -85,9 +86,8 @@ func (r *run) password(s Store) (string, error) {
 	return program.TrimSecret(f.data), nil
 }
 
-// formatCode is the exit code for content of no known format. The ONAP post-processor went by the
-// name: what was called .pem and had no certificate in it was one without certificates, and a .jks or
-// .p12 could not be loaded.
+// formatCode is the exit code for content of an unknown format. The ONAP post-processor went by the name: a
+// .pem without a certificate in it had no certificates, and a .jks or .p12 could not be loaded.
 func formatCode(path string) int {
 	switch named := namedFormat(path); {
 	case named == keystore.PEM:
@@ -111,8 +111,8 @@ func namedFormat(path string) keystore.Format {
 	return ""
 }
 
-// misnamed says that name and content disagree. It stands in errors only: the content decides, but
-// who looks for the cause may have gone by the name.
+// misnamed says that name and content disagree. It is for errors only: the content decides, but people
+// who look for the cause may go by the name.
 func misnamed(path string, format keystore.Format) string {
 	if named := namedFormat(path); named != "" && named != format {
 		return fmt.Sprintf(" (named as if it were %s, but its content is %s)", named, format)
