@@ -22,16 +22,16 @@ type Entry struct {
 	Chain []*x509.Certificate
 	// Trusted says that the store marks the certificate as trusted in Java's way: every trusted
 	// entry of a JKS, those with the trusted-key-usage attribute in PKCS#12. It is false for other
-	// certificates that belong to no key, which a JVM passes over and which PEM files and the trust
-	// stores of openssl consist of.
+	// certificates that belong to no key, which a JVM ignores and of which PEM files and the trust
+	// stores of openssl consist.
 	Trusted bool
-	// Closed says that there is a private key which was not decrypted; of OpenClosed only.
+	// Closed says that the private key was not decrypted; of OpenClosed only.
 	Closed bool
 }
 
 // Chain puts the certificates of a key in order: the first one that holds its public key, then the
 // issuer of each as far as certs has it, up to a self-issued one. It is nil when no certificate holds
-// the public key. Issuers are told by names and key identifiers; no signature is checked.
+// the public key. Issuers are found by names and key identifiers; no signature is checked.
 func Chain(pub crypto.PublicKey, certs []*x509.Certificate) []*x509.Certificate {
 	i := slices.IndexFunc(certs, func(c *x509.Certificate) bool { return holds(c, pub) })
 	if i < 0 {
@@ -110,7 +110,7 @@ func checkEntries(entries []Entry, password string) error {
 		case e.Alias == "":
 			return errors.New("entry has no alias")
 		case aliases[alias]:
-			return fmt.Errorf("alias %q stands for two entries; case makes no difference", e.Alias)
+			return fmt.Errorf("two entries have the alias %q, which Java compares without case", e.Alias)
 		}
 		aliases[alias] = true
 		if err := checkEntry(e); err != nil {
@@ -147,7 +147,7 @@ func checkPassword(password string) error {
 	}
 	for i := range len(password) {
 		if password[i] < ' ' || password[i] > '~' {
-			return errors.New("password has a character other than printable ASCII, which Java does not read")
+			return errors.New("password has a character that is not printable ASCII, which Java does not read")
 		}
 	}
 	return nil

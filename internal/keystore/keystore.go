@@ -1,5 +1,5 @@
 // Package keystore reads and writes the entries of key stores and trust stores: JKS (Java's own old
-// format), PKCS#12 (RFC 7292) and PEM (RFC 7468). Formats are told apart by content, because Java
+// format), PKCS#12 (RFC 7292) and PEM (RFC 7468). It recognises formats by content, because Java
 // deployments name PKCS#12 files .jks and the other way round.
 //
 // It works on bytes and knows nothing of files; it does not check signatures, dates or trust; it does
@@ -27,7 +27,7 @@ const (
 )
 
 // MaxSize is the largest store that Decode reads, in bytes. All the public roots that a JDK ships
-// make 0.2 MB; whatever is larger than this is not a store, and reading it whole helps nobody.
+// make 0.2 MB; a larger file is not a store.
 const MaxSize = 8 << 20
 
 var (
@@ -38,7 +38,7 @@ var (
 	ErrEmpty = errors.New("holds neither a private key nor a certificate")
 )
 
-// Unreadable is an entry that could not be read. The others of its store are as good as without it.
+// Unreadable is an entry that could not be read. It does not affect the others of its store.
 type Unreadable struct {
 	Where string // such as `entry "app"`, or the PEM block with its line
 	Key   bool   // whether it is a private key, not a certificate
@@ -57,8 +57,8 @@ type Store struct {
 	// order of the store.
 	Entries    []Entry
 	Unreadable []Unreadable
-	// Names are the names of all that the store has, of what is neither read nor Unreadable as well. A new entry
-	// under one of them would hide the old one from a JVM. None in PEM.
+	// Names are those of all entries, also of kinds that are not read. A new entry under one of them would hide the old
+	// one from a JVM. None in PEM.
 	Names []string
 }
 
@@ -71,11 +71,11 @@ func (s *Store) unreadable(where string, key bool, err error) {
 // no entry can be read.
 func Open(data []byte, password string) (Store, error) { return open(data, password, true) }
 
-// OpenClosed is Open for readers who need no keys, each of which may have a password other than the store's: they are
-// not decrypted. Of PEM, they are left out.
+// OpenClosed is Open for readers that need no keys: they are not decrypted, as each may have a password of its own. Of
+// PEM, they are left out.
 func OpenClosed(data []byte, password string) (Store, error) { return open(data, password, false) }
 
-// Decode is Open for stores of our own, all of which can be read: it is an error when one entry cannot.
+// Decode is Open for stores that this program wrote: it is an error when an entry cannot be read.
 func Decode(data []byte, password string) (entries []Entry, format Format, err error) {
 	store, err := Open(data, password)
 	if err != nil {

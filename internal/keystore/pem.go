@@ -15,8 +15,7 @@ import (
 )
 
 // decodePEM reads private keys and certificates in any order. Each key gets its chain; certificates
-// that are in no chain become entries of their own. Blocks of other kinds, such as DH parameters and CRLs, are passed
-// over.
+// that are in no chain become entries of their own. Blocks of other kinds, such as DH parameters and CRLs, are skipped.
 func (s *Store) decodePEM(data []byte, password string, keys bool) error {
 	blocks, err := pki.PEMBlocks(data)
 	if err != nil {

@@ -21,8 +21,8 @@ const (
 	ProfileLegacy = pkcs12.ProfileLegacy
 )
 
-// ProfileOf tells which profile a PKCS#12 store was written with, without password and in
-// microseconds; the error says in what it belongs to neither.
+// ProfileOf says which profile a PKCS#12 store was written with, without password and in microseconds; the
+// error says why it is neither.
 func ProfileOf(data []byte) (Profile, error) {
 	profile, err := pkcs12.ProfileOf(data)
 	if err != nil {
@@ -120,7 +120,7 @@ func chainFor(key pkcs12.Key, certs []pkcs12.Certificate) (chain []*x509.Certifi
 
 // EncodePKCS12 writes a PKCS#12 store that Java, OpenSSL and Go read. A key and its own certificate
 // carry the alias as friendlyName and the same localKeyID, without which a JVM calls the entry "1";
-// trusted certificates carry Java's trusted-key-usage attribute, without which a JVM passes them over.
+// trusted certificates carry Java's trusted-key-usage attribute, without which a JVM ignores them.
 // Aliases are kept as given; a JVM compares them without regard to case.
 func EncodePKCS12(entries []Entry, password string, profile Profile) (data []byte, err error) {
 	defer forbidden(&err)

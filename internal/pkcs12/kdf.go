@@ -2,7 +2,12 @@ package pkcs12
 
 import (
 	"crypto"
+	"encoding/asn1"
+	"fmt"
 	"unicode/utf16"
+
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+	"golang.org/x/crypto/scrypt"
 )
 
 // The purposes of a derived key, RFC 7292 appendix B.3.
@@ -99,4 +104,118 @@ func addWithCarry(block, b []byte) {
 		block[i] = byte(carry)
 		carry >>= 8
 	}
+}
+
+// pbkdf2Params is PBKDF2-params, RFC 8018 appendix A.2; keySize is 0 when the file leaves it out.
+type pbkdf2Params struct {
+	hash       crypto.Hash
+	salt       []byte
+	iterations int
+	keySize    int
+}
+
+func (a algorithm) parsePBKDF2() (pbkdf2Params, error) {
+	if !a.oid.Equal(oidPBKDF2) {
+		return pbkdf2Params{}, unsupported("key derivation", a.oid, "PBKDF2 or scrypt")
+	}
+	params, err := read(&a.params, cbasn1.SEQUENCE, "PBKDF2 parameters")
+	if err != nil {
+		return pbkdf2Params{}, err
+	}
+	k := pbkdf2Params{hash: crypto.SHA1}
+	salt, err := read(&params, cbasn1.OCTET_STRING, "PBKDF2 salt")
+	if err != nil {
+		return pbkdf2Params{}, err
+	}
+	k.salt = salt
+	if k.iterations, err = readCount(&params, "PBKDF2 iteration count"); err != nil {
+		return pbkdf2Params{}, err
+	}
+	if params.PeekASN1Tag(cbasn1.INTEGER) {
+		if k.keySize, err = readCount(&params, "PBKDF2 key length"); err != nil {
+			return pbkdf2Params{}, err
+		}
+	}
+	if params.Empty() {
+		return k, nil
+	}
+	prf, err := readAlgorithm(&params, "PBKDF2 pseudorandom function")
+	if err != nil {
+		return pbkdf2Params{}, err
+	}
+	k.hash, err = hmacHash(prf.oid)
+	return k, err
+}
+
+func hmacHash(oid asn1.ObjectIdentifier) (crypto.Hash, error) {
+	for _, h := range hashes {
+		if h.hmac.Equal(oid) {
+			return h.hash, nil
+		}
+	}
+	return 0, unsupported("HMAC algorithm", oid, "HMAC with SHA-1 or SHA-2")
+}
+
+// scryptParams is scrypt-params, RFC 7914 section 7; keySize is 0 when the file leaves it out.
+type scryptParams struct {
+	salt    []byte
+	n, r, p int
+	keySize int
+}
+
+const (
+	// maxScryptMemory bounds what scrypt may take, in bytes: twice what openssl pkcs8 -scrypt asks for.
+	maxScryptMemory = 32 << 20
+	// maxScryptWork bounds memory times parallelization, with which the time grows: less than a second.
+	maxScryptWork = 32 << 20
+)
+
+func (a algorithm) parseScrypt() (*scryptParams, error) {
+	params, err := read(&a.params, cbasn1.SEQUENCE, "scrypt parameters")
+	if err != nil {
+		return nil, err
+	}
+	k := &scryptParams{}
+	if k.salt, err = read(&params, cbasn1.OCTET_STRING, "scrypt salt"); err != nil {
+		return nil, err
+	}
+	if k.n, err = readCount(&params, "scrypt cost"); err != nil {
+		return nil, err
+	}
+	if k.r, err = readCount(&params, "scrypt block size"); err != nil {
+		return nil, err
+	}
+	if k.p, err = readCount(&params, "scrypt parallelization"); err != nil {
+		return nil, err
+	}
+	if !params.Empty() {
+		if k.keySize, err = readCount(&params, "scrypt key length"); err != nil {
+			return nil, err
+		}
+	}
+	return k, k.check()
+}
+
+// check bounds the work before any is done. The divisions keep products from overflowing.
+func (k *scryptParams) check() error {
+	if k.r > maxScryptMemory/128 || k.n > maxScryptMemory/128/k.r {
+		return fmt.Errorf("scrypt asks for more than %d MiB of memory (N is %d, r is %d): encrypt the key again with "+
+			"openssl pkcs8 -topk8 -scrypt", maxScryptMemory>>20, k.n, k.r)
+	}
+	if k.p > maxScryptWork/(128*k.r*k.n) {
+		return fmt.Errorf("scrypt asks for too much work (N is %d, r is %d, p is %d): encrypt the key again with "+
+			"openssl pkcs8 -topk8 -scrypt", k.n, k.r, k.p)
+	}
+	return nil
+}
+
+// iterations is what scrypt counts for in maxIterations, a little more than what PBKDF2 does in the same time.
+func (k *scryptParams) iterations() int { return 2 * k.n * k.r * k.p }
+
+func (k *scryptParams) key(password string, size int) ([]byte, error) {
+	key, err := scrypt.Key([]byte(password), k.salt, k.n, k.r, k.p, size)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the key: %w", err)
+	}
+	return key, nil
 }

@@ -121,56 +121,6 @@ func (a algorithm) parsePBES2() (pbe, error) {
 	return p, nil
 }
 
-// pbkdf2Params is PBKDF2-params, RFC 8018 appendix A.2; keySize is 0 when the file leaves it out.
-type pbkdf2Params struct {
-	hash       crypto.Hash
-	salt       []byte
-	iterations int
-	keySize    int
-}
-
-func (a algorithm) parsePBKDF2() (pbkdf2Params, error) {
-	if !a.oid.Equal(oidPBKDF2) {
-		return pbkdf2Params{}, unsupported("key derivation", a.oid, "PBKDF2 or scrypt")
-	}
-	params, err := read(&a.params, cbasn1.SEQUENCE, "PBKDF2 parameters")
-	if err != nil {
-		return pbkdf2Params{}, err
-	}
-	k := pbkdf2Params{hash: crypto.SHA1}
-	salt, err := read(&params, cbasn1.OCTET_STRING, "PBKDF2 salt")
-	if err != nil {
-		return pbkdf2Params{}, err
-	}
-	k.salt = salt
-	if k.iterations, err = readCount(&params, "PBKDF2 iteration count"); err != nil {
-		return pbkdf2Params{}, err
-	}
-	if params.PeekASN1Tag(cbasn1.INTEGER) {
-		if k.keySize, err = readCount(&params, "PBKDF2 key length"); err != nil {
-			return pbkdf2Params{}, err
-		}
-	}
-	if params.Empty() {
-		return k, nil
-	}
-	prf, err := readAlgorithm(&params, "PBKDF2 pseudorandom function")
-	if err != nil {
-		return pbkdf2Params{}, err
-	}
-	k.hash, err = hmacHash(prf.oid)
-	return k, err
-}
-
-func hmacHash(oid asn1.ObjectIdentifier) (crypto.Hash, error) {
-	for _, h := range hashes {
-		if h.hmac.Equal(oid) {
-			return h.hash, nil
-		}
-	}
-	return 0, unsupported("HMAC algorithm", oid, "HMAC with SHA-1 or SHA-2")
-}
-
 // key derives the encryption key and the initialization vector.
 func (p pbe) key(password passphrase) (key, iv []byte, err error) {
 	if p.scrypt != nil {
@@ -278,4 +228,32 @@ func (p pbe) marshal(b *cryptobyte.Builder) {
 			})
 		})
 	})
+}
+
+// weak names the algorithms of old files that are not read on purpose: DES, RC4 and MD5 protect nothing.
+var weak = map[string]string{
+	"1.2.840.113549.1.5.1":    "pbeWithMD2AndDES",
+	"1.2.840.113549.1.5.3":    "pbeWithMD5AndDES",
+	"1.2.840.113549.1.5.4":    "pbeWithMD2AndRC2",
+	"1.2.840.113549.1.5.6":    "pbeWithMD5AndRC2",
+	"1.2.840.113549.1.5.10":   "pbeWithSHA1AndDES",
+	"1.2.840.113549.1.5.11":   "pbeWithSHA1AndRC2",
+	"1.2.840.113549.1.12.1.1": "pbeWithSHA1And128BitRC4",
+	"1.2.840.113549.1.12.1.2": "pbeWithSHA1And40BitRC4",
+	"1.3.14.3.2.7":            "DES-CBC",
+	"1.2.840.113549.3.2":      "RC2-CBC",
+	"1.2.840.113549.3.4":      "RC4",
+	"1.2.840.113549.2.5":      "MD5",
+	"1.2.840.113549.2.6":      "HMAC-MD5",
+}
+
+// unsupported says that an algorithm is not read, and how the file can be converted.
+func unsupported(what string, oid asn1.ObjectIdentifier, want string) error {
+	name, known := weak[oid.String()]
+	if !known {
+		return fmt.Errorf("%s %v is not supported, want %s", what, oid, want)
+	}
+	return fmt.Errorf("%s %v (%s) is too weak and not supported, want %s: convert a PKCS#12 file with "+
+		"openssl pkcs12 -legacy -in FILE -out NEW.pem, a key with "+
+		"openssl pkcs8 -topk8 -provider legacy -provider default -in FILE -out NEW.pem", what, oid, name, want)
 }

@@ -30,7 +30,8 @@ type bag struct {
 	friendlyName string
 	localKeyID   []byte
 	trusted      bool
-	err          error // why it cannot be read; what was read before that is set
+	raw          []byte // the whole SafeBag
+	err          error  // why it cannot be read; what was read before that is set
 }
 
 func parsePFX(data []byte) (pfx, error) {
@@ -203,18 +204,12 @@ func parseBags(content []byte, depth int) ([]bag, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list of bags %w", err)
 	}
-	s := cryptobyte.String(content)
-	list, err := read(&s, cbasn1.SEQUENCE, "list of bags")
+	list, err := splitBags(content)
 	if err != nil {
 		return nil, err
 	}
 	var bags []bag
-	for !list.Empty() {
-		body, err := read(&list, cbasn1.SEQUENCE, "bag")
-		if err != nil {
-			return nil, err
-		}
-		b := parseBag(body)
+	for _, b := range list {
 		if b.err != nil || !b.id.Equal(oidSafeContentsBag) {
 			bags = append(bags, b)
 			continue
@@ -224,6 +219,27 @@ func parseBags(content []byte, depth int) ([]bag, error) {
 			return nil, err
 		}
 		bags = append(bags, inner...)
+	}
+	return bags, nil
+}
+
+// splitBags reads the bags of SafeContents, which is DER, without those within them.
+func splitBags(content []byte) ([]bag, error) {
+	s := cryptobyte.String(content)
+	list, err := read(&s, cbasn1.SEQUENCE, "list of bags")
+	if err != nil {
+		return nil, err
+	}
+	var bags []bag
+	for !list.Empty() {
+		before := list
+		body, err := read(&list, cbasn1.SEQUENCE, "bag")
+		if err != nil {
+			return nil, err
+		}
+		b := parseBag(body)
+		b.raw = before[:len(before)-len(list)]
+		bags = append(bags, b)
 	}
 	return bags, nil
 }
