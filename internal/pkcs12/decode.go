@@ -9,9 +9,6 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/crypto/cryptobyte"
-	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
-
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
@@ -232,20 +229,13 @@ func (d *decoder) decryptKey(der []byte) (crypto.Signer, error) {
 }
 
 // parseCertBag reads CertBag, RFC 7292 section 4.2.3.
-func parseCertBag(s cryptobyte.String) (*x509.Certificate, error) {
-	body, err := read(&s, cbasn1.SEQUENCE, "certificate bag")
-	if err != nil {
-		return nil, err
+func parseCertBag(der []byte) (*x509.Certificate, error) {
+	body := newReader(der).sequence("certificate bag")
+	if kind := body.oid("certificate type"); !kind.Equal(oidX509Certificate) {
+		body.fail(fmt.Errorf("certificate has type %v, want X.509", kind))
 	}
-	kind, err := readOID(&body, "certificate type")
-	if err != nil {
-		return nil, err
-	}
-	if !kind.Equal(oidX509Certificate) {
-		return nil, fmt.Errorf("certificate has type %v, want X.509", kind)
-	}
-	der, err := readData(&body, "certificate")
-	if err != nil {
+	der = body.data("certificate")
+	if err := body.err(); err != nil {
 		return nil, err
 	}
 	return pki.Parse(der)

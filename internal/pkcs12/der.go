@@ -15,56 +15,72 @@ const (
 	tagBMPString = cbasn1.Tag(30)
 )
 
+// reader takes DER apart, element after element. Its first error stays, and nothing is read after it, so that it has to
+// be looked at only once, at the end. Readers of an element's contents share the error.
+type reader struct {
+	s     cryptobyte.String
+	first *error
+}
+
+func newReader(der []byte) *reader { return &reader{der, new(error)} }
+
+// err is the first error.
+func (r *reader) err() error { return *r.first }
+
+// fail sets the error, when there is none yet.
+func (r *reader) fail(err error) {
+	if *r.first == nil {
+		*r.first = err
+	}
+}
+
+// more says whether there is another element.
+func (r *reader) more() bool { return r.err() == nil && !r.s.Empty() }
+
+// read takes the next element, which must have the tag. The reader is of its contents.
+func (r *reader) read(tag cbasn1.Tag, what string) *reader {
+	contents := &reader{first: r.first}
+	rest := r.s
+	switch {
+	case r.err() != nil || r.s.ReadASN1(&contents.s, tag):
+	case len(rest) == 0:
+		r.fail(fmt.Errorf("%s is missing", what))
+	case rest[0] != byte(tag):
+		r.fail(fmt.Errorf("%s has ASN.1 tag %#02x, want %#02x", what, rest[0], byte(tag)))
+	default:
+		r.fail(fmt.Errorf("%s is cut short or has a damaged length", what))
+	}
+	return contents
+}
+
+func (r *reader) sequence(what string) *reader { return r.read(cbasn1.SEQUENCE, what) }
+
+func (r *reader) octets(what string) []byte { return r.read(cbasn1.OCTET_STRING, what).s }
+
+func (r *reader) oid(what string) (oid asn1.ObjectIdentifier) {
+	if r.err() == nil && !r.s.ReadASN1ObjectIdentifier(&oid) {
+		r.fail(fmt.Errorf("%s is not an object identifier", what))
+	}
+	return oid
+}
+
+// count reads an iteration count or a length: an INTEGER from 1 up.
+func (r *reader) count(what string) (n int) {
+	if r.err() == nil && (!r.s.ReadASN1Integer(&n) || n < 1) {
+		r.fail(fmt.Errorf("%s is not a positive integer", what))
+	}
+	return n
+}
+
 // algorithm is an AlgorithmIdentifier: params holds the parameters' whole element, or nothing.
 type algorithm struct {
 	oid    asn1.ObjectIdentifier
-	params cryptobyte.String
+	params *reader
 }
 
-// read takes the next element, which must have the tag, off s and returns its contents.
-func read(s *cryptobyte.String, tag cbasn1.Tag, what string) (cryptobyte.String, error) {
-	rest := *s
-	var contents cryptobyte.String
-	if s.ReadASN1(&contents, tag) {
-		return contents, nil
-	}
-	switch {
-	case len(rest) == 0:
-		return nil, fmt.Errorf("%s is missing", what)
-	case rest[0] != byte(tag):
-		return nil, fmt.Errorf("%s has ASN.1 tag %#02x, want %#02x", what, rest[0], byte(tag))
-	default:
-		return nil, fmt.Errorf("%s is cut short or has a damaged length", what)
-	}
-}
-
-func readOID(s *cryptobyte.String, what string) (asn1.ObjectIdentifier, error) {
-	var oid asn1.ObjectIdentifier
-	if !s.ReadASN1ObjectIdentifier(&oid) {
-		return nil, fmt.Errorf("%s is not an object identifier", what)
-	}
-	return oid, nil
-}
-
-// readCount reads an iteration count or a length: an INTEGER from 1 up.
-func readCount(s *cryptobyte.String, what string) (int, error) {
-	var n int
-	if !s.ReadASN1Integer(&n) || n < 1 {
-		return 0, fmt.Errorf("%s is not a positive integer", what)
-	}
-	return n, nil
-}
-
-func readAlgorithm(s *cryptobyte.String, what string) (algorithm, error) {
-	id, err := read(s, cbasn1.SEQUENCE, what)
-	if err != nil {
-		return algorithm{}, err
-	}
-	oid, err := readOID(&id, what)
-	if err != nil {
-		return algorithm{}, err
-	}
-	return algorithm{oid, id}, nil
+func (r *reader) algorithm(what string) algorithm {
+	id := r.sequence(what)
+	return algorithm{id.oid(what), id}
 }
 
 // isSequence says whether data is one SEQUENCE and nothing after it.

@@ -114,46 +114,31 @@ type pbkdf2Params struct {
 	keySize    int
 }
 
-func (a algorithm) parsePBKDF2() (pbkdf2Params, error) {
+func (a algorithm) pbkdf2() pbkdf2Params {
 	if !a.oid.Equal(oidPBKDF2) {
-		return pbkdf2Params{}, unsupported("key derivation", a.oid, "PBKDF2 or scrypt")
+		a.params.fail(unsupported("key derivation", a.oid, "PBKDF2 or scrypt"))
 	}
-	params, err := read(&a.params, cbasn1.SEQUENCE, "PBKDF2 parameters")
-	if err != nil {
-		return pbkdf2Params{}, err
-	}
+	params := a.params.sequence("PBKDF2 parameters")
 	k := pbkdf2Params{hash: crypto.SHA1}
-	salt, err := read(&params, cbasn1.OCTET_STRING, "PBKDF2 salt")
-	if err != nil {
-		return pbkdf2Params{}, err
+	k.salt = params.octets("PBKDF2 salt")
+	k.iterations = params.count("PBKDF2 iteration count")
+	if params.s.PeekASN1Tag(cbasn1.INTEGER) {
+		k.keySize = params.count("PBKDF2 key length")
 	}
-	k.salt = salt
-	if k.iterations, err = readCount(&params, "PBKDF2 iteration count"); err != nil {
-		return pbkdf2Params{}, err
+	if params.more() {
+		k.hash = params.hmacHash(params.algorithm("PBKDF2 pseudorandom function").oid)
 	}
-	if params.PeekASN1Tag(cbasn1.INTEGER) {
-		if k.keySize, err = readCount(&params, "PBKDF2 key length"); err != nil {
-			return pbkdf2Params{}, err
-		}
-	}
-	if params.Empty() {
-		return k, nil
-	}
-	prf, err := readAlgorithm(&params, "PBKDF2 pseudorandom function")
-	if err != nil {
-		return pbkdf2Params{}, err
-	}
-	k.hash, err = hmacHash(prf.oid)
-	return k, err
+	return k
 }
 
-func hmacHash(oid asn1.ObjectIdentifier) (crypto.Hash, error) {
+func (r *reader) hmacHash(oid asn1.ObjectIdentifier) crypto.Hash {
 	for _, h := range hashes {
 		if h.hmac.Equal(oid) {
-			return h.hash, nil
+			return h.hash
 		}
 	}
-	return 0, unsupported("HMAC algorithm", oid, "HMAC with SHA-1 or SHA-2")
+	r.fail(unsupported("HMAC algorithm", oid, "HMAC with SHA-1 or SHA-2"))
+	return 0
 }
 
 // scryptParams is scrypt-params, RFC 7914 section 7; keySize is 0 when the file leaves it out.
@@ -170,41 +155,31 @@ const (
 	maxScryptWork = 32 << 20
 )
 
-func (a algorithm) parseScrypt() (*scryptParams, error) {
-	params, err := read(&a.params, cbasn1.SEQUENCE, "scrypt parameters")
-	if err != nil {
-		return nil, err
-	}
+func (a algorithm) scrypt() *scryptParams {
+	params := a.params.sequence("scrypt parameters")
 	k := &scryptParams{}
-	if k.salt, err = read(&params, cbasn1.OCTET_STRING, "scrypt salt"); err != nil {
-		return nil, err
+	k.salt = params.octets("scrypt salt")
+	k.n = params.count("scrypt cost")
+	k.r = params.count("scrypt block size")
+	k.p = params.count("scrypt parallelization")
+	if params.more() {
+		k.keySize = params.count("scrypt key length")
 	}
-	if k.n, err = readCount(&params, "scrypt cost"); err != nil {
-		return nil, err
+	if params.err() == nil {
+		params.fail(k.check())
 	}
-	if k.r, err = readCount(&params, "scrypt block size"); err != nil {
-		return nil, err
-	}
-	if k.p, err = readCount(&params, "scrypt parallelization"); err != nil {
-		return nil, err
-	}
-	if !params.Empty() {
-		if k.keySize, err = readCount(&params, "scrypt key length"); err != nil {
-			return nil, err
-		}
-	}
-	return k, k.check()
+	return k
 }
 
 // check bounds the work before any is done. The divisions keep products from overflowing.
 func (k *scryptParams) check() error {
-	if k.r > maxScryptMemory/128 || k.n > maxScryptMemory/128/k.r {
-		return fmt.Errorf("scrypt asks for more than %d MiB of memory (N is %d, r is %d): encrypt the key again with "+
-			"openssl pkcs8 -topk8 -scrypt", maxScryptMemory>>20, k.n, k.r)
-	}
-	if k.p > maxScryptWork/(128*k.r*k.n) {
-		return fmt.Errorf("scrypt asks for too much work (N is %d, r is %d, p is %d): encrypt the key again with "+
-			"openssl pkcs8 -topk8 -scrypt", k.n, k.r, k.p)
+	const again = "encrypt the key again with openssl pkcs8 -topk8 -scrypt"
+	switch {
+	case k.r > maxScryptMemory/128 || k.n > maxScryptMemory/128/k.r:
+		return fmt.Errorf("scrypt asks for more than %d MiB of memory (N is %d, r is %d): %s",
+			maxScryptMemory>>20, k.n, k.r, again)
+	case k.p > maxScryptWork/(128*k.r*k.n):
+		return fmt.Errorf("scrypt asks for too much work (N is %d, r is %d, p is %d): %s", k.n, k.r, k.p, again)
 	}
 	return nil
 }
