@@ -7,13 +7,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/certfetcher/certfetcher/test/texts"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
 // TestLoad reads testdata/environment.txt: what is set, and what is said of it.
 func TestLoad(t *testing.T) {
-	for sentence, text := range expected(t, "environment.txt") {
+	for sentence, text := range texts.Read(t, "environment.txt") {
 		t.Run(sentence, func(t *testing.T) {
 			for _, name := range Names() {
 				t.Setenv(name, "")

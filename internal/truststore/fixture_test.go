@@ -281,15 +281,3 @@ func full(op, name string) files.StepFunc {
 		return nil
 	}
 }
-
-// expected reads paragraphs that begin with a line "## sentence", by the sentence.
-func expected(t *testing.T, file string) map[string]string {
-	data, err := os.ReadFile(filepath.Join("testdata", file))
-	require.NoError(t, err)
-	texts := map[string]string{}
-	for _, paragraph := range strings.Split("\n"+string(data), "\n## ")[1:] {
-		sentence, text, _ := strings.Cut(paragraph, "\n")
-		texts[sentence] = strings.TrimSpace(text)
-	}
-	return texts
-}

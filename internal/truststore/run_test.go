@@ -233,18 +233,3 @@ func TestRun_severalAtOnce_workOneAfterTheOther(t *testing.T) {
 		assert.Equal(t, "old", string(p.read("app.p12.bak")), round)
 	}
 }
-
-func BenchmarkRun_nothingToDo(b *testing.B) {
-	cacerts, err := os.ReadFile("/etc/ssl/certs/java/cacerts")
-	if err != nil {
-		b.Skip("no cacerts of a JDK on this machine")
-	}
-	p := newPlace(b, "base.jks", cacerts, "fetched.p12", p12(trusted("trusted-certificate-1", 0)...))
-	cfg := p.merge("base.jks", "fetched.p12")
-	p.run(cfg)
-	for b.Loop() {
-		if p.run(cfg).Changed() {
-			b.Fatal("changed")
-		}
-	}
-}
