@@ -20,7 +20,6 @@ func checkStructure(err error, httpStatus int) error {
 var answerTypes = map[BodyType][]BodyType{
 	BodyIR:       {BodyIP},
 	BodyCR:       {BodyCP},
-	BodyP10CR:    {BodyCP},
 	BodyKUR:      {BodyKUP},
 	BodyRR:       {BodyRP},
 	BodyGenM:     {BodyGenP},

@@ -7,13 +7,11 @@ import (
 	"math/big"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
-	"github.com/certfetcher/certfetcher/test/ca"
 )
 
 func TestClient_honestAnswer_isAccepted(t *testing.T) {
@@ -21,10 +19,9 @@ func TestClient_honestAnswer_isAccepted(t *testing.T) {
 	request := Request{CSR: p.csr, Key: p.key}
 	signer := &Signer{Key: p.old.key, Certificate: p.old.cert, Chain: []*x509.Certificate{p.ca.cert}}
 	operations := map[BodyType]func(*Client) (Result, error){
-		BodyIR:    func(c *Client) (Result, error) { return c.Initialize(t.Context(), request) },
-		BodyCR:    func(c *Client) (Result, error) { return c.Certify(t.Context(), request) },
-		BodyKUR:   func(c *Client) (Result, error) { return c.UpdateKey(t.Context(), request, *signer) },
-		BodyP10CR: func(c *Client) (Result, error) { return c.CertifyPKCS10(t.Context(), p.csr) },
+		BodyIR:  func(c *Client) (Result, error) { return c.Initialize(t.Context(), request) },
+		BodyCR:  func(c *Client) (Result, error) { return c.Certify(t.Context(), request) },
+		BodyKUR: func(c *Client) (Result, error) { return c.UpdateKey(t.Context(), request, *signer) },
 	}
 	configs := map[string]struct {
 		signed bool
@@ -172,13 +169,12 @@ func TestClient_requestThatCannotBeMade_isNotSent(t *testing.T) {
 	for want, try := range map[string]func() error{
 		"key does not belong to the certificate signing request":   func() error { _, err := c.Initialize(t.Context(), Request{p.csr, other}); return err },
 		"request lacks its key":                                    func() error { _, err := c.Certify(t.Context(), Request{CSR: p.csr}); return err },
-		"certificate signing request is missing or was not parsed": func() error { _, err := c.CertifyPKCS10(t.Context(), &x509.CertificateRequest{}); return err },
+		"certificate signing request is missing or was not parsed": func() error { _, err := c.Certify(t.Context(), Request{CSR: &x509.CertificateRequest{}}); return err },
 		"signer lacks its key or its certificate":                  func() error { _, err := c.UpdateKey(t.Context(), Request{p.csr, p.key}, Signer{}); return err },
 		`key of the signer does not belong to its certificate "CN=leaf,O=Example"`: func() error {
 			_, err := c.UpdateKey(t.Context(), Request{p.csr, p.key}, Signer{Key: other, Certificate: p.old.cert})
 			return err
 		},
-		`revocation reason is 11, want 0 to 10`: func() error { return c.Revoke(t.Context(), p.old.cert, 11, nil) },
 	} {
 		assert.EqualError(t, try(), want)
 	}
@@ -303,16 +299,14 @@ func TestClient_Revoke(t *testing.T) {
 	r := &responder{t: t, testPKI: p}
 	c, _ := testClient(t, r, nil)
 
-	require.NoError(t, c.Revoke(t.Context(), p.old.cert, ReasonKeyCompromise, &Signer{Key: p.old.key, Certificate: p.old.cert}))
-	require.NoError(t, c.Revoke(t.Context(), p.old.cert, ReasonSuperseded, nil))
+	require.NoError(t, c.Revoke(t.Context(), p.old.cert))
 
-	assert.NoError(t, VerifySignature(r.requests[0], p.old.key.Public()))
-	_, err := NewMACKeys([]byte(testSecret)).Verify(r.requests[1])
+	_, err := NewMACKeys([]byte(testSecret)).Verify(r.requests[0])
 	assert.NoError(t, err)
 	details := r.requests[0].Body.Content.(RevReqContent)
 	assert.Equal(t, p.old.cert.SerialNumber, details[0].CertDetails.SerialNumber)
 	assert.Equal(t, p.old.cert.RawIssuer, details[0].CertDetails.Issuer)
-	assert.Equal(t, []pkix.Extension{{Id: oidReasonCode, Value: []byte{10, 1, 1}}}, details[0].CRLEntryDetails)
+	assert.Equal(t, []pkix.Extension{{Id: oidReasonCode, Value: []byte{10, 1, 5}}}, details[0].CRLEntryDetails)
 }
 
 func TestClient_Revoke_everyStatusOfARevocation_isAccepted(t *testing.T) {
@@ -322,7 +316,7 @@ func TestClient_Revoke_everyStatusOfARevocation_isAccepted(t *testing.T) {
 			return PKIBody{BodyRP, &RevRepContent{Status: []PKIStatusInfo{{Status: status}}}}
 		}}
 		c, _ := testClient(t, r, nil)
-		assert.NoError(t, c.Revoke(t.Context(), p.old.cert, ReasonUnspecified, nil), status)
+		assert.NoError(t, c.Revoke(t.Context(), p.old.cert), status)
 	}
 }
 
@@ -336,92 +330,7 @@ func TestClient_Revoke_notRevoked_isAnError(t *testing.T) {
 	} {
 		r := &responder{t: t, testPKI: p, body: func(*PKIMessage, PKIBody) PKIBody { return PKIBody{BodyRP, &RevRepContent{Status: status}} }}
 		c, _ := testClient(t, r, nil)
-		assert.Equal(t, want, outline(c.Revoke(t.Context(), p.old.cert, ReasonUnspecified, nil)))
-	}
-}
-
-func TestClient_GetCACertificates(t *testing.T) {
-	p := newPKI(t)
-	both, err := MarshalCACerts([][]byte{p.ca.cert.Raw, p.root.cert.Raw})
-	require.NoError(t, err)
-	broken, err := MarshalCACerts([][]byte{anyCertificate})
-	require.NoError(t, err)
-	ask := func(content GeneralContent) ([]*x509.Certificate, error) {
-		r := &responder{t: t, testPKI: p, body: func(request *PKIMessage, _ PKIBody) PKIBody {
-			assert.Equal(t, GeneralContent{{Type: OIDCACerts}}, request.Body.Content)
-			return PKIBody{BodyGenP, content}
-		}}
-		c, _ := testClient(t, r, nil)
-		return c.GetCACertificates(t.Context())
-	}
-
-	certificates, err := ask(GeneralContent{{Type: OIDCACerts, Value: both}})
-	require.NoError(t, err)
-	assert.Equal(t, []*x509.Certificate{p.ca.cert, p.root.cert}, certificates)
-
-	for _, none := range []GeneralContent{{}, {{Type: OIDCACerts}}} {
-		certificates, err = ask(none)
-		require.NoError(t, err)
-		assert.Empty(t, certificates)
-	}
-	_, err = ask(GeneralContent{{Type: OIDRootCACert}})
-	assert.Equal(t, "genp: infoType 1.3.6.1.5.5.7.4.20", outline(err))
-	_, err = ask(GeneralContent{{Type: OIDCACerts, Value: derNull}})
-	assert.Equal(t, "caCerts: decoding caCerts: CaCertsValue is missing or malformed", outline(err))
-	_, err = ask(GeneralContent{{Type: OIDCACerts, Value: broken}})
-	assert.Contains(t, outline(err), "caCerts: a certificate that cannot be read (")
-	large, err := MarshalCACerts([][]byte{issue(t, "CN=Large", ca.OversizedRSA().Public(), p.ca, nil, asCA).Raw})
-	require.NoError(t, err)
-	_, err = ask(GeneralContent{{Type: OIDCACerts, Value: large}})
-	assert.Equal(t, "caCerts: a certificate that cannot be read (RSA key has 8676 bits, want at most 8192)", outline(err))
-}
-
-func TestClient_GetRootCAUpdate(t *testing.T) {
-	p := newPKI(t)
-	old := p.root
-	next := newIdentity(t, "CN=Test Root", nil, asCA)
-	withOld := issue(t, "CN=Test Root", next.key.Public(), old, nil, asCA)
-	ask := func(update *RootCAKeyUpdate) (*x509.Certificate, error) {
-		r := &responder{t: t, testPKI: p, body: func(request *PKIMessage, _ PKIBody) PKIBody {
-			assert.Equal(t, GeneralContent{{Type: OIDRootCACert, Value: old.cert.Raw}}, request.Body.Content)
-			info := InfoTypeAndValue{Type: OIDRootCAKeyUpdate}
-			if update != nil {
-				value, err := update.Marshal()
-				require.NoError(t, err)
-				info.Value = value
-			}
-			return PKIBody{BodyGenP, GeneralContent{info}}
-		}}
-		c, _ := testClient(t, r, nil)
-		return c.GetRootCAUpdate(t.Context(), old.cert)
-	}
-
-	got, err := ask(&RootCAKeyUpdate{NewWithNew: next.cert.Raw, NewWithOld: withOld.Raw, OldWithNew: old.cert.Raw})
-	require.NoError(t, err)
-	assert.Equal(t, next.cert, got)
-	got, err = ask(nil)
-	require.NoError(t, err)
-	assert.Nil(t, got)
-
-	stranger := newIdentity(t, "CN=Test Root", nil, asCA)
-	expired := issue(t, "CN=Test Root", next.key.Public(), nil, next.key, func(c *x509.Certificate) { asCA(c); c.NotAfter = testNow.Add(-30 * time.Minute) })
-	noCA := issue(t, "CN=Test Root", next.key.Public(), nil, next.key, nil)
-	renamed := issue(t, "CN=Other Root", next.key.Public(), old, nil, asCA)
-	for _, row := range []struct {
-		want   string
-		update RootCAKeyUpdate
-	}{
-		{"newWithOld: none", RootCAKeyUpdate{NewWithNew: next.cert.Raw}},
-		{`newWithNew: "CN=leaf,O=Example", which is no root`, RootCAKeyUpdate{NewWithNew: p.old.cert.Raw, NewWithOld: withOld.Raw}},
-		{`newWithNew: "CN=Test Root", which is no root`, RootCAKeyUpdate{NewWithNew: withOld.Raw, NewWithOld: withOld.Raw}},
-		{"newWithOld: another key or name than newWithNew", RootCAKeyUpdate{NewWithNew: stranger.cert.Raw, NewWithOld: withOld.Raw}},
-		{`newWithNew: "CN=Test Root", which is no root`, RootCAKeyUpdate{NewWithNew: noCA.Raw, NewWithOld: withOld.Raw}},
-		{"newWithOld: another key or name than newWithNew", RootCAKeyUpdate{NewWithNew: next.cert.Raw, NewWithOld: renamed.Raw}},
-		{"newWithNew: one that is not valid now", RootCAKeyUpdate{NewWithNew: expired.Raw, NewWithOld: withOld.Raw}},
-		{"newWithOld: one that does not verify (a CA certificate \"CN=Test Root\" is among the trusted certificates, but with another key than the one that signed \"CN=Test Root\": get the CA's current certificate)", RootCAKeyUpdate{NewWithNew: next.cert.Raw, NewWithOld: next.cert.Raw}},
-	} {
-		_, err := ask(&row.update)
-		assert.Equal(t, row.want, outline(err))
+		assert.Equal(t, want, outline(c.Revoke(t.Context(), p.old.cert)))
 	}
 }
 

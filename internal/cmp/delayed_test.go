@@ -38,17 +38,16 @@ func TestClient_anyDelayedAnswer_isPolled(t *testing.T) {
 	}{
 		"pkiConf": {BodyCertConf, enrols, []BodyType{BodyIR, BodyCertConf, BodyPollReq, BodyPollReq}},
 		"ip":      {BodyIR, enrols, []BodyType{BodyIR, BodyPollReq, BodyPollReq, BodyCertConf}},
-		"cp": {BodyP10CR, func(ctx context.Context, p *testPKI, c *Client) error {
-			_, err := c.CertifyPKCS10(ctx, p.csr)
+		"cp": {BodyCR, func(ctx context.Context, p *testPKI, c *Client) error {
+			_, err := c.Certify(ctx, Request{CSR: p.csr, Key: p.key})
 			return err
-		},
-			[]BodyType{BodyP10CR, BodyPollReq, BodyPollReq, BodyCertConf}},
+		}, []BodyType{BodyCR, BodyPollReq, BodyPollReq, BodyCertConf}},
 		"kup": {BodyKUR, func(ctx context.Context, p *testPKI, c *Client) error {
 			_, err := c.UpdateKey(ctx, Request{CSR: p.csr, Key: p.key}, Signer{Key: p.old.key, Certificate: p.old.cert})
 			return err
 		}, []BodyType{BodyKUR, BodyPollReq, BodyPollReq, BodyCertConf}},
 		"rp": {BodyRR, func(ctx context.Context, p *testPKI, c *Client) error {
-			return c.Revoke(ctx, p.old.cert, ReasonSuperseded, nil)
+			return c.Revoke(ctx, p.old.cert)
 		},
 			[]BodyType{BodyRR, BodyPollReq, BodyPollReq}},
 	} {

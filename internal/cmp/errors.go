@@ -1,6 +1,7 @@
 package cmp
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -37,6 +38,10 @@ func (e *StatusError) Error() string {
 	}
 	return s.String()
 }
+
+// ErrNoAnchors is wrapped by the error for an answer that is signed although nothing was configured that could
+// verify a signature.
+var ErrNoAnchors = errors.New("no trust anchors are configured for signed answers")
 
 // CheckError is an answer that must not be believed, or a certificate that must not be used.
 type CheckError struct {

@@ -4,24 +4,16 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/asn1"
+	"math/big"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/cryptobyte"
-	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // pbmWith encodes PBM parameters that need not make sense.
 func pbmWith(t *testing.T, owf, mac AlgorithmIdentifier, iterations int64) *AlgorithmIdentifier {
-	parameters, err := encode(func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1OctetString(make([]byte, saltSize))
-			owf.marshal(b)
-			b.AddASN1Int64(iterations)
-			mac.marshal(b)
-		})
-	})
+	parameters, err := encode((&pbmParameters{make([]byte, saltSize), owf, mac, big.NewInt(iterations)}).code)
 	require.NoError(t, err)
 	return &AlgorithmIdentifier{Algorithm: oidPasswordBasedMAC, Parameters: parameters}
 }
@@ -193,9 +185,8 @@ func TestHostile_signedByOurOwnKey(t *testing.T) {
 		"kur by the new key": {certified(p.key), func(c *Client) error { _, err := c.UpdateKey(t.Context(), request, old); return err }},
 		"kur by the old key": {certified(p.old.key), func(c *Client) error { _, err := c.UpdateKey(t.Context(), request, old); return err }},
 		"cr by the new key":  {certified(p.key), func(c *Client) error { _, err := c.Certify(t.Context(), request); return err }},
-		"p10cr by the CSR's": {certified(p.key), func(c *Client) error { _, err := c.CertifyPKCS10(t.Context(), p.csr); return err }},
 		"rr by the key of the certificate to revoke": {certified(p.old.key), func(c *Client) error {
-			return c.Revoke(t.Context(), p.old.cert, ReasonUnspecified, nil)
+			return c.Revoke(t.Context(), p.old.cert)
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,7 +2,6 @@ package cmp
 
 import (
 	"bytes"
-	"crypto/x509"
 	"testing"
 	"time"
 
@@ -148,22 +147,4 @@ func TestHostile_answerReplayed(t *testing.T) {
 	var check *CheckError
 	require.ErrorAs(t, err, &check)
 	assert.Equal(t, "transactionID", check.Check)
-}
-
-// p10cr has no certReqId, so -1 stands for it in the answers of OpenSSL, and is confirmed with it.
-func TestClient_CertifyPKCS10_certReqIDMinusOne_isAccepted(t *testing.T) {
-	p := newPKI(t)
-	r := &responder{t: t, testPKI: p}
-	r.body = func(_ *PKIMessage, honest PKIBody) PKIBody {
-		if rep, ok := honest.Content.(*CertRepMessage); ok {
-			rep.Response[0].CertReqID = -1
-		}
-		return honest
-	}
-	c, _ := testClient(t, r, func(c *Config) { c.TrustAnchors = []*x509.Certificate{p.root.cert} })
-
-	_, err := c.CertifyPKCS10(t.Context(), p.csr)
-
-	require.NoError(t, err)
-	assert.EqualValues(t, -1, r.requests[1].Body.Content.(CertConfirmContent)[0].CertReqID)
 }

@@ -46,10 +46,9 @@ func sampleBodies(t testing.TB) []PKIBody {
 	require.NoError(t, err)
 	subject, err := ParseDN("CN=subject")
 	require.NoError(t, err)
-	version := int64(2)
 	request := CertReqMsg{
 		CertReq: CertRequest{CertReqID: 0, CertTemplate: CertTemplate{
-			Version:      &version,
+			Version:      big.NewInt(2),
 			SerialNumber: big.NewInt(128),
 			SigningAlg:   &AlgorithmIdentifier{Algorithm: signatureAlgorithms[0].oid, Parameters: derNull},
 			Issuer:       subject,
@@ -205,7 +204,7 @@ func TestDecoder_limits(t *testing.T) {
 			"limits: n is not an INTEGER of at most 64 bytes"},
 		"OBJECT IDENTIFIER": {func(d *decoder) { d.oid("id") }, wrap(6, bytesOf(maxOIDSize-2)), wrap(6, bytesOf(maxOIDSize-1)),
 			"limits: id is not an OBJECT IDENTIFIER"},
-		"failInfo": {func(d *decoder) { parseStatusInfo(d) },
+		"failInfo": {func(d *decoder) { (&PKIStatusInfo{}).code(codec{in: d}) },
 			wrap(0x30, append([]byte{2, 1, 2}, wrap(3, append([]byte{0}, bytesOf(maxFailureInfoSize)...))...)),
 			wrap(0x30, append([]byte{2, 1, 2}, wrap(3, append([]byte{0}, bytesOf(maxFailureInfoSize+1)...))...)),
 			"PKIStatusInfo: failInfo is not a BIT STRING of at most 16 bytes"},
@@ -215,7 +214,7 @@ func TestDecoder_limits(t *testing.T) {
 			"limits: t is not a GeneralizedTime in UTC or with an offset"},
 		"GeneralizedTime that is Go's zero time, which stands for absent": {func(d *decoder) { d.generalizedTime("t") }, wrap(0x18, []byte("00010101000001Z")), wrap(0x18, []byte("00010101000000Z")),
 			"limits: t is not a GeneralizedTime in UTC or with an offset"},
-		"critical": {func(d *decoder) { parseExtensions(d, 0x30) }, wrap(0x30, wrap(0x30, []byte{6, 1, 0x2a, 1, 1, 0xff, 4, 0})), wrap(0x30, wrap(0x30, []byte{6, 1, 0x2a, 1, 1, 0, 4, 0})),
+		"critical": {func(d *decoder) { codeExtensions(codec{in: d}, 0x30, new([]pkix.Extension)) }, wrap(0x30, wrap(0x30, []byte{6, 1, 0x2a, 1, 1, 0xff, 4, 0})), wrap(0x30, wrap(0x30, []byte{6, 1, 0x2a, 1, 1, 0, 4, 0})),
 			"Extension: critical is not TRUE, and FALSE is the default that DER leaves out"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -145,24 +145,3 @@ func FuzzAlternativeNames(f *testing.F) {
 		}
 	})
 }
-
-func FuzzGeneralValues(f *testing.F) {
-	update, err := RootCAKeyUpdate{NewWithNew: anyCertificate, NewWithOld: anyCertificate, OldWithNew: anyCertificate}.Marshal()
-	require.NoError(f, err)
-	f.Add(update)
-	certificates, err := MarshalCACerts([][]byte{anyCertificate, anyCertificate})
-	require.NoError(f, err)
-	f.Add(certificates)
-	f.Fuzz(func(t *testing.T, der []byte) {
-		if u, err := ParseRootCAKeyUpdate(der); err == nil {
-			again, err := u.Marshal()
-			require.NoError(t, err)
-			require.Equal(t, der, again)
-		}
-		if c, err := ParseCACerts(der); err == nil {
-			again, err := MarshalCACerts(c)
-			require.NoError(t, err)
-			require.Equal(t, der, again)
-		}
-	})
-}

@@ -4,31 +4,22 @@ import (
 	"bytes"
 	"crypto"
 	"encoding/asn1"
+	"math/big"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/cryptobyte"
-	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // keyLength is optional; without it the key is as long as the hash of the HMAC (RFC 9481, 6.1.2).
 func TestParseMAC_PBMAC1WithoutKeyLength_takesTheHashs(t *testing.T) {
-	sequence := func(content func(b *cryptobyte.Builder)) []byte {
-		der, err := encode(func(b *cryptobyte.Builder) { b.AddASN1(cbasn1.SEQUENCE, content) })
-		require.NoError(t, err)
-		return der
-	}
-	derivation := sequence(func(b *cryptobyte.Builder) {
-		b.AddASN1OctetString(make([]byte, saltSize))
-		b.AddASN1Int64(pbmac1Iterations)
-		hmacIdentifier(crypto.SHA256).marshal(b)
-	})
+	derivation, err := encode((&pbkdf2Parameters{salt: make([]byte, saltSize), iterations: big.NewInt(pbmac1Iterations),
+		prf: hmacIdentifier(crypto.SHA256)}).code)
+	require.NoError(t, err)
 	for hash, want := range map[crypto.Hash]int{crypto.SHA1: 20, crypto.SHA256: 32, crypto.SHA512: 64} {
-		parameters := sequence(func(b *cryptobyte.Builder) {
-			AlgorithmIdentifier{Algorithm: oidPBKDF2, Parameters: derivation}.marshal(b)
-			hmacIdentifier(hash).marshal(b)
-		})
+		p := pbmac1Parameters{AlgorithmIdentifier{Algorithm: oidPBKDF2, Parameters: derivation}, hmacIdentifier(hash)}
+		parameters, err := encode(p.code)
+		require.NoError(t, err)
 
 		mac, err := parseMAC(AlgorithmIdentifier{Algorithm: oidPBMAC1, Parameters: parameters})
 

@@ -187,7 +187,7 @@ func replay(t *testing.T, name string) (*x509.Certificate, error) {
 	if err := tx.check(answer, request.Body.Type); err != nil {
 		return nil, err
 	}
-	response, err := certResponse(answer, request.Body.Type)
+	response, err := certResponse(answer)
 	require.NoError(t, err)
 	certificate, _, err := tx.evaluate(answer, response, asked(t, request))
 	return certificate, err

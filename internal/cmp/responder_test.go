@@ -227,7 +227,7 @@ func (r *responder) honestBody(request *PKIMessage) PKIBody {
 	switch request.Body.Type {
 	case BodyIR:
 		return PKIBody{BodyIP, r.granted(r.testPKI.leaf(r.t, nil))}
-	case BodyCR, BodyP10CR:
+	case BodyCR:
 		return PKIBody{BodyCP, r.granted(r.testPKI.leaf(r.t, nil))}
 	case BodyKUR:
 		return PKIBody{BodyKUP, r.granted(r.testPKI.leaf(r.t, nil))}

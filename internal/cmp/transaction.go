@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -132,7 +133,7 @@ func needsPVNO3(body PKIBody) bool {
 }
 
 func answersWithCertificate(request BodyType) bool {
-	return request == BodyIR || request == BodyCR || request == BodyKUR || request == BodyP10CR
+	return request == BodyIR || request == BodyCR || request == BodyKUR
 }
 
 // check runs the checks that every answer must pass that is no refusal.
@@ -226,4 +227,14 @@ func (t *transaction) authenticateRefusal(m *PKIMessage, refusal *StatusError) e
 	}
 	refusal.Authenticated = checkTransactionID(m, t.id) == nil && err == nil && t.peerDoubt == nil
 	return refusal
+}
+
+// inTransaction marks the failure of an exchange that was not the first of its transaction: the CA may have issued
+// a certificate by then, so that sending the request again is not the same as sending it for the first time.
+func (t *transaction) inTransaction(err error) error {
+	var transport *TransportError
+	if t.peerNonce != nil && errors.As(err, &transport) {
+		transport.Answered = true
+	}
+	return err
 }

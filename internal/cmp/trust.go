@@ -105,3 +105,14 @@ func (t *transaction) handedOn(caPubs [][]byte) (roots []*x509.Certificate) {
 	}
 	return roots
 }
+
+// vouchedRoots returns the self-signed CA certificates in caPubs of an answer whose MAC was verified: the CA, and not
+// whoever is on the way to it, says that they are roots (RFC 9810, 5.3.2 and 8.9). It is nil for any other answer.
+// extraCerts never count: no one vouches for them (RFC 9810, 5.1).
+func (t *transaction) vouchedRoots(answer *PKIMessage) []*x509.Certificate {
+	if !t.macVerified {
+		return nil
+	}
+	caPubs := authorities(parseAvailable(answer.Body.Content.(*CertRepMessage).CAPubs))
+	return slices.DeleteFunc(caPubs, func(c *x509.Certificate) bool { return !pki.SelfSigned(c) })
+}

@@ -268,9 +268,9 @@ func TestCA_generalMessages(t *testing.T) {
 
 	value, ok := ask(cmp.InfoTypeAndValue{Type: cmp.OIDCACerts}).Value(cmp.OIDCACerts)
 	require.True(t, ok)
-	certificates, err := cmp.ParseCACerts(value)
+	want, err := cmp.MarshalCACerts([][]byte{ca.Issuing().Raw, ca.Root().Raw})
 	require.NoError(t, err)
-	assert.Equal(t, [][]byte{ca.Issuing().Raw, ca.Root().Raw}, certificates)
+	assert.Equal(t, want, value)
 
 	value, ok = ask(cmp.InfoTypeAndValue{Type: cmp.OIDRootCACert, Value: ca.Root().Raw}).Value(cmp.OIDRootCAKeyUpdate)
 	assert.True(t, ok)
@@ -278,7 +278,7 @@ func TestCA_generalMessages(t *testing.T) {
 
 	value, ok = ask(cmp.InfoTypeAndValue{Type: cmp.OIDRootCACert, Value: stale.Root().Raw}).Value(cmp.OIDRootCAKeyUpdate)
 	require.True(t, ok)
-	update, err := cmp.ParseRootCAKeyUpdate(value)
+	want, err = cmp.RootCAKeyUpdate{NewWithNew: ca.Root().Raw}.Marshal()
 	require.NoError(t, err)
-	assert.Equal(t, cmp.RootCAKeyUpdate{NewWithNew: ca.Root().Raw}, update)
+	assert.Equal(t, want, value)
 }
