@@ -68,7 +68,7 @@ func (e *exchange) certReqID() int64 {
 func (e *exchange) grant(t transaction) (cmp.PKIBody, transaction, error) {
 	w := *t.wanted
 	if e.faults.WrongKey {
-		w.key = e.ca.issuing.RawSubjectPublicKeyInfo
+		w.key = e.ca.issuing.PublicKey
 	}
 	certificate, err := e.issue(w)
 	if err != nil {
