@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/devca"
@@ -70,4 +72,18 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		return fmt.Errorf("finishing what is in flight: %w", errors.Join(err, server.Close()))
 	}
 	return nil
+}
+
+// writeFile writes a file as a whole or not at all: readers that wait for it to appear never see a part.
+func writeFile(path string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails, as it should, after the rename
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
 }

@@ -11,64 +11,37 @@ import (
 
 func TestParseDN_keepsOrderAsWritten(t *testing.T) {
 	for text, want := range map[string]string{
-		"CN=ManagementCA":                     "CN=ManagementCA",
-		"CN=CA,O=Example,C=SE":                "CN=CA,O=Example,C=SE",
-		"C=SE,O=Example,CN=CA":                "C=SE,O=Example,CN=CA",
-		" cn = CA , o = Example Ltd ":         "CN=CA,O=Example Ltd",
-		"CN=CA;O=Example":                     "CN=CA,O=Example",
-		`CN=Doe\, John,O="a, b"`:              `CN=Doe\, John,O=a\, b`,
-		`CN=a\2Cb`:                            `CN=a\,b`,
-		`CN=\E5ngstr\C3\B6m`:                  "", // a byte that is not UTF-8
-		`CN=\C3\A5ngström`:                    "CN=ångström",
-		`CN=a\ `:                              `CN=a\ `,
-		"CN=#0c024341":                        "CN=CA",
-		"2.5.4.3=CA,OID.2.5.4.10=Example":     "CN=CA,O=Example",
-		"O=Example+CN=CA":                     "CN=CA+O=Example",
-		"E=ca@example,DC=example,UID=7":       "1.2.840.113549.1.9.1=#",
-		"":                                    "",
-		"  ":                                  "",
-		"CA":                                  "",
-		"XX=CA":                               "",
-		"9.9=CA":                              "",
-		"CN=":                                 "",
-		"CN=CA,":                              "",
-		"CN=CA+":                              "",
-		"CN=a<b":                              "",
-		`CN=a\x`:                              "",
-		`CN=a\`:                               "",
-		`CN="a`:                               "",
-		`CN="a"b`:                             "",
-		"CN=#0g":                              "",
-		"CN=#0c05":                            "",
-		"C=S\u00c9":                           "",
-		strings.Repeat("CN=a,", 200) + "CN=a": "",
+		"CN=ManagementCA":                 "CN=ManagementCA",
+		"CN=CA,O=Example,C=SE":            "CN=CA,O=Example,C=SE",
+		"C=SE,O=Example,CN=CA":            "C=SE,O=Example,CN=CA",
+		" cn = CA , o = Example Ltd ":     "CN=CA,O=Example Ltd",
+		"CN=CA;O=Example":                 "CN=CA,O=Example",
+		`CN=Doe\, John,O="a, b"`:          `CN=Doe\, John,O=a\, b`,
+		`CN=a\2Cb`:                        `CN=a\,b`,
+		`CN=\C3\A5ngström`:                "CN=ångström",
+		`CN=a\ `:                          `CN=a\ `,
+		"CN=#0c024341":                    "CN=CA",
+		"2.5.4.3=CA,OID.2.5.4.10=Example": "CN=CA,O=Example",
+		"O=Example+CN=CA":                 "CN=CA+O=Example",
+		"E=ca@example,DC=example,UID=7":   "1.2.840.113549.1.9.1=#",
 	} {
 		der, err := ParseDN(text)
-		if want == "" {
-			assert.Error(t, err, text)
-			continue
-		}
 		require.NoError(t, err, text)
 		assert.True(t, strings.HasPrefix(nameString(der), want), "%s: %s", text, nameString(der))
 	}
 }
 
 func TestParseDN_fault_isNamed(t *testing.T) {
-	for text, want := range map[string]string{
-		"":       `reading distinguished name "": is empty`,
-		"CA":     `reading distinguished name "CA": "CA" has no equals sign`,
-		"XX=CA":  `reading distinguished name "XX=CA": attribute type "XX" is not known`,
-		"9.9=CA": `reading distinguished name "9.9=CA": attribute type "9.9" is not an object identifier`,
-		"CN=":    `reading distinguished name "CN=": CN: value is empty`,
-		`CN=a\x`: `reading distinguished name "CN=a\\x": CN: backslash is not followed by a special character or two hexadecimal digits`,
-		"CN=a<":  `reading distinguished name "CN=a<": CN: character '<' must be escaped`,
-		`CN="a`:  `reading distinguished name "CN=\"a": CN: value has no closing quote`,
-		"CN=#0":  `reading distinguished name "CN=#0": CN: value after # is not hexadecimal`,
-		"C=é":    `reading distinguished name "C=é": C: value is not ASCII`,
-	} {
-		_, err := ParseDN(text)
-		assert.EqualError(t, err, want)
+	for _, text := range []string{"", "  ", "CA", "XX=CA", "9.9=CA", "CN=", "CN=CA,", "CN=CA+", "CN=a<b", `CN=a\x`, `CN=a\`,
+		`CN="a`, `CN="a"b`, "CN=#0g", "CN=#0c05", "CN=#0", "C=S\u00c9", `CN=\E5ngstr\C3\B6m`} {
+		t.Run(text, func(t *testing.T) {
+			_, err := ParseDN(text)
+			require.Error(t, err)
+			checkText(t, err.Error())
+		})
 	}
+	_, err := ParseDN(strings.Repeat("CN=a,", 200) + "CN=a")
+	assert.ErrorContains(t, err, "has more than 128 parts")
 }
 
 func TestParseDN_stringTypes(t *testing.T) {

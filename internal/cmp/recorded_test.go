@@ -69,8 +69,8 @@ func TestRecorded_messages_marshalBackToTheSameBytes(t *testing.T) {
 	}
 }
 
-// unprotected are the refusals by the end entity profile, which EJBCA does not protect.
-var unprotected = []string{"ir-refused.response", "p10cr-refused.response", "ir-two-ou-refused.response", "unknown-profile-refused.response"}
+// unprotectedRefusals are the refusals by the end entity profile, which EJBCA does not protect.
+var unprotectedRefusals = []string{"ir-refused.response", "p10cr-refused.response", "ir-two-ou-refused.response", "unknown-profile-refused.response"}
 
 func TestRecorded_protection_verifies(t *testing.T) {
 	secrets := map[string]string{
@@ -88,7 +88,7 @@ func TestRecorded_protection_verifies(t *testing.T) {
 		require.NoError(t, err, name)
 		switch {
 		case m.Protection == nil:
-			assert.Contains(t, unprotected, name)
+			assert.Contains(t, unprotectedRefusals, name)
 		// A fault of EJBCA: in client mode the MAC of pkiConf is made with no secret that the client could know.
 		case m.MACProtected() && (strings.HasPrefix(name, "wrong-secret") || name == "client-pbe-certconf.response"):
 			for _, key := range keys {
