@@ -15,7 +15,7 @@ import (
 // settings are the environment's values, checked.
 type settings struct {
 	addr     string
-	loopback bool // nobody but this machine can reach addr
+	loopback bool // only this machine can reach addr
 	caFile   string
 	faults   string // as given, for the log
 	ca       devca.Config
@@ -48,7 +48,7 @@ func loadSettings() (settings, []program.Fault) {
 }
 
 // listensOnLoopback checks the address. One that other machines can reach needs a secret of its own, so
-// that nobody puts a CA with a secret that everybody knows on a network by mistake.
+// that no one exposes a CA with a public secret on a network by mistake.
 func listensOnLoopback(r *program.Reader, ownSecret bool) bool {
 	host, port, err := net.SplitHostPort(r.Value("DEVCA_ADDR"))
 	if err == nil {
@@ -61,7 +61,7 @@ func listensOnLoopback(r *program.Reader, ownSecret bool) bool {
 	ip := net.ParseIP(host)
 	loopback := host == "localhost" || ip != nil && ip.IsLoopback()
 	if !loopback && !ownSecret {
-		r.Add("DEVCA_ADDR", fmt.Sprintf("has %q, which other machines can reach: set DEVCA_IAK too, for everybody knows the default", r.Value("DEVCA_ADDR")))
+		r.Add("DEVCA_ADDR", fmt.Sprintf("has %q, which other machines can reach: set DEVCA_IAK too, because the default is public", r.Value("DEVCA_ADDR")))
 	}
 	return loopback
 }
@@ -79,7 +79,7 @@ func validity(r *program.Reader) time.Duration {
 	return d
 }
 
-// environment is every variable as text; package environ says what its tags mean.
+// environment is every variable as text; see program.Variable for its tags.
 type environment struct {
 	Addr       string `envconfig:"DEVCA_ADDR" default:"127.0.0.1:8829" rule:"host:port" desc:"where to listen; DEVCA_IAK must be set for an address that other machines can reach"`
 	RV         string `envconfig:"DEVCA_RV" default:"mypassword" rule:"1 to 256 bytes" desc:"reference value: the name of the shared secret, which requests carry as senderKID"`
@@ -96,8 +96,8 @@ type environment struct {
 func writeUsage(w io.Writer) error {
 	var text strings.Builder
 	text.WriteString(`devca is a certification authority for DEVELOPMENT ONLY. It answers CMP (RFC 9810, 9483, 9811) at /, /pkix/,
-/.well-known/cmp[/p/{name}][/{operation}] and /ejbca/publicweb/cmp/{alias}, keeps everything in memory, and makes its
-root anew at every start.
+/.well-known/cmp[/p/{name}][/{operation}] and /ejbca/publicweb/cmp/{alias}, keeps everything in memory, and makes a
+new root at every start.
 
 Usage: devca [--help | --version]
        devca probe    exit with 0 when the CA at DEVCA_ADDR answers

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // clockSkew is how much later than our clock a certificate may begin to be valid.
@@ -55,7 +57,7 @@ func checkGranted(r CertResponse) error {
 	return nil
 }
 
-// readCertificate: a certificate in the clear, with no private key, since ours is our own
+// readCertificate: a certificate in the clear and no private key, since the key was made here
 // (RFC 9810, 5.3.4; RFC 9483, 4.1.1).
 func readCertificate(pair *CertifiedKeyPair) (*x509.Certificate, error) {
 	if pair.EncryptedCert != nil {
@@ -128,14 +130,14 @@ func checkSubject(certificate *x509.Certificate, csr *x509.CertificateRequest) e
 	if SameName(certificate.RawSubject, csr.RawSubject) {
 		return nil
 	}
-	return &CheckError{Check: CheckSubject, Got: fmt.Sprintf("%q", nameString(certificate.RawSubject)), Want: fmt.Sprintf("%q", nameString(csr.RawSubject))}
+	return &CheckError{Check: "subject", Got: fmt.Sprintf("%q", pki.DN(certificate.RawSubject)), Want: fmt.Sprintf("%q", pki.DN(csr.RawSubject))}
 }
 
 // checkSubjectAltNames: the alternative names are those asked for and no others (RFC 9483, 4.1.1).
 func checkSubjectAltNames(certificate *x509.Certificate, csr *x509.CertificateRequest) error {
 	got, err := alternativeNames(certificate.Extensions)
 	if err != nil {
-		return &CheckError{Check: CheckSubjectAltName, Got: err.Error(), Want: "a list of names"}
+		return &CheckError{Check: "subjectAltName", Got: err.Error(), Want: "a list of names"}
 	}
 	want, err := alternativeNames(csr.Extensions)
 	if err != nil {
@@ -144,7 +146,7 @@ func checkSubjectAltNames(certificate *x509.Certificate, csr *x509.CertificateRe
 	if slices.Equal(got, want) {
 		return nil
 	}
-	return &CheckError{Check: CheckSubjectAltName, Got: nameList(got), Want: nameList(want)}
+	return &CheckError{Check: "subjectAltName", Got: nameList(got), Want: nameList(want)}
 }
 
 // SameAlternativeNames says whether two lists of extensions, of certificates or of requests, hold the same set of
@@ -205,16 +207,16 @@ func alternativeName(tag cbasn1.Tag, value []byte) string {
 	return fmt.Sprintf("name of kind %d %x", uint8(tag)&0x1f, value)
 }
 
-// remark warns of what is no reason to refuse a certificate, and will be missed later.
-func (t *transaction) remark(certificate *x509.Certificate, csr *x509.CertificateRequest) {
+// warnOfCertificate logs what is not a reason to refuse a certificate, but may cause trouble later.
+func (t *transaction) warnOfCertificate(certificate *x509.Certificate, csr *x509.CertificateRequest) {
 	log := t.c.cfg.Log
 	if !SameName(certificate.RawIssuer, t.c.issuer) {
-		log.Warn("the certificate's issuer is not the configured one, by which some CAs find the holder at an update",
-			"issuer", shown(nameString(certificate.RawIssuer)), "configured", nameString(t.c.issuer))
+		log.Warn("the certificate's issuer is not the configured one: some CAs will not find the certificate in an update",
+			"issuer", shown(pki.DN(certificate.RawIssuer)), "configured", pki.DN(t.c.issuer))
 	}
 	if missing := missingExtKeyUsages(certificate, csr); len(missing) > 0 {
-		log.Warn("the certificate lacks extended key usages that were asked for: peers may refuse it; "+
-			"see the certificate profile at the CA", "missing", strings.Join(missing, ", "), "subject", shown(nameString(certificate.RawSubject)))
+		log.Warn("the certificate lacks requested extended key usages: peers may refuse it; "+
+			"see the certificate profile of the CA", "missing", strings.Join(missing, ", "), "subject", shown(pki.DN(certificate.RawSubject)))
 	}
 }
 
@@ -248,7 +250,7 @@ func missingExtKeyUsages(certificate *x509.Certificate, csr *x509.CertificateReq
 	return missing
 }
 
-// extKeyUsages reads extKeyUsage, and says whether there is one that can be read.
+// extKeyUsages reads extKeyUsage. present is false when it is absent or cannot be read.
 func extKeyUsages(extensions []pkix.Extension) (usages []asn1.ObjectIdentifier, present bool) {
 	i := slices.IndexFunc(extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidExtKeyUsage) })
 	if i < 0 {

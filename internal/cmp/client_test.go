@@ -178,7 +178,7 @@ func TestClient_requestThatCannotBeMade_isNotSent(t *testing.T) {
 		"request lacks its key":                                                    {Request{CSR: p.csr}, p.old.signer()},
 		"certificate signing request is missing or was not parsed":                 {Request{Key: p.key}, p.old.signer()},
 		"signer lacks its key or its certificate":                                  {p.request(), Signer{}},
-		`key of the signer does not belong to its certificate "CN=leaf,O=Example"`: {p.request(), Signer{Key: other, Certificate: p.old.cert}},
+		`key of the signer does not belong to its certificate "O=Example,CN=leaf"`: {p.request(), Signer{Key: other, Certificate: p.old.cert}},
 	} {
 		_, err := c.UpdateKey(t.Context(), row.request, row.old)
 		assert.EqualError(t, err, want)
@@ -279,12 +279,12 @@ func TestClient_Revoke(t *testing.T) {
 		assert.Equal(t, p.old.cert.RawIssuer, details.CertDetails.Issuer)
 		assert.Equal(t, []pkix.Extension{{Id: oidReasonCode, Value: []byte{10, 1, 5}}}, details.CRLEntryDetails)
 	}
-	hostiles(t, p, map[string]hostile{
-		"rejected":           {nil, revoked(Rejection("already", FailCertRevoked))},
-		"waiting":            {nil, revoked(PKIStatusInfo{Status: StatusWaiting})},
-		"another status":     {nil, revoked(PKIStatusInfo{Status: StatusKeyUpdateWarning})},
-		"status of two":      {nil, revoked(PKIStatusInfo{}, PKIStatusInfo{})},
-		"by a certification": {nil, answering(PKIBody{BodyCP, &CertRepMessage{}})},
+	hostiles(t, p, []hostile{
+		{"rejected", nil, revoked(Rejection("already", FailCertRevoked))},
+		{"waiting", nil, revoked(PKIStatusInfo{Status: StatusWaiting})},
+		{"another status", nil, revoked(PKIStatusInfo{Status: StatusKeyUpdateWarning})},
+		{"status of two", nil, revoked(PKIStatusInfo{}, PKIStatusInfo{})},
+		{"by a certification", nil, answering(PKIBody{BodyCP, &CertRepMessage{}})},
 	}, "rr")
 }
 

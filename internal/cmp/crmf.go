@@ -295,13 +295,3 @@ func (t *CertTemplate) Key() (crypto.PublicKey, error) {
 	}
 	return public, nil
 }
-
-// SetKey puts a public key into the template.
-func (t *CertTemplate) SetKey(public crypto.PublicKey) error {
-	der, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		return fmt.Errorf("encoding public key: %w", err)
-	}
-	t.PublicKey = der
-	return nil
-}

@@ -13,13 +13,13 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// Request is what a certificate is asked for with.
+// Request is a request for a certificate.
 type Request struct {
 	CSR *x509.CertificateRequest // parsed: subject, names, key usages and public key are taken from it
 	Key crypto.Signer            // the CSR's key, for the proof of possession
 }
 
-// Result is what came of a request.
+// Result is the outcome of a request.
 type Result struct {
 	Chain   []*x509.Certificate // leaf first, each next one its signer, without the root
 	Trusted []*x509.Certificate // roots, the signing one first
@@ -130,7 +130,7 @@ func checkParsed(csr *x509.CertificateRequest) error {
 	return nil
 }
 
-// enrol sends a request for a certificate and sees it through: polling, checks, confirmation
+// enrol runs a whole request for a certificate: polling, checks, confirmation
 // (RFC 9483, 4.1.1).
 func (t *transaction) enrol(ctx context.Context, body PKIBody, csr *x509.CertificateRequest) (Result, error) {
 	defer t.end()
@@ -156,7 +156,7 @@ func (t *transaction) enrol(ctx context.Context, body PKIBody, csr *x509.Certifi
 		}
 		return Result{}, err
 	}
-	t.remark(certificate, csr)
+	t.warnOfCertificate(certificate, csr)
 	if !implicit {
 		if err := t.confirm(ctx, CertConfirmContent{certStatus(certificate, response.CertReqID)}); err != nil {
 			return Result{}, fmt.Errorf("confirming certificate: %w", err)
@@ -177,7 +177,7 @@ func (t *transaction) evaluate(answer *PKIMessage, response CertResponse, csr *x
 	}
 	chain, trusted, err := t.chain(certificate, answer)
 	if err == nil && len(chain) == 0 {
-		err = &CheckError{Check: "chain", Got: fmt.Sprintf("%q, which is a trust anchor itself", nameString(certificate.RawSubject)), Want: "a certificate that an authority signed"}
+		err = &CheckError{Check: "chain", Got: fmt.Sprintf("%q, which is a trust anchor itself", pki.DN(certificate.RawSubject)), Want: "a certificate that an authority signed"}
 	}
 	if err != nil {
 		return certificate, Result{}, err
@@ -197,7 +197,7 @@ func (t *transaction) confirm(ctx context.Context, statuses CertConfirmContent) 
 	return err
 }
 
-// reject tells the CA that the certificate is not taken, so that it can revoke it (RFC 9810, 5.3.18). A
+// reject informs the CA that the certificate is not accepted, so that it can revoke it (RFC 9810, 5.3.18). A
 // certificate that cannot be read has no hash; certConf without any status rejects them all.
 func (t *transaction) reject(ctx context.Context, certificate *x509.Certificate, id int64, reason error) {
 	statuses := CertConfirmContent{}
@@ -213,21 +213,21 @@ func (t *transaction) reject(ctx context.Context, certificate *x509.Certificate,
 	}
 }
 
-// giveBack asks the CA to revoke a certificate that is not taken although the CA did without a confirmation: it counts
-// as issued, and there is nothing left of the transaction to reject it in (RFC 9483, 4.1.1). The request is
+// giveBack asks the CA to revoke a certificate that is not accepted, when the CA did not ask for a confirmation: it counts
+// as issued, and the transaction is over, so that it cannot be rejected (RFC 9483, 4.1.1). The request is
 // authenticated as configured, since the holder of a certificate may not revoke it at every CA. It is only made for a
-// certificate that holds our key and came in an answer that is to be trusted: an attacker must not have us revoke what
-// is another's.
+// certificate that holds our key and came in a trusted answer: an attacker must not make us revoke another
+// requester's certificate.
 func (t *transaction) giveBack(ctx context.Context, certificate *x509.Certificate, csr *x509.CertificateRequest) {
 	log := t.c.cfg.Log
 	if certificate == nil || !sameKey(certificate.PublicKey, csr.PublicKey) || t.peerDoubt != nil {
-		log.Warn("a certificate that was not accepted stays issued: the CA did without a confirmation, " +
+		log.Warn("a certificate that was not accepted remains issued: the CA did not ask for a confirmation, " +
 			"in which it could have been rejected")
 		return
 	}
 	serial := pki.Serial(certificate)
 	if err := t.c.Revoke(ctx, certificate); err != nil {
-		log.Warn("a certificate that was not accepted stays issued: the CA did without a confirmation, and did not revoke it",
+		log.Warn("a certificate that was not accepted remains issued: the CA did not ask for a confirmation, and did not revoke it",
 			"serial", serial, "error", err)
 		return
 	}

@@ -512,19 +512,20 @@ func warnings(log *bytes.Buffer) []string {
 
 // hostile is one way in which an answer can be wrong.
 type hostile struct {
+	name   string
 	config configure
 	bend   bend
 }
 
 // hostiles sends requests of some kinds to responders that are bent as the rows say. Each must fail with the text in
 // testdata, without giving the secret away, and after the requests.
-func hostiles(t *testing.T, p *testPKI, rows map[string]hostile, requests ...string) []outcome {
+func hostiles(t *testing.T, p *testPKI, rows []hostile, requests ...string) []outcome {
 	t.Helper()
 	var outcomes []outcome
-	for name, row := range rows {
+	for _, row := range rows {
 		for _, kinds := range requests {
 			first, _, _ := strings.Cut(kinds, " ")
-			t.Run(name+", to "+first, func(t *testing.T) {
+			t.Run(row.name+", to "+first, func(t *testing.T) {
 				kind := map[string]BodyType{"ir": BodyIR, "cr": BodyCR, "kur": BodyKUR, "rr": BodyRR}[first]
 				got := p.send(t, kind, row.config, row.bend)
 				checkText(t, outline(got.err))

@@ -24,25 +24,14 @@ import (
 // The hostile answers, by what is wrong with them. transport_test.go and poll_test.go have the others.
 
 func TestHostile_encoding(t *testing.T) {
-	replaced := func(n int, by ...byte) bend { // the first n bytes
-		return withDER(func(der []byte) []byte { return append(by, der[n:]...) })
-	}
-	hostiles(t, newPKI(t), map[string]hostile{
-		"cut off":                              {nil, withDER(func(der []byte) []byte { return der[:len(der)-1] })},
-		"cut off after the first byte":         {nil, withDER(func(der []byte) []byte { return der[:1] })},
-		"with trailing bytes":                  {nil, withDER(func(der []byte) []byte { return append(der, 5, 0) })},
-		"of indefinite length":                 {nil, replaced(4, 0x30, 0x80)},
-		"with a length in more bytes than due": {nil, replaced(2, 0x30, 0x83, 0)},
-		"with a length of four gigabytes":      {nil, replaced(4, 0x30, 0x84, 0xff, 0xff, 0xff, 0xff)},
-		"nested 10,000 deep":                   {nil, withDER(func([]byte) []byte { return nested(10_000) })},
-		"with 10,000 extraCerts": {nil, afterwards(func(m *PKIMessage) {
-			m.ExtraCerts = crowd(10_000, anyCertificate)
-		})},
-		"that is not DER at all, under an error status": {nil, func(_ *testPKI, r *responder) {
+	hostiles(t, newPKI(t), []hostile{
+		{"cut off", nil, withDER(func(der []byte) []byte { return der[:len(der)-1] })},
+		{"cut off after the first byte", nil, withDER(func(der []byte) []byte { return der[:1] })},
+		{"that is not DER at all, under an error status", nil, func(_ *testPKI, r *responder) {
 			r.status, r.der = 500, func([]byte) []byte { return []byte("out of memory") }
 		}},
-		"good, under an error status": {nil, func(_ *testPKI, r *responder) { r.status = 500 }},
-		"the request echoed back": {nil, func(_ *testPKI, r *responder) {
+		{"good, under an error status", nil, func(_ *testPKI, r *responder) { r.status = 500 }},
+		{"the request echoed back", nil, func(_ *testPKI, r *responder) {
 			r.der = func([]byte) []byte {
 				der, err := r.requests[0].Marshal()
 				require.NoError(t, err)
@@ -77,41 +66,41 @@ func TestHostile_binding(t *testing.T) {
 	status := func(status PKIStatus) bend { return withResponse(func(r *CertResponse) { r.Status.Status = status }) }
 	ones := bytes.Repeat([]byte{1}, NonceSize)
 	p := newPKI(t)
-	hostiles(t, p, map[string]hostile{
-		"other transactionID": {nil, header(func(h *PKIHeader) { h.TransactionID = ones })},
-		"no transactionID":    {nil, header(func(h *PKIHeader) { h.TransactionID = nil })},
-		"other recipNonce":    {nil, header(func(h *PKIHeader) { h.RecipNonce = ones })},
-		"no recipNonce":       {nil, header(func(h *PKIHeader) { h.RecipNonce = nil })},
-		"no senderNonce":      {nil, header(func(h *PKIHeader) { h.SenderNonce = nil })},
-		"empty senderNonce":   {nil, header(func(h *PKIHeader) { h.SenderNonce = []byte{} })},
-		"our nonce reflected": {nil, header(func(h *PKIHeader) { h.SenderNonce = h.RecipNonce })},
-		"version 1":           {nil, header(func(h *PKIHeader) { h.PVNO = 1 })},
-		"version 4":           {nil, header(func(h *PKIHeader) { h.PVNO = 4 })},
-		"made long ago":       {nil, header(func(h *PKIHeader) { h.MessageTime = testNow.Add(-16 * time.Minute) })},
-		"made in the future":  {nil, header(func(h *PKIHeader) { h.MessageTime = testNow.Add(16 * time.Minute) })},
-		"with an offset from the time": {nil, header(func(h *PKIHeader) {
+	hostiles(t, p, []hostile{
+		{"other transactionID", nil, header(func(h *PKIHeader) { h.TransactionID = ones })},
+		{"no transactionID", nil, header(func(h *PKIHeader) { h.TransactionID = nil })},
+		{"other recipNonce", nil, header(func(h *PKIHeader) { h.RecipNonce = ones })},
+		{"no recipNonce", nil, header(func(h *PKIHeader) { h.RecipNonce = nil })},
+		{"no senderNonce", nil, header(func(h *PKIHeader) { h.SenderNonce = nil })},
+		{"empty senderNonce", nil, header(func(h *PKIHeader) { h.SenderNonce = []byte{} })},
+		{"our nonce reflected", nil, header(func(h *PKIHeader) { h.SenderNonce = h.RecipNonce })},
+		{"version 1", nil, header(func(h *PKIHeader) { h.PVNO = 1 })},
+		{"version 4", nil, header(func(h *PKIHeader) { h.PVNO = 4 })},
+		{"made long ago", nil, header(func(h *PKIHeader) { h.MessageTime = testNow.Add(-16 * time.Minute) })},
+		{"made in the future", nil, header(func(h *PKIHeader) { h.MessageTime = testNow.Add(16 * time.Minute) })},
+		{"with an offset from the time", nil, header(func(h *PKIHeader) {
 			h.MessageTime, _ = time.Parse(offsetTimeLayout, "20260504030201+0200")
 			h.messageTimeText = "20260504030201+0200"
 		})},
-		"cp":                    {nil, retyped(BodyCP)},
-		"pkiconf":               {nil, answering(PKIBody{BodyPKIConf, PKIConfirmContent{}})},
-		"pollRep":               {nil, answering(PKIBody{BodyPollRep, PollRepContent{{}}})},
-		"certReqId 1":           {nil, withResponse(func(r *CertResponse) { r.CertReqID = 1 })},
-		"certReqId -1":          {nil, withResponse(func(r *CertResponse) { r.CertReqID = -1 })},
-		"no CertResponse":       {nil, withRep(func(rep *CertRepMessage) { rep.Response = nil })},
-		"two CertResponses":     {nil, withRep(func(rep *CertRepMessage) { rep.Response = append(rep.Response, rep.Response[0]) })},
-		"accepted with nothing": {nil, withResponse(func(r *CertResponse) { r.CertifiedKeyPair = nil })},
-		"rejected with a certificate": {nil, withResponse(func(r *CertResponse) {
+		{"cp", nil, retyped(BodyCP)},
+		{"pkiconf", nil, answering(PKIBody{BodyPKIConf, PKIConfirmContent{}})},
+		{"pollRep", nil, answering(PKIBody{BodyPollRep, PollRepContent{{}}})},
+		{"certReqId 1", nil, withResponse(func(r *CertResponse) { r.CertReqID = 1 })},
+		{"certReqId -1", nil, withResponse(func(r *CertResponse) { r.CertReqID = -1 })},
+		{"no CertResponse", nil, withRep(func(rep *CertRepMessage) { rep.Response = nil })},
+		{"two CertResponses", nil, withRep(func(rep *CertRepMessage) { rep.Response = append(rep.Response, rep.Response[0]) })},
+		{"accepted with nothing", nil, withResponse(func(r *CertResponse) { r.CertifiedKeyPair = nil })},
+		{"rejected with a certificate", nil, withResponse(func(r *CertResponse) {
 			r.Status = Rejection("no", FailBadPOP)
 		})},
-		"waiting with a certificate":       {nil, status(StatusWaiting)},
-		"keyUpdateWarning":                 {nil, status(StatusKeyUpdateWarning)},
-		"status 99":                        {nil, status(99)},
-		"a refusal of another transaction": {nil, bent(answering(refusal("no")), header(func(h *PKIHeader) { h.TransactionID = ones }))},
-		"a refusal with another nonce":     {nil, bent(answering(refusal("no")), header(func(h *PKIHeader) { h.RecipNonce = ones }))},
+		{"waiting with a certificate", nil, status(StatusWaiting)},
+		{"keyUpdateWarning", nil, status(StatusKeyUpdateWarning)},
+		{"status 99", nil, status(99)},
+		{"a refusal of another transaction", nil, bent(answering(refusal("no")), header(func(h *PKIHeader) { h.TransactionID = ones }))},
+		{"a refusal with another nonce", nil, bent(answering(refusal("no")), header(func(h *PKIHeader) { h.RecipNonce = ones }))},
 	}, "ir", "kur")
-	hostiles(t, p, map[string]hostile{"kup": {nil, retyped(BodyKUP)}}, "ir")
-	hostiles(t, p, map[string]hostile{"ip": {nil, retyped(BodyIP)}}, "kur")
+	hostiles(t, p, []hostile{{"kup", nil, retyped(BodyKUP)}}, "ir")
+	hostiles(t, p, []hostile{{"ip", nil, retyped(BodyIP)}}, "kur")
 }
 
 func TestHostile_signatureUnderAlgorithmOfMAC(t *testing.T) {
@@ -159,27 +148,25 @@ func TestHostile_MAC(t *testing.T) {
 	}
 	iterations := func(n int64) bend { return parameters(func(p *pbmParameters) { p.iterations = big.NewInt(n) }) }
 	unknown := AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 3}}
-	hostiles(t, newPKI(t), map[string]hostile{
-		"no protection":             {nil, afterwards(unprotected)},
-		"no protection bits":        {nil, afterwards(func(m *PKIMessage) { m.Protection = nil })},
-		"no protectionAlg":          {nil, afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg = nil })},
-		"parameters absent":         {nil, afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg.Parameters = nil })},
-		"parameters NULL":           {nil, afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg.Parameters = derNull })},
-		"0 iterations":              {nil, iterations(0)},
-		"-1 iterations":             {nil, iterations(-1)},
-		"2³¹ iterations":            {nil, iterations(1 << 31)},
-		"unknown owf":               {nil, parameters(func(p *pbmParameters) { p.owf = unknown })},
-		"unknown mac":               {nil, parameters(func(p *pbmParameters) { p.mac = unknown })},
-		"short MAC":                 {nil, afterwards(func(m *PKIMessage) { m.Protection = m.Protection[:4] })},
-		"empty MAC":                 {nil, afterwards(func(m *PKIMessage) { m.Protection = []byte{} })},
-		"wrong secret":              {nil, protect(ProtectionPBMSHA256, "another secret")},
-		"header changed afterwards": {nil, afterwards(func(m *PKIMessage) { m.Header.AddImplicitConfirm() })},
-		"body changed afterwards":   {nil, afterwards(func(m *PKIMessage) { m.Body.Content.(*CertRepMessage).CAPubs = nil })},
-		"weaker than configured":    {nil, protect(ProtectionPBMSHA1, testSecret)},
-		"PBM where PBMAC1 is configured": {func(_ *testPKI, c *Config) { c.Protection = ProtectionPBMAC1 },
+	hostiles(t, newPKI(t), []hostile{
+		{"no protection", nil, afterwards(unprotected)},
+		{"no protection bits", nil, afterwards(func(m *PKIMessage) { m.Protection = nil })},
+		{"no protectionAlg", nil, afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg = nil })},
+		{"parameters absent", nil, afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg.Parameters = nil })},
+		{"parameters NULL", nil, afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg.Parameters = derNull })},
+		{"2³¹ iterations", nil, iterations(1 << 31)},
+		{"unknown owf", nil, parameters(func(p *pbmParameters) { p.owf = unknown })},
+		{"unknown mac", nil, parameters(func(p *pbmParameters) { p.mac = unknown })},
+		{"short MAC", nil, afterwards(func(m *PKIMessage) { m.Protection = m.Protection[:4] })},
+		{"empty MAC", nil, afterwards(func(m *PKIMessage) { m.Protection = []byte{} })},
+		{"wrong secret", nil, protect(ProtectionPBMSHA256, "another secret")},
+		{"header changed afterwards", nil, afterwards(func(m *PKIMessage) { m.Header.AddImplicitConfirm() })},
+		{"body changed afterwards", nil, afterwards(func(m *PKIMessage) { m.Body.Content.(*CertRepMessage).CAPubs = nil })},
+		{"weaker than configured", nil, protect(ProtectionPBMSHA1, testSecret)},
+		{"PBM where PBMAC1 is configured", func(_ *testPKI, c *Config) { c.Protection = ProtectionPBMAC1 },
 			protect(ProtectionPBMSHA256, testSecret)},
-		"MAC where signatures are configured": {signing, protect(ProtectionPBMAC1, testSecret)},
-		"MAC where there is no secret": {func(p *testPKI, c *Config) { signing(p, c); c.Secret = nil },
+		{"MAC where signatures are configured", signing, protect(ProtectionPBMAC1, testSecret)},
+		{"MAC where there is no secret", func(p *testPKI, c *Config) { signing(p, c); c.Secret = nil },
 			protect(ProtectionPBMSHA256, "")},
 	}, "ir")
 }
@@ -212,38 +199,38 @@ func TestHostile_signature(t *testing.T) {
 		}))
 	}
 	sent := func(change func(m *PKIMessage)) bend { return bent(signed, afterwards(change)) }
-	hostiles(t, p, map[string]hostile{
-		"by another leaf of the trusted CA":      {anchored, signedBy(leaf, p.ca.cert)},
-		"by another leaf under the CA's name":    {anchored, underName(p.ca.cert.RawSubject, leaf)},
-		"self-signed under the CA's name":        {anchored, signedBy(namesake)},
-		"by an expired certificate":              {anchored, signedBy(expired)},
-		"by a certificate that is not valid yet": {anchored, signedBy(future)},
-		"by a certificate not for signatures":    {anchored, signedBy(unfit)},
-		"by an anchor for CRLs only":             {anchoredIn(crls.cert), signedBy(crls)},
-		"by an anchor for encryption only":       {anchoredIn(cipher.cert), signedBy(cipher)},
-		"by our own key, certified by the CA":    {anchored, signedBy(ours, p.ca.cert)},
-		"where there are no anchors":             {nil, signedBy(p.ca)},
-		"by our own key, even with lax trust":    {laxly, signedBy(ours, p.ca.cert)},
-		"without a certificate that verifies it": {anchored, sent(noExtraCerts)},
-		"by no one, even with lax trust":         {laxly, sent(noExtraCerts)},
-		"and its header changed afterwards":      {anchored, sent(func(m *PKIMessage) { m.Header.AddImplicitConfirm() })},
-		"and its body changed afterwards": {anchored, sent(func(m *PKIMessage) {
+	hostiles(t, p, []hostile{
+		{"by another leaf of the trusted CA", anchored, signedBy(leaf, p.ca.cert)},
+		{"by another leaf under the CA's name", anchored, underName(p.ca.cert.RawSubject, leaf)},
+		{"self-signed under the CA's name", anchored, signedBy(namesake)},
+		{"by an expired certificate", anchored, signedBy(expired)},
+		{"by a certificate that is not valid yet", anchored, signedBy(future)},
+		{"by a certificate not for signatures", anchored, signedBy(unfit)},
+		{"by an anchor for CRLs only", anchoredIn(crls.cert), signedBy(crls)},
+		{"by an anchor for encryption only", anchoredIn(cipher.cert), signedBy(cipher)},
+		{"by our own key, certified by the CA", anchored, signedBy(ours, p.ca.cert)},
+		{"where there are no anchors", nil, signedBy(p.ca)},
+		{"by our own key, even with lax trust", laxly, signedBy(ours, p.ca.cert)},
+		{"without a certificate that verifies it", anchored, sent(noExtraCerts)},
+		{"by no one, even with lax trust", laxly, sent(noExtraCerts)},
+		{"and its header changed afterwards", anchored, sent(func(m *PKIMessage) { m.Header.AddImplicitConfirm() })},
+		{"and its body changed afterwards", anchored, sent(func(m *PKIMessage) {
 			m.Body.Content.(*CertRepMessage).CAPubs = nil
 		})},
-		"and sent with a sender that is not a DN": {anchored, bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) {
+		{"and sent with a sender that is not a DN", anchored, bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) {
 			h.Sender = GeneralName{0x82, 1, 'x'}
 		}))},
-		"with SHA-1":                                 {anchored, algorithm(nil, 1, 2, 840, 10045, 4, 1)},
-		"with SHA-1, even with lax trust":            {laxly, algorithm(derNull, 1, 2, 840, 113549, 1, 1, 5)},
-		"with SHA3-256":                              {anchored, algorithm(nil, 2, 16, 840, 1, 101, 3, 4, 3, 10)},
-		"with an algorithm that is not known":        {anchored, algorithm(nil, 1, 2, 3)},
-		"with other parameters of PSS":               {anchored, algorithm(nil, oidRSAPSS...)},
-		"with a MAC by Diffie-Hellman":               {nil, algorithm(nil, oidDHBasedMAC...)},
-		"with the attacker's root among extraCerts":  {anchored, signedBy(namesake, namesake.cert)},
-		"with the signer behind 10 of the same name": {anchored, sent(behind(10, namesake.cert))},
-		"by a key that is too large":                 {anchored, signedBy(signer, signer.cert)},
-		"by a key that is too large, with lax trust": {laxly, signedBy(signer)},
-		"by a key that is too large, as a refusal":   {anchored, bent(answering(refusal("no")), signedBy(signer))},
+		{"with SHA-1", anchored, algorithm(nil, 1, 2, 840, 10045, 4, 1)},
+		{"with SHA-1, even with lax trust", laxly, algorithm(derNull, 1, 2, 840, 113549, 1, 1, 5)},
+		{"with SHA3-256", anchored, algorithm(nil, 2, 16, 840, 1, 101, 3, 4, 3, 10)},
+		{"with an algorithm that is not known", anchored, algorithm(nil, 1, 2, 3)},
+		{"with other parameters of PSS", anchored, algorithm(nil, oidRSAPSS...)},
+		{"with a MAC by Diffie-Hellman", nil, algorithm(nil, oidDHBasedMAC...)},
+		{"with the attacker's root among extraCerts", anchored, signedBy(namesake, namesake.cert)},
+		{"with the signer behind 10 of the same name", anchored, sent(behind(10, namesake.cert))},
+		{"by a key that is too large", anchored, signedBy(signer, signer.cert)},
+		{"by a key that is too large, with lax trust", laxly, signedBy(signer)},
+		{"by a key that is too large, as a refusal", anchored, bent(answering(refusal("no")), signedBy(signer))},
 	}, "ir", "kur")
 }
 
@@ -256,11 +243,11 @@ func behind(n int, cert *x509.Certificate) func(*PKIMessage) {
 // a thief of the key.
 func TestHostile_signedByOurOwnKey(t *testing.T) {
 	p := newPKI(t)
-	by := func(key crypto.Signer) hostile {
-		return hostile{anchored, signedBy(&identity{key, issue(t, testRecipient, key.Public(), p.ca, nil, nil)})}
+	by := func(name string, key crypto.Signer) hostile {
+		return hostile{name, anchored, signedBy(&identity{key, issue(t, testRecipient, key.Public(), p.ca, nil, nil)})}
 	}
-	hostiles(t, p, map[string]hostile{"the new key": by(p.key)}, "kur", "cr")
-	hostiles(t, p, map[string]hostile{"the old key": by(p.old.key)}, "kur", "rr")
+	hostiles(t, p, []hostile{by("the new key", p.key)}, "kur", "cr")
+	hostiles(t, p, []hostile{by("the old key", p.old.key)}, "kur", "rr")
 }
 
 const raName = "CN=RA,O=Example"
@@ -274,14 +261,14 @@ func TestHostile_SignerDN(t *testing.T) {
 	stranger := newIdentity(t, "CN=Stranger", nil, asCA)
 	config := func(p *testPKI, c *Config) { anchored(p, c); c.SignerDN = raName }
 	by := func(name string, change change) bend { return signedBy(newIdentity(t, name, p.ca, change), p.ca.cert) }
-	hostiles(t, p, map[string]hostile{
-		"an RA by its extended key usage only": {anchored, by(raName, withUsages(oidCMCRA))},
-		"another RA of the same PKI":           {config, by("CN=Other RA", withUsages(oidCMCRA))},
-		"a server's certificate under the name": {config, by(raName, func(c *x509.Certificate) {
+	hostiles(t, p, []hostile{
+		{"an RA by its extended key usage only", anchored, by(raName, withUsages(oidCMCRA))},
+		{"another RA of the same PKI", config, by("CN=Other RA", withUsages(oidCMCRA))},
+		{"a server's certificate under the name", config, by(raName, func(c *x509.Certificate) {
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 		})},
-		"the name under another CA": {config, signedBy(newIdentity(t, raName, stranger, withUsages(oidCMCRA)), stranger.cert)},
-		"a certificate for encryption": {config, by(raName, func(c *x509.Certificate) {
+		{"the name under another CA", config, signedBy(newIdentity(t, raName, stranger, withUsages(oidCMCRA)), stranger.cert)},
+		{"a certificate for encryption", config, by(raName, func(c *x509.Certificate) {
 			c.KeyUsage = x509.KeyUsageKeyEncipherment
 		})},
 	}, "ir")
@@ -298,24 +285,26 @@ func TestHostile_protectionChangesMidway(t *testing.T) {
 	}
 	byMAC := afterwards(func(m *PKIMessage) { protectMAC(t, m, ProtectionPBMSHA256, testSecret) }, BodyCertConf)
 	withRoot := afterwards(func(m *PKIMessage) { m.ExtraCerts = append(m.ExtraCerts, p.root.cert.Raw) })
-	hostiles(t, p, map[string]hostile{
-		"MAC turned into signature":                  {anchored, confirmedBy(p.ca)},
-		"signature turned into MAC":                  {anchored, bent(signed, byMAC)},
-		"pkiConf by another signer of the same name": {anchored, bent(signed, confirmedBy(twin))},
-		"pkiConf by another signer, with lax trust":  {laxly, bent(signed, withRoot, confirmedBy(twin))},
-		"pkiConf without protection":                 {nil, afterwards(unprotected, BodyCertConf)},
+	hostiles(t, p, []hostile{
+		{"MAC turned into signature", anchored, confirmedBy(p.ca)},
+		{"signature turned into MAC", anchored, bent(signed, byMAC)},
+		{"pkiConf by another signer of the same name", anchored, bent(signed, confirmedBy(twin))},
+		{"pkiConf by another signer, with lax trust", laxly, bent(signed, withRoot, confirmedBy(twin))},
+		{"pkiConf without protection", nil, afterwards(unprotected, BodyCertConf)},
 	}, "ir certConf")
 }
 
 func TestHostile_certificate(t *testing.T) {
 	p := newPKI(t)
-	leaf := func(change change) hostile { return hostile{nil, with(p.leaf(t, change))} }
-	named := func(subject string) hostile {
-		return leaf(func(c *x509.Certificate) { c.RawSubject = dn(t, subject) })
+	leaf := func(name string, change change) hostile { return hostile{name, nil, with(p.leaf(t, change))} }
+	named := func(name, subject string) hostile {
+		return leaf(name, func(c *x509.Certificate) { c.RawSubject = dn(t, subject) })
 	}
-	dnsNames := func(names ...string) hostile { return leaf(func(c *x509.Certificate) { c.DNSNames = names }) }
-	valid := func(from, to time.Duration) hostile {
-		return leaf(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = testNow.Add(from), testNow.Add(to) })
+	dnsNames := func(name string, names ...string) hostile {
+		return leaf(name, func(c *x509.Certificate) { c.DNSNames = names })
+	}
+	valid := func(name string, from, to time.Duration) hostile {
+		return leaf(name, func(c *x509.Certificate) { c.NotBefore, c.NotAfter = testNow.Add(from), testNow.Add(to) })
 	}
 	impostor := newIdentity(t, testRecipient, nil, asCA)
 	impostorOfRoot := newIdentity(t, "CN=Test Root", nil, asCA)
@@ -335,48 +324,48 @@ func TestHostile_certificate(t *testing.T) {
 	byUnknown := &identity{p.ca.key, issue(t, testRecipient, p.ca.key.Public(), unknown, nil, asCA)}
 	old, err := ca.Version1(byUnknown.cert, unknown.key)
 	require.NoError(t, err)
-	rows := map[string]hostile{
-		"for another key":           {nil, with(issue(t, "CN=leaf,O=Example", newKey(t).Public(), p.ca, nil, nil))},
-		"with another subject":      named("CN=other,O=Example"),
-		"with more in its subject":  named("CN=leaf,O=Example,OU=Admins"),
-		"with an RDN twice":         named("CN=leaf,O=Example,CN=leaf"),
-		"with two RDNs made one":    named("CN=leaf+O=Example"),
-		"with an empty subject":     leaf(func(c *x509.Certificate) { c.RawSubject = []byte{0x30, 0} }),
-		"with an extra DNS name":    dnsNames("admin.example", "leaf.example"),
-		"with a wildcard":           dnsNames("*.example"),
-		"with a name missing":       dnsNames(),
-		"without alternative names": leaf(func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = nil, nil }),
-		"with an extra IP address": leaf(func(c *x509.Certificate) {
+	rows := []hostile{
+		{"for another key", nil, with(issue(t, "CN=leaf,O=Example", newKey(t).Public(), p.ca, nil, nil))},
+		named("with another subject", "CN=other,O=Example"),
+		named("with more in its subject", "CN=leaf,O=Example,OU=Admins"),
+		named("with an RDN twice", "CN=leaf,O=Example,CN=leaf"),
+		named("with two RDNs made one", "CN=leaf+O=Example"),
+		leaf("with an empty subject", func(c *x509.Certificate) { c.RawSubject = []byte{0x30, 0} }),
+		dnsNames("with an extra DNS name", "admin.example", "leaf.example"),
+		dnsNames("with a wildcard", "*.example"),
+		dnsNames("with a name missing"),
+		leaf("without alternative names", func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = nil, nil }),
+		leaf("with an extra IP address", func(c *x509.Certificate) {
 			c.IPAddresses = append(c.IPAddresses, net.IP{127, 0, 0, 1})
 		}),
-		"with an extra e-mail address": leaf(func(c *x509.Certificate) { c.EmailAddresses = []string{"root@example"} }),
-		"with an extra URI": leaf(func(c *x509.Certificate) {
+		leaf("with an extra e-mail address", func(c *x509.Certificate) { c.EmailAddresses = []string{"root@example"} }),
+		leaf("with an extra URI", func(c *x509.Certificate) {
 			c.URIs = []*url.URL{{Scheme: "spiffe", Host: "example"}}
 		}),
-		"with CA:TRUE":                 leaf(asCA),
-		"that may sign certificates":   leaf(func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign }),
-		"that may sign CRLs":           leaf(func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign }),
-		"that has expired":             valid(-time.Hour, 0),
-		"that is not valid yet":        valid(clockSkew+time.Second, time.Hour),
-		"that ends before it begins":   valid(2*time.Minute, time.Minute),
-		"with a key that is too large": {nil, with(issue(t, "CN=leaf,O=Example", large.Public(), p.ca, nil, nil))},
-		"with an unknown critical extension": leaf(func(c *x509.Certificate) {
+		leaf("with CA:TRUE", asCA),
+		leaf("that may sign certificates", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign }),
+		leaf("that may sign CRLs", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign }),
+		valid("that has expired", -time.Hour, 0),
+		valid("that is not valid yet", clockSkew+time.Second, time.Hour),
+		valid("that ends before it begins", 2*time.Minute, time.Minute),
+		{"with a key that is too large", nil, with(issue(t, "CN=leaf,O=Example", large.Public(), p.ca, nil, nil))},
+		leaf("with an unknown critical extension", func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3, 4}, Critical: true, Value: derNull}}
 		}),
-		"by an impostor of the CA":                                {nil, with(p.leafBy(t, impostor, nil), impostor.cert)},
-		"by an impostor of the root, in extraCerts":               {nil, with(p.leafBy(t, impostorOfRoot, nil), impostorOfRoot.cert)},
-		"with a link of its chain missing":                        {nil, with(p.leafBy(t, hidden, nil))},
-		"in a loop":                                               {nil, with(p.leafBy(t, a, nil), aByB, bByA)},
-		"under the attacker's root, in extraCerts":                {nil, with(p.leafBy(t, attacker, nil), attacker.cert)},
-		"under the attacker's root, in caPubs of a signed answer": {anchored, bent(signed, with(p.leafBy(t, attacker, nil)), onlyCAPubs(attacker.cert))},
-		"that is all there is in caPubs":                          {nil, bent(with(pinned), onlyCAPubs(pinned))},
-		"that signed itself, with lax trust":                      {laxly, bent(signed, with(itself, itself))},
-		"that is a trust anchor itself":                           {anchoredIn(pinned), with(pinned)},
-		"under a large root, in caPubs under a MAC":               {nil, underLargeRoot},
-		"under a large root, with lax trust":                      {laxly, bent(signed, underLargeRoot)},
-		"by an issuer with a large key, in extraCerts":            {anchored, with(p.leafBy(t, largeCA, nil), largeCA.cert)},
+		{"by an impostor of the CA", nil, with(p.leafBy(t, impostor, nil), impostor.cert)},
+		{"by an impostor of the root, in extraCerts", nil, with(p.leafBy(t, impostorOfRoot, nil), impostorOfRoot.cert)},
+		{"with a link of its chain missing", nil, with(p.leafBy(t, hidden, nil))},
+		{"in a loop", nil, with(p.leafBy(t, a, nil), aByB, bByA)},
+		{"under the attacker's root, in extraCerts", nil, with(p.leafBy(t, attacker, nil), attacker.cert)},
+		{"under the attacker's root, in caPubs of a signed answer", anchored, bent(signed, with(p.leafBy(t, attacker, nil)), onlyCAPubs(attacker.cert))},
+		{"that is all there is in caPubs", nil, bent(with(pinned), onlyCAPubs(pinned))},
+		{"that signed itself, with lax trust", laxly, bent(signed, with(itself, itself))},
+		{"that is a trust anchor itself", anchoredIn(pinned), with(pinned)},
+		{"under a large root, in caPubs under a MAC", nil, underLargeRoot},
+		{"under a large root, with lax trust", laxly, bent(signed, underLargeRoot)},
+		{"by an issuer with a large key, in extraCerts", anchored, with(p.leafBy(t, largeCA, nil), largeCA.cert)},
 		// Of version 1, only a signature by itself tells a root from any other certificate.
-		"by a CA of version 1 that another signed, in caPubs": {nil, bent(onlyCAPubs(old), afterwards(func(m *PKIMessage) {
+		{"by a CA of version 1 that another signed, in caPubs", nil, bent(onlyCAPubs(old), afterwards(func(m *PKIMessage) {
 			m.ExtraCerts = [][]byte{byUnknown.cert.Raw}
 		}))},
 	}
@@ -386,7 +375,7 @@ func TestHostile_certificate(t *testing.T) {
 		"ECDSA with SHA3-256": {2, 16, 840, 1, 101, 3, 4, 3, 10},
 		"ML-DSA-65":           {2, 16, 840, 1, 101, 3, 4, 3, 18},
 	} {
-		rows["signed with "+want] = hostile{nil, with(&x509.Certificate{Raw: resigned(t, pinned, oid)})}
+		rows = append(rows, hostile{"signed with " + want, nil, with(&x509.Certificate{Raw: resigned(t, pinned, oid)})})
 	}
 	for _, got := range hostiles(t, p, rows, "ir certConf") {
 		status := got.requests[1].Body.Content.(CertConfirmContent)
@@ -434,13 +423,13 @@ func resigned(t *testing.T, cert *x509.Certificate, algorithm asn1.ObjectIdentif
 }
 
 func TestHostile_certificateUnreadable_allAreRejected(t *testing.T) {
-	pair := func(change func(*CertifiedKeyPair)) hostile {
-		return hostile{nil, withResponse(func(r *CertResponse) { change(r.CertifiedKeyPair) })}
+	pair := func(name string, change func(*CertifiedKeyPair)) hostile {
+		return hostile{name, nil, withResponse(func(r *CertResponse) { change(r.CertifiedKeyPair) })}
 	}
-	for _, got := range hostiles(t, newPKI(t), map[string]hostile{
-		"encryptedCert":  pair(func(c *CertifiedKeyPair) { c.Certificate, c.EncryptedCert = nil, anyCertificate }),
-		"private key":    pair(func(c *CertifiedKeyPair) { c.PrivateKey = anyCertificate }),
-		"no certificate": pair(func(c *CertifiedKeyPair) { c.Certificate = anyCertificate }),
+	for _, got := range hostiles(t, newPKI(t), []hostile{
+		pair("encryptedCert", func(c *CertifiedKeyPair) { c.Certificate, c.EncryptedCert = nil, anyCertificate }),
+		pair("private key", func(c *CertifiedKeyPair) { c.PrivateKey = anyCertificate }),
+		pair("no certificate", func(c *CertifiedKeyPair) { c.Certificate = anyCertificate }),
 	}, "ir certConf") {
 		assert.Empty(t, got.requests[1].Body.Content, "no status rejects all")
 	}
@@ -456,10 +445,10 @@ func TestHostile_certificate_rejectionNotConfirmed_reasonIsKept(t *testing.T) {
 
 func TestHostile_confirmationFails_failsTheRequest(t *testing.T) {
 	answers := 0
-	hostiles(t, newPKI(t), map[string]hostile{
-		"with an error message": {implicitly, answering(refusal("no such transaction", FailBadRequest), BodyCertConf)},
-		"with another body":     {implicitly, answering(PKIBody{BodyCP, &CertRepMessage{}}, BodyCertConf)},
-		"with an empty body": {implicitly, withDER(func(der []byte) []byte {
+	hostiles(t, newPKI(t), []hostile{
+		{"with an error message", implicitly, answering(refusal("no such transaction", FailBadRequest), BodyCertConf)},
+		{"with another body", implicitly, answering(PKIBody{BodyCP, &CertRepMessage{}}, BodyCertConf)},
+		{"with an empty body", implicitly, withDER(func(der []byte) []byte {
 			if answers++; answers == 2 {
 				return nil
 			}
@@ -483,13 +472,13 @@ func TestHostile_hugeKeysAndNames_costLittle(t *testing.T) {
 	}))
 	compared := bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) { h.Sender = DirectoryName(hugeName(t, 800_000)) }),
 		afterwards(func(m *PKIMessage) { m.ExtraCerts = crowd(maxElements, small.Raw) }))
-	for name, row := range map[string]hostile{
-		"key, anchored": {anchored, verified}, "key, without anchors": {nil, verified},
-		"key, as ONAP did": {laxly, verified}, "name": {anchored, compared},
+	for _, row := range []hostile{
+		{"key, anchored", anchored, verified}, {"key, without anchors", nil, verified},
+		{"key, as ONAP did", laxly, verified}, {"name", anchored, compared},
 	} {
 		start := time.Now()
-		assert.Error(t, p.initialize(t, row.config, row.bend).err, name)
-		assert.Less(t, time.Since(start), 20*time.Second, "%s: minutes, if they were tried", name)
+		assert.Error(t, p.initialize(t, row.config, row.bend).err, row.name)
+		assert.Less(t, time.Since(start), 20*time.Second, "%s: minutes, if they were tried", row.name)
 	}
 }
 
@@ -512,18 +501,18 @@ func TestHostile_namesOfPeers_areBoundedInErrorsAndWarnings(t *testing.T) {
 	p := newPKI(t)
 	name := hugeName(t, 200_000)
 	signer := newIdentity(t, "CN=any", nil, func(c *x509.Certificate) { asCA(c); c.RawSubject = name })
-	for about, row := range map[string]hostile{
-		"sender":  {anchored, bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) { h.Sender = DirectoryName(name) }))},
-		"signer":  {laxly, signedBy(signer)},
-		"issuer":  {nil, with(p.leafBy(t, signer, nil))},
-		"subject": {nil, with(p.leaf(t, func(c *x509.Certificate) { c.RawSubject = name }))},
-		"names": {nil, with(p.leaf(t, func(c *x509.Certificate) {
+	for _, row := range []hostile{
+		{"sender", anchored, bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) { h.Sender = DirectoryName(name) }))},
+		{"signer", laxly, signedBy(signer)},
+		{"issuer", nil, with(p.leafBy(t, signer, nil))},
+		{"subject", nil, with(p.leaf(t, func(c *x509.Certificate) { c.RawSubject = name }))},
+		{"names", nil, with(p.leaf(t, func(c *x509.Certificate) {
 			for i := range 10_000 {
 				c.DNSNames = append(c.DNSNames, fmt.Sprintf("name-%d-that-was-not-requested.example", i))
 			}
 		}))},
 	} {
-		t.Run(about, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
 			got := p.initialize(t, row.config, row.bend)
 			text := fmt.Sprint(got.err)
 			assert.Less(t, len(text), 3*maxShownText)

@@ -279,7 +279,7 @@ func (m MAC) pbmac1Key(secret []byte) ([]byte, error) {
 	return pbkdf2.Key(m.KeyHash.New, string(secret), m.Salt, m.Iterations, m.keyLength)
 }
 
-// checkMACBounds refuses parameters by which a peer could make us compute for ever, or learn the secret
+// checkMACBounds refuses parameters by which a peer could make us compute endlessly, or learn the secret
 // by guessing cheaply (RFC 4211, 4.4; RFC 9045, 4).
 func checkMACBounds(salt []byte, iterations *big.Int, most int64) error {
 	if len(salt) < minSaltSize || len(salt) > maxSaltSize {

@@ -5,9 +5,9 @@
 // It has two halves. The wire half serves clients and servers alike: [ParsePKIMessage] and
 // [PKIMessage.Marshal], [MACKeys], [ProtectSignature], [VerifySignature], the proof of
 // possession in a [CertReqMsg], and [CertHash]. Decoding is strict DER over bounded input, and what
-// parses marshals back to the same bytes. The client half is [Client]: ir, cr, kur, p10cr, rr and genm,
-// with confirmation and polling, and with every check that an answer must pass before anything
-// of it is believed.
+// parses marshals back to the same bytes. The client half is [Client]: ir, cr, kur and rr,
+// with confirmation and polling, and with every check that an answer must pass before any of it
+// is trusted.
 //
 // It does not speak cross certification, key recovery, central key generation, encrypted
 // certificates, announcements, nested messages or challenge-response proofs of possession. Bodies of

@@ -63,7 +63,7 @@ func sampleBodies(t testing.TB) []PKIBody {
 		}},
 		RegInfo: []AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{1, 2, 3}, Value: derNull}},
 	}
-	require.NoError(t, request.CertReq.CertTemplate.SetKey(key.Public()))
+	request.CertReq.CertTemplate.PublicKey = spki(t, key)
 	require.NoError(t, request.CertReq.AddOldCertID(CertID{DirectoryName(subject), big.NewInt(-7)}))
 	require.NoError(t, request.SignPOPO(key))
 	verified, withInput, encipherment := request, request, request

@@ -2,7 +2,6 @@ package cmp
 
 import (
 	"bytes"
-	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
 	"errors"
@@ -40,13 +39,13 @@ func (g GeneralName) Name() ([]byte, bool) {
 	return name, true
 }
 
-// String returns the name after RFC 4514 in the order of its RDNs, for messages to people.
+// String returns a directoryName as pki.DN does.
 func (g GeneralName) String() string {
 	name, ok := g.Name()
 	if !ok {
 		return fmt.Sprintf("GeneralName %x", []byte(g))
 	}
-	return nameString(name)
+	return pki.DN(name)
 }
 
 func (g *GeneralName) code(c codec, what string) {
@@ -58,22 +57,6 @@ func (g *GeneralName) code(c codec, what string) {
 
 // SameName says whether two DER Names are the same name; see pki.SameName.
 func SameName(a, b []byte) bool { return pki.SameName(a, b) }
-
-func parseName(der []byte) (pkix.RDNSequence, bool) {
-	var name pkix.RDNSequence
-	rest, err := asn1.Unmarshal(der, &name)
-	return name, err == nil && len(rest) == 0
-}
-
-// nameString prints a DER Name with its RDNs in their order.
-func nameString(der []byte) string {
-	name, ok := parseName(der)
-	if !ok {
-		return "unreadable name"
-	}
-	slices.Reverse(name) // because RDNSequence.String reverses
-	return name.String()
-}
 
 // commonName returns the DER Name that holds one CN and nothing else.
 func commonName(text string) ([]byte, error) {
@@ -126,7 +109,7 @@ func ParseDN(text string) ([]byte, error) {
 }
 
 // dnParser reads the string form of a distinguished name (RFC 4514, 3), with the spaces, semicolons
-// and quoted values of RFC 2253, 4 allowed as well.
+// and quoted values of RFC 2253, 4 allowed too.
 type dnParser struct {
 	rest string
 }

@@ -165,17 +165,17 @@ func TestHostile_delayedAnswer(t *testing.T) {
 	delayed := func(kind BodyType, polled PKIBody) bend {
 		return bent(answering(waitingError(), kind), answering(polled, BodyPollReq))
 	}
-	hostiles(t, p, map[string]hostile{
-		"not protected": {nil, bent(answering(waitingError()), afterwards(unprotected))},
+	hostiles(t, p, []hostile{
+		{"not protected", nil, bent(answering(waitingError()), afterwards(unprotected))},
 	}, "ir")
-	hostiles(t, p, map[string]hostile{
-		"without end":            {nil, answering(waitingError())},
-		"pkiConf in place of ip": {nil, delayed(BodyIR, PKIBody{BodyPKIConf, PKIConfirmContent{}})},
-		"another certReqId":      {nil, delayed(BodyIR, PKIBody{BodyPollRep, PollRepContent{{CertReqID: 1}}})},
+	hostiles(t, p, []hostile{
+		{"without end", nil, answering(waitingError())},
+		{"pkiConf in place of ip", nil, delayed(BodyIR, PKIBody{BodyPKIConf, PKIConfirmContent{}})},
+		{"another certReqId", nil, delayed(BodyIR, PKIBody{BodyPollRep, PollRepContent{{CertReqID: 1}}})},
 	}, "ir pollReq")
-	hostiles(t, p, map[string]hostile{
-		"ip in place of pkiConf": {nil, delayed(BodyCertConf, PKIBody{BodyIP, &CertRepMessage{}})},
-		"refused in the end":     {nil, delayed(BodyCertConf, refusal("no", FailSystemFailure))},
+	hostiles(t, p, []hostile{
+		{"ip in place of pkiConf", nil, delayed(BodyCertConf, PKIBody{BodyIP, &CertRepMessage{}})},
+		{"refused in the end", nil, delayed(BodyCertConf, refusal("no", FailSystemFailure))},
 	}, "ir certConf pollReq")
 }
 

@@ -37,7 +37,7 @@ type MACKeys struct {
 	keys   map[string]*macKey
 }
 
-// macKey is a key that is derived by whoever asks for it first; all others wait for that.
+// macKey is a key that is derived by the first goroutine that asks for it; all others wait.
 type macKey struct {
 	once sync.Once
 	key  []byte
@@ -63,7 +63,7 @@ func (k *MACKeys) key(m MAC, budget *int) ([]byte, error) {
 		}
 		*budget -= m.work()
 		if len(k.keys) >= maxMACKeys {
-			clear(k.keys) // parameters come from peers, so that anybody could fill it
+			clear(k.keys) // parameters come from peers, so that any peer could fill it
 		}
 		entry = &macKey{}
 		k.keys[name] = entry
@@ -88,13 +88,13 @@ func (k *MACKeys) fill(entry *macKey, m MAC) {
 		entry.err = err
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		maps.DeleteFunc(k.keys, func(_ string, e *macKey) bool { return e == entry }) // another try may have more luck
+		maps.DeleteFunc(k.keys, func(_ string, e *macKey) bool { return e == entry }) // another try may succeed
 	}
 }
 
 // macLifetime is how long a client protects its requests with the same parameters. Deriving the key takes as
-// long as everything else in a transaction, and what the salt is there for, that nobody can guess at many
-// secrets at once, one salt a minute does as well.
+// long as everything else in a transaction, and a salt is there so that an attacker cannot guess at many
+// secrets at once; one salt a minute is enough for that.
 const macLifetime = time.Minute
 
 // currentMAC is what a client protects its requests with at the moment.

@@ -71,12 +71,12 @@ func TestHostile_HTTP(t *testing.T) {
 		"redirect":                       {http.RedirectHandler(evil, http.StatusTemporaryRedirect).ServeHTTP, 0},
 		"redirect that calls itself a CMP message": {answer(302, MediaType, "x", "Location", evil), 0},
 		"compressed, and not unpacked":             {answer(200, MediaType, bomb.String(), "Content-Encoding", "gzip"), 0},
-		"larger than allowed":                      {answer(200, MediaType, string(make([]byte, 5000))), 0},
+		"larger than allowed":                      {answer(200, MediaType, string(make([]byte, MaxMessageSize+1))), 0},
 		"endless": {func(w http.ResponseWriter, r *http.Request) {
 			assert.Equal(t, "identity", r.Header.Get("Accept-Encoding"))
 			w.Header().Set("Content-Type", MediaType)
 			for {
-				if _, err := w.Write(make([]byte, 1024)); err != nil {
+				if _, err := w.Write(make([]byte, 1<<16)); err != nil {
 					return
 				}
 			}
@@ -86,7 +86,7 @@ func TestHostile_HTTP(t *testing.T) {
 		"error page of EJBCA": {answer(404, "text/html;charset=UTF-8", string(readRecorded(t, "unknown-alias.response.html"))), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := over(t, row.handler, func(c *Config) { c.MaxResponseSize = 4096 })
+			err := over(t, row.handler, nil)
 			checkText(t, err.Error())
 			var transport *TransportError
 			require.ErrorAs(t, err, &transport)

@@ -130,7 +130,7 @@ func TestClient_rootInCAPubsThatCanVerifyNothing_isHandedOn(t *testing.T) {
 		require.NoError(t, got.err, name)
 		require.Len(t, got.Trusted, 2, name)
 		assert.Equal(t, der, got.Trusted[1].Raw)
-		assert.Contains(t, got.logged.String(), "a root in caPubs can verify nothing here")
+		assert.Contains(t, got.logged.String(), "a root in caPubs cannot verify anything here")
 	}
 }
 
@@ -157,7 +157,7 @@ func TestClient_issuerWithNameConstraints(t *testing.T) {
 		assert.Equal(t, limited.cert.Raw, got.Chain[1].Raw)
 	}
 	bend, _ := by(DirectoryName(dn(t, "C=SE")))
-	hostiles(t, p, map[string]hostile{"on another directory name": {anchored, bend}}, "ir certConf")
+	hostiles(t, p, []hostile{{"on another directory name", anchored, bend}}, "ir certConf")
 }
 
 // The signer of the answers is often the issuer, and a later answer may come without certificates.
@@ -186,7 +186,7 @@ func TestClient_signerForCertificatesOnly_isAcceptedWhenItIsAnAnchor(t *testing.
 		assert.Equal(t, 1, found, "once in a transaction")
 		assert.Contains(t, got.logged.String(), "Test CA")
 	}
-	hostiles(t, p, map[string]hostile{"that is not an anchor": {anchored, signed}}, "ir")
+	hostiles(t, p, []hostile{{"that is not an anchor", anchored, signed}}, "ir")
 }
 
 // An RA that signs answers gets a new certificate now and then; its name stays.
@@ -260,7 +260,7 @@ func TestClient_issuerThatIsNotConfigured_isWarnedOf(t *testing.T) {
 
 // Where the CA does without a confirmation, nothing is left to reject the certificate in.
 func TestClient_certificateImplicitlyConfirmedAndRefused_isGivenBack(t *testing.T) {
-	const stays = "a certificate that was not accepted stays issued"
+	const stays = "a certificate that was not accepted remains issued"
 	p := newPKI(t)
 	refused := p.leaf(t, func(c *x509.Certificate) { c.DNSNames = []string{"another.example"} })
 	expired := p.leaf(t, func(c *x509.Certificate) { c.NotAfter = testNow.Add(-1) })
@@ -295,9 +295,6 @@ func TestClient_certificateImplicitlyConfirmedAndRefused_isGivenBack(t *testing.
 			assert.Equal(t, p.ca.cert.RawSubject, details.Issuer)
 			assert.True(t, got.requests[1].MACProtected())
 			assert.NotEqual(t, got.requests[0].Header.TransactionID, got.requests[1].Header.TransactionID)
-			var check *CheckError
-			require.ErrorAs(t, got.err, &check)
-			assert.True(t, check.Modified())
 		})
 	}
 }

@@ -17,7 +17,7 @@ const clockSkew = 5 * time.Minute
 // minNonceSize is the least length in bytes of a senderNonce (RFC 9483, 3.1).
 const minNonceSize = 16
 
-// refusal is an answer that says no. It becomes an error message or the status of a CertResponse.
+// refusal is a negative answer. It becomes an error message or the status of a CertResponse.
 type refusal struct{ info cmp.PKIStatusInfo }
 
 func (r *refusal) Error() string { return r.info.StatusString.String() }
@@ -55,7 +55,7 @@ func (c *CA) answer(request *cmp.PKIMessage, faults Faults) (*cmp.PKIMessage, er
 			return nil, err
 		}
 		c.counters.errors.Add(1)
-		c.config.Log.Info("message answered with an error", "body", request.Body.Type.String(), "reason", no.Error())
+		c.config.Log.Info("message answered with an error", "body", request.Body.Type.String(), "error", no.Error())
 		body = cmp.PKIBody{Type: cmp.BodyError, Content: &cmp.ErrorMsgContent{StatusInfo: no.info}}
 	}
 	return e.protect(body)
@@ -78,7 +78,7 @@ func (e *exchange) body() (cmp.PKIBody, error) {
 	case cmp.CertConfirmContent, cmp.PollReqContent, *cmp.ErrorMsgContent:
 		return e.proceed(open, isOpen)
 	}
-	return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "a message of kind %s is nothing that can be answered here", e.request.Body.Type)
+	return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "a message of kind %s cannot be answered here", e.request.Body.Type)
 }
 
 func (e *exchange) checkHeader() error {
@@ -183,8 +183,8 @@ func (e *exchange) signs() bool {
 	return e.by.mac == nil || e.ca.config.ResponseProtection == RespondSignature
 }
 
-// protect makes the answer from its body. An answer to somebody unknown is signed or, where the message does
-// not ask for a signature in kind, not protected: a MAC would help nobody but those who guess secrets.
+// protect makes the answer from its body. An answer to an unknown requester is signed or, where the message does
+// not ask for a signature in kind, not protected: a MAC would only help an attacker who guesses secrets.
 func (e *exchange) protect(body cmp.PKIBody) (*cmp.PKIMessage, error) {
 	if e.grantImplicit {
 		e.header.AddImplicitConfirm()
@@ -208,7 +208,7 @@ func (e *exchange) protect(body cmp.PKIBody) (*cmp.PKIMessage, error) {
 	return m, e.ca.macKeys.Protect(m, *e.by.mac)
 }
 
-// requester is who protected a message: exactly one field is set, or none for nobody yet.
+// requester is who protected a message: exactly one field is set, or none while that is not known.
 type requester struct {
 	mac    *cmp.MAC          // knows the shared secret
 	signer *x509.Certificate // has the key of this certificate

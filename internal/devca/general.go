@@ -14,7 +14,7 @@ import (
 func (e *exchange) inform(asked cmp.GeneralContent) (cmp.PKIBody, error) {
 	answer := cmp.GeneralContent{}
 	if e.request.Body.Type != cmp.BodyGenM {
-		return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "a message of kind %s is nothing that can be answered here", e.request.Body.Type)
+		return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "a message of kind %s cannot be answered here", e.request.Body.Type)
 	}
 	if _, ok := asked.Value(cmp.OIDCACerts); ok { // RFC 9483, 4.3.1
 		value, err := cmp.MarshalCACerts([][]byte{e.ca.issuing.Raw, e.ca.root.Raw})
@@ -24,8 +24,8 @@ func (e *exchange) inform(asked cmp.GeneralContent) (cmp.PKIBody, error) {
 		answer = append(answer, cmp.InfoTypeAndValue{Type: cmp.OIDCACerts, Value: value})
 	}
 	if held, ok := asked.Value(cmp.OIDRootCACert); ok { // RFC 9483, 4.3.2
-		// No value means no update. To anybody with the root of an earlier start the new one is given
-		// without a link to it, for the old key is gone.
+		// No value means no update. A client with the root of an earlier start gets the new one
+		// without a link to it, because the old key is gone.
 		update := cmp.InfoTypeAndValue{Type: cmp.OIDRootCAKeyUpdate}
 		if !bytes.Equal(held, e.ca.root.Raw) {
 			var err error
@@ -73,7 +73,7 @@ func (e *exchange) revokeOne(details cmp.RevDetails) error {
 	}
 	notAfter := e.ca.issuing.NotAfter // no certificate lives longer
 	if signer := e.by.signer; signer != nil {
-		// Who has the shared secret speaks as a registration authority; others may revoke their own only.
+		// The holder of the shared secret acts as a registration authority; others may only revoke their own.
 		if signer.SerialNumber.Cmp(template.SerialNumber) != 0 {
 			return refuse(cmp.FailNotAuthorized, "rr is signed by another certificate than it names")
 		}

@@ -161,7 +161,7 @@ func checkKey(key crypto.PublicKey) error {
 	if cmp.CheckKey(key) == nil && (!isRSA || modulus.N.BitLen() >= minRSABits) {
 		return nil
 	}
-	return refuse(cmp.FailBadAlg, "the key is of no kind that is certified here: want RSA of %d to %d bits, ECDSA P-256, P-384 or P-521, or Ed25519",
+	return refuse(cmp.FailBadAlg, "keys of this kind are not certified here: want RSA of %d to %d bits, ECDSA P-256, P-384 or P-521, or Ed25519",
 		minRSABits, pki.MaxRSABits)
 }
 

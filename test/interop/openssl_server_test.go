@@ -274,7 +274,7 @@ func TestClient_opensslServer_misbehaves(t *testing.T) {
 		{"says to wait, and cannot be polled", add(mac, "-pkistatus", "3"), "", nil,
 			"ir ip pollReq error", `CA refused: rejection, badRequest: "…"`},
 		{"has no such path", mac, "", func(c *cmp.Config) { c.URL += "/no/such/path" },
-			"ir", `sending CMP request: HTTP status 404: answer is no CMP message: has media type "", want "application/pkixcmp"`},
+			"ir", `sending CMP request: HTTP status 404: answer is not a CMP message: has media type "", want "application/pkixcmp"`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			url := startOpenSSL(t, row.args...)
