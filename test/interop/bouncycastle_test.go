@@ -39,7 +39,7 @@ func bouncyCastle(t testing.TB, args ...string) *exec.Cmd {
 }
 
 func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
-	m := newMatrix(t, "our client, Bouncy Castle responder", "request / answer", "ir", "cr", "p10cr", "kur")
+	m := newMatrix(t, "our client, Bouncy Castle responder", "request / answer", "ir", "cr", "kur")
 	rootFile := filepath.Join(t.TempDir(), "root.pem")
 	command := bouncyCastle(t, "respond", secret, rootFile)
 	_, err := command.StdinPipe() // the responder ends with it, even if this process is killed

@@ -163,7 +163,7 @@ func newClient(t testing.TB, config cmp.Config) (*cmp.Client, *exchanges) {
 	return client, seen
 }
 
-// request sends one of the four requests for a certificate.
+// request sends one of the three requests for a certificate.
 func request(t testing.TB, client *cmp.Client, operation string, r cmp.Request, old *cmp.Signer) (cmp.Result, error) {
 	t.Helper()
 	switch operation {
@@ -171,8 +171,6 @@ func request(t testing.TB, client *cmp.Client, operation string, r cmp.Request, 
 		return client.Initialize(t.Context(), r)
 	case "cr":
 		return client.Certify(t.Context(), r)
-	case "p10cr":
-		return client.CertifyPKCS10(t.Context(), r.CSR)
 	case "kur":
 		return client.UpdateKey(t.Context(), r, *old)
 	}

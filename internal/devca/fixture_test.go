@@ -18,6 +18,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 // clock is a time that tests can move.
@@ -27,29 +28,20 @@ func (c *clock) now() time.Time { return c.at }
 
 func newClock() *clock { return &clock{time.Now().Truncate(time.Second)} }
 
-// start makes a CA and serves it on a loopback port.
-func start(t testing.TB, config devca.Config) (*devca.CA, string) {
+func newCA(t testing.TB, config devca.Config) *devca.CA {
 	t.Helper()
 	ca, err := devca.New(config)
 	require.NoError(t, err)
+	return ca
+}
+
+// start makes a CA and serves it on a loopback port.
+func start(t testing.TB, config devca.Config) (*devca.CA, string) {
+	t.Helper()
+	ca := newCA(t, config)
 	server := httptest.NewServer(ca)
 	t.Cleanup(server.Close)
 	return ca, server.URL
-}
-
-// client makes a CMP client of the CA with the default shared secret.
-func client(t testing.TB, ca *devca.CA, url string, change func(*cmp.Config)) *cmp.Client {
-	t.Helper()
-	config := cmp.Config{
-		URL: url, Recipient: "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
-		Secret: []byte(devca.DefaultSecret), Reference: devca.DefaultReference, TrustAnchors: []*x509.Certificate{ca.Root()},
-	}
-	if change != nil {
-		change(&config)
-	}
-	c, err := cmp.New(config)
-	require.NoError(t, err)
-	return c
 }
 
 func newKey(t testing.TB) crypto.Signer {
@@ -59,17 +51,13 @@ func newKey(t testing.TB) crypto.Signer {
 	return key
 }
 
-// request makes a CSR with a new key.
-func request(t testing.TB) cmp.Request {
-	t.Helper()
-	key := newKey(t)
-	return cmp.Request{CSR: csr(t, key, "leaf.example.org"), Key: key}
-}
+// leaf is the name that is asked for.
+const leaf = "leaf.example.org"
 
-func csr(t testing.TB, key crypto.Signer, name string) *x509.CertificateRequest {
+func csr(t testing.TB, key crypto.Signer) *x509.CertificateRequest {
 	t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: name, Organization: []string{"Example"}}, DNSNames: []string{name, "alias.example.org"},
+		Subject: pkix.Name{CommonName: leaf, Organization: []string{"Example"}}, DNSNames: []string{leaf, "alias.example.org"},
 	}, key)
 	require.NoError(t, err)
 	parsed, err := x509.ParseCertificateRequest(der)
@@ -78,19 +66,24 @@ func csr(t testing.TB, key crypto.Signer, name string) *x509.CertificateRequest 
 }
 
 // template makes a CertReqMsg without its proof of possession.
-func template(t testing.TB, key crypto.Signer, name string) cmp.CertReqMsg {
+func template(t testing.TB, key crypto.Signer) cmp.CertReqMsg {
 	t.Helper()
-	parsed := csr(t, key, name)
-	m := cmp.CertReqMsg{CertReq: cmp.CertRequest{CertTemplate: cmp.CertTemplate{Subject: parsed.RawSubject, Extensions: parsed.Extensions}}}
-	require.NoError(t, m.CertReq.CertTemplate.SetKey(key.Public()))
+	parsed := csr(t, key)
+	m := cmp.CertReqMsg{CertReq: cmp.CertRequest{CertTemplate: cmp.CertTemplate{
+		Subject: parsed.RawSubject, PublicKey: parsed.RawSubjectPublicKeyInfo, Extensions: parsed.Extensions,
+	}}}
 	return m
 }
 
-// signed proves possession of the key.
-func signed(t testing.TB, m cmp.CertReqMsg, key crypto.Signer) cmp.CertReqMsg {
+// crmf asks for a certificate by ir, cr or kur, from a template that is spoilt before the proof of possession.
+func crmf(t testing.TB, kind cmp.BodyType, key crypto.Signer, spoil func(*cmp.CertReqMsg)) *cmp.PKIMessage {
 	t.Helper()
+	m := template(t, key)
+	if spoil != nil {
+		spoil(&m)
+	}
 	require.NoError(t, m.SignPOPO(key))
-	return m
+	return message(kind, cmp.CertReqMessages{m})
 }
 
 // message makes a message that begins a transaction, for the test to spoil before it is protected.
@@ -105,10 +98,9 @@ func message(kind cmp.BodyType, content cmp.BodyContent) *cmp.PKIMessage {
 }
 
 // ir makes a message with a request for a certificate.
-func ir(t testing.TB) *cmp.PKIMessage {
-	key := newKey(t)
-	return message(cmp.BodyIR, cmp.CertReqMessages{signed(t, template(t, key, "leaf.example.org"), key)})
-}
+func ir(t testing.TB) *cmp.PKIMessage { return crmf(t, cmp.BodyIR, newKey(t), nil) }
+
+func p10cr(der []byte) *cmp.PKIMessage { return message(cmp.BodyP10CR, cmp.CertificationRequest(der)) }
 
 // follow makes a message that carries a transaction on after an answer.
 func follow(answer *cmp.PKIMessage, kind cmp.BodyType, content cmp.BodyContent) *cmp.PKIMessage {
@@ -117,13 +109,37 @@ func follow(answer *cmp.PKIMessage, kind cmp.BodyType, content cmp.BodyContent) 
 	return m
 }
 
+// confirmation accepts the certificate in an answer.
+func confirmation(t testing.TB, answer *cmp.PKIMessage) cmp.CertStatus {
+	hash, _ := cmp.CertHash(granted(t, answer))
+	return cmp.CertStatus{CertHash: hash, CertReqID: answer.Body.Content.(*cmp.CertRepMessage).Response[0].CertReqID}
+}
+
+func confirming(answer *cmp.PKIMessage, statuses ...cmp.CertStatus) *cmp.PKIMessage {
+	return follow(answer, cmp.BodyCertConf, cmp.CertConfirmContent(statuses))
+}
+
+func polling(answer *cmp.PKIMessage, id int64) *cmp.PKIMessage {
+	return follow(answer, cmp.BodyPollReq, cmp.PollReqContent{id})
+}
+
 // withMAC protects a message with the default shared secret.
 func withMAC(t testing.TB, m *cmp.PKIMessage) *cmp.PKIMessage {
+	return withSecret(t, m, cmp.ProtectionPBMSHA256, devca.DefaultSecret)
+}
+
+func withSecret(t testing.TB, m *cmp.PKIMessage, protection cmp.Protection, secret string) *cmp.PKIMessage {
 	t.Helper()
-	mac, err := cmp.NewMAC(cmp.ProtectionPBMSHA256)
+	mac, err := cmp.NewMAC(protection)
 	require.NoError(t, err)
-	require.NoError(t, cmp.NewMACKeys([]byte(devca.DefaultSecret)).Protect(m, mac))
+	require.NoError(t, cmp.NewMACKeys([]byte(secret)).Protect(m, mac))
 	return m
+}
+
+// ask sends a message under the default shared secret.
+func ask(t testing.TB, ca http.Handler, m *cmp.PKIMessage) *cmp.PKIMessage {
+	t.Helper()
+	return send(t, ca, withMAC(t, m))
 }
 
 // withSignature protects a message by a certificate's key.
@@ -193,7 +209,13 @@ func outcome(answer *cmp.PKIMessage) string {
 func enrolled(t testing.TB, ca *devca.CA) *cmp.Signer {
 	t.Helper()
 	key := newKey(t)
-	m := message(cmp.BodyIR, cmp.CertReqMessages{signed(t, template(t, key, "leaf.example.org"), key)})
+	m := crmf(t, cmp.BodyIR, key, nil)
 	m.Header.AddImplicitConfirm()
-	return &cmp.Signer{Key: key, Certificate: granted(t, send(t, ca, withMAC(t, m)))}
+	return &cmp.Signer{Key: key, Certificate: granted(t, ask(t, ca, m))}
+}
+
+// checkText compares an outcome with the one for this test in testdata/texts.txt.
+func checkText(t *testing.T, got string) {
+	t.Helper()
+	golden.Check(t, "testdata/texts.txt", got)
 }
