@@ -249,17 +249,6 @@ func TestOpen_killedWhileMakingTheDirectory(t *testing.T) {
 	}
 }
 
-func TestVolume_Publish_overWhatAKubeletLeaves(t *testing.T) {
-	eachLayout(t, func(t *testing.T, layout string) {
-		cfg := newConfig(t, layout, TypePEM)
-		v := mustOpen(t, cfg)
-		require.NoError(t, os.Symlink("..2025_01_01_00_00_00.123456789", filepath.Join(cfg.Dir, dataTemporary)))
-		require.NoError(t, makeDir(filepath.Join(cfg.Dir, "..2025_01_01_00_00_00.123456789")))
-		mustPublish(t, v, newBundle())
-		requireNothingLeft(t, listing(t, cfg.Dir), layout)
-	})
-}
-
 // Such a publication counts: what readers come to see of it is reported by whatever completes it.
 func TestVolume_Publish_failedAfterItsCommit_isCompletedAndReported(t *testing.T) {
 	for name, complete := range map[string]func(v *Volume) error{

@@ -1,0 +1,60 @@
+package output_test
+
+import (
+	"crypto/x509"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/certfetcher/certfetcher/output"
+	"github.com/certfetcher/certfetcher/test/ca"
+)
+
+// A set of PEM files is published, as a whole, for an application that reads /certs.
+func ExampleVolume_Publish() {
+	dir, err := os.MkdirTemp("", "certs")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	authority, err := ca.New("Example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	key, chain, err := authority.Identity("app.example.org")
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	volume, err := output.Open(output.Config{Dir: dir, Types: []string{output.TypePEM}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	published, err := volume.Publish(output.Bundle{Key: key, Chain: chain, Trusted: []*x509.Certificate{authority.Root}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, path := range published.Files {
+		fmt.Println(filepath.Base(path))
+	}
+	// Output:
+	// truststore.pem
+	// keystore-combined.pem
+	// key.pem
+	// keystore.pem
+}
+
+func ExampleFormats() {
+	for _, format := range output.Formats() {
+		fmt.Print(format.Name, ":")
+		for _, file := range format.Files() {
+			fmt.Print(" ", file.Name)
+		}
+		fmt.Println()
+	}
+	// Output:
+	// P12: keystore.pass truststore.pass truststore.p12 keystore.p12
+	// JKS: keystore.pass truststore.pass truststore.jks keystore.jks
+	// PEM: truststore.pem keystore-combined.pem key.pem keystore.pem
+}
