@@ -80,8 +80,7 @@ func TestVolume_Current_saysWhatDiffers(t *testing.T) {
 			assert.EqualError(t, err, want)
 			v := mustOpen(t, cfg)
 			_, err = v.Current()
-			_, isMismatch := errors.AsType[*MismatchError](err)
-			assert.True(t, isMismatch)
+			assert.ErrorAs(t, err, new(*MismatchError))
 			if lines[0] != "a file is a directory" { // that is moved aside
 				assert.EqualError(t, err, want)
 			}

@@ -41,7 +41,7 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 			}
 			dirty := map[string]bool{} // files, and directories with names in them, that are not durable
 			seen := map[string]int{}
-			v, err := open(cfg, func(op, path string) error {
+			v := openWith(t, cfg, func(op, path string) error {
 				dir, name := filepath.Dir(path), filepath.Base(path)
 				if generationName.MatchString(name) {
 					name = "a generation"
@@ -68,7 +68,6 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 				}
 				return nil
 			})
-			require.NoError(t, err)
 			clear(dirty)
 			now := start
 			v.cfg.Now = func() time.Time { return now }
@@ -106,7 +105,7 @@ func TestVolume_Publish_secretsAreNeverMoreOpenThanAskedFor(t *testing.T) {
 				require.NoError(t, err)
 				requireClosed(t, cfg.Dir, secretMode, "at the end")
 				for _, f := range wanted(cfg.Types) {
-					require.Equal(t, f.mode(secretMode).String(), mode(t, filepath.Join(cfg.Dir, f.Name)), "umask %#o", umask)
+					require.Equal(t, f.mode(secretMode).String(), stat(t, filepath.Join(cfg.Dir, f.Name)).Mode().String(), "umask %#o", umask)
 				}
 			}
 		}
@@ -151,17 +150,15 @@ func TestOpen_directoryIsMadeWithParentsAndAnExistingOneKeepsItsMode(t *testing.
 	for path, want := range map[string]string{
 		top: "dgrwx--x--x", filepath.Dir(cfg.Dir): "dgrwxr-x---", cfg.Dir: "dgrwxr-x---", filepath.Join(cfg.Dir, dataLink): "dgrwxr-x---",
 	} {
-		assert.Equal(t, want, mode(t, path), path)
+		assert.Equal(t, want, stat(t, path).Mode().String(), path)
 	}
 }
 
 func requireGroup(t *testing.T, want int, paths ...string) {
 	t.Helper()
 	for _, path := range paths {
-		info, err := os.Stat(path)
-		require.NoError(t, err)
-		require.Equal(t, want, files.GroupOf(info), path)
-		require.NotZero(t, info.Mode()&0o040, path)
+		require.Equal(t, want, files.GroupOf(stat(t, path)), path)
+		require.NotZero(t, stat(t, path).Mode()&0o040, path)
 	}
 }
 
@@ -185,13 +182,12 @@ func TestVolume_Publish_groupComesFromTheDirectoryOrTheConfiguration(t *testing.
 			require.NoError(t, os.Chown(cfg.Dir, -1, row.dirGroup))
 			require.NoError(t, os.Chmod(cfg.Dir, 0o770|fs.ModeSetgid))
 			// Until a file has its group, that which it is born with must see nothing of it.
-			v, err := open(cfg, func(op, at string) error {
+			v := openWith(t, cfg, func(op, at string) error {
 				if info, err := os.Lstat(at); err == nil && op == files.OpGroup {
-					assert.Zero(t, info.Mode().Perm()&0o077, at)
+					assert.Zero(t, info.Mode().Perm()&0o077, "%s: %s", name, at)
 				}
 				return nil
 			})
-			require.NoError(t, err, name)
 			requireGroup(t, row.want, mustPublish(t, v, b).Files...)
 			requireCurrent(t, cfg, b)
 			require.False(t, mustPublish(t, v, b).Changed)
@@ -204,29 +200,26 @@ func TestVolume_CorrectModes_leavesContentAndTimeAlone(t *testing.T) {
 		cfg, _, b := published(t, layout, TypePEM)
 		key := filepath.Join(cfg.Dir, "key.pem")
 		require.NoError(t, os.Chmod(key, 0o644))
-		before, err := os.Stat(key)
-		require.NoError(t, err)
+		before := stat(t, key)
 
-		v := reopened(t, cfg)
-		corrected, err := v.CorrectModes()
-		require.NoError(t, err)
-		require.Equal(t, []string{key}, corrected)
-		after, err := os.Stat(key)
-		require.NoError(t, err)
+		correct := func() []string {
+			corrected, err := reopened(t, cfg).CorrectModes()
+			require.NoError(t, err)
+			return corrected
+		}
+		require.Equal(t, []string{key}, correct())
+		after := stat(t, key)
 		require.Equal(t, DefaultFileMode, after.Mode().Perm())
 		require.Equal(t, before.ModTime(), after.ModTime())
 		require.True(t, os.SameFile(before, after))
 		requireCurrent(t, cfg, b)
-		corrected, err = v.CorrectModes()
-		require.NoError(t, err)
-		require.Empty(t, corrected)
+		require.Empty(t, correct())
 
 		if os.Geteuid() != 0 {
 			t.Skip("only root may give files to any group")
 		}
 		cfg.Group = "12345"
-		corrected, err = reopened(t, cfg).CorrectModes()
-		require.NoError(t, err)
+		corrected := correct()
 		require.Len(t, corrected, 4)
 		requireGroup(t, 12345, corrected...)
 		if layout == LayoutSymlink { // a group that cannot enter cannot read

@@ -29,8 +29,7 @@ func TestOpen_whatIsInTheWayOfTheDirectory(t *testing.T) {
 		link: `opening "` + link + `": no such file or directory (it is a link to a directory that does not exist)`,
 	} {
 		_, err := Open(Config{Dir: path, Types: []string{TypePEM}})
-		_, isFileError := errors.AsType[*FileError](err)
-		require.True(t, isFileError)
+		require.ErrorAs(t, err, new(*FileError))
 		require.EqualError(t, err, want)
 	}
 	require.Equal(t, before, listing(t, dir))
@@ -56,8 +55,7 @@ func TestOpen_unusableConfiguration(t *testing.T) {
 	cfg := newConfig(t, LayoutSymlink, TypePEM)
 	cfg.Group = "no-such-group"
 	_, err := Open(cfg)
-	_, isFileError := errors.AsType[*FileError](err)
-	require.True(t, isFileError)
+	require.ErrorAs(t, err, new(*FileError))
 	require.EqualError(t, err, `setting the group of "`+cfg.Dir+
 		`": finding group "no-such-group": no group of that name in /etc/group, give its number`)
 }
@@ -133,15 +131,14 @@ func TestVolume_Publish_removesWhatIsCertfetchersAndNothingElse(t *testing.T) {
 func TestVolume_Publish_neverLeavesTheVolume(t *testing.T) {
 	eachLayout(t, func(t *testing.T, layout string) {
 		cfg, outside := newConfig(t, layout, TypePEM), t.TempDir()
-		v, err := open(cfg, func(op, path string) error {
+		v := openWith(t, cfg, func(op, path string) error {
 			if op == files.OpCreate && filepath.Base(path) == "key.pem" {
 				stage := filepath.Dir(path)
 				return errors.Join(os.RemoveAll(stage), os.Symlink(outside, stage))
 			}
 			return nil
 		})
-		require.NoError(t, err)
-		_, err = v.Publish(newBundle())
+		_, err := v.Publish(newBundle())
 		require.ErrorContains(t, err, "path escapes from parent")
 		require.Empty(t, listing(t, outside))
 	})
@@ -155,8 +152,7 @@ func TestVolume_whatCannotBeRemoved_isInNoOnesWay(t *testing.T) {
 		stage := filepath.Join(cfg.Dir, stageDir)
 		for range 2 {
 			require.NoError(t, os.Mkdir(stage, 0o750))
-			_, err := open(cfg, failing(files.OpRemove, syscall.EACCES))
-			require.NoError(t, err)
+			openWith(t, cfg, failing(files.OpRemove, syscall.EACCES))
 			require.NoDirExists(t, stage)
 		}
 		requireCurrent(t, cfg, b)

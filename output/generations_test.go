@@ -44,9 +44,7 @@ func clockedVolume(t *testing.T, publications int) (*Volume, *clock) {
 // current is the directory that readers find behind ..data, and generations are all of them.
 func current(t *testing.T, v *Volume) string {
 	t.Helper()
-	target, err := os.Readlink(v.path(dataLink))
-	require.NoError(t, err)
-	return target
+	return readlink(t, v.path(dataLink))
 }
 
 func generations(t *testing.T, v *Volume) []string {

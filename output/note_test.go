@@ -23,7 +23,7 @@ func TestVolume_note_isPublishedWithItsSet(t *testing.T) {
 		eachLayout(t, func(t *testing.T, layout string) {
 			cfg, v, b := published(t, layout, TypePEM)
 			assert.Len(t, v.Files(), 4, "readers do not see it")
-			assert.Equal(t, "-rw-r--r--", mode(t, notePath(cfg)))
+			assert.Equal(t, "-rw-r--r--", stat(t, notePath(cfg)).Mode().String())
 			requireCurrent(t, cfg, b)
 			b.Note = []byte("asked for again")
 			assert.Equal(t, []string{"..request has another content"}, mustPublish(t, v, b).Differences)

@@ -36,7 +36,7 @@ func TestVolume_Publish_writesTheFilesOfEachFormat(t *testing.T) {
 			assert.True(t, p.Changed)
 			var has []string
 			for _, path := range p.Files {
-				has = append(has, filepath.Base(path)+" "+mode(t, path))
+				has = append(has, filepath.Base(path)+" "+stat(t, path).Mode().String())
 			}
 			assert.Equal(t, want, has)
 			requireCurrent(t, cfg, b)
@@ -84,15 +84,12 @@ func TestVolume_Publish_truststoresChangeOnlyWithTheTrustedCertificates(t *testi
 			return stores
 		}
 		before := stores()
-		info, err := os.Stat(v.path("truststore.p12"))
-		require.NoError(t, err)
+		info := stat(t, v.path("truststore.p12"))
 
 		renewed := newBundle()
 		mustPublish(t, v, renewed)
 		require.Equal(t, before, stores())
-		infoAfter, err := os.Stat(v.path("truststore.p12"))
-		require.NoError(t, err)
-		assert.Equal(t, layout == LayoutInplace, os.SameFile(info, infoAfter))
+		assert.Equal(t, layout == LayoutInplace, os.SameFile(info, stat(t, v.path("truststore.p12"))))
 		requireCurrent(t, cfg, renewed)
 
 		renewed.Trusted = append(renewed.Trusted, newCA().Root)
