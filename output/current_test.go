@@ -50,11 +50,16 @@ func harm(t *testing.T, cfg *Config, bundles map[string]Bundle, line string) {
 		mustPublish(t, mustOpen(t, from), bundles[name])
 		writeFile(t, cfg.Dir, args[0], readFile(t, from.Dir, args[0]))
 	case "set":
-		value := any(args[0])
-		if name == "Types" {
-			value = args
+		switch field := reflect.ValueOf(cfg).Elem().FieldByName(name); field.Kind() {
+		case reflect.Slice:
+			field.Set(reflect.ValueOf(args))
+		case reflect.Uint32:
+			number, err := strconv.ParseUint(args[0], 8, 32)
+			require.NoError(t, err)
+			field.SetUint(number)
+		default:
+			field.SetString(args[0])
 		}
-		reflect.ValueOf(cfg).Elem().FieldByName(name).Set(reflect.ValueOf(value))
 	default:
 		t.Fatalf("unknown verb %q", verb)
 	}

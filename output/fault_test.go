@@ -36,17 +36,18 @@ func TestOpen_whatIsInTheWayOfTheDirectory(t *testing.T) {
 }
 
 func TestOpen_unusableConfiguration(t *testing.T) {
-	for want, change := range map[string]func(*Config){
-		`output directory is "certs", want an absolute path`:                        func(c *Config) { c.Dir = "certs" },
-		"no output type is given, want at least one of P12, JKS, PEM":               func(c *Config) { c.Types = nil },
-		`output type is "p12", want one of P12, JKS, PEM`:                           func(c *Config) { c.Types = []string{TypePEM, "p12"} },
-		`output layout is "flat", want symlink or inplace`:                          func(c *Config) { c.Layout = "flat" },
-		`PKCS#12 profile is "old", want modern or legacy`:                           func(c *Config) { c.P12Profile = "old" },
-		"file mode is 040, want permission bits with the owner's right to read":     func(c *Config) { c.FileMode = 0o040 },
-		"file mode is 0104600, want permission bits with the owner's right to read": func(c *Config) { c.FileMode = 0o104600 },
+	const mode = "want permission bits with the owner's right to read"
+	for want, line := range map[string]string{
+		`output directory is "certs", want an absolute path`:          "set Dir certs",
+		"no output type is given, want at least one of P12, JKS, PEM": "set Types",
+		`output type is "p12", want one of P12, JKS, PEM`:             "set Types PEM p12",
+		`output layout is "flat", want symlink or inplace`:            "set Layout flat",
+		`PKCS#12 profile is "old", want modern or legacy`:             "set P12Profile old",
+		"file mode is 040, " + mode:                                   "set FileMode 040",
+		"file mode is 0104600, " + mode:                               "set FileMode 0104600",
 	} {
 		cfg := newConfig(t, LayoutSymlink, TypePEM)
-		change(&cfg)
+		harm(t, &cfg, nil, line)
 		_, err := Open(cfg)
 		assert.EqualError(t, err, want)
 		_, err = Read(cfg)
