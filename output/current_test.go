@@ -68,10 +68,11 @@ func harm(t *testing.T, cfg *Config, bundles map[string]Bundle, line string) {
 func TestVolume_Current_saysWhatDiffers(t *testing.T) {
 	b, other := newBundle(), newBundle()
 	bundles := map[string]Bundle{
-		"same": b, "other": other, "shorter-chain": {Key: b.Key, Chain: b.Chain[:1], Trusted: b.Trusted},
-		"other-trust": {Key: b.Key, Chain: b.Chain, Trusted: other.Chain[1:]},
+		"same": b, "other": other, "shorter-chain": {b.Key, b.Chain[:1], b.Trusted, nil},
+		"other-trust": {b.Key, b.Chain, other.Chain[1:], nil},
 	}
-	for row := range strings.SplitSeq(strings.TrimSpace(readFile(t, "testdata", "mismatches.txt")), "\n\n") {
+	rows := strings.TrimSpace(readFile(t, "testdata", "mismatches.txt"))
+	for row := range strings.SplitSeq(rows, "\n\n") {
 		lines := strings.Split(row, "\n")
 		t.Run(lines[0], func(t *testing.T) {
 			cfg := newConfig(t, LayoutInplace, TypeP12, TypeJKS, TypePEM)
@@ -129,13 +130,14 @@ func TestRead_changesNothing(t *testing.T) {
 
 func TestVolume_Publish_refusesWhatNoReaderCouldUse(t *testing.T) {
 	b, other := newBundle(), newBundle()
+	key, chain, trusted := b.Key, b.Chain, b.Trusted
 	for want, bundle := range map[string]Bundle{
-		"has no private key or no certificate, want both ":                {Chain: b.Chain, Trusted: b.Trusted},
-		"has no private key or no certificate, want both":                 {Key: b.Key, Trusted: b.Trusted},
-		"the certificate holds another public key than the private key's": {Key: b.Key, Chain: other.Chain, Trusted: b.Trusted},
-		"has no trusted certificate, want at least one":                   {Key: b.Key, Chain: b.Chain},
-		"has a note of 65537 bytes, want at most 65536":                   {b.Key, b.Chain, b.Trusted, make([]byte, NoteLimit+1)},
-		"x509: unknown key type while marshaling PKCS#8: output.opaque":   {Key: opaque{b.Key}, Chain: b.Chain, Trusted: b.Trusted},
+		"has no private key or no certificate, want both ":                {nil, chain, trusted, nil},
+		"has no private key or no certificate, want both":                 {key, nil, trusted, nil},
+		"the certificate holds another public key than the private key's": {key, other.Chain, trusted, nil},
+		"has no trusted certificate, want at least one":                   {key, chain, nil, nil},
+		"has a note of 65537 bytes, want at most 65536":                   {key, chain, trusted, make([]byte, NoteLimit+1)},
+		"x509: unknown key type while marshaling PKCS#8: output.opaque":   {opaque{key}, chain, trusted, nil},
 	} {
 		cfg := newConfig(t, LayoutSymlink, TypeP12)
 		_, err := mustOpen(t, cfg).Publish(bundle)

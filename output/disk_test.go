@@ -21,16 +21,17 @@ import (
 // must be.
 func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 	replace, combined := files.OpRename+" truststore.pem", files.OpRename+" keystore-combined.pem"
+	link, uncommit := files.OpLink+" ..data_tmp", files.OpRemove+" ..files"
 	for name, row := range map[string]struct {
 		before, layout string
-		checkpoints    map[string]int // steps, and how many of them must come with nothing undurable before
+		checkpoints    map[string]int // steps, and how many must come with nothing undurable before
 	}{
 		// The link must not be durable before what it points to, nor the old set go before the new one holds.
-		"symlink": {"", LayoutSymlink, map[string]int{files.OpLink + " ..data_tmp": 3, files.OpRemove + " a generation": 1}},
+		"symlink": {"", LayoutSymlink, map[string]int{link: 3, files.OpRemove + " a generation": 1}},
 		// A file must not be replaced before the commit is durable, nor the commit go before all are in place.
-		"inplace":              {"", LayoutInplace, map[string]int{replace: 1, combined: 2, files.OpRemove + " ..files": 3}},
+		"inplace":              {"", LayoutInplace, map[string]int{replace: 1, combined: 2, uncommit: 3}},
 		"symlink over inplace": {LayoutInplace, LayoutSymlink, map[string]int{files.OpLink + " ..link_tmp": 1}},
-		"inplace over symlink": {LayoutSymlink, LayoutInplace, map[string]int{replace: 1, files.OpRemove + " ..files": 3}},
+		"inplace over symlink": {LayoutSymlink, LayoutInplace, map[string]int{replace: 1, uncommit: 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := newConfig(t, row.layout, TypePEM)
@@ -39,7 +40,7 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 				other.Layout = row.before
 				mustPublish(t, mustOpen(t, other), newBundle())
 			}
-			dirty := map[string]bool{} // files, and directories with names in them, that are not durable
+			dirty := map[string]bool{} // what is not durable: files, and directories with names in them
 			seen := map[string]int{}
 			v := openWith(t, cfg, func(op, path string) error {
 				dir, name := filepath.Dir(path), filepath.Base(path)
@@ -105,7 +106,7 @@ func TestVolume_Publish_secretsAreNeverMoreOpenThanAskedFor(t *testing.T) {
 				require.NoError(t, err)
 				requireClosed(t, cfg.Dir, secretMode, "at the end")
 				for _, f := range wanted(cfg.Types) {
-					require.Equal(t, f.mode(secretMode).String(), stat(t, filepath.Join(cfg.Dir, f.Name)).Mode().String(), "umask %#o", umask)
+					require.Equal(t, f.mode(secretMode), stat(t, v.path(f.Name)).Mode(), "umask %#o", umask)
 				}
 			}
 		}
@@ -163,7 +164,7 @@ func requireGroup(t *testing.T, want int, paths ...string) {
 }
 
 func TestVolume_Publish_groupComesFromTheDirectoryOrTheConfiguration(t *testing.T) {
-	own, other := os.Getegid(), os.Getegid() // another one only where this process may give files to it
+	own, other := os.Getegid(), os.Getegid()
 	if os.Geteuid() == 0 {
 		other = 4242
 	}

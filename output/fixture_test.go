@@ -195,6 +195,7 @@ func replaceBy(make func(path string) error) func(path string) error {
 	}
 }
 
+func makeFile(path string) error { return os.WriteFile(path, nil, 0o640) }
 func makePipe(path string) error { return syscall.Mkfifo(path, 0o600) }
 func makeLink(path string) error { return os.Symlink("/etc/passwd", path) }
 func makeDir(path string) error  { return os.Mkdir(path, 0o700) }

@@ -12,8 +12,17 @@ import (
 )
 
 func TestVolume_Restore_putsBackWhatAnotherProcessChanged(t *testing.T) {
-	another := os.Getegid() + 1
-	group := fmt.Sprintf("has group %d, want %d", another, os.Getegid())
+	group := fmt.Sprintf("has group %d, want %d", os.Getegid()+1, os.Getegid())
+	giveAway := func(path string) error { return os.Chown(path, -1, os.Getegid()+1) }
+	removeAll := func(directory bool) func(string) error {
+		return func(path string) error {
+			err := os.RemoveAll(filepath.Dir(path))
+			if err == nil && !directory {
+				err = os.Mkdir(filepath.Dir(path), 0o750)
+			}
+			return err
+		}
+	}
 	truncate := func(path string) error { return os.Truncate(path, 0) }
 	chmod := func(mode os.FileMode) func(string) error {
 		return func(path string) error { return os.Chmod(path, mode) }
@@ -26,12 +35,12 @@ func TestVolume_Restore_putsBackWhatAnotherProcessChanged(t *testing.T) {
 		"emptied":            {truncate, "has another content"},
 		"opened to all":      {chmod(0o666), "has mode 0666, want 0640"},
 		"closed":             {chmod(0o600), "has mode 0600, want 0640"},
-		"given away":         {func(path string) error { return os.Chown(path, -1, another) }, group},
-		"replaced by a file": {replaceBy(func(path string) error { return os.WriteFile(path, nil, 0o640) }), ""},
+		"given away":         {giveAway, group},
+		"replaced by a file": {replaceBy(makeFile), ""},
 		"replaced by a pipe": {replaceBy(makePipe), "is not what it should be"},
 		"replaced by a link": {replaceBy(makeLink), "is not what it should be"},
-		"everything removed": {func(path string) error { return removeContent(filepath.Dir(path)) }, ""},
-		"directory removed":  {func(path string) error { return os.RemoveAll(filepath.Dir(path)) }, ""},
+		"everything removed": {removeAll(false), ""},
+		"directory removed":  {removeAll(true), ""},
 	} {
 		if name == "given away" && os.Geteuid() != 0 {
 			continue // only root may give a file to a group that it is not in
@@ -60,7 +69,7 @@ func TestVolume_Restore_putsBackWhatAnotherProcessChanged(t *testing.T) {
 					assert.Equal(t, []string{"keystore.p12 " + want}, p.Differences)
 				}
 				for name, data := range before {
-					assert.Equal(t, data, readFile(t, cfg.Dir, name), "%s is put back byte for byte", name)
+					assert.Equal(t, data, readFile(t, cfg.Dir, name), "%s, byte for byte", name)
 				}
 				requireCurrent(t, cfg, b)
 				requireNothingLeft(t, listing(t, cfg.Dir), name)
@@ -69,16 +78,6 @@ func TestVolume_Restore_putsBackWhatAnotherProcessChanged(t *testing.T) {
 			})
 		}
 	}
-}
-
-func removeContent(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, entry := range entries {
-		if err == nil {
-			err = os.RemoveAll(filepath.Join(dir, entry.Name()))
-		}
-	}
-	return err
 }
 
 func TestVolume_Restore_withNothingToPutBack(t *testing.T) {

@@ -67,7 +67,7 @@ func TestVolume_Publish_symlinkLooksLikeAKubeletsVolume(t *testing.T) {
 		want[f.Name] = "-> ..data/" + f.Name
 	}
 	require.Regexp(t, `^\.\.2026_03_01_12_00_\d\d\.000$`, second)
-	require.Equal(t, want, listing(t, cfg.Dir), "the generation before stays for readers that are in it")
+	require.Equal(t, want, listing(t, cfg.Dir), "the generation before stays for its readers")
 }
 
 // Truststores are salted, but a renewal seldom changes who is trusted: then their readers are left alone.
