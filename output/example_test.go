@@ -45,16 +45,19 @@ func ExampleVolume_Publish() {
 	// keystore.pem
 }
 
-func ExampleFormats() {
-	for _, format := range output.Formats() {
-		fmt.Print(format.Name, ":")
-		for _, file := range format.Files() {
-			fmt.Print(" ", file.Name)
-		}
-		fmt.Println()
+func ExampleFiles() {
+	for _, file := range output.Files() {
+		fmt.Println(file.Name, file.Formats)
 	}
 	// Output:
-	// P12: keystore.pass truststore.pass truststore.p12 keystore.p12
-	// JKS: keystore.pass truststore.pass truststore.jks keystore.jks
-	// PEM: truststore.pem keystore-combined.pem key.pem keystore.pem
+	// keystore.pass [P12 JKS]
+	// truststore.pass [P12 JKS]
+	// truststore.p12 [P12]
+	// truststore.jks [JKS]
+	// truststore.pem [PEM]
+	// keystore.p12 [P12]
+	// keystore.jks [JKS]
+	// keystore-combined.pem [PEM]
+	// key.pem [PEM]
+	// keystore.pem [PEM]
 }
