@@ -40,6 +40,9 @@ func TestVolume_Publish_writesTheFilesOfEachFormat(t *testing.T) {
 			}
 			assert.Equal(t, want, has)
 			requireCurrent(t, cfg, b)
+			asTheJavaClient := cfg
+			asTheJavaClient.KeystoreAlias, asTheJavaClient.TruststoreAliasPrefix = "certificate", "trusted-certificate-"
+			requireCurrent(t, asTheJavaClient, b)
 
 			before := listing(t, cfg.Dir)
 			for _, again := range []*Volume{v, mustOpen(t, cfg)} {
