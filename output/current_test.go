@@ -126,6 +126,9 @@ func TestRead_changesNothing(t *testing.T) {
 	_, err = Read(cfg)
 	require.EqualError(t, err, `"`+cfg.Dir+`/..commit" holds a publication that was interrupted, the next start completes it`)
 	require.Equal(t, before, listing(t, cfg.Dir))
+
+	cfg.Journal = true
+	require.True(t, mustOpen(t, cfg).Pending(), "what this process completes, its application has to be notified of")
 }
 
 func TestVolume_Publish_refusesWhatNoReaderCouldUse(t *testing.T) {
