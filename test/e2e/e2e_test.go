@@ -20,10 +20,7 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
-	os.Exit(programs.RunTests(m, func(dir string) error {
-		binDir = dir
-		return nil
-	}, "certfetcher"))
+	programs.RunTests(m, &binDir)
 }
 
 func TestScripts(t *testing.T) {

@@ -2,47 +2,125 @@
 package programs
 
 import (
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"testing"
+	"time"
 )
 
-// Build builds the programs of cmd with the names, as they are shipped, into a directory that exists.
-func Build(dir string, names ...string) error {
+var names = []string{"certfetcher", "certservice", "devca"}
+
+// shared is where built programs are kept for all packages with tests, and for the next run: one directory for each
+// checkout, and in it one for each content. It is determined before a test changes TMPDIR.
+var shared = filepath.Join(os.TempDir(), fmt.Sprintf("certfetcher-programs-%d", os.Getuid()))
+
+// Build builds the programs of cmd, as they are shipped, and returns the directory that holds them. Only the first call
+// after a change builds anything, by whatever process. Every user may run the programs.
+func Build() (string, error) {
 	_, here, _, _ := runtime.Caller(0)
-	args := []string{"build", "-tags", "nethttpomithttp2", "-o", dir}
+	root := filepath.Join(filepath.Dir(here), "..", "..") // tests with a module of their own call it, too
+	checkout := filepath.Join(shared, fmt.Sprintf("%.8x", sha256.Sum256([]byte(root))))
+	unlock, err := lock(checkout)
+	if err != nil {
+		return "", fmt.Errorf("locking the directory of built programs: %w", err)
+	}
+	defer unlock()
+	latest := filepath.Join(checkout, "latest")
+	args := []string{"build", "-tags", "nethttpomithttp2", "-ldflags", "-s -w", "-o", latest + string(filepath.Separator)}
 	for _, name := range names {
 		args = append(args, "./cmd/"+name)
 	}
 	build := exec.Command("go", args...)
-	build.Dir = filepath.Join(filepath.Dir(here), "..", "..") // tests with a module of their own call it, too
+	build.Dir = root
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("building the programs: %w\n%s", err, out)
+		return "", fmt.Errorf("building the programs: %w\n%s", err, out)
 	}
-	return nil
+	return freeze(checkout, latest)
 }
 
-// RunTests is for TestMain: it builds the programs into a new directory, which every user may search, and runs the tests
-// after ready. It returns the exit code, and removes the directory.
-func RunTests(m *testing.M, ready func(dir string) error, names ...string) int {
-	dir, err := os.MkdirTemp("", "certfetcher-programs-")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		err = os.Chmod(dir, 0o755)
+// lock makes the directory, which must then be this user's, and keeps other processes out until it is unlocked.
+func lock(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = Build(dir, names...)
+	if info, err := os.Lstat(shared); err != nil {
+		return nil, err
+	} else if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Getuid() || !info.IsDir() {
+		return nil, fmt.Errorf("%s belongs to user %d, want %d", shared, owner, os.Getuid())
 	}
-	if err == nil {
-		err = ready(dir)
-	}
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return nil, err
 	}
-	return m.Run()
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return func() { file.Close() }, nil
+}
+
+// freeze links the latest programs into a directory named after their content, which the next build leaves alone. It
+// removes directories that no test has asked for in a day.
+func freeze(checkout, latest string) (string, error) {
+	content := sha256.New()
+	for _, name := range names {
+		program, err := os.Open(filepath.Join(latest, name))
+		if err != nil {
+			return "", err
+		}
+		_, err = io.Copy(content, program)
+		program.Close()
+		if err != nil {
+			return "", err
+		}
+	}
+	dir := filepath.Join(checkout, fmt.Sprintf("%.16x", content.Sum(nil)))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	for _, name := range names {
+		if err := os.Link(filepath.Join(latest, name), filepath.Join(dir, name)); err != nil && !os.IsExist(err) {
+			return "", err
+		}
+	}
+	now := time.Now()
+	if err := os.Chtimes(dir, now, now); err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(checkout)
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil && entry.IsDir() && now.Sub(info.ModTime()) > 24*time.Hour {
+			_ = os.RemoveAll(filepath.Join(checkout, entry.Name())) // it is made again when it is needed
+		}
+	}
+	return dir, err
+}
+
+// RunTests is for TestMain: it sets dir to the directory of the built programs, runs the tests, and ends the process. What
+// has to be prepared gets a new directory, which every user may search and which is removed in the end.
+func RunTests(m *testing.M, dir *string, prepare ...func(scratch string) error) {
+	os.Exit(func() int {
+		built, err := Build()
+		*dir = built
+		for _, do := range prepare {
+			scratch, failed := os.MkdirTemp("", "certfetcher-tests-")
+			defer os.RemoveAll(scratch)
+			if err = errors.Join(err, failed); err == nil {
+				err = errors.Join(os.Chmod(scratch, 0o755), do(scratch))
+			}
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
 }

@@ -37,10 +37,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && roles[os.Args[1]] != nil {
 		roles[os.Args[1]](os.Args[2:])
 	}
-	os.Exit(programs.RunTests(m, func(dir string) error {
-		binDir = dir
-		return nil
-	}, "certfetcher", "certservice", "devca"))
+	programs.RunTests(m, &binDir)
 }
 
 // patience bounds waits for what happens at once unless something is wrong.
