@@ -4,12 +4,15 @@ package programs
 import (
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -104,6 +107,8 @@ func freeze(checkout, latest string) (string, error) {
 	return dir, err
 }
 
+func isParallel(argument string) bool { return strings.HasPrefix(argument, "-test.parallel") }
+
 // RunTests is for TestMain: it sets dir to the directory of the built programs, runs the tests, and ends the process. What
 // has to be prepared gets a new directory, which every user may search and which is removed in the end.
 func RunTests(m *testing.M, dir *string, prepare ...func(scratch string) error) {
@@ -116,6 +121,9 @@ func RunTests(m *testing.M, dir *string, prepare ...func(scratch string) error) 
 			if err = errors.Join(err, failed); err == nil {
 				err = errors.Join(os.Chmod(scratch, 0o755), do(scratch))
 			}
+		}
+		if flag.Parse(); !slices.ContainsFunc(os.Args, isParallel) { // such tests wait more than they work
+			err = errors.Join(err, flag.Set("test.parallel", "8"))
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -106,27 +106,6 @@ func TestSidecar_nginx_isReloadedAndSeenToServeTheNewCertificate(t *testing.T) {
 	}
 }
 
-func TestSidecar_applicationThatDoesNotReload_isReported(t *testing.T) {
-	t.Parallel()
-	peer.Require(t, "nginx")
-	address := port.Free(t)
-	s := startService(t, time.Hour, nil)
-	p := start(t, s, "OUTPUT_TYPE=PEM", "NOTIFY_EXEC=/bin/false", "NOTIFY_VERIFY="+address, "NOTIFY_VERIFY_FOR=300ms")
-	p.await(1, planned)
-	startNginx(t, fmt.Sprintf("ngx%d-x", os.Getpid()), address, p.volume)
-	p.await(1, verified)
-	p.renew()
-	p.await(2, planned)
-	eventually(t, "the metric says so", func() bool {
-		matches, ok := p.lookup("certfetcher_served_certificate_matches")
-		return ok && matches == 0
-	})
-	assert.Positive(t, p.metric(`certfetcher_notifications_total{kind="exec",outcome="failure"}`))
-	status, _ := p.get("/readyz")
-	assert.Equal(t, 200, status, "a hook that fails harms no certificate")
-	p.end()
-}
-
 func TestSidecar_javaServer_takesTheNewStoreUp(t *testing.T) {
 	t.Parallel()
 	java := peer.Require(t, "java")[0]
