@@ -3,7 +3,6 @@ package keystore_test
 import (
 	"crypto/x509"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,9 +72,6 @@ func TestEncode_stores_areListedByKeytool(t *testing.T) {
 }
 
 func TestEncode_stores_openInJavaAndCompleteMutualTLS(t *testing.T) {
-	java := peer.Require(t, "java")[0]
-	program, err := filepath.Abs("../../test/java/OpenStores.java")
-	require.NoError(t, err)
 	dir := t.TempDir()
 	write := func(name string, data []byte) string {
 		path := filepath.Join(dir, name)
@@ -85,8 +81,7 @@ func TestEncode_stores_openInJavaAndCompleteMutualTLS(t *testing.T) {
 	// Java's names of the key algorithms.
 	algorithms := map[string]string{"RSA": "RSA", "ECDSA": "EC", "Ed25519": "EdDSA"}
 	passwordFile := write("pass", []byte(password))
-	args := []string{"-XX:TieredStopAtLevel=1", program}
-	var want []string
+	var args, want []string
 	for name, e := range encoders {
 		trusted, err := e.encode(trustEntries(t)[:1], password)
 		require.NoError(t, err)
@@ -106,7 +101,7 @@ func TestEncode_stores_openInJavaAndCompleteMutualTLS(t *testing.T) {
 			}, "\n")+"\n\n")
 		}
 	}
-	out, err := exec.Command(java, args...).CombinedOutput()
+	out, err := peer.Java(t, "", "../../test/java/OpenStores.java", args...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	assert.Equal(t, strings.Join(want, ""), string(out))
 }

@@ -87,16 +87,16 @@ func TestPublishedStores_keytool_showsAliasesEntriesAndChain(t *testing.T) {
 // OpenStores opens each store with the password beside it, gets the key, and completes a mutual TLS
 // handshake with it, as both sides.
 func TestPublishedStores_JVM_completesMutualTLS(t *testing.T) {
-	java := peer.Require(t, "java")[0]
 	s := start(t)
-	args := []string{"-XX:TieredStopAtLevel=1", "../java/OpenStores.java"}
+	var args []string
 	for _, p := range publications {
 		volume := fetch(t, s, p.environment...)
 		for _, store := range []string{"keystore", "truststore"} {
 			args = append(args, filepath.Join(volume, store+p.extension), filepath.Join(volume, store+".pass"))
 		}
 	}
-	t.Log(output(t, java, args...))
+	out, err := peer.Java(t, "", "../java/OpenStores.java", args...).CombinedOutput()
+	require.NoError(t, err, string(out))
 }
 
 func TestPublishedFiles_openssl_agrees(t *testing.T) {

@@ -191,11 +191,10 @@ func TestStores_algorithmsOfOpenSSL(t *testing.T) {
 func (b bench) bouncyCastle(source, name string) string {
 	b.Helper()
 	const jar = "/usr/share/java/bcprov.jar"
-	java := peer.Require(b, "java")[0]
 	if _, err := os.Stat(jar); err != nil {
 		peer.Missing(b, "Bouncy Castle (libbcprov-java)")
 	}
-	out, err := exec.Command(java, "-XX:TieredStopAtLevel=1", "-cp", jar, "../java/WriteStore.java", source, service.Password, b.path(name)).CombinedOutput()
+	out, err := peer.Java(b, jar, "../java/WriteStore.java", source, service.Password, b.path(name)).CombinedOutput()
 	require.NoError(b, err, string(out))
 	require.Equal(b, []byte{0x30, 0x80}, b.read(b.path(name))[:2], "Bouncy Castle wrote DER")
 	return b.path(name)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,8 +19,8 @@ import (
 
 var names = []string{"certfetcher", "certservice", "devca"}
 
-// shared is where built programs are kept for all packages with tests, and for the next run: one directory for each
-// checkout, and in it one for each content. It is determined before a test changes TMPDIR.
+// shared is where built programs are kept for all packages with tests, and for the next run. It is determined before a
+// test changes TMPDIR.
 var shared = filepath.Join(os.TempDir(), fmt.Sprintf("certfetcher-programs-%d", os.Getuid()))
 
 // Build builds the programs of cmd, as they are shipped, and returns the directory that holds them. Only the first call
@@ -29,13 +28,12 @@ var shared = filepath.Join(os.TempDir(), fmt.Sprintf("certfetcher-programs-%d", 
 func Build() (string, error) {
 	_, here, _, _ := runtime.Caller(0)
 	root := filepath.Join(filepath.Dir(here), "..", "..") // tests with a module of their own call it, too
-	checkout := filepath.Join(shared, fmt.Sprintf("%.8x", sha256.Sum256([]byte(root))))
-	unlock, err := lock(checkout)
+	latest := filepath.Join(shared, fmt.Sprintf("latest-%.8x", sha256.Sum256([]byte(root))))
+	unlock, err := lock()
 	if err != nil {
 		return "", fmt.Errorf("locking the directory of built programs: %w", err)
 	}
 	defer unlock()
-	latest := filepath.Join(checkout, "latest")
 	args := []string{"build", "-tags", "nethttpomithttp2", "-ldflags", "-s -w", "-o", latest + string(filepath.Separator)}
 	for _, name := range names {
 		args = append(args, "./cmd/"+name)
@@ -46,20 +44,77 @@ func Build() (string, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the programs: %w\n%s", err, out)
 	}
-	return freeze(checkout, latest)
+	content := sha256.New()
+	for _, name := range names {
+		program, err := os.ReadFile(filepath.Join(latest, name))
+		if err != nil {
+			return "", err
+		}
+		content.Write(program)
+	}
+	return keep(fmt.Sprintf("programs-%.16x", content.Sum(nil)), func(dir string) error {
+		for _, name := range names { // the next build makes other files, and leaves these alone
+			if err := os.Link(filepath.Join(latest, name), filepath.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
-// lock makes the directory, which must then be this user's, and keeps other processes out until it is unlocked.
-func lock(dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+// Compiled returns a directory with what fill makes of the content, such as classes of a source. Only the first call for a
+// content makes it, by whatever process.
+func Compiled(content []byte, fill func(dir string) error) (string, error) {
+	unlock, err := lock()
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	return keep(fmt.Sprintf("compiled-%.16x", sha256.Sum256(content)), fill)
+}
+
+// keep fills a directory with the name, unless it is there. It removes those that no test has asked for in a day.
+func keep(name string, fill func(dir string) error) (string, error) {
+	dir := filepath.Join(shared, name)
+	if _, err := os.Stat(dir); err != nil {
+		made, err := os.MkdirTemp(shared, "new-")
+		if err == nil {
+			err = fill(made)
+		}
+		if err == nil {
+			err = os.Chmod(made, 0o755)
+		}
+		if err == nil {
+			err = os.Rename(made, dir)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	now := time.Now()
+	if err := os.Chtimes(dir, now, now); err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(shared)
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil && entry.IsDir() && now.Sub(info.ModTime()) > 24*time.Hour {
+			_ = os.RemoveAll(filepath.Join(shared, entry.Name())) // it is made again when it is needed
+		}
+	}
+	return dir, err
+}
+
+// lock makes the shared directory, which must then be this user's, and keeps other processes out until it is unlocked.
+func lock() (unlock func(), err error) {
+	if err := os.MkdirAll(shared, 0o755); err != nil {
 		return nil, err
 	}
 	if info, err := os.Lstat(shared); err != nil {
 		return nil, err
 	} else if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Getuid() || !info.IsDir() {
-		return nil, fmt.Errorf("%s belongs to user %d, want %d", shared, owner, os.Getuid())
+		return nil, fmt.Errorf("%s belongs to user %d, want a directory of user %d", shared, owner, os.Getuid())
 	}
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := os.OpenFile(filepath.Join(shared, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -68,43 +123,6 @@ func lock(dir string) (unlock func(), err error) {
 		return nil, err
 	}
 	return func() { file.Close() }, nil
-}
-
-// freeze links the latest programs into a directory named after their content, which the next build leaves alone. It
-// removes directories that no test has asked for in a day.
-func freeze(checkout, latest string) (string, error) {
-	content := sha256.New()
-	for _, name := range names {
-		program, err := os.Open(filepath.Join(latest, name))
-		if err != nil {
-			return "", err
-		}
-		_, err = io.Copy(content, program)
-		program.Close()
-		if err != nil {
-			return "", err
-		}
-	}
-	dir := filepath.Join(checkout, fmt.Sprintf("%.16x", content.Sum(nil)))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	for _, name := range names {
-		if err := os.Link(filepath.Join(latest, name), filepath.Join(dir, name)); err != nil && !os.IsExist(err) {
-			return "", err
-		}
-	}
-	now := time.Now()
-	if err := os.Chtimes(dir, now, now); err != nil {
-		return "", err
-	}
-	entries, err := os.ReadDir(checkout)
-	for _, entry := range entries {
-		if info, err := entry.Info(); err == nil && entry.IsDir() && now.Sub(info.ModTime()) > 24*time.Hour {
-			_ = os.RemoveAll(filepath.Join(checkout, entry.Name())) // it is made again when it is needed
-		}
-	}
-	return dir, err
 }
 
 func isParallel(argument string) bool { return strings.HasPrefix(argument, "-test.parallel") }

@@ -108,9 +108,6 @@ func TestSidecar_nginx_isReloadedAndSeenToServeTheNewCertificate(t *testing.T) {
 
 func TestSidecar_javaServer_takesTheNewStoreUp(t *testing.T) {
 	t.Parallel()
-	java := peer.Require(t, "java")[0]
-	program, err := filepath.Abs("../java/ReloadingServer.java")
-	require.NoError(t, err)
 	s := startService(t, time.Hour, nil)
 	volume := filepath.Join(t.TempDir(), "volume")
 	variables := append(environment(s.URL, s.Dir, volume), "OUTPUT_TYPE=P12", "OUTPUT_LAYOUT=inplace")
@@ -118,7 +115,7 @@ func TestSidecar_javaServer_takesTheNewStoreUp(t *testing.T) {
 	code, _, stderr := once(t, append(variables, "MODE=init"))
 	require.Zero(t, code, stderr)
 
-	server := exec.Command(java, "-XX:TieredStopAtLevel=1", program, filepath.Join(volume, "keystore.p12"), filepath.Join(volume, "keystore.pass"))
+	server := peer.Java(t, "", "../java/ReloadingServer.java", filepath.Join(volume, "keystore.p12"), filepath.Join(volume, "keystore.pass"))
 	stdin, err := server.StdinPipe()
 	require.NoError(t, err)
 	stdout, err := server.StdoutPipe()
