@@ -19,58 +19,21 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/test/ejbca"
 	"github.com/certfetcher/certfetcher/test/port"
+	"github.com/certfetcher/certfetcher/test/programs"
 	"github.com/certfetcher/certfetcher/test/service"
 	"github.com/certfetcher/certfetcher/test/stack"
 )
 
-// TestScripts runs the scripts of testdata, each file of an archive as one script in a directory of its own. A script
-// with lines "each NAME=VALUE..." runs once for each, with those variables set at its line "given", or else at its top.
+// TestScripts runs the scripts of testdata.
 func TestScripts(t *testing.T) {
-	archives, err := filepath.Glob("testdata/*.txtar")
-	require.NoError(t, err)
-	require.NotEmpty(t, archives)
-	dir := t.TempDir()
-	for _, path := range archives {
-		archive, err := txtar.ParseFile(path)
-		require.NoError(t, err)
-		for _, script := range archive.Files {
-			for row, text := range rows(string(script.Data)) {
-				name := strings.ReplaceAll(strings.TrimSuffix(filepath.Base(path), ".txtar")+" "+script.Name+row, " ", "_")
-				require.NoError(t, os.WriteFile(filepath.Join(dir, name+".txt"), []byte(text), 0o600))
-			}
-		}
-	}
-	testscript.Run(t, testscript.Params{Dir: dir, RequireExplicitExec: true, Setup: setUp, Cmds: commands})
-}
-
-// rows are the scripts that a text with lines "each" stands for, by what is added to its name.
-func rows(text string) map[string]string {
-	var body, each []string
-	for line := range strings.Lines(text) {
-		if row, found := strings.CutPrefix(line, "each "); found {
-			each = append(each, row)
-		} else {
-			body = append(body, line)
-		}
-	}
-	if len(each) == 0 {
-		return map[string]string{"": text}
-	}
-	if !slices.Contains(body, "given\n") {
-		body = slices.Insert(body, 0, "given\n")
-	}
-	scripts := map[string]string{}
-	for n, row := range each {
-		scripts[fmt.Sprintf(" %d", n+1)] = strings.Replace(strings.Join(body, ""), "given\n", "env "+row, 1)
-	}
-	return scripts
+	testscript.Run(t, testscript.Params{
+		Dir: programs.Scripts(t, "testdata/*.txtar"), RequireExplicitExec: true, Setup: setUp, Cmds: commands,
+	})
 }
 
 // messages are the texts of the log that scripts wait for by a name.
