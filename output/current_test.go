@@ -127,7 +127,7 @@ func TestRead_changesNothing(t *testing.T) {
 	require.EqualError(t, err, `"`+cfg.Dir+`/..commit" holds a publication that was interrupted, the next start completes it`)
 	require.Equal(t, before, listing(t, cfg.Dir))
 
-	cfg.Journal = true
+	cfg.NotePending = true
 	require.True(t, mustOpen(t, cfg).Pending(), "what this process completes, its application has to be notified of")
 }
 

@@ -4,33 +4,19 @@ package service
 
 import (
 	"context"
-	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
-	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
-
-// Password opens the stores in a Service's Dir.
-const Password = "changeit"
-
-// CAName is the name under which the CertService knows its CA.
-const CAName = "RA"
 
 // Options change what a Service does. The zero value is one that works.
 type Options struct {
@@ -186,46 +172,5 @@ func writeClientFiles(dir string, transport *ca.CA) error {
 	if err != nil {
 		return err
 	}
-	return WriteIdentity(dir, key, chain, transport.Root)
-}
-
-// WriteIdentity writes one identity and one trust anchor in every form that mutual TLS material may
-// take, under the names that Service.Dir documents.
-func WriteIdentity(dir string, key crypto.Signer, chain []*x509.Certificate, root *x509.Certificate) error {
-	entries := map[string][]keystore.Entry{
-		"client":     {{Alias: "client", Key: key, Chain: chain}},
-		"truststore": {{Alias: "root", Chain: []*x509.Certificate{root}, Trusted: true}},
-	}
-	files := map[string][]byte{}
-	for name, list := range entries {
-		p12, err12 := keystore.EncodePKCS12(list, Password, keystore.ProfileModern)
-		jks, errJKS := keystore.EncodeJKS(list, Password, time.Now())
-		if err := errors.Join(err12, errJKS); err != nil {
-			return fmt.Errorf("encoding the %s store: %w", name, err)
-		}
-		files[name+".p12"], files[name+".jks"] = p12, jks
-	}
-	keyPEM, err := keygen.PrivateKeyPEM(key)
-	if err != nil {
-		return err
-	}
-	files["client-key.pem"] = keyPEM
-	files["client-certificate.pem"] = CertificatesPEM(chain...)
-	files["client.pem"] = append(keyPEM, files["client-certificate.pem"]...)
-	files["truststore.pem"] = CertificatesPEM(root)
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// CertificatesPEM encodes certificates one after the other.
-func CertificatesPEM(certs ...*x509.Certificate) []byte {
-	var text []byte
-	for _, cert := range certs {
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
-	}
-	return text
+	return ca.WriteIdentity(dir, key, chain, transport.Root)
 }
