@@ -45,6 +45,11 @@ func writeFile(t *testing.T, path string, data []byte) {
 // files writes stores as the ONAP charts do, and a cmpServers.json, and returns the environment for them.
 func files(t *testing.T, authority *ca.CA, servers string) map[string]string {
 	t.Helper()
+	return filesWith(t, authority, servers, "secret")
+}
+
+func filesWith(t *testing.T, authority *ca.CA, servers, password string) map[string]string {
+	t.Helper()
 	key, chain, err := authority.Identity("certservice")
 	require.NoError(t, err)
 	env := map[string]string{}
@@ -52,7 +57,7 @@ func files(t *testing.T, authority *ca.CA, servers string) map[string]string {
 		"KEYSTORE_PATH":   {Alias: "oom-cert-service", Key: key, Chain: chain},
 		"TRUSTSTORE_PATH": {Alias: "root", Chain: []*x509.Certificate{authority.Root}, Trusted: true},
 	} {
-		store, err := keystore.EncodeJKS([]keystore.Entry{entry}, "secret", time.Now())
+		store, err := keystore.EncodeJKS([]keystore.Entry{entry}, password, time.Now())
 		require.NoError(t, err)
 		env[name] = filepath.Join(t.TempDir(), "store.jks")
 		writeFile(t, env[name], store)

@@ -20,7 +20,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -127,10 +126,7 @@ func TestCertservice_process_servesReloadsAndEnds(t *testing.T) {
 	code, body := p.get(stranger, p.https+"/ready")
 	assert.Equal(t, http.StatusUnauthorized, code)
 	assert.JSONEq(t, `{"errorMessage":"Client certificate is missing or not trusted"}`, body)
-	code, body = enrol(t, p, trusted)
-	assert.Equal(t, http.StatusInternalServerError, code)
-	assert.Contains(t, body, "Exception occurred during call to cmp client: ")
-	assert.Contains(t, body, "connection refused")
+	assert.Equal(t, http.StatusBadRequest, status(trusted, p.https+"/v1/certificate/RA"))
 	assert.Equal(t, http.StatusNotFound, status(trusted, p.https+"/v1/certificate/NEW"))
 
 	writeFile(t, env["CMP_SERVERS_PATH"], []byte(strings.Replace(goodServers, `"RA"`, `"NEW"`, 1)))
@@ -143,7 +139,7 @@ func TestCertservice_process_servesReloadsAndEnds(t *testing.T) {
 		assert.Equal(t, http.StatusOK, status(http.DefaultClient, p.url+path), path)
 	}
 	_, body = p.get(http.DefaultClient, p.url+"/metrics")
-	assert.Contains(t, body, `certservice_requests_total{ca="RA",operation="enroll",outcome="failed"} 1`)
+	assert.Contains(t, body, `certservice_requests_total{ca="RA",operation="enroll",outcome="bad_request"} 1`)
 	assert.Contains(t, body, `certservice_certificate_expiry_timestamp_seconds `)
 
 	assert.NoError(t, p.terminate(), "exit code 0")
@@ -153,29 +149,6 @@ func TestCertservice_process_servesReloadsAndEnds(t *testing.T) {
 	require.NoError(t, err)
 	assert.NotContains(t, string(log), "very-secret-iak")
 	assert.NotContains(t, string(log), "PRIVATE KEY")
-}
-
-// enrol sends the golden request.
-func enrol(t *testing.T, p *process, client *http.Client) (int, string) {
-	t.Helper()
-	data, err := os.ReadFile("../../test/testdata/wire/enroll.request.json")
-	require.NoError(t, err)
-	var golden struct {
-		Path    string
-		Headers map[string]string
-	}
-	require.NoError(t, json.Unmarshal(data, &golden))
-	request, err := http.NewRequest(http.MethodGet, p.https+golden.Path, nil)
-	require.NoError(t, err)
-	for name, value := range golden.Headers {
-		request.Header.Set(name, value)
-	}
-	r, err := client.Do(request)
-	require.NoError(t, err)
-	defer r.Body.Close()
-	body, err := io.ReadAll(r.Body)
-	require.NoError(t, err)
-	return r.StatusCode, string(body)
 }
 
 func TestCertservice_process_isNotReadyUntilABadFileIsFixed(t *testing.T) {
@@ -201,19 +174,13 @@ func TestCertservice_process_takesItsNewIdentityPasswordAndTruststore(t *testing
 	env := files(t, before, goodServers)
 	env["KEYSTORE_PASSWORD_FILE"] = filepath.Join(t.TempDir(), "password")
 	writeFile(t, env["KEYSTORE_PASSWORD_FILE"], []byte("secret\n"))
+	env["TRUSTSTORE_PASSWORD_FILE"] = env["KEYSTORE_PASSWORD_FILE"]
 	p := start(t, env)
 	kept := clientOf(t, before, true)
 	status, _ := p.get(kept, p.https+"/ready")
 	require.Equal(t, http.StatusOK, status)
 
-	next := files(t, after, goodServers)
-	data, err := os.ReadFile(next["KEYSTORE_PATH"])
-	require.NoError(t, err)
-	entries, _, err := keystore.Decode(data, "secret")
-	require.NoError(t, err)
-	data, err = keystore.EncodeJKS(entries, "another secret", time.Now())
-	require.NoError(t, err)
-	writeFile(t, next["KEYSTORE_PATH"], data)
+	next := filesWith(t, after, goodServers, "another secret")
 	next["KEYSTORE_PASSWORD_FILE"] = filepath.Join(t.TempDir(), "password")
 	writeFile(t, next["KEYSTORE_PASSWORD_FILE"], []byte("another secret\n"))
 	for _, name := range []string{"KEYSTORE_PATH", "TRUSTSTORE_PATH", "KEYSTORE_PASSWORD_FILE"} {

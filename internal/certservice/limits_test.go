@@ -18,12 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hanging is a CA that never answers.
-var hanging = funcAuthority(func(ctx context.Context, _ Request) (Issued, error) {
-	<-ctx.Done()
-	return Issued{}, ctx.Err()
-})
-
 // from returns a client with the service's trusted certificate at another address: all of 127.0.0.0/8 is this host.
 func (s *service) from(address string) *http.Client {
 	transport := s.client.Transport.(*http.Transport).Clone()
@@ -86,73 +80,52 @@ func (s *service) flood(clients []*http.Client, path string, header http.Header)
 	})
 }
 
-func TestHandler_hangingCAs_leaveTheOthersTheirPart(t *testing.T) {
-	for _, hangs := range [][]string{{"HANGS"}, {"HANGS", "HANGS2"}} {
-		directory := static{"RA": goldenAuthority(t)}
-		for _, name := range hangs {
-			directory[name] = hanging
-		}
-		s := newService(t, nil, func(cfg *HandlerConfig) {
-			cfg.Directory, cfg.MaxInFlight, cfg.Timeout = directory, 12, time.Minute
-		})
-		for i, name := range hangs {
-			var clients []*http.Client
-			for n := range 12 {
-				clients = append(clients, s.from(fmt.Sprintf("127.0.%d.%d", i+1, n+1)))
-			}
-			defer s.flood(clients, "/v1/certificate/"+name, enrollHeader(t))()
-		}
-		eventually(t, func() bool { // they have all slots that they may have
-			full := map[any]bool{}
-			for _, line := range s.lines("request") {
-				full[line["ca"]] = full[line["ca"]] || line["outcome"] == "overloaded"
-			}
-			return !slices.ContainsFunc(hangs, func(ca string) bool { return !full[ca] })
-		})
-		served, _ := s.measure(s.from("127.0.0.1"), enrollHeader(t), 20)
-		assert.Equal(t, 20, served)
-	}
-}
-
 func TestHandler_requestsBeyondTheBounds_areRefused(t *testing.T) {
 	for _, row := range []struct {
-		most            int
-		fill            int
+		most, cas       int
+		clients         []byte // of the requests that fill the slots, and of the one that is refused
 		message, reason string
+		other           string // another request that is served
 	}{
-		{8, 2, "Too many requests in flight from this client, try again later", "the client has all 2 slots that one may have"},
-		{1, 1, "Too many requests in flight, try again later", "all 1 slots are taken"},
+		{8, 1, []byte{1, 1, 1}, " from this client", "the client has all 2 slots that one may have", "/v1/certificate/CA0"},
+		{4, 2, []byte{1, 2, 3}, " for this CA", "the CA has all 2 slots that it may have", "/v1/certificate/CA1"},
+		{1, 1, []byte{1, 1}, "", "all 1 slots are taken", ""},
 	} {
-		entered, leave := make(chan struct{}, 100), make(chan struct{})
-		s := newService(t, funcAuthority(func(ctx context.Context, r Request) (Issued, error) {
-			entered <- struct{}{}
-			<-leave
-			return goldenAuthority(t).Enroll(ctx, r)
-		}), func(cfg *HandlerConfig) { cfg.MaxInFlight = row.most })
-		greedy, other, header := s.from("127.0.0.2"), s.from("127.0.0.3"), enrollHeader(t)
-		statuses := make(chan int, 10)
-		for range row.fill {
-			go func() { statuses <- s.ask(t.Context(), greedy, enrollPath, header) }()
+		entered, leave, directory := make(chan struct{}, 100), make(chan struct{}), static{}
+		for i := range row.cas {
+			directory[fmt.Sprint("CA", i)] = funcAuthority(func(ctx context.Context, r Request) (Issued, error) {
+				entered <- struct{}{}
+				<-leave
+				return goldenAuthority(t).Enroll(ctx, r)
+			})
+		}
+		s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory, cfg.MaxInFlight = directory, row.most })
+		header, statuses, last := enrollHeader(t), make(chan int, 10), len(row.clients)-1
+		client := func(n byte) *http.Client { return s.from(fmt.Sprintf("127.0.0.%d", n+1)) }
+		hang := func(n byte, path string) {
+			go func() { statuses <- s.ask(t.Context(), client(n), path, header) }()
 			<-entered
 		}
+		for _, n := range row.clients[:last] {
+			hang(n, "/v1/certificate/CA0")
+		}
 
-		r := s.do(greedy, http.MethodGet, enrollPath, header, "")
-		r.is(503, row.message)
+		r := s.do(client(row.clients[last]), http.MethodGet, "/v1/certificate/CA0", header, "")
+		r.is(503, "Too many requests in flight"+row.message+", try again later")
 		seconds, err := strconv.Atoi(r.Header.Get("Retry-After"))
 		assert.True(t, err == nil && seconds >= 1 && seconds <= 5, "Retry-After is %d", seconds)
 		line := s.audit()
 		assert.Equal(t, []any{"overloaded", row.reason}, []any{line["outcome"], line["error"]})
 		s.get("/ready", nil).is(200) // probes are not counted
-		if row.most > row.fill {
-			go func() { statuses <- s.ask(t.Context(), other, enrollPath, header) }()
-			<-entered // another client is served
-			row.fill++
+		if row.other != "" {
+			hang(9, row.other)
+			last++
 		}
 		close(leave)
-		for range row.fill {
+		for range last {
 			assert.Equal(t, http.StatusOK, <-statuses)
 		}
-		s.enroll().is(200) // the slots are free again
+		s.get("/v1/certificate/CA0", header).is(200) // the slots are free again
 	}
 }
 
@@ -260,20 +233,6 @@ func TestLanes_requestsBeyondRoom_waitForThoseOfTheSameClient(t *testing.T) {
 	assert.Empty(t, l.of, "nothing is kept of clients that are gone")
 }
 
-func TestHandler_reload_isReadOnceASecondHoweverManyAsk(t *testing.T) {
-	var readings atomic.Int64
-	directory := counting{static{"RA": goldenAuthority(t)}, func() error { readings.Add(1); return nil }}
-	s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory = directory })
-	start := time.Now()
-	stop := s.flood(slices.Repeat([]*http.Client{s.from("127.0.0.2")}, 16), "/reload", nil)
-	time.Sleep(1500 * time.Millisecond)
-	stop()
-	assert.LessOrEqual(t, readings.Load(), 1+int64(time.Since(start)/time.Second))
-	assert.Positive(t, readings.Load())
-	r := s.do(s.from("127.0.0.3"), http.MethodGet, "/reload", nil, "")
-	assert.JSONEq(t, `{"status":"RELOADED"}`, r.text, "another client is served")
-}
-
 func TestHandler_reload_clientsThatWait_areBounded(t *testing.T) {
 	for _, address := range []string{"127.0.0.2", "127.0.0.3"} { // of one client, and in total
 		s := newService(t, goldenAuthority(t), nil)
@@ -375,23 +334,28 @@ func TestRounds_panic_endsThatRoundAlone(t *testing.T) {
 	assert.NoError(t, <-next)
 }
 
-func TestOps_metrics_areWrittenTenTimesASecondHoweverManyAsk(t *testing.T) {
-	s := newService(t, goldenAuthority(t), nil)
-	var written atomic.Int64
-	s.handler.scrapes.do = func() ([]byte, error) {
-		written.Add(1)
-		return []byte("series"), nil
-	}
-	ops, start := s.handler.Ops(), time.Now()
-	stop := background(t, 16, func(ctx context.Context, _ int) {
-		for time.Since(start) < 300*time.Millisecond {
-			w := httptest.NewRecorder()
-			ops.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-			assert.Equal(t, http.StatusOK, w.Code)
+// hammer has many clients ask for rounds, and counts these.
+func hammer[T any](t *testing.T, r *rounds[T], every time.Duration) {
+	var done atomic.Int64
+	r.do = func() (result T, err error) { done.Add(1); return result, nil }
+	start := time.Now()
+	stop := background(t, 16, func(ctx context.Context, i int) {
+		for ctx.Err() == nil {
+			_, _ = r.ask(ctx, key(byte(i)))
 		}
 	})
-	eventually(t, func() bool { return time.Since(start) >= 300*time.Millisecond })
+	time.Sleep(every * 3 / 2)
 	stop()
-	assert.LessOrEqual(t, written.Load(), 1+int64(time.Since(start)/(100*time.Millisecond)))
-	assert.Positive(t, written.Load())
+	assert.LessOrEqual(t, done.Load(), 1+int64(time.Since(start)/every))
+	assert.Positive(t, done.Load())
+}
+
+func TestRounds_areFewHoweverManyAsk(t *testing.T) {
+	h := newService(t, goldenAuthority(t), nil).handler
+	hammer(t, h.reloads, time.Second)
+	hammer(t, h.scrapes, 100*time.Millisecond)
+	h.scrapes.do = func() ([]byte, error) { return []byte("series"), nil }
+	w := httptest.NewRecorder()
+	h.Ops().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	assert.Equal(t, "series", w.Body.String())
 }

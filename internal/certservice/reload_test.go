@@ -49,7 +49,7 @@ func TestConfiguration_reload_keepsTheLastGoodSet(t *testing.T) {
 
 	writeFile(t, path, []byte(fileOf(entryText("RA"))))
 	s.handler.reloads.every = 0
-	s.get("/reload", nil).is(200)
+	assert.JSONEq(t, `{"status":"RELOADED"}`, s.get("/reload", nil).text)
 	s.get("/ready", nil).is(200)
 	s.get("/v1/certificate/CLIENT", enrollHeader(t)).is(404)
 	_, share, _ := c.Lookup("RA")
@@ -223,11 +223,3 @@ func TestParseServers_documentedExamples_areValid(t *testing.T) {
 	}
 	assert.GreaterOrEqual(t, examples, 2)
 }
-
-// counting is a Directory that counts how often it is read.
-type counting struct {
-	static
-	reload func() error
-}
-
-func (c counting) Reload(string) error { return c.reload() }

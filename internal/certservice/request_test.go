@@ -90,12 +90,16 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 	small, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	require.NoError(t, err)
 	large, middle := ca.OversizedRSA(), rsaKey(t, 2304)
+	//lint:ignore SA1019 such keys are refused
+	multiPrime, err := rsa.GenerateMultiPrimeKey(rand.Reader, 4, 2048)
+	require.NoError(t, err)
 	request := func(der []byte) string { return headerValue("CERTIFICATE REQUEST", der) }
 	private := func(der []byte) string { return headerValue("PRIVATE KEY", der) }
 	certificate := func(key crypto.Signer) string { return headerValue("CERTIFICATE", selfSigned(t, key)) }
 	const (
 		tooLarge    = "has an RSA key of 8676 bits, want at most 2048 (MAX_RSA_BITS of the CertService)"
 		tooManyBits = "has an RSA key of 2304 bits, want at most 2048 (MAX_RSA_BITS of the CertService)"
+		fourPrimes  = "is an RSA key with more than two primes, want two"
 		unsupported = "has a public key of a kind or size that is not supported"
 		wrongKind   = "is a key of a kind or size that is not supported"
 	)
@@ -113,6 +117,8 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 		{"CSR", request(newCSR(t, small)), unsupported},
 		{"PK", private(pkcs8(t, large)), tooLarge},
 		{"PK", private(pkcs8(t, middle)), tooManyBits},
+		{"PK", private(pkcs8(t, multiPrime)), fourPrimes},
+		{"PK", private(x509.MarshalPKCS1PrivateKey(multiPrime)), fourPrimes},
 		{"PK", private(pkcs8(t, small)), wrongKind},
 		{"PK", "", "is missing"},
 		{"PK", "%", "is not Base64"},
@@ -145,7 +151,7 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 		switch {
 		case strings.Contains(reason, "is not the key of OLD_CERT"):
 			message = messageOldKeyMismatch
-		case strings.Contains(reason, "MAX_RSA_BITS"):
+		case strings.Contains(reason, "an RSA key"):
 			message += ": " + strings.Replace(reason, "CSR ", "the CSR ", 1)
 		}
 		assert.Equal(t, &requestError{message, reason}, fault)
@@ -196,50 +202,6 @@ func FuzzParseRequest(f *testing.F) {
 	})
 }
 
-// unbalanced is a valid key of 2,048 bits with primes of 448 and 1,600.
-func unbalanced(t *testing.T) *rsa.PrivateKey {
-	t.Helper()
-	one := big.NewInt(1)
-	for {
-		p, err := rand.Prime(rand.Reader, 448)
-		require.NoError(t, err)
-		q, err := rand.Prime(rand.Reader, 1600)
-		require.NoError(t, err)
-		phi := new(big.Int).Mul(new(big.Int).Sub(p, one), new(big.Int).Sub(q, one))
-		if d := new(big.Int).ModInverse(big.NewInt(65537), phi); d != nil {
-			public := rsa.PublicKey{N: new(big.Int).Mul(p, q), E: 65537}
-			key := &rsa.PrivateKey{PublicKey: public, D: d, Primes: []*big.Int{p, q}}
-			key.Precompute()
-			require.NoError(t, key.Validate(), "crypto/rsa takes it")
-			return key
-		}
-	}
-}
-
-func TestHandler_costlyRSAKeys_areRefused(t *testing.T) {
-	//lint:ignore SA1019 such keys are what this is about
-	multiPrime, err := rsa.GenerateMultiPrimeKey(rand.Reader, 4, 2048)
-	require.NoError(t, err)
-	s := newService(t, goldenAuthority(t), nil)
-	for _, row := range []struct {
-		key  *rsa.PrivateKey
-		der  []byte
-		want string
-	}{
-		{multiPrime, pkcs8(t, multiPrime), "more than two primes, want two"},
-		{multiPrime, x509.MarshalPKCS1PrivateKey(multiPrime), "more than two primes, want two"},
-		{unbalanced(t), nil, "a number that is too large for its size"},
-	} {
-		if row.der == nil {
-			row.der = x509.MarshalPKCS1PrivateKey(row.key)
-		}
-		request, private := headerValue("CERTIFICATE REQUEST", newCSR(t, row.key)), headerValue("PRIVATE KEY", row.der)
-		r := s.get(enrollPath, http.Header{"Csr": {request}, "Pk": {private}})
-		r.is(400)
-		assert.Contains(t, r.text, `{"errorMessage":"Wrong key (PK) format: PK is an RSA key with `+row.want)
-	}
-}
-
 // Nothing may be computed with numbers that do not belong to a key of that size, whatever else is wrong with them.
 func TestFaultInRSAKey_numbers(t *testing.T) {
 	type pkcs1 struct {
@@ -262,6 +224,7 @@ func TestFaultInRSAKey_numbers(t *testing.T) {
 		"public exponent":  func(k *pkcs1) { k.E = bits(2049) },
 		"private exponent": func(k *pkcs1) { k.D = bits(40_000) },
 		"first prime":      func(k *pkcs1) { k.P = bits(2048) },
+		"unequal primes":   func(k *pkcs1) { k.P, k.Q = bits(448), bits(1600) },
 		"second prime":     func(k *pkcs1) { k.Q = bits(40_000) },
 		"CRT exponent":     func(k *pkcs1) { k.DQ = bits(2048) },
 		"coefficient":      func(k *pkcs1) { k.Inverse = bits(2048) },
