@@ -123,15 +123,11 @@ const lineBytes = 128
 
 func (s *served) Read(p []byte) (int, error) {
 	n, err := s.Conn.Read(p)
-	return s.below.holdLines(p[:n], err)
-}
-
-// holdLines counts lines, so that many short headers count as much as they take. It returns what Read should.
-func (c *connection) holdLines(text []byte, err error) (int, error) {
-	if lines := bytes.Count(text, []byte("\n")); lines > 0 && !c.pool.hold(c, int64(lines)*lineBytes) {
+	// Many short headers count as much as they take.
+	if lines := bytes.Count(p[:n], []byte("\n")); lines > 0 && !s.below.pool.hold(s.below, int64(lines)*lineBytes) {
 		return 0, errHeld
 	}
-	return len(text), err
+	return n, err
 }
 
 // patience is how long a handshake may wait for its client while another waits for a place: not for long where its

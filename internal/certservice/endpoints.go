@@ -35,7 +35,7 @@ const (
 	operationUpdate = "update"
 )
 
-// endpoints are all that is served. A slash at the end of a path makes no difference, as with the ONAP server.
+// endpoints are all paths that are served; with a slash at the end as well, as with the ONAP server.
 var endpoints = []endpoint{
 	{"/v1/certificate/{caName}", operationEnroll, acting, (*Handler).certify},
 	{"/v1/certificate-update/{caName}", operationUpdate, acting, (*Handler).certify},
@@ -49,11 +49,13 @@ var endpoints = []endpoint{
 
 // findEndpoint takes the URL's segments apart before it decodes them, so that a CA name may hold an encoded slash.
 func findEndpoint(u *url.URL) (found endpoint, caName string, ok bool) {
-	segments, ok := pathSegments(u)
-	if !ok {
-		return endpoint{}, "", false
-	}
+	segments := strings.Split(strings.TrimSuffix(u.EscapedPath(), "/"), "/")
 	last := len(segments) - 1
+	for i, segment := range segments {
+		if decoded, err := url.PathUnescape(segment); err == nil {
+			segments[i] = decoded
+		}
+	}
 	for _, e := range endpoints {
 		want := strings.Split(e.path, "/")
 		switch {
@@ -67,19 +69,6 @@ func findEndpoint(u *url.URL) (found endpoint, caName string, ok bool) {
 	return endpoint{}, "", false
 }
 
-// pathSegments returns the decoded segments of a path, without the empty one after a slash at its end.
-func pathSegments(u *url.URL) ([]string, bool) {
-	segments := strings.Split(strings.TrimSuffix(u.EscapedPath(), "/"), "/")
-	for i, segment := range segments {
-		decoded, err := url.PathUnescape(segment)
-		if err != nil {
-			return nil, false
-		}
-		segments[i] = decoded
-	}
-	return segments, true
-}
-
 func (e endpoint) probe() bool { return e.kind == probing }
 
 func (e endpoint) allows(method string) bool {
@@ -88,9 +77,9 @@ func (e endpoint) allows(method string) bool {
 
 func (e endpoint) methodNotAllowed() answer {
 	a := errorAnswer(http.StatusMethodNotAllowed, "Method not allowed, only GET is")
-	a.allow = http.MethodGet
+	a.header["Allow"] = "GET"
 	if e.kind != acting {
-		a.allow += ", " + http.MethodHead
+		a.header["Allow"] = "GET, HEAD"
 	}
 	return a
 }
@@ -125,7 +114,7 @@ func (h *Handler) reload(r *http.Request, _ string, e *event) answer {
 const messageReloads = "Too many requests wait for a reload, try again later"
 
 func (h *Handler) openAPI(*http.Request, string, *event) answer {
-	return answer{status: http.StatusOK, contentType: "application/yaml", body: openAPIDocument} // RFC 9512
+	return answer{http.StatusOK, map[string]string{"Content-Type": "application/yaml"}, openAPIDocument} // RFC 9512
 }
 
 // Ops returns a handler for the plain port: probes and metrics, which kubelets and Prometheus ask for

@@ -65,28 +65,18 @@ const messageNotReady = "No valid CMPv2 configuration is loaded"
 
 // answer is written as a whole once the handler is done, so that a panic can still become a clean 500.
 type answer struct {
-	status      int
-	contentType string
-	body        []byte
-	allow       string
-	retryAfter  int  // seconds; 0: no such header
-	last        bool // the connection is closed after it
+	status int
+	header map[string]string
+	body   []byte
 }
 
 func (a answer) write(w http.ResponseWriter, method string) error {
 	header := w.Header()
-	header.Set("Content-Type", a.contentType)
+	for name, value := range a.header {
+		header.Set(name, value)
+	}
 	header.Set("Content-Length", strconv.Itoa(len(a.body)))
 	header.Set("Cache-Control", "no-store")
-	if a.allow != "" {
-		header.Set("Allow", a.allow)
-	}
-	if a.retryAfter > 0 {
-		header.Set("Retry-After", strconv.Itoa(a.retryAfter))
-	}
-	if a.last {
-		header.Set("Connection", "close")
-	}
 	w.WriteHeader(a.status)
 	if method == http.MethodHead {
 		return nil
@@ -114,7 +104,7 @@ func jsonAnswer(status int, body any) answer {
 	if err != nil { // the three types above always marshal
 		panic(err)
 	}
-	return answer{status: status, contentType: "application/json", body: encoded}
+	return answer{status, map[string]string{"Content-Type": "application/json"}, encoded}
 }
 
 func errorAnswer(status int, message string) answer {
@@ -180,7 +170,7 @@ func (h *Handler) answer(r *http.Request, e *event) (a answer) {
 	if reason != "" {
 		e.outcome, e.reason = outcomeUnauthorized, reason
 		a = errorAnswer(http.StatusUnauthorized, messageUnauthorized)
-		a.last = true
+		a.header["Connection"] = "close"
 		return a
 	}
 	if headerBytes(r) > MaxHeaderBytes {
@@ -298,7 +288,9 @@ func failed(e *event, err error) answer {
 		e.reason = failure.Text + ": " + failure.Err.Error()
 	}
 	a := jsonAnswer(http.StatusInternalServerError, errorBody{message, failure.Reason})
-	a.retryAfter = int(math.Ceil(failure.RetryAfter.Seconds()))
+	if failure.RetryAfter > 0 {
+		a.header["Retry-After"] = strconv.Itoa(int(math.Ceil(failure.RetryAfter.Seconds())))
+	}
 	return a
 }
 

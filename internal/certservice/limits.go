@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -298,14 +299,14 @@ func headerBytes(r *http.Request) int {
 func unavailable(e *event, outcome outcome, message string) answer {
 	e.outcome = outcome
 	a := errorAnswer(http.StatusServiceUnavailable, message)
-	a.retryAfter = 1 + rand.IntN(5)
+	a.header["Retry-After"] = strconv.Itoa(1 + rand.IntN(5))
 	return a
 }
 
 // overloaded answers a request that exceeds one of the bounds.
 func (h *Handler) overloaded(e *event, limit limitKind, reason string) answer {
 	e.reason = reason
-	h.cfg.Metrics.overloads(e.caName, limit).Inc()
+	h.cfg.Metrics.counter(overloads, e.caName, limit).Inc()
 	return unavailable(e, outcomeOverloaded, limitMessages[limit])
 }
 

@@ -40,10 +40,7 @@ const (
 func NewCapacity(connections int) Capacity {
 	memory := memoryLimit()
 	if connections == 0 {
-		connections = int(min(mostConnections, memory/memoryPerConnection))
-		if files := openFileLimit() - filesBeside; connections > files {
-			connections = files
-		}
+		connections = min(mostConnections, int(memory/memoryPerConnection), openFileLimit()-filesBeside)
 		connections = max(connections, LeastConnections)
 	}
 	unverified := connections / 3
