@@ -80,14 +80,16 @@ func Start(dir string, options Options) (*Service, error) {
 
 	s.URL = "https://" + listener.Addr().String() + "/v1/certificate/"
 	log := slog.New(slog.DiscardHandler)
+	metrics, strangers := certservice.NewMetrics("test"), certservice.NewStrangers(log)
 	authority := options.Authority
 	if authority == nil {
 		authority = Authority{issuing}
 	}
 	api := certservice.NewHandler(certservice.HandlerConfig{
-		Directory:   certservice.Static{CAName: authority},
+		Directory:   Static{CAName: authority},
 		ClientRoots: func() *x509.CertPool { return config.ClientCAs },
-		Timeout:     10 * time.Second, Log: log,
+		MaxRSABits:  certservice.MostMaxRSABits, CPU: certservice.NewCPU(), Timeout: 10 * time.Second,
+		Metrics: metrics, Strangers: strangers, Log: log,
 	})
 	var handler http.Handler = api
 	if options.Wrap != nil {
@@ -103,7 +105,8 @@ func Start(dir string, options Options) (*Service, error) {
 	go func() {
 		s.done <- certservice.Serve(ctx, listener, counted, certservice.ServerConfig{
 			TLS: config, Verify: api.Verify, ReadHeaderTimeout: 5 * time.Second, RequestTimeout: 30 * time.Second,
-			IdleTimeout: time.Minute, ShutdownTimeout: 100 * time.Millisecond, Log: log,
+			IdleTimeout: time.Minute, ShutdownTimeout: 100 * time.Millisecond,
+			Capacity: certservice.NewCapacity(0), Metrics: metrics, Strangers: strangers, Log: log,
 		})
 	}()
 	return s, nil
@@ -135,6 +138,21 @@ func (s *Service) Stop() {
 		<-s.done
 	})
 }
+
+// Static is a Directory that never changes.
+type Static map[string]certservice.Authority
+
+// Lookup returns the authority of that name.
+func (s Static) Lookup(caName string) (certservice.Authority, certservice.Share, bool) {
+	a, ok := s[caName]
+	return a, certservice.Share{Authorities: len(s)}, ok
+}
+
+// Ready is always true.
+func (s Static) Ready() bool { return true }
+
+// Reload has nothing to read and succeeds.
+func (s Static) Reload(string) error { return nil }
 
 // Authority signs with a throwaway CA.
 type Authority struct{ CA *ca.CA }
