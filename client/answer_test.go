@@ -74,31 +74,31 @@ func TestEnroll_answers_of_somebody_else(t *testing.T) {
 			`CertService answered 400 Bad Request: bad key [left out: part of the request] there`},
 		{"a redirect with our key in it", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://elsewhere.test/?pk="+key[:100], http.StatusMovedPermanently)
-		}, `this is no answer of CertService: 301 redirects to "https://elsewhere.test/?[left out: part of the request]", and the request carries a private key that must not travel there: set REQUEST_URL to CertService itself`},
+		}, `invalid CertService response: 301 redirects to "https://elsewhere.test/?[left out: part of the request]", and the request carries a private key that must not travel there: set REQUEST_URL to CertService itself`},
 		{"a header line that is our key", func(w http.ResponseWriter, r *http.Request) {
 			conn, _, err := http.NewResponseController(w).Hijack()
 			require.NoError(t, err)
 			defer conn.Close()
 			fmt.Fprintf(conn, "HTTP/1.1 400 Bad Request\r\nDate: today\r\n%s\r\n\r\n", key)
-		}, `this is no answer of CertService: it is not well-formed HTTP (net/http: HTTP/1.x transport connection broken: malformed MIME header: missing colon: "[left out: part of the request]")`},
+		}, `invalid CertService response: it is not well-formed HTTP (net/http: HTTP/1.x transport connection broken: malformed MIME header: missing colon: "[left out: part of the request]")`},
 		{"a Content-Encoding that is our key", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Encoding", key) },
-			`this is no answer of CertService: it has Content-Encoding "[left out: part of the request]", want none, as none was offered`},
-		{"nothing", write(200, "application/json", ""), `this is no answer of CertService: it is empty, want JSON with certificates`},
-		{"another good status", write(204, "", ""), `this is no answer of CertService: it has status 204, want 200`},
-		{"a login page", write(200, "text/html; charset=utf-8", "<title>Log in</title>"), `this is no answer of CertService: want JSON with certificates, but it is text/html; charset=utf-8, 21 bytes, titled "Log in"`},
-		{"text that is no JSON", write(200, "application/json", "hello"), `this is no answer of CertService: want JSON with certificates, but it is no JSON: invalid character 'h' looking for beginning of value at byte 1`},
-		{"JSON with more behind it", write(200, "application/json", `{"certificateChain":["a"],"trustedCertificates":["b"]}{}`), `this is no answer of CertService: want JSON with certificates, but it is no JSON: invalid character '{' after top-level value at byte 55`},
-		{"a chain of another type", write(200, "application/json", `{"certificateChain":"a","trustedCertificates":["b"]}`), `this is no answer of CertService: want JSON with certificates, but its field "certificateChain" has a JSON string, want a list of texts (byte 23)`},
-		{"no chain", write(200, "application/json", `{"certificateChain":[],"trustedCertificates":["b"]}`), `this is no answer of CertService: certificateChain is missing or empty, want at least one certificate`},
-		{"no trusted certificates", write(200, "application/json", `{"certificateChain":["a"]}`), `this is no answer of CertService: trustedCertificates is missing or empty, want at least one certificate`},
-		{"a hole in a list", write(200, "application/json", `{"certificateChain":["a",null],"trustedCertificates":["b"]}`), `this is no answer of CertService: certificateChain[1] is empty, want a PEM certificate`},
-		{"too much", write(200, "application/json", strings.Repeat(" ", maxBody+1)), `this is no answer of CertService: it has more than 1048576 bytes, want at most those`},
+			`invalid CertService response: it has Content-Encoding "[left out: part of the request]", want none, as none was offered`},
+		{"nothing", write(200, "application/json", ""), `invalid CertService response: it is empty, want JSON with certificates`},
+		{"another good status", write(204, "", ""), `invalid CertService response: it has status 204, want 200`},
+		{"a login page", write(200, "text/html; charset=utf-8", "<title>Log in</title>"), `invalid CertService response: want JSON with certificates, but it is text/html; charset=utf-8, 21 bytes, titled "Log in"`},
+		{"text that is no JSON", write(200, "application/json", "hello"), `invalid CertService response: want JSON with certificates, but it is not JSON: invalid character 'h' looking for beginning of value at byte 1`},
+		{"JSON with more behind it", write(200, "application/json", `{"certificateChain":["a"],"trustedCertificates":["b"]}{}`), `invalid CertService response: want JSON with certificates, but it is not JSON: invalid character '{' after top-level value at byte 55`},
+		{"a chain of another type", write(200, "application/json", `{"certificateChain":"a","trustedCertificates":["b"]}`), `invalid CertService response: want JSON with certificates, but its field "certificateChain" has a JSON string, want a list of texts (byte 23)`},
+		{"no chain", write(200, "application/json", `{"certificateChain":[],"trustedCertificates":["b"]}`), `invalid CertService response: certificateChain is missing or empty, want at least one certificate`},
+		{"no trusted certificates", write(200, "application/json", `{"certificateChain":["a"]}`), `invalid CertService response: trustedCertificates is missing or empty, want at least one certificate`},
+		{"a hole in a list", write(200, "application/json", `{"certificateChain":["a",null],"trustedCertificates":["b"]}`), `invalid CertService response: certificateChain[1] is empty, want a PEM certificate`},
+		{"too much", write(200, "application/json", strings.Repeat(" ", maxBody+1)), `invalid CertService response: it has more than 1048576 bytes, want at most those`},
 		{"compressed data, which was not asked for", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			z := gzip.NewWriter(w)
 			z.Write(make([]byte, 10<<20))
 			z.Close()
-		}, `this is no answer of CertService: it has Content-Encoding "gzip", want none, as none was offered`},
+		}, `invalid CertService response: it has Content-Encoding "gzip", want none, as none was offered`},
 	} {
 		t.Run(row.is, func(t *testing.T) {
 			calls := 0
@@ -170,11 +170,11 @@ func TestAnswer_Certificates_keepsWhatCanVerifyNothing(t *testing.T) {
 func TestAnswer_Certificates_refuses(t *testing.T) {
 	good := string(golden(t, "pem/root-ca.pem"))
 	for _, row := range []struct{ is, text, want string }{
-		{"text that is no PEM", "hello", "this is no answer of CertService: trustedCertificates[1] has no PEM block, want a certificate"},
-		{"a key", string(golden(t, "pem/key.pem")), `this is no answer of CertService: trustedCertificates[1] has a PEM block "PRIVATE KEY", want "CERTIFICATE"`},
-		{"a certificate and one that is cut short", good + good[:400], `this is no answer of CertService: trustedCertificates[1] has no readable certificate in the PEM block "CERTIFICATE" at line 11: it has no END line: the file was cut short, or lines are missing`},
-		{"a certificate and its key", good + string(golden(t, "pem/key.pem")), `this is no answer of CertService: trustedCertificates[1] has a PEM block "PRIVATE KEY", want "CERTIFICATE"`},
-		{"a block without a certificate", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})), `this is no answer of CertService: trustedCertificates[1] has no readable certificate in the PEM block "CERTIFICATE" at line 1: x509: malformed certificate`},
+		{"text that is no PEM", "hello", "invalid CertService response: trustedCertificates[1] has no PEM block, want a certificate"},
+		{"a key", string(golden(t, "pem/key.pem")), `invalid CertService response: trustedCertificates[1] has a PEM block "PRIVATE KEY", want "CERTIFICATE"`},
+		{"a certificate and one that is cut short", good + good[:400], `invalid CertService response: trustedCertificates[1] has no readable certificate in the PEM block "CERTIFICATE" at line 11: it has no END line: the file was cut short, or lines are missing`},
+		{"a certificate and its key", good + string(golden(t, "pem/key.pem")), `invalid CertService response: trustedCertificates[1] has a PEM block "PRIVATE KEY", want "CERTIFICATE"`},
+		{"a block without a certificate", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})), `invalid CertService response: trustedCertificates[1] has no readable certificate in the PEM block "CERTIFICATE" at line 1: x509: malformed certificate`},
 	} {
 		t.Run(row.is, func(t *testing.T) {
 			_, _, err := Answer{CertificateChain: []string{good}, TrustedCertificates: []string{good, row.text}}.Certificates()
@@ -182,7 +182,7 @@ func TestAnswer_Certificates_refuses(t *testing.T) {
 		})
 	}
 	_, _, err := Answer{CertificateChain: []string{"x"}}.Certificates()
-	assert.EqualError(t, err, "this is no answer of CertService: certificateChain[0] has no PEM block, want a certificate")
+	assert.EqualError(t, err, "invalid CertService response: certificateChain[0] has no PEM block, want a certificate")
 }
 
 func TestAnswer_textsFromOurOwnHeaders_areLeftOut(t *testing.T) {
@@ -199,7 +199,7 @@ func TestAnswer_textsFromOurOwnHeaders_areLeftOut(t *testing.T) {
 	answer, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
 	require.NoError(t, err)
 	_, _, err = answer.Certificates()
-	assert.EqualError(t, err, `this is no answer of CertService: certificateChain[0] has no readable certificate in the PEM block "" at line 1: `+
+	assert.EqualError(t, err, `invalid CertService response: certificateChain[0] has no readable certificate in the PEM block "" at line 1: `+
 		`its BEGIN line is damaged: want -----BEGIN, a label and five dashes on one line`)
 	assert.Equal(t, "the subject [left out: part of the request]", answer.Clean("the subject CN="+key))
 

@@ -252,7 +252,7 @@ func TestEnroll_JSON_of_another_kind_is_worded_without_types_of_Go(t *testing.T)
 		`{"certificateChain":{}}`:     `want JSON with certificates, but its field "certificateChain" has a JSON object, want a list of texts (byte `,
 		`{"certificateChain":[1]}`:    `want JSON with certificates, but its field "certificateChain`,
 		`{"certificateChain":["x",`:   "want JSON with certificates, but it is cut short: it ends after 25 bytes in the middle of a value",
-		`{"certificateChain":["x"],,`: "want JSON with certificates, but it is no JSON: invalid character ',' ",
+		`{"certificateChain":["x"],,`: "want JSON with certificates, but it is not JSON: invalid character ',' ",
 	} {
 		m := newMutual(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")

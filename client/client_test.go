@@ -83,13 +83,13 @@ func TestNew_refuses(t *testing.T) {
 	for _, row := range []struct{ is, url, update, ca, want string }{
 		{"a plain URL", "http://certservice:8080/v1/certificate/", "", "RA", `the request URL has scheme "http", want "https": the request carries a private key`},
 		{"a URL without host", "https:///v1/certificate/", "", "RA", `the request URL has no host, want https://host:port/v1/certificate/`},
-		{"what is no URL", "https://h:port\x7f/", "", "RA", `the request URL is no URL, want https://host:port/v1/certificate/`},
+		{"what is no URL", "https://h:port\x7f/", "", "RA", `the request URL is not a URL, want https://host:port/v1/certificate/`},
 		{"a password in the URL, which it does not repeat", "https://me:geheim@h/v1/certificate/", "", "RA", `the request URL for "h" has a user name, want none: CertService knows its clients by certificate`},
 		{"a query", "https://h/v1/certificate/?ca=", "", "RA", `the request URL for "h" has a query or fragment, want a path that the CA name can be appended to`},
 		{"a plain update URL", "https://h/v1/certificate/", "http://h/", "RA", `the update URL has scheme "http", want "https": the request carries a private key`},
-		{"no CA name", "https://h/v1/certificate/", "", "", `the CA name "" is no path segment, want letters, digits and _.~-`},
-		{"a CA name that leaves the path", "https://h/v1/certificate/", "", "..", `the CA name ".." is no path segment, want letters, digits and _.~-`},
-		{"a CA name with a slash", "https://h/v1/certificate/", "", "a/b", `the CA name "a/b" is no path segment, want letters, digits and _.~-`},
+		{"no CA name", "https://h/v1/certificate/", "", "", `the CA name "" is not a path segment, want letters, digits and _.~-`},
+		{"a CA name that leaves the path", "https://h/v1/certificate/", "", "..", `the CA name ".." is not a path segment, want letters, digits and _.~-`},
+		{"a CA name with a slash", "https://h/v1/certificate/", "", "a/b", `the CA name "a/b" is not a path segment, want letters, digits and _.~-`},
 	} {
 		t.Run(row.is, func(t *testing.T) {
 			_, err := New(Config{URL: row.url, UpdateURL: row.update, CAName: row.ca, TLS: &tls.Config{}})

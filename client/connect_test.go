@@ -105,7 +105,7 @@ func TestClient_proxy_does_not_change_what_is_trusted(t *testing.T) {
 	m.cfg.URL = "https://certservice-of-others.test:8443/v1/certificate/"
 	environmentProxy.set(m.Listener.Addr().String(), 200)
 	_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	assert.ErrorContains(t, err, `the server's certificate is not for this host name: has names certservice.test 127.0.0.1, want "certservice-of-others.test"`)
+	assert.ErrorContains(t, err, `the server's certificate is not for this host name: has names DNS:certservice.test, IP Address:127.0.0.1, want "certservice-of-others.test"`)
 }
 
 func TestClient_proxy_refuses(t *testing.T) {
@@ -115,7 +115,7 @@ func TestClient_proxy_refuses(t *testing.T) {
 		proxy, err := http.ProxyFromEnvironment(&http.Request{URL: c.enrollURL})
 		require.NoError(t, err)
 		text, conn := connectionErrorOf(t, c)
-		assert.Contains(t, text, "the proxy "+proxy.Host+" does not connect us: check HTTPS_PROXY and NO_PROXY (")
+		assert.Contains(t, text, "the proxy "+proxy.Host+" does not connect us to certservice.test:8443: check HTTPS_PROXY and NO_PROXY, and what the proxy allows (")
 		assert.Contains(t, text, fmt.Sprintf("the proxy answered %d ", status))
 		assert.Equal(t, permanent, conn.Permanent, status)
 	}
@@ -133,7 +133,7 @@ func TestClient_proxy_that_is_down(t *testing.T) {
 func TestNew_proxy_variable_that_is_no_URL(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://user:p%ss@proxy:3128")
 	_, err := New(Config{URL: "https://certservice.test/v1/certificate/", CAName: "RA", TLS: &tls.Config{}})
-	assert.EqualError(t, err, "HTTPS_PROXY is no URL, want http://host:port")
+	assert.EqualError(t, err, "HTTPS_PROXY is not a URL, want http://host:port")
 }
 
 func TestClient_proxy_with_TLS_sees_no_client_certificate(t *testing.T) {

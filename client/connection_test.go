@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/port"
+	"github.com/certfetcher/certfetcher/test/resolver"
 )
 
 // connectionErrorOf makes one try and returns its error without the address, which differs from run to run.
@@ -59,43 +60,17 @@ func listen(t *testing.T, serve func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// nxdomain answers every DNS query with "no such name".
-func nxdomain(t *testing.T) *net.Resolver {
-	t.Helper()
-	server, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { server.Close() })
-	go func() {
-		query := make([]byte, 512)
-		for {
-			n, from, err := server.ReadFrom(query)
-			if err != nil {
-				return
-			}
-			end := 12
-			for query[end] != 0 {
-				end += int(query[end]) + 1
-			}
-			answer := append([]byte{query[0], query[1], 0x81, 0x83, 0, 1, 0, 0, 0, 0, 0, 0}, query[12:min(end+5, n)]...)
-			server.WriteTo(answer, from)
-		}
-	}()
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "udp", server.LocalAddr().String())
-	}}
-}
-
 func TestConnectionError_name_unknown(t *testing.T) {
 	c := clientOf(t, "certservice.invalid:8443", 10*time.Second)
-	c.dialer.Resolver = nxdomain(t)
+	c.dialer.Resolver = resolver.New(t, nil)
 	text, err := connectionErrorOf(t, c)
-	assert.Contains(t, text, `the name "certservice.invalid" cannot be resolved: check REQUEST_URL and the cluster's DNS (`)
+	assert.Contains(t, text, `the name "certservice.invalid" cannot be resolved: check REQUEST_URL and the cluster's DNS; a Service in another namespace is NAME.NAMESPACE (`)
 	assert.False(t, err.Permanent)
 }
 
 func TestConnectionError_refused(t *testing.T) {
 	text, conn := connectionErrorOf(t, clientOf(t, port.Free(t), 10*time.Second))
-	assert.Contains(t, text, "connection refused: nothing listens there (yet); check that CertService is up, and the port in REQUEST_URL (")
+	assert.Contains(t, text, "connection refused: nothing listens there (yet): check that CertService is up, and the port in REQUEST_URL (")
 	assert.ErrorIs(t, conn, syscall.ECONNREFUSED)
 	assert.False(t, conn.Permanent)
 }
@@ -169,7 +144,7 @@ func TestConnectionError_broken_off(t *testing.T) {
 		plain := httptest.NewServer(http.NotFoundHandler())
 		defer plain.Close()
 		text, err := connectionErrorOf(t, clientOf(t, plain.Listener.Addr().String(), 10*time.Second))
-		assert.Contains(t, text, "the server does not speak TLS on this port: check the port in REQUEST_URL (")
+		assert.Contains(t, text, "the server does not speak TLS on this port, but plain HTTP: check the port in REQUEST_URL: CertService has 8443 for its API (")
 		assert.False(t, err.Permanent)
 	})
 	t.Run("before the answer", func(t *testing.T) {
@@ -182,7 +157,7 @@ func TestConnectionError_broken_off(t *testing.T) {
 			w.Header().Set("Content-Length", "1000")
 			fmt.Fprint(w, `{"certificateChain":[`)
 		}, nil).client(t))
-		assert.Contains(t, text, "the connection broke off in the middle of the answer (unexpected EOF)")
+		assert.Contains(t, text, "the connection broke off in the middle of the answer: see the log of the server and of what is between us and it (unexpected EOF)")
 		assert.False(t, err.Permanent)
 	})
 }
@@ -198,7 +173,7 @@ func TestEnroll_answer_that_is_no_HTTP(t *testing.T) {
 	c, err := New(Config{URL: "https://" + addr, CAName: "RA", TLS: &tls.Config{RootCAs: pool(ca.cert)}})
 	require.NoError(t, err)
 	_, err = c.Enroll(t.Context(), goldenSecrets(t))
-	assert.EqualError(t, err, `this is no answer of CertService: it is not well-formed HTTP (net/http: HTTP/1.x transport connection broken: malformed HTTP response "SSH-2.0-x")`)
+	assert.EqualError(t, err, `invalid CertService response: it is not well-formed HTTP (net/http: HTTP/1.x transport connection broken: malformed HTTP response "SSH-2.0-x")`)
 }
 
 func TestConnectionError_server_not_trusted(t *testing.T) {
@@ -208,7 +183,7 @@ func TestConnectionError_server_not_trusted(t *testing.T) {
 	m.cfg.TLS.RootCAs = pool(other.cert, old)
 	m.cfg.Roots = []*x509.Certificate{other.cert, old}
 	text, err := connectionErrorOf(t, m.client(t))
-	assert.Regexp(t, `^the server's certificate is not trusted: subject "CN=server", issuer "CN=Test Root", names certservice.test 127.0.0.1, `+
+	assert.Regexp(t, `^the server's certificate is not trusted: subject "CN=server", issuer "CN=Test Root", names DNS:certservice.test, IP Address:127.0.0.1, `+
 		`valid from [-0-9T:]+Z to [-0-9T:]+Z; the truststore holds "CN=Other Root", "CN=Old Root" \(expired 2020-01-01T00:00:00Z\): add the CA that issued it to TRUSTSTORE_PATH \(`, text)
 	assert.True(t, err.Permanent)
 }
@@ -245,7 +220,7 @@ func TestConnectionError_server_certificate_of_another_kind(t *testing.T) {
 		{"for other names", func(c *x509.Certificate) {
 			c.DNSNames, c.IPAddresses = []string{"certservice.test"}, []net.IP{net.IPv4(10, 0, 0, 1)}
 		},
-			`the server's certificate is not for this host name: has names certservice.test 10.0.0.1, want "127.0.0.1": use one of its names in REQUEST_URL, or have it issued with this one (`},
+			`the server's certificate is not for this host name: has names DNS:certservice.test, IP Address:10.0.0.1, want "127.0.0.1": use one of its names in REQUEST_URL, or have it issued with this one (`},
 		{"with a common name only", func(c *x509.Certificate) { c.IPAddresses = nil },
 			`the server's certificate has the host name "127.0.0.1" as common name (CN) only, which is not looked at (RFC 9525): ` +
 				`have it issued with the subject alternative name IP:127.0.0.1 (`},
@@ -260,7 +235,7 @@ func TestConnectionError_server_certificate_of_another_kind(t *testing.T) {
 		{"that expired", func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 		},
-			`: subject "CN=127.0.0.1", issuer "CN=Test Root", names 127.0.0.1, valid from`},
+			`: subject "CN=127.0.0.1", issuer "CN=Test Root", names IP Address:127.0.0.1, valid from`},
 		{"that is not yet valid", func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
 		},
@@ -283,8 +258,8 @@ func TestConnectionError_server_certificate_of_another_kind(t *testing.T) {
 func TestConnectionError_client_certificate_refused(t *testing.T) {
 	stranger := newTestCA(t, "Stranger")
 	for version, missing := range map[uint16]string{
-		tls.VersionTLS12: "the server refuses the TLS handshake: no client certificate that it accepts, or no cipher or curve in common; see its log (",
-		tls.VersionTLS13: "the server refuses our client certificate: it got none that it can use; check KEYSTORE_PATH and the CAs that the server asks for (",
+		tls.VersionTLS12: "the server refuses the TLS handshake: no client certificate that it accepts, or no cipher or curve in common: see its log (",
+		tls.VersionTLS13: "the server refuses our client certificate: it got none that it can use: check KEYSTORE_PATH and the CAs that the server asks for (",
 	} {
 		for _, row := range []struct {
 			is   string
@@ -297,7 +272,7 @@ func TestConnectionError_client_certificate_refused(t *testing.T) {
 				missing},
 			{"expired", func(t *testing.T, ca testCA) []tls.Certificate {
 				return []tls.Certificate{ca.identity(t, &x509.Certificate{Subject: pkix.Name{CommonName: "client"}, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})}
-			}, "the server refuses our client certificate: it has expired; renew the one in KEYSTORE_PATH (remote error: tls: expired certificate)"},
+			}, "the server refuses our client certificate: it has expired: renew the one in KEYSTORE_PATH (remote error: tls: expired certificate)"},
 		} {
 			for _, ahead := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s, %s, set up ahead: %v", tls.VersionName(version), row.is, ahead), func(t *testing.T) {
@@ -325,19 +300,13 @@ func TestConnectionError_client_certificate_refused(t *testing.T) {
 	}
 }
 
-func TestExplainAlert_tells_refusals_from_the_rest(t *testing.T) {
-	for alert, permanent := range map[tls.AlertError]bool{
-		alertHandshakeFailure: true, alertBadCertificate: true, alertUnsupportedCert: true, alertCertificateRevoked: true,
-		alertCertificateExpired: true, alertCertificateUnknown: true, alertUnknownCA: true, alertAccessDenied: true,
-		alertProtocolVersion: true, alertInsufficientSecurity: true, alertUnrecognizedName: true, alertCertificateRequired: true,
-		80 /* internal_error */ : false, 90 /* user_canceled */ : false, 20 /* bad_record_mac */ : false,
-	} {
-		_, got := explainAlert(alert)
-		assert.Equal(t, permanent, got, alert.Error())
-		found, ok := alertOf(fmt.Errorf("wrapped: %w", &net.OpError{Op: "remote error", Err: alert}))
+func TestAlertOf_unwrapsWhatThePeerSent(t *testing.T) {
+	for code := range alerts {
+		found, ok := alertOf(fmt.Errorf("wrapped: %w", &net.OpError{Op: "remote error", Err: code}))
 		assert.True(t, ok)
-		assert.Equal(t, alert, found)
+		assert.Equal(t, code, found)
 	}
+	assert.False(t, clientOf(t, "h:1", 0).explainAlert(80).permanent, "internal_error may pass")
 }
 
 func TestClient_rootsText(t *testing.T) {
@@ -352,5 +321,5 @@ func TestClient_rootsText(t *testing.T) {
 
 func TestCertNames_are_bounded(t *testing.T) {
 	cert := &x509.Certificate{DNSNames: strings.Fields(strings.Repeat("a ", 25))}
-	assert.Equal(t, strings.Repeat("a ", 20)+"and 5 more", certNames(cert))
+	assert.Equal(t, strings.Repeat("DNS:a, ", 20)+"and 5 more", certNames(cert))
 }

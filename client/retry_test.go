@@ -239,7 +239,7 @@ func TestEnroll_logs_one_line_for_each_failed_try_without_secrets(t *testing.T) 
 		require.Len(t, lines, 2)
 		for i, want := range []string{
 			"CertService answered 503 Service Unavailable: no room for [left out: part of the request]",
-			"connecting to certservice:8443: connection refused: nothing listens there (yet); check that CertService is up, and the port in REQUEST_URL (connection refused)",
+			"connecting to certservice:8443: connection refused: nothing listens there (yet): check that CertService is up, and the port in REQUEST_URL (connection refused)",
 		} {
 			var line struct {
 				Level, Msg, Operation, Error string

@@ -18,6 +18,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/test/resolver"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -28,6 +29,7 @@ func start(t *testing.T, options service.Options) (*service.Service, doctor.Opti
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	return s, doctor.Options{
+		Dialer: &net.Dialer{Resolver: resolver.New(t, nil)},
 		Config: &config.Fetcher{
 			Request: config.Request{URL: s.URL, CAName: service.CAName},
 			TLS: config.TLS{

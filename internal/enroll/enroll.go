@@ -193,17 +193,26 @@ func (e *Enroller) fetch(ctx context.Context) (output.Bundle, error) {
 
 // client makes the client for one enrolment, with the identity of now. A nil retry is for one try.
 func (e *Enroller) client(retry *client.Retry) (*client.Client, error) {
-	r, identity := e.Config.Request, e.Identity()
-	service, err := client.New(client.Config{
-		URL: r.URL, UpdateURL: e.Config.Sidecar.UpdateURL, CAName: r.CAName, TLS: identity.ClientConfig(), Roots: identity.Roots,
-		AllowNoClientAuth: e.Config.TLS.AllowNoClientAuth,
-		IdentityProblem:   func() string { return strings.Join(identity.Problems(e.Now()), "; ") },
-		Timeout:           r.Timeout, Retry: retry, UserAgent: e.UserAgent, Log: e.Log, Now: e.Now,
-	})
+	cfg := ClientConfig(e.Config, e.Identity(), e.Now)
+	cfg.Retry, cfg.UserAgent, cfg.Log = retry, e.UserAgent, e.Log
+	service, err := client.New(cfg)
 	if err != nil {
 		return nil, failed(StageClientConfiguration, "preparing the request: %w", err)
 	}
 	return service, nil
+}
+
+// ClientConfig says how an enrolment reaches the CertService. A nil identity leaves TLS out.
+func ClientConfig(cfg *config.Fetcher, identity *mtls.Identity, now func() time.Time) client.Config {
+	c := client.Config{
+		URL: cfg.Request.URL, UpdateURL: cfg.Sidecar.UpdateURL, CAName: cfg.Request.CAName,
+		AllowNoClientAuth: cfg.TLS.AllowNoClientAuth, Timeout: cfg.Request.Timeout, Now: now,
+	}
+	if identity != nil {
+		c.TLS, c.Roots = identity.ClientConfig(), identity.Roots
+		c.IdentityProblem = func() string { return strings.Join(identity.Problems(now()), "; ") }
+	}
+	return c
 }
 
 func (e *Enroller) newKey() (crypto.Signer, error) {
