@@ -85,7 +85,7 @@ func TestRun_volume(t *testing.T) {
 			require.NoError(t, os.Symlink("nothing", o.Dir))
 		}, "volume", doctor.Failed, `"{dir}" is a link to a directory that does not exist`, 10, []string{"writing", "layout", "reader", "published"}},
 		"is for a group that is not there": {func(t *testing.T, o *config.Output) { o.Group = "no-such-group" },
-			"writing", doctor.Failed, `finding the group "no-such-group": no group of that name in /etc/group`, 10, []string{"layout", "reader"}},
+			"writing", doctor.Failed, `finding group "no-such-group": no group of that name in /etc/group, give its number`, 10, []string{"layout", "reader"}},
 		"is in place": {func(t *testing.T, o *config.Output) { o.Layout = "inplace" }, "layout", doctor.OK, "inplace, by renames, which work", 0, nil},
 		"keeps modes and owners": {func(*testing.T, *config.Output) {}, "writing", doctor.OK,
 			fmt.Sprintf("wrote, synced, renamed and removed files; those with secrets get mode 0640, uid %d, gid %d", os.Geteuid(), os.Getegid()), 0, nil},
@@ -114,7 +114,7 @@ func TestRun_group(t *testing.T) {
 	}
 	assert.Equal(t, doctor.Failed, checks["writing"].Status)
 	requireText(t, `setting the group of "…": operation not permitted`, checks["writing"].Found)
-	requireText(t, "only a member of the group in OUTPUT_GROUP may give files to it: …", checks["writing"].Advice)
+	requireText(t, "running as …; only a member of a group may give files to it: …", checks["writing"].Advice)
 }
 
 func TestRun_reader(t *testing.T) {
@@ -126,14 +126,14 @@ func TestRun_reader(t *testing.T) {
 		status doctor.Status
 		found  string
 	}{
-		"of the same user reads what nobody else may": {doctor.Reader{UID: uid, GID: gid + 1000}, func(_ *testing.T, o *config.Output) { o.FileMode = 0o600 },
+		"of the same user reads what no one else may": {doctor.Reader{UID: uid, GID: gid + 1000}, func(_ *testing.T, o *config.Output) { o.FileMode = 0o600 },
 			doctor.OK, fmt.Sprintf("uid %d, gid %d can reach and read the files", uid, gid+1000)},
 		"of the same group reads what the group may": {doctor.Reader{UID: uid + 1000, GID: gid}, nil,
 			doctor.OK, fmt.Sprintf("uid %d, gid %d can reach and read the files", uid+1000, gid)},
 		"of which the group is all that is known": {doctor.Reader{UID: -1, GID: gid}, nil, doctor.OK, fmt.Sprintf("gid %d can reach and read the files", gid)},
 		"of the same group does not read what only the user may": {doctor.Reader{UID: uid + 1000, GID: gid}, func(_ *testing.T, o *config.Output) { o.FileMode = 0o600 },
 			doctor.Failed, fmt.Sprintf("uid %d, gid %d may not read: a file with secrets has mode 0600 (rw-------), uid %d, gid %d", uid+1000, gid, uid, gid)},
-		"that is a stranger reads what everybody may": {stranger, func(_ *testing.T, o *config.Output) { o.FileMode = 0o644 },
+		"that is a stranger reads what everyone may": {stranger, func(_ *testing.T, o *config.Output) { o.FileMode = 0o644 },
 			doctor.OK, stranger.String() + " can reach and read the files"},
 		"that is a stranger does not enter what others may not": {stranger, func(t *testing.T, o *config.Output) {
 			o.FileMode = 0o644

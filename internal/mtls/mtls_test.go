@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/peer"
 )
@@ -421,7 +422,7 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(i.Roots) == 0 || !sameKey(i.Certificate.PrivateKey.(crypto.Signer).Public(), i.Certificate.Leaf.PublicKey) {
+		if len(i.Roots) == 0 || !pki.SameKey(i.Certificate.PrivateKey.(crypto.Signer).Public(), i.Certificate.Leaf.PublicKey) {
 			t.Fatal("an identity without roots or with another key's certificate")
 		}
 	})

@@ -3,7 +3,6 @@ package mtls
 import (
 	"bytes"
 	"cmp"
-	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -95,7 +94,7 @@ func choose(entries []keystore.Entry, server bool, now time.Time) (keystore.Entr
 			certs++
 		case len(e.Chain) > 0 && pki.Unusable(e.Chain[0]) != nil:
 			unusable = fmt.Errorf("has a certificate %q that cannot be used: %w", pki.DN(e.Chain[0].RawSubject), pki.Unusable(e.Chain[0]))
-		case len(e.Chain) == 0 || !sameKey(e.Key.Public(), e.Chain[0].PublicKey):
+		case len(e.Chain) == 0 || !pki.SameKey(e.Key.Public(), e.Chain[0].PublicKey):
 			loose = true
 		default:
 			keys = append(keys, e)
@@ -146,9 +145,4 @@ func goodFor(cert *x509.Certificate, server bool) bool {
 	}
 	unrestricted := len(cert.ExtKeyUsage) == 0 && len(cert.UnknownExtKeyUsage) == 0
 	return unrestricted || slices.Contains(cert.ExtKeyUsage, usage) || slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny)
-}
-
-func sameKey(a, b crypto.PublicKey) bool {
-	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && key.Equal(b)
 }

@@ -136,21 +136,16 @@ func moveRoots(chain, trusted []*x509.Certificate) (shorter, more []*x509.Certif
 }
 
 func checkKey(want crypto.PublicKey, chain []*x509.Certificate) error {
-	if sameKey(want, chain[0].PublicKey) {
+	if pki.SameKey(want, chain[0].PublicKey) {
 		return nil
 	}
 	got := keyText(chain[0].PublicKey)
 	for i, cert := range chain {
-		if sameKey(want, cert.PublicKey) {
+		if pki.SameKey(want, cert.PublicKey) {
 			got = fmt.Sprintf("%s, while certificate %d of the chain has ours: the chain is out of order", got, i+1)
 		}
 	}
 	return &Error{"the certificate's public key does not match the request's", keyText(want), got}
-}
-
-func sameKey(a, b crypto.PublicKey) bool {
-	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && key.Equal(b)
 }
 
 // checkOrder wants each certificate followed by its signer, by name and by signature.
