@@ -1,13 +1,14 @@
 package doctor_test
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -26,7 +27,7 @@ func TestRun_hooks(t *testing.T) {
 		return path
 	}
 	script, data := write("reload", "#!/bin/sh\n", 0o755), write("data", "", 0o600)
-	// It waits for the end of its input, under a name that nobody else has.
+	// It waits for the end of its input, under a name that no other process has.
 	shell, err := exec.LookPath("sh")
 	require.NoError(t, err)
 	child := &exec.Cmd{Path: shell, Args: []string{"doctor-test-app", "-c", "read line"}}
@@ -43,62 +44,57 @@ func TestRun_hooks(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { listener.Close() })
 	address := listener.Addr().String()
-
-	for sentence, row := range map[string]struct {
-		notify  config.Notify
-		trigger string
-		check   string
-		status  doctor.Status
-		found   string
-		code    int
-	}{
-		"a command that can be run":  {config.Notify{Exec: script + " swordfish"}, "", "notify command", doctor.OK, fmt.Sprintf("%q can be run", script), 0},
-		"a command without a file":   {config.Notify{Exec: dir + "/none swordfish"}, "", "notify command", doctor.Failed, fmt.Sprintf("%q cannot be run: no such file or directory", dir+"/none"), 1},
-		"a command not executable":   {config.Notify{Exec: data}, "", "notify command", doctor.Failed, fmt.Sprintf("%q cannot be run: permission denied", data), 1},
-		"a command not in PATH":      {config.Notify{Exec: "no-such-program-anywhere"}, "", "notify command", doctor.Failed, `"no-such-program-anywhere" cannot be run: executable file not found in $PATH`, 1},
-		"a command with half quotes": {config.Notify{Exec: "'x"}, "", "notify command", doctor.Failed, "NOTIFY_EXEC cannot be used: the quote ' at byte 1 is not closed", 1},
-
-		"a signal to a PID file":            {config.Notify{Signal: "hup", PIDFile: alive}, "", "notify signal", doctor.OK, fmt.Sprintf("SIGHUP can be sent to the process of %q", alive), 0},
-		"a signal to a missing PID file":    {config.Notify{Signal: "1", PIDFile: dir + "/none"}, "", "notify signal", doctor.Warning, "reading the PID file: open " + dir + "/none: no such file or directory", 0},
-		"a signal to a PID file of words":   {config.Notify{Signal: "1", PIDFile: words}, "", "notify signal", doctor.Warning, fmt.Sprintf(`reading the PID file %q: has no process ID in its first line`, words), 0},
-		"a signal to a stale PID file":      {config.Notify{Signal: "1", PIDFile: stale}, "", "notify signal", doctor.Warning, fmt.Sprintf("the PID file %q is stale: it has 2147483647, and there is no such process in this process namespace", stale), 0},
-		"a signal to a process":             {config.Notify{Signal: "HUP", Process: "doctor-test-app"}, "", "notify signal", doctor.OK, `SIGHUP can be sent to the process "doctor-test-app"`, 0},
-		"a signal to a process not running": {config.Notify{Signal: "HUP", Process: "no-such-program"}, "", "notify signal", doctor.Warning, `finding process "no-such-program": none of that name in this process namespace, which has …: is the application up, and shareProcessNamespace set?`, 0},
-		"a signal that there is not":        {config.Notify{Signal: "FOO", Process: "doctor-test-app"}, "", "notify signal", doctor.Failed, `NOTIFY_SIGNAL cannot be used: has unknown signal "FOO", want a name such as HUP or SIGHUP, or a number`, 1},
-
-		"a URL that connects":        {config.Notify{URL: "http://me:swordfish@" + address + "/swordfish"}, "", "notify url", doctor.OK, address + " connects", 0},
-		"a URL where nobody listens": {config.Notify{URL: "http://127.0.0.9:1/"}, "", "notify url", doctor.Warning, "127.0.0.9:1 does not connect: connection refused", 0},
-		"a URL elsewhere":            {config.Notify{URL: "http://192.0.2.1/swordfish"}, "", "notify url", doctor.Failed, "NOTIFY_URL cannot be used: has address 192.0.2.1, want a loopback address such as 127.0.0.1 as long as remote ones are not allowed", 1},
-		"an address of no protocol":  {config.Notify{Verify: "pop3://h"}, "", "notify verify", doctor.Failed, `NOTIFY_VERIFY cannot be used: it has the protocol "pop3", which is not known: want host:port, or one of imap://, ldap://, postgres://, smtp:// before it; without one TLS has to begin at once`, 1},
-		"nobody to look at":          {config.Notify{Verify: "postgres://127.0.0.9:1"}, "", "notify verify", doctor.Warning, "127.0.0.9:1 does not connect: connection refused", 0},
-
-		"a trigger file":                     {config.Notify{}, dir + "/renew", "trigger file", doctor.OK, fmt.Sprintf("%q can be watched", dir+"/renew"), 0},
-		"a trigger file without a directory": {config.Notify{}, dir + "/none/renew", "trigger file", doctor.Warning, fmt.Sprintf("the directory %q: no such file or directory", dir+"/none"), 0},
-		"a trigger file in a file":           {config.Notify{}, data + "/renew", "trigger file", doctor.Warning, fmt.Sprintf("%q is a file, want a directory", data), 0},
-	} {
-		t.Run(sentence, func(t *testing.T) {
-			_, o := start(t, service.Options{})
-			o.Config.Sidecar = config.Sidecar{Enabled: true, TriggerFile: row.trigger}
-			o.Config.Notify = row.notify
-			report, checks := run(t, o)
-			assert.Equal(t, row.status, checks[row.check].Status)
-			requireText(t, row.found, checks[row.check].Found)
-			assert.Equal(t, row.code, report.ExitCode())
-			assert.NotContains(t, text(t, report), "swordfish")
-		})
+	notified := func(n config.Notify) row {
+		check := "notify command,notify signal,notify url,notify verify"
+		return changed(check, func(o *doctor.Options) { o.Config.Sidecar.Enabled, o.Config.Notify = true, n })
 	}
+	triggered := func(path string) row {
+		return changed("trigger file", func(o *doctor.Options) { o.Config.Sidecar = config.Sidecar{Enabled: true, TriggerFile: path} })
+	}
+	signalled := func(n config.Notify) row {
+		n.Signal = cmp.Or(n.Signal, "HUP")
+		return notified(n)
+	}
+	requireReports(t, "hooks.txt", map[string]row{
+		"a command that can be run":  notified(config.Notify{Exec: script + " swordfish"}),
+		"a command without a file":   notified(config.Notify{Exec: dir + "/none swordfish"}),
+		"a command not executable":   notified(config.Notify{Exec: data}),
+		"a command not in PATH":      notified(config.Notify{Exec: "no-such-program-anywhere"}),
+		"a command with half quotes": notified(config.Notify{Exec: "'x"}),
+
+		"a signal to a PID file":            signalled(config.Notify{Signal: "hup", PIDFile: alive}),
+		"a signal to a missing PID file":    signalled(config.Notify{Signal: "1", PIDFile: dir + "/none"}),
+		"a signal to a PID file of words":   signalled(config.Notify{PIDFile: words}),
+		"a signal to a stale PID file":      signalled(config.Notify{PIDFile: stale}),
+		"a signal to a process":             signalled(config.Notify{Process: "doctor-test-app"}),
+		"a signal to a process not running": signalled(config.Notify{Process: "no-such-program"}),
+		"a signal that there is not":        signalled(config.Notify{Signal: "FOO", Process: "doctor-test-app"}),
+
+		"a URL that connects":              notified(config.Notify{URL: "http://me:swordfish@" + address + "/swordfish"}),
+		"a URL where nothing listens":      notified(config.Notify{URL: "http://127.0.0.9:1/"}),
+		"a URL elsewhere":                  notified(config.Notify{URL: "http://192.0.2.1/swordfish"}),
+		"an address of no protocol":        notified(config.Notify{Verify: "pop3://h"}),
+		"an address where nothing listens": notified(config.Notify{Verify: "postgres://127.0.0.9:1"}),
+		"an address of a mail server":      notified(config.Notify{Verify: mail(t)}),
+		"an address that serves TLS": {show: "notify verify", change: func(_ *testing.T, s *service.Service, o *doctor.Options) {
+			o.Config.Sidecar.Enabled, o.Config.Notify.Verify = true, strings.Split(s.URL, "/")[2]
+		}},
+
+		"a trigger file":                     triggered(dir + "/renew"),
+		"a trigger file without a directory": triggered(dir + "/none/renew"),
+		"a trigger file in a file":           triggered(data + "/renew"),
+
+		"a command without a sidecar": changed("", func(o *doctor.Options) { o.Config.Notify.Exec = "/does/not/exist" }),
+		"a command with a fault": changed("", func(o *doctor.Options) {
+			o.Config.Sidecar.Enabled = true
+			o.Faults = config.Faults{{Variable: "NOTIFY_EXEC", Problem: "cannot be used"}}
+		}),
+	})
 }
 
-func TestRun_notifyVerify_looksAtWhatIsServed(t *testing.T) {
-	_, o := start(t, service.Options{})
-	o.Config.Sidecar.Enabled = true
-	serving, err := url.Parse(o.Config.Request.URL)
-	require.NoError(t, err)
-	o.Config.Notify = config.Notify{Verify: serving.Host}
-	_, checks := run(t, o)
-	assert.Equal(t, doctor.OK, checks["notify verify"].Status, checks["notify verify"].Found)
-	assert.Regexp(t, `^127\.0\.0\.1:\d+ serves the certificate of "CN=certservice" with serial number [0-9A-F]+, valid until 20`, checks["notify verify"].Found)
-
+// mail is the address of a server that greets as SMTP does.
+func mail(t *testing.T) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { listener.Close() })
@@ -115,12 +111,7 @@ func TestRun_notifyVerify_looksAtWhatIsServed(t *testing.T) {
 			}()
 		}
 	}()
-	address := listener.Addr().String()
-	o.Config.Notify = config.Notify{Verify: address}
-	report, checks := run(t, o)
-	assert.Equal(t, doctor.Warning, checks["notify verify"].Status)
-	assert.Equal(t, address+" shows no certificate: the server speaks SMTP before TLS: write smtp://"+address, checks["notify verify"].Found)
-	assert.Zero(t, report.ExitCode())
+	return listener.Addr().String()
 }
 
 func TestRun_signal_toAProcessOfAnotherUser(t *testing.T) {
@@ -136,17 +127,4 @@ func TestRun_signal_toAProcessOfAnotherUser(t *testing.T) {
 	}
 	assert.Equal(t, doctor.Warning, checks["notify signal"].Status)
 	assert.Equal(t, fmt.Sprintf("the process of %q may not be signalled", path), checks["notify signal"].Found)
-}
-
-func TestRun_hooks_areLeftOutWhenTheyAreNotUsed(t *testing.T) {
-	_, o := start(t, service.Options{})
-	o.Config.Notify.Exec = "/does/not/exist"
-	_, checks := run(t, o)
-	assert.NotContains(t, checks, "notify command", "an init container tells nobody")
-
-	o.Config.Sidecar.Enabled = true
-	o.Faults = config.Faults{{Variable: "NOTIFY_EXEC", Problem: "cannot be used"}}
-	_, checks = run(t, o)
-	assert.Equal(t, doctor.Check{Name: "notify command", Status: doctor.Skipped, Found: "NOTIFY_EXEC has a fault"}, checks["notify command"])
-	assert.NotContains(t, checks, "notify url")
 }

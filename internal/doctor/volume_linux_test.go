@@ -37,7 +37,7 @@ func TestRun_volumeThatCannotBeWrittenTo(t *testing.T) {
 		switch c.Name {
 		case "writing":
 			assert.Equal(t, doctor.Failed, c.Status)
-			requireText(t, `creating directory "/sys/kernel/..doctor-…": …`, c.Found)
+			assert.Contains(t, c.Found, `creating directory "/sys/kernel/..doctor-`)
 		case "layout", "reader":
 			assert.Equal(t, doctor.Skipped, c.Status)
 		}
@@ -68,6 +68,6 @@ func TestRun_volumeInMemory(t *testing.T) {
 	require.NoError(t, syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
 	_, checks = run(t, o)
 	requireOutcomes(t, checks, map[string]doctor.Status{"writing": doctor.Failed})
-	requireText(t, `creating directory "`+dir+`/..doctor-…": read-only file system`, checks["writing"].Found)
+	assert.Contains(t, checks["writing"].Found, `": read-only file system`)
 	assert.Equal(t, "the file system is read-only: mount the volume without readOnly", checks["writing"].Advice)
 }

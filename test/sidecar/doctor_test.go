@@ -87,7 +87,7 @@ func TestDoctor_badEnvironment_fails(t *testing.T) {
 		"renewals at a port not there": {variables: []string{"UPDATE_URL=https://127.0.0.1:1/v1/certificate-update/"}, start: works, found: 6, text: "127.0.0.1:1 does not connect: connection refused"},
 		"renewals at a path not there": {
 			variables: []string{"UPDATE_URL={url}/v1/update/"}, start: works, found: 5,
-			text: "the path of UPDATE_URL leads nowhere: GET /v1/update/RA is answered by 404 Not Found (\"There is nothing at this path\") -> correct the path in UPDATE_URL; that of a CertService ends in /v1/certificate-update/",
+			text: "the path of UPDATE_URL leads nowhere: GET /v1/update/RA is answered by 404 Not Found: There is nothing at this path -> correct the path in UPDATE_URL; that of a CertService ends in /v1/certificate-update/",
 		},
 		"a group that is not there": {variables: []string{"OUTPUT_GROUP=no-such-group"}, check: 1, start: 1, found: 1, text: "no-such-group"},
 		"a volume that is a file": {
