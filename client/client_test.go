@@ -51,8 +51,8 @@ func TestClient_request_is_the_golden_one(t *testing.T) {
 }
 
 func TestClient_header_names_travel_as_the_API_spells_them(t *testing.T) {
-	ca := newTestCA(t, "Test Root")
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{ca.server(t)}})
+	ca := newCA(t, "Test")
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{identity(t, ca, "server", nil)}})
 	require.NoError(t, err)
 	defer l.Close()
 	head := make(chan string, 1)
@@ -69,7 +69,7 @@ func TestClient_header_names_travel_as_the_API_spells_them(t *testing.T) {
 		head <- lines.String()
 		fmt.Fprint(conn, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 	}()
-	c, err := New(Config{URL: "https://" + l.Addr().String() + "/v1/certificate/", CAName: "RA", TLS: &tls.Config{RootCAs: pool(ca.cert)}})
+	c, err := New(Config{URL: "https://" + l.Addr().String() + "/v1/certificate/", CAName: "RA", TLS: &tls.Config{RootCAs: pool(ca.Root)}})
 	require.NoError(t, err)
 	_, err = c.Update(t.Context(), goldenSecrets(t))
 	require.Error(t, err)
