@@ -11,14 +11,13 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// CreateCSR signs a certificate signing request for key. Of the template it takes RawSubject (DER,
-// kept byte for byte) and the subject alternative names; there is no SAN extension when it names none. The key usage
-// asked for beside names is the one that fits the kind of key. Without names there is no extension at all: the ONAP
-// server expects the names among extensions, and fails where they are missing. Whoever issues gives a key
-// usage of its own then.
+// CreateCSR signs a certificate signing request for key. From the template it takes RawSubject (DER, kept byte for
+// byte) and the subject alternative names. With names, it requests the key usage that fits the kind of key. Without
+// names the request has no extension at all: the ONAP server fails where there are extensions without names. The CA
+// chooses the key usage then.
 //
 // The signature is SHA-256 with RSA, the hash that fits the curve with ECDSA, or Ed25519: never SHA-1.
-// What returns is parsed back from the signed DER (its Raw), so it holds just what a CA will read.
+// The result is parsed from the signed DER (its Raw), so it holds exactly what a CA will read.
 func CreateCSR(template *x509.CertificateRequest, key crypto.Signer) (*x509.CertificateRequest, error) {
 	request := &x509.CertificateRequest{
 		RawSubject:     template.RawSubject,

@@ -13,6 +13,8 @@ import (
 	"encoding/pem"
 	"fmt"
 	"strings"
+
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // algorithm is one row of the table of what GenerateKey can make.
@@ -53,16 +55,11 @@ func GenerateKey(name string) (crypto.Signer, error) {
 // AlgorithmOf names the algorithm of a public key in GenerateKey's terms. RSA keys of other sizes
 // and other curves get a name that GenerateKey does not know; other kinds of keys are an error.
 func AlgorithmOf(pub crypto.PublicKey) (string, error) {
-	switch pub := pub.(type) {
-	case *rsa.PublicKey:
-		return fmt.Sprintf("RSA-%d", pub.N.BitLen()), nil
-	case *ecdsa.PublicKey:
-		return "ECDSA-" + strings.ReplaceAll(pub.Curve.Params().Name, "-", ""), nil
-	case ed25519.PublicKey:
-		return "Ed25519", nil
-	default:
-		return "", fmt.Errorf("public key is of type %T, want RSA, ECDSA or Ed25519", pub)
+	name, ok := pki.KeyName(pub)
+	if !ok {
+		return "", fmt.Errorf("public key is of type %s, want RSA, ECDSA or Ed25519", name)
 	}
+	return name, nil
 }
 
 // PrivateKeyPEM encodes a private key as PKCS#8 (RFC 5958) under the label PRIVATE KEY.

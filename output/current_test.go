@@ -1,8 +1,10 @@
 package output
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -12,88 +14,96 @@ import (
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
+// foreign replaces files by those of another volume, with the same passwords.
+func foreign(b Bundle, names ...string) func(*testing.T, *Config) {
+	return func(t *testing.T, cfg *Config) {
+		from := *cfg
+		from.Dir = filepath.Join(t.TempDir(), "other")
+		from.KeystorePassword = readFile(t, cfg.Dir, keystorePass)
+		from.TruststorePassword = readFile(t, cfg.Dir, truststorePass)
+		mustPublish(t, mustOpen(t, from), b)
+		for _, name := range names {
+			writeFile(t, cfg.Dir, name, readFile(t, from.Dir, name))
+		}
+	}
+}
+
 func TestVolume_Current_saysWhatDiffers(t *testing.T) {
 	b, other := newBundle(), newBundle()
-	all := []string{TypeP12, TypeJKS, TypePEM}
-	write := func(name, data string) func(t *testing.T, cfg *Config) {
-		return func(t *testing.T, cfg *Config) {
-			require.NoError(t, os.WriteFile(filepath.Join(cfg.Dir, name), []byte(data), 0o600))
-		}
+	shortChain := Bundle{Key: b.Key, Chain: b.Chain[:1], Trusted: b.Trusted}
+	otherTrust := Bundle{Key: b.Key, Chain: b.Chain, Trusted: other.Chain[1:]}
+	write := func(name, data string) func(*testing.T, *Config) {
+		return func(t *testing.T, cfg *Config) { writeFile(t, cfg.Dir, name, data) }
 	}
-	// foreign writes the file as another volume has it, with the same passwords.
-	foreign := func(b Bundle, names ...string) func(t *testing.T, cfg *Config) {
-		return func(t *testing.T, cfg *Config) {
-			from := *cfg
-			from.Dir = filepath.Join(t.TempDir(), "other")
-			from.KeystorePassword, from.TruststorePassword = readFile(t, cfg.Dir, "keystore.pass"), readFile(t, cfg.Dir, "truststore.pass")
-			mustPublish(t, mustOpen(t, from), b)
-			for _, name := range names {
-				write(name, readFile(t, from.Dir, name))(t, cfg)
-			}
-		}
+	copied := func(to, from string) func(*testing.T, *Config) {
+		return func(t *testing.T, cfg *Config) { writeFile(t, cfg.Dir, to, readFile(t, cfg.Dir, from)) }
 	}
+	harmed := func(name string, harm func(path string) error) func(*testing.T, *Config) {
+		return func(t *testing.T, cfg *Config) { require.NoError(t, harm(filepath.Join(cfg.Dir, name))) }
+	}
+	set := func(change func(cfg *Config)) func(*testing.T, *Config) {
+		return func(_ *testing.T, cfg *Config) { change(cfg) }
+	}
+	tooLarge := func(path string) error { return os.Truncate(path, readLimit+1) }
 	for name, row := range map[string]struct {
-		change func(t *testing.T, cfg *Config)
+		change func(*testing.T, *Config)
 		want   string // after the directory
 	}{
-		"a file is missing": {func(t *testing.T, cfg *Config) { require.NoError(t, os.Remove(filepath.Join(cfg.Dir, "key.pem"))) },
-			`/key.pem" is missing`},
-		"a file is a directory": {func(t *testing.T, cfg *Config) {
-			require.NoError(t, os.Remove(filepath.Join(cfg.Dir, "key.pem")))
-			require.NoError(t, os.Mkdir(filepath.Join(cfg.Dir, "key.pem"), 0o700))
-		}, `/key.pem" is not a regular file`},
-		"a file is a link": {func(t *testing.T, cfg *Config) {
-			require.NoError(t, os.Rename(filepath.Join(cfg.Dir, "key.pem"), filepath.Join(cfg.Dir, "elsewhere")))
-			require.NoError(t, os.Symlink("elsewhere", filepath.Join(cfg.Dir, "key.pem")))
-		}, `/key.pem" is not a regular file`},
-		"a file is too large": {func(t *testing.T, cfg *Config) {
-			require.NoError(t, os.Truncate(filepath.Join(cfg.Dir, "key.pem"), readLimit+1))
-		},
+		"a file is missing":     {harmed("key.pem", os.Remove), `/key.pem" is missing`},
+		"a file is a directory": {harmed("key.pem", replaceBy(makeDir)), `/key.pem" is not a regular file`},
+		"a file is a link":      {harmed("key.pem", replaceBy(makeLink)), `/key.pem" is not a regular file`},
+		"a file is too large": {harmed("key.pem", tooLarge),
 			`/key.pem" cannot be read: has 2097153 bytes, want at most 2097152`},
-		"a type is not wanted any more": {func(_ *testing.T, cfg *Config) { cfg.Types = []string{TypePEM} },
+		"a type is not wanted any more": {set(func(cfg *Config) { cfg.Types = []string{TypePEM} }),
 			`/keystore.pass" belongs to output type P12 or JKS, want only files of PEM`},
-		"the alias is another": {func(_ *testing.T, cfg *Config) { cfg.KeystoreAlias = "server" },
+		"the alias is another": {set(func(cfg *Config) { cfg.KeystoreAlias = "server" }),
 			`/keystore.p12" has the alias "certificate", want "server"`},
-		"the prefix is another": {func(_ *testing.T, cfg *Config) { cfg.TruststoreAliasPrefix = "ca-" },
-			`/truststore.p12" has 0 private keys and 1 other certificates and no trusted certificate with the alias "ca-1"`},
-		"the profile is another": {func(_ *testing.T, cfg *Config) { cfg.P12Profile = "legacy" },
+		"the prefix is another": {set(func(cfg *Config) { cfg.TruststoreAliasPrefix = "ca-" }),
+			`/truststore.p12" has 0 private keys and 1 other certificates ` +
+				`and no trusted certificate with the alias "ca-1"`},
+		"the profile is another": {set(func(cfg *Config) { cfg.P12Profile = "legacy" }),
 			`/keystore.p12" has the PKCS#12 profile "modern", want "legacy"`},
-		"the keystore's password is given":   {func(_ *testing.T, cfg *Config) { cfg.KeystorePassword = "changeit" }, `/keystore.pass" has another password than the configured one`},
-		"the truststore's password is given": {func(_ *testing.T, cfg *Config) { cfg.TruststorePassword = "changeit" }, `/truststore.pass" has another password than the configured one`},
-		"the layout is another":              {func(_ *testing.T, cfg *Config) { cfg.Layout = LayoutSymlink }, `" has the layout "inplace", want "symlink"`},
-		"a password has a newline":           {write("keystore.pass", "changeit\n"), `/keystore.pass" has the byte 0x0a, want printable ASCII on one line with no line break at its end`},
-		"a password file is empty":           {write("truststore.pass", ""), `/truststore.pass" has 0 bytes, want a password of 6 to 1024`},
-		"a password does not fit":            {write("truststore.pass", "changeit"), `/truststore.p12" does not open with the password beside it`},
-		"a store is no store":                {write("keystore.jks", "x"), `/keystore.jks" is unusable: store is in no known format, want JKS, PKCS#12 or PEM`},
-		"a store is of another format": {func(t *testing.T, cfg *Config) { write("keystore.jks", readFile(t, cfg.Dir, "keystore.p12"))(t, cfg) },
+		"the keystore's password is given": {set(func(cfg *Config) { cfg.KeystorePassword = "changeit" }),
+			`/keystore.pass" has another password than the configured one`},
+		"the truststore's password is given": {set(func(cfg *Config) { cfg.TruststorePassword = "changeit" }),
+			`/truststore.pass" has another password than the configured one`},
+		"the layout is another": {set(func(cfg *Config) { cfg.Layout = LayoutSymlink }),
+			`" has the layout "inplace", want "symlink"`},
+		"a password file is empty": {write(truststorePass, ""), `/truststore.pass" has 0 bytes, want a password of 6 to 1024`},
+		"a password does not fit": {write(truststorePass, "changeit"),
+			`/truststore.p12" does not open with the password beside it`},
+		"a store is not one": {write("keystore.jks", "x"),
+			`/keystore.jks" is unusable: store is in no known format, want JKS, PKCS#12 or PEM`},
+		"a store is of another format": {copied("keystore.jks", "keystore.p12"),
 			`/keystore.jks" is a store of format PKCS12, want JKS`},
 		"a keystore is a truststore": {func(t *testing.T, cfg *Config) {
-			write("truststore.pass", readFile(t, cfg.Dir, "keystore.pass"))(t, cfg)
+			copied(truststorePass, keystorePass)(t, cfg)
 			foreign(b, "truststore.p12")(t, cfg)
-			write("keystore.p12", readFile(t, cfg.Dir, "truststore.p12"))(t, cfg)
+			copied("keystore.p12", "truststore.p12")(t, cfg)
 		}, `/keystore.p12" has 0 private keys and 1 other certificates, want one private key with its certificates`},
-		"the JKS is of another certificate": {foreign(other, "keystore.jks"), `/keystore.jks" has another private key than keystore.p12`},
-		"the JKS has another chain":         {foreign(Bundle{Key: b.Key, Chain: b.Chain[:1], Trusted: b.Trusted}, "keystore.jks"), `/keystore.jks" has another certificate chain than keystore.p12`},
-		"the JKS trusts somebody else":      {foreign(Bundle{Key: b.Key, Chain: b.Chain, Trusted: other.Chain[1:]}, "truststore.jks"), `/truststore.jks" has other certificates than the trusted ones of type P12`},
-		"the PEM trusts somebody else":      {foreign(Bundle{Key: b.Key, Chain: b.Chain, Trusted: other.Chain[1:]}, "truststore.pem"), `/truststore.pem" has other certificates than the trusted ones of type P12`},
-		"the combined file is another":      {foreign(other, "keystore-combined.pem"), `/keystore-combined.pem" has something else than key.pem and keystore.pem`},
-		"the PEM key is another": {foreign(other, "key.pem", "keystore-combined.pem"),
+		"the JKS is of another certificate": {foreign(other, "keystore.jks"),
+			`/keystore.jks" has another private key than keystore.p12`},
+		"the JKS has another chain": {foreign(shortChain, "keystore.jks"),
+			`/keystore.jks" has another certificate chain than keystore.p12`},
+		"the PEM trusts another CA": {foreign(otherTrust, "truststore.pem"),
+			`/truststore.pem" has other certificates than the trusted ones of type P12`},
+		"the combined file is another": {foreign(other, "keystore-combined.pem"),
 			`/keystore-combined.pem" has something else than key.pem and keystore.pem`},
 		"the PEM key is not the certificate's": {func(t *testing.T, cfg *Config) {
 			foreign(other, "key.pem")(t, cfg)
-			write("keystore-combined.pem", readFile(t, cfg.Dir, "key.pem")+readFile(t, cfg.Dir, "keystore.pem"))(t, cfg)
+			writeFile(t, cfg.Dir, "keystore-combined.pem", readFile(t, cfg.Dir, "key.pem")+readFile(t, cfg.Dir, "keystore.pem"))
 			cfg.Types = []string{TypePEM}
-			for _, name := range []string{"keystore.p12", "keystore.jks", "truststore.p12", "truststore.jks", "keystore.pass", "truststore.pass"} {
-				require.NoError(t, os.Remove(filepath.Join(cfg.Dir, name)))
+			for _, f := range wanted([]string{TypeP12, TypeJKS}) {
+				require.NoError(t, os.Remove(filepath.Join(cfg.Dir, f.Name)))
 			}
 		}, `/keystore.pem" has a private key that its certificate is not for`},
-		"a key lies among the certificates": {func(t *testing.T, cfg *Config) { write("truststore.pem", readFile(t, cfg.Dir, "key.pem"))(t, cfg) },
+		"a key lies among the certificates": {copied("truststore.pem", "key.pem"),
 			`/truststore.pem" has a private key, want certificates only`},
-		"the key is missing from its file": {func(t *testing.T, cfg *Config) { write("key.pem", readFile(t, cfg.Dir, "keystore.pem"))(t, cfg) },
+		"the key is missing from its file": {copied("key.pem", "keystore.pem"),
 			`/key.pem" has 0 private keys and 2 other certificates, want one private key`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := newConfig(t, LayoutInplace, all...)
+			cfg := newConfig(t, LayoutInplace, TypeP12, TypeJKS, TypePEM)
 			mustPublish(t, mustOpen(t, cfg), b)
 			row.change(t, &cfg)
 
@@ -101,13 +111,12 @@ func TestVolume_Current_saysWhatDiffers(t *testing.T) {
 			assert.EqualError(t, err, `"`+cfg.Dir+row.want)
 			v := mustOpen(t, cfg)
 			_, err = v.Current()
-			var mismatch *MismatchError
-			require.ErrorAs(t, err, &mismatch)
+			_, isMismatch := errors.AsType[*MismatchError](err)
+			assert.True(t, isMismatch)
 			if name != "a file is a directory" { // that is moved aside
-				assert.Equal(t, `"`+cfg.Dir+row.want, err.Error())
+				assert.EqualError(t, err, `"`+cfg.Dir+row.want)
 			}
-
-			// Whatever it was, publishing mends it.
+			// Whatever it was, publishing repairs it.
 			require.True(t, mustPublish(t, v, b).Changed)
 			requireCurrent(t, cfg, b)
 		})
@@ -115,38 +124,35 @@ func TestVolume_Current_saysWhatDiffers(t *testing.T) {
 }
 
 func TestVolume_Current_acceptsTheJavaClientsFiles(t *testing.T) {
-	cfg := newConfig(t, LayoutInplace, TypeP12)
-	b := newBundle()
+	cfg, b := newConfig(t, LayoutInplace, TypeP12), newBundle()
 	b.Note = nil
 	require.NoError(t, os.Mkdir(cfg.Dir, 0o750))
-	key, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "certificate", Key: b.Key, Chain: b.Chain}}, "Abcdefghijklmnopqrstu_$#", keystore.ProfileModern)
-	require.NoError(t, err)
-	trust, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "trusted-certificate-1", Chain: b.Trusted, Trusted: true}}, "changeit", keystore.ProfileModern)
-	require.NoError(t, err)
-	for name, data := range map[string]string{
-		"keystore.p12": string(key), "keystore.pass": "Abcdefghijklmnopqrstu_$#", "truststore.p12": string(trust), "truststore.pass": "changeit"} {
-		require.NoError(t, os.WriteFile(filepath.Join(cfg.Dir, name), []byte(data), 0o644))
+	for name, row := range map[string]struct {
+		entry    keystore.Entry
+		password string
+	}{
+		"keystore":   {keystore.Entry{Alias: "certificate", Key: b.Key, Chain: b.Chain}, "Abcdefghijklmnopqrstu_$#"},
+		"truststore": {keystore.Entry{Alias: "trusted-certificate-1", Chain: b.Trusted, Trusted: true}, "changeit"},
+	} {
+		store, err := keystore.EncodePKCS12([]keystore.Entry{row.entry}, row.password, keystore.ProfileModern)
+		require.NoError(t, err)
+		writeFile(t, cfg.Dir, name+".p12", string(store))
+		writeFile(t, cfg.Dir, name+".pass", row.password)
+		require.NoError(t, os.Chmod(filepath.Join(cfg.Dir, name+".pass"), 0o644))
 	}
 	requireCurrent(t, cfg, b)
 
 	// Restoring what was read closes the files that the client left open to all.
-	v := mustOpen(t, cfg)
-	_, err = v.Current()
-	require.NoError(t, err)
-	p, err := v.Restore()
-	require.NoError(t, err)
-	require.True(t, p.Changed)
+	require.True(t, mustRestore(t, reopened(t, cfg)).Changed)
 	requireClosed(t, cfg.Dir, DefaultFileMode, "after Restore")
-	assert.Equal(t, "changeit", readFile(t, cfg.Dir, "truststore.pass"))
+	assert.Equal(t, "changeit", readFile(t, cfg.Dir, truststorePass))
 }
 
 func TestVolume_Current_manyTrustedCertificatesKeepTheirOrder(t *testing.T) {
-	for _, outputType := range []string{TypeP12, TypeJKS, TypePEM} {
-		cfg := newConfig(t, LayoutSymlink, outputType)
-		b := newBundle()
+	for _, format := range FormatNames() {
+		cfg, b := newConfig(t, LayoutSymlink, format), newBundle()
 		for range 11 {
-			root, _ := issue("Root", nil, nil)
-			b.Trusted = append(b.Trusted, root)
+			b.Trusted = append(b.Trusted, newCA().Root)
 		}
 		mustPublish(t, mustOpen(t, cfg), b)
 		requireCurrent(t, cfg, b)
@@ -154,63 +160,41 @@ func TestVolume_Current_manyTrustedCertificatesKeepTheirOrder(t *testing.T) {
 }
 
 func TestRead_changesNothing(t *testing.T) {
-	cfg := newConfig(t, LayoutInplace, TypePEM)
-	_, err := Read(cfg)
+	missing := newConfig(t, LayoutInplace, TypePEM)
+	_, err := Read(missing)
 	require.ErrorIs(t, err, os.ErrNotExist)
-	require.NoDirExists(t, cfg.Dir)
+	require.NoDirExists(t, missing.Dir)
 
-	steps := 0
-	v := mustOpen(t, cfg)
-	v.step = at(20, &steps, killed)
-	func() {
-		defer func() { require.Equal(t, kill{}, recover()) }()
-		_, _ = v.Publish(newBundle())
-	}()
-	before := listing(t, cfg.Dir)
-	require.NotEmpty(t, before)
-	_, err = Read(cfg)
-	require.Error(t, err)
-	require.Equal(t, before, listing(t, cfg.Dir))
-}
-
-func TestRead_interruptedPublication(t *testing.T) {
-	cfg := newConfig(t, LayoutInplace, TypePEM)
-	v := mustOpen(t, cfg)
-	mustPublish(t, v, newBundle())
+	cfg, v, _ := published(t, LayoutInplace, TypePEM)
 	v.step = func(op, path string) error {
 		if op == files.OpRename && filepath.Base(path) == "key.pem" {
 			panic(kill{})
 		}
 		return nil
 	}
-	func() {
-		defer func() { require.Equal(t, kill{}, recover()) }()
-		_, _ = v.Publish(newBundle())
-	}()
-	_, err := Read(cfg)
+	require.True(t, wasKilled(func() { _, _ = v.Publish(newBundle()) }))
+	before := listing(t, cfg.Dir)
+	_, err = Read(cfg)
 	require.EqualError(t, err, `"`+cfg.Dir+`/..commit" holds a publication that was interrupted, the next start completes it`)
+	require.Equal(t, before, listing(t, cfg.Dir))
 }
 
-func TestVolume_Publish_refusesWhatNobodyCouldUse(t *testing.T) {
-	b := newBundle()
-	for name, row := range map[string]struct {
-		bundle Bundle
-		want   string
-	}{
-		"no key":                  {Bundle{Chain: b.Chain, Trusted: b.Trusted}, "encoding keystore.p12: has no private key or no certificate, want both"},
-		"no certificate":          {Bundle{Key: b.Key, Trusted: b.Trusted}, "encoding keystore.p12: has no private key or no certificate, want both"},
-		"another's certificate":   {Bundle{Key: b.Key, Chain: newBundle().Chain, Trusted: b.Trusted}, "encoding keystore.p12: the certificate holds another public key than the private key's"},
-		"nobody to trust":         {Bundle{Key: b.Key, Chain: b.Chain}, "encoding keystore.p12: has no trusted certificate, want at least one"},
-		"a key that cannot leave": {Bundle{Key: opaque{b.Key}, Chain: b.Chain, Trusted: b.Trusted}, "encoding keystore.p12: x509: unknown key type while marshaling PKCS#8: output.opaque"},
+func TestVolume_Publish_refusesWhatNoReaderCouldUse(t *testing.T) {
+	b, other := newBundle(), newBundle()
+	for want, bundle := range map[string]Bundle{
+		"has no private key or no certificate, want both ":                {Chain: b.Chain, Trusted: b.Trusted},
+		"has no private key or no certificate, want both":                 {Key: b.Key, Trusted: b.Trusted},
+		"the certificate holds another public key than the private key's": {Key: b.Key, Chain: other.Chain, Trusted: b.Trusted},
+		"has no trusted certificate, want at least one":                   {Key: b.Key, Chain: b.Chain},
+		"has a note of 65537 bytes, want at most 65536":                   {b.Key, b.Chain, b.Trusted, make([]byte, NoteLimit+1)},
+		"x509: unknown key type while marshaling PKCS#8: output.opaque":   {Key: opaque{b.Key}, Chain: b.Chain, Trusted: b.Trusted},
 	} {
-		t.Run(name, func(t *testing.T) {
-			cfg := newConfig(t, LayoutSymlink, TypeP12)
-			_, err := mustOpen(t, cfg).Publish(row.bundle)
-			var encoding *EncodeError
-			require.ErrorAs(t, err, &encoding)
-			assert.EqualError(t, err, row.want)
-			assert.Equal(t, name == "a key that cannot leave", encoding.Key)
-			assert.Empty(t, listing(t, cfg.Dir))
-		})
+		cfg := newConfig(t, LayoutSymlink, TypeP12)
+		_, err := mustOpen(t, cfg).Publish(bundle)
+		encoding, isEncoding := errors.AsType[*EncodeError](err)
+		require.True(t, isEncoding)
+		assert.Equal(t, "encoding keystore.p12: "+strings.TrimSpace(want), err.Error())
+		assert.Equal(t, strings.Contains(want, "opaque"), encoding.Key, want)
+		assert.Empty(t, listing(t, cfg.Dir))
 	}
 }

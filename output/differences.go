@@ -9,7 +9,7 @@ import (
 
 // differing lists the files of the set that the volume has not, or not with this content, mode and group, and
 // says what is wrong with each; the note, where it has one, comes last.
-func (v *Volume) differing(s *set, now snapshot) (differing []content, differences []string) {
+func (v *Volume) differing(s *set, now snapshot) (differing []*content, differences []string) {
 	for _, want := range s.files {
 		if difference := v.difference(want, now); difference != "" {
 			differing = append(differing, want)
@@ -24,7 +24,7 @@ func (v *Volume) differing(s *set, now snapshot) (differing []content, differenc
 }
 
 // difference says what is wrong with one file of a volume; empty when nothing is.
-func (v *Volume) difference(want content, now snapshot) string {
+func (v *Volume) difference(want *content, now snapshot) string {
 	has, exists := now.files[want.name]
 	switch {
 	case !exists:

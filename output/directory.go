@@ -39,10 +39,10 @@ func DirectoryMode(secretMode fs.FileMode) fs.FileMode {
 	return 0o750
 }
 
-// makeVolumeDirectory makes a directory and its parents where they are missing. What exists keeps its
-// mode and group. A new directory appears under its name only when it has mode and group: killed
-// half-way, the next run would take it for somebody's own, and leave it closed.
-func makeVolumeDirectory(path string, mode fs.FileMode, gid int, step files.StepFunc) error {
+// makeDirectory makes a directory and its parents where they are missing. What exists keeps its mode and group. A new
+// directory appears under its name only when it has mode and group: killed half-way, the next run would take it for
+// another's, and leave it closed.
+func (v *Volume) makeDirectory(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
@@ -55,16 +55,14 @@ func makeVolumeDirectory(path string, mode fs.FileMode, gid int, step files.Step
 	if _, err := os.Lstat(path); err == nil {
 		return &FileError{Op: files.OpOpen, Path: path, Err: syscall.ENOENT, Hint: "it is a link to a directory that does not exist"}
 	}
-	parent, name := filepath.Split(path)
-	parent = filepath.Clean(parent)
-	if err := makeVolumeDirectory(parent, mode, gid, step); err != nil {
+	parent, name := filepath.Dir(path), filepath.Base(path)
+	if err := v.makeDirectory(parent); err != nil {
 		return err
 	}
-	opened, err := files.OpenDisk(parent, gid, step)
+	d, err := v.unlocked(parent)
 	if err != nil {
 		return err
 	}
-	d := disk{Disk: opened}
 	defer d.Close()
 	temporary := ".." + name + "_tmp"
 	if d.Exists(temporary) {
@@ -72,7 +70,7 @@ func makeVolumeDirectory(path string, mode fs.FileMode, gid int, step files.Step
 			return err
 		}
 	}
-	if err := d.MakeDir(temporary, mode); err != nil {
+	if err := d.MakeDir(temporary, DirectoryMode(v.cfg.FileMode)); err != nil {
 		return err
 	}
 	if err := d.Rename(temporary, name); err != nil {

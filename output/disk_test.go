@@ -5,21 +5,22 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // What a machine that loses its power has on disk is what was synced. At some steps all that went before
 // must be.
 func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
+	replace, combined := files.OpRename+" truststore.pem", files.OpRename+" keystore-combined.pem"
 	for name, row := range map[string]struct {
 		before, layout string
 		checkpoints    map[string]int // steps, and how many of them must come with nothing undurable before
@@ -27,9 +28,9 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 		// The link must not be durable before what it points to, nor the old set go before the new one holds.
 		"symlink": {"", LayoutSymlink, map[string]int{files.OpLink + " ..data_tmp": 3, files.OpRemove + " a generation": 1}},
 		// A file must not be replaced before the commit is durable, nor the commit go before all are in place.
-		"inplace":              {"", LayoutInplace, map[string]int{files.OpRename + " truststore.pem": 1, files.OpRename + " keystore-combined.pem": 2, files.OpRemove + " ..files": 3}},
+		"inplace":              {"", LayoutInplace, map[string]int{replace: 1, combined: 2, files.OpRemove + " ..files": 3}},
 		"symlink over inplace": {LayoutInplace, LayoutSymlink, map[string]int{files.OpLink + " ..link_tmp": 1}},
-		"inplace over symlink": {LayoutSymlink, LayoutInplace, map[string]int{files.OpRename + " truststore.pem": 1, files.OpRemove + " ..files": 3}},
+		"inplace over symlink": {LayoutSymlink, LayoutInplace, map[string]int{replace: 1, files.OpRemove + " ..files": 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := newConfig(t, row.layout, TypePEM)
@@ -55,13 +56,14 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 				switch op {
 				case files.OpSync:
 					delete(dirty, path)
-				case files.OpCreate, files.OpMakeDir, files.OpLink, files.OpRename:
+				case files.OpCreate:
+					dirty[dir], dirty[path] = true, true
+				case files.OpMakeDir, files.OpLink, files.OpRename:
 					dirty[dir] = true
 				case files.OpRemove:
 					maps.DeleteFunc(dirty, func(at string, _ bool) bool { return strings.HasPrefix(at, path) })
 					dirty[dir] = true
-				}
-				if op == files.OpCreate || op == files.OpWrite || op == files.OpMode || op == files.OpGroup {
+				case files.OpWrite, files.OpMode, files.OpGroup:
 					dirty[path] = true
 				}
 				return nil
@@ -86,29 +88,25 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 
 func TestVolume_Publish_secretsAreNeverMoreOpenThanAskedFor(t *testing.T) {
 	for _, umask := range []int{0, 0o027, 0o777} {
-		for _, mode := range []fs.FileMode{0o640, 0o600, 0o440, 0o644} {
+		for _, secretMode := range []fs.FileMode{0o640, 0o600, 0o440, 0o644} {
 			for _, layout := range layouts {
 				cfg := newConfig(t, layout, TypePEM, TypeJKS)
-				cfg.FileMode = mode
+				cfg.FileMode = secretMode
 				before := syscall.Umask(umask)
-				check := func(op, at string) error {
-					requireClosed(t, cfg.Dir, mode, op+" "+at)
+				v, err := open(cfg, func(op, at string) error {
+					requireClosed(t, cfg.Dir, secretMode, op+" "+at)
 					return nil
-				}
-				v, err := open(cfg, check)
-				if err == nil {
-					_, err = v.Publish(newBundle())
-				}
-				if err == nil {
-					_, err = v.Publish(newBundle())
+				})
+				for range 2 {
+					if err == nil {
+						_, err = v.Publish(newBundle())
+					}
 				}
 				syscall.Umask(before)
 				require.NoError(t, err)
-				requireClosed(t, cfg.Dir, mode, "at the end")
+				requireClosed(t, cfg.Dir, secretMode, "at the end")
 				for _, f := range wanted(cfg.Types) {
-					info, err := os.Stat(filepath.Join(cfg.Dir, f.name))
-					require.NoError(t, err)
-					require.Equal(t, f.mode(mode).String(), info.Mode().String(), "%s with umask %#o", f.name, umask)
+					require.Equal(t, f.mode(secretMode).String(), mode(t, filepath.Join(cfg.Dir, f.Name)), "umask %#o", umask)
 				}
 			}
 		}
@@ -118,6 +116,10 @@ func TestVolume_Publish_secretsAreNeverMoreOpenThanAskedFor(t *testing.T) {
 // requireClosed looks at everything under the directory.
 func requireClosed(t *testing.T, dir string, secretMode fs.FileMode, when string) {
 	t.Helper()
+	public := map[string]bool{noteName: true}
+	for _, f := range catalogue {
+		public[f.Name] = !f.Secret()
+	}
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -126,12 +128,12 @@ func requireClosed(t *testing.T, dir string, secretMode fs.FileMode, when string
 		if err != nil {
 			return err
 		}
-		public := slices.ContainsFunc(catalogue, func(f file) bool { return f.name == entry.Name() && f.holds == certificates })
-		public = public || entry.Name() == noteName
+		allowed := secretMode | 0o600
 		if entry.IsDir() {
-			require.Zero(t, info.Mode().Perm()&^DirectoryMode(secretMode), "%s is %s %s", path, info.Mode(), when)
-		} else if info.Mode().IsRegular() && !public {
-			require.Zero(t, info.Mode().Perm()&^(secretMode|0o600), "%s is %s %s", path, info.Mode(), when)
+			allowed = DirectoryMode(secretMode)
+		}
+		if entry.IsDir() || info.Mode().IsRegular() && !public[entry.Name()] {
+			require.Zero(t, info.Mode().Perm()&^allowed, "%s is %s %s", path, info.Mode(), when)
 		}
 		return nil
 	})
@@ -146,26 +148,10 @@ func TestOpen_directoryIsMadeWithParentsAndAnExistingOneKeepsItsMode(t *testing.
 	require.NoError(t, os.Chmod(top, 0o711|fs.ModeSetgid))
 	cfg := Config{Dir: filepath.Join(top, "a", "b.c"), Types: []string{TypePEM}}
 	mustPublish(t, mustOpen(t, cfg), newBundle())
-	generation, err := os.Readlink(filepath.Join(cfg.Dir, "..data"))
-	require.NoError(t, err)
 	for path, want := range map[string]string{
-		top: "dgrwx--x--x", filepath.Join(top, "a"): "dgrwxr-x---", cfg.Dir: "dgrwxr-x---", filepath.Join(cfg.Dir, generation): "dgrwxr-x---",
+		top: "dgrwx--x--x", filepath.Dir(cfg.Dir): "dgrwxr-x---", cfg.Dir: "dgrwxr-x---", filepath.Join(cfg.Dir, dataLink): "dgrwxr-x---",
 	} {
-		info, err := os.Stat(path)
-		require.NoError(t, err)
-		assert.Equal(t, want, info.Mode().String(), path)
-	}
-}
-
-func TestOpen_killedWhileMakingTheDirectory(t *testing.T) {
-	steps := 0
-	_, err := open(newConfig(t, LayoutSymlink, TypePEM), at(0, &steps, nil))
-	require.NoError(t, err)
-	for n := 1; n <= steps; n++ {
-		cfg, count := newConfig(t, LayoutSymlink, TypePEM), 0
-		require.True(t, openKilled(cfg, at(n, &count, killed)))
-		mustOpen(t, cfg)
-		require.Equal(t, map[string]string{"certs": "drwxr-x---"}, listing(t, filepath.Dir(cfg.Dir)), "killed at step %d", n)
+		assert.Equal(t, want, mode(t, path), path)
 	}
 }
 
@@ -185,6 +171,16 @@ func groups(t *testing.T) (own, other int) {
 	return own, other
 }
 
+func requireGroup(t *testing.T, want int, paths ...string) {
+	t.Helper()
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		require.Equal(t, want, files.GroupOf(info), path)
+		require.NotZero(t, info.Mode()&0o040, path)
+	}
+}
+
 func TestVolume_Publish_groupComesFromTheDirectoryOrTheConfiguration(t *testing.T) {
 	own, other := groups(t)
 	for name, row := range map[string]struct {
@@ -195,40 +191,59 @@ func TestVolume_Publish_groupComesFromTheDirectoryOrTheConfiguration(t *testing.
 		"configured by number":        {strconv.Itoa(other), own, other},
 		"configured beside inherited": {strconv.Itoa(own), other, own},
 	} {
-		for _, layout := range layouts {
-			t.Run(name+" "+layout, func(t *testing.T) {
-				cfg := newConfig(t, layout, TypePEM)
-				cfg.Group = row.group
-				require.NoError(t, os.Mkdir(cfg.Dir, 0o770))
-				require.NoError(t, os.Chown(cfg.Dir, -1, row.dirGroup))
-				require.NoError(t, os.Chmod(cfg.Dir, 0o770|fs.ModeSetgid))
-				// Until a file has its group, that which it is born with must see nothing of it.
-				v, err := open(cfg, func(op, at string) error {
-					if info, err := os.Lstat(at); err == nil && op == files.OpGroup {
-						assert.Zero(t, info.Mode().Perm()&0o077, at)
-					}
-					return nil
-				})
-				require.NoError(t, err)
-				b := newBundle()
-				for _, path := range mustPublish(t, v, b).Files {
-					info, err := os.Stat(path)
-					require.NoError(t, err)
-					assert.Equal(t, row.want, files.GroupOf(info), path)
-					assert.NotZero(t, info.Mode()&0o040, path)
+		eachLayout(t, func(t *testing.T, layout string) {
+			cfg, b := newConfig(t, layout, TypePEM), newBundle()
+			cfg.Group = row.group
+			require.NoError(t, os.Mkdir(cfg.Dir, 0o770))
+			require.NoError(t, os.Chown(cfg.Dir, -1, row.dirGroup))
+			require.NoError(t, os.Chmod(cfg.Dir, 0o770|fs.ModeSetgid))
+			// Until a file has its group, that which it is born with must see nothing of it.
+			v, err := open(cfg, func(op, at string) error {
+				if info, err := os.Lstat(at); err == nil && op == files.OpGroup {
+					assert.Zero(t, info.Mode().Perm()&0o077, at)
 				}
-				requireCurrent(t, cfg, b)
-				require.False(t, mustPublish(t, v, b).Changed)
+				return nil
 			})
-		}
+			require.NoError(t, err, name)
+			requireGroup(t, row.want, mustPublish(t, v, b).Files...)
+			requireCurrent(t, cfg, b)
+			require.False(t, mustPublish(t, v, b).Changed)
+		})
 	}
 }
 
-func TestOpen_groupThatDoesNotExist(t *testing.T) {
-	cfg := newConfig(t, LayoutSymlink, TypePEM)
-	cfg.Group = "no-such-group"
-	_, err := Open(cfg)
-	var fileError *FileError
-	require.ErrorAs(t, err, &fileError)
-	require.EqualError(t, err, `setting the group of "`+cfg.Dir+`": finding group "no-such-group": no group of that name in /etc/group, give its number`)
+func TestVolume_CorrectModes_leavesContentAndTimeAlone(t *testing.T) {
+	eachLayout(t, func(t *testing.T, layout string) {
+		cfg, _, b := published(t, layout, TypePEM)
+		key := filepath.Join(cfg.Dir, "key.pem")
+		require.NoError(t, os.Chmod(key, 0o644))
+		before, err := os.Stat(key)
+		require.NoError(t, err)
+
+		v := reopened(t, cfg)
+		corrected, err := v.CorrectModes()
+		require.NoError(t, err)
+		require.Equal(t, []string{key}, corrected)
+		after, err := os.Stat(key)
+		require.NoError(t, err)
+		require.Equal(t, DefaultFileMode, after.Mode().Perm())
+		require.Equal(t, before.ModTime(), after.ModTime())
+		require.True(t, os.SameFile(before, after))
+		requireCurrent(t, cfg, b)
+		corrected, err = v.CorrectModes()
+		require.NoError(t, err)
+		require.Empty(t, corrected)
+
+		if os.Geteuid() != 0 {
+			t.Skip("only root may give files to any group")
+		}
+		cfg.Group = "12345"
+		corrected, err = reopened(t, cfg).CorrectModes()
+		require.NoError(t, err)
+		require.Len(t, corrected, 4)
+		requireGroup(t, 12345, corrected...)
+		if layout == LayoutSymlink { // a group that cannot enter cannot read
+			requireGroup(t, 12345, filepath.Join(cfg.Dir, dataLink))
+		}
+	})
 }

@@ -2,81 +2,66 @@ package output
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
-	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/files"
+	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/tempdir"
 )
 
+// childVariable has the test binary publish once, in another process: it names a layout and a directory.
+const childVariable = "OUTPUT_TEST_CHILD"
+
 var (
-	start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	start   = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	layouts = []string{LayoutSymlink, LayoutInplace}
 
-	serial atomic.Int64
-	ca     = sync.OnceValue(newAuthority)
+	authority = sync.OnceValue(newCA)
 )
-
-// authority is a root with an intermediate, enough to issue chains from.
-type authority struct {
-	root, intermediate *x509.Certificate
-	key                crypto.Signer
-}
 
 func TestMain(m *testing.M) {
 	tempdir.InMemory()
-	runChild()
+	if layout, dir, isChild := strings.Cut(os.Getenv(childVariable), " "); isChild {
+		v, err := Open(Config{Dir: dir, Types: []string{TypePEM}, Layout: layout})
+		if err == nil {
+			_, err = v.Publish(newBundle())
+		}
+		if err != nil {
+			panic(err)
+		}
+		return
+	}
 	os.Exit(m.Run())
 }
 
-func newAuthority() authority {
-	root, rootKey := issue("Root", nil, nil)
-	intermediate, key := issue("Intermediate", root, rootKey)
-	return authority{root, intermediate, key}
-}
-
-func issue(name string, parent *x509.Certificate, parentKey crypto.Signer) (*x509.Certificate, crypto.Signer) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func newCA() *ca.CA {
+	a, err := ca.New("Test")
 	if err != nil {
 		panic(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial.Add(1)), Subject: pkix.Name{CommonName: name}, NotBefore: start, NotAfter: start.AddDate(1, 0, 0),
-		IsCA: name != "leaf", BasicConstraintsValid: true,
-	}
-	if parent == nil {
-		parent, parentKey = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey)
-	if err != nil {
-		panic(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	return cert, key
+	return a
 }
 
 // newBundle issues a new certificate for a new key.
 func newBundle() Bundle {
-	a := ca()
-	leaf, key := issue("leaf", a.intermediate, a.key)
+	key, chain, err := authority().Identity("app.example.org")
+	if err != nil {
+		panic(err)
+	}
 	return Bundle{
-		Key: key, Chain: []*x509.Certificate{leaf, a.intermediate}, Trusted: []*x509.Certificate{a.root},
-		Note: fmt.Appendf(nil, "asked for %d", leaf.SerialNumber),
+		Key: key, Chain: chain, Trusted: []*x509.Certificate{authority().Root},
+		Note: fmt.Appendf(nil, "asked for %d", chain[0].SerialNumber),
 	}
 }
 
@@ -103,11 +88,53 @@ func mustPublish(t *testing.T, v *Volume, b Bundle) Publication {
 	return p
 }
 
+func mustRestore(t *testing.T, v *Volume) Publication {
+	t.Helper()
+	p, err := v.Restore()
+	require.NoError(t, err)
+	return p
+}
+
+// published is a new volume with a set on it.
+func published(t *testing.T, layout string, types ...string) (Config, *Volume, Bundle) {
+	t.Helper()
+	cfg, b := newConfig(t, layout, types...), newBundle()
+	v := mustOpen(t, cfg)
+	mustPublish(t, v, b)
+	return cfg, v, b
+}
+
+// reopened is the volume for another process that has read it.
+func reopened(t *testing.T, cfg Config) *Volume {
+	t.Helper()
+	v := mustOpen(t, cfg)
+	_, err := v.Current()
+	require.NoError(t, err)
+	return v
+}
+
 func requireCurrent(t *testing.T, cfg Config, want Bundle) {
 	t.Helper()
 	has, err := mustOpen(t, cfg).Current()
 	require.NoError(t, err)
 	require.True(t, has.equal(want), "the volume has another bundle")
+}
+
+// eachLayout runs a test in either layout.
+func eachLayout(t *testing.T, test func(t *testing.T, layout string)) {
+	for _, layout := range layouts {
+		t.Run(layout, func(t *testing.T) { test(t, layout) })
+	}
+}
+
+// failing has each step of one kind fail.
+func failing(op string, err error) files.StepFunc {
+	return func(at, _ string) error {
+		if at == op {
+			return err
+		}
+		return nil
+	}
 }
 
 // listing maps every name on the volume, hidden ones too but the lock, to its mode; files of generations are left out.
@@ -119,9 +146,6 @@ func listing(t *testing.T, dir string) map[string]string {
 	for _, entry := range entries {
 		info, err := entry.Info()
 		require.NoError(t, err)
-		if entry.Name() == lockName {
-			continue // it comes with the first process that works there, and stays
-		}
 		names[entry.Name()] = info.Mode().String()
 		if info.Mode()&fs.ModeSymlink != 0 {
 			target, err := os.Readlink(filepath.Join(dir, entry.Name()))
@@ -129,7 +153,16 @@ func listing(t *testing.T, dir string) map[string]string {
 			names[entry.Name()] = "-> " + target
 		}
 	}
+	delete(names, lockName) // it comes with the first process that works there, and stays
 	return names
+}
+
+// mode is the mode of what a path leads to.
+func mode(t *testing.T, path string) string {
+	t.Helper()
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	return info.Mode().String()
 }
 
 func readFile(t *testing.T, dir, name string) string {
@@ -138,6 +171,25 @@ func readFile(t *testing.T, dir, name string) string {
 	require.NoError(t, err)
 	return string(data)
 }
+
+func writeFile(t *testing.T, dir, name, data string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600))
+}
+
+// replaceBy returns what replaces a file by what make makes in its place.
+func replaceBy(make func(path string) error) func(path string) error {
+	return func(path string) error {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		return make(path)
+	}
+}
+
+func makePipe(path string) error { return syscall.Mkfifo(path, 0o600) }
+func makeLink(path string) error { return os.Symlink("/etc/passwd", path) }
+func makeDir(path string) error  { return os.Mkdir(path, 0o700) }
 
 // opaque hides a key as a hardware token does.
 type opaque struct{ crypto.Signer }

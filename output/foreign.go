@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"strconv"
 	"syscall"
@@ -16,15 +17,21 @@ const (
 	// lockName is the file by which the processes that change a volume keep out of one another's way. It stays there.
 	lockName = "..lock"
 
-	// asidePrefix, with a number, is where what is somebody else's goes that has a name of ours.
+	// asidePrefix, with a number, is the new name of what is not certfetcher's but has a name of one of its files.
 	asidePrefix = "..foreign-"
 	asideMost   = 16
 
-	// filesMost is how many files a directory of ours may have to be removed at once: a set has a dozen.
+	// filesMost bounds the files of a directory that is removed at once: a set has a dozen.
 	filesMost = 1000
 )
 
-// moveAside gives something that is not ours another name, in one step, whatever it is.
+// disk changes a volume, and moves aside what is not certfetcher's.
+type disk struct {
+	files.Disk
+	log *slog.Logger
+}
+
+// moveAside gives something that is not certfetcher's another name, in one step, whatever it is.
 func (d disk) moveAside(name, reason string) error {
 	for n := 1; n <= asideMost; n++ {
 		to := asidePrefix + strconv.Itoa(n)
@@ -33,14 +40,13 @@ func (d disk) moveAside(name, reason string) error {
 		}
 		err := d.Do(files.OpRename, name, func() error { return d.Root.Rename(name, to) })
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // somebody else was faster
+			return nil // another process was faster
 		}
 		if err != nil {
 			return err
 		}
-		if d.aside != nil {
-			d.aside(d.Path(name), d.Path(to), reason)
-		}
+		d.log.Warn("moved aside what is not certfetcher's but had the name of one of its files: find out which process puts it there",
+			"path", d.Path(name), "to", d.Path(to), "error", reason)
 		return nil
 	}
 	return &FileError{
@@ -49,8 +55,8 @@ func (d disk) moveAside(name, reason string) error {
 	}
 }
 
-// removeFiles removes a file, a link, or a directory with the files in it: ours have no more. What else there is in a
-// directory, and how much, is somebody else's doing: it is moved aside, as removing it could take for ever.
+// removeFiles removes a file, a link, or a directory with the files in it: those of certfetcher hold nothing else. A
+// directory with more in it is another process's: emptied is false then, as removing it all could take very long.
 func (d disk) removeFiles(name string) (emptied bool, err error) {
 	info, err := d.Root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -60,8 +66,13 @@ func (d disk) removeFiles(name string) (emptied bool, err error) {
 		return false, err
 	}
 	if info.IsDir() {
-		entries, err := d.some(name, filesMost)
+		dir, err := d.OpenDir(name)
 		if err != nil {
+			return false, err
+		}
+		defer dir.Close()
+		entries, err := dir.ReadDir(filesMost)
+		if err != nil && !errors.Is(err, io.EOF) {
 			return false, err
 		}
 		for _, entry := range entries {
@@ -85,7 +96,8 @@ func notEmpty(err error) bool {
 	return errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST)
 }
 
-// remove removes what has a name of ours, or nothing when there is none. See removeFiles.
+// remove removes what has a name of certfetcher's, or nothing when there is none. What removeFiles cannot empty is moved
+// aside.
 func (d disk) remove(name string) error {
 	emptied := false
 	err := d.Do(files.OpRemove, name, func() (err error) { emptied, err = d.removeFiles(name); return err })
@@ -95,21 +107,7 @@ func (d disk) remove(name string) error {
 	return d.moveAside(name, "it holds more than the files of certfetcher")
 }
 
-// some reads up to most entries of a directory, in no order.
-func (d disk) some(name string, most int) ([]fs.DirEntry, error) {
-	f, err := d.OpenDir(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	entries, err := f.ReadDir(most)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return entries, err
-}
-
-// list names those entries of a directory that fit, sorted. It bears any number of others.
+// list names the entries of a directory that fit, sorted. Any number of others may be there.
 func (d disk) list(name string, fits func(fs.DirEntry) bool) ([]string, error) {
 	f, err := d.OpenDir(name)
 	if err != nil {

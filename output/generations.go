@@ -9,7 +9,8 @@ import (
 
 const generationLayout = "..2006_01_02_15_04_05.000"
 
-// isGeneration tells the name of a generation. After the dot, the kubelet's have nine digits or so, ours three.
+// isGeneration recognizes the name of a generation. After the dot, the kubelet's have about nine digits, certfetcher's
+// three.
 func isGeneration(name string) bool {
 	second, fraction, found := strings.Cut(strings.TrimPrefix(name, ".."), ".")
 	if !found || !strings.HasPrefix(name, "..") || fraction == "" || strings.Trim(fraction, "0123456789") != "" {
@@ -51,10 +52,10 @@ func nextGeneration(previous string, now time.Time) string {
 	return before.Add(time.Millisecond).Format(generationLayout)
 }
 
-// removeOld removes the generations that nobody reads any more: those that were replaced more than oldKept ago, all but
-// the newest oldMost, and such as never were published. touched names one that somebody changed: it may be damaged, or
-// open to all, and goes at once. One that cannot be removed is reported and stays: it may belong to another user, such
-// as an init container's, and nothing depends on its absence.
+// removeOld removes the generations that no reader uses any more: those that were replaced more than oldKept ago, all
+// but the newest oldMost, and those that were never published. touched names one that another process changed: it may
+// be damaged, or open to all, and is removed at once. One that cannot be removed is logged and stays: it may belong to
+// another user, such as an init container's, and nothing depends on its absence.
 func (v *Volume) removeOld(d disk, current, touched string) error {
 	names, err := d.generations()
 	if err != nil {
@@ -76,7 +77,7 @@ func (v *Volume) removeOld(d disk, current, touched string) error {
 		delete(v.replaced, name)
 		if err := d.remove(name); err != nil && !v.reported[name] {
 			v.reported[name] = true
-			v.cfg.Log.Warn("an old generation of files, with its private key, cannot be removed", "error", err)
+			v.cfg.Log.Warn("cannot remove an old generation of files with its private key", "error", err)
 		}
 	}
 	return nil

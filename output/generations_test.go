@@ -11,32 +11,48 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestIsGeneration_certfetchersAndTheKubelets_andNothingElse(t *testing.T) {
+	for _, name := range []string{"..2026_11_25_22_03_01.379", "..2026_11_25_22_03_01.3154780571", "..1970_01_01_00_00_00.000"} {
+		assert.True(t, isGeneration(name), name)
+	}
+	for _, name := range []string{
+		"..2026_11_25_22_03_01", "..2026_11_25_22_03_01.", "..2026_11_25_22_03_01.37x", "..2026_11_25_22_03_01.1.2",
+		"..2026_13_25_22_03_01.379", "2026_11_25_22_03_01.379", "..data", "..2026_1_25_22_03_01.379", "",
+	} {
+		assert.False(t, isGeneration(name), name)
+	}
+}
+
 // clock is a time that tests set.
 type clock struct{ now time.Time }
 
 func (c *clock) pass(d time.Duration) { c.now = c.now.Add(d) }
 
-// clockedVolume is a volume in the symlink layout at the time of the clock.
-func clockedVolume(t *testing.T) (*Volume, *clock) {
+// clockedVolume is a volume in the symlink layout at the time of the clock, with so many publications a second apart.
+func clockedVolume(t *testing.T, publications int) (*Volume, *clock) {
 	t.Helper()
-	cfg := newConfig(t, LayoutSymlink, TypePEM)
-	c := &clock{start}
+	cfg, c := newConfig(t, LayoutSymlink, TypePEM), &clock{start}
 	cfg.Now = func() time.Time { return c.now }
-	return mustOpen(t, cfg), c
+	v := mustOpen(t, cfg)
+	for range publications {
+		c.pass(time.Second)
+		mustPublish(t, v, newBundle())
+	}
+	return v, c
 }
 
 // current is the directory that readers find behind ..data, and generations are all of them.
-func current(t *testing.T, dir string) string {
+func current(t *testing.T, v *Volume) string {
 	t.Helper()
-	target, err := os.Readlink(filepath.Join(dir, dataLink))
+	target, err := os.Readlink(v.path(dataLink))
 	require.NoError(t, err)
 	return target
 }
 
-func generations(t *testing.T, dir string) []string {
+func generations(t *testing.T, v *Volume) []string {
 	t.Helper()
 	var names []string
-	for name := range listing(t, dir) {
+	for name := range listing(t, v.cfg.Dir) {
 		if isGeneration(name) {
 			names = append(names, name)
 		}
@@ -47,57 +63,40 @@ func generations(t *testing.T, dir string) []string {
 
 // A reader that has resolved ..data and is slow finds its files after eight more publications.
 func TestVolume_Publish_leavesASlowReaderItsFiles(t *testing.T) {
-	v, c := clockedVolume(t)
-	mustPublish(t, v, newBundle())
-	reader, err := os.OpenRoot(filepath.Join(v.cfg.Dir, current(t, v.cfg.Dir)))
-	require.NoError(t, err)
-	defer reader.Close()
-	certificate, err := reader.ReadFile("keystore.pem")
-	require.NoError(t, err)
+	v, c := clockedVolume(t, 1)
+	reader := v.path(current(t, v))
+	certificate := readFile(t, reader, "keystore.pem")
 	for range oldMost {
 		c.pass(time.Second)
 		mustPublish(t, v, newBundle())
-		_, err := reader.ReadFile("key.pem")
-		require.NoError(t, err)
+		assert.Equal(t, certificate, readFile(t, reader, "keystore.pem"))
 	}
-	again, err := reader.ReadFile("keystore.pem")
-	require.NoError(t, err)
-	assert.Equal(t, certificate, again)
-
 	for range 12 {
 		mustPublish(t, v, newBundle())
-		assert.Len(t, generations(t, v.cfg.Dir), 1+oldMost, "no more than these are kept")
+		assert.Len(t, generations(t, v), 1+oldMost, "no more than these are kept")
 	}
-	_, err = reader.ReadFile("key.pem")
-	assert.ErrorIs(t, err, os.ErrNotExist)
+	assert.NoDirExists(t, reader)
 }
 
 func TestVolume_Restore_removesWhatWasReplacedTenMinutesAgo(t *testing.T) {
-	v, c := clockedVolume(t)
-	mustPublish(t, v, newBundle())
+	v, c := clockedVolume(t, 1)
 	assert.Zero(t, v.OldDue())
 	c.pass(24 * time.Hour) // how old a generation is makes no difference, but how long ago it was replaced
 	for range 2 {
 		c.pass(time.Minute)
 		mustPublish(t, v, newBundle())
 	}
-	names := generations(t, v.cfg.Dir)
+	names := generations(t, v)
 	require.Len(t, names, 3)
 	assert.Equal(t, c.now.Add(-time.Minute).Add(oldKept), v.OldDue())
-
-	c.pass(oldKept - time.Minute)
-	restore := func() []string {
-		t.Helper()
-		p, err := v.Restore()
-		require.NoError(t, err)
-		assert.False(t, p.Changed, "readers see no change")
-		return generations(t, v.cfg.Dir)
+	for _, row := range []struct {
+		pass time.Duration
+		left []string
+	}{{oldKept - time.Minute, names}, {time.Second, names[1:]}, {time.Minute, names[2:]}} {
+		c.pass(row.pass)
+		assert.False(t, mustRestore(t, v).Changed, "readers see no change")
+		assert.Equal(t, row.left, generations(t, v))
 	}
-	assert.Equal(t, names, restore())
-	c.pass(time.Second)
-	assert.Equal(t, names[1:], restore())
-	c.pass(time.Minute)
-	assert.Equal(t, names[2:], restore())
 	assert.Zero(t, v.OldDue())
 }
 
@@ -114,38 +113,33 @@ func TestVolume_Open_afterTheClockWasSet(t *testing.T) {
 		"a day backward":    {-24 * time.Hour, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v, c := clockedVolume(t)
-			for range 3 {
-				c.pass(time.Second)
-				mustPublish(t, v, newBundle())
-			}
-			last := current(t, v.cfg.Dir)
+			v, c := clockedVolume(t, 3)
+			last := current(t, v)
 			c.pass(row.set)
 			again := mustOpen(t, v.cfg)
-			assert.Len(t, generations(t, v.cfg.Dir), row.kept)
-			assert.Equal(t, last, current(t, v.cfg.Dir))
+			assert.Len(t, generations(t, v), row.kept)
+			assert.Equal(t, last, current(t, v))
 
 			// The next publication is the newest by its name, too, and leaves the one before.
 			mustPublish(t, again, newBundle())
-			assert.Greater(t, current(t, v.cfg.Dir), last)
-			assert.Contains(t, generations(t, v.cfg.Dir), last)
+			assert.Greater(t, current(t, v), last)
+			assert.Contains(t, generations(t, v), last)
 		})
 	}
 }
 
-// A generation that was made and never became the current one goes, and so does one whose files somebody changed.
-func TestVolume_Publish_removesWhatNobodyShouldRead(t *testing.T) {
-	v, c := clockedVolume(t)
-	mustPublish(t, v, newBundle())
-	unpublished := filepath.Join(v.cfg.Dir, nextGeneration("", c.now.Add(time.Minute)))
+// A generation that never became the current one is removed, and so is one whose files another process changed.
+func TestVolume_Publish_removesWhatNoReaderShouldUse(t *testing.T) {
+	v, c := clockedVolume(t, 1)
+	unpublished := v.path(nextGeneration("", c.now.Add(time.Minute)))
 	require.NoError(t, os.Mkdir(unpublished, 0o750))
 	c.pass(time.Second)
 	mustPublish(t, v, newBundle())
 	assert.NoDirExists(t, unpublished)
 
-	changed := current(t, v.cfg.Dir)
-	require.NoError(t, os.Chmod(filepath.Join(v.cfg.Dir, changed, "key.pem"), 0o666))
+	changed := v.path(current(t, v))
+	require.NoError(t, os.Chmod(filepath.Join(changed, "key.pem"), 0o666))
 	c.pass(time.Second)
 	mustPublish(t, v, newBundle())
-	assert.NotContains(t, generations(t, v.cfg.Dir), changed)
+	assert.NoDirExists(t, changed)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 )
 
@@ -26,18 +25,16 @@ const (
 //
 // Killed before step 3, the old set stands and settle removes the rest; killed after, settle does what is
 // left. committed is called when the new set holds, whatever fails later.
-func (v *Volume) publishInplace(d disk, s *set, changed []content, committed func()) error {
+func (v *Volume) publishInplace(d disk, s *set, changed []*content, committed func()) error {
 	// 1, 2
-	list := content{name: listName, data: []byte(strings.Join(s.names(), "\n")), mode: 0o600}
-	staged := append(slices.Clone(changed), list)
-	if err := v.stage(d, staged, 0o700); err != nil {
+	list := &content{name: listName, data: []byte(strings.Join(s.names(), "\n")), mode: 0o600}
+	if err := v.stage(d, append(changed, list), 0o700); err != nil {
 		return err
 	}
 	// 3
 	if err := d.Rename(stageDir, commitDir); err != nil {
 		return err
 	}
-	s.keepModes(staged)
 	committed()
 	if err := d.SyncDir("."); err != nil {
 		return err
@@ -73,13 +70,13 @@ func (v *Volume) finishInplace(d disk) error {
 	return d.SyncDir(".")
 }
 
-// dropCommit takes away a ..commit that nobody can complete. What is in place is not the whole set then, and the next
+// dropCommit removes a ..commit that cannot be completed. What is in place is not the whole set then, and the next
 // publication replaces it.
 func (v *Volume) dropCommit(d disk, reason string) error {
-	v.cfg.Log.Warn("what has the name of an interrupted publication is none of certfetcher's, it is removed: "+
-		"find out who puts it there", "path", d.Path(commitDir), "because", reason)
+	v.cfg.Log.Warn("removing what has the name of an interrupted publication but is not one: "+
+		"find out which process puts it there", "path", d.Path(commitDir), "error", reason)
 	err := d.remove(commitDir)
-	if errors.Is(err, fs.ErrPermission) { // another user's; the directory above may be ours
+	if errors.Is(err, fs.ErrPermission) { // it is another user's; the directory above may be this one's
 		err = d.moveAside(commitDir, reason)
 	}
 	return err
@@ -106,15 +103,4 @@ func (v *Volume) putInPlace(d disk, names []string) error {
 	}
 	// 6
 	return d.SyncDir(".")
-}
-
-// keepModes takes over the modes that the file system gave.
-func (s *set) keepModes(written []content) {
-	for i := range s.files {
-		for _, w := range written {
-			if w.name == s.files[i].name {
-				s.files[i].kept = w.kept
-			}
-		}
-	}
 }

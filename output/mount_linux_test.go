@@ -2,6 +2,7 @@ package output
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -11,75 +12,24 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mountMemory mounts a file system of the given options; false without the right to. The same errors are
-// injected elsewhere, at every step.
-func mountMemory(t *testing.T, dir, options string) bool {
+// mountMemory mounts a file system of the given options on the volume; without the right to, it skips the test. The
+// same errors are injected elsewhere, at every step.
+func mountMemory(t *testing.T, cfg Config, options string) {
 	t.Helper()
-	require.NoError(t, os.MkdirAll(dir, 0o750))
-	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options)
+	require.NoError(t, os.MkdirAll(cfg.Dir, 0o750))
+	err := syscall.Mount("tmpfs", cfg.Dir, "tmpfs", 0, options)
 	if errors.Is(err, syscall.EPERM) {
-		t.Log("no right to mount: only injected errors are tested here")
-		return false
+		t.Skip("no right to mount")
 	}
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, 0)) })
-	return true
-}
-
-func TestVolume_Publish_onAFullDisk(t *testing.T) {
-	for _, layout := range layouts {
-		for room := range 12 { // pages that are free
-			cfg := newConfig(t, layout, TypePEM, TypeJKS)
-			if !mountMemory(t, cfg.Dir, "size=256k") {
-				return
-			}
-			v := mustOpen(t, cfg)
-			old, renewed := newBundle(), newBundle()
-			mustPublish(t, v, old)
-			fill(t, cfg.Dir, room)
-			if room == 0 {
-				before := listing(t, cfg.Dir)
-				require.ErrorIs(t, v.Writable(), syscall.ENOSPC)
-				require.Equal(t, before, listing(t, cfg.Dir))
-			}
-
-			_, err := v.Publish(renewed)
-			if err == nil {
-				require.Greater(t, room, 3, "what changes has more pages than these")
-				requireCurrent(t, cfg, renewed)
-				continue
-			}
-			require.ErrorIs(t, err, syscall.ENOSPC)
-			assert.ErrorContains(t, err, "the volume is full: enlarge it or make room")
-			requireCurrent(t, cfg, old)
-			require.NoError(t, os.Remove(filepath.Join(cfg.Dir, "filler")))
-			requireNothingLeft(t, listing(t, cfg.Dir), layout)
-			mustPublish(t, v, renewed)
-			requireCurrent(t, cfg, renewed)
-		}
-	}
-}
-
-// fill leaves so many pages free.
-func fill(t *testing.T, dir string, room int) {
-	t.Helper()
-	f, err := os.Create(filepath.Join(dir, "filler"))
-	require.NoError(t, err)
-	size := 0
-	for page := make([]byte, 4096); err == nil; size++ {
-		_, err = f.Write(page)
-	}
-	require.ErrorIs(t, err, syscall.ENOSPC)
-	require.NoError(t, f.Truncate(int64(max(size-1-room, 0))*4096))
-	require.NoError(t, f.Close())
+	t.Cleanup(func() { require.NoError(t, syscall.Unmount(cfg.Dir, 0)) })
 }
 
 func TestVolume_fileMountedInTheWay(t *testing.T) {
-	for _, layout := range layouts {
+	eachLayout(t, func(t *testing.T, layout string) {
 		cfg := newConfig(t, layout, TypePEM)
-		v := mustOpen(t, cfg)
-		mounted := filepath.Join(cfg.Dir, "keystore.pem")
-		require.NoError(t, os.WriteFile(mounted, nil, 0o600))
+		v, mounted := mustOpen(t, cfg), filepath.Join(cfg.Dir, "keystore.pem")
+		writeFile(t, cfg.Dir, "keystore.pem", "")
 		err := syscall.Mount(mounted, mounted, "", syscall.MS_BIND, "")
 		if errors.Is(err, syscall.EPERM) {
 			t.Skip("no right to mount")
@@ -88,31 +38,82 @@ func TestVolume_fileMountedInTheWay(t *testing.T) {
 		t.Cleanup(func() { require.NoError(t, syscall.Unmount(mounted, 0)) })
 
 		before := listing(t, cfg.Dir)
-		want := `renaming "` + mounted + `": device or resource busy (something is mounted under this name alone, as with a subPath: mount the whole directory)`
+		want := `renaming "` + mounted + `": device or resource busy ` +
+			`(something is mounted under this name alone, as with a subPath: mount the whole directory)`
 		require.EqualError(t, v.Writable(), want)
 		_, err = v.Publish(newBundle())
 		require.EqualError(t, err, want)
 		require.Equal(t, before, listing(t, cfg.Dir))
-	}
+	})
 }
 
 func TestVolume_readOnly(t *testing.T) {
-	for _, layout := range layouts {
-		cfg := newConfig(t, layout, TypePEM)
-		if !mountMemory(t, cfg.Dir, "size=1m") {
-			return
-		}
-		b := newBundle()
+	eachLayout(t, func(t *testing.T, layout string) {
+		cfg, b := newConfig(t, layout, TypePEM), newBundle()
+		mountMemory(t, cfg, "size=1m")
 		mustPublish(t, mustOpen(t, cfg), b)
 		require.NoError(t, syscall.Mount("", cfg.Dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
 
 		requireCurrent(t, cfg, b)
 		v := mustOpen(t, cfg)
 		require.False(t, mustPublish(t, v, b).Changed)
-		want := `creating directory "` + cfg.Dir + `/..stage": read-only file system (the file system is read-only: mount the volume without readOnly)`
+		want := `creating directory "` + cfg.Dir + `/..stage": read-only file system ` +
+			`(the file system is read-only: mount the volume without readOnly)`
 		require.EqualError(t, v.Writable(), want)
 		_, err := v.Publish(newBundle())
 		require.EqualError(t, err, want)
 		requireCurrent(t, cfg, b)
+	})
+}
+
+// What Writable promises is kept: with every amount of room and of inodes, a publication succeeds where it said so.
+func TestVolume_Writable_tellsBeforehandWhetherAPublicationHasRoom(t *testing.T) {
+	for _, limit := range []string{"size=%dk,nr_inodes=1000", "size=10m,nr_inodes=%d"} {
+		for _, first := range []bool{true, false} {
+			eachLayout(t, func(t *testing.T, layout string) {
+				yes, no := 0, 0
+				for n := 4; n <= 200; n += 4 {
+					cfg := newConfig(t, layout, TypePEM, TypeJKS)
+					mountMemory(t, cfg, fmt.Sprintf(limit, n))
+					v, err := Open(cfg)
+					if err != nil {
+						require.ErrorIs(t, err, syscall.ENOSPC)
+						continue
+					}
+					if !first {
+						if _, err := v.Publish(newBundle()); err != nil {
+							continue // not even the set before had room
+						}
+						v = reopened(t, cfg)
+					}
+					if err := v.Writable(); err != nil {
+						no++
+						require.ErrorIs(t, err, syscall.ENOSPC)
+						assert.ErrorContains(t, err, "a publication writes ")
+						continue
+					}
+					yes++
+					_, err = v.Publish(newBundle())
+					require.NoError(t, err, "%s, first %t, "+limit, layout, first, n)
+				}
+				assert.NotZero(t, yes, "%s, first %t, %s", layout, first, limit)
+				assert.NotZero(t, no, "%s, first %t, %s", layout, first, limit)
+			})
+		}
 	}
+}
+
+// Old generations for slow readers are worth less than a new set.
+func TestVolume_Publish_makesRoomOutOfOldGenerations(t *testing.T) {
+	cfg := newConfig(t, LayoutSymlink, TypePEM)
+	mountMemory(t, cfg, "size=80k")
+	v := mustOpen(t, cfg)
+	for range 12 {
+		require.NoError(t, v.Writable())
+		mustPublish(t, v, newBundle())
+	}
+	assert.Less(t, len(generations(t, v)), 1+oldMost)
+	entries, err := os.ReadDir(filepath.Join(cfg.Dir, dataLink))
+	require.NoError(t, err)
+	assert.Len(t, entries, 5, "four files and the record of the request")
 }

@@ -2,6 +2,8 @@ package output
 
 import (
 	"slices"
+
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // noteName is the file of Bundle.Note. In the symlink layout it stands beside the files of its generation and has no
@@ -9,14 +11,14 @@ import (
 // a release that does not know it ignores it.
 const noteName = "..request"
 
-func noteContent(note []byte) content {
-	return content{name: noteName, data: note, mode: publicMode, kept: publicMode}
+func noteContent(note []byte) *content {
+	return &content{name: noteName, data: note, mode: publicMode, kept: publicMode}
 }
 
-// ours tells whether the name is one that publications give to files, the note's included.
+// ours tells whether publications give the name to a file, the note included.
 func ours(name string) bool { return name == noteName || known(name) }
 
-// note is the note in a snapshot; nil where there is none that could be one.
+// note is the note in a snapshot; nil where there is none, or what is there cannot be one.
 func (s snapshot) note() []byte {
 	if s.noted.err != nil || len(s.noted.data) > NoteLimit {
 		return nil
@@ -25,7 +27,7 @@ func (s snapshot) note() []byte {
 }
 
 // noteDifference says what is wrong with the note of a set; empty when nothing is. Its mode and group are not
-// compared: nobody but this program reads it.
+// compared: only this program reads it.
 func (s *set) noteDifference(now snapshot) string {
 	switch {
 	case len(s.bundle.Note) == 0 || now.noted.holds(s.bundle.Note):
@@ -36,13 +38,13 @@ func (s *set) noteDifference(now snapshot) string {
 	return "has another content"
 }
 
-// ReadNote reads the Bundle.Note of what is published in a directory, in whichever layout; empty when there is none. It
+// ReadNote reads the Bundle.Note of what is published in a directory, in either layout; empty when there is none. It
 // changes nothing.
 func ReadNote(dir string) []byte {
-	d, err := (&Volume{cfg: Config{Dir: dir}.withDefaults()}).unlocked()
+	opened, err := files.OpenDisk(dir, files.Inherit, nil)
 	if err != nil {
 		return nil
 	}
-	defer d.Root.Close()
-	return d.lookUndisturbed().note()
+	defer opened.Close()
+	return disk{Disk: opened}.lookUndisturbed().note()
 }

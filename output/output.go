@@ -1,9 +1,9 @@
-// Package output puts a private key, its certificate chain and the trusted certificates on a volume
+// Package output publishes a private key, its certificate chain and the trusted certificates on a volume
 // that an application reads: as PKCS#12 and JKS stores with their password files, as PEM files, or
 // as several of these at once. A set of files is published as a whole or not at all, also when the
 // disk is full or the process is killed at any moment.
 //
-// Two layouts are known. In "symlink" the files stand in a directory of their own and one rename of
+// There are two layouts. In "symlink" the files stand in a directory of their own and one rename of
 // the link "..data" replaces the whole set, as in the volumes that a kubelet writes. In "inplace"
 // they are regular files, each replaced by a rename, with one commit point before the first of them.
 //
@@ -13,6 +13,7 @@ package output
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/x509"
 	"errors"
@@ -21,14 +22,11 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
-)
 
-// The types of output.
-const (
-	TypeP12 = "P12"
-	TypeJKS = "JKS"
-	TypePEM = "PEM"
+	"github.com/certfetcher/certfetcher/internal/files"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // The layouts of a volume.
@@ -40,7 +38,7 @@ const (
 // DefaultFileMode is the mode of files that hold secrets.
 const DefaultFileMode fs.FileMode = 0o640
 
-// Bundle is what one publication is about.
+// Bundle is what one publication publishes.
 type Bundle struct {
 	Key     crypto.Signer
 	Chain   []*x509.Certificate // the leaf, which holds Key's public key, first
@@ -48,18 +46,18 @@ type Bundle struct {
 
 	// Note is what the caller wants to find again with this set: it is published and replaced together with it, in
 	// a hidden file that no reader of the volume needs and that is as public as the certificates. At most NoteLimit
-	// bytes; empty: none. One that is found is not judged here, and one that cannot be read counts as none.
+	// bytes; empty: none. Its content is not checked here, and one that cannot be read counts as none.
 	Note []byte
 }
 
 // NoteLimit bounds Bundle.Note, in bytes.
 const NoteLimit = 64 << 10
 
-// Config says where files go and what they are like. It is expected to be checked already; Open
+// Config says where files are published and in which form. It is expected to be checked already; Open
 // refuses only what it could not work with.
 type Config struct {
 	Dir    string   // absolute; made with its parents when missing
-	Types  []string // of TypeP12, TypeJKS and TypePEM, at least one
+	Types  []string // of FormatNames, at least one
 	Layout string   // LayoutSymlink (also when empty) or LayoutInplace
 
 	KeystoreAlias         string // of the key entry; empty: "certificate"
@@ -67,16 +65,17 @@ type Config struct {
 	P12Profile            string // "modern" (also when empty) or "legacy"
 
 	FileMode fs.FileMode // permission bits of files that hold secrets; 0: DefaultFileMode
-	Group    string      // group of the files, a name or a number; empty: what the directory hands on
+	Group    string      // group of the files, a name or a number; empty: what the directory gives
 
 	// KeystorePassword and TruststorePassword of the stores; empty: the one on the volume, or a
 	// new one when there is none.
 	KeystorePassword, TruststorePassword string
 
-	// Journal has each publication noted on the volume, in ..untold, until Told says that the application knows of it.
+	// Journal records each publication on the volume, in ..untold, until MarkNotified says that the application was
+	// notified of it.
 	Journal bool
 
-	// Done, when closed, ends the waiting for another process that works on the volume; nil: never.
+	// Done, when closed, ends the wait for another process that works on the volume; nil: never.
 	Done <-chan struct{}
 
 	Now func() time.Time // nil: time.Now
@@ -85,23 +84,23 @@ type Config struct {
 
 // Publication is what Publish and Restore did.
 type Publication struct {
-	// Changed is false when every file was there already and was left alone. What a call before changed that
-	// failed later on counts as well: readers have seen it, and nobody was told.
+	// Changed is false when every file was there already and was left alone. What an earlier call changed before it
+	// failed counts as well: readers have seen it, and the application was not notified.
 	Changed bool
 	Files   []string // paths of the whole set, in the order in which readers should see them
 	// Differences say what was not as it should be, each in the form of "keystore.p12 is missing".
 	Differences []string
-	Number      int // for Told
+	Number      int // for MarkNotified
 }
 
-// ErrEmpty is the error of Current on a volume that holds no files of ours.
+// ErrEmpty is the error of Current on a volume without files of this package.
 var ErrEmpty = errors.New("the volume holds no keystore yet")
 
-// MismatchError says in what the files on a volume differ from what the configuration asks for, or
-// from one another. Publishing mends it.
+// MismatchError says how the files on a volume differ from what the configuration asks for, or from
+// one another. The next publication repairs it.
 type MismatchError struct {
 	Path   string
-	Reason string // what it has, and what is wanted
+	Reason string // what it has, and what it should have
 }
 
 func (e *MismatchError) Error() string { return fmt.Sprintf("%q %s", e.Path, e.Reason) }
@@ -118,8 +117,11 @@ func (e *EncodeError) Error() string { return fmt.Sprintf("encoding %s: %v", e.S
 // Unwrap gives the reason.
 func (e *EncodeError) Unwrap() error { return e.Err }
 
-// IncompleteError is a publication that failed after its set was committed. The set counts already; the next
-// Restore, Publish or Open puts the rest of it in place.
+// FileError is a step on the volume that failed.
+type FileError = files.Error
+
+// IncompleteError is a publication that failed after its set was committed. The set is published; the next Restore,
+// Publish or Open puts the rest of it in place.
 type IncompleteError struct{ Err error }
 
 func (e *IncompleteError) Error() string {
@@ -130,26 +132,14 @@ func (e *IncompleteError) Error() string {
 func (e *IncompleteError) Unwrap() error { return e.Err }
 
 func (c Config) withDefaults() Config {
-	if c.Layout == "" {
-		c.Layout = LayoutSymlink
-	}
-	if c.KeystoreAlias == "" {
-		c.KeystoreAlias = "certificate"
-	}
-	if c.TruststoreAliasPrefix == "" {
-		c.TruststoreAliasPrefix = "trusted-certificate-"
-	}
-	if c.P12Profile == "" {
-		c.P12Profile = "modern"
-	}
-	if c.FileMode == 0 {
-		c.FileMode = DefaultFileMode
-	}
+	c.Layout = cmp.Or(c.Layout, LayoutSymlink)
+	c.KeystoreAlias = cmp.Or(c.KeystoreAlias, "certificate")
+	c.TruststoreAliasPrefix = cmp.Or(c.TruststoreAliasPrefix, "trusted-certificate-")
+	c.P12Profile = cmp.Or(c.P12Profile, "modern")
+	c.FileMode = cmp.Or(c.FileMode, DefaultFileMode)
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	if c.Now == nil {
 		c.Now = time.Now
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c
 }
@@ -159,11 +149,11 @@ func (c Config) check() error {
 		return fmt.Errorf("output directory is %q, want an absolute path", c.Dir)
 	}
 	if len(c.Types) == 0 {
-		return errors.New("no output type is given, want at least one of P12, JKS, PEM")
+		return fmt.Errorf("no output type is given, want at least one of %s", strings.Join(FormatNames(), ", "))
 	}
 	for _, t := range c.Types {
-		if !slices.Contains([]string{TypeP12, TypeJKS, TypePEM}, t) {
-			return fmt.Errorf("output type is %q, want P12, JKS or PEM", t)
+		if !slices.Contains(FormatNames(), t) {
+			return fmt.Errorf("output type is %q, want one of %s", t, strings.Join(FormatNames(), ", "))
 		}
 	}
 	if c.Layout != LayoutSymlink && c.Layout != LayoutInplace {
@@ -183,7 +173,7 @@ func (b Bundle) check() error {
 	if b.Key == nil || len(b.Chain) == 0 {
 		return errors.New("has no private key or no certificate, want both")
 	}
-	if !samePublicKey(b.Key.Public(), b.Chain[0].PublicKey) {
+	if !pki.SameKey(b.Key.Public(), b.Chain[0].PublicKey) {
 		return errors.New("the certificate holds another public key than the private key's")
 	}
 	if len(b.Trusted) == 0 {
@@ -198,11 +188,6 @@ func (b Bundle) check() error {
 func (b Bundle) equal(other Bundle) bool {
 	return samePrivateKey(b.Key, other.Key) && sameCertificates(b.Chain, other.Chain) &&
 		sameCertificates(b.Trusted, other.Trusted) && bytes.Equal(b.Note, other.Note)
-}
-
-func samePublicKey(a, b crypto.PublicKey) bool {
-	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && key.Equal(b)
 }
 
 func samePrivateKey(a, b crypto.Signer) bool {

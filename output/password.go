@@ -35,7 +35,7 @@ func newPassword() string {
 	return string(password)
 }
 
-// checkPassword says what keeps the content of a password file from being one. The content itself is
+// checkPassword says why the content of a password file cannot be a password. The content itself is
 // never part of the error.
 func checkPassword(data []byte) error {
 	if n := len(data); n < passwordMinimum || n > passwordMaximum {
@@ -50,17 +50,17 @@ func checkPassword(data []byte) error {
 	return nil
 }
 
-// choosePasswords settles the passwords for as long as the volume is open: those of the configuration,
+// choosePasswords decides on the passwords for as long as the volume is open: those of the configuration,
 // else those on the volume, else new ones. They must not change from one publication to the next,
 // because readers open a store and its password file one after the other.
 func (v *Volume) choosePasswords(s snapshot) {
-	needed := slices.ContainsFunc(wanted(v.cfg.Types), func(f file) bool { return f.holds == password })
+	needed := slices.ContainsFunc(wanted(v.cfg.Types), func(f File) bool { return f.holds == password })
 	if !needed || v.passwords != (passwords{}) {
 		return
 	}
 	v.passwords = passwords{
-		keystore:   v.choosePassword(v.cfg.KeystorePassword, "keystore.pass", s),
-		truststore: v.choosePassword(v.cfg.TruststorePassword, "truststore.pass", s),
+		keystore:   v.choosePassword(v.cfg.KeystorePassword, keystorePass, s),
+		truststore: v.choosePassword(v.cfg.TruststorePassword, truststorePass, s),
 	}
 }
 
@@ -76,7 +76,7 @@ func (v *Volume) choosePassword(given, name string, s snapshot) string {
 		if err == nil {
 			return string(found.data)
 		}
-		v.cfg.Log.Warn("the password file is unusable, a new password is made", "path", v.path(name), "reason", err)
+		v.cfg.Log.Warn("the password file is unusable, making a new password", "path", v.path(name), "error", err)
 	}
 	return newPassword()
 }

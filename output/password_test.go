@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -35,82 +34,57 @@ func TestNewPassword_isDrawnUniformlyFromTheAlphabet(t *testing.T) {
 }
 
 func TestVolume_Publish_passwordsNeverChange(t *testing.T) {
-	for _, layout := range layouts {
-		cfg := newConfig(t, layout, TypeP12)
-		v := mustOpen(t, cfg)
-		mustPublish(t, v, newBundle())
-		key, trust := readFile(t, cfg.Dir, "keystore.pass"), readFile(t, cfg.Dir, "truststore.pass")
+	eachLayout(t, func(t *testing.T, layout string) {
+		cfg, v, _ := published(t, layout, TypeP12)
+		key, trust := readFile(t, cfg.Dir, keystorePass), readFile(t, cfg.Dir, truststorePass)
 		require.Regexp(t, `^[A-Za-z0-9_$#]{24}$`, key)
 		require.NotEqual(t, key, trust)
-		same := func(what string) {
-			require.Equal(t, key, readFile(t, cfg.Dir, "keystore.pass"), what)
-			require.Equal(t, trust, readFile(t, cfg.Dir, "truststore.pass"), what)
+		same := func(by *Volume, what string) {
+			mustPublish(t, by, newBundle())
+			require.Equal(t, key, readFile(t, cfg.Dir, keystorePass), what)
+			require.Equal(t, trust, readFile(t, cfg.Dir, truststorePass), what)
 		}
-		mustPublish(t, v, newBundle())
-		same("the same process")
-		mustPublish(t, mustOpen(t, cfg), newBundle())
-		same("another process")
+		same(v, "the same process")
+		same(mustOpen(t, cfg), "another process")
 		cfg.Types = []string{TypeJKS, TypeP12}
-		mustPublish(t, mustOpen(t, cfg), newBundle())
-		same("another type")
+		same(mustOpen(t, cfg), "another type")
 		cfg.Layout = map[string]string{LayoutSymlink: LayoutInplace, LayoutInplace: LayoutSymlink}[layout]
-		mustPublish(t, mustOpen(t, cfg), newBundle())
-		same("another layout")
-		require.NoError(t, os.Remove(filepath.Join(cfg.Dir, "keystore.p12")))
 		v = mustOpen(t, cfg)
-		mustPublish(t, v, newBundle())
-		same("a store that was lost")
-		require.NoError(t, os.Remove(filepath.Join(cfg.Dir, "keystore.pass")))
-		mustPublish(t, v, newBundle())
-		same("a password file that was lost while the process knows it")
-	}
-}
+		same(v, "another layout")
+		require.NoError(t, os.Remove(v.path("keystore.p12")))
+		same(mustOpen(t, cfg), "a store that was lost")
+		v = reopened(t, cfg)
+		require.NoError(t, os.Remove(v.path(keystorePass)))
+		same(v, "a password file that was lost while the process knows it")
 
-func TestVolume_Publish_passwordsThatCurrentHasSeen(t *testing.T) {
-	cfg := newConfig(t, LayoutInplace, TypeJKS)
-	mustPublish(t, mustOpen(t, cfg), newBundle())
-	before := readFile(t, cfg.Dir, "keystore.pass")
-	v := mustOpen(t, cfg)
-	_, err := v.Current()
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(cfg.Dir, "keystore.pass"), []byte("changeit"), 0o600))
-	mustPublish(t, v, newBundle())
-	require.Equal(t, before, readFile(t, cfg.Dir, "keystore.pass"))
-}
-
-func TestVolume_Publish_configuredPasswords(t *testing.T) {
-	cfg := newConfig(t, LayoutSymlink, TypeP12)
-	b := newBundle()
-	mustPublish(t, mustOpen(t, cfg), b)
-	trust := readFile(t, cfg.Dir, "truststore.pass")
-	cfg.KeystorePassword = "changeit"
-	v := mustOpen(t, cfg)
-	require.True(t, mustPublish(t, v, b).Changed)
-	assert.Equal(t, "changeit", readFile(t, cfg.Dir, "keystore.pass"))
-	assert.Equal(t, trust, readFile(t, cfg.Dir, "truststore.pass"))
-	requireCurrent(t, cfg, b)
+		cfg.KeystorePassword = "changeit"
+		b := newBundle()
+		require.True(t, mustPublish(t, mustOpen(t, cfg), b).Changed)
+		assert.Equal(t, "changeit", readFile(t, cfg.Dir, keystorePass), "a password that is configured")
+		assert.Equal(t, trust, readFile(t, cfg.Dir, truststorePass))
+		requireCurrent(t, cfg, b)
+	})
 }
 
 func TestVolume_Publish_unusablePasswordFile(t *testing.T) {
-	for name, row := range map[string]struct{ data, reason string }{
-		"empty":          {"", "has 0 bytes, want a password of 6 to 1024"},
-		"too short":      {"s3cr", "has 4 bytes, want a password of 6 to 1024"},
-		"with a newline": {"s3cr3t-value\n", "has the byte 0x0a, want printable ASCII on one line with no line break at its end"},
-		"not ASCII":      {"s3cr3t-välue", "has the byte 0xc3, want printable ASCII on one line with no line break at its end"},
-		"a large file":   {strings.Repeat("s3cr3t", 200), "has 1200 bytes, want a password of 6 to 1024"},
+	notPrintable := ", want printable ASCII on one line with no line break at its end"
+	for data, reason := range map[string]string{
+		"":                            "has 0 bytes, want a password of 6 to 1024",
+		"s3cr":                        "has 4 bytes, want a password of 6 to 1024",
+		"s3cr3t-value\n":              "has the byte 0x0a" + notPrintable,
+		"s3cr3t-välue":                "has the byte 0xc3" + notPrintable,
+		strings.Repeat("s3cr3t", 200): "has 1200 bytes, want a password of 6 to 1024",
 	} {
-		t.Run(name, func(t *testing.T) {
-			cfg := newConfig(t, LayoutInplace, TypeJKS)
-			var log bytes.Buffer
-			cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
-			require.NoError(t, os.Mkdir(cfg.Dir, 0o755))
-			require.NoError(t, os.WriteFile(filepath.Join(cfg.Dir, "keystore.pass"), []byte(row.data), 0o600))
-			b := newBundle()
-			mustPublish(t, mustOpen(t, cfg), b)
-			assert.Regexp(t, `^[A-Za-z0-9_$#]{24}$`, readFile(t, cfg.Dir, "keystore.pass"))
-			assert.Contains(t, log.String(), `level=WARN msg="the password file is unusable, a new password is made" path=`+cfg.Dir+`/keystore.pass reason="`+row.reason+`"`)
-			assert.NotContains(t, log.String(), "s3cr")
-			requireCurrent(t, cfg, b)
-		})
+		cfg, b := newConfig(t, LayoutInplace, TypeJKS), newBundle()
+		var log bytes.Buffer
+		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		require.NoError(t, os.Mkdir(cfg.Dir, 0o755))
+		writeFile(t, cfg.Dir, keystorePass, data)
+		mustPublish(t, mustOpen(t, cfg), b)
+		assert.Regexp(t, `^[A-Za-z0-9_$#]{24}$`, readFile(t, cfg.Dir, keystorePass))
+		assert.Contains(t, log.String(), `level=WARN msg="the password file is unusable, making a new password" path=`+
+			cfg.Dir+`/keystore.pass error="`+reason+`"`)
+		assert.NotContains(t, log.String(), "s3cr")
+		requireCurrent(t, cfg, b)
 	}
 }

@@ -35,7 +35,7 @@ func (v *Volume) settle(d disk) error {
 	// A ..commit beside a ..data: the layout was being changed, and the commit is the later one.
 	if d.Exists(commitDir) {
 		v.cfg.Log.Info("completing a publication that was interrupted", "path", d.Dir)
-		if err := v.owe(d); err != nil {
+		if err := v.markPending(d); err != nil {
 			return err
 		}
 		v.differs("a publication was interrupted")
@@ -45,8 +45,8 @@ func (v *Volume) settle(d disk) error {
 	if current == "" {
 		return v.removeOld(d, "", "")
 	}
-	mended, err := v.linkVisible(d, current)
-	v.differs(mended...)
+	corrected, err := v.linkVisible(d, current)
+	v.differs(corrected...)
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (v *Volume) write(d disk, s *set, now snapshot) error {
 	if err := v.inTheWay(d); err != nil {
 		return err
 	}
-	if err := v.owe(d); err != nil {
+	if err := v.markPending(d); err != nil {
 		return err
 	}
 	committed := false
@@ -120,7 +120,7 @@ func (v *Volume) replacedNames() []string {
 		names = append(names, noteName)
 	}
 	for _, f := range wanted(v.cfg.Types) {
-		names = append(names, f.name)
+		names = append(names, f.Name)
 	}
 	return names
 }

@@ -1,69 +1,69 @@
 package output
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 
-	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-func TestVolume_Restore_putsBackWhatSomebodyChanged(t *testing.T) {
-	for name, harm := range map[string]func(dir string) error{
-		"a visible file removed":    func(dir string) error { return os.Remove(filepath.Join(dir, "keystore.pass")) },
-		"a file overwritten":        func(dir string) error { return os.WriteFile(filepath.Join(dir, "keystore.p12"), []byte("x"), 0o600) },
-		"a file emptied":            func(dir string) error { return os.Truncate(filepath.Join(dir, "truststore.p12"), 0) },
-		"a file opened to all":      func(dir string) error { return os.Chmod(filepath.Join(dir, "keystore.p12"), 0o666) },
-		"a file that others cannot": func(dir string) error { return os.Chmod(filepath.Join(dir, "truststore.p12"), 0o600) },
-		"everything in it removed":  removeContent,
-		"the directory removed":     os.RemoveAll,
-		"a file replaced by a pipe": func(dir string) error {
-			return replace(dir, func(path string) error { return syscall.Mkfifo(path, 0o600) })
-		},
-		"a file replaced by another": func(dir string) error {
-			return replace(dir, func(path string) error { return os.WriteFile(path, nil, 0o640) })
-		},
-		"a file replaced by a link": func(dir string) error {
-			return replace(dir, func(path string) error { return os.Symlink("/etc/passwd", path) })
-		},
+func TestVolume_Restore_putsBackWhatAnotherProcessChanged(t *testing.T) {
+	another := os.Getegid() + 1
+	replaced := map[string]string{LayoutSymlink: "is not the link that it should be", LayoutInplace: "is not a regular file"}
+	in := func(difference string) map[string]string {
+		return map[string]string{LayoutSymlink: difference, LayoutInplace: difference}
+	}
+	for name, row := range map[string]struct {
+		harm func(path string) error
+		want map[string]string // by layout; nil: more than one
+	}{
+		"removed":                 {os.Remove, in("is missing")},
+		"emptied":                 {func(path string) error { return os.Truncate(path, 0) }, in("has another content")},
+		"opened to all":           {func(path string) error { return os.Chmod(path, 0o666) }, in("has mode 0666, want 0640")},
+		"closed":                  {func(path string) error { return os.Chmod(path, 0o600) }, in("has mode 0600, want 0640")},
+		"given away":              {func(path string) error { return os.Chown(path, -1, another) }, in(fmt.Sprintf("has group %d, want %d", another, os.Getegid()))},
+		"replaced by a file":      {replaceBy(func(path string) error { return os.WriteFile(path, nil, 0o640) }), nil},
+		"replaced by a pipe":      {replaceBy(makePipe), replaced},
+		"replaced by a link":      {replaceBy(makeLink), replaced},
+		"gone with all files":     {func(path string) error { return removeContent(filepath.Dir(path)) }, nil},
+		"gone with its directory": {func(path string) error { return os.RemoveAll(filepath.Dir(path)) }, nil},
 	} {
-		for _, layout := range layouts {
-			for _, remembered := range []string{"published", "read"} {
-				t.Run(name+" "+layout+" "+remembered, func(t *testing.T) {
-					cfg := newConfig(t, layout, TypeP12)
-					b := newBundle()
-					v := mustOpen(t, cfg)
-					mustPublish(t, v, b)
-					if remembered == "read" {
-						v = mustOpen(t, cfg)
-						_, err := v.Current()
-						require.NoError(t, err)
-					}
-					before := map[string]string{}
-					for _, f := range wanted(cfg.Types) {
-						before[f.name] = readFile(t, cfg.Dir, f.name)
-					}
-					require.NoError(t, harm(cfg.Dir))
+		if name == "given away" && os.Geteuid() != 0 {
+			continue // only root may give a file to a group that it is not in
+		}
+		for _, read := range []bool{false, true} {
+			eachLayout(t, func(t *testing.T, layout string) {
+				cfg, b := newConfig(t, layout, TypeP12), newBundle()
+				cfg.Group = fmt.Sprint(os.Getegid())
+				v := mustOpen(t, cfg)
+				mustPublish(t, v, b)
+				if read {
+					v = reopened(t, cfg)
+				}
+				before := map[string]string{}
+				for _, f := range wanted(cfg.Types) {
+					before[f.Name] = readFile(t, cfg.Dir, f.Name)
+				}
+				require.NoError(t, row.harm(filepath.Join(cfg.Dir, "keystore.p12")), name)
 
-					p, err := v.Restore()
-					require.NoError(t, err)
-					assert.True(t, p.Changed)
-					assert.Len(t, p.Files, 4)
-					for name, data := range before {
-						assert.Equal(t, data, readFile(t, cfg.Dir, name), "%s is put back byte for byte", name)
-					}
-					requireCurrent(t, cfg, b)
-					requireNothingLeft(t, listing(t, cfg.Dir), name)
-					requireClosed(t, cfg.Dir, DefaultFileMode, name)
-
-					p, err = v.Restore()
-					require.NoError(t, err)
-					assert.False(t, p.Changed)
-				})
-			}
+				p := mustRestore(t, v)
+				assert.Len(t, p.Files, 4)
+				if row.want == nil {
+					assert.NotEmpty(t, p.Differences, name)
+				} else {
+					assert.Equal(t, []string{"keystore.p12 " + row.want[layout]}, p.Differences)
+				}
+				for name, data := range before {
+					assert.Equal(t, data, readFile(t, cfg.Dir, name), "%s is put back byte for byte", name)
+				}
+				requireCurrent(t, cfg, b)
+				requireNothingLeft(t, listing(t, cfg.Dir), name)
+				requireClosed(t, cfg.Dir, DefaultFileMode, name)
+				assert.False(t, mustRestore(t, v).Changed)
+			})
 		}
 	}
 }
@@ -78,63 +78,98 @@ func removeContent(dir string) error {
 	return err
 }
 
-func replace(dir string, make func(path string) error) error {
-	path := filepath.Join(dir, "keystore.p12")
-	if err := os.Remove(path); err != nil {
-		return err
-	}
-	return make(path)
-}
-
 func TestVolume_Restore_withNothingToPutBack(t *testing.T) {
 	cfg := newConfig(t, LayoutSymlink, TypePEM)
-	p, err := mustOpen(t, cfg).Restore()
-	require.NoError(t, err)
-	require.Equal(t, Publication{}, p)
+	require.Equal(t, Publication{}, mustRestore(t, mustOpen(t, cfg)))
 	require.Empty(t, listing(t, cfg.Dir))
 }
 
 // A reader that watches one file must not be woken by another's repair.
 func TestVolume_Restore_inplaceTouchesOnlyTheDamagedFile(t *testing.T) {
-	cfg := newConfig(t, LayoutInplace, TypeP12, TypePEM)
-	v := mustOpen(t, cfg)
-	paths := mustPublish(t, v, newBundle()).Files
+	_, v, _ := published(t, LayoutInplace, TypeP12, TypePEM)
 	before := map[string]os.FileInfo{}
-	for _, path := range paths {
+	for _, path := range v.Files() {
 		info, err := os.Stat(path)
 		require.NoError(t, err)
 		before[path] = info
 	}
-	damaged := filepath.Join(cfg.Dir, "truststore.p12")
+	damaged := v.path("truststore.p12")
 	require.NoError(t, os.Remove(damaged))
-	_, err := v.Restore()
-	require.NoError(t, err)
-	for _, path := range paths {
+	mustRestore(t, v)
+	for path, was := range before {
 		info, err := os.Stat(path)
 		require.NoError(t, err)
-		assert.Equal(t, path != damaged, os.SameFile(before[path], info), path)
+		assert.Equal(t, path != damaged, os.SameFile(was, info), path)
 	}
 }
 
-// After a failed renewal the old set is what belongs on the volume.
-func TestVolume_Restore_afterAFailedPublication(t *testing.T) {
-	for _, layout := range layouts {
-		cfg := newConfig(t, layout, TypePEM)
-		old := newBundle()
+func TestVolume_Adopt_takesAnotherWholeSetOnly(t *testing.T) {
+	eachLayout(t, func(t *testing.T, layout string) {
+		cfg := newConfig(t, layout, TypeP12, TypePEM)
+		other := mustOpen(t, cfg)
+		cfg.Journal = true
 		v := mustOpen(t, cfg)
-		mustPublish(t, v, old)
-		v.step = func(op, path string) error {
-			if op == files.OpSync {
-				return syscall.EIO
-			}
-			return nil
-		}
-		_, err := v.Publish(newBundle())
-		require.ErrorIs(t, err, syscall.EIO)
-		v.step = nil
-		p, err := v.Restore()
+		first, second := newBundle(), newBundle()
+		any := func(Bundle) bool { return true }
+		require.Nil(t, v.Adopt(any), "nothing is published")
+		require.NoError(t, v.MarkNotified(mustPublish(t, v, first).Number))
+		require.Nil(t, v.Adopt(any), "it is the published one")
+		mustPublish(t, other, second)
+		require.Nil(t, v.Adopt(func(b Bundle) bool { return !b.equal(second) }), "it is not wanted")
+		adopted := v.Adopt(any)
+		require.NotNil(t, adopted)
+		require.True(t, adopted.equal(second))
+		require.True(t, isPending(cfg.Dir), "the application of this process knows nothing of it")
+		before := listing(t, cfg.Dir)
+		require.True(t, mustRestore(t, v).Changed)
+		require.Equal(t, before, listing(t, cfg.Dir))
+		requireCurrent(t, cfg, second)
+
+		require.NoError(t, os.WriteFile(v.path("keystore.p12"), []byte("x"), 0o640))
+		require.Nil(t, v.Adopt(any), "it is not a whole set")
+		require.NoError(t, os.RemoveAll(cfg.Dir))
+		require.Nil(t, v.Adopt(any))
+		mustRestore(t, v)
+		requireCurrent(t, cfg, second)
+	})
+}
+
+func isPending(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, pendingName))
+	return err == nil
+}
+
+func TestVolume_journal_recordsAPublicationUntilItIsNotified(t *testing.T) {
+	eachLayout(t, func(t *testing.T, layout string) {
+		cfg, _, _ := published(t, layout, TypePEM)
+		require.False(t, isPending(cfg.Dir), "an init container has no application to notify")
+
+		cfg.Journal = true
+		v := mustOpen(t, cfg)
+		require.False(t, v.Pending())
+		first := mustPublish(t, v, newBundle())
+		require.Equal(t, "-rw-------", listing(t, cfg.Dir)[pendingName])
+		second := mustPublish(t, v, newBundle())
+		require.NoError(t, v.MarkNotified(first.Number))
+		require.True(t, isPending(cfg.Dir), "the second is still pending")
+		require.True(t, mustOpen(t, cfg).Pending())
+		require.NoError(t, v.MarkNotified(second.Number))
+		require.False(t, isPending(cfg.Dir))
+
+		require.NoError(t, os.Remove(v.path("key.pem")))
+		restored := mustRestore(t, v)
+		require.True(t, isPending(cfg.Dir))
+		require.NoError(t, v.MarkNotified(restored.Number))
+		marked, err := v.MarkPending()
 		require.NoError(t, err)
-		assert.False(t, p.Changed)
-		requireCurrent(t, cfg, old)
-	}
+		require.True(t, isPending(cfg.Dir))
+
+		again := mustOpen(t, cfg)
+		require.True(t, again.Pending())
+		require.NoError(t, again.MarkNotified(0))
+		require.False(t, mustOpen(t, cfg).Pending())
+		require.NoError(t, os.RemoveAll(cfg.Dir))
+		require.NoError(t, v.MarkNotified(marked), "the record is gone with the directory")
+		require.NoDirExists(t, cfg.Dir)
+	})
 }

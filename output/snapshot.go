@@ -5,15 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
+	"reflect"
 	"syscall"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// readLimit bounds what is read of one file. Answers of a CertService have a megabyte at most, in Base64, and the
-// largest store of ours has some ten kilobytes; there are ten files, and they are held in memory twice.
+// readLimit bounds what is read of one file, in bytes. A CertService response has at most a megabyte, in Base64, and the
+// largest store has some ten kilobytes; there are ten files, and they are held in memory twice.
 const readLimit = 2 << 20
 
 const (
@@ -22,7 +22,7 @@ const (
 	stablePause    = 10 * time.Millisecond
 )
 
-// snapshot is what is on a volume under the names of ours, seen once.
+// snapshot is what is on a volume under the names of certfetcher's files, seen once.
 type snapshot struct {
 	layout    string
 	generated bool   // ..data points to a generation
@@ -37,7 +37,7 @@ type found struct {
 	data []byte
 	mode fs.FileMode
 	gid  int
-	err  error // why it cannot be one of ours
+	err  error // why it cannot be one of certfetcher's
 
 	shared bool // it has another name as well, perhaps elsewhere
 }
@@ -62,16 +62,16 @@ func (d disk) look() snapshot {
 		s.noted = d.read(note)
 	}
 	for _, f := range catalogue {
-		if !d.Exists(f.name) {
+		if !d.Exists(f.Name) {
 			continue
 		}
 		switch {
 		case !s.generated:
-			s.files[f.name] = d.read(f.name)
-		case !d.linksTo(f.name, throughData+f.name):
-			s.files[f.name] = found{err: fmt.Errorf("is not a link to %q", throughData+f.name)}
-		case d.Exists(generation + "/" + f.name):
-			s.files[f.name] = d.read(generation + "/" + f.name)
+			s.files[f.Name] = d.read(f.Name)
+		case !d.linksTo(f.Name, throughData+f.Name):
+			s.files[f.Name] = found{err: fmt.Errorf("is not a link to %q", throughData+f.Name)}
+		case d.Exists(generation + "/" + f.Name):
+			s.files[f.Name] = d.read(generation + "/" + f.Name)
 		}
 	}
 	return s
@@ -83,7 +83,7 @@ func (d disk) lookUndisturbed() snapshot {
 	s := d.look()
 	for end := time.Now().Add(stablePatience); ; {
 		again := d.look()
-		if same := s.same(again); same && !s.unsettled || time.Now().After(end) {
+		if same := reflect.DeepEqual(s, again); same && !s.unsettled || time.Now().After(end) {
 			return again
 		} else if same || s.unsettled {
 			time.Sleep(stablePause)
@@ -92,18 +92,8 @@ func (d disk) lookUndisturbed() snapshot {
 	}
 }
 
-func (s snapshot) same(other snapshot) bool {
-	return s.layout == other.layout && s.generated == other.generated && s.dangling == other.dangling &&
-		s.unsettled == other.unsettled && maps.EqualFunc(s.files, other.files, found.same) && s.noted.same(other.noted)
-}
-
-func (f found) same(other found) bool {
-	return bytes.Equal(f.data, other.data) && f.mode == other.mode && f.gid == other.gid &&
-		(f.err == nil) == (other.err == nil)
-}
-
 // read reads a regular file of the volume; everything that is read there goes through it. It never waits, and follows
-// no link, whatever somebody may have put in the file's place.
+// no link, whatever another process may have put in the file's place.
 func (d disk) read(name string) found { return d.readAtMost(name, readLimit) }
 
 func (d disk) readAtMost(name string, most int64) found {
@@ -115,13 +105,13 @@ func (d disk) readAtMost(name string, most int64) found {
 		err = fmt.Errorf("has %d bytes, want at most %d", info.Size(), most)
 	}
 	if err != nil {
-		// The path is said by whoever reports it.
+		// The caller's error names the path.
 		return found{err: fmt.Errorf("cannot be read: %w", files.NewError(files.OpRead, d.Path(name), err).Err)}
 	}
 	return found{data: data, mode: info.Mode().Perm(), gid: files.GroupOf(info), shared: nameCount(info) > 1}
 }
 
-// nameCount counts the names of a file, where the system tells.
+// nameCount counts the names of a file; 1 where the system does not tell.
 func nameCount(info fs.FileInfo) uint64 {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
 		return uint64(stat.Nlink)

@@ -10,11 +10,11 @@ import (
 )
 
 // stage makes ..stage with the files in it, all durable. It notes the modes that the file system gave.
-func (v *Volume) stage(d disk, files []content, mode fs.FileMode) error {
+func (v *Volume) stage(d disk, files []*content, mode fs.FileMode) error {
 	return v.makingRoom(d, func() error { return v.tryStage(d, files, mode) })
 }
 
-func (v *Volume) tryStage(d disk, files []content, mode fs.FileMode) error {
+func (v *Volume) tryStage(d disk, files []*content, mode fs.FileMode) error {
 	if err := d.MakeDir(stageDir, mode); err != nil {
 		return err
 	}
@@ -24,42 +24,42 @@ func (v *Volume) tryStage(d disk, files []content, mode fs.FileMode) error {
 			f.Close()
 		}
 	}()
-	for i := range files {
-		f, err := d.WriteFile(stageDir+"/"+files[i].name, files[i].data, files[i].mode)
+	for _, c := range files {
+		f, err := d.WriteFile(stageDir+"/"+c.name, c.data, c.mode)
 		if f != nil {
 			written = append(written, f)
 		}
 		if err != nil {
 			return err
 		}
-		if files[i].kept, err = v.keptMode(f, files[i]); err != nil {
+		if c.kept, err = v.keptMode(f, c); err != nil {
 			return err
 		}
 	}
 	return d.SyncFiles(stageDir, written)
 }
 
-// keptMode is the mode that a written file has. Some file systems know one mode only.
-func (v *Volume) keptMode(f *os.File, c content) (fs.FileMode, error) {
+// keptMode is the mode that a written file has. Some file systems have one mode only.
+func (v *Volume) keptMode(f *os.File, c *content) (fs.FileMode, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return 0, files.NewError(files.OpMode, v.path(c.name), err)
 	}
 	kept := info.Mode().Perm()
 	if kept&^c.mode != 0 {
-		v.cfg.Log.Warn("the file system does not keep modes, the file is more open than asked for",
+		v.cfg.Log.Warn("the file system does not keep modes, so the file is more open than configured",
 			"path", v.path(c.name), "mode", kept.String(), "want", c.mode.String())
 	}
 	return kept, nil
 }
 
-// isNoRoom tells the errors of a file system that has no more bytes or inodes to give, to anybody or to this user.
+// isNoRoom tells the errors of a file system that has no more bytes or inodes, or none for this user.
 func isNoRoom(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// makingRoom does work that begins with ..stage. Where it fails for want of room, old generations give theirs, the
-// oldest first: a reader that is slow is worth less than a new certificate.
+// makingRoom does work that begins with ..stage. Where it fails because the volume is full, it removes old generations,
+// the oldest first, and tries again: a new certificate is worth more than a slow reader.
 func (v *Volume) makingRoom(d disk, work func() error) error {
 	for {
 		err := work()
@@ -74,7 +74,7 @@ func (v *Volume) makingRoom(d disk, work func() error) error {
 		if d.remove(stageDir) != nil || d.remove(names[0]) != nil {
 			return err
 		}
-		v.cfg.Log.Warn("the volume has little room: removed an old generation of files early, a reader may still be in it",
+		v.cfg.Log.Warn("the volume is nearly full: removed an old generation of files early, although a reader may still use it",
 			"path", d.Path(names[0]))
 	}
 }

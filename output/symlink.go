@@ -32,9 +32,9 @@ const staleLogged = 20
 //  5. Make the link ..data_tmp to the timestamp and rename it to ..data. From here on the new set holds.
 //  6. Sync the volume, unless it was empty: nothing may be taken away before the new set is durable.
 //  7. Make the visible links that are missing, NAME -> ..data/NAME, also over regular files; remove
-//     those that point to nothing any more, and files of ours that the set has not.
+//     those that point to nothing any more, and files of certfetcher's that the set has not.
 //  8. Sync the volume when step 7 changed something.
-//  9. Remove the old generations that nobody reads any more, see removeOld.
+//  9. Remove the old generations that no reader uses any more, see removeOld.
 //
 // Killed before step 5, the old set stands and settle removes the rest; killed after, settle does what is
 // left. before is what the volume held; committed is called when the new set holds, whatever fails later.
@@ -46,11 +46,9 @@ func (v *Volume) publishSymlink(d disk, s *set, before snapshot, committed func(
 		touched = len(differing) > 0
 	}
 	// 1, 2
-	staged := s.staged()
-	if err := v.stage(d, staged, DirectoryMode(v.cfg.FileMode)); err != nil {
+	if err := v.stage(d, s.staged(), DirectoryMode(v.cfg.FileMode)); err != nil {
 		return err
 	}
-	s.keepModes(staged)
 	// 3
 	generation := nextGeneration(previous, v.cfg.Now())
 	if err := d.Rename(stageDir, generation); err != nil {
@@ -86,9 +84,9 @@ func (v *Volume) publishSymlink(d disk, s *set, before snapshot, committed func(
 }
 
 // linkVisible makes the names at the top of the volume those of the generation, and syncs when that
-// changed something. mended says what was not so.
-func (v *Volume) linkVisible(d disk, generation string) (mended []string, err error) {
-	// What somebody else put beside them stays where it is.
+// changed something. corrected says what differed.
+func (v *Volume) linkVisible(d disk, generation string) (corrected []string, err error) {
+	// What another process put beside them stays where it is.
 	files, err := d.list(generation, func(entry fs.DirEntry) bool { return known(entry.Name()) })
 	if err != nil {
 		return nil, err
@@ -101,27 +99,27 @@ func (v *Volume) linkVisible(d disk, generation string) (mended []string, err er
 		if d.Exists(name) {
 			difference = name + " is not the link that it should be"
 		}
-		if err := v.owe(d); err != nil {
-			return mended, err
+		if err := v.markPending(d); err != nil {
+			return corrected, err
 		}
 		if err := d.ReplaceLink(throughData+name, name, linkTemporary); err != nil {
-			return mended, err
+			return corrected, err
 		}
-		mended = append(mended, difference)
+		corrected = append(corrected, difference)
 	}
 	removed, err := v.removeStale(d, files)
 	if removed {
-		mended = append(mended, "a file of an earlier publication was there")
+		corrected = append(corrected, "a file of an earlier publication was there")
 	}
-	if err != nil || len(mended) == 0 {
-		return mended, err
+	if err != nil || len(corrected) == 0 {
+		return corrected, err
 	}
-	return mended, d.SyncDir(".")
+	return corrected, d.SyncDir(".")
 }
 
 // removeStale removes what earlier publications left at the top of the volume: links into ..data, and
-// files under the names of ours, that the set has not. Else an old key would lie there for ever after a
-// change of the output type. Everything else on the volume is its owner's.
+// files under the names of certfetcher's, that the set has not. Otherwise an old key would stay there after a
+// change of the output type. Everything else on the volume belongs to others.
 func (v *Volume) removeStale(d disk, current []string) (removed bool, err error) {
 	names, err := d.list(".", func(entry fs.DirEntry) bool {
 		return !slices.Contains(current, entry.Name()) && d.isStale(entry)
@@ -141,7 +139,7 @@ func (v *Volume) removeStale(d disk, current []string) (removed bool, err error)
 	return removed, nil
 }
 
-// isStale tells whether an entry is ours, given that the set has no such file.
+// isStale tells whether an entry is certfetcher's, given that the set has no such file.
 func (d disk) isStale(entry fs.DirEntry) bool {
 	switch {
 	case entry.Type() == fs.ModeSymlink:

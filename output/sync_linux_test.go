@@ -19,21 +19,22 @@ import (
 func TestVolume_Publish_syncsBeforeItRenames(t *testing.T) {
 	strace := peer.Require(t, "strace")[0]
 	files := []string{"..stage/key.pem", "..stage/keystore-combined.pem", "..stage/keystore.pem", "..stage/truststore.pem", "..stage"}
-	for layout, commits := range map[string][]struct {
+	type commit struct {
 		to     string
 		synced []string
-	}{
-		LayoutSymlink: {{"..GEN", files}, {"..data", []string{"."}}},
-		LayoutInplace: {{"..commit", append(slices.Clone(files), "..stage/..files")}, {"truststore.pem", []string{"."}}},
+	}
+	for layout, commits := range map[string][]commit{
+		LayoutSymlink: {{"..GEN", files}, {dataLink, []string{"."}}},
+		LayoutInplace: {{commitDir, append(slices.Clone(files), "..stage/..files")}, {"truststore.pem", []string{"."}}},
 	} {
 		dir := filepath.Join(t.TempDir(), "certs")
 		require.NoError(t, os.Mkdir(dir, 0o750))
-		seen := traced(t, strace, child(t, "publish-once "+layout, dir), dir)
-		for _, commit := range commits {
-			at := slices.Index(seen, "rename "+commit.to)
-			require.Positive(t, at, "%s is not renamed to: %q", commit.to, seen)
-			for _, name := range commit.synced {
-				require.Contains(t, seen[:at], "sync "+name, "before %s holds", commit.to)
+		seen := trace(t, strace, layout, dir)
+		for _, c := range commits {
+			at := slices.Index(seen, "rename "+c.to)
+			require.Positive(t, at, "%s is not renamed to: %q", c.to, seen)
+			for _, name := range c.synced {
+				require.Contains(t, seen[:at], "sync "+name, "before %s holds", c.to)
 			}
 			seen = seen[at+1:]
 		}
@@ -45,21 +46,21 @@ var (
 	straceLine = regexp.MustCompile(`^(\d+) +(?:<\.\.\. )?(fsync|rename\w*)(?: resumed>|\()(.*)$`)
 	straceSync = regexp.MustCompile(`^\d+<([^>]*)>`)
 	straceName = regexp.MustCompile(`"([^"]*)"[^"]*$`)
+
+	anyGeneration = regexp.MustCompile(`^\.\.\d{4}_.*`)
 )
 
-// traced runs a program under strace and lists its syncs, when they were done, and its renames, when they began,
-// with names relative to dir.
-func traced(t *testing.T, strace string, cmd *exec.Cmd, dir string) (seen []string) {
+// trace has another process publish under strace and lists its syncs, when they were done, and its renames, when they
+// began, with names relative to dir.
+func trace(t *testing.T, strace, layout, dir string) (seen []string) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "strace")
-	cmd.Args = append([]string{strace, "-f", "-y", "-s", "200", "-e", "trace=fsync,rename,renameat,renameat2", "-o", out, cmd.Path}, cmd.Args[1:]...)
-	cmd.Path = strace
+	cmd := exec.Command(strace, "-f", "-y", "-s", "200", "-e", "trace=fsync,rename,renameat,renameat2", "-o", out, os.Args[0])
+	cmd.Env = append(os.Environ(), childVariable+"="+layout+" "+dir)
 	text, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", text)
-	log, err := os.ReadFile(out)
-	require.NoError(t, err)
 	under := map[string]string{} // the sync that each thread is in
-	for line := range strings.Lines(string(log)) {
+	for line := range strings.Lines(readFile(t, filepath.Dir(out), "strace")) {
 		m := straceLine.FindStringSubmatch(strings.TrimSpace(line))
 		if m == nil {
 			continue
@@ -67,11 +68,7 @@ func traced(t *testing.T, strace string, cmd *exec.Cmd, dir string) (seen []stri
 		thread, call, rest := m[1], m[2], m[3]
 		if call != "fsync" {
 			if name := straceName.FindStringSubmatch(rest); name != nil { // not where it is resumed
-				to := name[1]
-				if isGeneration(to) {
-					to = "..GEN"
-				}
-				seen = append(seen, "rename "+to)
+				seen = append(seen, "rename "+anyGeneration.ReplaceAllString(name[1], "..GEN"))
 			}
 			continue
 		}

@@ -18,11 +18,11 @@ func (v *Volume) trialFiles() []trialFile {
 	for _, f := range wanted(v.cfg.Types) {
 		size := usualSize(f)
 		if v.published != nil {
-			if data := v.published.data(f.name); data != nil {
+			if data := v.published.data(f.Name); data != nil {
 				size = len(data) + len(data)/8
 			}
 		}
-		files = append(files, trialFile{f.name, size})
+		files = append(files, trialFile{f.Name, size})
 	}
 	files = append(files, trialFile{noteName, 1 << 10})
 	if v.cfg.Layout == LayoutInplace {
@@ -39,12 +39,12 @@ const (
 )
 
 // usualSize is what a file of a usual set takes in any of its formats; Base64 makes four bytes of three.
-func usualSize(f file) int {
+func usualSize(f File) int {
 	der := usualCertificates
 	switch {
 	case f.holds == password:
 		return usualPassword
-	case f.name == "key.pem":
+	case f.Name == "key.pem":
 		der = usualKey
 	case f.holds == privateKey:
 		der += usualKey
@@ -52,9 +52,9 @@ func usualSize(f file) int {
 	return der * 3 / 2
 }
 
-// Writable tells by trying whether a publication could start, has room, and can make the links of the symlink layout,
-// so that no certificate is asked for in vain: it writes as many files, of the same sizes, as the next publication
-// will. Old generations count, as they stay, but give way where there is no other room. Nothing is made durable. The
+// Writable finds out by trying whether a publication could start, has room, and can make the links of the symlink layout,
+// so that no certificate is requested in vain: it writes as many files, of the same sizes, as the next publication
+// will. Old generations stay, but are removed where there is no other room. Nothing is made durable. The
 // error is of type *FileError.
 func (v *Volume) Writable() error {
 	return v.alone(func(d disk) error {
@@ -97,8 +97,8 @@ func (v *Volume) tryFiles(d disk) error {
 	// Not every file system has links: SMB and some FUSE ones have none. Each takes an inode as files do.
 	links := []string{dataTemporary}
 	for _, f := range wanted(v.cfg.Types) {
-		if !d.linksTo(f.name, throughData+f.name) {
-			links = append(links, linkTemporary+f.name)
+		if !d.linksTo(f.Name, throughData+f.Name) {
+			links = append(links, linkTemporary+f.Name)
 		}
 	}
 	for _, name := range links {
@@ -109,7 +109,7 @@ func (v *Volume) tryFiles(d disk) error {
 	return nil
 }
 
-// wanting adds to an error for want of room how much is wanted.
+// wanting adds to an error of a full volume how much a publication needs.
 func (v *Volume) wanting(err error, files, bytes int) error {
 	failed, ok := errors.AsType[*FileError](err)
 	if ok && isNoRoom(err) {

@@ -19,9 +19,9 @@ type Volume struct {
 	passwords passwords // zero until the first publication
 	published *set      // what is known to be on the volume as a whole, nil when nothing is
 
-	differences []string             // what has been mended, or replaced, and is in no Publication yet
+	differences []string             // what was corrected or replaced, and is in no Publication yet
 	number      int                  // of what was published last with Journal, counted from 1
-	untold      bool                 // see Untold
+	pending     bool                 // see Pending
 	oldDue      time.Time            // see OldDue
 	replaced    map[string]time.Time // when this process replaced a generation; it may have a monotonic clock reading
 	reported    map[string]bool      // generations that cannot be removed, each of which is reported once
@@ -45,7 +45,7 @@ func open(cfg Config, step files.StepFunc) (*Volume, error) {
 	v := &Volume{cfg: cfg, gid: gid, step: step, reported: map[string]bool{}, replaced: map[string]time.Time{}}
 	err = v.alone(func(d disk) error {
 		err := v.settle(d)
-		v.untold = cfg.Journal && d.Exists(untoldName)
+		v.pending = cfg.Journal && d.Exists(pendingName)
 		return err
 	})
 	if err != nil {
@@ -56,7 +56,7 @@ func open(cfg Config, step files.StepFunc) (*Volume, error) {
 	return v, nil
 }
 
-// Read reads what is published, as Current does, without the right or the will to change anything: it
+// Read reads what is published, as Current does, without changing anything: it
 // neither makes the directory nor completes or clears what a killed run left.
 func Read(cfg Config) (*Bundle, error) {
 	cfg = cfg.withDefaults()
@@ -74,7 +74,7 @@ func Read(cfg Config) (*Bundle, error) {
 func (v *Volume) Current() (*Bundle, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d, err := v.unlocked()
+	d, err := v.unlocked(v.cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (v *Volume) Publish(b Bundle) (Publication, error) {
 		}
 		now := d.look()
 		if v.published == nil {
-			// A set that differs from what is asked for, or none, is no failure here: it is replaced.
+			// A set that differs from what is asked for, or none, is not a failure here: it is replaced.
 			_ = v.adopt(now)
 		}
 		v.choosePasswords(now)
@@ -120,9 +120,9 @@ func (v *Volume) Publish(b Bundle) (Publication, error) {
 	return p, err
 }
 
-// Restore puts back files that vanished or were changed by somebody, byte for byte as they were published
+// Restore puts back files that another process removed or changed, byte for byte as they were published
 // last, or as Current read them. Before either, there is nothing to put back. It is cheap when
-// nothing is amiss: it reads the files and opens no store. The errors are those of Publish.
+// nothing has changed: it reads the files and opens no store. The errors are those of Publish.
 func (v *Volume) Restore() (Publication, error) {
 	var p Publication
 	err := v.alone(func(d disk) error {
@@ -148,8 +148,8 @@ func (v *Volume) publication() Publication {
 // InTheWay tells of a directory or a mount that has the name of a file to be published, without changing anything. The
 // error is of type *FileError. For a directory it is syscall.EISDIR: Open moves that aside.
 func InTheWay(cfg Config) error {
-	v := &Volume{cfg: cfg}
-	d, err := v.unlocked()
+	v := &Volume{cfg: cfg.withDefaults()}
+	d, err := v.unlocked(cfg.Dir)
 	if err != nil {
 		return err
 	}
@@ -157,11 +157,11 @@ func InTheWay(cfg Config) error {
 	return v.inTheWay(d)
 }
 
-// alone runs work with nobody else changing the volume, which exists then.
+// alone runs work while no other process changes the volume, which exists then.
 func (v *Volume) alone(work func(d disk) error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err := makeVolumeDirectory(v.cfg.Dir, DirectoryMode(v.cfg.FileMode), v.gid, v.step); err != nil {
+	if err := v.makeDirectory(v.cfg.Dir); err != nil {
 		return err
 	}
 	d, closeDisk, err := v.disk()
@@ -174,7 +174,7 @@ func (v *Volume) alone(work func(d disk) error) error {
 
 // disk locks the volume.
 func (v *Volume) disk() (d disk, closeDisk func(), err error) {
-	if d, err = v.unlocked(); err != nil {
+	if d, err = v.unlocked(v.cfg.Dir); err != nil {
 		return disk{}, nil, err
 	}
 	unlock, err := lock(d, v.cfg.Done)
@@ -185,15 +185,10 @@ func (v *Volume) disk() (d disk, closeDisk func(), err error) {
 	return d, func() { unlock(); d.Close() }, nil
 }
 
-// unlocked opens the volume, each time again: its directory may have been replaced.
-func (v *Volume) unlocked() (disk, error) {
-	opened, err := files.OpenDisk(v.cfg.Dir, v.gid, v.step)
-	return disk{opened, v.movedAside}, err
-}
-
-func (v *Volume) movedAside(path, to, reason string) {
-	v.cfg.Log.Warn("something that is not certfetcher's had the name of a file of certfetcher's, it is moved aside: find out who puts it there",
-		"path", path, "to", to, "because", reason)
+// unlocked opens the directory of the volume, each time again, as it may have been replaced, or one above it.
+func (v *Volume) unlocked(dir string) (disk, error) {
+	opened, err := files.OpenDisk(dir, v.gid, v.step)
+	return disk{opened, v.cfg.Log}, err
 }
 
 func (v *Volume) path(name string) string { return filepath.Join(v.cfg.Dir, name) }
@@ -202,7 +197,7 @@ func (v *Volume) path(name string) string { return filepath.Join(v.cfg.Dir, name
 func (v *Volume) Files() []string {
 	var paths []string
 	for _, f := range wanted(v.cfg.Types) {
-		paths = append(paths, v.path(f.name))
+		paths = append(paths, v.path(f.Name))
 	}
 	return paths
 }

@@ -1,6 +1,7 @@
 package output
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -9,71 +10,37 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var layouts = []string{LayoutSymlink, LayoutInplace}
+// The files of each format, in the order in which they are replaced, with their modes.
+var expectedFiles = map[string][]string{
+	TypeP12: {"keystore.pass -rw-r-----", "truststore.pass -rw-r-----", "truststore.p12 -rw-r--r--", "keystore.p12 -rw-r-----"},
+	TypeJKS: {"keystore.pass -rw-r-----", "truststore.pass -rw-r-----", "truststore.jks -rw-r--r--", "keystore.jks -rw-r-----"},
+	TypePEM: {"truststore.pem -rw-r--r--", "keystore-combined.pem -rw-r-----", "key.pem -rw-r-----", "keystore.pem -rw-r--r--"},
+	"all": {"keystore.pass -rw-r-----", "truststore.pass -rw-r-----",
+		"truststore.p12 -rw-r--r--", "truststore.jks -rw-r--r--", "truststore.pem -rw-r--r--",
+		"keystore.p12 -rw-r-----", "keystore.jks -rw-r-----",
+		"keystore-combined.pem -rw-r-----", "key.pem -rw-r-----", "keystore.pem -rw-r--r--"},
+}
 
-func TestVolume_Publish_writesTheFilesOfEachType(t *testing.T) {
-	for _, layout := range layouts {
-		for name, row := range map[string]struct {
-			types []string
-			want  map[string]string
-		}{
-			"P12": {[]string{TypeP12}, map[string]string{
-				"keystore.p12": "-rw-r-----", "keystore.pass": "-rw-r-----", "truststore.p12": "-rw-r--r--", "truststore.pass": "-rw-r-----"}},
-			"JKS": {[]string{TypeJKS}, map[string]string{
-				"keystore.jks": "-rw-r-----", "keystore.pass": "-rw-r-----", "truststore.jks": "-rw-r--r--", "truststore.pass": "-rw-r-----"}},
-			"PEM": {[]string{TypePEM}, map[string]string{
-				"key.pem": "-rw-r-----", "keystore.pem": "-rw-r--r--", "truststore.pem": "-rw-r--r--", "keystore-combined.pem": "-rw-r-----"}},
-			"all": {[]string{TypePEM, TypeP12, TypeJKS}, map[string]string{
-				"keystore.p12": "-rw-r-----", "keystore.pass": "-rw-r-----", "truststore.p12": "-rw-r--r--", "truststore.pass": "-rw-r-----",
-				"keystore.jks": "-rw-r-----", "truststore.jks": "-rw-r--r--",
-				"key.pem": "-rw-r-----", "keystore.pem": "-rw-r--r--", "truststore.pem": "-rw-r--r--", "keystore-combined.pem": "-rw-r-----"}},
-		} {
-			t.Run(layout+" "+name, func(t *testing.T) {
-				cfg := newConfig(t, layout, row.types...)
-				v := mustOpen(t, cfg)
-				_, err := v.Current()
-				require.ErrorIs(t, err, ErrEmpty)
-
-				b := newBundle()
-				p := mustPublish(t, v, b)
-				assert.True(t, p.Changed)
-				assert.Len(t, p.Files, len(row.want))
-				for _, path := range p.Files {
-					info, err := os.Stat(path)
-					require.NoError(t, err)
-					assert.Equal(t, row.want[filepath.Base(path)], info.Mode().String(), path)
-				}
-				requireCurrent(t, cfg, b)
-			})
+func TestVolume_Publish_writesTheFilesOfEachFormat(t *testing.T) {
+	for name, want := range expectedFiles {
+		types := []string{name}
+		if name == "all" {
+			types = FormatNames()
 		}
-	}
-}
-
-func TestVolume_Publish_symlinkLooksLikeAKubeletsVolume(t *testing.T) {
-	cfg := newConfig(t, LayoutSymlink, TypePEM)
-	v := mustOpen(t, cfg)
-	mustPublish(t, v, newBundle())
-	first, err := os.Readlink(filepath.Join(cfg.Dir, "..data"))
-	require.NoError(t, err)
-	mustPublish(t, v, newBundle())
-	second, err := os.Readlink(filepath.Join(cfg.Dir, "..data"))
-	require.NoError(t, err)
-	visible := map[string]string{
-		"key.pem": "-> ..data/key.pem", "keystore.pem": "-> ..data/keystore.pem",
-		"keystore-combined.pem": "-> ..data/keystore-combined.pem", "truststore.pem": "-> ..data/truststore.pem",
-		"..data": "-> " + second, first: "drwxr-x---", second: "drwxr-x---",
-	}
-	require.Regexp(t, `^\.\.2026_03_01_12_00_\d\d\.000$`, second)
-	require.Equal(t, visible, listing(t, cfg.Dir), "the generation before stays for readers that are in it")
-}
-
-func TestVolume_Publish_leavesAnUnchangedSetAlone(t *testing.T) {
-	for _, layout := range layouts {
-		t.Run(layout, func(t *testing.T) {
-			cfg := newConfig(t, layout, TypeP12, TypeJKS, TypePEM)
-			b := newBundle()
+		eachLayout(t, func(t *testing.T, layout string) {
+			cfg, b := newConfig(t, layout, types...), newBundle()
 			v := mustOpen(t, cfg)
-			mustPublish(t, v, b)
+			_, err := v.Current()
+			require.ErrorIs(t, err, ErrEmpty)
+			p := mustPublish(t, v, b)
+			assert.True(t, p.Changed)
+			var has []string
+			for _, path := range p.Files {
+				has = append(has, filepath.Base(path)+" "+mode(t, path))
+			}
+			assert.Equal(t, want, has)
+			requireCurrent(t, cfg, b)
+
 			before := listing(t, cfg.Dir)
 			for _, again := range []*Volume{v, mustOpen(t, cfg)} {
 				again.step = func(op, path string) error {
@@ -82,45 +49,57 @@ func TestVolume_Publish_leavesAnUnchangedSetAlone(t *testing.T) {
 				}
 				p := mustPublish(t, again, b)
 				assert.False(t, p.Changed)
-				assert.Len(t, p.Files, 10)
+				assert.Len(t, p.Files, len(want))
 			}
-			require.Equal(t, before, listing(t, cfg.Dir))
+			require.Equal(t, before, listing(t, cfg.Dir), "an unchanged set is left alone")
 		})
 	}
+	assert.Len(t, expectedFiles, 1+len(Formats()), "each format has its row")
+}
+
+func TestVolume_Publish_symlinkLooksLikeAKubeletsVolume(t *testing.T) {
+	cfg, v, _ := published(t, LayoutSymlink, TypePEM)
+	first := current(t, v)
+	mustPublish(t, v, newBundle())
+	second := current(t, v)
+	want := map[string]string{dataLink: "-> " + second, first: "drwxr-x---", second: "drwxr-x---"}
+	for _, f := range wanted(cfg.Types) {
+		want[f.Name] = "-> ..data/" + f.Name
+	}
+	require.Regexp(t, `^\.\.2026_03_01_12_00_\d\d\.000$`, second)
+	require.Equal(t, want, listing(t, cfg.Dir), "the generation before stays for readers that are in it")
 }
 
 // Truststores are salted, but a renewal seldom changes who is trusted: then their readers are left alone.
 func TestVolume_Publish_truststoresChangeOnlyWithTheTrustedCertificates(t *testing.T) {
-	for _, layout := range layouts {
-		cfg := newConfig(t, layout, TypeP12, TypeJKS, TypePEM)
-		v := mustOpen(t, cfg)
-		mustPublish(t, v, newBundle())
-		stores := func() (data []string, infos []os.FileInfo) {
-			for _, name := range []string{"truststore.p12", "truststore.jks", "truststore.pem"} {
-				info, err := os.Stat(filepath.Join(cfg.Dir, name))
-				require.NoError(t, err)
-				data, infos = append(data, readFile(t, cfg.Dir, name)), append(infos, info)
+	eachLayout(t, func(t *testing.T, layout string) {
+		cfg, v, _ := published(t, layout, FormatNames()...)
+		stores := func() map[string]string {
+			stores := map[string]string{}
+			for _, f := range catalogue {
+				if f.trusted {
+					stores[f.Name] = readFile(t, cfg.Dir, f.Name)
+				}
 			}
-			return data, infos
+			return stores
 		}
-		before, infos := stores()
+		before := stores()
+		info, err := os.Stat(v.path("truststore.p12"))
+		require.NoError(t, err)
 
 		renewed := newBundle()
 		mustPublish(t, v, renewed)
-		after, infosAfter := stores()
-		assert.Equal(t, before, after)
-		for i := range infos {
-			assert.Equal(t, layout == LayoutInplace, os.SameFile(infos[i], infosAfter[i]))
-		}
+		require.Equal(t, before, stores())
+		infoAfter, err := os.Stat(v.path("truststore.p12"))
+		require.NoError(t, err)
+		assert.Equal(t, layout == LayoutInplace, os.SameFile(info, infoAfter))
 		requireCurrent(t, cfg, renewed)
 
-		root, _ := issue("Root", nil, nil)
-		renewed.Trusted = append(renewed.Trusted, root)
+		renewed.Trusted = append(renewed.Trusted, newCA().Root)
 		mustPublish(t, v, renewed)
-		after, _ = stores()
-		for i := range after {
-			assert.NotEqual(t, before[i], after[i])
-		}
+		after := stores()
+		maps.DeleteFunc(after, func(name, data string) bool { return data != before[name] })
+		assert.Empty(t, after)
 		requireCurrent(t, cfg, renewed)
-	}
+	})
 }

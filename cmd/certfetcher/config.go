@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/truststore"
 	"github.com/certfetcher/certfetcher/output"
@@ -36,4 +38,38 @@ func replacedInputs(cfg *config.Fetcher) (faults config.Faults) {
 		}
 	}
 	return faults
+}
+
+// loadMerge reads the post-processor's variables, if there are any; nil when there are none, or faults. A file that the
+// sidecar publishes cannot be changed by merging as well: the one would put back what the other did.
+func loadMerge(outputDir string) (*truststore.Config, config.Faults) {
+	if !truststore.Wanted() {
+		return nil, nil
+	}
+	var faults config.Faults
+	add := func(variable, problem string) {
+		faults = append(faults, config.Fault{Part: config.PartClient, Variable: variable, Problem: problem})
+	}
+	cfg, err := truststore.Load()
+	var found truststore.Faults
+	if errors.As(err, &found) {
+		for _, fault := range found {
+			add(fault.Variable, fault.Problem)
+		}
+	}
+	check := func(variable, path string) {
+		if files.Within(outputDir, path) {
+			add(variable, fmt.Sprintf("has %q, which would be changed by merging, and put back by the sidecar, which publishes what is in OUTPUT_PATH; want a file elsewhere", path))
+		}
+	}
+	if len(cfg.Truststores) > 1 {
+		check("TRUSTSTORES_PATHS", cfg.Truststores[0].Path)
+	}
+	for _, c := range cfg.Keystores {
+		check("KEYSTORE_DESTINATION_PATHS", c.Destination)
+	}
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return &cfg, nil
 }

@@ -47,11 +47,10 @@ func examine(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return enroll.StageClientConfiguration.ExitCode()
 	}
 	setup, faults := readEnvironment(io.Discard) // faults are in the report
-	options := doctor.Options{Config: setup.config, Faults: faults, Reader: reader, UserAgent: userAgent()}
-	if merge, ok := setup.notify.Prepare.(*merging); ok {
-		options.Merge = &merge.config
-	}
-	report := doctor.Run(ctx, options)
+	report := doctor.Run(ctx, doctor.Options{
+		Config: setup.config, Faults: faults, Reader: reader, UserAgent: userAgent(), Merge: setup.merge,
+		Notify: setup.notify,
+	})
 	if ctx.Err() != nil {
 		fmt.Fprintf(stderr, "certfetcher: %v\n", errInterrupted)
 		return enroll.StageOther.ExitCode()

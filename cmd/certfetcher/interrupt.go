@@ -9,11 +9,12 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/sidecar"
 )
 
 // endMost is how long a signal leaves for what is under way to end by itself: a publication takes milliseconds, and a
-// sidecar ends all its parts in endGrace.
-const endMost = endGrace + 100*time.Millisecond
+// sidecar ends all its parts in EndGrace.
+const endMost = sidecar.EndGrace + 100*time.Millisecond
 
 // errInterrupted is the failure of a run that a signal ended.
 var errInterrupted = errors.New("interrupted by a signal")

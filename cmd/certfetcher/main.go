@@ -14,6 +14,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/internal/sidecar"
 	"github.com/certfetcher/certfetcher/internal/startup"
 )
 
@@ -75,14 +76,26 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 // fetch runs one enrolment until it ends or ctx does, or goes on as a sidecar.
 func fetch(ctx context.Context, s setup) error {
 	startup.SurvivePipes()
-	if s.config.Sidecar.Enabled {
-		return runSidecar(ctx, s)
-	}
 	enroller := &enroll.Enroller{
 		Config: s.config, Identity: func() *mtls.Identity { return s.identity }, UserAgent: userAgent(), Log: s.log, Now: time.Now,
 	}
+	if s.config.Sidecar.Enabled {
+		return runSidecar(ctx, s, enroller)
+	}
 	_, err := enroller.Run(ctx)
 	return err
+}
+
+// runSidecar fetches as in init mode and then renews until ctx ends.
+func runSidecar(ctx context.Context, s setup, enroller *enroll.Enroller) error {
+	c := s.config.Sidecar
+	keeper := sidecar.New(sidecar.Config{
+		Policy: sidecar.Policy{At: c.RenewAt, Before: c.RenewBefore, Seed: c.Seed}, Dir: s.config.Output.Dir,
+		TriggerFile: c.TriggerFile, HealthAddress: c.HealthAddress, Certificates: enroller, Notify: s.notify, Merge: s.merge,
+		Identity: s.identity, IdentityFiles: tlsFiles(s.config.TLS), Log: s.log,
+	})
+	enroller.Identity, enroller.Journal = keeper.CurrentIdentity, s.merge != nil || s.notify.Notifies()
+	return keeper.Run(ctx)
 }
 
 func userAgent() string { return "certfetcher/" + program.Version() }

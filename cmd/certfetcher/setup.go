@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/internal/truststore"
 )
 
 // setup is what a run starts from. When failure is set, only log and config.TerminationMessagePath
@@ -23,7 +25,8 @@ import (
 type setup struct {
 	config   *config.Fetcher
 	identity *mtls.Identity
-	notify   notify.Config // for the sidecar
+	notify   notify.Config      // for the sidecar
+	merge    *truststore.Config // for the sidecar; nil: nothing to merge
 	log      *slog.Logger
 	failure  error
 }
@@ -56,7 +59,7 @@ func load(stderr io.Writer) setup {
 		}
 		return s
 	}
-	warn(s.log, s.identity)
+	s.identity.LogWarnings(s.log)
 	return s
 }
 
@@ -78,9 +81,14 @@ func readEnvironment(stderr io.Writer) (setup, config.Faults) {
 	s.log = s.config.Log.Logger(stderr)
 	loaded.Store(&setup{config: s.config, log: s.log})
 	if s.config.Sidecar.Enabled {
-		var found config.Faults
-		s.notify, found = notifications(s.config, s.log)
-		faults = append(found, faults...) // of the first part in the contract's order
+		var more config.Faults // of the first part in the contract's order
+		s.merge, more = loadMerge(s.config.Output.Dir)
+		var found []program.Fault
+		s.notify, found = notify.New(s.config.Notify, notify.Options{UserAgent: userAgent(), Environ: os.Environ(), Log: s.log})
+		for _, fault := range found {
+			more = append(more, config.NewFault(fault.Variable, fault.Problem))
+		}
+		faults = append(more, faults...)
 	}
 	return s, faults
 }
@@ -101,12 +109,6 @@ func unusableIdentity(identity *mtls.Identity) error {
 		return nil
 	}
 	return &enroll.Error{Stage: enroll.StageTLSConfiguration, Err: errors.New(strings.Join(problems, "; "))}
-}
-
-func warn(log *slog.Logger, identity *mtls.Identity) {
-	for _, warning := range identity.Warnings(time.Now()) {
-		log.Warn("the mutual TLS material needs attention", "problem", warning)
-	}
 }
 
 // report says why the run failed: in the log, in the Kubernetes termination message and by the exit code.

@@ -13,7 +13,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/inspect"
-	"github.com/certfetcher/certfetcher/internal/renew"
+	"github.com/certfetcher/certfetcher/internal/sidecar"
 )
 
 // exitNotValid is the exit code of a probe that finds no valid certificate, and of an inspection of nothing.
@@ -85,8 +85,8 @@ func inspectVolume(args []string, stdout, stderr io.Writer) int {
 		var due time.Time
 		// Where the environment is wrong about it, the moment is not known.
 		if !slices.ContainsFunc(faults, func(f config.Fault) bool { return strings.HasPrefix(f.Variable, "RENEW_") }) {
-			policy := renew.Policy{At: cfg.Sidecar.RenewAt, Before: cfg.Sidecar.RenewBefore, Seed: cfg.Sidecar.Seed}
-			due = policy.Due(renew.Certificate{NotBefore: c.NotBefore, NotAfter: c.NotAfter})
+			policy := sidecar.Policy{At: cfg.Sidecar.RenewAt, Before: cfg.Sidecar.RenewBefore, Seed: cfg.Sidecar.Seed}
+			due = policy.Due(sidecar.Certificate{NotBefore: c.NotBefore, NotAfter: c.NotAfter})
 		}
 		report.Plan(now, due)
 		if record := enroll.ReadRecord(dir, c.Leaf()); record != nil {

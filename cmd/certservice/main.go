@@ -13,7 +13,6 @@ import (
 	"os"
 
 	"github.com/certfetcher/certfetcher/internal/program"
-
 	"github.com/certfetcher/certfetcher/internal/startup"
 )
 

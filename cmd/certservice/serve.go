@@ -12,12 +12,10 @@ import (
 	"os/signal"
 	"strconv"
 	"syscall"
-	"time"
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
-	"github.com/certfetcher/certfetcher/internal/program"
-
 	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // serve runs the service until ctx ends.
@@ -30,12 +28,12 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	warn(log, identity)
+	identity.LogWarnings(log)
 	metrics := certservice.NewMetrics(program.Version())
 	watcher, err := mtls.Watch(ctx, s.files, identity, log, func(next *mtls.Identity, err error) {
 		metrics.CountIdentityReload(err)
 		if err == nil {
-			warn(log, next)
+			next.LogWarnings(log)
 		}
 	})
 	if err != nil {
@@ -135,12 +133,6 @@ func cmpBuilder(s settings, cpu *certservice.CPU, log *slog.Logger) func(certser
 	})
 }
 
-func warn(log *slog.Logger, identity *mtls.Identity) {
-	for _, warning := range identity.Warnings(time.Now()) {
-		log.Warn("the TLS identity needs attention", "warning", warning)
-	}
-}
-
 // watchConfiguration follows the file. Without that the service still serves, and reloads when told to.
 func watchConfiguration(ctx context.Context, c *certservice.Configuration, log *slog.Logger) {
 	if err := c.Watch(ctx); err != nil {
@@ -166,7 +158,7 @@ func checkFiles(s settings, log *slog.Logger) []string {
 	if identity, err := mtls.Load(s.files); err != nil {
 		faults = append(faults, texts(err)...)
 	} else {
-		warn(log, identity)
+		identity.LogWarnings(log)
 	}
 	return append(faults, checkServers(s, log)...)
 }

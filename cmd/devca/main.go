@@ -12,7 +12,6 @@ import (
 	"os"
 
 	"github.com/certfetcher/certfetcher/internal/program"
-
 	"github.com/certfetcher/certfetcher/internal/startup"
 )
 

@@ -11,9 +11,8 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/devca"
-	"github.com/certfetcher/certfetcher/internal/program"
-
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // Time limits of the server. Answers may be slow because they were told to be.

@@ -5,8 +5,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/url"
 	"strings"
 	"time"
 
@@ -94,13 +92,13 @@ func (e *event) log(ctx context.Context, log *slog.Logger) {
 	if e.client != nil {
 		attrs = append(attrs, slog.Group("client",
 			"subject", truncate(pki.DN(e.client.RawSubject)),
-			"sans", names(e.client.DNSNames, e.client.EmailAddresses, e.client.IPAddresses, e.client.URIs),
+			"sans", shownNames(pki.Names(e.client)),
 			"serial", pki.Serial(e.client)))
 	}
 	if e.csr != nil {
 		attrs = append(attrs, slog.Group("requested",
 			"subject", truncate(pki.DN(e.csr.RawSubject)),
-			"sans", names(e.csr.DNSNames, e.csr.EmailAddresses, e.csr.IPAddresses, e.csr.URIs)))
+			"sans", shownNames(pki.RequestNames(e.csr))))
 	}
 	if e.issued != nil {
 		attrs = append(attrs, slog.Group("issued",
@@ -114,28 +112,15 @@ func (e *event) log(ctx context.Context, log *slog.Logger) {
 	log.LogAttrs(ctx, level, "request", attrs...)
 }
 
-// names writes subject alternative names as OpenSSL does, "DNS:…" and so on.
-func names(dns, emails []string, ips []net.IP, uris []*url.URL) []string {
-	all := []string{}
-	for _, name := range dns {
-		all = append(all, "DNS:"+name)
+// shownNames bounds a list of names for the log.
+func shownNames(names []string) []string {
+	if more := len(names) - maxLoggedNames; more > 0 {
+		names = append(names[:maxLoggedNames], fmt.Sprintf("and %d more", more))
 	}
-	for _, ip := range ips {
-		all = append(all, "IP:"+ip.String())
+	for i := range names {
+		names[i] = truncate(names[i])
 	}
-	for _, email := range emails {
-		all = append(all, "email:"+email)
-	}
-	for _, uri := range uris {
-		all = append(all, "URI:"+uri.String())
-	}
-	if more := len(all) - maxLoggedNames; more > 0 {
-		all = append(all[:maxLoggedNames], fmt.Sprintf("and %d more", more))
-	}
-	for i := range all {
-		all[i] = truncate(all[i])
-	}
-	return all
+	return names
 }
 
 func truncate(s string) string {

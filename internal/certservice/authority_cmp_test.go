@@ -25,6 +25,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -198,7 +199,7 @@ func TestCMPAuthority_enroll_sendsAnInitializationRequest(t *testing.T) {
 
 	require.NoError(t, err)
 	require.Len(t, issued.Chain, 2)
-	assert.True(t, samePublicKey(r.CSR.PublicKey, issued.Chain[0].PublicKey))
+	assert.True(t, pki.SameKey(r.CSR.PublicKey, issued.Chain[0].PublicKey))
 	assert.Equal(t, s.ca.Issuing, issued.Chain[1])
 	assert.Equal(t, []*x509.Certificate{s.ca.Root}, issued.Trusted)
 	require.Len(t, s.received, 1, "implicit confirmation was asked for and granted")
@@ -227,7 +228,7 @@ func TestCMPAuthority_update_dependsOnSubjectAndNames(t *testing.T) {
 			issued, err := a.Update(t.Context(), r)
 
 			require.NoError(t, err)
-			assert.True(t, samePublicKey(r.CSR.PublicKey, issued.Chain[0].PublicKey))
+			assert.True(t, pki.SameKey(r.CSR.PublicKey, issued.Chain[0].PublicKey))
 			assert.Equal(t, row.want, s.received[0].Body.Type)
 			if row.want == cmp.BodyKUR {
 				assert.NoError(t, cmp.VerifySignature(s.received[0], r.OldKey.Public()))

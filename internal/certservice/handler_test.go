@@ -44,8 +44,8 @@ func TestHandler_update_answersTheGoldenRequest(t *testing.T) {
 	assert.Equal(t, http.StatusOK, r.StatusCode)
 	assert.JSONEq(t, string(golden(t, "wire/answer-200.json")), r.text)
 	assert.Equal(t, goldenCert(t, "old-certificate.pem"), got.OldCert)
-	assert.True(t, samePublicKey(got.OldCert.PublicKey, got.OldKey.Public()))
-	assert.True(t, samePublicKey(got.CSR.PublicKey, got.Key.Public()))
+	assert.True(t, pki.SameKey(got.OldCert.PublicKey, got.OldKey.Public()))
+	assert.True(t, pki.SameKey(got.CSR.PublicKey, got.Key.Public()))
 }
 
 func TestHandler_enroll_returnsWhatTheAuthoritySigned(t *testing.T) {
@@ -267,7 +267,7 @@ func TestHandler_log_hasOneLineForARequest(t *testing.T) {
 	assert.Contains(t, line, "duration")
 	client := line["client"].(map[string]any)
 	assert.Equal(t, "CN=peer", client["subject"])
-	assert.Equal(t, []any{"DNS:localhost", "IP:127.0.0.1", "IP:::1"}, client["sans"])
+	assert.Equal(t, []any{"DNS:localhost", "IP Address:127.0.0.1", "IP Address:::1"}, client["sans"])
 	assert.NotEmpty(t, client["serial"])
 	cert := goldenCert(t, "certificate.pem")
 	assert.Equal(t, pki.DN(cert.RawSubject), line["requested"].(map[string]any)["subject"])
@@ -355,6 +355,6 @@ func TestHandler_log_countsTheNamesBeyondAHundred(t *testing.T) {
 
 	sans := s.audit(t)["requested"].(map[string]any)["sans"].([]any)
 	require.Len(t, sans, maxLoggedNames+1)
-	assert.Equal(t, "DNS:host-99.example", sans[maxLoggedNames-1])
+	assert.Equal(t, "DNS:host-96.example", sans[maxLoggedNames-1])
 	assert.Equal(t, "and 3 more", sans[maxLoggedNames])
 }

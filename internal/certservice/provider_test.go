@@ -110,7 +110,7 @@ func (p *provider) secret(r response, key crypto.Signer, template *x509.Certific
 		Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	require.NoError(p.t, err)
-	assert.True(p.t, samePublicKey(leaf.PublicKey, key.Public()))
+	assert.True(p.t, pki.SameKey(leaf.PublicKey, key.Public()))
 	assert.ElementsMatch(p.t, pki.RequestNames(template), pki.Names(leaf))
 	assert.Equal(p.t, template.Subject.CommonName, leaf.Subject.CommonName)
 	return []byte(strings.Join(answer.CertificateChain, ""))

@@ -66,7 +66,7 @@ func parseRequest(header http.Header, update bool, maxRSABits int) (Request, *re
 	if r.Key, fault = parseKey(header, headerKey, messageKey, maxRSABits); fault != nil {
 		return r, fault
 	}
-	if !samePublicKey(r.Key.Public(), r.CSR.PublicKey) {
+	if !pki.SameKey(r.Key.Public(), r.CSR.PublicKey) {
 		return r, &requestError{messageKey, headerKey + " is not the key of the CSR"}
 	}
 	if !update {
@@ -78,7 +78,7 @@ func parseRequest(header http.Header, update bool, maxRSABits int) (Request, *re
 	if r.OldKey, fault = parseKey(header, headerOldKey, messageOldKey, maxRSABits); fault != nil {
 		return r, fault
 	}
-	if !samePublicKey(r.OldKey.Public(), r.OldCert.PublicKey) {
+	if !pki.SameKey(r.OldKey.Public(), r.OldCert.PublicKey) {
 		return r, &requestError{messageOldKeyMismatch, headerOldKey + " is not the key of OLD_CERT"}
 	}
 	return r, nil
@@ -214,9 +214,4 @@ func decodeHeader(header http.Header, name string) ([]byte, string) {
 		return nil, "is not Base64"
 	}
 	return text, ""
-}
-
-func samePublicKey(a, b crypto.PublicKey) bool {
-	comparable, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && comparable.Equal(b)
 }

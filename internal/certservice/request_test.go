@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -57,7 +58,7 @@ func TestParseRequest_key_isTakenWhateverItsLabel(t *testing.T) {
 			for _, label := range []string{"CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"} {
 				r, fault := parseRequest(http.Header{"Csr": {headerValue(label, row.csr)}, "Pk": {row.key}}, false, DefaultMaxRSABits)
 				require.Nil(t, fault)
-				assert.True(t, samePublicKey(r.Key.Public(), r.CSR.PublicKey))
+				assert.True(t, pki.SameKey(r.Key.Public(), r.CSR.PublicKey))
 			}
 		})
 	}
@@ -192,10 +193,10 @@ func FuzzParseRequest(f *testing.F) {
 				}
 				continue
 			}
-			if !samePublicKey(r.Key.Public(), r.CSR.PublicKey) {
+			if !pki.SameKey(r.Key.Public(), r.CSR.PublicKey) {
 				t.Fatal("taken with a key that is not the CSR's")
 			}
-			if update && !samePublicKey(r.OldKey.Public(), r.OldCert.PublicKey) {
+			if update && !pki.SameKey(r.OldKey.Public(), r.OldCert.PublicKey) {
 				t.Fatal("taken with an old key that is not the old certificate's")
 			}
 		}

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // clockSkew is how much later than our clock a certificate may begin to be valid.
@@ -91,7 +93,7 @@ func (c *Client) checkCertificate(certificate *x509.Certificate, csr *x509.Certi
 
 // checkPublicKey: the certificate is for our key (RFC 9483, 4.1.1).
 func checkPublicKey(certificate *x509.Certificate, csr *x509.CertificateRequest) error {
-	if sameKey(csr.PublicKey, certificate.PublicKey) {
+	if pki.SameKey(csr.PublicKey, certificate.PublicKey) {
 		return nil
 	}
 	return &CheckError{Check: "public key", Got: "another key in the certificate", Want: "ours"}

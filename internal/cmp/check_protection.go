@@ -128,7 +128,7 @@ func parseAvailable(ders [][]byte) []*x509.Certificate {
 // checkNotOurKey: our own signature reflected at us is no answer (RFC 9810, 5.1.3.3).
 func (t *transaction) checkNotOurKey(signer *x509.Certificate) error {
 	for _, key := range t.ownKeys {
-		if sameKey(key, signer.PublicKey) {
+		if pki.SameKey(key, signer.PublicKey) {
 			return &CheckError{Check: "signer", Got: "our own key", Want: "the CA's"}
 		}
 	}

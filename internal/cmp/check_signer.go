@@ -85,7 +85,7 @@ func checkSignerExtKeyUsage(signer *x509.Certificate) error {
 // isAnchor says whether a certificate is a trust anchor, or has the name and the key of one.
 func (t *transaction) isAnchor(c *x509.Certificate) bool {
 	return slices.ContainsFunc(t.c.cfg.TrustAnchors, func(anchor *x509.Certificate) bool {
-		return anchor.Equal(c) || sameKey(anchor.PublicKey, c.PublicKey) && SameName(anchor.RawSubject, c.RawSubject)
+		return anchor.Equal(c) || pki.SameKey(anchor.PublicKey, c.PublicKey) && SameName(anchor.RawSubject, c.RawSubject)
 	})
 }
 

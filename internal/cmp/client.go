@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // ResponseTrust says whose signatures under answers are believed.
@@ -190,14 +192,8 @@ func (s *Signer) check() error {
 	if s.Key == nil || s.Certificate == nil {
 		return errors.New("signer lacks its key or its certificate")
 	}
-	if !sameKey(s.Key.Public(), s.Certificate.PublicKey) {
+	if !pki.SameKey(s.Key.Public(), s.Certificate.PublicKey) {
 		return fmt.Errorf("key of the signer does not belong to its certificate %q", s.Certificate.Subject)
 	}
 	return nil
-}
-
-// sameKey compares public keys; keys of unknown kinds are not the same as anything.
-func sameKey(a, b crypto.PublicKey) bool {
-	comparable, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && comparable.Equal(b)
 }

@@ -99,7 +99,7 @@ func (t *transaction) reject(ctx context.Context, certificate *x509.Certificate,
 // is another's.
 func (t *transaction) giveBack(ctx context.Context, certificate *x509.Certificate, csr *x509.CertificateRequest) {
 	log := t.c.cfg.Log
-	if certificate == nil || !sameKey(certificate.PublicKey, csr.PublicKey) || t.peerDoubt != nil {
+	if certificate == nil || !pki.SameKey(certificate.PublicKey, csr.PublicKey) || t.peerDoubt != nil {
 		log.Warn("a certificate that was not accepted stays issued: the CA did without a confirmation, " +
 			"in which it could have been rejected")
 		return

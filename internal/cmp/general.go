@@ -68,7 +68,7 @@ func checkRootUpdate(update RootCAKeyUpdate, old *x509.Certificate, now time.Tim
 	if now.Before(newWithNew.NotBefore) || now.After(newWithNew.NotAfter) {
 		return nil, &CheckError{Check: "newWithNew", Got: "one that is not valid now", Want: "a valid root"}
 	}
-	if !sameKey(newWithNew.PublicKey, newWithOld.PublicKey) || !SameName(newWithNew.RawSubject, newWithOld.RawSubject) {
+	if !pki.SameKey(newWithNew.PublicKey, newWithOld.PublicKey) || !SameName(newWithNew.RawSubject, newWithOld.RawSubject) {
 		return nil, &CheckError{Check: "newWithOld", Got: "another key or name than newWithNew", Want: "the same"}
 	}
 	if _, err := verifyChain(newWithOld, []*x509.Certificate{old}, nil, now); err != nil {

@@ -78,7 +78,7 @@ func (c *Client) certReqMsg(r Request, old *x509.Certificate) (CertReqMsg, error
 	if r.Key == nil {
 		return CertReqMsg{}, errors.New("request lacks its key")
 	}
-	if !sameKey(r.Key.Public(), r.CSR.PublicKey) {
+	if !pki.SameKey(r.Key.Public(), r.CSR.PublicKey) {
 		return CertReqMsg{}, errors.New("key does not belong to the certificate signing request")
 	}
 	issuer := c.issuer

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
@@ -20,7 +21,7 @@ type Fetcher struct {
 	Certificate Certificate
 	Output      Output
 	Sidecar     Sidecar
-	Notify      Notify
+	Notify      notify.Settings // of the sidecar; notify.New checks them
 	Log         program.LogSettings
 
 	// ForceEnroll asks for a certificate even when the volume holds a matching, valid one.
@@ -65,7 +66,7 @@ type Certificate struct {
 // Output says what is written, and where to.
 type Output struct {
 	Dir                   string   // absolute and clean
-	Types                 []string // of P12, JKS, PEM; each at most once, at least one
+	Types                 []string // of output.FormatNames; each at most once, at least one
 	Layout                string   // symlink or inplace
 	FileMode              fs.FileMode
 	Group                 string // name or number, empty for the directory's
@@ -90,16 +91,4 @@ type Sidecar struct {
 	TrustOverlap time.Duration // negative: until the certificate that came with the trusted ones expires
 
 	HealthAddress string // empty: not served
-}
-
-// Notify says how the application is told. What is empty is not done. The texts of Exec, Signal, URL and
-// Verify are internal/notify's to understand.
-type Notify struct {
-	Exec                     string
-	Signal, Process, PIDFile string
-	URL                      string
-	AllowRemote              bool
-	Verify, VerifyServerName string
-	VerifyFor                time.Duration // more than 0
-	Timeout                  time.Duration // more than 0
 }

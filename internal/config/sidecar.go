@@ -9,7 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/output"
 )
 
 func (l *loader) sidecar(env *environment) Sidecar {
@@ -31,7 +33,7 @@ func (l *loader) sidecar(env *environment) Sidecar {
 		s.Seed, _ = os.Hostname()
 	}
 	// Its name would be enough: whatever is published under it would be removed, put back, and removed again.
-	if name := filepath.Base(s.TriggerFile); filepath.Dir(s.TriggerFile) == filepath.Clean(env.OutputPath) && publishable(name) {
+	if name := filepath.Base(s.TriggerFile); filepath.Dir(s.TriggerFile) == filepath.Clean(env.OutputPath) && output.Reserved(name) {
 		l.Reject("RENEW_TRIGGER_FILE", "certfetcher publishes files of such names there")
 	}
 	switch {
@@ -41,11 +43,6 @@ func (l *loader) sidecar(env *environment) Sidecar {
 		l.Add("UPDATE_URL", "is not set, and does not follow from a REQUEST_URL that does not end in /certificate/, want "+l.Rule("UPDATE_URL"))
 	}
 	return s
-}
-
-// publishable tells whether a name is like those of the files on a volume.
-func publishable(name string) bool {
-	return strings.HasPrefix(name, "keystore") || strings.HasPrefix(name, "truststore") || name == "key.pem" || strings.HasPrefix(name, "..")
 }
 
 // derivable tells whether package client can make the URL for renewals from the one for enrolments.
@@ -119,26 +116,14 @@ func (l *loader) hostPort(name string) {
 	}
 }
 
-func (l *loader) notify(env *environment) Notify {
-	n := Notify{
+func (l *loader) notify(env *environment) notify.Settings {
+	return notify.Settings{
 		Exec:   env.NotifyExec,
 		Signal: env.NotifySignal, Process: env.NotifyProcess, PIDFile: l.absolutePath("NOTIFY_PID_FILE"),
 		URL: env.NotifyURL, AllowRemote: l.Bool("NOTIFY_URL_ALLOW_REMOTE"),
 		Verify: env.NotifyVerify, VerifyServerName: env.NotifyVerifyName,
 		VerifyFor: l.Duration("NOTIFY_VERIFY_FOR", 1), Timeout: l.Duration("NOTIFY_TIMEOUT", 1),
 	}
-	switch {
-	case n.Signal != "" && n.Process == "" && n.PIDFile == "":
-		l.Reject("NOTIFY_SIGNAL", "neither is set")
-	case n.Signal == "" && n.Process != "":
-		l.Reject("NOTIFY_PROCESS", "NOTIFY_SIGNAL is not set")
-	case n.Signal == "" && n.PIDFile != "":
-		l.Reject("NOTIFY_PID_FILE", "NOTIFY_SIGNAL is not set")
-	}
-	if strings.ContainsRune(n.Process, '/') {
-		l.Reject("NOTIFY_PROCESS", "")
-	}
-	return n
 }
 
 // NewFault makes the fault of a value that its user finds wrong, and not this package. problem is the

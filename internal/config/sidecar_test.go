@@ -8,6 +8,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/notify"
+
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
@@ -20,7 +22,7 @@ func TestLoad_sidecar_defaults(t *testing.T) {
 	assert.Equal(t, Sidecar{
 		Enabled: true, RenewAt: 2. / 3, Seed: host, Fallback: true, TrustOverlap: -1, HealthAddress: ":8081",
 	}, got.Sidecar)
-	assert.Equal(t, Notify{VerifyFor: 30 * time.Second, Timeout: 30 * time.Second}, got.Notify)
+	assert.Equal(t, notify.Settings{VerifyFor: 30 * time.Second, Timeout: 30 * time.Second}, got.Notify)
 }
 
 func TestLoad_modeUnset_isInit(t *testing.T) {
@@ -44,7 +46,7 @@ func TestLoad_sidecar_valuesAreReadInEveryDocumentedForm(t *testing.T) {
 		Enabled: true, RenewAt: 2. / 3, RenewBefore: 720 * time.Hour, Seed: "1-2-3", TriggerFile: "/run/renew",
 		UpdateURL: "https://h/update/", ReuseKey: true,
 	}, got.Sidecar)
-	assert.Equal(t, Notify{
+	assert.Equal(t, notify.Settings{
 		Exec: "reload 'the app'", Signal: "HUP", Process: "nginx", PIDFile: "/run/nginx.pid", URL: "http://127.0.0.1/reload", AllowRemote: true,
 		Verify: "localhost:8443", VerifyServerName: "app", VerifyFor: 5 * time.Second, Timeout: time.Minute,
 	}, got.Notify)
@@ -81,11 +83,7 @@ func TestLoad_sidecar_faults(t *testing.T) {
 		"update URL in the clear":   {map[string]string{"UPDATE_URL": "http://h/"}, `UPDATE_URL has "http://h/" (the private key must not travel in the clear), ` + url},
 		"no way to renew": {map[string]string{"MODE": "sidecar", "REQUEST_URL": "https://h/enrol", "RENEW_FALLBACK": "false"},
 			`UPDATE_URL is not set, and does not follow from a REQUEST_URL that does not end in /certificate/, ` + url},
-		"signal to nobody":        {map[string]string{"NOTIFY_SIGNAL": "HUP"}, `NOTIFY_SIGNAL has "HUP" (neither is set), want a signal's name or number, such as HUP; with NOTIFY_PROCESS or NOTIFY_PID_FILE`},
-		"process without signal":  {map[string]string{"NOTIFY_PROCESS": "nginx"}, `NOTIFY_PROCESS has "nginx" (NOTIFY_SIGNAL is not set), want a program's name without directory; with NOTIFY_SIGNAL`},
-		"PID file without signal": {map[string]string{"NOTIFY_PID_FILE": "/p"}, `NOTIFY_PID_FILE has "/p" (NOTIFY_SIGNAL is not set), want an absolute path; with NOTIFY_SIGNAL`},
-		"process with directory":  {map[string]string{"NOTIFY_SIGNAL": "HUP", "NOTIFY_PROCESS": "/usr/sbin/nginx"}, `NOTIFY_PROCESS has "/usr/sbin/nginx", want a program's name without directory; with NOTIFY_SIGNAL`},
-		"no time to look":         {map[string]string{"NOTIFY_VERIFY_FOR": "0s"}, `NOTIFY_VERIFY_FOR has "0s", want a duration such as 30s, more than 0`},
+		"no time to look": {map[string]string{"NOTIFY_VERIFY_FOR": "0s"}, `NOTIFY_VERIFY_FOR has "0s", want a duration such as 30s, more than 0`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			setenv(t, row.changes)

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/output"
 )
 
 // defaultTerminationMessagePath is the kubelet's terminationMessagePath when a container names none.
@@ -135,7 +135,7 @@ func (l *loader) outputTypes(text string) []string {
 	var types []string
 	for _, entry := range strings.Split(text, ",") {
 		t := strings.ToUpper(strings.TrimSpace(entry))
-		if !slices.Contains([]string{"P12", "JKS", "PEM"}, t) {
+		if !slices.Contains(output.FormatNames(), t) {
 			l.Reject("OUTPUT_TYPE", program.SuggestWriting(meantType(t)))
 			return nil
 		}
@@ -148,13 +148,11 @@ func (l *loader) outputTypes(text string) []string {
 
 // meantType finds the type that other programs call by the name, or "".
 func meantType(name string) string {
-	switch strings.NewReplacer("-", "", "_", "", "#", "", ".", "").Replace(name) {
-	case "PKCS12", "PFX", "PKCS":
-		return "P12"
-	case "JCEKS", "JAVA", "KEYSTORE":
-		return "JKS"
-	case "CRT", "CER", "KEY", "PKCS8", "BASE64", "X509", "TLS":
-		return "PEM"
+	name = strings.NewReplacer("-", "", "_", "", "#", "", ".", "").Replace(name)
+	for _, format := range output.Formats() {
+		if slices.Contains(format.OtherNames, name) {
+			return format.Name
+		}
 	}
 	return ""
 }
@@ -180,10 +178,7 @@ func meantMode(text string) string {
 // group checks that a group can be found here: a number always can.
 func (l *loader) group(name string) string {
 	group := l.Value(name)
-	if _, err := strconv.ParseUint(group, 10, 31); group == "" || err == nil {
-		return group
-	}
-	if _, err := user.LookupGroup(group); err != nil {
+	if _, err := output.LookupGroup(group); err != nil {
 		l.Reject(name, "no group of that name is in /etc/group, give its number")
 	}
 	return group

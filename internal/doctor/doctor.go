@@ -23,6 +23,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/internal/truststore"
 )
@@ -38,6 +39,8 @@ type Options struct {
 	Faults config.Faults
 	// Merge is what a sidecar does after each publication. Nil: nothing, or not known for its faults.
 	Merge *truststore.Config
+	// Notify is what notify.New makes of Config.Notify.
+	Notify notify.Config
 	// Reader is whom the application's container runs as. Nil: whether it can read is not checked.
 	Reader *Reader
 	// NetworkTimeout bounds each check that uses the network; 0: DefaultNetworkTimeout.
@@ -80,13 +83,9 @@ const (
 	checkReader     = "reader"
 	checkPublished  = "published"
 
-	checkHealth       = "health address"
-	checkMerge        = "postprocess"
-	checkTrigger      = "trigger file"
-	checkNotifyExec   = "notify command"
-	checkNotifySignal = "notify signal"
-	checkNotifyURL    = "notify url"
-	checkNotifyVerify = "notify verify"
+	checkHealth  = "health address"
+	checkMerge   = "postprocess"
+	checkTrigger = "trigger file" // before those of notify.Kinds
 )
 
 // The groups within which one failed check makes others pointless.
@@ -96,11 +95,18 @@ var (
 		checkProxy, checkDNS, checkTCP, checkTLS, checkServer, checkTrust, checkServerName, checkAccepted, checkService, checkCAName, checkClock,
 	}
 	volumeChecks = []string{checkVolume, checkFileSystem, checkSpace, checkWriting, checkLayout, checkReader, checkPublished}
-	hookChecks   = []string{checkHealth, checkMerge, checkTrigger, checkNotifyExec, checkNotifySignal, checkNotifyURL, checkNotifyVerify}
 )
 
 // order is that of a report: what has to be repaired first comes first.
-var order = slices.Concat([]string{checkVariables}, identityChecks, networkChecks, []string{checkUpdate}, volumeChecks, hookChecks)
+var order = slices.Concat([]string{checkVariables}, identityChecks, networkChecks, []string{checkUpdate}, volumeChecks,
+	[]string{checkHealth, checkMerge, checkTrigger}, notifyChecks())
+
+func notifyChecks() (names []string) {
+	for _, kind := range notify.Kinds {
+		names = append(names, kind.Check)
+	}
+	return names
+}
 
 // Run makes all checks, one after the other, and takes at most a few times NetworkTimeout. When ctx ends, those
 // that use the network fail at once; what was written on the volume is removed all the same.

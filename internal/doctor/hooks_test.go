@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -16,8 +17,16 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/test/service"
 )
+
+func makeNotifiers(t *testing.T, settings notify.Settings) notify.Config {
+	t.Helper()
+	made, faults := notify.New(settings, notify.Options{Log: slog.New(slog.DiscardHandler)})
+	require.Empty(t, faults)
+	return made
+}
 
 func TestRun_hooks(t *testing.T) {
 	dir := t.TempDir()
@@ -44,50 +53,46 @@ func TestRun_hooks(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { listener.Close() })
 	address := listener.Addr().String()
-	notified := func(n config.Notify) row {
-		check := "notify command,notify signal,notify url,notify verify"
-		return changed(check, func(o *doctor.Options) { o.Config.Sidecar.Enabled, o.Config.Notify = true, n })
+	notified := func(n notify.Settings) row {
+		check, made := "notify command,notify signal,notify url,notify verify", makeNotifiers(t, n)
+		return changed(check, func(o *doctor.Options) { o.Config.Sidecar.Enabled, o.Notify = true, made })
 	}
 	triggered := func(path string) row {
 		return changed("trigger file", func(o *doctor.Options) { o.Config.Sidecar = config.Sidecar{Enabled: true, TriggerFile: path} })
 	}
-	signalled := func(n config.Notify) row {
+	signalled := func(n notify.Settings) row {
 		n.Signal = cmp.Or(n.Signal, "HUP")
 		return notified(n)
 	}
 	requireReports(t, "hooks.txt", map[string]row{
-		"a command that can be run":  notified(config.Notify{Exec: script + " swordfish"}),
-		"a command without a file":   notified(config.Notify{Exec: dir + "/none swordfish"}),
-		"a command not executable":   notified(config.Notify{Exec: data}),
-		"a command not in PATH":      notified(config.Notify{Exec: "no-such-program-anywhere"}),
-		"a command with half quotes": notified(config.Notify{Exec: "'x"}),
+		"a command that can be run": notified(notify.Settings{Exec: script + " swordfish"}),
+		"a command without a file":  notified(notify.Settings{Exec: dir + "/none swordfish"}),
+		"a command not executable":  notified(notify.Settings{Exec: data}),
+		"a command not in PATH":     notified(notify.Settings{Exec: "no-such-program-anywhere"}),
 
-		"a signal to a PID file":            signalled(config.Notify{Signal: "hup", PIDFile: alive}),
-		"a signal to a missing PID file":    signalled(config.Notify{Signal: "1", PIDFile: dir + "/none"}),
-		"a signal to a PID file of words":   signalled(config.Notify{PIDFile: words}),
-		"a signal to a stale PID file":      signalled(config.Notify{PIDFile: stale}),
-		"a signal to a process":             signalled(config.Notify{Process: "doctor-test-app"}),
-		"a signal to a process not running": signalled(config.Notify{Process: "no-such-program"}),
-		"a signal that there is not":        signalled(config.Notify{Signal: "FOO", Process: "doctor-test-app"}),
+		"a signal to a PID file":            signalled(notify.Settings{Signal: "hup", PIDFile: alive}),
+		"a signal to a missing PID file":    signalled(notify.Settings{Signal: "1", PIDFile: dir + "/none"}),
+		"a signal to a PID file of words":   signalled(notify.Settings{PIDFile: words}),
+		"a signal to a stale PID file":      signalled(notify.Settings{PIDFile: stale}),
+		"a signal to a process":             signalled(notify.Settings{Process: "doctor-test-app"}),
+		"a signal to a process not running": signalled(notify.Settings{Process: "no-such-program"}),
 
-		"a URL that connects":              notified(config.Notify{URL: "http://me:swordfish@" + address + "/swordfish"}),
-		"a URL where nothing listens":      notified(config.Notify{URL: "http://127.0.0.9:1/"}),
-		"a URL elsewhere":                  notified(config.Notify{URL: "http://192.0.2.1/swordfish"}),
-		"an address of no protocol":        notified(config.Notify{Verify: "pop3://h"}),
-		"an address where nothing listens": notified(config.Notify{Verify: "postgres://127.0.0.9:1"}),
-		"an address of a mail server":      notified(config.Notify{Verify: mail(t)}),
+		"a URL that connects":              notified(notify.Settings{URL: "http://me:swordfish@" + address + "/swordfish"}),
+		"a URL where nothing listens":      notified(notify.Settings{URL: "http://127.0.0.9:1/"}),
+		"an address where nothing listens": notified(notify.Settings{Verify: "postgres://127.0.0.9:1"}),
+		"an address of a mail server":      notified(notify.Settings{Verify: mail(t)}),
 		"an address that serves TLS": {show: "notify verify", change: func(_ *testing.T, s *service.Service, o *doctor.Options) {
-			o.Config.Sidecar.Enabled, o.Config.Notify.Verify = true, strings.Split(s.URL, "/")[2]
+			o.Config.Sidecar.Enabled, o.Notify = true, makeNotifiers(t, notify.Settings{Verify: strings.Split(s.URL, "/")[2]})
 		}},
 
 		"a trigger file":                     triggered(dir + "/renew"),
 		"a trigger file without a directory": triggered(dir + "/none/renew"),
 		"a trigger file in a file":           triggered(data + "/renew"),
 
-		"a command without a sidecar": changed("", func(o *doctor.Options) { o.Config.Notify.Exec = "/does/not/exist" }),
+		"a command without a sidecar": changed("", func(o *doctor.Options) { o.Notify = makeNotifiers(t, notify.Settings{Exec: "/does/not/exist"}) }),
 		"a command with a fault": changed("", func(o *doctor.Options) {
 			o.Config.Sidecar.Enabled = true
-			o.Faults = config.Faults{{Variable: "NOTIFY_EXEC", Problem: "cannot be used"}}
+			o.Faults = config.Faults{{Variable: "NOTIFY_EXEC", Problem: "cannot be used"}, {Variable: "NOTIFY_PROCESS", Problem: "cannot be used"}}
 		}),
 	})
 }
@@ -119,7 +124,7 @@ func TestRun_signal_toAProcessOfAnotherUser(t *testing.T) {
 	o.Config.Sidecar.Enabled = true
 	path := filepath.Join(t.TempDir(), "init.pid")
 	require.NoError(t, os.WriteFile(path, []byte("1\n"), 0o600))
-	o.Config.Notify = config.Notify{Signal: "HUP", PIDFile: path}
+	o.Notify = makeNotifiers(t, notify.Settings{Signal: "HUP", PIDFile: path})
 	_, checks := run(t, o)
 	if os.Geteuid() == 0 {
 		assert.Equal(t, doctor.OK, checks["notify signal"].Status)

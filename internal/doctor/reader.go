@@ -155,7 +155,7 @@ func (t *trial) readable() {
 	found := fmt.Sprintf("%s can reach and read the files", t.Reader)
 	info, err := os.Stat(t.secret)
 	refusal := ""
-	if err == nil && slices.Contains(t.Config.Output.Types, "PEM") {
+	if err == nil && slices.Contains(t.Config.Output.Types, output.TypePEM) {
 		refusal = t.Reader.postgreSQLRefuses(info)
 	}
 	const advice = "run certfetcher with PostgreSQL's runAsUser and OUTPUT_FILE_MODE=0600, " +

@@ -80,7 +80,7 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	if kept, reason := e.keep(); kept != nil {
 		e.mendModes()
 		e.reportKept(kept.Chain[0], reason)
-		return Outcome{Bundle: *kept, How: Kept, Files: e.volume.Files(), Untold: e.volume.Untold(), Requested: reason}, nil
+		return Outcome{Bundle: *kept, How: Kept, Files: e.volume.Files(), Untold: e.volume.Pending(), Requested: reason}, nil
 	} else if reason != "" {
 		e.Log.Info("enrolling", "because", reason)
 	}
@@ -134,7 +134,7 @@ func Committed(err error) bool {
 // mendModes sets right what a kept set may not be: another configuration's, or another program's, as private as is
 // asked for now. A set that is kept and cannot be changed is still better than none.
 func (e *Enroller) mendModes() {
-	mended, err := e.volume.MendModes()
+	mended, err := e.volume.CorrectModes()
 	if len(mended) > 0 {
 		e.Log.Info("published files had another mode or group than is asked for, it is set right", "files", mended)
 	}

@@ -88,26 +88,29 @@ func (e *Enroller) nearlyExpired(leaf *x509.Certificate) bool {
 	return e.Now().After(pki.Moment(leaf.NotBefore, leaf.NotAfter, 0.9))
 }
 
-// Next is what an error of Obtain or Publish means for the next try.
-type Next struct {
-	Permanent bool          // somebody has to repair something first
-	Wasted    bool          // a certificate was issued for nothing, and would be at each try
-	After     time.Duration // how long to wait at the least, mostly because the CertService asks for it; 0: nobody does
+// Hint is what an error of Obtain or Publish means for the next try.
+type Hint struct {
+	// Permanent: an operator has to repair something first. It is tried again slowly.
+	Permanent bool
+	// Wasted: a certificate was issued for nothing, and would be at each try. It is tried again very slowly.
+	Wasted bool
+	// RetryAfter is how long to wait at the least, mostly because the CertService asks for it; 0: it does not.
+	RetryAfter time.Duration
 }
 
-// Retry says what an error of Obtain or Publish means for the next try.
-func Retry(err error) Next {
+// HintOf says what an error of Obtain or Publish means for the next try.
+func HintOf(err error) Hint {
 	var status *client.StatusError
 	var connection *client.ConnectionError
 	switch {
 	case errors.Is(err, errForbidden):
-		return Next{Permanent: true, After: forbiddenWait}
+		return Hint{Permanent: true, RetryAfter: forbiddenWait}
 	case errors.As(err, &status):
 		permanent := status.StatusCode == http.StatusUnauthorized || status.StatusCode < 500 && refusal(err) != ""
-		return Next{Permanent: permanent || foreignNames(err), Wasted: foreignNames(err), After: status.RetryAfter}
+		return Hint{Permanent: permanent || foreignNames(err), Wasted: foreignNames(err), RetryAfter: status.RetryAfter}
 	case errors.As(err, &connection):
-		return Next{Permanent: connection.Permanent}
+		return Hint{Permanent: connection.Permanent}
 	}
 	// A CA that issues what was not asked for would do so at every try.
-	return Next{Permanent: wasted(err), Wasted: wasted(err)}
+	return Hint{Permanent: wasted(err), Wasted: wasted(err)}
 }

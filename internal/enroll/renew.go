@@ -164,10 +164,10 @@ func (e *Enroller) Prune() (Outcome, error) {
 }
 
 // Owe notes that the application is to be told of something else than a publication; the number is for Told.
-func (e *Enroller) Owe() (int, error) { return e.volume.Owe() }
+func (e *Enroller) Owe() (int, error) { return e.volume.MarkPending() }
 
 // Told says that the application knows of the publication with this number.
-func (e *Enroller) Told(number int) error { return e.volume.Told(number) }
+func (e *Enroller) Told(number int) error { return e.volume.MarkNotified(number) }
 
 // Check says why what the volume of a configuration holds is not a complete set with a certificate that is
 // valid now; nil when it is. It changes nothing.

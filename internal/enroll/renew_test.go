@@ -55,7 +55,7 @@ func TestRefusal_andRetry_ofWhatAnUpdateMayMeet(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			err := fmt.Errorf("asking: %w", row.err)
 			assert.Equal(t, row.anew, refusal(err) != "", refusal(err))
-			assert.Equal(t, Next{Permanent: row.permanent, Wasted: row.wasted, After: row.after}, Retry(err))
+			assert.Equal(t, Hint{Permanent: row.permanent, Wasted: row.wasted, RetryAfter: row.after}, HintOf(err))
 		})
 	}
 }

@@ -94,11 +94,18 @@ func (r *Report) Plan(now, due time.Time) {
 // ErrNothing says that a directory has no file that certfetcher writes.
 var ErrNothing = errors.New("no keystore or truststore is here")
 
-// storeNames are the files that certfetcher writes, in the order in which they are shown.
-var storeNames = []string{
-	"keystore.p12", "keystore.jks", "keystore.pass", "key.pem", "keystore.pem", "keystore-combined.pem",
-	"truststore.p12", "truststore.jks", "truststore.pass", "truststore.pem",
-}
+// storeNames are the files that certfetcher writes, those of keystores before those of truststores.
+var storeNames = func() []string {
+	var keystores, truststores []string
+	for _, f := range output.Files() {
+		if strings.HasPrefix(f.Name, "truststore.") {
+			truststores = append(truststores, f.Name)
+		} else {
+			keystores = append(keystores, f.Name)
+		}
+	}
+	return append(keystores, truststores...)
+}()
 
 // Dir reads a directory. Files of other names are left out, and no link is followed but those that certfetcher and
 // kubelets make. It reads again what was replaced meanwhile.

@@ -5,6 +5,8 @@ import (
 	"crypto"
 	"crypto/x509"
 	"slices"
+
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // Chain puts the certificates of a key in order: the first one that holds its public key, then the
@@ -38,8 +40,7 @@ func holds(c *x509.Certificate, pub crypto.PublicKey) bool {
 		der, err := x509.MarshalPKIXPublicKey(pub)
 		return err == nil && bytes.Equal(der, c.RawSubjectPublicKeyInfo)
 	}
-	key, ok := c.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && key.Equal(pub)
+	return pki.SameKey(c.PublicKey, pub)
 }
 
 // issuerOf finds the certificate's issuer, nil when it is its own or not there. Where several have

@@ -8,9 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/pki"
-
 	"github.com/certfetcher/certfetcher/internal/pkcs12"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // decodePEM reads private keys and certificates in any order. Each key gets its chain; certificates

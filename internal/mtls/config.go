@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
@@ -63,6 +64,13 @@ func (i *Identity) Warnings(now time.Time) []string {
 		}
 	}
 	return append(warnings, i.Skipped...)
+}
+
+// LogWarnings logs what Warnings says now.
+func (i *Identity) LogWarnings(log *slog.Logger) {
+	for _, warning := range i.Warnings(time.Now()) {
+		log.Warn("the TLS identity needs attention", "error", warning)
+	}
 }
 
 // examine looks at the chain that is shown; ahead, for what will be wrong soon as well.

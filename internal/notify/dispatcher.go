@@ -2,6 +2,7 @@ package notify
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -19,29 +20,34 @@ const (
 	OutcomeFailure Outcome = "failure"
 )
 
-// Config says whom a Dispatcher tells, and how it reports.
+const (
+	// retryInitial is the wait after the first failure, about; it doubles, with jitter, up to retryMax.
+	retryInitial, retryMax = time.Second, 5 * time.Minute
+	// freshFor is how long after its start a Dispatcher takes an application that was never there for one that is
+	// still to come: a sidecar starts before the application. Images are pulled and other containers start meanwhile.
+	freshFor = 5 * time.Minute
+	// absentPause bounds the waits for it.
+	absentPause = 5 * time.Second
+)
+
+// Config says what a Dispatcher runs, and how it reports.
 type Config struct {
-	// Notifiers are run one after the other, in this order: a command may prepare what a signal then
-	// makes the application load. One that fails does not keep the next from being run.
+	// Notifiers run one after the other, in this order. One that fails does not keep the next from being run.
 	Notifiers []Notifier
 	// Prepare runs before them, and also for a certificate that was kept; nil for nothing to prepare.
 	Prepare Notifier
 	// Verify runs after them, and also for a certificate that was kept; nil for no verification.
 	Verify Notifier
 
-	// RetryInitial is the wait after the first failure, about; it doubles, with jitter, up to RetryMax.
-	// 0 means 1 second and 5 minutes.
-	RetryInitial, RetryMax time.Duration
-
-	// Observe is called with the outcome of each try, on the Dispatcher's goroutine; nil for nobody. A try that finds
+	// Observe, unless nil, is called with the outcome of each try, on the Dispatcher's goroutine. A try that finds
 	// no application in a fresh pod, where it starts later, has no outcome. For kind verify, success means that the
 	// application serves the certificate published last.
 	Observe func(kind string, outcome Outcome)
 	Log     *slog.Logger
 }
 
-// Tells says whether anybody is told of a publication.
-func (c Config) Tells() bool { return c.Prepare != nil || len(c.Notifiers) > 0 }
+// Notifies says whether anything is to be done after a publication, but to verify.
+func (c Config) Notifies() bool { return c.Prepare != nil || len(c.Notifiers) > 0 }
 
 // Kinds are those of all that is configured, as Observe gets them.
 func (c Config) Kinds() (kinds []string) {
@@ -51,104 +57,14 @@ func (c Config) Kinds() (kinds []string) {
 	return kinds
 }
 
-// Dispatcher runs the notifications for one event after the other, in the background.
-type Dispatcher struct {
-	config Config
-
-	started time.Time         // when Run began
-	reached map[Notifier]bool // those that have found the application
-
-	dispatching sync.Mutex
-	events      chan Event // holds at most the newest event that was not begun
-}
-
-// NewDispatcher makes a Dispatcher, which does nothing before Run.
-func NewDispatcher(config Config) *Dispatcher {
-	if config.RetryInitial == 0 {
-		config.RetryInitial = time.Second
-	}
-	if config.RetryMax == 0 {
-		config.RetryMax = 5 * time.Minute
-	}
-	if config.Observe == nil {
-		config.Observe = func(string, Outcome) {}
-	}
-	return &Dispatcher{config: config, reached: map[Notifier]bool{}, events: make(chan Event, 1)}
-}
-
-// Dispatch has the application told of event, and returns at once. Retries for an older event end:
-// what the application needs to know is what is on the volume now. A command, signal or request that
-// is under way for the older event is first let finish, since half a reload may be worse than two.
-func (d *Dispatcher) Dispatch(event Event) {
-	d.dispatching.Lock()
-	defer d.dispatching.Unlock()
-	select {
-	case <-d.events:
-	default:
-	}
-	d.events <- event
-}
-
-// Run delivers events until ctx is done. It is called once.
-func (d *Dispatcher) Run(ctx context.Context) {
-	d.started = time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case event := <-d.events:
-			for newer := &event; newer != nil; {
-				newer = d.deliver(ctx, *newer)
-			}
+// Checker returns what is configured of a kind, nil for nothing.
+func (c Config) Checker(kind string) Checker {
+	for _, notifier := range c.notifiers(Event{}) {
+		if checker, ok := notifier.(Checker); ok && notifier.Kind() == kind {
+			return checker
 		}
 	}
-}
-
-// deliver runs all notifications, and those that failed again and again, until all have succeeded
-// or ctx is done. It returns early with an event that is newer.
-func (d *Dispatcher) deliver(ctx context.Context, event Event) *Event {
-	pending := d.config.notifiers(event)
-	waits := backoff.NewExponentialBackOff(backoff.WithInitialInterval(d.config.RetryInitial), backoff.WithMultiplier(2),
-		backoff.WithMaxInterval(d.config.RetryMax), backoff.WithMaxElapsedTime(0))
-	told := event.Told == nil
-	for try := 1; ; try++ {
-		retryIn := waits.NextBackOff()
-		var failed []Notifier
-		absent := true // all that failed
-		for i, notifier := range pending {
-			newer, err := d.try(ctx, notifier, event)
-			if ctx.Err() != nil {
-				return nil
-			}
-			if newer != nil {
-				if err == nil || notifier != d.config.Verify {
-					d.report(notifier, event, try, 0, err)
-				}
-				d.reportSuperseded(event, *newer)
-				return newer
-			}
-			d.report(notifier, event, try, retryIn, err)
-			if err != nil {
-				failed = append(failed, notifier)
-				absent = absent && d.stillToCome(notifier, err)
-				continue
-			}
-			told = told || d.told(event, slices.Concat(failed, pending[i+1:]))
-		}
-		if pending = failed; len(pending) == 0 {
-			return nil
-		}
-		if absent {
-			retryIn = min(retryIn, absentPause)
-		}
-		if newer := d.wait(ctx, retryIn); newer != nil {
-			d.reportSuperseded(event, *newer)
-			return newer
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-	}
+	return nil
 }
 
 // notifiers are those to run for event, in their order.
@@ -165,85 +81,180 @@ func (c Config) notifiers(event Event) (list []Notifier) {
 	return list
 }
 
-// told calls event.Told when, of those that are left, none is to tell anything.
-func (d *Dispatcher) told(event Event, left []Notifier) bool {
-	if slices.ContainsFunc(left, func(n Notifier) bool { return n != d.config.Verify }) {
-		return false
-	}
-	event.Told()
-	return true
+// Dispatcher runs the notifications for one event after the other, in the background.
+type Dispatcher struct {
+	config Config
+
+	started time.Time         // when Run began
+	reached map[Notifier]bool // those that have found the application
+
+	mu        sync.Mutex
+	newest    Event
+	supersede func()        // ends the delivery of an older event
+	pending   chan struct{} // has an element while newest is not begun
 }
 
-// try runs notifier once. A verification is cut off by a newer event, because the serial number that
-// it looks for is not wanted any more.
-func (d *Dispatcher) try(ctx context.Context, notifier Notifier, event Event) (newer *Event, err error) {
-	if notifier != d.config.Verify {
-		err = notifier.Notify(ctx, event)
+// NewDispatcher makes a Dispatcher, which does nothing before Run.
+func NewDispatcher(config Config) *Dispatcher {
+	return &Dispatcher{
+		config: config, reached: map[Notifier]bool{}, supersede: func() {}, pending: make(chan struct{}, 1),
+	}
+}
+
+// Dispatch has the application notified of event, and returns at once. Retries for an older event end:
+// what the application needs to know is what is on the volume now. A command, signal or request that
+// is under way for the older event first ends by itself, since half a reload may be worse than two.
+func (d *Dispatcher) Dispatch(event Event) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.newest = event
+	d.supersede()
+	select {
+	case d.pending <- struct{}{}:
+	default:
+	}
+}
+
+// Run delivers events until ctx is done. It is called once.
+func (d *Dispatcher) Run(ctx context.Context) {
+	d.started = time.Now()
+	for {
 		select {
-		case e := <-d.events:
-			newer = &e
+		case <-ctx.Done():
+			return
+		case <-d.pending:
+		}
+		d.mu.Lock()
+		select { // there may be a newer one since
+		case <-d.pending:
 		default:
 		}
-		return newer, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- notifier.Notify(ctx, event) }()
-	select {
-	case err = <-done:
-	case e := <-d.events:
-		newer = &e
+		event := d.newest
+		current, cancel := context.WithCancel(ctx)
+		d.supersede = cancel
+		d.mu.Unlock()
+		d.deliver(ctx, current, event)
 		cancel()
-		err = <-done
 	}
-	return newer, err
 }
 
-// wait returns when the time is over, ctx is done, or there is a newer event.
-func (d *Dispatcher) wait(ctx context.Context, duration time.Duration) *Event {
-	timer := time.NewTimer(duration)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	case newer := <-d.events:
-		return &newer
+// deliver runs all notifications, and those that failed again and again, until all have succeeded, ctx is
+// done, or current is, which ends with a newer event.
+func (d *Dispatcher) deliver(ctx, current context.Context, event Event) {
+	todo := d.config.notifiers(event)
+	waits := backoff.NewExponentialBackOff(backoff.WithInitialInterval(retryInitial), backoff.WithMultiplier(2),
+		backoff.WithMaxInterval(retryMax), backoff.WithMaxElapsedTime(0))
+	notified := event.Notified == nil
+	for try := 1; len(todo) > 0; try++ {
+		retryIn := waits.NextBackOff()
+		var failed []Notifier
+		absent := true // all that failed
+		for i, notifier := range todo {
+			limit := ctx
+			if notifier == d.config.Verify {
+				limit = current // the serial number that it looks for is not wanted any more
+			}
+			err := notifier.Notify(limit, event)
+			if ctx.Err() != nil {
+				return
+			}
+			if current.Err() != nil {
+				if err == nil || notifier != d.config.Verify {
+					d.report(notifier, event, try, 0, err)
+				}
+				d.reportSuperseded(event)
+				return
+			}
+			d.report(notifier, event, try, retryIn, err)
+			if err != nil {
+				failed = append(failed, notifier)
+				absent = absent && d.isStillToCome(notifier, err)
+			} else if !notified && !d.notifies(failed) && !d.notifies(todo[i+1:]) {
+				event.Notified()
+				notified = true
+			}
+		}
+		if todo = failed; len(todo) == 0 {
+			return
+		}
+		if absent {
+			retryIn = min(retryIn, absentPause)
+		}
+		select {
+		case <-time.After(retryIn):
+		case <-current.Done():
+			if ctx.Err() == nil {
+				d.reportSuperseded(event)
+			}
+			return
+		}
 	}
-	return nil
 }
 
-// report counts the outcome of a try and then logs it, so that who has read the line finds it counted. A
+// notifies tells whether any of the notifiers does more than verify.
+func (d *Dispatcher) notifies(list []Notifier) bool {
+	return slices.ContainsFunc(list, func(n Notifier) bool { return n != d.config.Verify })
+}
+
+// report counts the outcome of a try and then logs it, so that anyone who has read the line finds it counted. A
 // retryIn of 0 means that there will be no retry.
 func (d *Dispatcher) report(notifier Notifier, event Event, try int, retryIn time.Duration, err error) {
-	attributes := []any{"kind", notifier.Kind(), "reason", event.Reason, "serial", event.Serial, "try", try}
-	done, failed := "told the application", "telling the application failed"
+	log := d.config.Log.With("kind", notifier.Kind(), "trigger", event.Reason, "serial", event.Serial, "try", try)
+	done, failed := "notified the application", "notifying the application failed"
 	switch notifier {
 	case d.config.Verify:
 		done, failed = "the application serves the new certificate", "the application is not seen to serve the new certificate"
 	case d.config.Prepare:
 		done, failed = "prepared what the application reads", "preparing what the application reads failed"
 	}
-	if err != nil && d.stillToCome(notifier, err) {
-		if try == 1 {
-			d.config.Log.Info("the application is not there yet, trying again until it is", append(attributes, "error", err)...)
-		}
-		return
-	}
+	outcome := OutcomeSuccess
 	if err != nil {
-		attributes = append(attributes, "error", err)
-		if retryIn > 0 {
-			attributes = append(attributes, "retry_in", retryIn.Round(time.Millisecond).String())
+		log, outcome = log.With("error", err), OutcomeFailure
+		if d.isStillToCome(notifier, err) {
+			if try == 1 {
+				log.Info("the application is not there yet, trying again until it is")
+			}
+			return
 		}
-		d.config.Observe(notifier.Kind(), OutcomeFailure)
-		d.config.Log.Error(failed, attributes...)
-		return
 	}
-	d.reached[notifier] = true
-	d.config.Observe(notifier.Kind(), OutcomeSuccess)
-	d.config.Log.Info(done, attributes...)
+	if d.config.Observe != nil {
+		d.config.Observe(notifier.Kind(), outcome)
+	}
+	switch {
+	case err == nil:
+		d.reached[notifier] = true
+		log.Info(done)
+	case retryIn > 0:
+		log.Error(failed, "retry_in", retryIn.Round(time.Millisecond))
+	default:
+		log.Error(failed)
+	}
 }
 
-func (d *Dispatcher) reportSuperseded(older, newer Event) {
-	d.config.Log.Info("telling the application of a newer certificate instead", "serial", older.Serial, "newer_serial", newer.Serial)
+func (d *Dispatcher) reportSuperseded(older Event) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.config.Log.Info("notifying the application of a newer certificate instead",
+		"serial", older.Serial, "newer_serial", d.newest.Serial)
+}
+
+// absentError is the error of a Notifier that found no application: no such process, or nothing that listens.
+type absentError struct{ err error }
+
+func (e *absentError) Error() string { return e.err.Error() }
+
+func (e *absentError) Unwrap() error { return e.err }
+
+// absentIf makes an absentError of an error with a certain cause.
+func absentIf(cause, err error) error {
+	if errors.Is(err, cause) {
+		return &absentError{err}
+	}
+	return err
+}
+
+// isStillToCome tells of a failure whether the application has not been there yet, and may be expected to come.
+func (d *Dispatcher) isStillToCome(notifier Notifier, err error) bool {
+	_, absent := errors.AsType[*absentError](err)
+	return absent && !d.reached[notifier] && time.Since(d.started) < freshFor
 }

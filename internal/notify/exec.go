@@ -8,35 +8,25 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// outputGrace is how long the end of the output is waited for after the command has ended, when a process
+// outputGrace is how long to wait for the end of the output after the command has ended, when a process
 // that it left behind keeps the pipe open.
 const outputGrace = 500 * time.Millisecond
 
-// ExecConfig says what is run.
-type ExecConfig struct {
-	// Command is the program and its arguments, as ParseCommand returns them. A program without a
-	// slash is looked up in PATH.
-	Command []string
-	// Timeout bounds each run; more than 0.
-	Timeout time.Duration
-	// Environ is certfetcher's own environment, as os.Environ returns it. Of it the command sees PATH,
-	// HOME, TMPDIR, TZ, LANG, LANGUAGE and LC_* only: certfetcher's variables hold passwords.
-	Environ []string
-	Log     *slog.Logger
-}
-
-// Exec runs a command, without a shell, in a process group of its own. The group is killed when the
-// time is over or certfetcher ends; a process that the command leaves behind when it ends by itself
-// is let live. The output of both goes to the log, 100 lines of 1024 bytes at most for each run, and
-// beyond that is read all the same, so that nobody is held up or ended by a full or broken pipe. Besides
-// what ExecConfig lets through, the command's environment has:
+// command runs a program, without a shell, in a process group of its own. The group is killed when the
+// time is over or certfetcher ends; a process that the program leaves behind when it ends by itself
+// may live on. The output of both goes to the log, 100 lines of 1024 bytes at most for each run; what
+// is beyond that is read all the same, so that a full or broken pipe holds up or ends no process.
+//
+// The program's environment has PATH, HOME, TMPDIR, TZ, LANG, LANGUAGE and LC_* of certfetcher's own, whose other
+// variables hold passwords, and besides:
 //
 //	CERTFETCHER_REASON      Event.Reason
 //	CERTFETCHER_SERIAL      Event.Serial
@@ -46,29 +36,50 @@ type ExecConfig struct {
 //	CERTFETCHER_<FILE>      the path of each published file, <FILE> being its name in upper case with
 //	                        _ for what is not a letter or digit: CERTFETCHER_KEYSTORE_P12,
 //	                        CERTFETCHER_KEYSTORE_PASS, CERTFETCHER_KEY_PEM, …
-type Exec struct {
-	config    ExecConfig
-	inherited []string
-	grace     time.Duration // outputGrace, but in tests
+type command struct {
+	words   []string // a program without a slash is looked up in PATH
+	timeout time.Duration
+	environ []string
+	log     *slog.Logger
+	grace   time.Duration // outputGrace, but in tests
 }
 
-// NewExec makes an Exec.
-func NewExec(config ExecConfig) *Exec {
-	return &Exec{config: config, inherited: innocuous(config.Environ), grace: outputGrace}
+func newCommand(s Settings, o Options) (Notifier, error) {
+	if s.Exec == "" {
+		return nil, nil
+	}
+	words, err := parseCommand(s.Exec)
+	if err != nil {
+		return nil, err
+	}
+	return &command{words, s.Timeout, selectVariables(o.Environ), o.Log, outputGrace}, nil
 }
 
 // Kind is KindExec.
-func (e *Exec) Kind() string { return KindExec }
+func (c *command) Kind() string { return KindExec }
+
+// Check looks for the program.
+func (c *command) Check(context.Context, []string) Finding {
+	path, err := exec.LookPath(c.words[0])
+	if err != nil {
+		return Finding{
+			Found: fmt.Sprintf("%q cannot be run: %v", c.words[0], startReason(err)), Fatal: true,
+			Advice: "the program has to be in this container's image or on a volume, with the right to execute; " +
+				"scripts need their interpreter, too",
+		}
+	}
+	return Finding{Found: fmt.Sprintf("%q can be run", path)}
+}
 
 // Notify runs the command and waits for its end. Errors name the program, not its arguments, which
 // may hold a secret.
-func (e *Exec) Notify(ctx context.Context, event Event) error {
-	timed, cancel := context.WithTimeout(ctx, e.config.Timeout)
+func (c *command) Notify(ctx context.Context, event Event) error {
+	timed, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	program := e.config.Command[0]
-	output := newCommandOutput(e.config.Log.With("program", program))
-	cmd := exec.CommandContext(timed, program, e.config.Command[1:]...)
-	cmd.Env = append(e.inherited[:len(e.inherited):len(e.inherited)], variables(event)...)
+	program := c.words[0]
+	output := newCommandOutput(c.log.With("program", program))
+	cmd := exec.CommandContext(timed, program, c.words[1:]...)
+	cmd.Env = slices.Concat(c.environ, variables(event))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	killed := false
 	cmd.Cancel = func() error {
@@ -87,63 +98,38 @@ func (e *Exec) Notify(ctx context.Context, event Event) error {
 	ended()
 	select {
 	case <-output.complete:
-	case <-time.After(e.grace):
-		output.log.Warn("the command left a process behind that holds its output, which goes on to be read")
+	case <-time.After(c.grace):
+		output.log.Warn("the command left a process behind that holds its output open; still reading it")
 	}
-	var exit *exec.ExitError
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("running %q: killed, because certfetcher ends: %w", program, ctx.Err())
 	case killed:
-		return fmt.Errorf("running %q: killed, because it has not ended within %v", program, e.config.Timeout)
-	case errors.As(err, &exit):
-		return fmt.Errorf("running %q: %s, want exit code 0", program, describeExit(exit))
-	default:
-		return fmt.Errorf("running %q: %w", program, err)
+		return fmt.Errorf("running %q: killed, because it has not ended within %v", program, c.timeout)
 	}
+	return fmt.Errorf("running %q: %w", program, err)
 }
 
-// startReason drops the program, which the error already names.
+// startReason drops the program, which the message names already.
 func startReason(err error) error {
-	var lookup *exec.Error
-	if errors.As(err, &lookup) {
-		return lookup.Err
+	if lookup, ok := errors.AsType[*exec.Error](err); ok {
+		err = lookup.Err
 	}
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		return errno
-	}
-	return err
+	return files.Reason(err)
 }
 
-func describeExit(exit *exec.ExitError) string {
-	status, ok := exit.Sys().(syscall.WaitStatus)
-	if ok && status.Signaled() {
-		return fmt.Sprintf("ended by signal %s (%d)", unix.SignalName(status.Signal()), status.Signal())
-	}
-	return fmt.Sprintf("has exit code %d", exit.ExitCode())
-}
-
-// innocuous picks the variables that a program commonly needs and that are no setting of ours.
-func innocuous(environ []string) []string {
-	var picked []string
-	for _, entry := range environ {
+// selectVariables selects those that a program commonly needs and that are no setting of ours.
+func selectVariables(environ []string) []string {
+	return slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
-		switch name {
-		case "PATH", "HOME", "TMPDIR", "TZ", "LANG", "LANGUAGE":
-			picked = append(picked, entry)
-		default:
-			if strings.HasPrefix(name, "LC_") {
-				picked = append(picked, entry)
-			}
-		}
-	}
-	return picked
+		common := []string{"PATH", "HOME", "TMPDIR", "TZ", "LANG", "LANGUAGE"}
+		return !slices.Contains(common, name) && !strings.HasPrefix(name, "LC_")
+	})
 }
 
-// variables are what the command learns about the event.
+// variables describe the event to the command.
 func variables(event Event) []string {
 	list := []string{
 		"CERTFETCHER_REASON=" + event.Reason,
@@ -162,4 +148,73 @@ func variables(event Event) []string {
 		list = append(list, "CERTFETCHER_"+name+"="+path)
 	}
 	return list
+}
+
+// parseCommand splits a command line into words, as a shell does before it does anything else. No
+// shell is involved: variables, wildcards, pipes and redirections have no meaning.
+//
+//   - Words are separated by spaces, tabs and line breaks.
+//   - Within single quotes everything stands for itself.
+//   - Within double quotes a backslash takes the meaning from a following " or \ and otherwise stands
+//     for itself; everything else stands for itself.
+//   - Outside quotes a backslash makes any following character stand for itself.
+//   - Quoted parts join with what touches them; "" alone is an empty word.
+//
+// An error tells where in the text, counted in bytes from 1, a quote or backslash is that lacks its
+// other half. It does not show the text, which may hold a secret.
+func parseCommand(text string) ([]string, error) {
+	if at := strings.IndexByte(text, 0); at >= 0 {
+		return nil, fmt.Errorf("byte %d is NUL, which no argument can hold", at+1)
+	}
+	var words []string
+	var word strings.Builder
+	inWord := false
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		switch c {
+		case ' ', '\t', '\n', '\r':
+			if inWord {
+				words = append(words, word.String())
+				word.Reset()
+				inWord = false
+			}
+			continue
+		case '\\':
+			if i++; i == len(text) {
+				return nil, fmt.Errorf("the backslash at byte %d has nothing after it", i)
+			}
+			word.WriteByte(text[i])
+		case '\'', '"':
+			end, err := quoted(&word, text, i)
+			if err != nil {
+				return nil, err
+			}
+			i = end
+		default:
+			word.WriteByte(c)
+		}
+		inWord = true
+	}
+	if inWord {
+		words = append(words, word.String())
+	}
+	if len(words) == 0 || words[0] == "" {
+		return nil, errors.New("there is no program to run")
+	}
+	return words, nil
+}
+
+// quoted appends to word what the quote at start encloses, and returns where it is closed.
+func quoted(word *strings.Builder, text string, start int) (int, error) {
+	quote := text[start]
+	for i := start + 1; i < len(text); i++ {
+		switch {
+		case text[i] == quote:
+			return i, nil
+		case text[i] == '\\' && quote == '"' && i+1 < len(text) && (text[i+1] == '"' || text[i+1] == '\\'):
+			i++
+		}
+		word.WriteByte(text[i])
+	}
+	return 0, fmt.Errorf("the quote %c at byte %d is not closed", quote, start+1)
 }

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,8 +16,116 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// beInit makes orphans children of this process, as they are of process 1 in a container, and has them
-// reaped as there.
+func TestParseCommand_splitsAsAShellDoesAndNoMore(t *testing.T) {
+	for sentence, row := range map[string]struct {
+		text string
+		want []string
+	}{
+		"spaces, tabs and line breaks separate":                     {"  nginx \t-s\r\n reload ", []string{"nginx", "-s", "reload"}},
+		"single quotes keep everything":                             {`echo 'a  "b" \ $HOME'`, []string{"echo", `a  "b" \ $HOME`}},
+		"double quotes keep blanks and single quotes":               {`echo "it's  here"`, []string{"echo", "it's  here"}},
+		"a backslash in double quotes escapes quotes and backslash": {`echo "a\"b\\c"`, []string{"echo", `a"b\c`}},
+		"any other backslash in double quotes stays":                {`echo "C:\new"`, []string{"echo", `C:\new`}},
+		"a backslash outside quotes takes any meaning away":         {`echo a\ b \' \\ \n`, []string{"echo", "a b", "'", `\`, "n"}},
+		"quoted parts join":                                         {`a'b'"c"d\e`, []string{"abcde"}},
+		"empty quotes are a word":                                   {`echo '' ""`, []string{"echo", "", ""}},
+		"the rest of a shell's syntax means nothing":                {`sh -c $HOME|*>x;# &`, []string{"sh", "-c", "$HOME|*>x;#", "&"}},
+		"text beyond ASCII":                                         {`écho "grüß dich"`, []string{"écho", "grüß dich"}},
+	} {
+		words, err := parseCommand(row.text)
+		require.NoError(t, err, sentence)
+		assert.Equal(t, row.want, words, sentence)
+	}
+}
+
+// FuzzParseCommand checks that the words, quoted again, give the same words.
+func FuzzParseCommand(f *testing.F) {
+	for _, seed := range []string{``, `nginx -s reload`, `a 'b c' "d\"e\\" f\ g`, `'`, `"\`, `\`, "a\x00b", "a\nb''", `""`} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		words, err := parseCommand(text)
+		if err != nil {
+			require.Nil(t, words)
+			return
+		}
+		single, double := make([]string, len(words)), make([]string, len(words))
+		for i, word := range words {
+			single[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+			double[i] = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(word) + `"`
+		}
+		for _, quoted := range [][]string{single, double} {
+			again, err := parseCommand(strings.Join(quoted, " "))
+			require.NoError(t, err)
+			require.Equal(t, words, again)
+		}
+	})
+}
+
+// runCommand returns what was logged, without what is the same in each line.
+func runCommand(t *testing.T, s Settings) (log []string, err error) {
+	t.Helper()
+	c, out := create[*command](t, s)
+	c.grace = patience
+	err = c.Notify(t.Context(), testEvent)
+	for _, line := range out.all() {
+		log = append(log, strings.Replace(line, `level=INFO msg="output of the command" program=`+c.words[0]+" ", "", 1))
+	}
+	return log, err
+}
+
+func TestCommand_getsTheEventAndNoneOfOurSecrets(t *testing.T) {
+	for variable, value := range map[string]string{
+		"HOME": "/home/app", "TZ": "UTC", "LANG": "C", "LC_ALL": "C", "TMPDIR": "/tmp", "HOSTNAME": "pod", "GODEBUG": "x=1",
+		"KEYSTORE_PASSWORD": "s3cret", "OUTPUT_KEYSTORE_PASSWORD": "s3cret", "IAK": "s3cret", "LD_PRELOAD": "/x.so",
+	} {
+		t.Setenv(variable, value)
+	}
+	log, err := runCommand(t, Settings{Exec: "env"})
+	require.NoError(t, err)
+	slices.Sort(log)
+	text := regexp.MustCompile(`stream=stdout line="?([^\n"]*)"?`).ReplaceAllString(strings.Join(log, "\n"), "$1")
+	assert.Regexp(t, "^CERTFETCHER_DIR=/certs\nCERTFETCHER_KEYSTORE_P12=/certs/keystore.p12\nCERTFETCHER_KEYSTORE_PASS=/certs/keystore.pass\n"+
+		"CERTFETCHER_NOT_AFTER=2026-04-02T01:04:05Z\nCERTFETCHER_NOT_BEFORE=2026-01-02T03:04:05Z\nCERTFETCHER_REASON=renewed\n"+
+		"CERTFETCHER_SERIAL=0A1B\nHOME=/home/app\nLANG=C\n(LANGUAGE=.*\n)?LC_ALL=C\n(LC_.*\n)*PATH=.*\nTMPDIR=/tmp\nTZ=UTC$", text)
+}
+
+func TestCommand_outputIsLoggedWithinBounds(t *testing.T) {
+	log, err := runCommand(t, Settings{Exec: `sh -c 'printf "cannot reload\r\n\nno line break" >&2'`})
+	require.NoError(t, err)
+	assert.Equal(t, []string{`stream=stderr line="cannot reload"`, `stream=stderr line="no line break"`}, log)
+
+	log, err = runCommand(t, Settings{Exec: "seq 250"})
+	require.NoError(t, err)
+	require.Len(t, log, 101)
+	assert.Equal(t, "stream=stdout line=100", log[99])
+	assert.Equal(t, `level=WARN msg="dropped further output of the command" program=seq lines=150 limit=100`, log[100])
+
+	long := strings.Repeat("x", 1024)
+	log, err = runCommand(t, Settings{Exec: "printf '%s\\n' " + long + " " + long + "y " + long + long + long + " z"})
+	require.NoError(t, err)
+	cut := `stream=stdout line="` + long + ` … (cut)"`
+	assert.Equal(t, []string{"stream=stdout line=" + long, cut, cut, "stream=stdout line=z"}, log)
+}
+
+func TestCommand_errors_saySoonWhatHappened_andHaveNoArguments(t *testing.T) {
+	for sentence, row := range map[string]struct {
+		settings Settings
+		want     string
+	}{
+		"an exit code":   {Settings{Exec: "sh -c 'exit 3' s3cret"}, `running "sh": exit status 3`},
+		"a signal":       {Settings{Exec: "sh -c 'kill -9 $$' s3cret"}, `running "sh": signal: killed`},
+		"a time-out":     {Settings{Exec: "sleep 1000", Timeout: 300 * time.Millisecond}, `running "sleep": killed, because it has not ended within 300ms`},
+		"not in PATH":    {Settings{Exec: "no-such-program s3cret"}, `starting "no-such-program": executable file not found in $PATH`},
+		"not there":      {Settings{Exec: "/no/such/program s3cret"}, `starting "/no/such/program": no such file or directory`},
+		"not executable": {Settings{Exec: "/etc/passwd s3cret"}, `starting "/etc/passwd": permission denied`},
+	} {
+		_, err := runCommand(t, row.settings)
+		require.EqualError(t, err, row.want, sentence)
+	}
+}
+
+// beInit makes orphans children of this process, as they are of process 1 in a container, and reaps them as there.
 func beInit(t *testing.T) {
 	t.Helper()
 	require.NoError(t, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
@@ -36,7 +145,7 @@ func awaitReaped(t *testing.T, pid int) {
 	assert.Eventually(t, func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH }, patience, time.Millisecond)
 }
 
-// childIn reads the process ID in a line of a role's.
+// childIn reads the process ID that a command printed.
 func childIn(t *testing.T, line string) int {
 	t.Helper()
 	match := regexp.MustCompile(`line="child (\d+)"`).FindStringSubmatch(line)
@@ -46,47 +155,43 @@ func childIn(t *testing.T, line string) int {
 	return pid
 }
 
-func TestExec_kills_the_whole_group_and_leaves_no_zombie(t *testing.T) {
+func TestCommand_endsWithCertfetcher_withAllItsProcesses(t *testing.T) {
 	beInit(t)
-	out := newLines()
-	e := NewExec(ExecConfig{Command: []string{testBinary(t), "family"}, Timeout: patience, Log: out.logger()})
+	c, out := create[*command](t, Settings{Exec: `sh -c 'sleep 1000 & echo child $!; wait'`})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	failed := make(chan error, 1)
-	go func() { failed <- e.Notify(ctx, testEvent) }()
+	go func() { failed <- c.Notify(ctx, testEvent) }()
 	child := childIn(t, out.next(t))
 	require.NoError(t, syscall.Kill(child, 0), "the command's child must be running")
 	cancel()
-	require.Error(t, <-failed)
+	require.EqualError(t, <-failed, `running "sh": killed, because certfetcher ends: context canceled`)
 	awaitReaped(t, child)
 }
 
-func TestExec_lets_a_process_live_that_the_command_leaves_behind(t *testing.T) {
+func TestCommand_processThatItLeavesBehindLivesOn(t *testing.T) {
 	beInit(t)
-	out := newLines()
-	e := NewExec(ExecConfig{Command: []string{testBinary(t), "abandon"}, Timeout: patience, Log: out.logger()})
-	e.grace = 50 * time.Millisecond
-	require.NoError(t, e.Notify(t.Context(), testEvent))
-	// Which of the two comes first is the machine's affair.
-	said := []string{out.next(t), out.next(t)}
+	c, out := create[*command](t, Settings{Exec: `sh -c '(trap "echo got USR1" USR1; echo child $(exec sh -c "echo \$PPID"); while :; do sleep 0.02; done) &'`})
+	c.grace = 50 * time.Millisecond
+	require.NoError(t, c.Notify(t.Context(), testEvent))
+	said := []string{out.next(t), out.next(t)} // in an order that is the machine's affair
 	slices.Sort(said)
 	child := childIn(t, said[0])
-	assert.Equal(t, `level=WARN msg="the command left a process behind that holds its output, which goes on to be read" program=`+testBinary(t), said[1])
-
-	for range 2 { // the second line would end it if nobody held the other end of the pipe
-		require.NoError(t, syscall.Kill(child, syscall.SIGHUP))
-		assert.Equal(t, `level=INFO msg="output of the command" program=`+testBinary(t)+` stream=stdout line="got hangup"`, out.next(t))
+	assert.Equal(t, `level=WARN msg="the command left a process behind that holds its output open; still reading it" program=sh`, said[1])
+	for range 2 { // the second line would end it if no one held the other end of the pipe
+		require.NoError(t, syscall.Kill(child, syscall.SIGUSR1))
+		assert.Equal(t, `level=INFO msg="output of the command" program=sh stream=stdout line="got USR1"`, out.next(t))
 	}
 	require.NoError(t, syscall.Kill(child, syscall.SIGKILL))
 	awaitReaped(t, child)
 }
 
-// A command's own end must reach whoever waits for it, also when orphans are reaped at the same moment.
-func TestReapOrphans_leaves_the_command_to_Notify(t *testing.T) {
+// A command's own end must reach the one that waits for it, also when orphans are reaped at the same moment.
+func TestReapOrphans_leavesTheCommandToNotify(t *testing.T) {
 	beInit(t)
 	for range 20 {
-		_, err := runExec(t, patience, "orphan")
-		require.EqualError(t, err, "running "+strconv.Quote(testBinary(t))+": has exit code 3, want exit code 0")
+		_, err := runCommand(t, Settings{Exec: `sh -c 'true & true & true & exit 3'`})
+		require.EqualError(t, err, `running "sh": exit status 3`)
 	}
 	assert.Eventually(t, func() bool {
 		all, err := processes("/proc")

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 const (
@@ -44,16 +46,20 @@ func supportsSignals() error {
 	return nil
 }
 
-// findNamed returns the processes that have the name, less those whose parent has it too.
-func (s *Signal) findNamed() ([]process, error) {
+// find returns the processes that the signal goes to now, at least one: the one that the file names, or all that have the
+// name, less those whose parent has it too.
+func (s *signaller) find() ([]process, error) {
+	if s.pidFile != "" {
+		return s.findByFile()
+	}
 	all, err := processes(s.proc)
 	if err != nil {
-		return nil, fmt.Errorf("finding process %q: %w", s.config.Process, err)
+		return nil, fmt.Errorf("finding process %q: %w", s.process, err)
 	}
-	chosen := chooseNamed(all, s.config.Process, s.self)
+	chosen := chooseNamed(all, s.process, s.self)
 	if len(chosen) == 0 {
 		return nil, &absentError{fmt.Errorf("finding process %q: none of that name in this process namespace, which has %s: "+
-			"is the application up, and shareProcessNamespace set?", s.config.Process, commNames(all))}
+			"is the application up, and shareProcessNamespace set?", s.process, commNames(all))}
 	}
 	return chosen, nil
 }
@@ -65,8 +71,8 @@ func ownComm() string {
 }
 
 // findByFile returns the process that the PID file names, unless the file is stale.
-func (s *Signal) findByFile() ([]process, error) {
-	file := s.config.PIDFile
+func (s *signaller) findByFile() ([]process, error) {
+	file := s.pidFile
 	pid, written, err := readPIDFile(file)
 	if err != nil {
 		return nil, err
@@ -82,7 +88,7 @@ func (s *Signal) findByFile() ([]process, error) {
 	case err != nil:
 		return nil, fmt.Errorf("looking at process %d of the PID file %q: %w", pid, file, err)
 	}
-	if name := s.config.Process; name != "" {
+	if name := s.process; name != "" {
 		// The name is the better proof: it holds although the wall clock has been set since.
 		if !p.named(name) {
 			return nil, fmt.Errorf("the PID file %q is stale: process %d is %q, want %q", file, pid, p.comm, name)
@@ -102,7 +108,7 @@ func (s *Signal) findByFile() ([]process, error) {
 
 // send signals p, and no process that was given its number since: the handle is taken first (where
 // the kernel has pidfds it stays with one process), then what it stands for is looked at again.
-func (s *Signal) send(p process) error {
+func (s *signaller) send(p process) error {
 	handle, err := os.FindProcess(p.pid)
 	if err != nil {
 		return explainKill(p.pid, err)
@@ -112,10 +118,45 @@ func (s *Signal) send(p process) error {
 	if err != nil || again.start != p.start {
 		return explainKill(p.pid, os.ErrProcessDone)
 	}
-	if err := handle.Signal(s.config.Signal); err != nil {
+	if err := handle.Signal(s.signal); err != nil {
 		return explainKill(p.pid, err)
 	}
 	return nil
+}
+
+// maxPIDFileBytes is more than any program writes; PostgreSQL's has eight lines.
+const maxPIDFileBytes = 4096
+
+// readPIDFile returns the number in the file's first line, and when the file was written.
+func readPIDFile(path string) (pid int, written time.Time, err error) {
+	content, info, err := files.Read(path, maxPIDFileBytes)
+	if err != nil {
+		return 0, time.Time{}, absentIf(fs.ErrNotExist, fmt.Errorf("reading the PID file: %w", err))
+	}
+	pid, err = parsePID(content)
+	if err != nil {
+		return 0, time.Time{}, fmt.Errorf("reading the PID file %q: %w", path, err)
+	}
+	return pid, info.ModTime(), nil
+}
+
+func parsePID(content []byte) (int, error) {
+	line, _, _ := bytes.Cut(content, []byte{'\n'})
+	// 0 and negative numbers would be process groups, this one's among them.
+	pid, err := strconv.ParseInt(string(bytes.TrimSpace(line)), 10, 32)
+	if err != nil || pid < 1 {
+		// What it has instead may be a secret, if the path is that of another file.
+		return 0, errors.New("has no process ID in its first line")
+	}
+	return int(pid), nil
+}
+
+// explainKill adds what to do about a signal that could not be sent.
+func explainKill(pid int, err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("signalling process %d: %w: "+killAdvice, pid, err)
+	}
+	return fmt.Errorf("signalling process %d: %w", pid, err)
 }
 
 // chooseNamed returns the processes called name whose parents are not.

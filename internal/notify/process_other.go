@@ -16,11 +16,9 @@ func supportsSignals() error {
 
 type process struct{ pid int }
 
-func (s *Signal) findNamed() ([]process, error) { return nil, supportsSignals() }
+func (s *signaller) find() ([]process, error) { return nil, supportsSignals() }
 
-func (s *Signal) findByFile() ([]process, error) { return nil, supportsSignals() }
-
-func (s *Signal) send(process) error { return supportsSignals() }
+func (s *signaller) send(process) error { return supportsSignals() }
 
 func startCommand(cmd *exec.Cmd) (ended func(), err error) { return func() {}, cmd.Start() }
 

@@ -10,50 +10,83 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// SignalConfig says which signal goes to whom. Process or PIDFile, or both, must be set.
-type SignalConfig struct {
-	Signal syscall.Signal
-	// Process is a program's name without directory, such as "nginx". Without PIDFile, the signal goes
+// signaller sends a signal to the application. It needs Linux's /proc, a process namespace shared with
+// the application, and the application's UID or CAP_KILL.
+type signaller struct {
+	signal syscall.Signal
+	// process is a program's name without directory, such as "nginx". Without pidFile, the signal goes
 	// to the processes of that name, except certfetcher itself and those whose parent has the name
 	// too: of nginx that is the master and not its workers. Two masters in two containers both get it.
 	//
 	// A process has a name when it is its comm, as ps shows it, or the base of its argv[0]. Linux cuts
 	// comm off after 15 bytes; a longer name, of a script say, matches the cut comm when it is also the
 	// base of one of the first three arguments.
-	Process string
-	// PIDFile is the path of a file whose first line is a process ID; it is read anew each time. The
+	process string
+	// pidFile is the path of a file whose first line is a process ID; it is read again each time. The
 	// ID is not trusted blindly, as a file outlives its writer and numbers are used again: with
-	// Process set, the process must have that name; without, it must not have been started after the
+	// process set, the process must have that name; without, it must not have been started after the
 	// file was written.
-	PIDFile string
+	pidFile string
+	proc    string // where proc(5) is mounted
+	self    int
 }
 
-// Signal sends a signal to the application. It needs Linux's /proc, a process namespace shared with
-// the application, and the application's UID or CAP_KILL.
-type Signal struct {
-	config SignalConfig
-	proc   string // where proc(5) is mounted
-	self   int
-}
-
-// NewSignal makes a Signal. It fails where there is no /proc to look into.
-func NewSignal(config SignalConfig) (*Signal, error) {
+func newSignaller(s Settings, _ Options) (Notifier, error) {
+	refuse := func(variable, value, why string) (Notifier, error) {
+		return nil, program.Fault{Variable: variable, Problem: fmt.Sprintf("has %q, %s", value, why)}
+	}
+	switch {
+	case s.Signal == "" && s.Process != "":
+		return refuse("NOTIFY_PROCESS", s.Process, "but NOTIFY_SIGNAL is not set")
+	case s.Signal == "" && s.PIDFile != "":
+		return refuse("NOTIFY_PID_FILE", s.PIDFile, "but NOTIFY_SIGNAL is not set")
+	case s.Signal == "":
+		return nil, nil
+	case s.Process == "" && s.PIDFile == "":
+		return refuse("NOTIFY_SIGNAL", s.Signal, "but neither NOTIFY_PROCESS nor NOTIFY_PID_FILE is set")
+	case strings.ContainsRune(s.Process, '/'):
+		return refuse("NOTIFY_PROCESS", s.Process, "want a program's name without directory")
+	}
+	number, err := parseSignal(s.Signal)
+	if err != nil {
+		return nil, err
+	}
 	if err := supportsSignals(); err != nil {
 		return nil, err
 	}
-	if config.Process == "" && config.PIDFile == "" {
-		return nil, errors.New("a signal needs a process name or a PID file")
-	}
-	return &Signal{config: config, proc: "/proc", self: os.Getpid()}, nil
+	return &signaller{number, s.Process, s.PIDFile, "/proc", os.Getpid()}, nil
 }
 
 // Kind is KindSignal.
-func (s *Signal) Kind() string { return KindSignal }
+func (s *signaller) Kind() string { return KindSignal }
+
+const killAdvice = "run certfetcher with the application's UID (runAsUser), or give it the capability KILL"
+
+// Check finds the processes and asks the kernel by signal 0, which reaches no process.
+func (s *signaller) Check(context.Context, []string) Finding {
+	found, err := s.find()
+	if err != nil {
+		return Finding{Found: err.Error(), Advice: "is the application up? The pod needs shareProcessNamespace: true; " +
+			"a PID file has to be on a volume that this container mounts"}
+	}
+	target := fmt.Sprintf("the process %q", s.process)
+	if s.pidFile != "" {
+		target = fmt.Sprintf("the process of %q", s.pidFile)
+	}
+	for _, p := range found {
+		if syscall.Kill(p.pid, 0) == syscall.EPERM {
+			return Finding{Found: target + " may not be signalled", Advice: killAdvice}
+		}
+	}
+	return Finding{Found: fmt.Sprintf("%s can be sent to %s", unix.SignalName(s.signal), target)}
+}
 
 // Notify sends the signal to the process that the file names or to all that have the name.
-func (s *Signal) Notify(context.Context, Event) error {
+func (s *signaller) Notify(context.Context, Event) error {
 	found, err := s.find()
 	if err != nil {
 		return err
@@ -65,26 +98,9 @@ func (s *Signal) Notify(context.Context, Event) error {
 	return errors.Join(failures...)
 }
 
-// Find returns the IDs of the processes that the signal would go to now, at least one.
-func (s *Signal) Find() ([]int, error) {
-	found, err := s.find()
-	var pids []int
-	for _, p := range found {
-		pids = append(pids, p.pid)
-	}
-	return pids, err
-}
-
-func (s *Signal) find() ([]process, error) {
-	if s.config.PIDFile != "" {
-		return s.findByFile()
-	}
-	return s.findNamed()
-}
-
-// ParseSignal reads a signal's name, with or without SIG in front and in any case, or its number,
+// parseSignal reads a signal's name, with or without SIG in front and in any case, or its number,
 // 1 to 64.
-func ParseSignal(text string) (syscall.Signal, error) {
+func parseSignal(text string) (syscall.Signal, error) {
 	if number, err := strconv.Atoi(text); err == nil {
 		if number < 1 || number > 64 {
 			return 0, fmt.Errorf("has signal number %d, want 1 to 64", number)

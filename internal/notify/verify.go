@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -23,68 +24,59 @@ const (
 	verifyDialTimeout     = 5 * time.Second
 )
 
-// VerifyConfig says where the application serves its certificate.
-type VerifyConfig struct {
-	// Address is a host and a port, where TLS is spoken from the first byte; or a scheme of protocols, ://, a host and,
-	// unless it is the protocol's own, a port.
-	Address string
-	// ServerName is the name to ask for (SNI). Empty: the address's host when the new certificate
-	// vouches for it, otherwise the first name that it does vouch for.
-	ServerName string
-	// Patience is for how long the application is looked at until it serves the new certificate; more
-	// than 0.
-	Patience time.Duration
-	Log      *slog.Logger
-	// Dial connects; nil: net.Dialer's.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-}
-
-// Verify dials the application with TLS and compares the serial number of the certificate it serves
-// with the one that was published. It tries again after 200 ms, then longer, up to 5 s, as long as
-// Patience lasts: an application may take its time to reload.
+// verifier dials the application with TLS and compares the serial number of the certificate it serves
+// with the one that was published. It tries again after 200 ms, then longer, up to 5 s, until the time
+// of Settings.VerifyFor is over: an application may take its time to reload.
 //
 // An application that wants a client certificate gets none; its refusal comes after it has shown its
 // own, which is all that is looked at. Nothing is sent after the handshake, and nothing before it but what a protocol
 // needs to begin TLS.
-type Verify struct {
-	config   VerifyConfig
-	address  string // host:port
-	host     string
-	protocol protocol
-	asked    bool  // in which protocol the server speaks
-	found    error // what it answered
+type verifier struct {
+	target        string // as configured
+	address, host string // host:port
+	name          string // to ask for; empty: see Settings.VerifyServerName
+	protocol      protocol
+	patience      time.Duration
+	log           *slog.Logger
+	asked         bool  // in which protocol the server speaks
+	found         error // what it answered
 }
 
-// NewVerify makes a Verify. It fails when Address is none, or has an unknown scheme.
-func NewVerify(config VerifyConfig) (*Verify, error) {
-	address, protocol, err := parseAddress(config.Address)
+func newVerifier(s Settings, o Options) (Notifier, error) {
+	if s.Verify == "" {
+		return nil, nil
+	}
+	address, protocol, err := parseAddress(s.Verify)
 	if err != nil {
 		return nil, err
 	}
-	if config.Dial == nil {
-		config.Dial = (&net.Dialer{}).DialContext
-	}
 	host, _, _ := net.SplitHostPort(address) // parseAddress has made or read it
-	return &Verify{config: config, address: address, host: host, protocol: protocol}, nil
+	return &verifier{
+		target: s.Verify, address: address, host: host, name: s.VerifyServerName, protocol: protocol,
+		patience: s.VerifyFor, log: o.Log,
+	}, nil
 }
-
-// Served returns the certificate that the application shows now, trusted or not. names are what to ask for; see
-// Event.Names.
-func (v *Verify) Served(ctx context.Context, names []string) (*x509.Certificate, error) {
-	leaf, _, err := v.served(ctx, Event{Names: names})
-	return leaf, err
-}
-
-// Address is the host and the port that are dialled.
-func (v *Verify) Address() string { return v.address }
 
 // Kind is KindVerify.
-func (v *Verify) Kind() string { return KindVerify }
+func (v *verifier) Kind() string { return KindVerify }
+
+// Check reads which certificate the application serves.
+func (v *verifier) Check(ctx context.Context, names []string) Finding {
+	leaf, _, err := v.served(ctx, Event{Names: names})
+	if err != nil {
+		return Finding{
+			Found: v.target + " shows no certificate", Err: err,
+			Advice: "is the application up, with TLS, and is NOTIFY_VERIFY its address and protocol?",
+		}
+	}
+	return Finding{Found: fmt.Sprintf("%s serves the certificate of %q with serial number %s, valid until %s",
+		v.target, pki.DN(leaf.RawSubject), pki.Serial(leaf), leaf.NotAfter.UTC().Format(time.RFC3339))}
+}
 
 // Notify looks until the application serves the certificate of event; the error is that of the last
 // look.
-func (v *Verify) Notify(ctx context.Context, event Event) error {
-	patient, cancel := context.WithTimeout(ctx, v.config.Patience)
+func (v *verifier) Notify(ctx context.Context, event Event) error {
+	patient, cancel := context.WithTimeout(ctx, v.patience)
 	defer cancel()
 	waits := backoff.NewExponentialBackOff(backoff.WithInitialInterval(verifyInitialInterval),
 		backoff.WithMaxInterval(verifyMaxInterval), backoff.WithMaxElapsedTime(0))
@@ -104,23 +96,23 @@ func (v *Verify) Notify(ctx context.Context, event Event) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	default:
-		return fmt.Errorf("%w (looked for %v)", last, v.config.Patience)
+		return fmt.Errorf("%w (looked for %v)", last, v.patience)
 	}
 }
 
 // look compares once.
-func (v *Verify) look(ctx context.Context, event Event) error {
+func (v *verifier) look(ctx context.Context, event Event) error {
 	served, distrust, err := v.served(ctx, event)
 	if err != nil {
-		return absentIfRefused(fmt.Errorf("reading the certificate that %s serves: %w", v.config.Address, err))
+		return absentIf(syscall.ECONNREFUSED, fmt.Errorf("reading the certificate that %s serves: %w", v.target, err))
 	}
 	if serial := pki.Serial(served); serial != event.Serial {
 		return fmt.Errorf("%s serves a certificate with serial number %s, valid until %s, want %s",
-			v.config.Address, serial, served.NotAfter.UTC().Format(time.RFC3339), event.Serial)
+			v.target, serial, served.NotAfter.UTC().Format(time.RFC3339), event.Serial)
 	}
 	if distrust != nil && len(event.Trusted) > 0 {
-		v.config.Log.Warn("the application serves the new certificate, but with a chain that peers holding the published truststore refuse",
-			"address", v.config.Address, "error", distrust)
+		v.log.Warn("the application serves the new certificate, but with a chain that peers with the published truststore refuse",
+			"address", v.target, "error", distrust)
 	}
 	return nil
 }
@@ -131,10 +123,10 @@ func (v *Verify) look(ctx context.Context, event Event) error {
 // does as it should; and when verification fails, the error brings the leaf along, and says in
 // distrust why. A leaf that does not have the name asked for is no reason for distrust: loopback and
 // pod addresses are not in certificates.
-func (v *Verify) served(ctx context.Context, event Event) (leaf *x509.Certificate, distrust, err error) {
+func (v *verifier) served(ctx context.Context, event Event) (leaf *x509.Certificate, distrust, err error) {
 	ctx, cancel := context.WithTimeout(ctx, verifyDialTimeout)
 	defer cancel()
-	raw, err := v.config.Dial(ctx, "tcp", v.address)
+	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", v.address)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -174,9 +166,9 @@ func (v *Verify) served(ctx context.Context, event Event) (leaf *x509.Certificat
 }
 
 // serverName returns the name to ask for.
-func (v *Verify) serverName(names []string) string {
-	if v.config.ServerName != "" {
-		return v.config.ServerName
+func (v *verifier) serverName(names []string) string {
+	if v.name != "" {
+		return v.name
 	}
 	for _, name := range names {
 		if strings.EqualFold(name, v.host) {

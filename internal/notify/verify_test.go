@@ -4,10 +4,16 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"io"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,11 +21,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/peer"
 	"github.com/certfetcher/certfetcher/test/port"
 )
 
-// tlsApplication serves whatever certificate it is given last, and tells how handshakes ended.
-type tlsApplication struct {
+// tlsServer serves the certificate that it is given last, and tells how handshakes ended.
+type tlsServer struct {
 	address    string
 	serves     atomic.Pointer[tls.Certificate]
 	handshakes chan handshake
@@ -30,17 +37,18 @@ type handshake struct {
 	err        error
 }
 
-func startTLS(t *testing.T, cert tls.Certificate, change func(*tls.Config)) *tlsApplication {
+// startTLS runs a server. before, unless nil, speaks on each connection first, and tells whether TLS begins then.
+func startTLS(t *testing.T, cert tls.Certificate, before func(net.Conn) bool, change ...func(*tls.Config)) *tlsServer {
 	t.Helper()
-	app := &tlsApplication{handshakes: make(chan handshake, 100)}
-	app.serves.Store(&cert)
+	s := &tlsServer{handshakes: make(chan handshake, 100)}
+	s.serves.Store(&cert)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
-	app.address = listener.Addr().String()
-	config := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return app.serves.Load(), nil }}
-	if change != nil {
-		change(config)
+	s.address = listener.Addr().String()
+	config := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.serves.Load(), nil }}
+	for _, f := range change {
+		f(config)
 	}
 	go func() {
 		for {
@@ -48,13 +56,20 @@ func startTLS(t *testing.T, cert tls.Certificate, change func(*tls.Config)) *tls
 			if err != nil {
 				return
 			}
-			conn := tls.Server(raw, config)
-			err = conn.Handshake()
-			app.handshakes <- handshake{conn.ConnectionState().ServerName, err}
-			_ = conn.Close()
+			go func() {
+				defer raw.Close()
+				_ = raw.SetDeadline(time.Now().Add(10 * time.Second))
+				if before != nil && !before(raw) {
+					return
+				}
+				conn := tls.Server(raw, config)
+				err := conn.Handshake()
+				s.handshakes <- handshake{conn.ConnectionState().ServerName, err}
+				_, _ = io.Copy(io.Discard, conn)
+			}()
 		}
 	}()
-	return app
+	return s
 }
 
 func newCA(t *testing.T) *ca.CA {
@@ -76,84 +91,84 @@ func issue(t *testing.T, authority *ca.CA) (tls.Certificate, Event) {
 	return cert, NewEvent("renewed", "/certs", nil, chain[0], []*x509.Certificate{authority.Root})
 }
 
-func newVerify(t *testing.T, address string, log lines) *Verify {
-	t.Helper()
-	v, err := NewVerify(VerifyConfig{Address: address, Patience: patience, Log: log.logger()})
-	require.NoError(t, err)
-	return v
-}
-
-func TestVerify_accepts_the_new_certificate_with_a_clean_handshake(t *testing.T) {
-	cert, event := issue(t, newCA(t))
-	app, log := startTLS(t, cert, nil), newLines()
-	require.NoError(t, newVerify(t, app.address, log).Notify(t.Context(), event))
-	seen := <-app.handshakes
-	assert.NoError(t, seen.err)
-	assert.Empty(t, seen.serverName, "an address that the certificate vouches for needs no name")
-	assert.Empty(t, log.all())
-}
-
-func TestVerify_accepts_the_new_certificate_whatever_is_wrong_with_it(t *testing.T) {
-	for _, row := range []struct {
-		name   string
-		change func(*ca.CA, *tls.Certificate, *Event)
+func TestVerifier_acceptsTheNewCertificate(t *testing.T) {
+	tls12, tls13 := uint16(tls.VersionTLS12), uint16(tls.VersionTLS13)
+	wantClient := func(version uint16) func(*tls.Config) {
+		return func(c *tls.Config) {
+			c.ClientAuth, c.MinVersion, c.MaxVersion = tls.RequireAndVerifyClientCert, version, version
+		}
+	}
+	for sentence, row := range map[string]struct {
+		cert   func(*tls.Certificate)
+		event  func(*Event)
+		server func(*tls.Config)
 		warns  string
+		want   handshake
 	}{
-		{"a name that it does not have", func(_ *ca.CA, _ *tls.Certificate, e *Event) { e.Names = []string{"other.example"} }, ""},
-		{"no published anchors", func(_ *ca.CA, _ *tls.Certificate, e *Event) { e.Trusted = nil }, ""},
-		{"the issuing CA is not served", func(_ *ca.CA, c *tls.Certificate, _ *Event) { c.Certificate = c.Certificate[:1] },
-			"x509: certificate signed by unknown authority"},
+		"with a clean handshake":             {want: handshake{}}, // an address that the certificate vouches for needs no name
+		"for a name that it does not have":   {event: func(e *Event) { e.Names = []string{"other.example"} }, want: handshake{serverName: "other.example"}},
+		"for a name that it has":             {event: func(e *Event) { e.Names = []string{"app.example"} }, want: handshake{serverName: "app.example"}},
+		"without published anchors":          {event: func(e *Event) { e.Trusted = nil }},
+		"without the CA that issued it":      {cert: func(c *tls.Certificate) { c.Certificate = c.Certificate[:1] }, warns: "x509: certificate signed by unknown authority"},
+		"of a server that wants ours, 1.2":   {server: wantClient(tls12)},
+		"of a server that wants ours of 1.3": {server: wantClient(tls13)},
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			authority := newCA(t)
-			cert, event := issue(t, authority)
-			row.change(authority, &cert, &event)
-			app, log := startTLS(t, cert, nil), newLines()
-			require.NoError(t, newVerify(t, app.address, log).Notify(t.Context(), event))
-			logged := log.all()
-			if row.warns == "" {
-				assert.Empty(t, logged)
-				return
+		t.Run(sentence, func(t *testing.T) {
+			cert, event := issue(t, newCA(t))
+			if row.cert != nil {
+				row.cert(&cert)
 			}
-			require.Len(t, logged, 1)
-			assert.Equal(t, `level=WARN msg="the application serves the new certificate, but with a chain that peers holding the published truststore refuse" address=`+
-				app.address+` error="`+row.warns+`"`, logged[0])
+			if row.event != nil {
+				row.event(&event)
+			}
+			change := []func(*tls.Config){}
+			if row.server != nil {
+				change = append(change, row.server)
+			}
+			server := startTLS(t, cert, nil, change...)
+			v, log := create[*verifier](t, Settings{Verify: server.address})
+			require.NoError(t, v.Notify(t.Context(), event))
+			seen := <-server.handshakes
+			assert.Equal(t, row.want.serverName, seen.serverName)
+			switch {
+			case row.server != nil:
+				assert.ErrorContains(t, seen.err, "client didn't provide a certificate")
+			case row.warns == "" && len(event.Trusted) > 0 && seen.serverName != "other.example":
+				assert.NoError(t, seen.err)
+			}
+			if row.warns != "" {
+				assert.Equal(t, `level=WARN msg="the application serves the new certificate, but with a chain that peers with the published truststore refuse" address=`+
+					server.address+` error="`+row.warns+`"`, log.next(t))
+			}
+			assert.Empty(t, log)
 		})
 	}
 }
 
-func TestVerify_reports_another_certificate_whatever_it_is(t *testing.T) {
-	authority := newCA(t)
-	expired := newCA(t)
+func TestVerifier_reportsAnotherCertificate(t *testing.T) {
+	authority, expired := newCA(t), newCA(t)
 	expired.Change = func(leaf *x509.Certificate) {
 		leaf.NotBefore, leaf.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 	}
-	for _, row := range []struct {
-		name   string
-		issuer *ca.CA
-	}{
-		{"of the same CA", authority},
-		{"of another CA", newCA(t)},
-		{"that has expired", expired},
-	} {
-		t.Run(row.name, func(t *testing.T) {
+	for sentence, issuer := range map[string]*ca.CA{"of the same CA": authority, "of another CA": newCA(t), "that has expired": expired} {
+		t.Run(sentence, func(t *testing.T) {
 			t.Parallel()
-			old, oldEvent := issue(t, row.issuer)
+			old, oldEvent := issue(t, issuer)
 			_, event := issue(t, authority)
-			app := startTLS(t, old, nil)
-			v := newVerify(t, app.address, newLines())
-			reportsInTime(t, v, event, app.address+" serves a certificate with serial number "+oldEvent.Serial+
+			address := startTLS(t, old, nil).address
+			reportsInTime(t, address, event, address+" serves a certificate with serial number "+oldEvent.Serial+
 				", valid until "+oldEvent.NotAfter.UTC().Format(time.RFC3339)+", want "+event.Serial)
 		})
 	}
 }
 
 // reportsInTime gives a verification more time as long as it is cut off before it has seen anything.
-func reportsInTime(t *testing.T, v *Verify, event Event, want string) {
+func reportsInTime(t *testing.T, address string, event Event, want string) {
 	t.Helper()
 	var err error
-	for v.config.Patience = 500 * time.Millisecond; v.config.Patience <= patience; v.config.Patience *= 2 {
-		if err = v.Notify(t.Context(), event); err != nil && err.Error() == fmt.Sprintf("%s (looked for %v)", want, v.config.Patience) {
+	for patient := 500 * time.Millisecond; patient <= patience; patient *= 2 {
+		v, _ := create[*verifier](t, Settings{Verify: address, VerifyFor: patient})
+		if err = v.Notify(t.Context(), event); err != nil && err.Error() == fmt.Sprintf("%s (looked for %v)", want, patient) {
 			return
 		}
 		require.ErrorIs(t, err, context.DeadlineExceeded)
@@ -161,95 +176,103 @@ func reportsInTime(t *testing.T, v *Verify, event Event, want string) {
 	require.EqualError(t, err, want)
 }
 
-func TestVerify_looks_again_until_the_application_has_reloaded(t *testing.T) {
+func TestVerifier_looksAgainUntilTheApplicationHasReloaded(t *testing.T) {
 	authority := newCA(t)
 	old, _ := issue(t, authority)
 	renewed, event := issue(t, authority)
-	app := startTLS(t, old, nil)
+	server := startTLS(t, old, nil)
+	v, _ := create[*verifier](t, Settings{Verify: server.address})
 	done := make(chan error, 1)
-	go func() { done <- newVerify(t, app.address, newLines()).Notify(t.Context(), event) }()
-	<-app.handshakes
-	<-app.handshakes
-	app.serves.Store(&renewed)
+	go func() { done <- v.Notify(t.Context(), event) }()
+	<-server.handshakes
+	<-server.handshakes
+	server.serves.Store(&renewed)
 	require.NoError(t, <-done)
 }
 
-func TestVerify_needs_no_client_certificate(t *testing.T) {
-	for name, version := range map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13} {
-		t.Run(name, func(t *testing.T) {
-			cert, event := issue(t, newCA(t))
-			app := startTLS(t, cert, func(c *tls.Config) {
-				c.ClientAuth = tls.RequireAndVerifyClientCert
-				c.MinVersion, c.MaxVersion = version, version
-			})
-			require.NoError(t, newVerify(t, app.address, newLines()).Notify(t.Context(), event))
-			assert.ErrorContains(t, (<-app.handshakes).err, "client didn't provide a certificate")
+func TestVerifier_asksForANameThatTheCertificateHas(t *testing.T) {
+	for sentence, row := range map[string]struct {
+		settings Settings
+		names    []string
+		want     string
+	}{
+		"the configured one":             {Settings{Verify: "app.example:443", VerifyServerName: "x.example"}, []string{"app.example"}, "x.example"},
+		"the host's, when it has it":     {Settings{Verify: "App.example:443"}, []string{"a.example", "app.example"}, "App.example"},
+		"its first, for another host":    {Settings{Verify: "localhost:443"}, []string{"a.example", "b.example"}, "a.example"},
+		"not a wildcard":                 {Settings{Verify: "localhost:443"}, []string{"*.example", "b.example"}, "b.example"},
+		"the host's, when it has no one": {Settings{Verify: "localhost:443"}, []string{"*.example"}, "localhost"},
+	} {
+		v, _ := create[*verifier](t, row.settings)
+		assert.Equal(t, row.want, v.serverName(row.names), sentence)
+	}
+}
+
+func TestVerifier_addresses(t *testing.T) {
+	for text, want := range map[string]string{
+		"h:1": "h:1", "[::1]:443": "[::1]:443", "postgres://h": "h:5432", "postgresql://h:1": "h:1", "smtp://h/": "h:25", "imap://[::1]": "[::1]:143",
+		"LDAP://h": "h:389", "https://h": "h:443", "ldaps://h": "h:636", "tls://h:8443": "h:8443", "imaps://h": "h:993", "smtps://h": "h:465",
+	} {
+		v, _ := create[*verifier](t, Settings{Verify: text})
+		assert.Equal(t, want, v.address, text)
+	}
+}
+
+func TestVerifier_saysWhyItSawNoCertificate(t *testing.T) {
+	closed := port.Free(t)
+	silent := startTLS(t, tls.Certificate{}, func(conn net.Conn) bool { _, _ = io.Copy(io.Discard, conn); return false }).address
+	for address, want := range map[string]string{closed: "dial tcp " + closed + ": connect: connection refused", silent: "context deadline exceeded"} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			reportsInTime(t, address, testEvent, "reading the certificate that "+address+" serves: "+want)
 		})
 	}
 }
 
-func TestVerify_asks_for_a_name_that_the_certificate_has(t *testing.T) {
-	for _, row := range []struct {
-		name, address, configured string
-		names                     []string
-		want                      string
-	}{
-		{"the configured one", "app.example:443", "x.example", []string{"app.example"}, "x.example"},
-		{"the host's, when it has it", "App.example:443", "", []string{"a.example", "app.example"}, "App.example"},
-		{"its first, when the host is another", "localhost:443", "", []string{"a.example", "b.example"}, "a.example"},
-		{"no wildcard", "localhost:443", "", []string{"*.example", "b.example"}, "b.example"},
-		{"the host's, for want of any", "localhost:443", "", []string{"*.example"}, "localhost"},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			v, err := NewVerify(VerifyConfig{Address: row.address, ServerName: row.configured})
-			require.NoError(t, err)
-			assert.Equal(t, row.want, v.serverName(row.names))
-		})
+func TestVerifier_mailServersOfNginx(t *testing.T) {
+	const module = "/usr/lib/nginx/modules/ngx_mail_module.so"
+	nginx := peer.Require(t, "nginx")[0]
+	if _, err := os.Stat(module); err != nil {
+		peer.Missing(t, "nginx's mail module (libnginx-mod-mail)")
 	}
 	cert, event := issue(t, newCA(t))
-	event.Names = []string{"app.example"}
-	app := startTLS(t, cert, nil)
-	require.NoError(t, newVerify(t, app.address, newLines()).Notify(t.Context(), event))
-	assert.Equal(t, handshake{"app.example", nil}, <-app.handshakes)
-}
-
-func TestVerify_reports_why_no_certificate_was_seen(t *testing.T) {
-	listen := func(serve func(net.Conn)) string {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = listener.Close() })
-		go func() {
-			for {
-				conn, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				serve(conn)
-			}
-		}()
-		return listener.Addr().String()
-	}
-	closed := port.Free(t)
-	for _, row := range []struct{ name, address, want string }{
-		{"nobody listens", closed, "dial tcp " + closed + ": connect: connection refused"},
-		{"no TLS", listen(func(c net.Conn) {
-			_, _ = c.Write([]byte("220 smtp.example ESMTP\r\n"))
-		}), "the server speaks SMTP before TLS: write smtp://ADDRESS"},
-		{"no answer", listen(func(c net.Conn) { t.Cleanup(func() { _ = c.Close() }) }), "context deadline exceeded"},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			t.Parallel()
-			v := newVerify(t, row.address, newLines())
-			reportsInTime(t, v, testEvent, "reading the certificate that "+row.address+" serves: "+strings.ReplaceAll(row.want, "ADDRESS", row.address))
-		})
-	}
-}
-
-func TestNewVerify_wants_host_and_port(t *testing.T) {
-	for _, address := range []string{"", "localhost", ":443", "localhost:", "::1"} {
-		_, err := NewVerify(VerifyConfig{Address: address})
-		require.EqualError(t, err, "has address \""+address+"\", want host:port, or one of imap://, ldap://, postgres://, smtp:// before it")
-	}
-	_, err := NewVerify(VerifyConfig{Address: "[::1]:443"})
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	require.NoError(t, err)
+	content := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	for _, der := range cert.Certificate {
+		content = append(content, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "app.pem"), content, 0o600))
+	smtp, imap, pop3 := port.Free(t), port.Free(t), port.Free(t)
+	config := filepath.Join(dir, "nginx.conf")
+	place := strings.NewReplacer("DIR", dir, "SMTP", smtp, "IMAP", imap, "POP3", pop3, "MODULE", module)
+	require.NoError(t, os.WriteFile(config, []byte(place.Replace(`
+load_module MODULE;
+daemon off; master_process off; pid DIR/nginx.pid; error_log stderr notice;
+events {}
+mail {
+  server_name mail.example; auth_http 127.0.0.1:1/; starttls on; ssl_certificate DIR/app.pem; ssl_certificate_key DIR/app.pem;
+  server { listen SMTP; protocol smtp; smtp_auth none; }
+  server { listen IMAP; protocol imap; }
+  server { listen POP3; protocol pop3; }
+}`)), 0o600))
+	var output strings.Builder
+	server := exec.Command(nginx, "-c", config, "-e", "stderr")
+	server.Stderr = &output
+	require.NoError(t, server.Start())
+	t.Cleanup(func() {
+		_ = server.Process.Signal(syscall.SIGTERM)
+		_ = server.Wait()
+		if t.Failed() {
+			t.Log(output.String())
+		}
+	})
+	for scheme, address := range map[string]string{"smtp": smtp, "imap": imap} {
+		v, _ := create[*verifier](t, Settings{Verify: scheme + "://" + address})
+		require.NoError(t, v.Notify(t.Context(), event), scheme)
+		v, _ = create[*verifier](t, Settings{Verify: address})
+		require.EqualError(t, v.Check(t.Context(), event.Names).Err, "the server speaks "+strings.ToUpper(scheme)+" before TLS: write "+scheme+"://"+address)
+	}
+	v, _ := create[*verifier](t, Settings{Verify: pop3})
+	require.ErrorContains(t, v.Check(t.Context(), event.Names).Err, "the server speaks POP3 before TLS, or none at all: want a port where TLS begins at once")
 }

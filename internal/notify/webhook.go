@@ -20,36 +20,28 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// WebhookConfig says where the request goes.
-type WebhookConfig struct {
-	// URL is an absolute http or https URL. A user name and password in it are sent, and not shown.
-	URL string
-	// AllowRemote allows addresses other than loopback ones. Without it, the address that is dialled
-	// is checked, so that a name cannot lead elsewhere.
-	AllowRemote bool
-	// Timeout is for the whole request; more than 0.
-	Timeout time.Duration
-	// UserAgent is the header of that name; empty for none.
-	UserAgent string
-}
-
-// Webhook POSTs a JSON object to the application:
+// webhook POSTs a JSON object to the application:
 //
 //	{"reason":"renewed","serial":"0A1B","notBefore":"2026-01-02T03:04:05Z","notAfter":"2026-04-02T03:04:05Z",
 //	 "dir":"/certs","files":["/certs/keystore.p12","/certs/keystore.pass"]}
 //
 // Any 2xx status is success. Redirects are not followed and proxies not used: either would take the
 // request elsewhere. For https, the system's and the published trusted certificates are trusted.
-type Webhook struct {
-	config WebhookConfig
-	shown  string // the URL without user, password and query
+type webhook struct {
+	url         *url.URL // what else than scheme, host and path it has may be a secret
+	allowRemote bool
+	timeout     time.Duration
+	userAgent   string
 }
 
-// NewWebhook makes a Webhook, after checking the URL; errors do not show it, as it may hold a secret.
-func NewWebhook(config WebhookConfig) (*Webhook, error) {
-	u, err := url.Parse(config.URL)
+// newWebhook checks the URL; errors do not show it, as it may hold a secret.
+func newWebhook(s Settings, o Options) (Notifier, error) {
+	if s.URL == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(s.URL)
 	switch {
-	case !strings.Contains(config.URL, "//"):
+	case !strings.Contains(s.URL, "//"):
 		return nil, errors.New("has no scheme, want http:// or https:// before the host")
 	case err != nil:
 		return nil, errors.New("not a URL")
@@ -58,19 +50,20 @@ func NewWebhook(config WebhookConfig) (*Webhook, error) {
 	case u.Hostname() == "":
 		return nil, errors.New("has no host")
 	}
-	if address, err := netip.ParseAddr(u.Hostname()); err == nil && !config.AllowRemote && !address.Unmap().IsLoopback() {
+	address, err := netip.ParseAddr(u.Hostname())
+	if err == nil && !s.AllowRemote && !address.Unmap().IsLoopback() {
 		return nil, notLoopback(address)
 	}
-	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
-	return &Webhook{config: config, shown: shown.String()}, nil
+	return &webhook{u, s.AllowRemote, s.Timeout, o.UserAgent}, nil
 }
 
 func notLoopback(address netip.Addr) error {
-	return fmt.Errorf("has address %s, want a loopback address such as 127.0.0.1 as long as remote ones are not allowed", address)
+	return fmt.Errorf("has address %s, want a loopback address such as 127.0.0.1 "+
+		"as long as remote ones are not allowed", address)
 }
 
 // Kind is KindURL.
-func (w *Webhook) Kind() string { return KindURL }
+func (w *webhook) Kind() string { return KindURL }
 
 type webhookBody struct {
 	Reason    string    `json:"reason"`
@@ -81,23 +74,49 @@ type webhookBody struct {
 	Files     []string  `json:"files"`
 }
 
-// Notify sends one request.
-func (w *Webhook) Notify(ctx context.Context, event Event) error {
-	body, err := json.Marshal(webhookBody{event.Reason, event.Serial, event.NotBefore.UTC(), event.NotAfter.UTC(), event.Dir, append([]string{}, event.Paths...)})
-	if err != nil {
-		return fmt.Errorf("encoding the event: %w", err)
+// Check connects, and sends nothing. It shows of the URL no more than the host.
+func (w *webhook) Check(ctx context.Context, _ []string) Finding {
+	port := w.url.Port()
+	if port == "" {
+		port = w.url.Scheme
 	}
-	ctx, cancel := context.WithTimeout(ctx, w.config.Timeout)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.config.URL, bytes.NewReader(body))
+	address := net.JoinHostPort(w.url.Hostname(), port)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
-		return fmt.Errorf("posting to %s: %w", w.shown, withoutURL(err))
+		return Finding{Found: address + " does not connect", Err: err, Advice: "is the application up, and listening there?"}
+	}
+	conn.Close()
+	return Finding{Found: address + " connects"}
+}
+
+// Notify sends one request.
+func (w *webhook) Notify(ctx context.Context, event Event) error {
+	shown := url.URL{Scheme: w.url.Scheme, Host: w.url.Host, Path: w.url.Path}
+	if err := w.post(ctx, event); err != nil {
+		return absentIf(syscall.ECONNREFUSED, fmt.Errorf("posting to %s: %w", &shown, err))
+	}
+	return nil
+}
+
+func (w *webhook) post(ctx context.Context, event Event) error {
+	body, err := json.Marshal(webhookBody{
+		event.Reason, event.Serial, event.NotBefore.UTC(), event.NotAfter.UTC(), event.Dir, append([]string{}, event.Paths...),
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url.String(), bytes.NewReader(body))
+	if err != nil {
+		return err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("User-Agent", w.config.UserAgent)
+	request.Header.Set("User-Agent", w.userAgent)
 	response, err := w.client(event.Trusted).Do(request)
 	if err != nil {
-		return absentIfRefused(fmt.Errorf("posting to %s: %w", w.shown, withoutURL(err)))
+		// net/http puts the URL into its errors, with its query.
+		return errors.Unwrap(err)
 	}
 	defer response.Body.Close()
 	// What is read makes the error helpful; a success is one whatever follows the header.
@@ -106,15 +125,15 @@ func (w *Webhook) Notify(ctx context.Context, event Event) error {
 	case response.StatusCode >= 200 && response.StatusCode <= 299:
 		return nil
 	case response.StatusCode >= 300 && response.StatusCode <= 399:
-		return fmt.Errorf("posting to %s: has status %s, want 2xx; redirects are not followed", w.shown, response.Status)
+		return fmt.Errorf("has status %s, want 2xx; redirects are not followed", response.Status)
 	default:
-		return fmt.Errorf("posting to %s: has status %s and answer %q, want 2xx", w.shown, response.Status, answer)
+		return fmt.Errorf("has status %s and answer %q, want 2xx", response.Status, answer)
 	}
 }
 
 // client is made for each request: renewals are rare, the trusted certificates change, and no
 // connection is to stay open in between.
-func (w *Webhook) client(trusted []*x509.Certificate) *http.Client {
+func (w *webhook) client(trusted []*x509.Certificate) *http.Client {
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool()
@@ -132,9 +151,9 @@ func (w *Webhook) client(trusted []*x509.Certificate) *http.Client {
 	}
 }
 
-// checkAddress sees the address that a name was resolved to, before it is dialled.
-func (w *Webhook) checkAddress(_, address string, _ syscall.RawConn) error {
-	if w.config.AllowRemote {
+// checkAddress checks the address that a name was resolved to, before it is dialled.
+func (w *webhook) checkAddress(_, address string, _ syscall.RawConn) error {
+	if w.allowRemote {
 		return nil
 	}
 	dialled, err := netip.ParseAddrPort(address)
@@ -145,13 +164,4 @@ func (w *Webhook) checkAddress(_, address string, _ syscall.RawConn) error {
 		return notLoopback(dialled.Addr())
 	}
 	return nil
-}
-
-// withoutURL drops the URL that net/http puts into its errors, with its query.
-func withoutURL(err error) error {
-	var urlError *url.Error
-	if errors.As(err, &urlError) {
-		return urlError.Err
-	}
-	return err
 }

@@ -3,7 +3,12 @@ package pki
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/x509"
+	"fmt"
+	"strings"
 )
 
 // MaxRSABits bounds the modulus of keys that others chose, before anything is computed with them: what a verification
@@ -19,8 +24,22 @@ func SelfSigned(cert *x509.Certificate) bool {
 		cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
 }
 
-// SameKey says whether two public keys are the same. Keys of unknown kinds are not, nor is nil.
+// SameKey compares public keys. Keys of unknown kinds are not the same as anything.
 func SameKey(a, b crypto.PublicKey) bool {
 	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && key.Equal(b)
+}
+
+// KeyName is the algorithm and size of a public key as KEY_ALGORITHM has them: RSA-2048, ECDSA-P256, Ed25519. Of a key of
+// another kind, ok is false and the name that of its Go type.
+func KeyName(pub crypto.PublicKey) (name string, ok bool) {
+	switch pub := pub.(type) {
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA-%d", pub.N.BitLen()), true
+	case *ecdsa.PublicKey:
+		return "ECDSA-" + strings.ReplaceAll(pub.Curve.Params().Name, "-", ""), true
+	case ed25519.PublicKey:
+		return "Ed25519", true
+	}
+	return fmt.Sprintf("%T", pub), false
 }

@@ -11,7 +11,6 @@ import (
 	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/files"
-
 	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 

@@ -2,9 +2,6 @@ package verify
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
@@ -34,15 +31,7 @@ func dnList(certs []*x509.Certificate) string {
 // keyText is a public key's algorithm and the SHA-256 of its SubjectPublicKeyInfo, as openssl and key
 // pinning have it.
 func keyText(key crypto.PublicKey) string {
-	algorithm := fmt.Sprintf("%T", key)
-	switch key := key.(type) {
-	case *rsa.PublicKey:
-		algorithm = fmt.Sprintf("RSA-%d", key.N.BitLen())
-	case *ecdsa.PublicKey:
-		algorithm = "ECDSA-" + strings.ReplaceAll(key.Curve.Params().Name, "-", "")
-	case ed25519.PublicKey:
-		algorithm = "Ed25519"
-	}
+	algorithm, _ := pki.KeyName(key)
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
 		return algorithm

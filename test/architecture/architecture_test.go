@@ -31,10 +31,11 @@ func deps(t *testing.T, pkg string) []string {
 }
 
 func TestStages_neverImportOneAnother(t *testing.T) {
-	stages := []string{"internal/config", "keygen", "client", "internal/verify", "output", "internal/notify"}
+	stages := []string{"keygen", "client", "internal/verify", "output", "internal/notify"}
 	for _, stage := range stages {
 		for _, dep := range deps(t, stage) {
-			assert.False(t, slices.Contains(stages, dep), "%s imports %s: stages exchange standard types, internal/enroll knows their order", stage, dep)
+			assert.False(t, slices.Contains(stages, dep) || dep == "internal/config",
+				"%s imports %s: stages exchange standard types, internal/config fills their settings, internal/enroll knows their order", stage, dep)
 		}
 	}
 }

@@ -32,19 +32,32 @@ const root = "../.."
 // markers.
 func generated(t *testing.T) map[string]map[string]string {
 	t.Helper()
-	var variables, codes, files strings.Builder
-	require.NoError(t, output.WriteFilesMarkdown(&files))
+	var variables, codes strings.Builder
 	require.NoError(t, config.WriteMarkdown(&variables))
 	require.NoError(t, enroll.WriteExitCodesMarkdown(&codes))
 	return map[string]map[string]string{
 		"docs/reliability.md":  {"figures": figures(t)},
 		"README.md":            {"variables": variables.String(), "exit codes": codes.String()},
-		"docs/applications.md": {"files": files.String()},
+		"docs/applications.md": {"files": outputFiles()},
 		"docs/certservice.md": {
 			"certservice --help": textBlock(help(t, "certservice")),
 			"devca --help":       textBlock(help(t, "devca")),
 		},
 	}
+}
+
+// outputFiles is the table of the files that each output type writes, in the order in which they are replaced.
+func outputFiles() string {
+	var table strings.Builder
+	table.WriteString("| file | `OUTPUT_TYPE` | content | mode |\n|---|---|---|---|\n")
+	for _, f := range output.Files() {
+		mode := "0644"
+		if f.Secret() {
+			mode = "`OUTPUT_FILE_MODE`"
+		}
+		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n", f.Name, strings.Join(f.Formats, ", "), f.Content, mode)
+	}
+	return table.String()
 }
 
 // figures is the table of what the fault and load tests measured last.

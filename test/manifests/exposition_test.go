@@ -95,9 +95,9 @@ func fetcherExposition(t *testing.T) []byte {
 	m.CountRenewal(enroll.Enrolled)
 	m.CountFailure(enroll.StageConnection.String())
 	m.CountRestoration()
-	for _, kind := range []string{notify.KindExec, notify.KindSignal, notify.KindURL, notify.KindVerify} {
+	for _, kind := range notify.Kinds {
 		for _, outcome := range []notify.Outcome{notify.OutcomeSuccess, notify.OutcomeFailure} {
-			m.CountNotification(kind, string(outcome))
+			m.CountNotification(kind.Name, string(outcome))
 		}
 	}
 	m.SetServed(true)

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	told     = "told the application"
+	told     = "notified the application"
 	verified = "the application serves the new certificate"
 )
 
@@ -100,7 +100,7 @@ func TestSidecar_nginx_isReloadedAndSeenToServeTheNewCertificate(t *testing.T) {
 			assert.Equal(t, 1., p.metric("certfetcher_served_certificate_matches"))
 			assert.Equal(t, 3., p.metric(`certfetcher_notifications_total{kind="verify",outcome="success"}`))
 			assert.Zero(t, p.metric(`certfetcher_notifications_total{kind="signal",outcome="failure"}`))
-			assert.Zero(t, p.count("telling the application failed"))
+			assert.Zero(t, p.count("notifying the application failed"))
 			p.end()
 		})
 	}

@@ -78,8 +78,8 @@ func TestSidecar_afterAnInitContainer_takesItsFilesOver(t *testing.T) {
 	p.renew()
 	p.await(2, planned)
 	assert.Equal(t, files["keystore.pass"], snapshot(t, volume)["keystore.pass"], "the password stays")
-	p.await(1, "told the application")
-	assert.Equal(t, 1, p.count("told the application"), "only of what is new")
+	p.await(1, "notified the application")
+	assert.Equal(t, 1, p.count("notified the application"), "only of what is new")
 	p.end()
 }
 
@@ -188,7 +188,7 @@ func TestSidecar_publishedFilesThatVanishOrChange_arePutBack(t *testing.T) {
 			t.Parallel()
 			p := start(t, startService(t, time.Hour, nil), "OUTPUT_LAYOUT="+layout, "NOTIFY_EXEC=/usr/bin/env")
 			p.await(1, planned)
-			p.await(1, "told the application")
+			p.await(1, "notified the application")
 			files := snapshot(t, p.volume)
 			for n, harm := range []struct {
 				do         func() error // at one blow, so that it is mended once
@@ -201,7 +201,7 @@ func TestSidecar_publishedFilesThatVanishOrChange_arePutBack(t *testing.T) {
 				require.NoError(t, harm.do())
 				assert.Contains(t, p.await(n+1, putBack)["differences"], harm.difference)
 				assert.Equal(t, files, snapshot(t, p.volume))
-				p.await(n+2, "told the application")
+				p.await(n+2, "notified the application")
 			}
 			assert.Equal(t, 3., p.metric("certfetcher_restorations_total"))
 			// There from the start, so that a first failure is an increase.
@@ -292,7 +292,7 @@ func TestSidecar_overlapThatIsOver_endsWithoutARenewal(t *testing.T) {
 	assert.EqualValues(t, 1, p.await(1, "keeping trusted certificates that the CertService no longer sends")["count"])
 	serial := inspected(t, p.volume).Certificate.Serial
 	eventually(t, "the application is told", func() bool {
-		return slices.ContainsFunc(p.lines(told), func(l line) bool { return l["reason"] == "pruned" && l["serial"] == serial })
+		return slices.ContainsFunc(p.lines(told), func(l line) bool { return l["trigger"] == "pruned" && l["serial"] == serial })
 	})
 	after := inspected(t, p.volume)
 	assert.Equal(t, serial, after.Certificate.Serial)

@@ -139,7 +139,7 @@ func TestSidecar_requestThatChanged_isMadeAtOnce(t *testing.T) {
 			assert.Equal(t, row.sans, certificate.SANs)
 			assert.True(t, certificate.KeyFits)
 			assert.Equal(t, 1., p.metric(enrolledNew))
-			assert.Equal(t, "enrolled", p.await(1, told).text("reason"))
+			assert.Equal(t, "enrolled", p.await(1, told).text("trigger"))
 			assert.Equal(t, 2, s.Requests())
 			p.end()
 			// The same request once more is none.

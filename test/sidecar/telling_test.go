@@ -24,7 +24,7 @@ import (
 func (p *sidecar) assertTold(n int, reason, serial string) {
 	p.t.Helper()
 	l := p.await(n, told)
-	assert.Equal(p.t, reason, l.text("reason"))
+	assert.Equal(p.t, reason, l.text("trigger"))
 	assert.Equal(p.t, serial, l.text("serial"))
 }
 
@@ -212,13 +212,13 @@ func TestSidecar_applicationThatStartsLater_isNoFailure(t *testing.T) {
 	t.Cleanup(func() { app.Close() })
 	p.await(1, told)
 	assert.Zero(t, p.metric(`certfetcher_notifications_total{kind="url",outcome="failure"}`))
-	for _, l := range p.lines("telling the application failed") {
+	for _, l := range p.lines("notifying the application failed") {
 		assert.Fail(t, "an application that is still to come was taken for a failure", l.text("error"))
 	}
 	// Once it was there, it is missed.
 	require.NoError(t, app.Close())
 	p.renew()
-	assert.Equal(t, "ERROR", p.await(1, "telling the application failed").text("level"))
+	assert.Equal(t, "ERROR", p.await(1, "notifying the application failed").text("level"))
 	assert.Positive(t, p.metric(`certfetcher_notifications_total{kind="url",outcome="failure"}`))
 	p.end()
 }

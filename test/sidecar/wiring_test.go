@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/renew"
+	schedule "github.com/certfetcher/certfetcher/internal/sidecar"
 	"github.com/certfetcher/certfetcher/test/port"
 	"github.com/certfetcher/certfetcher/test/service"
 )
@@ -37,12 +37,12 @@ const due = 20 * time.Second // tolerance, as certificates know seconds only and
 func TestSidecar_planFollowsTheConfiguration(t *testing.T) {
 	for name, row := range map[string]struct {
 		variables []string
-		policy    renew.Policy
+		policy    schedule.Policy
 	}{
-		"as it is":     {nil, renew.Policy{At: 2. / 3, Seed: "test"}},
-		"RENEW_AT":     {[]string{"RENEW_AT=10%"}, renew.Policy{At: 0.1, Seed: "test"}},
-		"RENEW_BEFORE": {[]string{"RENEW_BEFORE=40h"}, renew.Policy{At: 2. / 3, Before: 40 * time.Hour, Seed: "test"}},
-		"POD_UID":      {[]string{"POD_UID=another"}, renew.Policy{At: 2. / 3, Seed: "another"}},
+		"as it is":     {nil, schedule.Policy{At: 2. / 3, Seed: "test"}},
+		"RENEW_AT":     {[]string{"RENEW_AT=10%"}, schedule.Policy{At: 0.1, Seed: "test"}},
+		"RENEW_BEFORE": {[]string{"RENEW_BEFORE=40h"}, schedule.Policy{At: 2. / 3, Before: 40 * time.Hour, Seed: "test"}},
+		"POD_UID":      {[]string{"POD_UID=another"}, schedule.Policy{At: 2. / 3, Seed: "another"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -50,7 +50,7 @@ func TestSidecar_planFollowsTheConfiguration(t *testing.T) {
 			got, err := time.Parse(time.RFC3339, p.await(1, planned).text("due"))
 			require.NoError(t, err)
 			c := inspected(t, p.volume).Certificate
-			want := row.policy.Due(renew.Certificate{NotBefore: c.NotBefore, NotAfter: c.NotAfter})
+			want := row.policy.Due(schedule.Certificate{NotBefore: c.NotBefore, NotAfter: c.NotAfter})
 			assert.WithinDuration(t, want, got, due)
 			p.end()
 		})

@@ -1,8 +1,10 @@
-package renew
+package sidecar
 
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/enroll"
 )
 
 const (
@@ -18,17 +20,7 @@ const (
 	shortestWait = time.Second
 )
 
-// Hint is what a failure says about when to try again.
-type Hint struct {
-	// Permanent failures are such as somebody has to repair: they are tried again slowly.
-	Permanent bool
-	// Wasted: a certificate was issued for nothing, and would be at each try. They are tried again very slowly.
-	Wasted bool
-	// RetryAfter is how long to wait at the least, mostly because the other side asks for it; 0: nobody does.
-	RetryAfter time.Duration
-}
-
-// wait is how long to wait after the given number of failures in a row, 1 or more. It is drawn evenly from almost
+// retryWait is how long to wait after the given number of failures in a row, 1 or more. It is drawn evenly from almost
 // nothing to a bound that doubles each time (full jitter), so that the pods that met the same outage do not come back
 // together. The bound ends at 15 minutes and at a twentieth of the time left to expiry; after a permanent failure it
 // is there at once. After expiry it ends at a minute, or a twentieth of the certificate's life. Where each try costs
@@ -36,7 +28,7 @@ type Hint struct {
 //
 // A Retry-After is obeyed, up to a tenth later than asked, unless the certificate would expire meanwhile, and for
 // 15 minutes at most once it has.
-func wait(failures int, hint Hint, c Certificate, now time.Time) time.Duration {
+func retryWait(failures int, hint enroll.Hint, c Certificate, now time.Time) time.Duration {
 	life, left := c.NotAfter.Sub(c.NotBefore), c.NotAfter.Sub(now)
 	shortest := min(shortestWait, life/100)
 	bound := min(longestWait, left/20)

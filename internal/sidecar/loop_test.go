@@ -1,4 +1,4 @@
-package renew
+package sidecar
 
 import (
 	"bytes"
@@ -14,6 +14,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/client"
+	"github.com/certfetcher/certfetcher/internal/enroll"
 )
 
 // renewer notes what the loop asks for, and when.
@@ -190,14 +193,14 @@ func TestLoop_failures_areFollowedByTriesUntilOneSucceeds(t *testing.T) {
 
 func TestLoop_hints_areFollowed(t *testing.T) {
 	for name, row := range map[string]struct {
-		hint  Hint
+		err   error
 		least time.Duration
 	}{
-		"a refusal":     {Hint{Permanent: true}, 7*time.Minute + 30*time.Second},
-		"a Retry-After": {Hint{RetryAfter: 11 * time.Minute}, 11 * time.Minute},
+		"a refusal":     {&client.ConnectionError{Permanent: true, Err: errors.New("no")}, 7*time.Minute + 30*time.Second},
+		"a Retry-After": {&client.StatusError{StatusCode: 503, RetryAfter: 11 * time.Minute}, 11 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, &renewer{err: &Failure{Hint: row.hint, Err: errors.New("no")}}, func(b *bench) {
+			inBubble(t, &renewer{err: &enroll.Error{Stage: enroll.StageConnection, Err: row.err}}, func(b *bench) {
 				b.pass(b.status.Due.Sub(b.began) + row.least - time.Millisecond)
 				assert.Len(t, b.at, 1)
 				b.pass(15 * time.Minute)
@@ -335,11 +338,11 @@ func TestLoop_newerCertificateOfSomebodyElse_makesTheAttemptUnderWayNeedless(t *
 }
 
 func TestLoop_certificateThatCannotBePublished_isAFailedAttempt(t *testing.T) {
-	inBubble(t, &renewer{life: 10 * day, refused: &Failure{Stage: "file", Err: errors.New("no space")}}, func(b *bench) {
+	inBubble(t, &renewer{life: 10 * day, refused: &enroll.Error{Stage: enroll.StageFile, Err: errors.New("no space")}}, func(b *bench) {
 		b.requests <- "SIGHUP"
 		synctest.Wait()
 		assert.Equal(t, 1, b.status.Failures)
-		assert.Contains(t, b.log.String(), `msg="renewing failed, the certificate stays in use; trying again" reason="no space" stage=file try=1`)
+		assert.Contains(t, b.log.String(), `msg="renewing failed, the certificate stays in use; trying again" error="no space" stage=file try=1`)
 	})
 }
 

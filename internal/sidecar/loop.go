@@ -1,10 +1,11 @@
-package renew
+package sidecar
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/enroll"
 )
 
 // recheck is how often decisions are made anew at the latest: timers stand still while a machine is
@@ -19,25 +20,13 @@ type Renewer interface {
 	// Obtain makes one attempt to get a certificate, because of the reason. It runs on a goroutine of its own, so that
 	// a request that hangs keeps nobody from putting files back; one at a time. What it returns is called on
 	// the Loop's goroutine, and publishes the certificate; Obtained need not be set. Nothing has
-	// changed when either fails. The errors may be, or wrap, a *Failure.
+	// changed when either fails. The errors are those of package enroll.
 	Obtain(ctx context.Context, reason string) (publish func() (Certificate, error), err error)
 	// Restore puts back published files that vanished or changed. changed tells whether any had, and current is
 	// then what is published: another certificate when somebody else has published a newer one. It is called on
 	// the Loop's goroutine.
 	Restore() (current Certificate, changed bool, err error)
 }
-
-// Failure is a failed attempt with a hint on when to try again.
-type Failure struct {
-	Hint
-	Stage string // that failed, as metrics label it
-	Err   error
-}
-
-func (f *Failure) Error() string { return f.Err.Error() }
-
-// Unwrap gives the reason.
-func (f *Failure) Unwrap() error { return f.Err }
 
 // Status is what the Loop is up to, for those who watch it.
 type Status struct {
@@ -167,17 +156,11 @@ func (r *run) end(o obtained) {
 	if r.other && r.because == reasonDue {
 		return // nothing is due any more
 	}
-	var failure *Failure
-	var hint Hint
-	stage := ""
-	if errors.As(err, &failure) {
-		hint, stage = failure.Hint, failure.Stage
-	}
 	now := r.now()
 	r.Failures++
-	r.since, r.Next = now, now.Add(wait(r.Failures, hint, r.current, now))
+	r.since, r.Next = now, now.Add(retryWait(r.Failures, enroll.HintOf(err), r.current, now))
 	r.observe()
-	attributes := []any{"reason", err.Error(), "stage", stage, "try", r.Failures, "next_in", r.Next.Sub(now), "not_after", r.current.NotAfter.UTC()}
+	attributes := []any{"error", err.Error(), "stage", enroll.StageOf(err).String(), "try", r.Failures, "next_in", r.Next.Sub(now), "not_after", r.current.NotAfter.UTC()}
 	if r.current.NotAfter.Before(now) {
 		r.Log.Error("renewing failed, and the certificate has expired; trying again", attributes...)
 		return
@@ -228,7 +211,7 @@ func (r *run) restore() {
 	r.restoreFailures++
 	pause := between(shortestWait, min(longestExpired, shortestWait<<min(r.restoreFailures, 20)))
 	r.restoreNext = r.now().Add(pause)
-	r.Log.Error("putting published files back failed, trying again", "reason", err.Error(), "try", r.restoreFailures, "next_in", pause)
+	r.Log.Error("putting published files back failed, trying again", "error", err.Error(), "try", r.restoreFailures, "next_in", pause)
 }
 
 func (r *run) untilAttempt() time.Duration {

@@ -1,4 +1,4 @@
-package renew
+package sidecar
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/certfetcher/certfetcher/internal/enroll"
 )
 
 const (
@@ -75,47 +77,47 @@ func TestPolicy_certificateForThousandsOfYears_isDueAtItsShare(t *testing.T) {
 			assert.InDelta(t, want, due.Year(), 30, "at %v, obtained at %v", at, obtained)
 		}
 		assert.InDelta(t, 9999, Policy{At: 0.5, Before: 30 * day, Seed: "pod"}.Due(c).Year(), 1)
-		assert.LessOrEqual(t, wait(1, Hint{}, c, birth), 2*time.Second)
-		assert.LessOrEqual(t, wait(1, Hint{Permanent: true}, c, birth), 15*time.Minute)
+		assert.LessOrEqual(t, retryWait(1, enroll.Hint{}, c, birth), 2*time.Second)
+		assert.LessOrEqual(t, retryWait(1, enroll.Hint{Permanent: true}, c, birth), 15*time.Minute)
 	}
 }
 
 func TestWait_bounds(t *testing.T) {
-	permanent, wasted := Hint{Permanent: true}, Hint{Wasted: true}
+	permanent, wasted := enroll.Hint{Permanent: true}, enroll.Hint{Wasted: true}
 	for name, row := range map[string]struct {
 		failures    int
-		hint        Hint
+		hint        enroll.Hint
 		life, left  time.Duration
 		least, most time.Duration
 	}{
-		"first":                                   {1, Hint{}, 90 * day, 30 * day, time.Second, 2 * time.Second},
-		"third":                                   {3, Hint{}, 90 * day, 30 * day, time.Second, 8 * time.Second},
-		"a hundredth":                             {100, Hint{}, 90 * day, 30 * day, time.Second, 15 * time.Minute},
-		"a hundredth, an hour left":               {100, Hint{}, 90 * day, time.Hour, time.Second, 3 * time.Minute},
-		"a hundredth, a minute left":              {100, Hint{}, 90 * day, time.Minute, time.Second, 3 * time.Second},
-		"expired":                                 {100, Hint{}, 90 * day, -day, time.Second, time.Minute},
-		"first after 30 seconds of life":          {1, Hint{}, 30 * time.Second, 10 * time.Second, 300 * time.Millisecond, 500 * time.Millisecond},
-		"a hundredth after 30 seconds of life":    {100, Hint{}, 30 * time.Second, 10 * time.Second, 300 * time.Millisecond, 500 * time.Millisecond},
-		"expired after 30 seconds of life":        {100, Hint{}, 30 * time.Second, -time.Hour, 300 * time.Millisecond, 1500 * time.Millisecond},
+		"first":                                   {1, enroll.Hint{}, 90 * day, 30 * day, time.Second, 2 * time.Second},
+		"third":                                   {3, enroll.Hint{}, 90 * day, 30 * day, time.Second, 8 * time.Second},
+		"a hundredth":                             {100, enroll.Hint{}, 90 * day, 30 * day, time.Second, 15 * time.Minute},
+		"a hundredth, an hour left":               {100, enroll.Hint{}, 90 * day, time.Hour, time.Second, 3 * time.Minute},
+		"a hundredth, a minute left":              {100, enroll.Hint{}, 90 * day, time.Minute, time.Second, 3 * time.Second},
+		"expired":                                 {100, enroll.Hint{}, 90 * day, -day, time.Second, time.Minute},
+		"first after 30 seconds of life":          {1, enroll.Hint{}, 30 * time.Second, 10 * time.Second, 300 * time.Millisecond, 500 * time.Millisecond},
+		"a hundredth after 30 seconds of life":    {100, enroll.Hint{}, 30 * time.Second, 10 * time.Second, 300 * time.Millisecond, 500 * time.Millisecond},
+		"expired after 30 seconds of life":        {100, enroll.Hint{}, 30 * time.Second, -time.Hour, 300 * time.Millisecond, 1500 * time.Millisecond},
 		"refused":                                 {1, permanent, 90 * day, 30 * day, 450 * time.Second, 15 * time.Minute},
 		"refused, an hour left":                   {1, permanent, 90 * day, time.Hour, 90 * time.Second, 3 * time.Minute},
 		"wasted a certificate":                    {1, wasted, 90 * day, 30 * day, 12 * time.Hour, day},
 		"wasted a certificate, a day left":        {3, wasted, 90 * day, day, 3 * time.Hour, 6 * time.Hour},
 		"wasted a certificate, expired":           {3, wasted, 90 * day, -day, 450 * time.Second, 15 * time.Minute},
-		"asked to wait":                           {1, Hint{RetryAfter: 5 * time.Minute}, 90 * day, 30 * day, 5 * time.Minute, 5*time.Minute + 30*time.Second},
-		"asked to wait less than it would":        {1, Hint{RetryAfter: time.Millisecond}, 90 * day, 30 * day, time.Second, 2 * time.Second},
-		"asked to wait past the end":              {1, Hint{RetryAfter: 10 * time.Minute}, 90 * day, 5 * time.Minute, time.Second, 2 * time.Second},
-		"asked to wait after the end":             {1, Hint{RetryAfter: 5 * time.Minute}, 90 * day, -day, 5 * time.Minute, 5*time.Minute + 30*time.Second},
-		"asked to wait long after the end":        {1, Hint{RetryAfter: day}, 90 * day, -day, 15 * time.Minute, 15 * time.Minute},
-		"asked to wait for hours":                 {1, Hint{RetryAfter: 10 * time.Hour}, 90 * day, 30 * day, 10 * time.Hour, 11 * time.Hour},
-		"refused and asked to wait, with an hour": {1, Hint{Permanent: true, RetryAfter: 10 * time.Minute}, 90 * day, time.Hour, 10 * time.Minute, 11 * time.Minute},
+		"asked to wait":                           {1, enroll.Hint{RetryAfter: 5 * time.Minute}, 90 * day, 30 * day, 5 * time.Minute, 5*time.Minute + 30*time.Second},
+		"asked to wait less than it would":        {1, enroll.Hint{RetryAfter: time.Millisecond}, 90 * day, 30 * day, time.Second, 2 * time.Second},
+		"asked to wait past the end":              {1, enroll.Hint{RetryAfter: 10 * time.Minute}, 90 * day, 5 * time.Minute, time.Second, 2 * time.Second},
+		"asked to wait after the end":             {1, enroll.Hint{RetryAfter: 5 * time.Minute}, 90 * day, -day, 5 * time.Minute, 5*time.Minute + 30*time.Second},
+		"asked to wait long after the end":        {1, enroll.Hint{RetryAfter: day}, 90 * day, -day, 15 * time.Minute, 15 * time.Minute},
+		"asked to wait for hours":                 {1, enroll.Hint{RetryAfter: 10 * time.Hour}, 90 * day, 30 * day, 10 * time.Hour, 11 * time.Hour},
+		"refused and asked to wait, with an hour": {1, enroll.Hint{Permanent: true, RetryAfter: 10 * time.Minute}, 90 * day, time.Hour, 10 * time.Minute, 11 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := birth
 			c := Certificate{NotBefore: now.Add(row.left - row.life), NotAfter: now.Add(row.left)}
 			shortest, longest := row.most, time.Duration(0)
 			for range 1000 {
-				chosen := wait(row.failures, row.hint, c, now)
+				chosen := retryWait(row.failures, row.hint, c, now)
 				assert.GreaterOrEqual(t, chosen, row.least)
 				assert.LessOrEqual(t, chosen, row.most)
 				shortest, longest = min(shortest, chosen), max(longest, chosen)

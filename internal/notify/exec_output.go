@@ -1,8 +1,7 @@
 package notify
 
 import (
-	"bytes"
-	"io"
+	"bufio"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -16,8 +15,8 @@ const (
 	maxOutputLineBytes = 1024
 )
 
-// commandOutput forwards a command's output to the log, a line for a line, within bounds. It reads until
-// nobody holds the output any more, which may be long after the command's end.
+// commandOutput forwards a command's output to the log, line by line, within bounds. It reads until
+// no process holds the output open any more, which may be long after the command's end.
 type commandOutput struct {
 	log      *slog.Logger
 	complete chan struct{} // closed after the last line was logged
@@ -61,15 +60,28 @@ func (o *commandOutput) start(cmd *exec.Cmd) (ended func(), err error) {
 	return ended, nil
 }
 
-// read forwards one stream until its end.
+// read forwards one stream until its end: a pipe fails in no way that could be repaired. Empty lines are not worth a
+// record.
 func (o *commandOutput) read(stream string, from *os.File) {
 	defer from.Close()
-	lines := &lineWriter{output: o, stream: stream}
-	_, _ = io.Copy(lines, from) // a pipe fails in no way that anybody could mend
-	lines.flush()
+	reader := bufio.NewReaderSize(from, maxOutputLineBytes)
+	for {
+		begin, more, err := reader.ReadLine()
+		if err != nil {
+			return
+		}
+		line, cut := string(begin), false
+		for more && err == nil {
+			begin, more, err = reader.ReadLine()
+			cut = cut || len(begin) > 0
+		}
+		if line = strings.TrimRight(line, "\r"); line != "" {
+			o.emit(stream, line, cut)
+		}
+	}
 }
 
-func (o *commandOutput) emit(stream string, line []byte, cut bool) {
+func (o *commandOutput) emit(stream string, line string, cut bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.lines == maxOutputLines {
@@ -77,7 +89,7 @@ func (o *commandOutput) emit(stream string, line []byte, cut bool) {
 		return
 	}
 	o.lines++
-	text := strings.ToValidUTF8(string(line), "\uFFFD")
+	text := strings.ToValidUTF8(line, "\uFFFD")
 	if cut {
 		text += " … (cut)"
 	}
@@ -91,37 +103,4 @@ func (o *commandOutput) close() {
 	if o.dropped > 0 {
 		o.log.Warn("dropped further output of the command", "lines", o.dropped, "limit", maxOutputLines)
 	}
-}
-
-// lineWriter is one of the command's output streams.
-type lineWriter struct {
-	output *commandOutput
-	stream string
-
-	line []byte // of the line that is not complete, no more than maxOutputLineBytes
-	cut  bool   // the line has more than that
-}
-
-func (w *lineWriter) Write(p []byte) (int, error) {
-	written := len(p)
-	for len(p) > 0 {
-		part, rest, complete := bytes.Cut(p, []byte{'\n'})
-		fits := min(len(part), maxOutputLineBytes-len(w.line))
-		w.line = append(w.line, part[:fits]...)
-		w.cut = w.cut || fits < len(part)
-		if complete {
-			w.flush()
-		}
-		p = rest
-	}
-	return written, nil
-}
-
-// flush ends the line; empty ones are not worth a record.
-func (w *lineWriter) flush() {
-	line := bytes.TrimRight(w.line, "\r")
-	if len(line) > 0 {
-		w.output.emit(w.stream, line, w.cut)
-	}
-	w.line, w.cut = w.line[:0], false
 }

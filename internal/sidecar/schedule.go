@@ -4,7 +4,7 @@
 //
 // All decisions are made on wall-clock time and made again at least once a minute, so that a machine that
 // was suspended, or whose clock was set, renews as soon as it is due.
-package renew
+package sidecar
 
 import (
 	"crypto/sha256"

@@ -70,7 +70,7 @@ func recognised(seen []byte, address string) error {
 
 // explainNoTLS finds out why there was no TLS with a server: by what it said, or, where it only hung up, by asking it
 // once more in the two protocols in which the client speaks first. It returns failure when it finds nothing.
-func (v *Verify) explainNoTLS(ctx context.Context, seen []byte, failure error) error {
+func (v *verifier) explainNoTLS(ctx context.Context, seen []byte, failure error) error {
 	if v.protocol.start != nil {
 		return failure // it has begun TLS
 	}
@@ -110,10 +110,10 @@ func isLDAP(conn net.Conn) bool {
 }
 
 // answers sends a request on a connection of its own and tells whether the answer is one of its protocol.
-func (v *Verify) answers(ctx context.Context, fits func(net.Conn) bool, request string) bool {
+func (v *verifier) answers(ctx context.Context, fits func(net.Conn) bool, request string) bool {
 	ctx, cancel := context.WithTimeout(ctx, recognition)
 	defer cancel()
-	conn, err := v.config.Dial(ctx, "tcp", v.address)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", v.address)
 	if err != nil {
 		return false
 	}

@@ -1,0 +1,167 @@
+package sidecar
+
+import (
+	"context"
+	"runtime/debug"
+	"time"
+
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/notify"
+)
+
+// The reasons of a publication, as the application is told.
+const (
+	reasonEnrolled = "enrolled"
+	reasonRenewed  = "renewed"
+	reasonRestored = "restored"
+	reasonPruned   = "pruned"
+)
+
+// notifyOfKept begins with a certificate that was on the volume. The application is told of it only when a process before
+// this one did not get as far.
+func (s *Sidecar) notifyOfKept(outcome enroll.Outcome) {
+	event := s.event(outcome, reasonRestored)
+	if event.Kept = !outcome.Untold; outcome.Untold {
+		s.Log.Info("the process before this one did not get as far as telling of what is on the volume; telling now")
+	}
+	s.dispatcher.Dispatch(event)
+}
+
+// Obtain is one attempt of the loop.
+func (s *Sidecar) Obtain(ctx context.Context, reason string) (publish func() (Certificate, error), err error) {
+	s.Log.Info("renewing", "trigger", reason)
+	// A renewal needs some megabytes for some milliseconds, once in days or months.
+	defer debug.FreeOSMemory()
+	obtained, err := s.Certificates.Obtain(ctx)
+	if err != nil {
+		return nil, s.countFailure(ctx, err)
+	}
+	return func() (Certificate, error) {
+		defer debug.FreeOSMemory()
+		outcome, err := s.Certificates.Publish(obtained)
+		if err != nil && !enroll.Committed(err) {
+			return Certificate{}, s.countFailure(ctx, err)
+		}
+		s.metrics.CountRenewal(outcome.How)
+		reason := reasonRenewed
+		if outcome.How == enroll.Enrolled {
+			reason = reasonEnrolled
+		}
+		current := s.adopt(outcome, reason)
+		s.incomplete = ""
+		if err != nil {
+			s.incomplete = reason
+			s.Log.Error("the new certificate is the one on the volume, but its files are not complete; completing them", "error", err.Error())
+			s.metrics.SetVolume(err)
+			s.disturb()
+		}
+		return current, nil
+	}, nil
+}
+
+// countFailure counts a failed attempt, unless the end of the process made it fail.
+func (s *Sidecar) countFailure(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		s.metrics.CountFailure(enroll.StageOf(err).String())
+	}
+	return err
+}
+
+// Restore puts published files back, completes a publication that failed after its commit, and takes away trusted
+// certificates that were kept long enough.
+func (s *Sidecar) Restore() (current Certificate, changed bool, err error) {
+	outcome, err := s.Certificates.Restore()
+	s.metrics.SetVolume(err)
+	switch {
+	case err != nil:
+		return Certificate{}, false, err
+	case outcome.Changed:
+		return s.restored(outcome), true, nil
+	case s.merged.Load():
+		s.notifyOfMerging(outcome)
+	default:
+		err = s.prune()
+	}
+	return Certificate{}, false, err
+}
+
+func (s *Sidecar) restored(outcome enroll.Outcome) Certificate {
+	reason := reasonRestored
+	switch {
+	case s.incomplete != "":
+		reason, s.incomplete = s.incomplete, ""
+		s.Log.Info("the new files are complete", "path", s.Dir, "files", outcome.Files)
+	case !outcome.Adopted:
+		s.metrics.CountRestoration()
+		s.Log.Warn("published files had vanished or changed, they are put back", "path", s.Dir, "differences", outcome.Differences)
+	}
+	return s.adopt(outcome, reason)
+}
+
+// notifyOfMerging has the application told that truststores changed, though nothing was published.
+func (s *Sidecar) notifyOfMerging(outcome enroll.Outcome) {
+	var err error
+	if outcome.Number, err = s.Certificates.Owe(); err != nil {
+		s.Log.Warn("the application is to be told, but that cannot be noted on the volume: if this process ends before, nobody tells it", "error", err.Error())
+	}
+	s.merged.Store(false)
+	s.dispatcher.Dispatch(s.event(outcome, reasonRestored))
+}
+
+// prune takes away trusted certificates whose overlap is over, if there are any.
+func (s *Sidecar) prune() error {
+	outcome, err := s.Certificates.Prune()
+	switch {
+	case enroll.Committed(err):
+		s.incomplete = reasonPruned
+	case outcome.Changed:
+		s.adopt(outcome, reasonPruned)
+	default:
+		s.awaitCleanup()
+	}
+	return err
+}
+
+// awaitCleanup has the loop look when something on the volume has to go: see enroll.Enroller.CleanupDue. A timer knows
+// nothing of a clock that was set, so it is set again as often as there was nothing to take away yet.
+func (s *Sidecar) awaitCleanup() {
+	if s.cleanup != nil {
+		s.cleanup.Stop()
+	}
+	if due := s.Certificates.CleanupDue(); !due.IsZero() {
+		s.cleanup = time.AfterFunc(max(time.Until(due), 100*time.Millisecond), s.disturb)
+	}
+}
+
+// adopt takes what is on the volume now as current: for the metrics, the application and the Loop.
+func (s *Sidecar) adopt(outcome enroll.Outcome, reason string) Certificate {
+	leaf := outcome.Bundle.Chain[0]
+	s.metrics.SetCertificate(leaf)
+	s.metrics.SetVolume(nil)
+	current := Certificate{NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
+	if outcome.How != enroll.Kept {
+		current.Obtained = time.Now()
+	}
+	if outcome.Changed {
+		s.merged.Store(false) // told along with it
+		s.dispatcher.Dispatch(s.event(outcome, reason))
+	}
+	s.awaitCleanup()
+	return current
+}
+
+// event is what the application is told of what is on the volume.
+func (s *Sidecar) event(outcome enroll.Outcome, reason string) notify.Event {
+	event := notify.NewEvent(reason, s.Dir, outcome.Files, outcome.Bundle.Chain[0], outcome.Bundle.Trusted)
+	event.Notified = s.told(outcome.Number)
+	return event
+}
+
+// told notes that the application knows of a publication.
+func (s *Sidecar) told(number int) func() {
+	return func() {
+		if err := s.Certificates.Told(number); err != nil {
+			s.Log.Warn("the application was told, but that cannot be noted on the volume: the next start tells it again", "error", err.Error())
+		}
+	}
+}

@@ -1,0 +1,261 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/metrics"
+	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/internal/notify"
+	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/internal/truststore"
+)
+
+// EndGrace is how long Run waits at its end for what is under way. What then is not finished is cut off, which a volume
+// survives at any moment.
+const EndGrace = 700 * time.Millisecond
+
+// Config is what a Sidecar works with.
+type Config struct {
+	Policy
+	Dir           string // where files are published
+	TriggerFile   string // its appearance triggers a renewal; absolute, or empty for none
+	HealthAddress string // of probes and metrics; empty: not served
+
+	// Certificates gets certificates and publishes them.
+	Certificates Certificates
+	Notify       notify.Config
+	// Merge is the post-processor's work, to be done after each publication; nil: none.
+	Merge *truststore.Config
+	// Identity is for requests to the CertService until its files, IdentityFiles, change; see Sidecar.Identity.
+	Identity      *mtls.Identity
+	IdentityFiles mtls.Files
+	Log           *slog.Logger
+}
+
+// Certificates is what a Sidecar needs of *enroll.Enroller, which says what its methods do. Tests have another.
+type Certificates interface {
+	Run(ctx context.Context) (enroll.Outcome, error)
+	Obtain(ctx context.Context) (enroll.Obtained, error)
+	Publish(obtained enroll.Obtained) (enroll.Outcome, error)
+	Restore() (enroll.Outcome, error)
+	Prune() (enroll.Outcome, error)
+	CleanupDue() time.Time
+	Owe() (int, error)
+	Told(number int) error
+}
+
+// Sidecar keeps the certificate on a volume valid, and the application notified of it. It joins the parts that know
+// nothing of one another: enrolment, notifications, metrics, and the Loop.
+type Sidecar struct {
+	Config
+	metrics    *metrics.Metrics
+	dispatcher *notify.Dispatcher
+	requests   chan string // has room for one: more say nothing more
+	disturbed  chan struct{}
+	identity   atomic.Pointer[func() *mtls.Identity]
+	failing    atomic.Bool // the last attempt to renew failed
+	merged     atomic.Bool // truststores have changed at a start at which nothing was published
+	cleanup    *time.Timer // disturbs when something on the volume has to go; nil before the first publication
+	incomplete string      // the reason of a publication that is committed but not complete; empty: there is none
+}
+
+// New makes a Sidecar; Config.Certificates may be set until Run.
+func New(c Config) *Sidecar {
+	s := &Sidecar{
+		Config: c, metrics: metrics.New(program.Version(), time.Now),
+		requests: make(chan string, 1), disturbed: make(chan struct{}, 1),
+	}
+	if c.Merge != nil {
+		c.Notify.Prepare = &merging{config: *c.Merge, log: c.Log, changed: s.truststoresChanged}
+	}
+	var stages []string
+	for _, stage := range enroll.Stages() {
+		stages = append(stages, stage.String())
+	}
+	s.metrics.Expect(stages, c.Notify.Kinds(), []string{string(notify.OutcomeSuccess), string(notify.OutcomeFailure)})
+	c.Notify.Observe = s.countNotification
+	s.dispatcher = notify.NewDispatcher(c.Notify)
+	fixed := func() *mtls.Identity { return c.Identity }
+	s.identity.Store(&fixed)
+	return s
+}
+
+// CurrentIdentity is the identity for the next request to the CertService: its files are followed while Run runs.
+func (s *Sidecar) CurrentIdentity() *mtls.Identity { return (*s.identity.Load())() }
+
+// Run makes sure that there is a certificate, as in init mode, and then renews it until ctx ends. An error is that of the
+// first fetch or of what is set up before it, and of type *enroll.Error.
+func (s *Sidecar) Run(ctx context.Context) error {
+	var background sync.WaitGroup
+	background.Go(func() { notify.ReapOrphans(ctx) })
+	if err := s.serveHealth(ctx, &background); err != nil {
+		return err
+	}
+	s.renewOnHangup(ctx)
+	s.followIdentity(ctx)
+	outcome, err := s.Certificates.Run(ctx)
+	if err != nil {
+		return err
+	}
+	s.watchFiles(ctx, &background, outcome.Files)
+	s.keepValid(ctx, &background, outcome)
+
+	<-ctx.Done()
+	ended := make(chan struct{})
+	go func() { background.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(EndGrace):
+	}
+	s.Log.Info("ended by a signal")
+	return nil
+}
+
+// keepValid begins with what is on the volume, and has it renewed.
+func (s *Sidecar) keepValid(ctx context.Context, background *sync.WaitGroup, outcome enroll.Outcome) {
+	current := s.adopt(outcome, reasonEnrolled)
+	if !outcome.Changed {
+		s.notifyOfKept(outcome)
+	}
+	if outcome.Requested != "" {
+		s.request("the configuration changed")
+	}
+	background.Go(func() { s.dispatcher.Run(ctx) })
+	debug.FreeOSMemory()
+	loop := &Loop{
+		Policy: s.Policy, Renewer: s, Requests: s.requests, Disturbed: s.disturbed, Observe: s.observe, Log: s.Log,
+	}
+	background.Go(func() { loop.Run(ctx, current) })
+}
+
+// truststoresChanged has the application notified of truststores that were merged though nothing was published. The Loop
+// does it, as all else, so that the newest comes last.
+func (s *Sidecar) truststoresChanged() {
+	s.merged.Store(true)
+	s.disturb()
+}
+
+func (s *Sidecar) countNotification(kind string, outcome notify.Outcome) {
+	s.metrics.CountNotification(kind, string(outcome))
+	if kind == notify.KindVerify {
+		s.metrics.SetServed(outcome == notify.OutcomeSuccess)
+	}
+}
+
+func (s *Sidecar) observe(status Status) {
+	s.failing.Store(status.Failures > 0)
+	s.metrics.SetPlan(status.Due, status.Next, status.Failures)
+}
+
+// request asks for a renewal now.
+func (s *Sidecar) request(reason string) {
+	select {
+	case s.requests <- reason:
+	default:
+	}
+}
+
+// disturb has the loop look at the published files.
+func (s *Sidecar) disturb() {
+	select {
+	case s.disturbed <- struct{}{}:
+	default:
+	}
+}
+
+// serveHealth listens before anything is fetched: an address that is taken must not cost a certificate, and
+// a kubelet may ask meanwhile.
+func (s *Sidecar) serveHealth(ctx context.Context, background *sync.WaitGroup) error {
+	address := s.HealthAddress
+	if address == "" {
+		return nil
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		hint := ""
+		if errors.Is(err, syscall.EADDRINUSE) {
+			hint = ": another process of this pod has the port, a second sidecar perhaps: give another one, or off"
+		}
+		return &enroll.Error{
+			Stage: enroll.StageClientConfiguration, Err: fmt.Errorf("HEALTH_ADDR cannot be used: %w%s", err, hint),
+		}
+	}
+	s.Log.Info("serving probes and metrics", "address", listener.Addr().String())
+	background.Go(func() {
+		if err := metrics.Serve(ctx, listener, s.metrics.Handler(func() { s.request("POST /renew") }), s.Log); err != nil {
+			s.Log.Error("probes and metrics are no longer served", "error", err.Error())
+		}
+	})
+	return nil
+}
+
+func (s *Sidecar) renewOnHangup(ctx context.Context) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				s.request("SIGHUP")
+			}
+		}
+	}()
+}
+
+// followIdentity follows the files of the identity.
+func (s *Sidecar) followIdentity(ctx context.Context) {
+	s.metrics.SetIdentity(s.Identity.Certificate.Leaf)
+	replaced := func(next *mtls.Identity, err error) {
+		s.metrics.CountIdentityReload(err)
+		if err == nil {
+			s.metrics.SetIdentity(next.Certificate.Leaf)
+			next.LogWarnings(s.Log)
+		}
+	}
+	watcher, err := mtls.Watch(ctx, s.IdentityFiles, s.Identity, s.Log, func(next *mtls.Identity, err error) {
+		replaced(next, err)
+		if err == nil && s.failing.Load() {
+			s.request("new mutual TLS identity") // it may be what was missing
+		}
+	})
+	if err != nil {
+		s.Log.Warn("the mutual TLS files cannot be watched, and are read before each request instead", "error", err.Error())
+		current := mtls.WithoutWatcher(s.IdentityFiles, s.Identity, s.Log, replaced)
+		s.identity.Store(&current)
+		return
+	}
+	current := watcher.Current
+	s.identity.Store(&current)
+}
+
+// watchFiles has published files put back, and listens to the trigger file.
+func (s *Sidecar) watchFiles(ctx context.Context, background *sync.WaitGroup, paths []string) {
+	var names []string
+	for _, path := range paths {
+		names = append(names, filepath.Base(path))
+	}
+	watch := &Watch{
+		Dir: s.Dir, Names: names, Trigger: s.TriggerFile,
+		Disturbed: s.disturbed, Requests: s.requests, Log: s.Log,
+	}
+	background.Go(func() {
+		if err := watch.Run(ctx); err != nil {
+			s.Log.Warn("published files that vanish are not put back before the next renewal, and RENEW_TRIGGER_FILE is not seen; SIGHUP and POST /renew still renew now", "error", err.Error())
+		}
+	})
+}
