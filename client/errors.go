@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"time"
 
@@ -161,24 +162,11 @@ func bodyNote(contentType string, body []byte) string {
 }
 
 func htmlTitle(body []byte) string {
-	body = body[:min(len(body), 4096)]
-	lower := make([]byte, len(body)) // bytes.ToLower may change the length, and with it the places
-	for i, b := range body {
-		if b >= 'A' && b <= 'Z' {
-			b += 'a' - 'A'
-		}
-		lower[i] = b
-	}
-	start := bytes.Index(lower, []byte("<title>"))
-	if start < 0 {
+	found := regexp.MustCompile(`(?is)<title>(.*?)</title>`).FindSubmatch(body[:min(len(body), 4096)])
+	if found == nil {
 		return ""
 	}
-	start += len("<title>")
-	length := bytes.Index(lower[start:], []byte("</title>"))
-	if length < 0 {
-		return ""
-	}
-	return string(body[start : start+length])
+	return string(found[1])
 }
 
 // echo is the shortest piece of a secret that is recognised when a server sends it back.
@@ -213,26 +201,12 @@ func (h secretHeaders) redact(s string) string {
 	for _, secret := range h {
 		known = append(known, base64.StdEncoding.EncodeToString(secret.pem), strings.Join(strings.Fields(string(secret.pem)), ""))
 	}
-	var out strings.Builder
-	for len(s) > 0 {
-		n := strings.IndexFunc(s, func(r rune) bool { return !isBase64(r) })
-		if n < 0 {
-			n = len(s)
+	return regexp.MustCompile(`[A-Za-z0-9+/=]+`).ReplaceAllStringFunc(s, func(run string) string {
+		if isEcho(run, known) {
+			return "[left out: part of the request]"
 		}
-		if isEcho(s[:n], known) {
-			out.WriteString("[left out: part of the request]")
-		} else {
-			out.WriteString(s[:n])
-		}
-		s = s[n:]
-		n = strings.IndexFunc(s, isBase64)
-		if n < 0 {
-			n = len(s)
-		}
-		out.WriteString(s[:n])
-		s = s[n:]
-	}
-	return out.String()
+		return run
+	})
 }
 
 func isEcho(run string, known []string) bool {
@@ -244,8 +218,4 @@ func isEcho(run string, known []string) bool {
 		}
 	}
 	return false
-}
-
-func isBase64(r rune) bool {
-	return r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '+' || r == '/' || r == '='
 }

@@ -12,10 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
@@ -229,7 +227,7 @@ func (c *Client) explainUntrusted(target *url.URL, e *tls.CertificateVerificatio
 	case errors.As(e.Err, &host):
 		return explainHost(server, target.Hostname())
 	case errors.As(e.Err, &invalid) && invalid.Reason == x509.Expired:
-		return lasting("a certificate of the server is not valid now, "+stamp(c.tls.Time())+": "+certText(invalid.Cert),
+		return lasting("a certificate of the server is not valid now, "+pki.Stamp(c.tls.Time())+": "+certText(invalid.Cert),
 			"have it renewed, or check this machine's clock")
 	case errors.As(e.Err, &invalid):
 		return lasting("the server's certificate is not good for a server: "+certText(server),
@@ -237,8 +235,6 @@ func (c *Client) explainUntrusted(target *url.URL, e *tls.CertificateVerificatio
 	}
 	return c.explainChain(e)
 }
-
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func (c *Client) rootsText() string {
 	if len(c.roots) == 0 {
@@ -248,16 +244,16 @@ func (c *Client) rootsText() string {
 	for _, r := range c.roots {
 		text := fmt.Sprintf("%q", pki.DN(r.RawSubject))
 		if c.now().After(r.NotAfter) {
-			text += " (expired " + stamp(r.NotAfter) + ")"
+			text += " (expired " + pki.Stamp(r.NotAfter) + ")"
 		}
 		holds = append(holds, text)
 	}
-	return "the truststore holds " + strings.Join(firstOf(holds, 8), ", ")
+	return "the truststore holds " + strings.Join(pki.FirstOf(holds, 8), ", ")
 }
 
 func certText(cert *x509.Certificate) string {
 	return fmt.Sprintf("subject %q, issuer %q, names %s, valid from %s to %s", pki.DN(cert.RawSubject),
-		pki.DN(cert.RawIssuer), certNames(cert), stamp(cert.NotBefore), stamp(cert.NotAfter))
+		pki.DN(cert.RawIssuer), certNames(cert), pki.Stamp(cert.NotBefore), pki.Stamp(cert.NotAfter))
 }
 
 // certNames lists what a host name can match: the subject's common name is not among it (RFC 9525).
@@ -271,15 +267,7 @@ func certNames(cert *x509.Certificate) string {
 	if len(names) == 0 {
 		return "none"
 	}
-	return strings.Join(firstOf(names, 20), ", ")
-}
-
-// firstOf is a list, or its first elements and how many more there are.
-func firstOf(list []string, most int) []string {
-	if len(list) <= most {
-		return list
-	}
-	return append(slices.Clone(list[:most]), fmt.Sprintf("and %d more", len(list)-most))
+	return strings.Join(pki.FirstOf(names, 20), ", ")
 }
 
 // proxyConnect is the operation by which net/http tells an error on the way to a proxy from one behind it.

@@ -162,10 +162,10 @@ func (d *doctor) expiry(chain []*x509.Certificate) {
 	for _, cert := range chain {
 		switch {
 		case now.After(cert.NotAfter):
-			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q expired at %s", cert.Subject, stamp(cert.NotAfter)), advice+", or check this machine's clock")
+			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q expired at %s", cert.Subject, pki.Stamp(cert.NotAfter)), advice+", or check this machine's clock")
 			return
 		case now.Before(cert.NotBefore):
-			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q is not valid before %s, and it is %s here", cert.Subject, stamp(cert.NotBefore), stamp(now)), "check this machine's clock")
+			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q is not valid before %s, and it is %s here", cert.Subject, pki.Stamp(cert.NotBefore), pki.Stamp(now)), "check this machine's clock")
 			return
 		}
 		if cert.NotAfter.Before(ends.NotAfter) {
@@ -173,7 +173,7 @@ func (d *doctor) expiry(chain []*x509.Certificate) {
 		}
 	}
 	text := fmt.Sprintf("%q is valid until %s", ends.Subject, until(ends.NotAfter, now))
-	if soon(ends, now) {
+	if pki.ExpiresSoon(ends, now) {
 		d.warn(checkExpiry, text, advice)
 		return
 	}
@@ -202,7 +202,7 @@ func (d *doctor) truststore(trust *mtls.Identity) {
 	for _, root := range trust.Roots {
 		subjects = append(subjects, fmt.Sprintf("%q", root.Subject))
 		if now.After(root.NotAfter) {
-			expired = append(expired, fmt.Sprintf("%q (%s)", root.Subject, stamp(root.NotAfter)))
+			expired = append(expired, fmt.Sprintf("%q (%s)", root.Subject, pki.Stamp(root.NotAfter)))
 		}
 	}
 	path := d.Config.TLS.TruststorePath
@@ -220,26 +220,13 @@ func (d *doctor) truststore(trust *mtls.Identity) {
 }
 
 // some joins the first few of a list.
-func some(list []string) string {
-	const most = 6
-	if len(list) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
-	}
-	return strings.Join(list, ", ")
-}
-
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+func some(list []string) string { return strings.Join(pki.FirstOf(list, 6), ", ") }
 
 // until words an end that is ahead.
 func until(end, now time.Time) string {
 	left := end.Sub(now)
 	if left < 48*time.Hour {
-		return fmt.Sprintf("%s, for %s", stamp(end), left.Round(time.Minute))
+		return fmt.Sprintf("%s, for %s", pki.Stamp(end), left.Round(time.Minute))
 	}
-	return fmt.Sprintf("%s, for %d days", stamp(end), pki.Days(now, end))
-}
-
-// soon is a fifth of a certificate's life before its end, but at most 30 days, as in the log's warnings.
-func soon(cert *x509.Certificate, now time.Time) bool {
-	return cert.NotAfter.Sub(now) < min(30*24*time.Hour, cert.NotAfter.Sub(cert.NotBefore)/5)
+	return fmt.Sprintf("%s, for %d days", pki.Stamp(end), pki.Days(now, end))
 }

@@ -177,15 +177,15 @@ func (w *way) trust(client.Step) {
 	const renew = "have the CertService's certificate renewed"
 	switch {
 	case now.After(leaf.NotAfter):
-		w.fail(enroll.StageConnection, checkServer, found+stamp(leaf.NotAfter)+", which is over",
+		w.fail(enroll.StageConnection, checkServer, found+pki.Stamp(leaf.NotAfter)+", which is over",
 			renew+", or check this machine's clock")
 	case now.Before(leaf.NotBefore):
 		w.fail(enroll.StageConnection, checkServer,
-			found+stamp(leaf.NotAfter)+", but not before "+stamp(leaf.NotBefore), "check this machine's clock")
+			found+pki.Stamp(leaf.NotAfter)+", but not before "+pki.Stamp(leaf.NotBefore), "check this machine's clock")
 	case w.Dates:
 		w.fail(enroll.StageConnection, checkServer, found+until(leaf.NotAfter, now)+"; a CA above it is not valid now",
 			"have the CertService's chain renewed, or check this machine's clock")
-	case soon(leaf, now):
+	case pki.ExpiresSoon(leaf, now):
 		w.warn(checkServer, found+until(leaf.NotAfter, now), renew)
 	default:
 		w.ok(checkServer, "%s", found+until(leaf.NotAfter, now))
