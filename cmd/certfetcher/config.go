@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/certfetcher/certfetcher/internal/config"
+	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/truststore"
@@ -48,7 +49,7 @@ func loadMerge(outputDir string) (*truststore.Config, config.Faults) {
 	}
 	var faults config.Faults
 	add := func(variable, problem string) {
-		faults = append(faults, config.Fault{Part: config.PartClient, Variable: variable, Problem: problem})
+		faults = append(faults, config.Fault{Stage: enroll.StageClientConfiguration, Variable: variable, Problem: problem})
 	}
 	cfg, err := truststore.Load()
 	var found truststore.Faults

@@ -77,7 +77,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 func fetch(ctx context.Context, s setup) error {
 	startup.SurvivePipes()
 	enroller := &enroll.Enroller{
-		Config: s.config, Identity: func() *mtls.Identity { return s.identity }, UserAgent: userAgent(), Log: s.log, Now: time.Now,
+		Config: s.config.Settings, Identity: func() *mtls.Identity { return s.identity }, UserAgent: userAgent(), Log: s.log, Now: time.Now,
 	}
 	if s.config.Sidecar.Enabled {
 		return runSidecar(ctx, s, enroller)
@@ -88,11 +88,9 @@ func fetch(ctx context.Context, s setup) error {
 
 // runSidecar fetches as in init mode and then renews until ctx ends.
 func runSidecar(ctx context.Context, s setup, enroller *enroll.Enroller) error {
-	c := s.config.Sidecar
 	keeper := sidecar.New(sidecar.Config{
-		Policy: sidecar.Policy{At: c.RenewAt, Before: c.RenewBefore, Seed: c.Seed}, Dir: s.config.Output.Dir,
-		TriggerFile: c.TriggerFile, HealthAddress: c.HealthAddress, Certificates: enroller, Notify: s.notify, Merge: s.merge,
-		Identity: s.identity, IdentityFiles: tlsFiles(s.config.TLS), Log: s.log,
+		Settings: s.config.Sidecar, Dir: s.config.Output.Dir, Certificates: enroller, Notify: s.notify, Merge: s.merge,
+		Identity: s.identity, IdentityFiles: s.config.TLS, Log: s.log,
 	})
 	enroller.Identity, enroller.Journal = keeper.CurrentIdentity, s.merge != nil || s.notify.Notifies()
 	return keeper.Run(ctx)

@@ -38,20 +38,20 @@ func load(stderr io.Writer) setup {
 	tlsFaults := false
 	for _, fault := range faults {
 		s.log.Error("the configuration has a fault", "variable", fault.Variable, "problem", fault.Problem)
-		tlsFaults = tlsFaults || fault.Part == config.PartTLS
+		tlsFaults = tlsFaults || fault.Stage == enroll.StageTLSConfiguration
 	}
 	for _, warning := range s.config.Warnings {
 		s.log.Warn(program.NeedsAttention, "variable", warning.Variable, "problem", warning.Problem)
 	}
 	if len(faults) > 0 {
-		s.failure = &enroll.Error{Stage: enroll.ConfigurationStage(faults.First()), Err: faults}
+		s.failure = &enroll.Error{Stage: faults.Stage(), Err: faults}
 	}
 	if tlsFaults {
 		return s
 	}
 
 	var err error
-	s.identity, err = mtls.Load(tlsFiles(s.config.TLS))
+	s.identity, err = mtls.Load(s.config.TLS)
 	if err != nil {
 		s.log.Error("the mutual TLS material has a fault", "problem", err.Error())
 		if s.failure == nil {
@@ -91,14 +91,6 @@ func readEnvironment(stderr io.Writer) (setup, config.Faults) {
 		faults = append(more, faults...)
 	}
 	return s, faults
-}
-
-func tlsFiles(t config.TLS) mtls.Files {
-	return mtls.Files{
-		KeystorePath: t.KeystorePath, KeystoreKeyPath: t.KeystoreKeyPath, KeystorePassword: t.KeystorePassword,
-		TruststorePath: t.TruststorePath, TruststorePassword: t.TruststorePassword,
-		KeystorePasswordFile: t.KeystorePasswordFile, TruststorePasswordFile: t.TruststorePasswordFile,
-	}
 }
 
 // unusableIdentity says why a CertService has to refuse the identity, as far as that is known here; nil for nothing. A

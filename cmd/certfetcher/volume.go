@@ -47,7 +47,7 @@ func probe(args []string, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		var cfg *config.Fetcher
 		if cfg, err = config.Load(); err == nil {
-			err = enroll.Check(cfg, time.Now())
+			err = enroll.Check(cfg.Settings, time.Now())
 		}
 	}
 	if err != nil {
@@ -85,8 +85,7 @@ func inspectVolume(args []string, stdout, stderr io.Writer) int {
 		var due time.Time
 		// Where the environment is wrong about it, the moment is not known.
 		if !slices.ContainsFunc(faults, func(f config.Fault) bool { return strings.HasPrefix(f.Variable, "RENEW_") }) {
-			policy := sidecar.Policy{At: cfg.Sidecar.RenewAt, Before: cfg.Sidecar.RenewBefore, Seed: cfg.Sidecar.Seed}
-			due = policy.Due(sidecar.Certificate{NotBefore: c.NotBefore, NotAfter: c.NotAfter})
+			due = cfg.Sidecar.Due(sidecar.Certificate{NotBefore: c.NotBefore, NotAfter: c.NotAfter})
 		}
 		report.Plan(now, due)
 		if record := enroll.ReadRecord(dir, c.Leaf()); record != nil {

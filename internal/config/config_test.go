@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/client"
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/keygen"
+	"github.com/certfetcher/certfetcher/output"
 )
 
 // valid is the least that runs, as an ONAP manifest gives it.
@@ -42,12 +48,12 @@ func TestLoad_onapManifest_getsTheDocumentedDefaults(t *testing.T) {
 	setenv(t, nil)
 	got, err := Load()
 	require.NoError(t, err)
-	assert.Equal(t, Request{
+	assert.Equal(t, client.Config{
 		URL: "https://oom-cert-service:8443/v1/certificate/", Timeout: 30 * time.Second, CAName: "RA",
-		RetryInitialInterval: time.Second, RetryMaxInterval: 30 * time.Second, RetryMaxElapsed: 5 * time.Minute,
+		Retry: &client.Retry{InitialInterval: time.Second, MaxInterval: 30 * time.Second, MaxElapsed: 5 * time.Minute},
 	}, got.Request)
-	assert.Equal(t, TLS{KeystorePath: "/etc/ks.jks", KeystorePassword: "secret-keystore", TruststorePath: "/etc/ts.jks", TruststorePassword: "secret-truststore"}, got.TLS)
-	assert.Equal(t, Output{
+	assert.Equal(t, mtls.Files{KeystorePath: "/etc/ks.jks", KeystorePassword: "secret-keystore", TruststorePath: "/etc/ts.jks", TruststorePassword: "secret-truststore"}, got.TLS)
+	assert.Equal(t, output.Config{
 		Dir: "/var/certs", Types: []string{"P12"}, Layout: "symlink", FileMode: 0o640,
 		KeystoreAlias: "certificate", TruststoreAliasPrefix: "trusted-certificate-", P12Profile: "modern",
 	}, got.Output)
@@ -110,7 +116,7 @@ func TestLoad_values_areReadInEveryDocumentedForm(t *testing.T) {
 	got, err := Load()
 	require.NoError(t, err)
 	assert.Equal(t, 10*time.Second, got.Request.Timeout)
-	assert.Equal(t, time.Duration(0), got.Request.RetryMaxElapsed)
+	assert.Equal(t, time.Duration(0), got.Request.Retry.MaxElapsed)
 	assert.Equal(t, []string{"PEM", "JKS", "P12"}, got.Output.Types)
 	assert.Equal(t, "Ed25519", got.Certificate.KeyAlgorithm)
 	assert.Equal(t, os.FileMode(0o400), got.Output.FileMode)
@@ -122,65 +128,22 @@ func TestLoad_values_areReadInEveryDocumentedForm(t *testing.T) {
 	assert.Equal(t, program.LogSettings{Text: true, Level: slog.LevelWarn}, got.Log)
 }
 
-func TestLoad_oneFault_saysVariableValueAndRule(t *testing.T) {
-	cn := "want a name without any of ~#@*$+%!()?/{}<>|_^, without a scheme, an IPv4 address or a port"
-	san := "want e-mail addresses, IP addresses, host names (a leading *. allowed) or URIs, separated by single commas; each may have its kind before it: DNS:, IP:, email:, URI:"
-	for name, row := range map[string]struct {
-		variable, value, want string
-		part                  Part
-	}{
-		"URL in the clear":                       {"REQUEST_URL", "http://h/v1/", `REQUEST_URL has "http://h/v1/" (the private key must not travel in the clear), want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"URL with credentials that do not parse": {"REQUEST_URL", "https://u:p%zw@h/", `REQUEST_URL has a user name or password in it, want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"URL with credentials":                   {"REQUEST_URL", "https://u:pw@h/", `REQUEST_URL has a user name or password in it, want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"URL with a query":                       {"REQUEST_URL", "https://h/?a=b", `REQUEST_URL has "https://h/?a=b", want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"URL that is none":                       {"REQUEST_URL", "https://[::1", `REQUEST_URL has "https://[::1" (not a URL), want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"URL with a port too big":                {"REQUEST_URL", "https://h:65536/", `REQUEST_URL has "https://h:65536/" (a port is a number from 1 to 65535), want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"URL with port zero":                     {"REQUEST_URL", "https://h:0/", `REQUEST_URL has "https://h:0/" (a port is a number from 1 to 65535), want an https:// URL with a host and without user, query or fragment`, PartClient},
-		"timeout of letters":                     {"REQUEST_TIMEOUT", "abc", `REQUEST_TIMEOUT has "abc", want milliseconds, or a duration such as 10s; more than 0`, PartClient},
-		"timeout of zero":                        {"REQUEST_TIMEOUT", "0", `REQUEST_TIMEOUT has "0", want milliseconds, or a duration such as 10s; more than 0`, PartClient},
-		"CA name with a slash":                   {"CA_NAME", "a/b", `CA_NAME has "a/b", want 1 to 128 of A-Z a-z 0-9 _ . ~ -`, PartClient},
-		"CA name of dots":                        {"CA_NAME", "..", `CA_NAME has ".." (in a URL that is another path), want 1 to 128 of A-Z a-z 0-9 _ . ~ -`, PartClient},
-		"CA name missing":                        {"CA_NAME", "", `CA_NAME is not set, want 1 to 128 of A-Z a-z 0-9 _ . ~ -`, PartClient},
-		"relative path":                          {"OUTPUT_PATH", "certs", `OUTPUT_PATH has "certs", want an absolute path`, PartClient},
-		"unknown type":                           {"OUTPUT_TYPE", "P12,DER", `OUTPUT_TYPE has "P12,DER", want P12, JKS or PEM, or several of them separated by commas`, PartClient},
-		"unknown layout":                         {"OUTPUT_LAYOUT", "copy", `OUTPUT_LAYOUT has "copy", want symlink or inplace`, PartClient},
-		"executable mode":                        {"OUTPUT_FILE_MODE", "0750", `OUTPUT_FILE_MODE has "0750", want an octal file mode that lets the owner read and nobody execute, such as 0640`, PartClient},
-		"mode without owner":                     {"OUTPUT_FILE_MODE", "0040", `OUTPUT_FILE_MODE has "0040", want an octal file mode that lets the owner read and nobody execute, such as 0640`, PartClient},
-		"short password":                         {"OUTPUT_KEYSTORE_PASSWORD", "hush!", `OUTPUT_KEYSTORE_PASSWORD has a value that is not shown, want at least 6 characters, all of them printable ASCII`, PartClient},
-		"alias that JKS cannot hold":             {"TRUSTSTORE_ALIAS_PREFIX", "🔑", `TRUSTSTORE_ALIAS_PREFIX has "🔑", want 1 to 128 printable characters up to U+FFFF`, PartClient},
-		"group that is none":                     {"OUTPUT_GROUP", "no-such-group", `OUTPUT_GROUP has "no-such-group" (no group of that name is in /etc/group, give its number), want a group's name or number`, PartClient},
-		"alias with a newline":                   {"KEYSTORE_ALIAS", "a\nb", `KEYSTORE_ALIAS has "a\nb", want 1 to 128 printable characters up to U+FFFF`, PartClient},
-		"initial interval too big":               {"RETRY_INITIAL_INTERVAL", "1m", `RETRY_INITIAL_INTERVAL has "1m" (RETRY_MAX_INTERVAL is 30s), want a duration such as 500ms, more than 0 and not more than RETRY_MAX_INTERVAL`, PartClient},
-		"interval without unit":                  {"RETRY_MAX_INTERVAL", "30", `RETRY_MAX_INTERVAL has "30" (a unit is missing: write 30s, 30m or 30h), want a duration such as 30s, more than 0`, PartClient},
-		"boolean of another kind":                {"FORCE_ENROLL", "yes", `FORCE_ENROLL has "yes" (write true), want true or false`, PartClient},
-		"log level":                              {"LOG_LEVEL", "trace", `LOG_LEVEL has "trace", want debug, info, warn or error`, PartClient},
-		"unknown algorithm":                      {"KEY_ALGORITHM", "RSA-1024", `KEY_ALGORITHM has "RSA-1024", want one of RSA-2048, RSA-3072, RSA-4096, ECDSA-P256, ECDSA-P384, ECDSA-P521, Ed25519`, PartClient},
-		"CN with a scheme":                       {"COMMON_NAME", "https://onap.org", `COMMON_NAME has "https://onap.org" (it contains a scheme), ` + cn, PartCSR},
-		"CN with underscore":                     {"COMMON_NAME", "a_b", `COMMON_NAME has "a_b" (it contains _), ` + cn, PartCSR},
-		"CN with an IPv4 address":                {"COMMON_NAME", "x10.0.0.1", `COMMON_NAME has "x10.0.0.1" (it contains 10.0.0.1), ` + cn, PartCSR},
-		"CN with a port":                         {"COMMON_NAME", "onap.org:443", `COMMON_NAME has "onap.org:443" (it contains :443), ` + cn, PartCSR},
-		"CN with a control char":                 {"COMMON_NAME", "a\tb", `COMMON_NAME has "a\tb" (it has control characters or is no UTF-8), ` + cn, PartCSR},
-		"CN of spaces":                           {"COMMON_NAME", "  ", `COMMON_NAME has "  " (it is blank), ` + cn, PartCSR},
-		"O of spaces":                            {"ORGANIZATION", " ", `ORGANIZATION has " " (it is blank), want a name without any of ~#@*$+%!()?/{}<>|_^`, PartCSR},
-		"state of spaces":                        {"STATE", " ", `STATE has " " (it is blank), want text`, PartCSR},
-		"O with a star":                          {"ORGANIZATION", "Acme*", `ORGANIZATION has "Acme*" (it contains *), want a name without any of ~#@*$+%!()?/{}<>|_^`, PartCSR},
-		"country in lower case":                  {"COUNTRY", "us", `COUNTRY has "us" (write US), want an ISO 3166-1 alpha-2 code in upper case, such as SE`, PartCSR},
-		"country that is none":                   {"COUNTRY", "XX", `COUNTRY has "XX", want an ISO 3166-1 alpha-2 code in upper case, such as SE`, PartCSR},
-		"two countries":                          {"COUNTRY", "SE US", `COUNTRY has "SE US", want an ISO 3166-1 alpha-2 code in upper case, such as SE`, PartCSR},
-		"empty SAN":                              {"SANS", "a.example,,b.example", `SANS has "a.example,,b.example" (an entry is empty), ` + san, PartCSR},
-		"SAN with a host that is none":           {"SANS", "https://example.org./x", `SANS has "https://example.org./x" ("https://example.org./x" has a host that readers of certificates refuse), ` + san, PartCSR},
-		"SAN of no kind":                         {"SANS", "a b", `SANS has "a b" ("a b" is none of these), ` + san, PartCSR},
-		"SAN like a bad address":                 {"SANS", "10.0.0.300", `SANS has "10.0.0.300" ("10.0.0.300" is none of these), ` + san, PartCSR},
-		"SAN with an inner star":                 {"SANS", "a.*.example", `SANS has "a.*.example" ("a.*.example" is none of these), ` + san, PartCSR},
-		"SAN with underscore":                    {"SANS", "a_b.example", `SANS has "a_b.example" ("a_b.example" is none of these), ` + san, PartCSR},
-		"keystore missing":                       {"KEYSTORE_PATH", "", `KEYSTORE_PATH is not set, want the path of a JKS, PKCS#12 or PEM file with the client certificate and its key`, PartTLS},
-		"password twice":                         {"KEYSTORE_PASSWORD_FILE", "/run/secrets/ks", `KEYSTORE_PASSWORD_FILE and KEYSTORE_PASSWORD are both set, want one of them`, PartTLS},
-	} {
-		t.Run(name, func(t *testing.T) {
-			setenv(t, map[string]string{row.variable: row.value})
+func TestLoad_faults_areWordedAsDocumented(t *testing.T) {
+	text, err := os.ReadFile("testdata/faults.txt")
+	require.NoError(t, err)
+	for _, block := range strings.Split(strings.TrimSpace(string(text)), "\n\n")[1:] {
+		lines := strings.Split(block, "\n")
+		changes, want := map[string]string{}, lines[len(lines)-1]
+		for _, line := range lines[1 : len(lines)-1] {
+			name, quoted, _ := strings.Cut(line, "=")
+			changes[name], err = strconv.Unquote(quoted)
+			require.NoError(t, err, line)
+		}
+		t.Run(strings.TrimPrefix(lines[0], "# "), func(t *testing.T) {
+			setenv(t, changes)
 			_, err := Load()
-			require.EqualError(t, err, row.want)
-			assert.Equal(t, row.part, err.(Faults).First())
+			require.Error(t, err)
+			assert.Equal(t, want, fmt.Sprintf("%d %v", err.(Faults).Stage().ExitCode(), err))
 		})
 	}
 }
@@ -217,47 +180,14 @@ func texts[T fmt.Stringer](list []T) []string {
 	return all
 }
 
-// Each would give a name that no TLS client compares, or none that the user meant.
-func TestLoad_sans_notWhatIsMeant_sayWhatToWrite(t *testing.T) {
-	for entry, want := range map[string]string{
-		"app.example.org:8443":    `"app.example.org:8443" has a port, which no certificate names: write "app.example.org"`,
-		"localhost:8443":          `"localhost:8443" has a port, which no certificate names: write "localhost"`,
-		"app.example.org.:8443":   `"app.example.org.:8443" has a port, which no certificate names: write "app.example.org"`,
-		"10.0.0.1:443":            `"10.0.0.1:443" has a port, which no certificate names: write "10.0.0.1"`,
-		"[2001:db8::1]:443":       `"[2001:db8::1]:443" has a port, which no certificate names: write "2001:db8::1"`,
-		"[fe80::1%eth0]:443":      `"[fe80::1%eth0]:443" has a port, which no certificate names: write "fe80::1"`,
-		"[2001:db8::1]":           `"[2001:db8::1]" has brackets: write "2001:db8::1"`,
-		"DNS:app.example.org:443": `"app.example.org:443" has a port, which no certificate names: write "app.example.org"`,
-		"fe80::1%eth0":            `"fe80::1%eth0" has a zone, which no certificate can name: write "fe80::1"`,
-		"IP:fe80::1%eth0":         `"fe80::1%eth0" has a zone, which no certificate can name: write "fe80::1"`,
-		"10.0.0.0/8":              `"10.0.0.0/8" is a network, and a certificate names single addresses`,
-		"foo:bar":                 `"foo:bar" has the unknown scheme or kind "foo": write DNS:, IP: or email: before a name, and URI:foo:bar if it is a URI`,
-		"host.example:8443/v1":    `"host.example:8443/v1" has the unknown scheme or kind "host.example"`,
-		"otherName:1.2.3;UTF8:x":  `is of a kind that cannot be asked for, want DNS, IP, email or URI`,
-		"RID:1.2.3":               `"RID:1.2.3" is of a kind that cannot be asked for`,
-		"DNS:":                    `"DNS:" has nothing after the colon`,
-		"DNS:10.0.0.1":            `"10.0.0.1" is no host name: write "IP:10.0.0.1"`,
-		"IP:app.example.org":      `"app.example.org" is no IP address: write "DNS:app.example.org"`,
-		"email:app.example.org":   `"app.example.org" is no e-mail address: write "DNS:app.example.org"`,
-		"DNS:a_b.example":         `"a_b.example" is no host name`,
-		"URI:relative":            `"relative" is none of these`,
-	} {
-		setenv(t, map[string]string{"SANS": entry})
-		_, err := Load()
-		require.Error(t, err, entry)
-		assert.Contains(t, strings.ReplaceAll(err.Error(), `\"`, `"`), want, entry)
-		assert.Equal(t, PartCSR, err.(Faults).First())
-	}
-}
-
 func TestLoad_dotAtTheEndOfAHostName_isDroppedWithAWarning(t *testing.T) {
 	setenv(t, map[string]string{"SANS": "example.com.,DNS:*.example.org.,example.com"})
 	got, err := Load()
 	require.NoError(t, err)
 	assert.Equal(t, []string{"example.com", "*.example.org"}, got.Certificate.Template.DNSNames)
 	assert.Equal(t, []Fault{
-		{PartCSR, "SANS", `has "example.com.": certificates have host names without the dot at the end, so it is left out`},
-		{PartCSR, "SANS", `has "*.example.org.": certificates have host names without the dot at the end, so it is left out`},
+		{enroll.StageCSRConfiguration, "SANS", `has "example.com.": certificates have host names without the dot at the end, so it is left out`},
+		{enroll.StageCSRConfiguration, "SANS", `has "*.example.org.": certificates have host names without the dot at the end, so it is left out`},
 	}, got.Warnings)
 }
 
@@ -279,30 +209,6 @@ func TestLoad_subjectBeyondTheUpperBounds_isWarnedOf(t *testing.T) {
 	assert.Empty(t, got.Warnings)
 }
 
-func TestLoad_valuesOfOtherPrograms_sayWhatToWrite(t *testing.T) {
-	for _, row := range [][3]string{
-		{"COUNTRY", "UK", "write GB"}, {"COUNTRY", "USA", "write US"}, {"COUNTRY", "DEU", "write DE"}, {"COUNTRY", "se", "write SE"},
-		{"OUTPUT_TYPE", "PKCS12", "write P12"}, {"OUTPUT_TYPE", "pkcs#12", "write P12"}, {"OUTPUT_TYPE", "PFX", "write P12"}, {"OUTPUT_TYPE", "crt", "write PEM"},
-		{"KEY_ALGORITHM", "RSA", "write RSA-2048"}, {"KEY_ALGORITHM", "RSA4096", "write RSA-4096"}, {"KEY_ALGORITHM", "2048", "write RSA-2048"},
-		{"KEY_ALGORITHM", "EC", "write ECDSA-P256"}, {"KEY_ALGORITHM", "secp384r1", "write ECDSA-P384"}, {"KEY_ALGORITHM", "P-521", "write ECDSA-P521"},
-		{"KEY_ALGORITHM", "prime256v1", "write ECDSA-P256"}, {"KEY_ALGORITHM", "EC_256", "write ECDSA-P256"}, {"KEY_ALGORITHM", "ed-25519", "write Ed25519"},
-		{"RENEW_BEFORE", "30d", "write 720h"}, {"REQUEST_TIMEOUT", "10 sec", "write 10s"}, {"RETRY_MAX_ELAPSED", "5min", "write 5m"},
-		{"LOG_LEVEL", "warning", "write warn"}, {"MODE", "side-car", "write sidecar"}, {"OUTPUT_LAYOUT", "in-place", "write inplace"},
-		{"OUTPUT_FILE_MODE", "416", `write "0640", with quotes in YAML`}, {"FORCE_ENROLL", "1", "write true"},
-		{"REQUEST_URL", "localhost:8443/v1", "the scheme is missing: write https://localhost:8443/v1"},
-		{"REQUEST_URL", "10.0.0.1:8443/v1/certificate/", "the scheme is missing: write https://10.0.0.1:8443/v1/certificate/"},
-		{"REQUEST_URL", "oom-cert-service/v1/certificate/", "the scheme is missing: write https://oom-cert-service/v1/certificate/"},
-		{"REQUEST_URL", " https://h/", "it begins or ends with white space"}, {"REQUEST_URL", "ftp://h/", `its scheme is "ftp"`},
-	} {
-		setenv(t, map[string]string{row[0]: row[1]})
-		_, err := Load()
-		require.ErrorContains(t, err, " ("+row[2]+"), want ", row[0]+"="+row[1])
-	}
-	setenv(t, map[string]string{"KEY_ALGORITHM": "DSA"})
-	_, err := Load()
-	require.ErrorContains(t, err, `has "DSA", want one of`)
-}
-
 func TestLoad_everyFault_isReportedAtOnceInTheContractsOrder(t *testing.T) {
 	setenv(t, map[string]string{"TRUSTSTORE_PATH": "", "COUNTRY": "usa", "COMMON_NAME": "", "REQUEST_TIMEOUT": "abc", "CA_NAME": "-/-"})
 	_, err := Load()
@@ -313,7 +219,7 @@ func TestLoad_everyFault_isReportedAtOnceInTheContractsOrder(t *testing.T) {
 		names = append(names, f.Variable)
 	}
 	assert.Equal(t, []string{"REQUEST_TIMEOUT", "CA_NAME", "COMMON_NAME", "COUNTRY", "TRUSTSTORE_PATH"}, names)
-	assert.Equal(t, PartClient, faults.First())
+	assert.Equal(t, enroll.StageClientConfiguration, faults.Stage())
 	assert.True(t, strings.HasPrefix(err.Error(), "5 faults: REQUEST_TIMEOUT has "), err.Error())
 }
 
@@ -337,7 +243,7 @@ func TestLoad_secretFile_thatCannotBeUsed_isAFaultOfItsVariable(t *testing.T) {
 		setenv(t, map[string]string{"TRUSTSTORE_PASSWORD": "", "TRUSTSTORE_PASSWORD_FILE": path})
 		_, err := Load()
 		require.EqualError(t, err, want)
-		assert.Equal(t, PartTLS, err.(Faults).First())
+		assert.Equal(t, enroll.StageTLSConfiguration, err.(Faults).Stage())
 	}
 }
 
@@ -388,4 +294,13 @@ func FuzzLoad_sans(f *testing.F) {
 			require.NotNil(t, got.Certificate.Template)
 		}
 	})
+}
+
+func TestLoad_keyAlgorithms_areKeygens(t *testing.T) {
+	for _, name := range keygen.Algorithms() {
+		setenv(t, map[string]string{"KEY_ALGORITHM": name})
+		got, err := Load()
+		require.NoError(t, err)
+		assert.Equal(t, name, got.Certificate.KeyAlgorithm)
+	}
 }

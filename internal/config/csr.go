@@ -11,6 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
@@ -21,8 +22,8 @@ var keyAlgorithms = []string{"RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256", "
 // specialCharacters are refused in CN and O, as the ONAP client refused them.
 const specialCharacters = `~#@*$+%!()?/{}<>|_^`
 
-func (l *loader) certificate(env *environment) Certificate {
-	return Certificate{KeyAlgorithm: l.keyAlgorithm(env.KeyAlgorithm), Template: l.template(env)}
+func (l *loader) certificate(env *environment) enroll.Certificate {
+	return enroll.Certificate{KeyAlgorithm: l.keyAlgorithm(env.KeyAlgorithm), Template: l.template(env)}
 }
 
 func (l *loader) keyAlgorithm(text string) string {

@@ -18,7 +18,7 @@ func Load() (*Fetcher, error) {
 	if len(faults) == 0 {
 		return fetcher, nil
 	}
-	slices.SortStableFunc(faults, func(a, b Fault) int { return int(a.Part - b.Part) })
+	slices.SortStableFunc(faults, func(a, b Fault) int { return int(a.Stage - b.Stage) })
 	return fetcher, faults
 }
 
@@ -26,7 +26,7 @@ func Load() (*Fetcher, error) {
 func ours(found []program.Fault) []Fault {
 	var faults []Fault
 	for _, f := range found {
-		faults = append(faults, Fault{Part: partByTag[f.Part], Variable: f.Variable, Problem: f.Problem})
+		faults = append(faults, Fault{Stage: stages[f.Part], Variable: f.Variable, Problem: f.Problem})
 	}
 	return faults
 }

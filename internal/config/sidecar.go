@@ -9,23 +9,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/internal/sidecar"
 	"github.com/certfetcher/certfetcher/output"
 )
 
-func (l *loader) sidecar(env *environment) Sidecar {
-	s := Sidecar{
-		Enabled:      l.Choice("MODE", "init", "sidecar") == "sidecar",
-		RenewAt:      l.share("RENEW_AT"),
-		RenewBefore:  l.optionalDuration("RENEW_BEFORE", 1, 0),
-		Seed:         env.PodUID,
-		TriggerFile:  l.absolutePath("RENEW_TRIGGER_FILE"),
-		Fallback:     l.Bool("RENEW_FALLBACK"),
-		UpdateURL:    env.UpdateURL,
-		ReuseKey:     l.Bool("REUSE_KEY"),
-		TrustOverlap: l.optionalDuration("TRUST_OVERLAP", 0, -1),
-
+func (l *loader) sidecar(env *environment) sidecar.Settings {
+	s := sidecar.Settings{
+		Enabled: l.Choice("MODE", "init", "sidecar") == "sidecar",
+		Policy: sidecar.Policy{
+			At: l.share("RENEW_AT"), Before: l.optionalDuration("RENEW_BEFORE", 1, 0), Seed: env.PodUID,
+		},
+		TriggerFile:   l.absolutePath("RENEW_TRIGGER_FILE"),
 		HealthAddress: l.healthAddress(env.HealthAddress),
 	}
 	if s.Seed == "" {
@@ -36,13 +33,20 @@ func (l *loader) sidecar(env *environment) Sidecar {
 	if name := filepath.Base(s.TriggerFile); filepath.Dir(s.TriggerFile) == filepath.Clean(env.OutputPath) && output.Reserved(name) {
 		l.Reject("RENEW_TRIGGER_FILE", "certfetcher publishes files of such names there")
 	}
+	return s
+}
+
+func (l *loader) renewal(env *environment, sidecar bool) *enroll.Renewal {
+	r := &enroll.Renewal{
+		Fallback: l.Bool("RENEW_FALLBACK"), ReuseKey: l.Bool("REUSE_KEY"), TrustOverlap: l.optionalDuration("TRUST_OVERLAP", 0, -1),
+	}
 	switch {
 	case env.UpdateURL != "":
 		l.httpsURL("UPDATE_URL")
-	case s.Enabled && !s.Fallback && !derivable(env.RequestURL):
+	case sidecar && !r.Fallback && !derivable(env.RequestURL):
 		l.Add("UPDATE_URL", "is not set, and does not follow from a REQUEST_URL that does not end in /certificate/, want "+l.Rule("UPDATE_URL"))
 	}
-	return s
+	return r
 }
 
 // derivable tells whether package client can make the URL for renewals from the one for enrolments.
@@ -131,7 +135,7 @@ func (l *loader) notify(env *environment) notify.Settings {
 func NewFault(variable, problem string) Fault {
 	for _, v := range program.DescribeVariables(&environment{}) {
 		if v.Name == variable {
-			return Fault{Part: partByTag[v.Part], Variable: variable, Problem: problem}
+			return Fault{Stage: stages[v.Part], Variable: variable, Problem: problem}
 		}
 	}
 	panic("config: " + variable + " is no variable")

@@ -14,6 +14,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/certfetcher/certfetcher/client"
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/output"
 )
@@ -27,23 +30,26 @@ const (
 )
 
 func (l *loader) fetcher(env *environment) *Fetcher {
-	return &Fetcher{
-		Request: l.request(env),
-		TLS: TLS{
+	f := &Fetcher{
+		Settings: enroll.Settings{
+			Request: l.request(env), Certificate: l.certificate(env), Output: l.output(env), ForceEnroll: l.Bool("FORCE_ENROLL"),
+		},
+		TLS: mtls.Files{
 			KeystorePath: env.KeystorePath, KeystoreKeyPath: env.KeystoreKeyPath, KeystorePassword: env.KeystorePassword,
 			TruststorePath: env.TruststorePath, TruststorePassword: env.TruststorePassword,
 			KeystorePasswordFile: l.SecretFile("KEYSTORE_PASSWORD"), TruststorePasswordFile: l.SecretFile("TRUSTSTORE_PASSWORD"),
-			AllowNoClientAuth: l.Bool("ALLOW_NO_CLIENT_AUTH"),
 		},
-		Certificate:            l.certificate(env),
-		Output:                 l.output(env),
 		Sidecar:                l.sidecar(env),
 		Notify:                 l.notify(env),
 		Log:                    l.Log(),
-		ForceEnroll:            l.Bool("FORCE_ENROLL"),
 		Inputs:                 l.inputs(env),
 		TerminationMessagePath: terminationMessagePath(env.TerminationMessagePath, defaultTerminationMessagePath),
 	}
+	renewal := l.renewal(env, f.Sidecar.Enabled)
+	if f.Sidecar.Enabled {
+		f.Renewal = renewal
+	}
+	return f
 }
 
 // inputs names the files that are read. A password of the files written is none: it may be one of them.
@@ -60,14 +66,14 @@ func (l *loader) inputs(env *environment) map[string]string {
 	return inputs
 }
 
-func (l *loader) request(env *environment) Request {
-	r := Request{
-		URL:                  env.RequestURL,
-		Timeout:              l.timeout("REQUEST_TIMEOUT"),
-		CAName:               env.CAName,
-		RetryInitialInterval: l.Duration("RETRY_INITIAL_INTERVAL", 1),
-		RetryMaxInterval:     l.Duration("RETRY_MAX_INTERVAL", 1),
-		RetryMaxElapsed:      l.Duration("RETRY_MAX_ELAPSED", 0),
+func (l *loader) request(env *environment) client.Config {
+	retry := &client.Retry{
+		InitialInterval: l.Duration("RETRY_INITIAL_INTERVAL", 1), MaxInterval: l.Duration("RETRY_MAX_INTERVAL", 1),
+		MaxElapsed: l.Duration("RETRY_MAX_ELAPSED", 0),
+	}
+	r := client.Config{
+		URL: env.RequestURL, UpdateURL: env.UpdateURL, CAName: env.CAName, Timeout: l.timeout("REQUEST_TIMEOUT"), Retry: retry,
+		AllowNoClientAuth: l.Bool("ALLOW_NO_CLIENT_AUTH"),
 	}
 	l.httpsURL("REQUEST_URL")
 	if len(r.CAName) > 128 || strings.Trim(r.CAName, caNameCharacters) != "" {
@@ -75,8 +81,8 @@ func (l *loader) request(env *environment) Request {
 	} else if r.CAName == "." || r.CAName == ".." {
 		l.Reject("CA_NAME", "in a URL that is another path")
 	}
-	if r.RetryMaxInterval > 0 && r.RetryInitialInterval > r.RetryMaxInterval {
-		l.Reject("RETRY_INITIAL_INTERVAL", "RETRY_MAX_INTERVAL is "+r.RetryMaxInterval.String())
+	if retry.MaxInterval > 0 && retry.InitialInterval > retry.MaxInterval {
+		l.Reject("RETRY_INITIAL_INTERVAL", "RETRY_MAX_INTERVAL is "+retry.MaxInterval.String())
 	}
 	return r
 }
@@ -112,8 +118,8 @@ func isPort(text string) bool {
 	return text == "" || err == nil && port > 0
 }
 
-func (l *loader) output(env *environment) Output {
-	o := Output{
+func (l *loader) output(env *environment) output.Config {
+	o := output.Config{
 		Dir:                   filepath.Clean(env.OutputPath),
 		Types:                 l.outputTypes(env.OutputType),
 		Layout:                l.Choice("OUTPUT_LAYOUT", "symlink", "inplace"),

@@ -194,7 +194,7 @@ func (d *doctor) variables() {
 		if strings.HasSuffix(fault.Variable, "_FILE") {
 			advice = "correct the variable, or the file or Secret that it leads to"
 		}
-		d.fail(enroll.ConfigurationStage(fault.Part), checkVariables, fault.Error(), advice)
+		d.fail(fault.Stage, checkVariables, fault.Error(), advice)
 	}
 }
 

@@ -19,8 +19,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/output"
 	"github.com/certfetcher/certfetcher/test/golden"
 	"github.com/certfetcher/certfetcher/test/resolver"
 	"github.com/certfetcher/certfetcher/test/service"
@@ -35,18 +39,20 @@ func start(t *testing.T, options service.Options) (*service.Service, doctor.Opti
 	return s, doctor.Options{
 		Dialer: &net.Dialer{Resolver: resolver.New(t, nil)},
 		Config: &config.Fetcher{
-			Request: config.Request{URL: s.URL, CAName: service.CAName},
-			TLS: config.TLS{
+			Settings: enroll.Settings{
+				Request: client.Config{URL: s.URL, CAName: service.CAName},
+				Certificate: enroll.Certificate{KeyAlgorithm: "ECDSA-P256", Template: &x509.CertificateRequest{ // as publish has it
+					Subject:  pkix.Name{Names: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "app.example.org"}}},
+					DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+				}},
+				Output: output.Config{
+					Dir: t.TempDir(), Types: []string{"P12"}, Layout: "symlink", FileMode: 0o640,
+					KeystoreAlias: "certificate", TruststoreAliasPrefix: "trusted-certificate-", P12Profile: "modern",
+				},
+			},
+			TLS: mtls.Files{
 				KeystorePath: filepath.Join(s.Dir, "client.p12"), KeystorePassword: service.Password,
 				TruststorePath: filepath.Join(s.Dir, "truststore.jks"), TruststorePassword: service.Password,
-			},
-			Certificate: config.Certificate{KeyAlgorithm: "ECDSA-P256", Template: &x509.CertificateRequest{ // as publish has it
-				Subject:  pkix.Name{Names: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "app.example.org"}}},
-				DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-			}},
-			Output: config.Output{
-				Dir: t.TempDir(), Types: []string{"P12"}, Layout: "symlink", FileMode: 0o640,
-				KeystoreAlias: "certificate", TruststoreAliasPrefix: "trusted-certificate-", P12Profile: "modern",
 			},
 		},
 	}

@@ -17,7 +17,9 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/notify"
+	"github.com/certfetcher/certfetcher/internal/sidecar"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -58,7 +60,7 @@ func TestRun_hooks(t *testing.T) {
 		return changed(check, func(o *doctor.Options) { o.Config.Sidecar.Enabled, o.Notify = true, made })
 	}
 	triggered := func(path string) row {
-		return changed("trigger file", func(o *doctor.Options) { o.Config.Sidecar = config.Sidecar{Enabled: true, TriggerFile: path} })
+		return changed("trigger file", func(o *doctor.Options) { o.Config.Sidecar = sidecar.Settings{Enabled: true, TriggerFile: path} })
 	}
 	signalled := func(n notify.Settings) row {
 		n.Signal = cmp.Or(n.Signal, "HUP")
@@ -92,7 +94,7 @@ func TestRun_hooks(t *testing.T) {
 		"a command without a sidecar": changed("", func(o *doctor.Options) { o.Notify = makeNotifiers(t, notify.Settings{Exec: "/does/not/exist"}) }),
 		"a command with a fault": changed("", func(o *doctor.Options) {
 			o.Config.Sidecar.Enabled = true
-			o.Faults = config.Faults{{Variable: "NOTIFY_EXEC", Problem: "cannot be used"}, {Variable: "NOTIFY_PROCESS", Problem: "cannot be used"}}
+			o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "NOTIFY_EXEC", Problem: "cannot be used"}, {Stage: enroll.StageClientConfiguration, Variable: "NOTIFY_PROCESS", Problem: "cannot be used"}}
 		}),
 	})
 }

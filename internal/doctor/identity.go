@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/mtls"
@@ -21,20 +20,14 @@ import (
 // identity checks the mutual TLS files; nil when they cannot be used.
 func (d *doctor) identity() *mtls.Identity {
 	for _, fault := range d.Faults {
-		if fault.Part == config.PartTLS {
+		if fault.Stage == enroll.StageTLSConfiguration {
 			d.skipRest(identityChecks, fault.Variable+" has a fault")
 			return nil
 		}
 	}
-	t := d.Config.TLS
-	files := mtls.Files{
-		KeystorePath: t.KeystorePath, KeystoreKeyPath: t.KeystoreKeyPath, KeystorePassword: t.KeystorePassword,
-		TruststorePath: t.TruststorePath, TruststorePassword: t.TruststorePassword,
-		KeystorePasswordFile: t.KeystorePasswordFile, TruststorePasswordFile: t.TruststorePasswordFile,
-	}
 	const advice = "correct the variable, or the file or Secret that it leads to"
-	trust, rootsErr := mtls.LoadRoots(files)
-	identity, err := mtls.LoadKeystore(files)
+	trust, rootsErr := mtls.LoadRoots(d.Config.TLS)
+	identity, err := mtls.LoadKeystore(d.Config.TLS)
 	if err == nil {
 		if rootsErr == nil {
 			identity.Roots, identity.Skipped, identity.TruststoreFormat = trust.Roots, trust.Skipped, trust.TruststoreFormat

@@ -43,7 +43,7 @@ func (d *doctor) network(ctx context.Context, identity *mtls.Identity) {
 		d.skipRest(networkChecks, variable+" has a fault")
 		return
 	}
-	cfg := enroll.ClientConfig(d.Config, identity, d.Now)
+	cfg := enroll.ClientConfig(d.Config.Request, identity, d.Now)
 	cfg.Timeout, cfg.Dialer, cfg.Proxy = d.NetworkTimeout, d.Dialer, d.Proxy
 	// By this, and by the CSR that is missing, the CertService tells a trial from a client that does not work.
 	cfg.UserAgent = d.UserAgent + " (doctor)"
@@ -326,7 +326,7 @@ func (w *way) clock() {
 // update checks where renewals are asked for, when that was given and does not follow from REQUEST_URL: all that is
 // checked of REQUEST_URL, of which the first thing wrong is reported.
 func (d *doctor) update(ctx context.Context, identity *mtls.Identity) {
-	target := d.Config.Sidecar.UpdateURL
+	target := d.Config.Request.UpdateURL
 	if fault := d.faulty("UPDATE_URL"); fault != "" {
 		d.skip(checkUpdate, fault+" has a fault")
 		return

@@ -23,6 +23,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/resolver"
 	"github.com/certfetcher/certfetcher/test/service"
@@ -153,7 +154,7 @@ func TestRun_way(t *testing.T) {
 		"the server refuses the client in the handshake of TLS 1.3": {options: mutual(tls.VersionTLS13), change: stranger},
 		"the server refuses the client in the handshake of TLS 1.2": {options: mutual(tls.VersionTLS12), change: stranger},
 		"the server asks for no certificate":                        {options: unasked, show: "clock"},
-		"the server may ask for no certificate":                     {options: unasked, change: changed("", func(o *doctor.Options) { o.Config.TLS.AllowNoClientAuth = true }).change},
+		"the server may ask for no certificate":                     {options: unasked, change: changed("", func(o *doctor.Options) { o.Config.Request.AllowNoClientAuth = true }).change},
 		"the CA is unknown":                                         changed("", func(o *doctor.Options) { o.Config.Request.CAName = "XX" }),
 		"the path is another's":                                     {options: answering(404, "404 page not found", true)},
 		// Our CertService words what it says of paths that it does not know as it words everything else.
@@ -224,19 +225,19 @@ func TestRun_way(t *testing.T) {
 		"the clock is ten minutes behind": changed("server trust,server name", clock(-10*time.Minute)),
 		// Certificates of eleven years ago: the server's was valid, only not by this clock.
 		"an anchor has expired":         changed("", func(o *doctor.Options) { o.Now = func() time.Time { return time.Now().AddDate(11, 0, 0) } }),
-		"the CA's name has a fault":     faulty("CA_NAME", config.PartClient),
-		"the URL has a fault":           faulty("REQUEST_URL", config.PartClient),
-		"a password's file has a fault": faulty("KEYSTORE_PASSWORD_FILE", config.PartTLS),
-		"the directory has a fault":     faulty("OUTPUT_PATH", config.PartClient),
+		"the CA's name has a fault":     faulty("CA_NAME", enroll.StageClientConfiguration),
+		"the URL has a fault":           faulty("REQUEST_URL", enroll.StageClientConfiguration),
+		"a password's file has a fault": faulty("KEYSTORE_PASSWORD_FILE", enroll.StageTLSConfiguration),
+		"the directory has a fault":     faulty("OUTPUT_PATH", enroll.StageClientConfiguration),
 		"two variables have faults": changed("", func(o *doctor.Options) {
-			o.Faults = config.Faults{{Part: config.PartCSR, Variable: "COUNTRY", Problem: "is not set"}, {Part: config.PartTLS, Variable: "KEYSTORE_PATH", Problem: "is not set"}}
+			o.Faults = config.Faults{{Stage: enroll.StageCSRConfiguration, Variable: "COUNTRY", Problem: "is not set"}, {Stage: enroll.StageTLSConfiguration, Variable: "KEYSTORE_PATH", Problem: "is not set"}}
 		}),
 	})
 }
 
-func faulty(variable string, part config.Part) row {
+func faulty(variable string, stage enroll.Stage) row {
 	return changed("", func(o *doctor.Options) {
-		o.Faults = config.Faults{{Part: part, Variable: variable, Problem: "is wrong"}}
+		o.Faults = config.Faults{{Stage: stage, Variable: variable, Problem: "is wrong"}}
 	})
 }
 

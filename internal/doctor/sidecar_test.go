@@ -9,6 +9,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -16,17 +17,18 @@ func TestRun_updateURL(t *testing.T) {
 	// with gives the sidecar its UPDATE_URL before other changes.
 	with := func(options service.Options, change func(s *service.Service, o *doctor.Options)) row {
 		return row{options: options, show: "update url", change: func(_ *testing.T, s *service.Service, o *doctor.Options) {
-			o.Config.Sidecar = config.Sidecar{Enabled: true, UpdateURL: strings.Replace(s.URL, "certificate", "certificate-update", 1)}
+			o.Config.Sidecar.Enabled = true
+			o.Config.Request.UpdateURL = strings.Replace(s.URL, "certificate", "certificate-update", 1)
 			change(s, o)
 		}}
 	}
 	requireReports(t, "update.txt", map[string]row{
 		"leads to the CertService": with(service.Options{}, func(*service.Service, *doctor.Options) {}),
 		"leads to a host that is not there": with(service.Options{}, func(_ *service.Service, o *doctor.Options) {
-			o.Config.Sidecar.UpdateURL = "https://nosuch.invalid:8443/v1/certificate-update/"
+			o.Config.Request.UpdateURL = "https://nosuch.invalid:8443/v1/certificate-update/"
 		}),
 		"leads to a path that is not there": with(service.Options{}, func(_ *service.Service, o *doctor.Options) {
-			o.Config.Sidecar.UpdateURL = strings.Replace(o.Config.Sidecar.UpdateURL, "-update", "-updates", 1)
+			o.Config.Request.UpdateURL = strings.Replace(o.Config.Request.UpdateURL, "-update", "-updates", 1)
 		}),
 		"leads to a CertService that is not ready": with(handled(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 			if r.URL.Path == "/ready" {
@@ -40,10 +42,10 @@ func TestRun_updateURL(t *testing.T) {
 			o.Config.TLS.KeystorePassword = "swordfish"
 		}),
 		"is checked though REQUEST_URL is faulty": with(service.Options{}, func(_ *service.Service, o *doctor.Options) {
-			o.Faults = config.Faults{{Variable: "REQUEST_URL", Problem: "is wrong"}}
+			o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "REQUEST_URL", Problem: "is wrong"}}
 		}),
 		"is faulty": with(service.Options{}, func(_ *service.Service, o *doctor.Options) {
-			o.Faults = config.Faults{{Variable: "UPDATE_URL", Problem: "is wrong"}}
+			o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "UPDATE_URL", Problem: "is wrong"}}
 		}),
 	})
 }

@@ -150,7 +150,7 @@ func (d *doctor) published(report *inspect.Report, err error) {
 		d.warn(checkPublished, found+"; not compared with the configuration, as "+variable+" has a fault", "correct that variable")
 		return
 	}
-	if err := enroll.Check(d.Config, now); err != nil {
+	if err := enroll.Check(d.Config.Settings, now); err != nil {
 		var mismatch *output.MismatchError
 		if errors.As(err, &mismatch) {
 			err = mismatch
@@ -158,7 +158,7 @@ func (d *doctor) published(report *inspect.Report, err error) {
 		d.warn(checkPublished, found+", but "+err.Error(), advice)
 		return
 	}
-	if changed := enroll.Changed(d.Config); changed != "" && len(d.Faults) == 0 {
+	if changed := enroll.Changed(d.Config.Settings); changed != "" && len(d.Faults) == 0 {
 		d.warn(checkPublished, found+", but "+changed,
 			"certfetcher fetches another at its next start; with MODE=sidecar the application goes on with this one meanwhile")
 		return

@@ -12,14 +12,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
 	"github.com/certfetcher/certfetcher/output"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
 // publish puts a set on the volume, as certfetcher would.
-func publish(t *testing.T, s *service.Service, o config.Output) {
+func publish(t *testing.T, s *service.Service, o output.Config) {
 	t.Helper()
 	key, chain, err := s.CA.Identity("app.example.org")
 	require.NoError(t, err)
@@ -39,7 +38,7 @@ func published(show string, change func(t *testing.T, o *doctor.Options)) row {
 
 func TestRun_volume(t *testing.T) {
 	const volume = "volume,writing,layout,published"
-	in := func(change func(t *testing.T, o *config.Output)) row {
+	in := func(change func(t *testing.T, o *output.Config)) row {
 		return row{show: volume, change: func(t *testing.T, _ *service.Service, o *doctor.Options) { change(t, &o.Config.Output) }}
 	}
 	own, other := os.Geteuid(), os.Geteuid()+1000
@@ -64,23 +63,23 @@ func TestRun_volume(t *testing.T) {
 			require.NoError(t, os.Remove(filepath.Join(o.Config.Output.Dir, "..data", "keystore.pass")))
 		}),
 
-		"is a directory": in(func(t *testing.T, o *config.Output) { require.NoError(t, os.Chmod(o.Dir, 0o2770|os.ModeSetgid)) }),
-		"is missing":     in(func(_ *testing.T, o *config.Output) { o.Dir = filepath.Join(o.Dir, "a", "b") }),
-		"is a file": in(func(t *testing.T, o *config.Output) {
+		"is a directory": in(func(t *testing.T, o *output.Config) { require.NoError(t, os.Chmod(o.Dir, 0o2770|os.ModeSetgid)) }),
+		"is missing":     in(func(_ *testing.T, o *output.Config) { o.Dir = filepath.Join(o.Dir, "a", "b") }),
+		"is a file": in(func(t *testing.T, o *output.Config) {
 			o.Dir = filepath.Join(o.Dir, "file")
 			require.NoError(t, os.WriteFile(o.Dir, nil, 0o600))
 		}),
-		"is below a file": in(func(t *testing.T, o *config.Output) {
+		"is below a file": in(func(t *testing.T, o *output.Config) {
 			file := filepath.Join(o.Dir, "file")
 			require.NoError(t, os.WriteFile(file, nil, 0o600))
 			o.Dir = filepath.Join(file, "below")
 		}),
-		"is a link to nothing": in(func(t *testing.T, o *config.Output) {
+		"is a link to nothing": in(func(t *testing.T, o *output.Config) {
 			o.Dir = filepath.Join(o.Dir, "link")
 			require.NoError(t, os.Symlink("nothing", o.Dir))
 		}),
-		"is for a group that is not there": in(func(_ *testing.T, o *config.Output) { o.Group = "no-such-group" }),
-		"is in place":                      in(func(_ *testing.T, o *config.Output) { o.Layout = "inplace" }),
+		"is for a group that is not there": in(func(_ *testing.T, o *output.Config) { o.Group = "no-such-group" }),
+		"is in place":                      in(func(_ *testing.T, o *output.Config) { o.Layout = "inplace" }),
 
 		"is read by the same user, and by no one else": readBy(own, stranger, 0o600, "symlink"),
 		"is read by the group":                         readBy(other, group, 0o640, "symlink"),

@@ -33,7 +33,7 @@ func (a attempt) obtain(ctx context.Context) (Obtained, error) {
 		a.Log.Info("enrolling", "because", changed)
 		return a.enrol(ctx)
 	}
-	leaf, mayEnrol := a.current.Chain[0], a.Config.Sidecar.Fallback
+	leaf, mayEnrol := a.current.Chain[0], a.Config.Renewal.Fallback
 	var because string
 	var err error
 	switch {

@@ -34,7 +34,7 @@ func (e *Enroller) keep() (*output.Bundle, string) {
 	if record := recordOf(current); record != nil && changed == "" {
 		e.enrolDirectly = record.EnrolDirectly
 	}
-	if changed != "" && e.Config.Sidecar.Enabled && valid(current, e.Now()) == nil {
+	if changed != "" && e.Config.Renewal != nil && valid(current, e.Now()) == nil {
 		return current, changed
 	}
 	if changed == "" {
@@ -100,7 +100,7 @@ func (e *Enroller) unlike(leaf *x509.Certificate) string {
 
 // due says, for a run that renews nothing later, that it is time for another certificate.
 func (e *Enroller) due(leaf *x509.Certificate) string {
-	if e.Config.Sidecar.Enabled {
+	if e.Config.Renewal != nil {
 		return ""
 	}
 	due := pki.Moment(leaf.NotBefore, leaf.NotAfter, 2./3)

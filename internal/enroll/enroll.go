@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/client"
-	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/internal/verify"
@@ -23,10 +22,39 @@ import (
 	"github.com/certfetcher/certfetcher/output"
 )
 
+// Settings say what to request, from whom, and where to publish it.
+type Settings struct {
+	// Request says which CertService and CA are asked, and how patiently an initial enrolment is. Its TLS, Roots,
+	// IdentityProblem, UserAgent, Log and Now are set for each request.
+	Request     client.Config
+	Certificate Certificate
+	// Output says what is published, and where. Its Journal, Done, Log and Now are set when the volume is opened.
+	Output output.Config
+	// ForceEnroll requests a certificate even when the volume holds a matching, valid one.
+	ForceEnroll bool
+	// Renewal is for a sidecar; nil: nothing is renewed later.
+	Renewal *Renewal
+}
+
+// Certificate is what to request.
+type Certificate struct {
+	KeyAlgorithm string // in package keygen's terms
+	// Template holds the subject, as DER in RawSubject and readable in Subject, and the subject alternative names;
+	// nothing else of it is set.
+	Template *x509.CertificateRequest
+}
+
+// Renewal says how a certificate is renewed. When, package sidecar decides.
+type Renewal struct {
+	Fallback     bool // enrol where an update is not possible
+	ReuseKey     bool
+	TrustOverlap time.Duration // negative: until the certificate that came with the trusted ones expires
+}
+
 // Enroller runs enrolments for one configuration. Run comes first; its methods are called one at a time, but
 // for Obtain, Owe and Told, each of which may be called beside the others.
 type Enroller struct {
-	Config    *config.Fetcher
+	Config    Settings
 	Identity  func() *mtls.Identity // to use for the next request
 	UserAgent string
 	Journal   bool // the application is told of publications, so note which one it was not told of yet
@@ -93,7 +121,7 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 		return Outcome{}, err
 	}
 	e.forced = false
-	if e.Config.Sidecar.Enabled && e.current.Load() != nil {
+	if e.Config.Renewal != nil && e.current.Load() != nil {
 		bundle = e.withOverlap(bundle)
 	}
 	return e.publish(bundle, Enrolled)
@@ -144,9 +172,8 @@ func (e *Enroller) mendModes() {
 }
 
 func (e *Enroller) openVolume(ctx context.Context) (*output.Volume, error) {
-	cfg := outputConfig(e.Config)
-	cfg.Now, cfg.Log, cfg.Journal = e.Now, e.Log, e.Journal
-	cfg.Done = ctx.Done()
+	cfg := e.Config.Output
+	cfg.Now, cfg.Log, cfg.Journal, cfg.Done = e.Now, e.Log, e.Journal, ctx.Done()
 	volume, err := output.Open(cfg)
 	if err != nil {
 		return nil, failed(outputStage(err), "opening the output directory: %w", err)
@@ -154,19 +181,9 @@ func (e *Enroller) openVolume(ctx context.Context) (*output.Volume, error) {
 	return volume, nil
 }
 
-func outputConfig(cfg *config.Fetcher) output.Config {
-	o := cfg.Output
-	return output.Config{
-		Dir: o.Dir, Types: o.Types, Layout: o.Layout, KeystoreAlias: o.KeystoreAlias, TruststoreAliasPrefix: o.TruststoreAliasPrefix,
-		P12Profile: o.P12Profile, FileMode: o.FileMode, Group: o.Group,
-		KeystorePassword: o.KeystorePassword, TruststorePassword: o.TruststorePassword,
-	}
-}
-
 // fetch makes a key and brings a verified certificate for it.
 func (e *Enroller) fetch(ctx context.Context) (output.Bundle, error) {
-	r := e.Config.Request
-	service, err := e.client(&client.Retry{InitialInterval: r.RetryInitialInterval, MaxInterval: r.RetryMaxInterval, MaxElapsed: r.RetryMaxElapsed})
+	service, err := e.client(e.Config.Request.Retry)
 	if err != nil {
 		return output.Bundle{}, err
 	}
@@ -193,7 +210,7 @@ func (e *Enroller) fetch(ctx context.Context) (output.Bundle, error) {
 
 // client makes the client for one enrolment, with the identity of now. A nil retry is for one try.
 func (e *Enroller) client(retry *client.Retry) (*client.Client, error) {
-	cfg := ClientConfig(e.Config, e.Identity(), e.Now)
+	cfg := ClientConfig(e.Config.Request, e.Identity(), e.Now)
 	cfg.Retry, cfg.UserAgent, cfg.Log = retry, e.UserAgent, e.Log
 	service, err := client.New(cfg)
 	if err != nil {
@@ -202,17 +219,14 @@ func (e *Enroller) client(retry *client.Retry) (*client.Client, error) {
 	return service, nil
 }
 
-// ClientConfig says how an enrolment reaches the CertService. A nil identity leaves TLS out.
-func ClientConfig(cfg *config.Fetcher, identity *mtls.Identity, now func() time.Time) client.Config {
-	c := client.Config{
-		URL: cfg.Request.URL, UpdateURL: cfg.Sidecar.UpdateURL, CAName: cfg.Request.CAName,
-		AllowNoClientAuth: cfg.TLS.AllowNoClientAuth, Timeout: cfg.Request.Timeout, Now: now,
-	}
+// ClientConfig completes how an enrolment reaches the CertService. A nil identity leaves TLS out.
+func ClientConfig(cfg client.Config, identity *mtls.Identity, now func() time.Time) client.Config {
 	if identity != nil {
-		c.TLS, c.Roots = identity.ClientConfig(), identity.Roots
-		c.IdentityProblem = func() string { return strings.Join(identity.Problems(now()), "; ") }
+		cfg.TLS, cfg.Roots = identity.ClientConfig(), identity.Roots
+		cfg.IdentityProblem = func() string { return strings.Join(identity.Problems(now()), "; ") }
 	}
-	return c
+	cfg.Now = now
+	return cfg
 }
 
 func (e *Enroller) newKey() (crypto.Signer, error) {

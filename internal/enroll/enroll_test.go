@@ -1,12 +1,15 @@
 package enroll
 
 import (
+	"cmp"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,39 +17,46 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/client"
-	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
-// configuration is what the environment of an ONAP manifest gives, with the changes.
-func configuration(t *testing.T, changes map[string]string) *config.Fetcher {
+// configuration is what a manifest gives, with the changes by variable.
+func configuration(t *testing.T, changes map[string]string) Settings {
 	t.Helper()
-	values := map[string]string{
-		"OUTPUT_PATH": "/var/certs", "CA_NAME": "RA", "KEY_ALGORITHM": "ECDSA-P256",
-		"COMMON_NAME": "app.example.org", "ORGANIZATION": "Example", "STATE": "Skane", "COUNTRY": "SE",
-		"SANS": "APP.example.org,192.0.2.1", "KEYSTORE_PATH": "/ks", "TRUSTSTORE_PATH": "/ts",
+	value := func(name, unchanged string) string { return cmp.Or(changes[name], unchanged) }
+	name := pkix.RDNSequence{
+		{{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "Example"}},
+		{{Type: asn1.ObjectIdentifier{2, 5, 4, 8}, Value: "Skane"}},
+		{{Type: asn1.ObjectIdentifier{2, 5, 4, 6}, Value: value("COUNTRY", "SE")}},
+		{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: value("COMMON_NAME", "app.example.org")}},
 	}
-	for name, value := range changes {
-		values[name] = value
-	}
-	for name, value := range values {
-		t.Setenv(name, value)
-	}
-	cfg, err := config.Load()
+	template := &x509.CertificateRequest{}
+	var err error
+	template.RawSubject, err = asn1.Marshal(name)
 	require.NoError(t, err)
-	return cfg
-}
-
-func TestConfig_andKeygen_knowTheSameAlgorithms(t *testing.T) {
-	for _, name := range keygen.Algorithms() {
-		assert.Equal(t, name, configuration(t, map[string]string{"KEY_ALGORITHM": name}).Certificate.KeyAlgorithm)
+	template.Subject.FillFromRDNSequence(&name)
+	for _, san := range strings.Split(value("SANS", "APP.example.org,192.0.2.1"), ",") {
+		if ip := net.ParseIP(san); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, san)
+		}
 	}
+	s := Settings{
+		Request:     client.Config{URL: value("REQUEST_URL", "https://certservice/v1/certificate/"), CAName: value("CA_NAME", "RA")},
+		Certificate: Certificate{KeyAlgorithm: value("KEY_ALGORITHM", "ECDSA-P256"), Template: template},
+		ForceEnroll: changes["FORCE_ENROLL"] == "true",
+	}
+	if changes["MODE"] == "sidecar" {
+		s.Renewal = &Renewal{Fallback: true, TrustOverlap: -1}
+	}
+	return s
 }
 
 // issued is a bundle such as a CA would have answered to the configuration.
-func issued(t *testing.T, cfg *config.Fetcher, change func(*x509.Certificate)) *output.Bundle {
+func issued(t *testing.T, cfg Settings, change func(*x509.Certificate)) *output.Bundle {
 	t.Helper()
 	authority, err := ca.New("Test")
 	require.NoError(t, err)
@@ -131,16 +141,6 @@ func TestOutdated_foreignAnchor_doesNotVerify(t *testing.T) {
 	bundle.Trusted = issued(t, cfg, nil).Trusted
 	e := &Enroller{Config: cfg, Now: time.Now}
 	assert.Contains(t, e.outdated(bundle), "the certificate on the volume does not verify: ")
-}
-
-func TestOutputConfig_allThatIsConfigured_isHandedOn(t *testing.T) {
-	assert.Equal(t, output.Config{
-		Dir: "/d", Types: []string{"PEM"}, Layout: "inplace", KeystoreAlias: "a", TruststoreAliasPrefix: "b", P12Profile: "legacy",
-		FileMode: 0o600, Group: "g", KeystorePassword: "k", TruststorePassword: "t",
-	}, outputConfig(&config.Fetcher{Output: config.Output{
-		Dir: "/d", Types: []string{"PEM"}, Layout: "inplace", KeystoreAlias: "a", TruststoreAliasPrefix: "b", P12Profile: "legacy",
-		FileMode: 0o600, Group: "g", KeystorePassword: "k", TruststorePassword: "t",
-	}}))
 }
 
 func TestStageOf_errorsOfTheStages_areTheContractsCodes(t *testing.T) {

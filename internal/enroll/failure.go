@@ -78,7 +78,7 @@ func (e *Enroller) elsewhere(err error) bool {
 	case errors.As(err, &status):
 		return status.StatusCode >= 500
 	case errors.As(err, &connection):
-		return e.Config.Sidecar.UpdateURL != "" || errors.As(err, &timeout) && timeout.Timeout()
+		return e.Config.Request.UpdateURL != "" || errors.As(err, &timeout) && timeout.Timeout()
 	}
 	return false
 }

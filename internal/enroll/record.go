@@ -11,7 +11,6 @@ import (
 	"io"
 	"slices"
 
-	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/output"
 )
@@ -43,7 +42,7 @@ type Requested struct {
 }
 
 // requested is what a configuration requests.
-func requested(cfg *config.Fetcher) Requested {
+func requested(cfg Settings) Requested {
 	template := cfg.Certificate.Template
 	return Requested{
 		Subject: pki.DN(template.RawSubject), SANs: slices.Compact(pki.RequestNames(template)),

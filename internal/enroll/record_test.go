@@ -13,12 +13,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/output"
 )
 
 // recorded is a set that was accepted for the configuration although the CA changed subject and names.
-func recorded(t *testing.T, cfg *config.Fetcher) *output.Bundle {
+func recorded(t *testing.T, cfg Settings) *output.Bundle {
 	t.Helper()
 	b := issued(t, cfg, func(leaf *x509.Certificate) {
 		leaf.RawSubject, leaf.Subject = nil, pkix.Name{CommonName: "app.example.org", OrganizationalUnit: []string{"Policy"}}
@@ -28,7 +27,7 @@ func recorded(t *testing.T, cfg *config.Fetcher) *output.Bundle {
 	return b
 }
 
-func enroller(cfg *config.Fetcher) *Enroller {
+func enroller(cfg Settings) *Enroller {
 	return &Enroller{Config: cfg, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 }
 
@@ -46,7 +45,7 @@ func TestOutdated_requestedDifferentlyNow_saysWhatDiffers(t *testing.T) {
 			`the configuration asks for "CN=b.example.org,C=SE,ST=Skane,O=Example"`},
 		"SANS": {"app.example.org", `the certificate on the volume was requested with the names ["DNS:app.example.org" "IP Address:192.0.2.1"], ` +
 			`SANS asks for ["DNS:app.example.org"]`},
-		"KEY_ALGORITHM": {"ecdsa-p384", `the certificate on the volume was requested with a key of "ECDSA-P256", KEY_ALGORITHM asks for "ECDSA-P384"`},
+		"KEY_ALGORITHM": {"ECDSA-P384", `the certificate on the volume was requested with a key of "ECDSA-P256", KEY_ALGORITHM asks for "ECDSA-P384"`},
 		"CA_NAME":       {"RA2", `the certificate on the volume was requested from the CA "RA", CA_NAME asks for "RA2"`},
 	} {
 		t.Run(variable, func(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
@@ -75,7 +74,7 @@ func (e *Enroller) Publish(obtained Obtained) (Outcome, error) {
 // withOverlap adds the trusted certificates that are kept for a while.
 func (e *Enroller) withOverlap(bundle output.Bundle) output.Bundle {
 	merged := bundle
-	merged.Trusted = e.overlap.merge(bundle.Trusted, e.current.Load(), e.Config.Sidecar.TrustOverlap, e.Now())
+	merged.Trusted = e.overlap.merge(bundle.Trusted, e.current.Load(), e.Config.Renewal.TrustOverlap, e.Now())
 	if kept := len(merged.Trusted) - len(bundle.Trusted); kept > 0 {
 		e.Log.Info("keeping trusted certificates that the CertService no longer sends", "count", kept)
 	}
@@ -86,7 +85,7 @@ func (e *Enroller) withOverlap(bundle output.Bundle) output.Bundle {
 // CertService that is down for days must not cost a key pair at every try. REUSE_KEY is for a key of the algorithm
 // that is requested.
 func (e *Enroller) renewalKey(current *output.Bundle) (key crypto.Signer, err error) {
-	if e.Config.Sidecar.ReuseKey {
+	if e.Config.Renewal.ReuseKey {
 		has, err := keygen.AlgorithmOf(current.Key.Public())
 		if err == nil && has == e.Config.Certificate.KeyAlgorithm {
 			return current.Key, nil
@@ -171,8 +170,8 @@ func (e *Enroller) Told(number int) error { return e.volume.MarkNotified(number)
 
 // Check says why what the volume of a configuration holds is not a complete set with a certificate that is
 // valid now; nil when it is. It changes nothing.
-func Check(cfg *config.Fetcher, now time.Time) error {
-	current, err := output.Read(outputConfig(cfg))
+func Check(cfg Settings, now time.Time) error {
+	current, err := output.Read(cfg.Output)
 	if err != nil {
 		return fmt.Errorf("reading the volume: %w", err)
 	}
@@ -181,8 +180,8 @@ func Check(cfg *config.Fetcher, now time.Time) error {
 
 // Changed says in what a configuration requests another certificate than the one on its volume; empty when it does
 // not, or when nothing can be read there. It changes nothing.
-func Changed(cfg *config.Fetcher) string {
-	current, err := output.Read(outputConfig(cfg))
+func Changed(cfg Settings) string {
+	current, err := output.Read(cfg.Output)
 	if err != nil {
 		return ""
 	}

@@ -8,7 +8,6 @@ import (
 	"net/http"
 
 	"github.com/certfetcher/certfetcher/client"
-	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/output"
 )
 
@@ -94,18 +93,6 @@ func StageOf(err error) Stage {
 		return e.Stage
 	}
 	return StageOther
-}
-
-// ConfigurationStage tells the stage of a fault in the environment.
-func ConfigurationStage(part config.Part) Stage {
-	switch part {
-	case config.PartCSR:
-		return StageCSRConfiguration
-	case config.PartTLS:
-		return StageTLSConfiguration
-	default:
-		return StageClientConfiguration
-	}
 }
 
 // requestStage sorts an error of package client.

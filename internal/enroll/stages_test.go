@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/keygen"
 )
 
@@ -20,7 +19,7 @@ func TestEnroller_stepBeforeTheRequest_failsWithItsExitCode(t *testing.T) {
 	key, err := keygen.GenerateKey("ECDSA-P256")
 	require.NoError(t, err)
 	enroller := func(algorithm string, template *x509.CertificateRequest) *Enroller {
-		cfg := &config.Fetcher{Certificate: config.Certificate{KeyAlgorithm: algorithm, Template: template}}
+		cfg := Settings{Certificate: Certificate{KeyAlgorithm: algorithm, Template: template}}
 		return &Enroller{Config: cfg, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	}
 	_, noKey := enroller("RSA-1", nil).newKey()

@@ -27,12 +27,18 @@ import (
 // survives at any moment.
 const EndGrace = 700 * time.Millisecond
 
-// Config is what a Sidecar works with.
-type Config struct {
+// Settings say whether to renew, when, and how the sidecar is asked and watched.
+type Settings struct {
+	Enabled bool // else all of it is without effect
 	Policy
-	Dir           string // where files are published
 	TriggerFile   string // its appearance triggers a renewal; absolute, or empty for none
 	HealthAddress string // of probes and metrics; empty: not served
+}
+
+// Config is what a Sidecar works with.
+type Config struct {
+	Settings
+	Dir string // where files are published
 
 	// Certificates gets certificates and publishes them.
 	Certificates Certificates

@@ -151,7 +151,7 @@ func begin(t *testing.T, change func(k *kept), test func(k *kept)) {
 		k.outcome.Bundle = k.issue()
 		k.start = enroll.Outcome{Bundle: k.outcome.Bundle, How: enroll.Kept}
 		k.Sidecar = New(Config{
-			Policy: Policy{At: 0.5, Seed: "seed"}, Dir: "/volume", Certificates: k.certificates,
+			Settings: Settings{Policy: Policy{At: 0.5, Seed: "seed"}}, Dir: "/volume", Certificates: k.certificates,
 			Notify: notify.Config{Notifiers: []notify.Notifier{k.app}, Log: slog.New(slog.DiscardHandler)},
 			Log:    slog.New(slog.NewTextHandler(&k.log, nil)),
 		})
