@@ -60,8 +60,7 @@ func TestClient_server_that_never_asks_for_our_certificate_gets_nothing(t *testi
 				s := newListening(t, m, func(c *tls.Config) { c.MaxVersion = version })
 				m.cfg.URL = "https://" + s.Addr().String() + "/v1/certificate/"
 				if through == "proxy" {
-					m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
-					environmentProxy.set(s.Addr().String(), 200)
+					m.through(s.Addr().String())
 				}
 				m.cfg.Retry = &Retry{InitialInterval: time.Millisecond, MaxInterval: time.Millisecond, MaxElapsed: time.Minute}
 				c := m.client(t)
@@ -113,8 +112,7 @@ func TestClient_server_that_never_asks_behind_other_kinds_of_proxies(t *testing.
 			}()
 			c := m.client(t)
 			c.proxy = http.ProxyURL(&url.URL{Scheme: scheme, Host: l.Addr().String()})
-			_, err = c.Enroll(t.Context(), goldenSecrets(t))
-			assert.ErrorContains(t, err, "the server never asked for our client certificate, so nothing was sent to it")
+			assert.ErrorContains(t, enroll(t, c), "the server never asked for our client certificate, so nothing was sent to it")
 			assert.Equal(t, "", <-s.received, "not a byte of the request")
 		})
 	}
@@ -149,33 +147,28 @@ func TestClient_allowed_without_client_authentication(t *testing.T) {
 		m := newMutual(t, answering(t, 200, "answer-200.json"), open)
 		m.cfg.AllowNoClientAuth = true
 		if through != "directly" {
-			m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
-			environmentProxy.set(m.Listener.Addr().String(), 200)
+			m.through(m.Listener.Addr().String())
 		}
-		_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-		require.NoError(t, err, through)
+		require.NoError(t, enroll(t, m.client(t)), through)
 	}
 
 	// It lifts nothing else.
 	m := newMutual(t, nil, open)
 	m.cfg.AllowNoClientAuth = true
 	m.cfg.TLS.RootCAs = x509.NewCertPool()
-	_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	assert.ErrorContains(t, err, "the server's certificate is not trusted")
+	assert.ErrorContains(t, enroll(t, m.client(t)), "the server's certificate is not trusted")
 	m = newMutual(t, nil, open)
 	m.cfg.AllowNoClientAuth = true
 	m.TLS.Certificates = []tls.Certificate{identity(t, m.ca, "server", func(c *x509.Certificate) { c.DNSNames = nil })}
 	m.cfg.URL = strings.Replace(m.cfg.URL, "127.0.0.1", "localhost", 1)
-	_, err = m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	assert.ErrorContains(t, err, "is not for this host name")
+	assert.ErrorContains(t, enroll(t, m.client(t)), "is not for this host name")
 }
 
 // Without a client certificate of ours there is nothing that a server could ask for.
 func TestClient_without_identity_sends_to_a_trusted_server(t *testing.T) {
 	m := newMutual(t, answering(t, 200, "answer-200.json"), func(c *tls.Config) { c.ClientAuth = tls.NoClientCert })
 	m.cfg.TLS.Certificates = nil
-	_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	require.NoError(t, err)
+	require.NoError(t, enroll(t, m.client(t)))
 }
 
 // In a resumed session a server does not ask again, so each connection is made in full, whatever the caller gave us.
@@ -190,24 +183,20 @@ func TestClient_sessions_are_never_resumed(t *testing.T) {
 		m.cfg.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(8)
 		c := m.client(t)
 		for range 3 {
-			_, err := c.Enroll(t.Context(), goldenSecrets(t))
-			require.NoError(t, err)
+			require.NoError(t, enroll(t, c))
 		}
 		assert.Equal(t, []bool{false, false, false}, resumed)
 	}
 }
 
 func TestClient_proxy_in_use_is_logged_without_its_password(t *testing.T) {
-	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
+	m := newGood(t)
 	var log strings.Builder
 	m.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
-	_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	require.NoError(t, err)
+	require.NoError(t, enroll(t, m.client(t)))
 	assert.Empty(t, log.String(), "none applies to loopback")
-	m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
-	environmentProxy.set(m.Listener.Addr().String(), 200)
-	_, err = m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	require.NoError(t, err)
+	m.through(m.Listener.Addr().String())
+	require.NoError(t, enroll(t, m.client(t)))
 	assert.Contains(t, log.String(), `msg="the request goes through the proxy of HTTPS_PROXY, as NO_PROXY does not name the host" proxy=http://127.0.0.1:`)
 	assert.Contains(t, log.String(), "host=certservice.test:8443")
 }

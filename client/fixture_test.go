@@ -109,6 +109,25 @@ func newMutual(t testing.TB, handler http.HandlerFunc, change func(*tls.Config))
 	return m
 }
 
+// newGood starts one that gives certificates.
+func newGood(t testing.TB) *mutual {
+	t.Helper()
+	return newMutual(t, answering(t, 200, "answer-200.json"), nil)
+}
+
+// enroll asks for a certificate.
+func enroll(t testing.TB, c *Client) error {
+	t.Helper()
+	_, err := c.Enroll(t.Context(), goldenSecrets(t))
+	return err
+}
+
+// through leads to an address by way of the proxy of the environment.
+func (m *mutual) through(address string) {
+	m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
+	environmentProxy.set(address, 200)
+}
+
 func (m *mutual) client(t testing.TB) *Client {
 	t.Helper()
 	c, err := New(m.cfg)
