@@ -34,14 +34,17 @@ import (
 // now is when all tests play.
 var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
+// cert is the type that most is about here.
+type cert = x509.Certificate
+
 type authority struct {
-	cert *x509.Certificate
+	cert *cert
 	key  crypto.Signer
 }
 
 var serial int64
 
-func issue(t testing.TB, by *authority, key crypto.PublicKey, self crypto.Signer, template *x509.Certificate) *x509.Certificate {
+func issue(t testing.TB, by *authority, key crypto.PublicKey, self crypto.Signer, template *cert) *cert {
 	t.Helper()
 	serial++
 	template.SerialNumber = big.NewInt(serial)
@@ -69,10 +72,10 @@ func newKey(t testing.TB) crypto.Signer {
 	return key
 }
 
-func newCA(t testing.TB, name string, by *authority, change func(*x509.Certificate)) *authority {
+func newCA(t testing.TB, name string, by *authority, change func(*cert)) *authority {
 	t.Helper()
 	key := newKey(t)
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: now.Add(48 * time.Hour)}
+	template := &cert{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: now.Add(48 * time.Hour)}
 	if change != nil {
 		change(template)
 	}
@@ -115,20 +118,20 @@ func request(t testing.TB, key crypto.Signer, template x509.CertificateRequest) 
 }
 
 // leaf is what a good CA issues, but for what change does to it.
-func (w *world) leaf(t testing.TB, change func(*x509.Certificate)) *x509.Certificate {
+func (w *world) leaf(t testing.TB, change func(*cert)) *cert {
 	t.Helper()
-	template := &x509.Certificate{RawSubject: w.csr.RawSubject, DNSNames: w.csr.DNSNames, IPAddresses: w.csr.IPAddresses, EmailAddresses: w.csr.EmailAddresses, URIs: w.csr.URIs, BasicConstraintsValid: true}
+	template := &cert{RawSubject: w.csr.RawSubject, DNSNames: w.csr.DNSNames, IPAddresses: w.csr.IPAddresses, EmailAddresses: w.csr.EmailAddresses, URIs: w.csr.URIs, BasicConstraintsValid: true}
 	if change != nil {
 		change(template)
 	}
 	return issue(t, w.issuing, w.key.Public(), nil, template)
 }
 
-func certs(all ...*x509.Certificate) []*x509.Certificate { return all }
+func certs(all ...*cert) []*cert { return all }
 
 // answer is what a CertService gives for the world's request, or for another.
 type answer struct {
-	chain, trusted []*x509.Certificate
+	chain, trusted []*cert
 	csr            *x509.CertificateRequest
 }
 
@@ -150,17 +153,21 @@ func TestAnswer(t *testing.T) {
 	w := newWorld(t)
 	root, policy, issuing, other := w.root.cert, w.policy.cert, w.issuing.cert, w.other.cert
 	leaf, anchors := w.leaf(t, nil), certs(root)
+	given := func(trusted []*cert, chain ...*cert) answer { return answer{chain, trusted, nil} }
+	bare := func(key crypto.Signer) *cert {
+		return issue(t, w.issuing, key.Public(), nil, &cert{RawSubject: w.csr.RawSubject})
+	}
 	// issued is a good answer but for the leaf.
-	issued := func(change func(c *x509.Certificate)) answer {
-		return answer{chain: certs(w.leaf(t, change), issuing, policy), trusted: anchors}
+	issued := func(change func(c *cert)) answer {
+		return given(anchors, w.leaf(t, change), issuing, policy)
 	}
 	// by is a leaf of another authority, which is trusted.
-	by := func(a *authority) answer { return answer{chain: certs(w.leafBy(t, a)), trusted: certs(a.cert)} }
+	by := func(a *authority) answer { return given(certs(a.cert), w.leafBy(t, a)) }
 	dated := func(name string, from, to time.Duration) *authority {
-		return newCA(t, name, nil, func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(from), now.Add(to) })
+		return newCA(t, name, nil, func(c *cert) { c.NotBefore, c.NotAfter = now.Add(from), now.Add(to) })
 	}
 	signed := func(key crypto.Signer, name string, parent *authority, algorithm x509.SignatureAlgorithm) *authority {
-		return &authority{issue(t, parent, key.Public(), key, &x509.Certificate{
+		return &authority{issue(t, parent, key.Public(), key, &cert{
 			Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 			SignatureAlgorithm: algorithm, NotAfter: now.Add(48 * time.Hour),
 		}), key}
@@ -172,87 +179,88 @@ func TestAnswer(t *testing.T) {
 	}
 	named := func(number byte) answer {
 		return answer{
-			issued(func(c *x509.Certificate) { c.ExtraExtensions = []pkix.Extension{registered(number)} }).chain, anchors,
+			issued(func(c *cert) { c.ExtraExtensions = []pkix.Extension{registered(number)} }).chain, anchors,
 			request(t, w.key, x509.CertificateRequest{Subject: requested.Subject, ExtraExtensions: []pkix.Extension{registered(3)}}),
 		}
 	}
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	require.NoError(t, err)
-	large := issue(t, w.root, ca.OversizedRSA().Public(), nil, &x509.Certificate{Subject: pkix.Name{CommonName: "Large"}, IsCA: true, BasicConstraintsValid: true})
+	large := issue(t, w.root, ca.OversizedRSA().Public(), nil, &cert{Subject: pkix.Name{CommonName: "Large"}, IsCA: true, BasicConstraintsValid: true})
 	impostor := newCA(t, "Issuing CA", w.policy, nil) // same name, another key
-	notCA := issue(t, w.issuing, w.key.Public(), nil, &x509.Certificate{Subject: pkix.Name{CommonName: "not a CA"}})
-	narrow := newCA(t, "Narrow CA", w.root, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example.com"} })
-	oldIssuing := newCA(t, "Issuing CA", w.policy, func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) })
+	notCA := issue(t, w.issuing, w.key.Public(), nil, &cert{Subject: pkix.Name{CommonName: "not a CA"}})
+	narrow := newCA(t, "Narrow CA", w.root, func(c *cert) { c.PermittedDNSDomains = []string{"example.com"} })
+	oldIssuing := newCA(t, "Issuing CA", w.policy, func(c *cert) { c.NotAfter = now.Add(-time.Minute) })
 	next := newCA(t, "Root", w.root, nil) // a root's new key signed with its old one: it has the root's name as issuer
 	sha1Root := signed(rsaKey, "SHA-1 Root", nil, x509.SHA1WithRSA)
 	rsaRoot := signed(rsaKey, "RSA Root", nil, 0)
-	weak := newCA(t, "Weak CA", rsaRoot, func(c *x509.Certificate) { c.SignatureAlgorithm = x509.SHA1WithRSA })
-	self := issue(t, nil, w.key.Public(), w.key, &x509.Certificate{RawSubject: w.csr.RawSubject, DNSNames: w.csr.DNSNames, IPAddresses: w.csr.IPAddresses, EmailAddresses: w.csr.EmailAddresses, URIs: w.csr.URIs})
+	weak := newCA(t, "Weak CA", rsaRoot, func(c *cert) { c.SignatureAlgorithm = x509.SHA1WithRSA })
+	template := *leaf
+	self := issue(t, nil, w.key.Public(), w.key, &template)
 	rows := map[string]answer{
-		"a chain without its root":                         {chain: certs(leaf, issuing, policy), trusted: certs(other, root)},
-		"a root at the end of the chain":                   {chain: certs(leaf, issuing, policy, root), trusted: certs(other)},
-		"a trusted root at the end of the chain":           {chain: certs(leaf, issuing, policy, root), trusted: certs(root, other)},
-		"duplicates in both lists":                         {chain: certs(leaf, leaf, issuing, issuing, policy, leaf), trusted: certs(root, other, root)},
-		"an anchor below the root":                         {chain: certs(leaf, issuing), trusted: certs(policy)},
-		"an anchor that stands in the chain as well":       {chain: certs(leaf, issuing), trusted: certs(issuing)},
-		"only a leaf":                                      {chain: certs(leaf), trusted: certs(issuing)},
-		"a rollover certificate, which stays in the chain": {chain: certs(w.leafBy(t, next), next.cert), trusted: anchors},
-		"a root signed with SHA-1":                         {chain: certs(w.leafBy(t, sha1Root), sha1Root.cert), trusted: certs(other)},
-		"a signer signed with SHA-1":                       {chain: certs(w.leafBy(t, weak), weak.cert), trusted: certs(rsaRoot.cert)},
-		"a key that is too large in the chain":             {chain: certs(leaf, issuing, policy, large), trusted: anchors},
-		"a key that is too large among the trusted":        {chain: certs(leaf, issuing, policy), trusted: certs(root, large)},
-		"a root in the chain that cannot be parsed":        {chain: certs(leaf, issuing, policy, negative(t, other)), trusted: anchors},
-		"a certificate that cannot be parsed":              {chain: certs(negative(t, leaf), issuing, policy), trusted: anchors},
-		"a signer that cannot be parsed":                   {chain: certs(leaf, negative(t, issuing), policy), trusted: anchors},
-		"an anchor that cannot be parsed":                  {chain: certs(leaf, issuing, policy), trusted: certs(negative(t, root))},
+		"a chain without its root":        given(certs(other, root), leaf, issuing, policy),
+		"a root at the end of the chain":  given(certs(other), leaf, issuing, policy, root),
+		"a trusted root in the chain":     given(certs(root, other), leaf, issuing, policy, root),
+		"duplicates in both lists":        given(certs(root, other, root), leaf, leaf, issuing, issuing, policy, leaf),
+		"an anchor below the root":        given(certs(policy), leaf, issuing),
+		"an anchor in the chain":          given(certs(issuing), leaf, issuing),
+		"only a leaf":                     given(certs(issuing), leaf),
+		"a rollover certificate":          given(anchors, w.leafBy(t, next), next.cert),
+		"a root signed with SHA-1":        given(certs(other), w.leafBy(t, sha1Root), sha1Root.cert),
+		"a signer signed with SHA-1":      given(certs(rsaRoot.cert), w.leafBy(t, weak), weak.cert),
+		"too large a key in the chain":    given(anchors, leaf, issuing, policy, large),
+		"too large a trusted key":         given(certs(root, large), leaf, issuing, policy),
+		"an unreadable root in the chain": given(anchors, leaf, issuing, policy, negative(t, other)),
+		"an unreadable certificate":       given(anchors, negative(t, leaf), issuing, policy),
+		"an unreadable signer":            given(anchors, leaf, negative(t, issuing), policy),
+		"an unreadable anchor":            given(certs(negative(t, root)), leaf, issuing, policy),
 
-		"no certificate":                    {trusted: anchors},
-		"no trusted certificate":            {chain: certs(leaf, issuing, policy)},
-		"another key":                       {chain: certs(issue(t, w.issuing, newKey(t).Public(), nil, &x509.Certificate{RawSubject: w.csr.RawSubject}), issuing, policy), trusted: anchors},
-		"the leaf behind its signers":       {chain: certs(issuing, policy, leaf), trusted: anchors},
-		"a certificate of a CA":             issued(func(c *x509.Certificate) { c.IsCA = true }),
-		"another common name":               issued(func(c *x509.Certificate) { c.RawSubject, c.Subject = nil, pkix.Name{CommonName: "other.example.org"} }),
-		"no common name":                    issued(func(c *x509.Certificate) { c.RawSubject, c.Subject = nil, pkix.Name{Organization: []string{"x"}} }),
-		"a host name short":                 issued(func(c *x509.Certificate) { c.DNSNames = c.DNSNames[:1] }),
-		"an IP address short":               issued(func(c *x509.Certificate) { c.IPAddresses = c.IPAddresses[:1] }),
-		"an e-mail address in another case": issued(func(c *x509.Certificate) { c.EmailAddresses = []string{"pki@example.org"} }),
-		"a URI short":                       issued(func(c *x509.Certificate) { c.URIs = nil }),
-		"no alternative names at all":       {chain: certs(issue(t, w.issuing, w.key.Public(), nil, &x509.Certificate{RawSubject: w.csr.RawSubject}), issuing, policy), trusted: anchors},
-		"a name of another kind":            named(3),
-		"another name of another kind":      named(4),
-		"names where none were requested":   {chain: certs(leaf, issuing, policy), trusted: anchors, csr: request(t, w.key, x509.CertificateRequest{})},
-		"signers in the wrong order":        {chain: certs(leaf, policy, issuing), trusted: anchors},
-		"a signer left out":                 {chain: certs(leaf, policy), trusted: anchors},
-		"a root before the end":             {chain: certs(leaf, issuing, root, policy), trusted: anchors},
-		"a signer with the wrong key":       {chain: certs(leaf, impostor.cert, policy), trusted: anchors},
-		"a signer that may not sign":        {chain: certs(w.leafBy(t, &authority{notCA, w.key}), notCA, issuing, policy), trusted: anchors},
-		"a root that is not trusted":        {chain: certs(leaf, issuing, policy), trusted: certs(other)},
-		"a chain that ends too early":       {chain: certs(leaf), trusted: anchors},
-		"names that the CA may not certify": {chain: certs(w.leafBy(t, narrow), narrow.cert), trusted: anchors},
-		"a certificate that trusts itself":  {chain: certs(self), trusted: certs(self)},
-		"an expired certificate":            issued(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }),
-		"a certificate of the future":       issued(func(c *x509.Certificate) { c.NotBefore = now.Add(5*time.Minute + time.Second) }),
-		"a certificate that begins soon":    issued(func(c *x509.Certificate) { c.NotBefore = now.Add(5 * time.Minute) }),
-		"dates in the wrong order":          issued(func(c *x509.Certificate) { c.NotAfter = now.Add(-2 * time.Hour) }),
-		"an expired signer":                 {chain: certs(w.leafBy(t, oldIssuing), oldIssuing.cert, policy), trusted: anchors},
-		"an expired anchor":                 by(dated("Old Root", -time.Hour, -time.Minute)),
-		"an anchor of the future":           by(dated("Future Root", time.Hour, 48*time.Hour)),
-		"an anchor that begins soon":        by(dated("Soon Root", 2*time.Minute, 48*time.Hour)),
-		"anchors that are not needed, one expired and one for later": {chain: certs(leaf, issuing, policy),
+		"no certificate":                  {trusted: anchors},
+		"no trusted certificate":          {chain: certs(leaf, issuing, policy)},
+		"another key":                     given(anchors, bare(newKey(t)), issuing, policy),
+		"the leaf behind its signers":     given(anchors, issuing, policy, leaf),
+		"a certificate of a CA":           issued(func(c *cert) { c.IsCA = true }),
+		"another common name":             issued(func(c *cert) { c.RawSubject, c.Subject = nil, pkix.Name{CommonName: "other.example.org"} }),
+		"no common name":                  issued(func(c *cert) { c.RawSubject, c.Subject = nil, pkix.Name{Organization: []string{"x"}} }),
+		"a host name short":               issued(func(c *cert) { c.DNSNames = c.DNSNames[:1] }),
+		"an IP address short":             issued(func(c *cert) { c.IPAddresses = c.IPAddresses[:1] }),
+		"an address in another case":      issued(func(c *cert) { c.EmailAddresses = []string{"pki@example.org"} }),
+		"a URI short":                     issued(func(c *cert) { c.URIs = nil }),
+		"no alternative names at all":     given(anchors, bare(w.key), issuing, policy),
+		"a name of another kind":          named(3),
+		"another name of another kind":    named(4),
+		"names where none were requested": {chain: certs(leaf, issuing, policy), trusted: anchors, csr: request(t, w.key, x509.CertificateRequest{})},
+		"signers in the wrong order":      given(anchors, leaf, policy, issuing),
+		"a signer left out":               given(anchors, leaf, policy),
+		"a root before the end":           given(anchors, leaf, issuing, root, policy),
+		"a signer with the wrong key":     given(anchors, leaf, impostor.cert, policy),
+		"a signer that may not sign":      given(anchors, w.leafBy(t, &authority{notCA, w.key}), notCA, issuing, policy),
+		"a root that is not trusted":      given(certs(other), leaf, issuing, policy),
+		"a chain that ends too early":     given(anchors, leaf),
+		"names that the CA may not sign":  given(anchors, w.leafBy(t, narrow), narrow.cert),
+		"trust in itself":                 given(certs(self), self),
+		"an expired certificate":          issued(func(c *cert) { c.NotAfter = now.Add(-time.Second) }),
+		"a certificate of the future":     issued(func(c *cert) { c.NotBefore = now.Add(5*time.Minute + time.Second) }),
+		"a certificate from soon on":      issued(func(c *cert) { c.NotBefore = now.Add(5 * time.Minute) }),
+		"dates in the wrong order":        issued(func(c *cert) { c.NotAfter = now.Add(-2 * time.Hour) }),
+		"an expired signer":               given(anchors, w.leafBy(t, oldIssuing), oldIssuing.cert, policy),
+		"an expired anchor":               by(dated("Old Root", -time.Hour, -time.Minute)),
+		"an anchor of the future":         by(dated("Future Root", time.Hour, 48*time.Hour)),
+		"an anchor that begins soon":      by(dated("Soon Root", 2*time.Minute, 48*time.Hour)),
+		"anchors of other times": {chain: certs(leaf, issuing, policy),
 			trusted: certs(dated("Gone Root", -time.Hour, -time.Minute).cert, dated("Next Root", 1000*time.Hour, 2000*time.Hour).cert, root)},
-		"a short life that begins soon, and an anchor for later": {
-			issued(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(10*time.Second), now.Add(40*time.Second) }).chain,
+		"a short life from soon on": {
+			issued(func(c *cert) { c.NotBefore, c.NotAfter = now.Add(10*time.Second), now.Add(40*time.Second) }).chain,
 			certs(dated("Later Root", 4*time.Minute, 48*time.Hour).cert, root), nil},
-		"a certificate that outlives its signers": issued(func(c *x509.Certificate) { c.NotAfter = now.Add(72 * time.Hour) }),
-		"a host name more":                        issued(func(c *x509.Certificate) { c.DNSNames = append(slices.Clone(c.DNSNames), "extra.example.org") }),
-		"another organization": issued(func(c *x509.Certificate) {
+		"a life longer than its signers'": issued(func(c *cert) { c.NotAfter = now.Add(72 * time.Hour) }),
+		"a host name more":                issued(func(c *cert) { c.DNSNames = append(slices.Clone(c.DNSNames), "extra.example.org") }),
+		"another organization": issued(func(c *cert) {
 			c.RawSubject, c.Subject = nil, pkix.Name{CommonName: "app.example.org", Organization: []string{"Policy"}}
 		}),
-		"the subject in another order": issued(func(c *x509.Certificate) {
+		"the subject in another order": issued(func(c *cert) {
 			c.RawSubject, c.Subject = nil, pkix.Name{ExtraNames: slices.Concat(requested.Subject.ToRDNSequence()...)}
 			slices.Reverse(c.Subject.ExtraNames)
 		}),
-		"host names in another case": issued(func(c *x509.Certificate) {
+		"host names in another case": issued(func(c *cert) {
 			c.DNSNames, c.EmailAddresses = []string{"APP.example.org", "App.ns.svc.cluster.local"}, []string{"Pki@EXAMPLE.org"}
 		}),
 	}
@@ -279,12 +287,12 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
-func (w *world) leafBy(t testing.TB, by *authority) *x509.Certificate {
+func (w *world) leafBy(t testing.TB, by *authority) *cert {
 	t.Helper()
 	return (&world{issuing: by, key: w.key, csr: w.csr}).leaf(t, nil)
 }
 
-func negative(t testing.TB, cert *x509.Certificate) *x509.Certificate {
+func negative(t testing.TB, cert *cert) *cert {
 	t.Helper()
 	outline, err := pki.Parse(ca.NegativeSerial(cert))
 	require.NoError(t, err)
@@ -293,7 +301,7 @@ func negative(t testing.TB, cert *x509.Certificate) *x509.Certificate {
 }
 
 func TestAnswer_golden(t *testing.T) {
-	read := func(name string) *x509.Certificate {
+	read := func(name string) *cert {
 		cert, err := x509.ParseCertificate(pemBytes(t, name))
 		require.NoError(t, err)
 		return cert
