@@ -30,7 +30,7 @@ func scenes(t *testing.T) map[string]func() scene {
 			s := scene{old: old, new: renewed, empty: empty, before: newConfig(t, before, typesBefore...)}
 			s.before.KeystorePassword, s.before.TruststorePassword = "secret-1", "secret-2"
 			s.after = s.before
-			s.after.Layout, s.after.Types, s.after.Journal = after, []string{TypePEM}, true
+			s.after.Layout, s.after.Types, s.after.NotePending = after, []string{TypePEM}, true
 			if !empty {
 				mustPublish(t, mustOpen(t, s.before), old)
 			}

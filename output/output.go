@@ -71,9 +71,9 @@ type Config struct {
 	// new one when there is none.
 	KeystorePassword, TruststorePassword string
 
-	// Journal records each publication on the volume, in ..untold, until MarkNotified says that the application was
+	// NotePending records each publication on the volume, in ..untold, until MarkNotified says that the application was
 	// notified of it.
-	Journal bool
+	NotePending bool
 
 	// Done, when closed, ends the wait for another process that works on the volume; nil: never.
 	Done <-chan struct{}

@@ -12,7 +12,7 @@ const pendingName = "..untold"
 // markPending records durably that the application has to be notified. It comes before the step that readers see: in
 // the worst case the application is notified of nothing new, but no publication goes without a notification.
 func (v *Volume) markPending(d disk) error {
-	if !v.cfg.Journal {
+	if !v.cfg.NotePending {
 		return nil
 	}
 	v.number++
@@ -30,7 +30,7 @@ func (v *Volume) markPending(d disk) error {
 }
 
 // Pending tells whether Open found that an earlier process published something and ended before MarkNotified. It is
-// always false without Config.Journal.
+// always false without Config.NotePending.
 func (v *Volume) Pending() bool { return v.pending }
 
 // MarkPending records, as a publication does, that a notification is pending. It returns the number for MarkNotified.

@@ -107,7 +107,7 @@ func TestVolume_Adopt_takesAnotherWholeSetOnly(t *testing.T) {
 	eachLayout(t, func(t *testing.T, layout string) {
 		cfg := newConfig(t, layout, TypeP12, TypePEM)
 		other := mustOpen(t, cfg)
-		cfg.Journal = true
+		cfg.NotePending = true
 		v := mustOpen(t, cfg)
 		first, second := newBundle(), newBundle()
 		any := func(Bundle) bool { return true }
@@ -144,7 +144,7 @@ func TestVolume_journal_recordsAPublicationUntilItIsNotified(t *testing.T) {
 		cfg, _, _ := published(t, layout, TypePEM)
 		require.False(t, isPending(cfg.Dir), "an init container has no application to notify")
 
-		cfg.Journal = true
+		cfg.NotePending = true
 		v := mustOpen(t, cfg)
 		require.False(t, v.Pending())
 		first := mustPublish(t, v, newBundle())

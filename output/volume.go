@@ -20,7 +20,7 @@ type Volume struct {
 	published *set      // what is known to be on the volume as a whole, nil when nothing is
 
 	differences []string             // what was corrected or replaced, and is in no Publication yet
-	number      int                  // of what was published last with Journal, counted from 1
+	number      int                  // of what was published last with NotePending, counted from 1
 	pending     bool                 // see Pending
 	oldDue      time.Time            // see OldDue
 	replaced    map[string]time.Time // when this process replaced a generation; it may have a monotonic clock reading
@@ -45,7 +45,7 @@ func open(cfg Config, step files.StepFunc) (*Volume, error) {
 	v := &Volume{cfg: cfg, gid: gid, step: step, reported: map[string]bool{}, replaced: map[string]time.Time{}}
 	err = v.alone(func(d disk) error {
 		err := v.settle(d)
-		v.pending = cfg.Journal && d.Exists(pendingName)
+		v.pending = cfg.NotePending && d.Exists(pendingName)
 		return err
 	})
 	if err != nil {

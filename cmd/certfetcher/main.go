@@ -92,7 +92,7 @@ func runSidecar(ctx context.Context, s setup, enroller *enroll.Enroller) error {
 		Settings: s.config.Sidecar, Dir: s.config.Output.Dir, Certificates: enroller, Notify: s.notify, Merge: s.merge,
 		Identity: s.identity, IdentityFiles: s.config.TLS, Log: s.log,
 	})
-	enroller.Identity, enroller.Journal = keeper.CurrentIdentity, s.merge != nil || s.notify.Notifies()
+	enroller.Identity, enroller.NotePending = keeper.CurrentIdentity, s.merge != nil || s.notify.Notifies()
 	return keeper.Run(ctx)
 }
 

@@ -32,7 +32,7 @@ func postprocess(args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	code := truststore.ExitCode(err)
-	log.Error("certfetcher postprocess failed", "reason", err.Error(), "exit_code", code)
+	log.Error("certfetcher postprocess failed", "error", err.Error(), "exit_code", code)
 	writeTerminationMessage(settings.TerminationMessagePath, "postprocess: "+err.Error(), log)
 	return code
 }

@@ -37,11 +37,11 @@ func load(stderr io.Writer) setup {
 	s, faults := readEnvironment(stderr)
 	tlsFaults := false
 	for _, fault := range faults {
-		s.log.Error("the configuration has a fault", "variable", fault.Variable, "problem", fault.Problem)
+		s.log.Error("the configuration has a fault", "variable", fault.Variable, "error", fault.Problem)
 		tlsFaults = tlsFaults || fault.Stage == enroll.StageTLSConfiguration
 	}
 	for _, warning := range s.config.Warnings {
-		s.log.Warn(program.NeedsAttention, "variable", warning.Variable, "problem", warning.Problem)
+		s.log.Warn(program.NeedsAttention, "variable", warning.Variable, "error", warning.Problem)
 	}
 	if len(faults) > 0 {
 		s.failure = &enroll.Error{Stage: faults.Stage(), Err: faults}
@@ -53,7 +53,7 @@ func load(stderr io.Writer) setup {
 	var err error
 	s.identity, err = mtls.Load(s.config.TLS)
 	if err != nil {
-		s.log.Error("the mutual TLS material has a fault", "problem", err.Error())
+		s.log.Error("the mutual TLS material has a fault", "error", err.Error())
 		if s.failure == nil {
 			s.failure = &enroll.Error{Stage: enroll.StageTLSConfiguration, Err: err}
 		}
@@ -106,7 +106,7 @@ func unusableIdentity(identity *mtls.Identity) error {
 // report says why the run failed: in the log, in the Kubernetes termination message and by the exit code.
 func report(s setup) int {
 	stage := enroll.StageOf(s.failure)
-	s.log.Error("certfetcher failed", "reason", s.failure.Error(), "stage", stage.String(), "exit_code", stage.ExitCode())
+	s.log.Error("certfetcher failed", "error", s.failure.Error(), "stage", stage.String(), "exit_code", stage.ExitCode())
 	writeTerminationMessage(s.config.TerminationMessagePath, stage.String()+": "+s.failure.Error(), s.log)
 	return stage.ExitCode()
 }
@@ -117,7 +117,7 @@ func rescue(stderr io.Writer, code *int) {
 		settings, _ := loadConfig()
 		log, reason := settings.Log.Logger(stderr), fmt.Sprintf("panic: %v", v)
 		*code = enroll.StageOther.ExitCode()
-		log.Error("certfetcher failed", "reason", reason, "stage", enroll.StageOther.String(), "exit_code", *code, "stack", string(debug.Stack()))
+		log.Error("certfetcher failed", "error", reason, "stage", enroll.StageOther.String(), "exit_code", *code, "stack", string(debug.Stack()))
 		writeTerminationMessage(settings.TerminationMessagePath, enroll.StageOther.String()+": "+reason, log)
 	}
 }
@@ -128,7 +128,7 @@ func writeTerminationMessage(path, message string, log *slog.Logger) {
 		return
 	}
 	if err := files.Write(path, []byte(oneLine(message)), 0o644); err != nil {
-		log.Warn("the termination message could not be written", "problem", err.Error())
+		log.Warn("the termination message could not be written", "error", err.Error())
 	}
 }
 

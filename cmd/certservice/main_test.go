@@ -185,8 +185,8 @@ func TestRun_badEnvironment_isExitCode1WithEveryFaultLogged(t *testing.T) {
 
 	assert.Equal(t, exitFailed, code)
 	assert.Empty(t, stdout)
-	assert.Contains(t, stderr, `"variable":"HTTPS_PORT","problem":"has \"-1\", want a port number, 0 for a free one"`)
-	assert.Contains(t, stderr, `"variable":"IDLE_TIMEOUT","problem":"has \"0s\", want a duration such as 2m, more than 0"`)
+	assert.Contains(t, stderr, `"variable":"HTTPS_PORT","error":"has \"-1\", want a port number, 0 for a free one"`)
+	assert.Contains(t, stderr, `"variable":"IDLE_TIMEOUT","error":"has \"0s\", want a duration such as 2m, more than 0"`)
 }
 
 func TestRun_missingIdentity_isExitCode1(t *testing.T) {
@@ -220,8 +220,8 @@ func TestRun_misspeltVariable_isWarnedOf(t *testing.T) {
 	code, _, stderr := runWith(t, env, "--check")
 
 	assert.Equal(t, exitOK, code)
-	assert.Contains(t, stderr, `"variable":"CMP_SERVER_PATH","problem":"is not known and has no effect: did you mean CMP_SERVERS_PATH?"`)
-	assert.Contains(t, stderr, `"variable":"metrics_addr","problem":"is not known and has no effect: did you mean METRICS_ADDR?"`)
+	assert.Contains(t, stderr, `"variable":"CMP_SERVER_PATH","error":"is not known and has no effect: did you mean CMP_SERVERS_PATH?"`)
+	assert.Contains(t, stderr, `"variable":"metrics_addr","error":"is not known and has no effect: did you mean METRICS_ADDR?"`)
 	assert.NotContains(t, stderr, "CERTSERVICE_SERVICE_PORT")
 	assert.NotContains(t, stderr, "/elsewhere")
 }

@@ -257,6 +257,6 @@ func TestRun_misspeltVariable_isWarnedOf(t *testing.T) {
 	}
 	code, _, stderr := execute()
 	assert.Equal(t, 2, code)
-	assert.Contains(t, stderr, `"level":"WARN","msg":"the environment needs attention","variable":"DEVCA_FAULTS","problem":"is not known and has no effect: did you mean DEVCA_FAULT?"`)
+	assert.Contains(t, stderr, `"level":"WARN","msg":"the environment needs attention","variable":"DEVCA_FAULTS","error":"is not known and has no effect: did you mean DEVCA_FAULT?"`)
 	assert.Equal(t, 1, strings.Count(stderr, "did you mean"), stderr)
 }

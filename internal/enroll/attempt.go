@@ -30,7 +30,7 @@ func (a attempt) obtain(ctx context.Context) (Obtained, error) {
 	}
 	if changed != "" {
 		a.enrolDirectly = false // that was about another request
-		a.Log.Info("enrolling", "because", changed)
+		a.Log.Info("enrolling", "trigger", changed)
 		return a.enrol(ctx)
 	}
 	leaf, mayEnrol := a.current.Chain[0], a.Config.Renewal.Fallback
@@ -41,7 +41,7 @@ func (a attempt) obtain(ctx context.Context) (Obtained, error) {
 		because = "it expired at " + leaf.NotAfter.UTC().Format(time.RFC3339)
 		err = failed(StageOther, "the certificate cannot be renewed: %s, and %w", because, errForbidden)
 	case a.enrolDirectly && mayEnrol:
-		a.Log.Info("enrolling", "because", "the CA answered an earlier update with other names than the requested ones")
+		a.Log.Info("enrolling", "trigger", "the CA answered an earlier update with other names than the requested ones")
 		obtained, err := a.enrol(ctx)
 		if err != nil && refusal(err) != "" && a.Now().Sub(a.foreignAt) >= foreignPause {
 			a.enrolDirectly = false // where enrolling is no way, the CA may have been corrected since
@@ -57,7 +57,7 @@ func (a attempt) obtain(ctx context.Context) (Obtained, error) {
 	if because == "" || !mayEnrol {
 		return Obtained{}, err
 	}
-	a.Log.Warn("the certificate cannot be renewed, enrolling anew", "because", because)
+	a.Log.Warn("the certificate cannot be renewed, enrolling again", "error", because)
 	return a.enrol(ctx)
 }
 

@@ -49,8 +49,8 @@ func (e *Enroller) keep() (*output.Bundle, string) {
 func (e *Enroller) reportKept(leaf *x509.Certificate, changed string) {
 	attributes := []any{"path", e.Config.Output.Dir, "not_after", leaf.NotAfter, "serial", pki.Serial(leaf)}
 	if changed != "" {
-		e.Log.Warn("the configuration asks for another certificate than the one on the volume, "+
-			"which stays until the new one is there", append(attributes, "because", changed)...)
+		e.Log.Warn("the configuration requests another certificate than the one on the volume, "+
+			"which stays until the new one is there", append(attributes, "trigger", changed)...)
 		return
 	}
 	e.Log.Info("the volume already holds a matching, valid certificate: nothing to do", attributes...)

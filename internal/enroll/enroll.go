@@ -28,7 +28,7 @@ type Settings struct {
 	// IdentityProblem, UserAgent, Log and Now are set for each request.
 	Request     client.Config
 	Certificate Certificate
-	// Output says what is published, and where. Its Journal, Done, Log and Now are set when the volume is opened.
+	// Output says what is published, and where. Its NotePending, Done, Log and Now are set when the volume is opened.
 	Output output.Config
 	// ForceEnroll requests a certificate even when the volume holds a matching, valid one.
 	ForceEnroll bool
@@ -52,12 +52,13 @@ type Renewal struct {
 }
 
 // Enroller runs enrolments for one configuration. Run comes first; its methods are called one at a time, but
-// for Obtain, Owe and Told, each of which may be called beside the others.
+// for Obtain, MarkPending and MarkNotified, each of which may be called beside the others.
 type Enroller struct {
 	Config    Settings
 	Identity  func() *mtls.Identity // to use for the next request
 	UserAgent string
-	Journal   bool // the application is told of publications, so note which one it was not told of yet
+	// NotePending: the application is notified of publications, so note on the volume that a notification is pending.
+	NotePending bool
 	Log       *slog.Logger
 	Now       func() time.Time
 
@@ -90,9 +91,9 @@ type Outcome struct {
 	Adopted bool
 	// Differences say what was not as it should be on the volume before; see output.Publication.
 	Differences []string
-	// Untold, of what was kept, tells whether a process before this one did not get as far as telling the application of it.
-	Untold bool
-	Number int // for Told
+	// Pending, of what was kept, tells whether the previous run ended before the application was notified of it.
+	Pending bool
+	Number  int // for MarkNotified
 	// Requested says, of what was kept, in what the configuration requests another certificate now; empty: in nothing.
 	Requested string
 }
@@ -106,11 +107,11 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 		return Outcome{}, err
 	}
 	if kept, reason := e.keep(); kept != nil {
-		e.mendModes()
+		e.correctModes()
 		e.reportKept(kept.Chain[0], reason)
-		return Outcome{Bundle: *kept, How: Kept, Files: e.volume.Files(), Untold: e.volume.Pending(), Requested: reason}, nil
+		return Outcome{Bundle: *kept, How: Kept, Files: e.volume.Files(), Pending: e.volume.Pending(), Requested: reason}, nil
 	} else if reason != "" {
-		e.Log.Info("enrolling", "because", reason)
+		e.Log.Info("enrolling", "trigger", reason)
 	}
 	if err := e.writable(); err != nil {
 		return Outcome{}, err
@@ -159,21 +160,21 @@ func Committed(err error) bool {
 	return errors.As(err, &incomplete)
 }
 
-// mendModes sets right what a kept set may not be: another configuration's, or another program's, as private as is
-// asked for now. A set that is kept and cannot be changed is still better than none.
-func (e *Enroller) mendModes() {
-	mended, err := e.volume.CorrectModes()
-	if len(mended) > 0 {
-		e.Log.Info("published files had another mode or group than is asked for, it is set right", "files", mended)
+// correctModes makes a kept set as private as is configured now: another configuration or program may have published it. A
+// set that is kept and cannot be changed is still better than none.
+func (e *Enroller) correctModes() {
+	corrected, err := e.volume.CorrectModes()
+	if len(corrected) > 0 {
+		e.Log.Info("corrected mode or group of published files", "files", corrected)
 	}
 	if err != nil {
-		e.Log.Warn("published files have another mode or group than is asked for", "error", err.Error())
+		e.Log.Warn("published files have another mode or group than configured, and cannot be corrected", "error", err.Error())
 	}
 }
 
 func (e *Enroller) openVolume(ctx context.Context) (*output.Volume, error) {
 	cfg := e.Config.Output
-	cfg.Now, cfg.Log, cfg.Journal, cfg.Done = e.Now, e.Log, e.Journal, ctx.Done()
+	cfg.Now, cfg.Log, cfg.NotePending, cfg.Done = e.Now, e.Log, e.NotePending, ctx.Done()
 	volume, err := output.Open(cfg)
 	if err != nil {
 		return nil, failed(outputStage(err), "opening the output directory: %w", err)
@@ -295,7 +296,7 @@ func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest, answe
 		return output.Bundle{}, failed(StageVerification, "%s", text)
 	}
 	for _, warning := range result.Warnings {
-		e.Log.Warn("accepted the certificate with a remark", "remark", answer.Clean(warning))
+		e.Log.Warn("certificate accepted with a warning", "error", answer.Clean(warning))
 	}
 	leaf := result.Chain[0]
 	e.Log.Info("verified the certificate", "serial", pki.Serial(leaf), "not_before", leaf.NotBefore, "not_after", leaf.NotAfter,

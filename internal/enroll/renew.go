@@ -102,7 +102,7 @@ func (e *Enroller) renewalKey(current *output.Bundle) (key crypto.Signer, err er
 func (e *Enroller) Restore() (Outcome, error) {
 	other := e.volume.Adopt(e.prefers)
 	if other != nil {
-		e.Log.Info("somebody else has published a newer certificate, which stays", "serial", pki.Serial(other.Chain[0]), "not_after", other.Chain[0].NotAfter)
+		e.Log.Info("keeping a newer certificate published by another process", "serial", pki.Serial(other.Chain[0]), "not_after", other.Chain[0].NotAfter)
 		e.current.Store(other)
 		e.overlap = overlap{} // what came with it counts as brought by the last answer, as at a start
 	}
@@ -162,11 +162,12 @@ func (e *Enroller) Prune() (Outcome, error) {
 	return e.publish(pruned, Kept)
 }
 
-// Owe notes that the application is to be told of something else than a publication; the number is for Told.
-func (e *Enroller) Owe() (int, error) { return e.volume.MarkPending() }
+// MarkPending notes that the application has to be notified of something else than a publication. The number is for
+// MarkNotified.
+func (e *Enroller) MarkPending() (int, error) { return e.volume.MarkPending() }
 
-// Told says that the application knows of the publication with this number.
-func (e *Enroller) Told(number int) error { return e.volume.MarkNotified(number) }
+// MarkNotified says that the application was notified of the publication with this number.
+func (e *Enroller) MarkNotified(number int) error { return e.volume.MarkNotified(number) }
 
 // Check says why what the volume of a configuration holds is not a complete set with a certificate that is
 // valid now; nil when it is. It changes nothing.

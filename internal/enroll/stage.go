@@ -40,14 +40,14 @@ var stages = []struct {
 	{StageCSRConfiguration, "csr_configuration", "a variable of the certificate's subject or names is wrong"},
 	{StageKeyGeneration, "key_generation", "no key pair could be made"},
 	{StageCSR, "csr", "no certificate signing request could be made"},
-	{StageCertService, "certservice", "the CertService answered with an error, or with something that is no answer of it"},
-	{StageConnection, "connection", "the CertService could not be reached or not be trusted, or does not accept our identity (401)"},
-	{StageConversion, "conversion", "the certificates could not be read, or a store not be built"},
+	{StageCertService, "certservice", "the CertService answered with an error, or its response is invalid"},
+	{StageConnection, "connection", "the CertService could not be reached, its certificate is not trusted, or it does not accept ours (401)"},
+	{StageConversion, "conversion", "the certificates could not be read, or a store could not be built"},
 	{StageKeyEncoding, "key_encoding", "the private key could not be encoded"},
 	{StageTLSConfiguration, "tls_configuration", "the mutual TLS material is missing or unusable"},
 	{StageFile, "file", "a file could not be written"},
-	{StageVerification, "verification", "the certificate that came is not the one asked for"},
-	{StageOther, "other", "anything else, an interruption among them"},
+	{StageVerification, "verification", "the issued certificate does not match the request"},
+	{StageOther, "other", "anything else, such as an interruption"},
 }
 
 // Stages are all there are, in the order of their numbers.

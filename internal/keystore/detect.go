@@ -25,7 +25,7 @@ const (
 	byKeytool = accepted + " (convert it with keytool -importkeystore -deststoretype PKCS12)"
 )
 
-// Detect tells a store's format by its first bytes, without reading the rest. The error says what
+// Detect finds a store's format by its first bytes, without reading the rest. The error says what
 // the data looks like instead; it never quotes the data, which may be a password put in the wrong
 // place.
 func Detect(data []byte) (Format, error) {

@@ -2,6 +2,8 @@ package keystore
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/rand"
 	"crypto/sha1"
 	"crypto/subtle"
 	"crypto/x509"
@@ -9,11 +11,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf16"
 
-	"github.com/pavlo-v-chernykh/keystore-go/v4"
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
@@ -21,66 +23,36 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// Reading is done here rather than by keystore-go, which trusts the lengths in the file (a few bytes
-// make it allocate gigabytes or panic), forgets the order of the entries, and cannot tell a wrong
-// password from damage. The format is that of sun.security.provider.JavaKeyStore.
-
-var oidJKSKeyProtector = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 42, 2, 17, 1, 1}
-
+// The format is that of sun.security.provider.JavaKeyStore: a header of three numbers (magic, version, count of
+// entries), the entries, and a SHA-1 digest over the password, a phrase and all of that.
 const (
+	jksVersion = 4 // where the numbers of the header begin
+	jksCount   = 8
+	jksEntries = 12
+
 	jksKeyEntry     = 1
 	jksTrustedEntry = 2
 
 	jksSaltSize = sha1.Size
 )
 
-var errJKSShort = errors.New("is cut short or has a damaged length")
+var (
+	oidJKSKeyProtector = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 42, 2, 17, 1, 1}
 
-func (s *Store) decodeJKS(data []byte, password string, keys bool) error {
-	if len(data) < len(magicJKS)+sha1.Size {
-		return errJKSShort
-	}
-	body, digest := data[:len(data)-sha1.Size], data[len(data)-sha1.Size:]
-	d := jksDecoder{s: body[len(magicJKS):], password: jksPassword(password)}
-	if !d.s.ReadUint32(&d.version) {
-		return errJKSShort
-	}
-	if d.version != 1 && d.version != 2 {
-		return fmt.Errorf("version is %d, want 1 or 2", d.version)
-	}
-	var count uint32
-	if !d.s.ReadUint32(&count) {
-		return errJKSShort
-	}
-	var raw []jksEntry
-	for range count {
-		e, err := d.readEntry()
-		if err != nil {
-			return err
-		}
-		raw = append(raw, e)
-	}
-	if !d.s.Empty() {
-		return fmt.Errorf("has %d bytes after its last entry", len(d.s))
-	}
-	// The lengths are right, so damage is unlikely from here on.
+	errJKSShort = errors.New("is cut short or has a damaged length")
+)
+
+func jksDigest(parts ...[]byte) []byte {
 	h := sha1.New()
-	h.Write(d.password)
-	h.Write([]byte("Mighty Aphrodite"))
-	h.Write(body)
-	if subtle.ConstantTimeCompare(h.Sum(nil), digest) != 1 {
-		return fmt.Errorf("%w, or the file was altered: its digest does not fit", ErrPassword)
+	for _, part := range parts {
+		h.Write(part)
 	}
-	for _, r := range raw {
-		s.Names = append(s.Names, r.alias)
-		entry, err := r.open(d.password, keys)
-		if err != nil {
-			s.unreadable(fmt.Sprintf("entry %q", r.alias), !r.trusted, err)
-			continue
-		}
-		s.Entries = append(s.Entries, entry)
-	}
-	return nil
+	return h.Sum(nil)
+}
+
+// jksStoreDigest is the digest at the end of a store.
+func jksStoreDigest(password, body []byte) []byte {
+	return jksDigest(password, []byte("Mighty Aphrodite"), body)
 }
 
 // jksPassword is the password in UTF-16, as Java hashes it.
@@ -92,10 +64,47 @@ func jksPassword(password string) []byte {
 	return out
 }
 
+func (s *Store) decodeJKS(data []byte, password string, keys bool) error {
+	if len(data) < jksEntries+sha1.Size {
+		return errJKSShort
+	}
+	body, digest := data[:len(data)-sha1.Size], data[len(data)-sha1.Size:]
+	version := binary.BigEndian.Uint32(body[jksVersion:])
+	if version != 1 && version != 2 {
+		return fmt.Errorf("version is %d, want 1 or 2", version)
+	}
+	d := jksDecoder{s: body[jksEntries:], version: version}
+	var raw []jksEntry
+	for range binary.BigEndian.Uint32(body[jksCount:]) {
+		e, err := d.readEntry()
+		if err != nil {
+			return err
+		}
+		raw = append(raw, e)
+	}
+	if !d.s.Empty() {
+		return fmt.Errorf("has %d bytes after its last entry", len(d.s))
+	}
+	// The lengths are right, so damage is unlikely from here on.
+	secret := jksPassword(password)
+	if subtle.ConstantTimeCompare(jksStoreDigest(secret, body), digest) != 1 {
+		return fmt.Errorf("%w, or the file was altered: its digest does not fit", ErrPassword)
+	}
+	for _, r := range raw {
+		s.Names = append(s.Names, r.alias)
+		entry, err := r.open(secret, keys)
+		if err != nil {
+			s.unreadable(fmt.Sprintf("entry %q", r.alias), !r.trusted, err)
+			continue
+		}
+		s.Entries = append(s.Entries, entry)
+	}
+	return nil
+}
+
 type jksDecoder struct {
-	s        cryptobyte.String
-	version  uint32
-	password []byte
+	s       cryptobyte.String
+	version uint32
 }
 
 // jksEntry is an entry before its key is decrypted.
@@ -134,7 +143,7 @@ func (d *jksDecoder) readEntry() (jksEntry, error) {
 		if !d.readLong(&der) {
 			return jksEntry{}, errJKSShort
 		}
-		// Java writes X.509; keystore-go's version 1 says X509.
+		// Java writes X.509; version 1 of the Go library keystore-go wrote X509.
 		if k := string(kind); k != "X.509" && k != "X509" && e.err == nil {
 			e.err = fmt.Errorf("has a certificate of type %q, want X.509", kind)
 		}
@@ -178,8 +187,7 @@ func (e jksEntry) open(password []byte, keys bool) (Entry, error) {
 	return entry, err
 }
 
-// openJKSKey undoes Java's KeyProtector: the key is combined with a SHA-1 key stream, and a digest
-// follows it.
+// openJKSKey reads what sealJKSKey writes.
 func openJKSKey(der, password []byte) ([]byte, error) {
 	s := cryptobyte.String(der)
 	var info, algorithm, protected cryptobyte.String
@@ -194,23 +202,43 @@ func openJKSKey(der, password []byte) ([]byte, error) {
 	if len(protected) < jksSaltSize+sha1.Size {
 		return nil, errors.New("encrypted key is damaged")
 	}
-	stream, digest := protected[:jksSaltSize], protected[len(protected)-sha1.Size:]
-	plain := bytes.Clone(protected[jksSaltSize : len(protected)-sha1.Size])
-	h := sha1.New()
-	for rest := plain; len(rest) > 0; {
-		h.Reset()
-		h.Write(password)
-		h.Write(stream)
-		stream = h.Sum(nil)
-		rest = rest[subtle.XORBytes(rest, rest, stream):]
-	}
-	h.Reset()
-	h.Write(password)
-	h.Write(plain)
-	if subtle.ConstantTimeCompare(h.Sum(nil), digest) != 1 {
+	salt, digest := protected[:jksSaltSize], protected[len(protected)-sha1.Size:]
+	plain := applyJKSKeyStream(protected[jksSaltSize:len(protected)-sha1.Size], password, salt)
+	if subtle.ConstantTimeCompare(jksDigest(password, plain), digest) != 1 {
 		return nil, fmt.Errorf("%w for the key: it has another one than the store", ErrPassword)
 	}
 	return plain, nil
+}
+
+// sealJKSKey encrypts a key as Java's KeyProtector does, an EncryptedPrivateKeyInfo (RFC 5208, section 6) around the
+// salt, the key combined with the key stream, and a digest.
+func sealJKSKey(key crypto.Signer, password []byte) ([]byte, error) {
+	plain, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	salt := make([]byte, jksSaltSize)
+	rand.Read(salt) // never fails
+	protected := slices.Concat(salt, applyJKSKeyStream(plain, password, salt), jksDigest(password, plain))
+	var b cryptobyte.Builder
+	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1ObjectIdentifier(oidJKSKeyProtector)
+			b.AddASN1NULL()
+		})
+		b.AddASN1OctetString(protected)
+	})
+	return b.Bytes()
+}
+
+// applyJKSKeyStream encrypts or decrypts: the stream is a chain of SHA-1 digests that begins with the salt.
+func applyJKSKeyStream(data, password, salt []byte) []byte {
+	out, block := bytes.Clone(data), salt
+	for rest := out; len(rest) > 0; {
+		block = jksDigest(password, block)
+		rest = rest[subtle.XORBytes(rest, rest, block):]
+	}
+	return out
 }
 
 // EncodeJKS writes a JKS store, with now as the entries' creation time. Store and keys have the same
@@ -221,33 +249,65 @@ func EncodeJKS(entries []Entry, password string, now time.Time) (data []byte, er
 	if err := checkEntries(entries, password); err != nil {
 		return nil, err
 	}
-	store := keystore.New(keystore.WithOrderedAliases(), keystore.WithCaseExactAliases())
-	for _, e := range entries {
-		if err := addJKSEntry(store, e, password, now); err != nil {
-			return nil, fmt.Errorf("writing JKS store: entry %q: %w", e.Alias, err)
-		}
+	entries = slices.Clone(entries)
+	for i := range entries {
+		entries[i].Alias = strings.ToLower(entries[i].Alias)
 	}
-	var out bytes.Buffer
-	if err := store.Store(&out, []byte(password)); err != nil {
+	slices.SortFunc(entries, func(a, b Entry) int { return strings.Compare(a.Alias, b.Alias) })
+	empty := make([]byte, jksEntries+sha1.Size)
+	copy(empty, magicJKS)
+	binary.BigEndian.PutUint32(empty[jksVersion:], 2)
+	if data, err = appendJKS(empty, password, entries, now); err != nil {
 		return nil, fmt.Errorf("writing JKS store: %w", err)
 	}
-	return out.Bytes(), nil
+	return data, nil
 }
 
-func addJKSEntry(store keystore.KeyStore, e Entry, password string, now time.Time) error {
-	alias := strings.ToLower(e.Alias)
-	chain := make([]keystore.Certificate, len(e.Chain))
-	for i, cert := range e.Chain {
-		chain[i] = keystore.Certificate{Type: "X.509", Content: cert.Raw}
+// appendJKS adds entries after those that are there, which keep every byte: dates of creation, the case of aliases, keys.
+func appendJKS(data []byte, password string, added []Entry, now time.Time) ([]byte, error) {
+	secret := jksPassword(password)
+	version := binary.BigEndian.Uint32(data[jksVersion:])
+	b := cryptobyte.NewBuilder(bytes.Clone(data[:len(data)-sha1.Size]))
+	for _, e := range added {
+		if err := addJKSEntry(b, e, version, secret, now); err != nil {
+			return nil, fmt.Errorf("entry %q: %w", e.Alias, err)
+		}
 	}
-	if e.Key == nil {
-		return store.SetTrustedCertificateEntry(alias,
-			keystore.TrustedCertificateEntry{CreationTime: now, Certificate: chain[0]})
-	}
-	key, err := x509.MarshalPKCS8PrivateKey(e.Key)
+	out, err := b.Bytes()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return store.SetPrivateKeyEntry(alias,
-		keystore.PrivateKeyEntry{CreationTime: now, PrivateKey: key, CertificateChain: chain}, []byte(password))
+	count := binary.BigEndian.Uint32(out[jksCount:])
+	binary.BigEndian.PutUint32(out[jksCount:], count+uint32(len(added)))
+	return append(out, jksStoreDigest(secret, out)...), nil
+}
+
+func addJKSEntry(b *cryptobyte.Builder, e Entry, version uint32, password []byte, now time.Time) error {
+	kind := uint32(jksTrustedEntry)
+	if e.Key != nil {
+		kind = jksKeyEntry
+	}
+	b.AddUint32(kind)
+	addJKSString(b, e.Alias)
+	b.AddUint64(uint64(now.UnixMilli()))
+	if e.Key != nil {
+		key, err := sealJKSKey(e.Key, password)
+		if err != nil {
+			return err
+		}
+		b.AddUint32LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(key) })
+		b.AddUint32(uint32(len(e.Chain)))
+	}
+	for _, cert := range e.Chain {
+		if version != 1 {
+			addJKSString(b, "X.509")
+		}
+		b.AddUint32LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(cert.Raw) })
+	}
+	return nil
+}
+
+// addJKSString writes a string as Java's DataOutput.writeUTF does, which for characters of up to 16 bits is UTF-8.
+func addJKSString(b *cryptobyte.Builder, s string) {
+	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(s)) })
 }

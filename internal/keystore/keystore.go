@@ -1,5 +1,5 @@
 // Package keystore reads and writes the entries of key stores and trust stores: JKS (Java's own old
-// format), PKCS#12 (RFC 7292) and PEM (RFC 7468). Formats are told apart by content, because Java
+// format), PKCS#12 (RFC 7292) and PEM (RFC 7468). It recognises formats by content, because Java
 // deployments name PKCS#12 files .jks and the other way round.
 //
 // It works on bytes and knows nothing of files; it does not check signatures, dates or trust; it does
@@ -7,10 +7,12 @@
 package keystore
 
 import (
-	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/certfetcher/certfetcher/internal/pkcs12"
 )
@@ -25,31 +27,18 @@ const (
 )
 
 // MaxSize is the largest store that Decode reads, in bytes. All the public roots that a JDK ships
-// make 0.2 MB; whatever is larger than this is not a store, and reading it whole helps nobody.
+// make 0.2 MB; a larger file is not a store.
 const MaxSize = 8 << 20
 
-// ErrPassword says that a store or a key in it cannot be opened with the given password. It comes
-// wrapped in an error that says which.
-var ErrPassword = pkcs12.ErrPassword
+var (
+	// ErrPassword says that a store or a key in it cannot be opened with the given password. It comes
+	// wrapped in an error that says which.
+	ErrPassword = pkcs12.ErrPassword
+	// ErrEmpty says that a store is well-formed and has no entry. It comes wrapped.
+	ErrEmpty = errors.New("holds neither a private key nor a certificate")
+)
 
-// Entry is a private key with its certificate chain, or a trusted certificate.
-type Entry struct {
-	// Alias is empty in PEM, which has none. A PKCS#12 entry without one is given a number, as a JVM does.
-	Alias string
-	Key   crypto.Signer // nil: a trusted certificate
-	// Chain has the key's own certificate first, each followed by its issuer as far as the store has
-	// it; it is empty for a key without certificate. A trusted entry has exactly one.
-	Chain []*x509.Certificate
-	// Trusted says that the store marks the certificate as trusted in Java's way: every trusted
-	// entry of a JKS, those with the trusted-key-usage attribute in PKCS#12. It is false for other
-	// certificates that belong to no key, which a JVM passes over and which PEM files and the trust
-	// stores of openssl consist of.
-	Trusted bool
-	// Closed says that there is a private key which was not decrypted; of OpenClosed only.
-	Closed bool
-}
-
-// Unreadable is an entry that could not be read. The others of its store are as good as without it.
+// Unreadable is an entry that could not be read. It does not affect the others of its store.
 type Unreadable struct {
 	Where string // such as `entry "app"`, or the PEM block with its line
 	Key   bool   // whether it is a private key, not a certificate
@@ -68,8 +57,8 @@ type Store struct {
 	// order of the store.
 	Entries    []Entry
 	Unreadable []Unreadable
-	// Names are the names of all that the store has, of what is neither read nor Unreadable as well. A new entry
-	// under one of them would hide the old one from a JVM. None in PEM.
+	// Names are those of all entries, also of kinds that are not read. A new entry under one of them would hide the old
+	// one from a JVM. None in PEM.
 	Names []string
 }
 
@@ -82,11 +71,11 @@ func (s *Store) unreadable(where string, key bool, err error) {
 // no entry can be read.
 func Open(data []byte, password string) (Store, error) { return open(data, password, true) }
 
-// OpenClosed is Open for readers who need no keys, each of which may have a password other than the store's: they are
-// not decrypted. Of PEM, they are left out.
+// OpenClosed is Open for readers that need no keys: they are not decrypted, as each may have a password of its own. Of
+// PEM, they are left out.
 func OpenClosed(data []byte, password string) (Store, error) { return open(data, password, false) }
 
-// Decode is Open for stores of our own, all of which can be read: it is an error when one entry cannot.
+// Decode is Open for stores that this program wrote: it is an error when an entry cannot be read.
 func Decode(data []byte, password string) (entries []Entry, format Format, err error) {
 	store, err := Open(data, password)
 	if err != nil {
@@ -121,29 +110,73 @@ func open(data []byte, password string, keys bool) (s Store, err error) {
 	case len(s.Unreadable) > 0:
 		err = joinUnreadable(s.Unreadable)
 	default:
-		err = errNoEntries
+		err = ErrEmpty
 	}
 	return Store{}, fmt.Errorf("reading %s store: %w", s.Format, err)
+}
+
+// TrustedEntries returns the certificates to trust, an entry for each, in the order of the store. In JKS and PKCS#12 they
+// are the entries marked as trusted, as in a JVM. A PKCS#12 without any such mark was made by openssl: there they are
+// all certificates that belong to no key. In PEM, which cannot mark anything, they are all certificates.
+func (s Store) TrustedEntries() []Entry {
+	marked := slices.ContainsFunc(s.Entries, func(e Entry) bool { return e.Key == nil && e.Trusted })
+	var trusted []Entry
+	for _, e := range s.Entries {
+		if s.Format != PEM && (e.Key != nil || e.Closed || marked && !e.Trusted) {
+			continue
+		}
+		for _, cert := range e.Chain {
+			trusted = append(trusted, Entry{Alias: e.Alias, Chain: []*x509.Certificate{cert}, Trusted: e.Trusted})
+		}
+	}
+	return trusted
+}
+
+// Append adds trusted certificates, one to an entry, to a store that OpenClosed read with the password. The store keeps
+// its format and what it holds keeps its bytes, encrypted keys included; only PEM that other programs do not read is
+// written again. Aliases must be free (see Names), and in JKS in lower case. The time dates the new entries of a JKS.
+//
+// Of the certificates in a PKCS#12, those of marked become trusted ones in Java's way, under the aliases given there.
+func Append(data []byte, password string, added, marked []Entry, now time.Time) (out []byte, err error) {
+	defer forbidden(&err)
+	format, err := Detect(data)
+	if err != nil {
+		return nil, err
+	}
+	switch format {
+	case JKS:
+		return appendJKS(data, password, added, now)
+	case PKCS12:
+		return appendPKCS12(data, password, added, marked)
+	}
+	return appendPEM(data, added), nil
 }
 
 // joinUnreadable puts the first of them on one line.
 func joinUnreadable(all []Unreadable) error {
 	const most = 5
-	if len(all) == 1 {
-		return all[0]
-	}
-	var errs []any
-	format := "%w"
-	for i, u := range all[:min(len(all), most)] {
-		if i > 0 {
-			format += "; %w"
-		}
-		errs = append(errs, u)
-	}
+	shown := all[:min(len(all), most)]
+	format := strings.TrimPrefix(strings.Repeat("; %w", len(shown)), "; ")
 	if len(all) > most {
 		format += fmt.Sprintf("; and %d more", len(all)-most)
+	}
+	errs := make([]any, len(shown))
+	for i, u := range shown {
+		errs[i] = u
 	}
 	return fmt.Errorf(format, errs...)
 }
 
-var errNoEntries = errors.New("holds neither a private key nor a certificate")
+// forbidden, deferred, makes an error of the panic with which Go's FIPS 140-only mode refuses what older stores
+// are made with, such as SHA-1. Other panics go on.
+func forbidden(err *error) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	text := fmt.Sprint(v)
+	if !strings.Contains(text, "FIPS 140-only mode") {
+		panic(v)
+	}
+	*err = fmt.Errorf("this store cannot be used here: %s: want PEM, or PKCS#12 with AES-256 and HmacSHA256", text)
+}

@@ -1,8 +1,10 @@
 package keystore
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,15 +15,14 @@ import (
 )
 
 // decodePEM reads private keys and certificates in any order. Each key gets its chain; certificates
-// that are in no chain become entries of their own. Blocks of other kinds, such as DH parameters and CRLs, are passed
-// over.
+// that are in no chain become entries of their own. Blocks of other kinds, such as DH parameters and CRLs, are skipped.
 func (s *Store) decodePEM(data []byte, password string, keys bool) error {
 	blocks, err := pki.PEMBlocks(data)
 	if err != nil {
 		return err
 	}
-	var signers []crypto.Signer
-	var certs []*x509.Certificate
+	var found []pkcs12.Key
+	var certs []pkcs12.Certificate
 	var others []string
 	decrypter := pkcs12.NewKeyDecrypter(password)
 	for _, b := range blocks {
@@ -32,7 +33,7 @@ func (s *Store) decodePEM(data []byte, password string, keys bool) error {
 				s.unreadable(b.String(), false, err)
 				continue
 			}
-			certs = append(certs, cert)
+			certs = append(certs, pkcs12.Certificate{Certificate: cert})
 		case strings.HasSuffix(b.Label, "PRIVATE KEY"):
 			if !keys {
 				continue
@@ -42,14 +43,14 @@ func (s *Store) decodePEM(data []byte, password string, keys bool) error {
 				s.unreadable(b.String(), true, err)
 				continue
 			}
-			signers = append(signers, key)
+			found = append(found, pkcs12.Key{Key: key})
 		default:
 			others = append(others, b.Label)
 		}
 	}
-	s.Entries = entriesOf(signers, certs)
+	s.Entries = assemble(found, certs, func(...string) string { return "" })
 	if len(s.Entries) == 0 && len(s.Unreadable) == 0 && len(others) > 0 {
-		return fmt.Errorf("%w, only PEM blocks %q%s", errNoEntries, few(others), convert(others))
+		return fmt.Errorf("%w, only PEM blocks %q%s", ErrEmpty, few(others), convert(others))
 	}
 	return nil
 }
@@ -98,20 +99,19 @@ func parsePEMKey(b pki.PEMBlock, decrypter pkcs12.KeyDecrypter) (crypto.Signer, 
 	}
 }
 
-func entriesOf(keys []crypto.Signer, certs []*x509.Certificate) []Entry {
-	var entries []Entry
-	inChain := map[string]bool{} // by DER, so that a certificate listed twice counts once
-	for _, key := range keys {
-		chain := Chain(key.Public(), certs)
-		for _, cert := range chain {
-			inChain[string(cert.Raw)] = true
-		}
-		entries = append(entries, Entry{Key: key, Chain: chain})
+// appendPEM leaves what is there as it is and adds a block for each certificate. Only a file of which other programs
+// do not read every block is written again: they would see the added certificates alone, where before they saw that
+// something is wrong.
+func appendPEM(data []byte, added []Entry) []byte {
+	out := bytes.Clone(data)
+	if !pki.IsCleanPEM(data) {
+		out = pki.RewritePEM(data)
 	}
-	for _, cert := range certs {
-		if !inChain[string(cert.Raw)] {
-			entries = append(entries, Entry{Chain: []*x509.Certificate{cert}})
-		}
+	if out[len(out)-1] != '\n' {
+		out = append(out, '\n')
 	}
-	return entries
+	for _, e := range added {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: e.Chain[0].Raw})...)
+	}
+	return out
 }

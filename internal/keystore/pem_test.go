@@ -7,6 +7,8 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -15,139 +17,152 @@ import (
 	gopkcs12 "software.sslmate.com/src/go-pkcs12"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/test/texts"
 )
 
-func block(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-}
-
-func certificates(certs ...*x509.Certificate) []byte {
-	var out []byte
-	for _, c := range certs {
-		out = append(out, block("CERTIFICATE", c.Raw)...)
+func TestOpen_filesAsTheyAreFound(t *testing.T) {
+	for name, want := range map[string]struct{ keys, others int }{ // keys with a chain, and certificates of their own
+		"byte-order-mark.pem": {1, 0}, "byte-order-mark-trusted.pem": {0, 1}, "utf-16.pem": {1, 0}, "cr-only.pem": {1, 0},
+		"escaped-line-ends.pem": {1, 0}, "one-line.pem": {1, 0}, "indented.pem": {1, 0}, "leading-space.pem": {1, 0},
+		"joined-key.pem": {1, 0}, "joined.pem": {0, 2}, "dh-parameters.pem": {1, 0}, "crl.pem": {0, 1},
+		"trusted-certificate.pem": {0, 1}, "x509-certificate.pem": {0, 1}, "key-scrypt.pem": {1, 0},
+		"key-hmac-sha512-256.pem": {1, 0}, "bouncycastle-ber.p12": {1, 0}, "bouncycastle-ber-trusted.p12": {0, 1},
+		"null-password.p12": {0, 1}, "mac-sha512-256.p12": {1, 0}, "sha1-2des.p12": {1, 0},
+	} {
+		password := "changeit"
+		if name == "null-password.p12" {
+			password = ""
+		}
+		data := must(os.ReadFile(filepath.Join("../../test/testdata/stores", name)))
+		store, err := keystore.Open(data, password)
+		require.NoError(t, err, name)
+		assert.Empty(t, store.Unreadable, name)
+		keys := slices.DeleteFunc(slices.Clone(store.Entries), func(e keystore.Entry) bool { return e.Key == nil })
+		for _, e := range keys {
+			assert.NotEmpty(t, e.Chain, "the key in %s has no certificate", name)
+		}
+		assert.Equal(t, want.keys, len(keys), "keys in %s", name)
+		assert.Equal(t, want.others, len(store.Entries)-len(keys), "other certificates in %s", name)
 	}
-	return out
 }
 
-func pkcs8(t testing.TB, kind string) []byte {
-	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(fixtures(t).entities[kind].key)
-	require.NoError(t, err)
-	return der
+// A key that is not needed is not opened: neither one of another password nor one of a kind that is not read keeps
+// certificates from being trusted.
+func TestOpenClosed_keysDoNoHarm(t *testing.T) {
+	for _, name := range []string{"key-md5-des.pem", "key-scrypt.pem", "dh-parameters.pem"} {
+		store, err := keystore.OpenClosed(must(os.ReadFile(filepath.Join("../../test/testdata/stores", name))), "")
+		require.NoError(t, err, name)
+		assert.Empty(t, store.Unreadable, name)
+		require.NotEmpty(t, store.Entries, name)
+		for _, e := range store.Entries {
+			assert.Nil(t, e.Key, name)
+		}
+	}
 }
 
 func TestDecode_PEM_keysFindTheirChains(t *testing.T) {
-	p := fixtures(t)
-	rsaEntity, ecEntity := p.entities["RSA"], p.entities["ECDSA"]
+	p := fixtures()
+	rsaEntity, ecEntity, edEntity := p.entities["RSA"], p.entities["ECDSA"], p.entities["Ed25519"]
 	rsaEntry := keystore.Entry{Key: rsaEntity.key, Chain: rsaEntity.chain}
 	ecEntry := keystore.Entry{Key: ecEntity.key, Chain: ecEntity.chain}
-	sec1, err := x509.MarshalECPrivateKey(ecEntity.key.(*ecdsa.PrivateKey))
-	require.NoError(t, err)
 	certEntry := func(c *x509.Certificate) keystore.Entry { return keystore.Entry{Chain: []*x509.Certificate{c}} }
-
-	for _, row := range []struct {
-		sentence string
-		data     []byte
-		want     []keystore.Entry
+	rsaKey, ecKey := block("PRIVATE KEY", pkcs8("RSA")), block("PRIVATE KEY", pkcs8("ECDSA"))
+	pkcs1 := block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaEntity.key.(*rsa.PrivateKey)))
+	sec1 := block("EC PRIVATE KEY", must(x509.MarshalECPrivateKey(ecEntity.key.(*ecdsa.PrivateKey))))
+	parameters := block("EC PARAMETERS", []byte{6, 5, 0x2b, 0x81, 4, 0, 0x22})
+	chain := certificates(rsaEntity.chain...)
+	for sentence, row := range map[string]struct {
+		data [][]byte
+		want []keystore.Entry
 	}{
-		{"PKCS#8 key, then chain", slices.Concat(block("PRIVATE KEY", pkcs8(t, "RSA")), certificates(rsaEntity.chain...)),
+		"PKCS#8 key, then chain": {[][]byte{rsaKey, chain}, []keystore.Entry{rsaEntry}},
+		"chain upside down, then PKCS#1 key": {[][]byte{certificates(p.intermediate, rsaEntity.chain[0]), pkcs1},
 			[]keystore.Entry{rsaEntry}},
-		{"chain upside down, then PKCS#1 key", slices.Concat(certificates(p.intermediate, rsaEntity.chain[0]),
-			block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaEntity.key.(*rsa.PrivateKey)))),
-			[]keystore.Entry{rsaEntry}},
-		{"PKCS#8 under the label of PKCS#1, as the ONAP client wrote it", slices.Concat(block("RSA PRIVATE KEY", pkcs8(t, "RSA")),
-			certificates(rsaEntity.chain...)), []keystore.Entry{rsaEntry}},
-		{"SEC 1 key after its parameters", slices.Concat(block("EC PARAMETERS", []byte{6, 5, 0x2b, 0x81, 4, 0, 0x22}),
-			block("EC PRIVATE KEY", sec1), certificates(ecEntity.chain...)), []keystore.Entry{ecEntry}},
-		{"two keys and what belongs to none", slices.Concat(block("PRIVATE KEY", pkcs8(t, "RSA")), block("PRIVATE KEY", pkcs8(t, "ECDSA")),
-			certificates(p.entities["Ed25519"].chain[0], ecEntity.chain[0], rsaEntity.chain[0], p.intermediate)),
-			[]keystore.Entry{rsaEntry, ecEntry, certEntry(p.entities["Ed25519"].chain[0])}},
-		{"a certificate listed twice", slices.Concat(block("PRIVATE KEY", pkcs8(t, "RSA")),
-			certificates(rsaEntity.chain...), certificates(rsaEntity.chain...)), []keystore.Entry{rsaEntry}},
-		{"a key alone", block("PRIVATE KEY", pkcs8(t, "Ed25519")), []keystore.Entry{{Key: p.entities["Ed25519"].key}}},
-		{"certificates alone", certificates(p.root, p.intermediate), []keystore.Entry{certEntry(p.root), certEntry(p.intermediate)}},
-		{"text between blocks", slices.Concat([]byte("subject=CN\n"), certificates(p.root), []byte("\n# second\n"), certificates(p.intermediate)),
-			[]keystore.Entry{certEntry(p.root), certEntry(p.intermediate)}},
+		"PKCS#8 under the label of PKCS#1, as the ONAP client wrote it": {
+			[][]byte{block("RSA PRIVATE KEY", pkcs8("RSA")), chain}, []keystore.Entry{rsaEntry}},
+		"SEC 1 key after its parameters": {[][]byte{parameters, sec1, certificates(ecEntity.chain...)},
+			[]keystore.Entry{ecEntry}},
+		"two keys and what belongs to none": {[][]byte{rsaKey, ecKey,
+			certificates(edEntity.chain[0], ecEntity.chain[0], rsaEntity.chain[0], p.intermediate)},
+			[]keystore.Entry{rsaEntry, ecEntry, certEntry(edEntity.chain[0])}},
+		"a certificate listed twice": {[][]byte{rsaKey, chain, chain}, []keystore.Entry{rsaEntry}},
+		"a key alone":                {[][]byte{block("PRIVATE KEY", pkcs8("Ed25519"))}, []keystore.Entry{{Key: edEntity.key}}},
+		"text between certificates": {[][]byte{[]byte("subject=CN\n"), certificates(p.root), []byte("\n# second\n"),
+			certificates(p.intermediate)}, []keystore.Entry{certEntry(p.root), certEntry(p.intermediate)}},
 	} {
-		t.Run(row.sentence, func(t *testing.T) {
-			got, format, err := keystore.Decode(row.data, "")
-			require.NoError(t, err)
-			assert.Equal(t, keystore.PEM, format)
-			requireEntries(t, row.want, got)
+		t.Run(sentence, func(t *testing.T) {
+			requireDecoded(t, row.want, keystore.PEM, slices.Concat(row.data...), "")
 		})
 	}
 }
 
 func TestDecode_PEM_faultsAreNamed(t *testing.T) {
-	root := certificates(fixtures(t).root)
-	x25519, err := ecdh.X25519().GenerateKey(rand.Reader)
-	require.NoError(t, err)
-	x25519DER, err := x509.MarshalPKCS8PrivateKey(x25519)
-	require.NoError(t, err)
-	for _, row := range []struct {
-		sentence string
-		data     []byte
-		want     string
-	}{
-		{"a block cut short", slices.Concat(root, root[:len(root)-40]),
-			`reading PEM store: the PEM block "CERTIFICATE" at line 12 cannot be read: it has no END line: the file was cut short, or lines are missing`},
-		{"a block that is no Base64", []byte("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"),
-			`reading PEM store: the PEM block "CERTIFICATE" at line 1 cannot be read: it has a character that is not Base64 (number 1, U+0021); ` +
-				"copy the file again as it was made; in YAML use a block scalar (key: |) and indent each line alike"},
-		{"a certificate that is none", slices.Concat(root, block("CERTIFICATE", []byte{1})),
-			`reading PEM store: the PEM block "CERTIFICATE" at line 12 cannot be read: x509: malformed certificate`},
-		{"a key that cannot sign", block("PRIVATE KEY", x25519DER),
-			`reading PEM store: the PEM block "PRIVATE KEY" at line 1 cannot be read: has a key of type *ecdh.PrivateKey, want one that can sign`},
-		{"a key of OpenSSH", block("OPENSSH PRIVATE KEY", []byte{1}),
-			`reading PEM store: the PEM block "OPENSSH PRIVATE KEY" at line 1 cannot be read: want PRIVATE KEY, ENCRYPTED PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY ` +
-				"(convert it to PKCS#8 with openssl pkcs8 -topk8 or ssh-keygen -p -m PKCS8)"},
-		{"a key encrypted in the old way", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY",
+	root := certificates(fixtures().root)
+	x25519 := must(x509.MarshalPKCS8PrivateKey(must(ecdh.X25519().GenerateKey(rand.Reader))))
+	want := texts.Read(t, "pem.txt")
+	for sentence, data := range map[string][]byte{
+		"a block cut short":                   slices.Concat(root, root[:len(root)-40]),
+		"a block that is not Base64":          []byte("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"),
+		"a certificate that cannot be parsed": slices.Concat(root, block("CERTIFICATE", []byte{1})),
+		"a key that cannot sign":              block("PRIVATE KEY", x25519),
+		"a key of OpenSSH":                    block("OPENSSH PRIVATE KEY", []byte{1}),
+		"a key encrypted in the old way": pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY",
 			Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "DES-EDE3-CBC,00"}, Bytes: []byte{1}}),
-			`reading PEM store: the PEM block "RSA PRIVATE KEY" at line 1 cannot be read: is encrypted in OpenSSL's old way, want PKCS#8 (rewrite it with openssl pkcs8 -topk8)`},
-		{"only parameters", block("EC PARAMETERS", []byte{6, 5, 0x2b, 0x81, 4, 0, 0x22}),
-			`reading PEM store: holds neither a private key nor a certificate, only PEM blocks ["EC PARAMETERS"]`},
+		"a key encrypted with MD5 and DES": must(os.ReadFile("../../test/testdata/stores/key-md5-des.pem")),
+		"only parameters":                  block("EC PARAMETERS", []byte{6, 5, 0x2b, 0x81, 4, 0, 0x22}),
 	} {
-		t.Run(row.sentence, func(t *testing.T) {
-			_, _, err := keystore.Decode(row.data, password)
-			assert.EqualError(t, err, row.want)
+		_, _, err := keystore.Decode(data, password)
+		assert.EqualError(t, err, "reading PEM store: "+want[sentence], sentence)
+	}
+}
+
+func TestDecodePEM_encryptedKeysOfOpenSSL_areRead(t *testing.T) {
+	e := fixtures().entities["RSA"]
+	for name, args := range map[string][]string{
+		"as it comes":             {},
+		"AES-128 and SHA-1":       {"-v2", "aes-128-cbc", "-v2prf", "hmacWithSHA1"},
+		"AES-192 and SHA-224":     {"-v2", "aes-192-cbc", "-v2prf", "hmacWithSHA224"},
+		"AES-256 and SHA-384":     {"-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA384"},
+		"AES-256 and SHA-512":     {"-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA512"},
+		"3DES":                    {"-v2", "des3"},
+		"the old scheme and 3DES": {"-v1", "PBE-SHA1-3DES"},
+		"scrypt":                  {"-scrypt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			convert := []string{"pkcs8", "-topk8", "-in", "in", "-passout", "env:PW"}
+			data := openssl(t, block("PRIVATE KEY", pkcs8("RSA")), append(convert, args...)...)
+			data = append(data, certificates(e.chain...)...)
+			requireDecoded(t, []keystore.Entry{{Key: e.key, Chain: e.chain}}, keystore.PEM, data, password)
+
+			_, _, err := keystore.Decode(data, "")
+			assert.EqualError(t, err, `reading PEM store: the PEM block "ENCRYPTED PRIVATE KEY" at line 1 cannot be read: `+
+				"wrong password for the key, or it is damaged")
 		})
 	}
 }
 
 func TestChain_severalIssuersOfOneName_keyIdentifierDecides(t *testing.T) {
-	p := fixtures(t)
+	p := fixtures()
 	leaf := p.entities["RSA"].chain[0]
-	other := *p.intermediate
-	other.SubjectKeyId = []byte("of another key")
-	unidentified := *p.intermediate
-	unidentified.SubjectKeyId = nil
-
-	for _, row := range []struct {
-		sentence string
-		pool     []*x509.Certificate
-		want     []*x509.Certificate
-	}{
-		{"the right one after others", []*x509.Certificate{&other, &unidentified, p.intermediate, p.root, leaf},
-			[]*x509.Certificate{leaf, p.intermediate, p.root}},
-		{"one without identifier may be it", []*x509.Certificate{leaf, &other, &unidentified},
-			[]*x509.Certificate{leaf, &unidentified}},
-		{"one with another identifier is not", []*x509.Certificate{leaf, &other}, []*x509.Certificate{leaf}},
-		{"no certificate for the key", []*x509.Certificate{p.intermediate, p.root}, nil},
+	other, unidentified := *p.intermediate, *p.intermediate
+	other.SubjectKeyId, unidentified.SubjectKeyId = []byte("of another key"), nil
+	type list = []*x509.Certificate
+	for sentence, row := range map[string]struct{ pool, want list }{
+		"the right one after others":         {list{&other, &unidentified, p.intermediate, p.root, leaf}, list{leaf, p.intermediate, p.root}},
+		"one without identifier may be it":   {list{leaf, &other, &unidentified}, list{leaf, &unidentified}},
+		"one with another identifier is not": {list{leaf, &other}, list{leaf}},
+		"no certificate for the key":         {list{p.intermediate, p.root}, nil},
 	} {
-		t.Run(row.sentence, func(t *testing.T) {
-			assert.Equal(t, row.want, keystore.Chain(leaf.PublicKey, row.pool))
-		})
+		assert.Equal(t, row.want, keystore.Chain(leaf.PublicKey, row.pool), sentence)
 	}
 }
 
 func FuzzDecode(f *testing.F) {
-	e := fixtures(f).entities["ECDSA"]
-	f.Add(slices.Concat(block("PRIVATE KEY", pkcs8(f, "ECDSA")), certificates(e.chain...)))
+	e := fixtures().entities["ECDSA"]
+	f.Add(slices.Concat(block("PRIVATE KEY", pkcs8("ECDSA")), certificates(e.chain...)))
 	f.Add(block("RSA PRIVATE KEY", []byte{0x30, 0}))
 	f.Add([]byte("-----BEGIN EC PARAMETERS-----\n-----END EC PARAMETERS-----\n"))
-	passwordless, err := gopkcs12.Passwordless.Encode(e.key, e.chain[0], e.chain[1:], "")
-	require.NoError(f, err)
-	f.Add(passwordless)
+	f.Add(must(gopkcs12.Passwordless.Encode(e.key, e.chain[0], e.chain[1:], "")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		entries, _, err := keystore.Decode(data, "")
 		if err != nil {

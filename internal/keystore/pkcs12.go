@@ -21,8 +21,8 @@ const (
 	ProfileLegacy = pkcs12.ProfileLegacy
 )
 
-// ProfileOf tells which profile a PKCS#12 store was written with, without password and in
-// microseconds; the error says in what it belongs to neither.
+// ProfileOf says which profile a PKCS#12 store was written with, without password and in microseconds; the
+// error says why it is neither.
 func ProfileOf(data []byte) (Profile, error) {
 	profile, err := pkcs12.ProfileOf(data)
 	if err != nil {
@@ -47,9 +47,8 @@ func (s *Store) decodePKCS12(data []byte, password string, keys bool) error {
 		}
 		s.unreadable(where, u.Key, u.Err)
 	}
-	var entries []Entry
 	unnamed := 0
-	alias := func(names ...string) string {
+	s.Entries = assemble(contents.Keys, contents.Certificates, func(names ...string) string {
 		for _, name := range names {
 			if name != "" {
 				return name
@@ -57,10 +56,24 @@ func (s *Store) decodePKCS12(data []byte, password string, keys bool) error {
 		}
 		unnamed++
 		return strconv.Itoa(unnamed)
+	})
+	s.Names = contents.Others
+	for _, u := range contents.Unreadable {
+		s.Names = append(s.Names, u.FriendlyName)
 	}
+	for _, e := range s.Entries {
+		s.Names = append(s.Names, e.Alias) // the numbers of those without a name
+	}
+	return nil
+}
+
+// assemble makes entries of keys and certificates that a store keeps side by side: each key with its chain, then the
+// certificates that are in no chain or marked as trusted. The alias is chosen from the names of an entry's parts.
+func assemble(keys []pkcs12.Key, certs []pkcs12.Certificate, alias func(names ...string) string) []Entry {
+	var entries []Entry
 	inChain := map[string]bool{} // by DER, so that a certificate listed twice counts once
-	for _, key := range contents.Keys {
-		chain, leafName := chainFor(key, contents.Certificates)
+	for _, key := range keys {
+		chain, leafName := chainFor(key, certs)
 		for _, cert := range chain {
 			inChain[string(cert.Raw)] = true
 		}
@@ -68,7 +81,7 @@ func (s *Store) decodePKCS12(data []byte, password string, keys bool) error {
 			Alias: alias(key.FriendlyName, leafName), Key: key.Key, Chain: chain, Closed: key.Key == nil,
 		})
 	}
-	for _, c := range contents.Certificates {
+	for _, c := range certs {
 		// A certificate can be a CA in a key's chain and a trusted entry as well.
 		if c.Trusted || !inChain[string(c.Certificate.Raw)] {
 			entries = append(entries, Entry{
@@ -76,50 +89,38 @@ func (s *Store) decodePKCS12(data []byte, password string, keys bool) error {
 			})
 		}
 	}
-	s.Entries, s.Names = entries, contents.Others
-	for _, u := range contents.Unreadable {
-		s.Names = append(s.Names, u.FriendlyName)
-	}
-	for _, e := range entries {
-		s.Names = append(s.Names, e.Alias) // the numbers of those without a name
-	}
-	return nil
+	return entries
 }
 
 // chainFor finds the key's certificates, and the friendlyName of its own one. Where several hold the
 // key, as after a renewal, the localKeyID decides; of a key that is closed there is nothing else to go by.
 func chainFor(key pkcs12.Key, certs []pkcs12.Certificate) (chain []*x509.Certificate, leafName string) {
-	sorted := slices.Clone(certs)
-	slices.SortStableFunc(sorted, func(a, b pkcs12.Certificate) int {
-		return boolRank(key.LocalKeyID != nil && bytes.Equal(b.LocalKeyID, key.LocalKeyID)) -
-			boolRank(key.LocalKeyID != nil && bytes.Equal(a.LocalKeyID, key.LocalKeyID))
-	})
-	pool := make([]*x509.Certificate, len(sorted))
-	for i, c := range sorted {
-		pool[i] = c.Certificate
+	var named, pool []*x509.Certificate
+	for _, c := range certs {
+		if key.LocalKeyID != nil && bytes.Equal(c.LocalKeyID, key.LocalKeyID) {
+			named = append(named, c.Certificate)
+		} else {
+			pool = append(pool, c.Certificate)
+		}
 	}
+	pool = slices.Concat(named, pool)
 	switch {
 	case key.Key != nil:
 		chain = Chain(key.Key.Public(), pool)
-	case len(sorted) > 0 && key.LocalKeyID != nil && bytes.Equal(sorted[0].LocalKeyID, key.LocalKeyID):
-		chain = follow(pool[0], pool)
+	case len(named) > 0:
+		chain = follow(named[0], pool)
 	}
-	if len(chain) > 0 {
-		leafName = sorted[slices.Index(pool, chain[0])].FriendlyName
+	for _, c := range certs {
+		if len(chain) > 0 && c.Certificate == chain[0] {
+			leafName = c.FriendlyName
+		}
 	}
 	return chain, leafName
 }
 
-func boolRank(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
 // EncodePKCS12 writes a PKCS#12 store that Java, OpenSSL and Go read. A key and its own certificate
 // carry the alias as friendlyName and the same localKeyID, without which a JVM calls the entry "1";
-// trusted certificates carry Java's trusted-key-usage attribute, without which a JVM passes them over.
+// trusted certificates carry Java's trusted-key-usage attribute, without which a JVM ignores them.
 // Aliases are kept as given; a JVM compares them without regard to case.
 func EncodePKCS12(entries []Entry, password string, profile Profile) (data []byte, err error) {
 	defer forbidden(&err)
@@ -151,4 +152,15 @@ func EncodePKCS12(entries []Entry, password string, profile Profile) (data []byt
 		return nil, fmt.Errorf("writing PKCS12 store: %w", err)
 	}
 	return data, nil
+}
+
+// appendPKCS12 keeps all entries as they are, but for the marks.
+func appendPKCS12(data []byte, password string, added, marked []Entry) ([]byte, error) {
+	trusted := func(entries []Entry) (certs []pkcs12.Certificate) {
+		for _, e := range entries {
+			certs = append(certs, pkcs12.Certificate{Certificate: e.Chain[0], FriendlyName: e.Alias, Trusted: true})
+		}
+		return certs
+	}
+	return pkcs12.Append(data, password, trusted(added), trusted(marked))
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
@@ -51,27 +50,17 @@ type root struct {
 	cert  *x509.Certificate
 }
 
-// roots are the certificates to trust. In JKS and PKCS#12 they are the entries marked as trusted, as in a
-// JVM; a PKCS#12 without any such mark was made by openssl, so there it is every certificate that
-// belongs to no key. In PEM, which cannot mark anything, it is every certificate.
+// roots are the certificates to trust, each once.
 func roots(store opened) ([]root, error) {
-	entries, format := store.Entries, store.Format
-	marked := slices.ContainsFunc(entries, func(e keystore.Entry) bool { return e.Key == nil && e.Trusted })
 	var roots []root
-	position := 0
-	for _, e := range entries {
-		if format != keystore.PEM && (e.Key != nil || e.Closed || marked && !e.Trusted) {
-			continue
+	for i, e := range store.TrustedEntries() {
+		entry := fmt.Sprintf("certificate %d", i+1)
+		if e.Alias != "" {
+			entry = fmt.Sprintf("entry %q", e.Alias)
 		}
-		for _, cert := range e.Chain {
-			position++
-			entry := fmt.Sprintf("certificate %d", position)
-			if e.Alias != "" {
-				entry = fmt.Sprintf("entry %q", e.Alias)
-			}
-			if !slices.ContainsFunc(roots, func(r root) bool { return r.cert.Equal(cert) }) {
-				roots = append(roots, root{entry, cert})
-			}
+		cert := e.Chain[0]
+		if !slices.ContainsFunc(roots, func(r root) bool { return r.cert.Equal(cert) }) {
+			roots = append(roots, root{entry, cert})
 		}
 	}
 	if len(roots) == 0 {

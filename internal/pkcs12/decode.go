@@ -9,9 +9,6 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/crypto/cryptobyte"
-	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
-
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
@@ -20,8 +17,8 @@ import (
 // as OpenSSL and a JVM do.
 func Decode(data []byte, password string) (*Contents, error) { return decode(data, password, true) }
 
-// DecodeClosed is Decode for readers who need no keys: they stay encrypted, so that one with a password of its own is
-// in nobody's way. Only a key that names no certificate by localKeyID is tried, to find the certificate that it is for.
+// DecodeClosed is Decode for readers that need no keys: they stay encrypted, so that one with a password of its own
+// does no harm. Only a key without the localKeyID of a certificate is tried, to find the certificate that it is for.
 func DecodeClosed(data []byte, password string) (*Contents, error) {
 	return decode(data, password, false)
 }
@@ -87,8 +84,16 @@ func (d *decoder) decode(data []byte) error {
 		}
 	}
 	for _, part := range p.parts {
-		if err := d.decodePart(part, p.mac != nil); err != nil {
+		content, err := d.contentOf(part, p.mac != nil)
+		if err != nil {
 			return err
+		}
+		bags, err := parseBags(content, 1)
+		if err != nil {
+			return err
+		}
+		for _, b := range bags {
+			d.decodeBag(b)
 		}
 	}
 	d.openUnnamed()
@@ -134,32 +139,29 @@ func (d *decoder) decrypt(p pbe, ciphertext []byte) (plain []byte, err error) {
 	return nil, err
 }
 
-func (d *decoder) decodePart(p part, verified bool) error {
+// contentOf is the SafeContents of a part, in DER. Verified says that the file's MAC fits the password.
+func (d *decoder) contentOf(p part, verified bool) ([]byte, error) {
 	content := p.content
 	if p.encryption != nil {
 		var err error
 		content, err = d.decrypt(*p.encryption, p.content)
-		if errors.Is(err, errDecrypt) {
-			if verified {
-				return fmt.Errorf("%w for the certificates: they have another one than the file", ErrPassword)
-			}
-			return fmt.Errorf("%w, or the file is damaged: it has no MAC that could tell", ErrPassword)
-		}
-		if err != nil {
-			return fmt.Errorf("decrypting contents: %w", err)
+		switch {
+		case errors.Is(err, errDecrypt) && verified:
+			return nil, fmt.Errorf("%w for the certificates: they have another one than the file", ErrPassword)
+		case errors.Is(err, errDecrypt):
+			return nil, fmt.Errorf("%w, or the file is damaged: it has no MAC that could tell", ErrPassword)
+		case err != nil:
+			return nil, fmt.Errorf("decrypting contents: %w", err)
 		}
 	}
-	bags, err := parseBags(content, 1)
+	content, err := toDER(content)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("list of bags %w", err)
 	}
-	for _, b := range bags {
-		d.decodeBag(b)
-	}
-	return nil
+	return content, nil
 }
 
-// decodeBag reads one entry. One that cannot be read is none of the others' business.
+// decodeBag reads one entry. One that cannot be read does not affect the others.
 func (d *decoder) decodeBag(b bag) {
 	err := b.err
 	switch {
@@ -199,8 +201,8 @@ func (d *decoder) open(b bag) (crypto.Signer, error) {
 	return key, err
 }
 
-// openUnnamed opens, where keys are not wanted, those that name no certificate: else nothing tells which certificates
-// belong to them. One that does not open stays closed.
+// openUnnamed decrypts, where keys are not wanted, those that name no certificate: nothing else shows which certificates
+// belong to them. One that cannot be decrypted stays closed.
 func (d *decoder) openUnnamed() {
 	for i, b := range d.closed {
 		named := b.localKeyID != nil && slices.ContainsFunc(d.contents.Certificates, func(c Certificate) bool {
@@ -227,20 +229,13 @@ func (d *decoder) decryptKey(der []byte) (crypto.Signer, error) {
 }
 
 // parseCertBag reads CertBag, RFC 7292 section 4.2.3.
-func parseCertBag(s cryptobyte.String) (*x509.Certificate, error) {
-	body, err := read(&s, cbasn1.SEQUENCE, "certificate bag")
-	if err != nil {
-		return nil, err
+func parseCertBag(der []byte) (*x509.Certificate, error) {
+	body := newReader(der).sequence("certificate bag")
+	if kind := body.oid("certificate type"); !kind.Equal(oidX509Certificate) {
+		body.fail(fmt.Errorf("certificate has type %v, want X.509", kind))
 	}
-	kind, err := readOID(&body, "certificate type")
-	if err != nil {
-		return nil, err
-	}
-	if !kind.Equal(oidX509Certificate) {
-		return nil, fmt.Errorf("certificate has type %v, want X.509", kind)
-	}
-	der, err := readData(&body, "certificate")
-	if err != nil {
+	der = body.data("certificate")
+	if err := body.err(); err != nil {
 		return nil, err
 	}
 	return pki.Parse(der)

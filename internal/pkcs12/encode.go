@@ -43,11 +43,18 @@ func Encode(c Contents, password string, profile Profile) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return e.encodePFX(content, true)
+}
+
+// encodePFX writes PFX, RFC 7292 section 4, around an authenticated safe.
+func (e encoder) encodePFX(safe []byte, mac bool) ([]byte, error) {
 	var file cryptobyte.Builder
 	file.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1Int64(3)
-		addDataInfo(b, content)
-		e.addMAC(b, content)
+		addDataInfo(b, safe)
+		if mac {
+			e.addMAC(b, safe)
+		}
 	})
 	return file.Bytes()
 }

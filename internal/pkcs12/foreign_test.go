@@ -10,18 +10,28 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/cryptobyte"
-	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/certfetcher/certfetcher/test/peer"
 )
+
+// stores has files of other writers.
+const stores = "../../test/testdata/stores"
+
+// addStores seeds a fuzz target with all of them.
+func addStores(f *testing.F, add func(data []byte)) {
+	files, err := filepath.Glob(filepath.Join(stores, "*.p12"))
+	require.NoError(f, err)
+	require.NotEmpty(f, files)
+	for _, path := range files {
+		add(must(os.ReadFile(path)))
+	}
+}
 
 // opensslKey is the key of a file, in PKCS#8, as openssl reads it.
 func opensslKey(t *testing.T, path, password string) []byte {
 	t.Helper()
 	openssl := peer.Require(t, "openssl")[0]
-	export := exec.Command(openssl, "pkcs12", "-in", path, "-legacy", "-nocerts", "-noenc", "-passin", "pass:"+password)
-	text, err := export.Output()
+	text, err := exec.Command(openssl, "pkcs12", "-in", path, "-legacy", "-nocerts", "-noenc", "-passin", "pass:"+password).Output()
 	require.NoError(t, err)
 	convert := exec.Command(openssl, "pkcs8", "-topk8", "-nocrypt", "-outform", "DER")
 	convert.Stdin = bytes.NewReader(text)
@@ -30,7 +40,7 @@ func opensslKey(t *testing.T, path, password string) []byte {
 	return der
 }
 
-func TestDecode_filesOfOthers(t *testing.T) {
+func TestDecode_filesOfOtherWriters(t *testing.T) {
 	for name, want := range map[string]struct {
 		password           string
 		keys, certificates int
@@ -44,8 +54,7 @@ func TestDecode_filesOfOthers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(stores, name)
-			data, err := os.ReadFile(path)
-			require.NoError(t, err)
+			data := must(os.ReadFile(path))
 			contents, err := Decode(data, want.password)
 			require.NoError(t, err)
 			assert.Empty(t, contents.Unreadable)
@@ -67,81 +76,82 @@ func TestDecode_filesOfOthers(t *testing.T) {
 			require.ErrorIs(t, err, ErrPassword)
 		})
 	}
-}
-
-func TestDecode_weakAlgorithms_sayHowToConvert(t *testing.T) {
 	for name, want := range map[string]string{
 		"md5-des.p12":      "1.2.840.113549.1.5.3 (pbeWithMD5AndDES) is too weak and not supported",
 		"sha1-rc4-128.p12": "1.2.840.113549.1.12.1.1 (pbeWithSHA1And128BitRC4) is too weak and not supported",
 	} {
-		t.Run(name, func(t *testing.T) {
-			data, err := os.ReadFile(filepath.Join(stores, name))
-			require.NoError(t, err)
-			_, err = Decode(data, "changeit")
-			require.ErrorContains(t, err, want)
-			require.ErrorContains(t, err, "openssl pkcs12 -legacy -in FILE")
-		})
+		_, err := Decode(must(os.ReadFile(filepath.Join(stores, name))), "changeit")
+		require.ErrorContains(t, err, want)
+		require.ErrorContains(t, err, "openssl pkcs12 -legacy -in FILE")
 	}
 }
 
 // hostilePBES2 is an EncryptedPrivateKeyInfo that asks for the key derivation.
-func hostilePBES2(kdf func(*cryptobyte.Builder)) []byte {
-	var b cryptobyte.Builder
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1ObjectIdentifier(oidPBES2)
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddASN1(cbasn1.SEQUENCE, kdf)
-				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-					b.AddASN1ObjectIdentifier(oidAES256CBC)
-					b.AddASN1OctetString(make([]byte, 16))
-				})
-			})
-		})
-		b.AddASN1OctetString(make([]byte, 64))
-	})
-	return b.BytesOrPanic()
+func hostilePBES2(kdf []byte) []byte {
+	cipher := sequence(oid(oidAES256CBC...), octets(make([]byte, 16)))
+	return sequence(sequence(oid(oidPBES2...), sequence(kdf, cipher)), octets(make([]byte, 64)))
 }
 
-func scryptKDF(n, r, p int64) func(*cryptobyte.Builder) {
-	return func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(oidScrypt)
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1OctetString(make([]byte, 16))
-			for _, number := range []int64{n, r, p} {
-				b.AddASN1Int64(number)
-			}
-		})
+func scryptKDF(n, r, p int64) []byte {
+	return sequence(oid(oidScrypt...), sequence(octets(make([]byte, 16)), number(n), number(r), number(p)))
+}
+
+func pbkdf2KDF(numbers ...int64) []byte {
+	params := octets(make([]byte, 16))
+	for _, n := range numbers {
+		params = append(params, number(n)...)
 	}
+	return sequence(oid(oidPBKDF2...), sequence(params))
 }
 
-func pbkdf2KDF(iterations int64) func(*cryptobyte.Builder) {
-	return func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(oidPBKDF2)
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1OctetString(make([]byte, 16))
-			b.AddASN1Int64(iterations)
-		})
+// Parameters in a file of an attacker cost no more than the file of a user.
+func TestDecode_hostileParameters_areCheap(t *testing.T) {
+	const tooMany = "asks for more than 5000000 iterations of key derivation in all"
+	key := func(kdf []byte) func() error {
+		return func() error {
+			_, err := NewKeyDecrypter("changeit").Decrypt(hostilePBES2(kdf))
+			return err
+		}
 	}
-}
-
-func TestDecryptKey_hostileParameters_costNothing(t *testing.T) {
-	for name, test := range map[string]struct {
-		der  []byte
+	pbmac1 := func(iterations, size int64) func() error {
+		scheme := sequence(oid(oidHMACWithSHA256...))
+		algorithm := sequence(oid(oidPBMAC1...), sequence(pbkdf2KDF(iterations, size), scheme))
+		mac := sequence(sequence(algorithm, octets(make([]byte, 32))), octets())
+		return func() error { return bounded(maxIterations).decode(file(dataInfo(sequence()), mac)) }
+	}
+	ber := func(data []byte) func() error {
+		return func() error { _, err := toDER(data); return err }
+	}
+	segments := append([]byte{0x24, 0x80}, bytes.Repeat([]byte{4, 1, 'a'}, 1_000_000)...)
+	const short, deep = "is cut short or has a damaged length", "has elements nested more than 64 deep"
+	for sentence, row := range map[string]struct {
+		read func() error
 		want string
 	}{
-		"2^31 iterations":              {hostilePBES2(pbkdf2KDF(1 << 31)), "asks for more than 5000000 iterations of key derivation in all"},
-		"2^62 iterations":              {hostilePBES2(pbkdf2KDF(1 << 62)), "asks for more than 5000000 iterations of key derivation in all"},
-		"scrypt of 64 MiB":             {hostilePBES2(scryptKDF(1<<16, 8, 1)), "scrypt asks for more than 32 MiB of memory (N is 65536, r is 8)"},
-		"scrypt of 2^62":               {hostilePBES2(scryptKDF(1<<62, 1<<30, 1)), "scrypt asks for more than 32 MiB of memory"},
-		"scrypt, 2^30 lanes":           {hostilePBES2(scryptKDF(1<<14, 8, 1<<30)), "scrypt asks for too much work (N is 16384, r is 8, p is 1073741824)"},
-		"scrypt, N no power":           {hostilePBES2(scryptKDF(1000, 8, 1)), "deriving the key: scrypt: N must be > 1 and a power of 2"},
-		"the most scrypt that is read": {hostilePBES2(scryptKDF(1<<15, 8, 1)), "wrong password for the key, or it is damaged"},
+		"2^31 iterations":              {key(pbkdf2KDF(1 << 31)), tooMany},
+		"2^62 iterations":              {key(pbkdf2KDF(1 << 62)), tooMany},
+		"scrypt of 64 MiB":             {key(scryptKDF(1<<16, 8, 1)), "scrypt asks for more than 32 MiB of memory (N is 65536, r is 8)"},
+		"scrypt of 2^62":               {key(scryptKDF(1<<62, 1<<30, 1)), "scrypt asks for more than 32 MiB of memory"},
+		"scrypt, 2^30 lanes":           {key(scryptKDF(1<<14, 8, 1<<30)), "scrypt asks for too much work (N is 16384, r is 8, p is 1073741824)"},
+		"scrypt, N not a power":        {key(scryptKDF(1000, 8, 1)), "deriving the key: scrypt: N must be > 1 and a power of 2"},
+		"the most scrypt that is read": {key(scryptKDF(1<<15, 8, 1)), "wrong password for the key, or it is damaged"},
+		"2^31 iterations of PBMAC1":    {pbmac1(1<<31, 32), tooMany},
+		"a key of 1 GiB":               {pbmac1(1000, 1<<30), "PBMAC1 key has 1073741824 bytes, want 20 to 64"},
+		"10,000 levels":                {ber(bytes.Repeat([]byte{0x30, 0x80}, 10_000)), deep},
+		"10,000 segmented levels":      {ber(bytes.Repeat([]byte{0x24, 0x80}, 10_000)), deep},
+		"a length of 1 GiB":            {ber([]byte{0x30, 0x84, 0x40, 0, 0, 0, 2, 1, 5}), short},
+		"a length of 2^1000":           {ber(append([]byte{0x30, 0xfe}, bytes.Repeat([]byte{0xff}, 126)...)), short},
+		"a million segments":           {ber(append(bytes.Clone(segments), 0, 0)), ""},
+		"segments with no end":         {ber(segments), short},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(sentence, func(t *testing.T) {
 			before, start := allocated(), time.Now()
-			_, err := NewKeyDecrypter("changeit").Decrypt(test.der)
-			require.ErrorContains(t, err, test.want)
+			err := row.read()
+			if row.want == "" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, row.want)
+			}
 			assert.Less(t, time.Since(start), 5*time.Second)
 			assert.Less(t, allocated()-before, uint64(64<<20))
 		})
@@ -150,76 +160,24 @@ func TestDecryptKey_hostileParameters_costNothing(t *testing.T) {
 
 // Many keys in one file cost no more than one: what one has spent the next has not, whatever derives it.
 func TestKeyDecrypter_keysOfOneFileShareTheBound(t *testing.T) {
-	for name, kdf := range map[string]func(*cryptobyte.Builder){
-		"PBKDF2": pbkdf2KDF(4096), "scrypt": scryptKDF(1<<8, 8, 1), // each counts for 4,096
-	} {
-		t.Run(name, func(t *testing.T) {
-			decrypter := NewKeyDecrypter("changeit")
-			decrypter.decoder.iterations = 3 * 4096
-			for range 3 {
-				_, err := decrypter.Decrypt(hostilePBES2(kdf))
-				require.ErrorIs(t, err, ErrPassword)
-			}
+	for _, kdf := range [][]byte{pbkdf2KDF(4096), scryptKDF(1<<8, 8, 1)} { // each counts for 4,096
+		decrypter := NewKeyDecrypter("changeit")
+		decrypter.decoder.iterations = 3 * 4096
+		for range 3 {
 			_, err := decrypter.Decrypt(hostilePBES2(kdf))
-			require.EqualError(t, err, "asks for more than 5000000 iterations of key derivation in all")
-		})
-	}
-}
-
-func TestDecode_hostileMAC_costsNothing(t *testing.T) {
-	pbmac1 := func(iterations, size int64) []byte {
-		return reassemble(t, 3, func(b *cryptobyte.Builder) {
-			addDataInfo(b, []byte{0x30, 0})
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-						b.AddASN1ObjectIdentifier(oidPBMAC1)
-						b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-							b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-								b.AddASN1ObjectIdentifier(oidPBKDF2)
-								b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-									b.AddASN1OctetString(make([]byte, 8))
-									b.AddASN1Int64(iterations)
-									b.AddASN1Int64(size)
-								})
-							})
-							b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidHMACWithSHA256) })
-						})
-					})
-					b.AddASN1OctetString(make([]byte, 32))
-				})
-				b.AddASN1OctetString(nil)
-			})
-		})
-	}
-	for name, test := range map[string]struct {
-		data []byte
-		want string
-	}{
-		"2^31 iterations of PBMAC1": {pbmac1(1<<31, 32), "asks for more than 5000000 iterations of key derivation in all"},
-		"a key of 1 GiB":            {pbmac1(1000, 1<<30), "PBMAC1 key has 1073741824 bytes, want 20 to 64"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			before, start := allocated(), time.Now()
-			_, err := Decode(test.data, "changeit")
-			require.EqualError(t, err, test.want)
-			assert.Less(t, time.Since(start), 5*time.Second)
-			assert.Less(t, allocated()-before, uint64(64<<20))
-		})
+			require.ErrorIs(t, err, ErrPassword)
+		}
+		_, err := decrypter.Decrypt(hostilePBES2(kdf))
+		require.EqualError(t, err, "asks for more than 5000000 iterations of key derivation in all")
 	}
 }
 
 // FuzzDecode_withoutKeys: no file makes Decode panic, and what it reads without its keys is what it reads with them.
 func FuzzDecode_withoutKeys(f *testing.F) {
-	files, err := filepath.Glob("../../test/testdata/stores/*.p12")
-	require.NoError(f, err)
-	require.NotEmpty(f, files)
-	for _, path := range files {
-		data, err := os.ReadFile(path)
-		require.NoError(f, err)
+	addStores(f, func(data []byte) {
 		f.Add(data, "changeit")
 		f.Add(data, "")
-	}
+	})
 	f.Fuzz(func(t *testing.T, data []byte, password string) {
 		contents, err := Decode(data, password)
 		if err != nil {
@@ -234,6 +192,3 @@ func FuzzDecode_withoutKeys(f *testing.F) {
 		}
 	})
 }
-
-// stores has files of other writers.
-const stores = "../../test/testdata/stores"

@@ -2,7 +2,12 @@ package pkcs12
 
 import (
 	"crypto"
+	"encoding/asn1"
+	"fmt"
 	"unicode/utf16"
+
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+	"golang.org/x/crypto/scrypt"
 )
 
 // The purposes of a derived key, RFC 7292 appendix B.3.
@@ -99,4 +104,93 @@ func addWithCarry(block, b []byte) {
 		block[i] = byte(carry)
 		carry >>= 8
 	}
+}
+
+// pbkdf2Params is PBKDF2-params, RFC 8018 appendix A.2; keySize is 0 when the file leaves it out.
+type pbkdf2Params struct {
+	hash       crypto.Hash
+	salt       []byte
+	iterations int
+	keySize    int
+}
+
+func (a algorithm) pbkdf2() pbkdf2Params {
+	if !a.oid.Equal(oidPBKDF2) {
+		a.params.fail(unsupported("key derivation", a.oid, "PBKDF2 or scrypt"))
+	}
+	params := a.params.sequence("PBKDF2 parameters")
+	k := pbkdf2Params{hash: crypto.SHA1}
+	k.salt = params.octets("PBKDF2 salt")
+	k.iterations = params.count("PBKDF2 iteration count")
+	if params.s.PeekASN1Tag(cbasn1.INTEGER) {
+		k.keySize = params.count("PBKDF2 key length")
+	}
+	if params.more() {
+		k.hash = params.hmacHash(params.algorithm("PBKDF2 pseudorandom function").oid)
+	}
+	return k
+}
+
+func (r *reader) hmacHash(oid asn1.ObjectIdentifier) crypto.Hash {
+	for _, h := range hashes {
+		if h.hmac.Equal(oid) {
+			return h.hash
+		}
+	}
+	r.fail(unsupported("HMAC algorithm", oid, "HMAC with SHA-1 or SHA-2"))
+	return 0
+}
+
+// scryptParams is scrypt-params, RFC 7914 section 7; keySize is 0 when the file leaves it out.
+type scryptParams struct {
+	salt    []byte
+	n, r, p int
+	keySize int
+}
+
+const (
+	// maxScryptMemory bounds what scrypt may take, in bytes: twice what openssl pkcs8 -scrypt asks for.
+	maxScryptMemory = 32 << 20
+	// maxScryptWork bounds memory times parallelization, with which the time grows: less than a second.
+	maxScryptWork = 32 << 20
+)
+
+func (a algorithm) scrypt() *scryptParams {
+	params := a.params.sequence("scrypt parameters")
+	k := &scryptParams{}
+	k.salt = params.octets("scrypt salt")
+	k.n = params.count("scrypt cost")
+	k.r = params.count("scrypt block size")
+	k.p = params.count("scrypt parallelization")
+	if params.more() {
+		k.keySize = params.count("scrypt key length")
+	}
+	if params.err() == nil {
+		params.fail(k.check())
+	}
+	return k
+}
+
+// check bounds the work before any is done. The divisions keep products from overflowing.
+func (k *scryptParams) check() error {
+	const again = "encrypt the key again with openssl pkcs8 -topk8 -scrypt"
+	switch {
+	case k.r > maxScryptMemory/128 || k.n > maxScryptMemory/128/k.r:
+		return fmt.Errorf("scrypt asks for more than %d MiB of memory (N is %d, r is %d): %s",
+			maxScryptMemory>>20, k.n, k.r, again)
+	case k.p > maxScryptWork/(128*k.r*k.n):
+		return fmt.Errorf("scrypt asks for too much work (N is %d, r is %d, p is %d): %s", k.n, k.r, k.p, again)
+	}
+	return nil
+}
+
+// iterations is what scrypt counts for in maxIterations, a little more than what PBKDF2 does in the same time.
+func (k *scryptParams) iterations() int { return 2 * k.n * k.r * k.p }
+
+func (k *scryptParams) key(password string, size int) ([]byte, error) {
+	key, err := scrypt.Key([]byte(password), k.salt, k.n, k.r, k.p, size)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the key: %w", err)
+	}
+	return key, nil
 }

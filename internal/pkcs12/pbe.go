@@ -33,65 +33,42 @@ type pbe struct {
 	scrypt     *scryptParams // PBES2 only; nil: PBKDF2
 }
 
-func (a algorithm) parsePBE() (pbe, error) {
+func (a algorithm) pbe() pbe {
 	switch {
 	case a.oid.Equal(oidPBES2):
-		return a.parsePBES2()
+		return a.pbes2()
 	case a.oid.Equal(oidPBEWithSHA1And3DES):
-		return a.parseAppendixC(24)
-	case a.oid.Equal(oidPBEWithSHA1And2DES):
-		return a.parseAppendixC(16)
-	case a.oid.Equal(oidPBEWithSHA1AndRC2128):
-		return a.parseAppendixC(16)
+		return a.appendixC(24)
+	case a.oid.Equal(oidPBEWithSHA1And2DES), a.oid.Equal(oidPBEWithSHA1AndRC2128):
+		return a.appendixC(16)
 	case a.oid.Equal(oidPBEWithSHA1AndRC240):
-		return a.parseAppendixC(5)
+		return a.appendixC(5)
 	}
-	return pbe{}, unsupported("encryption algorithm", a.oid, "PBES2, or pbeWithSHA1 and 3DES or RC2")
+	a.params.fail(unsupported("encryption algorithm", a.oid, "PBES2, or pbeWithSHA1 and 3DES or RC2"))
+	return pbe{}
 }
 
-// parseAppendixC reads pkcs-12PbeParams, RFC 7292 appendix C.
-func (a algorithm) parseAppendixC(keySize int) (pbe, error) {
-	params, err := read(&a.params, cbasn1.SEQUENCE, "encryption parameters")
-	if err != nil {
-		return pbe{}, err
-	}
-	salt, err := read(&params, cbasn1.OCTET_STRING, "encryption salt")
-	if err != nil {
-		return pbe{}, err
-	}
-	iterations, err := readCount(&params, "encryption iteration count")
-	if err != nil {
-		return pbe{}, err
-	}
-	return pbe{scheme: a.oid, hash: crypto.SHA1, salt: salt, iterations: iterations, keySize: keySize}, nil
+// appendixC reads pkcs-12PbeParams, RFC 7292 appendix C.
+func (a algorithm) appendixC(keySize int) pbe {
+	params := a.params.sequence("encryption parameters")
+	p := pbe{scheme: a.oid, hash: crypto.SHA1, keySize: keySize}
+	p.salt = params.octets("encryption salt")
+	p.iterations = params.count("encryption iteration count")
+	return p
 }
 
-// parsePBES2 reads PBES2-params, RFC 8018 appendix A.4.
-func (a algorithm) parsePBES2() (pbe, error) {
-	params, err := read(&a.params, cbasn1.SEQUENCE, "PBES2 parameters")
-	if err != nil {
-		return pbe{}, err
-	}
-	kdf, err := readAlgorithm(&params, "PBES2 key derivation")
-	if err != nil {
-		return pbe{}, err
-	}
-	enc, err := readAlgorithm(&params, "PBES2 cipher")
-	if err != nil {
-		return pbe{}, err
-	}
+// pbes2 reads PBES2-params, RFC 8018 appendix A.4.
+func (a algorithm) pbes2() pbe {
+	params := a.params.sequence("PBES2 parameters")
+	kdf := params.algorithm("PBES2 key derivation")
+	enc := params.algorithm("PBES2 cipher")
 	p := pbe{scheme: a.oid, cipher: enc.oid}
 	derived := 0
 	if kdf.oid.Equal(oidScrypt) {
-		if p.scrypt, err = kdf.parseScrypt(); err != nil {
-			return pbe{}, err
-		}
+		p.scrypt = kdf.scrypt()
 		derived, p.iterations = p.scrypt.keySize, p.scrypt.iterations()
 	} else {
-		k, err := kdf.parsePBKDF2()
-		if err != nil {
-			return pbe{}, err
-		}
+		k := kdf.pbkdf2()
 		p.hash, p.salt, p.iterations, derived = k.hash, k.salt, k.iterations, k.keySize
 	}
 	ivSize := aes.BlockSize
@@ -105,70 +82,16 @@ func (a algorithm) parsePBES2() (pbe, error) {
 	case enc.oid.Equal(oidDESEDE3CBC):
 		p.keySize, ivSize = 24, des.BlockSize
 	default:
-		return pbe{}, unsupported("PBES2 cipher", enc.oid, "AES-CBC or 3DES-CBC")
+		params.fail(unsupported("PBES2 cipher", enc.oid, "AES-CBC or 3DES-CBC"))
 	}
 	if derived != 0 && derived != p.keySize {
-		return pbe{}, fmt.Errorf("PBES2 derives a key of %d bytes, its cipher wants %d", derived, p.keySize)
+		params.fail(fmt.Errorf("PBES2 derives a key of %d bytes, its cipher wants %d", derived, p.keySize))
 	}
-	iv, err := read(&enc.params, cbasn1.OCTET_STRING, "PBES2 initialization vector")
-	if err != nil {
-		return pbe{}, err
+	p.iv = enc.params.octets("PBES2 initialization vector")
+	if len(p.iv) != ivSize {
+		params.fail(fmt.Errorf("PBES2 initialization vector has %d bytes, want %d", len(p.iv), ivSize))
 	}
-	if len(iv) != ivSize {
-		return pbe{}, fmt.Errorf("PBES2 initialization vector has %d bytes, want %d", len(iv), ivSize)
-	}
-	p.iv = iv
-	return p, nil
-}
-
-// pbkdf2Params is PBKDF2-params, RFC 8018 appendix A.2; keySize is 0 when the file leaves it out.
-type pbkdf2Params struct {
-	hash       crypto.Hash
-	salt       []byte
-	iterations int
-	keySize    int
-}
-
-func (a algorithm) parsePBKDF2() (pbkdf2Params, error) {
-	if !a.oid.Equal(oidPBKDF2) {
-		return pbkdf2Params{}, unsupported("key derivation", a.oid, "PBKDF2 or scrypt")
-	}
-	params, err := read(&a.params, cbasn1.SEQUENCE, "PBKDF2 parameters")
-	if err != nil {
-		return pbkdf2Params{}, err
-	}
-	k := pbkdf2Params{hash: crypto.SHA1}
-	salt, err := read(&params, cbasn1.OCTET_STRING, "PBKDF2 salt")
-	if err != nil {
-		return pbkdf2Params{}, err
-	}
-	k.salt = salt
-	if k.iterations, err = readCount(&params, "PBKDF2 iteration count"); err != nil {
-		return pbkdf2Params{}, err
-	}
-	if params.PeekASN1Tag(cbasn1.INTEGER) {
-		if k.keySize, err = readCount(&params, "PBKDF2 key length"); err != nil {
-			return pbkdf2Params{}, err
-		}
-	}
-	if params.Empty() {
-		return k, nil
-	}
-	prf, err := readAlgorithm(&params, "PBKDF2 pseudorandom function")
-	if err != nil {
-		return pbkdf2Params{}, err
-	}
-	k.hash, err = hmacHash(prf.oid)
-	return k, err
-}
-
-func hmacHash(oid asn1.ObjectIdentifier) (crypto.Hash, error) {
-	for _, h := range hashes {
-		if h.hmac.Equal(oid) {
-			return h.hash, nil
-		}
-	}
-	return 0, unsupported("HMAC algorithm", oid, "HMAC with SHA-1 or SHA-2")
+	return p
 }
 
 // key derives the encryption key and the initialization vector.
@@ -278,4 +201,32 @@ func (p pbe) marshal(b *cryptobyte.Builder) {
 			})
 		})
 	})
+}
+
+// weak names the algorithms of old files that are not read on purpose: DES, RC4 and MD5 protect nothing.
+var weak = map[string]string{
+	"1.2.840.113549.1.5.1":    "pbeWithMD2AndDES",
+	"1.2.840.113549.1.5.3":    "pbeWithMD5AndDES",
+	"1.2.840.113549.1.5.4":    "pbeWithMD2AndRC2",
+	"1.2.840.113549.1.5.6":    "pbeWithMD5AndRC2",
+	"1.2.840.113549.1.5.10":   "pbeWithSHA1AndDES",
+	"1.2.840.113549.1.5.11":   "pbeWithSHA1AndRC2",
+	"1.2.840.113549.1.12.1.1": "pbeWithSHA1And128BitRC4",
+	"1.2.840.113549.1.12.1.2": "pbeWithSHA1And40BitRC4",
+	"1.3.14.3.2.7":            "DES-CBC",
+	"1.2.840.113549.3.2":      "RC2-CBC",
+	"1.2.840.113549.3.4":      "RC4",
+	"1.2.840.113549.2.5":      "MD5",
+	"1.2.840.113549.2.6":      "HMAC-MD5",
+}
+
+// unsupported says that an algorithm is not read, and how the file can be converted.
+func unsupported(what string, oid asn1.ObjectIdentifier, want string) error {
+	name, known := weak[oid.String()]
+	if !known {
+		return fmt.Errorf("%s %v is not supported, want %s", what, oid, want)
+	}
+	return fmt.Errorf("%s %v (%s) is too weak and not supported, want %s: convert a PKCS#12 file with "+
+		"openssl pkcs12 -legacy -in FILE -out NEW.pem, a key with "+
+		"openssl pkcs8 -topk8 -provider legacy -provider default -in FILE -out NEW.pem", what, oid, name, want)
 }

@@ -7,7 +7,7 @@
 // and files with neither encryption nor MAC. It writes two profiles, ProfileModern and ProfileLegacy.
 //
 // It reads BER as well as DER. It does not read DES, RC4, MD5, files protected with public keys, or secret and CRL
-// bags (which are passed over), and it does not decide whom to trust.
+// bags (which are skipped), and it does not decide whom to trust.
 package pkcs12
 
 import (
@@ -15,7 +15,6 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
-	"fmt"
 )
 
 // ErrPassword says that a file or a key in it cannot be opened with the given password.
@@ -30,29 +29,18 @@ type Contents struct {
 	Others []string
 }
 
-// Unreadable is an entry that could not be read. The others are as good as without it.
+// Unreadable is an entry that could not be read. It does not affect the others.
 type Unreadable struct {
 	FriendlyName string // empty: the file gives none
 	Key          bool   // whether it is a private key, not a certificate
 	Err          error  // ErrPassword among others
 }
 
-func (u Unreadable) Error() string {
-	kind := "certificate"
-	if u.Key {
-		kind = "key"
-	}
-	return fmt.Sprintf("reading %s %q: %v", kind, u.FriendlyName, u.Err)
-}
-
-// Unwrap gives the reason.
-func (u Unreadable) Unwrap() error { return u.Err }
-
 // Key is a private key and its attributes.
 type Key struct {
-	Key          crypto.Signer // nil: not opened, of DecodeClosed only
+	Key          crypto.Signer // nil: not decrypted, of DecodeClosed only
 	FriendlyName string        // empty: the file gives none
-	LocalKeyID   []byte        // the same value stands at the key's own certificate; nil: the file gives none
+	LocalKeyID   []byte        // the key's own certificate has the same value; nil: the file gives none
 }
 
 // Certificate is a certificate and its attributes.
@@ -60,8 +48,8 @@ type Certificate struct {
 	Certificate  *x509.Certificate
 	FriendlyName string
 	LocalKeyID   []byte
-	// Trusted is Java's mark of a trusted certificate entry, whatever usages it lists. A JVM passes
-	// over a certificate that neither has it nor belongs to a key.
+	// Trusted is Java's mark of a trusted certificate entry, whatever usages it lists. A JVM ignores a
+	// certificate that neither has it nor belongs to a key.
 	Trusted bool
 }
 

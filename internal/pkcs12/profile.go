@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Profile names how a file is encrypted and authenticated.
@@ -17,7 +18,7 @@ const (
 	ProfileLegacy Profile = "legacy"
 )
 
-// ProfileOf tells which profile a PKCS#12 file was written with. It needs no password, derives no
+// ProfileOf says which profile a PKCS#12 file was written with. It needs no password, derives no
 // key and verifies nothing. An error means that the file cannot be read, or that a part of it is
 // protected in a way that belongs to neither profile or to another one than the rest.
 func ProfileOf(data []byte) (Profile, error) {
@@ -78,4 +79,26 @@ func (p pbe) profile() Profile {
 		return ProfileModern
 	}
 	return ""
+}
+
+// likeProfile is the profile for readers of the file as it is. A store of JDK 8 mixes RC2 with 3DES and so has no
+// profile, but its readers read the legacy one.
+func (p pfx) likeProfile() Profile {
+	modern := func(e *pbe) bool { return e != nil && e.scheme.Equal(oidPBES2) }
+	if slices.ContainsFunc(p.parts, func(part part) bool { return modern(part.encryption) }) {
+		return ProfileModern
+	}
+	for _, part := range p.parts {
+		bags, err := parseBags(part.content, 1)
+		if part.encryption != nil || err != nil {
+			continue
+		}
+		for _, b := range bags {
+			encryption, _, err := parseEncryptedKey(b.value)
+			if b.id.Equal(oidShroudedKeyBag) && err == nil && modern(&encryption) {
+				return ProfileModern
+			}
+		}
+	}
+	return ProfileLegacy
 }

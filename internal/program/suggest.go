@@ -130,7 +130,7 @@ func (m Misspelling) Problem() string {
 // LogMisspelt warns of the variables that Misspelt finds.
 func LogMisspelt(log *slog.Logger, known []string) {
 	for _, m := range FindMisspelt(known) {
-		log.Warn(NeedsAttention, "variable", m.Name, "problem", m.Problem())
+		log.Warn(NeedsAttention, "variable", m.Name, "error", m.Problem())
 	}
 }
 

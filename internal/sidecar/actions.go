@@ -9,7 +9,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/notify"
 )
 
-// The reasons of a publication, as the application is told.
+// The reasons of a publication, as the application gets them.
 const (
 	reasonEnrolled = "enrolled"
 	reasonRenewed  = "renewed"
@@ -17,12 +17,12 @@ const (
 	reasonPruned   = "pruned"
 )
 
-// notifyOfKept begins with a certificate that was on the volume. The application is told of it only when a process before
-// this one did not get as far.
+// notifyOfKept begins with a certificate that was on the volume. The application is notified of it only when the
+// previous run ended before it was.
 func (s *Sidecar) notifyOfKept(outcome enroll.Outcome) {
 	event := s.event(outcome, reasonRestored)
-	if event.Kept = !outcome.Untold; outcome.Untold {
-		s.Log.Info("the process before this one did not get as far as telling of what is on the volume; telling now")
+	if event.Kept = !outcome.Pending; outcome.Pending {
+		s.Log.Info("the previous run ended before the application was notified; notifying now")
 	}
 	s.dispatcher.Dispatch(event)
 }
@@ -93,16 +93,16 @@ func (s *Sidecar) restored(outcome enroll.Outcome) Certificate {
 		s.Log.Info("the new files are complete", "path", s.Dir, "files", outcome.Files)
 	case !outcome.Adopted:
 		s.metrics.CountRestoration()
-		s.Log.Warn("published files had vanished or changed, they are put back", "path", s.Dir, "differences", outcome.Differences)
+		s.Log.Warn("published files had vanished or changed; restored them", "path", s.Dir, "differences", outcome.Differences)
 	}
 	return s.adopt(outcome, reason)
 }
 
-// notifyOfMerging has the application told that truststores changed, though nothing was published.
+// notifyOfMerging notifies the application that truststores changed, though nothing was published.
 func (s *Sidecar) notifyOfMerging(outcome enroll.Outcome) {
 	var err error
-	if outcome.Number, err = s.Certificates.Owe(); err != nil {
-		s.Log.Warn("the application is to be told, but that cannot be noted on the volume: if this process ends before, nobody tells it", "error", err.Error())
+	if outcome.Number, err = s.Certificates.MarkPending(); err != nil {
+		s.Log.Warn("the application will be notified, but that cannot be noted on the volume: if this process ends before, it will not be", "error", err.Error())
 	}
 	s.merged.Store(false)
 	s.dispatcher.Dispatch(s.event(outcome, reasonRestored))
@@ -143,25 +143,25 @@ func (s *Sidecar) adopt(outcome enroll.Outcome, reason string) Certificate {
 		current.Obtained = time.Now()
 	}
 	if outcome.Changed {
-		s.merged.Store(false) // told along with it
+		s.merged.Store(false) // notified of along with it
 		s.dispatcher.Dispatch(s.event(outcome, reason))
 	}
 	s.awaitCleanup()
 	return current
 }
 
-// event is what the application is told of what is on the volume.
+// event describes to the application what is on the volume.
 func (s *Sidecar) event(outcome enroll.Outcome, reason string) notify.Event {
 	event := notify.NewEvent(reason, s.Dir, outcome.Files, outcome.Bundle.Chain[0], outcome.Bundle.Trusted)
-	event.Notified = s.told(outcome.Number)
+	event.Notified = s.markNotified(outcome.Number)
 	return event
 }
 
-// told notes that the application knows of a publication.
-func (s *Sidecar) told(number int) func() {
+// markNotified returns what notes that the application was notified of a publication.
+func (s *Sidecar) markNotified(number int) func() {
 	return func() {
-		if err := s.Certificates.Told(number); err != nil {
-			s.Log.Warn("the application was told, but that cannot be noted on the volume: the next start tells it again", "error", err.Error())
+		if err := s.Certificates.MarkNotified(number); err != nil {
+			s.Log.Warn("the application was notified, but that cannot be noted on the volume: the next start notifies it again", "error", err.Error())
 		}
 	}
 }

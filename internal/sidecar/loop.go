@@ -200,8 +200,8 @@ func (r *run) restore() {
 			return
 		}
 		if r.pace.restored(r.now()) {
-			r.Log.Warn("published files change again and again right after they were put back, so they are put back less often: "+
-				"is it the application's own hook, or another process that writes to the volume?", "pause", r.pace.pause())
+			r.Log.Warn("published files change again and again right after they were restored, so they are restored less often: "+
+				"does a hook of the application, or another process, write to the volume?", "pause", r.pace.pause())
 		}
 		if !current.NotAfter.Equal(r.current.NotAfter) || !current.NotBefore.Equal(r.current.NotBefore) {
 			r.adopt(current)
@@ -211,7 +211,7 @@ func (r *run) restore() {
 	r.restoreFailures++
 	pause := between(shortestWait, min(longestExpired, shortestWait<<min(r.restoreFailures, 20)))
 	r.restoreNext = r.now().Add(pause)
-	r.Log.Error("putting published files back failed, trying again", "error", err.Error(), "try", r.restoreFailures, "next_in", pause)
+	r.Log.Error("restoring published files failed; trying again", "error", err.Error(), "try", r.restoreFailures, "next_in", pause)
 }
 
 func (r *run) untilAttempt() time.Duration {

@@ -270,7 +270,7 @@ func TestLoop_disturbedByEachRestoration_restoresLessAndLessOften(t *testing.T) 
 		assert.Equal(t, at, b.restores[0], "the first is immediate")
 		second := time.Second
 		assert.Equal(t, []time.Duration{second / 2, second, 2 * second, 4 * second, 8 * second, 16 * second, 32 * second, time.Minute, time.Minute}, pauses)
-		const suspicion = "published files change again and again right after they were put back"
+		const suspicion = "published files change again and again right after they were restored"
 		assert.Equal(t, 1, strings.Count(b.log.String(), suspicion))
 
 		b.pass(5*time.Minute + time.Second)

@@ -59,8 +59,8 @@ type Certificates interface {
 	Restore() (enroll.Outcome, error)
 	Prune() (enroll.Outcome, error)
 	CleanupDue() time.Time
-	Owe() (int, error)
-	Told(number int) error
+	MarkPending() (int, error)
+	MarkNotified(number int) error
 }
 
 // Sidecar keeps the certificate on a volume valid, and the application notified of it. It joins the parts that know

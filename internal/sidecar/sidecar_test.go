@@ -104,7 +104,7 @@ func (c *certificates) CleanupDue() time.Time {
 	return c.pruneAt
 }
 
-func (c *certificates) Owe() (int, error) {
+func (c *certificates) MarkPending() (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.number++
@@ -112,7 +112,7 @@ func (c *certificates) Owe() (int, error) {
 	return c.number, nil
 }
 
-func (c *certificates) Told(number int) error {
+func (c *certificates) MarkNotified(number int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.pending, number)
@@ -213,7 +213,7 @@ func TestSidecar_certificateThatWasThere_isNotNotifiedOf(t *testing.T) {
 }
 
 func TestSidecar_notificationThatThePreviousRunOwed_isMadeAtTheStart(t *testing.T) {
-	begin(t, func(k *kept) { k.start.Untold, k.start.Number = true, 7; k.pending[7] = true }, func(k *kept) {
+	begin(t, func(k *kept) { k.start.Pending, k.start.Number = true, 7; k.pending[7] = true }, func(k *kept) {
 		assert.Equal(t, []string{"restored 01"}, k.notified())
 		assert.Zero(t, k.stillPending())
 	})

@@ -12,32 +12,32 @@ import (
 	"strings"
 )
 
-// The names of what is kept beside a destination.
+// The names of what is kept next to a destination.
 const (
 	backupSuffix = ".bak"
 	stateSuffix  = ".bak.state"
 )
 
-// state is what is known of a destination. Its file has a line for each field.
+// state is what runs remember of a destination. Its file has a line for each field.
 //
-// A backup is what the destination last held that somebody else had put there. It is made before a
-// destination is changed, and what this program wrote itself is never backed up: however often the
-// sources are renewed, the backup stays. When somebody puts something new in the destination's place,
-// the next change backs that up instead.
+// A backup is the last content of the destination that another program or a person put there. It is made
+// before a destination is changed. What this program wrote itself is never backed up: however often the
+// sources are renewed, the backup stays. When something else is put in the destination's place, the next
+// change backs that up instead.
 //
-// A backup that no state knows is not touched: either the ONAP post-processor made it, and it is the
-// only copy of what was there first, or it has nothing to do with either. The backup then goes to
-// .bak.1, or the next number that is free.
+// A backup that no state names is kept: either the ONAP post-processor made it, and it is the only copy of
+// the first content, or it belongs to neither program. The backup then goes to .bak.1, or the next number
+// that is free.
 type state struct {
-	backup string // its path; empty when nothing of anybody else was there
-	// written are the SHA-256 digests of what the destination holds if nobody else changed it: the
-	// content before the last change, when that was this program's too, and after it. Both, because the
-	// state is written before the destination, and a crash may come in between.
+	backup string // its path; empty when there was only content of this program, or none
+	// written are the SHA-256 digests of this program's own contents: of the one before the last change, if
+	// it was this program's too, and of the one after it. Both, because the state is written before the
+	// destination, and a crash may come in between.
 	written []string
 }
 
-// backUp prepares beside path for the content next in the place of the current one, nil when there is
-// none. It tells where the current content is kept, empty when that is this program's own.
+// backUp prepares a change of path from the current content, nil when there is none, to the next one. It
+// returns where the current content is kept, empty when that is this program's own.
 func (d disk) backUp(path string, current *file, next file) (backup string, err error) {
 	s, backup, err := planBackup(path, current, next)
 	if err != nil {
@@ -53,7 +53,7 @@ func (d disk) backUp(path string, current *file, next file) (backup string, err 
 	return backup, d.write(path+stateSuffix, next)
 }
 
-// planBackup works out what backUp does: the state to write, and where the current content is kept.
+// planBackup works out what backUp does: the state to write, and where to keep the current content.
 func planBackup(path string, current *file, next file) (s state, backup string, err error) {
 	if s, err = readState(path); err != nil {
 		return state{}, "", err
@@ -75,7 +75,7 @@ func planBackup(path string, current *file, next file) (s state, backup string, 
 	return s, backup, nil
 }
 
-// freeBackup finds the first path that has no backup of anything else than the data.
+// freeBackup finds the first path that has no backup, or one of the same data.
 func freeBackup(path string, data []byte) (string, error) {
 	backup := path + backupSuffix
 	for n := 1; ; n++ {
@@ -98,8 +98,8 @@ func (s state) marshal() []byte {
 	return []byte("backup: " + name + "\nwritten: " + strings.Join(s.written, " ") + "\n")
 }
 
-// readState reads what is known of a destination. A file that is missing or not understood is as good
-// as none: then nothing there counts as this program's own.
+// readState reads the state of a destination. Without a state file, or with one that cannot be understood,
+// nothing there counts as this program's own.
 func readState(path string) (state, error) {
 	f, err := readFile(path + stateSuffix)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -12,10 +12,10 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// Check tells all that would keep Run from its work. It changes nothing that is there: whether files can be written
-// it tries beside each destination, with files of the size, mode and owner that the backup and the new content
-// would have, which it removes again. A source that is missing is no fault when later says that its path is
-// one of those that are to be made before Run.
+// Check reports everything that would make Run fail. It changes nothing that is there: to find out whether files can be
+// written it writes some next to each destination, with the size, mode and owner that the backup and the new content
+// would have, and removes them again. A source that is missing is not a fault when later says that its path will be
+// made before Run.
 func Check(cfg Config, later func(path string) bool) []error {
 	return newRun(cfg, nil).check(cfg, later)
 }
@@ -30,7 +30,7 @@ func (r *run) check(cfg Config, later func(path string) bool) []error {
 	}
 	switch len(cfg.Truststores) {
 	case 0:
-	case 1: // it is read, and stays as it is
+	case 1: // nothing is added to it
 		if !r.awaitsStore(cfg.Truststores[0], later) {
 			_, err := r.load(cfg.Truststores[0])
 			note(err)
@@ -73,19 +73,19 @@ func (r *run) checkMerge(stores []Store, later func(path string) bool, note func
 	return err
 }
 
-// awaitsStore tells of a truststore that is not there yet, or not its password.
+// awaitsStore says whether a truststore or its password is yet to be made.
 func (r *run) awaitsStore(s Store, later func(path string) bool) bool {
 	return r.awaited(s.Path, later) || s.PasswordPath != "" && r.awaited(s.PasswordPath, later)
 }
 
-// awaited tells of a file that is not there yet.
+// awaited says whether a file is yet to be made.
 func (r *run) awaited(path string, later func(path string) bool) bool {
 	_, err := r.read(path)
 	return errors.Is(err, fs.ErrNotExist) && later(path)
 }
 
-// try writes what apply would write for a destination, each file beside its place, and removes it again. What
-// cannot be read of the destination was found before.
+// try writes what apply would write for a destination, each file next to its place, and removes it again. A
+// destination that cannot be read has been reported before.
 func (r *run) try(path, real string) error {
 	dir, err := files.ExistingDir(filepath.Dir(real))
 	if err != nil {
@@ -93,7 +93,7 @@ func (r *run) try(path, real string) error {
 	}
 	now, err := readFile(real)
 	var current *file
-	next := file{mode: 0o600, uid: -1, gid: -1}
+	next := file{mode: 0o600, uid: -1, gid: files.Inherit}
 	switch {
 	case err == nil:
 		current, next = &now, now
@@ -121,7 +121,7 @@ func (r *run) try(path, real string) error {
 	for _, place := range slices.Sorted(maps.Keys(trials)) {
 		trial := trials[place]
 		trial.data = make([]byte, len(trial.data))
-		rand.Read(trial.data) // no secret lies about, and zeros would take no room where files are compressed
+		rand.Read(trial.data) // no secret, and no zeros, which need no room where files are compressed
 		temporary, err := r.disk.stage(place, trial)
 		if err != nil {
 			return err

@@ -1,21 +1,21 @@
 // Package truststore does the job of the ONAP CertService post-processor: it merges truststores and
-// puts keystores in the place of others, under the same variables and exit codes.
+// copies keystores over others, with the same variables and exit codes.
 //
-// The certificates of the second and later truststores are added to the first one. What makes two
-// certificates the same is their DER, not their alias: one that is there already is not added again,
-// and one whose alias is taken gets another alias. The first truststore keeps its format, and what it
-// holds stays as it is, other aliases and private keys included; a PEM file and a JKS store keep every
-// byte of it, but for PEM that other programs do not read, which is written again. Formats are JKS, PKCS#12 and PEM, told apart by content; a JDK's cacerts is JKS or
-// PKCS#12, since JDK 18 without password; the one that it has otherwise need not be given.
+// The certificates of the second and later truststores are added to the first one. Two certificates are
+// the same when their DER is, whatever their aliases: one that is there already is not added again, and
+// one whose alias is taken gets another alias. The first truststore keeps its format and all entries, as
+// keystore.Append describes. Formats are JKS, PKCS#12 and PEM, recognised by content; the cacerts of a JDK
+// is JKS or PKCS#12, since JDK 18 without password, and before with one that need not be configured.
 //
-// A run that finds nothing to do writes nothing. One that finds something wrong has changed nothing.
-// Files are replaced by rename, so that one is always whole; see run for what a crash leaves.
+// A run that finds nothing to do writes nothing. One that finds a fault has changed nothing. Files are
+// replaced by rename, so that readers see a whole one at any time; type run says what a crash leaves.
 //
-// It removes no certificate, checks none (not the dates, not whether it is a CA), and opens no private key: keys may have
-// passwords of their own.
+// It removes no certificate, checks none (neither dates nor whether it is a CA), and decrypts no private key
+// unless only that shows which certificate it belongs to: keys may have passwords of their own.
 package truststore
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -45,7 +45,7 @@ type Store struct{ Path, PasswordPath string }
 // files are copied along with their keystores.
 type Copy struct{ Source, Destination string }
 
-// environment is every variable as text; package environ says what its tags mean.
+// environment is every variable as text; package program says what its tags mean.
 type environment struct {
 	Truststores  string `envconfig:"TRUSTSTORES_PATHS" desc:"truststores (JKS, PKCS#12 or PEM); the certificates of the second and later ones are added to the first, which is kept as .bak; required"`
 	Passwords    string `envconfig:"TRUSTSTORES_PASSWORDS_PATHS" desc:"the file with the password of each truststore, an empty entry for one without (PEM, the cacerts of JDK 18 and later) and for one with the password of a JDK's cacerts, changeit"`
@@ -63,7 +63,7 @@ const (
 
 // Wanted says whether the environment asks for anything: whether one of the variables is set.
 func Wanted() bool {
-	return slices.ContainsFunc(program.DescribeVariables(&environment{}), func(v program.Variable) bool { return os.Getenv(v.Name) != "" })
+	return slices.ContainsFunc(Names(), func(name string) bool { return os.Getenv(name) != "" })
 }
 
 // Names are the variables.
@@ -74,7 +74,7 @@ func Names() []string { return program.VariableNames(&environment{}) }
 func Load() (Config, error) {
 	var env environment
 	program.ReadEnvironment(&env)
-	// What is wrong with a variable decides the exit code, and not which one it is, so the faults are not the reader's.
+	// The kind of fault decides the exit code, not the variable, so the faults are not those of package program.
 	var l loader
 	if env.Truststores == "" {
 		l.add(codeConfiguration, truststoresVariable, "is not set, want absolute paths separated by \":\"")
@@ -118,8 +118,8 @@ func (l *loader) paths(variable, value string) []string {
 	return paths
 }
 
-// passwordPaths gives a list with one empty entry for an unset variable: that is how the list of a
-// single store without password has to be written.
+// passwordPaths returns a list with one empty entry for an unset variable: that is how the list of a single
+// store without password is written.
 func (l *loader) passwordPaths(value string) []string {
 	paths := strings.Split(value, ":")
 	for i, path := range paths {
@@ -140,14 +140,14 @@ func (l *loader) sameLength(variable string, paths []string, other string, other
 	if len(paths) != len(otherPaths) {
 		code := codeConfiguration
 		if other == passwordsVariable && len(otherPaths) == 1 && otherPaths[0] == "" {
-			code = codePaths // as the ONAP post-processor, to which an empty list has a wrong path
+			code = codePaths // as for the ONAP post-processor, which took an empty list for a wrong path
 		}
 		l.add(code, variable, "has %d entries and %s has %d, want as many in each (an entry may be empty in %s only)",
 			len(paths), other, len(otherPaths), passwordsVariable)
 	}
 }
 
-// WriteUsage prints the variables and the exit codes.
+// WriteUsage writes the variables and the exit codes.
 func WriteUsage(w io.Writer) error {
 	var text strings.Builder
 	text.WriteString("Variables, each a list of absolute paths separated by \":\"\n")
@@ -160,4 +160,94 @@ func WriteUsage(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, text.String())
 	return err
+}
+
+// The exit codes of the ONAP post-processor, which name the step that failed.
+const (
+	codePaths          = 1
+	codeConfiguration  = 2
+	codePair           = 3
+	codePassword       = 4
+	codeBackup         = 5
+	codeFormat         = 6
+	codeUnreadable     = 7
+	codeOperation      = 8
+	codeNoCertificates = 9
+	codeAlias          = 10
+	codeSave           = 11
+	codeCopy           = 12
+	codeMissing        = 13
+	codeOther          = 99
+)
+
+// exitCodes describes them for WriteUsage.
+var exitCodes = []struct {
+	code    int
+	meaning string
+}{
+	{0, "success, whether or not anything had to be changed"},
+	{codePaths, "a variable has a value that is not the absolute path of a file"},
+	{codeConfiguration, "a variable is missing, two lists differ in length, or a file would be written twice"},
+	{codePair, "a truststore does not exist"},
+	{codePassword, "a password file is missing or cannot be read"},
+	{codeBackup, "a backup could not be made"},
+	{codeFormat, "a truststore is not JKS, PKCS#12 or PEM, and its name promises none of them"},
+	{codeUnreadable, "a truststore cannot be read: damaged, of another format, or the password is wrong"},
+	{codeOperation, "the merged truststore could not be built"},
+	{codeNoCertificates, "a truststore has no certificate"},
+	{codeAlias, "not used: an alias that is taken gets a number, where the ONAP post-processor failed"},
+	{codeSave, "the merged truststore could not be saved"},
+	{codeCopy, "a keystore could not be copied"},
+	{codeMissing, "a keystore to copy does not exist"},
+	{codeOther, "anything else"},
+}
+
+// Error is a step that failed, with the exit code that stands for it.
+type Error struct {
+	Code int
+	Err  error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap gives the step's own error.
+func (e *Error) Unwrap() error { return e.Err }
+
+// ExitCode is the process's exit code when this step failed.
+func (e *Error) ExitCode() int { return e.Code }
+
+func failed(code int, format string, args ...any) *Error {
+	return &Error{Code: code, Err: fmt.Errorf(format, args...)}
+}
+
+// Fault is one fault of the environment.
+type Fault struct {
+	Code     int // the exit code that stands for it
+	Variable string
+	Problem  string // the rest of a sentence that begins with the variable's name
+}
+
+func (f Fault) Error() string { return f.Variable + " " + f.Problem }
+
+// Faults are all faults of the environment, in the order in which the ONAP post-processor found them.
+type Faults []Fault
+
+func (f Faults) Error() string { return program.JoinFaults(f) }
+
+// ExitCode is that of the first fault.
+func (f Faults) ExitCode() int { return f[0].Code }
+
+// ExitCode returns the exit code for an error of Load or Run: 0 for nil, 99 for an error of another origin.
+func ExitCode(err error) int {
+	if err == nil {
+		return 0
+	}
+	var coded interface {
+		error
+		ExitCode() int
+	}
+	if errors.As(err, &coded) {
+		return coded.ExitCode()
+	}
+	return codeOther
 }

@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
@@ -18,130 +20,104 @@ import (
 type file struct {
 	data     []byte
 	mode     fs.FileMode // permissions only
-	uid, gid int
+	uid, gid int         // -1: that of this process, and files.Inherit
 }
 
 func (f file) equal(other file) bool {
 	return bytes.Equal(f.data, other.data) && f.mode == other.mode && f.uid == other.uid && f.gid == other.gid
 }
 
-// disk changes files in small steps.
-type disk struct {
-	// step is called before each step; the step fails with its error. Tests bend the disk with it, it
-	// is nil otherwise.
-	step func(op, path string) error
-}
-
-func (d disk) do(op, path string, step func() error) error {
-	var err error
-	if d.step != nil {
-		err = d.step(op, path)
-	}
-	if err == nil {
-		err = step()
-	}
-	return fileError(op, path, err)
-}
-
-// fileError words an error of the file system; it is nil for nil.
-func fileError(op, path string, err error) error {
-	// The system's own errors repeat the path, or name a temporary one.
-	var pathError *fs.PathError
-	var linkError *os.LinkError
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &pathError):
-		err = pathError.Err
-	case errors.As(err, &linkError):
-		err = linkError.Err
-	}
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%s %q: %w (running as uid %d, gid %d)", op, path, err, os.Geteuid(), os.Getegid())
-	}
-	return fmt.Errorf("%s %q: %w", op, path, err)
-}
-
 // readFile reads a regular file that is not larger than a store may be.
 func readFile(path string) (file, error) {
 	data, info, err := files.Read(path, keystore.MaxSize)
-	if kind, ok := errors.AsType[files.KindError](err); ok {
-		return file{}, fmt.Errorf("%q is no regular file (%s)", path, fs.FileMode(kind))
-	}
-	if err != nil && info == nil {
-		return file{}, fileError("opening", path, err)
-	}
 	if err != nil {
-		return file{}, fileError("reading", path, err)
+		return file{}, fmt.Errorf("%q %w", path, files.Explain(path, files.Reason(err)))
 	}
 	if len(data) > keystore.MaxSize {
 		return file{}, fmt.Errorf("%q has more than %d bytes, the most that a store may have", path, keystore.MaxSize)
 	}
-	read := file{data: data, mode: info.Mode().Perm(), uid: os.Geteuid(), gid: -1}
+	read := file{data: data, mode: info.Mode().Perm(), uid: -1, gid: files.GroupOf(info)}
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		read.uid, read.gid = int(stat.Uid), int(stat.Gid)
+		read.uid = int(stat.Uid)
 	}
 	return read, nil
 }
 
-// temporaryMark is in the names of files that are not in their place yet, between the name of the file
-// and random digits.
-const temporaryMark = ".postprocess-"
-
-// lockName is the file by which several runs keep out of one another's way; it is there only while one works.
-const lockName = ".postprocess-lock"
-
-// stage writes a file beside the place that it is for, synced, with the mode and owner of f. It is
-// closed to all but its owner until it has them; the group stays the directory's when f has none.
-func (d disk) stage(path string, f file) (temporary string, err error) {
-	var t *os.File
-	err = d.do("creating a file beside", path, func() (err error) {
-		t, err = os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+temporaryMark+"*")
-		return err
-	})
-	if err != nil {
-		return "", err
-	}
-	defer t.Close()
-	err = d.do("writing", path, func() error { _, err := t.Write(f.data); return err })
-	if err == nil && f.gid >= 0 {
-		err = d.do("keeping the owner of", path, func() error { return chown(t, f.uid, f.gid) })
-	}
-	if err == nil {
-		err = d.do("setting the mode of", path, func() error { return t.Chmod(f.mode) })
-	}
-	if err == nil {
-		err = d.do("syncing", path, t.Sync)
-	}
-	if err == nil {
-		err = fileError("writing", path, t.Close()) // network file systems report a failed write only here
-	}
-	if err != nil {
-		d.discard(t.Name())
-		return "", err
-	}
-	return t.Name(), nil
+// same says whether a file still has the content.
+func same(path string, data []byte) bool {
+	f, err := readFile(path)
+	return err == nil && bytes.Equal(f.data, data)
 }
 
-// chown gives the file its owner and group. Only root may give files away; without that, the group
-// does: it is what containers share a volume by.
-func chown(f *os.File, uid, gid int) error {
+// disk changes files in small steps, whose errors are of type *files.Error.
+type disk struct{ step files.StepFunc }
+
+func (d disk) do(op, path string, step func() error) error {
+	return files.Disk{Dir: filepath.Dir(path), Step: d.step}.Do(op, filepath.Base(path), step)
+}
+
+// temporaryMark is in the names of files that are not in their place yet, between the name of the file
+// and a number.
+const temporaryMark = ".postprocess-"
+
+// lockName is the file that keeps other runs out of a directory; it exists only while one works.
+const lockName = ".postprocess-lock"
+
+// stage writes a file next to the path that it is for, synced, with the mode and the owner of f.
+func (d disk) stage(path string, f file) (temporary string, err error) {
+	opened, err := files.OpenDisk(filepath.Dir(path), f.gid, d.step)
+	if err != nil {
+		return "", err
+	}
+	defer opened.Close()
+	name := "." + filepath.Base(path) + temporaryMark + strconv.FormatInt(time.Now().UnixNano(), 36)
+	t, err := opened.WriteFile(name, f.data, f.mode)
+	if t != nil {
+		defer t.Close()
+		temporary = opened.Path(name)
+	}
+	if err == nil && f.uid >= 0 {
+		err = opened.Do("setting the owner of", name, func() error { return giveTo(t, f.uid) })
+	}
+	if err == nil {
+		err = opened.Do(files.OpSync, name, t.Sync)
+	}
+	if err == nil {
+		if closing := t.Close(); closing != nil { // network file systems report a failed write only here
+			err = files.NewError(files.OpWrite, path, closing)
+		}
+	}
+	if err == nil {
+		return temporary, nil
+	}
+	if temporary != "" {
+		d.discard(temporary)
+	}
+	if failure, ok := errors.AsType[*files.Error](err); ok {
+		failure.Path = path // not the temporary one
+	}
+	return "", err
+}
+
+// giveTo makes a user the owner of a file. Only root may do that; for other processes the group has to be
+// enough, by which containers share a volume.
+func giveTo(f *os.File, uid int) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) == uid && int(stat.Gid) == gid {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) == uid {
 		return nil
 	}
-	if err := f.Chown(uid, gid); !errors.Is(err, fs.ErrPermission) {
+	if err := f.Chown(uid, -1); !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	return f.Chown(-1, gid)
+	return nil
 }
 
-// settle puts a staged file in its place.
-func (d disk) settle(temporary, path string) error {
-	return d.do("replacing", path, func() error { return os.Rename(temporary, path) })
+// replace puts a staged file in its place.
+func (d disk) replace(temporary, path string) error {
+	return d.do(files.OpRename, path, func() error { return os.Rename(temporary, path) })
 }
 
 // write stages a file, puts it in its place and makes that durable.
@@ -150,7 +126,7 @@ func (d disk) write(path string, f file) error {
 	if err != nil {
 		return err
 	}
-	if err := d.settle(temporary, path); err != nil {
+	if err := d.replace(temporary, path); err != nil {
 		d.discard(temporary)
 		return err
 	}
@@ -159,41 +135,37 @@ func (d disk) write(path string, f file) error {
 
 // syncDir makes the names in a directory durable.
 func (d disk) syncDir(dir string) error {
-	return d.do("syncing", dir, func() error {
-		f, err := files.OpenDir(dir)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		// Some network and FUSE file systems cannot sync a directory; there is no other way to ask.
-		if err := f.Sync(); !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
-			return err
-		}
-		return nil
-	})
+	opened, err := files.OpenDisk(dir, files.Inherit, d.step)
+	if err != nil {
+		return err
+	}
+	defer opened.Close()
+	return opened.SyncDir(".")
 }
 
 func (d disk) makeDir(dir string) error {
-	return d.do("creating directory", dir, func() error { return os.MkdirAll(dir, 0o750) })
+	return d.do(files.OpMakeDir, dir, func() error { return os.MkdirAll(dir, 0o750) })
 }
 
 // discard removes a staged file after a failure, which is what gets reported. What it cannot remove,
 // the next run does.
 func (d disk) discard(temporary string) {
-	_ = d.do("removing", temporary, func() error { return os.Remove(temporary) })
+	_ = d.do(files.OpRemove, temporary, func() error { return os.Remove(temporary) })
 }
 
-// sweep removes the files that a killed run left beside a file, which may hold private keys.
+// sweep removes the files that a killed run left next to a file, which may hold private keys.
 func (d disk) sweep(path string) error {
 	for _, left := range leftovers(path) {
-		if err := d.do("removing", left, func() error { return os.Remove(left) }); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := d.do(files.OpRemove, left, func() error { return os.Remove(left) })
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
 	return nil
 }
 
-// leftovers are the files that were staged for a path. A directory that is missing, or closed to this process, has none.
+// leftovers are the files that were staged for a path. A directory that is missing, or closed to this
+// process, has none.
 func leftovers(path string) (paths []string) {
 	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+"."
 	entries, err := os.ReadDir(dir)
@@ -208,14 +180,8 @@ func leftovers(path string) (paths []string) {
 	return paths
 }
 
-// same tells whether a file still has the content.
-func same(path string, data []byte) bool {
-	f, err := readFile(path)
-	return err == nil && bytes.Equal(f.data, data)
-}
-
-// lock keeps other runs away that would change files in one of the directories, until unlock. One that cannot be
-// opened yet, or not read, is passed over: what is wrong with it is said by the step that needs it.
+// lock keeps other runs away that would change files in one of the directories, until unlock. A directory
+// that does not exist yet, or cannot be read, is skipped: the step that needs it reports what is wrong.
 func lock(dirs []string) (unlock func(), err error) {
 	var held []func()
 	unlock = func() {
@@ -232,7 +198,7 @@ func lock(dirs []string) (unlock func(), err error) {
 		if err != nil {
 			f.Close()
 			unlock()
-			return nil, fileError("locking", dir, err)
+			return nil, files.NewError(files.OpLock, dir, err)
 		}
 		held = append(held, func() { release(); f.Close() })
 	}

@@ -1,26 +1,28 @@
 package truststore
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/pem"
+	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/cryptobyte"
-	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+	gopkcs12 "software.sslmate.com/src/go-pkcs12"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/internal/pkcs12"
 	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/tempdir"
 )
@@ -46,10 +48,8 @@ var testPKI = sync.OnceValue(func() (p struct {
 			panic(err)
 		}
 		p.roots = append(p.roots, authority.Root)
-		if p.key == nil {
-			if p.key, p.chain, err = authority.Identity("application"); err != nil {
-				panic(err)
-			}
+		if p.key, p.chain, err = authority.Identity("application"); err != nil {
+			panic(err)
 		}
 	}
 	return p
@@ -58,34 +58,41 @@ var testPKI = sync.OnceValue(func() (p struct {
 // root is one of the six root certificates, by number.
 func root(n int) *x509.Certificate { return testPKI().roots[n] }
 
+// numberOf is the number under which root gives the certificate, or -1.
+func numberOf(cert *x509.Certificate) int {
+	return slices.IndexFunc(testPKI().roots, cert.Equal)
+}
+
 // trusted makes entries with one certificate each; names alternate with numbers of roots.
-func trusted(t testing.TB, namesAndRoots ...any) []keystore.Entry {
-	t.Helper()
+func trusted(namesAndRoots ...any) []keystore.Entry {
 	var entries []keystore.Entry
-	for i := 0; i < len(namesAndRoots); i += 2 {
+	for pair := range slices.Chunk(namesAndRoots, 2) {
 		entries = append(entries, keystore.Entry{
-			Alias: namesAndRoots[i].(string), Chain: []*x509.Certificate{root(namesAndRoots[i+1].(int))}, Trusted: true,
+			Alias: pair[0].(string), Chain: []*x509.Certificate{root(pair[1].(int))}, Trusted: true,
 		})
 	}
 	return entries
 }
 
-func keyEntry(alias string) keystore.Entry {
-	return keystore.Entry{Alias: alias, Key: testPKI().key, Chain: testPKI().chain}
+// keyAnd adds the entry of a key to others.
+func keyAnd(alias string, entries ...keystore.Entry) []keystore.Entry {
+	return append(entries, keystore.Entry{Alias: alias, Key: testPKI().key, Chain: testPKI().chain})
 }
 
-func jks(t testing.TB, entries ...keystore.Entry) []byte {
-	t.Helper()
-	data, err := keystore.EncodeJKS(entries, password, fixedTime)
-	require.NoError(t, err)
+// must is for encoders, which do not fail here.
+func must(data []byte, err error) []byte {
+	if err != nil {
+		panic(err)
+	}
 	return data
 }
 
-func p12(t testing.TB, entries ...keystore.Entry) []byte {
-	t.Helper()
-	data, err := keystore.EncodePKCS12(entries, password, keystore.ProfileModern)
-	require.NoError(t, err)
-	return data
+func jks(entries ...keystore.Entry) []byte {
+	return must(keystore.EncodeJKS(entries, password, fixedTime))
+}
+
+func p12(entries ...keystore.Entry) []byte {
+	return must(keystore.EncodePKCS12(entries, password, keystore.ProfileModern))
 }
 
 func pemOf(roots ...int) []byte {
@@ -97,28 +104,29 @@ func pemOf(roots ...int) []byte {
 }
 
 // passwordless is a PKCS#12 store such as the cacerts of JDK 18 and later.
-func passwordless(t testing.TB, entries ...keystore.Entry) []byte {
-	t.Helper()
-	content := func(b *cryptobyte.Builder, inside cryptobyte.BuilderContinuation) { // ContentInfo, RFC 2315 section 7
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1ObjectIdentifier(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1})
-			b.AddASN1(cbasn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
-				b.AddASN1(cbasn1.OCTET_STRING, func(b *cryptobyte.Builder) { b.AddASN1(cbasn1.SEQUENCE, inside) })
-			})
-		})
-	}
-	var empty cryptobyte.Builder
-	empty.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1Int64(3)
-		content(b, func(b *cryptobyte.Builder) { content(b, func(*cryptobyte.Builder) {}) })
-	})
-	var certs []pkcs12.Certificate
+func passwordless(entries ...keystore.Entry) []byte {
+	var list []gopkcs12.TrustStoreEntry
 	for _, e := range entries {
-		certs = append(certs, pkcs12.Certificate{Certificate: e.Chain[0], FriendlyName: e.Alias, Trusted: true})
+		list = append(list, gopkcs12.TrustStoreEntry{Cert: e.Chain[0], FriendlyName: e.Alias})
 	}
-	data, err := pkcs12.Append(empty.BytesOrPanic(), "", certs, nil)
-	require.NoError(t, err)
-	return data
+	return must(gopkcs12.Passwordless.EncodeTrustStoreEntries(list, ""))
+}
+
+// baseOf makes a store of each kind with the entries; PEM drops what it cannot hold.
+var baseOf = map[string]func(entries ...keystore.Entry) []byte{
+	"base.jks": jks, "base.p12": p12, "cacerts": passwordless,
+	"base.pem": func(entries ...keystore.Entry) (out []byte) {
+		for _, e := range entries {
+			out = append(out, pemOf(numberOf(e.Chain[0]))...)
+		}
+		return out
+	},
+}
+
+// emptyJKS is a store without entries, with the header of the version.
+func emptyJKS(version byte) []byte {
+	header := []byte{0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, version, 0, 0, 0, 0}
+	return must(keystore.Append(append(header, make([]byte, 20)...), password, nil, nil, fixedTime))
 }
 
 // place is a directory with files in it.
@@ -127,19 +135,29 @@ type place struct {
 	dir string
 }
 
-func newPlace(t testing.TB) place {
+// newPlace has the files, as for putAll, and a password file.
+func newPlace(t testing.TB, namesAndContents ...any) place {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
 	p := place{t, dir}
-	p.write("changeit.pass", []byte(password))
+	p.write("changeit.pass", password)
+	p.putAll(namesAndContents...)
 	return p
+}
+
+// putAll writes files, whose names alternate with their contents.
+func (p place) putAll(namesAndContents ...any) {
+	p.t.Helper()
+	for pair := range slices.Chunk(namesAndContents, 2) {
+		p.write(pair[0].(string), pair[1])
+	}
 }
 
 func (p place) path(name string) string { return filepath.Join(p.dir, name) }
 
-func (p place) write(name string, data []byte) {
+func (p place) write(name string, content any) {
 	p.t.Helper()
-	require.NoError(p.t, os.WriteFile(p.path(name), data, 0o640))
+	require.NoError(p.t, os.WriteFile(p.path(name), fmt.Appendf(nil, "%s", content), 0o640))
 }
 
 func (p place) read(name string) []byte {
@@ -163,20 +181,33 @@ func (p place) merge(names ...string) Config {
 	return cfg
 }
 
-// copying is the configuration that copies; sources and destinations alternate.
-func (p place) copying(names ...string) Config {
-	var cfg Config
-	for i := 0; i < len(names); i += 2 {
-		cfg.Keystores = append(cfg.Keystores, Copy{p.path(names[i]), p.path(names[i+1])})
+// copying adds copies to a configuration; sources and destinations alternate.
+func (p place) copying(cfg Config, names ...string) Config {
+	for pair := range slices.Chunk(names, 2) {
+		cfg.Keystores = append(cfg.Keystores, Copy{p.path(pair[0]), p.path(pair[1])})
 	}
 	return cfg
 }
 
+// newScene is a place for a run that merges other.pem into base.jks and copies key.p12 over app.p12.
+func newScene(t testing.TB) (place, Config) {
+	p := newPlace(t, "base.jks", jks(trusted("a", 0)...), "other.pem", pemOf(1), "key.p12", "new", "app.p12", "old")
+	return p, p.copying(p.merge("base.jks", "other.pem"), "key.p12", "app.p12")
+}
+
 func (p place) run(cfg Config) Result {
 	p.t.Helper()
-	result, err := Run(cfg, slog.New(slog.DiscardHandler))
-	require.NoError(p.t, err)
+	result, _ := p.runLogged(cfg)
 	return result
+}
+
+// runLogged returns what was logged as well, without times.
+func (p place) runLogged(cfg Config) (Result, string) {
+	p.t.Helper()
+	var text strings.Builder
+	result, err := Run(cfg, slog.New(slog.NewTextHandler(&text, nil)))
+	require.NoError(p.t, err)
+	return result, regexp.MustCompile(`(?m)^time=\S+ `).ReplaceAllString(text.String(), "")
 }
 
 // entry is what a user can see of a file.
@@ -186,12 +217,12 @@ type entry struct {
 	data     string
 }
 
-// listing is all that is in the directory.
+// listing is all that is below the directory.
 func (p place) listing() map[string]entry {
 	p.t.Helper()
 	list := map[string]entry{}
 	require.NoError(p.t, filepath.WalkDir(p.dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
+		if err != nil || path == p.dir {
 			return err
 		}
 		info, err := d.Info()
@@ -200,67 +231,53 @@ func (p place) listing() map[string]entry {
 		}
 		e := entry{mode: info.Mode(), modified: info.ModTime()}
 		if info.Mode().IsRegular() {
-			data, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			e.data = string(data)
+			e.data = string(p.read(path[len(p.dir):]))
 		}
-		list[strings.TrimPrefix(path, p.dir)] = e
+		list[path[len(p.dir)+1:]] = e
 		return nil
 	}))
 	return list
 }
 
-// names are those of the files in the directory, sorted.
-func (p place) names() []string {
-	p.t.Helper()
-	entries, err := os.ReadDir(p.dir)
-	require.NoError(p.t, err)
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
-}
+// names are those of all files below the directory, sorted.
+func (p place) names() []string { return slices.Sorted(maps.Keys(p.listing())) }
 
 // contents are the trusted certificates of a store by alias, and in PEM, which has none, by the name of
 // the certificate.
-func contents(t testing.TB, data []byte) map[string]int {
-	t.Helper()
-	entries, format, err := keystore.Decode(data, password)
-	require.NoError(t, err)
+func (p place) contents(name string) map[string]int {
+	p.t.Helper()
+	store, err := keystore.Open(p.read(name), password)
+	require.NoError(p.t, err)
+	require.Empty(p.t, store.Unreadable)
 	list := map[string]int{}
-	for _, a := range anchors(entries, format) {
-		name := a.alias
-		if format == keystore.PEM {
-			name = strings.TrimSuffix(a.cert.Subject.CommonName, " Root CA")
+	for _, e := range store.TrustedEntries() {
+		alias := e.Alias
+		if store.Format == keystore.PEM {
+			alias = strings.TrimSuffix(e.Chain[0].Subject.CommonName, " Root CA")
 		}
-		n := numberOf(a.cert)
-		require.GreaterOrEqual(t, n, 0)
-		require.NotContains(t, list, name)
-		list[name] = n
+		require.NotContains(p.t, list, alias)
+		list[alias] = numberOf(e.Chain[0])
 	}
 	return list
 }
 
-// numberOf is the number under which root gives the certificate, or -1.
-func numberOf(cert *x509.Certificate) int {
-	for n, r := range testPKI().roots {
-		if bytes.Equal(r.Raw, cert.Raw) {
-			return n
-		}
-	}
-	return -1
-}
-
 // needsNoPassword tells a PKCS#12 store without password, such as the cacerts of JDK 18 and later.
-func needsNoPassword(t testing.TB, data []byte) bool {
-	t.Helper()
+func needsNoPassword(data []byte) bool {
 	for _, password := range []string{"", "anything"} {
-		if _, err := pkcs12.Decode(data, password); err != nil {
+		if _, err := keystore.Open(data, password); err != nil {
 			return false
 		}
 	}
 	return true
+}
+
+// full is a disk on which the operation fails for a file, also under its temporary name.
+func full(op, name string) files.StepFunc {
+	return func(o, path string) error {
+		final, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), "."), temporaryMark)
+		if o == op && final == name {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
 }

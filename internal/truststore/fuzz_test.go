@@ -5,32 +5,28 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-
-	"github.com/certfetcher/certfetcher/internal/keystore"
 )
 
 // Whatever can be read as a truststore can be merged into, keeps what it had, and is then done.
 func FuzzRun(f *testing.F) {
-	f.Add(jks(f, append(trusted(f, "a", 0), keyEntry("application"))...))
-	f.Add(p12(f, trusted(f, "a", 0)...))
-	f.Add(passwordless(f, trusted(f, "a", 0, "b", 1)...))
+	f.Add(jks(keyAnd("application", trusted("a", 0)...)...))
+	f.Add(p12(trusted("a", 0)...))
+	f.Add(passwordless(trusted("a", 0, "b", 1)...))
 	f.Add(pemOf(0, 1))
 	f.Add([]byte("text\n" + string(pemOf(0))))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p := place{t, t.TempDir()}
-		p.write("changeit.pass", []byte(password))
-		p.write("base", data)
+		p := newPlace(t, "base", data)
 		cfg := p.merge("base")
 		base, err := newRun(cfg, nil).load(cfg.Truststores[0])
 		if err != nil {
 			return
 		}
-		others := []*store{{path: "other.pem", format: keystore.PEM, anchors: []anchor{{"", root(5)}}}}
+		others := []*store{{path: "other.pem", trusted: trusted("", 5)}}
 		missing, _ := base.missing(others)
 		if len(missing) == 0 {
 			return
 		}
-		merged, err := base.with(missing, 0)
+		merged, err := base.with(missing, fixedTime)
 		if err != nil {
 			return
 		}

@@ -1,11 +1,12 @@
 package truststore
 
 import (
-	"crypto/sha1"
 	"crypto/x509"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,7 +34,8 @@ var javaEntry = regexp.MustCompile(`(?m)^(.+), [^,]+, \d+, (\w+), *\n(?:Certific
 func javaEntries(p place, file, password string) map[string]string {
 	p.t.Helper()
 	list := map[string]string{}
-	for _, match := range javaEntry.FindAllStringSubmatch(keytool(p, "-list", "-keystore", file, "-storepass", password), -1) {
+	listed := keytool(p, "-list", "-keystore", file, "-storepass", password)
+	for _, match := range javaEntry.FindAllStringSubmatch(listed, -1) {
 		list[match[1]] = match[2] + " " + strings.ToLower(strings.ReplaceAll(match[3], ":", ""))
 	}
 	return list
@@ -44,16 +46,15 @@ func javaTrusted(cert *x509.Certificate) string { return "trustedCertEntry " + d
 func TestKeytool_listsMergedStores(t *testing.T) {
 	for _, name := range []string{"base.jks", "base.p12", "cacerts"} {
 		t.Run(name, func(t *testing.T) {
-			p := newPlace(t)
-			base := trusted(t, "mine", 0)
-			want := map[string]string{"mine": javaTrusted(root(0)), "pem-trusted-certificate-0": javaTrusted(root(1)), "mine-2": javaTrusted(root(2))}
+			base := trusted("mine", 0)
+			want := map[string]string{
+				"mine": javaTrusted(root(0)), "pem-trusted-certificate-0": javaTrusted(root(1)), "mine-2": javaTrusted(root(2)),
+			}
 			if name != "cacerts" {
-				base = append(base, keyEntry("application"))
+				base = keyAnd("application", base...)
 				want["application"] = "PrivateKeyEntry " + digestOf(testPKI().chain[0].Raw)
 			}
-			p.write(name, baseOf[name](t, base...))
-			p.write("other.pem", pemOf(0, 1))
-			p.write("other.jks", jks(t, trusted(t, "Mine", 2)...))
+			p := newPlace(t, name, baseOf[name](base...), "other.pem", pemOf(0, 1), "other.jks", jks(trusted("Mine", 2)...))
 
 			p.run(p.merge(name, "other.pem", "other.jks"))
 
@@ -62,144 +63,96 @@ func TestKeytool_listsMergedStores(t *testing.T) {
 	}
 }
 
+// Stores that keytool made, with an entry of each kind that they can have, keep all of it. Keys are never opened: that of
+// the JKS has a password of its own. Only who has a private key can make a request.
 func TestKeytool_storesItMadeAreMergedInto(t *testing.T) {
-	tests := []struct {
-		name    string
-		options []string
-		check   func(t *testing.T, p place)
-	}{
-		{"JKS", []string{"-storetype", "JKS"}, nil},
-		{"PKCS#12", []string{"-storetype", "PKCS12"}, nil},
-		{"PKCS#12 as JDK 8 writes it", []string{"-storetype", "PKCS12", "-J-Dkeystore.pkcs12.legacy"}, func(t *testing.T, p place) {
-			profile, err := keystore.ProfileOf(p.read("base"))
-			require.NoError(t, err)
-			assert.Equal(t, keystore.ProfileLegacy, profile)
-		}},
-		{"PKCS#12 as the cacerts of JDK 18 and later", []string{"-storetype", "PKCS12",
-			"-J-Dkeystore.pkcs12.macAlgorithm=NONE", "-J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE"}, func(t *testing.T, p place) {
-			assert.True(t, needsNoPassword(t, p.read("base")))
-			// An application that gives no password, or any, sees all of it.
-			assert.Len(t, javaEntries(p, "base", ""), 2)
-			assert.Len(t, javaEntries(p, "base", "anything"), 2)
-		}},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			p := newPlace(t)
-			p.write("a.pem", pemOf(0))
-			p.write("other.pem", pemOf(1))
-			keytool(p, append([]string{"-importcert", "-noprompt", "-alias", "Ä 1", "-file", "a.pem", "-keystore", "base", "-storepass", password}, test.options...)...)
-
-			p.run(p.merge("base", "other.pem"))
-
-			entries, _, err := keystore.Decode(p.read("base"), password)
-			require.NoError(t, err)
-			require.Len(t, entries, 2)
-			got := javaEntries(p, "base", password)
-			require.Len(t, got, 2)
-			assert.Equal(t, javaTrusted(root(1)), got["pem-trusted-certificate-0"])
-			if test.check != nil {
-				test.check(t, p)
+	p12 := []string{"-storetype", "PKCS12"}
+	for name, options := range map[string][]string{
+		"JKS":                        {"-storetype", "JKS"},
+		"PKCS#12":                    p12,
+		"PKCS#12 as JDK 8 writes it": append(p12, "-J-Dkeystore.pkcs12.legacy"),
+		"the cacerts of JDK 18 and later": append(p12, "-J-Dkeystore.pkcs12.macAlgorithm=NONE",
+			"-J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t, "a.pem", pemOf(0), "other.pem", pemOf(1), "third.jks", jks(trusted("SECRET", 2)...))
+			store := append([]string{"-keystore", "base", "-storepass", password}, options...)
+			own := password
+			if name == "JKS" {
+				own = "swordfish"
 			}
-			assert.False(t, p.run(p.merge("base", "other.pem")).Changed())
+			with := func(arguments ...string) []string { return append(arguments, store...) }
+			keytool(p, with("-importcert", "-noprompt", "-alias", "Ä 1", "-file", "a.pem")...)
+			want := 3
+			if clear := strings.HasPrefix(name, "the cacerts"); !clear {
+				want++
+				keytool(p, with("-genkeypair", "-alias", "app", "-keyalg", "EC", "-dname", "CN=app", "-keypass", own)...)
+			}
+			if name == "PKCS#12" {
+				want++
+				keytool(p, with("-genseckey", "-alias", "secret", "-keyalg", "AES", "-keysize", "128")...)
+			}
+			before := p.read("base")
+
+			p.run(p.merge("base", "other.pem", "third.jks"))
+
+			got := javaEntries(p, "base", password)
+			assert.Len(t, got, want)
+			assert.Equal(t, javaTrusted(root(1)), got["pem-trusted-certificate-0"])
+			switch name {
+			case "JKS":
+				assert.Contains(t, string(p.read("base")), string(before[12:len(before)-20]), "entries keep every byte")
+				p.write("into.jks", jks(trusted("b", 2)...))
+				p.run(p.merge("into.jks", "base"))
+				list := slices.Sorted(maps.Values(p.contents("into.jks")))
+				assert.Equal(t, []int{0, 1, 2}, list, "a certificate that only a key has was added to another store")
+			case "PKCS#12":
+				assert.Contains(t, got["secret"], "SecretKeyEntry")
+				assert.Equal(t, javaTrusted(root(2)), got["secret-2"], "no certificate takes its alias")
+			case "PKCS#12 as JDK 8 writes it":
+				profile, err := keystore.ProfileOf(p.read("base"))
+				require.NoError(t, err)
+				assert.Equal(t, keystore.ProfileLegacy, profile)
+			default: // an application that gives no password, or any, sees all of it
+				assert.True(t, needsNoPassword(p.read("base")))
+				assert.Len(t, javaEntries(p, "base", ""), 3)
+				assert.Len(t, javaEntries(p, "base", "anything"), 3)
+			}
+			if want > 3 {
+				assert.Contains(t, keytool(p, with("-certreq", "-alias", "app", "-keypass", own)...), "NEW CERTIFICATE REQUEST")
+			}
+			assert.False(t, p.run(p.merge("base", "other.pem", "third.jks")).Changed())
 		})
 	}
 }
 
-func TestKeytool_keysOfAMergedStoreStayUsable(t *testing.T) {
-	for _, format := range []string{"JKS", "PKCS12"} {
-		t.Run(format, func(t *testing.T) {
-			p := newPlace(t)
-			p.write("a.pem", pemOf(0))
-			p.write("other.pem", pemOf(1))
-			keytool(p, "-genkeypair", "-alias", "application", "-keyalg", "EC", "-dname", "CN=application", "-keystore", "base", "-storetype", format, "-storepass", password, "-keypass", password)
-			keytool(p, "-importcert", "-noprompt", "-alias", "a", "-file", "a.pem", "-keystore", "base", "-storepass", password)
-
-			p.run(p.merge("base", "other.pem"))
-
-			// Only who has the private key can make a request.
-			request := keytool(p, "-certreq", "-alias", "application", "-keystore", "base", "-storepass", password)
-			assert.Contains(t, request, "BEGIN NEW CERTIFICATE REQUEST")
-			assert.Len(t, javaEntries(p, "base", password), 3)
-		})
-	}
-}
-
-// The post-processor never opened keys, so their passwords need not be the store's.
-func TestKeytool_keyWithAPasswordOfItsOwn_staysAsItIs(t *testing.T) {
-	p := newPlace(t)
-	p.write("a.pem", pemOf(0))
-	p.write("other.pem", pemOf(1))
-	const own = "swordfish"
-	keytool(p, "-genkeypair", "-alias", "application", "-keyalg", "EC", "-dname", "CN=application", "-keystore", "base", "-storetype", "JKS", "-storepass", password, "-keypass", own)
-	keytool(p, "-importcert", "-noprompt", "-alias", "a", "-file", "a.pem", "-keystore", "base", "-storepass", password)
-	before := p.read("base")
-
-	p.run(p.merge("base", "other.pem"))
-
-	after := p.read("base")
-	assert.Equal(t, before[jksEntries:len(before)-sha1.Size], after[jksEntries:len(before)-sha1.Size], "entries keep every byte")
-	assert.Contains(t, keytool(p, "-certreq", "-alias", "application", "-keystore", "base", "-storepass", password, "-keypass", own), "BEGIN NEW CERTIFICATE REQUEST")
-	assert.Len(t, javaEntries(p, "base", password), 3)
-	assert.False(t, p.run(p.merge("base", "other.pem")).Changed())
-	// Nor is what only a key has added to others.
-	p.write("third.jks", jks(t, trusted(t, "b", 2)...))
-	p.run(p.merge("third.jks", "base"))
-	assert.Equal(t, map[string]int{"b": 2, "a": 0, "pem-trusted-certificate-0": 1}, contents(t, p.read("third.jks")))
-}
-
-func TestKeytool_secretKeysAreNotLost(t *testing.T) {
-	p := newPlace(t)
-	p.write("a.pem", pemOf(0))
-	p.write("other.pem", pemOf(1))
-	keytool(p, "-genseckey", "-alias", "secret", "-keyalg", "AES", "-keysize", "128", "-keystore", "base.p12", "-storepass", password)
-	keytool(p, "-importcert", "-noprompt", "-alias", "a", "-file", "a.pem", "-keystore", "base.p12", "-storepass", password)
-	p.write("pem-named.jks", jks(t, trusted(t, "Secret", 2)...))
-
-	p.run(p.merge("base.p12", "other.pem", "pem-named.jks"))
-
-	// The secret key opens, and no certificate took its alias.
-	got := javaEntries(p, "base.p12", password)
-	assert.Len(t, got, 4)
-	assert.Equal(t, javaTrusted(root(1)), got["pem-trusted-certificate-0"])
-	assert.Equal(t, javaTrusted(root(2)), got["secret-2"])
-	assert.Contains(t, keytool(p, "-list", "-keystore", "base.p12", "-storepass", password), "SecretKeyEntry")
-}
-
-// cacerts is the trust store of the JDK that keytool belongs to.
-func cacerts(t *testing.T) []byte {
-	t.Helper()
+// cacerts is the trust store of the JDK that keytool belongs to. A pod has no file with its password.
+func TestKeytool_cacertsOfTheJDK(t *testing.T) {
 	program, err := filepath.EvalSymlinks(peer.Require(t, "keytool")[0])
 	require.NoError(t, err)
-	data, err := os.ReadFile(filepath.Join(filepath.Dir(program), "../lib/security/cacerts"))
+	original, err := os.ReadFile(filepath.Join(filepath.Dir(program), "../lib/security/cacerts"))
 	require.NoError(t, err)
-	return data
-}
-
-func TestKeytool_cacertsOfTheJDK(t *testing.T) {
-	original := cacerts(t)
 	for name, base := range map[string][]byte{
 		"is merged into":                 original,
-		"is merged into a JKS store":     jks(t, trusted(t, "mine", 0)...),
-		"is merged into a PKCS#12 store": p12(t, trusted(t, "mine", 0)...),
+		"is merged into a JKS store":     jks(trusted("mine", 0)...),
+		"is merged into a PKCS#12 store": p12(trusted("mine", 0)...),
 		"is merged into a PEM store":     pemOf(0),
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPlace(t)
-			p.write("cacerts", original)
-			p.write("base", base)
-			p.write("other.p12", p12(t, trusted(t, "mine", 0)...))
+			p := newPlace(t, "cacerts", original, "base", base, "other.p12", p12(trusted("mine", 0)...))
 			want := map[string]bool{javaTrusted(root(0)): true}
 			for _, e := range javaEntries(p, "cacerts", password) {
 				want[e] = true
 			}
 			require.Greater(t, len(want), 50)
+			cfg := p.merge("base", "cacerts", "other.p12")
+			cfg.Truststores[0].PasswordPath, cfg.Truststores[1].PasswordPath = "", ""
 
-			p.run(p.merge("base", "cacerts", "other.p12"))
+			p.run(cfg)
 
 			got := map[string]bool{}
 			if strings.HasSuffix(name, "PEM store") {
-				for _, line := range strings.Split(keytool(p, "-printcert", "-file", "base"), "\n") {
+				for line := range strings.Lines(keytool(p, "-printcert", "-file", "base")) {
 					if fingerprint, ok := strings.CutPrefix(strings.TrimSpace(line), "SHA256: "); ok {
 						got["trustedCertEntry "+strings.ToLower(strings.ReplaceAll(fingerprint, ":", ""))] = true
 					}
@@ -210,24 +163,46 @@ func TestKeytool_cacertsOfTheJDK(t *testing.T) {
 				}
 			}
 			assert.Equal(t, want, got)
-			assert.False(t, p.run(p.merge("base", "cacerts", "other.p12")).Changed())
+			assert.False(t, p.run(cfg).Changed())
 		})
 	}
 }
 
-// A pod has no file with the password of its JDK's cacerts.
-func TestKeytool_cacertsOfTheJDK_needNoPasswordFile(t *testing.T) {
-	p := newPlace(t)
-	p.write("cacerts", cacerts(t))
-	p.write("other.pem", pemOf(1))
-	want := javaEntries(p, "cacerts", password)
-	require.Greater(t, len(want), 50)
-	want["pem-trusted-certificate-0"] = javaTrusted(root(1))
-	cfg := p.merge("cacerts", "other.pem")
-	cfg.Truststores[0].PasswordPath = ""
+// Files of other writers as the truststore that is merged into, and as one that is merged. keytool reads the result.
+func TestKeytool_storesOfOtherWritersAreMerged(t *testing.T) {
+	all := newPlace(t, "target.p12", p12(trusted("mine", 0)...))
+	names := []string{"target.p12"}
+	for _, name := range []string{
+		"bouncycastle-ber-trusted.p12", "bouncycastle-ber.p12", "mac-sha512-256.p12", "sha1-2des.p12",
+		"byte-order-mark-trusted.pem", "crl.pem", "joined.pem", "trusted-certificate.pem", "x509-certificate.pem",
+		"utf-16.pem", "cr-only.pem", "one-line.pem", "indented.pem",
+	} {
+		data, err := os.ReadFile(filepath.Join("../../test/testdata/stores", name))
+		require.NoError(t, err)
+		all.write(name, data)
+		names = append(names, name)
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t, "base", data, "other.pem", pemOf(1))
+			before, err := keystore.OpenClosed(data, password)
+			require.NoError(t, err)
 
-	p.run(cfg)
+			p.run(p.merge("base", "other.pem"))
 
-	assert.Equal(t, want, javaEntries(p, "cacerts", password))
-	assert.False(t, p.run(cfg).Changed())
+			after, err := keystore.OpenClosed(p.read("base"), password)
+			require.NoError(t, err)
+			assert.Len(t, after.Entries, len(before.Entries)+1)
+			assert.Empty(t, after.Unreadable)
+			if before.Format != keystore.PEM {
+				assert.Contains(t, javaEntries(p, "base", password), "pem-trusted-certificate-0")
+			}
+		})
+	}
+	t.Run("all into one", func(t *testing.T) {
+		added := all.run(all.merge(names...)).Added
+		require.NotEmpty(t, added)
+		listed := javaEntries(all, "target.p12", password)
+		for _, a := range added {
+			assert.Contains(t, listed, a.Alias)
+		}
+	})
 }

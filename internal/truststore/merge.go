@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
@@ -13,13 +14,13 @@ import (
 
 // Added is a certificate that was added to the first truststore.
 type Added struct {
-	Alias   string // the alias it has got; empty in PEM
+	Alias   string // in the first truststore; empty in PEM
 	Subject string // RFC 4514
 	SHA256  string // of the DER, in hexadecimal
 	From    string // the truststore that it came from
 }
 
-// merge plans the first truststore anew, with what the others have and it has not.
+// merge plans the first truststore, with what the others have and it does not.
 func (r *run) merge(stores []Store) ([]Added, error) {
 	loaded := make([]*store, len(stores))
 	for i, s := range stores {
@@ -41,11 +42,11 @@ func (r *run) mergeLoaded(loaded []*store) ([]Added, error) {
 	if len(missing) == 0 {
 		return nil, nil
 	}
-	data, err := base.with(missing, r.now().UnixMilli())
-	if err != nil {
-		return nil, failed(codeOperation, "merging into truststore %q: %w", base.path, err)
+	data, err := base.with(missing, r.now())
+	if err == nil {
+		err = base.verify(data, missing)
 	}
-	if err := base.verify(data, missing); err != nil {
+	if err != nil {
 		return nil, failed(codeOperation, "merging into truststore %q: %w", base.path, err)
 	}
 	next := base.file
@@ -54,62 +55,83 @@ func (r *run) mergeLoaded(loaded []*store) ([]Added, error) {
 	return added, nil
 }
 
-// missing are the others' certificates that the store has not, under aliases that are free in it.
-func (s *store) missing(others []*store) ([]anchor, []Added) {
-	present := map[fingerprint]bool{}
-	for _, a := range s.anchors {
-		present[fingerprintOf(a.cert)] = true
+// missing are the others' certificates that the store has not, under aliases that are free in it. What makes two
+// certificates the same is their DER.
+func (s *store) missing(others []*store) (list []keystore.Entry, added []Added) {
+	present := map[string]bool{}
+	for _, e := range s.trusted {
+		present[string(e.Chain[0].Raw)] = true
 	}
-	names := newAliases(s.format, s.aliases)
-	var list []anchor
-	var added []Added
+	names := newAliases(s.Format, s.Names)
 	for _, other := range others {
-		for _, a := range other.anchors {
-			f := fingerprintOf(a.cert)
-			if present[f] {
+		for _, e := range other.trusted {
+			cert := e.Chain[0]
+			if present[string(cert.Raw)] {
 				continue
 			}
-			present[f] = true
-			alias := names.free(a.alias)
-			list = append(list, anchor{alias, a.cert})
-			added = append(added, Added{Alias: alias, Subject: pki.DN(a.cert.RawSubject), SHA256: f.String(), From: other.path})
+			present[string(cert.Raw)] = true
+			alias := names.free(e.Alias)
+			list = append(list, keystore.Entry{Alias: alias, Chain: e.Chain, Trusted: true})
+			added = append(added, Added{Alias: alias, Subject: pki.DN(cert.RawSubject), SHA256: digestOf(cert.Raw), From: other.path})
 		}
 	}
 	return list, added
 }
 
-// with is the store's data with the certificates added; the time, in milliseconds since 1970, is when.
-func (s *store) with(added []anchor, when int64) ([]byte, error) {
-	switch s.format {
-	case keystore.JKS:
-		return appendJKS(s.file.data, s.password, added, when)
-	case keystore.PKCS12:
-		return appendPKCS12(s, added)
+// with is the store's data with the certificates added.
+func (s *store) with(added []keystore.Entry, now time.Time) ([]byte, error) {
+	return keystore.Append(s.file.data, s.password, added, s.loose(added), now)
+}
+
+// loose are the certificates of a PKCS#12 that marks none as trusted in Java's way, as openssl makes it. They have to be
+// marked with the added ones: else a JVM would see the new ones only, where before the merge every reader but a JVM saw
+// the others. Each gets a name of its own: openssl gives several entries one name, of which a JVM would see the last
+// only, and the key under that name would go first.
+func (s *store) loose(added []keystore.Entry) []keystore.Entry {
+	if s.Format != keystore.PKCS12 || len(s.trusted) == 0 || s.trusted[0].Trusted {
+		return nil
 	}
-	return appendPEM(s.file.data, added), nil
+	names := newAliases(s.Format, s.Names)
+	for _, e := range added {
+		names.taken[strings.ToLower(e.Alias)] = true
+	}
+	reserved := slices.Clone(s.Names) // for anything but loose certificates
+	for _, e := range s.trusted {
+		if i := slices.Index(reserved, e.Alias); i >= 0 {
+			reserved = slices.Delete(reserved, i, i+1)
+		}
+	}
+	taken := newAliases(s.Format, reserved).taken
+	loose := slices.Clone(s.trusted)
+	for i, e := range loose {
+		if taken[strings.ToLower(e.Alias)] {
+			loose[i].Alias = names.free(e.Alias)
+		}
+		taken[strings.ToLower(loose[i].Alias)] = true
+	}
+	return loose
 }
 
 // verify reads the merged store before it takes the old one's place: all that was trusted and all that
 // was added must be trusted, and each key and alias still be there.
-func (s *store) verify(data []byte, added []anchor) error {
+func (s *store) verify(data []byte, added []keystore.Entry) error {
 	read, err := keystore.OpenClosed(data, s.password)
 	if err != nil {
 		return fmt.Errorf("reading it back: %w", err)
 	}
-	format := read.Format
-	if format != s.format {
-		return fmt.Errorf("reading it back: format is %s, want %s", format, s.format)
+	if read.Format != s.Format {
+		return fmt.Errorf("reading it back: format is %s, want %s", read.Format, s.Format)
 	}
-	trusted := map[fingerprint]bool{}
-	for _, a := range anchors(read.Entries, format) {
-		trusted[fingerprintOf(a.cert)] = true
+	trusted := map[string]bool{}
+	for _, e := range read.TrustedEntries() {
+		trusted[string(e.Chain[0].Raw)] = true
 	}
-	for _, a := range slices.Concat(s.anchors, added) {
-		if f := fingerprintOf(a.cert); !trusted[f] {
-			return fmt.Errorf("reading it back: certificate %s is not trusted", f)
+	for _, e := range slices.Concat(s.trusted, added) {
+		if der := e.Chain[0].Raw; !trusted[string(der)] {
+			return fmt.Errorf("reading it back: certificate %s is not trusted", digestOf(der))
 		}
 	}
-	for _, alias := range s.aliases {
+	for _, alias := range s.Names {
 		if !slices.Contains(read.Names, alias) {
 			return fmt.Errorf("reading it back: entry %q is gone", alias)
 		}
@@ -117,7 +139,7 @@ func (s *store) verify(data []byte, added []anchor) error {
 	return nil
 }
 
-// aliases gives out names that are free.
+// aliases hands out names that are free.
 type aliases struct {
 	format keystore.Format
 	taken  map[string]bool // in lower case: a JVM makes no difference
@@ -131,11 +153,11 @@ func newAliases(format keystore.Format, taken []string) aliases {
 	return a
 }
 
-// maxAlias bounds the names that are taken over, in characters. JKS has 16 bits for their length.
+// maxAlias bounds the names that are copied, in characters. JKS has 16 bits for their length.
 const maxAlias = 200
 
-// free returns the wanted alias, with a number after it when it is taken, and takes it. A certificate
-// out of PEM, which has no aliases, is named as the ONAP post-processor did.
+// free returns the wanted alias, with a number after it when it is taken, and takes it. A certificate from a
+// PEM file, which has no aliases, gets the name that the ONAP post-processor gave.
 func (a aliases) free(wanted string) string {
 	if a.format == keystore.PEM {
 		return ""
@@ -165,7 +187,7 @@ func (a aliases) free(wanted string) string {
 	}
 }
 
-// readable replaces what one of the formats or a terminal could choke on: JKS writes characters beyond
+// readable replaces characters that one of the formats or a terminal cannot show: JKS writes those beyond
 // 16 bits in a way of its own, and a wrong one makes the whole store unreadable.
 func readable(alias string) string {
 	runes := []rune(alias)

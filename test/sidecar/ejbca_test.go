@@ -142,7 +142,7 @@ func TestEJBCA_updatesNotAllowed_enrolAnew(t *testing.T) {
 			p := e.sidecar()
 			p.await(1, planned)
 			p.renew()
-			reason := p.await(1, anew).text("because")
+			reason := p.await(1, anew).text("error")
 			assert.Contains(t, reason, "'CN=app.example.org,O=Example,ST=Skane,C=SE' is not an authorized administrator.")
 			p.await(2, planned)
 			assert.Len(t, e.Issued(), 2)

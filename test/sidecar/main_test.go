@@ -169,8 +169,8 @@ const (
 	planned   = "the next renewal is planned" // at the start and after each renewal
 	updated   = "the CertService renewed the certificate"
 	published = "published"
-	anew      = "the certificate cannot be renewed, enrolling anew"
-	putBack   = "published files had vanished or changed, they are put back"
+	anew      = "the certificate cannot be renewed, enrolling again"
+	putBack   = "published files had vanished or changed; restored them"
 )
 
 func (p *sidecar) count(message string) int { return len(p.lines(message)) }

@@ -136,7 +136,7 @@ func TestSidecar_outageThroughTheExpiry_healsByItself(t *testing.T) {
 	s = startStack(t, dir, "1h")
 	d.open(host(s.URL))
 	t.Cleanup(func() { d.close() })
-	reason := p.await(1, anew).text("because")
+	reason := p.await(1, anew).text("error")
 	assert.Contains(t, reason, "it expired at ")
 	p.await(2, planned)
 	status, text = p.get("/readyz")

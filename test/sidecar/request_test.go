@@ -22,9 +22,9 @@ import (
 
 const (
 	keptAsItIs  = "the volume already holds a matching, valid certificate: nothing to do"
-	keptForNow  = "the configuration asks for another certificate than the one on the volume, which stays until the new one is there"
+	keptForNow  = "the configuration requests another certificate than the one on the volume, which stays until the new one is there"
 	renewing    = "renewing"
-	accepted    = "accepted the certificate with a remark"
+	accepted    = "certificate accepted with a warning"
 	enrolledNew = `certfetcher_renewals_total{outcome="enrolled"}`
 )
 
@@ -98,10 +98,10 @@ func TestSidecar_validSetAndNoCertService_isReady_whateverIsRequestedNow(t *test
 			}
 			p := run(t, volume, variables)
 			p.awaitReady()
-			assert.Contains(t, p.await(1, keptForNow).text("because"), row.because)
-			assert.Equal(t, "the configuration changed", p.await(1, renewing).text("because"))
+			assert.Contains(t, p.await(1, keptForNow).text("trigger"), row.because)
+			assert.Equal(t, "the configuration changed", p.await(1, renewing).text("trigger"))
 			failure := p.awaitFailure(1)
-			assert.Contains(t, failure.text("reason"), "connection refused")
+			assert.Contains(t, failure.text("error"), "connection refused")
 			wait := failure.duration("next_in")
 			assert.LessOrEqual(t, wait, 2*time.Second, "tried again soon, and not when it is due")
 			status, _ := p.get("/readyz")
@@ -247,7 +247,7 @@ func TestSidecar_updateWithOtherNames_enrolsFromThenOn(t *testing.T) {
 			p := run(t, volume, variables)
 			p.await(1, planned)
 			p.renew()
-			because := p.await(1, anew).text("because")
+			because := p.await(1, anew).text("error")
 			assert.Contains(t, because, "the CA answers the update with other names than the requested ones")
 			assert.Contains(t, because, `EJBCA: "Allow Extension Override"`)
 			p.await(2, planned)
@@ -264,7 +264,7 @@ func TestSidecar_updateWithOtherNames_enrolsFromThenOn(t *testing.T) {
 			assert.Equal(t, 1., p.metric(enrolledNew))
 			corrected.Store(true)
 			p.renew()
-			assert.Contains(t, p.awaitFailure(1).text("reason"), "wrong status")
+			assert.Contains(t, p.awaitFailure(1).text("error"), "wrong status")
 			p.await(1, updated) // by the next try, as enrolling is no way
 			p.end()
 		})
@@ -277,7 +277,7 @@ func TestSidecar_updateWithOtherNames_enrolsFromThenOn(t *testing.T) {
 			files := snapshot(t, volume)
 			p.renew()
 			failure := p.awaitFailure(1)
-			assert.Contains(t, failure.text("reason"), `EJBCA: "Allow Extension Override"`)
+			assert.Contains(t, failure.text("error"), `EJBCA: "Allow Extension Override"`)
 			wait := failure.duration("next_in")
 			assert.Greater(t, wait, 7*time.Minute, "each try costs a certificate")
 			assert.EqualValues(t, 1, updates.Load())
@@ -309,7 +309,7 @@ func TestSidecar_updateThatTheCAFailed_isTriedAgainSoon(t *testing.T) {
 			p.await(1, planned)
 			p.renew()
 			failure := p.awaitFailure(1)
-			assert.Contains(t, failure.text("reason"), "Internal Server Error")
+			assert.Contains(t, failure.text("error"), "Internal Server Error")
 			wait := failure.duration("next_in")
 			assert.LessOrEqual(t, wait, 2*time.Second)
 			p.renew() // no need to wait for it here

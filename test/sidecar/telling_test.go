@@ -55,10 +55,10 @@ func TestSidecar_publicationThatFailsHalfWay_isCompletedAndTold(t *testing.T) {
 
 	p.renew()
 	failure := p.await(1, "the new certificate is the one on the volume, but its files are not complete; completing them")
-	assert.Contains(t, failure.text("reason"), path)
+	assert.Contains(t, failure.text("error"), path)
 	p.await(2, planned)
 	renewed := p.await(2, "verified the certificate").text("serial")
-	p.await(1, "putting published files back failed, trying again")
+	p.await(1, "restoring published files failed; trying again")
 	status, text := p.get("/readyz")
 	assert.Equal(t, http.StatusServiceUnavailable, status)
 	assert.Contains(t, text, path)
@@ -185,8 +185,8 @@ func TestSidecar_hookThatHarmsPublishedFiles_isNotAnsweredForEver(t *testing.T) 
 	p := start(t, startService(t, time.Hour, nil), "OUTPUT_TYPE=PEM", "NOTIFY_EXEC=/bin/sh -c 'chmod 0600 $CERTFETCHER_KEY_PEM'")
 	first := p.await(1, putBack)
 	assert.Equal(t, []any{"key.pem has mode 0600, want 0640"}, first["differences"])
-	p.await(1, "published files change again and again right after they were put back, so they are put back less often: "+
-		"is it the application's own hook, or another process that writes to the volume?")
+	p.await(1, "published files change again and again right after they were restored, so they are restored less often: "+
+		"does a hook of the application, or another process, write to the volume?")
 	third := p.await(3, putBack)
 	from, err := time.Parse(time.RFC3339, first.text("time"))
 	require.NoError(t, err)
@@ -240,7 +240,7 @@ func TestSidecar_twoOnOneVolume_agreeOnTheNewerCertificate(t *testing.T) {
 	first.await(1, planned)
 	second := run(t, first.volume, append(environment(s.URL, s.Dir, first.volume), "NOTIFY_EXEC=/usr/bin/env"))
 	second.await(1, planned)
-	const stays = "somebody else has published a newer certificate, which stays"
+	const stays = "keeping a newer certificate published by another process"
 	first.renew()
 	first.await(2, planned)
 	serial := inspected(t, first.volume).Certificate.Serial

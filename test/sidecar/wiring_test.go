@@ -133,10 +133,10 @@ func TestSidecar_updatesFailAndTheEndIsNear_enrolsAnewAndSaysWhy(t *testing.T) {
 			p.await(1, planned)
 			p.renew()
 			if row.enrols {
-				assert.Regexp(t, "^less than a tenth of its life is left, and the update fails: .*"+row.want, p.await(1, anew).text("because"))
+				assert.Regexp(t, "^less than a tenth of its life is left, and the update fails: .*"+row.want, p.await(1, anew).text("error"))
 				p.await(2, planned)
 			} else {
-				assert.Contains(t, p.awaitFailure(1).text("reason"), row.want)
+				assert.Contains(t, p.awaitFailure(1).text("error"), row.want)
 				assert.Zero(t, p.count(anew))
 			}
 			p.end()
@@ -154,10 +154,10 @@ func TestSidecar_expiredAndEnrollingIsForbidden_waitsForTheOperator(t *testing.T
 	p := run(t, volume, variables)
 	const expired = "renewing failed, and the certificate has expired; trying again"
 	l := p.await(1, expired)
-	for n := 2; !strings.Contains(l.text("reason"), "it expired at "); n++ { // the try before may have ended just now
+	for n := 2; !strings.Contains(l.text("error"), "it expired at "); n++ { // the try before may have ended just now
 		l = p.await(n, expired)
 	}
-	assert.Contains(t, l.text("reason"), ", and RENEW_FALLBACK forbids to enrol anew")
+	assert.Contains(t, l.text("error"), ", and RENEW_FALLBACK=false forbids to enrol again")
 	assert.Equal(t, 15*time.Minute, l.duration("next_in"))
 	requests := s.Requests()
 	before := p.count(expired)
@@ -168,7 +168,7 @@ func TestSidecar_expiredAndEnrollingIsForbidden_waitsForTheOperator(t *testing.T
 	p.end()
 
 	p = run(t, volume, variables)
-	assert.Contains(t, p.await(1, "enrolling").text("because"), "has expired", "a start is a first fetch")
+	assert.Contains(t, p.await(1, "enrolling").text("trigger"), "has expired", "a start is a first fetch")
 	p.await(1, planned)
 	p.end()
 }
@@ -196,7 +196,7 @@ func TestSidecar_newIdentityAfterAFailure_renewsAtOnce(t *testing.T) {
 	key, chain, err := s.Transport.Identity("certfetcher")
 	require.NoError(t, err)
 	require.NoError(t, service.WriteIdentity(s.Dir, key, chain, s.Transport.Root))
-	assert.Equal(t, "new mutual TLS identity", p.await(2, "renewing").text("because"))
+	assert.Equal(t, "new mutual TLS identity", p.await(2, "renewing").text("trigger"))
 	p.await(1, updated)
 	p.end()
 }

@@ -80,6 +80,6 @@ func TestHostileService_floods(t *testing.T) {
 
 // reasonOf is the reason in the last line of a log.
 func reasonOf(log string) string {
-	_, reason, _ := strings.Cut(lastLine(log), `"reason":`)
+	_, reason, _ := strings.Cut(lastLine(log), `"error":`)
 	return reason
 }

@@ -1,0 +1,117 @@
+package keystore_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/binary"
+	"io"
+	"testing"
+	"time"
+
+	library "github.com/pavlo-v-chernykh/keystore-go/v4"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	gopkcs12 "software.sslmate.com/src/go-pkcs12"
+
+	"github.com/certfetcher/certfetcher/internal/keystore"
+)
+
+func TestEncode_stores_areReadByDecodeAndOtherLibraries(t *testing.T) {
+	p := fixtures()
+	for name, e := range encoders {
+		t.Run(name, func(t *testing.T) {
+			roots := must(e.encode(trustEntries(), password))
+			requireDecoded(t, trustEntries(), e.format, roots, password)
+			if e.format == keystore.PKCS12 { // the library refuses certificates without Java's attribute
+				certs, err := gopkcs12.DecodeTrustStore(roots, password)
+				require.NoError(t, err)
+				assert.Equal(t, []*x509.Certificate{p.root, p.intermediate}, certs)
+			}
+			for kind, entity := range p.entities {
+				data := must(e.encode(keyEntries(kind), password))
+				requireDecoded(t, keyEntries(kind), e.format, data, password)
+				if e.format == keystore.PKCS12 {
+					key, leaf, issuers, err := gopkcs12.DecodeChain(data, password)
+					require.NoError(t, err)
+					assert.Equal(t, entity, entityOf(key, append([]*x509.Certificate{leaf}, issuers...)))
+					continue
+				}
+				store := library.New()
+				require.NoError(t, store.Load(bytes.NewReader(data), []byte(password)))
+				entry, err := store.GetPrivateKeyEntry("certificate", []byte(password))
+				require.NoError(t, err)
+				assert.Equal(t, pkcs8(kind), entry.PrivateKey)
+				assert.Equal(t, entity.chain[1].Raw, entry.CertificateChain[1].Content)
+				assert.True(t, now.Equal(entry.CreationTime))
+			}
+		})
+	}
+}
+
+func entityOf(key any, chain []*x509.Certificate) entity { return entity{key.(crypto.Signer), chain} }
+
+// remoteKey is a key that cannot be written, as one in a security module.
+type remoteKey struct{ crypto.Signer }
+
+func (k remoteKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { panic("not called") }
+
+func TestEncode_entriesThatNoJVMCouldUse_areRefused(t *testing.T) {
+	rsa, ec := fixtures().entities["RSA"], fixtures().entities["ECDSA"]
+	root := []*x509.Certificate{fixtures().root}
+	type entries = []keystore.Entry
+	const ascii = "password has a character that is not printable ASCII, which Java does not read"
+	for sentence, row := range map[string]struct {
+		entries  entries
+		password string
+		want     string
+	}{
+		"no entries":                          {nil, password, "store has no entries, want at least one"},
+		"no password":                         {keyEntries("RSA"), "", "store has no password"},
+		"a password beyond ASCII":             {keyEntries("RSA"), "päss", ascii},
+		"a password with a newline":           {keyEntries("RSA"), "pass\n", ascii},
+		"no alias":                            {entries{{Chain: root}}, password, "entry has no alias"},
+		"a trusted entry without certificate": {entries{{Alias: "a"}}, password, `trusted entry "a" has 0 certificates, want 1`},
+		"a key without certificate":           {entries{{Alias: "a", Key: rsa.key}}, password, `key entry "a" has no certificate`},
+		"another key's certificate":           {entries{{Alias: "a", Key: rsa.key, Chain: ec.chain}}, password, `key entry "a" has a certificate for another key`},
+		"aliases that differ in case":         {entries{{Alias: "a", Chain: root}, {Alias: "A", Chain: root}}, password, `two entries have the alias "A", which Java compares without case`},
+		"a key that cannot leave where it is": {entries{{Alias: "a", Key: remoteKey{rsa.key}, Chain: rsa.chain}}, password, `encoding private key "a": x509: unknown key type while marshaling PKCS#8: keystore_test.remoteKey`},
+	} {
+		for name, e := range encoders {
+			_, err := e.encode(row.entries, row.password)
+			assert.EqualError(t, err, row.want, "%s in %s", sentence, name)
+			var keyError *keystore.KeyError
+			assert.Equal(t, sentence == "a key that cannot leave where it is", assert.ErrorAs(silent{}, err, &keyError), sentence)
+		}
+	}
+}
+
+type silent struct{}
+
+func (silent) Errorf(string, ...any) {}
+
+func TestEncodeJKS_entries_areSortedLowerCaseAndDated(t *testing.T) {
+	var entries []keystore.Entry
+	for _, alias := range []string{"Zulu", "alpha", "Mike"} {
+		entries = append(entries, trusted(alias, fixtures().root))
+	}
+	created := time.UnixMilli(1_700_000_000_123)
+	data := must(keystore.EncodeJKS(entries, password, created))
+	store, err := keystore.Open(data, password)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"alpha", "mike", "zulu"}, store.Names)
+	assert.Equal(t, 3, bytes.Count(data, binary.BigEndian.AppendUint64(nil, uint64(created.UnixMilli()))))
+	assert.Equal(t, data, must(keystore.EncodeJKS(entries, password, created)), "a trust store has nothing random")
+}
+
+func TestEncodePKCS12_files_areReadByOpenSSL(t *testing.T) {
+	for _, profile := range []keystore.Profile{keystore.ProfileModern, keystore.ProfileLegacy} {
+		for kind, e := range fixtures().entities {
+			data := must(keystore.EncodePKCS12(keyEntries(kind), password, profile))
+			out := openssl(t, data, "pkcs12", "-in", "in", "-nodes", "-passin", "env:PW")
+			assert.Equal(t, 2, bytes.Count(out, []byte("friendlyName: certificate\n")), "key and certificate are named")
+			assert.Equal(t, 2, bytes.Count(out, []byte("localKeyID: ")))
+			requireDecoded(t, []keystore.Entry{{Key: e.key, Chain: e.chain}}, keystore.PEM, out, "")
+		}
+	}
+}
