@@ -105,16 +105,9 @@ func TestWatcher_sees_every_way_of_replacing(t *testing.T) {
 		start   func(t testing.TB, dir string) Files
 		replace func(t *testing.T, dir string)
 	}{
-		{"written in place", plainFiles(oldStore, oldTrust), func(t *testing.T, dir string) {
-			put(t, filepath.Join(dir, "store"), newStore)
-		}},
 		{"renamed into place", plainFiles(oldStore, oldTrust), func(t *testing.T, dir string) {
 			put(t, filepath.Join(dir, "store.tmp"), newStore)
 			require.NoError(t, os.Rename(filepath.Join(dir, "store.tmp"), filepath.Join(dir, "store")))
-		}},
-		{"removed and written again", plainFiles(oldStore, oldTrust), func(t *testing.T, dir string) {
-			require.NoError(t, os.Remove(filepath.Join(dir, "store")))
-			put(t, filepath.Join(dir, "store"), newStore)
 		}},
 		{"a Secret's volume, as the kubelet swaps it", func(t testing.TB, dir string) Files {
 			kubelet(t, dir, "..2026_01", map[string][]byte{"store": oldStore, "trust": oldTrust})
@@ -208,23 +201,6 @@ func kubelet(t testing.TB, dir, generation string, files map[string][]byte) {
 		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); !os.IsExist(err) {
 			require.NoError(t, err)
 		}
-	}
-}
-
-func TestWatcher_many_swaps_in_a_row(t *testing.T) {
-	p := newPKI(t, "Test")
-	trust := p.trust(t)
-	dir := t.TempDir()
-	kubelet(t, dir, "..0", map[string][]byte{"store": p.store(t), "trust": trust})
-	w, reloads, _ := following(t, filesIn(dir))
-	last := "..0"
-	for _, generation := range []string{"..1", "..2", "..3", "..4"} {
-		p.key, p.chain = p.identity(t, generation, nil)
-		kubelet(t, dir, generation, map[string][]byte{"store": p.store(t), "trust": trust})
-		require.NoError(t, os.RemoveAll(filepath.Join(dir, last)))
-		last = generation
-		nextGood(t, reloads)
-		assert.Equal(t, generation, w.Current().Certificate.Leaf.Subject.CommonName)
 	}
 }
 
