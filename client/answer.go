@@ -3,6 +3,7 @@ package client
 import (
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -103,8 +104,14 @@ func (c *Client) readAnswer(resp *http.Response) (Answer, error) {
 	case code >= 400 && code < 600:
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrBody)) // what came is enough for a text
 		if code == http.StatusBadRequest && string(body) == unreadRequest {
-			return Answer{}, &ConnectionError{Err: fmt.Errorf("connecting to %s: the request was cut short or changed on its way, "+
-				"says the server (400 Bad Request): check what is between us and CertService", hostPort(resp.Request.URL))}
+			e := explanation{
+				problem: "the request was cut short or changed on its way, says the server (400 Bad Request)",
+				advice:  "check what is between us and CertService",
+			}
+			return Answer{}, &ConnectionError{
+				Err:     fmt.Errorf("connecting to %s: %v", hostPort(resp.Request.URL), e),
+				Problem: e.problem, Advice: e.advice,
+			}
 		}
 		return Answer{}, &StatusError{
 			StatusCode: code,
@@ -178,4 +185,22 @@ func texts(list string, elements []*string) ([]string, error) {
 func isJSON(contentType string) bool {
 	mediaType, _, err := mime.ParseMediaType(contentType)
 	return err == nil && (mediaType == "application/json" || strings.HasSuffix(mediaType, "+json"))
+}
+
+// jsonProblem words an error of encoding/json without the types of Go.
+func jsonProblem(err error) string {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax) && syntax.Error() == "unexpected end of JSON input":
+		return fmt.Sprintf("it is cut short: it ends after %d bytes in the middle of a value", syntax.Offset)
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("it is not JSON: %v at byte %d", syntax, syntax.Offset)
+	case errors.As(err, &kind) && kind.Field == "":
+		return fmt.Sprintf("it is a JSON %s, want an object", kind.Value)
+	case errors.As(err, &kind):
+		return fmt.Sprintf("its field %q has a JSON %s, want a list of texts (byte %d)",
+			kind.Field, kind.Value, kind.Offset)
+	}
+	return "it is not JSON: " + err.Error()
 }

@@ -3,7 +3,6 @@ package client
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -25,7 +24,7 @@ type listening struct {
 
 func newListening(t *testing.T, m *mutual, change func(*tls.Config)) *listening {
 	t.Helper()
-	cfg := &tls.Config{Certificates: []tls.Certificate{m.ca.server(t)}}
+	cfg := &tls.Config{Certificates: []tls.Certificate{identity(t, m.ca, "server", nil)}}
 	change(cfg)
 	l, err := tls.Listen("tcp", "127.0.0.1:0", cfg)
 	require.NoError(t, err)
@@ -61,8 +60,7 @@ func TestClient_server_that_never_asks_for_our_certificate_gets_nothing(t *testi
 				s := newListening(t, m, func(c *tls.Config) { c.MaxVersion = version })
 				m.cfg.URL = "https://" + s.Addr().String() + "/v1/certificate/"
 				if through == "proxy" {
-					m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
-					environmentProxy.set(s.Addr().String(), 200)
+					m.through(s.Addr().String())
 				}
 				m.cfg.Retry = &Retry{InitialInterval: time.Millisecond, MaxInterval: time.Millisecond, MaxElapsed: time.Minute}
 				c := m.client(t)
@@ -80,7 +78,7 @@ func TestClient_server_that_never_asks_for_our_certificate_gets_nothing(t *testi
 					require.ErrorAs(t, err, &broken)
 					assert.True(t, broken.Permanent)
 					assert.ErrorContains(t, err, "the server never asked for our client certificate, so nothing was sent to it: something on the way ends TLS")
-					assert.ErrorContains(t, err, `or set ALLOW_NO_CLIENT_AUTH=true if this is meant (the server with the certificate of subject "CN=server", issuer "CN=Test Root"`)
+					assert.ErrorContains(t, err, `or set ALLOW_NO_CLIENT_AUTH=true if this is meant (the server with the certificate of subject "CN=server", issuer "CN=Test Issuing CA,O=Throwaway"`)
 					assert.Equal(t, "", <-s.received, "not a byte of the request")
 				}
 			})
@@ -114,8 +112,7 @@ func TestClient_server_that_never_asks_behind_other_kinds_of_proxies(t *testing.
 			}()
 			c := m.client(t)
 			c.proxy = http.ProxyURL(&url.URL{Scheme: scheme, Host: l.Addr().String()})
-			_, err = c.Enroll(t.Context(), goldenSecrets(t))
-			assert.ErrorContains(t, err, "the server never asked for our client certificate, so nothing was sent to it")
+			assert.ErrorContains(t, enroll(t, c), "the server never asked for our client certificate, so nothing was sent to it")
 			assert.Equal(t, "", <-s.received, "not a byte of the request")
 		})
 	}
@@ -150,32 +147,28 @@ func TestClient_allowed_without_client_authentication(t *testing.T) {
 		m := newMutual(t, answering(t, 200, "answer-200.json"), open)
 		m.cfg.AllowNoClientAuth = true
 		if through != "directly" {
-			m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
-			environmentProxy.set(m.Listener.Addr().String(), 200)
+			m.through(m.Listener.Addr().String())
 		}
-		_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-		require.NoError(t, err, through)
+		require.NoError(t, enroll(t, m.client(t)), through)
 	}
 
 	// It lifts nothing else.
 	m := newMutual(t, nil, open)
 	m.cfg.AllowNoClientAuth = true
 	m.cfg.TLS.RootCAs = x509.NewCertPool()
-	_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	assert.ErrorContains(t, err, "the server's certificate is not trusted")
+	assert.ErrorContains(t, enroll(t, m.client(t)), "the server's certificate is not trusted")
 	m = newMutual(t, nil, open)
 	m.cfg.AllowNoClientAuth = true
+	m.TLS.Certificates = []tls.Certificate{identity(t, m.ca, "server", func(c *x509.Certificate) { c.DNSNames = nil })}
 	m.cfg.URL = strings.Replace(m.cfg.URL, "127.0.0.1", "localhost", 1)
-	_, err = m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	assert.ErrorContains(t, err, "is not for this host name")
+	assert.ErrorContains(t, enroll(t, m.client(t)), "is not for this host name")
 }
 
 // Without a client certificate of ours there is nothing that a server could ask for.
 func TestClient_without_identity_sends_to_a_trusted_server(t *testing.T) {
 	m := newMutual(t, answering(t, 200, "answer-200.json"), func(c *tls.Config) { c.ClientAuth = tls.NoClientCert })
 	m.cfg.TLS.Certificates = nil
-	_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	require.NoError(t, err)
+	require.NoError(t, enroll(t, m.client(t)))
 }
 
 // In a resumed session a server does not ask again, so each connection is made in full, whatever the caller gave us.
@@ -190,78 +183,20 @@ func TestClient_sessions_are_never_resumed(t *testing.T) {
 		m.cfg.TLS.ClientSessionCache = tls.NewLRUClientSessionCache(8)
 		c := m.client(t)
 		for range 3 {
-			_, err := c.Enroll(t.Context(), goldenSecrets(t))
-			require.NoError(t, err)
+			require.NoError(t, enroll(t, c))
 		}
 		assert.Equal(t, []bool{false, false, false}, resumed)
 	}
 }
 
-func TestClient_refused_with_a_known_fault_of_ours_names_it(t *testing.T) {
-	const fault = `the certificate "CN=client" in KEYSTORE_PATH expired at 2026-01-01T00:00:00Z`
-	refusing := func(c *tls.Config) { c.ClientCAs = x509.NewCertPool() }
-	for name, row := range map[string]struct {
-		m      func() *mutual
-		status bool
-	}{
-		"in the handshake, TLS 1.2": {m: func() *mutual {
-			return newMutual(t, nil, func(c *tls.Config) { refusing(c); c.MaxVersion = tls.VersionTLS12 })
-		}},
-		"in the handshake, TLS 1.3": {m: func() *mutual { return newMutual(t, nil, refusing) }},
-		"by 401":                    {m: func() *mutual { return newMutual(t, answering(t, 401, "answer-401.json"), nil) }, status: true},
-		"by 403":                    {m: func() *mutual { return newMutual(t, answering(t, 403, "answer-401.json"), nil) }, status: true},
-	} {
-		m := row.m()
-		m.cfg.IdentityProblem = func() string { return fault }
-		certificate := m.ca.client(t)
-		m.cfg.TLS.Certificates = nil
-		m.cfg.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
-		_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-		assert.ErrorContains(t, err, fault+": replace the one in KEYSTORE_PATH, or check this machine's clock", name)
-		assert.NotContains(t, err.Error(), "truststore", name)
-		assert.NotContains(t, err.Error(), "trusts the CA", name)
-		var status *StatusError
-		assert.Equal(t, row.status, errors.As(err, &status), name)
-	}
-	// What has nothing to do with it is not blamed on it.
-	m := newMutual(t, answering(t, 404, "answer-404.json"), nil)
-	m.cfg.IdentityProblem = func() string { return fault }
-	_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	assert.NotContains(t, err.Error(), "expired")
-}
-
 func TestClient_proxy_in_use_is_logged_without_its_password(t *testing.T) {
-	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
+	m := newGood(t)
 	var log strings.Builder
 	m.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
-	_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	require.NoError(t, err)
+	require.NoError(t, enroll(t, m.client(t)))
 	assert.Empty(t, log.String(), "none applies to loopback")
-	m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
-	environmentProxy.set(m.Listener.Addr().String(), 200)
-	_, err = m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	require.NoError(t, err)
+	m.through(m.Listener.Addr().String())
+	require.NoError(t, enroll(t, m.client(t)))
 	assert.Contains(t, log.String(), `msg="the request goes through the proxy of HTTPS_PROXY, as NO_PROXY does not name the host" proxy=http://127.0.0.1:`)
 	assert.Contains(t, log.String(), "host=certservice.test:8443")
-}
-
-func TestEnroll_JSON_of_another_kind_is_worded_without_types_of_Go(t *testing.T) {
-	for body, want := range map[string]string{
-		`[]`:                          "want JSON with certificates, but it is a JSON array, want an object",
-		`"text"`:                      "want JSON with certificates, but it is a JSON string, want an object",
-		`{"certificateChain":{}}`:     `want JSON with certificates, but its field "certificateChain" has a JSON object, want a list of texts (byte `,
-		`{"certificateChain":[1]}`:    `want JSON with certificates, but its field "certificateChain`,
-		`{"certificateChain":["x",`:   "want JSON with certificates, but it is cut short: it ends after 25 bytes in the middle of a value",
-		`{"certificateChain":["x"],,`: "want JSON with certificates, but it is no JSON: invalid character ',' ",
-	} {
-		m := newMutual(t, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			io.WriteString(w, body)
-		}, nil)
-		_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-		require.ErrorContains(t, err, want, body)
-		for _, internal := range []string{"Go struct", "json:", "[]*string", "unmarshal"} {
-			assert.NotContains(t, err.Error(), internal, body)
-		}
-	}
 }

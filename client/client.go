@@ -9,6 +9,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -36,7 +37,7 @@ type Config struct {
 	// TLS holds the client's certificate and the roots. It is cloned, never changed.
 	TLS *tls.Config
 	// AllowNoClientAuth lets a request go to a server that has not asked for the client certificate in TLS. Without
-	// it, such a server gets nothing: it is no CertService, or something on the way ends TLS.
+	// it, such a server gets nothing: it is not a CertService, or something on the way ends TLS.
 	AllowNoClientAuth bool
 	// IdentityProblem says what is wrong with the client's certificate as far as that is known here, "" for nothing.
 	// It is named where a server refuses us. Nil: nothing is known.
@@ -44,6 +45,10 @@ type Config struct {
 	// Roots are the certificates in TLS.RootCAs, which a pool does not give back. They are only named in
 	// the error about an untrusted server.
 	Roots []*x509.Certificate
+	// Dialer makes TCP connections and resolves names. Nil: a net.Dialer without settings.
+	Dialer *net.Dialer
+	// Proxy finds the proxy for a request. Nil: http.ProxyFromEnvironment.
+	Proxy func(*http.Request) (*url.URL, error)
 	// Timeout bounds each try: name, TCP, TLS, request, and the whole answer. Zero: no bound.
 	Timeout time.Duration
 	// Retry is when to try again. Nil: one try.
@@ -89,13 +94,16 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("the client has no TLS configuration, want one with a client certificate and roots")
 	}
 	if n := cfg.CAName; n == "" || n == "." || n == ".." || url.PathEscape(n) != n {
-		return nil, fmt.Errorf("the CA name %q is no path segment, want letters, digits and _.~-", n)
+		return nil, fmt.Errorf("the CA name %q is not a path segment, want letters, digits and _.~-", n)
 	}
 	if r := cfg.Retry; r != nil && (r.InitialInterval <= 0 || r.MaxInterval <= 0 || r.MaxElapsed < 0) {
 		return nil, fmt.Errorf("the retry intervals are %s and %s within %s, want the first two above zero and none negative", r.InitialInterval, r.MaxInterval, r.MaxElapsed)
 	}
-	if err := checkProxy(); err != nil {
-		return nil, err
+	if cfg.Proxy == nil {
+		cfg.Proxy = http.ProxyFromEnvironment
+		if err := checkProxy(); err != nil {
+			return nil, err
+		}
 	}
 	base, err := parseBase("request URL", cfg.URL)
 	if err != nil {
@@ -116,17 +124,14 @@ func New(cfg Config) (*Client, error) {
 		problem:   cfg.IdentityProblem,
 		timeout:   cfg.Timeout,
 		retry:     cfg.Retry,
-		userAgent: cfg.UserAgent,
+		userAgent: cmp.Or(cfg.UserAgent, "certfetcher"),
 		log:       cfg.Log,
 		now:       cfg.Now,
-		dialer:    &net.Dialer{},
-		proxy:     http.ProxyFromEnvironment,
+		dialer:    cmp.Or(cfg.Dialer, &net.Dialer{}),
+		proxy:     cfg.Proxy,
 	}
 	if update != nil {
 		c.updateURL = update.JoinPath(cfg.CAName)
-	}
-	if c.userAgent == "" {
-		c.userAgent = "certfetcher"
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -163,12 +168,12 @@ func (c *Client) newTransport() *http.Transport {
 }
 
 // parseBase checks a URL that a CA name will be appended to. what names it in errors, which never hold
-// more of a bad URL than its scheme and host: somebody may have put a password into it.
+// more of a bad URL than its scheme and host: someone may have put a password into it.
 func parseBase(what, raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("the %s is no URL, want https://host:port/v1/certificate/", what)
+		return nil, fmt.Errorf("the %s is not a URL, want https://host:port/v1/certificate/", what)
 	case u.Scheme != "https":
 		return nil, fmt.Errorf("the %s has scheme %q, want \"https\": the request carries a private key", what, u.Scheme)
 	case u.Hostname() == "":

@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 func TestClient_request_is_the_golden_one(t *testing.T) {
@@ -51,8 +53,8 @@ func TestClient_request_is_the_golden_one(t *testing.T) {
 }
 
 func TestClient_header_names_travel_as_the_API_spells_them(t *testing.T) {
-	ca := newTestCA(t, "Test Root")
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{ca.server(t)}})
+	ca := newCA(t, "Test")
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{identity(t, ca, "server", nil)}})
 	require.NoError(t, err)
 	defer l.Close()
 	head := make(chan string, 1)
@@ -69,7 +71,7 @@ func TestClient_header_names_travel_as_the_API_spells_them(t *testing.T) {
 		head <- lines.String()
 		fmt.Fprint(conn, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 	}()
-	c, err := New(Config{URL: "https://" + l.Addr().String() + "/v1/certificate/", CAName: "RA", TLS: &tls.Config{RootCAs: pool(ca.cert)}})
+	c, err := New(Config{URL: "https://" + l.Addr().String() + "/v1/certificate/", CAName: "RA", TLS: &tls.Config{RootCAs: pool(ca.Root)}})
 	require.NoError(t, err)
 	_, err = c.Update(t.Context(), goldenSecrets(t))
 	require.Error(t, err)
@@ -80,26 +82,27 @@ func TestClient_header_names_travel_as_the_API_spells_them(t *testing.T) {
 }
 
 func TestNew_refuses(t *testing.T) {
-	for _, row := range []struct{ is, url, update, ca, want string }{
-		{"a plain URL", "http://certservice:8080/v1/certificate/", "", "RA", `the request URL has scheme "http", want "https": the request carries a private key`},
-		{"a URL without host", "https:///v1/certificate/", "", "RA", `the request URL has no host, want https://host:port/v1/certificate/`},
-		{"what is no URL", "https://h:port\x7f/", "", "RA", `the request URL is no URL, want https://host:port/v1/certificate/`},
-		{"a password in the URL, which it does not repeat", "https://me:geheim@h/v1/certificate/", "", "RA", `the request URL for "h" has a user name, want none: CertService knows its clients by certificate`},
-		{"a query", "https://h/v1/certificate/?ca=", "", "RA", `the request URL for "h" has a query or fragment, want a path that the CA name can be appended to`},
-		{"a plain update URL", "https://h/v1/certificate/", "http://h/", "RA", `the update URL has scheme "http", want "https": the request carries a private key`},
-		{"no CA name", "https://h/v1/certificate/", "", "", `the CA name "" is no path segment, want letters, digits and _.~-`},
-		{"a CA name that leaves the path", "https://h/v1/certificate/", "", "..", `the CA name ".." is no path segment, want letters, digits and _.~-`},
-		{"a CA name with a slash", "https://h/v1/certificate/", "", "a/b", `the CA name "a/b" is no path segment, want letters, digits and _.~-`},
+	want := golden.Load(t, "configurations.txt")
+	const url = "https://h/v1/certificate/"
+	for is, cfg := range map[string]Config{
+		"a plain URL":                    {URL: "http://certservice:8080/v1/certificate/", CAName: "RA"},
+		"a URL without host":             {URL: "https:///v1/certificate/", CAName: "RA"},
+		"what is not a URL":              {URL: "https://h:port\x7f/", CAName: "RA"},
+		"a password in the URL":          {URL: "https://me:geheim@h/v1/certificate/", CAName: "RA"},
+		"a query":                        {URL: url + "?ca=", CAName: "RA"},
+		"a plain update URL":             {URL: url, UpdateURL: "http://h/", CAName: "RA"},
+		"no CA name":                     {URL: url},
+		"a CA name that leaves the path": {URL: url, CAName: ".."},
+		"a CA name with a slash":         {URL: url, CAName: "a/b"},
+		"no interval to wait":            {URL: url, CAName: "RA", Retry: &Retry{MaxInterval: time.Second}},
 	} {
-		t.Run(row.is, func(t *testing.T) {
-			_, err := New(Config{URL: row.url, UpdateURL: row.update, CAName: row.ca, TLS: &tls.Config{}})
-			assert.EqualError(t, err, row.want)
-		})
+		cfg.TLS = &tls.Config{}
+		_, err := New(cfg)
+		require.Error(t, err, is)
+		want.Equal(t, is, err.Error())
 	}
-	_, err := New(Config{URL: "https://h/v1/certificate/", CAName: "RA"})
+	_, err := New(Config{URL: url, CAName: "RA"})
 	assert.EqualError(t, err, "the client has no TLS configuration, want one with a client certificate and roots")
-	_, err = New(Config{URL: "https://h/v1/certificate/", CAName: "RA", TLS: &tls.Config{}, Retry: &Retry{MaxInterval: time.Second}})
-	assert.EqualError(t, err, "the retry intervals are 0s and 1s within 0s, want the first two above zero and none negative")
 }
 
 func TestNew_derives_the_URLs(t *testing.T) {

@@ -84,7 +84,7 @@ func (a *ahead) take(addr string) *dialAhead {
 	return d
 }
 
-// drop closes d unless somebody has taken it.
+// drop closes d unless a request has taken it.
 func (a *ahead) drop(d *dialAhead) {
 	a.mu.Lock()
 	mine := a.dial == d
@@ -143,7 +143,8 @@ func (c *Client) dialTLS(ctx context.Context, _, addr string) (net.Conn, error) 
 	return d.conn, nil
 }
 
-// dial connects to addr and completes the TLS handshake. A proxy is shown no client certificate.
+// dial connects to addr and completes the TLS handshake. A proxy is shown no client certificate, and what is to be
+// verified of CertService is not verified of it.
 func (c *Client) dial(ctx context.Context, addr string) (net.Conn, error) {
 	raw, err := c.dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -158,7 +159,7 @@ func (c *Client) dial(ctx context.Context, addr string) (net.Conn, error) {
 	}
 	isProxy := addr != hostPort(c.enrollURL) && (c.updateURL == nil || addr != hostPort(c.updateURL))
 	if isProxy {
-		cfg.Certificates, cfg.GetClientCertificate = nil, nil
+		cfg.Certificates, cfg.GetClientCertificate, cfg.VerifyConnection = nil, nil, nil
 	}
 	p.tunnel.Store(&raw)
 	conn := tls.Client(raw, cfg)

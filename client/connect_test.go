@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -17,8 +16,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/certfetcher/certfetcher/test/port"
 )
 
 // testProxy tunnels every CONNECT to the address in its target field, or answers with its status.
@@ -89,55 +86,27 @@ func TestMain(m *testing.M) {
 }
 
 func TestClient_proxy_of_the_environment(t *testing.T) {
-	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
-	m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
-	environmentProxy.set(m.Listener.Addr().String(), 200)
+	m := newGood(t)
+	m.through(m.Listener.Addr().String())
 	c := m.client(t)
 	c.Connect(t.Context())
 	assert.Nil(t, c.ahead.dial, "nothing is set up ahead through a proxy")
-	_, err := c.Enroll(t.Context(), goldenSecrets(t))
-	require.NoError(t, err)
+	require.NoError(t, enroll(t, c))
 	assert.Equal(t, []string{"CONNECT certservice.test:8443"}, environmentProxy.asked)
-}
 
-func TestClient_proxy_does_not_change_what_is_trusted(t *testing.T) {
-	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
+	// It does not change what is trusted.
 	m.cfg.URL = "https://certservice-of-others.test:8443/v1/certificate/"
-	environmentProxy.set(m.Listener.Addr().String(), 200)
-	_, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
-	assert.ErrorContains(t, err, `the server's certificate is not for this host name: has names certservice.test 127.0.0.1, want "certservice-of-others.test"`)
-}
-
-func TestClient_proxy_refuses(t *testing.T) {
-	for status, permanent := range map[int]bool{403: true, 407: true, 502: false, 503: false} {
-		c := clientOf(t, "certservice.test:8443", 10*time.Second)
-		environmentProxy.set("", status)
-		proxy, err := http.ProxyFromEnvironment(&http.Request{URL: c.enrollURL})
-		require.NoError(t, err)
-		text, conn := connectionErrorOf(t, c)
-		assert.Contains(t, text, "the proxy "+proxy.Host+" does not connect us: check HTTPS_PROXY and NO_PROXY (")
-		assert.Contains(t, text, fmt.Sprintf("the proxy answered %d ", status))
-		assert.Equal(t, permanent, conn.Permanent, status)
-	}
-}
-
-func TestClient_proxy_that_is_down(t *testing.T) {
-	proxy := port.Free(t)
-	c := clientOf(t, "certservice.test:8443", 10*time.Second)
-	c.proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})
-	text, conn := connectionErrorOf(t, c)
-	assert.Contains(t, text, "the proxy "+proxy+" cannot be reached: check HTTPS_PROXY and NO_PROXY (proxyconnect tcp: ")
-	assert.False(t, conn.Permanent)
+	assert.ErrorContains(t, enroll(t, m.client(t)), `want "certservice-of-others.test"`)
 }
 
 func TestNew_proxy_variable_that_is_no_URL(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://user:p%ss@proxy:3128")
 	_, err := New(Config{URL: "https://certservice.test/v1/certificate/", CAName: "RA", TLS: &tls.Config{}})
-	assert.EqualError(t, err, "HTTPS_PROXY is no URL, want http://host:port")
+	assert.EqualError(t, err, "HTTPS_PROXY is not a URL, want http://host:port")
 }
 
 func TestClient_proxy_with_TLS_sees_no_client_certificate(t *testing.T) {
-	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
+	m := newGood(t)
 	seen := make(chan int, 1)
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: m.TLS.Certificates, ClientAuth: tls.RequestClientCert})
 	require.NoError(t, err)
@@ -154,23 +123,50 @@ func TestClient_proxy_with_TLS_sees_no_client_certificate(t *testing.T) {
 	}()
 	c := m.client(t)
 	c.proxy = http.ProxyURL(&url.URL{Scheme: "https", Host: l.Addr().String()})
-	_, err = c.Enroll(t.Context(), goldenSecrets(t))
-	require.NoError(t, err)
+	require.NoError(t, enroll(t, c))
 	assert.Zero(t, <-seen)
 }
 
-func TestConnect_connection_is_used_once(t *testing.T) {
-	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
-	c := m.client(t)
-	c.Connect(t.Context())
-	<-c.ahead.dial.done
-	require.EqualValues(t, 1, m.connections.Load())
-	_, err := c.Enroll(t.Context(), goldenSecrets(t))
-	require.NoError(t, err)
-	assert.EqualValues(t, 1, m.connections.Load())
-	_, err = c.Enroll(t.Context(), goldenSecrets(t))
-	require.NoError(t, err)
-	assert.EqualValues(t, 2, m.connections.Load())
+func TestConnect_connectionSetUpAhead(t *testing.T) {
+	for is, row := range map[string]struct {
+		meanwhile   func(m *mutual, c *Client, d *dialAhead)
+		connections int32 // with that of the request
+	}{
+		"is used":              {func(*mutual, *Client, *dialAhead) {}, 1},
+		"was closed meanwhile": {func(m *mutual, _ *Client, _ *dialAhead) { m.CloseClientConnections() }, 2},
+		"is too old":           {func(_ *mutual, _ *Client, d *dialAhead) { d.at = d.at.Add(-aheadLife - time.Second) }, 2},
+		"was set up again": {func(_ *mutual, c *Client, d *dialAhead) {
+			c.Connect(t.Context())
+			_, err := d.conn.Read(make([]byte, 1))
+			assert.Error(t, err, "the first is closed")
+		}, 2},
+		"was not taken": {func(_ *mutual, c *Client, d *dialAhead) {
+			c.ahead.drop(d) // as its timer does
+			_, err := d.conn.Read(make([]byte, 1))
+			assert.Error(t, err)
+			assert.True(t, taken(c))
+		}, 2},
+		"failed": {func(_ *mutual, c *Client, d *dialAhead) {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			c.Connect(ctx)
+			<-c.ahead.dial.done
+			require.Error(t, c.ahead.dial.err)
+		}, 2},
+	} {
+		t.Run(is, func(t *testing.T) {
+			m := newGood(t)
+			c := m.client(t)
+			c.Connect(t.Context())
+			d := c.ahead.dial
+			<-d.done
+			row.meanwhile(m, c, d)
+			require.NoError(t, enroll(t, c))
+			assert.Equal(t, row.connections, m.connections.Load())
+			require.NoError(t, enroll(t, c))
+			assert.Equal(t, row.connections+1, m.connections.Load(), "each is used once")
+		})
+	}
 }
 
 func TestConnect_request_waits_for_one_under_way(t *testing.T) {
@@ -184,10 +180,7 @@ func TestConnect_request_waits_for_one_under_way(t *testing.T) {
 	c := m.client(t)
 	c.Connect(t.Context())
 	result := make(chan error)
-	go func() {
-		_, err := c.Enroll(t.Context(), goldenSecrets(t))
-		result <- err
-	}()
+	go func() { result <- enroll(t, c) }()
 	require.Eventually(t, func() bool { return c.ahead.take("") == nil && taken(c) }, 5*time.Second, time.Millisecond)
 	close(release)
 	require.NoError(t, <-result)
@@ -198,66 +191,6 @@ func taken(c *Client) bool {
 	c.ahead.mu.Lock()
 	defer c.ahead.mu.Unlock()
 	return c.ahead.dial == nil
-}
-
-func TestConnect_again_replaces_the_first(t *testing.T) {
-	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
-	c := m.client(t)
-	c.Connect(t.Context())
-	first := c.ahead.dial
-	<-first.done
-	c.Connect(t.Context())
-	_, err := first.conn.Read(make([]byte, 1))
-	assert.Error(t, err, "the first is closed")
-	_, err = c.Enroll(t.Context(), goldenSecrets(t))
-	assert.NoError(t, err)
-}
-
-func TestConnect_connection_closed_meanwhile_is_replaced_without_a_failed_try(t *testing.T) {
-	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
-	c := m.client(t)
-	c.Connect(t.Context())
-	<-c.ahead.dial.done
-	m.CloseClientConnections()
-	_, err := c.Enroll(t.Context(), goldenSecrets(t))
-	require.NoError(t, err)
-	assert.EqualValues(t, 2, m.connections.Load())
-}
-
-func TestConnect_failure_before_the_request_is_not_its_failure(t *testing.T) {
-	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
-	c := m.client(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	c.Connect(ctx)
-	<-c.ahead.dial.done
-	require.Error(t, c.ahead.dial.err)
-	_, err := c.Enroll(t.Context(), goldenSecrets(t))
-	assert.NoError(t, err)
-}
-
-func TestConnect_connection_too_old_is_not_used(t *testing.T) {
-	m := newMutual(t, answering(t, 200, "answer-200.json"), nil)
-	c := m.client(t)
-	c.Connect(t.Context())
-	old := c.ahead.dial
-	<-old.done
-	old.at = old.at.Add(-aheadLife - time.Second)
-	_, err := c.Enroll(t.Context(), goldenSecrets(t))
-	require.NoError(t, err)
-	assert.EqualValues(t, 2, m.connections.Load())
-}
-
-func TestConnect_connection_that_nobody_takes_is_closed(t *testing.T) {
-	m := newMutual(t, nil, nil)
-	c := m.client(t)
-	c.Connect(t.Context())
-	d := c.ahead.dial
-	<-d.done
-	c.ahead.drop(d) // as its timer does
-	_, err := d.conn.Read(make([]byte, 1))
-	assert.Error(t, err)
-	assert.True(t, taken(c))
 }
 
 func TestConnect_goes_to_the_port_of_https_by_default(t *testing.T) {

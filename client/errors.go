@@ -1,9 +1,14 @@
 package client
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
@@ -30,7 +35,7 @@ type StatusError struct {
 const ReasonNames = "unexpectedNames"
 
 func (e *StatusError) Error() string {
-	text := fmt.Sprintf("CertService answered %d %s: %s", e.StatusCode, http.StatusText(e.StatusCode), e.Message)
+	text := "CertService answered " + e.Status()
 	switch e.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		if e.IdentityProblem != "" {
@@ -43,6 +48,11 @@ func (e *StatusError) Error() string {
 		return text + ": raise the server's (or a proxy's) limit for headers, or take a smaller key"
 	}
 	return text
+}
+
+// Status is the status as text, with the message.
+func (e *StatusError) Status() string {
+	return fmt.Sprintf("%d %s: %s", e.StatusCode, http.StatusText(e.StatusCode), e.Message)
 }
 
 // mayPass tells the statuses that another try may get past.
@@ -64,12 +74,14 @@ type AnswerError struct {
 	Reason string
 }
 
-func (e *AnswerError) Error() string { return "this is no answer of CertService: " + e.Reason }
+func (e *AnswerError) Error() string { return "invalid CertService response: " + e.Reason }
 
 // ConnectionError is a request that got no whole answer: name, TCP, TLS, trust, host name, time-out.
 type ConnectionError struct {
 	// Err says on one line what failed and what to try, and wraps the error of the network or TLS.
 	Err error
+	// Problem and Advice are what Err says failed, and what to try.
+	Problem, Advice string
 	// Permanent is set where another try cannot help: one side does not trust the other.
 	Permanent bool
 
@@ -106,3 +118,104 @@ func mayPass(err error) bool {
 type bodyError struct{ err error }
 
 func (e *bodyError) Error() string { return e.err.Error() }
+
+// maxMessage bounds, in characters, what a server can put into our errors and logs.
+const maxMessage = 1000
+
+// errorMessage finds the text of an error answer: errorMessage where it is CertService's own, else a note
+// of what came, since proxies answer in its place with pages of their own.
+func errorMessage(contentType string, body []byte) string {
+	var doc struct {
+		ErrorMessage string `json:"errorMessage"`
+	}
+	if json.Unmarshal(body, &doc) == nil && strings.TrimSpace(doc.ErrorMessage) != "" {
+		return doc.ErrorMessage
+	}
+	return "no errorMessage but " + bodyNote(contentType, body)
+}
+
+// errorReason is what an error answer says for programs, if it is a reason that this package knows.
+func errorReason(body []byte) string {
+	var doc struct {
+		Reason string `json:"reason"`
+	}
+	if json.Unmarshal(body, &doc) == nil && doc.Reason == ReasonNames {
+		return ReasonNames
+	}
+	return ""
+}
+
+// bodyNote describes a body that is not the expected one by type, size and beginning.
+func bodyNote(contentType string, body []byte) string {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return "an empty body"
+	}
+	if contentType == "" {
+		contentType = "no Content-Type"
+	}
+	const shown = 160
+	beginning := pki.OneLine(string(body[:min(len(body), 4096)]), shown)
+	if title := htmlTitle(body); title != "" {
+		return fmt.Sprintf("%s, %d bytes, titled %q", contentType, len(body), pki.OneLine(title, shown))
+	}
+	return fmt.Sprintf("%s, %d bytes, beginning %q", contentType, len(body), beginning)
+}
+
+func htmlTitle(body []byte) string {
+	found := regexp.MustCompile(`(?is)<title>(.*?)</title>`).FindSubmatch(body[:min(len(body), 4096)])
+	if found == nil {
+		return ""
+	}
+	return string(found[1])
+}
+
+// echo is the shortest piece of a secret that is recognised when a server sends it back.
+const echo = 16
+
+// foreign makes text of a server fit for our errors and logs. The text is cut before it is searched
+// as well, so that a long one costs no time.
+func (h secretHeaders) foreign(s string, limit int) string {
+	return pki.OneLine(h.redact(pki.OneLine(s, 4*limit)), limit)
+}
+
+// clean makes what a try failed with fit for our errors and logs: whatever a server said is in its text, and some
+// quote a header that they do not like.
+func (h secretHeaders) clean(err error) error {
+	var status *StatusError
+	var not *AnswerError
+	var broken *ConnectionError
+	switch {
+	case errors.As(err, &status):
+		status.Message = h.foreign(status.Message, maxMessage)
+	case errors.As(err, &not):
+		not.Reason = h.foreign(not.Reason, maxMessage)
+	case errors.As(err, &broken):
+		broken.text = h.foreign(broken.Err.Error(), maxConnectionText)
+	}
+	return err
+}
+
+// redact takes out what a server quotes of our own headers: some put the offending value into their error.
+func (h secretHeaders) redact(s string) string {
+	var known []string
+	for _, secret := range h {
+		known = append(known, base64.StdEncoding.EncodeToString(secret.pem), strings.Join(strings.Fields(string(secret.pem)), ""))
+	}
+	return regexp.MustCompile(`[A-Za-z0-9+/=]+`).ReplaceAllStringFunc(s, func(run string) string {
+		if isEcho(run, known) {
+			return "[left out: part of the request]"
+		}
+		return run
+	})
+}
+
+func isEcho(run string, known []string) bool {
+	for i := 0; i+echo <= len(run); i++ {
+		for _, k := range known {
+			if strings.Contains(k, run[i:i+echo]) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -78,7 +78,7 @@ func (c *Client) do(ctx context.Context, operation string, target *url.URL, secr
 		return Answer{}, err
 	}
 	if proxy, err := c.proxy(&http.Request{URL: target}); err == nil && proxy != nil {
-		// The ONAP client used none, so somebody who migrates may not know that one applies.
+		// The ONAP client used none, so an operator who migrates may not know that one applies.
 		c.log.LogAttrs(ctx, slog.LevelInfo,
 			"the request goes through the proxy of HTTPS_PROXY, as NO_PROXY does not name the host",
 			slog.String("proxy", proxy.Scheme+"://"+proxy.Host), slog.String("host", target.Host))

@@ -105,8 +105,7 @@ func TestEnroll_retries_what_may_pass_and_nothing_else(t *testing.T) {
 
 func TestEnroll_without_retry_tries_once(t *testing.T) {
 	c, s, logged := scripted(t, nil, reply{status: 503, body: `{"errorMessage":"starting"}`}, success)
-	_, err := c.Enroll(t.Context(), goldenSecrets(t))
-	assert.EqualError(t, err, "CertService answered 503 Service Unavailable: starting")
+	assert.EqualError(t, enroll(t, c), "CertService answered 503 Service Unavailable: starting")
 	assert.Len(t, s.at, 1)
 	assert.Empty(t, logged)
 }
@@ -114,8 +113,7 @@ func TestEnroll_without_retry_tries_once(t *testing.T) {
 func TestEnroll_waits_grow_within_their_bounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s, _ := scripted(t, &Retry{time.Second, 30 * time.Second, 0}, append(make503(12), success)...)
-		_, err := c.Enroll(t.Context(), goldenSecrets(t))
-		require.NoError(t, err)
+		require.NoError(t, enroll(t, c))
 		waits := s.waits()
 		require.Len(t, waits, 12)
 		interval := time.Second
@@ -163,8 +161,7 @@ func TestEnroll_obeys_Retry_After(t *testing.T) {
 		t.Run(row.is, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, s, _ := scripted(t, &Retry{time.Second, 30 * time.Second, row.maxElapsed}, reply{status: 503, retryAfter: row.value}, success)
-				_, err := c.Enroll(t.Context(), goldenSecrets(t))
-				require.NoError(t, err)
+				require.NoError(t, enroll(t, c))
 				assert.GreaterOrEqual(t, s.waits()[0], row.least)
 				assert.LessOrEqual(t, s.waits()[0], row.most)
 			})
@@ -175,8 +172,7 @@ func TestEnroll_obeys_Retry_After(t *testing.T) {
 func TestEnroll_Retry_After_holds_for_one_wait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s, _ := scripted(t, &Retry{time.Second, 2 * time.Second, 0}, reply{status: 503, retryAfter: "60"}, reply{status: 503}, success)
-		_, err := c.Enroll(t.Context(), goldenSecrets(t))
-		require.NoError(t, err)
+		require.NoError(t, enroll(t, c))
 		assert.LessOrEqual(t, s.waits()[1], 2*time.Second)
 	})
 }
@@ -184,8 +180,7 @@ func TestEnroll_Retry_After_holds_for_one_wait(t *testing.T) {
 func TestEnroll_Retry_After_past_MaxElapsed_ends_at_once(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s, _ := scripted(t, &Retry{time.Second, 30 * time.Second, 5 * time.Minute}, reply{status: 429, retryAfter: "600", body: `{"errorMessage":"busy"}`})
-		_, err := c.Enroll(t.Context(), goldenSecrets(t))
-		assert.EqualError(t, err, "giving up after one try, as the server asks to wait another 10m0s: CertService answered 429 Too Many Requests: busy")
+		assert.EqualError(t, enroll(t, c), "giving up after one try, as the server asks to wait another 10m0s: CertService answered 429 Too Many Requests: busy")
 		assert.Len(t, s.at, 1)
 	})
 }
@@ -233,13 +228,12 @@ func TestEnroll_logs_one_line_for_each_failed_try_without_secrets(t *testing.T) 
 		key := goldenRequest(t, "enroll.request.json").Headers["PK"]
 		echo := reply{status: 503, body: `{"errorMessage":"no room for ` + key + `"}`}
 		c, s, logged := scripted(t, &Retry{time.Second, 30 * time.Second, 0}, echo, reply{err: syscall.ECONNREFUSED}, success)
-		_, err := c.Enroll(t.Context(), goldenSecrets(t))
-		require.NoError(t, err)
+		require.NoError(t, enroll(t, c))
 		lines := strings.Split(strings.TrimSpace(logged.String()), "\n")
 		require.Len(t, lines, 2)
 		for i, want := range []string{
 			"CertService answered 503 Service Unavailable: no room for [left out: part of the request]",
-			"connecting to certservice:8443: connection refused: nothing listens there (yet); check that CertService is up, and the port in REQUEST_URL (connection refused)",
+			"connecting to certservice:8443: connection refused: nothing listens there (yet): check that CertService is up, and the port in REQUEST_URL (connection refused)",
 		} {
 			var line struct {
 				Level, Msg, Operation, Error string

@@ -1,14 +1,19 @@
 package output
 
 import (
+	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 )
 
+// DataLink is the link, at the top of a volume of the symlink layout, to the generation that readers see.
+const DataLink = "..data"
+
 // Names at the top of a volume. Two dots keep them out of the way of files and of most readers' globs.
 const (
-	dataLink      = "..data"       // points to the generation that readers see
+	dataLink      = DataLink
 	dataTemporary = "..data_tmp"   // becomes dataLink
 	linkTemporary = "..link_tmp"   // becomes a file's visible link
 	stageDir      = "..stage"      // what is not committed yet
@@ -149,4 +154,24 @@ func (d disk) isStale(entry fs.DirEntry) bool {
 func (d disk) linksTo(name, target string) bool {
 	has, err := d.Root.Readlink(name)
 	return err == nil && has == target
+}
+
+// Place is where a file of a volume, or of one that a kubelet made, has its content: behind the links of the symlink
+// layout, or under its own name. No other link is followed.
+func Place(root *os.Root, name string) (string, error) {
+	target, err := root.Readlink(name)
+	if err != nil {
+		return name, nil // not a link; what else is wrong is met next
+	}
+	if target == throughData+name {
+		generation, err := root.Readlink(dataLink)
+		if err != nil {
+			return "", err
+		}
+		if !strings.Contains(generation, "/") {
+			return generation + "/" + name, nil
+		}
+		name, target = dataLink, generation
+	}
+	return "", fmt.Errorf("%s is a link to %q, which is not followed", name, target)
 }

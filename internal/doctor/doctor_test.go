@@ -5,10 +5,13 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +25,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/output"
+	"github.com/certfetcher/certfetcher/test/golden"
+	"github.com/certfetcher/certfetcher/test/resolver"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -32,6 +37,7 @@ func start(t *testing.T, options service.Options) (*service.Service, doctor.Opti
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	return s, doctor.Options{
+		Dialer: &net.Dialer{Resolver: resolver.New(t, nil)},
 		Config: &config.Fetcher{
 			Settings: enroll.Settings{
 				Request: client.Config{URL: s.URL, CAName: service.CAName},
@@ -107,6 +113,88 @@ func listing(t *testing.T, dir string) []string {
 		require.NoError(t, err)
 	}
 	return files
+}
+
+// row is a deployment, and which checks of it a golden file has even where they are ok.
+type row struct {
+	options service.Options
+	change  func(t *testing.T, s *service.Service, o *doctor.Options)
+	show    string // their names, with commas
+}
+
+// changed only differs from the good deployment in its options.
+func changed(show string, change func(o *doctor.Options)) row {
+	return row{show: show, change: func(_ *testing.T, _ *service.Service, o *doctor.Options) { change(o) }}
+}
+
+// requireReports compares what is found in each deployment with a golden file.
+func requireReports(t *testing.T, name string, rows map[string]row) {
+	t.Helper()
+	want := golden.Load(t, name)
+	for sentence, row := range rows {
+		t.Run(sentence, func(t *testing.T) {
+			s, o := start(t, row.options)
+			dir := o.Config.Output.Dir
+			// A volume is a mount point, and nothing above it counts; here the test's own directory does.
+			require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
+			if row.change != nil {
+				row.change(t, s, &o)
+			}
+			report, _ := run(t, o)
+			want.Equal(t, sentence, summary(report, row.show, s.Dir, dir))
+			assert.NotContains(t, text(t, report), "swordfish")
+		})
+	}
+}
+
+// varying is what differs from run to run and from machine to machine in a report.
+var varying = []struct {
+	pattern *regexp.Regexp
+	text    string
+}{
+	{regexp.MustCompile(`(127\.0\.0\.\d+):\d{5}\b`), "$1:PORT"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:]+Z`), "TIME"},
+	{regexp.MustCompile(`\([0-9.]+(s|ms|µs)\)`), "(TOOK)"},
+	{regexp.MustCompile(`\d+m\d+s (ahead of|behind)`), "MINUTES $1"},
+	{regexp.MustCompile(`, groups [\d ]+`), ""},
+	{regexp.MustCompile(`serial number [0-9A-F]+`), "serial number SERIAL"},
+	{regexp.MustCompile(` on [\d.]+:53`), ""},
+	{regexp.MustCompile(`\.\.\d{4}(_\d\d)+\.\d{3}`), "..GENERATION"},
+	{regexp.MustCompile(`doctor-[A-Z0-9]+`), "doctor-RANDOM"},
+	{regexp.MustCompile(`which has .*: is the application`), "which has SOME: is the application"},
+	{regexp.MustCompile(`[^" ]*/TestRun_\w+/\d+`), "{tmp}"},
+	{regexp.MustCompile(fmt.Sprintf(`\buid %d\b`, os.Geteuid())), "uid OURS"},
+	{regexp.MustCompile(fmt.Sprintf(`\bgid %d\b`, os.Getegid())), "gid OURS"},
+	{regexp.MustCompile(fmt.Sprintf(`\buid %d\b`, os.Geteuid()+1000)), "uid ANOTHER"},
+	{regexp.MustCompile(fmt.Sprintf(`\bgid %d\b`, os.Getegid()+1000)), "gid ANOTHER"},
+}
+
+// summary is the checks that are not ok and those to show, without the ones that depend on the machine.
+func summary(report doctor.Report, show, identity, volume string) string {
+	lines := []string{fmt.Sprintf("exit code %d", report.ExitCode())}
+	because := ""
+	for _, c := range report.Checks {
+		shown := slices.Contains(strings.Split(show, ","), c.Name)
+		machine := slices.Contains([]string{"file system", "free space", "reader"}, c.Name) && c.Status != doctor.Failed
+		switch {
+		case !shown && (c.Status == doctor.OK || machine):
+		case c.Status == doctor.Skipped && c.Found == because:
+			lines[len(lines)-1] += ", " + c.Name
+		case c.Status == doctor.Skipped:
+			because = c.Found
+			lines = append(lines, "skipped ("+c.Found+"): "+c.Name)
+		default:
+			lines = append(lines, string(c.Status)+": "+c.Name+": "+c.Found)
+			if c.Advice != "" {
+				lines = append(lines, "  -> "+c.Advice)
+			}
+		}
+	}
+	all := strings.NewReplacer(identity, "{tls}", volume, "{dir}", filepath.Dir(volume), "{tmp}").Replace(strings.Join(lines, "\n"))
+	for _, v := range varying {
+		all = v.pattern.ReplaceAllString(all, v.text)
+	}
+	return all
 }
 
 // requireOutcomes compares the statuses of some checks, given as words in their order.

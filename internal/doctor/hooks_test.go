@@ -1,14 +1,15 @@
 package doctor_test
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -37,7 +38,7 @@ func TestRun_hooks(t *testing.T) {
 		return path
 	}
 	script, data := write("reload", "#!/bin/sh\n", 0o755), write("data", "", 0o600)
-	// It waits for the end of its input, under a name that nobody else has.
+	// It waits for the end of its input, under a name that no other process has.
 	shell, err := exec.LookPath("sh")
 	require.NoError(t, err)
 	child := &exec.Cmd{Path: shell, Args: []string{"doctor-test-app", "-c", "read line"}}
@@ -54,58 +55,53 @@ func TestRun_hooks(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { listener.Close() })
 	address := listener.Addr().String()
-
-	for sentence, row := range map[string]struct {
-		notify  notify.Settings
-		trigger string
-		check   string
-		status  doctor.Status
-		found   string
-		code    int
-	}{
-		"a command that can be run": {notify.Settings{Exec: script + " swordfish"}, "", "notify command", doctor.OK, fmt.Sprintf("%q can be run", script), 0},
-		"a command without a file":  {notify.Settings{Exec: dir + "/none swordfish"}, "", "notify command", doctor.Failed, fmt.Sprintf("%q cannot be run: no such file or directory", dir+"/none"), 1},
-		"a command not executable":  {notify.Settings{Exec: data}, "", "notify command", doctor.Failed, fmt.Sprintf("%q cannot be run: permission denied", data), 1},
-		"a command not in PATH":     {notify.Settings{Exec: "no-such-program-anywhere"}, "", "notify command", doctor.Failed, `"no-such-program-anywhere" cannot be run: executable file not found in $PATH`, 1},
-
-		"a signal to a PID file":            {notify.Settings{Signal: "hup", PIDFile: alive}, "", "notify signal", doctor.OK, fmt.Sprintf("SIGHUP can be sent to the process of %q", alive), 0},
-		"a signal to a missing PID file":    {notify.Settings{Signal: "1", PIDFile: dir + "/none"}, "", "notify signal", doctor.Warning, "reading the PID file: open " + dir + "/none: no such file or directory", 0},
-		"a signal to a PID file of words":   {notify.Settings{Signal: "1", PIDFile: words}, "", "notify signal", doctor.Warning, fmt.Sprintf(`reading the PID file %q: has no process ID in its first line`, words), 0},
-		"a signal to a stale PID file":      {notify.Settings{Signal: "1", PIDFile: stale}, "", "notify signal", doctor.Warning, fmt.Sprintf("the PID file %q is stale: it has 2147483647, and there is no such process in this process namespace", stale), 0},
-		"a signal to a process":             {notify.Settings{Signal: "HUP", Process: "doctor-test-app"}, "", "notify signal", doctor.OK, `SIGHUP can be sent to the process "doctor-test-app"`, 0},
-		"a signal to a process not running": {notify.Settings{Signal: "HUP", Process: "no-such-program"}, "", "notify signal", doctor.Warning, `finding process "no-such-program": none of that name in this process namespace, which has …: is the application up, and shareProcessNamespace set?`, 0},
-
-		"a URL that connects":        {notify.Settings{URL: "http://me:swordfish@" + address + "/swordfish"}, "", "notify url", doctor.OK, address + " connects", 0},
-		"a URL where nobody listens": {notify.Settings{URL: "http://127.0.0.9:1/"}, "", "notify url", doctor.Warning, "127.0.0.9:1 does not connect: connection refused", 0},
-		"nobody to look at":          {notify.Settings{Verify: "postgres://127.0.0.9:1"}, "", "notify verify", doctor.Warning, "postgres://127.0.0.9:1 shows no certificate: connection refused", 0},
-
-		"a trigger file":                     {notify.Settings{}, dir + "/renew", "trigger file", doctor.OK, fmt.Sprintf("%q can be watched", dir+"/renew"), 0},
-		"a trigger file without a directory": {notify.Settings{}, dir + "/none/renew", "trigger file", doctor.Warning, fmt.Sprintf("the directory %q: no such file or directory", dir+"/none"), 0},
-		"a trigger file in a file":           {notify.Settings{}, data + "/renew", "trigger file", doctor.Warning, fmt.Sprintf("%q is a file, want a directory", data), 0},
-	} {
-		t.Run(sentence, func(t *testing.T) {
-			_, o := start(t, service.Options{})
-			o.Config.Sidecar = sidecar.Settings{Enabled: true, TriggerFile: row.trigger}
-			o.Notify = makeNotifiers(t, row.notify)
-			report, checks := run(t, o)
-			assert.Equal(t, row.status, checks[row.check].Status)
-			requireText(t, row.found, checks[row.check].Found)
-			assert.Equal(t, row.code, report.ExitCode())
-			assert.NotContains(t, text(t, report), "swordfish")
-		})
+	notified := func(n notify.Settings) row {
+		check, made := "notify command,notify signal,notify url,notify verify", makeNotifiers(t, n)
+		return changed(check, func(o *doctor.Options) { o.Config.Sidecar.Enabled, o.Notify = true, made })
 	}
+	triggered := func(path string) row {
+		return changed("trigger file", func(o *doctor.Options) { o.Config.Sidecar = sidecar.Settings{Enabled: true, TriggerFile: path} })
+	}
+	signalled := func(n notify.Settings) row {
+		n.Signal = cmp.Or(n.Signal, "HUP")
+		return notified(n)
+	}
+	requireReports(t, "hooks.txt", map[string]row{
+		"a command that can be run": notified(notify.Settings{Exec: script + " swordfish"}),
+		"a command without a file":  notified(notify.Settings{Exec: dir + "/none swordfish"}),
+		"a command not executable":  notified(notify.Settings{Exec: data}),
+		"a command not in PATH":     notified(notify.Settings{Exec: "no-such-program-anywhere"}),
+
+		"a signal to a PID file":            signalled(notify.Settings{Signal: "hup", PIDFile: alive}),
+		"a signal to a missing PID file":    signalled(notify.Settings{Signal: "1", PIDFile: dir + "/none"}),
+		"a signal to a PID file of words":   signalled(notify.Settings{PIDFile: words}),
+		"a signal to a stale PID file":      signalled(notify.Settings{PIDFile: stale}),
+		"a signal to a process":             signalled(notify.Settings{Process: "doctor-test-app"}),
+		"a signal to a process not running": signalled(notify.Settings{Process: "no-such-program"}),
+
+		"a URL that connects":              notified(notify.Settings{URL: "http://me:swordfish@" + address + "/swordfish"}),
+		"a URL where nothing listens":      notified(notify.Settings{URL: "http://127.0.0.9:1/"}),
+		"an address where nothing listens": notified(notify.Settings{Verify: "postgres://127.0.0.9:1"}),
+		"an address of a mail server":      notified(notify.Settings{Verify: mail(t)}),
+		"an address that serves TLS": {show: "notify verify", change: func(_ *testing.T, s *service.Service, o *doctor.Options) {
+			o.Config.Sidecar.Enabled, o.Notify = true, makeNotifiers(t, notify.Settings{Verify: strings.Split(s.URL, "/")[2]})
+		}},
+
+		"a trigger file":                     triggered(dir + "/renew"),
+		"a trigger file without a directory": triggered(dir + "/none/renew"),
+		"a trigger file in a file":           triggered(data + "/renew"),
+
+		"a command without a sidecar": changed("", func(o *doctor.Options) { o.Notify = makeNotifiers(t, notify.Settings{Exec: "/does/not/exist"}) }),
+		"a command with a fault": changed("", func(o *doctor.Options) {
+			o.Config.Sidecar.Enabled = true
+			o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "NOTIFY_EXEC", Problem: "cannot be used"}, {Stage: enroll.StageClientConfiguration, Variable: "NOTIFY_PROCESS", Problem: "cannot be used"}}
+		}),
+	})
 }
 
-func TestRun_notifyVerify_looksAtWhatIsServed(t *testing.T) {
-	_, o := start(t, service.Options{})
-	o.Config.Sidecar.Enabled = true
-	serving, err := url.Parse(o.Config.Request.URL)
-	require.NoError(t, err)
-	o.Notify = makeNotifiers(t, notify.Settings{Verify: serving.Host})
-	_, checks := run(t, o)
-	assert.Equal(t, doctor.OK, checks["notify verify"].Status, checks["notify verify"].Found)
-	assert.Regexp(t, `^127\.0\.0\.1:\d+ serves the certificate of "CN=certservice" with serial number [0-9A-F]+, valid until 20`, checks["notify verify"].Found)
-
+// mail is the address of a server that greets as SMTP does.
+func mail(t *testing.T) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { listener.Close() })
@@ -122,12 +118,7 @@ func TestRun_notifyVerify_looksAtWhatIsServed(t *testing.T) {
 			}()
 		}
 	}()
-	address := listener.Addr().String()
-	o.Notify = makeNotifiers(t, notify.Settings{Verify: address})
-	report, checks := run(t, o)
-	assert.Equal(t, doctor.Warning, checks["notify verify"].Status)
-	assert.Equal(t, address+" shows no certificate: the server speaks SMTP before TLS: write smtp://"+address, checks["notify verify"].Found)
-	assert.Zero(t, report.ExitCode())
+	return listener.Addr().String()
 }
 
 func TestRun_signal_toAProcessOfAnotherUser(t *testing.T) {
@@ -143,18 +134,4 @@ func TestRun_signal_toAProcessOfAnotherUser(t *testing.T) {
 	}
 	assert.Equal(t, doctor.Warning, checks["notify signal"].Status)
 	assert.Equal(t, fmt.Sprintf("the process of %q may not be signalled", path), checks["notify signal"].Found)
-}
-
-func TestRun_hooks_areLeftOutWhenTheyAreNotUsed(t *testing.T) {
-	_, o := start(t, service.Options{})
-	o.Notify = makeNotifiers(t, notify.Settings{Exec: "/does/not/exist"})
-	_, checks := run(t, o)
-	assert.NotContains(t, checks, "notify command", "an init container tells nobody")
-
-	o.Config.Sidecar.Enabled = true
-	o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "NOTIFY_EXEC", Problem: "cannot be used"}, {Stage: enroll.StageClientConfiguration, Variable: "NOTIFY_PROCESS", Problem: "cannot be used"}}
-	_, checks = run(t, o)
-	assert.Equal(t, "NOTIFY_PROCESS has a fault", checks["notify signal"].Found)
-	assert.Equal(t, doctor.Check{Name: "notify command", Status: doctor.Skipped, Found: "NOTIFY_EXEC has a fault"}, checks["notify command"])
-	assert.NotContains(t, checks, "notify url")
 }

@@ -25,15 +25,9 @@ func (d *doctor) identity() *mtls.Identity {
 			return nil
 		}
 	}
-	t := d.Config.TLS
-	files := mtls.Files{
-		KeystorePath: t.KeystorePath, KeystoreKeyPath: t.KeystoreKeyPath, KeystorePassword: t.KeystorePassword,
-		TruststorePath: t.TruststorePath, TruststorePassword: t.TruststorePassword,
-		KeystorePasswordFile: t.KeystorePasswordFile, TruststorePasswordFile: t.TruststorePasswordFile,
-	}
 	const advice = "correct the variable, or the file or Secret that it leads to"
-	trust, rootsErr := mtls.LoadRoots(files)
-	identity, err := mtls.LoadKeystore(files)
+	trust, rootsErr := mtls.LoadRoots(d.Config.TLS)
+	identity, err := mtls.LoadKeystore(d.Config.TLS)
 	if err == nil {
 		if rootsErr == nil {
 			identity.Roots, identity.Skipped, identity.TruststoreFormat = trust.Roots, trust.Skipped, trust.TruststoreFormat
@@ -161,10 +155,10 @@ func (d *doctor) expiry(chain []*x509.Certificate) {
 	for _, cert := range chain {
 		switch {
 		case now.After(cert.NotAfter):
-			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q expired at %s", cert.Subject, stamp(cert.NotAfter)), advice+", or check this machine's clock")
+			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q expired at %s", cert.Subject, pki.Stamp(cert.NotAfter)), advice+", or check this machine's clock")
 			return
 		case now.Before(cert.NotBefore):
-			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q is not valid before %s, and it is %s here", cert.Subject, stamp(cert.NotBefore), stamp(now)), "check this machine's clock")
+			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q is not valid before %s, and it is %s here", cert.Subject, pki.Stamp(cert.NotBefore), pki.Stamp(now)), "check this machine's clock")
 			return
 		}
 		if cert.NotAfter.Before(ends.NotAfter) {
@@ -172,7 +166,7 @@ func (d *doctor) expiry(chain []*x509.Certificate) {
 		}
 	}
 	text := fmt.Sprintf("%q is valid until %s", ends.Subject, until(ends.NotAfter, now))
-	if soon(ends, now) {
+	if pki.ExpiresSoon(ends, now) {
 		d.warn(checkExpiry, text, advice)
 		return
 	}
@@ -201,7 +195,7 @@ func (d *doctor) truststore(trust *mtls.Identity) {
 	for _, root := range trust.Roots {
 		subjects = append(subjects, fmt.Sprintf("%q", root.Subject))
 		if now.After(root.NotAfter) {
-			expired = append(expired, fmt.Sprintf("%q (%s)", root.Subject, stamp(root.NotAfter)))
+			expired = append(expired, fmt.Sprintf("%q (%s)", root.Subject, pki.Stamp(root.NotAfter)))
 		}
 	}
 	path := d.Config.TLS.TruststorePath
@@ -219,26 +213,13 @@ func (d *doctor) truststore(trust *mtls.Identity) {
 }
 
 // some joins the first few of a list.
-func some(list []string) string {
-	const most = 6
-	if len(list) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
-	}
-	return strings.Join(list, ", ")
-}
-
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+func some(list []string) string { return strings.Join(pki.FirstOf(list, 6), ", ") }
 
 // until words an end that is ahead.
 func until(end, now time.Time) string {
 	left := end.Sub(now)
 	if left < 48*time.Hour {
-		return fmt.Sprintf("%s, for %s", stamp(end), left.Round(time.Minute))
+		return fmt.Sprintf("%s, for %s", pki.Stamp(end), left.Round(time.Minute))
 	}
-	return fmt.Sprintf("%s, for %d days", stamp(end), pki.Days(now, end))
-}
-
-// soon is a fifth of a certificate's life before its end, but at most 30 days, as in the log's warnings.
-func soon(cert *x509.Certificate, now time.Time) bool {
-	return cert.NotAfter.Sub(now) < min(30*24*time.Hour, cert.NotAfter.Sub(cert.NotBefore)/5)
+	return fmt.Sprintf("%s, for %d days", pki.Stamp(end), pki.Days(now, end))
 }

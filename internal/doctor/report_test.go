@@ -2,9 +2,6 @@ package doctor_test
 
 import (
 	"encoding/json"
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -13,10 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/test/golden"
 	"github.com/certfetcher/certfetcher/test/service"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // sample has a check of each status, and texts that have to be wrapped and escaped.
 var sample = doctor.Report{Checks: []doctor.Check{
@@ -29,20 +25,9 @@ var sample = doctor.Report{Checks: []doctor.Check{
 	{Name: "writing", Status: doctor.Failed, ExitCode: 10, Found: "read-only file system", Advice: "mount the volume without readOnly"},
 }}
 
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err)
-	assert.Equal(t, string(want), got)
-}
-
 func TestReport_WriteText(t *testing.T) {
 	got := text(t, sample)
-	golden(t, "report.txt", got)
+	golden.File(t, "report.txt", got)
 	for line := range strings.Lines(got) {
 		assert.LessOrEqual(t, utf8.RuneCountInString(line), 101, line)
 	}
@@ -51,7 +36,7 @@ func TestReport_WriteText(t *testing.T) {
 func TestReport_WriteJSON(t *testing.T) {
 	var out strings.Builder
 	require.NoError(t, sample.WriteJSON(&out))
-	golden(t, "report.json", out.String())
+	golden.File(t, "report.json", out.String())
 }
 
 func TestReport_WriteJSON_withoutChecks_hasAnEmptyList(t *testing.T) {
@@ -81,7 +66,7 @@ func TestRun_json_hasTheDocumentedNamesInOrder(t *testing.T) {
 	for _, c := range document.Checks {
 		names = append(names, c.Name)
 	}
-	golden(t, "names.txt", strings.Join(names, "\n")+"\n")
+	golden.File(t, "names.txt", strings.Join(names, "\n")+"\n")
 }
 
 func TestReport_ExitCode_isThatOfTheFirstFailure(t *testing.T) {

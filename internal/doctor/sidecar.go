@@ -6,76 +6,70 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
-	"slices"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
-	"github.com/certfetcher/certfetcher/internal/config"
+	"golang.org/x/sys/unix"
+
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/files"
-	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/truststore"
 )
 
-// update checks where renewals are asked for, when that was given and does not follow from REQUEST_URL: all that is
-// checked of REQUEST_URL, of which the first thing wrong is reported.
-func (d *doctor) update(ctx context.Context, identity *mtls.Identity) {
-	target := d.Config.Request.UpdateURL
-	if fault := d.faulty("UPDATE_URL"); fault != "" {
-		d.skip(checkUpdate, fault+" has a fault")
-		return
+// hooks checks what a sidecar does when the certificate changes. Nothing is run, signalled or posted. An
+// application that is not there is a warning, as it may not be up yet.
+func (d *doctor) hooks(ctx context.Context) {
+	if fault := d.faulty("RENEW_TRIGGER_FILE"); fault != "" {
+		d.skip(checkTrigger, fault+" has a fault")
+	} else if d.Config.Sidecar.TriggerFile != "" {
+		d.trigger()
 	}
-	if target == "" {
-		return
+	var names []string
+	if template := d.Config.Certificate.Template; template != nil {
+		names = template.DNSNames
 	}
-	if failed := d.failedWay(); failed != "" && sameHost(target, d.Config.Request.URL) {
-		d.skip(checkUpdate, "because the "+failed+" check failed, which is about the same host")
-		return
-	}
-	cfg := *d.Config
-	cfg.Request.URL = target
-	other := &doctor{Options: d.Options}
-	other.Config = &cfg
-	other.Faults = slices.DeleteFunc(slices.Clone(d.Faults), func(f config.Fault) bool { return f.Variable == "REQUEST_URL" })
-	other.network(ctx, identity)
-
-	worst := Check{Status: OK, Found: target + " leads to a CertService that accepts us"}
-	if identity == nil {
-		worst = Check{Status: Skipped, Found: "not checked beyond TCP, because the mutual TLS files cannot be used"}
-	}
-	for _, status := range []Status{Failed, Warning} {
-		i := slices.IndexFunc(other.checks, func(c Check) bool { return c.Status == status && c.Name != checkClock })
-		if i >= 0 {
-			worst = other.checks[i]
-			worst.Found = fmt.Sprintf("UPDATE_URL %s, %s: %s", target, worst.Name, worst.Found)
-			break
+	for _, kind := range notify.Kinds {
+		if fault := d.faulty(kind.Variables...); fault != "" {
+			d.skip(kind.Check, fault+" has a fault")
+		} else if notifier := d.Notify.Checker(kind.Name); notifier != nil {
+			limited, cancel := context.WithTimeout(ctx, d.NetworkTimeout)
+			d.notifier(kind.Check, notifier.Check(limited, names))
+			cancel()
 		}
 	}
-	named := strings.NewReplacer("REQUEST_URL", "UPDATE_URL", "ends in /v1/certificate/", "ends in /v1/certificate-update/")
-	worst.Name, worst.Found, worst.Advice = checkUpdate, named.Replace(worst.Found), named.Replace(worst.Advice)
-	d.add(worst)
 }
 
-// failedWay is the first failed check on the way to the CertService, as far as to its answers; or "".
-func (d *doctor) failedWay() string {
-	way := networkChecks[:slices.Index(networkChecks, checkService)]
-	for _, c := range d.checks {
-		if c.Status == Failed && slices.Contains(way, c.Name) {
-			return c.Name
-		}
+func (d *doctor) notifier(name string, finding notify.Finding) {
+	if finding.Err != nil {
+		finding.Found += ": " + d.reason(finding.Err)
 	}
-	return ""
+	switch {
+	case finding.Advice == "":
+		d.ok(name, "%s", finding.Found)
+	case finding.Fatal:
+		d.fail(enroll.StageClientConfiguration, name, finding.Found, finding.Advice)
+	default:
+		d.warn(name, finding.Found, finding.Advice+"; "+whoAmI())
+	}
 }
 
-func sameHost(a, b string) bool {
-	first, err := url.Parse(a)
-	if err != nil {
-		return false
+func (d *doctor) trigger() {
+	dir := filepath.Dir(d.Config.Sidecar.TriggerFile)
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		d.warn(checkTrigger, fmt.Sprintf("the directory %q: %v", dir, files.Reason(err)), "mount the volume that the trigger file appears on, or correct RENEW_TRIGGER_FILE")
+	case !info.IsDir():
+		d.warn(checkTrigger, fmt.Sprintf("%q is a file, want a directory", dir), "correct RENEW_TRIGGER_FILE")
+	case unix.Access(dir, unix.W_OK|unix.X_OK) != nil:
+		d.warn(checkTrigger, "the trigger file cannot be removed when it has been seen: "+statText(dir, info), "give the right to write to certfetcher's user or group; "+whoAmI())
+	default:
+		d.ok(checkTrigger, "%q can be watched", d.Config.Sidecar.TriggerFile)
 	}
-	second, err := url.Parse(b)
-	return err == nil && first.Hostname() == second.Hostname() && portOf(first) == portOf(second)
 }
 
 // health checks whether the address of probes and metrics is free. Beside a running sidecar, which is where doctor is
@@ -130,7 +124,7 @@ func (d *doctor) merge() {
 	}
 	if len(texts) > 0 {
 		d.fail(enroll.StageClientConfiguration, checkMerge, strings.Join(texts, "; "),
-			"mend the files or the variables that name them: until then nothing is merged or copied, after no publication; "+whoAmI())
+			"correct the files or the variables that name them: until then nothing is merged or copied, after no publication; "+whoAmI())
 		return
 	}
 	d.ok(checkMerge, "truststores to merge: %d, keystores to copy: %d; they can be read, and the destinations written", len(d.Merge.Truststores), len(d.Merge.Keystores))

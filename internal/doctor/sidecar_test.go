@@ -1,10 +1,7 @@
 package doctor_test
 
 import (
-	"context"
-	"errors"
 	"net/http"
-	"net/netip"
 	"strings"
 	"testing"
 
@@ -17,76 +14,40 @@ import (
 )
 
 func TestRun_updateURL(t *testing.T) {
-	for sentence, row := range map[string]struct {
-		change  func(s *service.Service, o *doctor.Options)
-		options service.Options
-		status  doctor.Status
-		found   string // {url} stands for the CertService's, without a path
-		code    int
-	}{
-		"leads to the CertService": {status: doctor.OK, found: "{url}/v1/certificate-update/ leads to a CertService that accepts us"},
-		"leads to a host that is not there": {
-			change: func(_ *service.Service, o *doctor.Options) {
-				o.Config.Request.UpdateURL = "https://nosuch.invalid:8443/v1/certificate-update/"
-				o.LookupHost = func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no such host") }
-			},
-			status: doctor.Failed, code: 6,
-			found: `UPDATE_URL https://nosuch.invalid:8443/v1/certificate-update/, dns: the name "nosuch.invalid" is not resolved: no such host`,
-		},
-		"leads to a path that is not there": {
-			change: func(_ *service.Service, o *doctor.Options) {
-				o.Config.Request.UpdateURL = strings.Replace(o.Config.Request.UpdateURL, "-update", "-updates", 1)
-			},
-			status: doctor.Failed, code: 5,
-			found: `UPDATE_URL {url}/v1/certificate-updates/, ca name: the path of UPDATE_URL leads nowhere: GET /v1/certificate-updates/RA is answered by 404 Not Found ("There is nothing at this path")`,
-		},
-		"leads to a CertService that is not ready": {
-			options: service.Options{Wrap: func(_ *service.Service, next http.Handler) http.Handler {
-				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					if r.URL.Path == "/ready" {
-						w.WriteHeader(http.StatusServiceUnavailable)
-						return
-					}
-					next.ServeHTTP(w, r)
-				})
-			}},
-			status: doctor.Failed, code: 5,
-			found: "UPDATE_URL {url}/v1/certificate-update/, certservice: not ready: GET /ready is answered by 503 Service Unavailable",
-		},
-		"leads to the same host, which is down": {
-			change: func(s *service.Service, _ *doctor.Options) { s.Stop() },
-			status: doctor.Skipped, found: "because the tcp check failed, which is about the same host", code: 6,
-		},
-		"cannot be followed without a key": {
-			change: func(_ *service.Service, o *doctor.Options) { o.Config.TLS.KeystorePassword = "swordfish" },
-			status: doctor.Skipped, found: "not checked beyond TCP, because the mutual TLS files cannot be used", code: 9,
-		},
-		"is checked though REQUEST_URL is faulty": {
-			change: func(_ *service.Service, o *doctor.Options) {
-				o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "REQUEST_URL", Problem: "is wrong"}}
-			},
-			status: doctor.OK, found: "{url}/v1/certificate-update/ leads to a CertService that accepts us", code: 1,
-		},
-		"is faulty": {
-			change: func(_ *service.Service, o *doctor.Options) {
-				o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "UPDATE_URL", Problem: "is wrong"}}
-			},
-			status: doctor.Skipped, found: "UPDATE_URL has a fault", code: 1,
-		},
-	} {
-		t.Run(sentence, func(t *testing.T) {
-			s, o := start(t, row.options)
+	// with gives the sidecar its UPDATE_URL before other changes.
+	with := func(options service.Options, change func(s *service.Service, o *doctor.Options)) row {
+		return row{options: options, show: "update url", change: func(_ *testing.T, s *service.Service, o *doctor.Options) {
 			o.Config.Sidecar.Enabled = true
 			o.Config.Request.UpdateURL = strings.Replace(s.URL, "certificate", "certificate-update", 1)
-			if row.change != nil {
-				row.change(s, &o)
-			}
-			report, checks := run(t, o)
-			assert.Equal(t, row.status, checks["update url"].Status)
-			assert.Equal(t, strings.ReplaceAll(row.found, "{url}", strings.TrimSuffix(s.URL, "/v1/certificate/")), checks["update url"].Found)
-			assert.Equal(t, row.code, report.ExitCode())
-		})
+			change(s, o)
+		}}
 	}
+	requireReports(t, "update.txt", map[string]row{
+		"leads to the CertService": with(service.Options{}, func(*service.Service, *doctor.Options) {}),
+		"leads to a host that is not there": with(service.Options{}, func(_ *service.Service, o *doctor.Options) {
+			o.Config.Request.UpdateURL = "https://nosuch.invalid:8443/v1/certificate-update/"
+		}),
+		"leads to a path that is not there": with(service.Options{}, func(_ *service.Service, o *doctor.Options) {
+			o.Config.Request.UpdateURL = strings.Replace(o.Config.Request.UpdateURL, "-update", "-updates", 1)
+		}),
+		"leads to a CertService that is not ready": with(handled(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.URL.Path == "/ready" {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			next.ServeHTTP(w, r)
+		}), func(*service.Service, *doctor.Options) {}),
+		"leads to the same host, which is down": with(service.Options{}, func(s *service.Service, _ *doctor.Options) { s.Stop() }),
+		"cannot be followed without a key": with(service.Options{}, func(_ *service.Service, o *doctor.Options) {
+			o.Config.TLS.KeystorePassword = "swordfish"
+		}),
+		"is checked though REQUEST_URL is faulty": with(service.Options{}, func(_ *service.Service, o *doctor.Options) {
+			o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "REQUEST_URL", Problem: "is wrong"}}
+		}),
+		"is faulty": with(service.Options{}, func(_ *service.Service, o *doctor.Options) {
+			o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "UPDATE_URL", Problem: "is wrong"}}
+		}),
+	})
 }
 
 func TestRun_sidecarsChecks_areLeftOutWhenTheyAreNotUsed(t *testing.T) {

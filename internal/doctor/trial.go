@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -27,20 +28,10 @@ type trial struct {
 
 	published *inspect.Report // nil: nothing is
 
+	disk                files.Disk
+	name                string // of the directory, in base
 	dir, secret, public string // what was made
-	gid                 int    // the group asked for, or -1
 }
-
-// trialError is a step that failed.
-type trialError struct {
-	op, path string
-	err      error
-}
-
-func (e *trialError) Error() string {
-	return fmt.Sprintf("%s %q: %v", e.op, e.path, files.Reason(e.err))
-}
-func (e *trialError) Unwrap() error { return e.err }
 
 func (t *trial) run() {
 	err := t.write()
@@ -51,96 +42,54 @@ func (t *trial) run() {
 	}
 	if t.dir != "" {
 		if removing := os.RemoveAll(t.dir); err == nil && removing != nil {
-			err = &trialError{"removing", t.dir, removing}
+			err = files.NewError(files.OpRemove, t.dir, removing)
 		}
+		t.disk.Close()
 	}
 	if err != nil {
-		t.fail(enroll.StageFile, checkWriting, err.Error(), t.advice(err))
+		found, advice := err.Error(), ""
+		if e, ok := errors.AsType[*files.Error](err); ok {
+			found, advice = fmt.Sprintf("%s %q: %v", e.Op, e.Path, e.Err), e.Hint
+		}
+		t.fail(enroll.StageFile, checkWriting, found, cmp.Or(advice, "check OUTPUT_GROUP and the volume mounted at OUTPUT_PATH"))
 		t.skipRest(volumeChecks[:len(volumeChecks)-1], "because the writing check failed") // what is published can be read all the same
 	}
 }
 
-// write makes the directory with a file of each sort: closed, then their group, then their mode.
+// write makes the directory with a file of each sort, as a publication does.
 func (t *trial) write() error {
 	o := t.Config.Output
-	var err error
-	if t.gid, err = output.LookupGroup(o.Group); err != nil {
-		return &trialError{"finding the group", o.Group, errNoGroup}
+	gid, err := output.LookupGroup(o.Group)
+	if err != nil {
+		return err
 	}
-	if t.dir, err = os.MkdirTemp(t.base, "..doctor-"); err != nil {
-		t.dir = ""
-		return &trialError{"creating a directory in", t.base, err}
+	if t.disk, err = files.OpenDisk(t.base, gid, nil); err != nil {
+		return err
 	}
-	if err := t.give(t.dir, output.DirectoryMode(o.FileMode)); err != nil {
+	t.name = "..doctor-" + rand.Text()
+	t.dir = t.disk.Path(t.name)
+	t.secret, t.public = filepath.Join(t.dir, "secret"), filepath.Join(t.dir, "public")
+	if err := t.disk.MakeDir(t.name, output.DirectoryMode(o.FileMode)); err != nil {
 		return err
 	}
 	data := make([]byte, trialBytes)
 	rand.Read(data) // zeros would take no room where files are compressed
-	t.secret, t.public = filepath.Join(t.dir, "secret"), filepath.Join(t.dir, "public")
-	for path, mode := range map[string]fs.FileMode{t.secret: o.FileMode, t.public: 0o644} {
-		if err := t.file(path, data, mode); err != nil {
+	for name, mode := range map[string]fs.FileMode{"secret": o.FileMode, "public": 0o644} {
+		f, err := t.disk.WriteFile(t.name+"/"+name+"_tmp", data, mode)
+		if err == nil {
+			err = t.disk.SyncFiles(t.name, []*os.File{f})
+		}
+		if f != nil {
+			f.Close()
+		}
+		if err == nil {
+			err = t.disk.Rename(t.name+"/"+name+"_tmp", t.name+"/"+name)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (t *trial) file(path string, data []byte, mode fs.FileMode) error {
-	temporary := path + "_tmp"
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return &trialError{"creating", temporary, err}
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return &trialError{"writing", temporary, err}
-	}
-	if err := t.give(temporary, mode); err != nil {
-		return err
-	}
-	if err := os.Rename(temporary, path); err != nil {
-		return &trialError{"renaming", temporary, err}
-	}
-	return nil
-}
-
-// give sets group and mode; a directory keeps the setgid bit that it may have from the one above.
-func (t *trial) give(path string, mode fs.FileMode) error {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return &trialError{"looking at", path, err}
-	}
-	if stat, ok := info.Sys().(*syscall.Stat_t); t.gid >= 0 && ok && int(stat.Gid) != t.gid {
-		if err := os.Lchown(path, -1, t.gid); err != nil {
-			return &trialError{"setting the group of", path, err}
-		}
-	}
-	if err := os.Chmod(path, mode|info.Mode()&fs.ModeSetgid); err != nil {
-		return &trialError{"setting the mode of", path, err}
-	}
-	return nil
-}
-
-var errNoGroup = errors.New("no group of that name in /etc/group")
-
-func (t *trial) advice(err error) string {
-	var step *trialError
-	switch {
-	case errors.Is(err, errNoGroup):
-		return "give the group's number in OUTPUT_GROUP"
-	case errors.Is(err, syscall.EROFS):
-		return "the file system is read-only: mount the volume without readOnly"
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return "the volume is full: enlarge it or make room"
-	case errors.Is(err, fs.ErrPermission) && errors.As(err, &step) && step.op == "setting the group of":
-		return "only a member of the group in OUTPUT_GROUP may give files to it: add it by fsGroup or supplementalGroups; " + whoAmI()
-	case errors.Is(err, fs.ErrPermission):
-		return "give the right to write to certfetcher's user or group, in Kubernetes by fsGroup; " + whoAmI()
-	}
-	return "mount a volume that can be written to at OUTPUT_PATH"
 }
 
 // kept compares what the file system made of the modes.
@@ -179,13 +128,9 @@ func (t *trial) layout() {
 		t.ok(checkLayout, "inplace, by renames, which work")
 		return
 	}
-	temporary, link := filepath.Join(t.dir, "link_tmp"), filepath.Join(t.dir, "link")
-	err := os.Symlink("secret", temporary)
+	err := t.disk.ReplaceLink("secret", t.name+"/link", t.name+"/link_tmp")
 	if err == nil {
-		err = os.Rename(temporary, link)
-	}
-	if err == nil {
-		_, err = os.Stat(link)
+		_, err = os.Stat(filepath.Join(t.dir, "link"))
 	}
 	if err != nil {
 		t.fail(enroll.StageFile, checkLayout, fmt.Sprintf("symlink, but links do not work on this volume: %v", files.Reason(err)), "set OUTPUT_LAYOUT=inplace, or use another volume")

@@ -11,6 +11,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/inspect"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/output"
 )
 
@@ -142,7 +143,7 @@ func (d *doctor) published(report *inspect.Report, err error) {
 		if now.Before(c.NotAfter) {
 			found += ", valid until " + until(c.NotAfter, now)
 		} else {
-			found += ", expired at " + stamp(c.NotAfter)
+			found += ", expired at " + pki.Stamp(c.NotAfter)
 		}
 	}
 	if variable := d.faulty("OUTPUT_TYPE", "KEYSTORE_ALIAS", "TRUSTSTORE_ALIAS_PREFIX", "P12_PROFILE", "OUTPUT_KEYSTORE_PASSWORD", "OUTPUT_TRUSTSTORE_PASSWORD"); variable != "" {

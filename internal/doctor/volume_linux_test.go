@@ -27,7 +27,7 @@ func mountMemory(t *testing.T, dir, options string) bool {
 	return true
 }
 
-// Nobody creates a directory in sysfs, not even root.
+// No one creates a directory in sysfs, not even root.
 func TestRun_volumeThatCannotBeWrittenTo(t *testing.T) {
 	_, o := start(t, service.Options{})
 	o.Config.Output.Dir = "/sys/kernel/certs"
@@ -37,7 +37,7 @@ func TestRun_volumeThatCannotBeWrittenTo(t *testing.T) {
 		switch c.Name {
 		case "writing":
 			assert.Equal(t, doctor.Failed, c.Status)
-			requireText(t, `creating a directory in "/sys/kernel": …`, c.Found)
+			assert.Contains(t, c.Found, `creating directory "/sys/kernel/..doctor-`)
 		case "layout", "reader":
 			assert.Equal(t, doctor.Skipped, c.Status)
 		}
@@ -67,6 +67,7 @@ func TestRun_volumeInMemory(t *testing.T) {
 
 	require.NoError(t, syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
 	_, checks = run(t, o)
-	assert.Equal(t, doctor.Check{Name: "writing", Status: doctor.Failed, ExitCode: 10,
-		Found: `creating a directory in "` + dir + `": read-only file system`, Advice: "the file system is read-only: mount the volume without readOnly"}, checks["writing"])
+	requireOutcomes(t, checks, map[string]doctor.Status{"writing": doctor.Failed})
+	assert.Contains(t, checks["writing"].Found, `": read-only file system`)
+	assert.Equal(t, "the file system is read-only: mount the volume without readOnly", checks["writing"].Advice)
 }

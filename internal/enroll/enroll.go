@@ -211,15 +211,23 @@ func (e *Enroller) fetch(ctx context.Context) (output.Bundle, error) {
 
 // client makes the client for one enrolment, with the identity of now. A nil retry is for one try.
 func (e *Enroller) client(retry *client.Retry) (*client.Client, error) {
-	cfg, identity := e.Config.Request, e.Identity()
-	cfg.TLS, cfg.Roots, cfg.Retry = identity.ClientConfig(), identity.Roots, retry
-	cfg.IdentityProblem = func() string { return strings.Join(identity.Problems(e.Now()), "; ") }
-	cfg.UserAgent, cfg.Log, cfg.Now = e.UserAgent, e.Log, e.Now
+	cfg := ClientConfig(e.Config.Request, e.Identity(), e.Now)
+	cfg.Retry, cfg.UserAgent, cfg.Log = retry, e.UserAgent, e.Log
 	service, err := client.New(cfg)
 	if err != nil {
 		return nil, failed(StageClientConfiguration, "preparing the request: %w", err)
 	}
 	return service, nil
+}
+
+// ClientConfig completes how an enrolment reaches the CertService. A nil identity leaves TLS out.
+func ClientConfig(cfg client.Config, identity *mtls.Identity, now func() time.Time) client.Config {
+	if identity != nil {
+		cfg.TLS, cfg.Roots = identity.ClientConfig(), identity.Roots
+		cfg.IdentityProblem = func() string { return strings.Join(identity.Problems(now()), "; ") }
+	}
+	cfg.Now = now
+	return cfg
 }
 
 func (e *Enroller) newKey() (crypto.Signer, error) {

@@ -135,14 +135,14 @@ const readMost = 5
 
 func (d directory) report() (*Report, error) {
 	dir := d.path
-	r := &Report{Dir: dir, Layout: "inplace"}
-	if target, err := d.root.Readlink(dataLink); err == nil {
-		r.Layout, r.Generation = "symlink", target
+	r := &Report{Dir: dir, Layout: output.LayoutInplace}
+	if target, err := d.root.Readlink(output.DataLink); err == nil {
+		r.Layout, r.Generation = output.LayoutSymlink, target
 	}
 	found := map[string][]keystore.Entry{}
 	for _, name := range storeNames {
 		file, path := File{Name: name}, filepath.Join(dir, name)
-		place, err := d.place(name)
+		place, err := output.Place(d.root, name)
 		var info fs.FileInfo
 		if err == nil {
 			info, err = d.root.Lstat(place)
@@ -164,7 +164,7 @@ func (d directory) report() (*Report, error) {
 		r.describe(name, entries)
 		found[name] = entries
 	}
-	if _, err := d.root.Stat(dataLink); len(r.Files) == 0 && r.Generation != "" && errors.Is(err, fs.ErrNotExist) {
+	if _, err := d.root.Stat(output.DataLink); len(r.Files) == 0 && r.Generation != "" && errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w: ..data points to %q, which does not exist", dir, ErrNothing, r.Generation)
 	}
 	if len(r.Files) == 0 {
@@ -266,4 +266,32 @@ func describeCertificate(e keystore.Entry) *Certificate {
 	}
 	c.KeyFits = pki.SameKey(leaf.PublicKey, e.Key.Public())
 	return c
+}
+
+// directory is a volume to which others may write: nothing outside of it is read, and nothing waited for.
+type directory struct {
+	root *os.Root
+	path string
+}
+
+func (d directory) read(name string) ([]byte, error) {
+	place, err := output.Place(d.root, name)
+	if err != nil {
+		return nil, err
+	}
+	data, _, err := files.ReadIn(d.root, place, keystore.MaxSize) // one byte more is what Decode refuses
+	return data, err
+}
+
+// state is another one when a file of ours was replaced.
+func (d directory) state() string {
+	var text strings.Builder
+	for _, name := range storeNames {
+		place, err := output.Place(d.root, name)
+		fmt.Fprint(&text, place, err)
+		if info, err := d.root.Lstat(place); err == nil {
+			fmt.Fprint(&text, info.Mode(), info.Size(), info.ModTime().UnixNano())
+		}
+	}
+	return text.String()
 }

@@ -47,9 +47,6 @@ func (i *Identity) ServerConfig(clientAuth tls.ClientAuthType) *tls.Config {
 	}
 }
 
-// soon is how long before its end a certificate is worth a warning: a fifth of its life, at most this.
-const soon = 30 * 24 * time.Hour
-
 // Problems says in one sentence each why the other side has to refuse the identity, as far as it is known here: a
 // certificate of another usage, or one that is not valid now.
 func (i *Identity) Problems(now time.Time) []string { return i.examine(now, false) }
@@ -106,11 +103,11 @@ func dateWarning(cert *x509.Certificate, now time.Time, ahead bool) string {
 	switch {
 	case cert.NotAfter.IsZero(): // not readable, of a certificate that verifies nothing here
 	case left < 0:
-		return "expired at " + cert.NotAfter.UTC().Format(time.RFC3339)
+		return "expired at " + pki.Stamp(cert.NotAfter)
 	case now.Before(cert.NotBefore):
-		return "is not valid before " + cert.NotBefore.UTC().Format(time.RFC3339)
-	case ahead && left < min(soon, cert.NotAfter.Sub(cert.NotBefore)/5):
-		return fmt.Sprintf("expires at %s, in %s", cert.NotAfter.UTC().Format(time.RFC3339), left.Round(time.Second))
+		return "is not valid before " + pki.Stamp(cert.NotBefore)
+	case ahead && pki.ExpiresSoon(cert, now):
+		return fmt.Sprintf("expires at %s, in %s", pki.Stamp(cert.NotAfter), left.Round(time.Second))
 	}
 	return ""
 }

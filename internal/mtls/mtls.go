@@ -138,32 +138,17 @@ func passwordVariable(name, file string) string {
 }
 
 // joined puts errors on one line: they end in a termination message.
-func joined(errs ...error) error {
-	var texts []string
-	var all []error
+func joined(errs ...error) (all error) {
 	for _, err := range errs {
-		if err != nil {
-			texts = append(texts, err.Error())
-			all = append(all, err)
+		switch {
+		case all == nil:
+			all = err
+		case err != nil:
+			all = fmt.Errorf("%w; %w", all, err)
 		}
 	}
-	switch len(all) {
-	case 0:
-		return nil
-	case 1:
-		return all[0]
-	}
-	return &faults{text: strings.Join(texts, "; "), errs: all}
+	return all
 }
-
-// faults are several errors on one line.
-type faults struct {
-	text string
-	errs []error
-}
-
-func (f *faults) Error() string   { return f.text }
-func (f *faults) Unwrap() []error { return f.errs }
 
 // digest tells whether the files are the same as before. Lengths keep two from running into another two.
 func (c contents) digest() [sha256.Size]byte {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -13,6 +14,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +27,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/golden"
 	"github.com/certfetcher/certfetcher/test/peer"
 )
 
@@ -60,6 +65,10 @@ func (p *testPKI) trustEntry(alias string) keystore.Entry {
 	return keystore.Entry{Alias: alias, Chain: []*x509.Certificate{p.ca.Root}, Trusted: true}
 }
 
+// store and trust are the identity and its CA as JKS.
+func (p *testPKI) store(t testing.TB) []byte { return jks(t, p.keyEntry("a")) }
+func (p *testPKI) trust(t testing.TB) []byte { return jks(t, p.trustEntry("ca")) }
+
 func jks(t testing.TB, entries ...keystore.Entry) []byte {
 	t.Helper()
 	data, err := keystore.EncodeJKS(entries, password, time.Now())
@@ -91,15 +100,20 @@ func pemKey(t testing.TB, key crypto.Signer) []byte {
 // write puts contents into files of a new directory. key may be nil: no file.
 func write(t testing.TB, store, key, trust []byte) Files {
 	t.Helper()
-	dir := t.TempDir()
-	f := Files{KeystorePath: filepath.Join(dir, "store"), KeystorePassword: password, TruststorePath: filepath.Join(dir, "trust"), TruststorePassword: password}
-	require.NoError(t, os.WriteFile(f.KeystorePath, store, 0o600))
-	require.NoError(t, os.WriteFile(f.TruststorePath, trust, 0o600))
+	f := plainFiles(store, trust)(t, t.TempDir())
 	if key != nil {
-		f.KeystoreKeyPath = filepath.Join(dir, "key")
+		f.KeystoreKeyPath = filepath.Join(filepath.Dir(f.KeystorePath), "key")
 		require.NoError(t, os.WriteFile(f.KeystoreKeyPath, key, 0o600))
 	}
 	return f
+}
+
+// load reads contents as files.
+func load(t testing.TB, store, key, trust []byte) *Identity {
+	t.Helper()
+	i, err := Load(write(t, store, key, trust))
+	require.NoError(t, err)
+	return i
 }
 
 // shake makes a request with the client's identity to a server with the other, which must both agree.
@@ -127,28 +141,31 @@ func shake(t testing.TB, client, server *Identity, version uint16) error {
 
 func TestLoad_every_format_makes_a_handshake(t *testing.T) {
 	p := newPKI(t, "Test")
-	for _, row := range []struct {
-		is                 string
-		store, key, trust  []byte
-		wantStore, wantRef keystore.Format
+	own, trusted := p.keyEntry("certificate"), p.trustEntry("ca")
+	root, chain, key := pemCerts(p.ca.Root), pemCerts(p.chain...), pemKey(t, p.key)
+	const modern, legacy = keystore.ProfileModern, keystore.ProfileLegacy
+	for is, row := range map[string]struct {
+		store, key, trust []byte
+		formats           string
 	}{
-		{"JKS", jks(t, p.keyEntry("certificate")), nil, jks(t, p.trustEntry("ca")), keystore.JKS, keystore.JKS},
-		{"modern PKCS#12", p12(t, keystore.ProfileModern, p.keyEntry("certificate")), nil, p12(t, keystore.ProfileModern, p.trustEntry("ca")), keystore.PKCS12, keystore.PKCS12},
-		{"legacy PKCS#12", p12(t, keystore.ProfileLegacy, p.keyEntry("certificate")), nil, p12(t, keystore.ProfileLegacy, p.trustEntry("ca")), keystore.PKCS12, keystore.PKCS12},
-		{"PEM in one file, key first", append(pemKey(t, p.key), pemCerts(p.chain...)...), nil, pemCerts(p.ca.Root), keystore.PEM, keystore.PEM},
-		{"PEM in one file, key last, chain in disorder", append(pemCerts(p.chain[2], p.chain[1], p.chain[0]), pemKey(t, p.key)...), nil, pemCerts(p.ca.Root), keystore.PEM, keystore.PEM},
-		{"PEM with the key in a file of its own", pemCerts(p.chain...), pemKey(t, p.key), pemCerts(p.ca.Root), keystore.PEM, keystore.PEM},
-		{"a mixture", jks(t, p.keyEntry("certificate")), nil, pemCerts(p.ca.Root), keystore.JKS, keystore.PEM},
+		"JKS":                        {jks(t, own), nil, jks(t, trusted), "JKS, JKS"},
+		"modern PKCS#12":             {p12(t, modern, own), nil, p12(t, modern, trusted), "PKCS12, PKCS12"},
+		"legacy PKCS#12":             {p12(t, legacy, own), nil, p12(t, legacy, trusted), "PKCS12, PKCS12"},
+		"PEM in one file, key first": {slices.Concat(key, chain), nil, root, "PEM, PEM"},
+		"PEM in one file, in disorder": {
+			slices.Concat(pemCerts(p.chain[2], p.chain[1], p.chain[0]), key), nil, root, "PEM, PEM",
+		},
+		"PEM in two files": {chain, key, root, "PEM, PEM"},
+		"a mixture":        {jks(t, own), nil, root, "JKS, PEM"},
 	} {
-		t.Run(row.is, func(t *testing.T) {
+		t.Run(is, func(t *testing.T) {
 			f := write(t, row.store, row.key, row.trust)
-			if row.wantStore == keystore.PEM {
+			if strings.HasPrefix(is, "PEM") {
 				f.KeystorePassword = ""
 			}
 			i, err := Load(f)
 			require.NoError(t, err)
-			assert.Equal(t, row.wantStore, i.KeystoreFormat)
-			assert.Equal(t, row.wantRef, i.TruststoreFormat)
+			assert.Equal(t, row.formats, fmt.Sprintf("%s, %s", i.KeystoreFormat, i.TruststoreFormat))
 			assert.Equal(t, p.chain[0], i.Certificate.Leaf)
 			assert.Len(t, i.Certificate.Certificate, 3)
 			assert.Equal(t, []*x509.Certificate{p.ca.Root}, i.Roots)
@@ -162,19 +179,14 @@ func TestLoad_every_format_makes_a_handshake(t *testing.T) {
 
 func TestIdentity_strangers_do_not_come_to_terms(t *testing.T) {
 	ours, theirs := newPKI(t, "Ours"), newPKI(t, "Theirs")
-	load := func(key, trust *testPKI) *Identity {
-		i, err := Load(write(t, jks(t, key.keyEntry("a")), nil, jks(t, trust.trustEntry("ca"))))
-		require.NoError(t, err)
-		return i
-	}
-	assert.ErrorContains(t, shake(t, load(ours, ours), load(theirs, ours), 0), "certificate signed by unknown authority", "the server is a stranger")
-	assert.ErrorContains(t, shake(t, load(theirs, ours), load(ours, ours), 0), "remote error: tls: unknown certificate authority", "the client is a stranger")
+	of := func(key, trust *testPKI) *Identity { return load(t, key.store(t), nil, trust.trust(t)) }
+	assert.ErrorContains(t, shake(t, of(ours, ours), of(theirs, ours), 0), "certificate signed by unknown authority", "the server is a stranger")
+	assert.ErrorContains(t, shake(t, of(theirs, ours), of(ours, ours), 0), "remote error: tls: unknown certificate authority", "the client is a stranger")
 }
 
 func TestIdentity_configurations_refuse_old_TLS(t *testing.T) {
 	p := newPKI(t, "Test")
-	i, err := Load(write(t, jks(t, p.keyEntry("a")), nil, jks(t, p.trustEntry("ca"))))
-	require.NoError(t, err)
+	i := load(t, p.store(t), nil, p.trust(t))
 	assert.EqualValues(t, tls.VersionTLS12, i.ClientConfig().MinVersion)
 	assert.EqualValues(t, tls.VersionTLS12, i.ServerConfig(tls.NoClientCert).MinVersion)
 	assert.Same(t, i.Pool(), i.ClientConfig().RootCAs)
@@ -187,63 +199,57 @@ func TestLoad_several_keys(t *testing.T) {
 		key, chain := p.identity(t, alias, change)
 		return keystore.Entry{Alias: alias, Key: key, Chain: chain}
 	}
-	usage := func(u x509.ExtKeyUsage) func(*x509.Certificate) {
-		return func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{u} }
+	usage := func(usages ...x509.ExtKeyUsage) func(*x509.Certificate) {
+		return func(c *x509.Certificate) { c.ExtKeyUsage = usages }
 	}
 	expired := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }
-	for _, row := range []struct {
-		is                 string
+	encipher := func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }
+	client, server, other := usage(x509.ExtKeyUsageClientAuth), usage(x509.ExtKeyUsageServerAuth), usage(x509.ExtKeyUsageCodeSigning)
+	a, b, c := entry("a", nil), entry("b", nil), entry("c", nil)
+	for is, row := range map[string]struct {
 		entries            []keystore.Entry
 		asClient, asServer string
 	}{
-		{"the first alias of equals", []keystore.Entry{entry("b", nil), entry("a", nil), entry("c", nil)}, "a", "a"},
-		{"one that is valid before one that has expired", []keystore.Entry{entry("a", expired), entry("b", nil)}, "b", "b"},
-		{"one for the purpose before others", []keystore.Entry{entry("a", usage(x509.ExtKeyUsageServerAuth)), entry("b", usage(x509.ExtKeyUsageClientAuth)), entry("c", nil)}, "b", "a"},
-		{"one without restriction before one for another purpose", []keystore.Entry{entry("a", usage(x509.ExtKeyUsageCodeSigning)), entry("b", func(c *x509.Certificate) { c.ExtKeyUsage = nil })}, "b", "b"},
-		{"one that can sign before one that cannot", []keystore.Entry{entry("a", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }), entry("b", nil)}, "b", "b"},
-		{"one that expired when there is no other", []keystore.Entry{entry("a", expired)}, "a", "a"},
+		"the first alias of equals":              {[]keystore.Entry{b, a, c}, "a", "a"},
+		"a valid one before one that expired":    {[]keystore.Entry{entry("a", expired), b}, "b", "b"},
+		"one for the purpose before others":      {[]keystore.Entry{entry("a", server), entry("b", client), c}, "b", "a"},
+		"one for anything before one for others": {[]keystore.Entry{entry("a", other), entry("b", usage())}, "b", "b"},
+		"one that can sign before others":        {[]keystore.Entry{entry("a", encipher), b}, "b", "b"},
+		"one that expired as the only one":       {[]keystore.Entry{entry("a", expired)}, "a", "a"},
 	} {
-		t.Run(row.is, func(t *testing.T) {
-			f := write(t, jks(t, row.entries...), nil, jks(t, p.trustEntry("ca")))
+		f := write(t, jks(t, row.entries...), nil, p.trust(t))
+		for _, f.Server = range []bool{false, true} {
 			i, err := Load(f)
-			require.NoError(t, err)
-			assert.Equal(t, row.asClient, i.Certificate.Leaf.Subject.CommonName)
-			f.Server = true
-			i, err = Load(f)
-			require.NoError(t, err)
-			assert.Equal(t, row.asServer, i.Certificate.Leaf.Subject.CommonName)
-		})
+			require.NoError(t, err, is)
+			assert.Equal(t, map[bool]string{false: row.asClient, true: row.asServer}[f.Server], i.Certificate.Leaf.Subject.CommonName, is)
+		}
 	}
 }
 
 func TestLoad_truststores(t *testing.T) {
 	p, q := newPKI(t, "Test"), newPKI(t, "Other")
-	store := jks(t, p.keyEntry("a"))
-	root, other := p.ca.Root, q.ca.Root
-	for _, row := range []struct {
-		is   string
+	one, both := []*x509.Certificate{p.ca.Root}, []*x509.Certificate{p.ca.Root, q.ca.Root}
+	key, trusted := q.keyEntry("key"), p.trustEntry("a")
+	for is, row := range map[string]struct {
 		data []byte
 		want []*x509.Certificate
 	}{
-		{"a JKS with several", jks(t, p.trustEntry("a"), q.trustEntry("b")), []*x509.Certificate{root, other}},
-		{"a JKS with a key beside them, which is not trusted", jks(t, q.keyEntry("key"), p.trustEntry("a")), []*x509.Certificate{root}},
-		{"a PKCS#12 with a key beside them, which is not trusted", p12(t, keystore.ProfileModern, q.keyEntry("key"), p.trustEntry("a")), []*x509.Certificate{root}},
-		{"a PEM with several, one twice", pemCerts(root, other, root), []*x509.Certificate{root, other}},
+		"a JKS with several":                                {jks(t, trusted, q.trustEntry("b")), both},
+		"a JKS with a key beside, which is not trusted":     {jks(t, key, trusted), one},
+		"a PKCS#12 with a key beside, which is not trusted": {p12(t, keystore.ProfileModern, key, trusted), one},
+		"a PEM with several, one twice":                     {pemCerts(p.ca.Root, q.ca.Root, p.ca.Root), both},
 	} {
-		t.Run(row.is, func(t *testing.T) {
-			i, err := Load(write(t, store, nil, row.data))
-			require.NoError(t, err)
-			assert.ElementsMatch(t, row.want, i.Roots)
-		})
+		assert.ElementsMatch(t, row.want, load(t, p.store(t), nil, row.data).Roots, is)
 	}
 }
 
 func TestLoad_truststore_of_openssl(t *testing.T) {
 	openssl := peer.Require(t, "openssl")[0]
 	p := newPKI(t, "Test")
-	f := write(t, jks(t, p.keyEntry("a")), nil, pemCerts(p.ca.Root, p.ca.Issuing))
+	f := write(t, p.store(t), nil, pemCerts(p.ca.Root, p.ca.Issuing))
 	out := filepath.Join(t.TempDir(), "trust.jks")
-	run(t, openssl, "pkcs12", "-export", "-nokeys", "-in", f.TruststorePath, "-out", out, "-passout", "pass:"+password)
+	text, err := exec.Command(openssl, "pkcs12", "-export", "-nokeys", "-in", f.TruststorePath, "-out", out, "-passout", "pass:"+password).CombinedOutput()
+	require.NoError(t, err, string(text))
 	f.TruststorePath = out
 	i, err := Load(f)
 	require.NoError(t, err)
@@ -253,97 +259,54 @@ func TestLoad_truststore_of_openssl(t *testing.T) {
 
 func TestLoad_faults(t *testing.T) {
 	p, q := newPKI(t, "Test"), newPKI(t, "Other")
-	good, trust := jks(t, p.keyEntry("a")), jks(t, p.trustEntry("ca"))
-	for _, row := range []struct {
-		is    string
-		files func() Files
-		want  string // %[1]s: the directory
-	}{
-		{"no keystore named", func() Files { f := write(t, good, nil, trust); f.KeystorePath = ""; return f },
-			`KEYSTORE_PATH is not set, want the path of a JKS, PKCS#12 or PEM file`},
-		{"both missing", func() Files {
-			f := write(t, good, nil, trust)
+	good, trust, chain := p.store(t), p.trust(t), pemCerts(p.chain...)
+	// changed has good files but for a change.
+	changed := func(change func(f *Files)) Files {
+		f := write(t, good, nil, trust)
+		change(&f)
+		return f
+	}
+	want := golden.Load(t, "faults.txt")
+	for is, f := range map[string]Files{
+		"no keystore named": changed(func(f *Files) { f.KeystorePath = "" }),
+		"both missing": changed(func(f *Files) {
 			require.NoError(t, os.Remove(f.KeystorePath))
 			require.NoError(t, os.Remove(f.TruststorePath))
-			return f
-		}, `KEYSTORE_PATH "%[1]s/store" does not exist: check the path and the volume mounted there (open %[1]s/store: no such file or directory); ` +
-			`TRUSTSTORE_PATH "%[1]s/trust" does not exist: check the path and the volume mounted there (open %[1]s/trust: no such file or directory)`},
-		{"a directory", func() Files {
-			f := write(t, good, nil, trust)
-			f.TruststorePath = filepath.Dir(f.TruststorePath)
-			return f
-		},
-			`TRUSTSTORE_PATH "%[1]s" is a directory, want a file`},
-		{"a named pipe that nobody writes to", func() Files {
-			f := write(t, good, nil, trust)
+		}),
+		"a directory": changed(func(f *Files) { f.TruststorePath = filepath.Dir(f.TruststorePath) }),
+		"a named pipe that no one writes to": changed(func(f *Files) {
 			require.NoError(t, os.Remove(f.KeystorePath))
 			require.NoError(t, syscall.Mkfifo(f.KeystorePath, 0o600))
-			return f
-		},
-			`KEYSTORE_PATH "%[1]s/store" is a device, pipe or socket, want a file`},
-		{"a wrong password", func() Files { f := write(t, good, nil, trust); f.KeystorePassword = "geheim"; return f },
-			`KEYSTORE_PATH "%[1]s/store" is not opened by KEYSTORE_PASSWORD: check that the password belongs to this file (`},
-		{"a password's file that is missing", func() Files {
-			f := write(t, good, nil, trust)
-			f.KeystorePasswordFile = filepath.Join(filepath.Dir(f.KeystorePath), "password")
-			return f
-		}, `KEYSTORE_PASSWORD_FILE "%[1]s/password" does not exist: check the path and the volume mounted there (`},
-		{"a password with a newline", func() Files { f := write(t, good, nil, trust); f.TruststorePassword = password + "\n"; return f },
-			`TRUSTSTORE_PATH "%[1]s/trust" is not opened by TRUSTSTORE_PASSWORD: it begins or ends with white space; a Secret made with echo has a newline at its end (`},
-		{"no password", func() Files {
-			f := write(t, p12(t, keystore.ProfileModern, p.keyEntry("a")), nil, trust)
+		}),
+		"wrong passwords":           changed(func(f *Files) { f.KeystorePassword, f.TruststorePassword = "geheim", "geheim" }),
+		"a password's file missing": changed(func(f *Files) { f.KeystorePasswordFile = filepath.Join(filepath.Dir(f.KeystorePath), "password") }),
+		"a password with a newline": changed(func(f *Files) { f.TruststorePassword = password + "\n" }),
+		"no password": changed(func(f *Files) {
+			*f = write(t, p12(t, keystore.ProfileModern, p.keyEntry("a")), nil, trust)
 			f.KeystorePassword = ""
-			return f
-		}, `KEYSTORE_PATH "%[1]s/store" is not opened by KEYSTORE_PASSWORD: it is not set (`},
-		{"an unknown format", func() Files { return write(t, []byte("hello"), nil, trust) },
-			`KEYSTORE_PATH "%[1]s/store": store is in no known format, want JKS, PKCS#12 or PEM`},
-		{"an empty file", func() Files { return write(t, good, nil, []byte{}) },
-			`TRUSTSTORE_PATH "%[1]s/trust": store is empty, want JKS, PKCS#12 or PEM`},
-		{"a truststore as keystore", func() Files { return write(t, trust, nil, trust) },
-			`KEYSTORE_PATH "%[1]s/store" has no private key, only certificates (1): want a store with a key and its certificate (is it the truststore?), or a PEM key in KEYSTORE_KEY_PATH`},
-		{"a keystore as truststore", func() Files { return write(t, good, nil, good) },
-			`TRUSTSTORE_PATH "%[1]s/trust" has no trusted certificate, only private keys: want a store with the CA of the other side (is it the keystore?)`},
-		{"a key alone", func() Files { return write(t, pemKey(t, p.key), nil, trust) },
-			`KEYSTORE_PATH "%[1]s/store" has a private key without the certificate for it: want both from the same request; where the key is a PEM file of its own, its certificate goes to KEYSTORE_PATH and the key to KEYSTORE_KEY_PATH`},
-		{"a key of another certificate in one file", func() Files { return write(t, append(pemKey(t, q.key), pemCerts(p.chain...)...), nil, trust) },
-			`KEYSTORE_PATH "%[1]s/store" has a private key without the certificate for it: want both from the same request; where the key is a PEM file of its own, its certificate goes to KEYSTORE_PATH and the key to KEYSTORE_KEY_PATH`},
-		{"a key file for another certificate", func() Files { return write(t, pemCerts(p.chain...), pemKey(t, q.key), trust) },
-			`KEYSTORE_KEY_PATH "%[1]s/key" has a key that none of the 3 certificates in KEYSTORE_PATH "%[1]s/store" is for: check that the two belong together`},
-		{"a key file with certificates only", func() Files { return write(t, pemCerts(p.chain...), pemCerts(p.ca.Root), trust) },
-			`KEYSTORE_KEY_PATH "%[1]s/key" holds no private key, only certificates: want a PEM private key`},
-		{"a key file beside a JKS", func() Files { return write(t, good, pemKey(t, p.key), trust) },
-			`KEYSTORE_KEY_PATH is set to "%[1]s/key", but KEYSTORE_PATH "%[1]s/store" is a JKS store, which has its key inside: unset the former`},
+		}),
+		"an unknown format":                        write(t, []byte("hello"), nil, trust),
+		"an empty file":                            write(t, good, nil, []byte{}),
+		"a file too large":                         write(t, good, nil, append(pemCerts(p.ca.Root), make([]byte, keystore.MaxSize)...)),
+		"a truststore as keystore":                 write(t, trust, nil, trust),
+		"a keystore as truststore":                 write(t, good, nil, good),
+		"a key alone":                              write(t, pemKey(t, p.key), nil, trust),
+		"a key of another certificate in one file": write(t, append(pemKey(t, q.key), chain...), nil, trust),
+		"a key file for another certificate":       write(t, chain, pemKey(t, q.key), trust),
+		"a key file with certificates only":        write(t, chain, pemCerts(p.ca.Root), trust),
+		"a key file beside a JKS":                  write(t, good, pemKey(t, p.key), trust),
 	} {
-		t.Run(row.is, func(t *testing.T) {
-			f := row.files()
-			dir := filepath.Dir(f.TruststorePath)
-			if info, err := os.Stat(f.TruststorePath); err == nil && info.IsDir() {
-				dir = f.TruststorePath
-			}
-			_, err := Load(f)
-			require.Error(t, err)
-			assert.Contains(t, err.Error(), fmt.Sprintf(row.want+"%.0[1]s", dir))
-			assert.NotContains(t, err.Error(), "geheim")
-			assert.NotContains(t, err.Error(), password)
-			assert.NotContains(t, err.Error(), "\n")
-		})
+		_, err := Load(f)
+		require.Error(t, err, is)
+		want.Equal(t, is, tempDir.ReplaceAllString(err.Error(), "{dir}"))
+		assert.NotContains(t, err.Error(), "geheim")
+		assert.NotContains(t, err.Error(), password)
+		assert.NotContains(t, err.Error(), "\n")
+		assert.Equal(t, strings.Contains(err.Error(), "is not opened by"), errors.Is(err, keystore.ErrPassword), is)
 	}
 }
 
-func TestLoad_file_too_large(t *testing.T) {
-	p := newPKI(t, "Test")
-	big := append(pemCerts(p.ca.Root), make([]byte, keystore.MaxSize)...)
-	_, err := Load(write(t, jks(t, p.keyEntry("a")), nil, big))
-	assert.ErrorContains(t, err, fmt.Sprintf("PEM store has %d bytes, want at most %d", keystore.MaxSize+1, keystore.MaxSize))
-}
-
-func TestLoad_wrong_password_is_told(t *testing.T) {
-	p := newPKI(t, "Test")
-	f := write(t, jks(t, p.keyEntry("a")), nil, jks(t, p.trustEntry("ca")))
-	f.KeystorePassword, f.TruststorePassword = "x", "y"
-	_, err := Load(f)
-	assert.ErrorIs(t, err, keystore.ErrPassword)
-}
+var tempDir = regexp.MustCompile(`/[^" ]*/TestLoad_faults\w*/\d+`)
 
 func TestIdentity_Warnings(t *testing.T) {
 	p := newPKI(t, "Test")
@@ -352,7 +315,7 @@ func TestIdentity_Warnings(t *testing.T) {
 		c.NotBefore, c.NotAfter = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 4, 11, 0, 0, 0, 0, time.UTC)
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	})
-	f := write(t, jks(t, p.keyEntry("a")), nil, jks(t, p.trustEntry("ca")))
+	f := write(t, p.store(t), nil, p.trust(t))
 	client, err := Load(f)
 	require.NoError(t, err)
 	f.Server = true
@@ -405,12 +368,6 @@ func TestLoad_stores_of_keytool(t *testing.T) {
 	}
 }
 
-func run(t testing.TB, program string, args ...string) {
-	t.Helper()
-	out, err := exec.Command(program, args...).CombinedOutput()
-	require.NoError(t, err, string(out))
-}
-
 func FuzzLoad(f *testing.F) {
 	p := newPKI(f, "Test")
 	f.Add(jks(f, p.keyEntry("a")), jks(f, p.trustEntry("b")))
@@ -426,4 +383,103 @@ func FuzzLoad(f *testing.F) {
 			t.Fatal("an identity without roots or with another key's certificate")
 		}
 	})
+}
+
+// Identities and truststores as editors, shells and other programs leave them.
+func TestLoad_filesAsTheyAreFound(t *testing.T) {
+	stored := func(name string) string { return filepath.Join("../../test/testdata/stores", name) }
+	for name, password := range map[string]string{
+		"byte-order-mark.pem": "", "utf-16.pem": "", "cr-only.pem": "", "escaped-line-ends.pem": "", "one-line.pem": "",
+		"indented.pem": "", "leading-space.pem": "", "joined-key.pem": "", "dh-parameters.pem": "",
+		"key-scrypt.pem": "changeit", "key-hmac-sha512-256.pem": "changeit",
+		"bouncycastle-ber.p12": "changeit", "mac-sha512-256.p12": "changeit", "sha1-2des.p12": "changeit",
+	} {
+		t.Run(name, func(t *testing.T) {
+			identity, err := LoadKeystore(Files{KeystorePath: stored(name), KeystorePassword: password})
+			require.NoError(t, err)
+			assert.NotNil(t, identity.Certificate.PrivateKey)
+			assert.NotEmpty(t, identity.Certificate.Certificate)
+			if filepath.Ext(name) == ".pem" {
+				// The key may be in a file of its own, too.
+				_, err = LoadKeystore(Files{KeystorePath: stored(name), KeystoreKeyPath: stored(name), KeystorePassword: password})
+				require.NoError(t, err)
+			}
+		})
+	}
+	for name, password := range map[string]string{
+		"byte-order-mark-trusted.pem": "", "crl.pem": "", "joined.pem": "", "trusted-certificate.pem": "",
+		"x509-certificate.pem": "", "bouncycastle-ber-trusted.p12": "changeit", "null-password.p12": "",
+		// Its key cannot be read, and nothing asks for it.
+		"key-md5-des.pem": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			identity, err := LoadRoots(Files{TruststorePath: stored(name), TruststorePassword: password})
+			require.NoError(t, err)
+			assert.NotEmpty(t, identity.Roots)
+			assert.Empty(t, identity.Skipped)
+		})
+	}
+}
+
+func negative(t *testing.T, cert *x509.Certificate) *x509.Certificate {
+	t.Helper()
+	outline, err := pki.Parse(ca.NegativeSerial(cert))
+	require.NoError(t, err)
+	require.Nil(t, outline.PublicKey)
+	return outline
+}
+
+// stores encodes one key entry in each format.
+func stores(t *testing.T, key keystore.Entry) map[string][]byte {
+	t.Helper()
+	return map[string][]byte{
+		"JKS": jks(t, key), "PKCS12": p12(t, keystore.ProfileModern, key), "PEM": append(pemKey(t, key.Key), pemCerts(key.Chain...)...),
+	}
+}
+
+func TestLoad_rootOfTheOwnChainThatCannotBeParsed_isNotShown(t *testing.T) {
+	p := newPKI(t, "Own")
+	trust := jks(t, p.trustEntry("root"))
+	entry := keystore.Entry{Alias: "own", Key: p.key, Chain: []*x509.Certificate{p.chain[0], p.chain[1], negative(t, p.ca.Root)}}
+	for format, store := range stores(t, entry) {
+		identity, err := Load(write(t, store, nil, trust))
+		require.NoError(t, err, format)
+		assert.Len(t, identity.Certificate.Certificate, 2, format)
+		assert.NoError(t, shake(t, identity, identity, tls.VersionTLS13), format)
+	}
+}
+
+func TestLoad_ownCertificateThatCannotBeParsed_isNamed(t *testing.T) {
+	p := newPKI(t, "Own")
+	entry := keystore.Entry{Alias: "own", Key: p.key, Chain: []*x509.Certificate{negative(t, p.chain[0]), p.chain[1]}}
+	for format, store := range stores(t, entry) {
+		f := write(t, store, nil, jks(t, p.trustEntry("root")))
+		_, err := Load(f)
+		assert.EqualError(t, err, fmt.Sprintf(`KEYSTORE_PATH %q has a certificate "CN=Own" that cannot be used: it cannot be parsed: x509: negative serial number`, f.KeystorePath), format)
+	}
+}
+
+func TestLoad_anchors_skipsThoseThatCanVerifyNothing(t *testing.T) {
+	p := newPKI(t, "Own")
+	bad := keystore.Entry{Alias: "bad", Chain: []*x509.Certificate{negative(t, p.ca.Root)}, Trusted: true}
+	f := write(t, jks(t, p.keyEntry("own")), nil, jks(t, p.trustEntry("root"), bad))
+	identity, err := Load(f)
+	require.NoError(t, err)
+	assert.Equal(t, []*x509.Certificate{p.ca.Root}, identity.Roots)
+	want := fmt.Sprintf(`TRUSTSTORE_PATH %q: entry "bad", "CN=Own Root CA,O=Throwaway", can verify nothing here: it cannot be parsed: x509: negative serial number; it is skipped`, f.TruststorePath)
+	assert.Equal(t, []string{want}, identity.Skipped)
+	assert.Equal(t, []string{want}, identity.Warnings(time.Now().Add(-time.Minute/2)))
+
+	only, err := LoadRoots(f)
+	require.NoError(t, err)
+	assert.Equal(t, identity.Skipped, only.Skipped)
+
+	var many []*x509.Certificate
+	for range 7 {
+		many = append(many, negative(t, newPKI(t, "Own").ca.Root))
+	}
+	_, err = LoadRoots(write(t, nil, nil, pemCerts(many...)))
+	require.ErrorContains(t, err, "has no certificate that can be used: certificate 1, ")
+	assert.ErrorContains(t, err, "; and 2 more")
+	assert.Equal(t, 5, strings.Count(err.Error(), "can verify nothing here"))
 }

@@ -36,21 +36,12 @@ func (c contents) trust(f Files, i *Identity) error {
 		i.Roots = append(i.Roots, r.cert)
 	}
 	if len(i.Roots) == 0 {
-		return fmt.Errorf("TRUSTSTORE_PATH %q has no certificate that can be used: %s", f.TruststorePath, few(reasons))
+		return fmt.Errorf("TRUSTSTORE_PATH %q has no certificate that can be used: %s", f.TruststorePath, strings.Join(pki.FirstOf(reasons, 5), "; "))
 	}
 	for _, reason := range reasons {
 		i.Skipped = append(i.Skipped, fmt.Sprintf("TRUSTSTORE_PATH %q: %s; it is skipped", f.TruststorePath, reason))
 	}
 	return nil
-}
-
-// few joins the first of a list.
-func few(list []string) string {
-	const most = 5
-	if len(list) > most {
-		list = append(slices.Clone(list[:most]), fmt.Sprintf("and %d more", len(list)-most))
-	}
-	return strings.Join(list, "; ")
 }
 
 // root is a certificate to trust, and how to find it in its store.

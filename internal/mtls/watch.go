@@ -2,13 +2,16 @@ package mtls
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/files"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // settle is how long the files must be left alone before they are read: a replacement consists of several steps, and of
@@ -22,7 +25,7 @@ type Watcher struct {
 }
 
 // Watch begins to follow the files until ctx ends. initial is what Load gave; a change since then is found.
-// onReload, which may be nil, is told of each replacement: the new identity, or the error that made it
+// onReload, which may be nil, is called with each replacement: the new identity, or the error that made it
 // unusable, in which case the old one stays. It is called from one goroutine. Both are logged here.
 func Watch(ctx context.Context, from Files, initial *Identity, log *slog.Logger, onReload func(*Identity, error)) (*Watcher, error) {
 	w := &Watcher{done: make(chan struct{})}
@@ -83,4 +86,73 @@ func (f Files) dirs() (dirs []string) {
 		}
 	}
 	return dirs
+}
+
+// follower has the identity in use, and replaces it when the files have changed.
+type follower struct {
+	files    Files
+	log      *slog.Logger
+	onReload func(*Identity, error)
+	current  atomic.Pointer[Identity]
+
+	// What follows belongs to the goroutine that looks.
+	seen    [sha256.Size]byte // of the files at the last look, good or bad
+	lastErr string            // of the last look, where the files could not even be read
+}
+
+func (f *follower) begin(files Files, initial *Identity, log *slog.Logger, onReload func(*Identity, error)) {
+	f.files, f.log, f.onReload, f.seen = files, log, onReload, initial.digest
+	f.current.Store(initial)
+}
+
+// look reads the files, and replaces the identity when they have changed.
+func (f *follower) look() {
+	read, err := read(f.files)
+	if err != nil {
+		if err.Error() != f.lastErr {
+			f.lastErr = err.Error()
+			f.seen = [sha256.Size]byte{} // what comes next is news
+			f.refused(err)
+		}
+		return
+	}
+	f.lastErr = ""
+	digest := read.digest()
+	if digest == f.seen {
+		return
+	}
+	f.seen = digest
+	next, err := read.identity(f.files)
+	if err != nil {
+		f.refused(err)
+		return
+	}
+	f.current.Store(next)
+	f.log.Info("mutual TLS identity replaced", "subject", pki.DN(next.Certificate.Leaf.RawSubject),
+		"serial", pki.Serial(next.Certificate.Leaf), "not_after", next.Certificate.Leaf.NotAfter, "roots", len(next.Roots))
+	if f.onReload != nil {
+		f.onReload(next, nil)
+	}
+}
+
+func (f *follower) refused(err error) {
+	f.log.Error("the new mutual TLS files are unusable, keeping the identity in use", "error", err.Error())
+	if f.onReload != nil {
+		f.onReload(nil, err)
+	}
+}
+
+// WithoutWatcher follows the files where Watch fails, which a machine without a free inotify instance makes
+// it do: they are read at each call of current. What goes to log and onReload, which may
+// be nil, is as with Watch, but only then.
+func WithoutWatcher(files Files, initial *Identity, log *slog.Logger, onReload func(*Identity, error)) (current func() *Identity) {
+	f := &follower{}
+	f.begin(files, initial, log, onReload)
+	var looking sync.Mutex
+	return func() *Identity {
+		looking.Lock()
+		defer looking.Unlock()
+		f.look()
+		return f.current.Load()
+	}
 }

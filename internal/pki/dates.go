@@ -1,6 +1,9 @@
 package pki
 
-import "time"
+import (
+	"crypto/x509"
+	"time"
+)
 
 // longest is a span of which any share surely fits into a time.Duration, whose own end is at 292 years.
 const longest = 1 << 62 * time.Nanosecond
@@ -26,4 +29,12 @@ func Days(from, to time.Time) int {
 		days--
 	}
 	return int(days)
+}
+
+// Stamp is a time as text (RFC 3339), in UTC.
+func Stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// ExpiresSoon tells whether less than a fifth of a certificate's life is left, and at most 30 days.
+func ExpiresSoon(cert *x509.Certificate, now time.Time) bool {
+	return cert.NotAfter.Sub(now) < min(30*24*time.Hour, cert.NotAfter.Sub(cert.NotBefore)/5)
 }

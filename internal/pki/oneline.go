@@ -1,6 +1,8 @@
 package pki
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -20,4 +22,12 @@ func OneLine(s string, limit int) string {
 		s = string([]rune(s)[:limit]) + "…"
 	}
 	return s
+}
+
+// FirstOf is a list, or its first elements and then how many more there are.
+func FirstOf(list []string, most int) []string {
+	if len(list) <= most {
+		return list
+	}
+	return append(slices.Clone(list[:most]), fmt.Sprintf("and %d more", len(list)-most))
 }

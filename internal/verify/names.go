@@ -96,7 +96,7 @@ func generalName(v asn1.RawValue) string {
 			return "URI:" + printable(string(v.Bytes))
 		case tagIP:
 			if len(v.Bytes) == net.IPv4len || len(v.Bytes) == net.IPv6len {
-				return "IP:" + net.IP(v.Bytes).String()
+				return "IP Address:" + net.IP(v.Bytes).String()
 			}
 		}
 	}

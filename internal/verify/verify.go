@@ -182,7 +182,7 @@ func checkAnchor(chain, trusted []*x509.Certificate, now time.Time) (warnings []
 		_, verr := pki.VerifyPath(chain[0], pki.PathOptions{Anchors: trusted, Others: chain[1:], At: at})
 		if verr == nil {
 			if i > 0 && !anyStartsAfter(chain, now) {
-				warnings = append(warnings, fmt.Sprintf("the trust anchor becomes valid only at %s, %s from now: this machine's clock is behind the CA's, which is tolerated up to %s", stamp(at), at.Sub(now).Round(time.Second), Skew))
+				warnings = append(warnings, fmt.Sprintf("the trust anchor becomes valid only at %s, %s from now: this machine's clock is behind the CA's, which is tolerated up to %s", pki.Stamp(at), at.Sub(now).Round(time.Second), Skew))
 			}
 			return append(warnings, expired(trusted, now)...), nil
 		}
@@ -196,7 +196,7 @@ func checkAnchor(chain, trusted []*x509.Certificate, now time.Time) (warnings []
 func anchorError(chain, trusted []*x509.Certificate, err error, now time.Time) error {
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
-		return &Error{"a certificate on the path to the trust anchor is not valid now", "a validity that includes " + stamp(now), validity(invalid.Cert)}
+		return &Error{"a certificate on the path to the trust anchor is not valid now", "a validity that includes " + pki.Stamp(now), validity(invalid.Cert)}
 	}
 	top := chain[len(chain)-1]
 	got := fmt.Sprintf("%s (%v)", dnList(trusted), err)

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -16,7 +17,9 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,19 +28,23 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 // now is when all tests play.
 var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
+// cert is the type that most is about here.
+type cert = x509.Certificate
+
 type authority struct {
-	cert *x509.Certificate
+	cert *cert
 	key  crypto.Signer
 }
 
 var serial int64
 
-func issue(t testing.TB, by *authority, key crypto.PublicKey, self crypto.Signer, template *x509.Certificate) *x509.Certificate {
+func issue(t testing.TB, by *authority, key crypto.PublicKey, self crypto.Signer, template *cert) *cert {
 	t.Helper()
 	serial++
 	template.SerialNumber = big.NewInt(serial)
@@ -65,10 +72,10 @@ func newKey(t testing.TB) crypto.Signer {
 	return key
 }
 
-func newCA(t testing.TB, name string, by *authority, change func(*x509.Certificate)) *authority {
+func newCA(t testing.TB, name string, by *authority, change func(*cert)) *authority {
 	t.Helper()
 	key := newKey(t)
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: now.Add(48 * time.Hour)}
+	template := &cert{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: now.Add(48 * time.Hour)}
 	if change != nil {
 		change(template)
 	}
@@ -111,32 +118,181 @@ func request(t testing.TB, key crypto.Signer, template x509.CertificateRequest) 
 }
 
 // leaf is what a good CA issues, but for what change does to it.
-func (w *world) leaf(t testing.TB, change func(*x509.Certificate)) *x509.Certificate {
+func (w *world) leaf(t testing.TB, change func(*cert)) *cert {
 	t.Helper()
-	template := &x509.Certificate{RawSubject: w.csr.RawSubject, DNSNames: w.csr.DNSNames, IPAddresses: w.csr.IPAddresses, EmailAddresses: w.csr.EmailAddresses, URIs: w.csr.URIs, BasicConstraintsValid: true}
+	template := &cert{RawSubject: w.csr.RawSubject, DNSNames: w.csr.DNSNames, IPAddresses: w.csr.IPAddresses, EmailAddresses: w.csr.EmailAddresses, URIs: w.csr.URIs, BasicConstraintsValid: true}
 	if change != nil {
 		change(template)
 	}
 	return issue(t, w.issuing, w.key.Public(), nil, template)
 }
 
-func certs(all ...*x509.Certificate) []*x509.Certificate { return all }
+func certs(all ...*cert) []*cert { return all }
 
-func TestAnswer_keyTooLarge_verifiesNothing(t *testing.T) {
-	w := newWorld(t)
-	large := issue(t, w.root, ca.OversizedRSA().Public(), nil, &x509.Certificate{Subject: pkix.Name{CommonName: "Large"}, IsCA: true, BasicConstraintsValid: true})
-	good := []*x509.Certificate{w.leaf(t, nil), w.issuing.cert, w.policy.cert}
-	_, err := Answer(w.csr, append(good, large), []*x509.Certificate{w.root.cert}, now)
-	assert.EqualError(t, err, `certificate 4 of the chain can verify nothing: want one with a key and extensions that are supported, `+
-		`got "CN=Large": its RSA key has 8676 bits, want at most 8192`)
-
-	r, err := Answer(w.csr, good, []*x509.Certificate{w.root.cert, large}, now)
-	require.NoError(t, err)
-	assert.Equal(t, certs(w.root.cert, large), r.Trusted)
-	assert.Equal(t, []string{`trusted certificate 2, "CN=Large", is published, but can verify nothing here: its RSA key has 8676 bits, want at most 8192`}, r.Warnings)
+// answer is what a CertService gives for the world's request, or for another.
+type answer struct {
+	chain, trusted []*cert
+	csr            *x509.CertificateRequest
 }
 
-func negative(t testing.TB, cert *x509.Certificate) *x509.Certificate {
+var hash = regexp.MustCompile(`SHA-256 [0-9a-f]{64}`)
+
+// summary is what comes of an answer.
+func summary(r Result, err error) string {
+	if err != nil {
+		return "refused: " + hash.ReplaceAllString(err.Error(), "SHA-256 HASH")
+	}
+	lines := []string{"chain: " + dnList(r.Chain), "trusted: " + dnList(r.Trusted)}
+	for _, warning := range r.Warnings {
+		lines = append(lines, "warning: "+warning)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestAnswer(t *testing.T) {
+	w := newWorld(t)
+	root, policy, issuing, other := w.root.cert, w.policy.cert, w.issuing.cert, w.other.cert
+	leaf, anchors := w.leaf(t, nil), certs(root)
+	given := func(trusted []*cert, chain ...*cert) answer { return answer{chain, trusted, nil} }
+	bare := func(key crypto.Signer) *cert {
+		return issue(t, w.issuing, key.Public(), nil, &cert{RawSubject: w.csr.RawSubject})
+	}
+	// issued is a good answer but for the leaf.
+	issued := func(change func(c *cert)) answer {
+		return given(anchors, w.leaf(t, change), issuing, policy)
+	}
+	// by is a leaf of another authority, which is trusted.
+	by := func(a *authority) answer { return given(certs(a.cert), w.leafBy(t, a)) }
+	dated := func(name string, from, to time.Duration) *authority {
+		return newCA(t, name, nil, func(c *cert) { c.NotBefore, c.NotAfter = now.Add(from), now.Add(to) })
+	}
+	signed := func(key crypto.Signer, name string, parent *authority, algorithm x509.SignatureAlgorithm) *authority {
+		return &authority{issue(t, parent, key.Public(), key, &cert{
+			Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+			SignatureAlgorithm: algorithm, NotAfter: now.Add(48 * time.Hour),
+		}), key}
+	}
+	registered := func(number byte) pkix.Extension { // a name of a kind that crypto/x509 passes over
+		value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 8, Bytes: []byte{0x2a, number}}})
+		require.NoError(t, err)
+		return pkix.Extension{Id: oidSubjectAltName, Value: value}
+	}
+	named := func(number byte) answer {
+		return answer{
+			issued(func(c *cert) { c.ExtraExtensions = []pkix.Extension{registered(number)} }).chain, anchors,
+			request(t, w.key, x509.CertificateRequest{Subject: requested.Subject, ExtraExtensions: []pkix.Extension{registered(3)}}),
+		}
+	}
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	large := issue(t, w.root, ca.OversizedRSA().Public(), nil, &cert{Subject: pkix.Name{CommonName: "Large"}, IsCA: true, BasicConstraintsValid: true})
+	impostor := newCA(t, "Issuing CA", w.policy, nil) // same name, another key
+	notCA := issue(t, w.issuing, w.key.Public(), nil, &cert{Subject: pkix.Name{CommonName: "not a CA"}})
+	narrow := newCA(t, "Narrow CA", w.root, func(c *cert) { c.PermittedDNSDomains = []string{"example.com"} })
+	oldIssuing := newCA(t, "Issuing CA", w.policy, func(c *cert) { c.NotAfter = now.Add(-time.Minute) })
+	next := newCA(t, "Root", w.root, nil) // a root's new key signed with its old one: it has the root's name as issuer
+	sha1Root := signed(rsaKey, "SHA-1 Root", nil, x509.SHA1WithRSA)
+	rsaRoot := signed(rsaKey, "RSA Root", nil, 0)
+	weak := newCA(t, "Weak CA", rsaRoot, func(c *cert) { c.SignatureAlgorithm = x509.SHA1WithRSA })
+	template := *leaf
+	self := issue(t, nil, w.key.Public(), w.key, &template)
+	rows := map[string]answer{
+		"a chain without its root":        given(certs(other, root), leaf, issuing, policy),
+		"a root at the end of the chain":  given(certs(other), leaf, issuing, policy, root),
+		"a trusted root in the chain":     given(certs(root, other), leaf, issuing, policy, root),
+		"duplicates in both lists":        given(certs(root, other, root), leaf, leaf, issuing, issuing, policy, leaf),
+		"an anchor below the root":        given(certs(policy), leaf, issuing),
+		"an anchor in the chain":          given(certs(issuing), leaf, issuing),
+		"only a leaf":                     given(certs(issuing), leaf),
+		"a rollover certificate":          given(anchors, w.leafBy(t, next), next.cert),
+		"a root signed with SHA-1":        given(certs(other), w.leafBy(t, sha1Root), sha1Root.cert),
+		"a signer signed with SHA-1":      given(certs(rsaRoot.cert), w.leafBy(t, weak), weak.cert),
+		"too large a key in the chain":    given(anchors, leaf, issuing, policy, large),
+		"too large a trusted key":         given(certs(root, large), leaf, issuing, policy),
+		"an unreadable root in the chain": given(anchors, leaf, issuing, policy, negative(t, other)),
+		"an unreadable certificate":       given(anchors, negative(t, leaf), issuing, policy),
+		"an unreadable signer":            given(anchors, leaf, negative(t, issuing), policy),
+		"an unreadable anchor":            given(certs(negative(t, root)), leaf, issuing, policy),
+
+		"no certificate":                  {trusted: anchors},
+		"no trusted certificate":          {chain: certs(leaf, issuing, policy)},
+		"another key":                     given(anchors, bare(newKey(t)), issuing, policy),
+		"the leaf behind its signers":     given(anchors, issuing, policy, leaf),
+		"a certificate of a CA":           issued(func(c *cert) { c.IsCA = true }),
+		"another common name":             issued(func(c *cert) { c.RawSubject, c.Subject = nil, pkix.Name{CommonName: "other.example.org"} }),
+		"no common name":                  issued(func(c *cert) { c.RawSubject, c.Subject = nil, pkix.Name{Organization: []string{"x"}} }),
+		"a host name short":               issued(func(c *cert) { c.DNSNames = c.DNSNames[:1] }),
+		"an IP address short":             issued(func(c *cert) { c.IPAddresses = c.IPAddresses[:1] }),
+		"an address in another case":      issued(func(c *cert) { c.EmailAddresses = []string{"pki@example.org"} }),
+		"a URI short":                     issued(func(c *cert) { c.URIs = nil }),
+		"no alternative names at all":     given(anchors, bare(w.key), issuing, policy),
+		"a name of another kind":          named(3),
+		"another name of another kind":    named(4),
+		"names where none were requested": {chain: certs(leaf, issuing, policy), trusted: anchors, csr: request(t, w.key, x509.CertificateRequest{})},
+		"signers in the wrong order":      given(anchors, leaf, policy, issuing),
+		"a signer left out":               given(anchors, leaf, policy),
+		"a root before the end":           given(anchors, leaf, issuing, root, policy),
+		"a signer with the wrong key":     given(anchors, leaf, impostor.cert, policy),
+		"a signer that may not sign":      given(anchors, w.leafBy(t, &authority{notCA, w.key}), notCA, issuing, policy),
+		"a root that is not trusted":      given(certs(other), leaf, issuing, policy),
+		"a chain that ends too early":     given(anchors, leaf),
+		"names that the CA may not sign":  given(anchors, w.leafBy(t, narrow), narrow.cert),
+		"trust in itself":                 given(certs(self), self),
+		"an expired certificate":          issued(func(c *cert) { c.NotAfter = now.Add(-time.Second) }),
+		"a certificate of the future":     issued(func(c *cert) { c.NotBefore = now.Add(5*time.Minute + time.Second) }),
+		"a certificate from soon on":      issued(func(c *cert) { c.NotBefore = now.Add(5 * time.Minute) }),
+		"dates in the wrong order":        issued(func(c *cert) { c.NotAfter = now.Add(-2 * time.Hour) }),
+		"an expired signer":               given(anchors, w.leafBy(t, oldIssuing), oldIssuing.cert, policy),
+		"an expired anchor":               by(dated("Old Root", -time.Hour, -time.Minute)),
+		"an anchor of the future":         by(dated("Future Root", time.Hour, 48*time.Hour)),
+		"an anchor that begins soon":      by(dated("Soon Root", 2*time.Minute, 48*time.Hour)),
+		"anchors of other times": {chain: certs(leaf, issuing, policy),
+			trusted: certs(dated("Gone Root", -time.Hour, -time.Minute).cert, dated("Next Root", 1000*time.Hour, 2000*time.Hour).cert, root)},
+		"a short life from soon on": {
+			issued(func(c *cert) { c.NotBefore, c.NotAfter = now.Add(10*time.Second), now.Add(40*time.Second) }).chain,
+			certs(dated("Later Root", 4*time.Minute, 48*time.Hour).cert, root), nil},
+		"a life longer than its signers'": issued(func(c *cert) { c.NotAfter = now.Add(72 * time.Hour) }),
+		"a host name more":                issued(func(c *cert) { c.DNSNames = append(slices.Clone(c.DNSNames), "extra.example.org") }),
+		"another organization": issued(func(c *cert) {
+			c.RawSubject, c.Subject = nil, pkix.Name{CommonName: "app.example.org", Organization: []string{"Policy"}}
+		}),
+		"the subject in another order": issued(func(c *cert) {
+			c.RawSubject, c.Subject = nil, pkix.Name{ExtraNames: slices.Concat(requested.Subject.ToRDNSequence()...)}
+			slices.Reverse(c.Subject.ExtraNames)
+		}),
+		"host names in another case": issued(func(c *cert) {
+			c.DNSNames, c.EmailAddresses = []string{"APP.example.org", "App.ns.svc.cluster.local"}, []string{"Pki@EXAMPLE.org"}
+		}),
+	}
+	_, edKey, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	require.NoError(t, err)
+	for name, key := range map[string]crypto.Signer{"RSA": rsaKey, "Ed25519": edKey, "P-384": p384} {
+		csr := request(t, key, requested)
+		rows["a request for a key of "+name] = answer{certs(leaf, issuing, policy), anchors, csr}
+		good := &world{issuing: w.issuing, key: key, csr: csr}
+		rows["a key of "+name] = answer{certs(good.leaf(t, nil), issuing, policy), anchors, csr}
+	}
+	want := golden.Load(t, "answers.txt")
+	for is, row := range rows {
+		chain, trusted := slices.Clone(row.chain), slices.Clone(row.trusted)
+		r, err := Answer(cmp.Or(row.csr, w.csr), row.chain, row.trusted, now)
+		want.Equal(t, is, summary(r, err))
+		if err != nil {
+			assert.ErrorAs(t, err, new(*Error), is)
+			assert.Empty(t, r, is)
+		}
+		assert.Equal(t, []any{chain, trusted}, []any{row.chain, row.trusted}, "%s: the arguments are unchanged", is)
+	}
+}
+
+func (w *world) leafBy(t testing.TB, by *authority) *cert {
+	t.Helper()
+	return (&world{issuing: by, key: w.key, csr: w.csr}).leaf(t, nil)
+}
+
+func negative(t testing.TB, cert *cert) *cert {
 	t.Helper()
 	outline, err := pki.Parse(ca.NegativeSerial(cert))
 	require.NoError(t, err)
@@ -144,287 +300,8 @@ func negative(t testing.TB, cert *x509.Certificate) *x509.Certificate {
 	return outline
 }
 
-func TestAnswer_certificateThatCannotBeParsed(t *testing.T) {
-	w := newWorld(t)
-	leaf, bad := w.leaf(t, nil), negative(t, w.other.cert)
-	r, err := Answer(w.csr, certs(leaf, w.issuing.cert, w.policy.cert, bad), certs(w.root.cert), now)
-	require.NoError(t, err)
-	assert.Equal(t, certs(leaf, w.issuing.cert, w.policy.cert), r.Chain)
-	assert.Equal(t, certs(w.root.cert, bad), r.Trusted, "a root in the chain is one to trust, as it would be otherwise")
-	assert.Equal(t, []string{`trusted certificate 2, "CN=Other Root", is published, but can verify nothing here: it cannot be parsed: x509: negative serial number`}, r.Warnings)
-
-	for what, row := range map[string]struct {
-		chain, trusted []*x509.Certificate
-		want           string
-	}{
-		"the certificate itself": {certs(negative(t, leaf), w.issuing.cert, w.policy.cert), certs(w.root.cert),
-			`certificate 1 of the chain can verify nothing: want one with a key and extensions that are supported, got "CN=app.example.org,O=Example": it cannot be parsed: x509: negative serial number`},
-		"a signer": {certs(leaf, negative(t, w.issuing.cert), w.policy.cert), certs(w.root.cert),
-			`certificate 2 of the chain can verify nothing: want one with a key and extensions that are supported, got "CN=Issuing CA": it cannot be parsed: x509: negative serial number`},
-		"the only anchor": {certs(leaf, w.issuing.cert, w.policy.cert), certs(negative(t, w.root.cert)),
-			`the chain does not verify to a trusted certificate: want a path from "CN=Policy CA", issued by "CN=Root", to one of them, got "CN=Root" ` +
-				`(the CA certificate "CN=Root" is among the trusted certificates, but can verify nothing: it cannot be parsed: x509: negative serial number)`},
-	} {
-		_, err := Answer(w.csr, row.chain, row.trusted, now)
-		assert.EqualError(t, err, row.want, what)
-	}
-}
-
-func TestAnswer_good(t *testing.T) {
-	w := newWorld(t)
-	leaf := w.leaf(t, nil)
-	for _, row := range []struct {
-		is                     string
-		chain, trusted         []*x509.Certificate
-		wantChain, wantTrusted []*x509.Certificate
-		wantWarnings           []string
-	}{
-		{"a chain without its root",
-			certs(leaf, w.issuing.cert, w.policy.cert), certs(w.other.cert, w.root.cert),
-			certs(leaf, w.issuing.cert, w.policy.cert), certs(w.other.cert, w.root.cert), nil},
-		{"a root at the end of the chain is moved",
-			certs(leaf, w.issuing.cert, w.policy.cert, w.root.cert), certs(w.other.cert),
-			certs(leaf, w.issuing.cert, w.policy.cert), certs(w.other.cert, w.root.cert), nil},
-		{"a root at the end of the chain that is trusted anyway is dropped",
-			certs(leaf, w.issuing.cert, w.policy.cert, w.root.cert), certs(w.root.cert, w.other.cert),
-			certs(leaf, w.issuing.cert, w.policy.cert), certs(w.root.cert, w.other.cert), nil},
-		{"duplicates in both lists are dropped",
-			certs(leaf, leaf, w.issuing.cert, w.issuing.cert, w.policy.cert, leaf), certs(w.root.cert, w.other.cert, w.root.cert),
-			certs(leaf, w.issuing.cert, w.policy.cert), certs(w.root.cert, w.other.cert), nil},
-		{"an anchor that is no root",
-			certs(leaf, w.issuing.cert), certs(w.policy.cert),
-			certs(leaf, w.issuing.cert), certs(w.policy.cert), nil},
-		{"an anchor that stands in the chain as well",
-			certs(leaf, w.issuing.cert), certs(w.issuing.cert),
-			certs(leaf, w.issuing.cert), certs(w.issuing.cert), nil},
-		{"only a leaf", certs(leaf), certs(w.issuing.cert), certs(leaf), certs(w.issuing.cert), nil},
-	} {
-		t.Run(row.is, func(t *testing.T) {
-			chain, trusted := slices.Clone(row.chain), slices.Clone(row.trusted)
-			r, err := Answer(w.csr, row.chain, row.trusted, now)
-			require.NoError(t, err)
-			assert.Equal(t, row.wantChain, r.Chain)
-			assert.Equal(t, row.wantTrusted, r.Trusted)
-			assert.Equal(t, row.wantWarnings, r.Warnings)
-			assert.Equal(t, chain, row.chain, "the argument is unchanged")
-			assert.Equal(t, trusted, row.trusted, "the argument is unchanged")
-		})
-	}
-}
-
-func TestAnswer_good_for_every_key(t *testing.T) {
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
-	require.NoError(t, err)
-	_, edKey, err := ed25519.GenerateKey(rand.Reader)
-	require.NoError(t, err)
-	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	require.NoError(t, err)
-	w := newWorld(t)
-	for _, key := range []crypto.Signer{rsaKey, edKey, p384} {
-		w.key, w.csr = key, request(t, key, requested)
-		_, err := Answer(w.csr, certs(w.leaf(t, nil), w.issuing.cert, w.policy.cert), certs(w.root.cert), now)
-		assert.NoError(t, err, "%T", key)
-		w.key = newKey(t)
-		_, err = Answer(w.csr, certs(w.leaf(t, nil), w.issuing.cert, w.policy.cert), certs(w.root.cert), now)
-		assert.ErrorContains(t, err, "the certificate's public key does not match the request's: want "+keyText(key.Public())+", got ECDSA-P256 with SHA-256 ")
-	}
-}
-
-func TestAnswer_refuses(t *testing.T) {
-	w := newWorld(t)
-	leaf := w.leaf(t, nil)
-	issuing, policy, root := w.issuing.cert, w.policy.cert, w.root.cert
-	impostor := newCA(t, "Issuing CA", w.policy, nil) // same name, another key
-	notCA := issue(t, w.issuing, w.key.Public(), nil, &x509.Certificate{Subject: pkix.Name{CommonName: "not a CA"}})
-	underNotCA := w.leafBy(t, &authority{notCA, w.key})
-	narrow := newCA(t, "Narrow CA", w.root, func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"example.com"} })
-	oldRoot := newCA(t, "Old Root", nil, func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) })
-	futureRoot := newCA(t, "Future Root", nil, func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour) })
-	oldIssuing := newCA(t, "Issuing CA", w.policy, func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) })
-	self := w.selfSigned(t)
-	key := keyText(w.key.Public())
-	for _, row := range []struct {
-		is             string
-		chain, trusted []*x509.Certificate
-		want           string
-	}{
-		{"an empty chain", nil, certs(root), "the answer holds no certificate: want the new one and its signers, got an empty chain"},
-		{"nothing to trust", certs(leaf, issuing, policy), nil, "the answer holds no trusted certificate: want at least the root of the chain, got an empty list"},
-		{"another key's certificate", certs(issuing, policy), certs(root), "the certificate's public key does not match the request's: want " + key + ", got " + keyText(issuing.PublicKey)},
-		{"a chain that begins at the other end", certs(policy, issuing, leaf), certs(root), "the certificate's public key does not match the request's: want " + key + ", got " + keyText(policy.PublicKey) + ", while certificate 3 of the chain has ours: the chain is out of order"},
-		{"a CA certificate for our key", certs(w.leaf(t, func(c *x509.Certificate) { c.IsCA = true }), issuing, policy), certs(root), `the certificate is one of a CA: want CA:FALSE, got CA:TRUE for "CN=app.example.org,O=Example"`},
-		{"another common name", certs(w.leaf(t, func(c *x509.Certificate) { c.RawSubject, c.Subject = nil, pkix.Name{CommonName: "app"} }), issuing, policy), certs(root), `the certificate lacks the requested common name: want "app.example.org", got the subject "CN=app"`},
-		{"no common name", certs(w.leaf(t, func(c *x509.Certificate) { c.RawSubject, c.Subject = nil, pkix.Name{Organization: []string{"x"}} }), issuing, policy), certs(root), `the certificate lacks the requested common name: want "app.example.org", got the subject "O=x"`},
-		{"a DNS name short", certs(w.leaf(t, func(c *x509.Certificate) { c.DNSNames = c.DNSNames[:1] }), issuing, policy), certs(root), `the certificate lacks requested alternative names: want DNS:app.ns.svc.cluster.local, got DNS:app.example.org, email:Pki@example.org, IP:192.0.2.1, IP:2001:db8::1, URI:https://example.org/app`},
-		{"an IP address short", certs(w.leaf(t, func(c *x509.Certificate) { c.IPAddresses = c.IPAddresses[:1] }), issuing, policy), certs(root), `the certificate lacks requested alternative names: want IP:2001:db8::1, got DNS:app.example.org, DNS:app.ns.svc.cluster.local, email:Pki@example.org, IP:192.0.2.1, URI:https://example.org/app`},
-		{"an e-mail address short", certs(w.leaf(t, func(c *x509.Certificate) { c.EmailAddresses = []string{"pki@example.org"} }), issuing, policy), certs(root), `the certificate lacks requested alternative names: want email:Pki@example.org, got DNS:app.example.org, DNS:app.ns.svc.cluster.local, email:pki@example.org, IP:192.0.2.1, IP:2001:db8::1, URI:https://example.org/app`},
-		{"a URI short", certs(w.leaf(t, func(c *x509.Certificate) { c.URIs = nil }), issuing, policy), certs(root), `the certificate lacks requested alternative names: want URI:https://example.org/app, got DNS:app.example.org, DNS:app.ns.svc.cluster.local, email:Pki@example.org, IP:192.0.2.1, IP:2001:db8::1`},
-		{"no alternative names at all", certs(issue(t, w.issuing, w.key.Public(), nil, &x509.Certificate{RawSubject: w.csr.RawSubject}), issuing, policy), certs(root), `the certificate lacks requested alternative names: want DNS:app.example.org, DNS:app.ns.svc.cluster.local, email:Pki@example.org, IP:192.0.2.1, IP:2001:db8::1, URI:https://example.org/app, got none`},
-		{"signers in the wrong order", certs(leaf, policy, issuing), certs(root), `the chain is broken between certificates 1 and 2: want the issuer "CN=Issuing CA", which is certificate 3, got "CN=Policy CA"`},
-		{"a signer left out", certs(leaf, policy), certs(root), `the chain is broken between certificates 1 and 2: want the issuer "CN=Issuing CA", got "CN=Policy CA"`},
-		{"a root before the end", certs(leaf, issuing, root, policy), certs(root), `the chain is broken between certificates 2 and 3: want the issuer "CN=Policy CA", which is certificate 4, got "CN=Root"`},
-		{"a signer with the right name and the wrong key", certs(leaf, impostor.cert, policy), certs(root), `the chain is broken between certificates 1 and 2: want a signature by "CN=Issuing CA", got one that does not verify (x509: ECDSA verification failure)`},
-		{"a signer that is no CA", certs(underNotCA, notCA, issuing, policy), certs(root), `the chain is broken between certificates 1 and 2: want a signature by "CN=not a CA", got one that does not verify (x509: invalid signature: parent certificate cannot sign this kind of certificate)`},
-		{"a chain to a root that is not trusted", certs(leaf, issuing, policy), certs(w.other.cert), `the chain does not verify to a trusted certificate: want a path from "CN=Policy CA", issued by "CN=Root", to one of them, got "CN=Other Root" (x509: certificate signed by unknown authority)`},
-		{"a chain that ends too early", certs(leaf), certs(root), `the chain does not verify to a trusted certificate: want a path from "CN=app.example.org,O=Example", issued by "CN=Issuing CA", to one of them, got "CN=Root" (x509: certificate signed by unknown authority)`},
-		{"names that the CA may not certify", certs(w.leafBy(t, narrow), narrow.cert), certs(root), `the chain does not verify to a trusted certificate: want a path from "CN=Narrow CA", issued by "CN=Root", to one of them, got "CN=Root" (x509: a root or intermediate certificate is not authorized to sign for this name: DNS name "app.example.org" is not permitted by any constraint)`},
-		{"an expired certificate", certs(w.leaf(t, func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }), issuing, policy), certs(root), `the certificate has expired: want an end after 2026-06-01T12:00:00Z, got 2026-06-01T11:00:00Z to 2026-06-01T11:59:59Z for "CN=app.example.org,O=Example"`},
-		{"a certificate of the future", certs(w.leaf(t, func(c *x509.Certificate) { c.NotBefore = now.Add(5*time.Minute + time.Second) }), issuing, policy), certs(root), `the certificate is not valid yet: want a beginning not more than 5m0s after 2026-06-01T12:00:00Z, got 2026-06-01T12:05:01Z to 2026-06-02T12:00:00Z for "CN=app.example.org,O=Example"`},
-		{"dates in the wrong order", certs(w.leaf(t, func(c *x509.Certificate) { c.NotAfter = now.Add(-2 * time.Hour) }), issuing, policy), certs(root), `the certificate ends before it begins: want dates in order, got 2026-06-01T11:00:00Z to 2026-06-01T10:00:00Z for "CN=app.example.org,O=Example"`},
-		{"an expired signer", certs(w.leafBy(t, oldIssuing), oldIssuing.cert, policy), certs(root), `certificate 2 of the chain has expired: want an end after 2026-06-01T12:00:00Z, got 2026-06-01T11:00:00Z to 2026-06-01T11:59:00Z for "CN=Issuing CA"`},
-		{"an expired anchor", certs(w.leafBy(t, oldRoot)), certs(oldRoot.cert), `a certificate on the path to the trust anchor is not valid now: want a validity that includes 2026-06-01T12:00:00Z, got 2026-06-01T11:00:00Z to 2026-06-01T11:59:00Z for "CN=Old Root"`},
-		{"an anchor of the future", certs(w.leafBy(t, futureRoot)), certs(futureRoot.cert), `a certificate on the path to the trust anchor is not valid now: want a validity that includes 2026-06-01T12:00:00Z, got 2026-06-01T13:00:00Z to 2026-06-03T12:00:00Z for "CN=Future Root"`},
-		{"a certificate that trusts itself", certs(self), certs(self), `the certificate is its own trust anchor: want one that a CA signed, got "CN=app.example.org,O=Example" in both lists`},
-	} {
-		t.Run(row.is, func(t *testing.T) {
-			r, err := Answer(w.csr, row.chain, row.trusted, now)
-			var typed *Error
-			require.ErrorAs(t, err, &typed)
-			assert.EqualError(t, err, row.want)
-			assert.Empty(t, r)
-		})
-	}
-}
-
-func (w *world) leafBy(t testing.TB, by *authority) *x509.Certificate {
-	t.Helper()
-	issuing := w.issuing
-	defer func() { w.issuing = issuing }()
-	w.issuing = by
-	return w.leaf(t, nil)
-}
-
-func (w *world) selfSigned(t testing.TB) *x509.Certificate {
-	t.Helper()
-	return issue(t, nil, w.key.Public(), w.key, &x509.Certificate{RawSubject: w.csr.RawSubject, DNSNames: w.csr.DNSNames, IPAddresses: w.csr.IPAddresses, EmailAddresses: w.csr.EmailAddresses, URIs: w.csr.URIs})
-}
-
-func TestAnswer_warns(t *testing.T) {
-	w := newWorld(t)
-	issuing, policy, root := w.issuing.cert, w.policy.cert, w.root.cert
-	soon := newCA(t, "Soon Root", nil, func(c *x509.Certificate) { c.NotBefore = now.Add(2 * time.Minute) })
-	next := newCA(t, "Next Root", nil, func(c *x509.Certificate) {
-		c.NotBefore = now.Add(1000 * time.Hour)
-		c.NotAfter = now.Add(2000 * time.Hour)
-	})
-	gone := newCA(t, "Gone Root", nil, func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Minute) })
-	for _, row := range []struct {
-		is             string
-		chain, trusted []*x509.Certificate
-		want           []string
-	}{
-		{"of names that were not requested", certs(w.leaf(t, func(c *x509.Certificate) { c.DNSNames = append(slices.Clone(c.DNSNames), "extra.example.org") }), issuing, policy), certs(root),
-			[]string{"the certificate has alternative names that were not requested: DNS:extra.example.org"}},
-		{"of another subject", certs(w.leaf(t, func(c *x509.Certificate) {
-			c.RawSubject, c.Subject = nil, pkix.Name{CommonName: "app.example.org", Organization: []string{"Policy"}}
-		}), issuing, policy), certs(root),
-			[]string{`the certificate's subject is "CN=app.example.org,O=Policy", requested was "CN=app.example.org,O=Example"`}},
-		{"not of the order of the subject's parts", certs(w.leaf(t, func(c *x509.Certificate) {
-			c.RawSubject, c.Subject = nil, pkix.Name{ExtraNames: slices.Concat(requested.Subject.ToRDNSequence()...)}
-			slices.Reverse(c.Subject.ExtraNames)
-			require.NotEqual(t, w.csr.RawSubject, rawName(t, c.Subject))
-		}), issuing, policy), certs(root), nil},
-		{"not of the case of host names", certs(w.leaf(t, func(c *x509.Certificate) {
-			c.DNSNames = []string{"APP.example.org", "App.ns.svc.cluster.local"}
-			c.EmailAddresses = []string{"Pki@EXAMPLE.org"}
-		}), issuing, policy), certs(root), nil},
-		{"of a certificate that is to begin soon", certs(w.leaf(t, func(c *x509.Certificate) { c.NotBefore = now.Add(5 * time.Minute) }), issuing, policy), certs(root),
-			[]string{"the certificate becomes valid only at 2026-06-01T12:05:00Z, 5m0s from now: this machine's clock is behind the CA's, which is tolerated up to 5m0s"}},
-		{"of a certificate that outlives its signer", certs(w.leaf(t, func(c *x509.Certificate) { c.NotAfter = now.Add(72 * time.Hour) }), issuing, policy), certs(root),
-			[]string{
-				`certificate 2 of the chain, "CN=Issuing CA", ends at 2026-06-03T12:00:00Z, before the certificate does at 2026-06-04T12:00:00Z`,
-				`certificate 3 of the chain, "CN=Policy CA", ends at 2026-06-03T12:00:00Z, before the certificate does at 2026-06-04T12:00:00Z`,
-			}},
-		{"of an anchor that is to begin soon", certs(w.leafBy(t, soon)), certs(soon.cert),
-			[]string{"the trust anchor becomes valid only at 2026-06-01T12:02:00Z, 2m0s from now: this machine's clock is behind the CA's, which is tolerated up to 5m0s"}},
-		{"of a trusted certificate that has expired and is not needed, and not of one for later", certs(w.leaf(t, nil), issuing, policy), certs(gone.cert, next.cert, root),
-			[]string{`the trusted certificate "CN=Gone Root" expired at 2026-06-01T11:59:00Z`}},
-	} {
-		t.Run(row.is, func(t *testing.T) {
-			r, err := Answer(w.csr, row.chain, row.trusted, now)
-			require.NoError(t, err)
-			assert.Equal(t, row.want, r.Warnings)
-		})
-	}
-}
-
-func rawName(t *testing.T, name pkix.Name) []byte {
-	der, err := asn1.Marshal(name.ToRDNSequence())
-	require.NoError(t, err)
-	return der
-}
-
-func TestAnswer_short_life_that_begins_soon(t *testing.T) {
-	w := newWorld(t)
-	leaf := w.leaf(t, func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(10*time.Second), now.Add(40*time.Second) })
-	later := newCA(t, "Later Root", nil, func(c *x509.Certificate) { c.NotBefore = now.Add(4 * time.Minute) })
-	r, err := Answer(w.csr, certs(leaf, w.issuing.cert, w.policy.cert), certs(later.cert, w.root.cert), now)
-	require.NoError(t, err)
-	assert.Len(t, r.Warnings, 1)
-}
-
-func TestAnswer_names_of_other_kinds(t *testing.T) {
-	registered := func(number byte) pkix.Extension {
-		value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 8, Bytes: []byte{0x2a, number}}})
-		require.NoError(t, err)
-		return pkix.Extension{Id: oidSubjectAltName, Value: value}
-	}
-	w := newWorld(t)
-	w.csr = request(t, w.key, x509.CertificateRequest{Subject: requested.Subject, ExtraExtensions: []pkix.Extension{registered(3)}})
-	with := func(number byte) []*x509.Certificate {
-		return certs(w.leaf(t, func(c *x509.Certificate) { c.ExtraExtensions = []pkix.Extension{registered(number)} }), w.issuing.cert, w.policy.cert)
-	}
-	_, err := Answer(w.csr, with(3), certs(w.root.cert), now)
-	assert.NoError(t, err)
-	_, err = Answer(w.csr, with(4), certs(w.root.cert), now)
-	assert.EqualError(t, err, "the certificate lacks requested alternative names: want kind 8:88022a03, got kind 8:88022a04")
-}
-
-func TestAnswer_request_without_names_accepts_any(t *testing.T) {
-	w := newWorld(t)
-	leaf := w.leaf(t, nil)
-	w.csr = request(t, w.key, x509.CertificateRequest{})
-	_, err := Answer(w.csr, certs(leaf, w.issuing.cert, w.policy.cert), certs(w.root.cert), now)
-	assert.NoError(t, err)
-}
-
-func TestAnswer_root_signed_with_SHA1(t *testing.T) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	require.NoError(t, err)
-	old := &authority{key: key}
-	old.cert = issue(t, nil, key.Public(), key, &x509.Certificate{Subject: pkix.Name{CommonName: "SHA-1 Root"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, SignatureAlgorithm: x509.SHA1WithRSA, NotAfter: now.Add(48 * time.Hour)})
-	w := newWorld(t)
-	leaf := w.leafBy(t, old)
-	r, err := Answer(w.csr, certs(leaf, old.cert), certs(w.other.cert), now)
-	require.NoError(t, err)
-	assert.Equal(t, certs(leaf), r.Chain)
-	assert.Equal(t, certs(w.other.cert, old.cert), r.Trusted)
-}
-
-func TestAnswer_signer_signed_with_SHA1(t *testing.T) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	require.NoError(t, err)
-	rootOf := &authority{key: key}
-	rootOf.cert = issue(t, nil, key.Public(), key, &x509.Certificate{Subject: pkix.Name{CommonName: "RSA Root"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: now.Add(48 * time.Hour)})
-	weak := newCA(t, "Weak CA", rootOf, func(c *x509.Certificate) { c.SignatureAlgorithm = x509.SHA1WithRSA })
-	w := newWorld(t)
-	_, err = Answer(w.csr, certs(w.leafBy(t, weak), weak.cert), certs(rootOf.cert), now)
-	assert.EqualError(t, err, `the chain does not verify to a trusted certificate: want a path from "CN=Weak CA", issued by "CN=RSA Root", to one of them, got "CN=RSA Root" ("CN=Weak CA" is signed with SHA-1 with RSA (1.2.840.113549.1.1.5), which is not accepted: have it issued with SHA-256 or stronger)`)
-}
-
-// A root's new key signed with its old one carries the root's name as issuer, but is no root.
-func TestAnswer_rollover_certificate_stays_in_the_chain(t *testing.T) {
-	w := newWorld(t)
-	successor := newCA(t, "Root", w.root, nil)
-	leaf := w.leafBy(t, successor)
-	r, err := Answer(w.csr, certs(leaf, successor.cert), certs(w.root.cert), now)
-	require.NoError(t, err)
-	assert.Equal(t, certs(leaf, successor.cert), r.Chain)
-	assert.Equal(t, certs(w.root.cert), r.Trusted)
-}
-
 func TestAnswer_golden(t *testing.T) {
-	read := func(name string) *x509.Certificate {
+	read := func(name string) *cert {
 		cert, err := x509.ParseCertificate(pemBytes(t, name))
 		require.NoError(t, err)
 		return cert

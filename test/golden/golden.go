@@ -1,11 +1,14 @@
-// Package golden holds the texts that tests expect in files, one line for each test: its name, a tab and the text.
-// go test -update writes them again from what the tests got; the difference is for review.
+// Package golden compares texts with those of files, which `go test PACKAGE -update` rewrites. Read the difference that
+// it makes.
 package golden
 
 import (
+	"errors"
 	"flag"
+	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,10 +19,78 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var (
-	update = flag.Bool("update", false, "write the golden files")
-	mu     sync.Mutex
-)
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// File compares with the whole of testdata/name.
+func File(t testing.TB, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, string(want), got)
+}
+
+// Texts are those of one file, each under a line "# title".
+type Texts struct {
+	mu        sync.Mutex
+	want, got map[string]string
+}
+
+// Load reads testdata/name. When t and its subtests have ended, each of its texts must have been compared.
+func Load(t testing.TB, name string) *Texts {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	data, err := os.ReadFile(path)
+	if !*update || !errors.Is(err, fs.ErrNotExist) {
+		require.NoError(t, err)
+	}
+	x := &Texts{want: map[string]string{}, got: map[string]string{}}
+	for _, section := range strings.Split("\n"+string(data), "\n# ")[1:] {
+		title, text, _ := strings.Cut(section, "\n")
+		x.want[title] = strings.TrimSuffix(text, "\n")
+	}
+	all := flag.Lookup("test.run").Value.String() == ""
+	t.Cleanup(func() {
+		if !*update {
+			for title := range x.want {
+				_, found := x.got[title]
+				assert.True(t, found || !all || t.Failed(), "%s: no test has the text %q", path, title)
+			}
+			return
+		}
+		if !all {
+			for title, text := range x.want {
+				if _, found := x.got[title]; !found {
+					x.got[title] = text
+				}
+			}
+		}
+		var file strings.Builder
+		for _, title := range slices.Sorted(maps.Keys(x.got)) {
+			file.WriteString("# " + title + "\n" + x.got[title] + "\n")
+		}
+		assert.NoError(t, os.WriteFile(path, []byte(file.String()), 0o644))
+	})
+	return x
+}
+
+// Equal compares the text of a title.
+func (x *Texts) Equal(t testing.TB, title, got string) {
+	t.Helper()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.got[title] = got
+	if !*update {
+		want, known := x.want[title]
+		assert.True(t, known, "the golden file has no text %q", title)
+		assert.Equal(t, want, got)
+	}
+}
+
+var mu sync.Mutex // of the files of Check
 
 // Check compares a text with the one in the file for this test.
 func Check(t *testing.T, file, got string) {

@@ -194,7 +194,7 @@ func (a forgetful) Update(ctx context.Context, r certservice.Request) (certservi
 		return a.Authority.Update(ctx, r)
 	}
 	if a.refuses {
-		return certservice.Issued{}, &certservice.NamesError{Err: io.ErrUnexpectedEOF}
+		return certservice.Issued{}, &certservice.FailedError{Err: io.ErrUnexpectedEOF, Reason: certservice.ReasonNames}
 	}
 	other := *a.CA
 	other.Change = func(leaf *x509.Certificate) { leaf.DNSNames, leaf.IPAddresses = []string{"replica-2.example.org"}, nil }

@@ -1,0 +1,178 @@
+package client
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/ca"
+)
+
+// wireRequest is one golden request of test/testdata/wire.
+type wireRequest struct {
+	Method, Path string
+	Headers      map[string]string
+}
+
+func goldenRequest(t testing.TB, name string) wireRequest {
+	t.Helper()
+	var r wireRequest
+	require.NoError(t, json.Unmarshal(shared(t, "wire/"+name), &r))
+	return r
+}
+
+// shared is a file of the testdata that all packages share.
+func shared(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("../test/testdata", name))
+	require.NoError(t, err)
+	return data
+}
+
+func goldenSecrets(t testing.TB) Request {
+	return Request{
+		CSR: shared(t, "pem/csr.pem"), Key: shared(t, "pem/key.pem"),
+		OldCert: shared(t, "pem/old-certificate.pem"), OldKey: shared(t, "pem/old-key.pem"),
+	}
+}
+
+func newCA(t testing.TB, name string) *ca.CA {
+	t.Helper()
+	authority, err := ca.New(name)
+	require.NoError(t, err)
+	return authority
+}
+
+// identity is a key with a certificate for certservice.test and loopback; change may be nil.
+func identity(t testing.TB, authority *ca.CA, name string, change func(*x509.Certificate)) tls.Certificate {
+	t.Helper()
+	authority.Change = change
+	key, chain, err := authority.Identity(name, "certservice.test")
+	authority.Change = nil
+	require.NoError(t, err)
+	return tls.Certificate{Certificate: [][]byte{chain[0].Raw, chain[1].Raw}, PrivateKey: key, Leaf: chain[0]}
+}
+
+func pool(certs ...*x509.Certificate) *x509.CertPool {
+	p := x509.NewCertPool()
+	for _, c := range certs {
+		p.AddCert(c)
+	}
+	return p
+}
+
+// mutual is a server that demands a client certificate of its CA, and what a client of it needs.
+type mutual struct {
+	*httptest.Server
+	ca          *ca.CA
+	cfg         Config
+	connections atomic.Int32 // accepted so far
+}
+
+// newMutual starts one. change, which may be nil, sees the server before it starts.
+func newMutual(t testing.TB, handler http.HandlerFunc, change func(*tls.Config)) *mutual {
+	t.Helper()
+	authority := newCA(t, "Test")
+	m := &mutual{Server: httptest.NewUnstartedServer(handler), ca: authority}
+	m.TLS = &tls.Config{
+		Certificates: []tls.Certificate{identity(t, authority, "server", nil)},
+		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: pool(authority.Root), MinVersion: tls.VersionTLS12,
+	}
+	if change != nil {
+		change(m.TLS)
+	}
+	m.Config.ErrorLog = log.New(io.Discard, "", 0)
+	m.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			m.connections.Add(1)
+		}
+	}
+	m.StartTLS()
+	t.Cleanup(m.Close)
+	m.cfg = Config{
+		URL: m.URL + "/v1/certificate/", CAName: "RA", Timeout: 10 * time.Second,
+		TLS:   &tls.Config{RootCAs: pool(authority.Root), Certificates: []tls.Certificate{identity(t, authority, "client", nil)}},
+		Roots: []*x509.Certificate{authority.Root},
+	}
+	return m
+}
+
+// newGood starts one that gives certificates.
+func newGood(t testing.TB) *mutual {
+	t.Helper()
+	return newMutual(t, answering(t, 200, "answer-200.json"), nil)
+}
+
+// enroll asks for a certificate.
+func enroll(t testing.TB, c *Client) error {
+	t.Helper()
+	_, err := c.Enroll(t.Context(), goldenSecrets(t))
+	return err
+}
+
+// through leads to an address by way of the proxy of the environment.
+func (m *mutual) through(address string) {
+	m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
+	environmentProxy.set(address, 200)
+}
+
+func (m *mutual) client(t testing.TB) *Client {
+	t.Helper()
+	c, err := New(m.cfg)
+	require.NoError(t, err)
+	return c
+}
+
+// answering returns a handler that always gives the golden file.
+func answering(t testing.TB, status int, file string) http.HandlerFunc {
+	return writing(status, "application/json", string(shared(t, "wire/"+file)))
+}
+
+func writing(status int, contentType, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Content-Type"] = []string{contentType}
+		if contentType == "" {
+			w.Header()["Content-Type"] = nil
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+func clientOf(t testing.TB, addr string, timeout time.Duration) *Client {
+	t.Helper()
+	c, err := New(Config{URL: "https://" + addr + "/v1/certificate/", CAName: "RA", TLS: &tls.Config{}, Timeout: timeout})
+	require.NoError(t, err)
+	return c
+}
+
+// listen accepts one connection and gives it to serve.
+func listen(t testing.TB, serve func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		serve(conn)
+		conn.Close()
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	return l.Addr().String()
+}
