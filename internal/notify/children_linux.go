@@ -7,17 +7,15 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
-// commands are the children that an Exec waits for. It is one set because a process has its children in one.
+// commands are the children that notifiers wait for. It is one set because a process has its children in one.
 var commands = struct {
 	sync.Mutex
 	pids map[int]bool
 }{pids: map[int]bool{}}
 
-// startCommand starts cmd, whose end ReapOrphans leaves to the caller. ended must be called after cmd.Wait.
+// startCommand starts cmd, whose end ReapOrphans leaves to the caller. ended must be called after that.
 func startCommand(cmd *exec.Cmd) (ended func(), err error) {
 	commands.Lock()
 	defer commands.Unlock()
@@ -33,7 +31,7 @@ func startCommand(cmd *exec.Cmd) (ended func(), err error) {
 	}, nil
 }
 
-// ReapOrphans takes ended processes away that nobody waits for, until ctx is done. Where certfetcher is
+// ReapOrphans takes away ended processes that nothing waits for, until ctx is done. Where certfetcher is
 // process 1 of its container, as it is without a shared process namespace, whatever a command leaves
 // behind becomes its child, and would stay as a zombie. Elsewhere there are no such children.
 func ReapOrphans(ctx context.Context) {
@@ -53,16 +51,7 @@ func ReapOrphans(ctx context.Context) {
 func reapOrphans() {
 	commands.Lock() // so that every child that is started meanwhile is known
 	defer commands.Unlock()
-	// Mostly the command itself has ended, and has been waited for: that needs no look at all processes.
-	var info unix.Siginfo
-	err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-	if err != nil || info.Signo == 0 {
-		return
-	}
-	all, err := processes("/proc")
-	if err != nil {
-		return
-	}
+	all, _ := processes("/proc") // without it nothing is known
 	self := os.Getpid()
 	for _, p := range all {
 		if p.parent == self && p.ended() && !commands.pids[p.pid] {

@@ -155,11 +155,11 @@ func (d *Dispatcher) deliver(ctx, current context.Context, event Event) {
 				limit = current // the serial number that it looks for is not wanted any more
 			}
 			err := notifier.Notify(limit, event)
-			if ctx.Err() != nil {
+			switch {
+			case ctx.Err() != nil:
 				return
-			}
-			if current.Err() != nil {
-				if err == nil || notifier != d.config.Verify {
+			case current.Err() != nil:
+				if err == nil || limit == ctx { // else it was cut off
 					d.report(notifier, event, try, 0, err)
 				}
 				d.reportSuperseded(event)

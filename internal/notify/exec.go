@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -77,39 +76,34 @@ func (c *command) Notify(ctx context.Context, event Event) error {
 	timed, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	program := c.words[0]
-	output := newCommandOutput(c.log.With("program", program))
-	cmd := exec.CommandContext(timed, program, c.words[1:]...)
+	output := &commandOutput{log: c.log.With("program", program), complete: make(chan struct{})}
+	cmd := exec.Command(program, c.words[1:]...)
 	cmd.Env = slices.Concat(c.environ, variables(event))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	killed := false
-	cmd.Cancel = func() error {
-		err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		if err == syscall.ESRCH {
-			return os.ErrProcessDone
-		}
-		killed = true
-		return err
-	}
 	ended, err := output.start(cmd)
 	if err != nil {
 		return fmt.Errorf("starting %q: %w", program, startReason(err))
 	}
-	err = cmd.Wait()
+	stop := context.AfterFunc(timed, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	state, err := cmd.Process.Wait() // and not cmd.Wait, which would close the output
 	ended()
+	killed := !stop()
 	select {
 	case <-output.complete:
 	case <-time.After(c.grace):
 		output.log.Warn("the command left a process behind that holds its output open; still reading it")
 	}
 	switch {
-	case err == nil:
+	case err != nil:
+		return fmt.Errorf("running %q: %w", program, err)
+	case state.Success():
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("running %q: killed, because certfetcher ends: %w", program, ctx.Err())
 	case killed:
 		return fmt.Errorf("running %q: killed, because it has not ended within %v", program, c.timeout)
 	}
-	return fmt.Errorf("running %q: %w", program, err)
+	return fmt.Errorf("running %q: %s", program, state)
 }
 
 // startReason drops the program, which the message names already.

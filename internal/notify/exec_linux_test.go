@@ -2,9 +2,9 @@ package notify
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -148,10 +148,9 @@ func awaitReaped(t *testing.T, pid int) {
 // childIn reads the process ID that a command printed.
 func childIn(t *testing.T, line string) int {
 	t.Helper()
-	match := regexp.MustCompile(`line="child (\d+)"`).FindStringSubmatch(line)
-	require.NotNil(t, match, line)
-	pid, err := strconv.Atoi(match[1])
-	require.NoError(t, err)
+	var pid int
+	_, err := fmt.Sscanf(line[strings.LastIndexByte(line, '='):], `="child %d"`, &pid)
+	require.NoError(t, err, line)
 	return pid
 }
 

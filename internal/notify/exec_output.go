@@ -2,8 +2,8 @@ package notify
 
 import (
 	"bufio"
+	"io"
 	"log/slog"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -25,28 +25,17 @@ type commandOutput struct {
 	lines, dropped int
 }
 
-func newCommandOutput(log *slog.Logger) *commandOutput {
-	return &commandOutput{log: log, complete: make(chan struct{})}
-}
-
-// start starts cmd with its output going here. ended must be called after cmd.Wait, which waits for the
-// command alone and not for the output.
+// start starts cmd with its output going here. ended must be called when the process has been waited for.
 func (o *commandOutput) start(cmd *exec.Cmd) (ended func(), err error) {
-	stdout, stdoutEnd, err := os.Pipe()
+	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	defer stdoutEnd.Close() // the command has its own
-	stderr, stderrEnd, err := os.Pipe()
+	stderr, err := cmd.StderrPipe()
 	if err != nil {
-		stdout.Close()
-		return nil, err
+		return nil, err // the garbage collector closes what is open
 	}
-	defer stderrEnd.Close()
-	cmd.Stdout, cmd.Stderr = stdoutEnd, stderrEnd
 	if ended, err = startCommand(cmd); err != nil {
-		stdout.Close()
-		stderr.Close()
 		return nil, err
 	}
 	var readers sync.WaitGroup
@@ -54,7 +43,9 @@ func (o *commandOutput) start(cmd *exec.Cmd) (ended func(), err error) {
 	readers.Go(func() { o.read("stderr", stderr) })
 	go func() {
 		readers.Wait()
-		o.close()
+		if o.dropped > 0 {
+			o.log.Warn("dropped further output of the command", "lines", o.dropped, "limit", maxOutputLines)
+		}
 		close(o.complete)
 	}()
 	return ended, nil
@@ -62,7 +53,7 @@ func (o *commandOutput) start(cmd *exec.Cmd) (ended func(), err error) {
 
 // read forwards one stream until its end: a pipe fails in no way that could be repaired. Empty lines are not worth a
 // record.
-func (o *commandOutput) read(stream string, from *os.File) {
+func (o *commandOutput) read(stream string, from io.ReadCloser) {
 	defer from.Close()
 	reader := bufio.NewReaderSize(from, maxOutputLineBytes)
 	for {
@@ -81,7 +72,7 @@ func (o *commandOutput) read(stream string, from *os.File) {
 	}
 }
 
-func (o *commandOutput) emit(stream string, line string, cut bool) {
+func (o *commandOutput) emit(stream, line string, cut bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.lines == maxOutputLines {
@@ -94,13 +85,4 @@ func (o *commandOutput) emit(stream string, line string, cut bool) {
 		text += " … (cut)"
 	}
 	o.log.Info("output of the command", "stream", stream, "line", text)
-}
-
-// close reports what did not fit.
-func (o *commandOutput) close() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.dropped > 0 {
-		o.log.Warn("dropped further output of the command", "lines", o.dropped, "limit", maxOutputLines)
-	}
 }

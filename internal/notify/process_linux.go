@@ -261,20 +261,13 @@ func readProcess(proc string, pid int) (process, error) {
 // process chooses its comm, and may put brackets, spaces and digits there; the last bracket ends it.
 func parseStat(stat []byte) (process, error) {
 	begin, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
-	if begin < 0 || end < begin {
-		return process{}, fmt.Errorf("has %q, want the command's name in brackets", stat)
-	}
 	fields := bytes.Fields(stat[end+1:])
-	if len(fields) < 20 || len(fields[0]) != 1 {
-		return process{}, fmt.Errorf("has %q, want at least 22 fields", stat)
+	if begin >= 0 && begin < end && len(fields) >= 20 && len(fields[0]) == 1 {
+		parent, parentErr := strconv.Atoi(string(fields[1]))
+		start, startErr := strconv.ParseUint(string(fields[19]), 10, 63)
+		if parentErr == nil && startErr == nil {
+			return process{parent: parent, start: start, state: fields[0][0], comm: string(stat[begin+1 : end])}, nil
+		}
 	}
-	parent, err := strconv.Atoi(string(fields[1]))
-	if err != nil {
-		return process{}, fmt.Errorf("has parent %q, want a number", fields[1])
-	}
-	start, err := strconv.ParseUint(string(fields[19]), 10, 63)
-	if err != nil {
-		return process{}, fmt.Errorf("has start time %q, want a number", fields[19])
-	}
-	return process{parent: parent, start: start, state: fields[0][0], comm: string(stat[begin+1 : end])}, nil
+	return process{}, fmt.Errorf("has %q, want the fields of proc_pid_stat(5)", stat)
 }

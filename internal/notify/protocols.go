@@ -14,7 +14,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// starter makes a server begin TLS on a connection on which another protocol is spoken first. It reads not a byte more
+// starter makes a server begin TLS on a connection that begins with another protocol. It reads not a byte more
 // than what comes before TLS.
 type starter func(conn net.Conn) error
 
@@ -75,7 +75,7 @@ func parseAddress(text string) (address string, p protocol, err error) {
 	return net.JoinHostPort(u.Hostname(), port), p, nil
 }
 
-// IsPostgreSQL tells whether an address, as VerifyConfig has it, is that of a PostgreSQL.
+// IsPostgreSQL tells whether an address, as Settings.Verify has it, is that of a PostgreSQL server.
 func IsPostgreSQL(address string) bool {
 	scheme, _, found := strings.Cut(address, "://")
 	return found && strings.HasPrefix(strings.ToLower(scheme), "postgres")
@@ -85,9 +85,6 @@ func IsPostgreSQL(address string) bool {
 func (p protocol) begin(ctx context.Context, conn net.Conn) error {
 	if p.start == nil {
 		return nil
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -112,6 +109,11 @@ func quote(text string) string { return fmt.Sprintf("%q", pki.OneLine(text, 200)
 // postgreSQLRequest is an SSLRequest: its length, and the code 80877103.
 const postgreSQLRequest = "\x00\x00\x00\x08\x04\xd2\x16\x2f"
 
+// refusalError is the answer of a server that speaks the protocol, and does not begin TLS.
+type refusalError string
+
+func (e refusalError) Error() string { return string(e) }
+
 // startPostgreSQL sends an SSLRequest (PostgreSQL's protocol 3.0, section "SSL Session Encryption"), which is answered
 // by a single byte.
 func startPostgreSQL(conn net.Conn) error {
@@ -126,80 +128,64 @@ func startPostgreSQL(conn net.Conn) error {
 	case 'S':
 		return nil
 	case 'N':
-		return errors.New("PostgreSQL does without TLS: set ssl = on, ssl_cert_file and ssl_key_file, and see its log")
+		return refusalError("PostgreSQL has no TLS: set ssl = on, ssl_cert_file and ssl_key_file, and see its log")
 	}
 	return fmt.Errorf("not a PostgreSQL server: it answers %s to an SSLRequest", quote(string(answer[:])))
 }
 
 // startSMTP follows RFC 3207.
 func startSMTP(conn net.Conn) error {
-	if _, err := smtpAnswer(conn, "", "220"); err != nil {
+	isContinued := func(line string) bool { return len(line) > 3 && line[3] == '-' }
+	if _, err := converse(conn, "", "220", isContinued); err != nil {
 		return err
 	}
-	offers, err := smtpAnswer(conn, "EHLO localhost", "250")
+	offers, err := converse(conn, "EHLO localhost", "250", isContinued)
 	if err != nil {
 		return err
 	}
 	for _, line := range offers[1:] { // the first has the server's name
 		if len(line) > 4 && strings.EqualFold(strings.TrimSpace(line[4:]), "STARTTLS") {
-			_, err := smtpAnswer(conn, "STARTTLS", "220")
+			_, err := converse(conn, "STARTTLS", "220", isContinued)
 			return err
 		}
 	}
 	return errors.New("the SMTP server does not offer STARTTLS: see its TLS settings, and its log")
 }
 
-// smtpAnswer sends a command, if there is one, and reads the lines of the answer, which must have the code.
-func smtpAnswer(conn net.Conn, command, code string) ([]string, error) {
+// startIMAP follows RFC 3501, section 6.2.1.
+func startIMAP(conn net.Conn) error {
+	if _, err := converse(conn, "", "* OK", func(string) bool { return false }); err != nil {
+		return err
+	}
+	_, err := converse(conn, "a STARTTLS", "a OK", func(line string) bool { return strings.HasPrefix(line, "* ") })
+	return err
+}
+
+// converse sends a command, if there is one, and reads the answer: lines that are continued, and one that is not and has
+// to begin as wanted.
+func converse(conn net.Conn, command, want string, isContinued func(line string) bool) (lines []string, err error) {
+	said := "greets"
 	if command != "" {
+		said = "answers " + command
 		if _, err := io.WriteString(conn, command+"\r\n"); err != nil {
 			return nil, err
 		}
 	}
-	var lines []string
-	for range maxLines {
+	for len(lines) < maxLines {
 		line, err := readLine(conn)
 		if err != nil {
 			return nil, err
 		}
 		lines = append(lines, line)
 		switch {
-		case len(line) < 3 || line[:3] != code:
-			if command == "" {
-				command = "the connection"
-			}
-			return nil, fmt.Errorf("want code %s to %s of an SMTP server, got %s", code, command, quote(line))
-		case len(line) == 3 || line[3] != '-':
+		case isContinued(line):
+		case !hasPrefixFold(line, want):
+			return nil, fmt.Errorf("the server %s with %s, want %s", said, quote(line), want)
+		default:
 			return lines, nil
 		}
 	}
-	return nil, fmt.Errorf("an SMTP answer has more than %d lines", maxLines)
-}
-
-// startIMAP follows RFC 3501, section 6.2.1.
-func startIMAP(conn net.Conn) error {
-	greeting, err := readLine(conn)
-	if err != nil {
-		return err
-	}
-	if !hasPrefixFold(greeting, "* OK") {
-		return fmt.Errorf("want the greeting * OK of an IMAP server, got %s", quote(greeting))
-	}
-	if _, err := io.WriteString(conn, "a STARTTLS\r\n"); err != nil {
-		return err
-	}
-	for range maxLines {
-		line, err := readLine(conn)
-		switch {
-		case err != nil:
-			return err
-		case hasPrefixFold(line, "a OK"):
-			return nil
-		case !strings.HasPrefix(line, "* "):
-			return fmt.Errorf("the IMAP server does not begin TLS, but answers %s", quote(line))
-		}
-	}
-	return fmt.Errorf("an IMAP answer has more than %d lines", maxLines)
+	return nil, fmt.Errorf("the server %s with more than %d lines", said, maxLines)
 }
 
 func hasPrefixFold(text, prefix string) bool {

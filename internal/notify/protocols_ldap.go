@@ -30,7 +30,7 @@ func startLDAP(conn net.Conn) error {
 	case err != nil:
 		return err
 	case code != 0:
-		return fmt.Errorf("the LDAP server does not begin TLS: result code %d, %s", code, quote(text))
+		return refusalError(fmt.Sprintf("the LDAP server does not begin TLS: result code %d, %s", code, quote(text)))
 	}
 	return nil
 }

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -92,49 +91,40 @@ func issue(t *testing.T, authority *ca.CA) (tls.Certificate, Event) {
 }
 
 func TestVerifier_acceptsTheNewCertificate(t *testing.T) {
-	tls12, tls13 := uint16(tls.VersionTLS12), uint16(tls.VersionTLS13)
-	wantClient := func(version uint16) func(*tls.Config) {
-		return func(c *tls.Config) {
-			c.ClientAuth, c.MinVersion, c.MaxVersion = tls.RequireAndVerifyClientCert, version, version
-		}
-	}
 	for sentence, row := range map[string]struct {
-		cert   func(*tls.Certificate)
-		event  func(*Event)
-		server func(*tls.Config)
+		change func(c *tls.Certificate, e *Event, s *tls.Config)
+		name   string // asked for
+		err    string // of the server's handshake
 		warns  string
-		want   handshake
 	}{
-		"with a clean handshake":             {want: handshake{}}, // an address that the certificate vouches for needs no name
-		"for a name that it does not have":   {event: func(e *Event) { e.Names = []string{"other.example"} }, want: handshake{serverName: "other.example"}},
-		"for a name that it has":             {event: func(e *Event) { e.Names = []string{"app.example"} }, want: handshake{serverName: "app.example"}},
-		"without published anchors":          {event: func(e *Event) { e.Trusted = nil }},
-		"without the CA that issued it":      {cert: func(c *tls.Certificate) { c.Certificate = c.Certificate[:1] }, warns: "x509: certificate signed by unknown authority"},
-		"of a server that wants ours, 1.2":   {server: wantClient(tls12)},
-		"of a server that wants ours of 1.3": {server: wantClient(tls13)},
+		"with a clean handshake": {func(*tls.Certificate, *Event, *tls.Config) {}, "", "", ""}, // an address of its needs no name
+		"for a name that it has": {func(_ *tls.Certificate, e *Event, _ *tls.Config) { e.Names = []string{"app.example"} }, "app.example", "", ""},
+		"for a name that it does not have": {func(_ *tls.Certificate, e *Event, _ *tls.Config) { e.Names = []string{"other.example"} },
+			"other.example", "bad certificate", ""},
+		"without published anchors": {func(_ *tls.Certificate, e *Event, _ *tls.Config) { e.Trusted = nil }, "", "bad certificate", ""},
+		"without the CA that issued it": {func(c *tls.Certificate, _ *Event, _ *tls.Config) { c.Certificate = c.Certificate[:1] },
+			"", "bad certificate", "x509: certificate signed by unknown authority"},
+		"of a server that wants ours, by TLS 1.2": {func(_ *tls.Certificate, _ *Event, s *tls.Config) {
+			s.ClientAuth, s.MaxVersion = tls.RequireAndVerifyClientCert, tls.VersionTLS12
+		}, "", "client didn't provide a certificate", ""},
+		"of a server that wants ours, by TLS 1.3": {func(_ *tls.Certificate, _ *Event, s *tls.Config) {
+			s.ClientAuth = tls.RequireAndVerifyClientCert
+		}, "", "client didn't provide a certificate", ""},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			cert, event := issue(t, newCA(t))
-			if row.cert != nil {
-				row.cert(&cert)
-			}
-			if row.event != nil {
-				row.event(&event)
-			}
-			change := []func(*tls.Config){}
-			if row.server != nil {
-				change = append(change, row.server)
-			}
-			server := startTLS(t, cert, nil, change...)
+			server := startTLS(t, cert, nil, func(s *tls.Config) {
+				row.change(&cert, &event, s)
+				s.Certificates, s.GetCertificate = []tls.Certificate{cert}, nil
+			})
 			v, log := create[*verifier](t, Settings{Verify: server.address})
 			require.NoError(t, v.Notify(t.Context(), event))
 			seen := <-server.handshakes
-			assert.Equal(t, row.want.serverName, seen.serverName)
-			switch {
-			case row.server != nil:
-				assert.ErrorContains(t, seen.err, "client didn't provide a certificate")
-			case row.warns == "" && len(event.Trusted) > 0 && seen.serverName != "other.example":
+			assert.Equal(t, row.name, seen.serverName)
+			if row.err == "" {
 				assert.NoError(t, seen.err)
+			} else {
+				assert.ErrorContains(t, seen.err, row.err)
 			}
 			if row.warns != "" {
 				assert.Equal(t, `level=WARN msg="the application serves the new certificate, but with a chain that peers with the published truststore refuse" address=`+
@@ -256,17 +246,10 @@ mail {
   server { listen IMAP; protocol imap; }
   server { listen POP3; protocol pop3; }
 }`)), 0o600))
-	var output strings.Builder
-	server := exec.Command(nginx, "-c", config, "-e", "stderr")
-	server.Stderr = &output
+	server := exec.CommandContext(t.Context(), nginx, "-c", config, "-e", "stderr")
+	server.Stderr = t.Output()
 	require.NoError(t, server.Start())
-	t.Cleanup(func() {
-		_ = server.Process.Signal(syscall.SIGTERM)
-		_ = server.Wait()
-		if t.Failed() {
-			t.Log(output.String())
-		}
-	})
+	t.Cleanup(func() { _ = server.Wait() })
 	for scheme, address := range map[string]string{"smtp": smtp, "imap": imap} {
 		v, _ := create[*verifier](t, Settings{Verify: scheme + "://" + address})
 		require.NoError(t, v.Notify(t.Context(), event), scheme)
