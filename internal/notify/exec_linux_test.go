@@ -193,7 +193,7 @@ func TestReapOrphans_leavesTheCommandToNotify(t *testing.T) {
 		require.EqualError(t, err, `running "sh": exit status 3`)
 	}
 	assert.Eventually(t, func() bool {
-		all, err := processes("/proc")
+		all, err := listProcesses("/proc")
 		return err == nil && !slices.ContainsFunc(all, func(p process) bool { return p.parent == syscall.Getpid() })
 	}, patience, time.Millisecond)
 }

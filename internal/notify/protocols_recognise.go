@@ -36,20 +36,20 @@ type protocolError struct{ name, scheme, address string }
 func (e *protocolError) Error() string {
 	if e.scheme == "" {
 		return fmt.Sprintf("the server speaks %s before TLS, or none at all: "+
-			"want a port where TLS begins at once, or one of %s", e.name, startable())
+			"want a port where TLS begins at once, or one of %s", e.name, listSchemes())
 	}
 	return fmt.Sprintf("the server speaks %s before TLS: write %s://%s", e.name, e.scheme, e.address)
 }
 
-// greetings are how servers begin that speak first, or how they answer what is no request to them.
+// greetings are how servers begin that speak first, or how they answer what they do not understand.
 var greetings = []struct{ prefix, name, scheme string }{
 	{"* OK", "IMAP", "imap"}, {"* PREAUTH", "IMAP", ""}, {"* BYE", "IMAP", "imap"}, {"+OK", "POP3", ""},
 	{"HTTP/", "HTTP", ""}, {"SSH-", "SSH", ""}, {"<?xml", "XMPP", ""}, {"<stream", "XMPP", ""},
 	{"-ERR", "the protocol of Redis or POP3", ""}, {"RFB ", "VNC", ""}, {"AMQP", "AMQP", ""},
 }
 
-// recognised tells which protocol a server speaks by what it said first, nil when that says nothing.
-func recognised(seen []byte, address string) error {
+// recognise finds the protocol that a server speaks by what it said first; nil for none.
+func recognise(seen []byte, address string) error {
 	for _, g := range greetings {
 		if bytes.HasPrefix(seen, []byte(g.prefix)) {
 			return &protocolError{g.name, g.scheme, address}
@@ -75,7 +75,7 @@ func (v *verifier) explainNoTLS(ctx context.Context, seen []byte, failure error)
 	if v.protocol.start != nil {
 		return failure // it has begun TLS
 	}
-	if found := recognised(seen, v.address); found != nil {
+	if found := recognise(seen, v.address); found != nil {
 		return found
 	}
 	hungUp := errors.Is(failure, io.EOF) || errors.Is(failure, io.ErrUnexpectedEOF) ||
@@ -95,7 +95,7 @@ func (v *verifier) explainNoTLS(ctx context.Context, seen []byte, failure error)
 	return cmp.Or(v.found, failure)
 }
 
-// speaks asks the server for TLS in a protocol, on a connection of its own, and tells whether it answers in that.
+// speaks asks the server for TLS in a protocol, on a connection of its own, and says whether it answers in that.
 func (v *verifier) speaks(ctx context.Context, scheme string) bool {
 	ctx, cancel := context.WithTimeout(ctx, recognition)
 	defer cancel()

@@ -103,7 +103,7 @@ func FuzzStart_whateverAServerSays(f *testing.F) {
 				require.NoError(t, p.start(again), scheme)
 				require.Error(t, p.start(scripted{says: strings.NewReader(says[:read-1])}), scheme)
 			}
-			_ = recognised([]byte(says), "h:1")
+			_ = recognise([]byte(says), "h:1")
 		}
 	})
 }

@@ -137,7 +137,7 @@ func TestSignaller_signalsNoProcessThatIsNotTheOneOfTheFile(t *testing.T) {
 	require.NoError(t, app.cmd.Process.Kill())
 	require.Eventually(t, func() bool { // not waited for yet, it is a zombie
 		p, err := readProcess("/proc", app.pid)
-		return err == nil && p.ended()
+		return err == nil && p.hasEnded()
 	}, patience, time.Millisecond)
 	require.EqualError(t, newSignal(t, "", file).Notify(t.Context(), testEvent), gone)
 	_, _ = app.cmd.Process.Wait()
@@ -204,7 +204,7 @@ func TestSignaller_find_takesParentsOnly(t *testing.T) {
 		"is the application up, and shareProcessNamespace set?")
 }
 
-func TestProcess_named_followsTheDocumentedRules(t *testing.T) {
+func TestProcess_hasName_followsTheDocumentedRules(t *testing.T) {
 	for sentence, row := range map[string]struct {
 		comm  string
 		args  []string
@@ -220,7 +220,7 @@ func TestProcess_named_followsTheDocumentedRules(t *testing.T) {
 		"a cut comm of another name":     {"a-very-long-nam", []string{"/a-very-long-namesake"}, "a-very-long-name", false},
 		"a kernel thread":                {"kworker/0:1", []string{""}, "kworker", false},
 	} {
-		assert.Equal(t, row.want, process{comm: row.comm, args: row.args}.named(row.asked), sentence)
+		assert.Equal(t, row.want, process{comm: row.comm, args: row.args}.hasName(row.asked), sentence)
 	}
 }
 

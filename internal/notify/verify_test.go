@@ -24,7 +24,7 @@ import (
 	"github.com/certfetcher/certfetcher/test/port"
 )
 
-// tlsServer serves the certificate that it is given last, and tells how handshakes ended.
+// tlsServer serves the certificate that it is given last, and says how handshakes ended.
 type tlsServer struct {
 	address    string
 	serves     atomic.Pointer[tls.Certificate]
@@ -36,7 +36,7 @@ type handshake struct {
 	err        error
 }
 
-// startTLS runs a server. before, unless nil, speaks on each connection first, and tells whether TLS begins then.
+// startTLS runs a server. before, unless nil, speaks on each connection first, and says whether TLS begins then.
 func startTLS(t *testing.T, cert tls.Certificate, before func(net.Conn) bool, change ...func(*tls.Config)) *tlsServer {
 	t.Helper()
 	s := &tlsServer{handshakes: make(chan handshake, 100)}

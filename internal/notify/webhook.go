@@ -60,7 +60,7 @@ func newWebhook(s Settings, o Options) (Notifier, error) {
 }
 
 func (w *webhook) checkAddress(address netip.Addr) error {
-	if w.allowRemote || address.Unmap().IsLoopback() {
+	if w.allowRemote || address.IsLoopback() {
 		return nil
 	}
 	return fmt.Errorf("has address %s, want a loopback address such as 127.0.0.1 "+
