@@ -80,24 +80,35 @@ func (l lines) logger() *slog.Logger {
 	}}))
 }
 
-func TestNew_refusesWhatCannotBeUsed(t *testing.T) {
-	content, err := os.ReadFile("testdata/faults.txt")
+// rows reads a file of lines with " -> " between what is given and what is wanted.
+func rows(t *testing.T, path string) map[string]string {
+	t.Helper()
+	content, err := os.ReadFile(path)
 	require.NoError(t, err)
+	all := map[string]string{}
 	for row := range strings.Lines(string(content)) {
-		values, want, found := strings.Cut(strings.TrimSpace(row), " -> ")
-		if !found {
-			continue
+		if given, want, found := strings.Cut(strings.TrimSpace(row), " -> "); found {
+			all[given] = want
 		}
+	}
+	return all
+}
+
+func TestNew_refusesWhatCannotBeUsed(t *testing.T) {
+	value := regexp.MustCompile(`(\w+)=("([^"\\]|\\.)*")`)
+	for given, want := range rows(t, "testdata/faults.txt") {
 		var s Settings
 		fields := map[string]*string{
-			"EXEC": &s.Exec, "SIGNAL": &s.Signal, "PROCESS": &s.Process, "PID_FILE": &s.PIDFile, "URL": &s.URL, "VERIFY": &s.Verify,
+			"EXEC": &s.Exec, "URL": &s.URL, "VERIFY": &s.Verify,
+			"SIGNAL": &s.Signal, "PROCESS": &s.Process, "PID_FILE": &s.PIDFile,
 		}
-		for _, match := range regexp.MustCompile(`(\w+)=("([^"\\]|\\.)*")`).FindAllStringSubmatch(values, -1) {
-			*fields[match[1]], err = strconv.Unquote(match[2])
+		for _, match := range value.FindAllStringSubmatch(given, -1) {
+			text, err := strconv.Unquote(match[2])
 			require.NoError(t, err)
+			*fields[match[1]] = text
 		}
 		made, faults := New(s, Options{})
-		require.Len(t, faults, 1, values)
+		require.Len(t, faults, 1, given)
 		assert.Equal(t, want, faults[0].Error())
 		assert.NotContains(t, want, "s3cret")
 		assert.Empty(t, made.Kinds())

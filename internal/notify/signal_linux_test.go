@@ -46,14 +46,9 @@ func run(t *testing.T, name, argument string) *application {
 	t.Helper()
 	name = fmt.Sprintf("%s-%d", name, os.Getpid())
 	path := filepath.Join(t.TempDir(), name)
-	// A shell that waits for a command sees a signal at its end; in read, one that comes just before is not seen.
-	require.NoError(t, os.WriteFile(path, []byte(`#!/bin/sh
-trap "echo $1 got USR1" USR1
-trap "echo $1 got USR2" USR2
-if [ "$1" = master ]; then "$0" worker & fi
-echo $1 is $$
-while [ -e "$0" ]; do sleep 0.02; done
-`), 0o755))
+	script, err := os.ReadFile("testdata/application.sh")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, script, 0o755))
 	a := &application{name: name, out: make(lines, 100), cmd: exec.Command(path, argument)}
 	a.cmd.Stdout = a.out
 	require.NoError(t, a.cmd.Start())
@@ -205,22 +200,22 @@ func TestSignaller_find_takesParentsOnly(t *testing.T) {
 }
 
 func TestProcess_hasName_followsTheDocumentedRules(t *testing.T) {
+	const long, cut = "a-very-long-name", "a-very-long-nam"
 	for sentence, row := range map[string]struct {
-		comm  string
-		args  []string
-		asked string
-		want  bool
+		comm, args, asked string
+		want              bool
 	}{
-		"comm":                           {"nginx", []string{"nginx: master process /usr/sbin/nginx"}, "nginx", true},
-		"argv[0] without directory":      {"main", []string{"/usr/bin/java", "-jar"}, "java", true},
-		"a later argument alone":         {"python3", []string{"python3", "/app/serve"}, "serve", false},
-		"a beginning of comm":            {"nginx", nil, "ngin", false},
-		"a cut comm, whole in argv[0]":   {"a-very-long-nam", []string{"/a-very-long-name"}, "a-very-long-name", true},
-		"a cut comm, whole for a script": {"a-very-long-nam", []string{"/bin/sh", "-e", "/a-very-long-name"}, "a-very-long-name", true},
-		"a cut comm of another name":     {"a-very-long-nam", []string{"/a-very-long-namesake"}, "a-very-long-name", false},
-		"a kernel thread":                {"kworker/0:1", []string{""}, "kworker", false},
+		"comm":                           {"nginx", "nginx:|master|process", "nginx", true},
+		"argv[0] without directory":      {"main", "/usr/bin/java|-jar", "java", true},
+		"a later argument alone":         {"python3", "python3|/app/serve", "serve", false},
+		"a beginning of comm":            {"nginx", "", "ngin", false},
+		"a cut comm, whole in argv[0]":   {cut, "/" + long, long, true},
+		"a cut comm, whole for a script": {cut, "/bin/sh|-e|/" + long, long, true},
+		"a cut comm of another name":     {cut, "/" + long + "sake", long, false},
+		"a kernel thread":                {"kworker/0:1", "", "kworker", false},
 	} {
-		assert.Equal(t, row.want, process{comm: row.comm, args: row.args}.hasName(row.asked), sentence)
+		p := process{comm: row.comm, args: strings.Split(row.args, "|")}
+		assert.Equal(t, row.want, p.hasName(row.asked), sentence)
 	}
 }
 
