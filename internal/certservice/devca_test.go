@@ -98,7 +98,7 @@ func TestService_devCA_withoutAnchors(t *testing.T) {
 func TestService_devCA_faultsAreAnsweredWithoutACertificate(t *testing.T) {
 	const refused = "CMPv2 server returned following error: "
 	for want, faults := range map[string]devca.Faults{
-		refused + "this rejection was ordered as a fault":                                 {Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadRequest}},
+		refused + "this rejection was ordered as a fault (badRequest)":                    {Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadRequest}},
 		refused + "(not authenticated) this error was ordered as a fault":                 {Unprotected: true},
 		callFailed + "checking recipNonce":                                                {WrongNonce: true},
 		callFailed + "checking public key":                                                {WrongKey: true},
@@ -112,6 +112,9 @@ func TestService_devCA_faultsAreAnsweredWithoutACertificate(t *testing.T) {
 		assert.Contains(t, r.text, `{"errorMessage":"`+want)
 		assert.NotContains(t, r.text, "mypassword")
 		assert.NotContains(t, r.text, "127.0.0.1", "where the CA is")
+		if faults.Reject {
+			assert.Equal(t, `CA refused: rejection, badRequest: "this rejection was ordered as a fault"`, s.audit()["error"])
+		}
 		// A certificate that is refused would stay issued, as the CA needs no confirmation.
 		assert.Equal(t, faults.Expired, development.Stats().Revoked == 1, want)
 	}
@@ -129,19 +132,6 @@ func TestService_devCA_additionalRoots_reachTheClient(t *testing.T) {
 	s, development := newDevCAService(t, devca.RespondMAC, anchored+`, "additionalRoots": "next.pem"`)
 	want := []string{string(development.RootPEM()), string(golden(t, "pem/root-ca.pem"))}
 	assert.Equal(t, want, s.enroll().issued().TrustedCertificates, "the signing root first, and each once")
-}
-
-// Keys that cannot encipher get no certificate that says they can.
-func TestService_keyUsage_fitsTheKindOfKey(t *testing.T) {
-	const signing = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
-	s, _ := newDevCAService(t, devca.RespondMAC, anchored)
-	for _, row := range []struct {
-		key  crypto.Signer
-		want x509.KeyUsage
-	}{{rsaKey(t, 2048), signing | x509.KeyUsageKeyEncipherment}, {newKey(t), signing}, {edKey(t), signing}} {
-		issued := s.get(enrollPath, headerOf(t, newCSR(t, row.key), row.key)).issued()
-		assert.Equal(t, row.want, parseCert(t, []byte(issued.CertificateChain[0])).KeyUsage)
-	}
 }
 
 // Some CMP servers close the connection after each answer without saying so, so that certConf meets a closed one.
