@@ -89,7 +89,7 @@ func Start(dir string, options Options) (*Service, error) {
 		authority = Authority{issuing}
 	}
 	api := certservice.NewHandler(certservice.HandlerConfig{
-		Directory:   Static{CAName: authority},
+		Directory:   Static{ca.CAName: authority},
 		ClientRoots: func() *x509.CertPool { return config.ClientCAs },
 		MaxRSABits:  certservice.MostMaxRSABits, CPU: certservice.NewCPU(), Timeout: 10 * time.Second,
 		Metrics: metrics, Strangers: strangers, Log: log,
