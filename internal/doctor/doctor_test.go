@@ -33,9 +33,7 @@ import (
 // start runs a CertService and returns the options of a deployment that works with it.
 func start(t *testing.T, options service.Options) (*service.Service, doctor.Options) {
 	t.Helper()
-	s, err := service.Start(t.TempDir(), options)
-	require.NoError(t, err)
-	t.Cleanup(s.Stop)
+	s := service.Run(t, options)
 	return s, doctor.Options{
 		Dialer: &net.Dialer{Resolver: resolver.New(t, nil)},
 		Config: &config.Fetcher{

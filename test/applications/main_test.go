@@ -50,13 +50,8 @@ func newPod(t *testing.T, user *syscall.Credential, variables ...string) *pod {
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	p := &pod{t: t, service: s, dir: dir, volume: filepath.Join(dir, "volume"), user: user}
-	p.variables = append([]string{
-		"PATH=" + os.Getenv("PATH"), "REQUEST_URL=" + s.URL, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + p.volume,
-		"COMMON_NAME=localhost", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=localhost,127.0.0.1",
-		"KEYSTORE_PATH=" + filepath.Join(dir, "client.p12"), "KEYSTORE_PASSWORD=" + service.Password,
-		"TRUSTSTORE_PATH=" + filepath.Join(dir, "truststore.p12"), "TRUSTSTORE_PASSWORD=" + service.Password,
-		"HEALTH_ADDR=off", "NOTIFY_VERIFY_FOR=10s",
-	}, variables...)
+	p.variables = s.Environment(p.volume, append([]string{"COMMON_NAME=localhost", "SANS=localhost,127.0.0.1", "KEY_ALGORITHM=RSA-2048",
+		"HEALTH_ADDR=off", "NOTIFY_VERIFY_FOR=10s"}, variables...)...)
 	if user != nil {
 		p.own(dir)
 	}

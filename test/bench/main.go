@@ -80,12 +80,9 @@ func measure(s *service.Service, dir, algorithm, outputType string) error {
 	for i := range runs + 1 {
 		volume := filepath.Join(dir, fmt.Sprintf("%s-%s-%d", algorithm, outputType, i))
 		command := exec.Command(program)
-		command.Env = []string{
-			"REQUEST_URL=" + s.URL, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + volume, "OUTPUT_TYPE=" + outputType, "KEY_ALGORITHM=" + algorithm,
-			"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=app.example.org",
-			"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.p12"), "KEYSTORE_PASSWORD=" + service.Password,
-			"TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD=" + service.Password,
-		}
+		command.Env = s.Environment(volume, "OUTPUT_TYPE="+outputType, "KEY_ALGORITHM="+algorithm, "SANS=app.example.org",
+			"KEYSTORE_PATH="+filepath.Join(s.Dir, "client.p12"), "KEYSTORE_PASSWORD="+service.Password,
+			"TRUSTSTORE_PATH="+filepath.Join(s.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD="+service.Password)
 		var log bytes.Buffer
 		command.Stderr = &log
 		start := time.Now()

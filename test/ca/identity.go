@@ -76,3 +76,14 @@ func CertificatesPEM(certs ...*x509.Certificate) []byte {
 	}
 	return text
 }
+
+// Environment is the least with which certfetcher fetches a certificate from the CertService at a URL, with the identity
+// that WriteIdentity wrote to dir; later variables take the place of earlier ones.
+func Environment(url, dir, volume string, variables ...string) []string {
+	return append([]string{
+		"PATH=" + os.Getenv("PATH"), "REQUEST_URL=" + url, "CA_NAME=" + CAName, "OUTPUT_PATH=" + volume,
+		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "KEY_ALGORITHM=ECDSA-P256",
+		"KEYSTORE_PATH=" + filepath.Join(dir, "client.pem"), "TRUSTSTORE_PATH=" + filepath.Join(dir, "truststore.pem"),
+		"TERMINATION_MESSAGE_PATH=",
+	}, variables...)
+}

@@ -57,9 +57,7 @@ func TestHostileCA_leavesTheOldSetAlone(t *testing.T) {
 		IAK: secret, RV: devca.DefaultReference, Protection: certservice.ProtectionPBMSHA256,
 	})
 	require.NoError(t, err)
-	s, err := service.Start(t.TempDir(), service.Options{Authority: asked})
-	require.NoError(t, err)
-	t.Cleanup(s.Stop)
+	s := service.Run(t, service.Options{Authority: asked})
 	volume := filepath.Join(t.TempDir(), "volume")
 	fetch := func(force string) (int, string) {
 		return runs(t, s, volume, nil, "OUTPUT_TYPE=PEM,P12", "FORCE_ENROLL="+force, "RETRY_MAX_ELAPSED=20ms")

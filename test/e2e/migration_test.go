@@ -102,9 +102,7 @@ func (given situation) exitCode(t *testing.T, wanted string) int {
 		require.Contains(t, behaviours, wanted)
 		options.Wrap = behaviours[wanted]
 	}
-	s, err := service.Start(t.TempDir(), options)
-	require.NoError(t, err)
-	t.Cleanup(s.Stop)
+	s := service.Run(t, options)
 	address, err := url.Parse(s.URL)
 	require.NoError(t, err)
 	fill := strings.NewReplacer("DIR", s.Dir, "PORT", address.Port())

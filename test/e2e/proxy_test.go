@@ -54,9 +54,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 		"that ends TLS":           {tls.NoClientCert, 6, 0, "the server never asked for our client certificate, so nothing was sent to it"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, err := service.Start(t.TempDir(), service.Options{TLS: func(_ *service.Service, c *tls.Config) { c.ClientAuth = row.auth }})
-			require.NoError(t, err)
-			t.Cleanup(s.Stop)
+			s := service.Run(t, service.Options{TLS: func(_ *service.Service, c *tls.Config) { c.ClientAuth = row.auth }})
 			target, err := url.Parse(s.URL)
 			require.NoError(t, err)
 			proxy := startProxy(t, target.Host)

@@ -67,9 +67,7 @@ func writeStores(t *testing.T, dir, name string, certs ...*x509.Certificate) []s
 
 func start(t *testing.T) *service.Service {
 	t.Helper()
-	s, err := service.Start(t.TempDir(), service.Options{})
-	require.NoError(t, err)
-	t.Cleanup(s.Stop)
+	s := service.Run(t, service.Options{})
 	return s
 }
 
@@ -88,13 +86,11 @@ func runs(t *testing.T, s *service.Service, volume string, args []string, enviro
 // certfetcher prepares a run; later variables take the place of earlier ones.
 func certfetcher(s *service.Service, volume string, args []string, environment ...string) *exec.Cmd {
 	command := exec.Command(filepath.Join(binDir, "certfetcher"), args...)
-	command.Env = append([]string{
-		"REQUEST_URL=" + s.URL, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + volume, "KEY_ALGORITHM=ECDSA-P256",
-		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "TERMINATION_MESSAGE_PATH=",
+	command.Env = s.Environment(volume, append([]string{
 		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.p12"), "KEYSTORE_PASSWORD=" + service.Password,
 		"TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD=" + service.Password,
 		"RETRY_INITIAL_INTERVAL=5ms", "RETRY_MAX_INTERVAL=20ms", "RETRY_MAX_ELAPSED=300ms",
-	}, environment...)
+	}, environment...)...)
 	return command
 }
 
@@ -135,14 +131,12 @@ func TestAnswer_unreadableTrustedCertificate_isPublished(t *testing.T) {
 		_, text := readUnreadable(t, bad.name)
 		texts = append(texts, string(text))
 	}
-	s, err := service.Start(t.TempDir(), service.Options{Wrap: func(s *service.Service, next http.Handler) http.Handler {
+	s := service.Run(t, service.Options{Wrap: func(s *service.Service, next http.Handler) http.Handler {
 		// The first two in one element, as the API can be read.
 		return changed(func(_ *service.Service, a *answer) {
 			a.Trusted = append(append(a.Trusted, texts[0]+texts[1]), texts[2:]...)
 		})(s, next)
 	}})
-	require.NoError(t, err)
-	t.Cleanup(s.Stop)
 	volume := filepath.Join(t.TempDir(), "volume")
 
 	code, log := runs(t, s, volume, nil, "OUTPUT_TYPE=P12,JKS,PEM")

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/require"
 )
 
@@ -21,11 +20,13 @@ func Scripts(t testing.TB, pattern string) (dir string) {
 	require.NotEmpty(t, archives)
 	dir = t.TempDir()
 	for _, path := range archives {
-		archive, err := txtar.ParseFile(path)
+		archive, err := os.ReadFile(path)
 		require.NoError(t, err)
-		for _, script := range archive.Files {
-			for row, text := range rows(string(script.Data)) {
-				name := strings.TrimSuffix(filepath.Base(path), ".txtar") + " " + script.Name + row
+		for _, script := range strings.Split("\n"+string(archive), "\n-- ")[1:] {
+			title, text, found := strings.Cut(script, " --\n")
+			require.True(t, found, "%s: %s", path, title)
+			for row, text := range rows(text + "\n") {
+				name := strings.TrimSuffix(filepath.Base(path), ".txtar") + " " + title + row
 				path := filepath.Join(dir, strings.ReplaceAll(name, " ", "_")+".txt")
 				require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 			}

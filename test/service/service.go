@@ -12,7 +12,10 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
 	"github.com/certfetcher/certfetcher/test/ca"
@@ -86,7 +89,7 @@ func Start(dir string, options Options) (*Service, error) {
 		authority = Authority{issuing}
 	}
 	api := certservice.NewHandler(certservice.HandlerConfig{
-		Directory:   Static{CAName: authority},
+		Directory:   Static{ca.CAName: authority},
 		ClientRoots: func() *x509.CertPool { return config.ClientCAs },
 		MaxRSABits:  certservice.MostMaxRSABits, CPU: certservice.NewCPU(), Timeout: 10 * time.Second,
 		Metrics: metrics, Strangers: strangers, Log: log,
@@ -110,6 +113,21 @@ func Start(dir string, options Options) (*Service, error) {
 		})
 	}()
 	return s, nil
+}
+
+// Run is Start for a test: it serves until the test ends.
+func Run(t testing.TB, options Options) *Service {
+	t.Helper()
+	s, err := Start(t.TempDir(), options)
+	require.NoError(t, err)
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// Environment is that of a certfetcher that asks the service for a certificate; later variables take the place of earlier
+// ones.
+func (s *Service) Environment(volume string, variables ...string) []string {
+	return ca.Environment(s.URL, s.Dir, volume, variables...)
 }
 
 // Requests is the number of HTTP requests that arrived.

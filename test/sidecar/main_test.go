@@ -23,6 +23,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/programs"
 	"github.com/certfetcher/certfetcher/test/service"
 )
@@ -69,14 +70,12 @@ type sidecar struct {
 
 // environment is the least with which certfetcher runs against a CertService whose client identity is in dir.
 func environment(url, dir, volume string) []string {
-	return []string{
-		"PATH=" + os.Getenv("PATH"), "MODE=sidecar", "HEALTH_ADDR=127.0.0.1:0", "POD_UID=test",
-		"REQUEST_URL=" + url, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + volume,
-		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=localhost,127.0.0.1",
-		"KEYSTORE_PATH=" + filepath.Join(dir, "client.p12"), "KEYSTORE_PASSWORD=" + service.Password,
-		"TRUSTSTORE_PATH=" + filepath.Join(dir, "truststore.p12"), "TRUSTSTORE_PASSWORD=" + service.Password,
-		"KEY_ALGORITHM=ECDSA-P256", "RETRY_INITIAL_INTERVAL=5ms", "RETRY_MAX_INTERVAL=20ms", "RETRY_MAX_ELAPSED=300ms",
-	}
+	return ca.Environment(url, dir, volume,
+		"MODE=sidecar", "HEALTH_ADDR=127.0.0.1:0", "POD_UID=test", "SANS=localhost,127.0.0.1",
+		"KEYSTORE_PATH="+filepath.Join(dir, "client.p12"), "KEYSTORE_PASSWORD="+service.Password,
+		"TRUSTSTORE_PATH="+filepath.Join(dir, "truststore.p12"), "TRUSTSTORE_PASSWORD="+service.Password,
+		"RETRY_INITIAL_INTERVAL=5ms", "RETRY_MAX_INTERVAL=20ms", "RETRY_MAX_ELAPSED=300ms",
+	)
 }
 
 // start runs certfetcher with a volume of its own; later variables take the place of earlier ones.
@@ -294,7 +293,7 @@ func (p *sidecar) endBy(signal syscall.Signal) {
 // startService runs a CertService whose certificates live from now for the given time.
 func startService(t *testing.T, life time.Duration, wrap func(*service.Service, http.Handler) http.Handler) *service.Service {
 	t.Helper()
-	s, err := service.Start(t.TempDir(), service.Options{Wrap: func(s *service.Service, next http.Handler) http.Handler {
+	s := service.Run(t, service.Options{Wrap: func(s *service.Service, next http.Handler) http.Handler {
 		s.CA.Change = func(leaf *x509.Certificate) {
 			leaf.NotBefore = time.Now()
 			leaf.NotAfter = leaf.NotBefore.Add(life)
@@ -304,7 +303,5 @@ func startService(t *testing.T, life time.Duration, wrap func(*service.Service, 
 		}
 		return next
 	}})
-	require.NoError(t, err)
-	t.Cleanup(s.Stop)
 	return s
 }

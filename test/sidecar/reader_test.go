@@ -1,10 +1,7 @@
 package sidecar
 
 import (
-	"crypto"
-	"crypto/x509"
-	"errors"
-	"fmt"
+	"crypto/tls"
 	"os"
 	"path/filepath"
 	"sync"
@@ -13,8 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/test/chaos/set"
 )
 
 // reader opens the stores of a volume in a loop, as an application that reloads does.
@@ -64,103 +60,22 @@ func (r *reader) check(t *testing.T, renewals int) {
 
 // readSet opens everything once, and returns the serial number of the certificate.
 func readSet(volume string, symlink bool) (string, error) {
-	dir := volume
 	if symlink {
 		target, err := os.Readlink(filepath.Join(volume, "..data"))
 		if err != nil {
 			return "", err
 		}
-		dir = filepath.Join(volume, target)
+		return set.Read(filepath.Join(volume, target), []string{"P12", "JKS", "PEM"})
 	}
-	p12, err := readPair(dir, ".p12")
+	combined, err := os.ReadFile(filepath.Join(volume, "keystore-combined.pem"))
+	if err == nil {
+		_, err = tls.X509KeyPair(combined, combined)
+	}
+	if err == nil {
+		_, err = set.Read(volume, []string{"JKS"})
+	}
 	if err != nil {
 		return "", err
 	}
-	jks, err := readPair(dir, ".jks")
-	if err != nil {
-		return "", err
-	}
-	combined, err := readEntries(dir, "keystore-combined.pem", "")
-	if err != nil {
-		return "", err
-	}
-	if err := fits(combined[0].Key, combined[0].Chain); err != nil {
-		return "", fmt.Errorf("keystore-combined.pem: %w", err)
-	}
-	if !symlink {
-		return pki.Serial(p12), nil
-	}
-	key, err := readEntries(dir, "key.pem", "")
-	if err != nil {
-		return "", err
-	}
-	chain, err := readEntries(dir, "keystore.pem", "")
-	if err != nil {
-		return "", err
-	}
-	if err := fits(key[0].Key, chain[0].Chain); err != nil {
-		return "", fmt.Errorf("key.pem and keystore.pem: %w", err)
-	}
-	if !p12.Equal(jks) || !p12.Equal(chain[0].Chain[0]) || !p12.Equal(combined[0].Chain[0]) {
-		return "", errors.New("the set has certificates of several generations")
-	}
-	return pki.Serial(p12), nil
-}
-
-// readPair opens keystore and truststore of one type, each with the password beside it.
-func readPair(dir, extension string) (*x509.Certificate, error) {
-	trusted, err := readEntries(dir, "truststore"+extension, "truststore.pass")
-	if err != nil {
-		return nil, err
-	}
-	entries, err := readEntries(dir, "keystore"+extension, "keystore.pass")
-	if err != nil {
-		return nil, err
-	}
-	if err := fits(entries[0].Key, entries[0].Chain); err != nil {
-		return nil, fmt.Errorf("keystore%s: %w", extension, err)
-	}
-	roots, signers := x509.NewCertPool(), x509.NewCertPool()
-	for _, e := range trusted {
-		roots.AddCert(e.Chain[0])
-	}
-	for _, cert := range entries[0].Chain[1:] {
-		signers.AddCert(cert)
-	}
-	// At a time when it was valid: a reader may be slow, and the certificate lives for seconds.
-	leaf := entries[0].Chain[0]
-	_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: signers, CurrentTime: leaf.NotAfter, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-	return leaf, err
-}
-
-func readEntries(dir, name, passwordFile string) ([]keystore.Entry, error) {
-	var password []byte
-	var err error
-	if passwordFile != "" {
-		if password, err = os.ReadFile(filepath.Join(dir, passwordFile)); err != nil {
-			return nil, err
-		}
-	}
-	data, err := os.ReadFile(filepath.Join(dir, name))
-	if err != nil {
-		return nil, err
-	}
-	entries, _, err := keystore.Decode(data, string(password))
-	if err == nil && len(entries) == 0 {
-		err = errors.New("it has no entries")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return entries, nil
-}
-
-func fits(key crypto.Signer, chain []*x509.Certificate) error {
-	if key == nil || len(chain) == 0 {
-		return errors.New("there is no key or no certificate")
-	}
-	if public, ok := chain[0].PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(key.Public()) {
-		return errors.New("the key does not fit the certificate")
-	}
-	return nil
+	return set.Read(volume, []string{"P12"})
 }

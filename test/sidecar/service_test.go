@@ -201,14 +201,16 @@ func (a forgetful) Update(ctx context.Context, r certservice.Request) (certservi
 	return service.Authority{CA: &other}.Enroll(ctx, r)
 }
 
-// certservice [forgetful|forgetful-and-refused] starts a CertService and sets REQUEST_URL, and URL to its beginning. The
-// identity of its clients is in mtls.
+// certservice [forgetful|forgetful-and-refused|at ADDRESS] starts a CertService and sets REQUEST_URL, and URL to its
+// beginning. The identity of its clients is in mtls.
 func (s *scene) startService(_ bool, args []string) {
 	options := service.Options{Wrap: func(of *service.Service, next http.Handler) http.Handler {
 		of.CA.Change = s.change
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(next, w, r) })
 	}}
-	if len(args) > 0 {
+	if len(args) == 2 {
+		options.Address = args[1]
+	} else if len(args) > 0 {
 		options.Authority = forgetful{service.Authority{CA: mustCA("Forgetful")}, s, args[0] == "forgetful-and-refused"}
 	}
 	var err error

@@ -5,8 +5,6 @@ package kill
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
-	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -24,21 +22,12 @@ func TestMain(m *testing.M) {
 
 func startService(t testing.TB) *service.Service {
 	t.Helper()
-	dir := t.TempDir()
-	s, err := service.Start(dir, service.Options{})
-	require.NoError(t, err)
-	t.Cleanup(s.Stop)
-	return s
+	return service.Run(t, service.Options{})
 }
 
 // environment is that of a container whose certificate comes from s; later variables take the place of earlier ones.
 func environment(s *service.Service, volume string, variables ...string) []string {
-	return slices.Concat([]string{
-		"REQUEST_URL=" + s.URL, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + volume, "COMMON_NAME=app.example.org",
-		"ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=app.example.org",
-		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.pem"), "TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.pem"),
-		"KEY_ALGORITHM=ECDSA-P256", "RETRY_MAX_ELAPSED=10s", "HEALTH_ADDR=off", "TERMINATION_MESSAGE_PATH=",
-	}, variables)
+	return s.Environment(volume, append([]string{"SANS=app.example.org", "RETRY_MAX_ELAPSED=10s", "HEALTH_ADDR=off"}, variables...)...)
 }
 
 // memoryDir is a directory in memory where there is one: thousands of runs sync their files.

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/programs"
 	"github.com/certfetcher/certfetcher/test/stack"
 	"github.com/certfetcher/certfetcher/test/tempdir"
@@ -101,13 +101,8 @@ func issued(s *stack.Stack) int { return strings.Count(s.DevCA.Logged(), `"certi
 // fetcher returns a certfetcher that asks the CertService at the address, a host:port, with the identity in dir.
 func fetcher(ctx context.Context, address, dir, volume string, variables ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "certfetcher"))
-	cmd.Env = slices.Concat([]string{
-		"REQUEST_URL=https://" + address + "/v1/certificate/", "CA_NAME=" + stack.CAName, "OUTPUT_PATH=" + volume,
-		"OUTPUT_TYPE=PEM",
-		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=app.example.org",
-		"KEYSTORE_PATH=" + filepath.Join(dir, "client.pem"), "TRUSTSTORE_PATH=" + filepath.Join(dir, "truststore.pem"),
-		"KEY_ALGORITHM=ECDSA-P256", "HEALTH_ADDR=off", "TERMINATION_MESSAGE_PATH=",
-	}, variables)
+	cmd.Env = ca.Environment("https://"+address+"/v1/certificate/", dir, volume,
+		append([]string{"OUTPUT_TYPE=PEM", "SANS=app.example.org", "HEALTH_ADDR=off"}, variables...)...)
 	return cmd
 }
 

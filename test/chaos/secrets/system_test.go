@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/service"
 	"github.com/certfetcher/certfetcher/test/stack"
@@ -106,14 +107,13 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 	t.Cleanup(hook.Close)
 	identity := file("identity.pass", service.Password)
 	variables := func(more ...string) []string {
-		return append([]string{
-			"PATH=" + os.Getenv("PATH"), "LOG_LEVEL=debug", "REQUEST_URL=" + running.URL, "CA_NAME=" + stack.CAName, "OUTPUT_PATH=" + volume, "OUTPUT_TYPE=P12,JKS,PEM",
-			"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "KEY_ALGORITHM=ECDSA-P256",
+		return ca.Environment(running.URL, running.Dir, volume, append([]string{
+			"LOG_LEVEL=debug", "OUTPUT_TYPE=P12,JKS,PEM",
 			"KEYSTORE_PATH=" + filepath.Join(running.Dir, "client.p12"), "KEYSTORE_PASSWORD_FILE=" + identity,
 			"TRUSTSTORE_PATH=" + filepath.Join(running.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD_FILE=" + identity,
 			"OUTPUT_KEYSTORE_PASSWORD=" + storePass, "OUTPUT_TRUSTSTORE_PASSWORD=" + storePass,
 			"RETRY_INITIAL_INTERVAL=5ms", "RETRY_MAX_ELAPSED=50ms", "HEALTH_ADDR=127.0.0.1:0",
-		}, more...)
+		}, more...)...)
 	}
 	s.certfetcher("init", 0, variables())
 	s.keepKey(volume)

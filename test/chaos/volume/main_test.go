@@ -36,20 +36,14 @@ const deadline = 20 * time.Second
 
 func startService(t *testing.T) *service.Service {
 	t.Helper()
-	s, err := service.Start(t.TempDir(), service.Options{})
-	require.NoError(t, err)
-	t.Cleanup(s.Stop)
+	s := service.Run(t, service.Options{})
 	return s
 }
 
 // program is a certfetcher for a volume.
 func program(s *service.Service, volume string, args []string, environment ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(binDir, "certfetcher"), args...)
-	cmd.Env = append([]string{
-		"REQUEST_URL=" + s.URL, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + volume, "KEY_ALGORITHM=ECDSA-P256", "OUTPUT_TYPE=PEM",
-		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "TERMINATION_MESSAGE_PATH=", "HEALTH_ADDR=off",
-		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.pem"), "TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.pem"),
-	}, environment...)
+	cmd.Env = s.Environment(volume, append([]string{"OUTPUT_TYPE=PEM", "HEALTH_ADDR=off"}, environment...)...)
 	return cmd
 }
 

@@ -77,7 +77,7 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 	stages := map[string]stage{
 		"reading the configuration":          {nil, with(working, slowPassword), "", time.Second / 2, 99},
 		"reading the mutual TLS material":    {nil, with(working, "KEYSTORE_PASSWORD_FILE="+pipe), "", time.Second / 2, 99},
-		"making a key of RSA-4096":           {nil, with(answering, "KEY_ALGORITHM=RSA-4096"), "", 100 * time.Millisecond, 99},
+		"making a key of RSA-4096":           {nil, with(answering, "KEY_ALGORITHM=RSA-4096"), "", time.Second / 2, 99},
 		"the handshake":                      {nil, with(working, "REQUEST_URL=https://"+silent.Addr().String()+"/v1/certificate/"), requested, 0, 99},
 		"waiting for the answer":             {nil, with(answering), requested, 200 * time.Millisecond, 99},
 		"waiting to try again":               {nil, with(busy), "trying again", 0, 99},
@@ -136,9 +136,7 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 func startServiceThat(t *testing.T, does http.HandlerFunc) *service.Service {
 	t.Helper()
 	wrap := func(*service.Service, http.Handler) http.Handler { return does }
-	s, err := service.Start(t.TempDir(), service.Options{Wrap: wrap})
-	require.NoError(t, err)
-	t.Cleanup(s.Stop)
+	s := service.Run(t, service.Options{Wrap: wrap})
 	return s
 }
 
