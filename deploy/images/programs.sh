@@ -22,5 +22,6 @@ for program; do
 	CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false -tags "$tags" -o "$out/$program" \
 		-ldflags "-s -w -X $module/internal/program.version=${VERSION:-devel}" "$package"
 	# The tool runs here, whatever machine the program is for.
-	GOOS='' GOARCH='' go run ./deploy/images/sbom -version "${VERSION:-devel}" "$out/$program" >"$out/$program.cdx.json"
+	GOOS='' GOARCH='' go tool -modfile=.ci/tools/go.mod cyclonedx-gomod bin -json -noserial -notimestamp -std \
+		-version "${VERSION:-devel}" "$out/$program" >"$out/$program.cdx.json"
 done
