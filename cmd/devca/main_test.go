@@ -120,19 +120,6 @@ func TestLoadSettings_secretFromAFile(t *testing.T) {
 	s, faults := loadSettings()
 	assert.Empty(t, faults)
 	assert.Equal(t, "from a file", string(s.ca.Secret))
-
-	clean(t, map[string]string{"DEVCA_IAK_FILE": path, "DEVCA_IAK": "x"})
-	_, faults = loadSettings()
-	assert.Equal(t, []string{"DEVCA_IAK_FILE and DEVCA_IAK are both set, want one of them"}, texts(faults))
-
-	clean(t, map[string]string{"DEVCA_IAK_FILE": path + "s"})
-	_, faults = loadSettings()
-	assert.Equal(t, []string{`DEVCA_IAK_FILE has "` + path + `s", which does not exist: check the path and the volume mounted there (no such file or directory)`}, texts(faults))
-
-	require.NoError(t, os.WriteFile(path, []byte("\n"), 0o600))
-	clean(t, map[string]string{"DEVCA_IAK_FILE": path})
-	_, faults = loadSettings()
-	assert.Equal(t, []string{`DEVCA_IAK_FILE has "` + path + `", which is empty, want 1 to 256 bytes`}, texts(faults))
 }
 
 func TestLoadSettings_defaultsAndValues(t *testing.T) {

@@ -180,7 +180,7 @@ func (a *cmpAuthority) underSecret(ctx context.Context, r Request, send method) 
 // that the certificate has, in any order. Then an update is a key update (RFC 4210, 5.3.5); otherwise
 // it is a request for another certificate, which the old one's key must not authorise.
 func sameSubjectAndNames(csr *x509.CertificateRequest, cert *x509.Certificate) bool {
-	return cmp.SameAlternativeNames(csr.Extensions, cert.Extensions) && cmp.SameName(csr.RawSubject, cert.RawSubject)
+	return cmp.SameAlternativeNames(csr.Extensions, cert.Extensions) && pki.SameName(csr.RawSubject, cert.RawSubject)
 }
 
 func (a *cmpAuthority) transact(ctx context.Context, r Request, send exchange) (Issued, error) {

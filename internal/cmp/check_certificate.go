@@ -127,7 +127,7 @@ func checkValidity(certificate *x509.Certificate, now time.Time) error {
 
 // checkSubject: the subject is the one asked for (RFC 9483, 4.1.1).
 func checkSubject(certificate *x509.Certificate, csr *x509.CertificateRequest) error {
-	if SameName(certificate.RawSubject, csr.RawSubject) {
+	if pki.SameName(certificate.RawSubject, csr.RawSubject) {
 		return nil
 	}
 	return &CheckError{Check: "subject", Got: fmt.Sprintf("%q", pki.DN(certificate.RawSubject)), Want: fmt.Sprintf("%q", pki.DN(csr.RawSubject))}
@@ -210,7 +210,7 @@ func alternativeName(tag cbasn1.Tag, value []byte) string {
 // warnOfCertificate logs what is not a reason to refuse a certificate, but may cause trouble later.
 func (t *transaction) warnOfCertificate(certificate *x509.Certificate, csr *x509.CertificateRequest) {
 	log := t.c.cfg.Log
-	if !SameName(certificate.RawIssuer, t.c.issuer) {
+	if !pki.SameName(certificate.RawIssuer, t.c.issuer) {
 		log.Warn("the certificate's issuer is not the configured one: some CAs will not find the certificate in an update",
 			"issuer", shown(pki.DN(certificate.RawIssuer)), "configured", pki.DN(t.c.issuer))
 	}

@@ -154,7 +154,7 @@ func (t *transaction) checkSigner(m *PKIMessage, signer *x509.Certificate) error
 // checkSenderName: the sender that the message names is the subject of the signer's certificate
 // (RFC 9810, 5.1.1; RFC 9483, 3.1).
 func (t *transaction) checkSenderName(m *PKIMessage, signer *x509.Certificate) error {
-	if sender, ok := m.Header.Sender.Name(); ok && SameName(sender, signer.RawSubject) {
+	if sender, ok := m.Header.Sender.Name(); ok && pki.SameName(sender, signer.RawSubject) {
 		return nil
 	}
 	return &CheckError{Check: "sender", Got: fmt.Sprintf("%q", m.Header.Sender), Want: fmt.Sprintf("the signer's subject %q", pki.DN(signer.RawSubject))}
@@ -248,7 +248,7 @@ func checkSignerExtKeyUsage(signer *x509.Certificate) error {
 // isAnchor says whether a certificate is a trust anchor, or has the name and the key of one.
 func (t *transaction) isAnchor(c *x509.Certificate) bool {
 	return slices.ContainsFunc(t.c.cfg.TrustAnchors, func(anchor *x509.Certificate) bool {
-		return anchor.Equal(c) || pki.SameKey(anchor.PublicKey, c.PublicKey) && SameName(anchor.RawSubject, c.RawSubject)
+		return anchor.Equal(c) || pki.SameKey(anchor.PublicKey, c.PublicKey) && pki.SameName(anchor.RawSubject, c.RawSubject)
 	})
 }
 

@@ -246,8 +246,8 @@ var (
 )
 
 // Value returns the item of a type, and false when there is none.
-func (c GeneralContent) Value(infoType asn1.ObjectIdentifier) ([]byte, bool) {
-	for _, info := range c {
+func (content GeneralContent) Value(infoType asn1.ObjectIdentifier) ([]byte, bool) {
+	for _, info := range content {
 		if info.Type.Equal(infoType) {
 			return info.Value, true
 		}

@@ -55,9 +55,6 @@ func (g *GeneralName) code(c codec, what string) {
 	}
 }
 
-// SameName says whether two DER Names are the same name; see pki.SameName.
-func SameName(a, b []byte) bool { return pki.SameName(a, b) }
-
 // commonName returns the DER Name that holds one CN and nothing else.
 func commonName(text string) ([]byte, error) {
 	if text == "" || !utf8.ValidString(text) {

@@ -78,9 +78,9 @@ func TestSameName(t *testing.T) {
 	} {
 		a, _ := ParseDN(row.a)
 		b, _ := ParseDN(row.b)
-		assert.Equal(t, row.same, SameName(a, b), "%s and %s", row.a, row.b)
+		assert.Equal(t, row.same, pki.SameName(a, b), "%s and %s", row.a, row.b)
 	}
-	assert.False(t, SameName([]byte{0x30}, []byte{0x30}), "names that do not parse")
+	assert.False(t, pki.SameName([]byte{0x30}, []byte{0x30}), "names that do not parse")
 }
 
 func TestGeneralName(t *testing.T) {

@@ -269,13 +269,28 @@ func TestCurrentMAC_changesEveryMinute_andWhenTheClockIsSetBack(t *testing.T) {
 	assert.NotEqual(t, second.Salt, at(-time.Hour).Salt)
 }
 
-// EJBCA names PBES2 for PBKDF2, as its recorded messages show.
-func TestParseMAC_otherKeyDerivation_isRefused(t *testing.T) {
-	p := pbmac1Parameters{AlgorithmIdentifier{Algorithm: oidPBMAC1}, hmacIdentifier(crypto.SHA256)}
-	parameters, err := encode(p.code)
-	require.NoError(t, err)
-	_, err = parsePBMAC1(parameters)
-	assert.EqualError(t, err, "PBMAC1-params: key derivation 1.2.840.113549.1.5.14 is not supported, want PBKDF2")
+// Bouncy Castle, and EJBCA with it, names PBES2 for PBKDF2.
+func TestParseMAC_keyDerivation_isPBKDF2ByEitherName(t *testing.T) {
+	mac := newPBMAC1()
+	for name, want := range map[string]error{
+		oidPBKDF2.String(): nil, oidPBES2.String(): nil,
+		oidPBMAC1.String(): errors.New("PBMAC1-params: key derivation 1.2.840.113549.1.5.14 is not supported, want PBKDF2"),
+	} {
+		var p pbmac1Parameters
+		identifier, err := mac.identifier()
+		require.NoError(t, err)
+		require.NoError(t, decode(identifier.Parameters, "PBMAC1-params", p.code))
+		p.derivation.Algorithm, err = attributeType(name)
+		require.NoError(t, err)
+		parameters, err := encode(p.code)
+		require.NoError(t, err)
+		got, err := parsePBMAC1(parameters)
+		if want != nil {
+			assert.EqualError(t, err, want.Error())
+		} else if assert.NoError(t, err) {
+			assert.Equal(t, mac, got)
+		}
+	}
 }
 
 // keyLength is optional; without it the key is as long as the hash of the HMAC (RFC 9481, 6.1.2).

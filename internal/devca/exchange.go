@@ -259,7 +259,7 @@ func (e *exchange) authenticateMAC() (requester, error) {
 
 func (e *exchange) authenticateSignature(signer *x509.Certificate) (requester, error) {
 	sender, isName := e.request.Header.Sender.Name()
-	if !isName || !cmp.SameName(sender, signer.RawSubject) {
+	if !isName || !pki.SameName(sender, signer.RawSubject) {
 		return requester{}, refuse(cmp.FailBadMessageCheck, "the sender is %.200q, but the message is signed by %.200q",
 			e.request.Header.Sender, cmp.DirectoryName(signer.RawSubject))
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // inform answers genm. Of info types that are not known nothing is said (RFC 9810, 5.3.20).
@@ -68,7 +69,7 @@ func (e *exchange) revokeOne(details cmp.RevDetails) error {
 	if e.faults.Reject {
 		return e.orderedRejection()
 	}
-	if template.SerialNumber == nil || !cmp.SameName(template.Issuer, e.ca.issuing.RawSubject) {
+	if template.SerialNumber == nil || !pki.SameName(template.Issuer, e.ca.issuing.RawSubject) {
 		return refuse(cmp.FailBadCertID, "rr does not name a certificate by this CA as issuer and a serial number")
 	}
 	notAfter := e.ca.issuing.NotAfter // no certificate lives longer

@@ -73,14 +73,14 @@ func (e *exchange) checkUpdate(w *wanted, request *cmp.CertRequest) error {
 	}
 	if id != nil {
 		issuer, isName := id.Issuer.Name()
-		if !isName || !cmp.SameName(issuer, old.RawIssuer) || id.SerialNumber.Cmp(old.SerialNumber) != 0 {
+		if !isName || !pki.SameName(issuer, old.RawIssuer) || id.SerialNumber.Cmp(old.SerialNumber) != 0 {
 			return refuse(cmp.FailBadCertID, "oldCertID is not the certificate that the message is signed by")
 		}
 	}
 	if emptyName(w.subject) {
 		w.subject = old.RawSubject
 	}
-	if !cmp.SameName(w.subject, old.RawSubject) {
+	if !pki.SameName(w.subject, old.RawSubject) {
 		return refuse(cmp.FailBadCertTemplate, "the subject %.200q is not %.200q, which the update is for",
 			cmp.DirectoryName(w.subject), cmp.DirectoryName(old.RawSubject))
 	}

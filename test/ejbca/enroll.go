@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // wanted is a request for a certificate.
@@ -99,8 +100,8 @@ func (s *Server) profile(request *cmp.PKIMessage) (profile, error) {
 // that were registered last, whatever the request and the old certificate have.
 func (s *Server) registered(w wanted) (Entity, error) {
 	entity, found := s.entities[commonName(w.subject)]
-	isIssuer := w.issuer == nil || cmp.SameName(w.issuer, s.issuing.RawSubject)
-	if !found || !isIssuer || !cmp.SameName(entity.Subject, w.subject) {
+	isIssuer := w.issuer == nil || pki.SameName(w.issuer, s.issuing.RawSubject)
+	if !found || !isIssuer || !pki.SameName(entity.Subject, w.subject) {
 		return Entity{}, refuse("Error. Received a CMP KeyUpdateRequest for a non-existing end entity")
 	}
 	if s.config.AllowOverride {
