@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -104,7 +103,7 @@ func pbkdf2KDF(numbers ...int64) []byte {
 	return sequence(oid(oidPBKDF2...), sequence(params))
 }
 
-// Parameters in a file of an attacker cost no more than the file of a user.
+// Parameters in a file of an attacker cost no more than the file of a user. Those that are refused would take minutes.
 func TestDecode_hostileParameters_areCheap(t *testing.T) {
 	const tooMany = "asks for more than 5000000 iterations of key derivation in all"
 	key := func(kdf []byte) func() error {
@@ -145,14 +144,13 @@ func TestDecode_hostileParameters_areCheap(t *testing.T) {
 		"segments with no end":         {ber(segments), short},
 	} {
 		t.Run(sentence, func(t *testing.T) {
-			before, start := allocated(), time.Now()
+			before := allocated()
 			err := row.read()
 			if row.want == "" {
 				require.NoError(t, err)
 			} else {
 				require.ErrorContains(t, err, row.want)
 			}
-			assert.Less(t, time.Since(start), 5*time.Second)
 			assert.Less(t, allocated()-before, uint64(64<<20))
 		})
 	}

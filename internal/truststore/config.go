@@ -47,16 +47,16 @@ type Copy struct{ Source, Destination string }
 
 // variables are all that the program reads.
 var variables = []program.Variable{
-	{Name: "TRUSTSTORES_PATHS",
+	{Name: truststoresVariable,
 		Help: "truststores (JKS, PKCS#12 or PEM); the certificates of the second and later ones " +
 			"are added to the first, which is kept as .bak; required"},
-	{Name: "TRUSTSTORES_PASSWORDS_PATHS",
+	{Name: passwordsVariable,
 		Help: "the file with the password of each truststore, an empty entry for one without " +
 			"(PEM, the cacerts of JDK 18 and later) and for one with the password of a JDK's " +
 			"cacerts, changeit"},
-	{Name: "KEYSTORE_SOURCE_PATHS",
+	{Name: sourcesVariable,
 		Help: "files to copy, such as keystores and their password files"},
-	{Name: "KEYSTORE_DESTINATION_PATHS",
+	{Name: destinationsVariable,
 		Help: "the file that each of them replaces, which is kept as .bak"},
 }
 
@@ -82,14 +82,14 @@ func Load() (Config, error) {
 	r := program.ReadEnvironment(variables)
 	// The kind of fault decides the exit code, not the variable, so the faults are not those of package program.
 	var l loader
-	if r.Value("TRUSTSTORES_PATHS") == "" {
+	if r.Value(truststoresVariable) == "" {
 		l.add(codeConfiguration, truststoresVariable, "is not set, want absolute paths separated by \":\"")
 	}
-	truststores := l.paths(truststoresVariable, r.Value("TRUSTSTORES_PATHS"))
-	passwords := l.passwordPaths(r.Value("TRUSTSTORES_PASSWORDS_PATHS"))
-	sources := l.paths(sourcesVariable, r.Value("KEYSTORE_SOURCE_PATHS"))
-	destinations := l.paths(destinationsVariable, r.Value("KEYSTORE_DESTINATION_PATHS"))
-	if r.Value("TRUSTSTORES_PATHS") != "" {
+	truststores := l.paths(truststoresVariable, r.Value(truststoresVariable))
+	passwords := l.passwordPaths(r.Value(passwordsVariable))
+	sources := l.paths(sourcesVariable, r.Value(sourcesVariable))
+	destinations := l.paths(destinationsVariable, r.Value(destinationsVariable))
+	if r.Value(truststoresVariable) != "" {
 		l.sameLength(truststoresVariable, truststores, passwordsVariable, passwords)
 	}
 	l.sameLength(sourcesVariable, sources, destinationsVariable, destinations)
