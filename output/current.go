@@ -51,25 +51,24 @@ func (v *Volume) open(s snapshot) (*set, passwords, error) {
 
 // Adopt takes another set that it finds in the place of the published one for the published one, if it is whole, as
 // Current demands, and prefer accepts it; otherwise it returns nil. The next Restore reports it and leaves it in place.
-func (v *Volume) Adopt(prefer func(Bundle) bool) *Bundle {
+func (v *Volume) Adopt(prefer func(Bundle) bool) (adopted *Bundle) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d, closeDisk, err := v.disk()
-	if err != nil {
-		return nil // Restore meets and reports it as well
-	}
-	defer closeDisk()
-	now := d.look()
-	if v.published == nil || v.layoutFault(now) != nil || v.published.within(now) {
+	_ = v.locked(func(d disk) error { // Restore meets and reports an error as well
+		now := d.look()
+		if v.published == nil || v.layoutFault(now) != nil || v.published.within(now) {
+			return nil
+		}
+		found, passwords, err := v.open(now)
+		if err != nil || !prefer(found.bundle) || v.markPending(d) != nil {
+			return nil
+		}
+		v.published, v.passwords = found, passwords
+		v.differs("a newer set was there")
+		adopted = &found.bundle
 		return nil
-	}
-	found, passwords, err := v.open(now)
-	if err != nil || !prefer(found.bundle) || v.markPending(d) != nil {
-		return nil
-	}
-	v.published, v.passwords = found, passwords
-	v.differs("a newer set was there")
-	return &found.bundle
+	})
+	return adopted
 }
 
 // layoutFault compares the kinds of files there are, before anything is opened.

@@ -97,10 +97,10 @@ func lock(d disk, done <-chan struct{}) (unlock func(), err error) {
 	}
 	if err != nil {
 		f.Close()
-		if fileError, ok := errors.AsType[*FileError](err); ok {
-			return nil, fileError
+		if _, ok := errors.AsType[*FileError](err); !ok {
+			err = lockError(d.Dir, err)
 		}
-		return nil, lockError(d.Dir, err)
+		return nil, err
 	}
 	return func() { release(); f.Close() }, nil
 }

@@ -21,16 +21,17 @@ import (
 // must be.
 func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 	replace, combined := files.OpRename+" truststore.pem", files.OpRename+" keystore-combined.pem"
+	link, uncommit := files.OpLink+" ..data_tmp", files.OpRemove+" ..files"
 	for name, row := range map[string]struct {
 		before, layout string
-		checkpoints    map[string]int // steps, and how many of them must come with nothing undurable before
+		checkpoints    map[string]int // steps, and how many must come with nothing undurable before
 	}{
 		// The link must not be durable before what it points to, nor the old set go before the new one holds.
-		"symlink": {"", LayoutSymlink, map[string]int{files.OpLink + " ..data_tmp": 3, files.OpRemove + " a generation": 1}},
+		"symlink": {"", LayoutSymlink, map[string]int{link: 3, files.OpRemove + " a generation": 1}},
 		// A file must not be replaced before the commit is durable, nor the commit go before all are in place.
-		"inplace":              {"", LayoutInplace, map[string]int{replace: 1, combined: 2, files.OpRemove + " ..files": 3}},
+		"inplace":              {"", LayoutInplace, map[string]int{replace: 1, combined: 2, uncommit: 3}},
 		"symlink over inplace": {LayoutInplace, LayoutSymlink, map[string]int{files.OpLink + " ..link_tmp": 1}},
-		"inplace over symlink": {LayoutSymlink, LayoutInplace, map[string]int{replace: 1, files.OpRemove + " ..files": 3}},
+		"inplace over symlink": {LayoutSymlink, LayoutInplace, map[string]int{replace: 1, uncommit: 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := newConfig(t, row.layout, TypePEM)
@@ -39,9 +40,9 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 				other.Layout = row.before
 				mustPublish(t, mustOpen(t, other), newBundle())
 			}
-			dirty := map[string]bool{} // files, and directories with names in them, that are not durable
+			dirty := map[string]bool{} // what is not durable: files, and directories with names in them
 			seen := map[string]int{}
-			v, err := open(cfg, func(op, path string) error {
+			v := openWith(t, cfg, func(op, path string) error {
 				dir, name := filepath.Dir(path), filepath.Base(path)
 				if generationName.MatchString(name) {
 					name = "a generation"
@@ -68,7 +69,6 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 				}
 				return nil
 			})
-			require.NoError(t, err)
 			clear(dirty)
 			now := start
 			v.cfg.Now = func() time.Time { return now }
@@ -106,7 +106,7 @@ func TestVolume_Publish_secretsAreNeverMoreOpenThanAskedFor(t *testing.T) {
 				require.NoError(t, err)
 				requireClosed(t, cfg.Dir, secretMode, "at the end")
 				for _, f := range wanted(cfg.Types) {
-					require.Equal(t, f.mode(secretMode).String(), mode(t, filepath.Join(cfg.Dir, f.Name)), "umask %#o", umask)
+					require.Equal(t, f.mode(secretMode), stat(t, v.path(f.Name)).Mode(), "umask %#o", umask)
 				}
 			}
 		}
@@ -151,38 +151,23 @@ func TestOpen_directoryIsMadeWithParentsAndAnExistingOneKeepsItsMode(t *testing.
 	for path, want := range map[string]string{
 		top: "dgrwx--x--x", filepath.Dir(cfg.Dir): "dgrwxr-x---", cfg.Dir: "dgrwxr-x---", filepath.Join(cfg.Dir, dataLink): "dgrwxr-x---",
 	} {
-		assert.Equal(t, want, mode(t, path), path)
+		assert.Equal(t, want, stat(t, path).Mode().String(), path)
 	}
-}
-
-// groups gives two groups that this process may hand files to.
-func groups(t *testing.T) (own, other int) {
-	own, other = os.Getegid(), os.Getegid()
-	if os.Geteuid() == 0 {
-		return own, 4242
-	}
-	all, err := os.Getgroups()
-	require.NoError(t, err)
-	for _, gid := range all {
-		if gid != own {
-			other = gid
-		}
-	}
-	return own, other
 }
 
 func requireGroup(t *testing.T, want int, paths ...string) {
 	t.Helper()
 	for _, path := range paths {
-		info, err := os.Stat(path)
-		require.NoError(t, err)
-		require.Equal(t, want, files.GroupOf(info), path)
-		require.NotZero(t, info.Mode()&0o040, path)
+		require.Equal(t, want, files.GroupOf(stat(t, path)), path)
+		require.NotZero(t, stat(t, path).Mode()&0o040, path)
 	}
 }
 
 func TestVolume_Publish_groupComesFromTheDirectoryOrTheConfiguration(t *testing.T) {
-	own, other := groups(t)
+	own, other := os.Getegid(), os.Getegid()
+	if os.Geteuid() == 0 {
+		other = 4242
+	}
 	for name, row := range map[string]struct {
 		group          string
 		dirGroup, want int
@@ -198,13 +183,12 @@ func TestVolume_Publish_groupComesFromTheDirectoryOrTheConfiguration(t *testing.
 			require.NoError(t, os.Chown(cfg.Dir, -1, row.dirGroup))
 			require.NoError(t, os.Chmod(cfg.Dir, 0o770|fs.ModeSetgid))
 			// Until a file has its group, that which it is born with must see nothing of it.
-			v, err := open(cfg, func(op, at string) error {
+			v := openWith(t, cfg, func(op, at string) error {
 				if info, err := os.Lstat(at); err == nil && op == files.OpGroup {
-					assert.Zero(t, info.Mode().Perm()&0o077, at)
+					assert.Zero(t, info.Mode().Perm()&0o077, "%s: %s", name, at)
 				}
 				return nil
 			})
-			require.NoError(t, err, name)
 			requireGroup(t, row.want, mustPublish(t, v, b).Files...)
 			requireCurrent(t, cfg, b)
 			require.False(t, mustPublish(t, v, b).Changed)
@@ -217,29 +201,26 @@ func TestVolume_CorrectModes_leavesContentAndTimeAlone(t *testing.T) {
 		cfg, _, b := published(t, layout, TypePEM)
 		key := filepath.Join(cfg.Dir, "key.pem")
 		require.NoError(t, os.Chmod(key, 0o644))
-		before, err := os.Stat(key)
-		require.NoError(t, err)
+		before := stat(t, key)
 
-		v := reopened(t, cfg)
-		corrected, err := v.CorrectModes()
-		require.NoError(t, err)
-		require.Equal(t, []string{key}, corrected)
-		after, err := os.Stat(key)
-		require.NoError(t, err)
+		correct := func() []string {
+			corrected, err := reopened(t, cfg).CorrectModes()
+			require.NoError(t, err)
+			return corrected
+		}
+		require.Equal(t, []string{key}, correct())
+		after := stat(t, key)
 		require.Equal(t, DefaultFileMode, after.Mode().Perm())
 		require.Equal(t, before.ModTime(), after.ModTime())
 		require.True(t, os.SameFile(before, after))
 		requireCurrent(t, cfg, b)
-		corrected, err = v.CorrectModes()
-		require.NoError(t, err)
-		require.Empty(t, corrected)
+		require.Empty(t, correct())
 
 		if os.Geteuid() != 0 {
 			t.Skip("only root may give files to any group")
 		}
 		cfg.Group = "12345"
-		corrected, err = reopened(t, cfg).CorrectModes()
-		require.NoError(t, err)
+		corrected := correct()
 		require.Len(t, corrected, 4)
 		requireGroup(t, 12345, corrected...)
 		if layout == LayoutSymlink { // a group that cannot enter cannot read

@@ -29,25 +29,25 @@ func TestOpen_whatIsInTheWayOfTheDirectory(t *testing.T) {
 		link: `opening "` + link + `": no such file or directory (it is a link to a directory that does not exist)`,
 	} {
 		_, err := Open(Config{Dir: path, Types: []string{TypePEM}})
-		_, isFileError := errors.AsType[*FileError](err)
-		require.True(t, isFileError)
+		require.ErrorAs(t, err, new(*FileError))
 		require.EqualError(t, err, want)
 	}
 	require.Equal(t, before, listing(t, dir))
 }
 
 func TestOpen_unusableConfiguration(t *testing.T) {
-	for want, change := range map[string]func(*Config){
-		`output directory is "certs", want an absolute path`:                        func(c *Config) { c.Dir = "certs" },
-		"no output type is given, want at least one of P12, JKS, PEM":               func(c *Config) { c.Types = nil },
-		`output type is "p12", want one of P12, JKS, PEM`:                           func(c *Config) { c.Types = []string{TypePEM, "p12"} },
-		`output layout is "flat", want symlink or inplace`:                          func(c *Config) { c.Layout = "flat" },
-		`PKCS#12 profile is "old", want modern or legacy`:                           func(c *Config) { c.P12Profile = "old" },
-		"file mode is 040, want permission bits with the owner's right to read":     func(c *Config) { c.FileMode = 0o040 },
-		"file mode is 0104600, want permission bits with the owner's right to read": func(c *Config) { c.FileMode = 0o104600 },
+	const mode = "want permission bits with the owner's right to read"
+	for want, line := range map[string]string{
+		`output directory is "certs", want an absolute path`:          "set Dir certs",
+		"no output type is given, want at least one of P12, JKS, PEM": "set Types",
+		`output type is "p12", want one of P12, JKS, PEM`:             "set Types PEM p12",
+		`output layout is "flat", want symlink or inplace`:            "set Layout flat",
+		`PKCS#12 profile is "old", want modern or legacy`:             "set P12Profile old",
+		"file mode is 040, " + mode:                                   "set FileMode 040",
+		"file mode is 0104600, " + mode:                               "set FileMode 0104600",
 	} {
 		cfg := newConfig(t, LayoutSymlink, TypePEM)
-		change(&cfg)
+		harm(t, &cfg, nil, line)
 		_, err := Open(cfg)
 		assert.EqualError(t, err, want)
 		_, err = Read(cfg)
@@ -56,8 +56,7 @@ func TestOpen_unusableConfiguration(t *testing.T) {
 	cfg := newConfig(t, LayoutSymlink, TypePEM)
 	cfg.Group = "no-such-group"
 	_, err := Open(cfg)
-	_, isFileError := errors.AsType[*FileError](err)
-	require.True(t, isFileError)
+	require.ErrorAs(t, err, new(*FileError))
 	require.EqualError(t, err, `setting the group of "`+cfg.Dir+
 		`": finding group "no-such-group": no group of that name in /etc/group, give its number`)
 }
@@ -133,15 +132,14 @@ func TestVolume_Publish_removesWhatIsCertfetchersAndNothingElse(t *testing.T) {
 func TestVolume_Publish_neverLeavesTheVolume(t *testing.T) {
 	eachLayout(t, func(t *testing.T, layout string) {
 		cfg, outside := newConfig(t, layout, TypePEM), t.TempDir()
-		v, err := open(cfg, func(op, path string) error {
+		v := openWith(t, cfg, func(op, path string) error {
 			if op == files.OpCreate && filepath.Base(path) == "key.pem" {
 				stage := filepath.Dir(path)
 				return errors.Join(os.RemoveAll(stage), os.Symlink(outside, stage))
 			}
 			return nil
 		})
-		require.NoError(t, err)
-		_, err = v.Publish(newBundle())
+		_, err := v.Publish(newBundle())
 		require.ErrorContains(t, err, "path escapes from parent")
 		require.Empty(t, listing(t, outside))
 	})
@@ -155,8 +153,7 @@ func TestVolume_whatCannotBeRemoved_isInNoOnesWay(t *testing.T) {
 		stage := filepath.Join(cfg.Dir, stageDir)
 		for range 2 {
 			require.NoError(t, os.Mkdir(stage, 0o750))
-			_, err := open(cfg, failing(files.OpRemove, syscall.EACCES))
-			require.NoError(t, err)
+			openWith(t, cfg, failing(files.OpRemove, syscall.EACCES))
 			require.NoDirExists(t, stage)
 		}
 		requireCurrent(t, cfg, b)

@@ -76,7 +76,13 @@ func newConfig(t *testing.T, layout string, types ...string) Config {
 
 func mustOpen(t *testing.T, cfg Config) *Volume {
 	t.Helper()
-	v, err := Open(cfg)
+	return openWith(t, cfg, nil)
+}
+
+// openWith opens a volume with a step function.
+func openWith(t *testing.T, cfg Config, step files.StepFunc) *Volume {
+	t.Helper()
+	v, err := open(cfg, step)
 	require.NoError(t, err)
 	return v
 }
@@ -115,9 +121,7 @@ func reopened(t *testing.T, cfg Config) *Volume {
 
 func requireCurrent(t *testing.T, cfg Config, want Bundle) {
 	t.Helper()
-	has, err := mustOpen(t, cfg).Current()
-	require.NoError(t, err)
-	require.True(t, has.equal(want), "the volume has another bundle")
+	require.True(t, reopened(t, cfg).published.bundle.equal(want), "the volume has another bundle")
 }
 
 // eachLayout runs a test in either layout.
@@ -148,21 +152,25 @@ func listing(t *testing.T, dir string) map[string]string {
 		require.NoError(t, err)
 		names[entry.Name()] = info.Mode().String()
 		if info.Mode()&fs.ModeSymlink != 0 {
-			target, err := os.Readlink(filepath.Join(dir, entry.Name()))
-			require.NoError(t, err)
-			names[entry.Name()] = "-> " + target
+			names[entry.Name()] = "-> " + readlink(t, filepath.Join(dir, entry.Name()))
 		}
 	}
 	delete(names, lockName) // it comes with the first process that works there, and stays
 	return names
 }
 
-// mode is the mode of what a path leads to.
-func mode(t *testing.T, path string) string {
+func stat(t *testing.T, path string) os.FileInfo {
 	t.Helper()
 	info, err := os.Stat(path)
 	require.NoError(t, err)
-	return info.Mode().String()
+	return info
+}
+
+func readlink(t *testing.T, path string) string {
+	t.Helper()
+	target, err := os.Readlink(path)
+	require.NoError(t, err)
+	return target
 }
 
 func readFile(t *testing.T, dir, name string) string {
@@ -187,6 +195,7 @@ func replaceBy(make func(path string) error) func(path string) error {
 	}
 }
 
+func makeFile(path string) error { return os.WriteFile(path, nil, 0o640) }
 func makePipe(path string) error { return syscall.Mkfifo(path, 0o600) }
 func makeLink(path string) error { return os.Symlink("/etc/passwd", path) }
 func makeDir(path string) error  { return os.Mkdir(path, 0o700) }

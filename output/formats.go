@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Format is one value of OUTPUT_TYPE. To add one, write its value in a file of its own, as format_pem.go does, and
-// list it in formats: everything else asks this table.
+// Format is one value of OUTPUT_TYPE. To add one, write its value in a file of its own, as format_pem.go does, list it
+// in formats, and name it in the rule of OUTPUT_TYPE in internal/config. Everything else asks this table.
 type Format struct {
 	Name       string   // as in OUTPUT_TYPE, upper case
 	OtherNames []string // what other programs call it, upper case and without punctuation
@@ -38,9 +38,6 @@ func FormatNames() []string {
 }
 
 func formatNamed(name string) Format { return formats[slices.Index(FormatNames(), name)] }
-
-// Files lists the files of the format, in the order of their replacement.
-func (f Format) Files() []File { return wanted([]string{f.Name}) }
 
 // mainFile is the file with the certificate.
 func (f Format) mainFile() string { return f.keystores[len(f.keystores)-1].Name }

@@ -3,7 +3,6 @@ package output
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -23,10 +22,10 @@ func TestVolume_note_isPublishedWithItsSet(t *testing.T) {
 		eachLayout(t, func(t *testing.T, layout string) {
 			cfg, v, b := published(t, layout, TypePEM)
 			assert.Len(t, v.Files(), 4, "readers do not see it")
-			assert.Equal(t, "-rw-r--r--", mode(t, notePath(cfg)))
+			assert.Equal(t, "-rw-r--r--", stat(t, notePath(cfg)).Mode().String())
 			requireCurrent(t, cfg, b)
 			b.Note = []byte("asked for again")
-			assert.Equal(t, []string{"..request has another content"}, mustPublish(t, v, b).Differences)
+			require.Equal(t, []string{"..request has another content"}, mustPublish(t, v, b).Differences)
 			requireCurrent(t, cfg, b)
 			assert.False(t, mustPublish(t, v, b).Changed)
 
@@ -35,7 +34,7 @@ func TestVolume_note_isPublishedWithItsSet(t *testing.T) {
 			mustPublish(t, v, b)
 			requireCurrent(t, cfg, b)
 			requireNothingLeft(t, listing(t, cfg.Dir), other)
-			assert.Equal(t, other == LayoutInplace, listing(t, cfg.Dir)[noteName] != "", "it is not left at the top")
+			assert.Equal(t, other == LayoutInplace, listing(t, cfg.Dir)[noteName] != "", "left at the top")
 
 			b = newBundle()
 			b.Note = nil
@@ -50,7 +49,7 @@ func TestVolume_note_isPublishedWithItsSet(t *testing.T) {
 func TestVolume_note_thatCannotBeOne_leavesTheSetAsItIs(t *testing.T) {
 	for name, harm := range map[string]func(path string) error{
 		"missing":     os.Remove,
-		"too large":   func(path string) error { return os.WriteFile(path, []byte(strings.Repeat("x", NoteLimit+1)), 0o600) },
+		"too large":   func(path string) error { return os.Truncate(path, NoteLimit+1) },
 		"a link":      replaceBy(makeLink),
 		"a directory": replaceBy(makeDir),
 	} {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,7 +49,7 @@ func TestVolume_Publish_passwordsNeverChange(t *testing.T) {
 		same(mustOpen(t, cfg), "another process")
 		cfg.Types = []string{TypeJKS, TypeP12}
 		same(mustOpen(t, cfg), "another type")
-		cfg.Layout = map[string]string{LayoutSymlink: LayoutInplace, LayoutInplace: LayoutSymlink}[layout]
+		cfg.Layout = layouts[1-slices.Index(layouts, layout)]
 		v = mustOpen(t, cfg)
 		same(v, "another layout")
 		require.NoError(t, os.Remove(v.path("keystore.p12")))
@@ -60,7 +61,7 @@ func TestVolume_Publish_passwordsNeverChange(t *testing.T) {
 		cfg.KeystorePassword = "changeit"
 		b := newBundle()
 		require.True(t, mustPublish(t, mustOpen(t, cfg), b).Changed)
-		assert.Equal(t, "changeit", readFile(t, cfg.Dir, keystorePass), "a password that is configured")
+		assert.Equal(t, "changeit", readFile(t, cfg.Dir, keystorePass), "a configured password")
 		assert.Equal(t, trust, readFile(t, cfg.Dir, truststorePass))
 		requireCurrent(t, cfg, b)
 	})

@@ -48,16 +48,14 @@ func (v *Volume) MarkPending() (number int, err error) {
 func (v *Volume) MarkNotified(number int) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	d, closeDisk, err := v.disk()
+	err := v.locked(func(d disk) error {
+		if number != v.number || !d.Exists(pendingName) {
+			return nil
+		}
+		return d.remove(pendingName)
+	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the record is gone with the directory
 	}
-	if err != nil {
-		return err
-	}
-	defer closeDisk()
-	if number != v.number || !d.Exists(pendingName) {
-		return nil
-	}
-	return d.remove(pendingName)
+	return err
 }

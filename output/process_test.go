@@ -46,7 +46,9 @@ func TestVolume_Publish_bySeveralAtOnce(t *testing.T) {
 func TestVolume_lockedByAnother(t *testing.T) {
 	eachLayout(t, func(t *testing.T, layout string) {
 		cfg, v, b := published(t, layout, TypePEM)
-		_, closeDisk, err := v.disk()
+		d, err := v.unlocked(cfg.Dir)
+		require.NoError(t, err)
+		unlock, err := lock(d, nil)
 		require.NoError(t, err)
 		synctest.Test(t, func(t *testing.T) {
 			began := time.Now()
@@ -59,7 +61,7 @@ func TestVolume_lockedByAnother(t *testing.T) {
 			require.EqualError(t, err, `locking "`+cfg.Dir+`": another process has worked in this directory for 10s`)
 			require.GreaterOrEqual(t, time.Since(began), files.LockWait)
 		})
-		closeDisk()
+		unlock()
 		mustPublish(t, v, newBundle())
 	})
 }

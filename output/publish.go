@@ -76,19 +76,19 @@ func (d disk) setAside(name string) error {
 }
 
 // write publishes the set in the configured layout, unless now shows that it is there.
-func (v *Volume) write(d disk, s *set, now snapshot) error {
+func (v *Volume) write(d disk, s *set, now snapshot) (Publication, error) {
 	differing, differences := v.differing(s, now)
 	if fault := v.layoutFault(now); fault != nil && len(differing) == 0 {
 		differences = append(differences, fault.Error())
 	}
 	if len(differences) == 0 {
-		return nil
+		return v.publication(), nil
 	}
 	if err := v.inTheWay(d); err != nil {
-		return err
+		return Publication{}, err
 	}
 	if err := v.markPending(d); err != nil {
-		return err
+		return Publication{}, err
 	}
 	committed := false
 	commit := func() {
@@ -101,16 +101,17 @@ func (v *Volume) write(d disk, s *set, now snapshot) error {
 	} else {
 		err = v.publishInplace(d, s, differing, commit)
 	}
-	if err != nil && !committed {
-		// Space that a failed publication holds may be what another needs. When this fails as well, the
-		// next settle does it; the first error is the one to know.
-		_ = d.remove(stageDir)
-		_ = v.settle(d)
+	switch {
+	case err == nil:
+		return v.publication(), nil
+	case committed:
+		return Publication{}, &IncompleteError{err}
 	}
-	if err != nil && committed {
-		return &IncompleteError{err}
-	}
-	return err
+	// Space that a failed publication holds may be what another needs. When this fails as well, the
+	// next settle does it; the first error is the one to know.
+	_ = d.remove(stageDir)
+	_ = v.settle(d)
+	return Publication{}, err
 }
 
 // replacedNames are those that renames must take.

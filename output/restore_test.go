@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -11,25 +12,35 @@ import (
 )
 
 func TestVolume_Restore_putsBackWhatAnotherProcessChanged(t *testing.T) {
-	another := os.Getegid() + 1
-	replaced := map[string]string{LayoutSymlink: "is not the link that it should be", LayoutInplace: "is not a regular file"}
-	in := func(difference string) map[string]string {
-		return map[string]string{LayoutSymlink: difference, LayoutInplace: difference}
+	group := fmt.Sprintf("has group %d, want %d", os.Getegid()+1, os.Getegid())
+	giveAway := func(path string) error { return os.Chown(path, -1, os.Getegid()+1) }
+	removeAll := func(directory bool) func(string) error {
+		return func(path string) error {
+			err := os.RemoveAll(filepath.Dir(path))
+			if err == nil && !directory {
+				err = os.Mkdir(filepath.Dir(path), 0o750)
+			}
+			return err
+		}
+	}
+	truncate := func(path string) error { return os.Truncate(path, 0) }
+	chmod := func(mode os.FileMode) func(string) error {
+		return func(path string) error { return os.Chmod(path, mode) }
 	}
 	for name, row := range map[string]struct {
 		harm func(path string) error
-		want map[string]string // by layout; nil: more than one
+		want string // empty: more than one
 	}{
-		"removed":                 {os.Remove, in("is missing")},
-		"emptied":                 {func(path string) error { return os.Truncate(path, 0) }, in("has another content")},
-		"opened to all":           {func(path string) error { return os.Chmod(path, 0o666) }, in("has mode 0666, want 0640")},
-		"closed":                  {func(path string) error { return os.Chmod(path, 0o600) }, in("has mode 0600, want 0640")},
-		"given away":              {func(path string) error { return os.Chown(path, -1, another) }, in(fmt.Sprintf("has group %d, want %d", another, os.Getegid()))},
-		"replaced by a file":      {replaceBy(func(path string) error { return os.WriteFile(path, nil, 0o640) }), nil},
-		"replaced by a pipe":      {replaceBy(makePipe), replaced},
-		"replaced by a link":      {replaceBy(makeLink), replaced},
-		"gone with all files":     {func(path string) error { return removeContent(filepath.Dir(path)) }, nil},
-		"gone with its directory": {func(path string) error { return os.RemoveAll(filepath.Dir(path)) }, nil},
+		"removed":            {os.Remove, "is missing"},
+		"emptied":            {truncate, "has another content"},
+		"opened to all":      {chmod(0o666), "has mode 0666, want 0640"},
+		"closed":             {chmod(0o600), "has mode 0600, want 0640"},
+		"given away":         {giveAway, group},
+		"replaced by a file": {replaceBy(makeFile), ""},
+		"replaced by a pipe": {replaceBy(makePipe), "is not what it should be"},
+		"replaced by a link": {replaceBy(makeLink), "is not what it should be"},
+		"everything removed": {removeAll(false), ""},
+		"directory removed":  {removeAll(true), ""},
 	} {
 		if name == "given away" && os.Geteuid() != 0 {
 			continue // only root may give a file to a group that it is not in
@@ -51,13 +62,14 @@ func TestVolume_Restore_putsBackWhatAnotherProcessChanged(t *testing.T) {
 
 				p := mustRestore(t, v)
 				assert.Len(t, p.Files, 4)
-				if row.want == nil {
+				what := map[string]string{LayoutSymlink: "the link that it should be", LayoutInplace: "a regular file"}[layout]
+				if want := strings.ReplaceAll(row.want, "what it should be", what); want == "" {
 					assert.NotEmpty(t, p.Differences, name)
 				} else {
-					assert.Equal(t, []string{"keystore.p12 " + row.want[layout]}, p.Differences)
+					assert.Equal(t, []string{"keystore.p12 " + want}, p.Differences)
 				}
 				for name, data := range before {
-					assert.Equal(t, data, readFile(t, cfg.Dir, name), "%s is put back byte for byte", name)
+					assert.Equal(t, data, readFile(t, cfg.Dir, name), "%s, byte for byte", name)
 				}
 				requireCurrent(t, cfg, b)
 				requireNothingLeft(t, listing(t, cfg.Dir), name)
@@ -66,16 +78,6 @@ func TestVolume_Restore_putsBackWhatAnotherProcessChanged(t *testing.T) {
 			})
 		}
 	}
-}
-
-func removeContent(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, entry := range entries {
-		if err == nil {
-			err = os.RemoveAll(filepath.Join(dir, entry.Name()))
-		}
-	}
-	return err
 }
 
 func TestVolume_Restore_withNothingToPutBack(t *testing.T) {
@@ -89,17 +91,13 @@ func TestVolume_Restore_inplaceTouchesOnlyTheDamagedFile(t *testing.T) {
 	_, v, _ := published(t, LayoutInplace, TypeP12, TypePEM)
 	before := map[string]os.FileInfo{}
 	for _, path := range v.Files() {
-		info, err := os.Stat(path)
-		require.NoError(t, err)
-		before[path] = info
+		before[path] = stat(t, path)
 	}
 	damaged := v.path("truststore.p12")
 	require.NoError(t, os.Remove(damaged))
 	mustRestore(t, v)
 	for path, was := range before {
-		info, err := os.Stat(path)
-		require.NoError(t, err)
-		assert.Equal(t, path != damaged, os.SameFile(was, info), path)
+		assert.Equal(t, path != damaged, os.SameFile(was, stat(t, path)), path)
 	}
 }
 

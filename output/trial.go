@@ -31,25 +31,20 @@ func (v *Volume) trialFiles() []trialFile {
 	return files
 }
 
-// What a usual set has, in bytes of DER: a chain of three certificates, and as many to trust.
+// What the files of a usual set have in any format, in bytes; Base64 makes four bytes of three.
 const (
-	usualCertificates = 3 * 1500
-	usualKey          = 2400 // RSA-4096
-	usualPassword     = 24
+	usualCertificates = 3 * 1500 * 3 / 2             // a chain of three, or as many to trust
+	usualKeystore     = usualCertificates + 2400*3/2 // with an RSA-4096 key
 )
 
-// usualSize is what a file of a usual set takes in any of its formats; Base64 makes four bytes of three.
 func usualSize(f File) int {
-	der := usualCertificates
-	switch {
-	case f.holds == password:
-		return usualPassword
-	case f.Name == "key.pem":
-		der = usualKey
-	case f.holds == privateKey:
-		der += usualKey
+	switch f.holds {
+	case password:
+		return passwordLength
+	case privateKey:
+		return usualKeystore
 	}
-	return der * 3 / 2
+	return usualCertificates
 }
 
 // Writable finds out by trying whether a publication could start, has room, and can make the links of the symlink layout,

@@ -92,11 +92,9 @@ func (v *Volume) Current() (*Bundle, error) {
 // opens several files.
 // An error is an *EncodeError, or a *FileError. After an error the volume holds the old set, or, when it is
 // an *IncompleteError with that, the new one; the next Publish, Restore or Open brings it to rest.
-func (v *Volume) Publish(b Bundle) (Publication, error) {
-	var p Publication
-	err := v.alone(func(d disk) error {
-		err := v.settle(d)
-		if err != nil {
+func (v *Volume) Publish(b Bundle) (p Publication, err error) {
+	err = v.alone(func(d disk) error {
+		if err := v.settle(d); err != nil {
 			return err
 		}
 		now := d.look()
@@ -111,11 +109,8 @@ func (v *Volume) Publish(b Bundle) (Publication, error) {
 				return err
 			}
 		}
-		if err := v.write(d, s, now); err != nil {
-			return err
-		}
-		p = v.publication()
-		return nil
+		p, err = v.write(d, s, now)
+		return err
 	})
 	return p, err
 }
@@ -123,17 +118,13 @@ func (v *Volume) Publish(b Bundle) (Publication, error) {
 // Restore puts back files that another process removed or changed, byte for byte as they were published
 // last, or as Current read them. Before either, there is nothing to put back. It is cheap when
 // nothing has changed: it reads the files and opens no store. The errors are those of Publish.
-func (v *Volume) Restore() (Publication, error) {
-	var p Publication
-	err := v.alone(func(d disk) error {
+func (v *Volume) Restore() (p Publication, err error) {
+	err = v.alone(func(d disk) error {
 		if err := v.settle(d); err != nil || v.published == nil {
 			return err
 		}
-		if err := v.write(d, v.published, d.look()); err != nil {
-			return err
-		}
-		p = v.publication()
-		return nil
+		p, err = v.write(d, v.published, d.look())
+		return err
 	})
 	return p, err
 }
@@ -157,32 +148,29 @@ func InTheWay(cfg Config) error {
 	return v.inTheWay(d)
 }
 
-// alone runs work while no other process changes the volume, which exists then.
+// alone is locked for a volume that may be missing.
 func (v *Volume) alone(work func(d disk) error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err := v.makeDirectory(v.cfg.Dir); err != nil {
 		return err
 	}
-	d, closeDisk, err := v.disk()
+	return v.locked(work)
+}
+
+// locked runs work while no other process changes the volume.
+func (v *Volume) locked(work func(d disk) error) error {
+	d, err := v.unlocked(v.cfg.Dir)
 	if err != nil {
 		return err
 	}
-	defer closeDisk()
-	return work(d)
-}
-
-// disk locks the volume.
-func (v *Volume) disk() (d disk, closeDisk func(), err error) {
-	if d, err = v.unlocked(v.cfg.Dir); err != nil {
-		return disk{}, nil, err
-	}
+	defer d.Close()
 	unlock, err := lock(d, v.cfg.Done)
 	if err != nil {
-		d.Close()
-		return disk{}, nil, err
+		return err
 	}
-	return d, func() { unlock(); d.Close() }, nil
+	defer unlock()
+	return work(d)
 }
 
 // unlocked opens the directory of the volume, each time again, as it may have been replaced, or one above it.

@@ -36,10 +36,13 @@ func TestVolume_Publish_writesTheFilesOfEachFormat(t *testing.T) {
 			assert.True(t, p.Changed)
 			var has []string
 			for _, path := range p.Files {
-				has = append(has, filepath.Base(path)+" "+mode(t, path))
+				has = append(has, filepath.Base(path)+" "+stat(t, path).Mode().String())
 			}
 			assert.Equal(t, want, has)
 			requireCurrent(t, cfg, b)
+			asTheJavaClient := cfg
+			asTheJavaClient.KeystoreAlias, asTheJavaClient.TruststoreAliasPrefix = "certificate", "trusted-certificate-"
+			requireCurrent(t, asTheJavaClient, b)
 
 			before := listing(t, cfg.Dir)
 			for _, again := range []*Volume{v, mustOpen(t, cfg)} {
@@ -67,7 +70,7 @@ func TestVolume_Publish_symlinkLooksLikeAKubeletsVolume(t *testing.T) {
 		want[f.Name] = "-> ..data/" + f.Name
 	}
 	require.Regexp(t, `^\.\.2026_03_01_12_00_\d\d\.000$`, second)
-	require.Equal(t, want, listing(t, cfg.Dir), "the generation before stays for readers that are in it")
+	require.Equal(t, want, listing(t, cfg.Dir), "the generation before stays for its readers")
 }
 
 // Truststores are salted, but a renewal seldom changes who is trusted: then their readers are left alone.
@@ -84,15 +87,12 @@ func TestVolume_Publish_truststoresChangeOnlyWithTheTrustedCertificates(t *testi
 			return stores
 		}
 		before := stores()
-		info, err := os.Stat(v.path("truststore.p12"))
-		require.NoError(t, err)
+		info := stat(t, v.path("truststore.p12"))
 
 		renewed := newBundle()
 		mustPublish(t, v, renewed)
 		require.Equal(t, before, stores())
-		infoAfter, err := os.Stat(v.path("truststore.p12"))
-		require.NoError(t, err)
-		assert.Equal(t, layout == LayoutInplace, os.SameFile(info, infoAfter))
+		assert.Equal(t, layout == LayoutInplace, os.SameFile(info, stat(t, v.path("truststore.p12"))))
 		requireCurrent(t, cfg, renewed)
 
 		renewed.Trusted = append(renewed.Trusted, newCA().Root)

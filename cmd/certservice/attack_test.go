@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
@@ -46,12 +45,12 @@ type attacker struct {
 
 func newAttacker(t *testing.T, p *process, authority *ca.CA) *attacker {
 	t.Helper()
-	pool := x509.NewCertPool()
-	pool.AddCert(authority.Root)
 	a := &attacker{
-		address: strings.TrimPrefix(p.https, "https://"), config: &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"},
-		dialer: net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 66)}},
+		address: strings.TrimPrefix(p.https, "https://"),
+		config:  clientOf(t, authority, false).Transport.(*http.Transport).TLSClientConfig.Clone(),
+		dialer:  net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 66)}},
 	}
+	a.config.ServerName = "127.0.0.1"
 	t.Cleanup(func() {
 		a.wait.Wait()
 		for _, conn := range a.held {
@@ -126,12 +125,15 @@ func TestCertservice_attack_withoutACertificateTakesNeitherMemoryNorPlaces(t *te
 	calm, calmest := latency(t, p, authority, true, 20, http.StatusOK)
 	a := newAttacker(t, p, authority)
 
-	a.hold(150, manyHeaders(60<<10), nil)                                                                   // big headers that never end
-	a.hold(50, append([]byte("GET / HTTP/1.1\r\nX: "), make([]byte, 100<<10)...), nil)                      // and bigger ones
-	a.hold(200, []byte("G"), nil)                                                                           // nearly idle TLS
-	a.hold(100, []byte("G"), append([]byte("\x17\x03\x03\x40\xff"), make([]byte, 16<<10)...))               // all but the end of a record
-	a.hold(100, nil, slices.Concat([]byte("\x16\x03\x01\x3f\xff\x01\x00\xff\xfb"), make([]byte, 16<<10-5))) // a quarter of a ClientHello
-	a.hold(300, nil, []byte("\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb"))                                        // less of one
+	zeros := make([]byte, 100<<10)
+	a.hold(150, manyHeaders(60<<10), nil)                              // big headers that never end
+	a.hold(50, append([]byte("GET / HTTP/1.1\r\nX: "), zeros...), nil) // and bigger ones
+	a.hold(200, []byte("G"), nil)                                      // nearly idle TLS
+	record := append([]byte("\x17\x03\x03\x40\xff"), zeros[:16<<10]...)
+	a.hold(100, []byte("G"), record) // all but the end of a record
+	clientHello := []byte("\x16\x03\x01\x3f\xff\x01\x00\xff\xfb")
+	a.hold(100, nil, append(clientHello, zeros[:16<<10-5]...))       // a quarter of a ClientHello
+	a.hold(300, nil, []byte("\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb")) // less of one
 	a.hold(400, nil, nil)
 	median, longest := latency(t, p, authority, true, 20, http.StatusOK)
 	stranger, _ := latency(t, p, authority, false, 20, http.StatusUnauthorized)
@@ -154,21 +156,21 @@ func TestCertservice_attack_withoutACertificateDoesNotFillTheLog(t *testing.T) {
 	p := start(t, files(t, authority, goodServers))
 	trusted, stranger := clientOf(t, authority, true), clientOf(t, authority, false)
 	const requests = 200
+	send := func(url, text string) {
+		_, address, _ := strings.Cut(url, "://")
+		conn, err := net.Dial("tcp", address)
+		require.NoError(t, err)
+		_, _ = io.WriteString(conn, text)
+		conn.Close()
+	}
 	for range requests {
 		status, _ := p.get(stranger, p.https+"/v1/certificate/RA")
 		require.Equal(t, http.StatusUnauthorized, status)
-		for _, text := range []string{"", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"} {
-			conn, err := net.Dial("tcp", strings.TrimPrefix(p.https, "https://"))
-			require.NoError(t, err)
-			_, _ = io.WriteString(conn, text)
-			conn.Close()
-		}
-		for _, text := range []string{"nonsense\r\n\r\n", "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"} {
-			conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
-			require.NoError(t, err)
-			_, _ = io.WriteString(conn, text)
-			conn.Close()
-		}
+		send(p.https, "")
+		send(p.https, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		send(p.url, "nonsense\r\n\r\n")
+		send(p.url, "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+		send(p.url, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 	}
 	for range 50 {
 		status, _ := p.get(trusted, p.https+"/nowhere")

@@ -11,7 +11,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// environment is every variable as text; package environ says what its tags mean.
+// environment has every variable as text; program.ReadEnvironment explains the tags.
 type environment struct {
 	HTTPSPort          string `envconfig:"HTTPS_PORT" default:"8443" rule:"a port number, 0 for a free one" desc:"port of the REST API, on all addresses"`
 	KeystorePath       string `envconfig:"KEYSTORE_PATH" default:"/etc/onap/oom/certservice/certs/certServiceServer-keystore.jks" rule:"the path of a JKS, PKCS#12 or PEM file" desc:"the service's own certificate and key; read again when it changes"`
@@ -21,16 +21,16 @@ type environment struct {
 	TruststorePassword string `envconfig:"TRUSTSTORE_PASSWORD" default:"secret" secret:"true" rule:"the password of TRUSTSTORE_PATH" desc:"password of that file; not needed for PEM"`
 	ClientAuth         string `envconfig:"CLIENT_AUTH" default:"answer" rule:"answer or handshake" desc:"how a missing or untrusted client certificate is refused: with status 401, or in the TLS handshake as the ONAP server does"`
 	CMPServersPath     string `envconfig:"CMP_SERVERS_PATH" default:"/etc/onap/oom/certservice/cmpServers.json" rule:"the path of a cmpServers.json" desc:"the certification authorities; read again when it changes, on SIGHUP and on GET /reload"`
-	ResponseTrust      string `envconfig:"RESPONSE_TRUST" default:"anchored" rule:"anchored or onap" desc:"for CMP servers with neither trustAnchors nor responseTrust: refuse signed answers, or trust them as the ONAP server did, which lets whoever is on the way to the CA issue certificates"`
-	MetricsAddr        string `envconfig:"METRICS_ADDR" rule:"host:port or :port" desc:"plain HTTP address for /metrics and the probes, which need no client certificate there; none when empty"`
-	MaxInFlight        string `envconfig:"MAX_IN_FLIGHT" default:"256" rule:"a number from 1" desc:"enrolments and updates at the same time; above it the answer is 503 with Retry-After. Half of them are reserved for the CAs in equal parts"`
-	MaxPerClient       string `envconfig:"MAX_IN_FLIGHT_PER_CLIENT" rule:"a number from 1, or nothing" desc:"those of one client, by its certificate and address; a quarter of MAX_IN_FLIGHT when empty"`
-	MaxRSABits         string `envconfig:"MAX_RSA_BITS" default:"4096" rule:"a number from 2048 to 8192" desc:"largest RSA key in a request, the old certificate's included; larger ones are answered with 400, as they take much to compute"`
+	ResponseTrust      string `envconfig:"RESPONSE_TRUST" default:"anchored" rule:"anchored or onap" desc:"for CMP servers with neither trustAnchors nor responseTrust: refuse signed answers, or trust them as the ONAP server did, which lets an attacker on the path to the CA issue certificates"`
+	MetricsAddr        string `envconfig:"METRICS_ADDR" rule:"host:port or :port" desc:"plain HTTP address for /metrics and the probes, which need no client certificate there; closed when empty"`
+	MaxInFlight        string `envconfig:"MAX_IN_FLIGHT" default:"256" rule:"a number from 1" desc:"enrolments and updates at the same time; beyond it the answer is 503 with Retry-After. Half of them are reserved for the CAs in equal parts"`
+	MaxPerClient       string `envconfig:"MAX_IN_FLIGHT_PER_CLIENT" rule:"a number from 1, or nothing" desc:"enrolments and updates of one client, by its certificate and address; a quarter of MAX_IN_FLIGHT when empty"`
+	MaxRSABits         string `envconfig:"MAX_RSA_BITS" default:"4096" rule:"a number from 2048 to 8192" desc:"largest RSA key in a request, the old certificate's included; the answer to larger ones is 400, as they are costly to compute with"`
 	MaxConnections     string `envconfig:"MAX_CONNECTIONS" rule:"a number from 16" desc:"connections to the API at the same time, a third of them for clients without a trusted certificate; derived from the memory limit when empty"`
-	RequestTimeout     string `envconfig:"REQUEST_TIMEOUT" default:"60s" rule:"a duration such as 30s, more than 0" desc:"for one request in all, the CMP server's part included"`
-	ReadHeaderTimeout  string `envconfig:"READ_HEADER_TIMEOUT" default:"10s" rule:"a duration such as 10s, more than 0" desc:"for a client to send its headers"`
+	RequestTimeout     string `envconfig:"REQUEST_TIMEOUT" default:"60s" rule:"a duration such as 30s, more than 0" desc:"time for one request in total, the CMP server's part included"`
+	ReadHeaderTimeout  string `envconfig:"READ_HEADER_TIMEOUT" default:"10s" rule:"a duration such as 10s, more than 0" desc:"time for a client to send its headers"`
 	IdleTimeout        string `envconfig:"IDLE_TIMEOUT" default:"2m" rule:"a duration such as 2m, more than 0" desc:"how long a connection is kept without a request"`
-	ShutdownTimeout    string `envconfig:"SHUTDOWN_TIMEOUT" default:"25s" rule:"a duration such as 25s, more than 0" desc:"for what is in flight when the service is told to end"`
+	ShutdownTimeout    string `envconfig:"SHUTDOWN_TIMEOUT" default:"25s" rule:"a duration such as 25s, more than 0" desc:"time to finish the requests in progress when the service is stopped"`
 	LogLevel           string `envconfig:"LOG_LEVEL" default:"info" rule:"debug, info, warn or error" desc:"least severe level that is logged"`
 	LogFormat          string `envconfig:"LOG_FORMAT" default:"json" rule:"json or text" desc:"format of the log on standard error"`
 }

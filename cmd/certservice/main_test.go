@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"net"
 	"os"
 	"path/filepath"
@@ -33,24 +34,36 @@ func TestMain(m *testing.M) {
 const goodServers = `{"cmpv2Servers": [{"caName": "RA", "url": "http://127.0.0.1:1/cmp", "issuerDN": "CN=ManagementCA",
 	"authentication": {"iak": "very-secret-iak", "rv": "rv"}}]}`
 
+// anchored is goodServers with a file of certificates beside it.
+var anchored = strings.Replace(goodServers, `}}]`, `}, "trustAnchors": "anchors.pem"}]`, 1)
+
+func writeFile(t *testing.T, path string, data []byte) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+}
+
 // files writes stores as the ONAP charts do, and a cmpServers.json, and returns the environment for them.
 func files(t *testing.T, authority *ca.CA, servers string) map[string]string {
 	t.Helper()
-	dir := t.TempDir()
+	return filesWith(t, authority, servers, "secret")
+}
+
+func filesWith(t *testing.T, authority *ca.CA, servers, password string) map[string]string {
+	t.Helper()
 	key, chain, err := authority.Identity("certservice")
 	require.NoError(t, err)
-	store, err := keystore.EncodeJKS([]keystore.Entry{{Alias: "oom-cert-service", Key: key, Chain: chain}}, "secret", time.Now())
-	require.NoError(t, err)
-	trust, err := keystore.EncodeJKS([]keystore.Entry{{Alias: "root", Chain: []*x509.Certificate{authority.Root}, Trusted: true}}, "secret", time.Now())
-	require.NoError(t, err)
-	env := map[string]string{
-		"KEYSTORE_PATH":    filepath.Join(dir, "certServiceServer-keystore.jks"),
-		"TRUSTSTORE_PATH":  filepath.Join(dir, "truststore.jks"),
-		"CMP_SERVERS_PATH": filepath.Join(dir, "cmpServers.json"),
+	env := map[string]string{}
+	for name, entry := range map[string]keystore.Entry{
+		"KEYSTORE_PATH":   {Alias: "oom-cert-service", Key: key, Chain: chain},
+		"TRUSTSTORE_PATH": {Alias: "root", Chain: []*x509.Certificate{authority.Root}, Trusted: true},
+	} {
+		store, err := keystore.EncodeJKS([]keystore.Entry{entry}, password, time.Now())
+		require.NoError(t, err)
+		env[name] = filepath.Join(t.TempDir(), "store.jks")
+		writeFile(t, env[name], store)
 	}
-	for name, data := range map[string][]byte{"KEYSTORE_PATH": store, "TRUSTSTORE_PATH": trust, "CMP_SERVERS_PATH": []byte(servers)} {
-		require.NoError(t, os.WriteFile(env[name], data, 0o600))
-	}
+	env["CMP_SERVERS_PATH"] = filepath.Join(t.TempDir(), "cmpServers.json")
+	writeFile(t, env["CMP_SERVERS_PATH"], []byte(servers))
 	return env
 }
 
@@ -67,6 +80,17 @@ func runWith(t *testing.T, env map[string]string, args ...string) (code int, std
 	return code, out.String(), err.String()
 }
 
+// checks runs the program with --check, and compares its exit code and what it prints to standard error.
+func checks(t *testing.T, env map[string]string, want int, contains ...string) (stderr string) {
+	t.Helper()
+	code, _, stderr := runWith(t, env, "--check")
+	assert.Equal(t, want, code, stderr)
+	for _, text := range contains {
+		assert.Contains(t, stderr, text)
+	}
+	return stderr
+}
+
 func newCA(t *testing.T) *ca.CA {
 	t.Helper()
 	authority, err := ca.New("TLS")
@@ -74,9 +98,8 @@ func newCA(t *testing.T) *ca.CA {
 	return authority
 }
 
-func TestRun_help_namesEveryVariableWithItsDefault(t *testing.T) {
+func TestRun_flags(t *testing.T) {
 	code, stdout, stderr := runWith(t, nil, "--help")
-
 	assert.Equal(t, exitOK, code)
 	assert.Empty(t, stderr)
 	for field := range reflect.TypeFor[environment]().Fields() {
@@ -85,174 +108,140 @@ func TestRun_help_namesEveryVariableWithItsDefault(t *testing.T) {
 		assert.Contains(t, stdout, field.Tag.Get("desc"))
 		assert.Contains(t, stdout, field.Tag.Get("default"))
 	}
-}
-
-func TestRun_version_isPrinted(t *testing.T) {
-	code, stdout, _ := runWith(t, nil, "--version")
-
-	assert.Equal(t, exitOK, code)
+	_, stdout, _ = runWith(t, nil, "--version")
 	assert.Equal(t, "certservice "+program.Version()+"\n", stdout)
-}
-
-func TestRun_usage_wrongIsExitCode2(t *testing.T) {
 	for _, args := range [][]string{{"--port", "1"}, {"serve"}, {"--check", "x"}} {
 		code, stdout, stderr := runWith(t, nil, args...)
 		assert.Equal(t, exitUsage, code, args)
 		assert.Empty(t, stdout)
 		assert.Equal(t, "certservice: the flags are --check, --help and --version; everything else is set by environment variables, see --help\n", stderr)
 	}
-}
-
-func TestRun_check_findsNothingWrongWithONAPFiles(t *testing.T) {
-	code, stdout, stderr := runWith(t, files(t, newCA(t), goodServers), "--check")
-
+	code, stdout, stderr = runWith(t, files(t, newCA(t), goodServers), "--check")
 	assert.Equal(t, exitOK, code, stderr)
 	assert.Equal(t, "the environment, the TLS identity and the CMP servers are valid\n", stdout)
 }
 
-func TestRun_check_warnsOfWhatIsNoFault(t *testing.T) {
+func TestRun_check_warnings(t *testing.T) {
 	authority := newCA(t)
 	authority.Validity = time.Nanosecond
-	env := files(t, authority, goodServers)
-
-	code, _, stderr := runWith(t, env, "--check")
-
-	assert.Equal(t, exitOK, code)
-	assert.Contains(t, stderr, `the certificate \"CN=certservice\" in KEYSTORE_PATH expired at `)
-	assert.Contains(t, stderr, `its signed answers will be refused`)
+	misspelt := strings.Replace(goodServers, `"url"`, `"timeOut": "5s", "url"`, 1)
+	env := files(t, authority, misspelt)
+	t.Setenv("CMP_SERVER_PATH", "/elsewhere")
+	t.Setenv("metrics_addr", ":9090")
+	t.Setenv("CERTSERVICE_SERVICE_PORT", "8443")
+	stderr := checks(t, env, exitOK,
+		`the certificate \"CN=certservice\" in KEYSTORE_PATH expired at `, `its signed answers will be refused`,
+		`is not known and has no effect: did you mean CMP_SERVERS_PATH?`,
+		`is not known and has no effect: did you mean METRICS_ADDR?`,
+		`cmpv2Servers[0]: the field \"timeOut\" is not known and has no effect: did you mean \"timeout\"?`)
+	assert.NotContains(t, stderr, "CERTSERVICE_SERVICE_PORT")
+	assert.NotContains(t, stderr, "/elsewhere")
 	env["RESPONSE_TRUST"] = "onap"
-	_, _, stderr = runWith(t, env, "--check")
-	assert.NotContains(t, stderr, `its signed answers will be refused`)
+	assert.NotContains(t, checks(t, env, exitOK), `its signed answers will be refused`)
 }
 
-func TestRun_check_tellsAllFaults(t *testing.T) {
+func TestRun_check_reportsAllFaults(t *testing.T) {
 	env := files(t, newCA(t), `{"cmpv2Servers": [{"caName": "RA", "url": "ejbca", "issuerDN": "x"}]}`)
-	env["HTTPS_PORT"] = "https"
-	env["MAX_IN_FLIGHT"] = "0"
-	env["MAX_IN_FLIGHT_PER_CLIENT"] = "0"
-	env["MAX_RSA_BITS"] = "16384"
-	env["CLIENT_AUTH"] = "none"
+	var wants []string
+	for name, row := range map[string][2]string{
+		"HTTPS_PORT":               {"https", `a port number, 0 for a free one`},
+		"MAX_IN_FLIGHT":            {"0", `a number from 1`},
+		"MAX_IN_FLIGHT_PER_CLIENT": {"0", `a number from 1, or nothing`},
+		"MAX_RSA_BITS":             {"16384", `a number from 2048 to 8192`},
+		"CLIENT_AUTH":              {"none", `answer or handshake`},
+		"METRICS_ADDR":             {"9090", `host:port or :port`},
+		"LOG_LEVEL":                {"loud", `debug, info, warn or error`},
+		"LOG_FORMAT":               {"xml", `json or text`},
+		"RESPONSE_TRUST":           {"all", `anchored or onap`},
+		"IDLE_TIMEOUT":             {"0s", `a duration such as 2m, more than 0`},
+	} {
+		env[name] = row[0]
+		wants = append(wants, name+` has "`+row[0]+`", want `+row[1])
+	}
 	env["REQUEST_TIMEOUT"] = "30"
-	env["METRICS_ADDR"] = "9090"
-	env["LOG_LEVEL"] = "loud"
-	env["LOG_FORMAT"] = "xml"
-	env["RESPONSE_TRUST"] = "all"
 	env["KEYSTORE_PASSWORD"] = "wrong-password"
 	env["TRUSTSTORE_PASSWORD"] = "secret"
 	env["TRUSTSTORE_PASSWORD_FILE"] = "/nowhere"
-	place := `CMP_SERVERS_PATH "` + env["CMP_SERVERS_PATH"] + `": `
-
-	code, stdout, stderr := runWith(t, env, "--check")
-
-	assert.Equal(t, exitFailed, code)
-	assert.Empty(t, stdout)
-	for _, line := range []string{
-		`HTTPS_PORT has "https", want a port number, 0 for a free one`,
-		`MAX_IN_FLIGHT has "0", want a number from 1`,
-		`MAX_IN_FLIGHT_PER_CLIENT has "0", want a number from 1, or nothing`,
-		`MAX_RSA_BITS has "16384", want a number from 2048 to 8192`,
-		`CLIENT_AUTH has "none", want answer or handshake`,
+	place := `CMP_SERVERS_PATH "` + env["CMP_SERVERS_PATH"] + `": cmpv2Servers[0].`
+	wants = append(wants,
 		`REQUEST_TIMEOUT has "30" (a unit is missing: write 30s, 30m or 30h), want a duration such as 30s, more than 0`,
-		`METRICS_ADDR has "9090", want host:port or :port`,
-		`LOG_LEVEL has "loud", want debug, info, warn or error`,
-		`LOG_FORMAT has "xml", want json or text`,
-		`RESPONSE_TRUST has "all", want anchored or onap`,
 		`TRUSTSTORE_PASSWORD_FILE and TRUSTSTORE_PASSWORD are both set, want one of them`,
-		`KEYSTORE_PATH "` + env["KEYSTORE_PATH"] + `" is not opened by KEYSTORE_PASSWORD`,
-		place + `cmpv2Servers[0].issuerDN: has 1 characters, want 4 to 256`,
-		place + `cmpv2Servers[0].url: has the scheme "", want http or https`,
-		place + `cmpv2Servers[0].authentication: is missing`,
-	} {
-		assert.Contains(t, stderr, line)
-	}
-	assert.Len(t, bytes.Split(bytes.TrimSpace([]byte(stderr)), []byte("\n")), 15)
+		`KEYSTORE_PATH "`+env["KEYSTORE_PATH"]+`" is not opened by KEYSTORE_PASSWORD`,
+		place+`issuerDN: has 1 characters, want 4 to 256`,
+		place+`url: has the scheme "", want http or https`,
+		place+`authentication: is missing`)
+	stderr := checks(t, env, exitFailed, wants...)
+	assert.Equal(t, len(wants), strings.Count(stderr, "\n"))
 	assert.NotContains(t, stderr, "wrong-password")
+}
+
+// One certificate that can verify nothing, in the truststore or among the anchors, does not affect the others.
+func TestRun_check_skipsAnchorsThatCanVerifyNothing(t *testing.T) {
+	authority := newCA(t)
+	env := files(t, authority, anchored)
+	anchors := filepath.Join(filepath.Dir(env["CMP_SERVERS_PATH"]), "anchors.pem")
+	certificate := func(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}) }
+	bad, good := certificate(ca.NegativeSerial(authority.Root)), certificate(authority.Root.Raw)
+	writeFile(t, env["TRUSTSTORE_PATH"], append(bad, good...))
+	ed448, err := os.ReadFile("../../test/testdata/certificates/ed448.pem")
+	require.NoError(t, err)
+	writeFile(t, anchors, append(ed448, good...))
+	stderr := checks(t, env, exitOK,
+		`certificate 1, \"CN=TLS Root CA,O=Throwaway\", can verify nothing here: it cannot be parsed: x509: negative serial number; it is skipped`,
+		`trustAnchors: in \"anchors.pem\", certificate 1, `,
+		`can verify nothing here: its key is of an unsupported kind (Ed448); it is skipped`)
+	assert.Equal(t, 2, strings.Count(stderr, "is skipped"))
+
+	writeFile(t, env["TRUSTSTORE_PATH"], bad)
+	writeFile(t, anchors, ed448)
+	checks(t, env, exitFailed,
+		`has no certificate that can be used: certificate 1, "CN=TLS Root CA,O=Throwaway", can verify nothing here`,
+		`cmpv2Servers[0].trustAnchors: has no certificate in "anchors.pem" that can be used: certificate 1, `)
 }
 
 func TestRun_passwordFile_isReadWithoutItsNewline(t *testing.T) {
 	env := files(t, newCA(t), goodServers)
-	path := filepath.Join(t.TempDir(), "password")
-	env["KEYSTORE_PASSWORD_FILE"] = path
+	env["KEYSTORE_PASSWORD_FILE"] = filepath.Join(t.TempDir(), "password")
 	for content, want := range map[string]int{"secret\n": exitOK, "secret\r\n": exitOK, "secret": exitOK, "other\n": exitFailed, "": exitFailed} {
-		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
-		code, _, stderr := runWith(t, env, "--check")
-		assert.Equal(t, want, code, "%q: %s", content, stderr)
+		writeFile(t, env["KEYSTORE_PASSWORD_FILE"], []byte(content))
+		checks(t, env, want)
 	}
 }
 
-func TestRun_badEnvironment_isExitCode1WithEveryFaultLogged(t *testing.T) {
-	code, stdout, stderr := runWith(t, map[string]string{"HTTPS_PORT": "-1", "IDLE_TIMEOUT": "0s"})
-
+func TestRun_faults_areLoggedAndExitCode1(t *testing.T) {
+	code, stdout, stderr := runWith(t, map[string]string{"HTTPS_PORT": "-1"})
 	assert.Equal(t, exitFailed, code)
 	assert.Empty(t, stdout)
 	assert.Contains(t, stderr, `"variable":"HTTPS_PORT","error":"has \"-1\", want a port number, 0 for a free one"`)
-	assert.Contains(t, stderr, `"variable":"IDLE_TIMEOUT","error":"has \"0s\", want a duration such as 2m, more than 0"`)
-}
 
-func TestRun_missingIdentity_isExitCode1(t *testing.T) {
 	env := files(t, newCA(t), goodServers)
 	require.NoError(t, os.Remove(env["KEYSTORE_PATH"]))
-
-	code, _, stderr := runWith(t, env)
-
+	code, _, stderr = runWith(t, env)
 	assert.Equal(t, exitFailed, code)
 	assert.Contains(t, stderr, "certservice failed")
 	assert.Contains(t, stderr, "does not exist")
-}
 
-func TestRun_probe_saysWhyNot(t *testing.T) {
-	code, _, stderr := runWith(t, nil, "probe")
-	assert.Equal(t, exitUsage, code)
-	assert.Equal(t, "certservice probe: METRICS_ADDR is not set, and the other port asks for a client certificate\n", stderr)
-
-	address := port.Free(t)
-	code, _, stderr = runWith(t, map[string]string{"METRICS_ADDR": address}, "probe")
-	assert.Equal(t, exitFailed, code)
-	assert.Contains(t, stderr, "certservice probe: asking http://"+address+"/readyz: ")
-}
-
-func TestRun_misspeltVariable_isWarnedOf(t *testing.T) {
-	env := files(t, newCA(t), goodServers)
-	t.Setenv("CMP_SERVER_PATH", "/elsewhere")
-	t.Setenv("metrics_addr", ":9090")
-	t.Setenv("CERTSERVICE_SERVICE_PORT", "8443")
-
-	code, _, stderr := runWith(t, env, "--check")
-
-	assert.Equal(t, exitOK, code)
-	assert.Contains(t, stderr, `"variable":"CMP_SERVER_PATH","error":"is not known and has no effect: did you mean CMP_SERVERS_PATH?"`)
-	assert.Contains(t, stderr, `"variable":"metrics_addr","error":"is not known and has no effect: did you mean METRICS_ADDR?"`)
-	assert.NotContains(t, stderr, "CERTSERVICE_SERVICE_PORT")
-	assert.NotContains(t, stderr, "/elsewhere")
-}
-
-func TestRun_check_tellsMisspeltFieldsAndBadEntries(t *testing.T) {
-	env := files(t, newCA(t), strings.Replace(strings.Replace(goodServers, `"url"`, `"timeOut": "5s", "url"`, 1), `}}]`, `}}, {"caName": "BAD"}]`, 1))
-
-	code, _, stderr := runWith(t, env, "--check")
-
-	assert.Equal(t, exitFailed, code)
-	assert.Contains(t, stderr, `cmpv2Servers[0]: the field \"timeOut\" is not known and has no effect: did you mean \"timeout\"?`)
-	assert.Contains(t, stderr, `cmpServers.json": cmpv2Servers[1].url: is missing`)
-}
-
-func TestRun_portInUse_namesTheVariable(t *testing.T) {
 	taken, err := net.Listen("tcp", ":0")
 	require.NoError(t, err)
 	defer taken.Close()
 	_, number, err := net.SplitHostPort(taken.Addr().String())
 	require.NoError(t, err)
-	for variable, other := range map[string]string{"HTTPS_PORT": "", "METRICS_ADDR": "0"} {
+	for variable, ports := range map[string][2]string{"HTTPS_PORT": {number, ""}, "METRICS_ADDR": {"0", ":" + number}} {
 		env := files(t, newCA(t), goodServers)
-		env["HTTPS_PORT"] = other
-		env[variable] = number
-		if variable == "METRICS_ADDR" {
-			env[variable] = ":" + number
-		}
-
+		env["HTTPS_PORT"], env["METRICS_ADDR"] = ports[0], ports[1]
 		code, _, stderr := runWith(t, env)
-
 		assert.Equal(t, exitFailed, code)
-		assert.Contains(t, stderr, `"error":"`+variable+": another process listens on :"+number+" already: stop it, or set another port")
+		assert.Contains(t, stderr, `"error":"`+variable+": another process already listens on :"+number+": stop it, or set another port")
 	}
+}
+
+func TestRun_probe_saysWhyNot(t *testing.T) {
+	code, _, stderr := runWith(t, nil, "probe")
+	assert.Equal(t, exitUsage, code)
+	assert.Equal(t, "certservice probe: METRICS_ADDR is not set, and the other port requires a client certificate\n", stderr)
+
+	address := port.Free(t)
+	code, _, stderr = runWith(t, map[string]string{"METRICS_ADDR": address}, "probe")
+	assert.Equal(t, exitFailed, code)
+	assert.Contains(t, stderr, "certservice probe: asking http://"+address+"/readyz: ")
 }

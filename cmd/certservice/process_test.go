@@ -20,7 +20,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
@@ -58,41 +57,32 @@ func start(t *testing.T, env map[string]string) *process {
 		}
 		p.ended <- p.cmd.Wait()
 	}()
-	serving := p.await("serving")
+	serving := p.await("serving", "")
 	_, port, err := net.SplitHostPort(serving["https"].(string))
 	require.NoError(t, err)
 	p.https, p.url = "https://127.0.0.1:"+port, "http://"+serving["http"].(string)
 	return p
 }
 
-// await returns the first line of the message, waiting for it.
-func (p *process) await(message string) map[string]any {
+func eventually(t *testing.T, condition func() bool) {
+	t.Helper()
+	require.Eventually(t, condition, 20*time.Second, 5*time.Millisecond)
+}
+
+// await waits for a line of the message, with the trigger if there is one.
+func (p *process) await(message, trigger string) (found map[string]any) {
 	p.t.Helper()
-	var found map[string]any
-	require.Eventually(p.t, func() bool {
+	eventually(p.t, func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for _, line := range p.log {
-			if line["msg"] == message {
+			if line["msg"] == message && (trigger == "" || line["trigger"] == trigger) {
 				found = line
-				return true
 			}
 		}
-		return false
-	}, 20*time.Second, 5*time.Millisecond, message)
+		return found != nil
+	})
 	return found
-}
-
-// loaded counts the configurations loaded for the trigger.
-func (p *process) loaded(trigger string) (n int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, line := range p.log {
-		if line["msg"] == "configuration loaded" && line["trigger"] == trigger {
-			n++
-		}
-	}
-	return n
 }
 
 func (p *process) get(client *http.Client, url string) (int, string) {
@@ -110,19 +100,15 @@ func (p *process) terminate() error {
 	return <-p.ended
 }
 
+// clientOf returns a client that would speak HTTP/2.
 func clientOf(t *testing.T, authority *ca.CA, withCertificate bool) *http.Client {
 	t.Helper()
-	pool := x509.NewCertPool()
-	pool.AddCert(authority.Root)
-	config := &tls.Config{RootCAs: pool}
+	config := &tls.Config{RootCAs: x509.NewCertPool()}
+	config.RootCAs.AddCert(authority.Root)
 	if withCertificate {
 		key, chain, err := authority.Identity("client")
 		require.NoError(t, err)
-		certificate := tls.Certificate{PrivateKey: key}
-		for _, cert := range chain {
-			certificate.Certificate = append(certificate.Certificate, cert.Raw)
-		}
-		config.Certificates = []tls.Certificate{certificate}
+		config.Certificates = []tls.Certificate{{PrivateKey: key, Certificate: [][]byte{chain[0].Raw, chain[1].Raw}}}
 	}
 	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -134,35 +120,26 @@ func TestCertservice_process_servesReloadsAndEnds(t *testing.T) {
 	env := files(t, authority, goodServers)
 	p := start(t, env)
 	trusted, stranger := clientOf(t, authority, true), clientOf(t, authority, false)
+	status := func(client *http.Client, url string) int { status, _ := p.get(client, url); return status }
 
-	status, body := p.get(trusted, p.https+"/ready")
-	assert.Equal(t, http.StatusOK, status, body)
-	status, body = p.get(stranger, p.https+"/ready")
-	assert.Equal(t, http.StatusUnauthorized, status)
+	assert.Equal(t, http.StatusOK, status(trusted, p.https+"/ready"))
+	code, body := p.get(stranger, p.https+"/ready")
+	assert.Equal(t, http.StatusUnauthorized, code)
 	assert.JSONEq(t, `{"errorMessage":"Client certificate is missing or not trusted"}`, body)
+	assert.Equal(t, http.StatusBadRequest, status(trusted, p.https+"/v1/certificate/RA"))
+	assert.Equal(t, http.StatusNotFound, status(trusted, p.https+"/v1/certificate/NEW"))
 
-	status, body = enrol(t, p, trusted)
-	assert.Equal(t, http.StatusInternalServerError, status)
-	assert.Contains(t, body, "Exception occurred during call to cmp client: ")
-	assert.Contains(t, body, "connection refused")
-	status, _ = p.get(trusted, p.https+"/v1/certificate/NEW")
-	assert.Equal(t, http.StatusNotFound, status)
-
-	require.NoError(t, os.WriteFile(env["CMP_SERVERS_PATH"], []byte(strings.Replace(goodServers, `"RA"`, `"NEW"`, 1)), 0o600))
-	require.Eventually(t, func() bool { return p.loaded("file changed") == 1 }, 20*time.Second, 5*time.Millisecond)
-	status, _ = p.get(trusted, p.https+"/v1/certificate/NEW")
-	assert.Equal(t, http.StatusBadRequest, status)
+	writeFile(t, env["CMP_SERVERS_PATH"], []byte(strings.Replace(goodServers, `"RA"`, `"NEW"`, 1)))
+	p.await("configuration loaded", "file changed")
+	assert.Equal(t, http.StatusBadRequest, status(trusted, p.https+"/v1/certificate/NEW"))
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
-	require.Eventually(t, func() bool { return p.loaded("SIGHUP") == 1 }, 20*time.Second, 5*time.Millisecond)
-	status, _ = p.get(trusted, p.https+"/reload")
-	assert.Equal(t, http.StatusOK, status)
-
+	p.await("configuration loaded", "SIGHUP")
+	assert.Equal(t, http.StatusOK, status(trusted, p.https+"/reload"))
 	for _, path := range []string{"/ready", "/readyz", "/healthz", "/actuator/health"} {
-		status, _ = p.get(http.DefaultClient, p.url+path)
-		assert.Equal(t, http.StatusOK, status, path)
+		assert.Equal(t, http.StatusOK, status(http.DefaultClient, p.url+path), path)
 	}
 	_, body = p.get(http.DefaultClient, p.url+"/metrics")
-	assert.Contains(t, body, `certservice_requests_total{ca="RA",operation="enroll",outcome="failed"} 1`)
+	assert.Contains(t, body, `certservice_requests_total{ca="RA",operation="enroll",outcome="bad_request"} 1`)
 	assert.Contains(t, body, `certservice_certificate_expiry_timestamp_seconds `)
 
 	assert.NoError(t, p.terminate(), "exit code 0")
@@ -174,45 +151,21 @@ func TestCertservice_process_servesReloadsAndEnds(t *testing.T) {
 	assert.NotContains(t, string(log), "PRIVATE KEY")
 }
 
-// enrol asks with the golden request.
-func enrol(t *testing.T, p *process, client *http.Client) (int, string) {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("..", "..", "test", "testdata", "wire", "enroll.request.json"))
-	require.NoError(t, err)
-	var golden struct {
-		Path    string
-		Headers map[string]string
-	}
-	require.NoError(t, json.Unmarshal(data, &golden))
-	request, err := http.NewRequest(http.MethodGet, p.https+golden.Path, nil)
-	require.NoError(t, err)
-	for name, value := range golden.Headers {
-		request.Header.Set(name, value)
-	}
-	r, err := client.Do(request)
-	require.NoError(t, err)
-	defer r.Body.Close()
-	body, err := io.ReadAll(r.Body)
-	require.NoError(t, err)
-	return r.StatusCode, string(body)
-}
-
-func TestCertservice_process_isNotReadyUntilABadFileIsMended(t *testing.T) {
-	authority := newCA(t)
-	env := files(t, authority, `{"cmpv2Servers": []}`)
+func TestCertservice_process_isNotReadyUntilABadFileIsFixed(t *testing.T) {
+	env := files(t, newCA(t), `{"cmpv2Servers": []}`)
 	p := start(t, env)
-	line := p.await("configuration not loaded, there is none yet, so no certificate can be issued")
+	line := p.await("configuration not loaded, there is none yet, so no certificate can be issued", "start")
 	assert.Equal(t, "cmpv2Servers: is empty, want at least one server", line["error"])
 	status, _ := p.get(http.DefaultClient, p.url+"/ready")
 	assert.Equal(t, http.StatusServiceUnavailable, status)
 	status, _ = p.get(http.DefaultClient, p.url+"/healthz")
 	assert.Equal(t, http.StatusOK, status)
 
-	require.NoError(t, os.WriteFile(env["CMP_SERVERS_PATH"], []byte(goodServers), 0o600))
-	require.Eventually(t, func() bool {
+	writeFile(t, env["CMP_SERVERS_PATH"], []byte(goodServers))
+	eventually(t, func() bool {
 		status, _ := p.get(http.DefaultClient, p.url+"/ready")
 		return status == http.StatusOK
-	}, 20*time.Second, 5*time.Millisecond)
+	})
 	assert.NoError(t, p.terminate())
 }
 
@@ -220,54 +173,49 @@ func TestCertservice_process_takesItsNewIdentityPasswordAndTruststore(t *testing
 	before, after := newCA(t), newCA(t)
 	env := files(t, before, goodServers)
 	env["KEYSTORE_PASSWORD_FILE"] = filepath.Join(t.TempDir(), "password")
-	require.NoError(t, os.WriteFile(env["KEYSTORE_PASSWORD_FILE"], []byte("secret\n"), 0o600))
+	writeFile(t, env["KEYSTORE_PASSWORD_FILE"], []byte("secret\n"))
+	env["TRUSTSTORE_PASSWORD_FILE"] = env["KEYSTORE_PASSWORD_FILE"]
 	p := start(t, env)
-	status, _ := p.get(clientOf(t, before, true), p.https+"/ready")
-	require.Equal(t, http.StatusOK, status)
 	kept := clientOf(t, before, true)
-	status, _ = p.get(kept, p.https+"/ready")
+	status, _ := p.get(kept, p.https+"/ready")
 	require.Equal(t, http.StatusOK, status)
 
-	next := files(t, after, goodServers)
-	data, err := os.ReadFile(next["KEYSTORE_PATH"])
-	require.NoError(t, err)
-	entries, _, err := keystore.Decode(data, "secret")
-	require.NoError(t, err)
-	data, err = keystore.EncodeJKS(entries, "another secret", time.Now())
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(next["KEYSTORE_PATH"], data, 0o600))
+	next := filesWith(t, after, goodServers, "another secret")
 	next["KEYSTORE_PASSWORD_FILE"] = filepath.Join(t.TempDir(), "password")
-	require.NoError(t, os.WriteFile(next["KEYSTORE_PASSWORD_FILE"], []byte("another secret\n"), 0o600))
+	writeFile(t, next["KEYSTORE_PASSWORD_FILE"], []byte("another secret\n"))
 	for _, name := range []string{"KEYSTORE_PATH", "TRUSTSTORE_PATH", "KEYSTORE_PASSWORD_FILE"} {
 		require.NoError(t, os.Rename(next[name], env[name]))
 	}
-	p.await("mutual TLS identity replaced")
-
-	require.Eventually(t, func() bool {
+	p.await("mutual TLS identity replaced", "")
+	eventually(t, func() bool {
 		r, err := clientOf(t, after, true).Get(p.https + "/ready")
 		if err != nil {
 			return false
 		}
 		r.Body.Close()
 		return r.StatusCode == http.StatusOK
-	}, 20*time.Second, 20*time.Millisecond)
+	})
 	status, _ = p.get(kept, p.https+"/ready")
 	assert.Equal(t, http.StatusUnauthorized, status, "on a connection from before")
 }
 
-func TestCertservice_process_refusesInTheHandshakeWhenToldTo(t *testing.T) {
+func TestCertservice_process_refusesInTheHandshakeWhenConfigured(t *testing.T) {
 	authority := newCA(t)
 	env := files(t, authority, goodServers)
 	env["CLIENT_AUTH"] = "handshake"
 	p := start(t, env)
-
-	pool := x509.NewCertPool()
-	pool.AddCert(authority.Root)
-	conn, err := tls.Dial("tcp", strings.TrimPrefix(p.https, "https://"), &tls.Config{RootCAs: pool})
+	config := &tls.Config{RootCAs: x509.NewCertPool()}
+	config.RootCAs.AddCert(authority.Root)
+	address := strings.TrimPrefix(p.https, "https://")
+	conn, err := tls.Dial("tcp", address, config)
 	require.NoError(t, err, "TLS 1.3: the client learns of it after its own side of the handshake")
 	defer conn.Close()
 	_, err = conn.Read(make([]byte, 1))
 	assert.EqualError(t, err, "remote error: tls: certificate required")
 	status, _ := p.get(clientOf(t, authority, true), p.https+"/ready")
 	assert.Equal(t, http.StatusOK, status)
+
+	config.NextProtos = []string{"h2"}
+	_, err = tls.Dial("tcp", address, config)
+	assert.EqualError(t, err, "remote error: tls: no application protocol")
 }

@@ -14,8 +14,9 @@ import (
 	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
-	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/program"
+
+	"github.com/certfetcher/certfetcher/internal/mtls"
 )
 
 // serve runs the service until ctx ends.
@@ -42,9 +43,9 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	metrics.ObserveCertificate(func() *x509.Certificate { return watcher.Current().Certificate.Leaf })
 
 	cpu := certservice.NewCPU()
-	configuration := certservice.NewConfiguration(s.cmpServersPath, cmpBuilder(s, cpu, log), metrics, log)
-	// A bad file is logged there and does not end the service: like the ONAP server's, it is not ready until
-	// the file is mended.
+	configuration := newConfiguration(s, cpu, metrics, log)
+	// A bad file is logged there and does not end the service: like the ONAP server, it is not ready until
+	// the file is fixed.
 	_ = configuration.Reload("start")
 	go watchConfiguration(ctx, configuration, log)
 	go reloadOn(ctx, hangup, configuration)
@@ -76,67 +77,56 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	})
 }
 
-// listen opens the ports and serves both. The plain one stays open until the other has finished, for the
-// probes of a pod that is shutting down.
-func listen(ctx context.Context, s settings, watcher *mtls.Watcher, handler *certservice.Handler, cfg certservice.ServerConfig) error {
-	log := cfg.Log
+// listen opens the ports and serves both.
+func listen(
+	ctx context.Context, s settings, watcher *mtls.Watcher, handler *certservice.Handler, cfg certservice.ServerConfig,
+) error {
 	clientAuth := tls.RequestClientCert
 	if s.handshakeAuth {
 		clientAuth = tls.RequireAndVerifyClientCert
 	}
+	cfg.TLS = watcher.ServerConfig(clientAuth)
 	api, err := listenOn("HTTPS_PORT", net.JoinHostPort("", strconv.Itoa(s.httpsPort)))
 	if err != nil {
 		return err
 	}
-	cfg.TLS = watcher.ServerConfig(clientAuth)
-	log = log.With("version", program.Version(), "https", api.Addr().String(), "connections", cfg.Capacity.Connections())
-	if s.metricsAddr == "" {
-		log.Info("serving")
-		return certservice.Serve(ctx, api, handler, cfg)
+	log := cfg.Log.With("version", program.Version(), "https", api.Addr().String(), "connections", cfg.Capacity.Connections())
+	var plain net.Listener
+	if s.metricsAddr != "" {
+		if plain, err = listenOn("METRICS_ADDR", s.metricsAddr); err != nil {
+			api.Close()
+			return err
+		}
+		log = log.With("http", plain.Addr().String())
 	}
-
-	plain, err := listenOn("METRICS_ADDR", s.metricsAddr)
-	if err != nil {
-		api.Close()
-		return err
-	}
-	log.Info("serving", "http", plain.Addr().String())
-	ctx, stopAPI := context.WithCancel(ctx)
-	plainCtx, stopPlain := context.WithCancel(context.WithoutCancel(ctx))
-	plainDone := make(chan error, 1)
-	go func() {
-		defer stopAPI()
-		plainDone <- certservice.ServePlain(plainCtx, plain, handler.Ops(), cfg)
-	}()
-	apiErr := certservice.Serve(ctx, api, handler, cfg)
-	stopPlain()
-	return errors.Join(apiErr, <-plainDone)
+	log.Info("serving")
+	return certservice.ServeBoth(ctx, api, plain, handler, cfg)
 }
 
-// listenOn names the variable to change when the port is taken, or not to be had.
+// listenOn names the variable to change when the port cannot be opened.
 func listenOn(variable, address string) (net.Listener, error) {
 	listener, err := net.Listen("tcp", address)
 	switch {
 	case err == nil:
 		return listener, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s: another process listens on %s already: stop it, or set another port", variable, address)
+		return nil, fmt.Errorf("%s: another process already listens on %s: stop it, or set another port", variable, address)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("%s: this user may not listen on %s: want a port from 1024", variable, address)
 	}
 	return nil, fmt.Errorf("%s: %w", variable, err)
 }
 
-func cmpBuilder(s settings, cpu *certservice.CPU, log *slog.Logger) func(certservice.Server) (certservice.Authority, error) {
-	return certservice.CMPBuilder(certservice.CMPOptions{
+func newConfiguration(s settings, cpu *certservice.CPU, m *certservice.Metrics, log *slog.Logger) *certservice.Configuration {
+	return certservice.NewConfiguration(s.cmpServersPath, certservice.CMPBuilder(certservice.CMPOptions{
 		Connections: s.maxInFlight, ResponseTrust: s.responseTrust, RequestTimeout: s.requestTimeout, CPU: cpu, Log: log,
-	})
+	}), m, log)
 }
 
-// watchConfiguration follows the file. Without that the service still serves, and reloads when told to.
+// watchConfiguration follows the file. Without that the service still serves, and reloads on request.
 func watchConfiguration(ctx context.Context, c *certservice.Configuration, log *slog.Logger) {
 	if err := c.Watch(ctx); err != nil {
-		log.Error("changes of the configuration will not be seen", "error", err.Error())
+		log.Error("changes of the configuration will not be noticed", "error", err.Error())
 	}
 }
 
@@ -151,52 +141,21 @@ func reloadOn(ctx context.Context, hangup <-chan os.Signal, c *certservice.Confi
 	}
 }
 
-// checkFiles returns what is wrong with the files that the environment names, and logs what only needs
-// attention.
+// checkFiles returns the faults of the files that the environment names, and logs warnings.
 func checkFiles(s settings, log *slog.Logger) []string {
 	var faults []string
-	if identity, err := mtls.Load(s.files); err != nil {
-		faults = append(faults, texts(err)...)
-	} else {
+	identity, err := mtls.Load(s.files)
+	if err == nil {
 		identity.LogWarnings(log)
-	}
-	return append(faults, checkServers(s, log)...)
-}
-
-func checkServers(s settings, log *slog.Logger) []string {
-	place := fmt.Sprintf("CMP_SERVERS_PATH %q: ", s.cmpServersPath)
-	file, err := certservice.LoadServers(s.cmpServersPath)
-	for _, warning := range file.Warnings {
-		log.Warn("the configuration needs attention", "path", s.cmpServersPath, "warning", warning)
-	}
-	list := file.Faults
-	if whole, ok := errors.AsType[certservice.Faults](err); ok {
-		list = whole
-	} else if err != nil {
-		return []string{place + err.Error()}
-	}
-	var faults []string
-	for _, fault := range list {
-		faults = append(faults, place+fault)
-	}
-	build := cmpBuilder(s, nil, log)
-	for _, server := range file.Servers {
-		if _, err := build(server); err != nil {
-			faults = append(faults, place+server.CAName+": "+err.Error())
+	} else if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range joined.Unwrap() {
+			faults = append(faults, err.Error())
 		}
+	} else {
+		faults = append(faults, err.Error())
+	}
+	for _, fault := range newConfiguration(s, nil, nil, log).Check() {
+		faults = append(faults, fmt.Sprintf("CMP_SERVERS_PATH %q: %s", s.cmpServersPath, fault))
 	}
 	return faults
-}
-
-// texts returns the errors that were joined in one.
-func texts(err error) []string {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []string{err.Error()}
-	}
-	var all []string
-	for _, e := range joined.Unwrap() {
-		all = append(all, e.Error())
-	}
-	return all
 }

@@ -1,5 +1,5 @@
 // Command devca is a development certification authority that answers CMP over HTTP. It keeps everything in
-// memory, makes its root anew at every start, and must never be used for production. It is configured
+// memory, makes a new root at every start, and must never be used for production. It is configured
 // by environment variables alone; --help lists them.
 package main
 
@@ -27,17 +27,17 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 	flags.SetOutput(io.Discard)
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	if len(args) == 1 && args[0] == "probe" {
-		return probed(ctx, stderr)
+		return probe(ctx, stderr)
 	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		return printed(stderr, writeUsage(stdout))
+		return reportWrite(stderr, writeUsage(stdout))
 	case err != nil || flags.NArg() > 0:
 		fmt.Fprintln(stderr, "devca: the flags are --help and --version; everything else is set by environment variables, see --help")
 		return 2
 	case *showVersion:
 		_, err := fmt.Fprintf(stdout, "devca %s\n", program.Version())
-		return printed(stderr, err)
+		return reportWrite(stderr, err)
 	}
 	s, faults := loadSettings()
 	log := s.log.Logger(stderr)
@@ -57,8 +57,8 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 	return 0
 }
 
-// printed turns an error of writing to standard output into an exit code.
-func printed(stderr io.Writer, err error) int {
+// reportWrite turns an error of writing to standard output into an exit code.
+func reportWrite(stderr io.Writer, err error) int {
 	if err != nil {
 		fmt.Fprintf(stderr, "devca: writing to standard output: %v\n", err)
 		return 1
@@ -66,8 +66,8 @@ func printed(stderr io.Writer, err error) int {
 	return 0
 }
 
-// probed asks the CA that runs beside it for an answer; any will do, because CMP is spoken by POST only.
-func probed(ctx context.Context, stderr io.Writer) int {
+// probe asks the CA that runs beside it for an answer; any will do, because CMP is spoken by POST only.
+func probe(ctx context.Context, stderr io.Writer) int {
 	s, _ := loadSettings() // the CA has reported the faults
 	if err := program.Probe(ctx, s.addr, "/", func(int) bool { return true }); err != nil {
 		fmt.Fprintf(stderr, "devca probe: %v\n", err)

@@ -104,7 +104,7 @@ func TestLoadSettings_addressesOthersCanReach_needASecretOfTheirOwn(t *testing.T
 		if loopback {
 			assert.Empty(t, faults, address)
 		} else {
-			assert.Equal(t, []string{`DEVCA_ADDR has "` + address + `", which other machines can reach: set DEVCA_IAK too, for everybody knows the default`}, texts(faults))
+			assert.Equal(t, []string{`DEVCA_ADDR has "` + address + `", which other machines can reach: set DEVCA_IAK too, because the default is public`}, texts(faults))
 		}
 		clean(t, map[string]string{"DEVCA_ADDR": address, "DEVCA_IAK": "own"})
 		s, faults := loadSettings()

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/devca"
@@ -15,7 +17,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// Time limits of the server. Answers may be slow because they were told to be.
+// Time limits of the server. Answers may be slow on purpose.
 const (
 	readTimeout     = 30 * time.Second
 	idleTimeout     = 2 * time.Minute
@@ -49,9 +51,9 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		Handler: ca, ReadTimeout: readTimeout, WriteTimeout: readTimeout + s.ca.Faults.Slow, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo),
 	}
-	log.Warn("DEVELOPMENT ONLY: this CA is not for production; it certifies whatever is asked for, and its root is gone when it stops",
+	log.Warn("DEVELOPMENT ONLY: this CA is not for production. It certifies all requests, and its root is lost when it stops",
 		"address", listener.Addr().String(), "root", pki.DN(ca.Root().RawSubject), "root_sha256", fmt.Sprintf("%x", sha256.Sum256(ca.Root().Raw)),
-		"ca_file", s.caFile, "validity", s.ca.Validity.String(), "response_protection", string(s.ca.ResponseProtection), "faults", s.faults)
+		"ca_file", s.caFile, "validity", s.ca.Validity, "response_protection", string(s.ca.ResponseProtection), "faults", s.faults)
 	if !s.loopback {
 		log.Warn("DEVELOPMENT ONLY: other machines can reach this CA, because DEVCA_ADDR says so", "address", s.addr)
 	}
@@ -69,4 +71,18 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		return fmt.Errorf("finishing what is in flight: %w", errors.Join(err, server.Close()))
 	}
 	return nil
+}
+
+// writeFile writes a file as a whole or not at all: readers that wait for it to appear never see a part.
+func writeFile(path string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails, as it should, after the rename
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
 }

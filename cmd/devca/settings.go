@@ -1,11 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
+	"io"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +15,7 @@ import (
 // settings are the environment's values, checked.
 type settings struct {
 	addr     string
-	loopback bool // nobody but this machine can reach addr
+	loopback bool // only this machine can reach addr
 	caFile   string
 	faults   string // as given, for the log
 	ca       devca.Config
@@ -50,7 +48,7 @@ func loadSettings() (settings, []program.Fault) {
 }
 
 // listensOnLoopback checks the address. One that other machines can reach needs a secret of its own, so
-// that nobody puts a CA with a secret that everybody knows on a network by mistake.
+// that no one exposes a CA with a public secret on a network by mistake.
 func listensOnLoopback(r *program.Reader, ownSecret bool) bool {
 	host, port, err := net.SplitHostPort(r.Value("DEVCA_ADDR"))
 	if err == nil {
@@ -63,7 +61,7 @@ func listensOnLoopback(r *program.Reader, ownSecret bool) bool {
 	ip := net.ParseIP(host)
 	loopback := host == "localhost" || ip != nil && ip.IsLoopback()
 	if !loopback && !ownSecret {
-		r.Add("DEVCA_ADDR", fmt.Sprintf("has %q, which other machines can reach: set DEVCA_IAK too, for everybody knows the default", r.Value("DEVCA_ADDR")))
+		r.Add("DEVCA_ADDR", fmt.Sprintf("has %q, which other machines can reach: set DEVCA_IAK too, because the default is public", r.Value("DEVCA_ADDR")))
 	}
 	return loopback
 }
@@ -81,16 +79,50 @@ func validity(r *program.Reader) time.Duration {
 	return d
 }
 
-// writeFile writes a file as a whole or not at all: readers that wait for it to appear never see a part.
-func writeFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
-	if err != nil {
+// environment is every variable as text; see program.Variable for its tags.
+type environment struct {
+	Addr       string `envconfig:"DEVCA_ADDR" default:"127.0.0.1:8829" rule:"host:port" desc:"where to listen; DEVCA_IAK must be set for an address that other machines can reach"`
+	RV         string `envconfig:"DEVCA_RV" default:"mypassword" rule:"1 to 256 bytes" desc:"reference value: the name of the shared secret, which requests carry as senderKID"`
+	IAK        string `envconfig:"DEVCA_IAK" secret:"true" rule:"1 to 256 bytes" desc:"initial authentication key: the shared secret; unset, it is the mypassword of the ONAP server's sample configuration"`
+	Validity   string `envconfig:"DEVCA_VALIDITY" default:"1h" rule:"a duration such as 1h or 90s, or a number of seconds; 1s to 365 days" desc:"how long certificates are valid"`
+	CAFile     string `envconfig:"DEVCA_CA_FILE" rule:"the path of a file in a directory that exists" desc:"where to write the root certificate of this run as PEM"`
+	Protection string `envconfig:"DEVCA_RESPONSE_PROTECTION" default:"mac" rule:"mac or signature" desc:"how answers to requests under the shared secret are protected: with it, or by the CA's signature as EJBCA does"`
+	StrictKU   string `envconfig:"DEVCA_STRICT_KEY_USAGE" default:"false" rule:"true or false" desc:"refuse requests for key usages that the kind of key cannot have, such as keyEncipherment for EC keys, in place of leaving the usage out"`
+	Fault      string `envconfig:"DEVCA_FAULT" rule:"any of waiting[:POLLS], rejection[:FAILINFO], unprotected-error, wrong-nonce, wrong-key, expired, explicit-confirm, slow:DURATION, drop[:BODY], separated by commas" desc:"how to misbehave"`
+	LogFormat  string `envconfig:"LOG_FORMAT" default:"json" rule:"json or text" desc:"format of the log on standard error"`
+	LogLevel   string `envconfig:"LOG_LEVEL" default:"info" rule:"debug, info, warn or error" desc:"least severe level that is logged"`
+}
+
+func writeUsage(w io.Writer) error {
+	var text strings.Builder
+	text.WriteString(`devca is a certification authority for DEVELOPMENT ONLY. It answers CMP (RFC 9810, 9483, 9811) at /, /pkix/,
+/.well-known/cmp[/p/{name}][/{operation}] and /ejbca/publicweb/cmp/{alias}, keeps everything in memory, and makes a
+new root at every start.
+
+Usage: devca [--help | --version]
+       devca probe    exit with 0 when the CA at DEVCA_ADDR answers
+
+It is configured by environment variables:
+`)
+	if err := program.WriteUsage(&text, &environment{}); err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // fails, as it should, after the rename
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	text.WriteString(`
+Faults, for testing clients; several may be given, separated by commas:
+  waiting[:POLLS]                   answers a request with status waiting, and as many pollReqs (1) with pollRep
+  rejection[:FAILINFO[+FAILINFO]]   answers requests with status rejection, and such as badCertTemplate
+  unprotected-error                 answers requests for certificates with an error message without protection
+  wrong-nonce                       answers with a wrong recipNonce
+  wrong-key                         issues certificates for another key
+  expired                           issues certificates that ended an hour ago
+  explicit-confirm                  grants no implicit confirmation: certificates must be confirmed by certConf
+  slow:DURATION                     waits before every answer
+  drop[:BODY]                       closes the connection instead of answering, or loses the answers to messages of
+                                    one kind, such as certConf, after doing what they ask
+
+Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 wrong configuration,
+99 too few files may be open (RLIMIT_NOFILE).
+`)
+	_, err := io.WriteString(w, text.String())
+	return err
 }

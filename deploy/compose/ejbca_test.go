@@ -302,14 +302,13 @@ func TestEJBCAConfigure_rootOfACAThatIsNoMore_isNotTakenForDone(t *testing.T) {
 // EJBCA reads profiles with Java's own format for beans. In its map a field of kind k, the nth, has its value under
 // 100n+k, and 1,000,000, 2,000,000 and 3,000,000 more for used, required and modifiable.
 func TestEJBCAConfigure_profile_isWhatJavaReads(t *testing.T) {
-	java := peer.Require(t, "java")[0]
 	i := newInstance(t)
 	_, output, err := i.configure("")
 	require.NoError(t, err, output)
 	found, err := filepath.Glob(filepath.Join(i.dir, "profiles", "entityprofile_certfetcher-*.xml"))
 	require.NoError(t, err)
 	require.Len(t, found, 1)
-	command := exec.Command(java, "-XX:TieredStopAtLevel=1", "testdata/ReadProfile.java", found[0])
+	command := peer.Java(t, "", "testdata/ReadProfile.java", found[0])
 	var errors bytes.Buffer
 	command.Stderr = &errors
 	out, err := command.Output()

@@ -24,15 +24,19 @@ type apiServer struct {
 	cfg                  ServerConfig
 	handler              http.Handler
 	unverified, verified *pool
-	gate                 *gate          // for handshakes under way, which take memory
+	gate                 *gate          // for handshakes in progress, which take memory
 	compute              *gate          // for those that do not wait for their client, which take processor time
 	strangers            sync.WaitGroup // connections without a verified client, those in their handshake included
 }
 
 func newAPIServer(handler http.Handler, cfg ServerConfig) *apiServer {
 	s := &apiServer{cfg: cfg, handler: handler}
-	s.unverified = newPool(cfg.Capacity.unverified, cfg.Capacity.waiting, cfg.lost("unverified"))
-	s.verified = newPool(cfg.Capacity.verified, cfg.Capacity.verifiedBytes, cfg.lost("verified"))
+	s.unverified = newPool(cfg.Capacity.unverified, cfg.Capacity.waiting, func(c *connection, reason lossReason) {
+		cfg.lost("unverified", c.RemoteAddr(), reason)
+	})
+	s.verified = newPool(cfg.Capacity.verified, cfg.Capacity.verifiedBytes, func(c *connection, reason lossReason) {
+		cfg.lost("verified", c.RemoteAddr(), reason)
+	})
 	processors := runtime.GOMAXPROCS(0)
 	s.compute = newGate(2*processors, func(*connection) {}) // none waits for its client
 	s.gate = newGate(max(64, 16*processors), func(c *connection) { s.unverified.drop(c, lostToQueue) })
@@ -43,18 +47,16 @@ func newAPIServer(handler http.Handler, cfg ServerConfig) *apiServer {
 
 // accept takes connections until the listener is closed, and gives those of verified clients away.
 func (s *apiServer) accept(listener net.Listener, ready *handover) error {
-	config := s.cfg.TLS.Clone()
-	config.NextProtos = []string{"http/1.1"}
 	return acceptAll(listener, s.cfg.Strangers, func(conn net.Conn) {
 		c := newConnection(conn)
 		c.allow = handshakeBytes
 		s.unverified.enter(c, c.client, connBusy)
-		s.strangers.Go(func() { s.begin(c, config, ready) })
+		s.strangers.Go(func() { s.begin(c, ready) })
 	})
 }
 
-// acceptAll takes connections until the listener is closed. What else goes wrong passes: no free descriptor, a client
-// that has gone.
+// acceptAll takes connections until the listener is closed. Other errors pass: no free descriptor, a client that has
+// disconnected.
 func acceptAll(listener net.Listener, strangers *Strangers, take func(net.Conn)) error {
 	const longest = time.Second
 	pause := 5 * time.Millisecond
@@ -67,14 +69,14 @@ func acceptAll(listener net.Listener, strangers *Strangers, take func(net.Conn))
 		case errors.Is(err, net.ErrClosed):
 			return err
 		default:
-			strangers.info(strangerOther, "", "cannot take a connection", slog.String("error", err.Error()))
+			strangers.info(strangerOther, "", "cannot accept a connection", slog.String("error", err.Error()))
 			time.Sleep(pause)
 			pause = min(2*pause, longest)
 		}
 	}
 }
 
-// finish waits for handshakes and answers under way, which take milliseconds where the client takes part.
+// finish waits for the handshakes and answers in progress, which take milliseconds unless the client stalls.
 func (s *apiServer) finish() {
 	done := make(chan struct{})
 	go func() {
@@ -89,13 +91,13 @@ func (s *apiServer) finish() {
 	}
 }
 
-// begin makes the handshake. What comes after it runs on another goroutine: this one's stack has grown to several times
-// of what a connection needs.
-func (s *apiServer) begin(c *connection, config *tls.Config, ready *handover) {
+// begin makes the handshake. What follows runs on another goroutine: the stack of this one has grown to several times
+// the size that a connection needs.
+func (s *apiServer) begin(c *connection, ready *handover) {
 	defer s.recovered(c)
 	deadline := time.Now().Add(s.cfg.ReadHeaderTimeout)
 	_ = c.SetDeadline(deadline)
-	conn, reason, err := s.handshake(c, config, deadline)
+	conn, reason, err := s.handshake(c, deadline)
 	if err != nil {
 		s.handshakeFailed(c, err)
 		c.Close()
@@ -117,15 +119,14 @@ func (s *apiServer) begin(c *connection, config *tls.Config, ready *handover) {
 	}
 }
 
-// recovered ends the connection after a panic, which is a fault of ours that a hostile certificate may find: the others
-// go on.
+// recovered ends the connection after a panic, which a hostile certificate may cause: the others go on.
 func (s *apiServer) recovered(c *connection) {
 	v := recover()
 	if v == nil {
 		return
 	}
 	c.Close()
-	s.cfg.Metrics.requests("", "none", outcomePanic).Inc()
+	s.cfg.Metrics.counter(requestsTotal, "", "none", outcomePanic).Inc()
 	if remote := c.RemoteAddr().String(); s.cfg.Strangers.admit(strangerOther, remote) {
 		s.cfg.Log.Error("panic while serving a connection", "panic", panicText(v), "stack", string(debug.Stack()), "remote", remote)
 	}
@@ -134,7 +135,7 @@ func (s *apiServer) recovered(c *connection) {
 var errNoPlace = errors.New("there was no place for the handshake")
 
 // handshake returns why the client is not verified, or "".
-func (s *apiServer) handshake(c *connection, config *tls.Config, deadline time.Time) (*tls.Conn, string, error) {
+func (s *apiServer) handshake(c *connection, deadline time.Time) (*tls.Conn, string, error) {
 	if err := c.peek(); err != nil {
 		return nil, "", err
 	}
@@ -150,12 +151,9 @@ func (s *apiServer) handshake(c *connection, config *tls.Config, deadline time.T
 		c.compute = nil
 		s.compute.leave(c)
 	}()
-	conn := tls.Server(c, config)
+	conn := tls.Server(c, s.cfg.TLS)
 	if err := conn.Handshake(); err != nil {
 		return nil, "", err
-	}
-	if s.cfg.Verify == nil {
-		return conn, "", nil
 	}
 	state := conn.ConnectionState()
 	return conn, s.cfg.Verify(&state), nil
@@ -163,7 +161,7 @@ func (s *apiServer) handshake(c *connection, config *tls.Config, deadline time.T
 
 const answerWithoutTLS = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 
-// handshakeFailed counts and logs it, and tells a client that speaks HTTP without TLS so, as net/http does.
+// handshakeFailed counts and logs a failed handshake, and answers a client that speaks HTTP without TLS as net/http does.
 func (s *apiServer) handshakeFailed(c *connection, err error) {
 	class := "tls"
 	var record tls.RecordHeaderError
@@ -189,7 +187,7 @@ func (s *apiServer) handshakeFailed(c *connection, err error) {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		class = "gone"
 	}
-	s.cfg.Metrics.countHandshakeFailure(class)
+	s.cfg.Metrics.counter(handshakeFailures, class).Inc()
 	if class != "evicted" { // which was logged
 		s.cfg.Strangers.info(strangerHandshake, c.RemoteAddr().String(), "TLS handshake failed",
 			slog.String("error", pki.OneLine(err.Error(), maxLoggedText)))

@@ -17,17 +17,17 @@ type outcome string
 const (
 	outcomeOK           outcome = "ok"
 	outcomeIssued       outcome = "issued"
-	outcomeRefused      outcome = "refused"      // the authority said no
-	outcomeFailed       outcome = "failed"       // the authority could not be asked, or its answer not be used
+	outcomeRefused      outcome = "refused"      // by the authority
+	outcomeFailed       outcome = "failed"       // the authority could not be reached, or its answer not be used
 	outcomeBadRequest   outcome = "bad_request"  // headers missing or not readable
-	outcomeMalformed    outcome = "malformed"    // no request at all, from a client without a trusted certificate
+	outcomeMalformed    outcome = "malformed"    // not a request, from a client without a trusted certificate
 	outcomeUnauthorized outcome = "unauthorized" // no client certificate, or not a trusted one
 	outcomeUnknownCA    outcome = "unknown_ca"
 	outcomeNotFound     outcome = "not_found"
 	outcomeBadMethod    outcome = "bad_method"
 	outcomeTooLarge     outcome = "headers_too_large"
 	outcomeNotReady     outcome = "not_ready"  // no valid configuration loaded
-	outcomeOverloaded   outcome = "overloaded" // more in flight than allowed
+	outcomeOverloaded   outcome = "overloaded" // more requests in progress than allowed
 	outcomePanic        outcome = "panic"
 )
 
@@ -37,11 +37,11 @@ type event struct {
 	method, path, remote string
 	operation            string // "" for a path that does not exist
 	probe                bool
-	trial                bool // by certfetcher doctor, which sends what is bound to be refused
+	trial                bool // by certfetcher doctor, which sends requests that must be refused
 	caName               string
 	caKnown              bool
 	client               *x509.Certificate
-	from                 clientKey // whom it counts for
+	from                 clientKey // the client that it counts for
 	csr                  *x509.CertificateRequest
 	issued               *x509.Certificate
 	outcome              outcome
@@ -49,7 +49,7 @@ type event struct {
 	status               int
 	duration             time.Duration
 	writeErr             error
-	leaveLane            func() // before waiting for others than the client; see lanes
+	leaveLane            func() // before waiting for anything but the client; see lanes
 }
 
 // maxLoggedNames and maxLoggedText bound what a client can make us log.
@@ -86,19 +86,19 @@ func (e *event) log(ctx context.Context, log *slog.Logger) {
 		attrs = append(attrs, slog.String("ca", truncate(e.caName)))
 	}
 	if e.reason != "" {
-		attrs = append(attrs, slog.String("reason", truncate(e.reason)))
+		attrs = append(attrs, slog.String("error", truncate(e.reason)))
 	}
 	attrs = append(attrs, slog.String("remote", e.remote))
 	if e.client != nil {
 		attrs = append(attrs, slog.Group("client",
 			"subject", truncate(pki.DN(e.client.RawSubject)),
-			"sans", shownNames(pki.Names(e.client)),
+			"sans", boundNames(pki.Names(e.client)),
 			"serial", pki.Serial(e.client)))
 	}
 	if e.csr != nil {
 		attrs = append(attrs, slog.Group("requested",
 			"subject", truncate(pki.DN(e.csr.RawSubject)),
-			"sans", shownNames(pki.RequestNames(e.csr))))
+			"sans", boundNames(pki.RequestNames(e.csr))))
 	}
 	if e.issued != nil {
 		attrs = append(attrs, slog.Group("issued",
@@ -112,13 +112,13 @@ func (e *event) log(ctx context.Context, log *slog.Logger) {
 	log.LogAttrs(ctx, level, "request", attrs...)
 }
 
-// shownNames bounds a list of names for the log.
-func shownNames(names []string) []string {
+// boundNames shortens a list of names, and each of them.
+func boundNames(names []string) []string {
 	if more := len(names) - maxLoggedNames; more > 0 {
 		names = append(names[:maxLoggedNames], fmt.Sprintf("and %d more", more))
 	}
-	for i := range names {
-		names[i] = truncate(names[i])
+	for i, name := range names {
+		names[i] = truncate(name)
 	}
 	return names
 }

@@ -14,6 +14,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 )
@@ -36,31 +37,26 @@ type Issued struct {
 }
 
 // Authority signs certificate requests. Its methods are called concurrently and give up when ctx ends. A refusal by
-// the authority is a *RefusedError; any other error, a *BusyError or a *NamesError among them, is a failure on the
-// way to it. Their texts reach the client.
+// the authority is a *RefusedError; any other error, a *FailedError among them, is a failure on the way to it. Their
+// texts reach the client.
 type Authority interface {
 	Enroll(ctx context.Context, r Request) (Issued, error)
 	Update(ctx context.Context, r Request) (Issued, error)
 }
 
-// RefusedError says that the authority answered, and that its answer is no.
+// RefusedError says that the authority refused the request.
 type RefusedError struct {
 	FailInfo []string // the protocol's names of the reasons, such as "badPOP"; may be empty
 	Text     string   // the authority's own words; may be empty
-	Err      error    // what the log should say; nil: the same
-	// Unauthenticated: whoever is on the way to the authority may have said it instead.
+	Err      error    // for the log; nil: the same
+	// Unauthenticated: anyone on the path to the authority may have sent the refusal instead.
 	Unauthenticated bool
 }
 
-// Error gives the authority's own words, with those of the reasons that they do not name, or "N/A" as the ONAP server
-// did where there is neither.
+// Error gives the authority's own words, with the names of the reasons that they do not contain, or "N/A" as the ONAP
+// server did where there is neither.
 func (e *RefusedError) Error() string {
-	var reasons []string
-	for _, reason := range e.FailInfo {
-		if !strings.Contains(e.Text, reason) {
-			reasons = append(reasons, reason)
-		}
-	}
+	reasons := slices.DeleteFunc(slices.Clone(e.FailInfo), func(reason string) bool { return strings.Contains(e.Text, reason) })
 	text := strings.Join(reasons, ", ")
 	switch {
 	case e.Text == "" && text == "":
@@ -78,58 +74,39 @@ func (e *RefusedError) Error() string {
 
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// BusyError says that the authority could not be asked and when to try again.
-type BusyError struct {
-	RetryAfter time.Duration
-	Err        error
-}
-
-func (e *BusyError) Error() string { return e.Err.Error() }
-
-func (e *BusyError) Unwrap() error { return e.Err }
-
-// FailedError is a failure on the way to the authority of which the client is told less than the log: addresses in
-// the operator's network are none of its business.
+// FailedError is a failure on the way to the authority, with what the client should know besides its text.
 type FailedError struct {
-	Text string // for the client
-	Err  error  // for the log, after the text
+	Err        error         // for the log, after the text
+	Text       string        // for the client, without addresses in the operator's network; "": that of Err
+	Reason     string        // for programs: ReasonNames, or "" for nothing
+	RetryAfter time.Duration // 0: not known
 }
 
-func (e *FailedError) Error() string { return e.Text }
+func (e *FailedError) Error() string {
+	if e.Text == "" {
+		return e.Err.Error()
+	}
+	return e.Text
+}
 
 func (e *FailedError) Unwrap() error { return e.Err }
 
+// ReasonNames is the FailedError.Reason of a certificate that the authority issued with another subject or other names
+// than requested: a client that repeats an update only makes the authority issue one more certificate.
+const ReasonNames = "unexpectedNames"
+
 // Directory finds the authority for a CA name.
 type Directory interface {
-	Lookup(caName string) (Authority, bool)
-	// Share says what an authority may have of the requests under way.
-	Share(caName string) Share
+	// Lookup also returns the authority's share of the requests in progress.
+	Lookup(caName string) (Authority, Share, bool)
 	// Ready reports whether a valid set of authorities is loaded.
 	Ready() bool
 	// Reload reads the set again; trigger names the cause for the log. On an error the set stays as it was.
 	Reload(trigger string) error
 }
 
-// Static is a Directory that never changes.
-type Static map[string]Authority
-
-// Lookup returns the authority of that name.
-func (s Static) Lookup(caName string) (Authority, bool) {
-	a, ok := s[caName]
-	return a, ok
-}
-
-// Share leaves everything at its default.
-func (s Static) Share(string) Share { return Share{Authorities: len(s)} }
-
-// Ready is always true.
-func (s Static) Ready() bool { return true }
-
-// Reload has nothing to read and succeeds.
-func (s Static) Reload(string) error { return nil }
-
-// failInfoOf returns the reasons of a refusal, "none" where the authority gave none, "not_authenticated" where somebody
-// else may have, and nothing for other errors.
+// failInfoOf returns the reasons of a refusal, "none" where the authority gave none, "not_authenticated" where another
+// party may have sent it, and nothing for other errors.
 func failInfoOf(err error) []string {
 	refused, ok := errors.AsType[*RefusedError](err)
 	switch {

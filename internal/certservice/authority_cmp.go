@@ -55,8 +55,8 @@ func CMPBuilder(options CMPOptions) func(Server) (Authority, error) {
 		}
 		log := options.Log.With("ca", s.CAName)
 		if options.RequestTimeout > 0 && s.Timeout > options.RequestTimeout {
-			log.Warn("the timeout of this CMP server is longer than REQUEST_TIMEOUT, which ends the request before",
-				"timeout", s.Timeout.String(), "request_timeout", options.RequestTimeout.String())
+			log.Warn("the timeout of this CMP server is longer than REQUEST_TIMEOUT, which ends the request before it",
+				"timeout", s.Timeout, "request_timeout", options.RequestTimeout)
 		}
 		return newCMPAuthority(s, clients.of(s), store, options.CPU, log)
 	}
@@ -101,9 +101,9 @@ func newCMPAuthority(s Server, client *http.Client, store *learnedStore, cpu *CP
 	}
 	if len(s.TrustAnchors) == 0 && !lax {
 		a.learned = store.of(s)
-		log.Warn("this CMP server has neither trustAnchors nor the responseTrust \"onap\": its signed answers will be " +
-			"refused, but for those to updates under a root that it sent under a MAC; and certificates whose root it does " +
-			"not send under a MAC")
+		log.Warn("this CMP server has neither trustAnchors nor responseTrust \"onap\": its signed answers will be refused, " +
+			"except answers to updates that chain to a root which it sent under a MAC; certificates whose root it does not " +
+			"send under a MAC will be refused as well")
 	}
 	return a, nil
 }
@@ -114,11 +114,10 @@ func (a *cmpAuthority) Enroll(ctx context.Context, r Request) (Issued, error) {
 }
 
 // Update sends a key update request signed with the old key where the request asks for what the old
-// certificate has. Else it sends a certification request, authenticated by the shared secret.
+// certificate has. Otherwise it sends a certification request, authenticated by the shared secret.
 //
-// The answer to a key update may be signed. Where nothing is known yet that it could be verified by, it is a
-// certification request as well: the client has proven that it holds the old key, and the secret is what an enrolment
-// is authenticated by.
+// The answer to a key update may be signed. Where no root is known yet to verify it with, a certification request is
+// sent as well: the client has proven that it holds the old key, and the secret authenticates enrolments too.
 func (a *cmpAuthority) Update(ctx context.Context, r Request) (Issued, error) {
 	if !sameSubjectAndNames(r.CSR, r.OldCert) {
 		return a.underSecret(ctx, r, (*cmp.Client).Certify)
@@ -130,7 +129,7 @@ func (a *cmpAuthority) Update(ctx context.Context, r Request) (Issued, error) {
 	if len(roots) == 0 {
 		if !a.learned.signsAt(a.now()) {
 			a.log.Warn("update sent as a certification request under the shared secret, as no root of this CA is known yet: "+
-				"the CA does not see whether the old certificate is revoked; trustAnchors in cmpServers.json make it a key update",
+				"the CA cannot check whether the old certificate is revoked; with trustAnchors in cmpServers.json it is a key update",
 				"old_serial", pki.Serial(r.OldCert))
 		}
 		return a.underSecret(ctx, r, (*cmp.Client).Certify)
@@ -178,7 +177,7 @@ func (a *cmpAuthority) underSecret(ctx context.Context, r Request, send method) 
 }
 
 // sameSubjectAndNames reports whether the request asks for the subject and the subject alternative names
-// that the certificate has, in whatever order. Then an update is a key update (RFC 4210, 5.3.5); else
+// that the certificate has, in any order. Then an update is a key update (RFC 4210, 5.3.5); otherwise
 // it is a request for another certificate, which the old one's key must not authorise.
 func sameSubjectAndNames(csr *x509.CertificateRequest, cert *x509.Certificate) bool {
 	return cmp.SameAlternativeNames(csr.Extensions, cert.Extensions) && cmp.SameName(csr.RawSubject, cert.RawSubject)
@@ -193,7 +192,7 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send exchange) (
 	}
 	csr, dropped := withoutForbiddenUsages(r.CSR)
 	if len(dropped) > 0 {
-		a.log.Warn("key usages that a certificate with such a key must not have are not asked for",
+		a.log.Warn("key usages that a certificate with such a key must not have are not requested",
 			"subject", truncate(pki.DN(csr.RawSubject)), "dropped", strings.Join(dropped, ", "))
 	}
 	result, err := a.sendAgain(bounded, cmp.Request{CSR: csr, Key: r.Key}, send)
@@ -202,7 +201,7 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send exchange) (
 	}
 	if a.warnModified && len(result.Chain) > 0 && !sameSubjectAndNames(r.CSR, result.Chain[0]) {
 		a.log.Warn("CMP answer accepted as the ONAP server did",
-			"warning", "the certificate has another subject or other names than asked for")
+			"error", "the certificate has another subject or other names than requested")
 	}
 	trusted := slices.Clone(result.Trusted)
 	for _, root := range a.additionalRoots {
@@ -213,18 +212,18 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send exchange) (
 	return Issued{Chain: result.Chain, Trusted: trusted}, nil
 }
 
-// sendAgain sends a request, and once more, in a transaction of its own, when the server failed at it as EJBCA does at
-// updates of one subject at the same time: by HTTP status 500 and no CMP message, with its own transaction rolled back.
+// sendAgain sends a request, and once more, in a transaction of its own, when the server failed as EJBCA does at
+// concurrent updates of one subject: with HTTP status 500 and no CMP message, with its own transaction rolled back.
 // A server that got further answers with a CMP message (RFC 9811, 3.1). One that issued a certificate all the same
-// issues one more, as it would when the client asks again. Gateways have other statuses, and may still be waiting for
-// the CA.
+// issues one more, as it would when the client asks again. Gateways answer with other statuses, and may still be waiting
+// for the CA.
 func (a *cmpAuthority) sendAgain(ctx context.Context, request cmp.Request, send exchange) (cmp.Result, error) {
 	result, err := send(ctx, request)
 	transport, ok := errors.AsType[*cmp.TransportError](err)
 	if !ok || transport.StatusCode != http.StatusInternalServerError || transport.RetryAfter > 0 || transport.Answered {
 		return result, err
 	}
-	// At random, so that those which met do not meet again.
+	// At random, so that requests which collided do not collide again.
 	pause := time.NewTimer(100*time.Millisecond + rand.N(400*time.Millisecond))
 	defer pause.Stop()
 	select {
@@ -232,11 +231,11 @@ func (a *cmpAuthority) sendAgain(ctx context.Context, request cmp.Request, send 
 		return result, err
 	case <-pause.C:
 	}
-	a.log.Warn("the CMP server failed, the request is sent once more", "error", err.Error())
+	a.log.Warn("the CMP server failed, sending the request once more", "error", err.Error())
 	return send(ctx, request)
 }
 
-// failure puts an error of the CMP client into the terms of Authority. A decision that did not come in time is a
+// failure turns an error of the CMP client into one of Authority. A decision that did not come in time is a
 // failure, not a refusal. request is the context of the whole request, and bounded the one with this server's timeout.
 func (a *cmpAuthority) failure(request, bounded context.Context, err error) error {
 	if status, ok := errors.AsType[*cmp.StatusError](err); ok {
@@ -245,9 +244,13 @@ func (a *cmpAuthority) failure(request, bounded context.Context, err error) erro
 		}
 		return &RefusedError{FailInfo: status.FailInfo.Names(), Text: status.Text, Err: err, Unauthenticated: !status.Authenticated}
 	}
+	check, ok := errors.AsType[*cmp.CheckError](err)
+	if ok && (check.Check == "subject" || check.Check == "subjectAltName") {
+		return &FailedError{Err: err, Reason: ReasonNames}
+	}
 	transport, ok := errors.AsType[*cmp.TransportError](err)
 	if !ok {
-		return namesError(err)
+		return err
 	}
 	noAnswer := func(within time.Duration) error {
 		return &FailedError{Err: err, Text: fmt.Sprintf("no answer from the CMP server within %s; raise the timeout of this CA in cmpServers.json", within)}
@@ -255,17 +258,17 @@ func (a *cmpAuthority) failure(request, bounded context.Context, err error) erro
 	_, fromNetwork := errors.AsType[net.Error](err)
 	switch {
 	case transport.RetryAfter > 0:
-		return &BusyError{RetryAfter: transport.RetryAfter, Err: err}
+		return &FailedError{Err: err, RetryAfter: transport.RetryAfter}
 	case errors.Is(request.Err(), context.DeadlineExceeded):
 		return &FailedError{Err: err, Text: "no answer from the CMP server within the time of one request; raise REQUEST_TIMEOUT"}
 	case request.Err() != nil:
-		return &FailedError{Err: err, Text: "the client went before the CMP server answered"}
+		return &FailedError{Err: err, Text: "the client disconnected before the CMP server answered"}
 	case bounded.Err() != nil:
 		return noAnswer(a.timeout)
 	case transport.Limit > 0:
 		return noAnswer(transport.Limit)
 	case fromNetwork:
-		text := "the CMP server could not be asked"
+		text := "the CMP server could not be reached"
 		if errors.Is(err, io.EOF) {
 			text = "the CMP server did not answer" // and closed the connection
 		} else if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
@@ -277,22 +280,12 @@ func (a *cmpAuthority) failure(request, bounded context.Context, err error) erro
 		}
 		return &FailedError{Err: err, Text: text + "; the log of the CertService has more"}
 	case transport.URL != "":
-		return &FailedError{Err: &answeredError{transport.URL, err}, Text: err.Error()}
+		return &FailedError{Err: fmt.Errorf("the server's URL is %q", transport.URL), Text: err.Error()}
 	}
 	return err
 }
 
-// answeredError adds to a failure, for the log, where it happened.
-type answeredError struct {
-	url string
-	err error
-}
-
-func (e *answeredError) Error() string { return fmt.Sprintf("the server's URL is %q", e.url) }
-func (e *answeredError) Unwrap() error { return e.err }
-
-// alertOf finds the TLS alert (RFC 8446, 6.2) that the CMP server ended the connection with, if it is about our
-// certificate.
+// alertOf finds the TLS alert (RFC 8446, 6.2) about our certificate with which the CMP server ended the connection.
 func alertOf(err error) (text string, ok bool) {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || op.Op != "remote error" {

@@ -5,19 +5,21 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// messageUnauthorized does not say which of the two it is, nor why a chain does not verify: that helps
-// someone who probes the truststore. The audit line tells them apart.
+// messageUnauthorized does not say which of the two it is, nor why a chain does not verify: that would help
+// an attacker who probes the truststore. The audit line tells them apart.
 const messageUnauthorized = "Client certificate is missing or not trusted"
 
-// clientVerifier verifies client certificates, for each request and not once in the handshake: for the
-// answer 401 that the API promises, and so that an expired certificate or a replaced truststore ends
-// connections kept alive and sessions resumed, too. It remembers which chains verified, since clients
+// clientVerifier verifies client certificates for each request, not once in the handshake: for the
+// answer 401 that the API promises, and so that an expired certificate or a replaced truststore also ends
+// connections kept alive and sessions resumed. It remembers which chains verified, since clients
 // come back with the same one and the signatures in it are half the cost of an enrolment.
 type clientVerifier struct {
 	mu       sync.Mutex
@@ -28,10 +30,10 @@ type clientVerifier struct {
 // window is the time in which a chain that verified stays valid: when all its certificates are.
 type window struct{ from, to time.Time }
 
-// maxVerified bounds what is remembered. Only chains that verified are, so no stranger can fill it.
+// maxVerified bounds how many chains are remembered. Only chains that verified are, so a stranger cannot fill it.
 const maxVerified = 4096
 
-// maxClientChain bounds the certificates of a client, the leaf included. Anybody may send 256 KiB of them, such as 170
+// maxClientChain bounds the certificates of a client, the leaf included. Any client may send 256 KiB of them, such as 170
 // authorities of one name with large keys, each of which is tried: that took 0.2 to 0.4 s. Real chains have two or three.
 const maxClientChain = 10
 
@@ -43,15 +45,15 @@ func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool
 	}
 	leaf := state.PeerCertificates[0]
 	if n := len(state.PeerCertificates); n > maxClientChain {
-		return leaf, fmt.Sprintf("client certificate is not trusted: it came with a chain of %d certificates, want at most %d",
-			n, maxClientChain)
+		const text = "client certificate is not trusted: it has a chain of %d certificates, want at most %d"
+		return leaf, fmt.Sprintf(text, n, maxClientChain)
 	}
 	if roots == nil {
 		roots = x509.NewCertPool() // to Verify, nil means the system's roots
 	}
 	hash := sha256.New()
 	for _, cert := range state.PeerCertificates {
-		hash.Write(cert.Raw) // DER tells its own length, so that no two chains run into the same bytes
+		hash.Write(cert.Raw) // DER contains its own length, so that no two chains give the same bytes
 	}
 	key := [sha256.Size]byte(hash.Sum(nil))
 	if v.remembers(key, roots, now) {
@@ -90,4 +92,20 @@ func (v *clientVerifier) remember(key [sha256.Size]byte, roots *x509.CertPool, c
 		v.roots, v.verified = roots, map[[sha256.Size]byte]window{}
 	}
 	v.verified[key] = w
+}
+
+// clientKey tells clients apart where they share something. The certificate alone is not enough: all pods of a namespace
+// may show the same one.
+type clientKey struct {
+	address     netip.Addr
+	certificate [32]byte // SHA-256; zero: it showed none
+}
+
+// clientOf is the client at a host:port, with the certificate that it showed, trusted or not; a nil state has none.
+func clientOf(state *tls.ConnectionState, remote string) clientKey {
+	client := clientKey{address: program.ClientAddress(remote)}
+	if state != nil && len(state.PeerCertificates) > 0 {
+		client.certificate = sha256.Sum256(state.PeerCertificates[0].Raw)
+	}
+	return client
 }

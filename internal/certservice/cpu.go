@@ -15,18 +15,18 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
-// CPU lets as much be computed at a time as there are processors, and gives them to clients in turn: whoever has
-// used least comes first. So a client with many connections and large keys slows down itself. What counts is the time
-// that was used, measured, and not what a kind of key should take.
+// CPU runs as many computations at a time as there are processors, and gives them to clients in turn: the one that has
+// used least comes first. So a client with many connections and large keys slows down only itself. It counts the time
+// that a computation took, not what a kind of key should take.
 type CPU struct {
 	mu      sync.Mutex
 	free    int                      // processors
 	heavy   int                      // of them, those that heavy computations may still have
-	clock   time.Duration            // used by whoever was last let in: where newcomers begin
+	clock   time.Duration            // used by the client that was last let in: where newcomers begin
 	account map[clientKey]*cpuClient // of those that compute or wait
 }
 
-// cpuClient may also be a CA, by its name, whose answers are costly to verify.
+// cpuClient may also be a CA, by its name, as its answers are costly to verify.
 type cpuClient struct {
 	used    time.Duration
 	running int
@@ -44,8 +44,8 @@ func NewCPU() *CPU {
 	return &CPU{free: max(2, processors), heavy: max(1, processors/2), account: map[clientKey]*cpuClient{}}
 }
 
-// enter waits for the client's turn, and returns what ends it, or the error of ctx. Heavy is what takes longer than
-// others should wait.
+// enter waits for the client's turn, and returns a function that ends it, or the error of ctx. A heavy computation takes
+// longer than others should wait.
 func (c *CPU) enter(ctx context.Context, client clientKey, heavy bool) (leave func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -71,7 +71,7 @@ func (c *CPU) enter(ctx context.Context, client clientKey, heavy bool) (leave fu
 	return func() { c.leave(client, heavy, time.Since(start)) }, nil
 }
 
-// grant lets in who is next, as long as there is room.
+// grant lets in the next ones, as long as there is room.
 func (c *CPU) grant() {
 	for c.free > 0 {
 		var next *cpuClient
@@ -96,7 +96,7 @@ func (c *CPU) grant() {
 	}
 }
 
-// first is the place of the client's first ticket that may be let in now, or -1.
+// first is the index of the client's first ticket that may be let in now, or -1.
 func (c *CPU) first(a *cpuClient) int {
 	return slices.IndexFunc(a.waiting, func(t *cpuTicket) bool { return !t.heavy || c.heavy > 0 })
 }
@@ -136,7 +136,7 @@ func (c *CPU) forgetIdle(client clientKey, a *cpuClient) {
 	}
 }
 
-// deriver makes the costly keys of a CA's answers wait for the CA's turn. Nil waits for nothing.
+// deriver makes the derivation of costly keys for a CA's answers wait for the CA's turn. A nil CPU does not wait.
 func (c *CPU) deriver(ca string) func(derive func()) error {
 	if c == nil {
 		return nil
@@ -164,7 +164,7 @@ type turns struct {
 // lightRSABits is the largest RSA key that is not heavy: a signature takes 1 ms, and 6 ms with twice the size.
 const lightRSABits = 2048
 
-// signer makes a key wait for the client's turn before each signature: that is what private keys cost.
+// signer makes a key wait for the client's turn before each signature.
 func (t turns) signer(key crypto.Signer) crypto.Signer {
 	if key == nil {
 		return nil

@@ -2,7 +2,11 @@ package certservice
 
 import (
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
+	"fmt"
+	"net/url"
+	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -10,8 +14,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// csrFault is what is wrong with the content of a request whose structure could be read. The client is told: it is
-// about what the client asked for, and worded to follow "the CSR".
+// csrFault says what is wrong with the content of a request whose structure could be read. The client sees it, as it is
+// about what the client asked for. It is worded to follow "the CSR".
 type csrFault string
 
 func (f csrFault) Error() string { return string(f) }
@@ -24,9 +28,9 @@ type csrParts struct {
 	algorithm, signature                    []byte
 }
 
-// readCSR parses a request as crypto/x509 does, and beyond that takes two kinds that OpenSSL, Bouncy Castle and the
-// ONAP server take: without the field attributes, and with characters in a PrintableString that do not belong there,
-// such as an underscore. Raw, RawTBSCertificateRequest and RawSubject are the bytes that came, so that the signature
+// readCSR parses a request as crypto/x509 does. It also accepts two kinds that OpenSSL, Bouncy Castle and the ONAP
+// server accept: without the field attributes, and with characters in a PrintableString that do not belong there,
+// such as an underscore. Raw, RawTBSCertificateRequest and RawSubject are the original bytes, so that the signature
 // is verified over them and the CA gets the subject as it was written. DER is required.
 func readCSR(der []byte) (*x509.CertificateRequest, error) {
 	parts, ok := splitCSR(der)
@@ -68,7 +72,8 @@ func splitCSR(der []byte) (csrParts, bool) {
 	return p, read && body.Empty() && tbs.Empty()
 }
 
-// parseAdapted has crypto/x509 parse a copy that says the same in a form that it takes, and puts back what came.
+// parseAdapted lets crypto/x509 parse a copy with the same meaning in a form that it accepts, and restores the original
+// bytes.
 func (p csrParts) parseAdapted(der []byte) (*x509.CertificateRequest, error) {
 	subject, ok := pki.AdaptName(p.subject)
 	if !ok {
@@ -102,4 +107,131 @@ func (p csrParts) parseAdapted(der []byte) (*x509.CertificateRequest, error) {
 	}
 	csr.Raw, csr.RawTBSCertificateRequest, csr.RawSubject = der, p.tbs, p.subject
 	return csr, nil
+}
+
+var (
+	oidExtensionRequest = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 14}
+	oidKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 15}
+	oidExtKeyUsage      = asn1.ObjectIdentifier{2, 5, 29, 37}
+	oidSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
+)
+
+// extensionNames are for error texts.
+var extensionNames = map[string]string{
+	"2.5.29.14": "subjectKeyIdentifier", "2.5.29.15": "keyUsage", "2.5.29.17": "subjectAltName",
+	"2.5.29.19": "basicConstraints", "2.5.29.37": "extendedKeyUsage",
+}
+
+// faultInAttributes says why crypto/x509 refuses the extensions that a request asks for (RFC 2985, 5.4.2); it
+// is empty when that is not the reason.
+func faultInAttributes(der []byte) csrFault {
+	s := cryptobyte.String(der)
+	var attributes cryptobyte.String
+	if !s.ReadASN1(&attributes, cbasn1.Tag(0).ContextSpecific().Constructed()) {
+		return ""
+	}
+	asked := map[string]bool{}
+	for !attributes.Empty() {
+		var attribute, values, extensions cryptobyte.String
+		var kind asn1.ObjectIdentifier
+		if !attributes.ReadASN1(&attribute, cbasn1.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&kind) ||
+			!attribute.ReadASN1(&values, cbasn1.SET) {
+			return "has an attribute that cannot be read"
+		}
+		if !kind.Equal(oidExtensionRequest) {
+			continue
+		}
+		if !values.ReadASN1(&extensions, cbasn1.SEQUENCE) {
+			return "has an extension request that cannot be read"
+		}
+		if fault := faultInExtensions(extensions, asked); fault != "" {
+			return fault
+		}
+	}
+	return ""
+}
+
+func faultInExtensions(extensions cryptobyte.String, asked map[string]bool) csrFault {
+	for !extensions.Empty() {
+		var extension, value cryptobyte.String
+		var id asn1.ObjectIdentifier
+		if !extensions.ReadASN1(&extension, cbasn1.SEQUENCE) || !extension.ReadASN1ObjectIdentifier(&id) ||
+			!extension.SkipOptionalASN1(cbasn1.BOOLEAN) || !extension.ReadASN1(&value, cbasn1.OCTET_STRING) {
+			return "asks for an extension that cannot be read"
+		}
+		if asked[id.String()] {
+			return csrFault(fmt.Sprintf("asks for the extension %s twice, want one of each kind", extensionName(id)))
+		}
+		asked[id.String()] = true
+		if id.Equal(oidSubjectAltName) {
+			if fault := faultInNames(value); fault != "" {
+				return fault
+			}
+		}
+	}
+	return ""
+}
+
+func extensionName(id asn1.ObjectIdentifier) string {
+	if name, ok := extensionNames[id.String()]; ok {
+		return name
+	}
+	return id.String()
+}
+
+// faultInNames finds the first subject alternative name that is not as RFC 5280, 4.2.1.6 requires.
+func faultInNames(san cryptobyte.String) csrFault {
+	var names cryptobyte.String
+	if !san.ReadASN1(&names, cbasn1.SEQUENCE) || !san.Empty() {
+		return "asks for subject alternative names that cannot be read"
+	}
+	for !names.Empty() {
+		var value cryptobyte.String
+		var tag cbasn1.Tag
+		if !names.ReadAnyASN1(&value, &tag) {
+			return "asks for subject alternative names that cannot be read"
+		}
+		if fault := faultInName(uint8(tag)&0x1f, string(value)); fault != "" {
+			return fault
+		}
+	}
+	return ""
+}
+
+// Kinds of GeneralName.
+const (
+	generalEmail = 1
+	generalDNS   = 2
+	generalURI   = 6
+	generalIP    = 7
+)
+
+func faultInName(kind uint8, value string) csrFault {
+	shown := fmt.Sprintf("%q", pki.OneLine(value, 100))
+	switch kind {
+	case generalDNS:
+		if !ascii(value) {
+			return csrFault("asks for the DNS name " + shown + ", which is not ASCII, want its A-label (xn--…)")
+		}
+	case generalEmail:
+		if !ascii(value) {
+			return csrFault("asks for the e-mail address " + shown + ", which is not ASCII")
+		}
+	case generalURI:
+		if !ascii(value) {
+			return csrFault("asks for the URI " + shown + ", which is not ASCII, want it percent-encoded")
+		}
+		if _, err := url.Parse(value); err != nil {
+			return csrFault("asks for the URI " + shown + ", which cannot be parsed")
+		}
+	case generalIP:
+		if n := len(value); n != 4 && n != 16 {
+			return csrFault(fmt.Sprintf("asks for an IP address of %d bytes, want 4 or 16", n))
+		}
+	}
+	return ""
+}
+
+func ascii(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > '~' })
 }

@@ -8,7 +8,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"slices"
-	"strings"
 )
 
 // keyUsageNames are the bits of KeyUsage, in their order (RFC 5280, 4.2.1.3).
@@ -18,8 +17,8 @@ var keyUsageNames = [...]string{"digitalSignature", "nonRepudiation", "keyEnciph
 // refusedKeyUsages are for a CA's keys.
 var refusedKeyUsages = []string{"keyCertSign", "cRLSign"}
 
-// refusedExtKeyUsages would let the holder speak for a CA, or for anyone: sign revocation data, code, or CMP messages
-// as an authority does, or be good for everything.
+// refusedExtKeyUsages would let the holder act as a CA, or as anyone: sign revocation data, code, or CMP messages
+// as an authority does, or be valid for everything.
 var refusedExtKeyUsages = map[string]string{
 	"2.5.29.37.0":        "anyExtendedKeyUsage",
 	"1.3.6.1.5.5.7.3.3":  "codeSigning",
@@ -28,7 +27,7 @@ var refusedExtKeyUsages = map[string]string{
 	"1.3.6.1.5.5.7.3.28": "cmcRA",
 }
 
-// checkUsages refuses what no client of this service is to have, whether or not the CA's profile would give it.
+// checkUsages refuses usages that no client of this service may have, whether or not the CA's profile would allow them.
 // Extensions other than these and the names, basicConstraints among them, are not passed on at all.
 func checkUsages(extensions []pkix.Extension) error {
 	for _, e := range extensions {
@@ -87,7 +86,7 @@ func forbiddenUsages(key crypto.PublicKey) []string {
 }
 
 // withoutForbiddenUsages returns the request without the key usages that its kind of key must not have, and their
-// names. Where none is left, no key usage is asked for. The request given is not changed.
+// names. If none is left, no key usage is requested. The original request is not changed.
 func withoutForbiddenUsages(csr *x509.CertificateRequest) (*x509.CertificateRequest, []string) {
 	at := slices.IndexFunc(csr.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidKeyUsage) })
 	if at < 0 {
@@ -128,9 +127,6 @@ func keyUsageValue(names []string) []byte {
 			bits.BitLength = bit + 1
 		}
 	}
-	der, err := asn1.Marshal(bits)
-	if err != nil { // nine bits at most
-		panic("certservice: " + strings.Join(names, ", ") + ": " + err.Error())
-	}
+	der, _ := asn1.Marshal(bits) // a BitString always encodes
 	return der
 }

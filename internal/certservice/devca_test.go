@@ -1,160 +1,240 @@
 package certservice
 
 import (
+	"crypto"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
-	"encoding/pem"
-	"fmt"
-	"log/slog"
+	"crypto/x509/pkix"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
+	"path"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// newDevCAService starts a service with the development CA behind it, configured by a cmpServers.json as
-// ONAP writes it and the extra fields given.
+// newDevCAService starts a service with the development CA behind it, configured by a cmpServers.json as ONAP writes it
+// and the extra fields given.
 func newDevCAService(t *testing.T, protection devca.ResponseProtection, extra string) (*service, *devca.CA) {
 	t.Helper()
 	development, err := devca.New(devca.Config{ResponseProtection: protection})
 	require.NoError(t, err)
-	server := httptest.NewServer(development)
+	return serviceBefore(t, development, development, extra), development
+}
+
+func serviceBefore(t *testing.T, development *devca.CA, handler http.Handler, extra string) *service {
+	t.Helper()
+	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "root.pem"), development.RootPEM(), 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "next.pem"), append(golden(t, "pem/root-ca.pem"), development.RootPEM()...), 0o600))
-	path := filepath.Join(dir, "cmpServers.json")
-	writeFile(t, path, fmt.Sprintf(`{"cmpv2Servers": [{"caName": "RA", "url": "%s/ejbca/publicweb/cmp/cmpRA", "caMode": "RA",
-		"issuerDN": "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
-		"authentication": {"iak": "mypassword", "rv": "mypassword"}%s}]}`, server.URL, extra))
-	log := slog.New(slog.DiscardHandler)
-	c := NewConfiguration(path, CMPBuilder(CMPOptions{Connections: 10, Log: log}), nil, log)
+	c, file, _ := newConfiguration(t, fileOf(strings.NewReplacer(
+		"http://ca", server.URL+"/ejbca/publicweb/cmp/cmpRA", "CN=ca", "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
+		"very-secret-iak", "mypassword", "very-secret-rv", "mypassword",
+	).Replace(strings.TrimSuffix(entryText("RA"), "}"))+extra+"}"))
+	c.build = CMPBuilder(CMPOptions{Connections: 10, Log: c.log})
+	writeFile(t, filepath.Join(filepath.Dir(file), "root.pem"), development.RootPEM())
+	next := append(golden(t, "pem/root-ca.pem"), development.RootPEM()...)
+	writeFile(t, filepath.Join(filepath.Dir(file), "next.pem"), next)
 	require.NoError(t, c.Reload("start"))
-	return newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory = c }), development
+	return serviceOf(t, c)
 }
 
 const anchored = `, "trustAnchors": "root.pem"`
 
 // updateHeader turns an enrolment's headers and answer into the headers of an update.
-func updateHeader(t *testing.T, enrolled http.Header, answer string, dnsNames ...string) http.Header {
+func updateHeader(t *testing.T, enrolled http.Header, issued issuedBody, dnsNames ...string) http.Header {
 	t.Helper()
-	var issued struct{ CertificateChain []string }
-	require.NoError(t, json.Unmarshal([]byte(answer), &issued))
-	key := newKey(t)
-	block, _ := pem.Decode([]byte(issued.CertificateChain[0]))
-	old, err := x509.ParseCertificate(block.Bytes)
+	key, old := newKey(t), parseCert(t, []byte(issued.CertificateChain[0]))
+	template := &x509.CertificateRequest{RawSubject: old.RawSubject, DNSNames: dnsNames}
+	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
 	require.NoError(t, err)
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{RawSubject: old.RawSubject, DNSNames: dnsNames}, key)
-	require.NoError(t, err)
-	return http.Header{
-		"Csr":      {headerValue("CERTIFICATE REQUEST", der)},
-		"Pk":       {headerValue("PRIVATE KEY", pkcs8(t, key))},
-		"Old_cert": {base64.StdEncoding.EncodeToString([]byte(issued.CertificateChain[0] + issued.CertificateChain[1]))},
-		"Old_pk":   enrolled["Pk"],
-	}
+	header := headerOf(t, der, key)
+	header["Old_cert"] = []string{b64([]byte(issued.CertificateChain[0] + issued.CertificateChain[1]))}
+	header["Old_pk"] = enrolled["Pk"]
+	return header
 }
 
 func TestService_devCA_enrolsAndUpdates(t *testing.T) {
-	for _, protection := range []devca.ResponseProtection{devca.RespondMAC, devca.RespondSignature} {
-		for _, kind := range []string{cmpProtection(ProtectionPBMSHA256), cmpProtection(ProtectionPBMSHA1), cmpProtection(ProtectionPBMAC1)} {
-			t.Run(string(protection)+kind, func(t *testing.T) {
-				s, development := newDevCAService(t, protection, anchored+kind)
+	for _, response := range []devca.ResponseProtection{devca.RespondMAC, devca.RespondSignature} {
+		for _, protection := range []string{ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1} {
+			t.Run(string(response)+" "+protection, func(t *testing.T) {
+				s, development := newDevCAService(t, response, anchored+`, "protection": "`+protection+`"`)
 				header := enrollHeader(t)
 
-				first := s.get(t, "/v1/certificate/RA", header)
-				require.Equal(t, http.StatusOK, first.StatusCode, first.text)
-				assert.Contains(t, first.text, `"trustedCertificates":`+jsonText(t, []string{string(development.RootPEM())}))
-				same := s.get(t, "/v1/certificate-update/RA", updateHeader(t, header, first.text, "app.example"))
-				require.Equal(t, http.StatusOK, same.StatusCode, same.text)
+				first := s.get(enrollPath, header).issued()
+				assert.Equal(t, []string{string(development.RootPEM())}, first.TrustedCertificates)
+				s.get(updatePath, updateHeader(t, header, first, "app.example")).is(200)
 				assert.Equal(t, uint64(1), development.Stats().Updated)
-				other := s.get(t, "/v1/certificate-update/RA", updateHeader(t, header, first.text, "other.example"))
-				require.Equal(t, http.StatusOK, other.StatusCode, other.text)
-				assert.Equal(t, uint64(1), development.Stats().Updated, "other names are asked for with a certification request")
+				s.get(updatePath, updateHeader(t, header, first, "other.example")).is(200)
+				assert.Equal(t, uint64(1), development.Stats().Updated, "other names need a certification request")
 			})
 		}
 	}
 }
 
-func cmpProtection(name string) string { return `, "protection": "` + name + `"` }
-
-func jsonText(t *testing.T, value any) string {
-	t.Helper()
-	text, err := json.Marshal(value)
-	require.NoError(t, err)
-	return string(text)
+func TestService_devCA_withoutAnchors(t *testing.T) {
+	for extra, response := range map[string]devca.ResponseProtection{
+		"":                          devca.RespondMAC, // the update's answer is signed, and verified with the root of the first one
+		`, "responseTrust": "onap"`: devca.RespondSignature,
+	} {
+		s, development := newDevCAService(t, response, extra)
+		header := enrollHeader(t)
+		s.get(updatePath, updateHeader(t, header, s.get(enrollPath, header).issued(), "app.example")).is(200)
+		assert.Equal(t, uint64(1), development.Stats().Updated)
+	}
 }
 
 func TestService_devCA_faultsAreAnsweredWithoutACertificate(t *testing.T) {
-	for _, row := range []struct {
-		name   string
-		faults devca.Faults
-		want   string
-	}{
-		{"a refusal", devca.Faults{Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadRequest}}, "CMPv2 server returned following error: this rejection was ordered as a fault"},
-		{"an error that is not protected", devca.Faults{Unprotected: true}, "CMPv2 server returned following error: (not authenticated) this error was ordered as a fault"},
-		{"another nonce", devca.Faults{WrongNonce: true}, "Exception occurred during call to cmp client: checking recipNonce"},
-		{"a certificate for another key", devca.Faults{WrongKey: true}, "Exception occurred during call to cmp client: checking public key"},
-		{"a certificate that has expired", devca.Faults{Expired: true}, "Exception occurred during call to cmp client: checking validity"},
-		{"a connection dropped", devca.Faults{Drop: true}, "Exception occurred during call to cmp client: the CMP server did not answer; the log of the CertService has more"},
+	const refused = "CMPv2 server returned following error: "
+	for want, faults := range map[string]devca.Faults{
+		refused + "this rejection was ordered as a fault":                                 {Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadRequest}},
+		refused + "(not authenticated) this error was ordered as a fault":                 {Unprotected: true},
+		callFailed + "checking recipNonce":                                                {WrongNonce: true},
+		callFailed + "checking public key":                                                {WrongKey: true},
+		callFailed + "checking validity":                                                  {Expired: true},
+		callFailed + "the CMP server did not answer; the log of the CertService has more": {Drop: true},
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			s, development := newDevCAService(t, devca.RespondMAC, anchored)
-			development.SetFaults(row.faults)
-
-			r := s.get(t, "/v1/certificate/RA", enrollHeader(t))
-
-			assert.Equal(t, http.StatusInternalServerError, r.StatusCode)
-			assert.Contains(t, r.text, `{"errorMessage":"`+row.want)
-			assert.NotContains(t, r.text, "mypassword")
-			assert.NotContains(t, r.text, "127.0.0.1", "where the CA is")
-		})
+		s, development := newDevCAService(t, devca.RespondMAC, anchored)
+		development.SetFaults(faults)
+		r := s.enroll()
+		r.is(500)
+		assert.Contains(t, r.text, `{"errorMessage":"`+want)
+		assert.NotContains(t, r.text, "mypassword")
+		assert.NotContains(t, r.text, "127.0.0.1", "where the CA is")
+		// A certificate that is refused would stay issued, as the CA needs no confirmation.
+		assert.Equal(t, faults.Expired, development.Stats().Revoked == 1, want)
 	}
 }
 
 func TestService_devCA_waitsWhenItIsTold(t *testing.T) {
 	s, development := newDevCAService(t, devca.RespondMAC, anchored)
 	development.SetFaults(devca.Faults{Waiting: 1})
-
-	r := s.get(t, "/v1/certificate/RA", enrollHeader(t))
-
-	assert.Equal(t, http.StatusOK, r.StatusCode, r.text)
+	s.enroll().is(200)
 	assert.NotZero(t, development.Stats().Polls)
 }
 
-func TestService_devCA_withoutAnchors(t *testing.T) {
-	s, development := newDevCAService(t, devca.RespondMAC, "")
-	header := enrollHeader(t)
-	first := s.get(t, "/v1/certificate/RA", header)
-	require.Equal(t, http.StatusOK, first.StatusCode, first.text)
-	update := s.get(t, "/v1/certificate-update/RA", updateHeader(t, header, first.text, "app.example"))
-	assert.Equal(t, http.StatusOK, update.StatusCode, "its answer is signed, and verified by the root that the first one brought: "+update.text)
-	assert.Equal(t, uint64(1), development.Stats().Updated)
-
-	lax, _ := newDevCAService(t, devca.RespondSignature, `, "responseTrust": "onap"`)
-	first = lax.get(t, "/v1/certificate/RA", header)
-	require.Equal(t, http.StatusOK, first.StatusCode, first.text)
-	update = lax.get(t, "/v1/certificate-update/RA", updateHeader(t, header, first.text, "app.example"))
-	assert.Equal(t, http.StatusOK, update.StatusCode, update.text)
-}
-
-// During a rollover clients must trust the next root before certificates of it come.
+// During a rollover clients must trust the next root before its certificates are issued.
 func TestService_devCA_additionalRoots_reachTheClient(t *testing.T) {
 	s, development := newDevCAService(t, devca.RespondMAC, anchored+`, "additionalRoots": "next.pem"`)
+	want := []string{string(development.RootPEM()), string(golden(t, "pem/root-ca.pem"))}
+	assert.Equal(t, want, s.enroll().issued().TrustedCertificates, "the signing root first, and each once")
+}
 
-	r := s.get(t, "/v1/certificate/RA", enrollHeader(t))
+// Keys that cannot encipher get no certificate that says they can.
+func TestService_keyUsage_fitsTheKindOfKey(t *testing.T) {
+	const signing = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
+	s, _ := newDevCAService(t, devca.RespondMAC, anchored)
+	for _, row := range []struct {
+		key  crypto.Signer
+		want x509.KeyUsage
+	}{{rsaKey(t, 2048), signing | x509.KeyUsageKeyEncipherment}, {newKey(t), signing}, {edKey(t), signing}} {
+		issued := s.get(enrollPath, headerOf(t, newCSR(t, row.key), row.key)).issued()
+		assert.Equal(t, row.want, parseCert(t, []byte(issued.CertificateChain[0])).KeyUsage)
+	}
+}
 
-	require.Equal(t, http.StatusOK, r.StatusCode, r.text)
-	var issued struct{ TrustedCertificates []string }
-	require.NoError(t, json.Unmarshal([]byte(r.text), &issued))
-	assert.Equal(t, []string{string(development.RootPEM()), string(golden(t, "pem/root-ca.pem"))}, issued.TrustedCertificates,
-		"the signing root first, and each once")
+// Some CMP servers close the connection after each answer without saying so, so that certConf meets a closed one.
+func TestService_CMPServerThatClosesAfterItsAnswer_issuesAtTheFirstRequest(t *testing.T) {
+	development, err := devca.New(devca.Config{})
+	require.NoError(t, err)
+	development.SetFaults(devca.Faults{Explicit: true})
+	s := serviceBefore(t, development, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		recorded := httptest.NewRecorder()
+		development.ServeHTTP(recorded, r)
+		connection, _, err := w.(http.Hijacker).Hijack()
+		assert.NoError(t, err)
+		answer := recorded.Result()
+		answer.ContentLength = int64(recorded.Body.Len())
+		_ = answer.Write(connection)
+		_ = connection.Close()
+	}), anchored)
+	for range 5 {
+		s.enroll().is(200)
+	}
+	stats := development.Stats()
+	assert.Equal(t, []uint64{5, 5}, []uint64{stats.Issued, stats.Confirmed})
+}
+
+// ONAP's external issuer for cert-manager makes requests with the paths of the CMPv2Issuer in the document.
+func TestProvider_ofCertManager_enrolsAndUpdates(t *testing.T) {
+	content, err := os.ReadFile("../../docs/cert-manager.md")
+	require.NoError(t, err)
+	block := regexp.MustCompile("(?s)<!-- issuer: CMPv2Issuer -->\n```yaml\n(.*?)```\n").FindSubmatch(content)
+	require.NotNil(t, block)
+	var issuer struct{ Spec yaml.Node }
+	require.NoError(t, yaml.Unmarshal(block[1], &issuer))
+	var spec struct {
+		HealthEndpoint string `yaml:"healthEndpoint"`
+		CertEndpoint   string `yaml:"certEndpoint"`
+		UpdateEndpoint string `yaml:"updateEndpoint"`
+		CAName         string `yaml:"caName"`
+	}
+	require.NoError(t, issuer.Spec.Decode(&spec))
+	template := &x509.CertificateRequest{ // every kind of name that cert-manager knows
+		Subject: pkix.Name{
+			CommonName: "app.example.org", Organization: []string{"Example"}, Province: []string{"Skane"}, Country: []string{"SE"},
+		},
+		DNSNames:       []string{"app.example.org", "app.default.svc.cluster.local"},
+		IPAddresses:    []net.IP{net.IPv4(192, 0, 2, 1).To4()},
+		EmailAddresses: []string{"app@example.org"},
+		URIs:           []*url.URL{{Scheme: "spiffe", Host: "example.org", Path: "/app"}},
+	}
+	request := func(key crypto.Signer) http.Header {
+		der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+		require.NoError(t, err)
+		return headerOf(t, der, key)
+	}
+	for extra, protection := range map[string]devca.ResponseProtection{
+		anchored: devca.RespondSignature, "": devca.RespondMAC, // a file as ONAP has it, without trustAnchors
+	} {
+		s, development := newDevCAService(t, protection, extra)
+		get := func(endpoint, caName string, header http.Header) response {
+			return s.get("/"+path.Join(endpoint, caName), header)
+		}
+		get(spec.HealthEndpoint, "", nil).is(200)
+		key := rsaKey(t, 2048)
+		first := get(spec.CertEndpoint, spec.CAName, request(key)).secret(key, template)
+		// The second certificate of the same Certificate, with a new key (rotationPolicy Always) and with the same.
+		for i, renewed := range []crypto.Signer{newKey(t), key} {
+			header := request(renewed)
+			header.Add("OLD_PK", headerValue("PRIVATE KEY", pkcs8(t, key)))
+			header.Add("OLD_CERT", b64(first))
+			get(spec.UpdateEndpoint, spec.CAName, header).secret(renewed, template)
+			assert.Equal(t, uint64(i+1), development.Stats().Updated, "by a key update request")
+		}
+		get(spec.CertEndpoint, "other", request(key)).is(404, "Certification authority not found for given CAName")
+	}
+}
+
+// secret returns what cert-manager stores as tls.crt, and verifies it as a user of the Secret would.
+func (r response) secret(key crypto.Signer, template *x509.CertificateRequest) []byte {
+	r.t.Helper()
+	issued := r.issued()
+	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+	for _, text := range issued.TrustedCertificates {
+		roots.AddCert(parseCert(r.t, []byte(text)))
+	}
+	for _, text := range issued.CertificateChain[1:] {
+		intermediates.AddCert(parseCert(r.t, []byte(text)))
+	}
+	leaf := parseCert(r.t, []byte(issued.CertificateChain[0]))
+	_, err := leaf.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	require.NoError(r.t, err)
+	assert.True(r.t, pki.SameKey(leaf.PublicKey, key.Public()))
+	assert.Equal(r.t, pki.RequestNames(template), pki.Names(leaf))
+	assert.Equal(r.t, template.Subject.CommonName, leaf.Subject.CommonName)
+	return []byte(strings.Join(issued.CertificateChain, ""))
 }

@@ -1,10 +1,14 @@
 package certservice
 
 import (
+	_ "embed" // the OpenAPI document
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // endpoint is one path of the API.
@@ -20,21 +24,21 @@ type endpointKind int
 const (
 	acting  endpointKind = iota // changes or issues something: no HEAD, whose sender would not see the outcome
 	reading                     // HEAD answers as GET does, without the body (RFC 9110, 9.3.2)
-	probing                     // the same, and asked all the time: worth a log line only when it fails
+	probing                     // the same, and requested all the time: logged only when it fails
 )
 
 const caNameParameter = "{caName}"
 
-// Operations that an authority is asked for.
+// Operations that need an authority.
 const (
 	operationEnroll = "enroll"
 	operationUpdate = "update"
 )
 
-// endpoints are all that is served. A slash at the end of a path makes no difference, as with the ONAP server.
+// endpoints are all paths that are served; with a slash at the end as well, as with the ONAP server.
 var endpoints = []endpoint{
-	{"/v1/certificate/{caName}", operationEnroll, acting, (*Handler).enroll},
-	{"/v1/certificate-update/{caName}", operationUpdate, acting, (*Handler).update},
+	{"/v1/certificate/{caName}", operationEnroll, acting, (*Handler).certify},
+	{"/v1/certificate-update/{caName}", operationUpdate, acting, (*Handler).certify},
 	{"/ready", "ready", probing, (*Handler).ready},
 	{"/readyz", "ready", probing, (*Handler).ready},
 	{"/healthz", "health", probing, (*Handler).health},
@@ -45,11 +49,13 @@ var endpoints = []endpoint{
 
 // findEndpoint takes the URL's segments apart before it decodes them, so that a CA name may hold an encoded slash.
 func findEndpoint(u *url.URL) (found endpoint, caName string, ok bool) {
-	segments, ok := pathSegments(u)
-	if !ok {
-		return endpoint{}, "", false
-	}
+	segments := strings.Split(strings.TrimSuffix(u.EscapedPath(), "/"), "/")
 	last := len(segments) - 1
+	for i, segment := range segments {
+		if decoded, err := url.PathUnescape(segment); err == nil {
+			segments[i] = decoded
+		}
+	}
 	for _, e := range endpoints {
 		want := strings.Split(e.path, "/")
 		switch {
@@ -63,19 +69,6 @@ func findEndpoint(u *url.URL) (found endpoint, caName string, ok bool) {
 	return endpoint{}, "", false
 }
 
-// pathSegments returns the decoded segments of a path, without the empty one after a slash at its end.
-func pathSegments(u *url.URL) ([]string, bool) {
-	segments := strings.Split(strings.TrimSuffix(u.EscapedPath(), "/"), "/")
-	for i, segment := range segments {
-		decoded, err := url.PathUnescape(segment)
-		if err != nil {
-			return nil, false
-		}
-		segments[i] = decoded
-	}
-	return segments, true
-}
-
 func (e endpoint) probe() bool { return e.kind == probing }
 
 func (e endpoint) allows(method string) bool {
@@ -84,9 +77,71 @@ func (e endpoint) allows(method string) bool {
 
 func (e endpoint) methodNotAllowed() answer {
 	a := errorAnswer(http.StatusMethodNotAllowed, "Method not allowed, only GET is")
-	a.allow = http.MethodGet
+	a.header["Allow"] = "GET"
 	if e.kind != acting {
-		a.allow += ", " + http.MethodHead
+		a.header["Allow"] = "GET, HEAD"
 	}
 	return a
+}
+
+//go:embed openapi.yaml
+var openAPIDocument []byte
+
+func (h *Handler) ready(_ *http.Request, _ string, e *event) answer {
+	if !h.cfg.Directory.Ready() {
+		return unavailable(e, outcomeNotReady, messageNotReady)
+	}
+	return jsonAnswer(http.StatusOK, statusBody{"UP"})
+}
+
+func (h *Handler) health(*http.Request, string, *event) answer {
+	return jsonAnswer(http.StatusOK, statusBody{"UP"})
+}
+
+func (h *Handler) reload(r *http.Request, _ string, e *event) answer {
+	_, err := h.reloads.ask(r.Context(), e.from)
+	switch {
+	case errors.Is(err, errRoundFull):
+		e.reason = err.Error()
+		return unavailable(e, outcomeOverloaded, messageReloads)
+	case err != nil:
+		e.outcome = outcomeFailed
+		return errorAnswer(http.StatusInternalServerError, err.Error())
+	}
+	return jsonAnswer(http.StatusOK, statusBody{"RELOADED"})
+}
+
+const messageReloads = "Too many requests wait for a reload, try again later"
+
+func (h *Handler) openAPI(*http.Request, string, *event) answer {
+	return answer{http.StatusOK, map[string]string{"Content-Type": "application/yaml"}, openAPIDocument} // RFC 9512
+}
+
+// Ops returns a handler for the plain port: probes and metrics, which kubelets and Prometheus ask for
+// without a client certificate. Nothing here changes anything, so reloading is not offered.
+func (h *Handler) Ops() http.Handler {
+	mux := http.NewServeMux()
+	for _, e := range endpoints {
+		if e.probe() {
+			handleGet(mux, e.path, func(w http.ResponseWriter, r *http.Request) {
+				_ = e.serve(h, r, "", &event{}).write(w, r.Method)
+			})
+		}
+	}
+	handleGet(mux, "/metrics", func(w http.ResponseWriter, r *http.Request) {
+		text, err := h.scrapes.ask(r.Context(), clientKey{})
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", program.SeriesContentType)
+		_, _ = w.Write(text)
+	})
+	return mux
+}
+
+// handleGet serves GET and HEAD, with and without a slash at the end.
+func handleGet(mux *http.ServeMux, path string, serve http.HandlerFunc) {
+	mux.HandleFunc("GET "+path, serve)
+	mux.HandleFunc("GET "+path+"/{$}", serve)
 }

@@ -18,23 +18,22 @@ import (
 	"time"
 )
 
-// HandlerConfig says what a Handler works with. Directory, ClientRoots and Log are required.
+// HandlerConfig configures a Handler. Pointers and functions are required.
 type HandlerConfig struct {
 	Directory Directory
-	// ClientRoots returns the roots that client certificates must chain to; asked for every request, so
-	// that a truststore replaced while connections are open counts at once. The pool must not be changed
+	// ClientRoots returns the roots that client certificates must chain to; called for every request, so
+	// that a truststore replaced while connections are open takes effect at once. The pool must not be changed
 	// once it was returned, and should be the same one until the roots change.
 	ClientRoots func() *x509.CertPool
 	MaxInFlight int // enrolments and updates at the same time; 0: no bound
 	// MaxInFlightPerClient bounds those of one client, by its certificate and address; 0: a quarter of MaxInFlight.
 	MaxInFlightPerClient int
-	MaxRSABits           int           // of keys in requests; 0: DefaultMaxRSABits
-	CPU                  *CPU          // shared with CMPOptions; nil: the handler's own
+	MaxRSABits           int           // of keys in requests
+	CPU                  *CPU          // shared with CMPOptions
 	Timeout              time.Duration // for one enrolment or update, the authority's part included; 0: none
-	Metrics              *Metrics      // nil: not counted
-	Strangers            *Strangers    // logs requests of clients without a trusted certificate; nil: a new one
+	Metrics              *Metrics
+	Strangers            *Strangers // logs requests of clients without a trusted certificate
 	Log                  *slog.Logger
-	Now                  func() time.Time // nil: time.Now
 }
 
 // Handler serves the REST API. It expects to stand behind TLS that asks for a client certificate
@@ -46,28 +45,18 @@ type Handler struct {
 	slots   *slots
 	reloads *rounds[struct{}]
 	scrapes *rounds[[]byte]
+	now     func() time.Time
 }
 
 // NewHandler returns the handler of the API.
 func NewHandler(cfg HandlerConfig) *Handler {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	h := &Handler{
+		cfg: cfg, now: time.Now,
+		lanes:   lanes{of: map[clientKey]*lane{}},
+		slots:   newSlots(cfg.MaxInFlight, cfg.MaxInFlightPerClient),
+		reloads: newReloads(func() error { return cfg.Directory.Reload("request") }),
+		scrapes: newScrapes(cfg.Metrics.text),
 	}
-	if cfg.Metrics == nil {
-		cfg.Metrics = NewMetrics("")
-	}
-	if cfg.Strangers == nil {
-		cfg.Strangers = NewStrangers(cfg.Log)
-	}
-	if cfg.MaxRSABits == 0 {
-		cfg.MaxRSABits = DefaultMaxRSABits
-	}
-	if cfg.CPU == nil {
-		cfg.CPU = NewCPU()
-	}
-	h := &Handler{cfg: cfg, lanes: lanes{of: map[clientKey]*lane{}}, slots: newSlots(cfg.MaxInFlight, cfg.MaxInFlightPerClient)}
-	h.reloads = newReloads(func() error { return cfg.Directory.Reload("request") })
-	h.scrapes = newScrapes(cfg.Metrics.text)
 	cfg.Metrics.observeInFlight(h.slots.count, h.slots.countOf)
 	return h
 }
@@ -76,28 +65,18 @@ const messageNotReady = "No valid CMPv2 configuration is loaded"
 
 // answer is written as a whole once the handler is done, so that a panic can still become a clean 500.
 type answer struct {
-	status      int
-	contentType string
-	body        []byte
-	allow       string
-	retryAfter  int  // seconds; 0: not said
-	last        bool // the connection is closed after it
+	status int
+	header map[string]string
+	body   []byte
 }
 
 func (a answer) write(w http.ResponseWriter, method string) error {
 	header := w.Header()
-	header.Set("Content-Type", a.contentType)
+	for name, value := range a.header {
+		header.Set(name, value)
+	}
 	header.Set("Content-Length", strconv.Itoa(len(a.body)))
 	header.Set("Cache-Control", "no-store")
-	if a.allow != "" {
-		header.Set("Allow", a.allow)
-	}
-	if a.retryAfter > 0 {
-		header.Set("Retry-After", strconv.Itoa(a.retryAfter))
-	}
-	if a.last {
-		header.Set("Connection", "close")
-	}
 	w.WriteHeader(a.status)
 	if method == http.MethodHead {
 		return nil
@@ -122,10 +101,10 @@ type statusBody struct {
 
 func jsonAnswer(status int, body any) answer {
 	encoded, err := json.Marshal(body)
-	if err != nil { // the three types above cannot fail to marshal
+	if err != nil { // the three types above always marshal
 		panic(err)
 	}
-	return answer{status: status, contentType: "application/json", body: encoded}
+	return answer{status, map[string]string{"Content-Type": "application/json"}, encoded}
 }
 
 func errorAnswer(status int, message string) answer {
@@ -134,18 +113,18 @@ func errorAnswer(status int, message string) answer {
 
 // ServeHTTP answers one request and writes its audit line.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	start := h.cfg.Now()
+	start := h.now()
 	e := &event{path: r.URL.Path, method: r.Method, remote: r.RemoteAddr, from: clientOf(r.TLS, r.RemoteAddr)}
 	leave, err := h.lanes.enter(r.Context(), e.from)
 	if err != nil {
-		return // the client has gone
+		return // the client has disconnected
 	}
 	defer leave()
 	e.leaveLane = leave
 	a := h.answer(r, e)
 
 	e.writeErr = a.write(w, r.Method)
-	e.status, e.duration = a.status, h.cfg.Now().Sub(start)
+	e.status, e.duration = a.status, h.now().Sub(start)
 	h.cfg.Metrics.observeRequest(e)
 	if e.outcome == outcomeUnauthorized && !h.cfg.Strangers.admit(strangerRequest, e.remote) {
 		return
@@ -154,14 +133,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // Verify returns why the client has no trusted certificate, or "" if it has one. Each request is verified once more:
-// truststores and clocks go on.
+// truststores change and certificates expire.
 func (h *Handler) Verify(state *tls.ConnectionState) string {
-	_, reason := h.clients.verify(state, h.cfg.ClientRoots(), h.cfg.Now())
+	_, reason := h.clients.verify(state, h.cfg.ClientRoots(), h.now())
 	return reason
 }
 
 // verify returns the client's certificate, and a reason when it is missing or not trusted. What the handshake found
-// untrusted is so: verifying costs processor time.
+// untrusted is not verified again, as verifying costs processor time.
 func (h *Handler) verify(r *http.Request) (*x509.Certificate, string) {
 	if reason, ok := r.Context().Value(refusalKey{}).(string); ok {
 		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
@@ -169,10 +148,10 @@ func (h *Handler) verify(r *http.Request) (*x509.Certificate, string) {
 		}
 		return nil, reason
 	}
-	return h.clients.verify(r.TLS, h.cfg.ClientRoots(), h.cfg.Now())
+	return h.clients.verify(r.TLS, h.cfg.ClientRoots(), h.now())
 }
 
-// answer finds the answer; a panic on the way is the answer 500 to this request alone.
+// answer answers a request; a panic becomes the answer 500 to this request alone.
 func (h *Handler) answer(r *http.Request, e *event) (a answer) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -191,7 +170,7 @@ func (h *Handler) answer(r *http.Request, e *event) (a answer) {
 	if reason != "" {
 		e.outcome, e.reason = outcomeUnauthorized, reason
 		a = errorAnswer(http.StatusUnauthorized, messageUnauthorized)
-		a.last = true
+		a.header["Connection"] = "close"
 		return a
 	}
 	if headerBytes(r) > MaxHeaderBytes {
@@ -211,13 +190,13 @@ func (h *Handler) answer(r *http.Request, e *event) (a answer) {
 	return endpoint.serve(h, r, caName, e)
 }
 
-// byDoctor recognises the requests of certfetcher doctor, none of which carries a CSR. Whoever else says so gains
-// nothing: without a CSR nothing can be issued, and a client that is not trusted is logged as any other.
+// byDoctor recognises the requests of certfetcher doctor, none of which carries a CSR. Another client that claims to be
+// it gains nothing: without a CSR nothing can be issued, and a client that is not trusted is logged as any other.
 func byDoctor(r *http.Request) bool {
 	return strings.HasSuffix(r.UserAgent(), " (doctor)") && r.Header.Get(headerCSR) == ""
 }
 
-// panicText tells what the runtime found; of other values only the type, as they may hold anything.
+// panicText is the text of a runtime error; of other values only the type, as they may hold secrets.
 func panicText(v any) string {
 	if err, ok := v.(runtime.Error); ok {
 		return err.Error()
@@ -225,27 +204,19 @@ func panicText(v any) string {
 	return fmt.Sprintf("%T", v)
 }
 
-func (h *Handler) enroll(r *http.Request, caName string, e *event) answer {
-	return h.certify(r, caName, e, false)
-}
-
-func (h *Handler) update(r *http.Request, caName string, e *event) answer {
-	return h.certify(r, caName, e, true)
-}
-
-// certify has a certificate made: a new one, or with update one that follows another.
-func (h *Handler) certify(r *http.Request, caName string, e *event, update bool) answer {
+// certify has a certificate issued: a new one, or in an update one that replaces another.
+func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
 	if !h.cfg.Directory.Ready() {
-		// Not 404: a client takes that for final, and this will pass.
+		// Not 404: a client takes that as final, and this is temporary.
 		return unavailable(e, outcomeNotReady, messageNotReady)
 	}
-	authority, ok := h.cfg.Directory.Lookup(caName)
+	authority, share, ok := h.cfg.Directory.Lookup(caName)
 	if !ok {
 		e.outcome = outcomeUnknownCA
 		return errorAnswer(http.StatusNotFound, "Certification authority not found for given CAName")
 	}
 	e.caKnown = true
-	release, limit, reason := h.slots.take(caName, h.cfg.Directory.Share(caName), e.from)
+	release, limit, reason := h.slots.take(caName, share, e.from)
 	if limit != "" {
 		return h.overloaded(e, limit, reason)
 	}
@@ -258,6 +229,7 @@ func (h *Handler) certify(r *http.Request, caName string, e *event, update bool)
 		defer cancel()
 	}
 	mine := turns{ctx, h.cfg.CPU, e.from}
+	update := e.operation == operationUpdate
 	request, fault, err := h.parse(r.Header, update, mine)
 	e.csr = request.CSR
 	switch {
@@ -272,10 +244,10 @@ func (h *Handler) certify(r *http.Request, caName string, e *event, update bool)
 	if update {
 		call = authority.Update
 	}
-	start := h.cfg.Now()
+	start := h.now()
 	e.leaveLane()
 	issued, err := call(ctx, request)
-	h.cfg.Metrics.observeAuthority(e, h.cfg.Now().Sub(start), err)
+	h.cfg.Metrics.observeAuthority(e, h.now().Sub(start), err)
 	if err == nil && len(issued.Chain) == 0 {
 		err = errors.New("the answer holds no certificate")
 	}
@@ -286,7 +258,7 @@ func (h *Handler) certify(r *http.Request, caName string, e *event, update bool)
 	return jsonAnswer(http.StatusOK, issuedBody{pemTexts(issued.Chain), pemTexts(issued.Trusted)})
 }
 
-// parse reads a request when it is the client's turn to have something computed. The error is that of waiting for it.
+// parse reads a request when it is the client's turn to compute. The error is that of waiting for the turn.
 func (h *Handler) parse(header http.Header, update bool, mine turns) (Request, *requestError, error) {
 	leave, err := mine.cpu.enter(mine.ctx, mine.client, false)
 	if err != nil {
@@ -297,7 +269,7 @@ func (h *Handler) parse(header http.Header, update bool, mine turns) (Request, *
 	return request, fault, nil
 }
 
-// failed answers for an authority that refused or could not be asked, in the ONAP server's words.
+// failed answers for an authority that refused or could not be reached, in the ONAP server's words.
 func failed(e *event, err error) answer {
 	e.outcome, e.reason = outcomeFailed, err.Error()
 	message := "Exception occurred during call to cmp client: " + err.Error()
@@ -308,12 +280,16 @@ func failed(e *event, err error) answer {
 			e.reason = refused.Err.Error()
 		}
 	}
-	if failure, ok := errors.AsType[*FailedError](err); ok {
+	failure, ok := errors.AsType[*FailedError](err)
+	if !ok {
+		return errorAnswer(http.StatusInternalServerError, message)
+	}
+	if failure.Text != "" {
 		e.reason = failure.Text + ": " + failure.Err.Error()
 	}
-	a := jsonAnswer(http.StatusInternalServerError, errorBody{message, reasonOf(err)})
-	if busy, ok := errors.AsType[*BusyError](err); ok {
-		a.retryAfter = int(math.Ceil(busy.RetryAfter.Seconds()))
+	a := jsonAnswer(http.StatusInternalServerError, errorBody{message, failure.Reason})
+	if failure.RetryAfter > 0 {
+		a.header["Retry-After"] = strconv.Itoa(int(math.Ceil(failure.RetryAfter.Seconds())))
 	}
 	return a
 }

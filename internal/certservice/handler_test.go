@@ -3,12 +3,16 @@ package certservice
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,191 +23,188 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-func TestHandler_enroll_answersTheGoldenRequest(t *testing.T) {
-	s := newService(t, goldenAuthority(t), nil)
-	path, header := goldenRequest(t, "enroll.request.json")
-
-	r := s.get(t, path, header)
-
-	assert.Equal(t, http.StatusOK, r.StatusCode)
-	assert.Equal(t, "application/json", r.Header.Get("Content-Type"))
-	assert.Equal(t, 1, r.ProtoMajor)
-	assert.JSONEq(t, string(golden(t, "wire/answer-200.json")), r.text)
-}
-
-func TestHandler_update_answersTheGoldenRequest(t *testing.T) {
+func TestHandler_answersTheGoldenRequests(t *testing.T) {
 	var got Request
 	s := newService(t, funcAuthority(func(ctx context.Context, r Request) (Issued, error) {
 		got = r
 		return goldenAuthority(t).Update(ctx, r)
 	}), nil)
-	path, header := goldenRequest(t, "update.request.json")
+	for _, request := range []string{"enroll", "update"} {
+		r := s.get(goldenRequest(t, request))
 
-	r := s.get(t, path, header)
-
-	assert.Equal(t, http.StatusOK, r.StatusCode)
-	assert.JSONEq(t, string(golden(t, "wire/answer-200.json")), r.text)
+		r.is(200)
+		assert.Equal(t, "application/json", r.Header.Get("Content-Type"))
+		assert.JSONEq(t, string(golden(t, "wire/answer-200.json")), r.text)
+		assert.True(t, pki.SameKey(got.CSR.PublicKey, got.Key.Public()))
+	}
 	assert.Equal(t, goldenCert(t, "old-certificate.pem"), got.OldCert)
 	assert.True(t, pki.SameKey(got.OldCert.PublicKey, got.OldKey.Public()))
-	assert.True(t, pki.SameKey(got.CSR.PublicKey, got.Key.Public()))
-}
-
-func TestHandler_enroll_returnsWhatTheAuthoritySigned(t *testing.T) {
-	signer := newCA(t, "Signing")
-	s := newService(t, signing(signer), nil)
-
-	r := s.get(t, "/v1/certificate/RA", enrollHeader(t))
-
-	require.Equal(t, http.StatusOK, r.StatusCode)
-	var body struct{ CertificateChain, TrustedCertificates []string }
-	require.NoError(t, json.Unmarshal([]byte(r.text), &body))
-	assert.Len(t, body.CertificateChain, 2)
-	assert.Equal(t, pemTexts([]*x509.Certificate{signer.Root}), body.TrustedCertificates)
 }
 
 func TestHandler_certify_answersErrorsAsClientsKnowThem(t *testing.T) {
-	refusal := &RefusedError{FailInfo: []string{"badRequest"}, Text: "rejection: badRequest: wrong subject"}
-	for _, row := range []struct {
-		name    string
-		request string
-		change  func(path *string, header http.Header)
-		err     error // the authority's
-		status  int
-		answer  string // golden file, or the body itself
-	}{
-		{"a CSR that is missing", "enroll", func(_ *string, h http.Header) { h.Del("CSR") }, nil, 400, "answer-400-csr.json"},
-		{"a CSR that is not Base64", "enroll", func(_ *string, h http.Header) { h.Set("CSR", "?") }, nil, 400, "answer-400-csr.json"},
-		{"a key that is missing", "enroll", func(_ *string, h http.Header) { h.Del("PK") }, nil, 400, "answer-400-key.json"},
-		{"a key that is not the CSR's", "update", func(_ *string, h http.Header) { h.Set("PK", h.Get("OLD_PK")) }, nil, 400, "answer-400-key.json"},
-		{"an old certificate that is missing", "update", func(_ *string, h http.Header) { h.Del("OLD_CERT") }, nil, 400, "answer-400-certificate.json"},
-		{"an old key that is missing", "update", func(_ *string, h http.Header) { h.Del("OLD_PK") }, nil, 400, "answer-400-old-key.json"},
-		{"an old key that is not the old certificate's", "update", func(_ *string, h http.Header) { h.Set("OLD_PK", h.Get("PK")) }, nil, 400,
-			`{"errorMessage":"The key in OLD_PK is not the key of the certificate in OLD_CERT"}`},
-		{"an unknown CA", "enroll", func(p *string, _ http.Header) { *p = "/v1/certificate/CLIENT" }, nil, 404, "answer-404.json"},
-		{"an unknown CA in an update", "update", func(p *string, _ http.Header) { *p = "/v1/certificate-update/CLIENT" }, nil, 404, "answer-404.json"},
-		{"a server that cannot be reached", "enroll", nil, errors.New("connection refused"), 500, "answer-500-cmp-client.json"},
-		{"a server that refuses", "update", nil, refusal, 500, "answer-500-cmp-server.json"},
-		{"a CA that issues other names", "update", nil, &NamesError{errors.New("has other names")}, 500,
-			`{"errorMessage":"Exception occurred during call to cmp client: has other names","reason":"unexpectedNames"}`},
-		{"a server that refuses without a word", "enroll", nil, &RefusedError{}, 500, `{"errorMessage":"CMPv2 server returned following error: N/A"}`},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			s := newService(t, funcAuthority(func(context.Context, Request) (Issued, error) { return Issued{}, row.err }), nil)
-			path, header := goldenRequest(t, row.request+".request.json")
-			if row.change != nil {
-				row.change(&path, header)
+	type row struct {
+		Name, Request, Header, Value, Path, Answer string
+		Status                                     int
+	}
+	s := newService(t, goldenAuthority(t), nil)
+	check := func(r response, status int, answer string) {
+		if strings.HasSuffix(answer, ".json") {
+			r.is(status)
+			assert.JSONEq(t, string(golden(t, "wire/"+answer)), r.text)
+		} else {
+			r.is(status, answer)
+		}
+	}
+	for _, row := range readTable[row](t, "errors.yaml") {
+		t.Run(row.Name, func(t *testing.T) {
+			path, header := goldenRequest(t, row.Request)
+			switch other, isOther := strings.CutPrefix(row.Value, "="); {
+			case isOther:
+				header.Set(row.Header, header.Get(other))
+			case row.Value != "":
+				header.Set(row.Header, row.Value)
+			default:
+				header.Del(row.Header)
 			}
-			want := row.answer
-			if strings.HasSuffix(want, ".json") {
-				want = string(golden(t, "wire/"+want))
+			if row.Path != "" {
+				path = row.Path
 			}
-
-			r := s.get(t, path, header)
-
-			assert.Equal(t, row.status, r.StatusCode)
-			assert.Equal(t, "application/json", r.Header.Get("Content-Type"))
-			assert.JSONEq(t, want, r.text)
+			check(s.get(path, header), row.Status, row.Answer)
 		})
 	}
-}
 
-func TestHandler_certify_refusesAnAnswerWithoutACertificate(t *testing.T) {
-	s := newService(t, funcAuthority(func(context.Context, Request) (Issued, error) { return Issued{}, nil }), nil)
-
-	r := s.get(t, "/v1/certificate/RA", enrollHeader(t))
-
-	assert.Equal(t, http.StatusInternalServerError, r.StatusCode)
-	assert.JSONEq(t, `{"errorMessage":"Exception occurred during call to cmp client: the answer holds no certificate"}`, r.text)
-}
-
-func TestHandler_certify_listsNoTrustedCertificatesAsAnEmptyList(t *testing.T) {
-	chain, _ := goldenAuthority(t).Enroll(t.Context(), Request{})
-	s := newService(t, funcAuthority(func(context.Context, Request) (Issued, error) { return Issued{Chain: chain.Chain}, nil }), nil)
-
-	r := s.get(t, "/v1/certificate/RA", enrollHeader(t))
-
-	assert.Equal(t, http.StatusOK, r.StatusCode)
+	for _, row := range []struct {
+		err    error // the authority's
+		answer string
+	}{
+		{errors.New("connection refused"), "answer-500-cmp-client.json"},
+		{&RefusedError{FailInfo: []string{"badRequest"}, Text: "rejection: badRequest: wrong subject"}, "answer-500-cmp-server.json"},
+		{&RefusedError{}, "CMPv2 server returned following error: N/A"},
+		{nil, callFailed + "the answer holds no certificate"},
+	} {
+		check(newService(t, failing(row.err), nil).enroll(), 500, row.answer)
+	}
+	r := newService(t, failing(&FailedError{Err: errors.New("other names"), Reason: ReasonNames}), nil).enroll()
+	assert.JSONEq(t, `{"errorMessage":"`+callFailed+`other names","reason":"unexpectedNames"}`, r.text)
+	chain := []*x509.Certificate{goldenCert(t, "certificate.pem")}
+	r = newService(t, funcAuthority(func(context.Context, Request) (Issued, error) { return Issued{Chain: chain}, nil }), nil).enroll()
 	assert.Contains(t, r.text, `"trustedCertificates":[]`)
 }
 
-func TestHandler_clientCertificate_isAskedForOnEveryPath(t *testing.T) {
+func TestHandler_clientCertificate_isRequiredOnEveryPath(t *testing.T) {
 	s := newService(t, goldenAuthority(t), nil)
-	stranger := newCA(t, "Stranger")
-	serverOnly := newCA(t, "unused")
-	*serverOnly = *s.tlsCA
-	serverOnly.Change = func(leaf *x509.Certificate) { leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }
-	expired := newCA(t, "unused")
-	*expired = *s.tlsCA
-	expired.Change = func(leaf *x509.Certificate) { leaf.NotAfter = time.Now().Add(-time.Second) }
-
-	paths := []string{"/", "/nowhere", "/v1/certificate/RA", "/v1/certificate-update/RA", "/ready", "/readyz", "/healthz",
-		"/actuator/health", "/reload", "/openapi.yaml"}
+	changed := func(change func(*x509.Certificate)) tls.Certificate {
+		other := *s.tlsCA
+		other.Change = change
+		return identity(t, &other)
+	}
+	leafOnly, stranger := identity(t, s.tlsCA), identity(t, newCA(t, "Stranger"))
+	mixed := stranger
+	mixed.Certificate = append(stranger.Certificate[:1:1], leafOnly.Certificate...)
+	leafOnly.Certificate = leafOnly.Certificate[:1]
 	for name, client := range map[string]*http.Client{
-		"none":                             s.clientWith(t),
-		"of another CA":                    s.clientWith(t, identity(t, stranger)),
-		"for servers only":                 s.clientWith(t, identity(t, serverOnly)),
-		"expired":                          s.clientWith(t, identity(t, expired)),
-		"without its intermediate":         s.clientWith(t, leafOnly(identity(t, s.tlsCA))),
-		"of another CA, with our CA's too": s.clientWith(t, withChainOf(identity(t, stranger), identity(t, s.tlsCA))),
+		"none":          s.clientWith(),
+		"of another CA": s.clientWith(stranger),
+		"for servers only": s.clientWith(changed(func(leaf *x509.Certificate) {
+			leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		})),
+		"expired":                          s.clientWith(changed(func(leaf *x509.Certificate) { leaf.NotAfter = time.Now().Add(-time.Second) })),
+		"without its intermediate":         s.clientWith(leafOnly),
+		"of another CA, with our CA's too": s.clientWith(mixed),
 	} {
-		t.Run(name, func(t *testing.T) {
-			for _, path := range paths {
-				r := s.do(t, client, http.MethodGet, path, nil, nil)
-				assert.Equal(t, http.StatusUnauthorized, r.StatusCode, path)
-				assert.JSONEq(t, string(golden(t, "wire/answer-401.json")), r.text)
-			}
-		})
+		for _, path := range []string{"/", "/nowhere", enrollPath, updatePath, "/ready", "/healthz", "/reload", "/openapi.yaml"} {
+			r := s.do(client, http.MethodGet, path, nil, "")
+			assert.Equal(t, http.StatusUnauthorized, r.StatusCode, name+path)
+			assert.JSONEq(t, string(golden(t, "wire/answer-401.json")), r.text)
+		}
 	}
 }
 
-func leafOnly(c tls.Certificate) tls.Certificate {
-	c.Certificate = c.Certificate[:1]
-	return c
-}
-
-func withChainOf(c, other tls.Certificate) tls.Certificate {
-	c.Certificate = append(c.Certificate[:1:1], other.Certificate...)
-	return c
-}
-
-func TestHandler_clientCertificate_isVerifiedAgainstTheRootsOfTheMoment(t *testing.T) {
-	roots := poolOf()
+func TestHandler_clientCertificate_isVerifiedAgainForEachRequest(t *testing.T) {
+	roots, now := poolOf(), time.Now()
 	s := newService(t, goldenAuthority(t), func(cfg *HandlerConfig) {
 		cfg.ClientRoots = func() *x509.CertPool { return roots }
 	})
+	s.handler.now = func() time.Time { return now }
 
-	assert.Equal(t, http.StatusUnauthorized, s.get(t, "/ready", nil).StatusCode)
+	s.get("/ready", nil).is(401)
 	roots = poolOf(s.tlsCA.Root)
-	assert.Equal(t, http.StatusOK, s.get(t, "/ready", nil).StatusCode, "on the connection kept alive")
-	roots = nil
-	assert.Equal(t, http.StatusUnauthorized, s.get(t, "/ready", nil).StatusCode, "no roots are not the system's")
-}
-
-func TestHandler_clientCertificate_endsWithItsValidity(t *testing.T) {
-	now := time.Now()
-	s := newService(t, goldenAuthority(t), func(cfg *HandlerConfig) {
-		cfg.Now = func() time.Time { return now }
-	})
-
-	assert.Equal(t, http.StatusOK, s.get(t, "/ready", nil).StatusCode)
+	s.get("/ready", nil).is(200)
 	now = now.Add(25 * time.Hour)
-	assert.Equal(t, http.StatusUnauthorized, s.get(t, "/ready", nil).StatusCode, "on the connection kept alive")
+	s.get("/ready", nil).is(401)
 }
 
-func TestHandler_methods_allowGetAndHeadWhereNothingHappens(t *testing.T) {
-	s := newService(t, funcAuthority(func(context.Context, Request) (Issued, error) {
-		t.Error("the authority was asked")
-		return Issued{}, nil
-	}), nil)
+func TestClientVerifier_remembersAChainWhileAllOfItIsValid(t *testing.T) {
+	at := func(hour int) time.Time { return time.Date(2026, 1, 1, hour, 0, 0, 0, time.UTC) }
+	roots, key := x509.NewCertPool(), sha256.Sum256([]byte("chain"))
+	var v clientVerifier
+	v.remember(key, roots, []*x509.Certificate{
+		{NotBefore: at(2), NotAfter: at(20)},
+		{NotBefore: at(1), NotAfter: at(10)}, // the issuing CA ends first
+		{NotBefore: at(3), NotAfter: at(22)}, // the root begins last
+	})
+	assert.False(t, v.remembers(key, roots, at(3).Add(-time.Second)))
+	assert.True(t, v.remembers(key, roots, at(3)))
+	assert.True(t, v.remembers(key, roots, at(10)))
+	assert.False(t, v.remembers(key, roots, at(10).Add(time.Second)))
+	assert.False(t, v.remembers(key, x509.NewCertPool(), at(5)), "other roots")
+	assert.False(t, v.remembers(sha256.Sum256(nil), roots, at(5)), "another chain")
+	for i := range maxVerified + 10 {
+		v.remember(sha256.Sum256([]byte{byte(i), byte(i >> 8)}), roots, []*x509.Certificate{{}})
+		assert.LessOrEqual(t, len(v.verified), maxVerified)
+	}
+}
+
+func TestClientVerifier_saysWhyAClientIsNotTrustedAndRemembersItNot(t *testing.T) {
+	tlsCA := newCA(t, "TLS")
+	file := filepath.Join(t.TempDir(), "system.pem")
+	writeFile(t, file, pemOf("CERTIFICATE", tlsCA.Root.Raw))
+	t.Setenv("SSL_CERT_FILE", file) // read once in a process; no other test here needs the system's roots
+	sha1 := *tlsCA
+	sha1.Change = func(leaf *x509.Certificate) { leaf.SignatureAlgorithm = x509.ECDSAWithSHA1 }
+	good, roots := identity(t, tlsCA), poolOf(tlsCA.Root)
+	for _, row := range []struct {
+		client tls.Certificate
+		roots  *x509.CertPool
+		want   string
+	}{
+		{identity(t, newCA(t, "Stranger")), roots, "client certificate is not trusted: x509: certificate signed by unknown authority"},
+		{good, nil, "client certificate is not trusted: x509: certificate signed by unknown authority"},
+		{identity(t, &sha1), roots, `is signed with ECDSA with SHA-1 (1.2.840.10045.4.1), which is not accepted`},
+		{good, roots, ""},
+	} {
+		var v clientVerifier
+		state := &tls.ConnectionState{PeerCertificates: []*x509.Certificate{row.client.Leaf, tlsCA.Issuing}}
+		_, reason := v.verify(state, row.roots, time.Now())
+		assert.Contains(t, reason, row.want)
+		assert.Equal(t, row.want == "", len(v.verified) == 1)
+		assert.Equal(t, row.want == "", reason == "")
+	}
+}
+
+// A client needs no certificate to make a long chain cost a lot.
+func TestHandler_longClientChain_isNotVerified(t *testing.T) {
+	s := newService(t, goldenAuthority(t), nil)
+	long := identity(t, s.tlsCA)
+	for len(long.Certificate) < maxClientChain {
+		long.Certificate = append(long.Certificate, s.tlsCA.Issuing.Raw)
+	}
+	s.do(s.clientWith(long), http.MethodGet, "/ready", nil, "").is(200)
+	long.Certificate = append(long.Certificate, s.tlsCA.Issuing.Raw)
+	s.do(s.clientWith(long), http.MethodGet, "/ready", nil, "").is(401)
+	assert.Equal(t, "client certificate is not trusted: it has a chain of 11 certificates, want at most 10", s.audit()["error"])
+}
+
+func TestHandler_methods_areGetAndHeadWhereNothingHappens(t *testing.T) {
+	s := newService(t, failing(errors.New("the authority was asked")), nil)
 	for _, path := range []string{"/ready", "/readyz", "/healthz", "/actuator/health", "/openapi.yaml", "/ready/", "/actuator/health/"} {
-		get := s.get(t, path, nil)
-		head := s.do(t, s.client, http.MethodHead, path, nil, nil)
-		assert.Equal(t, http.StatusOK, head.StatusCode, path)
+		get, head := s.get(path, nil), s.do(s.client, http.MethodHead, path, nil, "")
+		head.is(200)
 		assert.Equal(t, get.Header.Get("Content-Length"), head.Header.Get("Content-Length"))
 		assert.Empty(t, head.text)
-		s.audit(t)
 	}
-	assert.NotContains(t, string(s.log.bytes()), "undelivered")
+	assert.JSONEq(t, `{"status":"UP"}`, s.get("/actuator/health", nil).text)
+	assert.Equal(t, "DEBUG", s.audit()["level"])
 	for _, e := range endpoints {
 		path, allow := strings.ReplaceAll(e.path, caNameParameter, "RA"), "GET, HEAD"
 		methods := []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions}
@@ -211,150 +212,258 @@ func TestHandler_methods_allowGetAndHeadWhereNothingHappens(t *testing.T) {
 			methods, allow = append(methods, http.MethodHead), "GET"
 		}
 		for _, method := range methods {
-			r := s.do(t, s.client, method, path, enrollHeader(t), nil)
-			assert.Equal(t, http.StatusMethodNotAllowed, r.StatusCode, "%s %s", method, path)
+			r := s.do(s.client, method, path, enrollHeader(t), "")
+			r.is(405)
 			assert.Equal(t, allow, r.Header.Get("Allow"))
 			if method != http.MethodHead {
-				assert.JSONEq(t, `{"errorMessage":"Method not allowed, only GET is"}`, r.text)
+				r.is(405, "Method not allowed, only GET is")
 			}
 		}
 	}
+	assert.False(t, s.log.has("undelivered"))
+	assert.False(t, s.log.has("the authority was asked"))
 }
 
-func TestHandler_paths_takeASlashAtTheEnd(t *testing.T) {
+func TestHandler_paths(t *testing.T) {
 	s := newService(t, goldenAuthority(t), nil)
 	for _, e := range endpoints {
-		header := enrollHeader(t)
-		if e.operation == operationUpdate {
-			_, header = goldenRequest(t, "update.request.json")
-		}
-		r := s.get(t, strings.ReplaceAll(e.path, caNameParameter, "RA")+"/", header)
-		assert.Equal(t, http.StatusOK, r.StatusCode, e.path)
+		_, header := goldenRequest(t, "update")
+		s.get(strings.ReplaceAll(e.path, caNameParameter, "RA")+"/", header).is(200)
 	}
-}
-
-func TestHandler_paths_thatDoNotExistAre404InJSON(t *testing.T) {
-	s := newService(t, goldenAuthority(t), nil)
-	for _, path := range []string{"/", "/v1", "/v1/certificate", "/v1/certificate/", "/v1/certificate/RA/x", "/v1//certificate/RA",
-		"/v1/certificate/../ready", "/v1/certificate-update/", "/ready//", "//ready", "/v1%2Fcertificate/RA", "/metrics", "/v2/certificate/RA"} {
-		r := s.get(t, path, enrollHeader(t))
-		assert.Equal(t, http.StatusNotFound, r.StatusCode, path)
-		assert.JSONEq(t, `{"errorMessage":"There is nothing at this path"}`, r.text, path)
+	for _, path := range []string{"/", "/v1", "/v1/certificate", "/v1/certificate/", enrollPath + "/x", "/v1//certificate/RA",
+		"/v1/certificate/../ready", "/v1/certificate-update/", "/ready//", "//ready", "/v1%2Fcertificate/RA", "/metrics"} {
+		s.get(path, enrollHeader(t)).is(404, "There is nothing at this path")
 	}
-}
-
-func TestHandler_body_isIgnored(t *testing.T) {
-	s := newService(t, goldenAuthority(t), nil)
-	body := strings.NewReader(strings.Repeat("x", 1<<20))
-
-	r := s.do(t, s.client, http.MethodGet, "/v1/certificate/RA", enrollHeader(t), body)
-
-	assert.Equal(t, http.StatusOK, r.StatusCode)
+	s.do(s.client, http.MethodGet, enrollPath, enrollHeader(t), strings.Repeat("x", 1<<20)).is(200)
+	for name, path := range map[string]string{"My CA": "My%20CA", "a/b": "a%2Fb", "a%b": "a%25b", `q"\`: "q%22%5C", "å": "%C3%A5"} {
+		s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory = static{name: goldenAuthority(t)} })
+		s.get("/v1/certificate/"+path, enrollHeader(t)).is(200)
+		assert.Equal(t, name, s.audit()["ca"])
+		s.get("/v1/certificate/"+path+"/", enrollHeader(t)).is(200)
+	}
 }
 
 func TestHandler_log_hasOneLineForARequest(t *testing.T) {
 	s := newService(t, goldenAuthority(t), nil)
-	path, header := goldenRequest(t, "enroll.request.json")
+	s.get(goldenRequest(t, "enroll"))
 
-	s.get(t, path, header)
-
-	line := s.audit(t)
-	assert.Equal(t, "INFO", line["level"])
-	assert.Equal(t, "issued", line["outcome"])
-	assert.Equal(t, "enroll", line["operation"])
-	assert.Equal(t, "RA", line["ca"])
-	assert.InDelta(t, 200, line["status"], 0)
-	assert.Contains(t, line, "duration")
-	client := line["client"].(map[string]any)
-	assert.Equal(t, "CN=peer", client["subject"])
-	assert.Equal(t, []any{"DNS:localhost", "IP Address:127.0.0.1", "IP Address:::1"}, client["sans"])
+	line := s.audit()
+	client, cert := line["client"].(map[string]any), goldenCert(t, "certificate.pem")
 	assert.NotEmpty(t, client["serial"])
-	cert := goldenCert(t, "certificate.pem")
-	assert.Equal(t, pki.DN(cert.RawSubject), line["requested"].(map[string]any)["subject"])
-	assert.NotEmpty(t, line["requested"].(map[string]any)["sans"])
-	assert.Equal(t, pki.Serial(cert), line["issued"].(map[string]any)["serial"])
-	assert.Len(t, s.lines(t, "request"), 1)
+	delete(client, "serial")
+	_, csr := goldenRequest(t, "enroll")
+	request, fault := parseRequest(csr, false, 4096)
+	require.Nil(t, fault)
+	names := []any{}
+	for _, name := range pki.RequestNames(request.CSR) {
+		names = append(names, name)
+	}
+	assert.Contains(t, line, "duration")
+	assert.Contains(t, line["remote"], "127.0.0.1:")
+	for _, varies := range []string{"duration", "remote", "time", "msg"} {
+		delete(line, varies)
+	}
+	assert.Equal(t, map[string]any{
+		"level": "INFO", "outcome": "issued", "operation": "enroll", "ca": "RA", "status": 200.0,
+		"client": map[string]any{
+			"subject": "CN=peer", "sans": []any{"DNS:localhost", "IP Address:127.0.0.1", "IP Address:::1"},
+		},
+		"requested": map[string]any{"subject": pki.DN(request.CSR.RawSubject), "sans": names},
+		"issued":    map[string]any{"serial": pki.Serial(cert), "not_after": cert.NotAfter.Format(time.RFC3339)},
+	}, line)
+	assert.Len(t, s.lines("request"), 1)
 }
 
-func TestHandler_log_saysWhyARequestIsBad(t *testing.T) {
-	s := newService(t, goldenAuthority(t), nil)
-	header := enrollHeader(t)
-	header.Set("PK", headerValue("PRIVATE KEY", pkcs8(t, newKey(t))))
-
-	s.get(t, "/v1/certificate/RA", header)
-
-	line := s.audit(t)
-	assert.Equal(t, "WARN", line["level"])
-	assert.Equal(t, "bad_request", line["outcome"])
-	assert.Equal(t, "PK is not the key of the CSR", line["reason"])
-	requested := line["requested"].(map[string]any)
-	assert.Equal(t, "CN=app", requested["subject"])
-	assert.Equal(t, []any{"DNS:app.example"}, requested["sans"])
-}
-
-func TestHandler_log_holdsNoHeaderValue(t *testing.T) {
-	var fail bool
+func TestHandler_log_saysWhyARequestIsBadAndHoldsNoHeaderValue(t *testing.T) {
+	fail := false
 	s := newService(t, funcAuthority(func(ctx context.Context, r Request) (Issued, error) {
 		if fail {
-			panic(r) // the request, keys and all, as the panic's value
+			panic(r) // the request, keys included, as the panic's value
 		}
 		return goldenAuthority(t).Enroll(ctx, r)
 	}), nil)
-	path, good := goldenRequest(t, "update.request.json")
-	for _, header := range []string{"", "CSR", "PK", "OLD_CERT", "OLD_PK"} {
-		_, bad := goldenRequest(t, "update.request.json")
-		if header != "" {
-			bad.Set(header, bad.Get(header)[:400])
-		}
-		s.get(t, path, bad)
+	path, good := goldenRequest(t, "update")
+	for _, name := range []string{"CSR", "PK", "OLD_CERT", "OLD_PK"} {
+		bad := good.Clone()
+		bad.Set(name, bad.Get(name)[:400])
+		s.get(path, bad)
 	}
+	wrong := good.Clone()
+	wrong.Set("PK", good.Get("OLD_PK"))
+	s.get(path, wrong)
+	line := s.audit()
+	assert.Equal(t, []any{"WARN", "bad_request", "PK is not the key of the CSR"}, []any{line["level"], line["outcome"], line["error"]})
+	assert.NotEmpty(t, line["requested"].(map[string]any)["subject"])
 	fail = true
-	s.get(t, path, good)
-	s.audit(t)
-
-	log := string(s.log.bytes())
-	assert.Contains(t, log, "panic while serving a request")
+	s.get(path, good)
+	eventually(t, func() bool { return s.log.has("panic while serving a request") })
 	for name, values := range good {
-		assert.NotContains(t, log, values[0][:60], name)
-		assert.NotContains(t, log, values[0][200:240], name)
+		assert.False(t, s.log.has(values[0][:60]), name)
+		assert.False(t, s.log.has(values[0][200:240]), name)
 	}
-	assert.NotContains(t, log, "PRIVATE KEY")
-	assert.NotContains(t, log, "BEGIN")
+	assert.False(t, s.log.has("PRIVATE KEY"))
+	assert.False(t, s.log.has("BEGIN"))
 }
 
-func TestHandler_log_isBoundedWhateverTheClientAsks(t *testing.T) {
-	s := newService(t, goldenAuthority(t), nil)
+func TestHandler_log_isBounded(t *testing.T) {
+	s := newService(t, failing(errors.New(strings.Repeat("x", 30000))), nil)
+	s.get("/"+strings.Repeat("x", 30000), nil)
+	s.audit()
+	assert.Less(t, len(s.log.String()), 2000)
+	s.enroll()
+	assert.Equal(t, strings.Repeat("x", maxLoggedText)+"…", s.audit()["error"])
 
-	s.get(t, "/"+strings.Repeat("x", 30000), nil)
-
-	s.audit(t)
-	assert.Less(t, len(s.log.bytes()), 2000)
-}
-
-func TestHandler_log_isBoundedWhateverTheAuthoritySays(t *testing.T) {
-	s := newService(t, funcAuthority(func(context.Context, Request) (Issued, error) {
-		return Issued{}, errors.New(strings.Repeat("x", 30000))
-	}), nil)
-
-	s.get(t, "/v1/certificate/RA", enrollHeader(t))
-
-	assert.Equal(t, strings.Repeat("x", maxLoggedText)+"…", s.audit(t)["reason"])
-}
-
-func TestHandler_log_countsTheNamesBeyondAHundred(t *testing.T) {
-	s := newService(t, goldenAuthority(t), nil)
-	key := newKey(t)
-	template := &x509.CertificateRequest{}
+	key, template := newKey(t), &x509.CertificateRequest{}
 	for i := range maxLoggedNames + 3 {
-		template.DNSNames = append(template.DNSNames, fmt.Sprintf("host-%d.example", i))
+		template.DNSNames = append(template.DNSNames, fmt.Sprintf("host-%03d.example", i))
 	}
 	csr, err := x509.CreateCertificateRequest(rand.Reader, template, key)
 	require.NoError(t, err)
-
-	s.get(t, "/v1/certificate/RA", http.Header{"Csr": {headerValue("CERTIFICATE REQUEST", csr)}, "Pk": {headerValue("PRIVATE KEY", pkcs8(t, key))}})
-
-	sans := s.audit(t)["requested"].(map[string]any)["sans"].([]any)
+	s.get(enrollPath, headerOf(t, csr, key))
+	sans := s.audit()["requested"].(map[string]any)["sans"].([]any)
 	require.Len(t, sans, maxLoggedNames+1)
-	assert.Equal(t, "DNS:host-96.example", sans[maxLoggedNames-1])
-	assert.Equal(t, "and 3 more", sans[maxLoggedNames])
+	assert.Equal(t, []any{"DNS:host-099.example", "and 3 more"}, sans[maxLoggedNames-1:])
+}
+
+// The requests of certfetcher doctor must be refused; operators must not take them for clients that do not work.
+func TestHandler_doctor_leavesNoWarningAndIsCountedApart(t *testing.T) {
+	s := newService(t, goldenAuthority(t), nil)
+	doctor := http.Header{"User-Agent": {"certfetcher/1.2.3 (doctor)"}}
+	s.get(enrollPath, doctor).is(400)
+	s.get("/v1/certificate/-", doctor).is(404)
+	s.get("/ready", doctor).is(200)
+	eventually(t, func() bool { return len(s.lines("request")) == 3 })
+	assert.False(t, s.log.has(`"WARN"`))
+	assert.Equal(t, 3, strings.Count(s.log.String(), `"doctor":true`))
+	assert.Contains(t, written(s.metrics), `certservice_requests_total{ca="RA",operation="doctor",outcome="bad_request"} 1`)
+	assert.Contains(t, written(s.metrics), `certservice_requests_total{ca="",operation="doctor",outcome="unknown_ca"} 1`)
+	assert.NotContains(t, written(s.metrics), `operation="enroll"`)
+
+	// Only trials: not requests that may issue something, and not clients that are not trusted.
+	header := enrollHeader(t)
+	maps.Copy(header, doctor)
+	header.Set("PK", "?")
+	s.get(enrollPath, header)
+	s.do(s.clientWith(), http.MethodGet, "/ready", doctor, "")
+	eventually(t, func() bool { return strings.Count(s.log.String(), `"WARN"`) == 2 })
+	assert.Contains(t, written(s.metrics), `certservice_requests_total{ca="RA",operation="enroll",outcome="bad_request"} 1`)
+}
+
+func TestHandler_panic_isThatRequestsOwn(t *testing.T) {
+	calls := 0
+	s := newService(t, funcAuthority(func(ctx context.Context, r Request) (Issued, error) {
+		if calls++; calls == 1 {
+			var none []int
+			_ = none[calls]
+		}
+		return goldenAuthority(t).Enroll(ctx, r)
+	}), func(cfg *HandlerConfig) { cfg.MaxInFlight = 1 })
+
+	s.enroll().is(500, "Internal server error")
+	s.enroll().is(200) // the slot is free again
+	line := s.lines("panic while serving a request")[0]
+	assert.Equal(t, "runtime error: index out of range [1] with length 0", line["panic"])
+	assert.Contains(t, line["stack"], "handler_test.go")
+}
+
+func TestHandler_headers_mayTake64KiB(t *testing.T) {
+	s := newService(t, goldenAuthority(t), nil)
+	header := enrollHeader(t)
+	header.Set("X-Filler", strings.Repeat("x", 60<<10))
+	s.get(enrollPath, header).is(200)
+	header.Set("X-Filler", strings.Repeat("x", 64<<10))
+	for _, path := range []string{enrollPath, "/nowhere"} {
+		s.get(path, header).is(431, "The headers of the request take more than 64 KiB")
+		assert.Equal(t, "headers_too_large", s.audit()["outcome"])
+	}
+	s.do(s.clientWith(), http.MethodGet, enrollPath, header, "").is(401)
+}
+
+func TestHandler_ops_answersWithoutAClientCertificate(t *testing.T) {
+	c, path, _ := newConfiguration(t, "{}")
+	ops := serviceOf(t, c).handler.Ops()
+	status := func(method, path string) int {
+		w := httptest.NewRecorder()
+		ops.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+		return w.Code
+	}
+	assert.Equal(t, 503, status(http.MethodGet, "/ready"))
+	assert.Equal(t, 503, status(http.MethodGet, "/readyz"))
+	writeFile(t, path, []byte(fileOf(entryText("RA"))))
+	assert.NoError(t, c.Reload("start"))
+	for _, probe := range []string{"/ready", "/readyz", "/healthz", "/actuator/health", "/metrics"} {
+		assert.Equal(t, 200, status(http.MethodGet, probe), probe)
+		assert.Equal(t, 200, status(http.MethodHead, probe), probe)
+		assert.Equal(t, 200, status(http.MethodGet, probe+"/"), probe)
+		assert.Equal(t, 405, status(http.MethodPost, probe), probe)
+	}
+	for _, guarded := range []string{"/reload", enrollPath, "/openapi.yaml", "/"} {
+		assert.Equal(t, 404, status(http.MethodGet, guarded), guarded)
+	}
+}
+
+func TestMetrics_countWhatTheServiceDoes(t *testing.T) {
+	var err error
+	c, _, _ := newConfiguration(t, fileOf(entryText("RA")))
+	c.metrics = NewMetrics("1.2.3")
+	c.metrics.ObserveCertificate(func() *x509.Certificate {
+		return &x509.Certificate{NotBefore: time.Unix(1800000000, 0), NotAfter: time.Unix(1900000000, 0)}
+	})
+	c.build = func(Server) (Authority, error) {
+		return funcAuthority(func(ctx context.Context, r Request) (Issued, error) {
+			if err != nil {
+				return Issued{}, err
+			}
+			return goldenAuthority(t).Enroll(ctx, r)
+		}), nil
+	}
+	assert.NoError(t, c.Reload("start"))
+	s := serviceOf(t, c)
+
+	s.get(enrollPath, nil)
+	s.get("/v1/certificate/invented", enrollHeader(t))
+	for _, err = range []error{
+		nil, &RefusedError{FailInfo: []string{"badPOP", "badRequest"}},
+		&RefusedError{FailInfo: []string{"badTime"}, Unauthenticated: true}, context.Canceled,
+	} {
+		s.enroll()
+	}
+	s.get("/nowhere", nil)
+	s.do(s.clientWith(), http.MethodGet, "/ready", nil, "")
+
+	eventually(t, func() bool { return strings.Contains(written(c.metrics), `outcome="unauthorized"`) })
+	text := written(c.metrics)
+	want, err := os.ReadFile("testdata/metrics.txt")
+	require.NoError(t, err)
+	for line := range strings.Lines(string(want)) {
+		assert.Contains(t, text, line)
+	}
+	assert.Contains(t, text, `certservice_build_info{version="1.2.3",go_version="go`)
+	assert.NotContains(t, text, "badTime", "anyone could have said it")
+	assert.NotContains(t, text, "invented")
+}
+
+// Prometheus does not see a series that appears with 1 as an increase: no alert would see the first failure.
+func TestMetrics_seriesOfAConfiguredCA_areThereBeforeTheFirstRequest(t *testing.T) {
+	c, path, _ := newConfiguration(t, "{}")
+	assert.Contains(t, written(c.metrics), "certservice_identity_last_reload_successful 1\n")
+	assert.NotContains(t, written(c.metrics), "certservice_config_last_reload_successful", "nothing was read yet")
+	c.metrics.CountIdentityReload(errors.New("unusable"))
+	assert.Error(t, c.Reload("start"))
+	assert.Contains(t, written(c.metrics), "certservice_identity_last_reload_successful 0\n")
+	assert.Contains(t, written(c.metrics), "certservice_config_last_reload_successful 0\n")
+	assert.NotContains(t, written(c.metrics), "certservice_requests_total")
+
+	c.metrics.CountIdentityReload(nil)
+	for _, ca := range []string{"RA", "NEW"} {
+		writeFile(t, path, []byte(fileOf(entryText(ca))))
+		assert.NoError(t, c.Reload("request"))
+		for _, labels := range []string{`"enroll",outcome="issued"`, `"enroll",outcome="failed"`, `"update",outcome="refused"`} {
+			assert.Contains(t, written(c.metrics), `certservice_requests_total{ca="`+ca+`",operation=`+labels+"} 0\n")
+		}
+		c.metrics.counter(requestsTotal, "RA", "enroll", outcomeFailed).Inc()
+	}
+	assert.Contains(t, written(c.metrics), `{ca="RA",operation="enroll",outcome="failed"} 2`+"\n", "a reload keeps the count")
+	assert.Contains(t, written(c.metrics), "certservice_identity_last_reload_successful 1\n")
+	assert.Contains(t, written(c.metrics), "certservice_config_last_reload_successful 1\n")
 }

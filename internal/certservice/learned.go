@@ -13,9 +13,9 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
-// learned is what the answers of one CA have told, where no trustAnchors are configured for it. EJBCA signs the answer
-// to a key update however it protects others, so that an update needs a root to verify it by. The roots are those that
-// the CA sent under the shared secret: who can forge that can have certificates issued anyway.
+// learned is what is known from the answers of one CA that has no trustAnchors configured. EJBCA signs the answer
+// to a key update however it protects others, so that an update needs a root to verify it with. The roots are those
+// that the CA sent under the shared secret: anyone who can forge that can have certificates issued anyway.
 type learned struct {
 	mu    sync.Mutex
 	roots []*x509.Certificate
@@ -27,11 +27,11 @@ const (
 	maxLearnedRoots = 16
 	maxLearned      = 256
 	// signsFor is how long requests are refused without asking a CA that signs: each would have a certificate issued in
-	// vain. It is not longer because whoever is on the way to the CA can make it look like one.
+	// vain. It is not longer because an attacker on the path to the CA can make it look like one.
 	signsFor = 5 * time.Minute
 )
 
-// learn takes the roots of the latest answer in place of earlier ones: the CA may have good reason to leave one out.
+// learn replaces the roots by those of the latest answer: the CA may have a good reason to leave one out.
 func (l *learned) learn(roots []*x509.Certificate) {
 	if len(roots) == 0 {
 		return
@@ -69,7 +69,7 @@ func (l *learned) signsAt(now time.Time) bool {
 	return now.Before(l.signs)
 }
 
-// learnedStore keeps what was learned over reloads, for entries that are the same in all that it depends on.
+// learnedStore keeps what was learned across reloads, for entries that are the same in everything that it depends on.
 type learnedStore struct {
 	mu    sync.Mutex
 	byKey map[digest]*learned
@@ -77,7 +77,7 @@ type learnedStore struct {
 
 func newLearnedStore() *learnedStore { return &learnedStore{byKey: map[digest]*learned{}} }
 
-// of returns what was learned for the entry. A reload is a chance for a CA that was seen to sign.
+// of returns what was learned for the entry. After a reload, a CA that was seen to sign is asked again.
 func (s *learnedStore) of(server Server) *learned {
 	key := learnedKey(server)
 	s.mu.Lock()
@@ -94,7 +94,7 @@ func (s *learnedStore) of(server Server) *learned {
 	return l
 }
 
-// learnedKey names the CA and the secret that the roots came under.
+// learnedKey identifies the CA and the secret under which the roots came.
 func learnedKey(s Server) digest {
 	hash := sha256.New()
 	for _, part := range [][]byte{[]byte(s.URL), []byte(s.IssuerDN), s.IAK.Reveal(), s.RV.Reveal()} {
@@ -108,7 +108,7 @@ func learnedKey(s Server) digest {
 var errSigns = errors.New("the CA signs its answers and cmpServers.json has no trustAnchors for it: " +
 	"set trustAnchors to its root, or have it protect its answers with the shared secret")
 
-// noteUnanchored explains an answer that was signed where nothing can verify it, and remembers the CA.
+// noteUnanchored explains a signed answer that nothing can verify, and remembers that the CA signs.
 func (a *cmpAuthority) noteUnanchored(err error) error {
 	if !errors.Is(err, cmp.ErrNoAnchors) {
 		return err
@@ -117,13 +117,14 @@ func (a *cmpAuthority) noteUnanchored(err error) error {
 	return &FailedError{Text: errSigns.Error(), Err: err}
 }
 
-// outdated says whether an answer failed for the roots that it was verified by: a CA that has a new root signs with it.
+// outdated reports whether an answer failed because of the roots that it was verified with: a CA with a new root signs
+// with it.
 func outdated(err error) bool {
 	check, ok := errors.AsType[*cmp.CheckError](err)
 	return ok && slices.Contains([]string{"signature", "signer", "signer's chain", "chain"}, check.Check)
 }
 
-// verifiedBy returns a client that verifies signed answers by the roots.
+// verifiedBy returns a client that verifies signed answers with the roots.
 func (a *cmpAuthority) verifiedBy(roots []*x509.Certificate) (*cmp.Client, error) {
 	cfg := a.cfg
 	cfg.TrustAnchors = roots

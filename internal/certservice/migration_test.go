@@ -1,13 +1,9 @@
 package certservice
 
 import (
-	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"net/http"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -22,7 +18,7 @@ import (
 // migrationRows are the rows of a table in the migration guide, by their first cell.
 func migrationRows(t *testing.T, heading string) map[string][]string {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join("..", "..", "docs", "migrating-from-onap.md"))
+	content, err := os.ReadFile("../../docs/migrating-from-onap.md")
 	require.NoError(t, err)
 	_, section, found := strings.Cut(string(content), "\n"+heading+"\n")
 	require.True(t, found, heading)
@@ -38,123 +34,94 @@ func migrationRows(t *testing.T, heading string) map[string][]string {
 	return rows
 }
 
-// swapped are good headers, changed.
-func swapped(t *testing.T, request string, change func(http.Header)) http.Header {
-	t.Helper()
-	_, header := goldenRequest(t, request+".request.json")
-	change(header)
-	return header
-}
-
-// Each row of the guide is asked for, and answered with the status and the text that the row has.
+// Each row of the guide is requested, and answered with the status and the text that the row has.
 func TestMigrationGuide_requests_areAnsweredAsItSays(t *testing.T) {
-	const enrol, update = "/v1/certificate/RA", "/v1/certificate-update/RA"
-	service := func(t *testing.T) *service { return newService(t, goldenAuthority(t), nil) }
-	get := func(path string, header func(t *testing.T) http.Header) func(t *testing.T) []response {
-		return func(t *testing.T) []response { return []response{service(t).get(t, path, header(t))} }
+	s := newService(t, goldenAuthority(t), nil)
+	get := func(path string, header http.Header) []response { return []response{s.get(path, header)} }
+	changed := func(request string, change func(http.Header)) http.Header {
+		_, header := goldenRequest(t, request)
+		change(header)
+		return header
 	}
-	requests := map[string]func(t *testing.T) []response{
-		"no client certificate, or one that is not trusted": func(t *testing.T) []response {
-			s := service(t)
-			strange := s.clientWith(t, identity(t, newCA(t, "Stranger")))
+	filled := func(size int) http.Header {
+		return changed("enroll", func(h http.Header) { h.Set("X-Filler", strings.Repeat("a", size)) })
+	}
+	requests := map[string]func() []response{
+		"no client certificate, or one that is not trusted": func() []response {
+			strange := s.clientWith(identity(t, newCA(t, "Stranger")))
 			return []response{
-				s.do(t, s.clientWith(t), http.MethodGet, enrol, enrollHeader(t), nil),
-				s.do(t, strange, http.MethodGet, enrol, enrollHeader(t), nil),
+				s.do(s.clientWith(), http.MethodGet, enrollPath, nil, ""), s.do(strange, http.MethodGet, enrollPath, nil, ""),
 			}
 		},
-		"an unknown CA, with a CSR that cannot be read": get("/v1/certificate/other", func(t *testing.T) http.Header {
-			return swapped(t, "enroll", func(h http.Header) { h.Set("CSR", "?") })
-		}),
-		"an enrolment while no configuration could be loaded": func(t *testing.T) []response {
+		"an unknown CA, with a CSR that cannot be read": func() []response {
+			return get("/v1/certificate/other", changed("enroll", func(h http.Header) { h.Set("CSR", "?") }))
+		},
+		"an enrolment while no configuration could be loaded": func() []response {
 			c, _, _ := newConfiguration(t, "{")
-			require.Error(t, c.Reload("start"))
-			s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory = c })
-			r := s.get(t, enrol, enrollHeader(t))
-			assert.NotEmpty(t, r.Header.Get("Retry-After"))
-			return []response{r}
+			return []response{serviceOf(t, c).enroll()}
 		},
-		"an ECDSA or Ed25519 key": func(t *testing.T) []response {
-			_, key, err := ed25519.GenerateKey(rand.Reader)
-			require.NoError(t, err)
-			s := service(t)
-			return []response{s.get(t, enrol, enrollHeader(t)), s.get(t, enrol, headerOf(t, newCSR(t, key), key))}
+		"an ECDSA or Ed25519 key": func() []response {
+			key := edKey(t)
+			return append(get(enrollPath, headerOf(t, newCSR(t, key), key)), s.enroll())
 		},
-		"a header that is missing": func(t *testing.T) []response {
-			var all []response
+		"a header that is missing": func() (all []response) {
 			for _, name := range []string{"CSR", "PK", "OLD_CERT", "OLD_PK"} {
-				all = append(all, service(t).get(t, update, swapped(t, "update", func(h http.Header) { h.Del(name) })))
+				all = append(all, get(updatePath, changed("update", func(h http.Header) { h.Del(name) }))...)
 			}
 			return all
 		},
-		"a header given twice": get(enrol, func(t *testing.T) http.Header {
-			return swapped(t, "enroll", func(h http.Header) { h.Add("CSR", h.Get("CSR")) })
-		}),
-		"a `PK` that is not the key of the CSR": get(update, func(t *testing.T) http.Header {
-			return swapped(t, "update", func(h http.Header) { h.Set("PK", h.Get("OLD_PK")) })
-		}),
-		"a CSR whose signature does not verify": get(enrol, func(t *testing.T) http.Header {
+		"a header given twice": func() []response {
+			return get(enrollPath, changed("enroll", func(h http.Header) { h.Add("CSR", h.Get("CSR")) }))
+		},
+		"a `PK` that is not the key of the CSR": func() []response {
+			return get(updatePath, changed("update", func(h http.Header) { h.Set("PK", h.Get("OLD_PK")) }))
+		},
+		"a CSR whose signature does not verify": func() []response {
 			key := newKey(t)
 			der := newCSR(t, key)
 			der[len(der)-1] ^= 1
-			return headerOf(t, der, key)
-		}),
-		"an update for other names, with an `OLD_PK` that is not the key of `OLD_CERT`": func(t *testing.T) []response {
+			return get(enrollPath, headerOf(t, der, key))
+		},
+		"an update for other names, with an `OLD_PK` that is not the key of `OLD_CERT`": func() []response {
 			s, _ := newDevCAService(t, devca.RespondMAC, anchored)
 			header := enrollHeader(t)
-			enrolled := s.get(t, enrol, header)
-			require.Equal(t, http.StatusOK, enrolled.StatusCode)
-			wrong := updateHeader(t, header, enrolled.text, "other.example")
+			wrong := updateHeader(t, header, s.get(enrollPath, header).issued(), "other.example")
 			wrong["Old_pk"] = wrong["Pk"]
-			return []response{s.get(t, update, wrong)}
+			return []response{s.get(updatePath, wrong)}
 		},
-		"an update with RSA-4096 keys, about 20 KiB of headers": get(enrol, func(t *testing.T) http.Header {
-			h := enrollHeader(t)
-			h.Set("X-Filler", strings.Repeat("a", 20<<10))
-			return h
-		}),
-		"more than 64 KiB of headers": get(enrol, func(t *testing.T) http.Header {
-			h := enrollHeader(t)
-			h.Set("X-Filler", strings.Repeat("a", 64<<10))
-			return h
-		}),
-		"HEAD on `/v1/certificate/{caName}`": func(t *testing.T) []response {
-			s := newService(t, funcAuthority(func(context.Context, Request) (Issued, error) {
-				assert.Fail(t, "the CA was asked")
-				return Issued{}, errors.New("asked")
-			}), nil)
-			return []response{s.do(t, s.client, http.MethodHead, enrol, enrollHeader(t), nil)}
+		"an update with RSA-4096 keys, about 20 KiB of headers": func() []response { return get(enrollPath, filled(20<<10)) },
+		"more than 64 KiB of headers":                           func() []response { return get(enrollPath, filled(64<<10)) },
+		"HEAD on `/v1/certificate/{caName}`": func() []response {
+			return []response{s.do(s.client, http.MethodHead, enrollPath, enrollHeader(t), "")}
 		},
-		"a CA that issues other names than asked for": func(t *testing.T) []response {
-			s := newService(t, funcAuthority(func(context.Context, Request) (Issued, error) {
-				return Issued{}, &NamesError{errors.New("has other names")}
-			}), nil)
-			return []response{s.get(t, enrol, enrollHeader(t))}
+		"a CA that issues other names than asked for": func() []response {
+			names := &FailedError{Err: errors.New("has other names"), Reason: ReasonNames}
+			return []response{newService(t, failing(names), nil).enroll()}
 		},
-		"more enrolments at a time than `MAX_IN_FLIGHT` (256)": overloaded,
-		"`/reload` with a file that cannot be read": func(t *testing.T) []response {
-			c, path, _ := newConfiguration(t, serversFile("RA"))
+		"more enrolments at a time than `MAX_IN_FLIGHT` (256)": func() []response {
+			s := newService(t, goldenAuthority(t), func(cfg *HandlerConfig) { cfg.MaxInFlight = 1 })
+			_, _, _ = s.handler.slots.take("RA", Share{Authorities: 1}, key(1))
+			return []response{s.enroll()}
+		},
+		"`/reload` with a file that cannot be read": func() []response {
+			c, path, _ := newConfiguration(t, fileOf(entryText("RA")))
 			require.NoError(t, c.Reload("start"))
-			s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory = c })
-			writeFile(t, path, "{")
-			answer := s.get(t, "/reload", nil)
-			assert.Equal(t, http.StatusOK, s.get(t, "/ready", nil).StatusCode)
+			s := serviceOf(t, c)
+			writeFile(t, path, []byte("{"))
+			answer := s.get("/reload", nil)
+			s.get("/ready", nil).is(200)
 			return []response{answer}
 		},
-		"`/metrics`, `/healthz`, `/readyz`, `/openapi.yaml`": func(t *testing.T) []response {
-			s := service(t)
-			assert.Equal(t, http.StatusNotFound, s.get(t, "/metrics", nil).StatusCode)
-			return []response{s.get(t, "/healthz", nil), s.get(t, "/readyz", nil), s.get(t, "/openapi.yaml", nil)}
+		"`/metrics`, `/healthz`, `/readyz`, `/openapi.yaml`": func() []response {
+			s.get("/metrics", nil).is(404)
+			return []response{s.get("/healthz", nil), s.get("/readyz", nil), s.get("/openapi.yaml", nil)}
 		},
-		"`/swagger-ui/index.html`, `/v3/api-docs`": func(t *testing.T) []response {
-			s := service(t)
-			return []response{s.get(t, "/swagger-ui/index.html", nil), s.get(t, "/v3/api-docs", nil)}
+		"`/swagger-ui/index.html`, `/v3/api-docs`": func() []response {
+			return []response{s.get("/swagger-ui/index.html", nil), s.get("/v3/api-docs", nil)}
 		},
-		"an unknown path": get("/v1/nowhere", func(*testing.T) http.Header { return nil }),
-		"a method other than GET": func(t *testing.T) []response {
-			s := service(t)
-			r := s.do(t, s.client, http.MethodPost, enrol, enrollHeader(t), strings.NewReader("x"))
-			assert.NotEmpty(t, r.Header.Get("Allow"))
-			return []response{r}
+		"an unknown path": func() []response { return get("/v1/nowhere", nil) },
+		"a method other than GET": func() []response {
+			return []response{s.do(s.client, http.MethodPost, enrollPath, enrollHeader(t), "x")}
 		},
 	}
 	rows := migrationRows(t, "### Requests that are answered otherwise")
@@ -164,11 +131,11 @@ func TestMigrationGuide_requests_areAnsweredAsItSays(t *testing.T) {
 	status := regexp.MustCompile("^([1-5][0-9]{2})(?: `([^`]*)`)?")
 	for name, cells := range rows {
 		t.Run(name, func(t *testing.T) {
-			require.Contains(t, requests, name, "a row that no test asks for")
+			require.Contains(t, requests, name, "a row that no test requests")
 			require.Len(t, cells, 2)
 			want := status.FindStringSubmatch(cells[1])
 			require.NotNil(t, want, "%q begins with no status", cells[1])
-			for _, r := range requests[name](t) {
+			for _, r := range requests[name]() {
 				assert.Equal(t, want[1], strconv.Itoa(r.StatusCode), r.text)
 				assert.Contains(t, r.text, want[2])
 				if r.StatusCode >= 400 && r.Request.Method != http.MethodHead {
@@ -177,23 +144,4 @@ func TestMigrationGuide_requests_areAnsweredAsItSays(t *testing.T) {
 			}
 		})
 	}
-}
-
-// overloaded is what the second of two requests gets where one is the limit.
-func overloaded(t *testing.T) []response {
-	entered, leave := make(chan struct{}), make(chan struct{})
-	s := newService(t, funcAuthority(func(ctx context.Context, r Request) (Issued, error) {
-		entered <- struct{}{}
-		<-leave
-		return goldenAuthority(t).Enroll(ctx, r)
-	}), func(cfg *HandlerConfig) { cfg.MaxInFlight = 1 })
-	header := enrollHeader(t)
-	first := make(chan int)
-	go func() { first <- s.get(t, "/v1/certificate/RA", header).StatusCode }()
-	<-entered
-	second := s.get(t, "/v1/certificate/RA", header)
-	close(leave)
-	assert.Equal(t, http.StatusOK, <-first)
-	assert.NotEmpty(t, second.Header.Get("Retry-After"))
-	return []response{second}
 }

@@ -1,8 +1,8 @@
 package certservice
 
 import (
-	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -46,7 +46,7 @@ type responseSpec struct {
 
 // operation is one method of one path, its references followed.
 type operation struct {
-	parameters []parameter
+	parameters []string // its location and its name
 	responses  map[int]responseSpec
 }
 
@@ -59,11 +59,9 @@ func readDocument(t *testing.T) (document, map[string]operation) {
 		var shared []parameter
 		if node, ok := items["parameters"]; ok {
 			require.NoError(t, node.Decode(&shared))
+			delete(items, "parameters")
 		}
 		for key, node := range items {
-			if key == "parameters" {
-				continue
-			}
 			var spec struct {
 				Parameters []parameter
 				Responses  map[string]responseSpec
@@ -72,9 +70,10 @@ func readDocument(t *testing.T) (document, map[string]operation) {
 			o := operation{responses: map[int]responseSpec{}}
 			for _, p := range append(spec.Parameters, shared...) {
 				p = d.Components.Parameters[strings.TrimPrefix(p.Ref, "#/components/parameters/")]
-				require.NotEmpty(t, p.Name, path)
-				o.parameters = append(o.parameters, p)
+				assert.True(t, p.Required, "%s %s", path, p.Name)
+				o.parameters = append(o.parameters, p.In+" "+p.Name)
 			}
+			slices.Sort(o.parameters)
 			for status, r := range spec.Responses {
 				code, err := strconv.Atoi(status)
 				require.NoError(t, err)
@@ -93,56 +92,40 @@ func readDocument(t *testing.T) (document, map[string]operation) {
 func TestOpenAPI_document_listsTheHandlersPathsAndParameters(t *testing.T) {
 	d, operations := readDocument(t)
 	assert.Equal(t, "3.1.0", d.OpenAPI)
-
-	var inCode, inDocument []string
+	var paths []string
 	for _, e := range endpoints {
-		inCode = append(inCode, "GET "+e.path)
+		paths = append(paths, "GET "+e.path)
 	}
-	for name := range operations {
-		inDocument = append(inDocument, name)
-	}
-	assert.ElementsMatch(t, inCode, inDocument)
-
-	names := func(o operation, in string) []string {
-		var found []string
-		for _, p := range o.parameters {
-			assert.True(t, p.Required, p.Name)
-			if p.In == in {
-				found = append(found, p.Name)
-			}
-		}
-		slices.Sort(found)
-		return found
-	}
+	assert.ElementsMatch(t, paths, slices.Collect(maps.Keys(operations)))
 	for name, o := range operations {
-		path, headers := []string(nil), []string(nil)
+		var want []string
 		switch name {
 		case "GET /v1/certificate/{caName}":
-			path, headers = []string{"caName"}, []string{headerCSR, headerKey}
+			want = []string{"header CSR", "header PK", "path caName"}
 		case "GET /v1/certificate-update/{caName}":
-			path, headers = []string{"caName"}, []string{headerCSR, headerOldCert, headerOldKey, headerKey}
+			want = []string{"header CSR", "header OLD_CERT", "header OLD_PK", "header PK", "path caName"}
 		}
-		assert.Equal(t, path, names(o, "path"), name)
-		assert.Equal(t, headers, names(o, "header"), name)
-		assert.Len(t, o.parameters, len(path)+len(headers), name)
+		assert.Equal(t, want, o.parameters, name)
 	}
+	r := newService(t, goldenAuthority(t), nil).get("/openapi.yaml", nil)
+	assert.Equal(t, "application/yaml", r.Header.Get("Content-Type"))
+	assert.Equal(t, string(openAPIDocument), r.text)
 }
 
 // TestOpenAPI_document_listsTheHandlersAnswers provokes every status that each operation can answer, and
 // compares them and their bodies with the document, which may list neither more nor fewer.
 func TestOpenAPI_document_listsTheHandlersAnswers(t *testing.T) {
 	d, operations := readDocument(t)
-	_, header := goldenRequest(t, "update.request.json")
-	good := &switchDirectory{Static: Static{"RA": goldenAuthority(t)}}
-	s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory = good })
+	_, header := goldenRequest(t, "update")
+	directory := &switchDirectory{}
+	s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory = directory })
 	s.handler.reloads.every = 0
-	stranger := s.clientWith(t)
 
 	seen := map[string]map[int]bool{}
 	ask := func(path string, client *http.Client, header http.Header) {
 		t.Helper()
 		name := "GET " + path
-		r := s.do(t, client, http.MethodGet, strings.ReplaceAll(path, caNameParameter, "RA"), header, nil)
+		r := s.do(client, http.MethodGet, strings.ReplaceAll(path, caNameParameter, "RA"), header, "")
 		if seen[name] == nil {
 			seen[name] = map[int]bool{}
 		}
@@ -164,18 +147,18 @@ func TestOpenAPI_document_listsTheHandlersAnswers(t *testing.T) {
 		}
 	}
 	for _, e := range endpoints {
-		*good = switchDirectory{Static: Static{"RA": goldenAuthority(t)}}
+		*directory = switchDirectory{static: static{"RA": goldenAuthority(t)}}
 		ask(e.path, s.client, header)
 		ask(e.path, s.client, nil)
-		ask(e.path, stranger, header)
+		ask(e.path, s.clientWith(), header)
 		ask(e.path, s.client, http.Header{"X-Filler": {strings.Repeat("x", MaxHeaderBytes)}})
-		good.Static = nil
+		directory.static = nil
 		ask(e.path, s.client, header)
-		good.err = errors.New("bad file")
+		directory.err = errors.New("bad file")
 		ask(e.path, s.client, header)
-		good.Static = Static{"RA": funcAuthority(func(context.Context, Request) (Issued, error) { return Issued{}, good.err })}
+		directory.static = static{"RA": failing(directory.err)}
 		ask(e.path, s.client, header)
-		good.unready = true
+		directory.unready = true
 		ask(e.path, s.client, header)
 	}
 	s.handler.reloads.waiting = s.handler.reloads.most
@@ -187,21 +170,12 @@ func TestOpenAPI_document_listsTheHandlersAnswers(t *testing.T) {
 	}
 }
 
-// switchDirectory is a Directory whose answers the test turns.
+// switchDirectory is a Directory whose answers the test changes.
 type switchDirectory struct {
-	Static
+	static
 	unready bool
 	err     error
 }
 
 func (d *switchDirectory) Ready() bool         { return !d.unready }
 func (d *switchDirectory) Reload(string) error { return d.err }
-
-func TestHandler_openAPI_servesTheDocument(t *testing.T) {
-	s := newService(t, goldenAuthority(t), nil)
-
-	r := s.get(t, "/openapi.yaml", nil)
-
-	assert.Equal(t, "application/yaml", r.Header.Get("Content-Type"))
-	assert.Equal(t, string(openAPIDocument), r.text)
-}

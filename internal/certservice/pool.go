@@ -1,17 +1,126 @@
 package certservice
 
 import (
+	"math"
+	"os"
+	"path"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
-// pool bounds the connections of one kind, and the bytes that they hold. It shares both out: where there are too many,
-// one of the client that has most is closed, so that no client can keep the others out, and none is refused while
+// Capacity is how many connections are open at the same time, and how many bytes from their clients may wait in
+// memory. Those without a verified client certificate have a small share of their own, so that they cannot take what
+// the others need.
+type Capacity struct {
+	verified, unverified   int   // connections
+	verifiedBytes, waiting int64 // bytes of requests under way, and of handshakes and requests without a certificate
+}
+
+// LeastConnections is the smallest number that NewCapacity can divide.
+const LeastConnections = 16
+
+const (
+	// memoryPerConnection is the memory limit's share for each connection. One that is idle takes half of it; the rest
+	// is for requests, for garbage, and for the program itself.
+	memoryPerConnection = 72 << 10
+	// memoryWithoutLimit is used where there is no limit.
+	memoryWithoutLimit = 512 << 20
+	mostConnections    = 1 << 16
+	// filesBeside are the descriptors left for everything except connections of clients: connections to CAs, for example.
+	filesBeside = 320
+)
+
+// NewCapacity divides a number of connections, from LeastConnections; 0 derives it from the memory that this process
+// may use and the files it may open.
+func NewCapacity(connections int) Capacity {
+	memory := memoryLimit()
+	if connections == 0 {
+		connections = min(mostConnections, int(memory/memoryPerConnection), openFileLimit()-filesBeside)
+		connections = max(connections, LeastConnections)
+	}
+	unverified := connections / 3
+	return Capacity{
+		verified: connections - unverified, unverified: unverified,
+		// What was sent takes up to three times its size as headers, ten times as certificates of a handshake.
+		verifiedBytes: max(memory/16, 2*hardHeaderBytes), waiting: max(memory/96, 2*handshakeBytes),
+	}
+}
+
+// Connections is how many are open at the same time.
+func (c Capacity) Connections() int { return c.verified + c.unverified }
+
+// memoryLimit is the smallest of GOMEMLIMIT and the limits of the cgroups that this process is in, in bytes.
+func memoryLimit() int64 {
+	limit := int64(math.MaxInt64)
+	memberships, _ := os.ReadFile("/proc/self/cgroup") // on Linux only
+	for _, file := range cgroupLimits(string(memberships)) {
+		limit = min(limit, numberIn(file))
+	}
+	// Where nothing is limited, version 1 has a number close to the largest.
+	if limit = min(limit, debug.SetMemoryLimit(-1)); limit > 1<<50 {
+		return memoryWithoutLimit
+	}
+	return limit
+}
+
+// cgroupLimits returns the files that may hold a limit for a process with the memberships, which are the text of
+// /proc/PID/cgroup: those of its cgroup for memory, of version 2 or 1, and of all above it. In a container, which
+// mostly sees its own as the root, some do not exist.
+func cgroupLimits(memberships string) []string {
+	var files []string
+	for line := range strings.Lines(memberships) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) != 3 {
+			continue
+		}
+		root, name := "/sys/fs/cgroup", "memory.max"
+		switch {
+		case slices.Contains(strings.Split(fields[1], ","), "memory"):
+			root, name = "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
+		case fields[1] != "":
+			continue
+		}
+		for dir := path.Join("/", fields[2]); ; dir = path.Dir(dir) {
+			files = append(files, path.Join(root, dir, name))
+			if dir == "/" {
+				break
+			}
+		}
+	}
+	return files
+}
+
+// numberIn reads a number from one of the kernel's files. No file and no number, such as "max", are no limit.
+func numberIn(file string) int64 {
+	text, err := os.ReadFile(file)
+	n, parseErr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil || parseErr != nil || n <= 0 {
+		return math.MaxInt64
+	}
+	return n
+}
+
+// openFileLimit is how many files this process may have open.
+func openFileLimit() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt32 {
+		return math.MaxInt32
+	}
+	return int(limit.Cur)
+}
+
+// pool bounds the connections of one kind, and the bytes that they hold. It shares both fairly: where there are too
+// many, it closes one of the client that has most, so that no client can keep the others out, and none is refused while
 // there is room.
 type pool struct {
 	limit  int
 	budget int64                         // bytes
-	lost   func(*connection, lossReason) // told of each connection closed for another
+	lost   func(*connection, lossReason) // called for each connection closed for another
 
 	mu      sync.Mutex
 	leaving *sync.Cond // a connection has left
@@ -38,17 +147,16 @@ type lossReason string
 
 const (
 	lostToNumber lossReason = "connections" // too many are open
-	lostToBytes  lossReason = "bytes"       // too much of what clients sent waits in memory
-	lostToQueue  lossReason = "handshakes"  // its handshake stood still while others waited
+	lostToBytes  lossReason = "bytes"       // too much received data waits in memory
+	lostToQueue  lossReason = "handshakes"  // its handshake stalled while others waited
 )
 
-// enter takes a connection in as that of the client, and evicts another if there is no room: one of the client that has
-// most, this one included. It returns false where that client has nothing to spare but what is being answered, and it is
-// this one.
+// enter adds a connection of the client, and evicts another if there is no room: one of the client that has most, which
+// may be this client. It returns false where it is this client, and all its connections are being answered.
 func (p *pool) enter(c *connection, client clientKey, state connState) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	// What was evicted takes memory until its owner has noticed.
+	// An evicted connection takes memory until its owner has noticed.
 	for p.evicted.conns >= p.limit {
 		p.leaving.Wait()
 	}
@@ -58,7 +166,7 @@ func (p *pool) enter(c *connection, client clientKey, state connState) bool {
 	if len(p.conns) <= p.limit {
 		return true
 	}
-	victim := p.victim(c)
+	victim := p.first(c, p.before)
 	if victim.client == client && victim.state == connActive {
 		p.remove(c)
 		c.left = true
@@ -69,17 +177,18 @@ func (p *pool) enter(c *connection, client clientKey, state connState) bool {
 	return true
 }
 
-// victim is a connection other than newest, of the client that has most: an idle one before one that sends before one
-// that is answered; and of these the one that has been so for longest.
-func (p *pool) victim(newest *connection) (found *connection) {
+// first is the first connection in an order, except for one; nil: for none.
+func (p *pool) first(except *connection, before func(a, b *connection) bool) (found *connection) {
 	for c := range p.conns {
-		if c != newest && (found == nil || p.before(c, found)) {
+		if c != except && (found == nil || before(c, found)) {
 			found = c
 		}
 	}
 	return found
 }
 
+// before orders connections by how many their client has, the most first; then idle ones before those that send before
+// those that are answered; then by how long they have been in that state.
 func (p *pool) before(a, b *connection) bool {
 	if more, less := p.shares[a.client].conns, p.shares[b.client].conns; more != less {
 		return more > less
@@ -90,7 +199,7 @@ func (p *pool) before(a, b *connection) bool {
 	return a.since.Before(b.since)
 }
 
-// evict closes the connection; its owner then closes it for itself.
+// evict closes the connection below its owner, which then notices and closes it as well.
 func (p *pool) evict(c *connection, reason lossReason) {
 	p.remove(c)
 	c.evicted = true
@@ -127,7 +236,7 @@ func (p *pool) drop(c *connection, reason lossReason) {
 	}
 }
 
-// leave forgets the connection, which its owner closes or hands to another pool. It returns false where it was evicted.
+// leave forgets the connection, which its owner closes or moves to another pool. It returns false where it was evicted.
 func (p *pool) leave(c *connection) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -145,8 +254,8 @@ func (p *pool) leave(c *connection) bool {
 	return true
 }
 
-// hold counts bytes that the connection received. When all hold too much, one of the client that holds most is evicted;
-// false says that it is this one.
+// hold counts bytes that the connection received. When all together hold too much, one of the client that holds most is
+// evicted; it returns false if that is this one.
 func (p *pool) hold(c *connection, n int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -159,26 +268,17 @@ func (p *pool) hold(c *connection, n int64) bool {
 	c.held += n
 	p.add(c, share{held: n})
 	for p.held > p.budget && !c.evicted {
-		p.evict(p.heaviest(), lostToBytes)
+		p.evict(p.first(nil, p.heavier), lostToBytes)
 	}
-	// Memory that is not free yet is no reason to close one whose client has less than its part.
+	// Memory that is not free yet is not a reason to close a connection whose client has less than its part.
 	if p.evicted.held > p.budget && !c.evicted && p.shares[c.client].held*int64(len(p.shares)) > p.budget {
 		p.evict(c, lostToBytes)
 	}
 	return !c.evicted
 }
 
-// heaviest is the connection that holds most of the client that holds most; one that is answered only if that client has
-// no other.
-func (p *pool) heaviest() (found *connection) {
-	for c := range p.conns {
-		if found == nil || p.heavier(c, found) {
-			found = c
-		}
-	}
-	return found
-}
-
+// heavier orders connections by how many bytes their client holds, the most first; then those that are answered last;
+// then by how many bytes they hold themselves.
 func (p *pool) heavier(a, b *connection) bool {
 	if more, less := p.shares[a.client].held, p.shares[b.client].held; more != less {
 		return more > less
@@ -189,7 +289,7 @@ func (p *pool) heavier(a, b *connection) bool {
 	return a.held > b.held
 }
 
-// keep sets what the connection still holds: less than before, as what it received was used.
+// keep sets how many bytes the connection still holds: fewer than before, as some were processed.
 func (p *pool) keep(c *connection, held int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -204,7 +304,7 @@ func (p *pool) setHeld(c *connection, held int64) {
 	c.held = held
 }
 
-// turn notes what the connection does now. One that has become idle holds nothing.
+// turn sets what the connection does now. One that has become idle holds nothing.
 func (p *pool) turn(c *connection, state connState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -223,7 +323,7 @@ func (p *pool) shut() {
 	}
 }
 
-// count returns how many connections do that.
+// count returns how many connections are in the state.
 func (p *pool) count(state connState) float64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()

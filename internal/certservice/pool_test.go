@@ -23,92 +23,84 @@ func pipe(t *testing.T, last byte) *connection {
 	return c
 }
 
-func evicted(c *connection) bool {
-	select {
-	case <-c.closed:
-		return true
-	default:
-		return false
+// poolOfConns is a pool that connections of the clients have entered in a state.
+func poolOfConns(t *testing.T, limit int, budget int64, state connState, clients ...byte) (p *pool, conns []*connection) {
+	t.Helper()
+	p = newPool(limit, budget, func(*connection, lossReason) {})
+	for _, client := range clients {
+		c := pipe(t, client)
+		require.True(t, p.enter(c, c.client, state))
+		conns = append(conns, c)
 	}
+	return p, conns
+}
+
+// evicted lists the connections that were.
+func evicted(conns []*connection) (gone []int) {
+	for i, c := range conns {
+		select {
+		case <-c.closed:
+			gone = append(gone, i)
+		default:
+		}
+	}
+	return gone
 }
 
 func TestPool_full_closesTheOldestOfTheClientWithMost(t *testing.T) {
-	p := newPool(4, 1<<20, func(*connection, lossReason) {})
-	conns := []*connection{pipe(t, 1), pipe(t, 2), pipe(t, 2), pipe(t, 2), pipe(t, 3), pipe(t, 4)}
-	for _, c := range conns {
-		require.True(t, p.enter(c, c.client, connBusy))
-	}
-
-	var gone []int
-	for i, c := range conns {
-		if evicted(c) {
-			gone = append(gone, i)
-		}
-	}
-	assert.Equal(t, []int{1, 2}, gone)
+	p, conns := poolOfConns(t, 4, 1<<20, connBusy, 1, 2, 2, 2, 3, 4)
+	assert.Equal(t, []int{1, 2}, evicted(conns))
 	conns[1].Close()
 	conns[2].Close()
 	assert.Equal(t, share{}, p.evicted)
 	assert.EqualValues(t, 4, p.count(connBusy))
 }
 
-func TestPool_full_closesWhatIsAnsweredOnlyForAClientWithLess(t *testing.T) {
-	p := newPool(2, 1<<20, func(*connection, lossReason) {})
-	first, second, same, other, third := pipe(t, 1), pipe(t, 1), pipe(t, 1), pipe(t, 2), pipe(t, 3)
-	require.True(t, p.enter(first, first.client, connActive))
-	require.True(t, p.enter(second, second.client, connActive))
-
+func TestPool_full_closesAnsweredConnectionsOnlyForAClientWithLess(t *testing.T) {
+	p, conns := poolOfConns(t, 2, 1<<20, connActive, 1, 1)
+	same, other, third := pipe(t, 1), pipe(t, 2), pipe(t, 3)
 	assert.False(t, p.enter(same, same.client, connIdle))
 	assert.True(t, p.enter(other, other.client, connActive))
-	assert.True(t, evicted(first))
+	assert.Equal(t, []int{0}, evicted(conns))
 	assert.True(t, p.enter(third, third.client, connActive), "each has one, and this client none")
 }
 
 // A client that keeps all its connections busy must not push out those of others that are idle for a moment.
 func TestPool_full_leavesTheIdleConnectionsOfOthers(t *testing.T) {
-	p := newPool(3, 1<<20, func(*connection, lossReason) {})
-	idle, greedy := pipe(t, 1), []*connection{pipe(t, 2), pipe(t, 2), pipe(t, 2), pipe(t, 2)}
-	require.True(t, p.enter(idle, idle.client, connIdle))
-	require.True(t, p.enter(greedy[0], greedy[0].client, connActive))
-	require.True(t, p.enter(greedy[1], greedy[1].client, connBusy))
-	assert.True(t, p.enter(greedy[2], greedy[2].client, connActive))
-	assert.True(t, evicted(greedy[1]), "busy, while the other one is answered")
-	assert.False(t, p.enter(greedy[3], greedy[3].client, connIdle))
-	assert.False(t, evicted(idle))
+	p, conns := poolOfConns(t, 3, 1<<20, connIdle, 1, 2, 2)
+	p.turn(conns[1], connActive)
+	p.turn(conns[2], connBusy)
+	greedy, more := pipe(t, 2), pipe(t, 2)
+	assert.True(t, p.enter(greedy, greedy.client, connActive))
+	assert.Equal(t, []int{2}, evicted(conns), "busy, while the other one is answered")
+	assert.False(t, p.enter(more, more.client, connIdle))
+	assert.Equal(t, []int{2}, evicted(conns))
 }
 
-// What was evicted takes memory until its owner has closed it, so that no number of new connections may be waiting.
+// An evicted connection takes memory until its owner has closed it, so that no number of new ones may wait.
 func TestPool_evictedConnections_areBoundedToo(t *testing.T) {
-	p := newPool(1, 1<<20, func(*connection, lossReason) {})
-	conns := []*connection{pipe(t, 1), pipe(t, 1), pipe(t, 1)}
-	require.True(t, p.enter(conns[0], conns[0].client, connBusy))
-	require.True(t, p.enter(conns[1], conns[1].client, connBusy))
-	entered := make(chan bool)
-	go func() { entered <- p.enter(conns[2], conns[2].client, connBusy) }()
+	p, conns := poolOfConns(t, 1, 1<<20, connBusy, 1, 1)
+	entered, third := make(chan bool), pipe(t, 1)
+	go func() { entered <- p.enter(third, third.client, connBusy) }()
 	select {
 	case <-entered:
 		t.Fatal("one is evicted and open")
 	case <-time.After(20 * time.Millisecond):
 	}
-
 	conns[0].Close()
-
 	assert.True(t, <-entered)
-	assert.True(t, evicted(conns[1]))
+	assert.Equal(t, []int{0, 1}, evicted(conns))
 }
 
 func TestPool_bytes_endTheLargestOfTheClientThatHoldsMost(t *testing.T) {
-	p := newPool(10, 1000, func(*connection, lossReason) {})
-	small, large, other := pipe(t, 1), pipe(t, 1), pipe(t, 2)
-	for _, c := range []*connection{small, large, other} {
-		require.True(t, p.enter(c, c.client, connBusy))
-	}
+	p, conns := poolOfConns(t, 10, 1000, connBusy, 1, 1, 2)
+	small, large, other := conns[0], conns[1], conns[2]
 	assert.True(t, p.hold(small, 300))
 	assert.True(t, p.hold(large, 301))
 	assert.True(t, p.hold(other, 399), "less than the other client")
-	assert.False(t, evicted(large))
+	assert.Empty(t, evicted(conns))
 	assert.True(t, p.hold(other, 1))
-	assert.True(t, evicted(large))
+	assert.Equal(t, []int{1}, evicted(conns))
 	assert.False(t, p.hold(large, 1), "it may not go on")
 	assert.EqualValues(t, 700, p.held)
 
@@ -121,32 +113,21 @@ func TestPool_bytes_endTheLargestOfTheClientThatHoldsMost(t *testing.T) {
 	assert.Zero(t, p.held)
 }
 
-func waiting(g *gate) int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.waiting)
-}
-
 func TestGate_aPlaceGoesToTheAddressWithFewest(t *testing.T) {
-	ended := make(chan *connection, 10)
+	ended, order := make(chan *connection, 10), make(chan *connection, 2)
 	g := newGate(2, func(c *connection) { ended <- c })
 	soon := time.Now().Add(10 * time.Second)
 	first, second, third, other := pipe(t, 1), pipe(t, 1), pipe(t, 1), pipe(t, 2)
 	require.True(t, g.enter(first, soon))
 	require.True(t, g.enter(second, soon))
-	order := make(chan *connection, 2)
-	go func() {
-		if g.enter(third, soon) {
-			order <- third
-		}
-	}()
-	eventually(t, func() bool { return waiting(g) == 1 })
-	go func() {
-		if g.enter(other, soon) {
-			order <- other
-		}
-	}()
-	eventually(t, func() bool { return waiting(g) == 2 })
+	for i, c := range []*connection{third, other} {
+		go func() {
+			if g.enter(c, soon) {
+				order <- c
+			}
+		}()
+		eventually(t, func() bool { g.mu.Lock(); defer g.mu.Unlock(); return len(g.waiting) == i+1 })
+	}
 	select {
 	case <-ended:
 		t.Fatal("a handshake that does not wait for its client was ended")
@@ -162,19 +143,18 @@ func TestGate_aPlaceGoesToTheAddressWithFewest(t *testing.T) {
 	g.leave(third)
 	g.leave(other)
 	assert.Empty(t, g.places)
-	assert.Empty(t, g.under)
+	assert.Empty(t, g.holders)
 }
 
 func TestGate_waiting_endsWithTheConnectionAndAtTheDeadline(t *testing.T) {
-	g := newGate(0, func(*connection) {})
-	c := pipe(t, 1)
+	g, c := newGate(0, func(*connection) {}), pipe(t, 1)
 	assert.False(t, g.enter(c, time.Now().Add(time.Millisecond)))
 	c.shut()
 	assert.False(t, g.enter(c, time.Now().Add(time.Hour)))
 	assert.Empty(t, g.waiting)
 }
 
-func TestNewCapacity_sharesOutWhatIsAskedFor(t *testing.T) {
+func TestNewCapacity_dividesWhatIsAskedFor(t *testing.T) {
 	for _, n := range []int{LeastConnections, 1000} {
 		c := NewCapacity(n)
 		assert.Equal(t, n, c.Connections())
@@ -185,20 +165,16 @@ func TestNewCapacity_sharesOutWhatIsAskedFor(t *testing.T) {
 }
 
 func TestCgroupLimits_areThoseOfAllGroupsAbove(t *testing.T) {
-	for name, row := range map[string]struct {
-		memberships string
-		want        []string
-	}{
-		"version 2": {"0::/kubepods/pod1\n", []string{
-			"/sys/fs/cgroup/kubepods/pod1/memory.max", "/sys/fs/cgroup/kubepods/memory.max", "/sys/fs/cgroup/memory.max",
-		}},
-		"version 2 in a container": {"0::/\n", []string{"/sys/fs/cgroup/memory.max"}},
-		"version 2 below another":  {"0::/../other\n", []string{"/sys/fs/cgroup/other/memory.max", "/sys/fs/cgroup/memory.max"}},
-		"version 1": {"5:devices:/x\n4:cpu,memory:/a\n", []string{
-			"/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-		}},
-		"nothing": {"", nil},
+	const v2, v1 = "/sys/fs/cgroup", "/sys/fs/cgroup/memory"
+	for memberships, want := range map[string][]string{
+		"0::/kubepods/pod1\n": {v2 + "/kubepods/pod1/memory.max", v2 + "/kubepods/memory.max", v2 + "/memory.max"},
+		"0::/\n":              {v2 + "/memory.max"}, // in a container
+		"0::/../other\n":      {v2 + "/other/memory.max", v2 + "/memory.max"},
+		"5:devices:/x\n4:cpu,memory:/a\n": {
+			v1 + "/a/memory.limit_in_bytes", v1 + "/memory.limit_in_bytes",
+		},
+		"": nil,
 	} {
-		assert.Equal(t, row.want, cgroupLimits(row.memberships), name)
+		assert.Equal(t, want, cgroupLimits(memberships), memberships)
 	}
 }

@@ -3,6 +3,7 @@ package certservice
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -16,14 +17,12 @@ import (
 )
 
 // Configuration is the Directory that cmpServers.json describes. A file that cannot be loaded never
-// displaces one that could: the last good set stays in use.
+// replaces one that could: the last good set stays in use.
 type Configuration struct {
-	path    string
-	build   func(Server) (Authority, error)
-	metrics *Metrics
-	log     *slog.Logger
-	now     func() time.Time
-
+	path      string
+	build     func(Server) (Authority, error)
+	metrics   *Metrics
+	log       *slog.Logger
 	reloading sync.Mutex        // held while reading, so that an older file cannot overtake a newer one
 	read      map[string]digest // the files of the last reading, good or bad
 	current   atomic.Pointer[authorities]
@@ -40,47 +39,46 @@ type loadedAuthority struct {
 }
 
 // NewConfiguration returns a Configuration with nothing loaded yet; Reload loads it. build makes the
-// authority for one server; an error from it counts as a fault of the file. Nil metrics are not kept.
+// authority for one server; an error from it counts as a fault of the file.
 func NewConfiguration(path string, build func(Server) (Authority, error), m *Metrics, log *slog.Logger) *Configuration {
-	if m == nil {
-		m = NewMetrics("")
-	}
-	return &Configuration{path: path, build: build, metrics: m, log: log, now: time.Now}
+	return &Configuration{path: path, build: build, metrics: m, log: log}
 }
 
-// Lookup finds an authority of the loaded set.
-func (c *Configuration) Lookup(caName string) (Authority, bool) {
+// Lookup finds an authority of the loaded set, with its share as its entry says.
+func (c *Configuration) Lookup(caName string) (Authority, Share, bool) {
 	loaded := c.current.Load()
 	if loaded == nil {
-		return nil, false
+		return nil, Share{}, false
 	}
 	a, ok := (*loaded)[caName]
-	return a.Authority, ok
-}
-
-// Share returns what the entry of an authority says.
-func (c *Configuration) Share(caName string) Share {
-	loaded := c.current.Load()
-	if loaded == nil {
-		return Share{}
-	}
-	return Share{MaxInFlight: (*loaded)[caName].maxInFlight, Authorities: len(*loaded)}
+	return a.Authority, Share{MaxInFlight: a.maxInFlight, Authorities: len(*loaded)}, ok
 }
 
 // Ready reports whether some version of the file was loaded.
 func (c *Configuration) Ready() bool { return c.current.Load() != nil }
 
-// Reload reads the file and puts what it describes to use. Requests under way finish with the authority
-// they began with. An entry with a fault keeps its last good version, if it has one, and is an error although the
-// others are in use. All outcomes are logged.
+// Check reads the file as Reload does and returns its faults, but puts nothing to use. Warnings are logged.
+func (c *Configuration) Check() Faults {
+	c.reloading.Lock()
+	defer c.reloading.Unlock()
+	l := c.load("check")
+	if l.err == nil {
+		return l.file.Faults
+	}
+	if faults, ok := errors.AsType[Faults](l.err); ok {
+		return faults
+	}
+	return Faults{l.err.Error()}
+}
+
+// Reload reads the file and puts the authorities that it describes to use. Requests in progress finish with the
+// authority they began with. An entry with a fault keeps its last good version, if it has one, and is an error although
+// the others are in use. All outcomes are logged.
 func (c *Configuration) Reload(trigger string) error {
 	c.reloading.Lock()
 	defer c.reloading.Unlock()
-	l := c.load()
-	for _, warning := range l.file.Warnings {
-		c.log.Warn("the configuration needs attention", "path", c.path, "trigger", trigger, "warning", warning)
-	}
-	c.metrics.observeReload(l, c.now())
+	l := c.load(trigger)
+	c.metrics.observeReload(l)
 	base := filepath.Base(c.path)
 	if l.err != nil {
 		kept := "there is none yet, so no certificate can be issued"
@@ -101,16 +99,16 @@ func (c *Configuration) Reload(trigger string) error {
 	return nil
 }
 
-// loading is what came of reading the file.
+// loading is the result of reading the file.
 type loading struct {
 	authorities authorities
-	file        ServersFile
+	file        serversFile
 	read        int      // authorities as the file describes them
 	kept        []string // names of those that stay as they were
 	err         error    // there is nothing to put to use
 }
 
-// outcome says what became of the entries, the faulty ones among them.
+// outcome says what became of the entries, faulty ones included.
 func (l loading) outcome() string {
 	text := fmt.Sprintf("%d of %d servers as the file describes them", l.read, l.read+len(l.file.leftOut))
 	if len(l.kept) > 0 {
@@ -119,7 +117,7 @@ func (l loading) outcome() string {
 	return text
 }
 
-func (c *Configuration) load() loading {
+func (c *Configuration) load(trigger string) loading {
 	c.read = map[string]digest{}
 	file, err := loadServers(c.path, func(name string) ([]byte, error) {
 		data, err := readBounded(name)
@@ -142,6 +140,9 @@ func (c *Configuration) load() loading {
 	if l.err == nil && len(l.authorities) == 0 {
 		l.err = l.file.Faults
 	}
+	for _, warning := range l.file.Warnings {
+		c.log.Warn("the configuration needs attention", "path", c.path, "trigger", trigger, "error", warning)
+	}
 	return l
 }
 
@@ -160,8 +161,8 @@ func (l *loading) keep(before *authorities) {
 	}
 }
 
-// settle is how long the files must be left alone before they are read: the kubelet and editors make several changes for
-// one.
+// settle is how long the files must be left alone before they are read: the kubelet and editors make several changes
+// in a row.
 const settle = 200 * time.Millisecond
 
 // Watch reloads whenever the content of the file or of a file that it names changes, until ctx ends.
@@ -170,11 +171,11 @@ func (c *Configuration) Watch(ctx context.Context) error {
 		Dirs: c.directories, Quiet: settle,
 		Changed: func() {
 			if c.changed() {
-				_ = c.Reload("file changed") // logged there; the next change is the next try
+				_ = c.Reload("file changed") // logged there; the next change is the next attempt
 			}
 		},
 		Failed: func(dir string, err error) {
-			c.log.Warn("changes of the configuration in this directory are not seen: reload with SIGHUP or GET /reload",
+			c.log.Warn("changes of the configuration in this directory are not noticed: reload with SIGHUP or GET /reload",
 				"dir", dir, "error", err.Error())
 		},
 	}
@@ -196,7 +197,7 @@ func (c *Configuration) directories() []string {
 	return dirs
 }
 
-// changed compares content and not times, so that turning the link of an unchanged secret does not reload.
+// changed compares content and not times, so that replacing the link of an unchanged secret does not reload.
 func (c *Configuration) changed() bool {
 	c.reloading.Lock()
 	defer c.reloading.Unlock()

@@ -2,11 +2,17 @@ package certservice
 
 import (
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"math/big"
 	"net/http"
 	"strings"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/pki"
@@ -36,8 +42,8 @@ const (
 // maxKeyPEM bounds a private key before anything is computed with it; RSA with 8192 bits needs 6.5 KB.
 const maxKeyPEM = 8 << 10
 
-// requestError is a fault in the client's headers. Neither text holds a header's value; a name that the CSR asks for
-// may be in both.
+// requestError is a fault in the client's headers. Neither text holds a header's value, except for a name that the CSR
+// asks for.
 type requestError struct {
 	message string // for the client
 	reason  string // for the audit line: which header, and what is wrong with it
@@ -45,17 +51,18 @@ type requestError struct {
 
 func (e *requestError) Error() string { return e.message + ": " + e.reason }
 
-// bad is answered in the ONAP server's words alone, and told is what else the client is told as well.
+// bad is a fault that the client is told in the ONAP server's words alone.
 func bad(message, header, reason string) *requestError {
 	return &requestError{message, header + " " + reason}
 }
 
-func told(message, header, reason string) *requestError {
+// explained is a fault that the client is told with its reason.
+func explained(message, header, reason string) *requestError {
 	return &requestError{message + ": " + header + " " + reason, header + " " + reason}
 }
 
-// parseRequest reads the headers of an enrolment, and with update those of an update. Beside a fault it returns
-// what was read before it, for the audit line. Nothing is computed with an RSA key of more than maxRSABits.
+// parseRequest reads the headers of an enrolment, or of an update. With a fault it also returns what was read before
+// it, for the audit line. Nothing is computed with an RSA key of more than maxRSABits.
 func parseRequest(header http.Header, update bool, maxRSABits int) (Request, *requestError) {
 	var r Request
 	csr, fault := parseCSR(header, maxRSABits)
@@ -67,7 +74,7 @@ func parseRequest(header http.Header, update bool, maxRSABits int) (Request, *re
 		return r, fault
 	}
 	if !pki.SameKey(r.Key.Public(), r.CSR.PublicKey) {
-		return r, &requestError{messageKey, headerKey + " is not the key of the CSR"}
+		return r, bad(messageKey, headerKey, "is not the key of the CSR")
 	}
 	if !update {
 		return r, nil
@@ -79,60 +86,48 @@ func parseRequest(header http.Header, update bool, maxRSABits int) (Request, *re
 		return r, fault
 	}
 	if !pki.SameKey(r.OldKey.Public(), r.OldCert.PublicKey) {
-		return r, &requestError{messageOldKeyMismatch, headerOldKey + " is not the key of OLD_CERT"}
+		return r, bad(messageOldKeyMismatch, headerOldKey, "is not the key of OLD_CERT")
 	}
 	return r, nil
 }
 
 // parseCSR returns a request whose signature is verified, or what is wrong with the header.
 func parseCSR(header http.Header, maxRSABits int) (*x509.CertificateRequest, *requestError) {
-	text, reason := decodeHeader(header, headerCSR)
+	der, reason := decodeBlock(header, headerCSR, MaxHeaderBytes)
 	if reason != "" {
-		return nil, badCSR(reason)
+		return nil, bad(messageCSR, headerCSR, reason)
 	}
-	block, reason := firstBlock(text)
-	if reason != "" {
-		return nil, badCSR(reason)
-	}
-	csr, err := readCSR(block.Bytes)
+	csr, err := readCSR(der)
 	if err == nil {
 		err = checkRSABits(csr.PublicKey, maxRSABits)
 	}
 	if fault, ok := errors.AsType[csrFault](err); ok {
 		return nil, &requestError{messageCSR + ": the CSR " + fault.Error(), headerCSR + " " + fault.Error()}
 	}
-	if err != nil {
-		return nil, badCSR(err.Error())
-	}
-	if cmp.CheckKey(csr.PublicKey) != nil {
-		return nil, badCSR("has a public key of a kind or size that is not supported")
-	}
-	if err := csr.CheckSignature(); err != nil {
-		return nil, badCSR("has a signature that does not verify")
+	switch {
+	case err != nil:
+		return nil, bad(messageCSR, headerCSR, err.Error())
+	case cmp.CheckKey(csr.PublicKey) != nil:
+		return nil, bad(messageCSR, headerCSR, unsupportedKey)
+	case csr.CheckSignature() != nil:
+		return nil, bad(messageCSR, headerCSR, "has a signature that does not verify")
 	}
 	return csr, nil
 }
 
-func badCSR(reason string) *requestError { return bad(messageCSR, headerCSR, reason) }
+const unsupportedKey = "has a public key of a kind or size that is not supported"
 
-// parseKey takes PKCS#8, PKCS#1 and SEC 1 whatever the PEM label says: clients in the field put PKCS#8
+// parseKey takes PKCS#8, PKCS#1 and SEC 1 whatever the PEM label says: existing clients put PKCS#8
 // under "RSA PRIVATE KEY" and the reverse.
 func parseKey(header http.Header, name, message string, maxRSABits int) (crypto.Signer, *requestError) {
-	text, reason := decodeHeader(header, name)
+	der, reason := decodeBlock(header, name, maxKeyPEM)
 	if reason != "" {
 		return nil, bad(message, name, reason)
 	}
-	if len(text) > maxKeyPEM {
-		return nil, bad(message, name, "is too large")
+	if reason := faultInRSAKey(der, maxRSABits); reason != "" {
+		return nil, explained(message, name, reason)
 	}
-	block, reason := firstBlock(text)
-	if reason != "" {
-		return nil, bad(message, name, reason)
-	}
-	if reason := faultInRSAKey(block.Bytes, maxRSABits); reason != "" {
-		return nil, told(message, name, reason)
-	}
-	key, ok := parsePrivateKey(block.Bytes)
+	key, ok := parsePrivateKey(der)
 	if !ok {
 		return nil, bad(message, name, "is neither PKCS#8 nor PKCS#1 nor SEC 1")
 	}
@@ -156,22 +151,30 @@ func parsePrivateKey(der []byte) (any, bool) {
 	return nil, false
 }
 
-// firstBlock is the first PEM block that means anything: openssl ecparam -genkey writes parameters ahead of the key.
-func firstBlock(text []byte) (pki.PEMBlock, string) {
+// decodeBlock returns the DER in the first PEM block of a header of at most so many bytes, or what is wrong with it.
+// Parameters are skipped: openssl ecparam -genkey writes them before the key.
+func decodeBlock(header http.Header, name string, most int) (der []byte, reason string) {
+	text, reason := decodeHeader(header, name)
+	switch {
+	case reason != "":
+		return nil, reason
+	case len(text) > most:
+		return nil, "is too large"
+	}
 	blocks, err := pki.PEMBlocks(text)
 	if err != nil {
-		return pki.PEMBlock{}, err.Error()
+		return nil, err.Error()
 	}
 	for _, block := range blocks {
 		switch {
 		case block.Label == "EC PARAMETERS":
 		case block.Err != nil:
-			return pki.PEMBlock{}, "has a PEM block that cannot be read: " + block.Err.Error()
+			return nil, "has a PEM block that cannot be read: " + block.Err.Error()
 		default:
-			return block, ""
+			return block.Bytes, ""
 		}
 	}
-	return pki.PEMBlock{}, "is not PEM"
+	return nil, "is not PEM"
 }
 
 // parseOldCert returns the first certificate of the header, and those that follow it, which are only passed on.
@@ -191,16 +194,16 @@ func parseOldCert(header http.Header, maxRSABits int) (*x509.Certificate, []*x50
 		return fault("is not PEM")
 	}
 	if err := checkRSABits(chain[0].PublicKey, maxRSABits); err != nil {
-		return nil, nil, told(messageCert, headerOldCert, err.Error())
+		return nil, nil, explained(messageCert, headerOldCert, err.Error())
 	}
 	if pki.Unusable(chain[0]) != nil || cmp.CheckKey(chain[0].PublicKey) != nil {
-		return fault("has a public key of a kind or size that is not supported")
+		return fault(unsupportedKey)
 	}
 	return chain[0], chain[1:], nil
 }
 
-// decodeHeader undoes the Base64, with or without its padding. A header given twice is refused, because
-// a proxy ahead of us may have looked at the other one.
+// decodeHeader decodes the Base64, with or without its padding. A header given twice is refused, because
+// a proxy in front of the service may have checked the other one.
 func decodeHeader(header http.Header, name string) ([]byte, string) {
 	values := header.Values(name)
 	switch {
@@ -214,4 +217,76 @@ func decodeHeader(header http.Header, name string) ([]byte, string) {
 		return nil, "is not Base64"
 	}
 	return text, ""
+}
+
+// The bounds of HandlerConfig.MaxRSABits. Neither the CMP client nor crypto/tls computes with larger keys.
+const (
+	LeastMaxRSABits = 2048
+	MostMaxRSABits  = pki.MaxRSABits
+)
+
+// checkRSABits refuses an RSA key above the bound. The error is a csrFault, which also fits other subjects than a CSR.
+func checkRSABits(public crypto.PublicKey, most int) error {
+	if key, ok := public.(*rsa.PublicKey); ok && key.N.BitLen() > most {
+		return tooManyBits(key.N.BitLen(), most)
+	}
+	return nil
+}
+
+func tooManyBits(bits, most int) error {
+	const text = "has an RSA key of %d bits, want at most %d (MAX_RSA_BITS of the CertService)"
+	return csrFault(fmt.Sprintf(text, bits, most))
+}
+
+// faultInRSAKey looks into the DER of a private key before anything is computed with it, and says why an RSA key is
+// refused. Signing with more than two primes, or with primes of very different size, takes many times longer than with
+// two of half the size. It is empty for a good RSA key, and for anything that is not one: parsing finds out.
+func faultInRSAKey(der []byte, maxBits int) string {
+	numbers, ok := rsaNumbers(der)
+	if !ok {
+		return ""
+	}
+	version, modulus := numbers[0], numbers[1].BitLen()
+	if version.Sign() != 0 { // RFC 8017, A.1.2
+		return "is an RSA key with more than two primes, want two"
+	}
+	if modulus > maxBits {
+		return tooManyBits(modulus, maxBits).Error()
+	}
+	const prime1 = 4
+	for i, number := range numbers {
+		most := modulus
+		if i >= prime1 { // the primes, and what is below one of them
+			most = modulus * 5 / 8
+		}
+		if number.BitLen() > most {
+			return "is an RSA key with a number that is too large for its size"
+		}
+	}
+	return ""
+}
+
+// rsaNumbers returns the integers that an RSAPrivateKey (RFC 8017, A.1.2) begins with, itself or in PKCS#8, from the
+// version to the coefficient.
+func rsaNumbers(der []byte) ([]*big.Int, bool) {
+	var body, key cryptobyte.String
+	s := cryptobyte.String(der)
+	if !s.ReadASN1(&body, cbasn1.SEQUENCE) {
+		return nil, false
+	}
+	rest := body
+	if rest.SkipASN1(cbasn1.INTEGER) && rest.SkipASN1(cbasn1.SEQUENCE) && rest.ReadASN1(&key, cbasn1.OCTET_STRING) {
+		if !key.ReadASN1(&body, cbasn1.SEQUENCE) {
+			return nil, false
+		}
+	}
+	var numbers []*big.Int
+	for len(numbers) < 9 && body.PeekASN1Tag(cbasn1.INTEGER) {
+		number := new(big.Int)
+		if !body.ReadASN1Integer(number) {
+			return nil, false
+		}
+		numbers = append(numbers, number)
+	}
+	return numbers, len(numbers) >= 3 // SEC 1 has one, and an OCTET STRING
 }

@@ -1,19 +1,21 @@
 package certservice
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdh"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
 	"math/big"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,42 +27,31 @@ import (
 )
 
 func TestParseRequest_key_isTakenWhateverItsLabel(t *testing.T) {
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
-	require.NoError(t, err)
+	rsaKey, edKey := rsaKey(t, 2048), edKey(t)
 	ecKey, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	require.NoError(t, err)
-	_, edKey, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
 	sec1, err := x509.MarshalECPrivateKey(ecKey)
 	require.NoError(t, err)
-	parameters := pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 5, 0x2b, 0x81, 4, 0, 0x22}})
-	openssl := append(parameters, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1})...)
-
-	rsaCSR, ecCSR, edCSR := newCSR(t, rsaKey), newCSR(t, ecKey), newCSR(t, edKey)
+	parameters := pemOf("EC PARAMETERS", []byte{6, 5, 0x2b, 0x81, 4, 0, 0x22})
 	for _, row := range []struct {
-		name string
-		csr  []byte
-		key  string
+		key crypto.Signer
+		der [][]byte
 	}{
-		{"PKCS#8 RSA", rsaCSR, headerValue("PRIVATE KEY", pkcs8(t, rsaKey))},
-		{"PKCS#8 RSA under the label of PKCS#1", rsaCSR, headerValue("RSA PRIVATE KEY", pkcs8(t, rsaKey))},
-		{"PKCS#1", rsaCSR, headerValue("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey))},
-		{"PKCS#1 under the label of PKCS#8", rsaCSR, headerValue("PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey))},
-		{"PKCS#8 ECDSA", ecCSR, headerValue("PRIVATE KEY", pkcs8(t, ecKey))},
-		{"PKCS#8 ECDSA under the label of SEC 1", ecCSR, headerValue("EC PRIVATE KEY", pkcs8(t, ecKey))},
-		{"SEC 1", ecCSR, headerValue("EC PRIVATE KEY", sec1)},
-		{"SEC 1 under the label of PKCS#8", ecCSR, headerValue("PRIVATE KEY", sec1)},
-		{"SEC 1 behind its parameters", ecCSR, base64.StdEncoding.EncodeToString(openssl)},
-		{"PKCS#8 Ed25519", edCSR, headerValue("PRIVATE KEY", pkcs8(t, edKey))},
-		{"Base64 without padding", edCSR, strings.TrimRight(headerValue("PRIVATE KEY", pkcs8(t, edKey)), "=")},
+		{rsaKey, [][]byte{pkcs8(t, rsaKey), x509.MarshalPKCS1PrivateKey(rsaKey)}},
+		{ecKey, [][]byte{pkcs8(t, ecKey), sec1}},
+		{edKey, [][]byte{pkcs8(t, edKey)}},
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			for _, label := range []string{"CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"} {
-				r, fault := parseRequest(http.Header{"Csr": {headerValue(label, row.csr)}, "Pk": {row.key}}, false, DefaultMaxRSABits)
-				require.Nil(t, fault)
-				assert.True(t, pki.SameKey(r.Key.Public(), r.CSR.PublicKey))
+		for _, der := range row.der {
+			for _, label := range []string{"PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"} {
+				value, behind := headerValue(label, der), b64(slices.Concat(parameters, pemOf(label, der)))
+				for _, value := range []string{value, behind, strings.TrimRight(value, "=")} {
+					csr := headerValue("NEW CERTIFICATE REQUEST", newCSR(t, row.key))
+					r, fault := parseRequest(http.Header{"Csr": {csr}, "Pk": {value}}, false, 4096)
+					require.Nil(t, fault, label)
+					assert.True(t, pki.SameKey(r.Key.Public(), r.CSR.PublicKey))
+				}
 			}
-		})
+		}
 	}
 }
 
@@ -71,23 +62,19 @@ func TestParseRequest_PEM_isReadAsItIsFound(t *testing.T) {
 		"escaped":           func(text string) string { return strings.ReplaceAll(text, "\n", `\n`) },
 		"one line":          func(text string) string { return strings.ReplaceAll(text, "\n", " ") },
 	} {
-		t.Run(name, func(t *testing.T) {
-			header := http.Header{}
-			for field, file := range map[string]string{"Csr": "csr.pem", "Pk": "key.pem", "Old_cert": "old-certificate.pem", "Old_pk": "old-key.pem"} {
-				header.Set(field, base64.StdEncoding.EncodeToString([]byte(change(string(golden(t, "pem/"+file))))))
-			}
-			_, fault := parseRequest(header, true, DefaultMaxRSABits)
-			require.Nil(t, fault)
-		})
+		header := http.Header{}
+		for field, file := range map[string]string{"CSR": "csr", "PK": "key", "OLD_CERT": "old-certificate", "OLD_PK": "old-key"} {
+			header.Set(field, b64([]byte(change(string(golden(t, "pem/"+file+".pem"))))))
+		}
+		_, fault := parseRequest(header, true, 4096)
+		require.Nil(t, fault, name)
 	}
 }
 
 func TestParseRequest_update_takesTheChainBehindTheOldCertificate(t *testing.T) {
-	_, header := goldenRequest(t, "update.request.json")
-	header.Set("OLD_CERT", base64.StdEncoding.EncodeToString(append(golden(t, "pem/old-certificate.pem"), golden(t, "pem/issuing-ca.pem")...)))
-
-	r, fault := parseRequest(header, true, DefaultMaxRSABits)
-
+	_, header := goldenRequest(t, "update")
+	header.Set("OLD_CERT", b64(append(golden(t, "pem/old-certificate.pem"), golden(t, "pem/issuing-ca.pem")...)))
+	r, fault := parseRequest(header, true, 4096)
 	require.Nil(t, fault)
 	assert.Equal(t, goldenCert(t, "old-certificate.pem"), r.OldCert)
 	assert.Equal(t, []*x509.Certificate{goldenCert(t, "issuing-ca.pem")}, r.OldChain)
@@ -96,67 +83,90 @@ func TestParseRequest_update_takesTheChainBehindTheOldCertificate(t *testing.T) 
 func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 	key := newKey(t)
 	csr := newCSR(t, key)
-	forged := append([]byte{}, csr...)
+	forged := bytes.Clone(csr)
 	forged[len(forged)-1] ^= 1
-	_, edKey, err := ed25519.GenerateKey(rand.Reader)
-	require.NoError(t, err)
 	exchange, err := ecdh.X25519().GenerateKey(rand.Reader)
 	require.NoError(t, err)
-	large := ca.OversizedRSA()
-	const tooLarge = "has an RSA key of 8676 bits, want at most 4096 (MAX_RSA_BITS of the CertService)"
 	small, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	require.NoError(t, err)
-	b64 := func(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
-
-	for _, row := range []struct {
-		header, value   string
-		message, reason string
-	}{
-		{"CSR", "", messageCSR, "CSR is missing"},
-		{"CSR", "-----BEGIN", messageCSR, "CSR is not Base64"},
-		{"CSR", base64.URLEncoding.EncodeToString([]byte{0xff, 0xef, 0xff}), messageCSR, "CSR is not Base64"},
-		{"CSR", b64("no PEM"), messageCSR, "CSR is not PEM"},
-		{"CSR", headerValue("CERTIFICATE REQUEST", []byte("x")), messageCSR, "CSR is not a PKCS#10 request"},
-		{"CSR", headerValue("CERTIFICATE REQUEST", append(csr, 0)), messageCSR, "CSR is not a PKCS#10 request"},
-		{"CSR", headerValue("CERTIFICATE REQUEST", forged), messageCSR, "CSR has a signature that does not verify"},
-		{"CSR", headerValue("CERTIFICATE REQUEST", newCSR(t, large)), messageCSR + ": the CSR " + tooLarge, "CSR " + tooLarge},
-		{"CSR", headerValue("CERTIFICATE REQUEST", newCSR(t, small)), messageCSR, "CSR has a public key of a kind or size that is not supported"},
-		{"PK", headerValue("PRIVATE KEY", pkcs8(t, large)), messageKey + ": PK " + tooLarge, "PK " + tooLarge},
-		{"PK", headerValue("PRIVATE KEY", pkcs8(t, small)), messageKey, "PK is a key of a kind or size that is not supported"},
-		{"PK", "", messageKey, "PK is missing"},
-		{"PK", "%", messageKey, "PK is not Base64"},
-		{"PK", b64("no PEM"), messageKey, "PK is not PEM"},
-		{"PK", headerValue("EC PARAMETERS", []byte{5, 0}), messageKey, "PK is not PEM"},
-		{"PK", headerValue("ENCRYPTED PRIVATE KEY", []byte{0x30, 0}), messageKey, "PK is neither PKCS#8 nor PKCS#1 nor SEC 1"},
-		{"PK", headerValue("PRIVATE KEY", pkcs8(t, exchange)), messageKey, "PK is a key of a kind or size that is not supported"},
-		{"PK", headerValue("PRIVATE KEY", make([]byte, maxKeyPEM)), messageKey, "PK is too large"},
-		{"PK", headerValue("PRIVATE KEY", pkcs8(t, edKey)), messageKey, "PK is not the key of the CSR"},
-		{"OLD_CERT", "", messageCert, "OLD_CERT is missing"},
-		{"OLD_CERT", "%", messageCert, "OLD_CERT is not Base64"},
-		{"OLD_CERT", b64("no PEM"), messageCert, "OLD_CERT is not PEM"},
-		{"OLD_CERT", headerValue("CERTIFICATE", csr), messageCert, "OLD_CERT is not an X.509 certificate"},
-		{"OLD_CERT", headerValue("CERTIFICATE", selfSigned(t, large)), messageCert + ": OLD_CERT " + tooLarge, "OLD_CERT " + tooLarge},
-		{"OLD_CERT", headerValue("CERTIFICATE", selfSigned(t, small)), messageCert, "OLD_CERT has a public key of a kind or size that is not supported"},
-		{"OLD_PK", "", messageOldKey, "OLD_PK is missing"},
-		{"OLD_PK", headerValue("PRIVATE KEY", csr), messageOldKey, "OLD_PK is neither PKCS#8 nor PKCS#1 nor SEC 1"},
-		{"OLD_PK", headerValue("PRIVATE KEY", pkcs8(t, key)), messageOldKeyMismatch, "OLD_PK is not the key of OLD_CERT"},
+	large, middle := ca.OversizedRSA(), rsaKey(t, 2304)
+	//lint:ignore SA1019 such keys are refused
+	multiPrime, err := rsa.GenerateMultiPrimeKey(rand.Reader, 4, 2048)
+	require.NoError(t, err)
+	request := func(der []byte) string { return headerValue("CERTIFICATE REQUEST", der) }
+	private := func(der []byte) string { return headerValue("PRIVATE KEY", der) }
+	certificate := func(key crypto.Signer) string { return headerValue("CERTIFICATE", selfSigned(t, key)) }
+	const (
+		tooLarge    = "has an RSA key of 8676 bits, want at most 2048 (MAX_RSA_BITS of the CertService)"
+		tooManyBits = "has an RSA key of 2304 bits, want at most 2048 (MAX_RSA_BITS of the CertService)"
+		fourPrimes  = "is an RSA key with more than two primes, want two"
+		unsupported = "has a public key of a kind or size that is not supported"
+		wrongKind   = "is a key of a kind or size that is not supported"
+	)
+	messages := map[string]string{"CSR": messageCSR, "PK": messageKey, "OLD_CERT": messageCert, "OLD_PK": messageOldKey}
+	for _, row := range []struct{ header, value, reason string }{
+		{"CSR", "", "is missing"},
+		{"CSR", "-----BEGIN", "is not Base64"},
+		{"CSR", base64.URLEncoding.EncodeToString([]byte{0xff, 0xef, 0xff}), "is not Base64"},
+		{"CSR", b64([]byte("no PEM")), "is not PEM"},
+		{"CSR", request([]byte("x")), "is not a PKCS#10 request"},
+		{"CSR", request(append(csr, 0)), "is not a PKCS#10 request"},
+		{"CSR", request(forged), "has a signature that does not verify"},
+		{"CSR", request(newCSR(t, large)), tooLarge},
+		{"CSR", request(newCSR(t, middle)), tooManyBits},
+		{"CSR", request(newCSR(t, small)), unsupported},
+		{"PK", private(pkcs8(t, large)), tooLarge},
+		{"PK", private(pkcs8(t, middle)), tooManyBits},
+		{"PK", private(pkcs8(t, multiPrime)), fourPrimes},
+		{"PK", private(x509.MarshalPKCS1PrivateKey(multiPrime)), fourPrimes},
+		{"PK", private(pkcs8(t, small)), wrongKind},
+		{"PK", "", "is missing"},
+		{"PK", "%", "is not Base64"},
+		{"PK", b64([]byte("no PEM")), "is not PEM"},
+		{"PK", headerValue("EC PARAMETERS", []byte{5, 0}), "is not PEM"},
+		{"PK", headerValue("ENCRYPTED PRIVATE KEY", []byte{0x30, 0}), "is neither PKCS#8 nor PKCS#1 nor SEC 1"},
+		{"PK", private(pkcs8(t, exchange)), wrongKind},
+		{"PK", private(make([]byte, maxKeyPEM)), "is too large"},
+		{"PK", private(pkcs8(t, edKey(t))), "is not the key of the CSR"},
+		{"OLD_CERT", "", "is missing"},
+		{"OLD_CERT", "%", "is not Base64"},
+		{"OLD_CERT", b64([]byte("no PEM")), "is not PEM"},
+		{"OLD_CERT", headerValue("CERTIFICATE", csr), "is not an X.509 certificate"},
+		{"OLD_CERT", certificate(large), tooLarge},
+		{"OLD_CERT", certificate(middle), tooManyBits},
+		{"OLD_CERT", certificate(small), unsupported},
+		{"OLD_PK", "", "is missing"},
+		{"OLD_PK", private(csr), "is neither PKCS#8 nor PKCS#1 nor SEC 1"},
+		{"OLD_PK", private(pkcs8(t, middle)), tooManyBits},
+		{"OLD_PK", private(pkcs8(t, key)), "is not the key of OLD_CERT"},
 	} {
-		t.Run(row.reason, func(t *testing.T) {
-			_, header := goldenRequest(t, "update.request.json")
-			header.Set("CSR", headerValue("CERTIFICATE REQUEST", csr))
-			header.Set("PK", headerValue("PRIVATE KEY", pkcs8(t, key)))
-			header.Set(row.header, row.value)
+		_, header := goldenRequest(t, "update")
+		header.Set("CSR", request(csr))
+		header.Set("PK", private(pkcs8(t, key)))
+		header.Set(row.header, row.value)
 
-			r, fault := parseRequest(header, true, DefaultMaxRSABits)
+		r, fault := parseRequest(header, true, 2048)
 
-			assert.Equal(t, &requestError{row.message, row.reason}, fault)
-			if row.header == "CSR" {
-				assert.Equal(t, Request{}, r)
-			} else {
-				assert.Equal(t, csr, r.CSR.Raw, "for the audit line")
-			}
-		})
+		reason, message := row.header+" "+row.reason, messages[row.header]
+		switch {
+		case strings.Contains(reason, "is not the key of OLD_CERT"):
+			message = messageOldKeyMismatch
+		case strings.Contains(reason, "an RSA key"):
+			message += ": " + strings.Replace(reason, "CSR ", "the CSR ", 1)
+		}
+		assert.Equal(t, &requestError{message, reason}, fault)
+		if row.header == "CSR" {
+			assert.Equal(t, Request{}, r)
+		} else {
+			assert.Equal(t, csr, r.CSR.Raw, "for the audit line")
+		}
 	}
+	header := headerOf(t, csr, key)
+	header.Add("CSR", header.Get("CSR"))
+	_, fault := parseRequest(header, false, 4096)
+	assert.Equal(t, &requestError{messageCSR, "CSR is given more than once"}, fault)
+	_, fault = parseRequest(headerOf(t, newCSR(t, middle), middle), false, 4096)
+	assert.Nil(t, fault, "within the bound")
 }
 
 func selfSigned(t *testing.T, key crypto.Signer) []byte {
@@ -166,17 +176,8 @@ func selfSigned(t *testing.T, key crypto.Signer) []byte {
 	return der
 }
 
-func TestParseRequest_header_givenTwiceIsRefused(t *testing.T) {
-	header := enrollHeader(t)
-	header.Add("CSR", header.Get("CSR"))
-
-	_, fault := parseRequest(header, false, DefaultMaxRSABits)
-
-	assert.Equal(t, &requestError{messageCSR, "CSR is given more than once"}, fault)
-}
-
 func FuzzParseRequest(f *testing.F) {
-	_, header := goldenRequest(f, "update.request.json")
+	_, header := goldenRequest(f, "update")
 	f.Add(header.Get("CSR"), header.Get("PK"), header.Get("OLD_CERT"), header.Get("OLD_PK"))
 	good := enrollHeader(f)
 	f.Add(good.Get("CSR"), good.Get("PK"), "", "")
@@ -184,7 +185,7 @@ func FuzzParseRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, csr, key, oldCert, oldKey string) {
 		header := http.Header{"Csr": {csr}, "Pk": {key}, "Old_cert": {oldCert}, "Old_pk": {oldKey}}
 		for _, update := range []bool{false, true} {
-			r, fault := parseRequest(header, update, DefaultMaxRSABits)
+			r, fault := parseRequest(header, update, 4096)
 			if fault != nil {
 				for _, value := range []string{csr, key, oldCert, oldKey} {
 					if len(value) > 40 && strings.Contains(fault.Error(), value) {
@@ -193,12 +194,58 @@ func FuzzParseRequest(f *testing.F) {
 				}
 				continue
 			}
-			if !pki.SameKey(r.Key.Public(), r.CSR.PublicKey) {
-				t.Fatal("taken with a key that is not the CSR's")
-			}
-			if update && !pki.SameKey(r.OldKey.Public(), r.OldCert.PublicKey) {
-				t.Fatal("taken with an old key that is not the old certificate's")
+			if !pki.SameKey(r.Key.Public(), r.CSR.PublicKey) ||
+				update && !pki.SameKey(r.OldKey.Public(), r.OldCert.PublicKey) {
+				t.Fatal("accepted with a key that does not match")
 			}
 		}
 	})
+}
+
+// Nothing may be computed with numbers that do not belong to a key of that size, whatever else is wrong with them.
+func TestFaultInRSAKey_numbers(t *testing.T) {
+	type pkcs1 struct {
+		Version                        int
+		N, E, D, P, Q, DP, DQ, Inverse *big.Int
+	}
+	type wrapped struct {
+		Version   int
+		Algorithm []asn1.ObjectIdentifier
+		Key       []byte
+	}
+	bits := func(n uint) *big.Int { return new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), n), big.NewInt(1)) }
+	half := bits(1024)
+	good := pkcs1{0, bits(2048), big.NewInt(65537), bits(2048), half, half, half, half, half}
+	for name, change := range map[string]func(*pkcs1){
+		"good":             func(*pkcs1) {},
+		"version 1":        func(k *pkcs1) { k.Version = 1 },
+		"version 2":        func(k *pkcs1) { k.Version = 2 },
+		"modulus":          func(k *pkcs1) { k.N = bits(2049) },
+		"public exponent":  func(k *pkcs1) { k.E = bits(2049) },
+		"private exponent": func(k *pkcs1) { k.D = bits(40_000) },
+		"first prime":      func(k *pkcs1) { k.P = bits(2048) },
+		"unequal primes":   func(k *pkcs1) { k.P, k.Q = bits(448), bits(1600) },
+		"second prime":     func(k *pkcs1) { k.Q = bits(40_000) },
+		"CRT exponent":     func(k *pkcs1) { k.DQ = bits(2048) },
+		"coefficient":      func(k *pkcs1) { k.Inverse = bits(2048) },
+	} {
+		k := good
+		change(&k)
+		der, err := asn1.Marshal(k)
+		require.NoError(t, err)
+		inPKCS8, err := asn1.Marshal(wrapped{0, []asn1.ObjectIdentifier{{1, 2, 840, 113549, 1, 1, 1}}, der})
+		require.NoError(t, err)
+		assert.Equal(t, name != "good", faultInRSAKey(der, 2048) != "", name)
+		assert.Equal(t, name != "good", faultInRSAKey(inPKCS8, 2048) != "", name)
+	}
+	for _, der := range [][]byte{pkcs8(t, newKey(t)), nil, {0x30}, {0x30, 0}, {2, 1, 0}} {
+		assert.Empty(t, faultInRSAKey(der, 2048), "parsing says what is wrong with it")
+	}
+}
+
+func derOf(t testing.TB, name string) []byte {
+	t.Helper()
+	block, _ := pem.Decode(golden(t, name))
+	require.NotNil(t, block)
+	return block.Bytes
 }

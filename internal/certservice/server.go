@@ -14,50 +14,52 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// ServerConfig says how Serve and ServePlain serve. Every duration is required.
+// ServerConfig says how to serve. All fields are required.
 type ServerConfig struct {
-	TLS *tls.Config // of Serve
-	// Verify returns why the client has no trusted certificate, or "" if it has one. nil: every client has.
+	TLS *tls.Config // as mtls.Identity.ServerConfig makes it: for HTTP/1.1 alone
+	// Verify returns why the client has no trusted certificate, or "" if it has one.
 	Verify            func(*tls.ConnectionState) string
-	Capacity          Capacity      // zero: what the memory allows
+	Capacity          Capacity
 	ReadHeaderTimeout time.Duration // for the handshake, and for the headers of one request
-	RequestTimeout    time.Duration // for one request as a whole, a body that nobody reads included
+	RequestTimeout    time.Duration // for one request as a whole, an unread body included
 	IdleTimeout       time.Duration // between requests on one connection
-	ShutdownTimeout   time.Duration // for what is in flight when ctx ends
-	Metrics           *Metrics      // nil: not counted
-	Strangers         *Strangers    // nil: a new one
+	ShutdownTimeout   time.Duration // for requests in progress when ctx ends
+	Metrics           *Metrics
+	Strangers         *Strangers
 	Log               *slog.Logger
 }
 
-func (cfg *ServerConfig) complete() {
-	if cfg.Capacity == (Capacity{}) {
-		cfg.Capacity = NewCapacity(0)
-	}
-	if cfg.Metrics == nil {
-		cfg.Metrics = NewMetrics("")
-	}
-	if cfg.Strangers == nil {
-		cfg.Strangers = NewStrangers(cfg.Log)
-	}
-}
-
-// lost returns what a pool tells of each connection that it closes for another.
-func (cfg *ServerConfig) lost(clients string) func(*connection, lossReason) {
-	return func(c *connection, reason lossReason) { cfg.lose(clients, c.RemoteAddr(), reason) }
-}
-
-func (cfg *ServerConfig) lose(clients string, remote net.Addr, reason lossReason) {
-	cfg.Metrics.lost(clients, reason).Inc()
+// lost counts and logs a connection that was closed for another.
+func (cfg *ServerConfig) lost(clients string, remote net.Addr, reason lossReason) {
+	cfg.Metrics.counter(connectionsLost, clients, reason).Inc()
 	cfg.Strangers.info(strangerConnection, remote.String(), "closed a connection in favour of others",
 		slog.String("clients", clients), slog.String("reason", string(reason)))
 }
 
-// Serve serves HTTP/1.1 over TLS until ctx ends; then it takes no more connections, finishes what is in flight, and
-// returns nil. What is not finished in ShutdownTimeout is cut off, which is an error. It closes the listener.
+// ServeBoth serves the API by Serve, and on the plain port its probes and metrics, where plain is not nil. The plain
+// port stays open until the API has finished, for the probes of a pod that is shutting down.
+func ServeBoth(ctx context.Context, api, plain net.Listener, handler *Handler, cfg ServerConfig) error {
+	if plain == nil {
+		return Serve(ctx, api, handler, cfg)
+	}
+	ctx, stopAPI := context.WithCancel(ctx)
+	plainCtx, stopPlain := context.WithCancel(context.WithoutCancel(ctx))
+	plainDone := make(chan error, 1)
+	go func() {
+		defer stopAPI()
+		plainDone <- servePlain(plainCtx, plain, handler.Ops(), cfg)
+	}()
+	apiErr := Serve(ctx, api, handler, cfg)
+	stopPlain()
+	return errors.Join(apiErr, <-plainDone)
+}
+
+// Serve serves HTTP/1.1 over TLS until ctx ends; then it accepts no more connections, finishes the requests in
+// progress, and returns nil. Requests not finished in ShutdownTimeout are cut off, which is an error. It closes the
+// listener.
 //
 // HTTP/2 is left out: its streams and windows let one connection hold as much memory as it likes.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, cfg ServerConfig) error {
-	cfg.complete()
 	s := newAPIServer(handler, cfg)
 	ready := newHandover(listener.Addr())
 	server := httpServer(handler, cfg, s.verified.connState, slog.NewLogLogger(cfg.Log.Handler(), slog.LevelInfo))
@@ -69,24 +71,25 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler, cfg
 	})
 }
 
-// What the plain port takes: a kubelet and a Prometheus or two, whose requests are short.
+// Bounds of the plain port: a kubelet and a Prometheus or two use it, and their requests are short.
 const (
 	plainConnections = 32
 	plainHeaderBytes = 8 << 10
 )
 
-// ServePlain serves HTTP/1.1 without TLS as Serve does, to clients that nothing is known of.
-func ServePlain(ctx context.Context, listener net.Listener, handler http.Handler, cfg ServerConfig) error {
-	cfg.complete()
+// servePlain serves HTTP/1.1 without TLS as Serve does, to clients that are not authenticated.
+func servePlain(ctx context.Context, listener net.Listener, handler http.Handler, cfg ServerConfig) error {
 	cfg.ReadHeaderTimeout = min(cfg.ReadHeaderTimeout, strangerPatience)
-	bounded := program.ListenFairly(listener, plainConnections, func(remote net.Addr) { cfg.lose("plain", remote, lostToNumber) })
+	bounded := program.ListenFairly(listener, plainConnections, func(remote net.Addr) {
+		cfg.lost("plain", remote, lostToNumber)
+	})
 	cfg.Metrics.observePlain(bounded.Count)
 	server := httpServer(handler, cfg, bounded.ConnState, log.New(cfg.Strangers, "", 0))
 	server.MaxHeaderBytes = plainHeaderBytes
 	return serveUntil(ctx, bounded, server, cfg, func() error { return server.Serve(bounded) })
 }
 
-// httpServer tells connState what its connections do.
+// httpServer calls connState when a connection changes its state.
 func httpServer(handler http.Handler, cfg ServerConfig, connState func(net.Conn, http.ConnState), errorLog *log.Logger) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -95,8 +98,8 @@ func httpServer(handler http.Handler, cfg ServerConfig, connState func(net.Conn,
 		Protocols:         protocols,
 		MaxHeaderBytes:    hardHeaderBytes,
 		ReadHeaderTimeout: cfg.ReadHeaderTimeout,
-		// The server takes the end of ReadTimeout for a client that has gone and cancels the request, so
-		// that both limits have to lie beyond the handler's own.
+		// At the end of ReadTimeout the server assumes that the client has disconnected, and cancels the request. So both
+		// limits have to be longer than the handler's own.
 		ReadTimeout:  cfg.ReadHeaderTimeout + cfg.RequestTimeout + time.Second,
 		WriteTimeout: cfg.ReadHeaderTimeout + cfg.RequestTimeout + time.Second,
 		IdleTimeout:  cfg.IdleTimeout,
@@ -105,7 +108,7 @@ func httpServer(handler http.Handler, cfg ServerConfig, connState func(net.Conn,
 	}
 }
 
-// connState has the pool know what a connection does.
+// connState keeps the state of a connection up to date.
 func (p *pool) connState(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateActive:
@@ -115,7 +118,7 @@ func (p *pool) connState(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// onlyHTTP1 refuses the preface of HTTP/2, which net/http gives to the handler as a request.
+// onlyHTTP1 refuses the preface of HTTP/2, which net/http passes to the handler as a request.
 func onlyHTTP1(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor != 1 {
@@ -126,7 +129,7 @@ func onlyHTTP1(handler http.Handler) http.Handler {
 	})
 }
 
-// serveUntil runs accept, which takes connections from the listener until that is closed, until ctx ends; then the server
+// serveUntil runs accept, which accepts connections until the listener is closed, until ctx ends; then the server
 // finishes.
 func serveUntil(ctx context.Context, listener net.Listener, server *http.Server, cfg ServerConfig, accept func() error) error {
 	accepted := make(chan error, 1)
@@ -143,12 +146,12 @@ func serveUntil(ctx context.Context, listener net.Listener, server *http.Server,
 	defer cancel()
 	err := server.Shutdown(stop)
 	if err != nil {
-		err = fmt.Errorf("finishing the requests in flight: %w", errors.Join(err, server.Close()))
+		err = fmt.Errorf("finishing the requests in progress: %w", errors.Join(err, server.Close()))
 	}
 	return errors.Join(failed, err)
 }
 
-// handover is the listener through which a server gets connections that were accepted elsewhere.
+// handover is a listener that gives a server connections that were accepted elsewhere.
 type handover struct {
 	address net.Addr
 	conns   chan net.Conn
@@ -162,7 +165,7 @@ func newHandover(address net.Addr) *handover {
 	return h
 }
 
-// give returns false when nobody takes connections any more.
+// give returns false when the server no longer accepts connections.
 func (h *handover) give(conn net.Conn) bool {
 	select {
 	case h.conns <- conn:

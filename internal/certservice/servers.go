@@ -4,11 +4,12 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
-	"log/slog"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // Values of Server.Protection.
@@ -33,9 +34,9 @@ type Server struct {
 	IssuerDN string // RFC 4514, with the RDNs in either order
 	IAK, RV  Secret
 
-	SignerDN        string // of whoever signs the answers; "": the CA
-	RecipientDN     string // whom requests are addressed to; "": the CA
-	SenderReference bool   // requests are sent by the name of the secret, not by the subject
+	SignerDN        string // of the signer of the answers; "": the CA
+	RecipientDN     string // to which requests are addressed; "": the CA
+	SenderReference bool   // the sender of requests is the name of the secret, not the subject
 	ExplicitConfirm bool   // certificates are confirmed by a message of their own
 	TLS             TLS
 
@@ -43,9 +44,9 @@ type Server struct {
 	AdditionalRoots []*x509.Certificate // handed to clients beside the signing root
 	Protection      string              // of our requests
 	Timeout         time.Duration       // for one CMP transaction and each message in it; 0: the client's default
-	MaxInFlight     int                 // requests under way at the same time; 0: not said
-	ResponseTrust   string              // "": not said, and there are no anchors
-	AllowModified   bool                // certificates may have another subject or other names than asked for
+	MaxInFlight     int                 // requests in progress at the same time; 0: not set
+	ResponseTrust   string              // "": not set, and there are no anchors
+	AllowModified   bool                // certificates may have another subject or other names than requested
 
 	place string // in the file
 }
@@ -55,22 +56,16 @@ type Secret string
 
 const masked = "*****"
 
-// String hides the secret.
-func (Secret) String() string { return masked }
-
 // Format hides the secret from fmt, whatever the verb.
 func (Secret) Format(state fmt.State, _ rune) { _, _ = io.WriteString(state, masked) }
 
-// LogValue hides the secret from slog.
-func (Secret) LogValue() slog.Value { return slog.StringValue(masked) }
-
-// MarshalJSON hides the secret from encoding/json.
-func (Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + masked + `"`), nil }
+// MarshalText hides the secret from slog and encoding/json.
+func (Secret) MarshalText() ([]byte, error) { return []byte(masked), nil }
 
 // Reveal returns the secret itself.
 func (s Secret) Reveal() []byte { return []byte(s) }
 
-// Faults are everything that is wrong with a configuration, each with its place in the file.
+// Faults are all faults of a configuration, each with its place in the file.
 type Faults []string
 
 func (f Faults) Error() string { return strings.Join(f, "; ") }
@@ -78,3 +73,115 @@ func (f Faults) Error() string { return strings.Join(f, "; ") }
 func (f *Faults) add(place, format string, args ...any) {
 	*f = append(*f, place+": "+fmt.Sprintf(format, args...))
 }
+
+// maxConfigBytes bounds cmpServers.json and each file of certificates that it names.
+const maxConfigBytes = 1 << 20
+
+// serversFile is the content of a cmpServers.json. An entry with a fault does not make the others useless.
+type serversFile struct {
+	Servers  []Server // the entries without a fault
+	Faults   Faults   // of the entries left out
+	Warnings []string // about what was read although it is not as it should be, each with its place
+	leftOut  []string // names of the entries left out; "" where an entry has none that can be read
+}
+
+// loadServers reads and validates cmpServers.json. Paths in it are relative to its directory. The error is about the
+// file as a whole, and is Faults when the file could be read.
+func loadServers(path string, readFile func(string) ([]byte, error)) (serversFile, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return serversFile{}, err
+	}
+	return parseServers(data, func(name string) ([]byte, error) {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(path), name)
+		}
+		return readFile(name)
+	})
+}
+
+func readBounded(path string) ([]byte, error) {
+	data, _, err := files.Read(path, maxConfigBytes)
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxConfigBytes {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxConfigBytes)
+	}
+	return data, nil
+}
+
+// parseServers validates the text of a cmpServers.json; readFile reads the files it names. It walks the
+// JSON itself, not into a struct, to report all faults and not only the first, and never a secret's value.
+func parseServers(data []byte, readFile func(string) ([]byte, error)) (serversFile, error) {
+	var file serversFile
+	data, marked := files.Text(data) // the ONAP server read marked files as well
+	if marked {
+		file.Warnings = append(file.Warnings, "the file begins with a byte order mark, which is ignored")
+	}
+	root, fault := parseJSON(data)
+	if fault != "" {
+		return file, Faults{fault}
+	}
+	object, ok := root.(map[string]any)
+	if !ok {
+		return file, Faults{fmt.Sprintf("the file holds %s, want an object with the key \"cmpv2Servers\"", kind(root))}
+	}
+	misspelt := unknownFields(object, rootFields)
+	for _, m := range misspelt {
+		file.Warnings = append(file.Warnings, m.text(""))
+	}
+	var faults Faults
+	list, ok := object["cmpv2Servers"].([]any)
+	switch value, present := object["cmpv2Servers"]; {
+	case !present:
+		faults.add("cmpv2Servers", "is missing%s, want a list of at least one server", misspelt.hint("cmpv2Servers"))
+	case !ok:
+		faults.add("cmpv2Servers", "is %s, want a list of at least one server", kind(value))
+	case len(list) == 0:
+		faults.add("cmpv2Servers", "is empty, want at least one server")
+	}
+	if len(faults) > 0 {
+		return file, faults
+	}
+	placeOf := map[string]string{}
+	for i, entry := range list {
+		file.addEntry(fmt.Sprintf("cmpv2Servers[%d]", i), entry, placeOf, readFile)
+	}
+	if len(file.Servers) == 0 {
+		return file, file.Faults
+	}
+	return file, nil
+}
+
+// addEntry parses one entry. placeOf has the places of the names so far; of two with the same name the first counts.
+func (f *serversFile) addEntry(place string, entry any, placeOf map[string]string,
+	readFile func(string) ([]byte, error)) {
+	var faults Faults
+	var server Server
+	if fields, ok := entry.(map[string]any); ok {
+		e := entryParser{place: place, fields: fields, faults: &faults, warnings: &f.Warnings, readFile: readFile}
+		server = e.parse()
+	} else {
+		faults.add(place, "is %s, want an object", kind(entry))
+	}
+	if first, taken := placeOf[server.CAName]; taken {
+		faults.add(place+".caName", "has %q, which is already the name of %s", server.CAName, first)
+	} else if server.CAName != "" {
+		placeOf[server.CAName] = place
+	}
+	if len(faults) > 0 {
+		f.leaveOut(server.CAName, faults)
+		return
+	}
+	server.place = place
+	f.Servers = append(f.Servers, server)
+}
+
+func (f *serversFile) leaveOut(caName string, faults Faults) {
+	f.Faults = append(f.Faults, faults...)
+	f.leftOut = append(f.leftOut, caName)
+}
+
+// rootFields are the fields of the file's outermost object.
+var rootFields = []string{"cmpv2Servers"}

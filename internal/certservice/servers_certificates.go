@@ -2,17 +2,20 @@ package certservice
 
 import (
 	"bytes"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// anchors are certificates that verify answers of the CA, or its server. One that can verify nothing here is passed over with a warning; it is a fault
-// when no other is left.
+// anchors are certificates that verify answers of the CA, or its server. One that can verify nothing here is skipped with
+// a warning; it is a fault when no other is left.
 func (e entryParser) anchors(field string) (anchors []*x509.Certificate) {
 	found, file := e.certificates(field)
 	var reasons []string
@@ -40,8 +43,8 @@ func usableKey(cert *x509.Certificate) error {
 	return cmp.CheckKey(cert.PublicKey)
 }
 
-// additionalRoots are for clients to trust, who can do nothing with what is no root. They are only handed on, so one that
-// can verify nothing here is taken by its names.
+// additionalRoots are for clients to trust, which need roots. They are only passed on, so one that can verify nothing
+// here is accepted by its names.
 func (e entryParser) additionalRoots() []*x509.Certificate {
 	const field = "additionalRoots"
 	roots, file := e.certificates(field)
@@ -50,7 +53,7 @@ func (e entryParser) additionalRoots() []*x509.Certificate {
 		switch {
 		case unusable == nil && selfSignedAuthority(root):
 		case unusable != nil && selfIssuedAuthority(root):
-			e.warn(field, "in %q, certificate %d, %q, can verify nothing here, and is handed to clients as it is: %v",
+			e.warn(field, "in %q, certificate %d, %q, can verify nothing here, and is passed to clients as it is: %v",
 				file, i+1, pki.DN(root.RawSubject), unusable)
 		default:
 			e.fault(field, "has certificate %d, %q, which is not a self-signed CA certificate", i+1, pki.DN(root.RawSubject))
@@ -59,8 +62,8 @@ func (e entryParser) additionalRoots() []*x509.Certificate {
 	return roots
 }
 
-// warnOfMissingRoots warns of anchors that are no roots and whose issuer is nowhere: clients get them as what to trust, and
-// programs that want a root at the end of a chain, openssl among them, refuse every certificate then.
+// warnOfMissingRoots warns of anchors that are not roots and whose issuer is missing: clients get them to trust, and
+// programs that want a root at the end of a chain, openssl among them, then refuse every certificate.
 func (e entryParser) warnOfMissingRoots(anchors, roots []*x509.Certificate) {
 	given := slices.Concat(anchors, roots)
 	for _, anchor := range anchors {
@@ -72,13 +75,13 @@ func (e entryParser) warnOfMissingRoots(anchors, roots []*x509.Certificate) {
 	}
 }
 
-// selfSignedAuthority also takes old roots: of a version that has no extension to say what they are, or signed with
-// SHA-1, which is no harm where nobody relies on the signature.
+// selfSignedAuthority also accepts old roots: of a version without extensions, or signed with SHA-1, which does no harm
+// where nothing relies on the signature.
 func selfSignedAuthority(c *x509.Certificate) bool {
 	return selfIssuedAuthority(c) && pki.SelfSigned(c)
 }
 
-// selfIssuedAuthority is all that can be said of a root whose key or extensions are not understood.
+// selfIssuedAuthority is all that can be checked of a root whose key or extensions are not understood.
 func selfIssuedAuthority(c *x509.Certificate) bool {
 	return (c.IsCA || c.Version < 3) && bytes.Equal(c.RawSubject, c.RawIssuer)
 }
@@ -102,7 +105,6 @@ func (e entryParser) certificates(field string) (found []*x509.Certificate, file
 	switch {
 	case err != nil:
 		e.fault(field, "has %q, which %v", name, err)
-		return nil, ""
 	case len(found) == 0 && len(faults) > 0:
 		e.fault(field, "has %q, which holds no certificate that can be read: %v", name, faults[0])
 	case len(found) == 0:
@@ -113,4 +115,82 @@ func (e entryParser) certificates(field string) (found []*x509.Certificate, file
 		}
 	}
 	return found, name
+}
+
+// hasSystemRoots is false in an image without roots, such as ours.
+var hasSystemRoots = sync.OnceValue(func() bool {
+	pool, err := x509.SystemCertPool()
+	return err == nil && !pool.Equal(x509.NewCertPool())
+})
+
+// tls reads the fields for https:// URLs.
+func (e entryParser) tls(url string) TLS {
+	given := e.fields["tlsTrust"] != nil
+	t := TLS{Trust: e.anchors("tlsTrust"), identity: e.tlsIdentity()}
+	if strings.HasPrefix(strings.ToLower(url), "https://") {
+		if !given && !hasSystemRoots() {
+			e.fault("tlsTrust", "is missing%s, and this system has no roots to verify the CMP server's certificate with, "+
+				"want the path of a PEM file with its CA", e.misspelt.hint("tlsTrust"))
+		}
+		return t
+	}
+	for _, field := range []string{"tlsTrust", "tlsIdentity"} {
+		if e.fields[field] != nil && url != "" {
+			e.warn(field, "has no effect, as url does not begin with https://")
+		}
+	}
+	return t
+}
+
+// tlsIdentity reads the certificate, followed by its chain, and the key that are shown to the CMP server.
+func (e entryParser) tlsIdentity() *tls.Certificate {
+	raw := e.fields["tlsIdentity"]
+	if raw == nil {
+		return nil
+	}
+	fields, ok := raw.(map[string]any)
+	if !ok {
+		e.fault("tlsIdentity", `is %s, want an object with "certificate" and "key"`, kind(raw))
+		return nil
+	}
+	inner := e.inner("tlsIdentity", fields, "certificate", "key")
+	certificate, key := inner.file("certificate"), inner.file("key")
+	if certificate == nil || key == nil {
+		return nil
+	}
+	identity, err := tls.X509KeyPair(pki.RewritePEM(certificate), pki.RewritePEM(key))
+	if err != nil {
+		e.fault("tlsIdentity", "cannot be used: %s, want a PEM certificate and its unencrypted PEM key",
+			strings.TrimPrefix(err.Error(), "tls: "))
+		return nil
+	}
+	e.checkDates("tlsIdentity", identity.Leaf)
+	return &identity
+}
+
+func (e entryParser) checkDates(field string, leaf *x509.Certificate) {
+	now, text := time.Now(), ""
+	switch {
+	case now.After(leaf.NotAfter):
+		text = "expired at " + leaf.NotAfter.UTC().Format(time.RFC3339)
+	case now.Before(leaf.NotBefore):
+		text = "is not valid before " + leaf.NotBefore.UTC().Format(time.RFC3339)
+	default:
+		return
+	}
+	e.warn(field, "has the certificate %q, which %s", pki.DN(leaf.RawSubject), text)
+}
+
+// file returns the content of the file that a required field names; nil after a fault.
+func (e entryParser) file(field string) []byte {
+	name := e.required(field, 1, 4096)
+	if name == "" {
+		return nil
+	}
+	data, err := e.readFile(name)
+	if err != nil {
+		e.fault(field, "%v", err)
+		return nil
+	}
+	return data
 }

@@ -4,14 +4,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
-// entryParser reads the fields of one object in the file. Unknown fields, the old caMode among them, are left alone,
-// with a warning where one looks like a known one.
+// entryParser reads the fields of one object in the file. Unknown fields are ignored, with a warning where one looks
+// like a known one.
 type entryParser struct {
 	place    string
 	fields   map[string]any
@@ -21,12 +25,12 @@ type entryParser struct {
 	readFile func(string) ([]byte, error)
 }
 
-// entryFields are the fields of a server. caMode is known so that it is taken for no other.
+// entryFields are the fields of a server. The old caMode, which is ignored, is there so that it is not taken for another.
 var entryFields = []string{"caName", "url", "issuerDN", "caMode", "authentication", "trustAnchors", "protection",
 	"additionalRoots", "timeout", "responseTrust", "allowModified", "signerDN", "recipientDN", "sender", "confirmation",
 	"tlsTrust", "tlsIdentity", "maxInFlight"}
 
-// checkFields warns of misspelt fields, and remembers them for the words that one is missing.
+// checkFields warns of misspelt fields, and remembers them for the fault that a field is missing.
 func (e *entryParser) checkFields(known []string) {
 	e.misspelt = unknownFields(e.fields, known)
 	for _, m := range e.misspelt {
@@ -78,7 +82,7 @@ func (e entryParser) warn(field, format string, args ...any) {
 	*e.warnings = append(*e.warnings, e.place+"."+field+": "+fmt.Sprintf(format, args...))
 }
 
-// text returns a string field; present is false, too, for a null and for a field of another kind, which
+// text returns a string field; present is false also for a null and for a field of another kind, which
 // is a fault.
 func (e entryParser) text(field string) (value string, present bool) {
 	raw := e.fields[field]
@@ -129,10 +133,8 @@ func (e entryParser) oneOf(field, absent string, allowed ...string) string {
 	if !ok {
 		return absent
 	}
-	for _, a := range allowed {
-		if value == a {
-			return value
-		}
+	if slices.Contains(allowed, value) {
+		return value
 	}
 	e.fault(field, "has %q, want one of %s", value, strings.Join(allowed, ", "))
 	return absent
@@ -172,8 +174,7 @@ func (e entryParser) authentication() (iak, rv Secret) {
 		e.fault("authentication", "is %s, want an object", kind(raw))
 		return "", ""
 	}
-	inner := e.inner("authentication", fields)
-	inner.checkFields([]string{"iak", "rv"})
+	inner := e.inner("authentication", fields, "iak", "rv")
 	return Secret(inner.requiredScalar("iak", 1, 256)), Secret(inner.requiredScalar("rv", 1, 256))
 }
 
@@ -208,4 +209,71 @@ func (e entryParser) maxInFlight() int {
 		return 0
 	}
 	return n
+}
+
+// inner is the parser of an object in a field.
+func (e entryParser) inner(field string, fields map[string]any, known ...string) entryParser {
+	e.place, e.fields = e.place+"."+field, fields
+	e.checkFields(known)
+	return e
+}
+
+// requiredScalar is required for texts that people and templates write without quotes: a number and a boolean are read
+// as their text, as the ONAP server did. The text is not shown: it may be a secret.
+func (e entryParser) requiredScalar(field string, shortest, longest int) string {
+	var text string
+	switch value := e.fields[field].(type) {
+	case json.Number:
+		text = value.String()
+	case bool:
+		text = strconv.FormatBool(value)
+	default:
+		return e.required(field, shortest, longest)
+	}
+	e.warn(field, "is %s, which is read as its text: write it in double quotes", kind(e.fields[field]))
+	return e.ofLength(field, text, shortest, longest)
+}
+
+// unescaped are the characters besides letters and digits that stand for themselves in a path segment (RFC 3986, 3.3).
+const unescaped = "._~!$&'()*+,;=:@-"
+
+// caName returns the name that clients use. Characters that must be escaped in a URL work if clients escape them.
+func (e entryParser) caName() string {
+	name := e.requiredScalar("caName", 1, 128)
+	switch {
+	case name == "":
+		return ""
+	case name == "." || name == "..":
+		e.fault("caName", "has %q, which clients remove from a path, want another name", name)
+		return ""
+	case strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
+		e.fault("caName", "has %q, want printable characters only", name)
+		return ""
+	case strings.ContainsFunc(name, func(r rune) bool { return !alphanumeric(r) && !strings.ContainsRune(unescaped, r) }):
+		e.warn("caName", "has %q, which clients must write as %q in the path", name, url.PathEscape(name))
+	}
+	return name
+}
+
+func alphanumeric(r rune) bool {
+	return '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z'
+}
+
+func (e entryParser) checkDN(field, text string) {
+	if text == "" {
+		return
+	}
+	if _, err := cmp.ParseDN(text); err != nil {
+		e.fault(field, "%v", err)
+	}
+}
+
+// optionalDN returns a distinguished name, "" when it is absent or after a fault.
+func (e entryParser) optionalDN(field string) string {
+	if e.fields[field] == nil {
+		return ""
+	}
+	text := e.required(field, 4, 256)
+	e.checkDN(field, text)
+	return text
 }

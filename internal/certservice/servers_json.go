@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// bounded is a foreign name, fit for a message.
+// bounded is a foreign name as a message shows it.
 func bounded(name string) string { return pki.OneLine(name, 100) }
 
 // jsonWants says what encoding/json expected, by the end of its own text.
@@ -27,7 +30,7 @@ var jsonWants = []struct{ context, want string }{
 	{"numeric literal", "a digit"},
 }
 
-// jsonFault words a syntax error with its line and column. It shows one character of the text at most: the text holds
+// jsonFault describes a syntax error with its line and column. It shows one character of the text at most: the text has
 // secrets.
 func jsonFault(data []byte, err error) string {
 	syntax, ok := errors.AsType[*json.SyntaxError](err)
@@ -62,7 +65,7 @@ func jsonReason(before []byte, found byte, text string) string {
 	return fmt.Sprintf("has %s, want %s%s", quotedByte(found), want, jsonAdvice(before, found))
 }
 
-// jsonAdvice knows the usual mistakes.
+// jsonAdvice says how to fix common mistakes.
 func jsonAdvice(before []byte, found byte) string {
 	rest := bytes.TrimRight(before, " \t\r\n")
 	switch {
@@ -81,4 +84,73 @@ func quotedByte(b byte) string {
 		return fmt.Sprintf("the byte 0x%02x", b)
 	}
 	return fmt.Sprintf("%q", rune(b))
+}
+
+// misspelling is a field that has no effect, and the known one that it looks like.
+type misspelling struct{ written, meant string }
+
+func (m misspelling) text(place string) string {
+	if place != "" {
+		place += ": "
+	}
+	return fmt.Sprintf("%sthe field %q is not known and has no effect: did you mean %q?",
+		place, bounded(m.written), m.meant)
+}
+
+type misspellings []misspelling
+
+// hint names the misspelt field after the words that a field is missing.
+func (all misspellings) hint(field string) string {
+	for _, m := range all {
+		if m.meant == field {
+			return fmt.Sprintf(" (there is %q)", bounded(m.written))
+		}
+	}
+	return ""
+}
+
+// unknownFields finds the fields that look like a known one. Others are ignored: files for other programs and
+// other versions have them.
+func unknownFields(object map[string]any, known []string) misspellings {
+	var found misspellings
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		if slices.Contains(known, name) {
+			continue
+		}
+		if meant, ok := program.Closest(name, known); ok {
+			found = append(found, misspelling{name, meant})
+		}
+	}
+	return found
+}
+
+// parseJSON reads a file that is JSON as a whole; numbers keep their text. A fault has its line and column.
+func parseJSON(data []byte) (root any, fault string) {
+	var all json.RawMessage
+	if err := json.Unmarshal(data, &all); err != nil { // reads to the end before it says so
+		return nil, jsonFault(data, err)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	if err := decoder.Decode(&root); err != nil {
+		return nil, jsonFault(data, err)
+	}
+	return root, ""
+}
+
+func kind(value any) string {
+	switch value.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return "true or false"
+	case json.Number:
+		return "a number"
+	case string:
+		return "a string"
+	case []any:
+		return "a list"
+	default:
+		return "an object"
+	}
 }

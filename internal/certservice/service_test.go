@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -19,92 +21,130 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/certfetcher/certfetcher/test/ca"
 )
 
+const (
+	enrollPath = "/v1/certificate/RA"
+	updatePath = "/v1/certificate-update/RA"
+)
+
 // service is a Handler behind real TLS, and the client identities to call it with.
 type service struct {
+	t       testing.TB
 	url     string
 	handler *Handler
+	metrics *Metrics
 	log     *lockedBuffer
 	tlsCA   *ca.CA
 	client  *http.Client // with a trusted certificate
+	asked   int          // requests by do
 }
 
-// newService starts a service whose only authority, "RA", is the given one. change may adjust the configuration.
-func newService(t *testing.T, authority Authority, change func(*HandlerConfig)) *service {
+// newService starts a service whose only authority, "RA", is the given one.
+func newService(t testing.TB, authority Authority, change func(*HandlerConfig)) *service {
 	t.Helper()
-	tlsCA := newCA(t, "TLS")
-	s := &service{log: &lockedBuffer{}, tlsCA: tlsCA}
-	roots := poolOf(tlsCA.Root)
+	s := &service{t: t, log: &lockedBuffer{}, tlsCA: newCA(t, "TLS"), metrics: NewMetrics("")}
+	roots := poolOf(s.tlsCA.Root)
+	log := slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	cfg := HandlerConfig{
-		Directory:   Static{"RA": authority},
-		ClientRoots: func() *x509.CertPool { return roots },
-		Log:         slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Directory: static{"RA": authority}, ClientRoots: func() *x509.CertPool { return roots },
+		MaxRSABits: 4096, CPU: NewCPU(), Metrics: s.metrics, Strangers: NewStrangers(log), Log: log,
 	}
 	if change != nil {
 		change(&cfg)
 	}
-	s.handler = NewHandler(cfg)
+	s.metrics, s.handler = cfg.Metrics, NewHandler(cfg)
 	server := httptest.NewUnstartedServer(s.handler)
 	server.Config.MaxHeaderBytes = hardHeaderBytes
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{identity(t, tlsCA)}, ClientAuth: tls.RequestClientCert}
+	server.TLS = &tls.Config{
+		Certificates: []tls.Certificate{identity(t, s.tlsCA)}, ClientAuth: tls.RequestClientCert,
+	}
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	s.url = server.URL
-	s.client = s.clientWith(t, identity(t, tlsCA))
+	s.client = s.clientWith(identity(t, s.tlsCA))
 	return s
 }
 
-// clientWith returns an HTTP client that trusts the service and shows the certificates; none is fine.
-func (s *service) clientWith(t *testing.T, certificates ...tls.Certificate) *http.Client {
-	t.Helper()
-	transport := &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: poolOf(s.tlsCA.Root), Certificates: certificates},
-	}
-	t.Cleanup(transport.CloseIdleConnections)
+// serviceOf is a service for a configuration.
+func serviceOf(t testing.TB, c *Configuration) *service {
+	return newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory, cfg.Metrics = c, c.metrics })
+}
+
+// clientWith returns an HTTP client that trusts the service and shows the certificates, if any.
+func (s *service) clientWith(certificates ...tls.Certificate) *http.Client {
+	config := &tls.Config{RootCAs: poolOf(s.tlsCA.Root), Certificates: certificates}
+	transport := &http.Transport{TLSClientConfig: config}
+	s.t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
 
-// response is what came back, the body read.
+// response is an answer, the body read.
 type response struct {
 	*http.Response
+	t    testing.TB
 	text string
 }
 
-func (s *service) get(t *testing.T, path string, header http.Header) response {
-	t.Helper()
-	return s.do(t, s.client, http.MethodGet, path, header, nil)
+// is checks the status, and the message of an error.
+func (r response) is(status int, message ...string) {
+	r.t.Helper()
+	assert.Equal(r.t, status, r.StatusCode, r.text)
+	if len(message) > 0 {
+		assert.Equal(r.t, "application/json", r.Header.Get("Content-Type"))
+		assert.JSONEq(r.t, jsonText(r.t, errorBody{ErrorMessage: message[0]}), r.text)
+	}
 }
 
-func (s *service) do(t *testing.T, client *http.Client, method, path string, header http.Header, body io.Reader) response {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, s.url+path, body)
-	require.NoError(t, err)
+// issued returns the certificates of a good answer.
+func (r response) issued() (body issuedBody) {
+	r.t.Helper()
+	require.Equal(r.t, http.StatusOK, r.StatusCode, r.text)
+	require.NoError(r.t, json.Unmarshal([]byte(r.text), &body))
+	require.NotEmpty(r.t, body.CertificateChain)
+	return body
+}
+
+func (s *service) get(path string, header http.Header) response {
+	s.t.Helper()
+	return s.do(s.client, http.MethodGet, path, header, "")
+}
+
+// enroll asks for a certificate with a new key.
+func (s *service) enroll() response {
+	s.t.Helper()
+	return s.get(enrollPath, enrollHeader(s.t))
+}
+
+func (s *service) do(client *http.Client, method, path string, header http.Header, body string) response {
+	s.t.Helper()
+	s.asked++
+	request, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
+	require.NoError(s.t, err)
 	if header != nil {
 		request.Header = header
 	}
 	r, err := client.Do(request)
-	require.NoError(t, err)
+	require.NoError(s.t, err)
 	defer r.Body.Close()
 	text, err := io.ReadAll(r.Body)
-	require.NoError(t, err)
-	return response{r, string(text)}
+	require.NoError(s.t, err)
+	return response{r, s.t, string(text)}
 }
 
 // lines returns the log's lines of the message.
-func (s *service) lines(t *testing.T, message string) []map[string]any {
-	t.Helper()
-	var found []map[string]any
-	for line := range bytes.Lines(s.log.bytes()) {
-		var fields map[string]any
-		require.NoError(t, json.Unmarshal(line, &fields))
+func (s *service) lines(message string) (found []map[string]any) {
+	for _, fields := range s.log.lines(s.t) {
 		if fields["msg"] == message {
 			found = append(found, fields)
 		}
@@ -113,18 +153,21 @@ func (s *service) lines(t *testing.T, message string) []map[string]any {
 }
 
 // audit returns the audit line of the last request; the handler writes it after the answer.
-func (s *service) audit(t *testing.T) map[string]any {
-	t.Helper()
-	var last map[string]any
-	require.Eventually(t, func() bool {
-		lines := s.lines(t, "request")
-		if len(lines) == 0 {
-			return false
+func (s *service) audit() (last map[string]any) {
+	s.t.Helper()
+	eventually(s.t, func() bool {
+		lines := s.lines("request")
+		if len(lines) > 0 {
+			last = lines[len(lines)-1]
 		}
-		last = lines[len(lines)-1]
-		return true
-	}, 5*time.Second, time.Millisecond)
+		return len(lines) > 0 && len(lines) >= s.asked
+	})
 	return last
+}
+
+func eventually(t testing.TB, condition func() bool) {
+	t.Helper()
+	require.Eventually(t, condition, 20*time.Second, 2*time.Millisecond)
 }
 
 type lockedBuffer struct {
@@ -138,11 +181,32 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
-func (b *lockedBuffer) bytes() []byte {
+func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return bytes.Clone(b.buf.Bytes())
+	return b.buf.String()
 }
+
+func (b *lockedBuffer) has(text string) bool { return strings.Contains(b.String(), text) }
+
+func (b *lockedBuffer) lines(t testing.TB) (all []map[string]any) {
+	for line := range strings.Lines(b.String()) {
+		var fields map[string]any
+		require.NoError(t, json.Unmarshal([]byte(line), &fields))
+		all = append(all, fields)
+	}
+	return all
+}
+
+// static is a Directory that never changes.
+type static map[string]Authority
+
+func (s static) Lookup(caName string) (Authority, Share, bool) {
+	a, ok := s[caName]
+	return a, Share{Authorities: len(s)}, ok
+}
+func (s static) Ready() bool         { return true }
+func (s static) Reload(string) error { return nil }
 
 // funcAuthority answers both operations with one function.
 type funcAuthority func(ctx context.Context, r Request) (Issued, error)
@@ -150,12 +214,9 @@ type funcAuthority func(ctx context.Context, r Request) (Issued, error)
 func (f funcAuthority) Enroll(ctx context.Context, r Request) (Issued, error) { return f(ctx, r) }
 func (f funcAuthority) Update(ctx context.Context, r Request) (Issued, error) { return f(ctx, r) }
 
-// signing is an authority that signs everything.
-func signing(c *ca.CA) Authority {
-	return funcAuthority(func(_ context.Context, r Request) (Issued, error) {
-		chain, err := c.Issue(r.CSR)
-		return Issued{Chain: chain, Trusted: []*x509.Certificate{c.Root}}, err
-	})
+// failing is an authority with an error.
+func failing(err error) Authority {
+	return funcAuthority(func(context.Context, Request) (Issued, error) { return Issued{}, err })
 }
 
 func newCA(t testing.TB, name string) *ca.CA {
@@ -184,10 +245,10 @@ func poolOf(certs ...*x509.Certificate) *x509.CertPool {
 	return pool
 }
 
-// golden returns a file of the golden wire files.
+// golden returns a file of test/testdata.
 func golden(t testing.TB, name string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("..", "..", "test", "testdata", filepath.FromSlash(name)))
+	data, err := os.ReadFile(filepath.Join("..", "..", "test", "testdata", name))
 	require.NoError(t, err)
 	return data
 }
@@ -199,7 +260,7 @@ func goldenRequest(t testing.TB, name string) (path string, header http.Header) 
 		Path    string
 		Headers map[string]string
 	}
-	require.NoError(t, json.Unmarshal(golden(t, "wire/"+name), &file))
+	require.NoError(t, json.Unmarshal(golden(t, "wire/"+name+".request.json"), &file))
 	header = http.Header{}
 	for key, value := range file.Headers {
 		header.Set(key, value)
@@ -207,12 +268,16 @@ func goldenRequest(t testing.TB, name string) (path string, header http.Header) 
 	return file.Path, header
 }
 
-func goldenCert(t testing.TB, name string) *x509.Certificate {
+func parseCert(t testing.TB, text []byte) *x509.Certificate {
 	t.Helper()
-	block, _ := pem.Decode(golden(t, "pem/"+name))
+	block, _ := pem.Decode(text)
 	cert, err := x509.ParseCertificate(block.Bytes)
 	require.NoError(t, err)
 	return cert
+}
+
+func goldenCert(t testing.TB, name string) *x509.Certificate {
+	return parseCert(t, golden(t, "pem/"+name))
 }
 
 // goldenAuthority answers what the golden answer holds.
@@ -224,6 +289,26 @@ func goldenAuthority(t testing.TB) Authority {
 	return funcAuthority(func(context.Context, Request) (Issued, error) { return issued, nil })
 }
 
+// readTable reads the rows of a test.
+func readTable[T any](t testing.TB, name string) (rows []T) {
+	t.Helper()
+	file, err := os.Open(filepath.Join("testdata", name))
+	require.NoError(t, err)
+	defer file.Close()
+	decoder := yaml.NewDecoder(file)
+	decoder.KnownFields(true)
+	require.NoError(t, decoder.Decode(&rows))
+	require.NotEmpty(t, rows)
+	return rows
+}
+
+func jsonText(t testing.TB, value any) string {
+	t.Helper()
+	text, err := json.Marshal(value)
+	require.NoError(t, err)
+	return string(text)
+}
+
 func newKey(t testing.TB) crypto.Signer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -231,10 +316,24 @@ func newKey(t testing.TB) crypto.Signer {
 	return key
 }
 
-func newCSR(t testing.TB, key crypto.Signer) []byte {
+func rsaKey(t testing.TB, bits int) *rsa.PrivateKey {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, bits)
+	require.NoError(t, err)
+	return key
+}
+
+func edKey(t testing.TB) crypto.Signer {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	return key
+}
+
+func newCSR(t testing.TB, key any, extensions ...pkix.Extension) []byte {
 	t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "app"}, DNSNames: []string{"app.example"},
+		Subject: pkix.Name{CommonName: "app"}, DNSNames: []string{"app.example"}, ExtraExtensions: extensions,
 	}, key)
 	require.NoError(t, err)
 	return der
@@ -247,10 +346,15 @@ func pkcs8(t testing.TB, key any) []byte {
 	return der
 }
 
-// headerValue is the Base64 of a PEM text with one block.
-func headerValue(label string, der []byte) string {
-	return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der}))
+func pemOf(label string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der})
 }
+
+// b64 is the value of a header.
+func b64(text []byte) string { return base64.StdEncoding.EncodeToString(text) }
+
+// headerValue is the Base64 of a PEM text with one block.
+func headerValue(label string, der []byte) string { return b64(pemOf(label, der)) }
 
 // enrollHeader is a good enrolment with a new key.
 func enrollHeader(t testing.TB) http.Header {
@@ -262,5 +366,15 @@ func enrollHeader(t testing.TB) http.Header {
 // headerOf is an enrolment with the CSR.
 func headerOf(t testing.TB, csr []byte, key any) http.Header {
 	t.Helper()
-	return http.Header{"Csr": {headerValue("CERTIFICATE REQUEST", csr)}, "Pk": {headerValue("PRIVATE KEY", pkcs8(t, key))}}
+	return http.Header{
+		"Csr": {headerValue("CERTIFICATE REQUEST", csr)}, "Pk": {headerValue("PRIVATE KEY", pkcs8(t, key))},
+	}
 }
+
+func writeFile(t testing.TB, path string, text []byte) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, text, 0o600))
+}
+
+// written is the result of a scrape.
+func written(m *Metrics) string { return string(m.text()) }

@@ -1,15 +1,23 @@
 package certservice
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"crypto/tls"
+	"errors"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
 
-// Strangers logs what clients without a verified certificate cause, who could fill any log: of each kind a few lines a
-// minute, and then one line with the numbers of all that were left out.
+// Strangers logs events of clients without a verified certificate, which could fill any log: of each kind a few lines a
+// minute, and then one line with the numbers of those that were left out.
 type Strangers struct {
 	log    *slog.Logger
 	minute time.Duration // shorter in tests
@@ -20,7 +28,7 @@ type Strangers struct {
 	addresses map[string]struct{} // of those left out
 }
 
-// strangerEvent is a kind of line, as the summary's attributes name it.
+// strangerEvent is a kind of event, as the summary's attributes name it.
 type strangerEvent string
 
 const (
@@ -32,10 +40,10 @@ const (
 
 const (
 	linesPerMinute      = 5    // of each kind
-	maxCountedAddresses = 4096 // that are told apart in one minute
+	maxCountedAddresses = 4096 // in one minute
 )
 
-// NewStrangers returns what logs to log.
+// NewStrangers returns a Strangers that logs to log.
 func NewStrangers(log *slog.Logger) *Strangers {
 	return &Strangers{log: log, minute: time.Minute, seen: map[strangerEvent]int{}, addresses: map[string]struct{}{}}
 }
@@ -63,7 +71,7 @@ func (s *Strangers) info(kind strangerEvent, remote, message string, attrs ...sl
 	}
 }
 
-// Summarise logs the numbers of what was left out since the last summary, if anything was.
+// Summarise logs the numbers of events left out since the last summary, if there were any.
 func (s *Strangers) Summarise() {
 	s.mu.Lock()
 	if s.timer != nil {
@@ -87,12 +95,165 @@ func (s *Strangers) Summarise() {
 	if seen[strangerRequest] > linesPerMinute {
 		level = slog.LevelWarn
 	}
-	s.log.LogAttrs(context.Background(), level, "not logged one by one: clients without a trusted certificate",
+	s.log.LogAttrs(context.Background(), level, "further events of clients without a trusted certificate, not logged one by one",
 		append(attrs, slog.Int("addresses", addresses))...)
 }
 
-// Write takes lines of an HTTP server's own log.
+// Write logs lines of an HTTP server's own log.
 func (s *Strangers) Write(line []byte) (int, error) {
 	s.info(strangerOther, "", truncate(string(line)))
 	return len(line), nil
+}
+
+// A client without a verified certificate gets the API's answer 401 to one request. Its headers are counted and
+// not kept, as nothing depends on them: only the first line is read.
+const (
+	handshakeBytes   = 64 << 10        // that such a client may send in its handshake
+	maxRequestLine   = 4 << 10         // longer ones are answered 414
+	strangerPatience = 5 * time.Second // for its request, and again for receiving the answer
+	lingering        = time.Second     // for reading what it still sends, so that the answer reaches it
+	mostLingering    = 256 << 10
+	roomForTLS       = 16 << 10 // beside MaxHeaderBytes: records have headers
+)
+
+// refusalKey is the key of a request's context for the reason, a string, why the client had no trusted certificate in
+// the handshake.
+type refusalKey struct{}
+
+// answerStranger reads one request and answers it, then closes the connection.
+func (s *apiServer) answerStranger(c *connection, conn *tls.Conn, reason string) {
+	defer s.recovered(c)
+	defer conn.Close()
+	patience := min(strangerPatience, s.cfg.ReadHeaderTimeout)
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	state := conn.ConnectionState()
+	heldByTLS := handshakeBytes - c.allow
+	c.allow = MaxHeaderBytes + roomForTLS
+	line, err := readHead(conn, func() { s.unverified.keep(c, heldByTLS) })
+	var answer *strangerAnswer
+	switch {
+	case errors.Is(err, errTooMuch):
+		answer = plainAnswer(http.StatusRequestHeaderFieldsTooLarge)
+	case errors.Is(err, errLineTooLong):
+		answer = plainAnswer(http.StatusRequestURITooLong)
+	case err != nil:
+		return // it disconnected, or did not send a request in time
+	}
+	var r *http.Request
+	if answer == nil {
+		r, err = http.ReadRequest(bufio.NewReader(strings.NewReader(line + "\r\nHost: \r\n\r\n")))
+		switch {
+		case err != nil:
+			answer = plainAnswer(http.StatusBadRequest)
+		case r.ProtoMajor != 1:
+			answer = plainAnswer(http.StatusHTTPVersionNotSupported)
+		}
+	}
+	if answer != nil {
+		s.cfg.Metrics.counter(requestsTotal, "", "none", outcomeMalformed).Inc()
+		s.cfg.Strangers.info(strangerOther, c.RemoteAddr().String(), "not a request", slog.Int("status", answer.status))
+	} else {
+		r.RemoteAddr, r.TLS, r.Host = c.RemoteAddr().String(), &state, ""
+		answer = &strangerAnswer{header: http.Header{}}
+		s.handler.ServeHTTP(answer, r.WithContext(context.WithValue(context.Background(), refusalKey{}, reason)))
+	}
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if answer.send(conn, r) == nil {
+		s.linger(c, conn)
+	}
+}
+
+// linger ends our side and reads until the client ends its own: if the connection were closed with unread data, TCP
+// would make the client drop the answer.
+func (s *apiServer) linger(c *connection, conn *tls.Conn) {
+	_ = conn.CloseWrite()
+	if tcp, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		_ = tcp.CloseWrite()
+	}
+	_ = c.SetReadDeadline(time.Now().Add(lingering))
+	rest := struct{ io.Reader }{io.LimitReader(c.Conn, mostLingering)}
+	_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, rest, make([]byte, 1<<10))
+}
+
+var errLineTooLong = errors.New("the first line of the request is too long")
+
+// readHead reads up to the empty line after the headers, and returns the first line. used is called whenever the
+// received bytes are no longer needed.
+func readHead(r io.Reader, used func()) (string, error) {
+	var line []byte
+	chunk := make([]byte, 2<<10)
+	total, ended, length := 0, false, 0 // length of the current line, without its end
+	for {
+		n, err := r.Read(chunk)
+		used()
+		for _, b := range chunk[:n] {
+			total++
+			switch {
+			case len(line) > maxRequestLine:
+				return "", errLineTooLong
+			case b == '\n' && length == 0 && ended:
+				return string(bytes.TrimSuffix(line, []byte("\r"))), nil
+			case b == '\n':
+				ended = ended || len(line) > 0 // empty lines before the request are skipped
+				length = 0
+			case b == '\r' && (ended || len(line) == 0):
+			default:
+				length++
+				if !ended {
+					line = append(line, b)
+				}
+			}
+		}
+		switch {
+		case total > MaxHeaderBytes:
+			return "", errTooMuch
+		case err != nil:
+			return "", err
+		}
+	}
+}
+
+// strangerAnswer is a response that is sent as a whole.
+type strangerAnswer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func plainAnswer(status int) *strangerAnswer {
+	a := &strangerAnswer{header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}}, status: status}
+	a.body.WriteString(http.StatusText(status))
+	return a
+}
+
+func (a *strangerAnswer) Header() http.Header { return a.header }
+
+func (a *strangerAnswer) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+}
+
+func (a *strangerAnswer) Write(p []byte) (int, error) {
+	a.WriteHeader(http.StatusOK)
+	return a.body.Write(p)
+}
+
+// send writes the response to r, which may be nil.
+func (a *strangerAnswer) send(w io.Writer, r *http.Request) error {
+	a.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	var text bytes.Buffer
+	length, err := strconv.ParseInt(a.header.Get("Content-Length"), 10, 64) // which the body does not have after HEAD
+	if err != nil {
+		length = int64(a.body.Len())
+	}
+	response := http.Response{
+		StatusCode: a.status, ProtoMajor: 1, ProtoMinor: 1, Request: r, Close: true,
+		Header: a.header, Body: io.NopCloser(&a.body), ContentLength: length,
+	}
+	if err := response.Write(&text); err != nil {
+		return err
+	}
+	_, err = w.Write(text.Bytes())
+	return err
 }

@@ -6,10 +6,10 @@ import (
 	_ "crypto/sha1" // linked for the peers that still use it inside a MAC
 	_ "crypto/sha256"
 	_ "crypto/sha512"
+	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
 
-	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
@@ -19,27 +19,15 @@ type AlgorithmIdentifier struct {
 	Parameters []byte // one DER element; nil: absent
 }
 
-func (a AlgorithmIdentifier) marshal(b *cryptobyte.Builder) { a.marshalTagged(b, cbasn1.SEQUENCE) }
+func (a *AlgorithmIdentifier) code(c codec, what string) { a.codeTagged(c, cbasn1.SEQUENCE, what) }
 
-func (a AlgorithmIdentifier) marshalTagged(b *cryptobyte.Builder, tag cbasn1.Tag) {
-	b.AddASN1(tag, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(a.Algorithm)
-		b.AddBytes(a.Parameters)
+func (a *AlgorithmIdentifier) codeTagged(c codec, tag cbasn1.Tag, what string) {
+	c.tagged(tag, what, func(c codec) {
+		c.oid("algorithm", &a.Algorithm)
+		if c.out != nil || c.in.more() {
+			c.any("parameters", &a.Parameters)
+		}
 	})
-}
-
-func parseAlgorithm(d *decoder, what string) AlgorithmIdentifier {
-	return parseAlgorithmTagged(d, cbasn1.SEQUENCE, what)
-}
-
-func parseAlgorithmTagged(d *decoder, tag cbasn1.Tag, what string) AlgorithmIdentifier {
-	d = d.open(tag, what)
-	a := AlgorithmIdentifier{Algorithm: d.oid("algorithm")}
-	if d.more() {
-		a.Parameters = d.any("parameters")
-	}
-	d.end()
-	return a
 }
 
 // derNull is the DER of NULL.
@@ -124,4 +112,45 @@ func hmacIdentifier(hash crypto.Hash) AlgorithmIdentifier {
 		}
 	}
 	panic("cmp: no identifier for HMAC with " + hash.String())
+}
+
+// CertHash returns the hash of a certificate that certConf carries (RFC 9810, 5.3.18): by the hash of the
+// certificate's own signature, or SHA-512 where that is Ed25519 (RFC 9481, 3.3). Where the signature names
+// no hash that is known, it is SHA-256, and hashAlg is not nil: it must then be sent, with PVNO3.
+func CertHash(certificate *x509.Certificate) (hash []byte, hashAlg *AlgorithmIdentifier) {
+	function, known := signatureHash(certificate.SignatureAlgorithm)
+	if !known {
+		identifier := hashIdentifier(function)
+		hashAlg = &identifier
+	}
+	return sum(function, certificate.Raw), hashAlg
+}
+
+// CertHashWith returns the hash of a certificate by the algorithm that a peer named in hashAlg.
+func CertHashWith(certificate *x509.Certificate, hashAlg AlgorithmIdentifier) ([]byte, error) {
+	function, err := hashOf(hashAlg)
+	if err != nil {
+		return nil, fmt.Errorf("computing certHash: %w", err)
+	}
+	return sum(function, certificate.Raw), nil
+}
+
+func sum(function crypto.Hash, data []byte) []byte {
+	h := function.New()
+	h.Write(data)
+	return h.Sum(nil)
+}
+
+func signatureHash(algorithm x509.SignatureAlgorithm) (hash crypto.Hash, known bool) {
+	switch algorithm {
+	case x509.SHA1WithRSA, x509.ECDSAWithSHA1:
+		return crypto.SHA1, true
+	case x509.SHA256WithRSA, x509.ECDSAWithSHA256, x509.SHA256WithRSAPSS:
+		return crypto.SHA256, true
+	case x509.SHA384WithRSA, x509.ECDSAWithSHA384, x509.SHA384WithRSAPSS:
+		return crypto.SHA384, true
+	case x509.SHA512WithRSA, x509.ECDSAWithSHA512, x509.SHA512WithRSAPSS, x509.PureEd25519:
+		return crypto.SHA512, true
+	}
+	return crypto.SHA256, false
 }

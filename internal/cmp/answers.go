@@ -34,8 +34,8 @@ func (a *Answers) take(n int64) bool {
 	return true
 }
 
-// answers is one transaction's part of the bound. What an answer has is given back when the transaction ends, as its
-// parts are in use until then.
+// answers is one transaction's part of the bound. It is given back when the transaction ends, as parts
+// of the answers are in use until then.
 type answers struct {
 	of    *Answers
 	taken int64

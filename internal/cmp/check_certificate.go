@@ -3,6 +3,7 @@ package cmp
 import (
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -28,10 +29,9 @@ func checkSingleResponse(m *PKIMessage) (CertResponse, error) {
 	return responses[0], nil
 }
 
-// checkCertReqID: the response is to our request, which has certReqId 0. p10cr has none, so that some servers
-// answer -1 as RFC 9483, 4.1.4 wants, and others 0 (RFC 9810, 5.3.4).
-func checkCertReqID(id int64, request BodyType) error {
-	if id == 0 || (id == -1 && request == BodyP10CR) {
+// checkCertReqID: the response is to our request, which has certReqId 0 (RFC 9810, 5.3.4).
+func checkCertReqID(id int64) error {
+	if id == 0 {
 		return nil
 	}
 	return &CheckError{Check: "certReqId", Got: fmt.Sprint(id), Want: "0"}
@@ -57,7 +57,7 @@ func checkGranted(r CertResponse) error {
 	return nil
 }
 
-// readCertificate: a certificate in the clear, with no private key, since ours is our own
+// readCertificate: a certificate in the clear and no private key, since the key was made here
 // (RFC 9810, 5.3.4; RFC 9483, 4.1.1).
 func readCertificate(pair *CertifiedKeyPair) (*x509.Certificate, error) {
 	if pair.EncryptedCert != nil {
@@ -130,14 +130,14 @@ func checkSubject(certificate *x509.Certificate, csr *x509.CertificateRequest) e
 	if SameName(certificate.RawSubject, csr.RawSubject) {
 		return nil
 	}
-	return &CheckError{Check: CheckSubject, Got: fmt.Sprintf("%q", nameString(certificate.RawSubject)), Want: fmt.Sprintf("%q", nameString(csr.RawSubject))}
+	return &CheckError{Check: "subject", Got: fmt.Sprintf("%q", pki.DN(certificate.RawSubject)), Want: fmt.Sprintf("%q", pki.DN(csr.RawSubject))}
 }
 
 // checkSubjectAltNames: the alternative names are those asked for and no others (RFC 9483, 4.1.1).
 func checkSubjectAltNames(certificate *x509.Certificate, csr *x509.CertificateRequest) error {
 	got, err := alternativeNames(certificate.Extensions)
 	if err != nil {
-		return &CheckError{Check: CheckSubjectAltName, Got: err.Error(), Want: "a list of names"}
+		return &CheckError{Check: "subjectAltName", Got: err.Error(), Want: "a list of names"}
 	}
 	want, err := alternativeNames(csr.Extensions)
 	if err != nil {
@@ -146,7 +146,7 @@ func checkSubjectAltNames(certificate *x509.Certificate, csr *x509.CertificateRe
 	if slices.Equal(got, want) {
 		return nil
 	}
-	return &CheckError{Check: CheckSubjectAltName, Got: nameList(got), Want: nameList(want)}
+	return &CheckError{Check: "subjectAltName", Got: nameList(got), Want: nameList(want)}
 }
 
 // SameAlternativeNames says whether two lists of extensions, of certificates or of requests, hold the same set of
@@ -205,4 +205,57 @@ func alternativeName(tag cbasn1.Tag, value []byte) string {
 		}
 	}
 	return fmt.Sprintf("name of kind %d %x", uint8(tag)&0x1f, value)
+}
+
+// warnOfCertificate logs what is not a reason to refuse a certificate, but may cause trouble later.
+func (t *transaction) warnOfCertificate(certificate *x509.Certificate, csr *x509.CertificateRequest) {
+	log := t.c.cfg.Log
+	if !SameName(certificate.RawIssuer, t.c.issuer) {
+		log.Warn("the certificate's issuer is not the configured one: some CAs will not find the certificate in an update",
+			"issuer", shown(pki.DN(certificate.RawIssuer)), "configured", pki.DN(t.c.issuer))
+	}
+	if missing := missingExtKeyUsages(certificate, csr); len(missing) > 0 {
+		log.Warn("the certificate lacks requested extended key usages: peers may refuse it; "+
+			"see the certificate profile of the CA", "missing", strings.Join(missing, ", "), "subject", shown(pki.DN(certificate.RawSubject)))
+	}
+}
+
+var (
+	oidAnyExtKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37, 0}
+	// extKeyUsageNames are the usages that people ask for (RFC 5280, 4.2.1.12).
+	extKeyUsageNames = map[string]string{
+		"1.3.6.1.5.5.7.3.1": "serverAuth", "1.3.6.1.5.5.7.3.2": "clientAuth", "1.3.6.1.5.5.7.3.3": "codeSigning",
+		"1.3.6.1.5.5.7.3.4": "emailProtection", "1.3.6.1.5.5.7.3.8": "timeStamping", "1.3.6.1.5.5.7.3.9": "OCSPSigning",
+	}
+)
+
+// missingExtKeyUsages names the extended key usages that the template asks for and the certificate does not allow. One
+// without the extension, or with anyExtendedKeyUsage, allows them all (RFC 5280, 4.2.1.12).
+func missingExtKeyUsages(certificate *x509.Certificate, csr *x509.CertificateRequest) (missing []string) {
+	granted, restricted := extKeyUsages(certificate.Extensions)
+	if !restricted || slices.ContainsFunc(granted, oidAnyExtKeyUsage.Equal) {
+		return nil
+	}
+	wanted, _ := extKeyUsages(templateExtensions(csr))
+	for _, usage := range wanted {
+		if slices.ContainsFunc(granted, usage.Equal) {
+			continue
+		}
+		name, known := extKeyUsageNames[usage.String()]
+		if !known {
+			name = usage.String()
+		}
+		missing = append(missing, name)
+	}
+	return missing
+}
+
+// extKeyUsages reads extKeyUsage. present is false when it is absent or cannot be read.
+func extKeyUsages(extensions []pkix.Extension) (usages []asn1.ObjectIdentifier, present bool) {
+	i := slices.IndexFunc(extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidExtKeyUsage) })
+	if i < 0 {
+		return nil, false
+	}
+	rest, err := asn1.Unmarshal(extensions[i].Value, &usages)
+	return usages, err == nil && len(rest) == 0
 }

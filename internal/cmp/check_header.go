@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// checkStructure explains a body that is no PKIMessage: under an error status, that status matters more.
+// checkStructure explains a body that is not a PKIMessage: with an HTTP error status, that status matters more.
 func checkStructure(err error, httpStatus int) error {
 	if httpStatus != http.StatusOK {
 		return &TransportError{StatusCode: httpStatus, Err: err}
@@ -20,7 +20,6 @@ func checkStructure(err error, httpStatus int) error {
 var answerTypes = map[BodyType][]BodyType{
 	BodyIR:       {BodyIP},
 	BodyCR:       {BodyCP},
-	BodyP10CR:    {BodyCP},
 	BodyKUR:      {BodyKUP},
 	BodyRR:       {BodyRP},
 	BodyGenM:     {BodyGenP},
@@ -38,7 +37,7 @@ func checkBodyType(m *PKIMessage, request BodyType) error {
 }
 
 // checkPVNO: version 2, or 3, which has the same syntax for what we read. RFC 9810, 7 would have it be that of
-// the request, but nothing hangs on it.
+// the request, but nothing depends on it.
 func checkPVNO(m *PKIMessage) error {
 	if m.Header.PVNO == PVNO2 || m.Header.PVNO == PVNO3 {
 		return nil

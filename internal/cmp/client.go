@@ -12,24 +12,26 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// ResponseTrust says whose signatures under answers are believed.
+// ResponseTrust says whose signatures under answers are trusted.
 type ResponseTrust string
 
-// The kinds of response trust. It does not concern answers protected by the shared secret.
+// The kinds of response trust. It does not apply to answers protected by the shared secret.
 const (
-	// ResponseTrustAnchored believes a signer that chains to the trust anchors and has the expected name.
+	// ResponseTrustAnchored trusts a signer that chains to the trust anchors and has the expected name.
 	ResponseTrustAnchored ResponseTrust = "anchored"
-	// ResponseTrustONAP also believes what the ONAP CertService believed: any signer whose certificate
-	// comes along, and any root. Whoever is on the way to the CA can then issue certificates.
-	// Every answer so believed leaves a warning in the log.
+	// ResponseTrustONAP also trusts what the ONAP CertService trusted: any signer whose certificate
+	// is in the answer, and any root. An attacker on the path to the CA can then issue certificates.
+	// Each answer that is accepted for that reason leaves a warning in the log.
 	ResponseTrustONAP ResponseTrust = "onap"
 )
 
 // Defaults of Config.
 const (
 	DefaultMessageTimeout = 30 * time.Second
-	DefaultMaxPollWait    = time.Hour
-	DefaultTimeWindow     = 15 * time.Minute
+	defaultMaxPollWait    = time.Hour
+
+	// timeWindow is how far messageTime may be off, either way.
+	timeWindow = 15 * time.Minute
 )
 
 // Signer is a key with its certificate, for protection by signature.
@@ -66,11 +68,9 @@ type Config struct {
 	ImplicitConfirm bool // ask the CA to do without certConf and pkiConf
 	AllowModified   bool // take certificates with other names than asked for
 
-	MessageTimeout  time.Duration // for one message and its answer; default DefaultMessageTimeout
-	MaxPollWait     time.Duration // from when the CA first says to wait to the last poll; default DefaultMaxPollWait
-	MaxResponseSize int           // bytes; default and maximum MaxMessageSize
-	Answers         *Answers      // bound on large answers; default one of the client's own, of DefaultAnswerBytes
-	TimeWindow      time.Duration // how far messageTime may be off, either way; default DefaultTimeWindow
+	MessageTimeout time.Duration // for one message and its answer; default DefaultMessageTimeout
+	MaxPollWait    time.Duration // from when the CA first says to wait to the last poll; default defaultMaxPollWait
+	Answers        *Answers      // bound on large answers; default one of the client's own, of DefaultAnswerBytes
 
 	// Derive is called with what derives the key of an answer's MAC where the peer makes that take more than a few
 	// milliseconds, and has to call it once, when there is a processor for it. An error of its own fails the transaction.
@@ -80,7 +80,7 @@ type Config struct {
 	HTTPClient *http.Client // default http.DefaultClient's transport; redirects are never followed
 	Now        func() time.Time
 	// Log gets a debug line for each exchange, and a warning for what is accepted and should be looked at, such as each
-	// answer that ResponseTrustONAP lets through; default none.
+	// answer that only ResponseTrustONAP accepts; default none.
 	Log *slog.Logger
 }
 
@@ -118,9 +118,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("response trust is %q, want %q or %q", cfg.ResponseTrust, ResponseTrustAnchored, ResponseTrustONAP)
 	}
 	cfg.MessageTimeout = positiveOr(cfg.MessageTimeout, DefaultMessageTimeout)
-	cfg.MaxPollWait = positiveOr(cfg.MaxPollWait, DefaultMaxPollWait)
-	cfg.TimeWindow = positiveOr(cfg.TimeWindow, DefaultTimeWindow)
-	cfg.MaxResponseSize = min(positiveOr(cfg.MaxResponseSize, MaxMessageSize), MaxMessageSize)
+	cfg.MaxPollWait = positiveOr(cfg.MaxPollWait, defaultMaxPollWait)
 	if cfg.Answers == nil {
 		cfg.Answers = NewAnswers(DefaultAnswerBytes)
 	}
@@ -163,7 +161,7 @@ func (c *Client) parseNames(cfg Config) (err error) {
 	return nil
 }
 
-func positiveOr[T time.Duration | int](value, otherwise T) T {
+func positiveOr(value, otherwise time.Duration) time.Duration {
 	if value > 0 {
 		return value
 	}
@@ -193,7 +191,7 @@ func (s *Signer) check() error {
 		return errors.New("signer lacks its key or its certificate")
 	}
 	if !pki.SameKey(s.Key.Public(), s.Certificate.PublicKey) {
-		return fmt.Errorf("key of the signer does not belong to its certificate %q", s.Certificate.Subject)
+		return fmt.Errorf("key of the signer does not belong to its certificate %q", pki.DN(s.Certificate.RawSubject))
 	}
 	return nil
 }

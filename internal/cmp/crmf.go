@@ -1,26 +1,22 @@
 package cmp
 
 import (
+	"crypto"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
 	"math/big"
 
-	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // CertReqMessages is the content of ir, cr and kur (RFC 4211, 3).
 type CertReqMessages []CertReqMsg
 
-func (c CertReqMessages) fits(t BodyType) bool { return t == BodyIR || t == BodyCR || t == BodyKUR }
-func (c CertReqMessages) marshal(b *cryptobyte.Builder) {
-	addList(b, c, func(b *cryptobyte.Builder, m CertReqMsg) { m.marshal(b) })
-}
-
-func parseCertReqMessages(d *decoder) CertReqMessages {
-	return list(d.sequence("CertReqMessages"), 1, parseCertReqMsg)
+func (content *CertReqMessages) code(c codec) {
+	list(c, "CertReqMessages", 1, (*[]CertReqMsg)(content), (*CertReqMsg).code)
 }
 
 // CertReqMsg is one certificate request (RFC 4211, 3):
@@ -38,29 +34,22 @@ type CertReqMsg struct {
 	RawCertReq []byte
 }
 
-func parseCertReqMsg(d *decoder) CertReqMsg {
-	d = d.sequence("CertReqMsg")
-	m := CertReqMsg{RawCertReq: d.element(cbasn1.SEQUENCE, "certReq")}
-	inner := &decoder{s: m.RawCertReq, what: "certReq", fault: d.fault}
-	m.CertReq = parseCertRequest(inner)
-	if d.more() && !d.next(cbasn1.SEQUENCE) {
-		m.POPO = parsePOPO(d)
-	}
-	if d.next(cbasn1.SEQUENCE) {
-		m.RegInfo = list(d.sequence("regInfo"), 1, parseAttribute)
-	}
-	d.end()
-	return m
-}
-
-func (m *CertReqMsg) marshal(b *cryptobyte.Builder) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		m.CertReq.marshal(b)
-		if m.POPO != nil {
-			m.POPO.marshal(b)
+func (m *CertReqMsg) code(c codec) {
+	c.sequence("CertReqMsg", func(c codec) {
+		request := c
+		if c.in != nil {
+			m.RawCertReq = c.in.element(cbasn1.SEQUENCE, "certReq")
+			request.in = &decoder{s: m.RawCertReq, what: "certReq", fault: c.in.fault}
 		}
-		if len(m.RegInfo) > 0 {
-			addList(b, m.RegInfo, marshalAttribute)
+		m.CertReq.code(request)
+		if c.out != nil && m.POPO != nil || c.in != nil && c.in.more() && !c.in.next(cbasn1.SEQUENCE) {
+			if c.in != nil {
+				m.POPO = &ProofOfPossession{}
+			}
+			m.POPO.code(c)
+		}
+		if c.has(cbasn1.SEQUENCE, len(m.RegInfo) > 0) {
+			list(c, "regInfo", 1, &m.RegInfo, (*AttributeTypeAndValue).code)
 		}
 	})
 }
@@ -77,22 +66,12 @@ type CertRequest struct {
 	Controls     []AttributeTypeAndValue
 }
 
-func parseCertRequest(d *decoder) CertRequest {
-	d = d.sequence("CertRequest")
-	r := CertRequest{CertReqID: d.int64("certReqId"), CertTemplate: parseCertTemplate(d)}
-	if d.next(cbasn1.SEQUENCE) {
-		r.Controls = list(d.sequence("controls"), 1, parseAttribute)
-	}
-	d.end()
-	return r
-}
-
-func (r *CertRequest) marshal(b *cryptobyte.Builder) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1Int64(r.CertReqID)
-		r.CertTemplate.marshal(b)
-		if len(r.Controls) > 0 {
-			addList(b, r.Controls, marshalAttribute)
+func (r *CertRequest) code(c codec) {
+	c.sequence("CertRequest", func(c codec) {
+		integer(c, "certReqId", &r.CertReqID)
+		r.CertTemplate.code(c)
+		if c.has(cbasn1.SEQUENCE, len(r.Controls) > 0) {
+			list(c, "controls", 1, &r.Controls, (*AttributeTypeAndValue).code)
 		}
 	})
 }
@@ -100,7 +79,7 @@ func (r *CertRequest) marshal(b *cryptobyte.Builder) {
 // CertTemplate is a certificate with all fields optional (RFC 4211, 5), implicitly tagged but for the
 // names, which are CHOICEs.
 type CertTemplate struct {
-	Version      *int64
+	Version      *big.Int
 	SerialNumber *big.Int
 	SigningAlg   *AlgorithmIdentifier
 	Issuer       []byte // DER Name
@@ -117,127 +96,50 @@ type OptionalValidity struct {
 	NotBefore, NotAfter []byte
 }
 
-func parseCertTemplate(d *decoder) CertTemplate {
-	d = d.sequence("CertTemplate")
-	t := CertTemplate{}
-	if d.next(implicit(0)) {
-		version := d.bigInt(implicit(0), "version")
-		if version != nil && version.IsInt64() {
-			n := version.Int64()
-			t.Version = &n
-		} else {
-			d.fail("version is not an INTEGER of 64 bits")
+func (t *CertTemplate) code(c codec) {
+	c.sequence("CertTemplate", func(c codec) {
+		if c.has(implicit(0), t.Version != nil) {
+			c.bigInt(implicit(0), "version", &t.Version)
 		}
-	}
-	if d.next(implicit(1)) {
-		t.SerialNumber = d.bigInt(implicit(1), "serialNumber")
-	}
-	if d.next(explicit(2)) {
-		algorithm := parseAlgorithmTagged(d, explicit(2), "signingAlg")
-		t.SigningAlg = &algorithm
-	}
-	if d.next(explicit(3)) {
-		t.Issuer = parseTemplateName(d, 3, "issuer")
-	}
-	if d.next(explicit(4)) {
-		inner := d.open(explicit(4), "validity")
-		t.Validity = &OptionalValidity{}
-		if inner.next(explicit(0)) {
-			t.Validity.NotBefore = parseExplicitAny(inner, 0, "notBefore")
+		if c.has(implicit(1), t.SerialNumber != nil) {
+			c.bigInt(implicit(1), "serialNumber", &t.SerialNumber)
 		}
-		if inner.next(explicit(1)) {
-			t.Validity.NotAfter = parseExplicitAny(inner, 1, "notAfter")
-		}
-		inner.end()
-	}
-	if d.next(explicit(5)) {
-		t.Subject = parseTemplateName(d, 5, "subject")
-	}
-	if d.next(explicit(6)) {
-		t.PublicKey = wrap(cbasn1.SEQUENCE, d.contents(explicit(6), "publicKey"))
-	}
-	if d.next(implicit(7)) {
-		t.IssuerUID = d.contents(implicit(7), "issuerUID")
-	}
-	if d.next(implicit(8)) {
-		t.SubjectUID = d.contents(implicit(8), "subjectUID")
-	}
-	if d.next(explicit(9)) {
-		t.Extensions = parseExtensions(d, explicit(9))
-	}
-	d.end()
-	return t
-}
-
-func parseTemplateName(d *decoder, n uint8, what string) []byte {
-	inner := d.open(explicit(n), what)
-	name := inner.element(cbasn1.SEQUENCE, what)
-	inner.end()
-	return name
-}
-
-func (t *CertTemplate) marshal(b *cryptobyte.Builder) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		if t.Version != nil {
-			b.AddASN1Int64WithTag(*t.Version, implicit(0))
-		}
-		if t.SerialNumber != nil {
-			addBigInt(b, implicit(1), t.SerialNumber)
-		}
-		if t.SigningAlg != nil {
-			t.SigningAlg.marshalTagged(b, explicit(2))
-		}
-		addOptional(b, explicit(3), t.Issuer)
-		if t.Validity != nil {
-			b.AddASN1(explicit(4), func(b *cryptobyte.Builder) {
-				addOptional(b, explicit(0), t.Validity.NotBefore)
-				addOptional(b, explicit(1), t.Validity.NotAfter)
-			})
-		}
-		addOptional(b, explicit(5), t.Subject)
-		if t.PublicKey != nil {
-			spki := cryptobyte.String(t.PublicKey)
-			var contents cryptobyte.String
-			if !spki.ReadASN1(&contents, cbasn1.SEQUENCE) || !spki.Empty() {
-				b.SetError(errors.New("public key in CertTemplate is not a SubjectPublicKeyInfo"))
-			}
-			addOptional(b, explicit(6), contents)
-		}
-		addOptional(b, implicit(7), t.IssuerUID)
-		addOptional(b, implicit(8), t.SubjectUID)
-		if len(t.Extensions) > 0 {
-			marshalExtensions(b, explicit(9), t.Extensions)
+		optional(c, explicit(2), &t.SigningAlg, func(a *AlgorithmIdentifier, c codec) {
+			a.codeTagged(c, explicit(2), "signingAlg")
+		})
+		c.explicitSequence(3, "issuer", &t.Issuer)
+		optional(c, explicit(4), &t.Validity, (*OptionalValidity).code)
+		c.explicitSequence(5, "subject", &t.Subject)
+		c.retagged(explicit(6), "public key in CertTemplate", &t.PublicKey)
+		c.contents(implicit(7), "issuerUID", &t.IssuerUID)
+		c.contents(implicit(8), "subjectUID", &t.SubjectUID)
+		if c.has(explicit(9), len(t.Extensions) > 0) {
+			codeExtensions(c, explicit(9), &t.Extensions)
 		}
 	})
 }
 
-// parseExtensions reads Extensions (RFC 5280, 4.1) under a tag of its own.
-func parseExtensions(d *decoder, tag cbasn1.Tag) []pkix.Extension {
-	return list(d.open(tag, "extensions"), 1, func(d *decoder) pkix.Extension {
-		d = d.sequence("Extension")
-		e := pkix.Extension{Id: d.oid("extnID")}
-		if d.next(cbasn1.BOOLEAN) {
-			if !d.s.ReadASN1Boolean(&e.Critical) || !e.Critical {
-				d.fail("critical is not TRUE, and FALSE is the default that DER leaves out")
-			}
-		}
-		e.Value = d.octets("extnValue")
-		d.end()
-		return e
+func (v *OptionalValidity) code(c codec) {
+	c.tagged(explicit(4), "validity", func(c codec) {
+		c.explicitAny(0, "notBefore", &v.NotBefore)
+		c.explicitAny(1, "notAfter", &v.NotAfter)
 	})
 }
 
-func marshalExtensions(b *cryptobyte.Builder, tag cbasn1.Tag, extensions []pkix.Extension) {
-	b.AddASN1(tag, func(b *cryptobyte.Builder) {
-		for _, e := range extensions {
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				b.AddASN1ObjectIdentifier(e.Id)
-				if e.Critical {
-					b.AddASN1Boolean(true)
+// codeExtensions goes through Extensions (RFC 5280, 4.1) under a tag of its own.
+func codeExtensions(c codec, tag cbasn1.Tag, extensions *[]pkix.Extension) {
+	listTagged(c, tag, "extensions", 1, extensions, func(e *pkix.Extension, c codec) {
+		c.sequence("Extension", func(c codec) {
+			c.oid("extnID", &e.Id)
+			if c.has(cbasn1.BOOLEAN, e.Critical) {
+				if c.out != nil {
+					c.out.AddASN1Boolean(true)
+				} else if !c.in.s.ReadASN1Boolean(&e.Critical) || !e.Critical {
+					c.in.fail("critical is not TRUE, and FALSE is the default that DER leaves out")
 				}
-				b.AddASN1OctetString(e.Value)
-			})
-		}
+			}
+			c.octets("extnValue", &e.Value)
+		})
 	})
 }
 
@@ -247,17 +149,10 @@ type AttributeTypeAndValue struct {
 	Value []byte // one DER element
 }
 
-func parseAttribute(d *decoder) AttributeTypeAndValue {
-	d = d.sequence("AttributeTypeAndValue")
-	a := AttributeTypeAndValue{Type: d.oid("type"), Value: d.any("value")}
-	d.end()
-	return a
-}
-
-func marshalAttribute(b *cryptobyte.Builder, a AttributeTypeAndValue) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(a.Type)
-		b.AddBytes(a.Value)
+func (a *AttributeTypeAndValue) code(c codec) {
+	c.sequence("AttributeTypeAndValue", func(c codec) {
+		c.oid("type", &a.Type)
+		c.any("value", &a.Value)
 	})
 }
 
@@ -269,17 +164,10 @@ type CertID struct {
 	SerialNumber *big.Int
 }
 
-func parseCertID(d *decoder) CertID {
-	d = d.sequence("CertId")
-	id := CertID{Issuer: parseGeneralName(d, "issuer"), SerialNumber: d.bigInt(cbasn1.INTEGER, "serialNumber")}
-	d.end()
-	return id
-}
-
-func marshalCertID(b *cryptobyte.Builder, id CertID) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		id.Issuer.marshal(b)
-		b.AddASN1BigInt(id.SerialNumber)
+func (id *CertID) code(c codec) {
+	c.sequence("CertId", func(c codec) {
+		id.Issuer.code(c, "issuer")
+		c.bigInt(cbasn1.INTEGER, "serialNumber", &id.SerialNumber)
 	})
 }
 
@@ -291,12 +179,11 @@ var oidOldCertID = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 5, 1, 5}
 func (r *CertRequest) OldCertID() (*CertID, error) {
 	for _, control := range r.Controls {
 		if control.Type.Equal(oidOldCertID) {
-			d := newDecoder(control.Value, "decoding oldCertID")
-			id := parseCertID(d)
-			if err := d.end(); err != nil {
+			id := &CertID{}
+			if err := decode(control.Value, "decoding oldCertID", id.code); err != nil {
 				return nil, err
 			}
-			return &id, nil
+			return id, nil
 		}
 	}
 	return nil, nil
@@ -304,10 +191,107 @@ func (r *CertRequest) OldCertID() (*CertID, error) {
 
 // AddOldCertID adds the control that names the certificate a key update is for.
 func (r *CertRequest) AddOldCertID(id CertID) error {
-	value, err := encode(func(b *cryptobyte.Builder) { marshalCertID(b, id) })
+	value, err := encode(id.code)
 	if err != nil {
 		return fmt.Errorf("encoding oldCertID: %w", err)
 	}
 	r.Controls = append(r.Controls, AttributeTypeAndValue{Type: oidOldCertID, Value: value})
 	return nil
+}
+
+// ProofOfPossession proves that the requester has the private key (RFC 4211, 4):
+//
+//	ProofOfPossession ::= CHOICE {
+//	    raVerified      [0] NULL,
+//	    signature       [1] POPOSigningKey,
+//	    keyEncipherment [2] POPOPrivKey,
+//	    keyAgreement    [3] POPOPrivKey }
+//
+// Exactly one field is set.
+type ProofOfPossession struct {
+	RAVerified bool
+	Signature  *POPOSigningKey
+	Other      []byte // DER element of the other choices, not interpreted
+}
+
+// POPOSigningKey is a proof by signature (RFC 4211, 4.1):
+//
+//	POPOSigningKey ::= SEQUENCE {
+//	    poposkInput     [0] POPOSigningKeyInput OPTIONAL,
+//	    algorithmIdentifier AlgorithmIdentifier,
+//	    signature           BIT STRING }
+type POPOSigningKey struct {
+	POPOSKInput []byte // contents of the implicitly tagged SEQUENCE
+	Algorithm   AlgorithmIdentifier
+	Signature   []byte
+}
+
+func (p *ProofOfPossession) code(c codec) {
+	switch {
+	case c.has(implicit(0), p.RAVerified):
+		c.tagged(implicit(0), "raVerified", func(codec) {})
+		p.RAVerified = true
+	case c.has(explicit(1), p.Signature != nil):
+		optional(c, explicit(1), &p.Signature, (*POPOSigningKey).code)
+	case c.in != nil && c.in.next(explicit(2)):
+		c.element(explicit(2), "keyEncipherment", &p.Other)
+	default:
+		c.element(explicit(3), "popo", &p.Other)
+	}
+}
+
+func (p *POPOSigningKey) code(c codec) {
+	c.tagged(explicit(1), "POPOSigningKey", func(c codec) {
+		c.contents(explicit(0), "poposkInput", &p.POPOSKInput)
+		p.Algorithm.code(c, "algorithmIdentifier")
+		c.bits("signature", &p.Signature)
+	})
+}
+
+// SignPOPO proves possession of the key by signing the CertRequest (RFC 4211, 4.1). The template must
+// already name subject and public key.
+func (m *CertReqMsg) SignPOPO(key crypto.Signer) error {
+	der, err := encode(m.CertReq.code)
+	if err != nil {
+		return fmt.Errorf("encoding CertRequest: %w", err)
+	}
+	algorithm, signature, err := sign(key, der)
+	if err != nil {
+		return fmt.Errorf("signing proof of possession: %w", err)
+	}
+	m.RawCertReq = der
+	m.POPO = &ProofOfPossession{Signature: &POPOSigningKey{Algorithm: algorithm, Signature: signature}}
+	return nil
+}
+
+// VerifyPOPO checks the proof of possession of a parsed request: a signature over the CertRequest with
+// the key in its template. It refuses every other kind of proof; whether raVerified is believed is for
+// the caller to decide beforehand.
+func (m *CertReqMsg) VerifyPOPO() error {
+	if m.POPO == nil || m.POPO.Signature == nil {
+		return errors.New("proof of possession is not a signature")
+	}
+	if m.POPO.Signature.POPOSKInput != nil {
+		return errors.New("proof of possession has a poposkInput, want a signature over the request")
+	}
+	public, err := m.CertReq.CertTemplate.Key()
+	if err != nil {
+		return err
+	}
+	if err := verifySignature(public, m.POPO.Signature.Algorithm, m.RawCertReq, m.POPO.Signature.Signature); err != nil {
+		return fmt.Errorf("verifying proof of possession: %w", err)
+	}
+	return nil
+}
+
+// Key returns the public key in the template.
+func (t *CertTemplate) Key() (crypto.PublicKey, error) {
+	if t.PublicKey == nil {
+		return nil, errors.New("template has no public key")
+	}
+	public, err := x509.ParsePKIXPublicKey(t.PublicKey)
+	if err != nil {
+		return nil, fmt.Errorf("reading public key of the template: %w", err)
+	}
+	return public, nil
 }

@@ -55,8 +55,7 @@ func checkDER(der []byte, depth int) error {
 }
 
 // decoder reads the contents of one DER value. The first fault is kept, shared with the decoders opened
-// from it, and everything read after it is empty, so that parsers read like the ASN.1 they follow and
-// ask once at the end.
+// from it, and everything read after it is empty, so that a fault is asked for once, at the end.
 type decoder struct {
 	s     cryptobyte.String
 	what  string // the structure being read, for errors
@@ -96,8 +95,6 @@ func (d *decoder) open(tag cbasn1.Tag, what string) *decoder {
 	}
 	return inner
 }
-
-func (d *decoder) sequence(what string) *decoder { return d.open(cbasn1.SEQUENCE, what) }
 
 // contents returns the bytes inside the next element.
 func (d *decoder) contents(tag cbasn1.Tag, what string) []byte { return d.open(tag, what).s }
@@ -143,8 +140,6 @@ func (d *decoder) bigInt(tag cbasn1.Tag, what string) *big.Int {
 	}
 	return n
 }
-
-func (d *decoder) octets(what string) []byte { return d.contents(cbasn1.OCTET_STRING, what) }
 
 // bits reads a BIT STRING that must be whole octets, as signatures and MACs are.
 func (d *decoder) bits(what string) []byte {
@@ -192,22 +187,6 @@ func (d *decoder) generalizedTime(what string) (t time.Time, text string) {
 	return time.Time{}, ""
 }
 
-// list reads the elements of a SEQUENCE OF that must have at least least of them.
-func list[T any](d *decoder, least int, one func(*decoder) T) []T {
-	var out []T
-	for d.more() {
-		if len(out) == maxElements {
-			d.fail("has more than %d elements", maxElements)
-			return nil
-		}
-		out = append(out, one(d))
-	}
-	if *d.fault == nil && len(out) < least {
-		d.fail("has no elements")
-	}
-	return out
-}
-
 // explicit is the tag [n] of a constructed value, which every explicit tag is.
 func explicit(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific().Constructed() }
 
@@ -219,54 +198,4 @@ func wrap(tag cbasn1.Tag, contents []byte) []byte {
 	b := cryptobyte.NewBuilder(make([]byte, 0, len(contents)+6))
 	b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes(contents) })
 	return b.BytesOrPanic() // only a tag above 30 or 4 GiB of contents could fail
-}
-
-// addOptional adds contents under the tag unless they are nil.
-func addOptional(b *cryptobyte.Builder, tag cbasn1.Tag, contents []byte) {
-	if contents != nil {
-		b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes(contents) })
-	}
-}
-
-// addSequenceOf adds a SEQUENCE of elements already encoded.
-func addSequenceOf(b *cryptobyte.Builder, elements [][]byte) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		for _, element := range elements {
-			b.AddBytes(element)
-		}
-	})
-}
-
-// addList adds a SEQUENCE OF.
-func addList[T any](b *cryptobyte.Builder, items []T, one func(*cryptobyte.Builder, T)) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		for _, item := range items {
-			one(b, item)
-		}
-	})
-}
-
-// addBigInt adds an INTEGER under an implicit tag.
-func addBigInt(b *cryptobyte.Builder, tag cbasn1.Tag, n *big.Int) {
-	var inner cryptobyte.Builder
-	inner.AddASN1BigInt(n)
-	s := cryptobyte.String(inner.BytesOrPanic())
-	var contents cryptobyte.String
-	s.ReadASN1(&contents, cbasn1.INTEGER)
-	b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes(contents) })
-}
-
-// addGeneralizedTime adds a time, as the text that it was read from where there is one and it is still the same time.
-func addGeneralizedTime(b *cryptobyte.Builder, t time.Time, text string) {
-	if parsed, err := time.Parse(offsetTimeLayout, text); err != nil || !parsed.Equal(t) {
-		text = t.UTC().Format(generalizedTimeLayout)
-	}
-	b.AddASN1(cbasn1.GeneralizedTime, func(b *cryptobyte.Builder) { b.AddBytes([]byte(text)) })
-}
-
-// encode runs one marshal function and returns the bytes.
-func encode(marshal func(*cryptobyte.Builder)) ([]byte, error) {
-	b := cryptobyte.NewBuilder(nil)
-	marshal(b)
-	return b.Bytes()
 }

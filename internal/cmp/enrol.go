@@ -2,14 +2,135 @@ package cmp
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// enrol sends a request for a certificate and sees it through: polling, checks, confirmation
+// Request is a request for a certificate.
+type Request struct {
+	CSR *x509.CertificateRequest // parsed: subject, names, key usages and public key are taken from it
+	Key crypto.Signer            // the CSR's key, for the proof of possession
+}
+
+// Result is the outcome of a request.
+type Result struct {
+	Chain   []*x509.Certificate // leaf first, each next one its signer, without the root
+	Trusted []*x509.Certificate // roots, the signing one first
+	// Vouched are the self-signed CA certificates in caPubs of an answer whose MAC was verified; see vouchedRoots.
+	Vouched []*x509.Certificate
+}
+
+// Initialize sends an initialization request, ir (RFC 9483, 4.1.1).
+func (c *Client) Initialize(ctx context.Context, r Request) (Result, error) {
+	return c.request(ctx, BodyIR, r)
+}
+
+// Certify sends a certification request, cr (RFC 9483, 4.1.2).
+func (c *Client) Certify(ctx context.Context, r Request) (Result, error) {
+	return c.request(ctx, BodyCR, r)
+}
+
+func (c *Client) request(ctx context.Context, kind BodyType, r Request) (Result, error) {
+	message, err := c.certReqMsg(r, nil)
+	if err != nil {
+		return Result{}, err
+	}
+	t := c.begin(r.CSR.RawSubject, nil, r.CSR.PublicKey)
+	return t.enrol(ctx, PKIBody{kind, CertReqMessages{message}}, r.CSR)
+}
+
+// UpdateKey sends a key update request, kur, signed with the key of the certificate to be replaced
+// (RFC 9483, 4.1.3), whatever protection the client is configured with.
+func (c *Client) UpdateKey(ctx context.Context, r Request, old Signer) (Result, error) {
+	if err := old.check(); err != nil {
+		return Result{}, err
+	}
+	message, err := c.certReqMsg(r, old.Certificate)
+	if err != nil {
+		return Result{}, err
+	}
+	t := c.begin(r.CSR.RawSubject, &old, r.CSR.PublicKey)
+	return t.enrol(ctx, PKIBody{BodyKUR, CertReqMessages{message}}, r.CSR)
+}
+
+// certReqMsg makes the CRMF request with certReqId 0 (RFC 9483, 4.1.1), and with the oldCertId control when
+// a certificate is replaced (RFC 9483, 4.1.3).
+func (c *Client) certReqMsg(r Request, old *x509.Certificate) (CertReqMsg, error) {
+	if err := checkParsed(r.CSR); err != nil {
+		return CertReqMsg{}, err
+	}
+	if r.Key == nil {
+		return CertReqMsg{}, errors.New("request lacks its key")
+	}
+	if !pki.SameKey(r.Key.Public(), r.CSR.PublicKey) {
+		return CertReqMsg{}, errors.New("key does not belong to the certificate signing request")
+	}
+	issuer := c.issuer
+	if old != nil {
+		issuer = old.RawIssuer // the CA that knows it; some find it by this name only (EJBCA)
+	}
+	m := CertReqMsg{CertReq: CertRequest{CertTemplate: CertTemplate{
+		Issuer:     issuer,
+		Subject:    r.CSR.RawSubject,
+		PublicKey:  r.CSR.RawSubjectPublicKeyInfo,
+		Extensions: templateExtensions(r.CSR),
+	}}}
+	if old != nil {
+		id := CertID{Issuer: DirectoryName(old.RawIssuer), SerialNumber: old.SerialNumber}
+		if err := m.CertReq.AddOldCertID(id); err != nil {
+			return CertReqMsg{}, err
+		}
+	}
+	if err := m.SignPOPO(r.Key); err != nil {
+		return CertReqMsg{}, err
+	}
+	return m, nil
+}
+
+var (
+	oidExtKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37}
+	oidSAN         = asn1.ObjectIdentifier{2, 5, 29, 17}
+)
+
+// defaultExtKeyUsage is asked for where the CSR asks for none, as the ONAP server did:
+// id-kp-clientAuth 1.3.6.1.5.5.7.3.2, id-kp-serverAuth 1.3.6.1.5.5.7.3.1
+var defaultExtKeyUsage = pkix.Extension{Id: oidExtKeyUsage, Value: []byte{0x30, 20,
+	6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1}}
+
+// templateExtensions returns key usage, extended key usage and names for the template. Nothing else of a
+// CSR is passed on. Where it has no key usage, the one that fits the kind of key is asked for.
+func templateExtensions(csr *x509.CertificateRequest) []pkix.Extension {
+	find := func(id asn1.ObjectIdentifier) int {
+		return slices.IndexFunc(csr.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(id) })
+	}
+	extensions := []pkix.Extension{pki.LeafKeyUsage(csr.PublicKey), defaultExtKeyUsage}
+	for i, wanted := range extensions {
+		if found := find(wanted.Id); found >= 0 {
+			extensions[i] = csr.Extensions[found]
+		}
+	}
+	if found := find(oidSAN); found >= 0 {
+		extensions = append(extensions, csr.Extensions[found])
+	}
+	return extensions
+}
+
+// checkParsed refuses a CSR that was made by hand instead of parsed.
+func checkParsed(csr *x509.CertificateRequest) error {
+	if csr == nil || len(csr.Raw) == 0 || csr.PublicKey == nil {
+		return errors.New("certificate signing request is missing or was not parsed")
+	}
+	return nil
+}
+
+// enrol runs a whole request for a certificate: polling, checks, confirmation
 // (RFC 9483, 4.1.1).
 func (t *transaction) enrol(ctx context.Context, body PKIBody, csr *x509.CertificateRequest) (Result, error) {
 	defer t.end()
@@ -17,7 +138,7 @@ func (t *transaction) enrol(ctx context.Context, body PKIBody, csr *x509.Certifi
 	if err != nil {
 		return Result{}, err
 	}
-	response, answer, err := t.awaitDecision(ctx, answer, body.Type)
+	response, answer, err := t.awaitDecision(ctx, answer)
 	if err != nil {
 		return Result{}, err
 	}
@@ -35,7 +156,7 @@ func (t *transaction) enrol(ctx context.Context, body PKIBody, csr *x509.Certifi
 		}
 		return Result{}, err
 	}
-	t.remark(certificate, csr)
+	t.warnOfCertificate(certificate, csr)
 	if !implicit {
 		if err := t.confirm(ctx, CertConfirmContent{certStatus(certificate, response.CertReqID)}); err != nil {
 			return Result{}, fmt.Errorf("confirming certificate: %w", err)
@@ -56,7 +177,7 @@ func (t *transaction) evaluate(answer *PKIMessage, response CertResponse, csr *x
 	}
 	chain, trusted, err := t.chain(certificate, answer)
 	if err == nil && len(chain) == 0 {
-		err = &CheckError{Check: "chain", Got: fmt.Sprintf("%q, which is a trust anchor itself", nameString(certificate.RawSubject)), Want: "a certificate that an authority signed"}
+		err = &CheckError{Check: "chain", Got: fmt.Sprintf("%q, which is a trust anchor itself", pki.DN(certificate.RawSubject)), Want: "a certificate that an authority signed"}
 	}
 	if err != nil {
 		return certificate, Result{}, err
@@ -76,7 +197,7 @@ func (t *transaction) confirm(ctx context.Context, statuses CertConfirmContent) 
 	return err
 }
 
-// reject tells the CA that the certificate is not taken, so that it can revoke it (RFC 9810, 5.3.18). A
+// reject informs the CA that the certificate is not accepted, so that it can revoke it (RFC 9810, 5.3.18). A
 // certificate that cannot be read has no hash; certConf without any status rejects them all.
 func (t *transaction) reject(ctx context.Context, certificate *x509.Certificate, id int64, reason error) {
 	statuses := CertConfirmContent{}
@@ -92,21 +213,21 @@ func (t *transaction) reject(ctx context.Context, certificate *x509.Certificate,
 	}
 }
 
-// giveBack asks the CA to revoke a certificate that is not taken although the CA did without a confirmation: it counts
-// as issued, and there is nothing left of the transaction to reject it in (RFC 9483, 4.1.1). The request is
+// giveBack asks the CA to revoke a certificate that is not accepted, when the CA did not ask for a confirmation: it counts
+// as issued, and the transaction is over, so that it cannot be rejected (RFC 9483, 4.1.1). The request is
 // authenticated as configured, since the holder of a certificate may not revoke it at every CA. It is only made for a
-// certificate that holds our key and came in an answer that is to be trusted: an attacker must not have us revoke what
-// is another's.
+// certificate that holds our key and came in a trusted answer: an attacker must not make us revoke another
+// requester's certificate.
 func (t *transaction) giveBack(ctx context.Context, certificate *x509.Certificate, csr *x509.CertificateRequest) {
 	log := t.c.cfg.Log
 	if certificate == nil || !pki.SameKey(certificate.PublicKey, csr.PublicKey) || t.peerDoubt != nil {
-		log.Warn("a certificate that was not accepted stays issued: the CA did without a confirmation, " +
+		log.Warn("a certificate that was not accepted remains issued: the CA did not ask for a confirmation, " +
 			"in which it could have been rejected")
 		return
 	}
 	serial := pki.Serial(certificate)
-	if err := t.c.Revoke(ctx, certificate, ReasonCessationOfOperation, nil); err != nil {
-		log.Warn("a certificate that was not accepted stays issued: the CA did without a confirmation, and did not revoke it",
+	if err := t.c.Revoke(ctx, certificate); err != nil {
+		log.Warn("a certificate that was not accepted remains issued: the CA did not ask for a confirmation, and did not revoke it",
 			"serial", serial, "error", err)
 		return
 	}
@@ -120,4 +241,37 @@ func failureOf(reason error) FailureBit {
 		return FailSignerNotTrusted
 	}
 	return FailBadCertTemplate
+}
+
+// Revoke sends a revocation request, rr (RFC 9483, 4.2), protected as configured. The reason it gives is
+// cessationOfOperation: the certificate is not used.
+func (c *Client) Revoke(ctx context.Context, certificate *x509.Certificate) error {
+	const cessationOfOperation = 5 // CRLReason (RFC 5280, 5.3.1)
+	details := RevDetails{
+		CertDetails:     CertTemplate{SerialNumber: certificate.SerialNumber, Issuer: certificate.RawIssuer},
+		CRLEntryDetails: []pkix.Extension{{Id: oidReasonCode, Value: []byte{10, 1, cessationOfOperation}}},
+	}
+	t := c.begin(certificate.RawSubject, nil, certificate.PublicKey)
+	defer t.end()
+	answer, err := t.exchange(ctx, PKIBody{BodyRR, RevReqContent{details}})
+	if err != nil {
+		return err
+	}
+	return checkRevoked(answer.Body.Content.(*RevRepContent))
+}
+
+// oidReasonCode is id-ce-cRLReasons (RFC 5280, 5.3.1).
+var oidReasonCode = asn1.ObjectIdentifier{2, 5, 29, 21}
+
+// checkRevoked: one request, one status, and it says that the certificate is revoked (RFC 9483, 4.2).
+func checkRevoked(content *RevRepContent) error {
+	if len(content.Status) != 1 {
+		return &CheckError{Check: "revocation status", Got: fmt.Sprint(len(content.Status)), Want: "exactly one"}
+	}
+	switch status := content.Status[0].Status; status {
+	case StatusAccepted, StatusGrantedWithMods, StatusRevocationWarning, StatusRevocationNotification:
+		return nil
+	default:
+		return &CheckError{Check: "revocation status", Got: status.String(), Want: "accepted"}
+	}
 }

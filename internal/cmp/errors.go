@@ -1,6 +1,7 @@
 package cmp
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -8,13 +9,13 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// StatusError is the CA's refusal, or its being not ready in time (Status is then StatusWaiting).
+// StatusError is the CA's refusal, or a decision that it did not make in time (Status is then StatusWaiting).
 type StatusError struct {
 	Status   PKIStatus
 	FailInfo PKIFailureInfo
 	Text     string // the server's own words, fit for a log line; empty when it gave none
-	// Authenticated says that the answer's protection was verified. Anybody on the way can make one that
-	// is not, so nothing may follow from it but failing.
+	// Authenticated says that the answer's protection was verified. Any attacker on the path can make one that
+	// is not, so the only consequence of it may be to fail.
 	Authenticated bool
 }
 
@@ -38,24 +39,16 @@ func (e *StatusError) Error() string {
 	return s.String()
 }
 
-// CheckError is an answer that must not be believed, or a certificate that must not be used.
+// ErrNoAnchors is wrapped by the error for an answer that is signed although nothing was configured that could
+// verify a signature.
+var ErrNoAnchors = errors.New("no trust anchors are configured for signed answers")
+
+// CheckError is an answer that must not be trusted, or a certificate that must not be used.
 type CheckError struct {
 	Check string // which check failed, such as "transactionID"
 	Got   string
 	Want  string
 	Err   error // for errors.Is; may be nil
-}
-
-// Checks of CheckError that a certificate fails when the CA changed what was asked for.
-const (
-	CheckSubject        = "subject"
-	CheckSubjectAltName = "subjectAltName"
-)
-
-// Modified says whether the error is about a certificate whose names are not those asked for. The CA decided so, and
-// will decide so again: the same request brings one more such certificate.
-func (e *CheckError) Modified() bool {
-	return e.Check == CheckSubject || e.Check == CheckSubjectAltName
 }
 
 func (e *CheckError) Error() string {
@@ -67,7 +60,7 @@ func (e *CheckError) Unwrap() error { return e.Err }
 // maxShownText is how many characters of a peer's text are shown: in one field of an error, or in one warning.
 const maxShownText = 1000
 
-// shown makes text that may hold a peer's words or names fit for an error or a log: a peer can send a megabyte of them.
+// shown makes text that may hold a peer's words or names safe for an error or a log: a peer can send a megabyte of them.
 func shown(text string) string { return pki.OneLine(text, maxShownText) }
 
 // TransportError is an HTTP exchange that brought no CMP message.

@@ -4,9 +4,6 @@ import (
 	"crypto/rand"
 	"encoding/asn1"
 	"time"
-
-	"golang.org/x/crypto/cryptobyte"
-	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Protocol versions (RFC 9810, 5.1.1). Version 3 is sent only where its syntax is needed.
@@ -52,84 +49,34 @@ type PKIHeader struct {
 	messageTimeText string // MessageTime as it came, when that was not in UTC
 }
 
-func (h *PKIHeader) parse(der []byte) error {
-	outer := newDecoder(der, "header")
-	d := outer.sequence("header")
-	h.PVNO = int(d.int64("pvno"))
-	h.Sender = parseGeneralName(d, "sender")
-	h.Recipient = parseGeneralName(d, "recipient")
-	if d.next(explicit(0)) {
-		inner := d.open(explicit(0), "messageTime")
-		h.MessageTime, h.messageTimeText = inner.generalizedTime("messageTime")
-		inner.end()
-	}
-	if d.next(explicit(1)) {
-		inner := d.open(explicit(1), "protectionAlg")
-		algorithm := parseAlgorithm(inner, "protectionAlg")
-		h.ProtectionAlg = &algorithm
-		inner.end()
-	}
-	for _, field := range h.octetStrings() {
-		if d.next(explicit(field.tag)) {
-			inner := d.open(explicit(field.tag), field.name)
-			*field.value = inner.octets(field.name)
-			inner.end()
-		}
-	}
-	if d.next(explicit(7)) {
-		inner := d.open(explicit(7), "freeText")
-		h.FreeText = parseFreeText(inner, "freeText")
-		inner.end()
-	}
-	if d.next(explicit(8)) {
-		inner := d.open(explicit(8), "generalInfo")
-		h.GeneralInfo = list(inner.sequence("generalInfo"), 1, parseInfoTypeAndValue)
-		inner.end()
-	}
-	d.end()
-	return outer.end()
-}
-
-func (h *PKIHeader) marshal(b *cryptobyte.Builder) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1Int64(int64(h.PVNO))
-		h.Sender.marshal(b)
-		h.Recipient.marshal(b)
-		if !h.MessageTime.IsZero() {
-			b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { addGeneralizedTime(b, h.MessageTime, h.messageTimeText) })
-		}
-		if h.ProtectionAlg != nil {
-			b.AddASN1(explicit(1), h.ProtectionAlg.marshal)
-		}
-		for _, field := range h.octetStrings() {
-			if *field.value != nil {
-				b.AddASN1(explicit(field.tag), func(b *cryptobyte.Builder) { b.AddASN1OctetString(*field.value) })
+func (h *PKIHeader) code(c codec) {
+	c.sequence("header", func(c codec) {
+		integer(c, "pvno", &h.PVNO)
+		h.Sender.code(c, "sender")
+		h.Recipient.code(c, "recipient")
+		c.explicit(0, "messageTime", !h.MessageTime.IsZero(), func(c codec) {
+			c.generalizedTime("messageTime", &h.MessageTime, &h.messageTimeText)
+		})
+		c.explicit(1, "protectionAlg", h.ProtectionAlg != nil, func(c codec) {
+			if c.in != nil {
+				h.ProtectionAlg = &AlgorithmIdentifier{}
 			}
+			h.ProtectionAlg.code(c, "protectionAlg")
+		})
+		for i, field := range []struct {
+			name   string
+			octets *[]byte
+		}{
+			{"senderKID", &h.SenderKID}, {"recipKID", &h.RecipKID}, {"transactionID", &h.TransactionID},
+			{"senderNonce", &h.SenderNonce}, {"recipNonce", &h.RecipNonce},
+		} {
+			c.explicit(uint8(2+i), field.name, *field.octets != nil, func(c codec) { c.octets(field.name, field.octets) })
 		}
-		if len(h.FreeText) > 0 {
-			b.AddASN1(explicit(7), h.FreeText.marshal)
-		}
-		if len(h.GeneralInfo) > 0 {
-			b.AddASN1(explicit(8), func(b *cryptobyte.Builder) { addList(b, h.GeneralInfo, marshalInfoTypeAndValue) })
-		}
+		c.explicit(7, "freeText", len(h.FreeText) > 0, func(c codec) { h.FreeText.code(c, "freeText") })
+		c.explicit(8, "generalInfo", len(h.GeneralInfo) > 0, func(c codec) {
+			list(c, "generalInfo", 1, &h.GeneralInfo, (*InfoTypeAndValue).code)
+		})
 	})
-}
-
-type octetStringField struct {
-	tag   uint8
-	name  string
-	value *[]byte
-}
-
-// octetStrings lists the fields [2] to [6], which are alike.
-func (h *PKIHeader) octetStrings() []octetStringField {
-	return []octetStringField{
-		{2, "senderKID", &h.SenderKID},
-		{3, "recipKID", &h.RecipKID},
-		{4, "transactionID", &h.TransactionID},
-		{5, "senderNonce", &h.SenderNonce},
-		{6, "recipNonce", &h.RecipNonce},
-	}
 }
 
 // InfoTypeAndValue is an item of generalInfo, genm or genp (RFC 9810, 5.3.19).
@@ -138,20 +85,12 @@ type InfoTypeAndValue struct {
 	Value []byte // one DER element; nil: absent
 }
 
-func parseInfoTypeAndValue(d *decoder) InfoTypeAndValue {
-	d = d.sequence("InfoTypeAndValue")
-	info := InfoTypeAndValue{Type: d.oid("infoType")}
-	if d.more() {
-		info.Value = d.any("infoValue")
-	}
-	d.end()
-	return info
-}
-
-func marshalInfoTypeAndValue(b *cryptobyte.Builder, info InfoTypeAndValue) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(info.Type)
-		b.AddBytes(info.Value)
+func (info *InfoTypeAndValue) code(c codec) {
+	c.sequence("InfoTypeAndValue", func(c codec) {
+		c.oid("infoType", &info.Type)
+		if c.out != nil || c.in.more() {
+			c.any("infoValue", &info.Value)
+		}
 	})
 }
 
@@ -175,10 +114,12 @@ func (h *PKIHeader) AddImplicitConfirm() {
 }
 
 // NewNonce returns NonceSize random bytes, for a transactionID or a senderNonce.
-func NewNonce() []byte {
-	nonce := make([]byte, NonceSize)
-	rand.Read(nonce) // never fails
-	return nonce
+func NewNonce() []byte { return randomBytes(NonceSize) }
+
+func randomBytes(size int) []byte {
+	b := make([]byte, size)
+	rand.Read(b) // never fails
+	return b
 }
 
 // Answer returns the header of an answer to a message with this header: back to its sender, in its

@@ -1,7 +1,24 @@
+// Package cmp speaks the Certificate Management Protocol version 2: RFC 9810 (which replaces
+// RFC 4210 and 9480) with CRMF requests after RFC 4211, algorithms after RFC 9481, in the manner of
+// the lightweight profile RFC 9483, carried over HTTP after RFC 9811.
+//
+// It has two halves. The wire half serves clients and servers alike: [ParsePKIMessage] and
+// [PKIMessage.Marshal], [MACKeys], [ProtectSignature], [VerifySignature], the proof of
+// possession in a [CertReqMsg], and [CertHash]. Decoding is strict DER over bounded input, and what
+// parses marshals back to the same bytes. The client half is [Client]: ir, cr, kur and rr,
+// with confirmation and polling, and with every check that an answer must pass before any of it
+// is trusted.
+//
+// It does not speak cross certification, key recovery, central key generation, encrypted
+// certificates, announcements, nested messages or challenge-response proofs of possession. Bodies of
+// those kinds parse as [RawContent] and are never acted on. It polls for whatever a CA delays (RFC 9483, 4.4): for a
+// certificate, where the status is waiting in ip, cp or kup, and for any answer, where an error message has that status.
 package cmp
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -21,7 +38,7 @@ type PKIMessage struct {
 	ExtraCerts [][]byte // DER certificates, not covered by the protection
 
 	// RawHeader and RawBody are the DER that the protection covers, set by ParsePKIMessage and
-	// removed by protecting anew. Marshal goes by the fields.
+	// removed by protecting the message again. Marshal goes by the fields.
 	RawHeader, RawBody []byte
 }
 
@@ -34,26 +51,11 @@ func ParsePKIMessage(der []byte) (*PKIMessage, error) {
 	if err := checkDER(der, 0); err != nil {
 		return nil, fmt.Errorf("decoding PKIMessage: %w", err)
 	}
-	outer := newDecoder(der, "decoding PKIMessage")
-	d := outer.sequence("PKIMessage")
 	m := &PKIMessage{}
-	m.RawHeader = d.element(cbasn1.SEQUENCE, "header")
-	m.RawBody = d.any("body")
-	if d.next(explicit(0)) {
-		inner := d.open(explicit(0), "protection")
-		m.Protection = inner.bits("protection")
-		inner.end()
-	}
-	if d.next(explicit(1)) {
-		inner := d.open(explicit(1), "extraCerts")
-		m.ExtraCerts = parseCertificates(inner, "extraCerts")
-		inner.end()
-	}
-	d.end()
-	if err := outer.end(); err != nil {
+	if err := decode(der, "decoding PKIMessage", m.code); err != nil {
 		return nil, err
 	}
-	if err := m.Header.parse(m.RawHeader); err != nil {
+	if err := decode(m.RawHeader, "header", m.Header.code); err != nil {
 		return nil, fmt.Errorf("decoding PKIMessage: %w", err)
 	}
 	if err := m.Body.parse(m.RawBody); err != nil {
@@ -62,21 +64,24 @@ func ParsePKIMessage(der []byte) (*PKIMessage, error) {
 	return m, nil
 }
 
+// code reads header and body as raw DER only, and writes them from their fields.
+func (m *PKIMessage) code(c codec) {
+	c.sequence("PKIMessage", func(c codec) {
+		if c.in != nil {
+			m.RawHeader, m.RawBody = c.in.element(cbasn1.SEQUENCE, "header"), c.in.any("body")
+		} else {
+			m.Header.code(c)
+			m.Body.code(c)
+		}
+		c.explicit(0, "protection", m.Protection != nil, func(c codec) { c.bits("protection", &m.Protection) })
+		c.explicit(1, "extraCerts", len(m.ExtraCerts) > 0, func(c codec) { certificates(c, "extraCerts", &m.ExtraCerts) })
+	})
+}
+
 // Marshal returns the message as DER. For a message that was parsed and not changed, these are the bytes
 // it was parsed from.
 func (m *PKIMessage) Marshal() ([]byte, error) {
-	der, err := encode(func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			m.Header.marshal(b)
-			m.Body.marshal(b)
-			if m.Protection != nil {
-				b.AddASN1(explicit(0), func(b *cryptobyte.Builder) { b.AddASN1BitString(m.Protection) })
-			}
-			if len(m.ExtraCerts) > 0 {
-				b.AddASN1(explicit(1), func(b *cryptobyte.Builder) { addSequenceOf(b, m.ExtraCerts) })
-			}
-		})
-	})
+	der, err := encode(m.code)
 	if err != nil {
 		return nil, fmt.Errorf("encoding PKIMessage: %w", err)
 	}
@@ -87,21 +92,154 @@ func (m *PKIMessage) Marshal() ([]byte, error) {
 //
 //	ProtectedPart ::= SEQUENCE { header PKIHeader, body PKIBody }
 func (m *PKIMessage) protectedPart() ([]byte, error) {
-	return encode(func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+	return encode(func(c codec) {
+		c.sequence("ProtectedPart", func(c codec) {
 			if m.RawHeader != nil && m.RawBody != nil {
-				b.AddBytes(m.RawHeader)
-				b.AddBytes(m.RawBody)
+				c.any("header", &m.RawHeader)
+				c.any("body", &m.RawBody)
 				return
 			}
-			m.Header.marshal(b)
-			m.Body.marshal(b)
+			m.Header.code(c)
+			m.Body.code(c)
 		})
 	})
 }
 
-// parseCertificates reads a SEQUENCE SIZE (1..MAX) OF CMPCertificate. Only X.509 certificates are known
-// (RFC 9810, 5.1); they stay DER, since what is no use to anybody need not be parsed.
-func parseCertificates(d *decoder, what string) [][]byte {
-	return list(d.sequence(what), 1, func(d *decoder) []byte { return d.element(cbasn1.SEQUENCE, "certificate") })
+// BodyType is the kind of a PKIBody, which is also its context tag (RFC 9810, 5.1.2).
+type BodyType uint8
+
+// The kinds of PKIBody that are interpreted here.
+const (
+	BodyIR       BodyType = 0  // initialization request
+	BodyIP       BodyType = 1  // initialization response
+	BodyCR       BodyType = 2  // certification request
+	BodyCP       BodyType = 3  // certification response
+	BodyP10CR    BodyType = 4  // PKCS#10 certification request
+	BodyKUR      BodyType = 7  // key update request
+	BodyKUP      BodyType = 8  // key update response
+	BodyRR       BodyType = 11 // revocation request
+	BodyRP       BodyType = 12 // revocation response
+	BodyPKIConf  BodyType = 19 // confirmation
+	BodyGenM     BodyType = 21 // general message
+	BodyGenP     BodyType = 22 // general response
+	BodyError    BodyType = 23 // error message
+	BodyCertConf BodyType = 24 // certificate confirm
+	BodyPollReq  BodyType = 25 // polling request
+	BodyPollRep  BodyType = 26 // polling response
+)
+
+// maxBodyType is the last of the CHOICE.
+const maxBodyType = BodyPollRep
+
+var bodyNames = strings.Fields("ir ip cr cp p10cr popdecc popdecr kur kup krr krp rr rp ccr ccp ckuann cann rann " +
+	"crlann pkiconf nested genm genp error certConf pollReq pollRep")
+
+func (t BodyType) String() string {
+	if t > maxBodyType {
+		return fmt.Sprintf("body %d", uint8(t))
+	}
+	return bodyNames[t]
 }
+
+// PKIBody is the CHOICE of what a message says (RFC 9810, 5.1.2). The dynamic type of Content follows
+// from Type:
+//
+//	ir, cr, kur  CertReqMessages       ip, cp, kup  *CertRepMessage
+//	p10cr        CertificationRequest  pkiconf      PKIConfirmContent
+//	rr           RevReqContent         rp           *RevRepContent
+//	genm, genp   GeneralContent        error        *ErrorMsgContent
+//	certConf     CertConfirmContent    pollReq      PollReqContent
+//	pollRep      PollRepContent        all others   RawContent
+type PKIBody struct {
+	Type    BodyType
+	Content BodyContent
+}
+
+// BodyContent is one of the content types named at PKIBody.
+type BodyContent any
+
+// parse reads a body of any kind.
+func (body *PKIBody) parse(der []byte) error {
+	s := cryptobyte.String(der)
+	var contents cryptobyte.String
+	var tag cbasn1.Tag
+	if !s.ReadAnyASN1(&contents, &tag) || !s.Empty() || tag < explicit(0) || tag > explicit(uint8(maxBodyType)) {
+		return errors.New("body is of no known kind")
+	}
+	body.Type = BodyType(tag - explicit(0))
+	return decode(contents, body.Type.String()+" body", body.codeContent)
+}
+
+// code writes a body.
+func (body *PKIBody) code(c codec) {
+	if body.Type > maxBodyType {
+		c.out.SetError(fmt.Errorf("%s is of no known kind", body.Type))
+		return
+	}
+	c.tagged(explicit(uint8(body.Type)), body.Type.String(), body.codeContent)
+}
+
+func (body *PKIBody) codeContent(c codec) {
+	switch body.Type {
+	case BodyIR, BodyCR, BodyKUR:
+		codeAs(c, body, (*CertReqMessages).code)
+	case BodyIP, BodyCP, BodyKUP:
+		codeAt(c, body, (*CertRepMessage).code)
+	case BodyP10CR:
+		codeAs(c, body, func(content *CertificationRequest, c codec) {
+			c.element(cbasn1.SEQUENCE, "CertificationRequest", (*[]byte)(content))
+		})
+	case BodyRR:
+		codeAs(c, body, (*RevReqContent).code)
+	case BodyRP:
+		codeAt(c, body, (*RevRepContent).code)
+	case BodyPKIConf:
+		codeAs(c, body, func(_ *PKIConfirmContent, c codec) { c.tagged(cbasn1.NULL, "PKIConfirmContent", func(codec) {}) })
+	case BodyGenM, BodyGenP:
+		codeAs(c, body, (*GeneralContent).code)
+	case BodyError:
+		codeAt(c, body, (*ErrorMsgContent).code)
+	case BodyCertConf:
+		codeAs(c, body, (*CertConfirmContent).code)
+	case BodyPollReq:
+		codeAs(c, body, (*PollReqContent).code)
+	case BodyPollRep:
+		codeAs(c, body, (*PollRepContent).code)
+	default:
+		codeAs(c, body, func(content *RawContent, c codec) { c.any("content", (*[]byte)(content)) })
+	}
+}
+
+// codeAs goes through a content that is of type T, and codeAt through one of type *T.
+func codeAs[T any](c codec, body *PKIBody, code func(*T, codec)) {
+	content, fits := body.Content.(T)
+	codeFitting(c, body, fits, func(c codec) { code(&content, c) })
+	if c.in != nil {
+		body.Content = content
+	}
+}
+
+func codeAt[T any](c codec, body *PKIBody, code func(*T, codec)) {
+	if c.in != nil {
+		body.Content = new(T)
+	}
+	content, fits := body.Content.(*T)
+	codeFitting(c, body, fits && content != nil, func(c codec) { code(content, c) })
+}
+
+func codeFitting(c codec, body *PKIBody, fits bool, code func(codec)) {
+	if c.out != nil && !fits {
+		c.out.SetError(fmt.Errorf("%s body cannot hold %T", body.Type, body.Content))
+		return
+	}
+	code(c)
+}
+
+// CertificationRequest is the content of p10cr: a DER PKCS#10 request (RFC 2986).
+type CertificationRequest []byte
+
+// PKIConfirmContent is the content of pkiconf, which is NULL (RFC 9810, 5.3.17).
+type PKIConfirmContent struct{}
+
+// RawContent is the DER content of a body kind that is not interpreted.
+type RawContent []byte

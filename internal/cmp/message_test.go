@@ -7,8 +7,10 @@ import (
 	"crypto/rand"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 	"math/big"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,10 +48,9 @@ func sampleBodies(t testing.TB) []PKIBody {
 	require.NoError(t, err)
 	subject, err := ParseDN("CN=subject")
 	require.NoError(t, err)
-	version := int64(2)
 	request := CertReqMsg{
 		CertReq: CertRequest{CertReqID: 0, CertTemplate: CertTemplate{
-			Version:      &version,
+			Version:      big.NewInt(2),
 			SerialNumber: big.NewInt(128),
 			SigningAlg:   &AlgorithmIdentifier{Algorithm: signatureAlgorithms[0].oid, Parameters: derNull},
 			Issuer:       subject,
@@ -57,11 +58,12 @@ func sampleBodies(t testing.TB) []PKIBody {
 			Subject:      subject,
 			IssuerUID:    []byte{0, 1},
 			SubjectUID:   []byte{0, 2},
-			Extensions:   []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Critical: true, Value: []byte{3, 2, 5, 160}}, {Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Value: []byte{0x30, 0}}},
+			Extensions: []pkix.Extension{{Id: []int{2, 5, 29, 15}, Critical: true, Value: []byte{3, 2, 5, 160}},
+				{Id: []int{2, 5, 29, 37}, Value: []byte{0x30, 0}}},
 		}},
 		RegInfo: []AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{1, 2, 3}, Value: derNull}},
 	}
-	require.NoError(t, request.CertReq.CertTemplate.SetKey(key.Public()))
+	request.CertReq.CertTemplate.PublicKey = spki(t, key)
 	require.NoError(t, request.CertReq.AddOldCertID(CertID{DirectoryName(subject), big.NewInt(-7)}))
 	require.NoError(t, request.SignPOPO(key))
 	verified, withInput, encipherment := request, request, request
@@ -145,89 +147,113 @@ func TestParsePKIMessage_malformed_isRefused(t *testing.T) {
 	require.Equal(t, []byte{0x30, 0x0b, 2, 1, 2, 0xa4, 2, 0x30, 0, 0xa4, 2, 0x30, 0}, header, "the rows below rely on it")
 	_, err := ParsePKIMessage(valid)
 	require.NoError(t, err)
-	deep := []byte{0x30, 0}
-	for range 40 {
-		deep = wrap(0x30, deep)
-	}
-	many := [][]byte{}
-	for range 10_000 {
-		many = append(many, anyCertificate)
-	}
-	crowd := &PKIMessage{Header: fullHeader(t), Body: PKIBody{BodyPKIConf, PKIConfirmContent{}}, ExtraCerts: many}
-	crowdDER, err := crowd.Marshal()
-	require.NoError(t, err)
 	message := func(parts ...[]byte) []byte { return wrap(0x30, bytes.Join(parts, nil)) }
-
-	for name, row := range map[string]struct {
-		der  []byte
-		want string
-	}{
-		"nothing":                       {nil, "decoding PKIMessage: PKIMessage is missing or malformed"},
-		"truncated":                     {valid[:len(valid)-1], "decoding PKIMessage: not DER"},
-		"trailing bytes":                {append(bytes.Clone(valid), 5, 0), "decoding PKIMessage: has 2 bytes after its last field"},
-		"trailing byte":                 {append(bytes.Clone(valid), 0), "decoding PKIMessage: not DER"},
-		"indefinite length":             {append(append([]byte{0x30, 0x80}, valid[2:]...), 0, 0), "decoding PKIMessage: not DER"},
-		"length in more bytes than due": {append([]byte{0x30, 0x81}, valid[1:]...), "decoding PKIMessage: not DER"},
-		"length of four gigabytes":      {[]byte{0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0}, "decoding PKIMessage: not DER"},
-		"length of 126 bytes":           {[]byte{0x30, 0xfe, 1}, "decoding PKIMessage: not DER"},
-		"nested 40 deep":                {deep, "decoding PKIMessage: nested deeper than 32 levels"},
-		"too large":                     {make([]byte, MaxMessageSize+1), "decoding PKIMessage: has 1048577 bytes, want at most 1048576"},
-		"10,000 extraCerts":             {crowdDER, "extraCerts: has more than 128 elements"},
-		"segmented OCTET STRING":        {wrap(0x30, []byte{0x24, 0}), "decoding PKIMessage: not DER: tag 0x24"},
-		"primitive SEQUENCE":            {[]byte{0x10, 0}, "decoding PKIMessage: not DER: tag 0x10"},
-		"no body":                       {message(header), "PKIMessage: body is missing or malformed"},
-		"body of unknown kind":          {message(header, []byte{0xbb, 2, 5, 0}), "decoding PKIMessage: body is of no known kind"},
-		"body not context-tagged":       {message(header, []byte{5, 0}), "decoding PKIMessage: body is of no known kind"},
-		"pkiconf with content":          {message(header, []byte{0xb3, 3, 5, 1, 9}), "decoding PKIMessage: PKIConfirmContent: has 1 bytes after its last field"},
-		"empty extraCerts":              {message(header, body, []byte{0xa1, 2, 0x30, 0}), "extraCerts: has no elements"},
-		"protection with unused bits":   {message(header, body, []byte{0xa0, 4, 3, 2, 1, 2}), "protection: protection is not a BIT STRING of whole octets"},
-		"fields out of order":           {message(header, body, []byte{0xa1, 4, 0x30, 2, 0x30, 0}, []byte{0xa0, 4, 3, 2, 0, 2}), "PKIMessage: has 6 bytes after its last field"},
-		"sender not a GeneralName":      {message(wrap(0x30, []byte{2, 1, 2, 5, 0, 0xa4, 2, 0x30, 0}), body), "decoding PKIMessage: header: sender is not a GeneralName"},
-		"time without a zone":           {message(wrap(0x30, append(bytes.Clone(header[2:]), append([]byte{0xa0, 16, 0x18, 14}, "20260504030201"...)...)), body), "decoding PKIMessage: messageTime: messageTime is not a GeneralizedTime in UTC or with an offset"},
-		"pvno not minimal":              {message(wrap(0x30, append([]byte{2, 2, 0, 2}, header[5:]...)), body), "decoding PKIMessage: header: pvno is not an INTEGER of 64 bits"},
+	headed := func(fields ...[]byte) []byte { return message(wrap(0x30, bytes.Join(fields, nil)), body) }
+	timed := append([]byte{0xa0, 16, 0x18, 14}, "20260504030201"...)
+	for name, der := range map[string][]byte{
+		"nothing":                       nil,
+		"truncated":                     valid[:len(valid)-1],
+		"trailing bytes":                append(bytes.Clone(valid), 5, 0),
+		"trailing byte":                 append(bytes.Clone(valid), 0),
+		"indefinite length":             append(append([]byte{0x30, 0x80}, valid[2:]...), 0, 0),
+		"length in more bytes than due": append([]byte{0x30, 0x81}, valid[1:]...),
+		"length of four gigabytes":      {0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0},
+		"length of 126 bytes":           {0x30, 0xfe, 1},
+		"nested 40 deep":                nested(40),
+		"too large":                     make([]byte, MaxMessageSize+1),
+		"10,000 extraCerts":             message(header, body, wrap(0xa1, wrap(0x30, bytes.Join(crowd(10_000, anyCertificate), nil)))),
+		"segmented OCTET STRING":        wrap(0x30, []byte{0x24, 0}),
+		"primitive SEQUENCE":            {0x10, 0},
+		"no body":                       message(header),
+		"body of unknown kind":          message(header, []byte{0xbb, 2, 5, 0}),
+		"body not context-tagged":       message(header, []byte{5, 0}),
+		"pkiconf with content":          message(header, []byte{0xb3, 3, 5, 1, 9}),
+		"empty extraCerts":              message(header, body, []byte{0xa1, 2, 0x30, 0}),
+		"protection with unused bits":   message(header, body, []byte{0xa0, 4, 3, 2, 1, 2}),
+		"fields out of order":           message(header, body, []byte{0xa1, 4, 0x30, 2, 0x30, 0}, []byte{0xa0, 4, 3, 2, 0, 2}),
+		"sender not a GeneralName":      headed([]byte{2, 1, 2, 5, 0, 0xa4, 2, 0x30, 0}),
+		"time without a zone":           headed(header[2:], timed),
+		"pvno not minimal":              headed([]byte{2, 2, 0, 2}, header[5:]),
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := ParsePKIMessage(row.der)
-			assert.EqualError(t, err, row.want)
+			_, err := ParsePKIMessage(der)
+			require.Error(t, err)
+			checkText(t, err.Error())
 		})
 	}
 }
 
 func TestDecoder_limits(t *testing.T) {
 	bytesOf := func(n int) []byte { return bytes.Repeat([]byte{1}, n) }
+	number := func(c codec) { c.bigInt(cbasn1.INTEGER, "n", new(*big.Int)) }
+	oid := func(c codec) { c.oid("id", new(asn1.ObjectIdentifier)) }
+	status := func(size int) []byte {
+		return wrap(0x30, append([]byte{2, 1, 2}, wrap(3, append([]byte{0}, bytesOf(size)...))...))
+	}
+	at := func(c codec) { c.generalizedTime("t", new(time.Time), new(string)) }
+	extensions := func(c codec) { codeExtensions(c, 0x30, new([]pkix.Extension)) }
+	critical := func(value byte) []byte { return wrap(0x30, wrap(0x30, []byte{6, 1, 0x2a, 1, 1, value, 4, 0})) }
 	for name, row := range map[string]struct {
-		read func(d *decoder)
-		good []byte
-		bad  []byte
-		want string
+		code      func(c codec)
+		good, bad []byte
 	}{
-		"INTEGER": {func(d *decoder) { d.bigInt(cbasn1.INTEGER, "n") }, wrap(2, bytesOf(maxIntegerSize)), wrap(2, bytesOf(maxIntegerSize+1)),
-			"limits: n is not an INTEGER of at most 64 bytes"},
-		"OBJECT IDENTIFIER": {func(d *decoder) { d.oid("id") }, wrap(6, bytesOf(maxOIDSize-2)), wrap(6, bytesOf(maxOIDSize-1)),
-			"limits: id is not an OBJECT IDENTIFIER"},
-		"failInfo": {func(d *decoder) { parseStatusInfo(d) },
-			wrap(0x30, append([]byte{2, 1, 2}, wrap(3, append([]byte{0}, bytesOf(maxFailureInfoSize)...))...)),
-			wrap(0x30, append([]byte{2, 1, 2}, wrap(3, append([]byte{0}, bytesOf(maxFailureInfoSize+1)...))...)),
-			"PKIStatusInfo: failInfo is not a BIT STRING of at most 16 bytes"},
-		"GeneralizedTime with trailing zeros": {func(d *decoder) { d.generalizedTime("t") }, wrap(0x18, []byte("20260504030201.5Z")), wrap(0x18, []byte("20260504030201.50Z")),
-			"limits: t is not a GeneralizedTime in UTC or with an offset"},
-		"GeneralizedTime with an empty fraction": {func(d *decoder) { d.generalizedTime("t") }, wrap(0x18, []byte("20260504030201Z")), wrap(0x18, []byte("20260504030201.0Z")),
-			"limits: t is not a GeneralizedTime in UTC or with an offset"},
-		"GeneralizedTime that is Go's zero time, which stands for absent": {func(d *decoder) { d.generalizedTime("t") }, wrap(0x18, []byte("00010101000001Z")), wrap(0x18, []byte("00010101000000Z")),
-			"limits: t is not a GeneralizedTime in UTC or with an offset"},
-		"critical": {func(d *decoder) { parseExtensions(d, 0x30) }, wrap(0x30, wrap(0x30, []byte{6, 1, 0x2a, 1, 1, 0xff, 4, 0})), wrap(0x30, wrap(0x30, []byte{6, 1, 0x2a, 1, 1, 0, 4, 0})),
-			"Extension: critical is not TRUE, and FALSE is the default that DER leaves out"},
+		"INTEGER":           {number, wrap(2, bytesOf(maxIntegerSize)), wrap(2, bytesOf(maxIntegerSize+1))},
+		"OBJECT IDENTIFIER": {oid, wrap(6, bytesOf(maxOIDSize-2)), wrap(6, bytesOf(maxOIDSize-1))},
+		"failInfo":          {(&PKIStatusInfo{}).code, status(maxFailureInfoSize), status(maxFailureInfoSize + 1)},
+		"GeneralizedTime with trailing zeros": {at, wrap(0x18, []byte("20260504030201.5Z")),
+			wrap(0x18, []byte("20260504030201.50Z"))},
+		"GeneralizedTime with an empty fraction": {at, wrap(0x18, []byte("20260504030201Z")),
+			wrap(0x18, []byte("20260504030201.0Z"))},
+		"GeneralizedTime that is Go's zero time, which stands for absent": {at, wrap(0x18, []byte("00010101000001Z")),
+			wrap(0x18, []byte("00010101000000Z"))},
+		"critical": {extensions, critical(0xff), critical(0)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDecoder(row.good, "limits")
-			row.read(d)
-			require.NoError(t, d.end())
-
-			d = newDecoder(row.bad, "limits")
-			row.read(d)
-
-			assert.EqualError(t, d.end(), row.want)
+			require.NoError(t, decode(row.good, "limits", row.code))
+			err := decode(row.bad, "limits", row.code)
+			require.Error(t, err)
+			checkText(t, err.Error())
 		})
+	}
+}
+
+// timed returns a message with a text for its messageTime.
+func timed(t *testing.T, text string) []byte {
+	parsed, err := ParsePKIMessage(minimalMessage(t))
+	require.NoError(t, err)
+	header := wrap(0x30, append(bytes.Clone(parsed.RawHeader[2:]), wrap(explicit(0), wrap(0x18, []byte(text)))...))
+	return wrap(0x30, append(header, parsed.RawBody...))
+}
+
+func TestParsePKIMessage_messageTimeWithOffset_isReadAndKept(t *testing.T) {
+	at := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	for text, want := range map[string]time.Time{
+		"20260504030201Z":       at,
+		"20260504030201.5Z":     at.Add(time.Second / 2),
+		"20260504050201+0200":   at,
+		"20260503213201-0530":   at,
+		"20260504030201+0000":   at,
+		"20260504050201.5+0200": at.Add(time.Second / 2),
+	} {
+		der := timed(t, text)
+		m, err := ParsePKIMessage(der)
+		require.NoError(t, err, text)
+		assert.True(t, want.Equal(m.Header.MessageTime), text)
+		assert.Equal(t, time.UTC, m.Header.MessageTime.Location(), text)
+		again, err := m.Marshal()
+		require.NoError(t, err)
+		assert.Equal(t, der, again, text)
+
+		m.Header.MessageTime = at.Add(time.Hour) // another time is written in UTC
+		again, err = m.Marshal()
+		require.NoError(t, err)
+		assert.Contains(t, string(again), "20260504040201Z", text)
+	}
+	for _, text := range []string{"20260504030201", "202605040302Z", "20260504030201+02", "20260504030201+02:00",
+		"20260504030201-0000", "20260504030201+2500", "20260504030201.50+0200", "20260504030201,5+0200", "20260504030201z",
+		"20261304030201+0000"} {
+		_, err := ParsePKIMessage(timed(t, text))
+		assert.ErrorContains(t, err, "messageTime is not a GeneralizedTime in UTC or with an offset", text)
 	}
 }
 
@@ -285,4 +311,56 @@ func FuzzParsePKIMessage(f *testing.F) {
 		budget := 10_000 // the bounds on iterations have tests of their own, which take their time
 		_, _ = NewMACKeys([]byte("secret")).verify(m, &budget)
 	})
+}
+
+func withSAN(value []byte) []pkix.Extension { return []pkix.Extension{{Id: oidSAN, Value: value}} }
+
+func TestPKIFailureInfo_bits(t *testing.T) {
+	info := NewFailureInfo(FailDuplicateCertReq, FailBadAlg, FailBadPOP)
+	assert.True(t, info.Has(FailBadPOP))
+	assert.False(t, info.Has(FailBadTime))
+	assert.Equal(t, []string{"badAlg", "badPOP", "duplicateCertReq"}, info.Names())
+	assert.Empty(t, NewFailureInfo().Names())
+	assert.Equal(t, "failure bit 27", FailureBit(27).String())
+	for bit := FailBadAlg; bit <= FailDuplicateCertReq; bit++ {
+		assert.Equal(t, []string{bit.String()}, NewFailureInfo(bit).Names())
+	}
+}
+
+func TestPKIFreeText_String_isFitForALog(t *testing.T) {
+	assert.Equal(t, "one; two", PKIFreeText{"one", "two"}.String())
+	assert.Equal(t, "a b", PKIFreeText{"a\nb\x00\xff"}.String())
+	assert.Len(t, PKIFreeText{strings.Repeat("x", 5000)}.String(), maxShownText+len("…"))
+	assert.Empty(t, PKIFreeText(nil).String())
+}
+
+func TestStatusError_text(t *testing.T) {
+	for want, err := range map[string]*StatusError{
+		`CA refused: rejection`: {Status: StatusRejection, Authenticated: true},
+		`CA refused (in an answer that is not authenticated): rejection, badPOP: "text"`: {Status: StatusRejection, FailInfo: NewFailureInfo(FailBadPOP), Text: "text"},
+		`CA has not decided in time: waiting`:                                            {Status: StatusWaiting, Authenticated: true},
+		`CA refused: status 9`:                                                           {Status: 9, Authenticated: true},
+	} {
+		assert.EqualError(t, err, want)
+	}
+}
+
+// What a peer says and what its names are can take a megabyte, quoted more.
+func TestCheckError_text_isBounded(t *testing.T) {
+	long := strings.Repeat("\x01", 1<<20)
+
+	err := &CheckError{Check: "sender", Got: fmt.Sprintf("%q", long), Want: fmt.Sprintf("%q", long)}
+
+	assert.Less(t, len(err.Error()), 2*maxShownText+100)
+}
+
+func TestAlternativeNames_everyKind(t *testing.T) {
+	names, err := alternativeNames(withSAN([]byte{0x30, 24, 0x82, 1, 'X', 0x81, 3, 'A', '@', 'B', 0x86, 1, 'u', 0x87, 4, 10, 0, 0, 1, 0x88, 1, 5, 0xa4, 2, 0x30, 0}))
+	assert.NoError(t, err)
+	assert.Equal(t, []string{`DNS "x"`, "IP 10.0.0.1", `URI "u"`, `email "A@b"`, "name of kind 4 3000", "name of kind 8 05"}, names)
+
+	for _, malformed := range [][]byte{nil, {0x30, 1, 0x82}, {0x30, 0, 0}, {5, 0}} {
+		_, err := alternativeNames(withSAN(malformed))
+		assert.EqualError(t, err, "names that do not parse")
+	}
 }

@@ -12,8 +12,8 @@ const minPollWait = time.Second
 
 // awaitDecision polls while the CA says to wait, and returns the response that decides with the message
 // it came in (RFC 9810, 5.3.22; RFC 9483, 4.4).
-func (t *transaction) awaitDecision(ctx context.Context, answer *PKIMessage, request BodyType) (CertResponse, *PKIMessage, error) {
-	response, err := certResponse(answer, request)
+func (t *transaction) awaitDecision(ctx context.Context, answer *PKIMessage) (CertResponse, *PKIMessage, error) {
+	response, err := certResponse(answer)
 	if err != nil || response.Status.Status != StatusWaiting {
 		return response, answer, err
 	}
@@ -24,7 +24,7 @@ func (t *transaction) awaitDecision(ctx context.Context, answer *PKIMessage, req
 	if err != nil {
 		return response, nil, err
 	}
-	if response, err = certResponse(answer, request); err != nil {
+	if response, err = certResponse(answer); err != nil {
 		return response, nil, err
 	}
 	if response.Status.Status == StatusWaiting {
@@ -52,12 +52,12 @@ func (t *transaction) awaitAnswer(ctx context.Context, m *PKIMessage, request Bo
 }
 
 // certResponse returns the one response of an answer, checked for its certReqId.
-func certResponse(answer *PKIMessage, request BodyType) (CertResponse, error) {
+func certResponse(answer *PKIMessage) (CertResponse, error) {
 	response, err := checkSingleResponse(answer)
 	if err != nil {
 		return CertResponse{}, err
 	}
-	return response, checkCertReqID(response.CertReqID, request)
+	return response, checkCertReqID(response.CertReqID)
 }
 
 // poll asks for the answer until it comes, or the time is up, in which the CA's thinking before each pollRep counts
@@ -86,7 +86,7 @@ func (t *transaction) poll(ctx context.Context, awaited []BodyType, id int64, re
 			return nil, &StatusError{Status: StatusWaiting, Authenticated: true,
 				Text: fmt.Sprintf("%s (asked to check again after %d s)", reason, reply.CheckAfter)}
 		}
-		t.c.cfg.Log.Debug("CMP server says to wait", "check_after", wait)
+		t.c.cfg.Log.Debug("CMP server asks to wait", "check_after", wait)
 		if err := sleep(ctx, wait); err != nil {
 			return nil, &TransportError{Timeout: isTimeout(err), Err: fmt.Errorf("waiting for the CA: %w", err)}
 		}

@@ -1,8 +1,8 @@
 package cmp
 
 import (
-	"bytes"
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,241 +11,196 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// waiting makes the responder answer ir with waiting, and then the pollReqs one after the other by polls, where
+// waiting has the responder answer ir with waiting, and then the pollReqs one after the other by polls, where
 // nil is the certificate. The last one answers all that follow.
-func waiting(p *testPKI, r *responder, polls ...PollRepContent) {
+func waiting(polls ...PollRepContent) bend {
 	polled := 0
-	r.body = func(request *PKIMessage, honest PKIBody) PKIBody {
-		switch request.Body.Type {
-		case BodyIR:
-			return PKIBody{BodyIP, &CertRepMessage{Response: []CertResponse{{Status: PKIStatusInfo{Status: StatusWaiting, StatusString: PKIFreeText{"in the queue"}}}}}}
-		case BodyPollReq:
-			poll := polls[min(polled, len(polls)-1)]
-			if polled++; poll == nil {
-				return PKIBody{BodyIP, r.granted(p.leaf(r.t, nil))}
+	waiting := PKIStatusInfo{Status: StatusWaiting, StatusString: PKIFreeText{"in the queue"}}
+	return func(p *testPKI, r *responder) {
+		withBody(func(request *PKIMessage, honest PKIBody) PKIBody {
+			switch request.Body.Type {
+			case BodyIR:
+				return PKIBody{BodyIP, &CertRepMessage{Response: []CertResponse{{Status: waiting}}}}
+			case BodyPollReq:
+				poll := polls[min(polled, len(polls)-1)]
+				if polled++; poll == nil {
+					return PKIBody{BodyIP, r.granted(p.leaf(r.t, nil))}
+				}
+				return PKIBody{BodyPollRep, poll}
 			}
-			return PKIBody{BodyPollRep, poll}
-		}
-		return honest
+			return honest
+		})(p, r)
 	}
 }
 
-func TestClient_waiting_isPolled(t *testing.T) {
-	for name, delayed := range map[string]bool{"answer to the poll": false, "answer to the first request, delayed": true} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				p := newPKI(t)
-				r := &responder{t: t, testPKI: p}
-				waiting(p, r, PollRepContent{{CheckAfter: 60}}, PollRepContent{{CheckAfter: 0}}, nil)
-				if delayed {
-					r.header = func(request *PKIMessage, h *PKIHeader) {
-						if len(r.requests) == 4 {
-							h.RecipNonce = r.requests[0].Header.SenderNonce
+// after says to ask again after some seconds.
+func after(seconds int64) PollRepContent { return PollRepContent{{CheckAfter: seconds}} }
+
+// onPoll bends what answers pollReq.
+func onPoll(change func(body PKIBody) PKIBody) bend {
+	return withBody(func(request *PKIMessage, body PKIBody) PKIBody {
+		if request.Body.Type == BodyPollReq {
+			return change(body)
+		}
+		return body
+	})
+}
+
+// delaying puts off the answer to one kind of request by an error message, and then says to wait once
+// more before the answer comes (RFC 9483, 4.4).
+func delaying(kind BodyType) bend {
+	var late *PKIBody
+	polled := false
+	return withBody(func(request *PKIMessage, honest PKIBody) PKIBody {
+		switch {
+		case request.Body.Type == kind:
+			late = &honest
+			return waitingError("busy")
+		case request.Body.Type == BodyPollReq && !polled:
+			polled = true
+			return PKIBody{BodyPollRep, PollRepContent{{CertReqID: -1, CheckAfter: 30}}}
+		case request.Body.Type == BodyPollReq:
+			return *late
+		}
+		return honest
+	})
+}
+
+func TestClient_delayedAnswer_isPolled(t *testing.T) {
+	for name, row := range map[string]struct {
+		kind     BodyType
+		bend     func() bend
+		requests string
+		id       int64
+		takes    time.Duration
+	}{
+		"waiting in ip": {BodyIR, func() bend { return waiting(after(60), after(0), nil) },
+			"ir pollReq pollReq pollReq certConf", 0, 61 * time.Second}, // never less than one
+		"pkiConf": {BodyIR, func() bend { return delaying(BodyCertConf) }, "ir certConf pollReq pollReq", -1, 30 * time.Second},
+		"ip":      {BodyIR, func() bend { return delaying(BodyIR) }, "ir pollReq pollReq certConf", -1, 30 * time.Second},
+		"cp":      {BodyCR, func() bend { return delaying(BodyCR) }, "cr pollReq pollReq certConf", -1, 30 * time.Second},
+		"kup":     {BodyKUR, func() bend { return delaying(BodyKUR) }, "kur pollReq pollReq certConf", -1, 30 * time.Second},
+		"rp":      {BodyRR, func() bend { return delaying(BodyRR) }, "rr pollReq pollReq", -1, 30 * time.Second},
+	} {
+		for way, toTheRequest := range map[string]bool{"answered to the poll": false, "answered to the request": true} {
+			t.Run(name+" "+way, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := newPKI(t)
+					start := time.Now()
+					got := p.send(t, row.kind, nil, row.bend(), func(_ *testPKI, r *responder) {
+						polls := strings.Count(row.requests, "pollReq")
+						r.header = func(request *PKIMessage, h *PKIHeader) {
+							kinds := r.kinds()
+							if toTheRequest && strings.HasSuffix(kinds, "pollReq") && strings.Count(kinds, "pollReq") == polls {
+								h.RecipNonce = r.requests[len(r.requests)-1-polls].Header.SenderNonce
+							}
+						}
+					})
+
+					require.NoError(t, got.err)
+					assert.Equal(t, row.requests, got.kinds())
+					assert.Equal(t, row.takes, time.Since(start))
+					for _, request := range got.requests {
+						if request.Body.Type == BodyPollReq {
+							assert.Equal(t, PollReqContent{row.id}, request.Body.Content)
 						}
 					}
-				}
-				c, _ := testClient(t, r, nil)
-				start := time.Now()
-
-				result, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
-
-				require.NoError(t, err)
-				assert.Len(t, result.Chain, 2)
-				assert.Equal(t, 61*time.Second, time.Since(start), "60 s as told, and never less than one")
-				assert.Equal(t, []BodyType{BodyIR, BodyPollReq, BodyPollReq, BodyPollReq, BodyCertConf}, r.kinds())
-				assert.Equal(t, PollReqContent{0}, r.requests[1].Body.Content)
+				})
 			})
-		})
+		}
 	}
 }
 
 func TestHostile_polling(t *testing.T) {
-	rep := func(checkAfter int64) PollRepContent { return PollRepContent{{CheckAfter: checkAfter}} }
+	inTheEnd := func(change func(rep *CertRepMessage)) bend {
+		return onPoll(func(body PKIBody) PKIBody { change(body.Content.(*CertRepMessage)); return body })
+	}
 	for name, row := range map[string]struct {
-		polls  []PollRepContent
-		change func(p *testPKI, r *responder)
-		want   string
-		after  time.Duration // that it takes
+		polls PollRepContent // nil is the certificate
+		bend  bend
+		takes time.Duration
 	}{
-		"without end": {[]PollRepContent{rep(10)}, nil,
-			`CA has not decided in time: waiting: "in the queue (asked to check again after 10 s)"`, time.Minute},
-		"without end and pause": {[]PollRepContent{rep(0)}, nil,
-			`CA has not decided in time: waiting: "in the queue (asked to check again after 0 s)"`, time.Minute},
-		"checkAfter negative": {[]PollRepContent{rep(-1)}, nil, "checkAfter: -1", 0},
-		"checkAfter huge": {[]PollRepContent{rep(1 << 62)}, nil,
-			`CA has not decided in time: waiting: "in the queue (asked to check again after 4611686018427387904 s)"`, 0},
-		"with a reason": {[]PollRepContent{{{CheckAfter: 7200, Reason: PKIFreeText{"operator is out"}}}}, nil,
-			`CA has not decided in time: waiting: "operator is out (asked to check again after 7200 s)"`, 0},
-		"another certReqId": {[]PollRepContent{{{CertReqID: 1}}}, nil, "certReqId: 1", 0},
-		"two replies":       {[]PollRepContent{{{}, {CertReqID: 1}}}, nil, "pollRep: 2 replies", 0},
-		"waiting once more": {[]PollRepContent{nil}, stillWaiting, "status: waiting as the answer to pollReq", 0},
-		"cp for ir in the end": {[]PollRepContent{nil}, func(_ *testPKI, r *responder) { r.header, r.body = nil, retype(r.body, BodyCP) },
-			"body type: cp", 0},
-		"another certReqId in the end": {[]PollRepContent{nil}, func(_ *testPKI, r *responder) {
-			honest := r.body
-			r.body = func(request *PKIMessage, body PKIBody) PKIBody {
-				body = honest(request, body)
-				if request.Body.Type == BodyPollReq {
-					body.Content.(*CertRepMessage).Response[0].CertReqID = 1
-				}
-				return body
-			}
-		}, "certReqId: 1", 0},
-		"pollRep with the first request's nonce": {[]PollRepContent{rep(1)}, func(_ *testPKI, r *responder) {
+		"without end":           {after(10), nil, time.Minute},
+		"without end and pause": {after(0), nil, time.Minute},
+		// What the CA takes before each pollRep counts as well: three polls with a second between them.
+		"by a CA that thinks": {after(0), onPoll(func(body PKIBody) PKIBody { time.Sleep(20 * time.Second); return body }), 62 * time.Second},
+		"checkAfter negative": {after(-1), nil, 0},
+		"checkAfter huge":     {after(1 << 62), nil, 0},
+		"with a reason":       {PollRepContent{{CheckAfter: 7200, Reason: PKIFreeText{"operator is out"}}}, nil, 0},
+		"another certReqId":   {PollRepContent{{CertReqID: 1}}, nil, 0},
+		"two replies":         {PollRepContent{{}, {CertReqID: 1}}, nil, 0},
+		"waiting once more":   {nil, inTheEnd(func(rep *CertRepMessage) { rep.Response[0] = CertResponse{Status: PKIStatusInfo{Status: 3}} }), 0},
+		"cp for ir in the end": {nil, onPoll(func(body PKIBody) PKIBody {
+			body.Type = BodyCP
+			return body
+		}), 0},
+		"another certReqId in the end": {nil, inTheEnd(func(rep *CertRepMessage) { rep.Response[0].CertReqID = 1 }), 0},
+		"unprotected":                  {after(1), afterwards(unprotected, BodyPollReq), 0},
+		"refused in the end":           {nil, onPoll(func(PKIBody) PKIBody { return refusal("operator said no", FailNotAuthorized) }), 0},
+		"pollRep with the first request's nonce": {after(1), func(_ *testPKI, r *responder) {
 			r.header = func(_ *PKIMessage, h *PKIHeader) { h.RecipNonce = r.requests[0].Header.SenderNonce }
-		}, "recipNonce", 0},
-		"unprotected": {[]PollRepContent{rep(1)}, func(_ *testPKI, r *responder) {
-			r.message = func(request, m *PKIMessage) {
-				if request.Body.Type == BodyPollReq {
-					m.Protection = nil
-				}
-			}
-		}, "protection: none", 0},
-		"refused in the end": {[]PollRepContent{nil}, func(_ *testPKI, r *responder) {
-			r.body = func(original func(*PKIMessage, PKIBody) PKIBody) func(*PKIMessage, PKIBody) PKIBody {
-				return func(request *PKIMessage, honest PKIBody) PKIBody {
-					if request.Body.Type == BodyPollReq {
-						return PKIBody{BodyIP, &CertRepMessage{Response: []CertResponse{{Status: Rejection("operator said no", FailNotAuthorized)}}}}
-					}
-					return original(request, honest)
-				}
-			}(r.body)
-		}, `CA refused: rejection, notAuthorized: "operator said no"`, 0},
+		}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPKI(t)
-				r := &responder{t: t, testPKI: p}
-				waiting(p, r, row.polls...)
-				if row.change != nil {
-					row.change(p, r)
-				}
-				c, log := testClient(t, r, func(c *Config) { c.MaxPollWait = time.Minute })
 				start := time.Now()
+				got := p.initialize(t, func(_ *testPKI, c *Config) { c.MaxPollWait = time.Minute }, waiting(row.polls), row.bend)
 
-				_, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
-
-				require.Error(t, err)
-				got := outline(err)
-				if row.want == "recipNonce" { // its value is random
-					got = got[:min(len(got), len(row.want))]
+				require.Error(t, got.err)
+				text := outline(got.err)
+				if strings.HasPrefix(text, "recipNonce") { // its value is random
+					text = "recipNonce"
 				}
-				assert.Equal(t, row.want, got)
-				assert.Equal(t, row.after, time.Since(start))
-				assertNoSecret(t, err.Error(), log.String())
+				checkText(t, text)
+				assert.Equal(t, row.takes, time.Since(start))
+				assertNoSecret(t, got.err.Error(), got.logged.String())
 			})
 		})
 	}
 }
 
-// stillWaiting has the CA answer pollReq by the waiting ip that ir was answered with.
-func stillWaiting(_ *testPKI, r *responder) {
-	original := r.body
-	r.body = func(request *PKIMessage, honest PKIBody) PKIBody {
-		first := &PKIMessage{Body: PKIBody{Type: BodyIR}}
-		return original(first, honest)
+func TestHostile_delayedAnswer(t *testing.T) {
+	p := newPKI(t)
+	delayed := func(kind BodyType, polled PKIBody) bend {
+		return bent(answering(waitingError(), kind), answering(polled, BodyPollReq))
 	}
+	hostiles(t, p, []hostile{
+		{"not protected", nil, bent(answering(waitingError()), afterwards(unprotected))},
+	}, "ir")
+	hostiles(t, p, []hostile{
+		{"without end", nil, answering(waitingError())},
+		{"pkiConf in place of ip", nil, delayed(BodyIR, PKIBody{BodyPKIConf, PKIConfirmContent{}})},
+		{"another certReqId", nil, delayed(BodyIR, PKIBody{BodyPollRep, PollRepContent{{CertReqID: 1}}})},
+	}, "ir pollReq")
+	hostiles(t, p, []hostile{
+		{"ip in place of pkiConf", nil, delayed(BodyCertConf, PKIBody{BodyIP, &CertRepMessage{}})},
+		{"refused in the end", nil, delayed(BodyCertConf, refusal("no", FailSystemFailure))},
+	}, "ir certConf pollReq")
 }
 
-// retype gives the certificate at the end in a body of another type.
-func retype(original func(*PKIMessage, PKIBody) PKIBody, kind BodyType) func(*PKIMessage, PKIBody) PKIBody {
-	return func(request *PKIMessage, honest PKIBody) PKIBody {
-		body := original(request, honest)
-		if request.Body.Type == BodyPollReq {
-			body.Type = kind
-		}
-		return body
-	}
-}
-
-func TestClient_waiting_deadlineOfCallerBounds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+func TestClient_waiting_contextOfCallerBounds(t *testing.T) {
+	poll := func(t *testing.T, ctx context.Context) error {
 		p := newPKI(t)
 		r := &responder{t: t, testPKI: p}
-		waiting(p, r, PollRepContent{{CheckAfter: 50}})
+		waiting(after(50))(p, r)
 		c, _ := testClient(t, r, nil)
+		_, err := c.Initialize(ctx, p.request())
+		return err
+	}
+	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 		defer cancel()
 		start := time.Now()
-
-		_, err := c.Initialize(ctx, Request{CSR: p.csr, Key: p.key})
-
 		var status *StatusError
-		require.ErrorAs(t, err, &status)
+		require.ErrorAs(t, poll(t, ctx), &status)
 		assert.Equal(t, StatusWaiting, status.Status)
 		assert.True(t, status.Authenticated)
 		assert.Equal(t, 50*time.Second, time.Since(start), "the second wait would end too late, so it is not begun")
 	})
-}
-
-func TestClient_waiting_cancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPKI(t)
-		r := &responder{t: t, testPKI: p}
-		waiting(p, r, PollRepContent{{CheckAfter: 50}})
-		c, _ := testClient(t, r, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(10*time.Second, cancel)
-
-		_, err := c.Initialize(ctx, Request{CSR: p.csr, Key: p.key})
-
-		assert.EqualError(t, err, "sending CMP request: waiting for the CA: context canceled")
+		assert.EqualError(t, poll(t, ctx), "sending CMP request: waiting for the CA: context canceled")
 	})
-}
-
-func TestClient_refusals_areTyped(t *testing.T) {
-	p := newPKI(t)
-	info := Rejection("no\nsuch \x1b[31muser\u202e", FailNotAuthorized, FailBadPOP)
-	refusals := map[string]PKIBody{
-		"error message": {BodyError, &ErrorMsgContent{StatusInfo: info}},
-		"rejection":     {BodyIP, &CertRepMessage{Response: []CertResponse{{Status: info}}}},
-	}
-	for name, body := range refusals {
-		for name2, row := range map[string]struct {
-			change        func(r *responder)
-			authenticated bool
-		}{
-			"by MAC":      {func(*responder) {}, true},
-			"under a 4xx": {func(r *responder) { r.status = 403 }, true},
-			"unprotected": {func(r *responder) {
-				r.message = func(_, m *PKIMessage) { m.Protection, m.Header.ProtectionAlg = nil, nil }
-			}, false},
-			"wrong MAC": {func(r *responder) { r.message = func(_, m *PKIMessage) { m.Protection[0] ^= 1 } }, false},
-			"signed":    {func(r *responder) { r.signed = true }, false},
-			"without IDs": {func(r *responder) {
-				r.header = func(_ *PKIMessage, h *PKIHeader) { h.TransactionID, h.RecipNonce, h.PVNO = nil, nil, 1 }
-			}, false},
-		} {
-			t.Run(name+" "+name2, func(t *testing.T) {
-				r := &responder{t: t, testPKI: p, body: func(*PKIMessage, PKIBody) PKIBody { return body }}
-				row.change(r)
-				c, _ := testClient(t, r, nil)
-
-				_, err := c.Initialize(t.Context(), Request{CSR: p.csr, Key: p.key})
-
-				var status *StatusError
-				require.ErrorAs(t, err, &status)
-				assert.Equal(t, StatusRejection, status.Status)
-				assert.Equal(t, []string{"badPOP", "notAuthorized"}, status.FailInfo.Names())
-				assert.Equal(t, "no such [31muser", status.Text)
-				assert.Equal(t, row.authenticated, status.Authenticated)
-			})
-		}
-	}
-}
-
-func TestClient_refusalOfAnotherTransaction_isNotBelieved(t *testing.T) {
-	p := newPKI(t)
-	ones := bytes.Repeat([]byte{1}, NonceSize)
-	for want, change := range map[string]func(*PKIMessage, *PKIHeader){
-		"transactionID: 01010101010101010101010101010101": func(_ *PKIMessage, h *PKIHeader) { h.TransactionID = ones },
-		"recipNonce: 01010101010101010101010101010101":    func(_ *PKIMessage, h *PKIHeader) { h.RecipNonce = ones },
-	} {
-		hostile{respond: func(_ *testPKI, r *responder) {
-			r.body = func(*PKIMessage, PKIBody) PKIBody {
-				return PKIBody{BodyError, &ErrorMsgContent{StatusInfo: Rejection("no")}}
-			}
-			r.header = change
-		}, want: want}.run(t, p)
-	}
 }

@@ -1,7 +1,6 @@
 package cmp
 
 import (
-	"crypto"
 	"crypto/hmac"
 	"errors"
 	"fmt"
@@ -25,79 +24,6 @@ const (
 	ProtectionSignature Protection = "signature"
 )
 
-// Bounds on what a peer may make us compute; RFC 4211, 4.4 wants at least 100 iterations and 8 bytes of salt.
-const (
-	minIterations       = 100
-	maxPBMIterations    = 100_000
-	maxPBMAC1Iterations = 1_000_000
-	minSaltSize         = 8
-	maxSaltSize         = 256
-	// maxMACWork bounds the iterations for the keys of all answers of a transaction, and for the key of one message.
-	maxMACWork = 2_000_000
-)
-
-// MAC is the algorithm that a message is protected with under a shared secret.
-type MAC struct {
-	Protection Protection  // one of the kinds with a shared secret
-	KeyHash    crypto.Hash // derives the key: PBM's one-way function, PBKDF2's PRF
-	Hash       crypto.Hash // of the HMAC over the message
-	Salt       []byte
-	Iterations int
-	keyLength  int // PBMAC1 only, in bytes
-}
-
-// NewMAC returns the algorithm of a configured protection with a fresh salt.
-func NewMAC(protection Protection) (MAC, error) {
-	switch protection {
-	case ProtectionPBMSHA256:
-		return newPBM(protection, crypto.SHA256), nil
-	case ProtectionPBMSHA1:
-		return newPBM(protection, crypto.SHA1), nil
-	case ProtectionPBMAC1:
-		return newPBMAC1(), nil
-	}
-	return MAC{}, fmt.Errorf("protection %q does not use a shared secret", protection)
-}
-
-// parseMAC reads a protectionAlg. Its parameters are within bounds when there is no error.
-func parseMAC(algorithm AlgorithmIdentifier) (MAC, error) {
-	switch {
-	case algorithm.Algorithm.Equal(oidPasswordBasedMAC):
-		return parsePBM(algorithm.Parameters)
-	case algorithm.Algorithm.Equal(oidPBMAC1):
-		return parsePBMAC1(algorithm.Parameters)
-	}
-	return MAC{}, fmt.Errorf("protection algorithm %s is not a MAC that is supported", algorithm.Algorithm)
-}
-
-func (m MAC) identifier() (AlgorithmIdentifier, error) {
-	if m.Protection == ProtectionPBMAC1 {
-		return m.pbmac1Identifier()
-	}
-	return m.pbmIdentifier()
-}
-
-func (m MAC) sum(key, data []byte) []byte {
-	mac := hmac.New(m.Hash.New, key)
-	mac.Write(data)
-	return mac.Sum(nil)
-}
-
-// key derives the key of the MAC, which takes about as long as everything else in a message.
-func (m MAC) key(secret []byte) ([]byte, error) {
-	if m.Protection == ProtectionPBMAC1 {
-		return m.pbmac1Key(secret)
-	}
-	return m.pbmKey(secret), nil
-}
-
-// work is how many iterations the key takes: PBKDF2 makes it in blocks of the hash's length, each by as many as are
-// named.
-func (m MAC) work() int {
-	blocks := (m.keyLength + m.KeyHash.Size() - 1) / m.KeyHash.Size()
-	return m.Iterations * max(blocks, 1)
-}
-
 // maxMACKeys bounds how many derived keys are remembered.
 const maxMACKeys = 1024
 
@@ -111,7 +37,7 @@ type MACKeys struct {
 	keys   map[string]*macKey
 }
 
-// macKey is a key that is derived by whoever asks for it first; all others wait for that.
+// macKey is a key that is derived by the first goroutine that asks for it; all others wait.
 type macKey struct {
 	once sync.Once
 	key  []byte
@@ -137,7 +63,7 @@ func (k *MACKeys) key(m MAC, budget *int) ([]byte, error) {
 		}
 		*budget -= m.work()
 		if len(k.keys) >= maxMACKeys {
-			clear(k.keys) // parameters come from peers, so that anybody could fill it
+			clear(k.keys) // parameters come from peers, so that any peer could fill it
 		}
 		entry = &macKey{}
 		k.keys[name] = entry
@@ -162,13 +88,13 @@ func (k *MACKeys) fill(entry *macKey, m MAC) {
 		entry.err = err
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		maps.DeleteFunc(k.keys, func(_ string, e *macKey) bool { return e == entry }) // another try may have more luck
+		maps.DeleteFunc(k.keys, func(_ string, e *macKey) bool { return e == entry }) // another try may succeed
 	}
 }
 
 // macLifetime is how long a client protects its requests with the same parameters. Deriving the key takes as
-// long as everything else in a transaction, and what the salt is there for, that nobody can guess at many
-// secrets at once, one salt a minute does as well.
+// long as everything else in a transaction, and a salt is there so that an attacker cannot guess at many
+// secrets at once; one salt a minute is enough for that.
 const macLifetime = time.Minute
 
 // currentMAC is what a client protects its requests with at the moment.
@@ -251,4 +177,19 @@ func (k *MACKeys) verify(m *PKIMessage, budget *int) (MAC, error) {
 func (m *PKIMessage) MACProtected() bool {
 	alg := m.Header.ProtectionAlg
 	return alg != nil && (alg.Algorithm.Equal(oidPasswordBasedMAC) || alg.Algorithm.Equal(oidPBMAC1))
+}
+
+// CheckProtectionAlg says whether the message's protectionAlg, with its parameters, can be verified here at all. A
+// server answers badAlg to one that cannot, and badMessageCheck when the protection is wrong (RFC 9483, 3.5).
+func (m *PKIMessage) CheckProtectionAlg() error {
+	switch alg := m.Header.ProtectionAlg; {
+	case alg == nil:
+		return errors.New("message is not protected")
+	case m.MACProtected():
+		_, err := parseMAC(*alg)
+		return err
+	default:
+		_, err := x509Algorithm(*alg)
+		return err
+	}
 }

@@ -1,21 +1,25 @@
 package cmp
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"encoding/asn1"
+	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"math/big"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/test/ca"
 )
 
 func reparse(t *testing.T, m *PKIMessage) *PKIMessage {
@@ -31,86 +35,37 @@ func confirmation(t *testing.T) *PKIMessage {
 	return &PKIMessage{Header: fullHeader(t), Body: PKIBody{BodyPKIConf, PKIConfirmContent{}}}
 }
 
-func TestMACKeys_Protect_everyKind_verifies(t *testing.T) {
-	for _, kind := range []Protection{ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1} {
-		t.Run(string(kind), func(t *testing.T) {
-			mac, err := NewMAC(kind)
-			require.NoError(t, err)
-			m := confirmation(t)
-			require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
-
-			got, err := NewMACKeys([]byte("secret")).Verify(reparse(t, m))
-
-			require.NoError(t, err)
-			assert.Equal(t, mac, got)
-		})
-	}
+// protected is a message under the secret "secret".
+func protected(t *testing.T, mac MAC) *PKIMessage {
+	m := confirmation(t)
+	require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
+	return reparse(t, m)
 }
 
-func TestNewMAC_signature_isRefused(t *testing.T) {
+func TestMACKeys_Protect_everyAlgorithm_verifies(t *testing.T) {
+	macs := []MAC{}
+	for _, kind := range []Protection{ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1} {
+		mac, err := NewMAC(kind)
+		require.NoError(t, err)
+		macs = append(macs, mac)
+	}
+	for _, known := range hashAlgorithms[1:] { // SHA-1 is a protection of its own
+		macs = append(macs, newPBM(ProtectionPBMSHA256, known.hash))
+	}
+	for _, mac := range macs {
+		m := protected(t, mac)
+		got, err := NewMACKeys([]byte("secret")).Verify(m)
+		require.NoError(t, err)
+		assert.Equal(t, mac, got)
+		_, err = NewMACKeys([]byte("Secret")).Verify(m)
+		assert.EqualError(t, err, "MAC does not match: the shared secrets differ or the message was changed")
+	}
 	_, err := NewMAC(ProtectionSignature)
-
 	assert.EqualError(t, err, `protection "signature" does not use a shared secret`)
 }
 
-func TestMACKeys_Protect_everyHash_verifies(t *testing.T) {
-	for _, known := range hashAlgorithms {
-		m := confirmation(t)
-		mac := newPBM(ProtectionPBMSHA256, known.hash)
-		require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
-		got, err := NewMACKeys([]byte("secret")).Verify(reparse(t, m))
-		require.NoError(t, err, known.hash)
-		assert.Equal(t, known.hash, got.KeyHash)
-		assert.Equal(t, known.hash, got.Hash)
-	}
-}
-
-func TestMACKeys_Verify_changedMessage_isRefused(t *testing.T) {
-	changes := map[string]struct {
-		change func(m *PKIMessage)
-		want   string
-	}{
-		"header changed":    {func(m *PKIMessage) { m.Header.SenderNonce = NewNonce() }, "MAC does not match: the shared secrets differ or the message was changed"},
-		"body changed":      {func(m *PKIMessage) { m.Body = PKIBody{BodyPollReq, PollReqContent{0}} }, "MAC does not match: the shared secrets differ or the message was changed"},
-		"MAC cut short":     {func(m *PKIMessage) { m.Protection = m.Protection[:1] }, "MAC has 1 bytes, want 32"},
-		"MAC empty":         {func(m *PKIMessage) { m.Protection = []byte{} }, "MAC has 0 bytes, want 32"},
-		"MAC absent":        {func(m *PKIMessage) { m.Protection = nil }, "message is not protected"},
-		"algorithm absent":  {func(m *PKIMessage) { m.Header.ProtectionAlg = nil }, "message is not protected"},
-		"parameters absent": {func(m *PKIMessage) { m.Header.ProtectionAlg.Parameters = nil }, "PBMParameter is absent"},
-		"not a MAC": {func(m *PKIMessage) { m.Header.ProtectionAlg.Algorithm = signatureAlgorithms[0].oid },
-			"protection algorithm 1.2.840.113549.1.1.11 is not a MAC that is supported"},
-	}
-	for name, row := range changes {
-		t.Run(name, func(t *testing.T) {
-			m := confirmation(t)
-			mac, err := NewMAC(ProtectionPBMSHA256)
-			require.NoError(t, err)
-			require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
-			m = reparse(t, m)
-			row.change(m)
-
-			_, err = NewMACKeys([]byte("secret")).Verify(reparse(t, m))
-
-			assert.EqualError(t, err, row.want)
-		})
-	}
-}
-
-func TestMACKeys_sameParameters_deriveOnce(t *testing.T) {
-	keys := NewMACKeys([]byte("secret"))
-	mac, err := NewMAC(ProtectionPBMAC1)
-	require.NoError(t, err)
-	for range 3 {
-		m := confirmation(t)
-		require.NoError(t, keys.Protect(m, mac))
-		_, err = keys.Verify(reparse(t, m))
-		require.NoError(t, err)
-	}
-	assert.Len(t, keys.keys, 1)
-}
-
 // Two algorithms that differ in one parameter only must not share a key.
-func TestMACKeys_otherParameters_deriveAnew(t *testing.T) {
+func TestMACKeys_otherParameters_deriveAnotherKey(t *testing.T) {
 	keys := NewMACKeys([]byte("secret"))
 	base := newPBMAC1()
 	pbm := base
@@ -140,77 +95,29 @@ func TestMACKeys_parametersOfPeers_areBounded(t *testing.T) {
 	assert.LessOrEqual(t, len(keys.keys), maxMACKeys)
 }
 
-func TestMACKeys_Verify_otherSecret_isRefused(t *testing.T) {
-	m := confirmation(t)
-	mac, err := NewMAC(ProtectionPBMSHA256)
-	require.NoError(t, err)
-	require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
-
-	_, err = NewMACKeys([]byte("Secret")).Verify(reparse(t, m))
-
-	assert.EqualError(t, err, "MAC does not match: the shared secrets differ or the message was changed")
-}
-
-func TestMACKeys_Verify_parametersOutOfBounds_areRefused(t *testing.T) {
-	salt := make([]byte, saltSize)
-	unknown := asn1.ObjectIdentifier{1, 2, 3}
+func TestParseMAC_parametersOutOfBounds_areRefused(t *testing.T) {
 	iterations := func(n int) func(m *MAC) { return func(m *MAC) { m.Iterations = n } }
 	salted := func(n int) func(m *MAC) { return func(m *MAC) { m.Salt = make([]byte, n) } }
-	for name, row := range map[string]struct {
-		change            func(m *MAC)
-		wantPBM, wantPBM1 string // without the structure's name
-	}{
-		"0 iterations":         {iterations(0), "iterationCount is 0, want 100 to 100000", "iterationCount is 0, want 100 to 1000000"},
-		"-1 iterations":        {iterations(-1), "iterationCount is -1, want 100 to 100000", "iterationCount is -1, want 100 to 1000000"},
-		"99 iterations":        {iterations(99), "iterationCount is 99, want 100 to 100000", "iterationCount is 99, want 100 to 1000000"},
-		"100,001 iterations":   {iterations(100_001), "iterationCount is 100001, want 100 to 100000", ""},
-		"1,000,001 iterations": {iterations(1_000_001), "iterationCount is 1000001, want 100 to 100000", "iterationCount is 1000001, want 100 to 1000000"},
-		"2³¹ iterations":       {iterations(1 << 31), "iterationCount is 2147483648, want 100 to 100000", "iterationCount is 2147483648, want 100 to 1000000"},
-		"salt of 7 bytes":      {salted(7), "salt has 7 bytes, want 8 to 256", "salt has 7 bytes, want 8 to 256"},
-		"salt of 257 bytes":    {salted(257), "salt has 257 bytes, want 8 to 256", "salt has 257 bytes, want 8 to 256"},
+	keyed := func(n int) func(m *MAC) { return func(m *MAC) { m.keyLength = n } }
+	for name, change := range map[string]func(m *MAC){
+		"0 iterations": iterations(0), "-1 iterations": iterations(-1), "99 iterations": iterations(99),
+		"100,001 iterations": iterations(100_001), "1,000,001 iterations": iterations(1_000_001),
+		"2³¹ iterations": iterations(1 << 31), "2⁶² iterations": iterations(1 << 62),
+		"salt of 7 bytes": salted(7), "salt of 257 bytes": salted(257),
+		"key of 1 byte": keyed(1), "key of 512 bytes": keyed(512), "key of 513 bytes": keyed(513),
 	} {
-		t.Run(name, func(t *testing.T) {
-			for prefix, kind := range map[string]struct {
-				mac  MAC
-				want string
-			}{"PBMParameter: ": {newPBM(ProtectionPBMSHA256, crypto.SHA256), row.wantPBM}, "PBMAC1-params: PBKDF2-params: ": {newPBMAC1(), row.wantPBM1}} {
-				row.change(&kind.mac)
-				identifier, err := kind.mac.identifier()
+		for kind, mac := range map[string]MAC{"PBM": newPBM(ProtectionPBMSHA256, crypto.SHA256), "PBMAC1": newPBMAC1()} {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				change(&mac)
+				identifier, err := mac.identifier()
 				require.NoError(t, err)
 				_, err = parseMAC(identifier)
-				if kind.want == "" {
-					assert.NoError(t, err)
-					continue
-				}
-				assert.EqualError(t, err, prefix+kind.want)
-			}
-		})
-	}
-	t.Run("2⁶⁴ iterations", func(t *testing.T) {
-		err := checkMACBounds(salt, new(big.Int).Lsh(big.NewInt(1), 64), maxPBMIterations)
-		assert.EqualError(t, err, "iterationCount is a number of 65 bits, want 100 to 100000")
-	})
-	t.Run("key of PBMAC1 too short or too long", func(t *testing.T) {
-		mac := newPBMAC1()
-		mac.keyLength = 1
-		identifier, err := mac.identifier()
-		require.NoError(t, err)
-		_, err = parseMAC(identifier)
-		assert.EqualError(t, err, "PBMAC1-params: PBKDF2-params: keyLength is 1, want 20 to 512")
-		for length, want := range map[int]bool{512: true, 513: false} {
-			mac.keyLength = length
-			identifier, err = mac.identifier()
-			require.NoError(t, err)
-			_, err = parseMAC(identifier)
-			assert.Equal(t, want, err == nil, length)
+				checkText(t, outline(err))
+			})
 		}
-	})
-	t.Run("unknown owf and mac", func(t *testing.T) {
-		_, err := hashOf(AlgorithmIdentifier{Algorithm: unknown})
-		assert.EqualError(t, err, "hash algorithm 1.2.3 is not supported")
-		_, err = hmacOf(AlgorithmIdentifier{Algorithm: unknown})
-		assert.EqualError(t, err, "MAC algorithm 1.2.3 is not supported")
-	})
+	}
+	err := checkMACBounds(make([]byte, saltSize), new(big.Int).Lsh(big.NewInt(1), 64), maxPBMIterations)
+	assert.EqualError(t, err, "iterationCount is a number of 65 bits, want 100 to 100000")
 }
 
 // The key derivation of PBM checked against a value computed step by step, and PBKDF2's default PRF
@@ -283,19 +190,17 @@ func TestVerifySignature_PSS_verifies(t *testing.T) {
 	}
 }
 
-func TestVerifySignature_SHA1_isRefused(t *testing.T) {
-	sha1WithRSA := AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 5}, Parameters: derNull}
-
-	err := verifySignature(testKeys(t)["RSA-2048"].Public(), sha1WithRSA, nil, nil)
-
-	assert.EqualError(t, err, "signature algorithm 1.2.840.113549.1.1.5 is not supported")
+func spki(t testing.TB, key crypto.Signer) []byte {
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	require.NoError(t, err)
+	return der
 }
 
 func TestCertReqMsg_VerifyPOPO(t *testing.T) {
 	for name, key := range testKeys(t) {
 		t.Run(name, func(t *testing.T) {
 			request := CertReqMsg{}
-			require.NoError(t, request.CertReq.CertTemplate.SetKey(key.Public()))
+			request.CertReq.CertTemplate.PublicKey = spki(t, key)
 			require.NoError(t, request.SignPOPO(key))
 			m := reparse(t, &PKIMessage{Header: fullHeader(t), Body: PKIBody{BodyIR, CertReqMessages{request}}})
 			parsed := m.Body.Content.(CertReqMessages)[0]
@@ -303,7 +208,7 @@ func TestCertReqMsg_VerifyPOPO(t *testing.T) {
 			assert.NoError(t, parsed.VerifyPOPO())
 
 			parsed.CertReq.CertReqID = 1
-			parsed.RawCertReq, _ = encode(parsed.CertReq.marshal)
+			parsed.RawCertReq, _ = encode(parsed.CertReq.code)
 			assert.Error(t, parsed.VerifyPOPO(), "request changed after signing")
 		})
 	}
@@ -325,19 +230,19 @@ func FuzzParseMAC(f *testing.F) {
 		require.NoError(f, err)
 		identifier, err := mac.identifier()
 		require.NoError(f, err)
-		der, err := encode(identifier.marshal)
+		der, err := encode(func(c codec) { identifier.code(c, "algorithm") })
 		require.NoError(f, err)
 		f.Add(der)
 	}
 	f.Fuzz(func(t *testing.T, der []byte) {
-		d := newDecoder(der, "fuzz")
-		identifier := parseAlgorithm(d, "algorithm")
-		if d.end() != nil {
+		var identifier AlgorithmIdentifier
+		code := func(c codec) { identifier.code(c, "algorithm") }
+		if decode(der, "fuzz", code) != nil {
 			return
 		}
-		again := cryptobyte.NewBuilder(nil)
-		identifier.marshal(again)
-		require.Equal(t, der, again.BytesOrPanic())
+		again, err := encode(code)
+		require.NoError(t, err)
+		require.Equal(t, der, again)
 		mac, err := parseMAC(identifier)
 		if err != nil {
 			return
@@ -362,4 +267,191 @@ func TestCurrentMAC_changesEveryMinute_andWhenTheClockIsSetBack(t *testing.T) {
 	second := at(time.Minute)
 	assert.NotEqual(t, first.Salt, second.Salt)
 	assert.NotEqual(t, second.Salt, at(-time.Hour).Salt)
+}
+
+// EJBCA names PBES2 for PBKDF2, as its recorded messages show.
+func TestParseMAC_otherKeyDerivation_isRefused(t *testing.T) {
+	p := pbmac1Parameters{AlgorithmIdentifier{Algorithm: oidPBMAC1}, hmacIdentifier(crypto.SHA256)}
+	parameters, err := encode(p.code)
+	require.NoError(t, err)
+	_, err = parsePBMAC1(parameters)
+	assert.EqualError(t, err, "PBMAC1-params: key derivation 1.2.840.113549.1.5.14 is not supported, want PBKDF2")
+}
+
+// keyLength is optional; without it the key is as long as the hash of the HMAC (RFC 9481, 6.1.2).
+func TestParseMAC_PBMAC1WithoutKeyLength_takesTheHashs(t *testing.T) {
+	derivation, err := encode((&pbkdf2Parameters{salt: make([]byte, saltSize), iterations: big.NewInt(pbmac1Iterations),
+		prf: hmacIdentifier(crypto.SHA256)}).code)
+	require.NoError(t, err)
+	for hash, want := range map[crypto.Hash]int{crypto.SHA1: 20, crypto.SHA256: 32, crypto.SHA512: 64} {
+		p := pbmac1Parameters{AlgorithmIdentifier{Algorithm: oidPBKDF2, Parameters: derivation}, hmacIdentifier(hash)}
+		parameters, err := encode(p.code)
+		require.NoError(t, err)
+
+		mac, err := parseMAC(AlgorithmIdentifier{Algorithm: oidPBMAC1, Parameters: parameters})
+
+		require.NoError(t, err)
+		assert.Equal(t, want, mac.keyLength)
+	}
+}
+
+// pbmac1With returns a PBMAC1 with a fresh salt.
+func pbmac1With(hash crypto.Hash, iterations, keyLength int) MAC {
+	m := newPBMAC1()
+	m.KeyHash, m.Hash, m.Iterations, m.keyLength = hash, hash, iterations, keyLength
+	return m
+}
+
+// Others than Bouncy Castle use many more iterations than 8,192.
+func TestClient_PBMAC1WithManyIterations_isAccepted(t *testing.T) {
+	p := newPKI(t)
+	for name, mac := range map[string]MAC{
+		"262,144":                      pbmac1With(crypto.SHA256, 262_144, 32),
+		"1,000,000":                    pbmac1With(crypto.SHA256, 1_000_000, 32),
+		"2,000 for a key of 512 bytes": pbmac1With(crypto.SHA256, 2000, 512),
+		"21,000 with SHA-512":          pbmac1With(crypto.SHA512, 21_000, 64),
+		"1,000 with SHA-1":             pbmac1With(crypto.SHA1, 1000, 20),
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := p.initialize(t, nil, func(_ *testPKI, r *responder) {
+				r.protect = func(_, m *PKIMessage) { require.NoError(t, sharedKeys.Protect(m, mac)) }
+			})
+
+			require.NoError(t, got.err)
+			assert.Equal(t, "ir certConf", got.kinds(), "the second answer has the same parameters, derived once")
+		})
+	}
+}
+
+// sharedKeys derives each key of the responders once.
+var sharedKeys = NewMACKeys([]byte(testSecret))
+
+// A peer that changes the parameters with every answer is refused when it has cost enough.
+func TestHostile_PBMAC1_workIsBoundedPerTransaction(t *testing.T) {
+	p := newPKI(t)
+	answers := 0
+	r := &responder{t: t, testPKI: p, protect: func(_, m *PKIMessage) {
+		answers++
+		require.NoError(t, sharedKeys.Protect(m, pbmac1With(crypto.SHA256, 900, 32)))
+	}}
+	bent(answering(waitingError(), BodyIR), answering(PKIBody{BodyIP, r.granted(p.leaf(t, nil))}, BodyPollReq))(p, r)
+	c, _ := testClient(t, r, nil)
+	tx := c.begin(p.csr.RawSubject, nil, p.csr.PublicKey)
+	require.Equal(t, 2_000_000, tx.macWork)
+	tx.macWork = 2000 // so that the test takes no time
+	message, err := c.certReqMsg(p.request(), nil)
+	require.NoError(t, err)
+
+	_, err = tx.enrol(t.Context(), PKIBody{BodyIR, CertReqMessages{message}}, p.csr)
+
+	assert.ErrorContains(t, err, "(deriving key of the MAC takes 900 iterations, want at most 2000000 in one transaction, "+
+		"of which 200 are left)")
+	assert.Equal(t, 3, answers)
+}
+
+// Within the bounds on each parameter, a peer can still ask for minutes of work.
+func TestMACKeys_Verify_whatItTakes_isBounded(t *testing.T) {
+	for _, mac := range []MAC{
+		pbmac1With(crypto.SHA256, 1_000_000, 512),
+		pbmac1With(crypto.SHA1, 1_000_000, 41), // three blocks
+	} {
+		_, err := NewMACKeys([]byte("secret")).Verify(claiming(t, mac))
+		assert.ErrorContains(t, err, "want at most 2000000 in one transaction")
+	}
+}
+
+// claiming returns a message that claims to be protected by a MAC.
+func claiming(t *testing.T, mac MAC) *PKIMessage {
+	identifier, err := mac.identifier()
+	require.NoError(t, err)
+	m := confirmation(t)
+	m.Header.ProtectionAlg = &identifier
+	m.Protection = bytes.Repeat([]byte{1}, mac.Hash.Size())
+	return reparse(t, m)
+}
+
+// Goroutines that need the same key at once wait for the first one.
+func TestMACKeys_sameParametersAtOnce_areDerivedOnce(t *testing.T) {
+	keys := NewMACKeys([]byte("secret"))
+	m := claiming(t, pbmac1With(crypto.SHA256, 10_000, 32))
+	budgets := make(chan int, 8)
+	for range cap(budgets) {
+		go func() {
+			budget := 10_000
+			_, _ = keys.verify(m, &budget)
+			budgets <- budget
+		}()
+	}
+	spent := 0
+	for range cap(budgets) {
+		spent += 10_000 - <-budgets
+	}
+	assert.Equal(t, 10_000, spent)
+}
+
+// What a peer makes costly waits until the caller lets it be derived, and an error of the caller's is not remembered.
+func TestMACKeys_costlyKeys_areDerivedWhenTheCallerSays(t *testing.T) {
+	keys := NewMACKeys([]byte("secret"))
+	busy, calls := errors.New("busy"), 0
+	keys.derive = func(derive func()) error {
+		if calls++; calls == 1 {
+			return busy
+		}
+		derive()
+		return nil
+	}
+	costly := claiming(t, pbmac1With(crypto.SHA256, quickMACWork+1, 32))
+
+	_, err := keys.Verify(costly)
+	require.ErrorIs(t, err, busy)
+	_, err = keys.Verify(costly)
+	require.ErrorContains(t, err, "does not match")
+	_, err = keys.Verify(costly)
+	require.ErrorContains(t, err, "does not match")
+	assert.Equal(t, 2, calls, "the key is remembered")
+
+	_, err = keys.Verify(claiming(t, pbmac1With(crypto.SHA256, quickMACWork, 32)))
+	require.ErrorContains(t, err, "does not match")
+	assert.Equal(t, 2, calls, "a quick one is derived at once")
+}
+
+func BenchmarkMAC_key(b *testing.B) {
+	for _, kind := range []Protection{ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1} {
+		b.Run(string(kind), func(b *testing.B) {
+			mac, err := NewMAC(kind)
+			require.NoError(b, err)
+			for b.Loop() {
+				_, err := mac.key([]byte(testSecret))
+				require.NoError(b, err)
+			}
+		})
+	}
+}
+
+func TestVerify_oversizedKey_isRefusedThoughTheSignatureIsGood(t *testing.T) {
+	key := ca.OversizedRSA()
+	m := confirmation(t)
+	require.NoError(t, ProtectSignature(m, key))
+	var request CertReqMsg
+	request.CertReq.CertTemplate.PublicKey = spki(t, key)
+	require.NoError(t, request.SignPOPO(key))
+
+	assert.EqualError(t, VerifySignature(m, key.Public()), "RSA key has 8676 bits, want at most 8192")
+	assert.EqualError(t, request.VerifyPOPO(), "verifying proof of possession: RSA key has 8676 bits, want at most 8192")
+}
+
+func TestCheckKey_boundsKindAndSize(t *testing.T) {
+	modulus := func(bits uint) *rsa.PublicKey {
+		return &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), bits-1), E: 65537}
+	}
+	for name, key := range testKeys(t) {
+		assert.NoError(t, CheckKey(key.Public()), name)
+	}
+	assert.NoError(t, CheckKey(modulus(pki.MaxRSABits)))
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	require.NoError(t, err)
+	const want = " is not supported: want RSA, ECDSA P-256, P-384 or P-521, or Ed25519"
+	assert.EqualError(t, CheckKey(modulus(pki.MaxRSABits+1)), "RSA key has 8193 bits, want at most 8192")
+	assert.EqualError(t, CheckKey(p224.Public()), "key of type ECDSA P-224"+want)
+	assert.EqualError(t, CheckKey(nil), "key of type <nil>"+want)
 }

@@ -69,8 +69,8 @@ func TestRecorded_messages_marshalBackToTheSameBytes(t *testing.T) {
 	}
 }
 
-// unprotected are the refusals by the end entity profile, which EJBCA does not protect.
-var unprotected = []string{"ir-refused.response", "p10cr-refused.response", "ir-two-ou-refused.response", "unknown-profile-refused.response"}
+// unprotectedRefusals are the refusals by the end entity profile, which EJBCA does not protect.
+var unprotectedRefusals = []string{"ir-refused.response", "p10cr-refused.response", "ir-two-ou-refused.response", "unknown-profile-refused.response"}
 
 func TestRecorded_protection_verifies(t *testing.T) {
 	secrets := map[string]string{
@@ -88,7 +88,7 @@ func TestRecorded_protection_verifies(t *testing.T) {
 		require.NoError(t, err, name)
 		switch {
 		case m.Protection == nil:
-			assert.Contains(t, unprotected, name)
+			assert.Contains(t, unprotectedRefusals, name)
 		// A fault of EJBCA: in client mode the MAC of pkiConf is made with no secret that the client could know.
 		case m.MACProtected() && (strings.HasPrefix(name, "wrong-secret") || name == "client-pbe-certconf.response"):
 			for _, key := range keys {
@@ -146,22 +146,14 @@ func TestRecorded_refusals_areShownInTheCAsWords(t *testing.T) {
 }
 
 func TestRecorded_answers_areAcceptedAsTheyCame(t *testing.T) {
-	for name, modified := range map[string]bool{
-		"ir-rsa": false, "ir-p256": false, "ir-ed25519": false, "ir-san-kinds": false, "ir-utf8-name": false, "ir-wildcard": false,
-		"ir-sub-ca": false, "ir-pbm-sha1": false, "ir-pbmac1": false, "ir-pbe-explicit": false,
-		"kur-rsa": false, "kur-p256": false, "kur-sub-ca": false, "kur-pbe-signed": false, "client-ir": false,
-		"kur-names-of-another": true, // refused for good: the CA will do so again
-	} {
+	for _, name := range strings.Fields("ir-rsa ir-p256 ir-ed25519 ir-san-kinds ir-utf8-name ir-wildcard ir-sub-ca ir-pbm-sha1 " +
+		"ir-pbmac1 ir-pbe-explicit kur-rsa kur-p256 kur-sub-ca kur-pbe-signed client-ir") {
 		certificate, err := replay(t, name)
-		if modified {
-			var check *CheckError
-			require.ErrorAs(t, err, &check, name)
-			assert.True(t, check.Modified(), name)
-			continue
-		}
 		require.NoError(t, err, name)
 		assert.NotNil(t, certificate, name)
 	}
+	_, err := replay(t, "kur-names-of-another")
+	assert.ErrorContains(t, err, "checking subject")
 }
 
 // replay has a client take a recorded answer to a recorded request, in the transaction of the two.
@@ -187,7 +179,7 @@ func replay(t *testing.T, name string) (*x509.Certificate, error) {
 	if err := tx.check(answer, request.Body.Type); err != nil {
 		return nil, err
 	}
-	response, err := certResponse(answer, request.Body.Type)
+	response, err := certResponse(answer)
 	require.NoError(t, err)
 	certificate, _, err := tx.evaluate(answer, response, asked(t, request))
 	return certificate, err

@@ -14,9 +14,6 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/crypto/cryptobyte"
-	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
-
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
@@ -56,16 +53,17 @@ func pssParameters(hash crypto.Hash, null bool) ([]byte, error) {
 	if null {
 		identifier.Parameters = derNull
 	}
-	return encode(func(b *cryptobyte.Builder) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1(explicit(0), identifier.marshal)
-			b.AddASN1(explicit(1), func(b *cryptobyte.Builder) {
-				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-					b.AddASN1ObjectIdentifier(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8}) // id-mgf1
-					identifier.marshal(b)
+	return encode(func(c codec) {
+		c.sequence("RSASSA-PSS-params", func(c codec) {
+			c.tagged(explicit(0), "hashAlgorithm", func(c codec) { identifier.code(c, "hashAlgorithm") })
+			c.tagged(explicit(1), "maskGenAlgorithm", func(c codec) {
+				c.sequence("maskGenAlgorithm", func(c codec) {
+					c.oid("id-mgf1", &asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8})
+					identifier.code(c, "hashAlgorithm")
 				})
 			})
-			b.AddASN1(explicit(2), func(b *cryptobyte.Builder) { b.AddASN1Int64(int64(hash.Size())) })
+			saltLength := hash.Size()
+			c.tagged(explicit(2), "saltLength", func(c codec) { integer(c, "saltLength", &saltLength) })
 		})
 	})
 }

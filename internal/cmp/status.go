@@ -125,14 +125,8 @@ type PKIFreeText []string
 // 1,000 characters.
 func (t PKIFreeText) String() string { return shown(strings.Join(t, "; ")) }
 
-func parseFreeText(d *decoder, what string) PKIFreeText {
-	return list(d.sequence(what), 1, func(d *decoder) string { return string(d.contents(cbasn1.UTF8String, "text")) })
-}
-
-func (t PKIFreeText) marshal(b *cryptobyte.Builder) {
-	addList(b, t, func(b *cryptobyte.Builder, part string) {
-		b.AddASN1(cbasn1.UTF8String, func(b *cryptobyte.Builder) { b.AddBytes([]byte(part)) })
-	})
+func (t *PKIFreeText) code(c codec, what string) {
+	list(c, what, 1, (*[]string)(t), func(part *string, c codec) { c.text("text", part) })
 }
 
 // PKIStatusInfo is the outcome of a request with its reasons (RFC 9810, 5.2.3):
@@ -152,32 +146,27 @@ func Rejection(text string, bits ...FailureBit) PKIStatusInfo {
 	return PKIStatusInfo{Status: StatusRejection, StatusString: PKIFreeText{text}, FailInfo: NewFailureInfo(bits...)}
 }
 
-func parseStatusInfo(d *decoder) PKIStatusInfo {
-	d = d.sequence("PKIStatusInfo")
-	info := PKIStatusInfo{Status: PKIStatus(d.int64("status"))}
-	if d.next(cbasn1.SEQUENCE) {
-		info.StatusString = parseFreeText(d, "statusString")
-	}
-	if d.next(cbasn1.BIT_STRING) {
-		if !d.s.ReadASN1BitString(&info.FailInfo.bits) || len(info.FailInfo.bits.Bytes) > maxFailureInfoSize {
-			d.fail("failInfo is not a BIT STRING of at most %d bytes", maxFailureInfoSize)
+func (info *PKIStatusInfo) code(c codec) {
+	c.sequence("PKIStatusInfo", func(c codec) {
+		integer(c, "status", &info.Status)
+		if c.has(cbasn1.SEQUENCE, len(info.StatusString) > 0) {
+			info.StatusString.code(c, "statusString")
 		}
-	}
-	d.end()
-	return info
+		if c.has(cbasn1.BIT_STRING, info.FailInfo.bits.Bytes != nil) {
+			info.FailInfo.code(c)
+		}
+	})
 }
 
-func (info PKIStatusInfo) marshal(b *cryptobyte.Builder) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1Int64(int64(info.Status))
-		if len(info.StatusString) > 0 {
-			info.StatusString.marshal(b)
+func (f *PKIFailureInfo) code(c codec) {
+	if c.in != nil {
+		if !c.in.s.ReadASN1BitString(&f.bits) || len(f.bits.Bytes) > maxFailureInfoSize {
+			c.in.fail("failInfo is not a BIT STRING of at most %d bytes", maxFailureInfoSize)
 		}
-		if bits := info.FailInfo.bits; bits.Bytes != nil {
-			b.AddASN1(cbasn1.BIT_STRING, func(b *cryptobyte.Builder) {
-				b.AddUint8(uint8(len(bits.Bytes)*8 - bits.BitLength))
-				b.AddBytes(bits.Bytes)
-			})
-		}
+		return
+	}
+	c.out.AddASN1(cbasn1.BIT_STRING, func(b *cryptobyte.Builder) {
+		b.AddUint8(uint8(len(f.bits.Bytes)*8 - f.bits.BitLength))
+		b.AddBytes(f.bits.Bytes)
 	})
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // transaction is one exchange of messages with a CA from the first request to the last answer
@@ -28,7 +31,7 @@ type transaction struct {
 	macWork     int               // what may still be computed for the keys of answers' MACs
 	macVerified bool              // an answer was verified by MAC
 	peer        *x509.Certificate // the signer that an answer was verified by
-	peerDoubt   error             // why peer is believed only by ResponseTrustONAP; nil: it is to be trusted
+	peerDoubt   error             // why peer is trusted only by ResponseTrustONAP; nil: it is trusted anyway
 }
 
 // begin starts a transaction. With a signer, its requests are signed by it, whatever is configured.
@@ -46,12 +49,12 @@ func (c *Client) begin(subject []byte, signer *Signer, ownKeys ...crypto.PublicK
 		macWork: maxMACWork, answers: answers{of: c.cfg.Answers}}
 }
 
-// end is called when nothing of the answers is needed any more.
+// end is called when the answers are not needed any more.
 func (t *transaction) end() { t.answers.giveBack() }
 
-// warn logs what is believed only by ResponseTrustONAP, when it happens: what follows may fail and leave no result.
+// warn logs what only ResponseTrustONAP accepts, at once: what follows may fail and leave no result.
 func (t *transaction) warn(format string, args ...any) {
-	t.c.cfg.Log.Warn("CMP answer accepted as the ONAP server did", "warning", shown(fmt.Sprintf(format, args...)))
+	t.c.cfg.Log.Warn("CMP answer accepted as the ONAP server did", "error", shown(fmt.Sprintf(format, args...)))
 }
 
 // exchange sends a body and returns the answer after every check on header, protection and kind. A
@@ -83,7 +86,7 @@ func (t *transaction) exchange(ctx context.Context, body PKIBody) (*PKIMessage, 
 		return nil, t.authenticateRefusal(answer, refusal)
 	}
 	if httpStatus != http.StatusOK {
-		return nil, &TransportError{StatusCode: httpStatus, Err: fmt.Errorf("with a CMP message (%s) that is no refusal", answer.Body.Type)}
+		return nil, &TransportError{StatusCode: httpStatus, Err: fmt.Errorf("with a CMP message (%s) that is not a refusal", answer.Body.Type)}
 	}
 	if err := t.check(answer, body.Type); err != nil {
 		return nil, err
@@ -132,10 +135,10 @@ func needsPVNO3(body PKIBody) bool {
 }
 
 func answersWithCertificate(request BodyType) bool {
-	return request == BodyIR || request == BodyCR || request == BodyKUR || request == BodyP10CR
+	return request == BodyIR || request == BodyCR || request == BodyKUR
 }
 
-// check runs the checks that every answer must pass that is no refusal.
+// check runs the checks that every answer must pass that is not a refusal.
 func (t *transaction) check(m *PKIMessage, request BodyType) error {
 	if err := checkBodyType(m, request); err != nil {
 		return err
@@ -150,7 +153,7 @@ func (t *transaction) checkOrigin(m *PKIMessage, request BodyType) error {
 		checkTransactionID(m, t.id),
 		checkRecipNonce(m, t.expectedNonces(m, request)),
 		checkSenderNonce(m, t.lastNonce),
-		checkMessageTime(m, t.c.cfg.Now(), t.c.cfg.TimeWindow),
+		checkMessageTime(m, t.c.cfg.Now(), timeWindow),
 	} {
 		if err != nil {
 			return err
@@ -161,7 +164,7 @@ func (t *transaction) checkOrigin(m *PKIMessage, request BodyType) error {
 	}
 	if t.peerDoubt != nil {
 		t.warn("%s is signed by %q, which is trusted only because response trust is %q: %v",
-			m.Body.Type, nameString(t.peer.RawSubject), ResponseTrustONAP, t.peerDoubt)
+			m.Body.Type, pki.DN(t.peer.RawSubject), ResponseTrustONAP, t.peerDoubt)
 	}
 	return nil
 }
@@ -203,9 +206,9 @@ func newStatusError(info PKIStatusInfo, details PKIFreeText) *StatusError {
 	return &StatusError{Status: info.Status, FailInfo: info.FailInfo, Text: text.String()}
 }
 
-// authenticateRefusal finds out whether a refusal is to be believed and returns it so marked. Servers often
+// authenticateRefusal finds out whether a refusal is authenticated and returns it so marked. Servers often
 // leave refusals unprotected, and without transactionID or nonce when they could not read the request
-// (RFC 9483, 3.6.4), so it is shown in any case; but one that belongs to another transaction is none of ours.
+// (RFC 9483, 3.6.4), so it is shown in any case. One that belongs to another transaction is not ours.
 func (t *transaction) authenticateRefusal(m *PKIMessage, refusal *StatusError) error {
 	if len(m.Header.TransactionID) > 0 {
 		if err := checkTransactionID(m, t.id); err != nil {
@@ -222,8 +225,18 @@ func (t *transaction) authenticateRefusal(m *PKIMessage, refusal *StatusError) e
 	}
 	err := t.checkProtection(m)
 	if err != nil {
-		t.c.cfg.Log.Debug("refusal by the CMP server is not authenticated", "because", err)
+		t.c.cfg.Log.Debug("refusal by the CMP server is not authenticated", "error", err)
 	}
 	refusal.Authenticated = checkTransactionID(m, t.id) == nil && err == nil && t.peerDoubt == nil
 	return refusal
+}
+
+// inTransaction marks the failure of an exchange that was not the first of its transaction: the CA may have issued
+// a certificate by then, so that sending the request again is not the same as sending it for the first time.
+func (t *transaction) inTransaction(err error) error {
+	var transport *TransportError
+	if t.peerNonce != nil && errors.As(err, &transport) {
+		transport.Answered = true
+	}
+	return err
 }

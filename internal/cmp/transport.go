@@ -1,15 +1,22 @@
 package cmp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"mime"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // MediaType is the content type of CMP messages in HTTP (RFC 9811, 3.2).
@@ -24,7 +31,6 @@ type transport struct {
 	url     string
 	shown   string        // the URL without a password
 	timeout time.Duration // for one message and its answer
-	limit   int           // bytes of an answer
 	now     func() time.Time
 }
 
@@ -38,17 +44,17 @@ func newTransport(cfg Config) (*transport, error) {
 		return nil, fmt.Errorf("URL of the CMP server %q: want http:// or https:// and a host", target.Redacted())
 	}
 	t := &transport{url: target.String(), shown: target.Redacted(),
-		timeout: cfg.MessageTimeout, limit: cfg.MaxResponseSize, now: cfg.Now}
+		timeout: cfg.MessageTimeout, now: cfg.Now}
 	if cfg.HTTPClient != nil {
 		t.client = *cfg.HTTPClient
 	}
-	// A redirect would carry the request to a server that nobody configured.
+	// A redirect would carry the request to a server that is not configured.
 	t.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return t, nil
 }
 
 // post sends a message and returns the body of the answer with its HTTP status. A CMP message may come
-// with an error status as well (RFC 9811, 3.1); any other body than a CMP message is a *TransportError.
+// with an error status too (RFC 9811, 3.1); any other body than a CMP message is a *TransportError.
 func (t *transport) post(ctx context.Context, message []byte, answers *answers) ([]byte, int, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, &limitError{t.timeout})
 	defer cancel()
@@ -62,12 +68,12 @@ func (t *transport) post(ctx context.Context, message []byte, answers *answers) 
 		failed.RetryAfter = t.retryAfter(response.Header.Get("Retry-After"))
 		return nil, 0, failed
 	}
-	body, err := io.ReadAll(io.LimitReader(answers.reader(response.Body), int64(t.limit)+1))
+	body, err := io.ReadAll(io.LimitReader(answers.reader(response.Body), MaxMessageSize+1))
 	if err != nil {
 		return nil, 0, interrupted(ctx, response.StatusCode, fmt.Errorf("reading answer: %w", err))
 	}
-	if len(body) > t.limit {
-		failed.Err = fmt.Errorf("answer is larger than %d bytes", t.limit)
+	if len(body) > MaxMessageSize {
+		failed.Err = fmt.Errorf("answer is larger than %d bytes", MaxMessageSize)
 		return nil, 0, failed
 	}
 	if len(body) == 0 {
@@ -101,7 +107,7 @@ func checkHTTPHead(response *http.Response) error {
 	}
 	mediaType, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
 	if mediaType != MediaType || (err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter)) {
-		err := fmt.Errorf("answer is no CMP message: has media type %.100q, want %q",
+		err := fmt.Errorf("answer is not a CMP message: has media type %.100q, want %q",
 			response.Header.Get("Content-Type"), MediaType)
 		if encoded(response) {
 			return err
@@ -133,4 +139,81 @@ func (t *transport) retryAfter(value string) time.Duration {
 func isTimeout(err error) bool {
 	var timeout interface{ Timeout() bool }
 	return errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &timeout) && timeout.Timeout())
+}
+
+// send sends a message, and once more on a new connection when a reused one brought not a single byte:
+// the server had closed it since its last answer, as some do at once. The message is the same, with its transactionID
+// and nonce, so that a server that did read the first one can tell.
+func (t *transport) send(ctx context.Context, message []byte) (*http.Response, error) {
+	response, stale, err := t.try(ctx, message)
+	if err != nil && stale && ctx.Err() == nil && !isTimeout(err) {
+		t.client.CloseIdleConnections() // which the server may have closed as well
+		response, _, err = t.try(ctx, message)
+	}
+	return response, err
+}
+
+// try sends a message once. stale says that the connection was used before and that nothing came.
+func (t *transport) try(ctx context.Context, message []byte) (response *http.Response, stale bool, err error) {
+	var reused, answered atomic.Bool // the hooks may run on other goroutines
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:              func(info httptrace.GotConnInfo) { reused.Store(info.Reused) },
+		GotFirstResponseByte: func() { answered.Store(true) },
+	})
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, bytes.NewReader(message))
+	if err != nil {
+		return nil, false, err
+	}
+	request.Header.Set("Content-Type", MediaType)
+	request.Header.Set("Accept", MediaType)
+	request.Header.Set("Cache-Control", "no-cache")
+	// Set explicitly, so that net/http does not decompress: a small answer cannot become a large one.
+	request.Header.Set("Accept-Encoding", "identity")
+	response, err = t.client.Do(request)
+	return response, reused.Load() && !answered.Load(), err
+}
+
+// Bounds of what is read and shown of an answer that is not a CMP message.
+const (
+	maxWordsRead  = 16 << 10
+	maxWordsShown = 300
+)
+
+// withWords adds the text of an answer that is not a CMP message to an error: an error page often has the reason.
+func withWords(err error, body io.Reader) error {
+	text, _ := io.ReadAll(io.LimitReader(body, maxWordsRead)) // as much as there is
+	if words := plainText(string(text)); words != "" {
+		return fmt.Errorf("%w; it says %q", err, words)
+	}
+	return err
+}
+
+// plainText returns what a reader of a page sees, on one line. Of a page without a body that is its title.
+func plainText(page string) string {
+	lower := strings.ToLower(page) // as long as page only where that is ASCII, which tags are
+	if body := strings.Index(lower, "<body"); body >= 0 && len(lower) == len(page) {
+		page = page[body:]
+	}
+	var text strings.Builder
+	for page != "" {
+		before, tag, found := strings.Cut(page, "<")
+		text.WriteString(before)
+		text.WriteByte(' ')
+		if !found {
+			break
+		}
+		_, page, _ = strings.Cut(tag, closing(tag))
+	}
+	return pki.OneLine(html.UnescapeString(text.String()), maxWordsShown)
+}
+
+// closing returns what ends a tag, or an element whose content is not shown.
+func closing(tag string) string {
+	name := strings.ToLower(tag[:min(len(tag), len("script"))])
+	for prefix, end := range map[string]string{"!--": "-->", "script": "</script>", "style": "</style>"} {
+		if strings.HasPrefix(name, prefix) {
+			return end
+		}
+	}
+	return ">"
 }

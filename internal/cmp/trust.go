@@ -18,7 +18,7 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, no
 	between := slices.DeleteFunc(slices.Clone(others), func(c *x509.Certificate) bool {
 		return bytes.Equal(c.RawSubject, c.RawIssuer) && slices.ContainsFunc(anchors, c.Equal)
 	})
-	// What the certificate is for is the requester's affair; who signed it is ours.
+	// Key usages are for the requester to check. Only the signatures matter here.
 	chains, err := pki.VerifyPath(leaf, pki.PathOptions{Anchors: anchors, Others: between, At: now})
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, no
 }
 
 // authorities returns the CA certificates among some (RFC 5280, 4.2.1.9). Those of versions 1 and 2 have no extension
-// that says so; old roots among them are told by their signing themselves.
+// that says so; old roots among them are recognised by their signature by themselves.
 func authorities(certificates []*x509.Certificate) []*x509.Certificate {
 	return slices.DeleteFunc(slices.Clone(certificates), func(c *x509.Certificate) bool {
 		return !c.IsCA && (c.Version >= 3 || !pki.SelfSigned(c))
@@ -68,13 +68,13 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 		roots := slices.DeleteFunc(authorities(others), func(c *x509.Certificate) bool { return !pki.SelfSigned(c) })
 		if path, err = verifyChain(leaf, roots, others, at); err == nil {
 			t.warn("root %q is trusted only because response trust is %q: it came with the answer and nothing vouches for it",
-				path[len(path)-1].Subject, ResponseTrustONAP)
+				pki.DN(path[len(path)-1].RawSubject), ResponseTrustONAP)
 		}
 	}
 	if err != nil {
-		got := fmt.Sprintf("%q issued by %q, which does not verify (%v)", leaf.Subject, leaf.Issuer, err)
+		got := fmt.Sprintf("%q issued by %q, which does not verify (%v)", pki.DN(leaf.RawSubject), pki.DN(leaf.RawIssuer), err)
 		if len(anchors) == 0 {
-			got = fmt.Sprintf("%q issued by %q, and no trust anchor", leaf.Subject, leaf.Issuer)
+			got = fmt.Sprintf("%q issued by %q, and no trust anchor", pki.DN(leaf.RawSubject), pki.DN(leaf.RawIssuer))
 		}
 		return nil, nil, &CheckError{Check: "chain", Got: got, Want: "a chain to a trust anchor, or to a certificate in caPubs under a MAC"}
 	}
@@ -90,8 +90,8 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 	return path[:len(path)-1], slices.Clip(trusted), nil
 }
 
-// handedOn are roots in caPubs that can verify nothing here, for a negative serial number or a key of an unsupported kind.
-// No chain is built with them, but others understand them; all that is known of them is their names.
+// handedOn are roots in caPubs that cannot verify anything here, for a negative serial number or a key of an unsupported kind.
+// No chain is built with them, but other programs may understand them. Only their names are checked.
 func (t *transaction) handedOn(caPubs [][]byte) (roots []*x509.Certificate) {
 	for _, der := range caPubs {
 		root, err := pki.Parse(der)
@@ -99,9 +99,21 @@ func (t *transaction) handedOn(caPubs [][]byte) (roots []*x509.Certificate) {
 			continue
 		}
 		if err := pki.Unusable(root); err != nil && !slices.ContainsFunc(roots, root.Equal) {
-			t.c.cfg.Log.Warn("a root in caPubs can verify nothing here, and is handed on as it is", "root", shown(nameString(root.RawSubject)), "reason", shown(err.Error()))
+			t.c.cfg.Log.Warn("a root in caPubs cannot verify anything here and is passed on unchanged",
+				"root", shown(pki.DN(root.RawSubject)), "error", shown(err.Error()))
 			roots = append(roots, root)
 		}
 	}
 	return roots
+}
+
+// vouchedRoots returns the self-signed CA certificates in caPubs of an answer whose MAC was verified: the CA, and not
+// an attacker on the path to it, says that they are roots (RFC 9810, 5.3.2 and 8.9). It is nil for any other answer.
+// extraCerts never count: no one vouches for them (RFC 9810, 5.1).
+func (t *transaction) vouchedRoots(answer *PKIMessage) []*x509.Certificate {
+	if !t.macVerified {
+		return nil
+	}
+	caPubs := authorities(parseAvailable(answer.Body.Content.(*CertRepMessage).CAPubs))
+	return slices.DeleteFunc(caPubs, func(c *x509.Certificate) bool { return !pki.SelfSigned(c) })
 }

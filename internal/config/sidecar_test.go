@@ -10,9 +10,8 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/notify"
-	"github.com/certfetcher/certfetcher/internal/sidecar"
-
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/internal/sidecar"
 )
 
 func TestLoad_sidecar_defaults(t *testing.T) {

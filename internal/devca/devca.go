@@ -1,15 +1,15 @@
 // Package devca is a development certification authority: a root and an issuing CA that live in memory
-// only and are made anew by every [New], behind an [http.Handler] that answers CMP (RFC 9810 over HTTP
+// only and are made by every [New], behind an [http.Handler] that answers CMP (RFC 9810 over HTTP
 // after RFC 9811) as the lightweight profile RFC 9483 asks. It answers ir, cr, kur, p10cr, certConf,
 // pollReq, rr and genm, protected by a shared secret or by a certificate that it issued itself. It takes
 // the ONAP server's looser messages too: certReqIds other than 0, kur without oldCertID, and
 // implicitConfirm without a value.
 //
 // It is strict where a client's mistake should show: proof of possession, transactionIDs, nonces, the
-// certHash of a confirmation, the signer of an update. And it misbehaves where it is told to, see [Faults].
+// certHash of a confirmation, the signer of an update. It misbehaves on request, see [Faults].
 //
 // It is for development and tests. It keeps nothing, publishes no revocation lists, knows one shared
-// secret, and asks nobody whether a name may be had.
+// secret, and issues every name that is requested.
 package devca
 
 import (
@@ -23,11 +23,12 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // The shared secret when none is configured: the one in the ONAP server's sample configuration, so that
-// the sample works against this CA as it is. Everybody knows it, hence a program that can be reached from
-// other machines must not fall back on it.
+// the sample works against this CA as it is. It is public, so a program that other machines can reach
+// must not use it.
 const (
 	DefaultReference = "mypassword"
 	DefaultSecret    = "mypassword"
@@ -44,7 +45,7 @@ type ResponseProtection string
 const (
 	// RespondMAC answers in kind: with the shared secret, and the parameters of the request (RFC 9810, 5.1.3.1).
 	RespondMAC ResponseProtection = "mac"
-	// RespondSignature signs every answer, as EJBCA does unless told otherwise.
+	// RespondSignature signs every answer, as EJBCA does by default.
 	RespondSignature ResponseProtection = "signature"
 )
 
@@ -114,7 +115,7 @@ func (c *CA) Root() *x509.Certificate { return c.root }
 // Issuing returns the certificate of the CA that signs leaves and, where it signs them, answers.
 func (c *CA) Issuing() *x509.Certificate { return c.issuing }
 
-// RootPEM returns the root certificate as PEM, for those who must trust it.
+// RootPEM returns the root certificate as PEM, for clients that must trust it.
 func (c *CA) RootPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.root.Raw})
 }
@@ -123,7 +124,7 @@ func (c *CA) RootPEM() []byte {
 func (c *CA) SetFaults(faults Faults) { c.faults.Store(&faults) }
 
 // Revoked says whether a certificate is revoked: by rr, by a confirmation that rejected it or did not fit
-// it, or for want of one.
+// it, or because no confirmation came.
 func (c *CA) Revoked(serial *big.Int) bool {
 	c.transactions.expire(c.config.Now())
 	return c.revocations.has(serial)
@@ -134,7 +135,7 @@ func (c *CA) revoke(serial *big.Int, notAfter time.Time, reason string) bool {
 		return false
 	}
 	c.counters.revoked.Add(1)
-	c.config.Log.Info("certificate revoked", "serial", serial.Text(16), "reason", reason)
+	c.config.Log.Info("certificate revoked", "serial", pki.Serial(&x509.Certificate{SerialNumber: serial}), "reason", reason)
 	return true
 }
 
@@ -147,7 +148,7 @@ type Stats struct {
 	Rejected  uint64 // requests answered with status rejection
 	Errors    uint64 // messages answered with error
 	Polls     uint64 // pollReqs answered with pollRep
-	Revoked   uint64 // certificates revoked for whatever reason
+	Revoked   uint64 // certificates revoked for any reason
 }
 
 type counters struct {

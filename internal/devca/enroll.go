@@ -52,7 +52,7 @@ func (e *exchange) reject(t transaction, err error) (cmp.PKIBody, transaction, e
 		return cmp.PKIBody{}, ended, err
 	}
 	e.ca.counters.rejected.Add(1)
-	e.ca.config.Log.Info("request rejected", "body", e.request.Body.Type.String(), "reason", no.Error())
+	e.ca.config.Log.Info("request rejected", "body", e.request.Body.Type.String(), "error", no.Error())
 	return certResponse(t.answer, cmp.CertResponse{CertReqID: e.certReqID(), Status: no.info}), ended, nil
 }
 
@@ -68,7 +68,7 @@ func (e *exchange) certReqID() int64 {
 func (e *exchange) grant(t transaction) (cmp.PKIBody, transaction, error) {
 	w := *t.wanted
 	if e.faults.WrongKey {
-		w.key = e.ca.issuing.RawSubjectPublicKeyInfo
+		w.key = e.ca.issuing.PublicKey
 	}
 	certificate, err := e.issue(w)
 	if err != nil {

@@ -50,9 +50,7 @@ func faulty(t *testing.T, text string) *devca.CA {
 	t.Helper()
 	faults, err := devca.ParseFaults(text)
 	require.NoError(t, err)
-	ca, err := devca.New(devca.Config{Faults: faults})
-	require.NoError(t, err)
-	return ca
+	return newCA(t, devca.Config{Faults: faults})
 }
 
 func TestFault_explicitConfirm_waitsForCertConf(t *testing.T) {
@@ -60,12 +58,10 @@ func TestFault_explicitConfirm_waitsForCertConf(t *testing.T) {
 	m := ir(t)
 	m.Header.AddImplicitConfirm()
 
-	answer := send(t, ca, withMAC(t, m))
+	answer := ask(t, ca, m)
 
 	assert.False(t, answer.Header.ImplicitConfirm())
-	hash, _ := cmp.CertHash(granted(t, answer))
-	confirmation := withMAC(t, follow(answer, cmp.BodyCertConf, cmp.CertConfirmContent{{CertHash: hash}}))
-	assert.Equal(t, "pkiconf", outcome(send(t, ca, confirmation)))
+	assert.Equal(t, "pkiconf", outcome(ask(t, ca, confirming(answer, confirmation(t, answer)))))
 	assert.Equal(t, uint64(1), ca.Stats().Confirmed)
 }
 
@@ -76,21 +72,20 @@ func TestFault_waiting(t *testing.T) {
 		if implicit {
 			m.Header.AddImplicitConfirm()
 		}
-		answer := send(t, ca, withMAC(t, m))
+		answer := ask(t, ca, m)
 		assert.Equal(t, "ip waiting: this wait was ordered as a fault", outcome(answer))
 		for range 2 {
-			answer = send(t, ca, withMAC(t, follow(answer, cmp.BodyPollReq, cmp.PollReqContent{0})))
+			answer = ask(t, ca, polling(answer, 0))
 			require.Equal(t, cmp.BodyPollRep, answer.Body.Type)
 			reply := answer.Body.Content.(cmp.PollRepContent)[0]
 			assert.Equal(t, [2]int64{0, 1}, [2]int64{reply.CertReqID, reply.CheckAfter})
 		}
 		assert.Zero(t, ca.Stats().Issued, "nothing is issued while the client waits")
-		answer = send(t, ca, withMAC(t, follow(answer, cmp.BodyPollReq, cmp.PollReqContent{0})))
+		answer = ask(t, ca, polling(answer, 0))
 		granted(t, answer)
 		assert.Equal(t, implicit, answer.Header.ImplicitConfirm())
 		if !implicit {
-			m := follow(answer, cmp.BodyCertConf, cmp.CertConfirmContent{confirmation(t, answer)})
-			assert.Equal(t, "pkiconf", outcome(send(t, ca, withMAC(t, m))))
+			assert.Equal(t, "pkiconf", outcome(ask(t, ca, confirming(answer, confirmation(t, answer)))))
 		}
 		assert.EqualValues(t, 2, ca.Stats().Polls)
 	}
@@ -98,31 +93,30 @@ func TestFault_waiting(t *testing.T) {
 
 func TestFault_waiting_holdsPollsToTheirTransaction(t *testing.T) {
 	ca := faulty(t, "waiting")
-	answer := send(t, ca, withMAC(t, ir(t)))
+	answer := ask(t, ca, ir(t))
 	assert.Equal(t, "error rejection badRequest: certConf is not what the transaction waits for",
-		outcome(send(t, ca, withMAC(t, follow(answer, cmp.BodyCertConf, cmp.CertConfirmContent{})))))
+		outcome(ask(t, ca, confirming(answer))))
 	assert.Equal(t, "error rejection badRequest: pollReq is for certReqIds [5], want 0",
-		outcome(send(t, ca, withMAC(t, follow(answer, cmp.BodyPollReq, cmp.PollReqContent{5})))))
+		outcome(ask(t, ca, polling(answer, 5))))
 	assert.Equal(t, "error rejection badRequest: pollReq is not what the transaction waits for",
-		outcome(send(t, ca, withMAC(t, follow(answer, cmp.BodyPollReq, cmp.PollReqContent{0})))), "the wrong poll has ended it")
+		outcome(ask(t, ca, polling(answer, 0))), "the wrong poll has ended it")
 	answer.Header.TransactionID = cmp.NewNonce()
 	assert.Equal(t, "error rejection badRequest: pollReq is for a transaction that is not known",
-		outcome(send(t, ca, withMAC(t, follow(answer, cmp.BodyPollReq, cmp.PollReqContent{0})))))
+		outcome(ask(t, ca, polling(answer, 0))))
 }
 
 func TestFault_rejection(t *testing.T) {
 	ca := faulty(t, "rejection:badCertTemplate")
-	assert.Equal(t, "ip rejection badCertTemplate: this rejection was ordered as a fault", outcome(send(t, ca, withMAC(t, ir(t)))))
+	assert.Equal(t, "ip rejection badCertTemplate: this rejection was ordered as a fault", outcome(ask(t, ca, ir(t))))
 	rr := message(cmp.BodyRR, cmp.RevReqContent{{}})
-	assert.Equal(t, "rp rejection badCertTemplate: this rejection was ordered as a fault", outcome(send(t, ca, withMAC(t, rr))))
-	assert.Equal(t, "ip rejection: this rejection was ordered as a fault", outcome(send(t, faulty(t, "rejection"), withMAC(t, ir(t)))))
+	assert.Equal(t, "rp rejection badCertTemplate: this rejection was ordered as a fault", outcome(ask(t, ca, rr)))
+	assert.Equal(t, "ip rejection: this rejection was ordered as a fault", outcome(ask(t, faulty(t, "rejection"), ir(t))))
 }
 
 func TestFault_unprotectedError(t *testing.T) {
 	for _, response := range []devca.ResponseProtection{devca.RespondMAC, devca.RespondSignature} {
-		ca, err := devca.New(devca.Config{ResponseProtection: response, Faults: devca.Faults{Unprotected: true}})
-		require.NoError(t, err)
-		answer := send(t, ca, withMAC(t, ir(t)))
+		ca := newCA(t, devca.Config{ResponseProtection: response, Faults: devca.Faults{Unprotected: true}})
+		answer := ask(t, ca, ir(t))
 		assert.Equal(t, "error rejection systemFailure: this error was ordered as a fault", outcome(answer))
 		assert.Nil(t, answer.Protection)
 		assert.Nil(t, answer.Header.ProtectionAlg)
@@ -141,12 +135,12 @@ func TestFault_wrongNonce(t *testing.T) {
 
 func TestFault_wrongKey(t *testing.T) {
 	ca := faulty(t, "wrong-key")
-	certificate := granted(t, send(t, ca, withMAC(t, ir(t))))
+	certificate := granted(t, ask(t, ca, ir(t)))
 	assert.Equal(t, ca.Issuing().PublicKey, certificate.PublicKey)
 }
 
 func TestFault_expired(t *testing.T) {
-	certificate := granted(t, send(t, faulty(t, "expired"), withMAC(t, ir(t))))
+	certificate := granted(t, ask(t, faulty(t, "expired"), ir(t)))
 	assert.Less(t, certificate.NotAfter, time.Now())
 	assert.Less(t, certificate.NotBefore, certificate.NotAfter)
 }
@@ -171,8 +165,8 @@ func TestFault_drop(t *testing.T) {
 
 func TestFault_drop_ofOneKind_losesTheAnswerOnly(t *testing.T) {
 	ca, url := start(t, devca.Config{Faults: devca.Faults{DropBodies: []cmp.BodyType{cmp.BodyCertConf}}})
-	answer := send(t, ca, withMAC(t, ir(t)))
-	der, err := withMAC(t, follow(answer, cmp.BodyCertConf, cmp.CertConfirmContent{confirmation(t, answer)})).Marshal()
+	answer := ask(t, ca, ir(t))
+	der, err := withMAC(t, confirming(answer, confirmation(t, answer))).Marshal()
 	require.NoError(t, err)
 	_, err = http.Post(url, cmp.MediaType, bytes.NewReader(der))
 	assert.ErrorIs(t, err, io.EOF)

@@ -3,6 +3,9 @@ package devca
 import (
 	"bytes"
 	"fmt"
+	"math/big"
+	"sync"
+	"time"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
@@ -11,7 +14,7 @@ import (
 func (e *exchange) inform(asked cmp.GeneralContent) (cmp.PKIBody, error) {
 	answer := cmp.GeneralContent{}
 	if e.request.Body.Type != cmp.BodyGenM {
-		return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "a message of kind %s is nothing that can be answered here", e.request.Body.Type)
+		return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "a message of kind %s cannot be answered here", e.request.Body.Type)
 	}
 	if _, ok := asked.Value(cmp.OIDCACerts); ok { // RFC 9483, 4.3.1
 		value, err := cmp.MarshalCACerts([][]byte{e.ca.issuing.Raw, e.ca.root.Raw})
@@ -21,8 +24,8 @@ func (e *exchange) inform(asked cmp.GeneralContent) (cmp.PKIBody, error) {
 		answer = append(answer, cmp.InfoTypeAndValue{Type: cmp.OIDCACerts, Value: value})
 	}
 	if held, ok := asked.Value(cmp.OIDRootCACert); ok { // RFC 9483, 4.3.2
-		// No value means no update. To anybody with the root of an earlier start the new one is given
-		// without a link to it, for the old key is gone.
+		// No value means no update. A client with the root of an earlier start gets the new one
+		// without a link to it, because the old key is gone.
 		update := cmp.InfoTypeAndValue{Type: cmp.OIDRootCAKeyUpdate}
 		if !bytes.Equal(held, e.ca.root.Raw) {
 			var err error
@@ -70,7 +73,7 @@ func (e *exchange) revokeOne(details cmp.RevDetails) error {
 	}
 	notAfter := e.ca.issuing.NotAfter // no certificate lives longer
 	if signer := e.by.signer; signer != nil {
-		// Who has the shared secret speaks as a registration authority; others may revoke their own only.
+		// The holder of the shared secret acts as a registration authority; others may only revoke their own.
 		if signer.SerialNumber.Cmp(template.SerialNumber) != 0 {
 			return refuse(cmp.FailNotAuthorized, "rr is signed by another certificate than it names")
 		}
@@ -83,4 +86,44 @@ func (e *exchange) revokeOne(details cmp.RevDetails) error {
 		return refuse(cmp.FailSystemUnavail, "too many certificates are revoked")
 	}
 	return nil
+}
+
+// maxRevocations bounds the memory for revoked certificates.
+const maxRevocations = 100_000
+
+// revocations are the certificates that are revoked and have not yet expired. Certificates that are not
+// revoked need no record: the issuing key, which is new at every start, has signed no others.
+type revocations struct {
+	mu      sync.Mutex
+	expires map[string]time.Time // by serial number
+}
+
+func newRevocations() *revocations { return &revocations{expires: make(map[string]time.Time)} }
+
+// add returns false when the certificate is revoked already, or there is no room.
+func (r *revocations) add(serial *big.Int, notAfter, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, revoked := r.expires[string(serial.Bytes())]; revoked {
+		return false
+	}
+	if len(r.expires) >= maxRevocations {
+		for key, expires := range r.expires {
+			if expires.Before(now) {
+				delete(r.expires, key)
+			}
+		}
+	}
+	if len(r.expires) >= maxRevocations {
+		return false
+	}
+	r.expires[string(serial.Bytes())] = notAfter
+	return true
+}
+
+func (r *revocations) has(serial *big.Int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, revoked := r.expires[string(serial.Bytes())]
+	return revoked
 }

@@ -79,7 +79,7 @@ func (c *CA) serve(w http.ResponseWriter, r *http.Request, body []byte) {
 		der, err = answer.Marshal()
 	}
 	if err != nil {
-		c.config.Log.Error("message could not be answered", "problem", err.Error())
+		c.config.Log.Error("message could not be answered", "error", err.Error())
 		http.Error(w, "the message could not be answered", http.StatusInternalServerError)
 		return
 	}
@@ -90,14 +90,14 @@ func (c *CA) serve(w http.ResponseWriter, r *http.Request, body []byte) {
 	w.Header().Set("Content-Length", fmt.Sprint(len(der)))
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	// An error is the client's having gone, and its to notice.
+	// It fails when the client has gone.
 	_, _ = w.Write(der)
 }
 
-// answerUnreadable answers what is no PKIMessage, in a transaction of its own (RFC 9483, 3.6.4).
+// answerUnreadable answers what is not a PKIMessage, in a transaction of its own (RFC 9483, 3.6.4).
 func (c *CA) answerUnreadable(reason error) (*cmp.PKIMessage, error) {
 	c.counters.errors.Add(1)
-	c.config.Log.Info("message could not be read", "reason", reason.Error())
+	c.config.Log.Info("message could not be read", "error", reason.Error())
 	now := c.config.Now()
 	request := &cmp.PKIMessage{Header: cmp.PKIHeader{PVNO: cmp.PVNO2, Sender: cmp.DirectoryName(nil), TransactionID: cmp.NewNonce()}}
 	e := &exchange{ca: c, request: request, now: now, header: request.Header.Answer(cmp.DirectoryName(c.issuing.RawSubject), now)}

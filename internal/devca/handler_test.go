@@ -16,8 +16,7 @@ import (
 )
 
 func TestCA_paths(t *testing.T) {
-	ca, err := devca.New(devca.Config{})
-	require.NoError(t, err)
+	ca := newCA(t, devca.Config{})
 	for _, path := range []string{"/", "/pkix", "/pkix/", "/.well-known/cmp", "/.well-known/cmp/",
 		"/.well-known/cmp/initialization", "/.well-known/cmp/keyupdate", "/.well-known/cmp/p/name",
 		"/.well-known/cmp/p/name/pkcs10/",
@@ -39,8 +38,7 @@ func TestCA_paths(t *testing.T) {
 }
 
 func TestCA_whatIsNoCMPRequest_isRefusedByHTTP(t *testing.T) {
-	ca, err := devca.New(devca.Config{})
-	require.NoError(t, err)
+	ca := newCA(t, devca.Config{})
 	recorder := httptest.NewRecorder()
 	ca.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
 	assert.Equal(t, http.StatusMethodNotAllowed, recorder.Code)
@@ -53,8 +51,7 @@ func TestCA_whatIsNoCMPRequest_isRefusedByHTTP(t *testing.T) {
 
 func TestCA_unreadableMessage_isAnsweredWithAnError(t *testing.T) {
 	for protection, isProtected := range map[devca.ResponseProtection]bool{devca.RespondMAC: false, devca.RespondSignature: true} {
-		ca, err := devca.New(devca.Config{ResponseProtection: protection})
-		require.NoError(t, err)
+		ca := newCA(t, devca.Config{ResponseProtection: protection})
 		recorder := post(ca, "/", cmp.MediaType, []byte("hello"))
 		assert.Equal(t, http.StatusBadRequest, recorder.Code)
 		answer, err := cmp.ParsePKIMessage(recorder.Body.Bytes())
@@ -79,10 +76,7 @@ func TestNew_unusableConfig_isRefused(t *testing.T) {
 }
 
 func TestNew_makesOtherKeysUnderTheSameNames(t *testing.T) {
-	one, err := devca.New(devca.Config{})
-	require.NoError(t, err)
-	two, err := devca.New(devca.Config{})
-	require.NoError(t, err)
+	one, two := newCA(t, devca.Config{}), newCA(t, devca.Config{})
 	assert.Equal(t, one.Root().RawSubject, two.Root().RawSubject)
 	assert.NotEqual(t, one.Root().PublicKey, two.Root().PublicKey)
 	assert.NotEqual(t, one.Issuing().PublicKey, two.Issuing().PublicKey)
@@ -90,12 +84,11 @@ func TestNew_makesOtherKeysUnderTheSameNames(t *testing.T) {
 }
 
 func FuzzCA_anyBody(f *testing.F) {
-	ca, err := devca.New(devca.Config{Faults: devca.Faults{Waiting: 1}})
-	require.NoError(f, err)
+	ca := newCA(f, devca.Config{Faults: devca.Faults{Waiting: 1}})
 	key := newKey(f)
 	for _, m := range []*cmp.PKIMessage{
-		message(cmp.BodyIR, cmp.CertReqMessages{signed(f, template(f, key, "leaf.example.org"), key)}),
-		message(cmp.BodyP10CR, cmp.CertificationRequest(csr(f, key, "leaf.example.org").Raw)),
+		crmf(f, cmp.BodyIR, key, nil),
+		p10cr(csr(f, key).Raw),
 		message(cmp.BodyCertConf, cmp.CertConfirmContent{{}}),
 		message(cmp.BodyPollReq, cmp.PollReqContent{0}),
 		message(cmp.BodyGenM, cmp.GeneralContent{{Type: cmp.OIDCACerts}, {Type: cmp.OIDRootCACert}}),
@@ -118,20 +111,19 @@ func FuzzCA_anyBody(f *testing.F) {
 		}
 		m.Header.PVNO, m.Header.TransactionID, m.Header.SenderNonce = cmp.PVNO2, cmp.NewNonce(), cmp.NewNonce()
 		m.Header.SenderKID, m.Header.MessageTime = []byte(devca.DefaultReference), time.Time{}
-		send(t, ca, withMAC(t, m))
+		ask(t, ca, m)
 	})
 }
 
 func TestCA_memory_staysFlat(t *testing.T) {
-	ca, err := devca.New(devca.Config{})
-	require.NoError(t, err)
+	ca := newCA(t, devca.Config{})
 	key := newKey(t)
-	body := cmp.CertReqMessages{signed(t, template(t, key, "leaf.example.org"), key)}
+	body := crmf(t, cmp.BodyIR, key, nil).Body.Content
 	enroll := func(times int) uint64 {
 		for range times {
 			m := message(cmp.BodyIR, body)
 			m.Header.AddImplicitConfirm()
-			send(t, ca, withMAC(t, m))
+			ask(t, ca, m)
 		}
 		runtime.GC()
 		var memory runtime.MemStats
@@ -141,4 +133,22 @@ func TestCA_memory_staysFlat(t *testing.T) {
 	before := enroll(100)
 	after := enroll(1000)
 	assert.Less(t, int64(after)-int64(before), int64(2<<20), "no more than its transactionID is kept of an enrolment")
+}
+
+func BenchmarkCA_ir(b *testing.B) {
+	ca := newCA(b, devca.Config{})
+	body := crmf(b, cmp.BodyIR, newKey(b), nil).Body.Content
+	requests := make([][]byte, b.N)
+	for i := range requests {
+		m := message(cmp.BodyIR, body)
+		m.Header.AddImplicitConfirm()
+		var err error
+		requests[i], err = withMAC(b, m).Marshal()
+		require.NoError(b, err)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for _, der := range requests {
+		post(ca, "/", cmp.MediaType, der)
+	}
 }

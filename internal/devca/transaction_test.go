@@ -1,7 +1,6 @@
 package devca_test
 
 import (
-	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
 	"encoding/asn1"
@@ -17,38 +16,57 @@ import (
 	"github.com/certfetcher/certfetcher/internal/devca"
 )
 
+func TestCA_requests_areAnsweredWithCertificates(t *testing.T) {
+	for _, protection := range []cmp.Protection{cmp.ProtectionPBMSHA256, cmp.ProtectionPBMSHA1, cmp.ProtectionPBMAC1} {
+		for _, response := range []devca.ResponseProtection{devca.RespondMAC, devca.RespondSignature} {
+			for name, implicit := range map[string]bool{"implicit confirmation": true, "certConf": false} {
+				t.Run(string(protection)+" answered by "+string(response)+" with "+name, func(t *testing.T) {
+					ca, url := start(t, devca.Config{ResponseProtection: response})
+					c, err := cmp.New(cmp.Config{
+						URL: url, Recipient: "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY", Secret: []byte(devca.DefaultSecret),
+						Reference: devca.DefaultReference, TrustAnchors: []*x509.Certificate{ca.Root()},
+						Protection: protection, ImplicitConfirm: implicit,
+					})
+					require.NoError(t, err)
+					key := newKey(t)
+					request := cmp.Request{CSR: csr(t, key), Key: key}
+					issued, err := c.Initialize(t.Context(), request)
+					require.NoError(t, err)
+					assert.Equal(t, []*x509.Certificate{ca.Issuing()}, issued.Chain[1:])
+					assert.Equal(t, []*x509.Certificate{ca.Root()}, issued.Trusted)
+					_, err = c.Certify(t.Context(), request)
+					require.NoError(t, err)
+					_, err = c.UpdateKey(t.Context(), request, cmp.Signer{Key: key, Certificate: issued.Chain[0]})
+					require.NoError(t, err)
+					stats := ca.Stats()
+					assert.Equal(t, [3]uint64{3, 1, 3}, [3]uint64{stats.Issued, stats.Updated, stats.Confirmed})
+				})
+			}
+		}
+	}
+}
+
 func TestCA_transactionID_isUsedOnce(t *testing.T) {
-	ca, err := devca.New(devca.Config{})
-	require.NoError(t, err)
+	ca := newCA(t, devca.Config{})
 	const inUse = "error rejection transactionIdInUse: this transactionID is in use already"
-	for _, row := range []struct {
-		name  string
-		first *cmp.PKIMessage
-	}{
-		{"after a certificate that waits for its confirmation", ir(t)},
-		{"after a certificate that was confirmed implicitly", func() *cmp.PKIMessage {
-			m := ir(t)
-			m.Header.AddImplicitConfirm()
-			return m
-		}()},
-		{"after a rejection", message(cmp.BodyIR, cmp.CertReqMessages{template(t, newKey(t), "leaf.example.org")})},
-		{"after a general message", message(cmp.BodyGenM, cmp.GeneralContent{})},
+	implicit := ir(t)
+	implicit.Header.AddImplicitConfirm()
+	for name, first := range map[string]*cmp.PKIMessage{
+		"after a certificate that waits for its confirmation": ir(t),
+		"after a certificate that was confirmed implicitly":   implicit,
+		"after a rejection":       message(cmp.BodyIR, cmp.CertReqMessages{template(t, newKey(t))}),
+		"after a general message": message(cmp.BodyGenM, cmp.GeneralContent{}),
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			first := send(t, ca, withMAC(t, row.first))
-			assert.NotEqual(t, inUse, outcome(first))
-			again := ir(t)
-			again.Header.TransactionID = row.first.Header.TransactionID
-			assert.Equal(t, inUse, outcome(send(t, ca, withMAC(t, again))))
-		})
+		assert.NotEqual(t, inUse, outcome(ask(t, ca, first)), name)
+		again := ir(t)
+		again.Header.TransactionID = first.Header.TransactionID
+		assert.Equal(t, inUse, outcome(ask(t, ca, again)), name)
 	}
 }
 
 func TestCA_transactionID_isUsedOnceByManyAtOnce(t *testing.T) {
-	ca, err := devca.New(devca.Config{})
-	require.NoError(t, err)
-	m := withMAC(t, ir(t))
-	der, err := m.Marshal()
+	ca := newCA(t, devca.Config{})
+	der, err := withMAC(t, ir(t)).Marshal()
 	require.NoError(t, err)
 	var group sync.WaitGroup
 	for range 8 {
@@ -59,226 +77,197 @@ func TestCA_transactionID_isUsedOnceByManyAtOnce(t *testing.T) {
 	assert.Equal(t, [2]uint64{1, 7}, [2]uint64{stats.Issued, stats.Errors})
 }
 
-// confirmation accepts the certificate in an answer.
-func confirmation(t testing.TB, answer *cmp.PKIMessage) cmp.CertStatus {
-	hash, _ := cmp.CertHash(granted(t, answer))
-	return cmp.CertStatus{CertHash: hash, CertReqID: answer.Body.Content.(*cmp.CertRepMessage).Response[0].CertReqID}
-}
-
 func TestCA_confirmations(t *testing.T) {
-	sha512Sum := func(certificate *x509.Certificate) []byte {
-		sum := sha512.Sum512(certificate.Raw)
+	sum := func(c *x509.Certificate) []byte {
+		sum := sha512.Sum512(c.Raw)
 		return sum[:]
 	}
 	oidSHA512 := cmp.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 3}}
+	unknown := cmp.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 3}}
 	rejection := cmp.Rejection("not what I want", cmp.FailBadCertTemplate)
 	accepted := cmp.PKIStatusInfo{Status: cmp.StatusAccepted}
-	for _, row := range []struct {
-		name    string
-		spoil   func(status *cmp.CertStatus, certificate *x509.Certificate, m *cmp.PKIMessage) cmp.CertConfirmContent
-		want    string
+	// RFC 9483, 4.1.1: a confirmation that accepts has no failInfo.
+	contradiction := cmp.PKIStatusInfo{Status: cmp.StatusAccepted, FailInfo: cmp.NewFailureInfo(cmp.FailIncorrectData)}
+	type status = cmp.CertStatus
+	type spoil = func(s *status, c *x509.Certificate, m *cmp.PKIMessage)
+	info := func(info *cmp.PKIStatusInfo) spoil {
+		return func(s *status, _ *x509.Certificate, _ *cmp.PKIMessage) { s.StatusInfo = info }
+	}
+	hash := func(algorithm *cmp.AlgorithmIdentifier, pvno int) spoil {
+		return func(s *status, c *x509.Certificate, m *cmp.PKIMessage) {
+			s.HashAlg, s.CertHash, m.Header.PVNO = algorithm, sum(c), pvno
+		}
+	}
+	for name, row := range map[string]struct {
+		spoil   spoil
 		revoked bool
 	}{
-		{"one that fits", func(s *cmp.CertStatus, _ *x509.Certificate, _ *cmp.PKIMessage) cmp.CertConfirmContent {
-			return cmp.CertConfirmContent{*s}
-		}, "pkiconf", false},
-		{"one that says accepted", func(s *cmp.CertStatus, _ *x509.Certificate, _ *cmp.PKIMessage) cmp.CertConfirmContent {
-			s.StatusInfo = &accepted
-			return cmp.CertConfirmContent{*s}
-		}, "pkiconf", false},
-		{"one by another hash in version 3", func(s *cmp.CertStatus, c *x509.Certificate, m *cmp.PKIMessage) cmp.CertConfirmContent {
-			s.HashAlg, s.CertHash, m.Header.PVNO = &oidSHA512, sha512Sum(c), cmp.PVNO3
-			return cmp.CertConfirmContent{*s}
-		}, "pkiconf", false},
-		{"one by another hash in version 2", func(s *cmp.CertStatus, c *x509.Certificate, _ *cmp.PKIMessage) cmp.CertConfirmContent {
-			s.HashAlg, s.CertHash = &oidSHA512, sha512Sum(c)
-			return cmp.CertConfirmContent{*s}
-		}, "error rejection unsupportedVersion: certConf has hashAlg, which needs pvno 3, and pvno 2", true},
-		{"one by a hash that nobody knows", func(s *cmp.CertStatus, c *x509.Certificate, m *cmp.PKIMessage) cmp.CertConfirmContent {
-			s.HashAlg, m.Header.PVNO = &cmp.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 3}}, cmp.PVNO3
-			return cmp.CertConfirmContent{*s}
-		}, "error rejection badAlg: computing certHash: hash algorithm 1.2.3 is not supported", true},
-		{"one of another certificate", func(s *cmp.CertStatus, c *x509.Certificate, _ *cmp.PKIMessage) cmp.CertConfirmContent {
-			sum := sha256.Sum256(nil)
-			s.CertHash = sum[:]
-			return cmp.CertConfirmContent{*s}
-		}, "error rejection badCertId: certHash is not the hash of the certificate that was issued", true},
-		{"one of another request", func(s *cmp.CertStatus, c *x509.Certificate, _ *cmp.PKIMessage) cmp.CertConfirmContent {
-			s.CertReqID = 1
-			return cmp.CertConfirmContent{*s}
-		}, "error rejection badCertId: certConf has 1 CertStatus, the first for certReqId 1, want one for 0", true},
-		{"two", func(s *cmp.CertStatus, c *x509.Certificate, _ *cmp.PKIMessage) cmp.CertConfirmContent {
-			return cmp.CertConfirmContent{*s, *s}
-		}, "error rejection badCertId: certConf has 2 CertStatus, the first for certReqId 0, want one for 0", true},
-		{"a rejection", func(s *cmp.CertStatus, c *x509.Certificate, _ *cmp.PKIMessage) cmp.CertConfirmContent {
-			s.StatusInfo = &rejection
-			return cmp.CertConfirmContent{*s}
-		}, "pkiconf", true},
-		{"a rejection of everything", func(s *cmp.CertStatus, c *x509.Certificate, _ *cmp.PKIMessage) cmp.CertConfirmContent {
-			return cmp.CertConfirmContent{}
-		}, "pkiconf", true},
-		{"one with a wrong nonce", func(s *cmp.CertStatus, c *x509.Certificate, m *cmp.PKIMessage) cmp.CertConfirmContent {
+		"one that fits":                    {func(*status, *x509.Certificate, *cmp.PKIMessage) {}, false},
+		"one that says accepted":           {info(&accepted), false},
+		"one by another hash in version 3": {hash(&oidSHA512, cmp.PVNO3), false},
+		"one by another hash in version 2": {hash(&oidSHA512, cmp.PVNO2), true},
+		"one by a hash that is not known":  {hash(&unknown, cmp.PVNO3), true},
+		"one that accepts with a failInfo": {info(&contradiction), true},
+		"a rejection":                      {info(&rejection), true},
+		"one of another certificate":       {func(s *status, _ *x509.Certificate, _ *cmp.PKIMessage) { s.CertHash = sum(&x509.Certificate{})[:32] }, true},
+		"one of another request":           {func(s *status, _ *x509.Certificate, _ *cmp.PKIMessage) { s.CertReqID = 1 }, true},
+		"two": {func(s *status, _ *x509.Certificate, m *cmp.PKIMessage) {
+			m.Body.Content = cmp.CertConfirmContent{*s, *s}
+		}, true},
+		"a rejection of everything": {func(_ *status, _ *x509.Certificate, m *cmp.PKIMessage) {
+			m.Body.Content = cmp.CertConfirmContent{}
+		}, true},
+		"one with a wrong nonce": {func(_ *status, _ *x509.Certificate, m *cmp.PKIMessage) {
 			m.Header.RecipNonce = cmp.NewNonce()
-			return cmp.CertConfirmContent{*s}
-		}, "error rejection badRecipientNonce: recipNonce is not the senderNonce of the last answer", true},
+		}, true},
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			ca, err := devca.New(devca.Config{})
-			require.NoError(t, err)
-			answer := send(t, ca, withMAC(t, ir(t)))
+		t.Run(name, func(t *testing.T) {
+			ca := newCA(t, devca.Config{})
+			answer := ask(t, ca, ir(t))
 			assert.False(t, answer.Header.ImplicitConfirm(), "not granted when not asked for")
 			certificate, status := granted(t, answer), confirmation(t, answer)
-			m := follow(answer, cmp.BodyCertConf, nil)
-			m.Body.Content = row.spoil(&status, certificate, m)
-			assert.Equal(t, row.want, outcome(send(t, ca, withMAC(t, m))))
-			assert.Equal(t, row.revoked, ca.Revoked(certificate.SerialNumber))
-			stats := ca.Stats()
-			if row.revoked {
-				assert.Equal(t, [2]uint64{0, 1}, [2]uint64{stats.Confirmed, stats.Revoked})
-			} else {
-				assert.Equal(t, [2]uint64{1, 0}, [2]uint64{stats.Confirmed, stats.Revoked})
+			m := confirming(answer)
+			m.Body.Content = nil
+			row.spoil(&status, certificate, m)
+			if m.Body.Content == nil {
+				m.Body.Content = cmp.CertConfirmContent{status}
 			}
-
-			m = follow(answer, cmp.BodyCertConf, cmp.CertConfirmContent{status})
+			checkText(t, outcome(ask(t, ca, m)))
+			assert.Equal(t, row.revoked, ca.Revoked(certificate.SerialNumber))
+			stats, want := ca.Stats(), [2]uint64{1, 0}
+			if row.revoked {
+				want = [2]uint64{0, 1}
+			}
+			assert.Equal(t, want, [2]uint64{stats.Confirmed, stats.Revoked})
 			assert.Equal(t, "error rejection certConfirmed: the transaction has ended: its certificate is confirmed or given up",
-				outcome(send(t, ca, withMAC(t, m))), "once is enough")
+				outcome(ask(t, ca, confirming(answer, status))), "once is enough")
 		})
 	}
 }
 
+const otherCredentials = "error rejection wrongIntegrity: certConf is protected by other credentials than the request was"
+
 func TestCA_confirmation_byOtherCredentials_isRefusedAndLeavesTheTransaction(t *testing.T) {
-	ca, err := devca.New(devca.Config{})
-	require.NoError(t, err)
-	other := enrolled(t, ca)
-	answer := send(t, ca, withMAC(t, ir(t)))
-	content := cmp.CertConfirmContent{confirmation(t, answer)}
-	assert.Equal(t, "error rejection wrongIntegrity: certConf is protected by other credentials than the request was",
-		outcome(send(t, ca, withSignature(t, follow(answer, cmp.BodyCertConf, content), other))))
-	assert.Equal(t, "pkiconf", outcome(send(t, ca, withMAC(t, follow(answer, cmp.BodyCertConf, content)))))
-}
-
-func TestCA_confirmation_mayLeaveOutTheSignersCertificate(t *testing.T) {
-	ca, err := devca.New(devca.Config{})
-	require.NoError(t, err)
+	ca := newCA(t, devca.Config{})
 	signer, other := enrolled(t, ca), enrolled(t, ca)
-	cr := ir(t)
-	cr.Body.Type = cmp.BodyCR
-	answer := send(t, ca, withSignature(t, cr, signer))
-	content := cmp.CertConfirmContent{confirmation(t, answer)}
+	answer := ask(t, ca, ir(t))
+	m := confirming(answer, confirmation(t, answer))
+	assert.Equal(t, otherCredentials, outcome(send(t, ca, withSignature(t, m, other))))
+	assert.Equal(t, "pkiconf", outcome(ask(t, ca, confirming(answer, confirmation(t, answer)))))
 
-	bySomebodyElse := withSignature(t, follow(answer, cmp.BodyCertConf, content), other)
-	assert.Equal(t, "error rejection wrongIntegrity: certConf is protected by other credentials than the request was",
-		outcome(send(t, ca, bySomebodyElse)))
-	bySomebodyElse.ExtraCerts = nil
-	assert.Equal(t, "error rejection badMessageCheck: the protection is wrong: x509: ECDSA verification failure", outcome(send(t, ca, bySomebodyElse)))
+	answer = send(t, ca, withSignature(t, crmf(t, cmp.BodyCR, newKey(t), nil), signer))
+	byAnother := withSignature(t, confirming(answer, confirmation(t, answer)), other)
+	assert.Equal(t, otherCredentials, outcome(send(t, ca, byAnother)))
+	byAnother.ExtraCerts = nil
+	const wrong = "error rejection badMessageCheck: the protection is wrong: x509: ECDSA verification failure"
+	assert.Equal(t, wrong, outcome(send(t, ca, byAnother)))
 
-	m := withSignature(t, follow(answer, cmp.BodyCertConf, content), signer)
+	m = withSignature(t, confirming(answer, confirmation(t, answer)), signer)
 	m.ExtraCerts = nil
-	assert.Equal(t, "pkiconf", outcome(send(t, ca, m)))
+	assert.Equal(t, "pkiconf", outcome(send(t, ca, m)), "a later message may leave out the signer's certificate")
 }
 
 func TestCA_p10cr_isConfirmedWithEitherCertReqID(t *testing.T) {
-	ca, err := devca.New(devca.Config{})
-	require.NoError(t, err)
+	ca := newCA(t, devca.Config{})
 	for _, id := range []int64{-1, 0} {
-		answer := send(t, ca, withMAC(t, message(cmp.BodyP10CR, cmp.CertificationRequest(csr(t, newKey(t), "leaf.example.org").Raw))))
+		answer := ask(t, ca, p10cr(csr(t, newKey(t)).Raw))
 		status := confirmation(t, answer)
 		assert.EqualValues(t, -1, status.CertReqID)
 		status.CertReqID = id
-		assert.Equal(t, "pkiconf", outcome(send(t, ca, withMAC(t, follow(answer, cmp.BodyCertConf, cmp.CertConfirmContent{status})))))
+		assert.Equal(t, "pkiconf", outcome(ask(t, ca, confirming(answer, status))))
 	}
 }
 
 func TestCA_certificate_neverConfirmed_isRevoked(t *testing.T) {
 	now := newClock()
-	ca, err := devca.New(devca.Config{Now: now.now})
-	require.NoError(t, err)
-	answer := send(t, ca, withMAC(t, ir(t)))
-	certificate := granted(t, answer)
+	ca := newCA(t, devca.Config{Now: now.now})
+	answer := ask(t, ca, ir(t))
+	serial := granted(t, answer).SerialNumber
 	now.at = now.at.Add(10 * time.Minute)
-	assert.False(t, ca.Revoked(certificate.SerialNumber))
+	assert.False(t, ca.Revoked(serial))
 	now.at = now.at.Add(time.Second)
-	assert.True(t, ca.Revoked(certificate.SerialNumber))
-	m := follow(answer, cmp.BodyCertConf, cmp.CertConfirmContent{confirmation(t, answer)})
-	assert.Equal(t, "error rejection badRequest: certConf is for a transaction that is not known", outcome(send(t, ca, withMAC(t, m))))
+	assert.True(t, ca.Revoked(serial))
+	assert.Equal(t, "error rejection badRequest: certConf is for a transaction that is not known",
+		outcome(ask(t, ca, confirming(answer, confirmation(t, answer)))))
 }
 
 func TestCA_errorFromTheClient_endsTheTransaction(t *testing.T) {
-	ca, err := devca.New(devca.Config{})
-	require.NoError(t, err)
+	ca := newCA(t, devca.Config{})
 	report := &cmp.ErrorMsgContent{StatusInfo: cmp.Rejection("I give up", cmp.FailSystemFailure)}
-	answer := send(t, ca, withMAC(t, ir(t)))
-	assert.Equal(t, "pkiconf", outcome(send(t, ca, withMAC(t, follow(answer, cmp.BodyError, report)))))
+	answer := ask(t, ca, ir(t))
+	assert.Equal(t, "pkiconf", outcome(ask(t, ca, follow(answer, cmp.BodyError, report))))
 	assert.True(t, ca.Revoked(granted(t, answer).SerialNumber))
 
 	ca.SetFaults(devca.Faults{Waiting: 1})
-	answer = send(t, ca, withMAC(t, ir(t)))
-	assert.Equal(t, "pkiconf", outcome(send(t, ca, withMAC(t, follow(answer, cmp.BodyError, report)))))
+	answer = ask(t, ca, ir(t))
+	assert.Equal(t, "pkiconf", outcome(ask(t, ca, follow(answer, cmp.BodyError, report))))
 	assert.Equal(t, "error rejection badRequest: pollReq is not what the transaction waits for",
-		outcome(send(t, ca, withMAC(t, follow(answer, cmp.BodyPollReq, cmp.PollReqContent{0})))))
+		outcome(ask(t, ca, polling(answer, 0))))
+}
+
+// RFC 9483, 3.1: senderNonce is fresh in every message.
+func TestCA_senderNonceThatWasUsed_isRefused(t *testing.T) {
+	const want = "error rejection badSenderNonce: senderNonce was used in a message before, want a fresh one"
+	ca := newCA(t, devca.Config{})
+	first := ir(t)
+	answer := ask(t, ca, first)
+	m := confirming(answer, confirmation(t, answer))
+	m.Header.SenderNonce = first.Header.SenderNonce
+	assert.Equal(t, want, outcome(ask(t, ca, m)), "within a transaction")
+	assert.True(t, ca.Revoked(granted(t, answer).SerialNumber))
+
+	other := ir(t)
+	other.Header.SenderNonce = first.Header.SenderNonce
+	assert.Equal(t, want, outcome(ask(t, ca, other)), "in another transaction")
 }
 
 func TestCA_revocation(t *testing.T) {
-	ca, err := devca.New(devca.Config{})
-	require.NoError(t, err)
+	ca := newCA(t, devca.Config{})
 	signer, other, third := enrolled(t, ca), enrolled(t, ca), enrolled(t, ca)
 	rr := func(issuer []byte, serial *big.Int) *cmp.PKIMessage {
 		return message(cmp.BodyRR, cmp.RevReqContent{{CertDetails: cmp.CertTemplate{Issuer: issuer, SerialNumber: serial}}})
 	}
 	issuer := ca.Issuing().RawSubject
-	for _, row := range []struct {
+	serial := func(of *cmp.Signer) *big.Int { return of.Certificate.SerialNumber }
+	for _, row := range []struct { // in this order
 		name    string
 		message *cmp.PKIMessage
-		want    string
 	}{
-		{"of another certificate than the signer's", withSignature(t, rr(issuer, other.Certificate.SerialNumber), signer),
-			"rp rejection notAuthorized: rr is signed by another certificate than it names"},
-		{"of a certificate by another issuer", withMAC(t, rr(ca.Root().RawSubject, other.Certificate.SerialNumber)),
-			"rp rejection badCertId: rr does not name a certificate by this CA as issuer and a serial number"},
-		{"of no certificate", withMAC(t, rr(issuer, nil)),
-			"rp rejection badCertId: rr does not name a certificate by this CA as issuer and a serial number"},
-		{"of one's own", withSignature(t, rr(issuer, signer.Certificate.SerialNumber), signer), "rp accepted"},
-		{"of another's with the shared secret", withMAC(t, rr(issuer, other.Certificate.SerialNumber)), "rp accepted"},
-		{"once more", withMAC(t, rr(issuer, other.Certificate.SerialNumber)), "rp rejection certRevoked: the certificate is revoked already"},
-		{"with what is revoked", withSignature(t, rr(issuer, signer.Certificate.SerialNumber), signer),
-			"error rejection certRevoked: the signer's certificate is revoked"},
+		{"of another certificate than the signer's", withSignature(t, rr(issuer, serial(other)), signer)},
+		{"of a certificate by another issuer", withMAC(t, rr(ca.Root().RawSubject, serial(other)))},
+		{"of no certificate", withMAC(t, rr(issuer, nil))},
+		{"of one's own", withSignature(t, rr(issuer, serial(signer)), signer)},
+		{"of another's with the shared secret", withMAC(t, rr(issuer, serial(other)))},
+		{"once more", withMAC(t, rr(issuer, serial(other)))},
+		{"with what is revoked", withSignature(t, rr(issuer, serial(signer)), signer)},
+		{"and then an update", withSignature(t, crmf(t, cmp.BodyKUR, newKey(t), nil), other)},
 	} {
-		t.Run(row.name, func(t *testing.T) { assert.Equal(t, row.want, outcome(send(t, ca, row.message))) })
+		t.Run(row.name, func(t *testing.T) { checkText(t, outcome(send(t, ca, row.message))) })
 	}
-	assert.True(t, ca.Revoked(signer.Certificate.SerialNumber))
-	assert.False(t, ca.Revoked(third.Certificate.SerialNumber))
-
-	key := newKey(t)
-	update := message(cmp.BodyKUR, cmp.CertReqMessages{signed(t, template(t, key, "leaf.example.org"), key)})
-	assert.Equal(t, "error rejection certRevoked: the signer's certificate is revoked", outcome(send(t, ca, withSignature(t, update, other))))
+	assert.True(t, ca.Revoked(serial(signer)))
+	assert.False(t, ca.Revoked(serial(third)))
 }
 
+// RFC 9483, 4.3: an info type without a value says that there is nothing to give; of what is not known nothing is said.
 func TestCA_generalMessages(t *testing.T) {
-	ca, err := devca.New(devca.Config{})
+	ca, stale := newCA(t, devca.Config{}), newCA(t, devca.Config{})
+	authorities, err := cmp.MarshalCACerts([][]byte{ca.Issuing().Raw, ca.Root().Raw})
 	require.NoError(t, err)
-	stale, err := devca.New(devca.Config{})
+	update, err := cmp.RootCAKeyUpdate{NewWithNew: ca.Root().Raw}.Marshal()
 	require.NoError(t, err)
-	ask := func(asked ...cmp.InfoTypeAndValue) cmp.GeneralContent {
-		answer := send(t, ca, withMAC(t, message(cmp.BodyGenM, cmp.GeneralContent(asked))))
-		content, ok := answer.Body.Content.(cmp.GeneralContent)
-		require.True(t, ok, outcome(answer))
-		return content
+	type info = cmp.InfoTypeAndValue
+	for name, row := range map[string]struct {
+		asked  info
+		answer cmp.GeneralContent
+	}{
+		"an unknown type":  {info{Type: asn1.ObjectIdentifier{1, 2, 3}}, nil},
+		"caCerts":          {info{Type: cmp.OIDCACerts}, cmp.GeneralContent{{Type: cmp.OIDCACerts, Value: authorities}}},
+		"the current root": {info{Type: cmp.OIDRootCACert, Value: ca.Root().Raw}, cmp.GeneralContent{{Type: cmp.OIDRootCAKeyUpdate}}},
+		"an earlier root":  {info{Type: cmp.OIDRootCACert, Value: stale.Root().Raw}, cmp.GeneralContent{{Type: cmp.OIDRootCAKeyUpdate, Value: update}}},
+		"certReqTemplate":  {info{Type: cmp.OIDCertReqTemplate}, cmp.GeneralContent{{Type: cmp.OIDCertReqTemplate}}},
+		"crlStatusList":    {info{Type: cmp.OIDCRLStatusList}, cmp.GeneralContent{{Type: cmp.OIDCRLs}}},
+	} {
+		answer := ask(t, ca, message(cmp.BodyGenM, cmp.GeneralContent{row.asked}))
+		assert.Equal(t, row.answer, answer.Body.Content, name)
 	}
-	assert.Empty(t, ask(cmp.InfoTypeAndValue{Type: asn1.ObjectIdentifier{1, 2, 3}}), "of what is not known nothing is said")
-
-	value, ok := ask(cmp.InfoTypeAndValue{Type: cmp.OIDCACerts}).Value(cmp.OIDCACerts)
-	require.True(t, ok)
-	certificates, err := cmp.ParseCACerts(value)
-	require.NoError(t, err)
-	assert.Equal(t, [][]byte{ca.Issuing().Raw, ca.Root().Raw}, certificates)
-
-	value, ok = ask(cmp.InfoTypeAndValue{Type: cmp.OIDRootCACert, Value: ca.Root().Raw}).Value(cmp.OIDRootCAKeyUpdate)
-	assert.True(t, ok)
-	assert.Nil(t, value, "there is no update of the current root")
-
-	value, ok = ask(cmp.InfoTypeAndValue{Type: cmp.OIDRootCACert, Value: stale.Root().Raw}).Value(cmp.OIDRootCAKeyUpdate)
-	require.True(t, ok)
-	update, err := cmp.ParseRootCAKeyUpdate(value)
-	require.NoError(t, err)
-	assert.Equal(t, cmp.RootCAKeyUpdate{NewWithNew: ca.Root().Raw}, update)
 }

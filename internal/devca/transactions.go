@@ -30,7 +30,7 @@ const (
 type transaction struct {
 	state   state
 	started time.Time
-	by      requester    // whoever made the request must send the rest too
+	by      requester    // must send the later messages too
 	nonce   []byte       // senderNonce of the last answer
 	used    []nonceHash  // senderNonces of the requester so far
 	answer  cmp.BodyType // ip, cp or kup

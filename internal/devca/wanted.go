@@ -2,11 +2,14 @@ package devca
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"slices"
+	"strings"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/pki"
@@ -15,9 +18,10 @@ import (
 // wanted is the certificate that a request asks for, checked.
 type wanted struct {
 	certReqID  int64
-	subject    []byte           // DER Name
-	key        []byte           // DER SubjectPublicKeyInfo
-	extensions []pkix.Extension // those that are granted
+	subject    []byte // DER Name
+	key        crypto.PublicKey
+	usage      x509.KeyUsage    // that is granted
+	extensions []pkix.Extension // other extensions that are granted
 	modified   string           // what is not granted, for people; empty: all is
 }
 
@@ -47,7 +51,7 @@ func (e *exchange) fromCRMF(messages cmp.CertReqMessages) (*wanted, error) {
 	if err := message.VerifyPOPO(); err != nil {
 		return nil, refuse(cmp.FailBadPOP, "%v", err)
 	}
-	w := &wanted{certReqID: message.CertReq.CertReqID, subject: template.Subject, key: template.PublicKey}
+	w := &wanted{certReqID: message.CertReq.CertReqID, subject: template.Subject, key: key}
 	if e.request.Body.Type == cmp.BodyKUR {
 		if err := e.checkUpdate(w, &message.CertReq); err != nil {
 			return nil, err
@@ -56,7 +60,7 @@ func (e *exchange) fromCRMF(messages cmp.CertReqMessages) (*wanted, error) {
 	if template.Validity != nil {
 		w.modified = "the validity is this CA's, not the one asked for"
 	}
-	return w, w.check(template.Extensions, key, e.ca.config.StrictKeyUsage)
+	return w, w.check(template.Extensions, e.ca.config.StrictKeyUsage)
 }
 
 // checkUpdate holds a kur to the certificate it is for, which is the one that signed it (RFC 9483, 4.1.3).
@@ -94,8 +98,8 @@ func (e *exchange) fromPKCS10(der []byte) (*wanted, error) {
 	if err := csr.CheckSignature(); err != nil {
 		return nil, refuse(cmp.FailBadPOP, "verifying the signature of the PKCS#10 request: %v", err)
 	}
-	w := &wanted{certReqID: p10crID, subject: csr.RawSubject, key: csr.RawSubjectPublicKeyInfo}
-	return w, w.check(csr.Extensions, csr.PublicKey, e.ca.config.StrictKeyUsage)
+	w := &wanted{certReqID: p10crID, subject: csr.RawSubject, key: csr.PublicKey}
+	return w, w.check(csr.Extensions, e.ca.config.StrictKeyUsage)
 }
 
 // emptyName says whether a DER Name is missing or has no RDNs.
@@ -103,27 +107,22 @@ func emptyName(name []byte) bool { return len(name) <= 2 }
 
 var (
 	oidSubjectKeyID     = asn1.ObjectIdentifier{2, 5, 29, 14}
-	oidKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 15}
 	oidSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
 	oidBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
 	oidAuthorityKeyID   = asn1.ObjectIdentifier{2, 5, 29, 35}
 	oidExtKeyUsage      = asn1.ObjectIdentifier{2, 5, 29, 37}
 )
 
-// What leaves get that ask for no usages: as the ONAP server asks.
-var defaultExtKeyUsage = pkix.Extension{Id: oidExtKeyUsage, Value: []byte{0x30, 0x14,
-	6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1}} // clientAuth, serverAuth
-
 // check fills in the extensions that are granted and refuses what this CA does not issue.
-func (w *wanted) check(asked []pkix.Extension, key crypto.PublicKey, strict bool) error {
+func (w *wanted) check(asked []pkix.Extension, strict bool) error {
 	var seen []string
 	for _, extension := range asked {
 		if slices.Contains(seen, extension.Id.String()) {
 			return refuse(cmp.FailBadCertTemplate, "extension %s is asked for twice", extension.Id)
 		}
 		seen = append(seen, extension.Id.String())
-		if extension.Id.Equal(oidKeyUsage) {
-			if err := w.grantKeyUsage(extension, key, strict); err != nil {
+		if extension.Id.Equal(pki.OIDKeyUsage) {
+			if err := w.grantKeyUsage(extension.Value, strict); err != nil {
 				return err
 			}
 			continue
@@ -142,20 +141,15 @@ func (w *wanted) check(asked []pkix.Extension, key crypto.PublicKey, strict bool
 	if emptyName(w.subject) {
 		w.subject = []byte{0x30, 0} // present even if empty
 	}
-	if !w.has(oidSubjectAltName) && emptyName(w.subject) {
+	isNames := func(e pkix.Extension) bool { return e.Id.Equal(oidSubjectAltName) }
+	if emptyName(w.subject) && !slices.ContainsFunc(w.extensions, isNames) {
 		return refuse(cmp.FailBadCertTemplate, "there is neither a subject nor a subject alternative name")
 	}
-	if !w.has(oidKeyUsage) {
-		w.extensions = append(w.extensions, defaultKeyUsage(key))
-	}
-	if !w.has(oidExtKeyUsage) {
-		w.extensions = append(w.extensions, defaultExtKeyUsage)
+	if w.usage == 0 { // as the ONAP server asks, as far as the key can do it
+		w.usage = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageKeyEncipherment
+		w.usage &^= unfit(w.key)
 	}
 	return nil
-}
-
-func (w *wanted) has(id asn1.ObjectIdentifier) bool {
-	return slices.ContainsFunc(w.extensions, func(e pkix.Extension) bool { return e.Id.Equal(id) })
 }
 
 // minRSABits is the smallest modulus that is certified.
@@ -167,7 +161,7 @@ func checkKey(key crypto.PublicKey) error {
 	if cmp.CheckKey(key) == nil && (!isRSA || modulus.N.BitLen() >= minRSABits) {
 		return nil
 	}
-	return refuse(cmp.FailBadAlg, "the key is of no kind that is certified here: want RSA of %d to %d bits, ECDSA P-256, P-384 or P-521, or Ed25519",
+	return refuse(cmp.FailBadAlg, "keys of this kind are not certified here: want RSA of %d to %d bits, ECDSA P-256, P-384 or P-521, or Ed25519",
 		minRSABits, pki.MaxRSABits)
 }
 
@@ -196,4 +190,54 @@ func checkExtension(extension pkix.Extension) (bool, error) {
 		return false, refuse(cmp.FailUnacceptedExtension, "extension %s is critical and not known here", extension.Id)
 	}
 	return false, nil
+}
+
+// usageNames are the bits of keyUsage (RFC 5280, 4.2.1.3).
+var usageNames = []string{"digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment", "keyAgreement",
+	"keyCertSign", "cRLSign", "encipherOnly", "decipherOnly"}
+
+// unfit are the usages that a kind of key cannot have: RFC 8813, 3 and RFC 8410, 5.
+func unfit(key crypto.PublicKey) x509.KeyUsage {
+	switch key.(type) {
+	case *ecdsa.PublicKey:
+		return x509.KeyUsageKeyEncipherment | x509.KeyUsageDataEncipherment
+	case ed25519.PublicKey:
+		return x509.KeyUsageKeyEncipherment | x509.KeyUsageDataEncipherment | x509.KeyUsageKeyAgreement |
+			x509.KeyUsageEncipherOnly | x509.KeyUsageDecipherOnly
+	}
+	return 0
+}
+
+// grantKeyUsage grants the usages that an end entity's key can have. Those that its kind cannot are left out, or
+// refused when the CA is strict.
+func (w *wanted) grantKeyUsage(value []byte, strict bool) error {
+	var bits asn1.BitString
+	if rest, err := asn1.Unmarshal(value, &bits); err != nil || len(rest) > 0 {
+		return refuse(cmp.FailBadCertTemplate, "keyUsage is not a BIT STRING")
+	}
+	var asked x509.KeyUsage
+	var left []string
+	for bit, name := range usageNames {
+		if bits.At(bit) == 0 {
+			continue
+		}
+		usage := x509.KeyUsage(1 << bit)
+		asked |= usage
+		if unfit(w.key)&usage != 0 {
+			left = append(left, name)
+		}
+	}
+	w.usage = asked &^ unfit(w.key)
+	switch {
+	case asked == 0:
+		return refuse(cmp.FailBadCertTemplate, "keyUsage asks for nothing")
+	case asked&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
+		return refuse(cmp.FailBadCertTemplate, "keyUsage asks for the signing of certificates or CRLs, which is for authorities")
+	case left == nil:
+		return nil
+	case strict || w.usage == 0:
+		return refuse(cmp.FailBadCertTemplate, "keyUsage asks for %s, which a key of this kind cannot do", strings.Join(left, ", "))
+	}
+	w.modified = "the key usage " + strings.Join(left, ", ") + " is left out, which a key of this kind cannot do"
+	return nil
 }

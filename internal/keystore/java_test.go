@@ -2,7 +2,6 @@ package keystore_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,9 +19,6 @@ import (
 // Each store of keys has a trusted certificate, too, in all formats under names that mislead: Java goes by content, and
 // shows and finds aliases in lower case.
 func TestEncode_stores_openInJavaAndCompleteMutualTLS(t *testing.T) {
-	java := peer.Require(t, "java")[0]
-	program, err := filepath.Abs("../../test/java/OpenStores.java")
-	require.NoError(t, err)
 	dir := t.TempDir()
 	write := func(name string, data []byte) string {
 		path := filepath.Join(dir, name+".pem")
@@ -31,8 +27,7 @@ func TestEncode_stores_openInJavaAndCompleteMutualTLS(t *testing.T) {
 	}
 	algorithms := map[string]string{"RSA": "RSA", "ECDSA": "EC", "Ed25519": "EdDSA"} // in Java
 	passwordFile := write("pass", []byte(password))
-	args := []string{"-XX:TieredStopAtLevel=1", program}
-	var want []string
+	var args, want []string
 	for name, e := range encoders {
 		roots := write(name+"trust", must(e.encode(trustEntries()[:1], password)))
 		for kind := range fixtures().entities {
@@ -48,7 +43,7 @@ func TestEncode_stores_openInJavaAndCompleteMutualTLS(t *testing.T) {
 				"mutual handshake TLSv1.3 CN=localhost", "")
 		}
 	}
-	out, err := exec.Command(java, args...).CombinedOutput()
+	out, err := peer.Java(t, "", "../../test/java/OpenStores.java", args...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	// JKS lists entries in the order of a hash table.
 	assert.ElementsMatch(t, want, strings.Split(strings.TrimSuffix(string(out), "\n"), "\n"))

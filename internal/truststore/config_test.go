@@ -7,9 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/certfetcher/certfetcher/test/texts"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/texts"
 )
 
 // TestLoad reads testdata/environment.txt: what is set, and what is said of it.

@@ -20,14 +20,11 @@ import (
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
-// certfetcher is the program under test, built once.
-var certfetcher string
+// binDir holds the programs under test.
+var binDir string
 
 func TestMain(m *testing.M) {
-	os.Exit(programs.RunTests(m, func(dir string) error {
-		certfetcher = filepath.Join(dir, "certfetcher")
-		return nil
-	}, "certfetcher"))
+	programs.RunTests(m, &binDir)
 }
 
 // patience bounds waits for what happens at once unless something is wrong.
@@ -91,7 +88,7 @@ func (p *pod) command(program string, arguments ...string) *exec.Cmd {
 // fetch gets a new certificate, whatever the volume holds, and returns its serial number.
 func (p *pod) fetch() string {
 	p.t.Helper()
-	c := p.command(certfetcher)
+	c := p.command(filepath.Join(binDir, "certfetcher"))
 	c.Env = append(p.variables, "FORCE_ENROLL=true")
 	out, err := c.CombinedOutput()
 	require.NoError(p.t, err, "%s", out)
@@ -123,7 +120,7 @@ func (p *pod) background(c *exec.Cmd) {
 
 // sidecar renews beside the application, when asked by its trigger file.
 func (p *pod) sidecar(variables ...string) {
-	c := p.command(certfetcher)
+	c := p.command(filepath.Join(binDir, "certfetcher"))
 	c.Env = append(append(p.variables, "MODE=sidecar", "RENEW_TRIGGER_FILE="+filepath.Join(p.dir, "renew")), variables...)
 	p.background(c)
 }

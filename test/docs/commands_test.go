@@ -21,10 +21,7 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
-	os.Exit(programs.RunTests(m, func(dir string) error {
-		binDir = dir
-		return nil
-	}, "certfetcher", "certservice", "devca"))
+	programs.RunTests(m, &binDir)
 }
 
 // help is what a program, or a command of it, prints about itself.

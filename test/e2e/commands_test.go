@@ -56,17 +56,22 @@ func startCertService(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("certservice has no behaviour %q", name)
 		}
 	}
+	s := startService(ts, options)
+	if name == "down" {
+		s.Stop()
+	}
+}
+
+func startService(ts *testscript.TestScript, options service.Options) *service.Service {
 	if old, ok := running.LoadAndDelete(ts); ok {
 		old.(*service.Service).Stop()
 	}
 	s, err := service.Start(ts.MkAbs("mtls"), options)
 	ts.Check(err)
 	ts.Defer(s.Stop)
-	if name == "down" {
-		s.Stop()
-	}
 	running.Store(ts, s)
 	ts.Setenv("REQUEST_URL", s.URL)
+	return s
 }
 
 func spoilTLS(how string, s *service.Service, c *tls.Config) error {

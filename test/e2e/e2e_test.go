@@ -12,6 +12,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/certfetcher/certfetcher/test/peer"
 	"github.com/certfetcher/certfetcher/test/programs"
 	"github.com/certfetcher/certfetcher/test/service"
 )
@@ -20,27 +21,45 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
-	os.Exit(programs.RunTests(m, func(dir string) error {
-		binDir = dir
-		return nil
-	}, "certfetcher"))
+	programs.RunTests(m, &binDir)
 }
 
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
+
+// The scripts of testdata/peers are about other people's programs.
+func TestPeers(t *testing.T) {
+	peer.Require(t, "openssl", "java", "keytool")
+	if _, err := os.Stat(bouncyCastle); err != nil {
+		peer.Missing(t, "Bouncy Castle (libbcprov-java)")
+	}
+	runScripts(t, programs.Scripts(t, "testdata/peers/*.txtar"))
+}
+
+func runScripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir:                 dir,
 		RequireExplicitExec: true,
-		Setup:               setup,
+		Setup:               func(env *testscript.Env) error { return setup(t, env) },
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"certservice": startCertService, "requests": requests, "awaits": awaits, "identity": writeIdentity, "terminate": terminate,
 			"exits": exits, "holds": holds, "inspects": inspects, "listing": listing, "secretfree": secretfree,
+			"keytool": runKeytool, "java": runJava, "leaf": leaf, "names": names, "fromkeytool": fromKeytool, "roots": roots,
+			"ca": startWithStoredCA,
 		},
 	})
 }
 
+// testKey is where a script has its test.
+type testKey struct{}
+
 // setup gives every script the least environment that works, but for a CertService.
-func setup(env *testscript.Env) error {
+func setup(t *testing.T, env *testscript.Env) error {
 	env.Setenv("PATH", binDir+string(os.PathListSeparator)+env.Getenv("PATH"))
+	env.Values[testKey{}] = t
+	testdata, err := filepath.Abs("../testdata")
+	if err != nil {
+		return err
+	}
 	certs := filepath.Join(env.WorkDir, "mtls")
 	if err := os.Mkdir(certs, 0o700); err != nil {
 		return err
@@ -50,7 +69,7 @@ func setup(env *testscript.Env) error {
 		"COMMON_NAME": "app.example.org", "ORGANIZATION": "Example", "STATE": "Skane", "COUNTRY": "SE",
 		"KEYSTORE_PATH": filepath.Join(certs, "client.p12"), "KEYSTORE_PASSWORD": service.Password,
 		"TRUSTSTORE_PATH": filepath.Join(certs, "truststore.jks"), "TRUSTSTORE_PASSWORD": service.Password,
-		"RETRY_INITIAL_INTERVAL": "5ms", "RETRY_MAX_INTERVAL": "20ms", "RETRY_MAX_ELAPSED": "300ms",
+		"PW": service.Password, "TESTDATA": testdata, "RETRY_INITIAL_INTERVAL": "5ms", "RETRY_MAX_INTERVAL": "20ms", "RETRY_MAX_ELAPSED": "300ms",
 		// The quickest key, except where a script is about keys.
 		"KEY_ALGORITHM":            "ECDSA-P256",
 		"TERMINATION_MESSAGE_PATH": filepath.Join(env.WorkDir, "termination-log"),

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -63,19 +62,7 @@ func TestHostileCA_leavesTheOldSetAlone(t *testing.T) {
 	t.Cleanup(s.Stop)
 	volume := filepath.Join(t.TempDir(), "volume")
 	fetch := func(force string) (int, string) {
-		command := exec.Command(filepath.Join(binDir, "certfetcher"))
-		command.Env = []string{
-			"REQUEST_URL=" + s.URL, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + volume, "OUTPUT_TYPE=PEM,P12", "FORCE_ENROLL=" + force,
-			"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "KEY_ALGORITHM=ECDSA-P256",
-			"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.p12"), "KEYSTORE_PASSWORD=" + service.Password,
-			"TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD=" + service.Password,
-			"RETRY_INITIAL_INTERVAL=5ms", "RETRY_MAX_INTERVAL=5ms", "RETRY_MAX_ELAPSED=20ms",
-		}
-		out, err := command.CombinedOutput()
-		if err != nil {
-			require.IsType(t, &exec.ExitError{}, err)
-		}
-		return command.ProcessState.ExitCode(), string(out)
+		return runs(t, s, volume, nil, "OUTPUT_TYPE=PEM,P12", "FORCE_ENROLL="+force, "RETRY_MAX_ELAPSED=20ms")
 	}
 	code, out := fetch("false")
 	require.Zero(t, code, out)

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -35,7 +34,7 @@ var situations = map[string]situation{
 	"an answer that is HTML, empty or wrong JSON": {behaviour: []string{"html", "html-502", "empty", "not-json"}},
 	"a redirect": {behaviour: []string{"redirect"}},
 	"the same certificate twice in the answer":               {behaviour: []string{"duplicates"}},
-	"status 503, twice, and then an answer":                  {behaviour: []string{"busy-twice"}},
+	"status 503, twice, and then an answer":                  {behaviour: []string{"busy-twice"}, env: map[string]string{"RETRY_MAX_ELAPSED": "20s"}},
 	"`OUTPUT_TYPE=P12,PEM`":                                  {env: map[string]string{"OUTPUT_TYPE": "P12,PEM"}},
 	"a dot or a space in `OUTPUT_PATH`":                      {env: map[string]string{"OUTPUT_PATH": "DIR/a volume.d"}},
 	"a PEM file as `KEYSTORE_PATH`":                          {env: map[string]string{"KEYSTORE_PATH": "DIR/client.pem"}},
@@ -106,22 +105,14 @@ func (given situation) exitCode(t *testing.T, wanted string) int {
 	s, err := service.Start(t.TempDir(), options)
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
-	environment := map[string]string{
-		"REQUEST_URL": s.URL, "CA_NAME": service.CAName, "OUTPUT_PATH": "DIR/volume", "COMMON_NAME": "app.example.org",
-		"ORGANIZATION": "Example", "STATE": "Skane", "COUNTRY": "SE", "SANS": "app.example.org", "KEY_ALGORITHM": "ECDSA-P256",
-		"KEYSTORE_PATH": "DIR/client.jks", "KEYSTORE_PASSWORD": service.Password,
-		"TRUSTSTORE_PATH": "DIR/truststore.jks", "TRUSTSTORE_PASSWORD": service.Password,
-		"RETRY_INITIAL_INTERVAL": "5ms", "RETRY_MAX_INTERVAL": "20ms", "RETRY_MAX_ELAPSED": "300ms",
-	}
-	if given.terminate {
-		environment["RETRY_MAX_ELAPSED"] = "1m"
-	}
-	maps.Copy(environment, given.env)
 	address, err := url.Parse(s.URL)
 	require.NoError(t, err)
 	fill := strings.NewReplacer("DIR", s.Dir, "PORT", address.Port())
-	command := exec.Command(filepath.Join(binDir, "certfetcher"))
-	for name, value := range environment {
+	command := certfetcher(s, filepath.Join(s.Dir, "volume"), nil, "SANS=app.example.org")
+	if given.terminate {
+		command.Env = append(command.Env, "RETRY_MAX_ELAPSED=1m")
+	}
+	for name, value := range given.env {
 		command.Env = append(command.Env, name+"="+fill.Replace(value))
 	}
 	require.NoError(t, command.Start())

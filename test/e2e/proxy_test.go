@@ -1,13 +1,12 @@
 package e2e
 
 import (
-	"bufio"
 	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -20,35 +19,26 @@ import (
 // startProxy serves CONNECT, whatever the name, to one address.
 func startProxy(t *testing.T, to string) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				if request, err := http.ReadRequest(bufio.NewReader(conn)); err != nil || request.Method != http.MethodConnect {
-					return
-				}
-				server, err := net.Dial("tcp", to)
-				if err != nil {
-					return
-				}
-				defer server.Close()
-				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
-				go func() {
-					_, _ = io.Copy(server, conn)
-					server.Close()
-				}()
-				_, _ = io.Copy(conn, server)
-			}()
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		server, err := net.Dial("tcp", to)
+		if err != nil || r.Method != http.MethodConnect {
+			panic(http.ErrAbortHandler)
 		}
-	}()
-	return listener.Addr().String()
+		defer server.Close()
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() {
+			_, _ = io.Copy(server, conn)
+			server.Close()
+		}()
+		_, _ = io.Copy(conn, server)
+	}))
+	t.Cleanup(proxy.Close)
+	return proxy.Listener.Addr().String()
 }
 
 // The ONAP client used no proxy, so whoever migrates into an environment with one has to hear of it; and a proxy that ends
@@ -71,14 +61,9 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 			require.NoError(t, err)
 			proxy := startProxy(t, target.Host)
 			run := func(arguments ...string) (string, int) {
-				command := exec.Command(filepath.Join(binDir, "certfetcher"), arguments...)
-				command.Env = []string{
-					"HTTPS_PROXY=http://user:swordfish@" + proxy, "REQUEST_URL=https://oom-cert-service:8443/v1/certificate/", "CA_NAME=" + service.CAName,
-					"OUTPUT_PATH=" + filepath.Join(t.TempDir(), "volume"), "COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE",
-					"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.pem"), "TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.pem"), "KEY_ALGORITHM=ECDSA-P256",
-				}
-				out, _ := command.CombinedOutput()
-				return string(out), command.ProcessState.ExitCode()
+				code, out := runs(t, s, filepath.Join(t.TempDir(), "volume"), arguments,
+					"HTTPS_PROXY=http://user:swordfish@"+proxy, "REQUEST_URL=https://oom-cert-service:8443/v1/certificate/")
+				return out, code
 			}
 			out, code := run()
 			assert.Equal(t, row.code, code, out)

@@ -65,22 +65,37 @@ func writeStores(t *testing.T, dir, name string, certs ...*x509.Certificate) []s
 	return paths
 }
 
+func start(t *testing.T) *service.Service {
+	t.Helper()
+	s, err := service.Start(t.TempDir(), service.Options{})
+	require.NoError(t, err)
+	t.Cleanup(s.Stop)
+	return s
+}
+
 // runs runs certfetcher and returns its exit code and what it printed.
 func runs(t *testing.T, s *service.Service, volume string, args []string, environment ...string) (int, string) {
 	t.Helper()
-	command := exec.Command(filepath.Join(binDir, "certfetcher"), args...)
-	command.Env = append([]string{
-		"REQUEST_URL=" + s.URL, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + volume, "KEY_ALGORITHM=ECDSA-P256",
-		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "TERMINATION_MESSAGE_PATH=",
-		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.p12"), "KEYSTORE_PASSWORD=" + service.Password,
-		"TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD=" + service.Password,
-	}, environment...)
+	command := certfetcher(s, volume, args, environment...)
 	out, err := command.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		require.NoError(t, err)
 	}
 	return command.ProcessState.ExitCode(), string(out)
+}
+
+// certfetcher prepares a run; later variables take the place of earlier ones.
+func certfetcher(s *service.Service, volume string, args []string, environment ...string) *exec.Cmd {
+	command := exec.Command(filepath.Join(binDir, "certfetcher"), args...)
+	command.Env = append([]string{
+		"REQUEST_URL=" + s.URL, "CA_NAME=" + service.CAName, "OUTPUT_PATH=" + volume, "KEY_ALGORITHM=ECDSA-P256",
+		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "TERMINATION_MESSAGE_PATH=",
+		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.p12"), "KEYSTORE_PASSWORD=" + service.Password,
+		"TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD=" + service.Password,
+		"RETRY_INITIAL_INTERVAL=5ms", "RETRY_MAX_INTERVAL=20ms", "RETRY_MAX_ELAPSED=300ms",
+	}, environment...)
+	return command
 }
 
 func TestTruststore_oneUnreadableEntry_isSkippedWithAWarning(t *testing.T) {
@@ -152,11 +167,13 @@ func TestAnswer_unreadableTrustedCertificate_isPublished(t *testing.T) {
 
 	password := filepath.Join(volume, "truststore.pass")
 	openssl := peer.Require(t, "openssl")[0]
-	dump := output(t, openssl, "pkcs12", "-in", filepath.Join(volume, "truststore.p12"), "-passin", "file:"+password, "-nokeys")
-	assert.Equal(t, 1+len(unreadable), strings.Count(dump, "BEGIN CERTIFICATE"))
+	dump, err := exec.Command(openssl, "pkcs12", "-in", filepath.Join(volume, "truststore.p12"), "-passin", "file:"+password, "-nokeys").CombinedOutput()
+	require.NoError(t, err, string(dump))
+	assert.Equal(t, 1+len(unreadable), strings.Count(string(dump), "BEGIN CERTIFICATE"))
 	for _, store := range []string{"truststore.p12", "truststore.jks"} {
-		listed := keytool(t, "-list", "-keystore", filepath.Join(volume, store), "-storepass:file", password)
-		assert.Contains(t, listed, fmt.Sprintf("Your keystore contains %d entries", 1+len(unreadable)), store)
+		listed, err := peer.Keytool(t, "-list", "-keystore", filepath.Join(volume, store), "-storepass:file", password).CombinedOutput()
+		require.NoError(t, err, string(listed))
+		assert.Contains(t, string(listed), fmt.Sprintf("Your keystore contains %d entries", 1+len(unreadable)), store)
 	}
 }
 

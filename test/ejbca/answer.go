@@ -3,6 +3,7 @@ package ejbca
 import (
 	"bytes"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
@@ -135,7 +136,7 @@ func (s *Server) wrongSecret() error {
 // authenticate returns the secret that the message is protected with; none for a signature.
 func (s *Server) authenticate(request *cmp.PKIMessage) (string, error) {
 	if s.offline {
-		return "", refuse("signsession.canotactive, %s", cmp.DirectoryName(s.issuing.RawSubject))
+		return "", refuse("signsession.canotactive, %s", asWritten(s.issuing.RawSubject))
 	}
 	if _, served := request.Body.Content.(cmp.GeneralContent); served {
 		return "", nil // refused for what it is
@@ -187,7 +188,7 @@ func (s *Server) authenticateSigner(request *cmp.PKIMessage) error {
 	case s.isRevoked(signer.Raw):
 		return refuse("The certificate attached to the PKI message in the extraCert field is revoked.")
 	case s.config.Passwords == nil && !s.mayUpdate(signer):
-		return refuse("'%s' is not an authorized administrator.", cmp.DirectoryName(signer.RawSubject))
+		return refuse("'%s' is not an authorized administrator.", asWritten(signer.RawSubject))
 	}
 	return nil
 }
@@ -214,4 +215,14 @@ func (s *Server) isRevoked(der []byte) bool {
 func (s *Server) mayUpdate(signer *x509.Certificate) bool {
 	isMember := slices.Contains(signer.Subject.Organization, s.config.UpdatesFor)
 	return isMember && !s.config.NoRole && s.config.EndEntityProfile != EMPTY
+}
+
+// asWritten writes a distinguished name with its RDNs in the order that they have, as EJBCA does.
+func asWritten(der []byte) string {
+	var name pkix.RDNSequence
+	if _, err := asn1.Unmarshal(der, &name); err != nil {
+		return err.Error()
+	}
+	slices.Reverse(name) // because RDNSequence.String reverses
+	return name.String()
 }

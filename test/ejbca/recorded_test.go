@@ -268,8 +268,8 @@ func shapeCertificate(t *testing.T, line func(string, any), der []byte) {
 	t.Helper()
 	cert, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
-	line("subject", cmp.DirectoryName(cert.RawSubject))
-	line("issuer", cmp.DirectoryName(cert.RawIssuer))
+	line("subject", asWritten(cert.RawSubject))
+	line("issuer", asWritten(cert.RawIssuer))
 	for _, extension := range cert.Extensions {
 		value := fmt.Sprintf("%x", extension.Value)
 		if extension.Id.Equal(oidSubjectKeyID) || extension.Id.Equal(oidAuthorityKeyID) {
@@ -283,7 +283,7 @@ func name(t *testing.T, der []byte) string {
 	t.Helper()
 	cert, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
-	return cmp.DirectoryName(cert.RawSubject).String()
+	return asWritten(cert.RawSubject)
 }
 
 func info(i cmp.PKIStatusInfo) string {

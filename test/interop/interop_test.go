@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -57,17 +58,34 @@ func (i identity) signer() *cmp.Signer {
 // newIdentity makes a key and has the authority certify it under the name.
 func newIdentity(t testing.TB, authority *ca.CA, algorithm, name string) identity {
 	t.Helper()
-	r := newRequest(t, algorithm, name)
+	r := newRequestWith(t, keyOf(t, algorithm, "of "+name), name)
 	chain, err := authority.Issue(r.CSR)
 	require.NoError(t, err)
 	return identity{r.Key, chain}
 }
 
-// newRequest makes a key and a request for its certificate, with two DNS names.
+var keys sync.Map
+
+// keyOf is the key of an algorithm for a purpose. RSA keys take long to make, so that all tests have the same.
+func keyOf(t testing.TB, algorithm, purpose string) crypto.Signer {
+	t.Helper()
+	if !strings.HasPrefix(algorithm, "RSA") {
+		purpose = t.Name() + rand.Text()
+	}
+	of, _ := keys.LoadOrStore(algorithm+purpose, sync.OnceValues(func() (crypto.Signer, error) { return keygen.GenerateKey(algorithm) }))
+	key, err := of.(func() (crypto.Signer, error))()
+	require.NoError(t, err)
+	return key
+}
+
+// newRequest makes a request for a certificate of a key, with two DNS names.
 func newRequest(t testing.TB, algorithm, name string) cmp.Request {
 	t.Helper()
-	key, err := keygen.GenerateKey(algorithm)
-	require.NoError(t, err)
+	return newRequestWith(t, keyOf(t, algorithm, "new"), name)
+}
+
+func newRequestWith(t testing.TB, key crypto.Signer, name string) cmp.Request {
+	t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		Subject: pkix.Name{CommonName: name, Organization: []string{"Interop"}}, DNSNames: []string{"leaf.example.org", "alias.example.org"},
 	}, key)
@@ -163,7 +181,7 @@ func newClient(t testing.TB, config cmp.Config) (*cmp.Client, *exchanges) {
 	return client, seen
 }
 
-// request sends one of the four requests for a certificate.
+// request sends one of the three requests for a certificate.
 func request(t testing.TB, client *cmp.Client, operation string, r cmp.Request, old *cmp.Signer) (cmp.Result, error) {
 	t.Helper()
 	switch operation {
@@ -171,8 +189,6 @@ func request(t testing.TB, client *cmp.Client, operation string, r cmp.Request, 
 		return client.Initialize(t.Context(), r)
 	case "cr":
 		return client.Certify(t.Context(), r)
-	case "p10cr":
-		return client.CertifyPKCS10(t.Context(), r.CSR)
 	case "kur":
 		return client.UpdateKey(t.Context(), r, *old)
 	}

@@ -46,7 +46,7 @@ func (d *devCA) enrol(t testing.TB, algorithm string) identity {
 	t.Helper()
 	client, _ := newClient(t, cmp.Config{URL: d.url, Recipient: issuerName, Secret: []byte(secret), Reference: reference,
 		TrustAnchors: []*x509.Certificate{d.Root()}})
-	r := newRequest(t, algorithm, "leaf")
+	r := newRequestWith(t, keyOf(t, algorithm, "old"), "leaf")
 	result, err := client.Initialize(t.Context(), r)
 	require.NoError(t, err)
 	return identity{r.Key, result.Chain}

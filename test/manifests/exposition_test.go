@@ -26,6 +26,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/metrics"
 	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/service"
 )
 
 // series are the labels of one metric with the values seen: name, label, value.
@@ -148,7 +149,7 @@ func certserviceExposition(t *testing.T) []byte {
 	require.NoError(t, os.WriteFile(servers, []byte(`{"cmpv2Servers": [{"caName": "RA", "url": "http://ca/", "issuerDN": "CN=CA", "authentication": {"iak": "a", "rv": "b"}}]}`), 0o600))
 	require.NoError(t, configuration.Reload("test"))
 
-	directory := certservice.Static{}
+	directory := service.Static{}
 	for _, name := range []string{"issues", "refuses", "fails", "panics"} {
 		directory[name] = authority{name, certservice.Issued{Chain: chain, Trusted: []*x509.Certificate{transport.Root}}}
 	}
@@ -156,6 +157,7 @@ func certserviceExposition(t *testing.T) []byte {
 	directory["waits"] = waiting{entered, leave}
 	handler := certservice.NewHandler(certservice.HandlerConfig{
 		Directory: directory, ClientRoots: func() *x509.CertPool { return roots }, MaxInFlight: 1, Metrics: m, Log: discard,
+		MaxRSABits: certservice.MostMaxRSABits, CPU: certservice.NewCPU(), Strangers: certservice.NewStrangers(discard),
 	})
 	ask := func(path string) string {
 		answer := httptest.NewRecorder()

@@ -22,10 +22,7 @@ import (
 var binaries string
 
 func TestMain(m *testing.M) {
-	os.Exit(programs.RunTests(m, func(dir string) error {
-		binaries = dir
-		return nil
-	}, "certfetcher", "certservice"))
+	programs.RunTests(m, &binaries)
 }
 
 // binary returns the path of a built program.

@@ -130,9 +130,9 @@ func TestSecrets_cmpServers_enrolsWithACAThatSigns(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "ca.pem"), development.RootPEM(), 0o600))
 
 	log := slog.New(slog.DiscardHandler)
-	configuration := certservice.NewConfiguration(path, certservice.CMPBuilder(certservice.CMPOptions{Log: log}), nil, log)
+	configuration := certservice.NewConfiguration(path, certservice.CMPBuilder(certservice.CMPOptions{Log: log}), certservice.NewMetrics(""), log)
 	require.NoError(t, configuration.Reload("test"))
-	authority, found := configuration.Lookup("RA")
+	authority, _, found := configuration.Lookup("RA")
 	require.True(t, found)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)

@@ -4,33 +4,19 @@ package service
 
 import (
 	"context"
-	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
-	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/test/ca"
 )
-
-// Password opens the stores in a Service's Dir.
-const Password = "changeit"
-
-// CAName is the name under which the CertService knows its CA.
-const CAName = "RA"
 
 // Options change what a Service does. The zero value is one that works.
 type Options struct {
@@ -94,14 +80,16 @@ func Start(dir string, options Options) (*Service, error) {
 
 	s.URL = "https://" + listener.Addr().String() + "/v1/certificate/"
 	log := slog.New(slog.DiscardHandler)
+	metrics, strangers := certservice.NewMetrics("test"), certservice.NewStrangers(log)
 	authority := options.Authority
 	if authority == nil {
 		authority = Authority{issuing}
 	}
 	api := certservice.NewHandler(certservice.HandlerConfig{
-		Directory:   certservice.Static{CAName: authority},
+		Directory:   Static{CAName: authority},
 		ClientRoots: func() *x509.CertPool { return config.ClientCAs },
-		Timeout:     10 * time.Second, Log: log,
+		MaxRSABits:  certservice.MostMaxRSABits, CPU: certservice.NewCPU(), Timeout: 10 * time.Second,
+		Metrics: metrics, Strangers: strangers, Log: log,
 	})
 	var handler http.Handler = api
 	if options.Wrap != nil {
@@ -117,7 +105,8 @@ func Start(dir string, options Options) (*Service, error) {
 	go func() {
 		s.done <- certservice.Serve(ctx, listener, counted, certservice.ServerConfig{
 			TLS: config, Verify: api.Verify, ReadHeaderTimeout: 5 * time.Second, RequestTimeout: 30 * time.Second,
-			IdleTimeout: time.Minute, ShutdownTimeout: 100 * time.Millisecond, Log: log,
+			IdleTimeout: time.Minute, ShutdownTimeout: 100 * time.Millisecond,
+			Capacity: certservice.NewCapacity(0), Metrics: metrics, Strangers: strangers, Log: log,
 		})
 	}()
 	return s, nil
@@ -149,6 +138,21 @@ func (s *Service) Stop() {
 		<-s.done
 	})
 }
+
+// Static is a Directory that never changes.
+type Static map[string]certservice.Authority
+
+// Lookup returns the authority of that name.
+func (s Static) Lookup(caName string) (certservice.Authority, certservice.Share, bool) {
+	a, ok := s[caName]
+	return a, certservice.Share{Authorities: len(s)}, ok
+}
+
+// Ready is always true.
+func (s Static) Ready() bool { return true }
+
+// Reload has nothing to read and succeeds.
+func (s Static) Reload(string) error { return nil }
 
 // Authority signs with a throwaway CA.
 type Authority struct{ CA *ca.CA }
@@ -186,46 +190,5 @@ func writeClientFiles(dir string, transport *ca.CA) error {
 	if err != nil {
 		return err
 	}
-	return WriteIdentity(dir, key, chain, transport.Root)
-}
-
-// WriteIdentity writes one identity and one trust anchor in every form that mutual TLS material may
-// take, under the names that Service.Dir documents.
-func WriteIdentity(dir string, key crypto.Signer, chain []*x509.Certificate, root *x509.Certificate) error {
-	entries := map[string][]keystore.Entry{
-		"client":     {{Alias: "client", Key: key, Chain: chain}},
-		"truststore": {{Alias: "root", Chain: []*x509.Certificate{root}, Trusted: true}},
-	}
-	files := map[string][]byte{}
-	for name, list := range entries {
-		p12, err12 := keystore.EncodePKCS12(list, Password, keystore.ProfileModern)
-		jks, errJKS := keystore.EncodeJKS(list, Password, time.Now())
-		if err := errors.Join(err12, errJKS); err != nil {
-			return fmt.Errorf("encoding the %s store: %w", name, err)
-		}
-		files[name+".p12"], files[name+".jks"] = p12, jks
-	}
-	keyPEM, err := keygen.PrivateKeyPEM(key)
-	if err != nil {
-		return err
-	}
-	files["client-key.pem"] = keyPEM
-	files["client-certificate.pem"] = CertificatesPEM(chain...)
-	files["client.pem"] = append(keyPEM, files["client-certificate.pem"]...)
-	files["truststore.pem"] = CertificatesPEM(root)
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// CertificatesPEM encodes certificates one after the other.
-func CertificatesPEM(certs ...*x509.Certificate) []byte {
-	var text []byte
-	for _, cert := range certs {
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
-	}
-	return text
+	return ca.WriteIdentity(dir, key, chain, transport.Root)
 }

@@ -106,32 +106,8 @@ func TestSidecar_nginx_isReloadedAndSeenToServeTheNewCertificate(t *testing.T) {
 	}
 }
 
-func TestSidecar_applicationThatDoesNotReload_isReported(t *testing.T) {
-	t.Parallel()
-	peer.Require(t, "nginx")
-	address := port.Free(t)
-	s := startService(t, time.Hour, nil)
-	p := start(t, s, "OUTPUT_TYPE=PEM", "NOTIFY_EXEC=/bin/false", "NOTIFY_VERIFY="+address, "NOTIFY_VERIFY_FOR=300ms")
-	p.await(1, planned)
-	startNginx(t, fmt.Sprintf("ngx%d-x", os.Getpid()), address, p.volume)
-	p.await(1, verified)
-	p.renew()
-	p.await(2, planned)
-	eventually(t, "the metric says so", func() bool {
-		matches, ok := p.lookup("certfetcher_served_certificate_matches")
-		return ok && matches == 0
-	})
-	assert.Positive(t, p.metric(`certfetcher_notifications_total{kind="exec",outcome="failure"}`))
-	status, _ := p.get("/readyz")
-	assert.Equal(t, 200, status, "a hook that fails harms no certificate")
-	p.end()
-}
-
 func TestSidecar_javaServer_takesTheNewStoreUp(t *testing.T) {
 	t.Parallel()
-	java := peer.Require(t, "java")[0]
-	program, err := filepath.Abs("../java/ReloadingServer.java")
-	require.NoError(t, err)
 	s := startService(t, time.Hour, nil)
 	volume := filepath.Join(t.TempDir(), "volume")
 	variables := append(environment(s.URL, s.Dir, volume), "OUTPUT_TYPE=P12", "OUTPUT_LAYOUT=inplace")
@@ -139,7 +115,7 @@ func TestSidecar_javaServer_takesTheNewStoreUp(t *testing.T) {
 	code, _, stderr := once(t, append(variables, "MODE=init"))
 	require.Zero(t, code, stderr)
 
-	server := exec.Command(java, "-XX:TieredStopAtLevel=1", program, filepath.Join(volume, "keystore.p12"), filepath.Join(volume, "keystore.pass"))
+	server := peer.Java(t, "", "../java/ReloadingServer.java", filepath.Join(volume, "keystore.p12"), filepath.Join(volume, "keystore.pass"))
 	stdin, err := server.StdinPipe()
 	require.NoError(t, err)
 	stdout, err := server.StdoutPipe()

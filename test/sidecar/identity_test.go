@@ -62,59 +62,6 @@ const (
 	unusable = "the new mutual TLS files are unusable, keeping the identity in use"
 )
 
-func TestSidecar_mutualTLSFilesThatAreReplaced_areUsedForTheNextRequest(t *testing.T) {
-	t.Parallel()
-	var shown clients
-	s := startService(t, time.Hour, shown.wrap)
-	p := start(t, s)
-	p.await(1, planned)
-	first := shown.last()
-
-	path := filepath.Join(s.Dir, "client.p12")
-	replace(t, path, []byte("broken"))
-	p.await(1, unusable)
-	p.renew()
-	p.await(2, planned)
-	assert.Zero(t, p.metric("certfetcher_mtls_identity_last_reload_successful"))
-	assert.Equal(t, first, shown.last())
-
-	leaf, store := clientStore(t, s, service.Password)
-	replace(t, path, store)
-	p.await(1, replaced)
-	p.renew()
-	p.await(3, planned)
-	assert.Equal(t, pki.Serial(leaf), shown.last())
-	assert.Equal(t, float64(leaf.NotAfter.Unix()), p.metric("certfetcher_mtls_identity_expiry_timestamp_seconds"))
-	assert.Equal(t, 1., p.metric(`certfetcher_mtls_identity_reloads_total{outcome="ok"}`))
-	assert.Equal(t, 1., p.metric("certfetcher_mtls_identity_last_reload_successful"))
-	p.end()
-}
-
-func TestSidecar_keystoreAndPasswordThatAreReplaced_areUsedForTheNextRequest(t *testing.T) {
-	t.Parallel()
-	var shown clients
-	s := startService(t, time.Hour, shown.wrap)
-	password := filepath.Join(t.TempDir(), "password") // where a change is seen only if it is watched
-	require.NoError(t, os.WriteFile(password, []byte(service.Password+"\n"), 0o600))
-	p := start(t, s, "KEYSTORE_PASSWORD=", "KEYSTORE_PASSWORD_FILE="+password, "TRUSTSTORE_PASSWORD=", "TRUSTSTORE_PASSWORD_FILE="+password)
-	p.await(1, planned)
-
-	leaf, store := clientStore(t, s, "another secret")
-	replace(t, filepath.Join(s.Dir, "client.p12"), store)
-	p.await(1, unusable)
-	trust, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "root", Chain: []*x509.Certificate{s.Transport.Root}, Trusted: true}}, "another secret", keystore.ProfileModern)
-	require.NoError(t, err)
-	replace(t, filepath.Join(s.Dir, "truststore.p12"), trust)
-	p.await(2, unusable)
-	replace(t, password, []byte("another secret\n"))
-	p.await(1, replaced)
-	p.renew()
-	p.await(2, planned)
-	assert.Equal(t, pki.Serial(leaf), shown.last())
-	assert.NotContains(t, p.text(), "another secret")
-	p.end()
-}
-
 func TestSidecar_withoutInotify_usesTheNewIdentityAllTheSame(t *testing.T) {
 	t.Parallel()
 	without := []string{peer.Require(t, "unshare")[0], "--map-root-user", "sh", "-c", `echo 0 >/proc/sys/user/max_inotify_instances && exec "$0"`}

@@ -37,10 +37,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && roles[os.Args[1]] != nil {
 		roles[os.Args[1]](os.Args[2:])
 	}
-	os.Exit(programs.RunTests(m, func(dir string) error {
-		binDir = dir
-		return nil
-	}, "certfetcher", "certservice", "devca"))
+	programs.RunTests(m, &binDir)
 }
 
 // patience bounds waits for what happens at once unless something is wrong.
@@ -59,7 +56,7 @@ func (l line) duration(key string) time.Duration {
 
 // sidecar is a running certfetcher.
 type sidecar struct {
-	t       *testing.T
+	t       tester
 	cmd     *exec.Cmd
 	volume  string
 	address string // of the probes; empty: as logged
@@ -99,12 +96,37 @@ func run(t *testing.T, volume string, variables []string, by ...string) *sidecar
 func runAs(t *testing.T, user *syscall.Credential, volume string, variables []string, by ...string) *sidecar {
 	t.Helper()
 	command := append(by, filepath.Join(binDir, "certfetcher"))
-	p := &sidecar{t: t, volume: volume, cmd: exec.Command(command[0], command[1:]...), grown: make(chan struct{}), ended: make(chan error, 1)}
+	p := newSidecar(t, volume, exec.Command(command[0], command[1:]...))
 	p.cmd.Env = variables
+	require.NoError(t, p.begin(user))
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill() // where the test has not ended it
+		if t.Failed() {
+			t.Logf("certfetcher logged:\n%s", p.text())
+		}
+	})
+	return p
+}
+
+// tester is what a test in Go and a script are alike in.
+type tester interface {
+	require.TestingT
+	Helper()
+}
+
+func newSidecar(t tester, volume string, cmd *exec.Cmd) *sidecar {
+	return &sidecar{t: t, volume: volume, cmd: cmd, grown: make(chan struct{}), ended: make(chan error, 1)}
+}
+
+func (p *sidecar) begin(user *syscall.Credential) error {
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 	stderr, err := p.cmd.StderrPipe()
-	require.NoError(t, err)
-	require.NoError(t, p.cmd.Start())
+	if err != nil {
+		return err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
 	go func() {
 		for scanner := bufio.NewScanner(stderr); scanner.Scan(); {
 			fields := line{}
@@ -119,13 +141,7 @@ func runAs(t *testing.T, user *syscall.Credential, volume string, variables []st
 		}
 		p.ended <- p.cmd.Wait()
 	}()
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill() // where the test has not ended it
-		if t.Failed() {
-			t.Logf("certfetcher logged:\n%s", p.text())
-		}
-	})
-	return p
+	return nil
 }
 
 func (p *sidecar) text() string {
@@ -253,7 +269,7 @@ func (p *sidecar) lookup(series string) (float64, bool) {
 }
 
 // eventually waits for something that leaves no line in the log.
-func eventually(t *testing.T, what string, condition func() bool) {
+func eventually(t tester, what string, condition func() bool) {
 	t.Helper()
 	require.Eventually(t, condition, patience, 2*time.Millisecond, what)
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // renewals in a row, each of its own accord.
-const renewals = 20
+const renewals = 12
 
 // startStack runs certservice and devca, whose certificates live for the given time.
 func startStack(t *testing.T, dir, life string) *stack.Stack {

@@ -18,11 +18,10 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/service"
 )
 
 // CAName is the name under which certservice knows devca.
-const CAName = "RA"
+const CAName = ca.CAName
 
 // secret is shared by certservice and devca.
 const secret = "demonstration"
@@ -31,7 +30,7 @@ const secret = "demonstration"
 type Stack struct {
 	// URL is what REQUEST_URL should be.
 	URL string
-	// Dir holds the client's identity, under the names that service.WriteIdentity documents.
+	// Dir holds the client's identity, under the names that ca.WriteIdentity documents.
 	Dir string
 	// Operations is the address of certservice's plain port.
 	Operations string
@@ -99,8 +98,8 @@ func StartServiceOf(bin, dir string, entries []map[string]any, environment ...st
 	}
 	s.CertService, err = startProcess(filepath.Join(bin, "certservice"), append([]string{
 		"HTTPS_PORT=0", "METRICS_ADDR=127.0.0.1:0", "CMP_SERVERS_PATH=" + servers,
-		"KEYSTORE_PATH=" + filepath.Join(dir, "server", "client.p12"), "KEYSTORE_PASSWORD=" + service.Password,
-		"TRUSTSTORE_PATH=" + filepath.Join(dir, "server", "truststore.p12"), "TRUSTSTORE_PASSWORD=" + service.Password,
+		"KEYSTORE_PATH=" + filepath.Join(dir, "server", "client.p12"), "KEYSTORE_PASSWORD=" + ca.Password,
+		"TRUSTSTORE_PATH=" + filepath.Join(dir, "server", "truststore.p12"), "TRUSTSTORE_PASSWORD=" + ca.Password,
 	}, environment...))
 	if err != nil {
 		return nil, err
@@ -129,7 +128,7 @@ func (s *Stack) writeIdentities(dir string) error {
 		if err != nil {
 			return err
 		}
-		if err := service.WriteIdentity(filepath.Join(dir, side), key, chain, s.Transport.Root); err != nil {
+		if err := ca.WriteIdentity(filepath.Join(dir, side), key, chain, s.Transport.Root); err != nil {
 			return err
 		}
 	}

@@ -15,14 +15,11 @@ import (
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
-// program is the built certfetcher.
-var program string
+// binDir holds the programs under test.
+var binDir string
 
 func TestMain(m *testing.M) {
-	os.Exit(programs.RunTests(m, func(dir string) error {
-		program = filepath.Join(dir, "certfetcher")
-		return nil
-	}, "certfetcher"))
+	programs.RunTests(m, &binDir)
 }
 
 func startService(t testing.TB) *service.Service {

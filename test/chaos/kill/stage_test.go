@@ -94,7 +94,7 @@ func (s *stage) mustRun(variables ...string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program)
+	cmd := exec.CommandContext(ctx, filepath.Join(binDir, "certfetcher"))
 	cmd.Env = environment(s.service, s.volume(), variables...)
 	out, err := cmd.CombinedOutput()
 	require.NoError(s.t, err, string(out))
@@ -110,7 +110,7 @@ func (s *stage) bring(name string) { copyVolume(s.t, filepath.Join(s.dir, name),
 // play runs the scene, with decide for each call.
 func (s *stage) play(decide func(call) verdict) *run {
 	s.t.Helper()
-	r := &run{program: program, root: s.dir, decide: decide}
+	r := &run{program: filepath.Join(binDir, "certfetcher"), root: s.dir, decide: decide}
 	mode := []string{"MODE=init", fmt.Sprintf("FORCE_ENROLL=%t", s.force)}
 	if s.sidecar {
 		mode[0] = "MODE=sidecar"

@@ -25,10 +25,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("LOAD_ATTACK") != "" {
 		os.Exit(attackForOthers())
 	}
-	os.Exit(programs.RunTests(m, func(dir string) error {
-		binDir = dir
-		return nil
-	}, "certservice", "devca"))
+	programs.RunTests(m, &binDir)
 }
 
 // service is certservice in its cgroup, with devca outside of it.

@@ -81,7 +81,10 @@ func TestShare_hangingCA_leavesTheOtherAlone(t *testing.T) {
 	s.addHangingCA()
 	seconds := chaos.Amount(1, 4, 10)
 	const clients = 16
-	peak := float64(len(s.atRate(clients, 1e6, seconds).latencies)) / float64(seconds)
+	peak := 400. // the least that any machine can do
+	if chaos.Amount(false, true, true) {
+		peak = float64(len(s.atRate(clients, 1e6, seconds).latencies)) / float64(seconds)
+	}
 	var calm, hung *observed
 	// On a machine that others load as well, one comparison says little: the best of three counts.
 	for range chaos.Amount(1, 3, 3) {

@@ -29,11 +29,8 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
-	os.Exit(programs.RunTests(m, func(dir string) error {
-		tempdir.InMemory()
-		bin = dir
-		return nil
-	}, "certfetcher", "certservice", "devca"))
+	tempdir.InMemory()
+	programs.RunTests(m, &bin)
 }
 
 // slack is what a loaded machine may take longer than the configured times say.

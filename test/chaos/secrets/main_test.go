@@ -12,21 +12,21 @@ import (
 	"github.com/certfetcher/certfetcher/test/programs"
 )
 
-// binDir holds the programs under test, built once.
-var binDir string
+// binDir holds the programs under test; childPath is this test as a command of the sidecar.
+var binDir, childPath string
 
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "child" {
 		os.Exit(child(os.Args[1]))
 	}
-	os.Exit(programs.RunTests(m, func(dir string) error {
-		binDir = dir
+	programs.RunTests(m, &binDir, func(scratch string) error {
 		self, err := os.Executable()
 		if err != nil {
 			return err
 		}
-		return os.Symlink(self, filepath.Join(dir, "child"))
-	}, "certfetcher", "certservice", "devca"))
+		childPath = filepath.Join(scratch, "child")
+		return os.Symlink(self, childPath)
+	})
 }
 
 // child is a command that a sidecar runs: it appends all that it was given to a file.

@@ -119,7 +119,7 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 	s.keepKey(volume)
 
 	s.sidecar(volume, told, variables("MODE=sidecar",
-		"NOTIFY_EXEC="+filepath.Join(binDir, "child")+" "+dump, "NOTIFY_URL="+hook.URL+"/reload?token="+token, "NOTIFY_URL_ALLOW_REMOTE=true"))
+		"NOTIFY_EXEC="+childPath+" "+dump, "NOTIFY_URL="+hook.URL+"/reload?token="+token, "NOTIFY_URL_ALLOW_REMOTE=true"))
 	s.outputs["environment, command line and files of a child"], err = os.ReadFile(dump)
 	require.NoError(t, err)
 	require.Contains(t, string(s.outputs["environment, command line and files of a child"]), "CERTFETCHER_SERIAL=")

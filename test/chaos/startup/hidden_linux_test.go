@@ -51,7 +51,7 @@ var nobody = &syscall.Credential{Uid: 65534, Gid: 65534}
 // look runs a spy on a process, and returns its exit code and what it said.
 func look(t *testing.T, pid int) (int, string) {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(binDir, "spy"), "spy", fmt.Sprint(pid))
+	cmd := exec.Command(filepath.Join(scratch, "spy"), "spy", fmt.Sprint(pid))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: nobody}
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

@@ -16,15 +16,15 @@ import (
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
-// binDir holds the programs under test, built once; every user may run them.
-var binDir string
+// binDir holds the programs under test, and scratch the spy; every user may run them.
+var binDir, scratch string
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "spy" {
 		os.Exit(spy(os.Args[2]))
 	}
-	os.Exit(programs.RunTests(m, func(dir string) error {
-		binDir = dir
+	programs.RunTests(m, &binDir, func(dir string) error {
+		scratch = dir
 		// The spy is this binary, which is where only root may be. Written while other tests start programs, it would be
 		// busy for a moment.
 		self, err := os.ReadFile("/proc/self/exe")
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 			return err
 		}
 		return os.WriteFile(filepath.Join(dir, "spy"), self, 0o755)
-	}, "certfetcher", "certservice", "devca"))
+	})
 }
 
 // deadline is for what must end. It is far more than anything here takes, also on a loaded machine.
@@ -45,7 +45,7 @@ func environment(t *testing.T) []string {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { silent.Close() })
-	dir, err := os.MkdirTemp(binDir, "identity-") // below what every user may read
+	dir, err := os.MkdirTemp(scratch, "identity-") // below what every user may read
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	require.NoError(t, os.Chmod(dir, 0o755))

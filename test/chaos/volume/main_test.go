@@ -27,11 +27,8 @@ func TestMain(m *testing.M) {
 	if lockDir := os.Getenv("VOLUME_TEST_LOCK"); lockDir != "" {
 		os.Exit(holdLock(lockDir))
 	}
-	os.Exit(programs.RunTests(m, func(dir string) error {
-		tempdir.InMemory()
-		binDir = dir
-		return nil
-	}, "certfetcher"))
+	tempdir.InMemory()
+	programs.RunTests(m, &binDir)
 }
 
 // deadline is for what must end. It is far more than anything here takes, also on a loaded machine.

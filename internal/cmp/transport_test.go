@@ -1,0 +1,347 @@
+package cmp
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// over sends a CMP message over a real connection to a handler.
+func over(t *testing.T, handler http.HandlerFunc, change func(*Config)) error {
+	t.Helper()
+	p := newPKI(t)
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	c, log := testClient(t, nil, func(cfg *Config) {
+		cfg.URL, cfg.HTTPClient = server.URL, server.Client()
+		if change != nil {
+			change(cfg)
+		}
+	})
+	_, err := c.Initialize(t.Context(), p.request())
+	require.Error(t, err)
+	assertNoSecret(t, err.Error(), log.String())
+	return err
+}
+
+func TestHostile_HTTP(t *testing.T) {
+	answer := func(status int, mediaType, body string, more ...string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", mediaType)
+			for i := 0; i < len(more); i += 2 {
+				w.Header().Set(more[i], more[i+1])
+			}
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		}
+	}
+	later := func(value string) http.HandlerFunc { return answer(503, "text/html", "", "Retry-After", value) }
+	var bomb bytes.Buffer
+	z := gzip.NewWriter(&bomb)
+	_, _ = z.Write(make([]byte, 64<<20))
+	require.NoError(t, z.Close())
+	const evil = "http://evil.example/"
+	for name, row := range map[string]struct {
+		handler http.HandlerFunc
+		after   time.Duration
+	}{
+		"empty body":                     {answer(200, MediaType, ""), 0},
+		"HTML with 200":                  {answer(200, "text/html", "<html>login"), 0},
+		"HTML with 503":                  {answer(503, "text/html", "<html>down", "Retry-After", "120"), 2 * time.Minute},
+		"503 with a date":                {later("Mon, 04 May 2026 03:03:01 GMT"), time.Minute},
+		"503 with a date in the past":    {later("Mon, 04 May 2020 03:03:01 GMT"), 0},
+		"503 for years":                  {later("2000000000"), 24 * time.Hour},
+		"503 with nonsense":              {later("-1"), 0},
+		"404":                            {http.NotFound, 0},
+		"no content type and no content": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, 0},
+		"redirect":                       {http.RedirectHandler(evil, http.StatusTemporaryRedirect).ServeHTTP, 0},
+		"redirect that calls itself a CMP message": {answer(302, MediaType, "x", "Location", evil), 0},
+		"compressed, and not unpacked":             {answer(200, MediaType, bomb.String(), "Content-Encoding", "gzip"), 0},
+		"larger than allowed":                      {answer(200, MediaType, string(make([]byte, MaxMessageSize+1))), 0},
+		"endless": {func(w http.ResponseWriter, r *http.Request) {
+			assert.Equal(t, "identity", r.Header.Get("Accept-Encoding"))
+			w.Header().Set("Content-Type", MediaType)
+			for {
+				if _, err := w.Write(make([]byte, 1<<16)); err != nil {
+					return
+				}
+			}
+		}, 0},
+		"cut off by the connection": {answer(200, MediaType, "0", "Content-Length", "100"), 0},
+		// What a CA says on an error page is what its operator needs.
+		"error page of EJBCA": {answer(404, "text/html;charset=UTF-8", string(readRecorded(t, "unknown-alias.response.html"))), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := over(t, row.handler, nil)
+			checkText(t, err.Error())
+			var transport *TransportError
+			require.ErrorAs(t, err, &transport)
+			assert.Equal(t, row.after, transport.RetryAfter)
+			assert.False(t, transport.Timeout)
+		})
+	}
+}
+
+// A server that accepts the request and never answers, and one that sends the head of an answer and then nothing.
+type silent struct{ afterHead bool }
+
+func (s silent) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !s.afterHead {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	body, writer := io.Pipe()
+	context.AfterFunc(r.Context(), func() { writer.CloseWithError(r.Context().Err()) })
+	return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {MediaType}}, Body: body}, nil
+}
+
+func TestHostile_slowServer_timesOut(t *testing.T) {
+	for name, row := range map[string]struct {
+		server silent
+		caller time.Duration // its deadline
+		limit  time.Duration // that the error names
+	}{
+		"slow body": {silent{afterHead: true}, time.Hour, 7 * time.Second}, "no answer": {silent{}, time.Hour, 7 * time.Second},
+		"the deadline of the caller is not the message's": {silent{}, time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, _ := testClient(t, nil, func(c *Config) {
+					c.HTTPClient, c.MessageTimeout = &http.Client{Transport: row.server}, 7*time.Second
+				})
+				start := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), row.caller)
+				defer cancel()
+
+				_, err := c.Initialize(ctx, newPKI(t).request())
+
+				var transport *TransportError
+				require.ErrorAs(t, err, &transport)
+				assert.True(t, transport.Timeout)
+				assert.Equal(t, row.limit, transport.Limit)
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+				assert.Equal(t, min(7*time.Second, row.caller), time.Since(start))
+				if row.limit > 0 {
+					assert.ErrorContains(t, err, "no answer within 7s")
+				}
+			})
+		})
+	}
+}
+
+func TestClient_connectionRefused_isATransportError(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	server.Close()
+	c, _ := testClient(t, nil, func(c *Config) { c.URL, c.HTTPClient = server.URL, nil })
+
+	_, err := c.Initialize(t.Context(), newPKI(t).request())
+
+	var transport *TransportError
+	require.ErrorAs(t, err, &transport)
+	assert.Zero(t, transport.StatusCode)
+	assert.Contains(t, err.Error(), "connection refused")
+}
+
+func TestClient_URLInErrors_hasNoPassword(t *testing.T) {
+	err := over(t, http.NotFound, func(c *Config) {
+		c.URL = strings.Replace(c.URL, "http://", "http://user:"+testSecret+"@", 1)
+	})
+	var transport *TransportError
+	require.ErrorAs(t, err, &transport)
+	assert.Contains(t, transport.URL, "http://user:xxxxx@127.0.0.1:")
+}
+
+func TestClient_mediaType_mayHaveCaseAndParameters(t *testing.T) {
+	p := newPKI(t)
+	r := &responder{t: t, testPKI: p}
+	for _, mediaType := range []string{"Application/PKIXCMP; charset=binary", "application/pkixcmp; parameter", "application/pkixcmp;"} {
+		c, _ := testClient(t, http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
+			recorder := httptest.NewRecorder()
+			r.ServeHTTP(recorder, hr)
+			w.Header().Set("Content-Type", mediaType)
+			_, _ = w.Write(recorder.Body.Bytes())
+		}), nil)
+
+		_, err := c.Initialize(t.Context(), p.request())
+
+		assert.NoError(t, err, mediaType)
+	}
+}
+
+// serveRaw has serve handle each TCP connection, of which it gets the number, counted from 1.
+func serveRaw(t *testing.T, serve func(number int32, connection net.Conn)) (url string, connections *atomic.Int32) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	connections = &atomic.Int32{}
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = connection.Close() }()
+				serve(connections.Add(1), connection)
+			}()
+		}
+	}()
+	return "http://" + listener.Addr().String() + "/pkix/", connections
+}
+
+// exchangeOn answers one request on a connection by a handler, and says keep-alive.
+func exchangeOn(connection net.Conn, reader *bufio.Reader, handler http.Handler) {
+	request, err := http.ReadRequest(reader)
+	if err != nil {
+		return
+	}
+	response, err := inMemory{handler}.RoundTrip(request)
+	if err != nil {
+		return
+	}
+	body, _ := io.ReadAll(response.Body)
+	response.Body = io.NopCloser(bytes.NewReader(body))
+	response.ContentLength = int64(len(body))
+	_ = response.Write(connection)
+}
+
+// Some servers close the connection after an answer without saying so. The certConf that follows at once is then written
+// to a connection that is as good as closed: it is sent once more on a new one, and not more often.
+func TestClient_serverThatCloses(t *testing.T) {
+	for name, row := range map[string]struct {
+		served      int32                         // connections on which a request is answered
+		end         func(net.Conn, *bufio.Reader) // of every connection
+		connections int32
+		succeeds    bool
+	}{
+		"closed":                              {2, func(net.Conn, *bufio.Reader) {}, 2, true},
+		"reset":                               {2, func(c net.Conn, _ *bufio.Reader) { _ = c.(*net.TCPConn).SetLinger(0) }, 2, true},
+		"closed in the next request":          {2, func(c net.Conn, _ *bufio.Reader) { _, _ = c.Read(make([]byte, 1)) }, 2, true},
+		"closed after the next request":       {2, readRequest, 2, true},
+		"a new connection is not tried again": {0, readRequest, 1, false},
+		"once more and no more":               {1, readRequest, 2, false},
+		"not after the first byte of an answer": {2, func(c net.Conn, r *bufio.Reader) {
+			readRequest(c, r)
+			_, _ = io.WriteString(c, "HTTP/1.1 2")
+		}, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPKI(t)
+			r := &responder{t: t, testPKI: p}
+			url, connections := serveRaw(t, func(number int32, connection net.Conn) {
+				reader := bufio.NewReader(connection)
+				if number <= row.served {
+					exchangeOn(connection, reader, r)
+				}
+				row.end(connection, reader)
+			})
+			transport := &http.Transport{}
+			t.Cleanup(transport.CloseIdleConnections)
+			c, _ := testClient(t, nil, func(c *Config) { c.URL, c.HTTPClient = url, &http.Client{Transport: transport} })
+
+			_, err := c.Initialize(t.Context(), p.request())
+
+			assert.Equal(t, row.connections, connections.Load())
+			if row.succeeds {
+				require.NoError(t, err)
+				assert.Equal(t, "ir certConf", r.kinds())
+				return
+			}
+			var failed *TransportError
+			require.ErrorAs(t, err, &failed)
+			assert.False(t, failed.Timeout)
+		})
+	}
+}
+
+func readRequest(_ net.Conn, reader *bufio.Reader) { _, _ = http.ReadRequest(reader) }
+
+// Answers that go on being sent hold no more memory than their server may have, however many there are. The next answer
+// of an ordinary size is taken nevertheless, and everything is given back.
+func TestAnswers_ofOneServer_shareABound(t *testing.T) {
+	const transactions = 20
+	p := newPKI(t)
+	var done sync.WaitGroup
+	release := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", MediaType)
+		_, _ = w.Write(make([]byte, MaxMessageSize-1000))
+		_ = http.NewResponseController(w).Flush()
+		<-release
+	}))
+	t.Cleanup(server.Close)
+	bound := NewAnswers(DefaultAnswerBytes)
+	c, _ := testClient(t, nil, func(cfg *Config) { cfg.URL, cfg.HTTPClient, cfg.Answers = server.URL, server.Client(), bound })
+	errs := make(chan error, transactions)
+	for range transactions {
+		done.Go(func() {
+			_, err := c.Initialize(t.Context(), p.request())
+			errs <- err
+		})
+	}
+	// All but four, or more where two were refused at once, are refused while the answers go on; the others wait for the rest.
+	for range transactions - DefaultAnswerBytes/MaxMessageSize {
+		assert.ErrorContains(t, <-errs, "answer is larger than 65536 bytes, and other large answers of this server are under way")
+	}
+	whole := int64((MaxMessageSize - 1000 - freeAnswer) / answerStep * answerStep)
+	assert.Eventually(t, func() bool { return DefaultAnswerBytes-bound.left.Load() >= whole }, 10*time.Second, time.Millisecond,
+		"at least one large answer is held")
+
+	require.NoError(t, p.initialize(t, func(_ *testPKI, cfg *Config) { cfg.Answers = bound }).err)
+
+	close(release)
+	done.Wait()
+	assert.EqualValues(t, DefaultAnswerBytes, bound.left.Load())
+}
+
+func TestPlainText_isWhatAReaderSees(t *testing.T) {
+	for page, want := range map[string]string{
+		"":                          "",
+		"no such alias\r\n\x1b[31m": "no such alias [31m",
+		"<html><head><title>Error</title></head><body>it</body>":                       "it",
+		"<html><head><title>Only a title</title></head></html>":                        "Only a title",
+		"<HTML><BODY class='x'><h1>HTTP 500</h1><p>a &amp; b &lt;c":                    "HTTP 500 a & b <c",
+		"<style>p {color: red}</style>a<script>if (a < b) {}</script>b<!-- c > d -->e": "a b e",
+		"<body>cut off in a <a href='":                                                 "cut off in a",
+		"<!DOCTYPE html><p>x":                                                          "x",
+		strings.Repeat("é<b>", 10_000):                                                 strings.TrimSpace(strings.Repeat("é ", 150)) + " …",
+	} {
+		assert.Equal(t, want, plainText(page), page[:min(len(page), 60)])
+	}
+}
+
+func FuzzPlainText(f *testing.F) {
+	f.Add("<html><head><title>Error</title></head><body>CMP alias 'nosuch' does not exist</body></html>")
+	f.Add("<script>a</script><style>b</style><!-- c -->&amp;<")
+	f.Fuzz(func(t *testing.T, page string) {
+		text := plainText(page)
+		assert.LessOrEqual(t, len([]rune(text)), maxWordsShown+1)
+		assert.NotContains(t, text, "\n")
+	})
+}
+
+func FuzzRetryAfter(f *testing.F) {
+	for _, seed := range []string{"", "120", "-1", "Mon, 04 May 2026 03:03:01 GMT", "99999999999999999999"} {
+		f.Add(seed)
+	}
+	transport := transport{now: func() time.Time { return testNow }}
+	f.Fuzz(func(t *testing.T, value string) {
+		wait := transport.retryAfter(value)
+		assert.GreaterOrEqual(t, wait, time.Duration(0))
+		assert.LessOrEqual(t, wait, maxRetryAfter)
+	})
+}
