@@ -109,7 +109,7 @@ type encoder struct {
 }
 
 func (e *encoder) file(f File) ([]byte, error) {
-	if f.trusted && e.truststores != nil {
+	if f.Trusted && e.truststores != nil {
 		return e.truststores.data(f.Name), nil
 	}
 	return f.encode(e)

@@ -6,6 +6,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/certfetcher/certfetcher/output"
 	"github.com/certfetcher/certfetcher/test/ca"
@@ -47,17 +48,13 @@ func ExampleVolume_Publish() {
 
 func ExampleFiles() {
 	for _, file := range output.Files() {
-		fmt.Println(file.Name, file.Formats)
+		if slices.Contains(file.Formats, output.TypeP12) {
+			fmt.Println(file.Name, file.Formats)
+		}
 	}
 	// Output:
 	// keystore.pass [P12 JKS]
 	// truststore.pass [P12 JKS]
 	// truststore.p12 [P12]
-	// truststore.jks [JKS]
-	// truststore.pem [PEM]
 	// keystore.p12 [P12]
-	// keystore.jks [JKS]
-	// keystore-combined.pem [PEM]
-	// key.pem [PEM]
-	// keystore.pem [PEM]
 }

@@ -37,14 +37,15 @@ func TestOpen_whatIsInTheWayOfTheDirectory(t *testing.T) {
 
 func TestOpen_unusableConfiguration(t *testing.T) {
 	const mode = "want permission bits with the owner's right to read"
+	names := strings.Join(FormatNames(), ", ")
 	for want, line := range map[string]string{
-		`output directory is "certs", want an absolute path`:          "set Dir certs",
-		"no output type is given, want at least one of P12, JKS, PEM": "set Types",
-		`output type is "p12", want one of P12, JKS, PEM`:             "set Types PEM p12",
-		`output layout is "flat", want symlink or inplace`:            "set Layout flat",
-		`PKCS#12 profile is "old", want modern or legacy`:             "set P12Profile old",
-		"file mode is 040, " + mode:                                   "set FileMode 040",
-		"file mode is 0104600, " + mode:                               "set FileMode 0104600",
+		`output directory is "certs", want an absolute path`:     "set Dir certs",
+		"no output type is given, want at least one of " + names: "set Types",
+		`output type is "p12", want one of ` + names:             "set Types PEM p12",
+		`output layout is "flat", want symlink or inplace`:       "set Layout flat",
+		`PKCS#12 profile is "old", want modern or legacy`:        "set P12Profile old",
+		"file mode is 040, " + mode:                              "set FileMode 040",
+		"file mode is 0104600, " + mode:                          "set FileMode 0104600",
 	} {
 		cfg := newConfig(t, LayoutSymlink, TypePEM)
 		harm(t, &cfg, nil, line)

@@ -47,10 +47,12 @@ type File struct {
 	Name    string
 	Formats []string // the names of those that have it
 	Content string   // what is in it, in Markdown
+	Trusted bool     // a truststore
+	// PasswordFile is the name of the file with the password that opens this one; empty: it is not encrypted.
+	PasswordFile string
 
-	holds   secrecy
-	trusted bool // a truststore
-	encode  func(e *encoder) ([]byte, error)
+	holds  secrecy
+	encode func(e *encoder) ([]byte, error)
 }
 
 // Secret tells whether the file has Config.FileMode. All others have mode 0644.
@@ -82,16 +84,20 @@ func listFiles(formats []Format) []File {
 	var truststores, keystores []File
 	var withPasswords []string
 	for _, format := range formats {
+		trust := format.truststore
+		trust.Trusted, trust.Formats = true, []string{format.Name}
 		if format.hasPasswords {
 			withPasswords = append(withPasswords, format.Name)
+			trust.PasswordFile = truststorePass
 		}
+		truststores = append(truststores, trust)
 		for _, f := range format.keystores {
-			f.Formats = []string{format.Name}
+			f.Formats = trust.Formats
+			if format.hasPasswords {
+				f.PasswordFile = keystorePass
+			}
 			keystores = append(keystores, f)
 		}
-		f := format.truststore
-		f.Formats, f.trusted = []string{format.Name}, true
-		truststores = append(truststores, f)
 	}
 	passwords := []File{
 		{Name: keystorePass, Formats: withPasswords, holds: password,

@@ -3,44 +3,14 @@ package output
 import (
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/files"
 )
-
-// Two processes may share a volume, as pods of one deployment do.
-func TestVolume_Publish_bySeveralAtOnce(t *testing.T) {
-	eachLayout(t, func(t *testing.T, layout string) {
-		cfg := newConfig(t, layout, TypePEM)
-		cfg.Now = nil
-		bundles := []Bundle{newBundle(), newBundle()}
-		var writers sync.WaitGroup
-		for _, b := range bundles {
-			v := mustOpen(t, cfg)
-			writers.Go(func() {
-				for range 50 {
-					if _, err := v.Publish(b); !assert.NoError(t, err) {
-						return
-					}
-					if _, err := Read(cfg); !assert.NoError(t, err) {
-						return
-					}
-				}
-			})
-		}
-		writers.Wait()
-		bundle, err := mustOpen(t, cfg).Current()
-		require.NoError(t, err)
-		require.True(t, bundle.equal(bundles[0]) || bundle.equal(bundles[1]))
-		requireNothingLeft(t, listing(t, cfg.Dir), layout)
-	})
-}
 
 // A process that hangs with the lock keeps others from publishing for ten seconds each, and none from reading.
 func TestVolume_lockedByAnother(t *testing.T) {

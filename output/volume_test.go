@@ -80,7 +80,7 @@ func TestVolume_Publish_truststoresChangeOnlyWithTheTrustedCertificates(t *testi
 		stores := func() map[string]string {
 			stores := map[string]string{}
 			for _, f := range catalogue {
-				if f.trusted {
+				if f.Trusted {
 					stores[f.Name] = readFile(t, cfg.Dir, f.Name)
 				}
 			}

@@ -27,7 +27,7 @@ func loadConfig() (*config.Fetcher, config.Faults) {
 
 // knownVariables are those of all commands: one environment may be for several of them.
 func knownVariables() []string {
-	return slices.Concat(config.Names(), truststore.Names(), []string{"APP_UID", "APP_GID"})
+	return slices.Concat(program.VariableNames(config.Variables), truststore.Names(), []string{"APP_UID", "APP_GID"})
 }
 
 // replacedInputs refuses an output directory in which a publication would take away what the next run needs.

@@ -114,7 +114,7 @@ It is configured by environment variables:
 	if err != nil {
 		return err
 	}
-	if err := config.WriteUsage(w); err != nil {
+	if err := program.WriteUsage(w, config.Variables); err != nil {
 		return err
 	}
 	return enroll.WriteExitCodes(w)

@@ -51,7 +51,7 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 
 	s, faults := loadSettings()
 	log := s.log.Logger(stderr)
-	program.LogMisspelt(log, program.VariableNames(&environment{}))
+	program.LogMisspelt(log, program.VariableNames(variables))
 	if *check {
 		return checkAll(s, faults, log, stdout, stderr)
 	}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -70,10 +69,9 @@ func filesWith(t *testing.T, authority *ca.CA, servers, password string) map[str
 // runWith runs the program with nothing but env set of what it reads.
 func runWith(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	for field := range reflect.TypeFor[environment]().Fields() {
-		name := field.Tag.Get("envconfig")
-		t.Setenv(name, env[name])
-		t.Setenv(name+"_FILE", env[name+"_FILE"])
+	for _, v := range variables {
+		t.Setenv(v.Name, env[v.Name])
+		t.Setenv(v.Name+"_FILE", env[v.Name+"_FILE"])
 	}
 	var out, err bytes.Buffer
 	code = run(context.Background(), func() bool { return true }, args, &out, &err)
@@ -102,11 +100,11 @@ func TestRun_flags(t *testing.T) {
 	code, stdout, stderr := runWith(t, nil, "--help")
 	assert.Equal(t, exitOK, code)
 	assert.Empty(t, stderr)
-	for field := range reflect.TypeFor[environment]().Fields() {
-		assert.NotEmpty(t, field.Tag.Get("rule"), field.Name)
-		assert.Contains(t, stdout, "\n  "+field.Tag.Get("envconfig")+" (")
-		assert.Contains(t, stdout, field.Tag.Get("desc"))
-		assert.Contains(t, stdout, field.Tag.Get("default"))
+	for _, v := range variables {
+		assert.NotEmpty(t, v.Rule, v.Name)
+		assert.Contains(t, stdout, "\n  "+v.Name+" (")
+		assert.Contains(t, stdout, v.Help)
+		assert.Contains(t, stdout, v.Default)
 	}
 	_, stdout, _ = runWith(t, nil, "--version")
 	assert.Equal(t, "certservice "+program.Version()+"\n", stdout)

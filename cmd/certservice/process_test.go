@@ -117,21 +117,22 @@ func clientOf(t *testing.T, authority *ca.CA, withCertificate bool) *http.Client
 
 func TestCertservice_process_servesReloadsAndEnds(t *testing.T) {
 	authority := newCA(t)
-	env := files(t, authority, goodServers)
+	env := files(t, authority, `{"cmpv2Servers": []}`)
 	p := start(t, env)
 	trusted, stranger := clientOf(t, authority, true), clientOf(t, authority, false)
 	status := func(client *http.Client, url string) int { status, _ := p.get(client, url); return status }
+	line := p.await("configuration not loaded, there is none yet, so no certificate can be issued", "start")
+	assert.Equal(t, "cmpv2Servers: is empty, want at least one server", line["error"])
+	assert.Equal(t, http.StatusServiceUnavailable, status(http.DefaultClient, p.url+"/ready"))
+	assert.Equal(t, http.StatusOK, status(http.DefaultClient, p.url+"/healthz"))
 
+	writeFile(t, env["CMP_SERVERS_PATH"], []byte(goodServers))
+	p.await("configuration loaded", "file changed")
 	assert.Equal(t, http.StatusOK, status(trusted, p.https+"/ready"))
 	code, body := p.get(stranger, p.https+"/ready")
 	assert.Equal(t, http.StatusUnauthorized, code)
 	assert.JSONEq(t, `{"errorMessage":"Client certificate is missing or not trusted"}`, body)
 	assert.Equal(t, http.StatusBadRequest, status(trusted, p.https+"/v1/certificate/RA"))
-	assert.Equal(t, http.StatusNotFound, status(trusted, p.https+"/v1/certificate/NEW"))
-
-	writeFile(t, env["CMP_SERVERS_PATH"], []byte(strings.Replace(goodServers, `"RA"`, `"NEW"`, 1)))
-	p.await("configuration loaded", "file changed")
-	assert.Equal(t, http.StatusBadRequest, status(trusted, p.https+"/v1/certificate/NEW"))
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
 	p.await("configuration loaded", "SIGHUP")
 	assert.Equal(t, http.StatusOK, status(trusted, p.https+"/reload"))
@@ -149,24 +150,6 @@ func TestCertservice_process_servesReloadsAndEnds(t *testing.T) {
 	require.NoError(t, err)
 	assert.NotContains(t, string(log), "very-secret-iak")
 	assert.NotContains(t, string(log), "PRIVATE KEY")
-}
-
-func TestCertservice_process_isNotReadyUntilABadFileIsFixed(t *testing.T) {
-	env := files(t, newCA(t), `{"cmpv2Servers": []}`)
-	p := start(t, env)
-	line := p.await("configuration not loaded, there is none yet, so no certificate can be issued", "start")
-	assert.Equal(t, "cmpv2Servers: is empty, want at least one server", line["error"])
-	status, _ := p.get(http.DefaultClient, p.url+"/ready")
-	assert.Equal(t, http.StatusServiceUnavailable, status)
-	status, _ = p.get(http.DefaultClient, p.url+"/healthz")
-	assert.Equal(t, http.StatusOK, status)
-
-	writeFile(t, env["CMP_SERVERS_PATH"], []byte(goodServers))
-	eventually(t, func() bool {
-		status, _ := p.get(http.DefaultClient, p.url+"/ready")
-		return status == http.StatusOK
-	})
-	assert.NoError(t, p.terminate())
 }
 
 func TestCertservice_process_takesItsNewIdentityPasswordAndTruststore(t *testing.T) {

@@ -48,7 +48,11 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	// the file is fixed.
 	_ = configuration.Reload("start")
 	go watchConfiguration(ctx, configuration, log)
-	go reloadOn(ctx, hangup, configuration)
+	go func() {
+		for range hangup {
+			_ = configuration.Reload("SIGHUP") // logged there
+		}
+	}()
 
 	strangers := certservice.NewStrangers(log)
 	defer strangers.Summarise()
@@ -127,17 +131,6 @@ func newConfiguration(s settings, cpu *certservice.CPU, m *certservice.Metrics, 
 func watchConfiguration(ctx context.Context, c *certservice.Configuration, log *slog.Logger) {
 	if err := c.Watch(ctx); err != nil {
 		log.Error("changes of the configuration will not be noticed", "error", err.Error())
-	}
-}
-
-func reloadOn(ctx context.Context, hangup <-chan os.Signal, c *certservice.Configuration) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-hangup:
-			_ = c.Reload("SIGHUP") // logged there
-		}
 	}
 }
 

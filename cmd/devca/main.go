@@ -41,7 +41,7 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 	}
 	s, faults := loadSettings()
 	log := s.log.Logger(stderr)
-	program.LogMisspelt(log, program.VariableNames(&environment{}))
+	program.LogMisspelt(log, program.VariableNames(variables))
 	if len(faults) > 0 {
 		for _, fault := range faults {
 			fmt.Fprintf(stderr, "devca: %s\n", fault.Error())

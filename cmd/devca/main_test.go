@@ -27,12 +27,12 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// clean sets the environment to nothing but the given variables.
-func clean(t *testing.T, variables map[string]string) {
+// clean sets the environment to nothing but the given values.
+func clean(t *testing.T, values map[string]string) {
 	t.Helper()
-	for _, v := range program.DescribeVariables(&environment{}) {
-		t.Setenv(v.Name, variables[v.Name])
-		t.Setenv(v.Name+"_FILE", variables[v.Name+"_FILE"])
+	for _, v := range variables {
+		t.Setenv(v.Name, values[v.Name])
+		t.Setenv(v.Name+"_FILE", values[v.Name+"_FILE"])
 	}
 }
 
@@ -55,10 +55,10 @@ func TestRun_help_listsEveryVariable(t *testing.T) {
 	assert.Zero(t, code)
 	assert.Empty(t, stderr)
 	assert.Contains(t, stdout, "DEVELOPMENT ONLY")
-	for _, v := range program.DescribeVariables(&environment{}) {
+	for _, v := range variables {
 		assert.Contains(t, stdout, "\n  "+v.Name+" (")
 		assert.NotEmpty(t, v.Rule, v.Name)
-		assert.NotEmpty(t, v.Description, v.Name)
+		assert.NotEmpty(t, v.Help, v.Name)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -24,24 +25,20 @@ type settings struct {
 
 // loadSettings reads the environment, and returns everything that is wrong with it.
 func loadSettings() (settings, []program.Fault) {
-	var env environment
-	r := program.ReadEnvironment(&env)
-	s := settings{addr: env.Addr, caFile: env.CAFile, faults: env.Fault, log: r.Log()}
-	s.loopback = listensOnLoopback(r, env.IAK != "")
-	if env.IAK == "" {
-		env.IAK = devca.DefaultSecret
-	}
+	r := program.ReadEnvironment(variables)
+	s := settings{addr: r.Value("DEVCA_ADDR"), caFile: r.Value("DEVCA_CA_FILE"), faults: r.Value("DEVCA_FAULT"), log: r.Log()}
+	s.loopback = listensOnLoopback(r, r.Value("DEVCA_IAK") != "")
 	for _, name := range []string{"DEVCA_RV", "DEVCA_IAK"} {
 		if n := len(r.Value(name)); n > 256 {
 			r.Reject(name, fmt.Sprintf("%d bytes", n))
 		}
 	}
-	s.ca.Reference, s.ca.Secret = env.RV, []byte(env.IAK)
+	s.ca.Reference, s.ca.Secret = r.Value("DEVCA_RV"), []byte(cmp.Or(r.Value("DEVCA_IAK"), devca.DefaultSecret))
 	s.ca.Validity = validity(r)
 	s.ca.ResponseProtection = devca.ResponseProtection(r.Choice("DEVCA_RESPONSE_PROTECTION", "mac", "signature"))
 	s.ca.StrictKeyUsage = r.Bool("DEVCA_STRICT_KEY_USAGE")
 	var err error
-	if s.ca.Faults, err = devca.ParseFaults(env.Fault); err != nil {
+	if s.ca.Faults, err = devca.ParseFaults(r.Value("DEVCA_FAULT")); err != nil {
 		r.Reject("DEVCA_FAULT", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	return s, r.Faults()
@@ -79,18 +76,43 @@ func validity(r *program.Reader) time.Duration {
 	return d
 }
 
-// environment is every variable as text; see program.Variable for its tags.
-type environment struct {
-	Addr       string `envconfig:"DEVCA_ADDR" default:"127.0.0.1:8829" rule:"host:port" desc:"where to listen; DEVCA_IAK must be set for an address that other machines can reach"`
-	RV         string `envconfig:"DEVCA_RV" default:"mypassword" rule:"1 to 256 bytes" desc:"reference value: the name of the shared secret, which requests carry as senderKID"`
-	IAK        string `envconfig:"DEVCA_IAK" secret:"true" rule:"1 to 256 bytes" desc:"initial authentication key: the shared secret; unset, it is the mypassword of the ONAP server's sample configuration"`
-	Validity   string `envconfig:"DEVCA_VALIDITY" default:"1h" rule:"a duration such as 1h or 90s, or a number of seconds; 1s to 365 days" desc:"how long certificates are valid"`
-	CAFile     string `envconfig:"DEVCA_CA_FILE" rule:"the path of a file in a directory that exists" desc:"where to write the root certificate of this run as PEM"`
-	Protection string `envconfig:"DEVCA_RESPONSE_PROTECTION" default:"mac" rule:"mac or signature" desc:"how answers to requests under the shared secret are protected: with it, or by the CA's signature as EJBCA does"`
-	StrictKU   string `envconfig:"DEVCA_STRICT_KEY_USAGE" default:"false" rule:"true or false" desc:"refuse requests for key usages that the kind of key cannot have, such as keyEncipherment for EC keys, in place of leaving the usage out"`
-	Fault      string `envconfig:"DEVCA_FAULT" rule:"any of waiting[:POLLS], rejection[:FAILINFO], unprotected-error, wrong-nonce, wrong-key, expired, explicit-confirm, slow:DURATION, drop[:BODY], separated by commas" desc:"how to misbehave"`
-	LogFormat  string `envconfig:"LOG_FORMAT" default:"json" rule:"json or text" desc:"format of the log on standard error"`
-	LogLevel   string `envconfig:"LOG_LEVEL" default:"info" rule:"debug, info, warn or error" desc:"least severe level that is logged"`
+// variables are all that the program reads.
+var variables = []program.Variable{
+	{Name: "DEVCA_ADDR", Default: "127.0.0.1:8829",
+		Rule: "host:port",
+		Help: "where to listen; DEVCA_IAK must be set for an address that other machines can reach"},
+	{Name: "DEVCA_RV", Default: "mypassword",
+		Rule: "1 to 256 bytes",
+		Help: "reference value: the name of the shared secret, which requests carry as senderKID"},
+	{Name: "DEVCA_IAK", Secret: true,
+		Rule: "1 to 256 bytes",
+		Help: "initial authentication key: the shared secret; unset, it is the mypassword of the " +
+			"ONAP server's sample configuration"},
+	{Name: "DEVCA_VALIDITY", Default: "1h",
+		Rule: "a duration such as 1h or 90s, or a number of seconds; 1s to 365 days",
+		Help: "how long certificates are valid"},
+	{Name: "DEVCA_CA_FILE",
+		Rule: "the path of a file in a directory that exists",
+		Help: "where to write the root certificate of this run as PEM"},
+	{Name: "DEVCA_RESPONSE_PROTECTION", Default: "mac",
+		Rule: "mac or signature",
+		Help: "how answers to requests under the shared secret are protected: with it, or by the " +
+			"CA's signature as EJBCA does"},
+	{Name: "DEVCA_STRICT_KEY_USAGE", Default: "false",
+		Rule: "true or false",
+		Help: "refuse requests for key usages that the kind of key cannot have, such as " +
+			"keyEncipherment for EC keys, in place of leaving the usage out"},
+	{Name: "DEVCA_FAULT",
+		Rule: "any of waiting[:POLLS], rejection[:FAILINFO], unprotected-error, wrong-nonce, " +
+			"wrong-key, expired, explicit-confirm, slow:DURATION, drop[:BODY], separated by " +
+			"commas",
+		Help: "how to misbehave"},
+	{Name: "LOG_FORMAT", Default: "json",
+		Rule: "json or text",
+		Help: "format of the log on standard error"},
+	{Name: "LOG_LEVEL", Default: "info",
+		Rule: "debug, info, warn or error",
+		Help: "least severe level that is logged"},
 }
 
 func writeUsage(w io.Writer) error {
@@ -104,7 +126,7 @@ Usage: devca [--help | --version]
 
 It is configured by environment variables:
 `)
-	if err := program.WriteUsage(&text, &environment{}); err != nil {
+	if err := program.WriteUsage(&text, variables); err != nil {
 		return err
 	}
 	text.WriteString(`

@@ -36,9 +36,8 @@ const testIAK, testRV = "initial-authentication-key", "reference-value"
 type cmpServer struct {
 	t        *testing.T
 	ca       *ca.CA
-	signer   *tls.Certificate   // signs the answers; nil: they are protected by MAC
-	status   *cmp.PKIStatusInfo // instead of granting
-	updates  *tls.Certificate   // signs the answers to key updates, which then have no caPubs, as EJBCA does; nil: as others
+	signer   *tls.Certificate // signs the answers; nil: they are protected by MAC
+	updates  *tls.Certificate // signs the answers to key updates, which then have no caPubs, as EJBCA does; nil: as others
 	caPubs   []*x509.Certificate
 	http     int  // HTTP status without a CMP message; 0: none
 	failures int  // how many of the next messages are answered with status 500 in HTML
@@ -92,16 +91,11 @@ func (s *cmpServer) answer(request *cmp.PKIMessage) ([]byte, error) {
 		answer.Body = cmp.PKIBody{Type: cmp.BodyPKIConf, Content: cmp.PKIConfirmContent{}}
 		return s.protect(answer, s.signer)
 	}
-	response := cmp.CertResponse{}
-	if s.status != nil {
-		response.Status = *s.status
-	} else {
-		leaf, err := s.issue(request.Body.Content.(cmp.CertReqMessages)[0].CertReq.CertTemplate)
-		if err != nil {
-			return nil, err
-		}
-		response.CertifiedKeyPair = &cmp.CertifiedKeyPair{Certificate: leaf}
+	leaf, err := s.issue(request.Body.Content.(cmp.CertReqMessages)[0].CertReq.CertTemplate)
+	if err != nil {
+		return nil, err
 	}
+	response := cmp.CertResponse{CertifiedKeyPair: &cmp.CertifiedKeyPair{Certificate: leaf}}
 	content, signer := &cmp.CertRepMessage{Response: []cmp.CertResponse{response}}, s.signer
 	if request.Body.Type == cmp.BodyKUR && s.updates != nil {
 		signer = s.updates
@@ -263,15 +257,6 @@ func TestCMPAuthority_update_dependsOnSubjectAndNames(t *testing.T) {
 }
 
 const callFailed = "Exception occurred during call to cmp client: "
-
-func TestCMPAuthority_refusal_reachesTheClientInTheServersWords(t *testing.T) {
-	s := newCMPServer(t)
-	refusal := cmp.Rejection("wrong subject", cmp.FailBadRequest)
-	s.status = &refusal
-	service := newService(t, s.authority(nil), nil)
-	service.enroll().is(500, "CMPv2 server returned following error: wrong subject (badRequest)")
-	assert.Equal(t, `CA refused: rejection, badRequest: "wrong subject"`, service.audit()["error"])
-}
 
 func TestCMPAuthority_failure_reachesTheClientWithItsReason(t *testing.T) {
 	development, err := devca.New(devca.Config{Faults: devca.Faults{Waiting: 1, CheckAfter: 120}})

@@ -198,36 +198,26 @@ func faultInNames(san cryptobyte.String) csrFault {
 	return ""
 }
 
-// Kinds of GeneralName.
-const (
-	generalEmail = 1
-	generalDNS   = 2
-	generalURI   = 6
-	generalIP    = 7
-)
+// generalIP is the kind of GeneralName of an IP address (RFC 5280, 4.2.1.6).
+const generalIP = 7
+
+// asciiNames are the kinds of GeneralName that are IA5Strings, with what to write instead of other characters.
+var asciiNames = map[uint8]struct{ name, want string }{
+	1: {"e-mail address", ""}, 2: {"DNS name", ", want its A-label (xn--…)"}, 6: {"URI", ", want it percent-encoded"},
+}
 
 func faultInName(kind uint8, value string) csrFault {
-	shown := fmt.Sprintf("%q", pki.OneLine(value, 100))
-	switch kind {
-	case generalDNS:
-		if !ascii(value) {
-			return csrFault("asks for the DNS name " + shown + ", which is not ASCII, want its A-label (xn--…)")
-		}
-	case generalEmail:
-		if !ascii(value) {
-			return csrFault("asks for the e-mail address " + shown + ", which is not ASCII")
-		}
-	case generalURI:
-		if !ascii(value) {
-			return csrFault("asks for the URI " + shown + ", which is not ASCII, want it percent-encoded")
-		}
+	text, isText := asciiNames[kind]
+	shown := fmt.Sprintf("asks for the %s %q, which ", text.name, pki.OneLine(value, 100))
+	switch n := len(value); {
+	case isText && !ascii(value):
+		return csrFault(shown + "is not ASCII" + text.want)
+	case text.name == "URI":
 		if _, err := url.Parse(value); err != nil {
-			return csrFault("asks for the URI " + shown + ", which cannot be parsed")
+			return csrFault(shown + "cannot be parsed")
 		}
-	case generalIP:
-		if n := len(value); n != 4 && n != 16 {
-			return csrFault(fmt.Sprintf("asks for an IP address of %d bytes, want 4 or 16", n))
-		}
+	case kind == generalIP && n != 4 && n != 16:
+		return csrFault(fmt.Sprintf("asks for an IP address of %d bytes, want 4 or 16", n))
 	}
 	return ""
 }

@@ -127,10 +127,7 @@ func parseServers(data []byte, readFile func(string) ([]byte, error)) (serversFi
 	if !ok {
 		return file, Faults{fmt.Sprintf("the file holds %s, want an object with the key \"cmpv2Servers\"", kind(root))}
 	}
-	misspelt := unknownFields(object, rootFields)
-	for _, m := range misspelt {
-		file.Warnings = append(file.Warnings, m.text(""))
-	}
+	misspelt := findMisspelt("", object, []string{"cmpv2Servers"}, &file.Warnings)
 	var faults Faults
 	list, ok := object["cmpv2Servers"].([]any)
 	switch value, present := object["cmpv2Servers"]; {
@@ -182,6 +179,3 @@ func (f *serversFile) leaveOut(caName string, faults Faults) {
 	f.Faults = append(f.Faults, faults...)
 	f.leftOut = append(f.leftOut, caName)
 }
-
-// rootFields are the fields of the file's outermost object.
-var rootFields = []string{"cmpv2Servers"}

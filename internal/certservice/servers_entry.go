@@ -30,16 +30,8 @@ var entryFields = []string{"caName", "url", "issuerDN", "caMode", "authenticatio
 	"additionalRoots", "timeout", "responseTrust", "allowModified", "signerDN", "recipientDN", "sender", "confirmation",
 	"tlsTrust", "tlsIdentity", "maxInFlight"}
 
-// checkFields warns of misspelt fields, and remembers them for the fault that a field is missing.
-func (e *entryParser) checkFields(known []string) {
-	e.misspelt = unknownFields(e.fields, known)
-	for _, m := range e.misspelt {
-		*e.warnings = append(*e.warnings, m.text(e.place))
-	}
-}
-
 func (e *entryParser) parse() Server {
-	e.checkFields(entryFields)
+	e.misspelt = findMisspelt(e.place+": ", e.fields, entryFields, e.warnings)
 	s := Server{
 		CAName:   e.caName(),
 		URL:      e.required("url", 1, 2048),
@@ -214,7 +206,7 @@ func (e entryParser) maxInFlight() int {
 // inner is the parser of an object in a field.
 func (e entryParser) inner(field string, fields map[string]any, known ...string) entryParser {
 	e.place, e.fields = e.place+"."+field, fields
-	e.checkFields(known)
+	e.misspelt = findMisspelt(e.place+": ", fields, known, e.warnings)
 	return e
 }
 

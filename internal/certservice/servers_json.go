@@ -86,39 +86,26 @@ func quotedByte(b byte) string {
 	return fmt.Sprintf("%q", rune(b))
 }
 
-// misspelling is a field that has no effect, and the known one that it looks like.
-type misspelling struct{ written, meant string }
-
-func (m misspelling) text(place string) string {
-	if place != "" {
-		place += ": "
-	}
-	return fmt.Sprintf("%sthe field %q is not known and has no effect: did you mean %q?",
-		place, bounded(m.written), m.meant)
-}
-
-type misspellings []misspelling
+// misspellings are the fields that have no effect, by the known one that each looks like.
+type misspellings map[string]string
 
 // hint names the misspelt field after the words that a field is missing.
-func (all misspellings) hint(field string) string {
-	for _, m := range all {
-		if m.meant == field {
-			return fmt.Sprintf(" (there is %q)", bounded(m.written))
-		}
+func (m misspellings) hint(field string) string {
+	if written, ok := m[field]; ok {
+		return fmt.Sprintf(" (there is %q)", written)
 	}
 	return ""
 }
 
-// unknownFields finds the fields that look like a known one. Others are ignored: files for other programs and
-// other versions have them.
-func unknownFields(object map[string]any, known []string) misspellings {
-	var found misspellings
+// findMisspelt finds the fields that look like a known one, and warns of each. Others are ignored: files for other
+// programs and other versions have them. place is where the object is, with a colon.
+func findMisspelt(place string, object map[string]any, known []string, warnings *[]string) misspellings {
+	found := misspellings{}
 	for _, name := range slices.Sorted(maps.Keys(object)) {
-		if slices.Contains(known, name) {
-			continue
-		}
-		if meant, ok := program.Closest(name, known); ok {
-			found = append(found, misspelling{name, meant})
+		if meant, ok := program.Closest(name, known); ok && !slices.Contains(known, name) {
+			found[meant] = bounded(name)
+			*warnings = append(*warnings, fmt.Sprintf("%sthe field %q is not known and has no effect: did you mean %q?",
+				place, bounded(name), meant))
 		}
 	}
 	return found

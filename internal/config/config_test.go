@@ -32,7 +32,7 @@ var valid = map[string]string{
 
 func setenv(t *testing.T, changes map[string]string) {
 	t.Helper()
-	for _, v := range program.DescribeVariables(&environment{}) {
+	for _, v := range Variables {
 		t.Setenv(v.Name, "")
 		t.Setenv(v.Name+"_FILE", "")
 	}
@@ -248,7 +248,7 @@ func TestLoad_secretFile_thatCannotBeUsed_isAFaultOfItsVariable(t *testing.T) {
 }
 
 func TestLoad_faults_neverShowASecret(t *testing.T) {
-	for _, v := range program.DescribeVariables(&environment{}) {
+	for _, v := range Variables {
 		if !v.Secret {
 			continue
 		}
@@ -259,16 +259,12 @@ func TestLoad_faults_neverShowASecret(t *testing.T) {
 	}
 }
 
-func TestWriteUsage_andMarkdown_nameEveryVariable(t *testing.T) {
-	var usage, markdown strings.Builder
-	require.NoError(t, WriteUsage(&usage))
-	require.NoError(t, WriteMarkdown(&markdown))
-	for _, v := range program.DescribeVariables(&environment{}) {
+func TestVariables_areDocumented(t *testing.T) {
+	for _, v := range Variables {
 		assert.NotEmpty(t, v.Rule, v.Name)
-		assert.NotEmpty(t, v.Description, v.Name)
+		assert.NotEmpty(t, v.Help, v.Name)
 		assert.NotEmpty(t, v.Group, v.Name)
-		assert.Contains(t, usage.String(), "  "+v.Name+" (")
-		assert.Contains(t, markdown.String(), "| `"+v.Name+"`")
+		assert.Contains(t, stages, v.Part, v.Name)
 	}
 }
 

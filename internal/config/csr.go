@@ -22,8 +22,8 @@ var keyAlgorithms = []string{"RSA-2048", "RSA-3072", "RSA-4096", "ECDSA-P256", "
 // specialCharacters are refused in CN and O, as the ONAP client refused them.
 const specialCharacters = `~#@*$+%!()?/{}<>|_^`
 
-func (l *loader) certificate(env *environment) enroll.Certificate {
-	return enroll.Certificate{KeyAlgorithm: l.keyAlgorithm(env.KeyAlgorithm), Template: l.template(env)}
+func (l *loader) certificate() enroll.Certificate {
+	return enroll.Certificate{KeyAlgorithm: l.keyAlgorithm(l.Value("KEY_ALGORITHM")), Template: l.template()}
 }
 
 func (l *loader) keyAlgorithm(text string) string {
@@ -61,13 +61,13 @@ func meantAlgorithm(text string) string {
 	return known
 }
 
-func (l *loader) template(env *environment) *x509.CertificateRequest {
-	l.commonName(env.CommonName)
-	if c := firstOf(env.Organization, specialCharacters); c != "" {
+func (l *loader) template() *x509.CertificateRequest {
+	l.commonName(l.Value("COMMON_NAME"))
+	if c := firstOf(l.Value("ORGANIZATION"), specialCharacters); c != "" {
 		l.Reject("ORGANIZATION", "it contains "+c)
 	}
-	if env.Country != "" && !isCountry(env.Country) {
-		l.Reject("COUNTRY", program.SuggestWriting(meantCountry(env.Country)))
+	if l.Value("COUNTRY") != "" && !isCountry(l.Value("COUNTRY")) {
+		l.Reject("COUNTRY", program.SuggestWriting(meantCountry(l.Value("COUNTRY"))))
 	}
 	for _, name := range []string{"COMMON_NAME", "ORGANIZATION", "STATE"} {
 		// The subject is encoded without spaces at its ends, so this would leave the attribute out.
@@ -77,8 +77,8 @@ func (l *loader) template(env *environment) *x509.CertificateRequest {
 	}
 	l.bounds()
 	template := &x509.CertificateRequest{}
-	l.sans(env.SANs, template)
-	l.subject(env, template)
+	l.sans(l.Value("SANS"), template)
+	l.subject(template)
 	return template
 }
 
@@ -110,7 +110,7 @@ func firstOf(text, chars string) string {
 // subject encodes the name as the ONAP client's JDK did, byte for byte, so that a certificate keeps
 // its subject through a migration: one attribute to an RDN, in DER order L, OU, O, ST, C, CN (which
 // RFC 4514 prints the other way round), PrintableString where the characters allow it, else UTF8String.
-func (l *loader) subject(env *environment, template *x509.CertificateRequest) {
+func (l *loader) subject(template *x509.CertificateRequest) {
 	if !l.readable("LOCATION", "ORGANIZATION_UNIT", "ORGANIZATION", "STATE", "COMMON_NAME") {
 		return
 	}
@@ -125,7 +125,7 @@ func (l *loader) subject(env *environment, template *x509.CertificateRequest) {
 	for _, a := range []struct {
 		arc   int // of id-at, 2.5.4 (RFC 5280, appendix A.1)
 		value string
-	}{{7, env.Location}, {11, env.OrganizationUnit}, {10, env.Organization}, {8, env.State}, {6, env.Country}, {3, env.CommonName}} {
+	}{{7, l.Value("LOCATION")}, {11, l.Value("ORGANIZATION_UNIT")}, {10, l.Value("ORGANIZATION")}, {8, l.Value("STATE")}, {6, l.Value("COUNTRY")}, {3, l.Value("COMMON_NAME")}} {
 		value := strings.TrimSpace(a.value)
 		if value == "" {
 			continue

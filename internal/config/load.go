@@ -10,9 +10,8 @@ import (
 // the logging, termination-message and TLS settings that could be understood are returned, so that the
 // caller can report the faults where the operator looks, and look for more.
 func Load() (*Fetcher, error) {
-	var env environment
-	l := &loader{program.ReadEnvironment(&env)}
-	fetcher := l.fetcher(&env)
+	l := &loader{program.ReadEnvironment(Variables)}
+	fetcher := l.fetcher()
 	faults := Faults(ours(l.Faults()))
 	fetcher.Warnings = ours(l.Warnings())
 	if len(faults) == 0 {

@@ -11,39 +11,38 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/notify"
-	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/sidecar"
 	"github.com/certfetcher/certfetcher/output"
 )
 
-func (l *loader) sidecar(env *environment) sidecar.Settings {
+func (l *loader) sidecar() sidecar.Settings {
 	s := sidecar.Settings{
 		Enabled: l.Choice("MODE", "init", "sidecar") == "sidecar",
 		Policy: sidecar.Policy{
-			At: l.share("RENEW_AT"), Before: l.optionalDuration("RENEW_BEFORE", 1, 0), Seed: env.PodUID,
+			At: l.share("RENEW_AT"), Before: l.optionalDuration("RENEW_BEFORE", 1, 0), Seed: l.Value("POD_UID"),
 		},
 		TriggerFile:   l.absolutePath("RENEW_TRIGGER_FILE"),
-		HealthAddress: l.healthAddress(env.HealthAddress),
+		HealthAddress: l.healthAddress(l.Value("HEALTH_ADDR")),
 	}
 	if s.Seed == "" {
 		// A pod's host name is its name. When even that is not known, all that is lost is the spread.
 		s.Seed, _ = os.Hostname()
 	}
 	// Its name would be enough: whatever is published under it would be removed, put back, and removed again.
-	if name := filepath.Base(s.TriggerFile); filepath.Dir(s.TriggerFile) == filepath.Clean(env.OutputPath) && output.Reserved(name) {
+	if name := filepath.Base(s.TriggerFile); filepath.Dir(s.TriggerFile) == filepath.Clean(l.Value("OUTPUT_PATH")) && output.Reserved(name) {
 		l.Reject("RENEW_TRIGGER_FILE", "certfetcher publishes files of such names there")
 	}
 	return s
 }
 
-func (l *loader) renewal(env *environment, sidecar bool) *enroll.Renewal {
+func (l *loader) renewal(sidecar bool) *enroll.Renewal {
 	r := &enroll.Renewal{
 		Fallback: l.Bool("RENEW_FALLBACK"), ReuseKey: l.Bool("REUSE_KEY"), TrustOverlap: l.optionalDuration("TRUST_OVERLAP", 0, -1),
 	}
 	switch {
-	case env.UpdateURL != "":
+	case l.Value("UPDATE_URL") != "":
 		l.httpsURL("UPDATE_URL")
-	case sidecar && !r.Fallback && !derivable(env.RequestURL):
+	case sidecar && !r.Fallback && !derivable(l.Value("REQUEST_URL")):
 		l.Add("UPDATE_URL", "is not set, and does not follow from a REQUEST_URL that does not end in /certificate/, want "+l.Rule("UPDATE_URL"))
 	}
 	return r
@@ -120,12 +119,12 @@ func (l *loader) hostPort(name string) {
 	}
 }
 
-func (l *loader) notify(env *environment) notify.Settings {
+func (l *loader) notify() notify.Settings {
 	return notify.Settings{
-		Exec:   env.NotifyExec,
-		Signal: env.NotifySignal, Process: env.NotifyProcess, PIDFile: l.absolutePath("NOTIFY_PID_FILE"),
-		URL: env.NotifyURL, AllowRemote: l.Bool("NOTIFY_URL_ALLOW_REMOTE"),
-		Verify: env.NotifyVerify, VerifyServerName: env.NotifyVerifyName,
+		Exec:   l.Value("NOTIFY_EXEC"),
+		Signal: l.Value("NOTIFY_SIGNAL"), Process: l.Value("NOTIFY_PROCESS"), PIDFile: l.absolutePath("NOTIFY_PID_FILE"),
+		URL: l.Value("NOTIFY_URL"), AllowRemote: l.Bool("NOTIFY_URL_ALLOW_REMOTE"),
+		Verify: l.Value("NOTIFY_VERIFY"), VerifyServerName: l.Value("NOTIFY_VERIFY_SERVER_NAME"),
 		VerifyFor: l.Duration("NOTIFY_VERIFY_FOR", 1), Timeout: l.Duration("NOTIFY_TIMEOUT", 1),
 	}
 }
@@ -133,7 +132,7 @@ func (l *loader) notify(env *environment) notify.Settings {
 // NewFault makes the fault of a value that its user finds wrong, and not this package. problem is the
 // rest of a sentence that begins with the variable's name.
 func NewFault(variable, problem string) Fault {
-	for _, v := range program.DescribeVariables(&environment{}) {
+	for _, v := range Variables {
 		if v.Name == variable {
 			return Fault{Stage: stages[v.Part], Variable: variable, Problem: problem}
 		}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/notify"
-	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/sidecar"
 )
 
@@ -73,7 +72,7 @@ func TestNewFault_knowsTheVariablesPart(t *testing.T) {
 
 // As in a container without a single variable, where unset is not the same as empty to os.LookupEnv.
 func TestLoad_nothingSet_tellsEveryVariableThatIsNeeded(t *testing.T) {
-	for _, v := range program.DescribeVariables(&environment{}) {
+	for _, v := range Variables {
 		t.Setenv(v.Name, "") // restores it afterwards
 		require.NoError(t, os.Unsetenv(v.Name))
 	}

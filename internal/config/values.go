@@ -29,23 +29,23 @@ const (
 	caNameCharacters = alphanumeric + "_.~-"
 )
 
-func (l *loader) fetcher(env *environment) *Fetcher {
+func (l *loader) fetcher() *Fetcher {
 	f := &Fetcher{
 		Settings: enroll.Settings{
-			Request: l.request(env), Certificate: l.certificate(env), Output: l.output(env), ForceEnroll: l.Bool("FORCE_ENROLL"),
+			Request: l.request(), Certificate: l.certificate(), Output: l.output(), ForceEnroll: l.Bool("FORCE_ENROLL"),
 		},
 		TLS: mtls.Files{
-			KeystorePath: env.KeystorePath, KeystoreKeyPath: env.KeystoreKeyPath, KeystorePassword: env.KeystorePassword,
-			TruststorePath: env.TruststorePath, TruststorePassword: env.TruststorePassword,
+			KeystorePath: l.Value("KEYSTORE_PATH"), KeystoreKeyPath: l.Value("KEYSTORE_KEY_PATH"), KeystorePassword: l.Value("KEYSTORE_PASSWORD"),
+			TruststorePath: l.Value("TRUSTSTORE_PATH"), TruststorePassword: l.Value("TRUSTSTORE_PASSWORD"),
 			KeystorePasswordFile: l.SecretFile("KEYSTORE_PASSWORD"), TruststorePasswordFile: l.SecretFile("TRUSTSTORE_PASSWORD"),
 		},
-		Sidecar:                l.sidecar(env),
-		Notify:                 l.notify(env),
+		Sidecar:                l.sidecar(),
+		Notify:                 l.notify(),
 		Log:                    l.Log(),
-		Inputs:                 l.inputs(env),
-		TerminationMessagePath: terminationMessagePath(env.TerminationMessagePath, defaultTerminationMessagePath),
+		Inputs:                 l.inputs(),
+		TerminationMessagePath: terminationMessagePath(l.Value("TERMINATION_MESSAGE_PATH"), defaultTerminationMessagePath),
 	}
-	renewal := l.renewal(env, f.Sidecar.Enabled)
+	renewal := l.renewal(f.Sidecar.Enabled)
 	if f.Sidecar.Enabled {
 		f.Renewal = renewal
 	}
@@ -53,11 +53,11 @@ func (l *loader) fetcher(env *environment) *Fetcher {
 }
 
 // inputs names the files that are read. A password of the files written is none: it may be one of them.
-func (l *loader) inputs(env *environment) map[string]string {
+func (l *loader) inputs() map[string]string {
 	inputs := l.Files()
 	maps.DeleteFunc(inputs, func(variable, _ string) bool { return strings.HasPrefix(variable, "OUTPUT_") })
 	for variable, path := range map[string]string{
-		"KEYSTORE_PATH": env.KeystorePath, "KEYSTORE_KEY_PATH": env.KeystoreKeyPath, "TRUSTSTORE_PATH": env.TruststorePath,
+		"KEYSTORE_PATH": l.Value("KEYSTORE_PATH"), "KEYSTORE_KEY_PATH": l.Value("KEYSTORE_KEY_PATH"), "TRUSTSTORE_PATH": l.Value("TRUSTSTORE_PATH"),
 	} {
 		if path != "" {
 			inputs[variable] = path
@@ -66,13 +66,13 @@ func (l *loader) inputs(env *environment) map[string]string {
 	return inputs
 }
 
-func (l *loader) request(env *environment) client.Config {
+func (l *loader) request() client.Config {
 	retry := &client.Retry{
 		InitialInterval: l.Duration("RETRY_INITIAL_INTERVAL", 1), MaxInterval: l.Duration("RETRY_MAX_INTERVAL", 1),
 		MaxElapsed: l.Duration("RETRY_MAX_ELAPSED", 0),
 	}
 	r := client.Config{
-		URL: env.RequestURL, UpdateURL: env.UpdateURL, CAName: env.CAName, Timeout: l.timeout("REQUEST_TIMEOUT"), Retry: retry,
+		URL: l.Value("REQUEST_URL"), UpdateURL: l.Value("UPDATE_URL"), CAName: l.Value("CA_NAME"), Timeout: l.timeout("REQUEST_TIMEOUT"), Retry: retry,
 		AllowNoClientAuth: l.Bool("ALLOW_NO_CLIENT_AUTH"),
 	}
 	l.httpsURL("REQUEST_URL")
@@ -118,10 +118,10 @@ func isPort(text string) bool {
 	return text == "" || err == nil && port > 0
 }
 
-func (l *loader) output(env *environment) output.Config {
+func (l *loader) output() output.Config {
 	o := output.Config{
-		Dir:                   filepath.Clean(env.OutputPath),
-		Types:                 l.outputTypes(env.OutputType),
+		Dir:                   filepath.Clean(l.Value("OUTPUT_PATH")),
+		Types:                 l.outputTypes(l.Value("OUTPUT_TYPE")),
 		Layout:                l.Choice("OUTPUT_LAYOUT", "symlink", "inplace"),
 		FileMode:              l.fileMode("OUTPUT_FILE_MODE"),
 		Group:                 l.group("OUTPUT_GROUP"),
@@ -131,7 +131,7 @@ func (l *loader) output(env *environment) output.Config {
 		KeystorePassword:      l.storePassword("OUTPUT_KEYSTORE_PASSWORD"),
 		TruststorePassword:    l.storePassword("OUTPUT_TRUSTSTORE_PASSWORD"),
 	}
-	if env.OutputPath != "" && (!filepath.IsAbs(env.OutputPath) || strings.ContainsRune(env.OutputPath, 0)) {
+	if l.Value("OUTPUT_PATH") != "" && (!filepath.IsAbs(l.Value("OUTPUT_PATH")) || strings.ContainsRune(l.Value("OUTPUT_PATH"), 0)) {
 		l.Reject("OUTPUT_PATH", "")
 	}
 	return o

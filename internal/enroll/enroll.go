@@ -59,8 +59,8 @@ type Enroller struct {
 	UserAgent string
 	// NotePending: the application is notified of publications, so note on the volume that a notification is pending.
 	NotePending bool
-	Log       *slog.Logger
-	Now       func() time.Time
+	Log         *slog.Logger
+	Now         func() time.Time
 
 	volume  *output.Volume
 	current atomic.Pointer[output.Bundle] // what counts on the volume: read from it, or committed last; nil before either

@@ -63,7 +63,7 @@ func wasted(err error) bool {
 }
 
 // errForbidden is the failure of an update that nothing but an enrolment could make good.
-var errForbidden = errors.New("RENEW_FALLBACK=false forbids to enrol again")
+var errForbidden = errors.New("RENEW_FALLBACK is false, which forbids to enrol again")
 
 // forbiddenWait is how long to wait where only an operator can help: no try asks anybody.
 const forbiddenWait = 15 * time.Minute

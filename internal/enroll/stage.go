@@ -68,6 +68,16 @@ func (s Stage) String() string {
 	return fmt.Sprintf("stage %d", int(s))
 }
 
+// Meaning is what an operator knows when the stage fails.
+func (s Stage) Meaning() string {
+	for _, row := range stages {
+		if row.stage == s {
+			return row.meaning
+		}
+	}
+	return ""
+}
+
 // ExitCode is the process's exit code when this stage failed.
 func (s Stage) ExitCode() int { return int(s) }
 
@@ -131,16 +141,6 @@ func WriteExitCodes(w io.Writer) error {
 	text := "\nExit codes\n   0  success\n"
 	for _, row := range stages {
 		text += fmt.Sprintf("  %2d  %s\n", row.stage.ExitCode(), row.meaning)
-	}
-	_, err := io.WriteString(w, text)
-	return err
-}
-
-// WriteExitCodesMarkdown prints the same as a table for the README.
-func WriteExitCodesMarkdown(w io.Writer) error {
-	text := "| exit code | stage | meaning |\n|---|---|---|\n| 0 | | success |\n"
-	for _, row := range stages {
-		text += fmt.Sprintf("| %d | `%s` | %s |\n", row.stage.ExitCode(), row.name, row.meaning)
 	}
 	_, err := io.WriteString(w, text)
 	return err

@@ -94,14 +94,14 @@ func (r *Report) Plan(now, due time.Time) {
 // ErrNothing says that a directory has no file that certfetcher writes.
 var ErrNothing = errors.New("no keystore or truststore is here")
 
-// storeNames are the files that certfetcher writes, those of keystores before those of truststores.
-var storeNames = func() []string {
-	var keystores, truststores []string
+// storeFiles are the files that certfetcher writes, truststores last.
+var storeFiles = func() []output.File {
+	var keystores, truststores []output.File
 	for _, f := range output.Files() {
-		if strings.HasPrefix(f.Name, "truststore.") {
-			truststores = append(truststores, f.Name)
+		if f.Trusted {
+			truststores = append(truststores, f)
 		} else {
-			keystores = append(keystores, f.Name)
+			keystores = append(keystores, f)
 		}
 	}
 	return append(keystores, truststores...)
@@ -139,10 +139,10 @@ func (d directory) report() (*Report, error) {
 	if target, err := d.root.Readlink(output.DataLink); err == nil {
 		r.Layout, r.Generation = output.LayoutSymlink, target
 	}
-	found := map[string][]keystore.Entry{}
-	for _, name := range storeNames {
-		file, path := File{Name: name}, filepath.Join(dir, name)
-		place, err := output.Place(d.root, name)
+	var plain []keystore.Entry // of keystores without a password, which may have key and chain in two files
+	for _, stored := range storeFiles {
+		file, path := File{Name: stored.Name}, filepath.Join(dir, stored.Name)
+		place, err := output.Place(d.root, stored.Name)
 		var info fs.FileInfo
 		if err == nil {
 			info, err = d.root.Lstat(place)
@@ -156,13 +156,15 @@ func (d directory) report() (*Report, error) {
 		case err == nil:
 			file.Mode, file.Size = info.Mode().String(), info.Size()
 		}
-		entries, err := file.read(d)
+		entries, err := file.read(d, stored.PasswordFile)
 		if err != nil {
 			file.Problem = err.Error()
 		}
 		r.Files = append(r.Files, file)
-		r.describe(name, entries)
-		found[name] = entries
+		r.describe(stored.Trusted, entries)
+		if stored.PasswordFile == "" && !stored.Trusted {
+			plain = append(plain, entries...)
+		}
 	}
 	if _, err := d.root.Stat(output.DataLink); len(r.Files) == 0 && r.Generation != "" && errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w: ..data points to %q, which does not exist", dir, ErrNothing, r.Generation)
@@ -171,26 +173,26 @@ func (d directory) report() (*Report, error) {
 		return nil, fmt.Errorf("%s: %w", dir, ErrNothing)
 	}
 	if r.Certificate == nil {
-		r.describePair(found["key.pem"], found["keystore.pem"])
+		r.describePair(plain)
 	}
 	return r, nil
 }
 
-// read reads the file, with the password beside it.
-func (f *File) read(d directory) ([]keystore.Entry, error) {
+// read reads the file, with the password in the other one, if there is one.
+func (f *File) read(d directory, passwordFile string) ([]keystore.Entry, error) {
 	data, err := d.read(f.Name)
 	if err != nil {
 		return nil, err
 	}
-	base, isPassword := strings.CutSuffix(f.Name, ".pass")
-	if isPassword {
+	if strings.HasSuffix(f.Name, ".pass") {
 		f.Format = "password"
 		return nil, nil
 	}
-	base = strings.TrimSuffix(base, filepath.Ext(base))
-	password, err := d.read(base + ".pass")
-	if err != nil && filepath.Ext(f.Name) != ".pem" {
-		return nil, fmt.Errorf("reading its password: %w", err)
+	var password []byte
+	if passwordFile != "" {
+		if password, err = d.read(passwordFile); err != nil {
+			return nil, fmt.Errorf("reading its password: %w", err)
+		}
 	}
 	entries, format, err := keystore.Decode(data, string(password))
 	f.Format = string(format)
@@ -220,13 +222,13 @@ func describeEntry(format keystore.Format, e keystore.Entry) Entry {
 }
 
 // describe takes the certificate from the first keystore that has it, the anchors from the first truststore.
-func (r *Report) describe(name string, entries []keystore.Entry) {
+func (r *Report) describe(trusted bool, entries []keystore.Entry) {
 	for _, e := range entries {
 		if e.Key != nil && len(e.Chain) > 0 && r.Certificate == nil {
 			r.Certificate = describeCertificate(e)
 		}
 	}
-	if !strings.HasPrefix(name, "truststore.") || len(r.Trusted) > 0 {
+	if !trusted || len(r.Trusted) > 0 {
 		return
 	}
 	for _, e := range entries {
@@ -236,15 +238,13 @@ func (r *Report) describe(name string, entries []keystore.Entry) {
 	}
 }
 
-// describePair takes the certificate from two files of PEM, of which one has the key and the other the chain.
-func (r *Report) describePair(keys, certs []keystore.Entry) {
+// describePair takes the certificate from entries of which one has the key and others the chain.
+func (r *Report) describePair(entries []keystore.Entry) {
 	pair := keystore.Entry{}
-	for _, e := range keys {
+	for _, e := range entries {
 		if pair.Key == nil {
 			pair.Key = e.Key
 		}
-	}
-	for _, e := range certs {
 		pair.Chain = append(pair.Chain, e.Chain...)
 	}
 	if pair.Key != nil && len(pair.Chain) > 0 {
@@ -286,8 +286,8 @@ func (d directory) read(name string) ([]byte, error) {
 // state is another one when a file of ours was replaced.
 func (d directory) state() string {
 	var text strings.Builder
-	for _, name := range storeNames {
-		place, err := output.Place(d.root, name)
+	for _, f := range storeFiles {
+		place, err := output.Place(d.root, f.Name)
 		fmt.Fprint(&text, place, err)
 		if info, err := d.root.Lstat(place); err == nil {
 			fmt.Fprint(&text, info.Mode(), info.Size(), info.ModTime().UnixNano())

@@ -37,7 +37,7 @@ func (m *Metrics) Handler(renew func()) http.Handler {
 	})
 	mux.HandleFunc("POST /renew", func(w http.ResponseWriter, r *http.Request) {
 		peer, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil || !peer.Addr().Unmap().IsLoopback() {
+		if err != nil || !peer.Addr().IsLoopback() {
 			respond(w, http.StatusForbidden, "a renewal can be requested from loopback only")
 			return
 		}

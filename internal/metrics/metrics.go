@@ -2,7 +2,7 @@
 // probes that a kubelet asks. The names follow Prometheus' conventions: base units, counters that end in
 // _total, moments as Unix time in seconds.
 //
-// It watches nothing by itself: all it knows it is told. It serves plain HTTP and no secret.
+// It watches nothing by itself: its methods set and count. It serves plain HTTP and no secret.
 //
 // To add a series, define it below and write the method that counts or sets it.
 package metrics
@@ -46,7 +46,7 @@ var (
 		"End of the certificate shown to the CertService, in Unix time.")
 	identityBegin = define("certfetcher_mtls_identity_not_before_timestamp_seconds",
 		"Beginning of the certificate shown to the CertService, in Unix time.")
-	// It is 0 for as long as the files are not what is in use. identityReloads cannot tell: it rises once for each
+	// It is 0 for as long as the files are not what is in use. identityReloads does not show that: it rises once for each
 	// change of the files, however long they stay unusable.
 	identityReloaded = define("certfetcher_mtls_identity_last_reload_successful",
 		"Whether the mutual TLS files could be used when they were last read: 1 or 0.")

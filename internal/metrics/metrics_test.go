@@ -101,42 +101,45 @@ func TestHandler_paths(t *testing.T) {
 	m, c := newMetrics()
 	renewals, published := 0, leaf(c)
 	handler := m.Handler(func() { renewals++ })
-	const near, far = "127.0.0.1:1", "192.0.2.1:1"
-	nothing, publish := func() {}, func() { m.SetCertificate(published) }
-	move := func(d time.Duration) func() { return func() { c.now = time.Unix(1_800_000_000, 0).Add(d) } }
+	publish := func() { m.SetCertificate(published) }
+	damage, repair := func() { m.SetVolume(errors.New("no space left")) }, func() { m.SetVolume(nil) }
+	move := func(d time.Duration) func() { return func() { c.now = published.NotAfter.Add(d) } }
 	for _, row := range []struct {
-		sentence           string
-		before             func()
-		method, path, peer string
-		status             int
-		text               string
+		sentence      string
+		before        func()
+		request, peer string
+		status        int
+		text          string
 	}{
-		{"it lives", nothing, "GET", "/livez", far, 200, "ok\n"},
-		{"nothing is there", nothing, "GET", "/readyz", far, 503, "no certificate is published yet\n"},
-		{"it is published", publish, "GET", "/readyz", far, 200, "ok\n"},
-		{"a file is missing", func() { m.SetVolume(errors.New("no space left")) }, "GET", "/readyz", far, 503, "no space left\n"},
-		{"it is back", func() { m.SetVolume(nil) }, "GET", "/readyz", far, 200, "ok\n"},
-		{"it has expired", move(time.Hour + time.Second), "GET", "/readyz", far, 503, "the certificate expired at 2027-01-15T09:00:00Z\n"},
-		{"our clock is a little behind the CA's", move(-time.Hour - time.Minute), "GET", "/readyz", far, 200, "ok\n"},
-		{"our clock is wrong", move(-2 * time.Hour), "GET", "/readyz", far, 503, "the certificate becomes valid only at 2027-01-15T07:00:00Z: is this machine's clock right?\n"},
-		{"a peer far away", nothing, "POST", "/renew", far, 403, "a renewal can be requested from loopback only\n"},
-		{"the wrong method", nothing, "GET", "/renew", near, 405, "Method Not Allowed\n"},
-		{"IPv4", nothing, "POST", "/renew", near, 202, "a renewal begins\n"},
-		{"IPv6", nothing, "POST", "/renew", "[::1]:1", 202, "a renewal begins\n"},
-		{"IPv4 in IPv6", nothing, "POST", "/renew", "[::ffff:127.0.0.1]:1", 202, "a renewal begins\n"},
-		{"metrics", nothing, "GET", "/metrics", far, 200, "certfetcher_certificate_expiry_timestamp_seconds 1800003600\n"},
+		{"it lives", nil, "GET /livez", "192.0.2.1:1", 200, "ok\n"},
+		{"nothing is there", nil, "GET /readyz", "192.0.2.1:1", 503, "no certificate is published yet\n"},
+		{"it is published", publish, "GET /readyz", "192.0.2.1:1", 200, "ok\n"},
+		{"a file is missing", damage, "GET /readyz", "192.0.2.1:1", 503, "no space left\n"},
+		{"it is back", repair, "GET /readyz", "192.0.2.1:1", 200, "ok\n"},
+		{"it has expired", move(time.Second), "GET /readyz", "192.0.2.1:1", 503,
+			"the certificate expired at 2027-01-15T09:00:00Z\n"},
+		{"our clock is behind by a little", move(-2*time.Hour - time.Minute), "GET /readyz", "192.0.2.1:1", 200, "ok\n"},
+		{"our clock is wrong", move(-3 * time.Hour), "GET /readyz", "192.0.2.1:1", 503,
+			"the certificate becomes valid only at 2027-01-15T07:00:00Z: is this machine's clock right?\n"},
+		{"a peer far away", nil, "POST /renew", "192.0.2.1:1", 403, "a renewal can be requested from loopback only\n"},
+		{"the wrong method", nil, "GET /renew", "127.0.0.1:1", 405, "Method Not Allowed\n"},
+		{"IPv4", nil, "POST /renew", "127.0.0.1:1", 202, "a renewal begins\n"},
+		{"IPv6", nil, "POST /renew", "[::1]:1", 202, "a renewal begins\n"},
+		{"IPv4 in IPv6", nil, "POST /renew", "[::ffff:127.0.0.1]:1", 202, "a renewal begins\n"},
 	} {
-		row.before()
-		request := httptest.NewRequest(row.method, row.path, nil)
+		if row.before != nil {
+			row.before()
+		}
+		method, path, _ := strings.Cut(row.request, " ")
+		request := httptest.NewRequest(method, path, nil)
 		request.RemoteAddr = row.peer
 		recorder := httptest.NewRecorder()
 		handler.ServeHTTP(recorder, request)
 		assert.Equal(t, row.status, recorder.Code, row.sentence)
-		if row.path == "/metrics" {
-			assert.Contains(t, recorder.Body.String(), row.text)
-		} else {
-			assert.Equal(t, row.text, recorder.Body.String(), row.sentence)
-		}
+		assert.Equal(t, row.text, recorder.Body.String(), row.sentence)
 	}
+	recorder := httptest.NewRecorder()
+	handler.ServeHTTP(recorder, httptest.NewRequest("GET", "/metrics", nil))
+	assert.Contains(t, recorder.Body.String(), "certfetcher_certificate_expiry_timestamp_seconds 1800003600\n")
 	assert.Equal(t, 3, renewals)
 }

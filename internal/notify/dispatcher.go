@@ -155,11 +155,11 @@ func (d *Dispatcher) deliver(ctx, current context.Context, event Event) {
 				limit = current // the serial number that it looks for is not wanted any more
 			}
 			err := notifier.Notify(limit, event)
-			if ctx.Err() != nil {
+			switch {
+			case ctx.Err() != nil:
 				return
-			}
-			if current.Err() != nil {
-				if err == nil || notifier != d.config.Verify {
+			case current.Err() != nil:
+				if err == nil || limit == ctx { // else it was cut off
 					d.report(notifier, event, try, 0, err)
 				}
 				d.reportSuperseded(event)
@@ -191,7 +191,7 @@ func (d *Dispatcher) deliver(ctx, current context.Context, event Event) {
 	}
 }
 
-// notifies tells whether any of the notifiers does more than verify.
+// notifies says whether any of the notifiers does more than verify.
 func (d *Dispatcher) notifies(list []Notifier) bool {
 	return slices.ContainsFunc(list, func(n Notifier) bool { return n != d.config.Verify })
 }
@@ -253,7 +253,7 @@ func absentIf(cause, err error) error {
 	return err
 }
 
-// isStillToCome tells of a failure whether the application has not been there yet, and may be expected to come.
+// isStillToCome says of a failure whether the application has not been there yet, and may be expected to come.
 func (d *Dispatcher) isStillToCome(notifier Notifier, err error) bool {
 	_, absent := errors.AsType[*absentError](err)
 	return absent && !d.reached[notifier] && time.Since(d.started) < freshFor

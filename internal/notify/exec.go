@@ -1,15 +1,17 @@
 package notify
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -77,39 +79,34 @@ func (c *command) Notify(ctx context.Context, event Event) error {
 	timed, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	program := c.words[0]
-	output := newCommandOutput(c.log.With("program", program))
-	cmd := exec.CommandContext(timed, program, c.words[1:]...)
-	cmd.Env = slices.Concat(c.environ, variables(event))
+	output := &commandOutput{log: c.log.With("program", program), complete: make(chan struct{})}
+	cmd := exec.Command(program, c.words[1:]...)
+	cmd.Env = slices.Concat(c.environ, describe(event))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	killed := false
-	cmd.Cancel = func() error {
-		err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		if err == syscall.ESRCH {
-			return os.ErrProcessDone
-		}
-		killed = true
-		return err
-	}
 	ended, err := output.start(cmd)
 	if err != nil {
 		return fmt.Errorf("starting %q: %w", program, startReason(err))
 	}
-	err = cmd.Wait()
+	stop := context.AfterFunc(timed, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	state, err := cmd.Process.Wait() // and not cmd.Wait, which would close the output
 	ended()
+	killed := !stop()
 	select {
 	case <-output.complete:
 	case <-time.After(c.grace):
 		output.log.Warn("the command left a process behind that holds its output open; still reading it")
 	}
 	switch {
-	case err == nil:
+	case err != nil:
+		return fmt.Errorf("running %q: %w", program, err)
+	case state.Success():
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("running %q: killed, because certfetcher ends: %w", program, ctx.Err())
 	case killed:
 		return fmt.Errorf("running %q: killed, because it has not ended within %v", program, c.timeout)
 	}
-	return fmt.Errorf("running %q: %w", program, err)
+	return fmt.Errorf("running %q: %s", program, state)
 }
 
 // startReason drops the program, which the message names already.
@@ -129,8 +126,8 @@ func selectVariables(environ []string) []string {
 	})
 }
 
-// variables describe the event to the command.
-func variables(event Event) []string {
+// describe gives the event to the command, as variables.
+func describe(event Event) []string {
 	list := []string{
 		"CERTFETCHER_REASON=" + event.Reason,
 		"CERTFETCHER_SERIAL=" + event.Serial,
@@ -160,8 +157,8 @@ func variables(event Event) []string {
 //   - Outside quotes a backslash makes any following character stand for itself.
 //   - Quoted parts join with what touches them; "" alone is an empty word.
 //
-// An error tells where in the text, counted in bytes from 1, a quote or backslash is that lacks its
-// other half. It does not show the text, which may hold a secret.
+// An error says where in the text, counted in bytes from 1, an incomplete quote or backslash is. It does not show
+// the text, which may hold a secret.
 func parseCommand(text string) ([]string, error) {
 	if at := strings.IndexByte(text, 0); at >= 0 {
 		return nil, fmt.Errorf("byte %d is NUL, which no argument can hold", at+1)
@@ -185,7 +182,7 @@ func parseCommand(text string) ([]string, error) {
 			}
 			word.WriteByte(text[i])
 		case '\'', '"':
-			end, err := quoted(&word, text, i)
+			end, err := appendQuoted(&word, text, i)
 			if err != nil {
 				return nil, err
 			}
@@ -204,8 +201,8 @@ func parseCommand(text string) ([]string, error) {
 	return words, nil
 }
 
-// quoted appends to word what the quote at start encloses, and returns where it is closed.
-func quoted(word *strings.Builder, text string, start int) (int, error) {
+// appendQuoted appends to word what the quote at start encloses, and returns where it is closed.
+func appendQuoted(word *strings.Builder, text string, start int) (int, error) {
 	quote := text[start]
 	for i := start + 1; i < len(text); i++ {
 		switch {
@@ -217,4 +214,82 @@ func quoted(word *strings.Builder, text string, start int) (int, error) {
 		word.WriteByte(text[i])
 	}
 	return 0, fmt.Errorf("the quote %c at byte %d is not closed", quote, start+1)
+}
+
+// Bounds on what a command may put into the log with each run.
+const (
+	maxOutputLines     = 100
+	maxOutputLineBytes = 1024
+)
+
+// commandOutput forwards a command's output to the log, line by line, within bounds. It reads until
+// no process holds the output open any more, which may be long after the command's end.
+type commandOutput struct {
+	log      *slog.Logger
+	complete chan struct{} // closed after the last line was logged
+
+	mu             sync.Mutex
+	lines, dropped int
+}
+
+// start starts cmd with its output going here. ended must be called when the process has been waited for.
+func (o *commandOutput) start(cmd *exec.Cmd) (ended func(), err error) {
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, err // the garbage collector closes what is open
+	}
+	if ended, err = startCommand(cmd); err != nil {
+		return nil, err
+	}
+	var readers sync.WaitGroup
+	readers.Go(func() { o.read("stdout", stdout) })
+	readers.Go(func() { o.read("stderr", stderr) })
+	go func() {
+		readers.Wait()
+		if o.dropped > 0 {
+			o.log.Warn("dropped further output of the command", "lines", o.dropped, "limit", maxOutputLines)
+		}
+		close(o.complete)
+	}()
+	return ended, nil
+}
+
+// read forwards one stream until its end: a pipe fails in no way that could be repaired. Empty lines are not worth a
+// record.
+func (o *commandOutput) read(stream string, from io.ReadCloser) {
+	defer from.Close()
+	reader := bufio.NewReaderSize(from, maxOutputLineBytes)
+	for {
+		begin, more, err := reader.ReadLine()
+		if err != nil {
+			return
+		}
+		line, cut := string(begin), false
+		for more && err == nil {
+			begin, more, err = reader.ReadLine()
+			cut = cut || len(begin) > 0
+		}
+		if line = strings.TrimRight(line, "\r"); line != "" {
+			o.emit(stream, line, cut)
+		}
+	}
+}
+
+func (o *commandOutput) emit(stream, line string, cut bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.lines == maxOutputLines {
+		o.dropped++
+		return
+	}
+	o.lines++
+	text := strings.ToValidUTF8(line, "\uFFFD")
+	if cut {
+		text += " … (cut)"
+	}
+	o.log.Info("output of the command", "stream", stream, "line", text)
 }

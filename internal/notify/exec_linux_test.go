@@ -2,6 +2,7 @@ package notify
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -17,24 +18,13 @@ import (
 )
 
 func TestParseCommand_splitsAsAShellDoesAndNoMore(t *testing.T) {
-	for sentence, row := range map[string]struct {
-		text string
-		want []string
-	}{
-		"spaces, tabs and line breaks separate":                     {"  nginx \t-s\r\n reload ", []string{"nginx", "-s", "reload"}},
-		"single quotes keep everything":                             {`echo 'a  "b" \ $HOME'`, []string{"echo", `a  "b" \ $HOME`}},
-		"double quotes keep blanks and single quotes":               {`echo "it's  here"`, []string{"echo", "it's  here"}},
-		"a backslash in double quotes escapes quotes and backslash": {`echo "a\"b\\c"`, []string{"echo", `a"b\c`}},
-		"any other backslash in double quotes stays":                {`echo "C:\new"`, []string{"echo", `C:\new`}},
-		"a backslash outside quotes takes any meaning away":         {`echo a\ b \' \\ \n`, []string{"echo", "a b", "'", `\`, "n"}},
-		"quoted parts join":                                         {`a'b'"c"d\e`, []string{"abcde"}},
-		"empty quotes are a word":                                   {`echo '' ""`, []string{"echo", "", ""}},
-		"the rest of a shell's syntax means nothing":                {`sh -c $HOME|*>x;# &`, []string{"sh", "-c", "$HOME|*>x;#", "&"}},
-		"text beyond ASCII":                                         {`écho "grüß dich"`, []string{"écho", "grüß dich"}},
-	} {
-		words, err := parseCommand(row.text)
-		require.NoError(t, err, sentence)
-		assert.Equal(t, row.want, words, sentence)
+	for row, want := range rows(t, "testdata/commands.txt") {
+		sentence, text, _ := strings.Cut(row, ": ")
+		text, err := strconv.Unquote(text)
+		require.NoError(t, err)
+		words, err := parseCommand(text)
+		require.NoError(t, err)
+		assert.Equal(t, want, fmt.Sprintf("%q", words), sentence)
 	}
 }
 
@@ -108,21 +98,19 @@ func TestCommand_outputIsLoggedWithinBounds(t *testing.T) {
 	assert.Equal(t, []string{"stream=stdout line=" + long, cut, cut, "stream=stdout line=z"}, log)
 }
 
-func TestCommand_errors_saySoonWhatHappened_andHaveNoArguments(t *testing.T) {
-	for sentence, row := range map[string]struct {
-		settings Settings
-		want     string
-	}{
-		"an exit code":   {Settings{Exec: "sh -c 'exit 3' s3cret"}, `running "sh": exit status 3`},
-		"a signal":       {Settings{Exec: "sh -c 'kill -9 $$' s3cret"}, `running "sh": signal: killed`},
-		"a time-out":     {Settings{Exec: "sleep 1000", Timeout: 300 * time.Millisecond}, `running "sleep": killed, because it has not ended within 300ms`},
-		"not in PATH":    {Settings{Exec: "no-such-program s3cret"}, `starting "no-such-program": executable file not found in $PATH`},
-		"not there":      {Settings{Exec: "/no/such/program s3cret"}, `starting "/no/such/program": no such file or directory`},
-		"not executable": {Settings{Exec: "/etc/passwd s3cret"}, `starting "/etc/passwd": permission denied`},
+func TestCommand_errors_sayWhatHappened_withoutArguments(t *testing.T) {
+	for line, want := range map[string]string{
+		"sh -c 'exit 3' s3cret":     `running "sh": exit status 3`,
+		"sh -c 'kill -9 $$' s3cret": `running "sh": signal: killed`,
+		"no-such-program s3cret":    `starting "no-such-program": executable file not found in $PATH`,
+		"/no/such/program s3cret":   `starting "/no/such/program": no such file or directory`,
+		"/etc/passwd s3cret":        `starting "/etc/passwd": permission denied`,
 	} {
-		_, err := runCommand(t, row.settings)
-		require.EqualError(t, err, row.want, sentence)
+		_, err := runCommand(t, Settings{Exec: line})
+		require.EqualError(t, err, want)
 	}
+	_, err := runCommand(t, Settings{Exec: "sleep 1000", Timeout: 300 * time.Millisecond})
+	require.EqualError(t, err, `running "sleep": killed, because it has not ended within 300ms`)
 }
 
 // beInit makes orphans children of this process, as they are of process 1 in a container, and reaps them as there.
@@ -148,10 +136,9 @@ func awaitReaped(t *testing.T, pid int) {
 // childIn reads the process ID that a command printed.
 func childIn(t *testing.T, line string) int {
 	t.Helper()
-	match := regexp.MustCompile(`line="child (\d+)"`).FindStringSubmatch(line)
-	require.NotNil(t, match, line)
-	pid, err := strconv.Atoi(match[1])
-	require.NoError(t, err)
+	var pid int
+	_, err := fmt.Sscanf(line[strings.LastIndexByte(line, '='):], `="child %d"`, &pid)
+	require.NoError(t, err, line)
 	return pid
 }
 
@@ -194,7 +181,7 @@ func TestReapOrphans_leavesTheCommandToNotify(t *testing.T) {
 		require.EqualError(t, err, `running "sh": exit status 3`)
 	}
 	assert.Eventually(t, func() bool {
-		all, err := processes("/proc")
+		all, err := listProcesses("/proc")
 		return err == nil && !slices.ContainsFunc(all, func(p process) bool { return p.parent == syscall.Getpid() })
 	}, patience, time.Millisecond)
 }

@@ -14,6 +14,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
@@ -65,7 +66,8 @@ type Kind struct {
 	Name      string   // in metrics and logs
 	Variables []string // that it depends on; the first asks for it
 	Check     string   // its name in the doctor's report
-	// create returns nil when the settings do not ask for it. An error is about the first variable, unless it is a program.Fault.
+	// create returns nil when the settings do not ask for it. An error is about the first variable, unless it is a
+	// program.Fault.
 	create func(Settings, Options) (Notifier, error)
 }
 
@@ -130,10 +132,10 @@ type Event struct {
 func NewEvent(reason, dir string, paths []string, leaf *x509.Certificate, trusted []*x509.Certificate) Event {
 	event := Event{
 		Reason: reason, Serial: pki.Serial(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
-		Dir: dir, Paths: paths, Names: leaf.DNSNames, Trusted: trusted,
+		Dir: dir, Paths: paths, Names: slices.Clone(leaf.DNSNames), Trusted: trusted,
 	}
 	for _, ip := range leaf.IPAddresses {
-		event.Names = append(event.Names[:len(event.Names):len(event.Names)], ip.String())
+		event.Names = append(event.Names, ip.String())
 	}
 	return event
 }

@@ -3,22 +3,21 @@ package notify
 import (
 	"cmp"
 	"crypto/x509"
-	"fmt"
 	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // patience bounds waits for things that happen at once unless something is wrong.
@@ -81,55 +80,38 @@ func (l lines) logger() *slog.Logger {
 	}}))
 }
 
+// rows reads a file of lines with " -> " between what is given and what is wanted.
+func rows(t *testing.T, path string) map[string]string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	all := map[string]string{}
+	for row := range strings.Lines(string(content)) {
+		if given, want, found := strings.Cut(strings.TrimSpace(row), " -> "); found {
+			all[given] = want
+		}
+	}
+	return all
+}
+
 func TestNew_refusesWhatCannotBeUsed(t *testing.T) {
-	const loopback = ", want a loopback address such as 127.0.0.1 as long as remote ones are not allowed"
-	const address = "want host:port, or one of imap://, ldap://, postgres://, smtp:// before it"
-	const signal = ", want a name such as HUP or SIGHUP, or a number"
-	for sentence, row := range map[string]struct {
-		settings          Settings
-		variable, problem string
-	}{
-		"a signal without a process":       {Settings{Signal: "HUP"}, "NOTIFY_SIGNAL", `has "HUP", but neither NOTIFY_PROCESS nor NOTIFY_PID_FILE is set`},
-		"a process without a signal":       {Settings{Process: "app"}, "NOTIFY_PROCESS", `has "app", but NOTIFY_SIGNAL is not set`},
-		"a PID file without a signal":      {Settings{PIDFile: "/p"}, "NOTIFY_PID_FILE", `has "/p", but NOTIFY_SIGNAL is not set`},
-		"a process with its directory":     {Settings{Signal: "HUP", Process: "/bin/app"}, "NOTIFY_PROCESS", `has "/bin/app", want a program's name without directory`},
-		"an unknown signal":                {Settings{Signal: "RELOAD", Process: "app"}, "NOTIFY_SIGNAL", `cannot be used: has unknown signal "RELOAD"` + signal},
-		"a signal without a name":          {Settings{Signal: "SIG", Process: "app"}, "NOTIFY_SIGNAL", `cannot be used: has unknown signal "SIG"` + signal},
-		"a signal after a space":           {Settings{Signal: " HUP", Process: "app"}, "NOTIFY_SIGNAL", `cannot be used: has unknown signal " HUP"` + signal},
-		"signal 0, which only asks":        {Settings{Signal: "0", Process: "app"}, "NOTIFY_SIGNAL", "cannot be used: has signal number 0, want 1 to 64"},
-		"a negative signal":                {Settings{Signal: "-1", Process: "app"}, "NOTIFY_SIGNAL", "cannot be used: has signal number -1, want 1 to 64"},
-		"signal 65":                        {Settings{Signal: "65", Process: "app"}, "NOTIFY_SIGNAL", "cannot be used: has signal number 65, want 1 to 64"},
-		"blanks for a command":             {Settings{Exec: " \t\n"}, "NOTIFY_EXEC", "cannot be used: there is no program to run"},
-		"a command of an empty name":       {Settings{Exec: `"" -s`}, "NOTIFY_EXEC", "cannot be used: there is no program to run"},
-		"an open single quote":             {Settings{Exec: `echo 'a b`}, "NOTIFY_EXEC", "cannot be used: the quote ' at byte 6 is not closed"},
-		"an open double quote":             {Settings{Exec: `echo "a' b`}, "NOTIFY_EXEC", `cannot be used: the quote " at byte 6 is not closed`},
-		"a quote that only looks closed":   {Settings{Exec: `echo "a\"`}, "NOTIFY_EXEC", `cannot be used: the quote " at byte 6 is not closed`},
-		"a backslash at the end":           {Settings{Exec: `echo \`}, "NOTIFY_EXEC", "cannot be used: the backslash at byte 6 has nothing after it"},
-		"a command with NUL":               {Settings{Exec: "echo a\x00b"}, "NOTIFY_EXEC", "cannot be used: byte 7 is NUL, which no argument can hold"},
-		"text for a URL":                   {Settings{URL: "http://s3cret\x7f"}, "NOTIFY_URL", "cannot be used: not a URL"},
-		"a URL of another scheme":          {Settings{URL: "ftp://localhost/s3cret"}, "NOTIFY_URL", `cannot be used: has scheme "ftp", want http or https`},
-		"a URL without a scheme":           {Settings{URL: "localhost:80/s3cret"}, "NOTIFY_URL", "cannot be used: has no scheme, want http:// or https:// before the host"},
-		"a URL without a host":             {Settings{URL: "http:///s3cret"}, "NOTIFY_URL", "cannot be used: has no host"},
-		"a remote URL":                     {Settings{URL: "http://192.0.2.1/s3cret"}, "NOTIFY_URL", "cannot be used: has address 192.0.2.1" + loopback},
-		"a remote URL of IPv6":             {Settings{URL: "http://[2001:db8::1]:80/"}, "NOTIFY_URL", "cannot be used: has address 2001:db8::1" + loopback},
-		"a remote URL mapped to IPv6":      {Settings{URL: "http://[::ffff:192.0.2.1]/"}, "NOTIFY_URL", "cannot be used: has address ::ffff:192.0.2.1" + loopback},
-		"the unspecified address":          {Settings{URL: "http://0.0.0.0/"}, "NOTIFY_URL", "cannot be used: has address 0.0.0.0" + loopback},
-		"a host alone":                     {Settings{Verify: "localhost"}, "NOTIFY_VERIFY", `cannot be used: has address "localhost", ` + address},
-		"a port alone":                     {Settings{Verify: ":443"}, "NOTIFY_VERIFY", `cannot be used: has address ":443", ` + address},
-		"an empty port":                    {Settings{Verify: "localhost:"}, "NOTIFY_VERIFY", `cannot be used: has address "localhost:", ` + address},
-		"IPv6 without brackets":            {Settings{Verify: "::1"}, "NOTIFY_VERIFY", `cannot be used: has address "::1", ` + address},
-		"another protocol":                 {Settings{Verify: "pop3://h"}, "NOTIFY_VERIFY", `cannot be used: has the protocol "pop3", which is not known: ` + address + "; without one TLS has to begin at once"},
-		"a password in an address":         {Settings{Verify: "postgres://u:s3cret@h/"}, "NOTIFY_VERIFY", "cannot be used: has no usable address, " + address},
-		"a path after an address":          {Settings{Verify: "postgres://h:1/d"}, "NOTIFY_VERIFY", `cannot be used: has address "postgres://h:1/d", ` + address + ", and nothing behind it"},
-		"a protocol that wants a port":     {Settings{Verify: "tls://h"}, "NOTIFY_VERIFY", `cannot be used: has address "tls://h" without a port, ` + address},
-		"a protocol without a host behind": {Settings{Verify: "smtp://"}, "NOTIFY_VERIFY", `cannot be used: has address "smtp://", ` + address + ", and nothing behind it"},
-	} {
-		t.Run(sentence, func(t *testing.T) {
-			made, faults := New(row.settings, Options{})
-			assert.Equal(t, []program.Fault{{Variable: row.variable, Problem: row.problem}}, faults)
-			assert.Empty(t, made.Kinds())
-			assert.NotContains(t, fmt.Sprint(faults), "s3cret")
-		})
+	value := regexp.MustCompile(`(\w+)=("([^"\\]|\\.)*")`)
+	for given, want := range rows(t, "testdata/faults.txt") {
+		var s Settings
+		fields := map[string]*string{
+			"EXEC": &s.Exec, "URL": &s.URL, "VERIFY": &s.Verify,
+			"SIGNAL": &s.Signal, "PROCESS": &s.Process, "PID_FILE": &s.PIDFile,
+		}
+		for _, match := range value.FindAllStringSubmatch(given, -1) {
+			text, err := strconv.Unquote(match[2])
+			require.NoError(t, err)
+			*fields[match[1]] = text
+		}
+		made, faults := New(s, Options{})
+		require.Len(t, faults, 1, given)
+		assert.Equal(t, want, faults[0].Error())
+		assert.NotContains(t, want, "s3cret")
+		assert.Empty(t, made.Kinds())
 	}
 }
 

@@ -2,15 +2,19 @@ package notify
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
+	"os/signal"
 	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,10 +34,10 @@ const (
 	startTolerance = 2 * time.Second
 )
 
-// process is what proc(5) tells about one.
+// process is what proc(5) says about one.
 type process struct {
 	pid, parent int
-	start       uint64 // ticks since boot; with pid, it tells a process from a later one
+	start       uint64 // ticks since boot; with pid, it distinguishes a process from a later one
 	state       byte
 	comm        string
 	args        []string // the first few
@@ -52,14 +56,14 @@ func (s *signaller) find() ([]process, error) {
 	if s.pidFile != "" {
 		return s.findByFile()
 	}
-	all, err := processes(s.proc)
+	all, err := listProcesses(s.proc)
 	if err != nil {
 		return nil, fmt.Errorf("finding process %q: %w", s.process, err)
 	}
 	chosen := chooseNamed(all, s.process, s.self)
 	if len(chosen) == 0 {
 		return nil, &absentError{fmt.Errorf("finding process %q: none of that name in this process namespace, which has %s: "+
-			"is the application up, and shareProcessNamespace set?", s.process, commNames(all))}
+			"is the application up, and shareProcessNamespace set?", s.process, listNames(all))}
 	}
 	return chosen, nil
 }
@@ -82,7 +86,7 @@ func (s *signaller) findByFile() ([]process, error) {
 	// Without a shared process namespace the sidecar is process 1, beside which doctor is another.
 	case pid == s.self || err == nil && pid == 1 && p.comm == ownComm():
 		return nil, fmt.Errorf("the PID file %q has %d, which is certfetcher itself: the application wrote a number of its own process namespace; set shareProcessNamespace", file, pid)
-	case errors.Is(err, fs.ErrNotExist) || err == nil && p.ended():
+	case errors.Is(err, fs.ErrNotExist) || err == nil && p.hasEnded():
 		return nil, &absentError{fmt.Errorf("the PID file %q is stale: it has %d, "+
 			"and there is no such process in this process namespace", file, pid)}
 	case err != nil:
@@ -90,12 +94,12 @@ func (s *signaller) findByFile() ([]process, error) {
 	}
 	if name := s.process; name != "" {
 		// The name is the better proof: it holds although the wall clock has been set since.
-		if !p.named(name) {
+		if !p.hasName(name) {
 			return nil, fmt.Errorf("the PID file %q is stale: process %d is %q, want %q", file, pid, p.comm, name)
 		}
 		return []process{p}, nil
 	}
-	started, err := p.started()
+	started, err := p.startTime()
 	if err != nil {
 		return nil, err
 	}
@@ -163,13 +167,13 @@ func explainKill(pid int, err error) error {
 func chooseNamed(all []process, name string, self int) []process {
 	named := map[int]bool{}
 	for _, p := range all {
-		named[p.pid] = p.pid != self && !p.ended() && p.named(name)
+		named[p.pid] = p.pid != self && !p.hasEnded() && p.hasName(name)
 	}
 	return slices.DeleteFunc(slices.Clone(all), func(p process) bool { return !named[p.pid] || named[p.parent] })
 }
 
-// commNames lists some of the names there are, for an error.
-func commNames(all []process) string {
+// listNames lists some of the names there are, for an error.
+func listNames(all []process) string {
 	const most = 10
 	var names []string
 	for _, p := range all {
@@ -183,8 +187,8 @@ func commNames(all []process) string {
 	return strings.Join(names, ", ")
 }
 
-// named tells whether the process has the name, by the rules of SignalConfig.Process.
-func (p process) named(name string) bool {
+// hasName says whether the process has the name, by the rules of signaller.process.
+func (p process) hasName(name string) bool {
 	if p.comm == name {
 		return true
 	}
@@ -199,11 +203,11 @@ func (p process) named(name string) bool {
 	return false
 }
 
-// ended is true for one that nobody has waited for yet.
-func (p process) ended() bool { return p.state == 'Z' || p.state == 'X' }
+// hasEnded is true for one that has ended and has not been waited for yet.
+func (p process) hasEnded() bool { return p.state == 'Z' || p.state == 'X' }
 
-// started returns the wall-clock time at which the process was started, as seen from today's clock.
-func (p process) started() (time.Time, error) {
+// startTime returns the wall-clock time at which the process was started, as seen from today's clock.
+func (p process) startTime() (time.Time, error) {
 	var sinceBoot unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &sinceBoot); err != nil {
 		return time.Time{}, fmt.Errorf("reading the time since boot: %w", err)
@@ -212,8 +216,8 @@ func (p process) started() (time.Time, error) {
 	return time.Now().Add(-age), nil
 }
 
-// processes lists what proc shows, by ascending ID. Processes that end meanwhile are left out.
-func processes(proc string) ([]process, error) {
+// listProcesses lists what proc shows, by ascending ID. Processes that end meanwhile are left out.
+func listProcesses(proc string) ([]process, error) {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
 		return nil, err
@@ -261,20 +265,64 @@ func readProcess(proc string, pid int) (process, error) {
 // process chooses its comm, and may put brackets, spaces and digits there; the last bracket ends it.
 func parseStat(stat []byte) (process, error) {
 	begin, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
-	if begin < 0 || end < begin {
-		return process{}, fmt.Errorf("has %q, want the command's name in brackets", stat)
-	}
 	fields := bytes.Fields(stat[end+1:])
-	if len(fields) < 20 || len(fields[0]) != 1 {
-		return process{}, fmt.Errorf("has %q, want at least 22 fields", stat)
+	if begin >= 0 && begin < end && len(fields) >= 20 && len(fields[0]) == 1 {
+		parent, parentErr := strconv.Atoi(string(fields[1]))
+		start, startErr := strconv.ParseUint(string(fields[19]), 10, 63)
+		if parentErr == nil && startErr == nil {
+			return process{parent: parent, start: start, state: fields[0][0], comm: string(stat[begin+1 : end])}, nil
+		}
 	}
-	parent, err := strconv.Atoi(string(fields[1]))
-	if err != nil {
-		return process{}, fmt.Errorf("has parent %q, want a number", fields[1])
+	return process{}, fmt.Errorf("has %q, want the fields of proc_pid_stat(5)", stat)
+}
+
+// commands are the children that notifiers wait for. It is one set because a process has its children in one.
+var commands = struct {
+	sync.Mutex
+	pids map[int]bool
+}{pids: map[int]bool{}}
+
+// startCommand starts cmd, whose end ReapOrphans leaves to the caller. ended must be called after that.
+func startCommand(cmd *exec.Cmd) (ended func(), err error) {
+	commands.Lock()
+	defer commands.Unlock()
+	if err := cmd.Start(); err != nil {
+		return nil, err
 	}
-	start, err := strconv.ParseUint(string(fields[19]), 10, 63)
-	if err != nil {
-		return process{}, fmt.Errorf("has start time %q, want a number", fields[19])
+	pid := cmd.Process.Pid
+	commands.pids[pid] = true
+	return func() {
+		commands.Lock()
+		defer commands.Unlock()
+		delete(commands.pids, pid)
+	}, nil
+}
+
+// ReapOrphans takes away ended processes that nothing waits for, until ctx is done. Where certfetcher is
+// process 1 of its container, as it is without a shared process namespace, whatever a command leaves
+// behind becomes its child, and would stay as a zombie. Elsewhere there are no such children.
+func ReapOrphans(ctx context.Context) {
+	ended := make(chan os.Signal, 1) // one that waits there stands for all that have ended since
+	signal.Notify(ended, syscall.SIGCHLD)
+	defer signal.Stop(ended)
+	for {
+		reapOrphans()
+		select {
+		case <-ctx.Done():
+			return
+		case <-ended:
+		}
 	}
-	return process{parent: parent, start: start, state: fields[0][0], comm: string(stat[begin+1 : end])}, nil
+}
+
+func reapOrphans() {
+	commands.Lock() // so that every child that is started meanwhile is known
+	defer commands.Unlock()
+	all, _ := listProcesses("/proc") // without it nothing is known
+	self := os.Getpid()
+	for _, p := range all {
+		if p.parent == self && p.hasEnded() && !commands.pids[p.pid] {
+			_, _ = syscall.Wait4(p.pid, nil, syscall.WNOHANG, nil)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// starter makes a server begin TLS on a connection on which another protocol is spoken first. It reads not a byte more
+// starter makes a server begin TLS on a connection that begins with another protocol. It reads not a byte more
 // than what comes before TLS.
 type starter func(conn net.Conn) error
 
@@ -31,8 +32,8 @@ var protocols = map[string]protocol{
 	"smtp": {"25", startSMTP}, "imap": {"143", startIMAP}, "ldap": {"389", startLDAP},
 }
 
-// startable are the schemes of protocols that TLS begins after.
-func startable() string {
+// listSchemes lists the schemes of protocols that TLS begins after.
+func listSchemes() string {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(protocols)) {
 		if protocols[name].start != nil && name != "postgresql" {
@@ -44,7 +45,7 @@ func startable() string {
 
 // parseAddress reads host:port, or scheme://host[:port].
 func parseAddress(text string) (address string, p protocol, err error) {
-	want := "want host:port, or one of " + startable() + " before it"
+	want := "want host:port, or one of " + listSchemes() + " before it"
 	scheme, _, found := strings.Cut(text, "://")
 	if !found {
 		host, port, err := net.SplitHostPort(text)
@@ -75,7 +76,7 @@ func parseAddress(text string) (address string, p protocol, err error) {
 	return net.JoinHostPort(u.Hostname(), port), p, nil
 }
 
-// IsPostgreSQL tells whether an address, as VerifyConfig has it, is that of a PostgreSQL.
+// IsPostgreSQL says whether an address, as Settings.Verify has it, is that of a PostgreSQL server.
 func IsPostgreSQL(address string) bool {
 	scheme, _, found := strings.Cut(address, "://")
 	return found && strings.HasPrefix(strings.ToLower(scheme), "postgres")
@@ -85,9 +86,6 @@ func IsPostgreSQL(address string) bool {
 func (p protocol) begin(ctx context.Context, conn net.Conn) error {
 	if p.start == nil {
 		return nil
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -112,6 +110,11 @@ func quote(text string) string { return fmt.Sprintf("%q", pki.OneLine(text, 200)
 // postgreSQLRequest is an SSLRequest: its length, and the code 80877103.
 const postgreSQLRequest = "\x00\x00\x00\x08\x04\xd2\x16\x2f"
 
+// refusalError is the answer of a server that speaks the protocol, and does not begin TLS.
+type refusalError string
+
+func (e refusalError) Error() string { return string(e) }
+
 // startPostgreSQL sends an SSLRequest (PostgreSQL's protocol 3.0, section "SSL Session Encryption"), which is answered
 // by a single byte.
 func startPostgreSQL(conn net.Conn) error {
@@ -126,80 +129,64 @@ func startPostgreSQL(conn net.Conn) error {
 	case 'S':
 		return nil
 	case 'N':
-		return errors.New("PostgreSQL does without TLS: set ssl = on, ssl_cert_file and ssl_key_file, and see its log")
+		return refusalError("PostgreSQL has no TLS: set ssl = on, ssl_cert_file and ssl_key_file, and see its log")
 	}
 	return fmt.Errorf("not a PostgreSQL server: it answers %s to an SSLRequest", quote(string(answer[:])))
 }
 
 // startSMTP follows RFC 3207.
 func startSMTP(conn net.Conn) error {
-	if _, err := smtpAnswer(conn, "", "220"); err != nil {
+	isContinued := func(line string) bool { return len(line) > 3 && line[3] == '-' }
+	if _, err := converse(conn, "", "220", isContinued); err != nil {
 		return err
 	}
-	offers, err := smtpAnswer(conn, "EHLO localhost", "250")
+	offers, err := converse(conn, "EHLO localhost", "250", isContinued)
 	if err != nil {
 		return err
 	}
 	for _, line := range offers[1:] { // the first has the server's name
 		if len(line) > 4 && strings.EqualFold(strings.TrimSpace(line[4:]), "STARTTLS") {
-			_, err := smtpAnswer(conn, "STARTTLS", "220")
+			_, err := converse(conn, "STARTTLS", "220", isContinued)
 			return err
 		}
 	}
 	return errors.New("the SMTP server does not offer STARTTLS: see its TLS settings, and its log")
 }
 
-// smtpAnswer sends a command, if there is one, and reads the lines of the answer, which must have the code.
-func smtpAnswer(conn net.Conn, command, code string) ([]string, error) {
+// startIMAP follows RFC 3501, section 6.2.1.
+func startIMAP(conn net.Conn) error {
+	if _, err := converse(conn, "", "* OK", func(string) bool { return false }); err != nil {
+		return err
+	}
+	_, err := converse(conn, "a STARTTLS", "a OK", func(line string) bool { return strings.HasPrefix(line, "* ") })
+	return err
+}
+
+// converse sends a command, if there is one, and reads the answer: lines that are continued, and one that is not and has
+// to begin as wanted.
+func converse(conn net.Conn, command, want string, isContinued func(line string) bool) (lines []string, err error) {
+	said := "greets"
 	if command != "" {
+		said = "answers " + command
 		if _, err := io.WriteString(conn, command+"\r\n"); err != nil {
 			return nil, err
 		}
 	}
-	var lines []string
-	for range maxLines {
+	for len(lines) < maxLines {
 		line, err := readLine(conn)
 		if err != nil {
 			return nil, err
 		}
 		lines = append(lines, line)
 		switch {
-		case len(line) < 3 || line[:3] != code:
-			if command == "" {
-				command = "the connection"
-			}
-			return nil, fmt.Errorf("want code %s to %s of an SMTP server, got %s", code, command, quote(line))
-		case len(line) == 3 || line[3] != '-':
+		case isContinued(line):
+		case !hasPrefixFold(line, want):
+			return nil, fmt.Errorf("the server %s with %s, want %s", said, quote(line), want)
+		default:
 			return lines, nil
 		}
 	}
-	return nil, fmt.Errorf("an SMTP answer has more than %d lines", maxLines)
-}
-
-// startIMAP follows RFC 3501, section 6.2.1.
-func startIMAP(conn net.Conn) error {
-	greeting, err := readLine(conn)
-	if err != nil {
-		return err
-	}
-	if !hasPrefixFold(greeting, "* OK") {
-		return fmt.Errorf("want the greeting * OK of an IMAP server, got %s", quote(greeting))
-	}
-	if _, err := io.WriteString(conn, "a STARTTLS\r\n"); err != nil {
-		return err
-	}
-	for range maxLines {
-		line, err := readLine(conn)
-		switch {
-		case err != nil:
-			return err
-		case hasPrefixFold(line, "a OK"):
-			return nil
-		case !strings.HasPrefix(line, "* "):
-			return fmt.Errorf("the IMAP server does not begin TLS, but answers %s", quote(line))
-		}
-	}
-	return fmt.Errorf("an IMAP answer has more than %d lines", maxLines)
+	return nil, fmt.Errorf("the server %s with more than %d lines", said, maxLines)
 }
 
 func hasPrefixFold(text, prefix string) bool {
@@ -222,4 +209,95 @@ func readLine(conn io.Reader) (string, error) {
 		line = append(line, one[0])
 	}
 	return "", fmt.Errorf("a line has more than %d bytes", maxLine)
+}
+
+// startTLSRequest is an LDAPMessage with the ExtendedRequest of StartTLS (RFC 4511, sections 4.12 and 4.14).
+const startTLSRequest = "\x30\x1d\x02\x01\x01\x77\x18\x80\x16" + "1.3.6.1.4.1.1466.20037"
+
+// Tags of LDAP (RFC 4511).
+const (
+	tagInteger    = 0x02
+	tagOctets     = 0x04
+	tagEnumerated = 0x0a
+	tagSequence   = 0x30
+	tagExtended   = 0x78 // ExtendedResponse
+)
+
+// startLDAP asks for StartTLS.
+func startLDAP(conn net.Conn) error {
+	if _, err := io.WriteString(conn, startTLSRequest); err != nil {
+		return err
+	}
+	code, text, err := readExtendedResponse(conn)
+	switch {
+	case err != nil:
+		return err
+	case code != 0:
+		return refusalError(fmt.Sprintf("the LDAP server does not begin TLS: result code %d, %s", code, quote(text)))
+	}
+	return nil
+}
+
+// errNotLDAP is the error of an answer that is not an ExtendedResponse.
+var errNotLDAP = errors.New("not an LDAP server, or it answers with something else than an ExtendedResponse")
+
+// readExtendedResponse reads the answer to our only message.
+func readExtendedResponse(conn io.Reader) (code byte, text string, err error) {
+	message, err := readElement(conn, tagSequence)
+	if err != nil {
+		return 0, "", err
+	}
+	id, err := readElement(message, tagInteger)
+	if err != nil || id.Len() == 0 {
+		return 0, "", errNotLDAP
+	}
+	response, err := readElement(message, tagExtended)
+	if err != nil {
+		return 0, "", errNotLDAP
+	}
+	result, err := readElement(response, tagEnumerated)
+	if err != nil || result.Len() != 1 {
+		return 0, "", errNotLDAP
+	}
+	code, _ = result.ReadByte()
+	if _, err := readElement(response, tagOctets); err == nil { // matchedDN
+		if diagnostic, err := readElement(response, tagOctets); err == nil {
+			text = diagnostic.String()
+		}
+	}
+	return code, text, nil
+}
+
+// readElement reads the content of one element, which has to have the tag, and not a byte more. Lengths are BER, as
+// Active Directory writes them in five bytes.
+func readElement(from io.Reader, tag byte) (*bytes.Buffer, error) {
+	head := make([]byte, 2)
+	if _, err := io.ReadFull(from, head); err != nil {
+		return nil, err
+	}
+	length := uint32(head[1])
+	if length >= 0x80 {
+		more := make([]byte, length&0x7f)
+		if len(more) == 0 || len(more) > 4 {
+			return nil, errors.New("not an LDAP server: the length of its answer is not readable")
+		}
+		if _, err := io.ReadFull(from, more); err != nil {
+			return nil, err
+		}
+		length = 0
+		for _, b := range more {
+			length = length<<8 | uint32(b)
+		}
+	}
+	if length > maxLine {
+		return nil, fmt.Errorf("not an LDAP server: its answer has %d bytes, want at most %d", length, maxLine)
+	}
+	content := make([]byte, length)
+	if _, err := io.ReadFull(from, content); err != nil {
+		return nil, err
+	}
+	if head[0] != tag {
+		return nil, errNotLDAP
+	}
+	return bytes.NewBuffer(content), nil
 }

@@ -2,6 +2,7 @@ package notify
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -35,20 +36,20 @@ type protocolError struct{ name, scheme, address string }
 func (e *protocolError) Error() string {
 	if e.scheme == "" {
 		return fmt.Sprintf("the server speaks %s before TLS, or none at all: "+
-			"want a port where TLS begins at once, or one of %s", e.name, startable())
+			"want a port where TLS begins at once, or one of %s", e.name, listSchemes())
 	}
 	return fmt.Sprintf("the server speaks %s before TLS: write %s://%s", e.name, e.scheme, e.address)
 }
 
-// greetings are how servers begin that speak first, or how they answer what is no request to them.
+// greetings are how servers begin that speak first, or how they answer what they do not understand.
 var greetings = []struct{ prefix, name, scheme string }{
 	{"* OK", "IMAP", "imap"}, {"* PREAUTH", "IMAP", ""}, {"* BYE", "IMAP", "imap"}, {"+OK", "POP3", ""},
 	{"HTTP/", "HTTP", ""}, {"SSH-", "SSH", ""}, {"<?xml", "XMPP", ""}, {"<stream", "XMPP", ""},
 	{"-ERR", "the protocol of Redis or POP3", ""}, {"RFB ", "VNC", ""}, {"AMQP", "AMQP", ""},
 }
 
-// recognised tells which protocol a server speaks by what it said first, nil when that says nothing.
-func recognised(seen []byte, address string) error {
+// recognise finds the protocol that a server speaks by what it said first; nil for none.
+func recognise(seen []byte, address string) error {
 	for _, g := range greetings {
 		if bytes.HasPrefix(seen, []byte(g.prefix)) {
 			return &protocolError{g.name, g.scheme, address}
@@ -74,43 +75,28 @@ func (v *verifier) explainNoTLS(ctx context.Context, seen []byte, failure error)
 	if v.protocol.start != nil {
 		return failure // it has begun TLS
 	}
-	if found := recognised(seen, v.address); found != nil {
+	if found := recognise(seen, v.address); found != nil {
 		return found
 	}
 	hungUp := errors.Is(failure, io.EOF) || errors.Is(failure, io.ErrUnexpectedEOF) ||
 		errors.Is(failure, syscall.ECONNRESET) || errors.Is(failure, syscall.EPIPE)
-	var noTLS tls.RecordHeaderError
-	if hungUp && v.found != nil {
-		return v.found
-	}
-	if v.asked || len(seen) > 0 && !errors.As(failure, &noTLS) || len(seen) == 0 && !hungUp {
+	_, noTLS := errors.AsType[tls.RecordHeaderError](failure)
+	if len(seen) == 0 && !hungUp || len(seen) > 0 && !noTLS {
 		return failure
 	}
-	v.asked = true // once for all looks: applications may log what they do not understand
-	switch {
-	case v.answers(ctx, isPostgreSQL, postgreSQLRequest):
-		v.found = &protocolError{"PostgreSQL's protocol", "postgres", v.address}
-	case v.answers(ctx, isLDAP, startTLSRequest):
-		v.found = &protocolError{"LDAP", "ldap", v.address}
-	default:
-		return failure
+	if !v.asked { // once for all looks: applications may log what they do not understand
+		v.asked = true
+		if v.speaks(ctx, "postgres") {
+			v.found = &protocolError{"PostgreSQL's protocol", "postgres", v.address}
+		} else if v.speaks(ctx, "ldap") {
+			v.found = &protocolError{"LDAP", "ldap", v.address}
+		}
 	}
-	return v.found
+	return cmp.Or(v.found, failure)
 }
 
-func isPostgreSQL(conn net.Conn) bool {
-	var answer [1]byte
-	_, err := io.ReadFull(conn, answer[:])
-	return err == nil && (answer[0] == 'S' || answer[0] == 'N')
-}
-
-func isLDAP(conn net.Conn) bool {
-	_, _, err := readExtendedResponse(conn)
-	return err == nil
-}
-
-// answers sends a request on a connection of its own and tells whether the answer is one of its protocol.
-func (v *verifier) answers(ctx context.Context, fits func(net.Conn) bool, request string) bool {
+// speaks asks the server for TLS in a protocol, on a connection of its own, and says whether it answers in that.
+func (v *verifier) speaks(ctx context.Context, scheme string) bool {
 	ctx, cancel := context.WithTimeout(ctx, recognition)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", v.address)
@@ -118,8 +104,7 @@ func (v *verifier) answers(ctx context.Context, fits func(net.Conn) bool, reques
 		return false
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	_, err = io.WriteString(conn, request)
-	return err == nil && fits(conn)
+	err = protocols[scheme].begin(ctx, conn)
+	_, refused := errors.AsType[refusalError](err)
+	return err == nil || refused
 }

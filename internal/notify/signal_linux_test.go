@@ -1,7 +1,6 @@
 package notify
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"os/exec"
@@ -47,29 +46,15 @@ func run(t *testing.T, name, argument string) *application {
 	t.Helper()
 	name = fmt.Sprintf("%s-%d", name, os.Getpid())
 	path := filepath.Join(t.TempDir(), name)
-	// A shell that waits for a command sees a signal at its end; in read, one that comes just before is not seen.
-	require.NoError(t, os.WriteFile(path, []byte(`#!/bin/sh
-trap "echo $1 got USR1" USR1
-trap "echo $1 got USR2" USR2
-if [ "$1" = master ]; then "$0" worker & fi
-echo $1 is $$
-while [ -e "$0" ]; do sleep 0.02; done
-`), 0o755))
-	a := &application{name: name, out: make(lines, 100), cmd: exec.Command(path, argument)}
-	stdout, err := a.cmd.StdoutPipe()
+	script, err := os.ReadFile("testdata/application.sh")
 	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, script, 0o755))
+	a := &application{name: name, out: make(lines, 100), cmd: exec.Command(path, argument)}
+	a.cmd.Stdout = a.out
 	require.NoError(t, a.cmd.Start())
 	a.pid = a.cmd.Process.Pid
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		for scanner := bufio.NewScanner(stdout); scanner.Scan(); {
-			a.out <- scanner.Text()
-		}
-	}()
 	t.Cleanup(func() {
 		_ = os.Remove(path) // ends it
-		<-read
 		_ = a.cmd.Wait()
 	})
 	if argument != "master" {
@@ -86,19 +71,14 @@ func writePID(t *testing.T, pid int) string {
 }
 
 func TestSignaller_reachesAllOfAName(t *testing.T) {
-	first, second := run(t, "app", "1"), run(t, "app", "2") // in two directories
+	const name = "application-with-a-long-name" // the kernel cuts it off
+	first, second := run(t, name, "1"), run(t, name, "2")
 	s := newSignal(t, first.name, "")
 	assert.Equal(t, Finding{Found: fmt.Sprintf("SIGUSR1 can be sent to the process %q", first.name)}, s.Check(t.Context(), nil))
 	require.NoError(t, s.Notify(t.Context(), testEvent))
 	assert.Equal(t, "1 got USR1", first.out.next(t))
 	assert.Equal(t, "2 got USR1", second.out.next(t))
-}
-
-func TestSignaller_reachesAProgramWhoseNameIsCutOff(t *testing.T) {
-	app := run(t, "application-with-a-long-name", "x")
-	require.NoError(t, newSignal(t, app.name, "").Notify(t.Context(), testEvent))
-	assert.Equal(t, "x got USR1", app.out.next(t))
-	require.ErrorContains(t, newSignal(t, app.name+"0", "").Notify(t.Context(), testEvent), "none of that name")
+	require.ErrorContains(t, newSignal(t, first.name+"0", "").Notify(t.Context(), testEvent), "none of that name")
 }
 
 func TestSignaller_reachesTheMasterAndNotItsWorkers(t *testing.T) {
@@ -152,7 +132,7 @@ func TestSignaller_signalsNoProcessThatIsNotTheOneOfTheFile(t *testing.T) {
 	require.NoError(t, app.cmd.Process.Kill())
 	require.Eventually(t, func() bool { // not waited for yet, it is a zombie
 		p, err := readProcess("/proc", app.pid)
-		return err == nil && p.ended()
+		return err == nil && p.hasEnded()
 	}, patience, time.Millisecond)
 	require.EqualError(t, newSignal(t, "", file).Notify(t.Context(), testEvent), gone)
 	_, _ = app.cmd.Process.Wait()
@@ -219,23 +199,23 @@ func TestSignaller_find_takesParentsOnly(t *testing.T) {
 		"is the application up, and shareProcessNamespace set?")
 }
 
-func TestProcess_named_followsTheDocumentedRules(t *testing.T) {
+func TestProcess_hasName_followsTheDocumentedRules(t *testing.T) {
+	const long, cut = "a-very-long-name", "a-very-long-nam"
 	for sentence, row := range map[string]struct {
-		comm  string
-		args  []string
-		asked string
-		want  bool
+		comm, args, asked string
+		want              bool
 	}{
-		"comm":                           {"nginx", []string{"nginx: master process /usr/sbin/nginx"}, "nginx", true},
-		"argv[0] without directory":      {"main", []string{"/usr/bin/java", "-jar"}, "java", true},
-		"a later argument alone":         {"python3", []string{"python3", "/app/serve"}, "serve", false},
-		"a beginning of comm":            {"nginx", nil, "ngin", false},
-		"a cut comm, whole in argv[0]":   {"a-very-long-nam", []string{"/a-very-long-name"}, "a-very-long-name", true},
-		"a cut comm, whole for a script": {"a-very-long-nam", []string{"/bin/sh", "-e", "/a-very-long-name"}, "a-very-long-name", true},
-		"a cut comm of another name":     {"a-very-long-nam", []string{"/a-very-long-namesake"}, "a-very-long-name", false},
-		"a kernel thread":                {"kworker/0:1", []string{""}, "kworker", false},
+		"comm":                           {"nginx", "nginx:|master|process", "nginx", true},
+		"argv[0] without directory":      {"main", "/usr/bin/java|-jar", "java", true},
+		"a later argument alone":         {"python3", "python3|/app/serve", "serve", false},
+		"a beginning of comm":            {"nginx", "", "ngin", false},
+		"a cut comm, whole in argv[0]":   {cut, "/" + long, long, true},
+		"a cut comm, whole for a script": {cut, "/bin/sh|-e|/" + long, long, true},
+		"a cut comm of another name":     {cut, "/" + long + "sake", long, false},
+		"a kernel thread":                {"kworker/0:1", "", "kworker", false},
 	} {
-		assert.Equal(t, row.want, process{comm: row.comm, args: row.args}.named(row.asked), sentence)
+		p := process{comm: row.comm, args: strings.Split(row.args, "|")}
+		assert.Equal(t, row.want, p.hasName(row.asked), sentence)
 	}
 }
 
@@ -246,15 +226,9 @@ func TestParseStat_isNotMisledByTheName(t *testing.T) {
 		assert.Equal(t, process{parent: 3, start: 12345, state: 'S', comm: comm}, p)
 	}
 	numbers := strings.Repeat(" 0", 17)
-	for text, want := range map[string]string{
-		"":                             `has "", want the command's name in brackets`,
-		"1 )x(":                        `has "1 )x(", want the command's name in brackets`,
-		"1 (x) S 1 1":                  `has "1 (x) S 1 1", want at least 22 fields`,
-		"1 (x) S y" + numbers + " 5":   `has parent "y", want a number`,
-		"1 (x) S 1" + numbers + " -5 ": `has start time "-5", want a number`,
-	} {
+	for _, text := range []string{"", "1 )x(", "1 (x) S 1 1", "1 (x) S y" + numbers + " 5", "1 (x) S 1" + numbers + " -5"} {
 		_, err := parseStat([]byte(text))
-		require.EqualError(t, err, want)
+		require.EqualError(t, err, fmt.Sprintf("has %q, want the fields of proc_pid_stat(5)", text))
 	}
 }
 

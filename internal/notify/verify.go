@@ -62,7 +62,7 @@ func (v *verifier) Kind() string { return KindVerify }
 
 // Check reads which certificate the application serves.
 func (v *verifier) Check(ctx context.Context, names []string) Finding {
-	leaf, _, err := v.served(ctx, Event{Names: names})
+	leaf, _, err := v.readServed(ctx, Event{Names: names})
 	if err != nil {
 		return Finding{
 			Found: v.target + " shows no certificate", Err: err,
@@ -84,7 +84,7 @@ func (v *verifier) Notify(ctx context.Context, event Event) error {
 	var last error
 	err := backoff.Retry(func() error {
 		err := v.look(patient, event)
-		// A look cut off by the end of the patience tells less than the one before.
+		// A look that the end of the time cut off says less than the one before.
 		if last == nil || patient.Err() == nil {
 			last = err
 		}
@@ -102,7 +102,7 @@ func (v *verifier) Notify(ctx context.Context, event Event) error {
 
 // look compares once.
 func (v *verifier) look(ctx context.Context, event Event) error {
-	served, distrust, err := v.served(ctx, event)
+	served, distrust, err := v.readServed(ctx, event)
 	if err != nil {
 		return absentIf(syscall.ECONNREFUSED, fmt.Errorf("reading the certificate that %s serves: %w", v.target, err))
 	}
@@ -117,13 +117,13 @@ func (v *verifier) look(ctx context.Context, event Event) error {
 	return nil
 }
 
-// served returns the leaf that the application shows, trusted or not: of an expired certificate, or
+// readServed returns the leaf that the application shows, trusted or not: of an expired certificate, or
 // one of another CA, the serial number is what the operator needs to know. The handshake verifies
 // as usual, against the published anchors. Thereby it comes to a clean end with an application that
 // does as it should; and when verification fails, the error brings the leaf along, and says in
 // distrust why. A leaf that does not have the name asked for is no reason for distrust: loopback and
 // pod addresses are not in certificates.
-func (v *verifier) served(ctx context.Context, event Event) (leaf *x509.Certificate, distrust, err error) {
+func (v *verifier) readServed(ctx context.Context, event Event) (leaf *x509.Certificate, distrust, err error) {
 	ctx, cancel := context.WithTimeout(ctx, verifyDialTimeout)
 	defer cancel()
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", v.address)

@@ -50,14 +50,19 @@ func newWebhook(s Settings, o Options) (Notifier, error) {
 	case u.Hostname() == "":
 		return nil, errors.New("has no host")
 	}
-	address, err := netip.ParseAddr(u.Hostname())
-	if err == nil && !s.AllowRemote && !address.Unmap().IsLoopback() {
-		return nil, notLoopback(address)
+	w := &webhook{u, s.AllowRemote, s.Timeout, o.UserAgent}
+	if address, err := netip.ParseAddr(u.Hostname()); err == nil {
+		if err := w.checkAddress(address); err != nil {
+			return nil, err
+		}
 	}
-	return &webhook{u, s.AllowRemote, s.Timeout, o.UserAgent}, nil
+	return w, nil
 }
 
-func notLoopback(address netip.Addr) error {
+func (w *webhook) checkAddress(address netip.Addr) error {
+	if w.allowRemote || address.IsLoopback() {
+		return nil
+	}
 	return fmt.Errorf("has address %s, want a loopback address such as 127.0.0.1 "+
 		"as long as remote ones are not allowed", address)
 }
@@ -141,7 +146,13 @@ func (w *webhook) client(trusted []*x509.Certificate) *http.Client {
 	for _, cert := range pki.Usable(trusted) {
 		roots.AddCert(cert)
 	}
-	dialer := &net.Dialer{Control: w.checkAddress}
+	dialer := &net.Dialer{Control: func(_, resolved string, _ syscall.RawConn) error {
+		address, err := netip.ParseAddrPort(resolved)
+		if err != nil {
+			return err
+		}
+		return w.checkAddress(address.Addr())
+	}}
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext: dialer.DialContext, DisableKeepAlives: true,
@@ -149,19 +160,4 @@ func (w *webhook) client(trusted []*x509.Certificate) *http.Client {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-}
-
-// checkAddress checks the address that a name was resolved to, before it is dialled.
-func (w *webhook) checkAddress(_, address string, _ syscall.RawConn) error {
-	if w.allowRemote {
-		return nil
-	}
-	dialled, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
-	}
-	if !dialled.Addr().Unmap().IsLoopback() {
-		return notLoopback(dialled.Addr())
-	}
-	return nil
 }

@@ -27,8 +27,10 @@ func TestAppend_leavesKeysOfAnotherPasswordAlone(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, open.Unreadable, 1)
 	require.ErrorIs(t, open.Unreadable[0].Err, ErrPassword)
-	_, err = Append(before, "another", nil, nil)
-	require.ErrorIs(t, err, ErrPassword)
+	for _, data := range [][]byte{before, own.file(dataInfo(sequence(certificateBags(contents))))} {
+		_, err = Append(data, "another", nil, nil)
+		require.ErrorIs(t, err, ErrPassword)
+	}
 }
 
 func TestAppend_marksTheCertificatesInTheList(t *testing.T) {

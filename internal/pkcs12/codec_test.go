@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 
 	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/texts"
 )
 
 const password = "pass word"
@@ -193,38 +194,36 @@ func TestDecode_foreignStructures_saysWhatIsWrong(t *testing.T) {
 		return clearFile(bagOf(oidCertBag, nil, sequence(oid(id...), element(0x31, value))))
 	}
 	certificate := func(der []byte) []byte { return sequence(oid(oidX509Certificate...), explicit(octets(der))) }
-	for sentence, row := range map[string]struct {
-		data []byte
-		want string
-	}{
-		"nothing at all":                                    {nil, "the file is cut short or has a damaged length"},
-		"an indefinite length without an end":               {[]byte{0x30, 0x80, 2, 1, 3}, "the file is cut short or has a damaged length"},
-		"bytes after the end":                               {append(file(empty), 0, 0), "the file has 2 bytes after its end"},
-		"another version":                                   {sequence(number(4), empty), "version is 4, want 3"},
-		"a signed safe":                                     {file(sequence(oid(1, 2, 840, 113549, 1, 7, 2))), "authenticated safe has type 1.2.840.113549.1.7.2, want data protected by a password"},
-		"an enveloped part":                                 {file(dataInfo(sequence(sequence(oid(1, 2, 840, 113549, 1, 7, 3))))), "content has type 1.2.840.113549.1.7.3, want data or data encrypted with a password"},
-		"a zero iteration count":                            {shrouded(func(p *pbe) { p.iterations = 0 }), "PBKDF2 iteration count is not a positive integer"},
-		"a key shorter than its cipher's":                   {shrouded(func(p *pbe) { p.keySize = 16 }), "PBES2 derives a key of 16 bytes, its cipher wants 32"},
-		"a short initialization vector":                     {shrouded(func(p *pbe) { p.iv = p.iv[:8] }), "PBES2 initialization vector has 8 bytes, want 16"},
-		"an unknown cipher":                                 {shrouded(func(p *pbe) { p.cipher = []int{1, 2, 3} }), "PBES2 cipher 1.2.3 is not supported, want AES-CBC or 3DES-CBC"},
-		"a ciphertext that is not whole blocks":             {shrouded(func(*pbe) {}), "ciphertext has 1 bytes, want a multiple of 16"},
-		"more iterations than allowed":                      {shrouded(func(p *pbe) { p.iterations = maxIterations + 1 }), "asks for more than 5000000 iterations of key derivation in all"},
-		"a name of half a character":                        {attributed(oidFriendlyName, element(byte(tagBMPString), []byte{0, 'a', 0})), "friendlyName has 3 bytes, want an even number"},
-		"a name of another string type":                     {attributed(oidFriendlyName, element(12, []byte("a"))), "friendlyName has ASN.1 tag 0x0c, want 0x1e"},
-		"a damaged certificate":                             {clearFile(bagOf(oidCertBag, certificate([]byte{1}))), "x509: malformed certificate"},
-		"a certificate of another kind":                     {clearFile(bagOf(oidCertBag, sequence(oid(1, 2, 3)))), "certificate has type 1.2.3, want X.509"},
-		"an unknown MAC":                                    {file(empty, sequence(sequence(sequence(oid(1, 2, 3)), octets()), octets())), "MAC algorithm 1.2.3 is not supported, want SHA-1, SHA-2 or PBMAC1"},
-		"a key with another password":                       {file(dataInfo(sequence(other.keys(contents)))), "wrong password for this key: it has another one than the file, or is damaged"},
-		"certificates with another password, without MAC":   {file(dataInfo(sequence(legacy.certificates(contents)))), "wrong password, or the file is damaged: it has no MAC that could tell"},
-		"certificates with another password than the MAC's": {modern.file(other.certificates(contents)), "wrong password for the certificates: they have another one than the file"},
+	want := texts.Read(t, "structures.txt")
+	for sentence, data := range map[string][]byte{
+		"nothing at all":                                    nil,
+		"an indefinite length without an end":               []byte{0x30, 0x80, 2, 1, 3},
+		"bytes after the end":                               append(file(empty), 0, 0),
+		"another version":                                   sequence(number(4), empty),
+		"a signed safe":                                     file(sequence(oid(1, 2, 840, 113549, 1, 7, 2))),
+		"an enveloped part":                                 file(dataInfo(sequence(sequence(oid(1, 2, 840, 113549, 1, 7, 3))))),
+		"a zero iteration count":                            shrouded(func(p *pbe) { p.iterations = 0 }),
+		"a key shorter than its cipher's":                   shrouded(func(p *pbe) { p.keySize = 16 }),
+		"a short initialization vector":                     shrouded(func(p *pbe) { p.iv = p.iv[:8] }),
+		"an unknown cipher":                                 shrouded(func(p *pbe) { p.cipher = []int{1, 2, 3} }),
+		"a ciphertext that is not whole blocks":             shrouded(func(*pbe) {}),
+		"more iterations than allowed":                      shrouded(func(p *pbe) { p.iterations = maxIterations + 1 }),
+		"a name of half a character":                        attributed(oidFriendlyName, element(byte(tagBMPString), []byte{0, 'a', 0})),
+		"a name of another string type":                     attributed(oidFriendlyName, element(12, []byte("a"))),
+		"a damaged certificate":                             clearFile(bagOf(oidCertBag, certificate([]byte{1}))),
+		"a certificate of another kind":                     clearFile(bagOf(oidCertBag, sequence(oid(1, 2, 3)))),
+		"an unknown MAC":                                    file(empty, sequence(sequence(sequence(oid(1, 2, 3)), octets()), octets())),
+		"a key with another password":                       file(dataInfo(sequence(other.keys(contents)))),
+		"certificates with another password, without MAC":   file(dataInfo(sequence(legacy.certificates(contents)))),
+		"certificates with another password than the MAC's": modern.file(other.certificates(contents)),
 	} {
 		t.Run(sentence, func(t *testing.T) {
-			contents, err := Decode(row.data, password)
+			contents, err := Decode(data, password)
 			if err == nil { // of one entry, which leaves the others alone
 				require.Len(t, contents.Unreadable, 1)
 				err = contents.Unreadable[0].Err
 			}
-			assert.EqualError(t, err, row.want)
+			assert.EqualError(t, err, want[sentence])
 		})
 	}
 }

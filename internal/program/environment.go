@@ -14,24 +14,26 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// Variable is a field of the type with its tags.
+// Variable is one that a program reads. Its values are text until the program parses them.
 type Variable struct {
-	Name, Default, Part, Group, Rule, Description string
-	Required, Secret, Hidden                      bool
-	value                                         *string
+	Name    string
+	Default string // the value when it is unset or empty
+	Rule    string // what a value has to look like, worded to follow "want"
+	Help    string // what it is for
+	Group   string // the heading under which it is documented; may be empty
+	Part    string // what a fault in it counts as; the program's own words
+
+	Required bool // there is no way to run without it
+	Secret   bool // the value is never shown, and NAME_FILE may give a path to read it from
+	Hidden   bool // the value is never shown
 }
 
-// DescribeVariables lists the variables of a pointer to a tagged type, in the order of the fields.
-func DescribeVariables(spec any) []Variable {
-	v := reflect.ValueOf(spec).Elem()
-	variables := make([]Variable, v.NumField())
+// Group gives variables their Group, and their Part where they have none of their own.
+func Group(name, part string, variables []Variable) []Variable {
 	for i := range variables {
-		tag := v.Type().Field(i).Tag
-		variables[i] = Variable{
-			Name: tag.Get("envconfig"), Default: tag.Get("default"), Part: tag.Get("part"), Group: tag.Get("group"),
-			Rule: tag.Get("rule"), Description: tag.Get("desc"), Required: tag.Get("need") == "true",
-			Secret: tag.Get("secret") == "true", Hidden: tag.Get("hidden") == "true",
-			value: v.Field(i).Addr().Interface().(*string),
+		variables[i].Group = name
+		if variables[i].Part == "" {
+			variables[i].Part = part
 		}
 	}
 	return variables
@@ -61,6 +63,7 @@ func JoinFaults[F error](faults []F) string {
 // Reader parses values and collects what is wrong with them.
 type Reader struct {
 	variables        []Variable
+	values           []string // in the order of the variables
 	faults, warnings []Fault
 	files            map[string]string
 }
@@ -68,47 +71,48 @@ type Reader struct {
 // Files returns the paths of the files that values were read from, by the variable that named them, X_FILE.
 func (r *Reader) Files() map[string]string { return r.files }
 
-// ReadEnvironment reads a program's environment by a tagged type, in the same way for all programs: every variable is text
-// first, then it is parsed, and all faults are found in one go. Each fault names the variable, what it has and what is
-// wanted; values of secrets are in none.
-//
-// The type's fields are strings. Its tags are the one source of rules, defaults and documentation:
-//
-//	envconfig  the variable's name
-//	default    the value when the variable is unset or empty
-//	part       what a fault in it counts as; the program's own words
-//	group      the heading under which it is documented
-//	rule       what a value has to look like, worded to follow "want"
-//	desc       what it is for
-//	need       "true" when there is no way to run without it (not envconfig's required, which would end the reading at once)
-//	secret     "true": the value is never shown, and NAME_FILE may give a path to read it from
-//	hidden     "true": the value is never shown
-//
-// ReadEnvironment fills a pointer to a tagged type from the environment. An empty variable counts as unset. A secret X
-// may be given as X_FILE, the path of a file that ReadSecret reads.
-func ReadEnvironment(spec any) *Reader {
-	if err := envconfig.Process("", spec); err != nil {
-		// Every field is text, so this cannot depend on what the environment holds.
-		panic(fmt.Sprintf("environ: %T does not fit envconfig: %v", spec, err))
-	}
-	r := &Reader{variables: DescribeVariables(spec), files: map[string]string{}}
-	for _, v := range r.variables {
+// ReadEnvironment reads a program's environment, in the same way for all programs: every variable is text first, then it
+// is parsed, and all faults are found in one go. Each fault names the variable, what it has and what is wanted; values of
+// secrets are in none. An empty variable counts as unset. A secret X may be given as X_FILE, the path of a file that
+// ReadSecret reads.
+func ReadEnvironment(variables []Variable) *Reader {
+	r := &Reader{variables: variables, values: processEnvironment(variables), files: map[string]string{}}
+	for i, v := range r.variables {
 		if v.Secret {
-			r.readTwin(v)
+			r.readTwin(i)
 		}
-		if *v.value == "" {
-			*v.value = v.Default
+		if r.values[i] == "" {
+			r.values[i] = v.Default
 		}
-		if v.Required && *v.value == "" {
+		if v.Required && r.values[i] == "" {
 			r.Add(v.Name, "is not set, want "+v.Rule)
 		}
 	}
 	return r
 }
 
+// processEnvironment returns the values that envconfig finds. It wants a struct, which is made of the table here.
+func processEnvironment(variables []Variable) []string {
+	fields := make([]reflect.StructField, len(variables))
+	for i, v := range variables {
+		tag := reflect.StructTag(fmt.Sprintf("envconfig:%q", v.Name))
+		fields[i] = reflect.StructField{Name: fmt.Sprintf("V%d", i), Type: reflect.TypeFor[string](), Tag: tag}
+	}
+	spec := reflect.New(reflect.StructOf(fields))
+	if err := envconfig.Process("", spec.Interface()); err != nil {
+		panic(fmt.Sprintf("program: reading variables as text: %v", err)) // text is never refused
+	}
+	values := make([]string, len(variables))
+	for i := range values {
+		values[i] = spec.Elem().Field(i).String()
+	}
+	return values
+}
+
 // readTwin takes the value of X from the file that X_FILE names. Whether X is set, only the environment
-// tells: its field may already have the default.
-func (r *Reader) readTwin(v Variable) {
+// tells: its value may already be the default.
+func (r *Reader) readTwin(at int) {
+	v := r.variables[at]
 	twin := v.Name + "_FILE"
 	path := os.Getenv(twin)
 	switch {
@@ -124,7 +128,7 @@ func (r *Reader) readTwin(v Variable) {
 		r.Add(twin, fmt.Sprintf("has %q, which %v", path, files.Explain(path, files.Reason(err))))
 		return
 	}
-	*v.value = content
+	r.values[at] = content
 	if content == "" {
 		r.Add(twin, fmt.Sprintf("has %q, which is empty, want %s", path, v.Rule))
 	}
@@ -149,7 +153,7 @@ func (r *Reader) position(name string) int {
 }
 
 // Value returns a variable's text.
-func (r *Reader) Value(name string) string { return *r.variables[r.position(name)].value }
+func (r *Reader) Value(name string) string { return r.values[r.position(name)] }
 
 // SecretFile returns the path of the file that a secret came from, if it can be read again: a pipe cannot.
 func (r *Reader) SecretFile(name string) string {
@@ -176,7 +180,7 @@ func (r *Reader) fault(name, problem string) Fault {
 // Reject records that a variable's value breaks its rule; detail, which may be empty, says how.
 func (r *Reader) Reject(name, detail string) {
 	v := r.variables[r.position(name)]
-	shown := fmt.Sprintf("%q", *v.value)
+	shown := fmt.Sprintf("%q", r.Value(name))
 	if v.Secret || v.Hidden {
 		shown = "a value that is not shown"
 	}

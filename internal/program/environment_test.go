@@ -15,34 +15,34 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-type spec struct {
-	Address  string `envconfig:"T_ADDRESS" need:"true" part:"net" group:"Network" rule:"host:port" desc:"where to listen"`
-	Password string `envconfig:"T_PASSWORD" default:"secret" secret:"true" part:"tls" group:"TLS" rule:"at least 6 bytes" desc:"password"`
-	Command  string `envconfig:"T_COMMAND" hidden:"true" group:"TLS" rule:"a command" desc:"what to run"`
-	Count    string `envconfig:"T_COUNT" default:"3" group:"TLS" rule:"1 to 5" desc:"how many"`
-	Wait     string `envconfig:"T_WAIT" default:"1s" group:"TLS" rule:"a duration, more than 0" desc:"how long"`
-	Flag     string `envconfig:"T_FLAG" default:"false" group:"TLS" rule:"true or false" desc:"whether"`
-	Format   string `envconfig:"LOG_FORMAT" default:"json" group:"Log" rule:"json or text" desc:"format"`
-	Level    string `envconfig:"LOG_LEVEL" default:"info" group:"Log" rule:"debug, info, warn or error" desc:"level"`
-}
+var tested = append(append(Group("Network", "net", []Variable{
+	{Name: "T_ADDRESS", Required: true, Rule: "host:port", Help: "where to listen"},
+}), Group("TLS", "", []Variable{
+	{Name: "T_PASSWORD", Default: "secret", Secret: true, Part: "tls", Rule: "at least 6 bytes", Help: "password"},
+	{Name: "T_COMMAND", Hidden: true, Rule: "a command", Help: "what to run"},
+	{Name: "T_COUNT", Default: "3", Rule: "1 to 5", Help: "how many"},
+	{Name: "T_WAIT", Default: "1s", Rule: "a duration, more than 0", Help: "how long"},
+	{Name: "T_FLAG", Default: "false", Rule: "true or false", Help: "whether"},
+})...), Group("Log", "", []Variable{
+	{Name: "LOG_FORMAT", Default: "json", Rule: "json or text", Help: "format"},
+	{Name: "LOG_LEVEL", Default: "info", Rule: "debug, info, warn or error", Help: "level"},
+})...)
 
-func read(t *testing.T, values map[string]string) (spec, *Reader) {
+func read(t *testing.T, values map[string]string) *Reader {
 	t.Helper()
-	for _, v := range DescribeVariables(&spec{}) {
+	for _, v := range tested {
 		t.Setenv(v.Name, "")
 	}
 	t.Setenv("T_PASSWORD_FILE", "")
 	for name, value := range values {
 		t.Setenv(name, value)
 	}
-	var s spec
-	r := ReadEnvironment(&s)
-	return s, r
+	return ReadEnvironment(tested)
 }
 
 func TestRead_unsetAndEmpty_giveTheDefaults(t *testing.T) {
-	s, r := read(t, map[string]string{"T_ADDRESS": "h:1"})
-	assert.Equal(t, spec{Address: "h:1", Password: "secret", Count: "3", Wait: "1s", Flag: "false", Format: "json", Level: "info"}, s)
+	r := read(t, map[string]string{"T_ADDRESS": "h:1"})
+	assert.Equal(t, []string{"h:1", "secret", "", "3", "1s", "false", "json", "info"}, r.values)
 	assert.Equal(t, 3, r.Number("T_COUNT", 1, 5))
 	assert.Equal(t, time.Second, r.Duration("T_WAIT", 1))
 	assert.False(t, r.Bool("T_FLAG"))
@@ -51,7 +51,7 @@ func TestRead_unsetAndEmpty_giveTheDefaults(t *testing.T) {
 }
 
 func TestRead_faults_areOrderedAndShowNoSecret(t *testing.T) {
-	_, r := read(t, map[string]string{
+	r := read(t, map[string]string{
 		"T_PASSWORD": "hush", "T_COMMAND": "run --token=hush", "T_COUNT": "6", "T_WAIT": "soon", "T_FLAG": "yes", "LOG_LEVEL": "loud",
 	})
 	r.Log()
@@ -79,8 +79,8 @@ func TestRead_faults_areOrderedAndShowNoSecret(t *testing.T) {
 func TestRead_twinOfASecretWithDefault_wins(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(path, []byte("from file\r\n"), 0o600))
-	s, r := read(t, map[string]string{"T_ADDRESS": "h:1", "T_PASSWORD_FILE": path})
-	assert.Equal(t, "from file", s.Password)
+	r := read(t, map[string]string{"T_ADDRESS": "h:1", "T_PASSWORD_FILE": path})
+	assert.Equal(t, "from file", r.Value("T_PASSWORD"))
 	assert.Empty(t, r.Faults())
 	assert.Equal(t, path, r.SecretFile("T_PASSWORD"))
 
@@ -100,8 +100,8 @@ func TestRead_twinThatIsAPipe_isReadOnce(t *testing.T) {
 		}
 		writer.Close()
 	}()
-	s, r := read(t, map[string]string{"T_ADDRESS": "h:1", "T_PASSWORD_FILE": fmt.Sprintf("/dev/fd/%d", reader.Fd())})
-	assert.Equal(t, "from a pipe", s.Password)
+	r := read(t, map[string]string{"T_ADDRESS": "h:1", "T_PASSWORD_FILE": fmt.Sprintf("/dev/fd/%d", reader.Fd())})
+	assert.Equal(t, "from a pipe", r.Value("T_PASSWORD"))
 	assert.Empty(t, r.Faults())
 	assert.Empty(t, r.SecretFile("T_PASSWORD"))
 }
@@ -147,21 +147,18 @@ func TestRead_unusableTwin_isAFault(t *testing.T) {
 		`T_PASSWORD_FILE has "/dev/zero", which cannot be read: has more than 65536 bytes`:                                                      {"T_PASSWORD_FILE": "/dev/zero"},
 	} {
 		values["T_ADDRESS"] = "h:1"
-		_, r := read(t, values)
+		r := read(t, values)
 		require.Len(t, r.Faults(), 1)
 		assert.Equal(t, want, r.Faults()[0].Error())
 		assert.Equal(t, "tls", r.Faults()[0].Part)
 	}
 }
 
-func TestWriteUsage_andMarkdown_comeFromTheTags(t *testing.T) {
-	var usage, table strings.Builder
-	require.NoError(t, WriteUsage(&usage, &spec{}))
-	require.NoError(t, WriteMarkdown(&table, &spec{}))
+func TestWriteUsage_hasRulesAndDefaults(t *testing.T) {
+	var usage strings.Builder
+	require.NoError(t, WriteUsage(&usage, tested))
 	assert.Contains(t, usage.String(), "\nNetwork\n  T_ADDRESS (required)\n      where to listen\n      host:port\n")
 	assert.Contains(t, usage.String(), "  T_COMMAND (optional)\n")
-	assert.Contains(t, table.String(), "| `T_PASSWORD`, `T_PASSWORD_FILE` | `secret` | password | at least 6 bytes |\n")
-	assert.Contains(t, table.String(), "| `T_ADDRESS` | *required* | where to listen | host:port |\n")
 }
 
 func TestLogger_writesDurationsInMilliseconds(t *testing.T) {
@@ -201,7 +198,7 @@ func TestHints_whatPeopleWriteOtherwise_isSaidHowToWrite(t *testing.T) {
 }
 
 func TestReader_warnings_areNoFaults(t *testing.T) {
-	_, r := read(t, map[string]string{"T_ADDRESS": "h:1"})
+	r := read(t, map[string]string{"T_ADDRESS": "h:1"})
 	r.Warn("T_COUNT", "is odd")
 	r.Warn("T_ADDRESS", "is far")
 	assert.Empty(t, r.Faults())

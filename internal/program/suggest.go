@@ -107,10 +107,10 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// VariableNames lists the variables of a pointer to a tagged type, with the twins of secrets.
-func VariableNames(spec any) []string {
+// VariableNames lists the names of variables, with the twins of secrets.
+func VariableNames(variables []Variable) []string {
 	var names []string
-	for _, v := range DescribeVariables(spec) {
+	for _, v := range variables {
 		names = append(names, v.Name)
 		if v.Secret {
 			names = append(names, v.Name+"_FILE")

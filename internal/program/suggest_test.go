@@ -54,5 +54,5 @@ func TestMisspelt_injectedAndForeignNames_areNotWarnedOf(t *testing.T) {
 }
 
 func TestNames_haveTheTwinsOfSecrets(t *testing.T) {
-	assert.Equal(t, []string{"T_ADDRESS", "T_PASSWORD", "T_PASSWORD_FILE", "T_COMMAND"}, VariableNames(&spec{})[:4])
+	assert.Equal(t, []string{"T_ADDRESS", "T_PASSWORD", "T_PASSWORD_FILE", "T_COMMAND"}, VariableNames(tested)[:4])
 }

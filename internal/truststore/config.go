@@ -45,12 +45,19 @@ type Store struct{ Path, PasswordPath string }
 // files are copied along with their keystores.
 type Copy struct{ Source, Destination string }
 
-// environment is every variable as text; package program says what its tags mean.
-type environment struct {
-	Truststores  string `envconfig:"TRUSTSTORES_PATHS" desc:"truststores (JKS, PKCS#12 or PEM); the certificates of the second and later ones are added to the first, which is kept as .bak; required"`
-	Passwords    string `envconfig:"TRUSTSTORES_PASSWORDS_PATHS" desc:"the file with the password of each truststore, an empty entry for one without (PEM, the cacerts of JDK 18 and later) and for one with the password of a JDK's cacerts, changeit"`
-	Sources      string `envconfig:"KEYSTORE_SOURCE_PATHS" desc:"files to copy, such as keystores and their password files"`
-	Destinations string `envconfig:"KEYSTORE_DESTINATION_PATHS" desc:"the file that each of them replaces, which is kept as .bak"`
+// variables are all that the program reads.
+var variables = []program.Variable{
+	{Name: "TRUSTSTORES_PATHS",
+		Help: "truststores (JKS, PKCS#12 or PEM); the certificates of the second and later ones " +
+			"are added to the first, which is kept as .bak; required"},
+	{Name: "TRUSTSTORES_PASSWORDS_PATHS",
+		Help: "the file with the password of each truststore, an empty entry for one without " +
+			"(PEM, the cacerts of JDK 18 and later) and for one with the password of a JDK's " +
+			"cacerts, changeit"},
+	{Name: "KEYSTORE_SOURCE_PATHS",
+		Help: "files to copy, such as keystores and their password files"},
+	{Name: "KEYSTORE_DESTINATION_PATHS",
+		Help: "the file that each of them replaces, which is kept as .bak"},
 }
 
 // The variables by which errors name what they are about.
@@ -67,23 +74,22 @@ func Wanted() bool {
 }
 
 // Names are the variables.
-func Names() []string { return program.VariableNames(&environment{}) }
+func Names() []string { return program.VariableNames(variables) }
 
 // Load reads and checks the environment. The error, when there is one, is of type Faults. An empty
 // variable counts as unset. Files are not looked at.
 func Load() (Config, error) {
-	var env environment
-	program.ReadEnvironment(&env)
+	r := program.ReadEnvironment(variables)
 	// The kind of fault decides the exit code, not the variable, so the faults are not those of package program.
 	var l loader
-	if env.Truststores == "" {
+	if r.Value("TRUSTSTORES_PATHS") == "" {
 		l.add(codeConfiguration, truststoresVariable, "is not set, want absolute paths separated by \":\"")
 	}
-	truststores := l.paths(truststoresVariable, env.Truststores)
-	passwords := l.passwordPaths(env.Passwords)
-	sources := l.paths(sourcesVariable, env.Sources)
-	destinations := l.paths(destinationsVariable, env.Destinations)
-	if env.Truststores != "" {
+	truststores := l.paths(truststoresVariable, r.Value("TRUSTSTORES_PATHS"))
+	passwords := l.passwordPaths(r.Value("TRUSTSTORES_PASSWORDS_PATHS"))
+	sources := l.paths(sourcesVariable, r.Value("KEYSTORE_SOURCE_PATHS"))
+	destinations := l.paths(destinationsVariable, r.Value("KEYSTORE_DESTINATION_PATHS"))
+	if r.Value("TRUSTSTORES_PATHS") != "" {
 		l.sameLength(truststoresVariable, truststores, passwordsVariable, passwords)
 	}
 	l.sameLength(sourcesVariable, sources, destinationsVariable, destinations)
@@ -151,8 +157,8 @@ func (l *loader) sameLength(variable string, paths []string, other string, other
 func WriteUsage(w io.Writer) error {
 	var text strings.Builder
 	text.WriteString("Variables, each a list of absolute paths separated by \":\"\n")
-	for _, v := range program.DescribeVariables(&environment{}) {
-		fmt.Fprintf(&text, "  %s\n      %s\n", v.Name, v.Description)
+	for _, v := range variables {
+		fmt.Fprintf(&text, "  %s\n      %s\n", v.Name, v.Help)
 	}
 	text.WriteString("\nExit codes\n")
 	for _, row := range exitCodes {

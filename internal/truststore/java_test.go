@@ -43,26 +43,6 @@ func javaEntries(p place, file, password string) map[string]string {
 
 func javaTrusted(cert *x509.Certificate) string { return "trustedCertEntry " + digestOf(cert.Raw) }
 
-func TestKeytool_listsMergedStores(t *testing.T) {
-	for _, name := range []string{"base.jks", "base.p12", "cacerts"} {
-		t.Run(name, func(t *testing.T) {
-			base := trusted("mine", 0)
-			want := map[string]string{
-				"mine": javaTrusted(root(0)), "pem-trusted-certificate-0": javaTrusted(root(1)), "mine-2": javaTrusted(root(2)),
-			}
-			if name != "cacerts" {
-				base = keyAnd("application", base...)
-				want["application"] = "PrivateKeyEntry " + digestOf(testPKI().chain[0].Raw)
-			}
-			p := newPlace(t, name, baseOf[name](base...), "other.pem", pemOf(0, 1), "other.jks", jks(trusted("Mine", 2)...))
-
-			p.run(p.merge(name, "other.pem", "other.jks"))
-
-			assert.Equal(t, want, javaEntries(p, name, password))
-		})
-	}
-}
-
 // Stores that keytool made, with an entry of each kind that they can have, keep all of it. Keys are never opened: that of
 // the JKS has a password of its own. Only who has a private key can make a request.
 func TestKeytool_storesItMadeAreMergedInto(t *testing.T) {
@@ -126,20 +106,20 @@ func TestKeytool_storesItMadeAreMergedInto(t *testing.T) {
 	}
 }
 
-// cacerts is the trust store of the JDK that keytool belongs to. A pod has no file with its password.
+// The trust store of the JDK that keytool belongs to. A pod has no file with its password.
 func TestKeytool_cacertsOfTheJDK(t *testing.T) {
 	program, err := filepath.EvalSymlinks(peer.Require(t, "keytool")[0])
 	require.NoError(t, err)
-	original, err := os.ReadFile(filepath.Join(filepath.Dir(program), "../lib/security/cacerts"))
-	require.NoError(t, err)
+	cacerts := must(os.ReadFile(filepath.Join(filepath.Dir(program), "../lib/security/cacerts")))
+	keyEntry := "PrivateKeyEntry " + digestOf(testPKI().chain[0].Raw)
 	for name, base := range map[string][]byte{
-		"is merged into":                 original,
-		"is merged into a JKS store":     jks(trusted("mine", 0)...),
-		"is merged into a PKCS#12 store": p12(trusted("mine", 0)...),
-		"is merged into a PEM store":     pemOf(0),
+		"cacerts":  cacerts,
+		"base.jks": jks(keyAnd("application", trusted("mine", 0)...)...),
+		"base.p12": p12(keyAnd("application", trusted("mine", 0)...)...),
+		"base.pem": pemOf(0),
 	} {
-		t.Run(name, func(t *testing.T) {
-			p := newPlace(t, "cacerts", original, "base", base, "other.p12", p12(trusted("mine", 0)...))
+		t.Run("is merged into "+name, func(t *testing.T) {
+			p := newPlace(t, "cacerts", cacerts, "base", base, "other.p12", p12(trusted("Mine", 0)...))
 			want := map[string]bool{javaTrusted(root(0)): true}
 			for _, e := range javaEntries(p, "cacerts", password) {
 				want[e] = true
@@ -151,7 +131,7 @@ func TestKeytool_cacertsOfTheJDK(t *testing.T) {
 			p.run(cfg)
 
 			got := map[string]bool{}
-			if strings.HasSuffix(name, "PEM store") {
+			if name == "base.pem" {
 				for line := range strings.Lines(keytool(p, "-printcert", "-file", "base")) {
 					if fingerprint, ok := strings.CutPrefix(strings.TrimSpace(line), "SHA256: "); ok {
 						got["trustedCertEntry "+strings.ToLower(strings.ReplaceAll(fingerprint, ":", ""))] = true
@@ -160,6 +140,10 @@ func TestKeytool_cacertsOfTheJDK(t *testing.T) {
 			} else {
 				for _, e := range javaEntries(p, "base", password) {
 					got[e] = true
+				}
+				if name != "cacerts" {
+					assert.Contains(t, got, keyEntry)
+					delete(got, keyEntry)
 				}
 			}
 			assert.Equal(t, want, got)

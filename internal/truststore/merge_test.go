@@ -18,6 +18,8 @@ import (
 // chain are for showing to others, not for trusting them; aliases are compared without case.
 func TestRun_mergesWhatIsMissing(t *testing.T) {
 	type stores = []any // names and contents
+	partly := pkcs12.Contents{Certificates: []pkcs12.Certificate{
+		{Certificate: root(3), FriendlyName: "d", Trusted: true}, {Certificate: root(4), FriendlyName: "not trusted"}}}
 	for sentence, row := range map[string]struct {
 		stores stores
 		want   map[string]int
@@ -41,7 +43,9 @@ func TestRun_mergesWhatIsMissing(t *testing.T) {
 			"third.pem.jks", jks(trusted("c", 2)...)}, map[string]int{"a": 0, "pem-trusted-certificate-0": 1, "c": 2}},
 		"only trusted certificates": {stores{"base.pem", pemOf(0),
 			"other.jks", jks(keyAnd("application", trusted("b", 1)...)...),
-			"other.p12", p12(keyAnd("application", trusted("c", 2)...)...)}, map[string]int{"A": 0, "B": 1, "C": 2}},
+			"other.p12", p12(keyAnd("application", trusted("c", 2)...)...),
+			"partly.p12", must(pkcs12.Encode(partly, password, pkcs12.ProfileModern))},
+			map[string]int{"A": 0, "B": 1, "C": 2, "D": 3}},
 		"a keystore gives nothing": {stores{"base.jks", jks(trusted("a", 0)...),
 			"keystore.p12", p12(keyAnd("application")...), "other.pem", pemOf(1)},
 			map[string]int{"a": 0, "pem-trusted-certificate-0": 1}},

@@ -20,8 +20,8 @@ type store struct {
 	trusted  []keystore.Entry // in the order of the store
 }
 
-// usualPassword is that of the cacerts of every JDK. It is not a secret: the certificates are public, and whoever may
-// write the file may replace it. There is no file that holds it.
+// usualPassword is that of the cacerts of every JDK. It is not a secret: the certificates are public, and any process that may
+// write the file may replace it. No file holds it.
 const usualPassword = "changeit"
 
 // load reads a truststore with at least one trusted certificate. One that needs a password, of which no file was

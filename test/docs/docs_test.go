@@ -20,6 +20,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/output"
 	"github.com/certfetcher/certfetcher/test/chaos"
 )
@@ -32,18 +33,68 @@ const root = "../.."
 // markers.
 func generated(t *testing.T) map[string]map[string]string {
 	t.Helper()
-	var variables, codes strings.Builder
-	require.NoError(t, config.WriteMarkdown(&variables))
-	require.NoError(t, enroll.WriteExitCodesMarkdown(&codes))
 	return map[string]map[string]string{
-		"docs/reliability.md":  {"figures": figures(t)},
-		"README.md":            {"variables": variables.String(), "exit codes": codes.String()},
-		"docs/applications.md": {"files": outputFiles()},
+		"docs/reliability.md":   {"figures": figures(t)},
+		"README.md":             {"variables": firstVariables(), "exit codes": exitCodes()},
+		"docs/configuration.md": {"variables": allVariables()},
+		"docs/applications.md":  {"files": outputFiles()},
 		"docs/certservice.md": {
 			"certservice --help": textBlock(help(t, "certservice")),
 			"devca --help":       textBlock(help(t, "devca")),
 		},
 	}
+}
+
+// firstVariables are those that a first user sets.
+func firstVariables() string {
+	first := []string{
+		"REQUEST_URL", "CA_NAME", "KEYSTORE_PATH", "TRUSTSTORE_PATH", "COMMON_NAME", "ORGANIZATION", "STATE", "COUNTRY",
+		"OUTPUT_PATH", "OUTPUT_TYPE",
+	}
+	text := "| variable | default | meaning |\n|---|---|---|\n"
+	for _, v := range config.Variables {
+		if slices.Contains(first, v.Name) {
+			text += fmt.Sprintf("| %s | %s | %s |\n", names(v), given(v), cell.Replace(v.Help))
+		}
+	}
+	return text
+}
+
+// allVariables has a table for each group.
+func allVariables() string {
+	text, group := "", ""
+	for _, v := range config.Variables {
+		if v.Group != group {
+			group = v.Group
+			text += "\n## " + group + "\n\n| variable | default | meaning | rule |\n|---|---|---|---|\n"
+		}
+		text += fmt.Sprintf("| %s | %s | %s | %s |\n", names(v), given(v), cell.Replace(v.Help), cell.Replace(v.Rule))
+	}
+	return text + "\n"
+}
+
+var cell = strings.NewReplacer("|", `\|`, "<", "&lt;", ">", "&gt;", "*", `\*`, "_", `\_`, "~", `\~`)
+
+func names(v program.Variable) string {
+	if v.Secret {
+		return "`" + v.Name + "`, `" + v.Name + "_FILE`"
+	}
+	return "`" + v.Name + "`"
+}
+
+func given(v program.Variable) string {
+	if v.Default != "" {
+		return "`" + v.Default + "`"
+	}
+	return "*" + v.Need() + "*"
+}
+
+func exitCodes() string {
+	text := "| exit code | stage | meaning |\n|---|---|---|\n| 0 | | success |\n"
+	for _, stage := range enroll.Stages() {
+		text += fmt.Sprintf("| %d | `%s` | %s |\n", stage.ExitCode(), stage, stage.Meaning())
+	}
+	return text
 }
 
 // outputFiles is the table of the files that each output type writes, in the order in which they are replaced.

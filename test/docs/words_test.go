@@ -16,7 +16,7 @@ import (
 
 var (
 	codeSpan = regexp.MustCompile("`[^`]+`")
-	program  = regexp.MustCompile(`^(certfetcher|certservice|devca|make|go|docker|podman-compose|kubectl|helm) `)
+	runs     = regexp.MustCompile(`^(certfetcher|certservice|devca|make|go|docker|podman-compose|kubectl|helm) `)
 	setting  = regexp.MustCompile(`^([A-Z][A-Z0-9_]{2,})(?:=(.*))?$`)
 	series   = regexp.MustCompile(`^(certfetcher|certservice)_[a-z_]+$`)
 )
@@ -68,7 +68,7 @@ func TestProse_commands_areThere(t *testing.T) {
 	found := map[string]int{}
 	for _, d := range documents(t) {
 		for _, span := range d.spans() {
-			if match := program.FindStringSubmatch(span); match != nil {
+			if match := runs.FindStringSubmatch(span); match != nil {
 				checkCommand(t, d.path, strings.Fields(span))
 				found[match[1]]++
 			}
