@@ -67,7 +67,7 @@ func parseCertificates(list string, texts []string) ([]*x509.Certificate, error)
 }
 
 // parseElement reads the certificates of one element, or says what is wrong with it. Text around them, such as
-// openssl writes, is no harm; what looks like another block is one that was cut short.
+// openssl writes, does no harm; what looks like another block is one that was cut short.
 func parseElement(text []byte) (certs []*x509.Certificate, reason string) {
 	blocks, err := pki.PEMBlocks(text)
 	if err != nil {

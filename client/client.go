@@ -3,9 +3,10 @@
 // possession) and brings back a certificate chain and the certificates to trust.
 //
 // It tries again after failures that may pass (RFC 9110, section 10.2.3 for Retry-After), follows no
-// redirect because the private key must not travel to another host, and tells the ways in which a
-// connection fails apart in words that an operator can act on. It does not check whether the
-// certificate is the one asked for, and it neither makes keys nor writes files.
+// redirect because the private key must not travel to another host, and explains why a connection failed
+// in words that an operator can act on. Diagnose takes the way of a request step by step, without a request
+// for a certificate. The package does not check whether the certificate matches the request, and it neither
+// makes keys nor writes files.
 package client
 
 import (

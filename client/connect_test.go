@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -137,13 +138,11 @@ func TestConnect_connectionSetUpAhead(t *testing.T) {
 		"is too old":           {func(_ *mutual, _ *Client, d *dialAhead) { d.at = d.at.Add(-aheadLife - time.Second) }, 2},
 		"was set up again": {func(_ *mutual, c *Client, d *dialAhead) {
 			c.Connect(t.Context())
-			_, err := d.conn.Read(make([]byte, 1))
-			assert.Error(t, err, "the first is closed")
+			requireClosed(t, d.conn)
 		}, 2},
 		"was not taken": {func(_ *mutual, c *Client, d *dialAhead) {
 			c.ahead.drop(d) // as its timer does
-			_, err := d.conn.Read(make([]byte, 1))
-			assert.Error(t, err)
+			requireClosed(t, d.conn)
 			assert.True(t, taken(c))
 		}, 2},
 		"failed": {func(_ *mutual, c *Client, d *dialAhead) {
@@ -167,6 +166,14 @@ func TestConnect_connectionSetUpAhead(t *testing.T) {
 			assert.Equal(t, row.connections+1, m.connections.Load(), "each is used once")
 		})
 	}
+}
+
+// requireClosed fails on a connection that is still open.
+func requireClosed(t *testing.T, conn net.Conn) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return errors.Is(conn.SetReadDeadline(time.Now()), net.ErrClosed)
+	}, 10*time.Second, time.Millisecond)
 }
 
 func TestConnect_request_waits_for_one_under_way(t *testing.T) {

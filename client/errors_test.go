@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -117,16 +118,38 @@ func TestEnroll_errors(t *testing.T) {
 	old.NotAfter = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 	key := goldenRequest(t, "enroll.request.json").Headers["PK"]
 	piece := string(shared(t, "pem/key.pem"))[224:264]
+	const json, html, utf8, none = "application/json", "text/html", "text/html; charset=utf-8", ""
+	plain := map[string]struct {
+		status            int
+		contentType, body string
+	}{
+		"an HTML page of a proxy":              {502, html, "<html><head><TITLE>502 Bad\nGateway</TITLE></head></html>"},
+		"an empty error":                       {503, none, ""},
+		"another JSON error":                   {500, json, `{"status":500,"error":"boom"}`},
+		"an error with control characters":     {400, json, `{"errorMessage":"line\nbreak \u001b[31mred\u202e"}`},
+		"an endless error":                     {400, json, `{"errorMessage":"` + strings.Repeat("x ", 4000) + `"}`},
+		"an error that repeats our key header": {400, json, `{"errorMessage":"bad header PK: ` + key + `"}`},
+		"an error with a piece of our key":     {400, json, `{"errorMessage":"bad key ` + piece + ` there"}`},
+		"403":                                  {403, none, ""},
+		"431":                                  {431, none, ""},
+		"an empty answer":                      {200, json, ""},
+		"another good status":                  {204, none, ""},
+		"a login page":                         {200, utf8, "<title>Log in</title>"},
+		"text":                                 {200, json, "hello"},
+		"JSON with more behind it":             {200, json, `{"certificateChain":["a"],"trustedCertificates":["b"]}{}`},
+		"JSON that is cut short":               {200, json, `{"certificateChain":["x",`},
+		"JSON with two commas":                 {200, json, `{"certificateChain":["x"],,`},
+		"a JSON list":                          {200, json, `[]`},
+		"a JSON string":                        {200, json, `"text"`},
+		"a chain that is a string":             {200, json, `{"certificateChain":"a","trustedCertificates":["b"]}`},
+		"a chain that is an object":            {200, json, `{"certificateChain":{}}`},
+		"a chain of numbers":                   {200, json, `{"certificateChain":[1]}`},
+		"no chain":                             {200, json, `{"certificateChain":[],"trustedCertificates":["b"]}`},
+		"no trusted certificates":              {200, json, `{"certificateChain":["a"]}`},
+		"a hole in a list":                     {200, json, `{"certificateChain":["a",null],"trustedCertificates":["b"]}`},
+		"too much":                             {200, json, strings.Repeat(" ", maxBody+1)},
+	}
 	rows := map[string]func(t *testing.T) *Client{
-		"an HTML page of a proxy":              answered(writing(502, "text/html", "<html><head><TITLE>502 Bad\nGateway</TITLE></head></html>")),
-		"an empty error":                       answered(writing(503, "", "")),
-		"another JSON error":                   answered(writing(500, "application/json", `{"status":500,"error":"boom"}`)),
-		"an error with control characters":     answered(writing(400, "application/json", `{"errorMessage":"line\nbreak \u001b[31mred\u202e"}`)),
-		"an endless error":                     answered(writing(400, "application/json", `{"errorMessage":"`+strings.Repeat("x ", 4000)+`"}`)),
-		"an error that repeats our key header": answered(writing(400, "application/json", `{"errorMessage":"bad header PK: `+key+`"}`)),
-		"an error with a piece of our key":     answered(writing(400, "application/json", `{"errorMessage":"bad key `+piece+` there"}`)),
-		"403":                                  answered(writing(403, "", "")),
-		"431":                                  answered(writing(431, "", "")),
 		"a redirect with our key in it": answered(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://elsewhere.test/?pk="+key[:100], http.StatusMovedPermanently)
 		}),
@@ -138,22 +161,6 @@ func TestEnroll_errors(t *testing.T) {
 			}
 		}),
 		"a Content-Encoding that is our key": answered(func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Encoding", key) }),
-		"an empty answer":                    answered(writing(200, "application/json", "")),
-		"another good status":                answered(writing(204, "", "")),
-		"a login page":                       answered(writing(200, "text/html; charset=utf-8", "<title>Log in</title>")),
-		"text":                               answered(writing(200, "application/json", "hello")),
-		"JSON with more behind it":           answered(writing(200, "application/json", `{"certificateChain":["a"],"trustedCertificates":["b"]}{}`)),
-		"JSON that is cut short":             answered(writing(200, "application/json", `{"certificateChain":["x",`)),
-		"JSON with two commas":               answered(writing(200, "application/json", `{"certificateChain":["x"],,`)),
-		"a JSON list":                        answered(writing(200, "application/json", `[]`)),
-		"a JSON string":                      answered(writing(200, "application/json", `"text"`)),
-		"a chain that is a string":           answered(writing(200, "application/json", `{"certificateChain":"a","trustedCertificates":["b"]}`)),
-		"a chain that is an object":          answered(writing(200, "application/json", `{"certificateChain":{}}`)),
-		"a chain of numbers":                 answered(writing(200, "application/json", `{"certificateChain":[1]}`)),
-		"no chain":                           answered(writing(200, "application/json", `{"certificateChain":[],"trustedCertificates":["b"]}`)),
-		"no trusted certificates":            answered(writing(200, "application/json", `{"certificateChain":["a"]}`)),
-		"a hole in a list":                   answered(writing(200, "application/json", `{"certificateChain":["a",null],"trustedCertificates":["b"]}`)),
-		"too much":                           answered(writing(200, "application/json", strings.Repeat(" ", maxBody+1))),
 		"compressed data, which was not asked for": answered(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			z := gzip.NewWriter(w)
@@ -253,8 +260,9 @@ func TestEnroll_errors(t *testing.T) {
 		require.NoError(t, err)
 		rows["CertService's "+name] = answered(answering(t, status, "answer-"+name+".json"))
 	}
-	for name, refusal := range refusals(t) {
-		rows[name] = refusal
+	maps.Copy(rows, refusals(t))
+	for name, row := range plain {
+		rows[name] = answered(writing(row.status, row.contentType, row.body))
 	}
 	want := golden.Load(t, "errors.txt")
 	t.Run("rows", func(t *testing.T) {

@@ -61,6 +61,11 @@ func (s *script) waits() (waits []time.Duration) {
 
 var success = reply{status: 200, body: `{"certificateChain":["a"],"trustedCertificates":["b"]}`}
 
+var (
+	usual   = &Retry{time.Second, 30 * time.Second, 5 * time.Minute}
+	forever = &Retry{time.Second, 30 * time.Second, 0}
+)
+
 func scripted(t *testing.T, retry *Retry, replies ...reply) (*Client, *script, *bytes.Buffer) {
 	t.Helper()
 	var logged bytes.Buffer
@@ -94,7 +99,7 @@ func TestEnroll_retries_what_may_pass_and_nothing_else(t *testing.T) {
 	} {
 		t.Run(row.is, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, s, _ := scripted(t, &Retry{time.Second, 30 * time.Second, 5 * time.Minute}, row.first, success)
+				c, s, _ := scripted(t, usual, row.first, success)
 				_, err := c.Enroll(t.Context(), goldenSecrets(t))
 				assert.Len(t, s.at, row.tries)
 				assert.Equal(t, row.tries == 1, err != nil, "error: %v", err)
@@ -112,7 +117,7 @@ func TestEnroll_without_retry_tries_once(t *testing.T) {
 
 func TestEnroll_waits_grow_within_their_bounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, s, _ := scripted(t, &Retry{time.Second, 30 * time.Second, 0}, append(make503(12), success)...)
+		c, s, _ := scripted(t, forever, append(make503(12), success)...)
 		require.NoError(t, enroll(t, c))
 		waits := s.waits()
 		require.Len(t, waits, 12)
@@ -135,7 +140,7 @@ func make503(n int) []reply {
 
 func TestEnroll_gives_up_after_MaxElapsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, s, _ := scripted(t, &Retry{time.Second, 30 * time.Second, 5 * time.Minute}, reply{status: 503, body: `{"errorMessage":"starting"}`})
+		c, s, _ := scripted(t, usual, reply{status: 503, body: `{"errorMessage":"starting"}`})
 		_, err := c.Enroll(t.Context(), goldenSecrets(t))
 		assert.Regexp(t, `^giving up after \d+ tries in \dm[0-9.]+s: CertService answered 503 Service Unavailable: starting$`, err.Error())
 		var status *StatusError
@@ -179,7 +184,7 @@ func TestEnroll_Retry_After_holds_for_one_wait(t *testing.T) {
 
 func TestEnroll_Retry_After_past_MaxElapsed_ends_at_once(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, s, _ := scripted(t, &Retry{time.Second, 30 * time.Second, 5 * time.Minute}, reply{status: 429, retryAfter: "600", body: `{"errorMessage":"busy"}`})
+		c, s, _ := scripted(t, usual, reply{status: 429, retryAfter: "600", body: `{"errorMessage":"busy"}`})
 		assert.EqualError(t, enroll(t, c), "giving up after one try, as the server asks to wait another 10m0s: CertService answered 429 Too Many Requests: busy")
 		assert.Len(t, s.at, 1)
 	})
@@ -227,7 +232,7 @@ func TestEnroll_logs_one_line_for_each_failed_try_without_secrets(t *testing.T) 
 	synctest.Test(t, func(t *testing.T) {
 		key := goldenRequest(t, "enroll.request.json").Headers["PK"]
 		echo := reply{status: 503, body: `{"errorMessage":"no room for ` + key + `"}`}
-		c, s, logged := scripted(t, &Retry{time.Second, 30 * time.Second, 0}, echo, reply{err: syscall.ECONNREFUSED}, success)
+		c, s, logged := scripted(t, forever, echo, reply{err: syscall.ECONNREFUSED}, success)
 		require.NoError(t, enroll(t, c))
 		lines := strings.Split(strings.TrimSpace(logged.String()), "\n")
 		require.Len(t, lines, 2)

@@ -1,5 +1,5 @@
 // Package doctor checks a deployment without asking for a certificate: variables, mutual TLS files, the
-// way to the CertService and what it answers, the volume, who can read it, and what is told when the
+// way to the CertService and what it answers, the volume, who can read it, and who is notified when the
 // certificate changes.
 //
 // It issues nothing: what it sends to the CertService are GETs without a CSR. It leaves nothing behind: what

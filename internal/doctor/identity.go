@@ -57,7 +57,7 @@ func (d *doctor) keystore(i *mtls.Identity) {
 	if err != nil {
 		algorithm = leaf.PublicKeyAlgorithm.String()
 	}
-	found := fmt.Sprintf("%s; %s key of %q", fileText(t.KeystorePath, i.KeystoreFormat), algorithm, leaf.Subject)
+	found := fmt.Sprintf("%s; %s key of %q", fileText(t.KeystorePath, i.KeystoreFormat), algorithm, pki.DN(leaf.RawSubject))
 	holdsKey := t.KeystorePath
 	if t.KeystoreKeyPath != "" {
 		holdsKey = t.KeystoreKeyPath
@@ -68,7 +68,7 @@ func (d *doctor) keystore(i *mtls.Identity) {
 	switch {
 	case mode&0o002 != 0:
 		d.warn(checkKeystore, found+"; every user can replace it", advice)
-	// The other formats are encrypted, and a Secret's files are 0644 unless somebody says otherwise.
+	// The other formats are encrypted, and a Secret's files are 0644 unless defaultMode says otherwise.
 	case mode&0o004 != 0 && i.KeystoreFormat == keystore.PEM:
 		d.warn(checkKeystore, found+"; every user can read the private key", advice)
 	default:
@@ -118,12 +118,12 @@ func (d *doctor) chain(chain []*x509.Certificate, i *mtls.Identity) {
 			return
 		}
 		if err := pki.Unusable(chain[n+1]); err != nil {
-			d.warn(checkChain, fmt.Sprintf("whether %q is signed by %q, which follows it in KEYSTORE_PATH, is not known: %v", cert.Subject, pki.DN(chain[n+1].RawSubject), err),
+			d.warn(checkChain, fmt.Sprintf("whether %q is signed by %q, which follows it in KEYSTORE_PATH, is not known: %v", pki.DN(cert.RawSubject), pki.DN(chain[n+1].RawSubject), err),
 				"see whether the CertService accepts it")
 			return
 		}
 		if err := cert.CheckSignatureFrom(chain[n+1]); err != nil {
-			d.warn(checkChain, fmt.Sprintf("%q is not signed by %q, which follows it in KEYSTORE_PATH (%v)", cert.Subject, chain[n+1].Subject, err),
+			d.warn(checkChain, fmt.Sprintf("%q is not signed by %q, which follows it in KEYSTORE_PATH (%v)", pki.DN(cert.RawSubject), pki.DN(chain[n+1].RawSubject), err),
 				"put the certificate of the CA that signed it into the keystore: this one has the same name, but another key")
 			return
 		}
@@ -133,7 +133,7 @@ func (d *doctor) chain(chain []*x509.Certificate, i *mtls.Identity) {
 	case selfIssued(last) && len(chain) == 1:
 		d.ok(checkChain, "the certificate is self-signed")
 	case selfIssued(last):
-		d.ok(checkChain, "complete: %d certificates, up to the root %q", len(chain), last.Subject)
+		d.ok(checkChain, "complete: %d certificates, up to the root %q", len(chain), pki.DN(last.RawSubject))
 	default:
 		text := "it is not in TRUSTSTORE_PATH, so the CertService has to know it"
 		if len(i.Roots) == 0 {
@@ -141,7 +141,7 @@ func (d *doctor) chain(chain []*x509.Certificate, i *mtls.Identity) {
 		} else if slices.ContainsFunc(i.Roots, func(root *x509.Certificate) bool { return last.CheckSignatureFrom(root) == nil }) {
 			text = "it is in TRUSTSTORE_PATH"
 		}
-		d.ok(checkChain, "%d sent, up to one issued by %q; %s", len(chain), last.Issuer, text)
+		d.ok(checkChain, "%d sent, up to one issued by %q; %s", len(chain), pki.DN(last.RawIssuer), text)
 	}
 }
 
@@ -155,17 +155,17 @@ func (d *doctor) expiry(chain []*x509.Certificate) {
 	for _, cert := range chain {
 		switch {
 		case now.After(cert.NotAfter):
-			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q expired at %s", cert.Subject, pki.Stamp(cert.NotAfter)), advice+", or check this machine's clock")
+			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q expired at %s", pki.DN(cert.RawSubject), pki.Stamp(cert.NotAfter)), advice+", or check this machine's clock")
 			return
 		case now.Before(cert.NotBefore):
-			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q is not valid before %s, and it is %s here", cert.Subject, pki.Stamp(cert.NotBefore), pki.Stamp(now)), "check this machine's clock")
+			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q is not valid before %s, and it is %s here", pki.DN(cert.RawSubject), pki.Stamp(cert.NotBefore), pki.Stamp(now)), "check this machine's clock")
 			return
 		}
 		if cert.NotAfter.Before(ends.NotAfter) {
 			ends = cert
 		}
 	}
-	text := fmt.Sprintf("%q is valid until %s", ends.Subject, until(ends.NotAfter, now))
+	text := fmt.Sprintf("%q is valid until %s", pki.DN(ends.RawSubject), until(ends.NotAfter, now))
 	if pki.ExpiresSoon(ends, now) {
 		d.warn(checkExpiry, text, advice)
 		return
@@ -193,16 +193,16 @@ func (d *doctor) truststore(trust *mtls.Identity) {
 	now := d.Now()
 	var subjects, expired []string
 	for _, root := range trust.Roots {
-		subjects = append(subjects, fmt.Sprintf("%q", root.Subject))
+		subjects = append(subjects, fmt.Sprintf("%q", pki.DN(root.RawSubject)))
 		if now.After(root.NotAfter) {
-			expired = append(expired, fmt.Sprintf("%q (%s)", root.Subject, pki.Stamp(root.NotAfter)))
+			expired = append(expired, fmt.Sprintf("%q (%s)", pki.DN(root.RawSubject), pki.Stamp(root.NotAfter)))
 		}
 	}
 	path := d.Config.TLS.TruststorePath
 	found := fmt.Sprintf("%s; trusts %s", fileText(path, trust.TruststoreFormat), some(subjects))
 	switch {
 	case len(trust.Skipped) > 0:
-		d.warn(checkTruststore, found+"; "+some(trust.Skipped), "remove those entries where nobody else needs them; if the CertService's CA is among them, it needs another one")
+		d.warn(checkTruststore, found+"; "+some(trust.Skipped), "remove those entries if no other program needs them; if the CertService's CA is among them, it needs another one")
 	case len(expired) > 0:
 		d.warn(checkTruststore, found+"; expired: "+some(expired), "replace them with the CA's current certificates")
 	case modeOf(path)&0o002 != 0:

@@ -300,7 +300,7 @@ func (w *way) caName() {
 	}
 }
 
-// clock compares the clocks, where the server has told its own.
+// clock compares the clocks, where the answer has a Date.
 func (w *way) clock() {
 	if w.Clock == nil {
 		return

@@ -170,12 +170,12 @@ func TestRun_way(t *testing.T) {
 				<-r.Context().Done()
 				panic(http.ErrAbortHandler) // or the client may see an answer in the moment of hanging up
 			}),
-			change: changed("", func(o *doctor.Options) { o.NetworkTimeout = 300 * time.Millisecond }).change,
+			change: changed("", func(o *doctor.Options) { o.NetworkTimeout = 2 * time.Second }).change,
 		},
 		"the server hangs up": {options: handled(func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) })},
 		"nothing listens":     {change: func(_ *testing.T, s *service.Service, _ *doctor.Options) { s.Stop() }},
 		"nothing answers to TCP": changed("", func(o *doctor.Options) {
-			o.NetworkTimeout = 200 * time.Millisecond
+			o.NetworkTimeout = time.Second
 			o.Dialer = &net.Dialer{ControlContext: func(ctx context.Context, _, _ string, _ syscall.RawConn) error {
 				<-ctx.Done()
 				return ctx.Err()
@@ -185,7 +185,7 @@ func TestRun_way(t *testing.T) {
 			hole, err := net.Listen("tcp", "127.0.0.1:0")
 			require.NoError(t, err)
 			t.Cleanup(func() { hole.Close() })
-			o.NetworkTimeout = 200 * time.Millisecond
+			o.NetworkTimeout = time.Second
 			o.Config.Request.URL = "https://" + hole.Addr().String() + "/v1/certificate/"
 		}},
 		"the port is the one for plain HTTP": {change: func(t *testing.T, _ *service.Service, o *doctor.Options) {
@@ -205,7 +205,7 @@ func TestRun_way(t *testing.T) {
 		"the name is not resolved": {change: elsewhere},
 		"the name server does not answer": {change: func(t *testing.T, s *service.Service, o *doctor.Options) {
 			elsewhere(t, s, o)
-			o.NetworkTimeout = 200 * time.Millisecond
+			o.NetworkTimeout = time.Second
 			o.Dialer = &net.Dialer{Resolver: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				<-ctx.Done()
 				return nil, ctx.Err()

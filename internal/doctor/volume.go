@@ -84,8 +84,8 @@ const littleSpace = 1 << 20
 func (d *doctor) fileSystem(dir string) {
 	name, kind, free, inodes, err := statFileSystem(dir)
 	if err != nil {
-		d.skip(checkFileSystem, "not told by the system: "+files.Reason(err).Error())
-		d.skip(checkSpace, "not told by the system")
+		d.skip(checkFileSystem, "the system does not say: "+files.Reason(err).Error())
+		d.skip(checkSpace, "the system does not say")
 		return
 	}
 	const memory = "keep private keys in memory: emptyDir with medium: Memory"

@@ -1,6 +1,8 @@
 package inspect
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -25,4 +27,24 @@ func TestReport_Plan_countsWholeDaysAndNamesTheRenewal(t *testing.T) {
 	r := &Report{Certificate: &Certificate{NotAfter: now}}
 	r.Plan(now, time.Time{})
 	assert.Nil(t, r.Certificate.NextRenewal)
+}
+
+func TestDir_followsOnlyTheLinksOfTheLayout(t *testing.T) {
+	for is, links := range map[string]map[string]string{
+		"a file that is a link elsewhere":    {"key.pem": "../secret/key.pem"},
+		"a generation outside of the volume": {"key.pem": "..data/key.pem", "..data": "../secret"},
+	} {
+		top := t.TempDir()
+		volume, secret := filepath.Join(top, "volume"), filepath.Join(top, "secret")
+		require.NoError(t, os.MkdirAll(secret, 0o700))
+		require.NoError(t, os.Mkdir(volume, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(secret, "key.pem"), []byte("secret"), 0o600))
+		for name, target := range links {
+			require.NoError(t, os.Symlink(target, filepath.Join(volume, name)))
+		}
+		report, err := Dir(volume)
+		require.NoError(t, err, is)
+		require.Len(t, report.Files, 1, is)
+		assert.Contains(t, report.Files[0].Problem, "which is not followed", is)
+	}
 }

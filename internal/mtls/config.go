@@ -57,7 +57,7 @@ func (i *Identity) Warnings(now time.Time) []string {
 	warnings := i.examine(now, true)
 	for _, root := range i.Roots {
 		if text := dateWarning(root, now, false); text != "" {
-			warnings = append(warnings, fmt.Sprintf("the certificate %q in TRUSTSTORE_PATH %s", root.Subject, text))
+			warnings = append(warnings, fmt.Sprintf("the certificate %q in TRUSTSTORE_PATH %s", pki.DN(root.RawSubject), text))
 		}
 	}
 	return append(warnings, i.Skipped...)
@@ -80,7 +80,7 @@ func (i *Identity) examine(now time.Time, ahead bool) []string {
 			side = "server"
 		}
 		found = append(found, fmt.Sprintf("the certificate %q in KEYSTORE_PATH has usages that do not allow a %s to show it",
-			leaf.Subject, side))
+			pki.DN(leaf.RawSubject), side))
 	}
 	for n, der := range i.Certificate.Certificate {
 		cert, name := leaf, "the certificate"
@@ -92,7 +92,7 @@ func (i *Identity) examine(now time.Time, ahead bool) []string {
 			name = "the signer"
 		}
 		if text := dateWarning(cert, now, ahead); text != "" {
-			found = append(found, fmt.Sprintf("%s %q in KEYSTORE_PATH %s", name, cert.Subject, text))
+			found = append(found, fmt.Sprintf("%s %q in KEYSTORE_PATH %s", name, pki.DN(cert.RawSubject), text))
 		}
 	}
 	return found

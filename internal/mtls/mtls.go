@@ -54,7 +54,7 @@ type Identity struct {
 }
 
 // Load reads the files. Errors name the variable, the path, what is wrong and what to try, and never hold
-// a password. An expired certificate is no error, see Warnings.
+// a password. An expired certificate is not an error, see Warnings.
 func Load(f Files) (*Identity, error) {
 	c, err := read(f)
 	if err != nil {

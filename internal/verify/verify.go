@@ -86,7 +86,7 @@ func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, no
 	return r, nil
 }
 
-// checkUsable refuses a chain with certificates that cannot be verified, or that nobody should compute with, before
+// checkUsable refuses a chain with certificates that cannot be verified, or that are too costly to compute with, before
 // anything is. Of the trusted ones, those are published and verify nothing.
 func checkUsable(chain []*x509.Certificate) error {
 	for i, cert := range chain {
@@ -119,7 +119,7 @@ func withoutDuplicates(certs []*x509.Certificate) []*x509.Certificate {
 }
 
 // moveRoots takes self-signed certificates off the end of the chain: a root belongs to the anchors, and
-// CertService promises a chain without it. One that can verify nothing here is told by its names.
+// CertService promises a chain without it. One that can verify nothing here is recognized by its names.
 func moveRoots(chain, trusted []*x509.Certificate) (shorter, more []*x509.Certificate) {
 	for len(chain) > 1 {
 		last := chain[len(chain)-1]
