@@ -94,7 +94,7 @@ func (s *apiServer) finish() {
 // begin makes the handshake. What follows runs on another goroutine: the stack of this one has grown to several times
 // the size that a connection needs.
 func (s *apiServer) begin(c *connection, ready *handover) {
-	defer s.recovered(c)
+	defer s.recoverPanic(c)
 	deadline := time.Now().Add(s.cfg.ReadHeaderTimeout)
 	_ = c.SetDeadline(deadline)
 	conn, reason, err := s.handshake(c, deadline)
@@ -119,8 +119,8 @@ func (s *apiServer) begin(c *connection, ready *handover) {
 	}
 }
 
-// recovered ends the connection after a panic, which a hostile certificate may cause: the others go on.
-func (s *apiServer) recovered(c *connection) {
+// recoverPanic ends the connection after a panic, which a hostile certificate may cause: the others go on.
+func (s *apiServer) recoverPanic(c *connection) {
 	v := recover()
 	if v == nil {
 		return

@@ -48,9 +48,6 @@ func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool
 		const text = "client certificate is not trusted: it has a chain of %d certificates, want at most %d"
 		return leaf, fmt.Sprintf(text, n, maxClientChain)
 	}
-	if roots == nil {
-		roots = x509.NewCertPool() // to Verify, nil means the system's roots
-	}
 	hash := sha256.New()
 	for _, cert := range state.PeerCertificates {
 		hash.Write(cert.Raw) // DER contains its own length, so that no two chains give the same bytes

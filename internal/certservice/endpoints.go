@@ -89,7 +89,7 @@ var openAPIDocument []byte
 
 func (h *Handler) ready(_ *http.Request, _ string, e *event) answer {
 	if !h.cfg.Directory.Ready() {
-		return unavailable(e, outcomeNotReady, messageNotReady)
+		return unavailableAnswer(e, outcomeNotReady, messageNotReady)
 	}
 	return jsonAnswer(http.StatusOK, statusBody{"UP"})
 }
@@ -103,7 +103,7 @@ func (h *Handler) reload(r *http.Request, _ string, e *event) answer {
 	switch {
 	case errors.Is(err, errRoundFull):
 		e.reason = err.Error()
-		return unavailable(e, outcomeOverloaded, messageReloads)
+		return unavailableAnswer(e, outcomeOverloaded, messageReloads)
 	case err != nil:
 		e.outcome = outcomeFailed
 		return errorAnswer(http.StatusInternalServerError, err.Error())

@@ -208,7 +208,7 @@ func panicText(v any) string {
 func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
 	if !h.cfg.Directory.Ready() {
 		// Not 404: a client takes that as final, and this is temporary.
-		return unavailable(e, outcomeNotReady, messageNotReady)
+		return unavailableAnswer(e, outcomeNotReady, messageNotReady)
 	}
 	authority, share, ok := h.cfg.Directory.Lookup(caName)
 	if !ok {
@@ -218,7 +218,7 @@ func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
 	e.caKnown = true
 	release, limit, reason := h.slots.take(caName, share, e.from)
 	if limit != "" {
-		return h.overloaded(e, limit, reason)
+		return h.overloadAnswer(e, limit, reason)
 	}
 	defer release()
 
@@ -234,7 +234,7 @@ func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
 	e.csr = request.CSR
 	switch {
 	case err != nil:
-		return h.overloaded(e, limitCPU, "waiting for a processor: "+err.Error())
+		return h.overloadAnswer(e, limitCPU, "waiting for a processor: "+err.Error())
 	case fault != nil:
 		e.outcome, e.reason = outcomeBadRequest, fault.reason
 		return errorAnswer(http.StatusBadRequest, fault.message)
@@ -252,7 +252,7 @@ func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
 		err = errors.New("the answer holds no certificate")
 	}
 	if err != nil {
-		return failed(e, err)
+		return failureAnswer(e, err)
 	}
 	e.outcome, e.issued = outcomeIssued, issued.Chain[0]
 	return jsonAnswer(http.StatusOK, issuedBody{pemTexts(issued.Chain), pemTexts(issued.Trusted)})
@@ -269,8 +269,8 @@ func (h *Handler) parse(header http.Header, update bool, mine turns) (Request, *
 	return request, fault, nil
 }
 
-// failed answers for an authority that refused or could not be reached, in the ONAP server's words.
-func failed(e *event, err error) answer {
+// failureAnswer answers for an authority that refused or could not be reached, in the ONAP server's words.
+func failureAnswer(e *event, err error) answer {
 	e.outcome, e.reason = outcomeFailed, err.Error()
 	message := "Exception occurred during call to cmp client: " + err.Error()
 	if refused, ok := errors.AsType[*RefusedError](err); ok {

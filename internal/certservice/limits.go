@@ -294,20 +294,20 @@ func headerBytes(r *http.Request) int {
 	return total
 }
 
-// unavailable answers 503 and asks the client to try again in 1 to 5 seconds, at random, so that clients
+// unavailableAnswer answers 503 and asks the client to try again in 1 to 5 seconds, at random, so that clients
 // refused together do not come back together.
-func unavailable(e *event, outcome outcome, message string) answer {
+func unavailableAnswer(e *event, outcome outcome, message string) answer {
 	e.outcome = outcome
 	a := errorAnswer(http.StatusServiceUnavailable, message)
 	a.header["Retry-After"] = strconv.Itoa(1 + rand.IntN(5))
 	return a
 }
 
-// overloaded answers a request that exceeds one of the bounds.
-func (h *Handler) overloaded(e *event, limit limitKind, reason string) answer {
+// overloadAnswer answers a request that exceeds one of the bounds.
+func (h *Handler) overloadAnswer(e *event, limit limitKind, reason string) answer {
 	e.reason = reason
 	h.cfg.Metrics.counter(overloads, e.caName, limit).Inc()
-	return unavailable(e, outcomeOverloaded, limitMessages[limit])
+	return unavailableAnswer(e, outcomeOverloaded, limitMessages[limit])
 }
 
 // limitMessages are for clients. They do not tell the numbers.

@@ -101,7 +101,13 @@ func TestHandler_requestsBeyondTheBounds_areRefused(t *testing.T) {
 		}
 		s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory, cfg.MaxInFlight = directory, row.most })
 		header, statuses, last := enrollHeader(t), make(chan int, 10), len(row.clients)-1
-		client := func(n byte) *http.Client { return s.from(fmt.Sprintf("127.0.0.%d", n+1)) }
+		release := sync.OnceFunc(func() { close(leave) })
+		t.Cleanup(release)
+		client := func(n byte) *http.Client {
+			client := s.from(fmt.Sprintf("127.0.0.%d", n+1))
+			client.Timeout = 20 * time.Second // where one that is to be refused is not
+			return client
+		}
 		hang := func(n byte, path string) {
 			go func() { statuses <- s.ask(t.Context(), client(n), path, header) }()
 			<-entered
@@ -121,7 +127,7 @@ func TestHandler_requestsBeyondTheBounds_areRefused(t *testing.T) {
 			hang(9, row.other)
 			last++
 		}
-		close(leave)
+		release()
 		for range last {
 			assert.Equal(t, http.StatusOK, <-statuses)
 		}

@@ -197,7 +197,7 @@ func (e entryParser) maxInFlight() int {
 	}
 	n, err := strconv.Atoi(number.String())
 	if err != nil || n < 1 || n > 1<<30 {
-		e.fault(field, "has %s, want a number from 1 to %d", bounded(number.String()), 1<<30)
+		e.fault(field, "has %s, want a number from 1 to %d", shorten(number.String()), 1<<30)
 		return 0
 	}
 	return n

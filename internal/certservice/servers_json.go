@@ -13,8 +13,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// bounded is a foreign name as a message shows it.
-func bounded(name string) string { return pki.OneLine(name, 100) }
+// shorten makes a foreign name fit for a message.
+func shorten(name string) string { return pki.OneLine(name, 100) }
 
 // jsonWants says what encoding/json expected, by the end of its own text.
 var jsonWants = []struct{ context, want string }{
@@ -103,9 +103,9 @@ func findMisspelt(place string, object map[string]any, known []string, warnings 
 	found := misspellings{}
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		if meant, ok := program.Closest(name, known); ok && !slices.Contains(known, name) {
-			found[meant] = bounded(name)
+			found[meant] = shorten(name)
 			*warnings = append(*warnings, fmt.Sprintf("%sthe field %q is not known and has no effect: did you mean %q?",
-				place, bounded(name), meant))
+				place, shorten(name), meant))
 		}
 	}
 	return found

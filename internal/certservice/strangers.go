@@ -122,7 +122,7 @@ type refusalKey struct{}
 
 // answerStranger reads one request and answers it, then closes the connection.
 func (s *apiServer) answerStranger(c *connection, conn *tls.Conn, reason string) {
-	defer s.recovered(c)
+	defer s.recoverPanic(c)
 	defer conn.Close()
 	patience := min(strangerPatience, s.cfg.ReadHeaderTimeout)
 	_ = conn.SetDeadline(time.Now().Add(patience))
