@@ -202,12 +202,6 @@ func (p *sidecar) lines(message string) (found []line) {
 	return found
 }
 
-// awaitFailure waits for a further failed attempt, after the first n.
-func (p *sidecar) awaitFailure(n int) line {
-	p.t.Helper()
-	return p.await(n, "renewing failed, the certificate stays in use; trying again")
-}
-
 func (p *sidecar) url(path string) string {
 	if p.address == "" {
 		p.address = p.await(1, serving).text("address")
