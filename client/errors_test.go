@@ -24,8 +24,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
-	"github.com/certfetcher/certfetcher/test/port"
 	"github.com/certfetcher/certfetcher/test/resolver"
 )
 
@@ -185,7 +185,7 @@ func TestEnroll_errors(t *testing.T) {
 			c.dialer.Resolver = resolver.New(t, nil)
 			return c
 		},
-		"nothing listens": func(t *testing.T) *Client { return clientOf(t, port.Free(t), 10*time.Second) },
+		"nothing listens": func(t *testing.T) *Client { return clientOf(t, fixture.FreeAddress(t), 10*time.Second) },
 		"no TCP connection in time": func(t *testing.T) *Client {
 			c := clientOf(t, "192.0.2.1:8443", timeout)
 			c.dialer.ControlContext = func(ctx context.Context, _, _ string, _ syscall.RawConn) error {
@@ -219,7 +219,7 @@ func TestEnroll_errors(t *testing.T) {
 		"a proxy that answers 503": refusing(503),
 		"a proxy that is down": func(t *testing.T) *Client {
 			c := clientOf(t, "certservice.test:8443", 10*time.Second)
-			c.proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: port.Free(t)})
+			c.proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: fixture.FreeAddress(t)})
 			return c
 		},
 

@@ -17,7 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // wireRequest is one golden request of test/testdata/wire.
@@ -48,15 +48,15 @@ func goldenSecrets(t testing.TB) Request {
 	}
 }
 
-func newCA(t testing.TB, name string) *ca.CA {
+func newCA(t testing.TB, name string) *fixture.CA {
 	t.Helper()
-	authority, err := ca.New(name)
+	authority, err := fixture.NewCA(name)
 	require.NoError(t, err)
 	return authority
 }
 
 // identity is a key with a certificate for certservice.test and loopback; change may be nil.
-func identity(t testing.TB, authority *ca.CA, name string, change func(*x509.Certificate)) tls.Certificate {
+func identity(t testing.TB, authority *fixture.CA, name string, change func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	authority.Change = change
 	key, chain, err := authority.Identity(name, "certservice.test")
@@ -76,7 +76,7 @@ func pool(certs ...*x509.Certificate) *x509.CertPool {
 // mutual is a server that demands a client certificate of its CA, and what a client of it needs.
 type mutual struct {
 	*httptest.Server
-	ca          *ca.CA
+	ca          *fixture.CA
 	cfg         Config
 	connections atomic.Int32 // accepted so far
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // subject is CN=onap.org as a UTF8String, where crypto/x509 would write a PrintableString.
@@ -92,7 +92,7 @@ func TestCreateCSR_keepsSubjectBytesAndAllNames(t *testing.T) {
 }
 
 func TestCSRPEM_isReadByOpenSSL(t *testing.T) {
-	openssl := peer.Require(t, "openssl")[0]
+	openssl := fixture.RequirePrograms(t, "openssl")[0]
 	for _, name := range []string{"RSA-2048", "ECDSA-P256", "ECDSA-P521", "Ed25519"} {
 		_, csr := request(t, name)
 		file := filepath.Join(t.TempDir(), "csr.pem")

@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"github.com/certfetcher/certfetcher/output"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // A set of PEM files is published, as a whole, for an application that reads /certs.
@@ -19,7 +19,7 @@ func ExampleVolume_Publish() {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	authority, err := ca.New("Example")
+	authority, err := fixture.NewCA("Example")
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -16,8 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/files"
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/tempdir"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // childVariable has the test binary publish once, in another process: it names a layout and a directory.
@@ -31,7 +30,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	tempdir.InMemory()
+	fixture.UseMemory()
 	if layout, dir, isChild := strings.Cut(os.Getenv(childVariable), " "); isChild {
 		v, err := Open(Config{Dir: dir, Types: []string{TypePEM}, Layout: layout})
 		if err == nil {
@@ -45,8 +44,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func newCA() *ca.CA {
-	a, err := ca.New("Test")
+func newCA() *fixture.CA {
+	a, err := fixture.NewCA("Test")
 	if err != nil {
 		panic(err)
 	}

@@ -11,13 +11,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // What the kernel is asked for, in order, as strace sees it: each file and its directory are synced before the
 // rename that commits them, and the volume before the link that readers follow.
 func TestVolume_Publish_syncsBeforeItRenames(t *testing.T) {
-	strace := peer.Require(t, "strace")[0]
+	strace := fixture.RequirePrograms(t, "strace")[0]
 	files := []string{"..stage/key.pem", "..stage/keystore-combined.pem", "..stage/keystore.pem", "..stage/truststore.pem", "..stage"}
 	type commit struct {
 		to     string

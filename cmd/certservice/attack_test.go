@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // memory returns a line of /proc/PID/status in KiB, such as VmHWM, the most that was resident.
@@ -43,7 +43,7 @@ type attacker struct {
 	wait    sync.WaitGroup
 }
 
-func newAttacker(t *testing.T, p *process, authority *ca.CA) *attacker {
+func newAttacker(t *testing.T, p *process, authority *fixture.CA) *attacker {
 	t.Helper()
 	a := &attacker{
 		address: strings.TrimPrefix(p.https, "https://"),
@@ -82,7 +82,7 @@ func (a *attacker) hold(connections int, overTLS, plain []byte) {
 }
 
 // latency returns the median and the longest of so many requests, each on a connection of its own.
-func latency(t *testing.T, p *process, authority *ca.CA, certificate bool, requests, want int) (median, longest time.Duration) {
+func latency(t *testing.T, p *process, authority *fixture.CA, certificate bool, requests, want int) (median, longest time.Duration) {
 	t.Helper()
 	client := clientOf(t, authority, certificate)
 	client.Timeout = 10 * time.Second

@@ -17,8 +17,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/program"
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/port"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // TestMain lets the test binary be the program, for the tests that need a process of its own.
@@ -42,12 +41,12 @@ func writeFile(t *testing.T, path string, data []byte) {
 }
 
 // files writes stores as the ONAP charts do, and a cmpServers.json, and returns the environment for them.
-func files(t *testing.T, authority *ca.CA, servers string) map[string]string {
+func files(t *testing.T, authority *fixture.CA, servers string) map[string]string {
 	t.Helper()
 	return filesWith(t, authority, servers, "secret")
 }
 
-func filesWith(t *testing.T, authority *ca.CA, servers, password string) map[string]string {
+func filesWith(t *testing.T, authority *fixture.CA, servers, password string) map[string]string {
 	t.Helper()
 	key, chain, err := authority.Identity("certservice")
 	require.NoError(t, err)
@@ -89,9 +88,9 @@ func checks(t *testing.T, env map[string]string, want int, contains ...string) (
 	return stderr
 }
 
-func newCA(t *testing.T) *ca.CA {
+func newCA(t *testing.T) *fixture.CA {
 	t.Helper()
-	authority, err := ca.New("TLS")
+	authority, err := fixture.NewCA("TLS")
 	require.NoError(t, err)
 	return authority
 }
@@ -179,7 +178,7 @@ func TestRun_check_skipsAnchorsThatCanVerifyNothing(t *testing.T) {
 	env := files(t, authority, anchored)
 	anchors := filepath.Join(filepath.Dir(env["CMP_SERVERS_PATH"]), "anchors.pem")
 	certificate := func(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}) }
-	bad, good := certificate(ca.NegativeSerial(authority.Root)), certificate(authority.Root.Raw)
+	bad, good := certificate(fixture.NegativeSerial(authority.Root)), certificate(authority.Root.Raw)
 	writeFile(t, env["TRUSTSTORE_PATH"], append(bad, good...))
 	ed448, err := os.ReadFile("../../test/testdata/certificates/ed448.pem")
 	require.NoError(t, err)
@@ -238,7 +237,7 @@ func TestRun_probe_saysWhyNot(t *testing.T) {
 	assert.Equal(t, exitUsage, code)
 	assert.Equal(t, "certservice probe: METRICS_ADDR is not set, and the other port requires a client certificate\n", stderr)
 
-	address := port.Free(t)
+	address := fixture.FreeAddress(t)
 	code, _, stderr = runWith(t, map[string]string{"METRICS_ADDR": address}, "probe")
 	assert.Equal(t, exitFailed, code)
 	assert.Contains(t, stderr, "certservice probe: asking http://"+address+"/readyz: ")

@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // process is a running certservice.
@@ -101,7 +101,7 @@ func (p *process) terminate() error {
 }
 
 // clientOf returns a client that would speak HTTP/2.
-func clientOf(t *testing.T, authority *ca.CA, withCertificate bool) *http.Client {
+func clientOf(t *testing.T, authority *fixture.CA, withCertificate bool) *http.Client {
 	t.Helper()
 	config := &tls.Config{RootCAs: x509.NewCertPool()}
 	config.RootCAs.AddCert(authority.Root)

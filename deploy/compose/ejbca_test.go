@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // fakeEJBCA writes down what it is asked, and remembers what was made. Like EJBCA's own command line it makes nothing
@@ -89,7 +89,7 @@ func newInstance(t *testing.T) *instance {
 // EJBCA was asked.
 func (i *instance) configure(failing string) (calls, output string, err error) {
 	i.t.Helper()
-	command := exec.Command(peer.Require(i.t, "bash")[0], "ejbca-configure.sh")
+	command := exec.Command(fixture.RequirePrograms(i.t, "bash")[0], "ejbca-configure.sh")
 	command.Env = append([]string{
 		"PATH=" + i.programs + ":" + os.Getenv("PATH"), "STATE=" + i.dir, "FAIL=" + failing, "SECRET=" + secretOfTest,
 		"CA_NAME=TestCA", "CA_DN=CN=Test CA,O=Example", "CMP_ALIAS=cmpRA",
@@ -308,7 +308,7 @@ func TestEJBCAConfigure_profile_isWhatJavaReads(t *testing.T) {
 	found, err := filepath.Glob(filepath.Join(i.dir, "profiles", "entityprofile_certfetcher-*.xml"))
 	require.NoError(t, err)
 	require.Len(t, found, 1)
-	command := peer.Java(t, "", "testdata/ReadProfile.java", found[0])
+	command := fixture.Java(t, "", "testdata/ReadProfile.java", found[0])
 	var errors bytes.Buffer
 	command.Stderr = &errors
 	out, err := command.Output()

@@ -17,11 +17,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // tlsFiles writes a CA's root as ca.pem, and an identity of it as tls.crt and tls.key.
-func tlsFiles(t *testing.T, dir string, authority *ca.CA) {
+func tlsFiles(t *testing.T, dir string, authority *fixture.CA) {
 	t.Helper()
 	own := identity(t, authority)
 	writeFile(t, filepath.Join(dir, "ca.pem"), pemOf("CERTIFICATE", authority.Root.Raw))
@@ -31,7 +31,7 @@ func tlsFiles(t *testing.T, dir string, authority *ca.CA) {
 }
 
 // tlsConfiguration has a CMP server that requires a client certificate, and cmpServers.json with the fields.
-func tlsConfiguration(t *testing.T, authority *ca.CA, fields string) (c *Configuration, dir string, log *lockedBuffer) {
+func tlsConfiguration(t *testing.T, authority *fixture.CA, fields string) (c *Configuration, dir string, log *lockedBuffer) {
 	t.Helper()
 	server := httptest.NewUnstartedServer(newCMPServer(t))
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)

@@ -26,8 +26,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/internal/pki"
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/port"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const testIAK, testRV = "initial-authentication-key", "reference-value"
@@ -35,7 +35,7 @@ const testIAK, testRV = "initial-authentication-key", "reference-value"
 // cmpServer is a CMPv2 server that grants everything, unless configured otherwise.
 type cmpServer struct {
 	t        *testing.T
-	ca       *ca.CA
+	ca       *fixture.CA
 	signer   *tls.Certificate // signs the answers; nil: they are protected by MAC
 	updates  *tls.Certificate // signs the answers to key updates, which then have no caPubs, as EJBCA does; nil: as others
 	caPubs   []*x509.Certificate
@@ -496,7 +496,7 @@ func TestCMPAuthority_serverThatCannotBeUsed_isExplained(t *testing.T) {
 	}))
 	defer mail.Close()
 	for _, row := range []struct{ url, want, logged string }{
-		{"http://" + port.Free(t), unreachable + ": connection refused" + more, "connection refused"},
+		{"http://" + fixture.FreeAddress(t), unreachable + ": connection refused" + more, "connection refused"},
 		{mail.URL, unreachable + more, "malformed HTTP"},
 		{absent.URL, `CMP alias 'nosuch' does not exist`, `CMP alias 'nosuch' does not exist`},
 	} {

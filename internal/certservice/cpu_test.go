@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // A client with many connections and large keys must wait for itself alone.
@@ -28,7 +28,7 @@ func TestHandler_largeKeysOfOneClient_slowDownThatClient(t *testing.T) {
 		}
 		return issuing.Enroll(ctx, r)
 	}), func(cfg *HandlerConfig) { cfg.MaxInFlight, cfg.MaxRSABits = 256, MostMaxRSABits })
-	large := ca.LargeRSA()
+	large := fixture.LargeRSA()
 	costly := headerOf(t, newCSR(t, large), large)
 	greedy, other := s.from("127.0.0.2"), s.from("127.0.0.3")
 	_, one := s.measure(greedy, costly, 3)

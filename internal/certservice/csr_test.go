@@ -19,7 +19,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/internal/pki"
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // requestOf is the header of an enrolment with a file of requests/.
@@ -57,7 +57,7 @@ func TestHandler_csr_thatOthersTakeReachesTheCAAsItIs(t *testing.T) {
 			assert.Equal(t, sans, csr.DNSNames)
 			assert.Equal(t, pki.DN(parts.subject), s.audit()["requested"].(map[string]any)["subject"])
 
-			openssl := peer.Require(t, "openssl")[0]
+			openssl := fixture.RequirePrograms(t, "openssl")[0]
 			file := filepath.Join("..", "..", "test", "testdata", "requests", name+".pem")
 			out, err := exec.Command(openssl, "req", "-in", file, "-noout", "-verify", "-subject").CombinedOutput()
 			assert.NoError(t, err, string(out))

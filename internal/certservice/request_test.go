@@ -23,7 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestParseRequest_key_isTakenWhateverItsLabel(t *testing.T) {
@@ -89,7 +89,7 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 	require.NoError(t, err)
 	small, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	require.NoError(t, err)
-	large, middle := ca.OversizedRSA(), rsaKey(t, 2304)
+	large, middle := fixture.OversizedRSA(), rsaKey(t, 2304)
 	//lint:ignore SA1019 such keys are refused
 	multiPrime, err := rsa.GenerateMultiPrimeKey(rand.Reader, 4, 2048)
 	require.NoError(t, err)

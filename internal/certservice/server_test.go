@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // complete fills in what a test does not set: its limits are a minute.
@@ -179,7 +179,7 @@ type api struct {
 	address string
 	metrics *Metrics
 	log     *lockedBuffer
-	tlsCA   *ca.CA
+	tlsCA   *fixture.CA
 }
 
 func newAPI(t *testing.T, capacity Capacity) *api {

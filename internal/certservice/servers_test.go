@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // entryText is a good entry.
@@ -92,7 +92,7 @@ func TestParseServers_file_refuses(t *testing.T) {
 // largeCert is a certificate with a key that is too large to verify anything.
 func largeCert(t *testing.T) []byte {
 	made := newCA(t, "Large")
-	der, err := x509.CreateCertificate(rand.Reader, made.Root, made.Root, ca.OversizedRSA().Public(), made.RootKey)
+	der, err := x509.CreateCertificate(rand.Reader, made.Root, made.Root, fixture.OversizedRSA().Public(), made.RootKey)
 	require.NoError(t, err)
 	return pemOf("CERTIFICATE", der)
 }
@@ -184,7 +184,7 @@ func TestLoadServers_files_areBoundedAndNeverWaitedFor(t *testing.T) {
 // The signature of a root protects nothing: clients get it on the operator's word.
 func TestParseServers_additionalRoots_mayBeOld(t *testing.T) {
 	made := newCA(t, "Old")
-	version1, err := ca.Version1(made.Root, made.RootKey)
+	version1, err := fixture.Version1(made.Root, made.RootKey)
 	require.NoError(t, err)
 	template := *made.Root
 	template.SignatureAlgorithm = x509.ECDSAWithSHA1

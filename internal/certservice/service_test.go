@@ -30,7 +30,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const (
@@ -45,7 +45,7 @@ type service struct {
 	handler *Handler
 	metrics *Metrics
 	log     *lockedBuffer
-	tlsCA   *ca.CA
+	tlsCA   *fixture.CA
 	client  *http.Client // with a trusted certificate
 	asked   int          // requests by do
 }
@@ -219,14 +219,14 @@ func failing(err error) Authority {
 	return funcAuthority(func(context.Context, Request) (Issued, error) { return Issued{}, err })
 }
 
-func newCA(t testing.TB, name string) *ca.CA {
+func newCA(t testing.TB, name string) *fixture.CA {
 	t.Helper()
-	c, err := ca.New(name)
+	c, err := fixture.NewCA(name)
 	require.NoError(t, err)
 	return c
 }
 
-func identity(t testing.TB, c *ca.CA) tls.Certificate {
+func identity(t testing.TB, c *fixture.CA) tls.Certificate {
 	t.Helper()
 	key, chain, err := c.Identity("peer")
 	require.NoError(t, err)

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // The hostile answers, by what is wrong with them. transport_test.go and poll_test.go have the others.
@@ -182,7 +182,7 @@ func TestHostile_signature(t *testing.T) {
 	crls := newIdentity(t, testRecipient, nil, func(c *x509.Certificate) { asCA(c); c.KeyUsage = x509.KeyUsageCRLSign })
 	cipher := newIdentity(t, testRecipient, root, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment })
 	ours := &identity{p.key, issue(t, testRecipient, p.key.Public(), p.ca, nil, nil)}
-	large := ca.OversizedRSA()
+	large := fixture.OversizedRSA()
 	signer := &identity{large, issue(t, testRecipient, large.Public(), root, nil, asCA)}
 	underName := func(name []byte, signer *identity) bend {
 		return func(_ *testPKI, r *responder) {
@@ -316,13 +316,13 @@ func TestHostile_certificate(t *testing.T) {
 	attacker := newIdentity(t, "CN=Attacker Root", nil, asCA)
 	itself := p.leafBy(t, nil, nil)
 	pinned := p.leaf(t, nil)
-	large := ca.OversizedRSA()
+	large := fixture.OversizedRSA()
 	largeCA := &identity{large, issue(t, testRecipient, large.Public(), p.root, nil, asCA)}
 	largeRoot := &identity{large, issue(t, "CN=Large Root", large.Public(), nil, large, asCA)}
 	underLargeRoot := bent(with(p.leafBy(t, largeRoot, nil), largeRoot.cert), onlyCAPubs(largeRoot.cert))
 	unknown := newIdentity(t, "CN=Unknown Root", nil, asCA)
 	byUnknown := &identity{p.ca.key, issue(t, testRecipient, p.ca.key.Public(), unknown, nil, asCA)}
-	old, err := ca.Version1(byUnknown.cert, unknown.key)
+	old, err := fixture.Version1(byUnknown.cert, unknown.key)
 	require.NoError(t, err)
 	rows := []hostile{
 		{"for another key", nil, with(issue(t, "CN=leaf,O=Example", newKey(t).Public(), p.ca, nil, nil))},

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func reparse(t *testing.T, m *PKIMessage) *PKIMessage {
@@ -444,7 +444,7 @@ func BenchmarkMAC_key(b *testing.B) {
 }
 
 func TestVerify_oversizedKey_isRefusedThoughTheSignatureIsGood(t *testing.T) {
-	key := ca.OversizedRSA()
+	key := fixture.OversizedRSA()
 	m := confirmation(t)
 	require.NoError(t, ProtectSignature(m, key))
 	var request CertReqMsg

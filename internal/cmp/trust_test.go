@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // What of an unusual answer is accepted all the same.
@@ -107,7 +107,7 @@ func TestClient_caPubsUnderMAC_areTrusted(t *testing.T) {
 // Version 1 has no extension to say that a certificate is a CA's; old roots are still of it.
 func TestClient_rootOfVersion1InCAPubs_isAnAnchor(t *testing.T) {
 	p := newPKI(t)
-	old, err := ca.Version1(p.root.cert, p.root.key)
+	old, err := fixture.Version1(p.root.cert, p.root.key)
 	require.NoError(t, err)
 	p.root.cert = old
 	got := p.initialize(t, nil)

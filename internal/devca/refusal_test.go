@@ -19,7 +19,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
-	testca "github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestCA_spoiltMessage_isAnsweredWithAnError(t *testing.T) {
@@ -133,7 +133,7 @@ func TestCA_spoiltRequest_isRejected(t *testing.T) {
 	extended := func(critical bool, id asn1.ObjectIdentifier, value any) *cmp.PKIMessage {
 		return extending(t, newKey(t), critical, id, value)
 	}
-	one, large := template(t, newKey(t)), testca.OversizedRSA()
+	one, large := template(t, newKey(t)), fixture.OversizedRSA()
 	for name, m := range map[string]*cmp.PKIMessage{
 		"two requests":                                      message(cmp.BodyIR, cmp.CertReqMessages{one, one}),
 		"no proof of possession":                            popo(newKey(t), nil),

@@ -25,6 +25,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/output"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 	"github.com/certfetcher/certfetcher/test/resolver"
 	"github.com/certfetcher/certfetcher/test/service"
@@ -38,7 +39,7 @@ func start(t *testing.T, options service.Options) (*service.Service, doctor.Opti
 		Dialer: &net.Dialer{Resolver: resolver.New(t, nil)},
 		Config: &config.Fetcher{
 			Settings: enroll.Settings{
-				Request: client.Config{URL: s.URL, CAName: service.CAName},
+				Request: client.Config{URL: s.URL, CAName: fixture.CAName},
 				Certificate: enroll.Certificate{KeyAlgorithm: "ECDSA-P256", Template: &x509.CertificateRequest{ // as publish has it
 					Subject:  pkix.Name{Names: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "app.example.org"}}},
 					DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
@@ -49,8 +50,8 @@ func start(t *testing.T, options service.Options) (*service.Service, doctor.Opti
 				},
 			},
 			TLS: mtls.Files{
-				KeystorePath: filepath.Join(s.Dir, "client.p12"), KeystorePassword: service.Password,
-				TruststorePath: filepath.Join(s.Dir, "truststore.jks"), TruststorePassword: service.Password,
+				KeystorePath: filepath.Join(s.Dir, "client.p12"), KeystorePassword: fixture.Password,
+				TruststorePath: filepath.Join(s.Dir, "truststore.jks"), TruststorePassword: fixture.Password,
 			},
 		},
 	}
@@ -72,7 +73,7 @@ func run(t *testing.T, o doctor.Options) (doctor.Report, map[string]doctor.Check
 		assert.Equal(t, c.Status == doctor.Failed || c.Status == doctor.Warning, c.Advice != "", c.Name)
 	}
 	written := text(t, report)
-	assert.NotContains(t, written, service.Password)
+	assert.NotContains(t, written, fixture.Password)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log("\n" + written)

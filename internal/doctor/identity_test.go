@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -19,7 +20,7 @@ func reissue(t *testing.T, s *service.Service, change func(leaf *x509.Certificat
 	s.Transport.Change = change
 	key, chain, err := s.Transport.Identity("certfetcher")
 	require.NoError(t, err)
-	require.NoError(t, service.WriteIdentity(s.Dir, key, chain, s.Transport.Root))
+	require.NoError(t, fixture.WriteIdentity(s.Dir, key, chain, s.Transport.Root))
 }
 
 func TestRun_identity(t *testing.T) {
@@ -34,7 +35,7 @@ func TestRun_identity(t *testing.T) {
 		return row{show: "client chain", change: func(t *testing.T, s *service.Service, o *doctor.Options) {
 			key, chain, err := s.Transport.Identity("certfetcher")
 			require.NoError(t, err)
-			require.NoError(t, service.WriteIdentity(s.Dir, key, show(chain, s.Transport.Root), s.Transport.Root))
+			require.NoError(t, fixture.WriteIdentity(s.Dir, key, show(chain, s.Transport.Root), s.Transport.Root))
 			o.Config.TLS.KeystorePath = filepath.Join(s.Dir, "client.jks")
 		}}
 	}

@@ -24,7 +24,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
 	"github.com/certfetcher/certfetcher/internal/enroll"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/resolver"
 	"github.com/certfetcher/certfetcher/test/service"
 )
@@ -58,7 +58,7 @@ func showing(change func(leaf *x509.Certificate)) service.Options {
 	}}
 }
 
-func certificate(authority *ca.CA, name string) tls.Certificate {
+func certificate(authority *fixture.CA, name string) tls.Certificate {
 	key, chain, err := authority.Identity(name)
 	if err != nil {
 		panic(err)
@@ -67,8 +67,8 @@ func certificate(authority *ca.CA, name string) tls.Certificate {
 }
 
 // newCA is one that no one knows.
-func newCA(name string) *ca.CA {
-	authority, err := ca.New(name)
+func newCA(name string) *fixture.CA {
+	authority, err := fixture.NewCA(name)
 	if err != nil {
 		panic(err)
 	}
@@ -76,13 +76,13 @@ func newCA(name string) *ca.CA {
 }
 
 // identity writes the mutual TLS files of another CA into dir; change may change the client's certificate.
-func identity(t *testing.T, dir string, change func(leaf *x509.Certificate)) *ca.CA {
+func identity(t *testing.T, dir string, change func(leaf *x509.Certificate)) *fixture.CA {
 	t.Helper()
 	stranger := newCA("Stranger")
 	stranger.Change = change
 	key, chain, err := stranger.Identity("certfetcher")
 	require.NoError(t, err)
-	require.NoError(t, service.WriteIdentity(dir, key, chain, stranger.Root))
+	require.NoError(t, fixture.WriteIdentity(dir, key, chain, stranger.Root))
 	return stranger
 }
 

@@ -19,7 +19,7 @@ import (
 	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // configuration is what a manifest gives, with the changes by variable.
@@ -58,7 +58,7 @@ func configuration(t *testing.T, changes map[string]string) Settings {
 // issued is a bundle such as a CA would have answered to the configuration.
 func issued(t *testing.T, cfg Settings, change func(*x509.Certificate)) *output.Bundle {
 	t.Helper()
-	authority, err := ca.New("Test")
+	authority, err := fixture.NewCA("Test")
 	require.NoError(t, err)
 	authority.Change = change
 	key, err := keygen.GenerateKey(cfg.Certificate.KeyAlgorithm)

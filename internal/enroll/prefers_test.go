@@ -12,14 +12,14 @@ import (
 
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestEnroller_prefers_whatFitsAndIsNewer(t *testing.T) {
 	cfg := configuration(t, map[string]string{"MODE": "sidecar"})
-	authority, err := ca.New("One")
+	authority, err := fixture.NewCA("One")
 	require.NoError(t, err)
-	from := func(authority *ca.CA, change func(*x509.Certificate)) output.Bundle {
+	from := func(authority *fixture.CA, change func(*x509.Certificate)) output.Bundle {
 		authority.Change = change
 		key, err := keygen.GenerateKey(cfg.Certificate.KeyAlgorithm)
 		require.NoError(t, err)
@@ -46,7 +46,7 @@ func TestEnroller_prefers_whatFitsAndIsNewer(t *testing.T) {
 		leaf.DNSNames = []string{"other.example.org"}
 	})), "it has other names")
 
-	another, err := ca.New("Another")
+	another, err := fixture.NewCA("Another")
 	require.NoError(t, err)
 	more, fewer := current, current
 	more.Trusted = append(slices.Clone(current.Trusted), another.Root)
@@ -56,7 +56,7 @@ func TestEnroller_prefers_whatFitsAndIsNewer(t *testing.T) {
 	assert.False(t, e.prefers(more), "nobody brings back what was pruned")
 	e.current.Store(&current)
 
-	stranger, err := ca.New("Two")
+	stranger, err := fixture.NewCA("Two")
 	require.NoError(t, err)
 	assert.False(t, e.prefers(from(stranger, at(2))), "who wrote it trusts its issuer, nobody else does")
 

@@ -13,7 +13,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/output"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestRefusal_andRetry_ofWhatAnUpdateMayMeet(t *testing.T) {
@@ -65,7 +65,7 @@ func anchors(t *testing.T, names ...string) map[string]*x509.Certificate {
 	t.Helper()
 	made := map[string]*x509.Certificate{}
 	for _, name := range names {
-		authority, err := ca.New(name)
+		authority, err := fixture.NewCA(name)
 		require.NoError(t, err)
 		made[name] = authority.Root
 	}

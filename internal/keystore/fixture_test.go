@@ -21,8 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const password = "Aa0_$#xyzXYZ123456789012"
@@ -49,8 +48,8 @@ type entity struct {
 
 // fixtures is made once, because RSA keys take their time.
 var fixtures = sync.OnceValue(func() pki {
-	authority := must(ca.New("Test"))
-	p := pki{authority.Root, authority.Issuing, must(ca.New("Other")).Root, map[string]entity{}}
+	authority := must(fixture.NewCA("Test"))
+	p := pki{authority.Root, authority.Issuing, must(fixture.NewCA("Other")).Root, map[string]entity{}}
 	// Through DER and back, as it comes out of a store: the numbers that are computed ahead may differ in
 	// leading zeros, and tests compare keys as a whole.
 	rsaKey := must(x509.ParsePKCS1PrivateKey(x509.MarshalPKCS1PrivateKey(must(rsa.GenerateKey(rand.Reader, 2048)))))
@@ -143,6 +142,6 @@ func run(t *testing.T, input []byte, command *exec.Cmd) (out []byte, dir string)
 
 func openssl(t *testing.T, input []byte, args ...string) []byte {
 	t.Helper()
-	out, _ := run(t, input, exec.Command(peer.Require(t, "openssl")[0], args...))
+	out, _ := run(t, input, exec.Command(fixture.RequirePrograms(t, "openssl")[0], args...))
 	return out
 }

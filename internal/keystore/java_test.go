@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // The tests here start a JVM, about a second each; those that can run side by side.
@@ -43,7 +43,7 @@ func TestEncode_stores_openInJavaAndCompleteMutualTLS(t *testing.T) {
 				"mutual handshake TLSv1.3 CN=localhost", "")
 		}
 	}
-	out, err := peer.Java(t, "", "../../test/java/OpenStores.java", args...).CombinedOutput()
+	out, err := fixture.Java(t, "", "../../test/java/OpenStores.java", args...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	// JKS lists entries in the order of a hash table.
 	assert.ElementsMatch(t, want, strings.Split(strings.TrimSuffix(string(out), "\n"), "\n"))
@@ -73,7 +73,7 @@ func TestDecode_storesOfKeytool_areRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, dir := run(t, ours, peer.Keytool(t, append(row.options, "-importkeystore", "-noprompt", "-srckeystore", "in",
+			_, dir := run(t, ours, fixture.Keytool(t, append(row.options, "-importkeystore", "-noprompt", "-srckeystore", "in",
 				"-srcstorepass:env", "PW", "-destkeystore", "out", "-deststorepass:env", "PW",
 				"-deststoretype", string(row.format))...))
 			data := must(os.ReadFile(filepath.Join(dir, "out")))
@@ -89,7 +89,7 @@ func TestDecode_storesOfKeytool_areRead(t *testing.T) {
 	}
 	t.Run("JCEKS is refused", func(t *testing.T) {
 		t.Parallel()
-		_, dir := run(t, certificates(fixtures().other), peer.Keytool(t, "-importcert", "-noprompt", "-file", "in",
+		_, dir := run(t, certificates(fixtures().other), fixture.Keytool(t, "-importcert", "-noprompt", "-file", "in",
 			"-keystore", "out", "-storetype", "JCEKS", "-alias", "root", "-storepass:env", "PW"))
 		_, err := keystore.Detect(must(os.ReadFile(filepath.Join(dir, "out"))))
 		assert.ErrorContains(t, err, "store is a JCEKS key store")

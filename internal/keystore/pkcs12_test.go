@@ -10,7 +10,7 @@ import (
 	gopkcs12 "software.sslmate.com/src/go-pkcs12"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestPKCS12_filesOfGoPKCS12_areReadAndToldApart(t *testing.T) {
@@ -49,7 +49,7 @@ func TestPKCS12_filesOfGoPKCS12_areReadAndToldApart(t *testing.T) {
 // The library gives the localKeyID to the certificate that it is told belongs to the key.
 func TestDecodePKCS12_twoCertificatesForOneKey_localKeyIDDecides(t *testing.T) {
 	e := fixtures().entities["RSA"]
-	renewed := must(must(ca.New("Renewed")).Issue(request(e.key)))[0]
+	renewed := must(must(fixture.NewCA("Renewed")).Issue(request(e.key)))[0]
 	for _, order := range [][]*x509.Certificate{{e.chain[0], renewed}, {renewed, e.chain[0]}} {
 		data := must(gopkcs12.Modern.Encode(e.key, order[0], order[1:], password))
 		requireDecoded(t, []keystore.Entry{{Alias: "1", Key: e.key, Chain: order[:1]}, {Alias: "2", Chain: order[1:]}},

@@ -26,23 +26,22 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/pki"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
-	"github.com/certfetcher/certfetcher/test/peer"
 )
 
 const password = "store-password"
 
 // testPKI is a CA and one identity of it.
 type testPKI struct {
-	ca    *ca.CA
+	ca    *fixture.CA
 	key   crypto.Signer
 	chain []*x509.Certificate // with the root
 }
 
 func newPKI(t testing.TB, name string) *testPKI {
 	t.Helper()
-	authority, err := ca.New(name)
+	authority, err := fixture.NewCA(name)
 	require.NoError(t, err)
 	p := &testPKI{ca: authority}
 	p.key, p.chain = p.identity(t, name, nil)
@@ -244,7 +243,7 @@ func TestLoad_truststores(t *testing.T) {
 }
 
 func TestLoad_truststore_of_openssl(t *testing.T) {
-	openssl := peer.Require(t, "openssl")[0]
+	openssl := fixture.RequirePrograms(t, "openssl")[0]
 	p := newPKI(t, "Test")
 	f := write(t, p.store(t), nil, pemCerts(p.ca.Root, p.ca.Issuing))
 	out := filepath.Join(t.TempDir(), "trust.jks")
@@ -341,7 +340,7 @@ func TestIdentity_Warnings(t *testing.T) {
 
 func TestLoad_stores_of_keytool(t *testing.T) {
 	keytool := func(args ...string) {
-		out, err := peer.Keytool(t, args...).CombinedOutput()
+		out, err := fixture.Keytool(t, args...).CombinedOutput()
 		require.NoError(t, err, string(out))
 	}
 	for _, row := range []struct {
@@ -423,7 +422,7 @@ func TestLoad_filesAsTheyAreFound(t *testing.T) {
 
 func negative(t *testing.T, cert *x509.Certificate) *x509.Certificate {
 	t.Helper()
-	outline, err := pki.Parse(ca.NegativeSerial(cert))
+	outline, err := pki.Parse(fixture.NegativeSerial(cert))
 	require.NoError(t, err)
 	require.Nil(t, outline.PublicKey)
 	return outline

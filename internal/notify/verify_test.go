@@ -19,9 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/peer"
-	"github.com/certfetcher/certfetcher/test/port"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // tlsServer serves the certificate that it is given last, and says how handshakes ended.
@@ -71,15 +69,15 @@ func startTLS(t *testing.T, cert tls.Certificate, before func(net.Conn) bool, ch
 	return s
 }
 
-func newCA(t *testing.T) *ca.CA {
+func newCA(t *testing.T) *fixture.CA {
 	t.Helper()
-	authority, err := ca.New("Notify")
+	authority, err := fixture.NewCA("Notify")
 	require.NoError(t, err)
 	return authority
 }
 
 // issue returns a certificate to serve, and the event of its publication.
-func issue(t *testing.T, authority *ca.CA) (tls.Certificate, Event) {
+func issue(t *testing.T, authority *fixture.CA) (tls.Certificate, Event) {
 	t.Helper()
 	key, chain, err := authority.Identity("app", "app.example")
 	require.NoError(t, err)
@@ -145,7 +143,7 @@ func TestVerifier_reportsAnotherCertificate(t *testing.T) {
 	expired.Change = func(leaf *x509.Certificate) {
 		leaf.NotBefore, leaf.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 	}
-	for sentence, issuer := range map[string]*ca.CA{"of the same CA": authority, "of another CA": newCA(t), "that has expired": expired} {
+	for sentence, issuer := range map[string]*fixture.CA{"of the same CA": authority, "of another CA": newCA(t), "that has expired": expired} {
 		t.Run(sentence, func(t *testing.T) {
 			t.Parallel()
 			old, oldEvent := issue(t, issuer)
@@ -209,7 +207,7 @@ func TestVerifier_addresses(t *testing.T) {
 }
 
 func TestVerifier_saysWhyItSawNoCertificate(t *testing.T) {
-	closed := port.Free(t)
+	closed := fixture.FreeAddress(t)
 	silent := startTLS(t, tls.Certificate{}, func(conn net.Conn) bool { _, _ = io.Copy(io.Discard, conn); return false }).address
 	for address, want := range map[string]string{closed: "dial tcp " + closed + ": connect: connection refused", silent: "context deadline exceeded"} {
 		t.Run(want, func(t *testing.T) {
@@ -221,9 +219,9 @@ func TestVerifier_saysWhyItSawNoCertificate(t *testing.T) {
 
 func TestVerifier_mailServersOfNginx(t *testing.T) {
 	const module = "/usr/lib/nginx/modules/ngx_mail_module.so"
-	nginx := peer.Require(t, "nginx")[0]
+	nginx := fixture.RequirePrograms(t, "nginx")[0]
 	if _, err := os.Stat(module); err != nil {
-		peer.Missing(t, "nginx's mail module (libnginx-mod-mail)")
+		fixture.SkipWithout(t, "nginx's mail module (libnginx-mod-mail)")
 	}
 	cert, event := issue(t, newCA(t))
 	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
@@ -234,7 +232,7 @@ func TestVerifier_mailServersOfNginx(t *testing.T) {
 	}
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "app.pem"), content, 0o600))
-	smtp, imap, pop3 := port.Free(t), port.Free(t), port.Free(t)
+	smtp, imap, pop3 := fixture.FreeAddress(t), fixture.FreeAddress(t), fixture.FreeAddress(t)
 	config := filepath.Join(dir, "nginx.conf")
 	place := strings.NewReplacer("DIR", dir, "SMTP", smtp, "IMAP", imap, "POP3", pop3, "MODULE", module)
 	template, err := os.ReadFile("testdata/nginx-mail.conf")

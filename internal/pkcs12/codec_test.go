@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/cryptobyte"
 
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/texts"
 )
 
@@ -27,7 +27,7 @@ func sample() Contents {
 }
 
 var sampled = sync.OnceValue(func() Contents {
-	authority := must(ca.New("Sample"))
+	authority := must(fixture.NewCA("Sample"))
 	key, chain, err := authority.Identity("leaf")
 	must(key, err)
 	return Contents{

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // stores has files of other writers.
@@ -29,7 +29,7 @@ func addStores(f *testing.F, add func(data []byte)) {
 // opensslKey is the key of a file, in PKCS#8, as openssl reads it.
 func opensslKey(t *testing.T, path, password string) []byte {
 	t.Helper()
-	openssl := peer.Require(t, "openssl")[0]
+	openssl := fixture.RequirePrograms(t, "openssl")[0]
 	text, err := exec.Command(openssl, "pkcs12", "-in", path, "-legacy", "-nocerts", "-noenc", "-passin", "pass:"+password).Output()
 	require.NoError(t, err)
 	convert := exec.Command(openssl, "pkcs8", "-topk8", "-nocrypt", "-outform", "DER")

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const certificates = "../../test/testdata/certificates"
@@ -47,7 +47,7 @@ func TestParse_readsWhatCryptoX509Refuses(t *testing.T) {
 			if want.serial != "" {
 				assert.Equal(t, want.serial, Serial(cert))
 			}
-			openssl := peer.Require(t, "openssl")[0]
+			openssl := fixture.RequirePrograms(t, "openssl")[0]
 			out, err := exec.Command(openssl, "x509", "-in", path, "-noout", "-nameopt", "RFC2253,-esc_msb,utf8", "-subject", "-issuer", "-serial", "-dates", "-dateopt", "iso_8601").Output()
 			require.NoError(t, err)
 			const stamp = "2006-01-02 15:04:05Z"

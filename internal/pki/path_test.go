@@ -23,8 +23,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // now is when the authorities of test/testdata/constraints are valid.
@@ -192,7 +191,7 @@ func difference(by, leaf string) string {
 }
 
 func TestVerify_agreesWithOpenSSL(t *testing.T) {
-	openssl := peer.Require(t, "openssl")[0]
+	openssl := fixture.RequirePrograms(t, "openssl")[0]
 	root := stored(t, "root")
 	own := constrained(t, nil, dn("O=Example", "CN=Own Root"))
 	rootLimited := constrained(t, nil, dn("C=SE", "CN=Limited Root"), nameConstraints(true, subtrees(dirName("C=SE")), nil))
@@ -309,7 +308,7 @@ func TestVerify_anchorThatCanVerifyNothing_isNamed(t *testing.T) {
 	root := constrained(t, nil, dn("CN=Root"))
 	leaf := issue(t, &root, &x509.Certificate{RawSubject: dn("CN=leaf")})
 	unusable := *root.cert
-	unusable.PublicKey = ca.OversizedRSA().Public()
+	unusable.PublicKey = fixture.OversizedRSA().Public()
 	_, err := VerifyPath(leaf.cert, PathOptions{Anchors: []*x509.Certificate{&unusable}, At: testTime})
 	assert.EqualError(t, err, `the CA certificate "CN=Root" is among the trusted certificates, but can verify nothing: its RSA key has 8676 bits, want at most 8192`)
 	chains, err := VerifyPath(leaf.cert, PathOptions{Anchors: []*x509.Certificate{&unusable, root.cert}, At: testTime})

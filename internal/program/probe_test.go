@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/port"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func isReady(status int) bool { return status == http.StatusOK }
@@ -33,6 +33,6 @@ func TestHTTP_statusDecides(t *testing.T) {
 }
 
 func TestHTTP_nobodyListens_isAnError(t *testing.T) {
-	require.ErrorContains(t, Probe(context.Background(), port.Free(t), "/", isReady), "connection refused")
+	require.ErrorContains(t, Probe(context.Background(), fixture.FreeAddress(t), "/", isReady), "connection refused")
 	require.ErrorContains(t, Probe(context.Background(), "8080", "/", isReady), `"8080" is no address of the form host:port`)
 }

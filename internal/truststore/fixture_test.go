@@ -23,12 +23,12 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/tempdir"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestMain(m *testing.M) {
-	tempdir.InMemory()
+	fixture.UseMemory()
 	os.Exit(m.Run())
 }
 
@@ -43,7 +43,7 @@ var testPKI = sync.OnceValue(func() (p struct {
 	chain []*x509.Certificate
 }) {
 	for _, name := range []string{"A", "B", "C", "D", "E", "F"} {
-		authority, err := ca.New(name)
+		authority, err := fixture.NewCA(name)
 		if err != nil {
 			panic(err)
 		}

@@ -14,13 +14,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // keytool runs it in the directory of p and returns what it prints.
 func keytool(p place, arguments ...string) string {
 	p.t.Helper()
-	command := peer.Keytool(p.t, arguments...)
+	command := fixture.Keytool(p.t, arguments...)
 	command.Dir = p.dir
 	out, err := command.CombinedOutput()
 	require.NoError(p.t, err, string(out))
@@ -108,7 +108,7 @@ func TestKeytool_storesItMadeAreMergedInto(t *testing.T) {
 
 // The trust store of the JDK that keytool belongs to. A pod has no file with its password.
 func TestKeytool_cacertsOfTheJDK(t *testing.T) {
-	program, err := filepath.EvalSymlinks(peer.Require(t, "keytool")[0])
+	program, err := filepath.EvalSymlinks(fixture.RequirePrograms(t, "keytool")[0])
 	require.NoError(t, err)
 	cacerts := must(os.ReadFile(filepath.Join(filepath.Dir(program), "../lib/security/cacerts")))
 	keyEntry := "PrivateKeyEntry " + digestOf(testPKI().chain[0].Raw)

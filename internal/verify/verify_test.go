@@ -27,7 +27,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
 
@@ -185,7 +185,7 @@ func TestAnswer(t *testing.T) {
 	}
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	require.NoError(t, err)
-	large := issue(t, w.root, ca.OversizedRSA().Public(), nil, &cert{Subject: pkix.Name{CommonName: "Large"}, IsCA: true, BasicConstraintsValid: true})
+	large := issue(t, w.root, fixture.OversizedRSA().Public(), nil, &cert{Subject: pkix.Name{CommonName: "Large"}, IsCA: true, BasicConstraintsValid: true})
 	impostor := newCA(t, "Issuing CA", w.policy, nil) // same name, another key
 	notCA := issue(t, w.issuing, w.key.Public(), nil, &cert{Subject: pkix.Name{CommonName: "not a CA"}})
 	narrow := newCA(t, "Narrow CA", w.root, func(c *cert) { c.PermittedDNSDomains = []string{"example.com"} })
@@ -294,7 +294,7 @@ func (w *world) leafBy(t testing.TB, by *authority) *cert {
 
 func negative(t testing.TB, cert *cert) *cert {
 	t.Helper()
-	outline, err := pki.Parse(ca.NegativeSerial(cert))
+	outline, err := pki.Parse(fixture.NegativeSerial(cert))
 	require.NoError(t, err)
 	require.Nil(t, outline.PublicKey)
 	return outline

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // jars is where .ci/run copies what java/pom.xml names.
@@ -36,12 +36,12 @@ func springConfiguration(t *testing.T, volume string) string {
 func TestApplications_jvm_servesPKCS12AndPEM(t *testing.T) {
 	t.Parallel()
 	if found, _ := filepath.Glob(jars + "/kafka-clients-*.jar"); len(found) == 0 {
-		peer.Missing(t, "dist/jars, which mvn --file test/applications/java/pom.xml dependency:copy-dependencies makes,")
+		fixture.SkipWithout(t, "dist/jars, which mvn --file test/applications/java/pom.xml dependency:copy-dependencies makes,")
 	}
 	path, err := filepath.Abs(jars + "/*")
 	require.NoError(t, err)
 	p := newPod(t, nil, "OUTPUT_TYPE=P12,PEM", "OUTPUT_LAYOUT=inplace")
-	ports, reload := p.jvm(peer.Java(t, path, "java/Applications.java", p.volume, p.write("application.yaml", springConfiguration(t, p.volume))))
+	ports, reload := p.jvm(fixture.Java(t, path, "java/Applications.java", p.volume, p.write("application.yaml", springConfiguration(t, p.volume))))
 	want := p.serial()
 	for name, number := range ports {
 		serial, err := p.served("127.0.0.1:"+number, nil)

@@ -16,7 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/programs"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -24,7 +24,7 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
-	programs.RunTests(m, &binDir)
+	fixture.RunTests(m, &binDir)
 }
 
 // patience bounds waits for what happens at once unless something is wrong.

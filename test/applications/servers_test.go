@@ -16,8 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
-	"github.com/certfetcher/certfetcher/test/port"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // alias links a program under a name of its own, so that no other process of this machine is signalled.
@@ -37,9 +36,9 @@ func (p *pod) write(name, content string) string {
 
 func TestApplications_haproxy_servesTheCombinedFileAndReloads(t *testing.T) {
 	t.Parallel()
-	haproxy := peer.Require(t, "haproxy")[0]
+	haproxy := fixture.RequirePrograms(t, "haproxy")[0]
 	p := newPod(t, nil, "OUTPUT_TYPE=PEM")
-	program, address := p.alias(haproxy, "hap"), port.Free(t)
+	program, address := p.alias(haproxy, "hap"), fixture.FreeAddress(t)
 	configuration := p.write("haproxy.cfg", strings.NewReplacer("ADDRESS", address, "VOLUME", p.volume).Replace(`
 defaults
   mode http
@@ -59,9 +58,9 @@ frontend https
 
 func TestApplications_nginx_servesChainAndKeyAndReloads(t *testing.T) {
 	t.Parallel()
-	nginx := peer.Require(t, "nginx")[0]
+	nginx := fixture.RequirePrograms(t, "nginx")[0]
 	p := newPod(t, nil, "OUTPUT_TYPE=PEM")
-	program, address := p.alias(nginx, "ngx"), port.Free(t)
+	program, address := p.alias(nginx, "ngx"), fixture.FreeAddress(t)
 	configuration := p.write("nginx.conf", strings.NewReplacer("DIR", p.dir, "ADDRESS", address, "VOLUME", p.volume).Replace(`
 daemon off; pid DIR/nginx.pid; error_log stderr notice;
 events {}
@@ -109,7 +108,7 @@ func postgresProgram(t *testing.T, name string) string {
 	if paths, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name); len(paths) > 0 {
 		return paths[len(paths)-1]
 	}
-	return peer.Require(t, name)[0]
+	return fixture.RequirePrograms(t, name)[0]
 }
 
 // unprivileged is a user that is not root, whom PostgreSQL would refuse; nil where the test is none either.
@@ -147,7 +146,7 @@ func TestApplications_postgresql_servesAKeyOfItsOwnUserAndReloads(t *testing.T) 
 	t.Parallel()
 	server := postgresProgram(t, "postgres")
 	p := newPod(t, unprivileged(t), "OUTPUT_TYPE=PEM", "OUTPUT_FILE_MODE=0600")
-	program, address := p.alias(server, "pgs"), port.Free(t)
+	program, address := p.alias(server, "pgs"), fixture.FreeAddress(t)
 	p.background(p.command(program, p.postgres(address)...))
 	first := p.awaitServed(address, "", sslRequest)
 	p.sidecar("NOTIFY_SIGNAL=HUP", "NOTIFY_PROCESS="+filepath.Base(program), "NOTIFY_VERIFY=postgres://"+address)
@@ -160,7 +159,7 @@ func TestApplications_postgresql_refusesAKeyThatItsGroupMayRead(t *testing.T) {
 	t.Parallel()
 	server := postgresProgram(t, "postgres")
 	p := newPod(t, unprivileged(t), "OUTPUT_TYPE=PEM", "OUTPUT_FILE_MODE=0640")
-	arguments := p.postgres(port.Free(t))
+	arguments := p.postgres(fixture.FreeAddress(t))
 	out, err := p.command(server, arguments...).CombinedOutput()
 	require.Error(t, err)
 	assert.Contains(t, string(out), "has group or world access")

@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/keygen"
-	"github.com/certfetcher/certfetcher/test/stack"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const (
@@ -32,7 +32,7 @@ const (
 // load measures certservice with devca behind it: P-256 leaves, mutual TLS, connections that are kept.
 // The client that makes the load runs on the same processors.
 func load(dir string) error {
-	s, err := stack.Start("bin", dir, "MAX_IN_FLIGHT=512", "MAX_IN_FLIGHT_PER_CLIENT=512") // there is one client
+	s, err := fixture.StartStack("bin", dir, "MAX_IN_FLIGHT=512", "MAX_IN_FLIGHT_PER_CLIENT=512") // there is one client
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func load(dir string) error {
 
 // enrolment makes the one request that is sent again and again: the client's key generation is not what
 // is measured.
-func enrolment(s *stack.Stack) (*http.Request, error) {
+func enrolment(s *fixture.Stack) (*http.Request, error) {
 	key, err := keygen.GenerateKey("ECDSA-P256")
 	if err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func enrolment(s *stack.Stack) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequest(http.MethodGet, s.URL+stack.CAName, nil)
+	request, err := http.NewRequest(http.MethodGet, s.URL+fixture.CAName, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (r result) quantile(q float64) time.Duration {
 }
 
 // enrol sends the request on so many connections at once, for as long as more says so.
-func enrol(s *stack.Stack, request *http.Request, connections int, more func(started int, elapsed time.Duration) bool) (result, error) {
+func enrol(s *fixture.Stack, request *http.Request, connections int, more func(started int, elapsed time.Duration) bool) (result, error) {
 	identity, err := tls.LoadX509KeyPair(filepath.Join(s.Dir, "client.pem"), filepath.Join(s.Dir, "client.pem"))
 	if err != nil {
 		return result{}, err
@@ -157,9 +157,9 @@ func once(client *http.Client, request *http.Request) error {
 }
 
 // residentMemory reads how much memory the two servers hold, from /proc.
-func residentMemory(s *stack.Stack) (string, error) {
+func residentMemory(s *fixture.Stack) (string, error) {
 	var texts []string
-	for _, p := range []*stack.Process{s.CertService, s.DevCA} {
+	for _, p := range []*fixture.Process{s.CertService, s.DevCA} {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
 		if err != nil {
 			return "", err

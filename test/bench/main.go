@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -81,8 +82,8 @@ func measure(s *service.Service, dir, algorithm, outputType string) error {
 		volume := filepath.Join(dir, fmt.Sprintf("%s-%s-%d", algorithm, outputType, i))
 		command := exec.Command(program)
 		command.Env = s.Environment(volume, "OUTPUT_TYPE="+outputType, "KEY_ALGORITHM="+algorithm, "SANS=app.example.org",
-			"KEYSTORE_PATH="+filepath.Join(s.Dir, "client.p12"), "KEYSTORE_PASSWORD="+service.Password,
-			"TRUSTSTORE_PATH="+filepath.Join(s.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD="+service.Password)
+			"KEYSTORE_PATH="+filepath.Join(s.Dir, "client.p12"), "KEYSTORE_PASSWORD="+fixture.Password,
+			"TRUSTSTORE_PATH="+filepath.Join(s.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD="+fixture.Password)
 		var log bytes.Buffer
 		command.Stderr = &log
 		start := time.Now()

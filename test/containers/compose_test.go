@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // healthchecks are the commands of compose.yaml by service; nil for those that end.
@@ -37,7 +37,7 @@ func healthchecks(t *testing.T) map[string][]string {
 }
 
 func TestCompose_servesTLS_renews_andGoesAway(t *testing.T) {
-	peer.Require(t, "podman-compose", "openssl")
+	fixture.RequirePrograms(t, "podman-compose", "openssl")
 	setup(t)
 	const project = "composed"
 	port := freePort(t)

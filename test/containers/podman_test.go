@@ -22,7 +22,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const (
@@ -56,9 +56,9 @@ func TestMain(m *testing.M) {
 // setup makes a podman of the test's own and the images of this machine, once.
 func setup(t *testing.T) {
 	t.Helper()
-	peer.Require(t, "podman")
+	fixture.RequirePrograms(t, "podman")
 	if os.Geteuid() != 0 {
-		peer.Missing(t, "a user who may run containers (root)")
+		fixture.SkipWithout(t, "a user who may run containers (root)")
 	}
 	once.Do(func() {
 		setupError = configure()

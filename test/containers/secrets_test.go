@@ -12,12 +12,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // The example with Docker secrets, on the network of a CertService that is there.
 func TestCompose_dockerSecrets_areTheIdentity(t *testing.T) {
-	peer.Require(t, "podman-compose")
+	fixture.RequirePrograms(t, "podman-compose")
 	s := startStack(t)
 	const project = "secrets"
 	network := filepath.Join(t.TempDir(), "network.yaml")

@@ -21,8 +21,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/keygen"
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/service"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // password opens every store that the tests write; the files are readable by all, so that the user of
@@ -41,7 +40,7 @@ func startStack(t *testing.T) stack {
 	t.Helper()
 	setup(t)
 	const host = "oom-cert-service"
-	transport, err := ca.New("Transport")
+	transport, err := fixture.NewCA("Transport")
 	require.NoError(t, err)
 	s := stack{network: "stack-" + strings.ToLower(t.Name()), client: writeIdentity(t, transport, "client")}
 	server := writeIdentity(t, transport, host)
@@ -81,7 +80,7 @@ func run(arguments ...string) error {
 }
 
 // writeIdentity writes one side of mutual TLS into a new directory, as the keys of the Secrets for Kubernetes.
-func writeIdentity(t *testing.T, transport *ca.CA, name string) string {
+func writeIdentity(t *testing.T, transport *fixture.CA, name string) string {
 	t.Helper()
 	into, err := os.MkdirTemp(dir, name)
 	require.NoError(t, err)
@@ -100,8 +99,8 @@ func writeIdentity(t *testing.T, transport *ca.CA, name string) string {
 	keyPEM, err := keygen.PrivateKeyPEM(key)
 	require.NoError(t, err)
 	write(t, filepath.Join(into, "tls.key"), keyPEM)
-	write(t, filepath.Join(into, "tls.crt"), service.CertificatesPEM(chain...))
-	write(t, filepath.Join(into, "ca.crt"), service.CertificatesPEM(transport.Root))
+	write(t, filepath.Join(into, "tls.crt"), fixture.CertificatesPEM(chain...))
+	write(t, filepath.Join(into, "ca.crt"), fixture.CertificatesPEM(transport.Root))
 	return into
 }
 

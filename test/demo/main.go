@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/inspect"
-	"github.com/certfetcher/certfetcher/test/service"
-	"github.com/certfetcher/certfetcher/test/stack"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const (
@@ -33,7 +33,7 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	s, err := stack.Start(programs, dir)
+	s, err := fixture.StartStack(programs, dir)
 	if err != nil {
 		return err
 	}
@@ -57,12 +57,12 @@ func run() error {
 }
 
 // fetch runs certfetcher with the environment that a pod's manifest would give it.
-func fetch(s *stack.Stack, outputType, volume string) error {
+func fetch(s *fixture.Stack, outputType, volume string) error {
 	environment := []string{
-		"REQUEST_URL=" + s.URL, "CA_NAME=" + stack.CAName, "OUTPUT_PATH=" + volume, "OUTPUT_TYPE=" + outputType,
+		"REQUEST_URL=" + s.URL, "CA_NAME=" + fixture.CAName, "OUTPUT_PATH=" + volume, "OUTPUT_TYPE=" + outputType,
 		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=app.example.org,app,192.0.2.10",
-		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.jks"), "KEYSTORE_PASSWORD=" + service.Password,
-		"TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.jks"), "TRUSTSTORE_PASSWORD=" + service.Password,
+		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.jks"), "KEYSTORE_PASSWORD=" + fixture.Password,
+		"TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.jks"), "TRUSTSTORE_PASSWORD=" + fixture.Password,
 		"LOG_FORMAT=text",
 	}
 	fmt.Printf("\n--- OUTPUT_TYPE=%s ---\n", outputType)

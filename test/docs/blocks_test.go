@@ -20,7 +20,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // document is a Markdown file, by its path from the root.
@@ -116,7 +116,7 @@ func checkJSON(t *testing.T, b block) {
 		return
 	}
 	// Only the files that it names are not there.
-	authority, err := ca.New("Anchor")
+	authority, err := fixture.NewCA("Anchor")
 	require.NoError(t, err)
 	key, chain, err := authority.Identity("certservice")
 	require.NoError(t, err)

@@ -14,14 +14,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/certfetcher/certfetcher/test/programs"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // binDir holds the programs; --help of each, and of each command, says what there is.
 var binDir string
 
 func TestMain(m *testing.M) {
-	programs.RunTests(m, &binDir)
+	fixture.RunTests(m, &binDir)
 }
 
 // help is what a program, or a command of it, prints about itself.

@@ -16,8 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
-	"github.com/certfetcher/certfetcher/test/stack"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const kubernetesReadme = "deploy/kubernetes/README.md"
@@ -39,7 +38,7 @@ func identityBlocks(t *testing.T, program string) []block {
 // directory for each Secret.
 func documentedSecrets(t *testing.T) string {
 	t.Helper()
-	peer.Require(t, "openssl")
+	fixture.RequirePrograms(t, "openssl")
 	dir := t.TempDir()
 	for _, b := range identityBlocks(t, "openssl") {
 		run := exec.Command("sh", "-e", "-c", b.text)
@@ -93,7 +92,7 @@ func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	assert.NotContains(t, string(out), `"WARN"`)
 
-	running, err := stack.Start(binDir, t.TempDir(), "KEYSTORE_PATH="+dir+"/certservice-tls/tls.crt",
+	running, err := fixture.StartStack(binDir, t.TempDir(), "KEYSTORE_PATH="+dir+"/certservice-tls/tls.crt",
 		"KEYSTORE_KEY_PATH="+dir+"/certservice-tls/tls.key", "TRUSTSTORE_PATH="+dir+"/certservice-tls/ca.crt")
 	require.NoError(t, err)
 	defer running.Stop()

@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -156,13 +156,13 @@ func forAnotherKey(s *service.Service) string {
 	if err != nil {
 		panic(err)
 	}
-	return string(service.CertificatesPEM(chain[0]))
+	return string(fixture.CertificatesPEM(chain[0]))
 }
 
 func foreignRoot() string {
-	other, err := ca.New("Foreign")
+	other, err := fixture.NewCA("Foreign")
 	if err != nil {
 		panic(err)
 	}
-	return string(service.CertificatesPEM(other.Root))
+	return string(fixture.CertificatesPEM(other.Root))
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/certfetcher/certfetcher/internal/inspect"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -79,12 +79,12 @@ func spoilTLS(how string, s *service.Service, c *tls.Config) error {
 	if how == "namesake" {
 		of = "Transport"
 	}
-	other, err := ca.New(of)
+	other, err := fixture.NewCA(of)
 	if err != nil {
 		return err
 	}
-	own := func(change func(*x509.Certificate)) *ca.CA {
-		return &ca.CA{Root: s.Transport.Root, Issuing: s.Transport.Issuing, IssuingKey: s.Transport.IssuingKey, Change: change}
+	own := func(change func(*x509.Certificate)) *fixture.CA {
+		return &fixture.CA{Root: s.Transport.Root, Issuing: s.Transport.Issuing, IssuingKey: s.Transport.IssuingKey, Change: change}
 	}
 	switch how {
 	case "never-asks":
@@ -124,7 +124,7 @@ func writeIdentity(ts *testscript.TestScript, neg bool, args []string) {
 	}[args[0]]
 	key, chain, err := transport.Identity("certfetcher")
 	ts.Check(err)
-	ts.Check(service.WriteIdentity(ts.MkAbs("mtls"), key, chain, transport.Root))
+	ts.Check(fixture.WriteIdentity(ts.MkAbs("mtls"), key, chain, transport.Root))
 }
 
 // exits CODE program [args...] runs a program and compares its exit code; stdout and stderr can be
@@ -279,7 +279,7 @@ func awaits(ts *testscript.TestScript, neg bool, args []string) {
 // the secrets of this run: the passwords, or a private key in any form that is on the volume.
 func secretfree(ts *testscript.TestScript, neg bool, args []string) {
 	shown := shown(ts)
-	secrets := []string{service.Password, "PRIVATE KEY"}
+	secrets := []string{fixture.Password, "PRIVATE KEY"}
 	for _, name := range []string{"keystore.pass", "truststore.pass", "key.pem"} {
 		if content, err := os.ReadFile(filepath.Join(ts.MkAbs(args[0]), name)); err == nil {
 			secrets = append(secrets, string(content), base64.StdEncoding.EncodeToString(content))

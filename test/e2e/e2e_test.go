@@ -12,27 +12,25 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/certfetcher/certfetcher/test/peer"
-	"github.com/certfetcher/certfetcher/test/programs"
-	"github.com/certfetcher/certfetcher/test/service"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // binDir holds the programs under test, built once.
 var binDir string
 
 func TestMain(m *testing.M) {
-	programs.RunTests(m, &binDir)
+	fixture.RunTests(m, &binDir)
 }
 
 func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
 
 // The scripts of testdata/peers are about other people's programs.
 func TestPeers(t *testing.T) {
-	peer.Require(t, "openssl", "java", "keytool")
+	fixture.RequirePrograms(t, "openssl", "java", "keytool")
 	if _, err := os.Stat(bouncyCastle); err != nil {
-		peer.Missing(t, "Bouncy Castle (libbcprov-java)")
+		fixture.SkipWithout(t, "Bouncy Castle (libbcprov-java)")
 	}
-	runScripts(t, programs.Scripts(t, "testdata/peers/*.txtar"))
+	runScripts(t, fixture.Scripts(t, "testdata/peers/*.txtar"))
 }
 
 func runScripts(t *testing.T, dir string) {
@@ -65,11 +63,11 @@ func setup(t *testing.T, env *testscript.Env) error {
 		return err
 	}
 	for name, value := range map[string]string{
-		"OUTPUT_PATH": filepath.Join(env.WorkDir, "volume"), "CA_NAME": service.CAName,
+		"OUTPUT_PATH": filepath.Join(env.WorkDir, "volume"), "CA_NAME": fixture.CAName,
 		"COMMON_NAME": "app.example.org", "ORGANIZATION": "Example", "STATE": "Skane", "COUNTRY": "SE",
-		"KEYSTORE_PATH": filepath.Join(certs, "client.p12"), "KEYSTORE_PASSWORD": service.Password,
-		"TRUSTSTORE_PATH": filepath.Join(certs, "truststore.jks"), "TRUSTSTORE_PASSWORD": service.Password,
-		"PW": service.Password, "TESTDATA": testdata, "RETRY_INITIAL_INTERVAL": "5ms", "RETRY_MAX_INTERVAL": "20ms", "RETRY_MAX_ELAPSED": "300ms",
+		"KEYSTORE_PATH": filepath.Join(certs, "client.p12"), "KEYSTORE_PASSWORD": fixture.Password,
+		"TRUSTSTORE_PATH": filepath.Join(certs, "truststore.jks"), "TRUSTSTORE_PASSWORD": fixture.Password,
+		"PW": fixture.Password, "TESTDATA": testdata, "RETRY_INITIAL_INTERVAL": "5ms", "RETRY_MAX_INTERVAL": "20ms", "RETRY_MAX_ELAPSED": "300ms",
 		// The quickest key, except where a script is about keys.
 		"KEY_ALGORITHM":            "ECDSA-P256",
 		"TERMINATION_MESSAGE_PATH": filepath.Join(env.WorkDir, "termination-log"),

@@ -14,6 +14,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/certservice"
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -53,7 +54,7 @@ func TestHostileCA_leavesTheOldSetAlone(t *testing.T) {
 	server := httptest.NewServer(authority)
 	t.Cleanup(server.Close)
 	asked, err := certservice.CMPBuilder(certservice.CMPOptions{Log: slog.New(slog.DiscardHandler)})(certservice.Server{
-		CAName: service.CAName, URL: server.URL, IssuerDN: "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
+		CAName: fixture.CAName, URL: server.URL, IssuerDN: "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
 		IAK: secret, RV: devca.DefaultReference, Protection: certservice.ProtectionPBMSHA256,
 	})
 	require.NoError(t, err)

@@ -17,8 +17,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -36,11 +35,11 @@ func show(ts *testscript.TestScript, command *exec.Cmd) {
 
 // keytool ARGUMENT... and java SOURCE ARGUMENT... run these programs, java with Bouncy Castle.
 func runKeytool(ts *testscript.TestScript, _ bool, args []string) {
-	show(ts, peer.Keytool(ts.Value(testKey{}).(testing.TB), args...))
+	show(ts, fixture.Keytool(ts.Value(testKey{}).(testing.TB), args...))
 }
 
 func runJava(ts *testscript.TestScript, _ bool, args []string) {
-	show(ts, peer.Java(ts.Value(testKey{}).(testing.TB), bouncyCastle, args[0], args[1:]...))
+	show(ts, fixture.Java(ts.Value(testKey{}).(testing.TB), bouncyCastle, args[0], args[1:]...))
 }
 
 // leaf FROM TO copies the first certificate of a PEM file.
@@ -74,9 +73,9 @@ func fromKeytool(ts *testscript.TestScript, _ bool, args []string) {
 
 // roots FILE NAME writes the root of a new CA.
 func roots(ts *testscript.TestScript, _ bool, args []string) {
-	other, err := ca.New(args[1])
+	other, err := fixture.NewCA(args[1])
 	ts.Check(err)
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), service.CertificatesPEM(other.Root), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), fixture.CertificatesPEM(other.Root), 0o600))
 }
 
 // ca NAME [country-first] starts a CertService with an authority of test/testdata/constraints, below the root there.
@@ -92,7 +91,7 @@ func startWithStoredCA(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	key, err := x509.ParsePKCS8PrivateKey(read(args[0] + "-key"))
 	ts.Check(err)
-	authority := ca.CA{Root: root, Issuing: issuing, IssuingKey: key.(crypto.Signer)}
+	authority := fixture.CA{Root: root, Issuing: issuing, IssuingKey: key.(crypto.Signer)}
 	if len(args) > 1 && args[1] != "" {
 		part := func(oid int, value string) pkix.RelativeDistinguishedNameSET {
 			return pkix.RelativeDistinguishedNameSET{{Type: asn1.ObjectIdentifier{2, 5, 4, oid}, Value: value}}

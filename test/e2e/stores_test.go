@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func littleEndianUTF16(text []byte) []byte {
@@ -71,7 +71,7 @@ func mangled(text []byte) map[string][]byte {
 
 // PEM is read in whatever way it arrives, and what others have mangled is put right by a merge into it.
 func TestStores_mangledPEM_isReadAndRepaired(t *testing.T) {
-	openssl := peer.Require(t, "openssl")[0]
+	openssl := fixture.RequirePrograms(t, "openssl")[0]
 	s, other := start(t), start(t)
 	read := func(name string) map[string][]byte {
 		data, err := os.ReadFile(filepath.Join(s.Dir, name))

@@ -20,7 +20,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/pki"
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -50,11 +50,11 @@ func writeStores(t *testing.T, dir, name string, certs ...*x509.Certificate) []s
 	var text []byte
 	for i, cert := range certs {
 		entries = append(entries, keystore.Entry{Alias: fmt.Sprintf("entry-%d", i+1), Chain: []*x509.Certificate{cert}, Trusted: true})
-		text = append(text, service.CertificatesPEM(cert)...)
+		text = append(text, fixture.CertificatesPEM(cert)...)
 	}
-	jks, err := keystore.EncodeJKS(entries, service.Password, time.Now())
+	jks, err := keystore.EncodeJKS(entries, fixture.Password, time.Now())
 	require.NoError(t, err)
-	p12, err := keystore.EncodePKCS12(entries, service.Password, keystore.ProfileModern)
+	p12, err := keystore.EncodePKCS12(entries, fixture.Password, keystore.ProfileModern)
 	require.NoError(t, err)
 	var paths []string
 	for extension, data := range map[string][]byte{".jks": jks, ".p12": p12, ".pem": text} {
@@ -87,8 +87,8 @@ func runs(t *testing.T, s *service.Service, volume string, args []string, enviro
 func certfetcher(s *service.Service, volume string, args []string, environment ...string) *exec.Cmd {
 	command := exec.Command(filepath.Join(binDir, "certfetcher"), args...)
 	command.Env = s.Environment(volume, append([]string{
-		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.p12"), "KEYSTORE_PASSWORD=" + service.Password,
-		"TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD=" + service.Password,
+		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.p12"), "KEYSTORE_PASSWORD=" + fixture.Password,
+		"TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD=" + fixture.Password,
 		"RETRY_INITIAL_INTERVAL=5ms", "RETRY_MAX_INTERVAL=20ms", "RETRY_MAX_ELAPSED=300ms",
 	}, environment...)...)
 	return command
@@ -149,7 +149,7 @@ func TestAnswer_unreadableTrustedCertificate_isPublished(t *testing.T) {
 	require.NoError(t, err)
 	for _, bad := range unreadable {
 		cert, _ := readUnreadable(t, bad.name)
-		assert.True(t, bytes.Contains(published, service.CertificatesPEM(cert)), bad.name)
+		assert.True(t, bytes.Contains(published, fixture.CertificatesPEM(cert)), bad.name)
 	}
 
 	code, log = runs(t, s, volume, nil, "OUTPUT_TYPE=P12,JKS,PEM")
@@ -160,12 +160,12 @@ func TestAnswer_unreadableTrustedCertificate_isPublished(t *testing.T) {
 	assert.Contains(t, log, "EC-ACC")
 
 	password := filepath.Join(volume, "truststore.pass")
-	openssl := peer.Require(t, "openssl")[0]
+	openssl := fixture.RequirePrograms(t, "openssl")[0]
 	dump, err := exec.Command(openssl, "pkcs12", "-in", filepath.Join(volume, "truststore.p12"), "-passin", "file:"+password, "-nokeys").CombinedOutput()
 	require.NoError(t, err, string(dump))
 	assert.Equal(t, 1+len(unreadable), strings.Count(string(dump), "BEGIN CERTIFICATE"))
 	for _, store := range []string{"truststore.p12", "truststore.jks"} {
-		listed, err := peer.Keytool(t, "-list", "-keystore", filepath.Join(volume, store), "-storepass:file", password).CombinedOutput()
+		listed, err := fixture.Keytool(t, "-list", "-keystore", filepath.Join(volume, store), "-storepass:file", password).CombinedOutput()
 		require.NoError(t, err, string(listed))
 		assert.Contains(t, string(listed), fmt.Sprintf("Your keystore contains %d entries", 1+len(unreadable)), store)
 	}
@@ -177,7 +177,7 @@ func TestPostprocess_unreadableEntries_areMergedAsTheyStand(t *testing.T) {
 		cert, _ := readUnreadable(t, bad.name)
 		dir := t.TempDir()
 		password := filepath.Join(dir, "pass")
-		require.NoError(t, os.WriteFile(password, []byte(service.Password), 0o600))
+		require.NoError(t, os.WriteFile(password, []byte(fixture.Password), 0o600))
 		// Once in the base and once in the source.
 		for name, certs := range map[string][2][]*x509.Certificate{
 			"base":   {{cert, s.Transport.Root}, {s.CA.Root}},
@@ -192,9 +192,9 @@ func TestPostprocess_unreadableEntries_areMergedAsTheyStand(t *testing.T) {
 				require.Equal(t, 0, code, "%s %s: %s", bad.name, base, log)
 				after, err := os.ReadFile(base)
 				require.NoError(t, err)
-				want, _, err := keystore.Decode(before, service.Password)
+				want, _, err := keystore.Decode(before, fixture.Password)
 				require.NoError(t, err)
-				got, _, err := keystore.Decode(after, service.Password)
+				got, _, err := keystore.Decode(after, fixture.Password)
 				require.NoError(t, err)
 				var all [][]byte
 				for _, e := range got {

@@ -15,7 +15,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // jars are where Debian installs Bouncy Castle, by its packages.
@@ -29,11 +29,11 @@ func bouncyCastle(t testing.TB, args ...string) *exec.Cmd {
 	var path []string
 	for debian, jar := range jars {
 		if _, err := os.Stat(jar); err != nil {
-			peer.Missing(t, "Bouncy Castle ("+debian+")")
+			fixture.SkipWithout(t, "Bouncy Castle ("+debian+")")
 		}
 		path = append(path, jar)
 	}
-	return peer.Java(t, strings.Join(path, ":"), "java/BouncyCastlePeer.java", args...)
+	return fixture.Java(t, strings.Join(path, ":"), "java/BouncyCastlePeer.java", args...)
 }
 
 func TestClient_bouncyCastleResponder_enrols(t *testing.T) {

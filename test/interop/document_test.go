@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 var update = flag.Bool("update", false, "rewrite what docs/interoperability.md says was run")
@@ -146,14 +146,14 @@ func TestDocument_peers_areNamed(t *testing.T) {
 
 // peerVersions names the programs without what changes from one machine to the next.
 func peerVersions(t *testing.T) string {
-	programs := peer.Require(t, "openssl", "java")
+	programs := fixture.RequirePrograms(t, "openssl", "java")
 	openssl, err := exec.Command(programs[0], "version").Output()
 	require.NoError(t, err)
 	java, err := exec.Command(programs[1], "-version").CombinedOutput()
 	require.NoError(t, err)
 	jar, err := filepath.EvalSymlinks(jars["libbcprov-java"])
 	if err != nil {
-		peer.Missing(t, "Bouncy Castle (libbcprov-java)")
+		fixture.SkipWithout(t, "Bouncy Castle (libbcprov-java)")
 	}
 	first := func(pattern, text string) string {
 		match := regexp.MustCompile(pattern).FindStringSubmatch(text)

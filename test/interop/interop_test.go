@@ -28,7 +28,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/keygen"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // The shared secret of clients and servers, and its name.
@@ -56,7 +56,7 @@ func (i identity) signer() *cmp.Signer {
 }
 
 // newIdentity makes a key and has the authority certify it under the name.
-func newIdentity(t testing.TB, authority *ca.CA, algorithm, name string) identity {
+func newIdentity(t testing.TB, authority *fixture.CA, algorithm, name string) identity {
 	t.Helper()
 	r := newRequestWith(t, keyOf(t, algorithm, "of "+name), name)
 	chain, err := authority.Issue(r.CSR)
@@ -95,9 +95,9 @@ func newRequestWith(t testing.TB, key crypto.Signer, name string) cmp.Request {
 	return cmp.Request{CSR: csr, Key: key}
 }
 
-func newAuthority(t testing.TB) *ca.CA {
+func newAuthority(t testing.TB) *fixture.CA {
 	t.Helper()
-	authority, err := ca.New("Interop")
+	authority, err := fixture.NewCA("Interop")
 	require.NoError(t, err)
 	return authority
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/keygen"
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // issuerName is how the development CA's issuer is written in configuration.
@@ -63,7 +63,7 @@ func (d *devCA) openssl(t testing.TB, args ...string) (string, error) {
 }
 
 func TestDevCA_opensslClient_isServed(t *testing.T) {
-	peer.Require(t, "openssl")
+	fixture.RequirePrograms(t, "openssl")
 	m := newMatrix(t, "openssl client, devca", "request / answer", "ir", "cr", "p10cr", "kur", "rr", "genm")
 	for _, row := range []struct {
 		name      string
@@ -180,7 +180,7 @@ func opensslOutcome(output string) string {
 }
 
 func TestDevCA_opensslClient_isRefused(t *testing.T) {
-	peer.Require(t, "openssl")
+	fixture.RequirePrograms(t, "openssl")
 	l := newList(t, "openssl client, devca refuses", "openssl cmp as client", "what it says")
 	d := startDevCA(t, devca.Config{})
 	r, old, other := newRequest(t, "ECDSA-P256", "leaf"), d.enrol(t, "ECDSA-P256"), d.enrol(t, "ECDSA-P256")

@@ -10,12 +10,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/devca"
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // A CSR of OpenSSL with extensions that a profile forbids, sent to a path of RFC 9483, 6.1.
 func TestDevCA_opensslClient_extensionsAreHeldToTheProfile(t *testing.T) {
-	openssl := peer.Require(t, "openssl")[0]
+	openssl := fixture.RequirePrograms(t, "openssl")[0]
 	const (
 		encipher = "keyUsage=critical,digitalSignature,keyEncipherment"
 		agree    = "keyUsage=critical,digitalSignature,keyAgreement"
@@ -69,7 +69,7 @@ func TestDevCA_opensslClient_extensionsAreHeldToTheProfile(t *testing.T) {
 
 // An info type without a value is an answer: nothing is demanded of templates.
 func TestDevCA_opensslClient_certReqTemplateIsAnswered(t *testing.T) {
-	peer.Require(t, "openssl")
+	fixture.RequirePrograms(t, "openssl")
 	d := startDevCA(t, devca.Config{})
 	output, err := d.openssl(t, "-path", ".well-known/cmp/getcertreqtemplate", "-cmd", "genm",
 		"-infotype", "certReqTemplate", "-ref", reference, "-secret", "pass:"+secret, "-recipient", "/CN=CA")

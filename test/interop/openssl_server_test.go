@@ -19,15 +19,14 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/keygen"
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const serverName = "CMP server"
 
 // opensslServer is what an openssl server and a client of it are configured with.
 type opensslServer struct {
-	authority *ca.CA
+	authority *fixture.CA
 	signer    identity // of signed answers
 	old       identity // the client's certificate, which signs requests and is to be updated
 	request   cmp.Request
@@ -63,7 +62,7 @@ func signing(t testing.TB, signer identity, untrusted string) []string {
 }
 
 // newCertifier makes a CA that is for certificates and CRLs only, under the server's name.
-func newCertifier(t testing.TB, authority *ca.CA) identity {
+func newCertifier(t testing.TB, authority *fixture.CA) identity {
 	key, err := keygen.GenerateKey("ECDSA-P256")
 	require.NoError(t, err)
 	template := &x509.Certificate{
@@ -79,7 +78,7 @@ func newCertifier(t testing.TB, authority *ca.CA) identity {
 }
 
 // newRA makes an identity whose certificate says that it speaks for a CA (RFC 9810, 4.5).
-func newRA(t testing.TB, authority *ca.CA) identity {
+func newRA(t testing.TB, authority *fixture.CA) identity {
 	authority.Change = func(leaf *x509.Certificate) {
 		leaf.ExtKeyUsage, leaf.UnknownExtKeyUsage = nil, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}}
 	}
@@ -124,7 +123,7 @@ var sequel = map[string]string{explicit: " certConf", implicit: "", polled: " po
 const byReference = "PBM SHA-256 with the reference as sender / PBM"
 
 func TestClient_opensslServer_enrols(t *testing.T) {
-	peer.Require(t, "openssl")
+	fixture.RequirePrograms(t, "openssl")
 	m := newMatrix(t, "our client, openssl server", "request / answer", "ir", "cr", "kur", "rr")
 	for _, row := range []struct {
 		name       string
@@ -213,7 +212,7 @@ func outcome(err error) string {
 func add(args []string, more ...string) []string { return slices.Concat(args, more) }
 
 func TestClient_opensslServer_misbehaves(t *testing.T) {
-	peer.Require(t, "openssl")
+	fixture.RequirePrograms(t, "openssl")
 	l := newList(t, "our client, openssl server misbehaves", "openssl cmp as server", "messages", "what our client says")
 	s, other := newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256"), newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256")
 	certifier := newCertifier(t, s.authority)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // accepting is what the server writes when it listens, with the port that it got.
@@ -40,7 +40,7 @@ func (l *log) String() string {
 // opensslCommand prepares openssl cmp, away from the machine's configuration and proxies.
 func opensslCommand(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
-	openssl := peer.Require(t, "openssl")[0]
+	openssl := fixture.RequirePrograms(t, "openssl")[0]
 	command := exec.CommandContext(t.Context(), openssl, append([]string{"cmp", "-config", "", "-batch"}, args...)...)
 	command.Env = []string{"PATH=" + os.Getenv("PATH")}
 	return command

@@ -21,9 +21,8 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/keygen"
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/peer"
-	"github.com/certfetcher/certfetcher/test/service"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // example returns the first pod of an example, whose ConfigMap configures the consumer.
@@ -39,16 +38,16 @@ func example(t *testing.T, file string) pod {
 }
 
 func TestExamples_nginx_acceptsItsConfiguration(t *testing.T) {
-	nginx := peer.Require(t, "nginx")[0]
+	nginx := fixture.RequirePrograms(t, "nginx")[0]
 	dir := t.TempDir()
-	authority, err := ca.New("Application")
+	authority, err := fixture.NewCA("Application")
 	require.NoError(t, err)
 	key, chain, err := authority.Identity("app.example.org")
 	require.NoError(t, err)
 	keyPEM, err := keygen.PrivateKeyPEM(key)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "key.pem"), keyPEM, 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "keystore.pem"), service.CertificatesPEM(chain...), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "keystore.pem"), fixture.CertificatesPEM(chain...), 0o600))
 	content := example(t, "nginx.yaml").configMap("app-nginx").Data["nginx.conf"]
 	content = strings.NewReplacer("/var/run/certs", dir, "/tmp/", dir+"/", "listen 8443", "listen unix:"+dir+"/socket").Replace(content)
 	path := filepath.Join(dir, "nginx.conf")
@@ -130,7 +129,7 @@ func TestExamples_springBoot_namesTheFilesThatAreWritten(t *testing.T) {
 
 // The command that the pod runs merges into a JDK's own truststore, and the sidecar has the same variables.
 func TestExamples_jvmCacerts_trustsBoth(t *testing.T) {
-	keytool := peer.Require(t, "keytool")[0]
+	keytool := fixture.RequirePrograms(t, "keytool")[0]
 	p := example(t, "jvm-cacerts.yaml")
 	variables := p.environment(t, p.container("postprocess"))
 	sidecar := p.environment(t, p.container("certfetcher"))
@@ -143,7 +142,7 @@ func TestExamples_jvmCacerts_trustsBoth(t *testing.T) {
 	require.NoError(t, err)
 	cacerts, err := os.ReadFile(filepath.Join(filepath.Dir(program), "../lib/security/cacerts"))
 	require.NoError(t, err)
-	authority, err := ca.New("Application")
+	authority, err := fixture.NewCA("Application")
 	require.NoError(t, err)
 	trusted, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "trusted-certificate-1", Chain: []*x509.Certificate{authority.Root}, Trusted: true}}, "of the store", keystore.ProfileModern)
 	require.NoError(t, err)

@@ -25,7 +25,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/metrics"
 	"github.com/certfetcher/certfetcher/internal/notify"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -131,7 +131,7 @@ func (a authority) Update(ctx context.Context, r certservice.Request) (certservi
 
 func certserviceExposition(t *testing.T) []byte {
 	t.Helper()
-	transport, err := ca.New("Transport")
+	transport, err := fixture.NewCA("Transport")
 	require.NoError(t, err)
 	_, chain, err := transport.Identity("client")
 	require.NoError(t, err)

@@ -15,14 +15,14 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/certfetcher/certfetcher/test/programs"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // binaries is the directory of the built programs.
 var binaries string
 
 func TestMain(m *testing.M) {
-	programs.RunTests(m, &binaries)
+	fixture.RunTests(m, &binaries)
 }
 
 // binary returns the path of a built program.

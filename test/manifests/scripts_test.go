@@ -10,11 +10,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestShellScripts_passShellcheck(t *testing.T) {
-	shellcheck := peer.Require(t, "shellcheck")[0]
+	shellcheck := fixture.RequirePrograms(t, "shellcheck")[0]
 	scripts := []string{"../../.ci/run"}
 	for _, root := range []string{deploy, ".."} {
 		walk(t, root, func(path string) {

@@ -21,8 +21,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
 	"github.com/certfetcher/certfetcher/internal/devca"
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/service"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestSecrets_templates_holdNoSecret(t *testing.T) {
@@ -68,11 +67,11 @@ const cmpMount = "/etc/certservice/cmp"
 func secretFiles(t *testing.T) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
-	authority, err := ca.New("Transport")
+	authority, err := fixture.NewCA("Transport")
 	require.NoError(t, err)
 	key, chain, err := authority.Identity("oom-cert-service", "oom-cert-service")
 	require.NoError(t, err)
-	require.NoError(t, service.WriteIdentity(dir, key, chain, authority.Root))
+	require.NoError(t, fixture.WriteIdentity(dir, key, chain, authority.Root))
 	read := func(name string) string {
 		content, err := os.ReadFile(filepath.Join(dir, name))
 		require.NoError(t, err)
@@ -81,7 +80,7 @@ func secretFiles(t *testing.T) map[string]string {
 	contents := map[string]string{
 		"tls.crt": read("client-certificate.pem"), "tls.key": read("client-key.pem"), "ca.crt": read("truststore.pem"),
 		"keystore.jks": read("client.jks"), "truststore.jks": read("truststore.jks"), "ca.pem": read("truststore.pem"),
-		"keystore-password": service.Password, "truststore-password": service.Password,
+		"keystore-password": fixture.Password, "truststore-password": fixture.Password,
 	}
 	keys := maps.Clone(withoutTemplate)
 	for name, data := range templates(t) {

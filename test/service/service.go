@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // Options change what a Service does. The zero value is one that works.
@@ -41,7 +41,7 @@ type Service struct {
 	// client-key.pem, and truststore.{p12,jks,pem}.
 	Dir string
 	// CA signs what is enrolled; Transport signed the identities of mutual TLS.
-	CA, Transport *ca.CA
+	CA, Transport *fixture.CA
 
 	requests atomic.Int64
 	mu       sync.Mutex
@@ -53,11 +53,11 @@ type Service struct {
 
 // Start writes the client's identity into dir and serves until Stop.
 func Start(dir string, options Options) (*Service, error) {
-	issuing, err := ca.New("Enrolment")
+	issuing, err := fixture.NewCA("Enrolment")
 	if err != nil {
 		return nil, err
 	}
-	transport, err := ca.New("Transport")
+	transport, err := fixture.NewCA("Transport")
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func Start(dir string, options Options) (*Service, error) {
 		authority = Authority{issuing}
 	}
 	api := certservice.NewHandler(certservice.HandlerConfig{
-		Directory:   Static{ca.CAName: authority},
+		Directory:   Static{fixture.CAName: authority},
 		ClientRoots: func() *x509.CertPool { return config.ClientCAs },
 		MaxRSABits:  certservice.MostMaxRSABits, CPU: certservice.NewCPU(), Timeout: 10 * time.Second,
 		Metrics: metrics, Strangers: strangers, Log: log,
@@ -127,7 +127,7 @@ func Run(t testing.TB, options Options) *Service {
 // Environment is that of a certfetcher that asks the service for a certificate; later variables take the place of earlier
 // ones.
 func (s *Service) Environment(volume string, variables ...string) []string {
-	return ca.Environment(s.URL, s.Dir, volume, variables...)
+	return fixture.Environment(s.URL, s.Dir, volume, variables...)
 }
 
 // Requests is the number of HTTP requests that arrived.
@@ -173,7 +173,7 @@ func (s Static) Ready() bool { return true }
 func (s Static) Reload(string) error { return nil }
 
 // Authority signs with a throwaway CA.
-type Authority struct{ CA *ca.CA }
+type Authority struct{ CA *fixture.CA }
 
 // Enroll signs the request.
 func (a Authority) Enroll(_ context.Context, r certservice.Request) (certservice.Issued, error) {
@@ -189,7 +189,7 @@ func (a Authority) Update(ctx context.Context, r certservice.Request) (certservi
 	return a.Enroll(ctx, r)
 }
 
-func serverTLS(transport *ca.CA) (*tls.Config, error) {
+func serverTLS(transport *fixture.CA) (*tls.Config, error) {
 	key, chain, err := transport.Identity("certservice", "oom-cert-service")
 	if err != nil {
 		return nil, err
@@ -203,10 +203,10 @@ func serverTLS(transport *ca.CA) (*tls.Config, error) {
 	}, nil
 }
 
-func writeClientFiles(dir string, transport *ca.CA) error {
+func writeClientFiles(dir string, transport *fixture.CA) error {
 	key, chain, err := transport.Identity("certfetcher")
 	if err != nil {
 		return err
 	}
-	return ca.WriteIdentity(dir, key, chain, transport.Root)
+	return fixture.WriteIdentity(dir, key, chain, transport.Root)
 }

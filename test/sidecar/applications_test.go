@@ -15,8 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
-	"github.com/certfetcher/certfetcher/test/port"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const (
@@ -45,7 +44,7 @@ http {
   server { listen ADDRESS ssl; ssl_certificate VOLUME/keystore.pem; ssl_certificate_key VOLUME/key.pem; }
 }`)), 0o600))
 	program := filepath.Join(dir, name)
-	require.NoError(t, os.Symlink(peer.Require(t, "nginx")[0], program))
+	require.NoError(t, os.Symlink(fixture.RequirePrograms(t, "nginx")[0], program))
 	server := exec.Command(program, "-c", config, "-e", filepath.Join(dir, "error.log"))
 	require.NoError(t, server.Start())
 	t.Cleanup(func() {
@@ -69,11 +68,11 @@ http {
 
 func TestSidecar_nginx_isReloadedAndSeenToServeTheNewCertificate(t *testing.T) {
 	t.Parallel()
-	peer.Require(t, "nginx")
+	fixture.RequirePrograms(t, "nginx")
 	for n, by := range []string{"process name", "PID file", "both"} {
 		t.Run("signal by "+by, func(t *testing.T) {
 			t.Parallel()
-			name, address := fmt.Sprintf("ngx%d-%d", os.Getpid(), n), port.Free(t)
+			name, address := fmt.Sprintf("ngx%d-%d", os.Getpid(), n), fixture.FreeAddress(t)
 			pidFile := filepath.Join(t.TempDir(), "link.pid") // known before nginx is
 			variables := []string{"OUTPUT_TYPE=PEM", "NOTIFY_SIGNAL=HUP", "NOTIFY_VERIFY=" + address}
 			if by != "PID file" {
@@ -115,7 +114,7 @@ func TestSidecar_javaServer_takesTheNewStoreUp(t *testing.T) {
 	code, _, stderr := once(t, append(variables, "MODE=init"))
 	require.Zero(t, code, stderr)
 
-	server := peer.Java(t, "", "../java/ReloadingServer.java", filepath.Join(volume, "keystore.p12"), filepath.Join(volume, "keystore.pass"))
+	server := fixture.Java(t, "", "../java/ReloadingServer.java", filepath.Join(volume, "keystore.p12"), filepath.Join(volume, "keystore.pass"))
 	stdin, err := server.StdinPipe()
 	require.NoError(t, err)
 	stdout, err := server.StdoutPipe()

@@ -16,8 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/inspect"
-	"github.com/certfetcher/certfetcher/test/port"
-	"github.com/certfetcher/certfetcher/test/service"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // once runs certfetcher to its end, and returns its exit code with what it printed.
@@ -57,7 +56,7 @@ func TestSidecar_logThatNobodyReads_endsNothing(t *testing.T) {
 	s := startService(t, time.Hour, nil)
 	reader, writer, err := os.Pipe()
 	require.NoError(t, err)
-	address := port.Free(t)
+	address := fixture.FreeAddress(t)
 	p := &sidecar{t: t, address: address, cmd: exec.Command(filepath.Join(binDir, "certfetcher"))}
 	p.cmd.Env = append(environment(s.URL, s.Dir, filepath.Join(t.TempDir(), "volume")), "HEALTH_ADDR="+address)
 	p.cmd.Stderr = writer
@@ -98,6 +97,6 @@ func TestSidecar_everyPublication_isToldByCommandAndPOST(t *testing.T) {
 	}
 	p.end()
 	assert.NotContains(t, p.text(), "hush")
-	assert.NotContains(t, p.text(), service.Password, "the command's environment has no password")
+	assert.NotContains(t, p.text(), fixture.Password, "the command's environment has no password")
 	assert.Zero(t, p.count(serving))
 }

@@ -15,7 +15,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/pki"
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -64,7 +64,7 @@ const (
 
 func TestSidecar_withoutInotify_usesTheNewIdentityAllTheSame(t *testing.T) {
 	t.Parallel()
-	without := []string{peer.Require(t, "unshare")[0], "--map-root-user", "sh", "-c", `echo 0 >/proc/sys/user/max_inotify_instances && exec "$0"`}
+	without := []string{fixture.RequirePrograms(t, "unshare")[0], "--map-root-user", "sh", "-c", `echo 0 >/proc/sys/user/max_inotify_instances && exec "$0"`}
 	if exec.Command(without[0], append(without[1:], "true")...).Run() != nil {
 		t.Skip("no user namespace can be made here")
 	}
@@ -75,7 +75,7 @@ func TestSidecar_withoutInotify_usesTheNewIdentityAllTheSame(t *testing.T) {
 	p.await(1, "the mutual TLS files cannot be watched, and are read before each request instead")
 	p.await(1, "published files that vanish are not put back before the next renewal, and RENEW_TRIGGER_FILE is not seen; SIGHUP and POST /renew still renew now")
 	p.await(1, planned)
-	leaf, store := clientStore(t, s, service.Password)
+	leaf, store := clientStore(t, s, fixture.Password)
 	replace(t, filepath.Join(s.Dir, "client.p12"), store)
 	p.renew()
 	p.await(2, planned)

@@ -11,14 +11,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // SMB mounts and some FUSE file systems have no symbolic links. That must be known before a certificate is asked for, or
 // each start of a pod that can never begin would cost one.
 func TestVolumeWithoutLinks_isRefusedBeforeTheRequest(t *testing.T) {
 	t.Parallel()
-	strace := peer.Require(t, "strace")[0]
+	strace := fixture.RequirePrograms(t, "strace")[0]
 	s := startService(t, time.Hour, nil)
 	traced := func(t *testing.T, errno string, variables []string, args ...string) (int, string) {
 		command := exec.Command(strace, append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=symlinkat",

@@ -23,8 +23,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/programs"
+	"github.com/certfetcher/certfetcher/test/fixture"
+
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && roles[os.Args[1]] != nil {
 		roles[os.Args[1]](os.Args[2:])
 	}
-	programs.RunTests(m, &binDir)
+	fixture.RunTests(m, &binDir)
 }
 
 // patience bounds waits for what happens at once unless something is wrong.
@@ -70,10 +70,10 @@ type sidecar struct {
 
 // environment is the least with which certfetcher runs against a CertService whose client identity is in dir.
 func environment(url, dir, volume string) []string {
-	return ca.Environment(url, dir, volume,
+	return fixture.Environment(url, dir, volume,
 		"MODE=sidecar", "HEALTH_ADDR=127.0.0.1:0", "POD_UID=test", "SANS=localhost,127.0.0.1",
-		"KEYSTORE_PATH="+filepath.Join(dir, "client.p12"), "KEYSTORE_PASSWORD="+service.Password,
-		"TRUSTSTORE_PATH="+filepath.Join(dir, "truststore.p12"), "TRUSTSTORE_PASSWORD="+service.Password,
+		"KEYSTORE_PATH="+filepath.Join(dir, "client.p12"), "KEYSTORE_PASSWORD="+fixture.Password,
+		"TRUSTSTORE_PATH="+filepath.Join(dir, "truststore.p12"), "TRUSTSTORE_PASSWORD="+fixture.Password,
 		"RETRY_INITIAL_INTERVAL=5ms", "RETRY_MAX_INTERVAL=20ms", "RETRY_MAX_ELAPSED=300ms",
 	)
 }
@@ -200,12 +200,6 @@ func (p *sidecar) lines(message string) (found []line) {
 		}
 	}
 	return found
-}
-
-// awaitFailure waits for a further failed attempt, after the first n.
-func (p *sidecar) awaitFailure(n int) line {
-	p.t.Helper()
-	return p.await(n, "renewing failed, the certificate stays in use; trying again")
 }
 
 func (p *sidecar) url(path string) string {

@@ -7,16 +7,16 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/stack"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // renewals in a row, each of its own accord.
 const renewals = 12
 
 // startStack runs certservice and devca, whose certificates live for the given time.
-func startStack(t *testing.T, dir, life string) *stack.Stack {
+func startStack(t *testing.T, dir, life string) *fixture.Stack {
 	t.Helper()
-	s, err := stack.Start(binDir, dir, "DEVCA_VALIDITY="+life)
+	s, err := fixture.StartStack(binDir, dir, "DEVCA_VALIDITY="+life)
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	return s

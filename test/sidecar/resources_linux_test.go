@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
-	"github.com/certfetcher/certfetcher/test/port"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // proc reads a file of the process under /proc.
@@ -79,7 +79,7 @@ func TestSidecar_manyRenewals_leakNothing(t *testing.T) {
 	t.Parallel()
 	s := startService(t, time.Hour, nil)
 	volume := filepath.Join(memoryDir(t), "volume")
-	address := port.Free(t) // a log of so many renewals would be long, and not even say this
+	address := fixture.FreeAddress(t) // a log of so many renewals would be long, and not even say this
 	p := run(t, volume, append(environment(s.URL, s.Dir, volume), "OUTPUT_TYPE=PEM", "LOG_LEVEL=warn", "HEALTH_ADDR="+address))
 	p.address = address
 	p.awaitReady()

@@ -23,16 +23,15 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/test/ejbca"
-	"github.com/certfetcher/certfetcher/test/port"
-	"github.com/certfetcher/certfetcher/test/programs"
+	"github.com/certfetcher/certfetcher/test/fixture"
+
 	"github.com/certfetcher/certfetcher/test/service"
-	"github.com/certfetcher/certfetcher/test/stack"
 )
 
 // TestScripts runs the scripts of testdata.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir: programs.Scripts(t, "testdata/*.txtar"), RequireExplicitExec: true, Setup: setUp, Cmds: commands,
+		Dir: fixture.Scripts(t, "testdata/*.txtar"), RequireExplicitExec: true, Setup: setUp, Cmds: commands,
 	})
 }
 
@@ -60,7 +59,7 @@ type scene struct {
 	ts      *testscript.TestScript
 	service *service.Service
 	server  *http.Server
-	stack   *stack.Stack
+	stack   *fixture.Stack
 	ejbca   *ejbca.Server
 	arrived chan struct{}
 	sidecar *sidecar // the one that commands are about
@@ -102,7 +101,7 @@ func setUp(env *testscript.Env) error {
 			return err
 		}
 	}
-	env.Setenv("FREE", port.Free(env.T().(testing.TB)))
+	env.Setenv("FREE", fixture.FreeAddress(env.T().(testing.TB)))
 	return os.Mkdir(filepath.Join(env.WorkDir, "mtls"), 0o700)
 }
 

@@ -21,10 +21,9 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/pki"
-	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/ejbca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
-	"github.com/certfetcher/certfetcher/test/stack"
 )
 
 // behaviour is what a service does in place of what it should, which is next.
@@ -99,7 +98,7 @@ var behaviours = map[string]behaviour{
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		answer["trustedCertificates"] = append(answer["trustedCertificates"], string(service.CertificatesPEM(nextCA.Root)))
+		answer["trustedCertificates"] = append(answer["trustedCertificates"], string(fixture.CertificatesPEM(nextCA.Root)))
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(answer)
 	},
@@ -107,8 +106,8 @@ var behaviours = map[string]behaviour{
 
 var nextCA, begin = mustCA("Next"), time.Now()
 
-func mustCA(name string) *ca.CA {
-	made, err := ca.New(name)
+func mustCA(name string) *fixture.CA {
+	made, err := fixture.NewCA(name)
 	if err != nil {
 		panic(err)
 	}
@@ -311,7 +310,7 @@ func (s *scene) identity(_ bool, args []string) {
 	client := []keystore.Entry{{Alias: "client", Key: key, Chain: chain}}
 	trust := []keystore.Entry{{Alias: "root", Chain: []*x509.Certificate{s.service.Transport.Root}, Trusted: true}}
 	if password == "" {
-		password, trust = service.Password, nil
+		password, trust = fixture.Password, nil
 	}
 	for name, entries := range map[string][]keystore.Entry{"client.p12": client, "truststore.p12": trust} {
 		if entries != nil {
@@ -341,14 +340,14 @@ func (s *scene) merge(_ bool, args []string) {
 	path := s.ts.MkAbs(args[0])
 	if len(args) == 1 {
 		own := []keystore.Entry{{Alias: "own", Chain: []*x509.Certificate{mustCA("Own").Root}, Trusted: true}}
-		store, err := keystore.EncodeJKS(own, service.Password, time.Now())
+		store, err := keystore.EncodeJKS(own, fixture.Password, time.Now())
 		s.ts.Check(err)
 		s.ts.Check(os.WriteFile(path, store, 0o644))
 		return
 	}
 	content, err := os.ReadFile(path)
 	s.ts.Check(err)
-	entries, format, err := keystore.Decode(content, service.Password)
+	entries, format, err := keystore.Decode(content, fixture.Password)
 	s.ts.Check(err)
 	s.equal(keystore.JKS, format, "format")
 	var names []string
@@ -401,7 +400,7 @@ func (s *scene) startEJBCA(_ bool, args []string) {
 	server := httptest.NewServer(s.ejbca)
 	s.ts.Defer(server.Close)
 	root := s.ts.MkAbs("ejbca-root.pem")
-	s.ts.Check(os.WriteFile(root, service.CertificatesPEM(s.ejbca.Root()), 0o600))
+	s.ts.Check(os.WriteFile(root, fixture.CertificatesPEM(s.ejbca.Root()), 0o600))
 	entry := map[string]any{
 		"url":            server.URL + "/ejbca/publicweb/cmp/cmpRA",
 		"issuerDN":       cmp.DirectoryName(s.ejbca.Issuing().RawSubject).String(),
@@ -411,7 +410,7 @@ func (s *scene) startEJBCA(_ bool, args []string) {
 		s.ts.Check(json.Unmarshal([]byte(args[1]), &entry))
 	}
 	maps.DeleteFunc(entry, func(_ string, value any) bool { return value == nil })
-	s.stack, err = stack.StartService(binDir, s.ts.MkAbs("."), entry)
+	s.stack, err = fixture.StartCertService(binDir, s.ts.MkAbs("."), entry)
 	s.ts.Check(err)
 	s.ts.Defer(func() {
 		s.stack.Stop()

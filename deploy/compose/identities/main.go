@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/test/ca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // validity of the identities: long enough for a development set that is left alone.
@@ -60,7 +60,7 @@ func run(s settings) error {
 		fmt.Fprintln(os.Stderr, "identities: they exist already and are kept")
 		return nil
 	}
-	transport, err := ca.New("Compose")
+	transport, err := fixture.NewCA("Compose")
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (s settings) cmpServers(secret string) ([]byte, error) {
 }
 
 // writeIdentity writes keystore.p12 and truststore.p12, each with its password in a .pass file.
-func writeIdentity(dir string, transport *ca.CA, name string) error {
+func writeIdentity(dir string, transport *fixture.CA, name string) error {
 	key, chain, err := transport.Identity(name, name)
 	if err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/programs"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -17,7 +17,7 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
-	programs.RunTests(m, &binDir)
+	fixture.RunTests(m, &binDir)
 }
 
 func startService(t testing.TB) *service.Service {

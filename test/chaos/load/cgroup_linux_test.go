@@ -14,7 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // cgroup is a control group with a limit on memory, of version 2 or 1.
@@ -32,7 +32,7 @@ func newCgroup(t *testing.T, limit int64) *cgroup {
 		settings = map[string]int64{"memory.max": limit, "memory.swap.max": 0}
 	}
 	if err := os.Mkdir(c.dir, 0o755); err != nil {
-		peer.Missing(t, "the right to make a cgroup ("+err.Error()+")")
+		fixture.SkipWithout(t, "the right to make a cgroup ("+err.Error()+")")
 	}
 	t.Cleanup(c.remove)
 	for _, name := range []string{"memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max", "memory.swap.max"} {
@@ -43,7 +43,7 @@ func newCgroup(t *testing.T, limit int64) *cgroup {
 		err := os.WriteFile(filepath.Join(c.dir, name), []byte(strconv.FormatInt(value, 10)), 0o600)
 		swap := strings.Contains(name, "sw") // a kernel without swap has no such file
 		if err != nil && !(swap && errors.Is(err, fs.ErrNotExist)) {
-			peer.Missing(t, "a cgroup that limits memory ("+err.Error()+")")
+			fixture.SkipWithout(t, "a cgroup that limits memory ("+err.Error()+")")
 		}
 	}
 	return c

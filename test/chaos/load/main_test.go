@@ -14,8 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/programs"
-	"github.com/certfetcher/certfetcher/test/stack"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // binDir holds the built programs.
@@ -25,12 +24,12 @@ func TestMain(m *testing.M) {
 	if os.Getenv("LOAD_ATTACK") != "" {
 		os.Exit(attackForOthers())
 	}
-	programs.RunTests(m, &binDir)
+	fixture.RunTests(m, &binDir)
 }
 
 // service is certservice in its cgroup, with devca outside of it.
 type service struct {
-	*stack.Stack
+	*fixture.Stack
 	t      *testing.T
 	group  *cgroup
 	target string // host:port
@@ -61,7 +60,7 @@ func start(t *testing.T, environment ...string) *service {
 	require.NoError(t, os.Symlink(filepath.Join(binDir, "devca"), filepath.Join(bin, "devca")))
 	s.group.enter(t, filepath.Join(bin, "certservice"), filepath.Join(binDir, "certservice"))
 	var err error
-	s.Stack, err = stack.Start(bin, s.dir, append([]string{"GOMEMLIMIT=" + goMemory}, environment...)...)
+	s.Stack, err = fixture.StartStack(bin, s.dir, append([]string{"GOMEMLIMIT=" + goMemory}, environment...)...)
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	address, err := url.Parse(s.URL)

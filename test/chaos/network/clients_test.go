@@ -14,8 +14,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/keygen"
-	"github.com/certfetcher/certfetcher/test/service"
-	"github.com/certfetcher/certfetcher/test/stack"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // asker makes single requests at a CertService, as certfetcher's client does.
@@ -26,7 +25,7 @@ type asker struct {
 }
 
 // newAskers makes several, each with an identity of its own: one client alone may not have all of a service.
-func newAskers(t testing.TB, s *stack.Stack, n int) []asker {
+func newAskers(t testing.TB, s *fixture.Stack, n int) []asker {
 	t.Helper()
 	key, err := keygen.GenerateKey("ECDSA-P256")
 	require.NoError(t, err)
@@ -40,7 +39,7 @@ func newAskers(t testing.TB, s *stack.Stack, n int) []asker {
 		key, chain, err := s.Transport.Identity("client")
 		require.NoError(t, err)
 		dir := t.TempDir()
-		require.NoError(t, service.WriteIdentity(dir, key, chain, s.Transport.Root))
+		require.NoError(t, fixture.WriteIdentity(dir, key, chain, s.Transport.Root))
 		identity, err := tls.LoadX509KeyPair(filepath.Join(dir, "client.pem"), filepath.Join(dir, "client.pem"))
 		require.NoError(t, err)
 		askers = append(askers, asker{identity, s.Roots(), client.Request{CSR: keygen.CSRPEM(csr), Key: keyPEM}})

@@ -20,7 +20,7 @@ import (
 	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/test/chaos"
-	"github.com/certfetcher/certfetcher/test/stack"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const (
@@ -30,14 +30,14 @@ const (
 )
 
 // startWithHostile starts devca, and certservice with it and a CA at another address.
-func startWithHostile(t testing.TB, address string, environment ...string) *stack.Stack {
+func startWithHostile(t testing.TB, address string, environment ...string) *fixture.Stack {
 	t.Helper()
 	dir := t.TempDir()
-	authority, server, err := stack.StartCA(bin, dir)
+	authority, server, err := fixture.StartDevCA(bin, dir)
 	require.NoError(t, err)
 	hostile := maps.Clone(server)
 	hostile["caName"], hostile["url"] = hostileCA, "http://"+address+"/pkix/"
-	s, err := stack.StartServiceOf(bin, dir, []map[string]any{server, hostile}, append([]string{"GOMEMLIMIT=110MiB"},
+	s, err := fixture.StartCertServiceOf(bin, dir, []map[string]any{server, hostile}, append([]string{"GOMEMLIMIT=110MiB"},
 		environment...)...)
 	return with(t, s, err, authority)
 }
@@ -105,7 +105,7 @@ func TestHostileCA_floods(t *testing.T) {
 		}
 		// The other CA has to answer meanwhile.
 		for range 5 {
-			err := askers[0].enroll(t.Context(), host(s.URL), stack.CAName, slack, &client.Retry{
+			err := askers[0].enroll(t.Context(), host(s.URL), fixture.CAName, slack, &client.Retry{
 				InitialInterval: 50 * time.Millisecond, MaxInterval: time.Second, MaxElapsed: slack}, nil)
 			assert.NoError(t, err, f.kind)
 		}

@@ -15,9 +15,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/chaos"
-	"github.com/certfetcher/certfetcher/test/service"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // initLimit is the memory limit of the init container in the examples, in KiB.
@@ -27,12 +26,12 @@ const initLimit = 64 << 10
 // It ends in time with the exit code for that, in little memory, and with nothing on the volume.
 func TestHostileService_floods(t *testing.T) {
 	const timeout, retry = time.Second, 2 * time.Second // REQUEST_TIMEOUT and RETRY_MAX_ELAPSED
-	transport, err := ca.New("Transport")
+	transport, err := fixture.NewCA("Transport")
 	require.NoError(t, err)
 	dir := t.TempDir()
 	key, chain, err := transport.Identity("hostile")
 	require.NoError(t, err)
-	require.NoError(t, service.WriteIdentity(dir, key, chain, transport.Root))
+	require.NoError(t, fixture.WriteIdentity(dir, key, chain, transport.Root))
 	identity, err := tls.LoadX509KeyPair(filepath.Join(dir, "client.pem"), filepath.Join(dir, "client.pem"))
 	require.NoError(t, err)
 	all := floods("application/json", `{"certificateChain":["`, strings.Repeat("x", 100)+`","`)

@@ -19,18 +19,15 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/programs"
-	"github.com/certfetcher/certfetcher/test/stack"
-	"github.com/certfetcher/certfetcher/test/tempdir"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // bin has the programs under test, built once as for the images.
 var bin string
 
 func TestMain(m *testing.M) {
-	tempdir.InMemory()
-	programs.RunTests(m, &bin)
+	fixture.UseMemory()
+	fixture.RunTests(m, &bin)
 }
 
 // slack is what a loaded machine may take longer than the configured times say.
@@ -62,10 +59,10 @@ func broken(t testing.TB, upstream string, draw func() Fault) *Broken {
 
 // startStack starts devca, with a fault of its own unless that is empty, and certservice; toCA may put something between
 // them: it gets the CA's address and returns the one to use. Nil: nothing.
-func startStack(t testing.TB, fault string, toCA func(address string) string, environment ...string) *stack.Stack {
+func startStack(t testing.TB, fault string, toCA func(address string) string, environment ...string) *fixture.Stack {
 	t.Helper()
 	dir := t.TempDir()
-	authority, server, err := stack.StartCA(bin, dir, "DEVCA_FAULT="+fault)
+	authority, server, err := fixture.StartDevCA(bin, dir, "DEVCA_FAULT="+fault)
 	require.NoError(t, err)
 	if toCA != nil {
 		at, err := url.Parse(server["url"].(string))
@@ -74,12 +71,12 @@ func startStack(t testing.TB, fault string, toCA func(address string) string, en
 		server["url"] = at.String()
 		server["timeout"] = "3s"
 	}
-	s, err := stack.StartService(bin, dir, server, environment...)
+	s, err := fixture.StartCertService(bin, dir, server, environment...)
 	return with(t, s, err, authority)
 }
 
 // with makes the CA one of the stack, which ends with the test; err is that of starting the rest of it.
-func with(t testing.TB, s *stack.Stack, err error, authority *stack.Process) *stack.Stack {
+func with(t testing.TB, s *fixture.Stack, err error, authority *fixture.Process) *fixture.Stack {
 	t.Helper()
 	if err != nil {
 		authority.Stop()
@@ -96,12 +93,12 @@ func host(address string) string {
 }
 
 // issued is how many certificates the CA has issued.
-func issued(s *stack.Stack) int { return strings.Count(s.DevCA.Logged(), `"certificate issued"`) }
+func issued(s *fixture.Stack) int { return strings.Count(s.DevCA.Logged(), `"certificate issued"`) }
 
 // fetcher returns a certfetcher that asks the CertService at the address, a host:port, with the identity in dir.
 func fetcher(ctx context.Context, address, dir, volume string, variables ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "certfetcher"))
-	cmd.Env = ca.Environment("https://"+address+"/v1/certificate/", dir, volume,
+	cmd.Env = fixture.Environment("https://"+address+"/v1/certificate/", dir, volume,
 		append([]string{"OUTPUT_TYPE=PEM", "SANS=app.example.org", "HEALTH_ADDR=off"}, variables...)...)
 	return cmd
 }

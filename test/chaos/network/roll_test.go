@@ -17,7 +17,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/test/chaos"
-	"github.com/certfetcher/certfetcher/test/stack"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // load is clients that ask one after the other for as long as certservice is killed and rolled.
@@ -52,7 +52,7 @@ func (l *load) ask(askers []asker, address string, retry *client.Retry) {
 				default:
 				}
 				begin := time.Now()
-				if err := a.enroll(context.Background(), address, stack.CAName, 30*time.Second, retry, log); err != nil {
+				if err := a.enroll(context.Background(), address, fixture.CAName, 30*time.Second, retry, log); err != nil {
 					l.failed.Add(1)
 					l.failures.Store(err.Error(), true)
 					continue
@@ -89,7 +89,7 @@ var stubborn = &client.Retry{InitialInterval: 50 * time.Millisecond, MaxInterval
 	MaxElapsed: time.Minute}
 
 // finish ends an instance by SIGTERM, and wants it to have finished what it had.
-func finish(t testing.TB, p *stack.Process) time.Duration {
+func finish(t testing.TB, p *fixture.Process) time.Duration {
 	t.Helper()
 	begin := time.Now()
 	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
@@ -98,7 +98,7 @@ func finish(t testing.TB, p *stack.Process) time.Duration {
 }
 
 // again starts an instance in place of one that ends, on its port.
-func again(t testing.TB, p *stack.Process, port string) *stack.Process {
+func again(t testing.TB, p *fixture.Process, port string) *fixture.Process {
 	t.Helper()
 	for end := time.Now().Add(slack); ; {
 		next, err := p.Again("HTTPS_PORT=" + port)

@@ -24,8 +24,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/chaos/set"
-	"github.com/certfetcher/certfetcher/test/port"
-	"github.com/certfetcher/certfetcher/test/stack"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // sidecar is one that runs.
@@ -36,9 +35,9 @@ type sidecar struct {
 	ended           chan error
 }
 
-func startSidecar(t testing.TB, s *stack.Stack, address string, variables ...string) *sidecar {
+func startSidecar(t testing.TB, s *fixture.Stack, address string, variables ...string) *sidecar {
 	t.Helper()
-	p := &sidecar{volume: filepath.Join(t.TempDir(), "volume"), address: port.Free(t), ended: make(chan error, 1)}
+	p := &sidecar{volume: filepath.Join(t.TempDir(), "volume"), address: fixture.FreeAddress(t), ended: make(chan error, 1)}
 	p.cmd = fetcher(context.Background(), address, s.Dir, p.volume, append([]string{"MODE=sidecar",
 		"HEALTH_ADDR=" + p.address,
 		"RETRY_INITIAL_INTERVAL=50ms", "RETRY_MAX_INTERVAL=200ms"}, variables...)...)

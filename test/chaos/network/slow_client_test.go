@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
-	"github.com/certfetcher/certfetcher/test/stack"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // slowly are what a client with a trusted certificate may do to keep certservice waiting. Each writes, and what ends it
@@ -57,7 +57,7 @@ func slowly(head string) []flood {
 			return endless(w, "400\r\n"+strings.Repeat("x", 1024)+"\r\n")
 		}},
 		{"sends requests without an end and reads no answer", func(w io.Writer) error {
-			return endless(w, strings.Replace(whole, stack.CAName, "UNKNOWN", 1))
+			return endless(w, strings.Replace(whole, fixture.CAName, "UNKNOWN", 1))
 		}},
 		{"reads its answer by the byte", func(w io.Writer) error {
 			if _, err := io.WriteString(w, whole); err != nil {
@@ -79,7 +79,7 @@ func TestSlowClients_holdNothing(t *testing.T) {
 	s := startStack(t, "", nil, "GOMEMLIMIT=110MiB", "READ_HEADER_TIMEOUT="+headers.String(),
 		"REQUEST_TIMEOUT="+request.String(), "IDLE_TIMEOUT="+idle.String())
 	askers := newAskers(t, s, 5)
-	head := "GET /v1/certificate/" + stack.CAName + " HTTP/1.1\r\nHost: certservice\r\n" +
+	head := "GET /v1/certificate/" + fixture.CAName + " HTTP/1.1\r\nHost: certservice\r\n" +
 		"CSR: " + base64.StdEncoding.EncodeToString(askers[0].request.CSR) + "\r\n" +
 		"PK: " + base64.StdEncoding.EncodeToString(askers[0].request.Key) + "\r\n"
 	all := slowly(head)
@@ -123,7 +123,7 @@ func TestSlowClients_holdNothing(t *testing.T) {
 	}()
 	for served < 10 || !isClosed(gone) {
 		served++
-		require.NoError(t, askers[4].enroll(t.Context(), host(s.URL), stack.CAName, slack, stubborn, nil))
+		require.NoError(t, askers[4].enroll(t.Context(), host(s.URL), fixture.CAName, slack, stubborn, nil))
 	}
 	peak := peakMemory(s.CertService.Process.Pid)
 	assert.Less(t, peak, chartLimit, "KiB of resident memory")

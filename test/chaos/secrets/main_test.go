@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/certfetcher/certfetcher/test/programs"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // binDir holds the programs under test; childPath is this test as a command of the sidecar.
@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "child" {
 		os.Exit(child(os.Args[1]))
 	}
-	programs.RunTests(m, &binDir, func(scratch string) error {
+	fixture.RunTests(m, &binDir, func(scratch string) error {
 		self, err := os.Executable()
 		if err != nil {
 			return err

@@ -22,10 +22,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
 	"github.com/certfetcher/certfetcher/test/chaos"
-	"github.com/certfetcher/certfetcher/test/service"
-	"github.com/certfetcher/certfetcher/test/stack"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const (
@@ -39,7 +37,7 @@ const (
 // system is everything that runs, and all that it lets out.
 type system struct {
 	t       *testing.T
-	stack   *stack.Stack
+	stack   *fixture.Stack
 	dir     string
 	secrets map[string][]byte
 	outputs map[string][]byte
@@ -89,11 +87,11 @@ func get(t *testing.T, method, url string) []byte {
 
 func TestSystem_letsNoSecretOut(t *testing.T) {
 	dir := t.TempDir()
-	running, err := stack.Start(binDir, dir, "LOG_LEVEL=debug")
+	running, err := fixture.StartStack(binDir, dir, "LOG_LEVEL=debug")
 	require.NoError(t, err)
 	t.Cleanup(running.Stop)
 	s := &system{t: t, stack: running, dir: dir, outputs: map[string][]byte{}, secrets: map[string][]byte{
-		"IAK": []byte(iak), "password of the identity": []byte(service.Password), "password of the stores": []byte(storePass), "token": []byte(token),
+		"IAK": []byte(iak), "password of the identity": []byte(fixture.Password), "password of the stores": []byte(storePass), "token": []byte(token),
 		"wrong password": []byte(wrongPass),
 	}}
 	file := func(name, content string) string {
@@ -105,9 +103,9 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 	told := make(chan struct{}, 100)
 	hook := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { told <- struct{}{} }))
 	t.Cleanup(hook.Close)
-	identity := file("identity.pass", service.Password)
+	identity := file("identity.pass", fixture.Password)
 	variables := func(more ...string) []string {
-		return ca.Environment(running.URL, running.Dir, volume, append([]string{
+		return fixture.Environment(running.URL, running.Dir, volume, append([]string{
 			"LOG_LEVEL=debug", "OUTPUT_TYPE=P12,JKS,PEM",
 			"KEYSTORE_PATH=" + filepath.Join(running.Dir, "client.p12"), "KEYSTORE_PASSWORD_FILE=" + identity,
 			"TRUSTSTORE_PATH=" + filepath.Join(running.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD_FILE=" + identity,
@@ -134,9 +132,9 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 	s.certfetcher("unknown CA", 5, variables("CA_NAME=Nobody", "FORCE_ENROLL=true"))
 	s.certfetcher("a password of the stores that breaks its rule", 1, variables("OUTPUT_KEYSTORE_PASSWORD="+storePass+"é"))
 
-	wrong, err := stack.StartService(binDir, filepath.Join(dir, "wrong IAK"), map[string]any{
+	wrong, err := fixture.StartCertService(binDir, filepath.Join(dir, "wrong IAK"), map[string]any{
 		"url": "http://" + strings.TrimPrefix(devcaAddress(t, running), "http://") + "/pkix/", "issuerDN": "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
-		"authentication": map[string]string{"iak": wrongPass, "rv": stack.CAName}, "trustAnchors": filepath.Join(dir, "devca-root.pem"),
+		"authentication": map[string]string{"iak": wrongPass, "rv": fixture.CAName}, "trustAnchors": filepath.Join(dir, "devca-root.pem"),
 	}, "LOG_LEVEL=debug")
 	require.NoError(t, err)
 	t.Cleanup(wrong.Stop)
@@ -221,7 +219,7 @@ func (s *system) volumeHoldsSecretsWhereTheyBelong(volume string) {
 	assert.True(t, seen["key.pem"] && seen["keystore.pass"], "%v", seen)
 }
 
-func devcaAddress(t *testing.T, s *stack.Stack) string {
+func devcaAddress(t *testing.T, s *fixture.Stack) string {
 	t.Helper()
 	found := regexp.MustCompile(`"address":"([^"]+)"`).FindStringSubmatch(s.DevCA.Logged())
 	require.NotNil(t, found)

@@ -11,9 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/ca"
-	"github.com/certfetcher/certfetcher/test/programs"
-	"github.com/certfetcher/certfetcher/test/service"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // binDir holds the programs under test, and scratch the spy; every user may run them.
@@ -23,7 +21,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "spy" {
 		os.Exit(spy(os.Args[2]))
 	}
-	programs.RunTests(m, &binDir, func(dir string) error {
+	fixture.RunTests(m, &binDir, func(dir string) error {
 		scratch = dir
 		// The spy is this binary, which is where only root may be. Written while other tests start programs, it would be
 		// busy for a moment.
@@ -52,11 +50,11 @@ func environment(t *testing.T) []string {
 	out := filepath.Join(dir, "out")
 	require.NoError(t, os.Mkdir(out, 0o700))
 	require.NoError(t, os.Chmod(out, 0o777))
-	authority, err := ca.New("Transport")
+	authority, err := fixture.NewCA("Transport")
 	require.NoError(t, err)
 	key, chain, err := authority.Identity("localhost")
 	require.NoError(t, err)
-	require.NoError(t, service.WriteIdentity(dir, key, chain, authority.Root))
+	require.NoError(t, fixture.WriteIdentity(dir, key, chain, authority.Root))
 	for _, name := range []string{"client.pem", "truststore.pem"} { // for those who run it as another user
 		require.NoError(t, os.Chmod(filepath.Join(dir, name), 0o644))
 	}

@@ -15,9 +15,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/programs"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
-	"github.com/certfetcher/certfetcher/test/tempdir"
 )
 
 // binDir holds the program under test, built once; every user may run it.
@@ -27,8 +26,8 @@ func TestMain(m *testing.M) {
 	if lockDir := os.Getenv("VOLUME_TEST_LOCK"); lockDir != "" {
 		os.Exit(holdLock(lockDir))
 	}
-	tempdir.InMemory()
-	programs.RunTests(m, &binDir)
+	fixture.UseMemory()
+	fixture.RunTests(m, &binDir)
 }
 
 // deadline is for what must end. It is far more than anything here takes, also on a loaded machine.

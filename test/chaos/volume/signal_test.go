@@ -17,7 +17,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/test/chaos"
-	"github.com/certfetcher/certfetcher/test/peer"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -93,12 +93,12 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 		}, "", time.Second / 2, 99},
 	}
 	if chaos.Amount(false, true, true) {
-		openssl, slow := peer.Require(t, "openssl")[0], filepath.Join(dir, "slow.p12")
+		openssl, slow := fixture.RequirePrograms(t, "openssl")[0], filepath.Join(dir, "slow.p12")
 		out, err := exec.Command(openssl, "pkcs12", "-export", "-in", filepath.Join(working.Dir, "client.pem"), "-iter", "1600000",
-			"-passout", "pass:"+service.Password, "-out", slow).CombinedOutput()
+			"-passout", "pass:"+fixture.Password, "-out", slow).CombinedOutput()
 		require.NoError(t, err, string(out))
 		stages["opening a store of 4,800,000 iterations"] = stage{
-			nil, with(working, "KEYSTORE_PATH="+slow, "KEYSTORE_PASSWORD="+service.Password), "", 300 * time.Millisecond, 99,
+			nil, with(working, "KEYSTORE_PATH="+slow, "KEYSTORE_PASSWORD="+fixture.Password), "", 300 * time.Millisecond, 99,
 		}
 	}
 	both := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}
