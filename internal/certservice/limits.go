@@ -306,7 +306,7 @@ func unavailable(e *event, outcome outcome, message string) answer {
 // overloaded answers a request that exceeds one of the bounds.
 func (h *Handler) overloaded(e *event, limit limitKind, reason string) answer {
 	e.reason = reason
-	h.cfg.Metrics.counter(overloads, e.caName, limit).Inc()
+	h.cfg.Metrics.Counter(overloads, e.caName, limit).Inc()
 	return unavailable(e, outcomeOverloaded, limitMessages[limit])
 }
 
