@@ -126,7 +126,7 @@ func (s *apiServer) recoverPanic(c *connection) {
 		return
 	}
 	c.Close()
-	s.cfg.Metrics.counter(requestsTotal, "", "none", outcomePanic).Inc()
+	s.cfg.Metrics.Counter(requestsTotal, "", "none", outcomePanic).Inc()
 	if remote := c.RemoteAddr().String(); s.cfg.Strangers.admit(strangerOther, remote) {
 		s.cfg.Log.Error("panic while serving a connection", "panic", panicText(v), "stack", string(debug.Stack()), "remote", remote)
 	}
@@ -187,7 +187,7 @@ func (s *apiServer) handshakeFailed(c *connection, err error) {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		class = "gone"
 	}
-	s.cfg.Metrics.counter(handshakeFailures, class).Inc()
+	s.cfg.Metrics.Counter(handshakeFailures, class).Inc()
 	if class != "evicted" { // which was logged
 		s.cfg.Strangers.info(strangerHandshake, c.RemoteAddr().String(), "TLS handshake failed",
 			slog.String("error", pki.OneLine(err.Error(), maxLoggedText)))

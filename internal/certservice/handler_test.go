@@ -461,7 +461,7 @@ func TestMetrics_seriesOfAConfiguredCA_areThereBeforeTheFirstRequest(t *testing.
 		for _, labels := range []string{`"enroll",outcome="issued"`, `"enroll",outcome="failed"`, `"update",outcome="refused"`} {
 			assert.Contains(t, written(c.metrics), `certservice_requests_total{ca="`+ca+`",operation=`+labels+"} 0\n")
 		}
-		c.metrics.counter(requestsTotal, "RA", "enroll", outcomeFailed).Inc()
+		c.metrics.Counter(requestsTotal, "RA", "enroll", outcomeFailed).Inc()
 	}
 	assert.Contains(t, written(c.metrics), `{ca="RA",operation="enroll",outcome="failed"} 2`+"\n", "a reload keeps the count")
 	assert.Contains(t, written(c.metrics), "certservice_identity_last_reload_successful 1\n")

@@ -306,7 +306,7 @@ func unavailableAnswer(e *event, outcome outcome, message string) answer {
 // overloadAnswer answers a request that exceeds one of the bounds.
 func (h *Handler) overloadAnswer(e *event, limit limitKind, reason string) answer {
 	e.reason = reason
-	h.cfg.Metrics.counter(overloads, e.caName, limit).Inc()
+	h.cfg.Metrics.Counter(overloads, e.caName, limit).Inc()
 	return unavailableAnswer(e, outcomeOverloaded, limitMessages[limit])
 }
 

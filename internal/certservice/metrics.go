@@ -3,14 +3,9 @@ package certservice
 import (
 	"bytes"
 	"crypto/x509"
-	"fmt"
-	"io"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/certfetcher/certfetcher/internal/program"
 )
@@ -18,105 +13,84 @@ import (
 // latencyBuckets reach from an answer out of memory to a CA where people approve requests, in seconds.
 var latencyBuckets = []float64{0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
 
-// series is a name, with its labels in the form of a format for fmt.
-type series string
-
-// help describes each series, by its name.
-var help = map[string]string{}
-
-func define(format series, text string) series {
-	name, _, _ := strings.Cut(string(format), "{")
-	help[name] = text
-	return format
-}
-
 // The gauges of the last reading of files say 1 or 0. The counters of readings cannot tell: they increase once for each
 // change of the files, however long those stay unusable.
 var (
-	buildInfo = define("certservice_build_info{version=%q,go_version=%q}",
+	buildInfo = program.DefineSeries("certservice_build_info{version=%q,go_version=%q}",
 		"Always 1; the labels are the program's version and that of Go.")
-	caInFlight = define("certservice_ca_in_flight_requests{ca=%q}",
+	caInFlight = program.DefineSeries("certservice_ca_in_flight_requests{ca=%q}",
 		"Enrolments and updates in progress for a CA.")
-	certificateEnd = define("certservice_certificate_expiry_timestamp_seconds",
+	certificateEnd = program.DefineSeries("certservice_certificate_expiry_timestamp_seconds",
 		"End of the service's own certificate, in Unix time.")
-	certificateBegin = define("certservice_certificate_not_before_timestamp_seconds",
+	certificateBegin = program.DefineSeries("certservice_certificate_not_before_timestamp_seconds",
 		"Beginning of the service's own certificate, in Unix time.")
-	cmpDuration = define("certservice_cmp_duration_seconds{ca=%q,operation=%q}",
+	cmpDuration = program.DefineSeries("certservice_cmp_duration_seconds{ca=%q,operation=%q}",
 		"Duration of CMP transactions, in seconds.")
-	cmpRefusals = define("certservice_cmp_refusals_total{ca=%q,fail_info=%q}",
+	cmpRefusals = program.DefineSeries("certservice_cmp_refusals_total{ca=%q,fail_info=%q}",
 		"Refusals by a CA, by the reasons that it gave (RFC 4210, PKIFailureInfo); a refusal "+
 			"with several reasons is counted for each, and one that is not authenticated as "+
 			"not_authenticated.")
-	configFaulty = define("certservice_config_faulty_servers",
+	configFaulty = program.DefineSeries("certservice_config_faulty_servers",
 		"Entries of cmpServers.json with a fault when it was last loaded; each keeps its last"+
 			" good version, or is missing.")
-	configReloaded = define("certservice_config_last_reload_successful",
+	configReloaded = program.DefineSeries("certservice_config_last_reload_successful",
 		"Whether cmpServers.json could be loaded as a whole when it was last read: 1 or 0.")
-	configSuccess = define("certservice_config_last_success_timestamp_seconds",
+	configSuccess = program.DefineSeries("certservice_config_last_success_timestamp_seconds",
 		"When cmpServers.json was last loaded, in Unix time.")
-	configReloads = define("certservice_config_reloads_total{outcome=%q}",
+	configReloads = program.DefineSeries("certservice_config_reloads_total{outcome=%q}",
 		"Readings of cmpServers.json, by outcome: ok, or failed when the last good one, or an"+
 			" entry of it, was kept.")
-	configServers = define("certservice_config_servers",
+	configServers = program.DefineSeries("certservice_config_servers",
 		"CMP servers in the configuration in use.")
-	connectionsOpen = define("certservice_connections{clients=%q,state=%q}",
+	connectionsOpen = program.DefineSeries("certservice_connections{clients=%q,state=%q}",
 		"Open connections, by the port's clients (verified, unverified, plain) and what they "+
 			"do: busy with a handshake or sending a request, idle, or active while a request is "+
 			"answered.")
-	connectionsLost = define("certservice_connections_closed_total{clients=%q,reason=%q}",
+	connectionsLost = program.DefineSeries("certservice_connections_closed_total{clients=%q,reason=%q}",
 		"Connections closed for others, by clients (verified, unverified, plain) and reason: "+
 			"too many connections, too many bytes in memory, or a handshake that stalled.")
-	handshakeFailures = define("certservice_handshake_failures_total{reason=%q}",
+	handshakeFailures = program.DefineSeries("certservice_handshake_failures_total{reason=%q}",
 		"TLS handshakes that failed, by reason.")
-	identityReloaded = define("certservice_identity_last_reload_successful",
+	identityReloaded = program.DefineSeries("certservice_identity_last_reload_successful",
 		"Whether the service's TLS files could be used when they were last read: 1 or 0.")
-	identityReloads = define("certservice_identity_reloads_total{outcome=%q}",
+	identityReloads = program.DefineSeries("certservice_identity_reloads_total{outcome=%q}",
 		"Replacements of the service's TLS files, by outcome: ok, or failed when the old "+
 			"identity was kept.")
-	inFlight = define("certservice_in_flight_requests",
+	inFlight = program.DefineSeries("certservice_in_flight_requests",
 		"Enrolments and updates in progress.")
-	overloads = define("certservice_overloads_total{ca=%q,limit=%q}",
+	overloads = program.DefineSeries("certservice_overloads_total{ca=%q,limit=%q}",
 		"Enrolments and updates refused with status 503, by CA and by the limit that was "+
 			"reached: total, ca (its maxInFlight), client, or cpu.")
-	requestDuration = define("certservice_request_duration_seconds{operation=%q}",
+	requestDuration = program.DefineSeries("certservice_request_duration_seconds{operation=%q}",
 		"Time to answer requests, in seconds.")
-	requestsTotal = define("certservice_requests_total{ca=%q,operation=%q,outcome=%q}",
+	requestsTotal = program.DefineSeries("certservice_requests_total{ca=%q,operation=%q,outcome=%q}",
 		"Requests answered, by CA (empty: none that is configured), operation (doctor: trials"+
 			" by certfetcher doctor) and outcome.")
 )
 
 // Metrics are the service's series, in a set of their own.
 type Metrics struct {
-	set        *metrics.Set
+	program.SeriesSet
 	inFlightOf atomic.Pointer[func(ca string) float64] // nil: no handler yet
 }
 
 // NewMetrics returns the series that exist from the start. version is the program's, for certservice_build_info.
 func NewMetrics(version string) *Metrics {
-	m := &Metrics{set: metrics.NewSet()}
-	m.gauge(buildInfo, nil, version, runtime.Version()).Set(1)
-	m.gauge(identityReloaded, nil).Set(1) // the service does not start with files that it cannot use
-	for _, counter := range []series{identityReloads, configReloads} {
+	m := &Metrics{SeriesSet: program.NewSeriesSet()}
+	m.Gauge(buildInfo, nil, version, runtime.Version()).Set(1)
+	m.Gauge(identityReloaded, nil).Set(1) // the service does not start with files that it cannot use
+	for _, counter := range []program.Series{identityReloads, configReloads} {
 		for _, outcome := range []string{"ok", "failed"} { // so that the first one is seen as an increase
-			m.counter(counter, outcome)
+			m.Counter(counter, outcome)
 		}
 	}
 	return m
 }
 
-func (m *Metrics) counter(s series, labels ...any) *metrics.Counter {
-	return m.set.GetOrCreateCounter(fmt.Sprintf(string(s), labels...))
-}
-
-// gauge returns a gauge that value sets at every scrape; nil: Set does.
-func (m *Metrics) gauge(s series, value func() float64, labels ...any) *metrics.Gauge {
-	return m.set.GetOrCreateGauge(fmt.Sprintf(string(s), labels...), value)
-}
-
 // ObserveCertificate adds the validity of the service's own certificate, which leaf returns at every scrape.
 func (m *Metrics) ObserveCertificate(leaf func() *x509.Certificate) {
-	m.gauge(certificateBegin, func() float64 { return float64(leaf().NotBefore.Unix()) })
-	m.gauge(certificateEnd, func() float64 { return float64(leaf().NotAfter.Unix()) })
+	m.Gauge(certificateBegin, func() float64 { return float64(leaf().NotBefore.Unix()) })
+	m.Gauge(certificateEnd, func() float64 { return float64(leaf().NotAfter.Unix()) })
 }
 
 // CountIdentityReload counts a replacement of the service's TLS identity, and an attempt that failed.
@@ -124,18 +98,13 @@ func (m *Metrics) CountIdentityReload(err error) {
 	m.countReload(identityReloads, identityReloaded, err == nil)
 }
 
-func (m *Metrics) countReload(counter, last series, ok bool) {
+func (m *Metrics) countReload(counter, last program.Series, ok bool) {
 	outcome, successful := "ok", 1.0
 	if !ok {
 		outcome, successful = "failed", 0
 	}
-	m.counter(counter, outcome).Inc()
-	m.gauge(last, nil).Set(successful)
-}
-
-// Write writes all series in the Prometheus text format, the process's own (CPU, memory, files) at the end.
-func (m *Metrics) Write(w io.Writer) {
-	program.WriteSeries(w, m.set, help)
+	m.Counter(counter, outcome).Inc()
+	m.Gauge(last, nil).Set(successful)
 }
 
 func (m *Metrics) text() []byte {
@@ -151,10 +120,10 @@ func (m *Metrics) observeConnections(clients string, p *pool) {
 			continue // they send one request and disconnect
 		}
 		count := func() float64 { return p.count(state) }
-		m.gauge(connectionsOpen, count, clients, name)
+		m.Gauge(connectionsOpen, count, clients, name)
 	}
 	for _, reason := range []lossReason{lostToNumber, lostToBytes} { // so that the first one is seen as an increase
-		m.counter(connectionsLost, clients, reason)
+		m.Counter(connectionsLost, clients, reason)
 	}
 }
 
@@ -162,14 +131,14 @@ func (m *Metrics) observeConnections(clients string, p *pool) {
 func (m *Metrics) observePlain(count func() (idle, active int)) {
 	idle := func() float64 { n, _ := count(); return float64(n) }
 	active := func() float64 { _, n := count(); return float64(n) }
-	m.gauge(connectionsOpen, idle, "plain", "idle")
-	m.gauge(connectionsOpen, active, "plain", "active")
-	m.counter(connectionsLost, "plain", lostToNumber)
+	m.Gauge(connectionsOpen, idle, "plain", "idle")
+	m.Gauge(connectionsOpen, active, "plain", "active")
+	m.Counter(connectionsLost, "plain", lostToNumber)
 }
 
 // observeInFlight adds how many requests are in progress, in total and for a CA.
 func (m *Metrics) observeInFlight(count func() float64, countOf func(ca string) float64) {
-	m.gauge(inFlight, count)
+	m.Gauge(inFlight, count)
 	m.inFlightOf.Store(&countOf)
 }
 
@@ -187,7 +156,7 @@ func (m *Metrics) observeRequest(e *event) {
 	case operation == "":
 		operation = "none"
 	}
-	m.counter(requestsTotal, ca, operation, e.outcome).Inc()
+	m.Counter(requestsTotal, ca, operation, e.outcome).Inc()
 	m.histogram(requestDuration, e.duration, operation)
 }
 
@@ -195,27 +164,27 @@ func (m *Metrics) observeRequest(e *event) {
 func (m *Metrics) observeAuthority(e *event, took time.Duration, err error) {
 	m.histogram(cmpDuration, took, e.caName, e.operation)
 	for _, info := range failInfoOf(err) {
-		m.counter(cmpRefusals, e.caName, info).Inc()
+		m.Counter(cmpRefusals, e.caName, info).Inc()
 	}
 }
 
-func (m *Metrics) histogram(s series, took time.Duration, labels ...any) {
-	m.set.GetOrCreatePrometheusHistogramExt(fmt.Sprintf(string(s), labels...), latencyBuckets).Update(took.Seconds())
+func (m *Metrics) histogram(s program.Series, took time.Duration, labels ...any) {
+	m.Histogram(s, latencyBuckets, labels...).Update(took.Seconds())
 }
 
 // observeReload counts a reading of the configuration file. One that was loaded in part counts as failed, and another
 // gauge says how many entries have faults.
 func (m *Metrics) observeReload(l loading) {
 	if l.err == nil {
-		m.gauge(configServers, nil).Set(float64(len(l.authorities)))
-		m.gauge(configFaulty, nil).Set(float64(len(l.file.leftOut)))
+		m.Gauge(configServers, nil).Set(float64(len(l.authorities)))
+		m.Gauge(configFaulty, nil).Set(float64(len(l.file.leftOut)))
 		for ca := range l.authorities {
 			m.expect(ca)
 		}
 	}
 	ok := l.err == nil && len(l.file.leftOut) == 0
 	if ok {
-		m.gauge(configSuccess, nil).Set(float64(time.Now().Unix()))
+		m.Gauge(configSuccess, nil).Set(float64(time.Now().Unix()))
 	}
 	m.countReload(configReloads, configReloaded, ok)
 }
@@ -224,13 +193,13 @@ func (m *Metrics) observeReload(l loading) {
 func (m *Metrics) expect(ca string) {
 	for _, operation := range []string{operationEnroll, operationUpdate} {
 		for _, o := range []outcome{outcomeIssued, outcomeFailed, outcomeRefused} {
-			m.counter(requestsTotal, ca, operation, o)
+			m.Counter(requestsTotal, ca, operation, o)
 		}
 	}
 	for _, limit := range []limitKind{limitTotal, limitCA, limitClient, limitCPU} {
-		m.counter(overloads, ca, limit)
+		m.Counter(overloads, ca, limit)
 	}
-	m.gauge(caInFlight, func() float64 {
+	m.Gauge(caInFlight, func() float64 {
 		if count := m.inFlightOf.Load(); count != nil {
 			return (*count)(ca)
 		}

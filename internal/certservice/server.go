@@ -31,7 +31,7 @@ type ServerConfig struct {
 
 // lost counts and logs a connection that was closed for another.
 func (cfg *ServerConfig) lost(clients string, remote net.Addr, reason lossReason) {
-	cfg.Metrics.counter(connectionsLost, clients, reason).Inc()
+	cfg.Metrics.Counter(connectionsLost, clients, reason).Inc()
 	cfg.Strangers.info(strangerConnection, remote.String(), "closed a connection in favour of others",
 		slog.String("clients", clients), slog.String("reason", string(reason)))
 }

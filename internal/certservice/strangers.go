@@ -150,7 +150,7 @@ func (s *apiServer) answerStranger(c *connection, conn *tls.Conn, reason string)
 		}
 	}
 	if answer != nil {
-		s.cfg.Metrics.counter(requestsTotal, "", "none", outcomeMalformed).Inc()
+		s.cfg.Metrics.Counter(requestsTotal, "", "none", outcomeMalformed).Inc()
 		s.cfg.Strangers.info(strangerOther, c.RemoteAddr().String(), "not a request", slog.Int("status", answer.status))
 	} else {
 		r.RemoteAddr, r.TLS, r.Host = c.RemoteAddr().String(), &state, ""

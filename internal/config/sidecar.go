@@ -120,13 +120,17 @@ func (l *loader) hostPort(name string) {
 }
 
 func (l *loader) notify() notify.Settings {
-	return notify.Settings{
+	s := notify.Settings{
 		Exec:   l.Value("NOTIFY_EXEC"),
 		Signal: l.Value("NOTIFY_SIGNAL"), Process: l.Value("NOTIFY_PROCESS"), PIDFile: l.absolutePath("NOTIFY_PID_FILE"),
 		URL: l.Value("NOTIFY_URL"), AllowRemote: l.Bool("NOTIFY_URL_ALLOW_REMOTE"),
 		Verify: l.Value("NOTIFY_VERIFY"), VerifyServerName: l.Value("NOTIFY_VERIFY_SERVER_NAME"),
 		VerifyFor: l.Duration("NOTIFY_VERIFY_FOR", 1), Timeout: l.Duration("NOTIFY_TIMEOUT", 1),
 	}
+	if fault, conflict := s.Conflict(); conflict && !strings.EqualFold(l.Value("MODE"), "sidecar") {
+		l.Add(fault.Variable, fault.Problem) // of a sidecar's, notify.New does
+	}
+	return s
 }
 
 // NewFault makes the fault of a value that its user finds wrong, and not this package. problem is the

@@ -87,7 +87,9 @@ func (s *Store) decodeJKS(data []byte, password string, keys bool) error {
 	}
 	// The lengths are right, so damage is unlikely from here on.
 	secret := jksPassword(password)
-	if subtle.ConstantTimeCompare(jksStoreDigest(secret, body), digest) != 1 {
+	if fits := subtle.ConstantTimeCompare(jksStoreDigest(secret, body), digest) == 1; !fits && len(raw) == 0 {
+		return fmt.Errorf("%w, and %w", ErrPassword, ErrEmpty)
+	} else if !fits {
 		return fmt.Errorf("%w, or the file was altered: its digest does not fit", ErrPassword)
 	}
 	for _, r := range raw {

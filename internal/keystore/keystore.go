@@ -109,6 +109,9 @@ func open(data []byte, password string, keys bool) (s Store, err error) {
 		return s, nil
 	case len(s.Unreadable) > 0:
 		err = joinUnreadable(s.Unreadable)
+		if s.Format == PKCS12 && !slices.ContainsFunc(s.Unreadable, func(u Unreadable) bool { return u.Key }) {
+			err = fmt.Errorf("%w that can be read: %w", ErrEmpty, err)
+		}
 	default:
 		err = ErrEmpty
 	}

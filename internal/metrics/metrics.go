@@ -11,68 +11,52 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/verify"
 )
 
-// series is a name, with its labels in the form of a format for fmt.
-type series string
-
-// help says what each series is, by its name.
-var help = map[string]string{}
-
-func define(format series, text string) series {
-	name, _, _ := strings.Cut(string(format), "{")
-	help[name] = text
-	return format
-}
-
 var (
-	buildInfo = define("certfetcher_build_info{version=%q,go_version=%q}",
+	buildInfo = program.DefineSeries("certfetcher_build_info{version=%q,go_version=%q}",
 		"Always 1; the labels are the program's version and that of Go.")
-	certificateEnd = define("certfetcher_certificate_expiry_timestamp_seconds",
+	certificateEnd = program.DefineSeries("certfetcher_certificate_expiry_timestamp_seconds",
 		"End of the published certificate, in Unix time.")
-	certificateBegin = define("certfetcher_certificate_not_before_timestamp_seconds",
+	certificateBegin = program.DefineSeries("certfetcher_certificate_not_before_timestamp_seconds",
 		"Beginning of the published certificate, in Unix time.")
-	identityEnd = define("certfetcher_mtls_identity_expiry_timestamp_seconds",
+	identityEnd = program.DefineSeries("certfetcher_mtls_identity_expiry_timestamp_seconds",
 		"End of the certificate shown to the CertService, in Unix time.")
-	identityBegin = define("certfetcher_mtls_identity_not_before_timestamp_seconds",
+	identityBegin = program.DefineSeries("certfetcher_mtls_identity_not_before_timestamp_seconds",
 		"Beginning of the certificate shown to the CertService, in Unix time.")
 	// It is 0 for as long as the files are not what is in use. identityReloads does not show that: it rises once for each
 	// change of the files, however long they stay unusable.
-	identityReloaded = define("certfetcher_mtls_identity_last_reload_successful",
+	identityReloaded = program.DefineSeries("certfetcher_mtls_identity_last_reload_successful",
 		"Whether the mutual TLS files could be used when they were last read: 1 or 0.")
-	identityReloads = define("certfetcher_mtls_identity_reloads_total{outcome=%q}",
+	identityReloads = program.DefineSeries("certfetcher_mtls_identity_reloads_total{outcome=%q}",
 		"Replacements of the mutual TLS files, by outcome: ok, or failed when the old identity was kept.")
-	nextRenewal = define("certfetcher_next_renewal_timestamp_seconds",
+	nextRenewal = program.DefineSeries("certfetcher_next_renewal_timestamp_seconds",
 		"When the certificate is renewed, or that is tried again, in Unix time.")
-	notifications = define("certfetcher_notifications_total{kind=%q,outcome=%q}",
+	notifications = program.DefineSeries("certfetcher_notifications_total{kind=%q,outcome=%q}",
 		"Tries to notify the application of a certificate, or to see it served, by kind and outcome.")
-	renewalTries = define("certfetcher_renewal_failed_tries",
+	renewalTries = program.DefineSeries("certfetcher_renewal_failed_tries",
 		"Tries to renew that have failed since the last success.")
-	renewalFailures = define("certfetcher_renewal_failures_total{stage=%q}",
+	renewalFailures = program.DefineSeries("certfetcher_renewal_failures_total{stage=%q}",
 		"Failed tries to renew, by the stage that failed.")
-	renewalOverdue = define("certfetcher_renewal_overdue_seconds",
+	renewalOverdue = program.DefineSeries("certfetcher_renewal_overdue_seconds",
 		"For how long the renewal has been due; 0 before.")
-	renewals = define("certfetcher_renewals_total{outcome=%q}",
+	renewals = program.DefineSeries("certfetcher_renewals_total{outcome=%q}",
 		"Tries to renew, by outcome: updated, enrolled, or failed.")
-	restorations = define("certfetcher_restorations_total",
+	restorations = program.DefineSeries("certfetcher_restorations_total",
 		"Times that published files had vanished or changed and were put back.")
-	served = define("certfetcher_served_certificate_matches",
+	served = program.DefineSeries("certfetcher_served_certificate_matches",
 		"Whether the application was last seen to serve the published certificate: 1 or 0.")
 )
 
 // Metrics are the series of one process, in a set of their own. It is safe for concurrent use.
 type Metrics struct {
-	set   *metrics.Set
+	program.SeriesSet
 	now   func() time.Time
 	valid atomic.Pointer[x509.Certificate] // nil: nothing is published
 	fault atomic.Pointer[string]           // of the published files; nil: none
@@ -82,15 +66,15 @@ type Metrics struct {
 // New makes the series that are there from the beginning, so that the first event is seen as an increase from 0. version
 // is the program's.
 func New(version string, now func() time.Time) *Metrics {
-	m := &Metrics{set: metrics.NewSet(), now: now}
+	m := &Metrics{SeriesSet: program.NewSeriesSet(), now: now}
 	m.gauge(buildInfo, 1, version, runtime.Version())
 	for _, outcome := range []string{"updated", "enrolled", "failed"} {
-		m.counter(renewals, outcome)
+		m.Counter(renewals, outcome)
 	}
 	for _, outcome := range []string{"ok", "failed"} {
-		m.counter(identityReloads, outcome)
+		m.Counter(identityReloads, outcome)
 	}
-	m.counter(restorations)
+	m.Counter(restorations)
 	return m
 }
 
@@ -98,27 +82,20 @@ func New(version string, now func() time.Time) *Metrics {
 // CountNotification.
 func (m *Metrics) Expect(stages, kinds, outcomes []string) {
 	for _, stage := range stages {
-		m.counter(renewalFailures, stage)
+		m.Counter(renewalFailures, stage)
 	}
 	for _, kind := range kinds {
 		for _, outcome := range outcomes {
-			m.counter(notifications, kind, outcome)
+			m.Counter(notifications, kind, outcome)
 		}
 	}
 }
 
-func (m *Metrics) counter(s series, labels ...any) *metrics.Counter {
-	return m.set.GetOrCreateCounter(fmt.Sprintf(string(s), labels...))
+func (m *Metrics) gauge(s program.Series, value float64, labels ...any) {
+	m.Gauge(s, nil, labels...).Set(value)
 }
 
-func (m *Metrics) gauge(s series, value float64, labels ...any) {
-	m.set.GetOrCreateGauge(fmt.Sprintf(string(s), labels...), nil).Set(value)
-}
-
-func (m *Metrics) setTime(s series, t time.Time) { m.gauge(s, float64(t.UnixMilli())/1000) }
-
-// Write writes all series, the process's own (CPU, memory, files) at the end.
-func (m *Metrics) Write(w io.Writer) { program.WriteSeries(w, m.set, help) }
+func (m *Metrics) setTime(s program.Series, t time.Time) { m.gauge(s, float64(t.UnixMilli())/1000) }
 
 // SetCertificate sets which certificate is published.
 func (m *Metrics) SetCertificate(leaf *x509.Certificate) {
@@ -150,14 +127,14 @@ func (m *Metrics) CountIdentityReload(err error) {
 		outcome = "failed"
 		m.gauge(identityReloaded, 0)
 	}
-	m.counter(identityReloads, outcome).Inc()
+	m.Counter(identityReloads, outcome).Inc()
 }
 
 // SetPlan sets when the renewal is due, when the next try will be, and how many have failed since the
 // last success.
 func (m *Metrics) SetPlan(due, next time.Time, failures int) {
 	m.due.Store(&due) // years from 2262 on have no Unix time in nanoseconds
-	m.set.GetOrCreateGauge(string(renewalOverdue), func() float64 {
+	m.Gauge(renewalOverdue, func() float64 {
 		return max(0, m.now().Round(0).Sub(*m.due.Load()).Seconds())
 	})
 	m.setTime(nextRenewal, next)
@@ -165,20 +142,20 @@ func (m *Metrics) SetPlan(due, next time.Time, failures int) {
 }
 
 // CountRenewal counts a renewal by how it was done, "updated" or "enrolled".
-func (m *Metrics) CountRenewal(how string) { m.counter(renewals, how).Inc() }
+func (m *Metrics) CountRenewal(how string) { m.Counter(renewals, how).Inc() }
 
 // CountFailure counts a failed try of a renewal, by the stage that failed.
 func (m *Metrics) CountFailure(stage string) {
-	m.counter(renewals, "failed").Inc()
-	m.counter(renewalFailures, stage).Inc()
+	m.Counter(renewals, "failed").Inc()
+	m.Counter(renewalFailures, stage).Inc()
 }
 
 // CountRestoration counts that published files were put back.
-func (m *Metrics) CountRestoration() { m.counter(restorations).Inc() }
+func (m *Metrics) CountRestoration() { m.Counter(restorations).Inc() }
 
 // CountNotification counts a try to notify the application, or to look at what it serves.
 func (m *Metrics) CountNotification(kind, outcome string) {
-	m.counter(notifications, kind, outcome).Inc()
+	m.Counter(notifications, kind, outcome).Inc()
 }
 
 // SetServed sets whether the application serves the certificate that was published last. Before it is

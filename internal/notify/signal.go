@@ -35,21 +35,31 @@ type signaller struct {
 	self    int
 }
 
-func newSignaller(s Settings, _ Options) (Notifier, error) {
-	refuse := func(variable, value, why string) (Notifier, error) {
-		return nil, program.Fault{Variable: variable, Problem: fmt.Sprintf("has %q, %s", value, why)}
+// Conflict is what does not fit together in the settings for a signal; ok is false when they do. An init container, which
+// notifies no one, has them checked as well.
+func (s Settings) Conflict() (fault program.Fault, ok bool) {
+	refuse := func(variable, value, why string) (program.Fault, bool) {
+		return program.Fault{Variable: variable, Problem: fmt.Sprintf("has %q, %s", value, why)}, true
 	}
 	switch {
 	case s.Signal == "" && s.Process != "":
 		return refuse("NOTIFY_PROCESS", s.Process, "but NOTIFY_SIGNAL is not set")
 	case s.Signal == "" && s.PIDFile != "":
 		return refuse("NOTIFY_PID_FILE", s.PIDFile, "but NOTIFY_SIGNAL is not set")
-	case s.Signal == "":
-		return nil, nil
-	case s.Process == "" && s.PIDFile == "":
+	case s.Signal != "" && s.Process == "" && s.PIDFile == "":
 		return refuse("NOTIFY_SIGNAL", s.Signal, "but neither NOTIFY_PROCESS nor NOTIFY_PID_FILE is set")
 	case strings.ContainsRune(s.Process, '/'):
 		return refuse("NOTIFY_PROCESS", s.Process, "want a program's name without directory")
+	}
+	return program.Fault{}, false
+}
+
+func newSignaller(s Settings, _ Options) (Notifier, error) {
+	if fault, conflict := s.Conflict(); conflict {
+		return nil, fault
+	}
+	if s.Signal == "" {
+		return nil, nil
 	}
 	number, err := parseSignal(s.Signal)
 	if err != nil {
