@@ -14,9 +14,8 @@ import (
 	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
-	"github.com/certfetcher/certfetcher/internal/program"
-
 	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // serve runs the service until ctx ends.

@@ -26,7 +26,6 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/internal/pki"
-
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 

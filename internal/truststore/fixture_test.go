@@ -23,7 +23,6 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
-
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 

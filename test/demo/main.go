@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/inspect"
-
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 

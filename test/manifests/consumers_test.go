@@ -21,7 +21,6 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/keygen"
-
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 

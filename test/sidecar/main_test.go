@@ -24,7 +24,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
-
 	"github.com/certfetcher/certfetcher/test/service"
 )
 

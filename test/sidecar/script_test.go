@@ -24,7 +24,6 @@ import (
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/test/ejbca"
 	"github.com/certfetcher/certfetcher/test/fixture"
-
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
