@@ -18,7 +18,8 @@ const (
 	maxErrBody = 64 << 10 // of an answer with an error; the rest is not read
 )
 
-// Answer is what CertService issued, each element the PEM of one certificate, or of several in their order, as received.
+// Answer is what CertService issued, each element the PEM of one certificate, or of several in their order, as
+// received.
 type Answer struct {
 	CertificateChain    []string // the new certificate first
 	TrustedCertificates []string
@@ -89,8 +90,9 @@ func parseElement(text []byte) (certs []*x509.Certificate, reason string) {
 	return certs, ""
 }
 
-// unreadRequest is the whole of what Go's HTTP server, on which CertService is built, answers with status 400 to a request
-// that is cut short or is not HTTP. It has more words for what is wrong with a whole request, and CertService has others.
+// unreadRequest is the whole of what Go's HTTP server, on which CertService is built, answers with status 400 to a
+// request that is cut short or is not HTTP. It has more words for what is wrong with a whole request, and CertService
+// has others.
 const unreadRequest = "400 Bad Request"
 
 // readAnswer reads a whole response, whatever it is.
@@ -100,7 +102,10 @@ func (c *Client) readAnswer(resp *http.Response) (Answer, error) {
 		return readCertificates(resp)
 	case code >= 300 && code < 400:
 		location := pki.OneLine(resp.Header.Get("Location"), 200)
-		return Answer{}, &AnswerError{Reason: fmt.Sprintf("%d redirects to %q, and the request carries a private key that must not travel there: set REQUEST_URL to CertService itself", code, location)}
+		return Answer{},
+			&AnswerError{Reason: fmt.Sprintf(
+				"%d redirects to %q, and the request carries a private key that must not travel "+
+					"there: set REQUEST_URL to CertService itself", code, location)}
 	case code >= 400 && code < 600:
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrBody)) // what came is enough for a text
 		if code == http.StatusBadRequest && string(body) == unreadRequest {
@@ -125,11 +130,12 @@ func (c *Client) readAnswer(resp *http.Response) (Answer, error) {
 	}
 }
 
-// readCertificates reads a 200. The body decides: gateways change the Content-Type. Where the body is not JSON either, as
-// a captive portal's page, it is named as what it says it is.
+// readCertificates reads a 200. The body decides: gateways change the Content-Type. Where the body is not JSON either,
+// as a captive portal's page, it is named as what it says it is.
 func readCertificates(resp *http.Response) (Answer, error) {
 	if e := resp.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return Answer{}, &AnswerError{Reason: fmt.Sprintf("it has Content-Encoding %q, want none, as none was offered", e)}
+		return Answer{},
+			&AnswerError{Reason: fmt.Sprintf("it has Content-Encoding %q, want none, as none was offered", e)}
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
@@ -143,7 +149,8 @@ func readCertificates(resp *http.Response) (Answer, error) {
 	}
 	contentType := resp.Header.Get("Content-Type")
 	if contentType != "" && !isJSON(contentType) && !json.Valid(body) {
-		return Answer{}, &AnswerError{Reason: fmt.Sprintf("want JSON with certificates, but it is %s", bodyNote(contentType, body))}
+		return Answer{},
+			&AnswerError{Reason: fmt.Sprintf("want JSON with certificates, but it is %s", bodyNote(contentType, body))}
 	}
 	return parseAnswer(body)
 }

@@ -19,7 +19,8 @@ import (
 
 // Gateways rewrite the Content-Type: the body decides.
 func TestEnroll_answer_of_another_content_type(t *testing.T) {
-	for _, contentType := range [][]string{nil, {"text/plain"}, {"text/html; charset=utf-8"}, {"application/octet-stream"}, {"nonsense;;"}} {
+	for _, contentType := range [][]string{nil, {"text/plain"}, {"text/html; charset=utf-8"},
+		{"application/octet-stream"}, {"nonsense;;"}} {
 		m := newMutual(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header()["Content-Type"] = contentType
 			w.Write(shared(t, "wire/answer-200.json"))
@@ -62,7 +63,8 @@ func TestAnswer_Certificates_keepsWhatCanVerifyNothing(t *testing.T) {
 	for _, name := range []string{"negative-serial", "brainpool", "underscore", "ed448", "ecacc"} {
 		text := shared(t, "certificates/"+name+".pem")
 		block, _ := pem.Decode(text)
-		_, trusted, err := Answer{TrustedCertificates: []string{string(shared(t, "pem/root-ca.pem")), string(text)}}.Certificates()
+		_, trusted, err := Answer{TrustedCertificates: []string{string(shared(t, "pem/root-ca.pem")),
+			string(text)}}.Certificates()
 		require.NoError(t, err, name)
 		require.Len(t, trusted, 2, name)
 		assert.Equal(t, block.Bytes, trusted[1].Raw, name)
@@ -75,7 +77,8 @@ func TestAnswer_Certificates_refuses(t *testing.T) {
 	for is, text := range map[string]string{
 		"text without PEM": "hello", "a key": key, "a certificate and its key": good + key,
 		"a certificate and one that is cut short": good + good[:400],
-		"a block without a certificate":           string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})),
+		"a block without a certificate": string(
+			pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})),
 	} {
 		_, _, err := Answer{CertificateChain: []string{good}, TrustedCertificates: []string{good, text}}.Certificates()
 		require.Error(t, err, is)
@@ -99,16 +102,19 @@ func TestAnswer_textsFromOurOwnHeaders_areLeftOut(t *testing.T) {
 	answer, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
 	require.NoError(t, err)
 	_, _, err = answer.Certificates()
-	assert.EqualError(t, err, `invalid CertService response: certificateChain[0] has no readable certificate in the PEM block "" at line 1: `+
-		`its BEGIN line is damaged: want -----BEGIN, a label and five dashes on one line`)
+	assert.EqualError(t, err,
+		`invalid CertService response: certificateChain[0] has no readable certificate in the PEM block "" at line 1: `+
+			`its BEGIN line is damaged: want -----BEGIN, a label and five dashes on one line`)
 	assert.Equal(t, "the subject [left out: part of the request]", answer.Clean("the subject CN="+key))
 
 	assert.NotContains(t, fmt.Sprintf("%v %+v %#v", answer, answer, answer), "PRIVATE KEY")
 
-	broken := answer.asked.clean(&ConnectionError{Err: fmt.Errorf("connecting: %w", x509.UnknownAuthorityError{}), Permanent: true})
+	broken := answer.asked.clean(&ConnectionError{Err: fmt.Errorf("connecting: %w", x509.UnknownAuthorityError{}),
+		Permanent: true})
 	assert.EqualError(t, broken, "connecting: x509: certificate signed by unknown authority")
 	assert.ErrorAs(t, broken, new(x509.UnknownAuthorityError))
-	assert.EqualError(t, answer.asked.clean(&ConnectionError{Err: errors.New("the certificate of " + key)}), "the certificate of [left out: part of the request]")
+	assert.EqualError(t, answer.asked.clean(&ConnectionError{Err: errors.New("the certificate of " + key)}),
+		"the certificate of [left out: part of the request]")
 }
 
 func TestParseRetryAfter(t *testing.T) {
@@ -134,7 +140,8 @@ func TestParseRetryAfter(t *testing.T) {
 }
 
 func FuzzParseRetryAfter(f *testing.F) {
-	for _, seed := range []string{"", "1", "900", "901", "-1", "1.5", "Sun, 01 Mar 2026 12:01:00 GMT", "Sun Mar  1 12:01:00 2026", "٣"} {
+	for _, seed := range []string{"", "1", "900", "901", "-1", "1.5",
+		"Sun, 01 Mar 2026 12:01:00 GMT", "Sun Mar  1 12:01:00 2026", "٣"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
@@ -158,7 +165,8 @@ func FuzzParseAnswer(f *testing.F) {
 		if len(answer.CertificateChain) == 0 || len(answer.TrustedCertificates) == 0 {
 			t.Fatal("an empty list was accepted")
 		}
-		again, err := json.Marshal(map[string][]string{"certificateChain": answer.CertificateChain, "trustedCertificates": answer.TrustedCertificates})
+		again, err := json.Marshal(map[string][]string{"certificateChain": answer.CertificateChain,
+			"trustedCertificates": answer.TrustedCertificates})
 		require.NoError(t, err)
 		back, err := parseAnswer(again)
 		require.NoError(t, err)

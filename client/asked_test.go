@@ -54,7 +54,8 @@ func newListening(t *testing.T, m *mutual, change func(*tls.Config)) *listening 
 // A proxy that ends TLS with a certificate that the truststore vouches for does not ask for ours.
 func TestClient_server_that_never_asks_for_our_certificate_gets_nothing(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		for name, through := range map[string]string{"directly": "", "set up ahead": "ahead", "through a proxy": "proxy"} {
+		for name, through := range map[string]string{"directly": "", "set up ahead": "ahead",
+			"through a proxy": "proxy"} {
 			t.Run(tls.VersionName(version)+", "+name, func(t *testing.T) {
 				m := newMutual(t, nil, nil)
 				s := newListening(t, m, func(c *tls.Config) { c.MaxVersion = version })
@@ -62,7 +63,8 @@ func TestClient_server_that_never_asks_for_our_certificate_gets_nothing(t *testi
 				if through == "proxy" {
 					m.through(s.Addr().String())
 				}
-				m.cfg.Retry = &Retry{InitialInterval: time.Millisecond, MaxInterval: time.Millisecond, MaxElapsed: time.Minute}
+				m.cfg.Retry = &Retry{InitialInterval: time.Millisecond,
+					MaxInterval: time.Millisecond, MaxElapsed: time.Minute}
 				c := m.client(t)
 				if through == "ahead" {
 					c.Connect(t.Context())
@@ -77,8 +79,12 @@ func TestClient_server_that_never_asks_for_our_certificate_gets_nothing(t *testi
 					var broken *ConnectionError
 					require.ErrorAs(t, err, &broken)
 					assert.True(t, broken.Permanent)
-					assert.ErrorContains(t, err, "the server never asked for our client certificate, so nothing was sent to it: something on the way ends TLS")
-					assert.ErrorContains(t, err, `or set ALLOW_NO_CLIENT_AUTH=true if this is meant (the server with the certificate of subject "CN=server", issuer "CN=Test Issuing CA,O=Throwaway"`)
+					assert.ErrorContains(t, err,
+						"the server never asked for our client certificate, so nothing was sent "+
+							"to it: something on the way ends TLS")
+					assert.ErrorContains(t, err,
+						`or set ALLOW_NO_CLIENT_AUTH=true if this is meant (the server with the certificate of `+
+							`subject "CN=server", issuer "CN=Test Issuing CA,O=Throwaway"`)
 					assert.Equal(t, "", <-s.received, "not a byte of the request")
 				}
 			})
@@ -103,7 +109,8 @@ func TestClient_server_that_never_asks_behind_other_kinds_of_proxies(t *testing.
 					}
 					if scheme == "https" {
 						// It asks for a certificate itself, which says nothing about the server behind it.
-						outer := tls.Server(conn, &tls.Config{Certificates: m.TLS.Certificates, ClientAuth: tls.RequestClientCert})
+						outer := tls.Server(conn, &tls.Config{Certificates: m.TLS.Certificates,
+							ClientAuth: tls.RequestClientCert})
 						go (&testProxy{target: s.Addr().String(), status: 200}).serve(outer)
 					} else {
 						go socks5(conn, s.Addr().String())
@@ -112,7 +119,8 @@ func TestClient_server_that_never_asks_behind_other_kinds_of_proxies(t *testing.
 			}()
 			c := m.client(t)
 			c.proxy = http.ProxyURL(&url.URL{Scheme: scheme, Host: l.Addr().String()})
-			assert.ErrorContains(t, enroll(t, c), "the server never asked for our client certificate, so nothing was sent to it")
+			assert.ErrorContains(t, enroll(t, c),
+				"the server never asked for our client certificate, so nothing was sent to it")
 			assert.Equal(t, "", <-s.received, "not a byte of the request")
 		})
 	}
@@ -197,6 +205,8 @@ func TestClient_proxy_in_use_is_logged_without_its_password(t *testing.T) {
 	assert.Empty(t, log.String(), "none applies to loopback")
 	m.through(m.Listener.Addr().String())
 	require.NoError(t, enroll(t, m.client(t)))
-	assert.Contains(t, log.String(), `msg="the request goes through the proxy of HTTPS_PROXY, as NO_PROXY does not name the host" proxy=http://127.0.0.1:`)
+	assert.Contains(t, log.String(),
+		`msg="the request goes through the proxy of HTTPS_PROXY, as NO_PROXY does not name the `+
+			`host" proxy=http://127.0.0.1:`)
 	assert.Contains(t, log.String(), "host=certservice.test:8443")
 }

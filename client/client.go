@@ -98,7 +98,9 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("the CA name %q is not a path segment, want letters, digits and _.~-", n)
 	}
 	if r := cfg.Retry; r != nil && (r.InitialInterval <= 0 || r.MaxInterval <= 0 || r.MaxElapsed < 0) {
-		return nil, fmt.Errorf("the retry intervals are %s and %s within %s, want the first two above zero and none negative", r.InitialInterval, r.MaxInterval, r.MaxElapsed)
+		return nil, fmt.Errorf(
+			"the retry intervals are %s and %s within %s, want the first two above zero and none negative",
+			r.InitialInterval, r.MaxInterval, r.MaxElapsed)
 	}
 	if cfg.Proxy == nil {
 		cfg.Proxy = http.ProxyFromEnvironment
@@ -176,13 +178,16 @@ func parseBase(what, raw string) (*url.URL, error) {
 	case err != nil:
 		return nil, fmt.Errorf("the %s is not a URL, want https://host:port/v1/certificate/", what)
 	case u.Scheme != "https":
-		return nil, fmt.Errorf("the %s has scheme %q, want \"https\": the request carries a private key", what, u.Scheme)
+		return nil, fmt.Errorf("the %s has scheme %q, want \"https\": the request carries a private key", what,
+			u.Scheme)
 	case u.Hostname() == "":
 		return nil, fmt.Errorf("the %s has no host, want https://host:port/v1/certificate/", what)
 	case u.User != nil:
-		return nil, fmt.Errorf("the %s for %q has a user name, want none: CertService knows its clients by certificate", what, u.Host)
+		return nil, fmt.Errorf(
+			"the %s for %q has a user name, want none: CertService knows its clients by certificate", what, u.Host)
 	case u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("the %s for %q has a query or fragment, want a path that the CA name can be appended to", what, u.Host)
+		return nil, fmt.Errorf(
+			"the %s for %q has a query or fragment, want a path that the CA name can be appended to", what, u.Host)
 	}
 	return u, nil
 }
@@ -204,9 +209,12 @@ func (c *Client) Update(ctx context.Context, r Request) (Answer, error) {
 		return Answer{}, errors.New("an update needs a CSR and its key, and the old certificate and its key")
 	}
 	if c.updateURL == nil {
-		return Answer{}, fmt.Errorf("deriving the update URL: the path of the request URL %q does not end in /certificate/: set UPDATE_URL", c.enrollURL)
+		return Answer{},
+			fmt.Errorf("deriving the update URL: the path of the request URL %q does not end in "+
+				"/certificate/: set UPDATE_URL", c.enrollURL)
 	}
-	return c.do(ctx, "update", c.updateURL, secretHeaders{{"CSR", r.CSR}, {"PK", r.Key}, {"OLD_CERT", r.OldCert}, {"OLD_PK", r.OldKey}})
+	return c.do(ctx, "update", c.updateURL, secretHeaders{{"CSR", r.CSR}, {"PK", r.Key},
+		{"OLD_CERT", r.OldCert}, {"OLD_PK", r.OldKey}})
 }
 
 // secretHeaders are the API's headers before encoding. They are kept apart from http.Header so that
@@ -237,7 +245,8 @@ func (c *Client) try(ctx context.Context, target *url.URL, secrets secretHeaders
 		p := &progress{}
 		answer, err := c.roundTrip(ctx, target, secrets, p)
 		var broken *ConnectionError
-		if errors.As(err, &broken) && !broken.Permanent && p.madeAhead.Load() && p.stage() == stageRequest && ctx.Err() == nil {
+		if errors.As(err, &broken) && !broken.Permanent && p.madeAhead.Load() && p.stage() == stageRequest &&
+			ctx.Err() == nil {
 			continue
 		}
 		answer.asked = &secrets

@@ -54,7 +54,8 @@ func TestClient_request_is_the_golden_one(t *testing.T) {
 
 func TestClient_header_names_travel_as_the_API_spells_them(t *testing.T) {
 	ca := newCA(t, "Test")
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{identity(t, ca, "server", nil)}})
+	l, err := tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{identity(t, ca, "server", nil)}})
 	require.NoError(t, err)
 	defer l.Close()
 	head := make(chan string, 1)
@@ -71,7 +72,8 @@ func TestClient_header_names_travel_as_the_API_spells_them(t *testing.T) {
 		head <- lines.String()
 		fmt.Fprint(conn, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 	}()
-	c, err := New(Config{URL: "https://" + l.Addr().String() + "/v1/certificate/", CAName: "RA", TLS: &tls.Config{RootCAs: pool(ca.Root)}})
+	c, err := New(Config{URL: "https://" + l.Addr().String() + "/v1/certificate/", CAName: "RA",
+		TLS: &tls.Config{RootCAs: pool(ca.Root)}})
 	require.NoError(t, err)
 	_, err = c.Update(t.Context(), goldenSecrets(t))
 	require.Error(t, err)
@@ -107,10 +109,15 @@ func TestNew_refuses(t *testing.T) {
 
 func TestNew_derives_the_URLs(t *testing.T) {
 	for _, row := range []struct{ is, url, update, wantEnroll, wantUpdate string }{
-		{"the default", "https://oom-cert-service:8443/v1/certificate/", "", "https://oom-cert-service:8443/v1/certificate/RA", "https://oom-cert-service:8443/v1/certificate-update/RA"},
-		{"no slash at the end", "https://h/v1/certificate", "", "https://h/v1/certificate/RA", "https://h/v1/certificate-update/RA"},
-		{"a path in front", "https://h/pki/v1/certificate/", "", "https://h/pki/v1/certificate/RA", "https://h/pki/v1/certificate-update/RA"},
-		{"an update URL of its own", "https://h/enrol/", "https://other/renew", "https://h/enrol/RA", "https://other/renew/RA"},
+		{"the default", "https://oom-cert-service:8443/v1/certificate/", "",
+			"https://oom-cert-service:8443/v1/certificate/RA",
+			"https://oom-cert-service:8443/v1/certificate-update/RA"},
+		{"no slash at the end", "https://h/v1/certificate", "", "https://h/v1/certificate/RA",
+			"https://h/v1/certificate-update/RA"},
+		{"a path in front", "https://h/pki/v1/certificate/", "", "https://h/pki/v1/certificate/RA",
+			"https://h/pki/v1/certificate-update/RA"},
+		{"an update URL of its own", "https://h/enrol/", "https://other/renew",
+			"https://h/enrol/RA", "https://other/renew/RA"},
 	} {
 		t.Run(row.is, func(t *testing.T) {
 			c, err := New(Config{URL: row.url, UpdateURL: row.update, CAName: "RA", TLS: &tls.Config{}})
@@ -126,7 +133,9 @@ func TestClient_calls_that_cannot_be_made(t *testing.T) {
 	require.NoError(t, err)
 	r := goldenSecrets(t)
 	_, err = c.Update(t.Context(), r)
-	assert.EqualError(t, err, `deriving the update URL: the path of the request URL "https://h/enrol/RA" does not end in /certificate/: set UPDATE_URL`)
+	assert.EqualError(t, err,
+		`deriving the update URL: the path of the request URL "https://h/enrol/RA" does not end `+
+			`in /certificate/: set UPDATE_URL`)
 	_, err = c.Update(t.Context(), Request{CSR: r.CSR, Key: r.Key})
 	assert.EqualError(t, err, "an update needs a CSR and its key, and the old certificate and its key")
 	_, err = c.Enroll(t.Context(), Request{CSR: r.CSR})

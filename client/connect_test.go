@@ -109,7 +109,8 @@ func TestNew_proxy_variable_that_is_no_URL(t *testing.T) {
 func TestClient_proxy_with_TLS_sees_no_client_certificate(t *testing.T) {
 	m := newGood(t)
 	seen := make(chan int, 1)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: m.TLS.Certificates, ClientAuth: tls.RequestClientCert})
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: m.TLS.Certificates,
+		ClientAuth: tls.RequestClientCert})
 	require.NoError(t, err)
 	defer l.Close()
 	go func() {
@@ -135,7 +136,10 @@ func TestConnect_connectionSetUpAhead(t *testing.T) {
 	}{
 		"is used":              {func(*mutual, *Client, *dialAhead) {}, 1},
 		"was closed meanwhile": {func(m *mutual, _ *Client, _ *dialAhead) { m.CloseClientConnections() }, 2},
-		"is too old":           {func(_ *mutual, _ *Client, d *dialAhead) { d.at = d.at.Add(-aheadLife - time.Second) }, 2},
+		"is too old": {func(_ *mutual, _ *Client,
+			d *dialAhead) {
+			d.at = d.at.Add(-aheadLife - time.Second)
+		}, 2},
 		"was set up again": {func(_ *mutual, c *Client, d *dialAhead) {
 			c.Connect(t.Context())
 			requireClosed(t, d.conn)

@@ -199,7 +199,8 @@ func (h secretHeaders) clean(err error) error {
 func (h secretHeaders) redact(s string) string {
 	var known []string
 	for _, secret := range h {
-		known = append(known, base64.StdEncoding.EncodeToString(secret.pem), strings.Join(strings.Fields(string(secret.pem)), ""))
+		known = append(known, base64.StdEncoding.EncodeToString(secret.pem),
+			strings.Join(strings.Fields(string(secret.pem)), ""))
 	}
 	return regexp.MustCompile(`[A-Za-z0-9+/=]+`).ReplaceAllStringFunc(s, func(run string) string {
 		if isEcho(run, known) {

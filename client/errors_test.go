@@ -123,7 +123,8 @@ func TestEnroll_errors(t *testing.T) {
 		status            int
 		contentType, body string
 	}{
-		"an HTML page of a proxy":              {502, html, "<html><head><TITLE>502 Bad\nGateway</TITLE></head></html>"},
+		"an HTML page of a proxy": {502, html,
+			"<html><head><TITLE>502 Bad\nGateway</TITLE></head></html>"},
 		"an empty error":                       {503, none, ""},
 		"another JSON error":                   {500, json, `{"status":500,"error":"boom"}`},
 		"an error with control characters":     {400, json, `{"errorMessage":"line\nbreak \u001b[31mred\u202e"}`},
@@ -146,8 +147,9 @@ func TestEnroll_errors(t *testing.T) {
 		"a chain of numbers":                   {200, json, `{"certificateChain":[1]}`},
 		"no chain":                             {200, json, `{"certificateChain":[],"trustedCertificates":["b"]}`},
 		"no trusted certificates":              {200, json, `{"certificateChain":["a"]}`},
-		"a hole in a list":                     {200, json, `{"certificateChain":["a",null],"trustedCertificates":["b"]}`},
-		"too much":                             {200, json, strings.Repeat(" ", maxBody+1)},
+		"a hole in a list": {200, json,
+			`{"certificateChain":["a",null],"trustedCertificates":["b"]}`},
+		"too much": {200, json, strings.Repeat(" ", maxBody+1)},
 	}
 	rows := map[string]func(t *testing.T) *Client{
 		"a redirect with our key in it": answered(func(w http.ResponseWriter, r *http.Request) {
@@ -160,7 +162,10 @@ func TestEnroll_errors(t *testing.T) {
 				fmt.Fprintf(conn, "HTTP/1.1 400 Bad Request\r\nDate: today\r\n%s\r\n\r\n", key)
 			}
 		}),
-		"a Content-Encoding that is our key": answered(func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Encoding", key) }),
+		"a Content-Encoding that is our key": answered(func(w http.ResponseWriter,
+			r *http.Request) {
+			w.Header().Set("Content-Encoding", key)
+		}),
 		"compressed data, which was not asked for": answered(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			z := gzip.NewWriter(w)
@@ -170,7 +175,8 @@ func TestEnroll_errors(t *testing.T) {
 		"an answer that is not HTTP": func(t *testing.T) *Client {
 			authority := newCA(t, "Test")
 			addr := listen(t, func(raw net.Conn) {
-				conn := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{identity(t, authority, "server", nil)}})
+				conn := tls.Server(raw,
+					&tls.Config{Certificates: []tls.Certificate{identity(t, authority, "server", nil)}})
 				conn.Read(make([]byte, 1))
 				fmt.Fprint(conn, "SSH-2.0-x\r\n")
 				conn.Close()
@@ -203,11 +209,18 @@ func TestEnroll_errors(t *testing.T) {
 			w.(http.Flusher).Flush()
 			wait(r)
 		}),
-		"broken off before TLS": func(t *testing.T) *Client { return clientOf(t, listen(t, func(net.Conn) {}), 10*time.Second) },
-		"a server without TLS": func(t *testing.T) *Client {
-			return clientOf(t, listen(t, func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }), 10*time.Second)
+		"broken off before TLS": func(t *testing.T) *Client {
+			return clientOf(t,
+				listen(t, func(net.Conn) {}), 10*time.Second)
 		},
-		"broken off before the answer": answered(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }),
+		"a server without TLS": func(t *testing.T) *Client {
+			return clientOf(t, listen(t, func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }),
+				10*time.Second)
+		},
+		"broken off before the answer": answered(func(http.ResponseWriter,
+			*http.Request) {
+			panic(http.ErrAbortHandler)
+		}),
 		"broken off in the answer": answered(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			fmt.Fprint(w, `{"certificateChain":[`)
@@ -230,7 +243,8 @@ func TestEnroll_errors(t *testing.T) {
 		"a server's certificate that cannot be parsed": func(t *testing.T) *Client {
 			return newMutual(t, nil, func(c *tls.Config) {
 				block, _ := pem.Decode(shared(t, "certificates/negative-serial.pem"))
-				bad := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{block.Bytes}, PrivateKey: c.Certificates[0].PrivateKey}}}
+				bad := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{block.Bytes},
+					PrivateKey: c.Certificates[0].PrivateKey}}}
 				c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return bad, nil }
 			}).client(t)
 		},
@@ -240,11 +254,16 @@ func TestEnroll_errors(t *testing.T) {
 		"a server with many names": shown(func(c *x509.Certificate) {
 			c.DNSNames, c.IPAddresses = strings.Fields(strings.Repeat("a.test ", 25)), nil
 		}),
-		"a server with a common name only":         shown(func(c *x509.Certificate) { c.IPAddresses = nil }),
-		"a server with another common name only":   shown(func(c *x509.Certificate) { c.IPAddresses, c.Subject.CommonName = nil, "other" }),
-		"a server's certificate signed with SHA-1": shown(func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }),
+		"a server with a common name only": shown(func(c *x509.Certificate) { c.IPAddresses = nil }),
+		"a server with another common name only": shown(func(c *x509.Certificate) {
+			c.IPAddresses,
+				c.Subject.CommonName = nil, "other"
+		}),
+		"a server's certificate signed with SHA-1": shown(
+			func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }),
 		"a server's certificate with an unknown critical extension": shown(func(c *x509.Certificate) {
-			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}}
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4},
+				Critical: true, Value: []byte{5, 0}}}
 		}),
 		"a server's certificate that expired": shown(func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
@@ -252,9 +271,11 @@ func TestEnroll_errors(t *testing.T) {
 		"a server's certificate that is not yet valid": shown(func(c *x509.Certificate) {
 			c.NotBefore, c.NotAfter = time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
 		}),
-		"a server's certificate for clients": shown(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
+		"a server's certificate for clients": shown(
+			func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
 	}
-	for _, name := range []string{"400-csr", "400-key", "400-old-key", "400-certificate", "401", "404", "500-cmp-client", "500-cmp-server"} {
+	for _, name := range []string{"400-csr", "400-key", "400-old-key", "400-certificate", "401",
+		"404", "500-cmp-client", "500-cmp-server"} {
 		var status int
 		_, err := fmt.Sscan(name[:3], &status)
 		require.NoError(t, err)
@@ -304,8 +325,11 @@ func refusals(t *testing.T) map[string]func(*testing.T) *Client {
 	rows := map[string]func(*testing.T) *Client{}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for is, certificate := range map[string]func(t *testing.T, m *mutual) tls.Certificate{
-			"of an unknown CA": func(t *testing.T, _ *mutual) tls.Certificate { return identity(t, stranger, "client", nil) },
-			"missing":          func(*testing.T, *mutual) tls.Certificate { return tls.Certificate{} },
+			"of an unknown CA": func(t *testing.T, _ *mutual) tls.Certificate {
+				return identity(t,
+					stranger, "client", nil)
+			},
+			"missing": func(*testing.T, *mutual) tls.Certificate { return tls.Certificate{} },
 			"expired": func(t *testing.T, m *mutual) tls.Certificate {
 				return identity(t, m.ca, "client", func(c *x509.Certificate) {
 					c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
@@ -321,7 +345,9 @@ func refusals(t *testing.T) map[string]func(*testing.T) *Client {
 					m := newMutual(t, nil, func(c *tls.Config) { c.MinVersion, c.MaxVersion = version, version })
 					mine := certificate(t, m)
 					m.cfg.TLS.Certificates = nil
-					m.cfg.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &mine, nil }
+					m.cfg.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+						return &mine, nil
+					}
 					if known {
 						m.cfg.IdentityProblem = func() string { return fault }
 					}
@@ -356,5 +382,6 @@ func TestClient_rootsText(t *testing.T) {
 	for range 10 {
 		c.roots = append(c.roots, root)
 	}
-	assert.Equal(t, "the truststore holds "+strings.Repeat(fmt.Sprintf("%q, ", pki.DN(root.RawSubject)), 8)+"and 2 more", c.rootsText())
+	assert.Equal(t, "the truststore holds "+strings.Repeat(fmt.Sprintf("%q, ", pki.DN(root.RawSubject)), 8)+
+		"and 2 more", c.rootsText())
 }

@@ -194,10 +194,13 @@ var alerts = map[tls.AlertError]explanation{
 	46: checkIdentity,                                                               // certificate_unknown
 	48: identityFault(refused+": it does not know the CA that issued it",
 		"check its truststore and our KEYSTORE_PATH"), // unknown_ca
-	49:  checkIdentity,                                                                                // access_denied
-	70:  oldTLS,                                                                                       // protocol_version
-	71:  oldTLS,                                                                                       // insufficient_security
-	112: lasting("the server does not know the host name in REQUEST_URL", "use a name that it knows"), // unrecognized_name
+	49: checkIdentity, // access_denied
+	// protocol_version
+	70: oldTLS,
+	// insufficient_security
+	71: oldTLS,
+	// unrecognized_name
+	112: lasting("the server does not know the host name in REQUEST_URL", "use a name that it knows"),
 	116: identityFault(refused+": it got none that it can use",
 		"check KEYSTORE_PATH and the CAs that the server asks for"), // certificate_required
 }
@@ -227,7 +230,8 @@ func (c *Client) explainUntrusted(target *url.URL, e *tls.CertificateVerificatio
 	case errors.As(e.Err, &host):
 		return explainHost(server, target.Hostname())
 	case errors.As(e.Err, &invalid) && invalid.Reason == x509.Expired:
-		return lasting("a certificate of the server is not valid now, "+pki.Stamp(c.tls.Time())+": "+certText(invalid.Cert),
+		return lasting("a certificate of the server is not valid now, "+pki.Stamp(c.tls.Time())+": "+
+			certText(invalid.Cert),
 			"have it renewed, or check this machine's clock")
 	case errors.As(e.Err, &invalid):
 		return lasting("the server's certificate is not good for a server: "+certText(server),
@@ -324,10 +328,12 @@ func explainHost(server *x509.Certificate, host string) explanation {
 		if net.ParseIP(host) != nil {
 			kind = "IP:"
 		}
-		return lasting(fmt.Sprintf("the server's certificate has the host name %q as common name (CN) only, "+"which is not looked at (RFC 9525)", host),
+		return lasting(fmt.Sprintf("the server's certificate has the host name %q as common name (CN) only, "+
+			"which is not looked at (RFC 9525)", host),
 			"have it issued with the subject alternative name "+kind+host)
 	}
-	return lasting(fmt.Sprintf("the server's certificate is not for this host name: has names %s, want %q", certNames(server), host),
+	return lasting(fmt.Sprintf("the server's certificate is not for this host name: has names %s, want %q",
+		certNames(server), host),
 		"use one of its names in REQUEST_URL, or have it issued with this one")
 }
 

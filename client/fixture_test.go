@@ -103,7 +103,8 @@ func newMutual(t testing.TB, handler http.HandlerFunc, change func(*tls.Config))
 	t.Cleanup(m.Close)
 	m.cfg = Config{
 		URL: m.URL + "/v1/certificate/", CAName: "RA", Timeout: 10 * time.Second,
-		TLS:   &tls.Config{RootCAs: pool(authority.Root), Certificates: []tls.Certificate{identity(t, authority, "client", nil)}},
+		TLS: &tls.Config{RootCAs: pool(authority.Root),
+			Certificates: []tls.Certificate{identity(t, authority, "client", nil)}},
 		Roots: []*x509.Certificate{authority.Root},
 	}
 	return m
@@ -153,7 +154,8 @@ func writing(status int, contentType, body string) http.HandlerFunc {
 
 func clientOf(t testing.TB, addr string, timeout time.Duration) *Client {
 	t.Helper()
-	c, err := New(Config{URL: "https://" + addr + "/v1/certificate/", CAName: "RA", TLS: &tls.Config{}, Timeout: timeout})
+	c, err := New(Config{URL: "https://" + addr + "/v1/certificate/", CAName: "RA",
+		TLS: &tls.Config{}, Timeout: timeout})
 	require.NoError(t, err)
 	return c
 }

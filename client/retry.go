@@ -110,7 +110,8 @@ func (c *Client) do(ctx context.Context, operation string, target *url.URL, secr
 		}
 		return Answer{}, err
 	}, backoff.WithContext(s, ctx), func(err error, wait time.Duration) {
-		c.log.LogAttrs(ctx, slog.LevelWarn, "CertService request failed, trying again", slog.String("operation", operation),
+		c.log.LogAttrs(ctx, slog.LevelWarn, "CertService request failed, trying again",
+			slog.String("operation", operation),
 			slog.Int("try", tries), slog.String("error", err.Error()), slog.Duration("next_in", wait))
 	})
 	switch {
@@ -128,7 +129,8 @@ func (c *Client) do(ctx context.Context, operation string, target *url.URL, secr
 			effort = "one try"
 		}
 		if s.retryAfter > 0 {
-			return Answer{}, fmt.Errorf("giving up after %s, as the server asks to wait another %s: %w", effort, s.retryAfter, err)
+			return Answer{}, fmt.Errorf("giving up after %s, as the server asks to wait another %s: %w", effort,
+				s.retryAfter, err)
 		}
 		return Answer{}, fmt.Errorf("giving up after %s: %w", effort, err)
 	}

@@ -49,7 +49,8 @@ func (s *script) RoundTrip(r *http.Request) (*http.Response, error) {
 	if next.retryAfter != "" {
 		h.Set("Retry-After", next.retryAfter)
 	}
-	return &http.Response{StatusCode: next.status, Header: h, Body: io.NopCloser(strings.NewReader(next.body)), Request: r}, nil
+	return &http.Response{StatusCode: next.status, Header: h,
+		Body: io.NopCloser(strings.NewReader(next.body)), Request: r}, nil
 }
 
 func (s *script) waits() (waits []time.Duration) {
@@ -69,7 +70,8 @@ var (
 func scripted(t *testing.T, retry *Retry, replies ...reply) (*Client, *script, *bytes.Buffer) {
 	t.Helper()
 	var logged bytes.Buffer
-	c, err := New(Config{URL: "https://certservice:8443/v1/certificate/", CAName: "RA", TLS: &tls.Config{}, Retry: retry, Timeout: 30 * time.Second,
+	c, err := New(Config{URL: "https://certservice:8443/v1/certificate/", CAName: "RA",
+		TLS: &tls.Config{}, Retry: retry, Timeout: 30 * time.Second,
 		Log: slog.New(slog.NewJSONHandler(&logged, nil))})
 	require.NoError(t, err)
 	s := &script{replies: replies}
@@ -84,13 +86,16 @@ func TestEnroll_retries_what_may_pass_and_nothing_else(t *testing.T) {
 		first reply
 		tries int
 	}{
-		{"400", reply{status: 400}, 1}, {"401", reply{status: 401}, 1}, {"403", reply{status: 403}, 1}, {"404", reply{status: 404}, 1},
-		{"409", reply{status: 409}, 1}, {"431", reply{status: 431}, 1}, {"501", reply{status: 501}, 1}, {"505", reply{status: 505}, 1},
+		{"400", reply{status: 400}, 1}, {"401", reply{status: 401}, 1},
+		{"403", reply{status: 403}, 1}, {"404", reply{status: 404}, 1},
+		{"409", reply{status: 409}, 1}, {"431", reply{status: 431}, 1},
+		{"501", reply{status: 501}, 1}, {"505", reply{status: 505}, 1},
 		{"a redirect", reply{status: 302}, 1}, {"an answer that is none", reply{status: 200, body: "hello"}, 1},
 		{"400 from Go's HTTP server, for a request that was cut short", reply{status: 400, body: "400 Bad Request"}, 2},
 		{"400 from it for anything else", reply{status: 400, body: "400 Bad Request: malformed Host header"}, 1},
 		{"408", reply{status: 408}, 2}, {"429", reply{status: 429}, 2}, {"500", reply{status: 500}, 2},
-		{"500 for other names than the requested ones", reply{status: 500, body: `{"errorMessage":"x","reason":"unexpectedNames"}`}, 1},
+		{"500 for other names than the requested ones",
+			reply{status: 500, body: `{"errorMessage":"x","reason":"unexpectedNames"}`}, 1},
 		{"500 for an unknown reason", reply{status: 500, body: `{"errorMessage":"x","reason":"full moon"}`}, 2},
 		{"502", reply{status: 502}, 2}, {"503", reply{status: 503}, 2}, {"504", reply{status: 504}, 2},
 		{"a refused connection", reply{err: syscall.ECONNREFUSED}, 2}, {"a closed connection", reply{err: io.EOF}, 2},
@@ -142,7 +147,9 @@ func TestEnroll_gives_up_after_MaxElapsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s, _ := scripted(t, usual, reply{status: 503, body: `{"errorMessage":"starting"}`})
 		_, err := c.Enroll(t.Context(), goldenSecrets(t))
-		assert.Regexp(t, `^giving up after \d+ tries in \dm[0-9.]+s: CertService answered 503 Service Unavailable: starting$`, err.Error())
+		assert.Regexp(t,
+			`^giving up after \d+ tries in \dm[0-9.]+s: CertService answered 503 Service Unavailable: starting$`,
+			err.Error())
 		var status *StatusError
 		assert.ErrorAs(t, err, &status)
 		elapsed := s.at[len(s.at)-1].Sub(s.at[0])
@@ -160,12 +167,14 @@ func TestEnroll_obeys_Retry_After(t *testing.T) {
 	}{
 		{"seconds", "40", 40 * time.Second, 44 * time.Second, 5 * time.Minute},
 		{"a date", "Sat, 01 Jan 2000 00:01:00 GMT", 60 * time.Second, 66 * time.Second, 5 * time.Minute},
-		{"less than the backoff's own wait", "1", time.Second, 1500*time.Millisecond + time.Microsecond, 5 * time.Minute},
+		{"less than the backoff's own wait", "1", time.Second,
+			1500*time.Millisecond + time.Microsecond, 5 * time.Minute},
 		{"more than the bound", "86400", MaxRetryAfter, MaxRetryAfter, 0},
 	} {
 		t.Run(row.is, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, s, _ := scripted(t, &Retry{time.Second, 30 * time.Second, row.maxElapsed}, reply{status: 503, retryAfter: row.value}, success)
+				c, s, _ := scripted(t, &Retry{time.Second, 30 * time.Second, row.maxElapsed},
+					reply{status: 503, retryAfter: row.value}, success)
 				require.NoError(t, enroll(t, c))
 				assert.GreaterOrEqual(t, s.waits()[0], row.least)
 				assert.LessOrEqual(t, s.waits()[0], row.most)
@@ -176,7 +185,8 @@ func TestEnroll_obeys_Retry_After(t *testing.T) {
 
 func TestEnroll_Retry_After_holds_for_one_wait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, s, _ := scripted(t, &Retry{time.Second, 2 * time.Second, 0}, reply{status: 503, retryAfter: "60"}, reply{status: 503}, success)
+		c, s, _ := scripted(t, &Retry{time.Second, 2 * time.Second, 0},
+			reply{status: 503, retryAfter: "60"}, reply{status: 503}, success)
 		require.NoError(t, enroll(t, c))
 		assert.LessOrEqual(t, s.waits()[1], 2*time.Second)
 	})
@@ -185,21 +195,25 @@ func TestEnroll_Retry_After_holds_for_one_wait(t *testing.T) {
 func TestEnroll_Retry_After_past_MaxElapsed_ends_at_once(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s, _ := scripted(t, usual, reply{status: 429, retryAfter: "600", body: `{"errorMessage":"busy"}`})
-		assert.EqualError(t, enroll(t, c), "giving up after one try, as the server asks to wait another 10m0s: CertService answered 429 Too Many Requests: busy")
+		assert.EqualError(t, enroll(t, c),
+			"giving up after one try, as the server asks to wait another 10m0s: CertService "+
+				"answered 429 Too Many Requests: busy")
 		assert.Len(t, s.at, 1)
 	})
 }
 
 func TestEnroll_cancelled_while_waiting_ends_at_once(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, _, _ := scripted(t, &Retry{time.Minute, time.Minute, 0}, reply{status: 503, body: `{"errorMessage":"starting"}`})
+		c, _, _ := scripted(t, &Retry{time.Minute, time.Minute, 0},
+			reply{status: 503, body: `{"errorMessage":"starting"}`})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		terminated := errors.New("terminated by SIGTERM")
 		time.AfterFunc(3*time.Second, func() { cancel(terminated) })
 		began := time.Now()
 		_, err := c.Enroll(ctx, goldenSecrets(t))
 		assert.ErrorIs(t, err, terminated)
-		assert.EqualError(t, err, "terminated by SIGTERM; before that, try 1 failed: CertService answered 503 Service Unavailable: starting")
+		assert.EqualError(t, err,
+			"terminated by SIGTERM; before that, try 1 failed: CertService answered 503 Service Unavailable: starting")
 		assert.Equal(t, 3*time.Second, time.Since(began))
 	})
 }
@@ -238,7 +252,8 @@ func TestEnroll_logs_one_line_for_each_failed_try_without_secrets(t *testing.T) 
 		require.Len(t, lines, 2)
 		for i, want := range []string{
 			"CertService answered 503 Service Unavailable: no room for [left out: part of the request]",
-			"connecting to certservice:8443: connection refused: nothing listens there (yet): check that CertService is up, and the port in REQUEST_URL (connection refused)",
+			"connecting to certservice:8443: connection refused: nothing listens there (yet): " +
+				"check that CertService is up, and the port in REQUEST_URL (connection refused)",
 		} {
 			var line struct {
 				Level, Msg, Operation, Error string

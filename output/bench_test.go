@@ -13,7 +13,8 @@ func openForBenchmark(b *testing.B, layout string, types ...string) *Volume {
 // One publication is what an init container does; on a memory volume the time is that of the stores'
 // password hashing, otherwise that of the disk's syncs.
 func BenchmarkVolume_Publish(b *testing.B) {
-	for _, row := range [][]string{{LayoutSymlink, TypeP12}, {LayoutInplace, TypeP12}, {LayoutSymlink, TypeJKS}, {LayoutSymlink, TypePEM}} {
+	for _, row := range [][]string{{LayoutSymlink, TypeP12}, {LayoutInplace, TypeP12},
+		{LayoutSymlink, TypeJKS}, {LayoutSymlink, TypePEM}} {
 		b.Run(row[0]+"/"+row[1], func(b *testing.B) {
 			bundle := newBundle()
 			for b.Loop() {

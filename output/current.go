@@ -74,7 +74,8 @@ func (v *Volume) Adopt(prefer func(Bundle) bool) (adopted *Bundle) {
 // layoutFault compares the kinds of files there are, before anything is opened.
 func (v *Volume) layoutFault(s snapshot) error {
 	if s.unsettled {
-		return &MismatchError{v.path(commitDir), "holds a publication that was interrupted, the next start completes it"}
+		return &MismatchError{v.path(commitDir),
+			"holds a publication that was interrupted, the next start completes it"}
 	}
 	if s.dangling != "" {
 		return &MismatchError{v.path(dataLink), fmt.Sprintf("points to %q, which does not exist", s.dangling)}
@@ -133,7 +134,8 @@ func (r reader) bundle() (Bundle, error) {
 		case !sameCertificates(first.Chain, b.Chain):
 			return Bundle{}, r.fault(name, "has another certificate chain than %s", firstName)
 		case !sameCertificates(first.Trusted, b.Trusted):
-			return Bundle{}, r.fault(format.truststore.Name, "has other certificates than the trusted ones of type %s", r.cfg.Types[0])
+			return Bundle{}, r.fault(format.truststore.Name,
+				"has other certificates than the trusted ones of type %s", r.cfg.Types[0])
 		}
 	}
 	if !pki.SameKey(first.Key.Public(), first.Chain[0].PublicKey) {

@@ -124,7 +124,8 @@ func TestRead_changesNothing(t *testing.T) {
 	require.True(t, wasKilled(func() { _, _ = v.Publish(newBundle()) }))
 	before := listing(t, cfg.Dir)
 	_, err = Read(cfg)
-	require.EqualError(t, err, `"`+cfg.Dir+`/..commit" holds a publication that was interrupted, the next start completes it`)
+	require.EqualError(t, err, `"`+cfg.Dir+
+		`/..commit" holds a publication that was interrupted, the next start completes it`)
 	require.Equal(t, before, listing(t, cfg.Dir))
 
 	cfg.NotePending = true
@@ -139,8 +140,9 @@ func TestVolume_Publish_refusesWhatNoReaderCouldUse(t *testing.T) {
 		"has no private key or no certificate, want both":                 {key, nil, trusted, nil},
 		"the certificate holds another public key than the private key's": {key, other.Chain, trusted, nil},
 		"has no trusted certificate, want at least one":                   {key, chain, nil, nil},
-		"has a note of 65537 bytes, want at most 65536":                   {key, chain, trusted, make([]byte, NoteLimit+1)},
-		"x509: unknown key type while marshaling PKCS#8: output.opaque":   {opaque{key}, chain, trusted, nil},
+		"has a note of 65537 bytes, want at most 65536": {key, chain, trusted,
+			make([]byte, NoteLimit+1)},
+		"x509: unknown key type while marshaling PKCS#8: output.opaque": {opaque{key}, chain, trusted, nil},
 	} {
 		cfg := newConfig(t, LayoutSymlink, TypeP12)
 		_, err := mustOpen(t, cfg).Publish(bundle)

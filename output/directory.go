@@ -48,12 +48,14 @@ func (v *Volume) makeDirectory(path string) error {
 	case err == nil && info.IsDir():
 		return nil
 	case err == nil:
-		return &FileError{Op: files.OpMakeDir, Path: path, Err: syscall.ENOTDIR, Hint: "it is a file: remove it or give another path"}
+		return &FileError{Op: files.OpMakeDir, Path: path, Err: syscall.ENOTDIR,
+			Hint: "it is a file: remove it or give another path"}
 	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
 		return files.NewError(files.OpOpen, path, err)
 	}
 	if _, err := os.Lstat(path); err == nil {
-		return &FileError{Op: files.OpOpen, Path: path, Err: syscall.ENOENT, Hint: "it is a link to a directory that does not exist"}
+		return &FileError{Op: files.OpOpen, Path: path, Err: syscall.ENOENT,
+			Hint: "it is a link to a directory that does not exist"}
 	}
 	parent, name := filepath.Dir(path), filepath.Base(path)
 	if err := v.makeDirectory(parent); err != nil {

@@ -149,7 +149,8 @@ func TestOpen_directoryIsMadeWithParentsAndAnExistingOneKeepsItsMode(t *testing.
 	cfg := Config{Dir: filepath.Join(top, "a", "b.c"), Types: []string{TypePEM}}
 	mustPublish(t, mustOpen(t, cfg), newBundle())
 	for path, want := range map[string]string{
-		top: "dgrwx--x--x", filepath.Dir(cfg.Dir): "dgrwxr-x---", cfg.Dir: "dgrwxr-x---", filepath.Join(cfg.Dir, dataLink): "dgrwxr-x---",
+		top: "dgrwx--x--x", filepath.Dir(cfg.Dir): "dgrwxr-x---", cfg.Dir: "dgrwxr-x---",
+		filepath.Join(cfg.Dir, dataLink): "dgrwxr-x---",
 	} {
 		assert.Equal(t, want, stat(t, path).Mode().String(), path)
 	}

@@ -32,7 +32,8 @@ func ExampleVolume_Publish() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	published, err := volume.Publish(output.Bundle{Key: key, Chain: chain, Trusted: []*x509.Certificate{authority.Root}})
+	published, err := volume.Publish(output.Bundle{Key: key, Chain: chain,
+		Trusted: []*x509.Certificate{authority.Root}})
 	if err != nil {
 		log.Fatal(err)
 	}

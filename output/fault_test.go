@@ -107,7 +107,8 @@ func TestVolume_Publish_removesWhatIsCertfetchersAndNothingElse(t *testing.T) {
 			}
 			require.NoError(t, makeDir(filepath.Join(cfg.Dir, "..app")))
 			require.NoError(t, makeDir(filepath.Join(cfg.Dir, "keystore.jks")))
-			require.NoError(t, os.Symlink("..data/gone", filepath.Join(cfg.Dir, "gone"))) // such links are certfetcher's
+			// such links are certfetcher's
+			require.NoError(t, os.Symlink("..data/gone", filepath.Join(cfg.Dir, "gone")))
 			require.NoError(t, makeLink(filepath.Join(cfg.Dir, "truststore.jks")))
 			mustOpen(t, cfg)
 
@@ -118,7 +119,8 @@ func TestVolume_Publish_removesWhatIsCertfetchersAndNothingElse(t *testing.T) {
 			visible := slices.DeleteFunc(slices.Collect(maps.Keys(names)), func(name string) bool {
 				return name == dataLink || name == noteName || generationName.MatchString(name)
 			})
-			require.ElementsMatch(t, []string{"app.properties", "truststore.jks.bak", "..app", "keystore.jks", "truststore.jks",
+			require.ElementsMatch(t, []string{"app.properties", "truststore.jks.bak", "..app",
+				"keystore.jks", "truststore.jks",
 				"key.pem", "keystore.pem", "keystore-combined.pem", "truststore.pem"}, visible)
 			require.Equal(t, "drwx------", names["keystore.jks"])
 			require.Equal(t, "-> /etc/passwd", names["truststore.jks"])

@@ -45,13 +45,16 @@ func (d disk) moveAside(name, reason string) error {
 		if err != nil {
 			return err
 		}
-		d.log.Warn("moved aside what is not certfetcher's but had the name of one of its files: find out which process puts it there",
+		d.log.Warn("moved aside what is not certfetcher's but had the name of one of its files: "+
+			"find out which process puts it there",
 			"path", d.Path(name), "to", d.Path(to), "error", reason)
 		return nil
 	}
 	return &FileError{
-		Op: files.OpRename, Path: d.Path(name), Err: errors.New("it is not certfetcher's, and nothing more is moved aside"),
-		Hint: fmt.Sprintf("remove it, and what is there as %s1 to %[1]s%d; find out who puts it there", asidePrefix, asideMost),
+		Op: files.OpRename, Path: d.Path(name),
+		Err: errors.New("it is not certfetcher's, and nothing more is moved aside"),
+		Hint: fmt.Sprintf("remove it, and what is there as %s1 to %[1]s%d; find out who puts it there", asidePrefix,
+			asideMost),
 	}
 }
 
@@ -96,8 +99,8 @@ func notEmpty(err error) bool {
 	return errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST)
 }
 
-// remove removes what has a name of certfetcher's, or nothing when there is none. What removeFiles cannot empty is moved
-// aside.
+// remove removes what has a name of certfetcher's, or nothing when there is none. What removeFiles cannot empty is
+// moved aside.
 func (d disk) remove(name string) error {
 	emptied := false
 	err := d.Do(files.OpRemove, name, func() (err error) { emptied, err = d.removeFiles(name); return err })

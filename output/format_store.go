@@ -80,7 +80,8 @@ func (r reader) stores(keyName, trustName string, format keystore.Format) (Bundl
 		want := trustedAlias(r.cfg, i)
 		at := slices.IndexFunc(trusted, func(e keystore.Entry) bool { return e.Trusted && sameAlias(e.Alias, want) })
 		if at < 0 {
-			return Bundle{}, r.fault(trustName, "has %s and no trusted certificate with the alias %q", describe(trusted), want)
+			return Bundle{}, r.fault(trustName, "has %s and no trusted certificate with the alias %q",
+				describe(trusted), want)
 		}
 		b.Trusted = append(b.Trusted, trusted[at].Chain[0])
 	}

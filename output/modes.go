@@ -7,7 +7,8 @@ import (
 )
 
 // CorrectModes gives published files the modes and the group that they should have, as far as Current or Publish
-// knows them. Content and modification time stay as they are. It returns the paths of those that it changed. The error is of type *FileError; a volume on which nothing differs needs no right to write.
+// knows them. Content and modification time stay as they are. It returns the paths of those that it changed. The error
+// is of type *FileError; a volume on which nothing differs needs no right to write.
 func (v *Volume) CorrectModes() (corrected []string, err error) {
 	v.mu.Lock()
 	published := v.published
@@ -20,7 +21,8 @@ func (v *Volume) CorrectModes() (corrected []string, err error) {
 		for _, want := range published.files {
 			has, ok := now.files[want.name]
 			if !ok || has.err != nil || has.shared {
-				continue // gone or replaced meanwhile, which modes do not repair; or perhaps another process's file elsewhere
+				// gone or replaced meanwhile, which modes do not repair; or perhaps another process's file elsewhere
+				continue
 			}
 			changed, err := d.correctMode(want.name, has.mode, want.mode, has.gid)
 			if changed {

@@ -126,8 +126,8 @@ func (v *Volume) replacedNames() []string {
 	return names
 }
 
-// inTheWay refuses a volume where a directory that settle could not move aside, or a mount, has a name that a rename must
-// take, before anything is written: it would stop the publication half-way.
+// inTheWay refuses a volume where a directory that settle could not move aside, or a mount, has a name that a rename
+// must take, before anything is written: it would stop the publication half-way.
 func (v *Volume) inTheWay(d disk) error {
 	dir, err := d.Root.Open(".")
 	if err != nil {

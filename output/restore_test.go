@@ -62,7 +62,8 @@ func TestVolume_Restore_putsBackWhatAnotherProcessChanged(t *testing.T) {
 
 				p := mustRestore(t, v)
 				assert.Len(t, p.Files, 4)
-				what := map[string]string{LayoutSymlink: "the link that it should be", LayoutInplace: "a regular file"}[layout]
+				what := map[string]string{LayoutSymlink: "the link that it should be",
+					LayoutInplace: "a regular file"}[layout]
 				if want := strings.ReplaceAll(row.want, "what it should be", what); want == "" {
 					assert.NotEmpty(t, p.Differences, name)
 				} else {

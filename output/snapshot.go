@@ -12,8 +12,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// readLimit bounds what is read of one file, in bytes. A CertService response has at most a megabyte, in Base64, and the
-// largest store has some ten kilobytes; there are ten files, and they are held in memory twice.
+// readLimit bounds what is read of one file, in bytes. A CertService response has at most a megabyte, in Base64, and
+// the largest store has some ten kilobytes; there are ten files, and they are held in memory twice.
 const readLimit = 2 << 20
 
 const (
@@ -48,7 +48,8 @@ func (f found) holds(data []byte) bool { return f.err == nil && bytes.Equal(f.da
 // look takes a snapshot. In the symlink layout it resolves ..data once and reads what that led to.
 func (d disk) look() snapshot {
 	generation := d.generation()
-	s := snapshot{layout: LayoutInplace, generated: generation != "", unsettled: d.Exists(commitDir), files: map[string]found{}}
+	s := snapshot{layout: LayoutInplace, generated: generation != "",
+		unsettled: d.Exists(commitDir), files: map[string]found{}}
 	if s.generated {
 		s.layout = LayoutSymlink
 	} else if _, err := d.Root.Stat(dataLink); errors.Is(err, fs.ErrNotExist) {

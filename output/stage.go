@@ -74,7 +74,8 @@ func (v *Volume) makingRoom(d disk, work func() error) error {
 		if d.remove(stageDir) != nil || d.remove(names[0]) != nil {
 			return err
 		}
-		v.cfg.Log.Warn("the volume is nearly full: removed an old generation of files early, although a reader may still use it",
+		v.cfg.Log.Warn(
+			"the volume is nearly full: removed an old generation of files early, although a reader may still use it",
 			"path", d.Path(names[0]))
 	}
 }

@@ -18,7 +18,8 @@ import (
 // rename that commits them, and the volume before the link that readers follow.
 func TestVolume_Publish_syncsBeforeItRenames(t *testing.T) {
 	strace := fixture.RequirePrograms(t, "strace")[0]
-	files := []string{"..stage/key.pem", "..stage/keystore-combined.pem", "..stage/keystore.pem", "..stage/truststore.pem", "..stage"}
+	files := []string{"..stage/key.pem", "..stage/keystore-combined.pem", "..stage/keystore.pem",
+		"..stage/truststore.pem", "..stage"}
 	type commit struct {
 		to     string
 		synced []string
@@ -55,7 +56,8 @@ var (
 func trace(t *testing.T, strace, layout, dir string) (seen []string) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "strace")
-	cmd := exec.Command(strace, "-f", "-y", "-s", "200", "-e", "trace=fsync,rename,renameat,renameat2", "-o", out, os.Args[0])
+	cmd := exec.Command(strace, "-f", "-y", "-s", "200", "-e",
+		"trace=fsync,rename,renameat,renameat2", "-o", out, os.Args[0])
 	cmd.Env = append(os.Environ(), childVariable+"="+layout+" "+dir)
 	text, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", text)

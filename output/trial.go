@@ -47,9 +47,9 @@ func usualSize(f File) int {
 	return usualCertificates
 }
 
-// Writable finds out by trying whether a publication could start, has room, and can make the links of the symlink layout,
-// so that no certificate is requested in vain: it writes as many files, of the same sizes, as the next publication
-// will. Old generations stay, but are removed where there is no other room. Nothing is made durable. The
+// Writable finds out by trying whether a publication could start, has room, and can make the links of the symlink
+// layout, so that no certificate is requested in vain: it writes as many files, of the same sizes, as the next
+// publication will. Old generations stay, but are removed where there is no other room. Nothing is made durable. The
 // error is of type *FileError.
 func (v *Volume) Writable() error {
 	return v.alone(func(d disk) error {

@@ -12,9 +12,12 @@ import (
 
 // The files of each format, in the order in which they are replaced, with their modes.
 var expectedFiles = map[string][]string{
-	TypeP12: {"keystore.pass -rw-r-----", "truststore.pass -rw-r-----", "truststore.p12 -rw-r--r--", "keystore.p12 -rw-r-----"},
-	TypeJKS: {"keystore.pass -rw-r-----", "truststore.pass -rw-r-----", "truststore.jks -rw-r--r--", "keystore.jks -rw-r-----"},
-	TypePEM: {"truststore.pem -rw-r--r--", "keystore-combined.pem -rw-r-----", "key.pem -rw-r-----", "keystore.pem -rw-r--r--"},
+	TypeP12: {"keystore.pass -rw-r-----", "truststore.pass -rw-r-----", "truststore.p12 -rw-r--r--",
+		"keystore.p12 -rw-r-----"},
+	TypeJKS: {"keystore.pass -rw-r-----", "truststore.pass -rw-r-----", "truststore.jks -rw-r--r--",
+		"keystore.jks -rw-r-----"},
+	TypePEM: {"truststore.pem -rw-r--r--", "keystore-combined.pem -rw-r-----", "key.pem -rw-r-----",
+		"keystore.pem -rw-r--r--"},
 	"all": {"keystore.pass -rw-r-----", "truststore.pass -rw-r-----",
 		"truststore.p12 -rw-r--r--", "truststore.jks -rw-r--r--", "truststore.pem -rw-r--r--",
 		"keystore.p12 -rw-r-----", "keystore.jks -rw-r-----",

@@ -35,7 +35,8 @@ func replacedInputs(cfg *config.Fetcher) (faults config.Faults) {
 	for _, variable := range slices.Sorted(maps.Keys(cfg.Inputs)) {
 		if path := cfg.Inputs[variable]; output.Replaces(cfg.Output.Dir, path) {
 			faults = append(faults, config.NewFault("OUTPUT_PATH", fmt.Sprintf(
-				"has %q, where a publication replaces or removes the file of %s, %q: want a directory of its own", cfg.Output.Dir, variable, path)))
+				"has %q, where a publication replaces or removes the file of %s, %q: want a directory of its own",
+				cfg.Output.Dir, variable, path)))
 		}
 	}
 	return faults
@@ -49,7 +50,8 @@ func loadMerge(outputDir string) (*truststore.Config, config.Faults) {
 	}
 	var faults config.Faults
 	add := func(variable, problem string) {
-		faults = append(faults, config.Fault{Stage: enroll.StageClientConfiguration, Variable: variable, Problem: problem})
+		faults = append(faults, config.Fault{Stage: enroll.StageClientConfiguration,
+			Variable: variable, Problem: problem})
 	}
 	cfg, err := truststore.Load()
 	var found truststore.Faults
@@ -60,7 +62,10 @@ func loadMerge(outputDir string) (*truststore.Config, config.Faults) {
 	}
 	check := func(variable, path string) {
 		if files.Within(outputDir, path) {
-			add(variable, fmt.Sprintf("has %q, which would be changed by merging, and put back by the sidecar, which publishes what is in OUTPUT_PATH; want a file elsewhere", path))
+			add(variable,
+				fmt.Sprintf(
+					"has %q, which would be changed by merging, and put back by the sidecar, "+
+						"which publishes what is in OUTPUT_PATH; want a file elsewhere", path))
 		}
 	}
 	if len(cfg.Truststores) > 1 {

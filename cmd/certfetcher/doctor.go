@@ -12,7 +12,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/enroll"
 )
 
-const doctorUsage = `certfetcher doctor checks the deployment without asking for a certificate, and says what to do about what it finds.
+const doctorUsage = `certfetcher doctor checks the deployment without requesting a certificate, and says
+what to do about what it finds.
 
 Usage: certfetcher doctor [-o text|json] [-uid N] [-gid N]
   -o           how the checks are printed; text without it
@@ -43,7 +44,9 @@ func examine(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = errors.New("-o is text or json, and there are no arguments")
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "certfetcher: %v; usage: certfetcher doctor [-o text|json] [-uid N] [-gid N], see certfetcher doctor --help\n", err)
+		fmt.Fprintf(stderr,
+			"certfetcher: %v; usage: certfetcher doctor [-o text|json] [-uid N] [-gid N], see "+
+				"certfetcher doctor --help\n", err)
 		return enroll.StageClientConfiguration.ExitCode()
 	}
 	setup, faults := readEnvironment(io.Discard) // faults are in the report

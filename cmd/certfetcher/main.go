@@ -77,7 +77,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 func fetch(ctx context.Context, s setup) error {
 	startup.SurvivePipes()
 	enroller := &enroll.Enroller{
-		Config: s.config.Settings, Identity: func() *mtls.Identity { return s.identity }, UserAgent: userAgent(), Log: s.log, Now: time.Now,
+		Config: s.config.Settings, Identity: func() *mtls.Identity { return s.identity },
+		UserAgent: userAgent(), Log: s.log, Now: time.Now,
 	}
 	if s.config.Sidecar.Enabled {
 		return runSidecar(ctx, s, enroller)
@@ -99,7 +100,8 @@ func runSidecar(ctx context.Context, s setup, enroller *enroll.Enroller) error {
 func userAgent() string { return "certfetcher/" + program.Version() }
 
 func usage(w io.Writer) error {
-	_, err := fmt.Fprint(w, `certfetcher fetches a certificate from a CertService and publishes keystore and truststore on a volume.
+	_, err := fmt.Fprint(w,
+		`certfetcher fetches a certificate from a CertService and publishes keystore and truststore on a volume.
 With MODE=sidecar it stays and renews it.
 
 Usage: certfetcher [--check | --help | --version]

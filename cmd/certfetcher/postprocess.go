@@ -17,7 +17,9 @@ func postprocess(args []string, stdout, stderr io.Writer) int {
 		if asksForHelp(args[0]) {
 			return printed(stderr, postprocessUsage(stdout))
 		}
-		fmt.Fprintln(stderr, "certfetcher: postprocess takes no arguments, it is configured by environment variables, see certfetcher postprocess --help")
+		fmt.Fprintln(stderr,
+			"certfetcher: postprocess takes no arguments, it is configured by environment "+
+				"variables, see certfetcher postprocess --help")
 		return truststore.ExitCode(errors.New("wrong usage"))
 	}
 	settings, _ := config.Load() // the log's settings are read even when this container is for nothing else
@@ -38,7 +40,9 @@ func postprocess(args []string, stdout, stderr io.Writer) int {
 }
 
 func postprocessUsage(w io.Writer) error {
-	_, err := fmt.Fprint(w, `certfetcher postprocess merges truststores and swaps keystores, as the ONAP post-processor did. A second run changes nothing.
+	_, err := fmt.Fprint(w,
+		`certfetcher postprocess merges truststores and swaps keystores, as the ONAP post-processor did. A second run
+changes nothing.
 
 `)
 	if err != nil {

@@ -68,8 +68,10 @@ func misused(err error, stderr io.Writer) setup {
 	s := setup{}
 	s.config, _ = loadConfig()
 	s.log = s.config.Log.Logger(stderr)
-	s.failure = &enroll.Error{Stage: enroll.StageClientConfiguration, Err: fmt.Errorf("%w: the flags are --check, --help and --version, "+
-		"the commands doctor, inspect, postprocess and probe; everything else is set by environment variables, see --help", err)}
+	s.failure = &enroll.Error{Stage: enroll.StageClientConfiguration,
+		Err: fmt.Errorf("%w: the flags are --check, --help and --version, "+
+			"the commands doctor, inspect, postprocess and probe; everything else is set by "+
+			"environment variables, see --help", err)}
 	return s
 }
 
@@ -84,7 +86,8 @@ func readEnvironment(stderr io.Writer) (setup, config.Faults) {
 		var more config.Faults // of the first part in the contract's order
 		s.merge, more = loadMerge(s.config.Output.Dir)
 		var found []program.Fault
-		s.notify, found = notify.New(s.config.Notify, notify.Options{UserAgent: userAgent(), Environ: os.Environ(), Log: s.log})
+		s.notify, found = notify.New(s.config.Notify,
+			notify.Options{UserAgent: userAgent(), Environ: os.Environ(), Log: s.log})
 		for _, fault := range found {
 			more = append(more, config.NewFault(fault.Variable, fault.Problem))
 		}
@@ -106,7 +109,8 @@ func unusableIdentity(identity *mtls.Identity) error {
 // report says why the run failed: in the log, in the Kubernetes termination message and by the exit code.
 func report(s setup) int {
 	stage := enroll.StageOf(s.failure)
-	s.log.Error("certfetcher failed", "error", s.failure.Error(), "stage", stage.String(), "exit_code", stage.ExitCode())
+	s.log.Error("certfetcher failed", "error", s.failure.Error(), "stage", stage.String(),
+		"exit_code", stage.ExitCode())
 	writeTerminationMessage(s.config.TerminationMessagePath, stage.String()+": "+s.failure.Error(), s.log)
 	return stage.ExitCode()
 }
@@ -117,7 +121,8 @@ func rescue(stderr io.Writer, code *int) {
 		settings, _ := loadConfig()
 		log, reason := settings.Log.Logger(stderr), fmt.Sprintf("panic: %v", v)
 		*code = enroll.StageOther.ExitCode()
-		log.Error("certfetcher failed", "error", reason, "stage", enroll.StageOther.String(), "exit_code", *code, "stack", string(debug.Stack()))
+		log.Error("certfetcher failed", "error", reason, "stage", enroll.StageOther.String(),
+			"exit_code", *code, "stack", string(debug.Stack()))
 		writeTerminationMessage(settings.TerminationMessagePath, enroll.StageOther.String()+": "+reason, log)
 	}
 }

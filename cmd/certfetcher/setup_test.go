@@ -20,7 +20,8 @@ func TestRescue_panic_endsWithItsExitCodeAndReason(t *testing.T) {
 		panic("broken")
 	}()
 	assert.Equal(t, 99, code)
-	assert.Contains(t, log.String(), `msg="certfetcher failed" error="panic: broken" stage=other exit_code=99 stack="goroutine `)
+	assert.Contains(t, log.String(),
+		`msg="certfetcher failed" error="panic: broken" stage=other exit_code=99 stack="goroutine `)
 	assert.Equal(t, 1, bytes.Count(log.Bytes(), []byte("\n")), "one event is one line")
 	written, err := os.ReadFile(message)
 	require.NoError(t, err)

@@ -20,8 +20,8 @@ import (
 const exitNotValid = 1
 
 const (
-	probeUsage = `certfetcher probe ends with exit code 0 when the volume holds a valid certificate in all files that the configuration
-asks for, and else with 1 and the reason. It takes no arguments, and asks nobody.
+	probeUsage = `certfetcher probe ends with exit code 0 when the volume holds a valid certificate in all
+configured files, and otherwise with 1 and the reason. It takes no arguments and uses no network.
 
 Usage: certfetcher probe
 `
@@ -68,7 +68,8 @@ func inspectVolume(args []string, stdout, stderr io.Writer) int {
 	cfg, faults := loadConfig()
 	if dir == "" {
 		dir = cfg.Output.Dir
-		if at := slices.IndexFunc(faults, func(f config.Fault) bool { return f.Variable == "OUTPUT_PATH" }); at >= 0 && err == nil {
+		if at := slices.IndexFunc(faults, func(f config.Fault) bool { return f.Variable == "OUTPUT_PATH" }); at >= 0 &&
+			err == nil {
 			err = fmt.Errorf("no directory is named, and %w", faults[at])
 		}
 	}

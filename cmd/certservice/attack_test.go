@@ -82,7 +82,8 @@ func (a *attacker) hold(connections int, overTLS, plain []byte) {
 }
 
 // latency returns the median and the longest of so many requests, each on a connection of its own.
-func latency(t *testing.T, p *process, authority *fixture.CA, certificate bool, requests, want int) (median, longest time.Duration) {
+func latency(t *testing.T, p *process, authority *fixture.CA, certificate bool,
+	requests, want int) (median, longest time.Duration) {
 	t.Helper()
 	client := clientOf(t, authority, certificate)
 	client.Timeout = 10 * time.Second
@@ -149,12 +150,15 @@ func TestCertservice_attack_withoutACertificateTakesNeitherMemoryNorPlaces(t *te
 	strangerAfter, _ := latency(t, p, authority, false, 10, http.StatusUnauthorized)
 
 	_, metrics := p.get(http.DefaultClient, p.url+"/metrics")
-	t.Logf("1,300 hostile connections: at most %d KiB resident, %d KiB of them taken by Go; a verified client's request took %v (at most %v) before, "+
-		"%v (%v) during, %v (%v) after; one without a certificate %v during, %v after", p.memory("VmHWM"), series(t, metrics, "go_memstats_sys_bytes")>>10,
+	t.Logf("1,300 hostile connections: at most %d KiB resident, %d KiB of them taken by Go; a "+
+		"verified client's request took %v (at most %v) before, "+
+		"%v (%v) during, %v (%v) after; one without a certificate %v during, %v after",
+		p.memory("VmHWM"), series(t, metrics, "go_memstats_sys_bytes")>>10,
 		calm, calmest, median, longest, after, afterLongest, stranger, strangerAfter)
 	// What Go takes, and seldom gives back, as the race detector has several times of it beside.
 	assert.Less(t, series(t, metrics, "go_memstats_sys_bytes"), 80<<20)
-	assert.Positive(t, series(t, metrics, `certservice_connections_closed_total{clients="unverified",reason="connections"}`))
+	assert.Positive(t, series(t, metrics,
+		`certservice_connections_closed_total{clients="unverified",reason="connections"}`))
 	assert.NoError(t, p.terminate())
 }
 

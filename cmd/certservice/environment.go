@@ -101,9 +101,12 @@ func loadSettings() (settings, []program.Fault) {
 	r := program.ReadEnvironment(variables)
 	s := settings{
 		files: mtls.Files{
-			KeystorePath: r.Value("KEYSTORE_PATH"), KeystoreKeyPath: r.Value("KEYSTORE_KEY_PATH"), KeystorePassword: r.Value("KEYSTORE_PASSWORD"),
-			TruststorePath: r.Value("TRUSTSTORE_PATH"), TruststorePassword: r.Value("TRUSTSTORE_PASSWORD"), Server: true,
-			KeystorePasswordFile: r.SecretFile("KEYSTORE_PASSWORD"), TruststorePasswordFile: r.SecretFile("TRUSTSTORE_PASSWORD"),
+			KeystorePath: r.Value("KEYSTORE_PATH"), KeystoreKeyPath: r.Value("KEYSTORE_KEY_PATH"),
+			KeystorePassword:   r.Value("KEYSTORE_PASSWORD"),
+			TruststorePath:     r.Value("TRUSTSTORE_PATH"),
+			TruststorePassword: r.Value("TRUSTSTORE_PASSWORD"), Server: true,
+			KeystorePasswordFile:   r.SecretFile("KEYSTORE_PASSWORD"),
+			TruststorePasswordFile: r.SecretFile("TRUSTSTORE_PASSWORD"),
 		},
 		httpsPort:         r.Number("HTTPS_PORT", 0, 65535),
 		handshakeAuth:     r.Choice("CLIENT_AUTH", "answer", "handshake") == "handshake",

@@ -42,7 +42,9 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 	case errors.Is(err, flag.ErrHelp):
 		return exitCode(stderr, writeUsage(stdout))
 	case err != nil || flags.NArg() > 0:
-		fmt.Fprintln(stderr, "certservice: the flags are --check, --help and --version; everything else is set by environment variables, see --help")
+		fmt.Fprintln(stderr,
+			"certservice: the flags are --check, --help and --version; everything else is set "+
+				"by environment variables, see --help")
 		return exitUsage
 	case *showVersion:
 		_, err := fmt.Fprintf(stdout, "certservice %s\n", program.Version())
@@ -100,7 +102,8 @@ func exitCode(stderr io.Writer, err error) int {
 func probe(ctx context.Context, stderr io.Writer) int {
 	s, _ := loadSettings() // the service has reported the faults
 	if s.metricsAddr == "" {
-		fmt.Fprintln(stderr, "certservice probe: METRICS_ADDR is not set, and the other port requires a client certificate")
+		fmt.Fprintln(stderr,
+			"certservice probe: METRICS_ADDR is not set, and the other port requires a client certificate")
 		return exitUsage
 	}
 	err := program.Probe(ctx, s.metricsAddr, "/readyz", func(status int) bool { return status == http.StatusOK })

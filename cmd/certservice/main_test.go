@@ -102,7 +102,7 @@ func TestRun_flags(t *testing.T) {
 	for _, v := range variables {
 		assert.NotEmpty(t, v.Rule, v.Name)
 		assert.Contains(t, stdout, "\n  "+v.Name+" (")
-		assert.Contains(t, stdout, v.Help)
+		assert.Contains(t, strings.Join(strings.Fields(stdout), " "), v.Help)
 		assert.Contains(t, stdout, v.Default)
 	}
 	_, stdout, _ = runWith(t, nil, "--version")
@@ -111,7 +111,9 @@ func TestRun_flags(t *testing.T) {
 		code, stdout, stderr := runWith(t, nil, args...)
 		assert.Equal(t, exitUsage, code, args)
 		assert.Empty(t, stdout)
-		assert.Equal(t, "certservice: the flags are --check, --help and --version; everything else is set by environment variables, see --help\n", stderr)
+		assert.Equal(t,
+			"certservice: the flags are --check, --help and --version; everything else is set "+
+				"by environment variables, see --help\n", stderr)
 	}
 	code, stdout, stderr = runWith(t, files(t, newCA(t), goodServers), "--check")
 	assert.Equal(t, exitOK, code, stderr)
@@ -184,7 +186,8 @@ func TestRun_check_skipsAnchorsThatCanVerifyNothing(t *testing.T) {
 	require.NoError(t, err)
 	writeFile(t, anchors, append(ed448, good...))
 	stderr := checks(t, env, exitOK,
-		`certificate 1, \"CN=TLS Root CA,O=Throwaway\", can verify nothing here: it cannot be parsed: x509: negative serial number; it is skipped`,
+		`certificate 1, \"CN=TLS Root CA,O=Throwaway\", can verify nothing here: it cannot be `+
+			`parsed: x509: negative serial number; it is skipped`,
 		`trustAnchors: in \"anchors.pem\", certificate 1, `,
 		`can verify nothing here: its key is of an unsupported kind (Ed448); it is skipped`)
 	assert.Equal(t, 2, strings.Count(stderr, "is skipped"))
@@ -199,7 +202,8 @@ func TestRun_check_skipsAnchorsThatCanVerifyNothing(t *testing.T) {
 func TestRun_passwordFile_isReadWithoutItsNewline(t *testing.T) {
 	env := files(t, newCA(t), goodServers)
 	env["KEYSTORE_PASSWORD_FILE"] = filepath.Join(t.TempDir(), "password")
-	for content, want := range map[string]int{"secret\n": exitOK, "secret\r\n": exitOK, "secret": exitOK, "other\n": exitFailed, "": exitFailed} {
+	for content, want := range map[string]int{"secret\n": exitOK, "secret\r\n": exitOK,
+		"secret": exitOK, "other\n": exitFailed, "": exitFailed} {
 		writeFile(t, env["KEYSTORE_PASSWORD_FILE"], []byte(content))
 		checks(t, env, want)
 	}
@@ -228,14 +232,16 @@ func TestRun_faults_areLoggedAndExitCode1(t *testing.T) {
 		env["HTTPS_PORT"], env["METRICS_ADDR"] = ports[0], ports[1]
 		code, _, stderr := runWith(t, env)
 		assert.Equal(t, exitFailed, code)
-		assert.Contains(t, stderr, `"error":"`+variable+": another process already listens on :"+number+": stop it, or set another port")
+		assert.Contains(t, stderr, `"error":"`+variable+": another process already listens on :"+number+
+			": stop it, or set another port")
 	}
 }
 
 func TestRun_probe_saysWhyNot(t *testing.T) {
 	code, _, stderr := runWith(t, nil, "probe")
 	assert.Equal(t, exitUsage, code)
-	assert.Equal(t, "certservice probe: METRICS_ADDR is not set, and the other port requires a client certificate\n", stderr)
+	assert.Equal(t, "certservice probe: METRICS_ADDR is not set, and the other port requires a client certificate\n",
+		stderr)
 
 	address := fixture.FreeAddress(t)
 	code, _, stderr = runWith(t, map[string]string{"METRICS_ADDR": address}, "probe")

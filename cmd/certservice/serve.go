@@ -93,7 +93,8 @@ func listen(
 	if err != nil {
 		return err
 	}
-	log := cfg.Log.With("version", program.Version(), "https", api.Addr().String(), "connections", cfg.Capacity.Connections())
+	log := cfg.Log.With("version", program.Version(), "https", api.Addr().String(), "connections",
+		cfg.Capacity.Connections())
 	var plain net.Listener
 	if s.metricsAddr != "" {
 		if plain, err = listenOn("METRICS_ADDR", s.metricsAddr); err != nil {
@@ -113,16 +114,19 @@ func listenOn(variable, address string) (net.Listener, error) {
 	case err == nil:
 		return listener, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s: another process already listens on %s: stop it, or set another port", variable, address)
+		return nil, fmt.Errorf("%s: another process already listens on %s: stop it, or set another port", variable,
+			address)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("%s: this user may not listen on %s: want a port from 1024", variable, address)
 	}
 	return nil, fmt.Errorf("%s: %w", variable, err)
 }
 
-func newConfiguration(s settings, cpu *certservice.CPU, m *certservice.Metrics, log *slog.Logger) *certservice.Configuration {
+func newConfiguration(s settings, cpu *certservice.CPU, m *certservice.Metrics,
+	log *slog.Logger) *certservice.Configuration {
 	return certservice.NewConfiguration(s.cmpServersPath, certservice.CMPBuilder(certservice.CMPOptions{
-		Connections: s.maxInFlight, ResponseTrust: s.responseTrust, RequestTimeout: s.requestTimeout, CPU: cpu, Log: log,
+		Connections: s.maxInFlight, ResponseTrust: s.responseTrust,
+		RequestTimeout: s.requestTimeout, CPU: cpu, Log: log,
 	}), m, log)
 }
 

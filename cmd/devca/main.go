@@ -33,7 +33,8 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 	case errors.Is(err, flag.ErrHelp):
 		return reportWrite(stderr, writeUsage(stdout))
 	case err != nil || flags.NArg() > 0:
-		fmt.Fprintln(stderr, "devca: the flags are --help and --version; everything else is set by environment variables, see --help")
+		fmt.Fprintln(stderr,
+			"devca: the flags are --help and --version; everything else is set by environment variables, see --help")
 		return 2
 	case *showVersion:
 		_, err := fmt.Fprintf(stdout, "devca %s\n", program.Version())

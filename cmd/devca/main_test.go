@@ -72,13 +72,16 @@ func TestRun_otherArguments_areRefused(t *testing.T) {
 	for _, argument := range []string{"--port", "serve"} {
 		code, _, stderr := execute(argument)
 		assert.Equal(t, 2, code)
-		assert.Equal(t, "devca: the flags are --help and --version; everything else is set by environment variables, see --help\n", stderr)
+		assert.Equal(t,
+			"devca: the flags are --help and --version; everything else is set by environment variables, see --help\n",
+			stderr)
 	}
 }
 
 func TestRun_configurationFaults_areAllReported(t *testing.T) {
 	clean(t, map[string]string{
-		"DEVCA_ADDR": "here", "DEVCA_RV": strings.Repeat("x", 257), "DEVCA_IAK": strings.Repeat("secret", 50), "DEVCA_VALIDITY": "0",
+		"DEVCA_ADDR": "here", "DEVCA_RV": strings.Repeat("x", 257),
+		"DEVCA_IAK": strings.Repeat("secret", 50), "DEVCA_VALIDITY": "0",
 		"DEVCA_RESPONSE_PROTECTION": "none", "DEVCA_FAULT": "slow,explode", "LOG_FORMAT": "xml", "LOG_LEVEL": "loud",
 	})
 	code, _, stderr := execute()
@@ -88,7 +91,10 @@ devca: DEVCA_RV has "`+strings.Repeat("x", 257)+`" (257 bytes), want 1 to 256 by
 devca: DEVCA_IAK has a value that is not shown (300 bytes), want 1 to 256 bytes
 devca: DEVCA_VALIDITY has "0", want a duration such as 1h or 90s, or a number of seconds; 1s to 365 days
 devca: DEVCA_RESPONSE_PROTECTION has "none", want mac or signature
-devca: DEVCA_FAULT has "slow,explode" (fault "slow": want a duration such as 2s; fault "explode" is not known), want any of waiting[:POLLS], rejection[:FAILINFO], unprotected-error, wrong-nonce, wrong-key, expired, explicit-confirm, slow:DURATION, drop[:BODY], separated by commas
+devca: DEVCA_FAULT has "slow,explode" (fault "slow": want a duration such as 2s; fault "explode" is not known), `+
+		"want any of "+
+		"waiting[:POLLS], rejection[:FAILINFO], unprotected-error, wrong-nonce, wrong-key, expired, explicit-confirm, "+
+		`slow:DURATION, drop[:BODY], separated by commas
 devca: LOG_FORMAT has "xml", want json or text
 devca: LOG_LEVEL has "loud", want debug, info, warn or error
 `, stderr)
@@ -104,7 +110,8 @@ func TestLoadSettings_addressesOthersCanReach_needASecretOfTheirOwn(t *testing.T
 		if loopback {
 			assert.Empty(t, faults, address)
 		} else {
-			assert.Equal(t, []string{`DEVCA_ADDR has "` + address + `", which other machines can reach: set DEVCA_IAK too, because the default is public`}, texts(faults))
+			assert.Equal(t, []string{`DEVCA_ADDR has "` + address +
+				`", which other machines can reach: set DEVCA_IAK too, because the default is public`}, texts(faults))
 		}
 		clean(t, map[string]string{"DEVCA_ADDR": address, "DEVCA_IAK": "own"})
 		s, faults := loadSettings()
@@ -127,19 +134,24 @@ func TestLoadSettings_defaultsAndValues(t *testing.T) {
 	s, faults := loadSettings()
 	assert.Empty(t, faults)
 	assert.Equal(t, settings{addr: "127.0.0.1:8829", loopback: true, ca: devca.Config{
-		Reference: "mypassword", Secret: []byte("mypassword"), Validity: time.Hour, ResponseProtection: devca.RespondMAC,
+		Reference: "mypassword", Secret: []byte("mypassword"), Validity: time.Hour,
+		ResponseProtection: devca.RespondMAC,
 	}}, s)
 
 	clean(t, map[string]string{
-		"DEVCA_ADDR": "localhost:1", "DEVCA_RV": "rv", "DEVCA_IAK": "iak", "DEVCA_VALIDITY": "90", "DEVCA_CA_FILE": "root.pem",
-		"DEVCA_RESPONSE_PROTECTION": "signature", "DEVCA_FAULT": "waiting:2", "DEVCA_STRICT_KEY_USAGE": "true", "LOG_FORMAT": "text", "LOG_LEVEL": "debug",
+		"DEVCA_ADDR": "localhost:1", "DEVCA_RV": "rv", "DEVCA_IAK": "iak", "DEVCA_VALIDITY": "90",
+		"DEVCA_CA_FILE":             "root.pem",
+		"DEVCA_RESPONSE_PROTECTION": "signature", "DEVCA_FAULT": "waiting:2",
+		"DEVCA_STRICT_KEY_USAGE": "true", "LOG_FORMAT": "text", "LOG_LEVEL": "debug",
 	})
 	s, faults = loadSettings()
 	assert.Empty(t, faults)
 	assert.Equal(t, settings{
-		addr: "localhost:1", loopback: true, caFile: "root.pem", faults: "waiting:2", log: program.LogSettings{Text: true, Level: slog.LevelDebug}, ca: devca.Config{
-			Reference: "rv", Secret: []byte("iak"), Validity: 90 * time.Second, ResponseProtection: devca.RespondSignature,
-			StrictKeyUsage: true, Faults: devca.Faults{Waiting: 2},
+		addr: "localhost:1", loopback: true, caFile: "root.pem", faults: "waiting:2",
+		log: program.LogSettings{Text: true, Level: slog.LevelDebug}, ca: devca.Config{
+			Reference: "rv", Secret: []byte("iak"), Validity: 90 * time.Second,
+			ResponseProtection: devca.RespondSignature,
+			StrictKeyUsage:     true, Faults: devca.Faults{Waiting: 2},
 		}}, s)
 }
 
@@ -182,12 +194,14 @@ func TestServe_issuesUntilItIsStopped(t *testing.T) {
 
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "leaf"}}, key)
+	der, err := x509.CreateCertificateRequest(rand.Reader,
+		&x509.CertificateRequest{Subject: pkix.Name{CommonName: "leaf"}}, key)
 	require.NoError(t, err)
 	csr, err := x509.ParseCertificateRequest(der)
 	require.NoError(t, err)
 	client, err := cmp.New(cmp.Config{
-		URL: "http://" + started["address"].(string), Recipient: "CN=any", Reference: "mypassword", Secret: []byte("a secret of our own"),
+		URL: "http://" + started["address"].(string), Recipient: "CN=any", Reference: "mypassword",
+		Secret: []byte("a secret of our own"),
 	})
 	require.NoError(t, err)
 	result, err := client.Initialize(t.Context(), cmp.Request{CSR: csr, Key: key})
@@ -207,7 +221,8 @@ func TestServe_failures(t *testing.T) {
 	defer taken.Close()
 	log := slog.New(slog.DiscardHandler)
 	address := taken.Addr().String()
-	assert.EqualError(t, serve(t.Context(), settings{addr: address}, log), "DEVCA_ADDR cannot be used: listen tcp "+address+": bind: address already in use")
+	assert.EqualError(t, serve(t.Context(), settings{addr: address}, log),
+		"DEVCA_ADDR cannot be used: listen tcp "+address+": bind: address already in use")
 
 	missing := filepath.Join(t.TempDir(), "missing", "root.pem")
 	err = serve(t.Context(), settings{addr: "127.0.0.1:0", caFile: missing}, log)
@@ -220,7 +235,8 @@ func TestServe_onOtherAddresses_warnsTwice(t *testing.T) {
 	stop()
 	var records strings.Builder
 	require.NoError(t, serve(ctx, settings{addr: "0.0.0.0:0"}, slog.New(slog.NewTextHandler(&records, nil))))
-	assert.Contains(t, records.String(), "DEVELOPMENT ONLY: other machines can reach this CA, because DEVCA_ADDR says so")
+	assert.Contains(t, records.String(),
+		"DEVELOPMENT ONLY: other machines can reach this CA, because DEVCA_ADDR says so")
 }
 
 func TestRun_probe_succeedsOnceTheCAAnswers(t *testing.T) {
@@ -239,11 +255,14 @@ func TestRun_probe_succeedsOnceTheCAAnswers(t *testing.T) {
 
 func TestRun_misspeltVariable_isWarnedOf(t *testing.T) {
 	clean(t, map[string]string{"DEVCA_ADDR": "here"})
-	for name, value := range map[string]string{"DEVCA_FAULTS": "expired", "DEVCA_SERVICE_HOST": "10.0.0.1", "DEVCA_ADDR_PORT": "tcp://10.0.0.1:80"} {
+	for name, value := range map[string]string{"DEVCA_FAULTS": "expired",
+		"DEVCA_SERVICE_HOST": "10.0.0.1", "DEVCA_ADDR_PORT": "tcp://10.0.0.1:80"} {
 		t.Setenv(name, value)
 	}
 	code, _, stderr := execute()
 	assert.Equal(t, 2, code)
-	assert.Contains(t, stderr, `"level":"WARN","msg":"the environment needs attention","variable":"DEVCA_FAULTS","error":"is not known and has no effect: did you mean DEVCA_FAULT?"`)
+	assert.Contains(t, stderr,
+		`"level":"WARN","msg":"the environment needs attention","variable":"DEVCA_FAULTS","error":"is not known `+
+			`and has no effect: did you mean DEVCA_FAULT?"`)
 	assert.Equal(t, 1, strings.Count(stderr, "did you mean"), stderr)
 }

@@ -51,9 +51,12 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		Handler: ca, ReadTimeout: readTimeout, WriteTimeout: readTimeout + s.ca.Faults.Slow, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo),
 	}
-	log.Warn("DEVELOPMENT ONLY: this CA is not for production. It certifies all requests, and its root is lost when it stops",
-		"address", listener.Addr().String(), "root", pki.DN(ca.Root().RawSubject), "root_sha256", fmt.Sprintf("%x", sha256.Sum256(ca.Root().Raw)),
-		"ca_file", s.caFile, "validity", s.ca.Validity, "response_protection", string(s.ca.ResponseProtection), "faults", s.faults)
+	log.Warn("DEVELOPMENT ONLY: this CA is not for production. It certifies all requests, and "+
+		"its root is lost when it stops",
+		"address", listener.Addr().String(), "root", pki.DN(ca.Root().RawSubject), "root_sha256",
+		fmt.Sprintf("%x", sha256.Sum256(ca.Root().Raw)),
+		"ca_file", s.caFile, "validity", s.ca.Validity, "response_protection",
+		string(s.ca.ResponseProtection), "faults", s.faults)
 	if !s.loopback {
 		log.Warn("DEVELOPMENT ONLY: other machines can reach this CA, because DEVCA_ADDR says so", "address", s.addr)
 	}

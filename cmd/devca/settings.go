@@ -26,7 +26,8 @@ type settings struct {
 // loadSettings reads the environment, and returns everything that is wrong with it.
 func loadSettings() (settings, []program.Fault) {
 	r := program.ReadEnvironment(variables)
-	s := settings{addr: r.Value("DEVCA_ADDR"), caFile: r.Value("DEVCA_CA_FILE"), faults: r.Value("DEVCA_FAULT"), log: r.Log()}
+	s := settings{addr: r.Value("DEVCA_ADDR"), caFile: r.Value("DEVCA_CA_FILE"),
+		faults: r.Value("DEVCA_FAULT"), log: r.Log()}
 	s.loopback = listensOnLoopback(r, r.Value("DEVCA_IAK") != "")
 	for _, name := range []string{"DEVCA_RV", "DEVCA_IAK"} {
 		if n := len(r.Value(name)); n > 256 {
@@ -58,7 +59,9 @@ func listensOnLoopback(r *program.Reader, ownSecret bool) bool {
 	ip := net.ParseIP(host)
 	loopback := host == "localhost" || ip != nil && ip.IsLoopback()
 	if !loopback && !ownSecret {
-		r.Add("DEVCA_ADDR", fmt.Sprintf("has %q, which other machines can reach: set DEVCA_IAK too, because the default is public", r.Value("DEVCA_ADDR")))
+		r.Add("DEVCA_ADDR",
+			fmt.Sprintf("has %q, which other machines can reach: set DEVCA_IAK too, because the default is public",
+				r.Value("DEVCA_ADDR")))
 	}
 	return loopback
 }
@@ -117,7 +120,8 @@ var variables = []program.Variable{
 
 func writeUsage(w io.Writer) error {
 	var text strings.Builder
-	text.WriteString(`devca is a certification authority for DEVELOPMENT ONLY. It answers CMP (RFC 9810, 9483, 9811) at /, /pkix/,
+	text.WriteString(
+		`devca is a certification authority for DEVELOPMENT ONLY. It answers CMP (RFC 9810, 9483, 9811) at /, /pkix/,
 /.well-known/cmp[/p/{name}][/{operation}] and /ejbca/publicweb/cmp/{alias}, keeps everything in memory, and makes a
 new root at every start.
 

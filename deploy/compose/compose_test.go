@@ -150,5 +150,6 @@ func TestEJBCA_isWhatCertserviceExpects(t *testing.T) {
 	mounts := strings.Join(append(c.Services["ca"].Volumes, c.Services["certservice"].Volumes...), "\n")
 	assert.Contains(t, mounts, "ca:"+filepath.Dir(ca["ROOT_FILE"])+"\n")
 	assert.Contains(t, mounts, "ca:/var/lib/devca:ro")
-	assert.Contains(t, c.Services["identities"].Command, "-trust-anchors=/var/lib/devca/"+filepath.Base(ca["ROOT_FILE"]))
+	assert.Contains(t, c.Services["identities"].Command,
+		"-trust-anchors=/var/lib/devca/"+filepath.Base(ca["ROOT_FILE"]))
 }

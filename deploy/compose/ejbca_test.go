@@ -62,7 +62,8 @@ while [ $# -gt 0 ]; do case "$1" in --output) out=$2; shift ;; esac; shift; done
 cd "$STATE" || exit 1
 if [ -e starting ]; then rm starting; printf 404
 elif [ -e settling ]; then rm settling; echo "CA Token is being activated" >"$out"; printf 500
-elif [ -e restarted ] && [ -e token ] && [ "$(cat token)" != null ]; then echo "CA Token is not active" >"$out"; printf 500
+elif [ -e restarted ] && [ -e token ] && [ "$(cat token)" != null ]; then
+	echo "CA Token is not active" >"$out"; printf 500
 else echo ALLOK >"$out"; printf 200; fi
 `
 
@@ -93,7 +94,8 @@ func (i *instance) configure(failing string) (calls, output string, err error) {
 	command.Env = append([]string{
 		"PATH=" + i.programs + ":" + os.Getenv("PATH"), "STATE=" + i.dir, "FAIL=" + failing, "SECRET=" + secretOfTest,
 		"CA_NAME=TestCA", "CA_DN=CN=Test CA,O=Example", "CMP_ALIAS=cmpRA",
-		"CMP_SECRET_FILE=" + filepath.Join(i.programs, "iak"), "UPDATES_FOR=Example", "ROOT_FILE=" + i.root(), "WAIT_SECONDS=20", "SETTLE_SECONDS=0", "INTERVAL=0",
+		"CMP_SECRET_FILE=" + filepath.Join(i.programs, "iak"), "UPDATES_FOR=Example",
+		"ROOT_FILE=" + i.root(), "WAIT_SECONDS=20", "SETTLE_SECONDS=0", "INTERVAL=0",
 	}, i.settings...)
 	require.NoError(i.t, os.WriteFile(filepath.Join(i.dir, "calls"), nil, 0o600))
 	out, err := command.CombinedOutput()
@@ -133,14 +135,16 @@ const (
 	firstUpdate = "config cmp updatealias --alias cmpRA --key operationmode --value ra\n"
 	lastUpdate  = "config cmp updatealias --alias cmpRA --key ra.certificateprofile --value SERVER\n"
 	firstRule   = "roles changerule Certificate updates /ca/TestCA/ ACCEPT\n"
-	addsMember  = "roles addrolemember --role Certificate updates --caname TestCA --with CertificateAuthenticationToken:WITH_ORGANIZATION --value Example\n"
+	addsMember  = "roles addrolemember --role Certificate updates --caname TestCA --with " +
+		"CertificateAuthenticationToken:WITH_ORGANIZATION --value Example\n"
 )
 
 func TestEJBCAConfigure_onANewInstance_makesTheCAAndTheAlias(t *testing.T) {
 	i := newInstance(t)
 	calls, output, err := i.configure("")
 	require.NoError(t, err, output)
-	for _, want := range []string{makesCA, makesAlias, firstUpdate, lastUpdate, firstRule, addsMember, "ca importprofiles -d "} {
+	for _, want := range []string{makesCA, makesAlias, firstUpdate, lastUpdate, firstRule,
+		addsMember, "ca importprofiles -d "} {
 		assert.Contains(t, calls, want)
 	}
 	for key, want := range map[string]string{
@@ -152,7 +156,8 @@ func TestEJBCAConfigure_onANewInstance_makesTheCAAndTheAlias(t *testing.T) {
 	} {
 		assert.Equal(t, []string{want}, i.lines("value."+key), key)
 	}
-	assert.Equal(t, []string{"/ca/TestCA/", "/ca_functionality/create_certificate/", "/endentityprofilesrules/certfetcher/",
+	assert.Equal(t, []string{"/ca/TestCA/", "/ca_functionality/create_certificate/",
+		"/endentityprofilesrules/certfetcher/",
 		"/ra_functionality/edit_end_entity/"}, i.lines("rules"))
 	i.assertRoot()
 }
@@ -161,7 +166,8 @@ func TestEJBCAConfigure_onANewInstance_makesTheCAAndTheAlias(t *testing.T) {
 func TestEJBCAConfigure_profileNumberThatIsTaken_usesTheOneThatEJBCAGave(t *testing.T) {
 	i := newInstance(t)
 	require.NoError(t, os.Mkdir(filepath.Join(i.dir, "profiles"), 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(i.dir, "profiles", "entityprofile_other-1402607812.xml"), []byte("x"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(i.dir, "profiles", "entityprofile_other-1402607812.xml"),
+		[]byte("x"), 0o600))
 	_, output, err := i.configure("")
 	require.NoError(t, err, output)
 	assert.Equal(t, []string{"77"}, i.lines("value.ra.endentityprofileid"))

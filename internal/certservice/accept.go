@@ -128,7 +128,8 @@ func (s *apiServer) recoverPanic(c *connection) {
 	c.Close()
 	s.cfg.Metrics.Counter(requestsTotal, "", "none", outcomePanic).Inc()
 	if remote := c.RemoteAddr().String(); s.cfg.Strangers.admit(strangerOther, remote) {
-		s.cfg.Log.Error("panic while serving a connection", "panic", panicText(v), "stack", string(debug.Stack()), "remote", remote)
+		s.cfg.Log.Error("panic while serving a connection", "panic", panicText(v), "stack",
+			string(debug.Stack()), "remote", remote)
 	}
 }
 
@@ -161,7 +162,8 @@ func (s *apiServer) handshake(c *connection, deadline time.Time) (*tls.Conn, str
 
 const answerWithoutTLS = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 
-// handshakeFailed counts and logs a failed handshake, and answers a client that speaks HTTP without TLS as net/http does.
+// handshakeFailed counts and logs a failed handshake, and answers a client that speaks HTTP without TLS as net/http
+// does.
 func (s *apiServer) handshakeFailed(c *connection, err error) {
 	class := "tls"
 	var record tls.RecordHeaderError

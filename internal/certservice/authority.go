@@ -56,7 +56,8 @@ type RefusedError struct {
 // Error gives the authority's own words, with the names of the reasons that they do not contain, or "N/A" as the ONAP
 // server did where there is neither.
 func (e *RefusedError) Error() string {
-	reasons := slices.DeleteFunc(slices.Clone(e.FailInfo), func(reason string) bool { return strings.Contains(e.Text, reason) })
+	reasons := slices.DeleteFunc(slices.Clone(e.FailInfo),
+		func(reason string) bool { return strings.Contains(e.Text, reason) })
 	text := strings.Join(reasons, ", ")
 	switch {
 	case e.Text == "" && text == "":

@@ -62,7 +62,8 @@ func CMPBuilder(options CMPOptions) func(Server) (Authority, error) {
 	}
 }
 
-func newCMPAuthority(s Server, client *http.Client, store *learnedStore, cpu *CPU, log *slog.Logger) (*cmpAuthority, error) {
+func newCMPAuthority(s Server, client *http.Client, store *learnedStore, cpu *CPU,
+	log *slog.Logger) (*cmpAuthority, error) {
 	lax := s.ResponseTrust == TrustONAP
 	trust := cmp.ResponseTrustAnchored
 	if lax {
@@ -101,8 +102,10 @@ func newCMPAuthority(s Server, client *http.Client, store *learnedStore, cpu *CP
 	}
 	if len(s.TrustAnchors) == 0 && !lax {
 		a.learned = store.of(s)
-		log.Warn("this CMP server has neither trustAnchors nor responseTrust \"onap\": its signed answers will be refused, " +
-			"except answers to updates that chain to a root which it sent under a MAC; certificates whose root it does not " +
+		log.Warn("this CMP server has neither trustAnchors nor responseTrust \"onap\": its " +
+			"signed answers will be refused, " +
+			"except answers to updates that chain to a root which it sent under a MAC; " +
+			"certificates whose root it does not " +
 			"send under a MAC will be refused as well")
 	}
 	return a, nil
@@ -128,8 +131,10 @@ func (a *cmpAuthority) Update(ctx context.Context, r Request) (Issued, error) {
 	roots := a.learned.trusted(a.now())
 	if len(roots) == 0 {
 		if !a.learned.signsAt(a.now()) {
-			a.log.Warn("update sent as a certification request under the shared secret, as no root of this CA is known yet: "+
-				"the CA cannot check whether the old certificate is revoked; with trustAnchors in cmpServers.json it is a key update",
+			a.log.Warn("update sent as a certification request under the shared secret, as no "+
+				"root of this CA is known yet: "+
+				"the CA cannot check whether the old certificate is revoked; with trustAnchors "+
+				"in cmpServers.json it is a key update",
 				"old_serial", pki.Serial(r.OldCert))
 		}
 		return a.underSecret(ctx, r, (*cmp.Client).Certify)
@@ -161,7 +166,8 @@ func (a *cmpAuthority) keyUpdate(client *cmp.Client, r Request) exchange {
 // sign its answers where nothing can verify them is not asked.
 func (a *cmpAuthority) underSecret(ctx context.Context, r Request, send method) (Issued, error) {
 	if a.learned != nil && a.learned.signsAt(a.now()) {
-		return Issued{}, &FailedError{Text: errSigns.Error(), Err: errors.New("nothing was sent, as it did so minutes ago")}
+		return Issued{}, &FailedError{Text: errSigns.Error(),
+			Err: errors.New("nothing was sent, as it did so minutes ago")}
 	}
 	return a.transact(ctx, r, func(ctx context.Context, request cmp.Request) (cmp.Result, error) {
 		result, err := send(a.client, ctx, request)
@@ -215,8 +221,8 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send exchange) (
 // sendAgain sends a request, and once more, in a transaction of its own, when the server failed as EJBCA does at
 // concurrent updates of one subject: with HTTP status 500 and no CMP message, with its own transaction rolled back.
 // A server that got further answers with a CMP message (RFC 9811, 3.1). One that issued a certificate all the same
-// issues one more, as it would when the client asks again. Gateways answer with other statuses, and may still be waiting
-// for the CA.
+// issues one more, as it would when the client asks again. Gateways answer with other statuses, and may still be
+// waiting for the CA.
 func (a *cmpAuthority) sendAgain(ctx context.Context, request cmp.Request, send exchange) (cmp.Result, error) {
 	result, err := send(ctx, request)
 	transport, ok := errors.AsType[*cmp.TransportError](err)
@@ -240,9 +246,11 @@ func (a *cmpAuthority) sendAgain(ctx context.Context, request cmp.Request, send 
 func (a *cmpAuthority) failure(request, bounded context.Context, err error) error {
 	if status, ok := errors.AsType[*cmp.StatusError](err); ok {
 		if status.Status == cmp.StatusWaiting {
-			return fmt.Errorf("%w; raise REQUEST_TIMEOUT, and the timeout of this CA in cmpServers.json where it has one", err)
+			return fmt.Errorf(
+				"%w; raise REQUEST_TIMEOUT, and the timeout of this CA in cmpServers.json where it has one", err)
 		}
-		return &RefusedError{FailInfo: status.FailInfo.Names(), Text: status.Text, Err: err, Unauthenticated: !status.Authenticated}
+		return &RefusedError{FailInfo: status.FailInfo.Names(), Text: status.Text, Err: err,
+			Unauthenticated: !status.Authenticated}
 	}
 	check, ok := errors.AsType[*cmp.CheckError](err)
 	if ok && (check.Check == "subject" || check.Check == "subjectAltName") {
@@ -253,14 +261,17 @@ func (a *cmpAuthority) failure(request, bounded context.Context, err error) erro
 		return err
 	}
 	noAnswer := func(within time.Duration) error {
-		return &FailedError{Err: err, Text: fmt.Sprintf("no answer from the CMP server within %s; raise the timeout of this CA in cmpServers.json", within)}
+		return &FailedError{Err: err,
+			Text: fmt.Sprintf(
+				"no answer from the CMP server within %s; raise the timeout of this CA in cmpServers.json", within)}
 	}
 	_, fromNetwork := errors.AsType[net.Error](err)
 	switch {
 	case transport.RetryAfter > 0:
 		return &FailedError{Err: err, RetryAfter: transport.RetryAfter}
 	case errors.Is(request.Err(), context.DeadlineExceeded):
-		return &FailedError{Err: err, Text: "no answer from the CMP server within the time of one request; raise REQUEST_TIMEOUT"}
+		return &FailedError{Err: err,
+			Text: "no answer from the CMP server within the time of one request; raise REQUEST_TIMEOUT"}
 	case request.Err() != nil:
 		return &FailedError{Err: err, Text: "the client disconnected before the CMP server answered"}
 	case bounded.Err() != nil:
@@ -274,7 +285,8 @@ func (a *cmpAuthority) failure(request, bounded context.Context, err error) erro
 		} else if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
 			text += ": its TLS certificate is not trusted: check tlsTrust of this CA in cmpServers.json"
 		} else if alert, refused := alertOf(err); refused {
-			text += ": it refuses our TLS client certificate (" + alert + "): check tlsIdentity of this CA in cmpServers.json"
+			text += ": it refuses our TLS client certificate (" + alert +
+				"): check tlsIdentity of this CA in cmpServers.json"
 		} else if errno, ok := errors.AsType[syscall.Errno](err); ok {
 			text += ": " + errno.Error() // such as "connection refused", which tells no address
 		}

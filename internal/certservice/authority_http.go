@@ -65,7 +65,8 @@ func (c *httpClients) of(s Server) *http.Client {
 	return client
 }
 
-// TLS has the settings for a CMP server at an https:// URL. The identity is not exported, so that nothing encodes its key.
+// TLS has the settings for a CMP server at an https:// URL. The identity is not exported, so that nothing encodes its
+// key.
 type TLS struct {
 	Trust    []*x509.Certificate // that the server's certificate must chain to; none: the system's roots
 	identity *tls.Certificate    // shown to a server that asks for it; nil: none
@@ -95,8 +96,12 @@ func (t TLS) config() *tls.Config {
 		}
 	}
 	if t.identity != nil {
-		// Shown whatever CAs the server names: it is the one that is configured, and the server then says why it refuses it.
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return t.identity, nil }
+		// Shown whatever CAs the server names: it is the one that is configured, and the server then says why it
+		// refuses it.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return t.identity,
+				nil
+		}
 	}
 	return config
 }

@@ -31,7 +31,8 @@ func tlsFiles(t *testing.T, dir string, authority *fixture.CA) {
 }
 
 // tlsConfiguration has a CMP server that requires a client certificate, and cmpServers.json with the fields.
-func tlsConfiguration(t *testing.T, authority *fixture.CA, fields string) (c *Configuration, dir string, log *lockedBuffer) {
+func tlsConfiguration(t *testing.T, authority *fixture.CA,
+	fields string) (c *Configuration, dir string, log *lockedBuffer) {
 	t.Helper()
 	server := httptest.NewUnstartedServer(newCMPServer(t))
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -39,7 +40,8 @@ func tlsConfiguration(t *testing.T, authority *fixture.CA, fields string) (c *Co
 		ClientAuth: tls.RequireAndVerifyClientCert}
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	text := strings.NewReplacer("http://ca", server.URL, "CN=ca", "CN=peer", "very-secret-iak", testIAK, "very-secret-rv", testRV).
+	text := strings.NewReplacer("http://ca", server.URL, "CN=ca", "CN=peer", "very-secret-iak",
+		testIAK, "very-secret-rv", testRV).
 		Replace(entryText("RA"))
 	c, path, log := newConfiguration(t, fileOf(strings.TrimSuffix(text, "}")+fields+"}"))
 	c.build = CMPBuilder(CMPOptions{Log: c.log})
@@ -52,7 +54,8 @@ const tlsFields = `, "tlsTrust": "ca.pem", "tlsIdentity": {"certificate": "tls.c
 
 // Editors, YAML and shells leave PEM files in other forms than openssl writes.
 func TestCMPAuthority_https_readsFilesAsTheyAreFound(t *testing.T) {
-	c, dir, log := tlsConfiguration(t, newCA(t, "CMP TLS"), tlsFields+`, "trustAnchors": "ca.pem", "additionalRoots": "ca.pem"`)
+	c, dir, log := tlsConfiguration(t, newCA(t, "CMP TLS"),
+		tlsFields+`, "trustAnchors": "ca.pem", "additionalRoots": "ca.pem"`)
 	for range 2 {
 		require.NoError(t, c.Reload("start"))
 		serviceOf(t, c).enroll().is(200)
@@ -67,7 +70,8 @@ func TestCMPAuthority_https_readsFilesAsTheyAreFound(t *testing.T) {
 
 func TestCMPAuthority_https_failureNamesTheField(t *testing.T) {
 	for want, fields := range map[string]string{
-		"its TLS certificate is not trusted: check tlsTrust":                              strings.Replace(tlsFields, "ca.pem", "other.pem", 1),
+		"its TLS certificate is not trusted: check tlsTrust": strings.Replace(tlsFields,
+			"ca.pem", "other.pem", 1),
 		"it refuses our TLS client certificate (certificate required): check tlsIdentity": `, "tlsTrust": "ca.pem"`,
 	} {
 		c, dir, _ := tlsConfiguration(t, newCA(t, "CMP TLS"), fields)
@@ -129,8 +133,9 @@ func TestParseServers_httpsWithoutTrust_needsTheSystemsRoots(t *testing.T) {
 		text := strings.Replace(entryText("RA"), "http://", "https://", 1)
 		_, err := parseServers([]byte(fileOf(text)), noFiles)
 		if want == "none" {
-			assert.EqualError(t, err, "cmpv2Servers[0].tlsTrust: is missing, and this system has no roots to verify the CMP server's "+
-				"certificate with, want the path of a PEM file with its CA")
+			assert.EqualError(t, err,
+				"cmpv2Servers[0].tlsTrust: is missing, and this system has no roots to verify the CMP server's "+
+					"certificate with, want the path of a PEM file with its CA")
 		} else {
 			assert.NoError(t, err)
 		}
@@ -140,7 +145,8 @@ func TestParseServers_httpsWithoutTrust_needsTheSystemsRoots(t *testing.T) {
 	writeFile(t, roots, golden(t, "pem/root-ca.pem"))
 	for want, path := range map[string]string{"none": "/nowhere.pem", "some": roots} {
 		command := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
-		command.Env = append(os.Environ(), "CERTSERVICE_TEST_ROOTS="+want, "SSL_CERT_FILE="+path, "SSL_CERT_DIR=/nowhere")
+		command.Env = append(os.Environ(), "CERTSERVICE_TEST_ROOTS="+want, "SSL_CERT_FILE="+path,
+			"SSL_CERT_DIR=/nowhere")
 		out, err := command.CombinedOutput()
 		assert.NoError(t, err, string(out))
 	}

@@ -33,10 +33,11 @@ const testIAK, testRV = "initial-authentication-key", "reference-value"
 
 // cmpServer is a CMPv2 server that grants everything, unless configured otherwise.
 type cmpServer struct {
-	t        *testing.T
-	ca       *fixture.CA
-	signer   *tls.Certificate // signs the answers; nil: they are protected by MAC
-	updates  *tls.Certificate // signs the answers to key updates, which then have no caPubs, as EJBCA does; nil: as others
+	t      *testing.T
+	ca     *fixture.CA
+	signer *tls.Certificate // signs the answers; nil: they are protected by MAC
+	// signs the answers to key updates, which then have no caPubs, as EJBCA does; nil: as others
+	updates  *tls.Certificate
 	caPubs   []*x509.Certificate
 	http     int  // HTTP status without a CMP message; 0: none
 	failures int  // how many of the next messages are answered with status 500 in HTML
@@ -227,12 +228,17 @@ func TestCMPAuthority_update_dependsOnSubjectAndNames(t *testing.T) {
 		want   cmp.BodyType
 	}{
 		{"the same", nil, cmp.BodyKUR},
-		{"the same names in another case", func(c *x509.CertificateRequest) { c.DNSNames = []string{"APP.example"} }, cmp.BodyKUR},
+		{"the same names in another case", func(c *x509.CertificateRequest) { c.DNSNames = []string{"APP.example"} },
+			cmp.BodyKUR},
 		{"another name", func(c *x509.CertificateRequest) { c.DNSNames = []string{"other.example"} }, cmp.BodyCR},
 		{"a name more", func(c *x509.CertificateRequest) { c.DNSNames = append(c.DNSNames, "b") }, cmp.BodyCR},
 		{"no name", func(c *x509.CertificateRequest) { c.DNSNames = nil }, cmp.BodyCR},
-		{"another kind", func(c *x509.CertificateRequest) { c.EmailAddresses, c.DNSNames = c.DNSNames, nil }, cmp.BodyCR},
-		{"another subject", func(c *x509.CertificateRequest) { c.Subject = pkix.Name{CommonName: "other"} }, cmp.BodyCR},
+		{"another kind", func(c *x509.CertificateRequest) {
+			c.EmailAddresses,
+				c.DNSNames = c.DNSNames, nil
+		}, cmp.BodyCR},
+		{"another subject", func(c *x509.CertificateRequest) { c.Subject = pkix.Name{CommonName: "other"} },
+			cmp.BodyCR},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s := newCMPServer(t)
@@ -266,7 +272,8 @@ func TestCMPAuthority_failure_reachesTheClientWithItsReason(t *testing.T) {
 	newService(t, s.authority(func(s *Server) {
 		s.URL, s.IAK, s.RV, s.Timeout = undecided.URL, devca.DefaultSecret, devca.DefaultReference, time.Minute
 	}), nil).enroll().is(500, callFailed+`CA has not decided in time: waiting: "this wait was ordered as a fault `+
-		`(asked to check again after 120 s)"; raise REQUEST_TIMEOUT, and the timeout of this CA in cmpServers.json where it has one`)
+		`(asked to check again after 120 s)"; raise REQUEST_TIMEOUT, and the timeout of this CA `+
+		`in cmpServers.json where it has one`)
 
 	s.http = http.StatusServiceUnavailable
 	r := newService(t, s.authority(nil), nil).enroll()
@@ -351,7 +358,8 @@ func TestCMPAuthority_certificateWithOtherNames_isAcceptedOnlyAsConfigured(t *te
 func TestCMPBuilder_options(t *testing.T) {
 	s, log := newCMPServer(t), &lockedBuffer{}
 	s.signer = s.identity()
-	options := CMPOptions{ResponseTrust: TrustONAP, RequestTimeout: time.Minute, Log: slog.New(slog.NewJSONHandler(log, nil))}
+	options := CMPOptions{ResponseTrust: TrustONAP, RequestTimeout: time.Minute,
+		Log: slog.New(slog.NewJSONHandler(log, nil))}
 	build := func(server Server) error {
 		a, err := CMPBuilder(options)(server)
 		require.NoError(t, err)
@@ -373,7 +381,8 @@ func TestCMPBuilder_options(t *testing.T) {
 func TestCMPBuilder_proxyOfTheEnvironment_isNotUsed(t *testing.T) {
 	if os.Getenv("HTTP_PROXY") != "http://127.0.0.1:1" { // read once per process, so the test needs its own
 		command := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
-		command.Env = append(os.Environ(), "HTTP_PROXY=http://127.0.0.1:1", "http_proxy=http://127.0.0.1:1", "NO_PROXY=", "no_proxy=")
+		command.Env = append(os.Environ(), "HTTP_PROXY=http://127.0.0.1:1",
+			"http_proxy=http://127.0.0.1:1", "NO_PROXY=", "no_proxy=")
 		out, err := command.CombinedOutput()
 		require.NoError(t, err, string(out))
 		return
@@ -412,7 +421,8 @@ func TestCMPAuthority_namesAndConfirmation_areAsConfigured(t *testing.T) {
 func TestCMPAuthority_signerDN_namesTheSigner(t *testing.T) {
 	s := newCMPServer(t)
 	s.ca.Change = func(leaf *x509.Certificate) {
-		leaf.ExtKeyUsage, leaf.UnknownExtKeyUsage = nil, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}} // id-kp-cmcRA
+		// id-kp-cmcRA
+		leaf.ExtKeyUsage, leaf.UnknownExtKeyUsage = nil, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}}
 	}
 	s.signer = s.identity() // CN=peer
 	s.ca.Change = nil
@@ -470,7 +480,8 @@ func TestCMPAuthority_timeout_isAlsoThatOfOneMessage(t *testing.T) {
 			require.NoError(t, err)
 			start := time.Now()
 			_, err = a.Enroll(t.Context(), enrollRequest(t))
-			assert.EqualError(t, err, "no answer from the CMP server within "+want+"; raise the timeout of this CA in cmpServers.json")
+			assert.EqualError(t, err, "no answer from the CMP server within "+want+
+				"; raise the timeout of this CA in cmpServers.json")
 			assert.Equal(t, want, time.Since(start).String())
 		})
 	}
@@ -511,7 +522,8 @@ func TestCMPAuthority_serverThatCannotBeUsed_isExplained(t *testing.T) {
 
 // configuration is for a cmpServers.json as ONAP has it: without trustAnchors.
 func (s *cmpServer) configuration(iak string) (c *Configuration, path string) {
-	text := fileOf(strings.NewReplacer("http://ca", s.url, "CN=ca", "CN=peer", "very-secret-iak", iak, "very-secret-rv", testRV).
+	text := fileOf(strings.NewReplacer("http://ca", s.url, "CN=ca", "CN=peer", "very-secret-iak",
+		iak, "very-secret-rv", testRV).
 		Replace(entryText("RA")))
 	c, path, s.log = newConfiguration(s.t, text)
 	c.build = CMPBuilder(CMPOptions{Log: c.log})
@@ -533,7 +545,8 @@ func (s *cmpServer) update(c *Configuration) error {
 
 const asCertificationRequest = "update sent as a certification request under the shared secret"
 
-// newEJBCA answers as EJBCA does with responseprotection=pbe: by MAC to requests under a MAC, and signed to key updates.
+// newEJBCA answers as EJBCA does with responseprotection=pbe: by MAC to requests under a MAC, and signed to key
+// updates.
 func newEJBCA(t *testing.T) *cmpServer {
 	s := newCMPServer(t)
 	s.updates = s.identity()

@@ -33,13 +33,15 @@ type window struct{ from, to time.Time }
 // maxVerified bounds how many chains are remembered. Only chains that verified are, so a stranger cannot fill it.
 const maxVerified = 4096
 
-// maxClientChain bounds the certificates of a client, the leaf included. Any client may send 256 KiB of them, such as 170
-// authorities of one name with large keys, each of which is tried: that took 0.2 to 0.4 s. Real chains have two or three.
+// maxClientChain bounds the certificates of a client, the leaf included. Any client may send 256 KiB of them, such as
+// 170 authorities of one name with large keys, each of which is tried: that took 0.2 to 0.4 s. Real chains have two or
+// three.
 const maxClientChain = 10
 
 // verify returns the client's certificate, and a reason when it is missing or does not chain to the roots;
 // nil roots are none. That the client holds the certificate's key is what the TLS handshake proved.
-func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool, now time.Time) (*x509.Certificate, string) {
+func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool,
+	now time.Time) (*x509.Certificate, string) {
 	if state == nil || len(state.PeerCertificates) == 0 {
 		return nil, "client certificate is missing"
 	}
@@ -57,7 +59,8 @@ func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool
 		return leaf, ""
 	}
 	chains, err := pki.VerifyPath(leaf, pki.PathOptions{
-		Pool: roots, Others: state.PeerCertificates[1:], At: now, Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Pool: roots, Others: state.PeerCertificates[1:], At: now,
+		Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {
 		return leaf, "client certificate is not trusted: " + err.Error()
@@ -91,8 +94,8 @@ func (v *clientVerifier) remember(key [sha256.Size]byte, roots *x509.CertPool, c
 	v.verified[key] = w
 }
 
-// clientKey tells clients apart where they share something. The certificate alone is not enough: all pods of a namespace
-// may show the same one.
+// clientKey tells clients apart where they share something. The certificate alone is not enough: all pods of a
+// namespace may show the same one.
 type clientKey struct {
 	address     netip.Addr
 	certificate [32]byte // SHA-256; zero: it showed none

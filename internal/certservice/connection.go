@@ -145,8 +145,8 @@ func patience(places, others int) time.Duration {
 // lookAgain is how often the handshakes that wait look for one that has waited for too long.
 const lookAgain = 50 * time.Millisecond
 
-// gate bounds how many handshakes have a place. Those that wait for one cost almost nothing. A place goes to the address
-// that has fewest, and is made free by ending a handshake that has waited too long for its client.
+// gate bounds how many handshakes have a place. Those that wait for one cost almost nothing. A place goes to the
+// address that has fewest, and is made free by ending a handshake that has waited too long for its client.
 type gate struct {
 	limit int
 	end   func(*connection) // ends a handshake

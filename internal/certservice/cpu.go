@@ -44,8 +44,8 @@ func NewCPU() *CPU {
 	return &CPU{free: max(2, processors), heavy: max(1, processors/2), account: map[clientKey]*cpuClient{}}
 }
 
-// enter waits for the client's turn, and returns a function that ends it, or the error of ctx. A heavy computation takes
-// longer than others should wait.
+// enter waits for the client's turn, and returns a function that ends it, or the error of ctx. A heavy computation
+// takes longer than others should wait.
 func (c *CPU) enter(ctx context.Context, client clientKey, heavy bool) (leave func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

@@ -21,7 +21,8 @@ import (
 func TestHandler_largeKeysOfOneClient_slowDownThatClient(t *testing.T) {
 	var calls atomic.Int64
 	issuing := goldenAuthority(t)
-	s := newService(t, funcAuthority(func(ctx context.Context, r Request) (Issued, error) { // as for a proof of possession
+	// as for a proof of possession
+	s := newService(t, funcAuthority(func(ctx context.Context, r Request) (Issued, error) {
 		calls.Add(1)
 		if _, err := r.Key.Sign(rand.Reader, make([]byte, crypto.SHA256.Size()), crypto.SHA256); err != nil {
 			return Issued{}, err

@@ -77,8 +77,9 @@ func splitCSR(der []byte) (csrParts, bool) {
 func (p csrParts) parseAdapted(der []byte) (*x509.CertificateRequest, error) {
 	subject, ok := pki.AdaptName(p.subject)
 	if !ok {
-		return nil, csrFault("has a subject that is not a name, or one with other characters than ASCII in a PrintableString: " +
-			"want a UTF8String for such text")
+		return nil, csrFault(
+			"has a subject that is not a name, or one with other characters than ASCII in a PrintableString: " +
+				"want a UTF8String for such text")
 	}
 	attributes := p.attributes
 	if attributes == nil {

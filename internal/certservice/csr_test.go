@@ -82,7 +82,8 @@ func TestHandler_csr_thatIsRefusedSaysWhy(t *testing.T) {
 		s.get(enrollPath, header).is(400, messageCSR+": the CSR "+why)
 		assert.Equal(t, "CSR "+why, s.audit()["error"])
 	}
-	check(requestOf(t, "u-label"), `asks for the DNS name "åäö.example.org", which is not ASCII, want its A-label (xn--…)`)
+	check(requestOf(t, "u-label"),
+		`asks for the DNS name "åäö.example.org", which is not ASCII, want its A-label (xn--…)`)
 	check(requestOf(t, "five-byte-address"), `asks for an IP address of 5 bytes, want 4 or 16`)
 	check(requestOf(t, "two-sans"), `asks for the extension subjectAltName twice, want one of each kind`)
 	usage := func(names ...string) pkix.Extension {
@@ -96,15 +97,17 @@ func TestHandler_csr_thatIsRefusedSaysWhy(t *testing.T) {
 	purpose := func(n int) asn1.ObjectIdentifier { return asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, n} }
 	key := newKey(t)
 	for want, extension := range map[string]pkix.Extension{
-		"the key usage keyCertSign, which is not issued here":                  usage("digitalSignature", "keyCertSign"),
-		"the key usage cRLSign, which is not issued here":                      usage("cRLSign"),
-		"the extended key usage anyExtendedKeyUsage, which is not issued here": extUsage(purpose(1), asn1.ObjectIdentifier{2, 5, 29, 37, 0}),
-		"the extended key usage codeSigning, which is not issued here":         extUsage(purpose(3)),
-		"the extended key usage OCSPSigning, which is not issued here":         extUsage(purpose(1), purpose(9)),
-		"the extended key usage cmcCA, which is not issued here":               extUsage(purpose(27)),
-		"the extended key usage cmcRA, which is not issued here":               extUsage(purpose(28)),
-		"a keyUsage that cannot be read":                                       {Id: oidKeyUsage, Value: []byte{5, 0}},
-		"an extendedKeyUsage that cannot be read":                              {Id: oidExtKeyUsage, Value: []byte{0x30, 5}},
+		"the key usage keyCertSign, which is not issued here": usage("digitalSignature",
+			"keyCertSign"),
+		"the key usage cRLSign, which is not issued here": usage("cRLSign"),
+		"the extended key usage anyExtendedKeyUsage, which is not issued here": extUsage(purpose(1),
+			asn1.ObjectIdentifier{2, 5, 29, 37, 0}),
+		"the extended key usage codeSigning, which is not issued here": extUsage(purpose(3)),
+		"the extended key usage OCSPSigning, which is not issued here": extUsage(purpose(1), purpose(9)),
+		"the extended key usage cmcCA, which is not issued here":       extUsage(purpose(27)),
+		"the extended key usage cmcRA, which is not issued here":       extUsage(purpose(28)),
+		"a keyUsage that cannot be read":                               {Id: oidKeyUsage, Value: []byte{5, 0}},
+		"an extendedKeyUsage that cannot be read":                      {Id: oidExtKeyUsage, Value: []byte{0x30, 5}},
 	} {
 		check(headerOf(t, newCSR(t, key, extension), key), "asks for "+want)
 	}
@@ -154,13 +157,17 @@ func TestReadCSR_neighbours(t *testing.T) {
 		{"an at sign in a PrintableString", name(19, "a@b"), ""},
 		{"an underscore, and no attributes", func(p *csrParts) { name(19, "a_b")(p); p.attributes = nil }, ""},
 		{"Latin-1 in a PrintableString", name(19, "\xe5"),
-			"has a subject that is not a name, or one with other characters than ASCII in a PrintableString: want a UTF8String for such text"},
+			"has a subject that is not a name, or one with other characters than ASCII in a " +
+				"PrintableString: want a UTF8String for such text"},
 		{"broken UTF-8 in a UTF8String", name(12, "\xe5"), "is not a PKCS#10 request"},
-		{"an e-mail address that is not ASCII", san(0x81, "å@x"), `asks for the e-mail address "å@x", which is not ASCII`},
-		{"a URI that is not ASCII", san(0x86, "http://å"), `asks for the URI "http://å", which is not ASCII, want it percent-encoded`},
+		{"an e-mail address that is not ASCII", san(0x81, "å@x"),
+			`asks for the e-mail address "å@x", which is not ASCII`},
+		{"a URI that is not ASCII", san(0x86, "http://å"),
+			`asks for the URI "http://å", which is not ASCII, want it percent-encoded`},
 		{"a URI that does not parse", san(0x86, "http://%zz"), `asks for the URI "http://%zz", which cannot be parsed`},
 		{"an empty address", san(0x87, ""), "asks for an IP address of 0 bytes, want 4 or 16"},
-		{"attributes of indefinite length", func(p *csrParts) { p.attributes = []byte{0xa0, 0x80, 0, 0} }, "is not a PKCS#10 request"},
+		{"attributes of indefinite length", func(p *csrParts) { p.attributes = []byte{0xa0, 0x80, 0, 0} },
+			"is not a PKCS#10 request"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			der := signedCSR(t, row.change)

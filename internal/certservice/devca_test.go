@@ -39,7 +39,8 @@ func serviceBefore(t *testing.T, development *devca.CA, handler http.Handler, ex
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	c, file, _ := newConfiguration(t, fileOf(strings.NewReplacer(
-		"http://ca", server.URL+"/ejbca/publicweb/cmp/cmpRA", "CN=ca", "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
+		"http://ca", server.URL+"/ejbca/publicweb/cmp/cmpRA", "CN=ca",
+		"CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
 		"very-secret-iak", "mypassword", "very-secret-rv", "mypassword",
 	).Replace(strings.TrimSuffix(entryText("RA"), "}"))+extra+"}"))
 	c.build = CMPBuilder(CMPOptions{Connections: 10, Log: c.log})
@@ -85,7 +86,8 @@ func TestService_devCA_enrolsAndUpdates(t *testing.T) {
 
 func TestService_devCA_withoutAnchors(t *testing.T) {
 	for extra, response := range map[string]devca.ResponseProtection{
-		"":                          devca.RespondMAC, // the update's answer is signed, and verified with the root of the first one
+		// the update's answer is signed, and verified with the root of the first one
+		"":                          devca.RespondMAC,
 		`, "responseTrust": "onap"`: devca.RespondSignature,
 	} {
 		s, development := newDevCAService(t, response, extra)
@@ -98,7 +100,8 @@ func TestService_devCA_withoutAnchors(t *testing.T) {
 func TestService_devCA_faultsAreAnsweredWithoutACertificate(t *testing.T) {
 	const refused = "CMPv2 server returned following error: "
 	for want, faults := range map[string]devca.Faults{
-		refused + "this rejection was ordered as a fault (badRequest)":                    {Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadRequest}},
+		refused + "this rejection was ordered as a fault (badRequest)": {Reject: true,
+			FailInfo: []cmp.FailureBit{cmp.FailBadRequest}},
 		refused + "(not authenticated) this error was ordered as a fault":                 {Unprotected: true},
 		callFailed + "checking recipNonce":                                                {WrongNonce: true},
 		callFailed + "checking public key":                                                {WrongKey: true},
@@ -113,7 +116,8 @@ func TestService_devCA_faultsAreAnsweredWithoutACertificate(t *testing.T) {
 		assert.NotContains(t, r.text, "mypassword")
 		assert.NotContains(t, r.text, "127.0.0.1", "where the CA is")
 		if faults.Reject {
-			assert.Equal(t, `CA refused: rejection, badRequest: "this rejection was ordered as a fault"`, s.audit()["error"])
+			assert.Equal(t, `CA refused: rejection, badRequest: "this rejection was ordered as a fault"`,
+				s.audit()["error"])
 		}
 		// A certificate that is refused would stay issued, as the CA needs no confirmation.
 		assert.Equal(t, faults.Expired, development.Stats().Revoked == 1, want)
@@ -173,7 +177,8 @@ func TestProvider_ofCertManager_enrolsAndUpdates(t *testing.T) {
 	require.NoError(t, issuer.Spec.Decode(&spec))
 	template := &x509.CertificateRequest{ // every kind of name that cert-manager knows
 		Subject: pkix.Name{
-			CommonName: "app.example.org", Organization: []string{"Example"}, Province: []string{"Skane"}, Country: []string{"SE"},
+			CommonName: "app.example.org", Organization: []string{"Example"},
+			Province: []string{"Skane"}, Country: []string{"SE"},
 		},
 		DNSNames:       []string{"app.example.org", "app.default.svc.cluster.local"},
 		IPAddresses:    []net.IP{net.IPv4(192, 0, 2, 1).To4()},

@@ -78,7 +78,8 @@ func TestHandler_certify_answersErrorsAsClientsKnowThem(t *testing.T) {
 		answer string
 	}{
 		{errors.New("connection refused"), "answer-500-cmp-client.json"},
-		{&RefusedError{FailInfo: []string{"badRequest"}, Text: "rejection: badRequest: wrong subject"}, "answer-500-cmp-server.json"},
+		{&RefusedError{FailInfo: []string{"badRequest"}, Text: "rejection: badRequest: wrong subject"},
+			"answer-500-cmp-server.json"},
 		{&RefusedError{}, "CMPv2 server returned following error: N/A"},
 		{nil, callFailed + "the answer holds no certificate"},
 	} {
@@ -87,7 +88,10 @@ func TestHandler_certify_answersErrorsAsClientsKnowThem(t *testing.T) {
 	r := newService(t, failing(&FailedError{Err: errors.New("other names"), Reason: ReasonNames}), nil).enroll()
 	assert.JSONEq(t, `{"errorMessage":"`+callFailed+`other names","reason":"unexpectedNames"}`, r.text)
 	chain := []*x509.Certificate{goldenCert(t, "certificate.pem")}
-	r = newService(t, funcAuthority(func(context.Context, Request) (Issued, error) { return Issued{Chain: chain}, nil }), nil).enroll()
+	r = newService(t, funcAuthority(func(context.Context, Request) (Issued, error) {
+		return Issued{Chain: chain},
+			nil
+	}), nil).enroll()
 	assert.Contains(t, r.text, `"trustedCertificates":[]`)
 }
 
@@ -108,11 +112,13 @@ func TestHandler_clientCertificate_isRequiredOnEveryPath(t *testing.T) {
 		"for servers only": s.clientWith(changed(func(leaf *x509.Certificate) {
 			leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		})),
-		"expired":                          s.clientWith(changed(func(leaf *x509.Certificate) { leaf.NotAfter = time.Now().Add(-time.Second) })),
+		"expired": s.clientWith(
+			changed(func(leaf *x509.Certificate) { leaf.NotAfter = time.Now().Add(-time.Second) })),
 		"without its intermediate":         s.clientWith(leafOnly),
 		"of another CA, with our CA's too": s.clientWith(mixed),
 	} {
-		for _, path := range []string{"/", "/nowhere", enrollPath, updatePath, "/ready", "/healthz", "/reload", "/openapi.yaml"} {
+		for _, path := range []string{"/", "/nowhere", enrollPath, updatePath, "/ready", "/healthz",
+			"/reload", "/openapi.yaml"} {
 			r := s.do(client, http.MethodGet, path, nil, "")
 			assert.Equal(t, http.StatusUnauthorized, r.StatusCode, name+path)
 			assert.JSONEq(t, string(golden(t, "wire/answer-401.json")), r.text)
@@ -168,7 +174,8 @@ func TestClientVerifier_saysWhyAClientIsNotTrustedAndRemembersItNot(t *testing.T
 		roots  *x509.CertPool
 		want   string
 	}{
-		{identity(t, newCA(t, "Stranger")), roots, "client certificate is not trusted: x509: certificate signed by unknown authority"},
+		{identity(t, newCA(t, "Stranger")), roots,
+			"client certificate is not trusted: x509: certificate signed by unknown authority"},
 		{good, nil, "client certificate is not trusted: x509: certificate signed by unknown authority"},
 		{identity(t, &sha1), roots, `is signed with ECDSA with SHA-1 (1.2.840.10045.4.1), which is not accepted`},
 		{good, roots, ""},
@@ -192,12 +199,14 @@ func TestHandler_longClientChain_isNotVerified(t *testing.T) {
 	s.do(s.clientWith(long), http.MethodGet, "/ready", nil, "").is(200)
 	long.Certificate = append(long.Certificate, s.tlsCA.Issuing.Raw)
 	s.do(s.clientWith(long), http.MethodGet, "/ready", nil, "").is(401)
-	assert.Equal(t, "client certificate is not trusted: it has a chain of 11 certificates, want at most 10", s.audit()["error"])
+	assert.Equal(t, "client certificate is not trusted: it has a chain of 11 certificates, want at most 10",
+		s.audit()["error"])
 }
 
 func TestHandler_methods_areGetAndHeadWhereNothingHappens(t *testing.T) {
 	s := newService(t, failing(errors.New("the authority was asked")), nil)
-	for _, path := range []string{"/ready", "/readyz", "/healthz", "/actuator/health", "/openapi.yaml", "/ready/", "/actuator/health/"} {
+	for _, path := range []string{"/ready", "/readyz", "/healthz", "/actuator/health",
+		"/openapi.yaml", "/ready/", "/actuator/health/"} {
 		get, head := s.get(path, nil), s.do(s.client, http.MethodHead, path, nil, "")
 		head.is(200)
 		assert.Equal(t, get.Header.Get("Content-Length"), head.Header.Get("Content-Length"))
@@ -230,12 +239,15 @@ func TestHandler_paths(t *testing.T) {
 		_, header := goldenRequest(t, "update")
 		s.get(strings.ReplaceAll(e.path, caNameParameter, "RA")+"/", header).is(200)
 	}
-	for _, path := range []string{"/", "/v1", "/v1/certificate", "/v1/certificate/", enrollPath + "/x", "/v1//certificate/RA",
-		"/v1/certificate/../ready", "/v1/certificate-update/", "/ready//", "//ready", "/v1%2Fcertificate/RA", "/metrics"} {
+	for _, path := range []string{"/", "/v1", "/v1/certificate", "/v1/certificate/",
+		enrollPath + "/x", "/v1//certificate/RA",
+		"/v1/certificate/../ready", "/v1/certificate-update/", "/ready//", "//ready",
+		"/v1%2Fcertificate/RA", "/metrics"} {
 		s.get(path, enrollHeader(t)).is(404, "There is nothing at this path")
 	}
 	s.do(s.client, http.MethodGet, enrollPath, enrollHeader(t), strings.Repeat("x", 1<<20)).is(200)
-	for name, path := range map[string]string{"My CA": "My%20CA", "a/b": "a%2Fb", "a%b": "a%25b", `q"\`: "q%22%5C", "å": "%C3%A5"} {
+	for name, path := range map[string]string{"My CA": "My%20CA", "a/b": "a%2Fb", "a%b": "a%25b",
+		`q"\`: "q%22%5C", "å": "%C3%A5"} {
 		s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory = static{name: goldenAuthority(t)} })
 		s.get("/v1/certificate/"+path, enrollHeader(t)).is(200)
 		assert.Equal(t, name, s.audit()["ca"])
@@ -292,7 +304,8 @@ func TestHandler_log_saysWhyARequestIsBadAndHoldsNoHeaderValue(t *testing.T) {
 	wrong.Set("PK", good.Get("OLD_PK"))
 	s.get(path, wrong)
 	line := s.audit()
-	assert.Equal(t, []any{"WARN", "bad_request", "PK is not the key of the CSR"}, []any{line["level"], line["outcome"], line["error"]})
+	assert.Equal(t, []any{"WARN", "bad_request", "PK is not the key of the CSR"},
+		[]any{line["level"], line["outcome"], line["error"]})
 	assert.NotEmpty(t, line["requested"].(map[string]any)["subject"])
 	fail = true
 	s.get(path, good)
@@ -335,8 +348,10 @@ func TestHandler_doctor_leavesNoWarningAndIsCountedApart(t *testing.T) {
 	eventually(t, func() bool { return len(s.lines("request")) == 3 })
 	assert.False(t, s.log.has(`"WARN"`))
 	assert.Equal(t, 3, strings.Count(s.log.String(), `"doctor":true`))
-	assert.Contains(t, written(s.metrics), `certservice_requests_total{ca="RA",operation="doctor",outcome="bad_request"} 1`)
-	assert.Contains(t, written(s.metrics), `certservice_requests_total{ca="",operation="doctor",outcome="unknown_ca"} 1`)
+	assert.Contains(t, written(s.metrics),
+		`certservice_requests_total{ca="RA",operation="doctor",outcome="bad_request"} 1`)
+	assert.Contains(t, written(s.metrics),
+		`certservice_requests_total{ca="",operation="doctor",outcome="unknown_ca"} 1`)
 	assert.NotContains(t, written(s.metrics), `operation="enroll"`)
 
 	// Only trials: not requests that may issue something, and not clients that are not trusted.
@@ -346,7 +361,8 @@ func TestHandler_doctor_leavesNoWarningAndIsCountedApart(t *testing.T) {
 	s.get(enrollPath, header)
 	s.do(s.clientWith(), http.MethodGet, "/ready", doctor, "")
 	eventually(t, func() bool { return strings.Count(s.log.String(), `"WARN"`) == 2 })
-	assert.Contains(t, written(s.metrics), `certservice_requests_total{ca="RA",operation="enroll",outcome="bad_request"} 1`)
+	assert.Contains(t, written(s.metrics),
+		`certservice_requests_total{ca="RA",operation="enroll",outcome="bad_request"} 1`)
 }
 
 func TestHandler_panic_isThatRequestsOwn(t *testing.T) {
@@ -458,12 +474,14 @@ func TestMetrics_seriesOfAConfiguredCA_areThereBeforeTheFirstRequest(t *testing.
 	for _, ca := range []string{"RA", "NEW"} {
 		writeFile(t, path, []byte(fileOf(entryText(ca))))
 		assert.NoError(t, c.Reload("request"))
-		for _, labels := range []string{`"enroll",outcome="issued"`, `"enroll",outcome="failed"`, `"update",outcome="refused"`} {
+		for _, labels := range []string{`"enroll",outcome="issued"`, `"enroll",outcome="failed"`,
+			`"update",outcome="refused"`} {
 			assert.Contains(t, written(c.metrics), `certservice_requests_total{ca="`+ca+`",operation=`+labels+"} 0\n")
 		}
 		c.metrics.Counter(requestsTotal, "RA", "enroll", outcomeFailed).Inc()
 	}
-	assert.Contains(t, written(c.metrics), `{ca="RA",operation="enroll",outcome="failed"} 2`+"\n", "a reload keeps the count")
+	assert.Contains(t, written(c.metrics), `{ca="RA",operation="enroll",outcome="failed"} 2`+"\n",
+		"a reload keeps the count")
 	assert.Contains(t, written(c.metrics), "certservice_identity_last_reload_successful 1\n")
 	assert.Contains(t, written(c.metrics), "certservice_config_last_reload_successful 1\n")
 }

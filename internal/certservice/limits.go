@@ -215,7 +215,8 @@ func newReloads(read func() error) *rounds[struct{}] {
 // newScrapes writes the metrics for clients, which takes a millisecond and needs no certificate.
 func newScrapes(write func() []byte) *rounds[[]byte] {
 	return &rounds[[]byte]{
-		do: func() ([]byte, error) { return write(), nil }, every: 100 * time.Millisecond, ofClient: map[clientKey]int{},
+		do: func() ([]byte, error) { return write(), nil }, every: 100 * time.Millisecond,
+		ofClient: map[clientKey]int{},
 	}
 }
 

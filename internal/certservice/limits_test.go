@@ -87,7 +87,8 @@ func TestHandler_requestsBeyondTheBounds_areRefused(t *testing.T) {
 		message, reason string
 		other           string // another request that is served
 	}{
-		{8, 1, []byte{1, 1, 1}, " from this client", "the client has all 2 slots that one may have", "/v1/certificate/CA0"},
+		{8, 1, []byte{1, 1, 1}, " from this client", "the client has all 2 slots that one may have",
+			"/v1/certificate/CA0"},
 		{4, 2, []byte{1, 2, 3}, " for this CA", "the CA has all 2 slots that it may have", "/v1/certificate/CA1"},
 		{1, 1, []byte{1, 1}, "", "all 1 slots are taken", ""},
 	} {

@@ -50,7 +50,8 @@ func TestMigrationGuide_requests_areAnsweredAsItSays(t *testing.T) {
 		"no client certificate, or one that is not trusted": func() []response {
 			strange := s.clientWith(identity(t, newCA(t, "Stranger")))
 			return []response{
-				s.do(s.clientWith(), http.MethodGet, enrollPath, nil, ""), s.do(strange, http.MethodGet, enrollPath, nil, ""),
+				s.do(s.clientWith(), http.MethodGet, enrollPath, nil, ""),
+				s.do(strange, http.MethodGet, enrollPath, nil, ""),
 			}
 		},
 		"an unknown CA, with a CSR that cannot be read": func() []response {
@@ -89,8 +90,11 @@ func TestMigrationGuide_requests_areAnsweredAsItSays(t *testing.T) {
 			wrong["Old_pk"] = wrong["Pk"]
 			return []response{s.get(updatePath, wrong)}
 		},
-		"an update with RSA-4096 keys, about 20 KiB of headers": func() []response { return get(enrollPath, filled(20<<10)) },
-		"more than 64 KiB of headers":                           func() []response { return get(enrollPath, filled(64<<10)) },
+		"an update with RSA-4096 keys, about 20 KiB of headers": func() []response {
+			return get(enrollPath,
+				filled(20<<10))
+		},
+		"more than 64 KiB of headers": func() []response { return get(enrollPath, filled(64<<10)) },
 		"HEAD on `/v1/certificate/{caName}`": func() []response {
 			return []response{s.do(s.client, http.MethodHead, enrollPath, enrollHeader(t), "")}
 		},

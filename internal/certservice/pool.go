@@ -31,7 +31,8 @@ const (
 	// memoryWithoutLimit is used where there is no limit.
 	memoryWithoutLimit = 512 << 20
 	mostConnections    = 1 << 16
-	// filesBeside are the descriptors left for everything except connections of clients: connections to CAs, for example.
+	// filesBeside are the descriptors left for everything except connections of clients: connections to CAs, for
+	// example.
 	filesBeside = 320
 )
 
@@ -137,7 +138,8 @@ type share struct {
 }
 
 func newPool(limit int, budget int64, lost func(*connection, lossReason)) *pool {
-	p := &pool{limit: limit, budget: budget, lost: lost, conns: map[*connection]struct{}{}, shares: map[clientKey]share{}}
+	p := &pool{limit: limit, budget: budget, lost: lost, conns: map[*connection]struct{}{},
+		shares: map[clientKey]share{}}
 	p.leaving = sync.NewCond(&p.mu)
 	return p
 }

@@ -24,7 +24,8 @@ func pipe(t *testing.T, last byte) *connection {
 }
 
 // poolOfConns is a pool that connections of the clients have entered in a state.
-func poolOfConns(t *testing.T, limit int, budget int64, state connState, clients ...byte) (p *pool, conns []*connection) {
+func poolOfConns(t *testing.T, limit int, budget int64, state connState,
+	clients ...byte) (p *pool, conns []*connection) {
 	t.Helper()
 	p = newPool(limit, budget, func(*connection, lossReason) {})
 	for _, client := range clients {

@@ -175,7 +175,8 @@ func (c *Configuration) Watch(ctx context.Context) error {
 			}
 		},
 		Failed: func(dir string, err error) {
-			c.log.Warn("changes of the configuration in this directory are not noticed: reload with SIGHUP or GET /reload",
+			c.log.Warn("changes of the configuration in this directory are not noticed: reload "+
+				"with SIGHUP or GET /reload",
 				"dir", dir, "error", err.Error())
 		},
 	}

@@ -38,14 +38,16 @@ func TestConfiguration_reload_keepsTheLastGoodSet(t *testing.T) {
 	c, path, log := newConfiguration(t, "{}")
 	s := serviceOf(t, c)
 	require.NoError(t, os.Remove(path))
-	assert.EqualError(t, c.Reload("start"), "cmpServers.json cannot be loaded, "+none+"open "+path+": no such file or directory")
+	assert.EqualError(t, c.Reload("start"), "cmpServers.json cannot be loaded, "+none+"open "+path+
+		": no such file or directory")
 	assert.False(t, configured(c, "RA"))
 	s.get("/ready", nil).is(503, "No valid CMPv2 configuration is loaded")
 	r := s.enroll()
 	r.is(503) // clients take 404 as final
 	assert.NotEmpty(t, r.Header.Get("Retry-After"))
 	writeFile(t, path, []byte("{}"))
-	s.get("/reload", nil).is(500, "cmpServers.json cannot be loaded, "+none+"cmpv2Servers: is missing, want a list of at least one server")
+	s.get("/reload", nil).is(500, "cmpServers.json cannot be loaded, "+none+
+		"cmpv2Servers: is missing, want a list of at least one server")
 
 	writeFile(t, path, []byte(fileOf(entryText("RA"))))
 	s.handler.reloads.every = 0
@@ -57,7 +59,8 @@ func TestConfiguration_reload_keepsTheLastGoodSet(t *testing.T) {
 
 	writeFile(t, path, []byte(`{"cmpv2Servers": []}`))
 	const kept = "the last good configuration stays in use"
-	assert.EqualError(t, c.Reload("request"), "cmpServers.json cannot be loaded, "+kept+": cmpv2Servers: is empty, want at least one server")
+	assert.EqualError(t, c.Reload("request"), "cmpServers.json cannot be loaded, "+kept+
+		": cmpv2Servers: is empty, want at least one server")
 	assert.True(t, c.Ready())
 	assert.True(t, configured(c, "RA"))
 	assert.True(t, log.has("configuration not loaded, "+kept))
@@ -104,7 +107,8 @@ func TestConfiguration_badEntry_leavesTheOthersInUse(t *testing.T) {
 	good, _, _ := c.Lookup("BAD")
 	shows("faulty_servers 0", "last_reload_successful 1")
 	err = load(fileOf(entryText("NEW"), bad))
-	assert.EqualError(t, err, `cmpServers.json is loaded in part, 1 of 2 servers as the file describes them, as they were: ["BAD"]: `+fault)
+	assert.EqualError(t, err,
+		`cmpServers.json is loaded in part, 1 of 2 servers as the file describes them, as they were: ["BAD"]: `+fault)
 	kept, _, _ := c.Lookup("BAD")
 	assert.Same(t, good, kept)
 	assert.True(t, configured(c, "NEW"))

@@ -63,7 +63,8 @@ func TestParseRequest_PEM_isReadAsItIsFound(t *testing.T) {
 		"one line":          func(text string) string { return strings.ReplaceAll(text, "\n", " ") },
 	} {
 		header := http.Header{}
-		for field, file := range map[string]string{"CSR": "csr", "PK": "key", "OLD_CERT": "old-certificate", "OLD_PK": "old-key"} {
+		for field, file := range map[string]string{"CSR": "csr", "PK": "key",
+			"OLD_CERT": "old-certificate", "OLD_PK": "old-key"} {
 			header.Set(field, b64([]byte(change(string(golden(t, "pem/"+file+".pem"))))))
 		}
 		_, fault := parseRequest(header, true, 4096)

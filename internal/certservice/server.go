@@ -90,7 +90,8 @@ func servePlain(ctx context.Context, listener net.Listener, handler http.Handler
 }
 
 // httpServer calls connState when a connection changes its state.
-func httpServer(handler http.Handler, cfg ServerConfig, connState func(net.Conn, http.ConnState), errorLog *log.Logger) *http.Server {
+func httpServer(handler http.Handler, cfg ServerConfig, connState func(net.Conn, http.ConnState),
+	errorLog *log.Logger) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Server{
@@ -98,8 +99,8 @@ func httpServer(handler http.Handler, cfg ServerConfig, connState func(net.Conn,
 		Protocols:         protocols,
 		MaxHeaderBytes:    hardHeaderBytes,
 		ReadHeaderTimeout: cfg.ReadHeaderTimeout,
-		// At the end of ReadTimeout the server assumes that the client has disconnected, and cancels the request. So both
-		// limits have to be longer than the handler's own.
+		// At the end of ReadTimeout the server assumes that the client has disconnected, and cancels the request. So
+		// both limits have to be longer than the handler's own.
 		ReadTimeout:  cfg.ReadHeaderTimeout + cfg.RequestTimeout + time.Second,
 		WriteTimeout: cfg.ReadHeaderTimeout + cfg.RequestTimeout + time.Second,
 		IdleTimeout:  cfg.IdleTimeout,
@@ -131,7 +132,8 @@ func onlyHTTP1(handler http.Handler) http.Handler {
 
 // serveUntil runs accept, which accepts connections until the listener is closed, until ctx ends; then the server
 // finishes.
-func serveUntil(ctx context.Context, listener net.Listener, server *http.Server, cfg ServerConfig, accept func() error) error {
+func serveUntil(ctx context.Context, listener net.Listener, server *http.Server, cfg ServerConfig,
+	accept func() error) error {
 	accepted := make(chan error, 1)
 	go func() { accepted <- accept() }()
 	var failed error

@@ -23,7 +23,8 @@ import (
 
 // complete fills in what a test does not set: its limits are a minute.
 func (cfg ServerConfig) complete() ServerConfig {
-	for _, d := range []*time.Duration{&cfg.ReadHeaderTimeout, &cfg.RequestTimeout, &cfg.IdleTimeout, &cfg.ShutdownTimeout} {
+	for _, d := range []*time.Duration{&cfg.ReadHeaderTimeout, &cfg.RequestTimeout,
+		&cfg.IdleTimeout, &cfg.ShutdownTimeout} {
 		if *d == 0 {
 			*d = time.Minute
 		}
@@ -119,8 +120,9 @@ func TestServe_limits_endAConnection(t *testing.T) {
 		cfg           ServerConfig
 		request, want string
 	}{
-		"a client that sends no headers": {ServerConfig{ReadHeaderTimeout: 20 * time.Millisecond}, "GET / HTTP/1.1\r\nCSR: ", ""},
-		"an idle connection":             {ServerConfig{IdleTimeout: 20 * time.Millisecond}, getReady, "404 Not Found"},
+		"a client that sends no headers": {ServerConfig{ReadHeaderTimeout: 20 * time.Millisecond},
+			"GET / HTTP/1.1\r\nCSR: ", ""},
+		"an idle connection": {ServerConfig{IdleTimeout: 20 * time.Millisecond}, getReady, "404 Not Found"},
 		"headers that are too large": {ServerConfig{},
 			"GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 3*plainHeaderBytes), "HTTP/1.1 431 "},
 	} {
@@ -237,17 +239,18 @@ func TestServe_withoutACertificate_getsOneAnswer(t *testing.T) {
 		want    int
 		body    string
 	}{
-		"a request":                {getReady, 401, unauthorized},
-		"one after an empty line":  {"\r\n" + getReady, 401, unauthorized},
-		"HEAD":                     {"HEAD /ready HTTP/1.1\r\nHost: x\r\n\r\n", 401, ""},
-		"two at once":              {getReady + getReady, 401, unauthorized},
-		"HTTP/1.0":                 {"GET /ready HTTP/1.0\r\n\r\n", 401, unauthorized},
-		"lines without CR":         {"GET /ready HTTP/1.1\nHost: x\n\n", 401, unauthorized},
-		"with a body":              {post + strings.Repeat("x", 90000), 401, unauthorized},
-		"60 KiB of headers":        {headers(60), 401, unauthorized},
-		"66 KiB of headers":        {headers(66), 431, "Request Header Fields Too Large"},
-		"200 KiB of headers":       {headers(200), 431, "Request Header Fields Too Large"},
-		"a long line":              {"GET /" + strings.Repeat("x", 5000) + " HTTP/1.1\r\n\r\n", 414, "Request URI Too Long"},
+		"a request":               {getReady, 401, unauthorized},
+		"one after an empty line": {"\r\n" + getReady, 401, unauthorized},
+		"HEAD":                    {"HEAD /ready HTTP/1.1\r\nHost: x\r\n\r\n", 401, ""},
+		"two at once":             {getReady + getReady, 401, unauthorized},
+		"HTTP/1.0":                {"GET /ready HTTP/1.0\r\n\r\n", 401, unauthorized},
+		"lines without CR":        {"GET /ready HTTP/1.1\nHost: x\n\n", 401, unauthorized},
+		"with a body":             {post + strings.Repeat("x", 90000), 401, unauthorized},
+		"60 KiB of headers":       {headers(60), 401, unauthorized},
+		"66 KiB of headers":       {headers(66), 431, "Request Header Fields Too Large"},
+		"200 KiB of headers":      {headers(200), 431, "Request Header Fields Too Large"},
+		"a long line": {"GET /" + strings.Repeat("x", 5000) + " HTTP/1.1\r\n\r\n", 414,
+			"Request URI Too Long"},
 		"nonsense":                 {"nonsense\r\n\r\n", 400, "Bad Request"},
 		"the beginning of HTTP/2":  {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "HTTP Version Not Supported"},
 		"a line that ends another": {"GET /ready HTTP/1.1\r X: y\r\n\r\n", 400, "Bad Request"},

@@ -14,20 +14,22 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// anchors are certificates that verify answers of the CA, or its server. One that can verify nothing here is skipped with
-// a warning; it is a fault when no other is left.
+// anchors are certificates that verify answers of the CA, or its server. One that can verify nothing here is skipped
+// with a warning; it is a fault when no other is left.
 func (e entryParser) anchors(field string) (anchors []*x509.Certificate) {
 	found, file := e.certificates(field)
 	var reasons []string
 	for i, cert := range found {
 		if err := usableKey(cert); err != nil {
-			reasons = append(reasons, fmt.Sprintf("certificate %d, %q, can verify nothing here: %v", i+1, pki.DN(cert.RawSubject), err))
+			reasons = append(reasons, fmt.Sprintf("certificate %d, %q, can verify nothing here: %v",
+				i+1, pki.DN(cert.RawSubject), err))
 			continue
 		}
 		anchors = append(anchors, cert)
 	}
 	if len(found) > 0 && len(anchors) == 0 {
-		e.fault(field, "has no certificate in %q that can be used: %s", file, strings.Join(reasons[:min(len(reasons), 5)], "; "))
+		e.fault(field, "has no certificate in %q that can be used: %s", file,
+			strings.Join(reasons[:min(len(reasons), 5)], "; "))
 		return nil
 	}
 	for _, reason := range reasons {
@@ -56,7 +58,8 @@ func (e entryParser) additionalRoots() []*x509.Certificate {
 			e.warn(field, "in %q, certificate %d, %q, can verify nothing here, and is passed to clients as it is: %v",
 				file, i+1, pki.DN(root.RawSubject), unusable)
 		default:
-			e.fault(field, "has certificate %d, %q, which is not a self-signed CA certificate", i+1, pki.DN(root.RawSubject))
+			e.fault(field, "has certificate %d, %q, which is not a self-signed CA certificate", i+1,
+				pki.DN(root.RawSubject))
 		}
 	}
 	return roots
@@ -70,7 +73,8 @@ func (e entryParser) warnOfMissingRoots(anchors, roots []*x509.Certificate) {
 		issued := func(c *x509.Certificate) bool { return bytes.Equal(c.RawSubject, anchor.RawIssuer) }
 		if anchor.IsCA && !slices.ContainsFunc(given, issued) {
 			e.warn("trustAnchors", "has %q, but not the root above it, %q: clients get a truststore without a root, "+
-				"which openssl and others refuse; put the root into trustAnchors", pki.DN(anchor.RawSubject), pki.DN(anchor.RawIssuer))
+				"which openssl and others refuse; put the root into trustAnchors",
+				pki.DN(anchor.RawSubject), pki.DN(anchor.RawIssuer))
 		}
 	}
 }
@@ -129,8 +133,9 @@ func (e entryParser) tls(url string) TLS {
 	t := TLS{Trust: e.anchors("tlsTrust"), identity: e.tlsIdentity()}
 	if strings.HasPrefix(strings.ToLower(url), "https://") {
 		if !given && !hasSystemRoots() {
-			e.fault("tlsTrust", "is missing%s, and this system has no roots to verify the CMP server's certificate with, "+
-				"want the path of a PEM file with its CA", e.misspelt.hint("tlsTrust"))
+			e.fault("tlsTrust",
+				"is missing%s, and this system has no roots to verify the CMP server's certificate with, "+
+					"want the path of a PEM file with its CA", e.misspelt.hint("tlsTrust"))
 		}
 		return t
 	}

@@ -25,7 +25,8 @@ type entryParser struct {
 	readFile func(string) ([]byte, error)
 }
 
-// entryFields are the fields of a server. The old caMode, which is ignored, is there so that it is not taken for another.
+// entryFields are the fields of a server. The old caMode, which is ignored, is there so that it is not taken for
+// another.
 var entryFields = []string{"caName", "url", "issuerDN", "caMode", "authentication", "trustAnchors", "protection",
 	"additionalRoots", "timeout", "responseTrust", "allowModified", "signerDN", "recipientDN", "sender", "confirmation",
 	"tlsTrust", "tlsIdentity", "maxInFlight"}
@@ -241,7 +242,10 @@ func (e entryParser) caName() string {
 	case strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
 		e.fault("caName", "has %q, want printable characters only", name)
 		return ""
-	case strings.ContainsFunc(name, func(r rune) bool { return !alphanumeric(r) && !strings.ContainsRune(unescaped, r) }):
+	case strings.ContainsFunc(name, func(r rune) bool {
+		return !alphanumeric(r) &&
+			!strings.ContainsRune(unescaped, r)
+	}):
 		e.warn("caName", "has %q, which clients must write as %q in the path", name, url.PathEscape(name))
 	}
 	return name

@@ -64,17 +64,21 @@ func TestParseServers_fields_areRead(t *testing.T) {
 		IAK: "mypassword", RV: "reference", Protection: ProtectionPBMSHA256, place: "cmpv2Servers[0]",
 	}, s)
 
-	s, warnings = parse(t, `{"other": null, "cmpv2Servers": [{"caName": "RA", "url": "https://ca.example", "issuerDN": "O=x,CN=y",
-		"authentication": {"iak": "i", "rv": "r"}, "protection": "pbmac1", "timeout": "1m30s", "trustAnchors": "roots.pem",
+	s, warnings = parse(t,
+		`{"other": null, "cmpv2Servers": [{"caName": "RA", "url": "https://ca.example", "issuerDN": "O=x,CN=y",
+		"authentication": {"iak": "i", "rv": "r"}, "protection": "pbmac1", "timeout": "1m30s",
+		"trustAnchors": "roots.pem",
 		"additionalRoots": "roots.pem", "responseTrust": "onap", "allowModified": true, "signerDN": "CN=RA",
 		"recipientDN": "CN=front", "sender": "reference", "confirmation": "explicit", "tlsTrust": "roots.pem",
 		"maxInFlight": 40, "new": {"field": 1}}]}`, golden(t, "pem/root-ca.pem"))
 	assert.Empty(t, warnings)
 	assert.Equal(t, Server{
 		CAName: "RA", URL: "https://ca.example", IssuerDN: "O=x,CN=y", IAK: "i", RV: "r", SignerDN: "CN=RA",
-		RecipientDN: "CN=front", SenderReference: true, ExplicitConfirm: true, TLS: TLS{Trust: []*x509.Certificate{root}},
+		RecipientDN: "CN=front", SenderReference: true, ExplicitConfirm: true,
+		TLS:          TLS{Trust: []*x509.Certificate{root}},
 		TrustAnchors: []*x509.Certificate{root}, AdditionalRoots: []*x509.Certificate{root}, Protection: "pbmac1",
-		Timeout: 90 * time.Second, MaxInFlight: 40, ResponseTrust: TrustONAP, AllowModified: true, place: "cmpv2Servers[0]",
+		Timeout: 90 * time.Second, MaxInFlight: 40, ResponseTrust: TrustONAP, AllowModified: true,
+		place: "cmpv2Servers[0]",
 	}, s)
 	s, _ = parse(t, fileOf(entryWith(`"trustAnchors": "/roots.pem"`)), golden(t, "pem/root-ca.pem"))
 	assert.Equal(t, TrustAnchored, s.ResponseTrust)
@@ -199,7 +203,8 @@ func TestParseServers_additionalRoots_mayBeOld(t *testing.T) {
 // Certificates that crypto/x509 refuses or cannot verify with: as anchors they are skipped, as roots passed on.
 func TestParseServers_certificatesThatCanVerifyNothing(t *testing.T) {
 	good, goodCert := golden(t, "pem/root-ca.pem"), goldenCert(t, "root-ca.pem")
-	anchors, roots := fileOf(entryWith(`"trustAnchors": "certs.pem"`)), fileOf(entryWith(`"additionalRoots": "certs.pem"`))
+	anchors, roots := fileOf(entryWith(`"trustAnchors": "certs.pem"`)),
+		fileOf(entryWith(`"additionalRoots": "certs.pem"`))
 	for name, reason := range map[string]string{
 		"negative-serial": "it cannot be parsed: x509: negative serial number",
 		"brainpool":       "it cannot be parsed: x509: unsupported elliptic curve",
@@ -239,20 +244,24 @@ func TestParseServers_trustAnchors_warnings(t *testing.T) {
 		assert.Empty(t, warnings)
 	}
 	// A damaged block affects only itself, and blocks of other kinds nothing.
-	const damaged = `the PEM block "CERTIFICATE" at line %s: it has no END line: the file was cut short, or lines are missing`
+	const damaged = `the PEM block "CERTIFICATE" at line %s: it has no END line: the file was ` +
+		`cut short, or lines are missing`
 	s, warnings := parse(t, anchors, slices.Concat(pemOf("X509 CRL", []byte{0x30, 0}), root, root[:200]))
 	assert.Len(t, s.TrustAnchors, 1)
 	require.Len(t, warnings, 1)
 	assert.Regexp(t, `trustAnchors: in "certs.pem", `+fmt.Sprintf(damaged, `\d+`)+"; it is skipped", warnings[0])
 	_, err := parseServers([]byte(anchors), func(string) ([]byte, error) { return root[:200], nil })
-	assert.EqualError(t, err, `cmpv2Servers[0].trustAnchors: has "certs.pem", which holds no certificate that can be read: `+
-		fmt.Sprintf(damaged, "1"))
+	assert.EqualError(t, err,
+		`cmpv2Servers[0].trustAnchors: has "certs.pem", which holds no certificate that can be read: `+
+			fmt.Sprintf(damaged, "1"))
 }
 
 func FuzzParseServers(f *testing.F) {
 	f.Add([]byte(fileOf(entryText("RA"), entryText("CLIENT"))))
-	f.Add([]byte(`{"cmpv2Servers": [{"caName": "RA", "url": "https://[::1]:1/", "issuerDN": "CN=a+O=\"b\"", "trustAnchors": "x",
-		"responseTrust": "onap", "protection": "pbmac1", "timeout": "1s", "authentication": {"iak": "i", "rv": "r"}}]}`))
+	f.Add([]byte(
+		`{"cmpv2Servers": [{"caName": "RA", "url": "https://[::1]:1/", "issuerDN": "CN=a+O=\"b\"", "trustAnchors": "x",
+		"responseTrust": "onap", "protection": "pbmac1", "timeout": "1s",
+		"authentication": {"iak": "i", "rv": "r"}}]}`))
 	f.Add([]byte(`{"cmpv2Servers": [{"caName": 1, "authentication": {"iak": null}}, [], {"url": "http://%zz"}]}`))
 	anchors := golden(f, "pem/root-ca.pem")
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -95,7 +95,8 @@ func (s *Strangers) Summarise() {
 	if seen[strangerRequest] > linesPerMinute {
 		level = slog.LevelWarn
 	}
-	s.log.LogAttrs(context.Background(), level, "further events of clients without a trusted certificate, not logged one by one",
+	s.log.LogAttrs(context.Background(), level,
+		"further events of clients without a trusted certificate, not logged one by one",
 		append(attrs, slog.Int("addresses", addresses))...)
 }
 

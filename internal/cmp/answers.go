@@ -15,8 +15,8 @@ const (
 	DefaultAnswerBytes = 4 << 20
 )
 
-// Answers bounds the memory that large answers take at the same time, so that a server cannot fill it by sending to many
-// transactions as much as each may have. It may be shared by the clients of one server.
+// Answers bounds the memory that large answers take at the same time, so that a server cannot fill it by sending to
+// many transactions as much as each may have. It may be shared by the clients of one server.
 type Answers struct{ left atomic.Int64 }
 
 // NewAnswers returns a bound in bytes. It has to be larger than MaxMessageSize, so that one such answer fits.
@@ -60,7 +60,8 @@ type answerReader struct {
 func (r *answerReader) Read(p []byte) (int, error) {
 	if r.may <= 0 {
 		if !r.answers.of.take(answerStep) {
-			return 0, fmt.Errorf("answer is larger than %d bytes, and other large answers of this server are under way", freeAnswer)
+			return 0, fmt.Errorf(
+				"answer is larger than %d bytes, and other large answers of this server are under way", freeAnswer)
 		}
 		r.answers.taken += answerStep
 		r.may += answerStep

@@ -49,7 +49,8 @@ func checkNoCertificateWithRejection(m *PKIMessage) error {
 // checkGranted: the status says that there is a certificate, and there is (RFC 9810, 5.2.3 and 5.3.4).
 func checkGranted(r CertResponse) error {
 	if r.Status.Status != StatusAccepted && r.Status.Status != StatusGrantedWithMods {
-		return &CheckError{Check: "status", Got: r.Status.Status.String(), Want: "accepted, grantedWithMods, waiting or rejection"}
+		return &CheckError{Check: "status", Got: r.Status.Status.String(),
+			Want: "accepted, grantedWithMods, waiting or rejection"}
 	}
 	if r.CertifiedKeyPair == nil {
 		return &CheckError{Check: "certificate", Got: "none, with status " + r.Status.Status.String(), Want: "one"}
@@ -68,7 +69,8 @@ func readCertificate(pair *CertifiedKeyPair) (*x509.Certificate, error) {
 	}
 	certificate, err := parseCertificate(pair.Certificate)
 	if err != nil {
-		return nil, &CheckError{Check: "certificate", Got: "one that cannot be read (" + err.Error() + ")", Want: "an X.509 certificate"}
+		return nil, &CheckError{Check: "certificate",
+			Got: "one that cannot be read (" + err.Error() + ")", Want: "an X.509 certificate"}
 	}
 	return certificate, nil
 }
@@ -117,7 +119,8 @@ func checkValidity(certificate *x509.Certificate, now time.Time) error {
 		return &CheckError{Check: "validity", Got: "notAfter " + certificate.NotAfter.Format(time.RFC3339),
 			Want: "later than notBefore " + certificate.NotBefore.Format(time.RFC3339)}
 	case !certificate.NotAfter.After(now):
-		return &CheckError{Check: "validity", Got: "notAfter " + certificate.NotAfter.Format(time.RFC3339), Want: "later than " + at}
+		return &CheckError{Check: "validity", Got: "notAfter " + certificate.NotAfter.Format(time.RFC3339),
+			Want: "later than " + at}
 	case certificate.NotBefore.After(now.Add(clockSkew)):
 		return &CheckError{Check: "validity", Got: "notBefore " + certificate.NotBefore.Format(time.RFC3339),
 			Want: fmt.Sprintf("at most %s after %s; do the clocks agree?", clockSkew, at)}
@@ -130,7 +133,8 @@ func checkSubject(certificate *x509.Certificate, csr *x509.CertificateRequest) e
 	if pki.SameName(certificate.RawSubject, csr.RawSubject) {
 		return nil
 	}
-	return &CheckError{Check: "subject", Got: fmt.Sprintf("%q", pki.DN(certificate.RawSubject)), Want: fmt.Sprintf("%q", pki.DN(csr.RawSubject))}
+	return &CheckError{Check: "subject", Got: fmt.Sprintf("%q", pki.DN(certificate.RawSubject)),
+		Want: fmt.Sprintf("%q", pki.DN(csr.RawSubject))}
 }
 
 // checkSubjectAltNames: the alternative names are those asked for and no others (RFC 9483, 4.1.1).
@@ -150,7 +154,8 @@ func checkSubjectAltNames(certificate *x509.Certificate, csr *x509.CertificateRe
 }
 
 // SameAlternativeNames says whether two lists of extensions, of certificates or of requests, hold the same set of
-// subject alternative names, compared as RFC 5280, 4.2.1.6 and 7 want. Names that cannot be read are not the same as any.
+// subject alternative names, compared as RFC 5280, 4.2.1.6 and 7 want. Names that cannot be read are not the same as
+// any.
 func SameAlternativeNames(a, b []pkix.Extension) bool {
 	x, errX := alternativeNames(a)
 	y, errY := alternativeNames(b)
@@ -211,12 +216,14 @@ func alternativeName(tag cbasn1.Tag, value []byte) string {
 func (t *transaction) warnOfCertificate(certificate *x509.Certificate, csr *x509.CertificateRequest) {
 	log := t.c.cfg.Log
 	if !pki.SameName(certificate.RawIssuer, t.c.issuer) {
-		log.Warn("the certificate's issuer is not the configured one: some CAs will not find the certificate in an update",
+		log.Warn("the certificate's issuer is not the configured one: some CAs will not find "+
+			"the certificate in an update",
 			"issuer", shown(pki.DN(certificate.RawIssuer)), "configured", pki.DN(t.c.issuer))
 	}
 	if missing := missingExtKeyUsages(certificate, csr); len(missing) > 0 {
 		log.Warn("the certificate lacks requested extended key usages: peers may refuse it; "+
-			"see the certificate profile of the CA", "missing", strings.Join(missing, ", "), "subject", shown(pki.DN(certificate.RawSubject)))
+			"see the certificate profile of the CA", "missing", strings.Join(missing, ", "),
+			"subject", shown(pki.DN(certificate.RawSubject)))
 	}
 }
 

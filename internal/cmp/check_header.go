@@ -13,7 +13,8 @@ func checkStructure(err error, httpStatus int) error {
 	if httpStatus != http.StatusOK {
 		return &TransportError{StatusCode: httpStatus, Err: err}
 	}
-	return &CheckError{Check: "structure", Got: "a body that does not parse (" + err.Error() + ")", Want: "one DER PKIMessage"}
+	return &CheckError{Check: "structure", Got: "a body that does not parse (" + err.Error() + ")",
+		Want: "one DER PKIMessage"}
 }
 
 // answerTypes are the bodies that answer each request (RFC 9810, 5.3; RFC 9483, 4).

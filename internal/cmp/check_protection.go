@@ -33,7 +33,8 @@ func (t *transaction) checkMAC(m *PKIMessage) error {
 	}
 	mac, err := t.c.keys.verify(m, &t.macWork)
 	if err != nil {
-		return &CheckError{Check: "MAC", Got: "one that does not verify (" + err.Error() + ")", Want: "one made with the shared secret"}
+		return &CheckError{Check: "MAC", Got: "one that does not verify (" + err.Error() + ")",
+			Want: "one made with the shared secret"}
 	}
 	if err := checkMACStrength(mac, t.c.cfg.Protection); err != nil {
 		return err
@@ -92,7 +93,9 @@ func (t *transaction) checkSignature(m *PKIMessage) error {
 // client's. Whether the signer is to be trusted is another matter; where no signer can be trusted, nothing is computed.
 func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
 	if len(t.c.cfg.TrustAnchors) == 0 && t.c.cfg.ResponseTrust == ResponseTrustAnchored {
-		return nil, &CheckError{Check: "protection", Got: fmt.Sprintf("a signature by %q, and no trust anchors are configured for signed answers", m.Header.Sender),
+		return nil, &CheckError{Check: "protection",
+			Got: fmt.Sprintf("a signature by %q, and no trust anchors are configured for signed answers",
+				m.Header.Sender),
 			Want: "a MAC made with the shared secret", Err: ErrNoAnchors}
 	}
 	sender, _ := m.Header.Sender.Name()
@@ -111,7 +114,8 @@ func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
 			return candidate, nil
 		}
 	}
-	return nil, &CheckError{Check: "signature", Got: fmt.Sprintf("one by %q that no certificate verifies", m.Header.Sender),
+	return nil, &CheckError{Check: "signature",
+		Got:  fmt.Sprintf("one by %q that no certificate verifies", m.Header.Sender),
 		Want: "the signer's certificate in extraCerts or among the trust anchors"}
 }
 
@@ -157,7 +161,8 @@ func (t *transaction) checkSenderName(m *PKIMessage, signer *x509.Certificate) e
 	if sender, ok := m.Header.Sender.Name(); ok && pki.SameName(sender, signer.RawSubject) {
 		return nil
 	}
-	return &CheckError{Check: "sender", Got: fmt.Sprintf("%q", m.Header.Sender), Want: fmt.Sprintf("the signer's subject %q", pki.DN(signer.RawSubject))}
+	return &CheckError{Check: "sender", Got: fmt.Sprintf("%q", m.Header.Sender),
+		Want: fmt.Sprintf("the signer's subject %q", pki.DN(signer.RawSubject))}
 }
 
 // checkSignerChain: the certificate is valid now and chains to a trust anchor (RFC 9810, 5.1.3.3; RFC 5280, 6).
@@ -169,14 +174,16 @@ func (t *transaction) checkSignerChain(m *PKIMessage, signer *x509.Certificate) 
 	if err == nil {
 		return nil
 	}
-	return &CheckError{Check: "signer's chain", Got: fmt.Sprintf("%q, which does not verify (%v)", pki.DN(signer.RawSubject), err), Want: "a chain to a trust anchor"}
+	return &CheckError{Check: "signer's chain",
+		Got:  fmt.Sprintf("%q, which does not verify (%v)", pki.DN(signer.RawSubject), err),
+		Want: "a chain to a trust anchor"}
 }
 
 // maxSignerCandidates bounds how many certificates are tried, since each costs a signature verification.
 const maxSignerCandidates = 8
 
-// checkSignatureAlgorithm: the signature is of a kind that is verified here. Otherwise no certificate would verify it, and an
-// error that said so would make operators look for one.
+// checkSignatureAlgorithm: the signature is of a kind that is verified here. Otherwise no certificate would verify it,
+// and an error that said so would make operators look for one.
 func checkSignatureAlgorithm(m *PKIMessage) error {
 	if _, err := x509Algorithm(*m.Header.ProtectionAlg); err != nil {
 		return &CheckError{Check: "protection algorithm", Got: protectionName(*m.Header.ProtectionAlg),
@@ -232,8 +239,9 @@ var (
 	oidCMCRA = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 28}
 )
 
-// checkSignerExtKeyUsage: a signer that is known by its name only has no extended key usages, or one of those that speak for a
-// CA (RFC 9810, 4.5). So a server's certificate under that name, which many may request, cannot sign an answer.
+// checkSignerExtKeyUsage: a signer that is known by its name only has no extended key usages, or one of those that
+// speak for a CA (RFC 9810, 4.5). So a server's certificate under that name, which many may request, cannot sign an
+// answer.
 func checkSignerExtKeyUsage(signer *x509.Certificate) error {
 	restricted := len(signer.ExtKeyUsage) > 0 || len(signer.UnknownExtKeyUsage) > 0
 	if !restricted || slices.Contains(signer.ExtKeyUsage, x509.ExtKeyUsageAny) ||
@@ -248,13 +256,14 @@ func checkSignerExtKeyUsage(signer *x509.Certificate) error {
 // isAnchor says whether a certificate is a trust anchor, or has the name and the key of one.
 func (t *transaction) isAnchor(c *x509.Certificate) bool {
 	return slices.ContainsFunc(t.c.cfg.TrustAnchors, func(anchor *x509.Certificate) bool {
-		return anchor.Equal(c) || pki.SameKey(anchor.PublicKey, c.PublicKey) && pki.SameName(anchor.RawSubject, c.RawSubject)
+		return anchor.Equal(c) || pki.SameKey(anchor.PublicKey, c.PublicKey) &&
+			pki.SameName(anchor.RawSubject, c.RawSubject)
 	})
 }
 
 // checkSignerKeyUsage: the certificate may be used for signatures (RFC 9483, 3.5; RFC 5280, 4.2.1.3). Many CAs that
-// sign their answers are certified for certificates and CRLs only; where the operator named such a CA as an anchor, that
-// is enough, and warnOfKeyUsage logs it.
+// sign their answers are certified for certificates and CRLs only; where the operator named such a CA as an anchor,
+// that is enough, and warnOfKeyUsage logs it.
 func (t *transaction) checkSignerKeyUsage(signer *x509.Certificate) error {
 	if !lacksDigitalSignature(signer) || t.authorityOnly(signer) {
 		return nil
@@ -273,7 +282,8 @@ func (t *transaction) authorityOnly(signer *x509.Certificate) bool {
 
 func (t *transaction) warnOfKeyUsage(signer *x509.Certificate) {
 	if t.authorityOnly(signer) {
-		t.c.cfg.Log.Warn("answer of the CMP server accepted although the key usage of its signer lacks digitalSignature, "+
-			"since the signer is a trust anchor", "signer", shown(pki.DN(signer.RawSubject)))
+		t.c.cfg.Log.Warn(
+			"answer of the CMP server accepted although the key usage of its signer lacks digitalSignature, "+
+				"since the signer is a trust anchor", "signer", shown(pki.DN(signer.RawSubject)))
 	}
 }

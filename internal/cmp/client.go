@@ -50,8 +50,9 @@ type Config struct {
 	// IssuerDN is the distinguished name of the CA that issues, when requests go to another recipient, such as an RA.
 	// Default: Recipient.
 	IssuerDN string
-	// SignerDN is the distinguished name of who signs answers when that is not the CA, such as an RA. Its certificate must
-	// chain to an anchor, and when it is restricted to extended key usages, id-kp-cmcRA or id-kp-cmcCA must be among them.
+	// SignerDN is the distinguished name of who signs answers when that is not the CA, such as an RA. Its certificate
+	// must chain to an anchor, and when it is restricted to extended key usages, id-kp-cmcRA or id-kp-cmcCA must be
+	// among them.
 	SignerDN string
 	// SenderReference has requests under a MAC name as their sender the CN Reference (RFC 9483, 3.1), not the CSR's
 	// subject.
@@ -73,8 +74,8 @@ type Config struct {
 	Answers        *Answers      // bound on large answers; default one of the client's own, of DefaultAnswerBytes
 
 	// Derive is called with what derives the key of an answer's MAC where the peer makes that take more than a few
-	// milliseconds, and has to call it once, when there is a processor for it. An error of its own fails the transaction.
-	// Default: at once.
+	// milliseconds, and has to call it once, when there is a processor for it. An error of its own fails the
+	// transaction. Default: at once.
 	Derive func(derive func()) error
 
 	HTTPClient *http.Client // default http.DefaultClient's transport; redirects are never followed
@@ -115,7 +116,8 @@ func New(cfg Config) (*Client, error) {
 		cfg.ResponseTrust = ResponseTrustAnchored
 	case ResponseTrustAnchored, ResponseTrustONAP:
 	default:
-		return nil, fmt.Errorf("response trust is %q, want %q or %q", cfg.ResponseTrust, ResponseTrustAnchored, ResponseTrustONAP)
+		return nil, fmt.Errorf("response trust is %q, want %q or %q", cfg.ResponseTrust,
+			ResponseTrustAnchored, ResponseTrustONAP)
 	}
 	cfg.MessageTimeout = positiveOr(cfg.MessageTimeout, DefaultMessageTimeout)
 	cfg.MaxPollWait = positiveOr(cfg.MaxPollWait, defaultMaxPollWait)

@@ -22,7 +22,11 @@ func TestClient_honestAnswer_isAccepted(t *testing.T) {
 		"answers by MAC":            {nil, nil},
 		"answers by MAC with SHA-1": {nil, func(_ *testPKI, c *Config) { c.Protection = ProtectionPBMSHA1 }},
 		"signed answers to MAC":     {signed, anchored},
-		"signed answers to PBMAC1":  {signed, func(p *testPKI, c *Config) { anchored(p, c); c.Protection = ProtectionPBMAC1 }},
+		"signed answers to PBMAC1": {signed, func(p *testPKI, c *Config) {
+			anchored(p,
+				c)
+			c.Protection = ProtectionPBMAC1
+		}},
 		"signed answers to signature": {signed, func(p *testPKI, c *Config) {
 			anchored(p, c)
 			signing(p, c)
@@ -36,7 +40,8 @@ func TestClient_honestAnswer_isAccepted(t *testing.T) {
 		"answers signed by an anchor of other name": {signed, func(p *testPKI, c *Config) {
 			c.TrustAnchors, c.Recipient, c.IssuerDN = []*x509.Certificate{p.ca.cert}, "CN=RA", testRecipient
 		}},
-		"answers that ONAP's trust need not help": {signed, func(p *testPKI, c *Config) { anchored(p, c); laxly(p, c) }},
+		"answers that ONAP's trust need not help": {signed,
+			func(p *testPKI, c *Config) { anchored(p, c); laxly(p, c) }},
 	} {
 		for _, kind := range []BodyType{BodyIR, BodyCR, BodyKUR} {
 			t.Run(name+" to "+kind.String(), func(t *testing.T) {
@@ -174,11 +179,14 @@ func TestClient_requestThatCannotBeMade_isNotSent(t *testing.T) {
 		request Request
 		old     Signer
 	}{
-		"key does not belong to the certificate signing request":                   {Request{p.csr, other}, p.old.signer()},
-		"request lacks its key":                                                    {Request{CSR: p.csr}, p.old.signer()},
-		"certificate signing request is missing or was not parsed":                 {Request{Key: p.key}, p.old.signer()},
-		"signer lacks its key or its certificate":                                  {p.request(), Signer{}},
-		`key of the signer does not belong to its certificate "O=Example,CN=leaf"`: {p.request(), Signer{Key: other, Certificate: p.old.cert}},
+		"key does not belong to the certificate signing request": {Request{p.csr, other},
+			p.old.signer()},
+		"request lacks its key": {Request{CSR: p.csr}, p.old.signer()},
+		"certificate signing request is missing or was not parsed": {Request{Key: p.key},
+			p.old.signer()},
+		"signer lacks its key or its certificate": {p.request(), Signer{}},
+		`key of the signer does not belong to its certificate "O=Example,CN=leaf"`: {p.request(),
+			Signer{Key: other, Certificate: p.old.cert}},
 	} {
 		_, err := c.UpdateKey(t.Context(), row.request, row.old)
 		assert.EqualError(t, err, want)

@@ -278,7 +278,8 @@ func (m *CertReqMsg) VerifyPOPO() error {
 	if err != nil {
 		return err
 	}
-	if err := verifySignature(public, m.POPO.Signature.Algorithm, m.RawCertReq, m.POPO.Signature.Signature); err != nil {
+	if err := verifySignature(public, m.POPO.Signature.Algorithm, m.RawCertReq,
+		m.POPO.Signature.Signature); err != nil {
 		return fmt.Errorf("verifying proof of possession: %w", err)
 	}
 	return nil

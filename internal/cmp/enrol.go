@@ -167,7 +167,8 @@ func (t *transaction) enrol(ctx context.Context, body PKIBody, csr *x509.Certifi
 
 // evaluate decides whether the certificate is the one asked for. With an error the certificate
 // is nil when it cannot even be read.
-func (t *transaction) evaluate(answer *PKIMessage, response CertResponse, csr *x509.CertificateRequest) (*x509.Certificate, Result, error) {
+func (t *transaction) evaluate(answer *PKIMessage, response CertResponse,
+	csr *x509.CertificateRequest) (*x509.Certificate, Result, error) {
 	certificate, err := readCertificate(response.CertifiedKeyPair)
 	if err != nil {
 		return nil, Result{}, err
@@ -177,7 +178,8 @@ func (t *transaction) evaluate(answer *PKIMessage, response CertResponse, csr *x
 	}
 	chain, trusted, err := t.chain(certificate, answer)
 	if err == nil && len(chain) == 0 {
-		err = &CheckError{Check: "chain", Got: fmt.Sprintf("%q, which is a trust anchor itself", pki.DN(certificate.RawSubject)), Want: "a certificate that an authority signed"}
+		err = &CheckError{Check: "chain", Got: fmt.Sprintf("%q, which is a trust anchor itself",
+			pki.DN(certificate.RawSubject)), Want: "a certificate that an authority signed"}
 	}
 	if err != nil {
 		return certificate, Result{}, err
@@ -213,11 +215,11 @@ func (t *transaction) reject(ctx context.Context, certificate *x509.Certificate,
 	}
 }
 
-// giveBack asks the CA to revoke a certificate that is not accepted, when the CA did not ask for a confirmation: it counts
-// as issued, and the transaction is over, so that it cannot be rejected (RFC 9483, 4.1.1). The request is
+// giveBack asks the CA to revoke a certificate that is not accepted, when the CA did not ask for a confirmation: it
+// counts as issued, and the transaction is over, so that it cannot be rejected (RFC 9483, 4.1.1). The request is
 // authenticated as configured, since the holder of a certificate may not revoke it at every CA. It is only made for a
-// certificate that holds our key and came in a trusted answer: an attacker must not make us revoke another
-// requester's certificate.
+// certificate that holds our key and came in a trusted answer: an attacker must not make us revoke another requester's
+// certificate.
 func (t *transaction) giveBack(ctx context.Context, certificate *x509.Certificate, csr *x509.CertificateRequest) {
 	log := t.c.cfg.Log
 	if certificate == nil || !pki.SameKey(certificate.PublicKey, csr.PublicKey) || t.peerDoubt != nil {
@@ -227,7 +229,8 @@ func (t *transaction) giveBack(ctx context.Context, certificate *x509.Certificat
 	}
 	serial := pki.Serial(certificate)
 	if err := t.c.Revoke(ctx, certificate); err != nil {
-		log.Warn("a certificate that was not accepted remains issued: the CA did not ask for a confirmation, and did not revoke it",
+		log.Warn("a certificate that was not accepted remains issued: the CA did not ask for a "+
+			"confirmation, and did not revoke it",
 			"serial", serial, "error", err)
 		return
 	}

@@ -60,7 +60,8 @@ func (e *CheckError) Unwrap() error { return e.Err }
 // maxShownText is how many characters of a peer's text are shown: in one field of an error, or in one warning.
 const maxShownText = 1000
 
-// shown makes text that may hold a peer's words or names safe for an error or a log: a peer can send a megabyte of them.
+// shown makes text that may hold a peer's words or names safe for an error or a log: a peer can send a megabyte of
+// them.
 func shown(text string) string { return pki.OneLine(text, maxShownText) }
 
 // TransportError is an HTTP exchange that brought no CMP message.

@@ -248,7 +248,8 @@ func (r *responder) honestBody(request *PKIMessage) PKIBody {
 // granted is an ip, cp or kup with a certificate; the root is in caPubs.
 func (r *responder) granted(cert *x509.Certificate) *CertRepMessage {
 	pair := &CertifiedKeyPair{Certificate: cert.Raw}
-	return &CertRepMessage{CAPubs: [][]byte{r.testPKI.root.cert.Raw}, Response: []CertResponse{{CertifiedKeyPair: pair}}}
+	return &CertRepMessage{CAPubs: [][]byte{r.testPKI.root.cert.Raw},
+		Response: []CertResponse{{CertifiedKeyPair: pair}}}
 }
 
 func refusal(text string, bits ...FailureBit) PKIBody {

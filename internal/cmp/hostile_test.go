@@ -88,7 +88,8 @@ func TestHostile_binding(t *testing.T) {
 		{"certReqId 1", nil, withResponse(func(r *CertResponse) { r.CertReqID = 1 })},
 		{"certReqId -1", nil, withResponse(func(r *CertResponse) { r.CertReqID = -1 })},
 		{"no CertResponse", nil, withRep(func(rep *CertRepMessage) { rep.Response = nil })},
-		{"two CertResponses", nil, withRep(func(rep *CertRepMessage) { rep.Response = append(rep.Response, rep.Response[0]) })},
+		{"two CertResponses", nil,
+			withRep(func(rep *CertRepMessage) { rep.Response = append(rep.Response, rep.Response[0]) })},
 		{"accepted with nothing", nil, withResponse(func(r *CertResponse) { r.CertifiedKeyPair = nil })},
 		{"rejected with a certificate", nil, withResponse(func(r *CertResponse) {
 			r.Status = Rejection("no", FailBadPOP)
@@ -96,8 +97,10 @@ func TestHostile_binding(t *testing.T) {
 		{"waiting with a certificate", nil, status(StatusWaiting)},
 		{"keyUpdateWarning", nil, status(StatusKeyUpdateWarning)},
 		{"status 99", nil, status(99)},
-		{"a refusal of another transaction", nil, bent(answering(refusal("no")), header(func(h *PKIHeader) { h.TransactionID = ones }))},
-		{"a refusal with another nonce", nil, bent(answering(refusal("no")), header(func(h *PKIHeader) { h.RecipNonce = ones }))},
+		{"a refusal of another transaction", nil,
+			bent(answering(refusal("no")), header(func(h *PKIHeader) { h.TransactionID = ones }))},
+		{"a refusal with another nonce", nil, bent(answering(refusal("no")),
+			header(func(h *PKIHeader) { h.RecipNonce = ones }))},
 	}, "ir", "kur")
 	hostiles(t, p, []hostile{{"kup", nil, retyped(BodyKUP)}}, "ir")
 	hostiles(t, p, []hostile{{"ip", nil, retyped(BodyIP)}}, "kur")
@@ -128,7 +131,8 @@ func TestHostile_answerReplayed(t *testing.T) {
 
 // pbmWith encodes PBM parameters that need not make sense.
 func pbmWith(t *testing.T, change func(*pbmParameters)) *AlgorithmIdentifier {
-	p := &pbmParameters{make([]byte, saltSize), hashIdentifier(crypto.SHA256), hmacIdentifier(crypto.SHA256), big.NewInt(1000)}
+	p := &pbmParameters{make([]byte, saltSize), hashIdentifier(crypto.SHA256),
+		hmacIdentifier(crypto.SHA256), big.NewInt(1000)}
 	if change != nil {
 		change(p)
 	}
@@ -161,7 +165,8 @@ func TestHostile_MAC(t *testing.T) {
 		{"empty MAC", nil, afterwards(func(m *PKIMessage) { m.Protection = []byte{} })},
 		{"wrong secret", nil, protect(ProtectionPBMSHA256, "another secret")},
 		{"header changed afterwards", nil, afterwards(func(m *PKIMessage) { m.Header.AddImplicitConfirm() })},
-		{"body changed afterwards", nil, afterwards(func(m *PKIMessage) { m.Body.Content.(*CertRepMessage).CAPubs = nil })},
+		{"body changed afterwards", nil,
+			afterwards(func(m *PKIMessage) { m.Body.Content.(*CertRepMessage).CAPubs = nil })},
 		{"weaker than configured", nil, protect(ProtectionPBMSHA1, testSecret)},
 		{"PBM where PBMAC1 is configured", func(_ *testPKI, c *Config) { c.Protection = ProtectionPBMAC1 },
 			protect(ProtectionPBMSHA256, testSecret)},
@@ -178,9 +183,11 @@ func TestHostile_signature(t *testing.T) {
 	namesake := newIdentity(t, testRecipient, nil, asCA)
 	expired := newIdentity(t, testRecipient, root, func(c *x509.Certificate) { asCA(c); c.NotAfter = testNow.Add(-1) })
 	future := newIdentity(t, testRecipient, root, func(c *x509.Certificate) { asCA(c); c.NotBefore = testNow.Add(1e9) })
-	unfit := newIdentity(t, testRecipient, root, func(c *x509.Certificate) { asCA(c); c.KeyUsage = x509.KeyUsageCertSign })
+	unfit := newIdentity(t, testRecipient, root,
+		func(c *x509.Certificate) { asCA(c); c.KeyUsage = x509.KeyUsageCertSign })
 	crls := newIdentity(t, testRecipient, nil, func(c *x509.Certificate) { asCA(c); c.KeyUsage = x509.KeyUsageCRLSign })
-	cipher := newIdentity(t, testRecipient, root, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment })
+	cipher := newIdentity(t, testRecipient, root,
+		func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment })
 	ours := &identity{p.key, issue(t, testRecipient, p.key.Public(), p.ca, nil, nil)}
 	large := fixture.OversizedRSA()
 	signer := &identity{large, issue(t, testRecipient, large.Public(), root, nil, asCA)}
@@ -217,9 +224,10 @@ func TestHostile_signature(t *testing.T) {
 		{"and its body changed afterwards", anchored, sent(func(m *PKIMessage) {
 			m.Body.Content.(*CertRepMessage).CAPubs = nil
 		})},
-		{"and sent with a sender that is not a DN", anchored, bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) {
-			h.Sender = GeneralName{0x82, 1, 'x'}
-		}))},
+		{"and sent with a sender that is not a DN", anchored,
+			bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) {
+				h.Sender = GeneralName{0x82, 1, 'x'}
+			}))},
 		{"with SHA-1", anchored, algorithm(nil, 1, 2, 840, 10045, 4, 1)},
 		{"with SHA-1, even with lax trust", laxly, algorithm(derNull, 1, 2, 840, 113549, 1, 1, 5)},
 		{"with SHA3-256", anchored, algorithm(nil, 2, 16, 840, 1, 101, 3, 4, 3, 10)},
@@ -267,7 +275,8 @@ func TestHostile_SignerDN(t *testing.T) {
 		{"a server's certificate under the name", config, by(raName, func(c *x509.Certificate) {
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 		})},
-		{"the name under another CA", config, signedBy(newIdentity(t, raName, stranger, withUsages(oidCMCRA)), stranger.cert)},
+		{"the name under another CA", config,
+			signedBy(newIdentity(t, raName, stranger, withUsages(oidCMCRA)), stranger.cert)},
 		{"a certificate for encryption", config, by(raName, func(c *x509.Certificate) {
 			c.KeyUsage = x509.KeyUsageKeyEncipherment
 		})},
@@ -357,7 +366,8 @@ func TestHostile_certificate(t *testing.T) {
 		{"with a link of its chain missing", nil, with(p.leafBy(t, hidden, nil))},
 		{"in a loop", nil, with(p.leafBy(t, a, nil), aByB, bByA)},
 		{"under the attacker's root, in extraCerts", nil, with(p.leafBy(t, attacker, nil), attacker.cert)},
-		{"under the attacker's root, in caPubs of a signed answer", anchored, bent(signed, with(p.leafBy(t, attacker, nil)), onlyCAPubs(attacker.cert))},
+		{"under the attacker's root, in caPubs of a signed answer", anchored,
+			bent(signed, with(p.leafBy(t, attacker, nil)), onlyCAPubs(attacker.cert))},
 		{"that is all there is in caPubs", nil, bent(with(pinned), onlyCAPubs(pinned))},
 		{"that signed itself, with lax trust", laxly, bent(signed, with(itself, itself))},
 		{"that is a trust anchor itself", anchoredIn(pinned), with(pinned)},
@@ -365,9 +375,10 @@ func TestHostile_certificate(t *testing.T) {
 		{"under a large root, with lax trust", laxly, bent(signed, underLargeRoot)},
 		{"by an issuer with a large key, in extraCerts", anchored, with(p.leafBy(t, largeCA, nil), largeCA.cert)},
 		// Of version 1, only a signature by itself tells a root from any other certificate.
-		{"by a CA of version 1 that another signed, in caPubs", nil, bent(onlyCAPubs(old), afterwards(func(m *PKIMessage) {
-			m.ExtraCerts = [][]byte{byUnknown.cert.Raw}
-		}))},
+		{"by a CA of version 1 that another signed, in caPubs", nil,
+			bent(onlyCAPubs(old), afterwards(func(m *PKIMessage) {
+				m.ExtraCerts = [][]byte{byUnknown.cert.Raw}
+			}))},
 	}
 	for want, oid := range map[string]asn1.ObjectIdentifier{
 		"ECDSA with SHA-1":    {1, 2, 840, 10045, 4, 1},
@@ -437,7 +448,8 @@ func TestHostile_certificateUnreadable_allAreRejected(t *testing.T) {
 
 func TestHostile_certificate_rejectionNotConfirmed_reasonIsKept(t *testing.T) {
 	p := newPKI(t)
-	got := p.initialize(t, nil, with(p.leaf(t, asCA)), afterwards(func(m *PKIMessage) { m.Protection = []byte{} }, BodyCertConf))
+	got := p.initialize(t, nil, with(p.leaf(t, asCA)),
+		afterwards(func(m *PKIMessage) { m.Protection = []byte{} }, BodyCertConf))
 
 	assert.Equal(t, "basicConstraints: CA:TRUE", outline(got.err))
 	assert.Contains(t, got.logged.String(), "rejection of the certificate not confirmed by the CA")
@@ -457,8 +469,8 @@ func TestHostile_confirmationFails_failsTheRequest(t *testing.T) {
 	}, "ir certConf")
 }
 
-// A name is compared with each certificate that comes along, and a key tried on each signature: both cost little, however
-// large they are.
+// A name is compared with each certificate that comes along, and a key tried on each signature: both cost little,
+// however large they are.
 func TestHostile_hugeKeysAndNames_costLittle(t *testing.T) {
 	p := newPKI(t)
 	huge := hugeRSA()
@@ -470,7 +482,10 @@ func TestHostile_hugeKeysAndNames_costLittle(t *testing.T) {
 		m.Protection[1] = 1 // less than the modulus, or it would be refused for that
 		m.ExtraCerts = crowd(maxSignerCandidates, cert.Raw)
 	}))
-	compared := bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) { h.Sender = DirectoryName(hugeName(t, 800_000)) }),
+	compared := bent(signed, withHeader(func(_ *PKIMessage,
+		h *PKIHeader) {
+		h.Sender = DirectoryName(hugeName(t, 800_000))
+	}),
 		afterwards(func(m *PKIMessage) { m.ExtraCerts = crowd(maxElements, small.Raw) }))
 	for _, row := range []hostile{
 		{"key, anchored", anchored, verified}, {"key, without anchors", nil, verified},
@@ -502,7 +517,8 @@ func TestHostile_namesOfPeers_areBoundedInErrorsAndWarnings(t *testing.T) {
 	name := hugeName(t, 200_000)
 	signer := newIdentity(t, "CN=any", nil, func(c *x509.Certificate) { asCA(c); c.RawSubject = name })
 	for _, row := range []hostile{
-		{"sender", anchored, bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) { h.Sender = DirectoryName(name) }))},
+		{"sender", anchored, bent(signed,
+			withHeader(func(_ *PKIMessage, h *PKIHeader) { h.Sender = DirectoryName(name) }))},
 		{"signer", laxly, signedBy(signer)},
 		{"issuer", nil, with(p.leafBy(t, signer, nil))},
 		{"subject", nil, with(p.leaf(t, func(c *x509.Certificate) { c.RawSubject = name }))},

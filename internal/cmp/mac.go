@@ -25,9 +25,9 @@ const (
 	maxMACWork = 2_000_000
 )
 
-// What is sent: the iterations of PBM that the ONAP server and Bouncy Castle use, few enough for a service that protects
-// every message, and those of PBKDF2 that Bouncy Castle has as its default. The secrets are made by machines, so that more
-// would cost time and gain nothing.
+// What is sent: the iterations of PBM that the ONAP server and Bouncy Castle use, few enough for a service that
+// protects every message, and those of PBKDF2 that Bouncy Castle has as its default. The secrets are made by machines,
+// so that more would cost time and gain nothing.
 const (
 	pbmIterations    = 1000
 	pbmac1Iterations = 8192
@@ -58,7 +58,8 @@ func NewMAC(protection Protection) (MAC, error) {
 }
 
 func newPBM(protection Protection, hash crypto.Hash) MAC {
-	return MAC{Protection: protection, KeyHash: hash, Hash: hash, Salt: randomBytes(saltSize), Iterations: pbmIterations}
+	return MAC{Protection: protection, KeyHash: hash, Hash: hash, Salt: randomBytes(saltSize),
+		Iterations: pbmIterations}
 }
 
 func newPBMAC1() MAC {
@@ -265,7 +266,8 @@ func parsePBKDF2(derivation AlgorithmIdentifier) (MAC, error) {
 }
 
 func (m MAC) pbmac1Identifier() (AlgorithmIdentifier, error) {
-	derivation, err := encode((&pbkdf2Parameters{m.Salt, big.NewInt(int64(m.Iterations)), big.NewInt(int64(m.keyLength)),
+	derivation, err := encode((&pbkdf2Parameters{m.Salt, big.NewInt(int64(m.Iterations)),
+		big.NewInt(int64(m.keyLength)),
 		hmacIdentifier(m.KeyHash)}).code)
 	if err != nil {
 		return AlgorithmIdentifier{}, err

@@ -12,7 +12,8 @@
 // It does not speak cross certification, key recovery, central key generation, encrypted
 // certificates, announcements, nested messages or challenge-response proofs of possession. Bodies of
 // those kinds parse as [RawContent] and are never acted on. It polls for whatever a CA delays (RFC 9483, 4.4): for a
-// certificate, where the status is waiting in ip, cp or kup, and for any answer, where an error message has that status.
+// certificate, where the status is waiting in ip, cp or kup, and for any answer, where an error message has that
+// status.
 package cmp
 
 import (
@@ -74,7 +75,8 @@ func (m *PKIMessage) code(c codec) {
 			m.Body.code(c)
 		}
 		c.explicit(0, "protection", m.Protection != nil, func(c codec) { c.bits("protection", &m.Protection) })
-		c.explicit(1, "extraCerts", len(m.ExtraCerts) > 0, func(c codec) { certificates(c, "extraCerts", &m.ExtraCerts) })
+		c.explicit(1, "extraCerts", len(m.ExtraCerts) > 0,
+			func(c codec) { certificates(c, "extraCerts", &m.ExtraCerts) })
 	})
 }
 
@@ -194,7 +196,10 @@ func (body *PKIBody) codeContent(c codec) {
 	case BodyRP:
 		codeAt(c, body, (*RevRepContent).code)
 	case BodyPKIConf:
-		codeAs(c, body, func(_ *PKIConfirmContent, c codec) { c.tagged(cbasn1.NULL, "PKIConfirmContent", func(codec) {}) })
+		codeAs(c, body, func(_ *PKIConfirmContent, c codec) {
+			c.tagged(cbasn1.NULL,
+				"PKIConfirmContent", func(codec) {})
+		})
 	case BodyGenM, BodyGenP:
 		codeAs(c, body, (*GeneralContent).code)
 	case BodyError:

@@ -54,10 +54,11 @@ func sampleBodies(t testing.TB) []PKIBody {
 			SerialNumber: big.NewInt(128),
 			SigningAlg:   &AlgorithmIdentifier{Algorithm: signatureAlgorithms[0].oid, Parameters: derNull},
 			Issuer:       subject,
-			Validity:     &OptionalValidity{NotBefore: []byte("\x17\x0d260102030405Z"), NotAfter: []byte("\x18\x0f20600102030405Z")},
-			Subject:      subject,
-			IssuerUID:    []byte{0, 1},
-			SubjectUID:   []byte{0, 2},
+			Validity: &OptionalValidity{NotBefore: []byte("\x17\x0d260102030405Z"),
+				NotAfter: []byte("\x18\x0f20600102030405Z")},
+			Subject:    subject,
+			IssuerUID:  []byte{0, 1},
+			SubjectUID: []byte{0, 2},
 			Extensions: []pkix.Extension{{Id: []int{2, 5, 29, 15}, Critical: true, Value: []byte{3, 2, 5, 160}},
 				{Id: []int{2, 5, 29, 37}, Value: []byte{0x30, 0}}},
 		}},
@@ -68,13 +69,17 @@ func sampleBodies(t testing.TB) []PKIBody {
 	require.NoError(t, request.SignPOPO(key))
 	verified, withInput, encipherment := request, request, request
 	verified.POPO = &ProofOfPossession{RAVerified: true}
-	withInput.POPO = &ProofOfPossession{Signature: &POPOSigningKey{POPOSKInput: []byte{5, 0}, Algorithm: request.POPO.Signature.Algorithm, Signature: []byte{1}}}
+	withInput.POPO = &ProofOfPossession{Signature: &POPOSigningKey{POPOSKInput: []byte{5, 0},
+		Algorithm: request.POPO.Signature.Algorithm, Signature: []byte{1}}}
 	encipherment.POPO = &ProofOfPossession{Other: []byte{0xa2, 2, 5, 0}}
 	rejection := Rejection("no", FailBadPOP, FailDuplicateCertReq)
 	certificates := &CertRepMessage{CAPubs: [][]byte{anyCertificate}, Response: []CertResponse{
 		{CertReqID: -1, Status: rejection, RspInfo: []byte("info")},
-		{Status: PKIStatusInfo{Status: StatusAccepted}, CertifiedKeyPair: &CertifiedKeyPair{Certificate: anyCertificate, PrivateKey: anyCertificate, PublicationInfo: anyCertificate}},
-		{Status: PKIStatusInfo{Status: StatusAccepted}, CertifiedKeyPair: &CertifiedKeyPair{EncryptedCert: anyCertificate}},
+		{Status: PKIStatusInfo{Status: StatusAccepted},
+			CertifiedKeyPair: &CertifiedKeyPair{Certificate: anyCertificate,
+				PrivateKey: anyCertificate, PublicationInfo: anyCertificate}},
+		{Status: PKIStatusInfo{Status: StatusAccepted},
+			CertifiedKeyPair: &CertifiedKeyPair{EncryptedCert: anyCertificate}},
 	}}
 	hash := hashIdentifier(5)
 	return []PKIBody{
@@ -85,13 +90,17 @@ func sampleBodies(t testing.TB) []PKIBody {
 		{BodyCP, certificates},
 		{BodyKUP, &CertRepMessage{}},
 		{BodyP10CR, CertificationRequest(anyCertificate)},
-		{BodyRR, RevReqContent{{CertDetails: CertTemplate{SerialNumber: big.NewInt(1)}, CRLEntryDetails: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 21}, Value: []byte{10, 1, 1}}}}}},
-		{BodyRP, &RevRepContent{Status: []PKIStatusInfo{rejection}, RevCerts: []CertID{{DirectoryName(subject), big.NewInt(1)}}, CRLs: [][]byte{anyCertificate}}},
+		{BodyRR, RevReqContent{{CertDetails: CertTemplate{SerialNumber: big.NewInt(1)},
+			CRLEntryDetails: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 21}, Value: []byte{10, 1, 1}}}}}},
+		{BodyRP, &RevRepContent{Status: []PKIStatusInfo{rejection},
+			RevCerts: []CertID{{DirectoryName(subject), big.NewInt(1)}}, CRLs: [][]byte{anyCertificate}}},
 		{BodyPKIConf, PKIConfirmContent{}},
 		{BodyGenM, GeneralContent{{Type: OIDCACerts}}},
 		{BodyGenP, GeneralContent{{Type: OIDCACerts, Value: anyCertificate}}},
-		{BodyError, &ErrorMsgContent{StatusInfo: rejection, ErrorCode: big.NewInt(500), ErrorDetails: PKIFreeText{"more"}}},
-		{BodyCertConf, CertConfirmContent{{CertHash: []byte{1}}, {CertHash: []byte{2}, CertReqID: 1, StatusInfo: &rejection, HashAlg: &hash}}},
+		{BodyError, &ErrorMsgContent{StatusInfo: rejection, ErrorCode: big.NewInt(500),
+			ErrorDetails: PKIFreeText{"more"}}},
+		{BodyCertConf, CertConfirmContent{{CertHash: []byte{1}},
+			{CertHash: []byte{2}, CertReqID: 1, StatusInfo: &rejection, HashAlg: &hash}}},
 		{BodyPollReq, PollReqContent{0, -1}},
 		{BodyPollRep, PollRepContent{{CertReqID: 0, CheckAfter: 60, Reason: PKIFreeText{"operator"}}, {CertReqID: 1}}},
 		{BodyType(20), RawContent{0x30, 0}},
@@ -135,7 +144,8 @@ func TestPKIMessage_bodyOfWrongType_isNotMarshalled(t *testing.T) {
 
 // minimalMessage is a pkiconf with the shortest header there is: it starts 30 len 30 len.
 func minimalMessage(t testing.TB) []byte {
-	m := &PKIMessage{Header: PKIHeader{PVNO: 2, Sender: DirectoryName(nil), Recipient: DirectoryName(nil)}, Body: PKIBody{BodyPKIConf, PKIConfirmContent{}}}
+	m := &PKIMessage{Header: PKIHeader{PVNO: 2, Sender: DirectoryName(nil), Recipient: DirectoryName(nil)},
+		Body: PKIBody{BodyPKIConf, PKIConfirmContent{}}}
 	der, err := m.Marshal()
 	require.NoError(t, err)
 	return der
@@ -144,7 +154,8 @@ func minimalMessage(t testing.TB) []byte {
 func TestParsePKIMessage_malformed_isRefused(t *testing.T) {
 	valid := minimalMessage(t)
 	header, body := valid[2:15], valid[15:]
-	require.Equal(t, []byte{0x30, 0x0b, 2, 1, 2, 0xa4, 2, 0x30, 0, 0xa4, 2, 0x30, 0}, header, "the rows below rely on it")
+	require.Equal(t, []byte{0x30, 0x0b, 2, 1, 2, 0xa4, 2, 0x30, 0, 0xa4, 2, 0x30, 0}, header,
+		"the rows below rely on it")
 	_, err := ParsePKIMessage(valid)
 	require.NoError(t, err)
 	message := func(parts ...[]byte) []byte { return wrap(0x30, bytes.Join(parts, nil)) }
@@ -161,19 +172,21 @@ func TestParsePKIMessage_malformed_isRefused(t *testing.T) {
 		"length of 126 bytes":           {0x30, 0xfe, 1},
 		"nested 40 deep":                nested(40),
 		"too large":                     make([]byte, MaxMessageSize+1),
-		"10,000 extraCerts":             message(header, body, wrap(0xa1, wrap(0x30, bytes.Join(crowd(10_000, anyCertificate), nil)))),
-		"segmented OCTET STRING":        wrap(0x30, []byte{0x24, 0}),
-		"primitive SEQUENCE":            {0x10, 0},
-		"no body":                       message(header),
-		"body of unknown kind":          message(header, []byte{0xbb, 2, 5, 0}),
-		"body not context-tagged":       message(header, []byte{5, 0}),
-		"pkiconf with content":          message(header, []byte{0xb3, 3, 5, 1, 9}),
-		"empty extraCerts":              message(header, body, []byte{0xa1, 2, 0x30, 0}),
-		"protection with unused bits":   message(header, body, []byte{0xa0, 4, 3, 2, 1, 2}),
-		"fields out of order":           message(header, body, []byte{0xa1, 4, 0x30, 2, 0x30, 0}, []byte{0xa0, 4, 3, 2, 0, 2}),
-		"sender not a GeneralName":      headed([]byte{2, 1, 2, 5, 0, 0xa4, 2, 0x30, 0}),
-		"time without a zone":           headed(header[2:], timed),
-		"pvno not minimal":              headed([]byte{2, 2, 0, 2}, header[5:]),
+		"10,000 extraCerts": message(header, body,
+			wrap(0xa1, wrap(0x30, bytes.Join(crowd(10_000, anyCertificate), nil)))),
+		"segmented OCTET STRING":      wrap(0x30, []byte{0x24, 0}),
+		"primitive SEQUENCE":          {0x10, 0},
+		"no body":                     message(header),
+		"body of unknown kind":        message(header, []byte{0xbb, 2, 5, 0}),
+		"body not context-tagged":     message(header, []byte{5, 0}),
+		"pkiconf with content":        message(header, []byte{0xb3, 3, 5, 1, 9}),
+		"empty extraCerts":            message(header, body, []byte{0xa1, 2, 0x30, 0}),
+		"protection with unused bits": message(header, body, []byte{0xa0, 4, 3, 2, 1, 2}),
+		"fields out of order": message(header, body, []byte{0xa1, 4, 0x30, 2, 0x30, 0},
+			[]byte{0xa0, 4, 3, 2, 0, 2}),
+		"sender not a GeneralName": headed([]byte{2, 1, 2, 5, 0, 0xa4, 2, 0x30, 0}),
+		"time without a zone":      headed(header[2:], timed),
+		"pvno not minimal":         headed([]byte{2, 2, 0, 2}, header[5:]),
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := ParsePKIMessage(der)
@@ -250,7 +263,8 @@ func TestParsePKIMessage_messageTimeWithOffset_isReadAndKept(t *testing.T) {
 		assert.Contains(t, string(again), "20260504040201Z", text)
 	}
 	for _, text := range []string{"20260504030201", "202605040302Z", "20260504030201+02", "20260504030201+02:00",
-		"20260504030201-0000", "20260504030201+2500", "20260504030201.50+0200", "20260504030201,5+0200", "20260504030201z",
+		"20260504030201-0000", "20260504030201+2500", "20260504030201.50+0200",
+		"20260504030201,5+0200", "20260504030201z",
 		"20261304030201+0000"} {
 		_, err := ParsePKIMessage(timed(t, text))
 		assert.ErrorContains(t, err, "messageTime is not a GeneralizedTime in UTC or with an offset", text)
@@ -263,9 +277,13 @@ func TestParsePKIMessage_memory_isASmallMultipleOfTheInput(t *testing.T) {
 	text := wrap(0x30, repeat([]byte{0x0c, 0}, maxElements))
 	extension := []byte{0x30, 5, 6, 1, 0x2a, 4, 0}
 	for name, body := range map[string][]byte{
-		"texts in pollRep":          wrap(explicit(26), wrap(0x30, repeat(wrap(0x30, append([]byte{2, 1, 0, 2, 1, 0}, text...)), maxElements))),
-		"extensions in rr":          wrap(explicit(11), wrap(0x30, repeat(wrap(0x30, append([]byte{0x30, 0}, wrap(0x30, repeat(extension, maxElements))...)), maxElements))),
-		"one certificate of 900 kB": wrap(explicit(1), wrap(0x30, append(wrap(explicit(1), wrap(0x30, wrap(0x30, wrap(4, make([]byte, 900_000))))), 0x30, 0))),
+		"texts in pollRep": wrap(explicit(26),
+			wrap(0x30, repeat(wrap(0x30, append([]byte{2, 1, 0, 2, 1, 0}, text...)), maxElements))),
+		"extensions in rr": wrap(explicit(11),
+			wrap(0x30, repeat(wrap(0x30, append([]byte{0x30, 0}, wrap(0x30, repeat(extension, maxElements))...)),
+				maxElements))),
+		"one certificate of 900 kB": wrap(explicit(1),
+			wrap(0x30, append(wrap(explicit(1), wrap(0x30, wrap(0x30, wrap(4, make([]byte, 900_000))))), 0x30, 0))),
 	} {
 		der := wrap(0x30, append([]byte{0x30, 0x0b, 2, 1, 2, 0xa4, 2, 0x30, 0, 0xa4, 2, 0x30, 0}, body...))
 		var before, after runtime.MemStats
@@ -337,9 +355,10 @@ func TestPKIFreeText_String_isFitForALog(t *testing.T) {
 func TestStatusError_text(t *testing.T) {
 	for want, err := range map[string]*StatusError{
 		`CA refused: rejection`: {Status: StatusRejection, Authenticated: true},
-		`CA refused (in an answer that is not authenticated): rejection, badPOP: "text"`: {Status: StatusRejection, FailInfo: NewFailureInfo(FailBadPOP), Text: "text"},
-		`CA has not decided in time: waiting`:                                            {Status: StatusWaiting, Authenticated: true},
-		`CA refused: status 9`:                                                           {Status: 9, Authenticated: true},
+		`CA refused (in an answer that is not authenticated): rejection, badPOP: "text"`: {Status: StatusRejection,
+			FailInfo: NewFailureInfo(FailBadPOP), Text: "text"},
+		`CA has not decided in time: waiting`: {Status: StatusWaiting, Authenticated: true},
+		`CA refused: status 9`:                {Status: 9, Authenticated: true},
 	} {
 		assert.EqualError(t, err, want)
 	}
@@ -355,9 +374,11 @@ func TestCheckError_text_isBounded(t *testing.T) {
 }
 
 func TestAlternativeNames_everyKind(t *testing.T) {
-	names, err := alternativeNames(withSAN([]byte{0x30, 24, 0x82, 1, 'X', 0x81, 3, 'A', '@', 'B', 0x86, 1, 'u', 0x87, 4, 10, 0, 0, 1, 0x88, 1, 5, 0xa4, 2, 0x30, 0}))
+	names, err := alternativeNames(withSAN([]byte{0x30, 24, 0x82, 1, 'X', 0x81, 3, 'A', '@', 'B',
+		0x86, 1, 'u', 0x87, 4, 10, 0, 0, 1, 0x88, 1, 5, 0xa4, 2, 0x30, 0}))
 	assert.NoError(t, err)
-	assert.Equal(t, []string{`DNS "x"`, "IP 10.0.0.1", `URI "u"`, `email "A@b"`, "name of kind 4 3000", "name of kind 8 05"}, names)
+	assert.Equal(t, []string{`DNS "x"`, "IP 10.0.0.1", `URI "u"`, `email "A@b"`,
+		"name of kind 4 3000", "name of kind 8 05"}, names)
 
 	for _, malformed := range [][]byte{nil, {0x30, 1, 0x82}, {0x30, 0, 0}, {5, 0}} {
 		_, err := alternativeNames(withSAN(malformed))

@@ -73,12 +73,15 @@ func attribute(attributeType asn1.ObjectIdentifier, value []byte) ([]byte, error
 // Bouncy Castle and OpenSSL write).
 var attributeTypes = map[string]asn1.ObjectIdentifier{
 	"CN": {2, 5, 4, 3}, "SN": {2, 5, 4, 4}, "SURNAME": {2, 5, 4, 4}, "SERIALNUMBER": {2, 5, 4, 5}, "C": {2, 5, 4, 6},
-	"L": {2, 5, 4, 7}, "ST": {2, 5, 4, 8}, "S": {2, 5, 4, 8}, "STREET": {2, 5, 4, 9}, "O": {2, 5, 4, 10}, "OU": {2, 5, 4, 11},
-	"T": {2, 5, 4, 12}, "TITLE": {2, 5, 4, 12}, "POSTALCODE": {2, 5, 4, 17}, "GIVENNAME": {2, 5, 4, 42}, "INITIALS": {2, 5, 4, 43},
+	"L": {2, 5, 4, 7}, "ST": {2, 5, 4, 8}, "S": {2, 5, 4, 8}, "STREET": {2, 5, 4, 9},
+	"O": {2, 5, 4, 10}, "OU": {2, 5, 4, 11},
+	"T": {2, 5, 4, 12}, "TITLE": {2, 5, 4, 12}, "POSTALCODE": {2, 5, 4, 17},
+	"GIVENNAME": {2, 5, 4, 42}, "INITIALS": {2, 5, 4, 43},
 	"GENERATION": {2, 5, 4, 44}, "DN": {2, 5, 4, 46}, "DNQUALIFIER": {2, 5, 4, 46}, "PSEUDONYM": {2, 5, 4, 65},
 	"ORGANIZATIONIDENTIFIER": {2, 5, 4, 97},
 	"UID":                    {0, 9, 2342, 19200300, 100, 1, 1}, "DC": {0, 9, 2342, 19200300, 100, 1, 25},
-	"E": {1, 2, 840, 113549, 1, 9, 1}, "EMAIL": {1, 2, 840, 113549, 1, 9, 1}, "EMAILADDRESS": {1, 2, 840, 113549, 1, 9, 1},
+	"E": {1, 2, 840, 113549, 1, 9, 1}, "EMAIL": {1, 2, 840, 113549, 1, 9, 1},
+	"EMAILADDRESS": {1, 2, 840, 113549, 1, 9, 1},
 }
 
 // stringTag is the string type that an attribute's value is sent as: the one RFC 5280, 4.1.2.4 and

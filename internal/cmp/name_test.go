@@ -26,7 +26,8 @@ func TestParseDN_keepsOrderAsWritten(t *testing.T) {
 		"CN=#0c024341":                    "CN=CA",
 		"2.5.4.3=CA,OID.2.5.4.10=Example": "O=Example,CN=CA",
 		"O=Example+CN=CA":                 "CN=CA+O=Example",
-		"UID=7,E=ca@example":              "1.2.840.113549.1.9.1=#0c0a6361406578616d706c65,0.9.2342.19200300.100.1.1=#130137",
+		"UID=7,E=ca@example": "1.2.840.113549.1.9.1=#0c0a6361406578616d706c65," +
+			"0.9.2342.19200300.100.1.1=#130137",
 	} {
 		der, err := ParseDN(text)
 		require.NoError(t, err, text)
@@ -35,7 +36,8 @@ func TestParseDN_keepsOrderAsWritten(t *testing.T) {
 }
 
 func TestParseDN_fault_isNamed(t *testing.T) {
-	for _, text := range []string{"", "  ", "CA", "XX=CA", "9.9=CA", "CN=", "CN=CA,", "CN=CA+", "CN=a<b", `CN=a\x`, `CN=a\`,
+	for _, text := range []string{"", "  ", "CA", "XX=CA", "9.9=CA", "CN=", "CN=CA,", "CN=CA+",
+		"CN=a<b", `CN=a\x`, `CN=a\`,
 		`CN="a`, `CN="a"b`, "CN=#0g", "CN=#0c05", "CN=#0", "C=S\u00c9", `CN=\E5ngstr\C3\B6m`} {
 		t.Run(text, func(t *testing.T) {
 			_, err := ParseDN(text)
@@ -51,7 +53,8 @@ func TestParseDN_stringTypes(t *testing.T) {
 	der, err := ParseDN("C=SE,CN=x,DC=y")
 	require.NoError(t, err)
 	// PrintableString 13, UTF8String 0c, IA5String 16
-	assert.Equal(t, "302c310b3009060355040613025345310a300806035504030c01783111300f060a0992268993f22c640119160179", hex.EncodeToString(der))
+	assert.Equal(t, "302c310b3009060355040613025345310a300806035504030c01783111300f060a0992268993f22c640119160179",
+		hex.EncodeToString(der))
 }
 
 func TestSameName(t *testing.T) {
@@ -91,7 +94,8 @@ func TestGeneralName(t *testing.T) {
 	_, ok = GeneralName{0x82, 1, 'x'}.Name()
 	assert.False(t, ok)
 	assert.Equal(t, "GeneralName 820178", GeneralName{0x82, 1, 'x'}.String())
-	assert.Equal(t, "a name that cannot be read (asn1: syntax error: truncated tag or length)", DirectoryName([]byte{0x30, 1, 0}).String())
+	assert.Equal(t, "a name that cannot be read (asn1: syntax error: truncated tag or length)",
+		DirectoryName([]byte{0x30, 1, 0}).String())
 }
 
 func FuzzParseDN(f *testing.F) {

@@ -18,7 +18,8 @@ func (t *transaction) awaitDecision(ctx context.Context, answer *PKIMessage) (Ce
 		return response, answer, err
 	}
 	if response.CertifiedKeyPair != nil {
-		return response, nil, &CheckError{Check: "status", Got: "waiting together with a certificate", Want: "one or the other"}
+		return response, nil, &CheckError{Check: "status",
+			Got: "waiting together with a certificate", Want: "one or the other"}
 	}
 	answer, err = t.poll(ctx, []BodyType{answer.Body.Type}, response.CertReqID, response.Status.StatusString)
 	if err != nil {
@@ -28,7 +29,8 @@ func (t *transaction) awaitDecision(ctx context.Context, answer *PKIMessage) (Ce
 		return response, nil, err
 	}
 	if response.Status.Status == StatusWaiting {
-		return response, nil, &CheckError{Check: "status", Got: "waiting as the answer to pollReq", Want: "pollRep or a decision"}
+		return response, nil, &CheckError{Check: "status", Got: "waiting as the answer to pollReq",
+			Want: "pollRep or a decision"}
 	}
 	return response, answer, nil
 }
@@ -104,14 +106,16 @@ func checkPolledType(answer *PKIMessage, awaited []BodyType) error {
 // checkPollRep: one reply, about our request, with a time that is not in the past (RFC 9810, 5.3.22).
 func checkPollRep(replies PollRepContent, id int64) (PollRep, error) {
 	if len(replies) != 1 {
-		return PollRep{}, &CheckError{Check: "pollRep", Got: fmt.Sprintf("%d replies", len(replies)), Want: "exactly one"}
+		return PollRep{}, &CheckError{Check: "pollRep",
+			Got: fmt.Sprintf("%d replies", len(replies)), Want: "exactly one"}
 	}
 	zero := id == wholeAnswer && replies[0].CertReqID == 0 // as some servers count, and there is nothing else to mean
 	if replies[0].CertReqID != id && !zero {
 		return PollRep{}, &CheckError{Check: "certReqId", Got: fmt.Sprint(replies[0].CertReqID), Want: fmt.Sprint(id)}
 	}
 	if replies[0].CheckAfter < 0 {
-		return PollRep{}, &CheckError{Check: "checkAfter", Got: fmt.Sprint(replies[0].CheckAfter), Want: "0 seconds or more"}
+		return PollRep{}, &CheckError{Check: "checkAfter", Got: fmt.Sprint(replies[0].CheckAfter),
+			Want: "0 seconds or more"}
 	}
 	return replies[0], nil
 }

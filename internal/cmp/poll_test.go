@@ -76,11 +76,13 @@ func TestClient_delayedAnswer_isPolled(t *testing.T) {
 	}{
 		"waiting in ip": {BodyIR, func() bend { return waiting(after(60), after(0), nil) },
 			"ir pollReq pollReq pollReq certConf", 0, 61 * time.Second}, // never less than one
-		"pkiConf": {BodyIR, func() bend { return delaying(BodyCertConf) }, "ir certConf pollReq pollReq", -1, 30 * time.Second},
-		"ip":      {BodyIR, func() bend { return delaying(BodyIR) }, "ir pollReq pollReq certConf", -1, 30 * time.Second},
-		"cp":      {BodyCR, func() bend { return delaying(BodyCR) }, "cr pollReq pollReq certConf", -1, 30 * time.Second},
-		"kup":     {BodyKUR, func() bend { return delaying(BodyKUR) }, "kur pollReq pollReq certConf", -1, 30 * time.Second},
-		"rp":      {BodyRR, func() bend { return delaying(BodyRR) }, "rr pollReq pollReq", -1, 30 * time.Second},
+		"pkiConf": {BodyIR, func() bend { return delaying(BodyCertConf) },
+			"ir certConf pollReq pollReq", -1, 30 * time.Second},
+		"ip": {BodyIR, func() bend { return delaying(BodyIR) }, "ir pollReq pollReq certConf", -1, 30 * time.Second},
+		"cp": {BodyCR, func() bend { return delaying(BodyCR) }, "cr pollReq pollReq certConf", -1, 30 * time.Second},
+		"kup": {BodyKUR, func() bend { return delaying(BodyKUR) }, "kur pollReq pollReq certConf",
+			-1, 30 * time.Second},
+		"rp": {BodyRR, func() bend { return delaying(BodyRR) }, "rr pollReq pollReq", -1, 30 * time.Second},
 	} {
 		for way, toTheRequest := range map[string]bool{"answered to the poll": false, "answered to the request": true} {
 			t.Run(name+" "+way, func(t *testing.T) {
@@ -91,7 +93,8 @@ func TestClient_delayedAnswer_isPolled(t *testing.T) {
 						polls := strings.Count(row.requests, "pollReq")
 						r.header = func(request *PKIMessage, h *PKIHeader) {
 							kinds := r.kinds()
-							if toTheRequest && strings.HasSuffix(kinds, "pollReq") && strings.Count(kinds, "pollReq") == polls {
+							if toTheRequest && strings.HasSuffix(kinds, "pollReq") &&
+								strings.Count(kinds, "pollReq") == polls {
 								h.RecipNonce = r.requests[len(r.requests)-1-polls].Header.SenderNonce
 							}
 						}
@@ -123,20 +126,24 @@ func TestHostile_polling(t *testing.T) {
 		"without end":           {after(10), nil, time.Minute},
 		"without end and pause": {after(0), nil, time.Minute},
 		// What the CA takes before each pollRep counts as well: three polls with a second between them.
-		"by a CA that thinks": {after(0), onPoll(func(body PKIBody) PKIBody { time.Sleep(20 * time.Second); return body }), 62 * time.Second},
+		"by a CA that thinks": {after(0),
+			onPoll(func(body PKIBody) PKIBody { time.Sleep(20 * time.Second); return body }), 62 * time.Second},
 		"checkAfter negative": {after(-1), nil, 0},
 		"checkAfter huge":     {after(1 << 62), nil, 0},
 		"with a reason":       {PollRepContent{{CheckAfter: 7200, Reason: PKIFreeText{"operator is out"}}}, nil, 0},
 		"another certReqId":   {PollRepContent{{CertReqID: 1}}, nil, 0},
 		"two replies":         {PollRepContent{{}, {CertReqID: 1}}, nil, 0},
-		"waiting once more":   {nil, inTheEnd(func(rep *CertRepMessage) { rep.Response[0] = CertResponse{Status: PKIStatusInfo{Status: 3}} }), 0},
+		"waiting once more": {nil,
+			inTheEnd(func(rep *CertRepMessage) { rep.Response[0] = CertResponse{Status: PKIStatusInfo{Status: 3}} }),
+			0},
 		"cp for ir in the end": {nil, onPoll(func(body PKIBody) PKIBody {
 			body.Type = BodyCP
 			return body
 		}), 0},
 		"another certReqId in the end": {nil, inTheEnd(func(rep *CertRepMessage) { rep.Response[0].CertReqID = 1 }), 0},
 		"unprotected":                  {after(1), afterwards(unprotected, BodyPollReq), 0},
-		"refused in the end":           {nil, onPoll(func(PKIBody) PKIBody { return refusal("operator said no", FailNotAuthorized) }), 0},
+		"refused in the end": {nil,
+			onPoll(func(PKIBody) PKIBody { return refusal("operator said no", FailNotAuthorized) }), 0},
 		"pollRep with the first request's nonce": {after(1), func(_ *testPKI, r *responder) {
 			r.header = func(_ *PKIMessage, h *PKIHeader) { h.RecipNonce = r.requests[0].Header.SenderNonce }
 		}, 0},
@@ -145,7 +152,8 @@ func TestHostile_polling(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPKI(t)
 				start := time.Now()
-				got := p.initialize(t, func(_ *testPKI, c *Config) { c.MaxPollWait = time.Minute }, waiting(row.polls), row.bend)
+				got := p.initialize(t, func(_ *testPKI, c *Config) { c.MaxPollWait = time.Minute },
+					waiting(row.polls), row.bend)
 
 				require.Error(t, got.err)
 				text := outline(got.err)

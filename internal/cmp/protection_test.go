@@ -89,7 +89,8 @@ func TestMACKeys_parametersOfPeers_areBounded(t *testing.T) {
 	keys := NewMACKeys([]byte("secret"))
 	for i := range maxMACKeys + 10 {
 		budget := 1
-		_, err := keys.key(MAC{Protection: ProtectionPBMSHA1, KeyHash: crypto.SHA1, Iterations: 1, Salt: big.NewInt(int64(i)).Bytes()}, &budget)
+		_, err := keys.key(MAC{Protection: ProtectionPBMSHA1, KeyHash: crypto.SHA1, Iterations: 1,
+			Salt: big.NewInt(int64(i)).Bytes()}, &budget)
 		require.NoError(t, err)
 	}
 	assert.LessOrEqual(t, len(keys.keys), maxMACKeys)
@@ -106,7 +107,8 @@ func TestParseMAC_parametersOutOfBounds_areRefused(t *testing.T) {
 		"salt of 7 bytes": salted(7), "salt of 257 bytes": salted(257),
 		"key of 1 byte": keyed(1), "key of 512 bytes": keyed(512), "key of 513 bytes": keyed(513),
 	} {
-		for kind, mac := range map[string]MAC{"PBM": newPBM(ProtectionPBMSHA256, crypto.SHA256), "PBMAC1": newPBMAC1()} {
+		for kind, mac := range map[string]MAC{"PBM": newPBM(ProtectionPBMSHA256, crypto.SHA256),
+			"PBMAC1": newPBMAC1()} {
 			t.Run(name+", "+kind, func(t *testing.T) {
 				change(&mac)
 				identifier, err := mac.identifier()
@@ -141,7 +143,8 @@ func testKeys(t testing.TB) map[string]crypto.Signer {
 	var err error
 	keys["RSA-2048"], err = rsa.GenerateKey(rand.Reader, 2048)
 	require.NoError(t, err)
-	for name, curve := range map[string]elliptic.Curve{"ECDSA-P256": elliptic.P256(), "ECDSA-P384": elliptic.P384(), "ECDSA-P521": elliptic.P521()} {
+	for name, curve := range map[string]elliptic.Curve{"ECDSA-P256": elliptic.P256(),
+		"ECDSA-P384": elliptic.P384(), "ECDSA-P521": elliptic.P521()} {
 		keys[name], err = ecdsa.GenerateKey(curve, rand.Reader)
 		require.NoError(t, err)
 	}
@@ -181,7 +184,8 @@ func TestVerifySignature_PSS_verifies(t *testing.T) {
 			parameters, err := pssParameters(known.hash, null)
 			require.NoError(t, err)
 			digest := sum(known.hash, []byte("data"))
-			signature, err := rsa.SignPSS(rand.Reader, key, known.hash, digest, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
+			signature, err := rsa.SignPSS(rand.Reader, key, known.hash, digest,
+				&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
 			require.NoError(t, err)
 			identifier := AlgorithmIdentifier{Algorithm: oidRSAPSS, Parameters: parameters}
 			assert.NoError(t, verifySignature(key.Public(), identifier, []byte("data"), signature))
@@ -274,7 +278,8 @@ func TestParseMAC_keyDerivation_isPBKDF2ByEitherName(t *testing.T) {
 	mac := newPBMAC1()
 	for name, want := range map[string]error{
 		oidPBKDF2.String(): nil, oidPBES2.String(): nil,
-		oidPBMAC1.String(): errors.New("PBMAC1-params: key derivation 1.2.840.113549.1.5.14 is not supported, want PBKDF2"),
+		oidPBMAC1.String(): errors.New(
+			"PBMAC1-params: key derivation 1.2.840.113549.1.5.14 is not supported, want PBKDF2"),
 	} {
 		var p pbmac1Parameters
 		identifier, err := mac.identifier()
@@ -359,8 +364,9 @@ func TestHostile_PBMAC1_workIsBoundedPerTransaction(t *testing.T) {
 
 	_, err = tx.enrol(t.Context(), PKIBody{BodyIR, CertReqMessages{message}}, p.csr)
 
-	assert.ErrorContains(t, err, "(deriving key of the MAC takes 900 iterations, want at most 2000000 in one transaction, "+
-		"of which 200 are left)")
+	assert.ErrorContains(t, err,
+		"(deriving key of the MAC takes 900 iterations, want at most 2000000 in one transaction, "+
+			"of which 200 are left)")
 	assert.Equal(t, 3, answers)
 }
 
@@ -452,7 +458,8 @@ func TestVerify_oversizedKey_isRefusedThoughTheSignatureIsGood(t *testing.T) {
 	require.NoError(t, request.SignPOPO(key))
 
 	assert.EqualError(t, VerifySignature(m, key.Public()), "RSA key has 8676 bits, want at most 8192")
-	assert.EqualError(t, request.VerifyPOPO(), "verifying proof of possession: RSA key has 8676 bits, want at most 8192")
+	assert.EqualError(t, request.VerifyPOPO(),
+		"verifying proof of possession: RSA key has 8676 bits, want at most 8192")
 }
 
 func TestCheckKey_boundsKindAndSize(t *testing.T) {

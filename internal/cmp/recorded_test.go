@@ -70,12 +70,14 @@ func TestRecorded_messages_marshalBackToTheSameBytes(t *testing.T) {
 }
 
 // unprotectedRefusals are the refusals by the end entity profile, which EJBCA does not protect.
-var unprotectedRefusals = []string{"ir-refused.response", "p10cr-refused.response", "ir-two-ou-refused.response", "unknown-profile-refused.response"}
+var unprotectedRefusals = []string{"ir-refused.response", "p10cr-refused.response",
+	"ir-two-ou-refused.response", "unknown-profile-refused.response"}
 
 func TestRecorded_protection_verifies(t *testing.T) {
 	secrets := map[string]string{
-		"client-ir.request": "app1-secret", "client-ir-certconf.request": "app1-secret", "client-ir-password-used.request": "cl1-secret",
-		"client-pbe-ir.request": "cl5-secret", "client-pbe-certconf.request": "cl5-secret",
+		"client-ir.request": "app1-secret", "client-ir-certconf.request": "app1-secret",
+		"client-ir-password-used.request": "cl1-secret",
+		"client-pbe-ir.request":           "cl5-secret", "client-pbe-certconf.request": "cl5-secret",
 	}
 	keys := map[string]*MACKeys{}
 	for _, secret := range []string{secretCmpRA, secretCmpKeyID, "app1-secret", "cl1-secret", "cl5-secret"} {
@@ -120,12 +122,14 @@ func TestRecorded_protection_verifies(t *testing.T) {
 	assert.Greater(t, signatures, 35)
 }
 
-// What users see of a refusal, from the message to the error's text. Most are signed by the CA, which is the anchor; the
-// end entity profile's are not protected, and say so.
+// What users see of a refusal, from the message to the error's text. Most are signed by the CA, which is the anchor;
+// the end entity profile's are not protected, and say so.
 func TestRecorded_refusals_areShownInTheCAsWords(t *testing.T) {
-	for _, name := range strings.Fields("kur-not-administrator kur-expired kur-revoked kur-same-cn-refused wrong-secret " +
-		"wrong-secret-certificate-first client-ir-password-used ca-offline ir-ed25519-refused genm-cacerts-refused " +
-		"ir-refused p10cr-refused ir-two-ou-refused unknown-profile-refused") {
+	for _, name := range strings.Fields(
+		"kur-not-administrator kur-expired kur-revoked kur-same-cn-refused wrong-secret " +
+			"wrong-secret-certificate-first client-ir-password-used ca-offline " +
+			"ir-ed25519-refused genm-cacerts-refused " +
+			"ir-refused p10cr-refused ir-two-ou-refused unknown-profile-refused") {
 		t.Run(name, func(t *testing.T) {
 			_, err := replay(t, name)
 			require.Error(t, err)
@@ -135,8 +139,9 @@ func TestRecorded_refusals_areShownInTheCAsWords(t *testing.T) {
 }
 
 func TestRecorded_answers_areAcceptedAsTheyCame(t *testing.T) {
-	for _, name := range strings.Fields("ir-rsa ir-p256 ir-ed25519 ir-san-kinds ir-utf8-name ir-wildcard ir-sub-ca ir-pbm-sha1 " +
-		"ir-pbmac1 ir-pbe-explicit kur-rsa kur-p256 kur-sub-ca kur-pbe-signed client-ir") {
+	for _, name := range strings.Fields(
+		"ir-rsa ir-p256 ir-ed25519 ir-san-kinds ir-utf8-name ir-wildcard ir-sub-ca ir-pbm-sha1 " +
+			"ir-pbmac1 ir-pbe-explicit kur-rsa kur-p256 kur-sub-ca kur-pbe-signed client-ir") {
 		certificate, err := replay(t, name)
 		require.NoError(t, err, name)
 		assert.NotNil(t, certificate, name)

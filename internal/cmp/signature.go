@@ -130,7 +130,9 @@ func signingAlgorithm(public crypto.PublicKey) (x509.SignatureAlgorithm, error) 
 			return x509.ECDSAWithSHA512, nil
 		}
 	}
-	return x509.UnknownSignatureAlgorithm, fmt.Errorf("key of type %s is not supported: want RSA, ECDSA P-256, P-384 or P-521, or Ed25519", kindOfKey(public))
+	return x509.UnknownSignatureAlgorithm,
+		fmt.Errorf("key of type %s is not supported: want RSA, ECDSA P-256, P-384 or P-521, or Ed25519",
+			kindOfKey(public))
 }
 
 func kindOfKey(public crypto.PublicKey) string {

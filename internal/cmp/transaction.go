@@ -86,7 +86,8 @@ func (t *transaction) exchange(ctx context.Context, body PKIBody) (*PKIMessage, 
 		return nil, t.authenticateRefusal(answer, refusal)
 	}
 	if httpStatus != http.StatusOK {
-		return nil, &TransportError{StatusCode: httpStatus, Err: fmt.Errorf("with a CMP message (%s) that is not a refusal", answer.Body.Type)}
+		return nil, &TransportError{StatusCode: httpStatus,
+			Err: fmt.Errorf("with a CMP message (%s) that is not a refusal", answer.Body.Type)}
 	}
 	if err := t.check(answer, body.Type); err != nil {
 		return nil, err

@@ -59,9 +59,10 @@ func TestHostile_HTTP(t *testing.T) {
 		handler http.HandlerFunc
 		after   time.Duration
 	}{
-		"empty body":                     {answer(200, MediaType, ""), 0},
-		"HTML with 200":                  {answer(200, "text/html", "<html>login"), 0},
-		"HTML with 503":                  {answer(503, "text/html", "<html>down", "Retry-After", "120"), 2 * time.Minute},
+		"empty body":    {answer(200, MediaType, ""), 0},
+		"HTML with 200": {answer(200, "text/html", "<html>login"), 0},
+		"HTML with 503": {answer(503, "text/html", "<html>down", "Retry-After", "120"),
+			2 * time.Minute},
 		"503 with a date":                {later("Mon, 04 May 2026 03:03:01 GMT"), time.Minute},
 		"503 with a date in the past":    {later("Mon, 04 May 2020 03:03:01 GMT"), 0},
 		"503 for years":                  {later("2000000000"), 24 * time.Hour},
@@ -70,8 +71,9 @@ func TestHostile_HTTP(t *testing.T) {
 		"no content type and no content": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, 0},
 		"redirect":                       {http.RedirectHandler(evil, http.StatusTemporaryRedirect).ServeHTTP, 0},
 		"redirect that calls itself a CMP message": {answer(302, MediaType, "x", "Location", evil), 0},
-		"compressed, and not unpacked":             {answer(200, MediaType, bomb.String(), "Content-Encoding", "gzip"), 0},
-		"larger than allowed":                      {answer(200, MediaType, string(make([]byte, MaxMessageSize+1))), 0},
+		"compressed, and not unpacked": {answer(200, MediaType, bomb.String(),
+			"Content-Encoding", "gzip"), 0},
+		"larger than allowed": {answer(200, MediaType, string(make([]byte, MaxMessageSize+1))), 0},
 		"endless": {func(w http.ResponseWriter, r *http.Request) {
 			assert.Equal(t, "identity", r.Header.Get("Accept-Encoding"))
 			w.Header().Set("Content-Type", MediaType)
@@ -83,7 +85,8 @@ func TestHostile_HTTP(t *testing.T) {
 		}, 0},
 		"cut off by the connection": {answer(200, MediaType, "0", "Content-Length", "100"), 0},
 		// What a CA says on an error page is what its operator needs.
-		"error page of EJBCA": {answer(404, "text/html;charset=UTF-8", string(readRecorded(t, "unknown-alias.response.html"))), 0},
+		"error page of EJBCA": {answer(404, "text/html;charset=UTF-8",
+			string(readRecorded(t, "unknown-alias.response.html"))), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := over(t, row.handler, nil)
@@ -115,7 +118,8 @@ func TestHostile_slowServer_timesOut(t *testing.T) {
 		caller time.Duration // its deadline
 		limit  time.Duration // that the error names
 	}{
-		"slow body": {silent{afterHead: true}, time.Hour, 7 * time.Second}, "no answer": {silent{}, time.Hour, 7 * time.Second},
+		"slow body": {silent{afterHead: true}, time.Hour, 7 * time.Second},
+		"no answer": {silent{}, time.Hour, 7 * time.Second},
 		"the deadline of the caller is not the message's": {silent{}, time.Second, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -168,7 +172,8 @@ func TestClient_URLInErrors_hasNoPassword(t *testing.T) {
 func TestClient_mediaType_mayHaveCaseAndParameters(t *testing.T) {
 	p := newPKI(t)
 	r := &responder{t: t, testPKI: p}
-	for _, mediaType := range []string{"Application/PKIXCMP; charset=binary", "application/pkixcmp; parameter", "application/pkixcmp;"} {
+	for _, mediaType := range []string{"Application/PKIXCMP; charset=binary",
+		"application/pkixcmp; parameter", "application/pkixcmp;"} {
 		c, _ := testClient(t, http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
 			recorder := httptest.NewRecorder()
 			r.ServeHTTP(recorder, hr)
@@ -219,8 +224,8 @@ func exchangeOn(connection net.Conn, reader *bufio.Reader, handler http.Handler)
 	_ = response.Write(connection)
 }
 
-// Some servers close the connection after an answer without saying so. The certConf that follows at once is then written
-// to a connection that is as good as closed: it is sent once more on a new one, and not more often.
+// Some servers close the connection after an answer without saying so. The certConf that follows at once is then
+// written to a connection that is as good as closed: it is sent once more on a new one, and not more often.
 func TestClient_serverThatCloses(t *testing.T) {
 	for name, row := range map[string]struct {
 		served      int32                         // connections on which a request is answered
@@ -228,9 +233,13 @@ func TestClient_serverThatCloses(t *testing.T) {
 		connections int32
 		succeeds    bool
 	}{
-		"closed":                              {2, func(net.Conn, *bufio.Reader) {}, 2, true},
-		"reset":                               {2, func(c net.Conn, _ *bufio.Reader) { _ = c.(*net.TCPConn).SetLinger(0) }, 2, true},
-		"closed in the next request":          {2, func(c net.Conn, _ *bufio.Reader) { _, _ = c.Read(make([]byte, 1)) }, 2, true},
+		"closed": {2, func(net.Conn, *bufio.Reader) {}, 2, true},
+		"reset": {2,
+			func(c net.Conn, _ *bufio.Reader) { _ = c.(*net.TCPConn).SetLinger(0) }, 2, true},
+		"closed in the next request": {2, func(c net.Conn, _ *bufio.Reader) {
+			_,
+				_ = c.Read(make([]byte, 1))
+		}, 2, true},
 		"closed after the next request":       {2, readRequest, 2, true},
 		"a new connection is not tried again": {0, readRequest, 1, false},
 		"once more and no more":               {1, readRequest, 2, false},
@@ -251,7 +260,10 @@ func TestClient_serverThatCloses(t *testing.T) {
 			})
 			transport := &http.Transport{}
 			t.Cleanup(transport.CloseIdleConnections)
-			c, _ := testClient(t, nil, func(c *Config) { c.URL, c.HTTPClient = url, &http.Client{Transport: transport} })
+			c, _ := testClient(t, nil, func(c *Config) {
+				c.URL, c.HTTPClient = url,
+					&http.Client{Transport: transport}
+			})
 
 			_, err := c.Initialize(t.Context(), p.request())
 
@@ -285,7 +297,10 @@ func TestAnswers_ofOneServer_shareABound(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	bound := NewAnswers(DefaultAnswerBytes)
-	c, _ := testClient(t, nil, func(cfg *Config) { cfg.URL, cfg.HTTPClient, cfg.Answers = server.URL, server.Client(), bound })
+	c, _ := testClient(t, nil, func(cfg *Config) {
+		cfg.URL, cfg.HTTPClient,
+			cfg.Answers = server.URL, server.Client(), bound
+	})
 	errs := make(chan error, transactions)
 	for range transactions {
 		done.Go(func() {
@@ -293,12 +308,15 @@ func TestAnswers_ofOneServer_shareABound(t *testing.T) {
 			errs <- err
 		})
 	}
-	// All but four, or more where two were refused at once, are refused while the answers go on; the others wait for the rest.
+	// All but four, or more where two were refused at once, are refused while the answers go on; the others wait for
+	// the rest.
 	for range transactions - DefaultAnswerBytes/MaxMessageSize {
-		assert.ErrorContains(t, <-errs, "answer is larger than 65536 bytes, and other large answers of this server are under way")
+		assert.ErrorContains(t, <-errs,
+			"answer is larger than 65536 bytes, and other large answers of this server are under way")
 	}
 	whole := int64((MaxMessageSize - 1000 - freeAnswer) / answerStep * answerStep)
-	assert.Eventually(t, func() bool { return DefaultAnswerBytes-bound.left.Load() >= whole }, 10*time.Second, time.Millisecond,
+	assert.Eventually(t, func() bool { return DefaultAnswerBytes-bound.left.Load() >= whole },
+		10*time.Second, time.Millisecond,
 		"at least one large answer is held")
 
 	require.NoError(t, p.initialize(t, func(_ *testPKI, cfg *Config) { cfg.Answers = bound }).err)
@@ -318,7 +336,8 @@ func TestPlainText_isWhatAReaderSees(t *testing.T) {
 		"<style>p {color: red}</style>a<script>if (a < b) {}</script>b<!-- c > d -->e": "a b e",
 		"<body>cut off in a <a href='":                                                 "cut off in a",
 		"<!DOCTYPE html><p>x":                                                          "x",
-		strings.Repeat("é<b>", 10_000):                                                 strings.TrimSpace(strings.Repeat("é ", 150)) + " …",
+		strings.Repeat("é<b>",
+			10_000): strings.TrimSpace(strings.Repeat("é ", 150)) + " …",
 	} {
 		assert.Equal(t, want, plainText(page), page[:min(len(page), 60)])
 	}

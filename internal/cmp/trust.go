@@ -12,7 +12,8 @@ import (
 
 // verifyChain returns the best chain from a certificate to an anchor (RFC 5280, 6): one that ends in a
 // self-signed certificate where there is one, and of those the shortest. It includes both ends.
-func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
+func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate,
+	now time.Time) ([]*x509.Certificate, error) {
 	// A root that was sent along again would be tried twice, at the price of its signatures. Other anchors may
 	// well be on the way to a root.
 	between := slices.DeleteFunc(slices.Clone(others), func(c *x509.Certificate) bool {
@@ -67,16 +68,19 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 	if err != nil && t.c.cfg.ResponseTrust == ResponseTrustONAP {
 		roots := slices.DeleteFunc(authorities(others), func(c *x509.Certificate) bool { return !pki.SelfSigned(c) })
 		if path, err = verifyChain(leaf, roots, others, at); err == nil {
-			t.warn("root %q is trusted only because response trust is %q: it came with the answer and nothing vouches for it",
+			t.warn("root %q is trusted only because response trust is %q: it came with the "+
+				"answer and nothing vouches for it",
 				pki.DN(path[len(path)-1].RawSubject), ResponseTrustONAP)
 		}
 	}
 	if err != nil {
-		got := fmt.Sprintf("%q issued by %q, which does not verify (%v)", pki.DN(leaf.RawSubject), pki.DN(leaf.RawIssuer), err)
+		got := fmt.Sprintf("%q issued by %q, which does not verify (%v)", pki.DN(leaf.RawSubject),
+			pki.DN(leaf.RawIssuer), err)
 		if len(anchors) == 0 {
 			got = fmt.Sprintf("%q issued by %q, and no trust anchor", pki.DN(leaf.RawSubject), pki.DN(leaf.RawIssuer))
 		}
-		return nil, nil, &CheckError{Check: "chain", Got: got, Want: "a chain to a trust anchor, or to a certificate in caPubs under a MAC"}
+		return nil, nil, &CheckError{Check: "chain", Got: got,
+			Want: "a chain to a trust anchor, or to a certificate in caPubs under a MAC"}
 	}
 	trusted = path[len(path)-1:]
 	if t.macVerified {
@@ -90,8 +94,8 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 	return path[:len(path)-1], slices.Clip(trusted), nil
 }
 
-// handedOn are roots in caPubs that cannot verify anything here, for a negative serial number or a key of an unsupported kind.
-// No chain is built with them, but other programs may understand them. Only their names are checked.
+// handedOn are roots in caPubs that cannot verify anything here, for a negative serial number or a key of an
+// unsupported kind. No chain is built with them, but other programs may understand them. Only their names are checked.
 func (t *transaction) handedOn(caPubs [][]byte) (roots []*x509.Certificate) {
 	for _, der := range caPubs {
 		root, err := pki.Parse(der)

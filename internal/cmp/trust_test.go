@@ -30,10 +30,12 @@ func TestClient_unusualAnswer_isAccepted(t *testing.T) {
 		config configure
 		bend   bend
 	}{
-		"subject in reverse":        {nil, leaf(func(c *x509.Certificate) { c.RawSubject = dn(t, "O=Example,CN=leaf") })},
-		"names in other case":       {nil, leaf(func(c *x509.Certificate) { c.DNSNames = []string{"LEAF.example"} })},
-		"valid from in two minutes": {nil, leaf(func(c *x509.Certificate) { c.NotBefore = testNow.Add(2 * time.Minute) })},
-		"name twice":                {nil, leaf(func(c *x509.Certificate) { c.DNSNames = []string{"leaf.example", "leaf.example"} })},
+		"subject in reverse": {nil,
+			leaf(func(c *x509.Certificate) { c.RawSubject = dn(t, "O=Example,CN=leaf") })},
+		"names in other case": {nil, leaf(func(c *x509.Certificate) { c.DNSNames = []string{"LEAF.example"} })},
+		"valid from in two minutes": {nil,
+			leaf(func(c *x509.Certificate) { c.NotBefore = testNow.Add(2 * time.Minute) })},
+		"name twice": {nil, leaf(func(c *x509.Certificate) { c.DNSNames = []string{"leaf.example", "leaf.example"} })},
 		"an impostor beside the CA, as the chain is built by signatures": {nil, afterwards(func(m *PKIMessage) {
 			m.ExtraCerts = [][]byte{impostor.cert.Raw, p.ca.cert.Raw}
 		})},
@@ -46,7 +48,8 @@ func TestClient_unusualAnswer_isAccepted(t *testing.T) {
 		"an extra certificate that cannot be read": {anchored, bent(signed, afterwards(func(m *PKIMessage) {
 			m.ExtraCerts = append([][]byte{readCertificateFile(t, "negative-serial")}, m.ExtraCerts...)
 		}))},
-		"a stranger in caPubs of a signed answer, for which nothing vouches": {anchored, bent(signed, withCAPubs(impostor.cert))},
+		"a stranger in caPubs of a signed answer, for which nothing vouches": {anchored,
+			bent(signed, withCAPubs(impostor.cert))},
 		"a messageTime with an offset": {nil, withHeader(func(_ *PKIMessage, h *PKIHeader) {
 			h.MessageTime, _ = time.Parse(offsetTimeLayout, "20260504050201+0200")
 			h.messageTimeText = "20260504050201+0200"
@@ -142,7 +145,8 @@ func TestClient_issuerWithNameConstraints(t *testing.T) {
 		value := wrap(0x30, wrap(0xa0, wrap(0x30, base)))
 		limited := newIdentity(t, "CN=Limited CA", p.root, func(c *x509.Certificate) {
 			asCA(c)
-			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Critical: true, Value: value}}
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 30},
+				Critical: true, Value: value}}
 		})
 		return with(p.leafBy(t, limited, nil), limited.cert), limited
 	}
@@ -164,7 +168,8 @@ func TestClient_issuerWithNameConstraints(t *testing.T) {
 func TestClient_signerOfAnEarlierAnswer_servesAsIntermediate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPKI(t)
-		got := p.initialize(t, anchored, signed, waiting(nil), afterwards(noExtraCerts, BodyPollReq), afterwards(noExtraCerts, BodyCertConf))
+		got := p.initialize(t, anchored, signed, waiting(nil),
+			afterwards(noExtraCerts, BodyPollReq), afterwards(noExtraCerts, BodyCertConf))
 
 		require.NoError(t, got.err)
 		assert.Equal(t, p.ca.cert, got.Chain[1])
@@ -177,7 +182,8 @@ func TestClient_signerForCertificatesOnly_isAcceptedWhenItIsAnAnchor(t *testing.
 	certifier := func(c *x509.Certificate) { asCA(c); c.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign }
 	p.ca = newIdentity(t, testRecipient, p.root, certifier)
 	again := issue(t, testRecipient, p.ca.key.Public(), p.root, nil, certifier)
-	for name, anchor := range map[string]*x509.Certificate{"itself": p.ca.cert, "its name and key in another certificate": again} {
+	for name, anchor := range map[string]*x509.Certificate{"itself": p.ca.cert,
+		"its name and key in another certificate": again} {
 		got := p.initialize(t, anchoredIn(anchor, p.root.cert), signed)
 
 		require.NoError(t, got.err, name)
@@ -215,7 +221,8 @@ func TestClient_SignerDN_isBelievedAlsoWithARenewedCertificate(t *testing.T) {
 
 func TestClient_missingExtKeyUsage_isWarnedOf(t *testing.T) {
 	p := newPKI(t)
-	const server, client, email = x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageEmailProtection
+	const server, client = x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth
+	const email = x509.ExtKeyUsageEmailProtection
 	asked := newPKI(t)
 	asked.csr = newCSR(t, asked.key, emailOnly)
 	for name, row := range map[string]struct {
@@ -271,10 +278,16 @@ func TestClient_certificateImplicitlyConfirmedAndRefused_isGivenBack(t *testing.
 		want   string // requests
 		logged string
 	}{
-		"revoked under the secret":                {BodyIR, implicitly, with(refused), "ir rr", "the CA revoked a certificate that was not accepted"},
-		"after an update also under the secret":   {BodyKUR, implicitly, with(refused), "kur rr", "the CA revoked a certificate"},
-		"not ours to revoke, as the key is not":   {BodyIR, implicitly, with(p.old.cert), "ir", stays},
-		"in an answer that is not to be trusted":  {BodyIR, func(p *testPKI, c *Config) { implicitly(p, c); laxly(p, c) }, bent(signed, with(expired)), "ir", stays},
+		"revoked under the secret": {BodyIR, implicitly, with(refused), "ir rr",
+			"the CA revoked a certificate that was not accepted"},
+		"after an update also under the secret": {BodyKUR, implicitly, with(refused), "kur rr",
+			"the CA revoked a certificate"},
+		"not ours to revoke, as the key is not": {BodyIR, implicitly, with(p.old.cert), "ir", stays},
+		"in an answer that is not to be trusted": {BodyIR, func(p *testPKI,
+			c *Config) {
+			implicitly(p, c)
+			laxly(p, c)
+		}, bent(signed, with(expired)), "ir", stays},
 		"confirmed explicitly, so it is rejected": {BodyIR, nil, with(refused), "ir certConf", ""},
 		"the reason is kept when it stays": {BodyIR, implicitly, bent(with(refused),
 			answering(refusal("not an authorized administrator", FailNotAuthorized), BodyRR)), "ir rr", stays},
@@ -317,7 +330,8 @@ func TestClient_onapTrust_warnsOfEveryAnswer(t *testing.T) {
 				if rep.Response[0].CertifiedKeyPair != nil {
 					rep.Response[0].CertifiedKeyPair.Certificate = p.leaf(t, asCA).Raw
 				}
-			})), []string{"ip is signed", "pollRep is signed", "pollRep is signed", "ip is signed", "pkiconf is signed"}},
+			})), []string{"ip is signed", "pollRep is signed", "pollRep is signed", "ip is signed",
+				"pkiconf is signed"}},
 		} {
 			got := p.initialize(t, laxly, signed, row.bend)
 			assert.Equal(t, name == "accepted", got.err == nil, got.err)
@@ -337,7 +351,8 @@ func TestClient_refusals_areTyped(t *testing.T) {
 	wrongMAC := afterwards(func(m *PKIMessage) { m.Protection[0] ^= 1 })
 	both := func(p *testPKI, c *Config) { anchored(p, c); laxly(p, c) }
 	for _, body := range []PKIBody{
-		{BodyError, &ErrorMsgContent{StatusInfo: info}}, {BodyIP, &CertRepMessage{Response: []CertResponse{{Status: info}}}},
+		{BodyError, &ErrorMsgContent{StatusInfo: info}},
+		{BodyIP, &CertRepMessage{Response: []CertResponse{{Status: info}}}},
 	} {
 		for name, row := range map[string]struct {
 			config        configure

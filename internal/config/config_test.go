@@ -52,7 +52,8 @@ func TestLoad_onapManifest_getsTheDocumentedDefaults(t *testing.T) {
 		URL: "https://oom-cert-service:8443/v1/certificate/", Timeout: 30 * time.Second, CAName: "RA",
 		Retry: &client.Retry{InitialInterval: time.Second, MaxInterval: 30 * time.Second, MaxElapsed: 5 * time.Minute},
 	}, got.Request)
-	assert.Equal(t, mtls.Files{KeystorePath: "/etc/ks.jks", KeystorePassword: "secret-keystore", TruststorePath: "/etc/ts.jks", TruststorePassword: "secret-truststore"}, got.TLS)
+	assert.Equal(t, mtls.Files{KeystorePath: "/etc/ks.jks", KeystorePassword: "secret-keystore",
+		TruststorePath: "/etc/ts.jks", TruststorePassword: "secret-truststore"}, got.TLS)
 	assert.Equal(t, output.Config{
 		Dir: "/var/certs", Types: []string{"P12"}, Layout: "symlink", FileMode: 0o640,
 		KeystoreAlias: "certificate", TruststoreAliasPrefix: "trusted-certificate-", P12Profile: "modern",
@@ -71,15 +72,21 @@ func TestLoad_subject_isEncodedAsTheJDKDid(t *testing.T) {
 	}{
 		"all printable": {
 			map[string]string{"ORGANIZATION_UNIT": "ONAP", "LOCATION": "San-Francisco"},
-			"3077311630140603550407130d53616e2d4672616e636973636f310d300b060355040b13044f4e415031193017060355040a13104c696e75782d466f756e646174696f6e311330110603550408130a43616c69666f726e6961310b30090603550406130255533111300f060355040313086f6e61702e6f7267",
+			"3077311630140603550407130d53616e2d4672616e636973636f310d300b060355040b13044f4e415031193017060355" +
+				"040a13104c696e75782d466f756e646174696f6e311330110603550408130a43616c69666f726e6961310b3009060355" +
+				"0406130255533111300f060355040313086f6e61702e6f7267",
 		},
 		"UTF-8 where the characters ask for it": {
-			map[string]string{"COMMON_NAME": "café", "COUNTRY": "DE", "STATE": "Bayern", "ORGANIZATION": "Müller & Söhne"},
-			"304931193017060355040a0c104dc3bc6c6c657220262053c3b6686e65310f300d0603550408130642617965726e310b3009060355040613024445310e300c06035504030c05636166c3a9",
+			map[string]string{"COMMON_NAME": "café", "COUNTRY": "DE", "STATE": "Bayern",
+				"ORGANIZATION": "Müller & Söhne"},
+			"304931193017060355040a0c104dc3bc6c6c657220262053c3b6686e65310f300d0603550408130642617965726e310b" +
+				"3009060355040613024445310e300c06035504030c05636166c3a9",
 		},
 		"ampersand, underscore, apostrophe, colon and equals sign": {
-			map[string]string{"COMMON_NAME": "a:b", "COUNTRY": "SE", "STATE": "x'y-z.=", "ORGANIZATION": "A&B", "ORGANIZATION_UNIT": "p_q"},
-			"3049310c300a060355040b0c03705f71310c300a060355040a0c034126423110300e060355040813077827792d7a2e3d310b3009060355040613025345310c300a06035504031303613a62",
+			map[string]string{"COMMON_NAME": "a:b", "COUNTRY": "SE", "STATE": "x'y-z.=",
+				"ORGANIZATION": "A&B", "ORGANIZATION_UNIT": "p_q"},
+			"3049310c300a060355040b0c03705f71310c300a060355040a0c034126423110300e060355040813077827792d7a2e3d" +
+				"310b3009060355040613025345310c300a06035504031303613a62",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -92,7 +99,8 @@ func TestLoad_subject_isEncodedAsTheJDKDid(t *testing.T) {
 }
 
 func TestLoad_sans_areSortedByTheFirstKindThatFits(t *testing.T) {
-	setenv(t, map[string]string{"SANS": "a@example.org, 192.0.2.7,2001:db8::1 ,svc.ns.svc.cluster.local,single,*.example.org,spiffe://td/ns/x,urn:isbn:1,single,::ffff:192.0.2.7,"})
+	setenv(t, map[string]string{"SANS": "a@example.org, 192.0.2.7,2001:db8::1 " +
+		",svc.ns.svc.cluster.local,single,*.example.org,spiffe://td/ns/x,urn:isbn:1,single,::ffff:192.0.2.7,"})
 	got, err := Load()
 	require.NoError(t, err)
 	template := got.Certificate.Template
@@ -109,8 +117,10 @@ func TestLoad_sans_areSortedByTheFirstKindThatFits(t *testing.T) {
 
 func TestLoad_values_areReadInEveryDocumentedForm(t *testing.T) {
 	setenv(t, map[string]string{
-		"REQUEST_TIMEOUT": "10s", "OUTPUT_TYPE": "pem, jks,P12,PEM", "KEY_ALGORITHM": "ed25519", "RETRY_MAX_ELAPSED": "0",
-		"OUTPUT_FILE_MODE": "0400", "OUTPUT_LAYOUT": "inplace", "P12_PROFILE": "legacy", "FORCE_ENROLL": "TRUE", "LOG_FORMAT": "text",
+		"REQUEST_TIMEOUT": "10s", "OUTPUT_TYPE": "pem, jks,P12,PEM", "KEY_ALGORITHM": "ed25519",
+		"RETRY_MAX_ELAPSED": "0",
+		"OUTPUT_FILE_MODE":  "0400", "OUTPUT_LAYOUT": "inplace", "P12_PROFILE": "legacy",
+		"FORCE_ENROLL": "TRUE", "LOG_FORMAT": "text",
 		"LOG_LEVEL": "warn", "OUTPUT_PATH": "/a.b/../c d/", "OUTPUT_GROUP": "1000",
 	})
 	got, err := Load()
@@ -149,8 +159,10 @@ func TestLoad_faults_areWordedAsDocumented(t *testing.T) {
 }
 
 func TestLoad_sans_withTheirKind_areUnderstood(t *testing.T) {
-	setenv(t, map[string]string{"SANS": "DNS:app.example.org, dns:*.example.org,IP:10.0.0.1,IP Address:2001:DB8::1,ip address: 10.0.0.2,email:a@example.org," +
-		"URI:spiffe://td/ns/x,uri:custom:thing,DNSName: b.example.org, IPAddress: 10.0.0.3,RFC822Name: b@example.org,URIName: https://h/x,dns:app.example.org"})
+	setenv(t, map[string]string{"SANS": "DNS:app.example.org, dns:*.example.org,IP:10.0.0.1,IP " +
+		"Address:2001:DB8::1,ip address: 10.0.0.2,email:a@example.org," +
+		"URI:spiffe://td/ns/x,uri:custom:thing,DNSName: b.example.org, IPAddress: " +
+		"10.0.0.3,RFC822Name: b@example.org,URIName: https://h/x,dns:app.example.org"})
 	got, err := Load()
 	require.NoError(t, err)
 	template := got.Certificate.Template
@@ -163,7 +175,8 @@ func TestLoad_sans_withTheirKind_areUnderstood(t *testing.T) {
 
 func TestLoad_sans_urisOfKnownSchemes_needNoKind(t *testing.T) {
 	uris := []string{
-		"urn:isbn:1", "sip:a@b.example", "sips:a@b.example", "tel:+4612345", "mailto:a@b.example", "tag:example.org:x", "xmpp:a@b.example", "did:web:b.example",
+		"urn:isbn:1", "sip:a@b.example", "sips:a@b.example", "tel:+4612345", "mailto:a@b.example",
+		"tag:example.org:x", "xmpp:a@b.example", "did:web:b.example",
 		"opc.tcp://host.example:4840/x", "spiffe://td/x", "https://h.example:8443/x",
 	}
 	setenv(t, map[string]string{"SANS": strings.Join(uris, ",")})
@@ -186,14 +199,17 @@ func TestLoad_dotAtTheEndOfAHostName_isDroppedWithAWarning(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []string{"example.com", "*.example.org"}, got.Certificate.Template.DNSNames)
 	assert.Equal(t, []Fault{
-		{enroll.StageCSRConfiguration, "SANS", `has "example.com.": certificates have host names without the dot at the end, so it is left out`},
-		{enroll.StageCSRConfiguration, "SANS", `has "*.example.org.": certificates have host names without the dot at the end, so it is left out`},
+		{enroll.StageCSRConfiguration, "SANS",
+			`has "example.com.": certificates have host names without the dot at the end, so it is left out`},
+		{enroll.StageCSRConfiguration, "SANS",
+			`has "*.example.org.": certificates have host names without the dot at the end, so it is left out`},
 	}, got.Warnings)
 }
 
 func TestLoad_subjectBeyondTheUpperBounds_isWarnedOf(t *testing.T) {
 	long := strings.Repeat("é", 65)
-	setenv(t, map[string]string{"COMMON_NAME": long, "ORGANIZATION": long, "ORGANIZATION_UNIT": long, "STATE": long, "LOCATION": long + long})
+	setenv(t, map[string]string{"COMMON_NAME": long, "ORGANIZATION": long,
+		"ORGANIZATION_UNIT": long, "STATE": long, "LOCATION": long + long})
 	got, err := Load()
 	require.NoError(t, err)
 	var names []string
@@ -201,8 +217,10 @@ func TestLoad_subjectBeyondTheUpperBounds_isWarnedOf(t *testing.T) {
 		names = append(names, w.Variable)
 	}
 	assert.Equal(t, []string{"COMMON_NAME", "ORGANIZATION", "ORGANIZATION_UNIT", "LOCATION"}, names)
-	assert.Equal(t, "has 65 characters, more than the 64 that RFC 5280 allows in CN (ub-common-name): many CAs refuse the request or cut the name off"+
-		": put the long host name into SANS, and a shorter one here", got.Warnings[0].Problem)
+	assert.Equal(t,
+		"has 65 characters, more than the 64 that RFC 5280 allows in CN (ub-common-name): many "+
+			"CAs refuse the request or cut the name off"+
+			": put the long host name into SANS, and a shorter one here", got.Warnings[0].Problem)
 	setenv(t, map[string]string{"COMMON_NAME": strings.Repeat("é", 64)})
 	got, err = Load()
 	require.NoError(t, err)
@@ -210,7 +228,8 @@ func TestLoad_subjectBeyondTheUpperBounds_isWarnedOf(t *testing.T) {
 }
 
 func TestLoad_everyFault_isReportedAtOnceInTheContractsOrder(t *testing.T) {
-	setenv(t, map[string]string{"TRUSTSTORE_PATH": "", "COUNTRY": "usa", "COMMON_NAME": "", "REQUEST_TIMEOUT": "abc", "CA_NAME": "-/-"})
+	setenv(t, map[string]string{"TRUSTSTORE_PATH": "", "COUNTRY": "usa", "COMMON_NAME": "",
+		"REQUEST_TIMEOUT": "abc", "CA_NAME": "-/-"})
 	_, err := Load()
 	var faults Faults
 	require.ErrorAs(t, err, &faults)
@@ -237,8 +256,10 @@ func TestLoad_secretFile_thatCannotBeUsed_isAFaultOfItsVariable(t *testing.T) {
 	empty := filepath.Join(dir, "empty")
 	require.NoError(t, os.WriteFile(empty, []byte("\n"), 0o600))
 	for path, want := range map[string]string{
-		filepath.Join(dir, "none"): `TRUSTSTORE_PASSWORD_FILE has "` + filepath.Join(dir, "none") + `", which does not exist: check the path and the volume mounted there (no such file or directory)`,
-		empty:                      `TRUSTSTORE_PASSWORD_FILE has "` + empty + `", which is empty, want the password of TRUSTSTORE_PATH; not needed for PEM`,
+		filepath.Join(dir, "none"): `TRUSTSTORE_PASSWORD_FILE has "` + filepath.Join(dir, "none") +
+			`", which does not exist: check the path and the volume mounted there (no such file or directory)`,
+		empty: `TRUSTSTORE_PASSWORD_FILE has "` + empty +
+			`", which is empty, want the password of TRUSTSTORE_PATH; not needed for PEM`,
 	} {
 		setenv(t, map[string]string{"TRUSTSTORE_PASSWORD": "", "TRUSTSTORE_PASSWORD_FILE": path})
 		_, err := Load()
@@ -277,7 +298,8 @@ func TestTerminationMessagePath_theKubelets_isUsedWhereItExists(t *testing.T) {
 }
 
 func FuzzLoad_sans(f *testing.F) {
-	for _, seed := range []string{"a@b.example,10.0.0.1,::1,a.example,*.a.example,urn:x", "a,,b", "http://[::1]:80/%zz", "@", ":", "\x00"} {
+	for _, seed := range []string{"a@b.example,10.0.0.1,::1,a.example,*.a.example,urn:x", "a,,b",
+		"http://[::1]:80/%zz", "@", ":", "\x00"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

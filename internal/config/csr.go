@@ -125,7 +125,8 @@ func (l *loader) subject(template *x509.CertificateRequest) {
 	for _, a := range []struct {
 		arc   int // of id-at, 2.5.4 (RFC 5280, appendix A.1)
 		value string
-	}{{7, l.Value("LOCATION")}, {11, l.Value("ORGANIZATION_UNIT")}, {10, l.Value("ORGANIZATION")}, {8, l.Value("STATE")}, {6, l.Value("COUNTRY")}, {3, l.Value("COMMON_NAME")}} {
+	}{{7, l.Value("LOCATION")}, {11, l.Value("ORGANIZATION_UNIT")}, {10, l.Value("ORGANIZATION")},
+		{8, l.Value("STATE")}, {6, l.Value("COUNTRY")}, {3, l.Value("COMMON_NAME")}} {
 		value := strings.TrimSpace(a.value)
 		if value == "" {
 			continue
@@ -154,7 +155,10 @@ func (l *loader) subject(template *x509.CertificateRequest) {
 func (l *loader) readable(names ...string) bool {
 	ok := true
 	for _, name := range names {
-		if strings.ContainsFunc(l.Value(name), func(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) }) {
+		if strings.ContainsFunc(l.Value(name), func(r rune) bool {
+			return r == utf8.RuneError ||
+				unicode.IsControl(r)
+		}) {
 			l.Reject(name, "it has control characters or is no UTF-8")
 			ok = false
 		}
@@ -214,10 +218,16 @@ var otherCodes = map[string]string{
 }
 
 // countries are the ISO 3166-1 alpha-2 codes, each between two spaces.
-const countries = " AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW " +
-	"BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK FM FO FR " +
-	"GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE " +
-	"KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV " +
-	"MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC " +
-	"SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ " +
+const countries = " AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ " +
+	"BL BM BN BO BQ BR BS BT BV BW " +
+	"BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG " +
+	"EH ER ES ET FI FJ FK FM FO FR " +
+	"GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN " +
+	"IO IQ IR IS IT JE JM JO JP KE " +
+	"KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML " +
+	"MM MN MO MP MQ MR MS MT MU MV " +
+	"MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW " +
+	"PY QA RE RO RS RU RW SA SB SC " +
+	"SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR " +
+	"TT TV TW TZ UA UG UM US UY UZ " +
 	"VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW "

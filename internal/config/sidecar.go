@@ -29,7 +29,8 @@ func (l *loader) sidecar() sidecar.Settings {
 		s.Seed, _ = os.Hostname()
 	}
 	// Its name would be enough: whatever is published under it would be removed, put back, and removed again.
-	if name := filepath.Base(s.TriggerFile); filepath.Dir(s.TriggerFile) == filepath.Clean(l.Value("OUTPUT_PATH")) && output.Reserved(name) {
+	if name := filepath.Base(s.TriggerFile); filepath.Dir(s.TriggerFile) == filepath.Clean(l.Value("OUTPUT_PATH")) &&
+		output.Reserved(name) {
 		l.Reject("RENEW_TRIGGER_FILE", "certfetcher publishes files of such names there")
 	}
 	return s
@@ -37,13 +38,16 @@ func (l *loader) sidecar() sidecar.Settings {
 
 func (l *loader) renewal(sidecar bool) *enroll.Renewal {
 	r := &enroll.Renewal{
-		Fallback: l.Bool("RENEW_FALLBACK"), ReuseKey: l.Bool("REUSE_KEY"), TrustOverlap: l.optionalDuration("TRUST_OVERLAP", 0, -1),
+		Fallback: l.Bool("RENEW_FALLBACK"), ReuseKey: l.Bool("REUSE_KEY"),
+		TrustOverlap: l.optionalDuration("TRUST_OVERLAP", 0, -1),
 	}
 	switch {
 	case l.Value("UPDATE_URL") != "":
 		l.httpsURL("UPDATE_URL")
 	case sidecar && !r.Fallback && !derivable(l.Value("REQUEST_URL")):
-		l.Add("UPDATE_URL", "is not set, and does not follow from a REQUEST_URL that does not end in /certificate/, want "+l.Rule("UPDATE_URL"))
+		l.Add("UPDATE_URL",
+			"is not set, and does not follow from a REQUEST_URL that does not end in /certificate/, want "+
+				l.Rule("UPDATE_URL"))
 	}
 	return r
 }
@@ -122,8 +126,9 @@ func (l *loader) hostPort(name string) {
 func (l *loader) notify() notify.Settings {
 	s := notify.Settings{
 		Exec:   l.Value("NOTIFY_EXEC"),
-		Signal: l.Value("NOTIFY_SIGNAL"), Process: l.Value("NOTIFY_PROCESS"), PIDFile: l.absolutePath("NOTIFY_PID_FILE"),
-		URL: l.Value("NOTIFY_URL"), AllowRemote: l.Bool("NOTIFY_URL_ALLOW_REMOTE"),
+		Signal: l.Value("NOTIFY_SIGNAL"), Process: l.Value("NOTIFY_PROCESS"),
+		PIDFile: l.absolutePath("NOTIFY_PID_FILE"),
+		URL:     l.Value("NOTIFY_URL"), AllowRemote: l.Bool("NOTIFY_URL_ALLOW_REMOTE"),
 		Verify: l.Value("NOTIFY_VERIFY"), VerifyServerName: l.Value("NOTIFY_VERIFY_SERVER_NAME"),
 		VerifyFor: l.Duration("NOTIFY_VERIFY_FOR", 1), Timeout: l.Duration("NOTIFY_TIMEOUT", 1),
 	}

@@ -35,15 +35,18 @@ func (l *loader) fetcher() *Fetcher {
 			Request: l.request(), Certificate: l.certificate(), Output: l.output(), ForceEnroll: l.Bool("FORCE_ENROLL"),
 		},
 		TLS: mtls.Files{
-			KeystorePath: l.Value("KEYSTORE_PATH"), KeystoreKeyPath: l.Value("KEYSTORE_KEY_PATH"), KeystorePassword: l.Value("KEYSTORE_PASSWORD"),
-			TruststorePath: l.Value("TRUSTSTORE_PATH"), TruststorePassword: l.Value("TRUSTSTORE_PASSWORD"),
-			KeystorePasswordFile: l.SecretFile("KEYSTORE_PASSWORD"), TruststorePasswordFile: l.SecretFile("TRUSTSTORE_PASSWORD"),
+			KeystorePath: l.Value("KEYSTORE_PATH"), KeystoreKeyPath: l.Value("KEYSTORE_KEY_PATH"),
+			KeystorePassword: l.Value("KEYSTORE_PASSWORD"),
+			TruststorePath:   l.Value("TRUSTSTORE_PATH"), TruststorePassword: l.Value("TRUSTSTORE_PASSWORD"),
+			KeystorePasswordFile:   l.SecretFile("KEYSTORE_PASSWORD"),
+			TruststorePasswordFile: l.SecretFile("TRUSTSTORE_PASSWORD"),
 		},
-		Sidecar:                l.sidecar(),
-		Notify:                 l.notify(),
-		Log:                    l.Log(),
-		Inputs:                 l.inputs(),
-		TerminationMessagePath: terminationMessagePath(l.Value("TERMINATION_MESSAGE_PATH"), defaultTerminationMessagePath),
+		Sidecar: l.sidecar(),
+		Notify:  l.notify(),
+		Log:     l.Log(),
+		Inputs:  l.inputs(),
+		TerminationMessagePath: terminationMessagePath(l.Value("TERMINATION_MESSAGE_PATH"),
+			defaultTerminationMessagePath),
 	}
 	renewal := l.renewal(f.Sidecar.Enabled)
 	if f.Sidecar.Enabled {
@@ -57,7 +60,8 @@ func (l *loader) inputs() map[string]string {
 	inputs := l.Files()
 	maps.DeleteFunc(inputs, func(variable, _ string) bool { return strings.HasPrefix(variable, "OUTPUT_") })
 	for variable, path := range map[string]string{
-		"KEYSTORE_PATH": l.Value("KEYSTORE_PATH"), "KEYSTORE_KEY_PATH": l.Value("KEYSTORE_KEY_PATH"), "TRUSTSTORE_PATH": l.Value("TRUSTSTORE_PATH"),
+		"KEYSTORE_PATH": l.Value("KEYSTORE_PATH"), "KEYSTORE_KEY_PATH": l.Value("KEYSTORE_KEY_PATH"),
+		"TRUSTSTORE_PATH": l.Value("TRUSTSTORE_PATH"),
 	} {
 		if path != "" {
 			inputs[variable] = path
@@ -72,7 +76,8 @@ func (l *loader) request() client.Config {
 		MaxElapsed: l.Duration("RETRY_MAX_ELAPSED", 0),
 	}
 	r := client.Config{
-		URL: l.Value("REQUEST_URL"), UpdateURL: l.Value("UPDATE_URL"), CAName: l.Value("CA_NAME"), Timeout: l.timeout("REQUEST_TIMEOUT"), Retry: retry,
+		URL: l.Value("REQUEST_URL"), UpdateURL: l.Value("UPDATE_URL"), CAName: l.Value("CA_NAME"),
+		Timeout: l.timeout("REQUEST_TIMEOUT"), Retry: retry,
 		AllowNoClientAuth: l.Bool("ALLOW_NO_CLIENT_AUTH"),
 	}
 	l.httpsURL("REQUEST_URL")
@@ -92,7 +97,8 @@ func (l *loader) httpsURL(name string) {
 	value := l.Value(name)
 	u, err := url.Parse(value)
 	switch {
-	// Credentials in a URL are a secret: the value must not be shown, also where it cannot be parsed for what is in them.
+	// Credentials in a URL are a secret: the value must not be shown, also where it cannot be parsed for what is in
+	// them.
 	case err != nil && strings.Contains(value, "@"), err == nil && u.User != nil:
 		l.Add(name, "has a user name or password in it, want "+l.Rule(name))
 	case strings.TrimSpace(value) != value:
@@ -131,7 +137,8 @@ func (l *loader) output() output.Config {
 		KeystorePassword:      l.storePassword("OUTPUT_KEYSTORE_PASSWORD"),
 		TruststorePassword:    l.storePassword("OUTPUT_TRUSTSTORE_PASSWORD"),
 	}
-	if l.Value("OUTPUT_PATH") != "" && (!filepath.IsAbs(l.Value("OUTPUT_PATH")) || strings.ContainsRune(l.Value("OUTPUT_PATH"), 0)) {
+	if l.Value("OUTPUT_PATH") != "" && (!filepath.IsAbs(l.Value("OUTPUT_PATH")) ||
+		strings.ContainsRune(l.Value("OUTPUT_PATH"), 0)) {
 		l.Reject("OUTPUT_PATH", "")
 	}
 	return o
@@ -195,7 +202,8 @@ func (l *loader) alias(name string) string {
 	alias := l.Value(name)
 	// JKS has strings of UTF-16, which Java encodes in a way of its own past U+FFFF.
 	beyond := func(r rune) bool { return r > 0xffff }
-	if utf8.RuneCountInString(alias) > 128 || strings.ContainsFunc(alias, notPrintable) || strings.ContainsFunc(alias, beyond) {
+	if utf8.RuneCountInString(alias) > 128 || strings.ContainsFunc(alias, notPrintable) ||
+		strings.ContainsFunc(alias, beyond) {
 		l.Reject(name, "")
 	}
 	return alias

@@ -55,10 +55,11 @@ type Config struct {
 	Secret             []byte             // nil: DefaultSecret
 	Validity           time.Duration      // of leaves, 1s or more; 0: DefaultValidity
 	ResponseProtection ResponseProtection // "": RespondMAC
-	StrictKeyUsage     bool               // refuses usages that the kind of key cannot have, in place of leaving them out
-	Faults             Faults
-	Now                func() time.Time // nil: time.Now
-	Log                *slog.Logger     // nil: no log. The shared secret is in no record.
+	// refuses usages that the kind of key cannot have, in place of leaving them out
+	StrictKeyUsage bool
+	Faults         Faults
+	Now            func() time.Time // nil: time.Now
+	Log            *slog.Logger     // nil: no log. The shared secret is in no record.
 }
 
 // CA is a certification authority. Its methods may be called concurrently.
@@ -100,7 +101,10 @@ func New(config Config) (*CA, error) {
 		return nil, fmt.Errorf("response protection is %q, want %q or %q", p, RespondMAC, RespondSignature)
 	}
 	c := &CA{config: config, macKeys: cmp.NewMACKeys(config.Secret), revocations: newRevocations()}
-	c.transactions = newTransactions(func(serial *big.Int, notAfter time.Time) { c.revoke(serial, notAfter, "never confirmed") })
+	c.transactions = newTransactions(func(serial *big.Int, notAfter time.Time) {
+		c.revoke(serial,
+			notAfter, "never confirmed")
+	})
 	c.SetFaults(config.Faults)
 	var err error
 	if c.root, c.issuing, c.key, err = newAuthorities(config.Now()); err != nil {
@@ -135,7 +139,8 @@ func (c *CA) revoke(serial *big.Int, notAfter time.Time, reason string) bool {
 		return false
 	}
 	c.counters.revoked.Add(1)
-	c.config.Log.Info("certificate revoked", "serial", pki.Serial(&x509.Certificate{SerialNumber: serial}), "reason", reason)
+	c.config.Log.Info("certificate revoked", "serial",
+		pki.Serial(&x509.Certificate{SerialNumber: serial}), "reason", reason)
 	return true
 }
 

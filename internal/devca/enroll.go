@@ -18,10 +18,13 @@ var answerTypes = map[cmp.BodyType]cmp.BodyType{
 
 // enroll answers ir, cr, kur and p10cr, and says what the transaction waits for next.
 func (e *exchange) enroll() (cmp.PKIBody, transaction, error) {
-	t := transaction{by: e.by, answer: answerTypes[e.request.Body.Type], implicit: e.request.Header.ImplicitConfirm() && !e.faults.Explicit}
+	t := transaction{by: e.by, answer: answerTypes[e.request.Body.Type],
+		implicit: e.request.Header.ImplicitConfirm() && !e.faults.Explicit}
 	if e.request.Body.Type == cmp.BodyKUR && e.by.signer == nil {
 		// RFC 9483, 4.1.3: the update is authenticated by the certificate it is for.
-		return cmp.PKIBody{}, transaction{state: stateEnded}, refuse(cmp.FailWrongIntegrity, "kur is protected by a shared secret, want a signature by the key of the certificate to update")
+		return cmp.PKIBody{}, transaction{state: stateEnded},
+			refuse(cmp.FailWrongIntegrity,
+				"kur is protected by a shared secret, want a signature by the key of the certificate to update")
 	}
 	var err error
 	if t.wanted, err = e.wanted(); err != nil {
@@ -100,7 +103,8 @@ func (e *exchange) grant(t transaction) (cmp.PKIBody, transaction, error) {
 		return body, transaction{state: stateEnded}, nil
 	}
 	t.state, t.nonce, t.wanted = stateUnconfirmed, e.header.SenderNonce, nil
-	t.certReqID, t.certificate, t.serial, t.notAfter = w.certReqID, certificate.Raw, certificate.SerialNumber, certificate.NotAfter
+	t.certReqID, t.certificate, t.serial, t.notAfter = w.certReqID, certificate.Raw,
+		certificate.SerialNumber, certificate.NotAfter
 	return body, t, nil
 }
 
@@ -111,7 +115,8 @@ func certResponse(answer cmp.BodyType, response cmp.CertResponse) cmp.PKIBody {
 // poll answers pollReq (RFC 9810, 5.3.22).
 func (e *exchange) poll(t transaction, content cmp.PollReqContent) (cmp.PKIBody, transaction, error) {
 	if len(content) != 1 || !sameCertReqID(content[0], t.wanted.certReqID) {
-		return cmp.PKIBody{}, transaction{state: stateEnded}, refuse(cmp.FailBadRequest, "pollReq is for certReqIds %d, want %d", content, t.wanted.certReqID)
+		return cmp.PKIBody{}, transaction{state: stateEnded},
+			refuse(cmp.FailBadRequest, "pollReq is for certReqIds %d, want %d", content, t.wanted.certReqID)
 	}
 	if t.polls == 0 {
 		return e.grant(t)
@@ -120,7 +125,8 @@ func (e *exchange) poll(t transaction, content cmp.PollReqContent) (cmp.PKIBody,
 	t.nonce = e.header.SenderNonce
 	e.ca.counters.polls.Add(1)
 	return cmp.PKIBody{Type: cmp.BodyPollRep, Content: cmp.PollRepContent{{
-		CertReqID: content[0], CheckAfter: max(e.faults.CheckAfter, 1), Reason: cmp.PKIFreeText{"this wait was ordered as a fault"},
+		CertReqID: content[0], CheckAfter: max(e.faults.CheckAfter, 1),
+		Reason: cmp.PKIFreeText{"this wait was ordered as a fault"},
 	}}}, t, nil
 }
 
@@ -146,7 +152,8 @@ func (e *exchange) confirm(t transaction, content cmp.CertConfirmContent) (cmp.P
 		e.giveUp(t, "the confirmation does not fit")
 		return cmp.PKIBody{}, err
 	}
-	if info := status.StatusInfo; info != nil && info.Status != cmp.StatusAccepted && info.Status != cmp.StatusGrantedWithMods {
+	if info := status.StatusInfo; info != nil && info.Status != cmp.StatusAccepted &&
+		info.Status != cmp.StatusGrantedWithMods {
 		e.giveUp(t, "rejected by the client: "+info.StatusString.String())
 		return done, nil
 	}
@@ -156,12 +163,14 @@ func (e *exchange) confirm(t transaction, content cmp.CertConfirmContent) (cmp.P
 
 func (e *exchange) checkConfirmation(t transaction, status cmp.CertStatus, count int) error {
 	if count != 1 || !sameCertReqID(status.CertReqID, t.certReqID) {
-		return refuse(cmp.FailBadCertID, "certConf has %d CertStatus, the first for certReqId %d, want one for %d", count, status.CertReqID, t.certReqID)
+		return refuse(cmp.FailBadCertID, "certConf has %d CertStatus, the first for certReqId %d, want one for %d",
+			count, status.CertReqID, t.certReqID)
 	}
 	hash, _ := cmp.CertHash(&x509.Certificate{Raw: t.certificate, SignatureAlgorithm: issuingAlgorithm})
 	if status.HashAlg != nil {
 		if e.request.Header.PVNO < cmp.PVNO3 {
-			return refuse(cmp.FailUnsupportedVersion, "certConf has hashAlg, which needs pvno %d, and pvno %d", cmp.PVNO3, e.request.Header.PVNO)
+			return refuse(cmp.FailUnsupportedVersion, "certConf has hashAlg, which needs pvno %d, and pvno %d",
+				cmp.PVNO3, e.request.Header.PVNO)
 		}
 		var err error
 		if hash, err = cmp.CertHashWith(&x509.Certificate{Raw: t.certificate}, *status.HashAlg); err != nil {

@@ -78,7 +78,8 @@ func (e *exchange) body() (cmp.PKIBody, error) {
 	case cmp.CertConfirmContent, cmp.PollReqContent, *cmp.ErrorMsgContent:
 		return e.proceed(open, isOpen)
 	}
-	return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "a message of kind %s cannot be answered here", e.request.Body.Type)
+	return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "a message of kind %s cannot be answered here",
+		e.request.Body.Type)
 }
 
 func (e *exchange) checkHeader() error {
@@ -91,10 +92,12 @@ func (e *exchange) checkHeader() error {
 		e.header.TransactionID = cmp.NewNonce()
 		return refuse(cmp.FailBadDataFormat, "transactionID is missing")
 	case len(h.SenderNonce) < minNonceSize:
-		return refuse(cmp.FailBadSenderNonce, "senderNonce has %d bytes, want %d or more", len(h.SenderNonce), minNonceSize)
+		return refuse(cmp.FailBadSenderNonce, "senderNonce has %d bytes, want %d or more",
+			len(h.SenderNonce), minNonceSize)
 	}
 	if skew := h.MessageTime.Sub(e.now).Abs(); !h.MessageTime.IsZero() && skew > clockSkew {
-		return refuse(cmp.FailBadTime, "messageTime is %s from the time here, want at most %s", skew.Round(time.Second), clockSkew)
+		return refuse(cmp.FailBadTime, "messageTime is %s from the time here, want at most %s",
+			skew.Round(time.Second), clockSkew)
 	}
 	return nil
 }
@@ -138,10 +141,12 @@ func (e *exchange) proceed(open transaction, isOpen bool) (cmp.PKIBody, error) {
 		return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "%s is for a transaction that is not known", kind)
 	}
 	if open.state == stateEnded && kind == cmp.BodyCertConf {
-		return cmp.PKIBody{}, refuse(cmp.FailCertConfirmed, "the transaction has ended: its certificate is confirmed or given up")
+		return cmp.PKIBody{}, refuse(cmp.FailCertConfirmed,
+			"the transaction has ended: its certificate is confirmed or given up")
 	}
 	if open.state == want && !open.by.same(e.by) {
-		return cmp.PKIBody{}, refuse(cmp.FailWrongIntegrity, "%s is protected by other credentials than the request was", kind)
+		return cmp.PKIBody{}, refuse(cmp.FailWrongIntegrity,
+			"%s is protected by other credentials than the request was", kind)
 	}
 	taken, ok := e.ca.transactions.take(id, want)
 	if !ok {
@@ -243,12 +248,14 @@ func (e *exchange) authenticate(opener requester) (requester, error) {
 	case opener.signer != nil:
 		return e.authenticateSignature(opener.signer)
 	}
-	return requester{}, refuse(cmp.FailBadMessageCheck, "the message is signed, but the signer's certificate is not the first of extraCerts")
+	return requester{}, refuse(cmp.FailBadMessageCheck,
+		"the message is signed, but the signer's certificate is not the first of extraCerts")
 }
 
 func (e *exchange) authenticateMAC() (requester, error) {
 	if reference := string(e.request.Header.SenderKID); reference != e.ca.config.Reference {
-		return requester{}, refuse(cmp.FailBadMessageCheck, "no shared secret is known by the reference %.64q in senderKID", reference)
+		return requester{}, refuse(cmp.FailBadMessageCheck,
+			"no shared secret is known by the reference %.64q in senderKID", reference)
 	}
 	mac, err := e.ca.macKeys.Verify(e.request)
 	if err != nil {
@@ -278,9 +285,11 @@ func (e *exchange) knownSigner(der []byte) (*x509.Certificate, error) {
 	}
 	switch err := signer.CheckSignatureFrom(e.ca.issuing); {
 	case err != nil:
-		return nil, refuse(cmp.FailSignerNotTrusted, "the signer's certificate was not issued by this CA since it was started")
+		return nil, refuse(cmp.FailSignerNotTrusted,
+			"the signer's certificate was not issued by this CA since it was started")
 	case e.now.Before(signer.NotBefore), e.now.After(signer.NotAfter):
-		return nil, refuse(cmp.FailSignerNotTrusted, "the signer's certificate is valid from %s to %s, which is not now",
+		return nil, refuse(cmp.FailSignerNotTrusted,
+			"the signer's certificate is valid from %s to %s, which is not now",
 			signer.NotBefore.UTC(), signer.NotAfter.UTC())
 	case e.ca.revocations.has(signer.SerialNumber):
 		return nil, refuse(cmp.FailCertRevoked, "the signer's certificate is revoked")

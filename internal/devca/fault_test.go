@@ -17,13 +17,15 @@ import (
 
 func TestParseFaults(t *testing.T) {
 	for text, want := range map[string]devca.Faults{
-		"":                                 {},
-		" , ":                              {},
-		"waiting":                          {Waiting: 1},
-		"waiting:3":                        {Waiting: 3},
-		"rejection":                        {Reject: true},
-		"rejection:badAlg+badCertTemplate": {Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadAlg, cmp.FailBadCertTemplate}},
-		"unprotected-error,wrong-nonce, wrong-key,expired,explicit-confirm": {Unprotected: true, WrongNonce: true, WrongKey: true, Expired: true, Explicit: true},
+		"":          {},
+		" , ":       {},
+		"waiting":   {Waiting: 1},
+		"waiting:3": {Waiting: 3},
+		"rejection": {Reject: true},
+		"rejection:badAlg+badCertTemplate": {Reject: true,
+			FailInfo: []cmp.FailureBit{cmp.FailBadAlg, cmp.FailBadCertTemplate}},
+		"unprotected-error,wrong-nonce, wrong-key,expired,explicit-confirm": {Unprotected: true,
+			WrongNonce: true, WrongKey: true, Expired: true, Explicit: true},
 		"slow:2s,drop":          {Slow: 2 * time.Second, Drop: true},
 		"drop:certConf,drop:ir": {DropBodies: []cmp.BodyType{cmp.BodyCertConf, cmp.BodyIR}},
 	} {
@@ -104,7 +106,8 @@ func TestFault_rejection(t *testing.T) {
 	assert.Equal(t, "ip rejection badCertTemplate: this rejection was ordered as a fault", outcome(ask(t, ca, ir(t))))
 	rr := message(cmp.BodyRR, cmp.RevReqContent{{}})
 	assert.Equal(t, "rp rejection badCertTemplate: this rejection was ordered as a fault", outcome(ask(t, ca, rr)))
-	assert.Equal(t, "ip rejection: this rejection was ordered as a fault", outcome(ask(t, faulty(t, "rejection"), ir(t))))
+	assert.Equal(t, "ip rejection: this rejection was ordered as a fault",
+		outcome(ask(t, faulty(t, "rejection"), ir(t))))
 }
 
 func TestFault_unprotectedError(t *testing.T) {

@@ -13,7 +13,8 @@ import (
 // Faults are ways to misbehave, for testing clients. The zero value has none. Unless said otherwise they
 // concern the requests for certificates: ir, cr, kur and p10cr.
 type Faults struct {
-	Waiting     int              // answers a request with status waiting, and this many pollReqs with pollRep, before the certificate
+	// answers a request with status waiting, and this many pollReqs with pollRep, before the certificate
+	Waiting     int
 	CheckAfter  int64            // seconds, in those pollReps; 0: 1
 	Reject      bool             // answers requests, rr too, with status rejection
 	FailInfo    []cmp.FailureBit // of that rejection
@@ -24,7 +25,8 @@ type Faults struct {
 	Explicit    bool             // grants no implicit confirmation, so that certConf is waited for
 	Slow        time.Duration    // waits before it answers any message
 	Drop        bool             // closes the connection instead of answering any message
-	DropBodies  []cmp.BodyType   // closes it after doing what a message of this kind asks, so that only the answer is lost
+	// closes it after doing what a message of this kind asks, so that only the answer is lost
+	DropBodies []cmp.BodyType
 }
 
 // maxWaiting bounds the polls that a client is made to do.

@@ -57,7 +57,8 @@ const leaf = "leaf.example.org"
 func csr(t testing.TB, key crypto.Signer) *x509.CertificateRequest {
 	t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: leaf, Organization: []string{"Example"}}, DNSNames: []string{leaf, "alias.example.org"},
+		Subject:  pkix.Name{CommonName: leaf, Organization: []string{"Example"}},
+		DNSNames: []string{leaf, "alias.example.org"},
 	}, key)
 	require.NoError(t, err)
 	parsed, err := x509.ParseCertificateRequest(der)

@@ -15,7 +15,8 @@ import (
 func (e *exchange) inform(asked cmp.GeneralContent) (cmp.PKIBody, error) {
 	answer := cmp.GeneralContent{}
 	if e.request.Body.Type != cmp.BodyGenM {
-		return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "a message of kind %s cannot be answered here", e.request.Body.Type)
+		return cmp.PKIBody{}, refuse(cmp.FailBadRequest,
+			"a message of kind %s cannot be answered here", e.request.Body.Type)
 	}
 	if _, ok := asked.Value(cmp.OIDCACerts); ok { // RFC 9483, 4.3.1
 		value, err := cmp.MarshalCACerts([][]byte{e.ca.issuing.Raw, e.ca.root.Raw})
@@ -59,7 +60,8 @@ func (e *exchange) revoke(asked cmp.RevReqContent) (cmp.PKIBody, error) {
 	}
 	content := &cmp.RevRepContent{Status: []cmp.PKIStatusInfo{info}}
 	if template := asked[0].CertDetails; template.Issuer != nil && template.SerialNumber != nil {
-		content.RevCerts = []cmp.CertID{{Issuer: cmp.DirectoryName(template.Issuer), SerialNumber: template.SerialNumber}}
+		content.RevCerts = []cmp.CertID{{Issuer: cmp.DirectoryName(template.Issuer),
+			SerialNumber: template.SerialNumber}}
 	}
 	return cmp.PKIBody{Type: cmp.BodyRP, Content: content}, nil
 }

@@ -30,7 +30,8 @@ var operations = []string{"initialization", "certification", "keyupdate", "pkcs1
 func (c *CA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !isServed(r.URL.Path):
-		http.Error(w, "CMP is answered at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] and "+ejbcaPath+"{alias}",
+		http.Error(w, "CMP is answered at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] and "+ejbcaPath+
+			"{alias}",
 			http.StatusNotFound)
 		return
 	case r.Method != http.MethodPost:
@@ -99,8 +100,10 @@ func (c *CA) answerUnreadable(reason error) (*cmp.PKIMessage, error) {
 	c.counters.errors.Add(1)
 	c.config.Log.Info("message could not be read", "error", reason.Error())
 	now := c.config.Now()
-	request := &cmp.PKIMessage{Header: cmp.PKIHeader{PVNO: cmp.PVNO2, Sender: cmp.DirectoryName(nil), TransactionID: cmp.NewNonce()}}
-	e := &exchange{ca: c, request: request, now: now, header: request.Header.Answer(cmp.DirectoryName(c.issuing.RawSubject), now)}
+	request := &cmp.PKIMessage{Header: cmp.PKIHeader{PVNO: cmp.PVNO2,
+		Sender: cmp.DirectoryName(nil), TransactionID: cmp.NewNonce()}}
+	e := &exchange{ca: c, request: request, now: now,
+		header: request.Header.Answer(cmp.DirectoryName(c.issuing.RawSubject), now)}
 	info := cmp.Rejection(reason.Error(), cmp.FailBadDataFormat)
 	return e.protect(cmp.PKIBody{Type: cmp.BodyError, Content: &cmp.ErrorMsgContent{StatusInfo: info}})
 }

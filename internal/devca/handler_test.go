@@ -32,7 +32,8 @@ func TestCA_paths(t *testing.T) {
 		"/.well-known/cmp/p/name/pkcs10/a", "/.well-known/cmpx"} {
 		recorder := post(ca, path, cmp.MediaType, nil)
 		assert.Equal(t, http.StatusNotFound, recorder.Code, path)
-		const want = "CMP is answered at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] and /ejbca/publicweb/cmp/{alias}\n"
+		const want = "CMP is answered at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] " +
+			"and /ejbca/publicweb/cmp/{alias}\n"
 		assert.Equal(t, want, recorder.Body.String())
 	}
 }
@@ -46,11 +47,13 @@ func TestCA_whatIsNoCMPRequest_isRefusedByHTTP(t *testing.T) {
 	for _, contentType := range []string{"", "application/json", "application/pkixcmp-poll"} {
 		assert.Equal(t, http.StatusUnsupportedMediaType, post(ca, "/", contentType, nil).Code, contentType)
 	}
-	assert.Equal(t, http.StatusRequestEntityTooLarge, post(ca, "/", cmp.MediaType, make([]byte, cmp.MaxMessageSize+1)).Code)
+	assert.Equal(t, http.StatusRequestEntityTooLarge,
+		post(ca, "/", cmp.MediaType, make([]byte, cmp.MaxMessageSize+1)).Code)
 }
 
 func TestCA_unreadableMessage_isAnsweredWithAnError(t *testing.T) {
-	for protection, isProtected := range map[devca.ResponseProtection]bool{devca.RespondMAC: false, devca.RespondSignature: true} {
+	for protection, isProtected := range map[devca.ResponseProtection]bool{devca.RespondMAC: false,
+		devca.RespondSignature: true} {
 		ca := newCA(t, devca.Config{ResponseProtection: protection})
 		recorder := post(ca, "/", cmp.MediaType, []byte("hello"))
 		assert.Equal(t, http.StatusBadRequest, recorder.Code)

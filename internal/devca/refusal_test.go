@@ -36,15 +36,17 @@ func TestCA_spoiltMessage_isAnsweredWithAnError(t *testing.T) {
 	changed := withMAC(t, ir(t))
 	changed.Header.TransactionID = cmp.NewNonce()
 	for name, m := range map[string]*cmp.PKIMessage{
-		"a message without protection":      ir(t),
-		"a reference that is not known":     spoilt(func(h *cmp.PKIHeader) { h.SenderKID = []byte("stranger") }),
-		"another secret":                    withSecret(t, ir(t), cmp.ProtectionPBMSHA256, "guessed"),
-		"a header that was changed":         changed,
-		"version 1":                         spoilt(func(h *cmp.PKIHeader) { h.PVNO = 1 }),
-		"no transactionID":                  spoilt(func(h *cmp.PKIHeader) { h.TransactionID = nil }),
-		"a short senderNonce":               spoilt(func(h *cmp.PKIHeader) { h.SenderNonce = h.SenderNonce[:8] }),
-		"a messageTime of ten minutes ago":  spoilt(func(h *cmp.PKIHeader) { h.MessageTime = now.at.Add(-10 * time.Minute) }),
-		"a messageTime in ten minutes":      spoilt(func(h *cmp.PKIHeader) { h.MessageTime = now.at.Add(10 * time.Minute) }),
+		"a message without protection":  ir(t),
+		"a reference that is not known": spoilt(func(h *cmp.PKIHeader) { h.SenderKID = []byte("stranger") }),
+		"another secret":                withSecret(t, ir(t), cmp.ProtectionPBMSHA256, "guessed"),
+		"a header that was changed":     changed,
+		"version 1":                     spoilt(func(h *cmp.PKIHeader) { h.PVNO = 1 }),
+		"no transactionID":              spoilt(func(h *cmp.PKIHeader) { h.TransactionID = nil }),
+		"a short senderNonce":           spoilt(func(h *cmp.PKIHeader) { h.SenderNonce = h.SenderNonce[:8] }),
+		"a messageTime of ten minutes ago": spoilt(
+			func(h *cmp.PKIHeader) { h.MessageTime = now.at.Add(-10 * time.Minute) }),
+		"a messageTime in ten minutes": spoilt(
+			func(h *cmp.PKIHeader) { h.MessageTime = now.at.Add(10 * time.Minute) }),
 		"an update under the shared secret": withMAC(t, crmf(t, cmp.BodyKUR, newKey(t), nil)),
 		"an answer instead of a request":    of(cmp.BodyPKIConf, cmp.PKIConfirmContent{}),
 		"genp instead of genm":              of(cmp.BodyGenP, cmp.GeneralContent{}),
@@ -144,11 +146,12 @@ func TestCA_spoiltRequest_isRejected(t *testing.T) {
 		"a short RSA key":                                   asking(t, rsaKey(t, 1024), nil),
 		"a long RSA key, whose proof is not even looked at": by(large, newKey(t)),
 		"a long RSA key in a PKCS#10 request, whose proof is not even looked at": broken(large),
-		"a key on a curve too small":            p10cr(csr(t, ecKey(t, elliptic.P224())).Raw),
-		"a CA certificate":                      extended(true, basicConstraints, struct{ CA bool }{true}),
-		"a path length of 0":                    length(0),
-		"a path length of 3":                    length(3),
-		"the right to sign certificates":        extended(true, keyUsage, asn1.BitString{Bytes: []byte{0x84}, BitLength: 6}),
+		"a key on a curve too small": p10cr(csr(t, ecKey(t, elliptic.P224())).Raw),
+		"a CA certificate":           extended(true, basicConstraints, struct{ CA bool }{true}),
+		"a path length of 0":         length(0),
+		"a path length of 3":         length(3),
+		"the right to sign certificates": extended(true, keyUsage,
+			asn1.BitString{Bytes: []byte{0x84}, BitLength: 6}),
 		"no key usage at all":                   extended(true, keyUsage, asn1.BitString{}),
 		"key usages that cannot be read":        extended(true, keyUsage, 1),
 		"basic constraints that cannot be read": extended(true, basicConstraints, []byte("x")),
@@ -193,13 +196,15 @@ func TestCA_spoiltSigner_isRefused(t *testing.T) {
 	}
 	for name, m := range map[string]*cmp.PKIMessage{
 		"a certificate of another CA by the same name": withSignature(t, kur(nil), stranger),
-		"not a certificate":                            sent(func(m *cmp.PKIMessage) { m.ExtraCerts = [][]byte{{0x30, 0}} }),
-		"no certificate of the signer":                 sent(func(m *cmp.PKIMessage) { m.ExtraCerts = nil }),
+		"not a certificate": sent(
+			func(m *cmp.PKIMessage) { m.ExtraCerts = [][]byte{{0x30, 0}} }),
+		"no certificate of the signer": sent(func(m *cmp.PKIMessage) { m.ExtraCerts = nil }),
 		"another sender than the signer": sent(func(m *cmp.PKIMessage) {
 			m.Header.Sender = cmp.DirectoryName(ca.Issuing().RawSubject)
 			require.NoError(t, cmp.ProtectSignature(m, signer.Key))
 		}),
-		"a signature by another key":                   withSignature(t, kur(nil), &cmp.Signer{Key: stranger.Key, Certificate: signer.Certificate}),
+		"a signature by another key": withSignature(t, kur(nil),
+			&cmp.Signer{Key: stranger.Key, Certificate: signer.Certificate}),
 		"an update of another certificate":             of(ca.Issuing().RawSubject, big.NewInt(1)),
 		"an update of a certificate by another issuer": of(nil, signer.Certificate.SerialNumber),
 		"an update to another subject": withSignature(t, kur(func(m *cmp.CertReqMsg) {
@@ -214,19 +219,23 @@ func TestCA_spoiltSigner_isRefused(t *testing.T) {
 			answer := send(t, ca, m)
 			checkText(t, outcome(answer))
 			if !m.MACProtected() {
-				assert.NoError(t, cmp.VerifySignature(answer, ca.Issuing().PublicKey), "errors to signed messages are signed")
+				assert.NoError(t, cmp.VerifySignature(answer, ca.Issuing().PublicKey),
+					"errors to signed messages are signed")
 			}
 		})
 	}
 	now.at = now.at.Add(2 * time.Minute)
 	answer := send(t, ca, withSignature(t, kur(nil), signer))
-	assert.Equal(t, "error rejection signerNotTrusted: the signer's certificate is valid from "+signer.Certificate.NotBefore.String()+
-		" to "+signer.Certificate.NotAfter.String()+", which is not now", outcome(answer))
+	assert.Equal(t,
+		"error rejection signerNotTrusted: the signer's certificate is valid from "+
+			signer.Certificate.NotBefore.String()+
+			" to "+signer.Certificate.NotAfter.String()+", which is not now", outcome(answer))
 }
 
 func TestCA_looserMessagesOfTheONAPServer_areTaken(t *testing.T) {
 	ca := newCA(t, devca.Config{})
-	implicitConfirm := cmp.InfoTypeAndValue{Type: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 13}} // the value is left out
+	// the value is left out
+	implicitConfirm := cmp.InfoTypeAndValue{Type: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 13}}
 	loose := func(kind cmp.BodyType, key crypto.Signer) *cmp.PKIMessage {
 		m := crmf(t, kind, key, func(m *cmp.CertReqMsg) { m.CertReq.CertReqID = 1850296324 })
 		m.Header.GeneralInfo = []cmp.InfoTypeAndValue{implicitConfirm}
@@ -287,13 +296,15 @@ func TestCA_whatIsNotGranted_isSaid(t *testing.T) {
 	ca := newCA(t, devca.Config{})
 	answer := ask(t, ca, extending(t, newKey(t), false, asn1.ObjectIdentifier{1, 2, 3}, 1))
 	assert.Equal(t, "ip grantedWithMods: the extension 1.2.3 is left out", outcome(answer))
-	answer = ask(t, ca, asking(t, newKey(t), func(template *cmp.CertTemplate) { template.Validity = &cmp.OptionalValidity{} }))
+	answer = ask(t, ca, asking(t, newKey(t),
+		func(template *cmp.CertTemplate) { template.Validity = &cmp.OptionalValidity{} }))
 	assert.Equal(t, "ip grantedWithMods: the validity is this CA's, not the one asked for", outcome(answer))
 }
 
 func TestCA_emptySubject(t *testing.T) {
 	ca := newCA(t, devca.Config{})
-	certificate := granted(t, ask(t, ca, asking(t, newKey(t), func(template *cmp.CertTemplate) { template.Subject = nil })))
+	certificate := granted(t, ask(t, ca, asking(t, newKey(t),
+		func(template *cmp.CertTemplate) { template.Subject = nil })))
 	assert.Empty(t, certificate.Subject.String())
 	assert.Equal(t, []string{leaf, "alias.example.org"}, certificate.DNSNames)
 	for _, extension := range certificate.Extensions {
@@ -312,8 +323,8 @@ func TestCA_certificate_isReadableAfter2049(t *testing.T) {
 	assert.Equal(t, now.at.Add(time.Minute), certificate.NotAfter)
 }
 
-// RFC 8813, 3 and RFC 8410, 5: a key that only signs enciphers nothing. What is not asked for is given as far as the key
-// can have it.
+// RFC 8813, 3 and RFC 8410, 5: a key that only signs enciphers nothing. What is not asked for is given as far as the
+// key can have it.
 func TestCA_keyUsages(t *testing.T) {
 	const sign, commit = x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment
 	const encipher, agree = x509.KeyUsageKeyEncipherment, x509.KeyUsageKeyAgreement
@@ -331,7 +342,8 @@ func TestCA_keyUsages(t *testing.T) {
 		"ECDSA, fit":           {ecKey(t, elliptic.P384()), bits(2, 0xc0), sign | commit, ""},
 		"ECDSA, nothing asked": {ecKey(t, elliptic.P521()), bits(0), sign | commit, ""},
 		"ECDSA, key agreement": {newKey(t), bits(5, 0x88), sign | agree, ""},
-		"ECDSA, data encipherment and decipherOnly": {newKey(t), bits(9, 0x98, 0x80), sign | agree | x509.KeyUsageDecipherOnly,
+		"ECDSA, data encipherment and decipherOnly": {newKey(t), bits(9, 0x98, 0x80),
+			sign | agree | x509.KeyUsageDecipherOnly,
 			"dataEncipherment"},
 		"ECDSA, only what it cannot": {newKey(t), bits(3, 0x20), 0, "keyEncipherment"},
 		"Ed25519":                    {edKey(t), bits(5, 0xe8), sign | commit, "keyEncipherment, keyAgreement"},
@@ -341,10 +353,12 @@ func TestCA_keyUsages(t *testing.T) {
 			if row.asked.BitLength > 0 {
 				m = extending(t, row.key, true, keyUsage, row.asked)
 			}
-			refused := "ip rejection badCertTemplate: keyUsage asks for " + row.left + ", which a key of this kind cannot do"
+			refused := "ip rejection badCertTemplate: keyUsage asks for " + row.left +
+				", which a key of this kind cannot do"
 			lenientWant, strictWant := "ip accepted", "ip accepted"
 			if row.left != "" {
-				lenientWant, strictWant = "ip grantedWithMods: the key usage "+row.left+" is left out, which a key of this kind cannot do", refused
+				lenientWant, strictWant = "ip grantedWithMods: the key usage "+row.left+
+					" is left out, which a key of this kind cannot do", refused
 			}
 			if row.want == 0 {
 				lenientWant = refused

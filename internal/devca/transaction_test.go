@@ -23,7 +23,8 @@ func TestCA_requests_areAnsweredWithCertificates(t *testing.T) {
 				t.Run(string(protection)+" answered by "+string(response)+" with "+name, func(t *testing.T) {
 					ca, url := start(t, devca.Config{ResponseProtection: response})
 					c, err := cmp.New(cmp.Config{
-						URL: url, Recipient: "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY", Secret: []byte(devca.DefaultSecret),
+						URL: url, Recipient: "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
+						Secret:    []byte(devca.DefaultSecret),
 						Reference: devca.DefaultReference, TrustAnchors: []*x509.Certificate{ca.Root()},
 						Protection: protection, ImplicitConfirm: implicit,
 					})
@@ -109,8 +110,11 @@ func TestCA_confirmations(t *testing.T) {
 		"one by a hash that is not known":  {hash(&unknown, cmp.PVNO3), true},
 		"one that accepts with a failInfo": {info(&contradiction), true},
 		"a rejection":                      {info(&rejection), true},
-		"one of another certificate":       {func(s *status, _ *x509.Certificate, _ *cmp.PKIMessage) { s.CertHash = sum(&x509.Certificate{})[:32] }, true},
-		"one of another request":           {func(s *status, _ *x509.Certificate, _ *cmp.PKIMessage) { s.CertReqID = 1 }, true},
+		"one of another certificate": {func(s *status, _ *x509.Certificate,
+			_ *cmp.PKIMessage) {
+			s.CertHash = sum(&x509.Certificate{})[:32]
+		}, true},
+		"one of another request": {func(s *status, _ *x509.Certificate, _ *cmp.PKIMessage) { s.CertReqID = 1 }, true},
 		"two": {func(s *status, _ *x509.Certificate, m *cmp.PKIMessage) {
 			m.Body.Content = cmp.CertConfirmContent{*s, *s}
 		}, true},
@@ -139,13 +143,15 @@ func TestCA_confirmations(t *testing.T) {
 				want = [2]uint64{0, 1}
 			}
 			assert.Equal(t, want, [2]uint64{stats.Confirmed, stats.Revoked})
-			assert.Equal(t, "error rejection certConfirmed: the transaction has ended: its certificate is confirmed or given up",
+			assert.Equal(t,
+				"error rejection certConfirmed: the transaction has ended: its certificate is confirmed or given up",
 				outcome(ask(t, ca, confirming(answer, status))), "once is enough")
 		})
 	}
 }
 
-const otherCredentials = "error rejection wrongIntegrity: certConf is protected by other credentials than the request was"
+const otherCredentials = "error rejection wrongIntegrity: certConf is protected by other " +
+	"credentials than the request was"
 
 func TestCA_confirmation_byOtherCredentials_isRefusedAndLeavesTheTransaction(t *testing.T) {
 	ca := newCA(t, devca.Config{})
@@ -225,7 +231,8 @@ func TestCA_revocation(t *testing.T) {
 	ca := newCA(t, devca.Config{})
 	signer, other, third := enrolled(t, ca), enrolled(t, ca), enrolled(t, ca)
 	rr := func(issuer []byte, serial *big.Int) *cmp.PKIMessage {
-		return message(cmp.BodyRR, cmp.RevReqContent{{CertDetails: cmp.CertTemplate{Issuer: issuer, SerialNumber: serial}}})
+		return message(cmp.BodyRR,
+			cmp.RevReqContent{{CertDetails: cmp.CertTemplate{Issuer: issuer, SerialNumber: serial}}})
 	}
 	issuer := ca.Issuing().RawSubject
 	serial := func(of *cmp.Signer) *big.Int { return of.Certificate.SerialNumber }
@@ -260,12 +267,15 @@ func TestCA_generalMessages(t *testing.T) {
 		asked  info
 		answer cmp.GeneralContent
 	}{
-		"an unknown type":  {info{Type: asn1.ObjectIdentifier{1, 2, 3}}, nil},
-		"caCerts":          {info{Type: cmp.OIDCACerts}, cmp.GeneralContent{{Type: cmp.OIDCACerts, Value: authorities}}},
-		"the current root": {info{Type: cmp.OIDRootCACert, Value: ca.Root().Raw}, cmp.GeneralContent{{Type: cmp.OIDRootCAKeyUpdate}}},
-		"an earlier root":  {info{Type: cmp.OIDRootCACert, Value: stale.Root().Raw}, cmp.GeneralContent{{Type: cmp.OIDRootCAKeyUpdate, Value: update}}},
-		"certReqTemplate":  {info{Type: cmp.OIDCertReqTemplate}, cmp.GeneralContent{{Type: cmp.OIDCertReqTemplate}}},
-		"crlStatusList":    {info{Type: cmp.OIDCRLStatusList}, cmp.GeneralContent{{Type: cmp.OIDCRLs}}},
+		"an unknown type": {info{Type: asn1.ObjectIdentifier{1, 2, 3}}, nil},
+		"caCerts": {info{Type: cmp.OIDCACerts},
+			cmp.GeneralContent{{Type: cmp.OIDCACerts, Value: authorities}}},
+		"the current root": {info{Type: cmp.OIDRootCACert, Value: ca.Root().Raw},
+			cmp.GeneralContent{{Type: cmp.OIDRootCAKeyUpdate}}},
+		"an earlier root": {info{Type: cmp.OIDRootCACert, Value: stale.Root().Raw},
+			cmp.GeneralContent{{Type: cmp.OIDRootCAKeyUpdate, Value: update}}},
+		"certReqTemplate": {info{Type: cmp.OIDCertReqTemplate}, cmp.GeneralContent{{Type: cmp.OIDCertReqTemplate}}},
+		"crlStatusList":   {info{Type: cmp.OIDCRLStatusList}, cmp.GeneralContent{{Type: cmp.OIDCRLs}}},
 	} {
 		answer := ask(t, ca, message(cmp.BodyGenM, cmp.GeneralContent{row.asked}))
 		assert.Equal(t, row.answer, answer.Body.Content, name)

@@ -133,7 +133,8 @@ func (w *wanted) check(asked []pkix.Extension, strict bool) error {
 			return err
 		case granted:
 			w.extensions = append(w.extensions, extension)
-		case extension.Id.Equal(oidSubjectKeyID), extension.Id.Equal(oidAuthorityKeyID): // every certificate has them, with values made here
+		case extension.Id.Equal(oidSubjectKeyID),
+			extension.Id.Equal(oidAuthorityKeyID): // every certificate has them, with values made here
 		default:
 			w.modified = "the extension " + extension.Id.String() + " is left out"
 		}
@@ -161,7 +162,8 @@ func checkKey(key crypto.PublicKey) error {
 	if cmp.CheckKey(key) == nil && (!isRSA || modulus.N.BitLen() >= minRSABits) {
 		return nil
 	}
-	return refuse(cmp.FailBadAlg, "keys of this kind are not certified here: want RSA of %d to %d bits, ECDSA P-256, P-384 or P-521, or Ed25519",
+	return refuse(cmp.FailBadAlg,
+		"keys of this kind are not certified here: want RSA of %d to %d bits, ECDSA P-256, P-384 or P-521, or Ed25519",
 		minRSABits, pki.MaxRSABits)
 }
 
@@ -179,11 +181,13 @@ func checkExtension(extension pkix.Extension) (bool, error) {
 			return false, refuse(cmp.FailBadCertTemplate, "basicConstraints cannot be read")
 		}
 		if constraints.IsCA {
-			return false, refuse(cmp.FailBadCertTemplate, "basicConstraints asks for a CA certificate, want one for an end entity")
+			return false, refuse(cmp.FailBadCertTemplate,
+				"basicConstraints asks for a CA certificate, want one for an end entity")
 		}
 		if constraints.MaxPathLen >= 0 { // RFC 5280, 4.2.1.9
 			return false, refuse(cmp.FailBadCertTemplate,
-				"basicConstraints has a pathLenConstraint of %d, which only CA certificates may have", constraints.MaxPathLen)
+				"basicConstraints has a pathLenConstraint of %d, which only CA certificates may have",
+				constraints.MaxPathLen)
 		}
 		return true, nil
 	case extension.Critical && !extension.Id.Equal(oidSubjectKeyID) && !extension.Id.Equal(oidAuthorityKeyID):
@@ -232,11 +236,13 @@ func (w *wanted) grantKeyUsage(value []byte, strict bool) error {
 	case asked == 0:
 		return refuse(cmp.FailBadCertTemplate, "keyUsage asks for nothing")
 	case asked&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
-		return refuse(cmp.FailBadCertTemplate, "keyUsage asks for the signing of certificates or CRLs, which is for authorities")
+		return refuse(cmp.FailBadCertTemplate,
+			"keyUsage asks for the signing of certificates or CRLs, which is for authorities")
 	case left == nil:
 		return nil
 	case strict || w.usage == 0:
-		return refuse(cmp.FailBadCertTemplate, "keyUsage asks for %s, which a key of this kind cannot do", strings.Join(left, ", "))
+		return refuse(cmp.FailBadCertTemplate, "keyUsage asks for %s, which a key of this kind cannot do",
+			strings.Join(left, ", "))
 	}
 	w.modified = "the key usage " + strings.Join(left, ", ") + " is left out, which a key of this kind cannot do"
 	return nil

@@ -92,9 +92,11 @@ const (
 var (
 	identityChecks = []string{checkKeystore, checkChain, checkExpiry, checkUsage, checkTruststore}
 	networkChecks  = []string{
-		checkProxy, checkDNS, checkTCP, checkTLS, checkServer, checkTrust, checkServerName, checkAccepted, checkService, checkCAName, checkClock,
+		checkProxy, checkDNS, checkTCP, checkTLS, checkServer, checkTrust, checkServerName,
+		checkAccepted, checkService, checkCAName, checkClock,
 	}
-	volumeChecks = []string{checkVolume, checkFileSystem, checkSpace, checkWriting, checkLayout, checkReader, checkPublished}
+	volumeChecks = []string{checkVolume, checkFileSystem, checkSpace, checkWriting, checkLayout,
+		checkReader, checkPublished}
 )
 
 // order is that of a report: what has to be repaired first comes first.
@@ -128,7 +130,10 @@ func Run(ctx context.Context, o Options) Report {
 		d.merge()
 		d.hooks(ctx)
 	}
-	slices.SortStableFunc(d.checks, func(a, b Check) int { return slices.Index(order, a.Name) - slices.Index(order, b.Name) })
+	slices.SortStableFunc(d.checks, func(a, b Check) int {
+		return slices.Index(order, a.Name) -
+			slices.Index(order, b.Name)
+	})
 	return Report{Checks: d.checks}
 }
 
@@ -190,7 +195,8 @@ func (d *doctor) variables() {
 		d.ok(checkVariables, "every variable is usable")
 	}
 	for _, fault := range d.Faults {
-		advice := "correct " + fault.Variable + " in the environment of this container; --help and postprocess --help list the rules"
+		advice := "correct " + fault.Variable +
+			" in the environment of this container; --help and postprocess --help list the rules"
 		if strings.HasSuffix(fault.Variable, "_FILE") {
 			advice = "correct the variable, or the file or Secret that it leads to"
 		}

@@ -40,8 +40,10 @@ func start(t *testing.T, options service.Options) (*service.Service, doctor.Opti
 		Config: &config.Fetcher{
 			Settings: enroll.Settings{
 				Request: client.Config{URL: s.URL, CAName: fixture.CAName},
-				Certificate: enroll.Certificate{KeyAlgorithm: "ECDSA-P256", Template: &x509.CertificateRequest{ // as publish has it
-					Subject:  pkix.Name{Names: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "app.example.org"}}},
+				// as publish has it
+				Certificate: enroll.Certificate{KeyAlgorithm: "ECDSA-P256", Template: &x509.CertificateRequest{
+					Subject: pkix.Name{Names: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{2, 5, 4, 3},
+						Value: "app.example.org"}}},
 					DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 				}},
 				Output: output.Config{
@@ -189,7 +191,8 @@ func summary(report doctor.Report, show, identity, volume string) string {
 			}
 		}
 	}
-	all := strings.NewReplacer(identity, "{tls}", volume, "{dir}", filepath.Dir(volume), "{tmp}").Replace(strings.Join(lines, "\n"))
+	all := strings.NewReplacer(identity, "{tls}", volume, "{dir}", filepath.Dir(volume),
+		"{tmp}").Replace(strings.Join(lines, "\n"))
 	for _, v := range varying {
 		all = v.pattern.ReplaceAllString(all, v.text)
 	}

@@ -60,7 +60,10 @@ func TestRun_hooks(t *testing.T) {
 		return changed(check, func(o *doctor.Options) { o.Config.Sidecar.Enabled, o.Notify = true, made })
 	}
 	triggered := func(path string) row {
-		return changed("trigger file", func(o *doctor.Options) { o.Config.Sidecar = sidecar.Settings{Enabled: true, TriggerFile: path} })
+		return changed("trigger file", func(o *doctor.Options) {
+			o.Config.Sidecar = sidecar.Settings{Enabled: true,
+				TriggerFile: path}
+		})
 	}
 	signalled := func(n notify.Settings) row {
 		n.Signal = cmp.Or(n.Signal, "HUP")
@@ -79,22 +82,28 @@ func TestRun_hooks(t *testing.T) {
 		"a signal to a process":             signalled(notify.Settings{Process: "doctor-test-app"}),
 		"a signal to a process not running": signalled(notify.Settings{Process: "no-such-program"}),
 
-		"a URL that connects":              notified(notify.Settings{URL: "http://me:swordfish@" + address + "/swordfish"}),
+		"a URL that connects": notified(
+			notify.Settings{URL: "http://me:swordfish@" + address + "/swordfish"}),
 		"a URL where nothing listens":      notified(notify.Settings{URL: "http://127.0.0.9:1/"}),
 		"an address where nothing listens": notified(notify.Settings{Verify: "postgres://127.0.0.9:1"}),
 		"an address of a mail server":      notified(notify.Settings{Verify: mail(t)}),
-		"an address that serves TLS": {show: "notify verify", change: func(_ *testing.T, s *service.Service, o *doctor.Options) {
-			o.Config.Sidecar.Enabled, o.Notify = true, makeNotifiers(t, notify.Settings{Verify: strings.Split(s.URL, "/")[2]})
-		}},
+		"an address that serves TLS": {show: "notify verify",
+			change: func(_ *testing.T, s *service.Service, o *doctor.Options) {
+				o.Config.Sidecar.Enabled, o.Notify = true,
+					makeNotifiers(t, notify.Settings{Verify: strings.Split(s.URL, "/")[2]})
+			}},
 
 		"a trigger file":                     triggered(dir + "/renew"),
 		"a trigger file without a directory": triggered(dir + "/none/renew"),
 		"a trigger file in a file":           triggered(data + "/renew"),
 
-		"a command without a sidecar": changed("", func(o *doctor.Options) { o.Notify = makeNotifiers(t, notify.Settings{Exec: "/does/not/exist"}) }),
+		"a command without a sidecar": changed("",
+			func(o *doctor.Options) { o.Notify = makeNotifiers(t, notify.Settings{Exec: "/does/not/exist"}) }),
 		"a command with a fault": changed("", func(o *doctor.Options) {
 			o.Config.Sidecar.Enabled = true
-			o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "NOTIFY_EXEC", Problem: "cannot be used"}, {Stage: enroll.StageClientConfiguration, Variable: "NOTIFY_PROCESS", Problem: "cannot be used"}}
+			o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration,
+				Variable: "NOTIFY_EXEC", Problem: "cannot be used"},
+				{Stage: enroll.StageClientConfiguration, Variable: "NOTIFY_PROCESS", Problem: "cannot be used"}}
 		}),
 	})
 }

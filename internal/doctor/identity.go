@@ -30,7 +30,8 @@ func (d *doctor) identity() *mtls.Identity {
 	identity, err := mtls.LoadKeystore(d.Config.TLS)
 	if err == nil {
 		if rootsErr == nil {
-			identity.Roots, identity.Skipped, identity.TruststoreFormat = trust.Roots, trust.Skipped, trust.TruststoreFormat
+			identity.Roots, identity.Skipped, identity.TruststoreFormat = trust.Roots,
+				trust.Skipped, trust.TruststoreFormat
 		}
 		d.keystore(identity)
 		chain := chainOf(identity)
@@ -57,7 +58,8 @@ func (d *doctor) keystore(i *mtls.Identity) {
 	if err != nil {
 		algorithm = leaf.PublicKeyAlgorithm.String()
 	}
-	found := fmt.Sprintf("%s; %s key of %q", fileText(t.KeystorePath, i.KeystoreFormat), algorithm, pki.DN(leaf.RawSubject))
+	found := fmt.Sprintf("%s; %s key of %q", fileText(t.KeystorePath, i.KeystoreFormat), algorithm,
+		pki.DN(leaf.RawSubject))
 	holdsKey := t.KeystorePath
 	if t.KeystoreKeyPath != "" {
 		holdsKey = t.KeystoreKeyPath
@@ -113,18 +115,25 @@ func chainOf(i *mtls.Identity) []*x509.Certificate {
 func (d *doctor) chain(chain []*x509.Certificate, i *mtls.Identity) {
 	for n, cert := range chain[:len(chain)-1] {
 		if algorithm := pki.UnsupportedSignature(cert); algorithm != "" {
-			d.warn(checkChain, fmt.Sprintf("%q in KEYSTORE_PATH is signed with %s, which is not accepted here, and may not be by the CertService", pki.DN(cert.RawSubject), algorithm),
+			d.warn(checkChain,
+				fmt.Sprintf(
+					"%q in KEYSTORE_PATH is signed with %s, which is not accepted here, and may "+
+						"not be by the CertService", pki.DN(cert.RawSubject), algorithm),
 				"have it issued with SHA-256 or stronger")
 			return
 		}
 		if err := pki.Unusable(chain[n+1]); err != nil {
-			d.warn(checkChain, fmt.Sprintf("whether %q is signed by %q, which follows it in KEYSTORE_PATH, is not known: %v", pki.DN(cert.RawSubject), pki.DN(chain[n+1].RawSubject), err),
+			d.warn(checkChain,
+				fmt.Sprintf("whether %q is signed by %q, which follows it in KEYSTORE_PATH, is not known: %v",
+					pki.DN(cert.RawSubject), pki.DN(chain[n+1].RawSubject), err),
 				"see whether the CertService accepts it")
 			return
 		}
 		if err := cert.CheckSignatureFrom(chain[n+1]); err != nil {
-			d.warn(checkChain, fmt.Sprintf("%q is not signed by %q, which follows it in KEYSTORE_PATH (%v)", pki.DN(cert.RawSubject), pki.DN(chain[n+1].RawSubject), err),
-				"put the certificate of the CA that signed it into the keystore: this one has the same name, but another key")
+			d.warn(checkChain, fmt.Sprintf("%q is not signed by %q, which follows it in KEYSTORE_PATH (%v)",
+				pki.DN(cert.RawSubject), pki.DN(chain[n+1].RawSubject), err),
+				"put the certificate of the CA that signed it into the keystore: this one has "+
+					"the same name, but another key")
 			return
 		}
 	}
@@ -138,7 +147,8 @@ func (d *doctor) chain(chain []*x509.Certificate, i *mtls.Identity) {
 		text := "it is not in TRUSTSTORE_PATH, so the CertService has to know it"
 		if len(i.Roots) == 0 {
 			text = "whether it is in TRUSTSTORE_PATH is not known"
-		} else if slices.ContainsFunc(i.Roots, func(root *x509.Certificate) bool { return last.CheckSignatureFrom(root) == nil }) {
+		} else if slices.ContainsFunc(i.Roots,
+			func(root *x509.Certificate) bool { return last.CheckSignatureFrom(root) == nil }) {
 			text = "it is in TRUSTSTORE_PATH"
 		}
 		d.ok(checkChain, "%d sent, up to one issued by %q; %s", len(chain), pki.DN(last.RawIssuer), text)
@@ -155,10 +165,14 @@ func (d *doctor) expiry(chain []*x509.Certificate) {
 	for _, cert := range chain {
 		switch {
 		case now.After(cert.NotAfter):
-			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q expired at %s", pki.DN(cert.RawSubject), pki.Stamp(cert.NotAfter)), advice+", or check this machine's clock")
+			d.fail(enroll.StageTLSConfiguration, checkExpiry,
+				fmt.Sprintf("%q expired at %s", pki.DN(cert.RawSubject), pki.Stamp(cert.NotAfter)),
+				advice+", or check this machine's clock")
 			return
 		case now.Before(cert.NotBefore):
-			d.fail(enroll.StageTLSConfiguration, checkExpiry, fmt.Sprintf("%q is not valid before %s, and it is %s here", pki.DN(cert.RawSubject), pki.Stamp(cert.NotBefore), pki.Stamp(now)), "check this machine's clock")
+			d.fail(enroll.StageTLSConfiguration, checkExpiry,
+				fmt.Sprintf("%q is not valid before %s, and it is %s here", pki.DN(cert.RawSubject),
+					pki.Stamp(cert.NotBefore), pki.Stamp(now)), "check this machine's clock")
 			return
 		}
 		if cert.NotAfter.Before(ends.NotAfter) {
@@ -175,8 +189,10 @@ func (d *doctor) expiry(chain []*x509.Certificate) {
 
 // usage checks RFC 5280, sections 4.2.1.3 and 4.2.1.12; where an extension is missing, everything is allowed.
 func (d *doctor) usage(leaf *x509.Certificate) {
-	const advice = "have one issued with keyUsage digitalSignature and extendedKeyUsage clientAuth: servers commonly refuse others"
-	extended := slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
+	const advice = "have one issued with keyUsage digitalSignature and extendedKeyUsage " +
+		"clientAuth: servers commonly refuse others"
+	extended := slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) ||
+		slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
 	switch {
 	case leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
 		d.warn(checkUsage, "the certificate's keyUsage lacks digitalSignature", advice)
@@ -202,7 +218,9 @@ func (d *doctor) truststore(trust *mtls.Identity) {
 	found := fmt.Sprintf("%s; trusts %s", fileText(path, trust.TruststoreFormat), some(subjects))
 	switch {
 	case len(trust.Skipped) > 0:
-		d.warn(checkTruststore, found+"; "+some(trust.Skipped), "remove those entries if no other program needs them; if the CertService's CA is among them, it needs another one")
+		d.warn(checkTruststore, found+"; "+some(trust.Skipped),
+			"remove those entries if no other program needs them; if the CertService's CA is "+
+				"among them, it needs another one")
 	case len(expired) > 0:
 		d.warn(checkTruststore, found+"; expired: "+some(expired), "replace them with the CA's current certificates")
 	case modeOf(path)&0o002 != 0:

@@ -128,7 +128,8 @@ func (w *way) host(step client.Step) {
 	case len(addresses) == 1 && addresses[0] == host:
 		w.ok(checkDNS, "%s is an address, there is no name to resolve", host)
 	case step.Took > slowName:
-		w.warn(checkDNS, found, "each request waits for this: look at the DNS servers and search domains in /etc/resolv.conf")
+		w.warn(checkDNS, found,
+			"each request waits for this: look at the DNS servers and search domains in /etc/resolv.conf")
 	default:
 		w.ok(checkDNS, "%s", found)
 	}
@@ -164,7 +165,8 @@ func (w *way) tls(step client.Step) {
 	case w.TLS == nil:
 		w.ok(checkTLS, "%s speaks TLS and shows a certificate", w.URL.Host)
 	default:
-		w.ok(checkTLS, "%s with %s, %s", tls.VersionName(w.TLS.Version), w.URL.Host, tls.CipherSuiteName(w.TLS.CipherSuite))
+		w.ok(checkTLS, "%s with %s, %s", tls.VersionName(w.TLS.Version), w.URL.Host,
+			tls.CipherSuiteName(w.TLS.CipherSuite))
 	}
 }
 
@@ -210,7 +212,8 @@ func (w *way) answer(step client.Step) {
 	switch {
 	case ofService:
 		w.fail(enroll.StageConnection, checkAccepted,
-			fmt.Sprintf("the CertService refuses %q, issued by %q: %s", subject, pki.DN(own.RawIssuer), status.Status()),
+			fmt.Sprintf("the CertService refuses %q, issued by %q: %s", subject,
+				pki.DN(own.RawIssuer), status.Status()),
 			w.ownFault("add the CA that issued the certificate in KEYSTORE_PATH to the truststore of the CertService; "+
 				"its log tells the reason"))
 	case step.Err != nil && w.OtherCAs:
@@ -257,7 +260,8 @@ func (w *way) ready() {
 	case w.Ready.StatusCode == http.StatusOK:
 		w.ok(checkService, "ready (%s)", asked)
 	case w.Ready.StatusCode == http.StatusServiceUnavailable:
-		w.fail(enroll.StageCertService, checkService, fmt.Sprintf("not ready: %s is answered by %s", asked, said(w.Ready)), advice)
+		w.fail(enroll.StageCertService, checkService,
+			fmt.Sprintf("not ready: %s is answered by %s", asked, said(w.Ready)), advice)
 	case w.Ready.StatusCode == http.StatusNotFound:
 		w.skip(checkService, "this server does not say")
 	default:
@@ -265,7 +269,8 @@ func (w *way) ready() {
 	}
 }
 
-// unknownCAMessage is by what the ONAP server and ours tell a CA that they do not know from a path that they do not know.
+// unknownCAMessage is by what the ONAP server and ours tell a CA that they do not know from a path that they do not
+// know.
 const unknownCAMessage = "Certification authority not found for given CAName"
 
 // caName interprets the answer for the configured CA. A server that looks for the CA before it looks at the
@@ -284,7 +289,8 @@ func (w *way) caName() {
 			"correct CA_NAME, or add it to the cmpServers.json of the CertService")
 	case code == http.StatusNotFound:
 		w.fail(enroll.StageCertService, checkCAName,
-			fmt.Sprintf("the path of REQUEST_URL leads nowhere: GET %s is answered by %s", path.Join("/", w.URL.Path), answered),
+			fmt.Sprintf("the path of REQUEST_URL leads nowhere: GET %s is answered by %s",
+				path.Join("/", w.URL.Path), answered),
 			"correct the path in REQUEST_URL; that of a CertService ends in /v1/certificate/")
 	case code >= 300 && code < 400:
 		w.fail(enroll.StageCertService, checkCAName, "the server redirects: "+answered,
@@ -313,7 +319,8 @@ func (w *way) clock() {
 	text := fmt.Sprintf("%s %s the CertService's", apart.Round(time.Second), side)
 	switch {
 	case apart > skewFailed:
-		w.fail(enroll.StageVerification, checkClock, text, advice+"; more than 5 minutes make new certificates unusable")
+		w.fail(enroll.StageVerification, checkClock, text,
+			advice+"; more than 5 minutes make new certificates unusable")
 	case apart > skewWarning:
 		w.warn(checkClock, text, advice)
 	case apart < 2*time.Second:
@@ -342,7 +349,8 @@ func (d *doctor) update(ctx context.Context, identity *mtls.Identity) {
 	cfg.Request.URL = target
 	other := &doctor{Options: d.Options}
 	other.Config = &cfg
-	other.Faults = slices.DeleteFunc(slices.Clone(d.Faults), func(f config.Fault) bool { return f.Variable == "REQUEST_URL" })
+	other.Faults = slices.DeleteFunc(slices.Clone(d.Faults),
+		func(f config.Fault) bool { return f.Variable == "REQUEST_URL" })
 	other.network(ctx, identity)
 
 	worst := Check{Status: OK, Found: target + " leads to a CertService that accepts us"}
@@ -357,7 +365,8 @@ func (d *doctor) update(ctx context.Context, identity *mtls.Identity) {
 			break
 		}
 	}
-	named := strings.NewReplacer("REQUEST_URL", "UPDATE_URL", "ends in /v1/certificate/", "ends in /v1/certificate-update/")
+	named := strings.NewReplacer("REQUEST_URL", "UPDATE_URL", "ends in /v1/certificate/",
+		"ends in /v1/certificate-update/")
 	worst.Name, worst.Found, worst.Advice = checkUpdate, named.Replace(worst.Found), named.Replace(worst.Advice)
 	d.add(worst)
 }

@@ -105,7 +105,8 @@ func TestRun_goodDeployment_isOKAndAsksForNoCertificate(t *testing.T) {
 		for _, secret := range []string{"CSR", "PK", "OLD_CERT", "OLD_PK"} {
 			assert.Empty(t, r.Header[secret])
 		}
-		assert.Regexp(t, ` \(doctor\)$`, r.UserAgent(), "by which the CertService takes it for no client that does not work")
+		assert.Regexp(t, ` \(doctor\)$`, r.UserAgent(),
+			"by which the CertService takes it for no client that does not work")
 		next.ServeHTTP(w, r)
 	}))
 	report, _ := run(t, o)
@@ -129,7 +130,8 @@ func TestRun_way(t *testing.T) {
 			o.Config.Request.URL = strings.TrimSuffix(s.URL, "/v1/certificate/") + path
 		}
 	}
-	const all = "proxy,dns,tcp,tls,server certificate,server trust,server name,client accepted,certservice,ca name,clock"
+	const all = "proxy,dns,tcp,tls,server certificate,server trust,server name,client " +
+		"accepted,certservice,ca name,clock"
 	requireReports(t, "way.txt", map[string]row{
 		"good": {show: all},
 		"the truststore has another CA": {change: func(t *testing.T, _ *service.Service, o *doctor.Options) {
@@ -137,34 +139,44 @@ func TestRun_way(t *testing.T) {
 			identity(t, dir, nil)
 			o.Config.TLS.TruststorePath = filepath.Join(dir, "truststore.p12")
 		}},
-		"the host has another name": {change: func(t *testing.T, s *service.Service, o *doctor.Options) { named(t, s, o, "wrong.example") }},
+		"the host has another name": {change: func(t *testing.T, s *service.Service,
+			o *doctor.Options) {
+			named(t, s, o, "wrong.example")
+		}},
 		"the server's certificate is signed with SHA-1": {
 			options: showing(func(leaf *x509.Certificate) { leaf.SignatureAlgorithm = x509.ECDSAWithSHA1 }),
 		},
-		"the truststore has a CA of that name with another key": {options: service.Options{TLS: func(_ *service.Service, c *tls.Config) {
+		"the truststore has a CA of that name with " +
+			"another key": {options: service.Options{TLS: func(_ *service.Service, c *tls.Config) {
 			c.Certificates = []tls.Certificate{certificate(newCA("Transport"), "certservice")}
 		}}},
 		"the server's certificate has a common name only": {
 			options: showing(func(leaf *x509.Certificate) { leaf.DNSNames, leaf.IPAddresses = nil, nil }),
 		},
 		"the server's certificate is for clients": {
-			options: showing(func(leaf *x509.Certificate) { leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
+			options: showing(
+				func(leaf *x509.Certificate) { leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
 		},
-		"the CertService does not trust the client's CA":            {change: stranger},
-		"the server refuses the client in the handshake of TLS 1.3": {options: mutual(tls.VersionTLS13), change: stranger},
-		"the server refuses the client in the handshake of TLS 1.2": {options: mutual(tls.VersionTLS12), change: stranger},
-		"the server asks for no certificate":                        {options: unasked, show: "clock"},
-		"the server may ask for no certificate":                     {options: unasked, change: changed("", func(o *doctor.Options) { o.Config.Request.AllowNoClientAuth = true }).change},
-		"the CA is unknown":                                         changed("", func(o *doctor.Options) { o.Config.Request.CAName = "XX" }),
-		"the path is another's":                                     {options: answering(404, "404 page not found", true)},
+		"the CertService does not trust the client's CA": {change: stranger},
+		"the server refuses the client in the handshake of TLS 1.3": {options: mutual(tls.VersionTLS13),
+			change: stranger},
+		"the server refuses the client in the handshake of TLS 1.2": {options: mutual(tls.VersionTLS12),
+			change: stranger},
+		"the server asks for no certificate": {options: unasked, show: "clock"},
+		"the server may ask for no certificate": {options: unasked,
+			change: changed("", func(o *doctor.Options) { o.Config.Request.AllowNoClientAuth = true }).change},
+		"the CA is unknown":     changed("", func(o *doctor.Options) { o.Config.Request.CAName = "XX" }),
+		"the path is another's": {options: answering(404, "404 page not found", true)},
 		// Our CertService words what it says of paths that it does not know as it words everything else.
 		"the path is of another version":        {change: path("/v2/certificate/")},
 		"the path is empty":                     {change: path("")},
 		"the server redirects":                  {options: answering(302, "", false)},
 		"the server answers what was not asked": {options: answering(200, "<html>", true)},
 		// The ONAP server looks at the headers before it looks for the CA.
-		"the server is ONAP's":     {options: answering(400, `{"status":400,"error":"Bad Request","path":"/v1/certificate/RA"}`, false)},
-		"the service is not ready": {options: answering(503, `{"errorMessage":"No valid CMPv2 \u001b[31mconfiguration is loaded"}`, true)},
+		"the server is ONAP's": {options: answering(400,
+			`{"status":400,"error":"Bad Request","path":"/v1/certificate/RA"}`, false)},
+		"the service is not ready": {options: answering(503,
+			`{"errorMessage":"No valid CMPv2 \u001b[31mconfiguration is loaded"}`, true)},
 		"the server does not answer": {
 			options: handled(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
 				<-r.Context().Done()
@@ -172,8 +184,11 @@ func TestRun_way(t *testing.T) {
 			}),
 			change: changed("", func(o *doctor.Options) { o.NetworkTimeout = 2 * time.Second }).change,
 		},
-		"the server hangs up": {options: handled(func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) })},
-		"nothing listens":     {change: func(_ *testing.T, s *service.Service, _ *doctor.Options) { s.Stop() }},
+		"the server hangs up": {options: handled(func(http.ResponseWriter, *http.Request,
+			http.Handler) {
+			panic(http.ErrAbortHandler)
+		})},
+		"nothing listens": {change: func(_ *testing.T, s *service.Service, _ *doctor.Options) { s.Stop() }},
 		"nothing answers to TCP": changed("", func(o *doctor.Options) {
 			o.NetworkTimeout = time.Second
 			o.Dialer = &net.Dialer{ControlContext: func(ctx context.Context, _, _ string, _ syscall.RawConn) error {
@@ -196,9 +211,10 @@ func TestRun_way(t *testing.T) {
 		"the server's TLS is too old": {options: service.Options{TLS: func(_ *service.Service, c *tls.Config) {
 			c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 		}}},
-		"the name is resolved": {show: "dns,tcp,server name", change: func(t *testing.T, s *service.Service, o *doctor.Options) {
-			named(t, s, o, "oom-cert-service")
-		}},
+		"the name is resolved": {show: "dns,tcp,server name",
+			change: func(t *testing.T, s *service.Service, o *doctor.Options) {
+				named(t, s, o, "oom-cert-service")
+			}},
 		"one of two addresses is dead": {change: func(t *testing.T, s *service.Service, o *doctor.Options) {
 			named(t, s, o, "oom-cert-service", "127.0.0.9")
 		}},
@@ -206,10 +222,11 @@ func TestRun_way(t *testing.T) {
 		"the name server does not answer": {change: func(t *testing.T, s *service.Service, o *doctor.Options) {
 			elsewhere(t, s, o)
 			o.NetworkTimeout = time.Second
-			o.Dialer = &net.Dialer{Resolver: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				<-ctx.Done()
-				return nil, ctx.Err()
-			}}}
+			o.Dialer = &net.Dialer{Resolver: &net.Resolver{PreferGo: true,
+				Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}}}
 		}},
 		"the proxy in the environment is not a URL": changed("", func(o *doctor.Options) {
 			o.Proxy = func(*http.Request) (*url.URL, error) {
@@ -224,13 +241,15 @@ func TestRun_way(t *testing.T) {
 		// client's fails first, as 9; the server's is the reason to ask for its time without believing in its dates.
 		"the clock is ten minutes behind": changed("server trust,server name", clock(-10*time.Minute)),
 		// Certificates of eleven years ago: the server's was valid, only not by this clock.
-		"an anchor has expired":         changed("", func(o *doctor.Options) { o.Now = func() time.Time { return time.Now().AddDate(11, 0, 0) } }),
+		"an anchor has expired": changed("",
+			func(o *doctor.Options) { o.Now = func() time.Time { return time.Now().AddDate(11, 0, 0) } }),
 		"the CA's name has a fault":     faulty("CA_NAME", enroll.StageClientConfiguration),
 		"the URL has a fault":           faulty("REQUEST_URL", enroll.StageClientConfiguration),
 		"a password's file has a fault": faulty("KEYSTORE_PASSWORD_FILE", enroll.StageTLSConfiguration),
 		"the directory has a fault":     faulty("OUTPUT_PATH", enroll.StageClientConfiguration),
 		"two variables have faults": changed("", func(o *doctor.Options) {
-			o.Faults = config.Faults{{Stage: enroll.StageCSRConfiguration, Variable: "COUNTRY", Problem: "is not set"}, {Stage: enroll.StageTLSConfiguration, Variable: "KEYSTORE_PATH", Problem: "is not set"}}
+			o.Faults = config.Faults{{Stage: enroll.StageCSRConfiguration, Variable: "COUNTRY", Problem: "is not set"},
+				{Stage: enroll.StageTLSConfiguration, Variable: "KEYSTORE_PATH", Problem: "is not set"}}
 		}),
 	})
 }

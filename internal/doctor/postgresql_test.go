@@ -38,5 +38,6 @@ func TestPostgreSQLRefuses_whatOthersThanItsOwnerMayRead(t *testing.T) {
 	} {
 		assert.Equal(t, row.want, Reader{UID: 999, GID: 999}.postgreSQLRefuses(keyInfo{uid: row.uid, mode: row.mode}))
 	}
-	assert.Empty(t, Reader{UID: -1, GID: 999}.postgreSQLRefuses(keyInfo{uid: 65532, mode: 0o640}), "who it runs as is not known")
+	assert.Empty(t, Reader{UID: -1, GID: 999}.postgreSQLRefuses(keyInfo{uid: 65532, mode: 0o640}),
+		"who it runs as is not known")
 }

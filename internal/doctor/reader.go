@@ -140,7 +140,8 @@ func (t *trial) reader() {
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // a sidecar may replace files at any moment
 		case err != nil:
-			t.fail(enroll.StageFile, checkReader, fmt.Sprintf("%q cannot be looked at: %v", path, files.Reason(err)), "check the modes of its directories; "+whoAmI())
+			t.fail(enroll.StageFile, checkReader, fmt.Sprintf("%q cannot be looked at: %v", path, files.Reason(err)),
+				"check the modes of its directories; "+whoAmI())
 			return
 		case barrier != "":
 			t.shutOut(path, passedOver, barrier)
@@ -194,9 +195,11 @@ func (r Reader) postgreSQLRefuses(info fs.FileInfo) string {
 
 // shutOut reports a reader whom something keeps from a file, unless what is not known of it may help.
 func (t *trial) shutOut(path, passedOver, barrier string) {
-	const advice = "run both containers with the same fsGroup or the same runAsUser, or set OUTPUT_GROUP to a group of the application; and let OUTPUT_FILE_MODE give it the right to read"
+	const advice = "run both containers with the same fsGroup or the same runAsUser, or set OUTPUT_GROUP to a " +
+		"group of the application; and let OUTPUT_FILE_MODE give it the right to read"
 	found := t.Reader.String() + " " + strings.NewReplacer( // the trial's files are gone by now
-		strconv.Quote(t.secret), "a file with secrets", strconv.Quote(t.public), "a file of certificates", strconv.Quote(t.dir), "the directory of a set",
+		strconv.Quote(t.secret), "a file with secrets", strconv.Quote(t.public),
+		"a file of certificates", strconv.Quote(t.dir), "the directory of a set",
 	).Replace(barrier)
 	groups, _ := os.Getgroups() // none is the worst that can come of an error
 	again, err := t.Reader.barrier(path, passedOver, groups...)
@@ -204,7 +207,9 @@ func (t *trial) shutOut(path, passedOver, barrier string) {
 	case t.Reader.UID == 0:
 		t.warn(checkReader, found+"; root may with the capability DAC_OVERRIDE", advice)
 	case err == nil && again == "":
-		t.warn(checkReader, fmt.Sprintf("%s; it may if it has the supplementary groups %v of this container, as with fsGroup", found, groups), advice)
+		t.warn(checkReader,
+			fmt.Sprintf("%s; it may if it has the supplementary groups %v of this container, as with fsGroup", found,
+				groups), advice)
 	default:
 		t.fail(enroll.StageFile, checkReader, found, advice)
 	}

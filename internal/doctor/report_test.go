@@ -17,12 +17,16 @@ import (
 // sample has a check of each status, and texts that have to be wrapped and escaped.
 var sample = doctor.Report{Checks: []doctor.Check{
 	{Name: "variables", Status: doctor.OK, Found: "every variable is usable"},
-	{Name: "file system", Status: doctor.Warning, Found: "ext4: private keys are written to a disk", Advice: "keep private keys in memory: emptyDir with medium: Memory"},
+	{Name: "file system", Status: doctor.Warning, Found: "ext4: private keys are written to a disk",
+		Advice: "keep private keys in memory: emptyDir with medium: Memory"},
 	{Name: "server trust", Status: doctor.Failed, ExitCode: 6,
-		Found:  `does not chain to TRUSTSTORE_PATH: the server sends 2 certificates, the last issued by "CN=Root <A&B>"; the truststore has "CN=Other"`,
-		Advice: `add the certificate of the CA "CN=Root <A&B>" to the truststore, if this is your CertService, and not somebody else's`},
+		Found: `does not chain to TRUSTSTORE_PATH: the server sends 2 certificates, the last ` +
+			`issued by "CN=Root <A&B>"; the truststore has "CN=Other"`,
+		Advice: `add the certificate of the CA "CN=Root <A&B>" to the truststore, if this is ` +
+			`your CertService, and not somebody else's`},
 	{Name: "ca name", Status: doctor.Skipped, Found: "because the server is not trusted"},
-	{Name: "writing", Status: doctor.Failed, ExitCode: 10, Found: "read-only file system", Advice: "mount the volume without readOnly"},
+	{Name: "writing", Status: doctor.Failed, ExitCode: 10, Found: "read-only file system",
+		Advice: "mount the volume without readOnly"},
 }}
 
 func TestReport_WriteText(t *testing.T) {

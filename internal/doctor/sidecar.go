@@ -62,11 +62,13 @@ func (d *doctor) trigger() {
 	info, err := os.Stat(dir)
 	switch {
 	case err != nil:
-		d.warn(checkTrigger, fmt.Sprintf("the directory %q: %v", dir, files.Reason(err)), "mount the volume that the trigger file appears on, or correct RENEW_TRIGGER_FILE")
+		d.warn(checkTrigger, fmt.Sprintf("the directory %q: %v", dir, files.Reason(err)),
+			"mount the volume that the trigger file appears on, or correct RENEW_TRIGGER_FILE")
 	case !info.IsDir():
 		d.warn(checkTrigger, fmt.Sprintf("%q is a file, want a directory", dir), "correct RENEW_TRIGGER_FILE")
 	case unix.Access(dir, unix.W_OK|unix.X_OK) != nil:
-		d.warn(checkTrigger, "the trigger file cannot be removed when it has been seen: "+statText(dir, info), "give the right to write to certfetcher's user or group; "+whoAmI())
+		d.warn(checkTrigger, "the trigger file cannot be removed when it has been seen: "+statText(dir, info),
+			"give the right to write to certfetcher's user or group; "+whoAmI())
 	default:
 		d.ok(checkTrigger, "%q can be watched", d.Config.Sidecar.TriggerFile)
 	}
@@ -84,7 +86,9 @@ func (d *doctor) health(ctx context.Context) {
 		return
 	}
 	if servedByCertfetcher(ctx, address) {
-		d.ok(checkHealth, "%s is served by a running certfetcher; if that is not this container's, each needs a HEALTH_ADDR of its own", address)
+		d.ok(checkHealth,
+			"%s is served by a running certfetcher; if that is not this container's, each needs "+
+				"a HEALTH_ADDR of its own", address)
 		return
 	}
 	listener, err := net.Listen("tcp", address)
@@ -100,7 +104,8 @@ func (d *doctor) health(ctx context.Context) {
 	case errors.Is(err, syscall.EACCES):
 		advice = "give a port from 1024 on in HEALTH_ADDR, and in the probes"
 	}
-	d.fail(enroll.StageClientConfiguration, checkHealth, fmt.Sprintf("HEALTH_ADDR %s cannot be used: %v", address, files.Reason(err)), advice)
+	d.fail(enroll.StageClientConfiguration, checkHealth,
+		fmt.Sprintf("HEALTH_ADDR %s cannot be used: %v", address, files.Reason(err)), advice)
 }
 
 // servedByCertfetcher tells a certfetcher by its metrics.
@@ -111,7 +116,8 @@ func servedByCertfetcher(ctx context.Context, address string) bool {
 
 // merge checks whether truststores can be merged and keystores copied. What certfetcher publishes may be missing yet.
 func (d *doctor) merge() {
-	if fault := d.faulty("TRUSTSTORES_PATHS", "TRUSTSTORES_PASSWORDS_PATHS", "KEYSTORE_SOURCE_PATHS", "KEYSTORE_DESTINATION_PATHS"); fault != "" {
+	if fault := d.faulty("TRUSTSTORES_PATHS", "TRUSTSTORES_PASSWORDS_PATHS",
+		"KEYSTORE_SOURCE_PATHS", "KEYSTORE_DESTINATION_PATHS"); fault != "" {
 		d.skip(checkMerge, fault+" has a fault")
 		return
 	}
@@ -119,13 +125,16 @@ func (d *doctor) merge() {
 		return
 	}
 	var texts []string
-	for _, err := range truststore.Check(*d.Merge, func(path string) bool { return files.Within(d.Config.Output.Dir, path) }) {
+	for _, err := range truststore.Check(*d.Merge,
+		func(path string) bool { return files.Within(d.Config.Output.Dir, path) }) {
 		texts = append(texts, err.Error())
 	}
 	if len(texts) > 0 {
 		d.fail(enroll.StageClientConfiguration, checkMerge, strings.Join(texts, "; "),
-			"correct the files or the variables that name them: until then nothing is merged or copied, after no publication; "+whoAmI())
+			"correct the files or the variables that name them: until then nothing is merged or "+
+				"copied, after no publication; "+whoAmI())
 		return
 	}
-	d.ok(checkMerge, "truststores to merge: %d, keystores to copy: %d; they can be read, and the destinations written", len(d.Merge.Truststores), len(d.Merge.Keystores))
+	d.ok(checkMerge, "truststores to merge: %d, keystores to copy: %d; they can be read, and the destinations written",
+		len(d.Merge.Truststores), len(d.Merge.Keystores))
 }

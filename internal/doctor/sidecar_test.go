@@ -16,11 +16,12 @@ import (
 func TestRun_updateURL(t *testing.T) {
 	// with gives the sidecar its UPDATE_URL before other changes.
 	with := func(options service.Options, change func(s *service.Service, o *doctor.Options)) row {
-		return row{options: options, show: "update url", change: func(_ *testing.T, s *service.Service, o *doctor.Options) {
-			o.Config.Sidecar.Enabled = true
-			o.Config.Request.UpdateURL = strings.Replace(s.URL, "certificate", "certificate-update", 1)
-			change(s, o)
-		}}
+		return row{options: options, show: "update url",
+			change: func(_ *testing.T, s *service.Service, o *doctor.Options) {
+				o.Config.Sidecar.Enabled = true
+				o.Config.Request.UpdateURL = strings.Replace(s.URL, "certificate", "certificate-update", 1)
+				change(s, o)
+			}}
 	}
 	requireReports(t, "update.txt", map[string]row{
 		"leads to the CertService": with(service.Options{}, func(*service.Service, *doctor.Options) {}),
@@ -30,22 +31,26 @@ func TestRun_updateURL(t *testing.T) {
 		"leads to a path that is not there": with(service.Options{}, func(_ *service.Service, o *doctor.Options) {
 			o.Config.Request.UpdateURL = strings.Replace(o.Config.Request.UpdateURL, "-update", "-updates", 1)
 		}),
-		"leads to a CertService that is not ready": with(handled(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-			if r.URL.Path == "/ready" {
-				w.WriteHeader(http.StatusServiceUnavailable)
-				return
-			}
-			next.ServeHTTP(w, r)
-		}), func(*service.Service, *doctor.Options) {}),
-		"leads to the same host, which is down": with(service.Options{}, func(s *service.Service, _ *doctor.Options) { s.Stop() }),
+		"leads to a CertService that is not ready": with(
+			handled(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if r.URL.Path == "/ready" {
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+				next.ServeHTTP(w, r)
+			}), func(*service.Service, *doctor.Options) {}),
+		"leads to the same host, which is down": with(service.Options{},
+			func(s *service.Service, _ *doctor.Options) { s.Stop() }),
 		"cannot be followed without a key": with(service.Options{}, func(_ *service.Service, o *doctor.Options) {
 			o.Config.TLS.KeystorePassword = "swordfish"
 		}),
 		"is checked though REQUEST_URL is faulty": with(service.Options{}, func(_ *service.Service, o *doctor.Options) {
-			o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "REQUEST_URL", Problem: "is wrong"}}
+			o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration,
+				Variable: "REQUEST_URL", Problem: "is wrong"}}
 		}),
 		"is faulty": with(service.Options{}, func(_ *service.Service, o *doctor.Options) {
-			o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration, Variable: "UPDATE_URL", Problem: "is wrong"}}
+			o.Faults = config.Faults{{Stage: enroll.StageClientConfiguration,
+				Variable: "UPDATE_URL", Problem: "is wrong"}}
 		}),
 	})
 }

@@ -51,8 +51,10 @@ func (t *trial) run() {
 		if e, ok := errors.AsType[*files.Error](err); ok {
 			found, advice = fmt.Sprintf("%s %q: %v", e.Op, e.Path, e.Err), e.Hint
 		}
-		t.fail(enroll.StageFile, checkWriting, found, cmp.Or(advice, "check OUTPUT_GROUP and the volume mounted at OUTPUT_PATH"))
-		t.skipRest(volumeChecks[:len(volumeChecks)-1], "because the writing check failed") // what is published can be read all the same
+		t.fail(enroll.StageFile, checkWriting, found,
+			cmp.Or(advice, "check OUTPUT_GROUP and the volume mounted at OUTPUT_PATH"))
+		// what is published can be read all the same
+		t.skipRest(volumeChecks[:len(volumeChecks)-1], "because the writing check failed")
 	}
 }
 
@@ -96,12 +98,14 @@ func (t *trial) write() error {
 func (t *trial) kept() {
 	info, err := os.Stat(t.secret)
 	if err != nil {
-		t.fail(enroll.StageFile, checkWriting, "a file just written is gone: "+files.Reason(err).Error(), "see who else cleans up on the volume")
+		t.fail(enroll.StageFile, checkWriting, "a file just written is gone: "+files.Reason(err).Error(),
+			"see who else cleans up on the volume")
 		return
 	}
 	want := t.Config.Output.FileMode
 	if got := info.Mode().Perm(); got&^want != 0 {
-		t.warn(checkWriting, fmt.Sprintf("the file system does not keep modes: a file has %04o, want %04o", uint32(got), uint32(want)), "use a volume that does, or mount options that give this mode")
+		t.warn(checkWriting, fmt.Sprintf("the file system does not keep modes: a file has %04o, want %04o",
+			uint32(got), uint32(want)), "use a volume that does, or mount options that give this mode")
 		return
 	}
 	text := fmt.Sprintf("wrote, synced, renamed and removed files; those with secrets get mode %04o", uint32(want))
@@ -116,11 +120,13 @@ func (t *trial) layout() {
 	if t.made {
 		err := output.InTheWay(output.Config{Dir: t.base, Types: t.Config.Output.Types})
 		if errors.Is(err, syscall.EISDIR) {
-			t.warn(checkLayout, err.Error(), "find out who made it: certfetcher moves it aside, to a name that begins with ..foreign-")
+			t.warn(checkLayout, err.Error(),
+				"find out who made it: certfetcher moves it aside, to a name that begins with ..foreign-")
 			return
 		}
 		if err != nil {
-			t.fail(enroll.StageFile, checkLayout, err.Error(), "remove what is in the way, or give another path in OUTPUT_PATH")
+			t.fail(enroll.StageFile, checkLayout, err.Error(),
+				"remove what is in the way, or give another path in OUTPUT_PATH")
 			return
 		}
 	}
@@ -133,7 +139,8 @@ func (t *trial) layout() {
 		_, err = os.Stat(filepath.Join(t.dir, "link"))
 	}
 	if err != nil {
-		t.fail(enroll.StageFile, checkLayout, fmt.Sprintf("symlink, but links do not work on this volume: %v", files.Reason(err)), "set OUTPUT_LAYOUT=inplace, or use another volume")
+		t.fail(enroll.StageFile, checkLayout, fmt.Sprintf("symlink, but links do not work on this volume: %v",
+			files.Reason(err)), "set OUTPUT_LAYOUT=inplace, or use another volume")
 		return
 	}
 	t.ok(checkLayout, "symlink, by links and renames, which work")

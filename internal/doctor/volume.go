@@ -24,13 +24,15 @@ func (d *doctor) volume() {
 	dir := d.Config.Output.Dir
 	base, err := files.ExistingDir(dir)
 	if err != nil {
-		d.fail(enroll.StageFile, checkVolume, err.Error(), "give another path in OUTPUT_PATH, or remove what is in the way")
+		d.fail(enroll.StageFile, checkVolume, err.Error(),
+			"give another path in OUTPUT_PATH, or remove what is in the way")
 		d.skipRest(volumeChecks, "because the volume check failed")
 		return
 	}
 	info, err := os.Stat(base)
 	if err != nil {
-		d.fail(enroll.StageFile, checkVolume, fmt.Sprintf("%q cannot be looked at: %v", base, files.Reason(err)), "check the modes of its directories; "+whoAmI())
+		d.fail(enroll.StageFile, checkVolume, fmt.Sprintf("%q cannot be looked at: %v", base, files.Reason(err)),
+			"check the modes of its directories; "+whoAmI())
 		d.skipRest(volumeChecks, "because the volume check failed")
 		return
 	}
@@ -93,11 +95,13 @@ func (d *doctor) fileSystem(dir string) {
 	case kindMemory:
 		d.ok(checkFileSystem, "%s: keys are in memory, and gone with the pod", name)
 	case kindContainer:
-		d.warn(checkFileSystem, name+": this is the container's own layer, which no other container sees", "mount a volume at OUTPUT_PATH, an emptyDir with medium: Memory")
+		d.warn(checkFileSystem, name+": this is the container's own layer, which no other container sees",
+			"mount a volume at OUTPUT_PATH, an emptyDir with medium: Memory")
 	case kindNetwork:
 		d.warn(checkFileSystem, name+": private keys travel over the network, and stay when the pod is gone", memory)
 	case kindDisk:
-		d.warn(checkFileSystem, name+": private keys are written to a disk", memory+"; on a disk they stay when the pod is gone, which may be what you want")
+		d.warn(checkFileSystem, name+": private keys are written to a disk",
+			memory+"; on a disk they stay when the pod is gone, which may be what you want")
 	default:
 		d.ok(checkFileSystem, "%s", name)
 	}
@@ -106,7 +110,8 @@ func (d *doctor) fileSystem(dir string) {
 	case free < littleSpace:
 		d.warn(checkSpace, text, "enlarge the volume or its sizeLimit, or make room: 1 MiB is plenty")
 	case inodes != nil && *inodes < 64:
-		d.warn(checkSpace, fmt.Sprintf("%s, but for %d files only", text, *inodes), "remove files, or enlarge the volume")
+		d.warn(checkSpace, fmt.Sprintf("%s, but for %d files only", text, *inodes),
+			"remove files, or enlarge the volume")
 	default:
 		d.ok(checkSpace, "%s", text)
 	}
@@ -129,7 +134,8 @@ func (d *doctor) published(report *inspect.Report, err error) {
 		d.ok(checkPublished, "nothing yet")
 		return
 	case err != nil:
-		d.warn(checkPublished, fmt.Sprintf("%q cannot be read: %v", d.Config.Output.Dir, files.Reason(err)), "check its mode; "+whoAmI())
+		d.warn(checkPublished, fmt.Sprintf("%q cannot be read: %v", d.Config.Output.Dir, files.Reason(err)),
+			"check its mode; "+whoAmI())
 		return
 	}
 	advice := "certfetcher replaces it at its next start"
@@ -146,8 +152,10 @@ func (d *doctor) published(report *inspect.Report, err error) {
 			found += ", expired at " + pki.Stamp(c.NotAfter)
 		}
 	}
-	if variable := d.faulty("OUTPUT_TYPE", "KEYSTORE_ALIAS", "TRUSTSTORE_ALIAS_PREFIX", "P12_PROFILE", "OUTPUT_KEYSTORE_PASSWORD", "OUTPUT_TRUSTSTORE_PASSWORD"); variable != "" {
-		d.warn(checkPublished, found+"; not compared with the configuration, as "+variable+" has a fault", "correct that variable")
+	if variable := d.faulty("OUTPUT_TYPE", "KEYSTORE_ALIAS", "TRUSTSTORE_ALIAS_PREFIX",
+		"P12_PROFILE", "OUTPUT_KEYSTORE_PASSWORD", "OUTPUT_TRUSTSTORE_PASSWORD"); variable != "" {
+		d.warn(checkPublished, found+"; not compared with the configuration, as "+variable+" has a fault",
+			"correct that variable")
 		return
 	}
 	if err := enroll.Check(d.Config.Settings, now); err != nil {
@@ -160,7 +168,8 @@ func (d *doctor) published(report *inspect.Report, err error) {
 	}
 	if changed := enroll.Changed(d.Config.Settings); changed != "" && len(d.Faults) == 0 {
 		d.warn(checkPublished, found+", but "+changed,
-			"certfetcher fetches another at its next start; with MODE=sidecar the application goes on with this one meanwhile")
+			"certfetcher fetches another at its next start; with MODE=sidecar the application "+
+				"goes on with this one meanwhile")
 		return
 	}
 	d.ok(checkPublished, "%s", found)

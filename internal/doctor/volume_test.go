@@ -39,7 +39,10 @@ func published(show string, change func(t *testing.T, o *doctor.Options)) row {
 func TestRun_volume(t *testing.T) {
 	const volume = "volume,writing,layout,published"
 	in := func(change func(t *testing.T, o *output.Config)) row {
-		return row{show: volume, change: func(t *testing.T, _ *service.Service, o *doctor.Options) { change(t, &o.Config.Output) }}
+		return row{show: volume, change: func(t *testing.T, _ *service.Service,
+			o *doctor.Options) {
+			change(t, &o.Config.Output)
+		}}
 	}
 	own, other := os.Geteuid(), os.Geteuid()+1000
 	group, stranger := os.Getegid(), os.Getegid()+1000
@@ -58,13 +61,17 @@ func TestRun_volume(t *testing.T) {
 		"has a set with another key": published("published", func(_ *testing.T, o *doctor.Options) {
 			o.Config.Certificate.KeyAlgorithm = "RSA-2048"
 		}),
-		"has a set of another type": published("published", func(_ *testing.T, o *doctor.Options) { o.Config.Output.Types = []string{"JKS"} }),
+		"has a set of another type": published("published",
+			func(_ *testing.T, o *doctor.Options) { o.Config.Output.Types = []string{"JKS"} }),
 		"has a set without its password": published("published", func(t *testing.T, o *doctor.Options) {
 			require.NoError(t, os.Remove(filepath.Join(o.Config.Output.Dir, "..data", "keystore.pass")))
 		}),
 
-		"is a directory": in(func(t *testing.T, o *output.Config) { require.NoError(t, os.Chmod(o.Dir, 0o2770|os.ModeSetgid)) }),
-		"is missing":     in(func(_ *testing.T, o *output.Config) { o.Dir = filepath.Join(o.Dir, "a", "b") }),
+		"is a directory": in(func(t *testing.T, o *output.Config) {
+			require.NoError(t,
+				os.Chmod(o.Dir, 0o2770|os.ModeSetgid))
+		}),
+		"is missing": in(func(_ *testing.T, o *output.Config) { o.Dir = filepath.Join(o.Dir, "a", "b") }),
 		"is a file": in(func(t *testing.T, o *output.Config) {
 			o.Dir = filepath.Join(o.Dir, "file")
 			require.NoError(t, os.WriteFile(o.Dir, nil, 0o600))
@@ -86,18 +93,20 @@ func TestRun_volume(t *testing.T) {
 		"is read by a group that is all that is known": readBy(-1, group, 0o640, "symlink"),
 		"is read by the group, and for the user alone": readBy(other, group, 0o600, "symlink"),
 		"is read by everyone":                          readBy(other, stranger, 0o644, "symlink"),
-		"is read by everyone, and closed": {show: "reader", change: func(t *testing.T, s *service.Service, o *doctor.Options) {
-			closed.change(t, s, o)
-			require.NoError(t, os.Chmod(o.Config.Output.Dir, 0o700))
-		}},
+		"is read by everyone, and closed": {show: "reader",
+			change: func(t *testing.T, s *service.Service, o *doctor.Options) {
+				closed.change(t, s, o)
+				require.NoError(t, os.Chmod(o.Config.Output.Dir, 0o700))
+			}},
 		"is read by others in place, past the trial's directory": readBy(other, stranger, 0o604, "inplace"),
 		"has a set that the group may read": published("reader", func(_ *testing.T, o *doctor.Options) {
 			o.Reader = &doctor.Reader{UID: other, GID: group}
 		}),
-		"has a set of which the group may not read one file": published("reader", func(t *testing.T, o *doctor.Options) {
-			o.Reader = &doctor.Reader{UID: other, GID: group}
-			require.NoError(t, os.Chmod(filepath.Join(o.Config.Output.Dir, "keystore.p12"), 0o600))
-		}),
+		"has a set of which the group may not read one file": published("reader",
+			func(t *testing.T, o *doctor.Options) {
+				o.Reader = &doctor.Reader{UID: other, GID: group}
+				require.NoError(t, os.Chmod(filepath.Join(o.Config.Output.Dir, "keystore.p12"), 0o600))
+			}),
 	})
 }
 
@@ -106,7 +115,8 @@ func TestRun_group(t *testing.T) {
 	o.Config.Output.Group = "54321"
 	_, checks := run(t, o)
 	if os.Geteuid() == 0 {
-		assert.Equal(t, "wrote, synced, renamed and removed files; those with secrets get mode 0640, uid 0, gid 54321", checks["writing"].Found)
+		assert.Equal(t, "wrote, synced, renamed and removed files; those with secrets get mode 0640, uid 0, gid 54321",
+			checks["writing"].Found)
 		return
 	}
 	assert.Equal(t, doctor.Failed, checks["writing"].Status)
@@ -152,10 +162,12 @@ func TestRun_readerIsPostgreSQL(t *testing.T) {
 		refusal  string
 		rootOnly bool
 	}{
-		"and owns the key alone":                   {reader: owner, mode: 0o600},
-		"and owns a key that its group may read":   {reader: owner, mode: 0o640, refusal: "it has mode 0640, and where PostgreSQL owns the key, 0600 is the most"},
-		"and root owns the key":                    {reader: member, mode: 0o640, rootOnly: true},
-		"and root owns a key that others may read": {reader: member, mode: 0o644, rootOnly: true, refusal: "it has mode 0644, and where root owns the key, 0640 is the most"},
+		"and owns the key alone": {reader: owner, mode: 0o600},
+		"and owns a key that its group may read": {reader: owner, mode: 0o640,
+			refusal: "it has mode 0640, and where PostgreSQL owns the key, 0600 is the most"},
+		"and root owns the key": {reader: member, mode: 0o640, rootOnly: true},
+		"and root owns a key that others may read": {reader: member, mode: 0o644, rootOnly: true,
+			refusal: "it has mode 0644, and where root owns the key, 0640 is the most"},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			if uid == 0 && !row.rootOnly && row.mode != 0o600 {

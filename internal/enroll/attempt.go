@@ -67,7 +67,8 @@ const foreignPause = 24 * time.Hour
 // noWay says why another try of an update that failed would not do better, or comes too late; empty when it may.
 func (a attempt) noWay(ctx context.Context, err error) string {
 	if foreignNames(err) {
-		a.enrolDirectly, a.foreignAt = true, a.Now() // each further update would have the CA issue one more certificate for nothing
+		// each further update would have the CA issue one more certificate for nothing
+		a.enrolDirectly, a.foreignAt = true, a.Now()
 	}
 	because := refusal(err)
 	if because == "" && ctx.Err() == nil && a.elsewhere(err) && a.nearlyExpired(a.current.Chain[0]) {
@@ -84,7 +85,8 @@ func (a attempt) update(ctx context.Context) (Obtained, error) {
 		return Obtained{}, failed(StageKeyEncoding, "preparing the OLD_PK header: %w", err)
 	}
 	for _, cert := range a.current.Chain {
-		request.OldCert = append(request.OldCert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
+		request.OldCert = append(request.OldCert,
+			pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
 	}
 	answer, err := a.service.Update(ctx, request)
 	if err != nil {

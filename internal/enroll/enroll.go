@@ -62,9 +62,10 @@ type Enroller struct {
 	Log         *slog.Logger
 	Now         func() time.Time
 
-	volume  *output.Volume
-	current atomic.Pointer[output.Bundle] // what counts on the volume: read from it, or committed last; nil before either
-	nextKey crypto.Signer                 // made for a renewal that has not succeeded yet
+	volume *output.Volume
+	// what counts on the volume: read from it, or committed last; nil before either
+	current atomic.Pointer[output.Bundle]
+	nextKey crypto.Signer // made for a renewal that has not succeeded yet
 	// enrolDirectly: an update was answered with other names than the requested ones, and so would the next be.
 	enrolDirectly bool
 	foreignAt     time.Time // when this process met that; zero: one before it
@@ -109,7 +110,8 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	if kept, reason := e.keep(); kept != nil {
 		e.correctModes()
 		e.reportKept(kept.Chain[0], reason)
-		return Outcome{Bundle: *kept, How: Kept, Files: e.volume.Files(), Pending: e.volume.Pending(), Requested: reason}, nil
+		return Outcome{Bundle: *kept, How: Kept, Files: e.volume.Files(),
+			Pending: e.volume.Pending(), Requested: reason}, nil
 	} else if reason != "" {
 		e.Log.Info("enrolling", "trigger", reason)
 	}
@@ -142,7 +144,8 @@ func (e *Enroller) writable() error {
 func (e *Enroller) publish(bundle output.Bundle, how string) (Outcome, error) {
 	start := e.Now()
 	publication, err := e.volume.Publish(bundle)
-	outcome := Outcome{Bundle: bundle, How: how, Files: publication.Files, Changed: publication.Changed, Number: publication.Number}
+	outcome := Outcome{Bundle: bundle, How: how, Files: publication.Files,
+		Changed: publication.Changed, Number: publication.Number}
 	if err == nil || Committed(err) {
 		e.current.Store(&bundle)
 	}
@@ -160,15 +163,16 @@ func Committed(err error) bool {
 	return errors.As(err, &incomplete)
 }
 
-// correctModes makes a kept set as private as is configured now: another configuration or program may have published it. A
-// set that is kept and cannot be changed is still better than none.
+// correctModes makes a kept set as private as is configured now: another configuration or program may have published
+// it. A set that is kept and cannot be changed is still better than none.
 func (e *Enroller) correctModes() {
 	corrected, err := e.volume.CorrectModes()
 	if len(corrected) > 0 {
 		e.Log.Info("corrected mode or group of published files", "files", corrected)
 	}
 	if err != nil {
-		e.Log.Warn("published files have another mode or group than configured, and cannot be corrected", "error", err.Error())
+		e.Log.Warn("published files have another mode or group than configured, and cannot be corrected", "error",
+			err.Error())
 	}
 }
 
@@ -251,7 +255,8 @@ func (e *Enroller) request(key crypto.Signer) (*x509.CertificateRequest, client.
 	if err != nil {
 		return nil, client.Request{}, failed(StageKeyEncoding, "preparing the PK header: %w", err)
 	}
-	e.Log.Info("made the certificate signing request", "subject", pki.DN(csr.RawSubject), "sans", pki.RequestNames(csr), "duration", e.since(start))
+	e.Log.Info("made the certificate signing request", "subject", pki.DN(csr.RawSubject), "sans",
+		pki.RequestNames(csr), "duration", e.since(start))
 	return csr, client.Request{CSR: keygen.CSRPEM(csr), Key: keyPEM}, nil
 }
 
@@ -281,7 +286,8 @@ func (e *Enroller) keyAdvice(err error) string {
 }
 
 // accept turns an answer into what may be published.
-func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest, answer client.Answer) (output.Bundle, error) {
+func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest,
+	answer client.Answer) (output.Bundle, error) {
 	start := e.Now()
 	chain, trusted, err := answer.Certificates()
 	if err != nil {
@@ -299,8 +305,10 @@ func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest, answe
 		e.Log.Warn("certificate accepted with a warning", "error", answer.Clean(warning))
 	}
 	leaf := result.Chain[0]
-	e.Log.Info("verified the certificate", "serial", pki.Serial(leaf), "not_before", leaf.NotBefore, "not_after", leaf.NotAfter,
-		"issuer", answer.Clean(pki.DN(leaf.RawIssuer)), "chain", len(result.Chain), "trusted", len(result.Trusted), "duration", e.since(start))
+	e.Log.Info("verified the certificate", "serial", pki.Serial(leaf), "not_before", leaf.NotBefore,
+		"not_after", leaf.NotAfter,
+		"issuer", answer.Clean(pki.DN(leaf.RawIssuer)), "chain", len(result.Chain), "trusted",
+		len(result.Trusted), "duration", e.since(start))
 	return output.Bundle{Key: key, Chain: result.Chain, Trusted: result.Trusted, Note: e.note(leaf)}, nil
 }
 

@@ -45,7 +45,8 @@ func configuration(t *testing.T, changes map[string]string) Settings {
 		}
 	}
 	s := Settings{
-		Request:     client.Config{URL: value("REQUEST_URL", "https://certservice/v1/certificate/"), CAName: value("CA_NAME", "RA")},
+		Request: client.Config{URL: value("REQUEST_URL", "https://certservice/v1/certificate/"),
+			CAName: value("CA_NAME", "RA")},
 		Certificate: Certificate{KeyAlgorithm: value("KEY_ALGORITHM", "ECDSA-P256"), Template: template},
 		ForceEnroll: changes["FORCE_ENROLL"] == "true",
 	}
@@ -110,12 +111,18 @@ func TestOutdated_another_saysWhatDiffers(t *testing.T) {
 	}{
 		"another subject": {change: func(l *x509.Certificate) {
 			l.RawSubject, l.Subject = nil, pkix.Name{CommonName: "app.example.org"}
-		}, want: `the certificate on the volume has the subject "CN=app.example.org", the configuration asks for "CN=app.example.org,C=SE,ST=Skane,O=Example"`},
+		}, want: `the certificate on the volume has the subject "CN=app.example.org", the ` +
+			`configuration asks for "CN=app.example.org,C=SE,ST=Skane,O=Example"`},
 		"a name more": {change: func(l *x509.Certificate) { l.DNSNames = append(l.DNSNames, "b.example.org") },
-			want: `the certificate on the volume has the names ["DNS:app.example.org" "DNS:b.example.org" "IP Address:192.0.2.1"], SANS asks for ["DNS:app.example.org" "IP Address:192.0.2.1"]`},
+			want: `the certificate on the volume has the names ["DNS:app.example.org" "DNS:b.example.org" "IP ` +
+				`Address:192.0.2.1"], SANS asks for ["DNS:app.example.org" "IP Address:192.0.2.1"]`},
 		"a name less": {change: func(l *x509.Certificate) { l.IPAddresses = nil },
-			want: `the certificate on the volume has the names ["DNS:app.example.org"], SANS asks for ["DNS:app.example.org" "IP Address:192.0.2.1"]`},
-		"two thirds of its life gone": {change: func(l *x509.Certificate) { l.NotBefore, l.NotAfter = at(-2*time.Hour), at(time.Hour) },
+			want: `the certificate on the volume has the names ["DNS:app.example.org"], SANS ` +
+				`asks for ["DNS:app.example.org" "IP Address:192.0.2.1"]`},
+		"two thirds of its life gone": {change: func(l *x509.Certificate) {
+			l.NotBefore,
+				l.NotAfter = at(-2*time.Hour), at(time.Hour)
+		},
 			want: fmt.Sprintf("two thirds of the certificate's life have gone by (since %s, valid until %s)",
 				at(0).UTC().Format(time.RFC3339), at(time.Hour).UTC().Format(time.RFC3339))},
 	} {
@@ -148,13 +155,18 @@ func TestStageOf_errorsOfTheStages_areTheContractsCodes(t *testing.T) {
 		err  error
 		want Stage
 	}{
-		"status":              {&Error{Stage: requestStage(&client.StatusError{StatusCode: 500}), Err: errors.New("x")}, StageCertService},
-		"no answer":           {&Error{Stage: requestStage(fmt.Errorf("wrapped: %w", &client.AnswerError{})), Err: errors.New("x")}, StageCertService},
-		"connection":          {&Error{Stage: requestStage(&client.ConnectionError{Err: errors.New("refused")}), Err: errors.New("x")}, StageConnection},
-		"key not encodable":   {&Error{Stage: outputStage(&output.EncodeError{Key: true, Err: errors.New("x")}), Err: errors.New("x")}, StageKeyEncoding},
-		"store not buildable": {&Error{Stage: outputStage(&output.EncodeError{Err: errors.New("x")}), Err: errors.New("x")}, StageConversion},
-		"file":                {&Error{Stage: outputStage(&output.FileError{}), Err: errors.New("x")}, StageFile},
-		"foreign error":       {errors.New("x"), StageOther},
+		"status": {&Error{Stage: requestStage(&client.StatusError{StatusCode: 500}),
+			Err: errors.New("x")}, StageCertService},
+		"no answer": {&Error{Stage: requestStage(fmt.Errorf("wrapped: %w", &client.AnswerError{})),
+			Err: errors.New("x")}, StageCertService},
+		"connection": {&Error{Stage: requestStage(&client.ConnectionError{Err: errors.New("refused")}),
+			Err: errors.New("x")}, StageConnection},
+		"key not encodable": {&Error{Stage: outputStage(&output.EncodeError{Key: true, Err: errors.New("x")}),
+			Err: errors.New("x")}, StageKeyEncoding},
+		"store not buildable": {&Error{Stage: outputStage(&output.EncodeError{Err: errors.New("x")}),
+			Err: errors.New("x")}, StageConversion},
+		"file":          {&Error{Stage: outputStage(&output.FileError{}), Err: errors.New("x")}, StageFile},
+		"foreign error": {errors.New("x"), StageOther},
 	} {
 		t.Run(name, func(t *testing.T) { assert.Equal(t, row.want, StageOf(fmt.Errorf("run: %w", row.err))) })
 	}

@@ -31,8 +31,10 @@ func refusal(err error) string {
 		return "" // an enrolment would most likely meet the same
 	case errors.As(err, &status):
 		switch code := status.StatusCode; {
-		case code == http.StatusNotImplemented, code == http.StatusInternalServerError && strings.HasPrefix(status.Message, caRefused):
-		case code == http.StatusUnauthorized, code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
+		case code == http.StatusNotImplemented,
+			code == http.StatusInternalServerError && strings.HasPrefix(status.Message, caRefused):
+		case code == http.StatusUnauthorized, code == http.StatusRequestTimeout,
+			code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
 			return ""
 		}
 		return "the update was refused: " + status.Error()

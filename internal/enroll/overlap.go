@@ -19,7 +19,8 @@ type overlap struct {
 // merge returns the trusted certificates of the answer, and after them those of the set before that are
 // to be kept: as long as the certificate that they came with may be in use with peers, or as
 // configured. Expired ones go.
-func (o *overlap) merge(answered []*x509.Certificate, before *output.Bundle, configured time.Duration, now time.Time) []*x509.Certificate {
+func (o *overlap) merge(answered []*x509.Certificate, before *output.Bundle,
+	configured time.Duration, now time.Time) []*x509.Certificate {
 	if o.until == nil {
 		o.until = map[[sha256.Size]byte]time.Time{}
 	}

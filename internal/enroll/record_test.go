@@ -20,7 +20,8 @@ import (
 func recorded(t *testing.T, cfg Settings) *output.Bundle {
 	t.Helper()
 	b := issued(t, cfg, func(leaf *x509.Certificate) {
-		leaf.RawSubject, leaf.Subject = nil, pkix.Name{CommonName: "app.example.org", OrganizationalUnit: []string{"Policy"}}
+		leaf.RawSubject, leaf.Subject = nil, pkix.Name{CommonName: "app.example.org",
+			OrganizationalUnit: []string{"Policy"}}
 		leaf.DNSNames = append(leaf.DNSNames, "added.example.org")
 	})
 	b.Note = enroller(cfg).note(b.Chain[0])
@@ -34,22 +35,31 @@ func enroller(cfg Settings) *Enroller {
 func TestOutdated_requestedAsNow_stays_whateverTheCAChanged(t *testing.T) {
 	cfg := configuration(t, nil)
 	assert.Empty(t, enroller(cfg).outdated(recorded(t, cfg)))
-	again := configuration(t, map[string]string{"SANS": "192.0.2.1,app.EXAMPLE.org", "REQUEST_URL": "https://elsewhere.example.org/v1/certificate/"})
-	assert.Empty(t, enroller(again).outdated(recorded(t, cfg)), "neither order nor case nor the address of the CertService")
+	again := configuration(t, map[string]string{"SANS": "192.0.2.1,app.EXAMPLE.org",
+		"REQUEST_URL": "https://elsewhere.example.org/v1/certificate/"})
+	assert.Empty(t, enroller(again).outdated(recorded(t, cfg)),
+		"neither order nor case nor the address of the CertService")
 }
 
 func TestOutdated_requestedDifferentlyNow_saysWhatDiffers(t *testing.T) {
 	bundle := recorded(t, configuration(t, nil))
 	for variable, row := range map[string]struct{ value, want string }{
-		"COMMON_NAME": {"b.example.org", `the certificate on the volume was requested with the subject "CN=app.example.org,C=SE,ST=Skane,O=Example", ` +
-			`the configuration asks for "CN=b.example.org,C=SE,ST=Skane,O=Example"`},
-		"SANS": {"app.example.org", `the certificate on the volume was requested with the names ["DNS:app.example.org" "IP Address:192.0.2.1"], ` +
-			`SANS asks for ["DNS:app.example.org"]`},
-		"KEY_ALGORITHM": {"ECDSA-P384", `the certificate on the volume was requested with a key of "ECDSA-P256", KEY_ALGORITHM asks for "ECDSA-P384"`},
-		"CA_NAME":       {"RA2", `the certificate on the volume was requested from the CA "RA", CA_NAME asks for "RA2"`},
+		"COMMON_NAME": {"b.example.org",
+			`the certificate on the volume was requested with the subject ` +
+				`"CN=app.example.org,C=SE,ST=Skane,O=Example", ` +
+				`the configuration asks for "CN=b.example.org,C=SE,ST=Skane,O=Example"`},
+		"SANS": {"app.example.org",
+			`the certificate on the volume was requested with the names ["DNS:app.example.org" ` +
+				`"IP Address:192.0.2.1"], ` +
+				`SANS asks for ["DNS:app.example.org"]`},
+		"KEY_ALGORITHM": {"ECDSA-P384",
+			`the certificate on the volume was requested with a key of "ECDSA-P256", ` +
+				`KEY_ALGORITHM asks for "ECDSA-P384"`},
+		"CA_NAME": {"RA2", `the certificate on the volume was requested from the CA "RA", CA_NAME asks for "RA2"`},
 	} {
 		t.Run(variable, func(t *testing.T) {
-			assert.Equal(t, row.want, enroller(configuration(t, map[string]string{variable: row.value})).outdated(bundle))
+			assert.Equal(t, row.want,
+				enroller(configuration(t, map[string]string{variable: row.value})).outdated(bundle))
 		})
 	}
 }
@@ -61,10 +71,13 @@ func TestOutdated_recordReplacesNoCheck(t *testing.T) {
 		harm func(b *output.Bundle)
 		want string
 	}{
-		"another anchor": {func(b *output.Bundle) { b.Trusted = recorded(t, cfg).Trusted }, "does not verify: the chain does not verify to a trusted certificate"},
-		"another chain":  {func(b *output.Bundle) { b.Chain = append(b.Chain[:1:1], recorded(t, cfg).Chain[1]) }, "does not verify: the chain is broken"},
-		"expired":        {func(b *output.Bundle) { b.Chain[0].NotAfter = time.Now().Add(-time.Minute) }, "two thirds of the certificate's life have gone by"},
-		"another's":      {func(b *output.Bundle) { b.Note = recorded(t, cfg).Note }, "has the subject"},
+		"another anchor": {func(b *output.Bundle) { b.Trusted = recorded(t, cfg).Trusted },
+			"does not verify: the chain does not verify to a trusted certificate"},
+		"another chain": {func(b *output.Bundle) { b.Chain = append(b.Chain[:1:1], recorded(t, cfg).Chain[1]) },
+			"does not verify: the chain is broken"},
+		"expired": {func(b *output.Bundle) { b.Chain[0].NotAfter = time.Now().Add(-time.Minute) },
+			"two thirds of the certificate's life have gone by"},
+		"another's": {func(b *output.Bundle) { b.Note = recorded(t, cfg).Note }, "has the subject"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := recorded(t, cfg)
@@ -100,7 +113,9 @@ func TestParseRecord_whatIsNotOurs_isNone(t *testing.T) {
 }
 
 func FuzzParseRecord(f *testing.F) {
-	f.Add([]byte(`{"version":1,"certificate":"00","request":{"subject":"CN=a","sans":["DNS:a"],"keyAlgorithm":"RSA-2048","ca":"RA"},"acceptedFrom":"https://a"}`))
+	f.Add([]byte(
+		`{"version":1,"certificate":"00","request":{"subject":"CN=a","sans":["DNS:a"],` +
+			`"keyAlgorithm":"RSA-2048","ca":"RA"},"acceptedFrom":"https://a"}`))
 	f.Add([]byte(`{"version":1,"enrolDirectly":true,"request":{"sans":["IP Address:::1","URI:a:b","email:a@b"]}}`))
 	f.Fuzz(func(t *testing.T, note []byte) {
 		r, err := ParseRecord(note)

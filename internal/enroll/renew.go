@@ -57,7 +57,8 @@ func (e *Enroller) leftOver() *Obtained {
 	if left == nil || e.outdated(&left.bundle) != "" {
 		return nil
 	}
-	e.Log.Info("publishing the certificate that could not be published before", "serial", pki.Serial(left.bundle.Chain[0]))
+	e.Log.Info("publishing the certificate that could not be published before", "serial",
+		pki.Serial(left.bundle.Chain[0]))
 	return left
 }
 
@@ -102,7 +103,8 @@ func (e *Enroller) renewalKey(current *output.Bundle) (key crypto.Signer, err er
 func (e *Enroller) Restore() (Outcome, error) {
 	other := e.volume.Adopt(e.prefers)
 	if other != nil {
-		e.Log.Info("keeping a newer certificate published by another process", "serial", pki.Serial(other.Chain[0]), "not_after", other.Chain[0].NotAfter)
+		e.Log.Info("keeping a newer certificate published by another process", "serial",
+			pki.Serial(other.Chain[0]), "not_after", other.Chain[0].NotAfter)
 		e.current.Store(other)
 		e.overlap = overlap{} // what came with it counts as brought by the last answer, as at a start
 	}
@@ -136,11 +138,12 @@ func (e *Enroller) prefers(other output.Bundle) bool {
 }
 
 func subset(some, all []*x509.Certificate) bool {
-	return !slices.ContainsFunc(some, func(cert *x509.Certificate) bool { return !slices.ContainsFunc(all, cert.Equal) })
+	return !slices.ContainsFunc(some,
+		func(cert *x509.Certificate) bool { return !slices.ContainsFunc(all, cert.Equal) })
 }
 
-// CleanupDue is when Prune or Restore has something to take away: a trusted certificate whose overlap is over, or an old
-// generation of files; zero for never.
+// CleanupDue is when Prune or Restore has something to take away: a trusted certificate whose overlap is over, or an
+// old generation of files; zero for never.
 func (e *Enroller) CleanupDue() time.Time {
 	overlap, old := e.overlap.end(e.current.Load().Trusted), e.volume.OldDue()
 	if overlap.IsZero() || !old.IsZero() && old.Before(overlap) {
@@ -157,7 +160,8 @@ func (e *Enroller) Prune() (Outcome, error) {
 	if len(pruned.Trusted) == len(e.current.Load().Trusted) {
 		return Outcome{}, nil
 	}
-	e.Log.Info("publishing without the trusted certificates that the CertService has not sent for the time of the overlap",
+	e.Log.Info("publishing without the trusted certificates that the CertService has not sent "+
+		"for the time of the overlap",
 		"count", len(e.current.Load().Trusted)-len(pruned.Trusted))
 	return e.publish(pruned, Kept)
 }

@@ -27,21 +27,25 @@ func TestRefusal_andRetry_ofWhatAnUpdateMayMeet(t *testing.T) {
 		after     time.Duration
 		wasted    bool
 	}{
-		"not found":               {status(404, ""), true, true, time.Minute, false},
-		"method not allowed":      {status(405, ""), true, true, time.Minute, false},
-		"bad request":             {status(400, "Wrong certificate signing request (CSR) format"), true, true, time.Minute, false},
-		"forbidden":               {status(403, ""), true, true, time.Minute, false},
-		"headers too large":       {status(431, ""), true, true, time.Minute, false},
-		"not trusted":             {status(401, ""), false, true, time.Minute, false},
-		"too many requests":       {status(429, ""), false, false, time.Minute, false},
-		"request time-out":        {status(408, ""), false, false, time.Minute, false},
-		"refused by the CA":       {status(500, "CMPv2 server returned following error: rejection"), true, false, time.Minute, false},
-		"the CA is not reached":   {status(500, "Exception occurred during call to cmp client: connection refused"), false, false, time.Minute, false},
-		"not implemented":         {status(501, ""), true, false, time.Minute, false},
-		"overloaded":              {status(503, ""), false, false, time.Minute, false},
-		"a web page":              {&client.AnswerError{Reason: "it is HTML"}, true, false, 0, false},
-		"no connection":           {&client.ConnectionError{Err: errors.New("refused")}, false, false, 0, false},
-		"no trust":                {&client.ConnectionError{Err: errors.New("unknown CA"), Permanent: true}, false, true, 0, false},
+		"not found":          {status(404, ""), true, true, time.Minute, false},
+		"method not allowed": {status(405, ""), true, true, time.Minute, false},
+		"bad request": {status(400, "Wrong certificate signing request (CSR) format"),
+			true, true, time.Minute, false},
+		"forbidden":         {status(403, ""), true, true, time.Minute, false},
+		"headers too large": {status(431, ""), true, true, time.Minute, false},
+		"not trusted":       {status(401, ""), false, true, time.Minute, false},
+		"too many requests": {status(429, ""), false, false, time.Minute, false},
+		"request time-out":  {status(408, ""), false, false, time.Minute, false},
+		"refused by the CA": {status(500, "CMPv2 server returned following error: rejection"),
+			true, false, time.Minute, false},
+		"the CA is not reached": {status(500, "Exception occurred during call to cmp client: connection refused"),
+			false, false, time.Minute, false},
+		"not implemented": {status(501, ""), true, false, time.Minute, false},
+		"overloaded":      {status(503, ""), false, false, time.Minute, false},
+		"a web page":      {&client.AnswerError{Reason: "it is HTML"}, true, false, 0, false},
+		"no connection":   {&client.ConnectionError{Err: errors.New("refused")}, false, false, 0, false},
+		"no trust": {&client.ConnectionError{Err: errors.New("unknown CA"), Permanent: true}, false,
+			true, 0, false},
 		"interrupted":             {fmt.Errorf("x: %w", context.Canceled), false, false, 0, false},
 		"no update URL":           {errors.New("deriving the update URL"), true, false, 0, false},
 		"a wrong certificate":     {&Error{Stage: StageVerification, Err: errors.New("x")}, false, true, 0, true},
@@ -89,15 +93,19 @@ func TestOverlap_merge(t *testing.T) {
 		var o overlap
 		assert.Equal(t, list("new", "old"), o.merge(list("new"), before(time.Hour, list("old")...), -1, now))
 		// The next leaf lives longer, which is not the old root's leaf.
-		assert.Equal(t, list("new", "old"), o.merge(list("new"), before(3*time.Hour, list("new", "old")...), -1, now.Add(59*time.Minute)))
-		assert.Equal(t, list("new"), o.merge(list("new"), before(3*time.Hour, list("new", "old")...), -1, now.Add(time.Hour)))
+		assert.Equal(t, list("new", "old"), o.merge(list("new"),
+			before(3*time.Hour, list("new", "old")...), -1, now.Add(59*time.Minute)))
+		assert.Equal(t, list("new"), o.merge(list("new"),
+			before(3*time.Hour, list("new", "old")...), -1, now.Add(time.Hour)))
 		assert.Empty(t, o.until)
 	})
 	t.Run("for the configured time", func(t *testing.T) {
 		var o overlap
 		assert.Equal(t, list("new", "old"), o.merge(list("new"), before(time.Hour, list("old")...), 2*time.Hour, now))
-		assert.Equal(t, list("new", "old"), o.merge(list("new"), before(time.Hour, list("new", "old")...), 2*time.Hour, now.Add(119*time.Minute)))
-		assert.Equal(t, list("new"), o.merge(list("new"), before(time.Hour, list("new", "old")...), 2*time.Hour, now.Add(2*time.Hour)))
+		assert.Equal(t, list("new", "old"), o.merge(list("new"),
+			before(time.Hour, list("new", "old")...), 2*time.Hour, now.Add(119*time.Minute)))
+		assert.Equal(t, list("new"), o.merge(list("new"), before(time.Hour, list("new", "old")...),
+			2*time.Hour, now.Add(2*time.Hour)))
 	})
 	t.Run("not at all", func(t *testing.T) {
 		var o overlap
@@ -107,7 +115,8 @@ func TestOverlap_merge(t *testing.T) {
 		var o overlap
 		o.merge(list("new"), before(time.Hour, list("old")...), -1, now)
 		assert.Equal(t, list("old", "new"), o.merge(list("old"), before(2*time.Hour, list("new", "old")...), -1, now))
-		assert.Equal(t, list("new", "old"), o.merge(list("new"), before(3*time.Hour, list("old", "new")...), -1, now.Add(150*time.Minute)))
+		assert.Equal(t, list("new", "old"), o.merge(list("new"),
+			before(3*time.Hour, list("old", "new")...), -1, now.Add(150*time.Minute)))
 	})
 	t.Run("expired ones go", func(t *testing.T) {
 		var o overlap
@@ -133,6 +142,7 @@ func TestOverlap_merge(t *testing.T) {
 	})
 	t.Run("nothing is kept that still comes", func(t *testing.T) {
 		var o overlap
-		assert.Equal(t, list("other", "old"), o.merge(list("other", "old"), before(time.Hour, list("old", "other")...), -1, now))
+		assert.Equal(t, list("other", "old"), o.merge(list("other", "old"),
+			before(time.Hour, list("old", "other")...), -1, now))
 	})
 }

@@ -32,7 +32,9 @@ func Explain(path string, err error) error {
 		return fmt.Errorf("does not exist: check the path and the volume mounted there (%w)", err)
 	case errors.Is(err, fs.ErrPermission):
 		if info, statErr := os.Stat(path); statErr == nil {
-			return fmt.Errorf("may not be read by user %d: its mode is %s; set fsGroup in the pod's securityContext, or another defaultMode of its volume (%w)", os.Geteuid(), info.Mode(), err)
+			return fmt.Errorf(
+				"may not be read by user %d: its mode is %s; set fsGroup in the pod's securityContext, or another "+
+					"defaultMode of its volume (%w)", os.Geteuid(), info.Mode(), err)
 		}
 		return fmt.Errorf("may not be reached by user %d: check the modes of its directories (%w)", os.Geteuid(), err)
 	}
@@ -113,9 +115,12 @@ func hint(op, path string, err error) string {
 	case op == OpLink && noLinks(err):
 		return "symbolic links do not work on this volume: set OUTPUT_LAYOUT=inplace, or use another volume"
 	case op == OpGroup && errors.Is(err, fs.ErrPermission):
-		return identity() + "; only a member of a group may give files to it: add the process to the group, in Kubernetes by fsGroup or supplementalGroups"
+		return identity() +
+			"; only a member of a group may give files to it: add the process to the group, in " +
+			"Kubernetes by fsGroup or supplementalGroups"
 	case errors.Is(err, fs.ErrPermission):
-		return identity() + "; " + owner(path) + ": give that user or group the right to write, in Kubernetes by fsGroup"
+		return identity() + "; " + owner(path) +
+			": give that user or group the right to write, in Kubernetes by fsGroup"
 	}
 	return ""
 }

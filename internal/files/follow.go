@@ -17,18 +17,19 @@ import (
 // links on the way to them: a Kubernetes volume is renewed by swapping the link ..data, and other writers rename a new
 // file into place. Most replacements consist of several steps, and concern several files.
 type Follower struct {
-	// Dirs lists the directories to follow now (DirsOf, NearestDir). It is asked again before and after each call of Changed,
-	// and when Look says so.
+	// Dirs lists the directories to follow now (DirsOf, NearestDir). It is asked again before and after each call of
+	// Changed, and when Look says so.
 	Dirs func() []string
 	// Changed is called once at the start, as files may have changed before the watches stood, and then whenever there
 	// was a change and nothing more for the time Quiet, but not later than ten times that after the first.
 	Changed func()
 	Quiet   time.Duration
-	// Look is told of each event in a directory, with the path concerned and whether something was created there. It says
-	// whether files may have changed, and whether Dirs may give other directories now. Nil: every event is a change.
+	// Look is told of each event in a directory, with the path concerned and whether something was created there. It
+	// says whether files may have changed, and whether Dirs may give other directories now. Nil: every event is a
+	// change.
 	Look func(path string, created, removed bool) (changed, moved bool)
-	// Moved is called when other directories may be followed than before: Look said so, one was replaced, or events were
-	// lost. Nil for nothing to do.
+	// Moved is called when other directories may be followed than before: Look said so, one was replaced, or events
+	// were lost. Nil for nothing to do.
 	Moved func()
 	// Recheck is how often to look whether another directory stands where a followed one was, which the kernel does not
 	// tell when one above it was renamed; 0: never.
@@ -43,8 +44,8 @@ type Follower struct {
 	complaint string                 // the last one
 }
 
-// Start begins to follow. The error is that of the kernel giving no watcher; directories that cannot be followed are told
-// to Failed.
+// Start begins to follow. The error is that of the kernel giving no watcher; directories that cannot be followed are
+// told to Failed.
 func (f *Follower) Start() error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {

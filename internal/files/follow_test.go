@@ -30,7 +30,8 @@ func following(t *testing.T, f *Follower) (changes chan int, end func()) {
 
 func TestFollower_manyChangesAtOnce_areFew(t *testing.T) {
 	dir := t.TempDir()
-	changes, end := following(t, &Follower{Dirs: func() []string { return []string{dir} }, Quiet: 50 * time.Millisecond})
+	changes, end := following(t, &Follower{Dirs: func() []string { return []string{dir} },
+		Quiet: 50 * time.Millisecond})
 	for range 200 {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o600))
 	}
@@ -41,7 +42,8 @@ func TestFollower_manyChangesAtOnce_areFew(t *testing.T) {
 
 func TestFollower_changesThatNeverRest_areSeenAllTheSame(t *testing.T) {
 	dir := t.TempDir()
-	changes, end := following(t, &Follower{Dirs: func() []string { return []string{dir} }, Quiet: 50 * time.Millisecond})
+	changes, end := following(t, &Follower{Dirs: func() []string { return []string{dir} },
+		Quiet: 50 * time.Millisecond})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -63,8 +65,9 @@ func TestFollower_anotherDirectoryInItsPlace_isFollowed(t *testing.T) {
 	require.NoError(t, os.MkdirAll(dir, 0o700))
 	moved := make(chan struct{}, 100)
 	changes, _ := following(t, &Follower{
-		Dirs: func() []string { return []string{NearestDir(dir)} }, Quiet: time.Millisecond, Recheck: 10 * time.Millisecond,
-		Moved: func() { moved <- struct{}{} },
+		Dirs: func() []string { return []string{NearestDir(dir)} }, Quiet: time.Millisecond,
+		Recheck: 10 * time.Millisecond,
+		Moved:   func() { moved <- struct{}{} },
 	})
 	require.NoError(t, os.Rename(filepath.Join(top, "above"), filepath.Join(top, "elsewhere")))
 	require.NoError(t, os.MkdirAll(dir, 0o700))

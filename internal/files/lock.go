@@ -49,8 +49,9 @@ var obstructed atomic.Bool
 
 // Lock keeps other processes that change dir waiting until unlock. It locks the file name in dir, which only those may
 // open who may write to dir. Lock makes the file where it is missing, and leaves it there. It does without where the
-// file system knows no locks, and where this process may not write to the directory, as it can change nothing then. The error is ErrLocked, context.Canceled when done was closed before (a nil done never is), a
-// *ForeignLockError, or one of the file system.
+// file system knows no locks, and where this process may not write to the directory, as it can change nothing then.
+// The error is ErrLocked, context.Canceled when done was closed before (a nil done never is), a *ForeignLockError, or
+// one of the file system.
 func Lock(dir *os.File, name string, done <-chan struct{}) (unlock func(), err error) {
 	return lockDir(dir, name, done, false)
 }
@@ -75,7 +76,8 @@ func lockDir(dir *os.File, name string, done <-chan struct{}, remove bool) (unlo
 			unlockOld := lockOld(dir, done)
 			return func() {
 				if remove {
-					_ = unix.Unlinkat(int(dir.Fd()), name, 0) // who waits for it sees that it is gone, and makes another
+					// who waits for it sees that it is gone, and makes another
+					_ = unix.Unlinkat(int(dir.Fd()), name, 0)
 				}
 				unlockOld()
 				f.Close()
@@ -149,7 +151,8 @@ func checkLock(name string, stat *unix.Stat_t) error {
 }
 
 func createLock(dir *os.File, name string) (*os.File, error) {
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC,
+		0o600)
 	if err == unix.ENOENT {
 		var stat unix.Stat_t
 		if statErr := unix.Fstat(int(dir.Fd()), &stat); statErr == nil && stat.Nlink > 0 {
@@ -172,8 +175,9 @@ func ownLock(dir *os.File, name string, fd int) (*os.File, error) {
 	return f, nil
 }
 
-// setLockMode gives the file of this process the owner and the group of the directory, as far as it may, and the mode that
-// lets those open it who may write to the directory, and nobody else: a right to read would do to lock others out.
+// setLockMode gives the file of this process the owner and the group of the directory, as far as it may, and the mode
+// that lets those open it who may write to the directory, and nobody else: a right to read would do to lock others
+// out.
 func setLockMode(dir, f *os.File) error {
 	var of, has unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &of); err != nil {

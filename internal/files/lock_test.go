@@ -25,7 +25,8 @@ func openDirAt(t *testing.T, path string) *os.File {
 }
 
 func TestLock_severalAtOnce_areAloneEach(t *testing.T) {
-	for label, lock := range map[string]func(*os.File, string, <-chan struct{}) (func(), error){"kept": Lock, "removed": LockAndRemove} {
+	for label, lock := range map[string]func(*os.File, string, <-chan struct{}) (func(), error){"kept": Lock,
+		"removed": LockAndRemove} {
 		path := t.TempDir()
 		var inside, most, rounds atomic.Int64
 		var all sync.WaitGroup
@@ -59,7 +60,8 @@ func TestLock_severalAtOnce_areAloneEach(t *testing.T) {
 // Whoever may not write to the directory must not be able to open the lock, and everybody else must.
 func TestLock_hasTheModeOfThoseWhoMayWrite(t *testing.T) {
 	for mode, want := range map[os.FileMode]string{
-		0o700: "-rw-------", 0o755: "-rw-------", 0o770: "-rw-rw----", 0o775: "-rw-rw----", 0o777: "-rw-rw-rw-", 0o777 | os.ModeSticky: "-rw-rw-rw-",
+		0o700: "-rw-------", 0o755: "-rw-------", 0o770: "-rw-rw----", 0o775: "-rw-rw----",
+		0o777: "-rw-rw-rw-", 0o777 | os.ModeSticky: "-rw-rw-rw-",
 	} {
 		path := t.TempDir()
 		for _, before := range []os.FileMode{mode, 0o700, 0o777} { // it is mended when the directory's mode changes

@@ -55,7 +55,8 @@ func TestReadIn_leavesTheRootByNoWayAndWaitsForNobody(t *testing.T) {
 	root, err := os.OpenRoot(dir)
 	require.NoError(t, err)
 	defer root.Close()
-	for _, name := range []string{"outside", "inside", "directory/file", "pipe", "pipe/file", "sub", "../secret", "sub/../sub/file", "", "none"} {
+	for _, name := range []string{"outside", "inside", "directory/file", "pipe", "pipe/file", "sub",
+		"../secret", "sub/../sub/file", "", "none"} {
 		data, _, err := ReadIn(root, name, 100)
 		assert.Error(t, err, name)
 		assert.Empty(t, data, name)

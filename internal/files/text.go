@@ -6,8 +6,8 @@ import (
 	"unicode/utf16"
 )
 
-// Text returns a file's text as UTF-8 and without a byte order mark, which Windows editors and shells write; marked says
-// that there was one. Text of which a mark says that it is UTF-16 is converted.
+// Text returns a file's text as UTF-8 and without a byte order mark, which Windows editors and shells write; marked
+// says that there was one. Text of which a mark says that it is UTF-16 is converted.
 func Text(data []byte) (text []byte, marked bool) {
 	if text, marked = bytes.CutPrefix(data, []byte("\xef\xbb\xbf")); marked {
 		return text, true

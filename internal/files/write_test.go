@@ -19,7 +19,8 @@ func TestWrite_whatIsNoFileOfItsOwn_isLeftAlone(t *testing.T) {
 	require.NoError(t, os.Link(at("other"), at("hard link")))
 	require.NoError(t, syscall.Mkfifo(at("pipe"), 0o666))
 	require.NoError(t, os.WriteFile(at("file"), []byte("longer than what is written"), 0o644))
-	for name, ok := range map[string]bool{"link": false, "dangling": false, "hard link": false, "pipe": false, "file": true, "absent": true} {
+	for name, ok := range map[string]bool{"link": false, "dangling": false, "hard link": false,
+		"pipe": false, "file": true, "absent": true} {
 		err := Write(at(name), []byte("text"), 0o644)
 		assert.Equal(t, ok, err == nil, "%s: %v", name, err)
 	}

@@ -22,12 +22,13 @@ import (
 
 // Report is what a directory holds. Times are UTC.
 type Report struct {
-	Dir         string       `json:"dir"`
-	Layout      string       `json:"layout"`               // symlink or inplace
-	Generation  string       `json:"generation,omitempty"` // the directory that ..data points to
-	Files       []File       `json:"files"`
-	Certificate *Certificate `json:"certificate,omitempty"` // the first key entry's leaf, or that of key.pem and keystore.pem
-	Trusted     []string     `json:"trusted,omitempty"`     // subjects of the trusted certificates
+	Dir        string `json:"dir"`
+	Layout     string `json:"layout"`               // symlink or inplace
+	Generation string `json:"generation,omitempty"` // the directory that ..data points to
+	Files      []File `json:"files"`
+	// the first key entry's leaf, or that of key.pem and keystore.pem
+	Certificate *Certificate `json:"certificate,omitempty"`
+	Trusted     []string     `json:"trusted,omitempty"` // subjects of the trusted certificates
 	// Requested is what was requested for the certificate, where the volume has a record of that. Dir does not set it.
 	Requested *Requested `json:"requested,omitempty"`
 }
@@ -166,7 +167,8 @@ func (d directory) report() (*Report, error) {
 			plain = append(plain, entries...)
 		}
 	}
-	if _, err := d.root.Stat(output.DataLink); len(r.Files) == 0 && r.Generation != "" && errors.Is(err, fs.ErrNotExist) {
+	if _, err := d.root.Stat(output.DataLink); len(r.Files) == 0 && r.Generation != "" &&
+		errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w: ..data points to %q, which does not exist", dir, ErrNothing, r.Generation)
 	}
 	if len(r.Files) == 0 {
@@ -255,7 +257,8 @@ func (r *Report) describePair(entries []keystore.Entry) {
 func describeCertificate(e keystore.Entry) *Certificate {
 	leaf := e.Chain[0]
 	c := &Certificate{
-		Subject: pki.DN(leaf.RawSubject), SANs: pki.Names(leaf), Serial: pki.Serial(leaf), Issuer: pki.DN(leaf.RawIssuer),
+		Subject: pki.DN(leaf.RawSubject), SANs: pki.Names(leaf), Serial: pki.Serial(leaf),
+		Issuer:    pki.DN(leaf.RawIssuer),
 		NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(), leaf: leaf,
 	}
 	for _, cert := range e.Chain {

@@ -13,7 +13,8 @@ import (
 
 func TestReport_Plan_countsWholeDaysAndNamesTheRenewal(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	for left, want := range map[time.Duration]int{47 * time.Hour: 1, 48 * time.Hour: 2, time.Minute: 0, -time.Minute: -1} {
+	for left, want := range map[time.Duration]int{47 * time.Hour: 1, 48 * time.Hour: 2,
+		time.Minute: 0, -time.Minute: -1} {
 		r := &Report{Certificate: &Certificate{NotAfter: now.Add(left)}}
 		r.Plan(now, now.Add(90*time.Minute+time.Millisecond).In(time.FixedZone("", 3600)))
 		assert.Equal(t, want, *r.Certificate.DaysLeft, left)

@@ -80,7 +80,8 @@ func (q *Requested) text() string {
 	return pki.OneLine(strings.Join(parts, ", "), maxRequested)
 }
 
-// maxRequested bounds, in characters, what is shown of a record: any process that may write to the volume may have written it.
+// maxRequested bounds, in characters, what is shown of a record: any process that may write to the volume may have
+// written it.
 const maxRequested = 4000
 
 func (c *Certificate) write(w io.Writer, now time.Time) {

@@ -75,8 +75,9 @@ func TestEncode_entriesThatNoJVMCouldUse_areRefused(t *testing.T) {
 		"a trusted entry without certificate": {entries{{Alias: "a"}}, password},
 		"a key without certificate":           {entries{{Alias: "a", Key: rsa.key}}, password},
 		"another key's certificate":           {entries{{Alias: "a", Key: rsa.key, Chain: ec.chain}}, password},
-		"aliases that differ in case":         {entries{{Alias: "a", Chain: root}, {Alias: "A", Chain: root}}, password},
-		"a key in a security module":          {entries{{Alias: "a", Key: remoteKey{rsa.key}, Chain: rsa.chain}}, password},
+		"aliases that differ in case": {entries{{Alias: "a", Chain: root}, {Alias: "A", Chain: root}},
+			password},
+		"a key in a security module": {entries{{Alias: "a", Key: remoteKey{rsa.key}, Chain: rsa.chain}}, password},
 	} {
 		for name, e := range encoders {
 			_, err := e.encode(row.entries, row.password)

@@ -73,9 +73,10 @@ func TestDecode_storesOfKeytool_areRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, dir := run(t, ours, fixture.Keytool(t, append(row.options, "-importkeystore", "-noprompt", "-srckeystore", "in",
-				"-srcstorepass:env", "PW", "-destkeystore", "out", "-deststorepass:env", "PW",
-				"-deststoretype", string(row.format))...))
+			_, dir := run(t, ours, fixture.Keytool(t,
+				append(row.options, "-importkeystore", "-noprompt", "-srckeystore", "in",
+					"-srcstorepass:env", "PW", "-destkeystore", "out", "-deststorepass:env", "PW",
+					"-deststoretype", string(row.format))...))
 			data := must(os.ReadFile(filepath.Join(dir, "out")))
 			got, format, err := keystore.Decode(data, password)
 			require.NoError(t, err)

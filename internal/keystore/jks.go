@@ -265,7 +265,8 @@ func EncodeJKS(entries []Entry, password string, now time.Time) (data []byte, er
 	return data, nil
 }
 
-// appendJKS adds entries after those that are there, which keep every byte: dates of creation, the case of aliases, keys.
+// appendJKS adds entries after those that are there, which keep every byte: dates of creation, the case of aliases,
+// keys.
 func appendJKS(data []byte, password string, added []Entry, now time.Time) ([]byte, error) {
 	secret := jksPassword(password)
 	version := binary.BigEndian.Uint32(data[jksVersion:])

@@ -120,12 +120,14 @@ func TestDecode_JKS_foreignStructures_areNamed(t *testing.T) {
 		data []byte
 		want string
 	}{
-		"another version":                    {jksFile(password, numbers(3, 0)), "version is 3, want 1 or 2"},
-		"a secret key entry":                 {jksEntry(2, 3, numbers()), `entry "x" has type 3, want 1 (key) or 2 (trusted certificate)`},
+		"another version": {jksFile(password, numbers(3, 0)), "version is 3, want 1 or 2"},
+		"a secret key entry": {jksEntry(2, 3, numbers()),
+			`entry "x" has type 3, want 1 (key) or 2 (trusted certificate)`},
 		"four thousand million entries":      {jksFile(password, numbers(2, 1<<32-1)), short},
 		"a key of four gigabytes":            {jksEntry(2, 1, numbers(1<<32-1)), short},
 		"four thousand million certificates": {jksEntry(2, 1, numbers(0, 1<<32-1)), short},
-		"an empty key":                       {jksEntry(2, 1, numbers(0, 0)), `entry "x" cannot be read: encrypted key is damaged`},
+		"an empty key": {jksEntry(2, 1, numbers(0, 0)),
+			`entry "x" cannot be read: encrypted key is damaged`},
 		"a PGP certificate": {jksEntry(2, 2, func(b *cryptobyte.Builder) { addUTF(b, "PGP"); b.AddUint32(0) }),
 			`entry "x" cannot be read: has a certificate of type "PGP", want X.509`},
 	} {

@@ -118,9 +118,9 @@ func open(data []byte, password string, keys bool) (s Store, err error) {
 	return Store{}, fmt.Errorf("reading %s store: %w", s.Format, err)
 }
 
-// TrustedEntries returns the certificates to trust, an entry for each, in the order of the store. In JKS and PKCS#12 they
-// are the entries marked as trusted, as in a JVM. A PKCS#12 without any such mark was made by openssl: there they are
-// all certificates that belong to no key. In PEM, which cannot mark anything, they are all certificates.
+// TrustedEntries returns the certificates to trust, an entry for each, in the order of the store. In JKS and PKCS#12
+// they are the entries marked as trusted, as in a JVM. A PKCS#12 without any such mark was made by openssl: there they
+// are all certificates that belong to no key. In PEM, which cannot mark anything, they are all certificates.
 func (s Store) TrustedEntries() []Entry {
 	marked := slices.ContainsFunc(s.Entries, func(e Entry) bool { return e.Key == nil && e.Trusted })
 	var trusted []Entry

@@ -22,7 +22,8 @@ import (
 
 func TestOpen_filesAsTheyAreFound(t *testing.T) {
 	for name, want := range map[string]struct{ keys, others int }{ // keys with a chain, and certificates of their own
-		"byte-order-mark.pem": {1, 0}, "byte-order-mark-trusted.pem": {0, 1}, "utf-16.pem": {1, 0}, "cr-only.pem": {1, 0},
+		"byte-order-mark.pem": {1, 0}, "byte-order-mark-trusted.pem": {0, 1}, "utf-16.pem": {1, 0},
+		"cr-only.pem":           {1, 0},
 		"escaped-line-ends.pem": {1, 0}, "one-line.pem": {1, 0}, "indented.pem": {1, 0}, "leading-space.pem": {1, 0},
 		"joined-key.pem": {1, 0}, "joined.pem": {0, 2}, "dh-parameters.pem": {1, 0}, "crl.pem": {0, 1},
 		"trusted-certificate.pem": {0, 1}, "x509-certificate.pem": {0, 1}, "key-scrypt.pem": {1, 0},
@@ -81,7 +82,8 @@ func TestDecode_PEM_keysFindTheirChains(t *testing.T) {
 			certificates(edEntity.chain[0], ecEntity.chain[0], rsaEntity.chain[0], p.intermediate)},
 			[]keystore.Entry{rsaEntry, ecEntry, certEntry(edEntity.chain[0])}},
 		"a certificate listed twice": {[][]byte{rsaKey, chain, chain}, []keystore.Entry{rsaEntry}},
-		"a key alone":                {[][]byte{block("PRIVATE KEY", pkcs8("Ed25519"))}, []keystore.Entry{{Key: edEntity.key}}},
+		"a key alone": {[][]byte{block("PRIVATE KEY", pkcs8("Ed25519"))},
+			[]keystore.Entry{{Key: edEntity.key}}},
 		"text between certificates": {[][]byte{[]byte("subject=CN\n"), certificates(p.root), []byte("\n# second\n"),
 			certificates(p.intermediate)}, []keystore.Entry{certEntry(p.root), certEntry(p.intermediate)}},
 	} {
@@ -130,8 +132,9 @@ func TestDecodePEM_encryptedKeysOfOpenSSL_areRead(t *testing.T) {
 			requireDecoded(t, []keystore.Entry{{Key: e.key, Chain: e.chain}}, keystore.PEM, data, password)
 
 			_, _, err := keystore.Decode(data, "")
-			assert.EqualError(t, err, `reading PEM store: the PEM block "ENCRYPTED PRIVATE KEY" at line 1 cannot be read: `+
-				"wrong password for the key, or it is damaged")
+			assert.EqualError(t, err,
+				`reading PEM store: the PEM block "ENCRYPTED PRIVATE KEY" at line 1 cannot be read: `+
+					"wrong password for the key, or it is damaged")
 		})
 	}
 }
@@ -143,7 +146,8 @@ func TestChain_severalIssuersOfOneName_keyIdentifierDecides(t *testing.T) {
 	other.SubjectKeyId, unidentified.SubjectKeyId = []byte("of another key"), nil
 	type list = []*x509.Certificate
 	for sentence, row := range map[string]struct{ pool, want list }{
-		"the right one after others":         {list{&other, &unidentified, p.intermediate, p.root, leaf}, list{leaf, p.intermediate, p.root}},
+		"the right one after others": {list{&other, &unidentified, p.intermediate, p.root, leaf},
+			list{leaf, p.intermediate, p.root}},
 		"one without identifier may be it":   {list{leaf, &other, &unidentified}, list{leaf, &unidentified}},
 		"one with another identifier is not": {list{leaf, &other}, list{leaf}},
 		"no certificate for the key":         {list{p.intermediate, p.root}, nil},

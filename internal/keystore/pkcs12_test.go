@@ -20,7 +20,8 @@ func TestPKCS12_filesOfGoPKCS12_areReadAndToldApart(t *testing.T) {
 		password string
 		profile  string // or why there is none
 	}{
-		"RC2 for certificates":       {gopkcs12.LegacyRC2, password, `has the MAC of profile "legacy" and contents encrypted in another way`},
+		"RC2 for certificates": {gopkcs12.LegacyRC2, password,
+			`has the MAC of profile "legacy" and contents encrypted in another way`},
 		"3DES":                       {gopkcs12.LegacyDES, password, "legacy"},
 		"AES":                        {gopkcs12.Modern2023, password, "modern"},
 		"AES and PBMAC1":             {gopkcs12.Modern2026, password, "has a PBMAC1 MAC, which no profile has"},
@@ -29,7 +30,8 @@ func TestPKCS12_filesOfGoPKCS12_areReadAndToldApart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, e := range p.entities {
 				data := must(row.encoder.Encode(e.key, e.chain[0], e.chain[1:], row.password))
-				requireDecoded(t, []keystore.Entry{{Alias: "1", Key: e.key, Chain: e.chain}}, keystore.PKCS12, data, row.password)
+				requireDecoded(t, []keystore.Entry{{Alias: "1", Key: e.key, Chain: e.chain}},
+					keystore.PKCS12, data, row.password)
 				profile, err := keystore.ProfileOf(data)
 				if err != nil {
 					assert.EqualError(t, err, "reading PKCS12 store: "+row.profile)
@@ -56,7 +58,8 @@ func TestDecodePKCS12_twoCertificatesForOneKey_localKeyIDDecides(t *testing.T) {
 			keystore.PKCS12, data, password)
 		closed, err := keystore.OpenClosed(data, password)
 		require.NoError(t, err)
-		assert.Equal(t, []keystore.Entry{{Alias: "1", Closed: true, Chain: order[:1]}, {Alias: "2", Chain: order[1:]}}, closed.Entries)
+		assert.Equal(t, []keystore.Entry{{Alias: "1", Closed: true, Chain: order[:1]}, {Alias: "2", Chain: order[1:]}},
+			closed.Entries)
 	}
 }
 

@@ -30,8 +30,8 @@ var (
 		"End of the certificate shown to the CertService, in Unix time.")
 	identityBegin = program.DefineSeries("certfetcher_mtls_identity_not_before_timestamp_seconds",
 		"Beginning of the certificate shown to the CertService, in Unix time.")
-	// It is 0 for as long as the files are not what is in use. identityReloads does not show that: it rises once for each
-	// change of the files, however long they stay unusable.
+	// It is 0 for as long as the files are not what is in use. identityReloads does not show that: it rises once for
+	// each change of the files, however long they stay unusable.
 	identityReloaded = program.DefineSeries("certfetcher_mtls_identity_last_reload_successful",
 		"Whether the mutual TLS files could be used when they were last read: 1 or 0.")
 	identityReloads = program.DefineSeries("certfetcher_mtls_identity_reloads_total{outcome=%q}",
@@ -63,8 +63,8 @@ type Metrics struct {
 	due   atomic.Pointer[time.Time]
 }
 
-// New makes the series that are there from the beginning, so that the first event is seen as an increase from 0. version
-// is the program's.
+// New makes the series that are there from the beginning, so that the first event is seen as an increase from 0.
+// version is the program's.
 func New(version string, now func() time.Time) *Metrics {
 	m := &Metrics{SeriesSet: program.NewSeriesSet(), now: now}
 	m.gauge(buildInfo, 1, version, runtime.Version())

@@ -57,7 +57,8 @@ func (i *Identity) Warnings(now time.Time) []string {
 	warnings := i.examine(now, true)
 	for _, root := range i.Roots {
 		if text := dateWarning(root, now, false); text != "" {
-			warnings = append(warnings, fmt.Sprintf("the certificate %q in TRUSTSTORE_PATH %s", pki.DN(root.RawSubject), text))
+			warnings = append(warnings, fmt.Sprintf("the certificate %q in TRUSTSTORE_PATH %s",
+				pki.DN(root.RawSubject), text))
 		}
 	}
 	return append(warnings, i.Skipped...)
@@ -79,8 +80,9 @@ func (i *Identity) examine(now time.Time, ahead bool) []string {
 		if i.server {
 			side = "server"
 		}
-		found = append(found, fmt.Sprintf("the certificate %q in KEYSTORE_PATH has usages that do not allow a %s to show it",
-			pki.DN(leaf.RawSubject), side))
+		found = append(found,
+			fmt.Sprintf("the certificate %q in KEYSTORE_PATH has usages that do not allow a %s to show it",
+				pki.DN(leaf.RawSubject), side))
 	}
 	for n, der := range i.Certificate.Certificate {
 		cert, name := leaf, "the certificate"

@@ -23,8 +23,9 @@ import (
 // Files say where an identity is. The names of the environment variables in errors are those that both
 // programs read these from.
 type Files struct {
-	KeystorePath     string // KEYSTORE_PATH: the key and its chain
-	KeystoreKeyPath  string // KEYSTORE_KEY_PATH: a PEM key, where KeystorePath is PEM with certificates only; empty: none
+	KeystorePath string // KEYSTORE_PATH: the key and its chain
+	// KEYSTORE_KEY_PATH: a PEM key, where KeystorePath is PEM with certificates only; empty: none
+	KeystoreKeyPath  string
 	KeystorePassword string // KEYSTORE_PASSWORD: of the store and its key; empty: none
 
 	TruststorePath     string // TRUSTSTORE_PATH
@@ -113,7 +114,8 @@ func (c *contents) readKeystore(f Files) error {
 func (c *contents) readTruststore(f Files) error {
 	var errs [2]error
 	c.truststore, errs[0] = readFile("TRUSTSTORE_PATH", f.TruststorePath)
-	c.truststorePassword, errs[1] = readPassword("TRUSTSTORE_PASSWORD_FILE", f.TruststorePasswordFile, f.TruststorePassword)
+	c.truststorePassword, errs[1] = readPassword("TRUSTSTORE_PASSWORD_FILE",
+		f.TruststorePasswordFile, f.TruststorePassword)
 	return joined(errs[:]...)
 }
 
@@ -153,7 +155,8 @@ func joined(errs ...error) (all error) {
 // digest tells whether the files are the same as before. Lengths keep two from running into another two.
 func (c contents) digest() [sha256.Size]byte {
 	h := sha256.New()
-	for _, data := range [][]byte{c.keystore, c.key, c.truststore, []byte(c.keystorePassword), []byte(c.truststorePassword)} {
+	for _, data := range [][]byte{c.keystore, c.key, c.truststore, []byte(c.keystorePassword),
+		[]byte(c.truststorePassword)} {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(data))))
 		h.Write(data)
 	}

@@ -48,7 +48,8 @@ func newPKI(t testing.TB, name string) *testPKI {
 	return p
 }
 
-func (p *testPKI) identity(t testing.TB, commonName string, change func(*x509.Certificate)) (crypto.Signer, []*x509.Certificate) {
+func (p *testPKI) identity(t testing.TB, commonName string,
+	change func(*x509.Certificate)) (crypto.Signer, []*x509.Certificate) {
 	t.Helper()
 	p.ca.Change = change
 	key, chain, err := p.ca.Identity(commonName)
@@ -179,8 +180,10 @@ func TestLoad_every_format_makes_a_handshake(t *testing.T) {
 func TestIdentity_strangers_do_not_come_to_terms(t *testing.T) {
 	ours, theirs := newPKI(t, "Ours"), newPKI(t, "Theirs")
 	of := func(key, trust *testPKI) *Identity { return load(t, key.store(t), nil, trust.trust(t)) }
-	assert.ErrorContains(t, shake(t, of(ours, ours), of(theirs, ours), 0), "certificate signed by unknown authority", "the server is a stranger")
-	assert.ErrorContains(t, shake(t, of(theirs, ours), of(ours, ours), 0), "remote error: tls: unknown certificate authority", "the client is a stranger")
+	assert.ErrorContains(t, shake(t, of(ours, ours), of(theirs, ours), 0),
+		"certificate signed by unknown authority", "the server is a stranger")
+	assert.ErrorContains(t, shake(t, of(theirs, ours), of(ours, ours), 0),
+		"remote error: tls: unknown certificate authority", "the client is a stranger")
 }
 
 func TestIdentity_configurations_refuse_old_TLS(t *testing.T) {
@@ -203,15 +206,17 @@ func TestLoad_several_keys(t *testing.T) {
 	}
 	expired := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }
 	encipher := func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }
-	client, server, other := usage(x509.ExtKeyUsageClientAuth), usage(x509.ExtKeyUsageServerAuth), usage(x509.ExtKeyUsageCodeSigning)
+	client, server, other := usage(x509.ExtKeyUsageClientAuth), usage(x509.ExtKeyUsageServerAuth),
+		usage(x509.ExtKeyUsageCodeSigning)
 	a, b, c := entry("a", nil), entry("b", nil), entry("c", nil)
 	for is, row := range map[string]struct {
 		entries            []keystore.Entry
 		asClient, asServer string
 	}{
-		"the first alias of equals":              {[]keystore.Entry{b, a, c}, "a", "a"},
-		"a valid one before one that expired":    {[]keystore.Entry{entry("a", expired), b}, "b", "b"},
-		"one for the purpose before others":      {[]keystore.Entry{entry("a", server), entry("b", client), c}, "b", "a"},
+		"the first alias of equals":           {[]keystore.Entry{b, a, c}, "a", "a"},
+		"a valid one before one that expired": {[]keystore.Entry{entry("a", expired), b}, "b", "b"},
+		"one for the purpose before others": {[]keystore.Entry{entry("a", server), entry("b", client), c},
+			"b", "a"},
 		"one for anything before one for others": {[]keystore.Entry{entry("a", other), entry("b", usage())}, "b", "b"},
 		"one that can sign before others":        {[]keystore.Entry{entry("a", encipher), b}, "b", "b"},
 		"one that expired as the only one":       {[]keystore.Entry{entry("a", expired)}, "a", "a"},
@@ -220,7 +225,8 @@ func TestLoad_several_keys(t *testing.T) {
 		for _, f.Server = range []bool{false, true} {
 			i, err := Load(f)
 			require.NoError(t, err, is)
-			assert.Equal(t, map[bool]string{false: row.asClient, true: row.asServer}[f.Server], i.Certificate.Leaf.Subject.CommonName, is)
+			assert.Equal(t, map[bool]string{false: row.asClient, true: row.asServer}[f.Server],
+				i.Certificate.Leaf.Subject.CommonName, is)
 		}
 	}
 }
@@ -247,7 +253,8 @@ func TestLoad_truststore_of_openssl(t *testing.T) {
 	p := newPKI(t, "Test")
 	f := write(t, p.store(t), nil, pemCerts(p.ca.Root, p.ca.Issuing))
 	out := filepath.Join(t.TempDir(), "trust.jks")
-	text, err := exec.Command(openssl, "pkcs12", "-export", "-nokeys", "-in", f.TruststorePath, "-out", out, "-passout", "pass:"+password).CombinedOutput()
+	text, err := exec.Command(openssl, "pkcs12", "-export", "-nokeys", "-in", f.TruststorePath,
+		"-out", out, "-passout", "pass:"+password).CombinedOutput()
 	require.NoError(t, err, string(text))
 	f.TruststorePath = out
 	i, err := Load(f)
@@ -277,16 +284,23 @@ func TestLoad_faults(t *testing.T) {
 			require.NoError(t, os.Remove(f.KeystorePath))
 			require.NoError(t, syscall.Mkfifo(f.KeystorePath, 0o600))
 		}),
-		"wrong passwords":           changed(func(f *Files) { f.KeystorePassword, f.TruststorePassword = "geheim", "geheim" }),
-		"a password's file missing": changed(func(f *Files) { f.KeystorePasswordFile = filepath.Join(filepath.Dir(f.KeystorePath), "password") }),
+		"wrong passwords": changed(func(f *Files) {
+			f.KeystorePassword,
+				f.TruststorePassword = "geheim", "geheim"
+		}),
+		"a password's file missing": changed(func(f *Files) {
+			f.KeystorePasswordFile = filepath.Join(
+				filepath.Dir(f.KeystorePath), "password")
+		}),
 		"a password with a newline": changed(func(f *Files) { f.TruststorePassword = password + "\n" }),
 		"no password": changed(func(f *Files) {
 			*f = write(t, p12(t, keystore.ProfileModern, p.keyEntry("a")), nil, trust)
 			f.KeystorePassword = ""
 		}),
-		"an unknown format":                        write(t, []byte("hello"), nil, trust),
-		"an empty file":                            write(t, good, nil, []byte{}),
-		"a file too large":                         write(t, good, nil, append(pemCerts(p.ca.Root), make([]byte, keystore.MaxSize)...)),
+		"an unknown format": write(t, []byte("hello"), nil, trust),
+		"an empty file":     write(t, good, nil, []byte{}),
+		"a file too large": write(t, good, nil,
+			append(pemCerts(p.ca.Root), make([]byte, keystore.MaxSize)...)),
 		"a truststore as keystore":                 write(t, trust, nil, trust),
 		"a keystore as truststore":                 write(t, good, nil, good),
 		"a key alone":                              write(t, pemKey(t, p.key), nil, trust),
@@ -311,7 +325,8 @@ func TestIdentity_Warnings(t *testing.T) {
 	p := newPKI(t, "Test")
 	// A life of 100 days, of which the last fifth is worth a warning.
 	p.key, p.chain = p.identity(t, "app", func(c *x509.Certificate) {
-		c.NotBefore, c.NotAfter = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 4, 11, 0, 0, 0, 0, time.UTC)
+		c.NotBefore, c.NotAfter = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+			time.Date(2026, 4, 11, 0, 0, 0, 0, time.UTC)
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	})
 	f := write(t, p.store(t), nil, p.trust(t))
@@ -326,16 +341,20 @@ func TestIdentity_Warnings(t *testing.T) {
 	for at, want := range map[string][]string{
 		"2025-12-31T00:00:00Z": {`the certificate "CN=app" in KEYSTORE_PATH is not valid before 2026-01-01T00:00:00Z`},
 		"2026-03-21T23:00:00Z": nil,
-		"2026-03-22T01:00:00Z": {`the certificate "CN=app" in KEYSTORE_PATH expires at 2026-04-11T00:00:00Z, in 479h0m0s`},
+		"2026-03-22T01:00:00Z": {`the certificate "CN=app" in KEYSTORE_PATH expires at ` +
+			`2026-04-11T00:00:00Z, in 479h0m0s`},
 		"2026-04-12T00:00:00Z": {`the certificate "CN=app" in KEYSTORE_PATH expired at 2026-04-11T00:00:00Z`},
 	} {
 		now, err := time.Parse(time.RFC3339, at)
 		require.NoError(t, err)
 		assert.Equal(t, want, client.Warnings(now), at)
-		assert.Equal(t, append([]string{`the certificate "CN=app" in KEYSTORE_PATH has usages that do not allow a server to show it`}, want...), server.Warnings(now), at)
+		assert.Equal(t,
+			append([]string{`the certificate "CN=app" in KEYSTORE_PATH has usages that do not ` +
+				`allow a server to show it`}, want...), server.Warnings(now), at)
 	}
 	client.Roots = []*x509.Certificate{p.chain[0]}
-	assert.Contains(t, client.Warnings(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)), `the certificate "CN=app" in TRUSTSTORE_PATH expired at 2026-04-11T00:00:00Z`)
+	assert.Contains(t, client.Warnings(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)),
+		`the certificate "CN=app" in TRUSTSTORE_PATH expired at 2026-04-11T00:00:00Z`)
 }
 
 func TestLoad_stores_of_keytool(t *testing.T) {
@@ -352,12 +371,16 @@ func TestLoad_stores_of_keytool(t *testing.T) {
 	} {
 		t.Run(row.kind+" by misleading names", func(t *testing.T) {
 			dir := t.TempDir()
-			f := Files{KeystorePath: filepath.Join(dir, row.keyName), KeystorePassword: password, TruststorePath: filepath.Join(dir, row.trustName), TruststorePassword: password}
+			f := Files{KeystorePath: filepath.Join(dir, row.keyName), KeystorePassword: password,
+				TruststorePath: filepath.Join(dir, row.trustName), TruststorePassword: password}
 			cert := filepath.Join(dir, "cert")
-			keytool("-genkeypair", "-alias", "me", "-keyalg", "EC", "-groupname", "secp256r1", "-dname", "CN=me", "-ext", "san=ip:127.0.0.1",
-				"-ext", "bc=ca:true", "-keystore", f.KeystorePath, "-storetype", row.kind, "-storepass", password, "-keypass", password)
+			keytool("-genkeypair", "-alias", "me", "-keyalg", "EC", "-groupname", "secp256r1",
+				"-dname", "CN=me", "-ext", "san=ip:127.0.0.1",
+				"-ext", "bc=ca:true", "-keystore", f.KeystorePath, "-storetype", row.kind,
+				"-storepass", password, "-keypass", password)
 			keytool("-exportcert", "-alias", "me", "-keystore", f.KeystorePath, "-storepass", password, "-file", cert)
-			keytool("-importcert", "-noprompt", "-alias", "ca", "-file", cert, "-keystore", f.TruststorePath, "-storetype", row.kind, "-storepass", password)
+			keytool("-importcert", "-noprompt", "-alias", "ca", "-file", cert, "-keystore",
+				f.TruststorePath, "-storetype", row.kind, "-storepass", password)
 			i, err := Load(f)
 			require.NoError(t, err)
 			assert.Equal(t, row.want, i.KeystoreFormat)
@@ -378,7 +401,8 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(i.Roots) == 0 || !pki.SameKey(i.Certificate.PrivateKey.(crypto.Signer).Public(), i.Certificate.Leaf.PublicKey) {
+		if len(i.Roots) == 0 || !pki.SameKey(i.Certificate.PrivateKey.(crypto.Signer).Public(),
+			i.Certificate.Leaf.PublicKey) {
 			t.Fatal("an identity without roots or with another key's certificate")
 		}
 	})
@@ -400,7 +424,8 @@ func TestLoad_filesAsTheyAreFound(t *testing.T) {
 			assert.NotEmpty(t, identity.Certificate.Certificate)
 			if filepath.Ext(name) == ".pem" {
 				// The key may be in a file of its own, too.
-				_, err = LoadKeystore(Files{KeystorePath: stored(name), KeystoreKeyPath: stored(name), KeystorePassword: password})
+				_, err = LoadKeystore(Files{KeystorePath: stored(name),
+					KeystoreKeyPath: stored(name), KeystorePassword: password})
 				require.NoError(t, err)
 			}
 		})
@@ -432,14 +457,16 @@ func negative(t *testing.T, cert *x509.Certificate) *x509.Certificate {
 func stores(t *testing.T, key keystore.Entry) map[string][]byte {
 	t.Helper()
 	return map[string][]byte{
-		"JKS": jks(t, key), "PKCS12": p12(t, keystore.ProfileModern, key), "PEM": append(pemKey(t, key.Key), pemCerts(key.Chain...)...),
+		"JKS": jks(t, key), "PKCS12": p12(t, keystore.ProfileModern, key),
+		"PEM": append(pemKey(t, key.Key), pemCerts(key.Chain...)...),
 	}
 }
 
 func TestLoad_rootOfTheOwnChainThatCannotBeParsed_isNotShown(t *testing.T) {
 	p := newPKI(t, "Own")
 	trust := jks(t, p.trustEntry("root"))
-	entry := keystore.Entry{Alias: "own", Key: p.key, Chain: []*x509.Certificate{p.chain[0], p.chain[1], negative(t, p.ca.Root)}}
+	entry := keystore.Entry{Alias: "own", Key: p.key,
+		Chain: []*x509.Certificate{p.chain[0], p.chain[1], negative(t, p.ca.Root)}}
 	for format, store := range stores(t, entry) {
 		identity, err := Load(write(t, store, nil, trust))
 		require.NoError(t, err, format)
@@ -454,7 +481,10 @@ func TestLoad_ownCertificateThatCannotBeParsed_isNamed(t *testing.T) {
 	for format, store := range stores(t, entry) {
 		f := write(t, store, nil, jks(t, p.trustEntry("root")))
 		_, err := Load(f)
-		assert.EqualError(t, err, fmt.Sprintf(`KEYSTORE_PATH %q has a certificate "CN=Own" that cannot be used: it cannot be parsed: x509: negative serial number`, f.KeystorePath), format)
+		assert.EqualError(t, err,
+			fmt.Sprintf(
+				`KEYSTORE_PATH %q has a certificate "CN=Own" that cannot be used: it cannot be `+
+					`parsed: x509: negative serial number`, f.KeystorePath), format)
 	}
 }
 
@@ -465,7 +495,9 @@ func TestLoad_anchors_skipsThoseThatCanVerifyNothing(t *testing.T) {
 	identity, err := Load(f)
 	require.NoError(t, err)
 	assert.Equal(t, []*x509.Certificate{p.ca.Root}, identity.Roots)
-	want := fmt.Sprintf(`TRUSTSTORE_PATH %q: entry "bad", "CN=Own Root CA,O=Throwaway", can verify nothing here: it cannot be parsed: x509: negative serial number; it is skipped`, f.TruststorePath)
+	want := fmt.Sprintf(
+		`TRUSTSTORE_PATH %q: entry "bad", "CN=Own Root CA,O=Throwaway", can verify nothing here: it cannot be `+
+			`parsed: x509: negative serial number; it is skipped`, f.TruststorePath)
 	assert.Equal(t, []string{want}, identity.Skipped)
 	assert.Equal(t, []string{want}, identity.Warnings(time.Now().Add(-time.Minute/2)))
 

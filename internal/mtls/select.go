@@ -24,14 +24,17 @@ type chosen struct {
 // certificate finds the key to use and its chain.
 func (c contents) certificate(f Files) (chosen, error) {
 	variable := passwordVariable("KEYSTORE_PASSWORD", f.KeystorePasswordFile)
-	store, err := open("KEYSTORE_PATH", f.KeystorePath, variable, c.keystorePassword, c.keystore, f.KeystoreKeyPath == "")
+	store, err := open("KEYSTORE_PATH", f.KeystorePath, variable, c.keystorePassword, c.keystore,
+		f.KeystoreKeyPath == "")
 	if err != nil {
 		return chosen{}, err
 	}
 	entries, format := store.Entries, store.Format
 	if f.KeystoreKeyPath != "" {
 		if format != keystore.PEM {
-			return chosen{}, fmt.Errorf("KEYSTORE_KEY_PATH is set to %q, but KEYSTORE_PATH %q is a %s store, which has its key inside: unset the former", f.KeystoreKeyPath, f.KeystorePath, format)
+			return chosen{},
+				fmt.Errorf("KEYSTORE_KEY_PATH is set to %q, but KEYSTORE_PATH %q is a %s store, which has its key "+
+					"inside: unset the former", f.KeystoreKeyPath, f.KeystorePath, format)
 		}
 		if entries, err = c.withKeyFile(f, entries); err != nil {
 			return chosen{}, err
@@ -47,7 +50,8 @@ func (c contents) certificate(f Files) (chosen, error) {
 	cert := tls.Certificate{PrivateKey: entry.Key, Leaf: entry.Chain[0]}
 	for _, link := range entry.Chain {
 		if pki.Unusable(link) != nil && bytes.Equal(link.RawSubject, link.RawIssuer) {
-			continue // a root, which the other side has no need of; it might end the handshake for want of understanding
+			// a root, which the other side has no need of; it might end the handshake for want of understanding
+			continue
 		}
 		cert.Certificate = append(cert.Certificate, link.Raw)
 	}
@@ -71,13 +75,16 @@ func (c contents) withKeyFile(f Files, stored []keystore.Entry) ([]keystore.Entr
 		if unreadable := store.unreadableKey(); unreadable != nil {
 			return nil, unreadable
 		}
-		return nil, fmt.Errorf("KEYSTORE_KEY_PATH %q holds no private key, only certificates: want a PEM private key", f.KeystoreKeyPath)
+		return nil, fmt.Errorf("KEYSTORE_KEY_PATH %q holds no private key, only certificates: want a PEM private key",
+			f.KeystoreKeyPath)
 	}
 	for i := range keys {
 		keys[i].Chain = keystore.Chain(keys[i].Key.Public(), certs)
 	}
 	if !slices.ContainsFunc(keys, func(e keystore.Entry) bool { return len(e.Chain) > 0 }) {
-		return nil, fmt.Errorf("KEYSTORE_KEY_PATH %q has a key that none of the %d certificates in KEYSTORE_PATH %q is for: check that the two belong together", f.KeystoreKeyPath, len(certs), f.KeystorePath)
+		return nil, fmt.Errorf(
+			"KEYSTORE_KEY_PATH %q has a key that none of the %d certificates in KEYSTORE_PATH %q is for: check "+
+				"that the two belong together", f.KeystoreKeyPath, len(certs), f.KeystorePath)
 	}
 	return keys, nil
 }
@@ -93,7 +100,8 @@ func choose(entries []keystore.Entry, server bool, now time.Time) (keystore.Entr
 		case e.Key == nil:
 			certs++
 		case len(e.Chain) > 0 && pki.Unusable(e.Chain[0]) != nil:
-			unusable = fmt.Errorf("has a certificate %q that cannot be used: %w", pki.DN(e.Chain[0].RawSubject), pki.Unusable(e.Chain[0]))
+			unusable = fmt.Errorf("has a certificate %q that cannot be used: %w",
+				pki.DN(e.Chain[0].RawSubject), pki.Unusable(e.Chain[0]))
 		case len(e.Chain) == 0 || !pki.SameKey(e.Key.Public(), e.Chain[0].PublicKey):
 			loose = true
 		default:
@@ -104,9 +112,14 @@ func choose(entries []keystore.Entry, server bool, now time.Time) (keystore.Entr
 	case len(keys) == 0 && unusable != nil:
 		return keystore.Entry{}, unusable
 	case len(keys) == 0 && loose:
-		return keystore.Entry{}, errors.New("has a private key without the certificate for it: want both from the same request; where the key is a PEM file of its own, its certificate goes to KEYSTORE_PATH and the key to KEYSTORE_KEY_PATH")
+		return keystore.Entry{},
+			errors.New("has a private key without the certificate for it: want both from the " +
+				"same request; where the key is a PEM file of its own, its certificate goes to " +
+				"KEYSTORE_PATH and the key to KEYSTORE_KEY_PATH")
 	case len(keys) == 0:
-		return keystore.Entry{}, fmt.Errorf("has no private key, only certificates (%d): want a store with a key and its certificate (is it the truststore?), or a PEM key in KEYSTORE_KEY_PATH", certs)
+		return keystore.Entry{},
+			fmt.Errorf("has no private key, only certificates (%d): want a store with a key and "+
+				"its certificate (is it the truststore?), or a PEM key in KEYSTORE_KEY_PATH", certs)
 	}
 	slices.SortStableFunc(keys, func(a, b keystore.Entry) int {
 		return cmp.Or(
@@ -144,5 +157,6 @@ func goodFor(cert *x509.Certificate, server bool) bool {
 		return false
 	}
 	unrestricted := len(cert.ExtKeyUsage) == 0 && len(cert.UnknownExtKeyUsage) == 0
-	return unrestricted || slices.Contains(cert.ExtKeyUsage, usage) || slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny)
+	return unrestricted || slices.Contains(cert.ExtKeyUsage, usage) ||
+		slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny)
 }

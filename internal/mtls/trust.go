@@ -30,13 +30,15 @@ func (c contents) trust(f Files, i *Identity) error {
 	}
 	for _, r := range found {
 		if err := pki.Unusable(r.cert); err != nil {
-			reasons = append(reasons, fmt.Sprintf("%s, %q, can verify nothing here: %v", r.entry, pki.DN(r.cert.RawSubject), err))
+			reasons = append(reasons, fmt.Sprintf("%s, %q, can verify nothing here: %v", r.entry,
+				pki.DN(r.cert.RawSubject), err))
 			continue
 		}
 		i.Roots = append(i.Roots, r.cert)
 	}
 	if len(i.Roots) == 0 {
-		return fmt.Errorf("TRUSTSTORE_PATH %q has no certificate that can be used: %s", f.TruststorePath, strings.Join(pki.FirstOf(reasons, 5), "; "))
+		return fmt.Errorf("TRUSTSTORE_PATH %q has no certificate that can be used: %s",
+			f.TruststorePath, strings.Join(pki.FirstOf(reasons, 5), "; "))
 	}
 	for _, reason := range reasons {
 		i.Skipped = append(i.Skipped, fmt.Sprintf("TRUSTSTORE_PATH %q: %s; it is skipped", f.TruststorePath, reason))

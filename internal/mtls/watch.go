@@ -27,7 +27,8 @@ type Watcher struct {
 // Watch begins to follow the files until ctx ends. initial is what Load gave; a change since then is found.
 // onReload, which may be nil, is called with each replacement: the new identity, or the error that made it
 // unusable, in which case the old one stays. It is called from one goroutine. Both are logged here.
-func Watch(ctx context.Context, from Files, initial *Identity, log *slog.Logger, onReload func(*Identity, error)) (*Watcher, error) {
+func Watch(ctx context.Context, from Files, initial *Identity, log *slog.Logger,
+	onReload func(*Identity, error)) (*Watcher, error) {
 	w := &Watcher{done: make(chan struct{})}
 	w.begin(from, initial, log, onReload)
 	var failed error // at the start
@@ -80,7 +81,8 @@ func (w *Watcher) ServerConfig(clientAuth tls.ClientAuthType) *tls.Config {
 
 // dirs are the directories to follow.
 func (f Files) dirs() (dirs []string) {
-	for _, path := range []string{f.KeystorePath, f.KeystoreKeyPath, f.KeystorePasswordFile, f.TruststorePath, f.TruststorePasswordFile} {
+	for _, path := range []string{f.KeystorePath, f.KeystoreKeyPath, f.KeystorePasswordFile,
+		f.TruststorePath, f.TruststorePasswordFile} {
 		if path != "" {
 			dirs = append(dirs, files.DirsOf(path)...)
 		}
@@ -129,7 +131,8 @@ func (f *follower) look() {
 	}
 	f.current.Store(next)
 	f.log.Info("mutual TLS identity replaced", "subject", pki.DN(next.Certificate.Leaf.RawSubject),
-		"serial", pki.Serial(next.Certificate.Leaf), "not_after", next.Certificate.Leaf.NotAfter, "roots", len(next.Roots))
+		"serial", pki.Serial(next.Certificate.Leaf), "not_after", next.Certificate.Leaf.NotAfter,
+		"roots", len(next.Roots))
 	if f.onReload != nil {
 		f.onReload(next, nil)
 	}
@@ -145,7 +148,8 @@ func (f *follower) refused(err error) {
 // WithoutWatcher follows the files where Watch fails, which a machine without a free inotify instance makes
 // it do: they are read at each call of current. What goes to log and onReload, which may
 // be nil, is as with Watch, but only then.
-func WithoutWatcher(files Files, initial *Identity, log *slog.Logger, onReload func(*Identity, error)) (current func() *Identity) {
+func WithoutWatcher(files Files, initial *Identity, log *slog.Logger,
+	onReload func(*Identity, error)) (current func() *Identity) {
 	f := &follower{}
 	f.begin(files, initial, log, onReload)
 	var looking sync.Mutex

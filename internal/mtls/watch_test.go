@@ -40,7 +40,8 @@ func followingFrom(t *testing.T, f Files, initial *Identity) (*Watcher, chan rel
 	ctx, cancel := context.WithCancel(t.Context())
 	reloads := make(chan reload, 100)
 	var logged logBuffer
-	w, err := Watch(ctx, f, initial, slog.New(slog.NewTextHandler(&logged, nil)), func(i *Identity, err error) { reloads <- reload{i, err} })
+	w, err := Watch(ctx, f, initial, slog.New(slog.NewTextHandler(&logged, nil)),
+		func(i *Identity, err error) { reloads <- reload{i, err} })
 	require.NoError(t, err)
 	t.Cleanup(func() { cancel(); <-w.Done() })
 	return w, reloads, &logged
@@ -134,12 +135,14 @@ func TestWatcher_sees_every_way_of_replacing(t *testing.T) {
 		{"a link from elsewhere into a Secret's volume", func(t testing.TB, dir string) Files {
 			require.NoError(t, os.MkdirAll(filepath.Join(dir, "secret"), 0o700))
 			require.NoError(t, os.Mkdir(filepath.Join(dir, "app"), 0o700))
-			kubelet(t, filepath.Join(dir, "secret"), "..2026_01", map[string][]byte{"store": oldStore, "trust": oldTrust})
+			kubelet(t, filepath.Join(dir, "secret"), "..2026_01",
+				map[string][]byte{"store": oldStore, "trust": oldTrust})
 			require.NoError(t, os.Symlink("../secret/store", filepath.Join(dir, "app/store")))
 			require.NoError(t, os.Symlink(filepath.Join(dir, "secret/trust"), filepath.Join(dir, "app/trust")))
 			return filesIn(filepath.Join(dir, "app"))
 		}, func(t *testing.T, dir string) {
-			kubelet(t, filepath.Join(dir, "secret"), "..2026_02", map[string][]byte{"store": newStore, "trust": oldTrust})
+			kubelet(t, filepath.Join(dir, "secret"), "..2026_02",
+				map[string][]byte{"store": newStore, "trust": oldTrust})
 		}},
 		{"a link that is turned to another directory", func(t testing.TB, dir string) Files {
 			for name, data := range map[string][]byte{"one": oldStore, "two": newStore} {
@@ -213,10 +216,12 @@ func TestWatcher_broken_replacement_keeps_the_old_identity(t *testing.T) {
 
 	put(t, f.KeystorePath, []byte("hello"))
 	r := next(t, reloads)
-	assert.EqualError(t, r.err, `KEYSTORE_PATH "`+f.KeystorePath+`": store is in no known format, want JKS, PKCS#12 or PEM`)
+	assert.EqualError(t, r.err, `KEYSTORE_PATH "`+f.KeystorePath+
+		`": store is in no known format, want JKS, PKCS#12 or PEM`)
 	assert.Nil(t, r.identity)
 	assert.Same(t, initial, w.Current())
-	assert.Contains(t, logged.String(), `level=ERROR msg="the new mutual TLS files are unusable, keeping the identity in use" error="KEYSTORE_PATH`)
+	assert.Contains(t, logged.String(),
+		`level=ERROR msg="the new mutual TLS files are unusable, keeping the identity in use" error="KEYSTORE_PATH`)
 
 	require.NoError(t, os.Remove(f.KeystorePath))
 	r = next(t, reloads)
@@ -269,7 +274,8 @@ func TestWithoutWatcher_looks_whenever_it_is_asked(t *testing.T) {
 	initial, err := Load(f)
 	require.NoError(t, err)
 	reloads := make(chan reload, 100)
-	current := WithoutWatcher(f, initial, slog.New(slog.DiscardHandler), func(i *Identity, err error) { reloads <- reload{i, err} })
+	current := WithoutWatcher(f, initial, slog.New(slog.DiscardHandler),
+		func(i *Identity, err error) { reloads <- reload{i, err} })
 	assert.Same(t, initial, current())
 	assert.Empty(t, reloads)
 

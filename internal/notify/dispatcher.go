@@ -203,7 +203,8 @@ func (d *Dispatcher) report(notifier Notifier, event Event, try int, retryIn tim
 	done, failed := "notified the application", "notifying the application failed"
 	switch notifier {
 	case d.config.Verify:
-		done, failed = "the application serves the new certificate", "the application is not seen to serve the new certificate"
+		done, failed = "the application serves the new certificate",
+			"the application is not seen to serve the new certificate"
 	case d.config.Prepare:
 		done, failed = "prepared what the application reads", "preparing what the application reads failed"
 	}

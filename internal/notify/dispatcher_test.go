@@ -44,8 +44,8 @@ func (f *fake) Notify(ctx context.Context, event Event) error {
 	return nil
 }
 
-// dispatcher makes one with fakes of the kinds, each with a ! behind it for each time that it fails. All that happens goes
-// into the journal.
+// dispatcher makes one with fakes of the kinds, each with a ! behind it for each time that it fails. All that happens
+// goes into the journal.
 func dispatcher(kinds string, takes time.Duration) (d *Dispatcher, fakes []*fake, journal, log lines) {
 	journal, log = make(lines, 10_000), make(lines, 10_000)
 	config := Config{Log: log.logger(), Observe: func(_ string, outcome Outcome) { journal <- string(outcome) }}
@@ -75,7 +75,8 @@ func TestDispatcher_order(t *testing.T) {
 	}{
 		"all run in order, and the verification last": {"exec url verify", 0, 1, false,
 			"exec00 success url00 success notified verify00 success"},
-		"what prepares runs first, and a failed verification leaves no notification pending": {"postprocess! exec! url verify!", 0, 1, false,
+		"what prepares runs first, and a failed verification leaves no notification " +
+			"pending": {"postprocess! exec! url verify!", 0, 1, false,
 			"postprocess00 failure exec00 failure url00 success verify00 failure " +
 				"postprocess00 success exec00 success notified verify00 success"},
 		"no one is notified of a certificate that was kept": {"postprocess exec verify", 0, 1, true,
@@ -195,7 +196,8 @@ func TestDispatcher_applicationThatIsStillToCome_isNoFailure(t *testing.T) {
 		fakes[0].absent.Store(true)
 		d.Dispatch(Event{Reason: "renewed", Serial: "02"})
 		synctest.Wait()
-		assert.Equal(t, "signal02 failure url02 verify02 success", strings.Join(journal.all(), " "), "it was there, and is no longer")
+		assert.Equal(t, "signal02 failure url02 verify02 success", strings.Join(journal.all(), " "),
+			"it was there, and is no longer")
 		time.Sleep(freshFor + 10*time.Minute)
 		assert.Contains(t, strings.Join(journal.all(), " "), "url02 failure", "it never came")
 	})

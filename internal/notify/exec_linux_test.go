@@ -30,7 +30,8 @@ func TestParseCommand_splitsAsAShellDoesAndNoMore(t *testing.T) {
 
 // FuzzParseCommand checks that the words, quoted again, give the same words.
 func FuzzParseCommand(f *testing.F) {
-	for _, seed := range []string{``, `nginx -s reload`, `a 'b c' "d\"e\\" f\ g`, `'`, `"\`, `\`, "a\x00b", "a\nb''", `""`} {
+	for _, seed := range []string{``, `nginx -s reload`, `a 'b c' "d\"e\\" f\ g`, `'`, `"\`, `\`,
+		"a\x00b", "a\nb''", `""`} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -59,14 +60,16 @@ func runCommand(t *testing.T, s Settings) (log []string, err error) {
 	c.grace = patience
 	err = c.Notify(t.Context(), testEvent)
 	for _, line := range out.all() {
-		log = append(log, strings.Replace(line, `level=INFO msg="output of the command" program=`+c.words[0]+" ", "", 1))
+		log = append(log, strings.Replace(line, `level=INFO msg="output of the command" program=`+c.words[0]+" ",
+			"", 1))
 	}
 	return log, err
 }
 
 func TestCommand_getsTheEventAndNoneOfOurSecrets(t *testing.T) {
 	for variable, value := range map[string]string{
-		"HOME": "/home/app", "TZ": "UTC", "LANG": "C", "LC_ALL": "C", "TMPDIR": "/tmp", "HOSTNAME": "pod", "GODEBUG": "x=1",
+		"HOME": "/home/app", "TZ": "UTC", "LANG": "C", "LC_ALL": "C", "TMPDIR": "/tmp",
+		"HOSTNAME": "pod", "GODEBUG": "x=1",
 		"KEYSTORE_PASSWORD": "s3cret", "OUTPUT_KEYSTORE_PASSWORD": "s3cret", "IAK": "s3cret", "LD_PRELOAD": "/x.so",
 	} {
 		t.Setenv(variable, value)
@@ -75,9 +78,13 @@ func TestCommand_getsTheEventAndNoneOfOurSecrets(t *testing.T) {
 	require.NoError(t, err)
 	slices.Sort(log)
 	text := regexp.MustCompile(`stream=stdout line="?([^\n"]*)"?`).ReplaceAllString(strings.Join(log, "\n"), "$1")
-	assert.Regexp(t, "^CERTFETCHER_DIR=/certs\nCERTFETCHER_KEYSTORE_P12=/certs/keystore.p12\nCERTFETCHER_KEYSTORE_PASS=/certs/keystore.pass\n"+
-		"CERTFETCHER_NOT_AFTER=2026-04-02T01:04:05Z\nCERTFETCHER_NOT_BEFORE=2026-01-02T03:04:05Z\nCERTFETCHER_REASON=renewed\n"+
-		"CERTFETCHER_SERIAL=0A1B\nHOME=/home/app\nLANG=C\n(LANGUAGE=.*\n)?LC_ALL=C\n(LC_.*\n)*PATH=.*\nTMPDIR=/tmp\nTZ=UTC$", text)
+	assert.Regexp(t,
+		"^CERTFETCHER_DIR=/certs\nCERTFETCHER_KEYSTORE_P12=/certs/keystore.p12\n"+
+			"CERTFETCHER_KEYSTORE_PASS=/certs/keystore.pass\n"+
+			"CERTFETCHER_NOT_AFTER=2026-04-02T01:04:05Z\nCERTFETCHER_NOT_BEFORE=2026-01-02T03:04:05Z\n"+
+			"CERTFETCHER_REASON=renewed\n"+
+			"CERTFETCHER_SERIAL=0A1B\nHOME=/home/app\nLANG=C\n(LANGUAGE=.*\n)?"+
+			"LC_ALL=C\n(LC_.*\n)*PATH=.*\nTMPDIR=/tmp\nTZ=UTC$", text)
 }
 
 func TestCommand_outputIsLoggedWithinBounds(t *testing.T) {
@@ -158,13 +165,17 @@ func TestCommand_endsWithCertfetcher_withAllItsProcesses(t *testing.T) {
 
 func TestCommand_processThatItLeavesBehindLivesOn(t *testing.T) {
 	beInit(t)
-	c, out := create[*command](t, Settings{Exec: `sh -c '(trap "echo got USR1" USR1; echo child $(exec sh -c "echo \$PPID"); while :; do sleep 0.02; done) &'`})
+	c, out := create[*command](t,
+		Settings{Exec: `sh -c '(trap "echo got USR1" USR1; echo child $(exec sh -c "echo ` +
+			`\$PPID"); while :; do sleep 0.02; done) &'`})
 	c.grace = 50 * time.Millisecond
 	require.NoError(t, c.Notify(t.Context(), testEvent))
 	said := []string{out.next(t), out.next(t)} // in an order that is the machine's affair
 	slices.Sort(said)
 	child := childIn(t, said[0])
-	assert.Equal(t, `level=WARN msg="the command left a process behind that holds its output open; still reading it" program=sh`, said[1])
+	assert.Equal(t,
+		`level=WARN msg="the command left a process behind that holds its output open; still reading it" program=sh`,
+		said[1])
 	for range 2 { // the second line would end it if no one held the other end of the pipe
 		require.NoError(t, syscall.Kill(child, syscall.SIGUSR1))
 		assert.Equal(t, `level=INFO msg="output of the command" program=sh stream=stdout line="got USR1"`, out.next(t))

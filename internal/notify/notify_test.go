@@ -116,7 +116,8 @@ func TestNew_refusesWhatCannotBeUsed(t *testing.T) {
 }
 
 func TestNew_makesWhatIsAskedFor_inOrder(t *testing.T) {
-	settings := Settings{Verify: "h:1", URL: "http://192.0.2.1/", AllowRemote: true, Signal: "sighup", PIDFile: "/p", Exec: "reload"}
+	settings := Settings{Verify: "h:1", URL: "http://192.0.2.1/", AllowRemote: true,
+		Signal: "sighup", PIDFile: "/p", Exec: "reload"}
 	made, faults := New(settings, Options{})
 	require.Empty(t, faults)
 	assert.Equal(t, []string{KindExec, KindSignal, KindURL, KindVerify}, made.Kinds())
@@ -129,7 +130,8 @@ func TestNew_makesWhatIsAskedFor_inOrder(t *testing.T) {
 	assert.False(t, made.Notifies(), "to verify is not to notify")
 	assert.Nil(t, made.Checker(KindExec))
 	assert.True(t, Config{Prepare: made.Verify}.Notifies())
-	for _, url := range []string{"https://127.9.9.9/", "http://[::1]:1/", "http://[::ffff:127.0.0.1]/", "http://localhost"} {
+	for _, url := range []string{"https://127.9.9.9/", "http://[::1]:1/",
+		"http://[::ffff:127.0.0.1]/", "http://localhost"} {
 		_, faults = New(Settings{URL: url}, Options{})
 		assert.Empty(t, faults, url)
 	}
@@ -144,7 +146,8 @@ func TestNewEvent_describesTheLeaf(t *testing.T) {
 	}
 	event := NewEvent("renewed", "/certs", []string{"/certs/key.pem"}, leaf, trusted)
 	assert.Equal(t, Event{
-		Reason: "renewed", Serial: "0ABC", NotBefore: notBefore, NotAfter: notAfter, Dir: "/certs", Paths: []string{"/certs/key.pem"},
+		Reason: "renewed", Serial: "0ABC", NotBefore: notBefore, NotAfter: notAfter, Dir: "/certs",
+		Paths: []string{"/certs/key.pem"},
 		Names: []string{"a.example", "b.example", "10.0.0.1", "::1"}, Trusted: trusted,
 	}, event)
 	assert.Equal(t, []string{"a.example", "b.example"}, leaf.DNSNames, "the certificate must be left as it is")
@@ -155,7 +158,8 @@ func TestNotifiers_leaveNoDescriptorOrGoroutineBehind(t *testing.T) {
 	defer server.Close()
 	cert, event := issue(t, newCA(t))
 	app := startTLS(t, cert, nil)
-	config, faults := New(Settings{Exec: "true", URL: server.URL, Verify: app.address, Timeout: patience, VerifyFor: patience},
+	config, faults := New(Settings{Exec: "true", URL: server.URL, Verify: app.address,
+		Timeout: patience, VerifyFor: patience},
 		Options{Environ: os.Environ(), Log: slog.New(slog.DiscardHandler)})
 	require.Empty(t, faults)
 	round := func() {
@@ -175,6 +179,7 @@ func TestNotifiers_leaveNoDescriptorOrGoroutineBehind(t *testing.T) {
 		round()
 	}
 	// The servers' side of the last connections may take a moment to end.
-	assert.Eventually(t, func() bool { return descriptors() <= fds && runtime.NumGoroutine() <= goroutines+1 }, patience,
+	assert.Eventually(t, func() bool { return descriptors() <= fds && runtime.NumGoroutine() <= goroutines+1 },
+		patience,
 		time.Millisecond, "from %d descriptors and %d goroutines", fds, goroutines)
 }

@@ -50,8 +50,8 @@ func supportsSignals() error {
 	return nil
 }
 
-// find returns the processes that the signal goes to now, at least one: the one that the file names, or all that have the
-// name, less those whose parent has it too.
+// find returns the processes that the signal goes to now, at least one: the one that the file names, or all that have
+// the name, less those whose parent has it too.
 func (s *signaller) find() ([]process, error) {
 	if s.pidFile != "" {
 		return s.findByFile()
@@ -62,8 +62,9 @@ func (s *signaller) find() ([]process, error) {
 	}
 	chosen := chooseNamed(all, s.process, s.self)
 	if len(chosen) == 0 {
-		return nil, &absentError{fmt.Errorf("finding process %q: none of that name in this process namespace, which has %s: "+
-			"is the application up, and shareProcessNamespace set?", s.process, listNames(all))}
+		return nil, &absentError{fmt.Errorf(
+			"finding process %q: none of that name in this process namespace, which has %s: "+
+				"is the application up, and shareProcessNamespace set?", s.process, listNames(all))}
 	}
 	return chosen, nil
 }
@@ -85,7 +86,9 @@ func (s *signaller) findByFile() ([]process, error) {
 	switch {
 	// Without a shared process namespace the sidecar is process 1, beside which doctor is another.
 	case pid == s.self || err == nil && pid == 1 && p.comm == ownComm():
-		return nil, fmt.Errorf("the PID file %q has %d, which is certfetcher itself: the application wrote a number of its own process namespace; set shareProcessNamespace", file, pid)
+		return nil, fmt.Errorf(
+			"the PID file %q has %d, which is certfetcher itself: the application wrote a "+
+				"number of its own process namespace; set shareProcessNamespace", file, pid)
 	case errors.Is(err, fs.ErrNotExist) || err == nil && p.hasEnded():
 		return nil, &absentError{fmt.Errorf("the PID file %q is stale: it has %d, "+
 			"and there is no such process in this process namespace", file, pid)}
@@ -104,7 +107,9 @@ func (s *signaller) findByFile() ([]process, error) {
 		return nil, err
 	}
 	if started.After(written.Add(startTolerance)) {
-		return nil, fmt.Errorf("the PID file %q is stale: it was written at %s, and process %d (%q) was started later, at %s; if the clock was set meanwhile, name the process as well",
+		return nil, fmt.Errorf(
+			"the PID file %q is stale: it was written at %s, and process %d (%q) was started "+
+				"later, at %s; if the clock was set meanwhile, name the process as well",
 			file, written.UTC().Format(time.RFC3339), pid, p.comm, started.UTC().Format(time.RFC3339))
 	}
 	return []process{p}, nil

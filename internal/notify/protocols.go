@@ -162,8 +162,8 @@ func startIMAP(conn net.Conn) error {
 	return err
 }
 
-// converse sends a command, if there is one, and reads the answer: lines that are continued, and one that is not and has
-// to begin as wanted.
+// converse sends a command, if there is one, and reads the answer: lines that are continued, and one that is not and
+// has to begin as wanted.
 func converse(conn net.Conn, command, want string, isContinued func(line string) bool) (lines []string, err error) {
 	said := "greets"
 	if command != "" {

@@ -63,7 +63,8 @@ func TestVerifier_dialogues(t *testing.T) {
 			if want != "TLS" {
 				require.ErrorContains(t, err, strings.ReplaceAll(want, "ADDRESS", address))
 				assert.NotContains(t, err.Error(), "\x1b")
-				assert.Equal(t, strings.Contains(want, "the server speaks"), strings.Contains(err.Error(), "before TLS"))
+				assert.Equal(t, strings.Contains(want, "the server speaks"),
+					strings.Contains(err.Error(), "before TLS"))
 				return
 			}
 			require.NoError(t, err)
@@ -85,8 +86,10 @@ func (s scripted) Write(b []byte) (int, error) { return len(b), nil }
 
 func FuzzStart_whateverAServerSays(f *testing.F) {
 	for _, seed := range []string{
-		"S", "N", "E", "220 x\r\n250-x\r\n250 STARTTLS\r\n220 go\r\n", "220\n250\n", "* OK x\r\na OK\r\n", "* OK\n* x\na NO\n",
-		"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00", "\x30\x84\xff\xff\xff\xff", "\x30\x04\x02\x84\xff\xff",
+		"S", "N", "E", "220 x\r\n250-x\r\n250 STARTTLS\r\n220 go\r\n", "220\n250\n",
+		"* OK x\r\na OK\r\n", "* OK\n* x\na NO\n",
+		"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00", "\x30\x84\xff\xff\xff\xff",
+		"\x30\x04\x02\x84\xff\xff",
 	} {
 		f.Add(seed + "rest")
 	}

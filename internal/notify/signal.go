@@ -35,8 +35,8 @@ type signaller struct {
 	self    int
 }
 
-// Conflict is what does not fit together in the settings for a signal; ok is false when they do. An init container, which
-// notifies no one, has them checked as well.
+// Conflict is what does not fit together in the settings for a signal; ok is false when they do. An init container,
+// which notifies no one, has them checked as well.
 func (s Settings) Conflict() (fault program.Fault, ok bool) {
 	refuse := func(variable, value, why string) (program.Fault, bool) {
 		return program.Fault{Variable: variable, Problem: fmt.Sprintf("has %q, %s", value, why)}, true
@@ -80,8 +80,9 @@ const killAdvice = "run certfetcher with the application's UID (runAsUser), or g
 func (s *signaller) Check(context.Context, []string) Finding {
 	found, err := s.find()
 	if err != nil {
-		return Finding{Found: err.Error(), Advice: "is the application up? The pod needs shareProcessNamespace: true; " +
-			"a PID file has to be on a volume that this container mounts"}
+		return Finding{Found: err.Error(),
+			Advice: "is the application up? The pod needs shareProcessNamespace: true; " +
+				"a PID file has to be on a volume that this container mounts"}
 	}
 	target := fmt.Sprintf("the process %q", s.process)
 	if s.pidFile != "" {

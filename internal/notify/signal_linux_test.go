@@ -74,7 +74,8 @@ func TestSignaller_reachesAllOfAName(t *testing.T) {
 	const name = "application-with-a-long-name" // the kernel cuts it off
 	first, second := run(t, name, "1"), run(t, name, "2")
 	s := newSignal(t, first.name, "")
-	assert.Equal(t, Finding{Found: fmt.Sprintf("SIGUSR1 can be sent to the process %q", first.name)}, s.Check(t.Context(), nil))
+	assert.Equal(t, Finding{Found: fmt.Sprintf("SIGUSR1 can be sent to the process %q", first.name)},
+		s.Check(t.Context(), nil))
 	require.NoError(t, s.Notify(t.Context(), testEvent))
 	assert.Equal(t, "1 got USR1", first.out.next(t))
 	assert.Equal(t, "2 got USR1", second.out.next(t))
@@ -99,7 +100,8 @@ func TestSignaller_readsThePIDFileEachTime(t *testing.T) {
 	first, second := run(t, "first", "1"), run(t, "second", "2")
 	file := writePID(t, first.pid)
 	s := newSignal(t, "", file)
-	assert.Equal(t, Finding{Found: fmt.Sprintf("SIGUSR1 can be sent to the process of %q", file)}, s.Check(t.Context(), nil))
+	assert.Equal(t, Finding{Found: fmt.Sprintf("SIGUSR1 can be sent to the process of %q", file)},
+		s.Check(t.Context(), nil))
 	require.NoError(t, s.Notify(t.Context(), testEvent))
 	assert.Equal(t, "1 got USR1", first.out.next(t))
 	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, " %d \nother lines, as of PostgreSQL\n", second.pid), 0o644))
@@ -112,23 +114,27 @@ func TestSignaller_signalsNoProcessThatIsNotTheOneOfTheFile(t *testing.T) {
 	app := run(t, "app", "x")
 	file := writePID(t, app.pid)
 	err := newSignal(t, "nginx", file).Notify(t.Context(), testEvent)
-	assert.EqualError(t, err, fmt.Sprintf(`the PID file %q is stale: process %d is %q, want "nginx"`, file, app.pid, app.name[:min(15, len(app.name))]))
+	assert.EqualError(t, err, fmt.Sprintf(`the PID file %q is stale: process %d is %q, want "nginx"`, file, app.pid,
+		app.name[:min(15, len(app.name))]))
 
 	old := time.Now().Add(-time.Minute)
 	require.NoError(t, os.Chtimes(file, old, old))
 	err = newSignal(t, "", file).Notify(t.Context(), testEvent)
-	assert.ErrorContains(t, err, fmt.Sprintf("the PID file %q is stale: it was written at %s, and process %d (%q) was started later, at ",
-		file, old.UTC().Format(time.RFC3339), app.pid, app.name))
+	assert.ErrorContains(t, err,
+		fmt.Sprintf("the PID file %q is stale: it was written at %s, and process %d (%q) was started later, at ",
+			file, old.UTC().Format(time.RFC3339), app.pid, app.name))
 
 	p, err := readProcess("/proc", app.pid)
 	require.NoError(t, err)
 	p.start--
-	assert.EqualError(t, newSignal(t, "", file).send(p), fmt.Sprintf("signalling process %d: os: process already finished", app.pid))
+	assert.EqualError(t, newSignal(t, "", file).send(p),
+		fmt.Sprintf("signalling process %d: os: process already finished", app.pid))
 
 	require.NoError(t, newSignal(t, app.name, file).Notify(t.Context(), testEvent), "a name that fits is proof enough")
 	assert.Equal(t, "x got USR1", app.out.next(t), "and it has got none before")
 
-	gone := fmt.Sprintf("the PID file %q is stale: it has %d, and there is no such process in this process namespace", file, app.pid)
+	gone := fmt.Sprintf("the PID file %q is stale: it has %d, and there is no such process in this process namespace",
+		file, app.pid)
 	require.NoError(t, app.cmd.Process.Kill())
 	require.Eventually(t, func() bool { // not waited for yet, it is a zombie
 		p, err := readProcess("/proc", app.pid)
@@ -164,7 +170,8 @@ func TestSignaller_neverSignalsCertfetcher(t *testing.T) {
 
 	file := writePID(t, self)
 	require.EqualError(t, newSignal(t, "", file).Notify(t.Context(), testEvent), fmt.Sprintf("the PID file %q has %d, "+
-		"which is certfetcher itself: the application wrote a number of its own process namespace; set shareProcessNamespace", file, self))
+		"which is certfetcher itself: the application wrote a number of its own process "+
+		"namespace; set shareProcessNamespace", file, self))
 
 	// Nor, run as doctor, the sidecar that it stands beside.
 	other := newSignal(t, "", writePID(t, 1))
@@ -195,8 +202,9 @@ func TestSignaller_find_takesParentsOnly(t *testing.T) {
 		assert.Equal(t, want, pids)
 	}
 	_, err := (&signaller{process: "apache2", proc: proc, self: 40}).find()
-	require.EqualError(t, err, `finding process "apache2": none of that name in this process namespace, which has "nginx", "pause", "sh": `+
-		"is the application up, and shareProcessNamespace set?")
+	require.EqualError(t, err,
+		`finding process "apache2": none of that name in this process namespace, which has "nginx", "pause", "sh": `+
+			"is the application up, and shareProcessNamespace set?")
 }
 
 func TestProcess_hasName_followsTheDocumentedRules(t *testing.T) {
@@ -226,7 +234,8 @@ func TestParseStat_isNotMisledByTheName(t *testing.T) {
 		assert.Equal(t, process{parent: 3, start: 12345, state: 'S', comm: comm}, p)
 	}
 	numbers := strings.Repeat(" 0", 17)
-	for _, text := range []string{"", "1 )x(", "1 (x) S 1 1", "1 (x) S y" + numbers + " 5", "1 (x) S 1" + numbers + " -5"} {
+	for _, text := range []string{"", "1 )x(", "1 (x) S 1 1", "1 (x) S y" + numbers + " 5",
+		"1 (x) S 1" + numbers + " -5"} {
 		_, err := parseStat([]byte(text))
 		require.EqualError(t, err, fmt.Sprintf("has %q, want the fields of proc_pid_stat(5)", text))
 	}
@@ -263,7 +272,8 @@ type procEntry struct {
 
 // stat is a line as proc_pid_stat(5) describes it.
 func stat(pid int, comm string, state byte, parent int, start uint64) procEntry {
-	return procEntry{pid, fmt.Sprintf("%d (%s) %s %d%s %d 0 0\n", pid, comm, []byte{state}, parent, strings.Repeat(" 0", 17), start)}
+	return procEntry{pid, fmt.Sprintf("%d (%s) %s %d%s %d 0 0\n", pid, comm, []byte{state}, parent,
+		strings.Repeat(" 0", 17), start)}
 }
 
 // fakeProc is a directory like /proc.

@@ -111,7 +111,8 @@ func (v *verifier) look(ctx context.Context, event Event) error {
 			v.target, serial, served.NotAfter.UTC().Format(time.RFC3339), event.Serial)
 	}
 	if distrust != nil && len(event.Trusted) > 0 {
-		v.log.Warn("the application serves the new certificate, but with a chain that peers with the published truststore refuse",
+		v.log.Warn("the application serves the new certificate, but with a chain that peers "+
+			"with the published truststore refuse",
 			"address", v.target, "error", distrust)
 	}
 	return nil

@@ -43,7 +43,9 @@ func startTLS(t *testing.T, cert tls.Certificate, before func(net.Conn) bool, ch
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
 	s.address = listener.Addr().String()
-	config := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.serves.Load(), nil }}
+	config := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return s.serves.Load(), nil
+	}}
 	for _, f := range change {
 		f(config)
 	}
@@ -130,8 +132,10 @@ func TestVerifier_acceptsTheNewCertificate(t *testing.T) {
 				assert.ErrorContains(t, seen.err, row.err)
 			}
 			if row.warns != "" {
-				assert.Equal(t, `level=WARN msg="the application serves the new certificate, but with a chain that peers with the published truststore refuse" address=`+
-					server.address+` error="`+row.warns+`"`, log.next(t))
+				assert.Equal(t,
+					`level=WARN msg="the application serves the new certificate, but with a `+
+						`chain that peers with the published truststore refuse" address=`+
+						server.address+` error="`+row.warns+`"`, log.next(t))
 			}
 			assert.Empty(t, log)
 		})
@@ -143,7 +147,8 @@ func TestVerifier_reportsAnotherCertificate(t *testing.T) {
 	expired.Change = func(leaf *x509.Certificate) {
 		leaf.NotBefore, leaf.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 	}
-	for sentence, issuer := range map[string]*fixture.CA{"of the same CA": authority, "of another CA": newCA(t), "that has expired": expired} {
+	for sentence, issuer := range map[string]*fixture.CA{"of the same CA": authority,
+		"of another CA": newCA(t), "that has expired": expired} {
 		t.Run(sentence, func(t *testing.T) {
 			t.Parallel()
 			old, oldEvent := issue(t, issuer)
@@ -161,7 +166,8 @@ func reportsInTime(t *testing.T, address string, event Event, want string) {
 	var err error
 	for patient := 500 * time.Millisecond; patient <= patience; patient *= 2 {
 		v, _ := create[*verifier](t, Settings{Verify: address, VerifyFor: patient})
-		if err = v.Notify(t.Context(), event); err != nil && err.Error() == fmt.Sprintf("%s (looked for %v)", want, patient) {
+		if err = v.Notify(t.Context(), event); err != nil &&
+			err.Error() == fmt.Sprintf("%s (looked for %v)", want, patient) {
 			return
 		}
 		require.ErrorIs(t, err, context.DeadlineExceeded)
@@ -198,8 +204,10 @@ func TestVerifier_asksForANameThatTheCertificateHas(t *testing.T) {
 
 func TestVerifier_addresses(t *testing.T) {
 	for text, want := range map[string]string{
-		"h:1": "h:1", "[::1]:443": "[::1]:443", "postgres://h": "h:5432", "postgresql://h:1": "h:1", "smtp://h/": "h:25", "imap://[::1]": "[::1]:143",
-		"LDAP://h": "h:389", "https://h": "h:443", "ldaps://h": "h:636", "tls://h:8443": "h:8443", "imaps://h": "h:993", "smtps://h": "h:465",
+		"h:1": "h:1", "[::1]:443": "[::1]:443", "postgres://h": "h:5432", "postgresql://h:1": "h:1",
+		"smtp://h/": "h:25", "imap://[::1]": "[::1]:143",
+		"LDAP://h": "h:389", "https://h": "h:443", "ldaps://h": "h:636", "tls://h:8443": "h:8443",
+		"imaps://h": "h:993", "smtps://h": "h:465",
 	} {
 		v, _ := create[*verifier](t, Settings{Verify: text})
 		assert.Equal(t, want, v.address, text)
@@ -208,8 +216,13 @@ func TestVerifier_addresses(t *testing.T) {
 
 func TestVerifier_saysWhyItSawNoCertificate(t *testing.T) {
 	closed := fixture.FreeAddress(t)
-	silent := startTLS(t, tls.Certificate{}, func(conn net.Conn) bool { _, _ = io.Copy(io.Discard, conn); return false }).address
-	for address, want := range map[string]string{closed: "dial tcp " + closed + ": connect: connection refused", silent: "context deadline exceeded"} {
+	silent := startTLS(t, tls.Certificate{}, func(conn net.Conn) bool {
+		_,
+			_ = io.Copy(io.Discard, conn)
+		return false
+	}).address
+	for address, want := range map[string]string{closed: "dial tcp " + closed + ": connect: connection refused",
+		silent: "context deadline exceeded"} {
 		t.Run(want, func(t *testing.T) {
 			t.Parallel()
 			reportsInTime(t, address, testEvent, "reading the certificate that "+address+" serves: "+want)

@@ -88,7 +88,8 @@ func (w *webhook) Check(ctx context.Context, _ []string) Finding {
 	address := net.JoinHostPort(w.url.Hostname(), port)
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
-		return Finding{Found: address + " does not connect", Err: err, Advice: "is the application up, and listening there?"}
+		return Finding{Found: address + " does not connect", Err: err,
+			Advice: "is the application up, and listening there?"}
 	}
 	conn.Close()
 	return Finding{Found: address + " connects"}
@@ -105,7 +106,8 @@ func (w *webhook) Notify(ctx context.Context, event Event) error {
 
 func (w *webhook) post(ctx context.Context, event Event) error {
 	body, err := json.Marshal(webhookBody{
-		event.Reason, event.Serial, event.NotBefore.UTC(), event.NotAfter.UTC(), event.Dir, append([]string{}, event.Paths...),
+		event.Reason, event.Serial, event.NotBefore.UTC(), event.NotAfter.UTC(), event.Dir,
+		append([]string{}, event.Paths...),
 	})
 	if err != nil {
 		return err

@@ -24,10 +24,12 @@ func TestWebhook_postsTheEvent(t *testing.T) {
 		w.WriteHeader(299)
 	}))
 	defer server.Close()
-	w, _ := create[*webhook](t, Settings{URL: strings.Replace(server.URL, "127.0.0.1", "localhost", 1) + "/reload?token=abc"})
+	w, _ := create[*webhook](t,
+		Settings{URL: strings.Replace(server.URL, "127.0.0.1", "localhost", 1) + "/reload?token=abc"})
 	require.NoError(t, w.Notify(t.Context(), testEvent))
-	assert.Equal(t, `{"reason":"renewed","serial":"0A1B","notBefore":"2026-01-02T03:04:05Z","notAfter":"2026-04-02T01:04:05Z",`+
-		`"dir":"/certs","files":["/certs/keystore.p12","/certs/keystore.pass"]}`, string(body))
+	assert.Equal(t,
+		`{"reason":"renewed","serial":"0A1B","notBefore":"2026-01-02T03:04:05Z","notAfter":"2026-04-02T01:04:05Z",`+
+			`"dir":"/certs","files":["/certs/keystore.p12","/certs/keystore.pass"]}`, string(body))
 	require.NoError(t, w.Notify(t.Context(), Event{}))
 	assert.Contains(t, string(body), `"files":[]`, "rather than null")
 }
@@ -46,7 +48,8 @@ func TestWebhook_reportsAnyOtherStatus_withoutSecrets(t *testing.T) {
 			strings.Repeat(".", 200-len("keystore is broken")) + `", want 2xx`,
 		"/elsewhere": "has status 307 Temporary Redirect, want 2xx; redirects are not followed",
 	} {
-		w, _ := create[*webhook](t, Settings{URL: strings.Replace(server.URL, "://", "://me:s3cret@", 1) + path + "?token=s3cret"})
+		w, _ := create[*webhook](t,
+			Settings{URL: strings.Replace(server.URL, "://", "://me:s3cret@", 1) + path + "?token=s3cret"})
 		require.EqualError(t, w.Notify(t.Context(), testEvent), "posting to "+server.URL+path+": "+want)
 	}
 }
@@ -90,8 +93,9 @@ func TestWebhook_trustsWhatWasPublished(t *testing.T) {
 func TestWebhook_checksTheAddressThatItDials(t *testing.T) {
 	w, _ := create[*webhook](t, Settings{URL: "http://localhost/", Timeout: 50 * time.Millisecond})
 	w.url.Host = "192.0.2.1:8080"
-	require.EqualError(t, w.Notify(t.Context(), testEvent), "posting to http://192.0.2.1:8080/: dial tcp 192.0.2.1:8080: "+
-		"has address 192.0.2.1, want a loopback address such as 127.0.0.1 as long as remote ones are not allowed")
+	require.EqualError(t, w.Notify(t.Context(), testEvent),
+		"posting to http://192.0.2.1:8080/: dial tcp 192.0.2.1:8080: "+
+			"has address 192.0.2.1, want a loopback address such as 127.0.0.1 as long as remote ones are not allowed")
 	w.allowRemote = true
 	err := w.Notify(t.Context(), testEvent)
 	require.Error(t, err)

@@ -47,8 +47,8 @@ type appender struct {
 	mark  []Certificate
 }
 
-// rewriteParts replaces the bytes of the parts that change. The new certificates go to the last part that has some, else
-// to the first encrypted one, else to a new part, which is encrypted in a file that has a password.
+// rewriteParts replaces the bytes of the parts that change. The new certificates go to the last part that has some,
+// else to the first encrypted one, else to a new part, which is encrypted in a file that has a password.
 func (a *appender) rewriteParts(p *pfx) error {
 	var bags [][]bag // of each part, without those within others
 	target, encrypted := -1, p.mac != nil

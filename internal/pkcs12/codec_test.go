@@ -180,7 +180,8 @@ func TestDecode_plainKeyBag_isRead(t *testing.T) {
 }
 
 func TestDecode_foreignStructures_saysWhatIsWrong(t *testing.T) {
-	modern, other, legacy := writer(password, ProfileModern), writer("other", ProfileModern), writer("other", ProfileLegacy)
+	modern, other, legacy := writer(password, ProfileModern), writer("other", ProfileModern),
+		writer("other", ProfileLegacy)
 	contents := sample()
 	empty := dataInfo(sequence())
 	// shrouded is a file with an encrypted key of one byte.
@@ -196,23 +197,27 @@ func TestDecode_foreignStructures_saysWhatIsWrong(t *testing.T) {
 	certificate := func(der []byte) []byte { return sequence(oid(oidX509Certificate...), explicit(octets(der))) }
 	want := texts.Read(t, "structures.txt")
 	for sentence, data := range map[string][]byte{
-		"nothing at all":                                    nil,
-		"an indefinite length without an end":               []byte{0x30, 0x80, 2, 1, 3},
-		"bytes after the end":                               append(file(empty), 0, 0),
-		"another version":                                   sequence(number(4), empty),
-		"a signed safe":                                     file(sequence(oid(1, 2, 840, 113549, 1, 7, 2))),
-		"an enveloped part":                                 file(dataInfo(sequence(sequence(oid(1, 2, 840, 113549, 1, 7, 3))))),
-		"a zero iteration count":                            shrouded(func(p *pbe) { p.iterations = 0 }),
-		"a key shorter than its cipher's":                   shrouded(func(p *pbe) { p.keySize = 16 }),
-		"a short initialization vector":                     shrouded(func(p *pbe) { p.iv = p.iv[:8] }),
-		"an unknown cipher":                                 shrouded(func(p *pbe) { p.cipher = []int{1, 2, 3} }),
-		"a ciphertext that is not whole blocks":             shrouded(func(*pbe) {}),
-		"more iterations than allowed":                      shrouded(func(p *pbe) { p.iterations = maxIterations + 1 }),
-		"a name of half a character":                        attributed(oidFriendlyName, element(byte(tagBMPString), []byte{0, 'a', 0})),
-		"a name of another string type":                     attributed(oidFriendlyName, element(12, []byte("a"))),
-		"a damaged certificate":                             clearFile(bagOf(oidCertBag, certificate([]byte{1}))),
-		"a certificate of another kind":                     clearFile(bagOf(oidCertBag, sequence(oid(1, 2, 3)))),
-		"an unknown MAC":                                    file(empty, sequence(sequence(sequence(oid(1, 2, 3)), octets()), octets())),
+		"nothing at all":                      nil,
+		"an indefinite length without an end": []byte{0x30, 0x80, 2, 1, 3},
+		"bytes after the end":                 append(file(empty), 0, 0),
+		"another version":                     sequence(number(4), empty),
+		"a signed safe":                       file(sequence(oid(1, 2, 840, 113549, 1, 7, 2))),
+		"an enveloped part": file(
+			dataInfo(sequence(sequence(oid(1, 2, 840, 113549, 1, 7, 3))))),
+		"a zero iteration count":                shrouded(func(p *pbe) { p.iterations = 0 }),
+		"a key shorter than its cipher's":       shrouded(func(p *pbe) { p.keySize = 16 }),
+		"a short initialization vector":         shrouded(func(p *pbe) { p.iv = p.iv[:8] }),
+		"an unknown cipher":                     shrouded(func(p *pbe) { p.cipher = []int{1, 2, 3} }),
+		"a ciphertext that is not whole blocks": shrouded(func(*pbe) {}),
+		"more iterations than allowed": shrouded(
+			func(p *pbe) { p.iterations = maxIterations + 1 }),
+		"a name of half a character": attributed(oidFriendlyName,
+			element(byte(tagBMPString), []byte{0, 'a', 0})),
+		"a name of another string type": attributed(oidFriendlyName, element(12, []byte("a"))),
+		"a damaged certificate":         clearFile(bagOf(oidCertBag, certificate([]byte{1}))),
+		"a certificate of another kind": clearFile(bagOf(oidCertBag, sequence(oid(1, 2, 3)))),
+		"an unknown MAC": file(empty,
+			sequence(sequence(sequence(oid(1, 2, 3)), octets()), octets())),
 		"a key with another password":                       file(dataInfo(sequence(other.keys(contents)))),
 		"certificates with another password, without MAC":   file(dataInfo(sequence(legacy.certificates(contents)))),
 		"certificates with another password than the MAC's": modern.file(other.certificates(contents)),
@@ -234,12 +239,16 @@ func TestProfileOf_mixedFiles_belongToNone(t *testing.T) {
 		data []byte
 		want string
 	}{
-		"a legacy key":              {modern.file(legacy.keys(c), modern.certificates(c)), `has the MAC of profile "modern" and a key encrypted in another way`},
-		"legacy certificates":       {modern.file(modern.keys(c), legacy.certificates(c)), `has the MAC of profile "modern" and contents encrypted in another way`},
-		"a legacy MAC":              {legacy.file(modern.keys(c)), `has the MAC of profile "legacy" and a key encrypted in another way`},
-		"no MAC":                    {file(dataInfo(sequence(modern.keys(c)))), "has no MAC, which every profile has"},
-		"certificates in the clear": {modern.file(dataInfo(sequence(certificateBags(c)))), "has contents in the clear, which no profile has"},
-		"another structure":         {number(3), "the file has ASN.1 tag 0x02, want 0x30"},
+		"a legacy key": {modern.file(legacy.keys(c), modern.certificates(c)),
+			`has the MAC of profile "modern" and a key encrypted in another way`},
+		"legacy certificates": {modern.file(modern.keys(c), legacy.certificates(c)),
+			`has the MAC of profile "modern" and contents encrypted in another way`},
+		"a legacy MAC": {legacy.file(modern.keys(c)),
+			`has the MAC of profile "legacy" and a key encrypted in another way`},
+		"no MAC": {file(dataInfo(sequence(modern.keys(c)))), "has no MAC, which every profile has"},
+		"certificates in the clear": {modern.file(dataInfo(sequence(certificateBags(c)))),
+			"has contents in the clear, which no profile has"},
+		"another structure": {number(3), "the file has ASN.1 tag 0x02, want 0x30"},
 	} {
 		profile, err := ProfileOf(row.data)
 		assert.EqualError(t, err, row.want, sentence)

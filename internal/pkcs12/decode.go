@@ -201,8 +201,8 @@ func (d *decoder) open(b bag) (crypto.Signer, error) {
 	return key, err
 }
 
-// openUnnamed decrypts, where keys are not wanted, those that name no certificate: nothing else shows which certificates
-// belong to them. One that cannot be decrypted stays closed.
+// openUnnamed decrypts, where keys are not wanted, those that name no certificate: nothing else shows which
+// certificates belong to them. One that cannot be decrypted stays closed.
 func (d *decoder) openUnnamed() {
 	for i, b := range d.closed {
 		named := b.localKeyID != nil && slices.ContainsFunc(d.contents.Certificates, func(c Certificate) bool {

@@ -13,10 +13,11 @@ import (
 
 func TestToDER_rewritesBER(t *testing.T) {
 	for name, test := range map[string]struct{ ber, want []byte }{
-		"DER stays":                       {[]byte{0x30, 3, 2, 1, 5}, []byte{0x30, 3, 2, 1, 5}},
-		"an indefinite length":            {[]byte{0x30, 0x80, 2, 1, 5, 0, 0}, []byte{0x30, 3, 2, 1, 5}},
-		"a length of too many octets":     {[]byte{0x30, 0x83, 0, 0, 3, 2, 1, 5}, []byte{0x30, 3, 2, 1, 5}},
-		"segments":                        {[]byte{0x24, 0x80, 4, 1, 'a', 4, 2, 'b', 'c', 0, 0}, []byte{4, 3, 'a', 'b', 'c'}},
+		"DER stays":                   {[]byte{0x30, 3, 2, 1, 5}, []byte{0x30, 3, 2, 1, 5}},
+		"an indefinite length":        {[]byte{0x30, 0x80, 2, 1, 5, 0, 0}, []byte{0x30, 3, 2, 1, 5}},
+		"a length of too many octets": {[]byte{0x30, 0x83, 0, 0, 3, 2, 1, 5}, []byte{0x30, 3, 2, 1, 5}},
+		"segments": {[]byte{0x24, 0x80, 4, 1, 'a', 4, 2, 'b', 'c', 0, 0},
+			[]byte{4, 3, 'a', 'b', 'c'}},
 		"segments of segments":            {[]byte{0x24, 9, 0x24, 0x80, 4, 1, 'a', 0, 0, 4, 0}, []byte{4, 1, 'a'}},
 		"no segment":                      {[]byte{0x24, 0x80, 0, 0}, []byte{4, 0}},
 		"contents of OCTET STRINGs stay":  {[]byte{4, 4, 0x30, 0x80, 0, 0}, []byte{4, 4, 0x30, 0x80, 0, 0}},
@@ -45,10 +46,12 @@ func TestToDER_refuses(t *testing.T) {
 		ber  []byte
 		want string
 	}{
-		"nothing":                       {nil, "is cut short or has a damaged length"},
-		"an element without its end":    {[]byte{0x30, 0x80, 2, 1, 5}, "is cut short or has a damaged length"},
-		"a primitive without a length":  {[]byte{4, 0x80, 0, 0}, "has a primitive element (ASN.1 tag 0x04) without a length"},
-		"a segment of another kind":     {[]byte{0x24, 0x80, 2, 1, 5, 0, 0}, "has a segment with ASN.1 tag 0x02 in an OCTET STRING, want 0x04"},
+		"nothing":                    {nil, "is cut short or has a damaged length"},
+		"an element without its end": {[]byte{0x30, 0x80, 2, 1, 5}, "is cut short or has a damaged length"},
+		"a primitive without a length": {[]byte{4, 0x80, 0, 0},
+			"has a primitive element (ASN.1 tag 0x04) without a length"},
+		"a segment of another kind": {[]byte{0x24, 0x80, 2, 1, 5, 0, 0},
+			"has a segment with ASN.1 tag 0x02 in an OCTET STRING, want 0x04"},
 		"bytes after the end":           {[]byte{0x30, 0, 1, 2}, "has 2 bytes after its end"},
 		"a child longer than its frame": {[]byte{0x30, 3, 4, 9, 1}, "is cut short or has a damaged length"},
 		"a tag of several octets":       {[]byte{0x3f, 1, 0}, "has ASN.1 tag 0x3f, which PKCS#12 does not use"},
@@ -123,7 +126,8 @@ func TestDeriveKey_publishedVectors(t *testing.T) {
 		{"sesame", "ffffffffffffffff", purposeKey, 2048, "7cd9fd3e2b3be7691a44e3bef0f9ea0fb9b897d4e325d9d1"},
 	} {
 		want := unhex(t, row.want)
-		got := deriveKey(crypto.SHA1, row.purpose, passphrase{text: row.password}.bmp(), unhex(t, row.salt), row.iterations, len(want))
+		got := deriveKey(crypto.SHA1, row.purpose, passphrase{text: row.password}.bmp(),
+			unhex(t, row.salt), row.iterations, len(want))
 		assert.Equal(t, row.want, hex.EncodeToString(got), "%s, purpose %d", row.password, row.purpose)
 	}
 }

@@ -30,7 +30,8 @@ func addStores(f *testing.F, add func(data []byte)) {
 func opensslKey(t *testing.T, path, password string) []byte {
 	t.Helper()
 	openssl := fixture.RequirePrograms(t, "openssl")[0]
-	text, err := exec.Command(openssl, "pkcs12", "-in", path, "-legacy", "-nocerts", "-noenc", "-passin", "pass:"+password).Output()
+	text, err := exec.Command(openssl, "pkcs12", "-in", path, "-legacy", "-nocerts", "-noenc",
+		"-passin", "pass:"+password).Output()
 	require.NoError(t, err)
 	convert := exec.Command(openssl, "pkcs8", "-topk8", "-nocrypt", "-outform", "DER")
 	convert.Stdin = bytes.NewReader(text)
@@ -127,12 +128,15 @@ func TestDecode_hostileParameters_areCheap(t *testing.T) {
 		read func() error
 		want string
 	}{
-		"2^31 iterations":              {key(pbkdf2KDF(1 << 31)), tooMany},
-		"2^62 iterations":              {key(pbkdf2KDF(1 << 62)), tooMany},
-		"scrypt of 64 MiB":             {key(scryptKDF(1<<16, 8, 1)), "scrypt asks for more than 32 MiB of memory (N is 65536, r is 8)"},
-		"scrypt of 2^62":               {key(scryptKDF(1<<62, 1<<30, 1)), "scrypt asks for more than 32 MiB of memory"},
-		"scrypt, 2^30 lanes":           {key(scryptKDF(1<<14, 8, 1<<30)), "scrypt asks for too much work (N is 16384, r is 8, p is 1073741824)"},
-		"scrypt, N not a power":        {key(scryptKDF(1000, 8, 1)), "deriving the key: scrypt: N must be > 1 and a power of 2"},
+		"2^31 iterations": {key(pbkdf2KDF(1 << 31)), tooMany},
+		"2^62 iterations": {key(pbkdf2KDF(1 << 62)), tooMany},
+		"scrypt of 64 MiB": {key(scryptKDF(1<<16, 8, 1)),
+			"scrypt asks for more than 32 MiB of memory (N is 65536, r is 8)"},
+		"scrypt of 2^62": {key(scryptKDF(1<<62, 1<<30, 1)), "scrypt asks for more than 32 MiB of memory"},
+		"scrypt, 2^30 lanes": {key(scryptKDF(1<<14, 8, 1<<30)),
+			"scrypt asks for too much work (N is 16384, r is 8, p is 1073741824)"},
+		"scrypt, N not a power": {key(scryptKDF(1000, 8, 1)),
+			"deriving the key: scrypt: N must be > 1 and a power of 2"},
 		"the most scrypt that is read": {key(scryptKDF(1<<15, 8, 1)), "wrong password for the key, or it is damaged"},
 		"2^31 iterations of PBMAC1":    {pbmac1(1<<31, 32), tooMany},
 		"a key of 1 GiB":               {pbmac1(1000, 1<<30), "PBMAC1 key has 1073741824 bytes, want 20 to 64"},

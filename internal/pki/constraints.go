@@ -100,7 +100,8 @@ func (c *checker) check(chain []*x509.Certificate) string {
 func (c *checker) apply(limits *constraints, cert *x509.Certificate) string {
 	for _, n := range c.namesOf(cert) {
 		if c.left -= len(limits.permitted) + len(limits.excluded); c.left < 0 {
-			return fmt.Sprintf("has too many name constraints for the names below it, want at most %d comparisons", maxComparisons)
+			return fmt.Sprintf("has too many name constraints for the names below it, want at most %d comparisons",
+				maxComparisons)
 		}
 		if fault := limits.allow(n); fault != "" {
 			return fmt.Sprintf("%s: see the certificate %q below it", fault, shownName(cert.RawSubject))
@@ -118,9 +119,11 @@ func (l *constraints) allow(n name) string {
 	var covers func(subtree) bool
 	switch n.tag {
 	case tagDirectory:
-		what, covers = fmt.Sprintf("the directory name %q", shownName(n.der)), func(s subtree) bool { return within(n.rdns, s.rdns) }
+		what, covers = fmt.Sprintf("the directory name %q", shownName(n.der)),
+			func(s subtree) bool { return within(n.rdns, s.rdns) }
 	case tagEmail:
-		what, covers = fmt.Sprintf("the e-mail address %q", OneLine(n.mail, 256)), func(s subtree) bool { return mailWithin(n.mail, s.mail) }
+		what, covers = fmt.Sprintf("the e-mail address %q", OneLine(n.mail, 256)),
+			func(s subtree) bool { return mailWithin(n.mail, s.mail) }
 	default:
 		return ""
 	}
@@ -149,8 +152,8 @@ func mailWithin(mail, base string) bool {
 	return base == "" || strings.EqualFold(host, base)
 }
 
-// beyond says why a name cannot be compared with the constraints of its kind. Of those that are not understood, one that
-// is not critical may be passed over (RFC 5280, section 4.2).
+// beyond says why a name cannot be compared with the constraints of its kind. Of those that are not understood, one
+// that is not critical may be passed over (RFC 5280, section 4.2).
 func (l *constraints) beyond(n name) string {
 	for _, list := range [][]subtree{l.excluded, l.permitted} {
 		for _, s := range list {
@@ -199,7 +202,8 @@ func parseConstraints(e pkix.Extension) *constraints {
 	var body, permitted, excluded cryptobyte.String
 	tag := func(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific().Constructed() }
 	c.unreadable = !s.ReadASN1(&body, cbasn1.SEQUENCE) || !s.Empty() ||
-		!body.ReadOptionalASN1(&permitted, nil, tag(0)) || !body.ReadOptionalASN1(&excluded, nil, tag(1)) || !body.Empty() ||
+		!body.ReadOptionalASN1(&permitted, nil, tag(0)) || !body.ReadOptionalASN1(&excluded, nil, tag(1)) ||
+		!body.Empty() ||
 		!parseSubtrees(permitted, &c.permitted) || !parseSubtrees(excluded, &c.excluded)
 	return c
 }
@@ -256,7 +260,8 @@ func parseConstraintName(s *cryptobyte.String, n *name) bool {
 // understood here, so that it stays an otherName.
 func (n *name) setMailbox(value cryptobyte.String) {
 	var inner, mail cryptobyte.String
-	if !value.ReadASN1(&inner, cbasn1.Tag(0).ContextSpecific().Constructed()) || !inner.ReadASN1(&mail, cbasn1.UTF8String) {
+	if !value.ReadASN1(&inner, cbasn1.Tag(0).ContextSpecific().Constructed()) ||
+		!inner.ReadASN1(&mail, cbasn1.UTF8String) {
 		return
 	}
 	host := mail[bytes.LastIndexByte(mail, '@')+1:]
@@ -304,7 +309,8 @@ var (
 	oidEmailAddress   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}
 )
 
-// parseAlternativeNames stops at what cannot be read, which then is a name that no constraint on directory names allows.
+// parseAlternativeNames stops at what cannot be read, which then is a name that no constraint on directory names
+// allows.
 func parseAlternativeNames(der []byte) []name {
 	s := cryptobyte.String(der)
 	var body cryptobyte.String
@@ -313,7 +319,8 @@ func parseAlternativeNames(der []byte) []name {
 	for ok && !body.Empty() {
 		var n name
 		mailbox := body.PeekASN1Tag(cbasn1.Tag(tagOther).ContextSpecific().Constructed())
-		if ok = parseConstraintName(&body, &n); ok && (mailbox || !slices.Contains([]int{tagEmail, tagDNS, tagURI, tagIP}, n.tag)) {
+		if ok = parseConstraintName(&body, &n); ok &&
+			(mailbox || !slices.Contains([]int{tagEmail, tagDNS, tagURI, tagIP}, n.tag)) {
 			list = append(list, n)
 		}
 	}

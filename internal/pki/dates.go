@@ -14,7 +14,8 @@ func Moment(from, to time.Time, share float64) time.Time {
 	if span := to.Sub(from); -longest < span && span < longest {
 		return from.Add(time.Duration(share * float64(span)))
 	}
-	return time.Unix(from.Unix()+int64(share*float64(to.Unix()-from.Unix())), int64(from.Nanosecond())).In(from.Location())
+	return time.Unix(from.Unix()+int64(share*float64(to.Unix()-from.Unix())),
+		int64(from.Nanosecond())).In(from.Location())
 }
 
 // Days is how many whole days are left from one moment to another; negative when that has gone by.

@@ -30,8 +30,8 @@ func SameKey(a, b crypto.PublicKey) bool {
 	return ok && key.Equal(b)
 }
 
-// KeyName is the algorithm and size of a public key as KEY_ALGORITHM has them: RSA-2048, ECDSA-P256, Ed25519. Of a key of
-// another kind, ok is false and the name that of its Go type.
+// KeyName is the algorithm and size of a public key as KEY_ALGORITHM has them: RSA-2048, ECDSA-P256, Ed25519. Of a key
+// of another kind, ok is false and the name that of its Go type.
 func KeyName(pub crypto.PublicKey) (name string, ok bool) {
 	switch pub := pub.(type) {
 	case *rsa.PublicKey:

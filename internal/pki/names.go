@@ -1,6 +1,7 @@
-// Package pki reads, words, compares and verifies certificates (RFC 5280) that other people's programs made, in the same
-// way for every log, report and check: PEM as files really have it, certificates that crypto/x509 refuses, names and serial
-// numbers as openssl prints them, and certification paths with the reason why one does not verify. It makes none.
+// Package pki reads, words, compares and verifies certificates (RFC 5280) that other people's programs made, in the
+// same way for every log, report and check: PEM as files really have it, certificates that crypto/x509 refuses, names
+// and serial numbers as openssl prints them, and certification paths with the reason why one does not verify. It makes
+// none.
 package pki
 
 import (

@@ -22,9 +22,12 @@ func TestSerial_hasTwoDigitsToAnOctet(t *testing.T) {
 func TestDN_keepsTheOrderOfTheDER(t *testing.T) {
 	// L, OU, O, ST, C, CN, as package config encodes a subject.
 	raw, err := asn1.Marshal(pkix.RDNSequence{
-		{{Type: asn1.ObjectIdentifier{2, 5, 4, 7}, Value: "l"}}, {{Type: asn1.ObjectIdentifier{2, 5, 4, 11}, Value: "ou"}},
-		{{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "o, inc"}}, {{Type: asn1.ObjectIdentifier{2, 5, 4, 8}, Value: "st"}},
-		{{Type: asn1.ObjectIdentifier{2, 5, 4, 6}, Value: "SE"}}, {{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "cn"}},
+		{{Type: asn1.ObjectIdentifier{2, 5, 4, 7}, Value: "l"}},
+		{{Type: asn1.ObjectIdentifier{2, 5, 4, 11}, Value: "ou"}},
+		{{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "o, inc"}},
+		{{Type: asn1.ObjectIdentifier{2, 5, 4, 8}, Value: "st"}},
+		{{Type: asn1.ObjectIdentifier{2, 5, 4, 6}, Value: "SE"}},
+		{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "cn"}},
 	})
 	require.NoError(t, err)
 	assert.Equal(t, `CN=cn,C=SE,ST=st,O=o\, inc,OU=ou,L=l`, DN(raw))
@@ -36,7 +39,8 @@ func TestNames_areSortedAndSayTheirKind(t *testing.T) {
 		DNSNames: []string{"B.example", "a.example"}, EmailAddresses: []string{"X@Example.org"},
 		IPAddresses: []net.IP{net.IPv4(192, 0, 2, 1)}, URIs: []*url.URL{{Scheme: "spiffe", Host: "td", Path: "/x"}},
 	}
-	want := []string{"DNS:a.example", "DNS:b.example", "IP Address:192.0.2.1", "URI:spiffe://td/x", "email:X@example.org"}
+	want := []string{"DNS:a.example", "DNS:b.example", "IP Address:192.0.2.1", "URI:spiffe://td/x",
+		"email:X@example.org"}
 	assert.Equal(t, want, Names(cert))
 	assert.Equal(t, want, RequestNames(&x509.CertificateRequest{
 		DNSNames: cert.DNSNames, EmailAddresses: cert.EmailAddresses, IPAddresses: cert.IPAddresses, URIs: cert.URIs,

@@ -111,7 +111,8 @@ func parseOutline(der []byte) *x509.Certificate {
 
 func readTime(s *cryptobyte.String) time.Time {
 	var t time.Time
-	if s.PeekASN1Tag(cbasn1.UTCTime) && s.ReadASN1UTCTime(&t) || s.PeekASN1Tag(cbasn1.GeneralizedTime) && s.ReadASN1GeneralizedTime(&t) {
+	if s.PeekASN1Tag(cbasn1.UTCTime) && s.ReadASN1UTCTime(&t) ||
+		s.PeekASN1Tag(cbasn1.GeneralizedTime) && s.ReadASN1GeneralizedTime(&t) {
 		return t
 	}
 	return time.Time{}

@@ -30,9 +30,10 @@ func TestParse_readsWhatCryptoX509Refuses(t *testing.T) {
 	for name, want := range map[string]struct{ serial, unusable string }{
 		"negative-serial.pem": {"-4D", "it cannot be parsed: x509: negative serial number"},
 		"brainpool.pem":       {"", "it cannot be parsed: x509: unsupported elliptic curve"},
-		"ecacc.pem":           {"-11D4C2142BDE21EB579D53FB0C223BFF", "it cannot be parsed: x509: negative serial number"},
-		"underscore.pem":      {"", ""}, // which is no reason for not using it
-		"ed448.pem":           {"", "its key is of an unsupported kind (Ed448)"},
+		"ecacc.pem": {"-11D4C2142BDE21EB579D53FB0C223BFF",
+			"it cannot be parsed: x509: negative serial number"},
+		"underscore.pem": {"", ""}, // which is no reason for not using it
+		"ed448.pem":      {"", "its key is of an unsupported kind (Ed448)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(certificates, name)
@@ -48,7 +49,8 @@ func TestParse_readsWhatCryptoX509Refuses(t *testing.T) {
 				assert.Equal(t, want.serial, Serial(cert))
 			}
 			openssl := fixture.RequirePrograms(t, "openssl")[0]
-			out, err := exec.Command(openssl, "x509", "-in", path, "-noout", "-nameopt", "RFC2253,-esc_msb,utf8", "-subject", "-issuer", "-serial", "-dates", "-dateopt", "iso_8601").Output()
+			out, err := exec.Command(openssl, "x509", "-in", path, "-noout", "-nameopt", "RFC2253,-esc_msb,utf8",
+				"-subject", "-issuer", "-serial", "-dates", "-dateopt", "iso_8601").Output()
 			require.NoError(t, err)
 			const stamp = "2006-01-02 15:04:05Z"
 			assert.Equal(t, strings.TrimSpace(string(out)), strings.Join([]string{
@@ -69,8 +71,10 @@ func TestParse_readsWhatCryptoX509Reads(t *testing.T) {
 	require.NoError(t, Unusable(cert))
 
 	outline := parseOutline(der)
-	assert.Equal(t, []any{want.Raw, want.RawTBSCertificate, want.RawSubject, want.RawIssuer, want.RawSubjectPublicKeyInfo, want.SerialNumber, want.NotBefore, want.NotAfter},
-		[]any{outline.Raw, outline.RawTBSCertificate, outline.RawSubject, outline.RawIssuer, outline.RawSubjectPublicKeyInfo, outline.SerialNumber, outline.NotBefore, outline.NotAfter})
+	assert.Equal(t, []any{want.Raw, want.RawTBSCertificate, want.RawSubject, want.RawIssuer,
+		want.RawSubjectPublicKeyInfo, want.SerialNumber, want.NotBefore, want.NotAfter},
+		[]any{outline.Raw, outline.RawTBSCertificate, outline.RawSubject, outline.RawIssuer,
+			outline.RawSubjectPublicKeyInfo, outline.SerialNumber, outline.NotBefore, outline.NotAfter})
 }
 
 func TestParse_refusesWhatIsNoCertificate(t *testing.T) {

@@ -27,10 +27,10 @@ type PathError struct {
 func (e *PathError) Error() string { return e.Reason }
 func (e *PathError) Unwrap() error { return e.Err }
 
-// VerifyPath returns the certification paths (RFC 5280, section 6) from a certificate to an anchor, both ends included. They
-// consist of the certificates given. Beyond crypto/x509, which it calls, it applies name constraints on directory names, and
-// lets constraints on kinds of names that are not understood refuse only paths with a name of that kind (sections 4.2.1.10
-// and 6.1).
+// VerifyPath returns the certification paths (RFC 5280, section 6) from a certificate to an anchor, both ends
+// included. They consist of the certificates given. Beyond crypto/x509, which it calls, it applies name constraints on
+// directory names, and lets constraints on kinds of names that are not understood refuse only paths with a name of
+// that kind (sections 4.2.1.10 and 6.1).
 func VerifyPath(leaf *x509.Certificate, o PathOptions) ([][]*x509.Certificate, error) {
 	if err := Unusable(leaf); err != nil {
 		return nil, err
@@ -40,7 +40,8 @@ func VerifyPath(leaf *x509.Certificate, o PathOptions) ([][]*x509.Certificate, e
 		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 	}
 	c := newChecker()
-	options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: o.At, KeyUsages: usages}
+	options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
+		CurrentTime: o.At, KeyUsages: usages}
 	given := map[string]*x509.Certificate{string(leaf.Raw): leaf}
 	add := func(pool *x509.CertPool, certs []*x509.Certificate) {
 		for _, cert := range certs {
@@ -67,7 +68,8 @@ func VerifyPath(leaf *x509.Certificate, o PathOptions) ([][]*x509.Certificate, e
 		}
 		fault := c.check(chain)
 		if fault != "" && refusal == nil {
-			refusal = &PathError{Reason: fault, Err: x509.CertificateInvalidError{Cert: leaf, Reason: x509.CANotAuthorizedForThisName, Detail: fault}}
+			refusal = &PathError{Reason: fault,
+				Err: x509.CertificateInvalidError{Cert: leaf, Reason: x509.CANotAuthorizedForThisName, Detail: fault}}
 		}
 		return fault != ""
 	})
@@ -93,11 +95,13 @@ var oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
 // relaxed is a certificate for crypto/x509, whose name constraints are checked here where it does not understand them.
 // What it does understand among them, it applies all the same.
 func (c *checker) relaxed(cert *x509.Certificate) *x509.Certificate {
-	if !slices.ContainsFunc(cert.UnhandledCriticalExtensions, oidNameConstraints.Equal) || c.constraintsOf(cert).unreadable {
+	if !slices.ContainsFunc(cert.UnhandledCriticalExtensions, oidNameConstraints.Equal) ||
+		c.constraintsOf(cert).unreadable {
 		return cert
 	}
 	another := *cert
-	another.UnhandledCriticalExtensions = slices.DeleteFunc(slices.Clone(cert.UnhandledCriticalExtensions), oidNameConstraints.Equal)
+	another.UnhandledCriticalExtensions = slices.DeleteFunc(slices.Clone(cert.UnhandledCriticalExtensions),
+		oidNameConstraints.Equal)
 	return &another
 }
 

@@ -15,15 +15,16 @@ const (
 	maxNamesakes = 16
 )
 
-// PathReason says what is wrong with the path from a certificate to an anchor where crypto/x509 only says that no authority is
-// known: an algorithm or an extension that is not supported, an issuer's certificate that can verify nothing, or one of
-// that name with another key. It is empty when an issuer's certificate is simply not there, or when none of these is wrong.
+// PathReason says what is wrong with the path from a certificate to an anchor where crypto/x509 only says that no
+// authority is known: an algorithm or an extension that is not supported, an issuer's certificate that can verify
+// nothing, or one of that name with another key. It is empty when an issuer's certificate is simply not there, or when
+// none of these is wrong.
 func PathReason(leaf *x509.Certificate, others, anchors []*x509.Certificate) string {
 	return pathReason(leaf, others, anchors, false)
 }
 
-// HandshakeReason is Reason for the certificates that the other side of TLS showed, and the error that crypto/tls had. It
-// knows no name constraints but its own, and tells of dates and usages itself.
+// HandshakeReason is Reason for the certificates that the other side of TLS showed, and the error that crypto/tls had.
+// It knows no name constraints but its own, and tells of dates and usages itself.
 func HandshakeReason(err error, shown, anchors []*x509.Certificate) string {
 	if tellsReason(err) {
 		return ""
@@ -42,7 +43,8 @@ func pathReason(leaf *x509.Certificate, others, anchors []*x509.Certificate, han
 			return extensionFault(cert, handshake)
 		}
 		if algorithm := UnsupportedSignature(cert); algorithm != "" && !slices.ContainsFunc(anchors, cert.Equal) {
-			return fmt.Sprintf("%q is signed with %s, which is not accepted: have it issued with SHA-256 or stronger", shownName(cert.RawSubject), algorithm)
+			return fmt.Sprintf("%q is signed with %s, which is not accepted: have it issued with SHA-256 or stronger",
+				shownName(cert.RawSubject), algorithm)
 		}
 		if fault := extensionFault(cert, handshake); fault != "" {
 			return fault
@@ -63,7 +65,8 @@ func pathReason(leaf *x509.Certificate, others, anchors []*x509.Certificate, han
 }
 
 // issuerOf finds the certificate that signed another, or says why none of its issuer's name did.
-func issuerOf(cert *x509.Certificate, among []*x509.Certificate, place string) (issuer *x509.Certificate, fault string) {
+func issuerOf(cert *x509.Certificate, among []*x509.Certificate,
+	place string) (issuer *x509.Certificate, fault string) {
 	tried := 0
 	for _, candidate := range among {
 		if !bytes.Equal(candidate.RawSubject, cert.RawIssuer) || cert.Equal(candidate) {
@@ -82,7 +85,8 @@ func issuerOf(cert *x509.Certificate, among []*x509.Certificate, place string) (
 		case err == nil:
 			return candidate, ""
 		case candidate.KeyUsage != 0 && candidate.KeyUsage&x509.KeyUsageCertSign == 0:
-			fault = fmt.Sprintf("the certificate %q is %s, but its key usage does not allow it to sign certificates", name, place)
+			fault = fmt.Sprintf("the certificate %q is %s, but its key usage does not allow it to sign certificates",
+				name, place)
 		case !mayIssue(candidate):
 			fault = fmt.Sprintf("the certificate %q is %s, but it is not one of a CA (basicConstraints)", name, place)
 		case fault == "":
@@ -103,11 +107,14 @@ func extensionFault(cert *x509.Certificate, handshake bool) string {
 	for _, oid := range cert.UnhandledCriticalExtensions {
 		switch {
 		case oid.Equal(oidNameConstraints) && handshake:
-			return fmt.Sprintf("the CA certificate %q has name constraints of a kind that is not supported for TLS: use a CA without them, or with "+
-				"those on DNS names and addresses only", shownName(cert.RawSubject))
+			return fmt.Sprintf(
+				"the CA certificate %q has name constraints of a kind that is not supported for "+
+					"TLS: use a CA without them, or with "+
+					"those on DNS names and addresses only", shownName(cert.RawSubject))
 		case oid.Equal(oidNameConstraints):
 		default:
-			return fmt.Sprintf("the certificate %q has a critical extension that is not supported: OID %s", shownName(cert.RawSubject), oid)
+			return fmt.Sprintf("the certificate %q has a critical extension that is not supported: OID %s",
+				shownName(cert.RawSubject), oid)
 		}
 	}
 	return ""
@@ -116,5 +123,6 @@ func extensionFault(cert *x509.Certificate, handshake bool) string {
 // OnlyCommonName tells whether a certificate has a host name as common name and no alternative name that could match:
 // common names are not looked at (RFC 9525, section 6.2), by crypto/x509 neither.
 func OnlyCommonName(cert *x509.Certificate, host string) bool {
-	return len(cert.DNSNames)+len(cert.IPAddresses) == 0 && strings.EqualFold(cert.Subject.CommonName, strings.TrimSuffix(host, "."))
+	return len(cert.DNSNames)+len(cert.IPAddresses) == 0 &&
+		strings.EqualFold(cert.Subject.CommonName, strings.TrimSuffix(host, "."))
 }

@@ -41,10 +41,11 @@ var errMany = fmt.Errorf("has more than %d PEM blocks, want fewer: is it one fil
 // HasPEM says whether data has a PEM block, readable or not.
 func HasPEM(data []byte) bool { return bytes.Contains(PEMText(data), begin) }
 
-// PEMBlocks finds the PEM blocks (RFC 7468) of a file as people and tools really leave them: with a byte order mark, in UTF-16,
-// indented as in YAML, with line ends that were lost, turned into spaces or into the characters \n, and with one block on
-// the line where another ends. Only what is beyond doubt is read: what stands between a BEGIN and its END must be Base64
-// once white space and written-out line ends are gone. A block that cannot be read does not hide the others.
+// PEMBlocks finds the PEM blocks (RFC 7468) of a file as people and tools really leave them: with a byte order mark,
+// in UTF-16, indented as in YAML, with line ends that were lost, turned into spaces or into the characters \n, and
+// with one block on the line where another ends. Only what is beyond doubt is read: what stands between a BEGIN and
+// its END must be Base64 once white space and written-out line ends are gone. A block that cannot be read does not
+// hide the others.
 //
 // PEMBlocks returns the blocks in their order. It is an error when there are more than MaxBlocks.
 func PEMBlocks(data []byte) ([]PEMBlock, error) {
@@ -74,7 +75,8 @@ func readBlock(data []byte) (PEMBlock, int) {
 	after := data[len(begin):]
 	n := bytes.Index(after[:min(len(after), maxLabel+len(dash))], dash) // no further: a file may have many such lines
 	if n < 0 || bytes.ContainsAny(after[:n], "\r\n") {
-		return PEMBlock{Err: errors.New("its BEGIN line is damaged: want -----BEGIN, a label and five dashes on one line")}, len(begin)
+		return PEMBlock{Err: errors.New(
+			"its BEGIN line is damaged: want -----BEGIN, a label and five dashes on one line")}, len(begin)
 	}
 	b := PEMBlock{Label: string(after[:n])}
 	body := after[n+len(dash):]
@@ -92,7 +94,8 @@ func readBlock(data []byte) (PEMBlock, int) {
 	length := head + closing + len(end)
 	label := body[closing+len(end):]
 	if !bytes.HasPrefix(label, []byte(b.Label+"-----")) {
-		b.Err = errors.New("its END line has another label than its BEGIN line: lines are missing, or the file was edited")
+		b.Err = errors.New(
+			"its END line has another label than its BEGIN line: lines are missing, or the file was edited")
 		return b, length
 	}
 	length += len(b.Label) + len(dash)
@@ -159,7 +162,8 @@ func pemLines(data []byte) int {
 	return n
 }
 
-// PEMText is the file in UTF-8, without a byte order mark. PowerShell and some editors write UTF-16, not always with a mark.
+// PEMText is the file in UTF-8, without a byte order mark. PowerShell and some editors write UTF-16, not always with a
+// mark.
 func PEMText(data []byte) []byte {
 	switch {
 	case bytes.HasPrefix(data, []byte{'-', 0, '-', 0}):

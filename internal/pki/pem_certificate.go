@@ -43,9 +43,9 @@ func (b PEMBlock) Certificate() (*x509.Certificate, error) {
 	return Parse(der)
 }
 
-// PEMCertificates reads all the certificates of a file, in their order. Other blocks are passed over. What is wrong with
-// a certificate that cannot be read is among the faults, each of which names the block and its line. The error is for
-// a file that is not read at all.
+// PEMCertificates reads all the certificates of a file, in their order. Other blocks are passed over. What is wrong
+// with a certificate that cannot be read is among the faults, each of which names the block and its line. The error is
+// for a file that is not read at all.
 func PEMCertificates(data []byte) (certs []*x509.Certificate, faults []error, err error) {
 	blocks, err := PEMBlocks(data)
 	if err != nil {

@@ -63,7 +63,8 @@ func TestBlocks_readsWhatWasDoneToAFile(t *testing.T) {
 			blocks, err := PEMBlocks(data)
 			require.NoError(t, err)
 			require.Len(t, blocks, 2)
-			for i, want := range []PEMBlock{{Label: "CERTIFICATE", Bytes: bytes.Repeat([]byte("one"), 100)}, {Label: "PRIVATE KEY", Bytes: []byte("two")}} {
+			for i, want := range []PEMBlock{{Label: "CERTIFICATE", Bytes: bytes.Repeat([]byte("one"), 100)},
+				{Label: "PRIVATE KEY", Bytes: []byte("two")}} {
 				require.NoError(t, blocks[i].Err)
 				want.Line = blocks[i].Line
 				assert.Equal(t, want, blocks[i])
@@ -73,24 +74,31 @@ func TestBlocks_readsWhatWasDoneToAFile(t *testing.T) {
 }
 
 func TestBlocks_headersOfOldKeys(t *testing.T) {
-	text := "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: DES-EDE3-CBC,00\n\nb25l\n-----END RSA PRIVATE KEY-----\n"
-	for name, data := range map[string]string{"LF": text, "CR LF": strings.ReplaceAll(text, "\n", "\r\n"), "CR": strings.ReplaceAll(text, "\n", "\r")} {
+	text := "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: " +
+		"DES-EDE3-CBC,00\n\nb25l\n-----END RSA PRIVATE KEY-----\n"
+	for name, data := range map[string]string{"LF": text, "CR LF": strings.ReplaceAll(text, "\n", "\r\n"),
+		"CR": strings.ReplaceAll(text, "\n", "\r")} {
 		t.Run(name, func(t *testing.T) {
 			blocks, err := PEMBlocks([]byte(data))
 			require.NoError(t, err)
-			assert.Equal(t, []PEMBlock{{Label: "RSA PRIVATE KEY", Headers: "Proc-Type: 4,ENCRYPTED\nDEK-Info: DES-EDE3-CBC,00", Bytes: []byte("one"), Line: 1}}, blocks)
+			assert.Equal(t, []PEMBlock{{Label: "RSA PRIVATE KEY",
+				Headers: "Proc-Type: 4,ENCRYPTED\nDEK-Info: DES-EDE3-CBC,00", Bytes: []byte("one"), Line: 1}}, blocks)
 		})
 	}
 }
 
 func TestBlocks_damageIsNamedAndHidesNoOther(t *testing.T) {
 	const good = "-----BEGIN A-----\nb25l\n-----END A-----\n"
-	const copyAgain = "copy the file again as it was made; in YAML use a block scalar (key: |) and indent each line alike"
+	const copyAgain = "copy the file again as it was made; in YAML use a block scalar (key: |) " +
+		"and indent each line alike"
 	for name, test := range map[string]struct{ damaged, want string }{
-		"no END": {"-----BEGIN B-----\nb25l\n", `the PEM block "B" at line 4: it has no END line: the file was cut short, or lines are missing`},
+		"no END": {"-----BEGIN B-----\nb25l\n",
+			`the PEM block "B" at line 4: it has no END line: the file was cut short, or lines are missing`},
 		"another END": {"-----BEGIN B-----\nb25l\n-----END C-----\n",
-			`the PEM block "B" at line 4: its END line has another label than its BEGIN line: lines are missing, or the file was edited`},
-		"nothing inside": {"-----BEGIN B-----\n-----END B-----\n", `the PEM block "B" at line 4: it is empty, want Base64 between its BEGIN and END lines`},
+			`the PEM block "B" at line 4: its END line has another label than its BEGIN line: ` +
+				`lines are missing, or the file was edited`},
+		"nothing inside": {"-----BEGIN B-----\n-----END B-----\n",
+			`the PEM block "B" at line 4: it is empty, want Base64 between its BEGIN and END lines`},
 		"a lost character": {"-----BEGIN B-----\nb25\n-----END B-----\n",
 			`the PEM block "B" at line 4: its Base64 is incomplete: characters are missing; ` + copyAgain},
 		"a foreign character": {"-----BEGIN B-----\nb2*l\n-----END B-----\n",
@@ -100,7 +108,8 @@ func TestBlocks_damageIsNamedAndHidesNoOther(t *testing.T) {
 		"another escape": {"-----BEGIN B-----\\tb25l\\t-----END B-----\n",
 			`the PEM block "B" at line 4: it has backslashes: an escaped text was not unescaped; ` + copyAgain},
 		"headers without an end": {"-----BEGIN B-----\nProc-Type: 4,ENCRYPTED\nb25l\n-----END B-----\n",
-			`the PEM block "B" at line 4: it has header lines and no empty line after them: the line ends were lost, write the file again as it was made`},
+			`the PEM block "B" at line 4: it has header lines and no empty line after them: the ` +
+				`line ends were lost, write the file again as it was made`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			blocks, err := PEMBlocks([]byte(good + test.damaged + good))
@@ -121,9 +130,12 @@ func TestBlocks_isBounded(t *testing.T) {
 		data string
 		want string
 	}{
-		"100,000 blocks":            {strings.Repeat(block, 100_000), "has more than 10000 PEM blocks, want fewer: is it one file?"},
-		"100,000 begins":            {strings.Repeat("-----BEGIN A-----", 100_000), "has more than 10000 PEM blocks, want fewer: is it one file?"},
-		"100,000 damaged begins":    {strings.Repeat("-----BEGIN ", 100_000), "has more than 10000 PEM blocks, want fewer: is it one file?"},
+		"100,000 blocks": {strings.Repeat(block, 100_000),
+			"has more than 10000 PEM blocks, want fewer: is it one file?"},
+		"100,000 begins": {strings.Repeat("-----BEGIN A-----", 100_000),
+			"has more than 10000 PEM blocks, want fewer: is it one file?"},
+		"100,000 damaged begins": {strings.Repeat("-----BEGIN ", 100_000),
+			"has more than 10000 PEM blocks, want fewer: is it one file?"},
 		"8 MiB in a block":          {"-----BEGIN A-----\n" + strings.Repeat("A", 8<<20) + "\n-----END A-----\n", ""},
 		"8 MiB of spaces":           {"-----BEGIN A-----\n" + strings.Repeat(" ", 8<<20) + "\n-----END A-----\n", ""},
 		"a block that never ends":   {"-----BEGIN A-----\n" + strings.Repeat("A", 8<<20), ""},
@@ -152,20 +164,24 @@ func TestCertificates_trustSettings(t *testing.T) {
 	text, err := os.ReadFile("../../test/testdata/pem/root-ca.pem")
 	require.NoError(t, err)
 	block, _ := pem.Decode(text)
-	const serverAuth, emailProtection = "\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x01", "\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x04"
+	const serverAuth = "\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x01"
+	const emailProtection = "\x06\x08\x2b\x06\x01\x05\x05\x07\x03\x04"
 	list := func(tag byte, oids string) string { return string(tag) + string(byte(len(oids))) + oids }
 	settings := func(inside string) string { return "\x30" + string(byte(len(inside))) + inside }
 	for name, test := range map[string]struct{ aux, want string }{
-		"none":                      {"", ""},
-		"empty":                     {settings(""), ""},
-		"trusted for servers":       {settings(list(0x30, serverAuth)), ""},
-		"trusted for e-mail only":   {settings(list(0x30, emailProtection)), "its trust settings (openssl x509 -trustout) do not trust it for TLS"},
-		"rejected for servers":      {settings("\xa0\x0a" + serverAuth), "its trust settings (openssl x509 -trustout) do not trust it for TLS"},
+		"none":                {"", ""},
+		"empty":               {settings(""), ""},
+		"trusted for servers": {settings(list(0x30, serverAuth)), ""},
+		"trusted for e-mail only": {settings(list(0x30, emailProtection)),
+			"its trust settings (openssl x509 -trustout) do not trust it for TLS"},
+		"rejected for servers": {settings("\xa0\x0a" + serverAuth),
+			"its trust settings (openssl x509 -trustout) do not trust it for TLS"},
 		"rejected for e-mail":       {settings("\xa0\x0a" + emailProtection), ""},
 		"settings that are damaged": {"\x30\x05", "its trust settings cannot be read"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			data := pem.EncodeToMemory(&pem.Block{Type: "TRUSTED CERTIFICATE", Bytes: append(bytes.Clone(block.Bytes), test.aux...)})
+			data := pem.EncodeToMemory(&pem.Block{Type: "TRUSTED CERTIFICATE",
+				Bytes: append(bytes.Clone(block.Bytes), test.aux...)})
 			certs, faults, err := PEMCertificates(data)
 			require.NoError(t, err)
 			if test.want != "" {

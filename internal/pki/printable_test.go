@@ -45,7 +45,8 @@ func FuzzParseAnyPrintable(f *testing.F) {
 			return
 		}
 		outline, err := Parse(der)
-		if err != nil || string(cert.Raw) != string(outline.Raw) || string(cert.RawSubject) != string(outline.RawSubject) ||
+		if err != nil || string(cert.Raw) != string(outline.Raw) ||
+			string(cert.RawSubject) != string(outline.RawSubject) ||
 			string(cert.RawIssuer) != string(outline.RawIssuer) {
 			t.Fatal("what is kept is not what came")
 		}

@@ -14,12 +14,14 @@ import (
 
 func TestLeafKeyUsage_enciphermentIsForRSAOnly(t *testing.T) {
 	for public, want := range map[any][]x509.KeyUsage{
-		&rsa.PublicKey{}:   {x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment, x509.KeyUsageKeyEncipherment},
+		&rsa.PublicKey{}: {x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment,
+			x509.KeyUsageKeyEncipherment},
 		&ecdsa.PublicKey{}: {x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment},
 	} {
 		assert.Equal(t, want, bits(t, LeafKeyUsage(public).Value))
 	}
-	assert.Equal(t, []x509.KeyUsage{x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment}, bits(t, LeafKeyUsage(ed25519.PublicKey{}).Value))
+	assert.Equal(t, []x509.KeyUsage{x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment},
+		bits(t, LeafKeyUsage(ed25519.PublicKey{}).Value))
 }
 
 // bits reads a KeyUsage, which as a named bit list has no zero bits at its end (X.690, 11.2.2).

@@ -71,10 +71,10 @@ type Reader struct {
 // Files returns the paths of the files that values were read from, by the variable that named them, X_FILE.
 func (r *Reader) Files() map[string]string { return r.files }
 
-// ReadEnvironment reads a program's environment, in the same way for all programs: every variable is text first, then it
-// is parsed, and all faults are found in one go. Each fault names the variable, what it has and what is wanted; values of
-// secrets are in none. An empty variable counts as unset. A secret X may be given as X_FILE, the path of a file that
-// ReadSecret reads.
+// ReadEnvironment reads a program's environment, in the same way for all programs: every variable is text first, then
+// it is parsed, and all faults are found in one go. Each fault names the variable, what it has and what is wanted;
+// values of secrets are in none. An empty variable counts as unset. A secret X may be given as X_FILE, the path of a
+// file that ReadSecret reads.
 func ReadEnvironment(variables []Variable) *Reader {
 	r := &Reader{variables: variables, values: processEnvironment(variables), files: map[string]string{}}
 	for i, v := range r.variables {

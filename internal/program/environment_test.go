@@ -52,7 +52,8 @@ func TestRead_unsetAndEmpty_giveTheDefaults(t *testing.T) {
 
 func TestRead_faults_areOrderedAndShowNoSecret(t *testing.T) {
 	r := read(t, map[string]string{
-		"T_PASSWORD": "hush", "T_COMMAND": "run --token=hush", "T_COUNT": "6", "T_WAIT": "soon", "T_FLAG": "yes", "LOG_LEVEL": "loud",
+		"T_PASSWORD": "hush", "T_COMMAND": "run --token=hush", "T_COUNT": "6", "T_WAIT": "soon",
+		"T_FLAG": "yes", "LOG_LEVEL": "loud",
 	})
 	r.Log()
 	r.Bool("T_FLAG")
@@ -86,7 +87,9 @@ func TestRead_twinOfASecretWithDefault_wins(t *testing.T) {
 
 	r.Reject("T_PASSWORD", "it is short")
 	require.Len(t, r.Faults(), 1)
-	assert.Equal(t, fmt.Sprintf("T_PASSWORD_FILE has %q, with content that is not shown (it is short), want at least 6 bytes", path), r.Faults()[0].Error())
+	assert.Equal(t,
+		fmt.Sprintf("T_PASSWORD_FILE has %q, with content that is not shown (it is short), want at least 6 bytes",
+			path), r.Faults()[0].Error())
 }
 
 // As bash gives it for T_PASSWORD_FILE=<(command).
@@ -109,7 +112,8 @@ func TestRead_twinThatIsAPipe_isReadOnce(t *testing.T) {
 // Windows editors and shells put a byte order mark before a password, or write it in UTF-16.
 func TestReadSecret_marksAndOneNewlineAreDropped(t *testing.T) {
 	for content, want := range map[string]string{
-		"secret": "secret", "secret\n": "secret", "secret\r\n": "secret", "secret\n\n": "secret\n", " secret ": " secret ",
+		"secret": "secret", "secret\n": "secret", "secret\r\n": "secret", "secret\n\n": "secret\n",
+		" secret ":                                  " secret ",
 		"\ufeffsecret\n":                            "secret",
 		"\xff\xfes\x00e\x00c\x00\r\x00\n\x00":       "sec",
 		"\xfe\xff\x00s\x00e\x00c\x00\r\x00\n":       "sec",
@@ -140,11 +144,16 @@ func TestRead_unusableTwin_isAFault(t *testing.T) {
 	pipe := filepath.Join(dir, "pipe") // that nobody writes to
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
 	for want, values := range map[string]map[string]string{
-		"T_PASSWORD_FILE and T_PASSWORD are both set, want one of them":                                                                         {"T_PASSWORD": "x", "T_PASSWORD_FILE": empty},
-		`T_PASSWORD_FILE has "` + empty + `", which is empty, want at least 6 bytes`:                                                            {"T_PASSWORD_FILE": empty},
-		`T_PASSWORD_FILE has "` + dir + `/none", which does not exist: check the path and the volume mounted there (no such file or directory)`: {"T_PASSWORD_FILE": dir + "/none"},
-		`T_PASSWORD_FILE has "` + pipe + `", which is empty, want at least 6 bytes`:                                                             {"T_PASSWORD_FILE": pipe},
-		`T_PASSWORD_FILE has "/dev/zero", which cannot be read: has more than 65536 bytes`:                                                      {"T_PASSWORD_FILE": "/dev/zero"},
+		"T_PASSWORD_FILE and T_PASSWORD are both set, want one " +
+			"of them": {"T_PASSWORD": "x", "T_PASSWORD_FILE": empty},
+		`T_PASSWORD_FILE has "` + empty +
+			`", which is empty, want at least 6 bytes`: {"T_PASSWORD_FILE": empty},
+		`T_PASSWORD_FILE has "` + dir +
+			`/none", which does not exist: check the path and the volume mounted there (no such ` +
+			`file or directory)`: {"T_PASSWORD_FILE": dir + "/none"},
+		`T_PASSWORD_FILE has "` + pipe + `", which is empty, want at least 6 bytes`: {"T_PASSWORD_FILE": pipe},
+		`T_PASSWORD_FILE has "/dev/zero", which cannot be read: has more than ` +
+			`65536 bytes`: {"T_PASSWORD_FILE": "/dev/zero"},
 	} {
 		values["T_ADDRESS"] = "h:1"
 		r := read(t, values)
@@ -182,17 +191,21 @@ func TestServerGC_leavesGOGCToTheOperator(t *testing.T) {
 
 func TestHints_whatPeopleWriteOtherwise_isSaidHowToWrite(t *testing.T) {
 	for text, want := range map[string]string{
-		"30d": "write 720h", "2 weeks": "write 336h", "1.5d": "write 36h", "90 min": "write 1h30m", "10sec": "write 10s", "5M": "write 5m", "1 h": "write 1h",
-		"30": "a unit is missing: write 30s, 30m or 30h", "soon": "", "-1h": "", "d": "", "1y": "", "1e9d": "", "99999999d": "", "0": "",
+		"30d": "write 720h", "2 weeks": "write 336h", "1.5d": "write 36h", "90 min": "write 1h30m",
+		"10sec": "write 10s", "5M": "write 5m", "1 h": "write 1h",
+		"30": "a unit is missing: write 30s, 30m or 30h", "soon": "", "-1h": "", "d": "", "1y": "",
+		"1e9d": "", "99999999d": "", "0": "",
 	} {
 		assert.Equal(t, want, DurationHint(text), text)
 	}
 	for value, want := range map[string]string{
-		"warning": "write warn", "err": "write error", "debgu": "write debug", "loud": "", " info": "it begins or ends with white space",
+		"warning": "write warn", "err": "write error", "debgu": "write debug", "loud": "",
+		" info": "it begins or ends with white space",
 	} {
 		assert.Equal(t, want, choiceHint(value, []string{"debug", "info", "warn", "error"}), value)
 	}
-	for value, want := range map[string]string{"1": "write true", "no": "write false", "ture": "write true", "maybe": ""} {
+	for value, want := range map[string]string{"1": "write true", "no": "write false",
+		"ture": "write true", "maybe": ""} {
 		assert.Equal(t, want, choiceHint(value, []string{"true", "false"}), value)
 	}
 }

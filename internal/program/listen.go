@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// FairListener takes connections from another listener. When more are open than it may have, it closes one of the address
-// that has most: one without a request before one with, and of these the oldest.
+// FairListener takes connections from another listener. When more are open than it may have, it closes one of the
+// address that has most: one without a request before one with, and of these the oldest.
 type FairListener struct {
 	net.Listener
 	most int
@@ -28,18 +28,19 @@ type fairConn struct {
 	state    http.ConnState
 }
 
-// ListenFairly bounds the connections of listener to most, a number from 1, and shares them out: where there are too many, the
-// address with most of them loses one, so that no address can keep the others out. lost is told of each that is closed for another; nil
-// for nobody.
+// ListenFairly bounds the connections of listener to most, a number from 1, and shares them out: where there are too
+// many, the address with most of them loses one, so that no address can keep the others out. lost is told of each that
+// is closed for another; nil for nobody.
 func ListenFairly(listener net.Listener, most int, lost func(remote net.Addr)) *FairListener {
 	if lost == nil {
 		lost = func(net.Addr) {}
 	}
-	return &FairListener{Listener: listener, most: most, lost: lost, open: map[*fairConn]struct{}{}, of: map[netip.Addr]int{}}
+	return &FairListener{Listener: listener, most: most, lost: lost, open: map[*fairConn]struct{}{},
+		of: map[netip.Addr]int{}}
 }
 
-// ClientAddress is what clients are told apart by: that of a host:port, without the port. It is the zero one where the network
-// has other addresses.
+// ClientAddress is what clients are told apart by: that of a host:port, without the port. It is the zero one where the
+// network has other addresses.
 func ClientAddress(remote string) netip.Addr {
 	address, err := netip.ParseAddrPort(remote)
 	if err != nil {
@@ -54,7 +55,8 @@ func (l *FairListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &fairConn{Conn: accepted, listener: l, address: ClientAddress(accepted.RemoteAddr().String()), since: time.Now()}
+	c := &fairConn{Conn: accepted, listener: l, address: ClientAddress(accepted.RemoteAddr().String()),
+		since: time.Now()}
 	l.mu.Lock()
 	l.open[c] = struct{}{}
 	l.of[c.address]++

@@ -14,15 +14,16 @@ type LogSettings struct {
 
 // Log reads LOG_FORMAT and LOG_LEVEL, which the type must have.
 func (r *Reader) Log() LogSettings {
-	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo,
+		"warn": slog.LevelWarn, "error": slog.LevelError}
 	return LogSettings{
 		Text:  r.Choice("LOG_FORMAT", "json", "text") == "text",
 		Level: levels[r.Choice("LOG_LEVEL", "debug", "info", "warn", "error")],
 	}
 }
 
-// Logger returns a logger that writes to w. A duration under key is the number key_ms, in milliseconds, and times are in
-// UTC, so that lines of both programs can be joined and computed with.
+// Logger returns a logger that writes to w. A duration under key is the number key_ms, in milliseconds, and times are
+// in UTC, so that lines of both programs can be joined and computed with.
 func (l LogSettings) Logger(w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: l.Level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		switch a.Value.Kind() {

@@ -12,8 +12,9 @@ import (
 // probeTimeout is shorter than the second that Kubernetes gives a probe by default.
 const probeTimeout = 900 * time.Millisecond
 
-// Probe asks a server of ours on this machine how it is, for health checks in images that have no shell and no curl. It asks for a path at an address as a server is given it: host:port, or :port for all addresses, which
-// is asked on loopback. Any status that ok allows is success.
+// Probe asks a server of ours on this machine how it is, for health checks in images that have no shell and no curl.
+// It asks for a path at an address as a server is given it: host:port, or :port for all addresses, which is asked on
+// loopback. Any status that ok allows is success.
 func Probe(ctx context.Context, address, path string, ok func(status int) bool) error {
 	status, _, err := AskLocal(ctx, address, path)
 	if err == nil && !ok(status) {

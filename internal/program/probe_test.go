@@ -29,10 +29,12 @@ func TestHTTP_statusDecides(t *testing.T) {
 		require.NoError(t, Probe(context.Background(), form, "/readyz", isReady), form)
 	}
 	status = http.StatusServiceUnavailable
-	require.EqualError(t, Probe(context.Background(), ":"+port, "/readyz", isReady), "http://127.0.0.1:"+port+"/readyz answered 503 Service Unavailable")
+	require.EqualError(t, Probe(context.Background(), ":"+port, "/readyz", isReady),
+		"http://127.0.0.1:"+port+"/readyz answered 503 Service Unavailable")
 }
 
 func TestHTTP_nobodyListens_isAnError(t *testing.T) {
 	require.ErrorContains(t, Probe(context.Background(), fixture.FreeAddress(t), "/", isReady), "connection refused")
-	require.ErrorContains(t, Probe(context.Background(), "8080", "/", isReady), `"8080" is no address of the form host:port`)
+	require.ErrorContains(t, Probe(context.Background(), "8080", "/", isReady),
+		`"8080" is no address of the form host:port`)
 }

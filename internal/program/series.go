@@ -50,8 +50,8 @@ func (s SeriesSet) Histogram(name Series, bounds []float64, labels ...any) *metr
 	return s.set.GetOrCreatePrometheusHistogramExt(fmt.Sprintf(string(name), labels...), bounds)
 }
 
-// Write writes the series in the Prometheus text format (version 0.0.4), with their types and with what they mean, which
-// the library that keeps them cannot say, and then the process's own (CPU, memory, files), which have no help.
+// Write writes the series in the Prometheus text format (version 0.0.4), with their types and with what they mean,
+// which the library that keeps them cannot say, and then the process's own (CPU, memory, files), which have no help.
 func (s SeriesSet) Write(w io.Writer) {
 	metrics.ExposeMetadata(true) // the TYPE lines, without which some take every series for untyped
 	var series, text bytes.Buffer

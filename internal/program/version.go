@@ -1,5 +1,5 @@
-// Package program has what every program of this repository does: it reads the environment by a table of variables, logs,
-// prints its help and its version, listens, serves series and answers or asks for a probe.
+// Package program has what every program of this repository does: it reads the environment by a table of variables,
+// logs, prints its help and its version, listens, serves series and answers or asks for a probe.
 package program
 
 import "runtime/debug"

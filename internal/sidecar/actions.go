@@ -51,7 +51,9 @@ func (s *Sidecar) Obtain(ctx context.Context, reason string) (publish func() (Ce
 		s.incomplete = ""
 		if err != nil {
 			s.incomplete = reason
-			s.Log.Error("the new certificate is the one on the volume, but its files are not complete; completing them", "error", err.Error())
+			s.Log.Error(
+				"the new certificate is the one on the volume, but its files are not complete; completing them",
+				"error", err.Error())
 			s.metrics.SetVolume(err)
 			s.disturb()
 		}
@@ -93,7 +95,8 @@ func (s *Sidecar) restored(outcome enroll.Outcome) Certificate {
 		s.Log.Info("the new files are complete", "path", s.Dir, "files", outcome.Files)
 	case !outcome.Adopted:
 		s.metrics.CountRestoration()
-		s.Log.Warn("published files had vanished or changed; restored them", "path", s.Dir, "differences", outcome.Differences)
+		s.Log.Warn("published files had vanished or changed; restored them", "path", s.Dir,
+			"differences", outcome.Differences)
 	}
 	return s.adopt(outcome, reason)
 }
@@ -102,7 +105,8 @@ func (s *Sidecar) restored(outcome enroll.Outcome) Certificate {
 func (s *Sidecar) notifyOfMerging(outcome enroll.Outcome) {
 	var err error
 	if outcome.Number, err = s.Certificates.MarkPending(); err != nil {
-		s.Log.Warn("the application will be notified, but that cannot be noted on the volume: if this process ends before, it will not be", "error", err.Error())
+		s.Log.Warn("the application will be notified, but that cannot be noted on the volume: "+
+			"if this process ends before, it will not be", "error", err.Error())
 	}
 	s.merged.Store(false)
 	s.dispatcher.Dispatch(s.event(outcome, reasonRestored))
@@ -161,7 +165,8 @@ func (s *Sidecar) event(outcome enroll.Outcome, reason string) notify.Event {
 func (s *Sidecar) markNotified(number int) func() {
 	return func() {
 		if err := s.Certificates.MarkNotified(number); err != nil {
-			s.Log.Warn("the application was notified, but that cannot be noted on the volume: the next start notifies it again", "error", err.Error())
+			s.Log.Warn("the application was notified, but that cannot be noted on the volume: "+
+				"the next start notifies it again", "error", err.Error())
 		}
 	}
 }

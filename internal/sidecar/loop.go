@@ -160,7 +160,8 @@ func (r *run) end(o obtained) {
 	r.Failures++
 	r.since, r.Next = now, now.Add(retryWait(r.Failures, enroll.HintOf(err), r.current, now))
 	r.observe()
-	attributes := []any{"error", err.Error(), "stage", enroll.StageOf(err).String(), "try", r.Failures, "next_in", r.Next.Sub(now), "not_after", r.current.NotAfter.UTC()}
+	attributes := []any{"error", err.Error(), "stage", enroll.StageOf(err).String(), "try",
+		r.Failures, "next_in", r.Next.Sub(now), "not_after", r.current.NotAfter.UTC()}
 	if r.current.NotAfter.Before(now) {
 		r.Log.Error("renewing failed, and the certificate has expired; trying again", attributes...)
 		return
@@ -200,7 +201,8 @@ func (r *run) restore() {
 			return
 		}
 		if r.pace.restored(r.now()) {
-			r.Log.Warn("published files change again and again right after they were restored, so they are restored less often: "+
+			r.Log.Warn("published files change again and again right after they were restored, "+
+				"so they are restored less often: "+
 				"does a hook of the application, or another process, write to the volume?", "pause", r.pace.pause())
 		}
 		if !current.NotAfter.Equal(r.current.NotAfter) || !current.NotBefore.Equal(r.current.NotBefore) {
@@ -211,7 +213,8 @@ func (r *run) restore() {
 	r.restoreFailures++
 	pause := between(shortestWait, min(longestExpired, shortestWait<<min(r.restoreFailures, 20)))
 	r.restoreNext = r.now().Add(pause)
-	r.Log.Error("restoring published files failed; trying again", "error", err.Error(), "try", r.restoreFailures, "next_in", pause)
+	r.Log.Error("restoring published files failed; trying again", "error", err.Error(), "try",
+		r.restoreFailures, "next_in", pause)
 }
 
 func (r *run) untilAttempt() time.Duration {

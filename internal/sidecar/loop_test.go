@@ -140,7 +140,8 @@ func TestLoop_dueAtTheStart_renewsAtOnce(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		now := time.Now()
-		go (&Loop{Policy: Policy{At: 0.5}, Renewer: r, Log: slog.New(slog.DiscardHandler)}).Run(ctx, Certificate{NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)})
+		go (&Loop{Policy: Policy{At: 0.5}, Renewer: r, Log: slog.New(slog.DiscardHandler)}).Run(ctx,
+			Certificate{NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)})
 		synctest.Wait()
 		assert.Equal(t, []time.Time{now}, r.at)
 	})
@@ -196,7 +197,8 @@ func TestLoop_hints_areFollowed(t *testing.T) {
 		err   error
 		least time.Duration
 	}{
-		"a refusal":     {&client.ConnectionError{Permanent: true, Err: errors.New("no")}, 7*time.Minute + 30*time.Second},
+		"a refusal": {&client.ConnectionError{Permanent: true, Err: errors.New("no")},
+			7*time.Minute + 30*time.Second},
 		"a Retry-After": {&client.StatusError{StatusCode: 503, RetryAfter: 11 * time.Minute}, 11 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -269,7 +271,8 @@ func TestLoop_disturbedByEachRestoration_restoresLessAndLessOften(t *testing.T) 
 		pauses := disturb(10)
 		assert.Equal(t, at, b.restores[0], "the first is immediate")
 		second := time.Second
-		assert.Equal(t, []time.Duration{second / 2, second, 2 * second, 4 * second, 8 * second, 16 * second, 32 * second, time.Minute, time.Minute}, pauses)
+		assert.Equal(t, []time.Duration{second / 2, second, 2 * second, 4 * second, 8 * second,
+			16 * second, 32 * second, time.Minute, time.Minute}, pauses)
 		const suspicion = "published files change again and again right after they were restored"
 		assert.Equal(t, 1, strings.Count(b.log.String(), suspicion))
 
@@ -338,12 +341,14 @@ func TestLoop_newerCertificateOfSomebodyElse_makesTheAttemptUnderWayNeedless(t *
 }
 
 func TestLoop_certificateThatCannotBePublished_isAFailedAttempt(t *testing.T) {
-	inBubble(t, &renewer{life: 10 * day, refused: &enroll.Error{Stage: enroll.StageFile, Err: errors.New("no space")}}, func(b *bench) {
-		b.requests <- "SIGHUP"
-		synctest.Wait()
-		assert.Equal(t, 1, b.status.Failures)
-		assert.Contains(t, b.log.String(), `msg="renewing failed, the certificate stays in use; trying again" error="no space" stage=file try=1`)
-	})
+	inBubble(t, &renewer{life: 10 * day, refused: &enroll.Error{Stage: enroll.StageFile, Err: errors.New("no space")}},
+		func(b *bench) {
+			b.requests <- "SIGHUP"
+			synctest.Wait()
+			assert.Equal(t, 1, b.status.Failures)
+			assert.Contains(t, b.log.String(),
+				`msg="renewing failed, the certificate stays in use; trying again" error="no space" stage=file try=1`)
+		})
 }
 
 func TestLoop_certificatesThatAreOverdueWhenTheyCome_arePaused(t *testing.T) {

@@ -9,7 +9,8 @@ import (
 )
 
 // merging does the post-processor's work after each publication, before the application is notified, and at a start at
-// which nothing was published: a truststore on a volume that lives no longer than the container would miss it otherwise.
+// which nothing was published: a truststore on a volume that lives no longer than the container would miss it
+// otherwise.
 type merging struct {
 	config truststore.Config
 	log    *slog.Logger

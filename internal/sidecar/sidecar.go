@@ -102,8 +102,8 @@ func New(c Config) *Sidecar {
 // CurrentIdentity is the identity for the next request to the CertService: its files are followed while Run runs.
 func (s *Sidecar) CurrentIdentity() *mtls.Identity { return (*s.identity.Load())() }
 
-// Run makes sure that there is a certificate, as in init mode, and then renews it until ctx ends. An error is that of the
-// first fetch or of what is set up before it, and of type *enroll.Error.
+// Run makes sure that there is a certificate, as in init mode, and then renews it until ctx ends. An error is that of
+// the first fetch or of what is set up before it, and of type *enroll.Error.
 func (s *Sidecar) Run(ctx context.Context) error {
 	var background sync.WaitGroup
 	background.Go(func() { notify.ReapOrphans(ctx) })
@@ -147,8 +147,8 @@ func (s *Sidecar) keepValid(ctx context.Context, background *sync.WaitGroup, out
 	background.Go(func() { loop.Run(ctx, current) })
 }
 
-// truststoresChanged has the application notified of truststores that were merged though nothing was published. The Loop
-// does it, as all else, so that the newest comes last.
+// truststoresChanged has the application notified of truststores that were merged though nothing was published. The
+// Loop does it, as all else, so that the newest comes last.
 func (s *Sidecar) truststoresChanged() {
 	s.merged.Store(true)
 	s.disturb()
@@ -201,7 +201,8 @@ func (s *Sidecar) serveHealth(ctx context.Context, background *sync.WaitGroup) e
 	}
 	s.Log.Info("serving probes and metrics", "address", listener.Addr().String())
 	background.Go(func() {
-		if err := metrics.Serve(ctx, listener, s.metrics.Handler(func() { s.request("POST /renew") }), s.Log); err != nil {
+		if err := metrics.Serve(ctx, listener, s.metrics.Handler(func() { s.request("POST /renew") }),
+			s.Log); err != nil {
 			s.Log.Error("probes and metrics are no longer served", "error", err.Error())
 		}
 	})
@@ -240,7 +241,8 @@ func (s *Sidecar) followIdentity(ctx context.Context) {
 		}
 	})
 	if err != nil {
-		s.Log.Warn("the mutual TLS files cannot be watched, and are read before each request instead", "error", err.Error())
+		s.Log.Warn("the mutual TLS files cannot be watched, and are read before each request instead", "error",
+			err.Error())
 		current := mtls.WithoutWatcher(s.IdentityFiles, s.Identity, s.Log, replaced)
 		s.identity.Store(&current)
 		return
@@ -261,7 +263,8 @@ func (s *Sidecar) watchFiles(ctx context.Context, background *sync.WaitGroup, pa
 	}
 	background.Go(func() {
 		if err := watch.Run(ctx); err != nil {
-			s.Log.Warn("published files that vanish are not put back before the next renewal, and RENEW_TRIGGER_FILE is not seen; SIGHUP and POST /renew still renew now", "error", err.Error())
+			s.Log.Warn("published files that vanish are not put back before the next renewal, "+
+				"and RENEW_TRIGGER_FILE is not seen; SIGHUP and POST /renew still renew now", "error", err.Error())
 		}
 	})
 }

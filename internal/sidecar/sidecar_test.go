@@ -135,7 +135,8 @@ func (a *application) Notify(_ context.Context, event notify.Event) error {
 	return a.err
 }
 
-// kept is a sidecar that has begun with a certificate on the volume, renewed after half its life, in a bubble of fake time.
+// kept is a sidecar that has begun with a certificate on the volume, renewed after half its life, in a bubble of fake
+// time.
 type kept struct {
 	*Sidecar
 	*certificates

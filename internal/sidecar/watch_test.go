@@ -26,7 +26,8 @@ type watched struct {
 func startWatch(t *testing.T, trigger string) *watched {
 	t.Helper()
 	root := t.TempDir()
-	w := &watched{t: t, dir: filepath.Join(root, "volume"), disturbed: make(chan struct{}, 1), requests: make(chan string, 1)}
+	w := &watched{t: t, dir: filepath.Join(root, "volume"), disturbed: make(chan struct{}, 1),
+		requests: make(chan string, 1)}
 	require.NoError(t, os.Mkdir(w.dir, 0o700))
 	w.write("keystore.p12")
 	if trigger != "" {
@@ -89,8 +90,14 @@ func TestWatch_publishedFiles_everyChangeIsTold(t *testing.T) {
 			}
 			return os.Symlink("..gen", filepath.Join(w.dir, "..data"))
 		}},
-		{"written in the generation", func() error { return os.WriteFile(filepath.Join(w.dir, "..gen", "keystore.p12"), nil, 0o600) }},
-		{"the generation moved away", func() error { return os.Rename(filepath.Join(w.dir, "..gen"), filepath.Join(w.dir, "..old")) }},
+		{"written in the generation", func() error {
+			return os.WriteFile(filepath.Join(w.dir, "..gen", "keystore.p12"),
+				nil, 0o600)
+		}},
+		{"the generation moved away", func() error {
+			return os.Rename(filepath.Join(w.dir, "..gen"),
+				filepath.Join(w.dir, "..old"))
+		}},
 		{"the directory removed", func() error { return os.RemoveAll(w.dir) }},
 		{"the directory made again", func() error { return os.Mkdir(w.dir, 0o700) }},
 		{"a file in it", func() error { return os.WriteFile(path, nil, 0o600) }},

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spareFiles is how many files a program has to be able to open: one for Go's poller, one for waking it, two connections
-// or directories, a file in each, and some for libraries.
+// spareFiles is how many files a program has to be able to open: one for Go's poller, one for waking it, two
+// connections or directories, a file in each, and some for libraries.
 const spareFiles = 10
 
 // hide has the kernel treat the process as one that holds what its user may not see: /proc/PID/environ, mem, fd, maps

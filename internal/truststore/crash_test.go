@@ -72,7 +72,8 @@ func TestRun_killedAtAnyStep(t *testing.T) {
 				require.NotEmpty(t, where)
 				// What readers see is old or new, and whole.
 				for _, file := range []string{"base.jks", "app.p12", "fresh.p12"} {
-					require.Contains(t, []string{before[file].data, after[file].data}, p.listing()[file].data, "%s: %s", file, where)
+					require.Contains(t, []string{before[file].data, after[file].data},
+						p.listing()[file].data, "%s: %s", file, where)
 				}
 				if n%3 == 0 { // the sources are other ones than the killed run read
 					renew(p, 4)

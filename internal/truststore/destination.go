@@ -62,9 +62,10 @@ func (r *run) copy(c Copy) error {
 	case !bytes.Equal(current.data, source.data):
 		next.mode, next.uid, next.gid = source.mode&current.mode, current.uid, current.gid
 		if lost := current.mode &^ next.mode & 0o444; lost != 0 {
-			r.warnings = append(r.warnings, fmt.Sprintf("%q had mode %04o and gets %04o, because its source %q has %04o: "+
-				"%s can no longer read it; give the source the mode that readers need (OUTPUT_FILE_MODE)",
-				c.Destination, current.mode, next.mode, c.Source, source.mode, readers(lost)))
+			r.warnings = append(r.warnings,
+				fmt.Sprintf("%q had mode %04o and gets %04o, because its source %q has %04o: "+
+					"%s can no longer read it; give the source the mode that readers need (OUTPUT_FILE_MODE)",
+					c.Destination, current.mode, next.mode, c.Source, source.mode, readers(lost)))
 		}
 		r.changes = append(r.changes,
 			&change{path: c.Destination, real: real, current: &current, next: next, exitCode: codeCopy})
@@ -91,7 +92,8 @@ func (r *run) claim(path string, exitCode int) (real string, err error) {
 	}
 	if other, taken := r.claimed[real]; taken {
 		return "", failed(codeConfiguration, "file %q would be written twice, as %q and as %q: "+
-			"want each destination once, and none of them as the first entry of %s", real, other, path, truststoresVariable)
+			"want each destination once, and none of them as the first entry of %s", real, other,
+			path, truststoresVariable)
 	}
 	r.claimed[real] = path
 	if err := checkReplaceable(real); err != nil {
@@ -117,8 +119,9 @@ func checkReplaceable(real string) error {
 	}
 	defer dir.Close()
 	if files.IsMounted(dir, filepath.Base(real)) {
-		return fmt.Errorf("%q is mounted by itself, as with a subPath or a volume for one file, and cannot be replaced: "+
-			"mount the directory that it is in", real)
+		return fmt.Errorf(
+			"%q is mounted by itself, as with a subPath or a volume for one file, and cannot be replaced: "+
+				"mount the directory that it is in", real)
 	}
 	return nil
 }

@@ -74,7 +74,8 @@ func TestRunAndCheck_faults(t *testing.T) {
 		{"a password file that does not exist", func(p place, c *Config) {
 			c.Truststores[0].PasswordPath = p.path("none.pass")
 		}, nil},
-		{"a password file that is a directory", func(p place, c *Config) { c.Truststores[0].PasswordPath = p.dir }, nil},
+		{"a password file that is a directory",
+			func(p place, c *Config) { c.Truststores[0].PasswordPath = p.dir }, nil},
 		{"no password file for a JKS store", swordfish(func() ([]byte, error) {
 			return keystore.EncodeJKS(trusted("a", 0), "swordfish", fixedTime)
 		}), nil},
@@ -108,7 +109,8 @@ func TestRunAndCheck_faults(t *testing.T) {
 		{"no room next to a destination when there is nothing to do", done, full(files.OpCreate, "base.jks")},
 		{"no room for the keystore", nil, full(files.OpSync, "app.p12")},
 		{"a keystore that is a directory", func(p place, c *Config) { c.Keystores[0].Source = p.dir }, nil},
-		{"a keystore to replace that is a directory", func(p place, c *Config) { c.Keystores[0].Destination = p.dir }, nil},
+		{"a keystore to replace that is a directory",
+			func(p place, c *Config) { c.Keystores[0].Destination = p.dir }, nil},
 		{"a keystore in a directory that cannot be made", destination("other.pem/app.p12"), nil},
 		{"a keystore that does not exist", source("none.p12"), nil},
 	} {

@@ -28,7 +28,8 @@ func keytool(p place, arguments ...string) string {
 }
 
 // javaEntry is an entry as keytool lists it, with the fingerprint of its first certificate in hexadecimal.
-var javaEntry = regexp.MustCompile(`(?m)^(.+), [^,]+, \d+, (\w+), *\n(?:Certificate fingerprint \(SHA-256\): ([0-9A-F:]+))?`)
+var javaEntry = regexp.MustCompile(
+	`(?m)^(.+), [^,]+, \d+, (\w+), *\n(?:Certificate fingerprint \(SHA-256\): ([0-9A-F:]+))?`)
 
 // javaEntries are the kinds and fingerprints that keytool lists, by alias.
 func javaEntries(p place, file, password string) map[string]string {
@@ -43,8 +44,8 @@ func javaEntries(p place, file, password string) map[string]string {
 
 func javaTrusted(cert *x509.Certificate) string { return "trustedCertEntry " + digestOf(cert.Raw) }
 
-// Stores that keytool made, with an entry of each kind that they can have, keep all of it. Keys are never opened: that of
-// the JKS has a password of its own. Only who has a private key can make a request.
+// Stores that keytool made, with an entry of each kind that they can have, keep all of it. Keys are never opened: that
+// of the JKS has a password of its own. Only who has a private key can make a request.
 func TestKeytool_storesItMadeAreMergedInto(t *testing.T) {
 	p12 := []string{"-storetype", "PKCS12"}
 	for name, options := range map[string][]string{
@@ -66,7 +67,8 @@ func TestKeytool_storesItMadeAreMergedInto(t *testing.T) {
 			want := 3
 			if clear := strings.HasPrefix(name, "the cacerts"); !clear {
 				want++
-				keytool(p, with("-genkeypair", "-alias", "app", "-keyalg", "EC", "-dname", "CN=app", "-keypass", own)...)
+				keytool(p, with("-genkeypair", "-alias", "app", "-keyalg", "EC", "-dname", "CN=app",
+					"-keypass", own)...)
 			}
 			if name == "PKCS#12" {
 				want++
@@ -99,7 +101,8 @@ func TestKeytool_storesItMadeAreMergedInto(t *testing.T) {
 				assert.Len(t, javaEntries(p, "base", "anything"), 3)
 			}
 			if want > 3 {
-				assert.Contains(t, keytool(p, with("-certreq", "-alias", "app", "-keypass", own)...), "NEW CERTIFICATE REQUEST")
+				assert.Contains(t, keytool(p, with("-certreq", "-alias", "app", "-keypass", own)...),
+					"NEW CERTIFICATE REQUEST")
 			}
 			assert.False(t, p.run(p.merge("base", "other.pem", "third.jks")).Changed())
 		})

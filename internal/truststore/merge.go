@@ -51,7 +51,8 @@ func (r *run) mergeLoaded(loaded []*store) ([]Added, error) {
 	}
 	next := base.file
 	next.data = data
-	r.changes = append(r.changes, &change{path: base.path, real: real, current: &base.file, next: next, exitCode: codeSave})
+	r.changes = append(r.changes, &change{path: base.path, real: real, current: &base.file,
+		next: next, exitCode: codeSave})
 	return added, nil
 }
 
@@ -72,7 +73,8 @@ func (s *store) missing(others []*store) (list []keystore.Entry, added []Added) 
 			present[string(cert.Raw)] = true
 			alias := names.free(e.Alias)
 			list = append(list, keystore.Entry{Alias: alias, Chain: e.Chain, Trusted: true})
-			added = append(added, Added{Alias: alias, Subject: pki.DN(cert.RawSubject), SHA256: digestOf(cert.Raw), From: other.path})
+			added = append(added, Added{Alias: alias, Subject: pki.DN(cert.RawSubject),
+				SHA256: digestOf(cert.Raw), From: other.path})
 		}
 	}
 	return list, added
@@ -83,10 +85,10 @@ func (s *store) with(added []keystore.Entry, now time.Time) ([]byte, error) {
 	return keystore.Append(s.file.data, s.password, added, s.loose(added), now)
 }
 
-// loose are the certificates of a PKCS#12 that marks none as trusted in Java's way, as openssl makes it. They have to be
-// marked with the added ones: else a JVM would see the new ones only, where before the merge every reader but a JVM saw
-// the others. Each gets a name of its own: openssl gives several entries one name, of which a JVM would see the last
-// only, and the key under that name would go first.
+// loose are the certificates of a PKCS#12 that marks none as trusted in Java's way, as openssl makes it. They have to
+// be marked with the added ones: else a JVM would see the new ones only, where before the merge every reader but a JVM
+// saw the others. Each gets a name of its own: openssl gives several entries one name, of which a JVM would see the
+// last only, and the key under that name would go first.
 func (s *store) loose(added []keystore.Entry) []keystore.Entry {
 	if s.Format != keystore.PKCS12 || len(s.trusted) == 0 || s.trusted[0].Trusted {
 		return nil

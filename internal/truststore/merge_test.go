@@ -121,8 +121,9 @@ func TestRun_resultAndLogSayWhatChanged(t *testing.T) {
 
 	fingerprint := digestOf(root(1).Raw)
 	assert.Equal(t, []Added{{"ca-2", "CN=B Root CA,O=Throwaway", fingerprint, p.path("other.p12")}}, result.Added)
-	assert.Equal(t, fmt.Sprintf(`level=INFO msg="certificate added to truststore" truststore=%[1]s/base.jks alias=ca-2 `+
-		`subject="CN=B Root CA,O=Throwaway" sha256=%[2]s from=%[1]s/other.p12
+	assert.Equal(t,
+		fmt.Sprintf(`level=INFO msg="certificate added to truststore" truststore=%[1]s/base.jks alias=ca-2 `+
+			`subject="CN=B Root CA,O=Throwaway" sha256=%[2]s from=%[1]s/other.p12
 level=INFO msg="file replaced" path=%[1]s/base.jks backup=%[1]s/base.jks.bak
 `, p.dir, fingerprint), log)
 
@@ -132,7 +133,8 @@ level=INFO msg="file replaced" path=%[1]s/base.jks backup=%[1]s/base.jks.bak
 }
 
 func TestRun_warnings(t *testing.T) {
-	damaged := fmt.Sprintf("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n%s%s", pemOf(1), pemOf(2)[:200])
+	damaged := fmt.Sprintf("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n%s%s",
+		pemOf(1), pemOf(2)[:200])
 	p := newPlace(t, "base.jks", jks(trusted("a", 0)...), "other.pem", damaged, "keystore.p12", p12(keyAnd("x")...))
 
 	_, log := p.runLogged(p.merge("base.jks", "other.pem", "keystore.p12"))
@@ -166,7 +168,8 @@ func TestAliases_free_keepsWhatEveryFormatCanWrite(t *testing.T) {
 	}{
 		"letters of any language stay":                          {"wurzel-ä-根", "wurzel-ä-根", keystore.JKS},
 		"control characters, those beyond 16 bits, broken ones": {"a\nb\U0001f511\xff", "a_b__", keystore.JKS},
-		"a long one is cut":                                     {strings.Repeat("x", 70000), strings.Repeat("x", maxAlias), keystore.PKCS12},
+		"a long one is cut": {strings.Repeat("x", 70000),
+			strings.Repeat("x", maxAlias), keystore.PKCS12},
 	} {
 		assert.Equal(t, row.want, newAliases(row.format, nil).free(row.wanted), sentence)
 	}
@@ -181,9 +184,10 @@ func TestRun_keepsEntriesByteForByte(t *testing.T) {
 		before []byte
 		want   string // is in the result
 	}{
-		"JKS":                        {key, string(key[12 : len(key)-20])},
-		"PKCS#12 without password":   {clear, string(clear[bytes.Index(clear, root(0).Raw)-40 : len(clear)-4])},
-		"PEM with text around":       {[]byte("# our CAs\n" + text + "# end\n"), "# our CAs\n" + text + "# end\n" + string(pemOf(1))},
+		"JKS":                      {key, string(key[12 : len(key)-20])},
+		"PKCS#12 without password": {clear, string(clear[bytes.Index(clear, root(0).Raw)-40 : len(clear)-4])},
+		"PEM with text around": {[]byte("# our CAs\n" + text + "# end\n"),
+			"# our CAs\n" + text + "# end\n" + string(pemOf(1))},
 		"PEM without newline at end": {[]byte(text[:len(text)-1]), text + string(pemOf(1))},
 		"PEM with CRLF": {[]byte(strings.ReplaceAll(text, "\n", "\r\n")),
 			strings.ReplaceAll(text, "\n", "\r\n") + string(pemOf(1))},
@@ -192,7 +196,8 @@ func TestRun_keepsEntriesByteForByte(t *testing.T) {
 			p := newPlace(t, "base", row.before, "other.jks", jks(trusted("b", 1)...))
 			p.run(p.merge("base", "other.jks"))
 			assert.Contains(t, string(p.read("base")), row.want)
-			assert.Equal(t, strings.HasPrefix(sentence, "PKCS#12"), needsNoPassword(p.read("base")) && row.before[0] == 0x30)
+			assert.Equal(t, strings.HasPrefix(sentence, "PKCS#12"),
+				needsNoPassword(p.read("base")) && row.before[0] == 0x30)
 		})
 	}
 }
@@ -223,8 +228,8 @@ func TestRun_PKCS12KeepsKeysAndWhatBelongsToThem(t *testing.T) {
 	}
 }
 
-// None of its certificates has Java's mark; after the merge a JVM must see them all, not the new one only, and each under
-// a name of its own.
+// None of its certificates has Java's mark; after the merge a JVM must see them all, not the new one only, and each
+// under a name of its own.
 func TestRun_storeOfOpenSSLIsMarkedAsTrustedWhenItIsMergedInto(t *testing.T) {
 	unmarked := pkcs12.Contents{Certificates: []pkcs12.Certificate{
 		{Certificate: root(0), FriendlyName: "ca"}, {Certificate: root(1), FriendlyName: "ca"}}}
@@ -237,7 +242,8 @@ func TestRun_storeOfOpenSSLIsMarkedAsTrustedWhenItIsMergedInto(t *testing.T) {
 	after, err := pkcs12.Decode(p.read("base.p12"), password)
 	require.NoError(t, err)
 	for i, want := range []string{"ca", "ca-2", "pem-trusted-certificate-0"} {
-		assert.Equal(t, pkcs12.Certificate{Certificate: root(i), FriendlyName: want, Trusted: true}, after.Certificates[i])
+		assert.Equal(t, pkcs12.Certificate{Certificate: root(i), FriendlyName: want, Trusted: true},
+			after.Certificates[i])
 	}
 	assert.False(t, p.run(p.merge("base.p12", "known.pem", "new.pem")).Changed())
 }

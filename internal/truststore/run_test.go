@@ -17,7 +17,8 @@ import (
 
 func TestRun_secondRunChangesNothing(t *testing.T) {
 	for kind, encode := range baseOf {
-		p := newPlace(t, kind, encode(trusted("a", 0)...), "other.jks", jks(trusted("a", 1)...), "new", "new", "app", "old")
+		p := newPlace(t, kind, encode(trusted("a", 0)...), "other.jks", jks(trusted("a", 1)...),
+			"new", "new", "app", "old")
 		cfg := p.copying(p.merge(kind, "other.jks"), "new", "app", "new", "none/fresh")
 		p.run(cfg)
 		first := p.listing()
@@ -36,7 +37,8 @@ func TestRun_secondRunChangesNothing(t *testing.T) {
 }
 
 func TestRun_copies(t *testing.T) {
-	p := newPlace(t, "base.pem", pemOf(0), "other.pem", pemOf(1), "app.pem", "old", "new.pass", "new", "app.pass", "old")
+	p := newPlace(t, "base.pem", pemOf(0), "other.pem", pemOf(1), "app.pem", "old", "new.pass",
+		"new", "app.pass", "old")
 	cfg := p.copying(p.merge("base.pem", "other.pem"), "base.pem", "app.pem", "new.pass", "app.pass")
 
 	result := p.run(cfg)
@@ -133,7 +135,8 @@ func TestRun_backup(t *testing.T) {
 		then func(place)
 		want map[string]string
 	}{
-		"stays when the source is renewed": {files("new", "new 2"), map[string]string{"app": "new 2", "app.bak": first}},
+		"stays when the source is renewed": {files("new", "new 2"),
+			map[string]string{"app": "new 2", "app.bak": first}},
 		"stays when the source is renewed twice": {func(p place) {
 			p.write("new", "new 2")
 			p.run(p.copying(Config{}, "new", "app"))
@@ -193,7 +196,8 @@ func TestRun_destinationChangedDuringTheRunIsLeftAlone(t *testing.T) {
 		return nil
 	}).do(cfg, slog.New(slog.DiscardHandler))
 
-	require.EqualError(t, err, `writing destination: another process changed "`+p.path("base.pem")+`" during the run: run again`)
+	require.EqualError(t, err, `writing destination: another process changed "`+p.path("base.pem")+
+		`" during the run: run again`)
 	assert.Equal(t, 11, ExitCode(err))
 	assert.Equal(t, pemOf(2), p.read("base.pem"))
 

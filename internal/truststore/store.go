@@ -20,8 +20,8 @@ type store struct {
 	trusted  []keystore.Entry // in the order of the store
 }
 
-// usualPassword is that of the cacerts of every JDK. It is not a secret: the certificates are public, and any process that may
-// write the file may replace it. No file holds it.
+// usualPassword is that of the cacerts of every JDK. It is not a secret: the certificates are public, and any process
+// that may write the file may replace it. No file holds it.
 const usualPassword = "changeit"
 
 // load reads a truststore with at least one trusted certificate. One that needs a password, of which no file was
@@ -57,8 +57,9 @@ func (r *run) load(s Store) (*store, error) {
 	}
 	switch {
 	case noPassword && errors.Is(err, keystore.ErrPassword):
-		return nil, failed(codePassword, "truststore %q is a %s store with a password other than that of a JDK's cacerts, "+
-			"want the file that holds it in %s", s.Path, format, passwordsVariable)
+		return nil, failed(codePassword,
+			"truststore %q is a %s store with a password other than that of a JDK's cacerts, "+
+				"want the file that holds it in %s", s.Path, format, passwordsVariable)
 	case errors.Is(err, keystore.ErrEmpty) && format != keystore.PEM:
 		return nil, failed(codeNoCertificates, "truststore %q is empty, want at least one certificate", s.Path)
 	case err != nil:

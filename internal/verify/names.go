@@ -33,7 +33,8 @@ func checkNames(csr *x509.CertificateRequest, leaf *x509.Certificate) (warnings 
 	for _, cn := range wantCN {
 		if !slices.Contains(gotCN, cn) {
 			return nil, &NamesError{&Error{
-				"the certificate lacks the requested common name", fmt.Sprintf("%q", cn), "the subject " + dn(leaf.RawSubject),
+				"the certificate lacks the requested common name", fmt.Sprintf("%q", cn),
+				"the subject " + dn(leaf.RawSubject),
 			}}
 		}
 	}
@@ -51,11 +52,13 @@ func checkNames(csr *x509.CertificateRequest, leaf *x509.Certificate) (warnings 
 		}}
 	}
 	if extra := without(got, want); len(extra) > 0 {
-		warnings = append(warnings, "the certificate has alternative names that were not requested: "+strings.Join(extra, ", "))
+		warnings = append(warnings, "the certificate has alternative names that were not requested: "+
+			strings.Join(extra, ", "))
 	}
 	// Many CAs write the RDNs in an order of their own, which makes no other name of it.
 	if !pki.SameName(csr.RawSubject, leaf.RawSubject) {
-		warnings = append(warnings, fmt.Sprintf("the certificate's subject is %s, requested was %s", dn(leaf.RawSubject), dn(csr.RawSubject)))
+		warnings = append(warnings, fmt.Sprintf("the certificate's subject is %s, requested was %s",
+			dn(leaf.RawSubject), dn(csr.RawSubject)))
 	}
 	return warnings, nil
 }

@@ -25,13 +25,18 @@ func checkDates(chain []*x509.Certificate, now time.Time) (warnings []string, er
 		case now.After(cert.NotAfter):
 			return nil, &Error{name + " has expired", "an end after " + pki.Stamp(now), validity(cert)}
 		case cert.NotBefore.After(now.Add(Skew)):
-			return nil, &Error{name + " is not valid yet", fmt.Sprintf("a beginning not more than %s after %s", Skew, pki.Stamp(now)), validity(cert)}
+			return nil, &Error{name + " is not valid yet",
+				fmt.Sprintf("a beginning not more than %s after %s", Skew, pki.Stamp(now)), validity(cert)}
 		case cert.NotBefore.After(now):
-			warnings = append(warnings, fmt.Sprintf("%s becomes valid only at %s, %s from now: this machine's clock is behind the CA's, which is tolerated up to %s",
-				name, pki.Stamp(cert.NotBefore), cert.NotBefore.Sub(now).Round(time.Second), Skew))
+			warnings = append(warnings,
+				fmt.Sprintf(
+					"%s becomes valid only at %s, %s from now: this machine's clock is behind "+
+						"the CA's, which is tolerated up to %s",
+					name, pki.Stamp(cert.NotBefore), cert.NotBefore.Sub(now).Round(time.Second), Skew))
 		}
 		if i > 0 && cert.NotAfter.Before(chain[0].NotAfter) {
-			warnings = append(warnings, fmt.Sprintf("%s, %s, ends at %s, before the certificate does at %s", name, dn(cert.RawSubject), pki.Stamp(cert.NotAfter), pki.Stamp(chain[0].NotAfter)))
+			warnings = append(warnings, fmt.Sprintf("%s, %s, ends at %s, before the certificate does at %s", name,
+				dn(cert.RawSubject), pki.Stamp(cert.NotAfter), pki.Stamp(chain[0].NotAfter)))
 		}
 	}
 	return warnings, nil
@@ -58,7 +63,8 @@ func anyStartsAfter(certs []*x509.Certificate, now time.Time) bool {
 func expired(trusted []*x509.Certificate, now time.Time) (warnings []string) {
 	for _, cert := range trusted {
 		if now.After(cert.NotAfter) && !cert.NotAfter.IsZero() {
-			warnings = append(warnings, fmt.Sprintf("the trusted certificate %s expired at %s", dn(cert.RawSubject), pki.Stamp(cert.NotAfter)))
+			warnings = append(warnings, fmt.Sprintf("the trusted certificate %s expired at %s",
+				dn(cert.RawSubject), pki.Stamp(cert.NotAfter)))
 		}
 	}
 	return warnings

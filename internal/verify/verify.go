@@ -57,7 +57,8 @@ func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, no
 		return Result{}, err
 	}
 	if len(trusted) == 0 {
-		return Result{}, &Error{"the answer holds no trusted certificate", "at least the root of the chain", "an empty list"}
+		return Result{}, &Error{"the answer holds no trusted certificate",
+			"at least the root of the chain", "an empty list"}
 	}
 	r := Result{Chain: chain, Trusted: trusted}
 	leaf := chain[0]
@@ -91,7 +92,8 @@ func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, no
 func checkUsable(chain []*x509.Certificate) error {
 	for i, cert := range chain {
 		if err := pki.Unusable(cert); err != nil {
-			return &Error{fmt.Sprintf("certificate %d of the chain can verify nothing", i+1), "one with a key and extensions that are supported",
+			return &Error{fmt.Sprintf("certificate %d of the chain can verify nothing", i+1),
+				"one with a key and extensions that are supported",
 				fmt.Sprintf("%s: %v", dn(cert.RawSubject), err)}
 		}
 	}
@@ -102,7 +104,9 @@ func checkUsable(chain []*x509.Certificate) error {
 func unusable(trusted []*x509.Certificate) (warnings []string) {
 	for i, cert := range trusted {
 		if err := pki.Unusable(cert); err != nil {
-			warnings = append(warnings, fmt.Sprintf("trusted certificate %d, %s, is published, but can verify nothing here: %v", i+1, dn(cert.RawSubject), err))
+			warnings = append(warnings,
+				fmt.Sprintf("trusted certificate %d, %s, is published, but can verify nothing here: %v", i+1,
+					dn(cert.RawSubject), err))
 		}
 	}
 	return warnings
@@ -164,10 +168,12 @@ func checkOrder(chain []*x509.Certificate) error {
 			return &Error{check, want, dn(signer.RawSubject)}
 		}
 		if algorithm := pki.UnsupportedSignature(cert); algorithm != "" {
-			return &Error{check, "a signature by " + dn(signer.RawSubject) + " with SHA-256 or stronger", algorithm + ", which is not accepted, on " + dn(cert.RawSubject)}
+			return &Error{check, "a signature by " + dn(signer.RawSubject) + " with SHA-256 or stronger",
+				algorithm + ", which is not accepted, on " + dn(cert.RawSubject)}
 		}
 		if err := cert.CheckSignatureFrom(signer); err != nil {
-			return &Error{check, "a signature by " + dn(signer.RawSubject), fmt.Sprintf("one that does not verify (%v)", err)}
+			return &Error{check, "a signature by " + dn(signer.RawSubject),
+				fmt.Sprintf("one that does not verify (%v)", err)}
 		}
 	}
 	return nil
@@ -176,13 +182,18 @@ func checkOrder(chain []*x509.Certificate) error {
 // checkAnchor wants a path from the leaf to a trusted certificate, which need not be a root.
 func checkAnchor(chain, trusted []*x509.Certificate, now time.Time) (warnings []string, err error) {
 	if slices.ContainsFunc(trusted, chain[0].Equal) {
-		return nil, &Error{"the certificate is its own trust anchor", "one that a CA signed", dn(chain[0].RawSubject) + " in both lists"}
+		return nil, &Error{"the certificate is its own trust anchor", "one that a CA signed",
+			dn(chain[0].RawSubject) + " in both lists"}
 	}
 	for i, at := range moments(append(slices.Clone(chain), trusted...), now) {
 		_, verr := pki.VerifyPath(chain[0], pki.PathOptions{Anchors: trusted, Others: chain[1:], At: at})
 		if verr == nil {
 			if i > 0 && !anyStartsAfter(chain, now) {
-				warnings = append(warnings, fmt.Sprintf("the trust anchor becomes valid only at %s, %s from now: this machine's clock is behind the CA's, which is tolerated up to %s", pki.Stamp(at), at.Sub(now).Round(time.Second), Skew))
+				warnings = append(warnings,
+					fmt.Sprintf(
+						"the trust anchor becomes valid only at %s, %s from now: this machine's "+
+							"clock is behind the CA's, which is tolerated up to %s", pki.Stamp(at),
+						at.Sub(now).Round(time.Second), Skew))
 			}
 			return append(warnings, expired(trusted, now)...), nil
 		}
@@ -196,9 +207,11 @@ func checkAnchor(chain, trusted []*x509.Certificate, now time.Time) (warnings []
 func anchorError(chain, trusted []*x509.Certificate, err error, now time.Time) error {
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
-		return &Error{"a certificate on the path to the trust anchor is not valid now", "a validity that includes " + pki.Stamp(now), validity(invalid.Cert)}
+		return &Error{"a certificate on the path to the trust anchor is not valid now",
+			"a validity that includes " + pki.Stamp(now), validity(invalid.Cert)}
 	}
 	top := chain[len(chain)-1]
 	got := fmt.Sprintf("%s (%v)", dnList(trusted), err)
-	return &Error{"the chain does not verify to a trusted certificate", fmt.Sprintf("a path from %s, issued by %s, to one of them", dn(top.RawSubject), dn(top.RawIssuer)), got}
+	return &Error{"the chain does not verify to a trusted certificate",
+		fmt.Sprintf("a path from %s, issued by %s, to one of them", dn(top.RawSubject), dn(top.RawIssuer)), got}
 }

@@ -75,7 +75,8 @@ func newKey(t testing.TB) crypto.Signer {
 func newCA(t testing.TB, name string, by *authority, change func(*cert)) *authority {
 	t.Helper()
 	key := newKey(t)
-	template := &cert{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: now.Add(48 * time.Hour)}
+	template := &cert{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign, NotAfter: now.Add(48 * time.Hour)}
 	if change != nil {
 		change(template)
 	}
@@ -120,7 +121,8 @@ func request(t testing.TB, key crypto.Signer, template x509.CertificateRequest) 
 // leaf is what a good CA issues, but for what change does to it.
 func (w *world) leaf(t testing.TB, change func(*cert)) *cert {
 	t.Helper()
-	template := &cert{RawSubject: w.csr.RawSubject, DNSNames: w.csr.DNSNames, IPAddresses: w.csr.IPAddresses, EmailAddresses: w.csr.EmailAddresses, URIs: w.csr.URIs, BasicConstraintsValid: true}
+	template := &cert{RawSubject: w.csr.RawSubject, DNSNames: w.csr.DNSNames, IPAddresses: w.csr.IPAddresses,
+		EmailAddresses: w.csr.EmailAddresses, URIs: w.csr.URIs, BasicConstraintsValid: true}
 	if change != nil {
 		change(template)
 	}
@@ -168,24 +170,28 @@ func TestAnswer(t *testing.T) {
 	}
 	signed := func(key crypto.Signer, name string, parent *authority, algorithm x509.SignatureAlgorithm) *authority {
 		return &authority{issue(t, parent, key.Public(), key, &cert{
-			Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+			Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
+			KeyUsage:           x509.KeyUsageCertSign,
 			SignatureAlgorithm: algorithm, NotAfter: now.Add(48 * time.Hour),
 		}), key}
 	}
 	registered := func(number byte) pkix.Extension { // a name of a kind that crypto/x509 passes over
-		value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 8, Bytes: []byte{0x2a, number}}})
+		value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 8,
+			Bytes: []byte{0x2a, number}}})
 		require.NoError(t, err)
 		return pkix.Extension{Id: oidSubjectAltName, Value: value}
 	}
 	named := func(number byte) answer {
 		return answer{
 			issued(func(c *cert) { c.ExtraExtensions = []pkix.Extension{registered(number)} }).chain, anchors,
-			request(t, w.key, x509.CertificateRequest{Subject: requested.Subject, ExtraExtensions: []pkix.Extension{registered(3)}}),
+			request(t, w.key, x509.CertificateRequest{Subject: requested.Subject,
+				ExtraExtensions: []pkix.Extension{registered(3)}}),
 		}
 	}
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	require.NoError(t, err)
-	large := issue(t, w.root, fixture.OversizedRSA().Public(), nil, &cert{Subject: pkix.Name{CommonName: "Large"}, IsCA: true, BasicConstraintsValid: true})
+	large := issue(t, w.root, fixture.OversizedRSA().Public(), nil,
+		&cert{Subject: pkix.Name{CommonName: "Large"}, IsCA: true, BasicConstraintsValid: true})
 	impostor := newCA(t, "Issuing CA", w.policy, nil) // same name, another key
 	notCA := issue(t, w.issuing, w.key.Public(), nil, &cert{Subject: pkix.Name{CommonName: "not a CA"}})
 	narrow := newCA(t, "Narrow CA", w.root, func(c *cert) { c.PermittedDNSDomains = []string{"example.com"} })
@@ -214,45 +220,56 @@ func TestAnswer(t *testing.T) {
 		"an unreadable signer":            given(anchors, leaf, negative(t, issuing), policy),
 		"an unreadable anchor":            given(certs(negative(t, root)), leaf, issuing, policy),
 
-		"no certificate":                  {trusted: anchors},
-		"no trusted certificate":          {chain: certs(leaf, issuing, policy)},
-		"another key":                     given(anchors, bare(newKey(t)), issuing, policy),
-		"the leaf behind its signers":     given(anchors, issuing, policy, leaf),
-		"a certificate of a CA":           issued(func(c *cert) { c.IsCA = true }),
-		"another common name":             issued(func(c *cert) { c.RawSubject, c.Subject = nil, pkix.Name{CommonName: "other.example.org"} }),
-		"no common name":                  issued(func(c *cert) { c.RawSubject, c.Subject = nil, pkix.Name{Organization: []string{"x"}} }),
-		"a host name short":               issued(func(c *cert) { c.DNSNames = c.DNSNames[:1] }),
-		"an IP address short":             issued(func(c *cert) { c.IPAddresses = c.IPAddresses[:1] }),
-		"an address in another case":      issued(func(c *cert) { c.EmailAddresses = []string{"pki@example.org"} }),
-		"a URI short":                     issued(func(c *cert) { c.URIs = nil }),
-		"no alternative names at all":     given(anchors, bare(w.key), issuing, policy),
-		"a name of another kind":          named(3),
-		"another name of another kind":    named(4),
-		"names where none were requested": {chain: certs(leaf, issuing, policy), trusted: anchors, csr: request(t, w.key, x509.CertificateRequest{})},
-		"signers in the wrong order":      given(anchors, leaf, policy, issuing),
-		"a signer left out":               given(anchors, leaf, policy),
-		"a root before the end":           given(anchors, leaf, issuing, root, policy),
-		"a signer with the wrong key":     given(anchors, leaf, impostor.cert, policy),
-		"a signer that may not sign":      given(anchors, w.leafBy(t, &authority{notCA, w.key}), notCA, issuing, policy),
-		"a root that is not trusted":      given(certs(other), leaf, issuing, policy),
-		"a chain that ends too early":     given(anchors, leaf),
-		"names that the CA may not sign":  given(anchors, w.leafBy(t, narrow), narrow.cert),
-		"trust in itself":                 given(certs(self), self),
-		"an expired certificate":          issued(func(c *cert) { c.NotAfter = now.Add(-time.Second) }),
-		"a certificate of the future":     issued(func(c *cert) { c.NotBefore = now.Add(5*time.Minute + time.Second) }),
-		"a certificate from soon on":      issued(func(c *cert) { c.NotBefore = now.Add(5 * time.Minute) }),
-		"dates in the wrong order":        issued(func(c *cert) { c.NotAfter = now.Add(-2 * time.Hour) }),
-		"an expired signer":               given(anchors, w.leafBy(t, oldIssuing), oldIssuing.cert, policy),
-		"an expired anchor":               by(dated("Old Root", -time.Hour, -time.Minute)),
-		"an anchor of the future":         by(dated("Future Root", time.Hour, 48*time.Hour)),
-		"an anchor that begins soon":      by(dated("Soon Root", 2*time.Minute, 48*time.Hour)),
+		"no certificate":              {trusted: anchors},
+		"no trusted certificate":      {chain: certs(leaf, issuing, policy)},
+		"another key":                 given(anchors, bare(newKey(t)), issuing, policy),
+		"the leaf behind its signers": given(anchors, issuing, policy, leaf),
+		"a certificate of a CA":       issued(func(c *cert) { c.IsCA = true }),
+		"another common name": issued(func(c *cert) {
+			c.RawSubject, c.Subject = nil,
+				pkix.Name{CommonName: "other.example.org"}
+		}),
+		"no common name": issued(func(c *cert) {
+			c.RawSubject, c.Subject = nil,
+				pkix.Name{Organization: []string{"x"}}
+		}),
+		"a host name short":            issued(func(c *cert) { c.DNSNames = c.DNSNames[:1] }),
+		"an IP address short":          issued(func(c *cert) { c.IPAddresses = c.IPAddresses[:1] }),
+		"an address in another case":   issued(func(c *cert) { c.EmailAddresses = []string{"pki@example.org"} }),
+		"a URI short":                  issued(func(c *cert) { c.URIs = nil }),
+		"no alternative names at all":  given(anchors, bare(w.key), issuing, policy),
+		"a name of another kind":       named(3),
+		"another name of another kind": named(4),
+		"names where none were requested": {chain: certs(leaf, issuing, policy), trusted: anchors,
+			csr: request(t, w.key, x509.CertificateRequest{})},
+		"signers in the wrong order":     given(anchors, leaf, policy, issuing),
+		"a signer left out":              given(anchors, leaf, policy),
+		"a root before the end":          given(anchors, leaf, issuing, root, policy),
+		"a signer with the wrong key":    given(anchors, leaf, impostor.cert, policy),
+		"a signer that may not sign":     given(anchors, w.leafBy(t, &authority{notCA, w.key}), notCA, issuing, policy),
+		"a root that is not trusted":     given(certs(other), leaf, issuing, policy),
+		"a chain that ends too early":    given(anchors, leaf),
+		"names that the CA may not sign": given(anchors, w.leafBy(t, narrow), narrow.cert),
+		"trust in itself":                given(certs(self), self),
+		"an expired certificate":         issued(func(c *cert) { c.NotAfter = now.Add(-time.Second) }),
+		"a certificate of the future":    issued(func(c *cert) { c.NotBefore = now.Add(5*time.Minute + time.Second) }),
+		"a certificate from soon on":     issued(func(c *cert) { c.NotBefore = now.Add(5 * time.Minute) }),
+		"dates in the wrong order":       issued(func(c *cert) { c.NotAfter = now.Add(-2 * time.Hour) }),
+		"an expired signer":              given(anchors, w.leafBy(t, oldIssuing), oldIssuing.cert, policy),
+		"an expired anchor":              by(dated("Old Root", -time.Hour, -time.Minute)),
+		"an anchor of the future":        by(dated("Future Root", time.Hour, 48*time.Hour)),
+		"an anchor that begins soon":     by(dated("Soon Root", 2*time.Minute, 48*time.Hour)),
 		"anchors of other times": {chain: certs(leaf, issuing, policy),
-			trusted: certs(dated("Gone Root", -time.Hour, -time.Minute).cert, dated("Next Root", 1000*time.Hour, 2000*time.Hour).cert, root)},
+			trusted: certs(dated("Gone Root", -time.Hour, -time.Minute).cert,
+				dated("Next Root", 1000*time.Hour, 2000*time.Hour).cert, root)},
 		"a short life from soon on": {
 			issued(func(c *cert) { c.NotBefore, c.NotAfter = now.Add(10*time.Second), now.Add(40*time.Second) }).chain,
 			certs(dated("Later Root", 4*time.Minute, 48*time.Hour).cert, root), nil},
 		"a life longer than its signers'": issued(func(c *cert) { c.NotAfter = now.Add(72 * time.Hour) }),
-		"a host name more":                issued(func(c *cert) { c.DNSNames = append(slices.Clone(c.DNSNames), "extra.example.org") }),
+		"a host name more": issued(func(c *cert) {
+			c.DNSNames = append(slices.Clone(c.DNSNames),
+				"extra.example.org")
+		}),
 		"another organization": issued(func(c *cert) {
 			c.RawSubject, c.Subject = nil, pkix.Name{CommonName: "app.example.org", Organization: []string{"Policy"}}
 		}),
@@ -261,7 +278,8 @@ func TestAnswer(t *testing.T) {
 			slices.Reverse(c.Subject.ExtraNames)
 		}),
 		"host names in another case": issued(func(c *cert) {
-			c.DNSNames, c.EmailAddresses = []string{"APP.example.org", "App.ns.svc.cluster.local"}, []string{"Pki@EXAMPLE.org"}
+			c.DNSNames, c.EmailAddresses = []string{"APP.example.org", "App.ns.svc.cluster.local"},
+				[]string{"Pki@EXAMPLE.org"}
 		}),
 	}
 	_, edKey, err := ed25519.GenerateKey(rand.Reader)
@@ -308,13 +326,15 @@ func TestAnswer_golden(t *testing.T) {
 	}
 	csr, err := x509.ParseCertificateRequest(pemBytes(t, "csr.pem"))
 	require.NoError(t, err)
-	chain, trusted := certs(read("certificate.pem"), read("issuing-ca.pem")), certs(read("root-ca.pem"), read("other-root-ca.pem"))
+	chain, trusted := certs(read("certificate.pem"), read("issuing-ca.pem")),
+		certs(read("root-ca.pem"), read("other-root-ca.pem"))
 	r, err := Answer(csr, chain, trusted, now)
 	require.NoError(t, err)
 	assert.Equal(t, Result{Chain: chain, Trusted: trusted}, r)
 
 	_, err = Answer(csr, certs(read("old-certificate.pem"), read("issuing-ca.pem")), trusted, now)
-	assert.ErrorContains(t, err, "the certificate's public key does not match the request's: want RSA-2048 with SHA-256 ")
+	assert.ErrorContains(t, err,
+		"the certificate's public key does not match the request's: want RSA-2048 with SHA-256 ")
 }
 
 func pemBytes(t testing.TB, name string) []byte {

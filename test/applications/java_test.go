@@ -36,12 +36,14 @@ func springConfiguration(t *testing.T, volume string) string {
 func TestApplications_jvm_servesPKCS12AndPEM(t *testing.T) {
 	t.Parallel()
 	if found, _ := filepath.Glob(jars + "/kafka-clients-*.jar"); len(found) == 0 {
-		fixture.SkipWithout(t, "dist/jars, which mvn --file test/applications/java/pom.xml dependency:copy-dependencies makes,")
+		fixture.SkipWithout(t,
+			"dist/jars, which mvn --file test/applications/java/pom.xml dependency:copy-dependencies makes,")
 	}
 	path, err := filepath.Abs(jars + "/*")
 	require.NoError(t, err)
 	p := newPod(t, nil, "OUTPUT_TYPE=P12,PEM", "OUTPUT_LAYOUT=inplace")
-	ports, reload := p.jvm(fixture.Java(t, path, "java/Applications.java", p.volume, p.write("application.yaml", springConfiguration(t, p.volume))))
+	ports, reload := p.jvm(fixture.Java(t, path, "java/Applications.java", p.volume,
+		p.write("application.yaml", springConfiguration(t, p.volume))))
 	want := p.serial()
 	for name, number := range ports {
 		serial, err := p.served("127.0.0.1:"+number, nil)

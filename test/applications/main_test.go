@@ -50,7 +50,8 @@ func newPod(t *testing.T, user *syscall.Credential, variables ...string) *pod {
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	p := &pod{t: t, service: s, dir: dir, volume: filepath.Join(dir, "volume"), user: user}
-	p.variables = s.Environment(p.volume, append([]string{"COMMON_NAME=localhost", "SANS=localhost,127.0.0.1", "KEY_ALGORITHM=RSA-2048",
+	p.variables = s.Environment(p.volume, append([]string{"COMMON_NAME=localhost",
+		"SANS=localhost,127.0.0.1", "KEY_ALGORITHM=RSA-2048",
 		"HEALTH_ADDR=off", "NOTIFY_VERIFY_FOR=10s"}, variables...)...)
 	if user != nil {
 		p.own(dir)
@@ -116,7 +117,8 @@ func (p *pod) background(c *exec.Cmd) {
 // sidecar renews beside the application, when asked by its trigger file.
 func (p *pod) sidecar(variables ...string) {
 	c := p.command(filepath.Join(binDir, "certfetcher"))
-	c.Env = append(append(p.variables, "MODE=sidecar", "RENEW_TRIGGER_FILE="+filepath.Join(p.dir, "renew")), variables...)
+	c.Env = append(append(p.variables, "MODE=sidecar", "RENEW_TRIGGER_FILE="+filepath.Join(p.dir, "renew")),
+		variables...)
 	p.background(c)
 }
 

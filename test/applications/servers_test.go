@@ -61,7 +61,8 @@ func TestApplications_nginx_servesChainAndKeyAndReloads(t *testing.T) {
 	nginx := fixture.RequirePrograms(t, "nginx")[0]
 	p := newPod(t, nil, "OUTPUT_TYPE=PEM")
 	program, address := p.alias(nginx, "ngx"), fixture.FreeAddress(t)
-	configuration := p.write("nginx.conf", strings.NewReplacer("DIR", p.dir, "ADDRESS", address, "VOLUME", p.volume).Replace(`
+	configuration := p.write("nginx.conf",
+		strings.NewReplacer("DIR", p.dir, "ADDRESS", address, "VOLUME", p.volume).Replace(`
 daemon off; pid DIR/nginx.pid; error_log stderr notice;
 events {}
 http {
@@ -130,7 +131,8 @@ func unprivileged(t *testing.T) *syscall.Credential {
 func (p *pod) postgres(address string) []string {
 	p.t.Helper()
 	data := filepath.Join(p.dir, "data")
-	initdb := p.command(postgresProgram(p.t, "initdb"), "--no-sync", "--auth=trust", "--username=postgres", "--pgdata="+data)
+	initdb := p.command(postgresProgram(p.t, "initdb"), "--no-sync", "--auth=trust",
+		"--username=postgres", "--pgdata="+data)
 	out, err := initdb.CombinedOutput()
 	require.NoError(p.t, err, "%s", out)
 	_, number, err := net.SplitHostPort(address)

@@ -35,14 +35,16 @@ func TestStages_neverImportOneAnother(t *testing.T) {
 	for _, stage := range stages {
 		for _, dep := range deps(t, stage) {
 			assert.False(t, slices.Contains(stages, dep) || dep == "internal/config",
-				"%s imports %s: stages exchange standard types, internal/config fills their settings, internal/enroll knows their order", stage, dep)
+				"%s imports %s: stages exchange standard types, internal/config fills their "+
+					"settings, internal/enroll knows their order", stage, dep)
 		}
 	}
 }
 
 func TestCertfetcher_linksNoIssuingCode(t *testing.T) {
 	for _, dep := range deps(t, "cmd/certfetcher") {
-		assert.False(t, slices.Contains([]string{"internal/certservice", "internal/devca"}, dep), "certfetcher links %s", dep)
+		assert.False(t, slices.Contains([]string{"internal/certservice", "internal/devca"}, dep),
+			"certfetcher links %s", dep)
 		assert.False(t, strings.HasPrefix(dep, "test/"), "certfetcher links %s", dep)
 	}
 }

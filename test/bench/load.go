@@ -41,7 +41,8 @@ func load(dir string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\ncertservice and devca, P-256\n%-12s %12s %12s %12s %12s\n", "connections", "enrolments/s", "median", "p99", "max")
+	fmt.Printf("\ncertservice and devca, P-256\n%-12s %12s %12s %12s %12s\n", "connections",
+		"enrolments/s", "median", "p99", "max")
 	for _, connections := range []int{1, 32, 256} {
 		r, err := enrol(s, request, connections, func(_ int, elapsed time.Duration) bool { return elapsed < loadTime })
 		if err != nil {
@@ -54,14 +55,18 @@ func load(dir string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := enrol(s, request, manyAtOnce, func(started int, _ time.Duration) bool { return started <= manyInAll }); err != nil {
+	if _, err := enrol(s, request, manyAtOnce, func(started int,
+		_ time.Duration) bool {
+		return started <= manyInAll
+	}); err != nil {
 		return err
 	}
 	after, err := residentMemory(s)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("resident memory of certservice, devca: %s before and %s after another %d enrolments\n", before, after, manyInAll)
+	fmt.Printf("resident memory of certservice, devca: %s before and %s after another %d enrolments\n", before, after,
+		manyInAll)
 	return nil
 }
 
@@ -72,7 +77,8 @@ func enrolment(s *fixture.Stack) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	subject, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "load.example.org"}}, key)
+	subject, err := x509.CreateCertificateRequest(rand.Reader,
+		&x509.CertificateRequest{Subject: pkix.Name{CommonName: "load.example.org"}}, key)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +117,8 @@ func (r result) quantile(q float64) time.Duration {
 }
 
 // enrol sends the request on so many connections at once, for as long as more says so.
-func enrol(s *fixture.Stack, request *http.Request, connections int, more func(started int, elapsed time.Duration) bool) (result, error) {
+func enrol(s *fixture.Stack, request *http.Request, connections int,
+	more func(started int, elapsed time.Duration) bool) (result, error) {
 	identity, err := tls.LoadX509KeyPair(filepath.Join(s.Dir, "client.pem"), filepath.Join(s.Dir, "client.pem"))
 	if err != nil {
 		return result{}, err

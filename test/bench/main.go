@@ -54,7 +54,8 @@ func fetches(dir string) error {
 		return fmt.Errorf("%w (make build makes it)", err)
 	}
 	fmt.Printf("%s: %.2f MB\n", program, float64(info.Size())/1e6)
-	fmt.Printf("%-12s %-5s %14s %14s %22s %14s\n", "key", "type", "wall median", "wall max", "beyond key generation", "peak memory")
+	fmt.Printf("%-12s %-5s %14s %14s %22s %14s\n", "key", "type", "wall median", "wall max",
+		"beyond key generation", "peak memory")
 	for _, algorithm := range []string{"RSA-2048", "ECDSA-P256"} {
 		for _, outputType := range []string{"P12", "JKS", "PEM"} {
 			if err := measure(s, dir, algorithm, outputType); err != nil {
@@ -81,7 +82,8 @@ func measure(s *service.Service, dir, algorithm, outputType string) error {
 	for i := range runs + 1 {
 		volume := filepath.Join(dir, fmt.Sprintf("%s-%s-%d", algorithm, outputType, i))
 		command := exec.Command(program)
-		command.Env = s.Environment(volume, "OUTPUT_TYPE="+outputType, "KEY_ALGORITHM="+algorithm, "SANS=app.example.org",
+		command.Env = s.Environment(volume, "OUTPUT_TYPE="+outputType, "KEY_ALGORITHM="+algorithm,
+			"SANS=app.example.org",
 			"KEYSTORE_PATH="+filepath.Join(s.Dir, "client.p12"), "KEYSTORE_PASSWORD="+fixture.Password,
 			"TRUSTSTORE_PATH="+filepath.Join(s.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD="+fixture.Password)
 		var log bytes.Buffer
@@ -103,7 +105,8 @@ func measure(s *service.Service, dir, algorithm, outputType string) error {
 		memory = append(memory, command.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) // KiB on Linux
 	}
 	fmt.Printf("%-12s %-5s %11.1f ms %11.1f ms %19.1f ms %10.1f MiB\n", algorithm, outputType,
-		milliseconds(median(wall)), milliseconds(slices.Max(wall)), milliseconds(median(beyond)), float64(median(memory))/1024)
+		milliseconds(median(wall)), milliseconds(slices.Max(wall)), milliseconds(median(beyond)),
+		float64(median(memory))/1024)
 	return nil
 }
 

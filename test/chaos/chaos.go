@@ -4,8 +4,8 @@ package chaos
 
 import "os"
 
-// Amount picks how much of a test to run: the least in make test, where a package may take five seconds in all; short in
-// CI, where it may take two minutes; the whole with make chaos. CHAOS=short and CHAOS=full say so.
+// Amount picks how much of a test to run: the least in make test, where a package may take five seconds in all; short
+// in CI, where it may take two minutes; the whole with make chaos. CHAOS=short and CHAOS=full say so.
 func Amount[T any](least, short, full T) T {
 	switch os.Getenv("CHAOS") {
 	case "full":

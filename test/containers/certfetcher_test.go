@@ -18,11 +18,14 @@ import (
 func fetch(t *testing.T, s stack, variables ...string) (int, string) {
 	t.Helper()
 	arguments := append([]string{"run", "--name", "fetcher", "--network", s.network}, hardened...)
-	arguments = append(arguments, "--volume", s.client+":/etc/certfetcher:ro", "--volume", s.network+"-certs:/var/run/certs")
+	arguments = append(arguments, "--volume", s.client+":/etc/certfetcher:ro", "--volume",
+		s.network+"-certs:/var/run/certs")
 	for _, variable := range append([]string{
-		"CA_NAME=RA", "COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=app.example.org",
+		"CA_NAME=RA", "COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane",
+		"COUNTRY=SE", "SANS=app.example.org",
 		"KEYSTORE_PATH=/etc/certfetcher/keystore.jks", "KEYSTORE_PASSWORD_FILE=/etc/certfetcher/keystore-password",
-		"TRUSTSTORE_PATH=/etc/certfetcher/truststore.jks", "TRUSTSTORE_PASSWORD_FILE=/etc/certfetcher/truststore-password",
+		"TRUSTSTORE_PATH=/etc/certfetcher/truststore.jks",
+		"TRUSTSTORE_PASSWORD_FILE=/etc/certfetcher/truststore-password",
 		"OUTPUT_PATH=/var/run/certs", "OUTPUT_TYPE=P12,JKS,PEM",
 	}, variables...) {
 		arguments = append(arguments, "--env", variable)
@@ -40,7 +43,8 @@ func TestCertfetcher_underTheHardeningFlags_fillsAVolume(t *testing.T) {
 	t.Cleanup(func() { podman(t, "volume", "rm", "--force", certs) })
 	assertConfined(t, "certservice")
 	assertConfined(t, "devca")
-	assert.Equal(t, "certfetcher "+version, podman(t, append(append([]string{"run", "--rm"}, hardened...), "certfetcher", "--version")...))
+	assert.Equal(t, "certfetcher "+version, podman(t,
+		append(append([]string{"run", "--rm"}, hardened...), "certfetcher", "--version")...))
 
 	code, log := fetch(t, s)
 	require.Zero(t, code, log)
@@ -48,8 +52,9 @@ func TestCertfetcher_underTheHardeningFlags_fillsAVolume(t *testing.T) {
 	generation := files["..data"].header.Linkname
 	require.NotEmpty(t, generation)
 	for name, mode := range map[string]int64{
-		"keystore.p12": 0o640, "keystore.jks": 0o640, "keystore.pass": 0o640, "key.pem": 0o640, "keystore-combined.pem": 0o640,
-		"truststore.p12": 0o644, "truststore.jks": 0o644, "truststore.pem": 0o644, "keystore.pem": 0o644,
+		"keystore.p12": 0o640, "keystore.jks": 0o640, "keystore.pass": 0o640, "key.pem": 0o640,
+		"keystore-combined.pem": 0o640,
+		"truststore.p12":        0o644, "truststore.jks": 0o644, "truststore.pem": 0o644, "keystore.pem": 0o644,
 	} {
 		assert.Equal(t, "..data/"+name, files[name].header.Linkname)
 		got, found := files[generation+"/"+name]
@@ -60,14 +65,16 @@ func TestCertfetcher_underTheHardeningFlags_fillsAVolume(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(s.root)
 	for _, name := range []string{"keystore.p12", "keystore.jks"} {
-		entries, _, err := keystore.Decode(files[generation+"/"+name].content, string(files[generation+"/keystore.pass"].content))
+		entries, _, err := keystore.Decode(files[generation+"/"+name].content,
+			string(files[generation+"/keystore.pass"].content))
 		require.NoError(t, err, name)
 		require.NotNil(t, entries[0].Key, name)
 		between := x509.NewCertPool()
 		for _, issuer := range entries[0].Chain[1:] {
 			between.AddCert(issuer)
 		}
-		_, err = entries[0].Chain[0].Verify(x509.VerifyOptions{DNSName: "app.example.org", Roots: roots, Intermediates: between, CurrentTime: time.Now()})
+		_, err = entries[0].Chain[0].Verify(x509.VerifyOptions{DNSName: "app.example.org",
+			Roots: roots, Intermediates: between, CurrentTime: time.Now()})
 		assert.NoError(t, err, name)
 	}
 

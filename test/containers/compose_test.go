@@ -79,7 +79,8 @@ func TestCompose_servesTLS_renews_andGoesAway(t *testing.T) {
 	for name, check := range healthchecks(t) {
 		container := project + "_" + name + "_1"
 		if check == nil {
-			assert.Equal(t, "exited 0", podman(t, "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", container), name)
+			assert.Equal(t, "exited 0", podman(t, "inspect", "--format",
+				"{{.State.Status}} {{.State.ExitCode}}", container), name)
 			continue
 		}
 		assertConfined(t, container)
@@ -108,7 +109,8 @@ func TestCompose_servesTLS_renews_andGoesAway(t *testing.T) {
 func assertOpenSSLTrusts(t *testing.T, port string, anchor *x509.Certificate) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "root.pem")
-	require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: anchor.Raw}), 0o600))
+	require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: anchor.Raw}),
+		0o600))
 	c := exec.Command("openssl", "s_client", "-connect", "127.0.0.1:"+port, "-servername", "app",
 		"-CAfile", path, "-verify_hostname", "app", "-verify_return_error")
 	c.Stdin = strings.NewReader("")

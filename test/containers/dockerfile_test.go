@@ -36,7 +36,8 @@ func baseImage(t *testing.T, name string) (options []string) {
 	require.NoError(t, os.Mkdir(filepath.Join(context, "tmp"), 0o755))
 	write(t, filepath.Join(context, "Dockerfile"), []byte(`FROM scratch
 COPY . /
-ENV PATH=/host/go/bin:/usr/bin HOME=/root GOROOT=/host/go GOMODCACHE=/host/modules GOCACHE=/host/cache GOPROXY=off GOTOOLCHAIN=local
+ENV PATH=/host/go/bin:/usr/bin HOME=/root GOROOT=/host/go GOMODCACHE=/host/modules GOCACHE=/host/cache GOPROXY=off \
+    GOTOOLCHAIN=local
 `))
 	podman(t, "build", "--quiet", "--tag", name, context)
 	for source, target := range map[string]string{
@@ -55,10 +56,12 @@ func TestDockerfile_buildsFromSource(t *testing.T) {
 	match := goVersion.FindSubmatch(content)
 	require.NotNil(t, match)
 	options := baseImage(t, "golang:"+string(match[1]))
-	build := append([]string{"build", "--quiet", "--pull=never", "--network=none", "--build-arg", "VERSION=from-source"}, options...)
+	build := append([]string{"build", "--quiet", "--pull=never", "--network=none", "--build-arg",
+		"VERSION=from-source"}, options...)
 
 	podman(t, append(build, "--tag", "from-source", ".")...)
-	assert.Equal(t, "certfetcher from-source", podman(t, append(append([]string{"run", "--rm"}, hardened...), "from-source", "--version")...))
+	assert.Equal(t, "certfetcher from-source", podman(t,
+		append(append([]string{"run", "--rm"}, hardened...), "from-source", "--version")...))
 	assert.Equal(t, "certfetcher", inspect(t, "from-source").Config.Labels["org.opencontainers.image.title"])
 	for _, target := range []string{"certservice", "devca", "certfetcher-compose", "sbom"} {
 		podman(t, append(build, "--target", target, "--tag", "from-source-"+target, ".")...)

@@ -49,10 +49,12 @@ func contents(t *testing.T, name string) map[string]file {
 func TestImages_holdOneProgramEachAndNoShell(t *testing.T) {
 	setup(t)
 	for name, want := range map[string][]string{
-		"certfetcher":         {"/certfetcher", "certfetcher", "var", "var/run", "var/run/certs"},
-		"certservice":         {"/certservice", "certservice"},
-		"devca":               {"/devca", "devca", "var", "var/lib", "var/lib/devca"},
-		"certfetcher-compose": {"/app", "app", "identities", "var", "var/lib", "var/lib/identities", "var/lib/identities/ca", "var/lib/identities/certservice", "var/lib/identities/client", "var/lib/identities/root"},
+		"certfetcher": {"/certfetcher", "certfetcher", "var", "var/run", "var/run/certs"},
+		"certservice": {"/certservice", "certservice"},
+		"devca":       {"/devca", "devca", "var", "var/lib", "var/lib/devca"},
+		"certfetcher-compose": {"/app", "app", "identities", "var", "var/lib", "var/lib/identities",
+			"var/lib/identities/ca", "var/lib/identities/certservice", "var/lib/identities/client",
+			"var/lib/identities/root"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := inspect(t, name)
@@ -105,7 +107,8 @@ func TestImages_haveTheBillOfMaterialsOfTheirProgram(t *testing.T) {
 	assert.Equal(t, "CycloneDX", bill.BOMFormat)
 	assert.Equal(t, version, bill.Metadata.Component.Version)
 	sum := sha256.Sum256(contents(t, "certservice")["certservice"].content)
-	assert.Contains(t, bill.Metadata.Properties, struct{ Name, Value string }{"cdx:gomod:binary:hash:SHA-256", hex.EncodeToString(sum[:])})
+	assert.Contains(t, bill.Metadata.Properties,
+		struct{ Name, Value string }{"cdx:gomod:binary:hash:SHA-256", hex.EncodeToString(sum[:])})
 }
 
 func TestImages_forAnotherMachine_leaveThisOnesAlone(t *testing.T) {

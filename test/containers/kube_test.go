@@ -87,7 +87,8 @@ func TestKubePlay_initContainer_servesTheApplication(t *testing.T) {
 		_, err := get("127.0.0.1:"+port, "app.example.org", s.root)
 		return err
 	})
-	assert.Equal(t, "exited 0", podman(t, "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", "app-certfetcher"))
+	assert.Equal(t, "exited 0", podman(t, "inspect", "--format",
+		"{{.State.Status}} {{.State.ExitCode}}", "app-certfetcher"))
 	assertConfined(t, "app-app")
 	assert.NoError(t, run("exec", "app-app", "/app", "-name=app.example.org", "probe"))
 

@@ -33,7 +33,8 @@ const (
 
 // hardened are the flags of the restricted Pod Security Standard. Podman would mount writable
 // directories over a read-only root; Kubernetes does not.
-var hardened = []string{"--read-only", "--read-only-tmpfs=false", "--user", "65532:65532", "--cap-drop=all", "--security-opt=no-new-privileges"}
+var hardened = []string{"--read-only", "--read-only-tmpfs=false", "--user", "65532:65532",
+	"--cap-drop=all", "--security-opt=no-new-privileges"}
 
 var (
 	once        sync.Once
@@ -78,7 +79,8 @@ func configure() error {
 	if err := os.Chmod(dir, 0o755); err != nil { // user 65532 reads mounted directories in it
 		return err
 	}
-	engine := []string{`events_logger = "file"`, `lock_type = "file"`, fmt.Sprintf("tmp_dir = %q", filepath.Join(dir, "tmp"))}
+	engine := []string{`events_logger = "file"`, `lock_type = "file"`,
+		fmt.Sprintf("tmp_dir = %q", filepath.Join(dir, "tmp"))}
 	if _, err := exec.LookPath("runc"); err == nil {
 		engine = append(engine, `runtime = "runc"`)
 	}
@@ -90,7 +92,9 @@ func configure() error {
 		return err
 	}
 	files := map[string]string{
-		"containers.conf": fmt.Sprintf("[containers]\ndefault_ulimits = [%s]\n[engine]\n%s\n[network]\nnetwork_backend = \"netavark\"\nnetwork_config_dir = %q\n",
+		"containers.conf": fmt.Sprintf(
+			"[containers]\ndefault_ulimits = [%s]\n[engine]\n%s\n[network]\nnetwork_backend = "+
+				"\"netavark\"\nnetwork_config_dir = %q\n",
 			limits, strings.Join(engine, "\n"), filepath.Join(dir, "networks")),
 		"storage.conf": fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n",
 			filepath.Join(dir, "root"), filepath.Join(dir, "run")),
@@ -101,7 +105,8 @@ func configure() error {
 		}
 	}
 	environment = append(os.Environ(), "CONTAINERS_CONF="+filepath.Join(dir, "containers.conf"),
-		"CONTAINERS_STORAGE_CONF="+filepath.Join(dir, "storage.conf"), "VERSION="+version, "SOURCE_DATE_EPOCH="+epoch, "BUILDER=podman")
+		"CONTAINERS_STORAGE_CONF="+filepath.Join(dir, "storage.conf"), "VERSION="+version,
+		"SOURCE_DATE_EPOCH="+epoch, "BUILDER=podman")
 	return nil
 }
 
@@ -132,7 +137,8 @@ func command(name string, arguments ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr
 	if err := c.Run(); err != nil {
-		return "", fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(arguments, " "), err, stdout.String(), stderr.String())
+		return "", fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(arguments, " "), err,
+			stdout.String(), stderr.String())
 	}
 	return strings.TrimSpace(stdout.String()), nil
 }

@@ -21,11 +21,13 @@ func TestCompose_dockerSecrets_areTheIdentity(t *testing.T) {
 	s := startStack(t)
 	const project = "secrets"
 	network := filepath.Join(t.TempDir(), "network.yaml")
-	require.NoError(t, os.WriteFile(network, fmt.Appendf(nil, "networks: {default: {external: true, name: %q}}\n", s.network), 0o600))
+	require.NoError(t, os.WriteFile(network, fmt.Appendf(nil,
+		"networks: {default: {external: true, name: %q}}\n", s.network), 0o600))
 	compose := func(arguments ...string) {
 		t.Helper()
 		_, err := command("env", append([]string{"SECRETS=" + s.client,
-			"podman-compose", "-p", project, "-f", "deploy/compose/compose.secrets.yaml", "-f", network}, arguments...)...)
+			"podman-compose", "-p", project, "-f", "deploy/compose/compose.secrets.yaml", "-f", network},
+			arguments...)...)
 		require.NoError(t, err)
 	}
 	compose("up", "--detach")

@@ -45,7 +45,8 @@ func startStack(t *testing.T) stack {
 	s := stack{network: "stack-" + strings.ToLower(t.Name()), client: writeIdentity(t, transport, "client")}
 	server := writeIdentity(t, transport, host)
 	servers, err := json.Marshal(map[string]any{"cmpv2Servers": []any{map[string]any{
-		"caName": "RA", "url": "http://devca:8829/pkix/", "issuerDN": "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
+		"caName": "RA", "url": "http://devca:8829/pkix/",
+		"issuerDN":       "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
 		"authentication": map[string]string{"iak": password, "rv": "RA"}, "trustAnchors": "/var/lib/devca/root.pem",
 	}}})
 	require.NoError(t, err)
@@ -61,10 +62,13 @@ func startStack(t *testing.T) stack {
 	eventually(t, 10*time.Second, "devca", func() error { return run("exec", "devca", "/devca", "probe") })
 	start(t, "certservice", "--network", s.network, "--network-alias", host, "--volume", roots+":/var/lib/devca:ro",
 		"--volume", server+":/etc/certservice:ro", "--env", "CMP_SERVERS_PATH=/etc/certservice/cmpServers.json",
-		"--env", "KEYSTORE_PATH=/etc/certservice/keystore.jks", "--env", "KEYSTORE_PASSWORD_FILE=/etc/certservice/keystore-password",
-		"--env", "TRUSTSTORE_PATH=/etc/certservice/truststore.jks", "--env", "TRUSTSTORE_PASSWORD_FILE=/etc/certservice/truststore-password",
+		"--env", "KEYSTORE_PATH=/etc/certservice/keystore.jks", "--env",
+		"KEYSTORE_PASSWORD_FILE=/etc/certservice/keystore-password",
+		"--env", "TRUSTSTORE_PATH=/etc/certservice/truststore.jks", "--env",
+		"TRUSTSTORE_PASSWORD_FILE=/etc/certservice/truststore-password",
 		"--env", "METRICS_ADDR=:8080", "certservice")
-	eventually(t, 10*time.Second, "certservice", func() error { return run("exec", "certservice", "/certservice", "probe") })
+	eventually(t, 10*time.Second, "certservice",
+		func() error { return run("exec", "certservice", "/certservice", "probe") })
 
 	block, _ := pem.Decode(volume(t, roots)["root.pem"].content)
 	require.NotNil(t, block)
@@ -146,7 +150,8 @@ func assertConfined(t *testing.T, container string) {
 		got[name] = strings.Join(strings.Fields(value), " ")
 	}
 	for name, want := range map[string]string{
-		"Uid": "65532 65532 65532 65532", "CapEff": "0000000000000000", "CapPrm": "0000000000000000", "CapBnd": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
+		"Uid": "65532 65532 65532 65532", "CapEff": "0000000000000000", "CapPrm": "0000000000000000",
+		"CapBnd": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
 	} {
 		assert.Equal(t, want, got[name], "%s of %s", name, container)
 	}

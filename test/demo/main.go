@@ -37,7 +37,8 @@ func run() error {
 		return err
 	}
 	defer s.Stop()
-	fmt.Printf("devca is a CA made a moment ago. certservice asks it over CMP, and listens on\n%s\nwith mutual TLS. certfetcher is run as an init container would be, once for each output type.\n", s.URL)
+	fmt.Printf("devca is a CA made a moment ago. certservice asks it over CMP, and listens on\n%s\nwith mutual "+
+		"TLS. certfetcher is run as an init container would be, once for each output type.\n", s.URL)
 
 	for _, outputType := range []string{"P12", "JKS", "PEM"} {
 		volume := filepath.Join(dir, "volume-"+outputType)
@@ -59,7 +60,8 @@ func run() error {
 func fetch(s *fixture.Stack, outputType, volume string) error {
 	environment := []string{
 		"REQUEST_URL=" + s.URL, "CA_NAME=" + fixture.CAName, "OUTPUT_PATH=" + volume, "OUTPUT_TYPE=" + outputType,
-		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "SANS=app.example.org,app,192.0.2.10",
+		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE",
+		"SANS=app.example.org,app,192.0.2.10",
 		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.jks"), "KEYSTORE_PASSWORD=" + fixture.Password,
 		"TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.jks"), "TRUSTSTORE_PASSWORD=" + fixture.Password,
 		"LOG_FORMAT=text",

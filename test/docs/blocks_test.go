@@ -100,7 +100,8 @@ func TestBlocks_areChecked(t *testing.T) {
 				checkDiff(t, b)
 			case "text":
 			default:
-				assert.Fail(t, "a block of no known language", "%s: %q, want sh, json, yaml, diff or text", b.place, b.language)
+				assert.Fail(t, "a block of no known language",
+					"%s: %q, want sh, json, yaml, diff or text", b.place, b.language)
 			}
 		}
 	}

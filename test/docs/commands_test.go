@@ -55,12 +55,14 @@ func checkCommand(t *testing.T, place string, words []string) {
 	t.Helper()
 	for len(words) > 1 && assignment.MatchString(words[0]) {
 		name := assignment.FindStringSubmatch(words[0])[1]
-		forMake := words[len(words)-1] == "image" && strings.Contains(read(t, "deploy/images/build.sh"), "\n#   "+name+" ")
+		forMake := words[len(words)-1] == "image" &&
+			strings.Contains(read(t, "deploy/images/build.sh"), "\n#   "+name+" ")
 		assert.True(t, forMake || knownVariable(t, name), "%s: nothing reads %s", place, name)
 		words = words[1:]
 	}
 	checks := map[string]func(t *testing.T, place string, arguments []string){
-		"make": checkMake, "go": checkGo, "kubectl": checkKubectl, "helm": checkHelm, "docker": checkCompose, "podman-compose": checkCompose, "podman": checkPush,
+		"make": checkMake, "go": checkGo, "kubectl": checkKubectl, "helm": checkHelm,
+		"docker": checkCompose, "podman-compose": checkCompose, "podman": checkPush,
 		"openssl": checkOpenSSL, "curl": checkCurl, "ejbca.sh": checkEJBCA, "certfetcher": checkCertfetcher,
 		"certservice": checkServer("certservice"), "devca": checkServer("devca"),
 	}
@@ -107,12 +109,15 @@ func made(target string) *regexp.Regexp {
 func checkMake(t *testing.T, place string, targets []string) {
 	t.Helper()
 	for _, target := range targets {
-		recipe := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(target) + `:.*\n((?:\t.*\n)+)`).FindStringSubmatch(read(t, "Makefile"))
-		if !assert.NotNil(t, recipe, "%s: the Makefile has no %s", place, target) || made(target).MatchString(read(t, ".ci/run")) {
+		recipe := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(target) +
+			`:.*\n((?:\t.*\n)+)`).FindStringSubmatch(read(t, "Makefile"))
+		if !assert.NotNil(t, recipe, "%s: the Makefile has no %s", place, target) ||
+			made(target).MatchString(read(t, ".ci/run")) {
 			continue
 		}
 		script := regexp.MustCompile(`deploy/\S+\.sh`).FindString(recipe[1])
-		assert.True(t, script != "" && strings.Contains(readAll(t, "test/containers/*_test.go"), script), "%s: neither CI nor a test runs make %s", place, target)
+		assert.True(t, script != "" && strings.Contains(readAll(t, "test/containers/*_test.go"), script),
+			"%s: neither CI nor a test runs make %s", place, target)
 	}
 }
 
@@ -127,9 +132,11 @@ func checkGo(t *testing.T, place string, arguments []string) {
 		case strings.HasPrefix(argument, "./"):
 			assert.NotEmpty(t, readAll(t, filepath.Join(argument, "*_test.go")), place)
 		case argument == "-run":
-			assertHolds(t, readAll(t, filepath.Join(arguments[slices.IndexFunc(arguments, isPackage)], "*_test.go")), "func "+arguments[i+1]+"(", place)
+			assertHolds(t, readAll(t, filepath.Join(arguments[slices.IndexFunc(arguments, isPackage)], "*_test.go")),
+				"func "+arguments[i+1]+"(", place)
 		case argument == "-update":
-			assertHolds(t, readAll(t, filepath.Join(arguments[slices.IndexFunc(arguments, isPackage)], "*_test.go")), `flag.Bool("update"`, place)
+			assertHolds(t, readAll(t, filepath.Join(arguments[slices.IndexFunc(arguments, isPackage)], "*_test.go")),
+				`flag.Bool("update"`, place)
 		}
 	}
 }
@@ -149,7 +156,8 @@ func checkKubectl(t *testing.T, place string, arguments []string) {
 		inside := arguments[slices.Index(arguments, "--")+1:]
 		checkCommand(t, place, append([]string{strings.TrimPrefix(inside[0], "/")}, inside[1:]...))
 	case arguments[0] == "logs" && slices.Contains(arguments, "-c"):
-		assertHolds(t, readAll(t, "deploy/kubernetes/examples/*.yaml"), "- name: "+arguments[slices.Index(arguments, "-c")+1]+"\n", place)
+		assertHolds(t, readAll(t, "deploy/kubernetes/examples/*.yaml"),
+			"- name: "+arguments[slices.Index(arguments, "-c")+1]+"\n", place)
 	case arguments[0] == "port-forward" && len(arguments) == 3:
 		assertHolds(t, readAll(t, "deploy/kubernetes/examples/*.yaml"), "containerPort: "+arguments[2]+"}", place)
 	default:
@@ -161,14 +169,16 @@ func checkKubectl(t *testing.T, place string, arguments []string) {
 func checkKubectlCreate(t *testing.T, place string, arguments []string) {
 	t.Helper()
 	if len(arguments) == 3 && arguments[1] == "namespace" {
-		assertHolds(t, readAll(t, "deploy/kubernetes/overlays/*/kustomization.yaml"), "namespace: "+arguments[2]+"\n", place)
+		assertHolds(t, readAll(t, "deploy/kubernetes/overlays/*/kustomization.yaml"),
+			"namespace: "+arguments[2]+"\n", place)
 		return
 	}
 	if slices.Equal(arguments, []string{"create", "secret", "tls"}) { // which the text warns of
 		return
 	}
 	name, files, ok := createdSecret(arguments)
-	if !assert.True(t, ok, "%s: a command of kubectl create that no test knows: %s", place, strings.Join(arguments, " ")) {
+	if !assert.True(t, ok, "%s: a command of kubectl create that no test knows: %s", place,
+		strings.Join(arguments, " ")) {
 		return
 	}
 	documents := strings.Split(read(t, "deploy/kubernetes/secrets.yaml"), "\n---\n")
@@ -196,7 +206,8 @@ func checkOpenSSL(t *testing.T, place string, _ []string) {
 func checkHelm(t *testing.T, place string, arguments []string) {
 	t.Helper()
 	at := slices.IndexFunc(arguments, func(word string) bool { return strings.HasPrefix(word, "deploy/") })
-	if !assert.GreaterOrEqual(t, at, 0, "%s: names no chart", place) || !assert.FileExists(t, filepath.Join(root, arguments[at], "Chart.yaml"), place) {
+	if !assert.GreaterOrEqual(t, at, 0, "%s: names no chart", place) ||
+		!assert.FileExists(t, filepath.Join(root, arguments[at], "Chart.yaml"), place) {
 		return
 	}
 	for i, word := range arguments {

@@ -129,16 +129,17 @@ func figures(t *testing.T) string {
 func TestReliability_figures_haveTheirTest(t *testing.T) {
 	tests := map[string]bool{}
 	declared := regexp.MustCompile(`(?m)^func (Test\w+)`)
-	require.NoError(t, filepath.WalkDir(filepath.Join(root, "test/chaos"), func(path string, _ fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, "_test.go") {
+	require.NoError(t, filepath.WalkDir(filepath.Join(root, "test/chaos"),
+		func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, match := range declared.FindAllStringSubmatch(string(text), -1) {
+				tests[match[1]] = true
+			}
 			return err
-		}
-		text, err := os.ReadFile(path)
-		for _, match := range declared.FindAllStringSubmatch(string(text), -1) {
-			tests[match[1]] = true
-		}
-		return err
-	}))
+		}))
 	all, err := chaos.Read()
 	require.NoError(t, err)
 	for _, figure := range all {
@@ -202,6 +203,7 @@ func TestArchitecture_namesEveryPackage(t *testing.T) {
 	require.NoError(t, err)
 	assert.NotEmpty(t, packages)
 	for _, path := range packages {
-		assert.Contains(t, string(text), "`internal/"+filepath.Base(path)+"`", "docs/architecture.md does not say what it is for")
+		assert.Contains(t, string(text), "`internal/"+filepath.Base(path)+"`",
+			"docs/architecture.md does not say what it is for")
 	}
 }

@@ -102,7 +102,8 @@ func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
 	require.NoError(t, err)
 	roots := x509.NewCertPool()
 	require.True(t, roots.AppendCertsFromPEM(anchors))
-	for _, name := range []string{"oom-cert-service", "oom-cert-service.certservice", "oom-cert-service.certservice.svc"} {
+	for _, name := range []string{"oom-cert-service", "oom-cert-service.certservice",
+		"oom-cert-service.certservice.svc"} {
 		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
 			RootCAs: roots, Certificates: []tls.Certificate{identity}, ServerName: name,
 		}}}

@@ -115,7 +115,8 @@ func assertTakes(t *testing.T, program, setting, variable string) {
 
 func TestProse_series_areThere(t *testing.T) {
 	var sources strings.Builder
-	for _, pattern := range []string{"internal/metrics/*.go", "internal/certservice/*.go", "internal/notify/*.go", "cmd/*/*.go"} {
+	for _, pattern := range []string{"internal/metrics/*.go", "internal/certservice/*.go",
+		"internal/notify/*.go", "cmd/*/*.go"} {
 		sources.WriteString(readAll(t, pattern))
 	}
 	checked := 0
@@ -155,7 +156,8 @@ func TestOperations_reasonsOfTheCA_areReal(t *testing.T) {
 	found := 0
 	for _, span := range readDocument(t, filepath.Join(root, "docs/operations.md")).spans() {
 		if match := check.FindStringSubmatch(span); match != nil {
-			named := regexp.MustCompile(`\bCheck(: |\w+ += )"` + regexp.QuoteMeta(match[1]) + `"`) // in place or by a constant
+			// in place or by a constant
+			named := regexp.MustCompile(`\bCheck(: |\w+ += )"` + regexp.QuoteMeta(match[1]) + `"`)
 			assert.True(t, named.MatchString(sources), "docs/operations.md: no check is called %q", match[1])
 			found++
 		}

@@ -22,15 +22,17 @@ type behaviour func(s *service.Service, next http.Handler) http.Handler
 
 // behaviours are what the script command certservice can be told to do.
 var behaviours = map[string]behaviour{
-	"html":         always(http.StatusOK, "text/html", "<html>Welcome to the proxy</html>"),
-	"html-502":     always(http.StatusBadGateway, "text/html", "<html>Bad Gateway</html>"),
-	"empty":        always(http.StatusOK, "application/json", ""),
-	"not-json":     always(http.StatusOK, "application/json", "{"),
-	"no-chain":     always(http.StatusOK, "application/json", `{"certificateChain":[],"trustedCertificates":[]}`),
-	"not-pem":      always(http.StatusOK, "application/json", `{"certificateChain":["x"],"trustedCertificates":["y"]}`),
-	"huge":         always(http.StatusOK, "application/json", `{"certificateChain":["`+strings.Repeat("A", 2<<20)+`"]}`),
-	"unauthorized": always(http.StatusUnauthorized, "application/json", `{"errorMessage":"client certificate is not trusted"}`),
-	"key-refused":  always(http.StatusBadRequest, "application/json", `{"errorMessage":"Wrong key (PK) format"}`),
+	"html":     always(http.StatusOK, "text/html", "<html>Welcome to the proxy</html>"),
+	"html-502": always(http.StatusBadGateway, "text/html", "<html>Bad Gateway</html>"),
+	"empty":    always(http.StatusOK, "application/json", ""),
+	"not-json": always(http.StatusOK, "application/json", "{"),
+	"no-chain": always(http.StatusOK, "application/json", `{"certificateChain":[],"trustedCertificates":[]}`),
+	"not-pem":  always(http.StatusOK, "application/json", `{"certificateChain":["x"],"trustedCertificates":["y"]}`),
+	"huge": always(http.StatusOK, "application/json",
+		`{"certificateChain":["`+strings.Repeat("A", 2<<20)+`"]}`),
+	"unauthorized": always(http.StatusUnauthorized, "application/json",
+		`{"errorMessage":"client certificate is not trusted"}`),
+	"key-refused": always(http.StatusBadRequest, "application/json", `{"errorMessage":"Wrong key (PK) format"}`),
 	"failed-500": always(http.StatusInternalServerError, "application/json",
 		`{"errorMessage":"CMPv2 server returned following error: PKIX wrong profile"}`),
 	"redirect": serves(func(w http.ResponseWriter, r *http.Request) {
@@ -64,20 +66,34 @@ var behaviours = map[string]behaviour{
 		a.Chain, a.Trusted = append(a.Chain, a.Chain[1]), append(a.Trusted, a.Trusted[0])
 	}),
 
-	"expired":         signs(func(l *x509.Certificate) { l.NotBefore, l.NotAfter = from(-48*time.Hour), from(-24*time.Hour) }),
-	"not-yet-valid":   signs(func(l *x509.Certificate) { l.NotBefore, l.NotAfter = from(time.Hour), from(48*time.Hour) }),
-	"clock-ahead":     signs(func(l *x509.Certificate) { l.NotBefore = from(2 * time.Minute) }),
-	"two-thirds-gone": signs(func(l *x509.Certificate) { l.NotBefore, l.NotAfter = from(-3*time.Hour), from(time.Hour) }),
-	"names-missing":   signs(func(l *x509.Certificate) { l.DNSNames = nil }),
-	"ca-certificate":  signs(func(l *x509.Certificate) { l.IsCA = true; l.KeyUsage |= x509.KeyUsageCertSign }),
+	"expired": signs(func(l *x509.Certificate) {
+		l.NotBefore,
+			l.NotAfter = from(-48*time.Hour), from(-24*time.Hour)
+	}),
+	"not-yet-valid": signs(func(l *x509.Certificate) {
+		l.NotBefore, l.NotAfter = from(time.Hour),
+			from(48*time.Hour)
+	}),
+	"clock-ahead": signs(func(l *x509.Certificate) { l.NotBefore = from(2 * time.Minute) }),
+	"two-thirds-gone": signs(func(l *x509.Certificate) {
+		l.NotBefore,
+			l.NotAfter = from(-3*time.Hour), from(time.Hour)
+	}),
+	"names-missing":  signs(func(l *x509.Certificate) { l.DNSNames = nil }),
+	"ca-certificate": signs(func(l *x509.Certificate) { l.IsCA = true; l.KeyUsage |= x509.KeyUsageCertSign }),
 	"subject-extended": signs(func(l *x509.Certificate) {
 		l.RawSubject, l.Subject = nil, pkix.Name{CommonName: "app.example.org", OrganizationalUnit: []string{"Policy"}}
 	}),
-	"subject-shortened": signs(func(l *x509.Certificate) { l.RawSubject, l.Subject = nil, pkix.Name{CommonName: "app.example.org"} }),
+	"subject-shortened": signs(func(l *x509.Certificate) {
+		l.RawSubject, l.Subject = nil,
+			pkix.Name{CommonName: "app.example.org"}
+	}),
 	"subject-reordered": signs(func(l *x509.Certificate) {
 		l.RawSubject, l.Subject = nil, pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{
-			{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "app.example.org"}, {Type: asn1.ObjectIdentifier{2, 5, 4, 6}, Value: "SE"},
-			{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "Another"}, {Type: asn1.ObjectIdentifier{2, 5, 4, 11}, Value: "Policy"},
+			{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "app.example.org"},
+			{Type: asn1.ObjectIdentifier{2, 5, 4, 6}, Value: "SE"},
+			{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "Another"},
+			{Type: asn1.ObjectIdentifier{2, 5, 4, 11}, Value: "Policy"},
 		}}
 	}),
 	"names-added": signs(func(l *x509.Certificate) {

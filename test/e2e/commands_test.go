@@ -84,7 +84,8 @@ func spoilTLS(how string, s *service.Service, c *tls.Config) error {
 		return err
 	}
 	own := func(change func(*x509.Certificate)) *fixture.CA {
-		return &fixture.CA{Root: s.Transport.Root, Issuing: s.Transport.Issuing, IssuingKey: s.Transport.IssuingKey, Change: change}
+		return &fixture.CA{Root: s.Transport.Root, Issuing: s.Transport.Issuing,
+			IssuingKey: s.Transport.IssuingKey, Change: change}
 	}
 	switch how {
 	case "never-asks":
@@ -147,7 +148,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s exited with %d, want %d", args[1], got, want)
 	}
 	for _, value := range received(ts) {
-		if pem, err := base64.StdEncoding.DecodeString(value); err != nil || showsPart(shown(ts), value) || showsPart(shown(ts), string(pem)) {
+		if pem, err := base64.StdEncoding.DecodeString(value); err != nil || showsPart(shown(ts), value) ||
+			showsPart(shown(ts), string(pem)) {
 			ts.Fatalf("%s shows a part of a header that it sent, or sent one that is no Base64 (%v)", args[1], err)
 		}
 	}

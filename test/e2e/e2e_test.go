@@ -39,9 +39,11 @@ func runScripts(t *testing.T, dir string) {
 		RequireExplicitExec: true,
 		Setup:               func(env *testscript.Env) error { return setup(t, env) },
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"certservice": startCertService, "requests": requests, "awaits": awaits, "identity": writeIdentity, "terminate": terminate,
+			"certservice": startCertService, "requests": requests, "awaits": awaits,
+			"identity": writeIdentity, "terminate": terminate,
 			"exits": exits, "holds": holds, "inspects": inspects, "listing": listing, "secretfree": secretfree,
-			"keytool": runKeytool, "java": runJava, "leaf": leaf, "names": names, "fromkeytool": fromKeytool, "roots": roots,
+			"keytool": runKeytool, "java": runJava, "leaf": leaf, "names": names,
+			"fromkeytool": fromKeytool, "roots": roots,
 			"ca": startWithStoredCA,
 		},
 	})
@@ -67,7 +69,8 @@ func setup(t *testing.T, env *testscript.Env) error {
 		"COMMON_NAME": "app.example.org", "ORGANIZATION": "Example", "STATE": "Skane", "COUNTRY": "SE",
 		"KEYSTORE_PATH": filepath.Join(certs, "client.p12"), "KEYSTORE_PASSWORD": fixture.Password,
 		"TRUSTSTORE_PATH": filepath.Join(certs, "truststore.jks"), "TRUSTSTORE_PASSWORD": fixture.Password,
-		"PW": fixture.Password, "TESTDATA": testdata, "RETRY_INITIAL_INTERVAL": "5ms", "RETRY_MAX_INTERVAL": "20ms", "RETRY_MAX_ELAPSED": "300ms",
+		"PW": fixture.Password, "TESTDATA": testdata, "RETRY_INITIAL_INTERVAL": "5ms",
+		"RETRY_MAX_INTERVAL": "20ms", "RETRY_MAX_ELAPSED": "300ms",
 		// The quickest key, except where a script is about keys.
 		"KEY_ALGORITHM":            "ECDSA-P256",
 		"TERMINATION_MESSAGE_PATH": filepath.Join(env.WorkDir, "termination-log"),

@@ -75,12 +75,17 @@ func TestHostileCA_leavesTheOldSetAlone(t *testing.T) {
 		revoked bool // the CA is told that its certificate is not taken
 	}{
 		{"a certificate for another key", devca.Faults{WrongKey: true}, "checking public key of the CMP answer", false},
-		{"a certificate for another key, to confirm", devca.Faults{WrongKey: true, Explicit: true}, "checking public key of the CMP answer", true},
-		{"an expired certificate", devca.Faults{Expired: true, Explicit: true}, "checking validity of the CMP answer", true},
+		{"a certificate for another key, to confirm", devca.Faults{WrongKey: true, Explicit: true},
+			"checking public key of the CMP answer", true},
+		{"an expired certificate", devca.Faults{Expired: true, Explicit: true},
+			"checking validity of the CMP answer", true},
 		{"another nonce", devca.Faults{WrongNonce: true}, "checking recipNonce of the CMP answer", false},
-		{"an answer that is lost", devca.Faults{DropBodies: []cmp.BodyType{cmp.BodyIR}}, "the CMP server did not answer", false},
-		{"a confirmation that is lost", devca.Faults{Explicit: true, DropBodies: []cmp.BodyType{cmp.BodyCertConf}}, "the CMP server did not answer", false},
-		{"a refusal by anybody", devca.Faults{Unprotected: true}, "CMPv2 server returned following error: (not authenticated) ", false},
+		{"an answer that is lost", devca.Faults{DropBodies: []cmp.BodyType{cmp.BodyIR}},
+			"the CMP server did not answer", false},
+		{"a confirmation that is lost", devca.Faults{Explicit: true, DropBodies: []cmp.BodyType{cmp.BodyCertConf}},
+			"the CMP server did not answer", false},
+		{"a refusal by anybody", devca.Faults{Unprotected: true},
+			"CMPv2 server returned following error: (not authenticated) ", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			authority.SetFaults(row.faults)

@@ -33,13 +33,16 @@ var situations = map[string]situation{
 	"`REQUEST_TIMEOUT=abc`":                       {env: map[string]string{"REQUEST_TIMEOUT": "abc"}},
 	"an answer that is HTML, empty or wrong JSON": {behaviour: []string{"html", "html-502", "empty", "not-json"}},
 	"a redirect": {behaviour: []string{"redirect"}},
-	"the same certificate twice in the answer":               {behaviour: []string{"duplicates"}},
-	"status 503, twice, and then an answer":                  {behaviour: []string{"busy-twice"}, env: map[string]string{"RETRY_MAX_ELAPSED": "20s"}},
-	"`OUTPUT_TYPE=P12,PEM`":                                  {env: map[string]string{"OUTPUT_TYPE": "P12,PEM"}},
-	"a dot or a space in `OUTPUT_PATH`":                      {env: map[string]string{"OUTPUT_PATH": "DIR/a volume.d"}},
-	"a PEM file as `KEYSTORE_PATH`":                          {env: map[string]string{"KEYSTORE_PATH": "DIR/client.pem"}},
-	"an internal name in `SANS`: `app.ns.svc.cluster.local`": {env: map[string]string{"SANS": "app.ns.svc.cluster.local"}},
-	"a host with a port in `SANS`: `app.example.org:8443`":   {env: map[string]string{"SANS": "app.example.org:8443"}},
+	"the same certificate twice in the answer": {behaviour: []string{"duplicates"}},
+	"status 503, twice, and then an answer": {behaviour: []string{"busy-twice"},
+		env: map[string]string{"RETRY_MAX_ELAPSED": "20s"}},
+	"`OUTPUT_TYPE=P12,PEM`":             {env: map[string]string{"OUTPUT_TYPE": "P12,PEM"}},
+	"a dot or a space in `OUTPUT_PATH`": {env: map[string]string{"OUTPUT_PATH": "DIR/a volume.d"}},
+	"a PEM file as " +
+		"`KEYSTORE_PATH`": {env: map[string]string{"KEYSTORE_PATH": "DIR/client.pem"}},
+	"an internal name in `SANS`: " +
+		"`app.ns.svc.cluster.local`": {env: map[string]string{"SANS": "app.ns.svc.cluster.local"}},
+	"a host with a port in `SANS`: `app.example.org:8443`": {env: map[string]string{"SANS": "app.example.org:8443"}},
 	"a certificate for another key, without names, expired, or of a chain that does not verify": {
 		behaviour: []string{"another-key", "names-missing", "expired", "link-missing", "untrusted-root"},
 	},
@@ -87,7 +90,8 @@ func exitCodeRows(t *testing.T) map[string]string {
 	require.True(t, found)
 	section, _, _ = strings.Cut(section, "\n#")
 	rows := map[string]string{}
-	for _, match := range regexp.MustCompile(`(?m)^\| (.*) \| [^|]* \| (\d+)\b[^|]*\|$`).FindAllStringSubmatch(section, -1) {
+	for _, match := range regexp.MustCompile(`(?m)^\| (.*) \| [^|]* \| (\d+)\b[^|]*\|$`).FindAllStringSubmatch(section,
+		-1) {
 		rows[match[1]] = match[2]
 	}
 	require.Equal(t, strings.Count(section, "\n| ")-1, len(rows), "every row has a code")

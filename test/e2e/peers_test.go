@@ -61,7 +61,8 @@ func names(ts *testscript.TestScript, _ bool, args []string) {
 
 // fromkeytool N sets NAMES to the N names that keytool has printed.
 func fromKeytool(ts *testscript.TestScript, _ bool, args []string) {
-	list := regexp.MustCompile(`(?m)^ +(DNSName|IPAddress|RFC822Name|URIName): .*$`).FindAllString(ts.ReadFile("stdout"), -1)
+	list := regexp.MustCompile(`(?m)^ +(DNSName|IPAddress|RFC822Name|URIName): .*$`).FindAllString(
+		ts.ReadFile("stdout"), -1)
 	if want, _ := strconv.Atoi(args[0]); len(list) != want {
 		ts.Fatalf("keytool printed %q, want %s names", list, args[0])
 	}
@@ -96,7 +97,8 @@ func startWithStoredCA(ts *testscript.TestScript, _ bool, args []string) {
 		part := func(oid int, value string) pkix.RelativeDistinguishedNameSET {
 			return pkix.RelativeDistinguishedNameSET{{Type: asn1.ObjectIdentifier{2, 5, 4, oid}, Value: value}}
 		}
-		subject, err := asn1.Marshal(pkix.RDNSequence{part(6, "SE"), part(8, "Skane"), part(10, "Example"), part(3, "app.example.org")})
+		subject, err := asn1.Marshal(pkix.RDNSequence{part(6, "SE"), part(8, "Skane"),
+			part(10, "Example"), part(3, "app.example.org")})
 		ts.Check(err)
 		authority.Change = func(leaf *x509.Certificate) { leaf.RawSubject = subject }
 	}

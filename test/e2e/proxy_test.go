@@ -41,8 +41,8 @@ func startProxy(t *testing.T, to string) string {
 	return proxy.Listener.Addr().String()
 }
 
-// The ONAP client used no proxy, so whoever migrates into an environment with one has to hear of it; and a proxy that ends
-// TLS, with a certificate that is trusted, must not see the private key.
+// The ONAP client used no proxy, so whoever migrates into an environment with one has to hear of it; and a proxy that
+// ends TLS, with a certificate that is trusted, must not see the private key.
 func TestProxyOfTheEnvironment(t *testing.T) {
 	for name, row := range map[string]struct {
 		auth     tls.ClientAuthType
@@ -51,22 +51,29 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 		says     string
 	}{
 		"that passes TLS through": {tls.RequestClientCert, 0, 1, `"msg":"published"`},
-		"that ends TLS":           {tls.NoClientCert, 6, 0, "the server never asked for our client certificate, so nothing was sent to it"},
+		"that ends TLS": {tls.NoClientCert, 6, 0,
+			"the server never asked for our client certificate, so nothing was sent to it"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := service.Run(t, service.Options{TLS: func(_ *service.Service, c *tls.Config) { c.ClientAuth = row.auth }})
+			s := service.Run(t, service.Options{TLS: func(_ *service.Service,
+				c *tls.Config) {
+				c.ClientAuth = row.auth
+			}})
 			target, err := url.Parse(s.URL)
 			require.NoError(t, err)
 			proxy := startProxy(t, target.Host)
 			run := func(arguments ...string) (string, int) {
 				code, out := runs(t, s, filepath.Join(t.TempDir(), "volume"), arguments,
-					"HTTPS_PROXY=http://user:swordfish@"+proxy, "REQUEST_URL=https://oom-cert-service:8443/v1/certificate/")
+					"HTTPS_PROXY=http://user:swordfish@"+proxy,
+					"REQUEST_URL=https://oom-cert-service:8443/v1/certificate/")
 				return out, code
 			}
 			out, code := run()
 			assert.Equal(t, row.code, code, out)
 			assert.Contains(t, out, row.says)
-			assert.Contains(t, out, `"msg":"the request goes through the proxy of HTTPS_PROXY, as NO_PROXY does not name the host","proxy":"http://`+proxy+`","host":"oom-cert-service:8443"`)
+			assert.Contains(t, out,
+				`"msg":"the request goes through the proxy of HTTPS_PROXY, as NO_PROXY does not `+
+					`name the host","proxy":"http://`+proxy+`","host":"oom-cert-service:8443"`)
 			assert.NotContains(t, out, "swordfish")
 			assert.Equal(t, row.requests, s.Requests())
 			out, code = run("doctor")

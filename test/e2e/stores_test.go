@@ -38,8 +38,10 @@ var revocationList = sync.OnceValue(func() []byte {
 	if err != nil {
 		panic(err)
 	}
-	issuer := &x509.Certificate{Subject: pkix.Name{CommonName: "CRL"}, SubjectKeyId: []byte{1}, KeyUsage: x509.KeyUsageCRLSign}
-	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), NextUpdate: time.Now().Add(time.Hour)}, issuer, key)
+	issuer := &x509.Certificate{Subject: pkix.Name{CommonName: "CRL"}, SubjectKeyId: []byte{1},
+		KeyUsage: x509.KeyUsageCRLSign}
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1),
+		NextUpdate: time.Now().Add(time.Hour)}, issuer, key)
 	if err != nil {
 		panic(err)
 	}
@@ -54,15 +56,16 @@ func mangled(text []byte) map[string][]byte {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 	}
 	return map[string][]byte{
-		"byte order mark":           []byte("\ufeff" + s),
-		"UTF-16":                    littleEndianUTF16(text),
-		"literal line breaks":       []byte(strings.ReplaceAll(flat, "\n", `\n`)),
-		"one line":                  []byte(strings.ReplaceAll(flat, "\n", " ")),
-		"CR alone":                  []byte(strings.ReplaceAll(s, "\n", "\r")),
-		"indented":                  []byte("  " + strings.ReplaceAll(flat, "\n", "\n  ")),
-		"white space ahead":         []byte("  " + s),
-		"glued":                     []byte(strings.ReplaceAll(s, "-----\n-----", "----------")),
-		"further blocks":            []byte(other("DH PARAMETERS", []byte{0x30, 0}) + s + other("X509 CRL", revocationList())),
+		"byte order mark":     []byte("\ufeff" + s),
+		"UTF-16":              littleEndianUTF16(text),
+		"literal line breaks": []byte(strings.ReplaceAll(flat, "\n", `\n`)),
+		"one line":            []byte(strings.ReplaceAll(flat, "\n", " ")),
+		"CR alone":            []byte(strings.ReplaceAll(s, "\n", "\r")),
+		"indented":            []byte("  " + strings.ReplaceAll(flat, "\n", "\n  ")),
+		"white space ahead":   []byte("  " + s),
+		"glued":               []byte(strings.ReplaceAll(s, "-----\n-----", "----------")),
+		"further blocks": []byte(other("DH PARAMETERS", []byte{0x30, 0}) + s +
+			other("X509 CRL", revocationList())),
 		"old label":                 []byte(strings.ReplaceAll(s, " CERTIFICATE-", " X509 CERTIFICATE-")),
 		"OpenSSL's trusted label":   []byte(strings.ReplaceAll(s, " CERTIFICATE-", " TRUSTED CERTIFICATE-")),
 		"a damaged certificate too": []byte(s + "-----BEGIN CERTIFICATE-----\nMIIB\n"),
@@ -95,14 +98,17 @@ func TestStores_mangledPEM_isReadAndRepaired(t *testing.T) {
 			}
 			out := run(nil, "KEYSTORE_PATH="+key, "TRUSTSTORE_PATH="+base, "KEYSTORE_PASSWORD=", "TRUSTSTORE_PASSWORD=")
 			if damaged {
-				assert.Equal(t, 2, strings.Count(out, "it has no END line: the file was cut short, or lines are missing; it is skipped"), out)
+				assert.Equal(t, 2, strings.Count(out,
+					"it has no END line: the file was cut short, or lines are missing; it is skipped"), out)
 			}
 			out = run([]string{"postprocess"}, "TRUSTSTORES_PATHS="+base+":"+added, "TRUSTSTORES_PASSWORDS_PATHS=:")
 			if damaged {
 				assert.Contains(t, out, "it is skipped")
 				return // it keeps its bytes
 			}
-			shown, err := exec.Command("sh", "-c", openssl+" crl2pkcs7 -nocrl -certfile '"+base+"' | "+openssl+" pkcs7 -print_certs -noout").CombinedOutput()
+			shown, err := exec.Command("sh", "-c",
+				openssl+" crl2pkcs7 -nocrl -certfile '"+base+"' | "+openssl+
+					" pkcs7 -print_certs -noout").CombinedOutput()
 			require.NoError(t, err, string(shown))
 			assert.Equal(t, 2, strings.Count(string(shown), "subject="), string(shown))
 		})

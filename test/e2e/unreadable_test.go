@@ -49,7 +49,8 @@ func writeStores(t *testing.T, dir, name string, certs ...*x509.Certificate) []s
 	var entries []keystore.Entry
 	var text []byte
 	for i, cert := range certs {
-		entries = append(entries, keystore.Entry{Alias: fmt.Sprintf("entry-%d", i+1), Chain: []*x509.Certificate{cert}, Trusted: true})
+		entries = append(entries, keystore.Entry{Alias: fmt.Sprintf("entry-%d", i+1),
+			Chain: []*x509.Certificate{cert}, Trusted: true})
 		text = append(text, fixture.CertificatesPEM(cert)...)
 	}
 	jks, err := keystore.EncodeJKS(entries, fixture.Password, time.Now())
@@ -113,7 +114,8 @@ func TestTruststore_oneUnreadableEntry_isSkippedWithAWarning(t *testing.T) {
 			assert.Equal(t, 0, code, log)
 			assert.Contains(t, log, bad.reason)
 		}
-		code, report := runs(t, s, filepath.Join(dir, "doctored"), []string{"doctor", "-o", "json"}, "TRUSTSTORE_PATH="+filepath.Join(dir, "mixed.pem"))
+		code, report := runs(t, s, filepath.Join(dir, "doctored"), []string{"doctor", "-o", "json"},
+			"TRUSTSTORE_PATH="+filepath.Join(dir, "mixed.pem"))
 		assert.Equal(t, 0, code, report)
 		assert.Contains(t, report, bad.reason)
 		for _, path := range writeStores(t, dir, "alone", cert) {
@@ -161,11 +163,13 @@ func TestAnswer_unreadableTrustedCertificate_isPublished(t *testing.T) {
 
 	password := filepath.Join(volume, "truststore.pass")
 	openssl := fixture.RequirePrograms(t, "openssl")[0]
-	dump, err := exec.Command(openssl, "pkcs12", "-in", filepath.Join(volume, "truststore.p12"), "-passin", "file:"+password, "-nokeys").CombinedOutput()
+	dump, err := exec.Command(openssl, "pkcs12", "-in", filepath.Join(volume, "truststore.p12"),
+		"-passin", "file:"+password, "-nokeys").CombinedOutput()
 	require.NoError(t, err, string(dump))
 	assert.Equal(t, 1+len(unreadable), strings.Count(string(dump), "BEGIN CERTIFICATE"))
 	for _, store := range []string{"truststore.p12", "truststore.jks"} {
-		listed, err := fixture.Keytool(t, "-list", "-keystore", filepath.Join(volume, store), "-storepass:file", password).CombinedOutput()
+		listed, err := fixture.Keytool(t, "-list", "-keystore", filepath.Join(volume, store),
+			"-storepass:file", password).CombinedOutput()
 		require.NoError(t, err, string(listed))
 		assert.Contains(t, string(listed), fmt.Sprintf("Your keystore contains %d entries", 1+len(unreadable)), store)
 	}
@@ -188,7 +192,8 @@ func TestPostprocess_unreadableEntries_areMergedAsTheyStand(t *testing.T) {
 				before, err := os.ReadFile(base)
 				require.NoError(t, err)
 				source := strings.Replace(base, "-base", "-source", 1)
-				code, log := runs(t, s, dir, []string{"postprocess"}, "TRUSTSTORES_PATHS="+base+":"+source, "TRUSTSTORES_PASSWORDS_PATHS="+password+":"+password)
+				code, log := runs(t, s, dir, []string{"postprocess"}, "TRUSTSTORES_PATHS="+base+":"+source,
+					"TRUSTSTORES_PASSWORDS_PATHS="+password+":"+password)
 				require.Equal(t, 0, code, "%s %s: %s", bad.name, base, log)
 				after, err := os.ReadFile(base)
 				require.NoError(t, err)
@@ -200,8 +205,10 @@ func TestPostprocess_unreadableEntries_areMergedAsTheyStand(t *testing.T) {
 				for _, e := range got {
 					all = append(all, e.Chain[0].Raw)
 				}
-				for _, e := range slices.Concat(want, []keystore.Entry{{Chain: certs[1][:1]}, {Chain: certs[1][len(certs[1])-1:]}}) {
-					assert.True(t, slices.ContainsFunc(all, func(der []byte) bool { return bytes.Equal(der, e.Chain[0].Raw) }), "%s %s", bad.name, base)
+				for _, e := range slices.Concat(want,
+					[]keystore.Entry{{Chain: certs[1][:1]}, {Chain: certs[1][len(certs[1])-1:]}}) {
+					assert.True(t, slices.ContainsFunc(all,
+						func(der []byte) bool { return bytes.Equal(der, e.Chain[0].Raw) }), "%s %s", bad.name, base)
 				}
 				assert.Len(t, all, 3)
 				if filepath.Ext(base) == ".pem" {

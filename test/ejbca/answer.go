@@ -76,7 +76,8 @@ func (s *Server) body(request *cmp.PKIMessage) (cmp.PKIBody, *x509.Certificate, 
 		return cmp.PKIBody{Type: cmp.BodyPKIConf, Content: cmp.PKIConfirmContent{}}, nil, nil
 	case cmp.RevReqContent:
 		accepted := cmp.PKIStatusInfo{Status: cmp.StatusAccepted}
-		return cmp.PKIBody{Type: cmp.BodyRP, Content: &cmp.RevRepContent{Status: []cmp.PKIStatusInfo{accepted}}}, nil, nil
+		return cmp.PKIBody{Type: cmp.BodyRP, Content: &cmp.RevRepContent{Status: []cmp.PKIStatusInfo{accepted}}},
+			nil, nil
 	}
 	return cmp.PKIBody{}, nil, refuse("Can not handle message type '%d'.", request.Body.Type)
 }

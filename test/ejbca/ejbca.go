@@ -46,8 +46,9 @@ type Config struct {
 	Subject string // of the CA; "": CN=Test CA,O=Example
 	SubCA   bool   // the CA is under a root of its own
 
-	Secret    string            // RA mode: of all
-	Passwords map[string]string // client mode: of each end entity, by user name, which is its CN; good for one certificate
+	Secret string // RA mode: of all
+	// client mode: of each end entity, by user name, which is its CN; good for one certificate
+	Passwords map[string]string
 
 	Modules            string   // "": CertificateFirst
 	PBE                bool     // responseprotection is pbe, otherwise signature
@@ -56,14 +57,15 @@ type Config struct {
 	RequiredFields     []string // names of subject fields as EJBCA has them: STATEORPROVINCE
 	UpdatesFor         string   // organization of the role that may update; "": Example
 	NoRole             bool     // there is no such role
-	AllowOverride      bool     // the certificate profile lets requests override extensions: an update has its own names
-	Ed25519NotAllowed  bool     // by the certificate profile
-	CommonNamePostfix  string   // that the end entity profile's naming scheme adds
-	Validity           time.Duration
-	Now                func() time.Time
-	KnownIssuers       []*x509.Certificate // more CAs whose certificates EJBCA has in its database
-	Registered         []Entity            // end entities that are there already
-	Revoked            [][]byte            // certificates (DER) that are revoked
+	// the certificate profile lets requests override extensions: an update has its own names
+	AllowOverride     bool
+	Ed25519NotAllowed bool   // by the certificate profile
+	CommonNamePostfix string // that the end entity profile's naming scheme adds
+	Validity          time.Duration
+	Now               func() time.Time
+	KnownIssuers      []*x509.Certificate // more CAs whose certificates EJBCA has in its database
+	Registered        []Entity            // end entities that are there already
+	Revoked           [][]byte            // certificates (DER) that are revoked
 }
 
 // Entity is an end entity: in RA mode its user name is the subject's common name, whatever the rest is.

@@ -32,13 +32,17 @@ const (
 
 // The aliases of the recordings.
 var (
-	cmpRA       = Config{Alias: "cmpRA", Subject: composeCA, Secret: raSecret, CertificateProfile: Custom}
-	cmpKeyID    = Config{Alias: "cmpKeyId", Subject: composeCA, Secret: keyIDSecret, CertificateProfile: Custom, Modules: SecretFirst}
-	cmpSub      = Config{Alias: "cmpSub", Subject: subCA, SubCA: true, Secret: keyIDSecret, CertificateProfile: KeyID}
-	cmpPbe      = Config{Alias: "cmpPbe", Subject: composeCA, Secret: keyIDSecret, CertificateProfile: Custom, PBE: true}
-	cmpRA2      = Config{Alias: "cmpRA2", Subject: composeCA2, Secret: raSecret, PBE: true}
-	cmpClient   = Config{Alias: "cmp", Subject: managing, Modules: SecretFirst, CertificateProfile: ENDUSER, Passwords: passwords}
-	cmpPbClient = Config{Alias: "cmpPbeClient", Subject: managing, PBE: true, CertificateProfile: ENDUSER, Passwords: passwords}
+	cmpRA    = Config{Alias: "cmpRA", Subject: composeCA, Secret: raSecret, CertificateProfile: Custom}
+	cmpKeyID = Config{Alias: "cmpKeyId", Subject: composeCA, Secret: keyIDSecret,
+		CertificateProfile: Custom, Modules: SecretFirst}
+	cmpSub = Config{Alias: "cmpSub", Subject: subCA, SubCA: true, Secret: keyIDSecret, CertificateProfile: KeyID}
+	cmpPbe = Config{Alias: "cmpPbe", Subject: composeCA, Secret: keyIDSecret,
+		CertificateProfile: Custom, PBE: true}
+	cmpRA2    = Config{Alias: "cmpRA2", Subject: composeCA2, Secret: raSecret, PBE: true}
+	cmpClient = Config{Alias: "cmp", Subject: managing, Modules: SecretFirst,
+		CertificateProfile: ENDUSER, Passwords: passwords}
+	cmpPbClient = Config{Alias: "cmpPbeClient", Subject: managing, PBE: true,
+		CertificateProfile: ENDUSER, Passwords: passwords}
 
 	passwords = map[string]string{"app1": "app1-secret", "cl1": "cl1-secret", "cl5": "cl5-secret"}
 )
@@ -106,7 +110,10 @@ var recorded = []struct {
 	{"ir-keyid-refused", with(cmpKeyID, func(c *Config) { c.Secret = "another" }), nil},
 	{"unknown-profile-refused", with(cmpRA2, func(c *Config) { c.CertificateProfile = KeyID }), nil},
 	{"wrong-secret", with(cmpRA, secretFirst, func(c *Config) { c.Secret = "another" }), nil},
-	{"wrong-secret-certificate-first", with(cmpKeyID, func(c *Config) { c.Modules, c.Secret = CertificateFirst, "another" }), nil},
+	{"wrong-secret-certificate-first", with(cmpKeyID, func(c *Config) {
+		c.Modules,
+			c.Secret = CertificateFirst, "another"
+	}), nil},
 	{"ca-offline", cmpSub, func(s *Server, _ *x509.Certificate) { s.TakeOffline() }},
 	{"genm-cacerts-refused", cmpRA, nil},
 	{"genm-root-update-refused", cmpRA, nil},

@@ -61,7 +61,8 @@ func TestServer_role_letsEachMemberHaveTheOthersNames(t *testing.T) {
 
 		thief := newHolder(t, s, "does not know it")
 		wanted := thief.request("CN=bank,O=Example", "bank.example.org")
-		stolen, err := thief.client.UpdateKey(t.Context(), wanted, cmp.Signer{Key: mine.Key, Certificate: result.Chain[0]})
+		stolen, err := thief.client.UpdateKey(t.Context(), wanted,
+			cmp.Signer{Key: mine.Key, Certificate: result.Chain[0]})
 
 		if noRole {
 			assert.ErrorContains(t, err, "'CN=app,O=Example' is not an authorized administrator.")

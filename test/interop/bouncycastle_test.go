@@ -20,7 +20,8 @@ import (
 
 // jars are where Debian installs Bouncy Castle, by its packages.
 var jars = map[string]string{
-	"libbcpkix-java": "/usr/share/java/bcpkix.jar", "libbcprov-java": "/usr/share/java/bcprov.jar", "libbcutil-java": "/usr/share/java/bcutil.jar",
+	"libbcpkix-java": "/usr/share/java/bcpkix.jar", "libbcprov-java": "/usr/share/java/bcprov.jar",
+	"libbcutil-java": "/usr/share/java/bcutil.jar",
 }
 
 // bouncyCastle prepares our program over Bouncy Castle.
@@ -45,7 +46,8 @@ func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
 	url := "http://127.0.0.1:" + startServer(t, command, regexp.MustCompile(`^listening (\d+)$`))
 	root := readCertificate(t, rootFile)
 
-	base := cmp.Config{URL: url, Recipient: "CN=Bouncy Castle CA", Secret: []byte(secret), Reference: reference, TrustAnchors: []*x509.Certificate{root}}
+	base := cmp.Config{URL: url, Recipient: "CN=Bouncy Castle CA", Secret: []byte(secret),
+		Reference: reference, TrustAnchors: []*x509.Certificate{root}}
 	first := func(algorithm string) *cmp.Signer {
 		client, _ := newClient(t, base)
 		r := newRequestWith(t, keyOf(t, algorithm, "old"), "leaf")
@@ -84,7 +86,8 @@ func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
 			for how, sequel := range ways {
 				m.run(t, row.name, operation, how, func(t *testing.T) {
 					config := base
-					config.URL, config.Protection, config.ImplicitConfirm = url+row.path, row.protection, how == implicit
+					config.URL, config.Protection, config.ImplicitConfirm = url+row.path,
+						row.protection, how == implicit
 					if row.protection == cmp.ProtectionSignature {
 						config.Signer = signer
 					}
@@ -96,7 +99,8 @@ func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
 					assertIssued(t, result, r, root)
 					assert.Equal(t, operation+sequel, kinds(messages.requests))
 					assertProtected(t, row.protection != cmp.ProtectionSignature, messages.requests)
-					assertProtected(t, row.protection != cmp.ProtectionSignature && row.path != "/signed", messages.answers)
+					assertProtected(t, row.protection != cmp.ProtectionSignature && row.path != "/signed",
+						messages.answers)
 				})
 			}
 		}

@@ -46,7 +46,8 @@ func documentPart(t *testing.T, name, want string) {
 
 // ranWhole says whether all subtests of a test were run and passed, so that its results can be compared.
 func ranWhole(t *testing.T) bool {
-	return !t.Failed() && !t.Skipped() && !strings.Contains(flag.Lookup("test.run").Value.String(), "/") && flag.Lookup("test.skip").Value.String() == ""
+	return !t.Failed() && !t.Skipped() && !strings.Contains(flag.Lookup("test.run").Value.String(), "/") &&
+		flag.Lookup("test.skip").Value.String() == ""
 }
 
 // matrix is a table of what passed: kinds of protection down, operations across, in the cells how the
@@ -92,7 +93,8 @@ func (m *matrix) run(t *testing.T, row, column, how string, test func(t *testing
 
 func (m *matrix) markdown() string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "| %s | %s |\n|%s\n", m.corner, strings.Join(m.columns, " | "), strings.Repeat("---|", len(m.columns)+1))
+	fmt.Fprintf(&s, "| %s | %s |\n|%s\n", m.corner, strings.Join(m.columns, " | "),
+		strings.Repeat("---|", len(m.columns)+1))
 	for _, row := range m.rows {
 		fmt.Fprintf(&s, "| %s |", row)
 		for _, column := range m.columns {
@@ -161,5 +163,6 @@ func peerVersions(t *testing.T) string {
 		return match[1]
 	}
 	return fmt.Sprintf("OpenSSL %s.x, Bouncy Castle %s on OpenJDK %s.\n",
-		first(`^OpenSSL (\d+\.\d+)`, string(openssl)), first(`bcprov-([0-9.]+)\.jar$`, jar), first(`version "(\d+)`, string(java)))
+		first(`^OpenSSL (\d+\.\d+)`, string(openssl)), first(`bcprov-([0-9.]+)\.jar$`, jar),
+		first(`version "(\d+)`, string(java)))
 }

@@ -170,12 +170,15 @@ func setVariables(t *testing.T, variables map[string]string) {
 
 // What is run against a given server is run against the development CA, which can be like EJBCA.
 func TestClient_givenServer_mayBeDevCA(t *testing.T) {
-	for name, answers := range map[string]devca.ResponseProtection{"by MAC": devca.RespondMAC, "by signature": devca.RespondSignature} {
+	for name, answers := range map[string]devca.ResponseProtection{"by MAC": devca.RespondMAC,
+		"by signature": devca.RespondSignature} {
 		t.Run(name, func(t *testing.T) {
 			d := startDevCA(t, devca.Config{ResponseProtection: answers})
 			setVariables(t, map[string]string{
-				"URL": d.url + "/ejbca/publicweb/cmp/cmpRA", "UPDATE_URL": d.url + "/ejbca/publicweb/cmp/cmp", "RECIPIENT": issuerName,
-				"SECRET": secret, "REFERENCE": reference, "ANCHORS": d.root, "DNS_NAMES": "a.example.org,b.example.org", "KEY_ALGORITHM": "ECDSA-P256",
+				"URL":        d.url + "/ejbca/publicweb/cmp/cmpRA",
+				"UPDATE_URL": d.url + "/ejbca/publicweb/cmp/cmp", "RECIPIENT": issuerName,
+				"SECRET": secret, "REFERENCE": reference, "ANCHORS": d.root,
+				"DNS_NAMES": "a.example.org,b.example.org", "KEY_ALGORITHM": "ECDSA-P256",
 			})
 			enrolAtGivenServer(t)
 			assert.Equal(t, uint64(3), d.Stats().Confirmed)
@@ -210,11 +213,14 @@ func TestClient_givenServer_mayBeRestarted(t *testing.T) {
 func TestClient_givenServer_mayKnowTheSigner(t *testing.T) {
 	d := startDevCA(t, devca.Config{})
 	vendor := d.enrol(t, "ECDSA-P256")
-	store, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "vendor", Key: vendor.key, Chain: vendor.chain}}, "changeit", keystore.ProfileModern)
+	store, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "vendor", Key: vendor.key, Chain: vendor.chain}},
+		"changeit", keystore.ProfileModern)
 	require.NoError(t, err)
 	setVariables(t, map[string]string{
-		"URL": d.url, "RECIPIENT": issuerName, "PROTECTION": "signature", "ANCHORS": d.root, "OPERATIONS": "kur", "CONFIRMATION": implicit,
-		"SIGNER": writeFile(t, d.dir, "vendor.p12", store), "SIGNER_PASSWORD": "changeit", "SUBJECT": "O=Interop,CN=leaf", "KEY_ALGORITHM": "ECDSA-P256",
+		"URL": d.url, "RECIPIENT": issuerName, "PROTECTION": "signature", "ANCHORS": d.root,
+		"OPERATIONS": "kur", "CONFIRMATION": implicit,
+		"SIGNER": writeFile(t, d.dir, "vendor.p12", store), "SIGNER_PASSWORD": "changeit",
+		"SUBJECT": "O=Interop,CN=leaf", "KEY_ALGORITHM": "ECDSA-P256",
 	})
 	enrolAtGivenServer(t)
 	assert.Equal(t, uint64(1), d.Stats().Updated)

@@ -72,7 +72,8 @@ func keyOf(t testing.TB, algorithm, purpose string) crypto.Signer {
 	if !strings.HasPrefix(algorithm, "RSA") {
 		purpose = t.Name() + rand.Text()
 	}
-	of, _ := keys.LoadOrStore(algorithm+purpose, sync.OnceValues(func() (crypto.Signer, error) { return keygen.GenerateKey(algorithm) }))
+	of, _ := keys.LoadOrStore(algorithm+purpose,
+		sync.OnceValues(func() (crypto.Signer, error) { return keygen.GenerateKey(algorithm) }))
 	key, err := of.(func() (crypto.Signer, error))()
 	require.NoError(t, err)
 	return key
@@ -87,7 +88,8 @@ func newRequest(t testing.TB, algorithm, name string) cmp.Request {
 func newRequestWith(t testing.TB, key crypto.Signer, name string) cmp.Request {
 	t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: name, Organization: []string{"Interop"}}, DNSNames: []string{"leaf.example.org", "alias.example.org"},
+		Subject:  pkix.Name{CommonName: name, Organization: []string{"Interop"}},
+		DNSNames: []string{"leaf.example.org", "alias.example.org"},
 	}, key)
 	require.NoError(t, err)
 	csr, err := x509.ParseCertificateRequest(der)
@@ -175,7 +177,8 @@ func newClient(t testing.TB, config cmp.Config) (*cmp.Client, *exchanges) {
 	seen := &exchanges{}
 	t.Cleanup(seen.CloseIdleConnections)
 	config.HTTPClient = &http.Client{Transport: seen}
-	config.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})) // what only lax trust let through
+	// what only lax trust let through
+	config.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	client, err := cmp.New(config)
 	require.NoError(t, err)
 	return client, seen

@@ -44,7 +44,8 @@ func startDevCA(t testing.TB, config devca.Config) *devCA {
 // enrol gets a certificate by our own client, for others to go on with.
 func (d *devCA) enrol(t testing.TB, algorithm string) identity {
 	t.Helper()
-	client, _ := newClient(t, cmp.Config{URL: d.url, Recipient: issuerName, Secret: []byte(secret), Reference: reference,
+	client, _ := newClient(t, cmp.Config{URL: d.url, Recipient: issuerName, Secret: []byte(secret),
+		Reference:    reference,
 		TrustAnchors: []*x509.Certificate{d.Root()}})
 	r := newRequestWith(t, keyOf(t, algorithm, "old"), "leaf")
 	result, err := client.Initialize(t.Context(), r)
@@ -101,7 +102,8 @@ func TestDevCA_opensslClient_isServed(t *testing.T) {
 					if how == polled {
 						d.SetFaults(devca.Faults{Waiting: 1})
 					}
-					oldPEM, oldKey := writePEM(t, d.dir, "old.pem", old.chain...), writeKey(t, d.dir, "old.key", old.key)
+					oldPEM, oldKey := writePEM(t, d.dir, "old.pem", old.chain...),
+						writeKey(t, d.dir, "old.key", old.key)
 					args := append([]string{"-cmd", operation}, row.mac...)
 					if row.mac == nil {
 						args = append(args, "-cert", oldPEM, "-key", oldKey)
@@ -156,7 +158,8 @@ func (d *devCA) issue(t *testing.T, algorithm, operation, how string, before dev
 	require.NotNil(t, block)
 	certificate, err := x509.ParseCertificate(block.Bytes)
 	require.NoError(t, err)
-	assertIssued(t, cmp.Result{Chain: []*x509.Certificate{certificate, d.Issuing()}, Trusted: []*x509.Certificate{d.Root()}}, r, d.Root())
+	assertIssued(t, cmp.Result{Chain: []*x509.Certificate{certificate, d.Issuing()},
+		Trusted: []*x509.Certificate{d.Root()}}, r, d.Root())
 	after := d.Stats()
 	assert.Equal(t, before.Issued+1, after.Issued)
 	assert.Equal(t, before.Confirmed+1, after.Confirmed)
@@ -196,19 +199,32 @@ func TestDevCA_opensslClient_isRefused(t *testing.T) {
 		faults devca.Faults
 		want   string
 	}{
-		{"has a wrong secret", add(asking, "-ref", reference, "-secret", "pass:another", "-unprotected_errors"), devca.Faults{}, "rejection, badMessageCheck"},
-		{"has a wrong reference", add(asking, "-ref", "another", "-secret", "pass:"+secret, "-unprotected_errors"), devca.Faults{}, "rejection, badMessageCheck"},
-		{"does not protect its request", add(asking, "-unprotected_requests", "-unprotected_errors", "-recipient", "/CN=CA"), devca.Faults{}, "rejection, badMessageCheck"},
-		{"proves possession with SHA-1", slices.Concat(asking, bySecret, []string{"-digest", "sha1"}), devca.Faults{}, "rejection, badPOP"},
-		{"does not prove possession", slices.Concat(asking, bySecret, []string{"-popo", "-1"}), devca.Faults{}, "rejection, badPOP"},
-		{"claims that an RA has verified possession", slices.Concat(asking, bySecret, []string{"-popo", "0"}), devca.Faults{}, "rejection, badPOP"},
-		{"updates a certificate by the shared secret", add(bySecret, "-cmd", "kur", "-newkey", newKey, "-oldcert", oldPEM), devca.Faults{}, "rejection, wrongIntegrity"},
-		{"updates another certificate than its own", add(bySignature, "-cmd", "kur", "-newkey", newKey, "-oldcert", otherPEM), devca.Faults{}, "rejection, badCertId"},
-		{"revokes another certificate than its own", add(bySignature, "-cmd", "rr", "-oldcert", otherPEM), devca.Faults{}, "rejection, notAuthorized"},
-		{"is rejected by a fault", add(bySecret, "-cmd", "p10cr", "-csr", csr), devca.Faults{Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadTime}}, "rejection, badTime"},
-		{"gets an error without protection by a fault", slices.Concat(asking, bySecret), devca.Faults{Unprotected: true}, "missing protection"},
-		{"gets a wrong nonce by a fault", slices.Concat(asking, bySecret), devca.Faults{WrongNonce: true}, "recipnonce unmatched"},
-		{"gets a certificate for another key by a fault", slices.Concat(asking, bySecret), devca.Faults{WrongKey: true}, "rejecting newly enrolled cert with subject: /CN=leaf"},
+		{"has a wrong secret", add(asking, "-ref", reference, "-secret", "pass:another", "-unprotected_errors"),
+			devca.Faults{}, "rejection, badMessageCheck"},
+		{"has a wrong reference", add(asking, "-ref", "another", "-secret", "pass:"+secret, "-unprotected_errors"),
+			devca.Faults{}, "rejection, badMessageCheck"},
+		{"does not protect its request", add(asking, "-unprotected_requests", "-unprotected_errors",
+			"-recipient", "/CN=CA"), devca.Faults{}, "rejection, badMessageCheck"},
+		{"proves possession with SHA-1", slices.Concat(asking, bySecret, []string{"-digest", "sha1"}), devca.Faults{},
+			"rejection, badPOP"},
+		{"does not prove possession", slices.Concat(asking, bySecret, []string{"-popo", "-1"}),
+			devca.Faults{}, "rejection, badPOP"},
+		{"claims that an RA has verified possession", slices.Concat(asking, bySecret, []string{"-popo", "0"}),
+			devca.Faults{}, "rejection, badPOP"},
+		{"updates a certificate by the shared secret", add(bySecret, "-cmd", "kur", "-newkey",
+			newKey, "-oldcert", oldPEM), devca.Faults{}, "rejection, wrongIntegrity"},
+		{"updates another certificate than its own", add(bySignature, "-cmd", "kur", "-newkey",
+			newKey, "-oldcert", otherPEM), devca.Faults{}, "rejection, badCertId"},
+		{"revokes another certificate than its own", add(bySignature, "-cmd", "rr", "-oldcert", otherPEM),
+			devca.Faults{}, "rejection, notAuthorized"},
+		{"is rejected by a fault", add(bySecret, "-cmd", "p10cr", "-csr", csr),
+			devca.Faults{Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadTime}}, "rejection, badTime"},
+		{"gets an error without protection by a fault", slices.Concat(asking, bySecret),
+			devca.Faults{Unprotected: true}, "missing protection"},
+		{"gets a wrong nonce by a fault", slices.Concat(asking, bySecret),
+			devca.Faults{WrongNonce: true}, "recipnonce unmatched"},
+		{"gets a certificate for another key by a fault", slices.Concat(asking, bySecret),
+			devca.Faults{WrongKey: true}, "rejecting newly enrolled cert with subject: /CN=leaf"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			d.SetFaults(row.faults)

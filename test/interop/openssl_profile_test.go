@@ -21,7 +21,8 @@ func TestDevCA_opensslClient_extensionsAreHeldToTheProfile(t *testing.T) {
 		agree    = "keyUsage=critical,digitalSignature,keyAgreement"
 		refused  = "rejection, badCertTemplate"
 	)
-	kinds := map[string][]string{"rsa": {"rsa:2048"}, "ec": {"ec", "-pkeyopt", "ec_paramgen_curve:P-256"}, "ed25519": {"ed25519"}}
+	kinds := map[string][]string{"rsa": {"rsa:2048"},
+		"ec": {"ec", "-pkeyopt", "ec_paramgen_curve:P-256"}, "ed25519": {"ed25519"}}
 	for _, row := range []struct {
 		name, key, extension string
 		strict               bool
@@ -33,13 +34,16 @@ func TestDevCA_opensslClient_extensionsAreHeldToTheProfile(t *testing.T) {
 		{name: "EC when strict", key: "ec", extension: encipher, strict: true, want: refused},
 		{name: "EC for agreement", key: "ec", extension: agree, strict: true, shows: "Key Agreement"},
 		{name: "Ed25519", key: "ed25519", extension: agree, shows: "Digital Signature", lacks: "Agreement"},
-		{name: "no CA", key: "ec", extension: "basicConstraints=critical,CA:FALSE", shows: "CA:FALSE", lacks: "pathlen"},
-		{name: "no CA with a path length", key: "ec", extension: "basicConstraints=critical,CA:FALSE,pathlen:0", want: refused},
+		{name: "no CA", key: "ec", extension: "basicConstraints=critical,CA:FALSE",
+			shows: "CA:FALSE", lacks: "pathlen"},
+		{name: "no CA with a path length", key: "ec",
+			extension: "basicConstraints=critical,CA:FALSE,pathlen:0", want: refused},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			d := startDevCA(t, devca.Config{StrictKeyUsage: row.strict})
-			key, csr, out := filepath.Join(d.dir, "key.pem"), filepath.Join(d.dir, "csr.pem"), filepath.Join(d.dir, "out.pem")
+			key, csr, out := filepath.Join(d.dir, "key.pem"), filepath.Join(d.dir, "csr.pem"),
+				filepath.Join(d.dir, "out.pem")
 			args := append([]string{"req", "-new", "-nodes", "-subj", "/O=Interop/CN=leaf", "-addext", row.extension,
 				"-keyout", key, "-out", csr, "-newkey"}, kinds[row.key]...)
 			made, err := exec.Command(openssl, args...).CombinedOutput()

@@ -44,11 +44,13 @@ func newOpenSSLServer(t testing.TB, algorithm, clientAlgorithm string) *opensslS
 	s.old = newIdentity(t, s.authority, clientAlgorithm, "leaf")
 	s.request = newRequest(t, clientAlgorithm, "leaf")
 	issued := s.sameSerial(t, s.old.chain[0], s.request.Key.Public())
-	root, issuing := writePEM(t, dir, "root.pem", s.authority.Root), writePEM(t, dir, "issuing.pem", s.authority.Issuing)
+	root, issuing := writePEM(t, dir, "root.pem", s.authority.Root),
+		writePEM(t, dir, "issuing.pem", s.authority.Issuing)
 	s.bySecret = []string{"-srv_ref", reference, "-srv_secret", "pass:" + secret}
 	s.signing = signing(t, s.signer, issuing)
 	s.believing = []string{"-srv_trusted", root}
-	s.returning = []string{"-rsp_cert", writePEM(t, dir, "issued.pem", issued), "-rsp_extracerts", issuing, "-rsp_capubs", root}
+	s.returning = []string{"-rsp_cert", writePEM(t, dir, "issued.pem", issued), "-rsp_extracerts",
+		issuing, "-rsp_capubs", root}
 	return s
 }
 
@@ -56,7 +58,8 @@ func newOpenSSLServer(t testing.TB, algorithm, clientAlgorithm string) *opensslS
 func signing(t testing.TB, signer identity, untrusted string) []string {
 	dir := t.TempDir()
 	return []string{
-		"-srv_cert", writePEM(t, dir, "server.pem", signer.chain...), "-srv_key", writeKey(t, dir, "server.key", signer.key),
+		"-srv_cert", writePEM(t, dir, "server.pem", signer.chain...), "-srv_key",
+		writeKey(t, dir, "server.key", signer.key),
 		"-srv_untrusted", untrusted, // for the chain to be sent along
 	}
 }
@@ -213,10 +216,12 @@ func add(args []string, more ...string) []string { return slices.Concat(args, mo
 
 func TestClient_opensslServer_misbehaves(t *testing.T) {
 	fixture.RequirePrograms(t, "openssl")
-	l := newList(t, "our client, openssl server misbehaves", "openssl cmp as server", "messages", "what our client says")
+	l := newList(t, "our client, openssl server misbehaves", "openssl cmp as server", "messages",
+		"what our client says")
 	s, other := newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256"), newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256")
 	certifier := newCertifier(t, s.authority)
-	byCertifier := slices.Concat(s.returning, s.believing, signing(t, certifier, writePEM(t, t.TempDir(), "root.pem", s.authority.Root)))
+	byCertifier := slices.Concat(s.returning, s.believing,
+		signing(t, certifier, writePEM(t, t.TempDir(), "root.pem", s.authority.Root)))
 	byRA := func(c *cmp.Config) { c.Recipient, c.SignerDN = "CN=CA", "CN="+serverName+",O=Interop" }
 	mac := slices.Concat(s.returning, s.bySecret, []string{"-statusstring", told})
 	signed := slices.Concat(s.returning, s.signing, s.believing, []string{"-statusstring", told})
@@ -245,27 +250,39 @@ func TestClient_opensslServer_misbehaves(t *testing.T) {
 		{"issues with modifications", add(mac, "-pkistatus", "1"), "", nil,
 			"ir ip certConf pkiconf", taken},
 		{"issues with a warning instead of accepting", add(mac, "-pkistatus", "4"), "", nil,
-			"ir ip", `checking status of the CMP answer: has revocationWarning, want accepted, grantedWithMods, waiting or rejection`},
+			"ir ip", `checking status of the CMP answer: has revocationWarning, want accepted, ` +
+				`grantedWithMods, waiting or rejection`},
 		{"issues for another key", slices.Concat(other.returning, s.bySecret), "", nil,
-			"ir ip certConf pkiconf", `checking public key of the CMP answer: has another key in the certificate, want ours`},
-		{"has another secret", slices.Concat(s.returning, []string{"-srv_ref", reference, "-srv_secret", "pass:another"}), "", nil,
+			"ir ip certConf pkiconf",
+			`checking public key of the CMP answer: has another key in the certificate, want ours`},
+		{"has another secret", slices.Concat(s.returning,
+			[]string{"-srv_ref", reference, "-srv_secret", "pass:another"}), "", nil,
 			"ir error", `CA refused (in an answer that is not authenticated): rejection, badRequest: "…"`},
 		{"does not know PBMAC1", mac, cmp.ProtectionPBMAC1, nil,
 			"ir error", `CA refused (in an answer that is not authenticated): rejection, badRequest: "…"`},
-		{"does not trust the client's certificate", slices.Concat(s.returning, s.signing, other.believing), cmp.ProtectionSignature, nil,
+		{"does not trust the client's certificate",
+			slices.Concat(s.returning, s.signing, other.believing), cmp.ProtectionSignature, nil,
 			"ir error", `CA refused: rejection, badRequest: "…"`},
-		{"signs under a root that is not trusted", slices.Concat(s.returning, other.signing, s.believing), cmp.ProtectionSignature, nil,
-			"ir ip", `checking signer's chain of the CMP answer: has "CN=CMP server,O=Interop", which does not verify (…), want a chain to a trust anchor`},
+		{"signs under a root that is not trusted",
+			slices.Concat(s.returning, other.signing, s.believing), cmp.ProtectionSignature, nil,
+			"ir ip", `checking signer's chain of the CMP answer: has "CN=CMP server,O=Interop", ` +
+				`which does not verify (…), want a chain to a trust anchor`},
 		{"signs under another name", signed, cmp.ProtectionSignature, func(c *cmp.Config) { c.Recipient = "CN=CA" },
-			"ir ip", `checking signer of the CMP answer: has "CN=CMP server,O=Interop", want the recipient "CN=CA" or a trust anchor`},
+			"ir ip", `checking signer of the CMP answer: has "CN=CMP server,O=Interop", want ` +
+				`the recipient "CN=CA" or a trust anchor`},
 		{"signs with a CA for certificates only", byCertifier, cmp.ProtectionSignature, nil,
-			"ir ip", `checking signer's key usage of the CMP answer: has no digitalSignature, want digitalSignature, no keyUsage at all, or a CA that is itself among the trust anchors`},
+			"ir ip", `checking signer's key usage of the CMP answer: has no digitalSignature, ` +
+				`want digitalSignature, no keyUsage at all, or a CA that is itself among the trust anchors`},
 		{"signs with a CA for certificates only, an anchor", byCertifier, cmp.ProtectionSignature,
-			func(c *cmp.Config) { c.TrustAnchors = append(c.TrustAnchors, certifier.chain[0]) }, "ir ip certConf pkiconf", taken},
-		{"signs as an RA that is configured", slices.Concat(s.returning, s.believing, signing(t, newRA(t, s.authority), writePEM(t, t.TempDir(), "issuing.pem", s.authority.Issuing))),
+			func(c *cmp.Config) { c.TrustAnchors = append(c.TrustAnchors, certifier.chain[0]) },
+			"ir ip certConf pkiconf", taken},
+		{"signs as an RA that is configured", slices.Concat(s.returning, s.believing,
+			signing(t, newRA(t, s.authority), writePEM(t, t.TempDir(), "issuing.pem", s.authority.Issuing))),
 			cmp.ProtectionSignature, byRA, "ir ip certConf pkiconf", taken},
 		{"signs as an RA that is configured, by a server's certificate", signed, cmp.ProtectionSignature, byRA,
-			"ir ip", `checking signer's extended key usage of the CMP answer: has neither id-kp-cmcRA nor id-kp-cmcCA, want one of them, no extended key usage at all, or the certificate itself among the trust anchors`},
+			"ir ip", `checking signer's extended key usage of the CMP answer: has neither ` +
+				`id-kp-cmcRA nor id-kp-cmcCA, want one of them, no extended key usage at all, ` +
+				`or the certificate itself among the trust anchors`},
 		{"answers a signature with a MAC", add(mac, "-accept_unprotected"), cmp.ProtectionSignature, nil,
 			"ir ip", `checking protection of the CMP answer: has a MAC, want a signature, as configured`},
 		{"says to wait for an hour", add(mac, "-poll_count", "9", "-check_after", "3600"), "", nil,
@@ -273,7 +290,8 @@ func TestClient_opensslServer_misbehaves(t *testing.T) {
 		{"says to wait, and cannot be polled", add(mac, "-pkistatus", "3"), "", nil,
 			"ir ip pollReq error", `CA refused: rejection, badRequest: "…"`},
 		{"has no such path", mac, "", func(c *cmp.Config) { c.URL += "/no/such/path" },
-			"ir", `sending CMP request: HTTP status 404: answer is not a CMP message: has media type "", want "application/pkixcmp"`},
+			"ir", `sending CMP request: HTTP status 404: answer is not a CMP message: has media ` +
+				`type "", want "application/pkixcmp"`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			url := startOpenSSL(t, row.args...)

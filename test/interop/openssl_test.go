@@ -51,7 +51,8 @@ func opensslCommand(t testing.TB, args ...string) *exec.Cmd {
 // a request stops it.
 func startOpenSSL(t testing.TB, args ...string) (url string) {
 	t.Helper()
-	return "http://127.0.0.1:" + startServer(t, opensslCommand(t, append([]string{"-port", "0"}, args...)...), accepting)
+	return "http://127.0.0.1:" + startServer(t, opensslCommand(t, append([]string{"-port", "0"}, args...)...),
+		accepting)
 }
 
 // startServer starts a program and waits until it writes a line that fits, with its port. The program is

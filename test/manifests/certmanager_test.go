@@ -89,7 +89,8 @@ func TestClusterIssuer_secretOfItsCA_isMadeWhereCertManagerReadsIt(t *testing.T)
 		switch o := object.(type) {
 		case *certmanager.Certificate:
 			names = append(names, o.Name)
-			assert.Equal(t, []string{"ClusterIssuer", issuer.Name}, []string{o.Spec.IssuerRef.Kind, o.Spec.IssuerRef.Name}, o.Name)
+			assert.Equal(t, []string{"ClusterIssuer", issuer.Name},
+				[]string{o.Spec.IssuerRef.Kind, o.Spec.IssuerRef.Name}, o.Name)
 		case *certmanager.Issuer:
 			assert.Fail(t, "the namespace has an issuer of its own", o.Name)
 		}

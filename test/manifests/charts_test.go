@@ -67,7 +67,8 @@ func applicationChart(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "app")
 	require.NoError(t, os.CopyFS(dir, os.DirFS(filepath.Join(deploy, "helm/examples/app"))))
-	require.NoError(t, os.CopyFS(filepath.Join(dir, "charts/certfetcher"), os.DirFS(filepath.Join(deploy, "helm/certfetcher"))))
+	require.NoError(t, os.CopyFS(filepath.Join(dir, "charts/certfetcher"),
+		os.DirFS(filepath.Join(deploy, "helm/certfetcher"))))
 	return dir
 }
 
@@ -96,7 +97,8 @@ func render(t *testing.T, r rendering) string {
 		if strings.HasSuffix(path, "NOTES.txt") || strings.TrimSpace(files[path]) == "" {
 			continue
 		}
-		text.WriteString("---\n# " + strings.TrimPrefix(path, c.Name()+"/") + "\n" + strings.TrimSpace(files[path]) + "\n")
+		text.WriteString("---\n# " + strings.TrimPrefix(path, c.Name()+"/") + "\n" +
+			strings.TrimSpace(files[path]) + "\n")
 	}
 	return text.String()
 }
@@ -111,7 +113,8 @@ func renderFiles(r rendering) (*chart.Chart, map[string]string, error) {
 	}
 	for _, part := range append(c.Dependencies(), c) { // as helm install does
 		if want := part.Metadata.KubeVersion; want != "" && !chartutil.IsCompatibleRange(want, r.cluster) {
-			return nil, nil, fmt.Errorf("chart requires kubeVersion: %s which is incompatible with Kubernetes %s", want, r.cluster)
+			return nil, nil, fmt.Errorf("chart requires kubeVersion: %s which is incompatible with Kubernetes %s",
+				want, r.cluster)
 		}
 	}
 	cluster, err := chartutil.ParseKubeVersion(r.cluster)
@@ -183,18 +186,31 @@ func TestCharts_wrongValues_areRefused(t *testing.T) {
 		want      string
 		cluster   string
 	}{
-		{"a key that there is not", certservice, nested("replicaCount", 3), "additional properties 'replicaCount' not allowed", ordinary},
-		{"a variable that certservice has not", certservice, nested("env.HTTP_PORT", "80"), "invalid propertyName 'HTTP_PORT'", ordinary},
-		{"a variable that certfetcher has not", app, nested("certfetcher.env.COMON_NAME", "a"), "invalid propertyName 'COMON_NAME'", ordinary},
-		{"a mode that there is not", app, nested("certfetcher.mode", "sidecar"), "at '/mode': value must be one of 'init', 'native-sidecar', 'plain-sidecar'", ordinary},
-		{"a relative output path", app, nested("certfetcher.env.OUTPUT_PATH", "certs"), "at '/env/OUTPUT_PATH': 'certs' does not match pattern '^/.'", ordinary},
-		{"a variable that the chart sets itself", app, nested("certfetcher.env.MODE", "init"), "invalid propertyName 'MODE'", ordinary},
-		{"a required variable that is not set", bare, nested("certfetcher.env.CA_NAME", "RA"), "certfetcher.env.COMMON_NAME is required", ordinary},
-		{"cert-manager with keystores", certservice, chartutil.Values{"certManager": map[string]any{"enabled": true}, "tls": map[string]any{"format": "keystore"}},
+		{"a key that there is not", certservice, nested("replicaCount", 3),
+			"additional properties 'replicaCount' not allowed", ordinary},
+		{"a variable that certservice has not", certservice, nested("env.HTTP_PORT", "80"),
+			"invalid propertyName 'HTTP_PORT'", ordinary},
+		{"a variable that certfetcher has not", app, nested("certfetcher.env.COMON_NAME", "a"),
+			"invalid propertyName 'COMON_NAME'", ordinary},
+		{"a mode that there is not", app, nested("certfetcher.mode", "sidecar"),
+			"at '/mode': value must be one of 'init', 'native-sidecar', 'plain-sidecar'", ordinary},
+		{"a relative output path", app, nested("certfetcher.env.OUTPUT_PATH", "certs"),
+			"at '/env/OUTPUT_PATH': 'certs' does not match pattern '^/.'", ordinary},
+		{"a variable that the chart sets itself", app, nested("certfetcher.env.MODE", "init"),
+			"invalid propertyName 'MODE'", ordinary},
+		{"a required variable that is not set", bare, nested("certfetcher.env.CA_NAME", "RA"),
+			"certfetcher.env.COMMON_NAME is required", ordinary},
+		{"cert-manager with keystores", certservice,
+			chartutil.Values{"certManager": map[string]any{"enabled": true},
+				"tls": map[string]any{"format": "keystore"}},
 			"certManager.enabled needs tls.format PEM: cert-manager's Secret holds no keystores", ordinary},
-		{"a cluster without sleep in preStop", certservice, chartutil.Values{}, "preStopSleepSeconds needs Kubernetes 1.30 or later, this is v1.29.9: set it to 0", "v1.29.9-gke.1"},
-		{"a cluster without native sidecars", app, chartutil.Values{}, "certfetcher.mode native-sidecar needs Kubernetes 1.29 or later, this is v1.28.0: set plain-sidecar", "v1.28.0"},
-		{"a cluster that is too old", certservice, nested("preStopSleepSeconds", 0), "chart requires kubeVersion: >=1.26.0-0 which is incompatible with Kubernetes v1.25.16", "v1.25.16"},
+		{"a cluster without sleep in preStop", certservice, chartutil.Values{},
+			"preStopSleepSeconds needs Kubernetes 1.30 or later, this is v1.29.9: set it to 0", "v1.29.9-gke.1"},
+		{"a cluster without native sidecars", app, chartutil.Values{},
+			"certfetcher.mode native-sidecar needs Kubernetes 1.29 or later, this is v1.28.0: set plain-sidecar",
+			"v1.28.0"},
+		{"a cluster that is too old", certservice, nested("preStopSleepSeconds", 0),
+			"chart requires kubeVersion: >=1.26.0-0 which is incompatible with Kubernetes v1.25.16", "v1.25.16"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			_, _, err := renderFiles(rendering{row.name, row.dir, row.values, row.cluster})
@@ -213,6 +229,7 @@ func TestCharts_notes_nameTheSecrets(t *testing.T) {
 		notes := files["certservice/templates/NOTES.txt"]
 		assert.Contains(t, notes, "https://oom-cert-service.default.svc:8443")
 		assert.Contains(t, notes, "certservice-tls (tls.crt, tls.key, ca.crt)")
-		assert.Contains(t, notes, "certservice-cmp (cmpServers.json, and each file below /etc/certservice/cmp that it names as trustAnchors)")
+		assert.Contains(t, notes,
+			"certservice-cmp (cmpServers.json, and each file below /etc/certservice/cmp that it names as trustAnchors)")
 	}
 }

@@ -48,7 +48,8 @@ func TestExamples_nginx_acceptsItsConfiguration(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "key.pem"), keyPEM, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "keystore.pem"), fixture.CertificatesPEM(chain...), 0o600))
 	content := example(t, "nginx.yaml").configMap("app-nginx").Data["nginx.conf"]
-	content = strings.NewReplacer("/var/run/certs", dir, "/tmp/", dir+"/", "listen 8443", "listen unix:"+dir+"/socket").Replace(content)
+	content = strings.NewReplacer("/var/run/certs", dir, "/tmp/", dir+"/", "listen 8443",
+		"listen unix:"+dir+"/socket").Replace(content)
 	path := filepath.Join(dir, "nginx.conf")
 	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 	output, err := exec.Command(nginx, "-t", "-c", path, "-g", "daemon off;").CombinedOutput()
@@ -143,18 +144,21 @@ func TestExamples_jvmCacerts_trustsBoth(t *testing.T) {
 	require.NoError(t, err)
 	authority, err := fixture.NewCA("Application")
 	require.NoError(t, err)
-	trusted, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "trusted-certificate-1", Chain: []*x509.Certificate{authority.Root}, Trusted: true}}, "of the store", keystore.ProfileModern)
+	trusted, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "trusted-certificate-1",
+		Chain: []*x509.Certificate{authority.Root}, Trusted: true}}, "of the store", keystore.ProfileModern)
 	require.NoError(t, err)
 	dir := t.TempDir()
 	copied := p.container("cacerts").Command[2]
 	for path, content := range map[string][]byte{
-		copied: cacerts, sidecar["OUTPUT_PATH"] + "/truststore.p12": trusted, sidecar["OUTPUT_PATH"] + "/truststore.pass": []byte("of the store"),
+		copied: cacerts, sidecar["OUTPUT_PATH"] + "/truststore.p12": trusted,
+		sidecar["OUTPUT_PATH"] + "/truststore.pass": []byte("of the store"),
 	} {
 		require.NoError(t, os.MkdirAll(filepath.Join(dir, filepath.Dir(path)), 0o700))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, path), content, 0o600))
 	}
 	count := func() int {
-		output, err := exec.Command(keytool, "-list", "-keystore", filepath.Join(dir, copied), "-storepass", "changeit").Output()
+		output, err := exec.Command(keytool, "-list", "-keystore", filepath.Join(dir, copied),
+			"-storepass", "changeit").Output()
 		require.NoError(t, err)
 		return strings.Count(string(output), "trustedCertEntry")
 	}

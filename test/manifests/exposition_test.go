@@ -64,7 +64,8 @@ func exported(t *testing.T) series {
 }
 
 func TestSeries_sayWhatTheyAre(t *testing.T) {
-	for prefix, exposition := range map[string][]byte{"certfetcher_": fetcherExposition(t), "certservice_": certserviceExposition(t)} {
+	for prefix, exposition := range map[string][]byte{"certfetcher_": fetcherExposition(t),
+		"certservice_": certserviceExposition(t)} {
 		names := 0
 		helped := ""
 		for line := range strings.Lines(string(exposition)) {
@@ -144,19 +145,24 @@ func certserviceExposition(t *testing.T) []byte {
 	m.CountIdentityReload(errors.New("broken"))
 	discard := slog.New(slog.DiscardHandler)
 	servers := filepath.Join(t.TempDir(), "cmpServers.json")
-	configuration := certservice.NewConfiguration(servers, certservice.CMPBuilder(certservice.CMPOptions{Log: discard}), m, discard)
+	configuration := certservice.NewConfiguration(servers,
+		certservice.CMPBuilder(certservice.CMPOptions{Log: discard}), m, discard)
 	require.Error(t, configuration.Reload("test"))
-	require.NoError(t, os.WriteFile(servers, []byte(`{"cmpv2Servers": [{"caName": "RA", "url": "http://ca/", "issuerDN": "CN=CA", "authentication": {"iak": "a", "rv": "b"}}]}`), 0o600))
+	require.NoError(t, os.WriteFile(servers,
+		[]byte(`{"cmpv2Servers": [{"caName": "RA", "url": "http://ca/", "issuerDN": "CN=CA", `+
+			`"authentication": {"iak": "a", "rv": "b"}}]}`), 0o600))
 	require.NoError(t, configuration.Reload("test"))
 
 	directory := service.Static{}
 	for _, name := range []string{"issues", "refuses", "fails", "panics"} {
-		directory[name] = authority{name, certservice.Issued{Chain: chain, Trusted: []*x509.Certificate{transport.Root}}}
+		directory[name] = authority{name, certservice.Issued{Chain: chain,
+			Trusted: []*x509.Certificate{transport.Root}}}
 	}
 	entered, leave := make(chan struct{}), make(chan struct{})
 	directory["waits"] = waiting{entered, leave}
 	handler := certservice.NewHandler(certservice.HandlerConfig{
-		Directory: directory, ClientRoots: func() *x509.CertPool { return roots }, MaxInFlight: 1, Metrics: m, Log: discard,
+		Directory: directory, ClientRoots: func() *x509.CertPool { return roots }, MaxInFlight: 1,
+		Metrics: m, Log: discard,
 		MaxRSABits: certservice.MostMaxRSABits, CPU: certservice.NewCPU(), Strangers: certservice.NewStrangers(discard),
 	})
 	ask := func(path string) string {

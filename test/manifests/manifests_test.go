@@ -156,7 +156,8 @@ func TestManifests_everyKind_isThere(t *testing.T) {
 	}
 	for _, kind := range []string{
 		"Deployment", "Service", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget", "HorizontalPodAutoscaler",
-		"Certificate", "Issuer", "ServiceMonitor", "PodMonitor", "PrometheusRule", "ConfigMap", "Secret", "Namespace", "Pod",
+		"Certificate", "Issuer", "ServiceMonitor", "PodMonitor", "PrometheusRule", "ConfigMap",
+		"Secret", "Namespace", "Pod",
 	} {
 		assert.True(t, kinds[kind], kind)
 	}
@@ -164,9 +165,12 @@ func TestManifests_everyKind_isThere(t *testing.T) {
 
 func TestDecode_whatKubectlWouldRefuse_isRefused(t *testing.T) {
 	for _, row := range []struct{ name, manifest, want string }{
-		{"a field in the wrong case", "apiVersion: v1\nkind: Pod\nspec: {hostname: a, Hostname: b}\n", `strict decoding error: unknown field "spec.Hostname"`},
-		{"a misplaced field", "apiVersion: v1\nkind: Pod\nspec: {runAsUser: 1}\n", `strict decoding error: unknown field "spec.runAsUser"`},
-		{"a field given twice", "apiVersion: v1\nkind: Pod\nkind: Pod\n", `strict decoding error: yaml: unmarshal errors:` + "\n" + `  line 3: key "kind" already set in map`},
+		{"a field in the wrong case", "apiVersion: v1\nkind: Pod\nspec: {hostname: a, Hostname: b}\n",
+			`strict decoding error: unknown field "spec.Hostname"`},
+		{"a misplaced field", "apiVersion: v1\nkind: Pod\nspec: {runAsUser: 1}\n",
+			`strict decoding error: unknown field "spec.runAsUser"`},
+		{"a field given twice", "apiVersion: v1\nkind: Pod\nkind: Pod\n",
+			`strict decoding error: yaml: unmarshal errors:` + "\n" + `  line 3: key "kind" already set in map`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			_, _, err := decoder.Decode([]byte(row.manifest), nil, nil)

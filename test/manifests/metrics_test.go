@@ -66,7 +66,8 @@ func dashboard(t *testing.T) map[string]string {
 		assert.LessOrEqual(t, panel.GridPos.X+panel.GridPos.W, 24, panel.Title)
 		assert.Equal(t, panel.Type == "row", len(panel.Targets) == 0, panel.Title)
 		for _, target := range panel.Targets {
-			queries[panel.Title+": "+target.Expr] = strings.NewReplacer("$__rate_interval", "5m", "$namespace", ".*").Replace(target.Expr)
+			queries[panel.Title+": "+target.Expr] = strings.NewReplacer("$__rate_interval", "5m",
+				"$namespace", ".*").Replace(target.Expr)
 		}
 	}
 	require.NotEmpty(t, queries)
@@ -138,7 +139,8 @@ func TestDashboard_showsEveryMetric(t *testing.T) {
 	text := strings.Join(slices.Collect(maps.Values(dashboard(t))), "\n")
 	for name := range exported(t) {
 		name = histogramPart.ReplaceAllString(name, "")
-		if strings.HasPrefix(name, "certfetcher_") || (strings.HasPrefix(name, "certservice_") && name != "certservice_build_info") {
+		if strings.HasPrefix(name, "certfetcher_") ||
+			(strings.HasPrefix(name, "certservice_") && name != "certservice_build_info") {
 			assert.Contains(t, text, name)
 		}
 	}

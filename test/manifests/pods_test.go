@@ -178,7 +178,8 @@ func TestPods_whatTheyReferTo_isThere(t *testing.T) {
 			}
 			for _, probe := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
 				if probe != nil && probe.HTTPGet != nil {
-					assert.True(t, hasPort(c, probe.HTTPGet.Port), "%s: %s is probed at %s", p.place, c.Name, &probe.HTTPGet.Port)
+					assert.True(t, hasPort(c, probe.HTTPGet.Port), "%s: %s is probed at %s",
+						p.place, c.Name, &probe.HTTPGet.Port)
 				}
 			}
 		}
@@ -231,7 +232,8 @@ func TestCertservice_everySelector_findsItsPods(t *testing.T) {
 			case *corev1.Service:
 				selector = &metav1.LabelSelector{MatchLabels: o.Spec.Selector}
 				for _, port := range o.Spec.Ports {
-					assert.True(t, hasPort(p.spec.Containers[0], port.TargetPort), "%s: Service port %s", p.place, port.Name)
+					assert.True(t, hasPort(p.spec.Containers[0], port.TargetPort),
+						"%s: Service port %s", p.place, port.Name)
 				}
 			case *networkingv1.NetworkPolicy:
 				selector = &o.Spec.PodSelector
@@ -298,10 +300,12 @@ func TestMonitors_find_the_ports_that_there_are(t *testing.T) {
 		switch o := object.(type) {
 		case *monitoring.ServiceMonitor:
 			assertSelects(t, o.Name, &o.Spec.Selector, service.Labels)
-			assert.True(t, slices.ContainsFunc(service.Spec.Ports, func(p corev1.ServicePort) bool { return p.Name == o.Spec.Endpoints[0].Port }))
+			assert.True(t, slices.ContainsFunc(service.Spec.Ports,
+				func(p corev1.ServicePort) bool { return p.Name == o.Spec.Endpoints[0].Port }))
 		case *monitoring.PodMonitor:
 			assertSelects(t, o.Name, &o.Spec.Selector, sidecar.meta.Labels)
-			assert.True(t, hasPort(sidecar.container("certfetcher"), intstr.FromString(*o.Spec.PodMetricsEndpoints[0].Port)))
+			assert.True(t, hasPort(sidecar.container("certfetcher"),
+				intstr.FromString(*o.Spec.PodMetricsEndpoints[0].Port)))
 		}
 	}
 }

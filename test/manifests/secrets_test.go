@@ -116,12 +116,14 @@ func (p pod) secret(volume string) string {
 func TestSecrets_cmpServers_enrolsWithACAThatSigns(t *testing.T) {
 	template := templates(t)["certservice-cmp"]
 	const iak, rv = "REPLACE with the initial authentication key", "REPLACE with the reference value"
-	development, err := devca.New(devca.Config{Reference: rv, Secret: []byte(iak), ResponseProtection: devca.RespondSignature})
+	development, err := devca.New(devca.Config{Reference: rv, Secret: []byte(iak),
+		ResponseProtection: devca.RespondSignature})
 	require.NoError(t, err)
 	server := httptest.NewServer(development)
 	defer server.Close()
 	dir := t.TempDir()
-	filled := strings.NewReplacer("http://REPLACE-with-the-CA:8080", server.URL, "CN=ManagementCA", "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
+	filled := strings.NewReplacer("http://REPLACE-with-the-CA:8080", server.URL, "CN=ManagementCA",
+		"CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
 		cmpMount, dir).Replace(template["cmpServers.json"])
 	path := filepath.Join(dir, "cmpServers.json")
 	require.NoError(t, os.WriteFile(path, []byte(filled), 0o600))
@@ -129,13 +131,15 @@ func TestSecrets_cmpServers_enrolsWithACAThatSigns(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "ca.pem"), development.RootPEM(), 0o600))
 
 	log := slog.New(slog.DiscardHandler)
-	configuration := certservice.NewConfiguration(path, certservice.CMPBuilder(certservice.CMPOptions{Log: log}), certservice.NewMetrics(""), log)
+	configuration := certservice.NewConfiguration(path,
+		certservice.CMPBuilder(certservice.CMPOptions{Log: log}), certservice.NewMetrics(""), log)
 	require.NoError(t, configuration.Reload("test"))
 	authority, _, found := configuration.Lookup("RA")
 	require.True(t, found)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "app.example.org"}}, key)
+	der, err := x509.CreateCertificateRequest(rand.Reader,
+		&x509.CertificateRequest{Subject: pkix.Name{CommonName: "app.example.org"}}, key)
 	require.NoError(t, err)
 	request, err := x509.ParseCertificateRequest(der)
 	require.NoError(t, err)

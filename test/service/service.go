@@ -124,8 +124,8 @@ func Run(t testing.TB, options Options) *Service {
 	return s
 }
 
-// Environment is that of a certfetcher that asks the service for a certificate; later variables take the place of earlier
-// ones.
+// Environment is that of a certfetcher that asks the service for a certificate; later variables take the place of
+// earlier ones.
 func (s *Service) Environment(volume string, variables ...string) []string {
 	return fixture.Environment(s.URL, s.Dir, volume, variables...)
 }
@@ -184,7 +184,8 @@ func (a Authority) Enroll(_ context.Context, r certservice.Request) (certservice
 // Update signs the request, for a certificate of this CA only.
 func (a Authority) Update(ctx context.Context, r certservice.Request) (certservice.Issued, error) {
 	if err := r.OldCert.CheckSignatureFrom(a.CA.Issuing); err != nil {
-		return certservice.Issued{}, &certservice.RefusedError{FailInfo: []string{"badCertId"}, Text: "unknown certificate"}
+		return certservice.Issued{}, &certservice.RefusedError{FailInfo: []string{"badCertId"},
+			Text: "unknown certificate"}
 	}
 	return a.Enroll(ctx, r)
 }
@@ -197,9 +198,10 @@ func serverTLS(transport *fixture.CA) (*tls.Config, error) {
 	roots := x509.NewCertPool()
 	roots.AddCert(transport.Root)
 	return &tls.Config{
-		MinVersion:   tls.VersionTLS12,
-		Certificates: []tls.Certificate{{Certificate: [][]byte{chain[0].Raw, chain[1].Raw}, PrivateKey: key, Leaf: chain[0]}},
-		ClientAuth:   tls.RequestClientCert, ClientCAs: roots,
+		MinVersion: tls.VersionTLS12,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{chain[0].Raw, chain[1].Raw},
+			PrivateKey: key, Leaf: chain[0]}},
+		ClientAuth: tls.RequestClientCert, ClientCAs: roots,
 	}, nil
 }
 

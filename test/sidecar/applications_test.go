@@ -34,7 +34,8 @@ func startNginx(t *testing.T, name, address, volume string) *nginx {
 	dir := t.TempDir()
 	n := &nginx{name: name, pidFile: filepath.Join(dir, "nginx.pid"), address: address}
 	config := filepath.Join(dir, "nginx.conf")
-	require.NoError(t, os.WriteFile(config, []byte(strings.NewReplacer("DIR", dir, "ADDRESS", address, "VOLUME", volume).Replace(`
+	require.NoError(t, os.WriteFile(config,
+		[]byte(strings.NewReplacer("DIR", dir, "ADDRESS", address, "VOLUME", volume).Replace(`
 daemon off; worker_processes 2; pid DIR/nginx.pid; error_log DIR/error.log notice;
 events {}
 http {
@@ -114,7 +115,8 @@ func TestSidecar_javaServer_takesTheNewStoreUp(t *testing.T) {
 	code, _, stderr := once(t, append(variables, "MODE=init"))
 	require.Zero(t, code, stderr)
 
-	server := fixture.Java(t, "", "../java/ReloadingServer.java", filepath.Join(volume, "keystore.p12"), filepath.Join(volume, "keystore.pass"))
+	server := fixture.Java(t, "", "../java/ReloadingServer.java",
+		filepath.Join(volume, "keystore.p12"), filepath.Join(volume, "keystore.pass"))
 	stdin, err := server.StdinPipe()
 	require.NoError(t, err)
 	stdout, err := server.StdoutPipe()

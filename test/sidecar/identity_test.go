@@ -52,7 +52,8 @@ func clientStore(t *testing.T, s *service.Service, password string) (*x509.Certi
 	t.Helper()
 	key, chain, err := s.Transport.Identity("certfetcher")
 	require.NoError(t, err)
-	store, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "client", Key: key, Chain: chain}}, password, keystore.ProfileModern)
+	store, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "client", Key: key, Chain: chain}},
+		password, keystore.ProfileModern)
 	require.NoError(t, err)
 	return chain[0], store
 }
@@ -64,16 +65,19 @@ const (
 
 func TestSidecar_withoutInotify_usesTheNewIdentityAllTheSame(t *testing.T) {
 	t.Parallel()
-	without := []string{fixture.RequirePrograms(t, "unshare")[0], "--map-root-user", "sh", "-c", `echo 0 >/proc/sys/user/max_inotify_instances && exec "$0"`}
+	without := []string{fixture.RequirePrograms(t, "unshare")[0], "--map-root-user", "sh", "-c",
+		`echo 0 >/proc/sys/user/max_inotify_instances && exec "$0"`}
 	if exec.Command(without[0], append(without[1:], "true")...).Run() != nil {
 		t.Skip("no user namespace can be made here")
 	}
 	var shown clients
 	s := startService(t, time.Hour, shown.wrap)
 	volume := filepath.Join(t.TempDir(), "volume")
-	p := run(t, volume, append(environment(s.URL, s.Dir, volume), "RENEW_TRIGGER_FILE="+filepath.Join(t.TempDir(), "renew")), without...)
+	p := run(t, volume, append(environment(s.URL, s.Dir, volume),
+		"RENEW_TRIGGER_FILE="+filepath.Join(t.TempDir(), "renew")), without...)
 	p.await(1, "the mutual TLS files cannot be watched, and are read before each request instead")
-	p.await(1, "published files that vanish are not put back before the next renewal, and RENEW_TRIGGER_FILE is not seen; SIGHUP and POST /renew still renew now")
+	p.await(1, "published files that vanish are not put back before the next renewal, and "+
+		"RENEW_TRIGGER_FILE is not seen; SIGHUP and POST /renew still renew now")
 	p.await(1, planned)
 	leaf, store := clientStore(t, s, fixture.Password)
 	replace(t, filepath.Join(s.Dir, "client.p12"), store)

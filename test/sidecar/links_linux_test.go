@@ -14,8 +14,8 @@ import (
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-// SMB mounts and some FUSE file systems have no symbolic links. That must be known before a certificate is asked for, or
-// each start of a pod that can never begin would cost one.
+// SMB mounts and some FUSE file systems have no symbolic links. That must be known before a certificate is asked for,
+// or each start of a pod that can never begin would cost one.
 func TestVolumeWithoutLinks_isRefusedBeforeTheRequest(t *testing.T) {
 	t.Parallel()
 	strace := fixture.RequirePrograms(t, "strace")[0]
@@ -38,20 +38,23 @@ func TestVolumeWithoutLinks_isRefusedBeforeTheRequest(t *testing.T) {
 				code, output := traced(t, errno, variables)
 				assert.Equal(t, 10, code, output)
 				assert.Contains(t, output, `creating link "`+volume)
-				assert.Contains(t, output, "symbolic links do not work on this volume: set OUTPUT_LAYOUT=inplace, or use another volume")
+				assert.Contains(t, output,
+					"symbolic links do not work on this volume: set OUTPUT_LAYOUT=inplace, or use another volume")
 				assert.Zero(t, s.Requests())
 			})
 		}
 	}
 	t.Run("doctor says the same", func(t *testing.T) {
-		code, output := traced(t, "EOPNOTSUPP", environment(s.URL, s.Dir, filepath.Join(t.TempDir(), "volume")), "doctor")
+		code, output := traced(t, "EOPNOTSUPP", environment(s.URL, s.Dir, filepath.Join(t.TempDir(), "volume")),
+			"doctor")
 		assert.Equal(t, 10, code, output)
 		assert.Contains(t, output, "links do not work on this volume")
 		assert.Contains(t, output, "set OUTPUT_LAYOUT=inplace, or use another volume")
 	})
 	t.Run("inplace needs none", func(t *testing.T) {
 		asked := s.Requests()
-		code, output := traced(t, "EOPNOTSUPP", append(environment(s.URL, s.Dir, filepath.Join(t.TempDir(), "volume")), "MODE=init", "OUTPUT_LAYOUT=inplace"))
+		code, output := traced(t, "EOPNOTSUPP", append(environment(s.URL, s.Dir, filepath.Join(t.TempDir(), "volume")),
+			"MODE=init", "OUTPUT_LAYOUT=inplace"))
 		assert.Equal(t, 0, code, output)
 		assert.Equal(t, asked+1, s.Requests())
 	})

@@ -284,7 +284,8 @@ func (p *sidecar) endBy(signal syscall.Signal) {
 }
 
 // startService runs a CertService whose certificates live from now for the given time.
-func startService(t *testing.T, life time.Duration, wrap func(*service.Service, http.Handler) http.Handler) *service.Service {
+func startService(t *testing.T, life time.Duration,
+	wrap func(*service.Service, http.Handler) http.Handler) *service.Service {
 	t.Helper()
 	s := service.Run(t, service.Options{Wrap: func(s *service.Service, next http.Handler) http.Handler {
 		s.CA.Change = func(leaf *x509.Certificate) {

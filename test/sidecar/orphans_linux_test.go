@@ -33,13 +33,15 @@ func TestSidecar_asProcess1_leavesNoZombieOfWhatItsCommandLeavesBehind(t *testin
 	require.NoError(t, err)
 	s := startService(t, time.Hour, nil)
 	volume := filepath.Join(t.TempDir(), "volume")
-	p := run(t, volume, append(environment(s.URL, s.Dir, volume), `NOTIFY_EXEC=/bin/sh -c 'sleep 0.3 >/dev/null 2>&1 & echo child $!'`), self, "adopting")
+	p := run(t, volume, append(environment(s.URL, s.Dir, volume),
+		`NOTIFY_EXEC=/bin/sh -c 'sleep 0.3 >/dev/null 2>&1 & echo child $!'`), self, "adopting")
 	p.await(1, told)
 	text, found := strings.CutPrefix(p.await(1, "output of the command").text("line"), "child ")
 	require.True(t, found)
 	child, err := strconv.Atoi(text)
 	require.NoError(t, err)
 	// A zombie could still be signalled.
-	eventually(t, "the process that was left behind ends and is gone", func() bool { return syscall.Kill(child, 0) == syscall.ESRCH })
+	eventually(t, "the process that was left behind ends and is gone",
+		func() bool { return syscall.Kill(child, 0) == syscall.ESRCH })
 	p.end()
 }

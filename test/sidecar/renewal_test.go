@@ -29,7 +29,8 @@ func TestSidecar_renewalsInARow_underAReader(t *testing.T) {
 			t.Parallel()
 			s := startStack(t, t.TempDir(), "20s")
 			volume := filepath.Join(t.TempDir(), "volume")
-			p := run(t, volume, append(environment(s.URL, s.Dir, volume), "RENEW_AT=3%", "OUTPUT_LAYOUT="+layout, "OUTPUT_TYPE=P12,JKS,PEM"))
+			p := run(t, volume, append(environment(s.URL, s.Dir, volume), "RENEW_AT=3%",
+				"OUTPUT_LAYOUT="+layout, "OUTPUT_TYPE=P12,JKS,PEM"))
 			p.await(1, planned)
 			r := startReader(volume, layout == "symlink")
 			for n := 1; n <= renewals; n++ {

@@ -80,7 +80,8 @@ func TestSidecar_manyRenewals_leakNothing(t *testing.T) {
 	s := startService(t, time.Hour, nil)
 	volume := filepath.Join(memoryDir(t), "volume")
 	address := fixture.FreeAddress(t) // a log of so many renewals would be long, and not even say this
-	p := run(t, volume, append(environment(s.URL, s.Dir, volume), "OUTPUT_TYPE=PEM", "LOG_LEVEL=warn", "HEALTH_ADDR="+address))
+	p := run(t, volume, append(environment(s.URL, s.Dir, volume), "OUTPUT_TYPE=PEM",
+		"LOG_LEVEL=warn", "HEALTH_ADDR="+address))
 	p.address = address
 	p.awaitReady()
 	renew := func(count int) {
@@ -121,7 +122,8 @@ var idle = flag.Duration("idle", 5*time.Second, "how long to watch an idle sidec
 // In a minute there is one look at the clock to do.
 func TestSidecar_idle_needsNearlyNothing(t *testing.T) {
 	t.Parallel()
-	p := start(t, startService(t, 24*time.Hour, nil), "OUTPUT_TYPE=P12,JKS,PEM", "KEY_ALGORITHM=RSA-2048", "RENEW_TRIGGER_FILE="+filepath.Join(t.TempDir(), "renew"))
+	p := start(t, startService(t, 24*time.Hour, nil), "OUTPUT_TYPE=P12,JKS,PEM",
+		"KEY_ALGORITHM=RSA-2048", "RENEW_TRIGGER_FILE="+filepath.Join(t.TempDir(), "renew"))
 	p.await(1, planned)
 	for n := range 5 {
 		p.renew()

@@ -36,20 +36,25 @@ func TestScripts(t *testing.T) {
 
 // messages are the texts of the log that scripts wait for by a name.
 var messages = map[string]string{
-	"serving": serving, "planned": planned, "updated": updated, "published": published, "anew": anew, "putback": putBack,
+	"serving": serving, "planned": planned, "updated": updated, "published": published,
+	"anew": anew, "putback": putBack,
 	"told": told, "verified": verified, "renewing": "renewing",
-	"failed":     "renewing failed, the certificate stays in use; trying again",
-	"expired":    "renewing failed, and the certificate has expired; trying again",
-	"kept":       "the volume already holds a matching, valid certificate: nothing to do",
-	"keptfornow": "the configuration requests another certificate than the one on the volume, which stays until the new one is there",
-	"accepted":   "certificate accepted with a warning", "identity": replaced, "unusable": "the new mutual TLS files are unusable, keeping the identity in use",
-	"absent": "the application is not there yet, trying again until it is", "nottold": "notifying the application failed",
+	"failed":  "renewing failed, the certificate stays in use; trying again",
+	"expired": "renewing failed, and the certificate has expired; trying again",
+	"kept":    "the volume already holds a matching, valid certificate: nothing to do",
+	"keptfornow": "the configuration requests another certificate than the one on the volume, " +
+		"which stays until the new one is there",
+	"accepted": "certificate accepted with a warning", "identity": replaced,
+	"unusable":  "the new mutual TLS files are unusable, keeping the identity in use",
+	"absent":    "the application is not there yet, trying again until it is",
+	"nottold":   "notifying the application failed",
 	"enrolling": "enrolling", "replaced": "file replaced", "signal": "ended by a signal",
 	"noputback":  "restoring published files failed; trying again",
 	"overlap":    "keeping trusted certificates that the CertService no longer sends",
 	"incomplete": "preparing what the application reads failed", "prepared": "prepared what the application reads",
 	"newer": "keeping a newer certificate published by another process",
-	"lessoften": "published files change again and again right after they were restored, so they are restored less often: " +
+	"lessoften": "published files change again and again right after they were restored, so " +
+		"they are restored less often: " +
 		"does a hook of the application, or another process, write to the volume?",
 }
 
@@ -89,13 +94,15 @@ type sceneKey struct{}
 
 func setUp(env *testscript.Env) error {
 	env.Values[sceneKey{}] = &scene{all: map[string]*sidecar{}, arrived: make(chan struct{}, 100)}
-	for _, assignment := range environment("", filepath.Join(env.WorkDir, "mtls"), filepath.Join(env.WorkDir, "volume")) {
+	for _, assignment := range environment("", filepath.Join(env.WorkDir, "mtls"),
+		filepath.Join(env.WorkDir, "volume")) {
 		name, value, _ := strings.Cut(assignment, "=")
 		env.Setenv(name, value)
 	}
 	env.Setenv("PATH", binDir+":"+os.Getenv("PATH"))
 	env.Setenv("PROGRAM", filepath.Join(binDir, "certfetcher"))
-	for name, content := range map[string]string{"empty": "", "changeit": "changeit\n", "another-secret": "another-secret\n"} {
+	for name, content := range map[string]string{"empty": "", "changeit": "changeit\n",
+		"another-secret": "another-secret\n"} {
 		if err := os.WriteFile(filepath.Join(env.WorkDir, name), []byte(content), 0o600); err != nil {
 			return err
 		}
@@ -110,13 +117,18 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 func init() {
 	for name, do := range map[string]func(s *scene, neg bool, args []string){
 		"certservice": (*scene).startService, "behave": (*scene).behave, "life": (*scene).life, "ca": (*scene).another,
-		"down": (*scene).down, "arrives": (*scene).arrives, "asked": (*scene).assertAsked, "shown": (*scene).assertShown,
+		"down": (*scene).down, "arrives": (*scene).arrives, "asked": (*scene).assertAsked,
+		"shown":    (*scene).assertShown,
 		"identity": (*scene).identity, "merge": (*scene).merge, "serve": (*scene).serve,
-		"sidecar": (*scene).start, "on": (*scene).on, "await": (*scene).await, "count": (*scene).count, "renew": (*scene).renew,
-		"signal": (*scene).signal, "stop": (*scene).stop, "ended": (*scene).ended, "ready": (*scene).ready, "get": (*scene).get,
+		"sidecar": (*scene).start, "on": (*scene).on, "await": (*scene).await,
+		"count": (*scene).count, "renew": (*scene).renew,
+		"signal": (*scene).signal, "stop": (*scene).stop, "ended": (*scene).ended,
+		"ready": (*scene).ready, "get": (*scene).get,
 		"metric": (*scene).metric, "logged": (*scene).logged, "exits": (*scene).exits, "says": (*scene).says,
-		"serial": (*scene).serial, "keep": (*scene).keep, "same": (*scene).same, "trusted": (*scene).trusted, "is": (*scene).is,
-		"gone": (*scene).gone, "pass": (*scene).pass, "note": (*scene).note, "toldof": (*scene).toldOf, "take": (*scene).take,
+		"serial": (*scene).serial, "keep": (*scene).keep, "same": (*scene).same,
+		"trusted": (*scene).trusted, "is": (*scene).is,
+		"gone": (*scene).gone, "pass": (*scene).pass, "note": (*scene).note,
+		"toldof": (*scene).toldOf, "take": (*scene).take,
 		"starts": (*scene).starts, "signer": (*scene).signer,
 		"ejbca": (*scene).startEJBCA, "requests": (*scene).requests, "issued": (*scene).issued, "fail": (*scene).fail,
 		"offline": (*scene).takeOffline,
@@ -184,8 +196,8 @@ func message(name string) string {
 	return name
 }
 
-// await N MESSAGE [KEY=VALUE|KEY~REGEXP|KEY<DURATION|KEY>DURATION...] waits for the nth line with the message, and holds its
-// attributes to what is given.
+// await N MESSAGE [KEY=VALUE|KEY~REGEXP|KEY<DURATION|KEY>DURATION...] waits for the nth line with the message, and
+// holds its attributes to what is given.
 func (s *scene) await(_ bool, args []string) {
 	l := s.sidecar.await(s.number(args[0]), message(args[1]))
 	for _, check := range args[2:] {
@@ -213,7 +225,8 @@ func (s *scene) count(_ bool, args []string) {
 // toldof REASON SERIAL waits until the application was told of that.
 func (s *scene) toldOf(_ bool, args []string) {
 	eventually(s, "the application is told", func() bool {
-		return slices.ContainsFunc(s.sidecar.lines(told), func(l line) bool { return l["trigger"] == args[0] && l["serial"] == args[1] })
+		return slices.ContainsFunc(s.sidecar.lines(told),
+			func(l line) bool { return l["trigger"] == args[0] && l["serial"] == args[1] })
 	})
 }
 
@@ -313,7 +326,8 @@ func (s *scene) serial(bool, []string) {
 	c := inspected(s, s.ts.MkAbs("volume")).Certificate
 	s.equal(true, c.KeyFits, "the key fits the certificate")
 	for name, value := range map[string]string{
-		"SERIAL": c.Serial, "NOT_AFTER": fmt.Sprint(c.NotAfter.Unix()), "KEY": c.Key, "NAMES": strings.Join(c.SANs, ","),
+		"SERIAL": c.Serial, "NOT_AFTER": fmt.Sprint(c.NotAfter.Unix()), "KEY": c.Key,
+		"NAMES": strings.Join(c.SANs, ","),
 	} {
 		s.ts.Setenv(name, value)
 	}

@@ -55,7 +55,8 @@ func status(code int, text string, header ...string) http.HandlerFunc {
 
 // behaviours are what the command behave takes.
 var behaviours = map[string]behaviour{
-	"refuse-updates": ofUpdates(status(500, `{"errorMessage":"CMPv2 server returned following error: unknown certificate"}`,
+	"refuse-updates": ofUpdates(status(500,
+		`{"errorMessage":"CMPv2 server returned following error: unknown certificate"}`,
 		"Content-Type", "application/json")),
 	"know-no-updates": ofUpdates(status(404, "404 page not found")),
 	"break-updates":   ofUpdates(status(502, "broken")),
@@ -63,8 +64,9 @@ var behaviours = map[string]behaviour{
 	"be-busy":         ofUpdates(status(503, "busy")),
 	"hang":            ofUpdates(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
 	// EJBCA's optimistic lock: of several updates of one subject at a time, some get a page of HTML with status 500.
-	"fail-as-certservice": ofUpdates(status(500, `{"errorMessage":"Exception occurred during call to cmp client: HTTP status 500: `+
-		`text/html, titled \"Internal Server Error\""}`)),
+	"fail-as-certservice": ofUpdates(status(500,
+		`{"errorMessage":"Exception occurred during call to cmp client: HTTP status 500: `+
+			`text/html, titled \"Internal Server Error\""}`)),
 	"fail-as-a-gateway": ofUpdates(status(500, `<html><head><title>Internal Server Error</title></head></html>`)),
 	"hold-updates": func(s *scene, next http.Handler, w http.ResponseWriter, r *http.Request) {
 		if isUpdate(r) {
@@ -98,7 +100,8 @@ var behaviours = map[string]behaviour{
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		answer["trustedCertificates"] = append(answer["trustedCertificates"], string(fixture.CertificatesPEM(nextCA.Root)))
+		answer["trustedCertificates"] = append(answer["trustedCertificates"],
+			string(fixture.CertificatesPEM(nextCA.Root)))
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(answer)
 	},
@@ -124,10 +127,12 @@ func (s *scene) behaviour() behaviour {
 var leaves = map[string]func(leaf *x509.Certificate, issued int){
 	// A certificate without a planned end is valid to the last second of the year 9999 (RFC 5280, 4.1.2.5).
 	"for-ever": func(leaf *x509.Certificate, _ int) {
-		leaf.NotBefore, leaf.NotAfter = time.Date(1950, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+		leaf.NotBefore, leaf.NotAfter = time.Date(1950, 1, 1, 0, 0, 0, 0, time.UTC),
+			time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 	},
 	"changed": func(leaf *x509.Certificate, _ int) { // what was requested counts
-		leaf.RawSubject, leaf.Subject = nil, pkix.Name{CommonName: "app.example.org", OrganizationalUnit: []string{"Policy"}}
+		leaf.RawSubject, leaf.Subject = nil, pkix.Name{CommonName: "app.example.org",
+			OrganizationalUnit: []string{"Policy"}}
 		leaf.DNSNames = append(leaf.DNSNames, "added.example.org")
 	},
 	"a-minute-later-each": func(leaf *x509.Certificate, issued int) {
@@ -166,8 +171,8 @@ func (s *scene) change(leaf *x509.Certificate) {
 	}
 }
 
-// forgetful is an authority that answers an update with the names that it registered last for the subject, as EJBCA does
-// where replicas share one; until its profile is corrected.
+// forgetful is an authority that answers an update with the names that it registered last for the subject, as EJBCA
+// does where replicas share one; until its profile is corrected.
 type forgetful struct {
 	service.Authority
 	scene   *scene
@@ -196,7 +201,10 @@ func (a forgetful) Update(ctx context.Context, r certservice.Request) (certservi
 		return certservice.Issued{}, &certservice.FailedError{Err: io.ErrUnexpectedEOF, Reason: certservice.ReasonNames}
 	}
 	other := *a.CA
-	other.Change = func(leaf *x509.Certificate) { leaf.DNSNames, leaf.IPAddresses = []string{"replica-2.example.org"}, nil }
+	other.Change = func(leaf *x509.Certificate) {
+		leaf.DNSNames,
+			leaf.IPAddresses = []string{"replica-2.example.org"}, nil
+	}
 	return service.Authority{CA: &other}.Enroll(ctx, r)
 }
 
@@ -360,7 +368,8 @@ func (s *scene) merge(_ bool, args []string) {
 	s.equal(len(args)-1, len(names), "roots")
 }
 
-// serve shows the certificate of the volume by TLS and sets SERVED; serve http answers by HTTP at FREE. ! serve ends it.
+// serve shows the certificate of the volume by TLS and sets SERVED; serve http answers by HTTP at FREE. ! serve ends
+// it.
 func (s *scene) serve(neg bool, args []string) {
 	if neg {
 		s.server.Close()

@@ -46,7 +46,8 @@ func TestSidecar_publicationThatFailsHalfWay_isCompletedAndTold(t *testing.T) {
 	require.NoError(t, os.Chown(path, 0, -1))
 
 	p.renew()
-	failure := p.await(1, "the new certificate is the one on the volume, but its files are not complete; completing them")
+	failure := p.await(1,
+		"the new certificate is the one on the volume, but its files are not complete; completing them")
 	assert.Contains(t, failure.text("error"), path)
 	p.await(2, planned)
 	renewed := p.await(2, "verified the certificate").text("serial")

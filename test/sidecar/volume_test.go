@@ -30,7 +30,8 @@ func TestSidecar_signalWhileAnotherProcessHoldsTheVolume_endsTheWaiting(t *testi
 	var exit *exec.ExitError
 	require.ErrorAs(t, <-p.ended, &exit)
 	assert.Equal(t, 99, exit.ExitCode())
-	assert.Equal(t, `opening the output directory: locking "`+volume+`": context canceled`, p.await(1, "certfetcher failed").text("error"))
+	assert.Equal(t, `opening the output directory: locking "`+volume+`": context canceled`,
+		p.await(1, "certfetcher failed").text("error"))
 }
 
 func TestSidecar_probeAndInspect_ofAVolumeInAnOddState_sayWhatIsWrong(t *testing.T) {

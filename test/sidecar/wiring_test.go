@@ -17,10 +17,11 @@ func TestSidecar_planFollowsTheConfiguration(t *testing.T) {
 		variables []string
 		policy    schedule.Policy
 	}{
-		"as it is":     {nil, schedule.Policy{At: 2. / 3, Seed: "test"}},
-		"RENEW_AT":     {[]string{"RENEW_AT=10%"}, schedule.Policy{At: 0.1, Seed: "test"}},
-		"RENEW_BEFORE": {[]string{"RENEW_BEFORE=40h"}, schedule.Policy{At: 2. / 3, Before: 40 * time.Hour, Seed: "test"}},
-		"POD_UID":      {[]string{"POD_UID=another"}, schedule.Policy{At: 2. / 3, Seed: "another"}},
+		"as it is": {nil, schedule.Policy{At: 2. / 3, Seed: "test"}},
+		"RENEW_AT": {[]string{"RENEW_AT=10%"}, schedule.Policy{At: 0.1, Seed: "test"}},
+		"RENEW_BEFORE": {[]string{"RENEW_BEFORE=40h"},
+			schedule.Policy{At: 2. / 3, Before: 40 * time.Hour, Seed: "test"}},
+		"POD_UID": {[]string{"POD_UID=another"}, schedule.Policy{At: 2. / 3, Seed: "another"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

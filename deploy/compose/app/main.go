@@ -73,7 +73,8 @@ func (a *application) serve(ctx context.Context, address string) error {
 				return
 			}
 			leaf := certificate.Leaf
-			fmt.Fprintf(w, "%s\nserial %X\nuntil %s\n", leaf.Subject, leaf.SerialNumber, leaf.NotAfter.Format(time.RFC3339))
+			fmt.Fprintf(w, "%s\nserial %X\nuntil %s\n", leaf.Subject, leaf.SerialNumber,
+				leaf.NotAfter.Format(time.RFC3339))
 		}),
 	}
 	context.AfterFunc(ctx, func() { server.Close() })

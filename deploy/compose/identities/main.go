@@ -44,7 +44,8 @@ func main() {
 	flag.StringVar(&s.url, "cmp-url", "", "where the CA answers CMP")
 	flag.StringVar(&s.issuer, "issuer", "", "distinguished name of the CA")
 	flag.StringVar(&s.anchors, "trust-anchors", "", "where certservice finds the CA's root")
-	flag.BoolVar(&s.foreign, "foreign-ca", false, "let a CA that runs as another user read its secret and write its root")
+	flag.BoolVar(&s.foreign, "foreign-ca", false,
+		"let a CA that runs as another user read its secret and write its root")
 	flag.Parse()
 	if err := run(s); err != nil {
 		fmt.Fprintln(os.Stderr, "identities:", err)

@@ -30,12 +30,15 @@ func content(t *testing.T, path ...string) string {
 
 func TestRun_bothSides_trustEachOther(t *testing.T) {
 	dir := directories(t)
-	require.NoError(t, run(settings{dir: dir, host: "certservice", name: "RA", url: "http://ca/", issuer: "CN=CA", anchors: "/root.pem"}))
+	require.NoError(t, run(settings{dir: dir, host: "certservice", name: "RA", url: "http://ca/",
+		issuer: "CN=CA", anchors: "/root.pem"}))
 	sides := map[string]*mtls.Identity{}
 	for _, side := range []string{"certservice", "client"} {
 		identity, err := mtls.Load(mtls.Files{
-			KeystorePath: filepath.Join(dir, side, "keystore.p12"), KeystorePassword: content(t, dir, side, "keystore.pass"),
-			TruststorePath: filepath.Join(dir, side, "truststore.p12"), TruststorePassword: content(t, dir, side, "truststore.pass"),
+			KeystorePath:       filepath.Join(dir, side, "keystore.p12"),
+			KeystorePassword:   content(t, dir, side, "keystore.pass"),
+			TruststorePath:     filepath.Join(dir, side, "truststore.p12"),
+			TruststorePassword: content(t, dir, side, "truststore.pass"),
 		})
 		require.NoError(t, err, side)
 		sides[side] = identity

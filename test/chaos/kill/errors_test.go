@@ -42,8 +42,11 @@ func TestErrors_ofEveryCallThatChangesAFile(t *testing.T) {
 		}
 	}
 	assert.NotZero(t, codes[exitPublish], "no error was noticed: %v", codes)
-	chaos.Record(t, "", fmt.Sprintf("EIO, ENOSPC, EROFS, EDQUOT, EINTR and EACCES in place of a call that changes a file: %d errors", injected),
-		fmt.Sprintf("%d runs published, %d ended with exit code %d and the set before; the next start completed all", codes[0], codes[exitPublish], exitPublish))
+	chaos.Record(t, "",
+		fmt.Sprintf("EIO, ENOSPC, EROFS, EDQUOT, EINTR and EACCES in place of a call that changes a file: %d errors",
+			injected),
+		fmt.Sprintf("%d runs published, %d ended with exit code %d and the set before; the next start completed all",
+			codes[0], codes[exitPublish], exitPublish))
 }
 
 // fail has one call fail, and tells whether it came to that.

@@ -112,11 +112,16 @@ func TestKill_atEveryCallThatChangesAFile(t *testing.T) {
 		sum.add(counts)
 		played++
 	}
-	chaos.Record(t, "", fmt.Sprintf("SIGKILL before and after calls that change a file: %d kills at %d calls of %d runs (init and sidecar, "+
-		"both layouts, all output types, changes of layout and type)", sum.kills, sum.points, played),
-		fmt.Sprintf("right after the kill %d times the old set, %d times the new one, %d times none where there was none, %d times files of "+
-			"both (not in the symlink layout); the next start completed all, nothing was left behind; a careful reader read %d times "+
-			"and always a whole set, a careless one %d times, %d of them mixed",
+	chaos.Record(t, "",
+		fmt.Sprintf(
+			"SIGKILL before and after calls that change a file: %d kills at %d calls of %d runs (init and sidecar, "+
+				"both layouts, all output types, changes of layout and type)", sum.kills, sum.points, played),
+		fmt.Sprintf(
+			"right after the kill %d times the old set, %d times the new one, %d times none "+
+				"where there was none, %d times files of "+
+				"both (not in the symlink layout); the next start completed all, nothing was "+
+				"left behind; a careful reader read %d times "+
+				"and always a whole set, a careless one %d times, %d of them mixed",
 			sum.old, sum.renewed, sum.none, sum.between, sum.careful, sum.careless, sum.mixed))
 }
 
@@ -154,7 +159,10 @@ func TestKill_duringTheRecovery(t *testing.T) {
 		}
 	}
 	assert.Greater(t, kills, points/2)
-	chaos.Record(t, "", fmt.Sprintf("a second SIGKILL while the next start completes or undoes what the first left: %d kills after %d others", kills, points),
+	chaos.Record(t, "",
+		fmt.Sprintf(
+			"a second SIGKILL while the next start completes or undoes what the first left: %d kills after %d others",
+			kills, points),
 		"the start after that completed the set and left nothing behind")
 }
 

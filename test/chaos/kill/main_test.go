@@ -27,7 +27,8 @@ func startService(t testing.TB) *service.Service {
 
 // environment is that of a container whose certificate comes from s; later variables take the place of earlier ones.
 func environment(s *service.Service, volume string, variables ...string) []string {
-	return s.Environment(volume, append([]string{"SANS=app.example.org", "RETRY_MAX_ELAPSED=10s", "HEALTH_ADDR=off"}, variables...)...)
+	return s.Environment(volume, append([]string{"SANS=app.example.org", "RETRY_MAX_ELAPSED=10s", "HEALTH_ADDR=off"},
+		variables...)...)
 }
 
 // memoryDir is a directory in memory where there is one: thousands of runs sync their files.

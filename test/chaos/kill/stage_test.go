@@ -126,7 +126,8 @@ func (s *stage) endWhenDone(pid int) {
 	go func() {
 		asked := false
 		seen := s.old
-		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(
+			2 * time.Millisecond) {
 			if syscall.Kill(pid, 0) != nil {
 				return
 			}

@@ -60,17 +60,21 @@ var changing = map[uint64]struct {
 	descriptor bool
 }{
 	unix.SYS_OPENAT: {"openat", false}, unix.SYS_MKDIRAT: {"mkdirat", false}, unix.SYS_UNLINKAT: {"unlinkat", false},
-	unix.SYS_RENAMEAT: {"renameat", false}, unix.SYS_RENAMEAT2: {"renameat2", false}, unix.SYS_LINKAT: {"linkat", false},
-	unix.SYS_SYMLINKAT: {"symlinkat", false}, unix.SYS_FCHMODAT: {"fchmodat", false}, unix.SYS_FCHOWNAT: {"fchownat", false},
-	unix.SYS_UTIMENSAT: {"utimensat", false}, unix.SYS_MKNODAT: {"mknodat", false}, unix.SYS_FCHMODAT2: {"fchmodat2", false},
-	unix.SYS_RENAME: {"rename", false}, unix.SYS_UNLINK: {"unlink", false}, unix.SYS_MKDIR: {"mkdir", false},
+	unix.SYS_RENAMEAT: {"renameat", false}, unix.SYS_RENAMEAT2: {"renameat2", false},
+	unix.SYS_LINKAT:    {"linkat", false},
+	unix.SYS_SYMLINKAT: {"symlinkat", false}, unix.SYS_FCHMODAT: {"fchmodat", false},
+	unix.SYS_FCHOWNAT:  {"fchownat", false},
+	unix.SYS_UTIMENSAT: {"utimensat", false}, unix.SYS_MKNODAT: {"mknodat", false},
+	unix.SYS_FCHMODAT2: {"fchmodat2", false},
+	unix.SYS_RENAME:    {"rename", false}, unix.SYS_UNLINK: {"unlink", false}, unix.SYS_MKDIR: {"mkdir", false},
 	unix.SYS_RMDIR: {"rmdir", false}, unix.SYS_SYMLINK: {"symlink", false}, unix.SYS_LINK: {"link", false},
 	unix.SYS_CHMOD: {"chmod", false}, unix.SYS_CHOWN: {"chown", false}, unix.SYS_LCHOWN: {"lchown", false},
 	unix.SYS_TRUNCATE: {"truncate", false},
 	unix.SYS_WRITE:    {"write", true}, unix.SYS_PWRITE64: {"pwrite64", true}, unix.SYS_WRITEV: {"writev", true},
 	unix.SYS_FTRUNCATE: {"ftruncate", true}, unix.SYS_FCHMOD: {"fchmod", true}, unix.SYS_FCHOWN: {"fchown", true},
 	unix.SYS_FSYNC: {"fsync", true}, unix.SYS_FDATASYNC: {"fdatasync", true}, unix.SYS_FALLOCATE: {"fallocate", true},
-	unix.SYS_COPY_FILE_RANGE: {"copy_file_range", true}, unix.SYS_FLOCK: {"flock", true}, unix.SYS_FCNTL: {"fcntl", true},
+	unix.SYS_COPY_FILE_RANGE: {"copy_file_range", true}, unix.SYS_FLOCK: {"flock", true},
+	unix.SYS_FCNTL: {"fcntl", true},
 }
 
 const (

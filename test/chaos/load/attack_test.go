@@ -40,11 +40,13 @@ func TestAttack_byStrangers(t *testing.T) {
 		scale := chaos.Amount(300, 1000, 2000)
 		w := s.observe(func() func() { return one.start(s, "", scale) }, seconds)
 		s.requireAlive(one.name)
-		result := fmt.Sprintf("clients: %v (calm: p99 %d ms); strangers that behave: %v; peak memory so far %d MiB", &w.trusted,
+		result := fmt.Sprintf("clients: %v (calm: p99 %d ms); strangers that behave: %v; peak memory so far %d MiB",
+			&w.trusted,
 			calm.trusted.quantile(0.99).Milliseconds(), &w.strangers, s.peak()>>10)
 		s.assertServed(one.name, w)
-		chaos.Record(t, one.name, fmt.Sprintf("%s by strangers on up to %d connections, for %d s, in a cgroup with the chart's limits",
-			one.name, scale, seconds), result)
+		chaos.Record(t, one.name,
+			fmt.Sprintf("%s by strangers on up to %d connections, for %d s, in a cgroup with the chart's limits",
+				one.name, scale, seconds), result)
 	}
 
 	time.Sleep(time.Duration(chaos.Amount(0, 10, 300)) * time.Second)
@@ -97,7 +99,8 @@ func TestAttack_byAClient(t *testing.T) {
 		w := s.observe(func() func() { return one.start(s, filepath.Join(s.Dir, "client.pem"), scale) }, seconds)
 		s.requireAlive(one.name)
 		s.assertServed(one.name, w)
-		chaos.Record(t, one.name, fmt.Sprintf("%s by a client with a certificate, on up to %d connections, for %d s", one.name, scale, seconds),
+		chaos.Record(t, one.name, fmt.Sprintf("%s by a client with a certificate, on up to %d connections, for %d s",
+			one.name, scale, seconds),
 			fmt.Sprintf("the others: %v; peak memory so far %d MiB", &w.trusted, s.peak()>>10))
 	}
 }

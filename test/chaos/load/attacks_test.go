@@ -25,7 +25,8 @@ import (
 func (a attack) start(s *service, identity string, scale int, more ...string) (stop func()) {
 	s.t.Helper()
 	cmd := exec.Command("nice", "-n", "19", os.Args[0])
-	cmd.Env = append(os.Environ(), "LOAD_ATTACK="+a.name, "LOAD_TARGET="+s.target, "LOAD_IDENTITY="+identity, "LOAD_SCALE="+strconv.Itoa(scale))
+	cmd.Env = append(os.Environ(), "LOAD_ATTACK="+a.name, "LOAD_TARGET="+s.target,
+		"LOAD_IDENTITY="+identity, "LOAD_SCALE="+strconv.Itoa(scale))
 	cmd.Env = append(cmd.Env, more...)
 	cmd.Stderr = os.Stderr
 	require.NoError(s.t, cmd.Start())
@@ -240,7 +241,9 @@ var attacks = []attack{
 	{"bodies that never come, or never end", func(ctx context.Context, a *attacker) {
 		chunk := "2000\r\n" + strings.Repeat("x", 0x2000) + "\r\n"
 		a.hold(ctx, a.dialTLS, func(ctx context.Context, conn net.Conn) {
-			if _, err := io.WriteString(conn, "POST /v1/certificate/RA HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000000000\r\n\r\n"); err != nil {
+			if _, err := io.WriteString(conn,
+				"POST /v1/certificate/RA HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000000000\r\n\r\n"); err !=
+				nil {
 				return
 			}
 			untilClosed(conn)
@@ -250,7 +253,8 @@ var attacks = []attack{
 			}
 			defer again.Close()
 			defer context.AfterFunc(ctx, func() { again.Close() })()
-			_, err = io.WriteString(again, "POST /reload HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+			_, err = io.WriteString(again,
+				"POST /reload HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
 			for err == nil && ctx.Err() == nil {
 				_, err = io.WriteString(again, chunk)
 			}

@@ -35,7 +35,8 @@ func newCgroup(t *testing.T, limit int64) *cgroup {
 		fixture.SkipWithout(t, "the right to make a cgroup ("+err.Error()+")")
 	}
 	t.Cleanup(c.remove)
-	for _, name := range []string{"memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max", "memory.swap.max"} {
+	for _, name := range []string{"memory.limit_in_bytes", "memory.memsw.limit_in_bytes",
+		"memory.max", "memory.swap.max"} {
 		value, asked := settings[name]
 		if !asked {
 			continue

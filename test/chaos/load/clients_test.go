@@ -85,8 +85,10 @@ func enrolment(t *testing.T, url, algorithm string) *http.Request {
 }
 
 func newClient(dialer *net.Dialer, config *tls.Config, fresh bool, want int, pause time.Duration) *client {
-	transport := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: config, DisableKeepAlives: fresh, MaxIdleConnsPerHost: 1}
-	return &client{http: &http.Client{Transport: transport, Timeout: 30 * time.Second}, fresh: fresh, want: want, pause: pause}
+	transport := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: config,
+		DisableKeepAlives: fresh, MaxIdleConnsPerHost: 1}
+	return &client{http: &http.Client{Transport: transport, Timeout: 30 * time.Second},
+		fresh: fresh, want: want, pause: pause}
 }
 
 func (c *client) run(ctx context.Context, request *http.Request, seen *observed) {
@@ -131,11 +133,13 @@ func (s *service) wellBehaved() *wellBehaved {
 	w := &wellBehaved{stop: stop}
 	request := enrolment(s.t, s.URL+"RA", "ECDSA-P256")
 	for i := range 8 {
-		c := newClient(from(fmt.Sprintf("127.0.1.%d", 1+i)), s.clientTLS(), i%4 == 3, http.StatusOK, 100*time.Millisecond)
+		c := newClient(from(fmt.Sprintf("127.0.1.%d", 1+i)), s.clientTLS(), i%4 == 3, http.StatusOK,
+			100*time.Millisecond)
 		w.running.Go(func() { c.run(ctx, request, &w.trusted) })
 	}
 	for i := range 2 {
-		c := newClient(from(fmt.Sprintf("127.0.2.%d", 1+i)), &tls.Config{RootCAs: s.Roots()}, true, http.StatusUnauthorized, 250*time.Millisecond)
+		c := newClient(from(fmt.Sprintf("127.0.2.%d", 1+i)), &tls.Config{RootCAs: s.Roots()}, true,
+			http.StatusUnauthorized, 250*time.Millisecond)
 		w.running.Go(func() { c.run(ctx, request, &w.strangers) })
 	}
 	return w

@@ -71,8 +71,10 @@ func TestHTTP2_cannotBeNegotiated(t *testing.T) {
 		offered []string
 		config  *tls.Config
 	}{
-		"a stranger": {[]string{"h2"}, &tls.Config{RootCAs: s.Roots()}}, "a client with a certificate": {[]string{"h2"}, s.clientTLS()},
-		"with a choice": {[]string{"h2", "http/1.1"}, s.clientTLS()}, "a stranger with a choice": {[]string{"h2", "http/1.1"}, &tls.Config{RootCAs: s.Roots()}},
+		"a stranger":                  {[]string{"h2"}, &tls.Config{RootCAs: s.Roots()}},
+		"a client with a certificate": {[]string{"h2"}, s.clientTLS()},
+		"with a choice":               {[]string{"h2", "http/1.1"}, s.clientTLS()},
+		"a stranger with a choice":    {[]string{"h2", "http/1.1"}, &tls.Config{RootCAs: s.Roots()}},
 	} {
 		row.config.NextProtos = row.offered
 		conn, err := tls.Dial("tcp", s.target, row.config)
@@ -85,7 +87,8 @@ func TestHTTP2_cannotBeNegotiated(t *testing.T) {
 		conn.Close()
 	}
 	// Without being asked whether it is spoken.
-	for name, config := range map[string]*tls.Config{"a stranger": {RootCAs: s.Roots()}, "a client with a certificate": s.clientTLS()} {
+	for name, config := range map[string]*tls.Config{"a stranger": {RootCAs: s.Roots()},
+		"a client with a certificate": s.clientTLS()} {
 		conn, err := tls.Dial("tcp", s.target, config)
 		require.NoError(t, err, name)
 		_, err = io.WriteString(conn, http2Preface)
@@ -94,5 +97,6 @@ func TestHTTP2_cannotBeNegotiated(t *testing.T) {
 		assert.Regexp(t, `^(HTTP/1.1 [45]\d\d .*)?$`, line, name)
 		conn.Close()
 	}
-	chaos.Record(t, "", "HTTP/2 by ALPN, and its preface without being asked; with and without a client certificate", "cannot be negotiated; the preface is refused")
+	chaos.Record(t, "", "HTTP/2 by ALPN, and its preface without being asked; with and without a client certificate",
+		"cannot be negotiated; the preface is refused")
 }

@@ -43,7 +43,8 @@ func (s *service) addHangingCA() {
 	unknown := newClient(from("127.0.1.99"), s.clientTLS(), true, http.StatusBadRequest, 0)
 	request, err := http.NewRequest(http.MethodGet, s.URL+"HANGING", nil)
 	require.NoError(s.t, err)
-	require.Eventually(s.t, func() bool { return unknown.once(request) == "" }, 20*time.Second, 50*time.Millisecond, "it is configured")
+	require.Eventually(s.t, func() bool { return unknown.once(request) == "" }, 20*time.Second,
+		50*time.Millisecond, "it is configured")
 }
 
 // atRate has clients, each from an address of its own, send that many requests a second in all.
@@ -95,7 +96,8 @@ func TestShare_hangingCA_leavesTheOtherAlone(t *testing.T) {
 		request := enrolment(t, s.URL+"HANGING", "ECDSA-P256").WithContext(ctx)
 		for i := range 40 {
 			for range 8 {
-				c := newClient(from(fmt.Sprintf("127.0.8.%d", 1+i)), s.clientTLS(), false, http.StatusOK, 200*time.Millisecond)
+				c := newClient(from(fmt.Sprintf("127.0.8.%d", 1+i)), s.clientTLS(), false,
+					http.StatusOK, 200*time.Millisecond)
 				asking.Go(func() { c.run(ctx, request, &stuck) })
 			}
 		}
@@ -112,8 +114,11 @@ func TestShare_hangingCA_leavesTheOtherAlone(t *testing.T) {
 		assert.LessOrEqual(t, hung.quantile(0.99), 2*calm.quantile(0.99))
 	}
 	assert.Less(t, hung.quantile(0.99), mostLatency)
-	chaos.Record(t, "", fmt.Sprintf("320 connections of 40 clients ask for a CA that hangs; %d clients send half of the peak load (%.0f a second) for another",
-		clients, peak/2), fmt.Sprintf("without the hanging CA: %v; with it: %v", calm, hung))
+	chaos.Record(t, "",
+		fmt.Sprintf(
+			"320 connections of 40 clients ask for a CA that hangs; %d clients send half of the "+
+				"peak load (%.0f a second) for another",
+			clients, peak/2), fmt.Sprintf("without the hanging CA: %v; with it: %v", calm, hung))
 }
 
 // One client that has costly keys computed slows down itself.
@@ -131,7 +136,8 @@ func TestShare_largeKeysOfOneClient(t *testing.T) {
 	}, seconds)
 	s.requireAlive(largeKeys.name)
 	s.assertServed(largeKeys.name, w)
-	chaos.Record(t, "", largeKeys.name+" by one client", fmt.Sprintf("the others before: %v; meanwhile: %v", &calm.trusted, &w.trusted))
+	chaos.Record(t, "", largeKeys.name+" by one client",
+		fmt.Sprintf("the others before: %v; meanwhile: %v", &calm.trusted, &w.trusted))
 }
 
 // 2,000 connections, half of them idle and of clients with a certificate, half slow and of strangers.
@@ -148,8 +154,12 @@ func TestLoad_manyConnections(t *testing.T) {
 	}, seconds)
 	s.requireAlive("many connections")
 	s.assertServed("many connections", w)
-	chaos.Record(t, "", fmt.Sprintf("%d connections in a cgroup with the chart's limits, half of them idle (clients), half slow (strangers)", 2*half),
-		fmt.Sprintf("clients: %v; strangers that behave: %v; peak memory %d MiB", &w.trusted, &w.strangers, s.peak()>>10))
+	chaos.Record(t, "",
+		fmt.Sprintf(
+			"%d connections in a cgroup with the chart's limits, half of them idle (clients), half slow (strangers)",
+			2*half),
+		fmt.Sprintf("clients: %v; strangers that behave: %v; peak memory %d MiB", &w.trusted,
+			&w.strangers, s.peak()>>10))
 }
 
 // The plain port for probes and metrics has no clients that it knows; what they do must not end certservice either.
@@ -168,7 +178,9 @@ func TestAttack_onThePlainPort(t *testing.T) {
 		cancel()
 		stop()
 		s.requireAlive(one.name)
-		assert.LessOrEqual(t, len(probes.failures), len(probes.latencies)/20, "%s: %v, such as %s", one.name, &probes, first(probes.failures))
-		chaos.Record(t, one.name, one.name+" on the plain port, up to 2,000 connections", fmt.Sprintf("probes: %v; peak memory so far %d MiB", &probes, s.peak()>>10))
+		assert.LessOrEqual(t, len(probes.failures), len(probes.latencies)/20, "%s: %v, such as %s",
+			one.name, &probes, first(probes.failures))
+		chaos.Record(t, one.name, one.name+" on the plain port, up to 2,000 connections",
+			fmt.Sprintf("probes: %v; peak memory so far %d MiB", &probes, s.peak()>>10))
 	}
 }

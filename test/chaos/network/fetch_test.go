@@ -165,13 +165,16 @@ func TestFetch_throughBrokenNetworks(t *testing.T) {
 
 	connections, brokenOnes := tally(met)
 	connectionsToCA, brokenToCA := tally(toCA.Met())
-	chaos.Record(t, "", fmt.Sprintf("%d runs of certfetcher with %d of its %d connections broken, and %d of certservice's %d to "+
-		"the CA: reset, closed, half-closed, stalled, with a flipped bit, or never answered; a fifth of them slow",
-		runs, brokenOnes, connections, brokenToCA, connectionsToCA),
-		fmt.Sprintf("%d ended with a whole matching set, %d with exit code 5 and %d with 6: %d kept the set before, %d "+
-			"had none; %d of those were not tried again; "+
-			"the longest took %.1f s; the CA issued %d certificates for %d sets",
-			codes[0], codes[exitService], codes[exitConnection], kept, non, atOnce.Load(), longest.Seconds(), certificates,
+	chaos.Record(t, "",
+		fmt.Sprintf("%d runs of certfetcher with %d of its %d connections broken, and %d of certservice's %d to "+
+			"the CA: reset, closed, half-closed, stalled, with a flipped bit, or never answered; a fifth of them slow",
+			runs, brokenOnes, connections, brokenToCA, connectionsToCA),
+		fmt.Sprintf(
+			"%d ended with a whole matching set, %d with exit code 5 and %d with 6: %d kept the set before, %d "+
+				"had none; %d of those were not tried again; "+
+				"the longest took %.1f s; the CA issued %d certificates for %d sets",
+			codes[0], codes[exitService], codes[exitConnection], kept, non, atOnce.Load(),
+			longest.Seconds(), certificates,
 			published))
 }
 
@@ -186,8 +189,9 @@ func tally(met map[string]int) (all, brokenOnes int) {
 	return all, brokenOnes
 }
 
-// TestFetch_cutShortOnce half-closes the first connection after each so many bytes of what certfetcher sends, as gateways
-// do that give up one side. certservice's HTTP answers what it got of the request; certfetcher has to try again.
+// TestFetch_cutShortOnce half-closes the first connection after each so many bytes of what certfetcher sends, as
+// gateways do that give up one side. certservice's HTTP answers what it got of the request; certfetcher has to try
+// again.
 func TestFetch_cutShortOnce(t *testing.T) {
 	s := startStack(t, "", nil)
 	runs := chaos.Amount(4, 30, 120)
@@ -199,7 +203,8 @@ func TestFetch_cutShortOnce(t *testing.T) {
 			if first.Swap(true) {
 				return None()
 			}
-			return Fault{Kind: "half-closed", half: true, toxics: []toxic{{"limit_data", "upstream", map[string]any{"bytes": at}}}}
+			return Fault{Kind: "half-closed", half: true,
+				toxics: []toxic{{"limit_data", "upstream", map[string]any{"bytes": at}}}}
 		})
 		defer b.Close()
 		volume := filepath.Join(t.TempDir(), "volume")
@@ -210,6 +215,8 @@ func TestFetch_cutShortOnce(t *testing.T) {
 		assert.False(t, e.killed, "after %d bytes", at)
 		longest.Store(max(longest.Load(), int64(e.took)))
 	})
-	chaos.Record(t, "", fmt.Sprintf("the first connection half-closed in what certfetcher sends, at %d different bytes", runs),
-		fmt.Sprintf("each run got its certificate by the next try, within %.1f s", time.Duration(longest.Load()).Seconds()))
+	chaos.Record(t, "",
+		fmt.Sprintf("the first connection half-closed in what certfetcher sends, at %d different bytes", runs),
+		fmt.Sprintf("each run got its certificate by the next try, within %.1f s",
+			time.Duration(longest.Load()).Seconds()))
 }

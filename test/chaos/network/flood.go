@@ -98,15 +98,17 @@ func floods(mediaType, own, fill string) []flood {
 			"close\r\nContent-Length: 0\r\n\r\n"),
 		text("gzip bomb", once, head(mediaType, fmt.Sprintf("Content-Encoding: gzip\r\nConnection: "+
 			"close\r\nContent-Length: %d\r\n", bomb.Len()))+bomb.String()),
-		text("hangs in headers of 9 MiB", hang, "HTTP/1.1 200 OK\r\n"+strings.Repeat("X: "+strings.Repeat("y", 1020)+"\r\n",
-			9*1024)),
+		text("hangs in headers of 9 MiB", hang,
+			"HTTP/1.1 200 OK\r\n"+strings.Repeat("X: "+strings.Repeat("y", 1020)+"\r\n",
+				9*1024)),
 		{"endless body", func(w io.Writer) error {
 			_, _ = io.WriteString(w, head(mediaType, "")+own)
 			return endless(w, fill)
 		}},
 		{"endless chunks", func(w io.Writer) error {
-			_, _ = io.WriteString(w, head(mediaType, "Transfer-Encoding: chunked\r\n")+fmt.Sprintf("%x\r\n%s\r\n", len(own),
-				own))
+			_, _ = io.WriteString(w, head(mediaType, "Transfer-Encoding: chunked\r\n")+
+				fmt.Sprintf("%x\r\n%s\r\n", len(own),
+					own))
 			return endless(w, fmt.Sprintf("%x\r\n%s\r\n", len(fill), fill))
 		}},
 		{"endless chunk extension", func(w io.Writer) error {
@@ -131,14 +133,16 @@ func floods(mediaType, own, fill string) []flood {
 			return endless(w, "HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n")
 		}},
 		{"endless error page", func(w io.Writer) error {
-			_, _ = io.WriteString(w, "HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/html\r\n\r\n<html><body>")
+			_, _ = io.WriteString(w,
+				"HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/html\r\n\r\n<html><body>")
 			return endless(w, "<p>no")
 		}},
 	}
 	for _, after := range []string{"-1", "1000000000000", "99999999999999999999999999", "Thu, 01 Jan 1970 00:00:00 GMT",
 		"Fri, 31 Dec 9999 23:59:59 GMT", "soon"} {
 		all = append(all, text("503, Retry-After: "+after, once,
-			"HTTP/1.1 503 Service Unavailable\r\nRetry-After: "+after+"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
+			"HTTP/1.1 503 Service Unavailable\r\nRetry-After: "+after+
+				"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
 	}
 	return all
 }

@@ -100,7 +100,8 @@ func TestHole_isGivenUpInTime(t *testing.T) {
 	})
 	chaos.Record(t, "", fmt.Sprintf("networks from which nothing ever comes back, at the SYN, in the handshake and in "+
 		"the answer, and a name that does not exist: %d ways", len(all)),
-		fmt.Sprintf("exit code 6 within %.1f s, with REQUEST_TIMEOUT=500ms and RETRY_MAX_ELAPSED=900ms; SIGTERM ended it "+
-			"with 99 within %.3f s",
+		fmt.Sprintf(
+			"exit code 6 within %.1f s, with REQUEST_TIMEOUT=500ms and RETRY_MAX_ELAPSED=900ms; SIGTERM ended it "+
+				"with 99 within %.3f s",
 			longest.Seconds(), longestEnd.Seconds()))
 }

@@ -37,8 +37,9 @@ func startWithHostile(t testing.TB, address string, environment ...string) *fixt
 	require.NoError(t, err)
 	hostile := maps.Clone(server)
 	hostile["caName"], hostile["url"] = hostileCA, "http://"+address+"/pkix/"
-	s, err := fixture.StartCertServiceOf(bin, dir, []map[string]any{server, hostile}, append([]string{"GOMEMLIMIT=110MiB"},
-		environment...)...)
+	s, err := fixture.StartCertServiceOf(bin, dir, []map[string]any{server, hostile},
+		append([]string{"GOMEMLIMIT=110MiB"},
+			environment...)...)
 	return with(t, s, err, authority)
 }
 
@@ -52,14 +53,16 @@ func tinyTexts(t testing.TB) flood {
 	}
 	message := cmp.PKIMessage{
 		Header: cmp.PKIHeader{PVNO: cmp.PVNO2, Sender: cmp.DirectoryName(nil), Recipient: cmp.DirectoryName(nil)},
-		Body:   cmp.PKIBody{Type: cmp.BodyError, Content: &cmp.ErrorMsgContent{StatusInfo: cmp.Rejection("no"), ErrorDetails: texts}},
+		Body: cmp.PKIBody{Type: cmp.BodyError,
+			Content: &cmp.ErrorMsgContent{StatusInfo: cmp.Rejection("no"), ErrorDetails: texts}},
 	}
 	der, err := message.Marshal()
 	require.NoError(t, err)
 	require.Less(t, len(der), cmp.MaxMessageSize)
 	require.Greater(t, len(der), cmp.MaxMessageSize*9/10)
 	return flood{"answers with many tiny texts", func(w io.Writer) error {
-		return once(w, head(cmp.MediaType, fmt.Sprintf("Connection: close\r\nContent-Length: %d\r\n", len(der)))+string(der))
+		return once(w, head(cmp.MediaType, fmt.Sprintf("Connection: close\r\nContent-Length: %d\r\n", len(der)))+
+			string(der))
 	}}
 }
 
@@ -122,7 +125,8 @@ func TestHostileCA_floods(t *testing.T) {
 	chaos.Record(t, "", fmt.Sprintf("a CA that hangs, drips, redirects, asks for absurd waits or floods (%d ways), "+
 		"with 128 requests at it at the same time, %d in all",
 		kinds, asked),
-		fmt.Sprintf("certservice held %d MiB at the most; with a REQUEST_TIMEOUT of %s each request ended within %.1f s; "+
-			"requests for another CA succeeded meanwhile",
+		fmt.Sprintf(
+			"certservice held %d MiB at the most; with a REQUEST_TIMEOUT of %s each request ended within %.1f s; "+
+				"requests for another CA succeeded meanwhile",
 			highest>>10, timeout, longest.Seconds()))
 }

@@ -52,9 +52,11 @@ func TestHostileService_floods(t *testing.T) {
 		volume := filepath.Join(t.TempDir(), "volume")
 		e := run(t, retry+timeout, func(ctx context.Context) *exec.Cmd {
 			return fetcher(ctx, listener.Addr().String(), dir, volume, "GOMEMLIMIT=48MiB",
-				"REQUEST_TIMEOUT="+timeout.String(), "RETRY_MAX_ELAPSED="+retry.String(), "RETRY_INITIAL_INTERVAL=100ms")
+				"REQUEST_TIMEOUT="+timeout.String(), "RETRY_MAX_ELAPSED="+retry.String(),
+				"RETRY_INITIAL_INTERVAL=100ms")
 		})
-		t.Logf("%s: exit code %d, %d MiB, %.1f s: %.300s", f.kind, e.code, e.peak>>10, e.took.Seconds(), reasonOf(e.log))
+		t.Logf("%s: exit code %d, %d MiB, %.1f s: %.300s", f.kind, e.code, e.peak>>10,
+			e.took.Seconds(), reasonOf(e.log))
 		assert.False(t, e.killed, "%s: it hangs", f.kind)
 		assert.Contains(t, []int{exitService, exitConnection}, e.code, "%s: %s", f.kind, e.log)
 		assert.Less(t, e.peak, initLimit, "%s: KiB of resident memory", f.kind)

@@ -57,8 +57,8 @@ func broken(t testing.TB, upstream string, draw func() Fault) *Broken {
 	return b
 }
 
-// startStack starts devca, with a fault of its own unless that is empty, and certservice; toCA may put something between
-// them: it gets the CA's address and returns the one to use. Nil: nothing.
+// startStack starts devca, with a fault of its own unless that is empty, and certservice; toCA may put something
+// between them: it gets the CA's address and returns the one to use. Nil: nothing.
 func startStack(t testing.TB, fault string, toCA func(address string) string, environment ...string) *fixture.Stack {
 	t.Helper()
 	dir := t.TempDir()

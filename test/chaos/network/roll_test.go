@@ -33,7 +33,8 @@ type load struct {
 // Write gets the log of the clients: a line for each try that is followed by another.
 func (l *load) Write(line []byte) (int, error) {
 	l.tries.Add(1)
-	if bytes.Contains(line, []byte("without an answer")) || bytes.Contains(line, []byte("in the middle of the answer")) {
+	if bytes.Contains(line, []byte("without an answer")) ||
+		bytes.Contains(line, []byte("in the middle of the answer")) {
 		l.unanswered.Add(1)
 	}
 	return len(line), nil
@@ -52,7 +53,8 @@ func (l *load) ask(askers []asker, address string, retry *client.Retry) {
 				default:
 				}
 				begin := time.Now()
-				if err := a.enroll(context.Background(), address, fixture.CAName, 30*time.Second, retry, log); err != nil {
+				if err := a.enroll(context.Background(), address, fixture.CAName, 30*time.Second,
+					retry, log); err != nil {
 					l.failed.Add(1)
 					l.failures.Store(err.Error(), true)
 					continue
@@ -131,8 +133,9 @@ func TestRoll_twoInstances(t *testing.T) {
 	assert.EqualValues(t, l.succeeded.Load(), issued(s), "certificates for as many answers")
 	chaos.Record(t, "", fmt.Sprintf("%d rolling updates of certservice under load (%d clients that try once, a CA "+
 		"that takes 200 ms)", rolls, loadClients),
-		fmt.Sprintf("%d requests succeeded, %d failed; the CA issued %d certificates; an instance that was told to end "+
-			"took %.1f s at the most",
+		fmt.Sprintf(
+			"%d requests succeeded, %d failed; the CA issued %d certificates; an instance that was told to end "+
+				"took %.1f s at the most",
 			l.succeeded.Load(), l.failed.Load(), issued(s), longest.Seconds()))
 }
 
@@ -165,11 +168,13 @@ func TestRoll_onOnePort(t *testing.T) {
 				// Each kill loses what is in flight, which is no more than the clients.
 				assert.LessOrEqual(t, wasted, int64(rolls*loadClients))
 			}
-			chaos.Record(t, "", fmt.Sprintf("%v and a start on the same port, %d times under load (%d clients that try "+
-				"again, a CA that takes 200 ms)",
-				signal, rolls, loadClients),
-				fmt.Sprintf("%d requests succeeded, %d failed for good; %d tries failed on the way, %d of them after the "+
-					"request was sent; the CA issued %d certificates in vain; the longest request took %.1f s",
+			chaos.Record(t, "",
+				fmt.Sprintf("%v and a start on the same port, %d times under load (%d clients that try "+
+					"again, a CA that takes 200 ms)",
+					signal, rolls, loadClients),
+				fmt.Sprintf(
+					"%d requests succeeded, %d failed for good; %d tries failed on the way, %d of them after the "+
+						"request was sent; the CA issued %d certificates in vain; the longest request took %.1f s",
 					l.succeeded.Load(), l.failed.Load(), l.tries.Load(), l.unanswered.Load(), wasted,
 					time.Duration(l.longest.Load()).Seconds()))
 		})

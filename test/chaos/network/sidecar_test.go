@@ -37,7 +37,8 @@ type sidecar struct {
 
 func startSidecar(t testing.TB, s *fixture.Stack, address string, variables ...string) *sidecar {
 	t.Helper()
-	p := &sidecar{volume: filepath.Join(t.TempDir(), "volume"), address: fixture.FreeAddress(t), ended: make(chan error, 1)}
+	p := &sidecar{volume: filepath.Join(t.TempDir(), "volume"), address: fixture.FreeAddress(t),
+		ended: make(chan error, 1)}
 	p.cmd = fetcher(context.Background(), address, s.Dir, p.volume, append([]string{"MODE=sidecar",
 		"HEALTH_ADDR=" + p.address,
 		"RETRY_INITIAL_INTERVAL=50ms", "RETRY_MAX_INTERVAL=200ms"}, variables...)...)

@@ -91,8 +91,9 @@ func TestSlowClients_holdNothing(t *testing.T) {
 	for _, f := range all {
 		for n := range each {
 			clients.Go(func() {
-				conn, err := tls.Dial("tcp", host(s.URL), &tls.Config{Certificates: []tls.Certificate{askers[n%4].identity},
-					RootCAs: askers[0].roots})
+				conn, err := tls.Dial("tcp", host(s.URL),
+					&tls.Config{Certificates: []tls.Certificate{askers[n%4].identity},
+						RootCAs: askers[0].roots})
 				if err != nil {
 					refused.Add(1) // all of them come at the same time
 					return
@@ -136,8 +137,9 @@ func TestSlowClients_holdNothing(t *testing.T) {
 	chaos.Record(t, "", fmt.Sprintf("%d clients with a trusted certificate that send or read slowly, or never end (%d "+
 		"ways), with READ_HEADER_TIMEOUT=%s and REQUEST_TIMEOUT=%s",
 		len(all)*each-int(refused.Load()), len(all), headers, request),
-		fmt.Sprintf("each was gone after %.1f s; %d requests of another client meanwhile all succeeded; certservice held "+
-			"%d MiB at the most",
+		fmt.Sprintf(
+			"each was gone after %.1f s; %d requests of another client meanwhile all succeeded; certservice held "+
+				"%d MiB at the most",
 			most.Seconds(), served, peak>>10))
 }
 

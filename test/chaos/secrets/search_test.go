@@ -15,10 +15,11 @@ import (
 // least is how many bytes of a secret have to be found for it to count: enough never to be met by chance.
 const least = 8
 
-// needles are the forms in which a secret may show, by the form's name. Whitespace and the line breaks of PEM, raw or as
-// JSON escapes, are taken out of what is searched, so none has any.
+// needles are the forms in which a secret may show, by the form's name. Whitespace and the line breaks of PEM, raw or
+// as JSON escapes, are taken out of what is searched, so none has any.
 func needles(secret []byte) map[string]string {
-	forms := map[string]string{"raw": squeeze(string(secret)), "percent": url.QueryEscape(string(secret)), "path": url.PathEscape(string(secret))}
+	forms := map[string]string{"raw": squeeze(string(secret)),
+		"percent": url.QueryEscape(string(secret)), "path": url.PathEscape(string(secret))}
 	if len(secret) > 32 {
 		secret = secret[len(secret)/2 : len(secret)/2+32] // from the middle: the beginning of a key's DER is no secret
 		forms = map[string]string{"raw": squeeze(string(secret)), "percent": url.QueryEscape(string(secret))}
@@ -32,7 +33,8 @@ func needles(secret []byte) map[string]string {
 		forms[name] = strings.Join(pairs, separator)
 		forms[name+", upper case"] = strings.ToUpper(forms[name])
 	}
-	for alphabet, name := range map[*base64.Encoding]string{base64.RawStdEncoding: "Base64", base64.RawURLEncoding: "Base64 URL"} {
+	for alphabet, name := range map[*base64.Encoding]string{base64.RawStdEncoding: "Base64",
+		base64.RawURLEncoding: "Base64 URL"} {
 		for shift := range 3 {
 			encoded := alphabet.EncodeToString(append(make([]byte, shift), secret...))
 			// Without the characters that the neighbours share.
@@ -88,13 +90,16 @@ func TestFind_findsEveryForm(t *testing.T) {
 		}
 		colons := strings.TrimSuffix(strings.ReplaceAll(fmt.Sprintf("% x", secret), " ", ":"), ":")
 		planted := []string{
-			string(secret), hex.EncodeToString(secret), strings.ToUpper(hex.EncodeToString(secret)), colons, strings.ToUpper(colons),
-			fmt.Sprintf("% x", secret), url.QueryEscape(string(secret)), wrapped(base64.StdEncoding.EncodeToString(secret), "\n"),
+			string(secret), hex.EncodeToString(secret), strings.ToUpper(hex.EncodeToString(secret)),
+			colons, strings.ToUpper(colons),
+			fmt.Sprintf("% x", secret), url.QueryEscape(string(secret)),
+			wrapped(base64.StdEncoding.EncodeToString(secret), "\n"),
 			wrapped(base64.StdEncoding.EncodeToString(secret), `\n`),
 		}
 		for shift := range 3 {
 			before := append(bytes.Repeat([]byte("x"), shift+3), secret...)
-			planted = append(planted, base64.StdEncoding.EncodeToString(append(before, "behind"...)), base64.URLEncoding.EncodeToString(append(before, "behind"...)))
+			planted = append(planted, base64.StdEncoding.EncodeToString(append(before, "behind"...)),
+				base64.URLEncoding.EncodeToString(append(before, "behind"...)))
 		}
 		for _, text := range planted {
 			assert.NotEmpty(t, find([]byte("before"+text+"behind"), all), "%s as %s", name, text)

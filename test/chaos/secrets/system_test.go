@@ -91,7 +91,8 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(running.Stop)
 	s := &system{t: t, stack: running, dir: dir, outputs: map[string][]byte{}, secrets: map[string][]byte{
-		"IAK": []byte(iak), "password of the identity": []byte(fixture.Password), "password of the stores": []byte(storePass), "token": []byte(token),
+		"IAK": []byte(iak), "password of the identity": []byte(fixture.Password),
+		"password of the stores": []byte(storePass), "token": []byte(token),
 		"wrong password": []byte(wrongPass),
 	}}
 	file := func(name, content string) string {
@@ -117,7 +118,8 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 	s.keepKey(volume)
 
 	s.sidecar(volume, told, variables("MODE=sidecar",
-		"NOTIFY_EXEC="+childPath+" "+dump, "NOTIFY_URL="+hook.URL+"/reload?token="+token, "NOTIFY_URL_ALLOW_REMOTE=true"))
+		"NOTIFY_EXEC="+childPath+" "+dump, "NOTIFY_URL="+hook.URL+"/reload?token="+token,
+		"NOTIFY_URL_ALLOW_REMOTE=true"))
 	s.outputs["environment, command line and files of a child"], err = os.ReadFile(dump)
 	require.NoError(t, err)
 	require.Contains(t, string(s.outputs["environment, command line and files of a child"]), "CERTFETCHER_SERIAL=")
@@ -128,17 +130,22 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 	s.certfetcher("check", 0, variables(), "--check")
 	s.certfetcher("wrong password", 9, variables("KEYSTORE_PASSWORD="+wrongPass, "KEYSTORE_PASSWORD_FILE="))
 	s.certfetcher("wrong password from a file", 9, variables("KEYSTORE_PASSWORD_FILE="+file("wrong", wrongPass)))
-	s.certfetcher("doctor with a wrong password", 9, variables("KEYSTORE_PASSWORD="+wrongPass, "KEYSTORE_PASSWORD_FILE="), "doctor")
+	s.certfetcher("doctor with a wrong password", 9,
+		variables("KEYSTORE_PASSWORD="+wrongPass, "KEYSTORE_PASSWORD_FILE="), "doctor")
 	s.certfetcher("unknown CA", 5, variables("CA_NAME=Nobody", "FORCE_ENROLL=true"))
-	s.certfetcher("a password of the stores that breaks its rule", 1, variables("OUTPUT_KEYSTORE_PASSWORD="+storePass+"é"))
+	s.certfetcher("a password of the stores that breaks its rule", 1,
+		variables("OUTPUT_KEYSTORE_PASSWORD="+storePass+"é"))
 
 	wrong, err := fixture.StartCertService(binDir, filepath.Join(dir, "wrong IAK"), map[string]any{
-		"url": "http://" + strings.TrimPrefix(devcaAddress(t, running), "http://") + "/pkix/", "issuerDN": "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
-		"authentication": map[string]string{"iak": wrongPass, "rv": fixture.CAName}, "trustAnchors": filepath.Join(dir, "devca-root.pem"),
+		"url":            "http://" + strings.TrimPrefix(devcaAddress(t, running), "http://") + "/pkix/",
+		"issuerDN":       "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
+		"authentication": map[string]string{"iak": wrongPass, "rv": fixture.CAName},
+		"trustAnchors":   filepath.Join(dir, "devca-root.pem"),
 	}, "LOG_LEVEL=debug")
 	require.NoError(t, err)
 	t.Cleanup(wrong.Stop)
-	s.certfetcher("wrong IAK", 5, variables("REQUEST_URL="+wrong.URL, "FORCE_ENROLL=true", "KEYSTORE_PATH="+filepath.Join(wrong.Dir, "client.p12"),
+	s.certfetcher("wrong IAK", 5, variables("REQUEST_URL="+wrong.URL, "FORCE_ENROLL=true",
+		"KEYSTORE_PATH="+filepath.Join(wrong.Dir, "client.p12"),
 		"TRUSTSTORE_PATH="+filepath.Join(wrong.Dir, "truststore.p12")))
 
 	s.outputs["metrics of certservice"] = get(t, http.MethodGet, "http://"+running.Operations+"/metrics")
@@ -148,7 +155,8 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 		assert.Empty(t, find(output, s.secrets), "%s: %s", name, output)
 	}
 	s.volumeHoldsSecretsWhereTheyBelong(volume)
-	chaos.Record(t, "", fmt.Sprintf("%d secrets searched in %d outputs of the whole system, in all forms", len(s.secrets), len(s.outputs)), "found none")
+	chaos.Record(t, "", fmt.Sprintf("%d secrets searched in %d outputs of the whole system, in all forms",
+		len(s.secrets), len(s.outputs)), "found none")
 }
 
 // sidecar runs one that renews twice, keeps its keys, and ends it.
@@ -192,7 +200,8 @@ func (s *system) sidecar(volume string, told <-chan struct{}, variables []string
 func (s *system) volumeHoldsSecretsWhereTheyBelong(volume string) {
 	t := s.t
 	t.Helper()
-	mayHold := map[string]string{"key.pem": "private key", "keystore-combined.pem": "private key", "keystore.pass": "password of the stores", "truststore.pass": "password of the stores"}
+	mayHold := map[string]string{"key.pem": "private key", "keystore-combined.pem": "private key",
+		"keystore.pass": "password of the stores", "truststore.pass": "password of the stores"}
 	seen := map[string]bool{}
 	err := filepath.WalkDir(volume, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {

@@ -52,7 +52,8 @@ func Read(dir string, types []string) (string, error) {
 	}
 	serial := ""
 	for _, kind := range types {
-		leaf, err := map[string]func(string) (*x509.Certificate, error){"PEM": ReadPEM, "P12": readP12, "JKS": readJKS}[kind](dir)
+		leaf, err := map[string]func(string) (*x509.Certificate, error){"PEM": ReadPEM,
+			"P12": readP12, "JKS": readJKS}[kind](dir)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", kind, err)
 		}

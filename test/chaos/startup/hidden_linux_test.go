@@ -117,8 +117,10 @@ func TestProcess_isNotReadByOthersOfItsUser(t *testing.T) {
 		code, said := look(t, running.Process.Pid)
 		assert.Equal(t, 3, code, "%s: %s", program, said)
 		slices.Sort(windows)
-		chaos.Record(t, program, fmt.Sprintf("%d starts of %s: how long after exec its environment is readable", len(windows), program),
-			fmt.Sprintf("median %v, most %v", windows[len(windows)/2].Round(time.Microsecond), windows[len(windows)-1].Round(time.Microsecond)))
+		chaos.Record(t, program, fmt.Sprintf("%d starts of %s: how long after exec its environment is readable",
+			len(windows), program),
+			fmt.Sprintf("median %v, most %v", windows[len(windows)/2].Round(time.Microsecond),
+				windows[len(windows)-1].Round(time.Microsecond)))
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 	"github.com/certfetcher/certfetcher/test/chaos"
 )
 
-// ends runs a program by a shell that prepares its surroundings, and returns its exit code and what it wrote to standard
-// error. Where signalled, it is ended by SIGTERM when it has begun to log.
+// ends runs a program by a shell that prepares its surroundings, and returns its exit code and what it wrote to
+// standard error. Where signalled, it is ended by SIGTERM when it has begun to log.
 func ends(t *testing.T, signalled bool, prepare, program string, variables []string) (int, string) {
 	t.Helper()
 	reader, writer, err := os.Pipe()
@@ -38,8 +38,8 @@ func ends(t *testing.T, signalled bool, prepare, program string, variables []str
 	return cmd.ProcessState.ExitCode(), string(first) + string(rest)
 }
 
-// Go's runtime needs two files for its poller, and ends the process with 2 when it cannot have them: for certfetcher that
-// would mean a wrong subject.
+// Go's runtime needs two files for its poller, and ends the process with 2 when it cannot have them: for certfetcher
+// that would mean a wrong subject.
 func TestFewFiles_areSaidByTheirOwnExitCode(t *testing.T) {
 	t.Parallel()
 	variables := environment(t)

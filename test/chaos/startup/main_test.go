@@ -1,5 +1,5 @@
-// Package startup looks at what the built programs are from their first moments on: whether others can read them, what a
-// signal does, and how they end where the machine does not give them what Go's runtime needs.
+// Package startup looks at what the built programs are from their first moments on: whether others can read them, what
+// a signal does, and how they end where the machine does not give them what Go's runtime needs.
 package startup
 
 import (
@@ -23,8 +23,8 @@ func TestMain(m *testing.M) {
 	}
 	fixture.RunTests(m, &binDir, func(dir string) error {
 		scratch = dir
-		// The spy is this binary, which is where only root may be. Written while other tests start programs, it would be
-		// busy for a moment.
+		// The spy is this binary, which is where only root may be. Written while other tests start programs, it would
+		// be busy for a moment.
 		self, err := os.ReadFile("/proc/self/exe")
 		if err != nil {
 			return err
@@ -62,6 +62,7 @@ func environment(t *testing.T) []string {
 		"REQUEST_URL=https://" + silent.Addr().String() + "/v1/certificate/", "CA_NAME=RA", "OUTPUT_PATH=" + out,
 		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE", "KEY_ALGORITHM=ECDSA-P256",
 		"KEYSTORE_PATH=" + filepath.Join(dir, "client.pem"), "TRUSTSTORE_PATH=" + filepath.Join(dir, "truststore.pem"),
-		"HTTPS_PORT=0", "DEVCA_ADDR=127.0.0.1:0", "CMP_SERVERS_PATH=" + filepath.Join(dir, "none.json"), "METRICS_ADDR=", "TERMINATION_MESSAGE_PATH=",
+		"HTTPS_PORT=0", "DEVCA_ADDR=127.0.0.1:0", "CMP_SERVERS_PATH=" + filepath.Join(dir, "none.json"),
+		"METRICS_ADDR=", "TERMINATION_MESSAGE_PATH=",
 	}
 }

@@ -24,7 +24,8 @@ const interruption = syscall.SIGTERM
 var interrupted = map[string]int{"certfetcher": 99, "certservice": 0, "devca": 0}
 
 // costly are packages that take long to initialise, and so have to come later.
-var costly = []string{"github.com/VictoriaMetrics/metrics", "github.com/kelseyhightower/envconfig", "net/http", "crypto/tls", "net"}
+var costly = []string{"github.com/VictoriaMetrics/metrics", "github.com/kelseyhightower/envconfig",
+	"net/http", "crypto/tls", "net"}
 
 // The runtime tells of each package that is initialised. From ours on, a signal has the program's own exit code: the
 // packages of libraries, and the first statement of main, come after it.
@@ -41,7 +42,8 @@ func TestSIGTERM_whilePackagesAreInitialised_isNotLost(t *testing.T) {
 			kill := time.AfterFunc(deadline, func() { _ = cmd.Process.Kill() })
 			var before []string
 			lines := bufio.NewScanner(stderr)
-			for lines.Scan() && !strings.HasPrefix(lines.Text(), "init github.com/certfetcher/certfetcher/internal/startup ") {
+			for lines.Scan() && !strings.HasPrefix(lines.Text(),
+				"init github.com/certfetcher/certfetcher/internal/startup ") {
 				if strings.HasPrefix(lines.Text(), "init ") {
 					before = append(before, lines.Text())
 				}
@@ -52,7 +54,8 @@ func TestSIGTERM_whilePackagesAreInitialised_isNotLost(t *testing.T) {
 			kill.Stop()
 			require.Equal(t, want, cmd.ProcessState.ExitCode(), "%s: %s", program, cmd.ProcessState)
 			for _, line := range before {
-				assert.NotContains(t, costly, strings.Fields(line)[1], "%s: initialised before the signal is handled", program)
+				assert.NotContains(t, costly, strings.Fields(line)[1],
+					"%s: initialised before the signal is handled", program)
 			}
 		}
 	}
@@ -72,7 +75,8 @@ func outcomes(t *testing.T, program string, times int, attributes *syscall.SysPr
 		}
 		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 		// As process 1 it does not get a signal that nobody handles; what comes later counts.
-		again := time.AfterFunc(500*time.Millisecond, func() { counts["lost, and handled later"]++; _ = cmd.Process.Signal(syscall.SIGTERM) })
+		again := time.AfterFunc(500*time.Millisecond,
+			func() { counts["lost, and handled later"]++; _ = cmd.Process.Signal(syscall.SIGTERM) })
 		kill := time.AfterFunc(deadline, func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait()
 		again.Stop()
@@ -90,7 +94,8 @@ func TestSIGTERM_inTheFirst10ms_endsEveryProgram(t *testing.T) {
 		handled, ours := counts[fmt.Sprintf("exit status %d", want)], fmt.Sprintf("exit status %d", want)
 		assert.Equal(t, times, handled+counts["signal: terminated"], "%v", counts)
 		chaos.Record(t, program, fmt.Sprintf("SIGTERM to %s, %d times, 0 to 10 ms after exec", program, times),
-			fmt.Sprintf("%d times `%s`; %d times ended by the signal (143), before the program handled it", handled, ours, counts["signal: terminated"]))
+			fmt.Sprintf("%d times `%s`; %d times ended by the signal (143), before the program handled it", handled,
+				ours, counts["signal: terminated"]))
 	}
 }
 
@@ -105,6 +110,8 @@ func TestSIGTERM_inTheFirst10ms_asProcess1_endsEveryProgram(t *testing.T) {
 	counts := outcomes(t, "certfetcher", times, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID})
 	assert.Equal(t, times, counts["exit status 99"]+counts["exit status 2"], "%v", counts)
 	chaos.Record(t, "", fmt.Sprintf("SIGTERM to certfetcher as process 1, %d times, 0 to 10 ms after exec", times),
-		fmt.Sprintf("%d times exit code 99 (%d of them at a second signal: the first came before there was a handler); %d times 2, by Go's runtime",
+		fmt.Sprintf(
+			"%d times exit code 99 (%d of them at a second signal: the first came before there "+
+				"was a handler); %d times 2, by Go's runtime",
 			counts["exit status 99"], counts["lost, and handled later"], counts["exit status 2"]))
 }

@@ -22,8 +22,10 @@ import (
 
 // GEN stands for the directory that ..data points to, or for another generation in the inplace layout.
 var foreignNames = []string{
-	"..commit/..files", "..commit", "..commit/key.pem", "..data", "..data_tmp", "..link_tmp", "..stage", "..stage/key.pem",
-	"..untold", "..request", "..lock", "..foreign-1", "GEN", "GEN/key.pem", "GEN/..request", "..2020_01_01_00_00_00.000",
+	"..commit/..files", "..commit", "..commit/key.pem", "..data", "..data_tmp", "..link_tmp",
+	"..stage", "..stage/key.pem",
+	"..untold", "..request", "..lock", "..foreign-1", "GEN", "GEN/key.pem", "GEN/..request",
+	"..2020_01_01_00_00_00.000",
 	"key.pem", "keystore.pem", "truststore.pem", "keystore.jks",
 }
 
@@ -49,7 +51,8 @@ var foreignKinds = map[string]func(path, outside string) error{
 		l.SetUnlinkOnClose(false)
 		return l.Close()
 	},
-	"device":          func(path, _ string) error { return syscall.Mknod(path, syscall.S_IFCHR|0o666, 1<<8|5) }, // /dev/zero
+	// /dev/zero
+	"device":          func(path, _ string) error { return syscall.Mknod(path, syscall.S_IFCHR|0o666, 1<<8|5) },
 	"empty directory": func(path, _ string) error { return os.Mkdir(path, 0o755) },
 	"directory": func(path, _ string) error {
 		if err := os.MkdirAll(filepath.Join(path, "a", "b"), 0o755); err != nil {
@@ -57,11 +60,17 @@ var foreignKinds = map[string]func(path, outside string) error{
 		}
 		return syscall.Mkfifo(filepath.Join(path, "key.pem"), 0o666)
 	},
-	"link to a secret":    func(path, outside string) error { return os.Symlink(filepath.Join(outside, "secret"), path) },
+	"link to a secret": func(path, outside string) error {
+		return os.Symlink(filepath.Join(outside, "secret"),
+			path)
+	},
 	"link to a directory": func(path, outside string) error { return os.Symlink(outside, path) },
-	"link to nothing":     func(path, outside string) error { return os.Symlink(filepath.Join(outside, "nothing"), path) },
-	"link to itself":      func(path, _ string) error { return os.Symlink(filepath.Base(path), path) },
-	"hard link":           func(path, outside string) error { return os.Link(filepath.Join(outside, "secret"), path) },
+	"link to nothing": func(path, outside string) error {
+		return os.Symlink(filepath.Join(outside, "nothing"),
+			path)
+	},
+	"link to itself": func(path, _ string) error { return os.Symlink(filepath.Base(path), path) },
+	"hard link":      func(path, outside string) error { return os.Link(filepath.Join(outside, "secret"), path) },
 	"file of 8 GiB": func(path, _ string) error {
 		f, err := os.Create(path)
 		if err != nil {
@@ -183,9 +192,12 @@ func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
 		}
 	}
 	chaos.Record(t, "table",
-		fmt.Sprintf("%d of FIFO, socket, device, directory, links, oversized and closed files under each name on a volume, "+
-			"for each command and layout", tried),
-		fmt.Sprintf("each ended, the slowest (three runs) in %.1f s; %d moved something aside, %d reported it with exit code 10",
+		fmt.Sprintf(
+			"%d of FIFO, socket, device, directory, links, oversized and closed files under each name on a volume, "+
+				"for each command and layout", tried),
+		fmt.Sprintf(
+			"each ended, the slowest (three runs) in %.1f s; %d moved something aside, %d "+
+				"reported it with exit code 10",
 			slowest.Seconds(), moved, reported))
 }
 

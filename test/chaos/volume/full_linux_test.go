@@ -78,7 +78,9 @@ func TestFull_volumeWithoutRoom_costsNoCertificate(t *testing.T) {
 		assert.NotZero(t, asked)
 		assert.NotZero(t, refused)
 		chaos.Record(t, layout, fmt.Sprintf("%s layout: volumes of 4 to 68 KiB, and of 4 to 68 inodes", layout),
-			fmt.Sprintf("%d runs published; %d ended with exit code %d before they asked for a certificate, and the set before stayed",
+			fmt.Sprintf(
+				"%d runs published; %d ended with exit code %d before they asked for a "+
+					"certificate, and the set before stayed",
 				asked, refused, exitVolume))
 	}
 }
@@ -108,7 +110,9 @@ func TestFull_readOnlyVolume_costsNoCertificate(t *testing.T) {
 		assert.NotEqual(t, certificate, requireSet(t, volume, layout))
 	}
 	chaos.Record(t, "", "a volume that becomes read-only, both layouts",
-		fmt.Sprintf("exit code %d before a certificate is asked for; the set before stays; without FORCE_ENROLL the valid set is kept", exitVolume))
+		fmt.Sprintf(
+			"exit code %d before a certificate is asked for; the set before stays; without "+
+				"FORCE_ENROLL the valid set is kept", exitVolume))
 }
 
 // limited runs a program with a limit of the shell's ulimit.
@@ -150,7 +154,8 @@ func TestLimits_openFiles(t *testing.T) {
 			code, out := once(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout))
 			require.Zero(t, code, out)
 			where := fmt.Sprintf("%s, %d descriptors", layout, n)
-			code, out = once(t, limited(fmt.Sprintf("-n %d", n), program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true", "RETRY_MAX_ELAPSED=1s")))
+			code, out = once(t, limited(fmt.Sprintf("-n %d", n),
+				program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true", "RETRY_MAX_ELAPSED=1s")))
 			codes[code]++
 			require.Contains(t, []int{0, 1, 3, 4, 5, 6, 9, exitVolume, 99}, code, "%s: %s", where, out)
 			said := strings.Contains(out, "too many open files") || strings.Contains(out, "too few files may be open")
@@ -160,5 +165,6 @@ func TestLimits_openFiles(t *testing.T) {
 			requireSet(t, volume, where)
 		}
 	}
-	chaos.Record(t, "", "RLIMIT_NOFILE of 9 to 30, both layouts", fmt.Sprintf("exit codes and how often: %v; the next run completed all", codes))
+	chaos.Record(t, "", "RLIMIT_NOFILE of 9 to 30, both layouts",
+		fmt.Sprintf("exit codes and how often: %v; the next run completed all", codes))
 }

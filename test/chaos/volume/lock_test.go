@@ -62,7 +62,9 @@ func TestLock_heldByAReaderOfAnotherUser_keepsNobodyFromPublishing(t *testing.T)
 		code, out = once(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true"))
 		took := time.Since(began)
 		assert.Equal(t, 0, code, out)
-		chaos.Record(t, layout, fmt.Sprintf("another user's process that may read the volume (layout %s) holds all the locks that it gets", layout),
+		chaos.Record(t, layout,
+			fmt.Sprintf("another user's process that may read the volume (layout %s) holds all the locks that it gets",
+				layout),
 			fmt.Sprintf("published in %.1f s", took.Seconds()))
 	}
 }

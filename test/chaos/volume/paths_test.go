@@ -26,17 +26,20 @@ func TestNamedPipes_inThePlaceOfOtherFiles_holdNobodyUp(t *testing.T) {
 		code        int
 		text        string
 	}{
-		"TERMINATION_MESSAGE_PATH":          {[]string{"CA_NAME=none"}, 5, "the termination message could not be written"},
-		"KEYSTORE_PATH":                     {nil, 9, "is a device, pipe or socket, want a file"},
-		"KEYSTORE_KEY_PATH":                 {nil, 9, "is a device, pipe or socket, want a file"},
-		"TRUSTSTORE_PATH":                   {nil, 9, "is a device, pipe or socket, want a file"},
-		"KEYSTORE_PASSWORD_FILE":            {nil, 9, "which is empty"},
-		"OUTPUT_PATH":                       {nil, 10, "not a directory"},
-		"OUTPUT_KEYSTORE_PASSWORD_FILE":     {nil, 1, "OUTPUT_KEYSTORE_PASSWORD_FILE"},
-		"OUTPUT_TRUSTSTORE_PASSWORD_FILE":   {nil, 1, "OUTPUT_TRUSTSTORE_PASSWORD_FILE"},
-		"RENEW_TRIGGER_FILE of a sidecar":   {[]string{"MODE=sidecar"}, 0, "the trigger file asks for a renewal"},
-		"NOTIFY_PID_FILE of a sidecar":      {[]string{"MODE=sidecar", "NOTIFY_SIGNAL=HUP"}, 0, "is a device, pipe or socket, want a file"},
-		"TERMINATION_MESSAGE_PATH, as link": {[]string{"CA_NAME=none"}, 5, "the termination message could not be written"},
+		"TERMINATION_MESSAGE_PATH": {[]string{"CA_NAME=none"}, 5,
+			"the termination message could not be written"},
+		"KEYSTORE_PATH":                   {nil, 9, "is a device, pipe or socket, want a file"},
+		"KEYSTORE_KEY_PATH":               {nil, 9, "is a device, pipe or socket, want a file"},
+		"TRUSTSTORE_PATH":                 {nil, 9, "is a device, pipe or socket, want a file"},
+		"KEYSTORE_PASSWORD_FILE":          {nil, 9, "which is empty"},
+		"OUTPUT_PATH":                     {nil, 10, "not a directory"},
+		"OUTPUT_KEYSTORE_PASSWORD_FILE":   {nil, 1, "OUTPUT_KEYSTORE_PASSWORD_FILE"},
+		"OUTPUT_TRUSTSTORE_PASSWORD_FILE": {nil, 1, "OUTPUT_TRUSTSTORE_PASSWORD_FILE"},
+		"RENEW_TRIGGER_FILE of a sidecar": {[]string{"MODE=sidecar"}, 0, "the trigger file asks for a renewal"},
+		"NOTIFY_PID_FILE of a sidecar": {[]string{"MODE=sidecar", "NOTIFY_SIGNAL=HUP"}, 0,
+			"is a device, pipe or socket, want a file"},
+		"TERMINATION_MESSAGE_PATH, as link": {[]string{"CA_NAME=none"}, 5,
+			"the termination message could not be written"},
 	} {
 		t.Run(variable, func(t *testing.T) {
 			t.Parallel()
@@ -72,17 +75,22 @@ func TestManyNames_onAVolume_takeLittleTimeAndMemory(t *testing.T) {
 	// Others do it, as the peak of this process's memory would count as that of the programs that it starts.
 	make := func(t *testing.T, dir, name string, command ...string) {
 		require.NoError(t, os.MkdirAll(dir, 0o755))
-		cmd := exec.Command("sh", "-c", fmt.Sprintf("seq -f '%s' %d | xargs -n 5000 %s", name, many, strings.Join(command, " ")))
+		cmd := exec.Command("sh", "-c", fmt.Sprintf("seq -f '%s' %d | xargs -n 5000 %s", name, many,
+			strings.Join(command, " ")))
 		cmd.Dir = dir
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, string(out))
 	}
 	fill := func(t *testing.T, dir string) { make(t, dir, "..data/x%.0f", "ln -s -t .") }
 	for name, spoil := range map[string]func(t *testing.T, volume string){
-		"nothing":            func(*testing.T, string) {},
-		"links in ..stage":   func(t *testing.T, volume string) { fill(t, filepath.Join(volume, "..stage")) },
-		"links in ..commit":  func(t *testing.T, volume string) { fill(t, filepath.Join(volume, "..commit")) },
-		"links on ..lock":    func(t *testing.T, volume string) { _ = os.Remove(volume + "/..lock"); fill(t, volume+"/..lock") },
+		"nothing":           func(*testing.T, string) {},
+		"links in ..stage":  func(t *testing.T, volume string) { fill(t, filepath.Join(volume, "..stage")) },
+		"links in ..commit": func(t *testing.T, volume string) { fill(t, filepath.Join(volume, "..commit")) },
+		"links on ..lock": func(t *testing.T, volume string) {
+			_ = os.Remove(volume + "/..lock")
+			fill(t,
+				volume+"/..lock")
+		},
 		"links beside files": func(t *testing.T, volume string) { fill(t, volume) },
 		"files beside files": func(t *testing.T, volume string) { make(t, volume, "x%.0f", "touch") },
 		"a deep tree in ..stage": func(t *testing.T, volume string) {

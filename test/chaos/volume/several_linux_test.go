@@ -80,9 +80,15 @@ func TestSeveral_onOneVolume(t *testing.T) {
 		close(stop)
 		reader.Wait()
 		requireSet(t, volume, layout)
-		chaos.Record(t, layout, fmt.Sprintf("%s layout: two sidecars that are told to renew %d times, and three times %d runs that fetch anew, on one volume",
-			layout, rounds, rounds), fmt.Sprintf("all succeeded; a reader read %d times, saw %d sets, and each was whole; it had to begin again %d times, after more than eight publications at once",
-			reads.Load(), sets.Load(), again.Load()))
+		chaos.Record(t, layout,
+			fmt.Sprintf(
+				"%s layout: two sidecars that are told to renew %d times, and three times %d "+
+					"runs that fetch anew, on one volume",
+				layout, rounds, rounds),
+			fmt.Sprintf(
+				"all succeeded; a reader read %d times, saw %d sets, and each was whole; it had "+
+					"to begin again %d times, after more than eight publications at once",
+				reads.Load(), sets.Load(), again.Load()))
 	}
 }
 
@@ -132,7 +138,8 @@ func TestGone_volumeUnderASidecar(t *testing.T) {
 		assert.NotEqual(t, certificate, requireSet(t, volume, layout), "it renewed")
 		require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
 		assert.Zero(t, p.wait(deadline), p.printed())
-		chaos.Record(t, layout, layout+" layout: the volume of a sidecar is unmounted, and an empty one mounted in its place",
+		chaos.Record(t, layout, layout+
+			" layout: the volume of a sidecar is unmounted, and an empty one mounted in its place",
 			fmt.Sprintf("at the next renewal the new volume holds a whole set, here after %.2f s", took.Seconds()))
 	}
 }

@@ -38,7 +38,10 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 	hanging := make(chan struct{})
 	answering := startServiceThat(t, func(http.ResponseWriter, *http.Request) { <-hanging })
 	t.Cleanup(func() { close(hanging) })
-	busy := startServiceThat(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	busy := startServiceThat(t, func(w http.ResponseWriter,
+		_ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
 	working := startService(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts
 	require.NoError(t, err)
@@ -70,23 +73,29 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 	with := func(of *service.Service, more ...string) []string {
 		return append([]string{"REQUEST_URL=" + of.URL, "KEYSTORE_PATH=" + filepath.Join(of.Dir, "client.pem"),
 			"TRUSTSTORE_PATH=" + filepath.Join(of.Dir, "truststore.pem"),
-			"RETRY_INITIAL_INTERVAL=1m", "RETRY_MAX_INTERVAL=1m", "RETRY_MAX_ELAPSED=1h", "REQUEST_TIMEOUT=60000"}, more...)
+			"RETRY_INITIAL_INTERVAL=1m", "RETRY_MAX_INTERVAL=1m", "RETRY_MAX_ELAPSED=1h", "REQUEST_TIMEOUT=60000"},
+			more...)
 	}
 	const requested = "made the certificate signing request"
 	slowPassword := "OUTPUT_KEYSTORE_PASSWORD_FILE=" + pipe
 	stages := map[string]stage{
-		"reading the configuration":          {nil, with(working, slowPassword), "", time.Second / 2, 99},
-		"reading the mutual TLS material":    {nil, with(working, "KEYSTORE_PASSWORD_FILE="+pipe), "", time.Second / 2, 99},
-		"making a key of RSA-4096":           {nil, with(answering, "KEY_ALGORITHM=RSA-4096"), "", time.Second / 2, 99},
-		"the handshake":                      {nil, with(working, "REQUEST_URL=https://"+silent.Addr().String()+"/v1/certificate/"), requested, 0, 99},
-		"waiting for the answer":             {nil, with(answering), requested, 200 * time.Millisecond, 99},
-		"waiting to try again":               {nil, with(busy), "trying again", 0, 99},
-		"waiting for the lock":               {nil, with(working, "OUTPUT_PATH="+volume), "", time.Second / 2, 99},
-		"waiting for the answer, sidecar":    {nil, with(answering, "MODE=sidecar"), requested, 200 * time.Millisecond, 99},
-		"running the command of a sidecar":   {nil, with(working, "MODE=sidecar", "NOTIFY_EXEC=sleep 1000"), `"msg":"published"`, 300 * time.Millisecond, 0},
-		"a certservice that hangs, doctor":   {[]string{"doctor"}, with(answering), "", time.Second / 2, 99},
-		"reading the configuration, probe":   {[]string{"probe"}, with(working, slowPassword), "", time.Second / 2, 99},
-		"reading the configuration, inspect": {[]string{"inspect"}, with(working, slowPassword), "", time.Second / 2, 99},
+		"reading the configuration": {nil, with(working, slowPassword), "", time.Second / 2, 99},
+		"reading the mutual TLS material": {nil, with(working, "KEYSTORE_PASSWORD_FILE="+pipe),
+			"", time.Second / 2, 99},
+		"making a key of RSA-4096": {nil, with(answering, "KEY_ALGORITHM=RSA-4096"), "", time.Second / 2, 99},
+		"the handshake": {nil, with(working,
+			"REQUEST_URL=https://"+silent.Addr().String()+"/v1/certificate/"), requested, 0, 99},
+		"waiting for the answer": {nil, with(answering), requested, 200 * time.Millisecond, 99},
+		"waiting to try again":   {nil, with(busy), "trying again", 0, 99},
+		"waiting for the lock":   {nil, with(working, "OUTPUT_PATH="+volume), "", time.Second / 2, 99},
+		"waiting for the answer, sidecar": {nil, with(answering, "MODE=sidecar"), requested,
+			200 * time.Millisecond, 99},
+		"running the command of a sidecar": {nil, with(working, "MODE=sidecar", "NOTIFY_EXEC=sleep 1000"),
+			`"msg":"published"`, 300 * time.Millisecond, 0},
+		"a certservice that hangs, doctor": {[]string{"doctor"}, with(answering), "", time.Second / 2, 99},
+		"reading the configuration, probe": {[]string{"probe"}, with(working, slowPassword), "", time.Second / 2, 99},
+		"reading the configuration, inspect": {[]string{"inspect"}, with(working, slowPassword), "",
+			time.Second / 2, 99},
 		"waiting for the lock, postprocess": {[]string{"postprocess"}, []string{
 			"TRUSTSTORES_PATHS=" + filepath.Join(destination, "merged.pem") + ":" + filepath.Join(dir, "other.pem"),
 			"TRUSTSTORES_PASSWORDS_PATHS=:",
@@ -94,15 +103,18 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 	}
 	if chaos.Amount(false, true, true) {
 		openssl, slow := fixture.RequirePrograms(t, "openssl")[0], filepath.Join(dir, "slow.p12")
-		out, err := exec.Command(openssl, "pkcs12", "-export", "-in", filepath.Join(working.Dir, "client.pem"), "-iter", "1600000",
+		out, err := exec.Command(openssl, "pkcs12", "-export", "-in",
+			filepath.Join(working.Dir, "client.pem"), "-iter", "1600000",
 			"-passout", "pass:"+fixture.Password, "-out", slow).CombinedOutput()
 		require.NoError(t, err, string(out))
 		stages["opening a store of 4,800,000 iterations"] = stage{
-			nil, with(working, "KEYSTORE_PATH="+slow, "KEYSTORE_PASSWORD="+fixture.Password), "", 300 * time.Millisecond, 99,
+			nil, with(working, "KEYSTORE_PATH="+slow, "KEYSTORE_PASSWORD="+fixture.Password), "",
+			300 * time.Millisecond, 99,
 		}
 	}
 	both := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}
-	few := []string{"reading the configuration", "making a key of RSA-4096", "waiting for the lock", "a certservice that hangs, doctor"}
+	few := []string{"reading the configuration", "making a key of RSA-4096", "waiting for the lock",
+		"a certservice that hangs, doctor"}
 	for name, at := range stages {
 		for _, signal := range chaos.Amount(both[:1], both, both) {
 			if chaos.Amount(!slices.Contains(few, name), false, false) {
@@ -124,7 +136,8 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 				assert.Less(t, took, endMost)
 				entries, _ := os.ReadDir(volume)
 				for _, entry := range entries {
-					assert.NotContains(t, []string{"..stage", "..data_tmp", "..link_tmp", "..commit"}, entry.Name(), "half done")
+					assert.NotContains(t, []string{"..stage", "..data_tmp", "..link_tmp", "..commit"}, entry.Name(),
+						"half done")
 				}
 				chaos.Record(t, name+signal.String(), fmt.Sprintf("%s while %s", signal, name),
 					fmt.Sprintf("ended after %.2f s with exit code %d", took.Seconds(), code))
@@ -169,6 +182,7 @@ func TestSignal_atAnyMoment_leavesAVolumeThatTheNextRunCompletes(t *testing.T) {
 		code, out = once(t, run())
 		require.Zero(t, code, out)
 		chaos.Record(t, layout, fmt.Sprintf("SIGTERM at %d moments of a run, layout %s", rounds, layout),
-			fmt.Sprintf("ended after at most %.2f s, exit codes %v, each time with a whole set", slowest.Seconds(), codes))
+			fmt.Sprintf("ended after at most %.2f s, exit codes %v, each time with a whole set",
+				slowest.Seconds(), codes))
 	}
 }
