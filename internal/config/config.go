@@ -6,6 +6,8 @@
 package config
 
 import (
+	"slices"
+
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/notify"
@@ -28,3 +30,57 @@ type Fetcher struct {
 	// TerminationMessagePath is where the reason of a failure goes; empty for nowhere.
 	TerminationMessagePath string
 }
+
+// Load reads and checks the environment. The error, when there is one, is of type Faults; even then
+// the logging, termination-message and TLS settings that could be understood are returned, so that the
+// caller can report the faults where the operator looks, and look for more.
+func Load() (*Fetcher, error) {
+	l := &loader{program.ReadEnvironment(Variables)}
+	fetcher := l.fetcher()
+	faults := Faults(ours(l.Faults()))
+	fetcher.Warnings = ours(l.Warnings())
+	if len(faults) == 0 {
+		return fetcher, nil
+	}
+	slices.SortStableFunc(faults, func(a, b Fault) int { return int(a.Stage - b.Stage) })
+	return fetcher, faults
+}
+
+// ours turns the reader's faults into this package's.
+func ours(found []program.Fault) []Fault {
+	var faults []Fault
+	for _, f := range found {
+		faults = append(faults, Fault{Stage: stages[f.Part], Variable: f.Variable, Problem: f.Problem})
+	}
+	return faults
+}
+
+// loader adds to the reader what this program's values need.
+type loader struct {
+	*program.Reader
+}
+
+// stages are those of the parts that program.Variable.Part names. Faults in them differ in their exit codes, and are
+// reported in the order in which the ONAP client checked the parts, which is that of the codes.
+var stages = map[string]enroll.Stage{
+	"client": enroll.StageClientConfiguration, // which CertService, what to write
+	"csr":    enroll.StageCSRConfiguration,    // the certificate requested
+	"tls":    enroll.StageTLSConfiguration,    // mutual TLS with the CertService
+}
+
+// Fault is one thing wrong with the environment.
+type Fault struct {
+	Stage    enroll.Stage // that decides the exit code
+	Variable string
+	Problem  string // what is wrong, as a sentence's rest after the variable's name
+}
+
+func (f Fault) Error() string { return f.Variable + " " + f.Problem }
+
+// Faults are all things wrong with the environment, ordered by stage and then as documented.
+type Faults []Fault
+
+func (f Faults) Error() string { return program.JoinFaults(f) }
+
+// Stage is the first one, which decides the exit code.
+func (f Faults) Stage() enroll.Stage { return f[0].Stage }

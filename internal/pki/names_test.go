@@ -1,6 +1,9 @@
 package pki
 
 import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -8,6 +11,7 @@ import (
 	"net"
 	"net/url"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -45,4 +49,62 @@ func TestNames_areSortedAndSayTheirKind(t *testing.T) {
 	assert.Equal(t, want, RequestNames(&x509.CertificateRequest{
 		DNSNames: cert.DNSNames, EmailAddresses: cert.EmailAddresses, IPAddresses: cert.IPAddresses, URIs: cert.URIs,
 	}))
+}
+
+func TestOf_foreignText_isOneShortPrintableLine(t *testing.T) {
+	assert.Equal(t, "a b c", OneLine(" a\r\n\tb\x00\u202e c\xff ", 5))
+	assert.Equal(t, "äöü…", OneLine("äöüß", 3))
+	assert.Equal(t, "", OneLine("\n", 3))
+}
+
+var (
+	year1950 = time.Date(1950, 1, 1, 0, 0, 0, 0, time.UTC)
+	year2026 = time.Date(2026, 11, 27, 12, 0, 0, 500, time.UTC)
+	year9999 = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+)
+
+func TestMoment_ofAnySpan(t *testing.T) {
+	assert.Equal(t, year2026.Add(40*time.Minute), Moment(year2026, year2026.Add(time.Hour), 2./3))
+	assert.Equal(t, year2026.Add(-time.Hour), Moment(year2026, year2026.Add(-2*time.Hour), 0.5))
+	assert.Equal(t, 7316, Moment(year1950, year9999, 2./3).Year())
+	assert.Equal(t, 9999, Moment(year2026, year9999, 0.9999999999999999).Year())
+	assert.Equal(t, 7342, Moment(year2026, year9999, 2./3).Year())
+	assert.Equal(t, 2316, Moment(year2026, year2026.AddDate(290, 0, 0), 0.9999999999999999).Year())
+}
+
+func TestDays_ofAnySpan(t *testing.T) {
+	assert.Equal(t, 0, Days(year2026, year2026.Add(time.Hour)))
+	assert.Equal(t, 30, Days(year2026, year2026.AddDate(0, 0, 30)))
+	assert.Equal(t, 29, Days(year2026, year2026.AddDate(0, 0, 30).Add(-1)))
+	assert.Equal(t, -1, Days(year2026, year2026.Add(-1)))
+	assert.Equal(t, -1, Days(year2026, year2026.AddDate(0, 0, -1)))
+	assert.Equal(t, -2, Days(year2026, year2026.AddDate(0, 0, -1).Add(-1)))
+	assert.Equal(t, 2912112, Days(year2026, year9999))
+}
+
+func TestLeafKeyUsage_enciphermentIsForRSAOnly(t *testing.T) {
+	for public, want := range map[any][]x509.KeyUsage{
+		&rsa.PublicKey{}: {x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment,
+			x509.KeyUsageKeyEncipherment},
+		&ecdsa.PublicKey{}: {x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment},
+	} {
+		assert.Equal(t, want, bits(t, LeafKeyUsage(public).Value))
+	}
+	assert.Equal(t, []x509.KeyUsage{x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment},
+		bits(t, LeafKeyUsage(ed25519.PublicKey{}).Value))
+}
+
+// bits reads a KeyUsage, which as a named bit list has no zero bits at its end (X.690, 11.2.2).
+func bits(t *testing.T, der []byte) (usages []x509.KeyUsage) {
+	var list asn1.BitString
+	rest, err := asn1.Unmarshal(der, &list)
+	require.NoError(t, err)
+	require.Empty(t, rest)
+	require.Equal(t, 1, list.At(list.BitLength-1))
+	for bit := range list.BitLength {
+		if list.At(bit) == 1 {
+			usages = append(usages, x509.KeyUsage(1<<bit))
+		}
+	}
+	return usages
 }

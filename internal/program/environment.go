@@ -2,11 +2,13 @@ package program
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
@@ -223,4 +225,87 @@ func (r *Reader) Duration(name string, least time.Duration) time.Duration {
 		return 0
 	}
 	return d
+}
+
+const (
+	// secretMost is the size of a secret's file, in bytes.
+	secretMost = 64 << 10
+	// secretPatience is for how long a pipe is read, which is what a shell makes of <(command).
+	secretPatience = 30 * time.Second
+)
+
+// ReadSecret reads a secret from a file or a pipe; one trailing newline is dropped. It waits for nobody to
+// open a pipe, and not for long for somebody who has.
+func ReadSecret(path string) (string, error) {
+	return readSecret(path, secretPatience)
+}
+
+func readSecret(path string, patience time.Duration) (string, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	_ = file.SetReadDeadline(time.Now().Add(patience)) // an error means that reading never waits
+	content, err := io.ReadAll(io.LimitReader(file, secretMost+1))
+	if err != nil {
+		return "", err
+	}
+	if len(content) > secretMost {
+		return "", fmt.Errorf("has more than %d bytes", secretMost)
+	}
+	return TrimSecret(content), nil
+}
+
+// TrimSecret is the secret in a file's content: without one newline at its end, and without the byte order mark that
+// Windows editors and shells write.
+func TrimSecret(content []byte) string {
+	text, _ := files.Text(content)
+	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+}
+
+// WriteUsage prints every variable with its rule and default, for --help.
+func WriteUsage(w io.Writer, variables []Variable) error {
+	var text strings.Builder
+	group := ""
+	for _, v := range variables {
+		if v.Group != group {
+			group = v.Group
+			fmt.Fprintf(&text, "\n%s\n", group)
+		}
+		fmt.Fprintf(&text, "  %s (%s)\n", v.Name, v.Need())
+		wrap(&text, v.Help)
+		wrap(&text, v.Rule)
+	}
+	text.WriteString(
+		"\nAn empty variable counts as unset. A secret X may be given as X_FILE, the path of a file that holds it.\n")
+	_, err := io.WriteString(w, text.String())
+	return err
+}
+
+// wrap writes a text as lines of at most 100 columns.
+func wrap(text *strings.Builder, words string) {
+	const indent = "     "
+	line := indent
+	for _, word := range strings.Fields(words) {
+		if len(line)+1+len(word) > 100 {
+			text.WriteString(line + "\n")
+			line = indent
+		}
+		line += " " + word
+	}
+	text.WriteString(line + "\n")
+}
+
+// Need says whether a variable must be given, and what holds when it is not.
+func (v Variable) Need() string {
+	switch {
+	case v.Required:
+		return "required"
+	case v.Default != "":
+		return "default " + v.Default
+	case v.Secret:
+		return "optional, secret"
+	}
+	return "optional"
 }

@@ -1,12 +1,15 @@
 package files
 
 import (
+	"bytes"
+	"encoding/binary"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"unicode/utf16"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,4 +88,61 @@ func (k KindError) Error() string {
 // OpenDir opens a directory. Like Read, it waits for nobody.
 func OpenDir(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+}
+
+// Write replaces the content of a file that somebody else reads, or makes it with the mode. It writes to regular files
+// and to devices of characters, such as /dev/null, never through a symbolic link or into a file that has another name
+// as well, as these may lead to a file that was not meant, and it never waits: a named pipe could make it.
+func Write(path string, data []byte, mode fs.FileMode) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, mode)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	stat, _ := info.Sys().(*syscall.Stat_t)
+	switch {
+	case info.Mode()&fs.ModeCharDevice != 0:
+	case !info.Mode().IsRegular():
+		return &fs.PathError{Op: "write", Path: path, Err: KindError(info.Mode())}
+	case stat != nil && stat.Nlink > 1:
+		return &fs.PathError{Op: "write", Path: path, Err: syscall.EMLINK}
+	default:
+		if err := file.Truncate(0); err != nil {
+			return err
+		}
+	}
+	if _, err := file.Write(data); err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+// Text returns a file's text as UTF-8 and without a byte order mark, which Windows editors and shells write; marked
+// says that there was one. Text of which a mark says that it is UTF-16 is converted.
+func Text(data []byte) (text []byte, marked bool) {
+	if text, marked = bytes.CutPrefix(data, []byte("\xef\xbb\xbf")); marked {
+		return text, true
+	}
+	switch {
+	case len(data)%2 != 0:
+		return data, false
+	case bytes.HasPrefix(data, []byte{0xff, 0xfe}):
+		return FromUTF16(data[2:], binary.LittleEndian), true
+	case bytes.HasPrefix(data, []byte{0xfe, 0xff}):
+		return FromUTF16(data[2:], binary.BigEndian), true
+	}
+	return data, false
+}
+
+// FromUTF16 is the text in UTF-8. Half a character at the end is dropped.
+func FromUTF16(data []byte, order binary.ByteOrder) []byte {
+	units := make([]uint16, len(data)/2)
+	for i := range units {
+		units[i] = order.Uint16(data[2*i:])
+	}
+	return []byte(string(utf16.Decode(units)))
 }
