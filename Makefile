@@ -1,30 +1,33 @@
-# make demo and make test need Go and make, nothing else.
+# make demo and make test need Go and make, nothing else. make help lists the targets: it prints their lines with ##.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS = -s -w -X github.com/certfetcher/certfetcher/internal/program.version=$(VERSION)
 PROGRAMS = certfetcher certservice devca
-STATICCHECK = go tool -modfile=.ci/tools/go.mod staticcheck
+TOOL = go tool -modfile=.ci/tools/go.mod
 
-.PHONY: build demo test race chaos fuzz lint audit bench image containers manifests docs clean
+.DEFAULT_GOAL = build
+.PHONY: help build demo test race chaos fuzz cover lint audit bench image containers manifests docs clean
 
-build: $(PROGRAMS:%=bin/%)
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
+build: $(PROGRAMS:%=bin/%) ## the programs, into bin
 bin/%: FORCE
 	CGO_ENABLED=0 go build -trimpath $(TAGS) -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
 
 # Both speak HTTP/1.1 only; without net/http's HTTP/2 they are half a megabyte smaller.
 bin/certfetcher bin/certservice: TAGS = -tags nethttpomithttp2
 
-demo: build
+demo: build ## the main job for real, on loopback
 	go run ./test/demo
 
 # The packages that take longest begin first, and three at a time: they wait more than they work. make lint has go vet, and
 # binaries without tables for debuggers are linked sooner.
 LONG = ./test/sidecar ./test/e2e ./test/interop ./test/applications
 
-test:
+test: ## everything that can be tested on this machine, in about a minute
 	go test -count=1 -p 3 -vet=off -ldflags='-s -w' $(LONG) ./...
 
-race:
+race: ## the same with the race detector
 	go test -count=1 -race $(LONG) ./...
 
 # Faults, attacks and load, the whole of it: half an hour. It writes the figures of docs/reliability.md; CHAOS=short has
@@ -32,50 +35,61 @@ race:
 # certfetcher's dependency.
 CHAOS ?= full
 CHAOS_ENVIRONMENT = CHAOS=$(CHAOS) FIGURES=$(if $(filter full,$(CHAOS)),write)
-chaos: build
+chaos: build ## faults, attacks and load; half an hour
 	env $(CHAOS_ENVIRONMENT) go test -count=1 -p 1 -timeout 60m ./test/chaos/...
 	cd test/chaos/network && go vet ./... && env $(CHAOS_ENVIRONMENT) go test -count=1 -timeout 60m ./...
 
-lint:
+# Linters: formatting, go vet, staticcheck, at most 120 columns (but for rows of tables), spelling.
+TEXTS = '*.go' '*.md' '*.sh' '*.java' .ci/run .ci/audit .ci/fuzz Makefile Dockerfile
+lint: ## formatting, go vet, staticcheck, line length, spelling
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
 	go vet ./...
-	$(STATICCHECK) ./...
+	$(TOOL) staticcheck ./...
+	! git ls-files $(TEXTS) | $(TOOL) lll --files -l 120 -w 4 --exclude '^\|' | grep .
+	git ls-files $(TEXTS) | xargs $(TOOL) misspell -error
 
 # What the programs are made of: published modules, unsafe patterns, licences, known weaknesses.
-audit:
+audit: ## modules, unsafe patterns, licences, known weaknesses
 	.ci/audit
 
 # Fuzzes every parser; FUZZ_SECONDS is shared by all of them.
 FUZZ_SECONDS ?= 3600
-fuzz:
+fuzz: ## fuzz every parser, for FUZZ_SECONDS in all
 	.ci/fuzz $(FUZZ_SECONDS)
 
+# Which statements the tests of all packages reach, as a page.
+cover: ## coverage of all tests, as dist/cover.html
+	mkdir -p dist
+	go test -coverpkg=./client/...,./cmd/...,./internal/...,./keygen/...,./output/... -coverprofile=dist/cover.out ./...
+	go tool cover -html=dist/cover.out -o dist/cover.html
+	go tool cover -func=dist/cover.out | tail -1
+
 # Benchmarks of the parts, then whole runs of the built program: wall time and peak memory.
-bench: build
+bench: build ## benchmarks of the parts and of whole runs
 	go test -run '^$$' -bench . -benchtime 1s ./keygen ./output ./internal/pkcs12
 	go run ./test/bench
 
 # Images FROM scratch out of programs built here, with whichever of podman, buildah and docker works; each
 # with its bill of materials beside it in dist/images. deploy/images/build.sh says what GOARCH,
 # SOURCE_DATE_EPOCH, IMAGE_PREFIX and BUILDER do.
-image:
+image: ## container images, and their bills of materials
 	VERSION=$(VERSION) deploy/images/build.sh
 
 # Builds the images and runs them for real: wants podman, podman-compose, openssl, and the right to run containers.
-containers:
+containers: ## run the images; wants podman
 	go vet -tags containers ./test/containers
 	go test -tags containers -count=1 ./test/containers
 
 # Holds manifests, charts, alerts and dashboards against the types and the programs; a module of its own, so that
 # Kubernetes' libraries are not certfetcher's dependencies.
-manifests:
+manifests: ## check manifests, charts, alerts and dashboards
 	cd test/manifests && go vet ./... && go test -count=1 ./...
 
 # Rewrites what the documents generate from the code.
-docs:
+docs: ## write the generated parts of the documents
 	go test ./test/docs ./test/interop -update
 
-clean:
+clean: ## remove what make made
 	rm -rf bin dist
 
 FORCE:
