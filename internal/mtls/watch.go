@@ -21,7 +21,7 @@ const settle = 200 * time.Millisecond
 // Watcher follows the files of an identity. It polls nothing.
 type Watcher struct {
 	follower
-	done chan struct{}
+	done chan struct{} // closed when the watcher has ended, after its context
 }
 
 // Watch begins to follow the files until ctx ends. initial is what Load gave; a change since then is found.
@@ -55,9 +55,6 @@ func Watch(ctx context.Context, from Files, initial *Identity, log *slog.Logger,
 
 // Current is the identity to use now.
 func (w *Watcher) Current() *Identity { return w.current.Load() }
-
-// Done is closed when the watcher has ended, after ctx.
-func (w *Watcher) Done() <-chan struct{} { return w.done }
 
 // ServerConfig is that of the current identity for each new connection. Connections that exist keep what
 // they began with.

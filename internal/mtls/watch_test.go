@@ -43,7 +43,7 @@ func followingFrom(t *testing.T, f Files, initial *Identity) (*Watcher, chan rel
 	w, err := Watch(ctx, f, initial, slog.New(slog.NewTextHandler(&logged, nil)),
 		func(i *Identity, err error) { reloads <- reload{i, err} })
 	require.NoError(t, err)
-	t.Cleanup(func() { cancel(); <-w.Done() })
+	t.Cleanup(func() { cancel(); <-w.done })
 	return w, reloads, &logged
 }
 

@@ -108,9 +108,6 @@ func (c *checker) relaxed(cert *x509.Certificate) *x509.Certificate {
 	return &another
 }
 
-// ShortError is the text of an error of a verification, without the prefix that names a library.
-func ShortError(err error) string { return strings.TrimPrefix(err.Error(), "x509: ") }
-
 // shownName is a distinguished name of a certificate that somebody sent, for messages.
 func shownName(raw []byte) string { return OneLine(DN(raw), 256) }
 

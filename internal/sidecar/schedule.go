@@ -1,9 +1,3 @@
-// Package renew decides when a certificate is renewed, and keeps on trying until it is. The Loop knows neither
-// HTTP nor files: what renews and what puts files back are a Renewer's methods, whatever asks for a renewal
-// now comes through a channel, and time comes from a clock that is handed in.
-//
-// All decisions are made on wall-clock time and made again at least once a minute, so that a machine that
-// was suspended, or whose clock was set, renews as soon as it is due.
 package sidecar
 
 import (

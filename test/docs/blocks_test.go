@@ -98,13 +98,28 @@ func TestBlocks_areChecked(t *testing.T) {
 				assert.NoError(t, yaml.Unmarshal([]byte(b.text), &value), b.place)
 			case "diff":
 				checkDiff(t, b)
+			case "mermaid":
+				checkMermaid(t, b)
 			case "text":
 			default:
 				assert.Fail(t, "a block of no known language",
-					"%s: %q, want sh, json, yaml, diff or text", b.place, b.language)
+					"%s: %q, want sh, json, yaml, diff, mermaid or text", b.place, b.language)
 			}
 		}
 	}
+}
+
+// checkMermaid holds a diagram to what GitHub renders: a kind that it knows, and as many closing brackets as opening
+// ones.
+func checkMermaid(t *testing.T, b block) {
+	t.Helper()
+	assert.Regexp(t, `^(flowchart (LR|TB)|sequenceDiagram)\n`, b.text, b.place)
+	for _, pair := range []string{"[]", "()", "{}"} {
+		assert.Equal(t, strings.Count(b.text, pair[:1]), strings.Count(b.text, pair[1:]), "%s: %s", b.place, pair)
+	}
+	assert.Equal(t, strings.Count(b.text, "subgraph "),
+		strings.Count(b.text, "\n  end\n")+strings.Count(b.text, "\n    end\n"),
+		"%s: each subgraph has an end", b.place)
 }
 
 // mounted is the directory of the files that documented cmpServers.json name.
