@@ -69,14 +69,14 @@ quietly() {
 	fi
 }
 
-# lists says whether a line of the input ends with the word. It reads on to the end: whoever writes to a pipe that
-# nobody reads any more fails.
+# lists says whether a line of the input ends with the word. It reads on to the end: a writer to a pipe without
+# a reader fails.
 lists() {
 	grep -e "\(^\|[[:space:]]\)$1\$" >/dev/null
 }
 
 # The token gets EJBCA's default password ("null"), with which EJBCA activates it by itself after a restart. With
-# another one the CA would stay offline until somebody enters it.
+# another one the CA would stay offline until an operator enters it.
 make_ca() {
 	ejbca.sh ca init --caname "$CA_NAME" --dn "$CA_DN" --tokenType soft --tokenPass null \
 		--keytype RSA --keyspec 3072 -v 3652 --policy null -s SHA256WithRSA -type x509
@@ -117,7 +117,7 @@ order() {
 }
 
 # The profile for what certservice asks for. EMPTY, which allows every subject too, cannot be used: for it EJBCA
-# lets nobody update certificates but super administrators.
+# lets only super administrators update certificates.
 write_profile() {
 	local kind n counts=() one='0 1 26 29 30 31 32 37 38'
 	for ((kind = 0; kind < 111; kind++)); do counts[kind]=$((${subject_fields[kind]-0} + ${san_fields[kind]-0})); done
@@ -200,7 +200,7 @@ configure_alias() {
 }
 
 # EJBCA lets only holders of a role update certificates in RA mode. Without it updates are refused, and the
-# sidecar enrols anew. The rules of the role are set again in any case: those of an earlier script do not do.
+# sidecar enrols again. The rules of the role are set again in any case: those of an earlier script do not do.
 has_member() {
 	ejbca.sh roles listadmins --role "$role" | grep -F "\"$UPDATES_FOR\"" >/dev/null
 }
@@ -222,7 +222,7 @@ wait_for 'an answer of EJBCA' started
 healthy || say 'going on, since that may be another CA'
 
 if ! ejbca.sh ca listcas | lists "CA Name: $CA_NAME"; then
-	rm -f "$ROOT_FILE" "$ROOT_FILE.settings" # of a CA that is no more
+	rm -f "$ROOT_FILE" "$ROOT_FILE.settings" # of a CA that is gone
 	make_ca
 fi
 # settings is what the alias was configured with; a hash, because of the secret.
@@ -235,12 +235,12 @@ if [ ! -s "$ROOT_FILE" ] || [ "$(cat "$ROOT_FILE.settings" 2>/dev/null)" != "$se
 	make_profile
 	configure_alias
 	if [ -z "$UPDATES_FOR" ]; then
-		say 'UPDATES_FOR is empty: certificates cannot be updated, only enrolled anew'
+		say 'UPDATES_FOR is empty: certificates cannot be updated, only enrolled again'
 		printf '%s\n' "$settings" >"$ROOT_FILE.settings"
 	elif allow_updates; then
 		printf '%s\n' "$settings" >"$ROOT_FILE.settings"
 	else
-		say 'certificates cannot be updated, only enrolled anew'
+		say 'certificates cannot be updated, only enrolled again'
 	fi
 fi
 

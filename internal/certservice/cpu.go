@@ -129,7 +129,7 @@ func (c *CPU) leave(client clientKey, heavy bool, used time.Duration) {
 	c.grant()
 }
 
-// forgetIdle makes a client that comes back a newcomer, which is no better off than those that stayed.
+// forgetIdle makes a client that comes back a newcomer, which is not better off than those that stayed.
 func (c *CPU) forgetIdle(client clientKey, a *cpuClient) {
 	if a.running == 0 && len(a.waiting) == 0 {
 		delete(c.account, client)

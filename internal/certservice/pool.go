@@ -96,7 +96,7 @@ func cgroupLimits(memberships string) []string {
 	return files
 }
 
-// numberIn reads a number from one of the kernel's files. No file and no number, such as "max", are no limit.
+// numberIn reads a number from one of the kernel's files. No file and no number, such as "max", are not a limit.
 func numberIn(file string) int64 {
 	text, err := os.ReadFile(file)
 	n, parseErr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)

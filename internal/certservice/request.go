@@ -51,12 +51,12 @@ type requestError struct {
 
 func (e *requestError) Error() string { return e.message + ": " + e.reason }
 
-// bad is a fault that the client is told in the ONAP server's words alone.
+// bad is a fault that the client gets in the ONAP server's words alone.
 func bad(message, header, reason string) *requestError {
 	return &requestError{message, header + " " + reason}
 }
 
-// explained is a fault that the client is told with its reason.
+// explained is a fault that the client gets with its reason.
 func explained(message, header, reason string) *requestError {
 	return &requestError{message + ": " + header + " " + reason, header + " " + reason}
 }

@@ -47,7 +47,7 @@ func (t *transaction) checkMAC(m *PKIMessage) error {
 // with SHA-256 there and HMAC-SHA1 over the message, which is not known to be forgeable.
 var macStrength = map[Protection]int{ProtectionPBMSHA1: 1, ProtectionPBMSHA256: 2, ProtectionPBMAC1: 3}
 
-// checkMACStrength: the MAC is no weaker than the one that requests are protected with (RFC 9483, 3.2).
+// checkMACStrength: the MAC is not weaker than the one that requests are protected with (RFC 9483, 3.2).
 func checkMACStrength(mac MAC, configured Protection) error {
 	if macStrength[mac.Protection] >= macStrength[configured] {
 		return nil
@@ -89,7 +89,7 @@ func (t *transaction) checkSignature(m *PKIMessage) error {
 }
 
 // findSigner returns the certificate whose key made the signature, among those sent along and the
-// trust anchors; those with the sender's name are tried first. senderKID is no help: servers echo the
+// trust anchors; those with the sender's name are tried first. senderKID does not help: servers echo the
 // client's. Whether the signer is to be trusted is another matter; where no signer can be trusted, nothing is computed.
 func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
 	if len(t.c.cfg.TrustAnchors) == 0 && t.c.cfg.ResponseTrust == ResponseTrustAnchored {

@@ -197,7 +197,7 @@ func (l *loader) bounds() {
 
 func isCountry(code string) bool { return len(code) == 2 && strings.Contains(countries, " "+code+" ") }
 
-// meantCountry finds the code that somebody means who writes another one, or "".
+// meantCountry finds the code that is meant by another one, or "".
 func meantCountry(text string) string {
 	code := strings.ToUpper(strings.TrimSpace(text))
 	if meant, ok := otherCodes[code]; ok {

@@ -93,7 +93,7 @@ var Variables = slices.Concat(
 			Help: "how a set is swapped: one rename of ..data, as the kubelet does, or a rename " +
 				"of each file"},
 		{Name: "OUTPUT_FILE_MODE", Default: "0640",
-			Rule: "an octal file mode that lets the owner read and nobody execute, such as 0640",
+			Rule: "an octal file mode that lets the owner read and no one execute, such as 0640",
 			Help: "mode of keys, keystores and passwords; truststores and certificates are 0644"},
 		{Name: "OUTPUT_GROUP",
 			Rule: "a group's name or number",
@@ -133,7 +133,7 @@ var Variables = slices.Concat(
 			Help: "a file whose appearance asks for a renewal now; it is removed then"},
 		{Name: "RENEW_FALLBACK", Default: "true",
 			Rule: "true or false",
-			Help: "enrol anew when a renewal is refused, when it fails and less than a tenth of " +
+			Help: "enrol again when a renewal is refused, when it fails and less than a tenth of " +
 				"the certificate's life is left, or when the certificate has expired; a " +
 				"start with an expired one enrols in any case"},
 		{Name: "UPDATE_URL",
@@ -146,7 +146,7 @@ var Variables = slices.Concat(
 		{Name: "TRUST_OVERLAP",
 			Rule: "a duration such as 48h; 0 for not at all",
 			Help: "for how long trusted certificates that a renewal no longer brings are kept, " +
-				"counted anew when certfetcher starts again; without it until the " +
+				"counted again when certfetcher starts again; without it until the " +
 				"certificate that came with them expires"},
 		{Name: "HEALTH_ADDR", Default: ":8081",
 			Rule: "[host]:port, or off",
@@ -168,7 +168,7 @@ var Variables = slices.Concat(
 				"what its process must be"},
 		{Name: "NOTIFY_PID_FILE",
 			Rule: "an absolute path; with NOTIFY_SIGNAL",
-			Help: "file that says who gets the signal, read anew each time"},
+			Help: "file that says who gets the signal, read again each time"},
 		{Name: "NOTIFY_URL", Hidden: true,
 			Rule: "an http:// or https:// URL with a host",
 			Help: "URL to POST to after each publication"},

@@ -68,7 +68,7 @@ func (l *loader) share(name string) float64 {
 	} else if percent, ok := strings.CutSuffix(text, "%"); ok {
 		numerator, divisor = percent, 100
 	}
-	// Written so that what is no number is refused as well.
+	// Written so that what is not a number is refused as well.
 	if share := number(numerator) / divisor; share > 0 && share < 1 {
 		return share
 	}
@@ -146,5 +146,5 @@ func NewFault(variable, problem string) Fault {
 			return Fault{Stage: stages[v.Part], Variable: variable, Problem: problem}
 		}
 	}
-	panic("config: " + variable + " is no variable")
+	panic("config: " + variable + " is not a variable")
 }

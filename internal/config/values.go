@@ -231,7 +231,7 @@ func TerminationMessagePath() string {
 	return terminationMessagePath(path, defaultTerminationMessagePath)
 }
 
-// terminationMessagePath drops the kubelet's path where nobody reads it: outside Kubernetes the file does
+// terminationMessagePath drops the kubelet's path where no one reads it: outside Kubernetes the file does
 // not exist, and making it would be litter.
 func terminationMessagePath(path, kubelets string) string {
 	if path == kubelets {

@@ -22,7 +22,7 @@ type attempt struct {
 	current *output.Bundle
 }
 
-// obtain asks for an update or, where that is no way, for an enrolment.
+// obtain asks for an update or, where that is not possible, for an enrolment.
 func (a attempt) obtain(ctx context.Context) (Obtained, error) {
 	changed := a.changed(a.current)
 	if a.forced {
@@ -44,7 +44,7 @@ func (a attempt) obtain(ctx context.Context) (Obtained, error) {
 		a.Log.Info("enrolling", "trigger", "the CA answered an earlier update with other names than the requested ones")
 		obtained, err := a.enrol(ctx)
 		if err != nil && refusal(err) != "" && a.Now().Sub(a.foreignAt) >= foreignPause {
-			a.enrolDirectly = false // where enrolling is no way, the CA may have been corrected since
+			a.enrolDirectly = false // where enrolling is not possible, the CA may have been corrected since
 		}
 		return obtained, err
 	default:

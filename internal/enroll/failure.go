@@ -16,7 +16,7 @@ import (
 // a CA that could not be reached.
 const caRefused = "CMPv2 server returned following error"
 
-// refusal says why an update is no way with this CertService or this certificate; empty when the same
+// refusal says why an update is not possible with this CertService or this certificate; empty when the same
 // would meet an enrolment, or passes.
 func refusal(err error) string {
 	var status *client.StatusError
@@ -58,7 +58,7 @@ func foreignNames(err error) bool {
 	return errors.Is(err, errNames) || errors.As(err, &status) && status.Reason == client.ReasonNames
 }
 
-// wasted tells of an error whether a certificate was issued that nobody can use.
+// wasted tells of an error whether a certificate was issued that cannot be used.
 func wasted(err error) bool {
 	stage := StageOf(err)
 	return stage == StageVerification || stage == StageConversion || foreignNames(err)
@@ -70,7 +70,7 @@ var errForbidden = errors.New("RENEW_FALLBACK is false, which forbids to enrol a
 // forbiddenWait is how long to wait where only an operator can help: no try asks anybody.
 const forbiddenWait = 15 * time.Minute
 
-// elsewhere tells of an error that is no refusal whether an enrolment may not meet it: it is of the endpoint for
+// elsewhere tells of an error that is not a refusal whether an enrolment may not meet it: it is of the endpoint for
 // updates, and not, as a port where nothing listens, of the host that has both.
 func (e *Enroller) elsewhere(err error) bool {
 	var status *client.StatusError

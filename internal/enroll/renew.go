@@ -21,7 +21,7 @@ type Obtained struct {
 }
 
 // Obtain gets a certificate in place of the current one, with one try of each request: it asks for an update and,
-// where that is no way, for a new enrolment, unless that is forbidden. Publish must have followed before it is called
+// where that is not possible, for a new enrolment, unless that is forbidden. Publish must have followed before it is called
 // again, unless it failed. An error is always of type *Error.
 func (e *Enroller) Obtain(ctx context.Context) (Obtained, error) {
 	if err := e.writable(); err != nil {
@@ -118,7 +118,7 @@ func (e *Enroller) Restore() (Outcome, error) {
 	}, nil
 }
 
-// prefers tells whether a set that somebody else put in the place of the current one is to stay: it fits the
+// prefers tells whether a set that another process put in the place of the current one is to stay: it fits the
 // configuration, is trusted by what is trusted now, and is newer. Of two of the same second, any
 // order will do that all processes agree on, or each would put back its own for ever; of two with the same
 // certificate it is the one without what the other's overlap was over for.

@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// Reason is an error of the file system without the path, which whoever reports it names anyway.
+// Reason is an error of the file system without the path, which the one who reports it names anyway.
 func Reason(err error) error {
 	var number syscall.Errno
 	if errors.As(err, &number) {

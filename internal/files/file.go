@@ -16,7 +16,7 @@ import (
 
 // Read reads a regular file, following symbolic links; of one that has more than most bytes it gives most+1. It
 // never waits: a named pipe would have its reader wait for a writer, for ever where there is none. An error is a
-// *fs.PathError; for what is no regular file it wraps KindError.
+// *fs.PathError; for what is not a regular file it wraps KindError.
 func Read(path string, most int64) ([]byte, fs.FileInfo, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -85,12 +85,12 @@ func (k KindError) Error() string {
 	return "is " + kind + ", want a file"
 }
 
-// OpenDir opens a directory. Like Read, it waits for nobody.
+// OpenDir opens a directory. Like Read, it never waits.
 func OpenDir(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
 }
 
-// Write replaces the content of a file that somebody else reads, or makes it with the mode. It writes to regular files
+// Write replaces the content of a file that another process reads, or makes it with the mode. It writes to regular files
 // and to devices of characters, such as /dev/null, never through a symbolic link or into a file that has another name
 // as well, as these may lead to a file that was not meant, and it never waits: a named pipe could make it.
 func Write(path string, data []byte, mode fs.FileMode) error {

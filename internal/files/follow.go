@@ -25,7 +25,7 @@ type Follower struct {
 	// was a change and nothing more for the time Quiet, but not later than ten times that after the first.
 	Changed func()
 	Quiet   time.Duration
-	// Look is told of each event in a directory, with the path concerned and whether something was created there. It
+	// Look gets each event in a directory, with the path concerned and whether something was created there. It
 	// says whether files may have changed, and whether Dirs may give other directories now. Nil: every event is a
 	// change.
 	Look func(path string, created, removed bool) (changed, moved bool)
@@ -35,7 +35,7 @@ type Follower struct {
 	// Recheck is how often to look whether another directory stands where a followed one was, which the kernel does not
 	// tell when one above it was renamed; 0: never.
 	Recheck time.Duration
-	// Failed is told of a directory that cannot be followed, and with an empty dir of a failing watcher. It is not told
+	// Failed gets a directory that cannot be followed, and with an empty dir of a failing watcher. It does not get
 	// the same twice in a row.
 	Failed func(dir string, err error)
 
@@ -46,7 +46,7 @@ type Follower struct {
 }
 
 // Start begins to follow. The error is that of the kernel giving no watcher; directories that cannot be followed are
-// told to Failed.
+// passed to Failed.
 func (f *Follower) Start() error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {

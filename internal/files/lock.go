@@ -16,7 +16,7 @@ import (
 const (
 	// LockWait is how long another process is waited for. What is done under a lock takes milliseconds.
 	LockWait = 10 * time.Second
-	// waitForMode is how long a file that may not be opened is waited for: whoever has just made it sets its mode next.
+	// waitForMode is how long a file that may not be opened is waited for: the process that has just made it sets its mode next.
 	waitForMode = time.Second
 	// waitForOld is how long flock(2) on the directory is waited for. Releases before this one know no other lock, but
 	// anybody who may read the directory can hold it for ever.
@@ -176,7 +176,7 @@ func ownLock(dir *os.File, name string, fd int) (*os.File, error) {
 }
 
 // setLockMode gives the file of this process the owner and the group of the directory, as far as it may, and the mode
-// that lets those open it who may write to the directory, and nobody else: a right to read would do to lock others
+// that lets those open it who may write to the directory, and no one else: a right to read would do to lock others
 // out.
 func setLockMode(dir, f *os.File) error {
 	var of, has unix.Stat_t

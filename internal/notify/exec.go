@@ -117,7 +117,7 @@ func startReason(err error) error {
 	return files.Reason(err)
 }
 
-// selectVariables selects those that a program commonly needs and that are no setting of ours.
+// selectVariables selects those that a program commonly needs and that are not settings of ours.
 func selectVariables(environ []string) []string {
 	return slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")

@@ -143,7 +143,7 @@ func Usable(certs []*x509.Certificate) []*x509.Certificate {
 }
 
 // ParseAnyPrintable is x509.ParseCertificate that also takes names with other characters of ASCII in a PrintableString
-// than belong there, such as an underscore: whoever asks for such a name must be able to read its certificate. Raw,
+// than belong there, such as an underscore: anyone who requests such a name must be able to read its certificate. Raw,
 // RawTBSCertificate, RawIssuer and RawSubject are the bytes that came, so that signatures verify and names compare.
 func ParseAnyPrintable(der []byte) (*x509.Certificate, error) {
 	cert, err := x509.ParseCertificate(der)

@@ -82,7 +82,7 @@ func VerifyPath(leaf *x509.Certificate, o PathOptions) ([][]*x509.Certificate, e
 	return chains, nil
 }
 
-// explained adds the reason to an error that does not tell it. Dates and usages are told.
+// explained adds the reason to an error that does not say it. Dates and usages are said.
 func explained(leaf *x509.Certificate, o PathOptions, err error) error {
 	if tellsReason(err) {
 		return err
@@ -108,7 +108,7 @@ func (c *checker) relaxed(cert *x509.Certificate) *x509.Certificate {
 	return &another
 }
 
-// shownName is a distinguished name of a certificate that somebody sent, for messages.
+// shownName is a distinguished name of a certificate that another program sent, for messages.
 func shownName(raw []byte) string { return OneLine(DN(raw), 256) }
 
 // maxDepth and maxNamesakes bound the search for a reason: each namesake costs the verification of a signature.

@@ -234,8 +234,8 @@ const (
 	secretPatience = 30 * time.Second
 )
 
-// ReadSecret reads a secret from a file or a pipe; one trailing newline is dropped. It waits for nobody to
-// open a pipe, and not for long for somebody who has.
+// ReadSecret reads a secret from a file or a pipe; one trailing newline is dropped. It does not wait for a
+// pipe to be opened, and not for long for one that is.
 func ReadSecret(path string) (string, error) {
 	return readSecret(path, secretPatience)
 }

@@ -32,8 +32,8 @@ type fairConn struct {
 }
 
 // ListenFairly bounds the connections of listener to most, a number from 1, and shares them out: where there are too
-// many, the address with most of them loses one, so that no address can keep the others out. lost is told of each that
-// is closed for another; nil for nobody.
+// many, the address with most of them loses one, so that no address can keep the others out. lost gets each that
+// is closed for another; nil for no one.
 func ListenFairly(listener net.Listener, most int, lost func(remote net.Addr)) *FairListener {
 	if lost == nil {
 		lost = func(net.Addr) {}
@@ -42,7 +42,7 @@ func ListenFairly(listener net.Listener, most int, lost func(remote net.Addr)) *
 		of: map[netip.Addr]int{}}
 }
 
-// ClientAddress is what clients are told apart by: that of a host:port, without the port. It is the zero one where the
+// ClientAddress is what distinguishes clients: that of a host:port, without the port. It is the zero one where the
 // network has other addresses.
 func ClientAddress(remote string) netip.Addr {
 	address, err := netip.ParseAddrPort(remote)
@@ -157,7 +157,7 @@ const maxProbeBody = 1 << 20
 // AskLocal asks as HTTP does, and returns what was answered.
 func AskLocal(ctx context.Context, address, path string) (status int, body []byte, err error) {
 	if _, _, err := net.SplitHostPort(address); err != nil {
-		return 0, nil, fmt.Errorf("%q is no address of the form host:port: %w", address, err)
+		return 0, nil, fmt.Errorf("%q is not an address of the form host:port: %w", address, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()

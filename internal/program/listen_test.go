@@ -112,5 +112,5 @@ func TestHTTP_statusDecides(t *testing.T) {
 func TestHTTP_nobodyListens_isAnError(t *testing.T) {
 	require.ErrorContains(t, Probe(context.Background(), fixture.FreeAddress(t), "/", isReady), "connection refused")
 	require.ErrorContains(t, Probe(context.Background(), "8080", "/", isReady),
-		`"8080" is no address of the form host:port`)
+		`"8080" is not an address of the form host:port`)
 }

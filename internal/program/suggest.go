@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Closest finds the known name that somebody meant who wrote name, which is none of them. Case and separators do
+// Closest finds the known name that is meant by name, which is none of them. Case and separators do
 // not count. It answers no sooner than the two look alike: a short name may differ by less than a long one.
 func Closest(name string, known []string) (string, bool) {
 	upper, written := strings.ToUpper(name), bare(name)
@@ -159,7 +159,7 @@ var foreign = []string{
 }
 
 // FindMisspelt finds, sorted by name, the variables of the environment that are none of the known ones but look like
-// one: whoever misspells a variable would otherwise never hear of it. Empty ones count as unset.
+// one: a misspelt variable would otherwise go unnoticed. Empty ones count as unset.
 func FindMisspelt(known []string) []Misspelling {
 	var found []Misspelling
 	for _, entry := range os.Environ() {
@@ -168,7 +168,7 @@ func FindMisspelt(known []string) []Misspelling {
 			continue
 		}
 		if of, isTwin := strings.CutSuffix(name, "_FILE"); isTwin && slices.Contains(known, of) {
-			found = append(found, Misspelling{Name: name, Meant: of}) // which is no secret
+			found = append(found, Misspelling{Name: name, Meant: of}) // which is not a secret
 		} else if meant, ok := Closest(name, known); ok {
 			found = append(found, Misspelling{Name: name, Meant: meant})
 		}

@@ -8,7 +8,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/enroll"
 )
 
-// recheck is how often decisions are made anew at the latest: timers stand still while a machine is
+// recheck is how often decisions are made again at the latest: timers stand still while a machine is
 // suspended, and know nothing of a clock that was set.
 const recheck = time.Minute
 
@@ -18,12 +18,12 @@ const leastLife = 50 * time.Millisecond
 // Renewer does what the Loop decides. It logs its successes itself.
 type Renewer interface {
 	// Obtain makes one attempt to get a certificate, because of the reason. It runs on a goroutine of its own, so that
-	// a request that hangs keeps nobody from putting files back; one at a time. What it returns is called on
+	// a request that hangs does not prevent files from being restored; one at a time. What it returns is called on
 	// the Loop's goroutine, and publishes the certificate; Obtained need not be set. Nothing has
 	// changed when either fails. The errors are those of package enroll.
 	Obtain(ctx context.Context, reason string) (publish func() (Certificate, error), err error)
 	// Restore puts back published files that vanished or changed. changed tells whether any had, and current is
-	// then what is published: another certificate when somebody else has published a newer one. It is called on
+	// then what is published: another certificate when another process has published a newer one. It is called on
 	// the Loop's goroutine.
 	Restore() (current Certificate, changed bool, err error)
 }
@@ -49,7 +49,7 @@ type Loop struct {
 	Log     *slog.Logger
 }
 
-// reasonDue is the reason of the renewals that nobody asked for.
+// reasonDue is the reason of the renewals that no one requested.
 const reasonDue = "due"
 
 // Run keeps the certificate valid until ctx ends. A failed attempt is followed by another, whatever the

@@ -124,14 +124,14 @@ const (
 	// firstPause is how long published files that were just put back are left as they are when they change again; it
 	// doubles with each further time, up to longestExpired.
 	firstPause = 500 * time.Millisecond
-	// calm is how long nothing must have been put back until the pauses begin anew.
+	// calm is how long nothing must have been put back until the pauses begin again.
 	calm = 5 * time.Minute
-	// suspicious is how many times in a row are no accident.
+	// suspicious is how many times in a row are not an accident.
 	suspicious = 3
 )
 
-// pace keeps from fighting with somebody who changes published files whenever they are put back, such as a hook
-// that changes their modes: each round has the application told, which is what runs the hook.
+// pace keeps from fighting with a process that changes published files whenever they are put back, such as a hook
+// that changes their modes: each round has the application notified, which is what runs the hook.
 type pace struct {
 	rounds int       // since it was calm
 	last   time.Time // when files were put back

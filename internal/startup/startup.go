@@ -58,7 +58,7 @@ func EndWithin(code int) (stop func() bool) {
 	})
 }
 
-// SurvivePipes has a program go on when nobody reads its log any more: a write fails then, where the process would be
+// SurvivePipes has a program go on when no one reads its log any more: a write fails then, where the process would be
 // ended by SIGPIPE. The signal is taken and not ignored, as the latter would be handed down to the commands that are
 // run.
 func SurvivePipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }

@@ -4,7 +4,7 @@
 // of it is for production, and the CA's key is forgotten at once.
 //
 // Each reader has a directory of its own, so that a container mounts no secret it has no use for: with
-// -foreign-ca, which is for a CA that runs as another user, the modes let everybody read the CA's secret
+// -foreign-ca, which is for a CA that runs as another user, the modes let anyone read the CA's secret
 // and put its root into the directory root.
 package main
 
@@ -129,7 +129,7 @@ func writeIdentity(dir string, transport *fixture.CA, name string) error {
 	return nil
 }
 
-// writeFile writes for the user of all containers and nobody else.
+// writeFile writes for the user of all containers only.
 func writeFile(path string, content []byte) error {
 	return os.WriteFile(path, content, 0o600)
 }

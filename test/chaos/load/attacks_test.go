@@ -228,7 +228,7 @@ var attacks = []attack{
 			untilClosed(conn)
 		})
 	}},
-	{"pipelined requests whose answers nobody reads", func(ctx context.Context, a *attacker) {
+	{"pipelined requests whose answers no one reads", func(ctx context.Context, a *attacker) {
 		many := strings.Repeat(requestLine+"\r\n", 500)
 		a.hold(ctx, a.dialTLS, func(ctx context.Context, conn net.Conn) {
 			var err error

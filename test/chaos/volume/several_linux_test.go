@@ -82,8 +82,8 @@ func TestSeveral_onOneVolume(t *testing.T) {
 		requireSet(t, volume, layout)
 		chaos.Record(t, layout,
 			fmt.Sprintf(
-				"%s layout: two sidecars that are told to renew %d times, and three times %d "+
-					"runs that fetch anew, on one volume",
+				"%s layout: two sidecars that are asked to renew %d times, and three times %d "+
+					"runs that fetch again, on one volume",
 				layout, rounds, rounds),
 			fmt.Sprintf(
 				"all succeeded; a reader read %d times, saw %d sets, and each was whole; it had "+
