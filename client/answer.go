@@ -31,10 +31,10 @@ type Answer struct {
 // are for decides whether that matters. Its error is an *AnswerError.
 func (a Answer) Certificates() (chain, trusted []*x509.Certificate, err error) {
 	if chain, err = parseCertificates("certificateChain", a.CertificateChain); err != nil {
-		return nil, nil, a.cleaned(err)
+		return nil, nil, a.clean(err)
 	}
 	if trusted, err = parseCertificates("trustedCertificates", a.TrustedCertificates); err != nil {
-		return nil, nil, a.cleaned(err)
+		return nil, nil, a.clean(err)
 	}
 	return chain, trusted, nil
 }
@@ -48,7 +48,7 @@ func (a Answer) Clean(text string) string {
 	return a.asked.redact(text)
 }
 
-func (a Answer) cleaned(err error) error {
+func (a Answer) clean(err error) error {
 	if a.asked == nil {
 		return err
 	}

@@ -137,8 +137,8 @@ type diagnosing struct {
 	otherCAs bool
 }
 
-// bounded is the context for one step.
-func (d *diagnosing) bounded() (context.Context, context.CancelFunc) {
+// withTimeout is the context for one step.
+func (d *diagnosing) withTimeout() (context.Context, context.CancelFunc) {
 	if d.Client != nil && d.timeout > 0 {
 		return context.WithTimeout(d.ctx, d.timeout)
 	}
@@ -147,7 +147,7 @@ func (d *diagnosing) bounded() (context.Context, context.CancelFunc) {
 
 // step takes a step, and tells whether the way goes on.
 func (d *diagnosing) step(name StepName, take func(context.Context) error) bool {
-	ctx, cancel := d.bounded()
+	ctx, cancel := d.withTimeout()
 	defer cancel()
 	start := time.Now()
 	err := take(ctx)
@@ -199,9 +199,9 @@ func (d *diagnosing) run() {
 	var found []netip.Addr
 	if !d.step(StepHost, func(ctx context.Context) (err error) {
 		found, err = d.resolve(ctx, first.Hostname())
-		return d.explained(ctx, stageConnect, err)
+		return d.explain(ctx, stageConnect, err)
 	}) || !d.step(StepTCP, func(ctx context.Context) error {
-		return d.explained(ctx, stageConnect, d.dialAll(ctx, found, Port(first)))
+		return d.explain(ctx, stageConnect, d.dialAll(ctx, found, Port(first)))
 	}) || d.toTCP {
 		return
 	}
@@ -233,7 +233,7 @@ func Port(u *url.URL) string {
 	return "443"
 }
 
-func (d *diagnosing) explained(ctx context.Context, reached stage, err error) error {
+func (d *diagnosing) explain(ctx context.Context, reached stage, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -379,7 +379,7 @@ func (d *diagnosing) checkAnswer(ctx context.Context, err error) error {
 	case err != nil:
 		return err
 	case d.mustAsk && !d.Asked:
-		return d.explained(ctx, stageTLS, &unaskedError{d.Shown[0]})
+		return d.explain(ctx, stageTLS, &unaskedError{d.Shown[0]})
 	case d.Answer.StatusCode == http.StatusUnauthorized:
 		return d.Answer.Err
 	}
@@ -390,7 +390,7 @@ func (d *diagnosing) checkAnswer(ctx context.Context, err error) error {
 // a CA that does not exist, whether it knows ours.
 func (d *diagnosing) askMore() {
 	ask := func(target *url.URL) Reply {
-		ctx, cancel := d.bounded()
+		ctx, cancel := d.withTimeout()
 		defer cancel()
 		reply, _ := d.ask(ctx, target)
 		return reply

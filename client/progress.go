@@ -51,7 +51,7 @@ func (c *Client) trace(p *progress) *httptrace.ClientTrace {
 			p.reach(stageTLS)
 			p.asked.Store(false) // a proxy at the same address may have asked, on the way
 		},
-		TLSHandshakeDone:     c.tunnelled(p),
+		TLSHandshakeDone:     c.afterTLSToProxy(p),
 		GotConn:              func(httptrace.GotConnInfo) { p.reach(stageRequest) },
 		GotFirstResponseByte: func() { p.reach(stageAnswer) },
 	}
@@ -123,9 +123,9 @@ func (c *Client) dialProxy(ctx context.Context, network, addr string) (net.Conn,
 	return conn, err
 }
 
-// tunnelled returns what the transport calls when it has made TLS through a proxy, before it writes the request. It
-// closes the tunnel to a server that did not ask, so that no byte of the request can leave.
-func (c *Client) tunnelled(p *progress) func(tls.ConnectionState, error) {
+// afterTLSToProxy returns what the transport calls when it has made TLS through a proxy, before it writes the request.
+// It closes the tunnel to a server that did not ask, so that no byte of the request can leave.
+func (c *Client) afterTLSToProxy(p *progress) func(tls.ConnectionState, error) {
 	return func(state tls.ConnectionState, err error) {
 		if err != nil || !c.needAsked || p.asked.Load() {
 			return

@@ -43,7 +43,7 @@ func (v *Volume) open(s snapshot) (*set, passwords, error) {
 	}
 	bundle.Note = s.note()
 	found := &set{bundle: bundle}
-	for _, f := range wanted(v.cfg.Types) {
+	for _, f := range filesOf(v.cfg.Types) {
 		found.files = append(found.files, newContent(f, s.files[f.Name].data, v.cfg.FileMode))
 	}
 	return found, r.passwords(), nil
@@ -54,7 +54,7 @@ func (v *Volume) open(s snapshot) (*set, passwords, error) {
 func (v *Volume) Adopt(prefer func(Bundle) bool) (adopted *Bundle) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	_ = v.locked(func(d disk) error { // Restore meets and reports an error as well
+	_ = v.doLocked(func(d disk) error { // Restore meets and reports an error as well
 		now := d.look()
 		if v.published == nil || v.layoutFault(now) != nil || v.published.within(now) {
 			return nil
@@ -120,7 +120,7 @@ func (r reader) bundle() (Bundle, error) {
 	var first Bundle
 	var firstName string
 	for i, t := range r.cfg.Types {
-		format := formatNamed(t)
+		format := formatOf(t)
 		name := format.mainFile()
 		b, err := format.read(r)
 		if err != nil {
@@ -147,7 +147,7 @@ func (r reader) bundle() (Bundle, error) {
 // checkPasswords checks the password files of the types that have them. That they open the stores is seen
 // later.
 func (r reader) checkPasswords() error {
-	for _, f := range wanted(r.cfg.Types) {
+	for _, f := range filesOf(r.cfg.Types) {
 		if f.holds != password {
 			continue
 		}

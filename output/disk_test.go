@@ -105,7 +105,7 @@ func TestVolume_Publish_secretsAreNeverMoreOpenThanAskedFor(t *testing.T) {
 				syscall.Umask(before)
 				require.NoError(t, err)
 				requireClosed(t, cfg.Dir, secretMode, "at the end")
-				for _, f := range wanted(cfg.Types) {
+				for _, f := range filesOf(cfg.Types) {
 					require.Equal(t, f.mode(secretMode), stat(t, v.path(f.Name)).Mode(), "umask %#o", umask)
 				}
 			}

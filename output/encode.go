@@ -63,8 +63,8 @@ func (s *set) data(name string) []byte {
 // encode makes the files of a set. It keeps the truststores of the set before when the trusted certificates are the
 // same: they are salted, so that making them again would change every byte for nothing.
 func (v *Volume) encode(b Bundle) (*set, error) {
-	files := wanted(v.cfg.Types)
-	first := formatNamed(v.cfg.Types[0]).mainFile()
+	files := filesOf(v.cfg.Types)
+	first := formatOf(v.cfg.Types[0]).mainFile()
 	if err := b.check(); err != nil {
 		return nil, &EncodeError{Store: first, Err: err}
 	}

@@ -37,7 +37,7 @@ func FormatNames() []string {
 	return names
 }
 
-func formatNamed(name string) Format { return formats[slices.Index(FormatNames(), name)] }
+func formatOf(name string) Format { return formats[slices.Index(FormatNames(), name)] }
 
 // mainFile is the file with the certificate.
 func (f Format) mainFile() string { return f.keystores[len(f.keystores)-1].Name }
@@ -128,18 +128,18 @@ func (f File) mode(secretMode fs.FileMode) fs.FileMode {
 	return publicMode
 }
 
-// wanted lists the files of the formats in the catalogue's order.
-func wanted(types []string) []File {
+// filesOf lists the files of the formats in the catalogue's order.
+func filesOf(types []string) []File {
 	return slices.DeleteFunc(Files(), func(f File) bool { return !f.wantedBy(types) })
 }
 
-// known tells whether the name is one that this package gives to files.
-func known(name string) bool {
+// isPublished tells whether the name is one that this package gives to files.
+func isPublished(name string) bool {
 	return slices.ContainsFunc(catalogue, func(f File) bool { return f.Name == name })
 }
 
 // Reserved tells whether the name is one that this package gives to files, or hides as one of its own.
-func Reserved(name string) bool { return known(name) || strings.HasPrefix(name, "..") }
+func Reserved(name string) bool { return isPublished(name) || strings.HasPrefix(name, "..") }
 
 // Replaces tells whether publications in the directory replace or remove the file at path: it lies there, by
 // whatever way, under one of their names.
@@ -154,6 +154,6 @@ func Replaces(dir, path string) bool {
 	}
 	return slices.ContainsFunc(places, func(place string) bool {
 		holder, err := os.Stat(filepath.Dir(place))
-		return err == nil && os.SameFile(published, holder) && known(filepath.Base(place))
+		return err == nil && os.SameFile(published, holder) && isPublished(filepath.Base(place))
 	})
 }

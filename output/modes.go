@@ -16,7 +16,7 @@ func (v *Volume) CorrectModes() (corrected []string, err error) {
 	if published == nil {
 		return nil, nil
 	}
-	err = v.alone(func(d disk) error {
+	err = v.doAlone(func(d disk) error {
 		now := d.look()
 		for _, want := range published.files {
 			has, ok := now.files[want.name]

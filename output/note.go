@@ -16,7 +16,7 @@ func noteContent(note []byte) *content {
 }
 
 // ours tells whether publications give the name to a file, the note included.
-func ours(name string) bool { return name == noteName || known(name) }
+func ours(name string) bool { return name == noteName || isPublished(name) }
 
 // note is the note in a snapshot; nil where there is none, or what is there cannot be one.
 func (s snapshot) note() []byte {

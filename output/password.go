@@ -54,7 +54,7 @@ func checkPassword(data []byte) error {
 // else those on the volume, else new ones. They must not change from one publication to the next,
 // because readers open a store and its password file one after the other.
 func (v *Volume) choosePasswords(s snapshot) {
-	needed := slices.ContainsFunc(wanted(v.cfg.Types), func(f File) bool { return f.holds == password })
+	needed := slices.ContainsFunc(filesOf(v.cfg.Types), func(f File) bool { return f.holds == password })
 	if !needed || v.passwords != (passwords{}) {
 		return
 	}

@@ -35,7 +35,7 @@ func (v *Volume) Pending() bool { return v.pending }
 
 // MarkPending records, as a publication does, that a notification is pending. It returns the number for MarkNotified.
 func (v *Volume) MarkPending() (number int, err error) {
-	err = v.alone(func(d disk) error {
+	err = v.doAlone(func(d disk) error {
 		err := v.markPending(d)
 		number = v.number
 		return err
@@ -48,7 +48,7 @@ func (v *Volume) MarkPending() (number int, err error) {
 func (v *Volume) MarkNotified(number int) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	err := v.locked(func(d disk) error {
+	err := v.doLocked(func(d disk) error {
 		if number != v.number || !d.Exists(pendingName) {
 			return nil
 		}

@@ -120,7 +120,7 @@ func (v *Volume) replacedNames() []string {
 	if v.cfg.Layout == LayoutInplace {
 		names = append(names, noteName)
 	}
-	for _, f := range wanted(v.cfg.Types) {
+	for _, f := range filesOf(v.cfg.Types) {
 		names = append(names, f.Name)
 	}
 	return names

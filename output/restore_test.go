@@ -55,7 +55,7 @@ func TestVolume_Restore_putsBackWhatAnotherProcessChanged(t *testing.T) {
 					v = reopened(t, cfg)
 				}
 				before := map[string]string{}
-				for _, f := range wanted(cfg.Types) {
+				for _, f := range filesOf(cfg.Types) {
 					before[f.Name] = readFile(t, cfg.Dir, f.Name)
 				}
 				require.NoError(t, row.harm(filepath.Join(cfg.Dir, "keystore.p12")), name)

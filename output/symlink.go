@@ -87,7 +87,7 @@ func (v *Volume) publishSymlink(d disk, s *set, before snapshot, committed func(
 // changed something. corrected says what differed.
 func (v *Volume) linkVisible(d disk, generation string) (corrected []string, err error) {
 	// What another process put beside them stays where it is.
-	files, err := d.list(generation, func(entry fs.DirEntry) bool { return known(entry.Name()) })
+	files, err := d.list(generation, func(entry fs.DirEntry) bool { return isPublished(entry.Name()) })
 	if err != nil {
 		return nil, err
 	}

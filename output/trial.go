@@ -15,7 +15,7 @@ type trialFile struct {
 // or else as large as those of a usual one.
 func (v *Volume) trialFiles() []trialFile {
 	var files []trialFile
-	for _, f := range wanted(v.cfg.Types) {
+	for _, f := range filesOf(v.cfg.Types) {
 		size := usualSize(f)
 		if v.published != nil {
 			if data := v.published.data(f.Name); data != nil {
@@ -52,7 +52,7 @@ func usualSize(f File) int {
 // publication will. Old generations stay, but are removed where there is no other room. Nothing is made durable. The
 // error is of type *FileError.
 func (v *Volume) Writable() error {
-	return v.alone(func(d disk) error {
+	return v.doAlone(func(d disk) error {
 		if err := v.settle(d); err != nil {
 			return err
 		}
@@ -91,7 +91,7 @@ func (v *Volume) tryFiles(d disk) error {
 	}
 	// Not every file system has links: SMB and some FUSE ones have none. Each takes an inode as files do.
 	links := []string{dataTemporary}
-	for _, f := range wanted(v.cfg.Types) {
+	for _, f := range filesOf(v.cfg.Types) {
 		if !d.linksTo(f.Name, throughData+f.Name) {
 			links = append(links, linkTemporary+f.Name)
 		}

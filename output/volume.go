@@ -43,7 +43,7 @@ func open(cfg Config, step files.StepFunc) (*Volume, error) {
 		return nil, &FileError{Op: files.OpGroup, Path: cfg.Dir, Err: err}
 	}
 	v := &Volume{cfg: cfg, gid: gid, step: step, reported: map[string]bool{}, replaced: map[string]time.Time{}}
-	err = v.alone(func(d disk) error {
+	err = v.doAlone(func(d disk) error {
 		err := v.settle(d)
 		v.pending = cfg.NotePending && d.Exists(pendingName)
 		return err
@@ -93,7 +93,7 @@ func (v *Volume) Current() (*Bundle, error) {
 // An error is an *EncodeError, or a *FileError. After an error the volume holds the old set, or, when it is
 // an *IncompleteError with that, the new one; the next Publish, Restore or Open brings it to rest.
 func (v *Volume) Publish(b Bundle) (p Publication, err error) {
-	err = v.alone(func(d disk) error {
+	err = v.doAlone(func(d disk) error {
 		if err := v.settle(d); err != nil {
 			return err
 		}
@@ -119,7 +119,7 @@ func (v *Volume) Publish(b Bundle) (p Publication, err error) {
 // last, or as Current read them. Before either, there is nothing to put back. It is cheap when
 // nothing has changed: it reads the files and opens no store. The errors are those of Publish.
 func (v *Volume) Restore() (p Publication, err error) {
-	err = v.alone(func(d disk) error {
+	err = v.doAlone(func(d disk) error {
 		if err := v.settle(d); err != nil || v.published == nil {
 			return err
 		}
@@ -148,18 +148,18 @@ func InTheWay(cfg Config) error {
 	return v.inTheWay(d)
 }
 
-// alone is locked for a volume that may be missing.
-func (v *Volume) alone(work func(d disk) error) error {
+// doAlone is locked for a volume that may be missing.
+func (v *Volume) doAlone(work func(d disk) error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err := v.makeDirectory(v.cfg.Dir); err != nil {
 		return err
 	}
-	return v.locked(work)
+	return v.doLocked(work)
 }
 
-// locked runs work while no other process changes the volume.
-func (v *Volume) locked(work func(d disk) error) error {
+// doLocked runs work while no other process changes the volume.
+func (v *Volume) doLocked(work func(d disk) error) error {
 	d, err := v.unlocked(v.cfg.Dir)
 	if err != nil {
 		return err
@@ -184,7 +184,7 @@ func (v *Volume) path(name string) string { return filepath.Join(v.cfg.Dir, name
 // Files lists the paths of the whole set, in the order in which readers should see them.
 func (v *Volume) Files() []string {
 	var paths []string
-	for _, f := range wanted(v.cfg.Types) {
+	for _, f := range filesOf(v.cfg.Types) {
 		paths = append(paths, v.path(f.Name))
 	}
 	return paths

@@ -69,7 +69,7 @@ func TestVolume_Publish_symlinkLooksLikeAKubeletsVolume(t *testing.T) {
 	mustPublish(t, v, newBundle())
 	second := current(t, v)
 	want := map[string]string{dataLink: "-> " + second, first: "drwxr-x---", second: "drwxr-x---"}
-	for _, f := range wanted(cfg.Types) {
+	for _, f := range filesOf(cfg.Types) {
 		want[f.Name] = "-> ..data/" + f.Name
 	}
 	require.Regexp(t, `^\.\.2026_03_01_12_00_\d\d\.000$`, second)

@@ -46,7 +46,7 @@ tried again after a failure, comes at another time. The exit code is 1 when noth
 func probe(args []string, stdout, stderr io.Writer) int {
 	if len(args) == 1 && asksForHelp(args[0]) {
 		_, err := fmt.Fprint(stdout, probeUsage)
-		return printed(stderr, err)
+		return exitCodeOf(stderr, err)
 	}
 	err := errors.New("probe takes no arguments, it is configured by environment variables")
 	if len(args) == 0 {
@@ -67,7 +67,7 @@ func inspectVolume(args []string, stdout, stderr io.Writer) int {
 	dir, format, err := inspectArguments(args)
 	if errors.Is(err, flag.ErrHelp) {
 		_, err := fmt.Fprint(stdout, inspectUsage)
-		return printed(stderr, err)
+		return exitCodeOf(stderr, err)
 	}
 	// Whatever is wrong with the environment, which may be another container's, what is there can be shown.
 	cfg, faults := loadConfig()
@@ -101,9 +101,9 @@ func inspectVolume(args []string, stdout, stderr io.Writer) int {
 	if format == "json" {
 		encoder := json.NewEncoder(stdout)
 		encoder.SetIndent("", "  ")
-		return printed(stderr, encoder.Encode(report))
+		return exitCodeOf(stderr, encoder.Encode(report))
 	}
-	return printed(stderr, report.WriteText(stdout, now))
+	return exitCodeOf(stderr, report.WriteText(stdout, now))
 }
 
 // inspectArguments reads the flag before and after the directory.
@@ -136,8 +136,8 @@ Everything else it takes from the environment of the container that it runs in, 
 The exit code is that of the first failed check, and 0 when none failed.
 `
 
-// examine checks the deployment and prints what it found; its exit code is that of the first failed check.
-func examine(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+// runDoctor checks the deployment and prints what it found; its exit code is that of the first failed check.
+func runDoctor(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("doctor", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	format := flags.String("o", "text", "")
@@ -146,7 +146,7 @@ func examine(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		_, err := fmt.Fprint(stdout, doctorUsage)
-		return printed(stderr, err)
+		return exitCodeOf(stderr, err)
 	}
 	reader, readerErr := doctor.ParseReader(*uid, *gid)
 	if err == nil {
@@ -175,7 +175,7 @@ func examine(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		write = report.WriteJSON
 	}
 	if err := write(stdout); err != nil {
-		return printed(stderr, err)
+		return exitCodeOf(stderr, err)
 	}
 	return report.ExitCode()
 }
@@ -185,7 +185,7 @@ func examine(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func postprocess(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 {
 		if asksForHelp(args[0]) {
-			return printed(stderr, postprocessUsage(stdout))
+			return exitCodeOf(stderr, postprocessUsage(stdout))
 		}
 		fmt.Fprintln(stderr,
 			"certfetcher: postprocess takes no arguments, it is configured by environment "+

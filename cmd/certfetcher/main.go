@@ -20,7 +20,7 @@ import (
 
 func main() {
 	ctx := startup.Context
-	os.Exit(untilSignal(ctx, os.Stderr, func() int { return run(ctx, os.Args[1:], os.Stdout, os.Stderr) }))
+	os.Exit(runUntilSignal(ctx, os.Stderr, func() int { return run(ctx, os.Args[1:], os.Stdout, os.Stderr) }))
 }
 
 // run is the program; what it returns is the exit code. The end of ctx is that of its work.
@@ -33,7 +33,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		case "inspect":
 			return inspectVolume(args[1:], stdout, stderr)
 		case "doctor":
-			return examine(ctx, args[1:], stdout, stderr)
+			return runDoctor(ctx, args[1:], stdout, stderr)
 		case "postprocess":
 			return postprocess(args[1:], stdout, stderr)
 		}
@@ -45,15 +45,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	flags.Usage = func() {} // --help goes to standard output, below; errors of flags need no page of text
 	switch err := flags.Parse(args); {
 	case err == flag.ErrHelp:
-		return printed(stderr, usage(stdout))
+		return exitCodeOf(stderr, writeUsage(stdout))
 	case err != nil || flags.NArg() > 0:
 		if err == nil {
 			err = fmt.Errorf("there is no command %q", flags.Arg(0))
 		}
-		return report(misused(err, stderr))
+		return report(reportUsage(err, stderr))
 	case *showVersion:
 		_, err := fmt.Fprintf(stdout, "certfetcher %s\n", program.Version())
-		return printed(stderr, err)
+		return exitCodeOf(stderr, err)
 	}
 
 	setup := load(stderr)
@@ -68,7 +68,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	}
 	if *check {
 		_, err := fmt.Fprintln(stdout, "the configuration and the mutual TLS material are valid")
-		return printed(stderr, err)
+		return exitCodeOf(stderr, err)
 	}
 	return 0
 }
@@ -99,7 +99,7 @@ func runSidecar(ctx context.Context, s setup, enroller *enroll.Enroller) error {
 
 func userAgent() string { return "certfetcher/" + program.Version() }
 
-func usage(w io.Writer) error {
+func writeUsage(w io.Writer) error {
 	_, err := fmt.Fprint(w,
 		`certfetcher fetches a certificate from a CertService and publishes keystore and truststore on a volume.
 With MODE=sidecar it stays and renews it.
@@ -124,8 +124,8 @@ It is configured by environment variables:
 
 func asksForHelp(arg string) bool { return arg == "--help" || arg == "-help" || arg == "-h" }
 
-// printed turns an error of writing to standard output, a closed pipe mostly, into an exit code.
-func printed(stderr io.Writer, err error) int {
+// exitCodeOf turns an error of writing to standard output, a closed pipe mostly, into an exit code.
+func exitCodeOf(stderr io.Writer, err error) int {
 	if err != nil {
 		fmt.Fprintf(stderr, "certfetcher: writing to standard output: %v\n", err)
 		return enroll.StageOther.ExitCode()

@@ -66,8 +66,8 @@ func load(stderr io.Writer) setup {
 	return s
 }
 
-// misused is the setup of a run whose arguments are wrong: the configuration only says where to report that.
-func misused(err error, stderr io.Writer) setup {
+// reportUsage is the setup of a run whose arguments are wrong: the configuration only says where to report that.
+func reportUsage(err error, stderr io.Writer) setup {
 	s := setup{}
 	s.config, _ = loadConfig()
 	s.log = s.config.Log.Logger(stderr)
@@ -162,10 +162,10 @@ var errInterrupted = errors.New("interrupted by a signal")
 // loaded is what the run works with, as soon as that is read, for who has to report in its place.
 var loaded atomic.Pointer[setup]
 
-// untilSignal does the work and returns its exit code. When ctx ends, the work has endMost to end as well. What then
+// runUntilSignal does the work and returns its exit code. When ctx ends, the work has endMost to end as well. What then
 // goes on is left to the end of the process, which a volume survives at any moment: it may be at something that knows
 // no ctx, such as making a large key, opening a store whose password is hashed millions of times, or a slow disk.
-func untilSignal(ctx context.Context, stderr io.Writer, work func() int) int {
+func runUntilSignal(ctx context.Context, stderr io.Writer, work func() int) int {
 	ended := make(chan int, 1)
 	go func() { ended <- work() }()
 	select {

@@ -144,7 +144,7 @@ func (a *cmpAuthority) Update(ctx context.Context, r Request) (Issued, error) {
 		return Issued{}, err
 	}
 	issued, err := a.transact(ctx, r, a.keyUpdate(client, r))
-	if outdated(err) {
+	if isOutdated(err) {
 		a.learned.forgetRoots()
 	}
 	return issued, err

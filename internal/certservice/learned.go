@@ -117,9 +117,9 @@ func (a *cmpAuthority) noteUnanchored(err error) error {
 	return &FailedError{Text: errSigns.Error(), Err: err}
 }
 
-// outdated reports whether an answer failed because of the roots that it was verified with: a CA with a new root signs
-// with it.
-func outdated(err error) bool {
+// isOutdated reports whether an answer failed because of the roots that it was verified with: a CA with a new root
+// signs with it.
+func isOutdated(err error) bool {
 	check, ok := errors.AsType[*cmp.CheckError](err)
 	return ok && slices.Contains([]string{"signature", "signer", "signer's chain", "chain"}, check.Check)
 }

@@ -53,7 +53,7 @@ func newSlots(total, perClient int) *slots {
 func (s *slots) take(ca string, may Share, client clientKey) (release func(), limit limitKind, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if limit, reason = s.reached(ca, may, client); limit != "" {
+	if limit, reason = s.reachedLimit(ca, may, client); limit != "" {
 		return nil, limit, reason
 	}
 	s.taken++
@@ -62,7 +62,7 @@ func (s *slots) take(ca string, may Share, client clientKey) (release func(), li
 	return func() { s.giveBack(ca, client) }, "", ""
 }
 
-func (s *slots) reached(ca string, may Share, client clientKey) (limitKind, string) {
+func (s *slots) reachedLimit(ca string, may Share, client clientKey) (limitKind, string) {
 	if s.total == 0 {
 		return "", ""
 	}

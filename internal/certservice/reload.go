@@ -170,7 +170,7 @@ func (c *Configuration) Watch(ctx context.Context) error {
 	f := &files.Follower{
 		Dirs: c.directories, Quiet: settle,
 		Changed: func() {
-			if c.changed() {
+			if c.haveFilesChanged() {
 				_ = c.Reload("file changed") // logged there; the next change is the next attempt
 			}
 		},
@@ -198,8 +198,8 @@ func (c *Configuration) directories() []string {
 	return dirs
 }
 
-// changed compares content and not times, so that replacing the link of an unchanged secret does not reload.
-func (c *Configuration) changed() bool {
+// haveFilesChanged compares content and not times, so that replacing the link of an unchanged secret does not reload.
+func (c *Configuration) haveFilesChanged() bool {
 	c.reloading.Lock()
 	defer c.reloading.Unlock()
 	if _, read := c.read[c.path]; !read {

@@ -56,8 +56,8 @@ func bad(message, header, reason string) *requestError {
 	return &requestError{message, header + " " + reason}
 }
 
-// explained is a fault that the client gets with its reason.
-func explained(message, header, reason string) *requestError {
+// explain is a fault that the client gets with its reason.
+func explain(message, header, reason string) *requestError {
 	return &requestError{message + ": " + header + " " + reason, header + " " + reason}
 }
 
@@ -125,7 +125,7 @@ func parseKey(header http.Header, name, message string, maxRSABits int) (crypto.
 		return nil, bad(message, name, reason)
 	}
 	if reason := faultInRSAKey(der, maxRSABits); reason != "" {
-		return nil, explained(message, name, reason)
+		return nil, explain(message, name, reason)
 	}
 	key, ok := parsePrivateKey(der)
 	if !ok {
@@ -194,7 +194,7 @@ func parseOldCert(header http.Header, maxRSABits int) (*x509.Certificate, []*x50
 		return fault("is not PEM")
 	}
 	if err := checkRSABits(chain[0].PublicKey, maxRSABits); err != nil {
-		return nil, nil, explained(messageCert, headerOldCert, err.Error())
+		return nil, nil, explain(messageCert, headerOldCert, err.Error())
 	}
 	if pki.Unusable(chain[0]) != nil || cmp.CheckKey(chain[0].PublicKey) != nil {
 		return fault(unsupportedKey)

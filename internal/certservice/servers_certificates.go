@@ -188,7 +188,7 @@ func (e entryParser) checkDates(field string, leaf *x509.Certificate) {
 
 // file returns the content of the file that a required field names; nil after a fault.
 func (e entryParser) file(field string) []byte {
-	name := e.required(field, 1, 4096)
+	name := e.requireText(field, 1, 4096)
 	if name == "" {
 		return nil
 	}

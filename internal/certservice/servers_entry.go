@@ -35,8 +35,8 @@ func (e *entryParser) parse() Server {
 	e.misspelt = findMisspelt(e.place+": ", e.fields, entryFields, e.warnings)
 	s := Server{
 		CAName:   e.caName(),
-		URL:      e.required("url", 1, 2048),
-		IssuerDN: e.required("issuerDN", 4, 256),
+		URL:      e.requireText("url", 1, 2048),
+		IssuerDN: e.requireText("issuerDN", 4, 256),
 	}
 	if s.URL != "" {
 		e.checkURL(s.URL)
@@ -99,8 +99,8 @@ func (e entryParser) boolean(field string) bool {
 	return value
 }
 
-// required returns a string field of a bounded number of characters, and "" after a fault.
-func (e entryParser) required(field string, shortest, longest int) string {
+// requireText returns a string field of a bounded number of characters, and "" after a fault.
+func (e entryParser) requireText(field string, shortest, longest int) string {
 	if e.fields[field] == nil {
 		e.fault(field, "is missing%s", e.misspelt.hint(field))
 		return ""
@@ -221,7 +221,7 @@ func (e entryParser) requiredScalar(field string, shortest, longest int) string 
 	case bool:
 		text = strconv.FormatBool(value)
 	default:
-		return e.required(field, shortest, longest)
+		return e.requireText(field, shortest, longest)
 	}
 	e.warn(field, "is %s, which is read as its text: write it in double quotes", kind(e.fields[field]))
 	return e.ofLength(field, text, shortest, longest)
@@ -269,7 +269,7 @@ func (e entryParser) optionalDN(field string) string {
 	if e.fields[field] == nil {
 		return ""
 	}
-	text := e.required(field, 4, 256)
+	text := e.requireText(field, 4, 256)
 	e.checkDN(field, text)
 	return text
 }

@@ -22,7 +22,7 @@ type AlgorithmIdentifier struct {
 func (a *AlgorithmIdentifier) code(c codec, what string) { a.codeTagged(c, cbasn1.SEQUENCE, what) }
 
 func (a *AlgorithmIdentifier) codeTagged(c codec, tag cbasn1.Tag, what string) {
-	c.tagged(tag, what, func(c codec) {
+	c.codeTag(tag, what, func(c codec) {
 		c.oid("algorithm", &a.Algorithm)
 		if c.out != nil || c.in.more() {
 			c.any("parameters", &a.Parameters)

@@ -218,12 +218,12 @@ func (t *transaction) warnOfCertificate(certificate *x509.Certificate, csr *x509
 	if !pki.SameName(certificate.RawIssuer, t.c.issuer) {
 		log.Warn("the certificate's issuer is not the configured one: some CAs will not find "+
 			"the certificate in an update",
-			"issuer", shown(pki.DN(certificate.RawIssuer)), "configured", pki.DN(t.c.issuer))
+			"issuer", show(pki.DN(certificate.RawIssuer)), "configured", pki.DN(t.c.issuer))
 	}
 	if missing := missingExtKeyUsages(certificate, csr); len(missing) > 0 {
 		log.Warn("the certificate lacks requested extended key usages: peers may refuse it; "+
 			"see the certificate profile of the CA", "missing", strings.Join(missing, ", "),
-			"subject", shown(pki.DN(certificate.RawSubject)))
+			"subject", show(pki.DN(certificate.RawSubject)))
 	}
 }
 

@@ -284,6 +284,6 @@ func (t *transaction) warnOfKeyUsage(signer *x509.Certificate) {
 	if t.authorityOnly(signer) {
 		t.c.cfg.Log.Warn(
 			"answer of the CMP server accepted although the key usage of its signer lacks digitalSignature, "+
-				"since the signer is a trust anchor", "signer", shown(pki.DN(signer.RawSubject)))
+				"since the signer is a trust anchor", "signer", show(pki.DN(signer.RawSubject)))
 	}
 }

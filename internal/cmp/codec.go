@@ -31,8 +31,8 @@ func decode(der []byte, what string, code func(codec)) error {
 	return d.end()
 }
 
-// tagged goes through the fields inside the next element, which has the tag.
-func (c codec) tagged(tag cbasn1.Tag, what string, fields func(codec)) {
+// codeTag goes through the fields inside the next element, which has the tag.
+func (c codec) codeTag(tag cbasn1.Tag, what string, fields func(codec)) {
 	if c.in != nil {
 		inner := c.in.open(tag, what)
 		fields(codec{in: inner})
@@ -42,7 +42,7 @@ func (c codec) tagged(tag cbasn1.Tag, what string, fields func(codec)) {
 	c.out.AddASN1(tag, func(b *cryptobyte.Builder) { fields(codec{out: b}) })
 }
 
-func (c codec) sequence(what string, fields func(codec)) { c.tagged(cbasn1.SEQUENCE, what, fields) }
+func (c codec) sequence(what string, fields func(codec)) { c.codeTag(cbasn1.SEQUENCE, what, fields) }
 
 // has says whether an optional element comes next: one with the tag when reading, and present when writing.
 func (c codec) has(tag cbasn1.Tag, present bool) bool {
@@ -55,7 +55,7 @@ func (c codec) has(tag cbasn1.Tag, present bool) bool {
 // explicit goes through the content of an optional element with the explicit tag [n].
 func (c codec) explicit(n uint8, what string, present bool, content func(codec)) {
 	if c.has(explicit(n), present) {
-		c.tagged(explicit(n), what, content)
+		c.codeTag(explicit(n), what, content)
 	}
 }
 
@@ -76,7 +76,7 @@ func list[T any](c codec, what string, least int, items *[]T, code func(*T, code
 }
 
 func listTagged[T any](c codec, tag cbasn1.Tag, what string, least int, items *[]T, code func(*T, codec)) {
-	c.tagged(tag, what, func(c codec) {
+	c.codeTag(tag, what, func(c codec) {
 		if c.out != nil {
 			for i := range *items {
 				code(&(*items)[i], c)
@@ -144,8 +144,8 @@ func (c codec) contents(tag cbasn1.Tag, what string, contents *[]byte) {
 	c.out.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes(*contents) })
 }
 
-// retagged goes through an optional SEQUENCE under an implicit tag, which is kept as DER with its own tag.
-func (c codec) retagged(tag cbasn1.Tag, what string, der *[]byte) {
+// codeRetagged goes through an optional SEQUENCE under an implicit tag, which is kept as DER with its own tag.
+func (c codec) codeRetagged(tag cbasn1.Tag, what string, der *[]byte) {
 	if !c.has(tag, *der != nil) {
 		return
 	}

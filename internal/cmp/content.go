@@ -73,7 +73,7 @@ func (p *CertifiedKeyPair) code(c codec) {
 		if c.has(explicit(1), p.EncryptedCert != nil) {
 			c.explicitAny(1, "encryptedCert", &p.EncryptedCert)
 		} else {
-			c.tagged(explicit(0), "certificate",
+			c.codeTag(explicit(0), "certificate",
 				func(c codec) { c.element(cbasn1.SEQUENCE, "certificate", &p.Certificate) })
 		}
 		c.explicitAny(0, "privateKey", &p.PrivateKey)

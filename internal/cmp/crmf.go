@@ -110,7 +110,7 @@ func (t *CertTemplate) code(c codec) {
 		c.explicitSequence(3, "issuer", &t.Issuer)
 		optional(c, explicit(4), &t.Validity, (*OptionalValidity).code)
 		c.explicitSequence(5, "subject", &t.Subject)
-		c.retagged(explicit(6), "public key in CertTemplate", &t.PublicKey)
+		c.codeRetagged(explicit(6), "public key in CertTemplate", &t.PublicKey)
 		c.contents(implicit(7), "issuerUID", &t.IssuerUID)
 		c.contents(implicit(8), "subjectUID", &t.SubjectUID)
 		if c.has(explicit(9), len(t.Extensions) > 0) {
@@ -120,7 +120,7 @@ func (t *CertTemplate) code(c codec) {
 }
 
 func (v *OptionalValidity) code(c codec) {
-	c.tagged(explicit(4), "validity", func(c codec) {
+	c.codeTag(explicit(4), "validity", func(c codec) {
 		c.explicitAny(0, "notBefore", &v.NotBefore)
 		c.explicitAny(1, "notAfter", &v.NotAfter)
 	})
@@ -229,7 +229,7 @@ type POPOSigningKey struct {
 func (p *ProofOfPossession) code(c codec) {
 	switch {
 	case c.has(implicit(0), p.RAVerified):
-		c.tagged(implicit(0), "raVerified", func(codec) {})
+		c.codeTag(implicit(0), "raVerified", func(codec) {})
 		p.RAVerified = true
 	case c.has(explicit(1), p.Signature != nil):
 		optional(c, explicit(1), &p.Signature, (*POPOSigningKey).code)
@@ -241,7 +241,7 @@ func (p *ProofOfPossession) code(c codec) {
 }
 
 func (p *POPOSigningKey) code(c codec) {
-	c.tagged(explicit(1), "POPOSigningKey", func(c codec) {
+	c.codeTag(explicit(1), "POPOSigningKey", func(c codec) {
 		c.contents(explicit(0), "poposkInput", &p.POPOSKInput)
 		p.Algorithm.code(c, "algorithmIdentifier")
 		c.bits("signature", &p.Signature)

@@ -52,7 +52,7 @@ type CheckError struct {
 }
 
 func (e *CheckError) Error() string {
-	return fmt.Sprintf("checking %s of the CMP answer: has %s, want %s", e.Check, shown(e.Got), shown(e.Want))
+	return fmt.Sprintf("checking %s of the CMP answer: has %s, want %s", e.Check, show(e.Got), show(e.Want))
 }
 
 func (e *CheckError) Unwrap() error { return e.Err }
@@ -60,9 +60,9 @@ func (e *CheckError) Unwrap() error { return e.Err }
 // maxShownText is how many characters of a peer's text are shown: in one field of an error, or in one warning.
 const maxShownText = 1000
 
-// shown makes text that may hold a peer's words or names safe for an error or a log: a peer can send a megabyte of
+// show makes text that may hold a peer's words or names safe for an error or a log: a peer can send a megabyte of
 // them.
-func shown(text string) string { return pki.OneLine(text, maxShownText) }
+func show(text string) string { return pki.OneLine(text, maxShownText) }
 
 // TransportError is an HTTP exchange that brought no CMP message.
 type TransportError struct {

@@ -178,7 +178,7 @@ func (body *PKIBody) code(c codec) {
 		c.out.SetError(fmt.Errorf("%s is of no known kind", body.Type))
 		return
 	}
-	c.tagged(explicit(uint8(body.Type)), body.Type.String(), body.codeContent)
+	c.codeTag(explicit(uint8(body.Type)), body.Type.String(), body.codeContent)
 }
 
 func (body *PKIBody) codeContent(c codec) {
@@ -197,7 +197,7 @@ func (body *PKIBody) codeContent(c codec) {
 		codeAt(c, body, (*RevRepContent).code)
 	case BodyPKIConf:
 		codeAs(c, body, func(_ *PKIConfirmContent, c codec) {
-			c.tagged(cbasn1.NULL,
+			c.codeTag(cbasn1.NULL,
 				"PKIConfirmContent", func(codec) {})
 		})
 	case BodyGenM, BodyGenP:

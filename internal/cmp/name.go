@@ -196,7 +196,7 @@ func (p *dnParser) value(attributeType asn1.ObjectIdentifier) ([]byte, error) {
 	case strings.HasPrefix(p.rest, "#"):
 		return p.hexValue()
 	case strings.HasPrefix(p.rest, `"`):
-		text, err = p.quoted()
+		text, err = p.readQuoted()
 	default:
 		text, err = p.plain()
 	}
@@ -236,8 +236,8 @@ func (p *dnParser) hexValue() ([]byte, error) {
 	return der, nil
 }
 
-// quoted reads a value in quotes (RFC 2253, 4).
-func (p *dnParser) quoted() (string, error) {
+// readQuoted reads a value in quotes (RFC 2253, 4).
+func (p *dnParser) readQuoted() (string, error) {
 	var text strings.Builder
 	for i := 1; i < len(p.rest); i++ {
 		switch c := p.rest[i]; c {

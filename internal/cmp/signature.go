@@ -55,15 +55,15 @@ func pssParameters(hash crypto.Hash, null bool) ([]byte, error) {
 	}
 	return encode(func(c codec) {
 		c.sequence("RSASSA-PSS-params", func(c codec) {
-			c.tagged(explicit(0), "hashAlgorithm", func(c codec) { identifier.code(c, "hashAlgorithm") })
-			c.tagged(explicit(1), "maskGenAlgorithm", func(c codec) {
+			c.codeTag(explicit(0), "hashAlgorithm", func(c codec) { identifier.code(c, "hashAlgorithm") })
+			c.codeTag(explicit(1), "maskGenAlgorithm", func(c codec) {
 				c.sequence("maskGenAlgorithm", func(c codec) {
 					c.oid("id-mgf1", &asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8})
 					identifier.code(c, "hashAlgorithm")
 				})
 			})
 			saltLength := hash.Size()
-			c.tagged(explicit(2), "saltLength", func(c codec) { integer(c, "saltLength", &saltLength) })
+			c.codeTag(explicit(2), "saltLength", func(c codec) { integer(c, "saltLength", &saltLength) })
 		})
 	})
 }

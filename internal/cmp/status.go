@@ -123,7 +123,7 @@ type PKIFreeText []string
 
 // String returns the parts joined by "; ", as valid UTF-8, on one line, without control characters, cut at
 // 1,000 characters.
-func (t PKIFreeText) String() string { return shown(strings.Join(t, "; ")) }
+func (t PKIFreeText) String() string { return show(strings.Join(t, "; ")) }
 
 func (t *PKIFreeText) code(c codec, what string) {
 	list(c, what, 1, (*[]string)(t), func(part *string, c codec) { c.text("text", part) })

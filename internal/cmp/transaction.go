@@ -54,7 +54,7 @@ func (t *transaction) end() { t.answers.giveBack() }
 
 // warn logs what only ResponseTrustONAP accepts, at once: what follows may fail and leave no result.
 func (t *transaction) warn(format string, args ...any) {
-	t.c.cfg.Log.Warn("CMP answer accepted as the ONAP server did", "error", shown(fmt.Sprintf(format, args...)))
+	t.c.cfg.Log.Warn("CMP answer accepted as the ONAP server did", "error", show(fmt.Sprintf(format, args...)))
 }
 
 // exchange sends a body and returns the answer after every check on header, protection and kind. A

@@ -60,7 +60,7 @@ func (t *transport) post(ctx context.Context, message []byte, answers *answers) 
 	defer cancel()
 	response, err := t.send(ctx, message)
 	if err != nil {
-		return nil, 0, interrupted(ctx, 0, err)
+		return nil, 0, explainInterruption(ctx, 0, err)
 	}
 	defer response.Body.Close()
 	failed := &TransportError{StatusCode: response.StatusCode, URL: t.shown}
@@ -70,7 +70,7 @@ func (t *transport) post(ctx context.Context, message []byte, answers *answers) 
 	}
 	body, err := io.ReadAll(io.LimitReader(answers.reader(response.Body), MaxMessageSize+1))
 	if err != nil {
-		return nil, 0, interrupted(ctx, response.StatusCode, fmt.Errorf("reading answer: %w", err))
+		return nil, 0, explainInterruption(ctx, response.StatusCode, fmt.Errorf("reading answer: %w", err))
 	}
 	if len(body) > MaxMessageSize {
 		failed.Err = fmt.Errorf("answer is larger than %d bytes", MaxMessageSize)
@@ -89,9 +89,9 @@ type limitError struct{ limit time.Duration }
 func (e *limitError) Error() string { return fmt.Sprintf("no answer within %s", e.limit) }
 func (e *limitError) Unwrap() error { return context.DeadlineExceeded }
 
-// interrupted explains an exchange that broke off. The time for the message is named; a deadline of the caller's is
-// not, since only the caller knows what it is called.
-func interrupted(ctx context.Context, status int, err error) *TransportError {
+// explainInterruption explains an exchange that broke off. The time for the message is named; a deadline of the
+// caller's is not, since only the caller knows what it is called.
+func explainInterruption(ctx context.Context, status int, err error) *TransportError {
 	e := &TransportError{StatusCode: status, Timeout: isTimeout(err), Err: err}
 	var passed *limitError
 	if errors.As(context.Cause(ctx), &passed) {
@@ -109,18 +109,18 @@ func checkHTTPHead(response *http.Response) error {
 	if mediaType != MediaType || (err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter)) {
 		err := fmt.Errorf("answer is not a CMP message: has media type %.100q, want %q",
 			response.Header.Get("Content-Type"), MediaType)
-		if encoded(response) {
+		if isEncoded(response) {
 			return err
 		}
 		return withWords(err, response.Body)
 	}
-	if encoded(response) {
+	if isEncoded(response) {
 		return fmt.Errorf("answer has content encoding %.100q, want none", response.Header.Get("Content-Encoding"))
 	}
 	return nil
 }
 
-func encoded(response *http.Response) bool {
+func isEncoded(response *http.Response) bool {
 	encoding := response.Header.Get("Content-Encoding")
 	return encoding != "" && encoding != "identity"
 }

@@ -27,7 +27,7 @@ func (e *exchange) enroll() (cmp.PKIBody, transaction, error) {
 				"kur is protected by a shared secret, want a signature by the key of the certificate to update")
 	}
 	var err error
-	if t.wanted, err = e.wanted(); err != nil {
+	if t.wanted, err = e.readWanted(); err != nil {
 		return e.reject(t, err)
 	}
 	if e.faults.Reject {

@@ -15,7 +15,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// wanted is the certificate that a request asks for, checked.
+// readWanted is the certificate that a request asks for, checked.
 type wanted struct {
 	certReqID  int64
 	subject    []byte // DER Name
@@ -25,8 +25,8 @@ type wanted struct {
 	modified   string           // what is not granted, for people; empty: all is
 }
 
-// wanted reads the request for a certificate. All its errors are refusals.
-func (e *exchange) wanted() (*wanted, error) {
+// readWanted reads the request for a certificate. All its errors are refusals.
+func (e *exchange) readWanted() (*wanted, error) {
 	switch content := e.request.Body.Content.(type) {
 	case cmp.CertReqMessages:
 		return e.fromCRMF(content)

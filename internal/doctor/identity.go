@@ -139,9 +139,9 @@ func (d *doctor) chain(chain []*x509.Certificate, i *mtls.Identity) {
 	}
 	last := chain[len(chain)-1]
 	switch {
-	case selfIssued(last) && len(chain) == 1:
+	case isSelfIssued(last) && len(chain) == 1:
 		d.ok(checkChain, "the certificate is self-signed")
-	case selfIssued(last):
+	case isSelfIssued(last):
 		d.ok(checkChain, "complete: %d certificates, up to the root %q", len(chain), pki.DN(last.RawSubject))
 	default:
 		text := "it is not in TRUSTSTORE_PATH, so the CertService has to know it"
@@ -155,7 +155,7 @@ func (d *doctor) chain(chain []*x509.Certificate, i *mtls.Identity) {
 	}
 }
 
-func selfIssued(cert *x509.Certificate) bool {
+func isSelfIssued(cert *x509.Certificate) bool {
 	return string(cert.RawSubject) == string(cert.RawIssuer)
 }
 

@@ -36,7 +36,7 @@ type trial struct {
 func (t *trial) run() {
 	err := t.write()
 	if err == nil {
-		t.kept()
+		t.checkKept()
 		t.layout()
 		t.reader()
 	}
@@ -94,8 +94,8 @@ func (t *trial) write() error {
 	return nil
 }
 
-// kept compares what the file system made of the modes.
-func (t *trial) kept() {
+// checkKept compares what the file system made of the modes.
+func (t *trial) checkKept() {
 	info, err := os.Stat(t.secret)
 	if err != nil {
 		t.fail(enroll.StageFile, checkWriting, "a file just written is gone: "+files.Reason(err).Error(),

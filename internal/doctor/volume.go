@@ -45,7 +45,7 @@ func (d *doctor) volume() {
 	report, err := inspect.Dir(dir)
 	t := &trial{doctor: d, base: base, made: base == dir, published: report}
 	t.run()
-	d.published(report, err)
+	d.checkPublishedSet(report, err)
 }
 
 // statText words a file's mode and owner.
@@ -127,8 +127,8 @@ func bytesText(n uint64) string {
 	return fmt.Sprintf("%d KiB", n>>10)
 }
 
-// published judges what is there. Nothing that is wrong with it is a failure: certfetcher replaces it.
-func (d *doctor) published(report *inspect.Report, err error) {
+// checkPublishedSet judges what is there. Nothing that is wrong with it is a failure: certfetcher replaces it.
+func (d *doctor) checkPublishedSet(report *inspect.Report, err error) {
 	switch {
 	case errors.Is(err, inspect.ErrNothing), errors.Is(err, fs.ErrNotExist):
 		d.ok(checkPublished, "nothing yet")

@@ -39,7 +39,7 @@ func (a attempt) obtain(ctx context.Context) (Obtained, error) {
 	switch {
 	case !a.Now().Before(leaf.NotAfter):
 		because = "it expired at " + leaf.NotAfter.UTC().Format(time.RFC3339)
-		err = failed(StageOther, "the certificate cannot be renewed: %s, and %w", because, errForbidden)
+		err = fail(StageOther, "the certificate cannot be renewed: %s, and %w", because, errForbidden)
 	case a.enrolDirectly && mayEnrol:
 		a.Log.Info("enrolling", "trigger", "the CA answered an earlier update with other names than the requested ones")
 		obtained, err := a.enrol(ctx)
@@ -71,7 +71,7 @@ func (a attempt) noWay(ctx context.Context, err error) string {
 		a.enrolDirectly, a.foreignAt = true, a.Now()
 	}
 	because := refusal(err)
-	if because == "" && ctx.Err() == nil && a.elsewhere(err) && a.nearlyExpired(a.current.Chain[0]) {
+	if because == "" && ctx.Err() == nil && a.elsewhere(err) && a.isNearlyExpired(a.current.Chain[0]) {
 		because = "less than a tenth of its life is left, and the update fails: " + err.Error()
 	}
 	return because
@@ -82,7 +82,7 @@ func (a attempt) update(ctx context.Context) (Obtained, error) {
 	request := a.request
 	var err error
 	if request.OldKey, err = keygen.PrivateKeyPEM(a.current.Key); err != nil {
-		return Obtained{}, failed(StageKeyEncoding, "preparing the OLD_PK header: %w", err)
+		return Obtained{}, fail(StageKeyEncoding, "preparing the OLD_PK header: %w", err)
 	}
 	for _, cert := range a.current.Chain {
 		request.OldCert = append(request.OldCert,
@@ -90,7 +90,7 @@ func (a attempt) update(ctx context.Context) (Obtained, error) {
 	}
 	answer, err := a.service.Update(ctx, request)
 	if err != nil {
-		return Obtained{}, a.requestFailed(ctx, "asking the CertService to renew a certificate", err)
+		return Obtained{}, a.explainRequest(ctx, "asking the CertService to renew a certificate", err)
 	}
 	bundle, err := a.accept(a.key, a.csr, answer)
 	if err != nil {
@@ -104,7 +104,7 @@ func (a attempt) enrol(ctx context.Context) (Obtained, error) {
 	start := a.Now()
 	answer, err := a.service.Enroll(ctx, a.request)
 	if err != nil {
-		return Obtained{}, a.requestFailed(ctx, "asking the CertService for a certificate", err)
+		return Obtained{}, a.explainRequest(ctx, "asking the CertService for a certificate", err)
 	}
 	a.Log.Info("the CertService answered", "ca", a.Config.Request.CAName, "duration", a.since(start))
 	bundle, err := a.accept(a.key, a.csr, answer)

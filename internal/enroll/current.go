@@ -38,7 +38,7 @@ func (e *Enroller) keep() (*output.Bundle, string) {
 		return current, changed
 	}
 	if changed == "" {
-		changed = e.outdated(current)
+		changed = e.whyOutdated(current)
 	}
 	if changed != "" {
 		return nil, changed
@@ -56,10 +56,10 @@ func (e *Enroller) reportKept(leaf *x509.Certificate, changed string) {
 	e.Log.Info("the volume already holds a matching, valid certificate: nothing to do", attributes...)
 }
 
-// outdated says why a certificate should not stay, or "" when it should: it was requested as the configuration
+// whyOutdated says why a certificate should not stay, or "" when it should: it was requested as the configuration
 // requests one now, it verifies and, without a sidecar, it has more than a third of its life ahead. When a sidecar
 // renews is not decided here.
-func (e *Enroller) outdated(current *output.Bundle) string {
+func (e *Enroller) whyOutdated(current *output.Bundle) string {
 	if reason := e.changed(current); reason != "" {
 		return reason
 	}
@@ -77,7 +77,7 @@ func (e *Enroller) outdated(current *output.Bundle) string {
 // earlier release, what is in the certificate is compared.
 func (e *Enroller) changed(current *output.Bundle) string {
 	if record := recordOf(current); record != nil {
-		return record.Request.changed(requested(e.Config))
+		return record.Request.changed(requestedBy(e.Config))
 	}
 	return e.unlike(current.Chain[0])
 }

@@ -134,7 +134,7 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 // try.
 func (e *Enroller) writable() error {
 	if err := e.volume.Writable(); err != nil {
-		return failed(outputStage(err), "preparing the output directory: %w", err)
+		return fail(outputStage(err), "preparing the output directory: %w", err)
 	}
 	return nil
 }
@@ -150,7 +150,7 @@ func (e *Enroller) publish(bundle output.Bundle, how string) (Outcome, error) {
 		e.current.Store(&bundle)
 	}
 	if err != nil {
-		return outcome, failed(outputStage(err), "publishing the files: %w", err)
+		return outcome, fail(outputStage(err), "publishing the files: %w", err)
 	}
 	e.Log.Info("published", "path", e.Config.Output.Dir, "files", publication.Files, "duration", e.since(start))
 	return outcome, nil
@@ -181,7 +181,7 @@ func (e *Enroller) openVolume(ctx context.Context) (*output.Volume, error) {
 	cfg.Now, cfg.Log, cfg.NotePending, cfg.Done = e.Now, e.Log, e.NotePending, ctx.Done()
 	volume, err := output.Open(cfg)
 	if err != nil {
-		return nil, failed(outputStage(err), "opening the output directory: %w", err)
+		return nil, fail(outputStage(err), "opening the output directory: %w", err)
 	}
 	return volume, nil
 }
@@ -207,7 +207,7 @@ func (e *Enroller) fetch(ctx context.Context) (output.Bundle, error) {
 	start := e.Now()
 	answer, err := service.Enroll(ctx, request)
 	if err != nil {
-		return output.Bundle{}, e.requestFailed(ctx, "asking the CertService for a certificate", err)
+		return output.Bundle{}, e.explainRequest(ctx, "asking the CertService for a certificate", err)
 	}
 	e.Log.Info("the CertService answered", "ca", e.Config.Request.CAName, "duration", e.since(start))
 	return e.accept(key, csr, answer)
@@ -219,7 +219,7 @@ func (e *Enroller) client(retry *client.Retry) (*client.Client, error) {
 	cfg.Retry, cfg.UserAgent, cfg.Log = retry, e.UserAgent, e.Log
 	service, err := client.New(cfg)
 	if err != nil {
-		return nil, failed(StageClientConfiguration, "preparing the request: %w", err)
+		return nil, fail(StageClientConfiguration, "preparing the request: %w", err)
 	}
 	return service, nil
 }
@@ -239,7 +239,7 @@ func (e *Enroller) newKey() (crypto.Signer, error) {
 	start := e.Now()
 	key, err := keygen.GenerateKey(algorithm)
 	if err != nil {
-		return nil, failed(StageKeyGeneration, "making a key pair: %w", err)
+		return nil, fail(StageKeyGeneration, "making a key pair: %w", err)
 	}
 	e.Log.Info("made a key pair", "algorithm", algorithm, "duration", e.since(start))
 	return key, nil
@@ -249,27 +249,27 @@ func (e *Enroller) request(key crypto.Signer) (*x509.CertificateRequest, client.
 	start := e.Now()
 	csr, err := keygen.CreateCSR(e.Config.Certificate.Template, key)
 	if err != nil {
-		return nil, client.Request{}, failed(StageCSR, "making the certificate signing request: %w", err)
+		return nil, client.Request{}, fail(StageCSR, "making the certificate signing request: %w", err)
 	}
 	keyPEM, err := keygen.PrivateKeyPEM(key)
 	if err != nil {
-		return nil, client.Request{}, failed(StageKeyEncoding, "preparing the PK header: %w", err)
+		return nil, client.Request{}, fail(StageKeyEncoding, "preparing the PK header: %w", err)
 	}
 	e.Log.Info("made the certificate signing request", "subject", pki.DN(csr.RawSubject), "sans",
 		pki.RequestNames(csr), "duration", e.since(start))
 	return csr, client.Request{CSR: keygen.CSRPEM(csr), Key: keyPEM}, nil
 }
 
-// requestFailed adds the stage. An interruption is none of the CertService's faults, whatever the
+// explainRequest adds the stage. An interruption is none of the CertService's faults, whatever the
 // last try met.
-func (e *Enroller) requestFailed(ctx context.Context, doing string, err error) error {
+func (e *Enroller) explainRequest(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
-		return failed(StageOther, "interrupted while %s: %w", doing, err)
+		return fail(StageOther, "interrupted while %s: %w", doing, err)
 	}
 	if foreignNames(err) {
-		return failed(requestStage(err), "%s of CA %q: %w; %w", doing, e.Config.Request.CAName, err, errNames)
+		return fail(requestStage(err), "%s of CA %q: %w; %w", doing, e.Config.Request.CAName, err, errNames)
 	}
-	return failed(requestStage(err), "%s of CA %q: %w%s", doing, e.Config.Request.CAName, err, e.keyAdvice(err))
+	return fail(requestStage(err), "%s of CA %q: %w%s", doing, e.Config.Request.CAName, err, e.keyAdvice(err))
 }
 
 // keyAdvice is what to do where an ONAP CertService refuses a key that is not RSA: it says no more than that the key is
@@ -291,15 +291,15 @@ func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest,
 	start := e.Now()
 	chain, trusted, err := answer.Certificates()
 	if err != nil {
-		return output.Bundle{}, failed(StageConversion, "reading the CertService's answer: %w", err)
+		return output.Bundle{}, fail(StageConversion, "reading the CertService's answer: %w", err)
 	}
 	result, err := verify.Answer(csr, chain, trusted, e.Now())
 	if err != nil {
 		text := "verifying the certificate: " + answer.Clean(err.Error())
 		if _, ok := errors.AsType[*verify.NamesError](err); ok {
-			return output.Bundle{}, failed(StageVerification, "%s; %w", text, errNames)
+			return output.Bundle{}, fail(StageVerification, "%s; %w", text, errNames)
 		}
-		return output.Bundle{}, failed(StageVerification, "%s", text)
+		return output.Bundle{}, fail(StageVerification, "%s", text)
 	}
 	for _, warning := range result.Warnings {
 		e.Log.Warn("certificate accepted with a warning", "error", answer.Clean(warning))

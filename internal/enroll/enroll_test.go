@@ -89,7 +89,7 @@ func TestOutdated_sameCertificate_stays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := configuration(t, nil)
 			e := &Enroller{Config: cfg, Log: slog.New(slog.DiscardHandler), Now: time.Now}
-			assert.Empty(t, e.outdated(issued(t, cfg, change)))
+			assert.Empty(t, e.whyOutdated(issued(t, cfg, change)))
 		})
 	}
 }
@@ -98,7 +98,7 @@ func TestOutdated_commonNameAddedAsDNSName_stays(t *testing.T) {
 	cfg := configuration(t, map[string]string{"SANS": "192.0.2.1"})
 	e := &Enroller{Config: cfg, Now: time.Now}
 	bundle := issued(t, cfg, func(leaf *x509.Certificate) { leaf.DNSNames = []string{"app.example.org"} })
-	assert.Empty(t, e.outdated(bundle))
+	assert.Empty(t, e.whyOutdated(bundle))
 }
 
 func TestOutdated_another_saysWhatDiffers(t *testing.T) {
@@ -129,7 +129,7 @@ func TestOutdated_another_saysWhatDiffers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := configuration(t, row.changes)
 			e := &Enroller{Config: cfg, Now: time.Now}
-			assert.Equal(t, row.want, e.outdated(issued(t, cfg, row.change)))
+			assert.Equal(t, row.want, e.whyOutdated(issued(t, cfg, row.change)))
 		})
 	}
 }
@@ -139,7 +139,7 @@ func TestOutdated_otherKeyAlgorithm_isSaid(t *testing.T) {
 	bundle := issued(t, cfg, nil)
 	cfg.Certificate.KeyAlgorithm = "RSA-2048"
 	e := &Enroller{Config: cfg, Now: time.Now}
-	assert.Equal(t, "the key on the volume is ECDSA-P256, KEY_ALGORITHM asks for RSA-2048", e.outdated(bundle))
+	assert.Equal(t, "the key on the volume is ECDSA-P256, KEY_ALGORITHM asks for RSA-2048", e.whyOutdated(bundle))
 }
 
 func TestOutdated_foreignAnchor_doesNotVerify(t *testing.T) {
@@ -147,7 +147,7 @@ func TestOutdated_foreignAnchor_doesNotVerify(t *testing.T) {
 	bundle := issued(t, cfg, nil)
 	bundle.Trusted = issued(t, cfg, nil).Trusted
 	e := &Enroller{Config: cfg, Now: time.Now}
-	assert.Contains(t, e.outdated(bundle), "the certificate on the volume does not verify: ")
+	assert.Contains(t, e.whyOutdated(bundle), "the certificate on the volume does not verify: ")
 }
 
 func TestStageOf_errorsOfTheStages_areTheContractsCodes(t *testing.T) {

@@ -27,7 +27,7 @@ func refusal(err error) string {
 		return "the key on the volume cannot be sent: " + err.Error()
 	case foreignNames(err):
 		return "the CA answers the update with other names than the requested ones: " + err.Error()
-	case wasted(err):
+	case isWasted(err):
 		return "" // an enrolment would most likely meet the same
 	case errors.As(err, &status):
 		switch code := status.StatusCode; {
@@ -58,8 +58,8 @@ func foreignNames(err error) bool {
 	return errors.Is(err, errNames) || errors.As(err, &status) && status.Reason == client.ReasonNames
 }
 
-// wasted tells of an error whether a certificate was issued that cannot be used.
-func wasted(err error) bool {
+// isWasted tells of an error whether a certificate was issued that cannot be used.
+func isWasted(err error) bool {
 	stage := StageOf(err)
 	return stage == StageVerification || stage == StageConversion || foreignNames(err)
 }
@@ -85,8 +85,8 @@ func (e *Enroller) elsewhere(err error) bool {
 	return false
 }
 
-// nearlyExpired tells whether less than a tenth of a certificate's life is left.
-func (e *Enroller) nearlyExpired(leaf *x509.Certificate) bool {
+// isNearlyExpired tells whether less than a tenth of a certificate's life is left.
+func (e *Enroller) isNearlyExpired(leaf *x509.Certificate) bool {
 	return e.Now().After(pki.Moment(leaf.NotBefore, leaf.NotAfter, 0.9))
 }
 
@@ -114,5 +114,5 @@ func HintOf(err error) Hint {
 		return Hint{Permanent: connection.Permanent}
 	}
 	// A CA that issues what was not asked for would do so at every try.
-	return Hint{Permanent: wasted(err), Wasted: wasted(err)}
+	return Hint{Permanent: isWasted(err), Wasted: isWasted(err)}
 }

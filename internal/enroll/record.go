@@ -41,8 +41,8 @@ type Requested struct {
 	CA           string   `json:"ca"`
 }
 
-// requested is what a configuration requests.
-func requested(cfg Settings) Requested {
+// requestedBy is what a configuration requests.
+func requestedBy(cfg Settings) Requested {
 	template := cfg.Certificate.Template
 	return Requested{
 		Subject: pki.DN(template.RawSubject), SANs: slices.Compact(pki.RequestNames(template)),
@@ -69,7 +69,7 @@ func (r Requested) changed(now Requested) string {
 // note is the record for a certificate that was just accepted, as it is published.
 func (e *Enroller) note(leaf *x509.Certificate) []byte {
 	encoded, err := json.MarshalIndent(Record{
-		Version: recordVersion, Certificate: fingerprint(leaf), Request: requested(e.Config),
+		Version: recordVersion, Certificate: fingerprint(leaf), Request: requestedBy(e.Config),
 		AcceptedFrom: e.Config.Request.URL, EnrolDirectly: e.enrolDirectly,
 	}, "", "  ")
 	if err != nil { // strings and a number cannot fail to be encoded

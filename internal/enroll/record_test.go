@@ -34,10 +34,10 @@ func enroller(cfg Settings) *Enroller {
 
 func TestOutdated_requestedAsNow_stays_whateverTheCAChanged(t *testing.T) {
 	cfg := configuration(t, nil)
-	assert.Empty(t, enroller(cfg).outdated(recorded(t, cfg)))
+	assert.Empty(t, enroller(cfg).whyOutdated(recorded(t, cfg)))
 	again := configuration(t, map[string]string{"SANS": "192.0.2.1,app.EXAMPLE.org",
 		"REQUEST_URL": "https://elsewhere.example.org/v1/certificate/"})
-	assert.Empty(t, enroller(again).outdated(recorded(t, cfg)),
+	assert.Empty(t, enroller(again).whyOutdated(recorded(t, cfg)),
 		"neither order nor case nor the address of the CertService")
 }
 
@@ -59,7 +59,7 @@ func TestOutdated_requestedDifferentlyNow_saysWhatDiffers(t *testing.T) {
 	} {
 		t.Run(variable, func(t *testing.T) {
 			assert.Equal(t, row.want,
-				enroller(configuration(t, map[string]string{variable: row.value})).outdated(bundle))
+				enroller(configuration(t, map[string]string{variable: row.value})).whyOutdated(bundle))
 		})
 	}
 }
@@ -82,7 +82,7 @@ func TestOutdated_recordReplacesNoCheck(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := recorded(t, cfg)
 			row.harm(b)
-			assert.Contains(t, enroller(cfg).outdated(b), row.want)
+			assert.Contains(t, enroller(cfg).whyOutdated(b), row.want)
 		})
 	}
 }
@@ -92,7 +92,7 @@ func TestParseRecord_whatIsNotOurs_isNone(t *testing.T) {
 	note := recorded(t, cfg).Note
 	record, err := ParseRecord(note)
 	require.NoError(t, err)
-	assert.Equal(t, requested(cfg), record.Request)
+	assert.Equal(t, requestedBy(cfg), record.Request)
 	assert.Equal(t, cfg.Request.URL, record.AcceptedFrom)
 	for name, text := range map[string]string{
 		"nothing":             "",

@@ -21,8 +21,8 @@ type Obtained struct {
 }
 
 // Obtain gets a certificate in place of the current one, with one try of each request: it asks for an update and,
-// where that is not possible, for a new enrolment, unless that is forbidden. Publish must have followed before it is called
-// again, unless it failed. An error is always of type *Error.
+// where that is not possible, for a new enrolment, unless that is forbidden. Publish must have followed before it is
+// called again, unless it failed. An error is always of type *Error.
 func (e *Enroller) Obtain(ctx context.Context) (Obtained, error) {
 	if err := e.writable(); err != nil {
 		return Obtained{}, err
@@ -54,7 +54,7 @@ func (e *Enroller) Obtain(ctx context.Context) (Obtained, error) {
 func (e *Enroller) leftOver() *Obtained {
 	left := e.pending
 	e.pending = nil
-	if left == nil || e.outdated(&left.bundle) != "" {
+	if left == nil || e.whyOutdated(&left.bundle) != "" {
 		return nil
 	}
 	e.Log.Info("publishing the certificate that could not be published before", "serial",
@@ -110,7 +110,7 @@ func (e *Enroller) Restore() (Outcome, error) {
 	}
 	publication, err := e.volume.Restore()
 	if err != nil {
-		return Outcome{}, failed(outputStage(err), "putting published files back: %w", err)
+		return Outcome{}, fail(outputStage(err), "putting published files back: %w", err)
 	}
 	return Outcome{
 		Bundle: *e.current.Load(), How: Kept, Files: publication.Files, Changed: publication.Changed,
@@ -134,7 +134,7 @@ func (e *Enroller) prefers(other output.Bundle) bool {
 	}
 	trusted := other
 	trusted.Trusted = current.Trusted
-	return newer > 0 && e.outdated(&other) == "" && e.outdated(&trusted) == ""
+	return newer > 0 && e.whyOutdated(&other) == "" && e.whyOutdated(&trusted) == ""
 }
 
 func subset(some, all []*x509.Certificate) bool {

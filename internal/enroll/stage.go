@@ -93,7 +93,7 @@ func (e *Error) Error() string { return e.Err.Error() }
 // Unwrap gives the stage's own error.
 func (e *Error) Unwrap() error { return e.Err }
 
-func failed(stage Stage, format string, args ...any) error {
+func fail(stage Stage, format string, args ...any) error {
 	return &Error{Stage: stage, Err: fmt.Errorf(format, args...)}
 }
 

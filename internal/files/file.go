@@ -90,9 +90,9 @@ func OpenDir(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
 }
 
-// Write replaces the content of a file that another process reads, or makes it with the mode. It writes to regular files
-// and to devices of characters, such as /dev/null, never through a symbolic link or into a file that has another name
-// as well, as these may lead to a file that was not meant, and it never waits: a named pipe could make it.
+// Write replaces the content of a file that another process reads, or makes it with the mode. It writes to regular
+// files and to devices of characters, such as /dev/null, never through a symbolic link or into a file that has another
+// name as well, as these may lead to a file that was not meant, and it never waits: a named pipe could make it.
 func Write(path string, data []byte, mode fs.FileMode) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, mode)
 	if err != nil {

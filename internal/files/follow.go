@@ -86,7 +86,7 @@ func (f *Follower) Run(ctx context.Context) {
 			f.startOver()
 			changed = true
 		case <-recheck:
-			if changed = f.replaced(); changed {
+			if changed = f.hasReplaced(); changed {
 				f.startOver()
 			}
 		case <-timer.C:
@@ -115,7 +115,7 @@ func (f *Follower) handle(event fsnotify.Event) (changed bool) {
 	changed, moved := f.Look(event.Name, event.Has(fsnotify.Create), removed)
 	if moved {
 		f.follow()
-		f.moved()
+		f.callMoved()
 	}
 	return changed
 }
@@ -145,8 +145,8 @@ func (f *Follower) dirs() []string {
 	return slices.Compact(slices.Sorted(slices.Values(f.Dirs())))
 }
 
-// replaced tells whether something else is now where a followed directory was.
-func (f *Follower) replaced() bool {
+// hasReplaced tells whether something else is now where a followed directory was.
+func (f *Follower) hasReplaced() bool {
 	return slices.ContainsFunc(f.watched, func(dir string) bool {
 		now, err := os.Stat(dir)
 		return err != nil || !os.SameFile(f.seen[dir], now)
@@ -161,10 +161,10 @@ func (f *Follower) startOver() {
 	f.watched = nil
 	clear(f.seen)
 	f.follow()
-	f.moved()
+	f.callMoved()
 }
 
-func (f *Follower) moved() {
+func (f *Follower) callMoved() {
 	if f.Moved != nil {
 		f.Moved()
 	}

@@ -16,7 +16,8 @@ import (
 const (
 	// LockWait is how long another process is waited for. What is done under a lock takes milliseconds.
 	LockWait = 10 * time.Second
-	// waitForMode is how long a file that may not be opened is waited for: the process that has just made it sets its mode next.
+	// waitForMode is how long a file that may not be opened is waited for: the process that has just made it sets its
+	// mode next.
 	waitForMode = time.Second
 	// waitForOld is how long flock(2) on the directory is waited for. Releases before this one know no other lock, but
 	// anybody who may read the directory can hold it for ever.
@@ -86,7 +87,7 @@ func lockDir(dir *os.File, name string, done <-chan struct{}, remove bool) (unlo
 			return lockOld(dir, done), nil
 		case errors.Is(err, fs.ErrPermission) && waited > waitForMode:
 			return nil, &ForeignLockError{name, "may not be opened: it belongs to another user"}
-		case !isRetried(err) || errors.Is(err, errRemoved):
+		case !isTemporary(err) || errors.Is(err, errRemoved):
 			return nil, err
 		case waited > LockWait:
 			return nil, ErrLocked
@@ -99,8 +100,8 @@ func lockDir(dir *os.File, name string, done <-chan struct{}, remove bool) (unlo
 	}
 }
 
-// isRetried tells of an error that may be gone the next moment.
-func isRetried(err error) bool {
+// isTemporary tells of an error that may be gone the next moment.
+func isTemporary(err error) bool {
 	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, errReplaced) || errors.Is(err, fs.ErrPermission) ||
 		errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EINTR)
 }

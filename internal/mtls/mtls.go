@@ -97,7 +97,7 @@ type contents struct {
 
 func read(f Files) (contents, error) {
 	var c contents
-	err := joined(c.readKeystore(f), c.readTruststore(f))
+	err := joinErrors(c.readKeystore(f), c.readTruststore(f))
 	return c, err
 }
 
@@ -108,7 +108,7 @@ func (c *contents) readKeystore(f Files) error {
 		c.key, errs[1] = readFile("KEYSTORE_KEY_PATH", f.KeystoreKeyPath)
 	}
 	c.keystorePassword, errs[2] = readPassword("KEYSTORE_PASSWORD_FILE", f.KeystorePasswordFile, f.KeystorePassword)
-	return joined(errs[:]...)
+	return joinErrors(errs[:]...)
 }
 
 func (c *contents) readTruststore(f Files) error {
@@ -116,7 +116,7 @@ func (c *contents) readTruststore(f Files) error {
 	c.truststore, errs[0] = readFile("TRUSTSTORE_PATH", f.TruststorePath)
 	c.truststorePassword, errs[1] = readPassword("TRUSTSTORE_PASSWORD_FILE",
 		f.TruststorePasswordFile, f.TruststorePassword)
-	return joined(errs[:]...)
+	return joinErrors(errs[:]...)
 }
 
 // readPassword reads a password's file, where there is one.
@@ -139,8 +139,8 @@ func passwordVariable(name, file string) string {
 	return name
 }
 
-// joined puts errors on one line: they end in a termination message.
-func joined(errs ...error) (all error) {
+// joinErrors puts errors on one line: they end in a termination message.
+func joinErrors(errs ...error) (all error) {
 	for _, err := range errs {
 		switch {
 		case all == nil:
@@ -183,7 +183,7 @@ func (c contents) identity(f Files) (*Identity, error) {
 	both.Go(func() { own, errs[0] = c.certificate(f) })
 	both.Go(func() { errs[1] = c.trust(f, i) })
 	both.Wait()
-	if err := joined(errs[:]...); err != nil {
+	if err := joinErrors(errs[:]...); err != nil {
 		return nil, err
 	}
 	i.Certificate, i.KeystoreFormat = own.certificate, own.format
@@ -221,8 +221,8 @@ func (o opened) unreadableKey() error {
 	return nil
 }
 
-// skipped says of each entry that cannot be read that it was passed over.
-func (o opened) skipped() []string {
+// skippedEntries says of each entry that cannot be read that it was passed over.
+func (o opened) skippedEntries() []string {
 	var sentences []string
 	for _, u := range o.Unreadable {
 		sentences = append(sentences, fmt.Sprintf("%s %q: %v; it is skipped", o.variable, o.path, u))

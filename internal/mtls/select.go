@@ -55,7 +55,7 @@ func (c contents) certificate(f Files) (chosen, error) {
 		}
 		cert.Certificate = append(cert.Certificate, link.Raw)
 	}
-	return chosen{cert, format, store.skipped()}, nil
+	return chosen{cert, format, store.skippedEntries()}, nil
 }
 
 // withKeyFile gives each key of the key file its chain among the certificates of the keystore. Keys that

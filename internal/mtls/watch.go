@@ -111,7 +111,7 @@ func (f *follower) look() {
 		if err.Error() != f.lastErr {
 			f.lastErr = err.Error()
 			f.seen = [sha256.Size]byte{} // what comes next is news
-			f.refused(err)
+			f.refuse(err)
 		}
 		return
 	}
@@ -123,7 +123,7 @@ func (f *follower) look() {
 	f.seen = digest
 	next, err := read.identity(f.files)
 	if err != nil {
-		f.refused(err)
+		f.refuse(err)
 		return
 	}
 	f.current.Store(next)
@@ -135,7 +135,7 @@ func (f *follower) look() {
 	}
 }
 
-func (f *follower) refused(err error) {
+func (f *follower) refuse(err error) {
 	f.log.Error("the new mutual TLS files are unusable, keeping the identity in use", "error", err.Error())
 	if f.onReload != nil {
 		f.onReload(nil, err)

@@ -93,7 +93,7 @@ func (a *appender) rewrite(p *part, bags []bag, target bool) error {
 	var content cryptobyte.Builder
 	content.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		for _, bag := range bags {
-			if c, ok := a.marked(bag); ok {
+			if c, ok := a.readMarked(bag); ok {
 				addCertificateBag(b, c)
 				changed = true
 			} else {
@@ -120,8 +120,8 @@ func (a *appender) rewrite(p *part, bags []bag, target bool) error {
 	return err
 }
 
-// marked is the certificate of a bag that is to be marked, with the mark.
-func (a *appender) marked(b bag) (Certificate, bool) {
+// readMarked is the certificate of a bag that is to be readMarked, with the mark.
+func (a *appender) readMarked(b bag) (Certificate, bool) {
 	if b.err != nil || b.trusted || !b.id.Equal(oidCertBag) {
 		return Certificate{}, false
 	}

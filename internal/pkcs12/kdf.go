@@ -116,7 +116,7 @@ type pbkdf2Params struct {
 
 func (a algorithm) pbkdf2() pbkdf2Params {
 	if !a.oid.Equal(oidPBKDF2) {
-		a.params.fail(unsupported("key derivation", a.oid, "PBKDF2 or scrypt"))
+		a.params.fail(unsupportedError("key derivation", a.oid, "PBKDF2 or scrypt"))
 	}
 	params := a.params.sequence("PBKDF2 parameters")
 	k := pbkdf2Params{hash: crypto.SHA1}
@@ -137,7 +137,7 @@ func (r *reader) hmacHash(oid asn1.ObjectIdentifier) crypto.Hash {
 			return h.hash
 		}
 	}
-	r.fail(unsupported("HMAC algorithm", oid, "HMAC with SHA-1 or SHA-2"))
+	r.fail(unsupportedError("HMAC algorithm", oid, "HMAC with SHA-1 or SHA-2"))
 	return 0
 }
 

@@ -35,7 +35,7 @@ func (r *reader) mac() *mac {
 			return m
 		}
 	}
-	data.fail(unsupported("MAC algorithm", alg.oid, "SHA-1, SHA-2 or PBMAC1"))
+	data.fail(unsupportedError("MAC algorithm", alg.oid, "SHA-1, SHA-2 or PBMAC1"))
 	return m
 }
 

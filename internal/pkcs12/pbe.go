@@ -44,7 +44,7 @@ func (a algorithm) pbe() pbe {
 	case a.oid.Equal(oidPBEWithSHA1AndRC240):
 		return a.appendixC(5)
 	}
-	a.params.fail(unsupported("encryption algorithm", a.oid, "PBES2, or pbeWithSHA1 and 3DES or RC2"))
+	a.params.fail(unsupportedError("encryption algorithm", a.oid, "PBES2, or pbeWithSHA1 and 3DES or RC2"))
 	return pbe{}
 }
 
@@ -82,7 +82,7 @@ func (a algorithm) pbes2() pbe {
 	case enc.oid.Equal(oidDESEDE3CBC):
 		p.keySize, ivSize = 24, des.BlockSize
 	default:
-		params.fail(unsupported("PBES2 cipher", enc.oid, "AES-CBC or 3DES-CBC"))
+		params.fail(unsupportedError("PBES2 cipher", enc.oid, "AES-CBC or 3DES-CBC"))
 	}
 	if derived != 0 && derived != p.keySize {
 		params.fail(fmt.Errorf("PBES2 derives a key of %d bytes, its cipher wants %d", derived, p.keySize))
@@ -220,8 +220,8 @@ var weak = map[string]string{
 	"1.2.840.113549.2.6":      "HMAC-MD5",
 }
 
-// unsupported says that an algorithm is not read, and how the file can be converted.
-func unsupported(what string, oid asn1.ObjectIdentifier, want string) error {
+// unsupportedError says that an algorithm is not read, and how the file can be converted.
+func unsupportedError(what string, oid asn1.ObjectIdentifier, want string) error {
 	name, known := weak[oid.String()]
 	if !known {
 		return fmt.Errorf("%s %v is not supported, want %s", what, oid, want)

@@ -50,7 +50,7 @@ func VerifyPath(leaf *x509.Certificate, o PathOptions) ([][]*x509.Certificate, e
 		for _, cert := range certs {
 			if Unusable(cert) == nil {
 				given[string(cert.Raw)] = cert
-				pool.AddCert(c.relaxed(cert))
+				pool.AddCert(c.relax(cert))
 			}
 		}
 	}
@@ -58,9 +58,9 @@ func VerifyPath(leaf *x509.Certificate, o PathOptions) ([][]*x509.Certificate, e
 	if add(options.Roots, o.Anchors); o.Pool != nil {
 		options.Roots = o.Pool
 	}
-	chains, err := c.relaxed(leaf).Verify(options)
+	chains, err := c.relax(leaf).Verify(options)
 	if err != nil {
-		return nil, explained(leaf, o, err)
+		return nil, explain(leaf, o, err)
 	}
 	var refusal error
 	chains = slices.DeleteFunc(chains, func(chain []*x509.Certificate) bool {
@@ -82,8 +82,8 @@ func VerifyPath(leaf *x509.Certificate, o PathOptions) ([][]*x509.Certificate, e
 	return chains, nil
 }
 
-// explained adds the reason to an error that does not say it. Dates and usages are said.
-func explained(leaf *x509.Certificate, o PathOptions, err error) error {
+// explain adds the reason to an error that does not say it. Dates and usages are said.
+func explain(leaf *x509.Certificate, o PathOptions, err error) error {
 	if tellsReason(err) {
 		return err
 	}
@@ -95,9 +95,9 @@ func explained(leaf *x509.Certificate, o PathOptions, err error) error {
 
 var oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
 
-// relaxed is a certificate for crypto/x509, whose name constraints are checked here where it does not understand them.
+// relax is a certificate for crypto/x509, whose name constraints are checked here where it does not understand them.
 // What it does understand among them, it applies all the same.
-func (c *checker) relaxed(cert *x509.Certificate) *x509.Certificate {
+func (c *checker) relax(cert *x509.Certificate) *x509.Certificate {
 	if !slices.ContainsFunc(cert.UnhandledCriticalExtensions, oidNameConstraints.Equal) ||
 		c.constraintsOf(cert).unreadable {
 		return cert

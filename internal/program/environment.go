@@ -137,12 +137,12 @@ func (r *Reader) readTwin(at int) {
 }
 
 // Faults returns what is wrong, in the order in which the variables are documented.
-func (r *Reader) Faults() []Fault { return r.sorted(r.faults) }
+func (r *Reader) Faults() []Fault { return r.sortFaults(r.faults) }
 
 // Warnings returns what is usable but doubtful, in the same order.
-func (r *Reader) Warnings() []Fault { return r.sorted(r.warnings) }
+func (r *Reader) Warnings() []Fault { return r.sortFaults(r.warnings) }
 
-func (r *Reader) sorted(faults []Fault) []Fault {
+func (r *Reader) sortFaults(faults []Fault) []Fault {
 	return slices.SortedStableFunc(slices.Values(faults), func(a, b Fault) int {
 		return r.position(a.Variable) - r.position(b.Variable)
 	})

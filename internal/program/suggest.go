@@ -16,7 +16,7 @@ func Closest(name string, known []string) (string, bool) {
 	upper, written := strings.ToUpper(name), bare(name)
 	best, least := "", len(written)
 	for _, candidate := range known {
-		isAbbreviation := abbreviated(upper, strings.ToUpper(candidate))
+		isAbbreviation := isAbbreviation(upper, strings.ToUpper(candidate))
 		// Every start looks at every variable: names whose lengths alone are too far apart are not compared.
 		if apart := len(written) - letters(candidate); !isAbbreviation && max(apart, -apart) > mostTolerated {
 			continue
@@ -26,16 +26,16 @@ func Closest(name string, known []string) (string, bool) {
 		if d > 0 && isAbbreviation {
 			d = 1
 		}
-		if d <= tolerated(written, meant) && d < least {
+		if d <= mostEdits(written, meant) && d < least {
 			best, least = candidate, d
 		}
 	}
 	return best, best != ""
 }
 
-// tolerated is by how many edits two names may differ. Of short ones, many words are near: only a letter that is
+// mostEdits is by how many edits two names may differ. Of short ones, many words are near: only a letter that is
 // missing or swapped with its neighbour counts.
-func tolerated(written, meant string) int {
+func mostEdits(written, meant string) int {
 	switch n := min(len(written), len(meant)); {
 	case n < 3:
 		return 0
@@ -58,8 +58,8 @@ func sameLetters(a, b string) bool {
 	return slices.Equal(slices.Sorted(slices.Values([]byte(a))), slices.Sorted(slices.Values([]byte(b))))
 }
 
-// abbreviated tells two names of which one has the other's last word cut off: KEYSTORE_PASS, HEALTH_ADDRESS.
-func abbreviated(a, b string) bool {
+// isAbbreviation tells two names of which one has the other's last word cut off: KEYSTORE_PASS, HEALTH_ADDRESS.
+func isAbbreviation(a, b string) bool {
 	if len(a) > len(b) {
 		a, b = b, a
 	}
@@ -139,8 +139,8 @@ func LogMisspelt(log *slog.Logger, known []string) {
 // NeedsAttention is the message of a warning about a variable.
 const NeedsAttention = "the environment needs attention"
 
-// injected tells the variables that Kubernetes sets for each Service, whatever its name.
-func injected(name string) bool {
+// isInjected tells the variables that Kubernetes sets for each Service, whatever its name.
+func isInjected(name string) bool {
 	for _, suffix := range []string{"_SERVICE_HOST", "_SERVICE_PORT", "_PORT"} {
 		if strings.HasSuffix(name, suffix) {
 			return true
@@ -164,7 +164,7 @@ func FindMisspelt(known []string) []Misspelling {
 	var found []Misspelling
 	for _, entry := range os.Environ() {
 		name, value, _ := strings.Cut(entry, "=")
-		if value == "" || slices.Contains(known, name) || slices.Contains(foreign, name) || injected(name) {
+		if value == "" || slices.Contains(known, name) || slices.Contains(foreign, name) || isInjected(name) {
 			continue
 		}
 		if of, isTwin := strings.CutSuffix(name, "_FILE"); isTwin && slices.Contains(known, of) {

@@ -80,7 +80,7 @@ func (s *Sidecar) Restore() (current Certificate, changed bool, err error) {
 	case err != nil:
 		return Certificate{}, false, err
 	case outcome.Changed:
-		return s.restored(outcome), true, nil
+		return s.adoptRestored(outcome), true, nil
 	case s.merged.Load():
 		s.notifyOfMerging(outcome)
 	default:
@@ -89,7 +89,7 @@ func (s *Sidecar) Restore() (current Certificate, changed bool, err error) {
 	return Certificate{}, false, err
 }
 
-func (s *Sidecar) restored(outcome enroll.Outcome) Certificate {
+func (s *Sidecar) adoptRestored(outcome enroll.Outcome) Certificate {
 	reason := reasonRestored
 	switch {
 	case s.incomplete != "":

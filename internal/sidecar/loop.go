@@ -76,7 +76,7 @@ func (l *Loop) Run(ctx context.Context, current Certificate) {
 		case o := <-r.attempt:
 			r.end(o)
 		case <-l.Disturbed:
-			r.disturbed()
+			r.restoreSoon()
 		}
 		timer.Reset(max(0, min(recheck, r.untilAttempt(), r.untilRestore())))
 	}
@@ -183,8 +183,8 @@ func (r *run) observe() {
 	}
 }
 
-// disturbed puts files back, at once unless that has just been done.
-func (r *run) disturbed() {
+// restoreSoon puts files back, at once unless that has just been done.
+func (r *run) restoreSoon() {
 	if next := r.pace.next(); r.now().Before(next) {
 		r.restoreNext = next
 		return

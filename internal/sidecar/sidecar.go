@@ -1,10 +1,10 @@
-// Package sidecar keeps the certificate on a volume valid for as long as it runs, and the application notified of it. The
-// Loop decides when to renew and when to restore published files; it knows neither HTTP nor files, but a Renewer, a
-// channel of requests, a channel of disturbances and a clock. Sidecar is that Renewer: it joins the enrolment, the
+// Package sidecar keeps the certificate on a volume valid for as long as it runs, and the application notified of it.
+// The Loop decides when to renew and when to restore published files; it knows neither HTTP nor files, but a Renewer,
+// a channel of requests, a channel of disturbances and a clock. Sidecar is that Renewer: it joins the enrolment, the
 // notifications and the metrics.
 //
-// All decisions are made on wall-clock time and made again at least once a minute, so that a machine that was suspended,
-// or whose clock was set, renews as soon as it is due.
+// All decisions are made on wall-clock time and made again at least once a minute, so that a machine that was
+// suspended, or whose clock was set, renews as soon as it is due.
 package sidecar
 
 import (

@@ -39,7 +39,7 @@ func (r *run) check(cfg Config, later func(path string) bool) []error {
 		note(r.checkMerge(cfg.Truststores, later, note))
 	}
 	for _, c := range cfg.Keystores {
-		if r.awaited(c.Source, later) {
+		if r.isAwaited(c.Source, later) {
 			_, err := r.claim(c.Destination, codeCopy)
 			note(err)
 			continue
@@ -75,11 +75,11 @@ func (r *run) checkMerge(stores []Store, later func(path string) bool, note func
 
 // awaitsStore says whether a truststore or its password is yet to be made.
 func (r *run) awaitsStore(s Store, later func(path string) bool) bool {
-	return r.awaited(s.Path, later) || s.PasswordPath != "" && r.awaited(s.PasswordPath, later)
+	return r.isAwaited(s.Path, later) || s.PasswordPath != "" && r.isAwaited(s.PasswordPath, later)
 }
 
-// awaited says whether a file is yet to be made.
-func (r *run) awaited(path string, later func(path string) bool) bool {
+// isAwaited says whether a file is yet to be made.
+func (r *run) isAwaited(path string, later func(path string) bool) bool {
 	_, err := r.read(path)
 	return errors.Is(err, fs.ErrNotExist) && later(path)
 }

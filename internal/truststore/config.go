@@ -222,7 +222,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // ExitCode is the process's exit code when this step failed.
 func (e *Error) ExitCode() int { return e.Code }
 
-func failed(code int, format string, args ...any) *Error {
+func fail(code int, format string, args ...any) *Error {
 	return &Error{Code: code, Err: fmt.Errorf(format, args...)}
 }
 

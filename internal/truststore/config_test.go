@@ -52,8 +52,8 @@ func TestWanted_anyVariable(t *testing.T) {
 func TestExitCode_ofOtherErrors(t *testing.T) {
 	assert.Equal(t, 0, ExitCode(nil))
 	assert.Equal(t, 99, ExitCode(os.ErrClosed))
-	assert.Equal(t, 5, ExitCode(fmt.Errorf("after the renewal: %w", failed(codeBackup, "x"))))
-	require.ErrorIs(t, failed(codeSave, "y: %w", os.ErrClosed), os.ErrClosed)
+	assert.Equal(t, 5, ExitCode(fmt.Errorf("after the renewal: %w", fail(codeBackup, "x"))))
+	require.ErrorIs(t, fail(codeSave, "y: %w", os.ErrClosed), os.ErrClosed)
 }
 
 func TestWriteUsage_listsVariablesAndExitCodes(t *testing.T) {

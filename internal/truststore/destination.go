@@ -18,7 +18,7 @@ func (c Config) destinationDirs() ([]string, error) {
 	add := func(path string, exitCode int) error {
 		real, err := realPath(path)
 		if err != nil {
-			return failed(exitCode, "resolving destination: %w", err)
+			return fail(exitCode, "resolving destination: %w", err)
 		}
 		dirs = append(dirs, filepath.Dir(real))
 		return nil
@@ -42,9 +42,9 @@ func (r *run) copy(c Copy) error {
 	source, err := r.read(c.Source)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return failed(codeMissing, "keystore %q of %s does not exist", c.Source, sourcesVariable)
+		return fail(codeMissing, "keystore %q of %s does not exist", c.Source, sourcesVariable)
 	case err != nil:
-		return failed(codeCopy, "reading keystore: %w", err)
+		return fail(codeCopy, "reading keystore: %w", err)
 	}
 	real, err := r.claim(c.Destination, codeCopy)
 	if err != nil {
@@ -58,7 +58,7 @@ func (r *run) copy(c Copy) error {
 	case errors.Is(err, fs.ErrNotExist):
 		r.changes = append(r.changes, &change{path: c.Destination, real: real, next: next, exitCode: codeCopy})
 	case err != nil:
-		return failed(codeCopy, "reading destination: %w", err)
+		return fail(codeCopy, "reading destination: %w", err)
 	case !bytes.Equal(current.data, source.data):
 		next.mode, next.uid, next.gid = source.mode&current.mode, current.uid, current.gid
 		if lost := current.mode &^ next.mode & 0o444; lost != 0 {
@@ -88,16 +88,16 @@ func readers(mode fs.FileMode) string {
 // left next to it.
 func (r *run) claim(path string, exitCode int) (real string, err error) {
 	if real, err = realPath(path); err != nil {
-		return "", failed(exitCode, "resolving destination: %w", err)
+		return "", fail(exitCode, "resolving destination: %w", err)
 	}
 	if other, taken := r.claimed[real]; taken {
-		return "", failed(codeConfiguration, "file %q would be written twice, as %q and as %q: "+
+		return "", fail(codeConfiguration, "file %q would be written twice, as %q and as %q: "+
 			"want each destination once, and none of them as the first entry of %s", real, other,
 			path, truststoresVariable)
 	}
 	r.claimed[real] = path
 	if err := checkReplaceable(real); err != nil {
-		return "", failed(exitCode, "writing destination: %w", err)
+		return "", fail(exitCode, "writing destination: %w", err)
 	}
 	for _, p := range slices.Compact([]string{path, real}) {
 		if r.looking {
@@ -105,7 +105,7 @@ func (r *run) claim(path string, exitCode int) (real string, err error) {
 			continue
 		}
 		if err := r.disk.sweep(p); err != nil {
-			return "", failed(exitCode, "removing the files of a killed run: %w", err)
+			return "", fail(exitCode, "removing the files of a killed run: %w", err)
 		}
 	}
 	return real, nil

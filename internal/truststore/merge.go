@@ -47,7 +47,7 @@ func (r *run) mergeLoaded(loaded []*store) ([]Added, error) {
 		err = base.verify(data, missing)
 	}
 	if err != nil {
-		return nil, failed(codeOperation, "merging into truststore %q: %w", base.path, err)
+		return nil, fail(codeOperation, "merging into truststore %q: %w", base.path, err)
 	}
 	next := base.file
 	next.data = data

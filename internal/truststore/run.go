@@ -91,7 +91,7 @@ func (r *run) do(cfg Config, log *slog.Logger) (Result, error) {
 	if planErr != nil || len(r.changes) > 0 || r.leftover {
 		unlock, err := lock(dirs)
 		if err != nil {
-			return Result{}, failed(codeOther, "waiting for another run: %w", err)
+			return Result{}, fail(codeOther, "waiting for another run: %w", err)
 		}
 		defer unlock()
 		if planErr != nil || r.leftover || !r.holds() {
@@ -191,35 +191,35 @@ func (r *run) apply() ([]Replaced, error) {
 	for _, c := range r.changes {
 		if c.current == nil {
 			if err := r.disk.makeDir(filepath.Dir(c.real)); err != nil {
-				return nil, failed(c.exitCode, "writing keystore: %w", err)
+				return nil, fail(c.exitCode, "writing keystore: %w", err)
 			}
 		}
 		backup, err := r.disk.backUp(c.path, c.current, c.next)
 		if err != nil {
-			return nil, failed(codeBackup, "backing up %q: %w", c.path, err)
+			return nil, fail(codeBackup, "backing up %q: %w", c.path, err)
 		}
 		planned = append(planned, Replaced{c.path, backup})
 	}
 	for _, c := range r.changes {
 		var err error
 		if c.staged, err = r.disk.stage(c.real, c.next); err != nil {
-			return nil, failed(c.exitCode, "writing destination: %w", err)
+			return nil, fail(c.exitCode, "writing destination: %w", err)
 		}
 	}
 	for i, c := range r.changes {
 		if c.current != nil && !same(c.real, c.current.data) {
-			return done, failed(c.exitCode, "writing destination: another process changed %q during the run: run again",
+			return done, fail(c.exitCode, "writing destination: another process changed %q during the run: run again",
 				c.path)
 		}
 		if err := r.disk.replace(c.staged, c.real); err != nil {
-			return done, failed(c.exitCode, "writing destination: %w", err)
+			return done, fail(c.exitCode, "writing destination: %w", err)
 		}
 		c.staged = ""
 		done = append(done, planned[i])
 	}
 	for _, c := range r.changes {
 		if err := r.disk.syncDir(filepath.Dir(c.real)); err != nil {
-			return done, failed(c.exitCode, "writing destination: %w", err)
+			return done, fail(c.exitCode, "writing destination: %w", err)
 		}
 	}
 	return done, nil

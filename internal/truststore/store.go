@@ -31,16 +31,16 @@ func (r *run) load(s Store) (*store, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && namedFormat(s.Path) == "":
 		// The ONAP post-processor went by the name, and so do people who look for the cause.
-		return nil, failed(codePaths, "truststore %q of %s does not exist, and its name does not end in "+
+		return nil, fail(codePaths, "truststore %q of %s does not exist, and its name does not end in "+
 			".jks, .p12, .pfx, .pem or .crt", s.Path, truststoresVariable)
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, failed(codePair, "truststore %q of %s does not exist", s.Path, truststoresVariable)
+		return nil, fail(codePair, "truststore %q of %s does not exist", s.Path, truststoresVariable)
 	case err != nil:
-		return nil, failed(codeUnreadable, "reading truststore: %w", err)
+		return nil, fail(codeUnreadable, "reading truststore: %w", err)
 	}
 	format, err := keystore.Detect(f.data)
 	if err != nil {
-		return nil, failed(formatCode(s.Path), "reading truststore %q: %w", s.Path, err)
+		return nil, fail(formatCode(s.Path), "reading truststore %q: %w", s.Path, err)
 	}
 	opened, noPassword := &store{path: s.Path, file: f}, s.PasswordPath == "" && format != keystore.PEM
 	if format != keystore.PEM && s.PasswordPath != "" {
@@ -57,13 +57,13 @@ func (r *run) load(s Store) (*store, error) {
 	}
 	switch {
 	case noPassword && errors.Is(err, keystore.ErrPassword):
-		return nil, failed(codePassword,
+		return nil, fail(codePassword,
 			"truststore %q is a %s store with a password other than that of a JDK's cacerts, "+
 				"want the file that holds it in %s", s.Path, format, passwordsVariable)
 	case errors.Is(err, keystore.ErrEmpty) && format != keystore.PEM:
-		return nil, failed(codeNoCertificates, "truststore %q is empty, want at least one certificate", s.Path)
+		return nil, fail(codeNoCertificates, "truststore %q is empty, want at least one certificate", s.Path)
 	case err != nil:
-		return nil, failed(codeUnreadable, "reading truststore %q%s: %w", s.Path, misnamed(s.Path, format), err)
+		return nil, fail(codeUnreadable, "reading truststore %q%s: %w", s.Path, nameHint(s.Path, format), err)
 	}
 	for _, u := range opened.Unreadable {
 		if !u.Key {
@@ -82,7 +82,7 @@ func (r *run) load(s Store) (*store, error) {
 func (r *run) password(s Store) (string, error) {
 	f, err := r.read(s.PasswordPath)
 	if err != nil {
-		return "", failed(codePassword, "reading the password of truststore %q: %w", s.Path, err)
+		return "", fail(codePassword, "reading the password of truststore %q: %w", s.Path, err)
 	}
 	return program.TrimSecret(f.data), nil
 }
@@ -112,9 +112,9 @@ func namedFormat(path string) keystore.Format {
 	return ""
 }
 
-// misnamed says that name and content disagree. It is for errors only: the content decides, but people
+// nameHint says that name and content disagree. It is for errors only: the content decides, but people
 // who look for the cause may go by the name.
-func misnamed(path string, format keystore.Format) string {
+func nameHint(path string, format keystore.Format) string {
 	if named := namedFormat(path); named != "" && named != format {
 		return fmt.Sprintf(" (named as if it were %s, but its content is %s)", named, format)
 	}

@@ -60,7 +60,7 @@ func anyStartsAfter(certs []*x509.Certificate, now time.Time) bool {
 	return slices.ContainsFunc(certs, func(c *x509.Certificate) bool { return c.NotBefore.After(now) })
 }
 
-func expired(trusted []*x509.Certificate, now time.Time) (warnings []string) {
+func warnExpired(trusted []*x509.Certificate, now time.Time) (warnings []string) {
 	for _, cert := range trusted {
 		if now.After(cert.NotAfter) && !cert.NotAfter.IsZero() {
 			warnings = append(warnings, fmt.Sprintf("the trusted certificate %s expired at %s",

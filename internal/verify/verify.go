@@ -195,7 +195,7 @@ func checkAnchor(chain, trusted []*x509.Certificate, now time.Time) (warnings []
 							"clock is behind the CA's, which is tolerated up to %s", pki.Stamp(at),
 						at.Sub(now).Round(time.Second), Skew))
 			}
-			return append(warnings, expired(trusted, now)...), nil
+			return append(warnings, warnExpired(trusted, now)...), nil
 		}
 		if err == nil {
 			err = anchorError(chain, trusted, verr, now)
