@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -38,35 +37,26 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 			return postprocess(args[1:], stdout, stderr)
 		}
 	}
-	flags := flag.NewFlagSet("certfetcher", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	showVersion := flags.Bool("version", false, "print the version and exit")
-	check := flags.Bool("check", false, "check configuration and mutual TLS material, without asking for a certificate")
-	flags.Usage = func() {} // --help goes to standard output, below; errors of flags need no page of text
-	switch err := flags.Parse(args); {
-	case err == flag.ErrHelp:
-		return exitCodeOf(stderr, writeUsage(stdout))
-	case err != nil || flags.NArg() > 0:
-		if err == nil {
-			err = fmt.Errorf("there is no command %q", flags.Arg(0))
-		}
-		return report(reportUsage(err, stderr))
-	case *showVersion:
-		_, err := fmt.Fprintf(stdout, "certfetcher %s\n", program.Version())
+	check := false
+	done, err := program.ParseFlags("certfetcher", args, &check, stdout, writeUsage)
+	switch {
+	case done:
 		return exitCodeOf(stderr, err)
+	case err != nil:
+		return report(reportUsage(err, stderr))
 	}
 
 	setup := load(stderr)
-	if setup.failure == nil && *check {
+	if setup.failure == nil && check {
 		setup.failure = unusableIdentity(setup.identity)
 	}
-	if setup.failure == nil && !*check {
+	if setup.failure == nil && !check {
 		setup.failure = fetch(ctx, setup)
 	}
 	if setup.failure != nil {
 		return report(setup)
 	}
-	if *check {
+	if check {
 		_, err := fmt.Fprintln(stdout, "the configuration and the mutual TLS material are valid")
 		return exitCodeOf(stderr, err)
 	}

@@ -4,8 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -31,30 +29,24 @@ func main() {
 // run is the program; it returns the exit code.
 // It ends with ctx. serving is called when it begins to watch ctx itself.
 func run(ctx context.Context, serving func() bool, args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("certservice", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	showVersion := flags.Bool("version", false, "")
-	check := flags.Bool("check", false, "")
 	if len(args) == 1 && args[0] == "probe" {
 		return probe(ctx, stderr)
 	}
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		return exitCode(stderr, writeUsage(stdout))
-	case err != nil || flags.NArg() > 0:
-		fmt.Fprintln(stderr,
-			"certservice: the flags are --check, --help and --version; everything else is set "+
-				"by environment variables, see --help")
-		return exitUsage
-	case *showVersion:
-		_, err := fmt.Fprintf(stdout, "certservice %s\n", program.Version())
+	check := false
+	done, err := program.ParseFlags("certservice", args, &check, stdout, writeUsage)
+	switch {
+	case done:
 		return exitCode(stderr, err)
+	case err != nil:
+		fmt.Fprintln(stderr, "certservice: the flags are --check, --help and --version; "+
+			"everything else is set by environment variables, see --help")
+		return exitUsage
 	}
 
 	s, faults := loadSettings()
 	log := s.log.Logger(stderr)
 	program.LogMisspelt(log, program.VariableNames(variables))
-	if *check {
+	if check {
 		return checkAll(s, faults, log, stdout, stderr)
 	}
 	for _, fault := range faults {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -31,22 +30,20 @@ func main() {
 // run is the program; what it returns is the exit code: 0, 1 for a failure, 2 for a wrong configuration.
 // It ends with ctx. serving is called when it begins to look at ctx itself.
 func run(ctx context.Context, serving func() bool, args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("devca", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	showVersion := flags.Bool("version", false, "print the version and exit")
 	if len(args) == 1 && args[0] == "probe" {
 		return probe(ctx, stderr)
 	}
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		return reportWrite(stderr, writeUsage(stdout))
-	case err != nil || flags.NArg() > 0:
+	done, err := program.ParseFlags("devca", args, nil, stdout, writeUsage)
+	switch {
+	case done && err != nil:
+		fmt.Fprintf(stderr, "devca: writing to standard output: %v\n", err)
+		return 1
+	case done:
+		return 0
+	case err != nil:
 		fmt.Fprintln(stderr,
 			"devca: the flags are --help and --version; everything else is set by environment variables, see --help")
 		return 2
-	case *showVersion:
-		_, err := fmt.Fprintf(stdout, "devca %s\n", program.Version())
-		return reportWrite(stderr, err)
 	}
 	s, faults := loadSettings()
 	log := s.log.Logger(stderr)
@@ -61,15 +58,6 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 	serving()
 	if err := serve(ctx, s, log); err != nil {
 		fmt.Fprintf(stderr, "devca: %v\n", err)
-		return 1
-	}
-	return 0
-}
-
-// reportWrite turns an error of writing to standard output into an exit code.
-func reportWrite(stderr io.Writer, err error) int {
-	if err != nil {
-		fmt.Fprintf(stderr, "devca: writing to standard output: %v\n", err)
 		return 1
 	}
 	return 0
