@@ -92,12 +92,12 @@ func userAgent() string { return "certfetcher/" + program.Version() }
 func writeUsage(w io.Writer) error {
 	_, err := fmt.Fprint(w,
 		`certfetcher fetches a certificate from a CertService and publishes keystore and truststore on a volume.
-With MODE=sidecar it stays and renews it.
+With MODE=sidecar it keeps running and renews it.
 
 Usage: certfetcher [--check | --help | --version]
        certfetcher probe                     exit code 0 when the volume holds a valid certificate
        certfetcher inspect [dir] [-o json]   print what a volume holds
-       certfetcher doctor [-o json]          check the deployment, without asking for a certificate
+       certfetcher doctor [-o json]          check the deployment, without requesting a certificate
        certfetcher postprocess               merge truststores and swap keystores
 Each of these commands has a --help of its own.
 

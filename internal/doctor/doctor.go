@@ -1,4 +1,4 @@
-// Package doctor checks a deployment without asking for a certificate: variables, mutual TLS files, the
+// Package doctor checks a deployment without requesting a certificate: variables, mutual TLS files, the
 // way to the CertService and what it answers, the volume, who can read it, and who is notified when the
 // certificate changes.
 //
