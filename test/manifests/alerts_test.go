@@ -26,10 +26,10 @@ import (
 // been so all along; it can be a time, such as now-30d.
 type history map[string]string
 
-// readCases reads the rows of a table below testdata/alerts.
+// readCases reads the rows of a table below testdata.
 func readCases(t *testing.T, file string, rows any) {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join("testdata/alerts", file))
+	content, err := os.ReadFile(filepath.Join("testdata", file))
 	require.NoError(t, err)
 	require.NoError(t, yaml.UnmarshalStrict(content, rows))
 }
@@ -40,7 +40,7 @@ func TestAlerts_fireWhenTheyShould(t *testing.T) {
 		Given history
 		Fires []string
 	}
-	readCases(t, "programs.yaml", &rows)
+	readCases(t, "alerts/programs.yaml", &rows)
 	require.NotEmpty(t, rows)
 	for _, row := range rows {
 		t.Run(row.Name, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestAlerts_ofACA_wantFailuresThatGoOn(t *testing.T) {
 		Name, Failed, Issued string
 		Within               int
 	}
-	readCases(t, "ca.yaml", &rows)
+	readCases(t, "alerts/ca.yaml", &rows)
 	require.NotEmpty(t, rows)
 	for _, row := range rows {
 		t.Run(row.Name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package manifests
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -141,7 +142,7 @@ func TestCharts_schemas_nameTheProgramsVariables(t *testing.T) {
 		list, err := json.MarshalIndent(names, "        ", "  ")
 		require.NoError(t, err)
 		want := append([]byte("\"propertyNames\": {\n        \"enum\": "), list...)
-		if *update {
+		if flag.Lookup("update").Value.String() == "true" {
 			content = enumOfNames.ReplaceAllLiteral(content, want)
 			require.NoError(t, os.WriteFile(path, content, 0o644))
 		}
