@@ -195,21 +195,13 @@ func (s *Server) authenticateSigner(request *cmp.PKIMessage) error {
 }
 
 func (s *Server) isKnown(signer *x509.Certificate) bool {
-	for _, issuer := range append([]*x509.Certificate{s.issuing}, s.config.KnownIssuers...) {
-		if signer.CheckSignatureFrom(issuer) == nil {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(append(s.config.KnownIssuers, s.issuing), func(issuer *x509.Certificate) bool {
+		return signer.CheckSignatureFrom(issuer) == nil
+	})
 }
 
 func (s *Server) isRevoked(der []byte) bool {
-	for _, revoked := range s.config.Revoked {
-		if bytes.Equal(revoked, der) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.config.Revoked, func(revoked []byte) bool { return bytes.Equal(revoked, der) })
 }
 
 // mayUpdate: for EMPTY, EJBCA wants super administrators.
