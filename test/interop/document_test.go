@@ -118,7 +118,7 @@ type list struct {
 // newList makes the table that becomes a part of the document when the test ends. Its subtests must not be parallel.
 func newList(t *testing.T, part string, columns ...string) *list {
 	l := &list{}
-	l.add(columns...)
+	l.add(t, columns...)
 	l.text.WriteString("|" + strings.Repeat("---|", len(columns)) + "\n")
 	t.Cleanup(func() {
 		if ranWhole(t) {
@@ -128,8 +128,18 @@ func newList(t *testing.T, part string, columns ...string) *list {
 	return l
 }
 
-func (l *list) add(cells ...string) {
-	fmt.Fprintf(&l.text, "| %s |\n", strings.Join(cells, " | "))
+// add adds a row, which the document has to have.
+func (l *list) add(t *testing.T, cells ...string) {
+	t.Helper()
+	row := fmt.Sprintf("| %s |\n", strings.Join(cells, " | "))
+	l.text.WriteString(row)
+	if !*update {
+		document.Lock()
+		defer document.Unlock()
+		content, err := os.ReadFile(documentPath)
+		require.NoError(t, err)
+		assert.Contains(t, string(content), "\n"+row, "the document differs: go test ./test/interop -update")
+	}
 }
 
 // The versions of the peers are put down when the document is written, and not compared: what was run must
