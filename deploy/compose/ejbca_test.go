@@ -73,6 +73,14 @@ func (i *instance) read(name string) string {
 	return string(content)
 }
 
+// succeed is configure without an error.
+func (i *instance) succeed(failing string) (calls, output string) {
+	i.t.Helper()
+	calls, output, err := i.configure(failing)
+	require.NoError(i.t, err, output)
+	return calls, output
+}
+
 func (i *instance) assertRoot() {
 	i.t.Helper()
 	assert.Equal(i.t, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", i.read("root.pem"))
@@ -89,8 +97,7 @@ const (
 
 func TestEJBCAConfigure_onANewInstance_makesTheCAAndTheAlias(t *testing.T) {
 	i := newInstance(t)
-	calls, output, err := i.configure("")
-	require.NoError(t, err, output)
+	calls, _ := i.succeed("")
 	golden.File(t, "calls.golden", profileDirectory.ReplaceAllString(calls, "DIRECTORY"))
 	i.assertRoot()
 }
@@ -103,20 +110,17 @@ func TestEJBCAConfigure_profileNumberThatIsTaken_usesTheOneThatEJBCAGave(t *test
 	i := newInstance(t)
 	require.NoError(t, os.Mkdir(filepath.Join(i.dir, "profiles"), 0o700))
 	i.write("profiles/entityprofile_other-1402607812.xml", "x")
-	_, output, err := i.configure("")
-	require.NoError(t, err, output)
+	i.succeed("")
 	assert.Equal(t, "77\n", i.read("value.ra.endentityprofileid"))
 }
 
 // The CA is online again, and what is complete is not done a second time.
 func TestEJBCAConfigure_afterARestart_onlyWritesTheRoot(t *testing.T) {
 	i := newInstance(t)
-	_, output, err := i.configure("")
-	require.NoError(t, err, output)
+	i.succeed("")
 	i.restart()
 	i.settings = []string{"SETTLE_SECONDS=20"}
-	calls, output, err := i.configure("")
-	require.NoError(t, err, output)
+	calls, output := i.succeed("")
 	assert.NotContains(t, output, "not healthy", "for a moment it was")
 	assert.Equal(t, "ca listcas\nca getcacert --caname TestCA -f /dev/stdout\n", calls)
 	i.assertRoot()
@@ -125,12 +129,11 @@ func TestEJBCAConfigure_afterARestart_onlyWritesTheRoot(t *testing.T) {
 // As with a CA that an earlier script made: it can never sign again, so the script says so and ends.
 func TestEJBCAConfigure_caThatIsOffline_endsWithWhatEJBCASays(t *testing.T) {
 	i := newInstance(t)
-	_, output, err := i.configure("")
-	require.NoError(t, err, output)
+	i.succeed("")
 	i.write("token", "random")
 	i.restart()
 	before := time.Now()
-	_, output, err = i.configure("")
+	_, output, err := i.configure("")
 	require.Error(t, err)
 	assert.Less(t, time.Since(before), 15*time.Second, "it waits")
 	assert.Contains(t, output, "EJBCA is not healthy: CA Token is not active")
@@ -175,8 +178,7 @@ func TestEJBCAConfigure_afterAFailure_isFinishedByTheNextRun(t *testing.T) {
 			_, output, err := i.configure(row.failing)
 			require.Error(t, err, output)
 			assert.NoFileExists(t, i.root())
-			calls, output, err := i.configure("")
-			require.NoError(t, err, output)
+			calls, _ := i.succeed("")
 			for _, want := range row.missing {
 				assert.Contains(t, calls, want)
 			}
@@ -191,14 +193,12 @@ func TestEJBCAConfigure_afterAFailure_isFinishedByTheNextRun(t *testing.T) {
 // Certificates can be had without updates, so these hold up nothing; they are tried again.
 func TestEJBCAConfigure_updatesThatCannotBeAllowed_areTriedAgain(t *testing.T) {
 	i := newInstance(t)
-	calls, output, err := i.configure("changerule Certificate updates /ca_functionality")
-	require.NoError(t, err, output)
+	calls, output := i.succeed("changerule Certificate updates /ca_functionality")
 	assert.Contains(t, output, "ejbca-configure: certificates cannot be updated, only enrolled anew\n")
 	assert.NotContains(t, calls, "addrolemember", "a role without all its rules")
 	i.assertRoot()
 
-	calls, output, err = i.configure("")
-	require.NoError(t, err, output)
+	calls, output = i.succeed("")
 	assert.NotContains(t, output, "cannot be updated")
 	assert.Equal(t, 4, strings.Count(calls, "roles changerule"))
 	assert.Contains(t, calls, addsMember)
@@ -208,8 +208,7 @@ func TestEJBCAConfigure_updatesThatCannotBeAllowed_areTriedAgain(t *testing.T) {
 func TestEJBCAConfigure_updatesForNobody_makesNoRole(t *testing.T) {
 	i := newInstance(t)
 	i.settings = []string{"UPDATES_FOR="}
-	calls, output, err := i.configure("")
-	require.NoError(t, err, output)
+	calls, _ := i.succeed("")
 	assert.NotContains(t, calls, "roles ")
 	i.assertRoot()
 }
@@ -217,11 +216,9 @@ func TestEJBCAConfigure_updatesForNobody_makesNoRole(t *testing.T) {
 // Another secret, or a script with other settings, is taken up by an instance that was configured before.
 func TestEJBCAConfigure_otherSettings_areTakenUp(t *testing.T) {
 	i := newInstance(t)
-	_, output, err := i.configure("")
-	require.NoError(t, err, output)
+	i.succeed("")
 	i.write("iak", "the-secret-2")
-	calls, output, err := i.configure("")
-	require.NoError(t, err, output)
+	calls, _ := i.succeed("")
 	assert.NotContains(t, calls, "ca init")
 	assert.Equal(t, "TestCA;the-secret-2\n", i.read("value.authenticationparameters"))
 	assert.NotContains(t, calls, "addrolemember", "the role has the member")
@@ -234,8 +231,7 @@ func TestEJBCAConfigure_rootOfACAThatIsNoMore_isNotTakenForDone(t *testing.T) {
 	_, output, err := i.configure("addalias")
 	require.Error(t, err, output)
 	assert.NoFileExists(t, i.root())
-	calls, output, err := i.configure("")
-	require.NoError(t, err, output)
+	calls, output := i.succeed("")
 	assert.Contains(t, calls, makesAlias)
 	i.assertRoot()
 }
@@ -244,8 +240,7 @@ func TestEJBCAConfigure_rootOfACAThatIsNoMore_isNotTakenForDone(t *testing.T) {
 // 100n+k, and 1,000,000, 2,000,000 and 3,000,000 more for used, required and modifiable.
 func TestEJBCAConfigure_profile_isWhatJavaReads(t *testing.T) {
 	i := newInstance(t)
-	_, output, err := i.configure("")
-	require.NoError(t, err, output)
+	i.succeed("")
 	found, err := filepath.Glob(filepath.Join(i.dir, "profiles", "entityprofile_certfetcher-*.xml"))
 	require.NoError(t, err)
 	require.Len(t, found, 1)
