@@ -2,9 +2,7 @@ package interop
 
 import (
 	"crypto/x509"
-	"encoding/pem"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -74,7 +72,8 @@ func TestDevCA_opensslClient_isServed(t *testing.T) {
 		polled    bool
 	}{
 		{"PBM SHA-256 with HMAC-SHA1 / PBM", "ECDSA-P256", []string{}, devca.RespondMAC, true},
-		{"PBM SHA-256 with HMAC-SHA256 / PBM", "RSA-2048", []string{"-mac", "hmacWithSHA256"}, devca.RespondMAC, false},
+		{"PBM SHA-256 with HMAC-SHA256 / PBM", "RSA-2048", []string{"-mac", "hmacWithSHA256"},
+			devca.RespondMAC, false},
 		{"PBM SHA-1 with HMAC-SHA1 / PBM", "ECDSA-P256", []string{"-digest", "sha1"}, devca.RespondMAC, false},
 		{"PBM SHA-256 with HMAC-SHA1 / ECDSA P-256", "ECDSA-P256", []string{}, devca.RespondSignature, false},
 		{"RSA / ECDSA P-256", "RSA-2048", nil, devca.RespondMAC, false},
@@ -152,13 +151,7 @@ func (d *devCA) issue(t *testing.T, algorithm, operation, how string, before dev
 	output, err := d.openssl(t, args...)
 
 	require.NoError(t, err, output)
-	text, err := os.ReadFile(out)
-	require.NoError(t, err)
-	block, _ := pem.Decode(text)
-	require.NotNil(t, block)
-	certificate, err := x509.ParseCertificate(block.Bytes)
-	require.NoError(t, err)
-	assertIssued(t, cmp.Result{Chain: []*x509.Certificate{certificate, d.Issuing()},
+	assertIssued(t, cmp.Result{Chain: []*x509.Certificate{readCertificate(t, out), d.Issuing()},
 		Trusted: []*x509.Certificate{d.Root()}}, r, d.Root())
 	after := d.Stats()
 	assert.Equal(t, before.Issued+1, after.Issued)
