@@ -4,10 +4,8 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
-	"math/big"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
-	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
@@ -64,27 +61,9 @@ func signing(t testing.TB, signer identity, untrusted string) []string {
 	}
 }
 
-// newCertifier makes a CA that is for certificates and CRLs only, under the server's name.
-func newCertifier(t testing.TB, authority *fixture.CA) identity {
-	key, err := keygen.GenerateKey("ECDSA-P256")
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1234), Subject: pkix.Name{CommonName: serverName, Organization: []string{"Interop"}},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, authority.Root, key.Public(), authority.RootKey)
-	require.NoError(t, err)
-	certificate, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
-	return identity{key, []*x509.Certificate{certificate}}
-}
-
-// newRA makes an identity whose certificate says that it speaks for a CA (RFC 9810, 4.5).
-func newRA(t testing.TB, authority *fixture.CA) identity {
-	authority.Change = func(leaf *x509.Certificate) {
-		leaf.ExtKeyUsage, leaf.UnknownExtKeyUsage = nil, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}}
-	}
+// changed makes an identity under the server's name, with a certificate that is changed before it is signed.
+func changed(t testing.TB, authority *fixture.CA, change func(leaf *x509.Certificate)) identity {
+	authority.Change = change
 	defer func() { authority.Change = nil }()
 	return newIdentity(t, authority, "ECDSA-P256", serverName)
 }
@@ -222,11 +201,15 @@ func TestClient_opensslServer_misbehaves(t *testing.T) {
 	s, other := newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256"), newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256")
 	mac := slices.Concat(s.returning, s.bySecret, []string{"-statusstring", told})
 	signed := slices.Concat(s.returning, s.signing, s.believing, []string{"-statusstring", told})
-	root, issuing := writePEM(t, t.TempDir(), "root.pem", s.authority.Root),
-		writePEM(t, t.TempDir(), "issuing.pem", s.authority.Issuing)
-	certifier := newCertifier(t, s.authority)
-	byCertifier := slices.Concat(s.returning, s.believing, signing(t, certifier, root))
-	byRA := slices.Concat(s.returning, s.believing, signing(t, newRA(t, s.authority), issuing))
+	issuing := writePEM(t, t.TempDir(), "issuing.pem", s.authority.Issuing)
+	certifier := changed(t, s.authority, func(leaf *x509.Certificate) {
+		leaf.IsCA, leaf.KeyUsage = true, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
+	})
+	byCertifier := slices.Concat(s.returning, s.believing, signing(t, certifier, issuing))
+	ra := changed(t, s.authority, func(leaf *x509.Certificate) { // it speaks for a CA (RFC 9810, 4.5)
+		leaf.ExtKeyUsage, leaf.UnknownExtKeyUsage = nil, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}}
+	})
+	byRA := slices.Concat(s.returning, s.believing, signing(t, ra, issuing))
 	expectRA := func(c *cmp.Config) { c.Recipient, c.SignerDN = "CN=CA", "CN="+serverName+",O=Interop" }
 	for _, row := range []struct { // the document has what comes of them
 		name    string

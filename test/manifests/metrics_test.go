@@ -107,7 +107,7 @@ func TestQueries_useWhatTheProgramsExport(t *testing.T) {
 	}
 }
 
-func assertMatchers(t *testing.T, place string, metric map[string]map[string]bool, matchers []*labels.Matcher) {
+func assertMatchers(t *testing.T, place string, metric map[string][]string, matchers []*labels.Matcher) {
 	t.Helper()
 	for _, m := range matchers {
 		if m.Name == model.MetricNameLabel || slices.Contains(targetLabels, m.Name) {
