@@ -168,7 +168,7 @@ func shape(t *testing.T, request, m *cmp.PKIMessage) string {
 	switch {
 	case m.MACProtected():
 		protection = withMAC
-		line("the MAC is the request's", h.ProtectionAlg.Algorithm.Equal(request.Header.ProtectionAlg.Algorithm))
+		line("the MAC", h.ProtectionAlg.Algorithm.Equal(request.Header.ProtectionAlg.Algorithm))
 		line("senderKID", string(h.SenderKID))
 	case h.ProtectionAlg != nil:
 		protection = signed
