@@ -194,7 +194,7 @@ func TestEJBCAConfigure_afterAFailure_isFinishedByTheNextRun(t *testing.T) {
 func TestEJBCAConfigure_updatesThatCannotBeAllowed_areTriedAgain(t *testing.T) {
 	i := newInstance(t)
 	calls, output := i.succeed("changerule Certificate updates /ca_functionality")
-	assert.Contains(t, output, "ejbca-configure: certificates cannot be updated, only enrolled anew\n")
+	assert.Contains(t, output, "ejbca-configure: certificates cannot be updated, only enrolled again\n")
 	assert.NotContains(t, calls, "addrolemember", "a role without all its rules")
 	i.assertRoot()
 
@@ -231,7 +231,7 @@ func TestEJBCAConfigure_rootOfACAThatIsNoMore_isNotTakenForDone(t *testing.T) {
 	_, output, err := i.configure("addalias")
 	require.Error(t, err, output)
 	assert.NoFileExists(t, i.root())
-	calls, output := i.succeed("")
+	calls, _ := i.succeed("")
 	assert.Contains(t, calls, makesAlias)
 	i.assertRoot()
 }
