@@ -40,8 +40,8 @@ ENTRYPOINT ["/devca"]
 
 # What the Compose set needs besides: the identities of mutual TLS, and an application.
 FROM image AS certfetcher-compose
-LABEL org.opencontainers.image.title=certfetcher-compose \
-      org.opencontainers.image.description="DEVELOPMENT ONLY: throwaway identities and an application for the Compose set"
+LABEL org.opencontainers.image.title=certfetcher-compose
+LABEL org.opencontainers.image.description="DEVELOPMENT ONLY: identities and an application for the Compose set"
 COPY --from=build /out/identities /identities
 COPY --from=build /out/app /app
 COPY --from=build --chown=65532:65532 /out/empty/ /var/lib/identities/certservice/
@@ -56,8 +56,8 @@ COPY --from=build /out/*.cdx.json /
 
 # The empty directory gives a new volume that is mounted on it the program's user as its owner.
 FROM image AS certfetcher
-LABEL org.opencontainers.image.title=certfetcher \
-      org.opencontainers.image.description="Init container and sidecar that brings a certificate from a CertService to an application"
+LABEL org.opencontainers.image.title=certfetcher
+LABEL org.opencontainers.image.description="Init container and sidecar that fetches certificates for an application"
 COPY --from=build /out/certfetcher /certfetcher
 COPY --from=build --chown=65532:65532 /out/empty/ /var/run/certs/
 ENTRYPOINT ["/certfetcher"]

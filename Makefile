@@ -20,8 +20,8 @@ bin/certfetcher bin/certservice: TAGS = -tags nethttpomithttp2
 demo: build ## the main job for real, on loopback
 	go run ./test/demo
 
-# The packages that take longest begin first, and three at a time: they wait more than they work. make lint has go vet, and
-# binaries without tables for debuggers are linked sooner.
+# The packages that take longest begin first, and three at a time: they wait more than they work. make lint
+# has go vet, and binaries without tables for debuggers are linked sooner.
 LONG = ./test/sidecar ./test/e2e ./test/interop ./test/applications
 
 test: ## everything that can be tested on this machine, in about a minute
@@ -30,9 +30,9 @@ test: ## everything that can be tested on this machine, in about a minute
 race: ## the same with the race detector
 	go test -count=1 -race $(LONG) ./...
 
-# Faults, attacks and load, the whole of it: half an hour. It writes the figures of docs/reliability.md; CHAOS=short has
-# fewer repetitions and writes nothing. Those through broken networks are a module of their own, so that Toxiproxy is not
-# certfetcher's dependency.
+# Faults, attacks and load, the whole of it: half an hour. It writes the figures of docs/reliability.md;
+# CHAOS=short has fewer repetitions and writes nothing. Those through broken networks are a module of their
+# own, so that Toxiproxy is not certfetcher's dependency.
 CHAOS ?= full
 CHAOS_ENVIRONMENT = CHAOS=$(CHAOS) FIGURES=$(if $(filter full,$(CHAOS)),write)
 chaos: build ## faults, attacks and load; half an hour

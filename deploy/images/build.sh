@@ -19,7 +19,8 @@ VERSION=${VERSION:-$(git describe --tags --always --dirty 2>/dev/null || echo de
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 export GOARCH VERSION SOURCE_DATE_EPOCH
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
-created=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r "$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
+format=%Y-%m-%dT%H:%M:%SZ
+created=$(date -u -d "@$SOURCE_DATE_EPOCH" +$format 2>/dev/null || date -u -r "$SOURCE_DATE_EPOCH" +$format)
 context=dist/images/linux-$GOARCH
 [ $# -gt 0 ] || set -- certfetcher certservice devca certfetcher-compose
 
@@ -46,13 +47,15 @@ rm -rf "$context"
 deploy/images/programs.sh "$PWD/$context/out" $programs
 mv "$context"/out/*.cdx.json "$context/"
 # Everything below the stage that builds from source, which copies from the context instead.
-sed -n '/^FROM scratch AS image/,$p' Dockerfile | sed '/^FROM scratch AS sbom/,/^$/d; s/--from=build //' >"$context/Dockerfile"
+sed -n '/^FROM scratch AS image/,$p' Dockerfile |
+	sed '/^FROM scratch AS sbom/,/^$/d; s/--from=build //' >"$context/Dockerfile"
 find "$context/out" -exec touch -d "$created" {} +
 
 for image; do
 	tag=${IMAGE_PREFIX:-}$image
 	set -- --platform "linux/$GOARCH" --target "$image" -f "$context/Dockerfile" \
-		--build-arg "VERSION=$VERSION" --build-arg "REVISION=$revision" --build-arg "CREATED=$created" -t "$tag:$VERSION-$GOARCH"
+		--build-arg "VERSION=$VERSION" --build-arg "REVISION=$revision" --build-arg "CREATED=$created" \
+		-t "$tag:$VERSION-$GOARCH"
 	# Another machine's image must not become the one that runs here.
 	[ "$GOARCH" != "$(go env GOHOSTARCH)" ] || set -- "$@" -t "$tag:$VERSION" -t "$tag:latest"
 	case $builder in

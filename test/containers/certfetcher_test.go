@@ -5,6 +5,7 @@ package containers
 import (
 	"crypto/x509"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,23 +16,13 @@ import (
 )
 
 // fetch runs the fetcher once under the hardening flags, and returns its exit code and log.
-func fetch(t *testing.T, s stack, variables ...string) (int, string) {
+func fetch(t *testing.T, s stack, options ...string) (int, string) {
 	t.Helper()
-	arguments := append([]string{"run", "--name", "fetcher", "--network", s.network}, hardened...)
-	arguments = append(arguments, "--volume", s.client+":/etc/certfetcher:ro", "--volume",
-		s.network+"-certs:/var/run/certs")
-	for _, variable := range append([]string{
-		"CA_NAME=RA", "COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane",
-		"COUNTRY=SE", "SANS=app.example.org",
-		"KEYSTORE_PATH=/etc/certfetcher/keystore.jks", "KEYSTORE_PASSWORD_FILE=/etc/certfetcher/keystore-password",
-		"TRUSTSTORE_PATH=/etc/certfetcher/truststore.jks",
-		"TRUSTSTORE_PASSWORD_FILE=/etc/certfetcher/truststore-password",
-		"OUTPUT_PATH=/var/run/certs", "OUTPUT_TYPE=P12,JKS,PEM",
-	}, variables...) {
-		arguments = append(arguments, "--env", variable)
-	}
-	c := exec.Command("podman", append(arguments, "certfetcher")...)
-	c.Env = environment
+	arguments := slices.Concat([]string{"run", "--name", "fetcher", "--network", s.network}, hardened,
+		[]string{"--volume", s.client + ":/etc/certfetcher:ro", "--volume", s.network + "-certs:/var/run/certs",
+			"--env-file", variables("certfetcher")}, options, []string{"certfetcher"})
+	c := exec.Command("podman", arguments...)
+	c.Dir, c.Env = root, environment
 	output, _ := c.CombinedOutput()
 	podman(t, "rm", "--force", "fetcher")
 	return c.ProcessState.ExitCode(), string(output)
@@ -82,6 +73,6 @@ func TestCertfetcher_underTheHardeningFlags_fillsAVolume(t *testing.T) {
 	assert.Zero(t, code, log)
 	assert.Equal(t, generation, volume(t, certs)["..data"].header.Linkname, "a second run finds all as it should be")
 
-	code, log = fetch(t, s, "OUTPUT_PATH=/elsewhere")
+	code, log = fetch(t, s, "--env", "OUTPUT_PATH=/elsewhere")
 	assert.Equal(t, 10, code, "only the volume can be written: %s", log)
 }

@@ -9,11 +9,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -114,20 +112,10 @@ func configure() error {
 // limits of a virtual machine without CAP_SYS_RESOURCE.
 func ulimits() (string, error) {
 	const rlimitNPROC = 6 // not in package syscall
-	var list []string
-	for _, limit := range []struct {
-		name     string
-		resource int
-		want     uint64
-	}{{"nofile", syscall.RLIMIT_NOFILE, 1024}, {"nproc", rlimitNPROC, 4096}} {
-		var current syscall.Rlimit
-		if err := syscall.Getrlimit(limit.resource, &current); err != nil {
-			return "", err
-		}
-		value := strconv.FormatUint(min(limit.want, current.Max), 10)
-		list = append(list, fmt.Sprintf(`"%s=%s:%s"`, limit.name, value, value))
-	}
-	return strings.Join(list, ", "), nil
+	var files, processes syscall.Rlimit
+	err := errors.Join(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files), syscall.Getrlimit(rlimitNPROC, &processes))
+	nofile, nproc := min(1024, files.Max), min(4096, processes.Max)
+	return fmt.Sprintf(`"nofile=%d:%d", "nproc=%d:%d"`, nofile, nofile, nproc, nproc), err
 }
 
 // command runs a program at the root of the repository, and returns what it prints.
@@ -191,15 +179,7 @@ func eventually(t *testing.T, within time.Duration, what string, condition func(
 }
 
 // freePort is a port on loopback that nobody listens on.
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	require.NoError(t, err)
-	return port
-}
+func freePort(t *testing.T) string { return strings.TrimPrefix(fixture.FreeAddress(t), "127.0.0.1:") }
 
 // file is one entry of a volume or an image.
 type file struct {

@@ -19,14 +19,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-// password opens every store that the tests write; the files are readable by all, so that the user of
-// the containers can read what the user of the tests wrote.
-const password = "throwaway-password"
+// secret is that of certservice and devca.
+const secret = "throwaway-secret"
 
 // stack is a certservice with devca behind it, each in a container.
 type stack struct {
@@ -47,7 +44,7 @@ func startStack(t *testing.T) stack {
 	servers, err := json.Marshal(map[string]any{"cmpv2Servers": []any{map[string]any{
 		"caName": "RA", "url": "http://devca:8829/pkix/",
 		"issuerDN":       "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
-		"authentication": map[string]string{"iak": password, "rv": "RA"}, "trustAnchors": "/var/lib/devca/root.pem",
+		"authentication": map[string]string{"iak": secret, "rv": "RA"}, "trustAnchors": "/var/lib/devca/root.pem",
 	}}})
 	require.NoError(t, err)
 	write(t, filepath.Join(server, "cmpServers.json"), servers)
@@ -57,16 +54,11 @@ func startStack(t *testing.T) stack {
 	roots := s.network + "-roots"
 	t.Cleanup(func() { podman(t, "volume", "rm", "--force", roots) })
 	start(t, "devca", "--network", s.network, "--volume", roots+":/var/lib/devca",
-		"--env", "DEVCA_ADDR=:8829", "--env", "DEVCA_RV=RA", "--env", "DEVCA_IAK="+password,
-		"--env", "DEVCA_CA_FILE=/var/lib/devca/root.pem", "devca")
+		"--env-file", variables("devca"), "--env", "DEVCA_IAK="+secret, "devca")
 	eventually(t, 10*time.Second, "devca", func() error { return run("exec", "devca", "/devca", "probe") })
-	start(t, "certservice", "--network", s.network, "--network-alias", host, "--volume", roots+":/var/lib/devca:ro",
-		"--volume", server+":/etc/certservice:ro", "--env", "CMP_SERVERS_PATH=/etc/certservice/cmpServers.json",
-		"--env", "KEYSTORE_PATH=/etc/certservice/keystore.jks", "--env",
-		"KEYSTORE_PASSWORD_FILE=/etc/certservice/keystore-password",
-		"--env", "TRUSTSTORE_PATH=/etc/certservice/truststore.jks", "--env",
-		"TRUSTSTORE_PASSWORD_FILE=/etc/certservice/truststore-password",
-		"--env", "METRICS_ADDR=:8080", "certservice")
+	start(t, "certservice", "--network", s.network, "--network-alias", host,
+		"--volume", roots+":/var/lib/devca:ro", "--volume", server+":/etc/certservice:ro",
+		"--env-file", variables("certservice"), "certservice")
 	eventually(t, 10*time.Second, "certservice",
 		func() error { return run("exec", "certservice", "/certservice", "probe") })
 
@@ -76,6 +68,9 @@ func startStack(t *testing.T) stack {
 	require.NoError(t, err)
 	return s
 }
+
+// variables is the file with those of a program.
+func variables(program string) string { return "test/containers/testdata/" + program + ".env" }
 
 // run runs podman for its exit code.
 func run(arguments ...string) error {
@@ -91,24 +86,21 @@ func writeIdentity(t *testing.T, transport *fixture.CA, name string) string {
 	require.NoError(t, os.Chmod(into, 0o755))
 	key, chain, err := transport.Identity(name, name)
 	require.NoError(t, err)
-	for store, entry := range map[string]keystore.Entry{
-		"keystore":   {Alias: name, Key: key, Chain: chain},
-		"truststore": {Alias: "root", Chain: []*x509.Certificate{transport.Root}, Trusted: true},
+	require.NoError(t, fixture.WriteIdentity(into, key, chain, transport.Root))
+	for from, to := range map[string]string{
+		"client.jks": "keystore.jks", "truststore.jks": "truststore.jks", "client-key.pem": "tls.key",
+		"client-certificate.pem": "tls.crt", "truststore.pem": "ca.crt",
 	} {
-		content, err := keystore.EncodeJKS([]keystore.Entry{entry}, password, time.Now())
+		content, err := os.ReadFile(filepath.Join(into, from))
 		require.NoError(t, err)
-		write(t, filepath.Join(into, store+".jks"), content)
-		write(t, filepath.Join(into, store+"-password"), []byte(password))
+		write(t, filepath.Join(into, to), content)
 	}
-	keyPEM, err := keygen.PrivateKeyPEM(key)
-	require.NoError(t, err)
-	write(t, filepath.Join(into, "tls.key"), keyPEM)
-	write(t, filepath.Join(into, "tls.crt"), fixture.CertificatesPEM(chain...))
-	write(t, filepath.Join(into, "ca.crt"), fixture.CertificatesPEM(transport.Root))
+	write(t, filepath.Join(into, "keystore-password"), []byte(fixture.Password))
+	write(t, filepath.Join(into, "truststore-password"), []byte(fixture.Password))
 	return into
 }
 
-// write writes a file for everybody, whatever the umask.
+// write writes a file that all users may read, such as that of the containers, whatever the umask.
 func write(t *testing.T, path string, content []byte) {
 	t.Helper()
 	require.NoError(t, os.WriteFile(path, content, 0o644))

@@ -75,9 +75,8 @@ func (s *Server) body(request *cmp.PKIMessage) (cmp.PKIBody, *x509.Certificate, 
 	case cmp.CertConfirmContent: // whatever it says
 		return cmp.PKIBody{Type: cmp.BodyPKIConf, Content: cmp.PKIConfirmContent{}}, nil, nil
 	case cmp.RevReqContent:
-		accepted := cmp.PKIStatusInfo{Status: cmp.StatusAccepted}
-		return cmp.PKIBody{Type: cmp.BodyRP, Content: &cmp.RevRepContent{Status: []cmp.PKIStatusInfo{accepted}}},
-			nil, nil
+		accepted := &cmp.RevRepContent{Status: []cmp.PKIStatusInfo{{Status: cmp.StatusAccepted}}}
+		return cmp.PKIBody{Type: cmp.BodyRP, Content: accepted}, nil, nil
 	}
 	return cmp.PKIBody{}, nil, refuse("Can not handle message type '%d'.", request.Body.Type)
 }
@@ -85,7 +84,8 @@ func (s *Server) body(request *cmp.PKIMessage) (cmp.PKIBody, *x509.Certificate, 
 // refusalBody: without protection it is an answer to the request, except to p10cr.
 func (s *Server) refusalBody(request *cmp.PKIMessage, no *refusal) cmp.PKIBody {
 	info := cmp.Rejection(no.text, no.bit)
-	if messages, ok := request.Body.Content.(cmp.CertReqMessages); ok && no.protection == unprotected {
+	messages, isCRMF := request.Body.Content.(cmp.CertReqMessages)
+	if isCRMF && no.protection == unprotected {
 		response := cmp.CertResponse{CertReqID: messages[0].CertReq.CertReqID, Status: info}
 		content := &cmp.CertRepMessage{Response: []cmp.CertResponse{response}}
 		return cmp.PKIBody{Type: answers[request.Body.Type], Content: content}
@@ -102,8 +102,8 @@ func (s *Server) protectionOf(request *cmp.PKIMessage, answer cmp.BodyType) stri
 	return withMAC
 }
 
-func (s *Server) protect(m, request *cmp.PKIMessage, protection, secret string) (*cmp.PKIMessage, error) {
-	switch protection {
+func (s *Server) protect(m, request *cmp.PKIMessage, way, secret string) (*cmp.PKIMessage, error) {
+	switch way {
 	case signed:
 		m.SetSigner(s.issuing, nil)
 		m.ExtraCerts = [][]byte{s.issuing.Raw}
@@ -186,7 +186,7 @@ func (s *Server) authenticateSigner(request *cmp.PKIMessage) error {
 	case !s.isKnown(signer), now.Before(signer.NotBefore), now.After(signer.NotAfter):
 		return refuse("The certificate chain attached to the PKIMessage in the extraCert field is not valid - " +
 			"Certification path could not be validated.")
-	case s.isRevoked(signer.Raw):
+	case slices.ContainsFunc(s.config.Revoked, func(der []byte) bool { return bytes.Equal(der, signer.Raw) }):
 		return refuse("The certificate attached to the PKI message in the extraCert field is revoked.")
 	case s.config.Passwords == nil && !s.mayUpdate(signer):
 		return refuse("'%s' is not an authorized administrator.", asWritten(signer.RawSubject))
@@ -195,21 +195,8 @@ func (s *Server) authenticateSigner(request *cmp.PKIMessage) error {
 }
 
 func (s *Server) isKnown(signer *x509.Certificate) bool {
-	for _, issuer := range append([]*x509.Certificate{s.issuing}, s.config.KnownIssuers...) {
-		if signer.CheckSignatureFrom(issuer) == nil {
-			return true
-		}
-	}
-	return false
-}
-
-func (s *Server) isRevoked(der []byte) bool {
-	for _, revoked := range s.config.Revoked {
-		if bytes.Equal(revoked, der) {
-			return true
-		}
-	}
-	return false
+	signed := func(issuer *x509.Certificate) bool { return signer.CheckSignatureFrom(issuer) == nil }
+	return slices.ContainsFunc(append(s.config.KnownIssuers, s.issuing), signed)
 }
 
 // mayUpdate: for EMPTY, EJBCA wants super administrators.

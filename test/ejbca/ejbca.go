@@ -6,11 +6,13 @@
 package ejbca
 
 import (
-	"crypto"
+	stdcmp "cmp"
+	"crypto/ecdsa"
 	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,7 +80,7 @@ type Entity struct {
 type Server struct {
 	config        Config
 	root, issuing *x509.Certificate
-	key           crypto.Signer
+	key           *ecdsa.PrivateKey
 
 	mu       sync.Mutex
 	entities map[string]Entity // by user name
@@ -92,24 +94,18 @@ type Server struct {
 
 // New makes a CA and its alias.
 func New(config Config) (*Server, error) {
-	set := func(field *string, otherwise string) {
-		if *field == "" {
-			*field = otherwise
-		}
-	}
-	set(&config.Alias, "cmpRA")
-	set(&config.Subject, "CN=Test CA,O=Example")
-	set(&config.Modules, CertificateFirst)
-	set(&config.CertificateProfile, SERVER)
-	set(&config.EndEntityProfile, "certfetcher")
-	set(&config.UpdatesFor, "Example")
+	config.Alias = stdcmp.Or(config.Alias, "cmpRA")
+	config.Subject = stdcmp.Or(config.Subject, "CN=Test CA,O=Example")
+	config.Modules = stdcmp.Or(config.Modules, CertificateFirst)
+	config.CertificateProfile = stdcmp.Or(config.CertificateProfile, SERVER)
+	config.EndEntityProfile = stdcmp.Or(config.EndEntityProfile, "certfetcher")
+	config.UpdatesFor = stdcmp.Or(config.UpdatesFor, "Example")
+	config.Validity = stdcmp.Or(config.Validity, 2*365*24*time.Hour)
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	if config.Validity == 0 {
-		config.Validity = 2 * 365 * 24 * time.Hour
-	}
-	s := &Server{config: config, entities: map[string]Entity{}, used: map[string]bool{}, opened: map[string]string{}}
+	s := &Server{config: config, entities: map[string]Entity{}, used: map[string]bool{},
+		opened: map[string]string{}}
 	for _, entity := range config.Registered {
 		s.entities[commonName(entity.Subject)] = entity
 	}
@@ -126,18 +122,7 @@ func (s *Server) Issuing() *x509.Certificate { return s.issuing }
 func (s *Server) Issued() []*x509.Certificate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]*x509.Certificate(nil), s.issued...)
-}
-
-// Received returns the kinds of the messages that came so far.
-func (s *Server) Received() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var kinds []string
-	for _, message := range s.received {
-		kinds = append(kinds, message.Body.Type.String())
-	}
-	return kinds
+	return slices.Clone(s.issued)
 }
 
 // Requests returns the messages of a kind that came so far.
@@ -170,12 +155,8 @@ func (s *Server) TakeOffline() {
 
 // ServeHTTP answers CMP over HTTP at the path of the alias.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	alias, found := strings.CutPrefix(r.URL.Path, path)
-	switch {
-	case !found:
-		page(w, http.StatusNotFound, "Not Found")
-		return
-	case alias != s.config.Alias:
+	alias := strings.TrimPrefix(r.URL.Path, path)
+	if alias != s.config.Alias {
 		page(w, http.StatusNotFound, "CMP alias '"+alias+"' does not exist")
 		return
 	}

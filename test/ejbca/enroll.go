@@ -141,16 +141,18 @@ func (s *Server) checkFields(subject []byte) error {
 	}
 	for field, n := range count {
 		if n > 1 {
-			return &refusal{"Wrong number of " + field + " fields in Subject DN.", cmp.FailIncorrectData, unprotected}
+			return refuseSubject("Wrong number of " + field + " fields in Subject DN.")
 		}
 	}
 	for _, field := range s.config.RequiredFields {
 		if count[field] == 0 {
-			return &refusal{"Subject DN field '" + field + "' must exist.", cmp.FailIncorrectData, unprotected}
+			return refuseSubject("Subject DN field '" + field + "' must exist.")
 		}
 	}
 	return nil
 }
+
+func refuseSubject(text string) error { return &refusal{text, cmp.FailIncorrectData, unprotected} }
 
 // part is one RDN.
 type part struct {

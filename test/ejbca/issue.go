@@ -93,50 +93,43 @@ func serial() *big.Int {
 }
 
 // makeCA makes the CA and, when it is a sub-CA, the root above it.
-func (s *Server) makeCA() error {
-	subject, err := cmp.ParseDN(s.config.Subject)
-	if err != nil {
-		return err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	s.key = key
+func (s *Server) makeCA() (err error) {
 	if !s.config.SubCA {
-		s.issuing, err = authority(subject, key, nil, key, s.config.Now())
+		s.issuing, s.key, err = s.authority(s.config.Subject, nil, nil)
 		s.root = s.issuing
 		return err
 	}
-	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
+	var rootKey *ecdsa.PrivateKey
+	if s.root, rootKey, err = s.authority("CN=Compose CA,O=Example", nil, nil); err == nil {
+		s.issuing, s.key, err = s.authority(s.config.Subject, s.root, rootKey)
 	}
-	rootSubject, err := cmp.ParseDN("CN=Compose CA,O=Example")
-	if err != nil {
-		return err
-	}
-	if s.root, err = authority(rootSubject, rootKey, nil, rootKey, s.config.Now()); err != nil {
-		return err
-	}
-	s.issuing, err = authority(subject, key, s.root, rootKey, s.config.Now())
 	return err
 }
 
-// authority makes a CA's certificate; without a parent it is self-signed.
-func authority(subject []byte, key *ecdsa.PrivateKey, parent *x509.Certificate, parentKey *ecdsa.PrivateKey,
-	now time.Time) (*x509.Certificate, error) {
+// authority makes a CA's key and certificate; without a parent it is self-signed.
+func (s *Server) authority(name string, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (
+	*x509.Certificate, *ecdsa.PrivateKey, error) {
+	subject, err := cmp.ParseDN(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	now := s.config.Now()
 	template := &x509.Certificate{
 		SerialNumber: serial(), RawSubject: subject, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(10, 0, 0),
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	if parent == nil {
-		parent = template
+		parent, parentKey = template, key
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return x509.ParseCertificate(der)
+	certificate, err := x509.ParseCertificate(der)
+	return certificate, key, err
 }

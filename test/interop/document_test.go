@@ -53,7 +53,6 @@ func ranWhole(t *testing.T) bool {
 // matrix is a table of what passed: kinds of protection down, operations across, in the cells how the
 // certificate was confirmed, or whatever else distinguishes the runs.
 type matrix struct {
-	corner  string
 	columns []string
 	mutex   sync.Mutex
 	rows    []string
@@ -61,8 +60,8 @@ type matrix struct {
 }
 
 // newMatrix makes the table that becomes a part of the document when the test ends.
-func newMatrix(t *testing.T, part, corner string, columns ...string) *matrix {
-	m := &matrix{corner: corner, columns: columns, cells: map[[2]string][]string{}}
+func newMatrix(t *testing.T, part string, columns ...string) *matrix {
+	m := &matrix{columns: columns, cells: map[[2]string][]string{}}
 	t.Cleanup(func() {
 		if ranWhole(t) {
 			documentPart(t, part, m.markdown())
@@ -93,7 +92,7 @@ func (m *matrix) run(t *testing.T, row, column, how string, test func(t *testing
 
 func (m *matrix) markdown() string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "| %s | %s |\n|%s\n", m.corner, strings.Join(m.columns, " | "),
+	fmt.Fprintf(&s, "| request / answer | %s |\n|%s\n", strings.Join(m.columns, " | "),
 		strings.Repeat("---|", len(m.columns)+1))
 	for _, row := range m.rows {
 		fmt.Fprintf(&s, "| %s |", row)
@@ -118,7 +117,7 @@ type list struct {
 // newList makes the table that becomes a part of the document when the test ends. Its subtests must not be parallel.
 func newList(t *testing.T, part string, columns ...string) *list {
 	l := &list{}
-	l.add(columns...)
+	l.add(t, columns...)
 	l.text.WriteString("|" + strings.Repeat("---|", len(columns)) + "\n")
 	t.Cleanup(func() {
 		if ranWhole(t) {
@@ -128,8 +127,18 @@ func newList(t *testing.T, part string, columns ...string) *list {
 	return l
 }
 
-func (l *list) add(cells ...string) {
-	fmt.Fprintf(&l.text, "| %s |\n", strings.Join(cells, " | "))
+// add adds a row, which the document has to have.
+func (l *list) add(t *testing.T, cells ...string) {
+	t.Helper()
+	row := fmt.Sprintf("| %s |\n", strings.Join(cells, " | "))
+	l.text.WriteString(row)
+	if !*update {
+		document.Lock()
+		defer document.Unlock()
+		content, err := os.ReadFile(documentPath)
+		require.NoError(t, err)
+		assert.Contains(t, string(content), "\n"+row, "the document differs: go test ./test/interop -update")
+	}
 }
 
 // The versions of the peers are put down when the document is written, and not compared: what was run must

@@ -30,16 +30,14 @@ func variable(name, otherwise string) string {
 }
 
 // entries reads the key store, in whatever format, that a variable names.
-func entries(t testing.TB, name string) []keystore.Entry {
+func entries(t testing.TB, name string) (list []keystore.Entry) {
 	t.Helper()
-	path := variable(name, "")
-	if path == "" {
-		return nil
+	if path := variable(name, ""); path != "" {
+		content, err := os.ReadFile(path)
+		require.NoError(t, err)
+		list, _, err = keystore.Decode(content, variable(name+"_PASSWORD", ""))
+		require.NoError(t, err, path)
 	}
-	content, err := os.ReadFile(path)
-	require.NoError(t, err)
-	list, _, err := keystore.Decode(content, variable(name+"_PASSWORD", ""))
-	require.NoError(t, err, path)
 	return list
 }
 
@@ -89,68 +87,61 @@ func enrolAfterARestart(t *testing.T, interval time.Duration) {
 	require.NoError(t, err)
 	config := givenServer(t)
 	enrol := func() error {
-		key, err := keygen.GenerateKey(variable("KEY_ALGORITHM", "RSA-2048"))
-		require.NoError(t, err)
-		subject, err := cmp.ParseDN(variable("SUBJECT", "CN=certfetcher-interop"))
-		require.NoError(t, err)
-		csr, err := keygen.CreateCSR(&x509.CertificateRequest{RawSubject: subject}, key)
-		require.NoError(t, err)
 		client, _ := newClient(t, config)
-		_, err = request(t, client, "ir", cmp.Request{CSR: csr, Key: key}, nil)
+		_, err = request(t, client, "ir", givenRequest(t), nil)
 		return err
 	}
 	require.NoError(t, enrol(), "before the restart")
 	out, err := exec.Command("sh", "-c", variable("RESTART", "")).CombinedOutput()
 	require.NoError(t, err, string(out))
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	timeout := time.After(patience)
-	for {
+	for end := time.Now().Add(patience); ; time.Sleep(interval) {
 		err := enrol()
 		if err == nil {
 			return
 		}
-		select {
-		case <-tick.C:
-		case <-timeout:
-			require.NoError(t, err, "still %s after the restart", patience)
-		}
+		require.True(t, time.Now().Before(end), "still %s after the restart: %v", patience, err)
 	}
+}
+
+// givenRequest makes a new key and a request for it.
+func givenRequest(t *testing.T) cmp.Request {
+	t.Helper()
+	key, err := keygen.GenerateKey(variable("KEY_ALGORITHM", "RSA-2048"))
+	require.NoError(t, err)
+	subject, err := cmp.ParseDN(variable("SUBJECT", "CN=certfetcher-interop"))
+	require.NoError(t, err)
+	template := &x509.CertificateRequest{RawSubject: subject}
+	if names := variable("DNS_NAMES", ""); names != "" {
+		template.DNSNames = strings.Split(names, ",")
+	}
+	csr, err := keygen.CreateCSR(template, key)
+	require.NoError(t, err)
+	return cmp.Request{CSR: csr, Key: key}
 }
 
 func enrolAtGivenServer(t *testing.T) {
 	config := givenServer(t)
-	subject, err := cmp.ParseDN(variable("SUBJECT", "CN=certfetcher-interop"))
-	require.NoError(t, err)
 	// A key update is of the certificate that came before, or else of the signer's.
 	old := config.Signer
 	for _, operation := range strings.Split(variable("OPERATIONS", "ir,cr,kur"), ",") {
 		t.Run(operation, func(t *testing.T) {
-			key, err := keygen.GenerateKey(variable("KEY_ALGORITHM", "RSA-2048"))
-			require.NoError(t, err)
-			template := &x509.CertificateRequest{RawSubject: subject}
-			if names := variable("DNS_NAMES", ""); names != "" {
-				template.DNSNames = strings.Split(names, ",")
-			}
-			csr, err := keygen.CreateCSR(template, key)
-			require.NoError(t, err)
-			config := config
+			config, r := config, givenRequest(t)
 			if operation == "kur" {
 				require.NotNil(t, old, "kur needs ir or cr before it, or CMP_TEST_SIGNER")
 				config.URL = variable("UPDATE_URL", config.URL)
 			}
 			client, messages := newClient(t, config)
 
-			result, err := request(t, client, operation, cmp.Request{CSR: csr, Key: key}, old)
+			result, err := request(t, client, operation, r, old)
 
 			t.Log(messages)
 			require.NoError(t, err)
 			require.NotEmpty(t, result.Chain)
 			require.NotEmpty(t, result.Trusted)
 			leaf := result.Chain[0]
-			assert.Equal(t, key.Public(), leaf.PublicKey)
+			assert.Equal(t, r.Key.Public(), leaf.PublicKey)
 			t.Logf("issued %q by %q, serial %x, until %s", leaf.Subject, leaf.Issuer, leaf.SerialNumber, leaf.NotAfter)
-			old = &cmp.Signer{Key: key, Certificate: leaf, Chain: result.Chain[1:]}
+			old = identity{r.Key, result.Chain}.signer()
 		})
 	}
 }

@@ -1,9 +1,7 @@
 package interop
 
 import (
-	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -21,36 +19,34 @@ func TestDevCA_opensslClient_extensionsAreHeldToTheProfile(t *testing.T) {
 		agree    = "keyUsage=critical,digitalSignature,keyAgreement"
 		refused  = "rejection, badCertTemplate"
 	)
-	kinds := map[string][]string{"rsa": {"rsa:2048"},
-		"ec": {"ec", "-pkeyopt", "ec_paramgen_curve:P-256"}, "ed25519": {"ed25519"}}
+	const rsa, ec, ed25519 = "rsa:2048", "ec -pkeyopt ec_paramgen_curve:P-256", "ed25519"
 	for _, row := range []struct {
 		name, key, extension string
 		strict               bool
 		want                 string // of the outcome; empty: issued, with what openssl x509 shows
 		shows, lacks         string
 	}{
-		{name: "RSA", key: "rsa", extension: encipher, strict: true, shows: "Key Encipherment"},
-		{name: "EC", key: "ec", extension: encipher, shows: "Digital Signature", lacks: "Encipherment"},
-		{name: "EC when strict", key: "ec", extension: encipher, strict: true, want: refused},
-		{name: "EC for agreement", key: "ec", extension: agree, strict: true, shows: "Key Agreement"},
-		{name: "Ed25519", key: "ed25519", extension: agree, shows: "Digital Signature", lacks: "Agreement"},
-		{name: "no CA", key: "ec", extension: "basicConstraints=critical,CA:FALSE",
+		{name: "RSA", key: rsa, extension: encipher, strict: true, shows: "Key Encipherment"},
+		{name: "EC", key: ec, extension: encipher, shows: "Digital Signature", lacks: "Encipherment"},
+		{name: "EC when strict", key: ec, extension: encipher, strict: true, want: refused},
+		{name: "EC for agreement", key: ec, extension: agree, strict: true, shows: "Key Agreement"},
+		{name: "Ed25519", key: ed25519, extension: agree, shows: "Digital Signature", lacks: "Agreement"},
+		{name: "no CA", key: ec, extension: "basicConstraints=critical,CA:FALSE",
 			shows: "CA:FALSE", lacks: "pathlen"},
-		{name: "no CA with a path length", key: "ec",
+		{name: "no CA with a path length", key: ec,
 			extension: "basicConstraints=critical,CA:FALSE,pathlen:0", want: refused},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			d := startDevCA(t, devca.Config{StrictKeyUsage: row.strict})
-			key, csr, out := filepath.Join(d.dir, "key.pem"), filepath.Join(d.dir, "csr.pem"),
-				filepath.Join(d.dir, "out.pem")
-			args := append([]string{"req", "-new", "-nodes", "-subj", "/O=Interop/CN=leaf", "-addext", row.extension,
-				"-keyout", key, "-out", csr, "-newkey"}, kinds[row.key]...)
+			key, csr, out := d.dir+"/key.pem", d.dir+"/csr.pem", d.dir+"/out.pem"
+			args := add(nil, "req -new -nodes -subj /O=Interop/CN=leaf -addext "+row.extension+
+				" -keyout "+key+" -out "+csr+" -newkey "+row.key)
 			made, err := exec.Command(openssl, args...).CombinedOutput()
 			require.NoError(t, err, string(made))
 
-			output, err := d.openssl(t, "-path", ".well-known/cmp/p/profile/pkcs10", "-cmd", "p10cr", "-csr", csr,
-				"-ref", reference, "-secret", "pass:"+secret, "-recipient", "/CN=CA", "-certout", out)
+			output, err := d.openssl(t, bySecret, "-cmd p10cr -path .well-known/cmp/p/profile/pkcs10",
+				"-csr", csr, "-certout", out)
 
 			if row.want != "" {
 				require.Error(t, err)
@@ -58,10 +54,7 @@ func TestDevCA_opensslClient_extensionsAreHeldToTheProfile(t *testing.T) {
 				return
 			}
 			require.NoError(t, err, output)
-			content, err := os.ReadFile(out)
-			require.NoError(t, err)
-			command := exec.Command(openssl, "x509", "-noout", "-text", "-in", writeFile(t, d.dir, "leaf.pem", content))
-			text, err := command.CombinedOutput()
+			text, err := exec.Command(openssl, "x509", "-noout", "-text", "-in", out).CombinedOutput()
 			require.NoError(t, err, string(text))
 			assert.Contains(t, string(text), row.shows)
 			if row.lacks != "" {
@@ -75,8 +68,8 @@ func TestDevCA_opensslClient_extensionsAreHeldToTheProfile(t *testing.T) {
 func TestDevCA_opensslClient_certReqTemplateIsAnswered(t *testing.T) {
 	fixture.RequirePrograms(t, "openssl")
 	d := startDevCA(t, devca.Config{})
-	output, err := d.openssl(t, "-path", ".well-known/cmp/getcertreqtemplate", "-cmd", "genm",
-		"-infotype", "certReqTemplate", "-ref", reference, "-secret", "pass:"+secret, "-recipient", "/CN=CA")
+	output, err := d.openssl(t, bySecret, "-cmd genm -path .well-known/cmp/getcertreqtemplate",
+		"-infotype certReqTemplate")
 	require.NoError(t, err, output)
 	assert.Contains(t, output, "genp contains ITAV of type: id-it-certReqTemplate")
 }

@@ -4,10 +4,8 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
-	"math/big"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
-	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
@@ -64,27 +61,9 @@ func signing(t testing.TB, signer identity, untrusted string) []string {
 	}
 }
 
-// newCertifier makes a CA that is for certificates and CRLs only, under the server's name.
-func newCertifier(t testing.TB, authority *fixture.CA) identity {
-	key, err := keygen.GenerateKey("ECDSA-P256")
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1234), Subject: pkix.Name{CommonName: serverName, Organization: []string{"Interop"}},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, authority.Root, key.Public(), authority.RootKey)
-	require.NoError(t, err)
-	certificate, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
-	return identity{key, []*x509.Certificate{certificate}}
-}
-
-// newRA makes an identity whose certificate says that it speaks for a CA (RFC 9810, 4.5).
-func newRA(t testing.TB, authority *fixture.CA) identity {
-	authority.Change = func(leaf *x509.Certificate) {
-		leaf.ExtKeyUsage, leaf.UnknownExtKeyUsage = nil, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}}
-	}
+// changed makes an identity under the server's name, with a certificate that is changed before it is signed.
+func changed(t testing.TB, authority *fixture.CA, change func(leaf *x509.Certificate)) identity {
+	authority.Change = change
 	defer func() { authority.Change = nil }()
 	return newIdentity(t, authority, "ECDSA-P256", serverName)
 }
@@ -115,8 +94,8 @@ func (s *opensslServer) client(url string, protection cmp.Protection) cmp.Config
 }
 
 // confirming are the server's options for each way to confirm.
-var confirming = map[string][]string{
-	implicit: {"-grant_implicitconf"}, polled: {"-poll_count", "2", "-check_after", "1"},
+var confirming = map[string]string{
+	implicit: "-grant_implicitconf", polled: "-poll_count 2 -check_after 1",
 }
 
 // sequel are the requests that follow the first.
@@ -127,7 +106,7 @@ const byReference = "PBM SHA-256 with the reference as sender / PBM"
 
 func TestClient_opensslServer_enrols(t *testing.T) {
 	fixture.RequirePrograms(t, "openssl")
-	m := newMatrix(t, "our client, openssl server", "request / answer", "ir", "cr", "kur", "rr")
+	m := newMatrix(t, "our client, openssl server", "ir", "cr", "kur", "rr")
 	for _, row := range []struct {
 		name       string
 		client     string // algorithm of the client's keys
@@ -173,7 +152,7 @@ func TestClient_opensslServer_enrols(t *testing.T) {
 				}
 				m.run(t, row.name, operation, how, func(t *testing.T) {
 					t.Parallel()
-					url := startOpenSSL(t, add(args, confirming[how]...)...)
+					url := startOpenSSL(t, add(args, confirming[how])...)
 					config := s.client(url+"/pkix/", row.protection)
 					config.ImplicitConfirm, config.SenderReference = how == implicit, row.name == byReference
 					client, messages := newClient(t, config)
@@ -212,86 +191,60 @@ func outcome(err error) string {
 	return unverified.ReplaceAllString(err.Error(), "does not verify (…), want")
 }
 
-func add(args []string, more ...string) []string { return slices.Concat(args, more) }
+// add adds options, separated by blanks.
+func add(args []string, more string) []string { return slices.Concat(args, strings.Fields(more)) }
 
 func TestClient_opensslServer_misbehaves(t *testing.T) {
 	fixture.RequirePrograms(t, "openssl")
 	l := newList(t, "our client, openssl server misbehaves", "openssl cmp as server", "messages",
 		"what our client says")
 	s, other := newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256"), newOpenSSLServer(t, "ECDSA-P256", "ECDSA-P256")
-	certifier := newCertifier(t, s.authority)
-	byCertifier := slices.Concat(s.returning, s.believing,
-		signing(t, certifier, writePEM(t, t.TempDir(), "root.pem", s.authority.Root)))
-	byRA := func(c *cmp.Config) { c.Recipient, c.SignerDN = "CN=CA", "CN="+serverName+",O=Interop" }
 	mac := slices.Concat(s.returning, s.bySecret, []string{"-statusstring", told})
 	signed := slices.Concat(s.returning, s.signing, s.believing, []string{"-statusstring", told})
-	for _, row := range []struct {
-		name     string
-		args     []string
-		protect  cmp.Protection
-		change   func(*cmp.Config)
-		messages string
-		want     string
+	issuing := writePEM(t, t.TempDir(), "issuing.pem", s.authority.Issuing)
+	certifier := changed(t, s.authority, func(leaf *x509.Certificate) {
+		leaf.IsCA, leaf.KeyUsage = true, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
+	})
+	byCertifier := slices.Concat(s.returning, s.believing, signing(t, certifier, issuing))
+	ra := changed(t, s.authority, func(leaf *x509.Certificate) { // it speaks for a CA (RFC 9810, 4.5)
+		leaf.ExtKeyUsage, leaf.UnknownExtKeyUsage = nil, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}}
+	})
+	byRA := slices.Concat(s.returning, s.believing, signing(t, ra, issuing))
+	expectRA := func(c *cmp.Config) { c.Recipient, c.SignerDN = "CN=CA", "CN="+serverName+",O=Interop" }
+	for _, row := range []struct { // the document has what comes of them
+		name    string
+		args    []string
+		protect cmp.Protection
+		change  func(*cmp.Config)
 	}{
-		{"rejects", add(mac, "-pkistatus", "2", "-failure", "2"), "", nil,
-			"ir ip", `CA refused: rejection, badRequest: "not today"`},
-		{"rejects, for several reasons", add(mac, "-pkistatus", "2", "-failurebits", "517"), "", nil,
-			"ir ip", `CA refused: rejection, badAlg, badRequest, badPOP: "not today"`},
-		{"rejects, with a signature", add(signed, "-pkistatus", "2", "-failure", "9"), cmp.ProtectionSignature, nil,
-			"ir ip", `CA refused: rejection, badPOP: "not today"`},
-		{"rejects, without protection", add(mac, "-pkistatus", "2", "-failure", "2", "-send_unprot_err"), "", nil,
-			"ir ip", `CA refused (in an answer that is not authenticated): rejection, badRequest: "not today"`},
-		{"answers with error", add(mac, "-send_error"), "", nil,
-			"ir error", `CA refused: rejection, badRequest: "…"`},
-		{"answers with error, without protection", add(mac, "-send_error", "-send_unprot_err"), "", nil,
-			"ir error", `CA refused (in an answer that is not authenticated): rejection, badRequest: "…"`},
-		{"issues without protection", add(mac, "-send_unprotected"), "", nil,
-			"ir ip", `checking protection of the CMP answer: has none, want a MAC or a signature`},
-		{"issues with modifications", add(mac, "-pkistatus", "1"), "", nil,
-			"ir ip certConf pkiconf", taken},
-		{"issues with a warning instead of accepting", add(mac, "-pkistatus", "4"), "", nil,
-			"ir ip", `checking status of the CMP answer: has revocationWarning, want accepted, ` +
-				`grantedWithMods, waiting or rejection`},
-		{"issues for another key", slices.Concat(other.returning, s.bySecret), "", nil,
-			"ir ip certConf pkiconf",
-			`checking public key of the CMP answer: has another key in the certificate, want ours`},
-		{"has another secret", slices.Concat(s.returning,
-			[]string{"-srv_ref", reference, "-srv_secret", "pass:another"}), "", nil,
-			"ir error", `CA refused (in an answer that is not authenticated): rejection, badRequest: "…"`},
-		{"does not know PBMAC1", mac, cmp.ProtectionPBMAC1, nil,
-			"ir error", `CA refused (in an answer that is not authenticated): rejection, badRequest: "…"`},
+		{"rejects", add(mac, "-pkistatus 2 -failure 2"), "", nil},
+		{"rejects, for several reasons", add(mac, "-pkistatus 2 -failurebits 517"), "", nil},
+		{"rejects, with a signature", add(signed, "-pkistatus 2 -failure 9"), cmp.ProtectionSignature, nil},
+		{"rejects, without protection", add(mac, "-pkistatus 2 -failure 2 -send_unprot_err"), "", nil},
+		{"answers with error", add(mac, "-send_error"), "", nil},
+		{"answers with error, without protection", add(mac, "-send_error -send_unprot_err"), "", nil},
+		{"issues without protection", add(mac, "-send_unprotected"), "", nil},
+		{"issues with modifications", add(mac, "-pkistatus 1"), "", nil},
+		{"issues with a warning instead of accepting", add(mac, "-pkistatus 4"), "", nil},
+		{"issues for another key", slices.Concat(other.returning, s.bySecret), "", nil},
+		{"has another secret", add(s.returning, "-srv_ref "+reference+" -srv_secret pass:another"), "", nil},
+		{"does not know PBMAC1", mac, cmp.ProtectionPBMAC1, nil},
 		{"does not trust the client's certificate",
-			slices.Concat(s.returning, s.signing, other.believing), cmp.ProtectionSignature, nil,
-			"ir error", `CA refused: rejection, badRequest: "…"`},
+			slices.Concat(s.returning, s.signing, other.believing), cmp.ProtectionSignature, nil},
 		{"signs under a root that is not trusted",
-			slices.Concat(s.returning, other.signing, s.believing), cmp.ProtectionSignature, nil,
-			"ir ip", `checking signer's chain of the CMP answer: has "CN=CMP server,O=Interop", ` +
-				`which does not verify (…), want a chain to a trust anchor`},
-		{"signs under another name", signed, cmp.ProtectionSignature, func(c *cmp.Config) { c.Recipient = "CN=CA" },
-			"ir ip", `checking signer of the CMP answer: has "CN=CMP server,O=Interop", want ` +
-				`the recipient "CN=CA" or a trust anchor`},
-		{"signs with a CA for certificates only", byCertifier, cmp.ProtectionSignature, nil,
-			"ir ip", `checking signer's key usage of the CMP answer: has no digitalSignature, ` +
-				`want digitalSignature, no keyUsage at all, or a CA that is itself among the trust anchors`},
+			slices.Concat(s.returning, other.signing, s.believing), cmp.ProtectionSignature, nil},
+		{"signs under another name", signed, cmp.ProtectionSignature,
+			func(c *cmp.Config) { c.Recipient = "CN=CA" }},
+		{"signs with a CA for certificates only", byCertifier, cmp.ProtectionSignature, nil},
 		{"signs with a CA for certificates only, an anchor", byCertifier, cmp.ProtectionSignature,
-			func(c *cmp.Config) { c.TrustAnchors = append(c.TrustAnchors, certifier.chain[0]) },
-			"ir ip certConf pkiconf", taken},
-		{"signs as an RA that is configured", slices.Concat(s.returning, s.believing,
-			signing(t, newRA(t, s.authority), writePEM(t, t.TempDir(), "issuing.pem", s.authority.Issuing))),
-			cmp.ProtectionSignature, byRA, "ir ip certConf pkiconf", taken},
-		{"signs as an RA that is configured, by a server's certificate", signed, cmp.ProtectionSignature, byRA,
-			"ir ip", `checking signer's extended key usage of the CMP answer: has neither ` +
-				`id-kp-cmcRA nor id-kp-cmcCA, want one of them, no extended key usage at all, ` +
-				`or the certificate itself among the trust anchors`},
-		{"answers a signature with a MAC", add(mac, "-accept_unprotected"), cmp.ProtectionSignature, nil,
-			"ir ip", `checking protection of the CMP answer: has a MAC, want a signature, as configured`},
-		{"says to wait for an hour", add(mac, "-poll_count", "9", "-check_after", "3600"), "", nil,
-			"ir ip pollReq pollRep", `CA has not decided in time: waiting: "…"`},
-		{"says to wait, and cannot be polled", add(mac, "-pkistatus", "3"), "", nil,
-			"ir ip pollReq error", `CA refused: rejection, badRequest: "…"`},
-		{"has no such path", mac, "", func(c *cmp.Config) { c.URL += "/no/such/path" },
-			"ir", `sending CMP request: HTTP status 404: answer is not a CMP message: has media ` +
-				`type "", want "application/pkixcmp"`},
+			func(c *cmp.Config) { c.TrustAnchors = append(c.TrustAnchors, certifier.chain[0]) }},
+		{"signs as an RA that is configured", byRA, cmp.ProtectionSignature, expectRA},
+		{"signs as an RA that is configured, by a server's certificate", signed,
+			cmp.ProtectionSignature, expectRA},
+		{"answers a signature with a MAC", add(mac, "-accept_unprotected"), cmp.ProtectionSignature, nil},
+		{"says to wait for an hour", add(mac, "-poll_count 9 -check_after 3600"), "", nil},
+		{"says to wait, and cannot be polled", add(mac, "-pkistatus 3"), "", nil},
+		{"has no such path", mac, "", func(c *cmp.Config) { c.URL += "/no/such/path" }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			url := startOpenSSL(t, row.args...)
@@ -304,14 +257,11 @@ func TestClient_opensslServer_misbehaves(t *testing.T) {
 
 			_, err := client.Initialize(t.Context(), s.request)
 
-			got := outcome(err)
-			assert.Equal(t, row.want, got)
-			assert.Equal(t, row.messages, messages.String())
-			if err != nil && strings.Contains(row.messages, "certConf") {
+			if err != nil && strings.Contains(messages.String(), "certConf") {
 				conf := messages.requests[1].Body.Content.(cmp.CertConfirmContent)
 				assert.Equal(t, cmp.StatusRejection, conf[0].StatusInfo.Status)
 			}
-			l.add(row.name, row.messages, got)
+			l.add(t, row.name, messages.String(), outcome(err))
 		})
 	}
 }

@@ -2,12 +2,10 @@ package interop
 
 import (
 	"bufio"
-	"bytes"
 	"io"
 	"os"
 	"os/exec"
 	"regexp"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,24 +16,6 @@ import (
 
 // accepting is what the server writes when it listens, with the port that it got.
 var accepting = regexp.MustCompile(`^ACCEPT .*:(\d+)( |$)`)
-
-// log gathers what a program writes while it runs.
-type log struct {
-	mutex sync.Mutex
-	text  bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mutex.Lock()
-	defer l.mutex.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *log) String() string {
-	l.mutex.Lock()
-	defer l.mutex.Unlock()
-	return l.text.String()
-}
 
 // opensslCommand prepares openssl cmp, away from the machine's configuration and proxies.
 func opensslCommand(t testing.TB, args ...string) *exec.Cmd {
@@ -59,8 +39,7 @@ func startOpenSSL(t testing.TB, args ...string) (url string) {
 // killed when the test ends.
 func startServer(t testing.TB, command *exec.Cmd, ready *regexp.Regexp) (port string) {
 	t.Helper()
-	errors := &log{}
-	command.Stderr = errors
+	command.Stderr = t.Output()
 	output, err := command.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, command.Start())
@@ -80,16 +59,13 @@ func startServer(t testing.TB, command *exec.Cmd, ready *regexp.Regexp) (port st
 		command.Process.Kill() // an error means that it has ended by itself
 		<-ended
 		command.Wait() // the error says that it was killed
-		if t.Failed() {
-			t.Logf("%s wrote:\n%s", command.Path, errors)
-		}
 	})
 	select {
 	case port = <-found:
 	case <-ended:
-		require.FailNow(t, "the server ended", errors.String())
+		require.FailNow(t, "the server ended")
 	case <-time.After(30 * time.Second):
-		require.FailNow(t, "the server does not say that it listens", errors.String())
+		require.FailNow(t, "the server does not say that it listens")
 	}
 	return port
 }

@@ -24,7 +24,8 @@ public class WriteStore {
         destination.load(null, null);
         for (String alias : Collections.list(source.aliases())) {
             if (source.isKeyEntry(alias)) {
-                destination.setKeyEntry(alias, source.getKey(alias, password), password, source.getCertificateChain(alias));
+                destination.setKeyEntry(alias, source.getKey(alias, password), password,
+                        source.getCertificateChain(alias));
             } else {
                 destination.setCertificateEntry(alias, source.getCertificate(alias));
             }

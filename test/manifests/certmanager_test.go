@@ -12,25 +12,12 @@ import (
 
 // cmpv2Issuer is the object of ONAP's external issuer: group certmanager.onap.org, version v1.
 type cmpv2Issuer struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Metadata   struct {
-		Name      string `json:"name"`
-		Namespace string `json:"namespace"`
-	} `json:"metadata"`
-	Spec struct {
-		URL            string `json:"url"`
-		HealthEndpoint string `json:"healthEndpoint"`
-		CertEndpoint   string `json:"certEndpoint"`
-		UpdateEndpoint string `json:"updateEndpoint"`
-		CAName         string `json:"caName"`
-		CertSecretRef  struct {
-			Name      string `json:"name"`
-			KeyRef    string `json:"keyRef"`
-			CertRef   string `json:"certRef"`
-			CACertRef string `json:"cacertRef"`
-		} `json:"certSecretRef"`
-	} `json:"spec"`
+	APIVersion, Kind string
+	Metadata         struct{ Name, Namespace string }
+	Spec             struct {
+		URL, HealthEndpoint, CertEndpoint, UpdateEndpoint, CAName string
+		CertSecretRef                                             struct{ Name, KeyRef, CertRef, CACertRef string }
+	}
 }
 
 // The page's manifests are of the types that they say, and refer to one another.
@@ -71,29 +58,21 @@ func TestCertManagerPage_manifests_fitTogether(t *testing.T) {
 // Certificate's.
 func TestClusterIssuer_secretOfItsCA_isMadeWhereCertManagerReadsIt(t *testing.T) {
 	all := everything(t)
-	var issuer *certmanager.ClusterIssuer
+	objects := all[filepath.Join(deploy, "kubernetes/cluster-issuer.yaml")]
+	issuer := of[*certmanager.ClusterIssuer](objects)[0]
 	made := map[string]string{} // namespaces of Certificates by Secret
-	for _, object := range all[filepath.Join(deploy, "kubernetes/cluster-issuer.yaml")] {
-		switch o := object.(type) {
-		case *certmanager.ClusterIssuer:
-			issuer = o
-		case *certmanager.Certificate:
-			made[o.Spec.SecretName] = o.Namespace
-		}
+	for _, certificate := range of[*certmanager.Certificate](objects) {
+		made[certificate.Spec.SecretName] = certificate.Namespace
 	}
-	require.NotNil(t, issuer)
 	assert.Equal(t, "cert-manager", made[issuer.Spec.CA.SecretName])
 
+	overlay := all[filepath.Join(deploy, "kubernetes/overlays/cluster-issuer")]
+	assert.Empty(t, of[*certmanager.Issuer](overlay), "the namespace has an issuer of its own")
 	var names []string
-	for _, object := range all[filepath.Join(deploy, "kubernetes/overlays/cluster-issuer")] {
-		switch o := object.(type) {
-		case *certmanager.Certificate:
-			names = append(names, o.Name)
-			assert.Equal(t, []string{"ClusterIssuer", issuer.Name},
-				[]string{o.Spec.IssuerRef.Kind, o.Spec.IssuerRef.Name}, o.Name)
-		case *certmanager.Issuer:
-			assert.Fail(t, "the namespace has an issuer of its own", o.Name)
-		}
+	for _, certificate := range of[*certmanager.Certificate](overlay) {
+		ref := certificate.Spec.IssuerRef
+		names = append(names, certificate.Name+" of "+ref.Kind+" "+ref.Name)
 	}
-	assert.ElementsMatch(t, []string{"certservice-tls", "certfetcher-mtls"}, names)
+	from := " of ClusterIssuer " + issuer.Name
+	assert.ElementsMatch(t, []string{"certservice-tls" + from, "certfetcher-mtls" + from}, names)
 }

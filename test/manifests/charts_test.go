@@ -1,7 +1,7 @@
 package manifests
 
 import (
-	"flag"
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -18,9 +18,9 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/lint"
 	"helm.sh/helm/v3/pkg/lint/support"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden files, and what the schemas take from the programs")
+	"github.com/certfetcher/certfetcher/test/golden"
+)
 
 // rendering is a chart with a set of values: testdata/helm/NAME.values.yaml, and what comes out of it in
 // NAME.golden.yaml. The chart is the name's part before the first dot.
@@ -78,13 +78,11 @@ func TestApplicationChart_dependency_isTheLibraryNextToIt(t *testing.T) {
 	app, err := chartutil.LoadChartfile(filepath.Join(dir, "Chart.yaml"))
 	require.NoError(t, err)
 	require.Len(t, app.Dependencies, 1)
-	path, local := strings.CutPrefix(app.Dependencies[0].Repository, "file://")
-	require.True(t, local)
+	path := strings.TrimPrefix(app.Dependencies[0].Repository, "file://")
 	library, err := chartutil.LoadChartfile(filepath.Join(dir, path, "Chart.yaml"))
 	require.NoError(t, err)
 	assert.Equal(t, "library", library.Type)
-	assert.Equal(t, library.Name, app.Dependencies[0].Name)
-	assert.Equal(t, library.Version, app.Dependencies[0].Version)
+	assert.Equal(t, library.Name+library.Version, app.Dependencies[0].Name+app.Dependencies[0].Version)
 }
 
 // render is helm template with a release of the chart's name, for the cluster.
@@ -135,13 +133,7 @@ func renderFiles(r rendering) (*chart.Chart, map[string]string, error) {
 func TestCharts_render_asInTheGoldenFiles(t *testing.T) {
 	for _, r := range charts(t) {
 		t.Run(r.name, func(t *testing.T) {
-			got, golden := render(t, r), filepath.Join("testdata/helm", r.name+".golden.yaml")
-			if *update {
-				require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
-			}
-			want, err := os.ReadFile(golden)
-			require.NoError(t, err)
-			assert.Equal(t, string(want), got, "go test -update rewrites it")
+			golden.File(t, filepath.Join("helm", r.name+".golden.yaml"), render(t, r))
 		})
 	}
 }
@@ -171,65 +163,28 @@ func assertLint(t *testing.T, linter support.Linter) {
 }
 
 func TestCharts_wrongValues_areRefused(t *testing.T) {
-	certservice, app, bare := filepath.Join(deploy, "helm/certservice"), applicationChart(t), applicationChart(t)
-	require.NoError(t, os.WriteFile(filepath.Join(bare, "values.yaml"), []byte("image: app\n"), 0o644))
-	nested := func(keys string, value any) chartutil.Values {
-		path := strings.Split(keys, ".")
-		for _, key := range slices.Backward(path) {
-			value = map[string]any{key: value}
-		}
-		return value.(map[string]any)
+	dirs := map[string]string{"certservice": filepath.Join(deploy, "helm/certservice"),
+		"app": applicationChart(t), "bare": applicationChart(t)}
+	bare := filepath.Join(dirs["bare"], "values.yaml")
+	require.NoError(t, os.WriteFile(bare, []byte("image: app\n"), 0o644))
+	var rows []struct {
+		Name, Chart, Cluster, Want string
+		Values                     chartutil.Values
 	}
-	for _, row := range []struct {
-		name, dir string
-		values    chartutil.Values
-		want      string
-		cluster   string
-	}{
-		{"a key that there is not", certservice, nested("replicaCount", 3),
-			"additional properties 'replicaCount' not allowed", ordinary},
-		{"a variable that certservice has not", certservice, nested("env.HTTP_PORT", "80"),
-			"invalid propertyName 'HTTP_PORT'", ordinary},
-		{"a variable that certfetcher has not", app, nested("certfetcher.env.COMON_NAME", "a"),
-			"invalid propertyName 'COMON_NAME'", ordinary},
-		{"a mode that there is not", app, nested("certfetcher.mode", "sidecar"),
-			"at '/mode': value must be one of 'init', 'native-sidecar', 'plain-sidecar'", ordinary},
-		{"a relative output path", app, nested("certfetcher.env.OUTPUT_PATH", "certs"),
-			"at '/env/OUTPUT_PATH': 'certs' does not match pattern '^/.'", ordinary},
-		{"a variable that the chart sets itself", app, nested("certfetcher.env.MODE", "init"),
-			"invalid propertyName 'MODE'", ordinary},
-		{"a required variable that is not set", bare, nested("certfetcher.env.CA_NAME", "RA"),
-			"certfetcher.env.COMMON_NAME is required", ordinary},
-		{"cert-manager with keystores", certservice,
-			chartutil.Values{"certManager": map[string]any{"enabled": true},
-				"tls": map[string]any{"format": "keystore"}},
-			"certManager.enabled needs tls.format PEM: cert-manager's Secret holds no keystores", ordinary},
-		{"a cluster without sleep in preStop", certservice, chartutil.Values{},
-			"preStopSleepSeconds needs Kubernetes 1.30 or later, this is v1.29.9: set it to 0", "v1.29.9-gke.1"},
-		{"a cluster without native sidecars", app, chartutil.Values{},
-			"certfetcher.mode native-sidecar needs Kubernetes 1.29 or later, this is v1.28.0: set plain-sidecar",
-			"v1.28.0"},
-		{"a cluster that is too old", certservice, nested("preStopSleepSeconds", 0),
-			"chart requires kubeVersion: >=1.26.0-0 which is incompatible with Kubernetes v1.25.16", "v1.25.16"},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			_, _, err := renderFiles(rendering{row.name, row.dir, row.values, row.cluster})
-			require.ErrorContains(t, err, row.want)
+	readCases(t, "helm/refused.yaml", &rows)
+	for _, row := range rows {
+		t.Run(row.Name, func(t *testing.T) {
+			cluster := cmp.Or(row.Cluster, ordinary)
+			_, _, err := renderFiles(rendering{row.Name, dirs[row.Chart], row.Values, cluster})
+			require.ErrorContains(t, err, row.Want)
 		})
 	}
 }
 
 func TestCharts_notes_nameTheSecrets(t *testing.T) {
-	for _, r := range charts(t) {
-		if r.name != "certservice" {
-			continue
-		}
-		_, files, err := renderFiles(r)
-		require.NoError(t, err)
-		notes := files["certservice/templates/NOTES.txt"]
-		assert.Contains(t, notes, "https://oom-cert-service.default.svc:8443")
-		assert.Contains(t, notes, "certservice-tls (tls.crt, tls.key, ca.crt)")
-		assert.Contains(t, notes,
-			"certservice-cmp (cmpServers.json, and each file below /etc/certservice/cmp that it names as trustAnchors)")
-	}
+	all := charts(t)
+	at := slices.IndexFunc(all, func(r rendering) bool { return r.name == "certservice" })
+	_, files, err := renderFiles(all[at])
+	require.NoError(t, err)
+	golden.File(t, "helm/certservice.notes.golden.txt", files["certservice/templates/NOTES.txt"])
 }

@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"crypto/x509"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,36 +96,41 @@ func strict(t *testing.T, text string, message proto.Message) {
 func TestExamples_springBoot_namesTheFilesThatAreWritten(t *testing.T) {
 	p := example(t, "spring-boot.yaml")
 	environment := p.environment(t, p.container("certfetcher"))
-	assert.Equal(t, "inplace", environment["OUTPUT_LAYOUT"], "Spring Boot's watcher loses track of symbolic links")
-	type store struct{ Location, Password, Type string }
-	var application struct {
-		Spring struct {
-			Config struct{ Import string }
-			SSL    struct {
-				Bundle struct {
-					JKS map[string]struct {
-						ReloadOnUpdate       bool `json:"reload-on-update"`
-						Key                  struct{ Alias string }
-						Keystore, Truststore store
-					}
-				}
-			}
-		}
-		Server struct {
-			Port int
-			SSL  struct{ Bundle string }
-		}
-	}
-	require.NoError(t, yaml.UnmarshalStrict([]byte(p.configMap("app-spring").Data["application.yaml"]), &application))
+	assert.Equal(t, "inplace", environment["OUTPUT_LAYOUT"], "Spring Boot loses track of links")
+	var application any
+	content := []byte(p.configMap("app-spring").Data["application.yaml"])
+	require.NoError(t, yaml.UnmarshalStrict(content, &application))
+	properties := map[string]string{}
+	flatten("", application, properties)
+	bundle := "spring.ssl.bundle.jks." + properties["server.ssl.bundle"]
 	volume := environment["OUTPUT_PATH"]
-	assert.Equal(t, "configtree:"+volume+"/", application.Spring.Config.Import)
-	bundle, ok := application.Spring.SSL.Bundle.JKS[application.Server.SSL.Bundle]
-	require.True(t, ok)
-	assert.True(t, bundle.ReloadOnUpdate)
-	assert.Equal(t, "certificate", bundle.Key.Alias)
-	assert.Equal(t, store{"file:" + volume + "/keystore.p12", "${keystore.pass}", "PKCS12"}, bundle.Keystore)
-	assert.Equal(t, store{"file:" + volume + "/truststore.p12", "${truststore.pass}", "PKCS12"}, bundle.Truststore)
+	for name, want := range map[string]string{
+		"spring.config.import":          "configtree:" + volume + "/",
+		bundle + ".reload-on-update":    "true",
+		bundle + ".key.alias":           "certificate",
+		bundle + ".keystore.location":   "file:" + volume + "/keystore.p12",
+		bundle + ".keystore.password":   "${keystore.pass}",
+		bundle + ".keystore.type":       "PKCS12",
+		bundle + ".truststore.location": "file:" + volume + "/truststore.p12",
+		bundle + ".truststore.password": "${truststore.pass}",
+		bundle + ".truststore.type":     "PKCS12",
+	} {
+		assert.Equal(t, want, properties[name], name)
+		delete(properties, name)
+	}
+	assert.Len(t, properties, 2, "besides server.port and server.ssl.bundle: %v", properties)
 	assert.Equal(t, "P12", environment["OUTPUT_TYPE"])
+}
+
+// flatten names values as Spring Boot does.
+func flatten(name string, value any, into map[string]string) {
+	members, isMap := value.(map[string]any)
+	if !isMap {
+		into[name] = fmt.Sprint(value)
+	}
+	for key, member := range members {
+		flatten(strings.TrimPrefix(name+"."+key, "."), member, into)
+	}
 }
 
 // The command that the pod runs merges into a JDK's own truststore, and the sidecar has the same variables.

@@ -30,7 +30,7 @@ import (
 )
 
 // series are the labels of one metric with the values seen: name, label, value.
-type series map[string]map[string]map[string]bool
+type series map[string]map[string][]string
 
 // add reads the Prometheus text format.
 func (s series) add(t *testing.T, exposition []byte) {
@@ -43,14 +43,9 @@ func (s series) add(t *testing.T, exposition []byte) {
 		require.NoError(t, err, line)
 		name := metric.Get(model.MetricNameLabel)
 		if s[name] == nil {
-			s[name] = map[string]map[string]bool{}
+			s[name] = map[string][]string{}
 		}
-		metric.Range(func(l labels.Label) {
-			if s[name][l.Name] == nil {
-				s[name][l.Name] = map[string]bool{}
-			}
-			s[name][l.Name][l.Value] = true
-		})
+		metric.Range(func(l labels.Label) { s[name][l.Name] = append(s[name][l.Name], l.Value) })
 	}
 }
 
@@ -110,8 +105,9 @@ func fetcherExposition(t *testing.T) []byte {
 
 // authority does what its name says.
 type authority struct {
-	name   string
-	issued certservice.Issued
+	name           string
+	issued         certservice.Issued
+	entered, leave chan struct{} // of a request in flight
 }
 
 func (a authority) Enroll(context.Context, certservice.Request) (certservice.Issued, error) {
@@ -122,6 +118,9 @@ func (a authority) Enroll(context.Context, certservice.Request) (certservice.Iss
 		return certservice.Issued{}, &certservice.RefusedError{FailInfo: []string{"badPOP"}}
 	case "panics":
 		panic("as it should")
+	case "waits":
+		close(a.entered)
+		<-a.leave
 	}
 	return certservice.Issued{}, errors.New("the CA cannot be reached")
 }
@@ -153,13 +152,13 @@ func certserviceExposition(t *testing.T) []byte {
 			`"authentication": {"iak": "a", "rv": "b"}}]}`), 0o600))
 	require.NoError(t, configuration.Reload("test"))
 
-	directory := service.Static{}
-	for _, name := range []string{"issues", "refuses", "fails", "panics"} {
-		directory[name] = authority{name, certservice.Issued{Chain: chain,
-			Trusted: []*x509.Certificate{transport.Root}}}
-	}
+	issued := certservice.Issued{Chain: chain, Trusted: []*x509.Certificate{transport.Root}}
 	entered, leave := make(chan struct{}), make(chan struct{})
-	directory["waits"] = waiting{entered, leave}
+	directory := service.Static{}
+	names := []string{"issues", "refuses", "fails", "panics", "waits"}
+	for _, name := range names {
+		directory[name] = authority{name, issued, entered, leave}
+	}
 	handler := certservice.NewHandler(certservice.HandlerConfig{
 		Directory: directory, ClientRoots: func() *x509.CertPool { return roots }, MaxInFlight: 1,
 		Metrics: m, Log: discard,
@@ -170,11 +169,9 @@ func certserviceExposition(t *testing.T) []byte {
 		handler.ServeHTTP(answer, wireRequest(t, path, &tls.ConnectionState{PeerCertificates: chain}))
 		return answer.Body.String()
 	}
-	for name := range directory {
-		if name != "waits" {
-			ask("/v1/certificate/" + name)
-			ask("/v1/certificate-update/" + name)
-		}
+	for _, name := range names[:4] {
+		ask("/v1/certificate/" + name)
+		ask("/v1/certificate-update/" + name)
 	}
 	done := make(chan string)
 	go func() { done <- ask("/v1/certificate/waits") }()
@@ -190,19 +187,6 @@ func certserviceExposition(t *testing.T) []byte {
 	var text bytes.Buffer
 	m.Write(&text)
 	return text.Bytes()
-}
-
-// waiting holds a request in flight.
-type waiting struct{ entered, leave chan struct{} }
-
-func (w waiting) Enroll(context.Context, certservice.Request) (certservice.Issued, error) {
-	close(w.entered)
-	<-w.leave
-	return certservice.Issued{}, errors.New("given up")
-}
-
-func (w waiting) Update(ctx context.Context, r certservice.Request) (certservice.Issued, error) {
-	return w.Enroll(ctx, r)
 }
 
 // wireRequest is the golden update, which holds all that an enrolment needs as well.

@@ -5,6 +5,7 @@
 package manifests
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -50,7 +51,7 @@ var decoder = func() runtime.Decoder {
 func decode(t *testing.T, name string, content []byte) []runtime.Object {
 	t.Helper()
 	var objects []runtime.Object
-	reader := yaml.NewYAMLReader(bufioReader(content))
+	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(content)))
 	for {
 		document, err := reader.Read()
 		if errors.Is(err, io.EOF) {
@@ -164,17 +165,13 @@ func TestManifests_everyKind_isThere(t *testing.T) {
 }
 
 func TestDecode_whatKubectlWouldRefuse_isRefused(t *testing.T) {
-	for _, row := range []struct{ name, manifest, want string }{
-		{"a field in the wrong case", "apiVersion: v1\nkind: Pod\nspec: {hostname: a, Hostname: b}\n",
-			`strict decoding error: unknown field "spec.Hostname"`},
-		{"a misplaced field", "apiVersion: v1\nkind: Pod\nspec: {runAsUser: 1}\n",
-			`strict decoding error: unknown field "spec.runAsUser"`},
-		{"a field given twice", "apiVersion: v1\nkind: Pod\nkind: Pod\n",
-			`strict decoding error: yaml: unmarshal errors:` + "\n" + `  line 3: key "kind" already set in map`},
+	for lines, want := range map[string]string{
+		"spec: {hostname: a, Hostname: b}": `unknown field "spec.Hostname"`,
+		"spec: {runAsUser: 1}":             `unknown field "spec.runAsUser"`,
+		"kind: Pod":                        `line 3: key "kind" already set in map`,
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			_, _, err := decoder.Decode([]byte(row.manifest), nil, nil)
-			require.EqualError(t, err, row.want)
-		})
+		_, _, err := decoder.Decode([]byte("apiVersion: v1\nkind: Pod\n"+lines+"\n"), nil, nil)
+		require.ErrorContains(t, err, "strict decoding error: ")
+		require.ErrorContains(t, err, want)
 	}
 }

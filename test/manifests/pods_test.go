@@ -1,8 +1,7 @@
 package manifests
 
 import (
-	"bufio"
-	"bytes"
+	"iter"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -25,8 +24,6 @@ import (
 	podsecurity "k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
 )
-
-func bufioReader(content []byte) *bufio.Reader { return bufio.NewReader(bytes.NewReader(content)) }
 
 // pod is a pod or a template of pods.
 type pod struct {
@@ -75,6 +72,29 @@ func pods(t *testing.T) []pod {
 	return found
 }
 
+// containers are those of all pods.
+func containers(t *testing.T) iter.Seq2[pod, corev1.Container] {
+	return func(yield func(pod, corev1.Container) bool) {
+		for _, p := range pods(t) {
+			for _, c := range p.containers() {
+				if !yield(p, c) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// of returns the objects that are of a type.
+func of[T runtime.Object](objects []runtime.Object) (found []T) {
+	for _, object := range objects {
+		if o, is := object.(T); is {
+			found = append(found, o)
+		}
+	}
+	return found
+}
+
 func assertSelects(t *testing.T, place string, selector *metav1.LabelSelector, set map[string]string) {
 	t.Helper()
 	s, err := metav1.LabelSelectorAsSelector(selector)
@@ -90,22 +110,18 @@ func TestPods_satisfyTheRestrictedProfile(t *testing.T) {
 		for _, result := range evaluator.EvaluatePod(level, &p.meta, &p.spec) {
 			assert.True(t, result.Allowed, "%s: %s: %s", p.place, result.ForbiddenReason, result.ForbiddenDetail)
 		}
-		for _, c := range p.containers() {
-			if program(c) != "" { // the profile does not ask for this
-				require.NotNil(t, c.SecurityContext.ReadOnlyRootFilesystem, "%s: %s", p.place, c.Name)
-				assert.True(t, *c.SecurityContext.ReadOnlyRootFilesystem, "%s: %s", p.place, c.Name)
-			}
+	}
+	for p, c := range containers(t) {
+		if program(c) != "" { // the profile does not ask for this
+			assert.Equal(t, new(true), c.SecurityContext.ReadOnlyRootFilesystem, "%s: %s", p.place, c.Name)
 		}
 	}
 }
 
 // A namespace with a ResourceQuota refuses containers that say nothing of their resources.
 func TestPods_containers_haveResources(t *testing.T) {
-	for _, p := range pods(t) {
-		if !strings.HasPrefix(p.place, filepath.Join(deploy, "kubernetes")) {
-			continue
-		}
-		for _, c := range p.containers() {
+	for p, c := range containers(t) {
+		if strings.HasPrefix(p.place, filepath.Join(deploy, "kubernetes")) {
 			assert.False(t, c.Resources.Requests.Cpu().IsZero(), "%s: %s requests no CPU", p.place, c.Name)
 			assert.False(t, c.Resources.Requests.Memory().IsZero(), "%s: %s requests no memory", p.place, c.Name)
 			assert.False(t, c.Resources.Limits.Memory().IsZero(), "%s: %s has no memory limit", p.place, c.Name)
@@ -117,19 +133,14 @@ func TestPods_containers_haveResources(t *testing.T) {
 func TestOverlays_namesOfTheServer_haveTheNamespace(t *testing.T) {
 	all := everything(t)
 	for _, overlay := range []string{"cert-manager", "cluster-issuer"} {
-		var service *corev1.Service
+		objects := all[filepath.Join(deploy, "kubernetes/overlays", overlay)]
 		var names []string
-		for _, object := range all[filepath.Join(deploy, "kubernetes/overlays", overlay)] {
-			switch o := object.(type) {
-			case *corev1.Service:
-				service = o
-			case *certmanager.Certificate:
-				if o.Name == "certservice-tls" {
-					names = o.Spec.DNSNames
-				}
+		for _, certificate := range of[*certmanager.Certificate](objects) {
+			if certificate.Name == "certservice-tls" {
+				names = certificate.Spec.DNSNames
 			}
 		}
-		require.NotNil(t, service, overlay)
+		service := of[*corev1.Service](objects)[0]
 		inNamespace := service.Name + "." + service.Namespace
 		assert.Equal(t, []string{service.Name, inNamespace, inNamespace + ".svc"}, names, overlay)
 	}
@@ -139,11 +150,7 @@ func TestOverlays_namesOfTheServer_haveTheNamespace(t *testing.T) {
 func TestNetworkPolicies_allowDNS_onThePortsOfItsPods(t *testing.T) {
 	seen := 0
 	for place, objects := range everything(t) {
-		for _, object := range objects {
-			policy, ok := object.(*networkingv1.NetworkPolicy)
-			if !ok {
-				continue
-			}
+		for _, policy := range of[*networkingv1.NetworkPolicy](objects) {
 			seen++
 			allowed := map[string]bool{}
 			for _, rule := range policy.Spec.Egress {
@@ -187,8 +194,8 @@ func TestPods_whatTheyReferTo_isThere(t *testing.T) {
 }
 
 func (p pod) configMap(name string) *corev1.ConfigMap {
-	for _, object := range p.beside {
-		if m, ok := object.(*corev1.ConfigMap); ok && m.Name == name {
+	for _, m := range of[*corev1.ConfigMap](p.beside) {
+		if m.Name == name {
 			return m
 		}
 	}
@@ -204,17 +211,15 @@ func hasPort(c corev1.Container, port intstr.IntOrString) bool {
 // Longer than certfetcher itself tries, or the kubelet would end it before it can say what is wrong.
 func TestNativeSidecars_startupProbe_allowsForRetries(t *testing.T) {
 	seen := 0
-	for _, p := range pods(t) {
-		for _, c := range p.spec.InitContainers {
-			if c.RestartPolicy == nil {
-				continue
-			}
-			seen++
-			require.NotNil(t, c.StartupProbe, p.place)
-			assert.Equal(t, []string{"/certfetcher", "probe"}, c.StartupProbe.Exec.Command, p.place)
-			assert.Greater(t, c.StartupProbe.PeriodSeconds*c.StartupProbe.FailureThreshold, int32(5*60), p.place)
-			assert.Equal(t, "sidecar", p.meta.Labels["certfetcher"], "%s: the PodMonitor would not find it", p.place)
+	for p, c := range containers(t) {
+		if c.RestartPolicy == nil {
+			continue
 		}
+		seen++
+		require.NotNil(t, c.StartupProbe, p.place)
+		assert.Equal(t, []string{"/certfetcher", "probe"}, c.StartupProbe.Exec.Command, p.place)
+		assert.Greater(t, c.StartupProbe.PeriodSeconds*c.StartupProbe.FailureThreshold, int32(5*60), p.place)
+		assert.Equal(t, "sidecar", p.meta.Labels["certfetcher"], "%s: the PodMonitor would not find it", p.place)
 	}
 	assert.Positive(t, seen)
 }
@@ -241,7 +246,7 @@ func TestCertservice_everySelector_findsItsPods(t *testing.T) {
 				selector = o.Spec.Selector
 			case *autoscalingv2.HorizontalPodAutoscaler:
 				assert.GreaterOrEqual(t, *o.Spec.MinReplicas, int32(2), p.place)
-				assert.Equal(t, deploymentName(p.beside), o.Spec.ScaleTargetRef.Name, p.place)
+				assert.Equal(t, of[*appsv1.Deployment](p.beside)[0].Name, o.Spec.ScaleTargetRef.Name, p.place)
 			}
 			if selector != nil {
 				assertSelects(t, p.place, selector, p.meta.Labels)
@@ -255,15 +260,6 @@ func TestCertservice_everySelector_findsItsPods(t *testing.T) {
 	}
 }
 
-func deploymentName(objects []runtime.Object) string {
-	for _, object := range objects {
-		if d, ok := object.(*appsv1.Deployment); ok {
-			return d.Name
-		}
-	}
-	return ""
-}
-
 // Helm's values by default and the kustomize base are two ways to the same pods.
 func TestCertservice_chartAndBase_runTheSamePods(t *testing.T) {
 	byPlace := map[string]pod{}
@@ -271,8 +267,6 @@ func TestCertservice_chartAndBase_runTheSamePods(t *testing.T) {
 		byPlace[p.place] = p
 	}
 	base, chart := byPlace[filepath.Join(deploy, "kubernetes/base")], byPlace["helm template certservice"]
-	require.NotEmpty(t, base.spec.Containers)
-	require.NotEmpty(t, chart.spec.Containers)
 	for _, p := range []pod{base, chart} {
 		p.spec.Containers[0].Image, p.spec.Containers[0].ImagePullPolicy = "", ""
 		for i := range p.spec.TopologySpreadConstraints {
@@ -284,28 +278,14 @@ func TestCertservice_chartAndBase_runTheSamePods(t *testing.T) {
 
 func TestMonitors_find_the_ports_that_there_are(t *testing.T) {
 	all := everything(t)
-	var service *corev1.Service
-	for _, object := range all[filepath.Join(deploy, "kubernetes/base")] {
-		if s, ok := object.(*corev1.Service); ok {
-			service = s
-		}
-	}
-	var sidecar pod
-	for _, p := range pods(t) {
-		if strings.HasSuffix(p.place, "native-sidecar.yaml") {
-			sidecar = p
-		}
-	}
-	for _, object := range all[filepath.Join(deploy, "monitoring")] {
-		switch o := object.(type) {
-		case *monitoring.ServiceMonitor:
-			assertSelects(t, o.Name, &o.Spec.Selector, service.Labels)
-			assert.True(t, slices.ContainsFunc(service.Spec.Ports,
-				func(p corev1.ServicePort) bool { return p.Name == o.Spec.Endpoints[0].Port }))
-		case *monitoring.PodMonitor:
-			assertSelects(t, o.Name, &o.Spec.Selector, sidecar.meta.Labels)
-			assert.True(t, hasPort(sidecar.container("certfetcher"),
-				intstr.FromString(*o.Spec.PodMetricsEndpoints[0].Port)))
-		}
-	}
+	service := of[*corev1.Service](all[filepath.Join(deploy, "kubernetes/base")])[0]
+	sidecar := example(t, "native-sidecar.yaml")
+	monitors := all[filepath.Join(deploy, "monitoring")]
+	ofServices, ofPods := of[*monitoring.ServiceMonitor](monitors)[0], of[*monitoring.PodMonitor](monitors)[0]
+	assertSelects(t, ofServices.Name, &ofServices.Spec.Selector, service.Labels)
+	assert.True(t, slices.ContainsFunc(service.Spec.Ports,
+		func(p corev1.ServicePort) bool { return p.Name == ofServices.Spec.Endpoints[0].Port }))
+	assertSelects(t, ofPods.Name, &ofPods.Spec.Selector, sidecar.meta.Labels)
+	assert.True(t, hasPort(sidecar.container("certfetcher"),
+		intstr.FromString(*ofPods.Spec.PodMetricsEndpoints[0].Port)))
 }

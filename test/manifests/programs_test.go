@@ -3,6 +3,8 @@ package manifests
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,9 +66,7 @@ func (p pod) environment(t *testing.T, c corev1.Container) map[string]string {
 	for _, from := range c.EnvFrom {
 		values := p.configMap(from.ConfigMapRef.Name)
 		require.NotNil(t, values, "%s: %s", p.place, from.ConfigMapRef.Name)
-		for name, value := range values.Data {
-			all[name] = value
-		}
+		maps.Copy(all, values.Data)
 	}
 	for _, variable := range c.Env {
 		_, twice := all[variable.Name]
@@ -78,18 +78,16 @@ func (p pod) environment(t *testing.T, c corev1.Container) map[string]string {
 
 func TestPods_variables_areTheProgramsOwn(t *testing.T) {
 	known := map[string][]string{}
-	for _, p := range pods(t) {
-		for _, c := range p.containers() {
-			name := program(c)
-			if name == "" {
-				continue
-			}
-			if known[name] == nil {
-				known[name] = append(variables(t, name), "GOMEMLIMIT") // the Go runtime's
-			}
-			for variable := range p.environment(t, c) {
-				assert.Contains(t, known[name], variable, "%s: %s", p.place, c.Name)
-			}
+	for p, c := range containers(t) {
+		name := program(c)
+		if name == "" {
+			continue
+		}
+		if known[name] == nil {
+			known[name] = append(variables(t, name), "GOMEMLIMIT") // the Go runtime's
+		}
+		for variable := range p.environment(t, c) {
+			assert.Contains(t, known[name], variable, "%s: %s", p.place, c.Name)
 		}
 	}
 }
@@ -98,26 +96,24 @@ func TestPods_variables_areTheProgramsOwn(t *testing.T) {
 func TestPods_configuration_passesTheProgramsOwnCheck(t *testing.T) {
 	secrets := secretFiles(t)
 	checked := map[string]int{}
-	for _, p := range pods(t) {
-		for _, c := range p.containers() {
-			name := program(c)
-			if name == "" || len(c.Args) > 0 { // postprocess has no such check
-				continue
-			}
-			checked[name]++
-			check := exec.Command(binary(name), "--check")
-			for variable, value := range p.environment(t, c) {
-				for _, m := range c.VolumeMounts {
-					if secret := p.secret(m.Name); secret != "" {
-						require.Contains(t, secrets, secret, p.place)
-						value = strings.Replace(value, m.MountPath, secrets[secret], 1)
-					}
-				}
-				check.Env = append(check.Env, variable+"="+value)
-			}
-			output, err := check.CombinedOutput()
-			assert.NoError(t, err, "%s: %s: %s", p.place, c.Name, output)
+	for p, c := range containers(t) {
+		name := program(c)
+		if name == "" || len(c.Args) > 0 { // postprocess has no such check
+			continue
 		}
+		checked[name]++
+		check := exec.Command(binary(name), "--check")
+		for variable, value := range p.environment(t, c) {
+			for _, m := range c.VolumeMounts {
+				if secret := p.secret(m.Name); secret != "" {
+					require.Contains(t, secrets, secret, p.place)
+					value = strings.Replace(value, m.MountPath, secrets[secret], 1)
+				}
+			}
+			check.Env = append(check.Env, variable+"="+value)
+		}
+		output, err := check.CombinedOutput()
+		assert.NoError(t, err, "%s: %s: %s", p.place, c.Name, output)
 	}
 	assert.GreaterOrEqual(t, checked["certfetcher"], 7)
 	assert.GreaterOrEqual(t, checked["certservice"], 4)
@@ -141,7 +137,7 @@ func TestCharts_schemas_nameTheProgramsVariables(t *testing.T) {
 		list, err := json.MarshalIndent(names, "        ", "  ")
 		require.NoError(t, err)
 		want := append([]byte("\"propertyNames\": {\n        \"enum\": "), list...)
-		if *update {
+		if flag.Lookup("update").Value.String() == "true" {
 			content = enumOfNames.ReplaceAllLiteral(content, want)
 			require.NoError(t, os.WriteFile(path, content, 0o644))
 		}

@@ -26,11 +26,7 @@ import (
 
 func TestSecrets_templates_holdNoSecret(t *testing.T) {
 	for place, objects := range everything(t) {
-		for _, object := range objects {
-			secret, ok := object.(*corev1.Secret)
-			if !ok {
-				continue
-			}
+		for _, secret := range of[*corev1.Secret](objects) {
 			assert.Empty(t, secret.Data, "%s: %s", place, secret.Name)
 			for key, value := range secret.StringData {
 				assert.Contains(t, value, "REPLACE", "%s: %s, %s", place, secret.Name, key)
@@ -43,8 +39,7 @@ func TestSecrets_templates_holdNoSecret(t *testing.T) {
 func templates(t *testing.T) map[string]map[string]string {
 	t.Helper()
 	all := map[string]map[string]string{}
-	for _, object := range everything(t)[filepath.Join(deploy, "kubernetes/secrets.yaml")] {
-		secret := object.(*corev1.Secret)
+	for _, secret := range of[*corev1.Secret](everything(t)[filepath.Join(deploy, "kubernetes/secrets.yaml")]) {
 		all[secret.Name] = secret.StringData
 	}
 	require.NotEmpty(t, all)

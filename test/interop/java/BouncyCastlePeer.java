@@ -152,34 +152,41 @@ public class BouncyCastlePeer {
         check(message.verify(provider, secret), "the MAC is wrong");
         return pbm ? new PKMACBuilder(new JcePKMACValuesCalculator().setProvider("BC"))
                         .setParameters(PBMParameter.getInstance(algorithm.getParameters())).build(secret)
-                : new JcePBMac1CalculatorBuilder(PBMAC1Params.getInstance(algorithm.getParameters())).setProvider("BC").build(secret);
+                : new JcePBMac1CalculatorBuilder(PBMAC1Params.getInstance(algorithm.getParameters()))
+                        .setProvider("BC").build(secret);
     }
 
     static boolean byMAC(ProtectedPKIMessage message) {
         ASN1ObjectIdentifier algorithm = message.getHeader().getProtectionAlg().getAlgorithm();
-        return algorithm.equals(CMPObjectIdentifiers.passwordBasedMac) || algorithm.equals(PKCSObjectIdentifiers.id_PBMAC1);
+        return algorithm.equals(CMPObjectIdentifiers.passwordBasedMac)
+                || algorithm.equals(PKCSObjectIdentifiers.id_PBMAC1);
     }
 
     /** Verifies a signature by the first of extraCerts, which is the sender's. */
     static X509CertificateHolder verifySignature(ProtectedPKIMessage message) throws Exception {
         check(message.getCertificates().length > 0, "the signed message has no extraCerts");
         X509CertificateHolder signer = message.getCertificates()[0];
-        check(message.verify(new JcaContentVerifierProviderBuilder().setProvider("BC").build(signer)), "the signature is wrong");
-        check(new GeneralName(signer.getSubject()).equals(message.getHeader().getSender()), "the sender is not the signer");
+        check(message.verify(new JcaContentVerifierProviderBuilder().setProvider("BC").build(signer)),
+                "the signature is wrong");
+        check(new GeneralName(signer.getSubject()).equals(message.getHeader().getSender()),
+                "the sender is not the signer");
         return signer;
     }
 
     static boolean issuedBy(X509CertificateHolder certificate, X509CertificateHolder issuer) throws Exception {
         return certificate.getIssuer().equals(issuer.getSubject())
-                && certificate.isSignatureValid(new JcaContentVerifierProviderBuilder().setProvider("BC").build(issuer));
+                && certificate.isSignatureValid(new JcaContentVerifierProviderBuilder().setProvider("BC")
+                        .build(issuer));
     }
 
     static boolean asksImplicitConfirm(PKIHeader header) {
         InfoTypeAndValue[] infos = header.getGeneralInfo();
-        return infos != null && Arrays.stream(infos).anyMatch(info -> info.getInfoType().equals(CMPObjectIdentifiers.it_implicitConfirm));
+        return infos != null && Arrays.stream(infos)
+                .anyMatch(info -> info.getInfoType().equals(CMPObjectIdentifiers.it_implicitConfirm));
     }
 
-    static final InfoTypeAndValue IMPLICIT_CONFIRM = new InfoTypeAndValue(CMPObjectIdentifiers.it_implicitConfirm, DERNull.INSTANCE);
+    static final InfoTypeAndValue IMPLICIT_CONFIRM = new InfoTypeAndValue(CMPObjectIdentifiers.it_implicitConfirm,
+            DERNull.INSTANCE);
 
     static DigestCalculatorProvider digests() throws Exception {
         return new JcaDigestCalculatorProviderBuilder().setProvider("BC").build();
@@ -225,7 +232,8 @@ public class BouncyCastlePeer {
             root = authority(rootName, rootKey.getPublic(), rootName, rootKey.getPrivate());
             issuing = authority(name, key.getPublic(), rootName, rootKey.getPrivate());
             Files.writeString(rootFile.toPath(), "-----BEGIN CERTIFICATE-----\n"
-                    + Base64.getMimeEncoder(64, new byte[] {'\n'}).encodeToString(root.getEncoded()) + "\n-----END CERTIFICATE-----\n");
+                    + Base64.getMimeEncoder(64, new byte[] {'\n'}).encodeToString(root.getEncoded())
+                    + "\n-----END CERTIFICATE-----\n");
         }
 
         static X509v3CertificateBuilder certificate(X500Name subject, SubjectPublicKeyInfo key, X500Name issuer) {
@@ -234,10 +242,12 @@ public class BouncyCastlePeer {
                     new Date(now - 60_000), new Date(now + 3_600_000), subject, key);
         }
 
-        static X509CertificateHolder authority(X500Name subject, PublicKey key, X500Name issuer, PrivateKey signer) throws Exception {
+        static X509CertificateHolder authority(X500Name subject, PublicKey key, X500Name issuer, PrivateKey signer)
+                throws Exception {
             return certificate(subject, SubjectPublicKeyInfo.getInstance(key.getEncoded()), issuer)
                     .addExtension(Extension.basicConstraints, true, new BasicConstraints(true))
-                    .addExtension(Extension.keyUsage, true, new KeyUsage(KeyUsage.keyCertSign | KeyUsage.cRLSign | KeyUsage.digitalSignature))
+                    .addExtension(Extension.keyUsage, true,
+                            new KeyUsage(KeyUsage.keyCertSign | KeyUsage.cRLSign | KeyUsage.digitalSignature))
                     .build(signer(signer));
         }
 
@@ -270,7 +280,8 @@ public class BouncyCastlePeer {
             ProtectedPKIMessage request = new ProtectedPKIMessage(new GeneralPKIMessage(der));
             PKIHeader header = request.getHeader();
             byte[] nonce = nonce();
-            ProtectedPKIMessageBuilder builder = new ProtectedPKIMessageBuilder(new GeneralName(issuing.getSubject()), header.getSender())
+            ProtectedPKIMessageBuilder builder = new ProtectedPKIMessageBuilder(new GeneralName(issuing.getSubject()),
+                    header.getSender())
                     .setMessageTime(new Date())
                     .setTransactionID(header.getTransactionID().getOctets())
                     .setSenderNonce(nonce)
@@ -286,8 +297,10 @@ public class BouncyCastlePeer {
                     check(issuedBy(requester, issuing), "the requester's certificate is not by this CA");
                 }
                 boolean implicit = asksImplicitConfirm(header);
-                PKIBody body = request.getBody().getType() == PKIBody.TYPE_POLL_REQ ? late(request) : body(request, requester, implicit, nonce);
-                if (path.equals("/delayed") && body.getType() == PKIBody.TYPE_CONFIRM && request.getBody().getType() == PKIBody.TYPE_CERT_CONFIRM) {
+                PKIBody body = request.getBody().getType() == PKIBody.TYPE_POLL_REQ ? late(request)
+                        : body(request, requester, implicit, nonce);
+                if (path.equals("/delayed") && body.getType() == PKIBody.TYPE_CONFIRM
+                        && request.getBody().getType() == PKIBody.TYPE_CERT_CONFIRM) {
                     delayed.put(header.getTransactionID(), body);
                     body = new PKIBody(PKIBody.TYPE_ERROR, new ErrorMsgContent(new PKIStatusInfo(PKIStatus.waiting)));
                 }
@@ -301,9 +314,11 @@ public class BouncyCastlePeer {
             }
             boolean inKind = mac != null && !path.equals("/signed");
             if (inKind && path.equals("/many-iterations")) {
-                mac = new JcePBMac1CalculatorBuilder("HmacSHA256", 256).setProvider("BC").setIterationCount(262_144).build(secret);
+                mac = new JcePBMac1CalculatorBuilder("HmacSHA256", 256).setProvider("BC").setIterationCount(262_144)
+                        .build(secret);
             }
-            return (inKind ? builder.build(mac) : builder.build(signer(key.getPrivate()))).toASN1Structure().getEncoded("DER");
+            return (inKind ? builder.build(mac) : builder.build(signer(key.getPrivate()))).toASN1Structure()
+                    .getEncoded("DER");
         }
 
         /** The answer that was put off as a whole (RFC 9483, 4.4). */
@@ -315,21 +330,27 @@ public class BouncyCastlePeer {
             return body;
         }
 
-        PKIBody body(ProtectedPKIMessage request, X509CertificateHolder requester, boolean implicit, byte[] nonce) throws Exception {
+        PKIBody body(ProtectedPKIMessage request, X509CertificateHolder requester, boolean implicit, byte[] nonce)
+                throws Exception {
             ASN1OctetString id = request.getHeader().getTransactionID();
             int type = request.getBody().getType();
             ASN1Encodable content = request.getBody().getContent();
             switch (type) {
-                case PKIBody.TYPE_INIT_REQ, PKIBody.TYPE_CERT_REQ, PKIBody.TYPE_KEY_UPDATE_REQ, PKIBody.TYPE_P10_CERT_REQ -> {
+                case PKIBody.TYPE_INIT_REQ, PKIBody.TYPE_CERT_REQ, PKIBody.TYPE_KEY_UPDATE_REQ,
+                        PKIBody.TYPE_P10_CERT_REQ -> {
                     X509CertificateHolder certificate = type == PKIBody.TYPE_P10_CERT_REQ
                             ? issue(CertificationRequest.getInstance(content))
-                            : issue(CertReqMessages.getInstance(content), type == PKIBody.TYPE_KEY_UPDATE_REQ, requester);
+                            : issue(CertReqMessages.getInstance(content), type == PKIBody.TYPE_KEY_UPDATE_REQ,
+                                    requester);
                     if (!implicit) {
                         unconfirmed.put(id, new Issued(certificate, nonce));
                     }
-                    CMPCertificate[] caPubs = requester == null ? new CMPCertificate[] {new CMPCertificate(root.toASN1Structure())} : null;
-                    CertResponse response = new CertResponse(new ASN1Integer(type == PKIBody.TYPE_P10_CERT_REQ ? -1 : 0), new PKIStatusInfo(PKIStatus.granted),
-                            new CertifiedKeyPair(new CertOrEncCert(new CMPCertificate(certificate.toASN1Structure()))), null);
+                    CMPCertificate[] caPubs = requester == null
+                            ? new CMPCertificate[] {new CMPCertificate(root.toASN1Structure())} : null;
+                    ASN1Integer requestId = new ASN1Integer(type == PKIBody.TYPE_P10_CERT_REQ ? -1 : 0);
+                    CMPCertificate encoded = new CMPCertificate(certificate.toASN1Structure());
+                    CertResponse response = new CertResponse(requestId, new PKIStatusInfo(PKIStatus.granted),
+                            new CertifiedKeyPair(new CertOrEncCert(encoded)), null);
                     int answer = switch (type) {
                         case PKIBody.TYPE_INIT_REQ -> PKIBody.TYPE_INIT_REP;
                         case PKIBody.TYPE_KEY_UPDATE_REQ -> PKIBody.TYPE_KEY_UPDATE_REP;
@@ -340,28 +361,37 @@ public class BouncyCastlePeer {
                 case PKIBody.TYPE_CERT_CONFIRM -> {
                     Issued issued = unconfirmed.remove(id);
                     check(issued != null, "nothing is to be confirmed in this transaction");
-                    check(Arrays.equals(issued.nonce, request.getHeader().getRecipNonce().getOctets()), "recipNonce is not the last senderNonce");
-                    CertificateStatus[] statuses = new CertificateConfirmationContent(CertConfirmContent.getInstance(content)).getStatusMessages();
+                    check(Arrays.equals(issued.nonce, request.getHeader().getRecipNonce().getOctets()),
+                            "recipNonce is not the last senderNonce");
+                    CertificateStatus[] statuses =
+                            new CertificateConfirmationContent(CertConfirmContent.getInstance(content))
+                            .getStatusMessages();
                     check(statuses.length == 1, "certConf is not for one certificate");
-                    check(statuses[0].isVerified(issued.certificate, digests()), "certHash is not that of the certificate");
-                    check(statuses[0].getStatusInfo() == null || statuses[0].getStatusInfo().getStatus().signum() == 0, "the certificate is rejected");
+                    check(statuses[0].isVerified(issued.certificate, digests()),
+                            "certHash is not that of the certificate");
+                    check(statuses[0].getStatusInfo() == null
+                            || statuses[0].getStatusInfo().getStatus().signum() == 0, "the certificate is rejected");
                     return new PKIBody(PKIBody.TYPE_CONFIRM, new PKIConfirmContent());
                 }
                 default -> throw new Refusal("messages of type " + type + " are not answered here");
             }
         }
 
-        X509CertificateHolder issue(CertReqMessages messages, boolean update, X509CertificateHolder requester) throws Exception {
+        X509CertificateHolder issue(CertReqMessages messages, boolean update, X509CertificateHolder requester)
+                throws Exception {
             check(messages.toCertReqMsgArray().length == 1, "there is not one request");
             CertificateRequestMessage message = new CertificateRequestMessage(messages.toCertReqMsgArray()[0]);
             CertTemplate template = message.getCertTemplate();
             check(message.toASN1Structure().getCertReq().getCertReqId().getValue().signum() == 0, "certReqId is not 0");
-            check(message.getProofOfPossessionType() == CertificateRequestMessage.popSigningKey, "possession is not proved by a signature");
-            check(message.isValidSigningKeyPOP(new JcaContentVerifierProviderBuilder().setProvider("BC").build(template.getPublicKey())),
+            check(message.getProofOfPossessionType() == CertificateRequestMessage.popSigningKey,
+                    "possession is not proved by a signature");
+            check(message.isValidSigningKeyPOP(new JcaContentVerifierProviderBuilder().setProvider("BC")
+                    .build(template.getPublicKey())),
                     "the proof of possession is wrong");
             if (update) {
                 check(requester != null, "kur is not signed");
-                check(oldCertID(message).equals(new CertId(new GeneralName(requester.getIssuer()), requester.getSerialNumber())),
+                check(oldCertID(message)
+                        .equals(new CertId(new GeneralName(requester.getIssuer()), requester.getSerialNumber())),
                         "oldCertID is not the requester's certificate");
             }
             return issue(template.getSubject(), template.getPublicKey(), template.getExtensions());
@@ -369,7 +399,8 @@ public class BouncyCastlePeer {
 
         static CertId oldCertID(CertificateRequestMessage message) throws Refusal {
             check(message.hasControls(), "kur has no controls");
-            for (AttributeTypeAndValue control : message.toASN1Structure().getCertReq().getControls().toAttributeTypeAndValueArray()) {
+            for (AttributeTypeAndValue control
+                    : message.toASN1Structure().getCertReq().getControls().toAttributeTypeAndValueArray()) {
                 if (control.getType().equals(CMPObjectIdentifiers.regCtrl_oldCertID)) {
                     return CertId.getInstance(control.getValue());
                 }
@@ -379,16 +410,19 @@ public class BouncyCastlePeer {
 
         X509CertificateHolder issue(CertificationRequest der) throws Exception {
             PKCS10CertificationRequest request = new PKCS10CertificationRequest(der);
-            check(request.isSignatureValid(new JcaContentVerifierProviderBuilder().setProvider("BC").build(request.getSubjectPublicKeyInfo())),
+            check(request.isSignatureValid(new JcaContentVerifierProviderBuilder().setProvider("BC")
+                    .build(request.getSubjectPublicKeyInfo())),
                     "the signature of the PKCS#10 request is wrong");
             return issue(request.getSubject(), request.getSubjectPublicKeyInfo(), request.getRequestedExtensions());
         }
 
-        X509CertificateHolder issue(X500Name subject, SubjectPublicKeyInfo subjectKey, Extensions extensions) throws Exception {
+        X509CertificateHolder issue(X500Name subject, SubjectPublicKeyInfo subjectKey, Extensions extensions)
+                throws Exception {
             // As strict CAs check it (RFC 8813, 3; RFC 8410, 5).
             KeyUsage usage = KeyUsage.fromExtensions(extensions);
             boolean rsa = subjectKey.getAlgorithm().getAlgorithm().equals(PKCSObjectIdentifiers.rsaEncryption);
-            check(rsa || usage == null || !usage.hasUsages(KeyUsage.keyEncipherment), "keyEncipherment is asked for with a key that cannot encipher");
+            check(rsa || usage == null || !usage.hasUsages(KeyUsage.keyEncipherment),
+                    "keyEncipherment is asked for with a key that cannot encipher");
             X509v3CertificateBuilder builder = certificate(subject, subjectKey, issuing.getSubject());
             for (ASN1ObjectIdentifier extension : extensions.getExtensionOIDs()) {
                 builder.addExtension(extensions.getExtension(extension));
@@ -402,14 +436,16 @@ public class BouncyCastlePeer {
         final String reference;
         final char[] secret;
         final X509CertificateHolder root;
-        final GeneralName recipient = new GeneralName(new X500Name("O=DEVELOPMENT ONLY,CN=DEVELOPMENT ONLY Issuing CA"));
+        final GeneralName recipient =
+                new GeneralName(new X500Name("O=DEVELOPMENT ONLY,CN=DEVELOPMENT ONLY Issuing CA"));
 
         Requester(String url, String reference, char[] secret, File rootFile) throws Exception {
             this.url = url;
             this.reference = reference;
             this.secret = secret;
             try (FileInputStream in = new FileInputStream(rootFile)) {
-                X509Certificate parsed = (X509Certificate) CertificateFactory.getInstance("X.509").generateCertificate(in);
+                X509Certificate parsed = (X509Certificate) CertificateFactory.getInstance("X.509")
+                        .generateCertificate(in);
                 root = new X509CertificateHolder(parsed.getEncoded());
             }
         }
@@ -432,7 +468,8 @@ public class BouncyCastlePeer {
                 }
                 report(mac, "rr", "done", () -> revoke(new Protection(mac, null), first("EC").certificate));
             }
-            for (Map.Entry<String, String> signature : Map.of("RSA", "RSA", "ECDSA P-256", "EC", "Ed25519", "Ed25519").entrySet()) {
+            for (Map.Entry<String, String> signature
+                    : Map.of("RSA", "RSA", "ECDSA P-256", "EC", "Ed25519", "Ed25519").entrySet()) {
                 String algorithm = signature.getValue();
                 KeyPair next = newKey(algorithm); // one for all, since RSA keys take long
                 Identity own = first(algorithm);
@@ -462,12 +499,15 @@ public class BouncyCastlePeer {
         /** Makes the MAC of one message; it cannot be used for another. */
         MacCalculator mac(String name) throws Exception {
             if (name.equals("PBMAC1")) {
-                return new JcePBMac1CalculatorBuilder("HmacSHA256", 256).setProvider("BC").setIterationCount(1000).build(secret);
+                return new JcePBMac1CalculatorBuilder("HmacSHA256", 256).setProvider("BC").setIterationCount(1000)
+                        .build(secret);
             }
             boolean sha1 = name.equals("PBM SHA-1");
             byte[] salt = nonce();
-            AlgorithmIdentifier owf = new AlgorithmIdentifier(sha1 ? OIWObjectIdentifiers.idSHA1 : NISTObjectIdentifiers.id_sha256);
-            AlgorithmIdentifier mac = new AlgorithmIdentifier(sha1 ? IANAObjectIdentifiers.hmacSHA1 : PKCSObjectIdentifiers.id_hmacWithSHA256, DERNull.INSTANCE);
+            AlgorithmIdentifier owf = new AlgorithmIdentifier(sha1 ? OIWObjectIdentifiers.idSHA1
+                    : NISTObjectIdentifiers.id_sha256);
+            AlgorithmIdentifier mac = new AlgorithmIdentifier(sha1 ? IANAObjectIdentifiers.hmacSHA1
+                    : PKCSObjectIdentifiers.id_hmacWithSHA256, DERNull.INSTANCE);
             return new PKMACBuilder(new JcePKMACValuesCalculator().setProvider("BC"))
                     .setParameters(new PBMParameter(salt, owf, 1000, mac)).build(secret);
         }
@@ -493,14 +533,16 @@ public class BouncyCastlePeer {
             check(response.getStatus().getStatus().signum() == 0, "the status is " + response.getStatus().getStatus());
             X509CertificateHolder certificate = new X509CertificateHolder(
                     response.getCertifiedKeyPair().getCertOrEncCert().getCertificate().getX509v3PKCert());
-            check(Arrays.equals(certificate.getSubjectPublicKeyInfo().getEncoded(), key.getPublic().getEncoded()), "the certificate has another key");
+            check(Arrays.equals(certificate.getSubjectPublicKeyInfo().getEncoded(), key.getPublic().getEncoded()),
+                    "the certificate has another key");
             check(issuedBy(certificate, issuing(answer)), "the certificate is not by the CA");
             check(implicit == asksImplicitConfirm(answer.getHeader()), "implicitConfirm is not as asked");
             if (!implicit) {
                 CertificateConfirmationContent confirmation = new CertificateConfirmationContentBuilder()
                         .addAcceptedCertificate(certificate, response.getCertReqId().getValue()).build(digests());
                 exchange(header(protection, id).setRecipNonce(answer.getHeader().getSenderNonce().getOctets())
-                        .setBody(new PKIBody(PKIBody.TYPE_CERT_CONFIRM, confirmation.toASN1Structure())), protection, id, PKIBody.TYPE_CONFIRM);
+                        .setBody(new PKIBody(PKIBody.TYPE_CERT_CONFIRM, confirmation.toASN1Structure())), protection,
+                        id, PKIBody.TYPE_CONFIRM);
             }
             return new Identity(key, certificate);
         }
@@ -509,7 +551,8 @@ public class BouncyCastlePeer {
             X500Name subject = new X500Name("O=Interop,CN=leaf");
             GeneralNames names = new GeneralNames(new GeneralName(GeneralName.dNSName, "leaf.example.org"));
             if (operation.equals("p10cr")) {
-                return new PKIBody(PKIBody.TYPE_P10_CERT_REQ, new JcaPKCS10CertificationRequestBuilder(subject, key.getPublic())
+                return new PKIBody(PKIBody.TYPE_P10_CERT_REQ,
+                        new JcaPKCS10CertificationRequestBuilder(subject, key.getPublic())
                         .build(signer(key.getPrivate())).toASN1Structure());
             }
             JcaCertificateRequestMessageBuilder builder = new JcaCertificateRequestMessageBuilder(BigInteger.ZERO);
@@ -540,13 +583,15 @@ public class BouncyCastlePeer {
             CertTemplate template = new CertTemplateBuilder().setIssuer(certificate.getIssuer())
                     .setSerialNumber(new ASN1Integer(certificate.getSerialNumber())).build();
             ProtectedPKIMessage answer = exchange(header(protection, id).setBody(
-                    new PKIBody(PKIBody.TYPE_REVOCATION_REQ, new RevReqContent(new RevDetails(template)))), protection, id, PKIBody.TYPE_REVOCATION_REP);
+                    new PKIBody(PKIBody.TYPE_REVOCATION_REQ, new RevReqContent(new RevDetails(template)))),
+                    protection, id, PKIBody.TYPE_REVOCATION_REP);
             PKIStatusInfo[] statuses = RevRepContent.getInstance(answer.getBody().getContent()).getStatus();
             check(statuses.length == 1 && statuses[0].getStatus().signum() == 0, "the certificate is not revoked");
         }
 
         ProtectedPKIMessageBuilder header(Protection protection, byte[] id) {
-            GeneralName sender = protection.mac != null ? PKIHeader.NULL_NAME : new GeneralName(protection.identity.certificate.getSubject());
+            GeneralName sender = protection.mac != null ? PKIHeader.NULL_NAME
+                    : new GeneralName(protection.identity.certificate.getSubject());
             ProtectedPKIMessageBuilder builder = new ProtectedPKIMessageBuilder(sender, recipient)
                     .setMessageTime(new Date()).setTransactionID(id).setSenderNonce(nonce());
             if (protection.mac != null) {
@@ -556,17 +601,21 @@ public class BouncyCastlePeer {
         }
 
         /** Sends a message and returns the answer, verified. */
-        ProtectedPKIMessage exchange(ProtectedPKIMessageBuilder builder, Protection protection, byte[] id, int type) throws Exception {
-            ProtectedPKIMessage request = protection.mac != null ? builder.build(mac(protection.mac)) : builder.build(signer(protection.identity.key.getPrivate()));
+        ProtectedPKIMessage exchange(ProtectedPKIMessageBuilder builder, Protection protection, byte[] id, int type)
+                throws Exception {
+            ProtectedPKIMessage request = protection.mac != null ? builder.build(mac(protection.mac))
+                    : builder.build(signer(protection.identity.key.getPrivate()));
             GeneralPKIMessage general = new GeneralPKIMessage(post(request.toASN1Structure().getEncoded("DER")));
             if (general.getBody().getType() == PKIBody.TYPE_ERROR) {
                 PKIStatusInfo info = ErrorMsgContent.getInstance(general.getBody().getContent()).getPKIStatusInfo();
-                throw new Refusal("the CA answers with error: " + info.getStatusString().getStringAtUTF8(0).getString());
+                throw new Refusal("the CA answers with error: "
+                        + info.getStatusString().getStringAtUTF8(0).getString());
             }
             ProtectedPKIMessage answer = new ProtectedPKIMessage(general);
             check(answer.getBody().getType() == type, "the answer is of type " + answer.getBody().getType());
             check(Arrays.equals(answer.getHeader().getTransactionID().getOctets(), id), "the transactionID is another");
-            check(answer.getHeader().getRecipNonce().equals(request.getHeader().getSenderNonce()), "recipNonce is not our senderNonce");
+            check(answer.getHeader().getRecipNonce().equals(request.getHeader().getSenderNonce()),
+                    "recipNonce is not our senderNonce");
             if (protection.mac != null) {
                 verifyMAC(answer, secret);
             } else {
@@ -595,7 +644,8 @@ public class BouncyCastlePeer {
                 out.write(der);
             }
             check(connection.getResponseCode() == 200, "the HTTP status is " + connection.getResponseCode());
-            check(connection.getContentType().equals("application/pkixcmp"), "the content type is " + connection.getContentType());
+            check(connection.getContentType().equals("application/pkixcmp"), "the content type is "
+                    + connection.getContentType());
             return connection.getInputStream().readAllBytes();
         }
     }
