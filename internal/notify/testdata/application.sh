@@ -1,8 +1,9 @@
 #!/bin/sh
 # An application that prints the signals it gets, with the name in $1, for as long as its file is there.
-trap "echo $1 got USR1" USR1
-trap "echo $1 got USR2" USR2
+name=$1
+trap 'echo "$name got USR1"' USR1
+trap 'echo "$name got USR2"' USR2
 if [ "$1" = master ]; then "$0" worker & fi
-echo $1 is $$
+echo "$name is $$"
 # A shell that waits for a command sees a signal at its end; in read, one that comes just before is not seen.
 while [ -e "$0" ]; do sleep 0.02; done
