@@ -130,7 +130,7 @@ func TestHandler_noProcessorInTime_is503(t *testing.T) {
 func TestCMPBuilder_costlyKeysOfAnswers_takeTurns(t *testing.T) {
 	c := NewCPU()
 	build := CMPBuilder(CMPOptions{CPU: c, Log: slog.New(slog.DiscardHandler)})
-	authority, err := build((&cmpServer{url: "http://ca"}).entry())
+	authority, err := build(exampleEntry)
 	require.NoError(t, err)
 	var others []func() // heavy ones
 	for range c.heavy {

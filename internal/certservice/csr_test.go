@@ -16,8 +16,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/cmp"
-	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
@@ -25,12 +23,13 @@ import (
 // requestOf is the header of an enrolment with a file of requests/.
 func requestOf(t testing.TB, name string) http.Header {
 	t.Helper()
-	return http.Header{"Csr": {b64(golden(t, "requests/"+name+".pem"))}, "Pk": {b64(golden(t, "requests/key.pem"))}}
+	return http.Header{"Csr": {b64(testFile(t, "requests/"+name+".pem"))}, "Pk": {b64(testFile(t, "requests/key.pem"))}}
 }
 
-// template is that of a request that was received.
-func (s *cmpServer) template(i int) cmp.CertTemplate {
-	return s.received[i].Body.Content.(cmp.CertReqMessages)[0].CertReq.CertTemplate
+func goldenKey(t *testing.T) any {
+	key, err := x509.ParsePKCS8PrivateKey(derOf(t, "requests/key.pem"))
+	require.NoError(t, err)
+	return key
 }
 
 // A second implementation, OpenSSL, accepts these as well.
@@ -41,10 +40,8 @@ func TestHandler_csr_thatOthersTakeReachesTheCAAsItIs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := newCMPServer(t)
-			server.ca.Change = func(leaf *x509.Certificate) {
-				leaf.RawSubject, leaf.Subject = nil, pkix.Name{CommonName: "as the CA likes"}
-			}
-			s := newService(t, server.authority(func(s *Server) { s.AllowModified = true }), nil)
+			s := server.service(map[string]any{"allowModified": true, "trustAnchors": "root.pem"})
+			server.issueOther(func() any { return goldenKey(t) }, "as the CA likes")
 
 			s.get(enrollPath, requestOf(t, name)).is(200)
 
@@ -67,12 +64,13 @@ func TestHandler_csr_thatOthersTakeReachesTheCAAsItIs(t *testing.T) {
 
 // devca issues the subject as it was written, so that the certificate and its update have the underscore as well.
 func TestService_devCA_underscore_enrolsAndUpdates(t *testing.T) {
-	s, development := newDevCAService(t, devca.RespondMAC, anchored)
+	server := newCMPServer(t)
+	s := server.service(nil)
 	header := requestOf(t, "underscore")
 	header["Old_cert"] = []string{b64([]byte(s.get(enrollPath, header).issued().CertificateChain[0]))}
 	header["Old_pk"] = header["Pk"]
 	s.get(updatePath, header).is(200)
-	assert.Equal(t, uint64(1), development.Stats().Updated)
+	assert.Equal(t, uint64(1), server.ca.Stats().Updated)
 }
 
 func TestHandler_csr_thatIsRefusedSaysWhy(t *testing.T) {
@@ -210,9 +208,13 @@ func TestCMPAuthority_template_isWithoutBasicConstraintsAndWithUsagesThatFitTheK
 			r, fault := parseRequest(headerOf(t, newCSR(t, row.key, usage, isCA), row.key), false, 4096)
 			require.Nil(t, fault)
 
-			_, err := server.authority(nil).Enroll(t.Context(), r)
-
+			c, _ := server.configuration(nil)
+			log := &lockedBuffer{}
+			c.build = CMPBuilder(CMPOptions{Log: jsonLog(log)})
+			a, _, _ := loaded(t, c).Lookup("RA")
+			_, err := a.Enroll(t.Context(), r)
 			require.NoError(t, err)
+
 			var usages []string
 			for _, e := range server.template(0).Extensions {
 				assert.False(t, e.Id.Equal(isCA.Id), "CA:TRUE is never sent")
@@ -222,8 +224,8 @@ func TestCMPAuthority_template_isWithoutBasicConstraintsAndWithUsagesThatFitTheK
 			}
 			assert.Equal(t, row.want, usages)
 			const message = "key usages that a certificate with such a key must not have are not requested"
-			assert.Equal(t, row.dropped != "", server.log.has(message))
-			assert.True(t, row.dropped == "" || server.log.has(`"dropped":"`+row.dropped+`"`))
+			assert.Equal(t, row.dropped != "", log.has(message))
+			assert.True(t, row.dropped == "" || log.has(`"dropped":"`+row.dropped+`"`))
 		})
 	}
 }

@@ -34,7 +34,7 @@ func TestHandler_answersTheGoldenRequests(t *testing.T) {
 
 		r.is(200)
 		assert.Equal(t, "application/json", r.Header.Get("Content-Type"))
-		assert.JSONEq(t, string(golden(t, "wire/answer-200.json")), r.text)
+		assert.JSONEq(t, string(testFile(t, "wire/answer-200.json")), r.text)
 		assert.True(t, pki.SameKey(got.CSR.PublicKey, got.Key.Public()))
 	}
 	assert.Equal(t, goldenCert(t, "old-certificate.pem"), got.OldCert)
@@ -50,7 +50,7 @@ func TestHandler_certify_answersErrorsAsClientsKnowThem(t *testing.T) {
 	check := func(r response, status int, answer string) {
 		if strings.HasSuffix(answer, ".json") {
 			r.is(status)
-			assert.JSONEq(t, string(golden(t, "wire/"+answer)), r.text)
+			assert.JSONEq(t, string(testFile(t, "wire/"+answer)), r.text)
 		} else {
 			r.is(status, answer)
 		}
@@ -121,7 +121,7 @@ func TestHandler_clientCertificate_isRequiredOnEveryPath(t *testing.T) {
 			"/reload", "/openapi.yaml"} {
 			r := s.do(client, http.MethodGet, path, nil, "")
 			assert.Equal(t, http.StatusUnauthorized, r.StatusCode, name+path)
-			assert.JSONEq(t, string(golden(t, "wire/answer-401.json")), r.text)
+			assert.JSONEq(t, string(testFile(t, "wire/answer-401.json")), r.text)
 		}
 	}
 }

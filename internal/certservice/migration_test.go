@@ -11,8 +11,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/certfetcher/certfetcher/internal/devca"
 )
 
 // migrationRows are the rows of a table in the migration guide, by their first cell.
@@ -84,7 +82,7 @@ func TestMigrationGuide_requests_areAnsweredAsItSays(t *testing.T) {
 			return get(enrollPath, headerOf(t, der, key))
 		},
 		"an update for other names, with an `OLD_PK` that is not the key of `OLD_CERT`": func() []response {
-			s, _ := newDevCAService(t, devca.RespondMAC, anchored)
+			s := newCMPServer(t).service(nil)
 			header := enrollHeader(t)
 			wrong := updateHeader(t, header, s.get(enrollPath, header).issued(), "other.example")
 			wrong["Old_pk"] = wrong["Pk"]

@@ -143,14 +143,14 @@ func watch(t *testing.T, c *Configuration) {
 
 func TestConfiguration_watch_seesFilesChange(t *testing.T) {
 	anchors := filepath.Join(t.TempDir(), "roots.pem")
-	writeFile(t, anchors, golden(t, "pem/root-ca.pem"))
+	writeFile(t, anchors, testFile(t, "pem/root-ca.pem"))
 	c, path, log := newConfiguration(t, fileOf(entryText("OLD")))
 	require.NoError(t, c.Reload("start"))
 	writeFile(t, path, []byte(fileOf(entryWith(`"trustAnchors": "`+anchors+`"`))))
 	watch(t, c)
 	eventually(t, func() bool { return configured(c, "RA") }) // changed before the watch started
 
-	writeFile(t, anchors, golden(t, "pem/other-root-ca.pem"))
+	writeFile(t, anchors, testFile(t, "pem/other-root-ca.pem"))
 	eventually(t, func() bool {
 		a, _, _ := c.Lookup("RA")
 		return a.(*namedAuthority).server.TrustAnchors[0].Equal(goldenCert(t, "other-root-ca.pem"))
@@ -169,7 +169,7 @@ func TestConfiguration_watch_fileInAMissingDirectory_isSeenWhenItAppears(t *test
 	require.Error(t, c.Reload("start"))
 	watch(t, c)
 	require.NoError(t, os.Mkdir(missing, 0o700))
-	writeFile(t, filepath.Join(missing, "roots.pem"), golden(t, "pem/root-ca.pem"))
+	writeFile(t, filepath.Join(missing, "roots.pem"), testFile(t, "pem/root-ca.pem"))
 	eventually(t, func() bool { return configured(c, "RA") })
 
 	require.NoError(t, os.RemoveAll(missing))
@@ -215,11 +215,11 @@ func TestParseServers_documentedExamples_areValid(t *testing.T) {
 		file, err := parseServers([]byte(example), func(name string) ([]byte, error) {
 			switch {
 			case strings.HasSuffix(name, "key"):
-				return golden(t, "pem/old-key.pem"), nil
+				return testFile(t, "pem/old-key.pem"), nil
 			case strings.HasSuffix(name, ".crt"):
-				return golden(t, "pem/old-certificate.pem"), nil
+				return testFile(t, "pem/old-certificate.pem"), nil
 			}
-			return golden(t, "pem/root-ca.pem"), nil
+			return testFile(t, "pem/root-ca.pem"), nil
 		})
 		require.NoError(t, err, example)
 		assert.Empty(t, file.Faults)

@@ -65,7 +65,7 @@ func TestParseRequest_PEM_isReadAsItIsFound(t *testing.T) {
 		header := http.Header{}
 		for field, file := range map[string]string{"CSR": "csr", "PK": "key",
 			"OLD_CERT": "old-certificate", "OLD_PK": "old-key"} {
-			header.Set(field, b64([]byte(change(string(golden(t, "pem/"+file+".pem"))))))
+			header.Set(field, b64([]byte(change(string(testFile(t, "pem/"+file+".pem"))))))
 		}
 		_, fault := parseRequest(header, true, 4096)
 		require.Nil(t, fault, name)
@@ -74,7 +74,7 @@ func TestParseRequest_PEM_isReadAsItIsFound(t *testing.T) {
 
 func TestParseRequest_update_takesTheChainBehindTheOldCertificate(t *testing.T) {
 	_, header := goldenRequest(t, "update")
-	header.Set("OLD_CERT", b64(append(golden(t, "pem/old-certificate.pem"), golden(t, "pem/issuing-ca.pem")...)))
+	header.Set("OLD_CERT", b64(append(testFile(t, "pem/old-certificate.pem"), testFile(t, "pem/issuing-ca.pem")...)))
 	r, fault := parseRequest(header, true, 4096)
 	require.Nil(t, fault)
 	assert.Equal(t, goldenCert(t, "old-certificate.pem"), r.OldCert)
@@ -246,7 +246,7 @@ func TestFaultInRSAKey_numbers(t *testing.T) {
 
 func derOf(t testing.TB, name string) []byte {
 	t.Helper()
-	block, _ := pem.Decode(golden(t, name))
+	block, _ := pem.Decode(testFile(t, name))
 	require.NotNil(t, block)
 	return block.Bytes
 }

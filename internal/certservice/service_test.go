@@ -55,7 +55,7 @@ func newService(t testing.TB, authority Authority, change func(*HandlerConfig)) 
 	t.Helper()
 	s := &service{t: t, log: &lockedBuffer{}, tlsCA: newCA(t, "TLS"), metrics: NewMetrics("")}
 	roots := poolOf(s.tlsCA.Root)
-	log := slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := jsonLog(s.log)
 	cfg := HandlerConfig{
 		Directory: static{"RA": authority}, ClientRoots: func() *x509.CertPool { return roots },
 		MaxRSABits: 4096, CPU: NewCPU(), Metrics: s.metrics, Strangers: NewStrangers(log), Log: log,
@@ -246,7 +246,7 @@ func poolOf(certs ...*x509.Certificate) *x509.CertPool {
 }
 
 // golden returns a file of test/testdata.
-func golden(t testing.TB, name string) []byte {
+func testFile(t testing.TB, name string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("..", "..", "test", "testdata", name))
 	require.NoError(t, err)
@@ -260,7 +260,7 @@ func goldenRequest(t testing.TB, name string) (path string, header http.Header) 
 		Path    string
 		Headers map[string]string
 	}
-	require.NoError(t, json.Unmarshal(golden(t, "wire/"+name+".request.json"), &file))
+	require.NoError(t, json.Unmarshal(testFile(t, "wire/"+name+".request.json"), &file))
 	header = http.Header{}
 	for key, value := range file.Headers {
 		header.Set(key, value)
@@ -277,7 +277,7 @@ func parseCert(t testing.TB, text []byte) *x509.Certificate {
 }
 
 func goldenCert(t testing.TB, name string) *x509.Certificate {
-	return parseCert(t, golden(t, "pem/"+name))
+	return parseCert(t, testFile(t, "pem/"+name))
 }
 
 // goldenAuthority answers what the golden answer holds.
@@ -378,3 +378,7 @@ func writeFile(t testing.TB, path string, text []byte) {
 
 // written is the result of a scrape.
 func written(m *Metrics) string { return string(m.text()) }
+
+func jsonLog(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}

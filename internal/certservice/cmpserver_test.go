@@ -1,0 +1,427 @@
+package certservice
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/test/golden"
+)
+
+// cmpServer is a development CA behind a handler that keeps the requests, and may spoil the answers.
+type cmpServer struct {
+	t        *testing.T
+	ca       *devca.CA
+	url      string
+	mu       sync.Mutex
+	received []*cmp.PKIMessage
+	fails    map[string]int               // how many messages of a kind get status 500 and a page
+	instead  http.HandlerFunc             // of the CA
+	change   func(answer *cmp.PKIMessage) // and protects it again
+}
+
+func newCMPServer(t *testing.T) *cmpServer {
+	s := &cmpServer{t: t, fails: map[string]int{}}
+	s.replace(devca.RespondMAC)
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	s.url = server.URL
+	return s
+}
+
+// replace puts a new CA in the place of the one before.
+func (s *cmpServer) replace(protection devca.ResponseProtection) {
+	var err error
+	s.ca, err = devca.New(devca.Config{ResponseProtection: protection,
+		Reference: "very-secret-rv", Secret: []byte("very-secret-iak")})
+	require.NoError(s.t, err)
+}
+
+func (s *cmpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	der, err := io.ReadAll(r.Body)
+	assert.NoError(s.t, err)
+	request, err := cmp.ParsePKIMessage(der)
+	assert.NoError(s.t, err)
+	s.mu.Lock()
+	s.received = append(s.received, request)
+	s.mu.Unlock()
+	r.Body = io.NopCloser(bytes.NewReader(der))
+	kind := request.Body.Type.String()
+	switch {
+	case s.fails[kind] > 0:
+		s.fails[kind]--
+		page(w, 500, "<html><body>Transaction rolled back</body></html>")
+	case s.instead != nil:
+		s.instead(w, r)
+	case s.change != nil:
+		recorded := httptest.NewRecorder()
+		s.ca.ServeHTTP(recorded, r)
+		answer, err := cmp.ParsePKIMessage(recorded.Body.Bytes())
+		assert.NoError(s.t, err)
+		s.change(answer)
+		der, err := answer.Marshal()
+		assert.NoError(s.t, err)
+		w.Header().Set("Content-Type", cmp.MediaType)
+		_, _ = w.Write(der)
+	default:
+		s.ca.ServeHTTP(w, r)
+	}
+}
+
+func page(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/html;charset=UTF-8")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text)
+}
+
+// answerRaw writes to the connection, and closes it without saying so.
+func (s *cmpServer) answerRaw(w http.ResponseWriter, write func(connection io.Writer)) {
+	connection, _, err := w.(http.Hijacker).Hijack()
+	if assert.NoError(s.t, err) {
+		write(connection)
+		connection.Close()
+	}
+}
+
+// configuration is for a cmpServers.json as ONAP has it, but for the fields. Beside it are root.pem, and next.pem
+// with another root before it.
+func (s *cmpServer) configuration(fields map[string]any) (c *Configuration, path string) {
+	c, path, _ = newConfiguration(s.t, s.file(fields))
+	c.build = CMPBuilder(CMPOptions{Connections: 10, Log: c.log})
+	dir := filepath.Dir(path)
+	writeFile(s.t, filepath.Join(dir, "root.pem"), s.ca.RootPEM())
+	other := testFile(s.t, "pem/root-ca.pem")
+	writeFile(s.t, filepath.Join(dir, "other.pem"), other)
+	writeFile(s.t, filepath.Join(dir, "next.pem"), append(other, s.ca.RootPEM()...))
+	return c, path
+}
+
+func (s *cmpServer) file(fields map[string]any) string {
+	entry := map[string]any{"caName": "RA", "url": s.url,
+		"issuerDN":       "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
+		"authentication": map[string]string{"iak": "very-secret-iak", "rv": "very-secret-rv"}}
+	maps.Copy(entry, fields)
+	return fileOf(jsonText(s.t, entry))
+}
+
+// service is one for the configuration with the fields.
+func (s *cmpServer) service(fields map[string]any) *service {
+	c, _ := s.configuration(fields)
+	_ = c.Reload("start")
+	return serviceOf(s.t, c)
+}
+
+// template is that of a request that was received.
+func (s *cmpServer) template(i int) cmp.CertTemplate {
+	return s.received[i].Body.Content.(cmp.CertReqMessages)[0].CertReq.CertTemplate
+}
+
+// issueOther has answers hold a certificate for the key, with other names than were requested.
+func (s *cmpServer) issueOther(key func() any, subject string, dnsNames ...string) {
+	s.change = func(answer *cmp.PKIMessage) {
+		content, ok := answer.Body.Content.(*cmp.CertRepMessage)
+		if !ok {
+			return
+		}
+		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+			Subject: pkix.Name{CommonName: subject}, DNSNames: dnsNames}, key())
+		assert.NoError(s.t, err)
+		csr, err := x509.ParseCertificateRequest(der)
+		assert.NoError(s.t, err)
+		direct := httptest.NewServer(s.ca)
+		defer direct.Close()
+		client, err := cmp.New(cmp.Config{URL: direct.URL, Recipient: "CN=x", Secret: []byte("very-secret-iak"),
+			Reference: "very-secret-rv", ImplicitConfirm: true})
+		if !assert.NoError(s.t, err) {
+			return
+		}
+		result, err := client.Initialize(s.t.Context(), cmp.Request{CSR: csr, Key: key().(crypto.Signer)})
+		if assert.NoError(s.t, err) {
+			content.Response[0].CertifiedKeyPair.Certificate = result.Chain[0].Raw
+			s.protect(answer)
+		}
+	}
+}
+
+func (s *cmpServer) protect(answer *cmp.PKIMessage) {
+	mac, err := cmp.NewMAC(cmp.ProtectionPBMSHA256)
+	assert.NoError(s.t, err)
+	assert.NoError(s.t, cmp.NewMACKeys([]byte("very-secret-iak")).Protect(answer, mac))
+}
+
+// script runs the commands of a section of testdata/authority.txt.
+type script struct {
+	*cmpServer
+	c       *Configuration
+	log     *lockedBuffer
+	path    string
+	clock   time.Duration
+	last    []*cmp.PKIMessage // as received for the last request
+	api     *service
+	key     crypto.Signer // of the last request
+	oldKey  crypto.Signer // of the last certificate
+	old     issuedBody
+	oldCert *x509.Certificate
+}
+
+// TestAuthority_asTheScriptsSay runs what follows "> " in testdata/authority.txt, and compares with what the CertService
+// answers, sends to the CA and logs.
+func TestAuthority_asTheScriptsSay(t *testing.T) {
+	text, err := os.ReadFile("testdata/authority.txt")
+	require.NoError(t, err)
+	var s *script
+	var transcript strings.Builder
+	varies := regexp.MustCompile(`127\.0\.0\.1:\d+|[0-9a-f]{32}|20[0-9-]+T[0-9:]+Z`)
+	for line := range strings.Lines(string(text)) {
+		command, isCommand := strings.CutPrefix(line, "> ")
+		if strings.HasPrefix(line, "#") || isCommand || line == "\n" {
+			transcript.WriteString(line)
+		}
+		if strings.HasPrefix(line, "# ") {
+			s = &script{cmpServer: newCMPServer(t)}
+			s.c, s.path = s.configuration(nil)
+			s.log = &lockedBuffer{}
+			s.c.log = jsonLog(s.log)
+			s.options("{}")
+			s.api = serviceOf(t, s.c)
+		} else if isCommand {
+			name, rest, _ := strings.Cut(strings.TrimSpace(command), " ")
+			transcript.WriteString(varies.ReplaceAllString(s.run(name, rest), "…"))
+			assert.NotContains(t, s.api.log.String(), "very-secret")
+		}
+	}
+	golden.File(t, "authority.txt", transcript.String())
+}
+
+func (s *script) options(text string) {
+	options := CMPOptions{}
+	require.NoError(s.t, json.Unmarshal([]byte(text), &options))
+	options.Log = s.c.log
+	build := CMPBuilder(options)
+	s.c.build = func(server Server) (Authority, error) {
+		a, err := build(server)
+		if a, ok := a.(*cmpAuthority); ok {
+			a.now = func() time.Time { return time.Now().Add(s.clock) }
+		}
+		return a, err
+	}
+	s.load("{}")
+}
+
+func (s *script) load(text string) string {
+	fields := map[string]any{}
+	require.NoError(s.t, json.Unmarshal([]byte(text), &fields))
+	writeFile(s.t, s.path, []byte(s.file(fields)))
+	if err := s.c.Reload("request"); err != nil {
+		return err.Error() + "\n"
+	}
+	return s.warnings()
+}
+
+// warnings are those of the log since the last call.
+func (s *script) warnings() (text string) {
+	for _, line := range s.log.lines(s.t) {
+		if line["level"] == "WARN" {
+			text += fmt.Sprint("WARN ", line["msg"])
+			if reason, ok := line["error"]; ok {
+				text += fmt.Sprint(": ", reason)
+			}
+			text += "\n"
+		}
+	}
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	s.log.buf.Reset()
+	return text
+}
+
+func (s *script) run(command, rest string) string {
+	switch command {
+	case "ca":
+		s.replace(devca.ResponseProtection(rest))
+		writeFile(s.t, filepath.Join(filepath.Dir(s.path), "root.pem"), s.ca.RootPEM())
+	case "faults":
+		var faults devca.Faults
+		require.NoError(s.t, json.Unmarshal([]byte(rest), &faults))
+		s.ca.SetFaults(faults)
+	case "fail":
+		kind, times, _ := strings.Cut(rest, " ")
+		s.fails[kind], _ = strconv.Atoi(times)
+	case "server":
+		s.behave(rest)
+	case "options":
+		s.options(rest)
+		return s.warnings()
+	case "entry":
+		return s.load(rest)
+	case "clock":
+		later, err := time.ParseDuration(rest)
+		require.NoError(s.t, err)
+		s.clock += later
+	case "REQUEST_TIMEOUT":
+		s.api.handler.cfg.Timeout, _ = time.ParseDuration(rest)
+	case "enroll", "update":
+		return s.request(command, rest)
+	case "header":
+		s.received = s.last
+		h := s.received[0].Header
+		return fmt.Sprintf("recipient %s, sender %s, implicitConfirm %t, issuer %s\n", h.Recipient, h.Sender,
+			h.ImplicitConfirm(), pki.DN(s.template(0).Issuer))
+	case "stats":
+		return fmt.Sprintf("%+v\n", s.ca.Stats())
+	default:
+		s.t.Fatalf("the command %q is not known", command)
+	}
+	return ""
+}
+
+// behave has the server do something else than the CA does; nothing: what the CA does.
+func (s *script) behave(how string) {
+	s.instead, s.change = nil, nil
+	switch how {
+	case "busy":
+		s.instead = func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", "90")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	case "hanging":
+		s.instead = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	case "without the alias":
+		text := string(testFile(s.t, "ejbca/unknown-alias.response.html"))
+		s.instead = func(w http.ResponseWriter, _ *http.Request) { page(w, 404, text) }
+	case "for mail":
+		s.instead = func(w http.ResponseWriter, _ *http.Request) {
+			s.answerRaw(w, func(c io.Writer) { _, _ = io.WriteString(c, "220 mail.example ready\r\n") })
+		}
+	case "closing": // after each answer, so that certConf meets a closed connection
+		s.instead = func(w http.ResponseWriter, r *http.Request) {
+			recorded := httptest.NewRecorder()
+			s.ca.ServeHTTP(recorded, r)
+			answer := recorded.Result()
+			answer.ContentLength = int64(recorded.Body.Len())
+			s.answerRaw(w, func(c io.Writer) { _ = answer.Write(c) })
+		}
+	case "another subject":
+		s.issueOther(func() any { return s.key }, "other", "app.example")
+	case "another name":
+		s.issueOther(func() any { return s.key }, "app", "replica-2.example")
+	case "caPubs without the root":
+		s.change = func(answer *cmp.PKIMessage) {
+			answer.Body.Content.(*cmp.CertRepMessage).CAPubs = [][]byte{s.ca.Issuing().Raw}
+			s.protect(answer)
+		}
+	case "signed by a stranger":
+		made := newCA(s.t, "Stranger")
+		made.Change = func(leaf *x509.Certificate) { leaf.RawSubject = s.ca.Issuing().RawSubject }
+		stranger := identity(s.t, made)
+		s.change = func(answer *cmp.PKIMessage) {
+			answer.SetSigner(stranger.Leaf, nil)
+			answer.ExtraCerts = append(answer.ExtraCerts, made.Issuing.Raw, made.Root.Raw)
+			assert.NoError(s.t, cmp.ProtectSignature(answer, stranger.PrivateKey.(crypto.Signer)))
+		}
+	default:
+		require.Empty(s.t, how)
+	}
+}
+
+// request asks for a certificate with a new key and the names.
+func (s *script) request(command, names string) string {
+	if names == "" {
+		names = "CN=app app.example"
+	}
+	template := &x509.CertificateRequest{}
+	for name := range strings.FieldsSeq(names) {
+		if cn, ok := strings.CutPrefix(name, "CN="); ok {
+			template.Subject.CommonName = cn
+		} else if strings.Contains(name, "@") {
+			template.EmailAddresses = append(template.EmailAddresses, name)
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
+	}
+	s.sent()
+	s.key = newKey(s.t)
+	der, err := x509.CreateCertificateRequest(rand.Reader, template, s.key)
+	require.NoError(s.t, err)
+	header, path := headerOf(s.t, der, s.key), enrollPath
+	if command == "update" {
+		path = updatePath
+		header["Old_cert"] = []string{b64([]byte(strings.Join(s.old.CertificateChain, "")))}
+		header["Old_pk"] = []string{headerValue("PRIVATE KEY", pkcs8(s.t, s.oldKey))}
+	}
+	r := s.api.get(path, header)
+	text := fmt.Sprintf("sent %s\n%d ", s.sent(), r.StatusCode)
+	if r.StatusCode == http.StatusOK {
+		s.old, s.oldKey = r.issued(), s.key
+		s.oldCert = parseCert(s.t, []byte(s.old.CertificateChain[0]))
+		assert.True(s.t, pki.SameKey(s.oldCert.PublicKey, s.key.Public()))
+		text += dnsOf(s.t, s.old.CertificateChain) + "; trusted " + dnsOf(s.t, s.old.TrustedCertificates)
+	} else {
+		text += r.text
+	}
+	text += "\n"
+	if wait := r.Header.Get("Retry-After"); wait != "" {
+		text += "Retry-After: " + wait + "\n"
+	}
+	if reason, ok := s.api.audit()["error"]; ok && r.StatusCode != http.StatusOK {
+		text += fmt.Sprintf("audit %s\n", reason)
+	}
+	text += s.warnings()
+	assert.NotContains(s.t, text, "very-secret")
+	return text
+}
+
+// sent are the messages that the CA got since the last call, with what authenticates them.
+func (s *script) sent() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []string
+	transactions := map[string]bool{}
+	for _, m := range s.received {
+		by := "?"
+		if _, err := cmp.NewMACKeys([]byte("very-secret-iak")).Verify(m); err == nil {
+			by = "secret"
+		} else if s.oldKey != nil && cmp.VerifySignature(m, s.oldKey.Public()) == nil &&
+			bytes.Equal(m.ExtraCerts[0], s.oldCert.Raw) && len(m.ExtraCerts) == 2 {
+			by = "old key"
+		}
+		all = append(all, fmt.Sprintf("%s (%s)", m.Body.Type, by))
+		transactions[string(m.Header.TransactionID)] = true
+	}
+	s.last, s.received = s.received, nil
+	text := strings.Join(all, ", ")
+	if len(all) > 1 {
+		text += fmt.Sprintf(" in %d transactions", len(transactions))
+	}
+	return text
+}
+
+func dnsOf(t *testing.T, texts []string) string {
+	var names []string
+	for _, text := range texts {
+		names = append(names, parseCert(t, []byte(text)).Subject.CommonName)
+	}
+	return strings.Join(names, ", ")
+}
