@@ -55,8 +55,7 @@ func filesWith(t *testing.T, authority *fixture.CA, servers, password string) ma
 		"KEYSTORE_PATH":   {Alias: "oom-cert-service", Key: key, Chain: chain},
 		"TRUSTSTORE_PATH": {Alias: "root", Chain: []*x509.Certificate{authority.Root}, Trusted: true},
 	} {
-		store, err := keystore.EncodeJKS([]keystore.Entry{entry}, password, time.Now())
-		require.NoError(t, err)
+		store := must(keystore.EncodeJKS([]keystore.Entry{entry}, password, time.Now()))
 		env[name] = filepath.Join(t.TempDir(), "store.jks")
 		writeFile(t, env[name], store)
 	}
@@ -90,9 +89,7 @@ func checks(t *testing.T, env map[string]string, want int, contains ...string) (
 
 func newCA(t *testing.T) *fixture.CA {
 	t.Helper()
-	authority, err := fixture.NewCA("TLS")
-	require.NoError(t, err)
-	return authority
+	return must(fixture.NewCA("TLS"))
 }
 
 func TestRun_flags(t *testing.T) {
@@ -182,8 +179,7 @@ func TestRun_check_skipsAnchorsThatCanVerifyNothing(t *testing.T) {
 	certificate := func(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}) }
 	bad, good := certificate(fixture.NegativeSerial(authority.Root)), certificate(authority.Root.Raw)
 	writeFile(t, env["TRUSTSTORE_PATH"], append(bad, good...))
-	ed448, err := os.ReadFile("../../test/testdata/certificates/ed448.pem")
-	require.NoError(t, err)
+	ed448 := must(os.ReadFile("../../test/testdata/certificates/ed448.pem"))
 	writeFile(t, anchors, append(ed448, good...))
 	stderr := checks(t, env, exitOK,
 		`certificate 1, \"CN=TLS Root CA,O=Throwaway\", can verify nothing here: it cannot be `+
@@ -222,8 +218,7 @@ func TestRun_faults_areLoggedAndExitCode1(t *testing.T) {
 	assert.Contains(t, stderr, "certservice failed")
 	assert.Contains(t, stderr, "does not exist")
 
-	taken, err := net.Listen("tcp", ":0")
-	require.NoError(t, err)
+	taken := must(net.Listen("tcp", ":0"))
 	defer taken.Close()
 	_, number, err := net.SplitHostPort(taken.Addr().String())
 	require.NoError(t, err)
@@ -247,4 +242,11 @@ func TestRun_probe_saysWhyNot(t *testing.T) {
 	code, _, stderr = runWith(t, map[string]string{"METRICS_ADDR": address}, "probe")
 	assert.Equal(t, exitFailed, code)
 	assert.Contains(t, stderr, "certservice probe: asking http://"+address+"/readyz: ")
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
 }

@@ -113,10 +113,9 @@ func TestCMPAuthority_timeout_isAlsoThatOfOneMessage(t *testing.T) {
 			server := exampleEntry
 			server.Timeout = timeout
 			client := &http.Client{Transport: stalling{}}
-			a, err := newCMPAuthority(server, client, newLearnedStore(), nil, slog.New(slog.DiscardHandler))
-			require.NoError(t, err)
+			a := must(newCMPAuthority(server, client, newLearnedStore(), nil, slog.New(slog.DiscardHandler)))
 			start := time.Now()
-			_, err = a.Enroll(t.Context(), enrollRequest(t))
+			_, err := a.Enroll(t.Context(), enrollRequest(t))
 			assert.EqualError(t, err, "no answer from the CMP server within "+want+
 				"; raise the timeout of this CA in cmpServers.json")
 			assert.Equal(t, want, time.Since(start).String())
@@ -180,8 +179,7 @@ func TestCMPAuthority_https_readsFilesAsTheyAreFound(t *testing.T) {
 	for range 2 {
 		serviceOf(t, loaded(t, c)).enroll().is(200)
 		for _, name := range []string{"ca.pem", "tls.crt", "tls.key"} {
-			text, err := os.ReadFile(filepath.Join(dir, name))
-			require.NoError(t, err)
+			text := must(os.ReadFile(filepath.Join(dir, name)))
 			writeFile(t, filepath.Join(dir, name), []byte("\ufeff  "+strings.ReplaceAll(string(text), "\n", `\n`)))
 		}
 	}
@@ -283,13 +281,11 @@ func TestHTTPClients_areBounded(t *testing.T) {
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	client := newHTTPClients(1).of(Server{URL: server.URL, TLS: TLS{Trust: []*x509.Certificate{server.Certificate()}}})
-	response, err := client.Get(server.URL)
-	require.NoError(t, err)
+	response := must(client.Get(server.URL))
 	defer response.Body.Close()
-	proto, err := io.ReadAll(response.Body)
-	require.NoError(t, err)
+	proto := must(io.ReadAll(response.Body))
 	assert.Equal(t, "HTTP/1.1", string(proto))
-	_, err = client.Get(server.URL + "/large")
+	_, err := client.Get(server.URL + "/large")
 	assert.ErrorContains(t, err, "server response headers exceeded 65536 bytes")
 }
 
@@ -298,8 +294,7 @@ func updateHeader(t *testing.T, enrolled http.Header, issued issuedBody, dnsName
 	t.Helper()
 	key, old := newKey(t), parseCert(t, []byte(issued.CertificateChain[0]))
 	template := &x509.CertificateRequest{RawSubject: old.RawSubject, DNSNames: dnsNames}
-	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
-	require.NoError(t, err)
+	der := must(x509.CreateCertificateRequest(rand.Reader, template, key))
 	header := headerOf(t, der, key)
 	header["Old_cert"] = []string{b64([]byte(issued.CertificateChain[0] + issued.CertificateChain[1]))}
 	header["Old_pk"] = enrolled["Pk"]
@@ -308,8 +303,7 @@ func updateHeader(t *testing.T, enrolled http.Header, issued issuedBody, dnsName
 
 // ONAP's external issuer for cert-manager makes requests with the paths of the CMPv2Issuer in the document.
 func TestProvider_ofCertManager_enrolsAndUpdates(t *testing.T) {
-	content, err := os.ReadFile("../../docs/cert-manager.md")
-	require.NoError(t, err)
+	content := must(os.ReadFile("../../docs/cert-manager.md"))
 	block := regexp.MustCompile("(?s)<!-- issuer: CMPv2Issuer -->\n```yaml\n(.*?)```\n").FindSubmatch(content)
 	require.NotNil(t, block)
 	var issuer struct{ Spec yaml.Node }
@@ -332,8 +326,7 @@ func TestProvider_ofCertManager_enrolsAndUpdates(t *testing.T) {
 		URIs:           []*url.URL{{Scheme: "spiffe", Host: "example.org", Path: "/app"}},
 	}
 	request := func(key crypto.Signer) http.Header {
-		der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
-		require.NoError(t, err)
+		der := must(x509.CreateCertificateRequest(rand.Reader, template, key))
 		return headerOf(t, der, key)
 	}
 	for protection, fields := range map[devca.ResponseProtection]map[string]any{

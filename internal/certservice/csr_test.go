@@ -27,9 +27,7 @@ func requestOf(t testing.TB, name string) http.Header {
 }
 
 func goldenKey(t *testing.T) any {
-	key, err := x509.ParsePKCS8PrivateKey(derOf(t, "requests/key.pem"))
-	require.NoError(t, err)
-	return key
+	return must(x509.ParsePKCS8PrivateKey(derOf(t, "requests/key.pem")))
 }
 
 // A second implementation, OpenSSL, accepts these as well.
@@ -49,8 +47,7 @@ func TestHandler_csr_thatOthersTakeReachesTheCAAsItIs(t *testing.T) {
 			require.True(t, ok)
 			assert.Equal(t, parts.subject, server.template(0).Subject)
 			assert.Equal(t, parts.spki, server.template(0).PublicKey)
-			csr, err := readCSR(derOf(t, "requests/"+name+".pem"))
-			require.NoError(t, err)
+			csr := must(readCSR(derOf(t, "requests/"+name+".pem")))
 			assert.Equal(t, sans, csr.DNSNames)
 			assert.Equal(t, pki.DN(parts.subject), s.audit()["requested"].(map[string]any)["subject"])
 
@@ -88,8 +85,7 @@ func TestHandler_csr_thatIsRefusedSaysWhy(t *testing.T) {
 		return pkix.Extension{Id: oidKeyUsage, Critical: true, Value: keyUsageValue(names)}
 	}
 	extUsage := func(oids ...asn1.ObjectIdentifier) pkix.Extension {
-		value, err := asn1.Marshal(oids)
-		require.NoError(t, err)
+		value := must(asn1.Marshal(oids))
 		return pkix.Extension{Id: oidExtKeyUsage, Value: value}
 	}
 	purpose := func(n int) asn1.ObjectIdentifier { return asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, n} }
@@ -120,18 +116,14 @@ func signedCSR(t testing.TB, change func(tbs *csrParts)) []byte {
 	change(&p)
 	tbs := derSequence(t, p.version, p.subject, p.spki, p.attributes)
 	hash := sha256.Sum256(tbs)
-	signature, err := key.Sign(rand.Reader, hash[:], nil)
-	require.NoError(t, err)
-	bits, err := asn1.Marshal(asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)})
-	require.NoError(t, err)
+	signature := must(key.Sign(rand.Reader, hash[:], nil))
+	bits := must(asn1.Marshal(asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}))
 	return derSequence(t, tbs, p.algorithm, bits)
 }
 
 func derSequence(t testing.TB, parts ...[]byte) []byte {
 	t.Helper()
-	der, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: bytes.Join(parts, nil)})
-	require.NoError(t, err)
-	return der
+	return must(asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: bytes.Join(parts, nil)}))
 }
 
 func TestReadCSR_neighbours(t *testing.T) {

@@ -16,8 +16,7 @@ import (
 // migrationRows are the rows of a table in the migration guide, by their first cell.
 func migrationRows(t *testing.T, heading string) map[string][]string {
 	t.Helper()
-	content, err := os.ReadFile("../../docs/migrating-from-onap.md")
-	require.NoError(t, err)
+	content := must(os.ReadFile("../../docs/migrating-from-onap.md"))
 	_, section, found := strings.Cut(string(content), "\n"+heading+"\n")
 	require.True(t, found, heading)
 	section, _, _ = strings.Cut(section, "\n#")
@@ -89,8 +88,7 @@ func TestMigrationGuide_requests_areAnsweredAsItSays(t *testing.T) {
 			return []response{s.get(updatePath, wrong)}
 		},
 		"an update with RSA-4096 keys, about 20 KiB of headers": func() []response {
-			return get(enrollPath,
-				filled(20<<10))
+			return get(enrollPath, filled(20<<10))
 		},
 		"more than 64 KiB of headers": func() []response { return get(enrollPath, filled(64<<10)) },
 		"HEAD on `/v1/certificate/{caName}`": func() []response {

@@ -46,8 +46,7 @@ func noFiles(name string) ([]byte, error) {
 // parse parses a file without faults whose files all have the given content.
 func parse(t *testing.T, text string, content []byte) (Server, []string) {
 	t.Helper()
-	file, err := parseServers([]byte(text), func(string) ([]byte, error) { return content, nil })
-	require.NoError(t, err)
+	file := must(parseServers([]byte(text), func(string) ([]byte, error) { return content, nil }))
 	require.Empty(t, file.Faults)
 	return file.Servers[0], file.Warnings
 }
@@ -96,8 +95,7 @@ func TestParseServers_file_refuses(t *testing.T) {
 // largeCert is a certificate with a key that is too large to verify anything.
 func largeCert(t *testing.T) []byte {
 	made := newCA(t, "Large")
-	der, err := x509.CreateCertificate(rand.Reader, made.Root, made.Root, fixture.OversizedRSA().Public(), made.RootKey)
-	require.NoError(t, err)
+	der := must(x509.CreateCertificate(rand.Reader, made.Root, made.Root, fixture.OversizedRSA().Public(), made.RootKey))
 	return pemOf("CERTIFICATE", der)
 }
 
@@ -188,12 +186,10 @@ func TestLoadServers_files_areBoundedAndNeverWaitedFor(t *testing.T) {
 // The signature of a root protects nothing: clients get it on the operator's word.
 func TestParseServers_additionalRoots_mayBeOld(t *testing.T) {
 	made := newCA(t, "Old")
-	version1, err := fixture.Version1(made.Root, made.RootKey)
-	require.NoError(t, err)
+	version1 := must(fixture.Version1(made.Root, made.RootKey))
 	template := *made.Root
 	template.SignatureAlgorithm = x509.ECDSAWithSHA1
-	sha1, err := x509.CreateCertificate(rand.Reader, &template, &template, made.RootKey.Public(), made.RootKey)
-	require.NoError(t, err)
+	sha1 := must(x509.CreateCertificate(rand.Reader, &template, &template, made.RootKey.Public(), made.RootKey))
 	for _, der := range [][]byte{version1.Raw, sha1} {
 		s, _ := parse(t, fileOf(entryWith(`"additionalRoots": "old.pem"`)), pemOf("CERTIFICATE", der))
 		assert.Equal(t, der, s.AdditionalRoots[0].Raw)
@@ -213,8 +209,7 @@ func TestParseServers_certificatesThatCanVerifyNothing(t *testing.T) {
 	} {
 		bad := testFile(t, "certificates/"+name+".pem")
 		block, _ := pem.Decode(bad)
-		parsed, err := pki.Parse(block.Bytes)
-		require.NoError(t, err)
+		parsed := must(pki.Parse(block.Bytes))
 		for position, content := range [][]byte{slices.Concat(bad, good), slices.Concat(good, bad)} {
 			const place = `cmpv2Servers[0].trustAnchors: in "certs.pem", certificate`
 			s, warnings := parse(t, anchors, content)

@@ -129,16 +129,13 @@ func (s *service) enroll() response {
 func (s *service) do(client *http.Client, method, path string, header http.Header, body string) response {
 	s.t.Helper()
 	s.asked++
-	request, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
-	require.NoError(s.t, err)
+	request := must(http.NewRequest(method, s.url+path, strings.NewReader(body)))
 	if header != nil {
 		request.Header = header
 	}
-	r, err := client.Do(request)
-	require.NoError(s.t, err)
+	r := must(client.Do(request))
 	defer r.Body.Close()
-	text, err := io.ReadAll(r.Body)
-	require.NoError(s.t, err)
+	text := must(io.ReadAll(r.Body))
 	return response{r, s.t, string(text)}
 }
 
@@ -221,9 +218,7 @@ func failing(err error) Authority {
 
 func newCA(t testing.TB, name string) *fixture.CA {
 	t.Helper()
-	c, err := fixture.NewCA(name)
-	require.NoError(t, err)
-	return c
+	return must(fixture.NewCA(name))
 }
 
 func identity(t testing.TB, c *fixture.CA) tls.Certificate {
@@ -248,9 +243,7 @@ func poolOf(certs ...*x509.Certificate) *x509.CertPool {
 // golden returns a file of test/testdata.
 func testFile(t testing.TB, name string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("..", "..", "test", "testdata", name))
-	require.NoError(t, err)
-	return data
+	return must(os.ReadFile(filepath.Join("..", "..", "test", "testdata", name)))
 }
 
 // goldenRequest returns the path and the headers of a golden request.
@@ -271,9 +264,7 @@ func goldenRequest(t testing.TB, name string) (path string, header http.Header) 
 func parseCert(t testing.TB, text []byte) *x509.Certificate {
 	t.Helper()
 	block, _ := pem.Decode(text)
-	cert, err := x509.ParseCertificate(block.Bytes)
-	require.NoError(t, err)
-	return cert
+	return must(x509.ParseCertificate(block.Bytes))
 }
 
 func goldenCert(t testing.TB, name string) *x509.Certificate {
@@ -292,8 +283,7 @@ func goldenAuthority(t testing.TB) Authority {
 // readTable reads the rows of a test.
 func readTable[T any](t testing.TB, name string) (rows []T) {
 	t.Helper()
-	file, err := os.Open(filepath.Join("testdata", name))
-	require.NoError(t, err)
+	file := must(os.Open(filepath.Join("testdata", name)))
 	defer file.Close()
 	decoder := yaml.NewDecoder(file)
 	decoder.KnownFields(true)
@@ -304,23 +294,18 @@ func readTable[T any](t testing.TB, name string) (rows []T) {
 
 func jsonText(t testing.TB, value any) string {
 	t.Helper()
-	text, err := json.Marshal(value)
-	require.NoError(t, err)
+	text := must(json.Marshal(value))
 	return string(text)
 }
 
 func newKey(t testing.TB) crypto.Signer {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return key
+	return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 }
 
 func rsaKey(t testing.TB, bits int) *rsa.PrivateKey {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, bits)
-	require.NoError(t, err)
-	return key
+	return must(rsa.GenerateKey(rand.Reader, bits))
 }
 
 func edKey(t testing.TB) crypto.Signer {
@@ -332,18 +317,14 @@ func edKey(t testing.TB) crypto.Signer {
 
 func newCSR(t testing.TB, key any, extensions ...pkix.Extension) []byte {
 	t.Helper()
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+	return must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		Subject: pkix.Name{CommonName: "app"}, DNSNames: []string{"app.example"}, ExtraExtensions: extensions,
-	}, key)
-	require.NoError(t, err)
-	return der
+	}, key))
 }
 
 func pkcs8(t testing.TB, key any) []byte {
 	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	return der
+	return must(x509.MarshalPKCS8PrivateKey(key))
 }
 
 func pemOf(label string, der []byte) []byte {
@@ -381,4 +362,11 @@ func written(m *Metrics) string { return string(m.text()) }
 
 func jsonLog(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
 }
