@@ -289,18 +289,6 @@ func TestHTTPClients_areBounded(t *testing.T) {
 	assert.ErrorContains(t, err, "server response headers exceeded 65536 bytes")
 }
 
-// updateHeader turns an enrolment's headers and answer into the headers of an update.
-func updateHeader(t *testing.T, enrolled http.Header, issued issuedBody, dnsNames ...string) http.Header {
-	t.Helper()
-	key, old := newKey(t), parseCert(t, []byte(issued.CertificateChain[0]))
-	template := &x509.CertificateRequest{RawSubject: old.RawSubject, DNSNames: dnsNames}
-	der := must(x509.CreateCertificateRequest(rand.Reader, template, key))
-	header := headerOf(t, der, key)
-	header["Old_cert"] = []string{b64([]byte(issued.CertificateChain[0] + issued.CertificateChain[1]))}
-	header["Old_pk"] = enrolled["Pk"]
-	return header
-}
-
 // ONAP's external issuer for cert-manager makes requests with the paths of the CMPv2Issuer in the document.
 func TestProvider_ofCertManager_enrolsAndUpdates(t *testing.T) {
 	content := must(os.ReadFile("../../docs/cert-manager.md"))

@@ -177,6 +177,15 @@ type script struct {
 	oldCert *x509.Certificate
 }
 
+func newScript(t *testing.T) *script {
+	s := &script{cmpServer: newCMPServer(t), log: &lockedBuffer{}}
+	s.c, s.path = s.configuration(nil)
+	s.c.log = jsonLog(s.log)
+	s.options("{}")
+	s.api = serviceOf(t, s.c)
+	return s
+}
+
 // TestAuthority_asTheScriptsSay runs what follows "> " in testdata/authority.txt, and compares with what the CertService
 // answers, sends to the CA and logs.
 func TestAuthority_asTheScriptsSay(t *testing.T) {
@@ -190,12 +199,7 @@ func TestAuthority_asTheScriptsSay(t *testing.T) {
 			transcript.WriteString(line)
 		}
 		if strings.HasPrefix(line, "# ") {
-			s = &script{cmpServer: newCMPServer(t)}
-			s.c, s.path = s.configuration(nil)
-			s.log = &lockedBuffer{}
-			s.c.log = jsonLog(s.log)
-			s.options("{}")
-			s.api = serviceOf(t, s.c)
+			s = newScript(t)
 		} else if isCommand {
 			name, rest, _ := strings.Cut(strings.TrimSpace(command), " ")
 			transcript.WriteString(varies.ReplaceAllString(s.run(name, rest), "…"))
@@ -307,6 +311,9 @@ func (s *script) run(command, rest string) string {
 		return strings.Join(regexp.MustCompile("(?m)^"+rest).FindAllString(written(s.c.metrics), -1), "\n") + "\n"
 	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "ops":
 		return s.ask(command, rest)
+	case "MAX_IN_FLIGHT": // of 1, which is taken
+		s.api.handler.slots = newSlots(1, 0)
+		_, _, _ = s.api.handler.slots.take("RA", Share{Authorities: 1}, key(1))
 	case "enroll", "update":
 		return s.request(command, rest)
 	case "header":
@@ -376,6 +383,7 @@ func (s *script) request(command, names string) string {
 	if names == "" {
 		names = "CN=app app.example"
 	}
+	names, wrong := strings.CutSuffix(names, " with the new key as OLD_PK")
 	template := &x509.CertificateRequest{}
 	for name := range strings.FieldsSeq(names) {
 		if cn, ok := strings.CutPrefix(name, "CN="); ok {
@@ -394,6 +402,9 @@ func (s *script) request(command, names string) string {
 		path = updatePath
 		header["Old_cert"] = []string{b64([]byte(strings.Join(s.old.CertificateChain, "")))}
 		header["Old_pk"] = []string{headerValue("PRIVATE KEY", pkcs8(s.t, s.oldKey))}
+		if wrong {
+			header["Old_pk"] = header["Pk"]
+		}
 	}
 	r := s.api.get(path, header)
 	text := fmt.Sprintf("sent %s\n%d ", s.sent(), r.StatusCode)
@@ -461,8 +472,24 @@ func (s *script) ask(method, rest string) string {
 			client = s.api.clientWith()
 		case word == "body":
 			body = strings.Repeat("x", 1<<20)
+		case word == "untrusted":
+			client = s.api.clientWith(identity(s.t, newCA(s.t, "Stranger")))
 		case word == "enrolment":
 			maps.Copy(header, enrollHeader(s.t))
+		case word == "golden":
+			_, header = goldenRequest(s.t, "update")
+		case word == "Ed25519":
+			key := edKey(s.t)
+			header = headerOf(s.t, newCSR(s.t, key), key)
+		case word == "forged":
+			key := newKey(s.t)
+			der := newCSR(s.t, key)
+			der[len(der)-1] ^= 1
+			header = headerOf(s.t, der, key)
+		case word == "twice":
+			header.Add("CSR", header.Get("CSR"))
+		case strings.HasPrefix(value, "="):
+			header.Set(name, header.Get(value[1:]))
 		case name == "X-Filler" && err == nil:
 			header.Set(name, strings.Repeat("x", size<<10))
 		default:
