@@ -92,7 +92,6 @@ func checks(t *testing.T, name string, env map[string]string, want int) {
 }
 
 func newCA(t *testing.T) *fixture.CA {
-	t.Helper()
 	return must(fixture.NewCA("TLS"))
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -307,6 +308,22 @@ func (s *script) run(command, rest string) string {
 		}
 		_, rest, _ = strings.Cut(rest, ", ")
 		return rest + "\n"
+	case "log": // of the last enrolment
+		line := maps.Clone(s.api.audit())
+		for _, name := range []string{"time", "duration", "remote"} {
+			assert.Contains(s.t, line, name)
+			delete(line, name)
+		}
+		client := s.api.client.Transport.(*http.Transport).TLSClientConfig.Certificates[0]
+		return strings.NewReplacer(pki.Serial(s.oldCert), "THAT OF THE CERTIFICATE",
+			s.oldCert.NotAfter.Format(time.RFC3339), "THAT OF THE CERTIFICATE",
+			pki.Serial(client.Leaf), "THAT OF THE CLIENT").Replace(jsonText(s.t, line)) + "\n"
+	case "identity": // reloaded
+		err := errors.New(rest)
+		if rest == "usable" {
+			err = nil
+		}
+		s.c.metrics.CountIdentityReload(err)
 	case "metrics":
 		return strings.Join(regexp.MustCompile("(?m)^"+rest).FindAllString(written(s.c.metrics), -1), "\n") + "\n"
 	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "ops":

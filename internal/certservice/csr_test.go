@@ -122,7 +122,6 @@ func signedCSR(t testing.TB, change func(tbs *csrParts)) []byte {
 }
 
 func derSequence(t testing.TB, parts ...[]byte) []byte {
-	t.Helper()
 	return must(asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: bytes.Join(parts, nil)}))
 }
 

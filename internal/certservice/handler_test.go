@@ -201,37 +201,6 @@ func TestHandler_longClientChain_isNotVerified(t *testing.T) {
 		s.audit()["error"])
 }
 
-func TestHandler_log_hasOneLineForARequest(t *testing.T) {
-	s := newService(t, goldenAuthority(t), nil)
-	s.get(goldenRequest(t, "enroll"))
-
-	line := s.audit()
-	client, cert := line["client"].(map[string]any), goldenCert(t, "certificate.pem")
-	assert.NotEmpty(t, client["serial"])
-	delete(client, "serial")
-	_, csr := goldenRequest(t, "enroll")
-	request, fault := parseRequest(csr, false, 4096)
-	require.Nil(t, fault)
-	names := []any{}
-	for _, name := range pki.RequestNames(request.CSR) {
-		names = append(names, name)
-	}
-	assert.Contains(t, line, "duration")
-	assert.Contains(t, line["remote"], "127.0.0.1:")
-	for _, varies := range []string{"duration", "remote", "time", "msg"} {
-		delete(line, varies)
-	}
-	assert.Equal(t, map[string]any{
-		"level": "INFO", "outcome": "issued", "operation": "enroll", "ca": "RA", "status": 200.0,
-		"client": map[string]any{
-			"subject": "CN=peer", "sans": []any{"DNS:localhost", "IP Address:127.0.0.1", "IP Address:::1"},
-		},
-		"requested": map[string]any{"subject": pki.DN(request.CSR.RawSubject), "sans": names},
-		"issued":    map[string]any{"serial": pki.Serial(cert), "not_after": cert.NotAfter.Format(time.RFC3339)},
-	}, line)
-	assert.Len(t, s.lines("request"), 1)
-}
-
 func TestHandler_log_saysWhyARequestIsBadAndHoldsNoHeaderValue(t *testing.T) {
 	fail := false
 	s := newService(t, funcAuthority(func(ctx context.Context, r Request) (Issued, error) {
@@ -338,31 +307,4 @@ func TestMetrics_countWhatTheServiceDoes(t *testing.T) {
 	assert.Contains(t, text, `certservice_build_info{version="1.2.3",go_version="go`)
 	assert.NotContains(t, text, "badTime", "anyone could have said it")
 	assert.NotContains(t, text, "invented")
-}
-
-// Prometheus does not see a series that appears with 1 as an increase: no alert would see the first failure.
-func TestMetrics_seriesOfAConfiguredCA_areThereBeforeTheFirstRequest(t *testing.T) {
-	c, path, _ := newConfiguration(t, "{}")
-	assert.Contains(t, written(c.metrics), "certservice_identity_last_reload_successful 1\n")
-	assert.NotContains(t, written(c.metrics), "certservice_config_last_reload_successful", "nothing was read yet")
-	c.metrics.CountIdentityReload(errors.New("unusable"))
-	assert.Error(t, c.Reload("start"))
-	assert.Contains(t, written(c.metrics), "certservice_identity_last_reload_successful 0\n")
-	assert.Contains(t, written(c.metrics), "certservice_config_last_reload_successful 0\n")
-	assert.NotContains(t, written(c.metrics), "certservice_requests_total")
-
-	c.metrics.CountIdentityReload(nil)
-	for _, ca := range []string{"RA", "NEW"} {
-		writeFile(t, path, []byte(fileOf(entryText(ca))))
-		assert.NoError(t, c.Reload("request"))
-		for _, labels := range []string{`"enroll",outcome="issued"`, `"enroll",outcome="failed"`,
-			`"update",outcome="refused"`} {
-			assert.Contains(t, written(c.metrics), `certservice_requests_total{ca="`+ca+`",operation=`+labels+"} 0\n")
-		}
-		c.metrics.Counter(requestsTotal, "RA", "enroll", outcomeFailed).Inc()
-	}
-	assert.Contains(t, written(c.metrics), `{ca="RA",operation="enroll",outcome="failed"} 2`+"\n",
-		"a reload keeps the count")
-	assert.Contains(t, written(c.metrics), "certservice_identity_last_reload_successful 1\n")
-	assert.Contains(t, written(c.metrics), "certservice_config_last_reload_successful 1\n")
 }

@@ -217,7 +217,6 @@ func failing(err error) Authority {
 }
 
 func newCA(t testing.TB, name string) *fixture.CA {
-	t.Helper()
 	return must(fixture.NewCA(name))
 }
 
@@ -242,7 +241,6 @@ func poolOf(certs ...*x509.Certificate) *x509.CertPool {
 
 // golden returns a file of test/testdata.
 func testFile(t testing.TB, name string) []byte {
-	t.Helper()
 	return must(os.ReadFile(filepath.Join("..", "..", "test", "testdata", name)))
 }
 
@@ -262,7 +260,6 @@ func goldenRequest(t testing.TB, name string) (path string, header http.Header) 
 }
 
 func parseCert(t testing.TB, text []byte) *x509.Certificate {
-	t.Helper()
 	block, _ := pem.Decode(text)
 	return must(x509.ParseCertificate(block.Bytes))
 }
@@ -293,18 +290,15 @@ func readTable[T any](t testing.TB, name string) (rows []T) {
 }
 
 func jsonText(t testing.TB, value any) string {
-	t.Helper()
 	text := must(json.Marshal(value))
 	return string(text)
 }
 
 func newKey(t testing.TB) crypto.Signer {
-	t.Helper()
 	return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 }
 
 func rsaKey(t testing.TB, bits int) *rsa.PrivateKey {
-	t.Helper()
 	return must(rsa.GenerateKey(rand.Reader, bits))
 }
 
@@ -316,14 +310,12 @@ func edKey(t testing.TB) crypto.Signer {
 }
 
 func newCSR(t testing.TB, key any, extensions ...pkix.Extension) []byte {
-	t.Helper()
 	return must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		Subject: pkix.Name{CommonName: "app"}, DNSNames: []string{"app.example"}, ExtraExtensions: extensions,
 	}, key))
 }
 
 func pkcs8(t testing.TB, key any) []byte {
-	t.Helper()
 	return must(x509.MarshalPKCS8PrivateKey(key))
 }
 
