@@ -505,6 +505,8 @@ func (s *script) ask(method, rest string) string {
 			header = headerOf(s.t, der, key)
 		case word == "twice":
 			header.Add("CSR", header.Get("CSR"))
+		case strings.HasPrefix(value, "@"):
+			header.Set(name, b64(testFile(s.t, value[1:]+".pem")))
 		case strings.HasPrefix(value, "="):
 			header.Set(name, header.Get(value[1:]))
 		case name == "X-Filler" && err == nil:

@@ -125,21 +125,6 @@ func TestParseServers_field_refuses(t *testing.T) {
 	}
 }
 
-func TestParseServers_faults_areReportedAllAtOnce(t *testing.T) {
-	file, err := parseServers([]byte(fileOf(entryText("RA"),
-		`{"caName": "RA", "url": "ca", "issuerDn": "x", "authentication": {}}`)), noFiles)
-
-	require.NoError(t, err)
-	require.Len(t, file.Servers, 1, "a bad entry does not make the others useless")
-	assert.Equal(t, Faults{
-		`cmpv2Servers[1].issuerDN: is missing (there is "issuerDn")`,
-		`cmpv2Servers[1].url: has the scheme "", want http or https`,
-		`cmpv2Servers[1].authentication.iak: is missing`,
-		`cmpv2Servers[1].authentication.rv: is missing`,
-		`cmpv2Servers[1].caName: has "RA", which is already the name of cmpv2Servers[0]`,
-	}, file.Faults)
-}
-
 func TestParseServers_doubtfulTexts_areReadWithAWarning(t *testing.T) {
 	type row struct{ Old, New, Warning, Name, IAK, RV string }
 	for _, row := range readTable[row](t, "warnings.yaml") {
