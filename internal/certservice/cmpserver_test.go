@@ -163,7 +163,7 @@ func (s *cmpServer) protect(answer *cmp.PKIMessage) {
 	assert.NoError(s.t, cmp.NewMACKeys([]byte("very-secret-iak")).Protect(answer, mac))
 }
 
-// script runs the commands of a section of testdata/authority.txt.
+// script runs commands.
 type script struct {
 	*cmpServer
 	c       *Configuration
@@ -187,27 +187,28 @@ func newScript(t *testing.T) *script {
 	return s
 }
 
-// TestAuthority_asTheScriptsSay runs what follows "> " in testdata/authority.txt, and compares with what the CertService
-// answers, sends to the CA and logs.
+var varies = regexp.MustCompile(
+	`127\.0\.0\.1:\d+|[0-9a-f]{32}|20[0-9-]+T[0-9:]+Z|column \d+|\b1\d{9}\b`)
+
+// Each section of testdata/authority.txt is a script: lines "> " are commands, and the others what the CertService then
+// answers, sends to the CA and logs. The method run says what the commands do.
 func TestAuthority_asTheScriptsSay(t *testing.T) {
+	want := golden.Load(t, "authority.txt")
 	text := must(os.ReadFile("testdata/authority.txt"))
-	var s *script
-	var transcript strings.Builder
-	varies := regexp.MustCompile(`127\.0\.0\.1:\d+|[0-9a-f]{32}|20[0-9-]+T[0-9:]+Z|column \d+|\b1\d{9}\b`)
-	for line := range strings.Lines(string(text)) {
-		command, isCommand := strings.CutPrefix(line, "> ")
-		if strings.HasPrefix(line, "#") || isCommand || line == "\n" {
-			transcript.WriteString(line)
-		}
-		if strings.HasPrefix(line, "# ") {
-			s = newScript(t)
-		} else if isCommand {
-			name, rest, _ := strings.Cut(strings.TrimSpace(command), " ")
-			transcript.WriteString(varies.ReplaceAllString(s.run(name, rest), "…"))
-			assert.NotContains(t, s.api.log.String(), "very-secret")
-		}
+	for _, section := range strings.Split("\n"+string(text), "\n# ")[1:] {
+		title, commands, _ := strings.Cut(section, "\n")
+		t.Run(title, func(t *testing.T) {
+			s, got := newScript(t), ""
+			for line := range strings.Lines(commands) {
+				if command, isCommand := strings.CutPrefix(line, "> "); isCommand {
+					name, rest, _ := strings.Cut(strings.TrimSpace(command), " ")
+					got += line + varies.ReplaceAllString(s.run(name, rest), "…")
+					assert.NotContains(t, s.api.log.String(), "very-secret")
+				}
+			}
+			want.Equal(t, title, strings.TrimSuffix(got, "\n"))
+		})
 	}
-	golden.File(t, "authority.txt", transcript.String())
 }
 
 func (s *script) options(text string) {
@@ -254,29 +255,29 @@ func (s *script) warnings() (text string) {
 
 func (s *script) run(command, rest string) string {
 	switch command {
-	case "ca":
+	case "ca": // another one in its place, which protects its answers so
 		s.replace(devca.ResponseProtection(rest))
 		writeFile(s.t, filepath.Join(filepath.Dir(s.path), "root.pem"), s.ca.RootPEM())
 	case "faults":
 		var faults devca.Faults
 		require.NoError(s.t, json.Unmarshal([]byte(rest), &faults))
 		s.ca.SetFaults(faults)
-	case "fail":
+	case "fail": // a kind of message, so many times, with status 500 and a page
 		kind, times, _ := strings.Cut(rest, " ")
 		s.fails[kind], _ = strconv.Atoi(times)
 	case "server":
 		s.behave(rest)
-	case "options":
+	case "options": // of CMPBuilder, and what was learned is forgotten
 		s.options(rest)
 		return s.warnings()
-	case "entry":
+	case "entry": // the fields of the only one of cmpServers.json, which is loaded
 		return s.load(rest)
 	case "clock":
 		later := must(time.ParseDuration(rest))
 		s.clock += later
 	case "REQUEST_TIMEOUT":
 		s.api.handler.cfg.Timeout, _ = time.ParseDuration(rest)
-	case "file":
+	case "file": // the text of cmpServers.json, where $NAME{FIELDS} is an entry
 		entry := regexp.MustCompile(`\$(\w*)(\{(?:[^{}]|\{[^{}]*\})*\})?`)
 		text := entry.ReplaceAllStringFunc(rest, func(e string) string {
 			parts, fields := entry.FindStringSubmatch(e), map[string]any{"caName": "RA"}
@@ -333,7 +334,7 @@ func (s *script) run(command, rest string) string {
 		_, _, _ = s.api.handler.slots.take("RA", Share{Authorities: 1}, key(1))
 	case "enroll", "update":
 		return s.request(command, rest)
-	case "header":
+	case "header": // of the last request to the CA
 		s.received = s.last
 		h := s.received[0].Header
 		return fmt.Sprintf("recipient %s, sender %s, implicitConfirm %t, issuer %s\n", h.Recipient, h.Sender,

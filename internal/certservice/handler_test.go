@@ -278,4 +278,5 @@ func TestMetrics_nameTheVersionAndTheCertificate(t *testing.T) {
 		"certificate_expiry_timestamp_seconds 1900000000\n"} {
 		assert.Contains(t, written(m), "certservice_"+line)
 	}
+	assert.Contains(t, written(m), "# TYPE process_resident_memory_bytes gauge\n")
 }
