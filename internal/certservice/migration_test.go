@@ -28,8 +28,8 @@ func migrationRows(t *testing.T, heading string) map[string][]string {
 	return rows
 }
 
-// Each row of the guide is requested as testdata/migration.yaml says, and answered with the status and the text that the
-// row has.
+// Each row of the guide is requested as testdata/migration.yaml says, and answered with the status and the text that
+// the row has.
 func TestMigrationGuide_requests_areAnsweredAsItSays(t *testing.T) {
 	requests := readTable[struct {
 		Row      string

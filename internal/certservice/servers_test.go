@@ -95,7 +95,8 @@ func TestParseServers_file_refuses(t *testing.T) {
 // largeCert is a certificate with a key that is too large to verify anything.
 func largeCert(t *testing.T) []byte {
 	made := newCA(t, "Large")
-	der := must(x509.CreateCertificate(rand.Reader, made.Root, made.Root, fixture.OversizedRSA().Public(), made.RootKey))
+	public := fixture.OversizedRSA().Public()
+	der := must(x509.CreateCertificate(rand.Reader, made.Root, made.Root, public, made.RootKey))
 	return pemOf("CERTIFICATE", der)
 }
 
