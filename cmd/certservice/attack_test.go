@@ -24,13 +24,10 @@ import (
 // memory returns a line of /proc/PID/status in KiB, such as VmHWM, the most that was resident.
 func (p *process) memory(name string) int {
 	p.t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	require.NoError(p.t, err)
+	status := must(os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid)))
 	_, rest, ok := strings.Cut(string(status), name+":")
 	require.True(p.t, ok, name)
-	kib, err := strconv.Atoi(strings.Fields(rest)[0])
-	require.NoError(p.t, err)
-	return kib
+	return must(strconv.Atoi(strings.Fields(rest)[0]))
 }
 
 // attacker connects from an address of its own.
@@ -111,8 +108,7 @@ func series(t *testing.T, metrics, name string) int {
 	t.Helper()
 	_, rest, ok := strings.Cut(metrics, "\n"+name+" ")
 	require.True(t, ok, name)
-	value, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-	require.NoError(t, err)
+	value := must(strconv.ParseFloat(strings.Fields(rest)[0], 64))
 	return int(value)
 }
 
@@ -169,8 +165,7 @@ func TestCertservice_attack_withoutACertificateDoesNotFillTheLog(t *testing.T) {
 	const requests = 200
 	send := func(url, text string) {
 		_, address, _ := strings.Cut(url, "://")
-		conn, err := net.Dial("tcp", address)
-		require.NoError(t, err)
+		conn := must(net.Dial("tcp", address))
 		_, _ = io.WriteString(conn, text)
 		conn.Close()
 	}

@@ -40,8 +40,7 @@ func start(t *testing.T, env map[string]string) *process {
 	for name, value := range env {
 		p.cmd.Env = append(p.cmd.Env, name+"="+value)
 	}
-	stderr, err := p.cmd.StderrPipe()
-	require.NoError(t, err)
+	stderr := must(p.cmd.StderrPipe())
 	require.NoError(t, p.cmd.Start())
 	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
 	go func() {
@@ -87,11 +86,9 @@ func (p *process) await(message, trigger string) (found map[string]any) {
 
 func (p *process) get(client *http.Client, url string) (int, string) {
 	p.t.Helper()
-	r, err := client.Get(url)
-	require.NoError(p.t, err)
+	r := must(client.Get(url))
 	defer r.Body.Close()
-	body, err := io.ReadAll(r.Body)
-	require.NoError(p.t, err)
+	body := must(io.ReadAll(r.Body))
 	return r.StatusCode, string(body)
 }
 
@@ -146,8 +143,7 @@ func TestCertservice_process_servesReloadsAndEnds(t *testing.T) {
 	assert.NoError(t, p.terminate(), "exit code 0")
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	log, err := json.Marshal(p.log)
-	require.NoError(t, err)
+	log := must(json.Marshal(p.log))
 	assert.NotContains(t, string(log), "very-secret-iak")
 	assert.NotContains(t, string(log), "PRIVATE KEY")
 }

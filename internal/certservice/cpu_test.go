@@ -58,9 +58,7 @@ func (c *CPU) clients() (clients, waiting int) {
 // enterNow enters, which must not wait.
 func enterNow(t *testing.T, c *CPU, client clientKey, heavy bool) (leave func()) {
 	t.Helper()
-	leave, err := c.enter(t.Context(), client, heavy)
-	require.NoError(t, err)
-	return leave
+	return must(c.enter(t.Context(), client, heavy))
 }
 
 // queue waits for a turn in the background, and then sends its name and takes some time.
@@ -130,8 +128,7 @@ func TestHandler_noProcessorInTime_is503(t *testing.T) {
 func TestCMPBuilder_costlyKeysOfAnswers_takeTurns(t *testing.T) {
 	c := NewCPU()
 	build := CMPBuilder(CMPOptions{CPU: c, Log: slog.New(slog.DiscardHandler)})
-	authority, err := build((&cmpServer{url: "http://ca"}).entry())
-	require.NoError(t, err)
+	authority := must(build(exampleEntry))
 	var others []func() // heavy ones
 	for range c.heavy {
 		others = append(others, enterNow(t, c, key(1), true))

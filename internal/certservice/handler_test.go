@@ -8,10 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
-	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -34,7 +31,7 @@ func TestHandler_answersTheGoldenRequests(t *testing.T) {
 
 		r.is(200)
 		assert.Equal(t, "application/json", r.Header.Get("Content-Type"))
-		assert.JSONEq(t, string(golden(t, "wire/answer-200.json")), r.text)
+		assert.JSONEq(t, string(testFile(t, "wire/answer-200.json")), r.text)
 		assert.True(t, pki.SameKey(got.CSR.PublicKey, got.Key.Public()))
 	}
 	assert.Equal(t, goldenCert(t, "old-certificate.pem"), got.OldCert)
@@ -50,7 +47,7 @@ func TestHandler_certify_answersErrorsAsClientsKnowThem(t *testing.T) {
 	check := func(r response, status int, answer string) {
 		if strings.HasSuffix(answer, ".json") {
 			r.is(status)
-			assert.JSONEq(t, string(golden(t, "wire/"+answer)), r.text)
+			assert.JSONEq(t, string(testFile(t, "wire/"+answer)), r.text)
 		} else {
 			r.is(status, answer)
 		}
@@ -121,7 +118,7 @@ func TestHandler_clientCertificate_isRequiredOnEveryPath(t *testing.T) {
 			"/reload", "/openapi.yaml"} {
 			r := s.do(client, http.MethodGet, path, nil, "")
 			assert.Equal(t, http.StatusUnauthorized, r.StatusCode, name+path)
-			assert.JSONEq(t, string(golden(t, "wire/answer-401.json")), r.text)
+			assert.JSONEq(t, string(testFile(t, "wire/answer-401.json")), r.text)
 		}
 	}
 }
@@ -203,89 +200,6 @@ func TestHandler_longClientChain_isNotVerified(t *testing.T) {
 		s.audit()["error"])
 }
 
-func TestHandler_methods_areGetAndHeadWhereNothingHappens(t *testing.T) {
-	s := newService(t, failing(errors.New("the authority was asked")), nil)
-	for _, path := range []string{"/ready", "/readyz", "/healthz", "/actuator/health",
-		"/openapi.yaml", "/ready/", "/actuator/health/"} {
-		get, head := s.get(path, nil), s.do(s.client, http.MethodHead, path, nil, "")
-		head.is(200)
-		assert.Equal(t, get.Header.Get("Content-Length"), head.Header.Get("Content-Length"))
-		assert.Empty(t, head.text)
-	}
-	assert.JSONEq(t, `{"status":"UP"}`, s.get("/actuator/health", nil).text)
-	assert.Equal(t, "DEBUG", s.audit()["level"])
-	for _, e := range endpoints {
-		path, allow := strings.ReplaceAll(e.path, caNameParameter, "RA"), "GET, HEAD"
-		methods := []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions}
-		if e.kind == acting {
-			methods, allow = append(methods, http.MethodHead), "GET"
-		}
-		for _, method := range methods {
-			r := s.do(s.client, method, path, enrollHeader(t), "")
-			r.is(405)
-			assert.Equal(t, allow, r.Header.Get("Allow"))
-			if method != http.MethodHead {
-				r.is(405, "Method not allowed, only GET is")
-			}
-		}
-	}
-	assert.False(t, s.log.has("undelivered"))
-	assert.False(t, s.log.has("the authority was asked"))
-}
-
-func TestHandler_paths(t *testing.T) {
-	s := newService(t, goldenAuthority(t), nil)
-	for _, e := range endpoints {
-		_, header := goldenRequest(t, "update")
-		s.get(strings.ReplaceAll(e.path, caNameParameter, "RA")+"/", header).is(200)
-	}
-	for _, path := range []string{"/", "/v1", "/v1/certificate", "/v1/certificate/",
-		enrollPath + "/x", "/v1//certificate/RA",
-		"/v1/certificate/../ready", "/v1/certificate-update/", "/ready//", "//ready",
-		"/v1%2Fcertificate/RA", "/metrics"} {
-		s.get(path, enrollHeader(t)).is(404, "There is nothing at this path")
-	}
-	s.do(s.client, http.MethodGet, enrollPath, enrollHeader(t), strings.Repeat("x", 1<<20)).is(200)
-	for name, path := range map[string]string{"My CA": "My%20CA", "a/b": "a%2Fb", "a%b": "a%25b",
-		`q"\`: "q%22%5C", "å": "%C3%A5"} {
-		s := newService(t, nil, func(cfg *HandlerConfig) { cfg.Directory = static{name: goldenAuthority(t)} })
-		s.get("/v1/certificate/"+path, enrollHeader(t)).is(200)
-		assert.Equal(t, name, s.audit()["ca"])
-		s.get("/v1/certificate/"+path+"/", enrollHeader(t)).is(200)
-	}
-}
-
-func TestHandler_log_hasOneLineForARequest(t *testing.T) {
-	s := newService(t, goldenAuthority(t), nil)
-	s.get(goldenRequest(t, "enroll"))
-
-	line := s.audit()
-	client, cert := line["client"].(map[string]any), goldenCert(t, "certificate.pem")
-	assert.NotEmpty(t, client["serial"])
-	delete(client, "serial")
-	_, csr := goldenRequest(t, "enroll")
-	request, fault := parseRequest(csr, false, 4096)
-	require.Nil(t, fault)
-	names := []any{}
-	for _, name := range pki.RequestNames(request.CSR) {
-		names = append(names, name)
-	}
-	assert.Contains(t, line, "duration")
-	assert.Contains(t, line["remote"], "127.0.0.1:")
-	for _, varies := range []string{"duration", "remote", "time", "msg"} {
-		delete(line, varies)
-	}
-	assert.Equal(t, map[string]any{
-		"level": "INFO", "outcome": "issued", "operation": "enroll", "ca": "RA", "status": 200.0,
-		"client": map[string]any{
-			"subject": "CN=peer", "sans": []any{"DNS:localhost", "IP Address:127.0.0.1", "IP Address:::1"},
-		},
-		"requested": map[string]any{"subject": pki.DN(request.CSR.RawSubject), "sans": names},
-		"issued":    map[string]any{"serial": pki.Serial(cert), "not_after": cert.NotAfter.Format(time.RFC3339)},
-	}, line)
-	assert.Len(t, s.lines("request"), 1)
-}
-
 func TestHandler_log_saysWhyARequestIsBadAndHoldsNoHeaderValue(t *testing.T) {
 	fail := false
 	s := newService(t, funcAuthority(func(ctx context.Context, r Request) (Issued, error) {
@@ -330,39 +244,11 @@ func TestHandler_log_isBounded(t *testing.T) {
 	for i := range maxLoggedNames + 3 {
 		template.DNSNames = append(template.DNSNames, fmt.Sprintf("host-%03d.example", i))
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, template, key)
-	require.NoError(t, err)
+	csr := must(x509.CreateCertificateRequest(rand.Reader, template, key))
 	s.get(enrollPath, headerOf(t, csr, key))
 	sans := s.audit()["requested"].(map[string]any)["sans"].([]any)
 	require.Len(t, sans, maxLoggedNames+1)
 	assert.Equal(t, []any{"DNS:host-099.example", "and 3 more"}, sans[maxLoggedNames-1:])
-}
-
-// The requests of certfetcher doctor must be refused; operators must not take them for clients that do not work.
-func TestHandler_doctor_leavesNoWarningAndIsCountedApart(t *testing.T) {
-	s := newService(t, goldenAuthority(t), nil)
-	doctor := http.Header{"User-Agent": {"certfetcher/1.2.3 (doctor)"}}
-	s.get(enrollPath, doctor).is(400)
-	s.get("/v1/certificate/-", doctor).is(404)
-	s.get("/ready", doctor).is(200)
-	eventually(t, func() bool { return len(s.lines("request")) == 3 })
-	assert.False(t, s.log.has(`"WARN"`))
-	assert.Equal(t, 3, strings.Count(s.log.String(), `"doctor":true`))
-	assert.Contains(t, written(s.metrics),
-		`certservice_requests_total{ca="RA",operation="doctor",outcome="bad_request"} 1`)
-	assert.Contains(t, written(s.metrics),
-		`certservice_requests_total{ca="",operation="doctor",outcome="unknown_ca"} 1`)
-	assert.NotContains(t, written(s.metrics), `operation="enroll"`)
-
-	// Only trials: not requests that may issue something, and not clients that are not trusted.
-	header := enrollHeader(t)
-	maps.Copy(header, doctor)
-	header.Set("PK", "?")
-	s.get(enrollPath, header)
-	s.do(s.clientWith(), http.MethodGet, "/ready", doctor, "")
-	eventually(t, func() bool { return strings.Count(s.log.String(), `"WARN"`) == 2 })
-	assert.Contains(t, written(s.metrics),
-		`certservice_requests_total{ca="RA",operation="enroll",outcome="bad_request"} 1`)
 }
 
 func TestHandler_panic_isThatRequestsOwn(t *testing.T) {
@@ -382,106 +268,15 @@ func TestHandler_panic_isThatRequestsOwn(t *testing.T) {
 	assert.Contains(t, line["stack"], "handler_test.go")
 }
 
-func TestHandler_headers_mayTake64KiB(t *testing.T) {
-	s := newService(t, goldenAuthority(t), nil)
-	header := enrollHeader(t)
-	header.Set("X-Filler", strings.Repeat("x", 60<<10))
-	s.get(enrollPath, header).is(200)
-	header.Set("X-Filler", strings.Repeat("x", 64<<10))
-	for _, path := range []string{enrollPath, "/nowhere"} {
-		s.get(path, header).is(431, "The headers of the request take more than 64 KiB")
-		assert.Equal(t, "headers_too_large", s.audit()["outcome"])
-	}
-	s.do(s.clientWith(), http.MethodGet, enrollPath, header, "").is(401)
-}
-
-func TestHandler_ops_answersWithoutAClientCertificate(t *testing.T) {
-	c, path, _ := newConfiguration(t, "{}")
-	ops := serviceOf(t, c).handler.Ops()
-	status := func(method, path string) int {
-		w := httptest.NewRecorder()
-		ops.ServeHTTP(w, httptest.NewRequest(method, path, nil))
-		return w.Code
-	}
-	assert.Equal(t, 503, status(http.MethodGet, "/ready"))
-	assert.Equal(t, 503, status(http.MethodGet, "/readyz"))
-	writeFile(t, path, []byte(fileOf(entryText("RA"))))
-	assert.NoError(t, c.Reload("start"))
-	for _, probe := range []string{"/ready", "/readyz", "/healthz", "/actuator/health", "/metrics"} {
-		assert.Equal(t, 200, status(http.MethodGet, probe), probe)
-		assert.Equal(t, 200, status(http.MethodHead, probe), probe)
-		assert.Equal(t, 200, status(http.MethodGet, probe+"/"), probe)
-		assert.Equal(t, 405, status(http.MethodPost, probe), probe)
-	}
-	for _, guarded := range []string{"/reload", enrollPath, "/openapi.yaml", "/"} {
-		assert.Equal(t, 404, status(http.MethodGet, guarded), guarded)
-	}
-}
-
-func TestMetrics_countWhatTheServiceDoes(t *testing.T) {
-	var err error
-	c, _, _ := newConfiguration(t, fileOf(entryText("RA")))
-	c.metrics = NewMetrics("1.2.3")
-	c.metrics.ObserveCertificate(func() *x509.Certificate {
-		return &x509.Certificate{NotBefore: time.Unix(1800000000, 0), NotAfter: time.Unix(1900000000, 0)}
+func TestMetrics_nameTheVersionAndTheCertificate(t *testing.T) {
+	m := NewMetrics("1.2.3")
+	m.ObserveCertificate(func() *x509.Certificate {
+		return &x509.Certificate{NotBefore: time.Unix(18e8, 0), NotAfter: time.Unix(19e8, 0)}
 	})
-	c.build = func(Server) (Authority, error) {
-		return funcAuthority(func(ctx context.Context, r Request) (Issued, error) {
-			if err != nil {
-				return Issued{}, err
-			}
-			return goldenAuthority(t).Enroll(ctx, r)
-		}), nil
+	for _, line := range []string{`build_info{version="1.2.3",go_version="go`,
+		"certificate_not_before_timestamp_seconds 1800000000\n",
+		"certificate_expiry_timestamp_seconds 1900000000\n"} {
+		assert.Contains(t, written(m), "certservice_"+line)
 	}
-	assert.NoError(t, c.Reload("start"))
-	s := serviceOf(t, c)
-
-	s.get(enrollPath, nil)
-	s.get("/v1/certificate/invented", enrollHeader(t))
-	for _, err = range []error{
-		nil, &RefusedError{FailInfo: []string{"badPOP", "badRequest"}},
-		&RefusedError{FailInfo: []string{"badTime"}, Unauthenticated: true}, context.Canceled,
-	} {
-		s.enroll()
-	}
-	s.get("/nowhere", nil)
-	s.do(s.clientWith(), http.MethodGet, "/ready", nil, "")
-
-	eventually(t, func() bool { return strings.Contains(written(c.metrics), `outcome="unauthorized"`) })
-	text := written(c.metrics)
-	want, err := os.ReadFile("testdata/metrics.txt")
-	require.NoError(t, err)
-	for line := range strings.Lines(string(want)) {
-		assert.Contains(t, text, line)
-	}
-	assert.Contains(t, text, `certservice_build_info{version="1.2.3",go_version="go`)
-	assert.NotContains(t, text, "badTime", "anyone could have said it")
-	assert.NotContains(t, text, "invented")
-}
-
-// Prometheus does not see a series that appears with 1 as an increase: no alert would see the first failure.
-func TestMetrics_seriesOfAConfiguredCA_areThereBeforeTheFirstRequest(t *testing.T) {
-	c, path, _ := newConfiguration(t, "{}")
-	assert.Contains(t, written(c.metrics), "certservice_identity_last_reload_successful 1\n")
-	assert.NotContains(t, written(c.metrics), "certservice_config_last_reload_successful", "nothing was read yet")
-	c.metrics.CountIdentityReload(errors.New("unusable"))
-	assert.Error(t, c.Reload("start"))
-	assert.Contains(t, written(c.metrics), "certservice_identity_last_reload_successful 0\n")
-	assert.Contains(t, written(c.metrics), "certservice_config_last_reload_successful 0\n")
-	assert.NotContains(t, written(c.metrics), "certservice_requests_total")
-
-	c.metrics.CountIdentityReload(nil)
-	for _, ca := range []string{"RA", "NEW"} {
-		writeFile(t, path, []byte(fileOf(entryText(ca))))
-		assert.NoError(t, c.Reload("request"))
-		for _, labels := range []string{`"enroll",outcome="issued"`, `"enroll",outcome="failed"`,
-			`"update",outcome="refused"`} {
-			assert.Contains(t, written(c.metrics), `certservice_requests_total{ca="`+ca+`",operation=`+labels+"} 0\n")
-		}
-		c.metrics.Counter(requestsTotal, "RA", "enroll", outcomeFailed).Inc()
-	}
-	assert.Contains(t, written(c.metrics), `{ca="RA",operation="enroll",outcome="failed"} 2`+"\n",
-		"a reload keeps the count")
-	assert.Contains(t, written(c.metrics), "certservice_identity_last_reload_successful 1\n")
-	assert.Contains(t, written(c.metrics), "certservice_config_last_reload_successful 1\n")
+	assert.Contains(t, written(m), "# TYPE process_resident_memory_bytes gauge\n")
 }

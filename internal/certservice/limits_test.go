@@ -215,8 +215,7 @@ func TestLanes_requestsBeyondRoom_waitForThoseOfTheSameClient(t *testing.T) {
 	l, ctx := lanes{of: map[clientKey]*lane{}}, t.Context()
 	var leave []func()
 	for range perLane {
-		done, err := l.enter(ctx, key(1))
-		require.NoError(t, err)
+		done := must(l.enter(ctx, key(1)))
 		leave = append(leave, done)
 	}
 	ended, end := context.WithCancel(ctx)

@@ -28,10 +28,8 @@ import (
 
 func TestParseRequest_key_isTakenWhateverItsLabel(t *testing.T) {
 	rsaKey, edKey := rsaKey(t, 2048), edKey(t)
-	ecKey, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	require.NoError(t, err)
-	sec1, err := x509.MarshalECPrivateKey(ecKey)
-	require.NoError(t, err)
+	ecKey := must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
+	sec1 := must(x509.MarshalECPrivateKey(ecKey))
 	parameters := pemOf("EC PARAMETERS", []byte{6, 5, 0x2b, 0x81, 4, 0, 0x22})
 	for _, row := range []struct {
 		key crypto.Signer
@@ -65,7 +63,7 @@ func TestParseRequest_PEM_isReadAsItIsFound(t *testing.T) {
 		header := http.Header{}
 		for field, file := range map[string]string{"CSR": "csr", "PK": "key",
 			"OLD_CERT": "old-certificate", "OLD_PK": "old-key"} {
-			header.Set(field, b64([]byte(change(string(golden(t, "pem/"+file+".pem"))))))
+			header.Set(field, b64([]byte(change(string(testFile(t, "pem/"+file+".pem"))))))
 		}
 		_, fault := parseRequest(header, true, 4096)
 		require.Nil(t, fault, name)
@@ -74,7 +72,7 @@ func TestParseRequest_PEM_isReadAsItIsFound(t *testing.T) {
 
 func TestParseRequest_update_takesTheChainBehindTheOldCertificate(t *testing.T) {
 	_, header := goldenRequest(t, "update")
-	header.Set("OLD_CERT", b64(append(golden(t, "pem/old-certificate.pem"), golden(t, "pem/issuing-ca.pem")...)))
+	header.Set("OLD_CERT", b64(append(testFile(t, "pem/old-certificate.pem"), testFile(t, "pem/issuing-ca.pem")...)))
 	r, fault := parseRequest(header, true, 4096)
 	require.Nil(t, fault)
 	assert.Equal(t, goldenCert(t, "old-certificate.pem"), r.OldCert)
@@ -86,14 +84,11 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 	csr := newCSR(t, key)
 	forged := bytes.Clone(csr)
 	forged[len(forged)-1] ^= 1
-	exchange, err := ecdh.X25519().GenerateKey(rand.Reader)
-	require.NoError(t, err)
-	small, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
-	require.NoError(t, err)
+	exchange := must(ecdh.X25519().GenerateKey(rand.Reader))
+	small := must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader))
 	large, middle := fixture.OversizedRSA(), rsaKey(t, 2304)
 	//lint:ignore SA1019 such keys are refused
-	multiPrime, err := rsa.GenerateMultiPrimeKey(rand.Reader, 4, 2048)
-	require.NoError(t, err)
+	multiPrime := must(rsa.GenerateMultiPrimeKey(rand.Reader, 4, 2048))
 	request := func(der []byte) string { return headerValue("CERTIFICATE REQUEST", der) }
 	private := func(der []byte) string { return headerValue("PRIVATE KEY", der) }
 	certificate := func(key crypto.Signer) string { return headerValue("CERTIFICATE", selfSigned(t, key)) }
@@ -172,9 +167,7 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 
 func selfSigned(t *testing.T, key crypto.Signer) []byte {
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "old"}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	require.NoError(t, err)
-	return der
+	return must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
 }
 
 func FuzzParseRequest(f *testing.F) {
@@ -232,10 +225,8 @@ func TestFaultInRSAKey_numbers(t *testing.T) {
 	} {
 		k := good
 		change(&k)
-		der, err := asn1.Marshal(k)
-		require.NoError(t, err)
-		inPKCS8, err := asn1.Marshal(wrapped{0, []asn1.ObjectIdentifier{{1, 2, 840, 113549, 1, 1, 1}}, der})
-		require.NoError(t, err)
+		der := must(asn1.Marshal(k))
+		inPKCS8 := must(asn1.Marshal(wrapped{0, []asn1.ObjectIdentifier{{1, 2, 840, 113549, 1, 1, 1}}, der}))
 		assert.Equal(t, name != "good", faultInRSAKey(der, 2048) != "", name)
 		assert.Equal(t, name != "good", faultInRSAKey(inPKCS8, 2048) != "", name)
 	}
@@ -246,7 +237,7 @@ func TestFaultInRSAKey_numbers(t *testing.T) {
 
 func derOf(t testing.TB, name string) []byte {
 	t.Helper()
-	block, _ := pem.Decode(golden(t, name))
+	block, _ := pem.Decode(testFile(t, name))
 	require.NotNil(t, block)
 	return block.Bytes
 }

@@ -48,8 +48,7 @@ func (cfg ServerConfig) complete() ServerConfig {
 // serve runs Serve, or servePlain where no TLS is configured, and returns the address and what ends it.
 func serve(t *testing.T, handler http.Handler, cfg ServerConfig) (address string, stop func() error) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	listener := must(net.Listen("tcp", "127.0.0.1:0"))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 2)
 	run := servePlain
@@ -70,11 +69,10 @@ func serve(t *testing.T, handler http.Handler, cfg ServerConfig) (address string
 // dial connects and sends what is given. Whatever the server does, it must do in ten seconds.
 func dial(t *testing.T, address, request string) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", address)
-	require.NoError(t, err)
+	conn := must(net.Dial("tcp", address))
 	t.Cleanup(func() { conn.Close() })
 	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
-	_, err = io.WriteString(conn, request)
+	_, err := io.WriteString(conn, request)
 	require.NoError(t, err)
 	return conn
 }
@@ -168,10 +166,9 @@ func TestServe_requestTimeout_endsASlowBodyAndASlowReader(t *testing.T) {
 }
 
 func TestServe_listener_closedIsAnError(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	listener := must(net.Listen("tcp", "127.0.0.1:0"))
 	listener.Close()
-	err = Serve(t.Context(), listener, http.NotFoundHandler(), ServerConfig{TLS: &tls.Config{}}.complete())
+	err := Serve(t.Context(), listener, http.NotFoundHandler(), ServerConfig{TLS: &tls.Config{}}.complete())
 	assert.ErrorContains(t, err, "serving "+listener.Addr().String()+": ")
 }
 
@@ -202,8 +199,7 @@ func newAPI(t *testing.T, capacity Capacity) *api {
 // connect makes a handshake and sends text. Whatever the service does, it must do in ten seconds.
 func (a *api) connect(text string, certificates ...tls.Certificate) *tls.Conn {
 	a.t.Helper()
-	conn, err := tls.Dial("tcp", a.address, &tls.Config{RootCAs: poolOf(a.tlsCA.Root), Certificates: certificates})
-	require.NoError(a.t, err)
+	conn := must(tls.Dial("tcp", a.address, &tls.Config{RootCAs: poolOf(a.tlsCA.Root), Certificates: certificates}))
 	a.t.Cleanup(func() { conn.Close() })
 	require.NoError(a.t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 	_, _ = io.WriteString(conn, text)
@@ -219,9 +215,8 @@ func (a *api) shows(text string) {
 // status reads one answer and returns its status.
 func status(t *testing.T, conn net.Conn) int {
 	t.Helper()
-	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	require.NoError(t, err)
-	_, err = io.Copy(io.Discard, r.Body)
+	r := must(http.ReadResponse(bufio.NewReader(conn), nil))
+	_, err := io.Copy(io.Discard, r.Body)
 	require.NoError(t, err)
 	return r.StatusCode
 }
@@ -259,10 +254,8 @@ func TestServe_withoutACertificate_getsOneAnswer(t *testing.T) {
 			t.Parallel()
 			buffered := bufio.NewReader(a.connect(row.request))
 			method, _, _ := strings.Cut(row.request, " ")
-			r, err := http.ReadResponse(buffered, &http.Request{Method: method})
-			require.NoError(t, err)
-			body, err := io.ReadAll(r.Body)
-			require.NoError(t, err)
+			r := must(http.ReadResponse(buffered, &http.Request{Method: method}))
+			body := must(io.ReadAll(r.Body))
 
 			assert.Equal(t, row.want, r.StatusCode)
 			assert.Equal(t, row.body, string(body))
@@ -291,8 +284,7 @@ func TestServe_handshakesThatFail_areCountedByReason(t *testing.T) {
 	assert.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 	a.shows(`certservice_handshake_failures_total{reason="`)
 
-	text, err := io.ReadAll(dial(t, a.address, getReady))
-	require.NoError(t, err)
+	text := must(io.ReadAll(dial(t, a.address, getReady)))
 	assert.Equal(t, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n", string(text))
 	a.shows(`certservice_handshake_failures_total{reason="not_tls"} 1`)
 }

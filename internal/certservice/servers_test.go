@@ -46,8 +46,7 @@ func noFiles(name string) ([]byte, error) {
 // parse parses a file without faults whose files all have the given content.
 func parse(t *testing.T, text string, content []byte) (Server, []string) {
 	t.Helper()
-	file, err := parseServers([]byte(text), func(string) ([]byte, error) { return content, nil })
-	require.NoError(t, err)
+	file := must(parseServers([]byte(text), func(string) ([]byte, error) { return content, nil }))
 	require.Empty(t, file.Faults)
 	return file.Servers[0], file.Warnings
 }
@@ -70,7 +69,7 @@ func TestParseServers_fields_areRead(t *testing.T) {
 		"trustAnchors": "roots.pem",
 		"additionalRoots": "roots.pem", "responseTrust": "onap", "allowModified": true, "signerDN": "CN=RA",
 		"recipientDN": "CN=front", "sender": "reference", "confirmation": "explicit", "tlsTrust": "roots.pem",
-		"maxInFlight": 40, "new": {"field": 1}}]}`, golden(t, "pem/root-ca.pem"))
+		"maxInFlight": 40, "new": {"field": 1}}]}`, testFile(t, "pem/root-ca.pem"))
 	assert.Empty(t, warnings)
 	assert.Equal(t, Server{
 		CAName: "RA", URL: "https://ca.example", IssuerDN: "O=x,CN=y", IAK: "i", RV: "r", SignerDN: "CN=RA",
@@ -80,7 +79,7 @@ func TestParseServers_fields_areRead(t *testing.T) {
 		Timeout: 90 * time.Second, MaxInFlight: 40, ResponseTrust: TrustONAP, AllowModified: true,
 		place: "cmpv2Servers[0]",
 	}, s)
-	s, _ = parse(t, fileOf(entryWith(`"trustAnchors": "/roots.pem"`)), golden(t, "pem/root-ca.pem"))
+	s, _ = parse(t, fileOf(entryWith(`"trustAnchors": "/roots.pem"`)), testFile(t, "pem/root-ca.pem"))
 	assert.Equal(t, TrustAnchored, s.ResponseTrust)
 }
 
@@ -96,17 +95,17 @@ func TestParseServers_file_refuses(t *testing.T) {
 // largeCert is a certificate with a key that is too large to verify anything.
 func largeCert(t *testing.T) []byte {
 	made := newCA(t, "Large")
-	der, err := x509.CreateCertificate(rand.Reader, made.Root, made.Root, fixture.OversizedRSA().Public(), made.RootKey)
-	require.NoError(t, err)
+	public := fixture.OversizedRSA().Public()
+	der := must(x509.CreateCertificate(rand.Reader, made.Root, made.Root, public, made.RootKey))
 	return pemOf("CERTIFICATE", der)
 }
 
 func TestParseServers_field_refuses(t *testing.T) {
 	files := map[string][]byte{
 		"empty.pem":     []byte("nothing"),
-		"issuing.pem":   append(golden(t, "pem/root-ca.pem"), golden(t, "pem/issuing-ca.pem")...),
+		"issuing.pem":   append(testFile(t, "pem/root-ca.pem"), testFile(t, "pem/issuing-ca.pem")...),
 		"leaf.pem":      pemOf("CERTIFICATE", selfSigned(t, newKey(t))),
-		"other-key.pem": golden(t, "pem/key.pem"),
+		"other-key.pem": testFile(t, "pem/key.pem"),
 		"large.pem":     largeCert(t),
 		"bad.pem":       pemOf("CERTIFICATE", []byte{0x30, 0}),
 	}
@@ -127,26 +126,11 @@ func TestParseServers_field_refuses(t *testing.T) {
 	}
 }
 
-func TestParseServers_faults_areReportedAllAtOnce(t *testing.T) {
-	file, err := parseServers([]byte(fileOf(entryText("RA"),
-		`{"caName": "RA", "url": "ca", "issuerDn": "x", "authentication": {}}`)), noFiles)
-
-	require.NoError(t, err)
-	require.Len(t, file.Servers, 1, "a bad entry does not make the others useless")
-	assert.Equal(t, Faults{
-		`cmpv2Servers[1].issuerDN: is missing (there is "issuerDn")`,
-		`cmpv2Servers[1].url: has the scheme "", want http or https`,
-		`cmpv2Servers[1].authentication.iak: is missing`,
-		`cmpv2Servers[1].authentication.rv: is missing`,
-		`cmpv2Servers[1].caName: has "RA", which is already the name of cmpv2Servers[0]`,
-	}, file.Faults)
-}
-
 func TestParseServers_doubtfulTexts_areReadWithAWarning(t *testing.T) {
 	type row struct{ Old, New, Warning, Name, IAK, RV string }
 	for _, row := range readTable[row](t, "warnings.yaml") {
 		text := fileOf(strings.Replace(entryText("RA"), row.Old, row.New, 1))
-		s, warnings := parse(t, text, golden(t, "pem/root-ca.pem"))
+		s, warnings := parse(t, text, testFile(t, "pem/root-ca.pem"))
 
 		place := "cmpv2Servers[0]."
 		if strings.HasPrefix(row.Warning, " ") {
@@ -188,12 +172,10 @@ func TestLoadServers_files_areBoundedAndNeverWaitedFor(t *testing.T) {
 // The signature of a root protects nothing: clients get it on the operator's word.
 func TestParseServers_additionalRoots_mayBeOld(t *testing.T) {
 	made := newCA(t, "Old")
-	version1, err := fixture.Version1(made.Root, made.RootKey)
-	require.NoError(t, err)
+	version1 := must(fixture.Version1(made.Root, made.RootKey))
 	template := *made.Root
 	template.SignatureAlgorithm = x509.ECDSAWithSHA1
-	sha1, err := x509.CreateCertificate(rand.Reader, &template, &template, made.RootKey.Public(), made.RootKey)
-	require.NoError(t, err)
+	sha1 := must(x509.CreateCertificate(rand.Reader, &template, &template, made.RootKey.Public(), made.RootKey))
 	for _, der := range [][]byte{version1.Raw, sha1} {
 		s, _ := parse(t, fileOf(entryWith(`"additionalRoots": "old.pem"`)), pemOf("CERTIFICATE", der))
 		assert.Equal(t, der, s.AdditionalRoots[0].Raw)
@@ -202,7 +184,7 @@ func TestParseServers_additionalRoots_mayBeOld(t *testing.T) {
 
 // Certificates that crypto/x509 refuses or cannot verify with: as anchors they are skipped, as roots passed on.
 func TestParseServers_certificatesThatCanVerifyNothing(t *testing.T) {
-	good, goodCert := golden(t, "pem/root-ca.pem"), goldenCert(t, "root-ca.pem")
+	good, goodCert := testFile(t, "pem/root-ca.pem"), goldenCert(t, "root-ca.pem")
 	anchors, roots := fileOf(entryWith(`"trustAnchors": "certs.pem"`)),
 		fileOf(entryWith(`"additionalRoots": "certs.pem"`))
 	for name, reason := range map[string]string{
@@ -211,10 +193,9 @@ func TestParseServers_certificatesThatCanVerifyNothing(t *testing.T) {
 		"ecacc":           "it cannot be parsed: x509: negative serial number",
 		"ed448":           "its key is of an unsupported kind (Ed448)",
 	} {
-		bad := golden(t, "certificates/"+name+".pem")
+		bad := testFile(t, "certificates/"+name+".pem")
 		block, _ := pem.Decode(bad)
-		parsed, err := pki.Parse(block.Bytes)
-		require.NoError(t, err)
+		parsed := must(pki.Parse(block.Bytes))
 		for position, content := range [][]byte{slices.Concat(bad, good), slices.Concat(good, bad)} {
 			const place = `cmpv2Servers[0].trustAnchors: in "certs.pem", certificate`
 			s, warnings := parse(t, anchors, content)
@@ -233,13 +214,13 @@ func TestParseServers_certificatesThatCanVerifyNothing(t *testing.T) {
 
 func TestParseServers_trustAnchors_warnings(t *testing.T) {
 	anchors := fileOf(entryWith(`"trustAnchors": "certs.pem"`))
-	issuing, root := golden(t, "pem/issuing-ca.pem"), golden(t, "pem/root-ca.pem")
+	issuing, root := testFile(t, "pem/issuing-ca.pem"), testFile(t, "pem/root-ca.pem")
 	_, warnings := parse(t, anchors, issuing)
 	assert.Equal(t, []string{`cmpv2Servers[0].trustAnchors: has "CN=Example Issuing CA", but not the root above it, ` +
 		`"CN=Example Root CA": clients get a truststore without a root, which openssl and others refuse; ` +
 		`put the root into trustAnchors`}, warnings)
 	// Other characters in a PrintableString do no harm.
-	for _, content := range [][]byte{root, slices.Concat(issuing, root), golden(t, "certificates/underscore.pem")} {
+	for _, content := range [][]byte{root, slices.Concat(issuing, root), testFile(t, "certificates/underscore.pem")} {
 		_, warnings = parse(t, anchors, content)
 		assert.Empty(t, warnings)
 	}
@@ -263,7 +244,7 @@ func FuzzParseServers(f *testing.F) {
 		"responseTrust": "onap", "protection": "pbmac1", "timeout": "1s",
 		"authentication": {"iak": "i", "rv": "r"}}]}`))
 	f.Add([]byte(`{"cmpv2Servers": [{"caName": 1, "authentication": {"iak": null}}, [], {"url": "http://%zz"}]}`))
-	anchors := golden(f, "pem/root-ca.pem")
+	anchors := testFile(f, "pem/root-ca.pem")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		servers, err := parseServers(data, func(string) ([]byte, error) { return anchors, nil })
 		if (err == nil) != (len(servers.Servers) > 0) {

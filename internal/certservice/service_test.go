@@ -55,7 +55,7 @@ func newService(t testing.TB, authority Authority, change func(*HandlerConfig)) 
 	t.Helper()
 	s := &service{t: t, log: &lockedBuffer{}, tlsCA: newCA(t, "TLS"), metrics: NewMetrics("")}
 	roots := poolOf(s.tlsCA.Root)
-	log := slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := jsonLog(s.log)
 	cfg := HandlerConfig{
 		Directory: static{"RA": authority}, ClientRoots: func() *x509.CertPool { return roots },
 		MaxRSABits: 4096, CPU: NewCPU(), Metrics: s.metrics, Strangers: NewStrangers(log), Log: log,
@@ -129,16 +129,13 @@ func (s *service) enroll() response {
 func (s *service) do(client *http.Client, method, path string, header http.Header, body string) response {
 	s.t.Helper()
 	s.asked++
-	request, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
-	require.NoError(s.t, err)
+	request := must(http.NewRequest(method, s.url+path, strings.NewReader(body)))
 	if header != nil {
 		request.Header = header
 	}
-	r, err := client.Do(request)
-	require.NoError(s.t, err)
+	r := must(client.Do(request))
 	defer r.Body.Close()
-	text, err := io.ReadAll(r.Body)
-	require.NoError(s.t, err)
+	text := must(io.ReadAll(r.Body))
 	return response{r, s.t, string(text)}
 }
 
@@ -220,10 +217,7 @@ func failing(err error) Authority {
 }
 
 func newCA(t testing.TB, name string) *fixture.CA {
-	t.Helper()
-	c, err := fixture.NewCA(name)
-	require.NoError(t, err)
-	return c
+	return must(fixture.NewCA(name))
 }
 
 func identity(t testing.TB, c *fixture.CA) tls.Certificate {
@@ -246,11 +240,8 @@ func poolOf(certs ...*x509.Certificate) *x509.CertPool {
 }
 
 // golden returns a file of test/testdata.
-func golden(t testing.TB, name string) []byte {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("..", "..", "test", "testdata", name))
-	require.NoError(t, err)
-	return data
+func testFile(t testing.TB, name string) []byte {
+	return must(os.ReadFile(filepath.Join("..", "..", "test", "testdata", name)))
 }
 
 // goldenRequest returns the path and the headers of a golden request.
@@ -260,7 +251,7 @@ func goldenRequest(t testing.TB, name string) (path string, header http.Header) 
 		Path    string
 		Headers map[string]string
 	}
-	require.NoError(t, json.Unmarshal(golden(t, "wire/"+name+".request.json"), &file))
+	require.NoError(t, json.Unmarshal(testFile(t, "wire/"+name+".request.json"), &file))
 	header = http.Header{}
 	for key, value := range file.Headers {
 		header.Set(key, value)
@@ -269,15 +260,12 @@ func goldenRequest(t testing.TB, name string) (path string, header http.Header) 
 }
 
 func parseCert(t testing.TB, text []byte) *x509.Certificate {
-	t.Helper()
 	block, _ := pem.Decode(text)
-	cert, err := x509.ParseCertificate(block.Bytes)
-	require.NoError(t, err)
-	return cert
+	return must(x509.ParseCertificate(block.Bytes))
 }
 
 func goldenCert(t testing.TB, name string) *x509.Certificate {
-	return parseCert(t, golden(t, "pem/"+name))
+	return parseCert(t, testFile(t, "pem/"+name))
 }
 
 // goldenAuthority answers what the golden answer holds.
@@ -292,8 +280,7 @@ func goldenAuthority(t testing.TB) Authority {
 // readTable reads the rows of a test.
 func readTable[T any](t testing.TB, name string) (rows []T) {
 	t.Helper()
-	file, err := os.Open(filepath.Join("testdata", name))
-	require.NoError(t, err)
+	file := must(os.Open(filepath.Join("testdata", name)))
 	defer file.Close()
 	decoder := yaml.NewDecoder(file)
 	decoder.KnownFields(true)
@@ -303,24 +290,16 @@ func readTable[T any](t testing.TB, name string) (rows []T) {
 }
 
 func jsonText(t testing.TB, value any) string {
-	t.Helper()
-	text, err := json.Marshal(value)
-	require.NoError(t, err)
+	text := must(json.Marshal(value))
 	return string(text)
 }
 
 func newKey(t testing.TB) crypto.Signer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return key
+	return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 }
 
 func rsaKey(t testing.TB, bits int) *rsa.PrivateKey {
-	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, bits)
-	require.NoError(t, err)
-	return key
+	return must(rsa.GenerateKey(rand.Reader, bits))
 }
 
 func edKey(t testing.TB) crypto.Signer {
@@ -331,19 +310,13 @@ func edKey(t testing.TB) crypto.Signer {
 }
 
 func newCSR(t testing.TB, key any, extensions ...pkix.Extension) []byte {
-	t.Helper()
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+	return must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		Subject: pkix.Name{CommonName: "app"}, DNSNames: []string{"app.example"}, ExtraExtensions: extensions,
-	}, key)
-	require.NoError(t, err)
-	return der
+	}, key))
 }
 
 func pkcs8(t testing.TB, key any) []byte {
-	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	return der
+	return must(x509.MarshalPKCS8PrivateKey(key))
 }
 
 func pemOf(label string, der []byte) []byte {
@@ -378,3 +351,14 @@ func writeFile(t testing.TB, path string, text []byte) {
 
 // written is the result of a scrape.
 func written(m *Metrics) string { return string(m.text()) }
+
+func jsonLog(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}
