@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -79,6 +80,13 @@ func shown(change func(*x509.Certificate)) func(*testing.T) *Client {
 	}
 }
 
+// number returns the status that a text begins with.
+func number(t *testing.T, text string) int {
+	status, err := strconv.Atoi(text[:3])
+	require.NoError(t, err)
+	return status
+}
+
 func TestEnroll_errors(t *testing.T) {
 	const timeout = 500 * time.Millisecond // room for a handshake on a busy machine
 	release := make(chan struct{})
@@ -117,40 +125,6 @@ func TestEnroll_errors(t *testing.T) {
 	old := *newCA(t, "Old").Root
 	old.NotAfter = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 	key := goldenRequest(t, "enroll.request.json").Headers["PK"]
-	piece := string(shared(t, "pem/key.pem"))[224:264]
-	const json, html, utf8, none = "application/json", "text/html", "text/html; charset=utf-8", ""
-	plain := map[string]struct {
-		status            int
-		contentType, body string
-	}{
-		"an HTML page of a proxy": {502, html,
-			"<html><head><TITLE>502 Bad\nGateway</TITLE></head></html>"},
-		"an empty error":                       {503, none, ""},
-		"another JSON error":                   {500, json, `{"status":500,"error":"boom"}`},
-		"an error with control characters":     {400, json, `{"errorMessage":"line\nbreak \u001b[31mred\u202e"}`},
-		"an endless error":                     {400, json, `{"errorMessage":"` + strings.Repeat("x ", 4000) + `"}`},
-		"an error that repeats our key header": {400, json, `{"errorMessage":"bad header PK: ` + key + `"}`},
-		"an error with a piece of our key":     {400, json, `{"errorMessage":"bad key ` + piece + ` there"}`},
-		"403":                                  {403, none, ""},
-		"431":                                  {431, none, ""},
-		"an empty answer":                      {200, json, ""},
-		"another good status":                  {204, none, ""},
-		"a login page":                         {200, utf8, "<title>Log in</title>"},
-		"text":                                 {200, json, "hello"},
-		"JSON with more behind it":             {200, json, `{"certificateChain":["a"],"trustedCertificates":["b"]}{}`},
-		"JSON that is cut short":               {200, json, `{"certificateChain":["x",`},
-		"JSON with two commas":                 {200, json, `{"certificateChain":["x"],,`},
-		"a JSON list":                          {200, json, `[]`},
-		"a JSON string":                        {200, json, `"text"`},
-		"a chain that is a string":             {200, json, `{"certificateChain":"a","trustedCertificates":["b"]}`},
-		"a chain that is an object":            {200, json, `{"certificateChain":{}}`},
-		"a chain of numbers":                   {200, json, `{"certificateChain":[1]}`},
-		"no chain":                             {200, json, `{"certificateChain":[],"trustedCertificates":["b"]}`},
-		"no trusted certificates":              {200, json, `{"certificateChain":["a"]}`},
-		"a hole in a list": {200, json,
-			`{"certificateChain":["a",null],"trustedCertificates":["b"]}`},
-		"too much": {200, json, strings.Repeat(" ", maxBody+1)},
-	}
 	rows := map[string]func(t *testing.T) *Client{
 		"a redirect with our key in it": answered(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://elsewhere.test/?pk="+key[:100], http.StatusMovedPermanently)
@@ -210,8 +184,7 @@ func TestEnroll_errors(t *testing.T) {
 			wait(r)
 		}),
 		"broken off before TLS": func(t *testing.T) *Client {
-			return clientOf(t,
-				listen(t, func(net.Conn) {}), 10*time.Second)
+			return clientOf(t, listen(t, func(net.Conn) {}), 10*time.Second)
 		},
 		"a server without TLS": func(t *testing.T) *Client {
 			return clientOf(t, listen(t, func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }),
@@ -256,8 +229,7 @@ func TestEnroll_errors(t *testing.T) {
 		}),
 		"a server with a common name only": shown(func(c *x509.Certificate) { c.IPAddresses = nil }),
 		"a server with another common name only": shown(func(c *x509.Certificate) {
-			c.IPAddresses,
-				c.Subject.CommonName = nil, "other"
+			c.IPAddresses, c.Subject.CommonName = nil, "other"
 		}),
 		"a server's certificate signed with SHA-1": shown(
 			func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }),
@@ -276,14 +248,14 @@ func TestEnroll_errors(t *testing.T) {
 	}
 	for _, name := range []string{"400-csr", "400-key", "400-old-key", "400-certificate", "401",
 		"404", "500-cmp-client", "500-cmp-server"} {
-		var status int
-		_, err := fmt.Sscan(name[:3], &status)
-		require.NoError(t, err)
-		rows["CertService's "+name] = answered(answering(t, status, "answer-"+name+".json"))
+		rows["CertService's "+name] = answered(answering(t, number(t, name), "answer-"+name+".json"))
 	}
 	maps.Copy(rows, refusals(t))
-	for name, row := range plain {
-		rows[name] = answered(writing(row.status, row.contentType, row.body))
+	fill := strings.NewReplacer("{key}", key, "{piece}", string(shared(t, "pem/key.pem"))[224:264],
+		"{endless}", strings.Repeat("x ", 4000), "{too much}", strings.Repeat(" ", maxBody+1))
+	for name, text := range golden.Read(t, "answers.txt") { // the status, the content type or -, and the body
+		head, body, _ := strings.Cut(text, "\n")
+		rows[name] = answered(writing(number(t, head), strings.Trim(head[4:], "-"), fill.Replace(body)))
 	}
 	want := golden.Load(t, "errors.txt")
 	t.Run("rows", func(t *testing.T) {
@@ -326,8 +298,7 @@ func refusals(t *testing.T) map[string]func(*testing.T) *Client {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for is, certificate := range map[string]func(t *testing.T, m *mutual) tls.Certificate{
 			"of an unknown CA": func(t *testing.T, _ *mutual) tls.Certificate {
-				return identity(t,
-					stranger, "client", nil)
+				return identity(t, stranger, "client", nil)
 			},
 			"missing": func(*testing.T, *mutual) tls.Certificate { return tls.Certificate{} },
 			"expired": func(t *testing.T, m *mutual) tls.Certificate {
