@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -26,8 +27,7 @@ func newListening(t *testing.T, m *mutual, change func(*tls.Config)) *listening 
 	t.Helper()
 	cfg := &tls.Config{Certificates: []tls.Certificate{identity(t, m.ca, "server", nil)}}
 	change(cfg)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", cfg)
-	require.NoError(t, err)
+	l := fixture.Must(tls.Listen("tcp", "127.0.0.1:0", cfg))
 	t.Cleanup(func() { l.Close() })
 	s := &listening{Listener: l, received: make(chan string, 8)}
 	go func() {
@@ -98,8 +98,7 @@ func TestClient_server_that_never_asks_behind_other_kinds_of_proxies(t *testing.
 			m := newMutual(t, nil, nil)
 			s := newListening(t, m, func(*tls.Config) {})
 			m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			require.NoError(t, err)
+			l := fixture.Must(net.Listen("tcp", "127.0.0.1:0"))
 			t.Cleanup(func() { l.Close() })
 			go func() {
 				for {

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
 
@@ -54,9 +55,8 @@ func TestClient_request_is_the_golden_one(t *testing.T) {
 
 func TestClient_header_names_travel_as_the_API_spells_them(t *testing.T) {
 	ca := newCA(t, "Test")
-	l, err := tls.Listen("tcp", "127.0.0.1:0",
-		&tls.Config{Certificates: []tls.Certificate{identity(t, ca, "server", nil)}})
-	require.NoError(t, err)
+	l := fixture.Must(tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{identity(t, ca, "server", nil)}}))
 	defer l.Close()
 	head := make(chan string, 1)
 	go func() {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -109,9 +110,8 @@ func TestNew_proxy_variable_that_is_no_URL(t *testing.T) {
 func TestClient_proxy_with_TLS_sees_no_client_certificate(t *testing.T) {
 	m := newGood(t)
 	seen := make(chan int, 1)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: m.TLS.Certificates,
-		ClientAuth: tls.RequestClientCert})
-	require.NoError(t, err)
+	l := fixture.Must(tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: m.TLS.Certificates,
+		ClientAuth: tls.RequestClientCert}))
 	defer l.Close()
 	go func() {
 		conn, err := l.Accept()

@@ -36,9 +36,7 @@ func goldenRequest(t testing.TB, name string) wireRequest {
 // shared is a file of the testdata that all packages share.
 func shared(t testing.TB, name string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("../test/testdata", name))
-	require.NoError(t, err)
-	return data
+	return fixture.Must(os.ReadFile(filepath.Join("../test/testdata", name)))
 }
 
 func goldenSecrets(t testing.TB) Request {
@@ -50,9 +48,7 @@ func goldenSecrets(t testing.TB) Request {
 
 func newCA(t testing.TB, name string) *fixture.CA {
 	t.Helper()
-	authority, err := fixture.NewCA(name)
-	require.NoError(t, err)
-	return authority
+	return fixture.Must(fixture.NewCA(name))
 }
 
 // identity is a key with a certificate for certservice.test and loopback; change may be nil.
@@ -163,8 +159,7 @@ func clientOf(t testing.TB, addr string, timeout time.Duration) *Client {
 // listen accepts one connection and gives it to serve.
 func listen(t testing.TB, serve func(net.Conn)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	l := fixture.Must(net.Listen("tcp", "127.0.0.1:0"))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
 
@@ -45,17 +46,13 @@ func (i *identity) signer() Signer { return Signer{Key: i.key, Certificate: i.ce
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return key
+	return fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 }
 
 // dn returns a name as the client's side writes it.
 func dn(t testing.TB, text string) []byte {
 	t.Helper()
-	der, err := ParseDN(text)
-	require.NoError(t, err)
-	return der
+	return fixture.Must(ParseDN(text))
 }
 
 // change changes a certificate before it is signed.
@@ -79,11 +76,8 @@ func issue(t testing.TB, subject string, public crypto.PublicKey, signer *identi
 	if signer != nil {
 		parent, key = signer.cert, signer.key
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
-	require.NoError(t, err)
-	cert, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
-	return cert
+	der := fixture.Must(x509.CreateCertificate(rand.Reader, template, parent, public, key))
+	return fixture.Must(x509.ParseCertificate(der))
 }
 
 func asCA(c *x509.Certificate) {
@@ -121,9 +115,7 @@ func newCSR(t testing.TB, key crypto.Signer, extensions ...pkix.Extension) *x509
 		IPAddresses: []net.IP{{10, 0, 0, 1}}, ExtraExtensions: extensions,
 	}, key)
 	require.NoError(t, err)
-	csr, err := x509.ParseCertificateRequest(der)
-	require.NoError(t, err)
-	return csr
+	return fixture.Must(x509.ParseCertificateRequest(der))
 }
 
 func (p *testPKI) request() Request { return Request{CSR: p.csr, Key: p.key} }
@@ -228,8 +220,7 @@ func (r *responder) keys() *MACKeys {
 }
 
 func protectMAC(t testing.TB, m *PKIMessage, protection Protection, secret string) {
-	mac, err := NewMAC(protection)
-	require.NoError(t, err)
+	mac := fixture.Must(NewMAC(protection))
 	require.NoError(t, NewMACKeys([]byte(secret)).Protect(m, mac))
 }
 

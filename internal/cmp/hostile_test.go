@@ -136,8 +136,7 @@ func pbmWith(t *testing.T, change func(*pbmParameters)) *AlgorithmIdentifier {
 	if change != nil {
 		change(p)
 	}
-	parameters, err := encode(p.code)
-	require.NoError(t, err)
+	parameters := fixture.Must(encode(p.code))
 	return &AlgorithmIdentifier{Algorithm: oidPasswordBasedMAC, Parameters: parameters}
 }
 
@@ -331,8 +330,7 @@ func TestHostile_certificate(t *testing.T) {
 	underLargeRoot := bent(with(p.leafBy(t, largeRoot, nil), largeRoot.cert), onlyCAPubs(largeRoot.cert))
 	unknown := newIdentity(t, "CN=Unknown Root", nil, asCA)
 	byUnknown := &identity{p.ca.key, issue(t, testRecipient, p.ca.key.Public(), unknown, nil, asCA)}
-	old, err := fixture.Version1(byUnknown.cert, unknown.key)
-	require.NoError(t, err)
+	old := fixture.Must(fixture.Version1(byUnknown.cert, unknown.key))
 	rows := []hostile{
 		{"for another key", nil, with(issue(t, "CN=leaf,O=Example", newKey(t).Public(), p.ca, nil, nil))},
 		named("with another subject", "CN=other,O=Example"),
@@ -413,24 +411,19 @@ func onlyCAPubs(certs ...*x509.Certificate) bend {
 
 // resigned names another signature algorithm in a certificate, of which nothing can verify the signature.
 func resigned(t *testing.T, cert *x509.Certificate, algorithm asn1.ObjectIdentifier) []byte {
-	from, err := asn1.Marshal(asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2})
-	require.NoError(t, err)
-	to, err := asn1.Marshal(algorithm)
-	require.NoError(t, err)
+	from := fixture.Must(asn1.Marshal(asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}))
+	to := fixture.Must(asn1.Marshal(algorithm))
 	var parts struct {
 		TBS       asn1.RawValue
 		Algorithm asn1.RawValue
 		Signature asn1.BitString
 	}
-	_, err = asn1.Unmarshal(cert.Raw, &parts)
-	require.NoError(t, err)
+	fixture.Must(asn1.Unmarshal(cert.Raw, &parts))
 	identifier := wrap(0x30, to)
 	tbs := bytes.Replace(parts.TBS.Bytes, wrap(0x30, from), identifier, 1)
 	parts.TBS = asn1.RawValue{FullBytes: wrap(0x30, tbs)}
 	parts.Algorithm = asn1.RawValue{FullBytes: identifier}
-	der, err := asn1.Marshal(parts)
-	require.NoError(t, err)
-	return der
+	return fixture.Must(asn1.Marshal(parts))
 }
 
 func TestHostile_certificateUnreadable_allAreRejected(t *testing.T) {

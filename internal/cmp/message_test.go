@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -21,8 +22,7 @@ import (
 
 // fullHeader has every field set.
 func fullHeader(t testing.TB) PKIHeader {
-	name, err := ParseDN("CN=sender,O=Example,C=SE")
-	require.NoError(t, err)
+	name := fixture.Must(ParseDN("CN=sender,O=Example,C=SE"))
 	h := PKIHeader{
 		PVNO:          PVNO2,
 		Sender:        DirectoryName(name),
@@ -44,10 +44,8 @@ var anyCertificate = []byte{0x30, 3, 2, 1, 5}
 
 // sampleBodies has at least one body of every kind that is interpreted, with optional fields present.
 func sampleBodies(t testing.TB) []PKIBody {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	subject, err := ParseDN("CN=subject")
-	require.NoError(t, err)
+	key := fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	subject := fixture.Must(ParseDN("CN=subject"))
 	request := CertReqMsg{
 		CertReq: CertRequest{CertReqID: 0, CertTemplate: CertTemplate{
 			Version:      big.NewInt(2),
@@ -111,8 +109,7 @@ func TestPKIMessage_everyBody_roundTrips(t *testing.T) {
 	for _, body := range sampleBodies(t) {
 		t.Run(body.Type.String(), func(t *testing.T) {
 			m := &PKIMessage{Header: fullHeader(t), Body: body, ExtraCerts: [][]byte{anyCertificate}}
-			mac, err := NewMAC(ProtectionPBMSHA256)
-			require.NoError(t, err)
+			mac := fixture.Must(NewMAC(ProtectionPBMSHA256))
 			require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
 			der, err := m.Marshal()
 			require.NoError(t, err)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -39,9 +40,7 @@ func recordedMessages(t testing.TB) map[string][]byte {
 
 func readRecorded(t testing.TB, name string) []byte {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(recordings, name))
-	require.NoError(t, err)
-	return content
+	return fixture.Must(os.ReadFile(filepath.Join(recordings, name)))
 }
 
 func recordedAnchors(t testing.TB) (anchors []*x509.Certificate) {
@@ -49,8 +48,7 @@ func recordedAnchors(t testing.TB) (anchors []*x509.Certificate) {
 	for _, name := range []string{"compose-ca.pem", "compose-ca-2.pem", "management-ca.pem"} {
 		block, _ := pem.Decode(readRecorded(t, name))
 		require.NotNil(t, block)
-		anchor, err := x509.ParseCertificate(block.Bytes)
-		require.NoError(t, err)
+		anchor := fixture.Must(x509.ParseCertificate(block.Bytes))
 		anchors = append(anchors, anchor)
 	}
 	return anchors

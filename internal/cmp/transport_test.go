@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -189,8 +190,7 @@ func TestClient_mediaType_mayHaveCaseAndParameters(t *testing.T) {
 
 // serveRaw has serve handle each TCP connection, of which it gets the number, counted from 1.
 func serveRaw(t *testing.T, serve func(number int32, connection net.Conn)) (url string, connections *atomic.Int32) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	listener := fixture.Must(net.Listen("tcp", "127.0.0.1:0"))
 	t.Cleanup(func() { _ = listener.Close() })
 	connections = &atomic.Int32{}
 	go func() {

@@ -80,8 +80,7 @@ func TestClient_unusualAnswer_isAccepted(t *testing.T) {
 }
 
 func readCertificateFile(t *testing.T, name string) []byte {
-	text, err := os.ReadFile("../../test/testdata/certificates/" + name + ".pem")
-	require.NoError(t, err)
+	text := fixture.Must(os.ReadFile("../../test/testdata/certificates/" + name + ".pem"))
 	block, _ := pem.Decode(text)
 	return block.Bytes
 }
@@ -110,8 +109,7 @@ func TestClient_caPubsUnderMAC_areTrusted(t *testing.T) {
 // Version 1 has no extension to say that a certificate is a CA's; old roots are still of it.
 func TestClient_rootOfVersion1InCAPubs_isAnAnchor(t *testing.T) {
 	p := newPKI(t)
-	old, err := fixture.Version1(p.root.cert, p.root.key)
-	require.NoError(t, err)
+	old := fixture.Must(fixture.Version1(p.root.cert, p.root.key))
 	p.root.cert = old
 	got := p.initialize(t, nil)
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestParseFaults(t *testing.T) {
@@ -44,8 +45,7 @@ func TestParseFaults_wrongWords_areAllReported(t *testing.T) {
 // faulty makes a CA with the faults that a text names.
 func faulty(t *testing.T, text string) *devca.CA {
 	t.Helper()
-	faults, err := devca.ParseFaults(text)
-	require.NoError(t, err)
+	faults := fixture.Must(devca.ParseFaults(text))
 	return newCA(t, devca.Config{Faults: faults})
 }
 

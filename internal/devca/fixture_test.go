@@ -18,6 +18,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
 
@@ -30,9 +31,7 @@ func newClock() *clock { return &clock{time.Now().Truncate(time.Second)} }
 
 func newCA(t testing.TB, config devca.Config) *devca.CA {
 	t.Helper()
-	ca, err := devca.New(config)
-	require.NoError(t, err)
-	return ca
+	return fixture.Must(devca.New(config))
 }
 
 // start makes a CA and serves it on a loopback port.
@@ -46,9 +45,7 @@ func start(t testing.TB, config devca.Config) (*devca.CA, string) {
 
 func newKey(t testing.TB) crypto.Signer {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return key
+	return fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 }
 
 // leaf is the name that is asked for.
@@ -61,9 +58,7 @@ func csr(t testing.TB, key crypto.Signer) *x509.CertificateRequest {
 		DNSNames: []string{leaf, "alias.example.org"},
 	}, key)
 	require.NoError(t, err)
-	parsed, err := x509.ParseCertificateRequest(der)
-	require.NoError(t, err)
-	return parsed
+	return fixture.Must(x509.ParseCertificateRequest(der))
 }
 
 // template makes a CertReqMsg without its proof of possession.
@@ -131,8 +126,7 @@ func withMAC(t testing.TB, m *cmp.PKIMessage) *cmp.PKIMessage {
 
 func withSecret(t testing.TB, m *cmp.PKIMessage, protection cmp.Protection, secret string) *cmp.PKIMessage {
 	t.Helper()
-	mac, err := cmp.NewMAC(protection)
-	require.NoError(t, err)
+	mac := fixture.Must(cmp.NewMAC(protection))
 	require.NoError(t, cmp.NewMACKeys([]byte(secret)).Protect(m, mac))
 	return m
 }
@@ -178,9 +172,7 @@ func granted(t testing.TB, answer *cmp.PKIMessage) *x509.Certificate {
 	require.True(t, ok, "answered with %s: %s", answer.Body.Type, outcome(answer))
 	require.Len(t, content.Response, 1)
 	require.NotNil(t, content.Response[0].CertifiedKeyPair, outcome(answer))
-	certificate, err := x509.ParseCertificate(content.Response[0].CertifiedKeyPair.Certificate)
-	require.NoError(t, err)
-	return certificate
+	return fixture.Must(x509.ParseCertificate(content.Response[0].CertifiedKeyPair.Certificate))
 }
 
 // outcome writes an answer's kind, status, failInfo and text in one line.

@@ -76,8 +76,7 @@ func asking(t *testing.T, key crypto.Signer, spoil func(*cmp.CertTemplate)) *cmp
 
 // extending asks for more extensions, whose values are encoded here.
 func extending(t *testing.T, key crypto.Signer, critical bool, id asn1.ObjectIdentifier, value any) *cmp.PKIMessage {
-	der, err := asn1.Marshal(value)
-	require.NoError(t, err)
+	der := fixture.Must(asn1.Marshal(value))
 	return asking(t, key, func(template *cmp.CertTemplate) {
 		template.Extensions = append(template.Extensions, pkix.Extension{Id: id, Critical: critical, Value: der})
 	})
@@ -91,15 +90,11 @@ var (
 )
 
 func rsaKey(t *testing.T, bits int) *rsa.PrivateKey {
-	key, err := rsa.GenerateKey(rand.Reader, bits)
-	require.NoError(t, err)
-	return key
+	return fixture.Must(rsa.GenerateKey(rand.Reader, bits))
 }
 
 func ecKey(t *testing.T, curve elliptic.Curve) crypto.Signer {
-	key, err := ecdsa.GenerateKey(curve, rand.Reader)
-	require.NoError(t, err)
-	return key
+	return fixture.Must(ecdsa.GenerateKey(curve, rand.Reader))
 }
 
 func edKey(t *testing.T) crypto.Signer {
@@ -262,10 +257,8 @@ func TestCA_looserMessagesOfTheONAPServer_areTaken(t *testing.T) {
 func TestCA_certificate_isAsAskedFor(t *testing.T) {
 	now := newClock()
 	ca := newCA(t, devca.Config{Now: now.now, Validity: 90 * time.Second})
-	usage, err := asn1.Marshal(asn1.BitString{Bytes: []byte{0x80}, BitLength: 1})
-	require.NoError(t, err)
-	serverAuth, err := asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}})
-	require.NoError(t, err)
+	usage := fixture.Must(asn1.Marshal(asn1.BitString{Bytes: []byte{0x80}, BitLength: 1}))
+	serverAuth := fixture.Must(asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}}))
 	key := newKey(t)
 	answer := ask(t, ca, asking(t, key, func(template *cmp.CertTemplate) {
 		template.Extensions = append(template.Extensions, pkix.Extension{Id: keyUsage, Critical: true, Value: usage},

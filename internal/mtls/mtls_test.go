@@ -41,8 +41,7 @@ type testPKI struct {
 
 func newPKI(t testing.TB, name string) *testPKI {
 	t.Helper()
-	authority, err := fixture.NewCA(name)
-	require.NoError(t, err)
+	authority := fixture.Must(fixture.NewCA(name))
 	p := &testPKI{ca: authority}
 	p.key, p.chain = p.identity(t, name, nil)
 	return p
@@ -71,16 +70,12 @@ func (p *testPKI) trust(t testing.TB) []byte { return jks(t, p.trustEntry("ca"))
 
 func jks(t testing.TB, entries ...keystore.Entry) []byte {
 	t.Helper()
-	data, err := keystore.EncodeJKS(entries, password, time.Now())
-	require.NoError(t, err)
-	return data
+	return fixture.Must(keystore.EncodeJKS(entries, password, time.Now()))
 }
 
 func p12(t testing.TB, profile keystore.Profile, entries ...keystore.Entry) []byte {
 	t.Helper()
-	data, err := keystore.EncodePKCS12(entries, password, profile)
-	require.NoError(t, err)
-	return data
+	return fixture.Must(keystore.EncodePKCS12(entries, password, profile))
 }
 
 func pemCerts(certs ...*x509.Certificate) (data []byte) {
@@ -92,8 +87,7 @@ func pemCerts(certs ...*x509.Certificate) (data []byte) {
 
 func pemKey(t testing.TB, key crypto.Signer) []byte {
 	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
+	der := fixture.Must(x509.MarshalPKCS8PrivateKey(key))
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
@@ -345,8 +339,7 @@ func TestIdentity_Warnings(t *testing.T) {
 			`2026-04-11T00:00:00Z, in 479h0m0s`},
 		"2026-04-12T00:00:00Z": {`the certificate "CN=app" in KEYSTORE_PATH expired at 2026-04-11T00:00:00Z`},
 	} {
-		now, err := time.Parse(time.RFC3339, at)
-		require.NoError(t, err)
+		now := fixture.Must(time.Parse(time.RFC3339, at))
 		assert.Equal(t, want, client.Warnings(now), at)
 		assert.Equal(t,
 			append([]string{`the certificate "CN=app" in KEYSTORE_PATH has usages that do not ` +
@@ -447,8 +440,7 @@ func TestLoad_filesAsTheyAreFound(t *testing.T) {
 
 func negative(t *testing.T, cert *x509.Certificate) *x509.Certificate {
 	t.Helper()
-	outline, err := pki.Parse(fixture.NegativeSerial(cert))
-	require.NoError(t, err)
+	outline := fixture.Must(pki.Parse(fixture.NegativeSerial(cert)))
 	require.Nil(t, outline.PublicKey)
 	return outline
 }
