@@ -12,9 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // listening is a TLS server that the client trusts and that keeps what comes after the handshake.
@@ -72,8 +73,8 @@ func TestClient_server_that_never_asks_for_our_certificate_gets_nothing(t *testi
 					assert.Equal(t, "", <-s.received)
 				}
 				for _, ask := range []func() error{
-					func() error { _, err := c.Enroll(t.Context(), goldenSecrets(t)); return err },
-					func() error { _, err := c.Update(t.Context(), goldenSecrets(t)); return err },
+					func() error { _, err := c.Enroll(t.Context(), goldenSecrets()); return err },
+					func() error { _, err := c.Update(t.Context(), goldenSecrets()); return err },
 				} {
 					err := ask()
 					var broken *ConnectionError
@@ -151,7 +152,7 @@ func socks5(conn net.Conn, target string) {
 func TestClient_allowed_without_client_authentication(t *testing.T) {
 	open := func(c *tls.Config) { c.ClientAuth = tls.NoClientCert }
 	for _, through := range []string{"directly", "through a proxy"} {
-		m := newMutual(t, answering(t, 200, "answer-200.json"), open)
+		m := newMutual(t, answering(200, "answer-200.json"), open)
 		m.cfg.AllowNoClientAuth = true
 		if through != "directly" {
 			m.through(m.Listener.Addr().String())
@@ -173,7 +174,7 @@ func TestClient_allowed_without_client_authentication(t *testing.T) {
 
 // Without a client certificate of ours there is nothing that a server could ask for.
 func TestClient_without_identity_sends_to_a_trusted_server(t *testing.T) {
-	m := newMutual(t, answering(t, 200, "answer-200.json"), func(c *tls.Config) { c.ClientAuth = tls.NoClientCert })
+	m := newMutual(t, answering(200, "answer-200.json"), func(c *tls.Config) { c.ClientAuth = tls.NoClientCert })
 	m.cfg.TLS.Certificates = nil
 	require.NoError(t, enroll(t, m.client(t)))
 }
@@ -182,7 +183,7 @@ func TestClient_without_identity_sends_to_a_trusted_server(t *testing.T) {
 func TestClient_sessions_are_never_resumed(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		var resumed []bool
-		answer := answering(t, 200, "answer-200.json")
+		answer := answering(200, "answer-200.json")
 		m := newMutual(t, func(w http.ResponseWriter, r *http.Request) {
 			resumed = append(resumed, r.TLS.DidResume)
 			answer(w, r)

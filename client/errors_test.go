@@ -114,7 +114,7 @@ func TestEnroll_errors(t *testing.T) {
 	}
 	proxied := func(serve func(net.Conn)) func(*testing.T) *Client {
 		return func(t *testing.T) *Client {
-			c := clientOf(t, "certservice.test:8443", 10*time.Second)
+			c := clientOf("certservice.test:8443", 10*time.Second)
 			c.proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: listen(t, serve)})
 			return c
 		}
@@ -122,7 +122,7 @@ func TestEnroll_errors(t *testing.T) {
 	refusing := func(status int) func(*testing.T) *Client {
 		return proxied((&testProxy{status: status}).serve)
 	}
-	old := *newCA(t, "Old").Root
+	old := *newCA("Old").Root
 	old.NotAfter = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 	key := goldenRequest(t, "enroll.request.json").Headers["PK"]
 	rows := map[string]func(t *testing.T) *Client{
@@ -147,7 +147,7 @@ func TestEnroll_errors(t *testing.T) {
 			z.Close()
 		}),
 		"an answer that is not HTTP": func(t *testing.T) *Client {
-			authority := newCA(t, "Test")
+			authority := newCA("Test")
 			addr := listen(t, func(raw net.Conn) {
 				conn := tls.Server(raw,
 					&tls.Config{Certificates: []tls.Certificate{identity(t, authority, "server", nil)}})
@@ -155,19 +155,18 @@ func TestEnroll_errors(t *testing.T) {
 				fmt.Fprint(conn, "SSH-2.0-x\r\n")
 				conn.Close()
 			})
-			c, err := New(Config{URL: "https://" + addr, CAName: "RA", TLS: &tls.Config{RootCAs: pool(authority.Root)}})
-			require.NoError(t, err)
-			return c
+			return fixture.Must(New(Config{URL: "https://" + addr, CAName: "RA",
+				TLS: &tls.Config{RootCAs: pool(authority.Root)}}))
 		},
 
 		"an unknown name": func(t *testing.T) *Client {
-			c := clientOf(t, "certservice.invalid:8443", 10*time.Second)
+			c := clientOf("certservice.invalid:8443", 10*time.Second)
 			c.dialer.Resolver = resolver.New(t, nil)
 			return c
 		},
-		"nothing listens": func(t *testing.T) *Client { return clientOf(t, fixture.FreeAddress(t), 10*time.Second) },
+		"nothing listens": func(t *testing.T) *Client { return clientOf(fixture.FreeAddress(t), 10*time.Second) },
 		"no TCP connection in time": func(t *testing.T) *Client {
-			c := clientOf(t, "192.0.2.1:8443", timeout)
+			c := clientOf("192.0.2.1:8443", timeout)
 			c.dialer.ControlContext = func(ctx context.Context, _, _ string, _ syscall.RawConn) error {
 				<-ctx.Done()
 				return ctx.Err()
@@ -175,7 +174,7 @@ func TestEnroll_errors(t *testing.T) {
 			return c
 		},
 		"no TLS in time": func(t *testing.T) *Client {
-			return clientOf(t, listen(t, func(net.Conn) { <-t.Context().Done() }), timeout)
+			return clientOf(listen(t, func(net.Conn) { <-t.Context().Done() }), timeout)
 		},
 		"no answer in time": impatient(func(_ http.ResponseWriter, r *http.Request) { wait(r) }),
 		"half an answer in time": impatient(func(w http.ResponseWriter, r *http.Request) {
@@ -184,10 +183,10 @@ func TestEnroll_errors(t *testing.T) {
 			wait(r)
 		}),
 		"broken off before TLS": func(t *testing.T) *Client {
-			return clientOf(t, listen(t, func(net.Conn) {}), 10*time.Second)
+			return clientOf(listen(t, func(net.Conn) {}), 10*time.Second)
 		},
 		"a server without TLS": func(t *testing.T) *Client {
-			return clientOf(t, listen(t, func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }),
+			return clientOf(listen(t, func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }),
 				10*time.Second)
 		},
 		"broken off before the answer": answered(func(http.ResponseWriter,
@@ -204,18 +203,18 @@ func TestEnroll_errors(t *testing.T) {
 		"a proxy that answers 502": refusing(502),
 		"a proxy that answers 503": refusing(503),
 		"a proxy that is down": func(t *testing.T) *Client {
-			c := clientOf(t, "certservice.test:8443", 10*time.Second)
+			c := clientOf("certservice.test:8443", 10*time.Second)
 			c.proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: fixture.FreeAddress(t)})
 			return c
 		},
 
-		"a server of another CA": trusting(newCA(t, "Other").Root, &old),
+		"a server of another CA": trusting(newCA("Other").Root, &old),
 		// The truststore has a CA of the right name, made again with another key.
-		"a server of a namesake of its CA": trusting(newCA(t, "Test").Root),
+		"a server of a namesake of its CA": trusting(newCA("Test").Root),
 		// crypto/tls parses what the server sends before anything can be said of it.
 		"a server's certificate that cannot be parsed": func(t *testing.T) *Client {
 			return newMutual(t, nil, func(c *tls.Config) {
-				block, _ := pem.Decode(shared(t, "certificates/negative-serial.pem"))
+				block, _ := pem.Decode(shared("certificates/negative-serial.pem"))
 				bad := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{block.Bytes},
 					PrivateKey: c.Certificates[0].PrivateKey}}}
 				c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return bad, nil }
@@ -248,10 +247,10 @@ func TestEnroll_errors(t *testing.T) {
 	}
 	for _, name := range []string{"400-csr", "400-key", "400-old-key", "400-certificate", "401",
 		"404", "500-cmp-client", "500-cmp-server"} {
-		rows["CertService's "+name] = answered(answering(t, number(t, name), "answer-"+name+".json"))
+		rows["CertService's "+name] = answered(answering(number(t, name), "answer-"+name+".json"))
 	}
 	maps.Copy(rows, refusals(t))
-	fill := strings.NewReplacer("{key}", key, "{piece}", string(shared(t, "pem/key.pem"))[224:264],
+	fill := strings.NewReplacer("{key}", key, "{piece}", string(shared("pem/key.pem"))[224:264],
 		"{endless}", strings.Repeat("x ", 4000), "{too much}", strings.Repeat(" ", maxBody+1))
 	for name, text := range golden.Read(t, "answers.txt") { // the status, the content type or -, and the body
 		head, body, _ := strings.Cut(text, "\n")
@@ -277,7 +276,7 @@ func TestEnroll_errors(t *testing.T) {
 							<-c.ahead.dial.done
 						}
 					}
-					_, err := c.Enroll(t.Context(), goldenSecrets(t))
+					_, err := c.Enroll(t.Context(), goldenSecrets())
 					require.Error(t, err)
 					want.Equal(t, title, summary(err))
 					assert.NotContains(t, err.Error(), key[:32])
@@ -292,7 +291,7 @@ func TestEnroll_errors(t *testing.T) {
 
 // refusals are clients that the server refuses for their certificate. A fault that we know of is named.
 func refusals(t *testing.T) map[string]func(*testing.T) *Client {
-	stranger := newCA(t, "Stranger")
+	stranger := newCA("Stranger")
 	const fault = `the certificate "CN=client" in KEYSTORE_PATH expired at a time that we know`
 	rows := map[string]func(*testing.T) *Client{}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -329,7 +328,7 @@ func refusals(t *testing.T) map[string]func(*testing.T) *Client {
 	}
 	for _, status := range []int{401, 403, 404} { // the last has nothing to do with it
 		rows[fmt.Sprintf("an answer %d, and a fault that we know", status)] = func(t *testing.T) *Client {
-			m := newMutual(t, answering(t, status, "answer-401.json"), nil)
+			m := newMutual(t, answering(status, "answer-401.json"), nil)
 			m.cfg.IdentityProblem = func() string { return fault }
 			return m.client(t)
 		}
@@ -343,13 +342,13 @@ func TestAlerts_unwrapWhatThePeerSent(t *testing.T) {
 		assert.True(t, ok)
 		assert.Equal(t, code, found)
 	}
-	assert.False(t, clientOf(t, "h:1", 0).explainAlert(80).permanent, "internal_error may pass")
+	assert.False(t, clientOf("h:1", 0).explainAlert(80).permanent, "internal_error may pass")
 }
 
 func TestClient_rootsText(t *testing.T) {
-	c := clientOf(t, "h:1", 0)
+	c := clientOf("h:1", 0)
 	assert.Equal(t, "the truststore holds no CA of it", c.rootsText())
-	root := newCA(t, "Test").Root
+	root := newCA("Test").Root
 	for range 10 {
 		c.roots = append(c.roots, root)
 	}

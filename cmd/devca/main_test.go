@@ -200,11 +200,10 @@ func TestServe_issuesUntilItIsStopped(t *testing.T) {
 	require.NoError(t, err)
 	csr, err := x509.ParseCertificateRequest(der)
 	require.NoError(t, err)
-	client, err := cmp.New(cmp.Config{
+	client := fixture.Must(cmp.New(cmp.Config{
 		URL: "http://" + started["address"].(string), Recipient: "CN=any", Reference: "mypassword",
 		Secret: []byte("a secret of our own"),
-	})
-	require.NoError(t, err)
+	}))
 	result, err := client.Initialize(t.Context(), cmp.Request{CSR: csr, Key: key})
 	require.NoError(t, err)
 	assert.Equal(t, anchor, result.Trusted[0])

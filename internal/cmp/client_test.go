@@ -71,7 +71,7 @@ func TestClient_request_isAsTheProfileWants(t *testing.T) {
 	ir, conf := got.requests[0], got.requests[1]
 	assert.Equal(t, PVNO2, ir.Header.PVNO)
 	assert.Equal(t, DirectoryName(p.csr.RawSubject), ir.Header.Sender)
-	assert.Equal(t, DirectoryName(dn(t, testRecipient)), ir.Header.Recipient)
+	assert.Equal(t, DirectoryName(dn(testRecipient)), ir.Header.Recipient)
 	assert.Equal(t, testNow, ir.Header.MessageTime)
 	assert.Equal(t, []byte("reference"), ir.Header.SenderKID)
 	assert.Len(t, ir.Header.TransactionID, 16)
@@ -87,7 +87,7 @@ func TestClient_request_isAsTheProfileWants(t *testing.T) {
 	assert.NoError(t, request.VerifyPOPO())
 	template := request.CertReq.CertTemplate
 	assert.Zero(t, request.CertReq.CertReqID)
-	assert.Equal(t, dn(t, testRecipient), template.Issuer)
+	assert.Equal(t, dn(testRecipient), template.Issuer)
 	assert.Equal(t, p.csr.RawSubject, template.Subject)
 	assert.Equal(t, p.csr.RawSubjectPublicKeyInfo, template.PublicKey)
 	assert.Empty(t, request.CertReq.Controls)
@@ -102,7 +102,7 @@ func TestClient_request_isAsTheProfileWants(t *testing.T) {
 
 // certificateWith reads extensions as x509 does.
 func certificateWith(t *testing.T, extensions []pkix.Extension) *x509.Certificate {
-	key := newKey(t)
+	key := newKey()
 	return issue(t, "CN=any", key.Public(), nil, key, func(c *x509.Certificate) {
 		c.KeyUsage, c.ExtraExtensions = 0, extensions
 	})
@@ -125,7 +125,7 @@ func TestClient_usagesInCSR_areHonoured(t *testing.T) {
 	usage := pkix.Extension{Id: pki.OIDKeyUsage, Critical: true, Value: []byte{3, 2, 7, 0x80}}
 	isCA := pkix.Extension{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}
 
-	extensions := templateExtensions(newCSR(t, newKey(t), usage, emailOnly, isCA))
+	extensions := templateExtensions(newCSR(t, newKey(), usage, emailOnly, isCA))
 
 	require.Len(t, extensions, 3, "basicConstraints is not passed on")
 	assert.Equal(t, []pkix.Extension{usage, emailOnly}, extensions[:2])
@@ -160,7 +160,7 @@ func TestClient_SenderReference_isTheSenderUnderAMAC(t *testing.T) {
 		got := p.send(t, kind, byReference)
 		require.NoError(t, got.err)
 		for _, request := range got.requests {
-			assert.Equal(t, DirectoryName(dn(t, want)), request.Header.Sender)
+			assert.Equal(t, DirectoryName(dn(want)), request.Header.Sender)
 		}
 		template := got.requests[0].Body.Content.(CertReqMessages)[0].CertReq.CertTemplate
 		assert.Equal(t, p.csr.RawSubject, template.Subject)
@@ -174,7 +174,7 @@ func TestClient_requestThatCannotBeMade_isNotSent(t *testing.T) {
 	p := newPKI(t)
 	r := &responder{t: t, testPKI: p}
 	c, _ := testClient(t, r, nil)
-	other := newKey(t)
+	other := newKey()
 	for want, row := range map[string]struct {
 		request Request
 		old     Signer

@@ -107,7 +107,7 @@ func TestHostile_binding(t *testing.T) {
 }
 
 func TestHostile_signatureUnderAlgorithmOfMAC(t *testing.T) {
-	relabelled := afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg = pbmWith(t, nil) })
+	relabelled := afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg = pbmWith(nil) })
 	assert.ErrorContains(t, newPKI(t).initialize(t, anchored, signed, relabelled).err, "checking MAC of the CMP answer")
 }
 
@@ -130,7 +130,7 @@ func TestHostile_answerReplayed(t *testing.T) {
 }
 
 // pbmWith encodes PBM parameters that need not make sense.
-func pbmWith(t *testing.T, change func(*pbmParameters)) *AlgorithmIdentifier {
+func pbmWith(change func(*pbmParameters)) *AlgorithmIdentifier {
 	p := &pbmParameters{make([]byte, saltSize), hashIdentifier(crypto.SHA256),
 		hmacIdentifier(crypto.SHA256), big.NewInt(1000)}
 	if change != nil {
@@ -147,7 +147,7 @@ func TestHostile_MAC(t *testing.T) {
 		}
 	}
 	parameters := func(change func(*pbmParameters)) bend {
-		return afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg = pbmWith(t, change) })
+		return afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg = pbmWith(change) })
 	}
 	iterations := func(n int64) bend { return parameters(func(p *pbmParameters) { p.iterations = big.NewInt(n) }) }
 	unknown := AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 3}}
@@ -306,7 +306,7 @@ func TestHostile_certificate(t *testing.T) {
 	p := newPKI(t)
 	leaf := func(name string, change change) hostile { return hostile{name, nil, with(p.leaf(t, change))} }
 	named := func(name, subject string) hostile {
-		return leaf(name, func(c *x509.Certificate) { c.RawSubject = dn(t, subject) })
+		return leaf(name, func(c *x509.Certificate) { c.RawSubject = dn(subject) })
 	}
 	dnsNames := func(name string, names ...string) hostile {
 		return leaf(name, func(c *x509.Certificate) { c.DNSNames = names })
@@ -332,7 +332,7 @@ func TestHostile_certificate(t *testing.T) {
 	byUnknown := &identity{p.ca.key, issue(t, testRecipient, p.ca.key.Public(), unknown, nil, asCA)}
 	old := fixture.Must(fixture.Version1(byUnknown.cert, unknown.key))
 	rows := []hostile{
-		{"for another key", nil, with(issue(t, "CN=leaf,O=Example", newKey(t).Public(), p.ca, nil, nil))},
+		{"for another key", nil, with(issue(t, "CN=leaf,O=Example", newKey().Public(), p.ca, nil, nil))},
 		named("with another subject", "CN=other,O=Example"),
 		named("with more in its subject", "CN=leaf,O=Example,OU=Admins"),
 		named("with an RDN twice", "CN=leaf,O=Example,CN=leaf"),
@@ -384,7 +384,7 @@ func TestHostile_certificate(t *testing.T) {
 		"ECDSA with SHA3-256": {2, 16, 840, 1, 101, 3, 4, 3, 10},
 		"ML-DSA-65":           {2, 16, 840, 1, 101, 3, 4, 3, 18},
 	} {
-		rows = append(rows, hostile{"signed with " + want, nil, with(&x509.Certificate{Raw: resigned(t, pinned, oid)})})
+		rows = append(rows, hostile{"signed with " + want, nil, with(&x509.Certificate{Raw: resigned(pinned, oid)})})
 	}
 	for _, got := range hostiles(t, p, rows, "ir certConf") {
 		status := got.requests[1].Body.Content.(CertConfirmContent)
@@ -410,7 +410,7 @@ func onlyCAPubs(certs ...*x509.Certificate) bend {
 }
 
 // resigned names another signature algorithm in a certificate, of which nothing can verify the signature.
-func resigned(t *testing.T, cert *x509.Certificate, algorithm asn1.ObjectIdentifier) []byte {
+func resigned(cert *x509.Certificate, algorithm asn1.ObjectIdentifier) []byte {
 	from := fixture.Must(asn1.Marshal(asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}))
 	to := fixture.Must(asn1.Marshal(algorithm))
 	var parts struct {
@@ -528,8 +528,7 @@ func TestHostile_namesOfPeers_areBoundedInErrorsAndWarnings(t *testing.T) {
 			assert.Less(t, got.logged.Len(), 6*maxShownText)
 			assert.Contains(t, text+got.logged.String(), "…", "something was cut")
 			for _, request := range got.requests {
-				der, err := request.Marshal()
-				require.NoError(t, err)
+				der := fixture.Must(request.Marshal())
 				assert.Less(t, len(der), 6*maxShownText, "what the CA is told")
 			}
 		})

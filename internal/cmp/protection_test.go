@@ -24,20 +24,19 @@ import (
 
 func reparse(t *testing.T, m *PKIMessage) *PKIMessage {
 	t.Helper()
-	der, err := m.Marshal()
-	require.NoError(t, err)
+	der := fixture.Must(m.Marshal())
 	parsed, err := ParsePKIMessage(der)
 	require.NoError(t, err)
 	return parsed
 }
 
-func confirmation(t *testing.T) *PKIMessage {
-	return &PKIMessage{Header: fullHeader(t), Body: PKIBody{BodyPKIConf, PKIConfirmContent{}}}
+func confirmation() *PKIMessage {
+	return &PKIMessage{Header: fullHeader(), Body: PKIBody{BodyPKIConf, PKIConfirmContent{}}}
 }
 
 // protected is a message under the secret "secret".
 func protected(t *testing.T, mac MAC) *PKIMessage {
-	m := confirmation(t)
+	m := confirmation()
 	require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
 	return reparse(t, m)
 }
@@ -110,9 +109,8 @@ func TestParseMAC_parametersOutOfBounds_areRefused(t *testing.T) {
 			"PBMAC1": newPBMAC1()} {
 			t.Run(name+", "+kind, func(t *testing.T) {
 				change(&mac)
-				identifier, err := mac.identifier()
-				require.NoError(t, err)
-				_, err = parseMAC(identifier)
+				identifier := fixture.Must(mac.identifier())
+				_, err := parseMAC(identifier)
 				checkText(t, outline(err))
 			})
 		}
@@ -155,7 +153,7 @@ func TestProtectSignature_everyKey_verifies(t *testing.T) {
 	keys := testKeys(t)
 	for name, key := range keys {
 		t.Run(name, func(t *testing.T) {
-			m := confirmation(t)
+			m := confirmation()
 			require.NoError(t, ProtectSignature(m, key))
 			m = reparse(t, m)
 
@@ -189,17 +187,15 @@ func TestVerifySignature_PSS_verifies(t *testing.T) {
 	}
 }
 
-func spki(t testing.TB, key crypto.Signer) []byte {
-	return fixture.Must(x509.MarshalPKIXPublicKey(key.Public()))
-}
+func spki(key crypto.Signer) []byte { return fixture.Must(x509.MarshalPKIXPublicKey(key.Public())) }
 
 func TestCertReqMsg_VerifyPOPO(t *testing.T) {
 	for name, key := range testKeys(t) {
 		t.Run(name, func(t *testing.T) {
 			request := CertReqMsg{}
-			request.CertReq.CertTemplate.PublicKey = spki(t, key)
+			request.CertReq.CertTemplate.PublicKey = spki(key)
 			require.NoError(t, request.SignPOPO(key))
-			m := reparse(t, &PKIMessage{Header: fullHeader(t), Body: PKIBody{BodyIR, CertReqMessages{request}}})
+			m := reparse(t, &PKIMessage{Header: fullHeader(), Body: PKIBody{BodyIR, CertReqMessages{request}}})
 			parsed := m.Body.Content.(CertReqMessages)[0]
 
 			assert.NoError(t, parsed.VerifyPOPO())
@@ -224,10 +220,8 @@ func TestCertReqMsg_VerifyPOPO(t *testing.T) {
 func FuzzParseMAC(f *testing.F) {
 	for _, kind := range []Protection{ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1} {
 		mac := fixture.Must(NewMAC(kind))
-		identifier, err := mac.identifier()
-		require.NoError(f, err)
-		der := fixture.Must(encode(func(c codec) { identifier.code(c, "algorithm") }))
-		f.Add(der)
+		identifier := fixture.Must(mac.identifier())
+		f.Add(fixture.Must(encode(func(c codec) { identifier.code(c, "algorithm") })))
 	}
 	f.Fuzz(func(t *testing.T, der []byte) {
 		var identifier AlgorithmIdentifier
@@ -273,8 +267,7 @@ func TestParseMAC_keyDerivation_isPBKDF2ByEitherName(t *testing.T) {
 			"PBMAC1-params: key derivation 1.2.840.113549.1.5.14 is not supported, want PBKDF2"),
 	} {
 		var p pbmac1Parameters
-		identifier, err := mac.identifier()
-		require.NoError(t, err)
+		identifier := fixture.Must(mac.identifier())
 		require.NoError(t, decode(identifier.Parameters, "PBMAC1-params", p.code))
 		p.derivation.Algorithm = fixture.Must(attributeType(name))
 		parameters := fixture.Must(encode(p.code))
@@ -370,9 +363,8 @@ func TestMACKeys_Verify_whatItTakes_isBounded(t *testing.T) {
 
 // claiming returns a message that claims to be protected by a MAC.
 func claiming(t *testing.T, mac MAC) *PKIMessage {
-	identifier, err := mac.identifier()
-	require.NoError(t, err)
-	m := confirmation(t)
+	identifier := fixture.Must(mac.identifier())
+	m := confirmation()
 	m.Header.ProtectionAlg = &identifier
 	m.Protection = bytes.Repeat([]byte{1}, mac.Hash.Size())
 	return reparse(t, m)
@@ -437,10 +429,10 @@ func BenchmarkMAC_key(b *testing.B) {
 
 func TestVerify_oversizedKey_isRefusedThoughTheSignatureIsGood(t *testing.T) {
 	key := fixture.OversizedRSA()
-	m := confirmation(t)
+	m := confirmation()
 	require.NoError(t, ProtectSignature(m, key))
 	var request CertReqMsg
-	request.CertReq.CertTemplate.PublicKey = spki(t, key)
+	request.CertReq.CertTemplate.PublicKey = spki(key)
 	require.NoError(t, request.SignPOPO(key))
 
 	assert.EqualError(t, VerifySignature(m, key.Public()), "RSA key has 8676 bits, want at most 8192")

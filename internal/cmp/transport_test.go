@@ -16,9 +16,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // over sends a CMP message over a real connection to a handler.
@@ -87,7 +88,7 @@ func TestHostile_HTTP(t *testing.T) {
 		"cut off by the connection": {answer(200, MediaType, "0", "Content-Length", "100"), 0},
 		// What a CA says on an error page is what its operator needs.
 		"error page of EJBCA": {answer(404, "text/html;charset=UTF-8",
-			string(readRecorded(t, "unknown-alias.response.html"))), 0},
+			string(readRecorded("unknown-alias.response.html"))), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := over(t, row.handler, nil)

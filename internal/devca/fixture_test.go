@@ -29,24 +29,18 @@ func (c *clock) now() time.Time { return c.at }
 
 func newClock() *clock { return &clock{time.Now().Truncate(time.Second)} }
 
-func newCA(t testing.TB, config devca.Config) *devca.CA {
-	t.Helper()
-	return fixture.Must(devca.New(config))
-}
+func newCA(config devca.Config) *devca.CA { return fixture.Must(devca.New(config)) }
 
 // start makes a CA and serves it on a loopback port.
 func start(t testing.TB, config devca.Config) (*devca.CA, string) {
 	t.Helper()
-	ca := newCA(t, config)
+	ca := newCA(config)
 	server := httptest.NewServer(ca)
 	t.Cleanup(server.Close)
 	return ca, server.URL
 }
 
-func newKey(t testing.TB) crypto.Signer {
-	t.Helper()
-	return fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-}
+func newKey() crypto.Signer { return fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) }
 
 // leaf is the name that is asked for.
 const leaf = "leaf.example.org"
@@ -94,7 +88,7 @@ func message(kind cmp.BodyType, content cmp.BodyContent) *cmp.PKIMessage {
 }
 
 // ir makes a message with a request for a certificate.
-func ir(t testing.TB) *cmp.PKIMessage { return crmf(t, cmp.BodyIR, newKey(t), nil) }
+func ir(t testing.TB) *cmp.PKIMessage { return crmf(t, cmp.BodyIR, newKey(), nil) }
 
 func p10cr(der []byte) *cmp.PKIMessage { return message(cmp.BodyP10CR, cmp.CertificationRequest(der)) }
 
@@ -148,8 +142,7 @@ func withSignature(t testing.TB, m *cmp.PKIMessage, signer *cmp.Signer) *cmp.PKI
 // send posts a message to the handler and returns the answer.
 func send(t testing.TB, ca http.Handler, m *cmp.PKIMessage) *cmp.PKIMessage {
 	t.Helper()
-	der, err := m.Marshal()
-	require.NoError(t, err)
+	der := fixture.Must(m.Marshal())
 	recorder := post(ca, "/", cmp.MediaType, der)
 	require.Equal(t, http.StatusOK, recorder.Code)
 	answer, err := cmp.ParsePKIMessage(recorder.Body.Bytes())
@@ -201,7 +194,7 @@ func outcome(answer *cmp.PKIMessage) string {
 // enrolled gets a certificate and its key.
 func enrolled(t testing.TB, ca *devca.CA) *cmp.Signer {
 	t.Helper()
-	key := newKey(t)
+	key := newKey()
 	m := crmf(t, cmp.BodyIR, key, nil)
 	m.Header.AddImplicitConfirm()
 	return &cmp.Signer{Key: key, Certificate: granted(t, ask(t, ca, m))}

@@ -85,8 +85,7 @@ func pemCerts(certs ...*x509.Certificate) (data []byte) {
 	return data
 }
 
-func pemKey(t testing.TB, key crypto.Signer) []byte {
-	t.Helper()
+func pemKey(key crypto.Signer) []byte {
 	der := fixture.Must(x509.MarshalPKCS8PrivateKey(key))
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
@@ -136,7 +135,7 @@ func shake(t testing.TB, client, server *Identity, version uint16) error {
 func TestLoad_every_format_makes_a_handshake(t *testing.T) {
 	p := newPKI(t, "Test")
 	own, trusted := p.keyEntry("certificate"), p.trustEntry("ca")
-	root, chain, key := pemCerts(p.ca.Root), pemCerts(p.chain...), pemKey(t, p.key)
+	root, chain, key := pemCerts(p.ca.Root), pemCerts(p.chain...), pemKey(p.key)
 	const modern, legacy = keystore.ProfileModern, keystore.ProfileLegacy
 	for is, row := range map[string]struct {
 		store, key, trust []byte
@@ -297,11 +296,11 @@ func TestLoad_faults(t *testing.T) {
 			append(pemCerts(p.ca.Root), make([]byte, keystore.MaxSize)...)),
 		"a truststore as keystore":                 write(t, trust, nil, trust),
 		"a keystore as truststore":                 write(t, good, nil, good),
-		"a key alone":                              write(t, pemKey(t, p.key), nil, trust),
-		"a key of another certificate in one file": write(t, append(pemKey(t, q.key), chain...), nil, trust),
-		"a key file for another certificate":       write(t, chain, pemKey(t, q.key), trust),
+		"a key alone":                              write(t, pemKey(p.key), nil, trust),
+		"a key of another certificate in one file": write(t, append(pemKey(q.key), chain...), nil, trust),
+		"a key file for another certificate":       write(t, chain, pemKey(q.key), trust),
 		"a key file with certificates only":        write(t, chain, pemCerts(p.ca.Root), trust),
-		"a key file beside a JKS":                  write(t, good, pemKey(t, p.key), trust),
+		"a key file beside a JKS":                  write(t, good, pemKey(p.key), trust),
 	} {
 		_, err := Load(f)
 		require.Error(t, err, is)
@@ -386,8 +385,8 @@ func TestLoad_stores_of_keytool(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	p := newPKI(f, "Test")
 	f.Add(jks(f, p.keyEntry("a")), jks(f, p.trustEntry("b")))
-	f.Add(pemKey(f, p.key), pemCerts(p.ca.Root))
-	f.Add(append(pemKey(f, p.key), pemCerts(p.chain...)...), append(pemCerts(p.ca.Root), pemKey(f, p.key)...))
+	f.Add(pemKey(p.key), pemCerts(p.ca.Root))
+	f.Add(append(pemKey(p.key), pemCerts(p.chain...)...), append(pemCerts(p.ca.Root), pemKey(p.key)...))
 	f.Fuzz(func(t *testing.T, store, trust []byte) {
 		c := contents{keystore: store, truststore: trust}
 		i, err := c.identity(Files{KeystorePassword: password, TruststorePassword: password})
@@ -450,7 +449,7 @@ func stores(t *testing.T, key keystore.Entry) map[string][]byte {
 	t.Helper()
 	return map[string][]byte{
 		"JKS": jks(t, key), "PKCS12": p12(t, keystore.ProfileModern, key),
-		"PEM": append(pemKey(t, key.Key), pemCerts(key.Chain...)...),
+		"PEM": append(pemKey(key.Key), pemCerts(key.Chain...)...),
 	}
 }
 

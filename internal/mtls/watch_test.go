@@ -126,7 +126,8 @@ func TestWatcher_sees_every_way_of_replacing(t *testing.T) {
 			f.KeystorePasswordFile = filepath.Join(dir, "password")
 			return f
 		}, func(t *testing.T, dir string) {
-			store := fixture.Must(keystore.EncodeJKS([]keystore.Entry{after.keyEntry("a")}, "another secret", time.Now()))
+			entries := []keystore.Entry{after.keyEntry("a")}
+			store := fixture.Must(keystore.EncodeJKS(entries, "another secret", time.Now()))
 			put(t, filepath.Join(dir, "store"), store)
 			secret := fixture.Must(os.Readlink(filepath.Join(dir, "password")))
 			put(t, secret, []byte("another secret\n"))
