@@ -22,20 +22,12 @@ func TestClient_honestAnswer_isAccepted(t *testing.T) {
 		"answers by MAC":            {nil, nil},
 		"answers by MAC with SHA-1": {nil, func(_ *testPKI, c *Config) { c.Protection = ProtectionPBMSHA1 }},
 		"signed answers to MAC":     {signed, anchored},
-		"signed answers to PBMAC1": {signed, func(p *testPKI, c *Config) {
-			anchored(p,
-				c)
-			c.Protection = ProtectionPBMAC1
-		}},
-		"signed answers to signature": {signed, func(p *testPKI, c *Config) {
-			anchored(p, c)
-			signing(p, c)
-			c.Secret = nil
-		}},
-		"recipient written in reverse": {signed, func(p *testPKI, c *Config) {
-			anchored(p, c)
-			c.Recipient = "C=SE, O=Example, CN=Test CA"
-		}},
+		"signed answers to PBMAC1": {signed,
+			func(p *testPKI, c *Config) { anchored(p, c); c.Protection = ProtectionPBMAC1 }},
+		"signed answers to signature": {signed,
+			func(p *testPKI, c *Config) { anchored(p, c); signing(p, c); c.Secret = nil }},
+		"recipient written in reverse": {signed,
+			func(p *testPKI, c *Config) { anchored(p, c); c.Recipient = "C=SE, O=Example, CN=Test CA" }},
 		"the CA itself is the anchor": {signed, anchoredIn(p.ca.cert)},
 		"answers signed by an anchor of other name": {signed, func(p *testPKI, c *Config) {
 			c.TrustAnchors, c.Recipient, c.IssuerDN = []*x509.Certificate{p.ca.cert}, "CN=RA", testRecipient
@@ -179,12 +171,10 @@ func TestClient_requestThatCannotBeMade_isNotSent(t *testing.T) {
 		request Request
 		old     Signer
 	}{
-		"key does not belong to the certificate signing request": {Request{p.csr, other},
-			p.old.signer()},
-		"request lacks its key": {Request{CSR: p.csr}, p.old.signer()},
-		"certificate signing request is missing or was not parsed": {Request{Key: p.key},
-			p.old.signer()},
-		"signer lacks its key or its certificate": {p.request(), Signer{}},
+		"key does not belong to the certificate signing request":   {Request{p.csr, other}, p.old.signer()},
+		"request lacks its key":                                    {Request{CSR: p.csr}, p.old.signer()},
+		"certificate signing request is missing or was not parsed": {Request{Key: p.key}, p.old.signer()},
+		"signer lacks its key or its certificate":                  {p.request(), Signer{}},
 		`key of the signer does not belong to its certificate "O=Example,CN=leaf"`: {p.request(),
 			Signer{Key: other, Certificate: p.old.cert}},
 	} {

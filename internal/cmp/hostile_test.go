@@ -224,9 +224,7 @@ func TestHostile_signature(t *testing.T) {
 			m.Body.Content.(*CertRepMessage).CAPubs = nil
 		})},
 		{"and sent with a sender that is not a DN", anchored,
-			bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) {
-				h.Sender = GeneralName{0x82, 1, 'x'}
-			}))},
+			bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) { h.Sender = GeneralName{0x82, 1, 'x'} }))},
 		{"with SHA-1", anchored, algorithm(nil, 1, 2, 840, 10045, 4, 1)},
 		{"with SHA-1, even with lax trust", laxly, algorithm(derNull, 1, 2, 840, 113549, 1, 1, 5)},
 		{"with SHA3-256", anchored, algorithm(nil, 2, 16, 840, 1, 101, 3, 4, 3, 10)},
@@ -374,9 +372,7 @@ func TestHostile_certificate(t *testing.T) {
 		{"by an issuer with a large key, in extraCerts", anchored, with(p.leafBy(t, largeCA, nil), largeCA.cert)},
 		// Of version 1, only a signature by itself tells a root from any other certificate.
 		{"by a CA of version 1 that another signed, in caPubs", nil,
-			bent(onlyCAPubs(old), afterwards(func(m *PKIMessage) {
-				m.ExtraCerts = [][]byte{byUnknown.cert.Raw}
-			}))},
+			bent(onlyCAPubs(old), afterwards(func(m *PKIMessage) { m.ExtraCerts = [][]byte{byUnknown.cert.Raw} }))},
 	}
 	for want, oid := range map[string]asn1.ObjectIdentifier{
 		"ECDSA with SHA-1":    {1, 2, 840, 10045, 4, 1},
@@ -475,10 +471,8 @@ func TestHostile_hugeKeysAndNames_costLittle(t *testing.T) {
 		m.Protection[1] = 1 // less than the modulus, or it would be refused for that
 		m.ExtraCerts = crowd(maxSignerCandidates, cert.Raw)
 	}))
-	compared := bent(signed, withHeader(func(_ *PKIMessage,
-		h *PKIHeader) {
-		h.Sender = DirectoryName(hugeName(t, 800_000))
-	}),
+	name := DirectoryName(hugeName(t, 800_000))
+	compared := bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) { h.Sender = name }),
 		afterwards(func(m *PKIMessage) { m.ExtraCerts = crowd(maxElements, small.Raw) }))
 	for _, row := range []hostile{
 		{"key, anchored", anchored, verified}, {"key, without anchors", nil, verified},

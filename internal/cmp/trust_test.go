@@ -281,11 +281,8 @@ func TestClient_certificateImplicitlyConfirmedAndRefused_isGivenBack(t *testing.
 		"after an update also under the secret": {BodyKUR, implicitly, with(refused), "kur rr",
 			"the CA revoked a certificate"},
 		"not ours to revoke, as the key is not": {BodyIR, implicitly, with(p.old.cert), "ir", stays},
-		"in an answer that is not to be trusted": {BodyIR, func(p *testPKI,
-			c *Config) {
-			implicitly(p, c)
-			laxly(p, c)
-		}, bent(signed, with(expired)), "ir", stays},
+		"in an answer that is not to be trusted": {BodyIR,
+			func(p *testPKI, c *Config) { implicitly(p, c); laxly(p, c) }, bent(signed, with(expired)), "ir", stays},
 		"confirmed explicitly, so it is rejected": {BodyIR, nil, with(refused), "ir certConf", ""},
 		"the reason is kept when it stays": {BodyIR, implicitly, bent(with(refused),
 			answering(refusal("not an authorized administrator", FailNotAuthorized), BodyRR)), "ir rr", stays},

@@ -277,13 +277,9 @@ func TestLoad_faults(t *testing.T) {
 			require.NoError(t, os.Remove(f.KeystorePath))
 			require.NoError(t, syscall.Mkfifo(f.KeystorePath, 0o600))
 		}),
-		"wrong passwords": changed(func(f *Files) {
-			f.KeystorePassword,
-				f.TruststorePassword = "geheim", "geheim"
-		}),
+		"wrong passwords": changed(func(f *Files) { f.KeystorePassword, f.TruststorePassword = "geheim", "geheim" }),
 		"a password's file missing": changed(func(f *Files) {
-			f.KeystorePasswordFile = filepath.Join(
-				filepath.Dir(f.KeystorePath), "password")
+			f.KeystorePasswordFile = filepath.Join(filepath.Dir(f.KeystorePath), "password")
 		}),
 		"a password with a newline": changed(func(f *Files) { f.TruststorePassword = password + "\n" }),
 		"no password": changed(func(f *Files) {
