@@ -189,8 +189,9 @@ func TestCA_spoiltSigner_isRefused(t *testing.T) {
 	}
 	for name, m := range map[string]*cmp.PKIMessage{
 		"a certificate of another CA by the same name": withSignature(t, kur(nil), stranger),
-		"not a certificate":                            sent(func(m *cmp.PKIMessage) { m.ExtraCerts = [][]byte{{0x30, 0}} }),
-		"no certificate of the signer":                 sent(func(m *cmp.PKIMessage) { m.ExtraCerts = nil }),
+		"not a certificate": sent(
+			func(m *cmp.PKIMessage) { m.ExtraCerts = [][]byte{{0x30, 0}} }),
+		"no certificate of the signer": sent(func(m *cmp.PKIMessage) { m.ExtraCerts = nil }),
 		"another sender than the signer": sent(func(m *cmp.PKIMessage) {
 			m.Header.Sender = cmp.DirectoryName(ca.Issuing().RawSubject)
 			require.NoError(t, cmp.ProtectSignature(m, signer.Key))
