@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
 
@@ -23,16 +24,16 @@ func TestEnroll_answer_of_another_content_type(t *testing.T) {
 		{"application/octet-stream"}, {"nonsense;;"}} {
 		m := newMutual(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header()["Content-Type"] = contentType
-			w.Write(shared(t, "wire/answer-200.json"))
+			w.Write(shared("wire/answer-200.json"))
 		}, nil)
-		answer, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
+		answer, err := m.client(t).Enroll(t.Context(), goldenSecrets())
 		require.NoError(t, err, contentType)
 		assert.Len(t, answer.CertificateChain, 2)
 	}
 }
 
 func TestAnswer_Certificates(t *testing.T) {
-	answer, err := parseAnswer(shared(t, "wire/answer-200.json"))
+	answer, err := parseAnswer(shared("wire/answer-200.json"))
 	require.NoError(t, err)
 	chain, trusted, err := answer.Certificates()
 	require.NoError(t, err)
@@ -43,7 +44,7 @@ func TestAnswer_Certificates(t *testing.T) {
 }
 
 func TestAnswer_Certificates_severalInOneElement_areReadInOrder(t *testing.T) {
-	answer, err := parseAnswer(shared(t, "wire/answer-200.json"))
+	answer, err := parseAnswer(shared("wire/answer-200.json"))
 	require.NoError(t, err)
 	chain, trusted, err := answer.Certificates()
 	require.NoError(t, err)
@@ -61,9 +62,9 @@ func TestAnswer_Certificates_severalInOneElement_areReadInOrder(t *testing.T) {
 // What is only stored needs its DER and nothing else.
 func TestAnswer_Certificates_keepsWhatCanVerifyNothing(t *testing.T) {
 	for _, name := range []string{"negative-serial", "brainpool", "underscore", "ed448", "ecacc"} {
-		text := shared(t, "certificates/"+name+".pem")
+		text := shared("certificates/" + name + ".pem")
 		block, _ := pem.Decode(text)
-		_, trusted, err := Answer{TrustedCertificates: []string{string(shared(t, "pem/root-ca.pem")),
+		_, trusted, err := Answer{TrustedCertificates: []string{string(shared("pem/root-ca.pem")),
 			string(text)}}.Certificates()
 		require.NoError(t, err, name)
 		require.Len(t, trusted, 2, name)
@@ -72,7 +73,7 @@ func TestAnswer_Certificates_keepsWhatCanVerifyNothing(t *testing.T) {
 }
 
 func TestAnswer_Certificates_refuses(t *testing.T) {
-	good, key := string(shared(t, "pem/root-ca.pem")), string(shared(t, "pem/key.pem"))
+	good, key := string(shared("pem/root-ca.pem")), string(shared("pem/key.pem"))
 	want := golden.Load(t, "certificates.txt")
 	for is, text := range map[string]string{
 		"text without PEM": "hello", "a key": key, "a certificate and its key": good + key,
@@ -90,16 +91,15 @@ func TestAnswer_Certificates_refuses(t *testing.T) {
 
 func TestAnswer_textsFromOurOwnHeaders_areLeftOut(t *testing.T) {
 	key := goldenRequest(t, "enroll.request.json").Headers["PK"]
-	body, err := json.Marshal(map[string][]string{
+	body := fixture.Must(json.Marshal(map[string][]string{
 		"certificateChain":    {fmt.Sprintf("-----BEGIN %s-----\nAA==\n-----END %s-----\n", key, key)},
-		"trustedCertificates": {string(shared(t, "pem/root-ca.pem"))},
-	})
-	require.NoError(t, err)
+		"trustedCertificates": {string(shared("pem/root-ca.pem"))},
+	}))
 	m := newMutual(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.Write(body)
 	}, nil)
-	answer, err := m.client(t).Enroll(t.Context(), goldenSecrets(t))
+	answer, err := m.client(t).Enroll(t.Context(), goldenSecrets())
 	require.NoError(t, err)
 	_, _, err = answer.Certificates()
 	assert.EqualError(t, err,
@@ -153,8 +153,8 @@ func FuzzParseRetryAfter(f *testing.F) {
 }
 
 func FuzzParseAnswer(f *testing.F) {
-	f.Add(shared(f, "wire/answer-200.json"))
-	f.Add(shared(f, "wire/answer-404.json"))
+	f.Add(shared("wire/answer-200.json"))
+	f.Add(shared("wire/answer-404.json"))
 	f.Add([]byte(`{"certificateChain":["a",null],"trustedCertificates":{}}`))
 	f.Add([]byte(`[`))
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -165,9 +165,8 @@ func FuzzParseAnswer(f *testing.F) {
 		if len(answer.CertificateChain) == 0 || len(answer.TrustedCertificates) == 0 {
 			t.Fatal("an empty list was accepted")
 		}
-		again, err := json.Marshal(map[string][]string{"certificateChain": answer.CertificateChain,
-			"trustedCertificates": answer.TrustedCertificates})
-		require.NoError(t, err)
+		again := fixture.Must(json.Marshal(map[string][]string{"certificateChain": answer.CertificateChain,
+			"trustedCertificates": answer.TrustedCertificates}))
 		back, err := parseAnswer(again)
 		require.NoError(t, err)
 		assert.Equal(t, answer, back)
@@ -179,11 +178,11 @@ func FuzzParseAnswer(f *testing.F) {
 }
 
 func FuzzErrorMessage(f *testing.F) {
-	f.Add("application/json", shared(f, "wire/answer-404.json"))
+	f.Add("application/json", shared("wire/answer-404.json"))
 	f.Add("text/html", []byte("<TITLE>\x1b[0m</title>"))
 	f.Add("", []byte("\xff\xfe\u202e"))
 	f.Add("application/json", []byte(`{"errorMessage":"`+goldenRequest(f, "enroll.request.json").Headers["PK"]+`"}`))
-	r := goldenSecrets(f)
+	r := goldenSecrets()
 	secrets := secretHeaders{{"CSR", r.CSR}, {"PK", r.Key}}
 	key := goldenRequest(f, "enroll.request.json").Headers["PK"]
 	f.Fuzz(func(t *testing.T, contentType string, body []byte) {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // listening is a TLS server that the client trusts and that keeps what comes after the handshake.
@@ -26,8 +28,7 @@ func newListening(t *testing.T, m *mutual, change func(*tls.Config)) *listening 
 	t.Helper()
 	cfg := &tls.Config{Certificates: []tls.Certificate{identity(t, m.ca, "server", nil)}}
 	change(cfg)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", cfg)
-	require.NoError(t, err)
+	l := fixture.Must(tls.Listen("tcp", "127.0.0.1:0", cfg))
 	t.Cleanup(func() { l.Close() })
 	s := &listening{Listener: l, received: make(chan string, 8)}
 	go func() {
@@ -72,8 +73,8 @@ func TestClient_server_that_never_asks_for_our_certificate_gets_nothing(t *testi
 					assert.Equal(t, "", <-s.received)
 				}
 				for _, ask := range []func() error{
-					func() error { _, err := c.Enroll(t.Context(), goldenSecrets(t)); return err },
-					func() error { _, err := c.Update(t.Context(), goldenSecrets(t)); return err },
+					func() error { _, err := c.Enroll(t.Context(), goldenSecrets()); return err },
+					func() error { _, err := c.Update(t.Context(), goldenSecrets()); return err },
 				} {
 					err := ask()
 					var broken *ConnectionError
@@ -98,8 +99,7 @@ func TestClient_server_that_never_asks_behind_other_kinds_of_proxies(t *testing.
 			m := newMutual(t, nil, nil)
 			s := newListening(t, m, func(*tls.Config) {})
 			m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			require.NoError(t, err)
+			l := fixture.Must(net.Listen("tcp", "127.0.0.1:0"))
 			t.Cleanup(func() { l.Close() })
 			go func() {
 				for {
@@ -152,7 +152,7 @@ func socks5(conn net.Conn, target string) {
 func TestClient_allowed_without_client_authentication(t *testing.T) {
 	open := func(c *tls.Config) { c.ClientAuth = tls.NoClientCert }
 	for _, through := range []string{"directly", "through a proxy"} {
-		m := newMutual(t, answering(t, 200, "answer-200.json"), open)
+		m := newMutual(t, answering(200, "answer-200.json"), open)
 		m.cfg.AllowNoClientAuth = true
 		if through != "directly" {
 			m.through(m.Listener.Addr().String())
@@ -174,7 +174,7 @@ func TestClient_allowed_without_client_authentication(t *testing.T) {
 
 // Without a client certificate of ours there is nothing that a server could ask for.
 func TestClient_without_identity_sends_to_a_trusted_server(t *testing.T) {
-	m := newMutual(t, answering(t, 200, "answer-200.json"), func(c *tls.Config) { c.ClientAuth = tls.NoClientCert })
+	m := newMutual(t, answering(200, "answer-200.json"), func(c *tls.Config) { c.ClientAuth = tls.NoClientCert })
 	m.cfg.TLS.Certificates = nil
 	require.NoError(t, enroll(t, m.client(t)))
 }
@@ -183,7 +183,7 @@ func TestClient_without_identity_sends_to_a_trusted_server(t *testing.T) {
 func TestClient_sessions_are_never_resumed(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		var resumed []bool
-		answer := answering(t, 200, "answer-200.json")
+		answer := answering(200, "answer-200.json")
 		m := newMutual(t, func(w http.ResponseWriter, r *http.Request) {
 			resumed = append(resumed, r.TLS.DidResume)
 			answer(w, r)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
 
@@ -24,7 +25,7 @@ func TestClient_request_is_the_golden_one(t *testing.T) {
 				got := make(chan *http.Request, 1)
 				m := newMutual(t, func(w http.ResponseWriter, r *http.Request) {
 					got <- r
-					answering(t, 200, "answer-200.json")(w, r)
+					answering(200, "answer-200.json")(w, r)
 				}, nil)
 				m.cfg.URL = m.URL + "/v1/certificate" + slash
 				c := m.client(t)
@@ -32,7 +33,7 @@ func TestClient_request_is_the_golden_one(t *testing.T) {
 				if op == "update" {
 					call = c.Update
 				}
-				answer, err := call(t.Context(), goldenSecrets(t))
+				answer, err := call(t.Context(), goldenSecrets())
 				require.NoError(t, err)
 				assert.Len(t, answer.CertificateChain, 2)
 				assert.Len(t, answer.TrustedCertificates, 2)
@@ -53,10 +54,9 @@ func TestClient_request_is_the_golden_one(t *testing.T) {
 }
 
 func TestClient_header_names_travel_as_the_API_spells_them(t *testing.T) {
-	ca := newCA(t, "Test")
-	l, err := tls.Listen("tcp", "127.0.0.1:0",
-		&tls.Config{Certificates: []tls.Certificate{identity(t, ca, "server", nil)}})
-	require.NoError(t, err)
+	ca := newCA("Test")
+	l := fixture.Must(tls.Listen("tcp", "127.0.0.1:0",
+		&tls.Config{Certificates: []tls.Certificate{identity(t, ca, "server", nil)}}))
 	defer l.Close()
 	head := make(chan string, 1)
 	go func() {
@@ -75,7 +75,7 @@ func TestClient_header_names_travel_as_the_API_spells_them(t *testing.T) {
 	c, err := New(Config{URL: "https://" + l.Addr().String() + "/v1/certificate/", CAName: "RA",
 		TLS: &tls.Config{RootCAs: pool(ca.Root)}})
 	require.NoError(t, err)
-	_, err = c.Update(t.Context(), goldenSecrets(t))
+	_, err = c.Update(t.Context(), goldenSecrets())
 	require.Error(t, err)
 	got := <-head
 	for _, name := range []string{"CSR", "PK", "OLD_CERT", "OLD_PK"} {
@@ -120,8 +120,7 @@ func TestNew_derives_the_URLs(t *testing.T) {
 			"https://h/enrol/RA", "https://other/renew/RA"},
 	} {
 		t.Run(row.is, func(t *testing.T) {
-			c, err := New(Config{URL: row.url, UpdateURL: row.update, CAName: "RA", TLS: &tls.Config{}})
-			require.NoError(t, err)
+			c := fixture.Must(New(Config{URL: row.url, UpdateURL: row.update, CAName: "RA", TLS: &tls.Config{}}))
 			assert.Equal(t, row.wantEnroll, c.enrollURL.String())
 			assert.Equal(t, row.wantUpdate, c.updateURL.String())
 		})
@@ -129,10 +128,9 @@ func TestNew_derives_the_URLs(t *testing.T) {
 }
 
 func TestClient_calls_that_cannot_be_made(t *testing.T) {
-	c, err := New(Config{URL: "https://h/enrol/", CAName: "RA", TLS: &tls.Config{}})
-	require.NoError(t, err)
-	r := goldenSecrets(t)
-	_, err = c.Update(t.Context(), r)
+	c := fixture.Must(New(Config{URL: "https://h/enrol/", CAName: "RA", TLS: &tls.Config{}}))
+	r := goldenSecrets()
+	_, err := c.Update(t.Context(), r)
 	assert.EqualError(t, err,
 		`deriving the update URL: the path of the request URL "https://h/enrol/RA" does not end `+
 			`in /certificate/: set UPDATE_URL`)

@@ -17,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // testProxy tunnels every CONNECT to the address in its target field, or answers with its status.
@@ -109,9 +111,8 @@ func TestNew_proxy_variable_that_is_no_URL(t *testing.T) {
 func TestClient_proxy_with_TLS_sees_no_client_certificate(t *testing.T) {
 	m := newGood(t)
 	seen := make(chan int, 1)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: m.TLS.Certificates,
-		ClientAuth: tls.RequestClientCert})
-	require.NoError(t, err)
+	l := fixture.Must(tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: m.TLS.Certificates,
+		ClientAuth: tls.RequestClientCert}))
 	defer l.Close()
 	go func() {
 		conn, err := l.Accept()
@@ -182,7 +183,7 @@ func requireClosed(t *testing.T, conn net.Conn) {
 
 func TestConnect_request_waits_for_one_under_way(t *testing.T) {
 	release := make(chan struct{})
-	m := newMutual(t, answering(t, 200, "answer-200.json"), func(c *tls.Config) {
+	m := newMutual(t, answering(200, "answer-200.json"), func(c *tls.Config) {
 		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			<-release
 			return nil, nil
@@ -205,7 +206,7 @@ func taken(c *Client) bool {
 }
 
 func TestConnect_goes_to_the_port_of_https_by_default(t *testing.T) {
-	c := clientOf(t, "192.0.2.1", 0)
+	c := clientOf("192.0.2.1", 0)
 	var dialled string
 	c.dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
 		dialled = address
@@ -219,7 +220,7 @@ func TestConnect_goes_to_the_port_of_https_by_default(t *testing.T) {
 func TestConnect_request_that_ends_does_not_wait_for_one_under_way(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
-	c := clientOf(t, listen(t, func(net.Conn) { <-release }), 0)
+	c := clientOf(listen(t, func(net.Conn) { <-release }), 0)
 	c.Connect(t.Context())
 	d := c.ahead.dial
 	ctx, cancel := context.WithCancel(t.Context())

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -79,6 +80,13 @@ func shown(change func(*x509.Certificate)) func(*testing.T) *Client {
 	}
 }
 
+// number returns the status that a text begins with.
+func number(t *testing.T, text string) int {
+	status, err := strconv.Atoi(text[:3])
+	require.NoError(t, err)
+	return status
+}
+
 func TestEnroll_errors(t *testing.T) {
 	const timeout = 500 * time.Millisecond // room for a handshake on a busy machine
 	release := make(chan struct{})
@@ -106,7 +114,7 @@ func TestEnroll_errors(t *testing.T) {
 	}
 	proxied := func(serve func(net.Conn)) func(*testing.T) *Client {
 		return func(t *testing.T) *Client {
-			c := clientOf(t, "certservice.test:8443", 10*time.Second)
+			c := clientOf("certservice.test:8443", 10*time.Second)
 			c.proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: listen(t, serve)})
 			return c
 		}
@@ -114,43 +122,9 @@ func TestEnroll_errors(t *testing.T) {
 	refusing := func(status int) func(*testing.T) *Client {
 		return proxied((&testProxy{status: status}).serve)
 	}
-	old := *newCA(t, "Old").Root
+	old := *newCA("Old").Root
 	old.NotAfter = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 	key := goldenRequest(t, "enroll.request.json").Headers["PK"]
-	piece := string(shared(t, "pem/key.pem"))[224:264]
-	const json, html, utf8, none = "application/json", "text/html", "text/html; charset=utf-8", ""
-	plain := map[string]struct {
-		status            int
-		contentType, body string
-	}{
-		"an HTML page of a proxy": {502, html,
-			"<html><head><TITLE>502 Bad\nGateway</TITLE></head></html>"},
-		"an empty error":                       {503, none, ""},
-		"another JSON error":                   {500, json, `{"status":500,"error":"boom"}`},
-		"an error with control characters":     {400, json, `{"errorMessage":"line\nbreak \u001b[31mred\u202e"}`},
-		"an endless error":                     {400, json, `{"errorMessage":"` + strings.Repeat("x ", 4000) + `"}`},
-		"an error that repeats our key header": {400, json, `{"errorMessage":"bad header PK: ` + key + `"}`},
-		"an error with a piece of our key":     {400, json, `{"errorMessage":"bad key ` + piece + ` there"}`},
-		"403":                                  {403, none, ""},
-		"431":                                  {431, none, ""},
-		"an empty answer":                      {200, json, ""},
-		"another good status":                  {204, none, ""},
-		"a login page":                         {200, utf8, "<title>Log in</title>"},
-		"text":                                 {200, json, "hello"},
-		"JSON with more behind it":             {200, json, `{"certificateChain":["a"],"trustedCertificates":["b"]}{}`},
-		"JSON that is cut short":               {200, json, `{"certificateChain":["x",`},
-		"JSON with two commas":                 {200, json, `{"certificateChain":["x"],,`},
-		"a JSON list":                          {200, json, `[]`},
-		"a JSON string":                        {200, json, `"text"`},
-		"a chain that is a string":             {200, json, `{"certificateChain":"a","trustedCertificates":["b"]}`},
-		"a chain that is an object":            {200, json, `{"certificateChain":{}}`},
-		"a chain of numbers":                   {200, json, `{"certificateChain":[1]}`},
-		"no chain":                             {200, json, `{"certificateChain":[],"trustedCertificates":["b"]}`},
-		"no trusted certificates":              {200, json, `{"certificateChain":["a"]}`},
-		"a hole in a list": {200, json,
-			`{"certificateChain":["a",null],"trustedCertificates":["b"]}`},
-		"too much": {200, json, strings.Repeat(" ", maxBody+1)},
-	}
 	rows := map[string]func(t *testing.T) *Client{
 		"a redirect with our key in it": answered(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://elsewhere.test/?pk="+key[:100], http.StatusMovedPermanently)
@@ -173,7 +147,7 @@ func TestEnroll_errors(t *testing.T) {
 			z.Close()
 		}),
 		"an answer that is not HTTP": func(t *testing.T) *Client {
-			authority := newCA(t, "Test")
+			authority := newCA("Test")
 			addr := listen(t, func(raw net.Conn) {
 				conn := tls.Server(raw,
 					&tls.Config{Certificates: []tls.Certificate{identity(t, authority, "server", nil)}})
@@ -181,19 +155,18 @@ func TestEnroll_errors(t *testing.T) {
 				fmt.Fprint(conn, "SSH-2.0-x\r\n")
 				conn.Close()
 			})
-			c, err := New(Config{URL: "https://" + addr, CAName: "RA", TLS: &tls.Config{RootCAs: pool(authority.Root)}})
-			require.NoError(t, err)
-			return c
+			return fixture.Must(New(Config{URL: "https://" + addr, CAName: "RA",
+				TLS: &tls.Config{RootCAs: pool(authority.Root)}}))
 		},
 
 		"an unknown name": func(t *testing.T) *Client {
-			c := clientOf(t, "certservice.invalid:8443", 10*time.Second)
+			c := clientOf("certservice.invalid:8443", 10*time.Second)
 			c.dialer.Resolver = resolver.New(t, nil)
 			return c
 		},
-		"nothing listens": func(t *testing.T) *Client { return clientOf(t, fixture.FreeAddress(t), 10*time.Second) },
+		"nothing listens": func(t *testing.T) *Client { return clientOf(fixture.FreeAddress(t), 10*time.Second) },
 		"no TCP connection in time": func(t *testing.T) *Client {
-			c := clientOf(t, "192.0.2.1:8443", timeout)
+			c := clientOf("192.0.2.1:8443", timeout)
 			c.dialer.ControlContext = func(ctx context.Context, _, _ string, _ syscall.RawConn) error {
 				<-ctx.Done()
 				return ctx.Err()
@@ -201,7 +174,7 @@ func TestEnroll_errors(t *testing.T) {
 			return c
 		},
 		"no TLS in time": func(t *testing.T) *Client {
-			return clientOf(t, listen(t, func(net.Conn) { <-t.Context().Done() }), timeout)
+			return clientOf(listen(t, func(net.Conn) { <-t.Context().Done() }), timeout)
 		},
 		"no answer in time": impatient(func(_ http.ResponseWriter, r *http.Request) { wait(r) }),
 		"half an answer in time": impatient(func(w http.ResponseWriter, r *http.Request) {
@@ -210,11 +183,10 @@ func TestEnroll_errors(t *testing.T) {
 			wait(r)
 		}),
 		"broken off before TLS": func(t *testing.T) *Client {
-			return clientOf(t,
-				listen(t, func(net.Conn) {}), 10*time.Second)
+			return clientOf(listen(t, func(net.Conn) {}), 10*time.Second)
 		},
 		"a server without TLS": func(t *testing.T) *Client {
-			return clientOf(t, listen(t, func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }),
+			return clientOf(listen(t, func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }),
 				10*time.Second)
 		},
 		"broken off before the answer": answered(func(http.ResponseWriter,
@@ -231,18 +203,18 @@ func TestEnroll_errors(t *testing.T) {
 		"a proxy that answers 502": refusing(502),
 		"a proxy that answers 503": refusing(503),
 		"a proxy that is down": func(t *testing.T) *Client {
-			c := clientOf(t, "certservice.test:8443", 10*time.Second)
+			c := clientOf("certservice.test:8443", 10*time.Second)
 			c.proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: fixture.FreeAddress(t)})
 			return c
 		},
 
-		"a server of another CA": trusting(newCA(t, "Other").Root, &old),
+		"a server of another CA": trusting(newCA("Other").Root, &old),
 		// The truststore has a CA of the right name, made again with another key.
-		"a server of a namesake of its CA": trusting(newCA(t, "Test").Root),
+		"a server of a namesake of its CA": trusting(newCA("Test").Root),
 		// crypto/tls parses what the server sends before anything can be said of it.
 		"a server's certificate that cannot be parsed": func(t *testing.T) *Client {
 			return newMutual(t, nil, func(c *tls.Config) {
-				block, _ := pem.Decode(shared(t, "certificates/negative-serial.pem"))
+				block, _ := pem.Decode(shared("certificates/negative-serial.pem"))
 				bad := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{block.Bytes},
 					PrivateKey: c.Certificates[0].PrivateKey}}}
 				c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return bad, nil }
@@ -256,8 +228,7 @@ func TestEnroll_errors(t *testing.T) {
 		}),
 		"a server with a common name only": shown(func(c *x509.Certificate) { c.IPAddresses = nil }),
 		"a server with another common name only": shown(func(c *x509.Certificate) {
-			c.IPAddresses,
-				c.Subject.CommonName = nil, "other"
+			c.IPAddresses, c.Subject.CommonName = nil, "other"
 		}),
 		"a server's certificate signed with SHA-1": shown(
 			func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 }),
@@ -276,14 +247,14 @@ func TestEnroll_errors(t *testing.T) {
 	}
 	for _, name := range []string{"400-csr", "400-key", "400-old-key", "400-certificate", "401",
 		"404", "500-cmp-client", "500-cmp-server"} {
-		var status int
-		_, err := fmt.Sscan(name[:3], &status)
-		require.NoError(t, err)
-		rows["CertService's "+name] = answered(answering(t, status, "answer-"+name+".json"))
+		rows["CertService's "+name] = answered(answering(number(t, name), "answer-"+name+".json"))
 	}
 	maps.Copy(rows, refusals(t))
-	for name, row := range plain {
-		rows[name] = answered(writing(row.status, row.contentType, row.body))
+	fill := strings.NewReplacer("{key}", key, "{piece}", string(shared("pem/key.pem"))[224:264],
+		"{endless}", strings.Repeat("x ", 4000), "{too much}", strings.Repeat(" ", maxBody+1))
+	for name, text := range golden.Read(t, "answers.txt") { // the status, the content type or -, and the body
+		head, body, _ := strings.Cut(text, "\n")
+		rows[name] = answered(writing(number(t, head), strings.Trim(head[4:], "-"), fill.Replace(body)))
 	}
 	want := golden.Load(t, "errors.txt")
 	t.Run("rows", func(t *testing.T) {
@@ -305,7 +276,7 @@ func TestEnroll_errors(t *testing.T) {
 							<-c.ahead.dial.done
 						}
 					}
-					_, err := c.Enroll(t.Context(), goldenSecrets(t))
+					_, err := c.Enroll(t.Context(), goldenSecrets())
 					require.Error(t, err)
 					want.Equal(t, title, summary(err))
 					assert.NotContains(t, err.Error(), key[:32])
@@ -320,14 +291,13 @@ func TestEnroll_errors(t *testing.T) {
 
 // refusals are clients that the server refuses for their certificate. A fault that we know of is named.
 func refusals(t *testing.T) map[string]func(*testing.T) *Client {
-	stranger := newCA(t, "Stranger")
+	stranger := newCA("Stranger")
 	const fault = `the certificate "CN=client" in KEYSTORE_PATH expired at a time that we know`
 	rows := map[string]func(*testing.T) *Client{}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for is, certificate := range map[string]func(t *testing.T, m *mutual) tls.Certificate{
 			"of an unknown CA": func(t *testing.T, _ *mutual) tls.Certificate {
-				return identity(t,
-					stranger, "client", nil)
+				return identity(t, stranger, "client", nil)
 			},
 			"missing": func(*testing.T, *mutual) tls.Certificate { return tls.Certificate{} },
 			"expired": func(t *testing.T, m *mutual) tls.Certificate {
@@ -358,7 +328,7 @@ func refusals(t *testing.T) map[string]func(*testing.T) *Client {
 	}
 	for _, status := range []int{401, 403, 404} { // the last has nothing to do with it
 		rows[fmt.Sprintf("an answer %d, and a fault that we know", status)] = func(t *testing.T) *Client {
-			m := newMutual(t, answering(t, status, "answer-401.json"), nil)
+			m := newMutual(t, answering(status, "answer-401.json"), nil)
 			m.cfg.IdentityProblem = func() string { return fault }
 			return m.client(t)
 		}
@@ -372,13 +342,13 @@ func TestAlerts_unwrapWhatThePeerSent(t *testing.T) {
 		assert.True(t, ok)
 		assert.Equal(t, code, found)
 	}
-	assert.False(t, clientOf(t, "h:1", 0).explainAlert(80).permanent, "internal_error may pass")
+	assert.False(t, clientOf("h:1", 0).explainAlert(80).permanent, "internal_error may pass")
 }
 
 func TestClient_rootsText(t *testing.T) {
-	c := clientOf(t, "h:1", 0)
+	c := clientOf("h:1", 0)
 	assert.Equal(t, "the truststore holds no CA of it", c.rootsText())
-	root := newCA(t, "Test").Root
+	root := newCA("Test").Root
 	for range 10 {
 		c.roots = append(c.roots, root)
 	}

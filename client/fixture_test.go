@@ -29,31 +29,23 @@ type wireRequest struct {
 func goldenRequest(t testing.TB, name string) wireRequest {
 	t.Helper()
 	var r wireRequest
-	require.NoError(t, json.Unmarshal(shared(t, "wire/"+name), &r))
+	require.NoError(t, json.Unmarshal(shared("wire/"+name), &r))
 	return r
 }
 
 // shared is a file of the testdata that all packages share.
-func shared(t testing.TB, name string) []byte {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("../test/testdata", name))
-	require.NoError(t, err)
-	return data
+func shared(name string) []byte {
+	return fixture.Must(os.ReadFile(filepath.Join("../test/testdata", name)))
 }
 
-func goldenSecrets(t testing.TB) Request {
+func goldenSecrets() Request {
 	return Request{
-		CSR: shared(t, "pem/csr.pem"), Key: shared(t, "pem/key.pem"),
-		OldCert: shared(t, "pem/old-certificate.pem"), OldKey: shared(t, "pem/old-key.pem"),
+		CSR: shared("pem/csr.pem"), Key: shared("pem/key.pem"),
+		OldCert: shared("pem/old-certificate.pem"), OldKey: shared("pem/old-key.pem"),
 	}
 }
 
-func newCA(t testing.TB, name string) *fixture.CA {
-	t.Helper()
-	authority, err := fixture.NewCA(name)
-	require.NoError(t, err)
-	return authority
-}
+func newCA(name string) *fixture.CA { return fixture.Must(fixture.NewCA(name)) }
 
 // identity is a key with a certificate for certservice.test and loopback; change may be nil.
 func identity(t testing.TB, authority *fixture.CA, name string, change func(*x509.Certificate)) tls.Certificate {
@@ -84,7 +76,7 @@ type mutual struct {
 // newMutual starts one. change, which may be nil, sees the server before it starts.
 func newMutual(t testing.TB, handler http.HandlerFunc, change func(*tls.Config)) *mutual {
 	t.Helper()
-	authority := newCA(t, "Test")
+	authority := newCA("Test")
 	m := &mutual{Server: httptest.NewUnstartedServer(handler), ca: authority}
 	m.TLS = &tls.Config{
 		Certificates: []tls.Certificate{identity(t, authority, "server", nil)},
@@ -113,13 +105,13 @@ func newMutual(t testing.TB, handler http.HandlerFunc, change func(*tls.Config))
 // newGood starts one that gives certificates.
 func newGood(t testing.TB) *mutual {
 	t.Helper()
-	return newMutual(t, answering(t, 200, "answer-200.json"), nil)
+	return newMutual(t, answering(200, "answer-200.json"), nil)
 }
 
 // enroll asks for a certificate.
 func enroll(t testing.TB, c *Client) error {
 	t.Helper()
-	_, err := c.Enroll(t.Context(), goldenSecrets(t))
+	_, err := c.Enroll(t.Context(), goldenSecrets())
 	return err
 }
 
@@ -131,14 +123,12 @@ func (m *mutual) through(address string) {
 
 func (m *mutual) client(t testing.TB) *Client {
 	t.Helper()
-	c, err := New(m.cfg)
-	require.NoError(t, err)
-	return c
+	return fixture.Must(New(m.cfg))
 }
 
 // answering returns a handler that always gives the golden file.
-func answering(t testing.TB, status int, file string) http.HandlerFunc {
-	return writing(status, "application/json", string(shared(t, "wire/"+file)))
+func answering(status int, file string) http.HandlerFunc {
+	return writing(status, "application/json", string(shared("wire/"+file)))
 }
 
 func writing(status int, contentType, body string) http.HandlerFunc {
@@ -152,19 +142,15 @@ func writing(status int, contentType, body string) http.HandlerFunc {
 	}
 }
 
-func clientOf(t testing.TB, addr string, timeout time.Duration) *Client {
-	t.Helper()
-	c, err := New(Config{URL: "https://" + addr + "/v1/certificate/", CAName: "RA",
-		TLS: &tls.Config{}, Timeout: timeout})
-	require.NoError(t, err)
-	return c
+func clientOf(addr string, timeout time.Duration) *Client {
+	return fixture.Must(New(Config{URL: "https://" + addr + "/v1/certificate/", CAName: "RA",
+		TLS: &tls.Config{}, Timeout: timeout}))
 }
 
 // listen accepts one connection and gives it to serve.
 func listen(t testing.TB, serve func(net.Conn)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	l := fixture.Must(net.Listen("tcp", "127.0.0.1:0"))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -105,7 +105,7 @@ func TestEnroll_retries_what_may_pass_and_nothing_else(t *testing.T) {
 		t.Run(row.is, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, s, _ := scripted(t, usual, row.first, success)
-				_, err := c.Enroll(t.Context(), goldenSecrets(t))
+				_, err := c.Enroll(t.Context(), goldenSecrets())
 				assert.Len(t, s.at, row.tries)
 				assert.Equal(t, row.tries == 1, err != nil, "error: %v", err)
 			})
@@ -146,7 +146,7 @@ func make503(n int) []reply {
 func TestEnroll_gives_up_after_MaxElapsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s, _ := scripted(t, usual, reply{status: 503, body: `{"errorMessage":"starting"}`})
-		_, err := c.Enroll(t.Context(), goldenSecrets(t))
+		_, err := c.Enroll(t.Context(), goldenSecrets())
 		assert.Regexp(t,
 			`^giving up after \d+ tries in \dm[0-9.]+s: CertService answered 503 Service Unavailable: starting$`,
 			err.Error())
@@ -210,7 +210,7 @@ func TestEnroll_cancelled_while_waiting_ends_at_once(t *testing.T) {
 		terminated := errors.New("terminated by SIGTERM")
 		time.AfterFunc(3*time.Second, func() { cancel(terminated) })
 		began := time.Now()
-		_, err := c.Enroll(ctx, goldenSecrets(t))
+		_, err := c.Enroll(ctx, goldenSecrets())
 		assert.ErrorIs(t, err, terminated)
 		assert.EqualError(t, err,
 			"terminated by SIGTERM; before that, try 1 failed: CertService answered 503 Service Unavailable: starting")
@@ -225,7 +225,7 @@ func TestEnroll_cancelled_while_asking_returns_the_cause(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			terminated := errors.New("terminated by SIGTERM")
 			time.AfterFunc(3*time.Second, func() { cancel(terminated) })
-			_, err := c.Enroll(ctx, goldenSecrets(t))
+			_, err := c.Enroll(ctx, goldenSecrets())
 			assert.Equal(t, terminated, err)
 		})
 	}
@@ -236,7 +236,7 @@ func TestEnroll_deadline_of_the_caller_is_not_a_failed_try(t *testing.T) {
 		c, s, _ := scripted(t, &Retry{time.Second, time.Second, 0}, reply{takes: time.Hour})
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		_, err := c.Enroll(ctx, goldenSecrets(t))
+		_, err := c.Enroll(ctx, goldenSecrets())
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
 		assert.Len(t, s.at, 1)
 	})

@@ -25,6 +25,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // clean sets the environment to nothing but the given values.
@@ -199,11 +200,10 @@ func TestServe_issuesUntilItIsStopped(t *testing.T) {
 	require.NoError(t, err)
 	csr, err := x509.ParseCertificateRequest(der)
 	require.NoError(t, err)
-	client, err := cmp.New(cmp.Config{
+	client := fixture.Must(cmp.New(cmp.Config{
 		URL: "http://" + started["address"].(string), Recipient: "CN=any", Reference: "mypassword",
 		Secret: []byte("a secret of our own"),
-	})
-	require.NoError(t, err)
+	}))
 	result, err := client.Initialize(t.Context(), cmp.Request{CSR: csr, Key: key})
 	require.NoError(t, err)
 	assert.Equal(t, anchor, result.Trusted[0])
@@ -216,8 +216,7 @@ func TestServe_issuesUntilItIsStopped(t *testing.T) {
 }
 
 func TestServe_failures(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	taken := fixture.Must(net.Listen("tcp", "127.0.0.1:0"))
 	defer taken.Close()
 	log := slog.New(slog.DiscardHandler)
 	address := taken.Addr().String()
@@ -225,7 +224,7 @@ func TestServe_failures(t *testing.T) {
 		"DEVCA_ADDR cannot be used: listen tcp "+address+": bind: address already in use")
 
 	missing := filepath.Join(t.TempDir(), "missing", "root.pem")
-	err = serve(t.Context(), settings{addr: "127.0.0.1:0", caFile: missing}, log)
+	err := serve(t.Context(), settings{addr: "127.0.0.1:0", caFile: missing}, log)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	assert.ErrorContains(t, err, "writing the root for DEVCA_CA_FILE: open "+filepath.Dir(missing))
 }
@@ -240,8 +239,7 @@ func TestServe_onOtherAddresses_warnsTwice(t *testing.T) {
 }
 
 func TestRun_probe_succeedsOnceTheCAAnswers(t *testing.T) {
-	ca, err := devca.New(devca.Config{})
-	require.NoError(t, err)
+	ca := fixture.Must(devca.New(devca.Config{}))
 	server := httptest.NewServer(ca)
 	clean(t, map[string]string{"DEVCA_ADDR": server.Listener.Addr().String()})
 	code, _, stderr := execute("probe")

@@ -22,20 +22,12 @@ func TestClient_honestAnswer_isAccepted(t *testing.T) {
 		"answers by MAC":            {nil, nil},
 		"answers by MAC with SHA-1": {nil, func(_ *testPKI, c *Config) { c.Protection = ProtectionPBMSHA1 }},
 		"signed answers to MAC":     {signed, anchored},
-		"signed answers to PBMAC1": {signed, func(p *testPKI, c *Config) {
-			anchored(p,
-				c)
-			c.Protection = ProtectionPBMAC1
-		}},
-		"signed answers to signature": {signed, func(p *testPKI, c *Config) {
-			anchored(p, c)
-			signing(p, c)
-			c.Secret = nil
-		}},
-		"recipient written in reverse": {signed, func(p *testPKI, c *Config) {
-			anchored(p, c)
-			c.Recipient = "C=SE, O=Example, CN=Test CA"
-		}},
+		"signed answers to PBMAC1": {signed,
+			func(p *testPKI, c *Config) { anchored(p, c); c.Protection = ProtectionPBMAC1 }},
+		"signed answers to signature": {signed,
+			func(p *testPKI, c *Config) { anchored(p, c); signing(p, c); c.Secret = nil }},
+		"recipient written in reverse": {signed,
+			func(p *testPKI, c *Config) { anchored(p, c); c.Recipient = "C=SE, O=Example, CN=Test CA" }},
 		"the CA itself is the anchor": {signed, anchoredIn(p.ca.cert)},
 		"answers signed by an anchor of other name": {signed, func(p *testPKI, c *Config) {
 			c.TrustAnchors, c.Recipient, c.IssuerDN = []*x509.Certificate{p.ca.cert}, "CN=RA", testRecipient
@@ -71,7 +63,7 @@ func TestClient_request_isAsTheProfileWants(t *testing.T) {
 	ir, conf := got.requests[0], got.requests[1]
 	assert.Equal(t, PVNO2, ir.Header.PVNO)
 	assert.Equal(t, DirectoryName(p.csr.RawSubject), ir.Header.Sender)
-	assert.Equal(t, DirectoryName(dn(t, testRecipient)), ir.Header.Recipient)
+	assert.Equal(t, DirectoryName(dn(testRecipient)), ir.Header.Recipient)
 	assert.Equal(t, testNow, ir.Header.MessageTime)
 	assert.Equal(t, []byte("reference"), ir.Header.SenderKID)
 	assert.Len(t, ir.Header.TransactionID, 16)
@@ -87,7 +79,7 @@ func TestClient_request_isAsTheProfileWants(t *testing.T) {
 	assert.NoError(t, request.VerifyPOPO())
 	template := request.CertReq.CertTemplate
 	assert.Zero(t, request.CertReq.CertReqID)
-	assert.Equal(t, dn(t, testRecipient), template.Issuer)
+	assert.Equal(t, dn(testRecipient), template.Issuer)
 	assert.Equal(t, p.csr.RawSubject, template.Subject)
 	assert.Equal(t, p.csr.RawSubjectPublicKeyInfo, template.PublicKey)
 	assert.Empty(t, request.CertReq.Controls)
@@ -102,7 +94,7 @@ func TestClient_request_isAsTheProfileWants(t *testing.T) {
 
 // certificateWith reads extensions as x509 does.
 func certificateWith(t *testing.T, extensions []pkix.Extension) *x509.Certificate {
-	key := newKey(t)
+	key := newKey()
 	return issue(t, "CN=any", key.Public(), nil, key, func(c *x509.Certificate) {
 		c.KeyUsage, c.ExtraExtensions = 0, extensions
 	})
@@ -125,7 +117,7 @@ func TestClient_usagesInCSR_areHonoured(t *testing.T) {
 	usage := pkix.Extension{Id: pki.OIDKeyUsage, Critical: true, Value: []byte{3, 2, 7, 0x80}}
 	isCA := pkix.Extension{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}
 
-	extensions := templateExtensions(newCSR(t, newKey(t), usage, emailOnly, isCA))
+	extensions := templateExtensions(newCSR(t, newKey(), usage, emailOnly, isCA))
 
 	require.Len(t, extensions, 3, "basicConstraints is not passed on")
 	assert.Equal(t, []pkix.Extension{usage, emailOnly}, extensions[:2])
@@ -160,7 +152,7 @@ func TestClient_SenderReference_isTheSenderUnderAMAC(t *testing.T) {
 		got := p.send(t, kind, byReference)
 		require.NoError(t, got.err)
 		for _, request := range got.requests {
-			assert.Equal(t, DirectoryName(dn(t, want)), request.Header.Sender)
+			assert.Equal(t, DirectoryName(dn(want)), request.Header.Sender)
 		}
 		template := got.requests[0].Body.Content.(CertReqMessages)[0].CertReq.CertTemplate
 		assert.Equal(t, p.csr.RawSubject, template.Subject)
@@ -174,17 +166,15 @@ func TestClient_requestThatCannotBeMade_isNotSent(t *testing.T) {
 	p := newPKI(t)
 	r := &responder{t: t, testPKI: p}
 	c, _ := testClient(t, r, nil)
-	other := newKey(t)
+	other := newKey()
 	for want, row := range map[string]struct {
 		request Request
 		old     Signer
 	}{
-		"key does not belong to the certificate signing request": {Request{p.csr, other},
-			p.old.signer()},
-		"request lacks its key": {Request{CSR: p.csr}, p.old.signer()},
-		"certificate signing request is missing or was not parsed": {Request{Key: p.key},
-			p.old.signer()},
-		"signer lacks its key or its certificate": {p.request(), Signer{}},
+		"key does not belong to the certificate signing request":   {Request{p.csr, other}, p.old.signer()},
+		"request lacks its key":                                    {Request{CSR: p.csr}, p.old.signer()},
+		"certificate signing request is missing or was not parsed": {Request{Key: p.key}, p.old.signer()},
+		"signer lacks its key or its certificate":                  {p.request(), Signer{}},
 		`key of the signer does not belong to its certificate "O=Example,CN=leaf"`: {p.request(),
 			Signer{Key: other, Certificate: p.old.cert}},
 	} {

@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
 
@@ -43,20 +44,12 @@ type identity struct {
 
 func (i *identity) signer() Signer { return Signer{Key: i.key, Certificate: i.cert} }
 
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return key
+func newKey() *ecdsa.PrivateKey {
+	return fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 }
 
 // dn returns a name as the client's side writes it.
-func dn(t testing.TB, text string) []byte {
-	t.Helper()
-	der, err := ParseDN(text)
-	require.NoError(t, err)
-	return der
-}
+func dn(text string) []byte { return fixture.Must(ParseDN(text)) }
 
 // change changes a certificate before it is signed.
 type change = func(*x509.Certificate)
@@ -67,7 +60,7 @@ func issue(t testing.TB, subject string, public crypto.PublicKey, signer *identi
 	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		RawSubject:   dn(t, subject),
+		RawSubject:   dn(subject),
 		NotBefore:    testNow.Add(-time.Hour),
 		NotAfter:     testNow.Add(24 * time.Hour),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
@@ -79,11 +72,8 @@ func issue(t testing.TB, subject string, public crypto.PublicKey, signer *identi
 	if signer != nil {
 		parent, key = signer.cert, signer.key
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
-	require.NoError(t, err)
-	cert, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
-	return cert
+	der := fixture.Must(x509.CreateCertificate(rand.Reader, template, parent, public, key))
+	return fixture.Must(x509.ParseCertificate(der))
 }
 
 func asCA(c *x509.Certificate) {
@@ -93,7 +83,7 @@ func asCA(c *x509.Certificate) {
 
 func newIdentity(t testing.TB, subject string, signer *identity, change change) *identity {
 	t.Helper()
-	key := newKey(t)
+	key := newKey()
 	return &identity{key, issue(t, subject, key.Public(), signer, key, change)}
 }
 
@@ -107,7 +97,7 @@ type testPKI struct {
 
 func newPKI(t testing.TB) *testPKI {
 	t.Helper()
-	p := &testPKI{root: newIdentity(t, "CN=Test Root", nil, asCA), key: newKey(t)}
+	p := &testPKI{root: newIdentity(t, "CN=Test Root", nil, asCA), key: newKey()}
 	p.ca = newIdentity(t, testRecipient, p.root, asCA)
 	p.old = newIdentity(t, "CN=leaf,O=Example", p.ca, nil)
 	p.csr = newCSR(t, p.key)
@@ -117,13 +107,11 @@ func newPKI(t testing.TB) *testPKI {
 func newCSR(t testing.TB, key crypto.Signer, extensions ...pkix.Extension) *x509.CertificateRequest {
 	t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		RawSubject: dn(t, "CN=leaf,O=Example"), DNSNames: []string{"leaf.example"},
+		RawSubject: dn("CN=leaf,O=Example"), DNSNames: []string{"leaf.example"},
 		IPAddresses: []net.IP{{10, 0, 0, 1}}, ExtraExtensions: extensions,
 	}, key)
 	require.NoError(t, err)
-	csr, err := x509.ParseCertificateRequest(der)
-	require.NoError(t, err)
-	return csr
+	return fixture.Must(x509.ParseCertificateRequest(der))
 }
 
 func (p *testPKI) request() Request { return Request{CSR: p.csr, Key: p.key} }
@@ -228,8 +216,7 @@ func (r *responder) keys() *MACKeys {
 }
 
 func protectMAC(t testing.TB, m *PKIMessage, protection Protection, secret string) {
-	mac, err := NewMAC(protection)
-	require.NoError(t, err)
+	mac := fixture.Must(NewMAC(protection))
 	require.NoError(t, NewMACKeys([]byte(secret)).Protect(m, mac))
 }
 
@@ -429,8 +416,7 @@ func testClient(t testing.TB, handler http.Handler, change func(*Config)) (*Clie
 	if change != nil {
 		change(&cfg)
 	}
-	c, err := New(cfg)
-	require.NoError(t, err)
+	c := fixture.Must(New(cfg))
 	return c, &log
 }
 

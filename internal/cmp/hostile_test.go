@@ -107,7 +107,7 @@ func TestHostile_binding(t *testing.T) {
 }
 
 func TestHostile_signatureUnderAlgorithmOfMAC(t *testing.T) {
-	relabelled := afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg = pbmWith(t, nil) })
+	relabelled := afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg = pbmWith(nil) })
 	assert.ErrorContains(t, newPKI(t).initialize(t, anchored, signed, relabelled).err, "checking MAC of the CMP answer")
 }
 
@@ -130,14 +130,13 @@ func TestHostile_answerReplayed(t *testing.T) {
 }
 
 // pbmWith encodes PBM parameters that need not make sense.
-func pbmWith(t *testing.T, change func(*pbmParameters)) *AlgorithmIdentifier {
+func pbmWith(change func(*pbmParameters)) *AlgorithmIdentifier {
 	p := &pbmParameters{make([]byte, saltSize), hashIdentifier(crypto.SHA256),
 		hmacIdentifier(crypto.SHA256), big.NewInt(1000)}
 	if change != nil {
 		change(p)
 	}
-	parameters, err := encode(p.code)
-	require.NoError(t, err)
+	parameters := fixture.Must(encode(p.code))
 	return &AlgorithmIdentifier{Algorithm: oidPasswordBasedMAC, Parameters: parameters}
 }
 
@@ -148,7 +147,7 @@ func TestHostile_MAC(t *testing.T) {
 		}
 	}
 	parameters := func(change func(*pbmParameters)) bend {
-		return afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg = pbmWith(t, change) })
+		return afterwards(func(m *PKIMessage) { m.Header.ProtectionAlg = pbmWith(change) })
 	}
 	iterations := func(n int64) bend { return parameters(func(p *pbmParameters) { p.iterations = big.NewInt(n) }) }
 	unknown := AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 3}}
@@ -225,9 +224,7 @@ func TestHostile_signature(t *testing.T) {
 			m.Body.Content.(*CertRepMessage).CAPubs = nil
 		})},
 		{"and sent with a sender that is not a DN", anchored,
-			bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) {
-				h.Sender = GeneralName{0x82, 1, 'x'}
-			}))},
+			bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) { h.Sender = GeneralName{0x82, 1, 'x'} }))},
 		{"with SHA-1", anchored, algorithm(nil, 1, 2, 840, 10045, 4, 1)},
 		{"with SHA-1, even with lax trust", laxly, algorithm(derNull, 1, 2, 840, 113549, 1, 1, 5)},
 		{"with SHA3-256", anchored, algorithm(nil, 2, 16, 840, 1, 101, 3, 4, 3, 10)},
@@ -307,7 +304,7 @@ func TestHostile_certificate(t *testing.T) {
 	p := newPKI(t)
 	leaf := func(name string, change change) hostile { return hostile{name, nil, with(p.leaf(t, change))} }
 	named := func(name, subject string) hostile {
-		return leaf(name, func(c *x509.Certificate) { c.RawSubject = dn(t, subject) })
+		return leaf(name, func(c *x509.Certificate) { c.RawSubject = dn(subject) })
 	}
 	dnsNames := func(name string, names ...string) hostile {
 		return leaf(name, func(c *x509.Certificate) { c.DNSNames = names })
@@ -331,10 +328,9 @@ func TestHostile_certificate(t *testing.T) {
 	underLargeRoot := bent(with(p.leafBy(t, largeRoot, nil), largeRoot.cert), onlyCAPubs(largeRoot.cert))
 	unknown := newIdentity(t, "CN=Unknown Root", nil, asCA)
 	byUnknown := &identity{p.ca.key, issue(t, testRecipient, p.ca.key.Public(), unknown, nil, asCA)}
-	old, err := fixture.Version1(byUnknown.cert, unknown.key)
-	require.NoError(t, err)
+	old := fixture.Must(fixture.Version1(byUnknown.cert, unknown.key))
 	rows := []hostile{
-		{"for another key", nil, with(issue(t, "CN=leaf,O=Example", newKey(t).Public(), p.ca, nil, nil))},
+		{"for another key", nil, with(issue(t, "CN=leaf,O=Example", newKey().Public(), p.ca, nil, nil))},
 		named("with another subject", "CN=other,O=Example"),
 		named("with more in its subject", "CN=leaf,O=Example,OU=Admins"),
 		named("with an RDN twice", "CN=leaf,O=Example,CN=leaf"),
@@ -376,9 +372,7 @@ func TestHostile_certificate(t *testing.T) {
 		{"by an issuer with a large key, in extraCerts", anchored, with(p.leafBy(t, largeCA, nil), largeCA.cert)},
 		// Of version 1, only a signature by itself tells a root from any other certificate.
 		{"by a CA of version 1 that another signed, in caPubs", nil,
-			bent(onlyCAPubs(old), afterwards(func(m *PKIMessage) {
-				m.ExtraCerts = [][]byte{byUnknown.cert.Raw}
-			}))},
+			bent(onlyCAPubs(old), afterwards(func(m *PKIMessage) { m.ExtraCerts = [][]byte{byUnknown.cert.Raw} }))},
 	}
 	for want, oid := range map[string]asn1.ObjectIdentifier{
 		"ECDSA with SHA-1":    {1, 2, 840, 10045, 4, 1},
@@ -386,7 +380,7 @@ func TestHostile_certificate(t *testing.T) {
 		"ECDSA with SHA3-256": {2, 16, 840, 1, 101, 3, 4, 3, 10},
 		"ML-DSA-65":           {2, 16, 840, 1, 101, 3, 4, 3, 18},
 	} {
-		rows = append(rows, hostile{"signed with " + want, nil, with(&x509.Certificate{Raw: resigned(t, pinned, oid)})})
+		rows = append(rows, hostile{"signed with " + want, nil, with(&x509.Certificate{Raw: resigned(pinned, oid)})})
 	}
 	for _, got := range hostiles(t, p, rows, "ir certConf") {
 		status := got.requests[1].Body.Content.(CertConfirmContent)
@@ -412,25 +406,20 @@ func onlyCAPubs(certs ...*x509.Certificate) bend {
 }
 
 // resigned names another signature algorithm in a certificate, of which nothing can verify the signature.
-func resigned(t *testing.T, cert *x509.Certificate, algorithm asn1.ObjectIdentifier) []byte {
-	from, err := asn1.Marshal(asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2})
-	require.NoError(t, err)
-	to, err := asn1.Marshal(algorithm)
-	require.NoError(t, err)
+func resigned(cert *x509.Certificate, algorithm asn1.ObjectIdentifier) []byte {
+	from := fixture.Must(asn1.Marshal(asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}))
+	to := fixture.Must(asn1.Marshal(algorithm))
 	var parts struct {
 		TBS       asn1.RawValue
 		Algorithm asn1.RawValue
 		Signature asn1.BitString
 	}
-	_, err = asn1.Unmarshal(cert.Raw, &parts)
-	require.NoError(t, err)
+	fixture.Must(asn1.Unmarshal(cert.Raw, &parts))
 	identifier := wrap(0x30, to)
 	tbs := bytes.Replace(parts.TBS.Bytes, wrap(0x30, from), identifier, 1)
 	parts.TBS = asn1.RawValue{FullBytes: wrap(0x30, tbs)}
 	parts.Algorithm = asn1.RawValue{FullBytes: identifier}
-	der, err := asn1.Marshal(parts)
-	require.NoError(t, err)
-	return der
+	return fixture.Must(asn1.Marshal(parts))
 }
 
 func TestHostile_certificateUnreadable_allAreRejected(t *testing.T) {
@@ -482,10 +471,8 @@ func TestHostile_hugeKeysAndNames_costLittle(t *testing.T) {
 		m.Protection[1] = 1 // less than the modulus, or it would be refused for that
 		m.ExtraCerts = crowd(maxSignerCandidates, cert.Raw)
 	}))
-	compared := bent(signed, withHeader(func(_ *PKIMessage,
-		h *PKIHeader) {
-		h.Sender = DirectoryName(hugeName(t, 800_000))
-	}),
+	name := DirectoryName(hugeName(t, 800_000))
+	compared := bent(signed, withHeader(func(_ *PKIMessage, h *PKIHeader) { h.Sender = name }),
 		afterwards(func(m *PKIMessage) { m.ExtraCerts = crowd(maxElements, small.Raw) }))
 	for _, row := range []hostile{
 		{"key, anchored", anchored, verified}, {"key, without anchors", nil, verified},
@@ -535,8 +522,7 @@ func TestHostile_namesOfPeers_areBoundedInErrorsAndWarnings(t *testing.T) {
 			assert.Less(t, got.logged.Len(), 6*maxShownText)
 			assert.Contains(t, text+got.logged.String(), "…", "something was cut")
 			for _, request := range got.requests {
-				der, err := request.Marshal()
-				require.NoError(t, err)
+				der := fixture.Must(request.Marshal())
 				assert.Less(t, len(der), 6*maxShownText, "what the CA is told")
 			}
 		})

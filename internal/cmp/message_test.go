@@ -17,12 +17,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // fullHeader has every field set.
-func fullHeader(t testing.TB) PKIHeader {
-	name, err := ParseDN("CN=sender,O=Example,C=SE")
-	require.NoError(t, err)
+func fullHeader() PKIHeader {
+	name := fixture.Must(ParseDN("CN=sender,O=Example,C=SE"))
 	h := PKIHeader{
 		PVNO:          PVNO2,
 		Sender:        DirectoryName(name),
@@ -44,10 +45,8 @@ var anyCertificate = []byte{0x30, 3, 2, 1, 5}
 
 // sampleBodies has at least one body of every kind that is interpreted, with optional fields present.
 func sampleBodies(t testing.TB) []PKIBody {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	subject, err := ParseDN("CN=subject")
-	require.NoError(t, err)
+	key := fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	subject := fixture.Must(ParseDN("CN=subject"))
 	request := CertReqMsg{
 		CertReq: CertRequest{CertReqID: 0, CertTemplate: CertTemplate{
 			Version:      big.NewInt(2),
@@ -64,7 +63,7 @@ func sampleBodies(t testing.TB) []PKIBody {
 		}},
 		RegInfo: []AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{1, 2, 3}, Value: derNull}},
 	}
-	request.CertReq.CertTemplate.PublicKey = spki(t, key)
+	request.CertReq.CertTemplate.PublicKey = spki(key)
 	require.NoError(t, request.CertReq.AddOldCertID(CertID{DirectoryName(subject), big.NewInt(-7)}))
 	require.NoError(t, request.SignPOPO(key))
 	verified, withInput, encipherment := request, request, request
@@ -110,12 +109,10 @@ func sampleBodies(t testing.TB) []PKIBody {
 func TestPKIMessage_everyBody_roundTrips(t *testing.T) {
 	for _, body := range sampleBodies(t) {
 		t.Run(body.Type.String(), func(t *testing.T) {
-			m := &PKIMessage{Header: fullHeader(t), Body: body, ExtraCerts: [][]byte{anyCertificate}}
-			mac, err := NewMAC(ProtectionPBMSHA256)
-			require.NoError(t, err)
+			m := &PKIMessage{Header: fullHeader(), Body: body, ExtraCerts: [][]byte{anyCertificate}}
+			mac := fixture.Must(NewMAC(ProtectionPBMSHA256))
 			require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
-			der, err := m.Marshal()
-			require.NoError(t, err)
+			der := fixture.Must(m.Marshal())
 
 			parsed, err := ParsePKIMessage(der)
 			require.NoError(t, err)
@@ -135,7 +132,7 @@ func TestPKIMessage_everyBody_roundTrips(t *testing.T) {
 }
 
 func TestPKIMessage_bodyOfWrongType_isNotMarshalled(t *testing.T) {
-	m := &PKIMessage{Header: fullHeader(t), Body: PKIBody{BodyIP, PKIConfirmContent{}}}
+	m := &PKIMessage{Header: fullHeader(), Body: PKIBody{BodyIP, PKIConfirmContent{}}}
 
 	_, err := m.Marshal()
 
@@ -143,16 +140,14 @@ func TestPKIMessage_bodyOfWrongType_isNotMarshalled(t *testing.T) {
 }
 
 // minimalMessage is a pkiconf with the shortest header there is: it starts 30 len 30 len.
-func minimalMessage(t testing.TB) []byte {
+func minimalMessage() []byte {
 	m := &PKIMessage{Header: PKIHeader{PVNO: 2, Sender: DirectoryName(nil), Recipient: DirectoryName(nil)},
 		Body: PKIBody{BodyPKIConf, PKIConfirmContent{}}}
-	der, err := m.Marshal()
-	require.NoError(t, err)
-	return der
+	return fixture.Must(m.Marshal())
 }
 
 func TestParsePKIMessage_malformed_isRefused(t *testing.T) {
-	valid := minimalMessage(t)
+	valid := minimalMessage()
 	header, body := valid[2:15], valid[15:]
 	require.Equal(t, []byte{0x30, 0x0b, 2, 1, 2, 0xa4, 2, 0x30, 0, 0xa4, 2, 0x30, 0}, header,
 		"the rows below rely on it")
@@ -232,7 +227,7 @@ func TestDecoder_limits(t *testing.T) {
 
 // timed returns a message with a text for its messageTime.
 func timed(t *testing.T, text string) []byte {
-	parsed, err := ParsePKIMessage(minimalMessage(t))
+	parsed, err := ParsePKIMessage(minimalMessage())
 	require.NoError(t, err)
 	header := wrap(0x30, append(bytes.Clone(parsed.RawHeader[2:]), wrap(explicit(0), wrap(0x18, []byte(text)))...))
 	return wrap(0x30, append(header, parsed.RawBody...))
@@ -302,12 +297,10 @@ func TestParsePKIMessage_memory_isASmallMultipleOfTheInput(t *testing.T) {
 
 func FuzzParsePKIMessage(f *testing.F) {
 	for _, body := range sampleBodies(f) {
-		m := &PKIMessage{Header: fullHeader(f), Body: body, Protection: []byte{1}, ExtraCerts: [][]byte{anyCertificate}}
-		der, err := m.Marshal()
-		require.NoError(f, err)
-		f.Add(der)
+		m := &PKIMessage{Header: fullHeader(), Body: body, Protection: []byte{1}, ExtraCerts: [][]byte{anyCertificate}}
+		f.Add(fixture.Must(m.Marshal()))
 	}
-	f.Add(minimalMessage(f))
+	f.Add(minimalMessage())
 	for _, message := range recordedMessages(f) {
 		f.Add(message)
 	}

@@ -24,20 +24,19 @@ import (
 
 func reparse(t *testing.T, m *PKIMessage) *PKIMessage {
 	t.Helper()
-	der, err := m.Marshal()
-	require.NoError(t, err)
+	der := fixture.Must(m.Marshal())
 	parsed, err := ParsePKIMessage(der)
 	require.NoError(t, err)
 	return parsed
 }
 
-func confirmation(t *testing.T) *PKIMessage {
-	return &PKIMessage{Header: fullHeader(t), Body: PKIBody{BodyPKIConf, PKIConfirmContent{}}}
+func confirmation() *PKIMessage {
+	return &PKIMessage{Header: fullHeader(), Body: PKIBody{BodyPKIConf, PKIConfirmContent{}}}
 }
 
 // protected is a message under the secret "secret".
 func protected(t *testing.T, mac MAC) *PKIMessage {
-	m := confirmation(t)
+	m := confirmation()
 	require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
 	return reparse(t, m)
 }
@@ -45,8 +44,7 @@ func protected(t *testing.T, mac MAC) *PKIMessage {
 func TestMACKeys_Protect_everyAlgorithm_verifies(t *testing.T) {
 	macs := []MAC{}
 	for _, kind := range []Protection{ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1} {
-		mac, err := NewMAC(kind)
-		require.NoError(t, err)
+		mac := fixture.Must(NewMAC(kind))
 		macs = append(macs, mac)
 	}
 	for _, known := range hashAlgorithms[1:] { // SHA-1 is a protection of its own
@@ -111,9 +109,8 @@ func TestParseMAC_parametersOutOfBounds_areRefused(t *testing.T) {
 			"PBMAC1": newPBMAC1()} {
 			t.Run(name+", "+kind, func(t *testing.T) {
 				change(&mac)
-				identifier, err := mac.identifier()
-				require.NoError(t, err)
-				_, err = parseMAC(identifier)
+				identifier := fixture.Must(mac.identifier())
+				_, err := parseMAC(identifier)
 				checkText(t, outline(err))
 			})
 		}
@@ -145,8 +142,7 @@ func testKeys(t testing.TB) map[string]crypto.Signer {
 	require.NoError(t, err)
 	for name, curve := range map[string]elliptic.Curve{"ECDSA-P256": elliptic.P256(),
 		"ECDSA-P384": elliptic.P384(), "ECDSA-P521": elliptic.P521()} {
-		keys[name], err = ecdsa.GenerateKey(curve, rand.Reader)
-		require.NoError(t, err)
+		keys[name] = fixture.Must(ecdsa.GenerateKey(curve, rand.Reader))
 	}
 	_, keys["Ed25519"], err = ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
@@ -157,7 +153,7 @@ func TestProtectSignature_everyKey_verifies(t *testing.T) {
 	keys := testKeys(t)
 	for name, key := range keys {
 		t.Run(name, func(t *testing.T) {
-			m := confirmation(t)
+			m := confirmation()
 			require.NoError(t, ProtectSignature(m, key))
 			m = reparse(t, m)
 
@@ -177,16 +173,13 @@ func TestProtectSignature_everyKey_verifies(t *testing.T) {
 }
 
 func TestVerifySignature_PSS_verifies(t *testing.T) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	require.NoError(t, err)
+	key := fixture.Must(rsa.GenerateKey(rand.Reader, 2048))
 	for _, known := range pssAlgorithms {
 		for _, null := range []bool{true, false} {
-			parameters, err := pssParameters(known.hash, null)
-			require.NoError(t, err)
+			parameters := fixture.Must(pssParameters(known.hash, null))
 			digest := sum(known.hash, []byte("data"))
-			signature, err := rsa.SignPSS(rand.Reader, key, known.hash, digest,
-				&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
-			require.NoError(t, err)
+			signature := fixture.Must(rsa.SignPSS(rand.Reader, key, known.hash, digest,
+				&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}))
 			identifier := AlgorithmIdentifier{Algorithm: oidRSAPSS, Parameters: parameters}
 			assert.NoError(t, verifySignature(key.Public(), identifier, []byte("data"), signature))
 			assert.Error(t, verifySignature(key.Public(), identifier, []byte("other"), signature))
@@ -194,19 +187,15 @@ func TestVerifySignature_PSS_verifies(t *testing.T) {
 	}
 }
 
-func spki(t testing.TB, key crypto.Signer) []byte {
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	require.NoError(t, err)
-	return der
-}
+func spki(key crypto.Signer) []byte { return fixture.Must(x509.MarshalPKIXPublicKey(key.Public())) }
 
 func TestCertReqMsg_VerifyPOPO(t *testing.T) {
 	for name, key := range testKeys(t) {
 		t.Run(name, func(t *testing.T) {
 			request := CertReqMsg{}
-			request.CertReq.CertTemplate.PublicKey = spki(t, key)
+			request.CertReq.CertTemplate.PublicKey = spki(key)
 			require.NoError(t, request.SignPOPO(key))
-			m := reparse(t, &PKIMessage{Header: fullHeader(t), Body: PKIBody{BodyIR, CertReqMessages{request}}})
+			m := reparse(t, &PKIMessage{Header: fullHeader(), Body: PKIBody{BodyIR, CertReqMessages{request}}})
 			parsed := m.Body.Content.(CertReqMessages)[0]
 
 			assert.NoError(t, parsed.VerifyPOPO())
@@ -230,13 +219,9 @@ func TestCertReqMsg_VerifyPOPO(t *testing.T) {
 
 func FuzzParseMAC(f *testing.F) {
 	for _, kind := range []Protection{ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1} {
-		mac, err := NewMAC(kind)
-		require.NoError(f, err)
-		identifier, err := mac.identifier()
-		require.NoError(f, err)
-		der, err := encode(func(c codec) { identifier.code(c, "algorithm") })
-		require.NoError(f, err)
-		f.Add(der)
+		mac := fixture.Must(NewMAC(kind))
+		identifier := fixture.Must(mac.identifier())
+		f.Add(fixture.Must(encode(func(c codec) { identifier.code(c, "algorithm") })))
 	}
 	f.Fuzz(func(t *testing.T, der []byte) {
 		var identifier AlgorithmIdentifier
@@ -282,13 +267,10 @@ func TestParseMAC_keyDerivation_isPBKDF2ByEitherName(t *testing.T) {
 			"PBMAC1-params: key derivation 1.2.840.113549.1.5.14 is not supported, want PBKDF2"),
 	} {
 		var p pbmac1Parameters
-		identifier, err := mac.identifier()
-		require.NoError(t, err)
+		identifier := fixture.Must(mac.identifier())
 		require.NoError(t, decode(identifier.Parameters, "PBMAC1-params", p.code))
-		p.derivation.Algorithm, err = attributeType(name)
-		require.NoError(t, err)
-		parameters, err := encode(p.code)
-		require.NoError(t, err)
+		p.derivation.Algorithm = fixture.Must(attributeType(name))
+		parameters := fixture.Must(encode(p.code))
 		got, err := parsePBMAC1(parameters)
 		if want != nil {
 			assert.EqualError(t, err, want.Error())
@@ -300,13 +282,11 @@ func TestParseMAC_keyDerivation_isPBKDF2ByEitherName(t *testing.T) {
 
 // keyLength is optional; without it the key is as long as the hash of the HMAC (RFC 9481, 6.1.2).
 func TestParseMAC_PBMAC1WithoutKeyLength_takesTheHashs(t *testing.T) {
-	derivation, err := encode((&pbkdf2Parameters{salt: make([]byte, saltSize), iterations: big.NewInt(pbmac1Iterations),
-		prf: hmacIdentifier(crypto.SHA256)}).code)
-	require.NoError(t, err)
+	derivation := fixture.Must(encode((&pbkdf2Parameters{salt: make([]byte, saltSize),
+		iterations: big.NewInt(pbmac1Iterations), prf: hmacIdentifier(crypto.SHA256)}).code))
 	for hash, want := range map[crypto.Hash]int{crypto.SHA1: 20, crypto.SHA256: 32, crypto.SHA512: 64} {
 		p := pbmac1Parameters{AlgorithmIdentifier{Algorithm: oidPBKDF2, Parameters: derivation}, hmacIdentifier(hash)}
-		parameters, err := encode(p.code)
-		require.NoError(t, err)
+		parameters := fixture.Must(encode(p.code))
 
 		mac, err := parseMAC(AlgorithmIdentifier{Algorithm: oidPBMAC1, Parameters: parameters})
 
@@ -383,9 +363,8 @@ func TestMACKeys_Verify_whatItTakes_isBounded(t *testing.T) {
 
 // claiming returns a message that claims to be protected by a MAC.
 func claiming(t *testing.T, mac MAC) *PKIMessage {
-	identifier, err := mac.identifier()
-	require.NoError(t, err)
-	m := confirmation(t)
+	identifier := fixture.Must(mac.identifier())
+	m := confirmation()
 	m.Header.ProtectionAlg = &identifier
 	m.Protection = bytes.Repeat([]byte{1}, mac.Hash.Size())
 	return reparse(t, m)
@@ -439,8 +418,7 @@ func TestMACKeys_costlyKeys_areDerivedWhenTheCallerSays(t *testing.T) {
 func BenchmarkMAC_key(b *testing.B) {
 	for _, kind := range []Protection{ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1} {
 		b.Run(string(kind), func(b *testing.B) {
-			mac, err := NewMAC(kind)
-			require.NoError(b, err)
+			mac := fixture.Must(NewMAC(kind))
 			for b.Loop() {
 				_, err := mac.key([]byte(testSecret))
 				require.NoError(b, err)
@@ -451,10 +429,10 @@ func BenchmarkMAC_key(b *testing.B) {
 
 func TestVerify_oversizedKey_isRefusedThoughTheSignatureIsGood(t *testing.T) {
 	key := fixture.OversizedRSA()
-	m := confirmation(t)
+	m := confirmation()
 	require.NoError(t, ProtectSignature(m, key))
 	var request CertReqMsg
-	request.CertReq.CertTemplate.PublicKey = spki(t, key)
+	request.CertReq.CertTemplate.PublicKey = spki(key)
 	require.NoError(t, request.SignPOPO(key))
 
 	assert.EqualError(t, VerifySignature(m, key.Public()), "RSA key has 8676 bits, want at most 8192")
@@ -470,8 +448,7 @@ func TestCheckKey_boundsKindAndSize(t *testing.T) {
 		assert.NoError(t, CheckKey(key.Public()), name)
 	}
 	assert.NoError(t, CheckKey(modulus(pki.MaxRSABits)))
-	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
-	require.NoError(t, err)
+	p224 := fixture.Must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader))
 	const want = " is not supported: want RSA, ECDSA P-256, P-384 or P-521, or Ed25519"
 	assert.EqualError(t, CheckKey(modulus(pki.MaxRSABits+1)), "RSA key has 8193 bits, want at most 8192")
 	assert.EqualError(t, CheckKey(p224.Public()), "key of type ECDSA P-224"+want)

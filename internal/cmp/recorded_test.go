@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // recordings holds messages of a real CA; its README.md says what they are.
@@ -32,25 +34,21 @@ func recordedMessages(t testing.TB) map[string][]byte {
 	require.Greater(t, len(files), 80)
 	messages := map[string][]byte{}
 	for _, file := range files {
-		messages[strings.TrimSuffix(filepath.Base(file), ".der")] = readRecorded(t, filepath.Base(file))
+		messages[strings.TrimSuffix(filepath.Base(file), ".der")] = readRecorded(filepath.Base(file))
 	}
 	return messages
 }
 
-func readRecorded(t testing.TB, name string) []byte {
-	t.Helper()
-	content, err := os.ReadFile(filepath.Join(recordings, name))
-	require.NoError(t, err)
-	return content
+func readRecorded(name string) []byte {
+	return fixture.Must(os.ReadFile(filepath.Join(recordings, name)))
 }
 
 func recordedAnchors(t testing.TB) (anchors []*x509.Certificate) {
 	t.Helper()
 	for _, name := range []string{"compose-ca.pem", "compose-ca-2.pem", "management-ca.pem"} {
-		block, _ := pem.Decode(readRecorded(t, name))
+		block, _ := pem.Decode(readRecorded(name))
 		require.NotNil(t, block)
-		anchor, err := x509.ParseCertificate(block.Bytes)
-		require.NoError(t, err)
+		anchor := fixture.Must(x509.ParseCertificate(block.Bytes))
 		anchors = append(anchors, anchor)
 	}
 	return anchors
@@ -153,9 +151,9 @@ func TestRecorded_answers_areAcceptedAsTheyCame(t *testing.T) {
 // replay has a client take a recorded answer to a recorded request, in the transaction of the two.
 func replay(t *testing.T, name string) (*x509.Certificate, error) {
 	t.Helper()
-	request, err := ParsePKIMessage(readRecorded(t, name+".request.der"))
+	request, err := ParsePKIMessage(readRecorded(name + ".request.der"))
 	require.NoError(t, err)
-	answer, err := ParsePKIMessage(readRecorded(t, name+".response.der"))
+	answer, err := ParsePKIMessage(readRecorded(name + ".response.der"))
 	require.NoError(t, err)
 	c, _ := testClient(t, http.NotFoundHandler(), func(c *Config) {
 		c.TrustAnchors, c.Secret = recordedAnchors(t), []byte(secretCmpRA)

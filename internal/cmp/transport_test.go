@@ -18,6 +18,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // over sends a CMP message over a real connection to a handler.
@@ -86,7 +88,7 @@ func TestHostile_HTTP(t *testing.T) {
 		"cut off by the connection": {answer(200, MediaType, "0", "Content-Length", "100"), 0},
 		// What a CA says on an error page is what its operator needs.
 		"error page of EJBCA": {answer(404, "text/html;charset=UTF-8",
-			string(readRecorded(t, "unknown-alias.response.html"))), 0},
+			string(readRecorded("unknown-alias.response.html"))), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := over(t, row.handler, nil)
@@ -189,8 +191,7 @@ func TestClient_mediaType_mayHaveCaseAndParameters(t *testing.T) {
 
 // serveRaw has serve handle each TCP connection, of which it gets the number, counted from 1.
 func serveRaw(t *testing.T, serve func(number int32, connection net.Conn)) (url string, connections *atomic.Int32) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	listener := fixture.Must(net.Listen("tcp", "127.0.0.1:0"))
 	t.Cleanup(func() { _ = listener.Close() })
 	connections = &atomic.Int32{}
 	go func() {

@@ -31,7 +31,7 @@ func TestClient_unusualAnswer_isAccepted(t *testing.T) {
 		bend   bend
 	}{
 		"subject in reverse": {nil,
-			leaf(func(c *x509.Certificate) { c.RawSubject = dn(t, "O=Example,CN=leaf") })},
+			leaf(func(c *x509.Certificate) { c.RawSubject = dn("O=Example,CN=leaf") })},
 		"names in other case": {nil, leaf(func(c *x509.Certificate) { c.DNSNames = []string{"LEAF.example"} })},
 		"valid from in two minutes": {nil,
 			leaf(func(c *x509.Certificate) { c.NotBefore = testNow.Add(2 * time.Minute) })},
@@ -46,7 +46,7 @@ func TestClient_unusualAnswer_isAccepted(t *testing.T) {
 			rep.CAPubs = append(rep.CAPubs, rep.Response[0].CertifiedKeyPair.Certificate)
 		})},
 		"an extra certificate that cannot be read": {anchored, bent(signed, afterwards(func(m *PKIMessage) {
-			m.ExtraCerts = append([][]byte{readCertificateFile(t, "negative-serial")}, m.ExtraCerts...)
+			m.ExtraCerts = append([][]byte{readCertificateFile("negative-serial")}, m.ExtraCerts...)
 		}))},
 		"a stranger in caPubs of a signed answer, for which nothing vouches": {anchored,
 			bent(signed, withCAPubs(impostor.cert))},
@@ -65,7 +65,7 @@ func TestClient_unusualAnswer_isAccepted(t *testing.T) {
 		// EJBCA sends pkiConf without extraCerts, echoes the client's senderKID, and gives names back in reverse.
 		"the manners of EJBCA": {anchored, bent(signed, withHeader(func(request *PKIMessage, h *PKIHeader) {
 			h.SenderKID = request.Header.SenderKID
-			h.Sender = DirectoryName(dn(t, "C=SE,O=Example,CN=Test CA"))
+			h.Sender = DirectoryName(dn("C=SE,O=Example,CN=Test CA"))
 		}), afterwards(noExtraCerts, BodyCertConf))},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -79,9 +79,8 @@ func TestClient_unusualAnswer_isAccepted(t *testing.T) {
 	}
 }
 
-func readCertificateFile(t *testing.T, name string) []byte {
-	text, err := os.ReadFile("../../test/testdata/certificates/" + name + ".pem")
-	require.NoError(t, err)
+func readCertificateFile(name string) []byte {
+	text := fixture.Must(os.ReadFile("../../test/testdata/certificates/" + name + ".pem"))
 	block, _ := pem.Decode(text)
 	return block.Bytes
 }
@@ -110,8 +109,7 @@ func TestClient_caPubsUnderMAC_areTrusted(t *testing.T) {
 // Version 1 has no extension to say that a certificate is a CA's; old roots are still of it.
 func TestClient_rootOfVersion1InCAPubs_isAnAnchor(t *testing.T) {
 	p := newPKI(t)
-	old, err := fixture.Version1(p.root.cert, p.root.key)
-	require.NoError(t, err)
+	old := fixture.Must(fixture.Version1(p.root.cert, p.root.key))
 	p.root.cert = old
 	got := p.initialize(t, nil)
 
@@ -123,7 +121,7 @@ func TestClient_rootOfVersion1InCAPubs_isAnAnchor(t *testing.T) {
 func TestClient_rootInCAPubsThatCanVerifyNothing_isHandedOn(t *testing.T) {
 	p := newPKI(t)
 	for _, name := range []string{"negative-serial", "brainpool", "ed448", "ecacc"} {
-		der := readCertificateFile(t, name)
+		der := readCertificateFile(name)
 		caPubs := withRep(func(rep *CertRepMessage) { rep.CAPubs = append(rep.CAPubs, der, p.root.cert.Raw) })
 		got := p.initialize(t, anchored, signed, caPubs)
 		require.NoError(t, got.err, name)
@@ -151,7 +149,7 @@ func TestClient_issuerWithNameConstraints(t *testing.T) {
 		return with(p.leafBy(t, limited, nil), limited.cert), limited
 	}
 	for name, base := range map[string][]byte{
-		"on the leaf's directory name":    DirectoryName(dn(t, "CN=leaf")),
+		"on the leaf's directory name":    DirectoryName(dn("CN=leaf")),
 		"on a kind that the leaf has not": upn,
 		"on the leaf's host name":         {0x82, 7, 'e', 'x', 'a', 'm', 'p', 'l', 'e'},
 	} {
@@ -160,7 +158,7 @@ func TestClient_issuerWithNameConstraints(t *testing.T) {
 		require.NoError(t, got.err, name)
 		assert.Equal(t, limited.cert.Raw, got.Chain[1].Raw)
 	}
-	bend, _ := by(DirectoryName(dn(t, "C=SE")))
+	bend, _ := by(DirectoryName(dn("C=SE")))
 	hostiles(t, p, []hostile{{"on another directory name", anchored, bend}}, "ir certConf")
 }
 
@@ -283,11 +281,8 @@ func TestClient_certificateImplicitlyConfirmedAndRefused_isGivenBack(t *testing.
 		"after an update also under the secret": {BodyKUR, implicitly, with(refused), "kur rr",
 			"the CA revoked a certificate"},
 		"not ours to revoke, as the key is not": {BodyIR, implicitly, with(p.old.cert), "ir", stays},
-		"in an answer that is not to be trusted": {BodyIR, func(p *testPKI,
-			c *Config) {
-			implicitly(p, c)
-			laxly(p, c)
-		}, bent(signed, with(expired)), "ir", stays},
+		"in an answer that is not to be trusted": {BodyIR,
+			func(p *testPKI, c *Config) { implicitly(p, c); laxly(p, c) }, bent(signed, with(expired)), "ir", stays},
 		"confirmed explicitly, so it is rejected": {BodyIR, nil, with(refused), "ir certConf", ""},
 		"the reason is kept when it stays": {BodyIR, implicitly, bent(with(refused),
 			answering(refusal("not an authorized administrator", FailNotAuthorized), BodyRR)), "ir rr", stays},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestParseFaults(t *testing.T) {
@@ -42,15 +43,13 @@ func TestParseFaults_wrongWords_areAllReported(t *testing.T) {
 }
 
 // faulty makes a CA with the faults that a text names.
-func faulty(t *testing.T, text string) *devca.CA {
-	t.Helper()
-	faults, err := devca.ParseFaults(text)
-	require.NoError(t, err)
-	return newCA(t, devca.Config{Faults: faults})
+func faulty(text string) *devca.CA {
+	faults := fixture.Must(devca.ParseFaults(text))
+	return newCA(devca.Config{Faults: faults})
 }
 
 func TestFault_explicitConfirm_waitsForCertConf(t *testing.T) {
-	ca := faulty(t, "explicit-confirm")
+	ca := faulty("explicit-confirm")
 	m := ir(t)
 	m.Header.AddImplicitConfirm()
 
@@ -63,7 +62,7 @@ func TestFault_explicitConfirm_waitsForCertConf(t *testing.T) {
 
 func TestFault_waiting(t *testing.T) {
 	for _, implicit := range []bool{false, true} {
-		ca := faulty(t, "waiting:2")
+		ca := faulty("waiting:2")
 		m := ir(t)
 		if implicit {
 			m.Header.AddImplicitConfirm()
@@ -88,7 +87,7 @@ func TestFault_waiting(t *testing.T) {
 }
 
 func TestFault_waiting_holdsPollsToTheirTransaction(t *testing.T) {
-	ca := faulty(t, "waiting")
+	ca := faulty("waiting")
 	answer := ask(t, ca, ir(t))
 	assert.Equal(t, "error rejection badRequest: certConf is not what the transaction waits for",
 		outcome(ask(t, ca, confirming(answer))))
@@ -102,17 +101,17 @@ func TestFault_waiting_holdsPollsToTheirTransaction(t *testing.T) {
 }
 
 func TestFault_rejection(t *testing.T) {
-	ca := faulty(t, "rejection:badCertTemplate")
+	ca := faulty("rejection:badCertTemplate")
 	assert.Equal(t, "ip rejection badCertTemplate: this rejection was ordered as a fault", outcome(ask(t, ca, ir(t))))
 	rr := message(cmp.BodyRR, cmp.RevReqContent{{}})
 	assert.Equal(t, "rp rejection badCertTemplate: this rejection was ordered as a fault", outcome(ask(t, ca, rr)))
 	assert.Equal(t, "ip rejection: this rejection was ordered as a fault",
-		outcome(ask(t, faulty(t, "rejection"), ir(t))))
+		outcome(ask(t, faulty("rejection"), ir(t))))
 }
 
 func TestFault_unprotectedError(t *testing.T) {
 	for _, response := range []devca.ResponseProtection{devca.RespondMAC, devca.RespondSignature} {
-		ca := newCA(t, devca.Config{ResponseProtection: response, Faults: devca.Faults{Unprotected: true}})
+		ca := newCA(devca.Config{ResponseProtection: response, Faults: devca.Faults{Unprotected: true}})
 		answer := ask(t, ca, ir(t))
 		assert.Equal(t, "error rejection systemFailure: this error was ordered as a fault", outcome(answer))
 		assert.Nil(t, answer.Protection)
@@ -122,7 +121,7 @@ func TestFault_unprotectedError(t *testing.T) {
 
 func TestFault_wrongNonce(t *testing.T) {
 	m := withMAC(t, ir(t))
-	answer := send(t, faulty(t, "wrong-nonce"), m)
+	answer := send(t, faulty("wrong-nonce"), m)
 	granted(t, answer)
 	assert.Len(t, answer.Header.RecipNonce, cmp.NonceSize)
 	assert.NotEqual(t, m.Header.SenderNonce, answer.Header.RecipNonce)
@@ -131,19 +130,19 @@ func TestFault_wrongNonce(t *testing.T) {
 }
 
 func TestFault_wrongKey(t *testing.T) {
-	ca := faulty(t, "wrong-key")
+	ca := faulty("wrong-key")
 	certificate := granted(t, ask(t, ca, ir(t)))
 	assert.Equal(t, ca.Issuing().PublicKey, certificate.PublicKey)
 }
 
 func TestFault_expired(t *testing.T) {
-	certificate := granted(t, ask(t, faulty(t, "expired"), ir(t)))
+	certificate := granted(t, ask(t, faulty("expired"), ir(t)))
 	assert.Less(t, certificate.NotAfter, time.Now())
 	assert.Less(t, certificate.NotBefore, certificate.NotAfter)
 }
 
 func TestFault_slow(t *testing.T) {
-	ca := faulty(t, "slow:2s")
+	ca := faulty("slow:2s")
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
 		require.Equal(t, http.StatusBadRequest, post(ca, "/", cmp.MediaType, nil).Code)
@@ -153,9 +152,8 @@ func TestFault_slow(t *testing.T) {
 
 func TestFault_drop(t *testing.T) {
 	ca, url := start(t, devca.Config{Faults: devca.Faults{Drop: true}})
-	der, err := withMAC(t, ir(t)).Marshal()
-	require.NoError(t, err)
-	_, err = http.Post(url, cmp.MediaType, bytes.NewReader(der))
+	der := fixture.Must(withMAC(t, ir(t)).Marshal())
+	_, err := http.Post(url, cmp.MediaType, bytes.NewReader(der))
 	assert.ErrorIs(t, err, io.EOF)
 	assert.Zero(t, ca.Stats().Requests)
 }
@@ -163,9 +161,8 @@ func TestFault_drop(t *testing.T) {
 func TestFault_drop_ofOneKind_losesTheAnswerOnly(t *testing.T) {
 	ca, url := start(t, devca.Config{Faults: devca.Faults{DropBodies: []cmp.BodyType{cmp.BodyCertConf}}})
 	answer := ask(t, ca, ir(t))
-	der, err := withMAC(t, confirming(answer, confirmation(t, answer))).Marshal()
-	require.NoError(t, err)
-	_, err = http.Post(url, cmp.MediaType, bytes.NewReader(der))
+	der := fixture.Must(withMAC(t, confirming(answer, confirmation(t, answer))).Marshal())
+	_, err := http.Post(url, cmp.MediaType, bytes.NewReader(der))
 	assert.ErrorIs(t, err, io.EOF)
 	assert.EqualValues(t, 1, ca.Stats().Confirmed)
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
 
@@ -28,28 +29,18 @@ func (c *clock) now() time.Time { return c.at }
 
 func newClock() *clock { return &clock{time.Now().Truncate(time.Second)} }
 
-func newCA(t testing.TB, config devca.Config) *devca.CA {
-	t.Helper()
-	ca, err := devca.New(config)
-	require.NoError(t, err)
-	return ca
-}
+func newCA(config devca.Config) *devca.CA { return fixture.Must(devca.New(config)) }
 
 // start makes a CA and serves it on a loopback port.
 func start(t testing.TB, config devca.Config) (*devca.CA, string) {
 	t.Helper()
-	ca := newCA(t, config)
+	ca := newCA(config)
 	server := httptest.NewServer(ca)
 	t.Cleanup(server.Close)
 	return ca, server.URL
 }
 
-func newKey(t testing.TB) crypto.Signer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return key
-}
+func newKey() crypto.Signer { return fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) }
 
 // leaf is the name that is asked for.
 const leaf = "leaf.example.org"
@@ -61,9 +52,7 @@ func csr(t testing.TB, key crypto.Signer) *x509.CertificateRequest {
 		DNSNames: []string{leaf, "alias.example.org"},
 	}, key)
 	require.NoError(t, err)
-	parsed, err := x509.ParseCertificateRequest(der)
-	require.NoError(t, err)
-	return parsed
+	return fixture.Must(x509.ParseCertificateRequest(der))
 }
 
 // template makes a CertReqMsg without its proof of possession.
@@ -99,7 +88,7 @@ func message(kind cmp.BodyType, content cmp.BodyContent) *cmp.PKIMessage {
 }
 
 // ir makes a message with a request for a certificate.
-func ir(t testing.TB) *cmp.PKIMessage { return crmf(t, cmp.BodyIR, newKey(t), nil) }
+func ir(t testing.TB) *cmp.PKIMessage { return crmf(t, cmp.BodyIR, newKey(), nil) }
 
 func p10cr(der []byte) *cmp.PKIMessage { return message(cmp.BodyP10CR, cmp.CertificationRequest(der)) }
 
@@ -131,8 +120,7 @@ func withMAC(t testing.TB, m *cmp.PKIMessage) *cmp.PKIMessage {
 
 func withSecret(t testing.TB, m *cmp.PKIMessage, protection cmp.Protection, secret string) *cmp.PKIMessage {
 	t.Helper()
-	mac, err := cmp.NewMAC(protection)
-	require.NoError(t, err)
+	mac := fixture.Must(cmp.NewMAC(protection))
 	require.NoError(t, cmp.NewMACKeys([]byte(secret)).Protect(m, mac))
 	return m
 }
@@ -154,8 +142,7 @@ func withSignature(t testing.TB, m *cmp.PKIMessage, signer *cmp.Signer) *cmp.PKI
 // send posts a message to the handler and returns the answer.
 func send(t testing.TB, ca http.Handler, m *cmp.PKIMessage) *cmp.PKIMessage {
 	t.Helper()
-	der, err := m.Marshal()
-	require.NoError(t, err)
+	der := fixture.Must(m.Marshal())
 	recorder := post(ca, "/", cmp.MediaType, der)
 	require.Equal(t, http.StatusOK, recorder.Code)
 	answer, err := cmp.ParsePKIMessage(recorder.Body.Bytes())
@@ -178,9 +165,7 @@ func granted(t testing.TB, answer *cmp.PKIMessage) *x509.Certificate {
 	require.True(t, ok, "answered with %s: %s", answer.Body.Type, outcome(answer))
 	require.Len(t, content.Response, 1)
 	require.NotNil(t, content.Response[0].CertifiedKeyPair, outcome(answer))
-	certificate, err := x509.ParseCertificate(content.Response[0].CertifiedKeyPair.Certificate)
-	require.NoError(t, err)
-	return certificate
+	return fixture.Must(x509.ParseCertificate(content.Response[0].CertifiedKeyPair.Certificate))
 }
 
 // outcome writes an answer's kind, status, failInfo and text in one line.
@@ -209,7 +194,7 @@ func outcome(answer *cmp.PKIMessage) string {
 // enrolled gets a certificate and its key.
 func enrolled(t testing.TB, ca *devca.CA) *cmp.Signer {
 	t.Helper()
-	key := newKey(t)
+	key := newKey()
 	m := crmf(t, cmp.BodyIR, key, nil)
 	m.Header.AddImplicitConfirm()
 	return &cmp.Signer{Key: key, Certificate: granted(t, ask(t, ca, m))}

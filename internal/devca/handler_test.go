@@ -13,16 +13,16 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestCA_paths(t *testing.T) {
-	ca := newCA(t, devca.Config{})
+	ca := newCA(devca.Config{})
 	for _, path := range []string{"/", "/pkix", "/pkix/", "/.well-known/cmp", "/.well-known/cmp/",
 		"/.well-known/cmp/initialization", "/.well-known/cmp/keyupdate", "/.well-known/cmp/p/name",
 		"/.well-known/cmp/p/name/pkcs10/",
 		"/ejbca/publicweb/cmp/any"} {
-		der, err := withMAC(t, ir(t)).Marshal()
-		require.NoError(t, err)
+		der := fixture.Must(withMAC(t, ir(t)).Marshal())
 		recorder := post(ca, path, "Application/PKIXCMP; charset=utf-8", der)
 		assert.Equal(t, http.StatusOK, recorder.Code, path)
 		assert.Equal(t, "application/pkixcmp", recorder.Header().Get("Content-Type"))
@@ -39,7 +39,7 @@ func TestCA_paths(t *testing.T) {
 }
 
 func TestCA_whatIsNoCMPRequest_isRefusedByHTTP(t *testing.T) {
-	ca := newCA(t, devca.Config{})
+	ca := newCA(devca.Config{})
 	recorder := httptest.NewRecorder()
 	ca.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
 	assert.Equal(t, http.StatusMethodNotAllowed, recorder.Code)
@@ -54,7 +54,7 @@ func TestCA_whatIsNoCMPRequest_isRefusedByHTTP(t *testing.T) {
 func TestCA_unreadableMessage_isAnsweredWithAnError(t *testing.T) {
 	for protection, isProtected := range map[devca.ResponseProtection]bool{devca.RespondMAC: false,
 		devca.RespondSignature: true} {
-		ca := newCA(t, devca.Config{ResponseProtection: protection})
+		ca := newCA(devca.Config{ResponseProtection: protection})
 		recorder := post(ca, "/", cmp.MediaType, []byte("hello"))
 		assert.Equal(t, http.StatusBadRequest, recorder.Code)
 		answer, err := cmp.ParsePKIMessage(recorder.Body.Bytes())
@@ -79,7 +79,7 @@ func TestNew_unusableConfig_isRefused(t *testing.T) {
 }
 
 func TestNew_makesOtherKeysUnderTheSameNames(t *testing.T) {
-	one, two := newCA(t, devca.Config{}), newCA(t, devca.Config{})
+	one, two := newCA(devca.Config{}), newCA(devca.Config{})
 	assert.Equal(t, one.Root().RawSubject, two.Root().RawSubject)
 	assert.NotEqual(t, one.Root().PublicKey, two.Root().PublicKey)
 	assert.NotEqual(t, one.Issuing().PublicKey, two.Issuing().PublicKey)
@@ -87,8 +87,8 @@ func TestNew_makesOtherKeysUnderTheSameNames(t *testing.T) {
 }
 
 func FuzzCA_anyBody(f *testing.F) {
-	ca := newCA(f, devca.Config{Faults: devca.Faults{Waiting: 1}})
-	key := newKey(f)
+	ca := newCA(devca.Config{Faults: devca.Faults{Waiting: 1}})
+	key := newKey()
 	for _, m := range []*cmp.PKIMessage{
 		crmf(f, cmp.BodyIR, key, nil),
 		p10cr(csr(f, key).Raw),
@@ -98,9 +98,7 @@ func FuzzCA_anyBody(f *testing.F) {
 		message(cmp.BodyRR, cmp.RevReqContent{{}}),
 		message(cmp.BodyError, &cmp.ErrorMsgContent{StatusInfo: cmp.Rejection("no", cmp.FailBadAlg)}),
 	} {
-		der, err := m.Marshal()
-		require.NoError(f, err)
-		f.Add(der)
+		f.Add(fixture.Must(m.Marshal()))
 	}
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -119,8 +117,8 @@ func FuzzCA_anyBody(f *testing.F) {
 }
 
 func TestCA_memory_staysFlat(t *testing.T) {
-	ca := newCA(t, devca.Config{})
-	key := newKey(t)
+	ca := newCA(devca.Config{})
+	key := newKey()
 	body := crmf(t, cmp.BodyIR, key, nil).Body.Content
 	enroll := func(times int) uint64 {
 		for range times {
@@ -139,8 +137,8 @@ func TestCA_memory_staysFlat(t *testing.T) {
 }
 
 func BenchmarkCA_ir(b *testing.B) {
-	ca := newCA(b, devca.Config{})
-	body := crmf(b, cmp.BodyIR, newKey(b), nil).Body.Content
+	ca := newCA(devca.Config{})
+	body := crmf(b, cmp.BodyIR, newKey(), nil).Body.Content
 	requests := make([][]byte, b.N)
 	for i := range requests {
 		m := message(cmp.BodyIR, body)

@@ -24,7 +24,7 @@ import (
 
 func TestCA_spoiltMessage_isAnsweredWithAnError(t *testing.T) {
 	now := newClock()
-	ca := newCA(t, devca.Config{Now: now.now})
+	ca := newCA(devca.Config{Now: now.now})
 	spoilt := func(spoil func(h *cmp.PKIHeader)) *cmp.PKIMessage {
 		m := ir(t)
 		spoil(&m.Header)
@@ -47,7 +47,7 @@ func TestCA_spoiltMessage_isAnsweredWithAnError(t *testing.T) {
 			func(h *cmp.PKIHeader) { h.MessageTime = now.at.Add(-10 * time.Minute) }),
 		"a messageTime in ten minutes": spoilt(
 			func(h *cmp.PKIHeader) { h.MessageTime = now.at.Add(10 * time.Minute) }),
-		"an update under the shared secret": withMAC(t, crmf(t, cmp.BodyKUR, newKey(t), nil)),
+		"an update under the shared secret": withMAC(t, crmf(t, cmp.BodyKUR, newKey(), nil)),
 		"an answer instead of a request":    of(cmp.BodyPKIConf, cmp.PKIConfirmContent{}),
 		"genp instead of genm":              of(cmp.BodyGenP, cmp.GeneralContent{}),
 		"a nested message":                  of(20, cmp.RawContent{0x30, 0}),
@@ -76,8 +76,7 @@ func asking(t *testing.T, key crypto.Signer, spoil func(*cmp.CertTemplate)) *cmp
 
 // extending asks for more extensions, whose values are encoded here.
 func extending(t *testing.T, key crypto.Signer, critical bool, id asn1.ObjectIdentifier, value any) *cmp.PKIMessage {
-	der, err := asn1.Marshal(value)
-	require.NoError(t, err)
+	der := fixture.Must(asn1.Marshal(value))
 	return asking(t, key, func(template *cmp.CertTemplate) {
 		template.Extensions = append(template.Extensions, pkix.Extension{Id: id, Critical: critical, Value: der})
 	})
@@ -90,16 +89,10 @@ var (
 	extKeyUsage      = asn1.ObjectIdentifier{2, 5, 29, 37}
 )
 
-func rsaKey(t *testing.T, bits int) *rsa.PrivateKey {
-	key, err := rsa.GenerateKey(rand.Reader, bits)
-	require.NoError(t, err)
-	return key
-}
+func rsaKey(bits int) *rsa.PrivateKey { return fixture.Must(rsa.GenerateKey(rand.Reader, bits)) }
 
-func ecKey(t *testing.T, curve elliptic.Curve) crypto.Signer {
-	key, err := ecdsa.GenerateKey(curve, rand.Reader)
-	require.NoError(t, err)
-	return key
+func ecKey(curve elliptic.Curve) crypto.Signer {
+	return fixture.Must(ecdsa.GenerateKey(curve, rand.Reader))
 }
 
 func edKey(t *testing.T) crypto.Signer {
@@ -109,7 +102,7 @@ func edKey(t *testing.T) crypto.Signer {
 }
 
 func TestCA_spoiltRequest_isRejected(t *testing.T) {
-	ca := newCA(t, devca.Config{})
+	ca := newCA(devca.Config{})
 	popo := func(key crypto.Signer, popo *cmp.ProofOfPossession) *cmp.PKIMessage {
 		m := template(t, key)
 		m.POPO = popo
@@ -127,26 +120,26 @@ func TestCA_spoiltRequest_isRejected(t *testing.T) {
 	}
 	// RFC 5280, 4.2.1.9: only a CA's certificate has a path length, 0 too.
 	length := func(n int) *cmp.PKIMessage {
-		return extending(t, newKey(t), true, basicConstraints, struct {
+		return extending(t, newKey(), true, basicConstraints, struct {
 			IsCA   bool `asn1:"optional"`
 			Length int
 		}{false, n})
 	}
 	extended := func(critical bool, id asn1.ObjectIdentifier, value any) *cmp.PKIMessage {
-		return extending(t, newKey(t), critical, id, value)
+		return extending(t, newKey(), critical, id, value)
 	}
-	one, large := template(t, newKey(t)), fixture.OversizedRSA()
+	one, large := template(t, newKey()), fixture.OversizedRSA()
 	for name, m := range map[string]*cmp.PKIMessage{
 		"two requests":                                      message(cmp.BodyIR, cmp.CertReqMessages{one, one}),
-		"no proof of possession":                            popo(newKey(t), nil),
-		"the word of an RA for the proof":                   popo(newKey(t), &cmp.ProofOfPossession{RAVerified: true}),
-		"a proof with another key":                          by(newKey(t), newKey(t)),
-		"a PKCS#10 request that was changed":                broken(newKey(t)),
+		"no proof of possession":                            popo(newKey(), nil),
+		"the word of an RA for the proof":                   popo(newKey(), &cmp.ProofOfPossession{RAVerified: true}),
+		"a proof with another key":                          by(newKey(), newKey()),
+		"a PKCS#10 request that was changed":                broken(newKey()),
 		"not a PKCS#10 request":                             p10cr([]byte{0x30, 0}),
-		"a short RSA key":                                   asking(t, rsaKey(t, 1024), nil),
-		"a long RSA key, whose proof is not even looked at": by(large, newKey(t)),
+		"a short RSA key":                                   asking(t, rsaKey(1024), nil),
+		"a long RSA key, whose proof is not even looked at": by(large, newKey()),
 		"a long RSA key in a PKCS#10 request, whose proof is not even looked at": broken(large),
-		"a key on a curve too small": p10cr(csr(t, ecKey(t, elliptic.P224())).Raw),
+		"a key on a curve too small": p10cr(csr(t, ecKey(elliptic.P224())).Raw),
 		"a CA certificate":           extended(true, basicConstraints, struct{ CA bool }{true}),
 		"a path length of 0":         length(0),
 		"a path length of 3":         length(3),
@@ -157,10 +150,10 @@ func TestCA_spoiltRequest_isRejected(t *testing.T) {
 		"basic constraints that cannot be read": extended(true, basicConstraints, []byte("x")),
 		"a critical extension not known":        extended(true, asn1.ObjectIdentifier{1, 2, 3}, 1),
 		"an extension twice":                    extended(false, alternativeNames, []int{}),
-		"names that cannot be read": asking(t, newKey(t), func(template *cmp.CertTemplate) {
+		"names that cannot be read": asking(t, newKey(), func(template *cmp.CertTemplate) {
 			template.Extensions[0].Value = []byte{1}
 		}),
-		"no name at all": asking(t, newKey(t), func(template *cmp.CertTemplate) {
+		"no name at all": asking(t, newKey(), func(template *cmp.CertTemplate) {
 			template.Subject, template.Extensions = nil, nil
 		}),
 	} {
@@ -177,9 +170,9 @@ func TestCA_spoiltRequest_isRejected(t *testing.T) {
 
 func TestCA_spoiltSigner_isRefused(t *testing.T) {
 	now := newClock()
-	ca := newCA(t, devca.Config{Now: now.now, Validity: time.Minute})
-	signer, stranger := enrolled(t, ca), enrolled(t, newCA(t, devca.Config{}))
-	kur := func(spoil func(*cmp.CertReqMsg)) *cmp.PKIMessage { return crmf(t, cmp.BodyKUR, newKey(t), spoil) }
+	ca := newCA(devca.Config{Now: now.now, Validity: time.Minute})
+	signer, stranger := enrolled(t, ca), enrolled(t, newCA(devca.Config{}))
+	kur := func(spoil func(*cmp.CertReqMsg)) *cmp.PKIMessage { return crmf(t, cmp.BodyKUR, newKey(), spoil) }
 	sent := func(spoil func(m *cmp.PKIMessage)) *cmp.PKIMessage {
 		m := withSignature(t, kur(nil), signer)
 		spoil(m)
@@ -233,7 +226,7 @@ func TestCA_spoiltSigner_isRefused(t *testing.T) {
 }
 
 func TestCA_looserMessagesOfTheONAPServer_areTaken(t *testing.T) {
-	ca := newCA(t, devca.Config{})
+	ca := newCA(devca.Config{})
 	// the value is left out
 	implicitConfirm := cmp.InfoTypeAndValue{Type: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 13}}
 	loose := func(kind cmp.BodyType, key crypto.Signer) *cmp.PKIMessage {
@@ -241,7 +234,7 @@ func TestCA_looserMessagesOfTheONAPServer_areTaken(t *testing.T) {
 		m.Header.GeneralInfo = []cmp.InfoTypeAndValue{implicitConfirm}
 		return m
 	}
-	key, next := newKey(t), newKey(t)
+	key, next := newKey(), newKey()
 	answer := send(t, ca, withSecret(t, loose(cmp.BodyIR, key), cmp.ProtectionPBMSHA1, devca.DefaultSecret))
 	assert.EqualValues(t, 1850296324, answer.Body.Content.(*cmp.CertRepMessage).Response[0].CertReqID)
 	assert.True(t, answer.Header.ImplicitConfirm())
@@ -261,12 +254,10 @@ func TestCA_looserMessagesOfTheONAPServer_areTaken(t *testing.T) {
 
 func TestCA_certificate_isAsAskedFor(t *testing.T) {
 	now := newClock()
-	ca := newCA(t, devca.Config{Now: now.now, Validity: 90 * time.Second})
-	usage, err := asn1.Marshal(asn1.BitString{Bytes: []byte{0x80}, BitLength: 1})
-	require.NoError(t, err)
-	serverAuth, err := asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}})
-	require.NoError(t, err)
-	key := newKey(t)
+	ca := newCA(devca.Config{Now: now.now, Validity: 90 * time.Second})
+	usage := fixture.Must(asn1.Marshal(asn1.BitString{Bytes: []byte{0x80}, BitLength: 1}))
+	serverAuth := fixture.Must(asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}}))
+	key := newKey()
 	answer := ask(t, ca, asking(t, key, func(template *cmp.CertTemplate) {
 		template.Extensions = append(template.Extensions, pkix.Extension{Id: keyUsage, Critical: true, Value: usage},
 			pkix.Extension{Id: extKeyUsage, Value: serverAuth})
@@ -288,22 +279,22 @@ func TestCA_certificate_isAsAskedFor(t *testing.T) {
 		assert.Contains(t, authority.Subject.CommonName, "DEVELOPMENT ONLY")
 	}
 
-	plain := granted(t, ask(t, ca, extending(t, newKey(t), true, basicConstraints, struct{}{})))
+	plain := granted(t, ask(t, ca, extending(t, newKey(), true, basicConstraints, struct{}{})))
 	assert.Equal(t, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}, plain.ExtKeyUsage)
 }
 
 func TestCA_whatIsNotGranted_isSaid(t *testing.T) {
-	ca := newCA(t, devca.Config{})
-	answer := ask(t, ca, extending(t, newKey(t), false, asn1.ObjectIdentifier{1, 2, 3}, 1))
+	ca := newCA(devca.Config{})
+	answer := ask(t, ca, extending(t, newKey(), false, asn1.ObjectIdentifier{1, 2, 3}, 1))
 	assert.Equal(t, "ip grantedWithMods: the extension 1.2.3 is left out", outcome(answer))
-	answer = ask(t, ca, asking(t, newKey(t),
+	answer = ask(t, ca, asking(t, newKey(),
 		func(template *cmp.CertTemplate) { template.Validity = &cmp.OptionalValidity{} }))
 	assert.Equal(t, "ip grantedWithMods: the validity is this CA's, not the one asked for", outcome(answer))
 }
 
 func TestCA_emptySubject(t *testing.T) {
-	ca := newCA(t, devca.Config{})
-	certificate := granted(t, ask(t, ca, asking(t, newKey(t),
+	ca := newCA(devca.Config{})
+	certificate := granted(t, ask(t, ca, asking(t, newKey(),
 		func(template *cmp.CertTemplate) { template.Subject = nil })))
 	assert.Empty(t, certificate.Subject.String())
 	assert.Equal(t, []string{leaf, "alias.example.org"}, certificate.DNSNames)
@@ -311,14 +302,14 @@ func TestCA_emptySubject(t *testing.T) {
 		assert.True(t, extension.Critical || !extension.Id.Equal(alternativeNames), "RFC 5280, 4.2.1.6")
 	}
 	signer := enrolled(t, ca)
-	kur := crmf(t, cmp.BodyKUR, newKey(t), func(m *cmp.CertReqMsg) { m.CertReq.CertTemplate.Subject = nil })
+	kur := crmf(t, cmp.BodyKUR, newKey(), func(m *cmp.CertReqMsg) { m.CertReq.CertTemplate.Subject = nil })
 	certificate = granted(t, send(t, ca, withSignature(t, kur, signer)))
 	assert.Equal(t, signer.Certificate.RawSubject, certificate.RawSubject, "an update keeps the old one")
 }
 
 func TestCA_certificate_isReadableAfter2049(t *testing.T) {
 	now := &clock{time.Date(2049, 12, 31, 23, 59, 30, 0, time.UTC)}
-	certificate := enrolled(t, newCA(t, devca.Config{Now: now.now, Validity: time.Minute})).Certificate
+	certificate := enrolled(t, newCA(devca.Config{Now: now.now, Validity: time.Minute})).Certificate
 	assert.Equal(t, now.at, certificate.NotBefore)
 	assert.Equal(t, now.at.Add(time.Minute), certificate.NotAfter)
 }
@@ -328,7 +319,7 @@ func TestCA_certificate_isReadableAfter2049(t *testing.T) {
 func TestCA_keyUsages(t *testing.T) {
 	const sign, commit = x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment
 	const encipher, agree = x509.KeyUsageKeyEncipherment, x509.KeyUsageKeyAgreement
-	lenient, strict := newCA(t, devca.Config{}), newCA(t, devca.Config{StrictKeyUsage: true})
+	lenient, strict := newCA(devca.Config{}), newCA(devca.Config{StrictKeyUsage: true})
 	bits := func(length int, bytes ...byte) asn1.BitString { return asn1.BitString{Bytes: bytes, BitLength: length} }
 	for name, row := range map[string]struct {
 		key   crypto.Signer
@@ -336,16 +327,16 @@ func TestCA_keyUsages(t *testing.T) {
 		want  x509.KeyUsage  // 0: refused
 		left  string         // what is left out
 	}{
-		"RSA":                  {rsaKey(t, 2048), bits(3, 0xe0), sign | commit | encipher, ""},
-		"RSA, nothing asked":   {rsaKey(t, 2048), bits(0), sign | commit | encipher, ""},
-		"ECDSA":                {newKey(t), bits(3, 0xe0), sign | commit, "keyEncipherment"},
-		"ECDSA, fit":           {ecKey(t, elliptic.P384()), bits(2, 0xc0), sign | commit, ""},
-		"ECDSA, nothing asked": {ecKey(t, elliptic.P521()), bits(0), sign | commit, ""},
-		"ECDSA, key agreement": {newKey(t), bits(5, 0x88), sign | agree, ""},
-		"ECDSA, data encipherment and decipherOnly": {newKey(t), bits(9, 0x98, 0x80),
+		"RSA":                  {rsaKey(2048), bits(3, 0xe0), sign | commit | encipher, ""},
+		"RSA, nothing asked":   {rsaKey(2048), bits(0), sign | commit | encipher, ""},
+		"ECDSA":                {newKey(), bits(3, 0xe0), sign | commit, "keyEncipherment"},
+		"ECDSA, fit":           {ecKey(elliptic.P384()), bits(2, 0xc0), sign | commit, ""},
+		"ECDSA, nothing asked": {ecKey(elliptic.P521()), bits(0), sign | commit, ""},
+		"ECDSA, key agreement": {newKey(), bits(5, 0x88), sign | agree, ""},
+		"ECDSA, data encipherment and decipherOnly": {newKey(), bits(9, 0x98, 0x80),
 			sign | agree | x509.KeyUsageDecipherOnly,
 			"dataEncipherment"},
-		"ECDSA, only what it cannot": {newKey(t), bits(3, 0x20), 0, "keyEncipherment"},
+		"ECDSA, only what it cannot": {newKey(), bits(3, 0x20), 0, "keyEncipherment"},
 		"Ed25519":                    {edKey(t), bits(5, 0xe8), sign | commit, "keyEncipherment, keyAgreement"},
 	} {
 		t.Run(name, func(t *testing.T) {

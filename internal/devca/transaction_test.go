@@ -14,6 +14,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestCA_requests_areAnsweredWithCertificates(t *testing.T) {
@@ -29,7 +30,7 @@ func TestCA_requests_areAnsweredWithCertificates(t *testing.T) {
 						Protection: protection, ImplicitConfirm: implicit,
 					})
 					require.NoError(t, err)
-					key := newKey(t)
+					key := newKey()
 					request := cmp.Request{CSR: csr(t, key), Key: key}
 					issued, err := c.Initialize(t.Context(), request)
 					require.NoError(t, err)
@@ -48,14 +49,14 @@ func TestCA_requests_areAnsweredWithCertificates(t *testing.T) {
 }
 
 func TestCA_transactionID_isUsedOnce(t *testing.T) {
-	ca := newCA(t, devca.Config{})
+	ca := newCA(devca.Config{})
 	const inUse = "error rejection transactionIdInUse: this transactionID is in use already"
 	implicit := ir(t)
 	implicit.Header.AddImplicitConfirm()
 	for name, first := range map[string]*cmp.PKIMessage{
 		"after a certificate that waits for its confirmation": ir(t),
 		"after a certificate that was confirmed implicitly":   implicit,
-		"after a rejection":       message(cmp.BodyIR, cmp.CertReqMessages{template(t, newKey(t))}),
+		"after a rejection":       message(cmp.BodyIR, cmp.CertReqMessages{template(t, newKey())}),
 		"after a general message": message(cmp.BodyGenM, cmp.GeneralContent{}),
 	} {
 		assert.NotEqual(t, inUse, outcome(ask(t, ca, first)), name)
@@ -66,9 +67,8 @@ func TestCA_transactionID_isUsedOnce(t *testing.T) {
 }
 
 func TestCA_transactionID_isUsedOnceByManyAtOnce(t *testing.T) {
-	ca := newCA(t, devca.Config{})
-	der, err := withMAC(t, ir(t)).Marshal()
-	require.NoError(t, err)
+	ca := newCA(devca.Config{})
+	der := fixture.Must(withMAC(t, ir(t)).Marshal())
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() { post(ca, "/", cmp.MediaType, der) })
@@ -126,7 +126,7 @@ func TestCA_confirmations(t *testing.T) {
 		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ca := newCA(t, devca.Config{})
+			ca := newCA(devca.Config{})
 			answer := ask(t, ca, ir(t))
 			assert.False(t, answer.Header.ImplicitConfirm(), "not granted when not asked for")
 			certificate, status := granted(t, answer), confirmation(t, answer)
@@ -154,14 +154,14 @@ const otherCredentials = "error rejection wrongIntegrity: certConf is protected 
 	"credentials than the request was"
 
 func TestCA_confirmation_byOtherCredentials_isRefusedAndLeavesTheTransaction(t *testing.T) {
-	ca := newCA(t, devca.Config{})
+	ca := newCA(devca.Config{})
 	signer, other := enrolled(t, ca), enrolled(t, ca)
 	answer := ask(t, ca, ir(t))
 	m := confirming(answer, confirmation(t, answer))
 	assert.Equal(t, otherCredentials, outcome(send(t, ca, withSignature(t, m, other))))
 	assert.Equal(t, "pkiconf", outcome(ask(t, ca, confirming(answer, confirmation(t, answer)))))
 
-	answer = send(t, ca, withSignature(t, crmf(t, cmp.BodyCR, newKey(t), nil), signer))
+	answer = send(t, ca, withSignature(t, crmf(t, cmp.BodyCR, newKey(), nil), signer))
 	byAnother := withSignature(t, confirming(answer, confirmation(t, answer)), other)
 	assert.Equal(t, otherCredentials, outcome(send(t, ca, byAnother)))
 	byAnother.ExtraCerts = nil
@@ -174,9 +174,9 @@ func TestCA_confirmation_byOtherCredentials_isRefusedAndLeavesTheTransaction(t *
 }
 
 func TestCA_p10cr_isConfirmedWithEitherCertReqID(t *testing.T) {
-	ca := newCA(t, devca.Config{})
+	ca := newCA(devca.Config{})
 	for _, id := range []int64{-1, 0} {
-		answer := ask(t, ca, p10cr(csr(t, newKey(t)).Raw))
+		answer := ask(t, ca, p10cr(csr(t, newKey()).Raw))
 		status := confirmation(t, answer)
 		assert.EqualValues(t, -1, status.CertReqID)
 		status.CertReqID = id
@@ -186,7 +186,7 @@ func TestCA_p10cr_isConfirmedWithEitherCertReqID(t *testing.T) {
 
 func TestCA_certificate_neverConfirmed_isRevoked(t *testing.T) {
 	now := newClock()
-	ca := newCA(t, devca.Config{Now: now.now})
+	ca := newCA(devca.Config{Now: now.now})
 	answer := ask(t, ca, ir(t))
 	serial := granted(t, answer).SerialNumber
 	now.at = now.at.Add(10 * time.Minute)
@@ -198,7 +198,7 @@ func TestCA_certificate_neverConfirmed_isRevoked(t *testing.T) {
 }
 
 func TestCA_errorFromTheClient_endsTheTransaction(t *testing.T) {
-	ca := newCA(t, devca.Config{})
+	ca := newCA(devca.Config{})
 	report := &cmp.ErrorMsgContent{StatusInfo: cmp.Rejection("I give up", cmp.FailSystemFailure)}
 	answer := ask(t, ca, ir(t))
 	assert.Equal(t, "pkiconf", outcome(ask(t, ca, follow(answer, cmp.BodyError, report))))
@@ -214,7 +214,7 @@ func TestCA_errorFromTheClient_endsTheTransaction(t *testing.T) {
 // RFC 9483, 3.1: senderNonce is fresh in every message.
 func TestCA_senderNonceThatWasUsed_isRefused(t *testing.T) {
 	const want = "error rejection badSenderNonce: senderNonce was used in a message before, want a fresh one"
-	ca := newCA(t, devca.Config{})
+	ca := newCA(devca.Config{})
 	first := ir(t)
 	answer := ask(t, ca, first)
 	m := confirming(answer, confirmation(t, answer))
@@ -228,7 +228,7 @@ func TestCA_senderNonceThatWasUsed_isRefused(t *testing.T) {
 }
 
 func TestCA_revocation(t *testing.T) {
-	ca := newCA(t, devca.Config{})
+	ca := newCA(devca.Config{})
 	signer, other, third := enrolled(t, ca), enrolled(t, ca), enrolled(t, ca)
 	rr := func(issuer []byte, serial *big.Int) *cmp.PKIMessage {
 		return message(cmp.BodyRR,
@@ -247,7 +247,7 @@ func TestCA_revocation(t *testing.T) {
 		{"of another's with the shared secret", withMAC(t, rr(issuer, serial(other)))},
 		{"once more", withMAC(t, rr(issuer, serial(other)))},
 		{"with what is revoked", withSignature(t, rr(issuer, serial(signer)), signer)},
-		{"and then an update", withSignature(t, crmf(t, cmp.BodyKUR, newKey(t), nil), other)},
+		{"and then an update", withSignature(t, crmf(t, cmp.BodyKUR, newKey(), nil), other)},
 	} {
 		t.Run(row.name, func(t *testing.T) { checkText(t, outcome(send(t, ca, row.message))) })
 	}
@@ -257,9 +257,8 @@ func TestCA_revocation(t *testing.T) {
 
 // RFC 9483, 4.3: an info type without a value says that there is nothing to give; of what is not known nothing is said.
 func TestCA_generalMessages(t *testing.T) {
-	ca, stale := newCA(t, devca.Config{}), newCA(t, devca.Config{})
-	authorities, err := cmp.MarshalCACerts([][]byte{ca.Issuing().Raw, ca.Root().Raw})
-	require.NoError(t, err)
+	ca, stale := newCA(devca.Config{}), newCA(devca.Config{})
+	authorities := fixture.Must(cmp.MarshalCACerts([][]byte{ca.Issuing().Raw, ca.Root().Raw}))
 	update, err := cmp.RootCAKeyUpdate{NewWithNew: ca.Root().Raw}.Marshal()
 	require.NoError(t, err)
 	type info = cmp.InfoTypeAndValue

@@ -9,12 +9,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/test/texts"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 // TestDetect reads testdata/detect.txt: how data begins, as a Go string, and the format or why there is none.
 func TestDetect(t *testing.T) {
-	for sentence, text := range texts.Read(t, "detect.txt") {
+	for sentence, text := range golden.Read(t, "detect.txt") {
 		t.Run(sentence, func(t *testing.T) {
 			quoted, want, _ := strings.Cut(text, "\n")
 			data, err := strconv.Unquote(quoted)
@@ -38,7 +38,7 @@ func TestDecode_tooLarge_isRefused(t *testing.T) {
 }
 
 func FuzzDetect(f *testing.F) {
-	for _, text := range texts.Read(f, "detect.txt") {
+	for _, text := range golden.Read(f, "detect.txt") {
 		quoted, _, _ := strings.Cut(text, "\n")
 		data, err := strconv.Unquote(quoted)
 		require.NoError(f, err)

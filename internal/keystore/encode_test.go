@@ -16,7 +16,7 @@ import (
 	gopkcs12 "software.sslmate.com/src/go-pkcs12"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/test/texts"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 func TestEncode_stores_areReadByDecodeAndOtherLibraries(t *testing.T) {
@@ -62,7 +62,7 @@ func TestEncode_entriesThatNoJVMCouldUse_areRefused(t *testing.T) {
 	rsa, ec := fixtures().entities["RSA"], fixtures().entities["ECDSA"]
 	root := []*x509.Certificate{fixtures().root}
 	type entries = []keystore.Entry
-	want := texts.Read(t, "encode.txt")
+	want := golden.Read(t, "encode.txt")
 	for sentence, row := range map[string]struct {
 		entries  entries
 		password string

@@ -17,7 +17,7 @@ import (
 	gopkcs12 "software.sslmate.com/src/go-pkcs12"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/test/texts"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 func TestOpen_filesAsTheyAreFound(t *testing.T) {
@@ -96,7 +96,7 @@ func TestDecode_PEM_keysFindTheirChains(t *testing.T) {
 func TestDecode_PEM_faultsAreNamed(t *testing.T) {
 	root := certificates(fixtures().root)
 	x25519 := must(x509.MarshalPKCS8PrivateKey(must(ecdh.X25519().GenerateKey(rand.Reader))))
-	want := texts.Read(t, "pem.txt")
+	want := golden.Read(t, "pem.txt")
 	for sentence, data := range map[string][]byte{
 		"a block cut short":                   slices.Concat(root, root[:len(root)-40]),
 		"a block that is not Base64":          []byte("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"),

@@ -41,8 +41,7 @@ type testPKI struct {
 
 func newPKI(t testing.TB, name string) *testPKI {
 	t.Helper()
-	authority, err := fixture.NewCA(name)
-	require.NoError(t, err)
+	authority := fixture.Must(fixture.NewCA(name))
 	p := &testPKI{ca: authority}
 	p.key, p.chain = p.identity(t, name, nil)
 	return p
@@ -71,16 +70,12 @@ func (p *testPKI) trust(t testing.TB) []byte { return jks(t, p.trustEntry("ca"))
 
 func jks(t testing.TB, entries ...keystore.Entry) []byte {
 	t.Helper()
-	data, err := keystore.EncodeJKS(entries, password, time.Now())
-	require.NoError(t, err)
-	return data
+	return fixture.Must(keystore.EncodeJKS(entries, password, time.Now()))
 }
 
 func p12(t testing.TB, profile keystore.Profile, entries ...keystore.Entry) []byte {
 	t.Helper()
-	data, err := keystore.EncodePKCS12(entries, password, profile)
-	require.NoError(t, err)
-	return data
+	return fixture.Must(keystore.EncodePKCS12(entries, password, profile))
 }
 
 func pemCerts(certs ...*x509.Certificate) (data []byte) {
@@ -90,10 +85,8 @@ func pemCerts(certs ...*x509.Certificate) (data []byte) {
 	return data
 }
 
-func pemKey(t testing.TB, key crypto.Signer) []byte {
-	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
+func pemKey(key crypto.Signer) []byte {
+	der := fixture.Must(x509.MarshalPKCS8PrivateKey(key))
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
@@ -142,7 +135,7 @@ func shake(t testing.TB, client, server *Identity, version uint16) error {
 func TestLoad_every_format_makes_a_handshake(t *testing.T) {
 	p := newPKI(t, "Test")
 	own, trusted := p.keyEntry("certificate"), p.trustEntry("ca")
-	root, chain, key := pemCerts(p.ca.Root), pemCerts(p.chain...), pemKey(t, p.key)
+	root, chain, key := pemCerts(p.ca.Root), pemCerts(p.chain...), pemKey(p.key)
 	const modern, legacy = keystore.ProfileModern, keystore.ProfileLegacy
 	for is, row := range map[string]struct {
 		store, key, trust []byte
@@ -284,13 +277,9 @@ func TestLoad_faults(t *testing.T) {
 			require.NoError(t, os.Remove(f.KeystorePath))
 			require.NoError(t, syscall.Mkfifo(f.KeystorePath, 0o600))
 		}),
-		"wrong passwords": changed(func(f *Files) {
-			f.KeystorePassword,
-				f.TruststorePassword = "geheim", "geheim"
-		}),
+		"wrong passwords": changed(func(f *Files) { f.KeystorePassword, f.TruststorePassword = "geheim", "geheim" }),
 		"a password's file missing": changed(func(f *Files) {
-			f.KeystorePasswordFile = filepath.Join(
-				filepath.Dir(f.KeystorePath), "password")
+			f.KeystorePasswordFile = filepath.Join(filepath.Dir(f.KeystorePath), "password")
 		}),
 		"a password with a newline": changed(func(f *Files) { f.TruststorePassword = password + "\n" }),
 		"no password": changed(func(f *Files) {
@@ -303,11 +292,11 @@ func TestLoad_faults(t *testing.T) {
 			append(pemCerts(p.ca.Root), make([]byte, keystore.MaxSize)...)),
 		"a truststore as keystore":                 write(t, trust, nil, trust),
 		"a keystore as truststore":                 write(t, good, nil, good),
-		"a key alone":                              write(t, pemKey(t, p.key), nil, trust),
-		"a key of another certificate in one file": write(t, append(pemKey(t, q.key), chain...), nil, trust),
-		"a key file for another certificate":       write(t, chain, pemKey(t, q.key), trust),
+		"a key alone":                              write(t, pemKey(p.key), nil, trust),
+		"a key of another certificate in one file": write(t, append(pemKey(q.key), chain...), nil, trust),
+		"a key file for another certificate":       write(t, chain, pemKey(q.key), trust),
 		"a key file with certificates only":        write(t, chain, pemCerts(p.ca.Root), trust),
-		"a key file beside a JKS":                  write(t, good, pemKey(t, p.key), trust),
+		"a key file beside a JKS":                  write(t, good, pemKey(p.key), trust),
 	} {
 		_, err := Load(f)
 		require.Error(t, err, is)
@@ -345,8 +334,7 @@ func TestIdentity_Warnings(t *testing.T) {
 			`2026-04-11T00:00:00Z, in 479h0m0s`},
 		"2026-04-12T00:00:00Z": {`the certificate "CN=app" in KEYSTORE_PATH expired at 2026-04-11T00:00:00Z`},
 	} {
-		now, err := time.Parse(time.RFC3339, at)
-		require.NoError(t, err)
+		now := fixture.Must(time.Parse(time.RFC3339, at))
 		assert.Equal(t, want, client.Warnings(now), at)
 		assert.Equal(t,
 			append([]string{`the certificate "CN=app" in KEYSTORE_PATH has usages that do not ` +
@@ -393,8 +381,8 @@ func TestLoad_stores_of_keytool(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	p := newPKI(f, "Test")
 	f.Add(jks(f, p.keyEntry("a")), jks(f, p.trustEntry("b")))
-	f.Add(pemKey(f, p.key), pemCerts(p.ca.Root))
-	f.Add(append(pemKey(f, p.key), pemCerts(p.chain...)...), append(pemCerts(p.ca.Root), pemKey(f, p.key)...))
+	f.Add(pemKey(p.key), pemCerts(p.ca.Root))
+	f.Add(append(pemKey(p.key), pemCerts(p.chain...)...), append(pemCerts(p.ca.Root), pemKey(p.key)...))
 	f.Fuzz(func(t *testing.T, store, trust []byte) {
 		c := contents{keystore: store, truststore: trust}
 		i, err := c.identity(Files{KeystorePassword: password, TruststorePassword: password})
@@ -447,8 +435,7 @@ func TestLoad_filesAsTheyAreFound(t *testing.T) {
 
 func negative(t *testing.T, cert *x509.Certificate) *x509.Certificate {
 	t.Helper()
-	outline, err := pki.Parse(fixture.NegativeSerial(cert))
-	require.NoError(t, err)
+	outline := fixture.Must(pki.Parse(fixture.NegativeSerial(cert)))
 	require.Nil(t, outline.PublicKey)
 	return outline
 }
@@ -458,7 +445,7 @@ func stores(t *testing.T, key keystore.Entry) map[string][]byte {
 	t.Helper()
 	return map[string][]byte{
 		"JKS": jks(t, key), "PKCS12": p12(t, keystore.ProfileModern, key),
-		"PEM": append(pemKey(t, key.Key), pemCerts(key.Chain...)...),
+		"PEM": append(pemKey(key.Key), pemCerts(key.Chain...)...),
 	}
 }
 

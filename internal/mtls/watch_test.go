@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 type reload struct {
@@ -125,11 +126,10 @@ func TestWatcher_sees_every_way_of_replacing(t *testing.T) {
 			f.KeystorePasswordFile = filepath.Join(dir, "password")
 			return f
 		}, func(t *testing.T, dir string) {
-			store, err := keystore.EncodeJKS([]keystore.Entry{after.keyEntry("a")}, "another secret", time.Now())
-			require.NoError(t, err)
+			entries := []keystore.Entry{after.keyEntry("a")}
+			store := fixture.Must(keystore.EncodeJKS(entries, "another secret", time.Now()))
 			put(t, filepath.Join(dir, "store"), store)
-			secret, err := os.Readlink(filepath.Join(dir, "password"))
-			require.NoError(t, err)
+			secret := fixture.Must(os.Readlink(filepath.Join(dir, "password")))
 			put(t, secret, []byte("another secret\n"))
 		}},
 		{"a link from elsewhere into a Secret's volume", func(t testing.TB, dir string) Files {

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
-	"github.com/certfetcher/certfetcher/test/texts"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 const password = "pass word"
@@ -195,7 +195,7 @@ func TestDecode_foreignStructures_saysWhatIsWrong(t *testing.T) {
 		return clearFile(bagOf(oidCertBag, nil, sequence(oid(id...), element(0x31, value))))
 	}
 	certificate := func(der []byte) []byte { return sequence(oid(oidX509Certificate...), explicit(octets(der))) }
-	want := texts.Read(t, "structures.txt")
+	want := golden.Read(t, "structures.txt")
 	for sentence, data := range map[string][]byte{
 		"nothing at all":                      nil,
 		"an indefinite length without an end": []byte{0x30, 0x80, 2, 1, 3},

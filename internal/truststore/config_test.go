@@ -10,12 +10,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/test/texts"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 // TestLoad reads testdata/environment.txt: what is set, and what is said of it.
 func TestLoad(t *testing.T) {
-	for sentence, text := range texts.Read(t, "environment.txt") {
+	for sentence, text := range golden.Read(t, "environment.txt") {
 		t.Run(sentence, func(t *testing.T) {
 			for _, name := range Names() {
 				t.Setenv(name, "")

@@ -13,7 +13,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
-	"github.com/certfetcher/certfetcher/test/texts"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 func later(path string) bool { return strings.Contains(path, "/later") }
@@ -43,7 +43,7 @@ func TestRunAndCheck_faults(t *testing.T) {
 		return func(p place, c *Config) { c.Keystores[0].Destination = p.path(name) }
 	}
 	done := func(p place, c *Config) { p.run(*c) }
-	want := texts.Read(t, "faults.txt")
+	want := golden.Read(t, "faults.txt")
 	for _, row := range []struct {
 		sentence string
 		change   edit

@@ -39,19 +39,31 @@ type Texts struct {
 	want, got map[string]string
 }
 
-// Load reads testdata/name. When t and its subtests have ended, each of its texts must have been compared.
-func Load(t testing.TB, name string) *Texts {
+func parse(t testing.TB, path string) map[string]string {
 	t.Helper()
-	path := filepath.Join("testdata", name)
 	data, err := os.ReadFile(path)
 	if !*update || !errors.Is(err, fs.ErrNotExist) {
 		require.NoError(t, err)
 	}
-	x := &Texts{want: map[string]string{}, got: map[string]string{}}
+	texts := map[string]string{}
 	for _, section := range strings.Split("\n"+string(data), "\n# ")[1:] {
 		title, text, _ := strings.Cut(section, "\n")
-		x.want[title] = strings.TrimSuffix(text, "\n")
+		texts[title] = strings.TrimSuffix(text, "\n")
 	}
+	return texts
+}
+
+// Read returns the texts of testdata/name by their titles, for tests whose inputs they are. It updates nothing.
+func Read(t testing.TB, name string) map[string]string {
+	t.Helper()
+	return parse(t, filepath.Join("testdata", name))
+}
+
+// Load reads testdata/name. When t and its subtests have ended, each of its texts must have been compared.
+func Load(t testing.TB, name string) *Texts {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	x := &Texts{want: parse(t, path), got: map[string]string{}}
 	all := flag.Lookup("test.run").Value.String() == ""
 	t.Cleanup(func() {
 		if !*update {
