@@ -231,7 +231,7 @@ var attacks = []attack{
 	{"a flood of requests", func(ctx context.Context, a *attacker) {
 		stalls(requestLine+"\r\n")(ctx, a.of(min(a.scale, 32)))
 	}},
-	{"pipelined requests whose answers nobody reads", func(ctx context.Context, a *attacker) {
+	{"pipelined requests whose answers no one reads", func(ctx context.Context, a *attacker) {
 		a.hold(ctx, a.dialTLS, func(ctx context.Context, conn net.Conn) {
 			repeat(ctx, conn, "", strings.Repeat(requestLine+"\r\n", 500), 0)
 			rest(ctx, time.Second)
