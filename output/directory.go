@@ -53,7 +53,9 @@ func (v *Volume) makeDirectory(path string) error {
 	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
 		return files.NewError(files.OpOpen, path, err)
 	}
-	if _, err := os.Lstat(path); err == nil {
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		return nil // another process has made it meanwhile
+	} else if err == nil {
 		return &FileError{Op: files.OpOpen, Path: path, Err: syscall.ENOENT,
 			Hint: "it is a link to a directory that does not exist"}
 	}
@@ -66,6 +68,23 @@ func (v *Volume) makeDirectory(path string) error {
 		return err
 	}
 	defer d.Close()
+	for tries := 1; ; tries++ {
+		err := v.makeNamed(d, name)
+		if err == nil {
+			return d.SyncDir(".")
+		}
+		// Another process may have been faster, or may make it at the same time under the same temporary name.
+		if info, statErr := os.Stat(path); statErr == nil && info.IsDir() {
+			return nil
+		}
+		if tries == 10 || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+}
+
+// makeNamed makes a directory of d under a temporary name, and renames it.
+func (v *Volume) makeNamed(d disk, name string) error {
 	temporary := ".." + name + "_tmp"
 	if d.Exists(temporary) {
 		if err := d.remove(temporary); err != nil {
@@ -75,14 +94,11 @@ func (v *Volume) makeDirectory(path string) error {
 	if err := d.MakeDir(temporary, DirectoryMode(v.cfg.FileMode)); err != nil {
 		return err
 	}
-	if err := d.Rename(temporary, name); err != nil {
-		// Another process may have been faster.
-		if info, statErr := os.Stat(path); statErr != nil || !info.IsDir() {
-			return err
-		}
-		return d.remove(temporary)
+	err := d.Rename(temporary, name)
+	if err != nil {
+		_ = d.remove(temporary)
 	}
-	return d.SyncDir(".")
+	return err
 }
 
 // lock keeps other processes that work on the volume away, for instance the same program in another pod.

@@ -2,14 +2,19 @@ package chaos
 
 import (
 	"bytes"
+	_ "embed"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 // Figure is one row of the table in docs/reliability.md.
@@ -25,30 +30,42 @@ func Path() string {
 	return filepath.Join(filepath.Dir(here), "..", "testdata", "figures.json")
 }
 
-// Record logs a figure of the running test, and keeps it when FIGURES=write, which make chaos sets. Rows of the same
-// test with the same key replace one another; the key orders the rows of one test and is in no document.
-func Record(t testing.TB, key, tried, result string) {
+//go:embed figures.txt
+var texts string
+
+// Record logs a figure of the running test, and keeps it when FIGURES=write, which make chaos sets. Its text is that of
+// figures.txt for the test and the key, or for the test, with the values. Rows of the same test with the same key
+// replace one another; the key orders the rows of one test and is in no document.
+func Record(t testing.TB, key string, values ...any) {
 	t.Helper()
+	test, _, _ := strings.Cut(t.Name(), "/")
+	_, text, found := strings.Cut(texts, "# "+test+" "+key+"\n")
+	if !found {
+		_, text, _ = strings.Cut(texts, "# "+test+"\n")
+	}
+	text, _, _ = strings.Cut(text, "\n\n")
+	text = fmt.Sprintf(strings.ReplaceAll(strings.TrimSpace(text), "\n", " "), values...)
+	tried, result, found := strings.Cut(text, " => ")
+	if !found || strings.Contains(text, "%!") {
+		t.Fatalf("figures.txt has no text that suits: %q", text)
+	}
 	t.Logf("%s: %s", tried, result)
 	if os.Getenv("FIGURES") != "write" || t.Failed() {
 		return
 	}
 	lock, err := os.Open(filepath.Dir(Path())) // tests of several packages write at the same time
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX))
 	all, err := Read()
-	if err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, err)
 	all[t.Name()+" "+key] = Figure{Test: t.Name(), Tried: tried, Result: result}
-	if err := write(all); err != nil {
-		t.Fatal(err)
-	}
+	var file bytes.Buffer
+	encoder := json.NewEncoder(&file)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	require.NoError(t, encoder.Encode(all))
+	require.NoError(t, os.WriteFile(Path(), file.Bytes(), 0o644))
 }
 
 // Read returns all figures by test and key; none where no file was written yet.
@@ -62,15 +79,4 @@ func Read() (map[string]Figure, error) {
 		return nil, err
 	}
 	return all, json.Unmarshal(data, &all)
-}
-
-func write(all map[string]Figure) error {
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(all); err != nil {
-		return err
-	}
-	return os.WriteFile(Path(), text.Bytes(), 0o644)
 }

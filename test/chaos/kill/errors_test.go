@@ -42,11 +42,7 @@ func TestErrors_ofEveryCallThatChangesAFile(t *testing.T) {
 		}
 	}
 	assert.NotZero(t, codes[exitPublish], "no error was noticed: %v", codes)
-	chaos.Record(t, "",
-		fmt.Sprintf("EIO, ENOSPC, EROFS, EDQUOT, EINTR and EACCES in place of a call that changes a file: %d errors",
-			injected),
-		fmt.Sprintf("%d runs published, %d ended with exit code %d and the set before; the next start completed all",
-			codes[0], codes[exitPublish], exitPublish))
+	chaos.Record(t, "", injected, codes[0], codes[exitPublish], exitPublish)
 }
 
 // fail has one call fail, and tells whether it came to that.
@@ -76,7 +72,7 @@ func (s *stage) fail(n int, errno syscall.Errno, codes map[int]int) bool {
 		assert.NotEqual(s.t, s.old, serial, where)
 	case errors.Is(err, set.ErrNothing):
 		assert.Empty(s.t, s.old, where)
-	case s.layout == "symlink" && s.layout == s.layoutBefore && slices.Equal(s.types, s.typesBefore):
+	case s.mustStayWhole():
 		assert.NoError(s.t, err, where)
 	}
 	s.recover(where)

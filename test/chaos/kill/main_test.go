@@ -17,6 +17,7 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
+	fixture.UseMemory() // thousands of runs sync their files
 	fixture.RunTests(m, &binDir)
 }
 
@@ -29,17 +30,6 @@ func startService(t testing.TB) *service.Service {
 func environment(s *service.Service, volume string, variables ...string) []string {
 	return s.Environment(volume, append([]string{"SANS=app.example.org", "RETRY_MAX_ELAPSED=10s", "HEALTH_ADDR=off"},
 		variables...)...)
-}
-
-// memoryDir is a directory in memory where there is one: thousands of runs sync their files.
-func memoryDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "certfetcher-kill-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
 }
 
 // copyVolume makes to a copy of from, with modes, links and times.

@@ -3,12 +3,10 @@
 package kill
 
 import (
-	"crypto/tls"
 	"errors"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/certfetcher/certfetcher/test/chaos/set"
@@ -18,7 +16,7 @@ import (
 // docs/applications.md says: it resolves ..data once and reads below that, or in the inplace layout opens the one file
 // that holds key and chain. The careless one opens the visible names one after the other.
 type readers struct {
-	stop  chan struct{}
+	stop  atomic.Bool
 	ended sync.WaitGroup
 
 	careful, careless int     // reads that found something
@@ -30,21 +28,20 @@ type readers struct {
 const pause = 300 * time.Microsecond
 
 func startReaders(volume, layout string) *readers {
-	r := &readers{stop: make(chan struct{})}
+	r := &readers{}
 	r.ended.Go(func() {
-		for ; !r.stopped(); time.Sleep(pause) {
-			err := readCarefully(volume, layout)
-			switch {
-			case errors.Is(err, set.ErrNothing):
+		for ; !r.stop.Load(); time.Sleep(pause) {
+			_, err := set.ReadCarefully(volume, layout)
+			if errors.Is(err, set.ErrNothing) {
 				continue
-			case err != nil:
+			} else if err != nil {
 				r.faults = append(r.faults, err)
 			}
 			r.careful++
 		}
 	})
 	r.ended.Go(func() {
-		for ; !r.stopped(); time.Sleep(pause) {
+		for ; !r.stop.Load(); time.Sleep(pause) {
 			_, err := set.ReadPEM(volume)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
@@ -58,36 +55,8 @@ func startReaders(volume, layout string) *readers {
 	return r
 }
 
-func (r *readers) stopped() bool {
-	select {
-	case <-r.stop:
-		return true
-	default:
-		return false
-	}
-}
-
 // end waits for the readers; only then may their results be read.
 func (r *readers) end() {
-	close(r.stop)
+	r.stop.Store(true)
 	r.ended.Wait()
-}
-
-func readCarefully(volume, layout string) error {
-	if layout == "inplace" {
-		combined, err := os.ReadFile(filepath.Join(volume, "keystore-combined.pem"))
-		if errors.Is(err, fs.ErrNotExist) {
-			return set.ErrNothing
-		}
-		if err == nil {
-			_, err = tls.X509KeyPair(combined, combined)
-		}
-		return err
-	}
-	target, err := os.Readlink(filepath.Join(volume, "..data"))
-	if err != nil {
-		return set.ErrNothing
-	}
-	_, err = set.ReadPEM(filepath.Join(volume, target)) // a set that vanishes while it is read is a fault
-	return err
 }

@@ -3,10 +3,11 @@
 package kill
 
 import (
-	"context"
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/chaos/set"
 	"github.com/certfetcher/certfetcher/test/service"
 )
@@ -29,20 +31,19 @@ var onlyPEM, onlyP12, all = []string{"PEM"}, []string{"P12"}, []string{"PEM", "P
 
 // scenes come in the order of their worth: the first is enough for a glance.
 var scenes = []scene{
-	{layout: "symlink", layoutBefore: "symlink", types: onlyPEM, typesBefore: onlyPEM},
-	{layout: "inplace", layoutBefore: "inplace", types: onlyPEM, typesBefore: onlyPEM},
-	{layout: "symlink", types: onlyPEM},
-	{layout: "inplace", types: onlyPEM},
-	{layout: "symlink", layoutBefore: "symlink", types: onlyPEM, typesBefore: onlyPEM, sidecar: true},
-	{layout: "inplace", layoutBefore: "inplace", types: onlyPEM, typesBefore: onlyPEM, sidecar: true},
-	{layout: "symlink", layoutBefore: "inplace", types: onlyPEM, typesBefore: onlyPEM},
-	{layout: "inplace", layoutBefore: "symlink", types: onlyPEM, typesBefore: onlyPEM},
-	{layout: "symlink", layoutBefore: "symlink", types: all, typesBefore: all},
-	{layout: "inplace", layoutBefore: "inplace", types: all, typesBefore: all},
-	{layout: "symlink", layoutBefore: "symlink", types: onlyP12, typesBefore: all},
-	{layout: "inplace", layoutBefore: "inplace", types: onlyPEM, typesBefore: all},
-	{layout: "inplace", layoutBefore: "symlink", types: all, typesBefore: onlyP12, sidecar: true},
-}
+	{"symlink", "symlink", onlyPEM, onlyPEM, false},
+	{"inplace", "inplace", onlyPEM, onlyPEM, false},
+	{"symlink", "", onlyPEM, nil, false},
+	{"inplace", "", onlyPEM, nil, false},
+	{"symlink", "symlink", onlyPEM, onlyPEM, true},
+	{"inplace", "inplace", onlyPEM, onlyPEM, true},
+	{"symlink", "inplace", onlyPEM, onlyPEM, false},
+	{"inplace", "symlink", onlyPEM, onlyPEM, false},
+	{"symlink", "symlink", all, all, false},
+	{"inplace", "inplace", all, all, false},
+	{"symlink", "symlink", onlyP12, all, false},
+	{"inplace", "inplace", onlyPEM, all, false},
+	{"inplace", "symlink", all, onlyP12, true}}
 
 func (s scene) String() string {
 	from := "nothing"
@@ -56,12 +57,14 @@ func (s scene) String() string {
 	return fmt.Sprintf("%s: %s to %s %v", mode, from, s.layout, s.types)
 }
 
+// mustStayWhole says whether there is a whole set at every moment: the visible names change one by one in the inplace
+// layout, and where other files are asked for.
+func (s scene) mustStayWhole() bool {
+	return s.layout == "symlink" && s.layout == s.layoutBefore && slices.Equal(s.types, s.typesBefore)
+}
+
 func variables(layout string, types []string) []string {
-	list := types[0]
-	for _, other := range types[1:] {
-		list += "," + other
-	}
-	return []string{"OUTPUT_LAYOUT=" + layout, "OUTPUT_TYPE=" + list}
+	return []string{"OUTPUT_LAYOUT=" + layout, "OUTPUT_TYPE=" + strings.Join(types, ",")}
 }
 
 // stage is where a scene is played again and again.
@@ -74,11 +77,11 @@ type stage struct {
 	force   bool   // the scene fetches anew, whatever is on the volume
 }
 
-func (s *stage) volume() string { return filepath.Join(s.dir, "volume") }
+func (s *stage) volume() string { return s.dir + "/volume" }
 
 func newStage(t testing.TB, s *service.Service, sc scene) *stage {
 	t.Helper()
-	st := &stage{scene: sc, t: t, service: s, dir: memoryDir(t), force: true}
+	st := &stage{scene: sc, t: t, service: s, dir: t.TempDir(), force: true}
 	if len(sc.typesBefore) > 0 {
 		st.mustRun(append(variables(sc.layoutBefore, sc.typesBefore), "MODE=init")...)
 		var err error
@@ -92,12 +95,10 @@ func newStage(t testing.TB, s *service.Service, sc scene) *stage {
 // mustRun runs certfetcher undisturbed.
 func (s *stage) mustRun(variables ...string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(binDir, "certfetcher"))
+	cmd := exec.Command(binDir + "/certfetcher")
 	cmd.Env = environment(s.service, s.volume(), variables...)
-	out, err := cmd.CombinedOutput()
-	require.NoError(s.t, err, string(out))
+	code, out := chaos.Run(s.t, cmd)
+	require.Zero(s.t, code, out)
 }
 
 // reset makes the volume what it was before the scene.
@@ -110,7 +111,7 @@ func (s *stage) bring(name string) { copyVolume(s.t, filepath.Join(s.dir, name),
 // play runs the scene, with decide for each call.
 func (s *stage) play(decide func(call) verdict) *run {
 	s.t.Helper()
-	r := &run{program: filepath.Join(binDir, "certfetcher"), root: s.dir, decide: decide}
+	r := &run{program: binDir + "/certfetcher", root: s.dir, decide: decide}
 	mode := []string{"MODE=init", fmt.Sprintf("FORCE_ENROLL=%t", s.force)}
 	if s.sidecar {
 		mode[0] = "MODE=sidecar"
@@ -126,8 +127,7 @@ func (s *stage) endWhenDone(pid int) {
 	go func() {
 		asked := false
 		seen := s.old
-		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(
-			2 * time.Millisecond) {
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 			if syscall.Kill(pid, 0) != nil {
 				return
 			}

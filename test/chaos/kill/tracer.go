@@ -54,28 +54,21 @@ type run struct {
 	output string
 }
 
-// changing are the calls that count. Those with a descriptor count only where it is a file below root.
-var changing = map[uint64]struct {
-	name       string
-	descriptor bool
-}{
-	unix.SYS_OPENAT: {"openat", false}, unix.SYS_MKDIRAT: {"mkdirat", false}, unix.SYS_UNLINKAT: {"unlinkat", false},
-	unix.SYS_RENAMEAT: {"renameat", false}, unix.SYS_RENAMEAT2: {"renameat2", false},
-	unix.SYS_LINKAT:    {"linkat", false},
-	unix.SYS_SYMLINKAT: {"symlinkat", false}, unix.SYS_FCHMODAT: {"fchmodat", false},
-	unix.SYS_FCHOWNAT:  {"fchownat", false},
-	unix.SYS_UTIMENSAT: {"utimensat", false}, unix.SYS_MKNODAT: {"mknodat", false},
-	unix.SYS_FCHMODAT2: {"fchmodat2", false},
-	unix.SYS_RENAME:    {"rename", false}, unix.SYS_UNLINK: {"unlink", false}, unix.SYS_MKDIR: {"mkdir", false},
-	unix.SYS_RMDIR: {"rmdir", false}, unix.SYS_SYMLINK: {"symlink", false}, unix.SYS_LINK: {"link", false},
-	unix.SYS_CHMOD: {"chmod", false}, unix.SYS_CHOWN: {"chown", false}, unix.SYS_LCHOWN: {"lchown", false},
-	unix.SYS_TRUNCATE: {"truncate", false},
-	unix.SYS_WRITE:    {"write", true}, unix.SYS_PWRITE64: {"pwrite64", true}, unix.SYS_WRITEV: {"writev", true},
-	unix.SYS_FTRUNCATE: {"ftruncate", true}, unix.SYS_FCHMOD: {"fchmod", true}, unix.SYS_FCHOWN: {"fchown", true},
-	unix.SYS_FSYNC: {"fsync", true}, unix.SYS_FDATASYNC: {"fdatasync", true}, unix.SYS_FALLOCATE: {"fallocate", true},
-	unix.SYS_COPY_FILE_RANGE: {"copy_file_range", true}, unix.SYS_FLOCK: {"flock", true},
-	unix.SYS_FCNTL: {"fcntl", true},
-}
+// changing are the calls that count. Those "of" a descriptor count only where it is a file below root.
+var changing = map[uint64]string{
+	unix.SYS_OPENAT: "openat", unix.SYS_MKDIRAT: "mkdirat", unix.SYS_UNLINKAT: "unlinkat",
+	unix.SYS_RENAMEAT: "renameat", unix.SYS_RENAMEAT2: "renameat2", unix.SYS_LINKAT: "linkat",
+	unix.SYS_SYMLINKAT: "symlinkat", unix.SYS_FCHMODAT: "fchmodat", unix.SYS_FCHOWNAT: "fchownat",
+	unix.SYS_UTIMENSAT: "utimensat", unix.SYS_MKNODAT: "mknodat", unix.SYS_FCHMODAT2: "fchmodat2",
+	unix.SYS_RENAME: "rename", unix.SYS_UNLINK: "unlink", unix.SYS_MKDIR: "mkdir",
+	unix.SYS_RMDIR: "rmdir", unix.SYS_SYMLINK: "symlink", unix.SYS_LINK: "link",
+	unix.SYS_CHMOD: "chmod", unix.SYS_CHOWN: "chown", unix.SYS_LCHOWN: "lchown",
+	unix.SYS_TRUNCATE: "truncate",
+	unix.SYS_WRITE:    "write of", unix.SYS_PWRITE64: "pwrite64 of", unix.SYS_WRITEV: "writev of",
+	unix.SYS_FTRUNCATE: "ftruncate of", unix.SYS_FCHMOD: "fchmod of", unix.SYS_FCHOWN: "fchown of",
+	unix.SYS_FSYNC: "fsync of", unix.SYS_FDATASYNC: "fdatasync of",
+	unix.SYS_FALLOCATE: "fallocate of", unix.SYS_COPY_FILE_RANGE: "copy_file_range of",
+	unix.SYS_FLOCK: "flock of", unix.SYS_FCNTL: "fcntl of"}
 
 const (
 	getSyscallInfo = 0x420e     // PTRACE_GET_SYSCALL_INFO
@@ -212,10 +205,8 @@ func (r *run) systemCall(pid, thread int, pending map[int]verdict) {
 // changes says whether a call counts.
 func (r *run) changes(thread int, info syscallInfo) (call, bool) {
 	kind, ok := changing[info.number]
-	if !ok {
-		return call{}, false
-	}
-	c := call{name: kind.name}
+	name, hasDescriptor := strings.CutSuffix(kind, " of")
+	c := call{name: name}
 	const writes = unix.O_CREAT | unix.O_TRUNC | unix.O_WRONLY | unix.O_RDWR
 	switch info.number {
 	case unix.SYS_OPENAT:
@@ -226,8 +217,8 @@ func (r *run) changes(thread int, info syscallInfo) (call, bool) {
 			return c, false
 		}
 	}
-	if !kind.descriptor {
-		return c, true
+	if !hasDescriptor {
+		return c, ok
 	}
 	c.path, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", thread, int32(info.arguments[0])))
 	return c, strings.HasPrefix(c.path, r.root)

@@ -1,8 +1,6 @@
 package load
 
 import (
-	"fmt"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -40,19 +38,15 @@ func TestAttack_byStrangers(t *testing.T) {
 		scale := chaos.Amount(300, 1000, 2000)
 		w := s.observe(func() func() { return one.start(s, "", scale) }, seconds)
 		s.requireAlive(one.name)
-		result := fmt.Sprintf("clients: %v (calm: p99 %d ms); strangers that behave: %v; peak memory so far %d MiB",
-			&w.trusted,
-			calm.trusted.quantile(0.99).Milliseconds(), &w.strangers, s.peak()>>10)
 		s.assertServed(one.name, w)
-		chaos.Record(t, one.name,
-			fmt.Sprintf("%s by strangers on up to %d connections, for %d s, in a cgroup with the chart's limits",
-				one.name, scale, seconds), result)
+		chaos.Record(t, one.name, one.name, scale, seconds, &w.trusted,
+			calm.trusted.quantile(0.99).Milliseconds(), &w.strangers, s.peak()>>10)
 	}
 
-	time.Sleep(time.Duration(chaos.Amount(0, 10, 300)) * time.Second)
+	pause := chaos.Amount(0, 10, 300)
+	time.Sleep(time.Duration(pause) * time.Second)
 	after := s.resident()
-	chaos.Record(t, "~memory", fmt.Sprintf("resident memory %d s after these attacks", chaos.Amount(0, 10, 300)),
-		fmt.Sprintf("%.1f MiB before, %.1f MiB after", float64(before)/1024, float64(after)/1024))
+	chaos.Record(t, "~memory", pause, float64(before)/1024, float64(after)/1024)
 	if chaos.Amount(false, false, true) {
 		assert.LessOrEqual(t, after, before*12/10)
 	}
@@ -81,12 +75,7 @@ func (s *service) assertServed(name string, w *wellBehaved) {
 	}
 }
 
-func first(texts []string) string {
-	if len(texts) == 0 {
-		return ""
-	}
-	return texts[0]
-}
+func first(texts []string) string { return append(texts, "")[0] }
 
 // TestAttack_byAClient: one that has a certificate may not keep the others out either.
 func TestAttack_byAClient(t *testing.T) {
@@ -96,11 +85,9 @@ func TestAttack_byAClient(t *testing.T) {
 	list := attacks[:chaos.Amount(1, len(attacks)-1, len(attacks)-1)]
 	for _, one := range append(list, reloads) {
 		scale := chaos.Amount(200, 1000, 2000)
-		w := s.observe(func() func() { return one.start(s, filepath.Join(s.Dir, "client.pem"), scale) }, seconds)
+		w := s.observe(func() func() { return one.start(s, s.Dir+"/client.pem", scale) }, seconds)
 		s.requireAlive(one.name)
 		s.assertServed(one.name, w)
-		chaos.Record(t, one.name, fmt.Sprintf("%s by a client with a certificate, on up to %d connections, for %d s",
-			one.name, scale, seconds),
-			fmt.Sprintf("the others: %v; peak memory so far %d MiB", &w.trusted, s.peak()>>10))
+		chaos.Record(t, one.name, one.name, scale, seconds, &w.trusted, s.peak()>>10)
 	}
 }

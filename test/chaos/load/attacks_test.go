@@ -1,7 +1,6 @@
 package load
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -161,14 +160,7 @@ var together = attack{"all attacks at once", func(ctx context.Context, a *attack
 
 // reloads asks for what costs more than an answer.
 var reloads = attack{"reloads from 16 connections", func(ctx context.Context, a *attacker) {
-	few := a.of(16)
-	few.hold(ctx, few.dialTLS, func(ctx context.Context, conn net.Conn) {
-		for err := error(nil); err == nil && ctx.Err() == nil; {
-			if _, err = io.WriteString(conn, "GET /reload HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"); err == nil {
-				_, err = conn.Read(make([]byte, 4096))
-			}
-		}
-	})
+	a.of(16).exchange(ctx, []byte("GET /reload HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"))
 }}
 
 // largeKeys has a request computed from 64 connections that costs much; LOAD_REQUEST is a file with all of it.
@@ -178,86 +170,85 @@ var largeKeys = attack{"requests with RSA-4096 keys from 64 connections", func(c
 		fmt.Fprintln(os.Stderr, err)
 		return
 	}
-	many := a.of(64)
-	many.hold(ctx, many.dialTLS, func(ctx context.Context, conn net.Conn) {
+	a.of(64).exchange(ctx, request)
+}}
+
+// exchange sends a request again and again, each when the one before was answered.
+func (a *attacker) exchange(ctx context.Context, request []byte) {
+	a.hold(ctx, a.dialTLS, func(ctx context.Context, conn net.Conn) {
 		for err := error(nil); err == nil && ctx.Err() == nil; {
 			if _, err = conn.Write(request); err == nil {
 				_, err = conn.Read(make([]byte, 16<<10))
 			}
 		}
 	})
-}}
+}
+
+// repeat writes next again and again after first.
+func repeat(ctx context.Context, conn net.Conn, first, next string, pause time.Duration) {
+	_, err := io.WriteString(conn, first)
+	for err == nil && ctx.Err() == nil {
+		_, err = io.WriteString(conn, next)
+		rest(ctx, pause)
+	}
+}
+
+// stalls writes a text on TLS connections and then waits.
+func stalls(text string) func(context.Context, *attacker) {
+	return func(ctx context.Context, a *attacker) {
+		a.hold(ctx, a.dialTLS, func(_ context.Context, conn net.Conn) { stall(conn, text) })
+	}
+}
+
+func stall(conn net.Conn, text string) {
+	if _, err := io.WriteString(conn, text); err == nil {
+		untilClosed(conn)
+	}
+}
+
+func stallsHeaders(size int) func(context.Context, *attacker) {
+	return stalls(requestLine + "X-Long: " + strings.Repeat("a", size))
+}
 
 var attacks = []attack{
-	{"idle TLS connections", func(ctx context.Context, a *attacker) {
-		a.hold(ctx, a.dialTLS, func(_ context.Context, conn net.Conn) { untilClosed(conn) })
-	}},
+	{"idle TLS connections", stalls("")},
 	{"half-open connections", func(ctx context.Context, a *attacker) {
 		a.hold(ctx, a.dial, func(_ context.Context, conn net.Conn) { untilClosed(conn) })
 	}},
 	{"handshakes that stand still", func(ctx context.Context, a *attacker) {
 		// A record of 16 KiB with a handshake message of which nothing more comes.
-		start := append([]byte{0x16, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3}, make([]byte, 8<<10)...)
-		a.hold(ctx, a.dial, func(_ context.Context, conn net.Conn) {
-			_, _ = conn.Write(start)
-			untilClosed(conn)
-		})
+		start := "\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03" + strings.Repeat("\x00", 8<<10)
+		a.hold(ctx, a.dial, func(_ context.Context, conn net.Conn) { stall(conn, start) })
 	}},
 	{"headers that drip", func(ctx context.Context, a *attacker) {
 		a.hold(ctx, a.dialTLS, func(ctx context.Context, conn net.Conn) {
-			_, err := io.WriteString(conn, requestLine)
-			for i := 0; err == nil && ctx.Err() == nil; i++ {
-				_, err = fmt.Fprintf(conn, "X-%d: %d\r\n", i, i)
-				rest(ctx, 200*time.Millisecond)
-			}
+			repeat(ctx, conn, requestLine, "X-1: 1\r\n", 200*time.Millisecond)
 		})
 	}},
-	{"stalled headers of 60 KB", func(ctx context.Context, a *attacker) { a.stallHeaders(ctx, 60<<10) }},
-	{"stalled headers of 120 KB", func(ctx context.Context, a *attacker) { a.stallHeaders(ctx, 120<<10) }},
-	{"many short headers that stall", func(ctx context.Context, a *attacker) {
-		lines := requestLine + strings.Repeat("a: b\r\n", 10_000)
-		a.hold(ctx, a.dialTLS, func(_ context.Context, conn net.Conn) {
-			_, _ = io.WriteString(conn, lines)
-			untilClosed(conn)
-		})
-	}},
+	{"stalled headers of 60 KB", stallsHeaders(60 << 10)},
+	{"stalled headers of 120 KB", stallsHeaders(120 << 10)},
+	{"many short headers that stall", stalls(requestLine + strings.Repeat("a: b\r\n", 10_000))},
 	{"a flood of requests", func(ctx context.Context, a *attacker) {
-		few := a.of(min(a.scale, 32))
-		few.hold(ctx, few.dialTLS, func(_ context.Context, conn net.Conn) {
-			_, _ = io.WriteString(conn, requestLine+"\r\n")
-			untilClosed(conn)
-		})
+		stalls(requestLine+"\r\n")(ctx, a.of(min(a.scale, 32)))
 	}},
 	{"pipelined requests whose answers no one reads", func(ctx context.Context, a *attacker) {
-		many := strings.Repeat(requestLine+"\r\n", 500)
 		a.hold(ctx, a.dialTLS, func(ctx context.Context, conn net.Conn) {
-			var err error
-			for err == nil && ctx.Err() == nil {
-				_, err = io.WriteString(conn, many)
-			}
+			repeat(ctx, conn, "", strings.Repeat(requestLine+"\r\n", 500), 0)
 			rest(ctx, time.Second)
 		})
 	}},
 	{"bodies that never come, or never end", func(ctx context.Context, a *attacker) {
-		chunk := "2000\r\n" + strings.Repeat("x", 0x2000) + "\r\n"
+		const head = " HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 		a.hold(ctx, a.dialTLS, func(ctx context.Context, conn net.Conn) {
-			if _, err := io.WriteString(conn,
-				"POST /v1/certificate/RA HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9000000000\r\n\r\n"); err !=
-				nil {
-				return
-			}
-			untilClosed(conn)
+			stall(conn, "POST /v1/certificate/RA"+head+"Content-Length: 9000000000\r\n\r\n")
 			again, err := a.dialTLS(1)
 			if err != nil {
 				return
 			}
 			defer again.Close()
 			defer context.AfterFunc(ctx, func() { again.Close() })()
-			_, err = io.WriteString(again,
-				"POST /reload HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
-			for err == nil && ctx.Err() == nil {
-				_, err = io.WriteString(again, chunk)
-			}
+			repeat(ctx, again, "POST /reload"+head+"Transfer-Encoding: chunked\r\n\r\n",
+				"2000\r\n"+strings.Repeat("x", 0x2000)+"\r\n", 0)
 		})
 	}},
 	{"HTTP/2 streams with a window of 0", func(ctx context.Context, a *attacker) {
@@ -266,20 +257,5 @@ var attacks = []attack{
 			h2.tls = a.tls.Clone()
 			h2.tls.NextProtos = []string{"h2"}
 		}
-		h2.hold(ctx, h2.dialTLS, func(ctx context.Context, conn net.Conn) { stallStreams(ctx, conn) })
-	}},
-}
-
-func (a *attacker) stallHeaders(ctx context.Context, size int) {
-	head := requestLine + "X-Long: " + strings.Repeat("a", size)
-	a.hold(ctx, a.dialTLS, func(_ context.Context, conn net.Conn) {
-		_, _ = io.WriteString(conn, head)
-		untilClosed(conn)
-	})
-}
-
-// answered reads the status line of an answer.
-func answered(conn net.Conn) (string, error) {
-	line, err := bufio.NewReader(conn).ReadString('\n')
-	return strings.TrimSpace(line), err
-}
+		h2.hold(ctx, h2.dialTLS, stallStreams)
+	}}}

@@ -26,23 +26,22 @@ type cgroup struct {
 func newCgroup(t *testing.T, limit int64) *cgroup {
 	t.Helper()
 	c := &cgroup{dir: filepath.Join("/sys/fs/cgroup/memory", fmt.Sprintf("certservice-load-%d", os.Getpid()))}
-	settings := map[string]int64{"memory.limit_in_bytes": limit, "memory.memsw.limit_in_bytes": limit}
+	settings := []string{"memory.limit_in_bytes", "memory.memsw.limit_in_bytes"}
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
 		c = &cgroup{dir: filepath.Join("/sys/fs/cgroup", filepath.Base(c.dir)), v2: true}
-		settings = map[string]int64{"memory.max": limit, "memory.swap.max": 0}
+		settings = []string{"memory.max", "memory.swap.max"}
 	}
 	if err := os.Mkdir(c.dir, 0o755); err != nil {
 		fixture.SkipWithout(t, "the right to make a cgroup ("+err.Error()+")")
 	}
 	t.Cleanup(c.remove)
-	for _, name := range []string{"memory.limit_in_bytes", "memory.memsw.limit_in_bytes",
-		"memory.max", "memory.swap.max"} {
-		value, asked := settings[name]
-		if !asked {
-			continue
+	for _, name := range settings {
+		value := strconv.FormatInt(limit, 10)
+		if name == "memory.swap.max" {
+			value = "0"
 		}
-		err := os.WriteFile(filepath.Join(c.dir, name), []byte(strconv.FormatInt(value, 10)), 0o600)
-		swap := strings.Contains(name, "sw") // a kernel without swap has no such file
+		err := os.WriteFile(filepath.Join(c.dir, name), []byte(value), 0o600)
+		swap := name != settings[0] // a kernel without swap has no such file
 		if err != nil && !(swap && errors.Is(err, fs.ErrNotExist)) {
 			fixture.SkipWithout(t, "a cgroup that limits memory ("+err.Error()+")")
 		}
@@ -63,7 +62,7 @@ func (c *cgroup) remove() {
 // enter is a program of the shell that runs another inside.
 func (c *cgroup) enter(t *testing.T, path, program string) {
 	t.Helper()
-	script := fmt.Sprintf("#!/bin/sh\necho $$ >%q && exec %q \"$@\"\n", filepath.Join(c.dir, "cgroup.procs"), program)
+	script := fmt.Sprintf("#!/bin/sh\necho $$ >%q && exec %q \"$@\"\n", c.dir+"/cgroup.procs", program)
 	require.NoError(t, os.WriteFile(path, []byte(script), 0o755))
 }
 

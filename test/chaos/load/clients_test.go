@@ -2,10 +2,7 @@ package load
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -16,9 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/stretchr/testify/require"
-
-	"github.com/certfetcher/certfetcher/keygen"
 )
 
 // from makes connections from an address on loopback, which stand for another machine.
@@ -68,19 +64,11 @@ func (o *observed) String() string {
 // enrolment makes the one request that all clients send: making keys is not what is measured.
 func enrolment(t *testing.T, url, algorithm string) *http.Request {
 	t.Helper()
-	key, err := keygen.GenerateKey(algorithm)
+	csr, key := chaos.Request(t, algorithm)
+	request, err := http.NewRequest("GET", url, nil)
 	require.NoError(t, err)
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "load.example.org"}, DNSNames: []string{"load.example.org"}}, key)
-	require.NoError(t, err)
-	csr, err := x509.ParseCertificateRequest(der)
-	require.NoError(t, err)
-	keyPEM, err := keygen.PrivateKeyPEM(key)
-	require.NoError(t, err)
-	request, err := http.NewRequest(http.MethodGet, url, nil)
-	require.NoError(t, err)
-	request.Header["CSR"] = []string{base64.StdEncoding.EncodeToString(keygen.CSRPEM(csr))}
-	request.Header["PK"] = []string{base64.StdEncoding.EncodeToString(keyPEM)}
+	request.Header["CSR"] = []string{base64.StdEncoding.EncodeToString(csr)}
+	request.Header["PK"] = []string{base64.StdEncoding.EncodeToString(key)}
 	return request
 }
 
@@ -91,15 +79,20 @@ func newClient(dialer *net.Dialer, config *tls.Config, fresh bool, want int, pau
 		fresh: fresh, want: want, pause: pause}
 }
 
-func (c *client) run(ctx context.Context, request *http.Request, seen *observed) {
+// run sends requests with pauses until ctx ends; each tick, when there are ticks, is one.
+func (c *client) run(ctx context.Context, request *http.Request, seen *observed, ticks ...<-chan time.Time) {
 	defer c.http.CloseIdleConnections()
-	for ctx.Err() == nil {
+	for next := append(ticks, time.After(0))[0]; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-next:
+		}
 		began := time.Now()
 		failure := c.once(request)
 		seen.add(time.Since(began), failure)
-		select {
-		case <-ctx.Done():
-		case <-time.After(c.pause):
+		if len(ticks) == 0 {
+			next = time.After(c.pause)
 		}
 	}
 }
@@ -133,13 +126,13 @@ func (s *service) wellBehaved() *wellBehaved {
 	w := &wellBehaved{stop: stop}
 	request := enrolment(s.t, s.URL+"RA", "ECDSA-P256")
 	for i := range 8 {
-		c := newClient(from(fmt.Sprintf("127.0.1.%d", 1+i)), s.clientTLS(), i%4 == 3, http.StatusOK,
+		c := newClient(from(fmt.Sprintf("127.0.1.%d", 1+i)), s.clientTLS(), i%4 == 3, 200,
 			100*time.Millisecond)
 		w.running.Go(func() { c.run(ctx, request, &w.trusted) })
 	}
 	for i := range 2 {
 		c := newClient(from(fmt.Sprintf("127.0.2.%d", 1+i)), &tls.Config{RootCAs: s.Roots()}, true,
-			http.StatusUnauthorized, 250*time.Millisecond)
+			401, 250*time.Millisecond)
 		w.running.Go(func() { c.run(ctx, request, &w.strangers) })
 	}
 	return w

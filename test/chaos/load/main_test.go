@@ -1,19 +1,18 @@
+// Package load attacks and loads the built certservice inside a cgroup with the limits of the chart, and watches what
+// well-behaved clients see meanwhile.
 package load
 
 import (
-	"bytes"
 	"crypto/tls"
-	"fmt"
 	"net/url"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
@@ -57,8 +56,8 @@ func start(t *testing.T, environment ...string) *service {
 	s := &service{t: t, group: newCgroup(t, memory)}
 	s.dir = t.TempDir()
 	bin := t.TempDir()
-	require.NoError(t, os.Symlink(filepath.Join(binDir, "devca"), filepath.Join(bin, "devca")))
-	s.group.enter(t, filepath.Join(bin, "certservice"), filepath.Join(binDir, "certservice"))
+	require.NoError(t, os.Symlink(binDir+"/devca", bin+"/devca"))
+	s.group.enter(t, bin+"/certservice", binDir+"/certservice")
 	var err error
 	s.Stack, err = fixture.StartStack(bin, s.dir, append([]string{"GOMEMLIMIT=" + goMemory}, environment...)...)
 	require.NoError(t, err)
@@ -70,40 +69,19 @@ func start(t *testing.T, environment ...string) *service {
 }
 
 // resident is the memory of certservice in KiB, as the kernel counts it.
-func (s *service) resident() int { return s.status("VmRSS") }
+func (s *service) resident() int { return chaos.Memory(s.CertService.Process.Pid, "VmRSS") }
 
 // peak is the most that it ever had.
-func (s *service) peak() int { return s.status("VmHWM") }
-
-func (s *service) status(name string) int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.CertService.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	_, rest, found := strings.Cut(string(text), name+":")
-	if !found {
-		return 0 // it has ended
-	}
-	kib, err := strconv.Atoi(strings.Fields(rest)[0])
-	require.NoError(s.t, err)
-	return kib
-}
+func (s *service) peak() int { return chaos.Memory(s.CertService.Process.Pid, "VmHWM") }
 
 // requireAlive fails the test when certservice was ended.
 func (s *service) requireAlive(where string) {
 	s.t.Helper()
 	require.Zero(s.t, s.group.oomKills(s.t), "%s: killed for want of memory", where)
-	require.NotZero(s.t, s.resident(), "%s: certservice has ended: %s", where, lastLines(s.CertService.Logged()))
-}
-
-func lastLines(log string) string {
-	lines := bytes.Split([]byte(log), []byte("\n"))
-	return string(bytes.Join(lines[max(0, len(lines)-5):], []byte("\n")))
+	require.NotZero(s.t, s.resident(), "%s: certservice has ended: %s", where, s.CertService.Logged())
 }
 
 // clientTLS is the configuration of a client with a certificate.
 func (s *service) clientTLS() *tls.Config {
-	identity, err := tls.LoadX509KeyPair(filepath.Join(s.Dir, "client.pem"), filepath.Join(s.Dir, "client.pem"))
-	require.NoError(s.t, err)
-	return &tls.Config{Certificates: []tls.Certificate{identity}, RootCAs: s.Roots()}
+	return &tls.Config{Certificates: []tls.Certificate{chaos.Identity(s.t, s.Dir)}, RootCAs: s.Roots()}
 }

@@ -5,10 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
+	"maps"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -22,26 +21,20 @@ import (
 // addHangingCA adds a CA that takes connections and never answers to cmpServers.json, which is read again by itself.
 func (s *service) addHangingCA() {
 	s.t.Helper()
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(s.t, err)
-	s.t.Cleanup(func() { silent.Close() })
-	path := filepath.Join(s.dir, "cmpServers.json")
+	path := s.dir + "/cmpServers.json"
 	text, err := os.ReadFile(path)
 	require.NoError(s.t, err)
 	var file map[string][]map[string]any
 	require.NoError(s.t, json.Unmarshal(text, &file))
-	hanging := map[string]any{}
-	for name, value := range file["cmpv2Servers"][0] {
-		hanging[name] = value
-	}
-	hanging["caName"], hanging["url"] = "HANGING", "http://"+silent.Addr().String()+"/pkix/"
+	hanging := maps.Clone(file["cmpv2Servers"][0])
+	hanging["caName"], hanging["url"] = "HANGING", "http://"+chaos.Silent(s.t)+"/pkix/"
 	file["cmpv2Servers"] = append(file["cmpv2Servers"], hanging)
 	text, err = json.Marshal(file)
 	require.NoError(s.t, err)
 	require.NoError(s.t, os.WriteFile(path+".new", text, 0o600))
 	require.NoError(s.t, os.Rename(path+".new", path))
-	unknown := newClient(from("127.0.1.99"), s.clientTLS(), true, http.StatusBadRequest, 0)
-	request, err := http.NewRequest(http.MethodGet, s.URL+"HANGING", nil)
+	unknown := newClient(from("127.0.1.99"), s.clientTLS(), true, 400, 0)
+	request, err := http.NewRequest("GET", s.URL+"HANGING", nil)
 	require.NoError(s.t, err)
 	require.Eventually(s.t, func() bool { return unknown.once(request) == "" }, 20*time.Second,
 		50*time.Millisecond, "it is configured")
@@ -55,22 +48,9 @@ func (s *service) atRate(clients int, perSecond float64, seconds int) *observed 
 	seen := &observed{}
 	var running sync.WaitGroup
 	for i := range clients {
-		c := newClient(from(fmt.Sprintf("127.0.1.%d", 1+i)), s.clientTLS(), false, http.StatusOK, 0)
-		running.Go(func() {
-			defer c.http.CloseIdleConnections()
-			ticks := time.NewTicker(time.Duration(float64(time.Second) * float64(clients) / perSecond))
-			defer ticks.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-ticks.C:
-				}
-				began := time.Now()
-				failure := c.once(request)
-				seen.add(time.Since(began), failure)
-			}
-		})
+		c := newClient(from(fmt.Sprintf("127.0.1.%d", 1+i)), s.clientTLS(), false, 200, 0)
+		ticks := time.Tick(time.Duration(float64(time.Second) * float64(clients) / perSecond))
+		running.Go(func() { c.run(ctx, request, seen, ticks) })
 	}
 	running.Wait()
 	return seen
@@ -97,7 +77,7 @@ func TestShare_hangingCA_leavesTheOtherAlone(t *testing.T) {
 		for i := range 40 {
 			for range 8 {
 				c := newClient(from(fmt.Sprintf("127.0.8.%d", 1+i)), s.clientTLS(), false,
-					http.StatusOK, 200*time.Millisecond)
+					200, 200*time.Millisecond)
 				asking.Go(func() { c.run(ctx, request, &stuck) })
 			}
 		}
@@ -114,11 +94,7 @@ func TestShare_hangingCA_leavesTheOtherAlone(t *testing.T) {
 		assert.LessOrEqual(t, hung.quantile(0.99), 2*calm.quantile(0.99))
 	}
 	assert.Less(t, hung.quantile(0.99), mostLatency)
-	chaos.Record(t, "",
-		fmt.Sprintf(
-			"320 connections of 40 clients ask for a CA that hangs; %d clients send half of the "+
-				"peak load (%.0f a second) for another",
-			clients, peak/2), fmt.Sprintf("without the hanging CA: %v; with it: %v", calm, hung))
+	chaos.Record(t, "", clients, peak/2, calm, hung)
 }
 
 // One client that has costly keys computed slows down itself.
@@ -129,15 +105,14 @@ func TestShare_largeKeysOfOneClient(t *testing.T) {
 	calm := s.observe(nil, seconds)
 	var request bytes.Buffer
 	require.NoError(t, enrolment(t, s.URL+"RA", "RSA-4096").Write(&request))
-	file := filepath.Join(t.TempDir(), "request")
+	file := t.TempDir() + "/request"
 	require.NoError(t, os.WriteFile(file, request.Bytes(), 0o600))
 	w := s.observe(func() func() {
-		return largeKeys.start(s, filepath.Join(s.Dir, "client.pem"), 64, "LOAD_REQUEST="+file)
+		return largeKeys.start(s, s.Dir+"/client.pem", 64, "LOAD_REQUEST="+file)
 	}, seconds)
 	s.requireAlive(largeKeys.name)
 	s.assertServed(largeKeys.name, w)
-	chaos.Record(t, "", largeKeys.name+" by one client",
-		fmt.Sprintf("the others before: %v; meanwhile: %v", &calm.trusted, &w.trusted))
+	chaos.Record(t, "", largeKeys.name, &calm.trusted, &w.trusted)
 }
 
 // 2,000 connections, half of them idle and of clients with a certificate, half slow and of strangers.
@@ -147,19 +122,14 @@ func TestLoad_manyConnections(t *testing.T) {
 	half := chaos.Amount(150, 1000, 1000)
 	seconds := chaos.Amount(1, 5, 20)
 	w := s.observe(func() func() {
-		stopIdle := attacks[0].start(s, filepath.Join(s.Dir, "client.pem"), half)
+		stopIdle := attacks[0].start(s, s.Dir+"/client.pem", half)
 		stopSlow := attacks[3].start(s, "", half)
 		time.Sleep(time.Duration(half/newConnections+1) * time.Second)
 		return func() { stopIdle(); stopSlow() }
 	}, seconds)
 	s.requireAlive("many connections")
 	s.assertServed("many connections", w)
-	chaos.Record(t, "",
-		fmt.Sprintf(
-			"%d connections in a cgroup with the chart's limits, half of them idle (clients), half slow (strangers)",
-			2*half),
-		fmt.Sprintf("clients: %v; strangers that behave: %v; peak memory %d MiB", &w.trusted,
-			&w.strangers, s.peak()>>10))
+	chaos.Record(t, "", 2*half, &w.trusted, &w.strangers, s.peak()>>10)
 }
 
 // The plain port for probes and metrics has no clients that it knows; what they do must not end certservice either.
@@ -168,19 +138,18 @@ func TestAttack_onThePlainPort(t *testing.T) {
 	s := start(t)
 	plain := *s
 	plain.target = s.Operations
-	probe, err := http.NewRequest(http.MethodGet, "http://"+s.Operations+"/readyz", nil)
+	probe, err := http.NewRequest("GET", "http://"+s.Operations+"/readyz", nil)
 	require.NoError(t, err)
 	for _, one := range []attack{attacks[1], attacks[3], attacks[4], attacks[8], attacks[9]}[:chaos.Amount(1, 5, 5)] {
 		stop := one.start(&plain, "", chaos.Amount(200, 1000, 2000), "LOAD_PLAIN=yes")
 		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(chaos.Amount(1, 3, 10))*time.Second)
 		var probes observed
-		newClient(from("127.0.1.1"), nil, true, http.StatusOK, 50*time.Millisecond).run(ctx, probe, &probes)
+		newClient(from("127.0.1.1"), nil, true, 200, 50*time.Millisecond).run(ctx, probe, &probes)
 		cancel()
 		stop()
 		s.requireAlive(one.name)
 		assert.LessOrEqual(t, len(probes.failures), len(probes.latencies)/20, "%s: %v, such as %s",
 			one.name, &probes, first(probes.failures))
-		chaos.Record(t, one.name, one.name+" on the plain port, up to 2,000 connections",
-			fmt.Sprintf("probes: %v; peak memory so far %d MiB", &probes, s.peak()>>10))
+		chaos.Record(t, one.name, one.name, &probes, s.peak()>>10)
 	}
 }

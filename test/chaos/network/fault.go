@@ -35,36 +35,22 @@ func Hole() Fault { return Fault{Kind: "black hole", hole: true} }
 // larger direction has in all.
 func Breaks(r *rand.Rand, size int) Fault {
 	direction := []string{"upstream", "downstream"}[r.IntN(2)]
-	at := map[string]any{"bytes": r.IntN(size)}
+	at := map[string]any{"bytes": r.IntN(size), "bit": r.IntN(8)}
 	one := func(kind string) []toxic { return []toxic{{kind, direction, at}} }
-	switch r.IntN(6) {
-	case 0:
-		return Fault{Kind: "reset", toxics: one("limit_data"), reset: true}
-	case 1:
-		return Fault{Kind: "closed", toxics: one("limit_data")}
-	case 2:
-		return Fault{Kind: "half-closed", toxics: one("limit_data"), half: true}
-	case 3:
-		return Fault{Kind: "stalled", toxics: one("stall")}
-	case 4:
-		at["bit"] = r.IntN(8)
-		return Fault{Kind: "flipped bit", toxics: one("flip")}
-	}
-	return Hole()
+	return []Fault{
+		{Kind: "reset", toxics: one("limit_data"), reset: true},
+		{Kind: "closed", toxics: one("limit_data")},
+		{Kind: "half-closed", toxics: one("limit_data"), half: true},
+		{Kind: "stalled", toxics: one("stall")},
+		{Kind: "flipped bit", toxics: one("flip")}, Hole()}[r.IntN(6)]
 }
 
 // Slows returns one that slows the connection, and breaks nothing.
 func Slows(r *rand.Rand) Fault {
-	both := func(kind string, attributes map[string]any) Fault {
-		return Fault{Kind: kind, toxics: []toxic{{kind, "upstream", attributes}, {kind, "downstream", attributes}}}
-	}
-	switch r.IntN(3) {
-	case 0:
-		return both("latency", map[string]any{"latency": 5 + r.IntN(60), "jitter": 1 + r.IntN(5)})
-	case 1:
-		return both("bandwidth", map[string]any{"rate": 8 + r.IntN(30)}) // kB/s
-	}
-	return both("slicer", map[string]any{"average_size": 1, "size_variation": 0, "delay": 5})
+	kind := []string{"latency", "bandwidth", "slicer"}[r.IntN(3)]
+	attributes := map[string]any{"latency": 5 + r.IntN(60), "jitter": 1 + r.IntN(5), "rate": 8 + r.IntN(30), // kB/s
+		"average_size": 1, "size_variation": 0, "delay": 5}
+	return Fault{Kind: kind, toxics: []toxic{{kind, "upstream", attributes}, {kind, "downstream", attributes}}}
 }
 
 // Some breaks the share of connections, slows a fifth of them, and passes the others on.

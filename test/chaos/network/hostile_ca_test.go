@@ -1,13 +1,10 @@
 package network
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,7 +14,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
@@ -38,8 +34,7 @@ func startWithHostile(t testing.TB, address string, environment ...string) *fixt
 	hostile := maps.Clone(server)
 	hostile["caName"], hostile["url"] = hostileCA, "http://"+address+"/pkix/"
 	s, err := fixture.StartCertServiceOf(bin, dir, []map[string]any{server, hostile},
-		append([]string{"GOMEMLIMIT=110MiB"},
-			environment...)...)
+		append([]string{"GOMEMLIMIT=110MiB"}, environment...)...)
 	return with(t, s, err, authority)
 }
 
@@ -54,16 +49,13 @@ func tinyTexts(t testing.TB) flood {
 	message := cmp.PKIMessage{
 		Header: cmp.PKIHeader{PVNO: cmp.PVNO2, Sender: cmp.DirectoryName(nil), Recipient: cmp.DirectoryName(nil)},
 		Body: cmp.PKIBody{Type: cmp.BodyError,
-			Content: &cmp.ErrorMsgContent{StatusInfo: cmp.Rejection("no"), ErrorDetails: texts}},
-	}
+			Content: &cmp.ErrorMsgContent{StatusInfo: cmp.Rejection("no"), ErrorDetails: texts}}}
 	der, err := message.Marshal()
 	require.NoError(t, err)
 	require.Less(t, len(der), cmp.MaxMessageSize)
 	require.Greater(t, len(der), cmp.MaxMessageSize*9/10)
-	return flood{"answers with many tiny texts", func(w io.Writer) error {
-		return once(w, head(cmp.MediaType, fmt.Sprintf("Connection: close\r\nContent-Length: %d\r\n", len(der)))+
-			string(der))
-	}}
+	return flood{kind: "answers with many tiny texts", how: "close", first: fmt.Sprintf(
+		"%sConnection: close\r\nContent-Length: %d\r\n\r\n%s", head(cmp.MediaType), len(der), der)}
 }
 
 // TestHostileCA_floods has as many requests at a hostile CA as certservice allows. Each ends in time, certservice stays
@@ -77,7 +69,7 @@ func TestHostileCA_floods(t *testing.T) {
 	go answerWith(listener, func() flood { return *current.Load() })
 	s := startWithHostile(t, listener.Addr().String(), "REQUEST_TIMEOUT="+timeout.String())
 	// A PKIMessage whose outer SEQUENCE claims 2 GiB, and OCTET STRINGs in it.
-	all := floods("application/pkixcmp", "\x30\x84\x7f\xff\xff\xff", "\x04\x81\xff"+strings.Repeat("x", 255))
+	all := floods(t, "application/pkixcmp", "\x30\x84\x7f\xff\xff\xff", "\x04\x81\xff"+strings.Repeat("x", 255))
 	all = append([]flood{tinyTexts(t)}, all...)
 	askers := newAskers(t, s, 4)
 	pid := s.CertService.Process.Pid
@@ -108,25 +100,18 @@ func TestHostileCA_floods(t *testing.T) {
 		}
 		// The other CA has to answer meanwhile.
 		for range 5 {
-			err := askers[0].enroll(t.Context(), host(s.URL), fixture.CAName, slack, &client.Retry{
-				InitialInterval: 50 * time.Millisecond, MaxInterval: time.Second, MaxElapsed: slack}, nil)
+			err := askers[0].enroll(t.Context(), host(s.URL), fixture.CAName, slack, stubborn, nil)
 			assert.NoError(t, err, f.kind)
 		}
 		group.Wait()
-		peak := peakMemory(pid)
+		peak := chaos.Memory(pid, "VmHWM")
 		t.Logf("%s: %d MiB, %.1f s, %v", f.kind, peak>>10, took.Seconds(), failures)
 		require.NotZero(t, peak, "certservice has ended: %s", s.CertService.Logged())
 		assert.Less(t, peak, chartLimit, "%s: KiB of resident memory", f.kind)
 		assert.Less(t, took, timeout+slack, f.kind)
 		highest, longest = max(highest, peak), max(longest, took)
 	}
-	e := run(t, slack, func(ctx context.Context) *exec.Cmd { return fetcher(ctx, host(s.URL), s.Dir, t.TempDir()) })
-	assert.Zero(t, e.code, e.log)
-	chaos.Record(t, "", fmt.Sprintf("a CA that hangs, drips, redirects, asks for absurd waits or floods (%d ways), "+
-		"with 128 requests at it at the same time, %d in all",
-		kinds, asked),
-		fmt.Sprintf(
-			"certservice held %d MiB at the most; with a REQUEST_TIMEOUT of %s each request ended within %.1f s; "+
-				"requests for another CA succeeded meanwhile",
-			highest>>10, timeout, longest.Seconds()))
+	code, printed := chaos.Run(t, fetcher(host(s.URL), s.Dir, t.TempDir()))
+	assert.Zero(t, code, printed)
+	chaos.Record(t, "", kinds, asked, highest>>10, timeout, longest.Seconds())
 }

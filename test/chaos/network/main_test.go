@@ -1,24 +1,20 @@
 package network
 
 import (
-	"bytes"
-	"context"
-	"errors"
-	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
@@ -59,7 +55,7 @@ func broken(t testing.TB, upstream string, draw func() Fault) *Broken {
 
 // startStack starts devca, with a fault of its own unless that is empty, and certservice; toCA may put something
 // between them: it gets the CA's address and returns the one to use. Nil: nothing.
-func startStack(t testing.TB, fault string, toCA func(address string) string, environment ...string) *fixture.Stack {
+func startStack(t testing.TB, fault string, toCA func(string) string, more ...string) *fixture.Stack {
 	t.Helper()
 	dir := t.TempDir()
 	authority, server, err := fixture.StartDevCA(bin, dir, "DEVCA_FAULT="+fault)
@@ -71,7 +67,7 @@ func startStack(t testing.TB, fault string, toCA func(address string) string, en
 		server["url"] = at.String()
 		server["timeout"] = "3s"
 	}
-	s, err := fixture.StartCertService(bin, dir, server, environment...)
+	s, err := fixture.StartCertService(bin, dir, server, more...)
 	return with(t, s, err, authority)
 }
 
@@ -96,66 +92,30 @@ func host(address string) string {
 func issued(s *fixture.Stack) int { return strings.Count(s.DevCA.Logged(), `"certificate issued"`) }
 
 // fetcher returns a certfetcher that asks the CertService at the address, a host:port, with the identity in dir.
-func fetcher(ctx context.Context, address, dir, volume string, variables ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "certfetcher"))
+func fetcher(address, dir, volume string, variables ...string) *exec.Cmd {
+	cmd := exec.Command(bin + "/certfetcher")
 	cmd.Env = fixture.Environment("https://"+address+"/v1/certificate/", dir, volume,
 		append([]string{"OUTPUT_TYPE=PEM", "SANS=app.example.org", "HEALTH_ADDR=off"}, variables...)...)
 	return cmd
 }
 
-// ended is how a program ended.
-type ended struct {
-	code   int
-	log    string
-	took   time.Duration
-	peak   int  // of its resident memory, in KiB, as last seen
-	killed bool // it took longer than it may
-}
-
 // run runs a program to its end, which is forced when it takes longer than the bound and the slack.
-func run(t testing.TB, bound time.Duration, command func(ctx context.Context) *exec.Cmd) ended {
+func run(t testing.TB, bound time.Duration, cmd *exec.Cmd) *chaos.Process {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), bound+slack)
-	defer cancel()
-	cmd := command(ctx)
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	begin := time.Now()
-	require.NoError(t, cmd.Start())
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	peak := 0
-	for {
-		select {
-		case err := <-done:
-			e := ended{code: cmd.ProcessState.ExitCode(), took: time.Since(begin), peak: peak, killed: ctx.Err() != nil}
-			var exit *exec.ExitError
-			if err != nil && !errors.As(err, &exit) {
-				t.Errorf("running %s: %v", cmd.Path, err)
-			}
-			e.log = log.String()
-			return e
-		case <-time.After(3 * time.Millisecond):
-			peak = max(peak, peakMemory(cmd.Process.Pid))
-		}
-	}
+	p := chaos.Start(t, cmd)
+	p.Wait(bound + slack)
+	return p
 }
 
-var highWater = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
-
-// peakMemory is the most that was resident of a process, in KiB; 0 when it has ended.
-func peakMemory(pid int) int {
-	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	found := highWater.FindSubmatch(status)
-	if found == nil {
-		return 0
-	}
-	kib, _ := strconv.Atoi(string(found[1]))
-	return kib
+// longest is the longest of durations.
+type longest struct {
+	mu sync.Mutex
+	d  time.Duration
 }
 
-// lastLine is the end of a log, for messages.
-func lastLine(log string) string {
-	lines := strings.Split(strings.TrimSpace(log), "\n")
-	return lines[len(lines)-1]
+// Add takes one of them.
+func (l *longest) Add(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.d = max(l.d, d)
 }

@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
+	"maps"
 	"net"
 	"strconv"
 	"sync"
@@ -41,8 +43,7 @@ func Listen(upstream string, draw func() Fault) (*Broken, error) {
 	}
 	b := &Broken{
 		Address: listener.Addr().String(), listener: listener, draw: draw, met: map[string]int{},
-		server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()),
-	}
+		server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
 	b.Lead(upstream)
 	go b.accept()
 	return b, nil
@@ -55,11 +56,7 @@ func (b *Broken) Lead(upstream string) { b.upstream.Store(&upstream) }
 func (b *Broken) Met() map[string]int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	met := map[string]int{}
-	for kind, n := range b.met {
-		met[kind] = n
-	}
-	return met
+	return maps.Clone(b.met)
 }
 
 // Close ends the listener and every connection.
@@ -126,13 +123,12 @@ func (b *Broken) pass(client *net.TCPConn, fault Fault, name string) {
 			panic(err) // a fault that Toxiproxy does not know
 		}
 	}
+	var toServer, toClient io.WriteCloser = server, client
 	if fault.half {
-		proxy.Toxics.StartLink(b.server, name+"up", client, halfCloser{server}, stream.Upstream)
-		proxy.Toxics.StartLink(b.server, name+"down", server, halfCloser{client}, stream.Downstream)
-		return
+		toServer, toClient = halfCloser{server}, halfCloser{client}
 	}
-	proxy.Toxics.StartLink(b.server, name+"up", client, server, stream.Upstream)
-	proxy.Toxics.StartLink(b.server, name+"down", server, client, stream.Downstream)
+	proxy.Toxics.StartLink(b.server, name+"up", client, toServer, stream.Upstream)
+	proxy.Toxics.StartLink(b.server, name+"down", server, toClient, stream.Downstream)
 }
 
 // halfCloser ends one direction of a connection, and leaves the other open for ever.

@@ -3,7 +3,6 @@ package network
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -23,11 +22,10 @@ import (
 // load is clients that ask one after the other for as long as certservice is killed and rolled.
 type load struct {
 	clients            sync.WaitGroup
-	stop               chan struct{}
+	stop               atomic.Bool
 	succeeded, tries   atomic.Int64
 	failed, unanswered atomic.Int64 // requests that failed for good, and tries that were sent and not answered
-	failures           sync.Map
-	longest            atomic.Int64
+	longest            longest
 }
 
 // Write gets the log of the clients: a line for each try that is followed by another.
@@ -41,45 +39,29 @@ func (l *load) Write(line []byte) (int, error) {
 }
 
 // ask starts clients at the address, a host:port.
-func (l *load) ask(askers []asker, address string, retry *client.Retry) {
-	l.stop = make(chan struct{})
+func (l *load) ask(t testing.TB, askers []asker, address string, retry *client.Retry) {
 	log := slog.New(slog.NewJSONHandler(l, nil))
 	for _, a := range askers {
 		l.clients.Go(func() {
-			for {
-				select {
-				case <-l.stop:
-					return
-				default:
-				}
+			for !l.stop.Load() {
 				begin := time.Now()
-				if err := a.enroll(context.Background(), address, fixture.CAName, 30*time.Second,
-					retry, log); err != nil {
+				err := a.enroll(context.Background(), address, fixture.CAName, 30*time.Second, retry, log)
+				if err != nil {
 					l.failed.Add(1)
-					l.failures.Store(err.Error(), true)
+					t.Logf("failed: %v", err)
 					continue
 				}
 				l.succeeded.Add(1)
-				for took := int64(time.Since(begin)); ; {
-					most := l.longest.Load()
-					if took <= most || l.longest.CompareAndSwap(most, took) {
-						break
-					}
-				}
+				l.longest.Add(time.Since(begin))
 			}
 		})
 	}
 }
 
 // end waits for what is under way.
-func (l *load) end(t testing.TB) {
-	t.Helper()
-	close(l.stop)
+func (l *load) end() {
+	l.stop.Store(true)
 	l.clients.Wait()
-	l.failures.Range(func(text, _ any) bool {
-		t.Logf("failed: %s", text)
-		return true
-	})
 }
 
 const (
@@ -89,15 +71,6 @@ const (
 
 var stubborn = &client.Retry{InitialInterval: 50 * time.Millisecond, MaxInterval: 500 * time.Millisecond,
 	MaxElapsed: time.Minute}
-
-// finish ends an instance by SIGTERM, and wants it to have finished what it had.
-func finish(t testing.TB, p *fixture.Process) time.Duration {
-	t.Helper()
-	begin := time.Now()
-	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
-	require.NoError(t, p.Wait(), "certservice: %s", lastLine(p.Logged()))
-	return time.Since(begin)
-}
 
 // again starts an instance in place of one that ends, on its port.
 func again(t testing.TB, p *fixture.Process, port string) *fixture.Process {
@@ -118,25 +91,23 @@ func TestRoll_twoInstances(t *testing.T) {
 	s := startStack(t, "slow:200ms", nil)
 	front := broken(t, host(s.URL), None)
 	var l load
-	l.ask(newAskers(t, s, loadClients), front.Address, nil)
+	l.ask(t, newAskers(t, s, loadClients), front.Address, nil)
 	rolls, longest := chaos.Amount(1, 4, 25), time.Duration(0)
 	for range rolls {
 		next, err := s.CertService.Again()
 		require.NoError(t, err)
 		front.Lead(next.Address())
 		time.Sleep(pause) // connections that were accepted before the change are let through
-		longest = max(longest, finish(t, s.CertService))
+		begin := time.Now()
+		require.NoError(t, s.CertService.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, s.CertService.Wait(), "certservice: %s", s.CertService.Logged())
+		longest = max(longest, time.Since(begin))
 		s.CertService = next
 	}
-	l.end(t)
+	l.end()
 	assert.Zero(t, l.failed.Load())
 	assert.EqualValues(t, l.succeeded.Load(), issued(s), "certificates for as many answers")
-	chaos.Record(t, "", fmt.Sprintf("%d rolling updates of certservice under load (%d clients that try once, a CA "+
-		"that takes 200 ms)", rolls, loadClients),
-		fmt.Sprintf(
-			"%d requests succeeded, %d failed; the CA issued %d certificates; an instance that was told to end "+
-				"took %.1f s at the most",
-			l.succeeded.Load(), l.failed.Load(), issued(s), longest.Seconds()))
+	chaos.Record(t, "", rolls, loadClients, l.succeeded.Load(), l.failed.Load(), issued(s), longest.Seconds())
 }
 
 // TestRoll_onOnePort ends certservice, and starts it again on its port at once. What it has accepted is finished;
@@ -147,7 +118,7 @@ func TestRoll_onOnePort(t *testing.T) {
 			s := startStack(t, "slow:200ms", nil)
 			_, port, _ := strings.Cut(host(s.URL), ":")
 			var l load
-			l.ask(newAskers(t, s, loadClients), host(s.URL), stubborn)
+			l.ask(t, newAskers(t, s, loadClients), host(s.URL), stubborn)
 			rolls := chaos.Amount(1, 4, 25)
 			for range rolls {
 				time.Sleep(pause)
@@ -156,27 +127,20 @@ func TestRoll_onOnePort(t *testing.T) {
 				s.CertService = again(t, old, port)
 				err := old.Wait()
 				if signal == syscall.SIGTERM {
-					require.NoError(t, err, lastLine(old.Logged()))
+					require.NoError(t, err, old.Logged())
 				}
 			}
-			l.end(t)
+			l.end()
 			assert.Zero(t, l.failed.Load())
 			wasted := int64(issued(s)) - l.succeeded.Load()
 			if signal == syscall.SIGTERM {
-				assert.Zero(t, wasted, "certificates that were issued and not handed out: what was begun is finished")
+				assert.Zero(t, wasted, "certificates issued and not handed out")
 			} else {
 				// Each kill loses what is in flight, which is no more than the clients.
 				assert.LessOrEqual(t, wasted, int64(rolls*loadClients))
 			}
-			chaos.Record(t, "",
-				fmt.Sprintf("%v and a start on the same port, %d times under load (%d clients that try "+
-					"again, a CA that takes 200 ms)",
-					signal, rolls, loadClients),
-				fmt.Sprintf(
-					"%d requests succeeded, %d failed for good; %d tries failed on the way, %d of them after the "+
-						"request was sent; the CA issued %d certificates in vain; the longest request took %.1f s",
-					l.succeeded.Load(), l.failed.Load(), l.tries.Load(), l.unanswered.Load(), wasted,
-					time.Duration(l.longest.Load()).Seconds()))
+			chaos.Record(t, "", signal, rolls, loadClients, l.succeeded.Load(), l.failed.Load(), l.tries.Load(),
+				l.unanswered.Load(), wasted, l.longest.d.Seconds())
 		})
 	}
 }

@@ -1,21 +1,14 @@
 package network
 
 import (
-	"bytes"
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -29,47 +22,37 @@ import (
 
 // sidecar is one that runs.
 type sidecar struct {
-	cmd             *exec.Cmd
+	*chaos.Process
 	volume, address string
-	log             bytes.Buffer
-	ended           chan error
 }
 
 func startSidecar(t testing.TB, s *fixture.Stack, address string, variables ...string) *sidecar {
 	t.Helper()
-	p := &sidecar{volume: filepath.Join(t.TempDir(), "volume"), address: fixture.FreeAddress(t),
-		ended: make(chan error, 1)}
-	p.cmd = fetcher(context.Background(), address, s.Dir, p.volume, append([]string{"MODE=sidecar",
-		"HEALTH_ADDR=" + p.address,
-		"RETRY_INITIAL_INTERVAL=50ms", "RETRY_MAX_INTERVAL=200ms"}, variables...)...)
-	p.cmd.Stderr = &p.log
-	require.NoError(t, p.cmd.Start())
-	go func() { p.ended <- p.cmd.Wait() }()
-	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	p := &sidecar{volume: t.TempDir() + "/volume", address: fixture.FreeAddress(t)}
+	p.Process = chaos.Start(t, fetcher(address, s.Dir, p.volume, append([]string{"MODE=sidecar",
+		"HEALTH_ADDR=" + p.address, "RETRY_INITIAL_INTERVAL=50ms", "RETRY_MAX_INTERVAL=200ms"}, variables...)...))
 	return p
 }
 
 // ask returns the status and the body for a path of HEALTH_ADDR; 0 when nobody answers.
 func (p *sidecar) ask(method, path string) (int, string) {
+	var body []byte
 	request, err := http.NewRequest(method, "http://"+p.address+path, nil)
-	if err != nil {
-		return 0, err.Error()
+	if err == nil {
+		var response *http.Response
+		if response, err = (&http.Client{Timeout: slack}).Do(request); err == nil {
+			defer response.Body.Close()
+			if body, err = io.ReadAll(response.Body); err == nil {
+				return response.StatusCode, string(body)
+			}
+		}
 	}
-	response, err := (&http.Client{Timeout: slack}).Do(request)
-	if err != nil {
-		return 0, err.Error()
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return 0, err.Error()
-	}
-	return response.StatusCode, string(body)
+	return 0, err.Error()
 }
 
 // metric adds up the values of the series whose names begin so.
 func (p *sidecar) metric(prefix string) (sum float64) {
-	_, body := p.ask(http.MethodGet, "/metrics")
+	_, body := p.ask("GET", "/metrics")
 	series := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(prefix) + `.* (\S+)$`)
 	for _, found := range series.FindAllStringSubmatch(body, -1) {
 		value, _ := strconv.ParseFloat(found[1], 64)
@@ -80,7 +63,7 @@ func (p *sidecar) metric(prefix string) (sum float64) {
 
 func (p *sidecar) awaitReady(t testing.TB) {
 	t.Helper()
-	require.Eventually(t, func() bool { status, _ := p.ask(http.MethodGet, "/readyz"); return status == http.StatusOK },
+	require.Eventually(t, func() bool { status, _ := p.ask("GET", "/readyz"); return status == 200 },
 		3*slack, 20*time.Millisecond)
 }
 
@@ -88,13 +71,7 @@ func (p *sidecar) awaitReady(t testing.TB) {
 func (p *sidecar) end(t testing.TB) time.Duration {
 	t.Helper()
 	begin := time.Now()
-	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
-	select {
-	case err := <-p.ended:
-		assert.NoError(t, err, "%s", &p.log)
-	case <-time.After(slack):
-		t.Error("a sidecar does not end")
-	}
+	p.End(t)
 	return time.Since(begin)
 }
 
@@ -106,11 +83,10 @@ func (p *sidecar) readings(t testing.TB, done <-chan struct{}) (n int) {
 			return n
 		case <-time.After(5 * time.Millisecond):
 		}
-		target, err := os.Readlink(filepath.Join(p.volume, "..data"))
-		if errors.Is(err, os.ErrNotExist) {
+		leaf, err := set.ReadCarefully(p.volume, "symlink")
+		if errors.Is(err, set.ErrNothing) {
 			continue
 		}
-		leaf, err := set.ReadPEM(filepath.Join(p.volume, target))
 		if !assert.NoError(t, err, "what is published does not fit together") {
 			return n
 		}
@@ -118,8 +94,8 @@ func (p *sidecar) readings(t testing.TB, done <-chan struct{}) (n int) {
 		if n%20 != 0 || time.Until(leaf.NotAfter) < time.Second {
 			continue
 		}
-		if status, body := p.ask(http.MethodGet, "/readyz"); status != http.StatusOK && time.Until(leaf.NotAfter) > 0 {
-			t.Errorf("it has a valid certificate until %s and is not ready: %d %s", leaf.NotAfter, status, body)
+		if status, body := p.ask("GET", "/readyz"); status != 200 && time.Until(leaf.NotAfter) > 0 {
+			t.Errorf("not ready with a certificate until %s: %d %s", leaf.NotAfter, status, body)
 		}
 	}
 }
@@ -147,7 +123,7 @@ func TestSidecar_throughBrokenNetworks(t *testing.T) {
 			asks := time.NewTicker(200 * time.Millisecond) // each is a renewal; without them it renews every 36 s
 			defer asks.Stop()
 			for end := time.Now().Add(lasts); time.Now().Before(end); <-asks.C {
-				p.ask(http.MethodPost, "/renew")
+				p.ask("POST", "/renew")
 			}
 			close(done)
 			reading.Wait()
@@ -164,10 +140,7 @@ func TestSidecar_throughBrokenNetworks(t *testing.T) {
 		assert.Positive(t, renewals.Load())
 		assert.Positive(t, failures.Load())
 	}
-	chaos.Record(t, "", fmt.Sprintf("%d sidecars that are asked to renew five times a second for %s through networks "+
-		"of which 30 %% is broken", sidecars, lasts),
-		fmt.Sprintf("%d renewals, %d failed tries, %d reads: each a whole set, and ready at each", renewals.Load(),
-			failures.Load(), read.Load()))
+	chaos.Record(t, "", sidecars, lasts, renewals.Load(), failures.Load(), read.Load())
 }
 
 // TestSidecar_inAHole has a sidecar renew where nothing ever comes back. It stays ready, takes requests to renew, and
@@ -193,12 +166,12 @@ func TestSidecar_inAHole(t *testing.T) {
 		hole.Store(true)
 		for range 3 {
 			begin := time.Now()
-			status, body := p.ask(http.MethodPost, "/renew")
-			assert.Equal(t, http.StatusAccepted, status, body)
+			status, body := p.ask("POST", "/renew")
+			assert.Equal(t, 202, status, body)
 			longest = max(longest, time.Since(begin))
 			for path := range map[string]bool{"/readyz": true, "/livez": true, "/metrics": true} {
-				status, body = p.ask(http.MethodGet, path)
-				assert.Equal(t, http.StatusOK, status, "%s: %s", path, body)
+				status, body = p.ask("GET", path)
+				assert.Equal(t, 200, status, "%s: %s", path, body)
 			}
 		}
 		require.Eventually(t, func() bool { return b.Met()[fault().Kind] > 0 }, slack, 10*time.Millisecond, "it asks")
@@ -207,8 +180,5 @@ func TestSidecar_inAHole(t *testing.T) {
 		assert.NoError(t, err)
 		assert.Equal(t, before, after)
 	}
-	chaos.Record(t, "", fmt.Sprintf("a sidecar that renews where nothing ever comes back (%d ways), with "+
-		"REQUEST_TIMEOUT=10m", len(faults)),
-		fmt.Sprintf("ready all the time; POST /renew was answered and SIGTERM obeyed within %.2f s; the set stayed",
-			longest.Seconds()))
+	chaos.Record(t, "", len(faults), longest.Seconds())
 }

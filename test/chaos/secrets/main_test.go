@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
@@ -19,14 +20,7 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "child" {
 		os.Exit(child(os.Args[1]))
 	}
-	fixture.RunTests(m, &binDir, func(scratch string) error {
-		self, err := os.Executable()
-		if err != nil {
-			return err
-		}
-		childPath = filepath.Join(scratch, "child")
-		return os.Symlink(self, childPath)
-	})
+	fixture.RunTests(m, &binDir, chaos.Self(&childPath, "child"))
 }
 
 // child is a command that a sidecar runs: it appends all that it was given to a file.

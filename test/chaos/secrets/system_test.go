@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,7 +26,6 @@ import (
 )
 
 const (
-	deadline  = 60 * time.Second
 	iak       = "demonstration" // that of package stack
 	storePass = "Known+Store/Pass=word"
 	token     = "known-token-of-the-application"
@@ -46,22 +44,20 @@ type system struct {
 // certfetcher runs one to its end and keeps its output.
 func (s *system) certfetcher(name string, want int, variables []string, args ...string) {
 	s.t.Helper()
-	cmd := exec.Command(filepath.Join(binDir, "certfetcher"), args...)
+	cmd := exec.Command(binDir+"/certfetcher", args...)
 	message := filepath.Join(s.dir, "termination "+name)
 	require.NoError(s.t, os.WriteFile(message, nil, 0o600))
 	cmd.Env = append(variables, "TERMINATION_MESSAGE_PATH="+message)
-	kill := time.AfterFunc(deadline, func() { _ = cmd.Process.Kill() })
-	defer kill.Stop()
-	out, _ := cmd.CombinedOutput()
-	s.outputs[name] = out
-	require.Equal(s.t, want, cmd.ProcessState.ExitCode(), "%s: %s", name, out)
+	code, out := chaos.Run(s.t, cmd)
+	s.outputs[name] = []byte(out)
+	require.Equal(s.t, want, code, "%s: %s", name, out)
 	s.outputs["termination message of "+name], _ = os.ReadFile(message)
 }
 
 // keepKey makes the key that is published now one of the secrets.
 func (s *system) keepKey(volume string) []byte {
 	s.t.Helper()
-	content, err := os.ReadFile(filepath.Join(volume, "key.pem"))
+	content, err := os.ReadFile(volume + "/key.pem")
 	require.NoError(s.t, err)
 	block, _ := pem.Decode(content)
 	require.NotNil(s.t, block)
@@ -87,7 +83,10 @@ func get(t *testing.T, method, url string) []byte {
 
 func TestSystem_letsNoSecretOut(t *testing.T) {
 	dir := t.TempDir()
-	running, err := fixture.StartStack(binDir, dir, "LOG_LEVEL=debug")
+	authority, server, err := fixture.StartDevCA(binDir, dir, "LOG_LEVEL=debug")
+	require.NoError(t, err)
+	t.Cleanup(authority.Stop)
+	running, err := fixture.StartCertService(binDir, dir, server, "LOG_LEVEL=debug")
 	require.NoError(t, err)
 	t.Cleanup(running.Stop)
 	s := &system{t: t, stack: running, dir: dir, outputs: map[string][]byte{}, secrets: map[string][]byte{
@@ -100,7 +99,7 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 		return path
 	}
-	volume, dump := filepath.Join(dir, "volume"), filepath.Join(dir, "child")
+	volume, dump := dir+"/volume", dir+"/child"
 	told := make(chan struct{}, 100)
 	hook := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { told <- struct{}{} }))
 	t.Cleanup(hook.Close)
@@ -108,8 +107,8 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 	variables := func(more ...string) []string {
 		return fixture.Environment(running.URL, running.Dir, volume, append([]string{
 			"LOG_LEVEL=debug", "OUTPUT_TYPE=P12,JKS,PEM",
-			"KEYSTORE_PATH=" + filepath.Join(running.Dir, "client.p12"), "KEYSTORE_PASSWORD_FILE=" + identity,
-			"TRUSTSTORE_PATH=" + filepath.Join(running.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD_FILE=" + identity,
+			"KEYSTORE_PATH=" + running.Dir + "/client.p12", "KEYSTORE_PASSWORD_FILE=" + identity,
+			"TRUSTSTORE_PATH=" + running.Dir + "/truststore.p12", "TRUSTSTORE_PASSWORD_FILE=" + identity,
 			"OUTPUT_KEYSTORE_PASSWORD=" + storePass, "OUTPUT_TRUSTSTORE_PASSWORD=" + storePass,
 			"RETRY_INITIAL_INTERVAL=5ms", "RETRY_MAX_ELAPSED=50ms", "HEALTH_ADDR=127.0.0.1:0",
 		}, more...)...)
@@ -136,64 +135,48 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 	s.certfetcher("a password of the stores that breaks its rule", 1,
 		variables("OUTPUT_KEYSTORE_PASSWORD="+storePass+"é"))
 
-	wrong, err := fixture.StartCertService(binDir, filepath.Join(dir, "wrong IAK"), map[string]any{
-		"url":            "http://" + strings.TrimPrefix(devcaAddress(t, running), "http://") + "/pkix/",
-		"issuerDN":       "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
-		"authentication": map[string]string{"iak": wrongPass, "rv": fixture.CAName},
-		"trustAnchors":   filepath.Join(dir, "devca-root.pem"),
-	}, "LOG_LEVEL=debug")
+	server["authentication"] = map[string]string{"iak": wrongPass, "rv": fixture.CAName}
+	wrong, err := fixture.StartCertService(binDir, dir+"/wrong IAK", server, "LOG_LEVEL=debug")
 	require.NoError(t, err)
 	t.Cleanup(wrong.Stop)
 	s.certfetcher("wrong IAK", 5, variables("REQUEST_URL="+wrong.URL, "FORCE_ENROLL=true",
-		"KEYSTORE_PATH="+filepath.Join(wrong.Dir, "client.p12"),
-		"TRUSTSTORE_PATH="+filepath.Join(wrong.Dir, "truststore.p12")))
+		"KEYSTORE_PATH="+wrong.Dir+"/client.p12",
+		"TRUSTSTORE_PATH="+wrong.Dir+"/truststore.p12"))
 
 	s.outputs["metrics of certservice"] = get(t, http.MethodGet, "http://"+running.Operations+"/metrics")
-	s.outputs["certservice"], s.outputs["devca"] = []byte(running.CertService.Logged()), []byte(running.DevCA.Logged())
+	s.outputs["certservice"], s.outputs["devca"] = []byte(running.CertService.Logged()), []byte(authority.Logged())
 	s.outputs["certservice with a wrong IAK"] = []byte(wrong.CertService.Logged())
 	for name, output := range s.outputs {
 		assert.Empty(t, find(output, s.secrets), "%s: %s", name, output)
 	}
 	s.volumeHoldsSecretsWhereTheyBelong(volume)
-	chaos.Record(t, "", fmt.Sprintf("%d secrets searched in %d outputs of the whole system, in all forms",
-		len(s.secrets), len(s.outputs)), "found none")
+	chaos.Record(t, "", len(s.secrets), len(s.outputs))
 }
 
 // sidecar runs one that renews twice, keeps its keys, and ends it.
 func (s *system) sidecar(volume string, told <-chan struct{}, variables []string) {
 	t := s.t
 	t.Helper()
-	cmd := exec.Command(filepath.Join(binDir, "certfetcher"))
-	log, err := os.Create(filepath.Join(s.dir, "sidecar.log"))
-	require.NoError(t, err)
-	defer log.Close()
-	cmd.Env, cmd.Stderr, cmd.Stdout = variables, log, log
-	require.NoError(t, cmd.Start())
-	kill := time.AfterFunc(deadline, func() { _ = cmd.Process.Kill() })
-	defer kill.Stop()
-	var address [][]byte
-	for until := time.Now().Add(deadline); address == nil; time.Sleep(20 * time.Millisecond) {
-		require.True(t, time.Now().Before(until), "the sidecar serves nothing")
-		text, _ := os.ReadFile(log.Name())
-		address = regexp.MustCompile(`"msg":"serving probes and metrics","address":"([^"]+)"`).FindSubmatch(text)
-	}
-	url := "http://" + string(address[1])
+	cmd := exec.Command(binDir + "/certfetcher")
+	cmd.Env = variables
+	p := chaos.Start(t, cmd)
+	require.True(t, p.Await(`"msg":"serving probes and metrics"`), "the sidecar serves nothing")
+	address := regexp.MustCompile(`"msg":"serving probes and metrics","address":"([^"]+)"`).
+		FindStringSubmatch(p.Printed())
+	url := "http://" + address[1]
 	for range 2 {
 		before := s.keepKey(volume)
 		get(t, http.MethodPost, url+"/renew")
 		select {
 		case <-told:
-		case <-time.After(deadline):
-			text, _ := os.ReadFile(log.Name())
-			t.Fatalf("the application was not told: %s", text)
+		case <-time.After(chaos.Deadline):
+			t.Fatalf("the application was not told: %s", p.Printed())
 		}
 		require.NotEqual(t, before, s.keepKey(volume), "the key is the same after a renewal")
 	}
 	s.outputs["metrics of certfetcher"] = get(t, http.MethodGet, url+"/metrics")
-	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
-	require.NoError(t, cmd.Wait())
-	s.outputs["sidecar"], err = os.ReadFile(log.Name())
-	require.NoError(t, err)
+	p.End(t)
+	s.outputs["sidecar"] = []byte(p.Printed())
 }
 
 // volumeHoldsSecretsWhereTheyBelong looks at all files: the key in those that are for it, passwords in theirs.
@@ -226,11 +209,4 @@ func (s *system) volumeHoldsSecretsWhereTheyBelong(volume string) {
 	})
 	require.NoError(t, err)
 	assert.True(t, seen["key.pem"] && seen["keystore.pass"], "%v", seen)
-}
-
-func devcaAddress(t *testing.T, s *fixture.Stack) string {
-	t.Helper()
-	found := regexp.MustCompile(`"address":"([^"]+)"`).FindStringSubmatch(s.DevCA.Logged())
-	require.NotNil(t, found)
-	return found[1]
 }

@@ -3,9 +3,9 @@ package set
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -90,64 +90,90 @@ func ReadPEM(dir string) (*x509.Certificate, error) {
 	return pair.Leaf, nil
 }
 
-// matches says whether the key, in PKCS#8 or as itself, is that of the chain's first certificate.
-func matches(key any, chain [][]byte) (*x509.Certificate, error) {
-	pair, err := tls.X509KeyPair(pemOf("CERTIFICATE", chain[0]), pemOfKey(key))
-	return pair.Leaf, err
+// ReadCarefully reads the PEM files as docs/applications.md says: it resolves ..data once and reads below that, or in
+// the inplace layout opens the one file that holds key and chain.
+func ReadCarefully(volume, layout string) (*x509.Certificate, error) {
+	if layout == "inplace" {
+		combined, err := os.ReadFile(volume + "/keystore-combined.pem")
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, ErrNothing
+		} else if err != nil {
+			return nil, err
+		}
+		pair, err := tls.X509KeyPair(combined, combined)
+		return pair.Leaf, err
+	}
+	target, err := os.Readlink(volume + "/..data")
+	if err != nil {
+		return nil, ErrNothing
+	}
+	return ReadPEM(filepath.Join(volume, target))
+}
+
+// matches returns the certificate, whose key it must be.
+func matches(key any, der []byte) (*x509.Certificate, error) {
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	signer, _ := key.(crypto.Signer)
+	public, _ := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	if signer == nil || public == nil || !public.Equal(signer.Public()) {
+		return nil, errors.New("the key is not the certificate's")
+	}
+	return leaf, nil
 }
 
 func readP12(dir string) (*x509.Certificate, error) {
-	data, password, err := readStore(dir, "keystore", ".p12")
+	data, passwords, err := readStores(dir, ".p12")
 	if err != nil {
 		return nil, err
 	}
-	key, leaf, _, err := pkcs12.DecodeChain(data, password)
+	if _, err := pkcs12.DecodeTrustStore(data[1], passwords[1]); err != nil {
+		return nil, err
+	}
+	key, leaf, _, err := pkcs12.DecodeChain(data[0], passwords[0])
 	if err != nil {
 		return nil, err
 	}
-	if data, password, err = readStore(dir, "truststore", ".p12"); err != nil {
-		return nil, err
-	}
-	if _, err := pkcs12.DecodeTrustStore(data, password); err != nil {
-		return nil, err
-	}
-	return matches(key, [][]byte{leaf.Raw})
+	return matches(key, leaf.Raw)
 }
 
 func readJKS(dir string) (*x509.Certificate, error) {
-	data, password, err := readStore(dir, "keystore", ".jks")
+	data, passwords, err := readStores(dir, ".jks")
+	stores := [2]jks.KeyStore{jks.New(), jks.New()}
+	for i, store := range stores {
+		if err == nil {
+			err = store.Load(bytes.NewReader(data[i]), []byte(passwords[i]))
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	store := jks.New()
-	if err := store.Load(bytes.NewReader(data), []byte(password)); err != nil {
-		return nil, err
-	}
-	entry, err := store.GetPrivateKeyEntry(store.Aliases()[0], []byte(password))
+	entry, err := stores[0].GetPrivateKeyEntry(stores[0].Aliases()[0], []byte(passwords[0]))
 	if err != nil {
-		return nil, err
-	}
-	if data, password, err = readStore(dir, "truststore", ".jks"); err != nil {
-		return nil, err
-	}
-	trusted := jks.New()
-	if err := trusted.Load(bytes.NewReader(data), []byte(password)); err != nil {
 		return nil, err
 	}
 	key, err := x509.ParsePKCS8PrivateKey(entry.PrivateKey)
 	if err != nil {
 		return nil, err
 	}
-	return matches(key, [][]byte{entry.CertificateChain[0].Content})
+	return matches(key, entry.CertificateChain[0].Content)
 }
 
-func readStore(dir, name, suffix string) (data []byte, password string, err error) {
-	data, err = os.ReadFile(filepath.Join(dir, name+suffix))
-	if err != nil {
-		return nil, "", err
+// readStores reads keystore and truststore.
+func readStores(dir, suffix string) (data [2][]byte, passwords [2]string, err error) {
+	for i, name := range []string{"keystore", "truststore"} {
+		var password []byte
+		if data[i], err = os.ReadFile(filepath.Join(dir, name+suffix)); err == nil {
+			password, err = os.ReadFile(filepath.Join(dir, name+".pass"))
+		}
+		if err != nil {
+			break
+		}
+		passwords[i] = strings.TrimSpace(string(password))
 	}
-	text, err := os.ReadFile(filepath.Join(dir, name+".pass"))
-	return data, strings.TrimSpace(string(text)), err
+	return data, passwords, err
 }
 
 var generation = regexp.MustCompile(`^\.\.\d{4}(_\d\d){5}\.\d+$`)
@@ -182,16 +208,4 @@ func LeftBehind(volume, layout string, types []string) []string {
 		found = append(found, fmt.Sprintf("%d generations", generations))
 	}
 	return found
-}
-
-func pemOf(label string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der})
-}
-
-func pemOfKey(key any) []byte {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil // no key is the certificate's
-	}
-	return pemOf("PRIVATE KEY", der)
 }

@@ -3,7 +3,6 @@ package startup
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -51,14 +50,9 @@ var nobody = &syscall.Credential{Uid: 65534, Gid: 65534}
 // look runs a spy on a process, and returns its exit code and what it said.
 func look(t *testing.T, pid int) (int, string) {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(scratch, "spy"), "spy", fmt.Sprint(pid))
+	cmd := exec.Command(spyPath, "spy", fmt.Sprint(pid))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: nobody}
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) {
-		require.NoError(t, err)
-	}
-	return cmd.ProcessState.ExitCode(), string(out)
+	return chaos.Run(t, cmd)
 }
 
 // startAsNobody runs a program until the test ends.
@@ -66,8 +60,7 @@ func startAsNobody(t *testing.T, path string, variables []string, args ...string
 	t.Helper()
 	cmd := exec.Command(path, args...)
 	cmd.Env, cmd.SysProcAttr = variables, &syscall.SysProcAttr{Credential: nobody}
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	chaos.Start(t, cmd)
 	return cmd
 }
 
@@ -80,7 +73,7 @@ func hiddenAfter(t *testing.T, pid int) time.Duration {
 		var err error
 		environment, err = os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		require.NoError(t, err)
-		require.Less(t, time.Since(begun), deadline, "it has no environment")
+		require.Less(t, time.Since(begun), chaos.Deadline, "it has no environment")
 	}
 	for {
 		info, err := os.Stat(fmt.Sprintf("/proc/%d/environ", pid))
@@ -88,7 +81,7 @@ func hiddenAfter(t *testing.T, pid int) time.Duration {
 		if info.Sys().(*syscall.Stat_t).Uid == 0 {
 			return time.Since(begun)
 		}
-		require.Less(t, time.Since(begun), deadline, "others may still read the environment")
+		require.Less(t, time.Since(begun), chaos.Deadline, "others may still read the environment")
 	}
 }
 
@@ -117,10 +110,8 @@ func TestProcess_isNotReadByOthersOfItsUser(t *testing.T) {
 		code, said := look(t, running.Process.Pid)
 		assert.Equal(t, 3, code, "%s: %s", program, said)
 		slices.Sort(windows)
-		chaos.Record(t, program, fmt.Sprintf("%d starts of %s: how long after exec its environment is readable",
-			len(windows), program),
-			fmt.Sprintf("median %v, most %v", windows[len(windows)/2].Round(time.Microsecond),
-				windows[len(windows)-1].Round(time.Microsecond)))
+		chaos.Record(t, program, len(windows), program, windows[len(windows)/2].Round(time.Microsecond),
+			windows[len(windows)-1].Round(time.Microsecond))
 	}
 }
 
@@ -130,18 +121,10 @@ func TestProcess_dumpsNoCore(t *testing.T) {
 		cmd := exec.Command("sh", "-c", "ulimit -c unlimited; exec "+filepath.Join(binDir, program))
 		cmd.Dir = t.TempDir()
 		cmd.Env = append(environment(t), "GOTRACEBACK=crash", "LOG_LEVEL=debug")
-		reader, writer, err := os.Pipe()
-		require.NoError(t, err)
-		cmd.Stderr = writer
-		require.NoError(t, cmd.Start())
-		writer.Close()
-		kill := time.AfterFunc(deadline, func() { _ = cmd.Process.Kill() })
-		_, _ = reader.Read(make([]byte, 1)) // it has begun to log
-		require.NoError(t, cmd.Process.Signal(syscall.SIGABRT))
-		_, _ = io.Copy(io.Discard, reader)
-		reader.Close()
-		_ = cmd.Wait()
-		kill.Stop()
+		p := chaos.Start(t, cmd)
+		require.True(t, p.Await("\n"), "it has begun to log")
+		p.Signal(t, syscall.SIGABRT)
+		p.Wait(chaos.Deadline)
 		status := cmd.ProcessState.Sys().(syscall.WaitStatus)
 		assert.False(t, status.CoreDump(), program)
 		files, err := os.ReadDir(cmd.Dir)

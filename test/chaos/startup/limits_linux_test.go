@@ -2,7 +2,6 @@ package startup
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,27 +14,17 @@ import (
 	"github.com/certfetcher/certfetcher/test/chaos"
 )
 
-// ends runs a program by a shell that prepares its surroundings, and returns its exit code and what it wrote to
-// standard error. Where signalled, it is ended by SIGTERM when it has begun to log.
+// ends runs a program by a shell that prepares its surroundings, and returns its exit code and what it wrote. Where
+// signalled, it is ended by SIGTERM when it has begun to log.
 func ends(t *testing.T, signalled bool, prepare, program string, variables []string) (int, string) {
 	t.Helper()
-	reader, writer, err := os.Pipe()
-	require.NoError(t, err)
-	defer reader.Close()
 	cmd := exec.Command("sh", "-c", prepare+"; exec "+filepath.Join(binDir, program))
-	cmd.Env, cmd.Stderr = append(variables, "LOG_LEVEL=debug"), writer
-	require.NoError(t, cmd.Start())
-	writer.Close()
-	kill := time.AfterFunc(deadline, func() { _ = cmd.Process.Kill() })
-	defer kill.Stop()
-	first := make([]byte, 1)
-	_, _ = reader.Read(first)
-	if signalled {
+	cmd.Env = append(variables, "LOG_LEVEL=debug")
+	p := chaos.Start(t, cmd)
+	if p.Await("\n") && signalled {
 		_ = cmd.Process.Signal(interruption)
 	}
-	rest, _ := io.ReadAll(reader)
-	_ = cmd.Wait()
-	return cmd.ProcessState.ExitCode(), string(first) + string(rest)
+	return p.Wait(chaos.Deadline), p.Printed()
 }
 
 // Go's runtime needs two files for its poller, and ends the process with 2 when it cannot have them: for certfetcher
@@ -76,14 +65,13 @@ func TestRuntime_endsWith2_andSaysSo(t *testing.T) {
 // those that are closed.
 func TestClosedStandardFiles_areNoOthers(t *testing.T) {
 	t.Parallel()
-	cmd := exec.Command("sh", "-c", "exec 0<&- 1>&- 2>&-; exec "+filepath.Join(binDir, "devca"))
+	cmd := exec.Command("sh", "-c", "exec 0<&- 1>&- 2>&-; exec "+binDir+"/devca")
 	cmd.Env = environment(t)
-	require.NoError(t, cmd.Start())
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	chaos.Start(t, cmd)
 	files := filepath.Join("/proc", fmt.Sprint(cmd.Process.Pid), "fd")
-	for until := time.Now().Add(deadline); ; time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(chaos.Deadline); ; time.Sleep(10 * time.Millisecond) {
 		require.True(t, time.Now().Before(until), "it opens nothing")
-		if opened, err := os.Readlink(filepath.Join(files, "5")); err == nil {
+		if opened, err := os.Readlink(files + "/5"); err == nil {
 			t.Log("one of its own files is", opened)
 			break
 		} else if os.IsPermission(err) {
@@ -105,14 +93,11 @@ func TestNobodyReadsTheLog_isNoEnd(t *testing.T) {
 		require.NoError(t, err)
 		cmd := exec.Command(filepath.Join(binDir, program))
 		cmd.Env, cmd.Stderr = append(environment(t), "LOG_LEVEL=debug"), writer
-		require.NoError(t, cmd.Start())
+		p := chaos.Start(t, cmd)
 		writer.Close()
 		_, _ = reader.Read(make([]byte, 1)) // it has begun to log
 		reader.Close()
-		kill := time.AfterFunc(deadline, func() { _ = cmd.Process.Kill() })
 		time.AfterFunc(500*time.Millisecond, func() { _ = cmd.Process.Signal(interruption) })
-		_ = cmd.Wait()
-		kill.Stop()
-		assert.Equal(t, want, cmd.ProcessState.ExitCode(), "%s: %s", program, cmd.ProcessState)
+		assert.Equal(t, want, p.Wait(chaos.Deadline), "%s: %s", program, cmd.ProcessState)
 	}
 }

@@ -31,20 +31,20 @@ var foreignNames = []string{
 
 const outsideSecret = "a secret that is none of certfetcher's"
 
-// foreignKinds make an object at path; outside is a directory outside of the volume with the file "secret" in it.
-var foreignKinds = map[string]func(path, outside string) error{
-	"FIFO": func(path, _ string) error { return syscall.Mkfifo(path, 0o666) },
-	"socket": func(path, _ string) error { // bound by a short path, as the kernel takes 107 bytes
+// foreignKinds make an object there; outside is a directory outside of the volume with the file "secret" in it.
+var foreignKinds = map[string]func(at, outside string) error{
+	"FIFO": func(at, _ string) error { return syscall.Mkfifo(at, 0o666) },
+	"socket": func(at, _ string) error { // bound by a short at, as the kernel takes 107 bytes
 		dir, err := os.MkdirTemp("/tmp", "s")
 		if err != nil {
 			return err
 		}
 		defer os.RemoveAll(dir)
-		link := filepath.Join(dir, "d")
-		if err := os.Symlink(filepath.Dir(path), link); err != nil {
+		link := dir + "/d"
+		if err := os.Symlink(filepath.Dir(at), link); err != nil {
 			return err
 		}
-		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(link, filepath.Base(path)), Net: "unix"})
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(link, filepath.Base(at)), Net: "unix"})
 		if err != nil {
 			return err
 		}
@@ -52,44 +52,37 @@ var foreignKinds = map[string]func(path, outside string) error{
 		return l.Close()
 	},
 	// /dev/zero
-	"device":          func(path, _ string) error { return syscall.Mknod(path, syscall.S_IFCHR|0o666, 1<<8|5) },
-	"empty directory": func(path, _ string) error { return os.Mkdir(path, 0o755) },
-	"directory": func(path, _ string) error {
-		if err := os.MkdirAll(filepath.Join(path, "a", "b"), 0o755); err != nil {
+	"device":          func(at, _ string) error { return syscall.Mknod(at, syscall.S_IFCHR|0o666, 1<<8|5) },
+	"empty directory": func(at, _ string) error { return os.Mkdir(at, 0o755) },
+	"directory": func(at, _ string) error {
+		if err := os.MkdirAll(at+"/a/b", 0o755); err != nil {
 			return err
 		}
-		return syscall.Mkfifo(filepath.Join(path, "key.pem"), 0o666)
+		return syscall.Mkfifo(at+"/key.pem", 0o666)
 	},
-	"link to a secret": func(path, outside string) error {
-		return os.Symlink(filepath.Join(outside, "secret"),
-			path)
-	},
-	"link to a directory": func(path, outside string) error { return os.Symlink(outside, path) },
-	"link to nothing": func(path, outside string) error {
-		return os.Symlink(filepath.Join(outside, "nothing"),
-			path)
-	},
-	"link to itself": func(path, _ string) error { return os.Symlink(filepath.Base(path), path) },
-	"hard link":      func(path, outside string) error { return os.Link(filepath.Join(outside, "secret"), path) },
-	"file of 8 GiB": func(path, _ string) error {
-		f, err := os.Create(path)
+	"link to a secret":    func(at, outside string) error { return os.Symlink(outside+"/secret", at) },
+	"link to a directory": func(at, outside string) error { return os.Symlink(outside, at) },
+	"link to nothing":     func(at, outside string) error { return os.Symlink(outside+"/nothing", at) },
+	"link to itself":      func(at, _ string) error { return os.Symlink(filepath.Base(at), at) },
+	"hard link":           func(at, outside string) error { return os.Link(outside+"/secret", at) },
+	"file of 8 GiB": func(at, _ string) error {
+		f, err := os.Create(at)
 		if err != nil {
 			return err
 		}
 		defer f.Close()
 		return f.Truncate(8 << 30)
 	},
-	"closed file": func(path, _ string) error { // as root it belongs to another user, which is told from ours below
-		return os.WriteFile(path, []byte("x"), 0)
-	},
-}
+	"closed file": func(at, _ string) error { // as root it belongs to another user, which is told from ours below
+		return os.WriteFile(at, []byte("x"), 0)
+	}}
 
 // commands are what is run on the volume, with the exit codes that are documented for it.
 var foreignCommands = map[string]struct {
 	args, environment []string
 	codes             []int
 }{
-	"init":    {nil, []string{"FORCE_ENROLL=true"}, []int{0, 10}},
+	"init":    {nil, []string{force}, []int{0, 10}},
 	"sidecar": {nil, []string{"MODE=sidecar"}, []int{0, 10}},
 	"probe":   {[]string{"probe"}, nil, []int{0, 1}},
 	"inspect": {[]string{"inspect"}, nil, []int{0, 1}},
@@ -97,8 +90,7 @@ var foreignCommands = map[string]struct {
 	"postprocess": {[]string{"postprocess"}, []string{
 		"TRUSTSTORES_PATHS=VOLUME/../merged.pem:VOLUME/truststore.pem", "TRUSTSTORES_PASSWORDS_PATHS=:",
 		"KEYSTORE_SOURCE_PATHS=VOLUME/key.pem", "KEYSTORE_DESTINATION_PATHS=VOLUME/../copied.pem",
-	}, []int{0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}},
-}
+	}, []int{0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}}}
 
 // place is a volume with an object of another's on it.
 type place struct {
@@ -111,13 +103,13 @@ func newPlace(t *testing.T, template, layout, name, kind string) (p place) {
 	for dir := top; dir != "/dev/shm" && dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
 		_ = os.Chmod(dir, 0o755)
 	}
-	p = place{volume: filepath.Join(top, "volume"), outside: filepath.Join(top, "outside"), kind: kind}
+	p = place{volume: top + "/volume", outside: top + "/outside", kind: kind}
 	out, err := exec.Command("cp", "-a", template, p.volume).CombinedOutput()
 	require.NoError(t, err, string(out))
 	require.NoError(t, os.Mkdir(p.outside, 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(p.outside, "secret"), []byte(outsideSecret), 0o640))
+	require.NoError(t, os.WriteFile(p.outside+"/secret", []byte(outsideSecret), 0o640))
 	generation := "..2021_01_01_00_00_00.000"
-	if target, err := os.Readlink(filepath.Join(p.volume, "..data")); err == nil {
+	if target, err := os.Readlink(p.volume + "/..data"); err == nil {
 		generation = target
 	}
 	p.object = filepath.Join(p.volume, strings.Replace(name, "GEN", generation, 1))
@@ -135,10 +127,10 @@ func (p place) untouched(t *testing.T, where string) {
 	entries, err := os.ReadDir(p.outside)
 	require.NoError(t, err)
 	require.Len(t, entries, 1, where)
-	info, err := os.Lstat(filepath.Join(p.outside, "secret"))
+	info, err := os.Lstat(p.outside + "/secret")
 	require.NoError(t, err)
 	require.Equal(t, "-rw-r-----", info.Mode().String(), where)
-	data, err := os.ReadFile(filepath.Join(p.outside, "secret"))
+	data, err := os.ReadFile(p.outside + "/secret")
 	require.NoError(t, err)
 	require.Equal(t, outsideSecret, string(data), where)
 }
@@ -149,8 +141,7 @@ func templates(t *testing.T, s *service.Service) map[string]string {
 	made := map[string]string{}
 	for _, layout := range layouts {
 		made[layout] = filepath.Join(t.TempDir(), layout)
-		code, out := once(t, program(s, made[layout], nil, "OUTPUT_LAYOUT="+layout))
-		require.Zero(t, code, out)
+		publish(t, s, made[layout], layout)
 	}
 	return made
 }
@@ -162,7 +153,8 @@ func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
 	t.Parallel()
 	s := startService(t)
 	template := templates(t, s)
-	kinds, commands := slices.Sorted(maps.Keys(foreignKinds)), slices.Sorted(maps.Keys(foreignCommands))
+	kinds := slices.Sorted(maps.Keys(foreignKinds))
+	commands := slices.Sorted(maps.Keys(foreignCommands))
 	tried, moved, reported, slowest, n := 0, 0, 0, time.Duration(0), 0
 	every := chaos.Amount(211, 11, 1) // of the table; the first rows are the known worst
 	for _, name := range foreignNames {
@@ -176,7 +168,8 @@ func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
 					}
 					where := fmt.Sprintf("%s at %s, layout %s, %s", kind, name, layout, command)
 					began := time.Now()
-					code, out := runOn(t, s, newPlace(t, template[layout], layout, name, kind), layout, command, where)
+					p := newPlace(t, template[layout], layout, name, kind)
+					code, out := runOn(t, s, p, layout, command, where)
 					took := time.Since(began)
 					slowest = max(slowest, took)
 					t.Logf("%s: exit code %d, %.2f s", where, code, took.Seconds())
@@ -191,17 +184,10 @@ func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
 			}
 		}
 	}
-	chaos.Record(t, "table",
-		fmt.Sprintf(
-			"%d of FIFO, socket, device, directory, links, oversized and closed files under each name on a volume, "+
-				"for each command and layout", tried),
-		fmt.Sprintf(
-			"each ended, the slowest (three runs) in %.1f s; %d moved something aside, %d "+
-				"reported it with exit code 10",
-			slowest.Seconds(), moved, reported))
+	chaos.Record(t, "table", tried, slowest.Seconds(), moved, reported)
 }
 
-func runOn(t *testing.T, s *service.Service, p place, layout, command, where string) (code int, out string) {
+func runOn(t *testing.T, s *service.Service, p place, layout, command, where string) (int, string) {
 	t.Helper()
 	row := foreignCommands[command]
 	environment := []string{"OUTPUT_LAYOUT=" + layout}
@@ -209,23 +195,16 @@ func runOn(t *testing.T, s *service.Service, p place, layout, command, where str
 		environment = append(environment, strings.ReplaceAll(variable, "VOLUME", p.volume))
 	}
 	if command == "postprocess" {
-		pem, err := os.ReadFile(filepath.Join(s.Dir, "truststore.pem"))
+		pem, err := os.ReadFile(s.Dir + "/truststore.pem")
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(p.volume), "merged.pem"), pem, 0o600))
 	}
-	r := start(t, program(s, p.volume, row.args, environment...))
-	if command == "sidecar" {
-		if !r.await(`"msg":"the volume already holds`, `"msg":"published"`) {
-			code = r.wait(deadline) // it has ended
-		} else {
-			_ = r.cmd.Process.Signal(syscall.SIGTERM)
-			code = r.wait(deadline)
-		}
-	} else {
-		code = r.wait(deadline)
+	r := chaos.Start(t, program(s, p.volume, layout, row.args, environment...))
+	if command == "sidecar" && r.Await(`"msg":"the volume already holds`, `"msg":"published"`) {
+		_ = r.Process.Signal(syscall.SIGTERM)
 	}
-	out = r.printed()
-	require.NotEqual(t, hung, code, "%s: hangs\n%s", where, out)
+	code, out := r.Wait(chaos.Deadline), r.Printed()
+	require.NotEqual(t, chaos.Hung, code, "%s: hangs\n%s", where, out)
 	assert.Contains(t, row.codes, code, "%s\n%s", where, out)
 	if code == 10 {
 		assert.Contains(t, out, p.object, where)
@@ -234,10 +213,8 @@ func runOn(t *testing.T, s *service.Service, p place, layout, command, where str
 	p.untouched(t, where)
 
 	_ = os.RemoveAll(p.object)
-	code2, out2 := once(t, program(s, p.volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true"))
-	assert.Zero(t, code2, "%s, then removed\n%s", where, out2)
-	code2, out2 = once(t, program(s, p.volume, []string{"probe"}, "OUTPUT_LAYOUT="+layout))
-	assert.Zero(t, code2, "%s, then removed, probe\n%s", where, out2)
+	publish(t, s, p.volume, layout, force)
+	probe(t, s, p.volume, layout, where+", then removed")
 	return code, out
 }
 
@@ -246,11 +223,11 @@ func TestForeignObjects_underARunningSidecar_doNotKeepItFromRenewing(t *testing.
 	t.Parallel()
 	s := startService(t)
 	for _, layout := range layouts {
-		volume, outside := filepath.Join(t.TempDir(), "volume"), t.TempDir()
-		require.NoError(t, os.WriteFile(filepath.Join(outside, "secret"), []byte(outsideSecret), 0o640))
-		r := start(t, program(s, volume, nil, "MODE=sidecar", "OUTPUT_LAYOUT="+layout))
-		published := func() int { return strings.Count(r.printed(), `"msg":"published"`) }
-		require.True(t, r.await(`"msg":"published"`), r.printed())
+		volume, outside := t.TempDir()+"/volume", t.TempDir()
+		require.NoError(t, os.WriteFile(outside+"/secret", []byte(outsideSecret), 0o640))
+		r := chaos.Start(t, program(s, volume, layout, nil, "MODE=sidecar"))
+		published := func() int { return strings.Count(r.Printed(), `"msg":"published"`) }
+		require.True(t, r.Await(`"msg":"published"`), r.Printed())
 		all := slices.Sorted(maps.Keys(foreignKinds))
 		kinds := chaos.Amount([]string{"FIFO"}, []string{"FIFO", "directory", "link to a secret"}, all)
 		for _, kind := range kinds {
@@ -264,18 +241,17 @@ func TestForeignObjects_underARunningSidecar_doNotKeepItFromRenewing(t *testing.
 					continue // the sidecar has tidied up in between
 				}
 				before := published()
-				require.NoError(t, r.cmd.Process.Signal(syscall.SIGHUP))
-				require.Eventually(t, func() bool { return published() > before }, deadline, 5*time.Millisecond,
-					"%s at %s, layout %s: %s", kind, name, layout, r.printed())
+				r.Signal(t, syscall.SIGHUP)
+				require.Eventually(t, func() bool { return published() > before }, chaos.Deadline, 5*time.Millisecond,
+					"%s at %s, layout %s: %s", kind, name, layout, r.Printed())
 			}
-			entries, err := filepath.Glob(filepath.Join(volume, "..foreign-*"))
+			entries, err := filepath.Glob(volume + "/..foreign-*")
 			require.NoError(t, err)
 			for _, entry := range entries { // as an operator would
 				require.NoError(t, os.RemoveAll(entry))
 			}
 		}
-		require.NoError(t, r.cmd.Process.Signal(syscall.SIGTERM))
-		assert.Zero(t, r.wait(deadline), r.printed())
+		r.End(t)
 		place{outside: outside}.untouched(t, layout)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,7 +22,7 @@ const exitVolume = 10
 // mountMemory mounts a file system in memory; without the right to, the test is skipped.
 func mountMemory(t *testing.T, options string) string {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "mounted")
+	dir := t.TempDir() + "/mounted"
 	require.NoError(t, os.Mkdir(dir, 0o750))
 	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options)
 	if errors.Is(err, syscall.EPERM) {
@@ -37,14 +36,18 @@ func mountMemory(t *testing.T, options string) string {
 // requireSet wants a whole set on the volume, and nothing half done.
 func requireSet(t *testing.T, volume, where string) (certificate []byte) {
 	t.Helper()
-	pair, err := tls.LoadX509KeyPair(filepath.Join(volume, "keystore.pem"), filepath.Join(volume, "key.pem"))
+	pair, err := tls.LoadX509KeyPair(volume+"/keystore.pem", volume+"/key.pem")
 	require.NoError(t, err, where)
-	entries, err := os.ReadDir(volume)
-	require.NoError(t, err)
-	for _, entry := range entries {
-		require.NotContains(t, []string{"..stage", "..commit", "..data_tmp", "..link_tmp"}, entry.Name(), where)
-	}
+	requireNothingHalfDone(t, volume)
 	return pair.Certificate[0]
+}
+
+func requireNothingHalfDone(t *testing.T, volume string) {
+	t.Helper()
+	entries, _ := os.ReadDir(volume)
+	for _, entry := range entries {
+		require.NotContains(t, []string{"..stage", "..commit", "..data_tmp", "..link_tmp"}, entry.Name())
+	}
 }
 
 // A volume without room, of bytes or of names, is told of before a certificate is asked for; what is on it stays.
@@ -58,7 +61,7 @@ func TestFull_volumeWithoutRoom_costsNoCertificate(t *testing.T) {
 				for _, try := range []string{"first", "another"} {
 					where := fmt.Sprintf("%s, "+limit+", %s certificate", layout, n, try)
 					before := s.Requests()
-					code, out := once(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true"))
+					code, out := run(t, s, volume, layout, force)
 					if code == 0 {
 						asked++
 						requireSet(t, volume, where)
@@ -66,7 +69,7 @@ func TestFull_volumeWithoutRoom_costsNoCertificate(t *testing.T) {
 					}
 					refused++
 					require.Equal(t, exitVolume, code, where, out)
-					require.Equal(t, before, s.Requests(), "%s: a certificate was asked for in vain: %s", where, out)
+					require.Equal(t, before, s.Requests(), "%s: asked in vain: %s", where, out)
 					require.Contains(t, out, "no space left on device", where)
 					if try == "another" {
 						requireSet(t, volume, where)
@@ -77,11 +80,7 @@ func TestFull_volumeWithoutRoom_costsNoCertificate(t *testing.T) {
 		}
 		assert.NotZero(t, asked)
 		assert.NotZero(t, refused)
-		chaos.Record(t, layout, fmt.Sprintf("%s layout: volumes of 4 to 68 KiB, and of 4 to 68 inodes", layout),
-			fmt.Sprintf(
-				"%d runs published; %d ended with exit code %d before they asked for a "+
-					"certificate, and the set before stayed",
-				asked, refused, exitVolume))
+		chaos.Record(t, layout, layout, asked, refused, exitVolume)
 	}
 }
 
@@ -89,30 +88,21 @@ func TestFull_readOnlyVolume_costsNoCertificate(t *testing.T) {
 	s := startService(t)
 	for _, layout := range layouts {
 		volume := mountMemory(t, "size=1m")
-		run := func(more ...string) (int, string) {
-			return once(t, program(s, volume, nil, append(more, "OUTPUT_LAYOUT="+layout)...))
-		}
-		code, out := run()
-		require.Zero(t, code, out)
+		publish(t, s, volume, layout)
 		certificate := requireSet(t, volume, layout)
 		require.NoError(t, syscall.Mount("", volume, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "size=1m"))
 		before := s.Requests()
-		code, out = run("FORCE_ENROLL=true")
+		code, out := run(t, s, volume, layout, force)
 		assert.Equal(t, exitVolume, code, out)
 		assert.Contains(t, out, "mount the volume without readOnly")
-		code, out = run()
-		assert.Zero(t, code, "a set that is there and valid will do: %s", out)
+		publish(t, s, volume, layout) // a set that is there and valid will do
 		assert.Equal(t, before, s.Requests())
 		assert.Equal(t, certificate, requireSet(t, volume, layout))
 		require.NoError(t, syscall.Mount("", volume, "", syscall.MS_REMOUNT, "size=1m"))
-		code, out = run("FORCE_ENROLL=true")
-		assert.Zero(t, code, out)
+		publish(t, s, volume, layout, force)
 		assert.NotEqual(t, certificate, requireSet(t, volume, layout))
 	}
-	chaos.Record(t, "", "a volume that becomes read-only, both layouts",
-		fmt.Sprintf(
-			"exit code %d before a certificate is asked for; the set before stays; without "+
-				"FORCE_ENROLL the valid set is kept", exitVolume))
+	chaos.Record(t, "", exitVolume)
 }
 
 // limited runs a program with a limit of the shell's ulimit.
@@ -126,22 +116,19 @@ func limited(limit string, cmd *exec.Cmd) *exec.Cmd {
 func TestLimits_sizeOfFiles(t *testing.T) {
 	s := startService(t)
 	for _, layout := range layouts {
-		volume := filepath.Join(t.TempDir(), "volume")
-		code, out := once(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout))
-		require.Zero(t, code, out)
+		volume := t.TempDir() + "/volume"
+		publish(t, s, volume, layout)
 		certificate := requireSet(t, volume, layout)
 		before := s.Requests()
 		// Blocks of 512 bytes: no certificate is smaller.
-		code, out = once(t, limited("-f 1", program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true")))
+		code, out := chaos.Run(t, limited("-f 1", program(s, volume, layout, nil, force)))
 		assert.Equal(t, exitVolume, code, out)
 		assert.Contains(t, out, "ulimit -f")
 		assert.Equal(t, before, s.Requests(), out)
 		assert.Equal(t, certificate, requireSet(t, volume, layout))
-		code, out = once(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true"))
-		assert.Zero(t, code, out)
+		publish(t, s, volume, layout, force)
 	}
-	chaos.Record(t, "", "RLIMIT_FSIZE of 512 bytes, both layouts",
-		fmt.Sprintf("exit code %d before a certificate is asked for; the set before stays", exitVolume))
+	chaos.Record(t, "", exitVolume)
 }
 
 // With few descriptors a run ends with a set or with an exit code of its own, and never with half a set.
@@ -150,21 +137,18 @@ func TestLimits_openFiles(t *testing.T) {
 	codes := map[int]int{}
 	for _, layout := range layouts {
 		for n := 9; n <= 30; n += chaos.Amount(5, 1, 1) {
-			volume := filepath.Join(t.TempDir(), "volume")
-			code, out := once(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout))
-			require.Zero(t, code, out)
+			volume := t.TempDir() + "/volume"
+			publish(t, s, volume, layout)
 			where := fmt.Sprintf("%s, %d descriptors", layout, n)
-			code, out = once(t, limited(fmt.Sprintf("-n %d", n),
-				program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true", "RETRY_MAX_ELAPSED=1s")))
+			code, out := chaos.Run(t, limited(fmt.Sprintf("-n %d", n),
+				program(s, volume, layout, nil, force, "RETRY_MAX_ELAPSED=1s")))
 			codes[code]++
 			require.Contains(t, []int{0, 1, 3, 4, 5, 6, 9, exitVolume, 99}, code, "%s: %s", where, out)
 			said := strings.Contains(out, "too many open files") || strings.Contains(out, "too few files may be open")
 			require.True(t, code == 0 || said, "%s: %s", where, out)
-			code, out = once(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout))
-			require.Zero(t, code, "%s: %s", where, out)
+			publish(t, s, volume, layout)
 			requireSet(t, volume, where)
 		}
 	}
-	chaos.Record(t, "", "RLIMIT_NOFILE of 9 to 30, both layouts",
-		fmt.Sprintf("exit codes and how often: %v; the next run completed all", codes))
+	chaos.Record(t, "", codes)
 }

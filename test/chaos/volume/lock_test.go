@@ -44,43 +44,24 @@ func TestLock_heldByAReaderOfAnotherUser_keepsNobodyFromPublishing(t *testing.T)
 	t.Parallel()
 	s := startService(t)
 	for _, layout := range chaos.Amount([]string{"symlink"}, layouts, layouts) {
-		volume := filepath.Join(t.TempDir(), "volume")
+		volume := t.TempDir() + "/volume"
 		require.NoError(t, os.Mkdir(volume, 0o755))
 		require.NoError(t, os.Chmod(filepath.Dir(volume), 0o755))
 		require.NoError(t, os.Chmod(filepath.Dir(filepath.Dir(volume)), 0o755))
-		code, out := once(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout))
-		require.Zero(t, code, out)
+		publish(t, s, volume, layout)
 
-		holder := exec.Command(copyOfThis(t))
+		holder := exec.Command(self)
 		holder.Env = []string{"VOLUME_TEST_LOCK=" + volume}
 		holder.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		reader := start(t, holder)
-		require.True(t, reader.await("holding"), reader.printed())
-		t.Log(reader.printed())
+		reader := chaos.Start(t, holder)
+		require.True(t, reader.Await("holding"), reader.Printed())
+		t.Log(reader.Printed())
 
 		began := time.Now()
-		code, out = once(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true"))
+		publish(t, s, volume, layout, force)
 		took := time.Since(began)
-		assert.Equal(t, 0, code, out)
-		chaos.Record(t, layout,
-			fmt.Sprintf("another user's process that may read the volume (layout %s) holds all the locks that it gets",
-				layout),
-			fmt.Sprintf("published in %.1f s", took.Seconds()))
+		chaos.Record(t, layout, layout, took.Seconds())
 	}
-}
-
-// copyOfThis is the test binary where every user may run it.
-func copyOfThis(t *testing.T) string {
-	t.Helper()
-	self, err := os.Executable()
-	require.NoError(t, err)
-	data, err := os.ReadFile(self)
-	require.NoError(t, err)
-	dir, err := os.MkdirTemp(binDir, "holder")
-	require.NoError(t, err)
-	require.NoError(t, os.Chmod(dir, 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "holder"), data, 0o755))
-	return filepath.Join(dir, "holder")
 }
 
 // Processes of several users may share a volume; a lock that only one of them could open must not stop the others.
@@ -104,15 +85,15 @@ func TestLock_ofAnotherUser_stopsNobodyWhoMayWrite(t *testing.T) {
 			"a group may write":         {0, 0o770 | os.ModeSetgid, 0o770 | os.ModeSetgid},
 			"all may write since later": {1001, 0o755, 0o777}, // the lock is made for its owner alone
 		} {
-			volume := filepath.Join(t.TempDir(), "volume")
+			volume := t.TempDir() + "/volume"
 			require.NoError(t, os.Chmod(filepath.Dir(volume), 0o755))
 			require.NoError(t, os.Mkdir(volume, 0o755))
 			require.NoError(t, os.Chown(volume, row.owner, 2000))
 			for i, uid := range []uint32{1001, 1002, 0, 1001} {
 				require.NoError(t, os.Chmod(volume, []os.FileMode{row.before, row.after}[min(i, 1)]))
-				cmd := program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true")
+				cmd := program(s, volume, layout, nil, force)
 				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: 2000}}
-				code, out := once(t, cmd)
+				code, out := chaos.Run(t, cmd)
 				assert.Zero(t, code, "%s, layout %s, user %d: %s", name, layout, uid, out)
 			}
 		}

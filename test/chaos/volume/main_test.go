@@ -3,124 +3,58 @@
 package volume
 
 import (
-	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"slices"
-	"strings"
-	"syscall"
 	"testing"
-	"time"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
+	"github.com/stretchr/testify/require"
 )
 
 // binDir holds the program under test, built once; every user may run it.
-var binDir string
+var binDir, self string
 
 func TestMain(m *testing.M) {
 	if lockDir := os.Getenv("VOLUME_TEST_LOCK"); lockDir != "" {
 		os.Exit(holdLock(lockDir))
 	}
 	fixture.UseMemory()
-	fixture.RunTests(m, &binDir)
+	fixture.RunTests(m, &binDir, chaos.Self(&self, "holder"))
 }
-
-// deadline is for what must end. It is far more than anything here takes, also on a loaded machine.
-const deadline = 20 * time.Second
 
 func startService(t *testing.T) *service.Service {
 	t.Helper()
-	s := service.Run(t, service.Options{})
-	return s
+	return service.Run(t, service.Options{})
+}
+
+// force fetches a certificate whatever is on the volume.
+const force = "FORCE_ENROLL=true"
+
+// run runs a certfetcher to its end; publish is run where it must succeed.
+func run(t *testing.T, s *service.Service, volume, layout string, more ...string) (code int, out string) {
+	t.Helper()
+	return chaos.Run(t, program(s, volume, layout, nil, more...))
+}
+
+func publish(t *testing.T, s *service.Service, volume, layout string, environment ...string) {
+	t.Helper()
+	code, out := run(t, s, volume, layout, environment...)
+	require.Zero(t, code, "%s: %s", volume, out)
+}
+
+// probe wants the set on the volume to be whole.
+func probe(t *testing.T, s *service.Service, volume, layout, where string) {
+	t.Helper()
+	code, out := chaos.Run(t, program(s, volume, layout, []string{"probe"}))
+	require.Zero(t, code, "%s: %s", where, out)
 }
 
 // program is a certfetcher for a volume.
-func program(s *service.Service, volume string, args []string, environment ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(binDir, "certfetcher"), args...)
-	cmd.Env = s.Environment(volume, append([]string{"OUTPUT_TYPE=PEM", "HEALTH_ADDR=off"}, environment...)...)
+func program(s *service.Service, volume, layout string, args []string, more ...string) *exec.Cmd {
+	cmd := exec.Command(binDir+"/certfetcher", args...)
+	cmd.Env = s.Environment(volume, append([]string{"OUTPUT_TYPE=PEM", "OUTPUT_LAYOUT=" + layout, "HEALTH_ADDR=off"},
+		more...)...)
 	return cmd
-}
-
-// running is a program with what it prints.
-type running struct {
-	cmd   *exec.Cmd
-	out   *os.File
-	ended chan error
-}
-
-func start(t *testing.T, cmd *exec.Cmd) *running {
-	t.Helper()
-	out, err := os.CreateTemp(t.TempDir(), "out")
-	require.NoError(t, err)
-	cmd.Stdout, cmd.Stderr = out, out
-	require.NoError(t, cmd.Start())
-	r := &running{cmd, out, make(chan error, 1)}
-	go func() { r.ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		out.Close()
-	})
-	return r
-}
-
-func (r *running) printed() string {
-	data, err := os.ReadFile(r.out.Name())
-	if err != nil {
-		return err.Error()
-	}
-	return string(data)
-}
-
-// await waits until the program has printed one of the texts, or has ended; it tells which.
-func (r *running) await(texts ...string) (found bool) {
-	has := func() bool {
-		out := r.printed()
-		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(out, text) })
-	}
-	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if has() {
-			return true
-		}
-		select {
-		case err := <-r.ended:
-			r.ended <- err // for wait
-			return has()
-		default:
-		}
-	}
-	return false
-}
-
-// hung is the exit code of a program that did not end in time.
-const hung = -1
-
-// wait returns the exit code, 128 and more for signals; hung when the program does not end.
-func (r *running) wait(limit time.Duration) int {
-	select {
-	case err := <-r.ended:
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			if status := exit.Sys().(syscall.WaitStatus); status.Signaled() {
-				return 128 + int(status.Signal())
-			}
-			return exit.ExitCode()
-		}
-		return 0
-	case <-time.After(limit):
-		_ = r.cmd.Process.Kill()
-		return hung
-	}
-}
-
-// once runs a program to its end.
-func once(t *testing.T, cmd *exec.Cmd) (code int, out string) {
-	t.Helper()
-	r := start(t, cmd)
-	code = r.wait(deadline)
-	return code, r.printed()
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -22,29 +21,25 @@ func TestNamedPipes_inThePlaceOfOtherFiles_holdNobodyUp(t *testing.T) {
 	t.Parallel()
 	s := startService(t)
 	for variable, want := range map[string]struct {
-		environment []string
-		code        int
-		text        string
+		environment, text string
+		code              int
 	}{
-		"TERMINATION_MESSAGE_PATH": {[]string{"CA_NAME=none"}, 5,
-			"the termination message could not be written"},
-		"KEYSTORE_PATH":                   {nil, 9, "is a device, pipe or socket, want a file"},
-		"KEYSTORE_KEY_PATH":               {nil, 9, "is a device, pipe or socket, want a file"},
-		"TRUSTSTORE_PATH":                 {nil, 9, "is a device, pipe or socket, want a file"},
-		"KEYSTORE_PASSWORD_FILE":          {nil, 9, "which is empty"},
-		"OUTPUT_PATH":                     {nil, 10, "not a directory"},
-		"OUTPUT_KEYSTORE_PASSWORD_FILE":   {nil, 1, "OUTPUT_KEYSTORE_PASSWORD_FILE"},
-		"OUTPUT_TRUSTSTORE_PASSWORD_FILE": {nil, 1, "OUTPUT_TRUSTSTORE_PASSWORD_FILE"},
-		"RENEW_TRIGGER_FILE of a sidecar": {[]string{"MODE=sidecar"}, 0, "the trigger file asks for a renewal"},
-		"NOTIFY_PID_FILE of a sidecar": {[]string{"MODE=sidecar", "NOTIFY_SIGNAL=HUP"}, 0,
-			"is a device, pipe or socket, want a file"},
-		"TERMINATION_MESSAGE_PATH, as link": {[]string{"CA_NAME=none"}, 5,
-			"the termination message could not be written"},
+		"TERMINATION_MESSAGE_PATH":          {"CA_NAME=none", "termination message could not be written", 5},
+		"KEYSTORE_PATH":                     {"", "is a device, pipe or socket", 9},
+		"KEYSTORE_KEY_PATH":                 {"", "is a device, pipe or socket", 9},
+		"TRUSTSTORE_PATH":                   {"", "is a device, pipe or socket", 9},
+		"KEYSTORE_PASSWORD_FILE":            {"", "which is empty", 9},
+		"OUTPUT_PATH":                       {"", "not a directory", 10},
+		"OUTPUT_KEYSTORE_PASSWORD_FILE":     {"", "OUTPUT_KEYSTORE_PASSWORD_FILE", 1},
+		"OUTPUT_TRUSTSTORE_PASSWORD_FILE":   {"", "OUTPUT_TRUSTSTORE_PASSWORD_FILE", 1},
+		"RENEW_TRIGGER_FILE of a sidecar":   {"MODE=sidecar", "the trigger file asks for a renewal", 0},
+		"NOTIFY_PID_FILE of a sidecar":      {"MODE=sidecar", "is a device, pipe or socket", 0},
+		"TERMINATION_MESSAGE_PATH, as link": {"CA_NAME=none", "termination message could not be written", 5},
 	} {
 		t.Run(variable, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			path, victim := filepath.Join(dir, "path"), filepath.Join(dir, "victim")
+			path, victim := dir+"/path", dir+"/victim"
 			require.NoError(t, os.WriteFile(victim, []byte("as it was"), 0o600))
 			if strings.HasSuffix(variable, "link") {
 				require.NoError(t, os.Symlink(victim, path))
@@ -52,13 +47,14 @@ func TestNamedPipes_inThePlaceOfOtherFiles_holdNobodyUp(t *testing.T) {
 				require.NoError(t, syscall.Mkfifo(path, 0o666))
 			}
 			name, _, _ := strings.Cut(strings.Split(variable, ",")[0], " ")
-			r := start(t, program(s, filepath.Join(dir, "volume"), nil, append(want.environment, name+"="+path)...))
-			found := r.await(want.text)
-			if len(want.environment) > 0 && want.environment[0] == "MODE=sidecar" {
-				require.NoError(t, r.cmd.Process.Signal(syscall.SIGTERM))
+			r := chaos.Start(t, program(s, dir+"/volume", "symlink", nil, name+"="+path,
+				want.environment, "NOTIFY_SIGNAL="+map[bool]string{true: "HUP"}[name == "NOTIFY_PID_FILE"]))
+			found := r.Await(want.text)
+			if want.environment == "MODE=sidecar" {
+				r.Signal(t, syscall.SIGTERM)
 			}
-			assert.Equal(t, want.code, r.wait(deadline), r.printed())
-			assert.True(t, found, r.printed())
+			assert.Equal(t, want.code, r.Wait(chaos.Deadline), r.Printed())
+			assert.True(t, found, r.Printed())
 			data, err := os.ReadFile(victim)
 			require.NoError(t, err)
 			assert.Equal(t, "as it was", string(data))
@@ -84,12 +80,11 @@ func TestManyNames_onAVolume_takeLittleTimeAndMemory(t *testing.T) {
 	fill := func(t *testing.T, dir string) { make(t, dir, "..data/x%.0f", "ln -s -t .") }
 	for name, spoil := range map[string]func(t *testing.T, volume string){
 		"nothing":           func(*testing.T, string) {},
-		"links in ..stage":  func(t *testing.T, volume string) { fill(t, filepath.Join(volume, "..stage")) },
-		"links in ..commit": func(t *testing.T, volume string) { fill(t, filepath.Join(volume, "..commit")) },
+		"links in ..stage":  func(t *testing.T, volume string) { fill(t, volume+"/..stage") },
+		"links in ..commit": func(t *testing.T, volume string) { fill(t, volume+"/..commit") },
 		"links on ..lock": func(t *testing.T, volume string) {
 			_ = os.Remove(volume + "/..lock")
-			fill(t,
-				volume+"/..lock")
+			fill(t, volume+"/..lock")
 		},
 		"links beside files": func(t *testing.T, volume string) { fill(t, volume) },
 		"files beside files": func(t *testing.T, volume string) { make(t, volume, "x%.0f", "touch") },
@@ -100,27 +95,16 @@ func TestManyNames_onAVolume_takeLittleTimeAndMemory(t *testing.T) {
 	} {
 		for _, layout := range layouts {
 			t.Run(name+" "+layout, func(t *testing.T) {
-				volume := filepath.Join(t.TempDir(), "volume")
+				volume := t.TempDir() + "/volume"
 				t.Cleanup(func() { _ = exec.Command("rm", "-rf", volume).Run() })
 				out, err := exec.Command("cp", "-a", template[layout], volume).CombinedOutput()
 				require.NoError(t, err, string(out))
 				spoil(t, volume)
-				began := time.Now()
-				r := start(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true"))
-				code := r.wait(deadline)
-				took := time.Since(began)
-				assert.Zero(t, code, r.printed())
-				memory := r.cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss >> 10
-				// A process begins with the peak of the one that started it: what is not above that says nothing.
-				var own syscall.Rusage
-				require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &own))
-				if memory > own.Maxrss>>10 {
-					assert.Less(t, memory, int64(100), "MiB")
-				}
-				code, printed := once(t, program(s, volume, []string{"probe"}, "OUTPUT_LAYOUT="+layout))
-				assert.Zero(t, code, printed)
-				chaos.Record(t, name+layout, fmt.Sprintf("%d %s, layout %s", many, name, layout),
-					fmt.Sprintf("published in %.2f s with %d MiB resident", took.Seconds(), memory))
+				r := chaos.Start(t, program(s, volume, layout, nil, force))
+				assert.Zero(t, r.Wait(chaos.Deadline), r.Printed())
+				assert.Less(t, r.Peak>>10, 100, "MiB")
+				probe(t, s, volume, layout, name)
+				chaos.Record(t, name+layout, many, name, layout, r.Took.Seconds(), r.Peak>>10)
 			})
 		}
 	}

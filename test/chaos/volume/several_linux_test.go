@@ -1,12 +1,9 @@
 package volume
 
 import (
-	"crypto/tls"
+	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,13 +22,13 @@ import (
 func TestSeveral_onOneVolume(t *testing.T) {
 	s := startService(t)
 	for _, layout := range layouts {
-		volume := filepath.Join(t.TempDir(), "volume")
-		sidecars := []*running{}
+		volume := t.TempDir() + "/volume"
+		sidecars := []*chaos.Process{}
 		for range 2 {
-			sidecars = append(sidecars, start(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "MODE=sidecar")))
+			sidecars = append(sidecars, chaos.Start(t, program(s, volume, layout, nil, "MODE=sidecar")))
 		}
 		for _, p := range sidecars {
-			require.True(t, p.await("the next renewal is planned"), p.printed())
+			require.True(t, p.Await("the next renewal is planned"), p.Printed())
 		}
 		stop := make(chan struct{})
 		var reads, sets, again atomic.Int64
@@ -44,14 +41,16 @@ func TestSeveral_onOneVolume(t *testing.T) {
 					return
 				case <-time.After(time.Millisecond):
 				}
-				serial, err := readByTheRule(volume, layout)
+				leaf, err := set.ReadCarefully(volume, layout)
 				if errors.Is(err, fs.ErrNotExist) { // more than eight publications during one read
 					again.Add(1)
 					continue
 				}
-				assert.NoError(t, err)
+				if !assert.NoError(t, err) {
+					return
+				}
 				reads.Add(1)
-				if serial != last {
+				if serial := leaf.SerialNumber.String(); serial != last {
 					last = serial
 					sets.Add(1)
 				}
@@ -61,57 +60,25 @@ func TestSeveral_onOneVolume(t *testing.T) {
 		for range 3 {
 			runs.Go(func() {
 				for range rounds {
-					code, out := once(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "FORCE_ENROLL=true"))
-					assert.Zero(t, code, out)
+					publish(t, s, volume, layout, force)
 				}
 			})
 		}
 		for range rounds {
 			for _, p := range sidecars {
-				assert.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
+				assert.NoError(t, p.Process.Signal(syscall.SIGHUP))
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
 		runs.Wait()
 		for _, p := range sidecars {
-			require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
-			assert.Zero(t, p.wait(deadline), p.printed())
+			p.End(t)
 		}
 		close(stop)
 		reader.Wait()
 		requireSet(t, volume, layout)
-		chaos.Record(t, layout,
-			fmt.Sprintf(
-				"%s layout: two sidecars that are asked to renew %d times, and three times %d "+
-					"runs that fetch again, on one volume",
-				layout, rounds, rounds),
-			fmt.Sprintf(
-				"all succeeded; a reader read %d times, saw %d sets, and each was whole; it had "+
-					"to begin again %d times, after more than eight publications at once",
-				reads.Load(), sets.Load(), again.Load()))
+		chaos.Record(t, layout, layout, rounds, rounds, reads.Load(), sets.Load(), again.Load())
 	}
-}
-
-// readByTheRule reads through ..data resolved once, or the one file that holds key and chain.
-func readByTheRule(volume, layout string) (serial string, err error) {
-	var pair tls.Certificate
-	if layout == "symlink" {
-		dir, linkErr := filepath.EvalSymlinks(filepath.Join(volume, "..data"))
-		if linkErr != nil {
-			return "", linkErr
-		}
-		pair, err = tls.LoadX509KeyPair(filepath.Join(dir, "keystore.pem"), filepath.Join(dir, "key.pem"))
-	} else {
-		combined, readErr := os.ReadFile(filepath.Join(volume, "keystore-combined.pem"))
-		if readErr != nil {
-			return "", readErr
-		}
-		pair, err = tls.X509KeyPair(combined, combined)
-	}
-	if err != nil {
-		return "", err
-	}
-	return pair.Leaf.SerialNumber.String(), nil
 }
 
 // A volume that goes away under a sidecar is filled again when it is back, and the sidecar lives on.
@@ -119,27 +86,23 @@ func TestGone_volumeUnderASidecar(t *testing.T) {
 	s := startService(t)
 	for _, layout := range layouts {
 		volume := mountMemory(t, "size=1m")
-		p := start(t, program(s, volume, nil, "OUTPUT_LAYOUT="+layout, "MODE=sidecar"))
-		require.True(t, p.await("the next renewal is planned"), p.printed())
+		p := chaos.Start(t, program(s, volume, layout, nil, "MODE=sidecar"))
+		require.True(t, p.Await("the next renewal is planned"), p.Printed())
 		certificate := requireSet(t, volume, layout)
 		began := time.Now()
 		require.NoError(t, syscall.Unmount(volume, syscall.MNT_DETACH))
 		require.NoError(t, syscall.Mount("tmpfs", volume, "tmpfs", 0, "size=1m"))
-		require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP)) // no kernel tells of a mount
-		whole := func() bool {
-			if _, err := readByTheRule(volume, layout); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				assert.NoError(t, err)
-			}
-			_, err := set.ReadPEM(volume) // in place, the last file comes after that of the rule
-			return err == nil && len(set.LeftBehind(volume, layout, []string{"PEM"})) == 0
+		p.Signal(t, syscall.SIGHUP) // no kernel tells of a mount
+		renewed := func() bool {
+			_, err := set.ReadCarefully(volume, layout)
+			assert.True(t, err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, set.ErrNothing), err)
+			leaf, err := set.ReadPEM(volume) // in place, the last file comes after that of the rule
+			return err == nil && !bytes.Equal(leaf.Raw, certificate) &&
+				len(set.LeftBehind(volume, layout, []string{"PEM"})) == 0
 		}
-		require.Eventually(t, whole, deadline, 5*time.Millisecond, p.printed())
+		require.Eventually(t, renewed, chaos.Deadline, 5*time.Millisecond, p.Printed())
 		took := time.Since(began)
-		assert.NotEqual(t, certificate, requireSet(t, volume, layout), "it renewed")
-		require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
-		assert.Zero(t, p.wait(deadline), p.printed())
-		chaos.Record(t, layout, layout+
-			" layout: the volume of a sidecar is unmounted, and an empty one mounted in its place",
-			fmt.Sprintf("at the next renewal the new volume holds a whole set, here after %.2f s", took.Seconds()))
+		p.End(t)
+		chaos.Record(t, layout, layout, took.Seconds())
 	}
 }
