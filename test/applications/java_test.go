@@ -35,14 +35,13 @@ func springConfiguration(t *testing.T, volume string) string {
 
 func TestApplications_jvm_servesPKCS12AndPEM(t *testing.T) {
 	t.Parallel()
-	if found, _ := filepath.Glob(jars + "/kafka-clients-*.jar"); len(found) == 0 {
+	classPath, _ := filepath.Glob(jars + "/*.jar")
+	if len(classPath) == 0 {
 		fixture.SkipWithout(t,
 			"dist/jars, which mvn --file test/applications/java/pom.xml dependency:copy-dependencies makes,")
 	}
-	path, err := filepath.Abs(jars + "/*")
-	require.NoError(t, err)
 	p := newPod(t, nil, "OUTPUT_TYPE=P12,PEM", "OUTPUT_LAYOUT=inplace")
-	ports, reload := p.jvm(fixture.Java(t, path, "java/Applications.java", p.volume,
+	ports, reload := p.jvm(fixture.Java(t, strings.Join(classPath, ":"), "java/Applications.java", p.volume,
 		p.write("application.yaml", springConfiguration(t, p.volume))))
 	want := p.serial()
 	for name, number := range ports {
@@ -51,7 +50,7 @@ func TestApplications_jvm_servesPKCS12AndPEM(t *testing.T) {
 		assert.Equal(t, want, serial, name)
 	}
 	p.fetch()
-	_, err = reload.Write([]byte{'\n'})
+	_, err := reload.Write([]byte{'\n'})
 	require.NoError(t, err)
 	for _, name := range []string{"spring-boot", "tomcat-p12", "tomcat-pem"} {
 		p.awaitServed("127.0.0.1:"+ports[name], want, nil)
