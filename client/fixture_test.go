@@ -50,9 +50,9 @@ func newCA(name string) *fixture.CA { return fixture.Must(fixture.NewCA(name)) }
 // identity is a key with a certificate for certservice.test and loopback; change may be nil.
 func identity(t testing.TB, authority *fixture.CA, name string, change func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
-	authority.Change = change
-	key, chain, err := authority.Identity(name, "certservice.test")
-	authority.Change = nil
+	issuer := *authority // others issue at the same time
+	issuer.Change = change
+	key, chain, err := issuer.Identity(name, "certservice.test")
 	require.NoError(t, err)
 	return tls.Certificate{Certificate: [][]byte{chain[0].Raw, chain[1].Raw}, PrivateKey: key, Leaf: chain[0]}
 }
