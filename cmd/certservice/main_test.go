@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,6 +68,24 @@ func filesWith(t *testing.T, authority *fixture.CA, servers, password string) ma
 	return env
 }
 
+// sink takes what a program writes whose goroutines may go on for a moment after run has returned, where a process ends.
+type sink struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buffer.Write(p)
+}
+
+func (s *sink) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buffer.String()
+}
+
 // runWith runs the program with nothing but env set of what it reads.
 func runWith(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
@@ -74,7 +93,7 @@ func runWith(t *testing.T, env map[string]string, args ...string) (code int, std
 		t.Setenv(v.Name, env[v.Name])
 		t.Setenv(v.Name+"_FILE", env[v.Name+"_FILE"])
 	}
-	var out, err bytes.Buffer
+	var out, err sink
 	code = run(context.Background(), func() bool { return true }, args, &out, &err)
 	return code, out.String(), err.String()
 }
