@@ -68,7 +68,8 @@ func filesWith(t *testing.T, authority *fixture.CA, servers, password string) ma
 	return env
 }
 
-// sink takes what a program writes whose goroutines may go on for a moment after run has returned, where a process ends.
+// sink takes what a program writes whose goroutines may go on for a moment after run has returned, where a process
+// ends.
 type sink struct {
 	mu     sync.Mutex
 	buffer bytes.Buffer
