@@ -148,7 +148,7 @@ func InTheWay(cfg Config) error {
 	return v.inTheWay(d)
 }
 
-// doAlone is locked for a volume that may be missing.
+// doAlone is doLocked for a volume that may be missing.
 func (v *Volume) doAlone(work func(d disk) error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()

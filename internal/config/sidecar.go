@@ -132,8 +132,8 @@ func (l *loader) notify() notify.Settings {
 		Verify: l.Value("NOTIFY_VERIFY"), VerifyServerName: l.Value("NOTIFY_VERIFY_SERVER_NAME"),
 		VerifyFor: l.Duration("NOTIFY_VERIFY_FOR", 1), Timeout: l.Duration("NOTIFY_TIMEOUT", 1),
 	}
-	if fault, conflict := s.Conflict(); conflict && !strings.EqualFold(l.Value("MODE"), "sidecar") {
-		l.Add(fault.Variable, fault.Problem) // of a sidecar's, notify.New does
+	if fault, conflict := s.Conflict(); conflict {
+		l.Add(fault.Variable, fault.Problem)
 	}
 	return s
 }

@@ -65,22 +65,26 @@ func Stages() []Stage {
 }
 
 func (s Stage) String() string {
-	for _, row := range stages {
-		if row.stage == s {
-			return row.name
-		}
+	if name, _ := s.describe(); name != "" {
+		return name
 	}
 	return fmt.Sprintf("stage %d", int(s))
 }
 
 // Meaning is what an operator knows when the stage fails.
 func (s Stage) Meaning() string {
+	_, meaning := s.describe()
+	return meaning
+}
+
+// describe returns what stages has about a stage; nothing when there is no such stage.
+func (s Stage) describe() (name, meaning string) {
 	for _, row := range stages {
 		if row.stage == s {
-			return row.meaning
+			return row.name, row.meaning
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // ExitCode is the process's exit code when this stage failed.

@@ -12,7 +12,6 @@ package notify
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"log/slog"
 	"slices"
 	"time"
@@ -21,7 +20,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// Settings are the values of all variables NOTIFY_*, as New checks them. What is empty is not done.
+// Settings are the values of all variables NOTIFY_*, as New and Conflict check them. What is empty is not done.
 type Settings struct {
 	// Exec is a command line, as parseCommand reads it.
 	Exec string
@@ -66,8 +65,7 @@ type Kind struct {
 	Name      string   // in metrics and logs
 	Variables []string // that it depends on; the first asks for it
 	Check     string   // its name in the doctor's report
-	// create returns nil when the settings do not ask for it. An error is about the first variable, unless it is a
-	// program.Fault.
+	// create returns nil when the settings do not ask for it. An error is about the first variable.
 	create func(Settings, Options) (Notifier, error)
 }
 
@@ -88,11 +86,9 @@ func New(settings Settings, options Options) (Config, []program.Fault) {
 		notifier, err := kind.create(settings, options)
 		switch {
 		case err != nil:
-			fault, ok := errors.AsType[program.Fault](err)
-			if !ok {
-				fault = program.Fault{Variable: kind.Variables[0], Problem: "cannot be used: " + err.Error()}
-			}
-			faults = append(faults, fault)
+			faults = append(faults, program.Fault{
+				Variable: kind.Variables[0], Problem: "cannot be used: " + err.Error(),
+			})
 		case notifier == nil:
 		case kind.Name == KindVerify:
 			config.Verify = notifier

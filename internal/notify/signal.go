@@ -35,9 +35,9 @@ type signaller struct {
 	self    int
 }
 
-// Conflict is what does not fit together in the settings for a signal; ok is false when they do. An init container,
-// which notifies no one, has them checked as well.
-func (s Settings) Conflict() (fault program.Fault, ok bool) {
+// Conflict returns what does not fit together in the settings for a signal, if anything. internal/config reports it,
+// in an init container as well, which makes no notifiers.
+func (s Settings) Conflict() (fault program.Fault, conflict bool) {
 	refuse := func(variable, value, why string) (program.Fault, bool) {
 		return program.Fault{Variable: variable, Problem: fmt.Sprintf("has %q, %s", value, why)}, true
 	}
@@ -55,10 +55,7 @@ func (s Settings) Conflict() (fault program.Fault, ok bool) {
 }
 
 func newSignaller(s Settings, _ Options) (Notifier, error) {
-	if fault, conflict := s.Conflict(); conflict {
-		return nil, fault
-	}
-	if s.Signal == "" {
+	if _, conflict := s.Conflict(); conflict || s.Signal == "" {
 		return nil, nil
 	}
 	number, err := parseSignal(s.Signal)

@@ -67,7 +67,7 @@ const (
 	longestWait = 15 * time.Minute
 	// longestExpired bounds the waits once the certificate has expired and the application is down.
 	longestExpired = time.Minute
-	// longestWasted bounds the waits where each try has the CA issue a certificate that nobody can use.
+	// longestWasted bounds the waits where each try has the CA issue a certificate that cannot be used.
 	longestWasted = 24 * time.Hour
 	// shortestWait keeps a try from following the other at once; certificates that live for seconds have less.
 	shortestWait = time.Second

@@ -52,7 +52,7 @@ type Config struct {
 	Notify       notify.Config
 	// Merge is the post-processor's work, to be done after each publication; nil: none.
 	Merge *truststore.Config
-	// Identity is for requests to the CertService until its files, IdentityFiles, change; see Sidecar.Identity.
+	// Identity is for requests to the CertService until its files, IdentityFiles, change; see CurrentIdentity.
 	Identity      *mtls.Identity
 	IdentityFiles mtls.Files
 	Log           *slog.Logger
@@ -78,7 +78,7 @@ type Sidecar struct {
 	dispatcher *notify.Dispatcher
 	requests   chan string // has room for one: more say nothing more
 	disturbed  chan struct{}
-	identity   atomic.Pointer[func() *mtls.Identity]
+	identity   func() *mtls.Identity
 	failing    atomic.Bool // the last attempt to renew failed
 	merged     atomic.Bool // truststores have changed at a start at which nothing was published
 	cleanup    *time.Timer // disturbs when something on the volume has to go; nil before the first publication
@@ -101,13 +101,13 @@ func New(c Config) *Sidecar {
 	s.metrics.Expect(stages, c.Notify.Kinds(), []string{string(notify.OutcomeSuccess), string(notify.OutcomeFailure)})
 	c.Notify.Observe = s.countNotification
 	s.dispatcher = notify.NewDispatcher(c.Notify)
-	fixed := func() *mtls.Identity { return c.Identity }
-	s.identity.Store(&fixed)
+	s.identity = func() *mtls.Identity { return c.Identity }
 	return s
 }
 
-// CurrentIdentity is the identity for the next request to the CertService: its files are followed while Run runs.
-func (s *Sidecar) CurrentIdentity() *mtls.Identity { return (*s.identity.Load())() }
+// CurrentIdentity is the identity for the next request to the CertService: its files are followed while Run runs. Only
+// what Run calls may call it.
+func (s *Sidecar) CurrentIdentity() *mtls.Identity { return s.identity() }
 
 // Run makes sure that there is a certificate, as in init mode, and then renews it until ctx ends. An error is that of
 // the first fetch or of what is set up before it, and of type *enroll.Error.
@@ -174,20 +174,10 @@ func (s *Sidecar) observe(status Status) {
 }
 
 // request asks for a renewal now.
-func (s *Sidecar) request(reason string) {
-	select {
-	case s.requests <- reason:
-	default:
-	}
-}
+func (s *Sidecar) request(reason string) { offer(s.requests, reason) }
 
 // disturb has the loop look at the published files.
-func (s *Sidecar) disturb() {
-	select {
-	case s.disturbed <- struct{}{}:
-	default:
-	}
-}
+func (s *Sidecar) disturb() { offer(s.disturbed, struct{}{}) }
 
 // serveHealth listens before anything is fetched: an address that is taken must not cost a certificate, and
 // a kubelet may ask meanwhile.
@@ -250,12 +240,10 @@ func (s *Sidecar) followIdentity(ctx context.Context) {
 	if err != nil {
 		s.Log.Warn("the mutual TLS files cannot be watched, and are read before each request instead", "error",
 			err.Error())
-		current := mtls.WithoutWatcher(s.IdentityFiles, s.Identity, s.Log, replaced)
-		s.identity.Store(&current)
+		s.identity = mtls.WithoutWatcher(s.IdentityFiles, s.Identity, s.Log, replaced)
 		return
 	}
-	current := watcher.Current
-	s.identity.Store(&current)
+	s.identity = watcher.Current
 }
 
 // watchFiles has published files put back, and listens to the trigger file.
