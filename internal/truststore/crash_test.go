@@ -2,7 +2,6 @@ package truststore
 
 import (
 	"fmt"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -38,7 +37,7 @@ func runKilled(t *testing.T, cfg Config, n int, half bool) (steps int, where str
 			}
 		}
 		panic(kill{})
-	}).do(cfg, slog.New(slog.DiscardHandler))
+	}).do(cfg, noLog)
 	require.NoError(t, err)
 	return steps, where
 }
@@ -47,7 +46,9 @@ func TestRun_killedAtAnyStep(t *testing.T) {
 	// A first run, and one after the sources were renewed.
 	for name, renewals := range map[string]int{"first run": 0, "run after a renewal": 1} {
 		t.Run(name, func(t *testing.T) {
-			renew := func(p place, n int) { p.putAll("other.pem", pemOf(n), "key.p12", fmt.Sprint("new ", n)) }
+			renew := func(p place, n int) {
+				p.putAll("other.pem", fmt.Sprint("=pem ", n), "key.p12", fmt.Sprint("new ", n))
+			}
 			scene := func() (place, Config) {
 				p, cfg := newScene(t)
 				cfg = p.copying(cfg, "key.p12", "fresh.p12")
@@ -64,7 +65,7 @@ func TestRun_killedAtAnyStep(t *testing.T) {
 			require.Greater(t, steps, 30)
 			backups := func(p place, where string) {
 				require.Equal(t, "old", string(p.read("app.p12.bak")), where)
-				require.Equal(t, jks(trusted("a", 0)...), p.read("base.jks.bak"), where)
+				require.Equal(t, made("jks a=0"), p.read("base.jks.bak"), where)
 			}
 			for n := 1; n <= 2*steps; n++ {
 				p, cfg := scene()

@@ -1,6 +1,7 @@
 package truststore
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +25,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/pkcs12"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
@@ -33,7 +36,11 @@ func TestMain(m *testing.M) {
 
 const password = "changeit"
 
-var fixedTime = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+var (
+	fixedTime = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	noLog     = slog.New(slog.DiscardHandler)
+	kinds     = []string{"jks", "p12", "pem", "clear"}
+)
 
 // testPKI is made once: keys and certificates do not change, files do.
 var testPKI = sync.OnceValue(func() (p struct {
@@ -42,11 +49,9 @@ var testPKI = sync.OnceValue(func() (p struct {
 	chain []*x509.Certificate
 }) {
 	for _, name := range []string{"A", "B", "C", "D", "E", "F"} {
-		authority, err := fixture.NewCA(name)
-		if err != nil {
-			panic(err)
-		}
+		authority := fixture.Must(fixture.NewCA(name))
 		p.roots = append(p.roots, authority.Root)
+		var err error
 		if p.key, p.chain, err = authority.Identity("application"); err != nil {
 			panic(err)
 		}
@@ -62,70 +67,59 @@ func numberOf(cert *x509.Certificate) int {
 	return slices.IndexFunc(testPKI().roots, cert.Equal)
 }
 
-// trusted makes entries with one certificate each; names alternate with numbers of roots.
-func trusted(namesAndRoots ...any) []keystore.Entry {
-	var entries []keystore.Entry
-	for pair := range slices.Chunk(namesAndRoots, 2) {
-		entries = append(entries, keystore.Entry{
-			Alias: pair[0].(string), Chain: []*x509.Certificate{root(pair[1].(int))}, Trusted: true,
-		})
-	}
-	return entries
-}
-
-// keyAnd adds the entry of a key to others.
-func keyAnd(alias string, entries ...keystore.Entry) []keystore.Entry {
-	return append(entries, keystore.Entry{Alias: alias, Key: testPKI().key, Chain: testPKI().chain})
-}
-
-// must is for encoders, which do not fail here.
-func must(data []byte, err error) []byte {
-	if err != nil {
-		panic(err)
-	}
-	return data
-}
-
-func jks(entries ...keystore.Entry) []byte {
-	return must(keystore.EncodeJKS(entries, password, fixedTime))
-}
-
-func p12(entries ...keystore.Entry) []byte {
-	return must(keystore.EncodePKCS12(entries, password, keystore.ProfileModern))
-}
-
-func pemOf(roots ...int) []byte {
-	var out []byte
-	for _, n := range roots {
-		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root(n).Raw})...)
-	}
-	return out
-}
-
-// passwordless is a PKCS#12 store such as the cacerts of JDK 18 and later.
-func passwordless(entries ...keystore.Entry) []byte {
-	var list []gopkcs12.TrustStoreEntry
-	for _, e := range entries {
-		list = append(list, gopkcs12.TrustStoreEntry{Cert: e.Chain[0], FriendlyName: e.Alias})
-	}
-	return must(gopkcs12.Passwordless.EncodeTrustStoreEntries(list, ""))
-}
-
-// baseOf makes a store of each kind with the entries; PEM drops what it cannot hold.
-var baseOf = map[string]func(entries ...keystore.Entry) []byte{
-	"base.jks": jks, "base.p12": p12, "cacerts": passwordless,
-	"base.pem": func(entries ...keystore.Entry) (out []byte) {
-		for _, e := range entries {
-			out = append(out, pemOf(numberOf(e.Chain[0]))...)
+// entries are given as words: "ca=0" trusts the first root, as "0" does without alias, "ca=0?" has it without a mark of
+// trust, and "app=key" is a key with its chain.
+func entries(words string) (list []keystore.Entry) {
+	for word := range strings.FieldsSeq(words) {
+		alias, what, named := strings.Cut(word, "=")
+		if !named {
+			alias, what = "", word
 		}
-		return out
-	},
+		e := keystore.Entry{Alias: alias, Key: testPKI().key, Chain: testPKI().chain}
+		if what != "key" {
+			number, unmarked := strings.CutSuffix(what, "?")
+			cert := root(fixture.Must(strconv.Atoi(number)))
+			e = keystore.Entry{Alias: alias, Chain: []*x509.Certificate{cert}, Trusted: !unmarked}
+		}
+		list = append(list, e)
+	}
+	return list
 }
 
-// emptyJKS is a store without entries, with the header of the version.
-func emptyJKS(version byte) []byte {
-	header := []byte{0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, version, 0, 0, 0, 0}
-	return must(keystore.Append(append(header, make([]byte, 20)...), password, nil, nil, fixedTime))
+// made encodes a store of the kind in the first word, which may have a password of its own behind a slash, with the
+// entries of the others: jks, jks1 and jks2 (of those versions, also without entries), p12, marks (a PKCS#12 file of
+// certificates of which some have no mark of trust), clear (without password, as the cacerts of JDK 18 and later),
+// and pem.
+func made(spec string) []byte {
+	kind, words, _ := strings.Cut(spec, " ")
+	kind, own, _ := strings.Cut(kind, "/")
+	own = cmp.Or(own, password)
+	var contents pkcs12.Contents
+	var clear []gopkcs12.TrustStoreEntry
+	var text []byte
+	list := entries(words)
+	for _, e := range list {
+		contents.Certificates = append(contents.Certificates,
+			pkcs12.Certificate{Certificate: e.Chain[0], FriendlyName: e.Alias, Trusted: e.Trusted})
+		clear = append(clear, gopkcs12.TrustStoreEntry{Cert: e.Chain[0], FriendlyName: e.Alias})
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: e.Chain[0].Raw})...)
+	}
+	switch kind {
+	case "jks":
+		return fixture.Must(keystore.EncodeJKS(list, own, fixedTime))
+	case "jks1", "jks2":
+		header := append([]byte{0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, kind[3] - '0'}, make([]byte, 24)...)
+		return fixture.Must(keystore.Append(header, own, list, nil, fixedTime))
+	case "p12":
+		return fixture.Must(keystore.EncodePKCS12(list, own, keystore.ProfileModern))
+	case "marks":
+		return fixture.Must(pkcs12.Encode(contents, own, pkcs12.ProfileModern))
+	case "clear":
+		return fixture.Must(gopkcs12.Passwordless.EncodeTrustStoreEntries(clear, ""))
+	case "pem":
+		return text
+	}
+	panic(spec)
 }
 
 // place is a directory with files in it.
@@ -135,36 +129,26 @@ type place struct {
 }
 
 // newPlace has the files, as for putAll, and a password file.
-func newPlace(t testing.TB, namesAndContents ...any) place {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	require.NoError(t, err)
-	p := place{t, dir}
-	p.write("changeit.pass", password)
-	p.putAll(namesAndContents...)
+func newPlace(t testing.TB, namesAndContents ...string) place {
+	p := place{t, fixture.Must(filepath.EvalSymlinks(t.TempDir()))}
+	p.putAll(append([]string{"changeit.pass", password}, namesAndContents...)...)
 	return p
 }
 
-// putAll writes files, whose names alternate with their contents.
-func (p place) putAll(namesAndContents ...any) {
+// putAll writes files, whose names alternate with their contents. After "=" there is what made is to make.
+func (p place) putAll(namesAndContents ...string) {
 	p.t.Helper()
 	for pair := range slices.Chunk(namesAndContents, 2) {
-		p.write(pair[0].(string), pair[1])
+		content := []byte(pair[1])
+		if spec, isSpec := strings.CutPrefix(pair[1], "="); isSpec {
+			content = made(spec)
+		}
+		require.NoError(p.t, os.WriteFile(p.path(pair[0]), content, 0o640))
 	}
 }
 
 func (p place) path(name string) string { return filepath.Join(p.dir, name) }
-
-func (p place) write(name string, content any) {
-	p.t.Helper()
-	require.NoError(p.t, os.WriteFile(p.path(name), fmt.Appendf(nil, "%s", content), 0o640))
-}
-
-func (p place) read(name string) []byte {
-	p.t.Helper()
-	data, err := os.ReadFile(p.path(name))
-	require.NoError(p.t, err)
-	return data
-}
+func (p place) read(name string) []byte { return fixture.Must(os.ReadFile(p.path(name))) }
 
 // merge is the configuration that merges the named files, each with the password changeit unless it is
 // PEM by its name.
@@ -190,8 +174,70 @@ func (p place) copying(cfg Config, names ...string) Config {
 
 // newScene is a place for a run that merges other.pem into base.jks and copies key.p12 over app.p12.
 func newScene(t testing.TB) (place, Config) {
-	p := newPlace(t, "base.jks", jks(trusted("a", 0)...), "other.pem", pemOf(1), "key.p12", "new", "app.p12", "old")
+	p := newPlace(t, "base.jks", "=jks a=0", "other.pem", "=pem 1", "key.p12", "new", "app.p12", "old")
 	return p, p.copying(p.merge("base.jks", "other.pem"), "key.p12", "app.p12")
+}
+
+// script parts the lines of a golden text: commands, which begin with "> ", and what is wanted.
+func script(text string) (commands []string, want string) {
+	for line := range strings.Lines(text) {
+		if command, isCommand := strings.CutPrefix(line, "> "); isCommand {
+			commands = append(commands, strings.TrimSpace(command))
+		} else {
+			want += line
+		}
+	}
+	return commands, strings.TrimSpace(want)
+}
+
+// follow does to the place, or to what is configured, what the commands say. The step function makes a disk full.
+func (p place) follow(cfg *Config, commands []string) (step files.StepFunc) {
+	p.t.Helper()
+	store := map[string]int{"truststore": 0, "second": 1, "password": 0}
+	for _, command := range commands {
+		verb, rest, _ := strings.Cut(command, " ")
+		name, argument, _ := strings.Cut(rest, " ")
+		path := p.path(name)
+		var err error
+		switch verb {
+		case "put":
+			if argument, err = strconv.Unquote(`"` + argument + `"`); err == nil {
+				p.putAll(name, argument)
+			}
+		case "remove":
+			err = os.Remove(path)
+		case "mkdir":
+			err = os.Mkdir(path, 0o755)
+		case "link":
+			err = os.Symlink(argument, path)
+		case "truncate":
+			err = os.Truncate(path, int64(fixture.Must(strconv.Atoi(argument))))
+		case "run":
+			p.run(*cfg)
+		case "holds":
+			require.Equal(p.t, argument, string(p.read(name)), name)
+		case "full": // while doing that to the file
+			step = full(name, argument)
+		case "alone":
+			cfg.Truststores = cfg.Truststores[:1]
+		case "copy":
+			*cfg = p.copying(*cfg, name, argument)
+		case "source":
+			cfg.Keystores[0].Source = path
+		case "destination":
+			cfg.Keystores[0].Destination = path
+		case "truststore", "second":
+			cfg.Truststores[store[verb]].Path = path
+		case "password":
+			if cfg.Truststores[0].PasswordPath = path; name == "" {
+				cfg.Truststores[0].PasswordPath = ""
+			}
+		default:
+			p.t.Fatalf("unknown command %q", command)
+		}
+		require.NoError(p.t, err, command)
+	}
+	return step
 }
 
 func (p place) run(cfg Config) Result {
@@ -224,15 +270,12 @@ func (p place) listing() map[string]entry {
 		if err != nil || path == p.dir {
 			return err
 		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
+		name, info := path[len(p.dir)+1:], fixture.Must(d.Info())
 		e := entry{mode: info.Mode(), modified: info.ModTime()}
 		if info.Mode().IsRegular() {
-			e.data = string(p.read(path[len(p.dir):]))
+			e.data = string(p.read(name))
 		}
-		list[path[len(p.dir)+1:]] = e
+		list[name] = e
 		return nil
 	}))
 	return list
@@ -241,23 +284,22 @@ func (p place) listing() map[string]entry {
 // names are those of all files below the directory, sorted.
 func (p place) names() []string { return slices.Sorted(maps.Keys(p.listing())) }
 
-// contents are the trusted certificates of a store by alias, and in PEM, which has none, by the name of
-// the certificate.
-func (p place) contents(name string) map[string]int {
+// contents are the trusted certificates of a store, as words for entries, sorted by alias, or in PEM, which has none,
+// by the name of the certificate.
+func (p place) contents(name string) string {
 	p.t.Helper()
-	store, err := keystore.Open(p.read(name), password)
-	require.NoError(p.t, err)
+	store := fixture.Must(keystore.Open(p.read(name), password))
 	require.Empty(p.t, store.Unreadable)
-	list := map[string]int{}
+	var list []string
 	for _, e := range store.TrustedEntries() {
-		alias := e.Alias
 		if store.Format == keystore.PEM {
-			alias = strings.TrimSuffix(e.Chain[0].Subject.CommonName, " Root CA")
+			e.Alias = strings.TrimSuffix(e.Chain[0].Subject.CommonName, " Root CA")
 		}
-		require.NotContains(p.t, list, alias)
-		list[alias] = numberOf(e.Chain[0])
+		list = append(list, fmt.Sprintf("%s=%d", e.Alias, numberOf(e.Chain[0])))
 	}
-	return list
+	slices.Sort(list)
+	require.Equal(p.t, slices.Compact(slices.Clone(list)), list)
+	return strings.Join(list, " ")
 }
 
 // needsNoPassword tells a PKCS#12 store without password, such as the cacerts of JDK 18 and later.

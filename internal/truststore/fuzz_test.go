@@ -3,25 +3,26 @@ package truststore
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 // Whatever can be read as a truststore can be merged into, keeps what it had, and is then done.
 func FuzzRun(f *testing.F) {
-	f.Add(jks(keyAnd("application", trusted("a", 0)...)...))
-	f.Add(p12(trusted("a", 0)...))
-	f.Add(passwordless(trusted("a", 0, "b", 1)...))
-	f.Add(pemOf(0, 1))
-	f.Add([]byte("text\n" + string(pemOf(0))))
+	for _, spec := range []string{"jks a=0 application=key", "p12 a=0", "clear a=0 b=1", "pem 0 1"} {
+		f.Add(made(spec))
+	}
+	f.Add([]byte("text\n" + string(made("pem 0"))))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p := newPlace(t, "base", data)
+		p := newPlace(t, "base", "")
 		cfg := p.merge("base")
+		require.NoError(t, os.WriteFile(p.path("base"), data, 0o600))
 		base, err := newRun(cfg, nil).load(cfg.Truststores[0])
 		if err != nil {
 			return
 		}
-		others := []*store{{path: "other.pem", trusted: trusted("", 5)}}
+		others := []*store{{path: "other.pem", trusted: entries("=5")}}
 		missing, _ := base.missing(others)
 		if len(missing) == 0 {
 			return
@@ -30,16 +31,12 @@ func FuzzRun(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if err := base.verify(merged, missing); err != nil {
-			t.Fatal(err)
-		}
-		p.write("base", merged)
-		if base, err = newRun(cfg, nil).load(cfg.Truststores[0]); err != nil {
-			t.Fatal(err)
-		}
-		if missing, _ = base.missing(others); len(missing) > 0 {
-			t.Fatal("what was added is missing")
-		}
+		require.NoError(t, base.verify(merged, missing))
+		require.NoError(t, os.WriteFile(p.path("base"), merged, 0o600))
+		base, err = newRun(cfg, nil).load(cfg.Truststores[0])
+		require.NoError(t, err)
+		missing, _ = base.missing(others)
+		require.Empty(t, missing, "what was added")
 	})
 }
 
@@ -50,18 +47,13 @@ func FuzzReadState(f *testing.F) {
 	f.Add([]byte("backup: app.bak/../../etc/passwd\nwritten: \n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		path := filepath.Join(t.TempDir(), "app")
-		if err := os.WriteFile(path+stateSuffix, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, os.WriteFile(path+stateSuffix, data, 0o600))
 		s, err := readState(path)
-		if err != nil {
-			t.Fatal(err)
+		require.NoError(t, err)
+		if s.backup != "" {
+			require.Equal(t, filepath.Dir(path), filepath.Dir(s.backup))
+			require.NotEqual(t, path, s.backup)
 		}
-		if s.backup != "" && (filepath.Dir(s.backup) != filepath.Dir(path) || s.backup == path) {
-			t.Fatalf("backup is %q", s.backup)
-		}
-		if slices.Contains(s.written, "") {
-			t.Fatal("an empty digest counts as written")
-		}
+		require.NotContains(t, s.written, "")
 	})
 }

@@ -2,11 +2,9 @@ package truststore
 
 import (
 	"crypto/x509"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -56,7 +54,7 @@ func TestKeytool_storesItMadeAreMergedInto(t *testing.T) {
 			"-J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPlace(t, "a.pem", pemOf(0), "other.pem", pemOf(1), "third.jks", jks(trusted("SECRET", 2)...))
+			p := newPlace(t, "a.pem", "=pem 0", "other.pem", "=pem 1", "third.jks", "=jks SECRET=2")
 			store := append([]string{"-keystore", "base", "-storepass", password}, options...)
 			own := password
 			if name == "JKS" {
@@ -84,17 +82,15 @@ func TestKeytool_storesItMadeAreMergedInto(t *testing.T) {
 			switch name {
 			case "JKS":
 				assert.Contains(t, string(p.read("base")), string(before[12:len(before)-20]), "entries keep every byte")
-				p.write("into.jks", jks(trusted("b", 2)...))
+				p.putAll("into.jks", "=jks b=2")
 				p.run(p.merge("into.jks", "base"))
-				list := slices.Sorted(maps.Values(p.contents("into.jks")))
-				assert.Equal(t, []int{0, 1, 2}, list, "a certificate that only a key has was added to another store")
+				assert.Equal(t, "b=2 pem-trusted-certificate-0=1 ä 1=0", p.contents("into.jks"),
+					"a certificate that only a key has is not added to another store")
 			case "PKCS#12":
 				assert.Contains(t, got["secret"], "SecretKeyEntry")
 				assert.Equal(t, javaTrusted(root(2)), got["secret-2"], "no certificate takes its alias")
 			case "PKCS#12 as JDK 8 writes it":
-				profile, err := keystore.ProfileOf(p.read("base"))
-				require.NoError(t, err)
-				assert.Equal(t, keystore.ProfileLegacy, profile)
+				assert.Equal(t, keystore.ProfileLegacy, fixture.Must(keystore.ProfileOf(p.read("base"))))
 			default: // an application that gives no password, or any, sees all of it
 				assert.True(t, needsNoPassword(p.read("base")))
 				assert.Len(t, javaEntries(p, "base", ""), 3)
@@ -111,18 +107,13 @@ func TestKeytool_storesItMadeAreMergedInto(t *testing.T) {
 
 // The trust store of the JDK that keytool belongs to. A pod has no file with its password.
 func TestKeytool_cacertsOfTheJDK(t *testing.T) {
-	program, err := filepath.EvalSymlinks(fixture.RequirePrograms(t, "keytool")[0])
-	require.NoError(t, err)
-	cacerts := must(os.ReadFile(filepath.Join(filepath.Dir(program), "../lib/security/cacerts")))
+	program := fixture.Must(filepath.EvalSymlinks(fixture.RequirePrograms(t, "keytool")[0]))
+	cacerts := string(fixture.Must(os.ReadFile(filepath.Join(filepath.Dir(program), "../lib/security/cacerts"))))
 	keyEntry := "PrivateKeyEntry " + digestOf(testPKI().chain[0].Raw)
-	for name, base := range map[string][]byte{
-		"cacerts":  cacerts,
-		"base.jks": jks(keyAnd("application", trusted("mine", 0)...)...),
-		"base.p12": p12(keyAnd("application", trusted("mine", 0)...)...),
-		"base.pem": pemOf(0),
-	} {
+	for name, base := range map[string]string{"cacerts": cacerts, "base.jks": "=jks mine=0 application=key",
+		"base.p12": "=p12 mine=0 application=key", "base.pem": "=pem 0"} {
 		t.Run("is merged into "+name, func(t *testing.T) {
-			p := newPlace(t, "cacerts", cacerts, "base", base, "other.p12", p12(trusted("Mine", 0)...))
+			p := newPlace(t, "cacerts", cacerts, "base", base, "other.p12", "=p12 Mine=0")
 			want := map[string]bool{javaTrusted(root(0)): true}
 			for _, e := range javaEntries(p, "cacerts", password) {
 				want[e] = true
@@ -157,26 +148,23 @@ func TestKeytool_cacertsOfTheJDK(t *testing.T) {
 
 // Files of other writers as the truststore that is merged into, and as one that is merged. keytool reads the result.
 func TestKeytool_storesOfOtherWritersAreMerged(t *testing.T) {
-	all := newPlace(t, "target.p12", p12(trusted("mine", 0)...))
+	all := newPlace(t, "target.p12", "=p12 mine=0")
 	names := []string{"target.p12"}
 	for _, name := range []string{
 		"bouncycastle-ber-trusted.p12", "bouncycastle-ber.p12", "mac-sha512-256.p12", "sha1-2des.p12",
 		"byte-order-mark-trusted.pem", "crl.pem", "joined.pem", "trusted-certificate.pem", "x509-certificate.pem",
 		"utf-16.pem", "cr-only.pem", "one-line.pem", "indented.pem",
 	} {
-		data, err := os.ReadFile(filepath.Join("../../test/testdata/stores", name))
-		require.NoError(t, err)
-		all.write(name, data)
+		data := fixture.Must(os.ReadFile(filepath.Join("../../test/testdata/stores", name)))
+		all.putAll(name, string(data))
 		names = append(names, name)
 		t.Run(name, func(t *testing.T) {
-			p := newPlace(t, "base", data, "other.pem", pemOf(1))
-			before, err := keystore.OpenClosed(data, password)
-			require.NoError(t, err)
+			p := newPlace(t, "base", string(data), "other.pem", "=pem 1")
+			before := fixture.Must(keystore.OpenClosed(data, password))
 
 			p.run(p.merge("base", "other.pem"))
 
-			after, err := keystore.OpenClosed(p.read("base"), password)
-			require.NoError(t, err)
+			after := fixture.Must(keystore.OpenClosed(p.read("base"), password))
 			assert.Len(t, after.Entries, len(before.Entries)+1)
 			assert.Empty(t, after.Unreadable)
 			if before.Format != keystore.PEM {
