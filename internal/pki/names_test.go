@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/asn1"
 	"math/big"
 	"net"
@@ -25,16 +24,7 @@ func TestSerial_hasTwoDigitsToAnOctet(t *testing.T) {
 
 func TestDN_keepsTheOrderOfTheDER(t *testing.T) {
 	// L, OU, O, ST, C, CN, as package config encodes a subject.
-	raw, err := asn1.Marshal(pkix.RDNSequence{
-		{{Type: asn1.ObjectIdentifier{2, 5, 4, 7}, Value: "l"}},
-		{{Type: asn1.ObjectIdentifier{2, 5, 4, 11}, Value: "ou"}},
-		{{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "o, inc"}},
-		{{Type: asn1.ObjectIdentifier{2, 5, 4, 8}, Value: "st"}},
-		{{Type: asn1.ObjectIdentifier{2, 5, 4, 6}, Value: "SE"}},
-		{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "cn"}},
-	})
-	require.NoError(t, err)
-	assert.Equal(t, `CN=cn,C=SE,ST=st,O=o\, inc,OU=ou,L=l`, DN(raw))
+	assert.Equal(t, `CN=cn,C=SE,ST=st,O=o\, inc,OU=ou,L=l`, DN(dn("/L=l/OU=ou/O=o, inc/ST=st/C=SE/CN=cn")))
 	assert.Equal(t, "a name that cannot be read (asn1: syntax error: sequence truncated)", DN(nil))
 }
 
@@ -64,34 +54,28 @@ var (
 )
 
 func TestMoment_ofAnySpan(t *testing.T) {
+	const all = 0.9999999999999999
 	assert.Equal(t, year2026.Add(40*time.Minute), Moment(year2026, year2026.Add(time.Hour), 2./3))
 	assert.Equal(t, year2026.Add(-time.Hour), Moment(year2026, year2026.Add(-2*time.Hour), 0.5))
-	assert.Equal(t, 7316, Moment(year1950, year9999, 2./3).Year())
-	assert.Equal(t, 9999, Moment(year2026, year9999, 0.9999999999999999).Year())
-	assert.Equal(t, 7342, Moment(year2026, year9999, 2./3).Year())
-	assert.Equal(t, 2316, Moment(year2026, year2026.AddDate(290, 0, 0), 0.9999999999999999).Year())
+	assert.Equal(t, []int{7316, 9999, 7342, 2316}, []int{Moment(year1950, year9999, 2./3).Year(),
+		Moment(year2026, year9999, all).Year(), Moment(year2026, year9999, 2./3).Year(),
+		Moment(year2026, year2026.AddDate(290, 0, 0), all).Year()})
 }
 
 func TestDays_ofAnySpan(t *testing.T) {
-	assert.Equal(t, 0, Days(year2026, year2026.Add(time.Hour)))
-	assert.Equal(t, 30, Days(year2026, year2026.AddDate(0, 0, 30)))
-	assert.Equal(t, 29, Days(year2026, year2026.AddDate(0, 0, 30).Add(-1)))
-	assert.Equal(t, -1, Days(year2026, year2026.Add(-1)))
-	assert.Equal(t, -1, Days(year2026, year2026.AddDate(0, 0, -1)))
-	assert.Equal(t, -2, Days(year2026, year2026.AddDate(0, 0, -1).Add(-1)))
-	assert.Equal(t, 2912112, Days(year2026, year9999))
+	for end, want := range map[time.Time]int{
+		year2026.Add(time.Hour): 0, year2026.AddDate(0, 0, 30): 30, year2026.AddDate(0, 0, 30).Add(-1): 29,
+		year2026.Add(-1): -1, year2026.AddDate(0, 0, -1): -1, year2026.AddDate(0, 0, -1).Add(-1): -2, year9999: 2912112,
+	} {
+		assert.Equal(t, want, Days(year2026, end), end)
+	}
 }
 
 func TestLeafKeyUsage_enciphermentIsForRSAOnly(t *testing.T) {
-	for public, want := range map[any][]x509.KeyUsage{
-		&rsa.PublicKey{}: {x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment,
-			x509.KeyUsageKeyEncipherment},
-		&ecdsa.PublicKey{}: {x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment},
-	} {
-		assert.Equal(t, want, bits(t, LeafKeyUsage(public).Value))
-	}
-	assert.Equal(t, []x509.KeyUsage{x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment},
-		bits(t, LeafKeyUsage(ed25519.PublicKey{}).Value))
+	signing := []x509.KeyUsage{x509.KeyUsageDigitalSignature, x509.KeyUsageContentCommitment}
+	assert.Equal(t, append(signing, x509.KeyUsageKeyEncipherment), bits(t, LeafKeyUsage(&rsa.PublicKey{}).Value))
+	assert.Equal(t, signing, bits(t, LeafKeyUsage(&ecdsa.PublicKey{}).Value))
+	assert.Equal(t, signing, bits(t, LeafKeyUsage(ed25519.PublicKey{}).Value))
 }
 
 // bits reads a KeyUsage, which as a named bit list has no zero bits at its end (X.690, 11.2.2).

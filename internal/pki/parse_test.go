@@ -17,11 +17,9 @@ import (
 
 const certificates = "../../test/testdata/certificates"
 
-func readDER(t *testing.T, path string) []byte {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	require.NoError(t, err)
-	block, _ := pem.Decode(data)
+// readDER reads what a PEM file holds.
+func readDER(t testing.TB, path string) []byte {
+	block, _ := pem.Decode(fixture.Must(os.ReadFile(path)))
 	require.NotNil(t, block, path)
 	return block.Bytes
 }
@@ -37,8 +35,7 @@ func TestParse_readsWhatCryptoX509Refuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(certificates, name)
-			cert, err := Parse(readDER(t, path))
-			require.NoError(t, err)
+			cert := fixture.Must(Parse(readDER(t, path)))
 			if want.unusable == "" {
 				require.NoError(t, Unusable(cert))
 				require.True(t, SelfSigned(cert))
@@ -49,9 +46,8 @@ func TestParse_readsWhatCryptoX509Refuses(t *testing.T) {
 				assert.Equal(t, want.serial, Serial(cert))
 			}
 			openssl := fixture.RequirePrograms(t, "openssl")[0]
-			out, err := exec.Command(openssl, "x509", "-in", path, "-noout", "-nameopt", "RFC2253,-esc_msb,utf8",
-				"-subject", "-issuer", "-serial", "-dates", "-dateopt", "iso_8601").Output()
-			require.NoError(t, err)
+			out := fixture.Must(exec.Command(openssl, "x509", "-in", path, "-noout", "-nameopt", "RFC2253,-esc_msb,utf8",
+				"-subject", "-issuer", "-serial", "-dates", "-dateopt", "iso_8601").Output())
 			const stamp = "2006-01-02 15:04:05Z"
 			assert.Equal(t, strings.TrimSpace(string(out)), strings.Join([]string{
 				"subject=" + DN(cert.RawSubject), "issuer=" + DN(cert.RawIssuer), "serial=" + Serial(cert),
@@ -63,10 +59,7 @@ func TestParse_readsWhatCryptoX509Refuses(t *testing.T) {
 
 func TestParse_readsWhatCryptoX509Reads(t *testing.T) {
 	der := readDER(t, "../../test/testdata/pem/root-ca.pem")
-	want, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
-	cert, err := Parse(der)
-	require.NoError(t, err)
+	want, cert := fixture.Must(x509.ParseCertificate(der)), fixture.Must(Parse(der))
 	assert.Equal(t, want, cert)
 	require.NoError(t, Unusable(cert))
 
@@ -84,34 +77,25 @@ func TestParse_refusesWhatIsNoCertificate(t *testing.T) {
 		"trailing bytes": append(append([]byte{}, der...), 0), "cut short": der[:len(der)-1],
 		"a CSR": readDER(t, "../../test/testdata/pem/csr.pem"),
 	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := Parse(data)
-			require.Error(t, err)
-		})
+		_, err := Parse(data)
+		assert.Error(t, err, name)
 	}
 }
 
 // FuzzParse: whatever is taken for a certificate keeps its bytes, and Unusable agrees with the parser.
 func FuzzParse(f *testing.F) {
-	files, err := filepath.Glob(filepath.Join(certificates, "*.pem"))
-	require.NoError(f, err)
+	files := fixture.Must(filepath.Glob(filepath.Join(certificates, "*.pem")))
 	for _, path := range append(files, "../../test/testdata/pem/root-ca.pem", "../../test/testdata/pem/csr.pem") {
-		data, err := os.ReadFile(path)
-		require.NoError(f, err)
-		block, _ := pem.Decode(data)
-		f.Add(block.Bytes)
+		f.Add(readDER(f, path))
 	}
 	f.Fuzz(func(t *testing.T, der []byte) {
 		cert, err := Parse(der)
 		if err != nil {
 			return
 		}
-		if string(cert.Raw) != string(der) {
-			t.Fatal("the certificate has other bytes than were read")
-		}
-		_, refused := ParseAnyPrintable(der)
-		if refused != nil && Unusable(cert) == nil {
-			t.Fatal("the parser refuses the certificate, and it counts as usable")
+		require.Equal(t, der, cert.Raw)
+		if _, err := ParseAnyPrintable(der); err != nil {
+			require.Error(t, Unusable(cert), "the parser refuses it: %v", err)
 		}
 		Serial(cert)
 		DN(cert.RawSubject)
@@ -121,18 +105,13 @@ func FuzzParse(f *testing.F) {
 }
 
 func TestParseAnyPrintable_underscore_isReadAndVerifies(t *testing.T) {
-	data, err := os.ReadFile("../../test/testdata/certificates/underscore.pem")
-	require.NoError(t, err)
-	block, _ := pem.Decode(data)
-	_, err = x509.ParseCertificate(block.Bytes)
+	der := readDER(t, filepath.Join(certificates, "underscore.pem"))
+	_, err := x509.ParseCertificate(der)
 	require.Error(t, err)
 
-	cert, err := ParseAnyPrintable(block.Bytes)
+	cert, outline := fixture.Must(ParseAnyPrintable(der)), fixture.Must(Parse(der))
 
-	require.NoError(t, err)
-	outline, err := Parse(block.Bytes)
-	require.NoError(t, err)
-	assert.Equal(t, block.Bytes, cert.Raw)
+	assert.Equal(t, der, cert.Raw)
 	assert.Equal(t, outline.RawSubject, cert.RawSubject)
 	assert.Equal(t, outline.RawIssuer, cert.RawIssuer)
 	assert.NotNil(t, cert.PublicKey)
@@ -144,10 +123,7 @@ func TestParseAnyPrintable_underscore_isReadAndVerifies(t *testing.T) {
 
 func FuzzParseAnyPrintable(f *testing.F) {
 	for _, name := range []string{"underscore", "negative-serial", "brainpool"} {
-		data, err := os.ReadFile("../../test/testdata/certificates/" + name + ".pem")
-		require.NoError(f, err)
-		block, _ := pem.Decode(data)
-		f.Add(block.Bytes)
+		f.Add(readDER(f, filepath.Join(certificates, name+".pem")))
 	}
 	f.Fuzz(func(t *testing.T, der []byte) {
 		cert, err := ParseAnyPrintable(der)
@@ -155,10 +131,8 @@ func FuzzParseAnyPrintable(f *testing.F) {
 			return
 		}
 		outline, err := Parse(der)
-		if err != nil || string(cert.Raw) != string(outline.Raw) ||
-			string(cert.RawSubject) != string(outline.RawSubject) ||
-			string(cert.RawIssuer) != string(outline.RawIssuer) {
-			t.Fatal("what is kept is not what came")
-		}
+		require.NoError(t, err)
+		require.Equal(t, [][]byte{outline.Raw, outline.RawSubject, outline.RawIssuer},
+			[][]byte{cert.Raw, cert.RawSubject, cert.RawIssuer}, "what is kept is what came")
 	})
 }

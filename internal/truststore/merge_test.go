@@ -53,7 +53,8 @@ func TestRun_mergedSetIsTheUnion(t *testing.T) {
 			spec := "=" + kind
 			for j, n := range random.Perm(6)[:1+random.IntN(3)] {
 				union[n] = true
-				spec += fmt.Sprintf(" %s=%d", []string{"ca", "ca-2", "other"}[j], n) // few names, so that many are taken
+				alias := []string{"ca", "ca-2", "other"}[j] // few names, so that many are taken
+				spec += fmt.Sprintf(" %s=%d", alias, n)
 			}
 			names = append(names, fmt.Sprintf("%d-base.%s", i, kind))
 			p.putAll(names[i], spec)
