@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -24,6 +25,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/doctor"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/output"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
@@ -99,13 +101,10 @@ func listing(t *testing.T, dir string) []string {
 		if err != nil {
 			return err
 		}
-		info, err := entry.Info()
-		require.NoError(t, err)
+		info := fixture.Must(entry.Info())
 		line := path + " " + info.Mode().String()
 		if info.Mode().IsRegular() {
-			content, err := os.ReadFile(path)
-			require.NoError(t, err)
-			line += " " + string(content)
+			line += " " + string(fixture.Must(os.ReadFile(path)))
 		}
 		files = append(files, line)
 		return nil
@@ -116,34 +115,21 @@ func listing(t *testing.T, dir string) []string {
 	return files
 }
 
-// row is a deployment, and which checks of it a golden file has even where they are ok.
-type row struct {
-	options service.Options
-	change  func(t *testing.T, s *service.Service, o *doctor.Options)
-	show    string // their names, with commas
-}
-
-// changed only differs from the good deployment in its options.
-func changed(show string, change func(o *doctor.Options)) row {
-	return row{show: show, change: func(_ *testing.T, _ *service.Service, o *doctor.Options) { change(o) }}
-}
-
-// requireReports compares what is found in each deployment with a golden file.
-func requireReports(t *testing.T, name string, rows map[string]row) {
-	t.Helper()
-	want := golden.Load(t, name)
-	for sentence, row := range rows {
-		t.Run(sentence, func(t *testing.T) {
-			s, o := start(t, row.options)
-			dir := o.Config.Output.Dir
-			// A volume is a mount point, and nothing above it counts; here the test's own directory does.
-			require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
-			if row.change != nil {
-				row.change(t, s, &o)
+// TestRun_deployments reads golden files: each text has the commands that make a deployment, and what is found in it.
+func TestRun_deployments(t *testing.T) {
+	for _, file := range []string{"hooks.txt", "identity.txt", "update.txt", "volume.txt", "way.txt"} {
+		t.Run(file, func(t *testing.T) {
+			want := golden.Load(t, file)
+			for sentence, given := range golden.Read(t, file) {
+				t.Run(sentence, func(t *testing.T) {
+					d, commands := deploy(t, given)
+					// A volume is a mount point, and nothing above it counts; here the test's own directory does.
+					require.NoError(t, os.Chmod(filepath.Dir(d.dir), 0o755))
+					report, _ := run(t, d.Options)
+					want.Equal(t, sentence, commands+d.summary(report))
+					assert.NotContains(t, text(t, report), "swordfish")
+				})
 			}
-			report, _ := run(t, o)
-			want.Equal(t, sentence, summary(report, row.show, s.Dir, dir))
-			assert.NotContains(t, text(t, report), "swordfish")
 		})
 	}
 }
@@ -163,7 +149,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\.\.\d{4}(_\d\d)+\.\d{3}`), "..GENERATION"},
 	{regexp.MustCompile(`doctor-[A-Z0-9]+`), "doctor-RANDOM"},
 	{regexp.MustCompile(`which has .*: is the application`), "which has SOME: is the application"},
-	{regexp.MustCompile(`[^" ]*/TestRun_\w+/\d+`), "{tmp}"},
+	{regexp.MustCompile(`[^" ]*/TestRun_[^/" ]+/\d+`), "{tmp}"},
 	{regexp.MustCompile(fmt.Sprintf(`\buid %d\b`, os.Geteuid())), "uid OURS"},
 	{regexp.MustCompile(fmt.Sprintf(`\bgid %d\b`, os.Getegid())), "gid OURS"},
 	{regexp.MustCompile(fmt.Sprintf(`\buid %d\b`, os.Geteuid()+1000)), "uid ANOTHER"},
@@ -171,11 +157,11 @@ var varying = []struct {
 }
 
 // summary is the checks that are not ok and those to show, without the ones that depend on the machine.
-func summary(report doctor.Report, show, identity, volume string) string {
+func (d *deployment) summary(report doctor.Report) string {
 	lines := []string{fmt.Sprintf("exit code %d", report.ExitCode())}
 	because := ""
 	for _, c := range report.Checks {
-		shown := slices.Contains(strings.Split(show, ","), c.Name)
+		shown := slices.Contains(strings.Split(d.show, ","), c.Name)
 		machine := slices.Contains([]string{"file system", "free space", "reader"}, c.Name) && c.Status != doctor.Failed
 		switch {
 		case !shown && (c.Status == doctor.OK || machine):
@@ -191,8 +177,8 @@ func summary(report doctor.Report, show, identity, volume string) string {
 			}
 		}
 	}
-	all := strings.NewReplacer(identity, "{tls}", volume, "{dir}", filepath.Dir(volume),
-		"{tmp}").Replace(strings.Join(lines, "\n"))
+	all := strings.NewReplacer(d.s.Dir, "{tls}", d.dir, "{dir}", d.tmp, "{tmp}",
+		filepath.Dir(d.dir), "{tmp}").Replace(strings.Join(lines, "\n"))
 	for _, v := range varying {
 		all = v.pattern.ReplaceAllString(all, v.text)
 	}
@@ -218,4 +204,43 @@ func others(checks map[string]doctor.Check, names ...string) map[string]doctor.S
 		delete(want, name)
 	}
 	return want
+}
+
+func TestRun_goodDeployment_isOKAndAsksForNoCertificate(t *testing.T) {
+	s, o := start(t, handled(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		assert.Equal(t, http.MethodGet, r.Method)
+		for _, secret := range []string{"CSR", "PK", "OLD_CERT", "OLD_PK"} {
+			assert.Empty(t, r.Header[secret])
+		}
+		assert.Regexp(t, ` \(doctor\)$`, r.UserAgent(),
+			"by which the CertService takes it for no client that does not work")
+		next.ServeHTTP(w, r)
+	}))
+	report, _ := run(t, o)
+	assert.Equal(t, 0, report.ExitCode())
+	assert.Equal(t, 3, s.Requests(), "the CA, a CA that does not exist, and whether it is ready")
+}
+
+func TestRun_sidecarsChecks_areLeftOutWhenTheyAreNotUsed(t *testing.T) {
+	_, o := start(t, service.Options{})
+	o.Config.Sidecar.Enabled = true
+	_, checks := run(t, o)
+	for _, name := range []string{"update url", "health address", "postprocess"} {
+		assert.NotContains(t, checks, name)
+	}
+}
+
+func TestRun_signal_toAProcessOfAnotherUser(t *testing.T) {
+	_, o := start(t, service.Options{})
+	o.Config.Sidecar.Enabled = true
+	path := filepath.Join(t.TempDir(), "init.pid")
+	require.NoError(t, os.WriteFile(path, []byte("1\n"), 0o600))
+	o.Notify = newNotifiers(t, notify.Settings{Signal: "HUP", PIDFile: path})
+	_, checks := run(t, o)
+	if os.Geteuid() == 0 {
+		assert.Equal(t, doctor.OK, checks["notify signal"].Status)
+		return
+	}
+	assert.Equal(t, doctor.Warning, checks["notify signal"].Status)
+	assert.Equal(t, fmt.Sprintf("the process of %q may not be signalled", path), checks["notify signal"].Found)
 }

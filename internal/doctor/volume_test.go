@@ -2,113 +2,17 @@ package doctor_test
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/doctor"
-	"github.com/certfetcher/certfetcher/output"
 	"github.com/certfetcher/certfetcher/test/service"
 )
-
-// publish puts a set on the volume, as certfetcher would.
-func publish(t *testing.T, s *service.Service, o output.Config) {
-	t.Helper()
-	key, chain, err := s.CA.Identity("app.example.org")
-	require.NoError(t, err)
-	volume, err := output.Open(output.Config{Dir: o.Dir, Types: o.Types, Layout: o.Layout, FileMode: o.FileMode})
-	require.NoError(t, err)
-	_, err = volume.Publish(output.Bundle{Key: key, Chain: chain, Trusted: append(chain[:0:0], s.CA.Root)})
-	require.NoError(t, err)
-}
-
-// published is a deployment with a set on the volume, to which change is made.
-func published(show string, change func(t *testing.T, o *doctor.Options)) row {
-	return row{show: show, change: func(t *testing.T, s *service.Service, o *doctor.Options) {
-		publish(t, s, o.Config.Output)
-		change(t, o)
-	}}
-}
-
-func TestRun_volume(t *testing.T) {
-	const volume = "volume,writing,layout,published"
-	in := func(change func(t *testing.T, o *output.Config)) row {
-		return row{show: volume, change: func(t *testing.T, _ *service.Service,
-			o *doctor.Options) {
-			change(t, &o.Config.Output)
-		}}
-	}
-	own, other := os.Geteuid(), os.Geteuid()+1000
-	group, stranger := os.Getegid(), os.Getegid()+1000
-	readBy := func(uid, gid int, mode fs.FileMode, layout string) row {
-		return changed("reader", func(o *doctor.Options) {
-			o.Reader = &doctor.Reader{UID: uid, GID: gid}
-			o.Config.Output.FileMode, o.Config.Output.Layout = mode, layout
-		})
-	}
-	closed := readBy(other, stranger, 0o644, "symlink")
-	requireReports(t, "volume.txt", map[string]row{
-		"has a valid set": published("published", func(*testing.T, *doctor.Options) {}),
-		"has an expired set": published("published", func(_ *testing.T, o *doctor.Options) {
-			o.Now = func() time.Time { return time.Now().AddDate(0, 0, 2) }
-		}),
-		"has a set with another key": published("published", func(_ *testing.T, o *doctor.Options) {
-			o.Config.Certificate.KeyAlgorithm = "RSA-2048"
-		}),
-		"has a set of another type": published("published",
-			func(_ *testing.T, o *doctor.Options) { o.Config.Output.Types = []string{"JKS"} }),
-		"has a set without its password": published("published", func(t *testing.T, o *doctor.Options) {
-			require.NoError(t, os.Remove(filepath.Join(o.Config.Output.Dir, "..data", "keystore.pass")))
-		}),
-
-		"is a directory": in(func(t *testing.T, o *output.Config) {
-			require.NoError(t,
-				os.Chmod(o.Dir, 0o2770|os.ModeSetgid))
-		}),
-		"is missing": in(func(_ *testing.T, o *output.Config) { o.Dir = filepath.Join(o.Dir, "a", "b") }),
-		"is a file": in(func(t *testing.T, o *output.Config) {
-			o.Dir = filepath.Join(o.Dir, "file")
-			require.NoError(t, os.WriteFile(o.Dir, nil, 0o600))
-		}),
-		"is below a file": in(func(t *testing.T, o *output.Config) {
-			file := filepath.Join(o.Dir, "file")
-			require.NoError(t, os.WriteFile(file, nil, 0o600))
-			o.Dir = filepath.Join(file, "below")
-		}),
-		"is a link to nothing": in(func(t *testing.T, o *output.Config) {
-			o.Dir = filepath.Join(o.Dir, "link")
-			require.NoError(t, os.Symlink("nothing", o.Dir))
-		}),
-		"is for a group that is not there": in(func(_ *testing.T, o *output.Config) { o.Group = "no-such-group" }),
-		"is in place":                      in(func(_ *testing.T, o *output.Config) { o.Layout = "inplace" }),
-
-		"is read by the same user, and by no one else": readBy(own, stranger, 0o600, "symlink"),
-		"is read by the group":                         readBy(other, group, 0o640, "symlink"),
-		"is read by a group that is all that is known": readBy(-1, group, 0o640, "symlink"),
-		"is read by the group, and for the user alone": readBy(other, group, 0o600, "symlink"),
-		"is read by everyone":                          readBy(other, stranger, 0o644, "symlink"),
-		"is read by everyone, and closed": {show: "reader",
-			change: func(t *testing.T, s *service.Service, o *doctor.Options) {
-				closed.change(t, s, o)
-				require.NoError(t, os.Chmod(o.Config.Output.Dir, 0o700))
-			}},
-		"is read by others in place, past the trial's directory": readBy(other, stranger, 0o604, "inplace"),
-		"has a set that the group may read": published("reader", func(_ *testing.T, o *doctor.Options) {
-			o.Reader = &doctor.Reader{UID: other, GID: group}
-		}),
-		"has a set of which the group may not read one file": published("reader",
-			func(t *testing.T, o *doctor.Options) {
-				o.Reader = &doctor.Reader{UID: other, GID: group}
-				require.NoError(t, os.Chmod(filepath.Join(o.Config.Output.Dir, "keystore.p12"), 0o600))
-			}),
-	})
-}
 
 func TestRun_group(t *testing.T) {
 	_, o := start(t, service.Options{})
