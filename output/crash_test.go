@@ -281,17 +281,3 @@ func TestVolume_Publish_failedAfterItsCommit_isCompletedAndReported(t *testing.T
 		})
 	}
 }
-
-// After a failed renewal the old set is what belongs on the volume.
-func TestVolume_Publish_failedBeforeItsCommit_leavesTheOldSet(t *testing.T) {
-	eachLayout(t, func(t *testing.T, layout string) {
-		cfg, v, old := published(t, layout, TypePEM)
-		v.step = failing(files.OpSync, syscall.EIO)
-		_, err := v.Publish(newBundle())
-		require.ErrorIs(t, err, syscall.EIO)
-		require.NotErrorAs(t, err, new(*IncompleteError))
-		v.step = nil
-		require.False(t, mustRestore(t, v).Changed)
-		requireCurrent(t, cfg, old)
-	})
-}

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"reflect"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -14,88 +12,6 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/files"
 )
-
-// harm does to a volume, or to its configuration, what a line of testdata/mismatches.txt says.
-func harm(t *testing.T, cfg *Config, bundles map[string]Bundle, line string) {
-	t.Helper()
-	words := strings.Fields(line)
-	verb, name, args := words[0], words[1], words[2:]
-	path := filepath.Join(cfg.Dir, name)
-	switch verb {
-	case "remove":
-		for _, name := range words[1:] {
-			require.NoError(t, os.Remove(filepath.Join(cfg.Dir, name)))
-		}
-	case "mkdir":
-		require.NoError(t, makeDir(path))
-	case "link":
-		require.NoError(t, makeLink(path))
-	case "truncate":
-		size, err := strconv.ParseInt(args[0], 10, 64)
-		require.NoError(t, err)
-		require.NoError(t, os.Truncate(path, size))
-	case "write":
-		writeFile(t, cfg.Dir, name, args[0])
-	case "copy": // to the first name, from all others
-		var data string
-		for _, from := range args {
-			data += readFile(t, cfg.Dir, from)
-		}
-		writeFile(t, cfg.Dir, name, data)
-	case "foreign": // from a volume with that bundle and the same passwords
-		from := *cfg
-		from.Dir = filepath.Join(t.TempDir(), "other")
-		from.KeystorePassword = readFile(t, cfg.Dir, keystorePass)
-		from.TruststorePassword = readFile(t, cfg.Dir, truststorePass)
-		mustPublish(t, mustOpen(t, from), bundles[name])
-		writeFile(t, cfg.Dir, args[0], readFile(t, from.Dir, args[0]))
-	case "set":
-		switch field := reflect.ValueOf(cfg).Elem().FieldByName(name); field.Kind() {
-		case reflect.Slice:
-			field.Set(reflect.ValueOf(args))
-		case reflect.Uint32:
-			number, err := strconv.ParseUint(args[0], 8, 32)
-			require.NoError(t, err)
-			field.SetUint(number)
-		default:
-			field.SetString(args[0])
-		}
-	default:
-		t.Fatalf("unknown verb %q", verb)
-	}
-}
-
-func TestVolume_Current_saysWhatDiffers(t *testing.T) {
-	b, other := newBundle(), newBundle()
-	bundles := map[string]Bundle{
-		"same": b, "other": other, "shorter-chain": {b.Key, b.Chain[:1], b.Trusted, nil},
-		"other-trust": {b.Key, b.Chain, other.Chain[1:], nil},
-	}
-	rows := strings.TrimSpace(readFile(t, "testdata", "mismatches.txt"))
-	for row := range strings.SplitSeq(rows, "\n\n") {
-		lines := strings.Split(row, "\n")
-		t.Run(lines[0], func(t *testing.T) {
-			cfg := newConfig(t, LayoutInplace, TypeP12, TypeJKS, TypePEM)
-			mustPublish(t, mustOpen(t, cfg), b)
-			for _, line := range lines[1 : len(lines)-1] {
-				harm(t, &cfg, bundles, line)
-			}
-			want := `"` + cfg.Dir + strings.TrimSpace(lines[len(lines)-1])
-
-			_, err := Read(cfg)
-			assert.EqualError(t, err, want)
-			v := mustOpen(t, cfg)
-			_, err = v.Current()
-			assert.ErrorAs(t, err, new(*MismatchError))
-			if lines[0] != "a file is a directory" { // that is moved aside
-				assert.EqualError(t, err, want)
-			}
-			// Whatever it was, publishing repairs it.
-			require.True(t, mustPublish(t, v, b).Changed)
-			requireCurrent(t, cfg, b)
-		})
-	}
-}
 
 func TestVolume_Current_manyTrustedCertificatesKeepTheirOrder(t *testing.T) {
 	for _, format := range FormatNames() {

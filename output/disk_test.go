@@ -106,7 +106,7 @@ func TestVolume_Publish_secretsAreNeverMoreOpenThanAskedFor(t *testing.T) {
 				require.NoError(t, err)
 				requireClosed(t, cfg.Dir, secretMode, "at the end")
 				for _, f := range filesOf(cfg.Types) {
-					require.Equal(t, f.mode(secretMode), stat(t, v.path(f.Name)).Mode(), "umask %#o", umask)
+					require.Equal(t, f.mode(secretMode), stat(v.path(f.Name)).Mode(), "umask %#o", umask)
 				}
 			}
 		}
@@ -152,15 +152,15 @@ func TestOpen_directoryIsMadeWithParentsAndAnExistingOneKeepsItsMode(t *testing.
 		top: "dgrwx--x--x", filepath.Dir(cfg.Dir): "dgrwxr-x---", cfg.Dir: "dgrwxr-x---",
 		filepath.Join(cfg.Dir, dataLink): "dgrwxr-x---",
 	} {
-		assert.Equal(t, want, stat(t, path).Mode().String(), path)
+		assert.Equal(t, want, stat(path).Mode().String(), path)
 	}
 }
 
 func requireGroup(t *testing.T, want int, paths ...string) {
 	t.Helper()
 	for _, path := range paths {
-		require.Equal(t, want, files.GroupOf(stat(t, path)), path)
-		require.NotZero(t, stat(t, path).Mode()&0o040, path)
+		require.Equal(t, want, files.GroupOf(stat(path)), path)
+		require.NotZero(t, stat(path).Mode()&0o040, path)
 	}
 }
 
@@ -202,7 +202,7 @@ func TestVolume_CorrectModes_leavesContentAndTimeAlone(t *testing.T) {
 		cfg, _, b := published(t, layout, TypePEM)
 		key := filepath.Join(cfg.Dir, "key.pem")
 		require.NoError(t, os.Chmod(key, 0o644))
-		before := stat(t, key)
+		before := stat(key)
 
 		correct := func() []string {
 			corrected, err := reopened(t, cfg).CorrectModes()
@@ -210,7 +210,7 @@ func TestVolume_CorrectModes_leavesContentAndTimeAlone(t *testing.T) {
 			return corrected
 		}
 		require.Equal(t, []string{key}, correct())
-		after := stat(t, key)
+		after := stat(key)
 		require.Equal(t, DefaultFileMode, after.Mode().Perm())
 		require.Equal(t, before.ModTime(), after.ModTime())
 		require.True(t, os.SameFile(before, after))

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -44,24 +43,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func newCA() *fixture.CA {
-	a, err := fixture.NewCA("Test")
-	if err != nil {
-		panic(err)
-	}
-	return a
-}
+func newCA() *fixture.CA { return fixture.Must(fixture.NewCA("Test")) }
 
 // newBundle issues a new certificate for a new key.
 func newBundle() Bundle {
 	key, chain, err := authority().Identity("app.example.org")
-	if err != nil {
-		panic(err)
-	}
-	return Bundle{
-		Key: key, Chain: chain, Trusted: []*x509.Certificate{authority().Root},
-		Note: fmt.Appendf(nil, "asked for %d", chain[0].SerialNumber),
-	}
+	return Bundle{Key: fixture.Must(key, err), Chain: chain, Trusted: []*x509.Certificate{authority().Root},
+		Note: fmt.Appendf(nil, "asked for %d", chain[0].SerialNumber)}
 }
 
 // newConfig is for an empty volume of the test's own. Its clock goes on by a second with each look.
@@ -143,61 +131,28 @@ func failing(op string, err error) files.StepFunc {
 // listing maps every name on the volume, hidden ones too but the lock, to its mode; files of generations are left out.
 func listing(t *testing.T, dir string) map[string]string {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
 	names := map[string]string{}
-	for _, entry := range entries {
-		info, err := entry.Info()
-		require.NoError(t, err)
+	for _, entry := range fixture.Must(os.ReadDir(dir)) {
+		info := fixture.Must(entry.Info())
 		names[entry.Name()] = info.Mode().String()
 		if info.Mode()&fs.ModeSymlink != 0 {
-			names[entry.Name()] = "-> " + readlink(t, filepath.Join(dir, entry.Name()))
+			names[entry.Name()] = "-> " + readlink(filepath.Join(dir, entry.Name()))
 		}
 	}
 	delete(names, lockName) // it comes with the first process that works there, and stays
 	return names
 }
 
-func stat(t *testing.T, path string) os.FileInfo {
-	t.Helper()
-	info, err := os.Stat(path)
-	require.NoError(t, err)
-	return info
-}
-
-func readlink(t *testing.T, path string) string {
-	t.Helper()
-	target, err := os.Readlink(path)
-	require.NoError(t, err)
-	return target
-}
-
-func readFile(t *testing.T, dir, name string) string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(dir, name))
-	require.NoError(t, err)
-	return string(data)
+func stat(path string) os.FileInfo { return fixture.Must(os.Stat(path)) }
+func readlink(path string) string  { return fixture.Must(os.Readlink(path)) }
+func readFile(dir, name string) string {
+	return string(fixture.Must(os.ReadFile(filepath.Join(dir, name))))
 }
 
 func writeFile(t *testing.T, dir, name, data string) {
 	t.Helper()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600))
 }
-
-// replaceBy returns what replaces a file by what make makes in its place.
-func replaceBy(make func(path string) error) func(path string) error {
-	return func(path string) error {
-		if err := os.Remove(path); err != nil {
-			return err
-		}
-		return make(path)
-	}
-}
-
-func makeFile(path string) error { return os.WriteFile(path, nil, 0o640) }
-func makePipe(path string) error { return syscall.Mkfifo(path, 0o600) }
-func makeLink(path string) error { return os.Symlink("/etc/passwd", path) }
-func makeDir(path string) error  { return os.Mkdir(path, 0o700) }
 
 // opaque hides a key as a hardware token does.
 type opaque struct{ crypto.Signer }

@@ -44,7 +44,7 @@ func clockedVolume(t *testing.T, publications int) (*Volume, *clock) {
 // current is the directory that readers find behind ..data, and generations are all of them.
 func current(t *testing.T, v *Volume) string {
 	t.Helper()
-	return readlink(t, v.path(dataLink))
+	return readlink(v.path(dataLink))
 }
 
 func generations(t *testing.T, v *Volume) []string {
@@ -63,11 +63,11 @@ func generations(t *testing.T, v *Volume) []string {
 func TestVolume_Publish_leavesASlowReaderItsFiles(t *testing.T) {
 	v, c := clockedVolume(t, 1)
 	reader := v.path(current(t, v))
-	certificate := readFile(t, reader, "keystore.pem")
+	certificate := readFile(reader, "keystore.pem")
 	for range oldMost {
 		c.pass(time.Second)
 		mustPublish(t, v, newBundle())
-		assert.Equal(t, certificate, readFile(t, reader, "keystore.pem"))
+		assert.Equal(t, certificate, readFile(reader, "keystore.pem"))
 	}
 	for range 12 {
 		mustPublish(t, v, newBundle())

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
@@ -34,39 +33,6 @@ func TestNewPassword_isDrawnUniformlyFromTheAlphabet(t *testing.T) {
 	require.Less(t, chi, 130.0)
 }
 
-func TestVolume_Publish_passwordsNeverChange(t *testing.T) {
-	eachLayout(t, func(t *testing.T, layout string) {
-		cfg, v, _ := published(t, layout, TypeP12)
-		key, trust := readFile(t, cfg.Dir, keystorePass), readFile(t, cfg.Dir, truststorePass)
-		require.Regexp(t, `^[A-Za-z0-9_$#]{24}$`, key)
-		require.NotEqual(t, key, trust)
-		same := func(by *Volume, what string) {
-			mustPublish(t, by, newBundle())
-			require.Equal(t, key, readFile(t, cfg.Dir, keystorePass), what)
-			require.Equal(t, trust, readFile(t, cfg.Dir, truststorePass), what)
-		}
-		same(v, "the same process")
-		same(mustOpen(t, cfg), "another process")
-		cfg.Types = []string{TypeJKS, TypeP12}
-		same(mustOpen(t, cfg), "another type")
-		cfg.Layout = layouts[1-slices.Index(layouts, layout)]
-		v = mustOpen(t, cfg)
-		same(v, "another layout")
-		require.NoError(t, os.Remove(v.path("keystore.p12")))
-		same(mustOpen(t, cfg), "a store that was lost")
-		v = reopened(t, cfg)
-		require.NoError(t, os.Remove(v.path(keystorePass)))
-		same(v, "a password file that was lost while the process knows it")
-
-		cfg.KeystorePassword = "changeit"
-		b := newBundle()
-		require.True(t, mustPublish(t, mustOpen(t, cfg), b).Changed)
-		assert.Equal(t, "changeit", readFile(t, cfg.Dir, keystorePass), "a configured password")
-		assert.Equal(t, trust, readFile(t, cfg.Dir, truststorePass))
-		requireCurrent(t, cfg, b)
-	})
-}
-
 func TestVolume_Publish_unusablePasswordFile(t *testing.T) {
 	notPrintable := ", want printable ASCII on one line with no line break at its end"
 	for data, reason := range map[string]string{
@@ -82,7 +48,7 @@ func TestVolume_Publish_unusablePasswordFile(t *testing.T) {
 		require.NoError(t, os.Mkdir(cfg.Dir, 0o755))
 		writeFile(t, cfg.Dir, keystorePass, data)
 		mustPublish(t, mustOpen(t, cfg), b)
-		assert.Regexp(t, `^[A-Za-z0-9_$#]{24}$`, readFile(t, cfg.Dir, keystorePass))
+		assert.Regexp(t, `^[A-Za-z0-9_$#]{24}$`, readFile(cfg.Dir, keystorePass))
 		assert.Contains(t, log.String(), `level=WARN msg="the password file is unusable, making a new password" path=`+
 			cfg.Dir+`/keystore.pass error="`+reason+`"`)
 		assert.NotContains(t, log.String(), "s3cr")

@@ -62,7 +62,7 @@ func trace(t *testing.T, strace, layout, dir string) (seen []string) {
 	text, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", text)
 	under := map[string]string{} // the sync that each thread is in
-	for line := range strings.Lines(readFile(t, filepath.Dir(out), "strace")) {
+	for line := range strings.Lines(readFile(filepath.Dir(out), "strace")) {
 		m := straceLine.FindStringSubmatch(strings.TrimSpace(line))
 		if m == nil {
 			continue

@@ -39,7 +39,7 @@ func TestVolume_Publish_writesTheFilesOfEachFormat(t *testing.T) {
 			assert.True(t, p.Changed)
 			var has []string
 			for _, path := range p.Files {
-				has = append(has, filepath.Base(path)+" "+stat(t, path).Mode().String())
+				has = append(has, filepath.Base(path)+" "+stat(path).Mode().String())
 			}
 			assert.Equal(t, want, has)
 			requireCurrent(t, cfg, b)
@@ -84,18 +84,18 @@ func TestVolume_Publish_truststoresChangeOnlyWithTheTrustedCertificates(t *testi
 			stores := map[string]string{}
 			for _, f := range catalogue {
 				if f.Trusted {
-					stores[f.Name] = readFile(t, cfg.Dir, f.Name)
+					stores[f.Name] = readFile(cfg.Dir, f.Name)
 				}
 			}
 			return stores
 		}
 		before := stores()
-		info := stat(t, v.path("truststore.p12"))
+		info := stat(v.path("truststore.p12"))
 
 		renewed := newBundle()
 		mustPublish(t, v, renewed)
 		require.Equal(t, before, stores())
-		assert.Equal(t, layout == LayoutInplace, os.SameFile(info, stat(t, v.path("truststore.p12"))))
+		assert.Equal(t, layout == LayoutInplace, os.SameFile(info, stat(v.path("truststore.p12"))))
 		requireCurrent(t, cfg, renewed)
 
 		renewed.Trusted = append(renewed.Trusted, newCA().Root)

@@ -1,0 +1,322 @@
+package output
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
+)
+
+// player does what the lines of scripts in testdata say to a volume of its own, or to its configuration.
+type player struct {
+	t       *testing.T
+	cfg     Config
+	volumes map[string]*Volume // by names that scripts give them; "" is the one meant without
+	bundles map[string]Bundle
+	numbers map[string]int // of publications, by those of their bundles
+	last    Publication
+	kept    map[string]string // files' contents
+	listed  map[string]string
+}
+
+func newPlayer(t *testing.T, cfg Config) *player {
+	return &player{t, cfg, map[string]*Volume{}, map[string]Bundle{}, map[string]int{"0": 0}, Publication{},
+		map[string]string{}, nil}
+}
+
+// play follows lines; " -> " stands before what comes of one, and the name of a layout and a colon before one for that
+// layout only. OTHER is the other layout, NOTE the file of the note, DIR the directory.
+func (p *player) play(lines ...string) {
+	p.t.Helper()
+	for _, line := range lines {
+		if layout, rest, only := strings.Cut(line, ": "); only && slices.Contains(layouts, layout) {
+			if line = rest; p.cfg.Layout != layout {
+				continue
+			}
+		}
+		command, want, _ := strings.Cut(line, " -> ")
+		note := strings.TrimPrefix(notePath(p.cfg), p.cfg.Dir+"/")
+		words := strings.Fields(strings.NewReplacer("NOTE", note,
+			"OTHER", layouts[1-slices.Index(layouts, p.cfg.Layout)]).Replace(command))
+		got, err := p.do(words[0], words[1:])
+		if err != nil {
+			got = err.Error()
+		}
+		if err != nil || command != line {
+			got = anyStaged.ReplaceAllString(strings.ReplaceAll(got, p.cfg.Dir, "DIR"), "/..stage/FILE") // they are many
+			require.Equal(p.t, want, got, line)
+		}
+	}
+}
+
+var anyStaged = regexp.MustCompile(`/\.\.stage/[^"]+`)
+
+// bundle is the one of a name, which is issued when it is first named.
+func (p *player) bundle(name string) Bundle {
+	if _, known := p.bundles[name]; !known {
+		p.bundles[name] = newBundle()
+	}
+	return p.bundles[name]
+}
+
+func (p *player) do(verb string, args []string) (string, error) {
+	p.t.Helper()
+	name, second := "", ""
+	if len(args) > 0 {
+		name = args[0]
+	}
+	if len(args) > 1 {
+		second = args[1]
+	}
+	path := filepath.Join(p.cfg.Dir, name)
+	switch verb {
+	case "remove":
+		for _, name := range args {
+			if err := os.Remove(filepath.Join(p.cfg.Dir, name)); err != nil {
+				return "", err
+			}
+		}
+	case "remove-all":
+		return "", os.RemoveAll(path)
+	case "empty":
+		return "", errors.Join(os.RemoveAll(p.cfg.Dir), os.Mkdir(p.cfg.Dir, 0o750))
+	case "mkdir":
+		for _, name := range args {
+			require.NoError(p.t, os.Mkdir(filepath.Join(p.cfg.Dir, name), 0o700))
+		}
+	case "link":
+		return "", os.Symlink(second, path)
+	case "pipe":
+		return "", syscall.Mkfifo(path, 0o600)
+	case "truncate":
+		return "", os.Truncate(path, fixture.Must(strconv.ParseInt(second, 10, 64)))
+	case "chmod":
+		return "", os.Chmod(path, os.FileMode(fixture.Must(strconv.ParseUint(second, 8, 32))))
+	case "give-away":
+		return "", os.Chown(path, -1, os.Getegid()+1)
+	case "write":
+		writeFile(p.t, p.cfg.Dir, name, strings.Join(args[1:], " "))
+	case "copy": // to the first name, from all others
+		var data string
+		for _, from := range args[1:] {
+			data += readFile(p.cfg.Dir, from)
+		}
+		writeFile(p.t, p.cfg.Dir, name, data)
+	case "foreign": // from a volume with that bundle and the same passwords
+		from := p.cfg
+		from.Dir = filepath.Join(p.t.TempDir(), "other")
+		from.KeystorePassword = readFile(p.cfg.Dir, keystorePass)
+		from.TruststorePassword = readFile(p.cfg.Dir, truststorePass)
+		mustPublish(p.t, mustOpen(p.t, from), p.bundle(name))
+		writeFile(p.t, p.cfg.Dir, second, readFile(from.Dir, second))
+	case "set":
+		switch field := reflect.ValueOf(&p.cfg).Elem().FieldByName(name); field.Kind() {
+		case reflect.Slice:
+			field.Set(reflect.ValueOf(args[1:]))
+		case reflect.Uint32:
+			field.SetUint(fixture.Must(strconv.ParseUint(second, 8, 32)))
+		case reflect.Bool:
+			field.SetBool(second == "true")
+		default:
+			field.SetString(second)
+		}
+
+	case "stat":
+		info, err := os.Lstat(path)
+		if err != nil {
+			return "missing", nil
+		}
+		return info.Mode().String(), nil
+	case "cat":
+		return readFile(p.cfg.Dir, name), nil
+	case "keep":
+		for _, name := range args {
+			p.kept[name] = readFile(p.cfg.Dir, name)
+		}
+	case "kept":
+		for _, name := range args {
+			require.Equal(p.t, p.kept[name], readFile(p.cfg.Dir, name), name)
+		}
+	case "list":
+		p.listed = listing(p.t, p.cfg.Dir)
+	case "listed": // is what there was
+		require.Equal(p.t, p.listed, listing(p.t, p.cfg.Dir))
+	case "visible":
+		names := slices.DeleteFunc(slices.Sorted(maps.Keys(listing(p.t, p.cfg.Dir))), func(name string) bool {
+			return name == dataLink || name == noteName || generationName.MatchString(name)
+		})
+		return strings.Join(names, " "), nil
+	case "clean":
+		requireNothingLeft(p.t, listing(p.t, p.cfg.Dir), "")
+
+	case "open":
+		p.volumes[name] = mustOpen(p.t, p.cfg)
+	case "open-failing": // whose steps of one kind fail with EACCES
+		p.volumes[""] = openWith(p.t, p.cfg, failing(name, syscall.EACCES))
+	case "fail":
+		errs := map[string]error{"EIO": syscall.EIO, "EACCES": syscall.EACCES}
+		p.volumes[""].step = failing(name, errs[second])
+	case "work":
+		p.volumes[""].step = nil
+	case "current":
+		requireCurrent(p.t, p.cfg, p.bundle(name))
+	case "learn": // what is there, as a process that has started does
+		p.volumes[""] = reopened(p.t, p.cfg)
+	case "note":
+		b := p.bundle(name)
+		b.Note = nil
+		if second != "" {
+			b.Note = []byte(second)
+		}
+		p.bundles[name] = b
+	case "publish", "restore":
+		v, err := p.volumes[second], error(nil)
+		if verb == "restore" {
+			p.last, err = p.volumes[""].Restore()
+		} else if p.last, err = v.Publish(p.bundle(name)); err == nil {
+			p.numbers[name] = p.last.Number
+		}
+		return map[bool]string{true: "changed", false: "unchanged"}[p.last.Changed], err
+	case "differences":
+		return strings.Join(p.last.Differences, ", "), nil
+	case "files":
+		return fmt.Sprint(len(p.volumes[""].Files())), nil
+	case "adopt": // any bundle, or not the one that is named
+		b := p.volumes[""].Adopt(func(b Bundle) bool { return name == "" || !b.equal(p.bundle(name)) })
+		for name, known := range p.bundles {
+			if b != nil && b.equal(known) {
+				return name, nil
+			}
+		}
+		require.Nil(p.t, b)
+		return "nothing", nil
+	case "pending":
+		return fmt.Sprint(p.volumes[name].Pending()), nil
+	case "notified":
+		number, known := p.numbers[name]
+		if !known { // the last publication is meant
+			number = p.last.Number
+		}
+		return "", p.volumes[""].MarkNotified(number)
+	case "mark":
+		var err error
+		p.last.Number, err = p.volumes[""].MarkPending()
+		return "", err
+	case "writable":
+		return "", p.volumes[""].Writable()
+	case "in-the-way":
+		err := InTheWay(p.cfg)
+		require.True(p.t, err == nil || errors.Is(err, syscall.EISDIR), err)
+		return "", err
+	default:
+		p.t.Fatalf("unknown command %q", verb)
+	}
+	return "", nil
+}
+
+// TestVolume_scripts reads testdata/scripts.txt: what happens to a volume, in either layout.
+func TestVolume_scripts(t *testing.T) {
+	for sentence, script := range golden.Read(t, "scripts.txt") {
+		t.Run(sentence, func(t *testing.T) {
+			eachLayout(t, func(t *testing.T, layout string) {
+				newPlayer(t, newConfig(t, layout, TypePEM)).play(strings.Split(strings.TrimSpace(script), "\n")...)
+			})
+		})
+	}
+}
+
+// TestVolume_Current_saysWhatDiffers reads testdata/mismatches.txt: what is done, and what is said of it.
+func TestVolume_Current_saysWhatDiffers(t *testing.T) {
+	b, other := newBundle(), newBundle()
+	for sentence, text := range golden.Read(t, "mismatches.txt") {
+		t.Run(sentence, func(t *testing.T) {
+			cfg := newConfig(t, LayoutInplace, TypeP12, TypeJKS, TypePEM)
+			mustPublish(t, mustOpen(t, cfg), b)
+			p := newPlayer(t, cfg)
+			p.bundles = map[string]Bundle{"same": b, "other": other, "shorter-chain": {b.Key, b.Chain[:1], b.Trusted, nil},
+				"other-trust": {b.Key, b.Chain, other.Chain[1:], nil}}
+			lines := strings.Split(strings.TrimSpace(text), "\n")
+			p.play(lines[:len(lines)-1]...)
+			want := `"` + cfg.Dir + lines[len(lines)-1]
+
+			_, err := Read(p.cfg)
+			assert.EqualError(t, err, want)
+			v := mustOpen(t, p.cfg)
+			_, err = v.Current()
+			assert.ErrorAs(t, err, new(*MismatchError))
+			if sentence != "a file is a directory" { // that is moved aside
+				assert.EqualError(t, err, want)
+			}
+			// Whatever it was, publishing repairs it.
+			require.True(t, mustPublish(t, v, b).Changed)
+			requireCurrent(t, p.cfg, b)
+		})
+	}
+}
+
+// TestVolume_Restore_putsBackWhatAnotherProcessChanged reads testdata/restorations.txt: what is done to keystore.p12,
+// and what is said of it; nothing where more than that file is affected.
+func TestVolume_Restore_putsBackWhatAnotherProcessChanged(t *testing.T) {
+	for name, text := range golden.Read(t, "restorations.txt") {
+		if name == "given away" && os.Geteuid() != 0 {
+			continue // only root may give a file to a group that it is not in
+		}
+		lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+		for _, read := range []bool{false, true} {
+			eachLayout(t, func(t *testing.T, layout string) {
+				cfg, b := newConfig(t, layout, TypeP12), newBundle()
+				cfg.Group = fmt.Sprint(os.Getegid())
+				v := mustOpen(t, cfg)
+				mustPublish(t, v, b)
+				if read {
+					v = reopened(t, cfg)
+				}
+				before := map[string]string{}
+				for _, f := range filesOf(cfg.Types) {
+					before[f.Name] = readFile(cfg.Dir, f.Name)
+				}
+				newPlayer(t, cfg).play(lines[:len(lines)-1]...)
+
+				p := mustRestore(t, v)
+				assert.Len(t, p.Files, 4)
+				want := strings.NewReplacer("OTHER", fmt.Sprint(os.Getegid()+1), "OURS", fmt.Sprint(os.Getegid()),
+					"WHAT", map[string]string{LayoutSymlink: "the link that it should be",
+						LayoutInplace: "a regular file"}[layout]).Replace(lines[len(lines)-1])
+				if want == "-" {
+					assert.NotEmpty(t, p.Differences, name)
+				} else {
+					assert.Equal(t, []string{"keystore.p12 " + want}, p.Differences)
+				}
+				for name, data := range before {
+					assert.Equal(t, data, readFile(cfg.Dir, name), "%s, byte for byte", name)
+				}
+				requireCurrent(t, cfg, b)
+				requireNothingLeft(t, listing(t, cfg.Dir), name)
+				requireClosed(t, cfg.Dir, DefaultFileMode, name)
+				assert.False(t, mustRestore(t, v).Changed)
+			})
+		}
+	}
+}
+
+// notePath is where the note of what is published in a layout stands.
+func notePath(cfg Config) string {
+	if cfg.Layout == LayoutSymlink {
+		return filepath.Join(cfg.Dir, dataLink, noteName)
+	}
+	return filepath.Join(cfg.Dir, noteName)
+}
