@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +14,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 // fake is a Notifier that takes a time, fails some times, and writes into a journal that it began.
@@ -66,41 +69,17 @@ func dispatcher(kinds string, takes time.Duration) (d *Dispatcher, fakes []*fake
 }
 
 func TestDispatcher_order(t *testing.T) {
-	for sentence, row := range map[string]struct {
-		kinds  string
-		takes  time.Duration // the last of them
-		events int
-		kept   bool
-		want   string
-	}{
-		"all run in order, and the verification last": {"exec url verify", 0, 1, false,
-			"exec00 success url00 success notified verify00 success"},
-		"what prepares runs first, and a failed verification leaves no notification " +
-			"pending": {"postprocess! exec! url verify!", 0, 1, false,
-			"postprocess00 failure exec00 failure url00 success verify00 failure " +
-				"postprocess00 success exec00 success notified verify00 success"},
-		"no one is notified of a certificate that was kept": {"postprocess exec verify", 0, 1, true,
-			"postprocess00 success notified verify00 success"},
-		"only what failed is tried again": {"exec!! signal verify!", 0, 1, false,
-			"exec00 failure signal00 success verify00 failure exec00 failure verify00 success exec00 success notified"},
-		"the last one fails for a while": {"exec url!!", 0, 1, false,
-			"exec00 success url00 failure url00 failure url00 success notified"},
-		"a newer event ends the tries for an older one": {"exec! url", 0, 2, false,
-			"exec00 failure url00 success exec01 success url01 success notified"},
-		"a failure that a newer event overtook counts": {"exec!", time.Minute, 2, false,
-			"exec00 failure exec01 success notified"},
-		"a verification ends for a newer event": {"signal verify", time.Minute, 2, false,
-			"signal00 success notified verify00 signal01 success notified verify01 success"},
-		"what is under way may end, and then only the newest event counts": {"exec", time.Hour, 100, false,
-			"exec00 success exec99 success notified"},
-	} {
+	for sentence, text := range golden.Read(t, "orders.txt") {
+		given, want, _ := strings.Cut(strings.TrimSpace(text), "\n")
+		words := strings.Split(given, " | ")
+		takes, events := fixture.Must(time.ParseDuration(words[1])), fixture.Must(strconv.Atoi(words[2]))
 		t.Run(sentence, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d, _, journal, _ := dispatcher(row.kinds, row.takes)
+				d, _, journal, _ := dispatcher(words[0], takes)
 				begin := time.Now()
-				for i := range row.events {
+				for i := range events {
 					serial := fmt.Sprintf("%02d", i)
-					d.Dispatch(Event{Serial: serial, Kept: row.kept, Notified: func() { journal <- "notified" }})
+					d.Dispatch(Event{Serial: serial, Kept: words[3] == "true", Notified: func() { journal <- "notified" }})
 					if i == 0 { // it keeps an event that comes before it runs
 						go d.Run(t.Context())
 					}
@@ -108,7 +87,7 @@ func TestDispatcher_order(t *testing.T) {
 				}
 				assert.Zero(t, time.Since(begin), "Dispatch must not wait")
 				time.Sleep(3 * time.Hour)
-				assert.Equal(t, row.want, strings.Join(journal.all(), " "))
+				assert.Equal(t, want, strings.Join(journal.all(), " "))
 			})
 		})
 	}
@@ -122,10 +101,8 @@ func TestDispatcher_log(t *testing.T) {
 			d.Dispatch(Event{Reason: "renewed", Serial: serial})
 			synctest.Wait()
 		}
-		want, err := os.ReadFile("testdata/dispatcher.txt")
-		require.NoError(t, err)
 		got := strings.Join(log.all(), "\n") + "\n"
-		assert.Equal(t, string(want), regexp.MustCompile(`retry_in=\S+`).ReplaceAllString(got, "retry_in=…"))
+		golden.File(t, "dispatcher.txt", regexp.MustCompile(`retry_in=\S+`).ReplaceAllString(got, "retry_in=…"))
 	})
 }
 

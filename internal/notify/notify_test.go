@@ -18,6 +18,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // patience bounds waits for things that happen at once unless something is wrong.
@@ -81,12 +83,9 @@ func (l lines) logger() *slog.Logger {
 }
 
 // rows reads a file of lines with " -> " between what is given and what is wanted.
-func rows(t *testing.T, path string) map[string]string {
-	t.Helper()
-	content, err := os.ReadFile(path)
-	require.NoError(t, err)
+func rows(path string) map[string]string {
 	all := map[string]string{}
-	for row := range strings.Lines(string(content)) {
+	for row := range strings.Lines(string(fixture.Must(os.ReadFile(path)))) {
 		if given, want, found := strings.Cut(strings.TrimSpace(row), " -> "); found {
 			all[given] = want
 		}
@@ -96,16 +95,14 @@ func rows(t *testing.T, path string) map[string]string {
 
 func TestNew_refusesWhatCannotBeUsed(t *testing.T) {
 	value := regexp.MustCompile(`(\w+)=("([^"\\]|\\.)*")`)
-	for given, want := range rows(t, "testdata/faults.txt") {
+	for given, want := range rows("testdata/faults.txt") {
 		var s Settings
 		fields := map[string]*string{
 			"EXEC": &s.Exec, "URL": &s.URL, "VERIFY": &s.Verify,
 			"SIGNAL": &s.Signal, "PROCESS": &s.Process, "PID_FILE": &s.PIDFile,
 		}
 		for _, match := range value.FindAllStringSubmatch(given, -1) {
-			text, err := strconv.Unquote(match[2])
-			require.NoError(t, err)
-			*fields[match[1]] = text
+			*fields[match[1]] = fixture.Must(strconv.Unquote(match[2]))
 		}
 		made, faults := New(s, Options{})
 		if fault, conflict := s.Conflict(); conflict {
@@ -141,16 +138,15 @@ func TestNew_makesWhatIsAskedFor_inOrder(t *testing.T) {
 }
 
 func TestNewEvent_describesTheLeaf(t *testing.T) {
-	notBefore, notAfter := time.Unix(1, 0), time.Unix(2, 0)
 	trusted := []*x509.Certificate{{}}
 	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(0xABC), NotBefore: notBefore, NotAfter: notAfter,
+		SerialNumber: big.NewInt(0xABC), NotBefore: time.Unix(1, 0), NotAfter: time.Unix(2, 0),
 		DNSNames: []string{"a.example", "b.example"}, IPAddresses: []net.IP{net.IPv4(10, 0, 0, 1), net.IPv6loopback},
 	}
 	event := NewEvent("renewed", "/certs", []string{"/certs/key.pem"}, leaf, trusted)
 	assert.Equal(t, Event{
-		Reason: "renewed", Serial: "0ABC", NotBefore: notBefore, NotAfter: notAfter, Dir: "/certs",
-		Paths: []string{"/certs/key.pem"},
+		Reason: "renewed", Serial: "0ABC", NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+		Dir: "/certs", Paths: []string{"/certs/key.pem"},
 		Names: []string{"a.example", "b.example", "10.0.0.1", "::1"}, Trusted: trusted,
 	}, event)
 	assert.Equal(t, []string{"a.example", "b.example"}, leaf.DNSNames, "the certificate must be left as it is")
@@ -159,7 +155,7 @@ func TestNewEvent_describesTheLeaf(t *testing.T) {
 func TestNotifiers_leaveNoDescriptorOrGoroutineBehind(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer server.Close()
-	cert, event := issue(t, newCA(t))
+	cert, event := issue(newCA())
 	app := startTLS(t, cert, nil)
 	config, faults := New(Settings{Exec: "true", URL: server.URL, Verify: app.address,
 		Timeout: patience, VerifyFor: patience},
@@ -171,11 +167,7 @@ func TestNotifiers_leaveNoDescriptorOrGoroutineBehind(t *testing.T) {
 		}
 		assert.NoError(t, (<-app.handshakes).err)
 	}
-	descriptors := func() int {
-		entries, err := os.ReadDir("/proc/self/fd")
-		require.NoError(t, err)
-		return len(entries)
-	}
+	descriptors := func() int { return len(fixture.Must(os.ReadDir("/proc/self/fd"))) }
 	round()
 	fds, goroutines := descriptors(), runtime.NumGoroutine()
 	for range 30 {
@@ -183,6 +175,5 @@ func TestNotifiers_leaveNoDescriptorOrGoroutineBehind(t *testing.T) {
 	}
 	// The servers' side of the last connections may take a moment to end.
 	assert.Eventually(t, func() bool { return descriptors() <= fds && runtime.NumGoroutine() <= goroutines+1 },
-		patience,
-		time.Millisecond, "from %d descriptors and %d goroutines", fds, goroutines)
+		patience, time.Millisecond, "from %d descriptors and %d goroutines", fds, goroutines)
 }

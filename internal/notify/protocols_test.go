@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // speak follows a dialogue of testdata/dialogues.txt, and hangs up when the client does not.
@@ -36,9 +38,8 @@ func speak(conn net.Conn, dialogue []string) (followed bool) {
 }
 
 func TestVerifier_dialogues(t *testing.T) {
-	content, err := os.ReadFile("testdata/dialogues.txt")
-	require.NoError(t, err)
-	cert, event := issue(t, newCA(t))
+	content := fixture.Must(os.ReadFile("testdata/dialogues.txt"))
+	cert, event := issue(newCA())
 	for _, block := range strings.Split(strings.TrimSpace(string(content)), "\n\n")[1:] {
 		lines := strings.Split(block, "\n")
 		name, scheme, _ := strings.Cut(lines[0], ": ")

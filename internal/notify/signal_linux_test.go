@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestParseSignal_readsNamesAndNumbers(t *testing.T) {
@@ -21,9 +24,7 @@ func TestParseSignal_readsNamesAndNumbers(t *testing.T) {
 		"HUP": syscall.SIGHUP, "SIGHUP": syscall.SIGHUP, "sighup": syscall.SIGHUP, "usr1": syscall.SIGUSR1,
 		"1": syscall.SIGHUP, "15": syscall.SIGTERM, "64": syscall.Signal(64),
 	} {
-		signal, err := parseSignal(text)
-		require.NoError(t, err, text)
-		assert.Equal(t, want, signal, text)
+		assert.Equal(t, want, fixture.Must(parseSignal(text)), text)
 	}
 }
 
@@ -46,9 +47,7 @@ func run(t *testing.T, name, argument string) *application {
 	t.Helper()
 	name = fmt.Sprintf("%s-%d", name, os.Getpid())
 	path := filepath.Join(t.TempDir(), name)
-	script, err := os.ReadFile("testdata/application.sh")
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(path, script, 0o755))
+	require.NoError(t, os.WriteFile(path, fixture.Must(os.ReadFile("testdata/application.sh")), 0o755))
 	a := &application{name: name, out: make(lines, 100), cmd: exec.Command(path, argument)}
 	a.cmd.Stdout = a.out
 	require.NoError(t, a.cmd.Start())
@@ -86,9 +85,7 @@ func TestSignaller_reachesTheMasterAndNotItsWorkers(t *testing.T) {
 	app := run(t, "srv", "master")
 	ready := []string{app.out.next(t), app.out.next(t)}
 	slices.Sort(ready) // the master, then the worker
-	var worker int
-	_, err := fmt.Sscanf(ready[1], "worker is %d", &worker)
-	require.NoError(t, err)
+	worker := fixture.Must(strconv.Atoi(strings.TrimPrefix(ready[1], "worker is ")))
 	require.NoError(t, newSignal(t, app.name, "").Notify(t.Context(), testEvent))
 	assert.Equal(t, "master got USR1", app.out.next(t))
 	// Had the worker been sent USR1, it would see that before USR2, which has a higher number.
@@ -124,8 +121,7 @@ func TestSignaller_signalsNoProcessThatIsNotTheOneOfTheFile(t *testing.T) {
 		fmt.Sprintf("the PID file %q is stale: it was written at %s, and process %d (%q) was started later, at ",
 			file, old.UTC().Format(time.RFC3339), app.pid, app.name))
 
-	p, err := readProcess("/proc", app.pid)
-	require.NoError(t, err)
+	p := fixture.Must(readProcess("/proc", app.pid))
 	p.start--
 	assert.EqualError(t, newSignal(t, "", file).send(p),
 		fmt.Sprintf("signalling process %d: os: process already finished", app.pid))
@@ -229,9 +225,8 @@ func TestProcess_hasName_followsTheDocumentedRules(t *testing.T) {
 
 func TestParseStat_isNotMisledByTheName(t *testing.T) {
 	for _, comm := range []string{"nginx", "", "a b", "x) Z 1 1", "((", "))", "\n"} {
-		p, err := parseStat([]byte(stat(7, comm, 'S', 3, 12345).stat))
-		require.NoError(t, err)
-		assert.Equal(t, process{parent: 3, start: 12345, state: 'S', comm: comm}, p)
+		assert.Equal(t, process{parent: 3, start: 12345, state: 'S', comm: comm},
+			fixture.Must(parseStat([]byte(stat(7, comm, 'S', 3, 12345).stat))))
 	}
 	numbers := strings.Repeat(" 0", 17)
 	for _, text := range []string{"", "1 )x(", "1 (x) S 1 1", "1 (x) S y" + numbers + " 5",
@@ -280,10 +275,9 @@ func stat(pid int, comm string, state byte, parent int, start uint64) procEntry 
 func fakeProc(t *testing.T, entries ...procEntry) string {
 	t.Helper()
 	proc := t.TempDir()
-	require.NoError(t, os.Mkdir(filepath.Join(proc, "sys"), 0o755))
 	for _, entry := range entries {
 		dir := filepath.Join(proc, strconv.Itoa(entry.pid))
-		require.NoError(t, os.Mkdir(dir, 0o755))
+		require.NoError(t, errors.Join(os.Mkdir(dir, 0o755), os.MkdirAll(filepath.Join(proc, "sys"), 0o755)))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "stat"), []byte(entry.stat), 0o644))
 	}
 	return proc

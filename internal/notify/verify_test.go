@@ -39,13 +39,11 @@ func startTLS(t *testing.T, cert tls.Certificate, before func(net.Conn) bool, ch
 	t.Helper()
 	s := &tlsServer{handshakes: make(chan handshake, 100)}
 	s.serves.Store(&cert)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	listener := fixture.Must(net.Listen("tcp", "127.0.0.1:0"))
 	t.Cleanup(func() { _ = listener.Close() })
 	s.address = listener.Addr().String()
-	config := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return s.serves.Load(), nil
-	}}
+	config := &tls.Config{}
+	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.serves.Load(), nil }
 	for _, f := range change {
 		f(config)
 	}
@@ -71,22 +69,12 @@ func startTLS(t *testing.T, cert tls.Certificate, before func(net.Conn) bool, ch
 	return s
 }
 
-func newCA(t *testing.T) *fixture.CA {
-	t.Helper()
-	authority, err := fixture.NewCA("Notify")
-	require.NoError(t, err)
-	return authority
-}
+func newCA() *fixture.CA { return fixture.Must(fixture.NewCA("Notify")) }
 
 // issue returns a certificate to serve, and the event of its publication.
-func issue(t *testing.T, authority *fixture.CA) (tls.Certificate, Event) {
-	t.Helper()
+func issue(authority *fixture.CA) (tls.Certificate, Event) {
 	key, chain, err := authority.Identity("app", "app.example")
-	require.NoError(t, err)
-	cert := tls.Certificate{PrivateKey: key}
-	for _, c := range chain {
-		cert.Certificate = append(cert.Certificate, c.Raw)
-	}
+	cert := tls.Certificate{PrivateKey: fixture.Must(key, err), Certificate: [][]byte{chain[0].Raw, chain[1].Raw}}
 	return cert, NewEvent("renewed", "/certs", nil, chain[0], []*x509.Certificate{authority.Root})
 }
 
@@ -117,7 +105,7 @@ func TestVerifier_acceptsTheNewCertificate(t *testing.T) {
 		}, "", "client didn't provide a certificate", ""},
 	} {
 		t.Run(sentence, func(t *testing.T) {
-			cert, event := issue(t, newCA(t))
+			cert, event := issue(newCA())
 			server := startTLS(t, cert, nil, func(s *tls.Config) {
 				row.change(served{&cert, &event, s})
 				s.Certificates, s.GetCertificate = []tls.Certificate{cert}, nil
@@ -143,16 +131,16 @@ func TestVerifier_acceptsTheNewCertificate(t *testing.T) {
 }
 
 func TestVerifier_reportsAnotherCertificate(t *testing.T) {
-	authority, expired := newCA(t), newCA(t)
+	authority, expired := newCA(), newCA()
 	expired.Change = func(leaf *x509.Certificate) {
 		leaf.NotBefore, leaf.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 	}
 	for sentence, issuer := range map[string]*fixture.CA{"of the same CA": authority,
-		"of another CA": newCA(t), "that has expired": expired} {
+		"of another CA": newCA(), "that has expired": expired} {
 		t.Run(sentence, func(t *testing.T) {
 			t.Parallel()
-			old, oldEvent := issue(t, issuer)
-			_, event := issue(t, authority)
+			old, oldEvent := issue(issuer)
+			_, event := issue(authority)
 			address := startTLS(t, old, nil).address
 			reportsInTime(t, address, event, address+" serves a certificate with serial number "+oldEvent.Serial+
 				", valid until "+oldEvent.NotAfter.UTC().Format(time.RFC3339)+", want "+event.Serial)
@@ -176,9 +164,9 @@ func reportsInTime(t *testing.T, address string, event Event, want string) {
 }
 
 func TestVerifier_looksAgainUntilTheApplicationHasReloaded(t *testing.T) {
-	authority := newCA(t)
-	old, _ := issue(t, authority)
-	renewed, event := issue(t, authority)
+	authority := newCA()
+	old, _ := issue(authority)
+	renewed, event := issue(authority)
 	server := startTLS(t, old, nil)
 	v, _ := create[*verifier](t, Settings{Verify: server.address})
 	done := make(chan error, 1)
@@ -217,8 +205,7 @@ func TestVerifier_addresses(t *testing.T) {
 func TestVerifier_saysWhyItSawNoCertificate(t *testing.T) {
 	closed := fixture.FreeAddress(t)
 	silent := startTLS(t, tls.Certificate{}, func(conn net.Conn) bool {
-		_,
-			_ = io.Copy(io.Discard, conn)
+		_, _ = io.Copy(io.Discard, conn)
 		return false
 	}).address
 	for address, want := range map[string]string{closed: "dial tcp " + closed + ": connect: connection refused",
@@ -236,9 +223,8 @@ func TestVerifier_mailServersOfNginx(t *testing.T) {
 	if _, err := os.Stat(module); err != nil {
 		fixture.SkipWithout(t, "nginx's mail module (libnginx-mod-mail)")
 	}
-	cert, event := issue(t, newCA(t))
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	require.NoError(t, err)
+	cert, event := issue(newCA())
+	key := fixture.Must(x509.MarshalPKCS8PrivateKey(cert.PrivateKey))
 	content := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
 	for _, der := range cert.Certificate {
 		content = append(content, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
@@ -248,9 +234,8 @@ func TestVerifier_mailServersOfNginx(t *testing.T) {
 	smtp, imap, pop3 := fixture.FreeAddress(t), fixture.FreeAddress(t), fixture.FreeAddress(t)
 	config := filepath.Join(dir, "nginx.conf")
 	place := strings.NewReplacer("DIR", dir, "SMTP", smtp, "IMAP", imap, "POP3", pop3, "MODULE", module)
-	template, err := os.ReadFile("testdata/nginx-mail.conf")
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(config, []byte(place.Replace(string(template))), 0o600))
+	template := string(fixture.Must(os.ReadFile("testdata/nginx-mail.conf")))
+	require.NoError(t, os.WriteFile(config, []byte(place.Replace(template)), 0o600))
 	server := exec.CommandContext(t.Context(), nginx, "-c", config, "-e", "stderr")
 	server.Stderr = t.Output()
 	require.NoError(t, server.Start())
