@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/test/golden"
@@ -16,19 +15,22 @@ import (
 func TestDetect(t *testing.T) {
 	for sentence, text := range golden.Read(t, "detect.txt") {
 		t.Run(sentence, func(t *testing.T) {
-			quoted, want, _ := strings.Cut(text, "\n")
-			data, err := strconv.Unquote(quoted)
-			require.NoError(t, err)
-			format, err := keystore.Detect([]byte(data))
+			data, want := parseDetect(text)
+			format, err := keystore.Detect(data)
 			if err == nil {
 				assert.Equal(t, want, string(format))
 				return
 			}
 			assert.EqualError(t, err, want)
-			_, _, err = keystore.Decode([]byte(data), password)
+			_, _, err = keystore.Decode(data, password)
 			assert.EqualError(t, err, want)
 		})
 	}
+}
+
+func parseDetect(text string) (data []byte, want string) {
+	quoted, want, _ := strings.Cut(text, "\n")
+	return []byte(must(strconv.Unquote(quoted))), want
 }
 
 func TestDecode_tooLarge_isRefused(t *testing.T) {
@@ -39,15 +41,11 @@ func TestDecode_tooLarge_isRefused(t *testing.T) {
 
 func FuzzDetect(f *testing.F) {
 	for _, text := range golden.Read(f, "detect.txt") {
-		quoted, _, _ := strings.Cut(text, "\n")
-		data, err := strconv.Unquote(quoted)
-		require.NoError(f, err)
-		f.Add([]byte(data))
+		data, _ := parseDetect(text)
+		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		format, err := keystore.Detect(data)
-		if (err == nil) != (format != "") {
-			t.Fatalf("format %q, error %v", format, err)
-		}
+		assert.Equal(t, err == nil, format != "", "format %q, error %v", format, err)
 	})
 }

@@ -26,8 +26,7 @@ func TestEncode_stores_areReadByDecodeAndOtherLibraries(t *testing.T) {
 			roots := must(e.encode(trustEntries(), password))
 			requireDecoded(t, trustEntries(), e.format, roots, password)
 			if e.format == keystore.PKCS12 { // the library refuses certificates without Java's attribute
-				certs, err := gopkcs12.DecodeTrustStore(roots, password)
-				require.NoError(t, err)
+				certs := must(gopkcs12.DecodeTrustStore(roots, password))
 				assert.Equal(t, []*x509.Certificate{p.root, p.intermediate}, certs)
 			}
 			for kind, entity := range p.entities {
@@ -41,8 +40,7 @@ func TestEncode_stores_areReadByDecodeAndOtherLibraries(t *testing.T) {
 				}
 				store := library.New()
 				require.NoError(t, store.Load(bytes.NewReader(data), []byte(password)))
-				entry, err := store.GetPrivateKeyEntry("certificate", []byte(password))
-				require.NoError(t, err)
+				entry := must(store.GetPrivateKeyEntry("certificate", []byte(password)))
 				assert.Equal(t, pkcs8(kind), entry.PrivateKey)
 				assert.Equal(t, entity.chain[1].Raw, entry.CertificateChain[1].Content)
 				assert.True(t, now.Equal(entry.CreationTime))
@@ -95,8 +93,7 @@ func TestEncodeJKS_entries_areSortedLowerCaseAndDated(t *testing.T) {
 	}
 	created := time.UnixMilli(1_700_000_000_123)
 	data := must(keystore.EncodeJKS(entries, password, created))
-	store, err := keystore.Open(data, password)
-	require.NoError(t, err)
+	store := must(keystore.Open(data, password))
 	assert.Equal(t, []string{"alpha", "mike", "zulu"}, store.Names)
 	assert.Equal(t, 3, bytes.Count(data, binary.BigEndian.AppendUint64(nil, uint64(created.UnixMilli()))))
 	assert.Equal(t, data, must(keystore.EncodeJKS(entries, password, created)), "a trust store has nothing random")

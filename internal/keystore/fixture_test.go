@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,18 +23,14 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 const password = "Aa0_$#xyzXYZ123456789012"
 
 var now = time.Now().Truncate(time.Second)
 
-func must[T any](value T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return value
-}
+func must[T any](value T, err error) T { return fixture.Must(value, err) }
 
 // pki is a root, an intermediate, one end entity for each kind of key, and a root that issued none of them.
 type pki struct {
@@ -103,12 +100,7 @@ func block(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
-func certificates(certs ...*x509.Certificate) (out []byte) {
-	for _, c := range certs {
-		out = append(out, block("CERTIFICATE", c.Raw)...)
-	}
-	return out
-}
+func certificates(certs ...*x509.Certificate) []byte { return fixture.CertificatesPEM(certs...) }
 
 func pkcs8(kind string) []byte {
 	return must(x509.MarshalPKCS8PrivateKey(fixtures().entities[kind].key))
@@ -144,4 +136,15 @@ func openssl(t *testing.T, input []byte, args ...string) []byte {
 	t.Helper()
 	out, _ := run(t, input, exec.Command(fixture.RequirePrograms(t, "openssl")[0], args...))
 	return out
+}
+
+// opensslArguments are those of testdata/openssl.txt for a command, which they begin with, by what they are for.
+func opensslArguments(t *testing.T, command string) map[string][]string {
+	list := map[string][]string{}
+	for title, arguments := range golden.Read(t, "openssl.txt") {
+		if name, found := strings.CutPrefix(title, command+" "); found {
+			list[name] = append([]string{command}, strings.Fields(arguments)...)
+		}
+	}
+	return list
 }

@@ -64,8 +64,7 @@ func TestJKS_version1_isReadAndAppendedTo(t *testing.T) {
 	requireDecoded(t, want, keystore.JKS, data, password)
 
 	more := append(keyEntries("ECDSA"), trusted("y", p.other))
-	appended, err := keystore.Append(data, password, more, nil, now)
-	require.NoError(t, err)
+	appended := must(keystore.Append(data, password, more, nil, now))
 	assert.Equal(t, data[:8], appended[:8])
 	requireDecoded(t, append(want, more...), keystore.JKS, appended, password)
 }
@@ -85,8 +84,7 @@ func TestDecode_JKS_keyWithItsOwnPassword_isAPasswordError(t *testing.T) {
 	assert.EqualError(t, err,
 		`reading JKS store: entry "mine" cannot be read: wrong password for the key: it has another one than the store`)
 
-	read, err := keystore.OpenClosed(data.Bytes(), password)
-	require.NoError(t, err)
+	read := must(keystore.OpenClosed(data.Bytes(), password))
 	assert.Equal(t, []keystore.Entry{{Alias: "mine", Chain: e.chain[:1], Closed: true}}, read.Entries)
 	_, err = keystore.OpenClosed(data.Bytes(), "another")
 	assert.ErrorIs(t, err, keystore.ErrPassword, "the store's own password is needed all the same")
@@ -152,8 +150,7 @@ func FuzzDecodeJKS(f *testing.F) {
 		added := keystore.Entry{Alias: "added", Chain: []*x509.Certificate{fixtures().root}}
 		data, err = keystore.Append(data, password, []keystore.Entry{added}, nil, now)
 		require.NoError(t, err)
-		after, err := keystore.Open(data, password)
-		require.NoError(t, err)
+		after := must(keystore.Open(data, password))
 		require.Equal(t, len(store.Entries)+1, len(after.Entries))
 	})
 }

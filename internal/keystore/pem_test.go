@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,24 +22,15 @@ import (
 )
 
 func TestOpen_filesAsTheyAreFound(t *testing.T) {
-	for name, want := range map[string]struct{ keys, others int }{ // keys with a chain, and certificates of their own
-		"byte-order-mark.pem": {1, 0}, "byte-order-mark-trusted.pem": {0, 1}, "utf-16.pem": {1, 0},
-		"cr-only.pem":           {1, 0},
-		"escaped-line-ends.pem": {1, 0}, "one-line.pem": {1, 0}, "indented.pem": {1, 0}, "leading-space.pem": {1, 0},
-		"joined-key.pem": {1, 0}, "joined.pem": {0, 2}, "dh-parameters.pem": {1, 0}, "crl.pem": {0, 1},
-		"trusted-certificate.pem": {0, 1}, "x509-certificate.pem": {0, 1}, "key-scrypt.pem": {1, 0},
-		"key-hmac-sha512-256.pem": {1, 0}, "bouncycastle-ber.p12": {1, 0}, "bouncycastle-ber-trusted.p12": {0, 1},
-	} {
+	for name, want := range golden.Read(t, "found.txt") {
 		data := must(os.ReadFile(filepath.Join("../../test/testdata/stores", name)))
-		store, err := keystore.Open(data, "changeit")
-		require.NoError(t, err, name)
+		store := must(keystore.Open(data, "changeit"))
 		assert.Empty(t, store.Unreadable, name)
 		keys := slices.DeleteFunc(slices.Clone(store.Entries), func(e keystore.Entry) bool { return e.Key == nil })
 		for _, e := range keys {
 			assert.NotEmpty(t, e.Chain, "the key in %s has no certificate", name)
 		}
-		assert.Equal(t, want.keys, len(keys), "keys in %s", name)
-		assert.Equal(t, want.others, len(store.Entries)-len(keys), "other certificates in %s", name)
+		assert.Equal(t, want, fmt.Sprintf("%d %d", len(keys), len(store.Entries)-len(keys)), name)
 	}
 }
 
@@ -46,8 +38,7 @@ func TestOpen_filesAsTheyAreFound(t *testing.T) {
 // certificates from being trusted.
 func TestOpenClosed_keysDoNoHarm(t *testing.T) {
 	for _, name := range []string{"key-md5-des.pem", "key-scrypt.pem", "dh-parameters.pem"} {
-		store, err := keystore.OpenClosed(must(os.ReadFile(filepath.Join("../../test/testdata/stores", name))), "")
-		require.NoError(t, err, name)
+		store := must(keystore.OpenClosed(must(os.ReadFile(filepath.Join("../../test/testdata/stores", name))), ""))
 		assert.Empty(t, store.Unreadable, name)
 		require.NotEmpty(t, store.Entries, name)
 		for _, e := range store.Entries {
@@ -115,19 +106,9 @@ func TestDecode_PEM_faultsAreNamed(t *testing.T) {
 
 func TestDecodePEM_encryptedKeysOfOpenSSL_areRead(t *testing.T) {
 	e := fixtures().entities["RSA"]
-	for name, args := range map[string][]string{
-		"as it comes":             {},
-		"AES-128 and SHA-1":       {"-v2", "aes-128-cbc", "-v2prf", "hmacWithSHA1"},
-		"AES-192 and SHA-224":     {"-v2", "aes-192-cbc", "-v2prf", "hmacWithSHA224"},
-		"AES-256 and SHA-384":     {"-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA384"},
-		"AES-256 and SHA-512":     {"-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA512"},
-		"3DES":                    {"-v2", "des3"},
-		"the old scheme and 3DES": {"-v1", "PBE-SHA1-3DES"},
-		"scrypt":                  {"-scrypt"},
-	} {
+	for name, args := range opensslArguments(t, "pkcs8") {
 		t.Run(name, func(t *testing.T) {
-			convert := []string{"pkcs8", "-topk8", "-in", "in", "-passout", "env:PW"}
-			data := openssl(t, block("PRIVATE KEY", pkcs8("RSA")), append(convert, args...)...)
+			data := openssl(t, block("PRIVATE KEY", pkcs8("RSA")), append(args, "-topk8", "-in", "in", "-passout", "env:PW")...)
 			data = append(data, certificates(e.chain...)...)
 			requireDecoded(t, []keystore.Entry{{Key: e.key, Chain: e.chain}}, keystore.PEM, data, password)
 

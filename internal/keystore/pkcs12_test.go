@@ -56,8 +56,7 @@ func TestDecodePKCS12_twoCertificatesForOneKey_localKeyIDDecides(t *testing.T) {
 		data := must(gopkcs12.Modern.Encode(e.key, order[0], order[1:], password))
 		requireDecoded(t, []keystore.Entry{{Alias: "1", Key: e.key, Chain: order[:1]}, {Alias: "2", Chain: order[1:]}},
 			keystore.PKCS12, data, password)
-		closed, err := keystore.OpenClosed(data, password)
-		require.NoError(t, err)
+		closed := must(keystore.OpenClosed(data, password))
 		assert.Equal(t, []keystore.Entry{{Alias: "1", Closed: true, Chain: order[:1]}, {Alias: "2", Chain: order[1:]}},
 			closed.Entries)
 	}
@@ -66,21 +65,10 @@ func TestDecodePKCS12_twoCertificatesForOneKey_localKeyIDDecides(t *testing.T) {
 func TestDecodePKCS12_filesOfOpenSSL_areRead(t *testing.T) {
 	e, p := fixtures().entities["ECDSA"], fixtures()
 	input := slices.Concat(block("PRIVATE KEY", pkcs8("ECDSA")), certificates(e.chain...))
-	for name, args := range map[string][]string{
-		"as it comes":                {},
-		"as OpenSSL 1 wrote":         {"-legacy"},
-		"RC2 with 128 bits":          {"-legacy", "-certpbe", "PBE-SHA1-RC2-128", "-keypbe", "PBE-SHA1-RC2-128"},
-		"AES-128 and SHA-384":        {"-certpbe", "AES-128-CBC", "-keypbe", "AES-128-CBC", "-macalg", "sha384"},
-		"AES-192 and SHA-512":        {"-certpbe", "AES-192-CBC", "-keypbe", "AES-192-CBC", "-macalg", "sha512"},
-		"3DES in PBES2 and SHA-224":  {"-certpbe", "DES-EDE3-CBC", "-keypbe", "DES-EDE3-CBC", "-macalg", "sha224"},
-		"no MAC":                     {"-nomac"},
-		"a MAC of one iteration":     {"-nomaciter"},
-		"a MAC and no encryption":    {"-certpbe", "NONE", "-keypbe", "NONE"},
-		"neither MAC nor encryption": {"-nomac", "-certpbe", "NONE", "-keypbe", "NONE"},
-	} {
+	for name, args := range opensslArguments(t, "pkcs12") {
 		t.Run(name, func(t *testing.T) {
-			export := []string{"pkcs12", "-export", "-in", "in", "-name", "my name", "-passout", "env:PW"}
-			got, format, err := keystore.Decode(openssl(t, input, append(export, args...)...), password)
+			data := openssl(t, input, append(args, "-export", "-in", "in", "-name", "my name", "-passout", "env:PW")...)
+			got, format, err := keystore.Decode(data, password)
 			require.NoError(t, err)
 			assert.Equal(t, keystore.PKCS12, format)
 			assert.Equal(t, []keystore.Entry{{Alias: "my name", Key: e.key, Chain: e.chain}}, got)

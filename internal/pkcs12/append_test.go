@@ -14,21 +14,16 @@ func TestAppend_leavesKeysOfAnotherPasswordAlone(t *testing.T) {
 	before := own.file(keys.keys(contents), own.certificates(contents))
 	added := Certificate{Certificate: contents.Certificates[1].Certificate, FriendlyName: "added", Trusted: true}
 
-	after, err := Append(before, password, []Certificate{added}, nil)
-
-	require.NoError(t, err)
-	p, err := parsePFX(before)
-	require.NoError(t, err)
+	after := must(Append(before, password, []Certificate{added}, nil))
+	p := must(parsePFX(before))
 	assert.Contains(t, string(after), string(p.parts[0].raw), "the part with the keys has changed")
-	closed, err := DecodeClosed(after, password)
-	require.NoError(t, err)
+	closed := must(DecodeClosed(after, password))
 	assert.Equal(t, append(contents.Certificates, added), closed.Certificates)
-	open, err := Decode(after, password)
-	require.NoError(t, err)
+	open := must(Decode(after, password))
 	require.Len(t, open.Unreadable, 1)
 	require.ErrorIs(t, open.Unreadable[0].Err, ErrPassword)
 	for _, data := range [][]byte{before, own.file(dataInfo(sequence(certificateBags(contents))))} {
-		_, err = Append(data, "another", nil, nil)
+		_, err := Append(data, "another", nil, nil)
 		require.ErrorIs(t, err, ErrPassword)
 	}
 }
@@ -39,16 +34,12 @@ func TestAppend_marksTheCertificatesInTheList(t *testing.T) {
 	for profile, data := range map[Profile][]byte{ProfileLegacy: encoded(ProfileLegacy), "": clear} {
 		mark := []Certificate{{Certificate: contents.Certificates[1].Certificate, FriendlyName: "marked"}}
 
-		after, err := Append(data, password, nil, mark)
-
-		require.NoError(t, err)
+		after := must(Append(data, password, nil, mark))
 		if profile != "" {
-			found, err := ProfileOf(after)
-			require.NoError(t, err)
+			found := must(ProfileOf(after))
 			assert.Equal(t, profile, found)
 		}
-		got, err := Decode(after, password)
-		require.NoError(t, err)
+		got := must(Decode(after, password))
 		want := sample().Certificates
 		want[1].Trusted, want[1].FriendlyName = true, "marked"
 		assert.Equal(t, want, got.Certificates)
@@ -59,11 +50,9 @@ func TestAppend_marksTheCertificatesInTheList(t *testing.T) {
 func TestAppend_clearFileStaysClear(t *testing.T) {
 	added := []Certificate{{Certificate: sample().Certificates[1].Certificate, FriendlyName: "a", Trusted: true}}
 	for _, empty := range [][]byte{file(dataInfo(sequence())), clearFile(nil)} {
-		after, err := Append(empty, "", added, nil)
-		require.NoError(t, err)
+		after := must(Append(empty, "", added, nil))
 		for _, password := range []string{"", "anything"} {
-			got, err := Decode(after, password)
-			require.NoError(t, err)
+			got := must(Decode(after, password))
 			assert.Equal(t, added, got.Certificates)
 		}
 	}

@@ -40,12 +40,7 @@ var sampled = sync.OnceValue(func() Contents {
 	}
 })
 
-func must[T any](value T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return value
-}
+func must[T any](value T, err error) T { return fixture.Must(value, err) }
 
 func encoded(profile Profile) []byte { return must(Encode(sample(), password, profile)) }
 
@@ -110,14 +105,12 @@ func (w testWriter) file(parts ...[]byte) []byte { return must(w.encodePFX(seque
 func TestDecode_encodedContents_areTheSame(t *testing.T) {
 	for _, profile := range []Profile{ProfileModern, ProfileLegacy} {
 		data, want := encoded(profile), sample()
-		got, err := Decode(data, password)
-		require.NoError(t, err)
+		got := must(Decode(data, password))
 		assert.Equal(t, &want, got)
-		found, err := ProfileOf(data)
-		require.NoError(t, err)
+		found := must(ProfileOf(data))
 		assert.Equal(t, profile, found)
 
-		_, err = Decode(data, "other")
+		_, err := Decode(data, "other")
 		assert.ErrorIs(t, err, ErrPassword)
 		assert.EqualError(t, err, "wrong password, or the file was altered: its MAC does not fit")
 	}
@@ -164,18 +157,16 @@ func TestDecode_nestedBags_areReadToABoundedDepth(t *testing.T) {
 	for range maxBagDepth - 1 {
 		bags = bagOf(oidSafeContentsBag, sequence(bags))
 	}
-	got, err := Decode(clearFile(bags), "")
-	require.NoError(t, err)
+	got := must(Decode(clearFile(bags), ""))
 	assert.Equal(t, sample().Certificates, got.Certificates)
 
-	_, err = Decode(clearFile(bagOf(oidSafeContentsBag, sequence(bags))), "")
+	_, err := Decode(clearFile(bagOf(oidSafeContentsBag, sequence(bags))), "")
 	assert.EqualError(t, err, "bags are nested more than 4 deep")
 }
 
 func TestDecode_plainKeyBag_isRead(t *testing.T) {
 	key := sample().Keys[0].Key
-	got, err := Decode(clearFile(bagOf(oidKeyBag, must(x509.MarshalPKCS8PrivateKey(key)))), "")
-	require.NoError(t, err)
+	got := must(Decode(clearFile(bagOf(oidKeyBag, must(x509.MarshalPKCS8PrivateKey(key)))), ""))
 	assert.Equal(t, []Key{{Key: key}}, got.Keys)
 }
 
@@ -235,24 +226,18 @@ func TestDecode_foreignStructures_saysWhatIsWrong(t *testing.T) {
 
 func TestProfileOf_mixedFiles_belongToNone(t *testing.T) {
 	modern, legacy, c := writer(password, ProfileModern), writer(password, ProfileLegacy), sample()
-	for sentence, row := range map[string]struct {
-		data []byte
-		want string
-	}{
-		"a legacy key": {modern.file(legacy.keys(c), modern.certificates(c)),
-			`has the MAC of profile "modern" and a key encrypted in another way`},
-		"legacy certificates": {modern.file(modern.keys(c), legacy.certificates(c)),
-			`has the MAC of profile "modern" and contents encrypted in another way`},
-		"a legacy MAC": {legacy.file(modern.keys(c)),
-			`has the MAC of profile "legacy" and a key encrypted in another way`},
-		"no MAC": {file(dataInfo(sequence(modern.keys(c)))), "has no MAC, which every profile has"},
-		"certificates in the clear": {modern.file(dataInfo(sequence(certificateBags(c)))),
-			"has contents in the clear, which no profile has"},
-		"another structure": {number(3), "the file has ASN.1 tag 0x02, want 0x30"},
+	const has = "has the MAC of profile "
+	for want, data := range map[string][]byte{
+		has + `"modern" and a key encrypted in another way`:    modern.file(legacy.keys(c), modern.certificates(c)),
+		has + `"modern" and contents encrypted in another way`: modern.file(modern.keys(c), legacy.certificates(c)),
+		has + `"legacy" and a key encrypted in another way`:    legacy.file(modern.keys(c)),
+		"has no MAC, which every profile has":                  file(dataInfo(sequence(modern.keys(c)))),
+		"has contents in the clear, which no profile has":      modern.file(dataInfo(sequence(certificateBags(c)))),
+		"the file has ASN.1 tag 0x02, want 0x30":               number(3),
 	} {
-		profile, err := ProfileOf(row.data)
-		assert.EqualError(t, err, row.want, sentence)
-		assert.Empty(t, profile, sentence)
+		profile, err := ProfileOf(data)
+		assert.EqualError(t, err, want)
+		assert.Empty(t, profile, want)
 	}
 }
 
@@ -268,10 +253,8 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		// What was read can be written, and reads the same.
-		again, err := Encode(d.contents, password, ProfileModern)
-		require.NoError(t, err)
-		got, err := Decode(again, password)
-		require.NoError(t, err)
+		again := must(Encode(d.contents, password, ProfileModern))
+		got := must(Decode(again, password))
 		require.Equal(t, len(d.contents.Keys), len(got.Keys))
 		require.Equal(t, len(d.contents.Certificates), len(got.Certificates))
 	})

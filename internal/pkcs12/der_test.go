@@ -4,30 +4,27 @@ import (
 	"bytes"
 	"crypto"
 	"encoding/hex"
+	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
-func TestToDER_rewritesBER(t *testing.T) {
-	for name, test := range map[string]struct{ ber, want []byte }{
-		"DER stays":                   {[]byte{0x30, 3, 2, 1, 5}, []byte{0x30, 3, 2, 1, 5}},
-		"an indefinite length":        {[]byte{0x30, 0x80, 2, 1, 5, 0, 0}, []byte{0x30, 3, 2, 1, 5}},
-		"a length of too many octets": {[]byte{0x30, 0x83, 0, 0, 3, 2, 1, 5}, []byte{0x30, 3, 2, 1, 5}},
-		"segments": {[]byte{0x24, 0x80, 4, 1, 'a', 4, 2, 'b', 'c', 0, 0},
-			[]byte{4, 3, 'a', 'b', 'c'}},
-		"segments of segments":            {[]byte{0x24, 9, 0x24, 0x80, 4, 1, 'a', 0, 0, 4, 0}, []byte{4, 1, 'a'}},
-		"no segment":                      {[]byte{0x24, 0x80, 0, 0}, []byte{4, 0}},
-		"contents of OCTET STRINGs stay":  {[]byte{4, 4, 0x30, 0x80, 0, 0}, []byte{4, 4, 0x30, 0x80, 0, 0}},
-		"a constructed context tag stays": {[]byte{0xa0, 0x80, 4, 1, 'a', 0, 0}, []byte{0xa0, 3, 4, 1, 'a'}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			der, err := toDER(test.ber)
-			require.NoError(t, err)
-			assert.Equal(t, test.want, der)
-		})
+// TestToDER reads testdata/ber.txt.
+func TestToDER(t *testing.T) {
+	for sentence, text := range golden.Read(t, "ber.txt") {
+		ber, want, _ := strings.Cut(text, "\n")
+		der, err := toDER(unhex(strings.ReplaceAll(ber, " ", "")))
+		got := fmt.Sprintf("% x", der)
+		if err != nil {
+			got = err.Error()
+		}
+		assert.Equal(t, want, got, sentence)
 	}
 }
 
@@ -35,31 +32,7 @@ func TestToDER_isLongWhereTheContentsAre(t *testing.T) {
 	for _, size := range []int{127, 128, 255, 256, 65535, 65536} {
 		content := bytes.Repeat([]byte{'x'}, size)
 		ber := append(append(appendHeader([]byte{0x24, 0x80}, 4, size), content...), 0, 0)
-		der, err := toDER(ber)
-		require.NoError(t, err)
-		assert.Equal(t, append(appendHeader(nil, 4, size), content...), der)
-	}
-}
-
-func TestToDER_refuses(t *testing.T) {
-	for name, test := range map[string]struct {
-		ber  []byte
-		want string
-	}{
-		"nothing":                    {nil, "is cut short or has a damaged length"},
-		"an element without its end": {[]byte{0x30, 0x80, 2, 1, 5}, "is cut short or has a damaged length"},
-		"a primitive without a length": {[]byte{4, 0x80, 0, 0},
-			"has a primitive element (ASN.1 tag 0x04) without a length"},
-		"a segment of another kind": {[]byte{0x24, 0x80, 2, 1, 5, 0, 0},
-			"has a segment with ASN.1 tag 0x02 in an OCTET STRING, want 0x04"},
-		"bytes after the end":           {[]byte{0x30, 0, 1, 2}, "has 2 bytes after its end"},
-		"a child longer than its frame": {[]byte{0x30, 3, 4, 9, 1}, "is cut short or has a damaged length"},
-		"a tag of several octets":       {[]byte{0x3f, 1, 0}, "has ASN.1 tag 0x3f, which PKCS#12 does not use"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := toDER(test.ber)
-			require.EqualError(t, err, test.want)
-		})
+		assert.Equal(t, append(appendHeader(nil, 4, size), content...), must(toDER(ber)))
 	}
 }
 
@@ -78,22 +51,12 @@ func FuzzToDER(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(der) > len(data)+maxBERDepth {
-			t.Fatalf("%d bytes became %d", len(data), len(der))
-		}
-		again, err := toDER(der)
-		if err != nil || !bytes.Equal(again, der) {
-			t.Fatalf("the result is not DER: %v", err)
-		}
+		require.LessOrEqual(t, len(der), len(data)+maxBERDepth)
+		require.Equal(t, der, must(toDER(der)), "the result is DER")
 	})
 }
 
-func unhex(t *testing.T, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(s)
-	require.NoError(t, err)
-	return b
-}
+func unhex(s string) []byte { return must(hex.DecodeString(s)) }
 
 // The vectors of RFC 2268 section 5 whose key bits are all effective.
 func TestRC2Key_decryptBlock_vectorsOfRFC2268(t *testing.T) {
@@ -103,7 +66,7 @@ func TestRC2Key_decryptBlock_vectorsOfRFC2268(t *testing.T) {
 		{"88bca90e90875a7f0f79c384627bafb2", "0000000000000000", "2269552ab0f85ca6"},
 	} {
 		out := make([]byte, rc2BlockSize)
-		newRC2Key(unhex(t, row.key)).decryptBlock(out, unhex(t, row.cipher))
+		newRC2Key(unhex(row.key)).decryptBlock(out, unhex(row.cipher))
 		assert.Equal(t, row.plain, hex.EncodeToString(out), "key %s", row.key)
 	}
 }
@@ -111,11 +74,10 @@ func TestRC2Key_decryptBlock_vectorsOfRFC2268(t *testing.T) {
 // Widely used vectors for the derivation of RFC 7292 appendix B with SHA-1, which has none itself.
 func TestDeriveKey_publishedVectors(t *testing.T) {
 	for _, row := range []struct {
-		password   string
-		salt       string
-		purpose    byte
-		iterations int
-		want       string
+		password, salt string
+		purpose        byte
+		iterations     int
+		want           string
 	}{
 		{"smeg", "0a58cf64530d823f", purposeKey, 1, "8aaae6297b6cb04642ab5b077851284eb7128f1a2a7fbca3"},
 		{"smeg", "0a58cf64530d823f", purposeIV, 1, "79993dfe048d3b76"},
@@ -125,9 +87,8 @@ func TestDeriveKey_publishedVectors(t *testing.T) {
 		{"queeg", "263216fcc2fab31c", purposeMAC, 1000, "5ec4c7a80df652294c3925b6489a7ab857c83476"},
 		{"sesame", "ffffffffffffffff", purposeKey, 2048, "7cd9fd3e2b3be7691a44e3bef0f9ea0fb9b897d4e325d9d1"},
 	} {
-		want := unhex(t, row.want)
 		got := deriveKey(crypto.SHA1, row.purpose, passphrase{text: row.password}.bmp(),
-			unhex(t, row.salt), row.iterations, len(want))
+			unhex(row.salt), row.iterations, len(row.want)/2)
 		assert.Equal(t, row.want, hex.EncodeToString(got), "%s, purpose %d", row.password, row.purpose)
 	}
 }

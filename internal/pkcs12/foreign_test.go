@@ -2,6 +2,7 @@ package pkcs12
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,8 +19,7 @@ const stores = "../../test/testdata/stores"
 
 // addStores seeds a fuzz target with all of them.
 func addStores(f *testing.F, add func(data []byte)) {
-	files, err := filepath.Glob(filepath.Join(stores, "*.p12"))
-	require.NoError(f, err)
+	files := must(filepath.Glob(filepath.Join(stores, "*.p12")))
 	require.NotEmpty(f, files)
 	for _, path := range files {
 		add(must(os.ReadFile(path)))
@@ -30,14 +30,11 @@ func addStores(f *testing.F, add func(data []byte)) {
 func opensslKey(t *testing.T, path, password string) []byte {
 	t.Helper()
 	openssl := fixture.RequirePrograms(t, "openssl")[0]
-	text, err := exec.Command(openssl, "pkcs12", "-in", path, "-legacy", "-nocerts", "-noenc",
-		"-passin", "pass:"+password).Output()
-	require.NoError(t, err)
+	text := must(exec.Command(openssl, "pkcs12", "-in", path, "-legacy", "-nocerts", "-noenc",
+		"-passin", "pass:"+password).Output())
 	convert := exec.Command(openssl, "pkcs8", "-topk8", "-nocrypt", "-outform", "DER")
 	convert.Stdin = bytes.NewReader(text)
-	der, err := convert.Output()
-	require.NoError(t, err)
-	return der
+	return must(convert.Output())
 }
 
 func TestDecode_filesOfOtherWriters(t *testing.T) {
@@ -55,24 +52,20 @@ func TestDecode_filesOfOtherWriters(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(stores, name)
 			data := must(os.ReadFile(path))
-			contents, err := Decode(data, want.password)
-			require.NoError(t, err)
+			contents := must(Decode(data, want.password))
 			assert.Empty(t, contents.Unreadable)
 			require.Len(t, contents.Keys, want.keys)
 			require.Len(t, contents.Certificates, want.certificates)
 			assert.Equal(t, want.trusted, contents.Certificates[0].Trusted)
 			if want.keys > 0 {
-				key, err := ParseKey(opensslKey(t, path, want.password))
-				require.NoError(t, err)
-				assert.Equal(t, key, contents.Keys[0].Key)
+				assert.Equal(t, must(ParseKey(opensslKey(t, path, want.password))), contents.Keys[0].Key)
 			}
-			closed, err := DecodeClosed(data, want.password)
-			require.NoError(t, err)
+			closed := must(DecodeClosed(data, want.password))
 			assert.Equal(t, contents.Certificates, closed.Certificates)
 			for _, key := range closed.Keys {
 				assert.Nil(t, key.Key, "a key that is not needed was decrypted")
 			}
-			_, err = Decode(data, "another")
+			_, err := Decode(data, "another")
 			require.ErrorIs(t, err, ErrPassword)
 		})
 	}
@@ -144,17 +137,13 @@ func TestDecode_hostileParameters_areCheap(t *testing.T) {
 		"10,000 segmented levels":      {ber(bytes.Repeat([]byte{0x24, 0x80}, 10_000)), deep},
 		"a length of 1 GiB":            {ber([]byte{0x30, 0x84, 0x40, 0, 0, 0, 2, 1, 5}), short},
 		"a length of 2^1000":           {ber(append([]byte{0x30, 0xfe}, bytes.Repeat([]byte{0xff}, 126)...)), short},
-		"a million segments":           {ber(append(bytes.Clone(segments), 0, 0)), ""},
+		"a million segments":           {ber(append(bytes.Clone(segments), 0, 0)), "<nil>"},
 		"segments with no end":         {ber(segments), short},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			before := allocated()
 			err := row.read()
-			if row.want == "" {
-				require.NoError(t, err)
-			} else {
-				require.ErrorContains(t, err, row.want)
-			}
+			require.Contains(t, fmt.Sprint(err), row.want)
 			assert.Less(t, allocated()-before, uint64(64<<20))
 		})
 	}
@@ -186,11 +175,7 @@ func FuzzDecode_withoutKeys(f *testing.F) {
 			return
 		}
 		closed, err := DecodeClosed(data, password)
-		if err != nil {
-			t.Fatalf("Decode reads it, and DecodeClosed says %v", err)
-		}
-		if len(closed.Certificates) != len(contents.Certificates) {
-			t.Fatalf("%d certificates with the keys, %d without", len(contents.Certificates), len(closed.Certificates))
-		}
+		require.NoError(t, err, "Decode reads it")
+		require.Len(t, closed.Certificates, len(contents.Certificates), "with the keys, and without")
 	})
 }
