@@ -1,6 +1,7 @@
 package output
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -30,16 +32,20 @@ type player struct {
 	numbers map[string]int // of publications, by those of their bundles
 	last    Publication
 	kept    map[string]string // files' contents
+	held    map[string]os.FileInfo
 	listed  map[string]string
+	now     time.Time
+	seen    []string // generations, in order
+	reader  string   // the generation that a reader has resolved
 }
 
 func newPlayer(t *testing.T, cfg Config) *player {
-	return &player{t, cfg, map[string]*Volume{}, map[string]Bundle{}, map[string]int{"0": 0}, Publication{},
-		map[string]string{}, nil}
+	return &player{t: t, cfg: cfg, volumes: map[string]*Volume{}, bundles: map[string]Bundle{}, now: start,
+		numbers: map[string]int{"0": 0}, kept: map[string]string{}, held: map[string]os.FileInfo{}}
 }
 
 // play follows lines; " -> " stands before what comes of one, and the name of a layout and a colon before one for that
-// layout only. OTHER is the other layout, NOTE the file of the note, DIR the directory.
+// layout only. OTHER is the other layout, NOTE the file of the note, DIR the directory. end ends the script.
 func (p *player) play(lines ...string) {
 	p.t.Helper()
 	for _, line := range lines {
@@ -47,6 +53,16 @@ func (p *player) play(lines ...string) {
 			if line = rest; p.cfg.Layout != layout {
 				continue
 			}
+		}
+		if line == "end" {
+			return
+		}
+		if repeated, isRepeated := strings.CutPrefix(line, "times "); isRepeated {
+			number, rest, _ := strings.Cut(repeated, " ")
+			for range fixture.Must(strconv.Atoi(number)) {
+				p.play(strings.Split(rest, "; ")...)
+			}
+			continue
 		}
 		command, want, _ := strings.Cut(line, " -> ")
 		note := strings.TrimPrefix(notePath(p.cfg), p.cfg.Dir+"/")
@@ -67,7 +83,7 @@ var anyStaged = regexp.MustCompile(`/\.\.stage/[^"]+`)
 
 // bundle is the one of a name, which is issued when it is first named.
 func (p *player) bundle(name string) Bundle {
-	if _, known := p.bundles[name]; !known {
+	if _, known := p.bundles[name]; !known || name == "" {
 		p.bundles[name] = newBundle()
 	}
 	return p.bundles[name]
@@ -151,6 +167,19 @@ func (p *player) do(verb string, args []string) (string, error) {
 		for _, name := range args {
 			require.Equal(p.t, p.kept[name], readFile(p.cfg.Dir, name), name)
 		}
+	case "changed":
+		for _, name := range args {
+			require.NotEqual(p.t, p.kept[name], readFile(p.cfg.Dir, name), name)
+		}
+	case "hold":
+		for _, name := range args {
+			p.held[name] = stat(filepath.Join(p.cfg.Dir, name))
+		}
+	case "held": // which files are those that they were
+		names := slices.DeleteFunc(slices.Sorted(maps.Keys(p.held)), func(name string) bool {
+			return !os.SameFile(p.held[name], stat(filepath.Join(p.cfg.Dir, name)))
+		})
+		return cmp.Or(strings.Join(names, " "), "none"), nil
 	case "list":
 		p.listed = listing(p.t, p.cfg.Dir)
 	case "listed": // is what there was
@@ -159,9 +188,39 @@ func (p *player) do(verb string, args []string) (string, error) {
 		names := slices.DeleteFunc(slices.Sorted(maps.Keys(listing(p.t, p.cfg.Dir))), func(name string) bool {
 			return name == dataLink || name == noteName || generationName.MatchString(name)
 		})
-		return strings.Join(names, " "), nil
+		return cmp.Or(strings.Join(names, " "), "none"), nil
 	case "clean":
 		requireNothingLeft(p.t, listing(p.t, p.cfg.Dir), "")
+
+	case "clock":
+		p.cfg.Now = func() time.Time { return p.now }
+	case "pass":
+		p.now = p.now.Add(fixture.Must(time.ParseDuration(name)))
+	case "due":
+		if due := p.volumes[""].OldDue(); !due.IsZero() {
+			return due.Sub(p.now).String(), nil
+		}
+		return "never", nil
+	case "resolve": // ..data, as a reader does
+		p.reader = current(p.volumes[""])
+		p.kept[p.reader] = readFile(filepath.Join(p.cfg.Dir, p.reader), "keystore.pem")
+	case "read":
+		data, err := os.ReadFile(filepath.Join(p.cfg.Dir, p.reader, "keystore.pem"))
+		require.True(p.t, err != nil || string(data) == p.kept[p.reader])
+		return map[bool]string{true: "whole", false: "gone"}[err == nil], nil
+	case "generations": // by their numbers, with * the one that is current; they are in the order of their names
+		var numbers []string
+		for _, generation := range generations(p.t, p.volumes[""]) {
+			if !slices.Contains(p.seen, generation) {
+				p.seen = append(p.seen, generation)
+			}
+			number := fmt.Sprint(slices.Index(p.seen, generation) + 1)
+			if generation == current(p.volumes[""]) {
+				number += "*"
+			}
+			numbers = append(numbers, number)
+		}
+		return strings.Join(numbers, " "), nil
 
 	case "open":
 		p.volumes[name] = mustOpen(p.t, p.cfg)
@@ -176,6 +235,10 @@ func (p *player) do(verb string, args []string) (string, error) {
 		requireCurrent(p.t, p.cfg, p.bundle(name))
 	case "learn": // what is there, as a process that has started does
 		p.volumes[""] = reopened(p.t, p.cfg)
+	case "trust": // one more
+		b := p.bundle(name)
+		b.Trusted = append(b.Trusted, newCA().Root)
+		p.bundles[name] = b
 	case "note":
 		b := p.bundle(name)
 		b.Note = nil

@@ -108,7 +108,8 @@ func TestDecodePEM_encryptedKeysOfOpenSSL_areRead(t *testing.T) {
 	e := fixtures().entities["RSA"]
 	for name, args := range opensslArguments(t, "pkcs8") {
 		t.Run(name, func(t *testing.T) {
-			data := openssl(t, block("PRIVATE KEY", pkcs8("RSA")), append(args, "-topk8", "-in", "in", "-passout", "env:PW")...)
+			args = append(args, "-topk8", "-in", "in", "-passout", "env:PW")
+			data := openssl(t, block("PRIVATE KEY", pkcs8("RSA")), args...)
 			data = append(data, certificates(e.chain...)...)
 			requireDecoded(t, []keystore.Entry{{Key: e.key, Chain: e.chain}}, keystore.PEM, data, password)
 
