@@ -1,16 +1,17 @@
 package doctor_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/doctor"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -59,59 +60,35 @@ func TestRun_reader_isRoot(t *testing.T) {
 // PostgreSQL looks at owner and mode of its key itself: a test of internal/notify has it refuse one.
 func TestRun_readerIsPostgreSQL(t *testing.T) {
 	uid, gid := os.Geteuid(), os.Getegid()
-	owner, member := doctor.Reader{UID: uid, GID: gid}, doctor.Reader{UID: uid + 1000, GID: gid}
-	for sentence, row := range map[string]struct {
-		reader   doctor.Reader
-		mode     os.FileMode
-		refusal  string
-		rootOnly bool
-	}{
-		"and owns the key alone": {reader: owner, mode: 0o600},
-		"and owns a key that its group may read": {reader: owner, mode: 0o640,
-			refusal: "it has mode 0640, and where PostgreSQL owns the key, 0600 is the most"},
-		"and root owns the key": {reader: member, mode: 0o640, rootOnly: true},
-		"and root owns a key that others may read": {reader: member, mode: 0o644, rootOnly: true,
-			refusal: "it has mode 0644, and where root owns the key, 0640 is the most"},
-	} {
-		t.Run(sentence, func(t *testing.T) {
-			if uid == 0 && !row.rootOnly && row.mode != 0o600 {
-				t.Skip("root's own keys are another case")
-			}
-			if uid != 0 && row.rootOnly {
-				row.refusal = fmt.Sprintf("it belongs to uid %d, and not to uid %d or root", uid, uid+1000)
-			}
-			_, o := start(t, service.Options{})
-			require.NoError(t, os.Chmod(filepath.Dir(o.Config.Output.Dir), 0o755))
-			o.Config.Output.FileMode, o.Config.Output.Types, o.Reader = row.mode, []string{"PEM"}, &row.reader
-			found := row.reader.String() + " can reach and read the files"
-			_, checks := run(t, o)
-			assert.Equal(t, doctor.OK, checks["reader"].Status)
-			if row.refusal == "" {
-				assert.Equal(t, found, checks["reader"].Found)
-				return
-			}
-			assert.Equal(t, found+"; PostgreSQL alone would refuse key.pem: "+row.refusal, checks["reader"].Found)
-
-			o.Config.Notify.Verify = "postgres://127.0.0.9:1"
-			report, checks := run(t, o)
-			assert.Equal(t, doctor.Failed, checks["reader"].Status)
-			assert.Equal(t, found+", but PostgreSQL refuses key.pem: "+row.refusal, checks["reader"].Found)
-			assert.Equal(t, 10, report.ExitCode())
-		})
+	reader, fits, tooOpen := doctor.Reader{UID: uid, GID: gid}, os.FileMode(0o600), os.FileMode(0o640)
+	refusal := "it has mode 0640, and where PostgreSQL owns the key, 0600 is the most"
+	if uid == 0 { // root's own keys are another case
+		reader.UID, fits, tooOpen = 1000, 0o640, 0o644
+		refusal = "it has mode 0644, and where root owns the key, 0640 is the most"
 	}
+	_, o := start(t, service.Options{})
+	require.NoError(t, os.Chmod(filepath.Dir(o.Config.Output.Dir), 0o755))
+	o.Config.Output.FileMode, o.Config.Output.Types, o.Reader = fits, []string{"PEM"}, &reader
+	found := reader.String() + " can reach and read the files"
+	for _, want := range []string{found, found + "; PostgreSQL alone would refuse key.pem: " + refusal} {
+		_, checks := run(t, o)
+		assert.Equal(t, "ok: "+want, string(checks["reader"].Status)+": "+checks["reader"].Found)
+		o.Config.Output.FileMode = tooOpen
+	}
+	o.Config.Notify.Verify = "postgres://127.0.0.9:1"
+	report, checks := run(t, o)
+	assert.Equal(t, doctor.Failed, checks["reader"].Status)
+	assert.Equal(t, found+", but PostgreSQL refuses key.pem: "+refusal, checks["reader"].Found)
+	assert.Equal(t, 10, report.ExitCode())
 }
 
 func TestParseReader(t *testing.T) {
-	none, err := doctor.ParseReader("", "")
-	require.NoError(t, err)
-	assert.Nil(t, none)
-	both, err := doctor.ParseReader("1000", "2000")
-	require.NoError(t, err)
-	assert.Equal(t, &doctor.Reader{UID: 1000, GID: 2000}, both)
-	group, err := doctor.ParseReader("", "0")
-	require.NoError(t, err)
-	assert.Equal(t, &doctor.Reader{UID: -1, GID: 0}, group)
-	_, err = doctor.ParseReader("app", "")
+	for words, want := range map[string]*doctor.Reader{" ": nil, "1000 2000": {UID: 1000, GID: 2000},
+		" 0": {UID: -1, GID: 0}} {
+		uid, gid, _ := strings.Cut(words, " ")
+		assert.Equal(t, want, fixture.Must(doctor.ParseReader(uid, gid)), words)
+	}
+	_, err := doctor.ParseReader("app", "")
 	assert.EqualError(t, err, `uid is "app", want a number`)
 	_, err = doctor.ParseReader("1", "-1")
 	assert.EqualError(t, err, `gid is "-1", want a number`)

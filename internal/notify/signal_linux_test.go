@@ -34,6 +34,12 @@ func newSignal(t *testing.T, process, pidFile string) *signaller {
 	return s
 }
 
+// sendSignal sends one, as after a renewal.
+func sendSignal(t *testing.T, process, pidFile string) error {
+	t.Helper()
+	return newSignal(t, process, pidFile).Notify(t.Context(), testEvent)
+}
+
 // application is a process that prints the signals it gets.
 type application struct {
 	name string // that no other process of this machine has
@@ -78,7 +84,7 @@ func TestSignaller_reachesAllOfAName(t *testing.T) {
 	require.NoError(t, s.Notify(t.Context(), testEvent))
 	assert.Equal(t, "1 got USR1", first.out.next(t))
 	assert.Equal(t, "2 got USR1", second.out.next(t))
-	require.ErrorContains(t, newSignal(t, first.name+"0", "").Notify(t.Context(), testEvent), "none of that name")
+	require.ErrorContains(t, sendSignal(t, first.name+"0", ""), "none of that name")
 }
 
 func TestSignaller_reachesTheMasterAndNotItsWorkers(t *testing.T) {
@@ -86,7 +92,7 @@ func TestSignaller_reachesTheMasterAndNotItsWorkers(t *testing.T) {
 	ready := []string{app.out.next(t), app.out.next(t)}
 	slices.Sort(ready) // the master, then the worker
 	worker := fixture.Must(strconv.Atoi(strings.TrimPrefix(ready[1], "worker is ")))
-	require.NoError(t, newSignal(t, app.name, "").Notify(t.Context(), testEvent))
+	require.NoError(t, sendSignal(t, app.name, ""))
 	assert.Equal(t, "master got USR1", app.out.next(t))
 	// Had the worker been sent USR1, it would see that before USR2, which has a higher number.
 	require.NoError(t, syscall.Kill(worker, syscall.SIGUSR2))
@@ -110,13 +116,13 @@ func TestSignaller_readsThePIDFileEachTime(t *testing.T) {
 func TestSignaller_signalsNoProcessThatIsNotTheOneOfTheFile(t *testing.T) {
 	app := run(t, "app", "x")
 	file := writePID(t, app.pid)
-	err := newSignal(t, "nginx", file).Notify(t.Context(), testEvent)
+	err := sendSignal(t, "nginx", file)
 	assert.EqualError(t, err, fmt.Sprintf(`the PID file %q is stale: process %d is %q, want "nginx"`, file, app.pid,
 		app.name[:min(15, len(app.name))]))
 
 	old := time.Now().Add(-time.Minute)
 	require.NoError(t, os.Chtimes(file, old, old))
-	err = newSignal(t, "", file).Notify(t.Context(), testEvent)
+	err = sendSignal(t, "", file)
 	assert.ErrorContains(t, err,
 		fmt.Sprintf("the PID file %q is stale: it was written at %s, and process %d (%q) was started later, at ",
 			file, old.UTC().Format(time.RFC3339), app.pid, app.name))
@@ -126,7 +132,7 @@ func TestSignaller_signalsNoProcessThatIsNotTheOneOfTheFile(t *testing.T) {
 	assert.EqualError(t, newSignal(t, "", file).send(p),
 		fmt.Sprintf("signalling process %d: os: process already finished", app.pid))
 
-	require.NoError(t, newSignal(t, app.name, file).Notify(t.Context(), testEvent), "a name that fits is proof enough")
+	require.NoError(t, sendSignal(t, app.name, file), "a name that fits is proof enough")
 	assert.Equal(t, "x got USR1", app.out.next(t), "and it has got none before")
 
 	gone := fmt.Sprintf("the PID file %q is stale: it has %d, and there is no such process in this process namespace",
@@ -136,9 +142,9 @@ func TestSignaller_signalsNoProcessThatIsNotTheOneOfTheFile(t *testing.T) {
 		p, err := readProcess("/proc", app.pid)
 		return err == nil && p.hasEnded()
 	}, patience, time.Millisecond)
-	require.EqualError(t, newSignal(t, "", file).Notify(t.Context(), testEvent), gone)
+	require.EqualError(t, sendSignal(t, "", file), gone)
 	_, _ = app.cmd.Process.Wait()
-	require.EqualError(t, newSignal(t, "", file).Notify(t.Context(), testEvent), gone)
+	require.EqualError(t, sendSignal(t, "", file), gone)
 }
 
 func TestSignaller_refusesWhatIsNotThePIDOfAProcess(t *testing.T) {
@@ -146,15 +152,15 @@ func TestSignaller_refusesWhatIsNotThePIDOfAProcess(t *testing.T) {
 	// What is there is not shown: it may be a secret, if the path is that of another file.
 	for _, content := range []string{"", "nginx\n", "0", "-1", "1 2", "4294967297", "\n12", "unfinished 12"} {
 		require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
-		require.EqualError(t, newSignal(t, "", path).Notify(t.Context(), testEvent),
+		require.EqualError(t, sendSignal(t, "", path),
 			fmt.Sprintf("reading the PID file %q: has no process ID in its first line", path))
 	}
 	require.NoError(t, os.Remove(path))
-	err := newSignal(t, "", path).Notify(t.Context(), testEvent)
+	err := sendSignal(t, "", path)
 	require.EqualError(t, err, "reading the PID file: open "+path+": no such file or directory")
 	require.ErrorAs(t, err, new(*absentError))
 	require.NoError(t, syscall.Mkfifo(path, 0o600))
-	require.EqualError(t, newSignal(t, "", path).Notify(t.Context(), testEvent),
+	require.EqualError(t, sendSignal(t, "", path),
 		"reading the PID file: read "+path+": is a device, pipe or socket, want a file")
 }
 
@@ -165,7 +171,7 @@ func TestSignaller_neverSignalsCertfetcher(t *testing.T) {
 	require.ErrorContains(t, s.Notify(t.Context(), testEvent), "none of that name")
 
 	file := writePID(t, self)
-	require.EqualError(t, newSignal(t, "", file).Notify(t.Context(), testEvent), fmt.Sprintf("the PID file %q has %d, "+
+	require.EqualError(t, sendSignal(t, "", file), fmt.Sprintf("the PID file %q has %d, "+
 		"which is certfetcher itself: the application wrote a number of its own process "+
 		"namespace; set shareProcessNamespace", file, self))
 
