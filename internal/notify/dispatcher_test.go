@@ -49,12 +49,12 @@ func (f *fake) Notify(ctx context.Context, event Event) error {
 
 // dispatcher makes one with fakes of the kinds, each with a ! behind it for each time that it fails. All that happens
 // goes into the journal.
-func dispatcher(kinds string, takes time.Duration) (d *Dispatcher, fakes []*fake, journal, log lines) {
+func dispatcher(kinds string, takes time.Duration) (d *Dispatcher, all []*fake, journal, log lines) {
 	journal, log = make(lines, 10_000), make(lines, 10_000)
 	config := Config{Log: log.logger(), Observe: func(_ string, outcome Outcome) { journal <- string(outcome) }}
 	for _, word := range strings.Fields(kinds) {
 		f := &fake{kind: strings.Trim(word, "!"), failures: strings.Count(word, "!"), journal: journal}
-		fakes = append(fakes, f)
+		all = append(all, f)
 		switch f.kind {
 		case "postprocess":
 			config.Prepare = f
@@ -64,22 +64,24 @@ func dispatcher(kinds string, takes time.Duration) (d *Dispatcher, fakes []*fake
 			config.Notifiers = append(config.Notifiers, f)
 		}
 	}
-	fakes[len(fakes)-1].takes = takes
-	return NewDispatcher(config), fakes, journal, log
+	all[len(all)-1].takes = takes
+	return NewDispatcher(config), all, journal, log
 }
 
 func TestDispatcher_order(t *testing.T) {
 	for sentence, text := range golden.Read(t, "orders.txt") {
 		given, want, _ := strings.Cut(strings.TrimSpace(text), "\n")
 		words := strings.Split(given, " | ")
-		takes, events := fixture.Must(time.ParseDuration(words[1])), fixture.Must(strconv.Atoi(words[2]))
+		takes := fixture.Must(time.ParseDuration(words[1]))
+		events := fixture.Must(strconv.Atoi(words[2]))
 		t.Run(sentence, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d, _, journal, _ := dispatcher(words[0], takes)
 				begin := time.Now()
 				for i := range events {
 					serial := fmt.Sprintf("%02d", i)
-					d.Dispatch(Event{Serial: serial, Kept: words[3] == "true", Notified: func() { journal <- "notified" }})
+					notified := func() { journal <- "notified" }
+					d.Dispatch(Event{Serial: serial, Kept: words[3] == "true", Notified: notified})
 					if i == 0 { // it keeps an event that comes before it runs
 						go d.Run(t.Context())
 					}
@@ -87,7 +89,7 @@ func TestDispatcher_order(t *testing.T) {
 				}
 				assert.Zero(t, time.Since(begin), "Dispatch must not wait")
 				time.Sleep(3 * time.Hour)
-				assert.Equal(t, want, strings.Join(journal.all(), " "))
+				assert.Equal(t, want, journal.text())
 			})
 		})
 	}
@@ -143,7 +145,7 @@ func TestDispatcher_Run_endsWithItsContext(t *testing.T) {
 				begin := time.Now()
 				d.Run(ctx)
 				assert.Equal(t, time.Millisecond, time.Since(begin))
-				assert.Equal(t, row.want, strings.Join(journal.all(), " "))
+				assert.Equal(t, row.want, journal.text())
 			})
 		})
 	}
@@ -168,14 +170,14 @@ func TestDispatcher_applicationThatIsStillToCome_isNoFailure(t *testing.T) {
 		fakes[0].absent.Store(false)
 		fakes[2].absent.Store(false)
 		time.Sleep(10 * time.Second)
-		assert.Contains(t, strings.Join(journal.all(), " "), "signal01 success url01 verify01 success")
+		assert.Contains(t, journal.text(), "signal01 success url01 verify01 success")
 
 		fakes[0].absent.Store(true)
 		d.Dispatch(Event{Reason: "renewed", Serial: "02"})
 		synctest.Wait()
-		assert.Equal(t, "signal02 failure url02 verify02 success", strings.Join(journal.all(), " "),
+		assert.Equal(t, "signal02 failure url02 verify02 success", journal.text(),
 			"it was there, and is no longer")
 		time.Sleep(freshFor + 10*time.Minute)
-		assert.Contains(t, strings.Join(journal.all(), " "), "url02 failure", "it never came")
+		assert.Contains(t, journal.text(), "url02 failure", "it never came")
 	})
 }

@@ -74,6 +74,9 @@ func (l lines) all() (list []string) {
 	return list
 }
 
+// text is all in one.
+func (l lines) text() string { return strings.Join(l.all(), " ") }
+
 // logger logs to l, without times.
 func (l lines) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
