@@ -167,7 +167,8 @@ func TestRun_PKCS12KeepsKeysAndWhatBelongsToThem(t *testing.T) {
 				{Certificate: root(1), FriendlyName: "not trusted"},
 			},
 		}
-		p := newPlace(t, "base.p12", string(fixture.Must(pkcs12.Encode(before, password, profile))), "other.pem", "=pem 2")
+		base := string(fixture.Must(pkcs12.Encode(before, password, profile)))
+		p := newPlace(t, "base.p12", base, "other.pem", "=pem 2")
 
 		p.run(p.merge("base.p12", "other.pem"))
 
