@@ -324,7 +324,8 @@ func publish(s *service.Service, o output.Config) error {
 	if err != nil {
 		return err
 	}
-	volume := fixture.Must(output.Open(output.Config{Dir: o.Dir, Types: o.Types, Layout: o.Layout, FileMode: o.FileMode}))
+	volume := fixture.Must(output.Open(
+		output.Config{Dir: o.Dir, Types: o.Types, Layout: o.Layout, FileMode: o.FileMode}))
 	_, err = volume.Publish(output.Bundle{Key: key, Chain: chain, Trusted: []*x509.Certificate{s.CA.Root}})
 	return err
 }

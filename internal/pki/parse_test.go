@@ -131,8 +131,9 @@ func TestParse_readsWhatCryptoX509Refuses(t *testing.T) {
 				assert.Equal(t, want.serial, Serial(cert))
 			}
 			openssl := fixture.RequirePrograms(t, "openssl")[0]
-			out := fixture.Must(exec.Command(openssl, "x509", "-in", path, "-noout", "-nameopt", "RFC2253,-esc_msb,utf8",
-				"-subject", "-issuer", "-serial", "-dates", "-dateopt", "iso_8601").Output())
+			out := fixture.Must(exec.Command(openssl, "x509", "-in", path, "-noout",
+				"-nameopt", "RFC2253,-esc_msb,utf8", "-subject",
+				"-issuer", "-serial", "-dates", "-dateopt", "iso_8601").Output())
 			const stamp = "2006-01-02 15:04:05Z"
 			assert.Equal(t, strings.TrimSpace(string(out)), strings.Join([]string{
 				"subject=" + DN(cert.RawSubject), "issuer=" + DN(cert.RawIssuer), "serial=" + Serial(cert),
