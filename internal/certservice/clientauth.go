@@ -24,7 +24,7 @@ const messageUnauthorized = "Client certificate is missing or not trusted"
 type clientVerifier struct {
 	mu       sync.Mutex
 	roots    *x509.CertPool // that the chains verified against
-	verified map[[sha256.Size]byte]window
+	verified map[digest]window
 }
 
 // window is the time in which a chain that verified stays valid: when all its certificates are.
@@ -54,7 +54,7 @@ func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool
 	for _, cert := range state.PeerCertificates {
 		hash.Write(cert.Raw) // DER contains its own length, so that no two chains give the same bytes
 	}
-	key := [sha256.Size]byte(hash.Sum(nil))
+	key := digest(hash.Sum(nil))
 	if v.remembers(key, roots, now) {
 		return leaf, ""
 	}
@@ -69,14 +69,14 @@ func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool
 	return leaf, ""
 }
 
-func (v *clientVerifier) remembers(key [sha256.Size]byte, roots *x509.CertPool, now time.Time) bool {
+func (v *clientVerifier) remembers(key digest, roots *x509.CertPool, now time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	w, ok := v.verified[key]
 	return ok && v.roots == roots && !now.Before(w.from) && !now.After(w.to)
 }
 
-func (v *clientVerifier) remember(key [sha256.Size]byte, roots *x509.CertPool, chain []*x509.Certificate) {
+func (v *clientVerifier) remember(key digest, roots *x509.CertPool, chain []*x509.Certificate) {
 	w := window{from: chain[0].NotBefore, to: chain[0].NotAfter}
 	for _, cert := range chain[1:] {
 		if cert.NotBefore.After(w.from) {
@@ -89,7 +89,7 @@ func (v *clientVerifier) remember(key [sha256.Size]byte, roots *x509.CertPool, c
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.roots != roots || len(v.verified) >= maxVerified {
-		v.roots, v.verified = roots, map[[sha256.Size]byte]window{}
+		v.roots, v.verified = roots, map[digest]window{}
 	}
 	v.verified[key] = w
 }

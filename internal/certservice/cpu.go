@@ -180,11 +180,11 @@ type turnSigner struct {
 }
 
 // Sign signs as crypto.Signer says.
-func (s turnSigner) Sign(random io.Reader, digest []byte, options crypto.SignerOpts) ([]byte, error) {
+func (s turnSigner) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	leave, err := s.turns.cpu.enter(s.turns.ctx, s.turns.client, s.heavy)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	return s.Signer.Sign(random, digest, options)
+	return s.Signer.Sign(random, digest, opts)
 }

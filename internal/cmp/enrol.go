@@ -239,8 +239,7 @@ func (t *transaction) giveBack(ctx context.Context, certificate *x509.Certificat
 
 // failureOf chooses the failInfo of a rejection.
 func failureOf(reason error) FailureBit {
-	var check *CheckError
-	if errors.As(reason, &check) && check.Check == "chain" {
+	if check, ok := errors.AsType[*CheckError](reason); ok && check.Check == "chain" {
 		return FailSignerNotTrusted
 	}
 	return FailBadCertTemplate

@@ -235,8 +235,7 @@ func (t *transaction) authenticateRefusal(m *PKIMessage, refusal *StatusError) e
 // inTransaction marks the failure of an exchange that was not the first of its transaction: the CA may have issued
 // a certificate by then, so that sending the request again is not the same as sending it for the first time.
 func (t *transaction) inTransaction(err error) error {
-	var transport *TransportError
-	if t.peerNonce != nil && errors.As(err, &transport) {
+	if transport, ok := errors.AsType[*TransportError](err); t.peerNonce != nil && ok {
 		transport.Answered = true
 	}
 	return err

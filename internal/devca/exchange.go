@@ -281,7 +281,7 @@ func (e *exchange) authenticateSignature(signer *x509.Certificate) (requester, e
 func (e *exchange) knownSigner(der []byte) (*x509.Certificate, error) {
 	signer, err := pki.ParseAnyPrintable(der)
 	if err != nil {
-		return nil, refuse(cmp.FailBadMessageCheck, "the signer's certificate cannot be read: %v", err)
+		return nil, refuse(cmp.FailBadMessageCheck, "reading the signer's certificate: %v", err)
 	}
 	switch err := signer.CheckSignatureFrom(e.ca.issuing); {
 	case err != nil:

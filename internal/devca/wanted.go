@@ -96,7 +96,7 @@ func (e *exchange) fromPKCS10(der []byte) (*wanted, error) {
 		return nil, err
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return nil, refuse(cmp.FailBadPOP, "verifying the signature of the PKCS#10 request: %v", err)
+		return nil, refuse(cmp.FailBadPOP, "verifying the PKCS#10 signature: %v", err)
 	}
 	w := &wanted{certReqID: p10crID, subject: csr.RawSubject, key: csr.PublicKey}
 	return w, w.check(csr.Extensions, e.ca.config.StrictKeyUsage)

@@ -159,8 +159,8 @@ func (e *Enroller) publish(bundle output.Bundle, how string) (Outcome, error) {
 // Committed tells of an error whether the certificate is the one on the volume nonetheless: its files are not all
 // in place yet, and Restore puts them there.
 func Committed(err error) bool {
-	var incomplete *output.IncompleteError
-	return errors.As(err, &incomplete)
+	_, ok := errors.AsType[*output.IncompleteError](err)
+	return ok
 }
 
 // correctModes makes a kept set as private as is configured now: another configuration or program may have published

@@ -107,8 +107,7 @@ func fail(stage Stage, format string, args ...any) error {
 
 // StageOf tells the stage of an error that came from this package.
 func StageOf(err error) Stage {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Stage
 	}
 	return StageOther

@@ -15,8 +15,7 @@ import (
 
 // Reason is an error of the file system without the path, which the one who reports it names anyway.
 func Reason(err error) error {
-	var number syscall.Errno
-	if errors.As(err, &number) {
+	if number, ok := errors.AsType[syscall.Errno](err); ok {
 		return number
 	}
 	return err

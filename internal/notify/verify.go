@@ -149,8 +149,7 @@ func (v *verifier) readServed(ctx context.Context, event Event) (leaf *x509.Cert
 		},
 	})
 	err = conn.HandshakeContext(ctx)
-	var unverified *tls.CertificateVerificationError
-	if errors.As(err, &unverified) {
+	if unverified, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		var name x509.HostnameError
 		if !errors.As(err, &name) {
 			distrust = unverified.Err

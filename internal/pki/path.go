@@ -135,8 +135,8 @@ func HandshakeReason(err error, shown, anchors []*x509.Certificate) string {
 }
 
 func tellsReason(err error) bool {
-	var invalid x509.CertificateInvalidError
-	return errors.As(err, &invalid)
+	_, ok := errors.AsType[x509.CertificateInvalidError](err)
+	return ok
 }
 
 func pathReason(leaf *x509.Certificate, others, anchors []*x509.Certificate, handshake bool) string {

@@ -2,17 +2,16 @@
 // packages are not initialised yet:
 //
 //   - Other processes of the same user can no longer read this one's memory and environment, and no core is dumped.
-//   - The standard logger writes nothing: our programs log through log/slog alone, one JSON object on a line, which a
-//     remark of a dependency through package log would break. (VictoriaMetrics/metrics makes one while it is
-//     initialised,
-//     on machines with cgroups of version 1.)
+//   - The standard logger writes nothing: our programs log through log/slog alone, one JSON object on a line, which
+//     a line of a dependency through package log would break. (VictoriaMetrics/metrics writes one while it is
+//     initialised, on machines with cgroups of version 1.)
 //   - SIGTERM and SIGINT end Context and nothing else.
-//   - A program that could not open one file says so and ends with ExitTooFewFiles, where Go's runtime would end with
-//     2.
+//   - A program that cannot open even a few files says so and ends with ExitTooFewFiles, where Go's runtime would
+//     end with 2.
 //
-// It imports next to nothing, because Go initialises packages in the order of their paths as soon as their own imports
-// are. That is a quarter of the time from exec to main earlier than the first statement of main (median 3.6 and 4.9
-// ms).
+// It imports next to nothing, because Go initialises packages in the order of their paths as soon as their own
+// imports are. That is a quarter of the time from exec to main earlier than the first statement of main (median 3.6
+// and 4.9 ms).
 package startup
 
 import (

@@ -205,8 +205,7 @@ func checkAnchor(chain, trusted []*x509.Certificate, now time.Time) (warnings []
 }
 
 func anchorError(chain, trusted []*x509.Certificate, err error, now time.Time) error {
-	var invalid x509.CertificateInvalidError
-	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 		return &Error{"a certificate on the path to the trust anchor is not valid now",
 			"a validity that includes " + pki.Stamp(now), validity(invalid.Cert)}
 	}

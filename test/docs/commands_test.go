@@ -257,7 +257,7 @@ func checkPush(t *testing.T, place string, arguments []string) {
 func checkCurl(t *testing.T, place string, arguments []string) {
 	t.Helper()
 	if path, found := strings.CutPrefix(arguments[len(arguments)-1], "http://localhost:8081"); found {
-		assertHolds(t, read(t, "internal/metrics/health.go"), `"POST `+path+`"`, place)
+		assertHolds(t, read(t, "internal/metrics/metrics.go"), `"POST `+path+`"`, place)
 		assert.Equal(t, []string{"--request", "POST"}, arguments[:len(arguments)-1], place)
 		return
 	}
