@@ -104,7 +104,7 @@ func (c *command) Notify(ctx context.Context, event Event) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("running %q: killed, because certfetcher ends: %w", program, ctx.Err())
 	case killed:
-		return fmt.Errorf("running %q: killed, as it has not ended within %v", program, c.timeout)
+		return fmt.Errorf("running %q: killed, because it has not ended within %v", program, c.timeout)
 	}
 	return fmt.Errorf("running %q: %s", program, state)
 }

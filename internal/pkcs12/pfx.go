@@ -81,7 +81,7 @@ func (r *reader) part() part {
 	case kind.Equal(oidEncryptedData):
 		return info.encryptedData()
 	default:
-		info.fail(fmt.Errorf("content has type %v, want data or data encrypted by password", kind))
+		info.fail(fmt.Errorf("content has type %v, want data or data encrypted with a password", kind))
 		return part{}
 	}
 }
