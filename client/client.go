@@ -233,7 +233,7 @@ func (h secretHeaders) httpHeader() http.Header {
 	return header
 }
 
-// try makes one request. A connection set up ahead that the server has closed in the meantime is no
+// try makes one request. A connection set up ahead that the server has closed in the meantime is not a
 // failure of CertService, so it is replaced by a fresh one without counting as a try.
 func (c *Client) try(ctx context.Context, target *url.URL, secrets secretHeaders) (Answer, error) {
 	if c.timeout > 0 {

@@ -88,7 +88,7 @@ type ConnectionError struct {
 	text string // of Err, made fit to be shown
 }
 
-// maxConnectionText bounds, in characters, the text of a ConnectionError, which tells of certificates too.
+// maxConnectionText bounds, in characters, the text of a ConnectionError, which describes certificates too.
 const maxConnectionText = 2000
 
 func (e *ConnectionError) Error() string {

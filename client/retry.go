@@ -27,7 +27,7 @@ import (
 type Retry struct {
 	InitialInterval time.Duration // of the first wait
 	MaxInterval     time.Duration // the longest wait, jitter included; a Retry-After may be longer
-	MaxElapsed      time.Duration // no try begins later than this after the first; zero: for ever
+	MaxElapsed      time.Duration // no try begins later than this after the first; zero: no limit
 }
 
 // MaxRetryAfter is the longest wait of a Client that a server's Retry-After can ask for.

@@ -136,7 +136,7 @@ func (v *Volume) publication() Publication {
 	return p
 }
 
-// InTheWay tells of a directory or a mount that has the name of a file to be published, without changing anything. The
+// InTheWay reports a directory or a mount that has the name of a file to be published, without changing anything. The
 // error is of type *FileError. For a directory it is syscall.EISDIR: Open moves that aside.
 func InTheWay(cfg Config) error {
 	v := &Volume{cfg: cfg.withDefaults()}

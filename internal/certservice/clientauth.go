@@ -39,7 +39,7 @@ const maxVerified = 4096
 const maxClientChain = 10
 
 // verify returns the client's certificate, and a reason when it is missing or does not chain to the roots;
-// nil roots are none. That the client holds the certificate's key is what the TLS handshake proved.
+// nil roots trust no one. That the client holds the certificate's key is what the TLS handshake proved.
 func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool,
 	now time.Time) (*x509.Certificate, string) {
 	if state == nil || len(state.PeerCertificates) == 0 {

@@ -1,7 +1,7 @@
 // Package config fills the settings of the stages from the environment. It reads the environment once; the stages of an
 // enrolment receive values and never look at the environment themselves.
 //
-// All faults are found in one go, each naming the variable, what it has and what is wanted, so that a manifest is
+// All faults are found in one run, each naming the variable, what it has and what is wanted, so that a manifest is
 // corrected in one round. No fault shows the value of a secret variable.
 package config
 

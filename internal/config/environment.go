@@ -155,7 +155,7 @@ var Variables = slices.Concat(
 			Rule: "text",
 			Help: "what makes the moment of renewal differ between pods; without it the host name"},
 	}),
-	program.Group("Telling the application", "client", []program.Variable{
+	program.Group("Notifying the application", "client", []program.Variable{
 		{Name: "NOTIFY_EXEC", Hidden: true,
 			Rule: "a program with its arguments; quotes as in a shell, and nothing else of a shell",
 			Help: "command to run after each publication"},

@@ -62,7 +62,7 @@ func (l *loader) san(entry string, template *x509.CertificateRequest) (problem s
 }
 
 // addURI adds a URI. One that is not said to be a URI has to have a scheme that is known, or to go on with "//":
-// host:8443 and DNS:host look like URIs as well, and a certificate with such a name is of no use for TLS.
+// host:8443 and DNS:host look like URIs as well, and a certificate with such a name is useless for TLS.
 func addURI(value string, given bool, template *x509.CertificateRequest) (problem string) {
 	if !given {
 		if problem := noURI(value); problem != "" {
@@ -118,7 +118,7 @@ func appendIP(list []net.IP, s string) []net.IP {
 func isDNSName(s string) bool { return isHostName(strings.TrimPrefix(s, "*.")) }
 
 // isHostName tells a host name of RFC 1123 in letters, digits and hyphens. One whose last label is a
-// number is none: it would be a mistyped IPv4 address.
+// number is not a host name: it would be a mistyped IPv4 address.
 func isHostName(s string) bool {
 	labels := strings.Split(s, ".")
 	for _, label := range labels {

@@ -76,7 +76,7 @@ func (l *loader) share(name string) float64 {
 	return 0
 }
 
-// number reads a plain decimal number; what is none is -1, of which nothing wanted comes.
+// number reads a plain decimal number; what is not a number is -1, which no rule accepts.
 func number(text string) float64 {
 	text = strings.TrimSpace(text)
 	if strings.Trim(text, "0123456789.") != "" {

@@ -55,7 +55,7 @@ func (l *loader) fetcher() *Fetcher {
 	return f
 }
 
-// inputs names the files that are read. A password of the files written is none: it may be one of them.
+// inputs names the files that are read. The password of written files is not among them: it may be one of those files.
 func (l *loader) inputs() map[string]string {
 	inputs := l.Files()
 	maps.DeleteFunc(inputs, func(variable, _ string) bool { return strings.HasPrefix(variable, "OUTPUT_") })

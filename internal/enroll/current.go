@@ -146,7 +146,7 @@ func sameNames(has, asked []string, commonName string) bool {
 	return slices.Equal(has, asked)
 }
 
-// recordVersion counts the forms of a Record. One of another version is none.
+// recordVersion counts the forms of a Record. One of another version is ignored.
 const recordVersion = 1
 
 // Record is what was requested for the certificate on a volume. It is published together with the certificate, so that
@@ -228,7 +228,7 @@ func boundRecord(note []byte, leaf *x509.Certificate) *Record {
 	return r
 }
 
-// ParseRecord reads a record strictly: what another release, or another program, has written is none.
+// ParseRecord reads a record strictly: what another release, or another program, has written is ignored.
 func ParseRecord(note []byte) (*Record, error) {
 	decoder := json.NewDecoder(bytes.NewReader(note))
 	decoder.DisallowUnknownFields()

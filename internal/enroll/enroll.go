@@ -88,7 +88,7 @@ type Outcome struct {
 	Files  []string
 	// Changed tells whether files were written.
 	Changed bool
-	// Adopted tells of a restoration that what changed is another process's newer certificate, which stays.
+	// Adopted says that a restoration found another process's newer certificate, which stays.
 	Adopted bool
 	// Differences say what was not as it should be on the volume before; see output.Publication.
 	Differences []string
@@ -156,7 +156,7 @@ func (e *Enroller) publish(bundle output.Bundle, how string) (Outcome, error) {
 	return outcome, nil
 }
 
-// Committed tells of an error whether the certificate is the one on the volume nonetheless: its files are not all
+// Committed reports whether the certificate is the one on the volume in spite of an error: its files are not all
 // in place yet, and Restore puts them there.
 func Committed(err error) bool {
 	_, ok := errors.AsType[*output.IncompleteError](err)
@@ -260,7 +260,7 @@ func (e *Enroller) request(key crypto.Signer) (*x509.CertificateRequest, client.
 	return csr, client.Request{CSR: keygen.CSRPEM(csr), Key: keyPEM}, nil
 }
 
-// explainRequest adds the stage. An interruption is none of the CertService's faults, whatever the
+// explainRequest adds the stage. An interruption is not the CertService's fault, whatever the
 // last try met.
 func (e *Enroller) explainRequest(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {

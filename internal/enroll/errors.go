@@ -192,7 +192,7 @@ func refusal(err error) string {
 var errNames = errors.New("at the CA, have the certificate profile take the names from the request " +
 	`(EJBCA: "Allow Extension Override"), or give each replica a subject of its own`)
 
-// foreignNames tells of an error whether a certificate was issued with other names than the requested ones. EJBCA
+// foreignNames reports of an error whether a certificate was issued with other names than the requested ones. EJBCA
 // does so where two holders of one subject have different names: it answers an update with those that it registered
 // last.
 func foreignNames(err error) bool {
@@ -200,7 +200,7 @@ func foreignNames(err error) bool {
 	return errors.Is(err, errNames) || errors.As(err, &status) && status.Reason == client.ReasonNames
 }
 
-// isWasted tells of an error whether a certificate was issued that cannot be used.
+// isWasted reports of an error whether a certificate was issued that cannot be used.
 func isWasted(err error) bool {
 	stage := StageOf(err)
 	return stage == StageVerification || stage == StageConversion || foreignNames(err)
@@ -212,7 +212,7 @@ var errForbidden = errors.New("RENEW_FALLBACK is false, which forbids to enrol a
 // forbiddenWait is how long to wait where only an operator can help: no try asks anybody.
 const forbiddenWait = 15 * time.Minute
 
-// elsewhere tells of an error that is not a refusal whether an enrolment may not meet it: it is of the endpoint for
+// elsewhere reports of an error that is not a refusal whether an enrolment may not meet it: it is of the endpoint for
 // updates, and not, as a port where nothing listens, of the host that has both.
 func (e *Enroller) elsewhere(err error) bool {
 	var status *client.StatusError

@@ -20,7 +20,7 @@ const (
 	// mode next.
 	waitForMode = time.Second
 	// waitForOld is how long flock(2) on the directory is waited for. Releases before this one know no other lock, but
-	// anybody who may read the directory can hold it for ever.
+	// anybody who may read the directory can hold it without end.
 	waitForOld = time.Second
 	poll       = 10 * time.Millisecond
 )
@@ -100,7 +100,7 @@ func lockDir(dir *os.File, name string, done <-chan struct{}, remove bool) (unlo
 	}
 }
 
-// isTemporary tells of an error that may be gone the next moment.
+// isTemporary reports whether an error may be gone the next moment.
 func isTemporary(err error) bool {
 	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, errReplaced) || errors.Is(err, fs.ErrPermission) ||
 		errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EINTR)

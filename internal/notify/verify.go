@@ -120,7 +120,7 @@ func (v *verifier) look(ctx context.Context, event Event) error {
 
 // readServed returns the leaf that the application shows, trusted or not: of an expired certificate, or
 // one of another CA, the serial number is what the operator needs to know. The handshake verifies
-// as usual, against the published anchors. Thereby it comes to a clean end with an application that
+// as usual, against the published anchors. This is how it comes to a clean end with an application that
 // does as it should; and when verification fails, the error brings the leaf along, and says in
 // distrust why. A leaf that does not have the name asked for is not a reason for distrust: loopback and
 // pod addresses are not in certificates.

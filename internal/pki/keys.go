@@ -69,7 +69,7 @@ var verifiable = []x509.SignatureAlgorithm{x509.SHA256WithRSA, x509.SHA384WithRS
 	x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS,
 	x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512, x509.PureEd25519}
 
-// UnsupportedSignature names the algorithm that a certificate is signed with, when it is none that is verified here,
+// UnsupportedSignature names the algorithm that a certificate is signed with, when that algorithm is not verified here,
 // such as SHA-1 with RSA; else it is empty. Verification says of such a certificate only that no authority is known.
 func UnsupportedSignature(cert *x509.Certificate) string {
 	if slices.Contains(verifiable, cert.SignatureAlgorithm) {

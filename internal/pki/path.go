@@ -126,7 +126,7 @@ func PathReason(leaf *x509.Certificate, others, anchors []*x509.Certificate) str
 }
 
 // HandshakeReason is Reason for the certificates that the other side of TLS showed, and the error that crypto/tls had.
-// It knows no name constraints but its own, and tells of dates and usages itself.
+// It knows no name constraints but its own, and reports dates and usages itself.
 func HandshakeReason(err error, shown, anchors []*x509.Certificate) string {
 	if tellsReason(err) {
 		return ""

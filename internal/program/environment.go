@@ -74,7 +74,7 @@ type Reader struct {
 func (r *Reader) Files() map[string]string { return r.files }
 
 // ReadEnvironment reads a program's environment, in the same way for all programs: every variable is text first, then
-// it is parsed, and all faults are found in one go. Each fault names the variable, what it has and what is wanted;
+// it is parsed, and all faults are found in one run. Each fault names the variable, what it has and what is wanted;
 // values of secrets are in none. An empty variable counts as unset. A secret X may be given as X_FILE, the path of a
 // file that ReadSecret reads.
 func ReadEnvironment(variables []Variable) *Reader {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Closest finds the known name that is meant by name, which is none of them. Case and separators do
+// Closest finds the known name that is meant by name, which is not one of them. Case and separators do
 // not count. It answers no sooner than the two look alike: a short name may differ by less than a long one.
 func Closest(name string, known []string) (string, bool) {
 	upper, written := strings.ToUpper(name), bare(name)
@@ -158,8 +158,8 @@ var foreign = []string{
 	"GODEBUG", "GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GOTRACEBACK", "SSL_CERT_FILE", "SSL_CERT_DIR",
 }
 
-// FindMisspelt finds, sorted by name, the variables of the environment that are none of the known ones but look like
-// one: a misspelt variable would otherwise go unnoticed. Empty ones count as unset.
+// FindMisspelt finds, sorted by name, the variables of the environment that are unknown but look like known
+// ones: a misspelt variable would otherwise go unnoticed. Empty ones count as unset.
 func FindMisspelt(known []string) []Misspelling {
 	var found []Misspelling
 	for _, entry := range os.Environ() {

@@ -2,7 +2,7 @@
 // protects with a MAC, the words with which it refuses, the names that it puts into certificates. The test of
 // this package holds it to the messages in test/testdata/ejbca, which were recorded from the real one.
 //
-// It is no CA to rely on: it issues to whoever knows the secret, in memory, with a key made for the test.
+// It is not a CA to rely on: it issues to anyone who knows the secret, in memory, with a key made for the test.
 package ejbca
 
 import (

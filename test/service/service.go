@@ -142,7 +142,7 @@ func (s *Service) keep(header http.Header) {
 	}
 }
 
-// Received returns the values of the API's headers in all requests so far, which nobody else may ever show.
+// Received returns the values of the API's headers in all requests so far, which nothing else may ever show.
 func (s *Service) Received() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -46,7 +46,7 @@ type run struct {
 	env       []string
 	root      string // writes to files below it count
 	decide    func(call) verdict
-	started   func(pid int) // nil: nobody is told
+	started   func(pid int) // nil: not called
 
 	// The results.
 	calls  []call
@@ -233,7 +233,7 @@ func wait(pid int, status *syscall.WaitStatus) (thread int, err error) {
 	}
 }
 
-// proceed lets a thread run to its next stop. One that was killed meanwhile is no error: it is reported later.
+// proceed lets a thread run to its next stop. One that was killed meanwhile is not an error: it is reported later.
 func proceed(thread int, signal syscall.Signal) { _ = syscall.PtraceSyscall(thread, int(signal)) }
 
 func change(thread int, edit func(*syscall.PtraceRegs)) {
