@@ -18,8 +18,8 @@ const (
 	maxErrBody = 64 << 10 // of an answer with an error; the rest is not read
 )
 
-// Answer is what CertService issued, each element the PEM of one certificate, or of several in their order, as
-// received.
+// Answer is what CertService issued, each element the PEM of one certificate, or of several in
+// their order, as received.
 type Answer struct {
 	CertificateChain    []string // the new certificate first
 	TrustedCertificates []string
@@ -27,8 +27,8 @@ type Answer struct {
 	asked *secretHeaders // a pointer, which fmt does not follow here: nothing prints the key with an Answer
 }
 
-// Certificates parses both lists. Certificates that can verify nothing (pki.Unusable) are among them: what they
-// are for decides whether that matters. Its error is an *AnswerError.
+// Certificates parses both lists. Certificates that can verify nothing (pki.Unusable) are among
+// them: what they are for decides whether that matters. Its error is an *AnswerError.
 func (a Answer) Certificates() (chain, trusted []*x509.Certificate, err error) {
 	if chain, err = parseCertificates("certificateChain", a.CertificateChain); err != nil {
 		return nil, nil, a.clean(err)
@@ -39,8 +39,8 @@ func (a Answer) Certificates() (chain, trusted []*x509.Certificate, err error) {
 	return chain, trusted, nil
 }
 
-// Clean is a text about the answer without what in it repeats the headers of the request: certificates can hold
-// any text, and some of it goes into errors.
+// Clean is a text about the answer without what in it repeats the headers of the request:
+// certificates can hold any text, and some of it goes into errors.
 func (a Answer) Clean(text string) string {
 	if a.asked == nil {
 		return text
@@ -67,8 +67,9 @@ func parseCertificates(list string, texts []string) ([]*x509.Certificate, error)
 	return certs, nil
 }
 
-// parseElement reads the certificates of one element, or says what is wrong with it. Text around them, such as
-// openssl writes, does no harm; what looks like another block is one that was cut short.
+// parseElement reads the certificates of one element, or says what
+// is wrong with it. Text around them, such as openssl writes, does
+// no harm; what looks like another block is one that was cut short.
 func parseElement(text []byte) (certs []*x509.Certificate, reason string) {
 	blocks, err := pki.PEMBlocks(text)
 	if err != nil {
@@ -90,9 +91,9 @@ func parseElement(text []byte) (certs []*x509.Certificate, reason string) {
 	return certs, ""
 }
 
-// unreadRequest is the whole of what Go's HTTP server, on which CertService is built, answers with status 400 to a
-// request that is cut short or is not HTTP. It has more words for what is wrong with a whole request, and CertService
-// has others.
+// unreadRequest is the whole of what Go's HTTP server, on which CertService is built, answers with
+// status 400 to a request that is cut short or is not HTTP. It has more words for what is wrong
+// with a whole request, and CertService has others.
 const unreadRequest = "400 Bad Request"
 
 // readAnswer reads a whole response, whatever it is.
@@ -130,8 +131,8 @@ func (c *Client) readAnswer(resp *http.Response) (Answer, error) {
 	}
 }
 
-// readCertificates reads a 200. The body decides: gateways change the Content-Type. Where the body is not JSON either,
-// as a captive portal's page, it is named as what it says it is.
+// readCertificates reads a 200. The body decides: gateways change the Content-Type. Where the body
+// is not JSON either, as a captive portal's page, it is named as what it says it is.
 func readCertificates(resp *http.Response) (Answer, error) {
 	if e := resp.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return Answer{},

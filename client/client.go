@@ -1,12 +1,12 @@
-// Package client calls the CertService REST API (v1): one GET over mutual TLS (RFC 8446, RFC 5246) that
-// carries a certificate signing request and its private key in headers (the API's own way of proving
-// possession) and brings back a certificate chain and the certificates to trust.
+// Package client calls the CertService REST API (v1): one GET over mutual TLS (RFC 8446, RFC 5246)
+// that carries a certificate signing request and its private key in headers (the API's own way of
+// proving possession) and brings back a certificate chain and the certificates to trust.
 //
-// It tries again after failures that may pass (RFC 9110, section 10.2.3 for Retry-After), follows no
-// redirect because the private key must not travel to another host, and explains why a connection failed
-// in words that an operator can act on. Diagnose takes the way of a request step by step, without a request
-// for a certificate. The package does not check whether the certificate matches the request, and it neither
-// makes keys nor writes files.
+// It tries again after failures that may pass (RFC 9110, section 10.2.3 for Retry-After), follows
+// no redirect because the private key must not travel to another host, and explains why a
+// connection failed in words that an operator can act on. Diagnose takes the way of a request step
+// by step, without a request for a certificate. The package does not check whether the certificate
+// matches the request, and it neither makes keys nor writes files.
 package client
 
 import (
@@ -28,23 +28,25 @@ import (
 
 // Config says where CertService is and how to reach it.
 type Config struct {
-	// URL is the enrolment endpoint, https only, with or without a trailing slash; the CA name is appended.
+	// URL is the enrolment endpoint, https only, with or
+	// without a trailing slash; the CA name is appended.
 	URL string
-	// UpdateURL is the renewal endpoint. Empty: URL with its last path segment "certificate" replaced by
-	// "certificate-update".
+	// UpdateURL is the renewal endpoint. Empty: URL with its last path segment "certificate"
+	// replaced by "certificate-update".
 	UpdateURL string
 	// CAName is the CA that shall sign.
 	CAName string
 	// TLS holds the client's certificate and the roots. It is cloned, never changed.
 	TLS *tls.Config
-	// AllowNoClientAuth lets a request go to a server that has not asked for the client certificate in TLS. Without
-	// it, such a server gets nothing: it is not a CertService, or something on the way ends TLS.
+	// AllowNoClientAuth lets a request go to a server that has not asked for the client
+	// certificate in TLS. Without it, such a server gets nothing: it is not a CertService, or
+	// something on the way ends TLS.
 	AllowNoClientAuth bool
-	// IdentityProblem says what is wrong with the client's certificate as far as that is known here, "" for nothing.
-	// It is named where a server refuses us. Nil: nothing is known.
+	// IdentityProblem says what is wrong with the client's certificate as far as that is known
+	// here, "" for nothing. It is named where a server refuses us. Nil: nothing is known.
 	IdentityProblem func() string
-	// Roots are the certificates in TLS.RootCAs, which a pool does not give back. They are only named in
-	// the error about an untrusted server.
+	// Roots are the certificates in TLS.RootCAs, which a pool does not give back. They are only
+	// named in the error about an untrusted server.
 	Roots []*x509.Certificate
 	// Dialer makes TCP connections and resolves names. Nil: a net.Dialer without settings.
 	Dialer *net.Dialer
@@ -68,8 +70,9 @@ type Request struct {
 	OldCert, OldKey []byte // the certificate to renew and its key; Update only
 }
 
-// Client calls one CertService for one CA. It is safe for concurrent use and holds no connection between
-// calls: every try has its own, so that behind a load balancer the next one may reach another server.
+// Client calls one CertService for one CA. It is safe for concurrent
+// use and holds no connection between calls: every try has its own, so
+// that behind a load balancer the next one may reach another server.
 type Client struct {
 	enrollURL *url.URL
 	updateURL *url.URL // nil: underivable, see Update
@@ -170,8 +173,8 @@ func (c *Client) newTransport() *http.Transport {
 	}
 }
 
-// parseBase checks a URL that a CA name will be appended to. what names it in errors, which never hold
-// more of a bad URL than its scheme and host: someone may have put a password into it.
+// parseBase checks a URL that a CA name will be appended to. what names it in errors, which never
+// hold more of a bad URL than its scheme and host: someone may have put a password into it.
 func parseBase(what, raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {
@@ -192,9 +195,9 @@ func parseBase(what, raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// Enroll asks for a new certificate (GET /v1/certificate/{CAName}), trying again as Config.Retry says.
-// Its error is, or wraps, a *StatusError, *AnswerError or *ConnectionError of the last try, or
-// the cause of ctx when that ended.
+// Enroll asks for a new certificate (GET /v1/certificate/{CAName}), trying again as Config.Retry
+// says. Its error is, or wraps, a *StatusError, *AnswerError or *ConnectionError of the last try,
+// or the cause of ctx when that ended.
 func (c *Client) Enroll(ctx context.Context, r Request) (Answer, error) {
 	if len(r.CSR) == 0 || len(r.Key) == 0 {
 		return Answer{}, errors.New("an enrolment needs a CSR and its key")
@@ -202,8 +205,8 @@ func (c *Client) Enroll(ctx context.Context, r Request) (Answer, error) {
 	return c.do(ctx, "enroll", c.enrollURL, secretHeaders{{"CSR", r.CSR}, {"PK", r.Key}})
 }
 
-// Update asks for the renewal of a certificate (GET /v1/certificate-update/{CAName}). Errors are those
-// of Enroll.
+// Update asks for the renewal of a certificate (GET
+// /v1/certificate-update/{CAName}). Errors are those of Enroll.
 func (c *Client) Update(ctx context.Context, r Request) (Answer, error) {
 	if len(r.CSR) == 0 || len(r.Key) == 0 || len(r.OldCert) == 0 || len(r.OldKey) == 0 {
 		return Answer{}, errors.New("an update needs a CSR and its key, and the old certificate and its key")
@@ -227,14 +230,15 @@ type secretHeaders []struct {
 func (h secretHeaders) httpHeader() http.Header {
 	header := make(http.Header, len(h)+2)
 	for _, s := range h {
-		// Not Set, which would write "Old_cert": peers that compare names exactly see the API's spelling.
+		// Not Set, which would write "Old_cert": peers that
+		// compare names exactly see the API's spelling.
 		header[s.name] = []string{base64.StdEncoding.EncodeToString(s.pem)}
 	}
 	return header
 }
 
-// try makes one request. A connection set up ahead that the server has closed in the meantime is not a
-// failure of CertService, so it is replaced by a fresh one without counting as a try.
+// try makes one request. A connection set up ahead that the server has closed in the meantime is
+// not a failure of CertService, so it is replaced by a fresh one without counting as a try.
 func (c *Client) try(ctx context.Context, target *url.URL, secrets secretHeaders) (Answer, error) {
 	if c.timeout > 0 {
 		var cancel context.CancelFunc

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// aheadLife is how long a connection set up ahead is worth using. Servers close connections on which
-	// nothing comes; most wait ten seconds or more for the first request.
+	// aheadLife is how long a connection set up ahead is worth using. Servers close connections on
+	// which nothing comes; most wait ten seconds or more for the first request.
 	aheadLife = 5 * time.Second
 	// alertWait bounds how long a failed write waits for the reader to learn the server's reason.
 	alertWait = time.Second
@@ -36,9 +36,9 @@ type dialAhead struct {
 	at       time.Time
 }
 
-// Connect sets the TCP and TLS connection for the next Enroll up ahead, in the background, so that it
-// overlaps with making the key. It reports no error: the request will meet it. It does nothing when a
-// proxy applies. A connection that no request takes within a few seconds is closed.
+// Connect sets the TCP and TLS connection for the next Enroll up ahead, in the background, so that
+// it overlaps with making the key. It reports no error: the request will meet it. It does nothing
+// when a proxy applies. A connection that no request takes within a few seconds is closed.
 func (c *Client) Connect(ctx context.Context) {
 	if proxy, err := c.proxy(&http.Request{URL: c.enrollURL}); proxy != nil || err != nil {
 		return
@@ -131,8 +131,9 @@ func (c *Client) dialTLS(ctx context.Context, _, addr string) (net.Conn, error) 
 			return nil, ctx.Err()
 		}
 		if errors.Is(d.err, context.Canceled) || errors.Is(d.err, context.DeadlineExceeded) {
-			// Connect's own context ended, which is not the request's. How far it came stays the word on this try
-			// until the new dial gets further: both may well end within the same moment.
+			// Connect's own context ended, which is not the request's. How
+			// far it came stays the word on this try until the new dial
+			// gets further: both may well end within the same moment.
 			return c.dial(ctx, addr)
 		}
 		if d.err != nil {
@@ -143,8 +144,8 @@ func (c *Client) dialTLS(ctx context.Context, _, addr string) (net.Conn, error) 
 	return d.conn, nil
 }
 
-// dial connects to addr and completes the TLS handshake. A proxy is shown no client certificate, and what is to be
-// verified of CertService is not verified of it.
+// dial connects to addr and completes the TLS handshake. A proxy is shown no client certificate,
+// and what is to be verified of CertService is not verified of it.
 func (c *Client) dial(ctx context.Context, addr string) (net.Conn, error) {
 	raw, err := c.dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {

@@ -34,8 +34,8 @@ const (
 type Step struct {
 	Name StepName
 	Took time.Duration
-	// Err is why the way ends here. For the steps behind StepProxy it is a *ConnectionError, or for StepAnswer a
-	// *StatusError 401. Nil: it goes on.
+	// Err is why the way ends here. For the steps behind StepProxy it is a *ConnectionError, or
+	// for StepAnswer a *StatusError 401. Nil: it goes on.
 	Err error
 }
 
@@ -61,14 +61,15 @@ type Diagnosis struct {
 	TLS       *tls.ConnectionState // nil: the handshake did not get past the server's certificate
 	Shown     []*x509.Certificate  // by the server, whether trusted or not
 	Chain     []*x509.Certificate  // from what it has shown to a root; nil: there is none
-	// ChainErr and HostErr are what is wrong with the server's certificate whatever the time is. Dates tells that
-	// nothing but the dates is.
+	// ChainErr and HostErr are what is wrong with the server's certificate whatever the time is.
+	// Dates tells that nothing but the dates is.
 	ChainErr, HostErr *ConnectionError
 	Dates             bool
 
 	Asked    bool // the server asked for a client certificate
 	OtherCAs bool // and named CAs that did not issue ours
-	// Clock is by how much our clock is ahead of the server's, known to within a second. Nil: it did not say.
+	// Clock is by how much our clock is ahead of the server's,
+	// known to within a second. Nil: it did not say.
 	Clock *time.Duration
 
 	Answer Reply // for the CA
@@ -91,11 +92,12 @@ func (d *Diagnosis) Step(name StepName) (Step, bool) {
 // unknownCA is a CA name that no one has. It stands in the server's log, and so says who asked.
 const unknownCA = "certfetcher-doctor-asks-for-a-ca-that-does-not-exist"
 
-// Diagnose tries the way that Enroll takes, over the same dialer, proxy, TLS configuration and request code, step by
-// step as far as it goes. It asks for nothing: its requests carry no CSR and no key, which every server refuses, and
-// so it makes them even where the server does not ask for the client certificate. Config.Timeout bounds each step.
-// Without Config.TLS it goes as far as TCP, and without Config.CAName only a CA that does not exist is asked for.
-// Its error is that of New.
+// Diagnose tries the way that Enroll takes, over the same dialer, proxy, TLS
+// configuration and request code, step by step as far as it goes. It asks for nothing:
+// its requests carry no CSR and no key, which every server refuses, and so it makes
+// them even where the server does not ask for the client certificate. Config.Timeout
+// bounds each step. Without Config.TLS it goes as far as TCP, and without
+// Config.CAName only a CA that does not exist is asked for. Its error is that of New.
 func Diagnose(ctx context.Context, cfg Config) (*Diagnosis, error) {
 	d := &diagnosing{Diagnosis: &Diagnosis{}, ctx: ctx, toTCP: cfg.TLS == nil, onlyAccepted: cfg.CAName == ""}
 	if cfg.Proxy == nil {
@@ -251,7 +253,8 @@ func (d *diagnosing) resolve(ctx context.Context, host string) ([]netip.Addr, er
 	return resolver.LookupNetIP(ctx, "ip", host)
 }
 
-// dialAll connects to every address at the same time: one of several that is dead makes every other try fail.
+// dialAll connects to every address at the same time: one of
+// several that is dead makes every other try fail.
 func (d *diagnosing) dialAll(ctx context.Context, found []netip.Addr, port string) error {
 	found = found[:min(len(found), 16)]
 	d.Addresses = make([]Address, len(found))
@@ -304,7 +307,8 @@ func (d *diagnosing) ask(ctx context.Context, target *url.URL) (Reply, error) {
 		return Reply{Err: err}, err
 	}
 	if date, err := http.ParseTime(d.response.Header.Get("Date")); err == nil && d.Clock == nil {
-		// The date is cut off to whole seconds (RFC 9110, section 5.6.7), and was written between the two.
+		// The date is cut off to whole seconds (RFC 9110,
+		// section 5.6.7), and was written between the two.
 		ahead := d.sent.Add(d.received.Sub(d.sent) / 2).Sub(date.Add(500 * time.Millisecond))
 		d.Clock = &ahead
 	}
@@ -314,8 +318,9 @@ func (d *diagnosing) ask(ctx context.Context, target *url.URL) (Reply, error) {
 	return Reply{d.response.StatusCode, err}, err
 }
 
-// checkTrust judges what the server has shown. When nothing but the dates is wrong, the clock of the two may be the
-// reason, so the server is asked for its own: only the time of the verification is changed, and nothing secret is sent.
+// checkTrust judges what the server has shown. When nothing but the dates is wrong, the clock of
+// the two may be the reason, so the server is asked for its own: only the time of the verification
+// is changed, and nothing secret is sent.
 func (d *diagnosing) checkTrust(ctx context.Context, handshake error) error {
 	leaf, host := d.Shown[0], strings.TrimSuffix(d.URL.Hostname(), ".")
 	untrusted := func(e explanation, err error) *ConnectionError {
@@ -345,9 +350,9 @@ func (d *diagnosing) checkTrust(ctx context.Context, handshake error) error {
 	return handshake
 }
 
-// verify looks for a chain that is valid now, or else at another time, which is not zero then: dates tell of a clock
-// or of a late renewal, a missing chain of a wrong truststore. A chain that is valid at any time is so when the last
-// of its certificates begins.
+// verify looks for a chain that is valid now, or else at another time, which is not zero then:
+// dates tell of a clock or of a late renewal, a missing chain of a wrong truststore. A chain that
+// is valid at any time is so when the last of its certificates begins.
 func (d *diagnosing) verify() (moment time.Time, chain []*x509.Certificate, err error) {
 	intermediates, times := x509.NewCertPool(), []time.Time{d.tls.Time()}
 	for _, cert := range d.Shown[1:] {
@@ -386,8 +391,8 @@ func (d *diagnosing) checkAnswer(ctx context.Context, err error) error {
 	return nil
 }
 
-// askMore asks whether CertService is ready to work, of the ONAP server and ours alike, and where it may say so by
-// a CA that does not exist, whether it knows ours.
+// askMore asks whether CertService is ready to work, of the ONAP server and ours alike, and where
+// it may say so by a CA that does not exist, whether it knows ours.
 func (d *diagnosing) askMore() {
 	ask := func(target *url.URL) Reply {
 		ctx, cancel := d.withTimeout()

@@ -17,21 +17,23 @@ import (
 // StatusError is CertService, or something in its place, answering with an error status (4xx, 5xx).
 type StatusError struct {
 	StatusCode int
-	// Message is the errorMessage of the answer, on one line and bounded; where none came, a note of
-	// what came instead.
+	// Message is the errorMessage of the answer, on one line and bounded; where none came, a note
+	// of what came instead.
 	Message string
-	// Reason is what the answer says for programs beside its message, such as ReasonNames; empty when it says nothing.
+	// Reason is what the answer says for programs beside its message, such as ReasonNames; empty
+	// when it says nothing.
 	Reason string
 	// RetryAfter is how long the server asks to wait, at most a day. Zero: it did not say.
 	RetryAfter time.Duration
 	// URL is what was asked for.
 	URL string
-	// IdentityProblem is what is known here to be wrong with the client's certificate; empty for nothing.
+	// IdentityProblem is what is known here to be wrong with
+	// the client's certificate; empty for nothing.
 	IdentityProblem string
 }
 
-// ReasonNames is the Reason of an answer 500 for a certificate that the CA issued with another subject or other names
-// than the requested ones. Each further try would have it issue one more.
+// ReasonNames is the Reason of an answer 500 for a certificate that the CA issued with another
+// subject or other names than the requested ones. Each further try would have it issue one more.
 const ReasonNames = "unexpectedNames"
 
 func (e *StatusError) Error() string {
@@ -67,8 +69,8 @@ func (e *StatusError) mayPass() bool {
 	return false
 }
 
-// AnswerError is an answer that CertService cannot have given: a redirect, HTML, nothing, other JSON, too
-// much. The request is not repeated.
+// AnswerError is an answer that CertService cannot have given: a redirect, HTML, nothing, other
+// JSON, too much. The request is not repeated.
 type AnswerError struct {
 	// Reason says what came and what was expected, on one line.
 	Reason string
@@ -76,7 +78,8 @@ type AnswerError struct {
 
 func (e *AnswerError) Error() string { return "invalid CertService response: " + e.Reason }
 
-// ConnectionError is a request that got no whole answer: name, TCP, TLS, trust, host name, time-out.
+// ConnectionError is a request that got no whole answer:
+// name, TCP, TLS, trust, host name, time-out.
 type ConnectionError struct {
 	// Err says on one line what failed and what to try, and wraps the error of the network or TLS.
 	Err error
@@ -88,7 +91,8 @@ type ConnectionError struct {
 	text string // of Err, made fit to be shown
 }
 
-// maxConnectionText bounds, in characters, the text of a ConnectionError, which describes certificates too.
+// maxConnectionText bounds, in characters, the text of a
+// ConnectionError, which describes certificates too.
 const maxConnectionText = 2000
 
 func (e *ConnectionError) Error() string {
@@ -122,8 +126,8 @@ func (e *bodyError) Error() string { return e.err.Error() }
 // maxMessage bounds, in characters, what a server can put into our errors and logs.
 const maxMessage = 1000
 
-// errorMessage finds the text of an error answer: errorMessage where it is CertService's own, else a note
-// of what came, since proxies answer in its place with pages of their own.
+// errorMessage finds the text of an error answer: errorMessage where it is CertService's own, else
+// a note of what came, since proxies answer in its place with pages of their own.
 func errorMessage(contentType string, body []byte) string {
 	var doc struct {
 		ErrorMessage string `json:"errorMessage"`
@@ -178,8 +182,8 @@ func (h secretHeaders) foreign(s string, limit int) string {
 	return pki.OneLine(h.redact(pki.OneLine(s, 4*limit)), limit)
 }
 
-// clean makes what a try failed with fit for our errors and logs: whatever a server said is in its text, and some
-// quote a header that they do not like.
+// clean makes what a try failed with fit for our errors and logs: whatever a server said is in its
+// text, and some quote a header that they do not like.
 func (h secretHeaders) clean(err error) error {
 	var status *StatusError
 	var not *AnswerError
@@ -195,7 +199,8 @@ func (h secretHeaders) clean(err error) error {
 	return err
 }
 
-// redact takes out what a server quotes of our own headers: some put the offending value into their error.
+// redact takes out what a server quotes of our own headers:
+// some put the offending value into their error.
 func (h secretHeaders) redact(s string) string {
 	var known []string
 	for _, secret := range h {

@@ -37,8 +37,8 @@ func lasting(problem, advice string) explanation {
 
 func (e explanation) String() string { return e.problem + ": " + e.advice }
 
-// connectionError turns the error of a try that reached the given stage into one that an operator can
-// act on. When the caller's own context ended, its cause is returned instead.
+// connectionError turns the error of a try that reached the given stage into one that an operator
+// can act on. When the caller's own context ended, its cause is returned instead.
 func (c *Client) connectionError(ctx context.Context, target *url.URL, reached stage, err error) error {
 	// The try's context has a deadline of its own, so only cancellation is surely the caller's; a
 	// deadline of the caller's is found by retry, which holds the outer context.
@@ -158,7 +158,8 @@ func alertOf(err error) (tls.AlertError, bool) {
 	return 0, false
 }
 
-// ownFault is what is known here to be wrong with our certificate, after a separator; empty for nothing.
+// ownFault is what is known here to be wrong with our
+// certificate, after a separator; empty for nothing.
 func (c *Client) ownFault(separator string) string {
 	if problem := c.problem(); problem != "" {
 		return separator + problem
@@ -274,7 +275,8 @@ func certNames(cert *x509.Certificate) string {
 	return strings.Join(pki.FirstOf(names, 20), ", ")
 }
 
-// proxyConnect is the operation by which net/http tells an error on the way to a proxy from one behind it.
+// proxyConnect is the operation by which net/http tells an
+// error on the way to a proxy from one behind it.
 const proxyConnect = "proxyconnect"
 
 func (c *Client) proxyHost(target *url.URL) string {
@@ -284,8 +286,8 @@ func (c *Client) proxyHost(target *url.URL) string {
 	return "of the environment"
 }
 
-// checkProxy refuses a proxy variable that net/http would pass over, to connect without a proxy. The value is not
-// shown: it may hold a password.
+// checkProxy refuses a proxy variable that net/http would pass over, to connect without a proxy.
+// The value is not shown: it may hold a password.
 func checkProxy() error {
 	for _, name := range []string{"HTTPS_PROXY", "https_proxy"} {
 		value := os.Getenv(name)
@@ -352,8 +354,8 @@ func (c *Client) explainChain(e *tls.CertificateVerificationError) explanation {
 		"add the CA that issued it to TRUSTSTORE_PATH")
 }
 
-// unreadableCertificate finds why crypto/tls cannot parse a certificate that the server sends. It has no type
-// for this error, only how its text begins.
+// unreadableCertificate finds why crypto/tls cannot parse a certificate that the server sends. It
+// has no type for this error, only how its text begins.
 func unreadableCertificate(err error) (reason string, found bool) {
 	_, reason, found = strings.Cut(err.Error(), "tls: failed to parse certificate from server: ")
 	return strings.TrimPrefix(reason, "x509: "), found

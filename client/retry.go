@@ -22,8 +22,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// Retry is when to try again after a failure that may pass: exponentially growing waits, each drawn from
-// half to one and a half of its interval, which doubles.
+// Retry is when to try again after a failure that may pass: exponentially growing waits, each
+// drawn from half to one and a half of its interval, which doubles.
 type Retry struct {
 	InitialInterval time.Duration // of the first wait
 	MaxInterval     time.Duration // the longest wait, jitter included; a Retry-After may be longer
@@ -33,8 +33,8 @@ type Retry struct {
 // MaxRetryAfter is the longest wait of a Client that a server's Retry-After can ask for.
 const MaxRetryAfter = 15 * time.Minute
 
-// maxReported bounds the Retry-After that a StatusError reports to those who wait by themselves: what is longer
-// than a day is more likely a mistake.
+// maxReported bounds the Retry-After that a StatusError reports to those who wait by themselves:
+// what is longer than a day is more likely a mistake.
 const maxReported = 24 * time.Hour
 
 // jitter is the share of an interval by which a wait may differ from it.
@@ -59,12 +59,13 @@ func newSchedule(r Retry, now func() time.Time) *schedule {
 	)}
 }
 
-// NextBackOff returns the next wait, or backoff.Stop when it would end past MaxElapsed. A server that asks
-// for more time than is left gets no further request: an earlier one would disobey it.
+// NextBackOff returns the next wait, or backoff.Stop when it would end past MaxElapsed. A server
+// that asks for more time than is left gets no further request: an earlier one would disobey it.
 func (s *schedule) NextBackOff() time.Duration {
 	next := s.ExponentialBackOff.NextBackOff()
 	if next != backoff.Stop && s.retryAfter > 0 {
-		// A little later than asked, so that the clients of a server that restarts do not all come at once.
+		// A little later than asked, so that the clients of
+		// a server that restarts do not all come at once.
 		asked := s.retryAfter + rand.N(s.retryAfter/10+1)
 		next = max(next, min(asked, MaxRetryAfter))
 		if s.MaxElapsedTime > 0 && s.GetElapsedTime()+next > s.MaxElapsedTime {
@@ -144,8 +145,8 @@ func (c *Client) do(ctx context.Context, operation string, target *url.URL, secr
 	return Answer{}, err
 }
 
-// parseRetryAfter reads a Retry-After header (RFC 9110, section 10.2.3: seconds or an HTTP date). It returns
-// zero for what is neither or lies in the past, and at most maxReported.
+// parseRetryAfter reads a Retry-After header (RFC 9110, section 10.2.3: seconds or an HTTP date).
+// It returns zero for what is neither or lies in the past, and at most maxReported.
 func parseRetryAfter(value string, now time.Time) time.Duration {
 	value = strings.TrimSpace(value)
 	if value == "" {
@@ -224,9 +225,10 @@ func progressOf(ctx context.Context) *progress {
 	return &progress{}
 }
 
-// A request carries a private key. Where we have a client certificate, it goes only to a server that has asked for it
-// in TLS, as a CertService does: one that does not ask is something else, or something on the way ends TLS and reads
-// along. Each connection makes a full handshake, because in a resumed session a server does not ask again.
+// A request carries a private key. Where we have a client certificate, it goes only to a server
+// that has asked for it in TLS, as a CertService does: one that does not ask is something else, or
+// something on the way ends TLS and reads along. Each connection makes a full handshake, because
+// in a resumed session a server does not ask again.
 
 // unaskedError is a trusted server that did not ask for our certificate.
 type unaskedError struct{ peer *x509.Certificate }
@@ -244,7 +246,8 @@ var explainUnasked = explanation{
 	permanent: true,
 }
 
-// noteWhenAsked has each handshake note whether the server asks for the client certificate, and makes each a full one.
+// noteWhenAsked has each handshake note whether the server asks for the client certificate, and
+// makes each a full one.
 func (c *Client) noteWhenAsked(allowed bool) {
 	show, certificates := c.tls.GetClientCertificate, c.tls.Certificates
 	if show == nil && len(certificates) == 0 {
@@ -276,8 +279,9 @@ func (c *Client) dialProxy(ctx context.Context, network, addr string) (net.Conn,
 	return conn, err
 }
 
-// afterTLSToProxy returns what the transport calls when it has made TLS through a proxy, before it writes the request.
-// It closes the tunnel to a server that did not ask, so that no byte of the request can leave.
+// afterTLSToProxy returns what the transport calls when it has made TLS
+// through a proxy, before it writes the request. It closes the tunnel to
+// a server that did not ask, so that no byte of the request can leave.
 func (c *Client) afterTLSToProxy(p *progress) func(tls.ConnectionState, error) {
 	return func(state tls.ConnectionState, err error) {
 		if err != nil || !c.needAsked || p.asked.Load() {

@@ -1,5 +1,6 @@
-// Package keygen makes key pairs and the certificate signing requests (PKCS#10, RFC 2986) for them.
-// Keys come from crypto/rand and never leave memory here; writing them is the task of package output.
+// Package keygen makes key pairs and the certificate signing requests
+// (PKCS#10, RFC 2986) for them. Keys come from crypto/rand and never
+// leave memory here; writing them is the task of package output.
 package keygen
 
 import (
@@ -72,13 +73,14 @@ func PrivateKeyPEM(key crypto.Signer) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-// CreateCSR signs a certificate signing request for key. From the template it takes RawSubject (DER, kept byte for
-// byte) and the subject alternative names. With names, it requests the key usage that fits the kind of key. Without
-// names the request has no extension at all: the ONAP server fails where there are extensions without names. The CA
-// chooses the key usage then.
+// CreateCSR signs a certificate signing request for key. From the template it takes RawSubject
+// (DER, kept byte for byte) and the subject alternative names. With names, it requests the key
+// usage that fits the kind of key. Without names the request has no extension at all: the ONAP
+// server fails where there are extensions without names. The CA chooses the key usage then.
 //
-// The signature is SHA-256 with RSA, the hash that fits the curve with ECDSA, or Ed25519: never SHA-1.
-// The result is parsed from the signed DER (its Raw), so it holds exactly what a CA will read.
+// The signature is SHA-256 with RSA, the hash that fits the curve
+// with ECDSA, or Ed25519: never SHA-1. The result is parsed from the
+// signed DER (its Raw), so it holds exactly what a CA will read.
 func CreateCSR(template *x509.CertificateRequest, key crypto.Signer) (*x509.CertificateRequest, error) {
 	request := &x509.CertificateRequest{
 		RawSubject:     template.RawSubject,

@@ -9,8 +9,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// adopt takes a set that is found on the volume for the published one, if it is what would be published
-// from the bundle in it, apart from modes. The errors are those of Current.
+// adopt takes a set that is found on the volume for the published one, if it is what would be
+// published from the bundle in it, apart from modes. The errors are those of Current.
 func (v *Volume) adopt(s snapshot) error {
 	if len(s.files) == 0 && !s.generated && !s.unsettled {
 		return ErrEmpty
@@ -49,8 +49,9 @@ func (v *Volume) open(s snapshot) (*set, passwords, error) {
 	return found, r.passwords(), nil
 }
 
-// Adopt takes another set that it finds in the place of the published one for the published one, if it is whole, as
-// Current demands, and prefer accepts it; otherwise it returns nil. The next Restore reports it and leaves it in place.
+// Adopt takes another set that it finds in the place of the published one for the published one,
+// if it is whole, as Current demands, and prefer accepts it; otherwise it returns nil. The next
+// Restore reports it and leaves it in place.
 func (v *Volume) Adopt(prefer func(Bundle) bool) (adopted *Bundle) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -144,8 +145,8 @@ func (r reader) bundle() (Bundle, error) {
 	return first, nil
 }
 
-// checkPasswords checks the password files of the types that have them. That they open the stores is seen
-// later.
+// checkPasswords checks the password files of the types that
+// have them. That they open the stores is seen later.
 func (r reader) checkPasswords() error {
 	for _, f := range filesOf(r.cfg.Types) {
 		if f.holds != password {

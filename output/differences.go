@@ -7,8 +7,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// differing lists the files of the set that the volume has not, or not with this content, mode and group, and
-// says what is wrong with each; the note, where it has one, comes last.
+// differing lists the files of the set that the volume has not, or not with this content, mode and
+// group, and says what is wrong with each; the note, where it has one, comes last.
 func (v *Volume) differing(s *set, now snapshot) (differing []*content, differences []string) {
 	for _, want := range s.files {
 		if difference := v.difference(want, now); difference != "" {

@@ -14,8 +14,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// LookupGroup finds the number of the group that Config.Group names; -1 for an empty name, which leaves the group
-// to the directory.
+// LookupGroup finds the number of the group that Config.Group names; -1 for an empty name, which
+// leaves the group to the directory.
 func LookupGroup(name string) (int, error) {
 	if name == "" {
 		return files.Inherit, nil
@@ -30,8 +30,9 @@ func LookupGroup(name string) (int, error) {
 	return strconv.Atoi(group.Gid)
 }
 
-// DirectoryMode is the mode of directories that are made, by that of the files with secrets in them: open to the
-// group, and to others only where they may read the secrets, as they could not get at them otherwise.
+// DirectoryMode is the mode of directories that are made, by that of the files with secrets in
+// them: open to the group, and to others only where they may read the secrets, as they could not
+// get at them otherwise.
 func DirectoryMode(secretMode fs.FileMode) fs.FileMode {
 	if secretMode&0o004 != 0 {
 		return 0o755
@@ -39,9 +40,9 @@ func DirectoryMode(secretMode fs.FileMode) fs.FileMode {
 	return 0o750
 }
 
-// makeDirectory makes a directory and its parents where they are missing. What exists keeps its mode and group. A new
-// directory appears under its name only when it has mode and group: killed half-way, the next run would take it for
-// another's, and leave it closed.
+// makeDirectory makes a directory and its parents where they are missing. What exists keeps its
+// mode and group. A new directory appears under its name only when it has mode and group: killed
+// half-way, the next run would take it for another's, and leave it closed.
 func (v *Volume) makeDirectory(path string) error {
 	info, err := os.Stat(path)
 	switch {
@@ -73,7 +74,8 @@ func (v *Volume) makeDirectory(path string) error {
 		if err == nil {
 			return d.SyncDir(".")
 		}
-		// Another process may have been faster, or may make it at the same time under the same temporary name.
+		// Another process may have been faster, or may make
+		// it at the same time under the same temporary name.
 		if info, statErr := os.Stat(path); statErr == nil && info.IsDir() {
 			return nil
 		}
@@ -101,7 +103,8 @@ func (v *Volume) makeNamed(d disk, name string) error {
 	return err
 }
 
-// lock keeps other processes that work on the volume away, for instance the same program in another pod.
+// lock keeps other processes that work on the volume away,
+// for instance the same program in another pod.
 func lock(d disk, done <-chan struct{}) (unlock func(), err error) {
 	f, err := d.Root.Open(".")
 	if err != nil {

@@ -60,8 +60,9 @@ func (s *set) data(name string) []byte {
 	return nil
 }
 
-// encode makes the files of a set. It keeps the truststores of the set before when the trusted certificates are the
-// same: they are salted, so that making them again would change every byte for nothing.
+// encode makes the files of a set. It keeps the truststores of the set
+// before when the trusted certificates are the same: they are salted,
+// so that making them again would change every byte for nothing.
 func (v *Volume) encode(b Bundle) (*set, error) {
 	files := filesOf(v.cfg.Types)
 	first := formatOf(v.cfg.Types[0]).mainFile()

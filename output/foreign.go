@@ -14,10 +14,12 @@ import (
 )
 
 const (
-	// lockName is the file by which the processes that change a volume keep out of one another's way. It stays there.
+	// lockName is the file by which the processes that change a volume keep out of one another's
+	// way. It stays there.
 	lockName = "..lock"
 
-	// asidePrefix, with a number, is the new name of what is not certfetcher's but has a name of one of its files.
+	// asidePrefix, with a number, is the new name of what is
+	// not certfetcher's but has a name of one of its files.
 	asidePrefix = "..foreign-"
 	asideMost   = 16
 
@@ -58,8 +60,9 @@ func (d disk) moveAside(name, reason string) error {
 	}
 }
 
-// removeFiles removes a file, a link, or a directory with the files in it: those of certfetcher hold nothing else. A
-// directory with more in it is another process's: emptied is false then, as removing it all could take very long.
+// removeFiles removes a file, a link, or a directory with the files in it: those of certfetcher
+// hold nothing else. A directory with more in it is another process's: emptied is false then, as
+// removing it all could take very long.
 func (d disk) removeFiles(name string) (emptied bool, err error) {
 	info, err := d.Root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -99,8 +102,8 @@ func notEmpty(err error) bool {
 	return errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST)
 }
 
-// remove removes what has a name of certfetcher's, or nothing when there is none. What removeFiles cannot empty is
-// moved aside.
+// remove removes what has a name of certfetcher's, or nothing when there is none. What removeFiles
+// cannot empty is moved aside.
 func (d disk) remove(name string) error {
 	emptied := false
 	err := d.Do(files.OpRemove, name, func() (err error) { emptied, err = d.removeFiles(name); return err })

@@ -8,14 +8,16 @@ import (
 	"strings"
 )
 
-// Format is one value of OUTPUT_TYPE. To add one, write its value in a file of its own, as format_pem.go does, list it
-// in formats, and name it in the rule of OUTPUT_TYPE in internal/config. Everything else asks this table.
+// Format is one value of OUTPUT_TYPE. To add one, write its value in a file of its own, as
+// format_pem.go does, list it in formats, and name it in the rule of OUTPUT_TYPE in
+// internal/config. Everything else asks this table.
 type Format struct {
 	Name       string   // as in OUTPUT_TYPE, upper case
 	OtherNames []string // what other programs call it, upper case and without punctuation
 
-	// hasPasswords: its stores and the key are encrypted, with what keystore.pass and truststore.pass hold. Without
-	// it the files are not encrypted, and a configured password has no effect on them.
+	// hasPasswords: its stores and the key are encrypted, with what
+	// keystore.pass and truststore.pass hold. Without it the files are
+	// not encrypted, and a configured password has no effect on them.
 	hasPasswords bool
 	truststore   File
 	keystores    []File // private key and chain, in the order of their replacement; errors name the last
@@ -48,7 +50,8 @@ type File struct {
 	Formats []string // the names of those that have it
 	Content string   // what is in it, in Markdown
 	Trusted bool     // a truststore
-	// PasswordFile is the name of the file with the password that opens this one; empty: it is not encrypted.
+	// PasswordFile is the name of the file with the password
+	// that opens this one; empty: it is not encrypted.
 	PasswordFile string
 
 	holds  secrecy
@@ -72,11 +75,12 @@ const (
 	truststorePass = "truststore.pass"
 )
 
-// catalogue lists every file there is, in the order in which the inplace layout replaces them. It is the order that
-// harms a reader least that opens them meanwhile: first the passwords (which stay the same, unless others are
-// configured), then whom to trust, so that no application presents a new certificate that it does not trust itself
-// yet, then the stores that hold key and chain together. keystore.pem is last and right after its key, because it is
-// the file that watchers wait for. A PEM reader that cannot bear the moment between these two opens
+// catalogue lists every file there is, in the order in which the inplace layout replaces them. It
+// is the order that harms a reader least that opens them meanwhile: first the passwords (which
+// stay the same, unless others are configured), then whom to trust, so that no application
+// presents a new certificate that it does not trust itself yet, then the stores that hold key and
+// chain together. keystore.pem is last and right after its key, because it is the file that
+// watchers wait for. A PEM reader that cannot bear the moment between these two opens
 // keystore-combined.pem.
 var catalogue = listFiles(formats)
 
@@ -138,11 +142,12 @@ func isPublished(name string) bool {
 	return slices.ContainsFunc(catalogue, func(f File) bool { return f.Name == name })
 }
 
-// Reserved tells whether the name is one that this package gives to files, or hides as one of its own.
+// Reserved tells whether the name is one that this package
+// gives to files, or hides as one of its own.
 func Reserved(name string) bool { return isPublished(name) || strings.HasPrefix(name, "..") }
 
-// Replaces tells whether publications in the directory replace or remove the file at path: it lies there, by
-// whatever way, under one of their names.
+// Replaces tells whether publications in the directory replace or remove the file at path: it lies
+// there, by whatever way, under one of their names.
 func Replaces(dir, path string) bool {
 	places := []string{path}
 	if resolved, err := filepath.EvalSymlinks(path); err == nil {

@@ -9,8 +9,8 @@ import (
 
 const generationLayout = "..2006_01_02_15_04_05.000"
 
-// isGeneration recognizes the name of a generation. After the dot, the kubelet's have about nine digits, certfetcher's
-// three.
+// isGeneration recognizes the name of a generation. After the dot, the kubelet's have about nine
+// digits, certfetcher's three.
 func isGeneration(name string) bool {
 	second, fraction, found := strings.Cut(strings.TrimPrefix(name, ".."), ".")
 	if !found || !strings.HasPrefix(name, "..") || fraction == "" || strings.Trim(fraction, "0123456789") != "" {
@@ -52,10 +52,11 @@ func nextGeneration(previous string, now time.Time) string {
 	return before.Add(time.Millisecond).Format(generationLayout)
 }
 
-// removeOld removes the generations that no reader uses any more: those that were replaced more than oldKept ago, all
-// but the newest oldMost, and those that were never published. touched names one that another process changed: it may
-// be damaged, or open to all, and is removed at once. One that cannot be removed is logged and stays: it may belong to
-// another user, such as an init container's, and nothing depends on its absence.
+// removeOld removes the generations that no reader uses any more: those that were replaced more
+// than oldKept ago, all but the newest oldMost, and those that were never published. touched names
+// one that another process changed: it may be damaged, or open to all, and is removed at once. One
+// that cannot be removed is logged and stays: it may belong to another user, such as an init
+// container's, and nothing depends on its absence.
 func (v *Volume) removeOld(d disk, current, touched string) error {
 	names, err := d.generations()
 	if err != nil {
@@ -83,9 +84,9 @@ func (v *Volume) removeOld(d disk, current, touched string) error {
 	return nil
 }
 
-// keptOld returns the old generations that are kept, with the time at which each was replaced: as this process
-// remembers it, or else the one in the name of the next. Of a name that is far from now on either side, because the
-// clock was set, nothing is known.
+// keptOld returns the old generations that are kept, with the time at which each was replaced: as
+// this process remembers it, or else the one in the name of the next. Of a name that is far from
+// now on either side, because the clock was set, nothing is known.
 func (v *Volume) keptOld(names []string, current string) map[string]time.Time {
 	now := v.cfg.Now()
 	kept := map[string]time.Time{}
@@ -106,8 +107,8 @@ func (v *Volume) keptOld(names []string, current string) map[string]time.Time {
 	return kept
 }
 
-// OldDue is when the oldest of the generations that are kept for slow readers has to go, which Restore sees to; zero
-// when none is kept.
+// OldDue is when the oldest of the generations that are kept for slow readers has to go, which
+// Restore sees to; zero when none is kept.
 func (v *Volume) OldDue() time.Time {
 	v.mu.Lock()
 	defer v.mu.Unlock()

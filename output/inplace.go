@@ -23,8 +23,8 @@ const (
 //  3. Rename ..stage to ..commit and sync the volume. From here on the new set holds.
 //  4. to 7. are those of finishInplace.
 //
-// Killed before step 3, the old set stands and settle removes the rest; killed after, settle does what is
-// left. committed is called when the new set holds, whatever fails later.
+// Killed before step 3, the old set stands and settle removes the rest; killed after, settle does
+// what is left. committed is called when the new set holds, whatever fails later.
 func (v *Volume) publishInplace(d disk, s *set, changed []*content, committed func()) error {
 	// 1, 2
 	list := &content{name: listName, data: []byte(strings.Join(s.names(), "\n")), mode: 0o600}
@@ -46,7 +46,8 @@ func (v *Volume) publishInplace(d disk, s *set, changed []*content, committed fu
 //
 //  4. Rename each file of ..commit to its place, in the order of the catalogue. One that is not in
 //     ..commit is in its place already.
-//  5. Remove the files and visible links that the set has not, and what is left of the symlink layout.
+//  5. Remove the files and visible links that the set has not, and what is left of the symlink
+//     layout.
 //  6. Sync the volume: ..commit must not go before all this is durable.
 //  7. Remove the list, then ..commit, and sync the volume.
 func (v *Volume) finishInplace(d disk) error {
@@ -70,8 +71,8 @@ func (v *Volume) finishInplace(d disk) error {
 	return d.SyncDir(".")
 }
 
-// dropCommit removes a ..commit that cannot be completed. What is in place is not the whole set then, and the next
-// publication replaces it.
+// dropCommit removes a ..commit that cannot be completed. What is in place is not the whole set
+// then, and the next publication replaces it.
 func (v *Volume) dropCommit(d disk, reason string) error {
 	v.cfg.Log.Warn("removing what has the name of an interrupted publication but is not one: "+
 		"find out which process puts it there", "path", d.Path(commitDir), "error", reason)

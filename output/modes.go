@@ -6,9 +6,10 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// CorrectModes gives published files the modes and the group that they should have, as far as Current or Publish
-// knows them. Content and modification time stay as they are. It returns the paths of those that it changed. The error
-// is of type *FileError; a volume on which nothing differs needs no right to write.
+// CorrectModes gives published files the modes and the group that they should have, as far as
+// Current or Publish knows them. Content and modification time stay as they are. It returns the
+// paths of those that it changed. The error is of type *FileError; a volume on which nothing
+// differs needs no right to write.
 func (v *Volume) CorrectModes() (corrected []string, err error) {
 	v.mu.Lock()
 	published := v.published
@@ -21,7 +22,8 @@ func (v *Volume) CorrectModes() (corrected []string, err error) {
 		for _, want := range published.files {
 			has, ok := now.files[want.name]
 			if !ok || has.err != nil || has.shared {
-				// gone or replaced meanwhile, which modes do not repair; or perhaps another process's file elsewhere
+				// gone or replaced meanwhile, which modes do not repair; or perhaps another
+				// process's file elsewhere
 				continue
 			}
 			changed, err := d.correctMode(want.name, has.mode, want.mode, has.gid)
@@ -37,7 +39,8 @@ func (v *Volume) CorrectModes() (corrected []string, err error) {
 	return corrected, err
 }
 
-// correctGeneration does this for the directory through which the symlink layout's files are reached.
+// correctGeneration does this for the directory through
+// which the symlink layout's files are reached.
 func (d disk) correctGeneration(mode fs.FileMode) error {
 	generation := d.generation()
 	if generation == "" {

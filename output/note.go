@@ -6,9 +6,9 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// noteName is the file of Bundle.Note. In the symlink layout it stands beside the files of its generation and has no
-// visible link; in the inplace layout it stands at the top of the volume. Two dots keep it from readers' globs, and
-// a release that does not know it ignores it.
+// noteName is the file of Bundle.Note. In the symlink layout it stands beside the files of its
+// generation and has no visible link; in the inplace layout it stands at the top of the volume.
+// Two dots keep it from readers' globs, and a release that does not know it ignores it.
 const noteName = "..request"
 
 func noteContent(note []byte) *content {
@@ -26,8 +26,8 @@ func (s snapshot) note() []byte {
 	return slices.Clone(s.noted.data)
 }
 
-// noteDifference says what is wrong with the note of a set; empty when nothing is. Its mode and group are not
-// compared: only this program reads it.
+// noteDifference says what is wrong with the note of a set; empty when nothing is. Its mode and
+// group are not compared: only this program reads it.
 func (s *set) noteDifference(now snapshot) string {
 	switch {
 	case len(s.bundle.Note) == 0 || now.noted.holds(s.bundle.Note):
@@ -38,8 +38,8 @@ func (s *set) noteDifference(now snapshot) string {
 	return "has another content"
 }
 
-// ReadNote reads the Bundle.Note of what is published in a directory, in either layout; empty when there is none. It
-// changes nothing.
+// ReadNote reads the Bundle.Note of what is published in a directory, in either layout; empty when
+// there is none. It changes nothing.
 func ReadNote(dir string) []byte {
 	opened, err := files.OpenDisk(dir, files.Inherit, nil)
 	if err != nil {

@@ -1,11 +1,12 @@
-// Package output publishes a private key, its certificate chain and the trusted certificates on a volume
-// that an application reads: as PKCS#12 and JKS stores with their password files, as PEM files, or
-// as several of these at once. A set of files is published as a whole or not at all, also when the
-// disk is full or the process is killed at any moment.
+// Package output publishes a private key, its certificate chain and the trusted certificates on a
+// volume that an application reads: as PKCS#12 and JKS stores with their password files, as PEM
+// files, or as several of these at once. A set of files is published as a whole or not at all,
+// also when the disk is full or the process is killed at any moment.
 //
-// There are two layouts. In "symlink" the files stand in a directory of their own and one rename of
-// the link "..data" replaces the whole set, as in the volumes that a kubelet writes. In "inplace"
-// they are regular files, each replaced by a rename, with one commit point before the first of them.
+// There are two layouts. In "symlink" the files stand in a directory of
+// their own and one rename of the link "..data" replaces the whole set, as
+// in the volumes that a kubelet writes. In "inplace" they are regular files,
+// each replaced by a rename, with one commit point before the first of them.
 //
 // The package does not judge certificates: whether a chain verifies, or is still valid, is decided
 // before Publish and after Current.
@@ -44,17 +45,18 @@ type Bundle struct {
 	Chain   []*x509.Certificate // the leaf, which holds Key's public key, first
 	Trusted []*x509.Certificate // at least one
 
-	// Note is what the caller wants to find again with this set: it is published and replaced together with it, in
-	// a hidden file that no reader of the volume needs and that is as public as the certificates. At most NoteLimit
-	// bytes; empty: none. Its content is not checked here, and one that cannot be read counts as none.
+	// Note is what the caller wants to find again with this set: it is published and replaced
+	// together with it, in a hidden file that no reader of the volume needs and that is as public
+	// as the certificates. At most NoteLimit bytes; empty: none. Its content is not checked here,
+	// and one that cannot be read counts as none.
 	Note []byte
 }
 
 // NoteLimit bounds Bundle.Note, in bytes.
 const NoteLimit = 64 << 10
 
-// Config says where files are published and in which form. It is expected to be checked already; Open
-// refuses only what it could not work with.
+// Config says where files are published and in which form. It is expected to be checked already;
+// Open refuses only what it could not work with.
 type Config struct {
 	Dir    string   // absolute; made with its parents when missing
 	Types  []string // of FormatNames, at least one
@@ -71,8 +73,8 @@ type Config struct {
 	// new one when there is none.
 	KeystorePassword, TruststorePassword string
 
-	// NotePending records each publication on the volume, in ..untold, until MarkNotified says that the application was
-	// notified of it.
+	// NotePending records each publication on the volume, in ..untold, until MarkNotified says
+	// that the application was notified of it.
 	NotePending bool
 
 	// Done, when closed, ends the wait for another process that works on the volume; nil: never.
@@ -84,8 +86,9 @@ type Config struct {
 
 // Publication is what Publish and Restore did.
 type Publication struct {
-	// Changed is false when every file was there already and was left alone. What an earlier call changed before it
-	// failed counts as well: readers have seen it, and the application was not notified.
+	// Changed is false when every file was there already and was left
+	// alone. What an earlier call changed before it failed counts as
+	// well: readers have seen it, and the application was not notified.
 	Changed bool
 	Files   []string // paths of the whole set, in the order in which readers should see them
 	// Differences say what was not as it should be, each in the form of "keystore.p12 is missing".
@@ -120,8 +123,8 @@ func (e *EncodeError) Unwrap() error { return e.Err }
 // FileError is a step on the volume that failed.
 type FileError = files.Error
 
-// IncompleteError is a publication that failed after its set was committed. The set is published; the next Restore,
-// Publish or Open puts the rest of it in place.
+// IncompleteError is a publication that failed after its set was committed. The set is published;
+// the next Restore, Publish or Open puts the rest of it in place.
 type IncompleteError struct{ Err error }
 
 func (e *IncompleteError) Error() string {

@@ -50,9 +50,9 @@ func checkPassword(data []byte) error {
 	return nil
 }
 
-// choosePasswords decides on the passwords for as long as the volume is open: those of the configuration,
-// else those on the volume, else new ones. They must not change from one publication to the next,
-// because readers open a store and its password file one after the other.
+// choosePasswords decides on the passwords for as long as the volume is open: those of the
+// configuration, else those on the volume, else new ones. They must not change from one
+// publication to the next, because readers open a store and its password file one after the other.
 func (v *Volume) choosePasswords(s snapshot) {
 	needed := slices.ContainsFunc(filesOf(v.cfg.Types), func(f File) bool { return f.holds == password })
 	if !needed || v.passwords != (passwords{}) {

@@ -5,12 +5,13 @@ import (
 	"io/fs"
 )
 
-// pendingName is an empty file at the top of a volume. While it exists, a notification of what was published is
-// pending. A killed process leaves it to its successor.
+// pendingName is an empty file at the top of a volume. While it exists, a notification of what was
+// published is pending. A killed process leaves it to its successor.
 const pendingName = "..untold"
 
-// markPending records durably that the application has to be notified. It comes before the step that readers see: in
-// the worst case the application is notified of nothing new, but no publication goes without a notification.
+// markPending records durably that the application has to be notified. It comes before the step
+// that readers see: in the worst case the application is notified of nothing new, but no
+// publication goes without a notification.
 func (v *Volume) markPending(d disk) error {
 	if !v.cfg.NotePending {
 		return nil
@@ -29,11 +30,12 @@ func (v *Volume) markPending(d disk) error {
 	return d.SyncDir(".")
 }
 
-// Pending tells whether Open found that an earlier process published something and ended before MarkNotified. It is
-// always false without Config.NotePending.
+// Pending tells whether Open found that an earlier process published something and ended before
+// MarkNotified. It is always false without Config.NotePending.
 func (v *Volume) Pending() bool { return v.pending }
 
-// MarkPending records, as a publication does, that a notification is pending. It returns the number for MarkNotified.
+// MarkPending records, as a publication does, that a notification is pending. It returns the
+// number for MarkNotified.
 func (v *Volume) MarkPending() (number int, err error) {
 	err = v.doAlone(func(d disk) error {
 		err := v.markPending(d)
@@ -43,8 +45,8 @@ func (v *Volume) MarkPending() (number int, err error) {
 	return number, err
 }
 
-// MarkNotified records that the application was notified of the publication with this number, 0 being what was there
-// before the first. The notification of a later one stays pending.
+// MarkNotified records that the application was notified of the publication with this number, 0
+// being what was there before the first. The notification of a later one stays pending.
 func (v *Volume) MarkNotified(number int) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()

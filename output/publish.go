@@ -10,9 +10,9 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// settle brings the volume to rest after a run that was stopped: it finishes a committed publication of
-// either layout and removes what was not committed. What that changes for readers is kept for the next
-// Publication, also when it fails. On a volume at rest it only looks.
+// settle brings the volume to rest after a run that was stopped: it finishes a committed
+// publication of either layout and removes what was not committed. What that changes for readers
+// is kept for the next Publication, also when it fails. On a volume at rest it only looks.
 func (v *Volume) settle(d disk) error {
 	for _, name := range []string{stageDir, dataTemporary, linkTemporary} {
 		if d.Exists(name) {
@@ -65,8 +65,8 @@ func (v *Volume) differs(differences ...string) {
 // setAsideBefore is later than all names that setAside gives.
 const setAsideBefore = "..1971"
 
-// setAside gives a stage that only another user can remove the name of a generation older than all: like those,
-// it is tried again later, and nothing depends on its absence.
+// setAside gives a stage that only another user can remove the name of a generation older than
+// all: like those, it is tried again later, and nothing depends on its absence.
 func (d disk) setAside(name string) error {
 	for old := time.Unix(0, 0).UTC(); ; old = old.Add(time.Millisecond) {
 		if to := old.Format(generationLayout); !d.Exists(to) {
@@ -126,8 +126,9 @@ func (v *Volume) replacedNames() []string {
 	return names
 }
 
-// inTheWay refuses a volume where a directory that settle could not move aside, or a mount, has a name that a rename
-// must take, before anything is written: it would stop the publication half-way.
+// inTheWay refuses a volume where a directory that settle could not
+// move aside, or a mount, has a name that a rename must take, before
+// anything is written: it would stop the publication half-way.
 func (v *Volume) inTheWay(d disk) error {
 	dir, err := d.Root.Open(".")
 	if err != nil {

@@ -12,8 +12,9 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// readLimit bounds what is read of one file, in bytes. A CertService response has at most a megabyte, in Base64, and
-// the largest store has some ten kilobytes; there are ten files, and they are held in memory twice.
+// readLimit bounds what is read of one file, in bytes. A CertService response has at most a
+// megabyte, in Base64, and the largest store has some ten kilobytes; there are ten files, and they
+// are held in memory twice.
 const readLimit = 2 << 20
 
 const (
@@ -78,8 +79,8 @@ func (d disk) look() snapshot {
 	return s
 }
 
-// lookUndisturbed is look for a reader without the lock: what it returns was the same twice, with no publication under
-// way, unless one does not end.
+// lookUndisturbed is look for a reader without the lock: what it returns was the same twice, with
+// no publication under way, unless one does not end.
 func (d disk) lookUndisturbed() snapshot {
 	s := d.look()
 	for end := time.Now().Add(stablePatience); ; {
@@ -93,8 +94,8 @@ func (d disk) lookUndisturbed() snapshot {
 	}
 }
 
-// read reads a regular file of the volume; everything that is read there goes through it. It never waits, and follows
-// no link, whatever another process may have put in the file's place.
+// read reads a regular file of the volume; everything that is read there goes through it. It never
+// waits, and follows no link, whatever another process may have put in the file's place.
 func (d disk) read(name string) found { return d.readAtMost(name, readLimit) }
 
 func (d disk) readAtMost(name string, most int64) found {

@@ -9,7 +9,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// stage makes ..stage with the files in it, all durable. It notes the modes that the file system gave.
+// stage makes ..stage with the files in it, all durable. It
+// notes the modes that the file system gave.
 func (v *Volume) stage(d disk, files []*content, mode fs.FileMode) error {
 	return v.makingRoom(d, func() error { return v.tryStage(d, files, mode) })
 }
@@ -53,13 +54,15 @@ func (v *Volume) keptMode(f *os.File, c *content) (fs.FileMode, error) {
 	return kept, nil
 }
 
-// isNoRoom tells the errors of a file system that has no more bytes or inodes, or none for this user.
+// isNoRoom tells the errors of a file system that has no
+// more bytes or inodes, or none for this user.
 func isNoRoom(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// makingRoom does work that begins with ..stage. Where it fails because the volume is full, it removes old generations,
-// the oldest first, and tries again: a new certificate is worth more than a slow reader.
+// makingRoom does work that begins with ..stage. Where it fails because
+// the volume is full, it removes old generations, the oldest first, and
+// tries again: a new certificate is worth more than a slow reader.
 func (v *Volume) makingRoom(d disk, work func() error) error {
 	for {
 		err := work()

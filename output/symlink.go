@@ -8,10 +8,12 @@ import (
 	"strings"
 )
 
-// DataLink is the link, at the top of a volume of the symlink layout, to the generation that readers see.
+// DataLink is the link, at the top of a volume of the
+// symlink layout, to the generation that readers see.
 const DataLink = "..data"
 
-// Names at the top of a volume. Two dots keep them out of the way of files and of most readers' globs.
+// Names at the top of a volume. Two dots keep them out of
+// the way of files and of most readers' globs.
 const (
 	dataLink      = DataLink
 	dataTemporary = "..data_tmp"   // becomes dataLink
@@ -20,7 +22,8 @@ const (
 	throughData   = dataLink + "/" // how targets of visible links begin
 )
 
-// staleLogged bounds what is logged of removed files: others may have made any number of links into ..data.
+// staleLogged bounds what is logged of removed files: others
+// may have made any number of links into ..data.
 const staleLogged = 20
 
 // publishSymlink replaces the whole set by one rename. Numbers as in the body:
@@ -29,15 +32,18 @@ const staleLogged = 20
 //  2. Sync the files and ..stage.
 //  3. Rename ..stage to its timestamp, ..YYYY_MM_DD_hh_mm_ss.NNN.
 //  4. Sync the volume: the link of the next step must never be durable before what it points to.
-//  5. Make the link ..data_tmp to the timestamp and rename it to ..data. From here on the new set holds.
-//  6. Sync the volume, unless it was empty: nothing may be taken away before the new set is durable.
+//  5. Make the link ..data_tmp to the timestamp and rename it to ..data. From here on the new set
+//     holds.
+//  6. Sync the volume, unless it was empty: nothing may be taken away before the new set is
+//     durable.
 //  7. Make the visible links that are missing, NAME -> ..data/NAME, also over regular files; remove
 //     those that point to nothing any more, and files of certfetcher's that the set has not.
 //  8. Sync the volume when step 7 changed something.
 //  9. Remove the old generations that no reader uses any more, see removeOld.
 //
-// Killed before step 5, the old set stands and settle removes the rest; killed after, settle does what is
-// left. before is what the volume held; committed is called when the new set holds, whatever fails later.
+// Killed before step 5, the old set stands and settle removes the rest; killed after, settle does
+// what is left. before is what the volume held; committed is called when the new set holds,
+// whatever fails later.
 func (v *Volume) publishSymlink(d disk, s *set, before snapshot, committed func()) error {
 	previous := d.generation()
 	touched := false
@@ -117,9 +123,9 @@ func (v *Volume) linkVisible(d disk, generation string) (corrected []string, err
 	return corrected, d.SyncDir(".")
 }
 
-// removeStale removes what earlier publications left at the top of the volume: links into ..data, and
-// files under the names of certfetcher's, that the set has not. Otherwise an old key would stay there after a
-// change of the output type. Everything else on the volume belongs to others.
+// removeStale removes what earlier publications left at the top of the volume: links into ..data,
+// and files under the names of certfetcher's, that the set has not. Otherwise an old key would
+// stay there after a change of the output type. Everything else on the volume belongs to others.
 func (v *Volume) removeStale(d disk, current []string) (removed bool, err error) {
 	names, err := d.list(".", func(entry fs.DirEntry) bool {
 		return !slices.Contains(current, entry.Name()) && d.isStale(entry)
@@ -156,8 +162,8 @@ func (d disk) linksTo(name, target string) bool {
 	return err == nil && has == target
 }
 
-// Place is where a file of a volume, or of one that a kubelet made, has its content: behind the links of the symlink
-// layout, or under its own name. No other link is followed.
+// Place is where a file of a volume, or of one that a kubelet made, has its content: behind the
+// links of the symlink layout, or under its own name. No other link is followed.
 func Place(root *os.Root, name string) (string, error) {
 	target, err := root.Readlink(name)
 	if err != nil {

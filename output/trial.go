@@ -11,8 +11,8 @@ type trialFile struct {
 	size int
 }
 
-// trialFiles are the files that the next publication writes: as large as those of the one before and an eighth more,
-// or else as large as those of a usual one.
+// trialFiles are the files that the next publication writes: as large as those of the one before
+// and an eighth more, or else as large as those of a usual one.
 func (v *Volume) trialFiles() []trialFile {
 	var files []trialFile
 	for _, f := range filesOf(v.cfg.Types) {
@@ -47,10 +47,10 @@ func usualSize(f File) int {
 	return usualCertificates
 }
 
-// Writable finds out by trying whether a publication could start, has room, and can make the links of the symlink
-// layout, so that no certificate is requested in vain: it writes as many files, of the same sizes, as the next
-// publication will. Old generations stay, but are removed where there is no other room. Nothing is made durable. The
-// error is of type *FileError.
+// Writable finds out by trying whether a publication could start, has room, and can make the links
+// of the symlink layout, so that no certificate is requested in vain: it writes as many files, of
+// the same sizes, as the next publication will. Old generations stay, but are removed where there
+// is no other room. Nothing is made durable. The error is of type *FileError.
 func (v *Volume) Writable() error {
 	return v.doAlone(func(d disk) error {
 		if err := v.settle(d); err != nil {
@@ -89,7 +89,8 @@ func (v *Volume) tryFiles(d disk) error {
 	if v.cfg.Layout != LayoutSymlink {
 		return nil
 	}
-	// Not every file system has links: SMB and some FUSE ones have none. Each takes an inode as files do.
+	// Not every file system has links: SMB and some FUSE
+	// ones have none. Each takes an inode as files do.
 	links := []string{dataTemporary}
 	for _, f := range filesOf(v.cfg.Types) {
 		if !d.linksTo(f.Name, throughData+f.Name) {

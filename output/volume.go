@@ -27,10 +27,10 @@ type Volume struct {
 	reported    map[string]bool      // generations that cannot be removed, each of which is reported once
 }
 
-// Open makes the directory where it is missing (mode 0750, setgid handed on from its parent; an existing
-// one keeps its mode) and brings the volume to rest after a killed run: a publication that was committed
-// is completed, one that was not is removed.
-// An error is of type *FileError unless cfg is not usable at all.
+// Open makes the directory where it is missing (mode 0750, setgid handed on from its parent; an
+// existing one keeps its mode) and brings the volume to rest after a killed run: a publication
+// that was committed is completed, one that was not is removed. An error is of type *FileError
+// unless cfg is not usable at all.
 func Open(cfg Config) (*Volume, error) { return open(cfg, nil) }
 
 func open(cfg Config, step files.StepFunc) (*Volume, error) {
@@ -66,11 +66,12 @@ func Read(cfg Config) (*Bundle, error) {
 	return (&Volume{cfg: cfg, gid: files.Inherit}).Current()
 }
 
-// Current reads back what is published, from the files of every configured type, and compares: that
-// the set is complete and has no more files than it should, that the stores open with the passwords
-// beside them (or with those of the configuration), have the configured aliases and PKCS#12 profile, hold
-// the same, and that the key is the leaf's. The error is ErrEmpty when there is nothing, a
-// *MismatchError when something differs, a *FileError when the directory cannot be read.
+// Current reads back what is published, from the files of every configured type, and
+// compares: that the set is complete and has no more files than it should, that the
+// stores open with the passwords beside them (or with those of the configuration),
+// have the configured aliases and PKCS#12 profile, hold the same, and that the key
+// is the leaf's. The error is ErrEmpty when there is nothing, a *MismatchError when
+// something differs, a *FileError when the directory cannot be read.
 func (v *Volume) Current() (*Bundle, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -86,12 +87,12 @@ func (v *Volume) Current() (*Bundle, error) {
 	return &bundle, nil
 }
 
-// Publish makes b the set that readers see. When it is already, in the configured layout, types, aliases,
-// modes and so on, nothing is touched. The passwords stay those that are on the volume, unless others are
-// configured. What readers see changes at one moment; see the two layouts for what a reader may meet who
-// opens several files.
-// An error is an *EncodeError, or a *FileError. After an error the volume holds the old set, or, when it is
-// an *IncompleteError with that, the new one; the next Publish, Restore or Open brings it to rest.
+// Publish makes b the set that readers see. When it is already, in the configured layout, types,
+// aliases, modes and so on, nothing is touched. The passwords stay those that are on the volume,
+// unless others are configured. What readers see changes at one moment; see the two layouts for
+// what a reader may meet who opens several files. An error is an *EncodeError, or a *FileError.
+// After an error the volume holds the old set, or, when it is an *IncompleteError with that, the
+// new one; the next Publish, Restore or Open brings it to rest.
 func (v *Volume) Publish(b Bundle) (p Publication, err error) {
 	err = v.doAlone(func(d disk) error {
 		if err := v.settle(d); err != nil {
@@ -99,7 +100,8 @@ func (v *Volume) Publish(b Bundle) (p Publication, err error) {
 		}
 		now := d.look()
 		if v.published == nil {
-			// A set that differs from what is asked for, or none, is not a failure here: it is replaced.
+			// A set that differs from what is asked for, or
+			// none, is not a failure here: it is replaced.
 			_ = v.adopt(now)
 		}
 		v.choosePasswords(now)
@@ -115,9 +117,10 @@ func (v *Volume) Publish(b Bundle) (p Publication, err error) {
 	return p, err
 }
 
-// Restore puts back files that another process removed or changed, byte for byte as they were published
-// last, or as Current read them. Before either, there is nothing to put back. It is cheap when
-// nothing has changed: it reads the files and opens no store. The errors are those of Publish.
+// Restore puts back files that another process removed or changed, byte for
+// byte as they were published last, or as Current read them. Before either,
+// there is nothing to put back. It is cheap when nothing has changed: it
+// reads the files and opens no store. The errors are those of Publish.
 func (v *Volume) Restore() (p Publication, err error) {
 	err = v.doAlone(func(d disk) error {
 		if err := v.settle(d); err != nil || v.published == nil {
@@ -136,8 +139,9 @@ func (v *Volume) publication() Publication {
 	return p
 }
 
-// InTheWay reports a directory or a mount that has the name of a file to be published, without changing anything. The
-// error is of type *FileError. For a directory it is syscall.EISDIR: Open moves that aside.
+// InTheWay reports a directory or a mount that has the name of a file to
+// be published, without changing anything. The error is of type
+// *FileError. For a directory it is syscall.EISDIR: Open moves that aside.
 func InTheWay(cfg Config) error {
 	v := &Volume{cfg: cfg.withDefaults()}
 	d, err := v.unlocked(cfg.Dir)
@@ -173,7 +177,8 @@ func (v *Volume) doLocked(work func(d disk) error) error {
 	return work(d)
 }
 
-// unlocked opens the directory of the volume, each time again, as it may have been replaced, or one above it.
+// unlocked opens the directory of the volume, each time
+// again, as it may have been replaced, or one above it.
 func (v *Volume) unlocked(dir string) (disk, error) {
 	opened, err := files.OpenDisk(dir, v.gid, v.step)
 	return disk{opened, v.cfg.Log}, err

@@ -21,7 +21,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/truststore"
 )
 
-// exitNotValid is the exit code of a probe that finds no valid certificate, and of an inspection of nothing.
+// exitNotValid is the exit code of a probe that finds no
+// valid certificate, and of an inspection of nothing.
 const exitNotValid = 1
 
 const (
@@ -41,8 +42,8 @@ tried again after a failure, comes at another time. The exit code is 1 when noth
 `
 )
 
-// probe tells by its exit code whether the volume of the configuration holds a valid certificate, and else in
-// one line why it does not.
+// probe tells by its exit code whether the volume of the configuration holds a valid certificate,
+// and else in one line why it does not.
 func probe(args []string, stdout, stderr io.Writer) int {
 	if len(args) == 1 && asksForHelp(args[0]) {
 		_, err := fmt.Fprint(stdout, probeUsage)
@@ -69,7 +70,8 @@ func inspectVolume(args []string, stdout, stderr io.Writer) int {
 		_, err := fmt.Fprint(stdout, inspectUsage)
 		return exitCodeOf(stderr, err)
 	}
-	// Whatever is wrong with the environment, which may be another container's, what is there can be shown.
+	// Whatever is wrong with the environment, which may be
+	// another container's, what is there can be shown.
 	cfg, faults := loadConfig()
 	if dir == "" {
 		dir = cfg.Output.Dir
@@ -136,7 +138,8 @@ Everything else it takes from the environment of the container that it runs in, 
 The exit code is that of the first failed check, and 0 when none failed.
 `
 
-// runDoctor checks the deployment and prints what it found; its exit code is that of the first failed check.
+// runDoctor checks the deployment and prints what it found;
+// its exit code is that of the first failed check.
 func runDoctor(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("doctor", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -180,8 +183,8 @@ func runDoctor(ctx context.Context, args []string, stdout, stderr io.Writer) int
 	return report.ExitCode()
 }
 
-// postprocess merges truststores and swaps keystores once, as the ONAP post-processor did. Its variables
-// and exit codes are that program's.
+// postprocess merges truststores and swaps keystores once, as the ONAP post-processor did. Its
+// variables and exit codes are that program's.
 func postprocess(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 {
 		if asksForHelp(args[0]) {

@@ -1,5 +1,5 @@
-// Command certfetcher fetches a certificate from a CertService and publishes keystore and truststore
-// on a volume. It is configured by environment variables alone; --help lists them.
+// Command certfetcher fetches a certificate from a CertService and publishes keystore and
+// truststore on a volume. It is configured by environment variables alone; --help lists them.
 package main
 
 import (

@@ -26,8 +26,8 @@ import (
 	"github.com/certfetcher/certfetcher/output"
 )
 
-// setup is what a run starts from. When failure is set, only log and config.TerminationMessagePath
-// may be used.
+// setup is what a run starts from. When failure is set, only
+// log and config.TerminationMessagePath may be used.
 type setup struct {
 	config   *config.Fetcher
 	identity *mtls.Identity
@@ -37,8 +37,8 @@ type setup struct {
 	failure  error
 }
 
-// load reads the environment and the mutual TLS material. Faults in either are logged one by one, so
-// that all are known after one run; the failure is the first in the contract's order.
+// load reads the environment and the mutual TLS material. Faults in either are logged one by one,
+// so that all are known after one run; the failure is the first in the contract's order.
 func load(stderr io.Writer) setup {
 	s, faults := readEnvironment(stderr)
 	tlsFaults := false
@@ -69,7 +69,8 @@ func load(stderr io.Writer) setup {
 	return s
 }
 
-// reportUsage is the setup of a run whose arguments are wrong: the configuration only says where to report that.
+// reportUsage is the setup of a run whose arguments are
+// wrong: the configuration only says where to report that.
 func reportUsage(err error, stderr io.Writer) setup {
 	s := setup{}
 	s.config, _ = loadConfig()
@@ -102,8 +103,9 @@ func readEnvironment(stderr io.Writer) (setup, config.Faults) {
 	return s, faults
 }
 
-// unusableIdentity says why a CertService has to refuse the identity, as far as that is known here; nil for nothing. A
-// run asks all the same: the other side decides, and this machine's clock may be wrong.
+// unusableIdentity says why a CertService has to refuse the identity,
+// as far as that is known here; nil for nothing. A run asks all the
+// same: the other side decides, and this machine's clock may be wrong.
 func unusableIdentity(identity *mtls.Identity) error {
 	problems := identity.Problems(time.Now())
 	if len(problems) == 0 {
@@ -112,7 +114,8 @@ func unusableIdentity(identity *mtls.Identity) error {
 	return &enroll.Error{Stage: enroll.StageTLSConfiguration, Err: errors.New(strings.Join(problems, "; "))}
 }
 
-// report says why the run failed: in the log, in the Kubernetes termination message and by the exit code.
+// report says why the run failed: in the log, in the
+// Kubernetes termination message and by the exit code.
 func report(s setup) int {
 	stage := enroll.StageOf(s.failure)
 	s.log.Error("certfetcher failed", "error", s.failure.Error(), "stage", stage.String(),
@@ -121,7 +124,8 @@ func report(s setup) int {
 	return stage.ExitCode()
 }
 
-// rescue, deferred, turns a panic into its exit code. Go's own for it is 2, which has a meaning here.
+// rescue, deferred, turns a panic into its exit code. Go's
+// own for it is 2, which has a meaning here.
 func rescue(stderr io.Writer, code *int) {
 	if v := recover(); v != nil {
 		settings, _ := loadConfig()
@@ -155,8 +159,8 @@ func oneLine(message string) string {
 	return text + "\n"
 }
 
-// endMost is how long a signal leaves for what is under way to end by itself: a publication takes milliseconds, and a
-// sidecar ends all its parts in EndGrace.
+// endMost is how long a signal leaves for what is under way to end by itself: a publication takes
+// milliseconds, and a sidecar ends all its parts in EndGrace.
 const endMost = sidecar.EndGrace + 100*time.Millisecond
 
 // errInterrupted is the failure of a run that a signal ended.
@@ -165,9 +169,10 @@ var errInterrupted = errors.New("interrupted by a signal")
 // loaded is what the run works with, as soon as that is read, for who has to report in its place.
 var loaded atomic.Pointer[setup]
 
-// runUntilSignal does the work and returns its exit code. When ctx ends, the work has endMost to end as well. What then
-// goes on is left to the end of the process, which a volume survives at any moment: it may be at something that knows
-// no ctx, such as making a large key, opening a store whose password is hashed millions of times, or a slow disk.
+// runUntilSignal does the work and returns its exit code. When ctx ends, the work has endMost to
+// end as well. What then goes on is left to the end of the process, which a volume survives at any
+// moment: it may be at something that knows no ctx, such as making a large key, opening a store
+// whose password is hashed millions of times, or a slow disk.
 func runUntilSignal(ctx context.Context, stderr io.Writer, work func() int) int {
 	ended := make(chan int, 1)
 	go func() { ended <- work() }()
@@ -195,8 +200,8 @@ func reportInterruption(stderr io.Writer) int {
 	return report(s)
 }
 
-// loadConfig reads the configuration, with the faults that only show when its parts are held together. They are
-// of the first part in the contract's order.
+// loadConfig reads the configuration, with the faults that only show when its parts are held
+// together. They are of the first part in the contract's order.
 func loadConfig() (*config.Fetcher, config.Faults) {
 	cfg, err := config.Load()
 	faults, _ := err.(config.Faults)
@@ -211,7 +216,8 @@ func knownVariables() []string {
 	return slices.Concat(program.VariableNames(config.Variables), truststore.Names(), []string{"APP_UID", "APP_GID"})
 }
 
-// replacedInputs refuses an output directory in which a publication would take away what the next run needs.
+// replacedInputs refuses an output directory in which a
+// publication would take away what the next run needs.
 func replacedInputs(cfg *config.Fetcher) (faults config.Faults) {
 	for _, variable := range slices.Sorted(maps.Keys(cfg.Inputs)) {
 		if path := cfg.Inputs[variable]; output.Replaces(cfg.Output.Dir, path) {
@@ -223,8 +229,9 @@ func replacedInputs(cfg *config.Fetcher) (faults config.Faults) {
 	return faults
 }
 
-// loadMerge reads the post-processor's variables, if there are any; nil when there are none, or faults. A file that the
-// sidecar publishes cannot be changed by merging as well: the one would put back what the other did.
+// loadMerge reads the post-processor's variables, if there are any; nil when there are none, or
+// faults. A file that the sidecar publishes cannot be changed by merging as well: the one would
+// put back what the other did.
 func loadMerge(outputDir string) (*truststore.Config, config.Faults) {
 	if !truststore.Wanted() {
 		return nil, nil

@@ -95,8 +95,8 @@ type settings struct {
 	log                                                       program.LogSettings
 }
 
-// loadSettings reads the environment and returns all its faults; the log settings are usable even then.
-// An empty variable counts as unset.
+// loadSettings reads the environment and returns all its faults; the log settings are usable even
+// then. An empty variable counts as unset.
 func loadSettings() (settings, []program.Fault) {
 	r := program.ReadEnvironment(variables)
 	s := settings{

@@ -1,5 +1,6 @@
-// Command certservice takes certificate requests over REST and mutual TLS and has them signed by CMPv2
-// servers. It replaces the ONAP CertService with the same files and environment; --help lists the variables.
+// Command certservice takes certificate requests over REST and mutual TLS and has them signed by
+// CMPv2 servers. It replaces the ONAP CertService with the same files and environment; --help
+// lists the variables.
 package main
 
 import (
@@ -64,8 +65,8 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 	return exitOK
 }
 
-// checkAll prints every fault of the environment and of the files that it names, one on a line. Warnings are
-// logged and change nothing.
+// checkAll prints every fault of the environment and of the files that it names, one on a line.
+// Warnings are logged and change nothing.
 func checkAll(s settings, faults []program.Fault, log *slog.Logger, stdout, stderr io.Writer) int {
 	inFiles := checkFiles(s, log)
 	if len(faults)+len(inFiles) == 0 {

@@ -43,8 +43,8 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 
 	cpu := certservice.NewCPU()
 	configuration := newConfiguration(s, cpu, metrics, log)
-	// A bad file is logged there and does not end the service: like the ONAP server, it is not ready until
-	// the file is fixed.
+	// A bad file is logged there and does not end the service: like the ONAP server, it is not
+	// ready until the file is fixed.
 	_ = configuration.Reload("start")
 	go watchConfiguration(ctx, configuration, log)
 	go func() {
@@ -130,7 +130,8 @@ func newConfiguration(s settings, cpu *certservice.CPU, m *certservice.Metrics,
 	}), m, log)
 }
 
-// watchConfiguration follows the file. Without that the service still serves, and reloads on request.
+// watchConfiguration follows the file. Without that the
+// service still serves, and reloads on request.
 func watchConfiguration(ctx context.Context, c *certservice.Configuration, log *slog.Logger) {
 	if err := c.Watch(ctx); err != nil {
 		log.Error("changes of the configuration will not be noticed", "error", err.Error())

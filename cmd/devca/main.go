@@ -1,6 +1,6 @@
-// Command devca is a development certification authority that answers CMP over HTTP. It keeps everything in
-// memory, makes a new root at every start, and must never be used for production. It is configured
-// by environment variables alone; --help lists them.
+// Command devca is a development certification authority that answers CMP over HTTP. It keeps
+// everything in memory, makes a new root at every start, and must never be used for production. It
+// is configured by environment variables alone; --help lists them.
 package main
 
 import (
@@ -27,8 +27,8 @@ func main() {
 	os.Exit(run(startup.Context, stop, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the program; what it returns is the exit code: 0, 1 for a failure, 2 for a wrong configuration.
-// It ends with ctx. serving is called when it begins to look at ctx itself.
+// run is the program; what it returns is the exit code: 0, 1 for a failure, 2 for a wrong
+// configuration. It ends with ctx. serving is called when it begins to look at ctx itself.
 func run(ctx context.Context, serving func() bool, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 1 && args[0] == "probe" {
 		return probe(ctx, stderr)
@@ -63,7 +63,8 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 	return 0
 }
 
-// probe asks the CA that runs beside it for an answer; any will do, because CMP is spoken by POST only.
+// probe asks the CA that runs beside it for an answer; any
+// will do, because CMP is spoken by POST only.
 func probe(ctx context.Context, stderr io.Writer) int {
 	s, _ := loadSettings() // the CA has reported the faults
 	if err := program.Probe(ctx, s.addr, "/", func(int) bool { return true }); err != nil {
@@ -132,7 +133,8 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	return nil
 }
 
-// writeFile writes a file as a whole or not at all: readers that wait for it to appear never see a part.
+// writeFile writes a file as a whole or not at all: readers
+// that wait for it to appear never see a part.
 func writeFile(path string, content []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
 	if err != nil {

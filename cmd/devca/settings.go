@@ -45,8 +45,8 @@ func loadSettings() (settings, []program.Fault) {
 	return s, r.Faults()
 }
 
-// listensOnLoopback checks the address. One that other machines can reach needs a secret of its own, so
-// that no one exposes a CA with a public secret on a network by mistake.
+// listensOnLoopback checks the address. One that other machines can reach needs a secret of its
+// own, so that no one exposes a CA with a public secret on a network by mistake.
 func listensOnLoopback(r *program.Reader, ownSecret bool) bool {
 	host, port, err := net.SplitHostPort(r.Value("DEVCA_ADDR"))
 	if err == nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// apiServer takes connections, makes the handshakes, and keeps clients with a verified certificate and those without
-// apart: the first get to the HTTP server, the others one answer.
+// apiServer takes connections, makes the handshakes, and keeps clients with a verified certificate
+// and those without apart: the first get to the HTTP server, the others one answer.
 type apiServer struct {
 	cfg                  ServerConfig
 	handler              http.Handler
@@ -55,8 +55,8 @@ func (s *apiServer) accept(listener net.Listener, ready *handover) error {
 	})
 }
 
-// acceptAll takes connections until the listener is closed. Other errors pass: no free descriptor, a client that has
-// disconnected.
+// acceptAll takes connections until the listener is closed. Other errors pass: no free descriptor,
+// a client that has disconnected.
 func acceptAll(listener net.Listener, strangers *Strangers, take func(net.Conn)) error {
 	const longest = time.Second
 	pause := 5 * time.Millisecond
@@ -76,7 +76,8 @@ func acceptAll(listener net.Listener, strangers *Strangers, take func(net.Conn))
 	}
 }
 
-// finish waits for the handshakes and answers in progress, which take milliseconds unless the client stalls.
+// finish waits for the handshakes and answers in progress,
+// which take milliseconds unless the client stalls.
 func (s *apiServer) finish() {
 	done := make(chan struct{})
 	go func() {
@@ -91,8 +92,8 @@ func (s *apiServer) finish() {
 	}
 }
 
-// begin makes the handshake. What follows runs on another goroutine: the stack of this one has grown to several times
-// the size that a connection needs.
+// begin makes the handshake. What follows runs on another goroutine: the stack of this one has
+// grown to several times the size that a connection needs.
 func (s *apiServer) begin(c *connection, ready *handover) {
 	defer s.recoverPanic(c)
 	deadline := time.Now().Add(s.cfg.ReadHeaderTimeout)
@@ -119,7 +120,8 @@ func (s *apiServer) begin(c *connection, ready *handover) {
 	}
 }
 
-// recoverPanic ends the connection after a panic, which a hostile certificate may cause: the others go on.
+// recoverPanic ends the connection after a panic, which a
+// hostile certificate may cause: the others go on.
 func (s *apiServer) recoverPanic(c *connection) {
 	v := recover()
 	if v == nil {
@@ -162,8 +164,8 @@ func (s *apiServer) handshake(c *connection, deadline time.Time) (*tls.Conn, str
 
 const answerWithoutTLS = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
 
-// handshakeFailed counts and logs a failed handshake, and answers a client that speaks HTTP without TLS as net/http
-// does.
+// handshakeFailed counts and logs a failed handshake, and answers a client that speaks HTTP
+// without TLS as net/http does.
 func (s *apiServer) handshakeFailed(c *connection, err error) {
 	class := "tls"
 	var record tls.RecordHeaderError

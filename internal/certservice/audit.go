@@ -31,8 +31,8 @@ const (
 	outcomePanic        outcome = "panic"
 )
 
-// event is what is remembered of one request, for its audit line and the metrics. It holds no header
-// value and no key.
+// event is what is remembered of one request, for its audit line and the metrics. It holds no
+// header value and no key.
 type event struct {
 	method, path, remote string
 	operation            string // "" for a path that does not exist
@@ -58,8 +58,8 @@ const (
 	maxLoggedText  = 512
 )
 
-// log writes the one line of a request: Info when it was served, Warn when not, and Debug for a probe
-// that was served. A trial is Info however it ends.
+// log writes the one line of a request: Info when it was served, Warn when not, and Debug for a
+// probe that was served. A trial is Info however it ends.
 func (e *event) log(ctx context.Context, log *slog.Logger) {
 	level := slog.LevelWarn
 	switch {

@@ -1,7 +1,7 @@
-// Package certservice is the CertService: it takes certificate requests over REST and mutual TLS, has
-// them signed by a certification authority, and answers with the chain and the roots to trust. Paths,
-// headers, statuses and error texts are those of the ONAP CertService API, version 1, so that clients
-// written for that one need no change.
+// Package certservice is the CertService: it takes certificate requests over REST and mutual TLS,
+// has them signed by a certification authority, and answers with the chain and the roots to trust.
+// Paths, headers, statuses and error texts are those of the ONAP CertService API, version 1, so
+// that clients written for that one need no change.
 //
 // The handler knows only the Authority interface; the one behind it speaks CMPv2. The package keeps
 // nothing on disk and no state between requests, so any number of replicas may serve. It issues no
@@ -42,9 +42,9 @@ type Issued struct {
 	Trusted []*x509.Certificate // roots to trust, the signing one among them
 }
 
-// Authority signs certificate requests. Its methods are called concurrently and give up when ctx ends. A refusal by
-// the authority is a *RefusedError; any other error, a *FailedError among them, is a failure on the way to it. Their
-// texts reach the client.
+// Authority signs certificate requests. Its methods are called concurrently and give up when ctx
+// ends. A refusal by the authority is a *RefusedError; any other error, a *FailedError among them,
+// is a failure on the way to it. Their texts reach the client.
 type Authority interface {
 	Enroll(ctx context.Context, r Request) (Issued, error)
 	Update(ctx context.Context, r Request) (Issued, error)
@@ -59,8 +59,8 @@ type RefusedError struct {
 	Unauthenticated bool
 }
 
-// Error gives the authority's own words, with the names of the reasons that they do not contain, or "N/A" as the ONAP
-// server did where there is neither.
+// Error gives the authority's own words, with the names of the reasons that they do not contain,
+// or "N/A" as the ONAP server did where there is neither.
 func (e *RefusedError) Error() string {
 	reasons := slices.DeleteFunc(slices.Clone(e.FailInfo),
 		func(reason string) bool { return strings.Contains(e.Text, reason) })
@@ -81,7 +81,8 @@ func (e *RefusedError) Error() string {
 
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// FailedError is a failure on the way to the authority, with what the client should know besides its text.
+// FailedError is a failure on the way to the authority, with
+// what the client should know besides its text.
 type FailedError struct {
 	Err        error         // for the log, after the text
 	Text       string        // for the client, without addresses in the operator's network; "": that of Err
@@ -98,8 +99,9 @@ func (e *FailedError) Error() string {
 
 func (e *FailedError) Unwrap() error { return e.Err }
 
-// ReasonNames is the FailedError.Reason of a certificate that the authority issued with another subject or other names
-// than requested: a client that repeats an update only makes the authority issue one more certificate.
+// ReasonNames is the FailedError.Reason of a certificate that the authority issued with another
+// subject or other names than requested: a client that repeats an update only makes the authority
+// issue one more certificate.
 const ReasonNames = "unexpectedNames"
 
 // Directory finds the authority for a CA name.
@@ -108,12 +110,13 @@ type Directory interface {
 	Lookup(caName string) (Authority, Share, bool)
 	// Ready reports whether a valid set of authorities is loaded.
 	Ready() bool
-	// Reload reads the set again; trigger names the cause for the log. On an error the set stays as it was.
+	// Reload reads the set again; trigger names the cause
+	// for the log. On an error the set stays as it was.
 	Reload(trigger string) error
 }
 
-// failInfoOf returns the reasons of a refusal, "none" where the authority gave none, "not_authenticated" where another
-// party may have sent it, and nothing for other errors.
+// failInfoOf returns the reasons of a refusal, "none" where the authority gave none,
+// "not_authenticated" where another party may have sent it, and nothing for other errors.
 func failInfoOf(err error) []string {
 	refused, ok := errors.AsType[*RefusedError](err)
 	switch {
@@ -128,8 +131,8 @@ func failInfoOf(err error) []string {
 	}
 }
 
-// httpClients has an HTTP client for each host and TLS settings in use. CAs on different hosts share none: a client
-// gives up all its idle connections when a host closed one of them.
+// httpClients has an HTTP client for each host and TLS settings in use. CAs on different hosts
+// share none: a client gives up all its idle connections when a host closed one of them.
 type httpClients struct {
 	connections int // kept open to one server between requests
 
@@ -142,8 +145,8 @@ type httpKey struct {
 	tls  digest
 }
 
-// maxHTTPClients bounds what is kept for settings that are no longer configured. Clients in use are not affected when
-// the others are forgotten; their idle connections end by themselves.
+// maxHTTPClients bounds what is kept for settings that are no longer configured. Clients in use
+// are not affected when the others are forgotten; their idle connections end by themselves.
 const maxHTTPClients = 256
 
 func newHTTPClients(connections int) *httpClients {
@@ -166,7 +169,8 @@ func (c *httpClients) of(s Server) *http.Client {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	client := &http.Client{Transport: &http.Transport{
-		// No proxy from the environment: the ONAP server used none, and a CA's server is seldom behind one.
+		// No proxy from the environment: the ONAP server
+		// used none, and a CA's server is seldom behind one.
 		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:     s.TLS.config(),
 		TLSHandshakeTimeout: 10 * time.Second,
@@ -174,16 +178,16 @@ func (c *httpClients) of(s Server) *http.Client {
 		// net/http would read 10 MiB of each answer.
 		MaxResponseHeaderBytes: 64 << 10,
 		MaxIdleConnsPerHost:    c.connections,
-		// Shorter than servers keep theirs: a CMP request is not sent twice, so it must not use a connection
-		// that the server is about to close.
+		// Shorter than servers keep theirs: a CMP request is not sent twice, so it must not use a
+		// connection that the server is about to close.
 		IdleConnTimeout: 10 * time.Second,
 	}}
 	c.made[key] = client
 	return client
 }
 
-// TLS has the settings for a CMP server at an https:// URL. The identity is not exported, so that nothing encodes its
-// key.
+// TLS has the settings for a CMP server at an https:// URL. The identity is not exported, so that
+// nothing encodes its key.
 type TLS struct {
 	Trust    []*x509.Certificate // that the server's certificate must chain to; none: the system's roots
 	identity *tls.Certificate    // shown to a server that asks for it; nil: none
@@ -213,8 +217,8 @@ func (t TLS) config() *tls.Config {
 		}
 	}
 	if t.identity != nil {
-		// Shown whatever CAs the server names: it is the one that is configured, and the server then says why it
-		// refuses it.
+		// Shown whatever CAs the server names: it is the one that is configured, and the server
+		// then says why it refuses it.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return t.identity,
 				nil

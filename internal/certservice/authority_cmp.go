@@ -27,7 +27,8 @@ type cmpAuthority struct {
 	learned         *learned            // nil: signed answers are verified as configured
 	timeout         time.Duration       // for one transaction; 0: the request's own
 	additionalRoots []*x509.Certificate // handed out beside the signing root
-	// warnModified: a certificate with another subject or other names is taken only because ONAP took it.
+	// warnModified: a certificate with another subject or
+	// other names is taken only because ONAP took it.
 	warnModified bool
 	log          *slog.Logger
 	now          func() time.Time
@@ -36,17 +37,18 @@ type cmpAuthority struct {
 // CMPOptions hold for every CMP server of a Configuration.
 type CMPOptions struct {
 	Connections int // kept open to one server between requests
-	// ResponseTrust for servers that name none and have no trust anchors: "" or TrustAnchored for refusing
-	// their signed answers, or TrustONAP.
+	// ResponseTrust for servers that name none and have no trust anchors: "" or TrustAnchored for
+	// refusing their signed answers, or TrustONAP.
 	ResponseTrust string
-	// RequestTimeout is what the caller gives one enrolment; 0: no bound. A server's longer timeout leaves a warning.
+	// RequestTimeout is what the caller gives one enrolment; 0: no bound. A server's longer
+	// timeout leaves a warning.
 	RequestTimeout time.Duration
 	CPU            *CPU // shared with HandlerConfig; nil: what a CA makes costly to verify waits for nothing
 	Log            *slog.Logger
 }
 
-// CMPBuilder returns a function that makes the authority for one server of a Configuration. What it makes for the same
-// host with the same TLS settings shares its connections, also over reloads.
+// CMPBuilder returns a function that makes the authority for one server of a Configuration. What
+// it makes for the same host with the same TLS settings shares its connections, also over reloads.
 func CMPBuilder(options CMPOptions) func(Server) (Authority, error) {
 	clients, store := newHTTPClients(options.Connections), newLearnedStore()
 	return func(s Server) (Authority, error) {
@@ -119,8 +121,9 @@ func (a *cmpAuthority) Enroll(ctx context.Context, r Request) (Issued, error) {
 // Update sends a key update request signed with the old key where the request asks for what the old
 // certificate has. Otherwise it sends a certification request, authenticated by the shared secret.
 //
-// The answer to a key update may be signed. Where no root is known yet to verify it with, a certification request is
-// sent as well: the client has proven that it holds the old key, and the secret authenticates enrolments too.
+// The answer to a key update may be signed. Where no root is known yet to verify it with, a
+// certification request is sent as well: the client has proven that it holds the old key, and the
+// secret authenticates enrolments too.
 func (a *cmpAuthority) Update(ctx context.Context, r Request) (Issued, error) {
 	if !sameSubjectAndNames(r.CSR, r.OldCert) {
 		return a.underSecret(ctx, r, (*cmp.Client).Certify)
@@ -162,8 +165,8 @@ func (a *cmpAuthority) keyUpdate(client *cmp.Client, r Request) exchange {
 	}
 }
 
-// underSecret sends a request that the shared secret authenticates, and learns from the answer. A CA that is known to
-// sign its answers where nothing can verify them is not asked.
+// underSecret sends a request that the shared secret authenticates, and learns from the answer. A
+// CA that is known to sign its answers where nothing can verify them is not asked.
 func (a *cmpAuthority) underSecret(ctx context.Context, r Request, send method) (Issued, error) {
 	if a.learned != nil && a.learned.signsAt(a.now()) {
 		return Issued{}, &FailedError{Text: errSigns.Error(),
@@ -182,9 +185,9 @@ func (a *cmpAuthority) underSecret(ctx context.Context, r Request, send method) 
 	})
 }
 
-// sameSubjectAndNames reports whether the request asks for the subject and the subject alternative names
-// that the certificate has, in any order. Then an update is a key update (RFC 4210, 5.3.5); otherwise
-// it is a request for another certificate, which the old one's key must not authorise.
+// sameSubjectAndNames reports whether the request asks for the subject and the subject alternative
+// names that the certificate has, in any order. Then an update is a key update (RFC 4210, 5.3.5);
+// otherwise it is a request for another certificate, which the old one's key must not authorise.
 func sameSubjectAndNames(csr *x509.CertificateRequest, cert *x509.Certificate) bool {
 	return cmp.SameAlternativeNames(csr.Extensions, cert.Extensions) && pki.SameName(csr.RawSubject, cert.RawSubject)
 }
@@ -218,11 +221,11 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send exchange) (
 	return Issued{Chain: result.Chain, Trusted: trusted}, nil
 }
 
-// sendAgain sends a request, and once more, in a transaction of its own, when the server failed as EJBCA does at
-// concurrent updates of one subject: with HTTP status 500 and no CMP message, with its own transaction rolled back.
-// A server that got further answers with a CMP message (RFC 9811, 3.1). One that issued a certificate all the same
-// issues one more, as it would when the client asks again. Gateways answer with other statuses, and may still be
-// waiting for the CA.
+// sendAgain sends a request, and once more, in a transaction of its own, when the server failed as
+// EJBCA does at concurrent updates of one subject: with HTTP status 500 and no CMP message, with
+// its own transaction rolled back. A server that got further answers with a CMP message (RFC 9811,
+// 3.1). One that issued a certificate all the same issues one more, as it would when the client
+// asks again. Gateways answer with other statuses, and may still be waiting for the CA.
 func (a *cmpAuthority) sendAgain(ctx context.Context, request cmp.Request, send exchange) (cmp.Result, error) {
 	result, err := send(ctx, request)
 	transport, ok := errors.AsType[*cmp.TransportError](err)
@@ -241,8 +244,9 @@ func (a *cmpAuthority) sendAgain(ctx context.Context, request cmp.Request, send 
 	return send(ctx, request)
 }
 
-// failure turns an error of the CMP client into one of Authority. A decision that did not come in time is a
-// failure, not a refusal. request is the context of the whole request, and bounded the one with this server's timeout.
+// failure turns an error of the CMP client into one of Authority. A decision that did not come in
+// time is a failure, not a refusal. request is the context of the whole request, and bounded the
+// one with this server's timeout.
 func (a *cmpAuthority) failure(request, bounded context.Context, err error) error {
 	if status, ok := errors.AsType[*cmp.StatusError](err); ok {
 		if status.Status == cmp.StatusWaiting {
@@ -297,7 +301,8 @@ func (a *cmpAuthority) failure(request, bounded context.Context, err error) erro
 	return err
 }
 
-// alertOf finds the TLS alert (RFC 8446, 6.2) about our certificate with which the CMP server ended the connection.
+// alertOf finds the TLS alert (RFC 8446, 6.2) about our certificate with which the CMP server
+// ended the connection.
 func alertOf(err error) (text string, ok bool) {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || op.Op != "remote error" {

@@ -13,14 +13,14 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// messageUnauthorized does not say which of the two it is, nor why a chain does not verify: that would help
-// an attacker who probes the truststore. The audit line tells them apart.
+// messageUnauthorized does not say which of the two it is, nor why a chain does not verify: that
+// would help an attacker who probes the truststore. The audit line tells them apart.
 const messageUnauthorized = "Client certificate is missing or not trusted"
 
 // clientVerifier verifies client certificates for each request, not once in the handshake: for the
-// answer 401 that the API promises, and so that an expired certificate or a replaced truststore also ends
-// connections kept alive and sessions resumed. It remembers which chains verified, since clients
-// come back with the same one and the signatures in it are half the cost of an enrolment.
+// answer 401 that the API promises, and so that an expired certificate or a replaced truststore
+// also ends connections kept alive and sessions resumed. It remembers which chains verified, since
+// clients come back with the same one and the signatures in it are half the cost of an enrolment.
 type clientVerifier struct {
 	mu       sync.Mutex
 	roots    *x509.CertPool // that the chains verified against
@@ -30,16 +30,18 @@ type clientVerifier struct {
 // window is the time in which a chain that verified stays valid: when all its certificates are.
 type window struct{ from, to time.Time }
 
-// maxVerified bounds how many chains are remembered. Only chains that verified are, so a stranger cannot fill it.
+// maxVerified bounds how many chains are remembered. Only
+// chains that verified are, so a stranger cannot fill it.
 const maxVerified = 4096
 
-// maxClientChain bounds the certificates of a client, the leaf included. Any client may send 256 KiB of them, such as
-// 170 authorities of one name with large keys, each of which is tried: that took 0.2 to 0.4 s. Real chains have two or
-// three.
+// maxClientChain bounds the certificates of a client, the leaf included. Any client may send 256
+// KiB of them, such as 170 authorities of one name with large keys, each of which is tried: that
+// took 0.2 to 0.4 s. Real chains have two or three.
 const maxClientChain = 10
 
-// verify returns the client's certificate, and a reason when it is missing or does not chain to the roots;
-// nil roots trust no one. That the client holds the certificate's key is what the TLS handshake proved.
+// verify returns the client's certificate, and a reason when it is missing
+// or does not chain to the roots; nil roots trust no one. That the client
+// holds the certificate's key is what the TLS handshake proved.
 func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool,
 	now time.Time) (*x509.Certificate, string) {
 	if state == nil || len(state.PeerCertificates) == 0 {
@@ -94,14 +96,15 @@ func (v *clientVerifier) remember(key digest, roots *x509.CertPool, chain []*x50
 	v.verified[key] = w
 }
 
-// clientKey tells clients apart where they share something. The certificate alone is not enough: all pods of a
-// namespace may show the same one.
+// clientKey tells clients apart where they share something. The certificate alone is not enough:
+// all pods of a namespace may show the same one.
 type clientKey struct {
 	address     netip.Addr
 	certificate [32]byte // SHA-256; zero: it showed none
 }
 
-// clientOf is the client at a host:port, with the certificate that it showed, trusted or not; a nil state has none.
+// clientOf is the client at a host:port, with the certificate that it showed, trusted or not; a
+// nil state has none.
 func clientOf(state *tls.ConnectionState, remote string) clientKey {
 	client := clientKey{address: program.ClientAddress(remote)}
 	if state != nil && len(state.PeerCertificates) > 0 {

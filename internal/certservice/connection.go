@@ -13,7 +13,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// connState is what a connection is doing. When there are too many, those with the highest state are closed first.
+// connState is what a connection is doing. When there are
+// too many, those with the highest state are closed first.
 type connState int
 
 const (
@@ -22,17 +23,19 @@ const (
 	connIdle                    // nothing was received since the last answer
 )
 
-// connection is a client's connection below TLS. It belongs to one pool at a time, which bounds how many there are and
-// how much they hold.
+// connection is a client's connection below TLS. It belongs to one pool at a time, which bounds
+// how many there are and how much they hold.
 type connection struct {
 	net.Conn
 	pool   *pool
 	allow  int64 // bytes that may still be read; a negative number: no bound
 	peeked []byte
-	// In a handshake, each Read then waits for its turn to compute, until the deadline at most; nil: it does not.
+	// In a handshake, each Read then waits for its turn to
+	// compute, until the deadline at most; nil: it does not.
 	compute  *gate
 	deadline time.Time
-	// awaiting is the time since when a Read has waited for the client, in Unix nanoseconds; 0: it does not wait.
+	// awaiting is the time since when a Read has waited for
+	// the client, in Unix nanoseconds; 0: it does not wait.
 	awaiting atomic.Int64
 	closed   chan struct{}
 
@@ -45,8 +48,8 @@ type connection struct {
 	evicted bool
 }
 
-// receiveBuffer is how many bytes the kernel keeps until they are read; they count towards the limit of the cgroup. The
-// kernel takes twice as much for its own needs.
+// receiveBuffer is how many bytes the kernel keeps until they are read; they count towards the
+// limit of the cgroup. The kernel takes twice as much for its own needs.
 const receiveBuffer = 32 << 10
 
 func newConnection(conn net.Conn) *connection {
@@ -130,8 +133,8 @@ func (s *served) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// patience is how long a handshake may wait for its client while another waits for a place: not for long where its
-// address has more places than the other's.
+// patience is how long a handshake may wait for its client while another waits for a place: not
+// for long where its address has more places than the other's.
 func patience(places, others int) time.Duration {
 	switch {
 	case places > others+1:
@@ -145,8 +148,9 @@ func patience(places, others int) time.Duration {
 // lookAgain is how often the handshakes that wait look for one that has waited for too long.
 const lookAgain = 50 * time.Millisecond
 
-// gate bounds how many handshakes have a place. Those that wait for one cost almost nothing. A place goes to the
-// address that has fewest, and is made free by ending a handshake that has waited too long for its client.
+// gate bounds how many handshakes have a place. Those that wait for one cost almost nothing. A
+// place goes to the address that has fewest, and is made free by ending a handshake that has
+// waited too long for its client.
 type gate struct {
 	limit int
 	end   func(*connection) // ends a handshake
@@ -166,7 +170,8 @@ func newGate(limit int, end func(*connection)) *gate {
 	return &gate{limit: limit, end: end, holders: map[*connection]struct{}{}, places: map[clientKey]int{}}
 }
 
-// enter waits for a place. It returns false if the connection is closed in the meantime, or at the deadline.
+// enter waits for a place. It returns false if the
+// connection is closed in the meantime, or at the deadline.
 func (g *gate) enter(c *connection, deadline time.Time) bool {
 	w := waiter{c, make(chan struct{})}
 	g.mu.Lock()
@@ -234,7 +239,8 @@ func (g *gate) admit() {
 	}
 }
 
-// slowest is the handshake that has waited longest for its client, of those that may be ended for the other client.
+// slowest is the handshake that has waited longest for its
+// client, of those that may be ended for the other client.
 func (g *gate) slowest(other clientKey) (found *connection) {
 	now, longest := time.Now(), int64(0)
 	for c := range g.holders {

@@ -15,9 +15,10 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
-// CPU runs as many computations at a time as there are processors, and gives them to clients in turn: the one that has
-// used least comes first. So a client with many connections and large keys slows down only itself. It counts the time
-// that a computation took, not what a kind of key should take.
+// CPU runs as many computations at a time as there are processors, and gives
+// them to clients in turn: the one that has used least comes first. So a
+// client with many connections and large keys slows down only itself. It
+// counts the time that a computation took, not what a kind of key should take.
 type CPU struct {
 	mu      sync.Mutex
 	free    int                      // processors
@@ -44,8 +45,8 @@ func NewCPU() *CPU {
 	return &CPU{free: max(2, processors), heavy: max(1, processors/2), account: map[clientKey]*cpuClient{}}
 }
 
-// enter waits for the client's turn, and returns a function that ends it, or the error of ctx. A heavy computation
-// takes longer than others should wait.
+// enter waits for the client's turn, and returns a function that ends it, or the error of ctx. A
+// heavy computation takes longer than others should wait.
 func (c *CPU) enter(ctx context.Context, client clientKey, heavy bool) (leave func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -129,14 +130,16 @@ func (c *CPU) leave(client clientKey, heavy bool, used time.Duration) {
 	c.grant()
 }
 
-// forgetIdle makes a client that comes back a newcomer, which is not better off than those that stayed.
+// forgetIdle makes a client that comes back a newcomer,
+// which is not better off than those that stayed.
 func (c *CPU) forgetIdle(client clientKey, a *cpuClient) {
 	if a.running == 0 && len(a.waiting) == 0 {
 		delete(c.account, client)
 	}
 }
 
-// deriver makes the derivation of costly keys for a CA's answers wait for the CA's turn. A nil CPU does not wait.
+// deriver makes the derivation of costly keys for a CA's
+// answers wait for the CA's turn. A nil CPU does not wait.
 func (c *CPU) deriver(ca string) func(derive func()) error {
 	if c == nil {
 		return nil
@@ -161,7 +164,8 @@ type turns struct {
 	client clientKey
 }
 
-// lightRSABits is the largest RSA key that is not heavy: a signature takes 1 ms, and 6 ms with twice the size.
+// lightRSABits is the largest RSA key that is not heavy: a
+// signature takes 1 ms, and 6 ms with twice the size.
 const lightRSABits = 2048
 
 // signer makes a key wait for the client's turn before each signature.

@@ -19,24 +19,26 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// csrFault says what is wrong with the content of a request whose structure could be read. The client sees it, as it is
-// about what the client asked for. It is worded to follow "the CSR".
+// csrFault says what is wrong with the content of a request whose structure could be read. The
+// client sees it, as it is about what the client asked for. It is worded to follow "the CSR".
 type csrFault string
 
 func (f csrFault) Error() string { return string(f) }
 
 var errNotPKCS10 = errors.New("is not a PKCS#10 request")
 
-// csrParts are the elements of a request (RFC 2986, 4) as they came. attributes is nil where the field is missing.
+// csrParts are the elements of a request (RFC 2986, 4) as
+// they came. attributes is nil where the field is missing.
 type csrParts struct {
 	tbs, version, subject, spki, attributes []byte
 	algorithm, signature                    []byte
 }
 
-// readCSR parses a request as crypto/x509 does. It also accepts two kinds that OpenSSL, Bouncy Castle and the ONAP
-// server accept: without the field attributes, and with characters in a PrintableString that do not belong there,
-// such as an underscore. Raw, RawTBSCertificateRequest and RawSubject are the original bytes, so that the signature
-// is verified over them and the CA gets the subject as it was written. DER is required.
+// readCSR parses a request as crypto/x509 does. It also accepts two kinds that OpenSSL, Bouncy
+// Castle and the ONAP server accept: without the field attributes, and with characters in a
+// PrintableString that do not belong there, such as an underscore. Raw, RawTBSCertificateRequest
+// and RawSubject are the original bytes, so that the signature is verified over them and the CA
+// gets the subject as it was written. DER is required.
 func readCSR(der []byte) (*x509.CertificateRequest, error) {
 	parts, ok := splitCSR(der)
 	if !ok {
@@ -77,8 +79,8 @@ func splitCSR(der []byte) (csrParts, bool) {
 	return p, read && body.Empty() && tbs.Empty()
 }
 
-// parseAdapted lets crypto/x509 parse a copy with the same meaning in a form that it accepts, and restores the original
-// bytes.
+// parseAdapted lets crypto/x509 parse a copy with the same meaning in a form that it accepts, and
+// restores the original bytes.
 func (p csrParts) parseAdapted(der []byte) (*x509.CertificateRequest, error) {
 	subject, ok := pki.AdaptName(p.subject)
 	if !ok {
@@ -128,8 +130,8 @@ var extensionNames = map[string]string{
 	"2.5.29.19": "basicConstraints", "2.5.29.37": "extendedKeyUsage",
 }
 
-// faultInAttributes says why crypto/x509 refuses the extensions that a request asks for (RFC 2985, 5.4.2); it
-// is empty when that is not the reason.
+// faultInAttributes says why crypto/x509 refuses the extensions that a request asks for (RFC 2985,
+// 5.4.2); it is empty when that is not the reason.
 func faultInAttributes(der []byte) csrFault {
 	s := cryptobyte.String(der)
 	var attributes cryptobyte.String
@@ -207,7 +209,8 @@ func faultInNames(san cryptobyte.String) csrFault {
 // generalIP is the kind of GeneralName of an IP address (RFC 5280, 4.2.1.6).
 const generalIP = 7
 
-// asciiNames are the kinds of GeneralName that are IA5Strings, with what to write instead of other characters.
+// asciiNames are the kinds of GeneralName that are
+// IA5Strings, with what to write instead of other characters.
 var asciiNames = map[uint8]struct{ name, want string }{
 	1: {"e-mail address", ""}, 2: {"DNS name", ", want its A-label (xn--…)"}, 6: {"URI", ", want it percent-encoded"},
 }
@@ -239,8 +242,8 @@ var keyUsageNames = [...]string{"digitalSignature", "nonRepudiation", "keyEnciph
 // refusedKeyUsages are for a CA's keys.
 var refusedKeyUsages = []string{"keyCertSign", "cRLSign"}
 
-// refusedExtKeyUsages would let the holder act as a CA, or as anyone: sign revocation data, code, or CMP messages
-// as an authority does, or be valid for everything.
+// refusedExtKeyUsages would let the holder act as a CA, or as anyone: sign revocation data, code,
+// or CMP messages as an authority does, or be valid for everything.
 var refusedExtKeyUsages = map[string]string{
 	"2.5.29.37.0":        "anyExtendedKeyUsage",
 	"1.3.6.1.5.5.7.3.3":  "codeSigning",
@@ -249,8 +252,9 @@ var refusedExtKeyUsages = map[string]string{
 	"1.3.6.1.5.5.7.3.28": "cmcRA",
 }
 
-// checkUsages refuses usages that no client of this service may have, whether or not the CA's profile would allow them.
-// Extensions other than these and the names, basicConstraints among them, are not passed on at all.
+// checkUsages refuses usages that no client of this service may have, whether or not the CA's
+// profile would allow them. Extensions other than these and the names, basicConstraints among
+// them, are not passed on at all.
 func checkUsages(extensions []pkix.Extension) error {
 	for _, e := range extensions {
 		switch {
@@ -294,8 +298,8 @@ func keyUsages(der []byte) ([]string, bool) {
 	return names, true
 }
 
-// forbiddenUsages are those that a certificate with such a key must not have: RFC 8813, 3 for ECDSA keys, RFC 8410, 5
-// for Ed25519. Strict CAs refuse a request for them.
+// forbiddenUsages are those that a certificate with such a key must not have: RFC 8813, 3 for
+// ECDSA keys, RFC 8410, 5 for Ed25519. Strict CAs refuse a request for them.
 func forbiddenUsages(key crypto.PublicKey) []string {
 	switch key.(type) {
 	case *rsa.PublicKey:
@@ -307,8 +311,9 @@ func forbiddenUsages(key crypto.PublicKey) []string {
 	}
 }
 
-// withoutForbiddenUsages returns the request without the key usages that its kind of key must not have, and their
-// names. If none is left, no key usage is requested. The original request is not changed.
+// withoutForbiddenUsages returns the request without the key usages
+// that its kind of key must not have, and their names. If none is left,
+// no key usage is requested. The original request is not changed.
 func withoutForbiddenUsages(csr *x509.CertificateRequest) (*x509.CertificateRequest, []string) {
 	at := slices.IndexFunc(csr.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidKeyUsage) })
 	if at < 0 {
@@ -337,7 +342,8 @@ func withoutForbiddenUsages(csr *x509.CertificateRequest) (*x509.CertificateRequ
 	return &changed, dropped
 }
 
-// keyUsageValue is the DER of a KeyUsage, a named bit list, which has no zero bits at its end (X.690, 11.2.2).
+// keyUsageValue is the DER of a KeyUsage, a named bit list,
+// which has no zero bits at its end (X.690, 11.2.2).
 func keyUsageValue(names []string) []byte {
 	var bits asn1.BitString
 	for bit, name := range keyUsageNames {

@@ -35,7 +35,8 @@ const (
 	operationUpdate = "update"
 )
 
-// endpoints are all paths that are served; with a slash at the end as well, as with the ONAP server.
+// endpoints are all paths that are served; with a slash at
+// the end as well, as with the ONAP server.
 var endpoints = []endpoint{
 	{"/v1/certificate/{caName}", operationEnroll, acting, (*Handler).certify},
 	{"/v1/certificate-update/{caName}", operationUpdate, acting, (*Handler).certify},
@@ -47,7 +48,8 @@ var endpoints = []endpoint{
 	{"/openapi.yaml", "openapi", reading, (*Handler).openAPI},
 }
 
-// findEndpoint takes the URL's segments apart before it decodes them, so that a CA name may hold an encoded slash.
+// findEndpoint takes the URL's segments apart before it
+// decodes them, so that a CA name may hold an encoded slash.
 func findEndpoint(u *url.URL) (found endpoint, caName string, ok bool) {
 	segments := strings.Split(strings.TrimSuffix(u.EscapedPath(), "/"), "/")
 	last := len(segments) - 1
@@ -117,8 +119,8 @@ func (h *Handler) openAPI(*http.Request, string, *event) answer {
 	return answer{http.StatusOK, map[string]string{"Content-Type": "application/yaml"}, openAPIDocument} // RFC 9512
 }
 
-// Ops returns a handler for the plain port: probes and metrics, which kubelets and Prometheus ask for
-// without a client certificate. Nothing here changes anything, so reloading is not offered.
+// Ops returns a handler for the plain port: probes and metrics, which kubelets and Prometheus ask
+// for without a client certificate. Nothing here changes anything, so reloading is not offered.
 func (h *Handler) Ops() http.Handler {
 	mux := http.NewServeMux()
 	for _, e := range endpoints {

@@ -21,12 +21,14 @@ import (
 // HandlerConfig configures a Handler. Pointers and functions are required.
 type HandlerConfig struct {
 	Directory Directory
-	// ClientRoots returns the roots that client certificates must chain to; called for every request, so
-	// that a truststore replaced while connections are open takes effect at once. The pool must not be changed
+	// ClientRoots returns the roots that client certificates must chain to;
+	// called for every request, so that a truststore replaced while
+	// connections are open takes effect at once. The pool must not be changed
 	// once it was returned, and should be the same one until the roots change.
 	ClientRoots func() *x509.CertPool
 	MaxInFlight int // enrolments and updates at the same time; 0: no bound
-	// MaxInFlightPerClient bounds those of one client, by its certificate and address; 0: a quarter of MaxInFlight.
+	// MaxInFlightPerClient bounds those of one client, by its certificate and address; 0: a
+	// quarter of MaxInFlight.
 	MaxInFlightPerClient int
 	MaxRSABits           int           // of keys in requests
 	CPU                  *CPU          // shared with CMPOptions
@@ -63,7 +65,8 @@ func NewHandler(cfg HandlerConfig) *Handler {
 
 const messageNotReady = "No valid CMPv2 configuration is loaded"
 
-// answer is written as a whole once the handler is done, so that a panic can still become a clean 500.
+// answer is written as a whole once the handler is done, so
+// that a panic can still become a clean 500.
 type answer struct {
 	status int
 	header map[string]string
@@ -132,15 +135,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.log(r.Context(), h.cfg.Log)
 }
 
-// Verify returns why the client has no trusted certificate, or "" if it has one. Each request is verified once more:
-// truststores change and certificates expire.
+// Verify returns why the client has no trusted certificate, or "" if it has one. Each request is
+// verified once more: truststores change and certificates expire.
 func (h *Handler) Verify(state *tls.ConnectionState) string {
 	_, reason := h.clients.verify(state, h.cfg.ClientRoots(), h.now())
 	return reason
 }
 
-// verify returns the client's certificate, and a reason when it is missing or not trusted. What the handshake found
-// untrusted is not verified again, as verifying costs processor time.
+// verify returns the client's certificate, and a reason when it is missing or not trusted. What
+// the handshake found untrusted is not verified again, as verifying costs processor time.
 func (h *Handler) verify(r *http.Request) (*x509.Certificate, string) {
 	if reason, ok := r.Context().Value(refusalKey{}).(string); ok {
 		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
@@ -190,13 +193,15 @@ func (h *Handler) answer(r *http.Request, e *event) (a answer) {
 	return endpoint.serve(h, r, caName, e)
 }
 
-// byDoctor recognises the requests of certfetcher doctor, none of which carries a CSR. Another client that claims to be
-// it gains nothing: without a CSR nothing can be issued, and a client that is not trusted is logged as any other.
+// byDoctor recognises the requests of certfetcher doctor, none of which carries a CSR. Another
+// client that claims to be it gains nothing: without a CSR nothing can be issued, and a client
+// that is not trusted is logged as any other.
 func byDoctor(r *http.Request) bool {
 	return strings.HasSuffix(r.UserAgent(), " (doctor)") && r.Header.Get(headerCSR) == ""
 }
 
-// panicText is the text of a runtime error; of other values only the type, as they may hold secrets.
+// panicText is the text of a runtime error; of other values
+// only the type, as they may hold secrets.
 func panicText(v any) string {
 	if err, ok := v.(runtime.Error); ok {
 		return err.Error()
@@ -258,7 +263,8 @@ func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
 	return jsonAnswer(http.StatusOK, issuedBody{pemTexts(issued.Chain), pemTexts(issued.Trusted)})
 }
 
-// parse reads a request when it is the client's turn to compute. The error is that of waiting for the turn.
+// parse reads a request when it is the client's turn to
+// compute. The error is that of waiting for the turn.
 func (h *Handler) parse(header http.Header, update bool, mine turns) (Request, *requestError, error) {
 	leave, err := mine.cpu.enter(mine.ctx, mine.client, false)
 	if err != nil {
@@ -269,7 +275,8 @@ func (h *Handler) parse(header http.Header, update bool, mine turns) (Request, *
 	return request, fault, nil
 }
 
-// failureAnswer answers for an authority that refused or could not be reached, in the ONAP server's words.
+// failureAnswer answers for an authority that refused or
+// could not be reached, in the ONAP server's words.
 func failureAnswer(e *event, err error) answer {
 	e.outcome, e.reason = outcomeFailed, err.Error()
 	message := "Exception occurred during call to cmp client: " + err.Error()

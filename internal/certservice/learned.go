@@ -13,9 +13,10 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
-// learned is what is known from the answers of one CA that has no trustAnchors configured. EJBCA signs the answer
-// to a key update however it protects others, so that an update needs a root to verify it with. The roots are those
-// that the CA sent under the shared secret: anyone who can forge that can have certificates issued anyway.
+// learned is what is known from the answers of one CA that has no trustAnchors configured. EJBCA
+// signs the answer to a key update however it protects others, so that an update needs a root to
+// verify it with. The roots are those that the CA sent under the shared secret: anyone who can
+// forge that can have certificates issued anyway.
 type learned struct {
 	mu    sync.Mutex
 	roots []*x509.Certificate
@@ -23,15 +24,18 @@ type learned struct {
 }
 
 const (
-	// maxLearnedRoots bounds what one CA can make us keep, and maxLearned for how many, those of the past included.
+	// maxLearnedRoots bounds what one CA can make us keep, and
+	// maxLearned for how many, those of the past included.
 	maxLearnedRoots = 16
 	maxLearned      = 256
-	// signsFor is how long requests are refused without asking a CA that signs: each would have a certificate issued in
-	// vain. It is not longer because an attacker on the path to the CA can make it look like one.
+	// signsFor is how long requests are refused without asking a CA that signs: each would have a
+	// certificate issued in vain. It is not longer because an attacker on the path to the CA can
+	// make it look like one.
 	signsFor = 5 * time.Minute
 )
 
-// learn replaces the roots by those of the latest answer: the CA may have a good reason to leave one out.
+// learn replaces the roots by those of the latest answer:
+// the CA may have a good reason to leave one out.
 func (l *learned) learn(roots []*x509.Certificate) {
 	if len(roots) == 0 {
 		return
@@ -69,7 +73,8 @@ func (l *learned) signsAt(now time.Time) bool {
 	return now.Before(l.signs)
 }
 
-// learnedStore keeps what was learned across reloads, for entries that are the same in everything that it depends on.
+// learnedStore keeps what was learned across reloads, for entries that are the same in everything
+// that it depends on.
 type learnedStore struct {
 	mu    sync.Mutex
 	byKey map[digest]*learned
@@ -77,7 +82,8 @@ type learnedStore struct {
 
 func newLearnedStore() *learnedStore { return &learnedStore{byKey: map[digest]*learned{}} }
 
-// of returns what was learned for the entry. After a reload, a CA that was seen to sign is asked again.
+// of returns what was learned for the entry. After a reload,
+// a CA that was seen to sign is asked again.
 func (s *learnedStore) of(server Server) *learned {
 	key := learnedKey(server)
 	s.mu.Lock()
@@ -117,8 +123,8 @@ func (a *cmpAuthority) noteUnanchored(err error) error {
 	return &FailedError{Text: errSigns.Error(), Err: err}
 }
 
-// isOutdated reports whether an answer failed because of the roots that it was verified with: a CA with a new root
-// signs with it.
+// isOutdated reports whether an answer failed because of the roots that it was verified with: a CA
+// with a new root signs with it.
 func isOutdated(err error) bool {
 	check, ok := errors.AsType[*cmp.CheckError](err)
 	return ok && slices.Contains([]string{"signature", "signer", "signer's chain", "chain"}, check.Check)

@@ -11,11 +11,13 @@ import (
 	"time"
 )
 
-// slots bounds the enrolments and updates in progress: in total, for one CA, and for one client. It refuses rather than
-// queues: a client that waits in a queue holds a connection, and does not learn that another replica has room.
+// slots bounds the enrolments and updates in progress: in total, for one CA, and for one client.
+// It refuses rather than queues: a client that waits in a queue holds a connection, and does not
+// learn that another replica has room.
 //
-// Half of all slots are reserved for the CAs, in equal parts. A CA that needs more than its part takes from the other
-// half, the common one. So each CA keeps its part, however many of the others hang.
+// Half of all slots are reserved for the CAs, in equal parts. A CA
+// that needs more than its part takes from the other half, the common
+// one. So each CA keeps its part, however many of the others hang.
 type slots struct {
 	total, perClient int // 0: no bound
 
@@ -122,12 +124,13 @@ func (s *slots) countOf(ca string) float64 {
 	return float64(s.ofCA[ca])
 }
 
-// perLane is how many requests of one client are worked on at the same time, not counting those that wait for a CA. It
-// is plenty for work that takes less than a millisecond, and few enough that other clients find a processor soon.
+// perLane is how many requests of one client are worked on at the same time, not counting those
+// that wait for a CA. It is plenty for work that takes less than a millisecond, and few enough
+// that other clients find a processor soon.
 const perLane = 16
 
-// lanes makes the requests of each client wait for one another: requests beyond perLane, and answers that the client
-// does not read, delay only that client.
+// lanes makes the requests of each client wait for one another: requests beyond perLane, and
+// answers that the client does not read, delay only that client.
 type lanes struct {
 	mu sync.Mutex
 	of map[clientKey]*lane
@@ -173,8 +176,9 @@ func (l *lanes) part(client clientKey, mine *lane) {
 	}
 }
 
-// rounds runs something costly for clients: at most once in each interval, however many ask. Each client gets the
-// result of a round that began after it asked, so that no earlier change is missed.
+// rounds runs something costly for clients: at most once in each
+// interval, however many ask. Each client gets the result of a round
+// that began after it asked, so that no earlier change is missed.
 type rounds[T any] struct {
 	do            func() (T, error)
 	every         time.Duration // from the end of a round to the next
@@ -202,9 +206,9 @@ var (
 	errRoundPanic = errors.New("internal server error")
 )
 
-// newReloads reads the configuration for clients. The interval is short enough for those who wait, and long enough that
-// reading costs nothing. Clients beyond the bounds are asked to try again, as each that waits holds a connection: a
-// deployment has one client that reloads, seldom more.
+// newReloads reads the configuration for clients. The interval is short enough for those who wait,
+// and long enough that reading costs nothing. Clients beyond the bounds are asked to try again, as
+// each that waits holds a connection: a deployment has one client that reloads, seldom more.
 func newReloads(read func() error) *rounds[struct{}] {
 	return &rounds[struct{}]{
 		do: func() (struct{}, error) { return struct{}{}, read() }, every: time.Second,
@@ -220,7 +224,8 @@ func newScrapes(write func() []byte) *rounds[[]byte] {
 	}
 }
 
-// ask returns the result of the next round, errRoundFull when too many wait for it, or the error of ctx.
+// ask returns the result of the next round, errRoundFull
+// when too many wait for it, or the error of ctx.
 func (r *rounds[T]) ask(ctx context.Context, client clientKey) (result T, err error) {
 	mine, first, ok := r.join(client)
 	if !ok {
@@ -274,12 +279,12 @@ func (r *rounds[T]) run(mine *round[T]) {
 	mine.result, mine.err = r.do()
 }
 
-// MaxHeaderBytes is what a request's headers may take in all. An update with RSA-4096 keys needs 20 KiB;
-// the room above it is for old certificates with their chain and for what proxies add.
+// MaxHeaderBytes is what a request's headers may take in all. An update with RSA-4096 keys needs
+// 20 KiB; the room above it is for old certificates with their chain and for what proxies add.
 const MaxHeaderBytes = 64 << 10
 
-// hardHeaderBytes is where the HTTP server reads no further, and answers 431 in words of its own. Up to there the
-// handler answers, in JSON.
+// hardHeaderBytes is where the HTTP server reads no further, and answers 431 in words of its own.
+// Up to there the handler answers, in JSON.
 const hardHeaderBytes = 2 * MaxHeaderBytes
 
 const messageTooLarge = "The headers of the request take more than 64 KiB"
@@ -295,8 +300,8 @@ func headerBytes(r *http.Request) int {
 	return total
 }
 
-// unavailableAnswer answers 503 and asks the client to try again in 1 to 5 seconds, at random, so that clients
-// refused together do not come back together.
+// unavailableAnswer answers 503 and asks the client to try again in 1 to 5 seconds, at random, so
+// that clients refused together do not come back together.
 func unavailableAnswer(e *event, outcome outcome, message string) answer {
 	e.outcome = outcome
 	a := errorAnswer(http.StatusServiceUnavailable, message)

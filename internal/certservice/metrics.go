@@ -10,11 +10,12 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// latencyBuckets reach from an answer out of memory to a CA where people approve requests, in seconds.
+// latencyBuckets reach from an answer out of memory to a CA
+// where people approve requests, in seconds.
 var latencyBuckets = []float64{0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
 
-// The gauges of the last reading of files say 1 or 0. The counters of readings cannot tell: they increase once for each
-// change of the files, however long those stay unusable.
+// The gauges of the last reading of files say 1 or 0. The counters of readings cannot tell: they
+// increase once for each change of the files, however long those stay unusable.
 var (
 	buildInfo = program.DefineSeries("certservice_build_info{version=%q,go_version=%q}",
 		"Always 1; the labels are the program's version and that of Go.")
@@ -74,7 +75,8 @@ type Metrics struct {
 	inFlightOf atomic.Pointer[func(ca string) float64] // nil: no handler yet
 }
 
-// NewMetrics returns the series that exist from the start. version is the program's, for certservice_build_info.
+// NewMetrics returns the series that exist from the start. version is the program's, for
+// certservice_build_info.
 func NewMetrics(version string) *Metrics {
 	m := &Metrics{SeriesSet: program.NewSeriesSet()}
 	m.Gauge(buildInfo, nil, version, runtime.Version()).Set(1)
@@ -87,13 +89,15 @@ func NewMetrics(version string) *Metrics {
 	return m
 }
 
-// ObserveCertificate adds the validity of the service's own certificate, which leaf returns at every scrape.
+// ObserveCertificate adds the validity of the service's own
+// certificate, which leaf returns at every scrape.
 func (m *Metrics) ObserveCertificate(leaf func() *x509.Certificate) {
 	m.Gauge(certificateBegin, func() float64 { return float64(leaf().NotBefore.Unix()) })
 	m.Gauge(certificateEnd, func() float64 { return float64(leaf().NotAfter.Unix()) })
 }
 
-// CountIdentityReload counts a replacement of the service's TLS identity, and an attempt that failed.
+// CountIdentityReload counts a replacement of the service's
+// TLS identity, and an attempt that failed.
 func (m *Metrics) CountIdentityReload(err error) {
 	m.countReload(identityReloads, identityReloaded, err == nil)
 }
@@ -142,8 +146,8 @@ func (m *Metrics) observeInFlight(count func() float64, countOf func(ca string) 
 	m.inFlightOf.Store(&countOf)
 }
 
-// observeRequest counts every request. The label ca is empty for names that are not configured: any client
-// can make those up.
+// observeRequest counts every request. The label ca is empty for names that are not configured:
+// any client can make those up.
 func (m *Metrics) observeRequest(e *event) {
 	ca := ""
 	if e.caKnown {
@@ -172,8 +176,8 @@ func (m *Metrics) histogram(s program.Series, took time.Duration, labels ...any)
 	m.Histogram(s, latencyBuckets, labels...).Update(took.Seconds())
 }
 
-// observeReload counts a reading of the configuration file. One that was loaded in part counts as failed, and another
-// gauge says how many entries have faults.
+// observeReload counts a reading of the configuration file. One that was loaded in part counts as
+// failed, and another gauge says how many entries have faults.
 func (m *Metrics) observeReload(l loading) {
 	if l.err == nil {
 		m.Gauge(configServers, nil).Set(float64(len(l.authorities)))

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Capacity is how many connections are open at the same time, and how many bytes from their clients may wait in
-// memory. Those without a verified client certificate have a small share of their own, so that they cannot take what
-// the others need.
+// Capacity is how many connections are open at the same time, and how many bytes from their
+// clients may wait in memory. Those without a verified client certificate have a small share of
+// their own, so that they cannot take what the others need.
 type Capacity struct {
 	verified, unverified   int   // connections
 	verifiedBytes, waiting int64 // bytes of requests under way, and of handshakes and requests without a certificate
@@ -25,19 +25,19 @@ type Capacity struct {
 const LeastConnections = 16
 
 const (
-	// memoryPerConnection is the memory limit's share for each connection. One that is idle takes half of it; the rest
-	// is for requests, for garbage, and for the program itself.
+	// memoryPerConnection is the memory limit's share for each connection. One that is idle takes
+	// half of it; the rest is for requests, for garbage, and for the program itself.
 	memoryPerConnection = 72 << 10
 	// memoryWithoutLimit is used where there is no limit.
 	memoryWithoutLimit = 512 << 20
 	mostConnections    = 1 << 16
-	// filesBeside are the descriptors left for everything except connections of clients: connections to CAs, for
-	// example.
+	// filesBeside are the descriptors left for everything except connections of clients:
+	// connections to CAs, for example.
 	filesBeside = 320
 )
 
-// NewCapacity divides a number of connections, from LeastConnections; 0 derives it from the memory that this process
-// may use and the files it may open.
+// NewCapacity divides a number of connections, from LeastConnections; 0 derives it from the memory
+// that this process may use and the files it may open.
 func NewCapacity(connections int) Capacity {
 	memory := memoryLimit()
 	if connections == 0 {
@@ -47,7 +47,8 @@ func NewCapacity(connections int) Capacity {
 	unverified := connections / 3
 	return Capacity{
 		verified: connections - unverified, unverified: unverified,
-		// What was sent takes up to three times its size as headers, ten times as certificates of a handshake.
+		// What was sent takes up to three times its size as
+		// headers, ten times as certificates of a handshake.
 		verifiedBytes: max(memory/16, 2*hardHeaderBytes), waiting: max(memory/96, 2*handshakeBytes),
 	}
 }
@@ -55,7 +56,8 @@ func NewCapacity(connections int) Capacity {
 // Connections is how many are open at the same time.
 func (c Capacity) Connections() int { return c.verified + c.unverified }
 
-// memoryLimit is the smallest of GOMEMLIMIT and the limits of the cgroups that this process is in, in bytes.
+// memoryLimit is the smallest of GOMEMLIMIT and the limits
+// of the cgroups that this process is in, in bytes.
 func memoryLimit() int64 {
 	limit := int64(math.MaxInt64)
 	memberships, _ := os.ReadFile("/proc/self/cgroup") // on Linux only
@@ -69,9 +71,9 @@ func memoryLimit() int64 {
 	return limit
 }
 
-// cgroupLimits returns the files that may hold a limit for a process with the memberships, which are the text of
-// /proc/PID/cgroup: those of its cgroup for memory, of version 2 or 1, and of all above it. In a container, which
-// mostly sees its own as the root, some do not exist.
+// cgroupLimits returns the files that may hold a limit for a process with the memberships, which
+// are the text of /proc/PID/cgroup: those of its cgroup for memory, of version 2 or 1, and of all
+// above it. In a container, which mostly sees its own as the root, some do not exist.
 func cgroupLimits(memberships string) []string {
 	var files []string
 	for line := range strings.Lines(memberships) {
@@ -96,7 +98,8 @@ func cgroupLimits(memberships string) []string {
 	return files
 }
 
-// numberIn reads a number from one of the kernel's files. No file and no number, such as "max", are not a limit.
+// numberIn reads a number from one of the kernel's files. No
+// file and no number, such as "max", are not a limit.
 func numberIn(file string) int64 {
 	text, err := os.ReadFile(file)
 	n, parseErr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
@@ -115,9 +118,9 @@ func openFileLimit() int {
 	return int(limit.Cur)
 }
 
-// pool bounds the connections of one kind, and the bytes that they hold. It shares both fairly: where there are too
-// many, it closes one of the client that has most, so that no client can keep the others out, and none is refused while
-// there is room.
+// pool bounds the connections of one kind, and the bytes that they hold. It shares both fairly:
+// where there are too many, it closes one of the client that has most, so that no client can keep
+// the others out, and none is refused while there is room.
 type pool struct {
 	limit  int
 	budget int64                         // bytes
@@ -153,8 +156,9 @@ const (
 	lostToQueue  lossReason = "handshakes"  // its handshake stalled while others waited
 )
 
-// enter adds a connection of the client, and evicts another if there is no room: one of the client that has most, which
-// may be this client. It returns false where it is this client, and all its connections are being answered.
+// enter adds a connection of the client, and evicts another if there is no room: one of the client
+// that has most, which may be this client. It returns false where it is this client, and all its
+// connections are being answered.
 func (p *pool) enter(c *connection, client clientKey, state connState) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -189,8 +193,8 @@ func (p *pool) first(except *connection, before func(a, b *connection) bool) (fo
 	return found
 }
 
-// before orders connections by how many their client has, the most first; then idle ones before those that send before
-// those that are answered; then by how long they have been in that state.
+// before orders connections by how many their client has, the most first; then idle ones before
+// those that send before those that are answered; then by how long they have been in that state.
 func (p *pool) before(a, b *connection) bool {
 	if more, less := p.shares[a.client].conns, p.shares[b.client].conns; more != less {
 		return more > less
@@ -238,7 +242,8 @@ func (p *pool) drop(c *connection, reason lossReason) {
 	}
 }
 
-// leave forgets the connection, which its owner closes or moves to another pool. It returns false where it was evicted.
+// leave forgets the connection, which its owner closes or moves to another pool. It returns false
+// where it was evicted.
 func (p *pool) leave(c *connection) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -256,8 +261,8 @@ func (p *pool) leave(c *connection) bool {
 	return true
 }
 
-// hold counts bytes that the connection received. When all together hold too much, one of the client that holds most is
-// evicted; it returns false if that is this one.
+// hold counts bytes that the connection received. When all together hold too much, one of the
+// client that holds most is evicted; it returns false if that is this one.
 func (p *pool) hold(c *connection, n int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -272,15 +277,16 @@ func (p *pool) hold(c *connection, n int64) bool {
 	for p.held > p.budget && !c.evicted {
 		p.evict(p.first(nil, p.heavier), lostToBytes)
 	}
-	// Memory that is not free yet is not a reason to close a connection whose client has less than its part.
+	// Memory that is not free yet is not a reason to close a
+	// connection whose client has less than its part.
 	if p.evicted.held > p.budget && !c.evicted && p.shares[c.client].held*int64(len(p.shares)) > p.budget {
 		p.evict(c, lostToBytes)
 	}
 	return !c.evicted
 }
 
-// heavier orders connections by how many bytes their client holds, the most first; then those that are answered last;
-// then by how many bytes they hold themselves.
+// heavier orders connections by how many bytes their client holds, the most first; then those that
+// are answered last; then by how many bytes they hold themselves.
 func (p *pool) heavier(a, b *connection) bool {
 	if more, less := p.shares[a.client].held, p.shares[b.client].held; more != less {
 		return more > less

@@ -38,8 +38,8 @@ type loadedAuthority struct {
 	maxInFlight int // 0: the default
 }
 
-// NewConfiguration returns a Configuration with nothing loaded yet; Reload loads it. build makes the
-// authority for one server; an error from it counts as a fault of the file.
+// NewConfiguration returns a Configuration with nothing loaded yet; Reload loads it. build makes
+// the authority for one server; an error from it counts as a fault of the file.
 func NewConfiguration(path string, build func(Server) (Authority, error), m *Metrics, log *slog.Logger) *Configuration {
 	return &Configuration{path: path, build: build, metrics: m, log: log}
 }
@@ -57,7 +57,8 @@ func (c *Configuration) Lookup(caName string) (Authority, Share, bool) {
 // Ready reports whether some version of the file was loaded.
 func (c *Configuration) Ready() bool { return c.current.Load() != nil }
 
-// Check reads the file as Reload does and returns its faults, but puts nothing to use. Warnings are logged.
+// Check reads the file as Reload does and returns its
+// faults, but puts nothing to use. Warnings are logged.
 func (c *Configuration) Check() Faults {
 	c.reloading.Lock()
 	defer c.reloading.Unlock()
@@ -71,9 +72,9 @@ func (c *Configuration) Check() Faults {
 	return Faults{l.err.Error()}
 }
 
-// Reload reads the file and puts the authorities that it describes to use. Requests in progress finish with the
-// authority they began with. An entry with a fault keeps its last good version, if it has one, and is an error although
-// the others are in use. All outcomes are logged.
+// Reload reads the file and puts the authorities that it describes to use. Requests in progress
+// finish with the authority they began with. An entry with a fault keeps its last good version, if
+// it has one, and is an error although the others are in use. All outcomes are logged.
 func (c *Configuration) Reload(trigger string) error {
 	c.reloading.Lock()
 	defer c.reloading.Unlock()
@@ -146,8 +147,8 @@ func (c *Configuration) load(trigger string) loading {
 	return l
 }
 
-// keep adds the last good versions of the entries left out. One whose name cannot be read may be any of those that the
-// file does not name, so all of them stay.
+// keep adds the last good versions of the entries left out. One whose name cannot be read may be
+// any of those that the file does not name, so all of them stay.
 func (l *loading) keep(before *authorities) {
 	if before == nil {
 		return
@@ -161,11 +162,12 @@ func (l *loading) keep(before *authorities) {
 	}
 }
 
-// settle is how long the files must be left alone before they are read: the kubelet and editors make several changes
-// in a row.
+// settle is how long the files must be left alone before they are read: the kubelet and editors
+// make several changes in a row.
 const settle = 200 * time.Millisecond
 
-// Watch reloads whenever the content of the file or of a file that it names changes, until ctx ends.
+// Watch reloads whenever the content of the file or of a
+// file that it names changes, until ctx ends.
 func (c *Configuration) Watch(ctx context.Context) error {
 	f := &files.Follower{
 		Dirs: c.directories, Quiet: settle,
@@ -198,7 +200,8 @@ func (c *Configuration) directories() []string {
 	return dirs
 }
 
-// haveFilesChanged compares content and not times, so that replacing the link of an unchanged secret does not reload.
+// haveFilesChanged compares content and not times, so that replacing the link of an unchanged
+// secret does not reload.
 func (c *Configuration) haveFilesChanged() bool {
 	c.reloading.Lock()
 	defer c.reloading.Unlock()

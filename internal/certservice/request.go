@@ -39,11 +39,12 @@ const (
 	messageOldKeyMismatch = "The key in OLD_PK is not the key of the certificate in OLD_CERT"
 )
 
-// maxKeyPEM bounds a private key before anything is computed with it; RSA with 8192 bits needs 6.5 KB.
+// maxKeyPEM bounds a private key before anything is computed
+// with it; RSA with 8192 bits needs 6.5 KB.
 const maxKeyPEM = 8 << 10
 
-// requestError is a fault in the client's headers. Neither text holds a header's value, except for a name that the CSR
-// asks for.
+// requestError is a fault in the client's headers. Neither text holds a header's value, except for
+// a name that the CSR asks for.
 type requestError struct {
 	message string // for the client
 	reason  string // for the audit line: which header, and what is wrong with it
@@ -61,8 +62,9 @@ func explain(message, header, reason string) *requestError {
 	return &requestError{message + ": " + header + " " + reason, header + " " + reason}
 }
 
-// parseRequest reads the headers of an enrolment, or of an update. With a fault it also returns what was read before
-// it, for the audit line. Nothing is computed with an RSA key of more than maxRSABits.
+// parseRequest reads the headers of an enrolment, or of an update.
+// With a fault it also returns what was read before it, for the audit
+// line. Nothing is computed with an RSA key of more than maxRSABits.
 func parseRequest(header http.Header, update bool, maxRSABits int) (Request, *requestError) {
 	var r Request
 	csr, fault := parseCSR(header, maxRSABits)
@@ -151,8 +153,8 @@ func parsePrivateKey(der []byte) (any, bool) {
 	return nil, false
 }
 
-// decodeBlock returns the DER in the first PEM block of a header of at most so many bytes, or what is wrong with it.
-// Parameters are skipped: openssl ecparam -genkey writes them before the key.
+// decodeBlock returns the DER in the first PEM block of a header of at most so many bytes, or what
+// is wrong with it. Parameters are skipped: openssl ecparam -genkey writes them before the key.
 func decodeBlock(header http.Header, name string, most int) (der []byte, reason string) {
 	text, reason := decodeHeader(header, name)
 	switch {
@@ -177,7 +179,8 @@ func decodeBlock(header http.Header, name string, most int) (der []byte, reason 
 	return nil, "is not PEM"
 }
 
-// parseOldCert returns the first certificate of the header, and those that follow it, which are only passed on.
+// parseOldCert returns the first certificate of the header,
+// and those that follow it, which are only passed on.
 func parseOldCert(header http.Header, maxRSABits int) (*x509.Certificate, []*x509.Certificate, *requestError) {
 	fault := func(reason string) (*x509.Certificate, []*x509.Certificate, *requestError) {
 		return nil, nil, bad(messageCert, headerOldCert, reason)
@@ -202,8 +205,8 @@ func parseOldCert(header http.Header, maxRSABits int) (*x509.Certificate, []*x50
 	return chain[0], chain[1:], nil
 }
 
-// decodeHeader decodes the Base64, with or without its padding. A header given twice is refused, because
-// a proxy in front of the service may have checked the other one.
+// decodeHeader decodes the Base64, with or without its padding. A header given twice is refused,
+// because a proxy in front of the service may have checked the other one.
 func decodeHeader(header http.Header, name string) ([]byte, string) {
 	values := header.Values(name)
 	switch {
@@ -219,13 +222,15 @@ func decodeHeader(header http.Header, name string) ([]byte, string) {
 	return text, ""
 }
 
-// The bounds of HandlerConfig.MaxRSABits. Neither the CMP client nor crypto/tls computes with larger keys.
+// The bounds of HandlerConfig.MaxRSABits. Neither the CMP
+// client nor crypto/tls computes with larger keys.
 const (
 	LeastMaxRSABits = 2048
 	MostMaxRSABits  = pki.MaxRSABits
 )
 
-// checkRSABits refuses an RSA key above the bound. The error is a csrFault, which also fits other subjects than a CSR.
+// checkRSABits refuses an RSA key above the bound. The error is a csrFault, which also fits other
+// subjects than a CSR.
 func checkRSABits(public crypto.PublicKey, most int) error {
 	if key, ok := public.(*rsa.PublicKey); ok && key.N.BitLen() > most {
 		return tooManyBits(key.N.BitLen(), most)
@@ -238,9 +243,10 @@ func tooManyBits(bits, most int) error {
 	return csrFault(fmt.Sprintf(text, bits, most))
 }
 
-// faultInRSAKey looks into the DER of a private key before anything is computed with it, and says why an RSA key is
-// refused. Signing with more than two primes, or with primes of very different size, takes many times longer than with
-// two of half the size. It is empty for a good RSA key, and for anything that is not one: parsing finds out.
+// faultInRSAKey looks into the DER of a private key before anything is computed with it, and says
+// why an RSA key is refused. Signing with more than two primes, or with primes of very different
+// size, takes many times longer than with two of half the size. It is empty for a good RSA key,
+// and for anything that is not one: parsing finds out.
 func faultInRSAKey(der []byte, maxBits int) string {
 	numbers, ok := rsaNumbers(der)
 	if !ok {
@@ -266,8 +272,8 @@ func faultInRSAKey(der []byte, maxBits int) string {
 	return ""
 }
 
-// rsaNumbers returns the integers that an RSAPrivateKey (RFC 8017, A.1.2) begins with, itself or in PKCS#8, from the
-// version to the coefficient.
+// rsaNumbers returns the integers that an RSAPrivateKey (RFC 8017, A.1.2) begins with, itself or
+// in PKCS#8, from the version to the coefficient.
 func rsaNumbers(der []byte) ([]*big.Int, bool) {
 	var body, key cryptobyte.String
 	s := cryptobyte.String(der)

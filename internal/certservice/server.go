@@ -36,8 +36,9 @@ func (cfg *ServerConfig) lost(clients string, remote net.Addr, reason lossReason
 		slog.String("clients", clients), slog.String("reason", string(reason)))
 }
 
-// ServeBoth serves the API by Serve, and on the plain port its probes and metrics, where plain is not nil. The plain
-// port stays open until the API has finished, for the probes of a pod that is shutting down.
+// ServeBoth serves the API by Serve, and on the plain port its probes
+// and metrics, where plain is not nil. The plain port stays open until
+// the API has finished, for the probes of a pod that is shutting down.
 func ServeBoth(ctx context.Context, api, plain net.Listener, handler *Handler, cfg ServerConfig) error {
 	if plain == nil {
 		return Serve(ctx, api, handler, cfg)
@@ -54,9 +55,9 @@ func ServeBoth(ctx context.Context, api, plain net.Listener, handler *Handler, c
 	return errors.Join(apiErr, <-plainDone)
 }
 
-// Serve serves HTTP/1.1 over TLS until ctx ends; then it accepts no more connections, finishes the requests in
-// progress, and returns nil. Requests not finished in ShutdownTimeout are cut off, which is an error. It closes the
-// listener.
+// Serve serves HTTP/1.1 over TLS until ctx ends; then it accepts no more connections, finishes the
+// requests in progress, and returns nil. Requests not finished in ShutdownTimeout are cut off,
+// which is an error. It closes the listener.
 //
 // HTTP/2 is left out: its streams and windows let one connection hold as much memory as it likes.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, cfg ServerConfig) error {
@@ -99,8 +100,8 @@ func httpServer(handler http.Handler, cfg ServerConfig, connState func(net.Conn,
 		Protocols:         protocols,
 		MaxHeaderBytes:    hardHeaderBytes,
 		ReadHeaderTimeout: cfg.ReadHeaderTimeout,
-		// At the end of ReadTimeout the server assumes that the client has disconnected, and cancels the request. So
-		// both limits have to be longer than the handler's own.
+		// At the end of ReadTimeout the server assumes that the client has disconnected, and
+		// cancels the request. So both limits have to be longer than the handler's own.
 		ReadTimeout:  cfg.ReadHeaderTimeout + cfg.RequestTimeout + time.Second,
 		WriteTimeout: cfg.ReadHeaderTimeout + cfg.RequestTimeout + time.Second,
 		IdleTimeout:  cfg.IdleTimeout,
@@ -130,8 +131,8 @@ func onlyHTTP1(handler http.Handler) http.Handler {
 	})
 }
 
-// serveUntil runs accept, which accepts connections until the listener is closed, until ctx ends; then the server
-// finishes.
+// serveUntil runs accept, which accepts connections until the listener is closed, until ctx ends;
+// then the server finishes.
 func serveUntil(ctx context.Context, listener net.Listener, server *http.Server, cfg ServerConfig,
 	accept func() error) error {
 	accepted := make(chan error, 1)

@@ -84,7 +84,8 @@ func (f *Faults) add(place, format string, args ...any) {
 // maxConfigBytes bounds cmpServers.json and each file of certificates that it names.
 const maxConfigBytes = 1 << 20
 
-// serversFile is the content of a cmpServers.json. An entry with a fault does not make the others useless.
+// serversFile is the content of a cmpServers.json. An entry
+// with a fault does not make the others useless.
 type serversFile struct {
 	Servers  []Server // the entries without a fault
 	Faults   Faults   // of the entries left out
@@ -92,8 +93,8 @@ type serversFile struct {
 	leftOut  []string // names of the entries left out; "" where an entry has none that can be read
 }
 
-// loadServers reads and validates cmpServers.json. Paths in it are relative to its directory. The error is about the
-// file as a whole, and is Faults when the file could be read.
+// loadServers reads and validates cmpServers.json. Paths in it are relative to its directory. The
+// error is about the file as a whole, and is Faults when the file could be read.
 func loadServers(path string, readFile func(string) ([]byte, error)) (serversFile, error) {
 	data, err := readFile(path)
 	if err != nil {
@@ -118,8 +119,9 @@ func readBounded(path string) ([]byte, error) {
 	return data, nil
 }
 
-// parseServers validates the text of a cmpServers.json; readFile reads the files it names. It walks the
-// JSON itself, not into a struct, to report all faults and not only the first, and never a secret's value.
+// parseServers validates the text of a cmpServers.json; readFile reads
+// the files it names. It walks the JSON itself, not into a struct, to
+// report all faults and not only the first, and never a secret's value.
 func parseServers(data []byte, readFile func(string) ([]byte, error)) (serversFile, error) {
 	var file serversFile
 	data, marked := files.Text(data) // the ONAP server read marked files as well
@@ -158,7 +160,8 @@ func parseServers(data []byte, readFile func(string) ([]byte, error)) (serversFi
 	return file, nil
 }
 
-// addEntry parses one entry. placeOf has the places of the names so far; of two with the same name the first counts.
+// addEntry parses one entry. placeOf has the places of the
+// names so far; of two with the same name the first counts.
 func (f *serversFile) addEntry(place string, entry any, placeOf map[string]string,
 	readFile func(string) ([]byte, error)) {
 	var faults Faults
@@ -204,8 +207,8 @@ var jsonWants = []struct{ context, want string }{
 	{"numeric literal", "a digit"},
 }
 
-// jsonFault describes a syntax error with its line and column. It shows one character of the text at most: the text has
-// secrets.
+// jsonFault describes a syntax error with its line and column. It shows one character of the text
+// at most: the text has secrets.
 func jsonFault(data []byte, err error) string {
 	syntax, ok := errors.AsType[*json.SyntaxError](err)
 	if !ok {
@@ -271,8 +274,9 @@ func (m misspellings) hint(field string) string {
 	return ""
 }
 
-// findMisspelt finds the fields that look like a known one, and warns of each. Others are ignored: files for other
-// programs and other versions have them. place is where the object is, with a colon.
+// findMisspelt finds the fields that look like a known one, and warns
+// of each. Others are ignored: files for other programs and other
+// versions have them. place is where the object is, with a colon.
 func findMisspelt(place string, object map[string]any, known []string, warnings *[]string) misspellings {
 	found := misspellings{}
 	for _, name := range slices.Sorted(maps.Keys(object)) {
@@ -285,7 +289,8 @@ func findMisspelt(place string, object map[string]any, known []string, warnings 
 	return found
 }
 
-// parseJSON reads a file that is JSON as a whole; numbers keep their text. A fault has its line and column.
+// parseJSON reads a file that is JSON as a whole; numbers
+// keep their text. A fault has its line and column.
 func parseJSON(data []byte) (root any, fault string) {
 	var all json.RawMessage
 	if err := json.Unmarshal(data, &all); err != nil { // reads to the end before it says so

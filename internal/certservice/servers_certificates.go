@@ -14,8 +14,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// anchors are certificates that verify answers of the CA, or its server. One that can verify nothing here is skipped
-// with a warning; it is a fault when no other is left.
+// anchors are certificates that verify answers of the CA, or its server. One that can verify
+// nothing here is skipped with a warning; it is a fault when no other is left.
 func (e entryParser) anchors(field string) (anchors []*x509.Certificate) {
 	found, file := e.certificates(field)
 	var reasons []string
@@ -45,8 +45,8 @@ func usableKey(cert *x509.Certificate) error {
 	return cmp.CheckKey(cert.PublicKey)
 }
 
-// additionalRoots are for clients to trust, which need roots. They are only passed on, so one that can verify nothing
-// here is accepted by its names.
+// additionalRoots are for clients to trust, which need roots. They are only passed on, so one that
+// can verify nothing here is accepted by its names.
 func (e entryParser) additionalRoots() []*x509.Certificate {
 	const field = "additionalRoots"
 	roots, file := e.certificates(field)
@@ -65,8 +65,9 @@ func (e entryParser) additionalRoots() []*x509.Certificate {
 	return roots
 }
 
-// warnOfMissingRoots warns of anchors that are not roots and whose issuer is missing: clients get them to trust, and
-// programs that want a root at the end of a chain, openssl among them, then refuse every certificate.
+// warnOfMissingRoots warns of anchors that are not roots and whose issuer is missing: clients get
+// them to trust, and programs that want a root at the end of a chain, openssl among them, then
+// refuse every certificate.
 func (e entryParser) warnOfMissingRoots(anchors, roots []*x509.Certificate) {
 	given := slices.Concat(anchors, roots)
 	for _, anchor := range anchors {
@@ -79,18 +80,20 @@ func (e entryParser) warnOfMissingRoots(anchors, roots []*x509.Certificate) {
 	}
 }
 
-// selfSignedAuthority also accepts old roots: of a version without extensions, or signed with SHA-1, which does no harm
-// where nothing relies on the signature.
+// selfSignedAuthority also accepts old roots: of a version without extensions, or signed with
+// SHA-1, which does no harm where nothing relies on the signature.
 func selfSignedAuthority(c *x509.Certificate) bool {
 	return selfIssuedAuthority(c) && pki.SelfSigned(c)
 }
 
-// selfIssuedAuthority is all that can be checked of a root whose key or extensions are not understood.
+// selfIssuedAuthority is all that can be checked of a root
+// whose key or extensions are not understood.
 func selfIssuedAuthority(c *x509.Certificate) bool {
 	return (c.IsCA || c.Version < 3) && bytes.Equal(c.RawSubject, c.RawIssuer)
 }
 
-// certificates reads the PEM file that a field names; it returns none when the field is absent, or after a fault.
+// certificates reads the PEM file that a field names; it
+// returns none when the field is absent, or after a fault.
 func (e entryParser) certificates(field string) (found []*x509.Certificate, file string) {
 	name, ok := e.text(field)
 	if !ok {
@@ -147,7 +150,8 @@ func (e entryParser) tls(url string) TLS {
 	return t
 }
 
-// tlsIdentity reads the certificate, followed by its chain, and the key that are shown to the CMP server.
+// tlsIdentity reads the certificate, followed by its chain,
+// and the key that are shown to the CMP server.
 func (e entryParser) tlsIdentity() *tls.Certificate {
 	raw := e.fields["tlsIdentity"]
 	if raw == nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
-// entryParser reads the fields of one object in the file. Unknown fields are ignored, with a warning where one looks
-// like a known one.
+// entryParser reads the fields of one object in the file. Unknown fields are ignored, with a
+// warning where one looks like a known one.
 type entryParser struct {
 	place    string
 	fields   map[string]any
@@ -25,8 +25,8 @@ type entryParser struct {
 	readFile func(string) ([]byte, error)
 }
 
-// entryFields are the fields of a server. The old caMode, which is ignored, is there so that it is not taken for
-// another.
+// entryFields are the fields of a server. The old caMode, which is ignored, is there so that it is
+// not taken for another.
 var entryFields = []string{"caName", "url", "issuerDN", "caMode", "authentication", "trustAnchors", "protection",
 	"additionalRoots", "timeout", "responseTrust", "allowModified", "signerDN", "recipientDN", "sender", "confirmation",
 	"tlsTrust", "tlsIdentity", "maxInFlight"}
@@ -75,8 +75,8 @@ func (e entryParser) warn(field, format string, args ...any) {
 	*e.warnings = append(*e.warnings, e.place+"."+field+": "+fmt.Sprintf(format, args...))
 }
 
-// text returns a string field; present is false also for a null and for a field of another kind, which
-// is a fault.
+// text returns a string field; present is false also for a
+// null and for a field of another kind, which is a fault.
 func (e entryParser) text(field string) (value string, present bool) {
 	raw := e.fields[field]
 	if raw == nil {
@@ -211,8 +211,9 @@ func (e entryParser) inner(field string, fields map[string]any, known ...string)
 	return e
 }
 
-// requiredScalar is required for texts that people and templates write without quotes: a number and a boolean are read
-// as their text, as the ONAP server did. The text is not shown: it may be a secret.
+// requiredScalar is required for texts that people and templates write
+// without quotes: a number and a boolean are read as their text, as
+// the ONAP server did. The text is not shown: it may be a secret.
 func (e entryParser) requiredScalar(field string, shortest, longest int) string {
 	var text string
 	switch value := e.fields[field].(type) {
@@ -227,10 +228,12 @@ func (e entryParser) requiredScalar(field string, shortest, longest int) string 
 	return e.ofLength(field, text, shortest, longest)
 }
 
-// unescaped are the characters besides letters and digits that stand for themselves in a path segment (RFC 3986, 3.3).
+// unescaped are the characters besides letters and digits that stand for themselves in a path
+// segment (RFC 3986, 3.3).
 const unescaped = "._~!$&'()*+,;=:@-"
 
-// caName returns the name that clients use. Characters that must be escaped in a URL work if clients escape them.
+// caName returns the name that clients use. Characters that must be escaped in a URL work if
+// clients escape them.
 func (e entryParser) caName() string {
 	name := e.requiredScalar("caName", 1, 128)
 	switch {

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// Strangers logs events of clients without a verified certificate, which could fill any log: of each kind a few lines a
-// minute, and then one line with the numbers of those that were left out.
+// Strangers logs events of clients without a verified certificate, which could fill any log: of
+// each kind a few lines a minute, and then one line with the numbers of those that were left out.
 type Strangers struct {
 	log    *slog.Logger
 	minute time.Duration // shorter in tests
@@ -48,7 +48,8 @@ func NewStrangers(log *slog.Logger) *Strangers {
 	return &Strangers{log: log, minute: time.Minute, seen: map[strangerEvent]int{}, addresses: map[string]struct{}{}}
 }
 
-// admit says whether to log a line of the kind now; if not, it is counted. remote is the client's host:port, or empty.
+// admit says whether to log a line of the kind now; if not, it is counted. remote is the client's
+// host:port, or empty.
 func (s *Strangers) admit(kind strangerEvent, remote string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,8 +107,8 @@ func (s *Strangers) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// A client without a verified certificate gets the API's answer 401 to one request. Its headers are counted and
-// not kept, as nothing depends on them: only the first line is read.
+// A client without a verified certificate gets the API's answer 401 to one request. Its headers
+// are counted and not kept, as nothing depends on them: only the first line is read.
 const (
 	handshakeBytes   = 64 << 10        // that such a client may send in its handshake
 	maxRequestLine   = 4 << 10         // longer ones are answered 414
@@ -117,8 +118,8 @@ const (
 	roomForTLS       = 16 << 10 // beside MaxHeaderBytes: records have headers
 )
 
-// refusalKey is the key of a request's context for the reason, a string, why the client had no trusted certificate in
-// the handshake.
+// refusalKey is the key of a request's context for the reason, a string, why the client had no
+// trusted certificate in the handshake.
 type refusalKey struct{}
 
 // answerStranger reads one request and answers it, then closes the connection.
@@ -164,8 +165,8 @@ func (s *apiServer) answerStranger(c *connection, conn *tls.Conn, reason string)
 	}
 }
 
-// linger ends our side and reads until the client ends its own: if the connection were closed with unread data, TCP
-// would make the client drop the answer.
+// linger ends our side and reads until the client ends its own: if the connection were closed with
+// unread data, TCP would make the client drop the answer.
 func (s *apiServer) linger(c *connection, conn *tls.Conn) {
 	_ = conn.CloseWrite()
 	if tcp, ok := c.Conn.(interface{ CloseWrite() error }); ok {
@@ -178,8 +179,8 @@ func (s *apiServer) linger(c *connection, conn *tls.Conn) {
 
 var errLineTooLong = errors.New("the first line of the request is too long")
 
-// readHead reads up to the empty line after the headers, and returns the first line. used is called whenever the
-// received bytes are no longer needed.
+// readHead reads up to the empty line after the headers, and returns the first line. used is
+// called whenever the received bytes are no longer needed.
 func readHead(r io.Reader, used func()) (string, error) {
 	var line []byte
 	chunk := make([]byte, 2<<10)

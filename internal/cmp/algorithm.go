@@ -33,8 +33,8 @@ func (a *AlgorithmIdentifier) codeTagged(c codec, tag cbasn1.Tag, what string) {
 // derNull is the DER of NULL.
 var derNull = []byte{5, 0}
 
-// plain says whether there are no parameters. RFC 9481 wants NULL with some algorithms and nothing with
-// others, and peers mix them up, so both pass for either.
+// plain says whether there are no parameters. RFC 9481 wants NULL with some algorithms and nothing
+// with others, and peers mix them up, so both pass for either.
 func (a AlgorithmIdentifier) plain() bool {
 	return a.Parameters == nil || bytes.Equal(a.Parameters, derNull)
 }
@@ -59,9 +59,9 @@ var hashAlgorithms = []struct {
 	{asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 3}, crypto.SHA512},
 }
 
-// hmacAlgorithms are the MACs of PBM and PBMAC1 and the PRFs of PBKDF2 (RFC 9481, 6.2). SHA-1 has two
-// names: the one that RFC 4210 and the ONAP server use, and the one of RFC 8018. The first of a
-// hash is the one that is sent.
+// hmacAlgorithms are the MACs of PBM and PBMAC1 and the PRFs of PBKDF2 (RFC 9481, 6.2). SHA-1 has
+// two names: the one that RFC 4210 and the ONAP server use, and the one of RFC 8018. The first of
+// a hash is the one that is sent.
 var hmacAlgorithms = []struct {
 	oid  asn1.ObjectIdentifier
 	hash crypto.Hash
@@ -114,9 +114,10 @@ func hmacIdentifier(hash crypto.Hash) AlgorithmIdentifier {
 	panic("cmp: no identifier for HMAC with " + hash.String())
 }
 
-// CertHash returns the hash of a certificate that certConf carries (RFC 9810, 5.3.18): by the hash of the
-// certificate's own signature, or SHA-512 where that is Ed25519 (RFC 9481, 3.3). Where the signature names
-// no hash that is known, it is SHA-256, and hashAlg is not nil: it must then be sent, with PVNO3.
+// CertHash returns the hash of a certificate that certConf carries (RFC 9810,
+// 5.3.18): by the hash of the certificate's own signature, or SHA-512 where that
+// is Ed25519 (RFC 9481, 3.3). Where the signature names no hash that is known,
+// it is SHA-256, and hashAlg is not nil: it must then be sent, with PVNO3.
 func CertHash(certificate *x509.Certificate) (hash []byte, hashAlg *AlgorithmIdentifier) {
 	function, known := signatureHash(certificate.SignatureAlgorithm)
 	if !known {

@@ -39,7 +39,8 @@ func checkCertReqID(id int64) error {
 	return &CheckError{Check: "certReqId", Got: fmt.Sprint(id), Want: "0"}
 }
 
-// checkNoCertificateWithRejection: a refusal that brings a certificate contradicts itself (RFC 9810, 5.3.4).
+// checkNoCertificateWithRejection: a refusal that brings a
+// certificate contradicts itself (RFC 9810, 5.3.4).
 func checkNoCertificateWithRejection(m *PKIMessage) error {
 	rep, ok := m.Body.Content.(*CertRepMessage)
 	if ok && slices.ContainsFunc(rep.Response, func(r CertResponse) bool { return r.CertifiedKeyPair != nil }) {
@@ -48,7 +49,8 @@ func checkNoCertificateWithRejection(m *PKIMessage) error {
 	return nil
 }
 
-// checkGranted: the status says that there is a certificate, and there is (RFC 9810, 5.2.3 and 5.3.4).
+// checkGranted: the status says that there is a certificate,
+// and there is (RFC 9810, 5.2.3 and 5.3.4).
 func checkGranted(r CertResponse) error {
 	if r.Status.Status != StatusAccepted && r.Status.Status != StatusGrantedWithMods {
 		return &CheckError{Check: "status", Got: r.Status.Status.String(),
@@ -77,7 +79,8 @@ func readCertificate(pair *CertifiedKeyPair) (*x509.Certificate, error) {
 	return certificate, nil
 }
 
-// checkCertificate runs the checks of an issued certificate against what was asked for (RFC 9483, 4.1.1).
+// checkCertificate runs the checks of an issued certificate
+// against what was asked for (RFC 9483, 4.1.1).
 func (c *Client) checkCertificate(certificate *x509.Certificate, csr *x509.CertificateRequest) error {
 	checks := []error{
 		checkPublicKey(certificate, csr),
@@ -155,9 +158,9 @@ func checkSubjectAltNames(certificate *x509.Certificate, csr *x509.CertificateRe
 	return &CheckError{Check: "subjectAltName", Got: nameList(got), Want: nameList(want)}
 }
 
-// SameAlternativeNames says whether two lists of extensions, of certificates or of requests, hold the same set of
-// subject alternative names, compared as RFC 5280, 4.2.1.6 and 7 want. Names that cannot be read are not the same as
-// any.
+// SameAlternativeNames says whether two lists of extensions, of certificates or of requests, hold
+// the same set of subject alternative names, compared as RFC 5280, 4.2.1.6 and 7 want. Names that
+// cannot be read are not the same as any.
 func SameAlternativeNames(a, b []pkix.Extension) bool {
 	x, errX := alternativeNames(a)
 	y, errY := alternativeNames(b)
@@ -171,8 +174,8 @@ func nameList(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// alternativeNames returns the names in subjectAltName as text that can be compared, sorted, each once. DNS
-// names and the e-mail addresses' domains have no case (RFC 5280, 4.2.1.6 and 7.2).
+// alternativeNames returns the names in subjectAltName as text that can be compared, sorted, each
+// once. DNS names and the e-mail addresses' domains have no case (RFC 5280, 4.2.1.6 and 7.2).
 func alternativeNames(extensions []pkix.Extension) ([]string, error) {
 	var names []string
 	for _, extension := range extensions {
@@ -238,8 +241,9 @@ var (
 	}
 )
 
-// missingExtKeyUsages names the extended key usages that the template asks for and the certificate does not allow. One
-// without the extension, or with anyExtendedKeyUsage, allows them all (RFC 5280, 4.2.1.12).
+// missingExtKeyUsages names the extended key usages that the template
+// asks for and the certificate does not allow. One without the extension,
+// or with anyExtendedKeyUsage, allows them all (RFC 5280, 4.2.1.12).
 func missingExtKeyUsages(certificate *x509.Certificate, csr *x509.CertificateRequest) (missing []string) {
 	granted, restricted := extKeyUsages(certificate.Extensions)
 	if !restricted || slices.ContainsFunc(granted, oidAnyExtKeyUsage.Equal) {
@@ -269,7 +273,8 @@ func extKeyUsages(extensions []pkix.Extension) (usages []asn1.ObjectIdentifier, 
 	return usages, err == nil && len(rest) == 0
 }
 
-// checkStructure explains a body that is not a PKIMessage: with an HTTP error status, that status matters more.
+// checkStructure explains a body that is not a PKIMessage:
+// with an HTTP error status, that status matters more.
 func checkStructure(err error, httpStatus int) error {
 	if httpStatus != http.StatusOK {
 		return &TransportError{StatusCode: httpStatus, Err: err}
@@ -298,8 +303,8 @@ func checkBodyType(m *PKIMessage, request BodyType) error {
 	return &CheckError{Check: "body type", Got: m.Body.Type.String(), Want: fmt.Sprintf("an answer to %s", request)}
 }
 
-// checkPVNO: version 2, or 3, which has the same syntax for what we read. RFC 9810, 7 would have it be that of
-// the request, but nothing depends on it.
+// checkPVNO: version 2, or 3, which has the same syntax for what we read. RFC 9810, 7 would have
+// it be that of the request, but nothing depends on it.
 func checkPVNO(m *PKIMessage) error {
 	if m.Header.PVNO == PVNO2 || m.Header.PVNO == PVNO3 {
 		return nil
@@ -312,7 +317,8 @@ func checkTransactionID(m *PKIMessage, id []byte) error {
 	return checkBytes("transactionID", m.Header.TransactionID, id)
 }
 
-// checkRecipNonce: the answer is to this request and not an old one replayed (RFC 9810, 5.1.1; RFC 9483, 3.5).
+// checkRecipNonce: the answer is to this request and not an
+// old one replayed (RFC 9810, 5.1.1; RFC 9483, 3.5).
 func checkRecipNonce(m *PKIMessage, allowed [][]byte) error {
 	for _, nonce := range allowed[1:] {
 		if nonce != nil && bytes.Equal(m.Header.RecipNonce, nonce) {
@@ -333,7 +339,8 @@ func checkBytes(check string, got, want []byte) error {
 	return e
 }
 
-// checkSenderNonce: the server has a nonce of its own and does not reflect ours (RFC 9810, 5.1.1; RFC 9483, 3.1).
+// checkSenderNonce: the server has a nonce of its own and
+// does not reflect ours (RFC 9810, 5.1.1; RFC 9483, 3.1).
 func checkSenderNonce(m *PKIMessage, ours []byte) error {
 	switch {
 	case len(m.Header.SenderNonce) == 0:
@@ -344,8 +351,8 @@ func checkSenderNonce(m *PKIMessage, ours []byte) error {
 	return nil
 }
 
-// checkMessageTime: the answer was made now, as far as the clocks agree (RFC 9483, 3.5). The field is
-// optional.
+// checkMessageTime: the answer was made now, as far as the
+// clocks agree (RFC 9483, 3.5). The field is optional.
 func checkMessageTime(m *PKIMessage, now time.Time, window time.Duration) error {
 	at := m.Header.MessageTime
 	if at.IsZero() || (at.After(now.Add(-window)) && at.Before(now.Add(window))) {

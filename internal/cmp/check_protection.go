@@ -10,8 +10,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// checkProtection: the answer is protected, by the shared secret or by a signer that is trusted, and no
-// weaker than configured (RFC 9810, 5.1.3; RFC 9483, 3.5).
+// checkProtection: the answer is protected, by the shared secret or by a signer that is trusted,
+// and no weaker than configured (RFC 9810, 5.1.3; RFC 9483, 3.5).
 func (t *transaction) checkProtection(m *PKIMessage) error {
 	switch {
 	case m.Protection == nil || m.Header.ProtectionAlg == nil:
@@ -23,7 +23,8 @@ func (t *transaction) checkProtection(m *PKIMessage) error {
 	}
 }
 
-// checkMAC: made with our secret, and no signature came earlier in this transaction (RFC 9810, 5.1.3.1).
+// checkMAC: made with our secret, and no signature came
+// earlier in this transaction (RFC 9810, 5.1.3.1).
 func (t *transaction) checkMAC(m *PKIMessage) error {
 	if t.peer != nil {
 		return &CheckError{Check: "protection", Got: "a MAC", Want: "a signature, as before in the transaction"}
@@ -43,11 +44,12 @@ func (t *transaction) checkMAC(m *PKIMessage) error {
 	return nil
 }
 
-// macStrength orders the kinds of MAC. PBM counts by its one-way function: OpenSSL answers by default
-// with SHA-256 there and HMAC-SHA1 over the message, which is not known to be forgeable.
+// macStrength orders the kinds of MAC. PBM counts by its one-way function: OpenSSL answers by
+// default with SHA-256 there and HMAC-SHA1 over the message, which is not known to be forgeable.
 var macStrength = map[Protection]int{ProtectionPBMSHA1: 1, ProtectionPBMSHA256: 2, ProtectionPBMAC1: 3}
 
-// checkMACStrength: the MAC is not weaker than the one that requests are protected with (RFC 9483, 3.2).
+// checkMACStrength: the MAC is not weaker than the one that
+// requests are protected with (RFC 9483, 3.2).
 func checkMACStrength(mac MAC, configured Protection) error {
 	if macStrength[mac.Protection] >= macStrength[configured] {
 		return nil
@@ -56,8 +58,9 @@ func checkMACStrength(mac MAC, configured Protection) error {
 		Want: fmt.Sprintf("%q, as configured, or stronger", configured)}
 }
 
-// checkSignature: made by the signer that is known from earlier in the transaction, or else by one that is
-// to be trusted (RFC 9810, 5.1.3.3; RFC 9483, 3.5). Later answers may come without extraCerts.
+// checkSignature: made by the signer that is known from earlier in
+// the transaction, or else by one that is to be trusted (RFC 9810,
+// 5.1.3.3; RFC 9483, 3.5). Later answers may come without extraCerts.
 func (t *transaction) checkSignature(m *PKIMessage) error {
 	if t.macVerified {
 		return &CheckError{Check: "protection", Got: "a signature", Want: "a MAC, as before in the transaction"}
@@ -89,8 +92,9 @@ func (t *transaction) checkSignature(m *PKIMessage) error {
 }
 
 // findSigner returns the certificate whose key made the signature, among those sent along and the
-// trust anchors; those with the sender's name are tried first. senderKID does not help: servers echo the
-// client's. Whether the signer is to be trusted is another matter; where no signer can be trusted, nothing is computed.
+// trust anchors; those with the sender's name are tried first. senderKID does not help: servers
+// echo the client's. Whether the signer is to be trusted is another matter; where no signer can be
+// trusted, nothing is computed.
 func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
 	if len(t.c.cfg.TrustAnchors) == 0 && t.c.cfg.ResponseTrust == ResponseTrustAnchored {
 		return nil, &CheckError{Check: "protection",
@@ -119,7 +123,8 @@ func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
 		Want: "the signer's certificate in extraCerts or among the trust anchors"}
 }
 
-// parseAvailable returns those of the certificates that can be read and used. The others are ignored.
+// parseAvailable returns those of the certificates that can
+// be read and used. The others are ignored.
 func parseAvailable(ders [][]byte) []*x509.Certificate {
 	var certificates []*x509.Certificate
 	for _, der := range ders {
@@ -165,7 +170,8 @@ func (t *transaction) checkSenderName(m *PKIMessage, signer *x509.Certificate) e
 		Want: fmt.Sprintf("the signer's subject %q", pki.DN(signer.RawSubject))}
 }
 
-// checkSignerChain: the certificate is valid now and chains to a trust anchor (RFC 9810, 5.1.3.3; RFC 5280, 6).
+// checkSignerChain: the certificate is valid now and chains
+// to a trust anchor (RFC 9810, 5.1.3.3; RFC 5280, 6).
 func (t *transaction) checkSignerChain(m *PKIMessage, signer *x509.Certificate) error {
 	_, err := verifyChain(signer, t.c.cfg.TrustAnchors, parseAvailable(m.ExtraCerts), t.c.cfg.Now())
 	if len(t.c.cfg.TrustAnchors) == 0 {
@@ -179,11 +185,12 @@ func (t *transaction) checkSignerChain(m *PKIMessage, signer *x509.Certificate) 
 		Want: "a chain to a trust anchor"}
 }
 
-// maxSignerCandidates bounds how many certificates are tried, since each costs a signature verification.
+// maxSignerCandidates bounds how many certificates are
+// tried, since each costs a signature verification.
 const maxSignerCandidates = 8
 
-// checkSignatureAlgorithm: the signature is of a kind that is verified here. Otherwise no certificate would verify it,
-// and an error that said so would make operators look for one.
+// checkSignatureAlgorithm: the signature is of a kind that is verified here. Otherwise no
+// certificate would verify it, and an error that said so would make operators look for one.
 func checkSignatureAlgorithm(m *PKIMessage) error {
 	if _, err := x509Algorithm(*m.Header.ProtectionAlg); err != nil {
 		return &CheckError{Check: "protection algorithm", Got: protectionName(*m.Header.ProtectionAlg),
@@ -213,9 +220,10 @@ var (
 	oidKEMBasedMAC = asn1.ObjectIdentifier{1, 2, 840, 113533, 7, 66, 16}
 )
 
-// checkSignerName: the signer is who the request was addressed to, and not just any certificate of the
-// same PKI (RFC 9483, 3.5; RFC 9810, 4.5). A trust anchor that signs itself was named by the operator. An extended key
-// usage alone does not make a certificate the signer's: another RA of the same PKI has it too.
+// checkSignerName: the signer is who the request was addressed to, and not just any certificate of
+// the same PKI (RFC 9483, 3.5; RFC 9810, 4.5). A trust anchor that signs itself was named by the
+// operator. An extended key usage alone does not make a certificate the signer's: another RA of
+// the same PKI has it too.
 func (t *transaction) checkSignerName(signer *x509.Certificate) error {
 	isSigner := pki.SameNameAs(signer.RawSubject)
 	if isSigner(t.c.recipient) || isSigner(t.c.issuer) || t.isAnchor(signer) {
@@ -239,9 +247,9 @@ var (
 	oidCMCRA = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 28}
 )
 
-// checkSignerExtKeyUsage: a signer that is known by its name only has no extended key usages, or one of those that
-// speak for a CA (RFC 9810, 4.5). So a server's certificate under that name, which many may request, cannot sign an
-// answer.
+// checkSignerExtKeyUsage: a signer that is known by its name only has no extended key usages, or
+// one of those that speak for a CA (RFC 9810, 4.5). So a server's certificate under that name,
+// which many may request, cannot sign an answer.
 func checkSignerExtKeyUsage(signer *x509.Certificate) error {
 	restricted := len(signer.ExtKeyUsage) > 0 || len(signer.UnknownExtKeyUsage) > 0
 	if !restricted || slices.Contains(signer.ExtKeyUsage, x509.ExtKeyUsageAny) ||
@@ -261,9 +269,9 @@ func (t *transaction) isAnchor(c *x509.Certificate) bool {
 	})
 }
 
-// checkSignerKeyUsage: the certificate may be used for signatures (RFC 9483, 3.5; RFC 5280, 4.2.1.3). Many CAs that
-// sign their answers are certified for certificates and CRLs only; where the operator named such a CA as an anchor,
-// that is enough, and warnOfKeyUsage logs it.
+// checkSignerKeyUsage: the certificate may be used for signatures (RFC 9483, 3.5; RFC 5280,
+// 4.2.1.3). Many CAs that sign their answers are certified for certificates and CRLs only; where
+// the operator named such a CA as an anchor, that is enough, and warnOfKeyUsage logs it.
 func (t *transaction) checkSignerKeyUsage(signer *x509.Certificate) error {
 	if !lacksDigitalSignature(signer) || t.authorityOnly(signer) {
 		return nil

@@ -17,11 +17,12 @@ type ResponseTrust string
 
 // The kinds of response trust. It does not apply to answers protected by the shared secret.
 const (
-	// ResponseTrustAnchored trusts a signer that chains to the trust anchors and has the expected name.
+	// ResponseTrustAnchored trusts a signer that chains to
+	// the trust anchors and has the expected name.
 	ResponseTrustAnchored ResponseTrust = "anchored"
 	// ResponseTrustONAP also trusts what the ONAP CertService trusted: any signer whose certificate
-	// is in the answer, and any root. An attacker on the path to the CA can then issue certificates.
-	// Each answer that is accepted for that reason leaves a warning in the log.
+	// is in the answer, and any root. An attacker on the path to the CA can then issue
+	// certificates. Each answer that is accepted for that reason leaves a warning in the log.
 	ResponseTrustONAP ResponseTrust = "onap"
 )
 
@@ -41,21 +42,21 @@ type Signer struct {
 	Chain       []*x509.Certificate // the certificate's issuers, sent along; may be empty
 }
 
-// Config says how to talk to one CMP server. URL and Recipient are required, and Secret or Signer by
-// Protection; the zero value of every other field is its default.
+// Config says how to talk to one CMP server. URL and Recipient are required, and Secret or Signer
+// by Protection; the zero value of every other field is its default.
 type Config struct {
 	URL       string // http:// or https://
 	Recipient string // the CA's distinguished name after RFC 4514, RDNs sent in the order written
 
-	// IssuerDN is the distinguished name of the CA that issues, when requests go to another recipient, such as an RA.
-	// Default: Recipient.
+	// IssuerDN is the distinguished name of the CA that issues, when requests go to another
+	// recipient, such as an RA. Default: Recipient.
 	IssuerDN string
-	// SignerDN is the distinguished name of who signs answers when that is not the CA, such as an RA. Its certificate
-	// must chain to an anchor, and when it is restricted to extended key usages, id-kp-cmcRA or id-kp-cmcCA must be
-	// among them.
+	// SignerDN is the distinguished name of who signs answers when that is not the CA, such as an
+	// RA. Its certificate must chain to an anchor, and when it is restricted to extended key
+	// usages, id-kp-cmcRA or id-kp-cmcCA must be among them.
 	SignerDN string
-	// SenderReference has requests under a MAC name as their sender the CN Reference (RFC 9483, 3.1), not the CSR's
-	// subject.
+	// SenderReference has requests under a MAC name as their sender the CN Reference (RFC 9483,
+	// 3.1), not the CSR's subject.
 	SenderReference bool
 
 	Protection Protection // of what is sent; default ProtectionPBMSHA256
@@ -73,21 +74,21 @@ type Config struct {
 	MaxPollWait    time.Duration // from when the CA first says to wait to the last poll; default defaultMaxPollWait
 	Answers        *Answers      // bound on large answers; default one of the client's own, of DefaultAnswerBytes
 
-	// Derive is called with what derives the key of an answer's MAC where the peer makes that take more than a few
-	// milliseconds, and has to call it once, when there is a processor for it. An error of its own fails the
-	// transaction. Default: at once.
+	// Derive is called with what derives the key of an answer's MAC where the peer makes that take
+	// more than a few milliseconds, and has to call it once, when there is a processor for it. An
+	// error of its own fails the transaction. Default: at once.
 	Derive func(derive func()) error
 
 	HTTPClient *http.Client // default http.DefaultClient's transport; redirects are never followed
 	Now        func() time.Time
-	// Log gets a debug line for each exchange, and a warning for what is accepted and should be looked at, such as each
-	// answer that only ResponseTrustONAP accepts; default none.
+	// Log gets a debug line for each exchange, and a warning for what is accepted and should be
+	// looked at, such as each answer that only ResponseTrustONAP accepts; default none.
 	Log *slog.Logger
 }
 
 // Client requests certificates from one CMP server. It may be used from several goroutines; each
-// call is a transaction of its own. Errors are *StatusError, *CheckError or *TransportError where the CA's
-// side is at fault. The deadline of ctx bounds each call as a whole, with its polling.
+// call is a transaction of its own. Errors are *StatusError, *CheckError or *TransportError where
+// the CA's side is at fault. The deadline of ctx bounds each call as a whole, with its polling.
 type Client struct {
 	cfg       Config
 	recipient []byte // DER Name

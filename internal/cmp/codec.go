@@ -10,8 +10,9 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// codec reads or writes DER. The code method of a structure lists its fields once, in the order of its ASN.1, and the
-// codec goes through that list in either direction. The first fault ends it, see decoder and cryptobyte.Builder.
+// codec reads or writes DER. The code method of a structure lists its fields once, in the order of
+// its ASN.1, and the codec goes through that list in either direction. The first fault ends it,
+// see decoder and cryptobyte.Builder.
 type codec struct {
 	in  *decoder            // set when reading
 	out *cryptobyte.Builder // set when writing
@@ -44,7 +45,8 @@ func (c codec) codeTag(tag cbasn1.Tag, what string, fields func(codec)) {
 
 func (c codec) sequence(what string, fields func(codec)) { c.codeTag(cbasn1.SEQUENCE, what, fields) }
 
-// has says whether an optional element comes next: one with the tag when reading, and present when writing.
+// has says whether an optional element comes next: one with
+// the tag when reading, and present when writing.
 func (c codec) has(tag cbasn1.Tag, present bool) bool {
 	if c.in != nil {
 		return c.in.next(tag)
@@ -98,8 +100,8 @@ func listTagged[T any](c codec, tag cbasn1.Tag, what string, least int, items *[
 	})
 }
 
-// certificates goes through a SEQUENCE SIZE (1..MAX) OF CMPCertificate. Only X.509 certificates are known
-// (RFC 9810, 5.1); they stay DER, since those that nothing needs need not be parsed.
+// certificates goes through a SEQUENCE SIZE (1..MAX) OF CMPCertificate. Only X.509 certificates
+// are known (RFC 9810, 5.1); they stay DER, since those that nothing needs need not be parsed.
 func certificates(c codec, what string, ders *[][]byte) {
 	list(c, what, 1, ders, func(der *[]byte, c codec) { c.element(cbasn1.SEQUENCE, "certificate", der) })
 }
@@ -144,7 +146,8 @@ func (c codec) contents(tag cbasn1.Tag, what string, contents *[]byte) {
 	c.out.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes(*contents) })
 }
 
-// codeRetagged goes through an optional SEQUENCE under an implicit tag, which is kept as DER with its own tag.
+// codeRetagged goes through an optional SEQUENCE under an
+// implicit tag, which is kept as DER with its own tag.
 func (c codec) codeRetagged(tag cbasn1.Tag, what string, der *[]byte) {
 	if !c.has(tag, *der != nil) {
 		return
@@ -218,7 +221,8 @@ func (c codec) text(what string, text *string) {
 	c.out.AddASN1(cbasn1.UTF8String, func(b *cryptobyte.Builder) { b.AddBytes([]byte(*text)) })
 }
 
-// generalizedTime goes through a time. asRead is the text that it was read from, where that has an offset.
+// generalizedTime goes through a time. asRead is the text
+// that it was read from, where that has an offset.
 func (c codec) generalizedTime(what string, t *time.Time, asRead *string) {
 	if c.in != nil {
 		*t, *asRead = c.in.generalizedTime(what)

@@ -60,7 +60,8 @@ func (r *CertResponse) code(c codec) {
 //	    certificate     [0] CMPCertificate,
 //	    encryptedCert   [1] EncryptedKey }
 //
-// Exactly one of Certificate and EncryptedCert is set. Encrypted values are kept as DER and never opened.
+// Exactly one of Certificate and EncryptedCert is set.
+// Encrypted values are kept as DER and never opened.
 type CertifiedKeyPair struct {
 	Certificate     []byte
 	EncryptedCert   []byte
@@ -81,8 +82,8 @@ func (p *CertifiedKeyPair) code(c codec) {
 	})
 }
 
-// CertConfirmContent is the content of certConf (RFC 9810, 5.3.18). Empty means that all certificates
-// are rejected.
+// CertConfirmContent is the content of certConf (RFC 9810, 5.3.18). Empty means that all
+// certificates are rejected.
 type CertConfirmContent []CertStatus
 
 func (content *CertConfirmContent) code(c codec) {
@@ -141,8 +142,8 @@ func (content *ErrorMsgContent) code(c codec) {
 	})
 }
 
-// PollReqContent is the content of pollReq: the certReqIds asked about, -1 for an answer that is not a
-// certificate response (RFC 9810, 5.3.22).
+// PollReqContent is the content of pollReq: the certReqIds asked about, -1 for an answer that is
+// not a certificate response (RFC 9810, 5.3.22).
 type PollReqContent []int64
 
 func (content *PollReqContent) code(c codec) {
@@ -238,7 +239,8 @@ var (
 	OIDRootCACert = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 20}
 	// OIDRootCAKeyUpdate is id-it-rootCaKeyUpdate: gives the update.
 	OIDRootCAKeyUpdate = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 18}
-	// OIDCertReqTemplate is id-it-certReqTemplate: asks for, and gives, what the CA demands of templates.
+	// OIDCertReqTemplate is id-it-certReqTemplate: asks for,
+	// and gives, what the CA demands of templates.
 	OIDCertReqTemplate = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 19}
 	// OIDCRLStatusList is id-it-crlStatusList: asks for CRLs that are newer.
 	OIDCRLStatusList = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 22}
@@ -256,12 +258,14 @@ func (content GeneralContent) Value(infoType asn1.ObjectIdentifier) ([]byte, boo
 	return nil, false
 }
 
-// MarshalCACerts encodes the value of id-it-caCerts (RFC 9810, 5.3.19.14). The certificates are DER.
+// MarshalCACerts encodes the value of id-it-caCerts (RFC
+// 9810, 5.3.19.14). The certificates are DER.
 func MarshalCACerts(ders [][]byte) ([]byte, error) {
 	return encode(func(c codec) { certificates(c, "CaCertsValue", &ders) })
 }
 
-// RootCAKeyUpdate is the value of id-it-rootCaKeyUpdate (RFC 9810, 5.3.19.15); all certificates are DER:
+// RootCAKeyUpdate is the value of id-it-rootCaKeyUpdate (RFC
+// 9810, 5.3.19.15); all certificates are DER:
 //
 //	RootCaKeyUpdateValue ::= SEQUENCE {
 //	    newWithNew       CMPCertificate,

@@ -76,8 +76,8 @@ func (r *CertRequest) code(c codec) {
 	})
 }
 
-// CertTemplate is a certificate with all fields optional (RFC 4211, 5), implicitly tagged but for the
-// names, which are CHOICEs.
+// CertTemplate is a certificate with all fields optional (RFC 4211, 5), implicitly tagged but for
+// the names, which are CHOICEs.
 type CertTemplate struct {
 	Version      *big.Int
 	SerialNumber *big.Int
@@ -174,8 +174,8 @@ func (id *CertID) code(c codec) {
 // oidOldCertID is id-regCtrl-oldCertID (RFC 4211, 6.5).
 var oidOldCertID = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 5, 1, 5}
 
-// OldCertID returns the certificate that a key update is for (RFC 4211, 6.5), or nil when the control is
-// absent.
+// OldCertID returns the certificate that a key update is for
+// (RFC 4211, 6.5), or nil when the control is absent.
 func (r *CertRequest) OldCertID() (*CertID, error) {
 	for _, control := range r.Controls {
 		if control.Type.Equal(oidOldCertID) {
@@ -248,8 +248,8 @@ func (p *POPOSigningKey) code(c codec) {
 	})
 }
 
-// SignPOPO proves possession of the key by signing the CertRequest (RFC 4211, 4.1). The template must
-// already name subject and public key.
+// SignPOPO proves possession of the key by signing the CertRequest (RFC 4211, 4.1). The template
+// must already name subject and public key.
 func (m *CertReqMsg) SignPOPO(key crypto.Signer) error {
 	der, err := encode(m.CertReq.code)
 	if err != nil {
@@ -264,9 +264,9 @@ func (m *CertReqMsg) SignPOPO(key crypto.Signer) error {
 	return nil
 }
 
-// VerifyPOPO checks the proof of possession of a parsed request: a signature over the CertRequest with
-// the key in its template. It refuses every other kind of proof; whether raVerified is believed is for
-// the caller to decide beforehand.
+// VerifyPOPO checks the proof of possession of a parsed request: a signature over the CertRequest
+// with the key in its template. It refuses every other kind of proof; whether raVerified is
+// believed is for the caller to decide beforehand.
 func (m *CertReqMsg) VerifyPOPO() error {
 	if m.POPO == nil || m.POPO.Signature == nil {
 		return errors.New("proof of possession is not a signature")

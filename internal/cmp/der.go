@@ -54,8 +54,9 @@ func checkDER(der []byte, depth int) error {
 	return nil
 }
 
-// decoder reads the contents of one DER value. The first fault is kept, shared with the decoders opened
-// from it, and everything read after it is empty, so that a fault is asked for once, at the end.
+// decoder reads the contents of one DER value. The first fault is
+// kept, shared with the decoders opened from it, and everything read
+// after it is empty, so that a fault is asked for once, at the end.
 type decoder struct {
 	s     cryptobyte.String
 	what  string // the structure being read, for errors
@@ -159,15 +160,16 @@ func (d *decoder) oid(what string) asn1.ObjectIdentifier {
 	return out
 }
 
-// Layouts of GeneralizedTime. RFC 9810, 5.2.9 forbids fractions of a second, but DER allows them without trailing
-// zeros, and some peers send them. DER allows no time but UTC; some peers send local time with its offset, which is no
-// less clear.
+// Layouts of GeneralizedTime. RFC 9810, 5.2.9 forbids fractions of a second, but DER allows them
+// without trailing zeros, and some peers send them. DER allows no time but UTC; some peers send
+// local time with its offset, which is no less clear.
 const (
 	generalizedTimeLayout = "20060102150405.999999999Z"
 	offsetTimeLayout      = "20060102150405.999999999-0700"
 )
 
-// generalizedTime returns a time, and the text when it has an offset, which must be kept to marshal the same bytes.
+// generalizedTime returns a time, and the text when it has an offset, which must be kept to
+// marshal the same bytes.
 func (d *decoder) generalizedTime(what string) (t time.Time, text string) {
 	text = string(d.contents(cbasn1.GeneralizedTime, what))
 	if *d.fault != nil {

@@ -23,7 +23,8 @@ type Request struct {
 type Result struct {
 	Chain   []*x509.Certificate // leaf first, each next one its signer, without the root
 	Trusted []*x509.Certificate // roots, the signing one first
-	// Vouched are the self-signed CA certificates in caPubs of an answer whose MAC was verified; see vouchedRoots.
+	// Vouched are the self-signed CA certificates in caPubs
+	// of an answer whose MAC was verified; see vouchedRoots.
 	Vouched []*x509.Certificate
 }
 
@@ -60,8 +61,8 @@ func (c *Client) UpdateKey(ctx context.Context, r Request, old Signer) (Result, 
 	return t.enrol(ctx, PKIBody{BodyKUR, CertReqMessages{message}}, r.CSR)
 }
 
-// certReqMsg makes the CRMF request with certReqId 0 (RFC 9483, 4.1.1), and with the oldCertId control when
-// a certificate is replaced (RFC 9483, 4.1.3).
+// certReqMsg makes the CRMF request with certReqId 0 (RFC 9483, 4.1.1), and with the oldCertId
+// control when a certificate is replaced (RFC 9483, 4.1.3).
 func (c *Client) certReqMsg(r Request, old *x509.Certificate) (CertReqMsg, error) {
 	if err := checkParsed(r.CSR); err != nil {
 		return CertReqMsg{}, err
@@ -104,8 +105,9 @@ var (
 var defaultExtKeyUsage = pkix.Extension{Id: oidExtKeyUsage, Value: []byte{0x30, 20,
 	6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1}}
 
-// templateExtensions returns key usage, extended key usage and names for the template. Nothing else of a
-// CSR is passed on. Where it has no key usage, the one that fits the kind of key is asked for.
+// templateExtensions returns key usage, extended key usage and names
+// for the template. Nothing else of a CSR is passed on. Where it has
+// no key usage, the one that fits the kind of key is asked for.
 func templateExtensions(csr *x509.CertificateRequest) []pkix.Extension {
 	find := func(id asn1.ObjectIdentifier) int {
 		return slices.IndexFunc(csr.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(id) })
@@ -199,8 +201,9 @@ func (t *transaction) confirm(ctx context.Context, statuses CertConfirmContent) 
 	return err
 }
 
-// reject informs the CA that the certificate is not accepted, so that it can revoke it (RFC 9810, 5.3.18). A
-// certificate that cannot be read has no hash; certConf without any status rejects them all.
+// reject informs the CA that the certificate is not accepted, so that
+// it can revoke it (RFC 9810, 5.3.18). A certificate that cannot be
+// read has no hash; certConf without any status rejects them all.
 func (t *transaction) reject(ctx context.Context, certificate *x509.Certificate, id int64, reason error) {
 	statuses := CertConfirmContent{}
 	if certificate != nil {
@@ -215,11 +218,11 @@ func (t *transaction) reject(ctx context.Context, certificate *x509.Certificate,
 	}
 }
 
-// giveBack asks the CA to revoke a certificate that is not accepted, when the CA did not ask for a confirmation: it
-// counts as issued, and the transaction is over, so that it cannot be rejected (RFC 9483, 4.1.1). The request is
-// authenticated as configured, since the holder of a certificate may not revoke it at every CA. It is only made for a
-// certificate that holds our key and came in a trusted answer: an attacker must not make us revoke another requester's
-// certificate.
+// giveBack asks the CA to revoke a certificate that is not accepted, when the CA did not ask for a
+// confirmation: it counts as issued, and the transaction is over, so that it cannot be rejected
+// (RFC 9483, 4.1.1). The request is authenticated as configured, since the holder of a certificate
+// may not revoke it at every CA. It is only made for a certificate that holds our key and came in
+// a trusted answer: an attacker must not make us revoke another requester's certificate.
 func (t *transaction) giveBack(ctx context.Context, certificate *x509.Certificate, csr *x509.CertificateRequest) {
 	log := t.c.cfg.Log
 	if certificate == nil || !pki.SameKey(certificate.PublicKey, csr.PublicKey) || t.peerDoubt != nil {
@@ -245,8 +248,8 @@ func failureOf(reason error) FailureBit {
 	return FailBadCertTemplate
 }
 
-// Revoke sends a revocation request, rr (RFC 9483, 4.2), protected as configured. The reason it gives is
-// cessationOfOperation: the certificate is not used.
+// Revoke sends a revocation request, rr (RFC 9483, 4.2), protected as configured. The reason it
+// gives is cessationOfOperation: the certificate is not used.
 func (c *Client) Revoke(ctx context.Context, certificate *x509.Certificate) error {
 	const cessationOfOperation = 5 // CRLReason (RFC 5280, 5.3.1)
 	details := RevDetails{
@@ -265,7 +268,8 @@ func (c *Client) Revoke(ctx context.Context, certificate *x509.Certificate) erro
 // oidReasonCode is id-ce-cRLReasons (RFC 5280, 5.3.1).
 var oidReasonCode = asn1.ObjectIdentifier{2, 5, 29, 21}
 
-// checkRevoked: one request, one status, and it says that the certificate is revoked (RFC 9483, 4.2).
+// checkRevoked: one request, one status, and it says that
+// the certificate is revoked (RFC 9483, 4.2).
 func checkRevoked(content *RevRepContent) error {
 	if len(content.Status) != 1 {
 		return &CheckError{Check: "revocation status", Got: fmt.Sprint(len(content.Status)), Want: "exactly one"}

@@ -12,7 +12,8 @@ const (
 	PVNO3 = 3
 )
 
-// NonceSize is the length in bytes of the transactionIDs and nonces that are made here (RFC 9810, 5.1.1).
+// NonceSize is the length in bytes of the transactionIDs and
+// nonces that are made here (RFC 9810, 5.1.1).
 const NonceSize = 16
 
 // PKIHeader is the header of a PKIMessage (RFC 9810, 5.1.1):
@@ -98,8 +99,8 @@ func (info *InfoTypeAndValue) code(c codec) {
 // oidImplicitConfirm is id-it-implicitConfirm (RFC 9810, 5.1.1.1).
 var oidImplicitConfirm = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 13}
 
-// ImplicitConfirm says whether the header asks for implicit confirmation, or in an answer grants it.
-// The value should be NULL; the ONAP server leaves it out, so it is not looked at.
+// ImplicitConfirm says whether the header asks for implicit confirmation, or in an answer grants
+// it. The value should be NULL; the ONAP server leaves it out, so it is not looked at.
 func (h *PKIHeader) ImplicitConfirm() bool {
 	for _, info := range h.GeneralInfo {
 		if info.Type.Equal(oidImplicitConfirm) {

@@ -11,7 +11,8 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Bounds on what a peer may make us compute; RFC 4211, 4.4 wants at least 100 iterations and 8 bytes of salt.
+// Bounds on what a peer may make us compute; RFC 4211, 4.4
+// wants at least 100 iterations and 8 bytes of salt.
 const (
 	minIterations       = 100
 	maxPBMIterations    = 100_000
@@ -21,13 +22,14 @@ const (
 	// Bounds of a PBMAC1 key in bytes.
 	minKeyLength = 20
 	maxKeyLength = 512
-	// maxMACWork bounds the iterations for the keys of all answers of a transaction, and for the key of one message.
+	// maxMACWork bounds the iterations for the keys of all answers of a transaction, and for the
+	// key of one message.
 	maxMACWork = 2_000_000
 )
 
-// What is sent: the iterations of PBM that the ONAP server and Bouncy Castle use, few enough for a service that
-// protects every message, and those of PBKDF2 that Bouncy Castle has as its default. The secrets are made by machines,
-// so that more would cost time and gain nothing.
+// What is sent: the iterations of PBM that the ONAP server and Bouncy Castle use, few enough for a
+// service that protects every message, and those of PBKDF2 that Bouncy Castle has as its default.
+// The secrets are made by machines, so that more would cost time and gain nothing.
 const (
 	pbmIterations    = 1000
 	pbmac1Iterations = 8192
@@ -99,8 +101,8 @@ func (m MAC) key(secret []byte) ([]byte, error) {
 	return m.pbmKey(secret), nil
 }
 
-// work is how many iterations the key takes: PBKDF2 makes it in blocks of the hash's length, each by as many as are
-// named.
+// work is how many iterations the key takes: PBKDF2 makes it in blocks of the hash's length, each
+// by as many as are named.
 func (m MAC) work() int {
 	blocks := (m.keyLength + m.KeyHash.Size() - 1) / m.KeyHash.Size()
 	return m.Iterations * max(blocks, 1)
@@ -161,8 +163,9 @@ func (m MAC) pbmIdentifier() (AlgorithmIdentifier, error) {
 	return AlgorithmIdentifier{Algorithm: oidPasswordBasedMAC, Parameters: parameters}, err
 }
 
-// pbmKey derives the MAC key: the one-way function over secret and salt, and then over its own output,
-// iterationCount times in all (RFC 4211, 4.4). HMAC takes keys of any length, so the whole output is the key.
+// pbmKey derives the MAC key: the one-way function over secret and salt,
+// and then over its own output, iterationCount times in all (RFC 4211,
+// 4.4). HMAC takes keys of any length, so the whole output is the key.
 func (m MAC) pbmKey(secret []byte) []byte {
 	h := m.KeyHash.New()
 	h.Write(secret)
@@ -239,7 +242,8 @@ func parsePBMAC1(parameters []byte) (MAC, error) {
 }
 
 func parsePBKDF2(derivation AlgorithmIdentifier) (MAC, error) {
-	// Bouncy Castle, and EJBCA with it, names PBES2 here and writes PBKDF2's parameters all the same.
+	// Bouncy Castle, and EJBCA with it, names PBES2 here and
+	// writes PBKDF2's parameters all the same.
 	if !derivation.Algorithm.Equal(oidPBKDF2) && !derivation.Algorithm.Equal(oidPBES2) {
 		return MAC{}, fmt.Errorf("key derivation %s is not supported, want PBKDF2", derivation.Algorithm)
 	}
@@ -281,8 +285,8 @@ func (m MAC) pbmac1Key(secret []byte) ([]byte, error) {
 	return pbkdf2.Key(m.KeyHash.New, string(secret), m.Salt, m.Iterations, m.keyLength)
 }
 
-// checkMACBounds refuses parameters by which a peer could make us compute endlessly, or learn the secret
-// by guessing cheaply (RFC 4211, 4.4; RFC 9045, 4).
+// checkMACBounds refuses parameters by which a peer could make us compute endlessly, or learn the
+// secret by guessing cheaply (RFC 4211, 4.4; RFC 9045, 4).
 func checkMACBounds(salt []byte, iterations *big.Int, most int64) error {
 	if len(salt) < minSaltSize || len(salt) > maxSaltSize {
 		return fmt.Errorf("salt has %d bytes, want %d to %d", len(salt), minSaltSize, maxSaltSize)

@@ -2,18 +2,18 @@
 // RFC 4210 and 9480) with CRMF requests after RFC 4211, algorithms after RFC 9481, in the manner of
 // the lightweight profile RFC 9483, carried over HTTP after RFC 9811.
 //
-// It has two halves. The wire half serves clients and servers alike: [ParsePKIMessage] and
-// [PKIMessage.Marshal], [MACKeys], [ProtectSignature], [VerifySignature], the proof of
-// possession in a [CertReqMsg], and [CertHash]. Decoding is strict DER over bounded input, and what
-// parses marshals back to the same bytes. The client half is [Client]: ir, cr, kur and rr,
-// with confirmation and polling, and with every check that an answer must pass before any of it
-// is trusted.
+// It has two halves. The wire half serves clients and servers alike:
+// [ParsePKIMessage] and [PKIMessage.Marshal], [MACKeys], [ProtectSignature],
+// [VerifySignature], the proof of possession in a [CertReqMsg], and [CertHash].
+// Decoding is strict DER over bounded input, and what parses marshals back to the
+// same bytes. The client half is [Client]: ir, cr, kur and rr, with confirmation and
+// polling, and with every check that an answer must pass before any of it is trusted.
 //
 // It does not speak cross certification, key recovery, central key generation, encrypted
-// certificates, announcements, nested messages or challenge-response proofs of possession. Bodies of
-// those kinds parse as [RawContent] and are never acted on. It polls for whatever a CA delays (RFC 9483, 4.4): for a
-// certificate, where the status is waiting in ip, cp or kup, and for any answer, where an error message has that
-// status.
+// certificates, announcements, nested messages or challenge-response proofs of possession. Bodies
+// of those kinds parse as [RawContent] and are never acted on. It polls for whatever a CA delays
+// (RFC 9483, 4.4): for a certificate, where the status is waiting in ip, cp or kup, and for any
+// answer, where an error message has that status.
 package cmp
 
 import (
@@ -43,8 +43,8 @@ type PKIMessage struct {
 	RawHeader, RawBody []byte
 }
 
-// ParsePKIMessage decodes one DER PKIMessage of at most MaxMessageSize bytes with nothing after it. The
-// message keeps parts of der, which must not be changed afterwards.
+// ParsePKIMessage decodes one DER PKIMessage of at most MaxMessageSize bytes with nothing after
+// it. The message keeps parts of der, which must not be changed afterwards.
 func ParsePKIMessage(der []byte) (*PKIMessage, error) {
 	if len(der) > MaxMessageSize {
 		return nil, fmt.Errorf("decoding PKIMessage: has %d bytes, want at most %d", len(der), MaxMessageSize)
@@ -80,8 +80,8 @@ func (m *PKIMessage) code(c codec) {
 	})
 }
 
-// Marshal returns the message as DER. For a message that was parsed and not changed, these are the bytes
-// it was parsed from.
+// Marshal returns the message as DER. For a message that was parsed and not changed, these are the
+// bytes it was parsed from.
 func (m *PKIMessage) Marshal() ([]byte, error) {
 	der, err := encode(m.code)
 	if err != nil {
@@ -143,8 +143,8 @@ func (t BodyType) String() string {
 	return bodyNames[t]
 }
 
-// PKIBody is the CHOICE of what a message says (RFC 9810, 5.1.2). The dynamic type of Content follows
-// from Type:
+// PKIBody is the CHOICE of what a message says (RFC 9810,
+// 5.1.2). The dynamic type of Content follows from Type:
 //
 //	ir, cr, kur  CertReqMessages       ip, cp, kup  *CertRepMessage
 //	p10cr        CertificationRequest  pkiconf      PKIConfirmContent

@@ -17,11 +17,12 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// GeneralName is the DER element of a GeneralName (RFC 5280, 4.2.1.6). In practice it is a directoryName.
+// GeneralName is the DER element of a GeneralName (RFC 5280,
+// 4.2.1.6). In practice it is a directoryName.
 type GeneralName []byte
 
-// DirectoryName returns the GeneralName of a DER Name. Of nil it makes the NULL-DN, the empty name that
-// stands for "not known" (RFC 9810, 5.1.1).
+// DirectoryName returns the GeneralName of a DER Name. Of nil it makes the NULL-DN, the empty name
+// that stands for "not known" (RFC 9810, 5.1.1).
 func DirectoryName(name []byte) GeneralName {
 	if name == nil {
 		name = []byte{0x30, 0}
@@ -64,7 +65,8 @@ func commonName(text string) ([]byte, error) {
 	return wrap(cbasn1.SEQUENCE, wrap(cbasn1.SET, cn)), err
 }
 
-// attribute returns an AttributeTypeAndValue of a Name (RFC 5280, 4.1.2.4), which is like that of CRMF.
+// attribute returns an AttributeTypeAndValue of a Name (RFC
+// 5280, 4.1.2.4), which is like that of CRMF.
 func attribute(attributeType asn1.ObjectIdentifier, value []byte) ([]byte, error) {
 	return encode((&AttributeTypeAndValue{attributeType, value}).code)
 }
@@ -97,8 +99,8 @@ func stringTag(attribute asn1.ObjectIdentifier) cbasn1.Tag {
 }
 
 // ParseDN reads a distinguished name written after RFC 4514 and returns it as a DER Name. The RDNs
-// are kept in the order they are written in, as the ONAP server keeps them, not reversed as RFC 4514 would
-// have it.
+// are kept in the order they are written in, as the ONAP server keeps them, not reversed as RFC
+// 4514 would have it.
 func ParseDN(text string) ([]byte, error) {
 	p := dnParser{rest: text}
 	rdns, err := p.name()

@@ -10,8 +10,8 @@ import (
 // minPollWait is waited at least between two polls, so that checkAfter 0 does not make us spin.
 const minPollWait = time.Second
 
-// awaitDecision polls while the CA says to wait, and returns the response that decides with the message
-// it came in (RFC 9810, 5.3.22; RFC 9483, 4.4).
+// awaitDecision polls while the CA says to wait, and returns the response that decides with the
+// message it came in (RFC 9810, 5.3.22; RFC 9483, 4.4).
 func (t *transaction) awaitDecision(ctx context.Context, answer *PKIMessage) (CertResponse, *PKIMessage, error) {
 	response, err := certResponse(answer)
 	if err != nil || response.Status.Status != StatusWaiting {
@@ -35,12 +35,13 @@ func (t *transaction) awaitDecision(ctx context.Context, answer *PKIMessage) (Ce
 	return response, answer, nil
 }
 
-// wholeAnswer is the certReqId of a pollReq for an answer that was put off as a whole (RFC 9810, 5.3.22; RFC 9483,
-// 4.4).
+// wholeAnswer is the certReqId of a pollReq for an answer that was put off as a whole (RFC 9810,
+// 5.3.22; RFC 9483, 4.4).
 const wholeAnswer = -1
 
-// awaitAnswer polls for an answer that the CA put off by an error message with the status waiting, such as pkiConf
-// (RFC 9483, 4.4). It acts on that message, other than on a refusal, so that it must pass every check.
+// awaitAnswer polls for an answer that the CA put off by an error message with the status waiting,
+// such as pkiConf (RFC 9483, 4.4). It acts on that message, other than on a refusal, so that it
+// must pass every check.
 func (t *transaction) awaitAnswer(ctx context.Context, m *PKIMessage, request BodyType) (*PKIMessage, error) {
 	if err := t.checkOrigin(m, request); err != nil {
 		return nil, err
@@ -62,8 +63,8 @@ func certResponse(answer *PKIMessage) (CertResponse, error) {
 	return response, checkCertReqID(response.CertReqID)
 }
 
-// poll asks for the answer until it comes, or the time is up, in which the CA's thinking before each pollRep counts
-// as much as the waits between them.
+// poll asks for the answer until it comes, or the time is up, in which the CA's thinking before
+// each pollRep counts as much as the waits between them.
 func (t *transaction) poll(ctx context.Context, awaited []BodyType, id int64, reason PKIFreeText) (*PKIMessage, error) {
 	t.awaitedNonce = t.lastNonce
 	until := time.Now().Add(t.c.cfg.MaxPollWait)
@@ -103,7 +104,8 @@ func checkPolledType(answer *PKIMessage, awaited []BodyType) error {
 	return &CheckError{Check: "body type", Got: answer.Body.Type.String(), Want: awaited[0].String()}
 }
 
-// checkPollRep: one reply, about our request, with a time that is not in the past (RFC 9810, 5.3.22).
+// checkPollRep: one reply, about our request, with a time
+// that is not in the past (RFC 9810, 5.3.22).
 func checkPollRep(replies PollRepContent, id int64) (PollRep, error) {
 	if len(replies) != 1 {
 		return PollRep{}, &CheckError{Check: "pollRep",
@@ -120,8 +122,8 @@ func checkPollRep(replies PollRepContent, id int64) (PollRep, error) {
 	return replies[0], nil
 }
 
-// pollWait returns how long to wait, and false when that would be longer than is allowed: then failing now
-// is better than failing later.
+// pollWait returns how long to wait, and false when that would be longer than is allowed: then
+// failing now is better than failing later.
 func pollWait(ctx context.Context, checkAfter int64, until time.Time) (time.Duration, bool) {
 	left := time.Until(until)
 	if deadline, ok := ctx.Deadline(); ok {

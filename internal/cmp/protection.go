@@ -27,9 +27,10 @@ const (
 // maxMACKeys bounds how many derived keys are remembered.
 const maxMACKeys = 1024
 
-// MACKeys protects and verifies messages with one shared secret. It remembers the keys derived from it, so
-// that messages with the same parameters cost one derivation: RFC 9810, 5.1.3.1 recommends that the
-// parameters stay the same throughout a transaction. It may be used from several goroutines.
+// MACKeys protects and verifies messages with one shared secret. It remembers the keys derived
+// from it, so that messages with the same parameters cost one derivation: RFC 9810, 5.1.3.1
+// recommends that the parameters stay the same throughout a transaction. It may be used from
+// several goroutines.
 type MACKeys struct {
 	secret []byte
 	derive func(derive func()) error // as Config.Derive
@@ -49,8 +50,8 @@ func NewMACKeys(secret []byte) *MACKeys {
 	return &MACKeys{secret: secret, keys: map[string]*macKey{}}
 }
 
-// key returns the key of a MAC. What it takes to derive one that is not known yet goes off budget, and where that is
-// not enough nothing is computed.
+// key returns the key of a MAC. What it takes to derive one that is not known yet goes off budget,
+// and where that is not enough nothing is computed.
 func (k *MACKeys) key(m MAC, budget *int) ([]byte, error) {
 	name := fmt.Sprintf("%s %d %d %d %x", m.Protection, m.KeyHash, m.Iterations, m.keyLength, m.Salt)
 	k.mu.Lock()
@@ -92,9 +93,9 @@ func (k *MACKeys) fill(entry *macKey, m MAC) {
 	}
 }
 
-// macLifetime is how long a client protects its requests with the same parameters. Deriving the key takes as
-// long as everything else in a transaction, and a salt is there so that an attacker cannot guess at many
-// secrets at once; one salt a minute is enough for that.
+// macLifetime is how long a client protects its requests with the same parameters. Deriving the
+// key takes as long as everything else in a transaction, and a salt is there so that an attacker
+// cannot guess at many secrets at once; one salt a minute is enough for that.
 const macLifetime = time.Minute
 
 // currentMAC is what a client protects its requests with at the moment.
@@ -117,8 +118,8 @@ func (c *currentMAC) mac(protection Protection, now time.Time) (MAC, error) {
 	return mac, err
 }
 
-// Protect sets protectionAlg and protection of the message. What Header and Body hold must not change
-// afterwards.
+// Protect sets protectionAlg and protection of the message.
+// What Header and Body hold must not change afterwards.
 func (k *MACKeys) Protect(m *PKIMessage, algorithm MAC) error {
 	identifier, err := algorithm.identifier()
 	if err != nil {
@@ -139,8 +140,8 @@ func (k *MACKeys) Protect(m *PKIMessage, algorithm MAC) error {
 	return nil
 }
 
-// Verify checks the protection of a message and returns the algorithm it was made with. Whether that is
-// strong enough is for the caller to judge.
+// Verify checks the protection of a message and returns the algorithm it was made with. Whether
+// that is strong enough is for the caller to judge.
 func (k *MACKeys) Verify(m *PKIMessage) (MAC, error) {
 	budget := maxMACWork
 	return k.verify(m, &budget)
@@ -179,8 +180,9 @@ func (m *PKIMessage) MACProtected() bool {
 	return alg != nil && (alg.Algorithm.Equal(oidPasswordBasedMAC) || alg.Algorithm.Equal(oidPBMAC1))
 }
 
-// CheckProtectionAlg says whether the message's protectionAlg, with its parameters, can be verified here at all. A
-// server answers badAlg to one that cannot, and badMessageCheck when the protection is wrong (RFC 9483, 3.5).
+// CheckProtectionAlg says whether the message's protectionAlg, with its parameters, can be
+// verified here at all. A server answers badAlg to one that cannot, and badMessageCheck when the
+// protection is wrong (RFC 9483, 3.5).
 func (m *PKIMessage) CheckProtectionAlg() error {
 	switch alg := m.Header.ProtectionAlg; {
 	case alg == nil:

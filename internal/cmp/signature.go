@@ -35,8 +35,8 @@ var signatureAlgorithms = []struct {
 
 var oidRSAPSS = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}
 
-// pssAlgorithms are the RSASSA-PSS parameter sets that are understood: the same hash throughout, and a
-// salt of its length (RFC 9481, 3.1; RFC 8702 and RFC 4055, 3.1).
+// pssAlgorithms are the RSASSA-PSS parameter sets that are understood: the same hash throughout,
+// and a salt of its length (RFC 9481, 3.1; RFC 8702 and RFC 4055, 3.1).
 var pssAlgorithms = []struct {
 	hash      crypto.Hash
 	algorithm x509.SignatureAlgorithm
@@ -46,8 +46,8 @@ var pssAlgorithms = []struct {
 	{crypto.SHA512, x509.SHA512WithRSAPSS},
 }
 
-// pssParameters encodes the parameters of RSASSA-PSS for a hash, with or without the NULL that RFC 4055, 2.1
-// has receivers take either way.
+// pssParameters encodes the parameters of RSASSA-PSS for a hash, with or without the NULL that RFC
+// 4055, 2.1 has receivers take either way.
 func pssParameters(hash crypto.Hash, null bool) ([]byte, error) {
 	identifier := hashIdentifier(hash)
 	if null {
@@ -68,8 +68,9 @@ func pssParameters(hash crypto.Hash, null bool) ([]byte, error) {
 	})
 }
 
-// CheckKey says whether a public key is of a kind and size that is worked with here: RSA up to pki.MaxRSABits, ECDSA
-// P-256, P-384 or P-521, or Ed25519. It must be asked before anything is computed with a foreign key.
+// CheckKey says whether a public key is of a kind and size that is worked with here: RSA up to
+// pki.MaxRSABits, ECDSA P-256, P-384 or P-521, or Ed25519. It must be asked before anything is
+// computed with a foreign key.
 func CheckKey(public crypto.PublicKey) error {
 	if _, err := signingAlgorithm(public); err != nil {
 		return err
@@ -84,7 +85,8 @@ func checkModulus(public crypto.PublicKey) error {
 	return nil
 }
 
-// parseCertificate reads a foreign certificate, and refuses one whose key nothing must be computed with.
+// parseCertificate reads a foreign certificate, and refuses
+// one whose key nothing must be computed with.
 func parseCertificate(der []byte) (*x509.Certificate, error) {
 	certificate, err := pki.ParseAnyPrintable(der)
 	if err != nil {
@@ -113,7 +115,8 @@ func x509Algorithm(a AlgorithmIdentifier) (x509.SignatureAlgorithm, error) {
 	return x509.UnknownSignatureAlgorithm, fmt.Errorf("signature algorithm %s is not supported", a.Algorithm)
 }
 
-// signingAlgorithm chooses the algorithm that a key signs with: the hash follows the curve's strength.
+// signingAlgorithm chooses the algorithm that a key signs
+// with: the hash follows the curve's strength.
 func signingAlgorithm(public crypto.PublicKey) (x509.SignatureAlgorithm, error) {
 	switch public := public.(type) {
 	case *rsa.PublicKey:
@@ -187,9 +190,9 @@ func verifySignature(public crypto.PublicKey, algorithm AlgorithmIdentifier, dat
 	return (&x509.Certificate{PublicKey: public}).CheckSignature(known, data, signature)
 }
 
-// ProtectSignature sets protectionAlg and protection of the message, signed with the key. What Header and
-// Body hold must not change afterwards. The signer's certificate belongs first into ExtraCerts
-// (RFC 9810, 5.1; RFC 9483, 3.3), its subject into sender and its key identifier into
+// ProtectSignature sets protectionAlg and protection of the message, signed with the key. What
+// Header and Body hold must not change afterwards. The signer's certificate belongs first into
+// ExtraCerts (RFC 9810, 5.1; RFC 9483, 3.3), its subject into sender and its key identifier into
 // senderKID; see [PKIMessage.SetSigner].
 func ProtectSignature(m *PKIMessage, key crypto.Signer) error {
 	identifier, _, err := signatureIdentifier(key.Public())
@@ -208,8 +211,8 @@ func ProtectSignature(m *PKIMessage, key crypto.Signer) error {
 	return nil
 }
 
-// SetSigner names the certificate whose key will sign the message: in sender, senderKID and, followed by
-// its chain, in ExtraCerts (RFC 9810, 5.1.1; RFC 9483, 3.1 and 3.3).
+// SetSigner names the certificate whose key will sign the message: in sender, senderKID and,
+// followed by its chain, in ExtraCerts (RFC 9810, 5.1.1; RFC 9483, 3.1 and 3.3).
 func (m *PKIMessage) SetSigner(certificate *x509.Certificate, chain []*x509.Certificate) {
 	m.Header.Sender = DirectoryName(certificate.RawSubject)
 	m.Header.SenderKID = slices.Clone(certificate.SubjectKeyId)
@@ -219,8 +222,8 @@ func (m *PKIMessage) SetSigner(certificate *x509.Certificate, chain []*x509.Cert
 	}
 }
 
-// VerifySignature checks the protection of a message with a public key. It says nothing about whose key
-// that is.
+// VerifySignature checks the protection of a message with a
+// public key. It says nothing about whose key that is.
 func VerifySignature(m *PKIMessage, public crypto.PublicKey) error {
 	if m.Header.ProtectionAlg == nil || m.Protection == nil {
 		return errors.New("message is not protected")

@@ -125,8 +125,8 @@ func (f PKIFailureInfo) Names() []string {
 // peer sent; String makes it fit for a log line.
 type PKIFreeText []string
 
-// String returns the parts joined by "; ", as valid UTF-8, on one line, without control characters, cut at
-// 1,000 characters.
+// String returns the parts joined by "; ", as valid UTF-8, on one line, without control
+// characters, cut at 1,000 characters.
 func (t PKIFreeText) String() string { return show(strings.Join(t, "; ")) }
 
 func (t *PKIFreeText) code(c codec, what string) {
@@ -175,13 +175,14 @@ func (f *PKIFailureInfo) code(c codec) {
 	})
 }
 
-// StatusError is the CA's refusal, or a decision that it did not make in time (Status is then StatusWaiting).
+// StatusError is the CA's refusal, or a decision that it did
+// not make in time (Status is then StatusWaiting).
 type StatusError struct {
 	Status   PKIStatus
 	FailInfo PKIFailureInfo
 	Text     string // the server's own words, fit for a log line; empty when it gave none
-	// Authenticated says that the answer's protection was verified. Any attacker on the path can make one that
-	// is not, so the only consequence of it may be to fail.
+	// Authenticated says that the answer's protection was verified. Any attacker on the path can
+	// make one that is not, so the only consequence of it may be to fail.
 	Authenticated bool
 }
 
@@ -205,8 +206,8 @@ func (e *StatusError) Error() string {
 	return s.String()
 }
 
-// ErrNoAnchors is wrapped by the error for an answer that is signed although nothing was configured that could
-// verify a signature.
+// ErrNoAnchors is wrapped by the error for an answer that is signed although nothing was
+// configured that could verify a signature.
 var ErrNoAnchors = errors.New("no trust anchors are configured for signed answers")
 
 // CheckError is an answer that must not be trusted, or a certificate that must not be used.
@@ -223,11 +224,12 @@ func (e *CheckError) Error() string {
 
 func (e *CheckError) Unwrap() error { return e.Err }
 
-// maxShownText is how many characters of a peer's text are shown: in one field of an error, or in one warning.
+// maxShownText is how many characters of a peer's text are
+// shown: in one field of an error, or in one warning.
 const maxShownText = 1000
 
-// show makes text that may hold a peer's words or names safe for an error or a log: a peer can send a megabyte of
-// them.
+// show makes text that may hold a peer's words or names safe for an error or a log: a peer can
+// send a megabyte of them.
 func show(text string) string { return pki.OneLine(text, maxShownText) }
 
 // TransportError is an HTTP exchange that brought no CMP message.

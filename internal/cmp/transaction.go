@@ -13,8 +13,9 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// transaction is one exchange of messages with a CA from the first request to the last answer
-// (RFC 9810, 5.1.1). What was verified in it binds what follows: the kind of protection, and the signer.
+// transaction is one exchange of messages with a CA from the first
+// request to the last answer (RFC 9810, 5.1.1). What was verified
+// in it binds what follows: the kind of protection, and the signer.
 type transaction struct {
 	c       *Client
 	sender  []byte  // DER Name for MAC-protected requests; nil: not known
@@ -52,7 +53,8 @@ func (c *Client) begin(subject []byte, signer *Signer, ownKeys ...crypto.PublicK
 // end is called when the answers are not needed any more.
 func (t *transaction) end() { t.answers.giveBack() }
 
-// warn logs what only ResponseTrustONAP accepts, at once: what follows may fail and leave no result.
+// warn logs what only ResponseTrustONAP accepts, at once:
+// what follows may fail and leave no result.
 func (t *transaction) warn(format string, args ...any) {
 	t.c.cfg.Log.Warn("CMP answer accepted as the ONAP server did", "error", show(fmt.Sprintf(format, args...)))
 }
@@ -147,7 +149,8 @@ func (t *transaction) check(m *PKIMessage, request BodyType) error {
 	return t.checkOrigin(m, request)
 }
 
-// checkOrigin runs the checks on header and protection, which say whose message it is and whether it answers ours.
+// checkOrigin runs the checks on header and protection,
+// which say whose message it is and whether it answers ours.
 func (t *transaction) checkOrigin(m *PKIMessage, request BodyType) error {
 	for _, err := range []error{
 		checkPVNO(m),
@@ -170,8 +173,9 @@ func (t *transaction) checkOrigin(m *PKIMessage, request BodyType) error {
 	return nil
 }
 
-// expectedNonces returns what recipNonce may be: the nonce of the message answered, and where polling
-// brings the delayed answer at last, also that of the request that it answers (RFC 9483, 4.4).
+// expectedNonces returns what recipNonce may be: the nonce of the
+// message answered, and where polling brings the delayed answer at
+// last, also that of the request that it answers (RFC 9483, 4.4).
 func (t *transaction) expectedNonces(m *PKIMessage, request BodyType) [][]byte {
 	if request == BodyPollReq && m.Body.Type != BodyPollRep {
 		return [][]byte{t.lastNonce, t.awaitedNonce}
@@ -179,9 +183,9 @@ func (t *transaction) expectedNonces(m *PKIMessage, request BodyType) [][]byte {
 	return [][]byte{t.lastNonce}
 }
 
-// refusalOf returns what an answer refuses with, or nil when it does not: an error message, or a status
-// of rejection in place of a certificate or a revocation (RFC 9810, 5.2.3 and 5.3.21). An error message whose status
-// is waiting refuses nothing: the answer is late (RFC 9483, 4.4).
+// refusalOf returns what an answer refuses with, or nil when it does not: an error message, or a
+// status of rejection in place of a certificate or a revocation (RFC 9810, 5.2.3 and 5.3.21). An
+// error message whose status is waiting refuses nothing: the answer is late (RFC 9483, 4.4).
 func refusalOf(m *PKIMessage) *StatusError {
 	switch content := m.Body.Content.(type) {
 	case *ErrorMsgContent:
@@ -207,9 +211,10 @@ func newStatusError(info PKIStatusInfo, details PKIFreeText) *StatusError {
 	return &StatusError{Status: info.Status, FailInfo: info.FailInfo, Text: text.String()}
 }
 
-// authenticateRefusal finds out whether a refusal is authenticated and returns it so marked. Servers often
-// leave refusals unprotected, and without transactionID or nonce when they could not read the request
-// (RFC 9483, 3.6.4), so it is shown in any case. One that belongs to another transaction is not ours.
+// authenticateRefusal finds out whether a refusal is authenticated and returns it so marked.
+// Servers often leave refusals unprotected, and without transactionID or nonce when they could not
+// read the request (RFC 9483, 3.6.4), so it is shown in any case. One that belongs to another
+// transaction is not ours.
 func (t *transaction) authenticateRefusal(m *PKIMessage, refusal *StatusError) error {
 	if len(m.Header.TransactionID) > 0 {
 		if err := checkTransactionID(m, t.id); err != nil {
@@ -232,8 +237,9 @@ func (t *transaction) authenticateRefusal(m *PKIMessage, refusal *StatusError) e
 	return refusal
 }
 
-// inTransaction marks the failure of an exchange that was not the first of its transaction: the CA may have issued
-// a certificate by then, so that sending the request again is not the same as sending it for the first time.
+// inTransaction marks the failure of an exchange that was not the first of its transaction: the CA
+// may have issued a certificate by then, so that sending the request again is not the same as
+// sending it for the first time.
 func (t *transaction) inTransaction(err error) error {
 	if transport, ok := errors.AsType[*TransportError](err); t.peerNonce != nil && ok {
 		transport.Answered = true

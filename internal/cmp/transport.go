@@ -53,8 +53,9 @@ func newTransport(cfg Config) (*transport, error) {
 	return t, nil
 }
 
-// post sends a message and returns the body of the answer with its HTTP status. A CMP message may come
-// with an error status too (RFC 9811, 3.1); any other body than a CMP message is a *TransportError.
+// post sends a message and returns the body of the answer with its
+// HTTP status. A CMP message may come with an error status too (RFC
+// 9811, 3.1); any other body than a CMP message is a *TransportError.
 func (t *transport) post(ctx context.Context, message []byte, answers *answers) ([]byte, int, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, &limitError{t.timeout})
 	defer cancel()
@@ -89,8 +90,8 @@ type limitError struct{ limit time.Duration }
 func (e *limitError) Error() string { return fmt.Sprintf("no answer within %s", e.limit) }
 func (e *limitError) Unwrap() error { return context.DeadlineExceeded }
 
-// explainInterruption explains an exchange that broke off. The time for the message is named; a deadline of the
-// caller's is not, since only the caller knows what it is called.
+// explainInterruption explains an exchange that broke off. The time for the message is named; a
+// deadline of the caller's is not, since only the caller knows what it is called.
 func explainInterruption(ctx context.Context, status int, err error) *TransportError {
 	e := &TransportError{StatusCode: status, Timeout: isTimeout(err), Err: err}
 	if passed, ok := errors.AsType[*limitError](context.Cause(ctx)); ok {
@@ -99,7 +100,8 @@ func explainInterruption(ctx context.Context, status int, err error) *TransportE
 	return e
 }
 
-// checkHTTPHead decides by status and header fields whether the body is a CMP message (RFC 9811, 3.1 and 3.2).
+// checkHTTPHead decides by status and header fields whether
+// the body is a CMP message (RFC 9811, 3.1 and 3.2).
 func checkHTTPHead(response *http.Response) error {
 	if response.StatusCode >= 300 && response.StatusCode < 400 {
 		return errors.New("redirected, which is not followed: the configured URL must be the CMP server's own")
@@ -140,9 +142,9 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &timeout) && timeout.Timeout())
 }
 
-// send sends a message, and once more on a new connection when a reused one brought not a single byte:
-// the server had closed it since its last answer, as some do at once. The message is the same, with its transactionID
-// and nonce, so that a server that did read the first one can tell.
+// send sends a message, and once more on a new connection when a reused one brought not a single
+// byte: the server had closed it since its last answer, as some do at once. The message is the
+// same, with its transactionID and nonce, so that a server that did read the first one can tell.
 func (t *transport) send(ctx context.Context, message []byte) (*http.Response, error) {
 	response, stale, err := t.try(ctx, message)
 	if err != nil && stale && ctx.Err() == nil && !isTimeout(err) {
@@ -166,7 +168,8 @@ func (t *transport) try(ctx context.Context, message []byte) (response *http.Res
 	request.Header.Set("Content-Type", MediaType)
 	request.Header.Set("Accept", MediaType)
 	request.Header.Set("Cache-Control", "no-cache")
-	// Set explicitly, so that net/http does not decompress: a small answer cannot become a large one.
+	// Set explicitly, so that net/http does not decompress:
+	// a small answer cannot become a large one.
 	request.Header.Set("Accept-Encoding", "identity")
 	response, err = t.client.Do(request)
 	return response, reused.Load() && !answered.Load(), err
@@ -178,7 +181,8 @@ const (
 	maxWordsShown = 300
 )
 
-// withWords adds the text of an answer that is not a CMP message to an error: an error page often has the reason.
+// withWords adds the text of an answer that is not a CMP
+// message to an error: an error page often has the reason.
 func withWords(err error, body io.Reader) error {
 	text, _ := io.ReadAll(io.LimitReader(body, maxWordsRead)) // as much as there is
 	if words := plainText(string(text)); words != "" {
@@ -187,7 +191,8 @@ func withWords(err error, body io.Reader) error {
 	return err
 }
 
-// plainText returns what a reader of a page sees, on one line. Of a page without a body that is its title.
+// plainText returns what a reader of a page sees, on one
+// line. Of a page without a body that is its title.
 func plainText(page string) string {
 	lower := strings.ToLower(page) // as long as page only where that is ASCII, which tags are
 	if body := strings.Index(lower, "<body"); body >= 0 && len(lower) == len(page) {
@@ -218,19 +223,23 @@ func closing(tag string) string {
 }
 
 const (
-	// freeAnswer is what an answer takes without being counted, in bytes. Ordinary ones are smaller.
+	// freeAnswer is what an answer takes without being
+	// counted, in bytes. Ordinary ones are smaller.
 	freeAnswer = 64 << 10
 	// answerStep is what is counted at a time.
 	answerStep = 64 << 10
-	// DefaultAnswerBytes is what the large answers of one server may have in memory at the same time, in bytes.
+	// DefaultAnswerBytes is what the large answers of one
+	// server may have in memory at the same time, in bytes.
 	DefaultAnswerBytes = 4 << 20
 )
 
-// Answers bounds the memory that large answers take at the same time, so that a server cannot fill it by sending to
-// many transactions as much as each may have. It may be shared by the clients of one server.
+// Answers bounds the memory that large answers take at the same time,
+// so that a server cannot fill it by sending to many transactions as
+// much as each may have. It may be shared by the clients of one server.
 type Answers struct{ left atomic.Int64 }
 
-// NewAnswers returns a bound in bytes. It has to be larger than MaxMessageSize, so that one such answer fits.
+// NewAnswers returns a bound in bytes. It has to be larger
+// than MaxMessageSize, so that one such answer fits.
 func NewAnswers(bytes int64) *Answers {
 	a := &Answers{}
 	a.left.Store(bytes)
@@ -245,8 +254,8 @@ func (a *Answers) take(n int64) bool {
 	return true
 }
 
-// answers is one transaction's part of the bound. It is given back when the transaction ends, as parts
-// of the answers are in use until then.
+// answers is one transaction's part of the bound. It is given back when the transaction ends, as
+// parts of the answers are in use until then.
 type answers struct {
 	of    *Answers
 	taken int64

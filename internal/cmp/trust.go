@@ -10,12 +10,13 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// verifyChain returns the best chain from a certificate to an anchor (RFC 5280, 6): one that ends in a
-// self-signed certificate where there is one, and of those the shortest. It includes both ends.
+// verifyChain returns the best chain from a certificate to an anchor
+// (RFC 5280, 6): one that ends in a self-signed certificate where
+// there is one, and of those the shortest. It includes both ends.
 func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate,
 	now time.Time) ([]*x509.Certificate, error) {
-	// A root that was sent along again would be tried twice, at the price of its signatures. Other anchors may
-	// well be on the way to a root.
+	// A root that was sent along again would be tried twice, at the price of its signatures. Other
+	// anchors may well be on the way to a root.
 	between := slices.DeleteFunc(slices.Clone(others), func(c *x509.Certificate) bool {
 		return bytes.Equal(c.RawSubject, c.RawIssuer) && slices.ContainsFunc(anchors, c.Equal)
 	})
@@ -38,18 +39,19 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate,
 	}), nil
 }
 
-// authorities returns the CA certificates among some (RFC 5280, 4.2.1.9). Those of versions 1 and 2 have no extension
-// that says so; old roots among them are recognised by their signature by themselves.
+// authorities returns the CA certificates among some (RFC 5280,
+// 4.2.1.9). Those of versions 1 and 2 have no extension that says so;
+// old roots among them are recognised by their signature by themselves.
 func authorities(certificates []*x509.Certificate) []*x509.Certificate {
 	return slices.DeleteFunc(slices.Clone(certificates), func(c *x509.Certificate) bool {
 		return !c.IsCA && (c.Version >= 3 || !pki.SelfSigned(c))
 	})
 }
 
-// chain builds the chain of an issued certificate and the roots to trust. Anchors are those configured, and
-// the CA certificates in caPubs when, and only when, a MAC vouches for them (RFC 9810, 5.3.2 and 8.9): a server that
-// sends the issued certificate there, too, makes it no anchor of itself. extraCerts serve as intermediates; nothing
-// vouches for them (RFC 9810, 5.1).
+// chain builds the chain of an issued certificate and the roots to trust. Anchors are those
+// configured, and the CA certificates in caPubs when, and only when, a MAC vouches for them (RFC
+// 9810, 5.3.2 and 8.9): a server that sends the issued certificate there, too, makes it no anchor
+// of itself. extraCerts serve as intermediates; nothing vouches for them (RFC 9810, 5.1).
 func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trusted []*x509.Certificate, err error) {
 	caPubs := authorities(parseAvailable(m.Body.Content.(*CertRepMessage).CAPubs))
 	others := append(parseAvailable(m.ExtraCerts), caPubs...)
@@ -94,8 +96,9 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 	return path[:len(path)-1], slices.Clip(trusted), nil
 }
 
-// handedOn are roots in caPubs that cannot verify anything here, for a negative serial number or a key of an
-// unsupported kind. No chain is built with them, but other programs may understand them. Only their names are checked.
+// handedOn are roots in caPubs that cannot verify anything here, for a negative serial number or a
+// key of an unsupported kind. No chain is built with them, but other programs may understand them.
+// Only their names are checked.
 func (t *transaction) handedOn(caPubs [][]byte) (roots []*x509.Certificate) {
 	for _, der := range caPubs {
 		root, err := pki.Parse(der)
@@ -111,9 +114,10 @@ func (t *transaction) handedOn(caPubs [][]byte) (roots []*x509.Certificate) {
 	return roots
 }
 
-// vouchedRoots returns the self-signed CA certificates in caPubs of an answer whose MAC was verified: the CA, and not
-// an attacker on the path to it, says that they are roots (RFC 9810, 5.3.2 and 8.9). It is nil for any other answer.
-// extraCerts never count: no one vouches for them (RFC 9810, 5.1).
+// vouchedRoots returns the self-signed CA certificates in caPubs of an answer
+// whose MAC was verified: the CA, and not an attacker on the path to it, says
+// that they are roots (RFC 9810, 5.3.2 and 8.9). It is nil for any other
+// answer. extraCerts never count: no one vouches for them (RFC 9810, 5.1).
 func (t *transaction) vouchedRoots(answer *PKIMessage) []*x509.Certificate {
 	if !t.macVerified {
 		return nil

@@ -1,8 +1,8 @@
-// Package config fills the settings of the stages from the environment. It reads the environment once; the stages of an
-// enrolment receive values and never look at the environment themselves.
+// Package config fills the settings of the stages from the environment. It reads the environment
+// once; the stages of an enrolment receive values and never look at the environment themselves.
 //
-// All faults are found in one run, each naming the variable, what it has and what is wanted, so that a manifest is
-// corrected in one round. No fault shows the value of a secret variable.
+// All faults are found in one run, each naming the variable, what it has and what is wanted, so
+// that a manifest is corrected in one round. No fault shows the value of a secret variable.
 package config
 
 import (
@@ -15,7 +15,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/sidecar"
 )
 
-// Fetcher is the configuration of certfetcher: the settings of its stages, each of which owns the type of its own.
+// Fetcher is the configuration of certfetcher: the settings
+// of its stages, each of which owns the type of its own.
 type Fetcher struct {
 	enroll.Settings
 	TLS     mtls.Files
@@ -32,8 +33,8 @@ type Fetcher struct {
 }
 
 // Load reads and checks the environment. The error, when there is one, is of type Faults; even then
-// the logging, termination-message and TLS settings that could be understood are returned, so that the
-// caller can report the faults where the operator looks, and look for more.
+// the logging, termination-message and TLS settings that could be understood are returned, so that
+// the caller can report the faults where the operator looks, and look for more.
 func Load() (*Fetcher, error) {
 	l := &loader{program.ReadEnvironment(Variables)}
 	fetcher := l.fetcher()
@@ -60,8 +61,9 @@ type loader struct {
 	*program.Reader
 }
 
-// stages are those of the parts that program.Variable.Part names. Faults in them differ in their exit codes, and are
-// reported in the order in which the ONAP client checked the parts, which is that of the codes.
+// stages are those of the parts that program.Variable.Part names. Faults
+// in them differ in their exit codes, and are reported in the order in
+// which the ONAP client checked the parts, which is that of the codes.
 var stages = map[string]enroll.Stage{
 	"client": enroll.StageClientConfiguration, // which CertService, what to write
 	"csr":    enroll.StageCSRConfiguration,    // the certificate requested

@@ -107,9 +107,10 @@ func firstOf(text, chars string) string {
 	return ""
 }
 
-// subject encodes the name as the ONAP client's JDK did, byte for byte, so that a certificate keeps
-// its subject through a migration: one attribute to an RDN, in DER order L, OU, O, ST, C, CN (which
-// RFC 4514 prints the other way round), PrintableString where the characters allow it, else UTF8String.
+// subject encodes the name as the ONAP client's JDK did, byte for byte, so
+// that a certificate keeps its subject through a migration: one attribute to
+// an RDN, in DER order L, OU, O, ST, C, CN (which RFC 4514 prints the other
+// way round), PrintableString where the characters allow it, else UTF8String.
 func (l *loader) subject(template *x509.CertificateRequest) {
 	if !l.readable("LOCATION", "ORGANIZATION_UNIT", "ORGANIZATION", "STATE", "COMMON_NAME") {
 		return
@@ -118,7 +119,8 @@ func (l *loader) subject(template *x509.CertificateRequest) {
 		Type  asn1.ObjectIdentifier
 		Value asn1.RawValue
 	}
-	// The SET OF has one member, so a slice type whose name ends in SET is all that encoding/asn1 needs.
+	// The SET OF has one member, so a slice type whose name
+	// ends in SET is all that encoding/asn1 needs.
 	type relativeDistinguishedNameSET []attributeTypeAndValue
 
 	var rdns []relativeDistinguishedNameSET
@@ -175,7 +177,8 @@ func notPrintableString(r rune) bool {
 	return true
 }
 
-// bounds warns of values that are longer than RFC 5280, appendix A.1, has it. Some CAs take them, so they are sent.
+// bounds warns of values that are longer than RFC 5280,
+// appendix A.1, has it. Some CAs take them, so they are sent.
 func (l *loader) bounds() {
 	for _, b := range []struct {
 		variable, attribute, bound string

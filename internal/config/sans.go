@@ -13,9 +13,9 @@ import (
 	"strings"
 )
 
-// sans sorts the entries of SANS into the template's names. Each entry has its kind before it, as openssl, keytool
-// and inspect print names, or is the first that fits of e-mail address, IP address, host name and URI, in the ONAP
-// client's order.
+// sans sorts the entries of SANS into the template's names. Each entry has its kind before it, as
+// openssl, keytool and inspect print names, or is the first that fits of e-mail address, IP
+// address, host name and URI, in the ONAP client's order.
 func (l *loader) sans(text string, template *x509.CertificateRequest) {
 	if text == "" {
 		return
@@ -61,8 +61,9 @@ func (l *loader) san(entry string, template *x509.CertificateRequest) (problem s
 	return ""
 }
 
-// addURI adds a URI. One that is not said to be a URI has to have a scheme that is known, or to go on with "//":
-// host:8443 and DNS:host look like URIs as well, and a certificate with such a name is useless for TLS.
+// addURI adds a URI. One that is not said to be a URI has to have a scheme that is known, or to go
+// on with "//": host:8443 and DNS:host look like URIs as well, and a certificate with such a name
+// is useless for TLS.
 func addURI(value string, given bool, template *x509.CertificateRequest) (problem string) {
 	if !given {
 		if problem := noURI(value); problem != "" {
@@ -86,7 +87,8 @@ func appendNew(list []string, s string) []string {
 	return append(list, s)
 }
 
-// isEmail tells an addr-spec (RFC 5322) that fits an rfc822Name, which is ASCII (RFC 5280, 4.2.1.6).
+// isEmail tells an addr-spec (RFC 5322) that fits an
+// rfc822Name, which is ASCII (RFC 5280, 4.2.1.6).
 func isEmail(s string) bool {
 	address, err := mail.ParseAddress(s)
 	if err != nil || address.Address != s {
@@ -117,8 +119,8 @@ func appendIP(list []net.IP, s string) []net.IP {
 // isDNSName tells a host name, or one with a wildcard label before it.
 func isDNSName(s string) bool { return isHostName(strings.TrimPrefix(s, "*.")) }
 
-// isHostName tells a host name of RFC 1123 in letters, digits and hyphens. One whose last label is a
-// number is not a host name: it would be a mistyped IPv4 address.
+// isHostName tells a host name of RFC 1123 in letters, digits and hyphens. One whose last label is
+// a number is not a host name: it would be a mistyped IPv4 address.
 func isHostName(s string) bool {
 	labels := strings.Split(s, ".")
 	for _, label := range labels {
@@ -172,7 +174,8 @@ func guessedKind(entry string) string {
 	return kindURI
 }
 
-// notOfItsKind says why a name is not of the kind that stands before it, or what is wrong with it in other ways.
+// notOfItsKind says why a name is not of the kind that
+// stands before it, or what is wrong with it in other ways.
 func notOfItsKind(value, kind string) string {
 	if problem := noURI(value); problem != "" {
 		return problem
@@ -184,8 +187,8 @@ func notOfItsKind(value, kind string) string {
 	return strconv.Quote(value) + " is no " + what
 }
 
-// noURI says what an entry is that looks like a URI to a parser, but was meant otherwise, and how to write it; "" when
-// it has nothing of that.
+// noURI says what an entry is that looks like a URI to a parser, but was meant otherwise, and how
+// to write it; "" when it has nothing of that.
 func noURI(entry string) string {
 	quoted := strconv.Quote(entry)
 	if address, err := netip.ParseAddr(entry); err == nil && address.Zone() != "" {
@@ -218,8 +221,8 @@ func noURI(entry string) string {
 
 func digits(text string) bool { return strings.Trim(text, "0123456789") == "" }
 
-// parseURI reads an absolute URI in ASCII. One that would come out of the certificate spelt otherwise
-// than it was given is refused, because peers compare URIs as text.
+// parseURI reads an absolute URI in ASCII. One that would come out of the certificate spelt
+// otherwise than it was given is refused, because peers compare URIs as text.
 func parseURI(s string) (u *url.URL, problem string) {
 	u, err := url.Parse(s)
 	switch {
@@ -233,7 +236,8 @@ func parseURI(s string) (u *url.URL, problem string) {
 	return u, ""
 }
 
-// readable tells by trying whether crypto/x509 reads a URI back that it writes: it is particular about hosts.
+// readable tells by trying whether crypto/x509 reads a URI
+// back that it writes: it is particular about hosts.
 func readable(u *url.URL) bool {
 	_, key, err := ed25519.GenerateKey(nil)
 	if err != nil {

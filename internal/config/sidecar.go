@@ -25,10 +25,12 @@ func (l *loader) sidecar() sidecar.Settings {
 		HealthAddress: l.healthAddress(l.Value("HEALTH_ADDR")),
 	}
 	if s.Seed == "" {
-		// A pod's host name is its name. When even that is not known, all that is lost is the spread.
+		// A pod's host name is its name. When even that is
+		// not known, all that is lost is the spread.
 		s.Seed, _ = os.Hostname()
 	}
-	// Its name would be enough: whatever is published under it would be removed, put back, and removed again.
+	// Its name would be enough: whatever is published under
+	// it would be removed, put back, and removed again.
 	if name := filepath.Base(s.TriggerFile); filepath.Dir(s.TriggerFile) == filepath.Clean(l.Value("OUTPUT_PATH")) &&
 		output.Reserved(name) {
 		l.Reject("RENEW_TRIGGER_FILE", "certfetcher publishes files of such names there")
@@ -89,7 +91,8 @@ func number(text string) float64 {
 	return n
 }
 
-// optionalDuration is duration for a variable that may be unset, with the value that stands for that.
+// optionalDuration is duration for a variable that may be
+// unset, with the value that stands for that.
 func (l *loader) optionalDuration(name string, least, unset time.Duration) time.Duration {
 	if l.Value(name) == "" {
 		return unset
@@ -138,8 +141,8 @@ func (l *loader) notify() notify.Settings {
 	return s
 }
 
-// NewFault makes the fault of a value that its user finds wrong, and not this package. problem is the
-// rest of a sentence that begins with the variable's name.
+// NewFault makes the fault of a value that its user finds wrong, and not this package. problem is
+// the rest of a sentence that begins with the variable's name.
 func NewFault(variable, problem string) Fault {
 	for _, v := range Variables {
 		if v.Name == variable {

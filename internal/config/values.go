@@ -21,7 +21,8 @@ import (
 	"github.com/certfetcher/certfetcher/output"
 )
 
-// defaultTerminationMessagePath is the kubelet's terminationMessagePath when a container names none.
+// defaultTerminationMessagePath is the kubelet's
+// terminationMessagePath when a container names none.
 const defaultTerminationMessagePath = "/dev/termination-log"
 
 const (
@@ -55,7 +56,8 @@ func (l *loader) fetcher() *Fetcher {
 	return f
 }
 
-// inputs names the files that are read. The password of written files is not among them: it may be one of those files.
+// inputs names the files that are read. The password of written files is not among them: it may be
+// one of those files.
 func (l *loader) inputs() map[string]string {
 	inputs := l.Files()
 	maps.DeleteFunc(inputs, func(variable, _ string) bool { return strings.HasPrefix(variable, "OUTPUT_") })
@@ -97,8 +99,8 @@ func (l *loader) httpsURL(name string) {
 	value := l.Value(name)
 	u, err := url.Parse(value)
 	switch {
-	// Credentials in a URL are a secret: the value must not be shown, also where it cannot be parsed for what is in
-	// them.
+	// Credentials in a URL are a secret: the value must not be shown, also where it cannot be
+	// parsed for what is in them.
 	case err != nil && strings.Contains(value, "@"), err == nil && u.User != nil:
 		l.Add(name, "has a user name or password in it, want "+l.Rule(name))
 	case strings.TrimSpace(value) != value:
@@ -179,7 +181,8 @@ func (l *loader) fileMode(name string) fs.FileMode {
 	return fs.FileMode(mode)
 }
 
-// meantMode finds the octal mode that YAML turned into a decimal number, or "": an unquoted 0640 comes as 416.
+// meantMode finds the octal mode that YAML turned into a
+// decimal number, or "": an unquoted 0640 comes as 416.
 func meantMode(text string) string {
 	n, err := strconv.ParseUint(text, 10, 32)
 	if err != nil || n < 0o400 || n&^0o666 != 0 || n&0o400 == 0 {
@@ -231,8 +234,8 @@ func TerminationMessagePath() string {
 	return terminationMessagePath(path, defaultTerminationMessagePath)
 }
 
-// terminationMessagePath drops the kubelet's path where no one reads it: outside Kubernetes the file does
-// not exist, and making it would be litter.
+// terminationMessagePath drops the kubelet's path where no one reads it: outside Kubernetes the
+// file does not exist, and making it would be litter.
 func terminationMessagePath(path, kubelets string) string {
 	if path == kubelets {
 		if _, err := os.Stat(path); err != nil {

@@ -1,15 +1,15 @@
-// Package devca is a development certification authority: a root and an issuing CA that live in memory
-// only and are made by every [New], behind an [http.Handler] that answers CMP (RFC 9810 over HTTP
-// after RFC 9811) as the lightweight profile RFC 9483 asks. It answers ir, cr, kur, p10cr, certConf,
-// pollReq, rr and genm, protected by a shared secret or by a certificate that it issued itself. It takes
-// the ONAP server's looser messages too: certReqIds other than 0, kur without oldCertID, and
-// implicitConfirm without a value.
+// Package devca is a development certification authority: a root and an issuing CA that live in
+// memory only and are made by every [New], behind an [http.Handler] that answers CMP (RFC 9810
+// over HTTP after RFC 9811) as the lightweight profile RFC 9483 asks. It answers ir, cr, kur,
+// p10cr, certConf, pollReq, rr and genm, protected by a shared secret or by a certificate that it
+// issued itself. It takes the ONAP server's looser messages too: certReqIds other than 0, kur
+// without oldCertID, and implicitConfirm without a value.
 //
-// It is strict where a client's mistake should show: proof of possession, transactionIDs, nonces, the
-// certHash of a confirmation, the signer of an update. It misbehaves on request, see [Faults].
+// It is strict where a client's mistake should show: proof of possession, transactionIDs, nonces,
+// the certHash of a confirmation, the signer of an update. It misbehaves on request, see [Faults].
 //
-// It is for development and tests. It keeps nothing, publishes no revocation lists, knows one shared
-// secret, and issues every name that is requested.
+// It is for development and tests. It keeps nothing, publishes no revocation lists, knows one
+// shared secret, and issues every name that is requested.
 package devca
 
 import (
@@ -32,9 +32,9 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// The shared secret when none is configured: the one in the ONAP server's sample configuration, so that
-// the sample works against this CA as it is. It is public, so a program that other machines can reach
-// must not use it.
+// The shared secret when none is configured: the one in the ONAP server's sample configuration, so
+// that the sample works against this CA as it is. It is public, so a program that other machines
+// can reach must not use it.
 const (
 	DefaultReference = "mypassword"
 	DefaultSecret    = "mypassword"
@@ -43,13 +43,14 @@ const (
 // DefaultValidity is how long leaves are valid when nothing else is configured.
 const DefaultValidity = time.Hour
 
-// ResponseProtection says how answers to messages under the shared secret are protected. Answers to signed
-// messages are always signed, by the issuing CA's key.
+// ResponseProtection says how answers to messages under the shared secret are protected. Answers
+// to signed messages are always signed, by the issuing CA's key.
 type ResponseProtection string
 
 // The kinds of ResponseProtection.
 const (
-	// RespondMAC answers in kind: with the shared secret, and the parameters of the request (RFC 9810, 5.1.3.1).
+	// RespondMAC answers in kind: with the shared secret,
+	// and the parameters of the request (RFC 9810, 5.1.3.1).
 	RespondMAC ResponseProtection = "mac"
 	// RespondSignature signs every answer, as EJBCA does by default.
 	RespondSignature ResponseProtection = "signature"
@@ -133,8 +134,8 @@ func (c *CA) RootPEM() []byte {
 // SetFaults replaces the faults for all messages that arrive from now on.
 func (c *CA) SetFaults(faults Faults) { c.faults.Store(&faults) }
 
-// Revoked says whether a certificate is revoked: by rr, by a confirmation that rejected it or did not fit
-// it, or because no confirmation came.
+// Revoked says whether a certificate is revoked: by rr, by a confirmation that rejected it or did
+// not fit it, or because no confirmation came.
 func (c *CA) Revoked(serial *big.Int) bool {
 	c.transactions.expire(c.config.Now())
 	return c.revocations.has(serial)
@@ -181,14 +182,15 @@ const ejbcaPath = "/ejbca/publicweb/cmp/"
 // wellKnown is where RFC 9811, 3.4 has CMP, and below it what RFC 9483, 6.1 adds.
 const wellKnown = "/.well-known/cmp"
 
-// operations are the path segments that RFC 9483, 6.1 has for kinds of messages. Any of them takes every kind.
+// operations are the path segments that RFC 9483, 6.1 has
+// for kinds of messages. Any of them takes every kind.
 var operations = []string{"initialization", "certification", "keyupdate", "pkcs10", "revocation", "getcacerts",
 	"getrootupdate", "getcertreqtemplate", "getcrls", "nested"}
 
-// ServeHTTP answers CMP over HTTP (RFC 9811, 3) at /, /pkix/ (as OpenSSL's and the ONAP server's users write
-// it), /.well-known/cmp with the operations and names (p/{name}) below it, and /ejbca/publicweb/cmp/{alias}. A
-// message that parses is answered with status 200 whatever the answer says, one that does not with 400 and an error
-// message.
+// ServeHTTP answers CMP over HTTP (RFC 9811, 3) at /, /pkix/ (as OpenSSL's and the ONAP server's
+// users write it), /.well-known/cmp with the operations and names (p/{name}) below it, and
+// /ejbca/publicweb/cmp/{alias}. A message that parses is answered with status 200 whatever the
+// answer says, one that does not with 400 and an error message.
 func (c *CA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !isServed(r.URL.Path):

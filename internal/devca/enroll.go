@@ -99,8 +99,8 @@ func (e *exchange) grant(t transaction) (cmp.PKIBody, transaction, error) {
 	body := certResponse(t.answer, cmp.CertResponse{
 		CertReqID: w.certReqID, Status: status, CertifiedKeyPair: &cmp.CertifiedKeyPair{Certificate: certificate.Raw},
 	})
-	// The root is worth trusting where the answer comes with the shared secret; an update's requester has it
-	// already (RFC 9483, 4.1.1 and 4.1.3).
+	// The root is worth trusting where the answer comes with the shared secret; an update's
+	// requester has it already (RFC 9483, 4.1.1 and 4.1.3).
 	if !e.signs() {
 		body.Content.(*cmp.CertRepMessage).CAPubs = [][]byte{e.ca.root.Raw}
 	}
@@ -138,8 +138,8 @@ func (e *exchange) poll(t transaction, content cmp.PollReqContent) (cmp.PKIBody,
 	}}}, t, nil
 }
 
-// sameCertReqID says whether a later message's certReqId is the answer's. After p10cr some clients send the
-// answer's -1 and some 0, since they made only one request.
+// sameCertReqID says whether a later message's certReqId is the answer's. After p10cr some clients
+// send the answer's -1 and some 0, since they made only one request.
 func sameCertReqID(got, want int64) bool { return got == want || want == p10crID && got == 0 }
 
 // confirm answers certConf (RFC 9810, 5.3.18). Whatever is not an acceptance that fits ends in the
@@ -191,20 +191,23 @@ func (e *exchange) checkConfirmation(t transaction, status cmp.CertStatus, count
 	return nil
 }
 
-// authorityValidity is how long the root and the issuing CA are valid: longer than any run that should be.
+// authorityValidity is how long the root and the issuing CA
+// are valid: longer than any run that should be.
 const authorityValidity = 366 * 24 * time.Hour
 
 // MaxValidity is the longest validity of leaves that may be configured.
 const MaxValidity = 365 * 24 * time.Hour
 
-// label is in the name of every authority, so that anyone who sees a certificate knows what it is worth.
+// label is in the name of every authority, so that anyone
+// who sees a certificate knows what it is worth.
 const label = "DEVELOPMENT ONLY"
 
 // issuingAlgorithm is what leaves are signed with.
 const issuingAlgorithm = x509.ECDSAWithSHA256
 
-// newAuthorities makes the root and the issuing CA. The names stay the same from one start to the next,
-// because peers have the issuer's name in their configuration; the keys and key identifiers do not.
+// newAuthorities makes the root and the issuing CA. The names stay the
+// same from one start to the next, because peers have the issuer's
+// name in their configuration; the keys and key identifiers do not.
 func newAuthorities(now time.Time) (root, issuing *x509.Certificate, key *ecdsa.PrivateKey, err error) {
 	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -61,7 +61,8 @@ func (c *CA) answer(request *cmp.PKIMessage, faults Faults) (*cmp.PKIMessage, er
 	return e.protect(body)
 }
 
-// body checks the message (RFC 9483, 3.5), does what it asks for and returns the body of the answer.
+// body checks the message (RFC 9483, 3.5), does what it asks
+// for and returns the body of the answer.
 func (e *exchange) body() (cmp.PKIBody, error) {
 	if err := e.checkHeader(); err != nil {
 		return cmp.PKIBody{}, err
@@ -188,8 +189,9 @@ func (e *exchange) signs() bool {
 	return e.by.mac == nil || e.ca.config.ResponseProtection == RespondSignature
 }
 
-// protect makes the answer from its body. An answer to an unknown requester is signed or, where the message does
-// not ask for a signature in kind, not protected: a MAC would only help an attacker who guesses secrets.
+// protect makes the answer from its body. An answer to an unknown requester is signed or, where
+// the message does not ask for a signature in kind, not protected: a MAC would only help an
+// attacker who guesses secrets.
 func (e *exchange) protect(body cmp.PKIBody) (*cmp.PKIMessage, error) {
 	if e.grantImplicit {
 		e.header.AddImplicitConfirm()
@@ -227,9 +229,9 @@ func (r requester) same(other requester) bool {
 	return r.signer.Equal(other.signer)
 }
 
-// authenticate verifies the protection of the message (RFC 9810, 5.1.3; RFC 9483, 3.5). The opener of the
-// transaction, if there is one, matters because the later messages of a transaction may leave the
-// signer's certificate out (RFC 9483, 3.3).
+// authenticate verifies the protection of the message (RFC 9810, 5.1.3; RFC 9483, 3.5). The opener
+// of the transaction, if there is one, matters because the later messages of a transaction may
+// leave the signer's certificate out (RFC 9483, 3.3).
 func (e *exchange) authenticate(opener requester) (requester, error) {
 	m := e.request
 	switch {
@@ -276,8 +278,8 @@ func (e *exchange) authenticateSignature(signer *x509.Certificate) (requester, e
 	return requester{signer: signer}, nil
 }
 
-// knownSigner returns the signer's certificate if it was issued here and is good. The issuing key is as old as
-// the process, so that its signature proves what other CAs look up.
+// knownSigner returns the signer's certificate if it was issued here and is good. The issuing key
+// is as old as the process, so that its signature proves what other CAs look up.
 func (e *exchange) knownSigner(der []byte) (*x509.Certificate, error) {
 	signer, err := pki.ParseAnyPrintable(der)
 	if err != nil {

@@ -10,10 +10,11 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
-// Faults are ways to misbehave, for testing clients. The zero value has none. Unless said otherwise they
-// concern the requests for certificates: ir, cr, kur and p10cr.
+// Faults are ways to misbehave, for testing clients. The zero value has none. Unless said
+// otherwise they concern the requests for certificates: ir, cr, kur and p10cr.
 type Faults struct {
-	// answers a request with status waiting, and this many pollReqs with pollRep, before the certificate
+	// answers a request with status waiting, and this many
+	// pollReqs with pollRep, before the certificate
 	Waiting     int
 	CheckAfter  int64            // seconds, in those pollReps; 0: 1
 	Reject      bool             // answers requests, rr too, with status rejection
@@ -33,10 +34,10 @@ type Faults struct {
 const maxWaiting = 1000
 
 // ParseFaults reads a list such as "waiting:2,slow:500ms". The words, in the order of the fields of
-// Faults, are: waiting (once unless a number follows), rejection (with the name of a failInfo, several
-// joined by "+", or without), unprotected-error, wrong-nonce, wrong-key, expired, explicit-confirm, slow with a
-// duration, and drop, on its own or with the name of the kind of message whose answer is lost.
-// All that is wrong is reported at once.
+// Faults, are: waiting (once unless a number follows), rejection (with the name of a failInfo,
+// several joined by "+", or without), unprotected-error, wrong-nonce, wrong-key, expired,
+// explicit-confirm, slow with a duration, and drop, on its own or with the name of the kind of
+// message whose answer is lost. All that is wrong is reported at once.
 func ParseFaults(text string) (Faults, error) {
 	var f Faults
 	var faults []error

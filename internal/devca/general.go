@@ -37,7 +37,8 @@ func (e *exchange) inform(asked cmp.GeneralContent) (cmp.PKIBody, error) {
 		}
 		answer = append(answer, update)
 	}
-	// No value means that nothing is demanded of templates, and that there are no CRLs (RFC 9483, 4.3.3 and 4.3.4).
+	// No value means that nothing is demanded of templates,
+	// and that there are no CRLs (RFC 9483, 4.3.3 and 4.3.4).
 	if _, ok := asked.Value(cmp.OIDCertReqTemplate); ok {
 		answer = append(answer, cmp.InfoTypeAndValue{Type: cmp.OIDCertReqTemplate})
 	}
@@ -76,7 +77,8 @@ func (e *exchange) revokeOne(details cmp.RevDetails) error {
 	}
 	notAfter := e.ca.issuing.NotAfter // no certificate lives longer
 	if signer := e.by.signer; signer != nil {
-		// The holder of the shared secret acts as a registration authority; others may only revoke their own.
+		// The holder of the shared secret acts as a registration
+		// authority; others may only revoke their own.
 		if signer.SerialNumber.Cmp(template.SerialNumber) != 0 {
 			return refuse(cmp.FailNotAuthorized, "rr is signed by another certificate than it names")
 		}
@@ -94,8 +96,9 @@ func (e *exchange) revokeOne(details cmp.RevDetails) error {
 // maxRevocations bounds the memory for revoked certificates.
 const maxRevocations = 100_000
 
-// revocations are the certificates that are revoked and have not yet expired. Certificates that are not
-// revoked need no record: the issuing key, which is new at every start, has signed no others.
+// revocations are the certificates that are revoked and have not yet
+// expired. Certificates that are not revoked need no record: the
+// issuing key, which is new at every start, has signed no others.
 type revocations struct {
 	mu      sync.Mutex
 	expires map[string]time.Time // by serial number

@@ -9,8 +9,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
-// Bounds on the transactions that are remembered. One that goes because there are too many, or because it
-// is too old, ends; if its certificate was not confirmed, that is revoked.
+// Bounds on the transactions that are remembered. One that goes because there are too many, or
+// because it is too old, ends; if its certificate was not confirmed, that is revoked.
 const (
 	maxTransactions   = 20_000
 	maxTransactionAge = 10 * time.Minute
@@ -50,8 +50,8 @@ type transaction struct {
 // nonceHash stands for a nonce, which is as long as its sender likes.
 type nonceHash [sha256.Size]byte
 
-// transactions are those of the last minutes, by transactionID. A message takes a transaction out of its
-// state, is worked on without a lock, and puts it back or ends it.
+// transactions are those of the last minutes, by transactionID. A message takes a transaction out
+// of its state, is worked on without a lock, and puts it back or ends it.
 type transactions struct {
 	mu          sync.Mutex
 	byID        map[string]*transaction
@@ -96,8 +96,8 @@ func (t *transactions) lookup(id []byte, now time.Time) (transaction, bool) {
 	return transaction{}, false
 }
 
-// take moves a transaction from the state to stateWorking and returns a copy of what it was. It returns
-// false when the transaction is not, or no more, in that state.
+// take moves a transaction from the state to stateWorking and returns a copy of what it was. It
+// returns false when the transaction is not, or no more, in that state.
 func (t *transactions) take(id []byte, from state) (transaction, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -110,8 +110,8 @@ func (t *transactions) take(id []byte, from state) (transaction, bool) {
 	return taken, true
 }
 
-// use notes the senderNonce of a message of the transaction. It returns false when a message that is remembered had it
-// before (RFC 9483, 3.1: fresh in every message).
+// use notes the senderNonce of a message of the transaction. It returns false when a message that
+// is remembered had it before (RFC 9483, 3.1: fresh in every message).
 func (t *transactions) use(id, nonce []byte) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -63,8 +63,9 @@ func (e *exchange) fromCRMF(messages cmp.CertReqMessages) (*wanted, error) {
 	return w, w.check(template.Extensions, e.ca.config.StrictKeyUsage)
 }
 
-// checkUpdate holds a kur to the certificate it is for, which is the one that signed it (RFC 9483, 4.1.3).
-// A request that does not name that certificate is taken, because the ONAP server's do not.
+// checkUpdate holds a kur to the certificate it is for, which is
+// the one that signed it (RFC 9483, 4.1.3). A request that does not
+// name that certificate is taken, because the ONAP server's do not.
 func (e *exchange) checkUpdate(w *wanted, request *cmp.CertRequest) error {
 	old := e.by.signer
 	id, err := request.OldCertID()
@@ -212,8 +213,8 @@ func unfit(key crypto.PublicKey) x509.KeyUsage {
 	return 0
 }
 
-// grantKeyUsage grants the usages that an end entity's key can have. Those that its kind cannot are left out, or
-// refused when the CA is strict.
+// grantKeyUsage grants the usages that an end entity's key can have. Those that its kind cannot
+// are left out, or refused when the CA is strict.
 func (w *wanted) grantKeyUsage(value []byte, strict bool) error {
 	var bits asn1.BitString
 	if rest, err := asn1.Unmarshal(value, &bits); err != nil || len(rest) > 0 {

@@ -1,9 +1,10 @@
-// Package doctor checks a deployment without requesting a certificate: variables, mutual TLS files, the
-// way to the CertService and what it answers, the volume, who can read it, and who is notified when the
-// certificate changes.
+// Package doctor checks a deployment without requesting a certificate: variables, mutual TLS
+// files, the way to the CertService and what it answers, the volume, who can read it, and who is
+// notified when the certificate changes.
 //
-// It issues nothing: what it sends to the CertService are GETs without a CSR. It leaves nothing behind: what
-// it writes, in a hidden directory of its own on the volume and in hidden files beside what merging changes, it
+// It issues nothing: what it sends to the CertService are GETs without a
+// CSR. It leaves nothing behind: what it writes, in a hidden directory of
+// its own on the volume and in hidden files beside what merging changes, it
 // removes again, and files that are there are only read. It shows no secret.
 package doctor
 
@@ -33,11 +34,12 @@ const DefaultNetworkTimeout = 5 * time.Second
 
 // Options say what is checked. Config is required.
 type Options struct {
-	// Config is what config.Load returns, and Faults are all that keep certfetcher from starting with the environment.
-	// What depends on a variable with a fault is skipped.
+	// Config is what config.Load returns, and Faults are all that keep certfetcher from starting
+	// with the environment. What depends on a variable with a fault is skipped.
 	Config *config.Fetcher
 	Faults config.Faults
-	// Merge is what a sidecar does after each publication. Nil: nothing, or not known for its faults.
+	// Merge is what a sidecar does after each publication.
+	// Nil: nothing, or not known for its faults.
 	Merge *truststore.Config
 	// Notify is what notify.New makes of Config.Notify.
 	Notify notify.Config
@@ -110,8 +112,9 @@ func notifyChecks() (names []string) {
 	return names
 }
 
-// Run makes all checks, one after the other, and takes at most a few times NetworkTimeout. When ctx ends, those
-// that use the network fail at once; what was written on the volume is removed all the same.
+// Run makes all checks, one after the other, and takes at most a few
+// times NetworkTimeout. When ctx ends, those that use the network fail
+// at once; what was written on the volume is removed all the same.
 func Run(ctx context.Context, o Options) Report {
 	d := &doctor{Options: o}
 	d.NetworkTimeout = cmp.Or(d.NetworkTimeout, DefaultNetworkTimeout)
@@ -151,7 +154,8 @@ func (d *doctor) warn(name, found, advice string) {
 	d.add(Check{Name: name, Status: Warning, Found: found, Advice: advice})
 }
 
-// fail reports a failed check; the stage is the one in which certfetcher would fail for the same reason.
+// fail reports a failed check; the stage is the one in which
+// certfetcher would fail for the same reason.
 func (d *doctor) fail(stage enroll.Stage, name, found, advice string) {
 	d.add(Check{Name: name, Status: Failed, Found: found, Advice: advice, ExitCode: stage.ExitCode()})
 }
@@ -160,8 +164,8 @@ func (d *doctor) skip(name, because string) {
 	d.add(Check{Name: name, Status: Skipped, Found: because})
 }
 
-// add takes a check in. Much in its texts comes from certificates and servers: none of it may reach a terminal
-// as a control sequence.
+// add takes a check in. Much in its texts comes from certificates and servers: none of it may
+// reach a terminal as a control sequence.
 func (d *doctor) add(c Check) {
 	c.Found, c.Advice = oneLine(c.Found), oneLine(c.Advice)
 	d.checks = append(d.checks, c)
@@ -225,12 +229,13 @@ type Check struct {
 	Status Status `json:"status"`
 	Found  string `json:"found"`
 	Advice string `json:"advice,omitempty"` // what to do, of a warning or failure
-	// ExitCode is the one with which certfetcher would fail for the same reason; 0 when nothing failed.
+	// ExitCode is the one with which certfetcher would fail
+	// for the same reason; 0 when nothing failed.
 	ExitCode int `json:"exitCode,omitempty"`
 }
 
-// Report is the list of checks in the order in which they were made. A name can come more than once: each
-// variable with a fault has a check of its own.
+// Report is the list of checks in the order in which they were made. A name can come more than
+// once: each variable with a fault has a check of its own.
 type Report struct {
 	Checks []Check
 }
@@ -278,8 +283,8 @@ const (
 	textWidth   = 100
 )
 
-// WriteText writes a line for each check, wrapped at 100 columns, with what to do after an arrow, and a
-// summary at the end.
+// WriteText writes a line for each check, wrapped at 100 columns, with what to do after an arrow,
+// and a summary at the end.
 func (r Report) WriteText(w io.Writer) error {
 	var text strings.Builder
 	counts := map[Status]int{}

@@ -27,8 +27,8 @@ var fileSystems = map[uint32]struct {
 	unix.OVERLAYFS_SUPER_MAGIC: {"overlay", kindContainer},
 }
 
-// statFileSystem says what dir is on, and how much room is left there for us, in bytes and in files; inodes is
-// nil where the file system does not count them.
+// statFileSystem says what dir is on, and how much room is left there for us, in bytes and in
+// files; inodes is nil where the file system does not count them.
 func statFileSystem(dir string) (name string, kind kind, free uint64, inodes *uint64, err error) {
 	var stat syscall.Statfs_t
 	if err := syscall.Statfs(dir, &stat); err != nil {

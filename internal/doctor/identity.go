@@ -70,7 +70,8 @@ func (d *doctor) keystore(i *mtls.Identity) {
 	switch {
 	case mode&0o002 != 0:
 		d.warn(checkKeystore, found+"; every user can replace it", advice)
-	// The other formats are encrypted, and a Secret's files are 0644 unless defaultMode says otherwise.
+	// The other formats are encrypted, and a Secret's files
+	// are 0644 unless defaultMode says otherwise.
 	case mode&0o004 != 0 && i.KeystoreFormat == keystore.PEM:
 		d.warn(checkKeystore, found+"; every user can read the private key", advice)
 	default:
@@ -187,7 +188,8 @@ func (d *doctor) expiry(chain []*x509.Certificate) {
 	d.ok(checkExpiry, "%s", text)
 }
 
-// usage checks RFC 5280, sections 4.2.1.3 and 4.2.1.12; where an extension is missing, everything is allowed.
+// usage checks RFC 5280, sections 4.2.1.3 and 4.2.1.12;
+// where an extension is missing, everything is allowed.
 func (d *doctor) usage(leaf *x509.Certificate) {
 	const advice = "have one issued with keyUsage digitalSignature and extendedKeyUsage " +
 		"clientAuth: servers commonly refuse others"

@@ -23,7 +23,8 @@ import (
 // slowName is how long the resolution of a name may take before it is worth a warning.
 const slowName = time.Second
 
-// The clock's bounds. More than the larger one behind, and a new certificate is refused as not yet valid.
+// The clock's bounds. More than the larger one behind, and a
+// new certificate is refused as not yet valid.
 const (
 	skewWarning = time.Minute
 	skewFailed  = 5 * time.Minute
@@ -36,8 +37,8 @@ type way struct {
 	identity *mtls.Identity
 }
 
-// network checks the way to the CertService and what is at its end. identity is nil when it is unusable; then
-// the way is checked as far as TCP.
+// network checks the way to the CertService and what is at its end. identity is nil when it is
+// unusable; then the way is checked as far as TCP.
 func (d *doctor) network(ctx context.Context, identity *mtls.Identity) {
 	if variable := d.faulty("REQUEST_URL"); variable != "" {
 		d.skipRest(networkChecks, variable+" has a fault")
@@ -45,7 +46,8 @@ func (d *doctor) network(ctx context.Context, identity *mtls.Identity) {
 	}
 	cfg := enroll.ClientConfig(d.Config.Request, identity, d.Now)
 	cfg.Timeout, cfg.Dialer, cfg.Proxy = d.NetworkTimeout, d.Dialer, d.Proxy
-	// By this, and by the CSR that is missing, the CertService tells a trial from a client that does not work.
+	// By this, and by the CSR that is missing, the CertService
+	// tells a trial from a client that does not work.
 	cfg.UserAgent = d.UserAgent + " (doctor)"
 	if d.faulty("CA_NAME") != "" {
 		cfg.CAName = ""
@@ -170,8 +172,8 @@ func (w *way) tls(step client.Step) {
 	}
 }
 
-// trust judges what the server has shown: how long it is valid, whether it chains to the truststore, and whether it
-// has the host name.
+// trust judges what the server has shown: how long it is valid, whether it chains to the
+// truststore, and whether it has the host name.
 func (w *way) trust(client.Step) {
 	leaf, now := w.Shown[0], w.Now()
 	found := fmt.Sprintf("subject %q, issuer %q, names %s, valid until ",
@@ -229,8 +231,8 @@ func (w *way) answer(step client.Step) {
 	}
 }
 
-// ownFault is what to do about a refusal: what is known here to be wrong with our certificate comes before what the
-// other side may have against it.
+// ownFault is what to do about a refusal: what is known here to be wrong with our certificate
+// comes before what the other side may have against it.
 func (w *way) ownFault(advice string) string {
 	if problems := w.identity.Problems(w.Now()); len(problems) > 0 {
 		return "replace the file in KEYSTORE_PATH: " + strings.Join(problems, "; ")
@@ -269,13 +271,14 @@ func (w *way) ready() {
 	}
 }
 
-// unknownCAMessage is by what the ONAP server and ours tell a CA that they do not know from a path that they do not
-// know.
+// unknownCAMessage is by what the ONAP server and ours tell a CA that they do not know from a path
+// that they do not know.
 const unknownCAMessage = "Certification authority not found for given CAName"
 
-// caName interprets the answer for the configured CA. A server that looks for the CA before it looks at the
-// headers, as ours does, answers 404 for an unknown one; one that looks at the headers first, as the ONAP
-// server does, answers 400 for any. A name that cannot exist tells the two apart.
+// caName interprets the answer for the configured CA. A server that looks
+// for the CA before it looks at the headers, as ours does, answers 404 for
+// an unknown one; one that looks at the headers first, as the ONAP server
+// does, answers 400 for any. A name that cannot exist tells the two apart.
 func (w *way) caName() {
 	if fault := w.faulty("CA_NAME"); fault != "" {
 		w.skip(checkCAName, fault+" has a fault")
@@ -330,8 +333,8 @@ func (w *way) clock() {
 	}
 }
 
-// update checks where renewals are asked for, when that was given and does not follow from REQUEST_URL: all that is
-// checked of REQUEST_URL, of which the first thing wrong is reported.
+// update checks where renewals are asked for, when that was given and does not follow from
+// REQUEST_URL: all that is checked of REQUEST_URL, of which the first thing wrong is reported.
 func (d *doctor) update(ctx context.Context, identity *mtls.Identity) {
 	target := d.Config.Request.UpdateURL
 	if fault := d.faulty("UPDATE_URL"); fault != "" {
@@ -371,7 +374,8 @@ func (d *doctor) update(ctx context.Context, identity *mtls.Identity) {
 	d.add(worst)
 }
 
-// failedWay is the first failed check on the way to the CertService, as far as to its answers; or "".
+// failedWay is the first failed check on the way to the
+// CertService, as far as to its answers; or "".
 func (d *doctor) failedWay() string {
 	way := networkChecks[:slices.Index(networkChecks, checkService)]
 	for _, c := range d.checks {

@@ -22,8 +22,8 @@ type Reader struct {
 	UID, GID int // -1: not known
 }
 
-// ParseReader reads the numbers of a user and a group, as flags and APP_UID and APP_GID give them. It returns nil
-// when both are empty.
+// ParseReader reads the numbers of a user and a group, as flags and APP_UID and APP_GID give them.
+// It returns nil when both are empty.
 func ParseReader(uid, gid string) (*Reader, error) {
 	if uid == "" && gid == "" {
 		return nil, nil
@@ -61,8 +61,9 @@ const (
 	toEnter = 1
 )
 
-// may decides as the kernel does for a user without capabilities: the owner's bits, else those of the
-// group, else those of others; the first that apply, and not the best. It does not know of ACLs.
+// may decides as the kernel does for a user without capabilities:
+// the owner's bits, else those of the group, else those of others;
+// the first that apply, and not the best. It does not know of ACLs.
 func (r Reader) may(want uint32, info fs.FileInfo, moreGroups ...int) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -78,8 +79,9 @@ func (r Reader) may(want uint32, info fs.FileInfo, moreGroups ...int) bool {
 	return mode&want == want
 }
 
-// barrier says what keeps the reader from a file, or "". A directory passed over is taken for open. Those
-// above the volume's mount point are not looked at: the other container mounts the volume elsewhere.
+// barrier says what keeps the reader from a file, or "". A directory
+// passed over is taken for open. Those above the volume's mount point
+// are not looked at: the other container mounts the volume elsewhere.
 func (r Reader) barrier(path, passedOver string, moreGroups ...int) (string, error) {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -123,7 +125,8 @@ func (t *trial) reader() {
 	}
 	passedOver := ""
 	if t.made && t.Config.Output.Layout == output.LayoutInplace {
-		// Files will stand in the volume's directory itself, without one like the trial's above them.
+		// Files will stand in the volume's directory itself,
+		// without one like the trial's above them.
 		var err error
 		if passedOver, err = filepath.EvalSymlinks(t.dir); err != nil {
 			passedOver = t.dir
@@ -171,9 +174,9 @@ func (t *trial) readable() {
 	}
 }
 
-// postgreSQLRefuses says why PostgreSQL and its client library do not take a key of this owner and mode, though they
-// can read it; "" if they take it. They want to own it, with nothing for others, or root to own it, and then their
-// group may read.
+// postgreSQLRefuses says why PostgreSQL and its client library do not take a key of this owner and
+// mode, though they can read it; "" if they take it. They want to own it, with nothing for others,
+// or root to own it, and then their group may read.
 func (r Reader) postgreSQLRefuses(info fs.FileInfo) string {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || r.UID < 0 {
@@ -193,7 +196,8 @@ func (r Reader) postgreSQLRefuses(info fs.FileInfo) string {
 	return ""
 }
 
-// shutOut reports a reader whom something keeps from a file, unless what is not known of it may help.
+// shutOut reports a reader whom something keeps from a file,
+// unless what is not known of it may help.
 func (t *trial) shutOut(path, passedOver, barrier string) {
 	const advice = "run both containers with the same fsGroup or the same runAsUser, or set OUTPUT_GROUP to a " +
 		"group of the application; and let OUTPUT_FILE_MODE give it the right to read"

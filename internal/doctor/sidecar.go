@@ -20,8 +20,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/truststore"
 )
 
-// hooks checks what a sidecar does when the certificate changes. Nothing is run, signalled or posted. An
-// application that is not there is a warning, as it may not be up yet.
+// hooks checks what a sidecar does when the certificate changes. Nothing is run, signalled or
+// posted. An application that is not there is a warning, as it may not be up yet.
 func (d *doctor) hooks(ctx context.Context) {
 	if fault := d.faulty("RENEW_TRIGGER_FILE"); fault != "" {
 		d.skip(checkTrigger, fault+" has a fault")
@@ -74,8 +74,8 @@ func (d *doctor) trigger() {
 	}
 }
 
-// health checks whether the address of probes and metrics is free. Beside a running sidecar, which is where doctor is
-// mostly run, it is not, and rightly so.
+// health checks whether the address of probes and metrics is free. Beside a running sidecar, which
+// is where doctor is mostly run, it is not, and rightly so.
 func (d *doctor) health(ctx context.Context) {
 	if fault := d.faulty("HEALTH_ADDR"); fault != "" {
 		d.skip(checkHealth, fault+" has a fault")
@@ -114,7 +114,8 @@ func servedByCertfetcher(ctx context.Context, address string) bool {
 	return err == nil && bytes.Contains(body, []byte("\ncertfetcher_build_info{"))
 }
 
-// merge checks whether truststores can be merged and keystores copied. What certfetcher publishes may be missing yet.
+// merge checks whether truststores can be merged and keystores copied. What certfetcher publishes
+// may be missing yet.
 func (d *doctor) merge() {
 	if fault := d.faulty("TRUSTSTORES_PATHS", "TRUSTSTORES_PASSWORDS_PATHS",
 		"KEYSTORE_SOURCE_PATHS", "KEYSTORE_DESTINATION_PATHS"); fault != "" {

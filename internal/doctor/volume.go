@@ -130,7 +130,8 @@ func bytesText(n uint64) string {
 	return fmt.Sprintf("%d KiB", n>>10)
 }
 
-// checkPublishedSet judges what is there. Nothing that is wrong with it is a failure: certfetcher replaces it.
+// checkPublishedSet judges what is there. Nothing that is
+// wrong with it is a failure: certfetcher replaces it.
 func (d *doctor) checkPublishedSet(report *inspect.Report, err error) {
 	switch {
 	case errors.Is(err, inspect.ErrNothing), errors.Is(err, fs.ErrNotExist):
@@ -180,8 +181,8 @@ func (d *doctor) checkPublishedSet(report *inspect.Report, err error) {
 // trialBytes is about what a set takes.
 const trialBytes = 64 << 10
 
-// trial does on the volume what a publication does, in a hidden directory of its own that it removes again.
-// Two dots keep the name out of the way of readers' globs.
+// trial does on the volume what a publication does, in a hidden directory of its own that it
+// removes again. Two dots keep the name out of the way of readers' globs.
 type trial struct {
 	*doctor
 	base string // where the directory is made

@@ -64,7 +64,8 @@ func (a attempt) obtain(ctx context.Context) (Obtained, error) {
 // foreignPause is how long no update is tried after one that was answered with other names.
 const foreignPause = 24 * time.Hour
 
-// noWay says why another try of an update that failed would not do better, or comes too late; empty when it may.
+// noWay says why another try of an update that failed would
+// not do better, or comes too late; empty when it may.
 func (a attempt) noWay(ctx context.Context, err error) string {
 	if foreignNames(err) {
 		// each further update would have the CA issue one more certificate for nothing

@@ -20,9 +20,9 @@ import (
 	"github.com/certfetcher/certfetcher/output"
 )
 
-// keep returns what the volume holds when that may stay, else why it may not; both are zero for an empty volume. A
-// sidecar keeps all that is valid, with the reason why it has to be renewed at once: an application that has a valid
-// certificate must not wait for a CertService.
+// keep returns what the volume holds when that may stay, else why it may not; both are zero for an
+// empty volume. A sidecar keeps all that is valid, with the reason why it has to be renewed at
+// once: an application that has a valid certificate must not wait for a CertService.
 func (e *Enroller) keep() (*output.Bundle, string) {
 	current, err := e.volume.Current()
 	switch {
@@ -61,9 +61,9 @@ func (e *Enroller) reportKept(leaf *x509.Certificate, changed string) {
 	e.Log.Info("the volume already holds a matching, valid certificate: nothing to do", attributes...)
 }
 
-// whyOutdated says why a certificate should not stay, or "" when it should: it was requested as the configuration
-// requests one now, it verifies and, without a sidecar, it has more than a third of its life ahead. When a sidecar
-// renews is not decided here.
+// whyOutdated says why a certificate should not stay, or "" when it should: it was requested as
+// the configuration requests one now, it verifies and, without a sidecar, it has more than a third
+// of its life ahead. When a sidecar renews is not decided here.
 func (e *Enroller) whyOutdated(current *output.Bundle) string {
 	if reason := e.changed(current); reason != "" {
 		return reason
@@ -77,9 +77,9 @@ func (e *Enroller) whyOutdated(current *output.Bundle) string {
 	return ""
 }
 
-// changed says in what the configuration requests another certificate than this one, or "" when it does not. Requests
-// are compared, because a CA may add, remove or change names. Only where there is no record of the request, as of an
-// earlier release, what is in the certificate is compared.
+// changed says in what the configuration requests another certificate than this one, or "" when it
+// does not. Requests are compared, because a CA may add, remove or change names. Only where there
+// is no record of the request, as of an earlier release, what is in the certificate is compared.
 func (e *Enroller) changed(current *output.Bundle) string {
 	if record := recordOf(current); record != nil {
 		return record.Request.changed(requestedBy(e.Config))
@@ -125,8 +125,8 @@ func valid(b *output.Bundle, now time.Time) error {
 	return err
 }
 
-// attributes lists a name's attributes, sorted: some CAs, EJBCA among them, return the RDNs in another
-// order or string type than they were asked for.
+// attributes lists a name's attributes, sorted: some CAs, EJBCA among them, return the RDNs in
+// another order or string type than they were asked for.
 func attributes(name pkix.Name) []string {
 	list := make([]string, len(name.Names))
 	for i, a := range name.Names {
@@ -136,8 +136,8 @@ func attributes(name pkix.Name) []string {
 	return list
 }
 
-// sameNames compares two lists of names. A CA that adds the common name as a DNS name, as many do, has
-// changed nothing: taking that for a difference would mean another enrolment at every start.
+// sameNames compares two lists of names. A CA that adds the common name as a DNS name, as many do,
+// has changed nothing: taking that for a difference would mean another enrolment at every start.
 func sameNames(has, asked []string, commonName string) bool {
 	added := "DNS:" + strings.ToLower(commonName)
 	if !slices.Contains(asked, added) {
@@ -149,18 +149,21 @@ func sameNames(has, asked []string, commonName string) bool {
 // recordVersion counts the forms of a Record. One of another version is ignored.
 const recordVersion = 1
 
-// Record is what was requested for the certificate on a volume. It is published together with the certificate, so that
-// a later start can compare requests: what a CA made of one says nothing about whether the next one is the same.
+// Record is what was requested for the certificate on a volume. It is published together with the
+// certificate, so that a later start can compare requests: what a CA made of one says nothing
+// about whether the next one is the same.
 //
-// It replaces no check. It says nothing about the key, the chain and the dates, and it counts only for the certificate
-// whose hash it has.
+// It replaces no check. It says nothing about the key, the chain and the dates, and it counts only
+// for the certificate whose hash it has.
 type Record struct {
 	Version     int       `json:"version"`
 	Certificate string    `json:"certificate"` // SHA-256 of the leaf's DER, in hexadecimal
 	Request     Requested `json:"request"`
-	// AcceptedFrom is the REQUEST_URL whose answer was accepted. It is not compared: an address may change.
+	// AcceptedFrom is the REQUEST_URL whose answer was
+	// accepted. It is not compared: an address may change.
 	AcceptedFrom string `json:"acceptedFrom"`
-	// EnrolDirectly: the CA answers updates of this certificate with other names than the requested ones.
+	// EnrolDirectly: the CA answers updates of this
+	// certificate with other names than the requested ones.
 	EnrolDirectly bool `json:"enrolDirectly,omitempty"`
 }
 
@@ -215,7 +218,8 @@ func (e *Enroller) note(leaf *x509.Certificate) []byte {
 // recordOf reads the record of what is on a volume; nil when there is none for this certificate.
 func recordOf(b *output.Bundle) *Record { return boundRecord(b.Note, b.Chain[0]) }
 
-// ReadRecord reads the record for a certificate from the directory where it is published; nil when there is none.
+// ReadRecord reads the record for a certificate from the
+// directory where it is published; nil when there is none.
 func ReadRecord(dir string, leaf *x509.Certificate) *Record {
 	return boundRecord(output.ReadNote(dir), leaf)
 }
@@ -228,7 +232,8 @@ func boundRecord(note []byte, leaf *x509.Certificate) *Record {
 	return r
 }
 
-// ParseRecord reads a record strictly: what another release, or another program, has written is ignored.
+// ParseRecord reads a record strictly: what another release,
+// or another program, has written is ignored.
 func ParseRecord(note []byte) (*Record, error) {
 	decoder := json.NewDecoder(bytes.NewReader(note))
 	decoder.DisallowUnknownFields()

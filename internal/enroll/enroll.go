@@ -1,6 +1,6 @@
 // Package enroll knows the order of the stages: key, request, answer, verification, publication. It
-// runs them once, start to end, as an enrolment or as a renewal, and says in its errors which of them
-// failed. It decides nothing about when to renew; that is package renew's.
+// runs them once, start to end, as an enrolment or as a renewal, and says in its errors which of
+// them failed. It decides nothing about when to renew; that is package renew's.
 package enroll
 
 import (
@@ -24,11 +24,12 @@ import (
 
 // Settings say what to request, from whom, and where to publish it.
 type Settings struct {
-	// Request says which CertService and CA are asked, and how patiently an initial enrolment is. Its TLS, Roots,
-	// IdentityProblem, UserAgent, Log and Now are set for each request.
+	// Request says which CertService and CA are asked, and how patiently an initial enrolment is.
+	// Its TLS, Roots, IdentityProblem, UserAgent, Log and Now are set for each request.
 	Request     client.Config
 	Certificate Certificate
-	// Output says what is published, and where. Its NotePending, Done, Log and Now are set when the volume is opened.
+	// Output says what is published, and where. Its NotePending, Done, Log and Now are set when
+	// the volume is opened.
 	Output output.Config
 	// ForceEnroll requests a certificate even when the volume holds a matching, valid one.
 	ForceEnroll bool
@@ -39,8 +40,8 @@ type Settings struct {
 // Certificate is what to request.
 type Certificate struct {
 	KeyAlgorithm string // in package keygen's terms
-	// Template holds the subject, as DER in RawSubject and readable in Subject, and the subject alternative names;
-	// nothing else of it is set.
+	// Template holds the subject, as DER in RawSubject and readable in Subject, and the subject
+	// alternative names; nothing else of it is set.
 	Template *x509.CertificateRequest
 }
 
@@ -51,13 +52,15 @@ type Renewal struct {
 	TrustOverlap time.Duration // negative: until the certificate that came with the trusted ones expires
 }
 
-// Enroller runs enrolments for one configuration. Run comes first; its methods are called one at a time, but
-// for Obtain, MarkPending and MarkNotified, each of which may be called beside the others.
+// Enroller runs enrolments for one configuration. Run comes first;
+// its methods are called one at a time, but for Obtain, MarkPending
+// and MarkNotified, each of which may be called beside the others.
 type Enroller struct {
 	Config    Settings
 	Identity  func() *mtls.Identity // to use for the next request
 	UserAgent string
-	// NotePending: the application is notified of publications, so note on the volume that a notification is pending.
+	// NotePending: the application is notified of publications, so note on the volume that a
+	// notification is pending.
 	NotePending bool
 	Log         *slog.Logger
 	Now         func() time.Time
@@ -66,7 +69,8 @@ type Enroller struct {
 	// what counts on the volume: read from it, or committed last; nil before either
 	current atomic.Pointer[output.Bundle]
 	nextKey crypto.Signer // made for a renewal that has not succeeded yet
-	// enrolDirectly: an update was answered with other names than the requested ones, and so would the next be.
+	// enrolDirectly: an update was answered with other names
+	// than the requested ones, and so would the next be.
 	enrolDirectly bool
 	foreignAt     time.Time // when this process met that; zero: one before it
 	forced        bool      // FORCE_ENROLL is set, and nothing was enrolled yet
@@ -92,16 +96,18 @@ type Outcome struct {
 	Adopted bool
 	// Differences say what was not as it should be on the volume before; see output.Publication.
 	Differences []string
-	// Pending, of what was kept, tells whether the previous run ended before the application was notified of it.
+	// Pending, of what was kept, tells whether the previous
+	// run ended before the application was notified of it.
 	Pending bool
 	Number  int // for MarkNotified
-	// Requested says, of what was kept, in what the configuration requests another certificate now; empty: in nothing.
+	// Requested says, of what was kept, in what the configuration requests another certificate
+	// now; empty: in nothing.
 	Requested string
 }
 
-// Run makes sure that the volume holds a matching, valid certificate: it keeps the one that is there,
-// or fetches and publishes another. Nothing on the volume changes unless the whole new set is verified.
-// An error is always of type *Error.
+// Run makes sure that the volume holds a matching, valid certificate: it keeps the one that is
+// there, or fetches and publishes another. Nothing on the volume changes unless the whole new set
+// is verified. An error is always of type *Error.
 func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	var err error
 	if e.volume, err = e.openVolume(ctx); err != nil {
@@ -130,8 +136,8 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	return e.publish(bundle, Enrolled)
 }
 
-// writable comes before anything is asked for: a volume that cannot be written to must not cost a certificate at every
-// try.
+// writable comes before anything is asked for: a volume that cannot be written to must not cost a
+// certificate at every try.
 func (e *Enroller) writable() error {
 	if err := e.volume.Writable(); err != nil {
 		return fail(outputStage(err), "preparing the output directory: %w", err)
@@ -139,8 +145,8 @@ func (e *Enroller) writable() error {
 	return nil
 }
 
-// publish makes the bundle the set on the volume. Of an error for which Committed is true, the outcome has
-// bundle and how.
+// publish makes the bundle the set on the volume. Of an error for which Committed is true, the
+// outcome has bundle and how.
 func (e *Enroller) publish(bundle output.Bundle, how string) (Outcome, error) {
 	start := e.Now()
 	publication, err := e.volume.Publish(bundle)
@@ -156,15 +162,15 @@ func (e *Enroller) publish(bundle output.Bundle, how string) (Outcome, error) {
 	return outcome, nil
 }
 
-// Committed reports whether the certificate is the one on the volume in spite of an error: its files are not all
-// in place yet, and Restore puts them there.
+// Committed reports whether the certificate is the one on the volume in spite of an error: its
+// files are not all in place yet, and Restore puts them there.
 func Committed(err error) bool {
 	_, ok := errors.AsType[*output.IncompleteError](err)
 	return ok
 }
 
-// correctModes makes a kept set as private as is configured now: another configuration or program may have published
-// it. A set that is kept and cannot be changed is still better than none.
+// correctModes makes a kept set as private as is configured now: another configuration or program
+// may have published it. A set that is kept and cannot be changed is still better than none.
 func (e *Enroller) correctModes() {
 	corrected, err := e.volume.CorrectModes()
 	if len(corrected) > 0 {
@@ -260,8 +266,8 @@ func (e *Enroller) request(key crypto.Signer) (*x509.CertificateRequest, client.
 	return csr, client.Request{CSR: keygen.CSRPEM(csr), Key: keyPEM}, nil
 }
 
-// explainRequest adds the stage. An interruption is not the CertService's fault, whatever the
-// last try met.
+// explainRequest adds the stage. An interruption is not the
+// CertService's fault, whatever the last try met.
 func (e *Enroller) explainRequest(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
 		return fail(StageOther, "interrupted while %s: %w", doing, err)
@@ -272,8 +278,8 @@ func (e *Enroller) explainRequest(ctx context.Context, doing string, err error) 
 	return fail(requestStage(err), "%s of CA %q: %w%s", doing, e.Config.Request.CAName, err, e.keyAdvice(err))
 }
 
-// keyAdvice is what to do where an ONAP CertService refuses a key that is not RSA: it says no more than that the key is
-// in a wrong format.
+// keyAdvice is what to do where an ONAP CertService refuses a key that is not RSA: it says no more
+// than that the key is in a wrong format.
 func (e *Enroller) keyAdvice(err error) string {
 	algorithm := e.Config.Certificate.KeyAlgorithm
 	var status *client.StatusError

@@ -120,7 +120,8 @@ func requestStage(err error) Stage {
 	var connection *client.ConnectionError
 	switch {
 	case errors.As(err, &status) && status.StatusCode == http.StatusUnauthorized:
-		// It is about our identity in TLS: a server that demands it in the handshake would have refused that.
+		// It is about our identity in TLS: a server that
+		// demands it in the handshake would have refused that.
 		return StageConnection
 	case errors.As(err, &status), errors.As(err, &answer):
 		return StageCertService
@@ -154,12 +155,12 @@ func WriteExitCodes(w io.Writer) error {
 	return err
 }
 
-// caRefused is how the CertService API begins the message of a 500 that tells a CA's refusal, as opposed to
-// a CA that could not be reached.
+// caRefused is how the CertService API begins the message of a 500 that tells a CA's refusal, as
+// opposed to a CA that could not be reached.
 const caRefused = "CMPv2 server returned following error"
 
-// refusal says why an update is not possible with this CertService or this certificate; empty when the same
-// would meet an enrolment, or passes.
+// refusal says why an update is not possible with this CertService or this certificate; empty when
+// the same would meet an enrolment, or passes.
 func refusal(err error) string {
 	var status *client.StatusError
 	var answer *client.AnswerError
@@ -192,9 +193,9 @@ func refusal(err error) string {
 var errNames = errors.New("at the CA, have the certificate profile take the names from the request " +
 	`(EJBCA: "Allow Extension Override"), or give each replica a subject of its own`)
 
-// foreignNames reports of an error whether a certificate was issued with other names than the requested ones. EJBCA
-// does so where two holders of one subject have different names: it answers an update with those that it registered
-// last.
+// foreignNames reports of an error whether a certificate was issued with other names than the
+// requested ones. EJBCA does so where two holders of one subject have different names: it answers
+// an update with those that it registered last.
 func foreignNames(err error) bool {
 	var status *client.StatusError
 	return errors.Is(err, errNames) || errors.As(err, &status) && status.Reason == client.ReasonNames
@@ -212,8 +213,9 @@ var errForbidden = errors.New("RENEW_FALLBACK is false, which forbids to enrol a
 // forbiddenWait is how long to wait where only an operator can help: no try asks anybody.
 const forbiddenWait = 15 * time.Minute
 
-// elsewhere reports of an error that is not a refusal whether an enrolment may not meet it: it is of the endpoint for
-// updates, and not, as a port where nothing listens, of the host that has both.
+// elsewhere reports of an error that is not a refusal whether an
+// enrolment may not meet it: it is of the endpoint for updates, and
+// not, as a port where nothing listens, of the host that has both.
 func (e *Enroller) elsewhere(err error) bool {
 	var status *client.StatusError
 	var connection *client.ConnectionError
@@ -236,9 +238,11 @@ func (e *Enroller) isNearlyExpired(leaf *x509.Certificate) bool {
 type Hint struct {
 	// Permanent: an operator has to repair something first. It is tried again slowly.
 	Permanent bool
-	// Wasted: a certificate was issued for nothing, and would be at each try. It is tried again very slowly.
+	// Wasted: a certificate was issued for nothing, and
+	// would be at each try. It is tried again very slowly.
 	Wasted bool
-	// RetryAfter is how long to wait at the least, mostly because the CertService asks for it; 0: it does not.
+	// RetryAfter is how long to wait at the least, mostly
+	// because the CertService asks for it; 0: it does not.
 	RetryAfter time.Duration
 }
 

@@ -21,9 +21,10 @@ type Obtained struct {
 	how    string
 }
 
-// Obtain gets a certificate in place of the current one, with one try of each request: it asks for an update and,
-// where that is not possible, for a new enrolment, unless that is forbidden. Publish must have followed before it is
-// called again, unless it failed. An error is always of type *Error.
+// Obtain gets a certificate in place of the current one, with one try of
+// each request: it asks for an update and, where that is not possible, for a
+// new enrolment, unless that is forbidden. Publish must have followed before
+// it is called again, unless it failed. An error is always of type *Error.
 func (e *Enroller) Obtain(ctx context.Context) (Obtained, error) {
 	if err := e.writable(); err != nil {
 		return Obtained{}, err
@@ -63,8 +64,9 @@ func (e *Enroller) leftOver() *Obtained {
 	return left
 }
 
-// Publish replaces what is on the volume by what was obtained. An error is always of type *Error. One for which
-// Committed is true comes with the outcome; after any other the certificate before stays.
+// Publish replaces what is on the volume by what was obtained. An error
+// is always of type *Error. One for which Committed is true comes with
+// the outcome; after any other the certificate before stays.
 func (e *Enroller) Publish(obtained Obtained) (Outcome, error) {
 	outcome, err := e.publish(e.withOverlap(obtained.bundle), obtained.how)
 	if err != nil && !Committed(err) {
@@ -83,9 +85,9 @@ func (e *Enroller) withOverlap(bundle output.Bundle) output.Bundle {
 	return merged
 }
 
-// renewalKey is the key for the next certificate. One that was made stays the same until it has a certificate: a
-// CertService that is down for days must not cost a key pair at every try. REUSE_KEY is for a key of the algorithm
-// that is requested.
+// renewalKey is the key for the next certificate. One that was made stays the same until it has a
+// certificate: a CertService that is down for days must not cost a key pair at every try.
+// REUSE_KEY is for a key of the algorithm that is requested.
 func (e *Enroller) renewalKey(current *output.Bundle) (key crypto.Signer, err error) {
 	if e.Config.Renewal.ReuseKey {
 		has, err := keygen.AlgorithmOf(current.Key.Public())
@@ -99,8 +101,9 @@ func (e *Enroller) renewalKey(current *output.Bundle) (key crypto.Signer, err er
 	return e.nextKey, err
 }
 
-// Restore puts back published files that vanished or were changed. The outcome's Changed tells whether any had.
-// Where another process has published a newer certificate that fits, that is the one from now on.
+// Restore puts back published files that vanished or were changed. The
+// outcome's Changed tells whether any had. Where another process has
+// published a newer certificate that fits, that is the one from now on.
 func (e *Enroller) Restore() (Outcome, error) {
 	other := e.volume.Adopt(e.prefers)
 	if other != nil {
@@ -119,10 +122,10 @@ func (e *Enroller) Restore() (Outcome, error) {
 	}, nil
 }
 
-// prefers tells whether a set that another process put in the place of the current one is to stay: it fits the
-// configuration, is trusted by what is trusted now, and is newer. Of two of the same second, any
-// order will do that all processes agree on, or each would put back its own for ever; of two with the same
-// certificate it is the one without what the other's overlap was over for.
+// prefers tells whether a set that another process put in the place of the current one is to stay:
+// it fits the configuration, is trusted by what is trusted now, and is newer. Of two of the same
+// second, any order will do that all processes agree on, or each would put back its own for ever;
+// of two with the same certificate it is the one without what the other's overlap was over for.
 func (e *Enroller) prefers(other output.Bundle) bool {
 	current := e.current.Load()
 	leaf, before := other.Chain[0], current.Chain[0]
@@ -143,8 +146,8 @@ func subset(some, all []*x509.Certificate) bool {
 		func(cert *x509.Certificate) bool { return !slices.ContainsFunc(all, cert.Equal) })
 }
 
-// CleanupDue is when Prune or Restore has something to take away: a trusted certificate whose overlap is over, or an
-// old generation of files; zero for never.
+// CleanupDue is when Prune or Restore has something to take away: a trusted certificate whose
+// overlap is over, or an old generation of files; zero for never.
 func (e *Enroller) CleanupDue() time.Time {
 	overlap, old := e.overlap.end(e.current.Load().Trusted), e.volume.OldDue()
 	if overlap.IsZero() || !old.IsZero() && old.Before(overlap) {
@@ -153,8 +156,8 @@ func (e *Enroller) CleanupDue() time.Time {
 	return overlap
 }
 
-// Prune publishes the current set without the trusted certificates whose overlap is over, if there are any. Its
-// errors are like those of Publish.
+// Prune publishes the current set without the trusted certificates whose overlap is over, if there
+// are any. Its errors are like those of Publish.
 func (e *Enroller) Prune() (Outcome, error) {
 	pruned := *e.current.Load()
 	pruned.Trusted = e.overlap.prune(pruned.Trusted, e.Now())
@@ -167,15 +170,15 @@ func (e *Enroller) Prune() (Outcome, error) {
 	return e.publish(pruned, Kept)
 }
 
-// MarkPending notes that the application has to be notified of something else than a publication. The number is for
-// MarkNotified.
+// MarkPending notes that the application has to be notified of something else than a publication.
+// The number is for MarkNotified.
 func (e *Enroller) MarkPending() (int, error) { return e.volume.MarkPending() }
 
 // MarkNotified says that the application was notified of the publication with this number.
 func (e *Enroller) MarkNotified(number int) error { return e.volume.MarkNotified(number) }
 
-// Check says why what the volume of a configuration holds is not a complete set with a certificate that is
-// valid now; nil when it is. It changes nothing.
+// Check says why what the volume of a configuration holds is not a complete set with a certificate
+// that is valid now; nil when it is. It changes nothing.
 func Check(cfg Settings, now time.Time) error {
 	current, err := output.Read(cfg.Output)
 	if err != nil {
@@ -184,8 +187,8 @@ func Check(cfg Settings, now time.Time) error {
 	return valid(current, now)
 }
 
-// Changed says in what a configuration requests another certificate than the one on its volume; empty when it does
-// not, or when nothing can be read there. It changes nothing.
+// Changed says in what a configuration requests another certificate than the one on its volume;
+// empty when it does not, or when nothing can be read there. It changes nothing.
 func Changed(cfg Settings) string {
 	current, err := output.Read(cfg.Output)
 	if err != nil {
@@ -194,16 +197,16 @@ func Changed(cfg Settings) string {
 	return (&Enroller{Config: cfg}).changed(current)
 }
 
-// overlap remembers until when trusted certificates are kept that answers no longer bring, by the digest
-// of the certificate. It is forgotten with the process; then what is on the volume counts as brought by
-// the last answer.
+// overlap remembers until when trusted certificates are kept that answers no longer bring, by the
+// digest of the certificate. It is forgotten with the process; then what is on the volume counts
+// as brought by the last answer.
 type overlap struct {
 	until map[[sha256.Size]byte]time.Time
 }
 
-// merge returns the trusted certificates of the answer, and after them those of the set before that are
-// to be kept: as long as the certificate that they came with may be in use with peers, or as
-// configured. Expired ones go.
+// merge returns the trusted certificates of the answer, and after them those of the set before
+// that are to be kept: as long as the certificate that they came with may be in use with peers, or
+// as configured. Expired ones go.
 func (o *overlap) merge(answered []*x509.Certificate, before *output.Bundle,
 	configured time.Duration, now time.Time) []*x509.Certificate {
 	if o.until == nil {
@@ -232,7 +235,8 @@ func (o *overlap) merge(answered []*x509.Certificate, before *output.Bundle,
 	return merged
 }
 
-// end is when the first of the trusted certificates that are kept has to go; zero when none is kept.
+// end is when the first of the trusted certificates that are
+// kept has to go; zero when none is kept.
 func (o *overlap) end(trusted []*x509.Certificate) (first time.Time) {
 	for _, anchor := range trusted {
 		end, kept := o.until[sha256.Sum256(anchor.Raw)]

@@ -29,8 +29,9 @@ const (
 // (as it is on a volume with an fsGroup), else the process's.
 const Inherit = -1
 
-// Disk changes what is in one directory and below, in small steps. Names are relative to the directory, and nothing
-// outside of it can be reached, whatever links other processes put there. All errors are of type *Error.
+// Disk changes what is in one directory and below, in small steps. Names are relative to the
+// directory, and nothing outside of it can be reached, whatever links other processes put there.
+// All errors are of type *Error.
 type Disk struct {
 	Root *os.Root
 	Dir  string // the root's path, for errors
@@ -38,11 +39,12 @@ type Disk struct {
 	Step StepFunc
 }
 
-// StepFunc is called before each step, with what is done (Op…) and to which path; the step fails with its error. Tests
-// inject faults with it. It is nil otherwise.
+// StepFunc is called before each step, with what is done (Op…) and to which path; the step fails
+// with its error. Tests inject faults with it. It is nil otherwise.
 type StepFunc func(op, path string) error
 
-// OpenDisk opens a directory for changes. It does not wait for anything that has the directory's name instead.
+// OpenDisk opens a directory for changes. It does not wait
+// for anything that has the directory's name instead.
 func OpenDisk(dir string, gid int, step StepFunc) (Disk, error) {
 	info, err := os.Stat(dir)
 	if err == nil && !info.IsDir() {
@@ -97,8 +99,8 @@ func (d Disk) MakeDir(name string, mode fs.FileMode) error {
 	return d.Do(OpMode, name, func() error { return d.Root.Chmod(name, mode|info.Mode()&fs.ModeSetgid) })
 }
 
-// WriteFile makes a new file, which is not synced yet. It is closed to all but the owner until it has its
-// group. The caller closes it, also after an error if it is not nil.
+// WriteFile makes a new file, which is not synced yet. It is closed to all but the owner until it
+// has its group. The caller closes it, also after an error if it is not nil.
 func (d Disk) WriteFile(name string, data []byte, mode fs.FileMode) (f *os.File, err error) {
 	err = d.Do(OpCreate, name, func() (err error) {
 		f, err = d.Root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -122,8 +124,8 @@ func (d Disk) WriteFile(name string, data []byte, mode fs.FileMode) (f *os.File,
 	return f, d.Do(OpMode, name, func() error { return f.Chmod(mode) })
 }
 
-// SyncFiles makes files durable that stand in a directory, and their names in it. All are synced at the
-// same time, as file systems write them out together then.
+// SyncFiles makes files durable that stand in a directory, and their names in it. All are synced
+// at the same time, as file systems write them out together then.
 func (d Disk) SyncFiles(dir string, files []*os.File) error {
 	errs := make([]error, len(files)+1)
 	var syncs sync.WaitGroup

@@ -1,5 +1,6 @@
-// Package files reads, writes, locks and follows files that other processes see or choose, and says what keeps a
-// process from one, in words that help an operator. It never waits for another process to open or close a file.
+// Package files reads, writes, locks and follows files that other processes see or choose, and
+// says what keeps a process from one, in words that help an operator. It never waits for another
+// process to open or close a file.
 package files
 
 import (
@@ -13,7 +14,8 @@ import (
 	"syscall"
 )
 
-// Reason is an error of the file system without the path, which the one who reports it names anyway.
+// Reason is an error of the file system without the path,
+// which the one who reports it names anyway.
 func Reason(err error) error {
 	if number, ok := errors.AsType[syscall.Errno](err); ok {
 		return number
@@ -59,7 +61,8 @@ func ExistingDir(dir string) (string, error) {
 	}
 }
 
-// Within tells whether a path is in a directory or below it, by their names alone. Both are absolute.
+// Within tells whether a path is in a directory or below it,
+// by their names alone. Both are absolute.
 func Within(dir, path string) bool {
 	relative, err := filepath.Rel(dir, path)
 	return err == nil && filepath.IsLocal(relative)
@@ -124,8 +127,9 @@ func hint(op, path string, err error) string {
 	return ""
 }
 
-// noLinks tells whether the error of making a link is that of a file system without symbolic links. symlink(2) has
-// EPERM for that; SMB mounts and FUSE file systems return the others. A missing right to write is EACCES.
+// noLinks tells whether the error of making a link is that of a file system without symbolic
+// links. symlink(2) has EPERM for that; SMB mounts and FUSE file systems return the others. A
+// missing right to write is EACCES.
 func noLinks(err error) bool {
 	return slices.ContainsFunc([]syscall.Errno{syscall.EPERM, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EINVAL},
 		func(errno syscall.Errno) bool { return errors.Is(err, errno) })

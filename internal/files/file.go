@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read reads a regular file, following symbolic links; of one that has more than most bytes it gives most+1. It
-// never waits: a named pipe would have its reader wait for a writer, for ever where there is none. An error is a
+// Read reads a regular file, following symbolic links; of one that has more
+// than most bytes it gives most+1. It never waits: a named pipe would have
+// its reader wait for a writer, for ever where there is none. An error is a
 // *fs.PathError; for what is not a regular file it wraps KindError.
 func Read(path string, most int64) ([]byte, fs.FileInfo, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -38,7 +39,8 @@ func readRegular(file *os.File, path string, most int64) ([]byte, fs.FileInfo, e
 	return data, info, err
 }
 
-// ReadIn is Read for a name below a root that others may write to: it follows no symbolic link, at no part of the name.
+// ReadIn is Read for a name below a root that others may write to: it follows no symbolic link, at
+// no part of the name.
 func ReadIn(root *os.Root, name string, most int64) ([]byte, fs.FileInfo, error) {
 	at, err := root.Open(".")
 	if err != nil {
@@ -90,9 +92,10 @@ func OpenDir(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
 }
 
-// Write replaces the content of a file that another process reads, or makes it with the mode. It writes to regular
-// files and to devices of characters, such as /dev/null, never through a symbolic link or into a file that has another
-// name as well, as these may lead to a file that was not meant, and it never waits: a named pipe could make it.
+// Write replaces the content of a file that another process reads, or makes it with the mode. It
+// writes to regular files and to devices of characters, such as /dev/null, never through a
+// symbolic link or into a file that has another name as well, as these may lead to a file that was
+// not meant, and it never waits: a named pipe could make it.
 func Write(path string, data []byte, mode fs.FileMode) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, mode)
 	if err != nil {
@@ -121,8 +124,9 @@ func Write(path string, data []byte, mode fs.FileMode) error {
 	return file.Close()
 }
 
-// Text returns a file's text as UTF-8 and without a byte order mark, which Windows editors and shells write; marked
-// says that there was one. Text of which a mark says that it is UTF-16 is converted.
+// Text returns a file's text as UTF-8 and without a byte order mark,
+// which Windows editors and shells write; marked says that there was
+// one. Text of which a mark says that it is UTF-16 is converted.
 func Text(data []byte) (text []byte, marked bool) {
 	if text, marked = bytes.CutPrefix(data, []byte("\xef\xbb\xbf")); marked {
 		return text, true

@@ -14,29 +14,31 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Follower says when files may have changed. It follows the directories that they are in by inotify, and those of the
-// links on the way to them: a Kubernetes volume is renewed by swapping the link ..data, and other writers rename a new
-// file into place. Most replacements consist of several steps, and concern several files.
+// Follower says when files may have changed. It follows the directories that they are in by
+// inotify, and those of the links on the way to them: a Kubernetes volume is renewed by swapping
+// the link ..data, and other writers rename a new file into place. Most replacements consist of
+// several steps, and concern several files.
 type Follower struct {
-	// Dirs lists the directories to follow now (DirsOf, NearestDir). It is asked again before and after each call of
-	// Changed, and when Look says so.
+	// Dirs lists the directories to follow now (DirsOf, NearestDir). It is asked again before and
+	// after each call of Changed, and when Look says so.
 	Dirs func() []string
-	// Changed is called once at the start, as files may have changed before the watches stood, and then whenever there
-	// was a change and nothing more for the time Quiet, but not later than ten times that after the first.
+	// Changed is called once at the start, as files may have changed before the watches stood, and
+	// then whenever there was a change and nothing more for the time Quiet, but not later than ten
+	// times that after the first.
 	Changed func()
 	Quiet   time.Duration
-	// Look gets each event in a directory, with the path concerned and whether something was created there. It
-	// says whether files may have changed, and whether Dirs may give other directories now. Nil: every event is a
-	// change.
+	// Look gets each event in a directory, with the path concerned and whether something was
+	// created there. It says whether files may have changed, and whether Dirs may give other
+	// directories now. Nil: every event is a change.
 	Look func(path string, created, removed bool) (changed, moved bool)
-	// Moved is called when other directories may be followed than before: Look said so, one was replaced, or events
-	// were lost. Nil for nothing to do.
+	// Moved is called when other directories may be followed than before: Look said so, one was
+	// replaced, or events were lost. Nil for nothing to do.
 	Moved func()
-	// Recheck is how often to look whether another directory stands where a followed one was, which the kernel does not
-	// tell when one above it was renamed; 0: never.
+	// Recheck is how often to look whether another directory stands where a followed one was,
+	// which the kernel does not tell when one above it was renamed; 0: never.
 	Recheck time.Duration
-	// Failed gets a directory that cannot be followed, and with an empty dir of a failing watcher. It does not get
-	// the same twice in a row.
+	// Failed gets a directory that cannot be followed, and with an empty dir of a failing watcher.
+	// It does not get the same twice in a row.
 	Failed func(dir string, err error)
 
 	watcher   *fsnotify.Watcher
@@ -45,8 +47,8 @@ type Follower struct {
 	complaint string                 // the last one
 }
 
-// Start begins to follow. The error is that of the kernel giving no watcher; directories that cannot be followed are
-// passed to Failed.
+// Start begins to follow. The error is that of the kernel giving no watcher; directories that
+// cannot be followed are passed to Failed.
 func (f *Follower) Start() error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -177,7 +179,8 @@ func (f *Follower) complain(dir string, err error) {
 	}
 }
 
-// NearestDir is dir, or the nearest directory above it that exists, whatever keeps the others from being seen.
+// NearestDir is dir, or the nearest directory above it that
+// exists, whatever keeps the others from being seen.
 func NearestDir(dir string) string {
 	for {
 		info, err := os.Stat(dir)
@@ -192,8 +195,9 @@ func NearestDir(dir string) string {
 // maxLinks ends the walk through symbolic links that go in a circle, as the kernel does.
 const maxLinks = 40
 
-// DirsOf are those in which a change can change what path leads to: the one that the file is in, and
-// one for each symbolic link on the way. Where the way ends early, it is the last directory that exists.
+// DirsOf are those in which a change can change what path leads to:
+// the one that the file is in, and one for each symbolic link on the
+// way. Where the way ends early, it is the last directory that exists.
 func DirsOf(path string) []string {
 	path, err := filepath.Abs(path)
 	if err != nil {

@@ -14,13 +14,14 @@ import (
 )
 
 const (
-	// LockWait is how long another process is waited for. What is done under a lock takes milliseconds.
+	// LockWait is how long another process is waited for.
+	// What is done under a lock takes milliseconds.
 	LockWait = 10 * time.Second
-	// waitForMode is how long a file that may not be opened is waited for: the process that has just made it sets its
-	// mode next.
+	// waitForMode is how long a file that may not be opened is waited for: the process that has
+	// just made it sets its mode next.
 	waitForMode = time.Second
-	// waitForOld is how long flock(2) on the directory is waited for. Releases before this one know no other lock, but
-	// anybody who may read the directory can hold it without end.
+	// waitForOld is how long flock(2) on the directory is waited for. Releases before this one
+	// know no other lock, but anybody who may read the directory can hold it without end.
 	waitForOld = time.Second
 	poll       = 10 * time.Millisecond
 )
@@ -48,11 +49,12 @@ var errReplaced = errors.New("the lock was replaced")
 // obstructed: the last wait for flock(2) was in vain, so the next does not wait.
 var obstructed atomic.Bool
 
-// Lock keeps other processes that change dir waiting until unlock. It locks the file name in dir, which only those may
-// open who may write to dir. Lock makes the file where it is missing, and leaves it there. It does without where the
-// file system knows no locks, and where this process may not write to the directory, as it can change nothing then.
-// The error is ErrLocked, context.Canceled when done was closed before (a nil done never is), a *ForeignLockError, or
-// one of the file system.
+// Lock keeps other processes that change dir waiting until unlock. It locks the file name in dir,
+// which only those may open who may write to dir. Lock makes the file where it is missing, and
+// leaves it there. It does without where the file system knows no locks, and where this process
+// may not write to the directory, as it can change nothing then. The error is ErrLocked,
+// context.Canceled when done was closed before (a nil done never is), a *ForeignLockError, or one
+// of the file system.
 func Lock(dir *os.File, name string, done <-chan struct{}) (unlock func(), err error) {
 	return lockDir(dir, name, done, false)
 }
@@ -106,7 +108,8 @@ func isTemporary(err error) bool {
 		errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EINTR)
 }
 
-// needsNoLock tells whether to go on without a lock: nothing can be changed, or no file be made for it.
+// needsNoLock tells whether to go on without a lock: nothing
+// can be changed, or no file be made for it.
 func needsNoLock(err error, dir *os.File) bool {
 	switch {
 	case errors.Is(err, errNoFiles), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOSPC),
@@ -176,9 +179,9 @@ func ownLock(dir *os.File, name string, fd int) (*os.File, error) {
 	return f, nil
 }
 
-// setLockMode gives the file of this process the owner and the group of the directory, as far as it may, and the mode
-// that lets those open it who may write to the directory, and no one else: a right to read would do to lock others
-// out.
+// setLockMode gives the file of this process the owner and the group of the directory, as far as
+// it may, and the mode that lets those open it who may write to the directory, and no one else: a
+// right to read would do to lock others out.
 func setLockMode(dir, f *os.File) error {
 	var of, has unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &of); err != nil {
@@ -205,7 +208,8 @@ func setLockMode(dir, f *os.File) error {
 	return nil
 }
 
-// lockModeFor is the lock's mode by that of its directory; group tells whether the two have the same group.
+// lockModeFor is the lock's mode by that of its directory;
+// group tells whether the two have the same group.
 func lockModeFor(dir uint32, group bool) uint32 {
 	mode := uint32(0o600)
 	if dir&0o020 != 0 && group || dir&0o002 != 0 && !group { // members of another group are others to the directory

@@ -1,6 +1,6 @@
-// Package inspect reads what is on a volume, as an application would, and says what it finds: files and
-// their modes, store entries and their aliases, the certificate, its chain and its anchors. It changes
-// nothing, and shows no secret.
+// Package inspect reads what is on a volume, as an application would, and says what it finds:
+// files and their modes, store entries and their aliases, the certificate, its chain and its
+// anchors. It changes nothing, and shows no secret.
 package inspect
 
 import (
@@ -31,7 +31,8 @@ type Report struct {
 	// the first key entry's leaf, or that of key.pem and keystore.pem
 	Certificate *Certificate `json:"certificate,omitempty"`
 	Trusted     []string     `json:"trusted,omitempty"` // subjects of the trusted certificates
-	// Requested is what was requested for the certificate, where the volume has a record of that. Dir does not set it.
+	// Requested is what was requested for the certificate, where the volume has a record of that.
+	// Dir does not set it.
 	Requested *Requested `json:"requested,omitempty"`
 }
 
@@ -83,8 +84,8 @@ type Certificate struct {
 // Leaf is the certificate that is described.
 func (c *Certificate) Leaf() *x509.Certificate { return c.leaf }
 
-// Plan adds to a report with a certificate how much of its life is left, and when a sidecar would renew it. A
-// zero due is not known.
+// Plan adds to a report with a certificate how much of its life is left, and when a sidecar would
+// renew it. A zero due is not known.
 func (r *Report) Plan(now, due time.Time) {
 	days := pki.Days(now, r.Certificate.NotAfter)
 	r.Certificate.DaysLeft = &days
@@ -110,8 +111,8 @@ var storeFiles = func() []output.File {
 	return append(keystores, truststores...)
 }()
 
-// Dir reads a directory. Files of other names are left out, and no link is followed but those that certfetcher and
-// kubelets make. It reads again what was replaced meanwhile.
+// Dir reads a directory. Files of other names are left out, and no link is followed but those that
+// certfetcher and kubelets make. It reads again what was replaced meanwhile.
 func Dir(dir string) (*Report, error) {
 	if info, err := os.Stat(dir); err != nil {
 		return nil, err
@@ -225,7 +226,8 @@ func describeEntry(format keystore.Format, e keystore.Entry) Entry {
 	return entry
 }
 
-// describe takes the certificate from the first keystore that has it, the anchors from the first truststore.
+// describe takes the certificate from the first keystore
+// that has it, the anchors from the first truststore.
 func (r *Report) describe(trusted bool, entries []keystore.Entry) {
 	for _, e := range entries {
 		if e.Key != nil && len(e.Chain) > 0 && r.Certificate == nil {
@@ -273,7 +275,8 @@ func describeCertificate(e keystore.Entry) *Certificate {
 	return c
 }
 
-// directory is a volume to which others may write: nothing outside of it is read, and nothing waited for.
+// directory is a volume to which others may write: nothing
+// outside of it is read, and nothing waited for.
 type directory struct {
 	root *os.Root
 	path string
@@ -371,8 +374,8 @@ func (q *Requested) text() string {
 	return pki.OneLine(strings.Join(parts, ", "), maxRequested)
 }
 
-// maxRequested bounds, in characters, what is shown of a record: any process that may write to the volume may have
-// written it.
+// maxRequested bounds, in characters, what is shown of a record: any process that may write to the
+// volume may have written it.
 const maxRequested = 4000
 
 func (c *Certificate) write(w io.Writer, now time.Time) {

@@ -14,11 +14,12 @@ import (
 
 // Entry is a private key with its certificate chain, or a trusted certificate.
 type Entry struct {
-	// Alias is empty in PEM, which has none. A PKCS#12 entry without one is given a number, as a JVM does.
+	// Alias is empty in PEM, which has none. A PKCS#12 entry
+	// without one is given a number, as a JVM does.
 	Alias string
 	Key   crypto.Signer // nil: a trusted certificate
-	// Chain has the key's own certificate first, each followed by its issuer as far as the store has
-	// it; it is empty for a key without certificate. A trusted entry has exactly one.
+	// Chain has the key's own certificate first, each followed by its issuer as far as the store
+	// has it; it is empty for a key without certificate. A trusted entry has exactly one.
 	Chain []*x509.Certificate
 	// Trusted says that the store marks the certificate as trusted in Java's way: every trusted
 	// entry of a JKS, those with the trusted-key-usage attribute in PKCS#12. It is false for other
@@ -30,8 +31,8 @@ type Entry struct {
 }
 
 // Chain puts the certificates of a key in order: the first one that holds its public key, then the
-// issuer of each as far as certs has it, up to a self-issued one. It is nil when no certificate holds
-// the public key. Issuers are found by names and key identifiers; no signature is checked.
+// issuer of each as far as certs has it, up to a self-issued one. It is nil when no certificate
+// holds the public key. Issuers are found by names and key identifiers; no signature is checked.
 func Chain(pub crypto.PublicKey, certs []*x509.Certificate) []*x509.Certificate {
 	i := slices.IndexFunc(certs, func(c *x509.Certificate) bool { return holds(c, pub) })
 	if i < 0 {
@@ -54,7 +55,8 @@ func follow(cert *x509.Certificate, certs []*x509.Certificate) []*x509.Certifica
 	}
 }
 
-// holds says whether the certificate is for the public key. Of one that crypto/x509 refuses, only the bytes are known.
+// holds says whether the certificate is for the public key. Of one that crypto/x509 refuses, only
+// the bytes are known.
 func holds(c *x509.Certificate, pub crypto.PublicKey) bool {
 	if c.PublicKey == nil {
 		der, err := x509.MarshalPKIXPublicKey(pub)

@@ -23,8 +23,9 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// The format is that of sun.security.provider.JavaKeyStore: a header of three numbers (magic, version, count of
-// entries), the entries, and a SHA-1 digest over the password, a phrase and all of that.
+// The format is that of sun.security.provider.JavaKeyStore: a header
+// of three numbers (magic, version, count of entries), the entries,
+// and a SHA-1 digest over the password, a phrase and all of that.
 const (
 	jksVersion = 4 // where the numbers of the header begin
 	jksCount   = 8
@@ -212,8 +213,8 @@ func openJKSKey(der, password []byte) ([]byte, error) {
 	return plain, nil
 }
 
-// sealJKSKey encrypts a key as Java's KeyProtector does, an EncryptedPrivateKeyInfo (RFC 5208, section 6) around the
-// salt, the key combined with the key stream, and a digest.
+// sealJKSKey encrypts a key as Java's KeyProtector does, an EncryptedPrivateKeyInfo (RFC 5208,
+// section 6) around the salt, the key combined with the key stream, and a digest.
 func sealJKSKey(key crypto.Signer, password []byte) ([]byte, error) {
 	plain, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -233,7 +234,8 @@ func sealJKSKey(key crypto.Signer, password []byte) ([]byte, error) {
 	return b.Bytes()
 }
 
-// applyJKSKeyStream encrypts or decrypts: the stream is a chain of SHA-1 digests that begins with the salt.
+// applyJKSKeyStream encrypts or decrypts: the stream is a
+// chain of SHA-1 digests that begins with the salt.
 func applyJKSKeyStream(data, password, salt []byte) []byte {
 	out, block := bytes.Clone(data), salt
 	for rest := out; len(rest) > 0; {
@@ -243,9 +245,9 @@ func applyJKSKeyStream(data, password, salt []byte) []byte {
 	return out
 }
 
-// EncodeJKS writes a JKS store, with now as the entries' creation time. Store and keys have the same
-// password. Entries stand in alphabetical order of their aliases, which are written in lower case:
-// Java looks up in lower case what it loads as it stands, and would not find any other.
+// EncodeJKS writes a JKS store, with now as the entries' creation time. Store and keys have the
+// same password. Entries stand in alphabetical order of their aliases, which are written in lower
+// case: Java looks up in lower case what it loads as it stands, and would not find any other.
 func EncodeJKS(entries []Entry, password string, now time.Time) (data []byte, err error) {
 	defer forbidden(&err)
 	if err := checkEntries(entries, password); err != nil {
@@ -265,8 +267,8 @@ func EncodeJKS(entries []Entry, password string, now time.Time) (data []byte, er
 	return data, nil
 }
 
-// appendJKS adds entries after those that are there, which keep every byte: dates of creation, the case of aliases,
-// keys.
+// appendJKS adds entries after those that are there, which keep every byte: dates of creation, the
+// case of aliases, keys.
 func appendJKS(data []byte, password string, added []Entry, now time.Time) ([]byte, error) {
 	secret := jksPassword(password)
 	version := binary.BigEndian.Uint32(data[jksVersion:])
@@ -310,7 +312,8 @@ func addJKSEntry(b *cryptobyte.Builder, e Entry, version uint32, password []byte
 	return nil
 }
 
-// addJKSString writes a string as Java's DataOutput.writeUTF does, which for characters of up to 16 bits is UTF-8.
+// addJKSString writes a string as Java's DataOutput.writeUTF
+// does, which for characters of up to 16 bits is UTF-8.
 func addJKSString(b *cryptobyte.Builder, s string) {
 	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(s)) })
 }

@@ -2,8 +2,8 @@
 // format), PKCS#12 (RFC 7292) and PEM (RFC 7468). It recognises formats by content, because Java
 // deployments name PKCS#12 files .jks and the other way round.
 //
-// It works on bytes and knows nothing of files; it does not check signatures, dates or trust; it does
-// not read JCEKS, BCFKS or BKS, nor the secret keys that a Java store may hold.
+// It works on bytes and knows nothing of files; it does not check signatures, dates or trust; it
+// does not read JCEKS, BCFKS or BKS, nor the secret keys that a Java store may hold.
 package keystore
 
 import (
@@ -38,8 +38,8 @@ const (
 const MaxSize = 8 << 20
 
 var (
-	// ErrPassword says that a store or a key in it cannot be opened with the given password. It comes
-	// wrapped in an error that says which.
+	// ErrPassword says that a store or a key in it cannot be opened with the given password. It
+	// comes wrapped in an error that says which.
 	ErrPassword = pkcs12.ErrPassword
 	// ErrEmpty says that a store is well-formed and has no entry. It comes wrapped.
 	ErrEmpty = errors.New("holds neither a private key nor a certificate")
@@ -60,12 +60,12 @@ func (u Unreadable) Unwrap() error { return u.Err }
 // Store is what could be read of a key store or trust store.
 type Store struct {
 	Format Format
-	// Entries, at least one. Keys come before trusted certificates for PKCS#12 and PEM, otherwise entries keep the
-	// order of the store.
+	// Entries, at least one. Keys come before trusted certificates for PKCS#12 and PEM, otherwise
+	// entries keep the order of the store.
 	Entries    []Entry
 	Unreadable []Unreadable
-	// Names are those of all entries, also of kinds that are not read. A new entry under one of them would hide the old
-	// one from a JVM. None in PEM.
+	// Names are those of all entries, also of kinds that are not read. A new entry under one of
+	// them would hide the old one from a JVM. None in PEM.
 	Names []string
 }
 
@@ -74,12 +74,12 @@ func (s *Store) unreadable(where string, key bool, err error) {
 }
 
 // Open reads a store of any format. A wrong password gives an error that is ErrPassword; the
-// password is not needed for PEM without an encrypted key, nor for a PKCS#12 without protection. It is an error when
-// no entry can be read.
+// password is not needed for PEM without an encrypted key, nor for a PKCS#12 without protection.
+// It is an error when no entry can be read.
 func Open(data []byte, password string) (Store, error) { return open(data, password, true) }
 
-// OpenClosed is Open for readers that need no keys: they are not decrypted, as each may have a password of its own. Of
-// PEM, they are left out.
+// OpenClosed is Open for readers that need no keys: they are not decrypted, as each may have a
+// password of its own. Of PEM, they are left out.
 func OpenClosed(data []byte, password string) (Store, error) { return open(data, password, false) }
 
 // Decode is Open for stores that this program wrote: it is an error when an entry cannot be read.
@@ -125,9 +125,10 @@ func open(data []byte, password string, keys bool) (s Store, err error) {
 	return Store{}, fmt.Errorf("reading %s store: %w", s.Format, err)
 }
 
-// TrustedEntries returns the certificates to trust, an entry for each, in the order of the store. In JKS and PKCS#12
-// they are the entries marked as trusted, as in a JVM. A PKCS#12 without any such mark was made by openssl: there they
-// are all certificates that belong to no key. In PEM, which cannot mark anything, they are all certificates.
+// TrustedEntries returns the certificates to trust, an entry for each, in the order of the store.
+// In JKS and PKCS#12 they are the entries marked as trusted, as in a JVM. A PKCS#12 without any
+// such mark was made by openssl: there they are all certificates that belong to no key. In PEM,
+// which cannot mark anything, they are all certificates.
 func (s Store) TrustedEntries() []Entry {
 	marked := slices.ContainsFunc(s.Entries, func(e Entry) bool { return e.Key == nil && e.Trusted })
 	var trusted []Entry
@@ -142,11 +143,13 @@ func (s Store) TrustedEntries() []Entry {
 	return trusted
 }
 
-// Append adds trusted certificates, one to an entry, to a store that OpenClosed read with the password. The store keeps
-// its format and what it holds keeps its bytes, encrypted keys included; only PEM that other programs do not read is
-// written again. Aliases must be free (see Names), and in JKS in lower case. The time dates the new entries of a JKS.
+// Append adds trusted certificates, one to an entry, to a store that OpenClosed read with the
+// password. The store keeps its format and what it holds keeps its bytes, encrypted keys included;
+// only PEM that other programs do not read is written again. Aliases must be free (see Names), and
+// in JKS in lower case. The time dates the new entries of a JKS.
 //
-// Of the certificates in a PKCS#12, those of marked become trusted ones in Java's way, under the aliases given there.
+// Of the certificates in a PKCS#12, those of marked become trusted ones in Java's way, under the
+// aliases given there.
 func Append(data []byte, password string, added, marked []Entry, now time.Time) (out []byte, err error) {
 	defer forbidden(&err)
 	format, err := Detect(data)
@@ -177,8 +180,8 @@ func joinUnreadable(all []Unreadable) error {
 	return fmt.Errorf(format, errs...)
 }
 
-// forbidden, deferred, makes an error of the panic with which Go's FIPS 140-only mode refuses what older stores
-// are made with, such as SHA-1. Other panics go on.
+// forbidden, deferred, makes an error of the panic with which Go's FIPS 140-only mode refuses what
+// older stores are made with, such as SHA-1. Other panics go on.
 func forbidden(err *error) {
 	v := recover()
 	if v == nil {
@@ -203,9 +206,9 @@ const (
 	byKeytool = accepted + " (convert it with keytool -importkeystore -deststoretype PKCS12)"
 )
 
-// Detect finds a store's format by its first bytes, without reading the rest. The error says what
-// the data looks like instead; it never quotes the data, which may be a password put in the wrong
-// place.
+// Detect finds a store's format by its first bytes, without reading
+// the rest. The error says what the data looks like instead; it never
+// quotes the data, which may be a password put in the wrong place.
 func Detect(data []byte) (Format, error) {
 	if len(data) == 0 {
 		return "", errors.New("store is empty, " + accepted)
@@ -241,8 +244,8 @@ func describeText(data []byte) string {
 	return "is in no known format"
 }
 
-// isBase64Store says whether text is Base64 of one of the formats: a Secret copied out of Kubernetes
-// with its encoding.
+// isBase64Store says whether text is Base64 of one of the formats: a Secret copied out of
+// Kubernetes with its encoding.
 func isBase64Store(text []byte) bool {
 	head := text[:min(len(text), 16)]
 	head = head[:len(head)/4*4]
@@ -300,8 +303,8 @@ func derKey(what, command string) error {
 		what, accepted, command)
 }
 
-// describeSigned tells what starts with two SEQUENCEs: a certificate, whose inner one starts with its
-// version or serial number, or something encrypted, whose inner one starts with an algorithm.
+// describeSigned tells what starts with two SEQUENCEs: a certificate, whose inner one starts with
+// its version or serial number, or something encrypted, whose inner one starts with an algorithm.
 func describeSigned(body []byte) error {
 	inner := skipHeader(body)
 	if len(inner) == 0 || inner[0] != byte(cbasn1.OBJECT_IDENTIFIER) {

@@ -15,7 +15,8 @@ import (
 )
 
 // decodePEM reads private keys and certificates in any order. Each key gets its chain; certificates
-// that are in no chain become entries of their own. Blocks of other kinds, such as DH parameters and CRLs, are skipped.
+// that are in no chain become entries of their own. Blocks of other kinds, such as DH parameters
+// and CRLs, are skipped.
 func (s *Store) decodePEM(data []byte, password string, keys bool) error {
 	blocks, err := pki.PEMBlocks(data)
 	if err != nil {
@@ -99,9 +100,9 @@ func parsePEMKey(b pki.PEMBlock, decrypter pkcs12.KeyDecrypter) (crypto.Signer, 
 	}
 }
 
-// appendPEM leaves what is there as it is and adds a block for each certificate. Only a file of which other programs
-// do not read every block is written again: they would see the added certificates alone, where before they saw that
-// something is wrong.
+// appendPEM leaves what is there as it is and adds a block for each certificate. Only a file of
+// which other programs do not read every block is written again: they would see the added
+// certificates alone, where before they saw that something is wrong.
 func appendPEM(data []byte, added []Entry) []byte {
 	out := bytes.Clone(data)
 	if !pki.IsCleanPEM(data) {

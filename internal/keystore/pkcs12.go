@@ -21,8 +21,8 @@ const (
 	ProfileLegacy = pkcs12.ProfileLegacy
 )
 
-// ProfileOf says which profile a PKCS#12 store was written with, without password and in microseconds; the
-// error says why it is neither.
+// ProfileOf says which profile a PKCS#12 store was written with, without password and in
+// microseconds; the error says why it is neither.
 func ProfileOf(data []byte) (Profile, error) {
 	profile, err := pkcs12.ProfileOf(data)
 	if err != nil {
@@ -67,8 +67,9 @@ func (s *Store) decodePKCS12(data []byte, password string, keys bool) error {
 	return nil
 }
 
-// assemble makes entries of keys and certificates that a store keeps side by side: each key with its chain, then the
-// certificates that are in no chain or marked as trusted. The alias is chosen from the names of an entry's parts.
+// assemble makes entries of keys and certificates that a store keeps side by side: each key with
+// its chain, then the certificates that are in no chain or marked as trusted. The alias is chosen
+// from the names of an entry's parts.
 func assemble(keys []pkcs12.Key, certs []pkcs12.Certificate, alias func(names ...string) string) []Entry {
 	var entries []Entry
 	inChain := map[string]bool{} // by DER, so that a certificate listed twice counts once
@@ -92,8 +93,9 @@ func assemble(keys []pkcs12.Key, certs []pkcs12.Certificate, alias func(names ..
 	return entries
 }
 
-// chainFor finds the key's certificates, and the friendlyName of its own one. Where several hold the
-// key, as after a renewal, the localKeyID decides; of a key that is closed there is nothing else to go by.
+// chainFor finds the key's certificates, and the friendlyName of its own
+// one. Where several hold the key, as after a renewal, the localKeyID
+// decides; of a key that is closed there is nothing else to go by.
 func chainFor(key pkcs12.Key, certs []pkcs12.Certificate) (chain []*x509.Certificate, leafName string) {
 	var named, pool []*x509.Certificate
 	for _, c := range certs {
@@ -135,7 +137,8 @@ func EncodePKCS12(entries []Entry, password string, profile Profile) (data []byt
 				pkcs12.Certificate{Certificate: e.Chain[0], FriendlyName: e.Alias, Trusted: true})
 			continue
 		}
-		// The value is arbitrary. OpenSSL uses the certificate's SHA-1, which panics in Go's FIPS 140-only mode.
+		// The value is arbitrary. OpenSSL uses the certificate's
+		// SHA-1, which panics in Go's FIPS 140-only mode.
 		id := sha256.Sum256(e.Chain[0].Raw)
 		contents.Keys = append(contents.Keys, pkcs12.Key{Key: e.Key, FriendlyName: e.Alias, LocalKeyID: id[:]})
 		contents.Certificates = append(contents.Certificates,

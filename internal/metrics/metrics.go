@@ -1,6 +1,6 @@
-// Package metrics lets operators see how a sidecar is: its series in the Prometheus text format, and the
-// probes that a kubelet asks. The names follow Prometheus' conventions: base units, counters that end in
-// _total, moments as Unix time in seconds.
+// Package metrics lets operators see how a sidecar is: its series in the Prometheus text format,
+// and the probes that a kubelet asks. The names follow Prometheus' conventions: base units,
+// counters that end in _total, moments as Unix time in seconds.
 //
 // It watches nothing by itself: its methods set and count. It serves plain HTTP and no secret.
 //
@@ -36,8 +36,8 @@ var (
 		"End of the certificate shown to the CertService, in Unix time.")
 	identityBegin = program.DefineSeries("certfetcher_mtls_identity_not_before_timestamp_seconds",
 		"Beginning of the certificate shown to the CertService, in Unix time.")
-	// It is 0 for as long as the files are not what is in use. identityReloads does not show that: it rises once for
-	// each change of the files, however long they stay unusable.
+	// It is 0 for as long as the files are not what is in use. identityReloads does not show that:
+	// it rises once for each change of the files, however long they stay unusable.
 	identityReloaded = program.DefineSeries("certfetcher_mtls_identity_last_reload_successful",
 		"Whether the mutual TLS files could be used when they were last read: 1 or 0.")
 	identityReloads = program.DefineSeries("certfetcher_mtls_identity_reloads_total{outcome=%q}",
@@ -69,8 +69,8 @@ type Metrics struct {
 	due   atomic.Pointer[time.Time]
 }
 
-// New makes the series that are there from the beginning, so that the first event is seen as an increase from 0.
-// version is the program's.
+// New makes the series that are there from the beginning, so that the first event is seen as an
+// increase from 0. version is the program's.
 func New(version string, now func() time.Time) *Metrics {
 	m := &Metrics{SeriesSet: program.NewSeriesSet(), now: now}
 	m.gauge(buildInfo, 1, version, runtime.Version())
@@ -84,8 +84,8 @@ func New(version string, now func() time.Time) *Metrics {
 	return m
 }
 
-// Expect makes the series of what will be counted: the stages of CountFailure, the kinds and outcomes of
-// CountNotification.
+// Expect makes the series of what will be counted: the stages of CountFailure, the kinds and
+// outcomes of CountNotification.
 func (m *Metrics) Expect(stages, kinds, outcomes []string) {
 	for _, stage := range stages {
 		m.Counter(renewalFailures, stage)
@@ -110,7 +110,8 @@ func (m *Metrics) SetCertificate(leaf *x509.Certificate) {
 	m.setTime(certificateEnd, leaf.NotAfter)
 }
 
-// SetVolume sets whether the published files are there as they were published, or why they cannot be put back.
+// SetVolume sets whether the published files are there as
+// they were published, or why they cannot be put back.
 func (m *Metrics) SetVolume(err error) {
 	if err == nil {
 		m.fault.Store(nil)
@@ -136,8 +137,8 @@ func (m *Metrics) CountIdentityReload(err error) {
 	m.Counter(identityReloads, outcome).Inc()
 }
 
-// SetPlan sets when the renewal is due, when the next try will be, and how many have failed since the
-// last success.
+// SetPlan sets when the renewal is due, when the next try
+// will be, and how many have failed since the last success.
 func (m *Metrics) SetPlan(due, next time.Time, failures int) {
 	m.due.Store(&due) // years from 2262 on have no Unix time in nanoseconds
 	m.Gauge(renewalOverdue, func() float64 {
@@ -164,8 +165,8 @@ func (m *Metrics) CountNotification(kind, outcome string) {
 	m.Counter(notifications, kind, outcome).Inc()
 }
 
-// SetServed sets whether the application serves the certificate that was published last. Before it is
-// called, there is no such series.
+// SetServed sets whether the application serves the certificate that was published last. Before it
+// is called, there is no such series.
 func (m *Metrics) SetServed(matches bool) {
 	value := 0.0
 	if matches {
@@ -232,11 +233,12 @@ func respond(w http.ResponseWriter, status int, text string) {
 	_, _ = io.WriteString(w, text+"\n") // a peer that has gone needs no answer
 }
 
-// maxConnections is more than a kubelet and a Prometheus or two need. All the cluster may reach the port.
+// maxConnections is more than a kubelet and a Prometheus or
+// two need. All the cluster may reach the port.
 const maxConnections = 32
 
-// Serve serves the handler until ctx ends. It then closes what is in flight: a probe of a process that ends
-// has no answer worth waiting for.
+// Serve serves the handler until ctx ends. It then closes what is in flight: a probe of a process
+// that ends has no answer worth waiting for.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
 	bounded := program.ListenFairly(listener, maxConnections, nil)
 	server := &http.Server{

@@ -12,7 +12,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// Pool holds Roots. It is always the same pool, so that what was verified against it can be remembered.
+// Pool holds Roots. It is always the same pool, so that what
+// was verified against it can be remembered.
 func (i *Identity) Pool() *x509.CertPool {
 	i.poolOnce.Do(func() {
 		i.pool = x509.NewCertPool()
@@ -23,22 +24,23 @@ func (i *Identity) Pool() *x509.CertPool {
 	return i.pool
 }
 
-// ClientConfig is for a client that shows the identity: TLS 1.2 or later, the server must chain to Roots and
-// have the host name that is dialled.
+// ClientConfig is for a client that shows the identity: TLS 1.2 or later, the server must chain to
+// Roots and have the host name that is dialled.
 func (i *Identity) ClientConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		RootCAs:    i.Pool(),
-		// Certificates instead would show nothing to a server whose list of acceptable CAs lacks ours, and the
-		// server would then complain of a missing certificate where the wrong one is to blame.
+		// Certificates instead would show nothing to a server whose list
+		// of acceptable CAs lacks ours, and the server would then complain
+		// of a missing certificate where the wrong one is to blame.
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return &i.Certificate, nil
 		},
 	}
 }
 
-// ServerConfig is for a server that shows the identity: TLS 1.2 or later, HTTP/1.1. Where clientAuth
-// verifies, clients must chain to Roots.
+// ServerConfig is for a server that shows the identity: TLS 1.2 or later, HTTP/1.1. Where
+// clientAuth verifies, clients must chain to Roots.
 func (i *Identity) ServerConfig(clientAuth tls.ClientAuthType) *tls.Config {
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS12,
@@ -49,12 +51,12 @@ func (i *Identity) ServerConfig(clientAuth tls.ClientAuthType) *tls.Config {
 	}
 }
 
-// Problems says in one sentence each why the other side has to refuse the identity, as far as it is known here: a
-// certificate of another usage, or one that is not valid now.
+// Problems says in one sentence each why the other side has to refuse the identity, as far as it
+// is known here: a certificate of another usage, or one that is not valid now.
 func (i *Identity) Problems(now time.Time) []string { return i.examine(now, false) }
 
-// Warnings says in one sentence each what is wrong with the identity or soon will be. The other side
-// decides what comes of it.
+// Warnings says in one sentence each what is wrong with the identity or soon will be. The other
+// side decides what comes of it.
 func (i *Identity) Warnings(now time.Time) []string {
 	warnings := i.examine(now, true)
 	for _, root := range i.Roots {
@@ -116,8 +118,8 @@ func dateWarning(cert *x509.Certificate, now time.Time, ahead bool) string {
 	return ""
 }
 
-// trust reads whom to trust. A certificate that can verify nothing here is skipped, and said to be; it is a fault when
-// no other is left.
+// trust reads whom to trust. A certificate that can verify nothing here is skipped, and said to
+// be; it is a fault when no other is left.
 func (c contents) trust(f Files, i *Identity) error {
 	variable := passwordVariable("TRUSTSTORE_PASSWORD", f.TruststorePasswordFile)
 	store, err := open("TRUSTSTORE_PATH", f.TruststorePath, variable, c.truststorePassword, c.truststore, false)

@@ -1,6 +1,6 @@
-// Package mtls reads the identities of mutual TLS (RFC 8446, RFC 5246) from files: a key with its certificate
-// chain, and the certificates that the other side must chain to. Files are JKS, PKCS#12 or PEM, told apart by
-// content. It follows the files when they are replaced.
+// Package mtls reads the identities of mutual TLS (RFC 8446, RFC 5246) from files: a key with its
+// certificate chain, and the certificates that the other side must chain to. Files are JKS,
+// PKCS#12 or PEM, told apart by content. It follows the files when they are replaced.
 //
 // Nothing but the truststore is ever trusted: the system's roots are not looked at.
 package mtls
@@ -20,8 +20,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// Files say where an identity is. The names of the environment variables in errors are those that both
-// programs read these from.
+// Files say where an identity is. The names of the environment variables in errors are those that
+// both programs read these from.
 type Files struct {
 	KeystorePath string // KEYSTORE_PATH: the key and its chain
 	// KEYSTORE_KEY_PATH: a PEM key, where KeystorePath is PEM with certificates only; empty: none
@@ -31,12 +31,13 @@ type Files struct {
 	TruststorePath     string // TRUSTSTORE_PATH
 	TruststorePassword string // TRUSTSTORE_PASSWORD; empty: none
 
-	// KeystorePasswordFile and TruststorePasswordFile, KEYSTORE_PASSWORD_FILE and TRUSTSTORE_PASSWORD_FILE,
-	// take the place of the passwords; they are read with the stores, as a store may be replaced by one with
-	// another password. Empty: the passwords above.
+	// KeystorePasswordFile and TruststorePasswordFile, KEYSTORE_PASSWORD_FILE and
+	// TRUSTSTORE_PASSWORD_FILE, take the place of the passwords; they are read with the stores, as
+	// a store may be replaced by one with another password. Empty: the passwords above.
 	KeystorePasswordFile, TruststorePasswordFile string
 
-	// Server prefers, among several keys, one whose certificate is good for a server, not for a client.
+	// Server prefers, among several keys, one whose
+	// certificate is good for a server, not for a client.
 	Server bool
 }
 
@@ -54,8 +55,8 @@ type Identity struct {
 	pool     *x509.CertPool
 }
 
-// Load reads the files. Errors name the variable, the path, what is wrong and what to try, and never hold
-// a password. An expired certificate is not an error, see Warnings.
+// Load reads the files. Errors name the variable, the path, what is wrong and what to try, and
+// never hold a password. An expired certificate is not an error, see Warnings.
 func Load(f Files) (*Identity, error) {
 	c, err := read(f)
 	if err != nil {
@@ -152,7 +153,8 @@ func joinErrors(errs ...error) (all error) {
 	return all
 }
 
-// digest tells whether the files are the same as before. Lengths keep two from running into another two.
+// digest tells whether the files are the same as before.
+// Lengths keep two from running into another two.
 func (c contents) digest() [sha256.Size]byte {
 	h := sha256.New()
 	for _, data := range [][]byte{c.keystore, c.key, c.truststore, []byte(c.keystorePassword),
@@ -178,7 +180,8 @@ func (c contents) identity(f Files) (*Identity, error) {
 	i := &Identity{digest: c.digest(), server: f.Server}
 	var errs [2]error
 	var own chosen
-	// Opening a PKCS#12 store is slow on purpose, and a start should not wait for one after the other.
+	// Opening a PKCS#12 store is slow on purpose, and a
+	// start should not wait for one after the other.
 	var both sync.WaitGroup
 	both.Go(func() { own, errs[0] = c.certificate(f) })
 	both.Go(func() { errs[1] = c.trust(f, i) })

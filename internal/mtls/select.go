@@ -50,7 +50,8 @@ func (c contents) certificate(f Files) (chosen, error) {
 	cert := tls.Certificate{PrivateKey: entry.Key, Leaf: entry.Chain[0]}
 	for _, link := range entry.Chain {
 		if pki.Unusable(link) != nil && bytes.Equal(link.RawSubject, link.RawIssuer) {
-			// a root, which the other side has no need of; it might end the handshake for want of understanding
+			// a root, which the other side has no need of; it
+			// might end the handshake for want of understanding
 			continue
 		}
 		cert.Certificate = append(cert.Certificate, link.Raw)
@@ -58,8 +59,8 @@ func (c contents) certificate(f Files) (chosen, error) {
 	return chosen{cert, format, store.skippedEntries()}, nil
 }
 
-// withKeyFile gives each key of the key file its chain among the certificates of the keystore. Keys that
-// the keystore has itself are passed over: the key file was named explicitly.
+// withKeyFile gives each key of the key file its chain among the certificates of the keystore.
+// Keys that the keystore has itself are passed over: the key file was named explicitly.
 func (c contents) withKeyFile(f Files, stored []keystore.Entry) ([]keystore.Entry, error) {
 	variable := passwordVariable("KEYSTORE_PASSWORD", f.KeystorePasswordFile)
 	store, err := open("KEYSTORE_KEY_PATH", f.KeystoreKeyPath, variable, c.keystorePassword, c.key, true)
@@ -89,8 +90,8 @@ func (c contents) withKeyFile(f Files, stored []keystore.Entry) ([]keystore.Entr
 	return keys, nil
 }
 
-// choose takes, of several keys, one whose certificate is good for the purpose, then one that is valid
-// now, then the first alias; in PEM, which has none, the first in the file.
+// choose takes, of several keys, one whose certificate is good for the purpose, then one that is
+// valid now, then the first alias; in PEM, which has none, the first in the file.
 func choose(entries []keystore.Entry, server bool, now time.Time) (keystore.Entry, error) {
 	var keys []keystore.Entry
 	loose, certs := false, 0
@@ -146,8 +147,8 @@ func validAt(cert *x509.Certificate, now time.Time) bool {
 	return !now.Before(cert.NotBefore) && !now.After(cert.NotAfter)
 }
 
-// goodFor says whether a certificate may be shown by a client or by a server: RFC 5280, sections 4.2.1.3
-// and 4.2.1.12; where an extension is missing, everything is allowed.
+// goodFor says whether a certificate may be shown by a client or by a server: RFC 5280, sections
+// 4.2.1.3 and 4.2.1.12; where an extension is missing, everything is allowed.
 func goodFor(cert *x509.Certificate, server bool) bool {
 	usage := x509.ExtKeyUsageClientAuth
 	if server {

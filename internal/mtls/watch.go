@@ -14,8 +14,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// settle is how long the files must be left alone before they are read: a replacement consists of several steps, and of
-// several files.
+// settle is how long the files must be left alone before they are read: a replacement consists of
+// several steps, and of several files.
 const settle = 200 * time.Millisecond
 
 // Watcher follows the files of an identity. It polls nothing.
@@ -24,9 +24,10 @@ type Watcher struct {
 	done chan struct{} // closed when the watcher has ended, after its context
 }
 
-// Watch begins to follow the files until ctx ends. initial is what Load gave; a change since then is found.
-// onReload, which may be nil, is called with each replacement: the new identity, or the error that made it
-// unusable, in which case the old one stays. It is called from one goroutine. Both are logged here.
+// Watch begins to follow the files until ctx ends. initial is what Load gave; a change since then
+// is found. onReload, which may be nil, is called with each replacement: the new identity, or the
+// error that made it unusable, in which case the old one stays. It is called from one goroutine.
+// Both are logged here.
 func Watch(ctx context.Context, from Files, initial *Identity, log *slog.Logger,
 	onReload func(*Identity, error)) (*Watcher, error) {
 	w := &Watcher{done: make(chan struct{})}
@@ -56,8 +57,8 @@ func Watch(ctx context.Context, from Files, initial *Identity, log *slog.Logger,
 // Current is the identity to use now.
 func (w *Watcher) Current() *Identity { return w.current.Load() }
 
-// ServerConfig is that of the current identity for each new connection. Connections that exist keep what
-// they began with.
+// ServerConfig is that of the current identity for each new connection. Connections that exist
+// keep what they began with.
 func (w *Watcher) ServerConfig(clientAuth tls.ClientAuthType) *tls.Config {
 	var (
 		mu     sync.Mutex
@@ -142,9 +143,9 @@ func (f *follower) refuse(err error) {
 	}
 }
 
-// WithoutWatcher follows the files where Watch fails, which a machine without a free inotify instance makes
-// it do: they are read at each call of current. What goes to log and onReload, which may
-// be nil, is as with Watch, but only then.
+// WithoutWatcher follows the files where Watch fails, which a machine without a free inotify
+// instance makes it do: they are read at each call of current. What goes to log and onReload,
+// which may be nil, is as with Watch, but only then.
 func WithoutWatcher(files Files, initial *Identity, log *slog.Logger,
 	onReload func(*Identity, error)) (current func() *Identity) {
 	f := &follower{}

@@ -21,10 +21,12 @@ const (
 )
 
 const (
-	// retryInitial is the wait after the first failure, about; it doubles, with jitter, up to retryMax.
+	// retryInitial is the wait after the first failure,
+	// about; it doubles, with jitter, up to retryMax.
 	retryInitial, retryMax = time.Second, 5 * time.Minute
-	// freshFor is how long after its start a Dispatcher takes an application that was never there for one that is
-	// still to come: a sidecar starts before the application. Images are pulled and other containers start meanwhile.
+	// freshFor is how long after its start a Dispatcher takes an application that was never there
+	// for one that is still to come: a sidecar starts before the application. Images are pulled
+	// and other containers start meanwhile.
 	freshFor = 5 * time.Minute
 	// absentPause bounds the waits for it.
 	absentPause = 5 * time.Second
@@ -32,16 +34,18 @@ const (
 
 // Config says what a Dispatcher runs, and how it reports.
 type Config struct {
-	// Notifiers run one after the other, in this order. One that fails does not keep the next from being run.
+	// Notifiers run one after the other, in this order. One
+	// that fails does not keep the next from being run.
 	Notifiers []Notifier
-	// Prepare runs before them, and also for a certificate that was kept; nil for nothing to prepare.
+	// Prepare runs before them, and also for a certificate
+	// that was kept; nil for nothing to prepare.
 	Prepare Notifier
 	// Verify runs after them, and also for a certificate that was kept; nil for no verification.
 	Verify Notifier
 
-	// Observe, unless nil, is called with the outcome of each try, on the Dispatcher's goroutine. A try that finds
-	// no application in a fresh pod, where it starts later, has no outcome. For kind verify, success means that the
-	// application serves the certificate published last.
+	// Observe, unless nil, is called with the outcome of each try, on the Dispatcher's goroutine.
+	// A try that finds no application in a fresh pod, where it starts later, has no outcome. For
+	// kind verify, success means that the application serves the certificate published last.
 	Observe func(kind string, outcome Outcome)
 	Log     *slog.Logger
 }
@@ -101,9 +105,10 @@ func NewDispatcher(config Config) *Dispatcher {
 	}
 }
 
-// Dispatch has the application notified of event, and returns at once. Retries for an older event end:
-// what the application needs to know is what is on the volume now. A command, signal or request that
-// is under way for the older event first ends by itself, since half a reload may be worse than two.
+// Dispatch has the application notified of event, and returns at once. Retries
+// for an older event end: what the application needs to know is what is on the
+// volume now. A command, signal or request that is under way for the older
+// event first ends by itself, since half a reload may be worse than two.
 func (d *Dispatcher) Dispatch(event Event) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -138,8 +143,8 @@ func (d *Dispatcher) Run(ctx context.Context) {
 	}
 }
 
-// deliver runs all notifications, and those that failed again and again, until all have succeeded, ctx is
-// done, or current is, which ends with a newer event.
+// deliver runs all notifications, and those that failed again and again, until all have succeeded,
+// ctx is done, or current is, which ends with a newer event.
 func (d *Dispatcher) deliver(ctx, current context.Context, event Event) {
 	todo := d.config.notifiers(event)
 	waits := backoff.NewExponentialBackOff(backoff.WithInitialInterval(retryInitial), backoff.WithMultiplier(2),
@@ -196,8 +201,8 @@ func (d *Dispatcher) notifies(list []Notifier) bool {
 	return slices.ContainsFunc(list, func(n Notifier) bool { return n != d.config.Verify })
 }
 
-// report counts the outcome of a try and then logs it, so that anyone who has read the line finds it counted. A
-// retryIn of 0 means that there will be no retry.
+// report counts the outcome of a try and then logs it, so that anyone who has read the line finds
+// it counted. A retryIn of 0 means that there will be no retry.
 func (d *Dispatcher) report(notifier Notifier, event Event, try int, retryIn time.Duration, err error) {
 	log := d.config.Log.With("kind", notifier.Kind(), "trigger", event.Reason, "serial", event.Serial, "try", try)
 	done, failed := "notified the application", "notifying the application failed"
@@ -239,7 +244,8 @@ func (d *Dispatcher) reportSuperseded(older Event) {
 		"serial", older.Serial, "newer_serial", d.newest.Serial)
 }
 
-// absentError is the error of a Notifier that found no application: no such process, or nothing that listens.
+// absentError is the error of a Notifier that found no
+// application: no such process, or nothing that listens.
 type absentError struct{ err error }
 
 func (e *absentError) Error() string { return e.err.Error() }
@@ -254,7 +260,8 @@ func absentIf(cause, err error) error {
 	return err
 }
 
-// isStillToCome says of a failure whether the application has not been there yet, and may be expected to come.
+// isStillToCome says of a failure whether the application
+// has not been there yet, and may be expected to come.
 func (d *Dispatcher) isStillToCome(notifier Notifier, err error) bool {
 	_, absent := errors.AsType[*absentError](err)
 	return absent && !d.reached[notifier] && time.Since(d.started) < freshFor

@@ -18,17 +18,18 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// outputGrace is how long to wait for the end of the output after the command has ended, when a process
-// that it left behind keeps the pipe open.
+// outputGrace is how long to wait for the end of the output after the command has ended, when a
+// process that it left behind keeps the pipe open.
 const outputGrace = 500 * time.Millisecond
 
-// command runs a program, without a shell, in a process group of its own. The group is killed when the
-// time is over or certfetcher ends; a process that the program leaves behind when it ends by itself
-// may live on. The output of both goes to the log, 100 lines of 1024 bytes at most for each run; what
-// is beyond that is read all the same, so that a full or broken pipe holds up or ends no process.
+// command runs a program, without a shell, in a process group of its own. The group
+// is killed when the time is over or certfetcher ends; a process that the program
+// leaves behind when it ends by itself may live on. The output of both goes to the
+// log, 100 lines of 1024 bytes at most for each run; what is beyond that is read
+// all the same, so that a full or broken pipe holds up or ends no process.
 //
-// The program's environment has PATH, HOME, TMPDIR, TZ, LANG, LANGUAGE and LC_* of certfetcher's own, whose other
-// variables hold passwords, and besides:
+// The program's environment has PATH, HOME, TMPDIR, TZ, LANG, LANGUAGE and LC_* of certfetcher's
+// own, whose other variables hold passwords, and besides:
 //
 //	CERTFETCHER_REASON      Event.Reason
 //	CERTFETCHER_SERIAL      Event.Serial
@@ -73,8 +74,8 @@ func (c *command) Check(context.Context, []string) Finding {
 	return Finding{Found: fmt.Sprintf("%q can be run", path)}
 }
 
-// Notify runs the command and waits for its end. Errors name the program, not its arguments, which
-// may hold a secret.
+// Notify runs the command and waits for its end. Errors name
+// the program, not its arguments, which may hold a secret.
 func (c *command) Notify(ctx context.Context, event Event) error {
 	timed, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -152,13 +153,14 @@ func describe(event Event) []string {
 //
 //   - Words are separated by spaces, tabs and line breaks.
 //   - Within single quotes everything stands for itself.
-//   - Within double quotes a backslash takes the meaning from a following " or \ and otherwise stands
+//   - Within double quotes a backslash takes the meaning from a following " or \ and otherwise
+//     stands
 //     for itself; everything else stands for itself.
 //   - Outside quotes a backslash makes any following character stand for itself.
 //   - Quoted parts join with what touches them; "" alone is an empty word.
 //
-// An error says where in the text, counted in bytes from 1, an incomplete quote or backslash is. It does not show
-// the text, which may hold a secret.
+// An error says where in the text, counted in bytes from 1, an incomplete quote or backslash is.
+// It does not show the text, which may hold a secret.
 func parseCommand(text string) ([]string, error) {
 	if at := strings.IndexByte(text, 0); at >= 0 {
 		return nil, fmt.Errorf("byte %d is NUL, which no argument can hold", at+1)
@@ -232,7 +234,8 @@ type commandOutput struct {
 	lines, dropped int
 }
 
-// start starts cmd with its output going here. ended must be called when the process has been waited for.
+// start starts cmd with its output going here. ended must be
+// called when the process has been waited for.
 func (o *commandOutput) start(cmd *exec.Cmd) (ended func(), err error) {
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -258,8 +261,8 @@ func (o *commandOutput) start(cmd *exec.Cmd) (ended func(), err error) {
 	return ended, nil
 }
 
-// read forwards one stream until its end: a pipe fails in no way that could be repaired. Empty lines are not worth a
-// record.
+// read forwards one stream until its end: a pipe fails in no way that could be repaired. Empty
+// lines are not worth a record.
 func (o *commandOutput) read(stream string, from io.ReadCloser) {
 	defer from.Close()
 	reader := bufio.NewReaderSize(from, maxOutputLineBytes)

@@ -1,12 +1,13 @@
-// Package notify notifies the application that a new certificate is on the volume: by a command, by a
-// signal, by an HTTP request; and finds out afterwards, by dialling the application with TLS, whether
-// it serves that certificate.
+// Package notify notifies the application that a new certificate is on the volume: by a command,
+// by a signal, by an HTTP request; and finds out afterwards, by dialling the application with TLS,
+// whether it serves that certificate.
 //
 // A Dispatcher runs what is configured, beside the renewal loop: the loop never waits for an
 // application, and nothing that goes wrong here touches the certificate. The package publishes
 // nothing and reads no published file; all it knows of a publication is in the Event.
 //
-// To add a notifier, write its type in a file of its own, and add its row to Kinds and its variables to Settings.
+// To add a notifier, write its type in a file of its own, and add its row to Kinds and its
+// variables to Settings.
 package notify
 
 import (
@@ -20,25 +21,27 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// Settings are the values of all variables NOTIFY_*, as New and Conflict check them. What is empty is not done.
+// Settings are the values of all variables NOTIFY_*, as New
+// and Conflict check them. What is empty is not done.
 type Settings struct {
 	// Exec is a command line, as parseCommand reads it.
 	Exec string
-	// Signal is a signal's name, with or without SIG and in any case, or its number. Process or PIDFile, or both, say
-	// which processes get it; see signaller.
+	// Signal is a signal's name, with or without SIG and in any case, or its number. Process or
+	// PIDFile, or both, say which processes get it; see signaller.
 	Signal, Process, PIDFile string
 	// URL is an absolute http or https URL. A user name and password in it are sent, and not shown.
 	URL string
-	// AllowRemote allows URL to lead to other addresses than loopback ones. Without it, the address that is dialled is
-	// checked, so that a name cannot lead elsewhere.
+	// AllowRemote allows URL to lead to other addresses than loopback ones. Without it, the
+	// address that is dialled is checked, so that a name cannot lead elsewhere.
 	AllowRemote bool
-	// Verify is a host and a port, where TLS begins with the first byte; or a scheme of protocols, ://, a host and,
-	// unless it is the protocol's own, a port.
+	// Verify is a host and a port, where TLS begins with the first byte; or a scheme of protocols,
+	// ://, a host and, unless it is the protocol's own, a port.
 	Verify string
-	// VerifyServerName is the name to ask for (SNI). Empty: the host of Verify when the new certificate
-	// vouches for it, otherwise the first name that it does vouch for.
+	// VerifyServerName is the name to ask for (SNI). Empty: the host of Verify when the new
+	// certificate vouches for it, otherwise the first name that it does vouch for.
 	VerifyServerName string
-	// VerifyFor bounds one verification: how long the application may take to serve the new certificate.
+	// VerifyFor bounds one verification: how long the
+	// application may take to serve the new certificate.
 	VerifyFor time.Duration
 	// Timeout bounds each run of the command, and each request.
 	Timeout time.Duration
@@ -69,8 +72,8 @@ type Kind struct {
 	create func(Settings, Options) (Notifier, error)
 }
 
-// Kinds are all ways, in the order in which they run: a command may prepare what a signal then makes the application
-// load. Verify, which notifies no one, comes last.
+// Kinds are all ways, in the order in which they run: a command may prepare what a signal then
+// makes the application load. Verify, which notifies no one, comes last.
 var Kinds = []Kind{
 	{KindExec, []string{"NOTIFY_EXEC"}, "notify command", newCommand},
 	{KindSignal, []string{"NOTIFY_SIGNAL", "NOTIFY_PROCESS", "NOTIFY_PID_FILE"}, "notify signal", newSignaller},
@@ -78,7 +81,8 @@ var Kinds = []Kind{
 	{KindVerify, []string{"NOTIFY_VERIFY"}, "notify verify", newVerifier},
 }
 
-// New makes the notifiers that the settings ask for. The faults are about values that cannot be used.
+// New makes the notifiers that the settings ask for. The
+// faults are about values that cannot be used.
 func New(settings Settings, options Options) (Config, []program.Fault) {
 	config := Config{Log: options.Log}
 	var faults []program.Fault
@@ -111,16 +115,17 @@ type Event struct {
 	Dir   string
 	Paths []string
 
-	// Names are what the leaf vouches for, DNS names before IP addresses. Verify asks for one of them.
+	// Names are what the leaf vouches for, DNS names before
+	// IP addresses. Verify asks for one of them.
 	Names []string
 	// Trusted are the anchors that were published with the certificate; may be empty.
 	Trusted []*x509.Certificate
 
-	// Kept says that nothing was published: the certificate was there at the start. No one is notified of that, but
-	// Config.Prepare and Config.Verify are run.
+	// Kept says that nothing was published: the certificate was there at the start. No one is
+	// notified of that, but Config.Prepare and Config.Verify are run.
 	Kept bool
-	// Notified, unless nil, is called when all notifications have succeeded, Verify having no part in it. Should there
-	// be a newer event by then, it may be called or not.
+	// Notified, unless nil, is called when all notifications have succeeded, Verify having no part
+	// in it. Should there be a newer event by then, it may be called or not.
 	Notified func()
 }
 
@@ -136,16 +141,17 @@ func NewEvent(reason, dir string, paths []string, leaf *x509.Certificate, truste
 	return event
 }
 
-// Notifier is one configured way to notify the application, or to look at it. Notify tries once (Verify: for a
-// while) and returns within a bounded time, or soon after ctx is done. It must not be called twice
-// at a time.
+// Notifier is one configured way to notify the application, or to look at it. Notify tries once
+// (Verify: for a while) and returns within a bounded time, or soon after ctx is done. It must not
+// be called twice at a time.
 type Notifier interface {
 	Kind() string
 	Notify(ctx context.Context, event Event) error
 }
 
-// Checker is a Notifier that can find out whether it would work now, without any effect on the application. All that
-// New makes are Checkers. names are those that the certificate will vouch for.
+// Checker is a Notifier that can find out whether it would work now,
+// without any effect on the application. All that New makes are
+// Checkers. names are those that the certificate will vouch for.
 type Checker interface {
 	Check(ctx context.Context, names []string) Finding
 }

@@ -29,8 +29,8 @@ const (
 	// ticksPerSecond is USER_HZ, the unit of times in /proc/PID/stat. It is part of the kernel's
 	// interface, and 100 on every architecture that Go has.
 	ticksPerSecond = 100
-	// startTolerance is by how much a process may seem to be younger than its PID file: file systems
-	// and the kernel's coarse clock round times, and the wall clock is slewed.
+	// startTolerance is by how much a process may seem to be younger than its PID file: file
+	// systems and the kernel's coarse clock round times, and the wall clock is slewed.
 	startTolerance = 2 * time.Second
 )
 
@@ -50,8 +50,8 @@ func supportsSignals() error {
 	return nil
 }
 
-// find returns the processes that the signal goes to now, at least one: the one that the file names, or all that have
-// the name, less those whose parent has it too.
+// find returns the processes that the signal goes to now, at least one: the one that the file
+// names, or all that have the name, less those whose parent has it too.
 func (s *signaller) find() ([]process, error) {
 	if s.pidFile != "" {
 		return s.findByFile()
@@ -211,7 +211,8 @@ func (p process) hasName(name string) bool {
 // hasEnded is true for one that has ended and has not been waited for yet.
 func (p process) hasEnded() bool { return p.state == 'Z' || p.state == 'X' }
 
-// startTime returns the wall-clock time at which the process was started, as seen from today's clock.
+// startTime returns the wall-clock time at which the process
+// was started, as seen from today's clock.
 func (p process) startTime() (time.Time, error) {
 	var sinceBoot unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &sinceBoot); err != nil {
@@ -266,8 +267,9 @@ func readProcess(proc string, pid int) (process, error) {
 	return p, nil
 }
 
-// parseStat reads comm, state, parent and start time: fields 2, 3, 4 and 22 of proc_pid_stat(5). A
-// process chooses its comm, and may put brackets, spaces and digits there; the last bracket ends it.
+// parseStat reads comm, state, parent and start time: fields 2, 3,
+// 4 and 22 of proc_pid_stat(5). A process chooses its comm, and may
+// put brackets, spaces and digits there; the last bracket ends it.
 func parseStat(stat []byte) (process, error) {
 	begin, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
 	fields := bytes.Fields(stat[end+1:])
@@ -281,13 +283,15 @@ func parseStat(stat []byte) (process, error) {
 	return process{}, fmt.Errorf("has %q, want the fields of proc_pid_stat(5)", stat)
 }
 
-// commands are the children that notifiers wait for. It is one set because a process has its children in one.
+// commands are the children that notifiers wait for. It is
+// one set because a process has its children in one.
 var commands = struct {
 	sync.Mutex
 	pids map[int]bool
 }{pids: map[int]bool{}}
 
-// startCommand starts cmd, whose end ReapOrphans leaves to the caller. ended must be called after that.
+// startCommand starts cmd, whose end ReapOrphans leaves to
+// the caller. ended must be called after that.
 func startCommand(cmd *exec.Cmd) (ended func(), err error) {
 	commands.Lock()
 	defer commands.Unlock()
@@ -303,9 +307,10 @@ func startCommand(cmd *exec.Cmd) (ended func(), err error) {
 	}, nil
 }
 
-// ReapOrphans takes away ended processes that nothing waits for, until ctx is done. Where certfetcher is
-// process 1 of its container, as it is without a shared process namespace, whatever a command leaves
-// behind becomes its child, and would stay as a zombie. Elsewhere there are no such children.
+// ReapOrphans takes away ended processes that nothing waits for, until ctx
+// is done. Where certfetcher is process 1 of its container, as it is without
+// a shared process namespace, whatever a command leaves behind becomes its
+// child, and would stay as a zombie. Elsewhere there are no such children.
 func ReapOrphans(ctx context.Context) {
 	ended := make(chan os.Signal, 1) // one that waits there stands for all that have ended since
 	signal.Notify(ended, syscall.SIGCHLD)

@@ -15,8 +15,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// starter makes a server begin TLS on a connection that begins with another protocol. It reads not a byte more
-// than what comes before TLS.
+// starter makes a server begin TLS on a connection that begins with another protocol. It reads not
+// a byte more than what comes before TLS.
 type starter func(conn net.Conn) error
 
 // protocol is what a scheme stands for.
@@ -115,8 +115,8 @@ type refusalError string
 
 func (e refusalError) Error() string { return string(e) }
 
-// startPostgreSQL sends an SSLRequest (PostgreSQL's protocol 3.0, section "SSL Session Encryption"), which is answered
-// by a single byte.
+// startPostgreSQL sends an SSLRequest (PostgreSQL's protocol 3.0, section "SSL Session
+// Encryption"), which is answered by a single byte.
 func startPostgreSQL(conn net.Conn) error {
 	if _, err := io.WriteString(conn, postgreSQLRequest); err != nil {
 		return err
@@ -162,8 +162,8 @@ func startIMAP(conn net.Conn) error {
 	return err
 }
 
-// converse sends a command, if there is one, and reads the answer: lines that are continued, and one that is not and
-// has to begin as wanted.
+// converse sends a command, if there is one, and reads the answer: lines that are continued, and
+// one that is not and has to begin as wanted.
 func converse(conn net.Conn, command, want string, isContinued func(line string) bool) (lines []string, err error) {
 	said := "greets"
 	if command != "" {
@@ -211,7 +211,8 @@ func readLine(conn io.Reader) (string, error) {
 	return "", fmt.Errorf("a line has more than %d bytes", maxLine)
 }
 
-// startTLSRequest is an LDAPMessage with the ExtendedRequest of StartTLS (RFC 4511, sections 4.12 and 4.14).
+// startTLSRequest is an LDAPMessage with the ExtendedRequest
+// of StartTLS (RFC 4511, sections 4.12 and 4.14).
 const startTLSRequest = "\x30\x1d\x02\x01\x01\x77\x18\x80\x16" + "1.3.6.1.4.1.1466.20037"
 
 // Tags of LDAP (RFC 4511).
@@ -268,8 +269,8 @@ func readExtendedResponse(conn io.Reader) (code byte, text string, err error) {
 	return code, text, nil
 }
 
-// readElement reads the content of one element, which has to have the tag, and not a byte more. Lengths are BER, as
-// Active Directory writes them in five bytes.
+// readElement reads the content of one element, which has to have the tag, and not a byte more.
+// Lengths are BER, as Active Directory writes them in five bytes.
 func readElement(from io.Reader, tag byte) (*bytes.Buffer, error) {
 	head := make([]byte, 2)
 	if _, err := io.ReadFull(from, head); err != nil {

@@ -17,7 +17,8 @@ import (
 // recognition bounds the second look at a server that answers nothing to TLS.
 const recognition = 2 * time.Second
 
-// beginning keeps the first bytes that come, by which a server is recognised that does not speak TLS.
+// beginning keeps the first bytes that come, by which a
+// server is recognised that does not speak TLS.
 type beginning struct {
 	net.Conn
 	seen []byte
@@ -69,8 +70,9 @@ func recognise(seen []byte, address string) error {
 	return nil
 }
 
-// explainNoTLS finds out why there was no TLS with a server: by what it said, or, where it only hung up, by asking it
-// once more in the two protocols in which the client speaks first. It returns failure when it finds nothing.
+// explainNoTLS finds out why there was no TLS with a server: by what it said, or, where it only
+// hung up, by asking it once more in the two protocols in which the client speaks first. It
+// returns failure when it finds nothing.
 func (v *verifier) explainNoTLS(ctx context.Context, seen []byte, failure error) error {
 	if v.protocol.start != nil {
 		return failure // it has begun TLS
@@ -95,7 +97,8 @@ func (v *verifier) explainNoTLS(ctx context.Context, seen []byte, failure error)
 	return cmp.Or(v.found, failure)
 }
 
-// speaks asks the server for TLS in a protocol, on a connection of its own, and says whether it answers in that.
+// speaks asks the server for TLS in a protocol, on a
+// connection of its own, and says whether it answers in that.
 func (v *verifier) speaks(ctx context.Context, scheme string) bool {
 	ctx, cancel := context.WithTimeout(ctx, recognition)
 	defer cancel()

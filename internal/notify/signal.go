@@ -14,29 +14,30 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// signaller sends a signal to the application. It needs Linux's /proc, a process namespace shared with
-// the application, and the application's UID or CAP_KILL.
+// signaller sends a signal to the application. It needs Linux's /proc, a process namespace shared
+// with the application, and the application's UID or CAP_KILL.
 type signaller struct {
 	signal syscall.Signal
-	// process is a program's name without directory, such as "nginx". Without pidFile, the signal goes
-	// to the processes of that name, except certfetcher itself and those whose parent has the name
-	// too: of nginx that is the master and not its workers. Two masters in two containers both get it.
+	// process is a program's name without directory, such as "nginx". Without
+	// pidFile, the signal goes to the processes of that name, except certfetcher
+	// itself and those whose parent has the name too: of nginx that is the
+	// master and not its workers. Two masters in two containers both get it.
 	//
-	// A process has a name when it is its comm, as ps shows it, or the base of its argv[0]. Linux cuts
-	// comm off after 15 bytes; a longer name, of a script say, matches the cut comm when it is also the
-	// base of one of the first three arguments.
+	// A process has a name when it is its comm, as ps shows it, or the base of its argv[0]. Linux
+	// cuts comm off after 15 bytes; a longer name, of a script say, matches the cut comm when it
+	// is also the base of one of the first three arguments.
 	process string
-	// pidFile is the path of a file whose first line is a process ID; it is read again each time. The
-	// ID is not trusted blindly, as a file outlives its writer and numbers are used again: with
-	// process set, the process must have that name; without, it must not have been started after the
-	// file was written.
+	// pidFile is the path of a file whose first line is a process ID; it is read again each time.
+	// The ID is not trusted blindly, as a file outlives its writer and numbers are used again:
+	// with process set, the process must have that name; without, it must not have been started
+	// after the file was written.
 	pidFile string
 	proc    string // where proc(5) is mounted
 	self    int
 }
 
-// Conflict returns what does not fit together in the settings for a signal, if anything. internal/config reports it,
-// in an init container as well, which makes no notifiers.
+// Conflict returns what does not fit together in the settings for a signal, if anything.
+// internal/config reports it, in an init container as well, which makes no notifiers.
 func (s Settings) Conflict() (fault program.Fault, conflict bool) {
 	refuse := func(variable, value, why string) (program.Fault, bool) {
 		return program.Fault{Variable: variable, Problem: fmt.Sprintf("has %q, %s", value, why)}, true
@@ -106,8 +107,8 @@ func (s *signaller) Notify(context.Context, Event) error {
 	return errors.Join(failures...)
 }
 
-// parseSignal reads a signal's name, with or without SIG in front and in any case, or its number,
-// 1 to 64.
+// parseSignal reads a signal's name, with or without SIG in
+// front and in any case, or its number, 1 to 64.
 func parseSignal(text string) (syscall.Signal, error) {
 	if number, err := strconv.Atoi(text); err == nil {
 		if number < 1 || number > 64 {

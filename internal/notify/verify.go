@@ -24,13 +24,13 @@ const (
 	verifyDialTimeout     = 5 * time.Second
 )
 
-// verifier dials the application with TLS and compares the serial number of the certificate it serves
-// with the one that was published. It tries again after 200 ms, then longer, up to 5 s, until the time
-// of Settings.VerifyFor is over: an application may take its time to reload.
+// verifier dials the application with TLS and compares the serial number of the certificate it
+// serves with the one that was published. It tries again after 200 ms, then longer, up to 5 s,
+// until the time of Settings.VerifyFor is over: an application may take its time to reload.
 //
-// An application that wants a client certificate gets none; its refusal comes after it has shown its
-// own, which is all that is looked at. Nothing is sent after the handshake, and nothing before it but what a protocol
-// needs to begin TLS.
+// An application that wants a client certificate gets none; its refusal comes after it has shown
+// its own, which is all that is looked at. Nothing is sent after the handshake, and nothing before
+// it but what a protocol needs to begin TLS.
 type verifier struct {
 	target        string // as configured
 	address, host string // host:port
@@ -73,8 +73,8 @@ func (v *verifier) Check(ctx context.Context, names []string) Finding {
 		v.target, pki.DN(leaf.RawSubject), pki.Serial(leaf), leaf.NotAfter.UTC().Format(time.RFC3339))}
 }
 
-// Notify looks until the application serves the certificate of event; the error is that of the last
-// look.
+// Notify looks until the application serves the certificate
+// of event; the error is that of the last look.
 func (v *verifier) Notify(ctx context.Context, event Event) error {
 	patient, cancel := context.WithTimeout(ctx, v.patience)
 	defer cancel()
@@ -118,12 +118,12 @@ func (v *verifier) look(ctx context.Context, event Event) error {
 	return nil
 }
 
-// readServed returns the leaf that the application shows, trusted or not: of an expired certificate, or
-// one of another CA, the serial number is what the operator needs to know. The handshake verifies
-// as usual, against the published anchors. This is how it comes to a clean end with an application that
-// does as it should; and when verification fails, the error brings the leaf along, and says in
-// distrust why. A leaf that does not have the name asked for is not a reason for distrust: loopback and
-// pod addresses are not in certificates.
+// readServed returns the leaf that the application shows, trusted or not: of an expired
+// certificate, or one of another CA, the serial number is what the operator needs to know. The
+// handshake verifies as usual, against the published anchors. This is how it comes to a clean end
+// with an application that does as it should; and when verification fails, the error brings the
+// leaf along, and says in distrust why. A leaf that does not have the name asked for is not a
+// reason for distrust: loopback and pod addresses are not in certificates.
 func (v *verifier) readServed(ctx context.Context, event Event) (leaf *x509.Certificate, distrust, err error) {
 	ctx, cancel := context.WithTimeout(ctx, verifyDialTimeout)
 	defer cancel()

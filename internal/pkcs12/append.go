@@ -7,11 +7,12 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Append adds certificates to a file, and Java's mark of a trusted certificate to those of the file's own that mark
-// lists, with the names there. All other entries keep their bytes: keys stay encrypted, also with a password of their
-// own, and so do entries of kinds that are not read, such as secret keys. A file without password, as the cacerts of
-// JDK 18 and later, stays one. The added ones go to the part that has certificates already, because some readers expect
-// one such part.
+// Append adds certificates to a file, and Java's mark of a trusted certificate to
+// those of the file's own that mark lists, with the names there. All other entries
+// keep their bytes: keys stay encrypted, also with a password of their own, and so
+// do entries of kinds that are not read, such as secret keys. A file without
+// password, as the cacerts of JDK 18 and later, stays one. The added ones go to the
+// part that has certificates already, because some readers expect one such part.
 func Append(data []byte, password string, added, mark []Certificate) ([]byte, error) {
 	p, err := parsePFX(data)
 	if err != nil {
@@ -47,8 +48,9 @@ type appender struct {
 	mark  []Certificate
 }
 
-// rewriteParts replaces the bytes of the parts that change. The new certificates go to the last part that has some,
-// else to the first encrypted one, else to a new part, which is encrypted in a file that has a password.
+// rewriteParts replaces the bytes of the parts that change. The new certificates go to the last
+// part that has some, else to the first encrypted one, else to a new part, which is encrypted in a
+// file that has a password.
 func (a *appender) rewriteParts(p *pfx) error {
 	var bags [][]bag // of each part, without those within others
 	target, encrypted := -1, p.mac != nil

@@ -12,13 +12,14 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// Decode reads a PKCS#12 file, in DER or BER. A wrong password gives an error that is ErrPassword; a file
-// that was altered looks the same, because its MAC no longer fits. A file without a MAC is read too,
-// as OpenSSL and a JVM do.
+// Decode reads a PKCS#12 file, in DER or BER. A wrong password gives an error that is ErrPassword;
+// a file that was altered looks the same, because its MAC no longer fits. A file without a MAC is
+// read too, as OpenSSL and a JVM do.
 func Decode(data []byte, password string) (*Contents, error) { return decode(data, password, true) }
 
-// DecodeClosed is Decode for readers that need no keys: they stay encrypted, so that one with a password of its own
-// does no harm. Only a key without the localKeyID of a certificate is tried, to find the certificate that it is for.
+// DecodeClosed is Decode for readers that need no keys: they stay encrypted, so that one with a
+// password of its own does no harm. Only a key without the localKeyID of a certificate is tried,
+// to find the certificate that it is for.
 func DecodeClosed(data []byte, password string) (*Contents, error) {
 	return decode(data, password, false)
 }
@@ -139,7 +140,8 @@ func (d *decoder) decrypt(p pbe, ciphertext []byte) (plain []byte, err error) {
 	return nil, err
 }
 
-// contentOf is the SafeContents of a part, in DER. Verified says that the file's MAC fits the password.
+// contentOf is the SafeContents of a part, in DER. Verified
+// says that the file's MAC fits the password.
 func (d *decoder) contentOf(p part, verified bool) ([]byte, error) {
 	content := p.content
 	if p.encryption != nil {
@@ -201,8 +203,8 @@ func (d *decoder) open(b bag) (crypto.Signer, error) {
 	return key, err
 }
 
-// openUnnamed decrypts, where keys are not wanted, those that name no certificate: nothing else shows which
-// certificates belong to them. One that cannot be decrypted stays closed.
+// openUnnamed decrypts, where keys are not wanted, those that name no certificate: nothing else
+// shows which certificates belong to them. One that cannot be decrypted stays closed.
 func (d *decoder) openUnnamed() {
 	for i, b := range d.closed {
 		named := b.localKeyID != nil && slices.ContainsFunc(d.contents.Certificates, func(c Certificate) bool {

@@ -15,8 +15,9 @@ const (
 	tagBMPString = cbasn1.Tag(30)
 )
 
-// reader takes DER apart, element after element. Its first error stays, and nothing is read after it, so that it has to
-// be looked at only once, at the end. Readers of an element's contents share the error.
+// reader takes DER apart, element after element. Its first error stays,
+// and nothing is read after it, so that it has to be looked at only
+// once, at the end. Readers of an element's contents share the error.
 type reader struct {
 	s     cryptobyte.String
 	first *error
@@ -90,9 +91,10 @@ func isSequence(data []byte) bool {
 	return s.ReadASN1(&contents, cbasn1.SEQUENCE) && s.Empty()
 }
 
-// BER is read in PKCS#12 files only, because Bouncy Castle, EJBCA and NSS write it there: indefinite lengths
-// (X.690, 8.1.3.6), lengths with more octets than needed, and OCTET STRINGs in segments (8.7.3). All of it becomes DER
-// before anything else looks at it, so that the rest of the package knows DER alone.
+// BER is read in PKCS#12 files only, because Bouncy Castle, EJBCA and NSS write it there:
+// indefinite lengths (X.690, 8.1.3.6), lengths with more octets than needed, and OCTET STRINGs in
+// segments (8.7.3). All of it becomes DER before anything else looks at it, so that the rest of
+// the package knows DER alone.
 
 // maxBERDepth bounds elements within elements. A PKCS#12 file has some ten levels.
 const maxBERDepth = 64
@@ -105,8 +107,9 @@ const (
 	bitConstructed   = 0x20
 )
 
-// toDER rewrites one BER element, after which nothing may follow. DER comes back with the same bytes. The contents of
-// OCTET STRINGs stay as they are. It takes time and memory in proportion to the data.
+// toDER rewrites one BER element, after which nothing may follow. DER
+// comes back with the same bytes. The contents of OCTET STRINGs stay
+// as they are. It takes time and memory in proportion to the data.
 func toDER(data []byte) ([]byte, error) {
 	r := berReader{data: data, out: make([]byte, 0, len(data))}
 	if err := r.element(0); err != nil {

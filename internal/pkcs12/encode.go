@@ -15,9 +15,9 @@ import (
 )
 
 // writtenIterations is OpenSSL's number. A JDK writes 10,000, which costs five times as much of the
-// few milliseconds that a fetch takes (2.2 ms instead of 0.4 ms for each encryption key) and would buy
-// nothing: passwords have 142 random bits unless the user gives one, no such number saves a weak one,
-// and the password lies in a file beside the store.
+// few milliseconds that a fetch takes (2.2 ms instead of 0.4 ms for each encryption key) and would
+// buy nothing: passwords have 142 random bits unless the user gives one, no such number saves a
+// weak one, and the password lies in a file beside the store.
 const writtenIterations = 2048
 
 // A JDK writes 20 bytes; NIST SP 800-132 asks for 16.

@@ -53,8 +53,8 @@ func (m *mac) readPBMAC1(alg algorithm) {
 	kdf := params.algorithm("PBMAC1 key derivation")
 	scheme := params.algorithm("PBMAC1 scheme")
 	k := kdf.pbkdf2()
-	// RFC 9579 wants the length there; 20 bytes are the least it allows. More than HMAC's block is of no use, and
-	// each further hash length costs all iterations once more.
+	// RFC 9579 wants the length there; 20 bytes are the least it allows. More than HMAC's block is
+	// of no use, and each further hash length costs all iterations once more.
 	if k.keySize < 20 || k.keySize > maxPBMAC1Key {
 		params.fail(fmt.Errorf("PBMAC1 key has %d bytes, want 20 to %d", k.keySize, maxPBMAC1Key))
 	}
@@ -101,12 +101,13 @@ func bmpString(s string) []byte {
 // passphrase is a password as the derivations take it.
 type passphrase struct {
 	text string
-	// null is .NET's form of the empty password: no bytes at all, where RFC 7292 has the two zero bytes of an empty
-	// BMPString. Only the derivation of RFC 7292 tells the two apart.
+	// null is .NET's form of the empty password: no bytes at all, where RFC 7292 has the two zero
+	// bytes of an empty BMPString. Only the derivation of RFC 7292 tells the two apart.
 	null bool
 }
 
-// passphrases are the forms that a password may have in a file: OpenSSL and JDKs try both of an empty one.
+// passphrases are the forms that a password may have in a
+// file: OpenSSL and JDKs try both of an empty one.
 func passphrases(password string) []passphrase {
 	if password == "" {
 		return []passphrase{{}, {null: true}}
@@ -114,7 +115,8 @@ func passphrases(password string) []passphrase {
 	return []passphrase{{text: password}}
 }
 
-// bmp is the form that the derivation of RFC 7292 takes: a BMPString with its two zero bytes at the end (appendix B.1).
+// bmp is the form that the derivation of RFC 7292 takes: a BMPString with its two zero bytes at
+// the end (appendix B.1).
 func (p passphrase) bmp() []byte {
 	if p.null {
 		return nil
@@ -165,8 +167,8 @@ func repeatTo(data []byte, v int) []byte {
 	return out
 }
 
-// addWithCarry sets block to block + b + 1, both big-endian numbers of the same length, dropping
-// what runs over.
+// addWithCarry sets block to block + b + 1, both big-endian
+// numbers of the same length, dropping what runs over.
 func addWithCarry(block, b []byte) {
 	carry := 1
 	for i := len(block) - 1; i >= 0; i-- {
@@ -219,9 +221,11 @@ type scryptParams struct {
 }
 
 const (
-	// maxScryptMemory bounds what scrypt may take, in bytes: twice what openssl pkcs8 -scrypt asks for.
+	// maxScryptMemory bounds what scrypt may take, in bytes:
+	// twice what openssl pkcs8 -scrypt asks for.
 	maxScryptMemory = 32 << 20
-	// maxScryptWork bounds memory times parallelization, with which the time grows: less than a second.
+	// maxScryptWork bounds memory times parallelization,
+	// with which the time grows: less than a second.
 	maxScryptWork = 32 << 20
 )
 
@@ -254,7 +258,8 @@ func (k *scryptParams) check() error {
 	return nil
 }
 
-// iterations is what scrypt counts for in maxIterations, a little more than what PBKDF2 does in the same time.
+// iterations is what scrypt counts for in maxIterations, a
+// little more than what PBKDF2 does in the same time.
 func (k *scryptParams) iterations() int { return 2 * k.n * k.r * k.p }
 
 func (k *scryptParams) key(password string, size int) ([]byte, error) {

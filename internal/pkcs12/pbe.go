@@ -125,8 +125,9 @@ func (p pbe) block(key []byte) (cipher.Block, error) {
 	return aes.NewCipher(key)
 }
 
-// decrypt returns the plaintext, which in PKCS#12 and PKCS#8 is always one SEQUENCE; errDecrypt when
-// it is not. Checking that as well as the padding leaves no room for a wrong password to pass.
+// decrypt returns the plaintext, which in PKCS#12 and PKCS#8 is
+// always one SEQUENCE; errDecrypt when it is not. Checking that as
+// well as the padding leaves no room for a wrong password to pass.
 func (p pbe) decrypt(password passphrase, ciphertext []byte) ([]byte, error) {
 	key, iv, err := p.key(password)
 	if err != nil {
@@ -205,7 +206,8 @@ func (p pbe) marshal(b *cryptobyte.Builder) {
 	})
 }
 
-// weak names the algorithms of old files that are not read on purpose: DES, RC4 and MD5 protect nothing.
+// weak names the algorithms of old files that are not read
+// on purpose: DES, RC4 and MD5 protect nothing.
 var weak = map[string]string{
 	"1.2.840.113549.1.5.1":    "pbeWithMD2AndDES",
 	"1.2.840.113549.1.5.3":    "pbeWithMD5AndDES",

@@ -1,13 +1,14 @@
-// Package pkcs12 reads and writes PKCS#12 files (RFC 7292) as Java key stores use them: several
-// private keys with their certificates, and trusted certificates with the attribute that a JVM asks
-// for.
+// Package pkcs12 reads and writes PKCS#12 files (RFC 7292) as Java
+// key stores use them: several private keys with their certificates,
+// and trusted certificates with the attribute that a JVM asks for.
 //
-// It reads files encrypted with PBES2 (RFC 8018: AES-CBC or three-key 3DES, PBKDF2) or with the old
-// SHA-1 schemes of RFC 7292 appendix C (3DES, RC2), with the MAC of RFC 7292 or PBMAC1 (RFC 9579),
-// and files with neither encryption nor MAC. It writes two profiles, ProfileModern and ProfileLegacy.
+// It reads files encrypted with PBES2 (RFC 8018: AES-CBC or three-key 3DES,
+// PBKDF2) or with the old SHA-1 schemes of RFC 7292 appendix C (3DES, RC2),
+// with the MAC of RFC 7292 or PBMAC1 (RFC 9579), and files with neither
+// encryption nor MAC. It writes two profiles, ProfileModern and ProfileLegacy.
 //
-// It reads BER as well as DER. It does not read DES, RC4, MD5, files protected with public keys, or secret and CRL
-// bags (which are skipped), and it does not decide whom to trust.
+// It reads BER as well as DER. It does not read DES, RC4, MD5, files protected with public keys,
+// or secret and CRL bags (which are skipped), and it does not decide whom to trust.
 package pkcs12
 
 import (
@@ -27,7 +28,8 @@ type Contents struct {
 	Keys         []Key
 	Certificates []Certificate
 	Unreadable   []Unreadable // of Decode; Encode does not look at them
-	// Others are the friendlyNames of entries of kinds that are not read, such as secret keys; of Decode only.
+	// Others are the friendlyNames of entries of kinds that
+	// are not read, such as secret keys; of Decode only.
 	Others []string
 }
 
@@ -50,8 +52,8 @@ type Certificate struct {
 	Certificate  *x509.Certificate
 	FriendlyName string
 	LocalKeyID   []byte
-	// Trusted is Java's mark of a trusted certificate entry, whatever usages it lists. A JVM ignores a
-	// certificate that neither has it nor belongs to a key.
+	// Trusted is Java's mark of a trusted certificate entry, whatever usages it lists. A JVM
+	// ignores a certificate that neither has it nor belongs to a key.
 	Trusted bool
 }
 
@@ -199,8 +201,8 @@ func (p pbe) profile() Profile {
 	return ""
 }
 
-// likeProfile is the profile for readers of the file as it is. A store of JDK 8 mixes RC2 with 3DES and so has no
-// profile, but its readers read the legacy one.
+// likeProfile is the profile for readers of the file as it is. A store of JDK 8 mixes RC2 with
+// 3DES and so has no profile, but its readers read the legacy one.
 func (p pfx) likeProfile() Profile {
 	modern := func(e *pbe) bool { return e != nil && e.scheme.Equal(oidPBES2) }
 	if slices.ContainsFunc(p.parts, func(part part) bool { return modern(part.encryption) }) {

@@ -13,10 +13,12 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// maxComparisons bounds how many pairs of a name and a constraint are compared for one verification, as OpenSSL does.
+// maxComparisons bounds how many pairs of a name and a constraint are compared for one
+// verification, as OpenSSL does.
 const maxComparisons = 1 << 20
 
-// kind is a kind of GeneralName (RFC 5280, section 4.2.1.6). Of otherName, each type is a kind of its own.
+// kind is a kind of GeneralName (RFC 5280, section 4.2.1.6).
+// Of otherName, each type is a kind of its own.
 type kind struct {
 	tag  int
 	oid  string // of otherName
@@ -40,7 +42,8 @@ var kindTexts = map[int]string{
 	tagEDI: "ediPartyName", tagURI: "uniformResourceIdentifier", tagIP: "iPAddress", tagID: "registeredID",
 }
 
-// oidSMTPUTF8Mailbox is the type of an otherName on which rfc822Name constraints are (RFC 9598, section 6).
+// oidSMTPUTF8Mailbox is the type of an otherName on which
+// rfc822Name constraints are (RFC 9598, section 6).
 const oidSMTPUTF8Mailbox = "1.3.6.1.5.5.7.8.9"
 
 // name is a name of a certificate that crypto/x509 does not check.
@@ -110,7 +113,8 @@ func (c *checker) apply(limits *constraints, cert *x509.Certificate) string {
 	return ""
 }
 
-// allow says why a name is not allowed: as a clause about the CA, on whose constraint of which kind it is.
+// allow says why a name is not allowed: as a clause about
+// the CA, on whose constraint of which kind it is.
 func (l *constraints) allow(n name) string {
 	if fault := l.beyond(n); fault != "" {
 		return fault
@@ -138,8 +142,8 @@ func (l *constraints) allow(n name) string {
 	return ""
 }
 
-// mailWithin tells whether an address is what a constraint names: an address, a host, or the hosts below a domain that
-// begins with a dot (RFC 5280, section 4.2.1.10).
+// mailWithin tells whether an address is what a constraint names: an address, a host, or the hosts
+// below a domain that begins with a dot (RFC 5280, section 4.2.1.10).
 func mailWithin(mail, base string) bool {
 	at := strings.LastIndexByte(mail, '@')
 	local, host := mail[:max(at, 0)], mail[at+1:]
@@ -152,8 +156,8 @@ func mailWithin(mail, base string) bool {
 	return base == "" || strings.EqualFold(host, base)
 }
 
-// beyond says why a name cannot be compared with the constraints of its kind. Of those that are not understood, one
-// that is not critical may be passed over (RFC 5280, section 4.2).
+// beyond says why a name cannot be compared with the constraints of its kind. Of those that are
+// not understood, one that is not critical may be passed over (RFC 5280, section 4.2).
 func (l *constraints) beyond(n name) string {
 	for _, list := range [][]subtree{l.excluded, l.permitted} {
 		for _, s := range list {
@@ -176,7 +180,8 @@ func (s subtree) applies(k kind) bool {
 	return s.tag == k.tag && s.oid == k.oid || s.tag == tagEmail && k.oid == oidSMTPUTF8Mailbox
 }
 
-// within tells whether a name is in the subtree of another: that is how it begins (RFC 5280, section 7.1).
+// within tells whether a name is in the subtree of another:
+// that is how it begins (RFC 5280, section 7.1).
 func within(name, base []string) bool {
 	return len(base) <= len(name) && slices.Equal(name[:len(base)], base)
 }
@@ -256,8 +261,8 @@ func parseConstraintName(s *cryptobyte.String, n *name) bool {
 	return true
 }
 
-// setMailbox makes an address of a mailbox whose host is ASCII. Of another host, how a constraint names it is not
-// understood here, so that it stays an otherName.
+// setMailbox makes an address of a mailbox whose host is ASCII. Of another host, how a constraint
+// names it is not understood here, so that it stays an otherName.
 func (n *name) setMailbox(value cryptobyte.String) {
 	var inner, mail cryptobyte.String
 	if !value.ReadASN1(&inner, cbasn1.Tag(0).ContextSpecific().Constructed()) ||
@@ -278,8 +283,8 @@ func (n *name) setDirectory(der []byte) {
 	n.bad = !ok
 }
 
-// namesOf are the names of a certificate that are to be checked here: its subject and the e-mail addresses in it, and
-// the alternative names of kinds that crypto/x509 passes over.
+// namesOf are the names of a certificate that are to be checked here: its subject and the e-mail
+// addresses in it, and the alternative names of kinds that crypto/x509 passes over.
 func (c *checker) namesOf(cert *x509.Certificate) []name {
 	if known, ok := c.names[cert]; ok {
 		return known
@@ -309,8 +314,8 @@ var (
 	oidEmailAddress   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}
 )
 
-// parseAlternativeNames stops at what cannot be read, which then is a name that no constraint on directory names
-// allows.
+// parseAlternativeNames stops at what cannot be read, which then is a name that no constraint on
+// directory names allows.
 func parseAlternativeNames(der []byte) []name {
 	s := cryptobyte.String(der)
 	var body cryptobyte.String

@@ -18,14 +18,15 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// MaxRSABits bounds the modulus of keys that others chose, before anything is computed with them: what a verification
-// costs grows with its square, and an answer has room for one that keeps a core busy for minutes. crypto/tls has the
-// same bound.
+// MaxRSABits bounds the modulus of keys that others chose, before anything is computed with them:
+// what a verification costs grows with its square, and an answer has room for one that keeps a
+// core busy for minutes. crypto/tls has the same bound.
 const MaxRSABits = 8192
 
-// SelfSigned tells a root from a self-issued certificate (RFC 5280, section 3.2), which carries its own
-// name as issuer but another key's signature, as in a key rollover. A root that signed itself with SHA-1, as
-// old ones did, is one all the same. Of a certificate that can verify nothing it is not known.
+// SelfSigned tells a root from a self-issued certificate (RFC 5280, section 3.2), which carries
+// its own name as issuer but another key's signature, as in a key rollover. A root that signed
+// itself with SHA-1, as old ones did, is one all the same. Of a certificate that can verify
+// nothing it is not known.
 func SelfSigned(cert *x509.Certificate) bool {
 	return bytes.Equal(cert.RawSubject, cert.RawIssuer) && Unusable(cert) == nil &&
 		cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
@@ -37,8 +38,8 @@ func SameKey(a, b crypto.PublicKey) bool {
 	return ok && key.Equal(b)
 }
 
-// KeyName is the algorithm and size of a public key as KEY_ALGORITHM has them: RSA-2048, ECDSA-P256, Ed25519. Of a key
-// of another kind, ok is false and the name that of its Go type.
+// KeyName is the algorithm and size of a public key as KEY_ALGORITHM has them: RSA-2048,
+// ECDSA-P256, Ed25519. Of a key of another kind, ok is false and the name that of its Go type.
 func KeyName(pub crypto.PublicKey) (name string, ok bool) {
 	switch pub := pub.(type) {
 	case *rsa.PublicKey:
@@ -54,9 +55,10 @@ func KeyName(pub crypto.PublicKey) (name string, ok bool) {
 // OIDKeyUsage is id-ce-keyUsage (RFC 5280, 4.2.1.3).
 var OIDKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 15}
 
-// LeafKeyUsage returns the key usage that an end entity's certificate is asked for with: digitalSignature and
-// nonRepudiation, and with an RSA key keyEncipherment. Other keys encipher nothing, and their certificates must not say
-// that they do (RFC 8813, 3; RFC 8410, 5; RFC 9295, 3): a strict CA refuses the request.
+// LeafKeyUsage returns the key usage that an end entity's certificate is asked for with:
+// digitalSignature and nonRepudiation, and with an RSA key keyEncipherment. Other keys encipher
+// nothing, and their certificates must not say that they do (RFC 8813, 3; RFC 8410, 5; RFC 9295,
+// 3): a strict CA refuses the request.
 func LeafKeyUsage(public crypto.PublicKey) pkix.Extension {
 	if _, isRSA := public.(*rsa.PublicKey); isRSA {
 		return pkix.Extension{Id: OIDKeyUsage, Critical: true, Value: []byte{3, 2, 5, 0xe0}}
@@ -64,13 +66,15 @@ func LeafKeyUsage(public crypto.PublicKey) pkix.Extension {
 	return pkix.Extension{Id: OIDKeyUsage, Critical: true, Value: []byte{3, 2, 6, 0xc0}}
 }
 
-// verifiable are the signature algorithms that are verified here: those of crypto/x509 without MD5 and SHA-1.
+// verifiable are the signature algorithms that are verified
+// here: those of crypto/x509 without MD5 and SHA-1.
 var verifiable = []x509.SignatureAlgorithm{x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA,
 	x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS,
 	x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512, x509.PureEd25519}
 
-// UnsupportedSignature names the algorithm that a certificate is signed with, when that algorithm is not verified here,
-// such as SHA-1 with RSA; else it is empty. Verification says of such a certificate only that no authority is known.
+// UnsupportedSignature names the algorithm that a certificate is signed with, when that algorithm
+// is not verified here, such as SHA-1 with RSA; else it is empty. Verification says of such a
+// certificate only that no authority is known.
 func UnsupportedSignature(cert *x509.Certificate) string {
 	if slices.Contains(verifiable, cert.SignatureAlgorithm) {
 		return ""
@@ -85,7 +89,8 @@ func UnsupportedSignature(cert *x509.Certificate) string {
 	return SignatureAlgorithm(oid)
 }
 
-// SignatureAlgorithm names a signature algorithm: the usual name and the object identifier, or this alone.
+// SignatureAlgorithm names a signature algorithm: the usual
+// name and the object identifier, or this alone.
 func SignatureAlgorithm(oid asn1.ObjectIdentifier) string {
 	if name, known := signatureNames[oid.String()]; known {
 		return name + " (" + oid.String() + ")"
@@ -93,7 +98,8 @@ func SignatureAlgorithm(oid asn1.ObjectIdentifier) string {
 	return "OID " + oid.String()
 }
 
-// signatureNames are algorithms that CAs sign with (RFC 8017, RFC 5758, RFC 8410, RFC 8692, RFC 9881, and NIST's CSOR).
+// signatureNames are algorithms that CAs sign with (RFC 8017, RFC 5758, RFC 8410, RFC 8692, RFC
+// 9881, and NIST's CSOR).
 var signatureNames = map[string]string{
 	"1.2.840.113549.1.1.2":    "MD2 with RSA",
 	"1.2.840.113549.1.1.4":    "MD5 with RSA",
@@ -134,11 +140,13 @@ var signatureNames = map[string]string{
 	"1.2.156.10197.1.501":     "SM2 with SM3",
 }
 
-// longest is a span of which any share surely fits into a time.Duration, whose own end is at 292 years.
+// longest is a span of which any share surely fits into a
+// time.Duration, whose own end is at 292 years.
 const longest = 1 << 62 * time.Nanosecond
 
-// Moment is when the share, 0 to 1, of the time from one moment to another has gone by. Certificates may be valid to
-// the year 9999 (RFC 5280, section 4.1.2.5), for longer than a time.Duration holds.
+// Moment is when the share, 0 to 1, of the time from one moment to another has gone by.
+// Certificates may be valid to the year 9999 (RFC 5280, section 4.1.2.5), for longer than a
+// time.Duration holds.
 func Moment(from, to time.Time, share float64) time.Time {
 	if span := to.Sub(from); -longest < span && span < longest {
 		return from.Add(time.Duration(share * float64(span)))

@@ -1,7 +1,7 @@
-// Package pki reads, words, compares and verifies certificates (RFC 5280) that other people's programs made, in the
-// same way for every log, report and check: PEM as files really have it, certificates that crypto/x509 refuses, names
-// and serial numbers as openssl prints them, and certification paths with the reason why one does not verify. It makes
-// none.
+// Package pki reads, words, compares and verifies certificates (RFC 5280) that other people's
+// programs made, in the same way for every log, report and check: PEM as files really have it,
+// certificates that crypto/x509 refuses, names and serial numbers as openssl prints them, and
+// certification paths with the reason why one does not verify. It makes none.
 package pki
 
 import (
@@ -17,8 +17,8 @@ import (
 	"unicode/utf8"
 )
 
-// Serial is a serial number in hexadecimal, upper case, two digits to an octet, without separators. A negative one,
-// which RFC 5280 forbids and old CAs issued, has a sign.
+// Serial is a serial number in hexadecimal, upper case, two digits to an octet, without
+// separators. A negative one, which RFC 5280 forbids and old CAs issued, has a sign.
 func Serial(cert *x509.Certificate) string {
 	octets, sign := cert.SerialNumber.Bytes(), ""
 	if len(octets) == 0 {
@@ -30,8 +30,8 @@ func Serial(cert *x509.Certificate) string {
 	return fmt.Sprintf("%s%X", sign, octets)
 }
 
-// DN is a distinguished name, given as DER, as RFC 4514 writes it: the last attribute first. The String of
-// crypto/x509's Subject and Issuer puts the attributes in an order of its own.
+// DN is a distinguished name, given as DER, as RFC 4514 writes it: the last attribute first. The
+// String of crypto/x509's Subject and Issuer puts the attributes in an order of its own.
 func DN(raw []byte) string {
 	var name pkix.RDNSequence
 	if _, err := asn1.Unmarshal(raw, &name); err != nil {
@@ -42,8 +42,8 @@ func DN(raw []byte) string {
 	return name.String()
 }
 
-// Names lists a certificate's subject alternative names, each with its kind, sorted; host names, those of e-mail
-// addresses as well, compare without regard to case and are in lower case.
+// Names lists a certificate's subject alternative names, each with its kind, sorted; host names,
+// those of e-mail addresses as well, compare without regard to case and are in lower case.
 func Names(cert *x509.Certificate) []string {
 	return listNames(cert.DNSNames, cert.EmailAddresses, cert.IPAddresses, cert.URIs)
 }
@@ -72,13 +72,14 @@ func listNames(dns, emails []string, ips []net.IP, uris []*url.URL) []string {
 	return list
 }
 
-// SameName says whether two DER Names are the same name: the same RDNs, in whatever order, with values
-// compared as RFC 5280, 7.1 wants (case and runs of spaces do not matter, nor the kind of string).
-// The order is let go because EJBCA gives names back in reverse and operators write them either way. Names
-// that cannot be read are not the same as anything.
+// SameName says whether two DER Names are the same name: the same RDNs, in whatever order, with
+// values compared as RFC 5280, 7.1 wants (case and runs of spaces do not matter, nor the kind of
+// string). The order is let go because EJBCA gives names back in reverse and operators write them
+// either way. Names that cannot be read are not the same as anything.
 func SameName(a, b []byte) bool { return SameNameAs(a)(b) }
 
-// SameNameAs is SameName for one name and many others, and takes the one apart only once: it may be large.
+// SameNameAs is SameName for one name and many others, and
+// takes the one apart only once: it may be large.
 func SameNameAs(a []byte) func(b []byte) bool {
 	x, okX := normalName(a)
 	return func(b []byte) bool {
@@ -94,8 +95,8 @@ func normalName(der []byte) ([]string, bool) {
 	return rdns, ok
 }
 
-// RDNs returns the RDNs of a DER Name in their order, each in a form that can be compared with others, and false for a
-// name that cannot be read.
+// RDNs returns the RDNs of a DER Name in their order, each in a form that can be compared with
+// others, and false for a name that cannot be read.
 func RDNs(der []byte) ([]string, bool) {
 	var name []attributeSET
 	if rest, err := asn1.Unmarshal(der, &name); err != nil || len(rest) > 0 {

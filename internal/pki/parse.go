@@ -15,13 +15,15 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// Parse reads a certificate (RFC 5280, 4.1) as far as it can be read. What a certificate is used for decides how much
-// of that is enough: one that is stored or passed on needs its DER, one that verifies something must have no Unusable.
+// Parse reads a certificate (RFC 5280, 4.1) as far as it can be read. What a certificate is used
+// for decides how much of that is enough: one that is stored or passed on needs its DER, one that
+// verifies something must have no Unusable.
 //
-// One that only has other characters in a PrintableString than belong there is read whole. A certificate that
-// crypto/x509 refuses, for a negative serial number or a brainpool key, comes back with Raw and its parts, the names,
-// the serial number and, where they can be read, the dates. Its PublicKey is nil, and so are all extensions. The error
-// is for data that is not the DER of a certificate.
+// One that only has other characters in a PrintableString than belong there is read whole. A
+// certificate that crypto/x509 refuses, for a negative serial number or a brainpool key, comes
+// back with Raw and its parts, the names, the serial number and, where they can be read, the
+// dates. Its PublicKey is nil, and so are all extensions. The error is for data that is not the
+// DER of a certificate.
 func Parse(der []byte) (*x509.Certificate, error) {
 	cert, err := ParseAnyPrintable(der)
 	if err == nil {
@@ -33,8 +35,9 @@ func Parse(der []byte) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-// Unusable says why a certificate that Parse returned can verify nothing here, nil when it can: it was not understood
-// as a whole, or its key is of a kind that is not supported or too large to compute with.
+// Unusable says why a certificate that Parse returned can verify nothing
+// here, nil when it can: it was not understood as a whole, or its key is
+// of a kind that is not supported or too large to compute with.
 func Unusable(cert *x509.Certificate) error {
 	if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > MaxRSABits {
 		return fmt.Errorf("its RSA key has %d bits, want at most %d", key.N.BitLen(), MaxRSABits)
@@ -48,8 +51,8 @@ func Unusable(cert *x509.Certificate) error {
 	return fmt.Errorf("its key is of an unsupported kind (%s)", KeyAlgorithm(cert.RawSubjectPublicKeyInfo))
 }
 
-// KeyAlgorithm names the algorithm of a SubjectPublicKeyInfo, given as DER: the usual name where there is one, else
-// the object identifier.
+// KeyAlgorithm names the algorithm of a SubjectPublicKeyInfo, given as DER: the usual name where
+// there is one, else the object identifier.
 func KeyAlgorithm(spki []byte) string {
 	var info struct {
 		Algorithm pkix.AlgorithmIdentifier
@@ -65,7 +68,8 @@ func KeyAlgorithm(spki []byte) string {
 	return "OID " + oid
 }
 
-// keyAlgorithms are kinds of keys that CAs have and crypto/x509 has not (RFC 8410, RFC 9881, RFC 8692).
+// keyAlgorithms are kinds of keys that CAs have and
+// crypto/x509 has not (RFC 8410, RFC 9881, RFC 8692).
 var keyAlgorithms = map[string]string{
 	"1.2.840.10040.4.1":       "DSA",
 	"1.2.840.10045.2.1":       "EC",
@@ -79,8 +83,8 @@ var keyAlgorithms = map[string]string{
 	"2.16.840.1.101.3.4.3.19": "ML-DSA-87",
 }
 
-// parseOutline reads a certificate's outermost structure, without a look at keys and extensions. It is nil when that
-// is not a certificate's.
+// parseOutline reads a certificate's outermost structure, without a look at keys and extensions.
+// It is nil when that is not a certificate's.
 func parseOutline(der []byte) *x509.Certificate {
 	cert := &x509.Certificate{Raw: der}
 	s := cryptobyte.String(der)
@@ -118,8 +122,9 @@ func readTime(s *cryptobyte.String) time.Time {
 	return time.Time{}
 }
 
-// parseName reads a Name (RFC 5280, 4.1.2.4) without regard to which characters a string type allows: an underscore in
-// a PrintableString is common. It is nil for what has not a name's structure.
+// parseName reads a Name (RFC 5280, 4.1.2.4) without regard to which
+// characters a string type allows: an underscore in a PrintableString
+// is common. It is nil for what has not a name's structure.
 func parseName(der []byte) pkix.RDNSequence {
 	var sets []attributeSET
 	if rest, err := asn1.Unmarshal(der, &sets); err != nil || len(rest) > 0 {
@@ -142,9 +147,10 @@ func Usable(certs []*x509.Certificate) []*x509.Certificate {
 	return slices.DeleteFunc(slices.Clone(certs), func(c *x509.Certificate) bool { return Unusable(c) != nil })
 }
 
-// ParseAnyPrintable is x509.ParseCertificate that also takes names with other characters of ASCII in a PrintableString
-// than belong there, such as an underscore: anyone who requests such a name must be able to read its certificate. Raw,
-// RawTBSCertificate, RawIssuer and RawSubject are the bytes that came, so that signatures verify and names compare.
+// ParseAnyPrintable is x509.ParseCertificate that also takes names with other characters of ASCII
+// in a PrintableString than belong there, such as an underscore: anyone who requests such a name
+// must be able to read its certificate. Raw, RawTBSCertificate, RawIssuer and RawSubject are the
+// bytes that came, so that signatures verify and names compare.
 func ParseAnyPrintable(der []byte) (*x509.Certificate, error) {
 	cert, err := x509.ParseCertificate(der)
 	if err == nil {
@@ -162,7 +168,8 @@ func ParseAnyPrintable(der []byte) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-// adaptCertificate returns the certificate with its names adapted, and what it was before; nil where it cannot be read.
+// adaptCertificate returns the certificate with its names adapted, and what it was before; nil
+// where it cannot be read.
 func adaptCertificate(der []byte) ([]byte, *x509.Certificate) {
 	before := &x509.Certificate{Raw: der}
 	s := cryptobyte.String(der)
@@ -203,8 +210,9 @@ func adaptCertificate(der []byte) ([]byte, *x509.Certificate) {
 	return adapted, before
 }
 
-// AdaptName returns a Name in which each PrintableString is a UTF8String, whatever characters of ASCII it has. It is
-// false for what is not the DER of a Name, and for other bytes in a PrintableString.
+// AdaptName returns a Name in which each PrintableString is a
+// UTF8String, whatever characters of ASCII it has. It is false for what
+// is not the DER of a Name, and for other bytes in a PrintableString.
 func AdaptName(der []byte) ([]byte, bool) {
 	s := cryptobyte.String(der)
 	var rdns cryptobyte.String

@@ -13,7 +13,8 @@ import (
 
 // PathOptions say what a path may consist of.
 type PathOptions struct {
-	// Anchors are trusted; those that can verify nothing (Unusable) are passed over, and so are such Others.
+	// Anchors are trusted; those that can verify nothing
+	// (Unusable) are passed over, and so are such Others.
 	Anchors []*x509.Certificate
 	Others  []*x509.Certificate // may stand between
 	Pool    *x509.CertPool      // of anchors, in place of Anchors; those in it are not listed in errors
@@ -30,10 +31,10 @@ type PathError struct {
 func (e *PathError) Error() string { return e.Reason }
 func (e *PathError) Unwrap() error { return e.Err }
 
-// VerifyPath returns the certification paths (RFC 5280, section 6) from a certificate to an anchor, both ends
-// included. They consist of the certificates given. Beyond crypto/x509, which it calls, it applies name constraints on
-// directory names, and lets constraints on kinds of names that are not understood refuse only paths with a name of
-// that kind (sections 4.2.1.10 and 6.1).
+// VerifyPath returns the certification paths (RFC 5280, section 6) from a certificate to an
+// anchor, both ends included. They consist of the certificates given. Beyond crypto/x509, which it
+// calls, it applies name constraints on directory names, and lets constraints on kinds of names
+// that are not understood refuse only paths with a name of that kind (sections 4.2.1.10 and 6.1).
 func VerifyPath(leaf *x509.Certificate, o PathOptions) ([][]*x509.Certificate, error) {
 	if err := Unusable(leaf); err != nil {
 		return nil, err
@@ -95,8 +96,8 @@ func explain(leaf *x509.Certificate, o PathOptions, err error) error {
 
 var oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
 
-// relax is a certificate for crypto/x509, whose name constraints are checked here where it does not understand them.
-// What it does understand among them, it applies all the same.
+// relax is a certificate for crypto/x509, whose name constraints are checked here where it does
+// not understand them. What it does understand among them, it applies all the same.
 func (c *checker) relax(cert *x509.Certificate) *x509.Certificate {
 	if !slices.ContainsFunc(cert.UnhandledCriticalExtensions, oidNameConstraints.Equal) ||
 		c.constraintsOf(cert).unreadable {
@@ -111,22 +112,24 @@ func (c *checker) relax(cert *x509.Certificate) *x509.Certificate {
 // shownName is a distinguished name of a certificate that another program sent, for messages.
 func shownName(raw []byte) string { return OneLine(DN(raw), 256) }
 
-// maxDepth and maxNamesakes bound the search for a reason: each namesake costs the verification of a signature.
+// maxDepth and maxNamesakes bound the search for a reason:
+// each namesake costs the verification of a signature.
 const (
 	maxDepth     = 16
 	maxNamesakes = 16
 )
 
-// PathReason says what is wrong with the path from a certificate to an anchor where crypto/x509 only says that no
-// authority is known: an algorithm or an extension that is not supported, an issuer's certificate that can verify
-// nothing, or one of that name with another key. It is empty when an issuer's certificate is simply not there, or when
-// none of these is wrong.
+// PathReason says what is wrong with the path from a certificate to an anchor where crypto/x509
+// only says that no authority is known: an algorithm or an extension that is not supported, an
+// issuer's certificate that can verify nothing, or one of that name with another key. It is empty
+// when an issuer's certificate is simply not there, or when none of these is wrong.
 func PathReason(leaf *x509.Certificate, others, anchors []*x509.Certificate) string {
 	return pathReason(leaf, others, anchors, false)
 }
 
-// HandshakeReason is Reason for the certificates that the other side of TLS showed, and the error that crypto/tls had.
-// It knows no name constraints but its own, and reports dates and usages itself.
+// HandshakeReason is Reason for the certificates that the other side
+// of TLS showed, and the error that crypto/tls had. It knows no name
+// constraints but its own, and reports dates and usages itself.
 func HandshakeReason(err error, shown, anchors []*x509.Certificate) string {
 	if tellsReason(err) {
 		return ""
@@ -199,12 +202,14 @@ func issuerOf(cert *x509.Certificate, among []*x509.Certificate,
 	return nil, fault
 }
 
-// mayIssue is how crypto/x509 decides it: certificates before version 3 have no extension that could say it.
+// mayIssue is how crypto/x509 decides it: certificates
+// before version 3 have no extension that could say it.
 func mayIssue(cert *x509.Certificate) bool {
 	return cert.BasicConstraintsValid && cert.IsCA || !cert.BasicConstraintsValid && cert.Version < 3
 }
 
-// extensionFault names critical extensions that are not understood; name constraints are, but for handshakes.
+// extensionFault names critical extensions that are not
+// understood; name constraints are, but for handshakes.
 func extensionFault(cert *x509.Certificate, handshake bool) string {
 	for _, oid := range cert.UnhandledCriticalExtensions {
 		switch {
@@ -222,8 +227,9 @@ func extensionFault(cert *x509.Certificate, handshake bool) string {
 	return ""
 }
 
-// OnlyCommonName tells whether a certificate has a host name as common name and no alternative name that could match:
-// common names are not looked at (RFC 9525, section 6.2), by crypto/x509 neither.
+// OnlyCommonName tells whether a certificate has a host name as
+// common name and no alternative name that could match: common names
+// are not looked at (RFC 9525, section 6.2), by crypto/x509 neither.
 func OnlyCommonName(cert *x509.Certificate, host string) bool {
 	return len(cert.DNSNames)+len(cert.IPAddresses) == 0 &&
 		strings.EqualFold(cert.Subject.CommonName, strings.TrimSuffix(host, "."))

@@ -18,7 +18,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// MaxPEMBlocks is how many blocks are read from one file: the largest bundles of public roots have some 150.
+// MaxPEMBlocks is how many blocks are read from one file:
+// the largest bundles of public roots have some 150.
 const MaxPEMBlocks = 10_000
 
 // PEMBlock is one PEM block.
@@ -46,11 +47,11 @@ var errMany = fmt.Errorf("has more than %d PEM blocks, want fewer: is it one fil
 // HasPEM says whether data has a PEM block, readable or not.
 func HasPEM(data []byte) bool { return bytes.Contains(PEMText(data), begin) }
 
-// PEMBlocks finds the PEM blocks (RFC 7468) of a file as people and tools really leave them: with a byte order mark,
-// in UTF-16, indented as in YAML, with line ends that were lost, turned into spaces or into the characters \n, and
-// with one block on the line where another ends. Only what is beyond doubt is read: what stands between a BEGIN and
-// its END must be Base64 once white space and written-out line ends are gone. A block that cannot be read does not
-// hide the others.
+// PEMBlocks finds the PEM blocks (RFC 7468) of a file as people and tools really leave them: with
+// a byte order mark, in UTF-16, indented as in YAML, with line ends that were lost, turned into
+// spaces or into the characters \n, and with one block on the line where another ends. Only what
+// is beyond doubt is read: what stands between a BEGIN and its END must be Base64 once white space
+// and written-out line ends are gone. A block that cannot be read does not hide the others.
 //
 // PEMBlocks returns the blocks in their order. It is an error when there are more than MaxBlocks.
 func PEMBlocks(data []byte) ([]PEMBlock, error) {
@@ -74,8 +75,8 @@ func PEMBlocks(data []byte) ([]PEMBlock, error) {
 	}
 }
 
-// readBlock reads the block that data begins with, and says how long it is. A block that is not finished ends where
-// the next one begins.
+// readBlock reads the block that data begins with, and says how long it is. A block that is not
+// finished ends where the next one begins.
 func readBlock(data []byte) (PEMBlock, int) {
 	after := data[len(begin):]
 	n := bytes.Index(after[:min(len(after), maxLabel+len(dash))], dash) // no further: a file may have many such lines
@@ -167,8 +168,8 @@ func pemLines(data []byte) int {
 	return n
 }
 
-// PEMText is the file in UTF-8, without a byte order mark. PowerShell and some editors write UTF-16, not always with a
-// mark.
+// PEMText is the file in UTF-8, without a byte order mark. PowerShell and some editors write
+// UTF-16, not always with a mark.
 func PEMText(data []byte) []byte {
 	switch {
 	case bytes.HasPrefix(data, []byte{'-', 0, '-', 0}):
@@ -180,7 +181,8 @@ func PEMText(data []byte) []byte {
 	return text
 }
 
-// IsCleanPEM says whether programs that read PEM line by line, as openssl does, read all the blocks of a file.
+// IsCleanPEM says whether programs that read PEM line by
+// line, as openssl does, read all the blocks of a file.
 func IsCleanPEM(data []byte) bool {
 	blocks, err := PEMBlocks(data)
 	if err != nil {
@@ -199,7 +201,8 @@ func IsCleanPEM(data []byte) bool {
 	return true
 }
 
-// RewritePEM writes the blocks that can be read as RFC 7468 has them, with the labels that they have.
+// RewritePEM writes the blocks that can be read as RFC 7468
+// has them, with the labels that they have.
 func RewritePEM(data []byte) []byte {
 	blocks, err := PEMBlocks(data)
 	if err != nil {
@@ -223,8 +226,8 @@ func (b PEMBlock) encode() []byte {
 	return slices.Concat(line, []byte("\n"+b.Headers+"\n\n"), rest)
 }
 
-// The labels of certificates: today's, the one of old programs (RFC 7468, 5.1), and OpenSSL's for a certificate that
-// trust settings follow.
+// The labels of certificates: today's, the one of old programs (RFC 7468, 5.1), and OpenSSL's for
+// a certificate that trust settings follow.
 const (
 	labelCertificate     = "CERTIFICATE"
 	labelX509Certificate = "X509 CERTIFICATE"
@@ -255,9 +258,9 @@ func (b PEMBlock) Certificate() (*x509.Certificate, error) {
 	return Parse(der)
 }
 
-// PEMCertificates reads all the certificates of a file, in their order. Other blocks are passed over. What is wrong
-// with a certificate that cannot be read is among the faults, each of which names the block and its line. The error is
-// for a file that is not read at all.
+// PEMCertificates reads all the certificates of a file, in their order. Other blocks are passed
+// over. What is wrong with a certificate that cannot be read is among the faults, each of which
+// names the block and its line. The error is for a file that is not read at all.
 func PEMCertificates(data []byte) (certs []*x509.Certificate, faults []error, err error) {
 	blocks, err := PEMBlocks(data)
 	if err != nil {
@@ -283,8 +286,9 @@ var (
 	oidAnyUsage   = asn1.ObjectIdentifier{2, 5, 29, 37, 0}
 )
 
-// checkTrust reads what OpenSSL appends to a TRUSTED CERTIFICATE: the usages that it is trusted for and those that it
-// is rejected for. Bundles of distributions list distrusted CAs this way, so a rejection must not be lost.
+// checkTrust reads what OpenSSL appends to a TRUSTED CERTIFICATE: the usages that it is trusted
+// for and those that it is rejected for. Bundles of distributions list distrusted CAs this way, so
+// a rejection must not be lost.
 func checkTrust(aux cryptobyte.String) error {
 	if aux.Empty() {
 		return nil

@@ -70,13 +70,14 @@ type Reader struct {
 	files            map[string]string
 }
 
-// Files returns the paths of the files that values were read from, by the variable that named them, X_FILE.
+// Files returns the paths of the files that values were read
+// from, by the variable that named them, X_FILE.
 func (r *Reader) Files() map[string]string { return r.files }
 
-// ReadEnvironment reads a program's environment, in the same way for all programs: every variable is text first, then
-// it is parsed, and all faults are found in one run. Each fault names the variable, what it has and what is wanted;
-// values of secrets are in none. An empty variable counts as unset. A secret X may be given as X_FILE, the path of a
-// file that ReadSecret reads.
+// ReadEnvironment reads a program's environment, in the same way for all programs: every variable
+// is text first, then it is parsed, and all faults are found in one run. Each fault names the
+// variable, what it has and what is wanted; values of secrets are in none. An empty variable
+// counts as unset. A secret X may be given as X_FILE, the path of a file that ReadSecret reads.
 func ReadEnvironment(variables []Variable) *Reader {
 	r := &Reader{variables: variables, values: processEnvironment(variables), files: map[string]string{}}
 	for i, v := range r.variables {
@@ -93,7 +94,8 @@ func ReadEnvironment(variables []Variable) *Reader {
 	return r
 }
 
-// processEnvironment returns the values that envconfig finds. It wants a struct, which is made of the table here.
+// processEnvironment returns the values that envconfig
+// finds. It wants a struct, which is made of the table here.
 func processEnvironment(variables []Variable) []string {
 	fields := make([]reflect.StructField, len(variables))
 	for i, v := range variables {
@@ -111,8 +113,8 @@ func processEnvironment(variables []Variable) []string {
 	return values
 }
 
-// readTwin takes the value of X from the file that X_FILE names. Whether X is set, only the environment
-// tells: its value may already be the default.
+// readTwin takes the value of X from the file that X_FILE names. Whether X is set, only the
+// environment tells: its value may already be the default.
 func (r *Reader) readTwin(at int) {
 	v := r.variables[at]
 	twin := v.Name + "_FILE"
@@ -157,7 +159,8 @@ func (r *Reader) position(name string) int {
 // Value returns a variable's text.
 func (r *Reader) Value(name string) string { return r.values[r.position(name)] }
 
-// SecretFile returns the path of the file that a secret came from, if it can be read again: a pipe cannot.
+// SecretFile returns the path of the file that a secret came
+// from, if it can be read again: a pipe cannot.
 func (r *Reader) SecretFile(name string) string {
 	path := r.files[name+"_FILE"]
 	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
@@ -234,8 +237,8 @@ const (
 	secretPatience = 30 * time.Second
 )
 
-// ReadSecret reads a secret from a file or a pipe; one trailing newline is dropped. It does not wait for a
-// pipe to be opened, and not for long for one that is.
+// ReadSecret reads a secret from a file or a pipe; one trailing newline is dropped. It does not
+// wait for a pipe to be opened, and not for long for one that is.
 func ReadSecret(path string) (string, error) {
 	return readSecret(path, secretPatience)
 }
@@ -257,8 +260,8 @@ func readSecret(path string, patience time.Duration) (string, error) {
 	return TrimSecret(content), nil
 }
 
-// TrimSecret is the secret in a file's content: without one newline at its end, and without the byte order mark that
-// Windows editors and shells write.
+// TrimSecret is the secret in a file's content: without one newline at its end, and without the
+// byte order mark that Windows editors and shells write.
 func TrimSecret(content []byte) string {
 	text, _ := files.Text(content)
 	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")

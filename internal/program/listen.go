@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// FairListener takes connections from another listener. When more are open than it may have, it closes one of the
-// address that has most: one without a request before one with, and of these the oldest.
+// FairListener takes connections from another listener. When more are
+// open than it may have, it closes one of the address that has most:
+// one without a request before one with, and of these the oldest.
 type FairListener struct {
 	net.Listener
 	most int
@@ -31,9 +32,9 @@ type fairConn struct {
 	state    http.ConnState
 }
 
-// ListenFairly bounds the connections of listener to most, a number from 1, and shares them out: where there are too
-// many, the address with most of them loses one, so that no address can keep the others out. lost gets each that
-// is closed for another; nil for no one.
+// ListenFairly bounds the connections of listener to most, a number from 1, and shares them out:
+// where there are too many, the address with most of them loses one, so that no address can keep
+// the others out. lost gets each that is closed for another; nil for no one.
 func ListenFairly(listener net.Listener, most int, lost func(remote net.Addr)) *FairListener {
 	if lost == nil {
 		lost = func(net.Addr) {}
@@ -42,8 +43,8 @@ func ListenFairly(listener net.Listener, most int, lost func(remote net.Addr)) *
 		of: map[netip.Addr]int{}}
 }
 
-// ClientAddress is what distinguishes clients: that of a host:port, without the port. It is the zero one where the
-// network has other addresses.
+// ClientAddress is what distinguishes clients: that of a host:port, without the port. It is the
+// zero one where the network has other addresses.
 func ClientAddress(remote string) netip.Addr {
 	address, err := netip.ParseAddrPort(remote)
 	if err != nil {
@@ -140,9 +141,9 @@ func (c *fairConn) Close() error {
 // probeTimeout is shorter than the second that Kubernetes gives a probe by default.
 const probeTimeout = 900 * time.Millisecond
 
-// Probe asks a server of ours on this machine how it is, for health checks in images that have no shell and no curl.
-// It asks for a path at an address as a server is given it: host:port, or :port for all addresses, which is asked on
-// loopback. Any status that ok allows is success.
+// Probe asks a server of ours on this machine how it is, for health checks in images that have no
+// shell and no curl. It asks for a path at an address as a server is given it: host:port, or :port
+// for all addresses, which is asked on loopback. Any status that ok allows is success.
 func Probe(ctx context.Context, address, path string, ok func(status int) bool) error {
 	status, _, err := AskLocal(ctx, address, path)
 	if err == nil && !ok(status) {

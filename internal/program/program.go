@@ -1,5 +1,6 @@
-// Package program has what every program of this repository does: it reads the environment by a table of variables,
-// logs, prints its help and its version, listens, serves series and answers or asks for a probe.
+// Package program has what every program of this repository does: it reads
+// the environment by a table of variables, logs, prints its help and its
+// version, listens, serves series and answers or asks for a probe.
 package program
 
 import (
@@ -18,10 +19,12 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 )
 
-// version is set by the linker: -X github.com/certfetcher/certfetcher/internal/program.version=v1.2.3.
+// version is set by the linker: -X
+// github.com/certfetcher/certfetcher/internal/program.version=v1.2.3.
 var version string
 
-// Version is the version that was linked in, or that of the module when go install built the program.
+// Version is the version that was linked in, or that of the
+// module when go install built the program.
 func Version() string {
 	if version != "" {
 		return version
@@ -48,8 +51,9 @@ func (r *Reader) Log() LogSettings {
 	}
 }
 
-// Logger returns a logger that writes to w. A duration under key is the number key_ms, in milliseconds, and times are
-// in UTC, so that lines of both programs can be joined and computed with.
+// Logger returns a logger that writes to w. A duration under key
+// is the number key_ms, in milliseconds, and times are in UTC, so
+// that lines of both programs can be joined and computed with.
 func (l LogSettings) Logger(w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: l.Level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		switch a.Value.Kind() {
@@ -66,9 +70,10 @@ func (l LogSettings) Logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, options))
 }
 
-// ServerGC lets the garbage collector of a server wait until the heap is four times what is in use, unless
-// GOGC says otherwise. What a request leaves is little and all of it garbage: collecting it as often as Go does
-// by default took an eighth of the processor's time under load. GOMEMLIMIT still bounds it.
+// ServerGC lets the garbage collector of a server wait until the heap is four times what is in
+// use, unless GOGC says otherwise. What a request leaves is little and all of it garbage:
+// collecting it as often as Go does by default took an eighth of the processor's time under load.
+// GOMEMLIMIT still bounds it.
 func ServerGC() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(300)
@@ -114,8 +119,9 @@ func (s SeriesSet) Histogram(name Series, bounds []float64, labels ...any) *metr
 	return s.set.GetOrCreatePrometheusHistogramExt(fmt.Sprintf(string(name), labels...), bounds)
 }
 
-// Write writes the series in the Prometheus text format (version 0.0.4), with their types and with what they mean,
-// which the library that keeps them cannot say, and then the process's own (CPU, memory, files), which have no help.
+// Write writes the series in the Prometheus text format (version 0.0.4), with their types and with
+// what they mean, which the library that keeps them cannot say, and then the process's own (CPU,
+// memory, files), which have no help.
 func (s SeriesSet) Write(w io.Writer) {
 	metrics.ExposeMetadata(true) // the TYPE lines, without which some take every series for untyped
 	var series, text bytes.Buffer
@@ -123,8 +129,8 @@ func (s SeriesSet) Write(w io.Writer) {
 	metrics.WriteProcessMetrics(&series)
 	withIO := isIOReadable()
 	for line := range strings.Lines(series.String()) {
-		// Where the program is not root, the kernel hides /proc/self/io from it as from others (internal/startup), and
-		// the library writes 0 for all that it has.
+		// Where the program is not root, the kernel hides /proc/self/io from it as from others
+		// (internal/startup), and the library writes 0 for all that it has.
 		if !withIO && strings.Contains(line, "process_io_") {
 			continue
 		}
@@ -141,7 +147,8 @@ func (s SeriesSet) Write(w io.Writer) {
 	_, _ = w.Write(text.Bytes()) // a reader that has gone needs no series
 }
 
-// isIOReadable tells whether the library can read the process's counters of input and output, which does not change.
+// isIOReadable tells whether the library can read the process's counters of input and output,
+// which does not change.
 var isIOReadable = sync.OnceValue(func() bool {
 	file, err := os.Open("/proc/self/io")
 	if err == nil {
@@ -150,8 +157,9 @@ var isIOReadable = sync.OnceValue(func() bool {
 	return err == nil
 })
 
-// ParseFlags reads the flags of a program that is configured by its environment: --help, for which usage writes the
-// text, --version and, unless check is nil, --check. done says that nothing is left to do; err is that of writing to
+// ParseFlags reads the flags of a program that is configured by its environment:
+// --help, for which usage writes the text, --version and, unless check is nil,
+// --check. done says that nothing is left to do; err is that of writing to
 // standard output then, mostly a closed pipe, and otherwise about wrong flags.
 func ParseFlags(name string, args []string, check *bool, stdout io.Writer, usage func(io.Writer) error) (
 	done bool, err error,

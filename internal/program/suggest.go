@@ -10,14 +10,16 @@ import (
 	"time"
 )
 
-// Closest finds the known name that is meant by name, which is not one of them. Case and separators do
-// not count. It answers no sooner than the two look alike: a short name may differ by less than a long one.
+// Closest finds the known name that is meant by name, which is not one of them. Case and
+// separators do not count. It answers no sooner than the two look alike: a short name may differ
+// by less than a long one.
 func Closest(name string, known []string) (string, bool) {
 	upper, written := strings.ToUpper(name), bare(name)
 	best, least := "", len(written)
 	for _, candidate := range known {
 		isAbbreviation := isAbbreviation(upper, strings.ToUpper(candidate))
-		// Every start looks at every variable: names whose lengths alone are too far apart are not compared.
+		// Every start looks at every variable: names whose
+		// lengths alone are too far apart are not compared.
 		if apart := len(written) - letters(candidate); !isAbbreviation && max(apart, -apart) > mostTolerated {
 			continue
 		}
@@ -33,8 +35,8 @@ func Closest(name string, known []string) (string, bool) {
 	return best, best != ""
 }
 
-// mostEdits is by how many edits two names may differ. Of short ones, many words are near: only a letter that is
-// missing or swapped with its neighbour counts.
+// mostEdits is by how many edits two names may differ. Of short ones, many words are near: only a
+// letter that is missing or swapped with its neighbour counts.
 func mostEdits(written, meant string) int {
 	switch n := min(len(written), len(meant)); {
 	case n < 3:
@@ -58,7 +60,8 @@ func sameLetters(a, b string) bool {
 	return slices.Equal(slices.Sorted(slices.Values([]byte(a))), slices.Sorted(slices.Values([]byte(b))))
 }
 
-// isAbbreviation tells two names of which one has the other's last word cut off: KEYSTORE_PASS, HEALTH_ADDRESS.
+// isAbbreviation tells two names of which one has the
+// other's last word cut off: KEYSTORE_PASS, HEALTH_ADDRESS.
 func isAbbreviation(a, b string) bool {
 	if len(a) > len(b) {
 		a, b = b, a
@@ -85,8 +88,8 @@ func letters(name string) int {
 	return min(n, mostLetters)
 }
 
-// distance counts the letters that differ between two names: inserted, left out, replaced, or two neighbours
-// swapped (the restricted Damerau-Levenshtein distance).
+// distance counts the letters that differ between two names: inserted, left out, replaced, or two
+// neighbours swapped (the restricted Damerau-Levenshtein distance).
 func distance(a, b string) int {
 	var before, row, next [mostLetters + 1]int
 	for j := range row {
@@ -121,7 +124,8 @@ func VariableNames(variables []Variable) []string {
 	return names
 }
 
-// Misspelling is a variable that a program does not know, and one that it knows and that looks like it.
+// Misspelling is a variable that a program does not know,
+// and one that it knows and that looks like it.
 type Misspelling struct{ Name, Meant string }
 
 // Problem is the rest of a sentence that begins with the variable's name.
@@ -150,16 +154,16 @@ func isInjected(name string) bool {
 	return strings.Contains(name, "_SERVICE_PORT_") || port != "" && port[0] >= '0' && port[0] <= '9'
 }
 
-// foreign are variables of the Go runtime and libraries, shells and container engines. A program may look at them
-// by other means than its tagged type.
+// foreign are variables of the Go runtime and libraries, shells and container engines. A program
+// may look at them by other means than its tagged type.
 var foreign = []string{
 	"PATH", "HOME", "HOSTNAME", "USER", "SHELL", "SHLVL", "PWD", "OLDPWD", "TERM", "LANG", "TZ", "TMPDIR", "_",
 	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 	"GODEBUG", "GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GOTRACEBACK", "SSL_CERT_FILE", "SSL_CERT_DIR",
 }
 
-// FindMisspelt finds, sorted by name, the variables of the environment that are unknown but look like known
-// ones: a misspelt variable would otherwise go unnoticed. Empty ones count as unset.
+// FindMisspelt finds, sorted by name, the variables of the environment that are unknown but look
+// like known ones: a misspelt variable would otherwise go unnoticed. Empty ones count as unset.
 func FindMisspelt(known []string) []Misspelling {
 	var found []Misspelling
 	for _, entry := range os.Environ() {

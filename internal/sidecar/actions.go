@@ -19,8 +19,8 @@ const (
 	reasonPruned   = "pruned"
 )
 
-// notifyOfKept begins with a certificate that was on the volume. The application is notified of it only when the
-// previous run ended before it was.
+// notifyOfKept begins with a certificate that was on the volume. The application is notified of it
+// only when the previous run ended before it was.
 func (s *Sidecar) notifyOfKept(outcome enroll.Outcome) {
 	event := s.event(outcome, reasonRestored)
 	if event.Kept = !outcome.Pending; outcome.Pending {
@@ -71,8 +71,8 @@ func (s *Sidecar) countFailure(ctx context.Context, err error) error {
 	return err
 }
 
-// Restore puts published files back, completes a publication that failed after its commit, and takes away trusted
-// certificates that were kept long enough.
+// Restore puts published files back, completes a publication that failed after its commit, and
+// takes away trusted certificates that were kept long enough.
 func (s *Sidecar) Restore() (current Certificate, changed bool, err error) {
 	outcome, err := s.Certificates.Restore()
 	s.metrics.SetVolume(err)
@@ -128,8 +128,9 @@ func (s *Sidecar) prune() error {
 	return err
 }
 
-// awaitCleanup has the loop look when something on the volume has to go: see enroll.Enroller.CleanupDue. A timer knows
-// nothing of a clock that was set, so it is set again as often as there was nothing to take away yet.
+// awaitCleanup has the loop look when something on the volume has to go: see
+// enroll.Enroller.CleanupDue. A timer knows nothing of a clock that was set, so it is set again as
+// often as there was nothing to take away yet.
 func (s *Sidecar) awaitCleanup() {
 	if s.cleanup != nil {
 		s.cleanup.Stop()
@@ -173,9 +174,9 @@ func (s *Sidecar) markNotified(number int) func() {
 	}
 }
 
-// merging does the post-processor's work after each publication, before the application is notified, and at a start at
-// which nothing was published: a truststore on a volume that lives no longer than the container would miss it
-// otherwise.
+// merging does the post-processor's work after each publication, before the application is
+// notified, and at a start at which nothing was published: a truststore on a volume that lives no
+// longer than the container would miss it otherwise.
 type merging struct {
 	config truststore.Config
 	log    *slog.Logger

@@ -16,8 +16,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// recheck is how often decisions are made again at the latest: timers stand still while a machine is
-// suspended, and know nothing of a clock that was set.
+// recheck is how often decisions are made again at the latest: timers stand still while a machine
+// is suspended, and know nothing of a clock that was set.
 const recheck = time.Minute
 
 // leastLife is for how long a certificate that was just obtained is left alone.
@@ -25,14 +25,15 @@ const leastLife = 50 * time.Millisecond
 
 // Renewer does what the Loop decides. It logs its successes itself.
 type Renewer interface {
-	// Obtain makes one attempt to get a certificate, because of the reason. It runs on a goroutine of its own, so that
-	// a request that hangs does not prevent files from being restored; one at a time. What it returns is called on
-	// the Loop's goroutine, and publishes the certificate; Obtained need not be set. Nothing has
-	// changed when either fails. The errors are those of package enroll.
+	// Obtain makes one attempt to get a certificate, because of the reason. It runs
+	// on a goroutine of its own, so that a request that hangs does not prevent files
+	// from being restored; one at a time. What it returns is called on the Loop's
+	// goroutine, and publishes the certificate; Obtained need not be set. Nothing
+	// has changed when either fails. The errors are those of package enroll.
 	Obtain(ctx context.Context, reason string) (publish func() (Certificate, error), err error)
-	// Restore puts back published files that vanished or changed. changed tells whether any had, and current is
-	// then what is published: another certificate when another process has published a newer one. It is called on
-	// the Loop's goroutine.
+	// Restore puts back published files that vanished or changed. changed tells whether any had,
+	// and current is then what is published: another certificate when another process has
+	// published a newer one. It is called on the Loop's goroutine.
 	Restore() (current Certificate, changed bool, err error)
 }
 
@@ -60,8 +61,8 @@ type Loop struct {
 // reasonDue is the reason of the renewals that no one requested.
 const reasonDue = "due"
 
-// Run keeps the certificate valid until ctx ends. A failed attempt is followed by another, whatever the
-// error: it gives up on nothing.
+// Run keeps the certificate valid until ctx ends. A failed attempt is followed by another,
+// whatever the error: it gives up on nothing.
 func (l *Loop) Run(ctx context.Context, current Certificate) {
 	if l.Clock == nil {
 		l.Clock = time.Now
@@ -115,7 +116,8 @@ type obtained struct {
 	err     error
 }
 
-// now is the wall clock's time: without the monotonic reading, which stands still with a suspended machine.
+// now is the wall clock's time: without the monotonic
+// reading, which stands still with a suspended machine.
 func (r *run) now() time.Time { return r.Clock().Round(0) }
 
 func (r *run) tick() {
@@ -200,7 +202,8 @@ func (r *run) restoreSoon() {
 	r.restore()
 }
 
-// restore puts files back, and where that fails tries again, as a full disk does not say when it has room.
+// restore puts files back, and where that fails tries again,
+// as a full disk does not say when it has room.
 func (r *run) restore() {
 	current, changed, err := r.Renewer.Restore()
 	if err == nil {
@@ -240,19 +243,21 @@ func (r *run) untilRestore() time.Duration {
 }
 
 const (
-	// settle is how long published files must be left alone before the Loop looks at them: most changes consist of
-	// several, our own publications among them.
+	// settle is how long published files must be left alone before the Loop looks at them: most
+	// changes consist of several, our own publications among them.
 	settle = 100 * time.Millisecond
 )
 
 // reasonTrigger is the reason of the renewals that the trigger file asks for.
 const reasonTrigger = "trigger file"
 
-// Watch turns changes of files into what a Loop listens to. The kernel tells it, also of directories that are
-// removed and made again. Only whether one above them was renamed has to be looked at, once a minute.
+// Watch turns changes of files into what a Loop listens to. The kernel tells it, also of
+// directories that are removed and made again. Only whether one above them was renamed has to be
+// looked at, once a minute.
 type Watch struct {
-	// Dir is where files are published, and Names are theirs, none for any. Of anything else in Dir, only
-	// the link ..data of the symlink layout matters, and what is in the directory that it points to.
+	// Dir is where files are published, and Names are theirs, none for
+	// any. Of anything else in Dir, only the link ..data of the symlink
+	// layout matters, and what is in the directory that it points to.
 	Dir   string
 	Names []string
 	// Trigger is the path of a file that asks for a renewal and is removed then; empty: none.
@@ -292,7 +297,8 @@ func offer[T any](to chan<- T, what T) {
 	}
 }
 
-// look tells whether an event concerns published files, and whether a directory came, went or was swapped.
+// look tells whether an event concerns published files, and
+// whether a directory came, went or was swapped.
 func (w *Watch) look(name string, created, removed bool) (changed, moved bool) {
 	if name == w.Trigger && !removed {
 		w.takeTrigger(created)
@@ -313,8 +319,8 @@ func above(name, path string) bool {
 	return path != "" && (name == path || strings.HasPrefix(path, strings.TrimSuffix(name, "/")+"/"))
 }
 
-// directories are those of the published files and the one of the trigger file, or the nearest above that
-// exists, in which it would appear.
+// directories are those of the published files and the one of the trigger file, or the nearest
+// above that exists, in which it would appear.
 func (w *Watch) directories() []string {
 	dirs := []string{files.NearestDir(w.Dir)}
 	w.generation = ""
@@ -328,8 +334,8 @@ func (w *Watch) directories() []string {
 	return dirs
 }
 
-// takeTrigger removes the trigger file and asks for a renewal. One that cannot be removed counts when it has
-// just appeared: else it would ask again and again.
+// takeTrigger removes the trigger file and asks for a renewal. One that cannot be removed counts
+// when it has just appeared: else it would ask again and again.
 func (w *Watch) takeTrigger(appeared bool) {
 	if w.Trigger == "" {
 		return

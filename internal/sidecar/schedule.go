@@ -30,13 +30,14 @@ type Policy struct {
 // jitterShare is the part of the life left at the renewal by which it may come earlier.
 const jitterShare = 0.1
 
-// Due tells when the certificate is to be renewed: at the policy's moment, less a jitter of up to a tenth
-// of the life that would then be left, but at most half of the time until then. The jitter depends on the
-// seed alone, so a restart changes nothing.
+// Due tells when the certificate is to be renewed: at the policy's moment, less a jitter of up to
+// a tenth of the life that would then be left, but at most half of the time until then. The jitter
+// depends on the seed alone, so a restart changes nothing.
 //
-// A certificate that would be due in the first tenth of the time for which this process can have it, because
-// Before is about as long as its life, or because the CA dates certificates back, is treated as if its life
-// began when it was obtained, and as if there were no Before. Otherwise one renewal would follow the other.
+// A certificate that would be due in the first tenth of the time for which this process can have
+// it, because Before is about as long as its life, or because the CA dates certificates back, is
+// treated as if its life began when it was obtained, and as if there were no Before. Otherwise one
+// renewal would follow the other.
 func (p Policy) Due(c Certificate) time.Time {
 	due := pki.Moment(c.NotBefore, c.NotAfter, p.At)
 	if p.Before > 0 {
@@ -49,7 +50,8 @@ func (p Policy) Due(c Certificate) time.Time {
 	if due.Before(pki.Moment(had, c.NotAfter, 0.1)) {
 		due = pki.Moment(had, c.NotAfter, p.At)
 	}
-	// Where a difference is more than a time.Duration holds, its largest one does: the jitter is smaller then.
+	// Where a difference is more than a time.Duration holds,
+	// its largest one does: the jitter is smaller then.
 	spread := min(jitterShare*float64(c.NotAfter.Sub(due)), float64(due.Sub(had))/2)
 	return due.Add(-time.Duration(p.jitter() * spread))
 }
@@ -67,20 +69,23 @@ const (
 	longestWait = 15 * time.Minute
 	// longestExpired bounds the waits once the certificate has expired and the application is down.
 	longestExpired = time.Minute
-	// longestWasted bounds the waits where each try has the CA issue a certificate that cannot be used.
+	// longestWasted bounds the waits where each try has the
+	// CA issue a certificate that cannot be used.
 	longestWasted = 24 * time.Hour
-	// shortestWait keeps a try from following the other at once; certificates that live for seconds have less.
+	// shortestWait keeps a try from following the other at
+	// once; certificates that live for seconds have less.
 	shortestWait = time.Second
 )
 
-// retryWait is how long to wait after the given number of failures in a row, 1 or more. It is drawn evenly from almost
-// nothing to a bound that doubles each time (full jitter), so that the pods that met the same outage do not come back
-// together. The bound ends at 15 minutes and at a twentieth of the time left to expiry; after a permanent failure it
-// is there at once. After expiry it ends at a minute, or a twentieth of the certificate's life. Where each try costs
-// a certificate, it ends at a day and at a quarter of the time left, and after expiry at 15 minutes.
+// retryWait is how long to wait after the given number of failures in a row, 1 or more. It is
+// drawn evenly from almost nothing to a bound that doubles each time (full jitter), so that the
+// pods that met the same outage do not come back together. The bound ends at 15 minutes and at a
+// twentieth of the time left to expiry; after a permanent failure it is there at once. After
+// expiry it ends at a minute, or a twentieth of the certificate's life. Where each try costs a
+// certificate, it ends at a day and at a quarter of the time left, and after expiry at 15 minutes.
 //
-// A Retry-After is obeyed, up to a tenth later than asked, unless the certificate would expire meanwhile, and for
-// 15 minutes at most once it has.
+// A Retry-After is obeyed, up to a tenth later than asked, unless the certificate would expire
+// meanwhile, and for 15 minutes at most once it has.
 func retryWait(failures int, hint enroll.Hint, c Certificate, now time.Time) time.Duration {
 	life, left := c.NotAfter.Sub(c.NotBefore), c.NotAfter.Sub(now)
 	shortest := min(shortestWait, life/100)
@@ -121,8 +126,8 @@ func between(least, most time.Duration) time.Duration {
 }
 
 const (
-	// firstPause is how long published files that were just put back are left as they are when they change again; it
-	// doubles with each further time, up to longestExpired.
+	// firstPause is how long published files that were just put back are left as they are when
+	// they change again; it doubles with each further time, up to longestExpired.
 	firstPause = 500 * time.Millisecond
 	// calm is how long nothing must have been put back until the pauses begin again.
 	calm = 5 * time.Minute
@@ -130,8 +135,9 @@ const (
 	suspicious = 3
 )
 
-// pace keeps from fighting with a process that changes published files whenever they are put back, such as a hook
-// that changes their modes: each round has the application notified, which is what runs the hook.
+// pace keeps from fighting with a process that changes published files
+// whenever they are put back, such as a hook that changes their modes:
+// each round has the application notified, which is what runs the hook.
 type pace struct {
 	rounds int       // since it was calm
 	last   time.Time // when files were put back
@@ -147,7 +153,8 @@ func (p *pace) pause() time.Duration {
 	return min(longestExpired, firstPause<<min(p.rounds-1, 20))
 }
 
-// restored counts that files were put back. It tells, once, when that happens too often for an accident.
+// restored counts that files were put back. It tells, once,
+// when that happens too often for an accident.
 func (p *pace) restored(now time.Time) (suspected bool) {
 	if now.Sub(p.last) > calm {
 		p.rounds = 0

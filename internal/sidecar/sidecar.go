@@ -1,10 +1,10 @@
-// Package sidecar keeps the certificate on a volume valid for as long as it runs, and the application notified of it.
-// The Loop decides when to renew and when to restore published files; it knows neither HTTP nor files, but a Renewer,
-// a channel of requests, a channel of disturbances and a clock. Sidecar is that Renewer: it joins the enrolment, the
-// notifications and the metrics.
+// Package sidecar keeps the certificate on a volume valid for as long as it runs, and the
+// application notified of it. The Loop decides when to renew and when to restore published files;
+// it knows neither HTTP nor files, but a Renewer, a channel of requests, a channel of disturbances
+// and a clock. Sidecar is that Renewer: it joins the enrolment, the notifications and the metrics.
 //
-// All decisions are made on wall-clock time and made again at least once a minute, so that a machine that was
-// suspended, or whose clock was set, renews as soon as it is due.
+// All decisions are made on wall-clock time and made again at least once a minute, so that a
+// machine that was suspended, or whose clock was set, renews as soon as it is due.
 package sidecar
 
 import (
@@ -30,8 +30,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/truststore"
 )
 
-// EndGrace is how long Run waits at its end for what is under way. What then is not finished is cut off, which a volume
-// survives at any moment.
+// EndGrace is how long Run waits at its end for what is under way. What then is not finished is
+// cut off, which a volume survives at any moment.
 const EndGrace = 700 * time.Millisecond
 
 // Settings say whether to renew, when, and how the sidecar is asked and watched.
@@ -52,13 +52,15 @@ type Config struct {
 	Notify       notify.Config
 	// Merge is the post-processor's work, to be done after each publication; nil: none.
 	Merge *truststore.Config
-	// Identity is for requests to the CertService until its files, IdentityFiles, change; see CurrentIdentity.
+	// Identity is for requests to the CertService until its
+	// files, IdentityFiles, change; see CurrentIdentity.
 	Identity      *mtls.Identity
 	IdentityFiles mtls.Files
 	Log           *slog.Logger
 }
 
-// Certificates is what a Sidecar needs of *enroll.Enroller, which says what its methods do. Tests have another.
+// Certificates is what a Sidecar needs of *enroll.Enroller,
+// which says what its methods do. Tests have another.
 type Certificates interface {
 	Run(ctx context.Context) (enroll.Outcome, error)
 	Obtain(ctx context.Context) (enroll.Obtained, error)
@@ -70,8 +72,8 @@ type Certificates interface {
 	MarkNotified(number int) error
 }
 
-// Sidecar keeps the certificate on a volume valid, and the application notified of it. It joins the parts that know
-// nothing of one another: enrolment, notifications, metrics, and the Loop.
+// Sidecar keeps the certificate on a volume valid, and the application notified of it. It joins
+// the parts that know nothing of one another: enrolment, notifications, metrics, and the Loop.
 type Sidecar struct {
 	Config
 	metrics    *metrics.Metrics
@@ -105,12 +107,12 @@ func New(c Config) *Sidecar {
 	return s
 }
 
-// CurrentIdentity is the identity for the next request to the CertService: its files are followed while Run runs. Only
-// what Run calls may call it.
+// CurrentIdentity is the identity for the next request to the CertService: its files are followed
+// while Run runs. Only what Run calls may call it.
 func (s *Sidecar) CurrentIdentity() *mtls.Identity { return s.identity() }
 
-// Run makes sure that there is a certificate, as in init mode, and then renews it until ctx ends. An error is that of
-// the first fetch or of what is set up before it, and of type *enroll.Error.
+// Run makes sure that there is a certificate, as in init mode, and then renews it until ctx ends.
+// An error is that of the first fetch or of what is set up before it, and of type *enroll.Error.
 func (s *Sidecar) Run(ctx context.Context) error {
 	var background sync.WaitGroup
 	background.Go(func() { notify.ReapOrphans(ctx) })
@@ -154,8 +156,8 @@ func (s *Sidecar) keepValid(ctx context.Context, background *sync.WaitGroup, out
 	background.Go(func() { loop.Run(ctx, current) })
 }
 
-// truststoresChanged has the application notified of truststores that were merged though nothing was published. The
-// Loop does it, as all else, so that the newest comes last.
+// truststoresChanged has the application notified of truststores that were merged though nothing
+// was published. The Loop does it, as all else, so that the newest comes last.
 func (s *Sidecar) truststoresChanged() {
 	s.merged.Store(true)
 	s.disturb()
@@ -179,8 +181,8 @@ func (s *Sidecar) request(reason string) { offer(s.requests, reason) }
 // disturb has the loop look at the published files.
 func (s *Sidecar) disturb() { offer(s.disturbed, struct{}{}) }
 
-// serveHealth listens before anything is fetched: an address that is taken must not cost a certificate, and
-// a kubelet may ask meanwhile.
+// serveHealth listens before anything is fetched: an address that is taken must not cost a
+// certificate, and a kubelet may ask meanwhile.
 func (s *Sidecar) serveHealth(ctx context.Context, background *sync.WaitGroup) error {
 	address := s.HealthAddress
 	if address == "" {

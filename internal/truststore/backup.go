@@ -20,24 +20,24 @@ const (
 
 // state is what runs remember of a destination. Its file has a line for each field.
 //
-// A backup is the last content of the destination that another program or a person put there. It is made
-// before a destination is changed. What this program wrote itself is never backed up: however often the
-// sources are renewed, the backup stays. When something else is put in the destination's place, the next
-// change backs that up instead.
+// A backup is the last content of the destination that another program or a person put there. It
+// is made before a destination is changed. What this program wrote itself is never backed up:
+// however often the sources are renewed, the backup stays. When something else is put in the
+// destination's place, the next change backs that up instead.
 //
-// A backup that no state names is kept: either the ONAP post-processor made it, and it is the only copy of
-// the first content, or it belongs to neither program. The backup then goes to .bak.1, or the next number
-// that is free.
+// A backup that no state names is kept: either the ONAP post-processor made it, and it is the only
+// copy of the first content, or it belongs to neither program. The backup then goes to .bak.1, or
+// the next number that is free.
 type state struct {
 	backup string // its path; empty when there was only content of this program, or none
-	// written are the SHA-256 digests of this program's own contents: of the one before the last change, if
-	// it was this program's too, and of the one after it. Both, because the state is written before the
-	// destination, and a crash may come in between.
+	// written are the SHA-256 digests of this program's own contents: of the one before the last
+	// change, if it was this program's too, and of the one after it. Both, because the state is
+	// written before the destination, and a crash may come in between.
 	written []string
 }
 
-// backUp prepares a change of path from the current content, nil when there is none, to the next one. It
-// returns where the current content is kept, empty when that is this program's own.
+// backUp prepares a change of path from the current content, nil when there is none, to the next
+// one. It returns where the current content is kept, empty when that is this program's own.
 func (d disk) backUp(path string, current *file, next file) (backup string, err error) {
 	s, backup, err := planBackup(path, current, next)
 	if err != nil {
@@ -98,8 +98,8 @@ func (s state) marshal() []byte {
 	return []byte("backup: " + name + "\nwritten: " + strings.Join(s.written, " ") + "\n")
 }
 
-// readState reads the state of a destination. Without a state file, or with one that cannot be understood,
-// nothing there counts as this program's own.
+// readState reads the state of a destination. Without a state file, or with one that cannot be
+// understood, nothing there counts as this program's own.
 func readState(path string) (state, error) {
 	f, err := readFile(path + stateSuffix)
 	if errors.Is(err, fs.ErrNotExist) {

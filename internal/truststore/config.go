@@ -1,17 +1,20 @@
 // Package truststore does the job of the ONAP CertService post-processor: it merges truststores and
 // copies keystores over others, with the same variables and exit codes.
 //
-// The certificates of the second and later truststores are added to the first one. Two certificates are
-// the same when their DER is, whatever their aliases: one that is there already is not added again, and
-// one whose alias is taken gets another alias. The first truststore keeps its format and all entries, as
-// keystore.Append describes. Formats are JKS, PKCS#12 and PEM, recognised by content; the cacerts of a JDK
-// is JKS or PKCS#12, since JDK 18 without password, and before with one that need not be configured.
+// The certificates of the second and later truststores are added to the first one. Two
+// certificates are the same when their DER is, whatever their aliases: one that is there already
+// is not added again, and one whose alias is taken gets another alias. The first truststore keeps
+// its format and all entries, as keystore.Append describes. Formats are JKS, PKCS#12 and PEM,
+// recognised by content; the cacerts of a JDK is JKS or PKCS#12, since JDK 18 without password,
+// and before with one that need not be configured.
 //
-// A run that finds nothing to do writes nothing. One that finds a fault has changed nothing. Files are
-// replaced by rename, so that readers see a whole one at any time; type run says what a crash leaves.
+// A run that finds nothing to do writes nothing. One that finds a fault
+// has changed nothing. Files are replaced by rename, so that readers
+// see a whole one at any time; type run says what a crash leaves.
 //
-// It removes no certificate, checks none (neither dates nor whether it is a CA), and decrypts no private key
-// unless only that shows which certificate it belongs to: keys may have passwords of their own.
+// It removes no certificate, checks none (neither dates nor whether it
+// is a CA), and decrypts no private key unless only that shows which
+// certificate it belongs to: keys may have passwords of their own.
 package truststore
 
 import (
@@ -37,12 +40,13 @@ type Config struct {
 	Now func() time.Time
 }
 
-// Store is a truststore and the file with its password. PasswordPath is empty for one that needs none, or has
-// that of a JDK's cacerts, changeit; for PEM it is not read. One newline at the end of the password is dropped.
+// Store is a truststore and the file with its password. PasswordPath is empty for one that needs
+// none, or has that of a JDK's cacerts, changeit; for PEM it is not read. One newline at the end
+// of the password is dropped.
 type Store struct{ Path, PasswordPath string }
 
-// Copy is a file to put in the place of another, which need not exist. It may be of any kind: password
-// files are copied along with their keystores.
+// Copy is a file to put in the place of another, which need not exist. It may be of any kind:
+// password files are copied along with their keystores.
 type Copy struct{ Source, Destination string }
 
 // variables are all that the program reads.
@@ -80,7 +84,8 @@ func Names() []string { return program.VariableNames(variables) }
 // variable counts as unset. Files are not looked at.
 func Load() (Config, error) {
 	r := program.ReadEnvironment(variables)
-	// The kind of fault decides the exit code, not the variable, so the faults are not those of package program.
+	// The kind of fault decides the exit code, not the
+	// variable, so the faults are not those of package program.
 	var l loader
 	if r.Value(truststoresVariable) == "" {
 		l.add(codeConfiguration, truststoresVariable, "is not set, want absolute paths separated by \":\"")
@@ -124,8 +129,8 @@ func (l *loader) paths(variable, value string) []string {
 	return paths
 }
 
-// passwordPaths returns a list with one empty entry for an unset variable: that is how the list of a single
-// store without password is written.
+// passwordPaths returns a list with one empty entry for an unset variable: that is how the list of
+// a single store without password is written.
 func (l *loader) passwordPaths(value string) []string {
 	paths := strings.Split(value, ":")
 	for i, path := range paths {
@@ -235,7 +240,8 @@ type Fault struct {
 
 func (f Fault) Error() string { return f.Variable + " " + f.Problem }
 
-// Faults are all faults of the environment, in the order in which the ONAP post-processor found them.
+// Faults are all faults of the environment, in the order in
+// which the ONAP post-processor found them.
 type Faults []Fault
 
 func (f Faults) Error() string { return program.JoinFaults(f) }
@@ -243,7 +249,8 @@ func (f Faults) Error() string { return program.JoinFaults(f) }
 // ExitCode is that of the first fault.
 func (f Faults) ExitCode() int { return f[0].Code }
 
-// ExitCode returns the exit code for an error of Load or Run: 0 for nil, 99 for an error of another origin.
+// ExitCode returns the exit code for an error of Load or
+// Run: 0 for nil, 99 for an error of another origin.
 func ExitCode(err error) int {
 	if err == nil {
 		return 0

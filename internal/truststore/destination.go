@@ -12,7 +12,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// destinationDirs are the directories in which files may be replaced, each once and in the same order for all runs.
+// destinationDirs are the directories in which files may be replaced, each once and in the same
+// order for all runs.
 func (c Config) destinationDirs() ([]string, error) {
 	var dirs []string
 	add := func(path string, exitCode int) error {
@@ -50,8 +51,8 @@ func (r *run) copy(c Copy) error {
 	if err != nil {
 		return err
 	}
-	// A destination that exists keeps its owner and group. Its mode allows what both files allowed; that of a
-	// new one allows others nothing.
+	// A destination that exists keeps its owner and group. Its mode allows what both files
+	// allowed; that of a new one allows others nothing.
 	next := file{data: source.data, mode: source.mode &^ 0o007, uid: -1, gid: files.Inherit}
 	current, err := r.readFile(real)
 	switch {
@@ -84,8 +85,8 @@ func readers(mode fs.FileMode) string {
 	return strings.Join(names, " and ")
 }
 
-// claim resolves a destination, whether or not it will have to be replaced, and removes what a killed run
-// left next to it.
+// claim resolves a destination, whether or not it will have to be replaced, and removes what a
+// killed run left next to it.
 func (r *run) claim(path string, exitCode int) (real string, err error) {
 	if real, err = realPath(path); err != nil {
 		return "", fail(exitCode, "resolving destination: %w", err)
@@ -126,8 +127,8 @@ func checkReplaceable(real string) error {
 	return nil
 }
 
-// realPath resolves links, so that a file is replaced and not the link to it. Of a path to nothing it
-// resolves the directory.
+// realPath resolves links, so that a file is replaced and not the link to it. Of a path to nothing
+// it resolves the directory.
 func realPath(path string) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -56,8 +56,8 @@ func (d disk) do(op, path string, step func() error) error {
 	return files.Disk{Dir: filepath.Dir(path), Step: d.step}.Do(op, filepath.Base(path), step)
 }
 
-// temporaryMark is in the names of files that are not in their place yet, between the name of the file
-// and a number.
+// temporaryMark is in the names of files that are not in
+// their place yet, between the name of the file and a number.
 const temporaryMark = ".postprocess-"
 
 // lockName is the file that keeps other runs out of a directory; it exists only while one works.
@@ -99,8 +99,8 @@ func (d disk) stage(path string, f file) (temporary string, err error) {
 	return "", err
 }
 
-// giveTo makes a user the owner of a file. Only root may do that; for other processes the group has to be
-// enough, by which containers share a volume.
+// giveTo makes a user the owner of a file. Only root may do that; for other processes the group
+// has to be enough, by which containers share a volume.
 func giveTo(f *os.File, uid int) error {
 	info, err := f.Stat()
 	if err != nil {
@@ -147,8 +147,8 @@ func (d disk) makeDir(dir string) error {
 	return d.do(files.OpMakeDir, dir, func() error { return os.MkdirAll(dir, 0o750) })
 }
 
-// discard removes a staged file after a failure, which is what gets reported. What it cannot remove,
-// the next run does.
+// discard removes a staged file after a failure, which is what gets reported. What it cannot
+// remove, the next run does.
 func (d disk) discard(temporary string) {
 	_ = d.do(files.OpRemove, temporary, func() error { return os.Remove(temporary) })
 }
@@ -164,8 +164,8 @@ func (d disk) sweep(path string) error {
 	return nil
 }
 
-// leftovers are the files that were staged for a path. A directory that is missing, or closed to this
-// process, has none.
+// leftovers are the files that were staged for a path. A directory that is missing, or closed to
+// this process, has none.
 func leftovers(path string) (paths []string) {
 	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+"."
 	entries, err := os.ReadDir(dir)
@@ -180,8 +180,9 @@ func leftovers(path string) (paths []string) {
 	return paths
 }
 
-// lock keeps other runs away that would change files in one of the directories, until unlock. A directory
-// that does not exist yet, or cannot be read, is skipped: the step that needs it reports what is wrong.
+// lock keeps other runs away that would change files in one of the
+// directories, until unlock. A directory that does not exist yet, or cannot
+// be read, is skipped: the step that needs it reports what is wrong.
 func lock(dirs []string) (unlock func(), err error) {
 	var held []func()
 	unlock = func() {

@@ -60,8 +60,8 @@ func (r *run) mergeLoaded(loaded []*store) ([]Added, error) {
 	return added, nil
 }
 
-// missing are the others' certificates that the store has not, under aliases that are free in it. What makes two
-// certificates the same is their DER.
+// missing are the others' certificates that the store has not, under aliases that are free in it.
+// What makes two certificates the same is their DER.
 func (s *store) missing(others []*store) (list []keystore.Entry, added []Added) {
 	present := map[string]bool{}
 	for _, e := range s.trusted {
@@ -89,10 +89,11 @@ func (s *store) with(added []keystore.Entry, now time.Time) ([]byte, error) {
 	return keystore.Append(s.file.data, s.password, added, s.loose(added), now)
 }
 
-// loose are the certificates of a PKCS#12 that marks none as trusted in Java's way, as openssl makes it. They have to
-// be marked with the added ones: else a JVM would see the new ones only, where before the merge every reader but a JVM
-// saw the others. Each gets a name of its own: openssl gives several entries one name, of which a JVM would see the
-// last only, and the key under that name would go first.
+// loose are the certificates of a PKCS#12 that marks none as trusted in Java's way, as openssl
+// makes it. They have to be marked with the added ones: else a JVM would see the new ones only,
+// where before the merge every reader but a JVM saw the others. Each gets a name of its own:
+// openssl gives several entries one name, of which a JVM would see the last only, and the key
+// under that name would go first.
 func (s *store) loose(added []keystore.Entry) []keystore.Entry {
 	if s.Format != keystore.PKCS12 || len(s.trusted) == 0 || s.trusted[0].Trusted {
 		return nil
@@ -118,8 +119,8 @@ func (s *store) loose(added []keystore.Entry) []keystore.Entry {
 	return loose
 }
 
-// verify reads the merged store before it takes the old one's place: all that was trusted and all that
-// was added must be trusted, and each key and alias still be there.
+// verify reads the merged store before it takes the old one's place: all that was trusted and all
+// that was added must be trusted, and each key and alias still be there.
 func (s *store) verify(data []byte, added []keystore.Entry) error {
 	read, err := keystore.OpenClosed(data, s.password)
 	if err != nil {
@@ -162,8 +163,9 @@ func newAliases(format keystore.Format, taken []string) aliases {
 // maxAlias bounds the names that are copied, in characters. JKS has 16 bits for their length.
 const maxAlias = 200
 
-// free returns the wanted alias, with a number after it when it is taken, and takes it. A certificate from a
-// PEM file, which has no aliases, gets the name that the ONAP post-processor gave.
+// free returns the wanted alias, with a number after it when it is
+// taken, and takes it. A certificate from a PEM file, which has no
+// aliases, gets the name that the ONAP post-processor gave.
 func (a aliases) free(wanted string) string {
 	if a.format == keystore.PEM {
 		return ""
@@ -193,8 +195,8 @@ func (a aliases) free(wanted string) string {
 	}
 }
 
-// readable replaces characters that one of the formats or a terminal cannot show: JKS writes those beyond
-// 16 bits in a way of its own, and a wrong one makes the whole store unreadable.
+// readable replaces characters that one of the formats or a terminal cannot show: JKS writes those
+// beyond 16 bits in a way of its own, and a wrong one makes the whole store unreadable.
 func readable(alias string) string {
 	runes := []rune(alias)
 	for i, c := range runes {
@@ -214,12 +216,12 @@ type store struct {
 	trusted  []keystore.Entry // in the order of the store
 }
 
-// usualPassword is that of the cacerts of every JDK. It is not a secret: the certificates are public, and any process
-// that may write the file may replace it. No file holds it.
+// usualPassword is that of the cacerts of every JDK. It is not a secret: the certificates are
+// public, and any process that may write the file may replace it. No file holds it.
 const usualPassword = "changeit"
 
-// load reads a truststore with at least one trusted certificate. One that needs a password, of which no file was
-// named, may have the usual one.
+// load reads a truststore with at least one trusted certificate. One that needs a password, of
+// which no file was named, may have the usual one.
 func (r *run) load(s Store) (*store, error) {
 	f, err := r.read(s.Path)
 	switch {
@@ -281,8 +283,9 @@ func (r *run) password(s Store) (string, error) {
 	return program.TrimSecret(f.data), nil
 }
 
-// formatCode is the exit code for content of an unknown format. The ONAP post-processor went by the name: a
-// .pem without a certificate in it had no certificates, and a .jks or .p12 could not be loaded.
+// formatCode is the exit code for content of an unknown format. The
+// ONAP post-processor went by the name: a .pem without a certificate
+// in it had no certificates, and a .jks or .p12 could not be loaded.
 func formatCode(path string) int {
 	switch named := namedFormat(path); {
 	case named == keystore.PEM:
@@ -306,8 +309,8 @@ func namedFormat(path string) keystore.Format {
 	return ""
 }
 
-// nameHint says that name and content disagree. It is for errors only: the content decides, but people
-// who look for the cause may go by the name.
+// nameHint says that name and content disagree. It is for errors only: the content decides, but
+// people who look for the cause may go by the name.
 func nameHint(path string, format keystore.Format) string {
 	if named := namedFormat(path); named != "" && named != format {
 		return fmt.Sprintf(" (named as if it were %s, but its content is %s)", named, format)

@@ -29,10 +29,11 @@ type Replaced struct {
 // Changed says whether anything was.
 func (r Result) Changed() bool { return len(r.Replaced) > 0 }
 
-// Run merges and copies once. It may be called again and again with the same configuration, by several
-// processes as well, of which one at a time works: with nothing to do it reads the files and writes none.
-// Each change is logged. The error, when there is one, is of type *Error; nothing has been changed then,
-// except when a file could not be replaced after others had been, which the result lists.
+// Run merges and copies once. It may be called again and again with the same
+// configuration, by several processes as well, of which one at a time works: with
+// nothing to do it reads the files and writes none. Each change is logged. The
+// error, when there is one, is of type *Error; nothing has been changed then, except
+// when a file could not be replaced after others had been, which the result lists.
 func Run(cfg Config, log *slog.Logger) (Result, error) {
 	return newRun(cfg, nil).do(cfg, log)
 }
@@ -44,8 +45,8 @@ func Run(cfg Config, log *slog.Logger) (Result, error) {
 //  3. Write the new contents next to their destinations, and sync them.
 //  4. Rename them one after the other, and sync their directories.
 //
-// A crash before step 4 leaves every destination as it was, one within it some of them new, each whole;
-// the next run removes what was staged and does what is missing.
+// A crash before step 4 leaves every destination as it was, one within it some of them new, each
+// whole; the next run removes what was staged and does what is missing.
 type run struct {
 	disk     disk
 	now      func() time.Time
@@ -168,7 +169,8 @@ func (r *run) readFile(path string) (file, error) {
 	return f, err
 }
 
-// holds says whether a plan without an error is still right: nothing that it depends on has changed since.
+// holds says whether a plan without an error is still right:
+// nothing that it depends on has changed since.
 func (r *run) holds() bool {
 	for path, was := range r.seen {
 		now, err := readFile(path)
@@ -229,10 +231,10 @@ func (r *run) apply() ([]Replaced, error) {
 	return done, nil
 }
 
-// Check reports everything that would make Run fail. It changes nothing that is there: to find out whether files can be
-// written it writes some next to each destination, with the size, mode and owner that the backup and the new content
-// would have, and removes them again. A source that is missing is not a fault when later says that its path will be
-// made before Run.
+// Check reports everything that would make Run fail. It changes nothing that is there: to find out
+// whether files can be written it writes some next to each destination, with the size, mode and
+// owner that the backup and the new content would have, and removes them again. A source that is
+// missing is not a fault when later says that its path will be made before Run.
 func Check(cfg Config, later func(path string) bool) []error {
 	return newRun(cfg, nil).check(cfg, later)
 }
@@ -301,8 +303,8 @@ func (r *run) isAwaited(path string, later func(path string) bool) bool {
 	return errors.Is(err, fs.ErrNotExist) && later(path)
 }
 
-// try writes what apply would write for a destination, each file next to its place, and removes it again. A
-// destination that cannot be read has been reported before.
+// try writes what apply would write for a destination, each file next to its place, and removes it
+// again. A destination that cannot be read has been reported before.
 func (r *run) try(path, real string) error {
 	dir, err := files.ExistingDir(filepath.Dir(real))
 	if err != nil {

@@ -29,8 +29,9 @@ const (
 	tagIP    = 7
 )
 
-// checkNames wants the requested common name and every requested alternative name in the certificate. What
-// the CA changed or added beyond that is a warning: its policy, but the requester should know.
+// checkNames wants the requested common name and every requested alternative name in the
+// certificate. What the CA changed or added beyond that is a warning: its policy, but the
+// requester should know.
 func checkNames(csr *x509.CertificateRequest, leaf *x509.Certificate) (warnings []string, err error) {
 	wantCN, gotCN := commonNames(csr.RawSubject), commonNames(leaf.RawSubject)
 	for _, cn := range wantCN {
@@ -66,9 +67,9 @@ func checkNames(csr *x509.CertificateRequest, leaf *x509.Certificate) (warnings 
 	return warnings, nil
 }
 
-// altNames reads the GeneralNames of a subject alternative name extension, each as text with its kind, in
-// the form in which two of them compare (RFC 5280, section 7). Kinds that crypto/x509 passes over are
-// compared by their bytes.
+// altNames reads the GeneralNames of a subject alternative name extension, each as text with its
+// kind, in the form in which two of them compare (RFC 5280, section 7). Kinds that crypto/x509
+// passes over are compared by their bytes.
 func altNames(extensions []pkix.Extension) ([]string, error) {
 	i := slices.IndexFunc(extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidSubjectAltName) })
 	if i < 0 {
@@ -141,7 +142,8 @@ func commonNames(rawSubject []byte) (names []string) {
 	return names
 }
 
-// checkDates looks at every certificate of the chain; the anchors' dates count only where the path uses them.
+// checkDates looks at every certificate of the chain; the
+// anchors' dates count only where the path uses them.
 func checkDates(chain []*x509.Certificate, now time.Time) (warnings []string, err error) {
 	for i, cert := range chain {
 		name := "the certificate"
@@ -171,9 +173,9 @@ func checkDates(chain []*x509.Certificate, now time.Time) (warnings []string, er
 	return warnings, nil
 }
 
-// moments are the times at which a path may be valid with the tolerated skew: now, or the beginning of
-// one of its certificates soon after. Where all of them are valid at once within the tolerance, they
-// are so at one of these moments.
+// moments are the times at which a path may be valid with the tolerated skew: now, or the
+// beginning of one of its certificates soon after. Where all of them are valid at once within the
+// tolerance, they are so at one of these moments.
 func moments(certs []*x509.Certificate, now time.Time) []time.Time {
 	times := []time.Time{now}
 	for _, cert := range certs {
@@ -217,8 +219,8 @@ func dnList(certs []*x509.Certificate) string {
 	return strings.Join(pki.FirstOf(names, 8), ", ")
 }
 
-// keyText is a public key's algorithm and the SHA-256 of its SubjectPublicKeyInfo, as openssl and key
-// pinning have it.
+// keyText is a public key's algorithm and the SHA-256 of its SubjectPublicKeyInfo, as openssl and
+// key pinning have it.
 func keyText(key crypto.PublicKey) string {
 	algorithm, _ := pki.KeyName(key)
 	der, err := x509.MarshalPKIXPublicKey(key)

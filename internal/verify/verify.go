@@ -1,9 +1,10 @@
-// Package verify decides whether what a CA sent is what was asked for: the certificate holds our key and
-// the requested names, its chain is in order and leads to one of the certificates sent along to be
-// trusted (RFC 5280, section 6, by way of crypto/x509), and the dates are sane.
+// Package verify decides whether what a CA sent is what was asked for: the certificate holds our
+// key and the requested names, its chain is in order and leads to one of the certificates sent
+// along to be trusted (RFC 5280, section 6, by way of crypto/x509), and the dates are sane.
 //
-// It does not ask for revocation, does not check which usages the CA granted, and does not decide whether
-// the trusted certificates deserve that: they come from the same, authenticated, CertService.
+// It does not ask for revocation, does not check which usages the CA
+// granted, and does not decide whether the trusted certificates
+// deserve that: they come from the same, authenticated, CertService.
 package verify
 
 import (
@@ -18,8 +19,9 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// Skew is how far a certificate's start may lie in the future by this machine's clock. There is no such
-// tolerance at the end: a start that is too early heals by waiting, an expired certificate does not.
+// Skew is how far a certificate's start may lie in the future by this
+// machine's clock. There is no such tolerance at the end: a start that
+// is too early heals by waiting, an expired certificate does not.
 const Skew = 5 * time.Minute
 
 // Result is what may be published.
@@ -45,8 +47,8 @@ func (e *NamesError) Error() string { return e.Err.Error() }
 // Unwrap gives the Error.
 func (e *NamesError) Unwrap() error { return e.Err }
 
-// Answer checks the chain and the trusted certificates that came for the request. Its error is, or wraps, an *Error.
-// The slices given are not changed.
+// Answer checks the chain and the trusted certificates that came for the request. Its error is, or
+// wraps, an *Error. The slices given are not changed.
 func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, now time.Time) (Result, error) {
 	if len(chain) == 0 {
 		return Result{}, &Error{"the answer holds no certificate", "the new one and its signers", "an empty chain"}
@@ -87,8 +89,8 @@ func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, no
 	return r, nil
 }
 
-// checkUsable refuses a chain with certificates that cannot be verified, or that are too costly to compute with, before
-// anything is. Of the trusted ones, those are published and verify nothing.
+// checkUsable refuses a chain with certificates that cannot be verified, or that are too costly to
+// compute with, before anything is. Of the trusted ones, those are published and verify nothing.
 func checkUsable(chain []*x509.Certificate) error {
 	for i, cert := range chain {
 		if err := pki.Unusable(cert); err != nil {
@@ -122,8 +124,9 @@ func withoutDuplicates(certs []*x509.Certificate) []*x509.Certificate {
 	return once
 }
 
-// moveRoots takes self-signed certificates off the end of the chain: a root belongs to the anchors, and
-// CertService promises a chain without it. One that can verify nothing here is recognized by its names.
+// moveRoots takes self-signed certificates off the end of the chain: a root belongs to the
+// anchors, and CertService promises a chain without it. One that can verify nothing here is
+// recognized by its names.
 func moveRoots(chain, trusted []*x509.Certificate) (shorter, more []*x509.Certificate) {
 	for len(chain) > 1 {
 		last := chain[len(chain)-1]

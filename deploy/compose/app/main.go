@@ -84,8 +84,8 @@ func (a *application) serve(ctx context.Context, address string) error {
 	return nil
 }
 
-// current is the published certificate, read when ..data leads elsewhere than before. All files of a set
-// are read from where it leads, so that key and password are of one generation.
+// current is the published certificate, read when ..data leads elsewhere than before. All files of
+// a set are read from where it leads, so that key and password are of one generation.
 func (a *application) current(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -126,8 +126,8 @@ func (a *application) read(generation, store string) ([]keystore.Entry, error) {
 	return entries, err
 }
 
-// probe fails unless the address answers on loopback with a certificate for the name that chains to the
-// published truststore.
+// probe fails unless the address answers on loopback with a certificate for the name that chains
+// to the published truststore.
 func (a *application) probe(ctx context.Context, address, name string) error {
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {

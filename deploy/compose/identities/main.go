@@ -1,11 +1,11 @@
-// Identities makes what the Compose set needs before its programs can talk to one another: a throwaway
-// CA for mutual TLS with an identity for certservice and one for its clients, the secret that certservice
-// shares with the certification authority, and certservice's cmpServers.json. All of it is random, none
-// of it is for production, and the CA's key is forgotten at once.
+// Identities makes what the Compose set needs before its programs can talk to one another: a
+// throwaway CA for mutual TLS with an identity for certservice and one for its clients, the secret
+// that certservice shares with the certification authority, and certservice's cmpServers.json. All
+// of it is random, none of it is for production, and the CA's key is forgotten at once.
 //
-// Each reader has a directory of its own, so that a container mounts no secret it has no use for: with
-// -foreign-ca, which is for a CA that runs as another user, the modes let anyone read the CA's secret
-// and put its root into the directory root.
+// Each reader has a directory of its own, so that a container mounts no secret it has no use for:
+// with -foreign-ca, which is for a CA that runs as another user, the modes let anyone read the
+// CA's secret and put its root into the directory root.
 package main
 
 import (
@@ -53,8 +53,8 @@ func main() {
 	}
 }
 
-// run writes everything, the client's trust anchor last: where that stands, the rest does, and is left
-// alone, because the running programs and the CA hold on to it.
+// run writes everything, the client's trust anchor last: where that stands, the rest does, and is
+// left alone, because the running programs and the CA hold on to it.
 func run(s settings) error {
 	last := filepath.Join(s.dir, "client", "root.pem")
 	if _, err := os.Stat(last); err == nil {
