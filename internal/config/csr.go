@@ -161,7 +161,7 @@ func (l *loader) readable(names ...string) bool {
 			return r == utf8.RuneError ||
 				unicode.IsControl(r)
 		}) {
-			l.Reject(name, "it has control characters or is no UTF-8")
+			l.Reject(name, "it has control characters or is not UTF-8")
 			ok = false
 		}
 	}

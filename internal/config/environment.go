@@ -25,7 +25,7 @@ var Variables = slices.Concat(
 			Rule: "a duration such as 30s, more than 0",
 			Help: "longest wait between two tries"},
 		{Name: "RETRY_MAX_ELAPSED", Default: "5m",
-			Rule: "a duration such as 5m; 0 for ever",
+			Rule: "a duration such as 5m; 0 for no limit",
 			Help: "when to give up trying"},
 		{Name: "FORCE_ENROLL", Default: "false",
 			Rule: "true or false",
@@ -49,8 +49,8 @@ var Variables = slices.Concat(
 			Help: "password of that file"},
 		{Name: "ALLOW_NO_CLIENT_AUTH", Default: "false", Part: "client",
 			Rule: "true or false",
-			Help: "send the request also to a server that did not ask for the client " +
-				"certificate; it must be trusted and have the host name all the same"},
+			Help: "send the request also to a server that does not ask for the client " +
+				"certificate; it must still be trusted and have the host name"},
 	}),
 	program.Group("Certificate", "csr", []program.Variable{
 		{Name: "COMMON_NAME", Required: true,
@@ -90,18 +90,17 @@ var Variables = slices.Concat(
 			Help: "what to write"},
 		{Name: "OUTPUT_LAYOUT", Default: "symlink",
 			Rule: "symlink or inplace",
-			Help: "how a set is swapped: one rename of ..data, as the kubelet does, or a rename " +
+			Help: "how a set is replaced: one rename of ..data, as the kubelet does, or a rename " +
 				"of each file"},
 		{Name: "OUTPUT_FILE_MODE", Default: "0640",
 			Rule: "an octal file mode that lets the owner read and no one execute, such as 0640",
 			Help: "mode of keys, keystores and passwords; truststores and certificates are 0644"},
 		{Name: "OUTPUT_GROUP",
 			Rule: "a group's name or number",
-			Help: "group of the files; without it they inherit the directory's"},
+			Help: "group of the files; default: the directory's group"},
 		{Name: "OUTPUT_KEYSTORE_PASSWORD", Secret: true,
 			Rule: "at least 6 characters, all of them printable ASCII",
-			Help: "password of the keystores written; without it read back from the volume, or " +
-				"made once"},
+			Help: "password of the keystores written; default: the one on the volume, or a random one"},
 		{Name: "OUTPUT_TRUSTSTORE_PASSWORD", Secret: true,
 			Rule: "at least 6 characters, all of them printable ASCII",
 			Help: "the same for the truststores"},
@@ -118,19 +117,19 @@ var Variables = slices.Concat(
 	program.Group("Sidecar", "client", []program.Variable{
 		{Name: "MODE", Default: "init",
 			Rule: "init or sidecar",
-			Help: "init: fetch once and exit; sidecar: go on to renew for as long as the pod " +
-				"lives. All below is for the sidecar"},
+			Help: "init: fetch once and exit; sidecar: keep running and renew. The variables below " +
+				"are for the sidecar"},
 		{Name: "RENEW_AT", Default: "2/3",
 			Rule: "a share of the certificate's life between 0 and 1, such as 2/3, 0.66 or 66%",
-			Help: "when to renew; up to a tenth of what is then left is taken off, differently " +
-				"for each pod"},
+			Help: "when to renew; each pod renews earlier by a different part, at most a tenth, of " +
+				"the time that is left then"},
 		{Name: "RENEW_BEFORE",
 			Rule: "a duration such as 720h, more than 0",
-			Help: "renew this long before the end instead; certificates that do not live long " +
-				"enough for it are renewed at RENEW_AT"},
+			Help: "renew this long before the certificate expires instead; RENEW_AT applies to " +
+				"certificates with a shorter life"},
 		{Name: "RENEW_TRIGGER_FILE",
 			Rule: "an absolute path",
-			Help: "a file whose appearance asks for a renewal now; it is removed then"},
+			Help: "creating this file triggers a renewal; certfetcher removes the file"},
 		{Name: "RENEW_FALLBACK", Default: "true",
 			Rule: "true or false",
 			Help: "enrol again when a renewal is refused, when it fails and less than a tenth of " +
@@ -138,22 +137,21 @@ var Variables = slices.Concat(
 				"start with an expired one enrols in any case"},
 		{Name: "UPDATE_URL",
 			Rule: "an https:// URL with a host and without user, query or fragment",
-			Help: "CertService URL for renewals; without it that of REQUEST_URL with " +
-				"certificate-update in place of certificate"},
+			Help: "CertService URL for renewals; default: REQUEST_URL with certificate-update in " +
+				"place of certificate"},
 		{Name: "REUSE_KEY", Default: "false",
 			Rule: "true or false",
 			Help: "keep the private key over renewals"},
 		{Name: "TRUST_OVERLAP",
 			Rule: "a duration such as 48h; 0 for not at all",
-			Help: "for how long trusted certificates that a renewal no longer brings are kept, " +
-				"counted again when certfetcher starts again; without it until the " +
-				"certificate that came with them expires"},
+			Help: "how long to keep trusted certificates that a renewal no longer brings; default: " +
+				"until the certificate that came with them expires. A restart begins it again"},
 		{Name: "HEALTH_ADDR", Default: ":8081",
 			Rule: "[host]:port, or off",
 			Help: "where /livez, /readyz, /metrics and POST /renew (from loopback only) are served"},
 		{Name: "POD_UID",
 			Rule: "text",
-			Help: "what makes the moment of renewal differ between pods; without it the host name"},
+			Help: "makes the time of renewal differ between pods; default: the host name"},
 	}),
 	program.Group("Notifying the application", "client", []program.Variable{
 		{Name: "NOTIFY_EXEC", Hidden: true,
@@ -164,27 +162,28 @@ var Variables = slices.Concat(
 			Help: "signal to send after each publication"},
 		{Name: "NOTIFY_PROCESS",
 			Rule: "a program's name without directory; with NOTIFY_SIGNAL",
-			Help: "who gets the signal, in a shared process namespace; with NOTIFY_PID_FILE, " +
-				"what its process must be"},
+			Help: "process to signal, in a shared process namespace; with NOTIFY_PID_FILE, the " +
+				"name that its process must have"},
 		{Name: "NOTIFY_PID_FILE",
 			Rule: "an absolute path; with NOTIFY_SIGNAL",
-			Help: "file that says who gets the signal, read again each time"},
+			Help: "file with the number of the process to signal, read again each time"},
 		{Name: "NOTIFY_URL", Hidden: true,
 			Rule: "an http:// or https:// URL with a host",
 			Help: "URL to POST to after each publication"},
 		{Name: "NOTIFY_URL_ALLOW_REMOTE", Default: "false",
 			Rule: "true or false",
-			Help: "allow NOTIFY_URL to lead elsewhere than to loopback"},
+			Help: "allow NOTIFY_URL to lead to other addresses than loopback"},
 		{Name: "NOTIFY_VERIFY",
 			Rule: "host:port, where TLS begins at once; or postgres://, smtp://, imap:// or " +
 				"ldap:// before it, where it begins after that protocol is asked for it",
-			Help: "where to see, by TLS, whether the application serves the new certificate"},
+			Help: "host:port to connect to over TLS to check that the application serves the new " +
+				"certificate"},
 		{Name: "NOTIFY_VERIFY_SERVER_NAME",
 			Rule: "a host name",
-			Help: "server name to ask for there; without it one that the certificate has"},
+			Help: "server name to ask for there; default: a name of the certificate"},
 		{Name: "NOTIFY_VERIFY_FOR", Default: "30s",
 			Rule: "a duration such as 30s, more than 0",
-			Help: "for how long to look, before it counts as a failure and is tried again later"},
+			Help: "how long to check before it counts as a failure and is tried again later"},
 		{Name: "NOTIFY_TIMEOUT", Default: "30s",
 			Rule: "a duration such as 30s, more than 0",
 			Help: "time limit of the command and of the POST"},

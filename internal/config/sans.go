@@ -177,14 +177,16 @@ func guessedKind(entry string) string {
 // notOfItsKind says why a name is not of the kind that
 // stands before it, or what is wrong with it in other ways.
 func notOfItsKind(value, kind string) string {
-	if problem := noURI(value); problem != "" {
+	problem := noURI(value)
+	if problem != "" {
 		return problem
 	}
-	what := map[string]string{kindDNS: "host name", kindIP: "IP address", kindEmail: "e-mail address"}[kind]
+	problem = strconv.Quote(value) + " is not " + map[string]string{
+		kindDNS: "a host name", kindIP: "an IP address", kindEmail: "an e-mail address"}[kind]
 	if other := guessedKind(value); other != kind && other != kindURI {
-		return strconv.Quote(value) + " is no " + what + ": write " + strconv.Quote(other+":"+value)
+		problem += ": write " + strconv.Quote(other+":"+value)
 	}
-	return strconv.Quote(value) + " is no " + what
+	return problem
 }
 
 // noURI says what an entry is that looks like a URI to a parser, but was meant otherwise, and how
@@ -227,7 +229,7 @@ func parseURI(s string) (u *url.URL, problem string) {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Scheme == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return nil, strconv.Quote(s) + " is none of these"
+		return nil, strconv.Quote(s) + " is not one of these"
 	case u.String() != s:
 		return nil, "write the URI " + strconv.Quote(s) + " as " + strconv.Quote(u.String())
 	case !readable(u):
