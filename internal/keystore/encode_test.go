@@ -151,6 +151,15 @@ func TestEncode_stores_openInJavaAndCompleteMutualTLS(t *testing.T) {
 	assert.ElementsMatch(t, want, strings.Split(strings.TrimSuffix(string(out), "\n"), "\n"))
 }
 
+// keytool runs it with a file in and returns what it wrote into the file out.
+func keytool(t *testing.T, in []byte, args ...string) []byte {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "in"), in, 0o600))
+	printed, err := fixture.Keytool(t, dir, args...)
+	require.NoError(t, err, printed)
+	return must(os.ReadFile(filepath.Join(dir, "out")))
+}
+
 func TestDecode_storesOfKeytool_areRead(t *testing.T) {
 	var want []keystore.Entry
 	for _, kind := range []string{"ECDSA", "Ed25519", "RSA"} {
@@ -175,11 +184,9 @@ func TestDecode_storesOfKeytool_areRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, dir := run(t, ours, fixture.Keytool(t,
-				append(row.options, "-importkeystore", "-noprompt", "-srckeystore", "in",
-					"-srcstorepass:env", "PW", "-destkeystore", "out", "-deststorepass:env", "PW",
-					"-deststoretype", string(row.format))...))
-			data := must(os.ReadFile(filepath.Join(dir, "out")))
+			data := keytool(t, ours, append(row.options, "-importkeystore", "-noprompt", "-srckeystore", "in",
+				"-srcstorepass", password, "-destkeystore", "out", "-deststorepass", password,
+				"-deststoretype", string(row.format))...)
 			got, format, err := keystore.Decode(data, password)
 			require.NoError(t, err)
 			assert.Equal(t, row.format, format)
@@ -192,9 +199,8 @@ func TestDecode_storesOfKeytool_areRead(t *testing.T) {
 	}
 	t.Run("JCEKS is refused", func(t *testing.T) {
 		t.Parallel()
-		_, dir := run(t, certificates(fixtures().other), fixture.Keytool(t, "-importcert", "-noprompt", "-file", "in",
-			"-keystore", "out", "-storetype", "JCEKS", "-alias", "root", "-storepass:env", "PW"))
-		_, err := keystore.Detect(must(os.ReadFile(filepath.Join(dir, "out"))))
+		_, err := keystore.Detect(keytool(t, certificates(fixtures().other), "-importcert", "-noprompt", "-file", "in",
+			"-keystore", "out", "-storetype", "JCEKS", "-alias", "root", "-storepass", password))
 		assert.ErrorContains(t, err, "store is a JCEKS key store")
 	})
 }

@@ -347,8 +347,8 @@ func TestIdentity_Warnings(t *testing.T) {
 
 func TestLoad_stores_of_keytool(t *testing.T) {
 	keytool := func(args ...string) {
-		out, err := fixture.Keytool(t, args...).CombinedOutput()
-		require.NoError(t, err, string(out))
+		out, err := fixture.Keytool(t, "", args...)
+		require.NoError(t, err, out)
 	}
 	for _, row := range []struct {
 		kind, keyName, trustName string

@@ -18,11 +18,9 @@ import (
 // keytool runs it in the directory of p and returns what it prints.
 func keytool(p place, arguments ...string) string {
 	p.t.Helper()
-	command := fixture.Keytool(p.t, arguments...)
-	command.Dir = p.dir
-	out, err := command.CombinedOutput()
-	require.NoError(p.t, err, string(out))
-	return string(out)
+	out, err := fixture.Keytool(p.t, p.dir, arguments...)
+	require.NoError(p.t, err, out)
+	return out
 }
 
 // javaEntry is an entry as keytool lists it, with the fingerprint of its first certificate in hexadecimal.

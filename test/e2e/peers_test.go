@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -23,23 +22,20 @@ import (
 
 const bouncyCastle = "/usr/share/java/bcprov.jar"
 
-// show runs a program in the script's directory, which must succeed. Its output can be looked at with stdout.
-func show(ts *testscript.TestScript, command *exec.Cmd) {
-	command.Dir = ts.MkAbs(".")
-	out, err := command.CombinedOutput()
-	_, _ = ts.Stdout().Write(out)
-	if err != nil {
-		ts.Fatalf("%s: %v\n%s", command, err, out)
-	}
-}
-
-// keytool ARGUMENT... and java SOURCE ARGUMENT... run these programs, java with Bouncy Castle.
+// keytool ARGUMENT... and java SOURCE ARGUMENT... run these programs, which must succeed, java with Bouncy Castle. Their
+// output can be looked at with stdout.
 func runKeytool(ts *testscript.TestScript, _ bool, args []string) {
-	show(ts, fixture.Keytool(ts.Value(testKey{}).(testing.TB), args...))
+	out, err := fixture.Keytool(ts.Value(testKey{}).(testing.TB), ts.MkAbs("."), args...)
+	_, _ = ts.Stdout().Write([]byte(out))
+	ts.Check(err)
 }
 
 func runJava(ts *testscript.TestScript, _ bool, args []string) {
-	show(ts, fixture.Java(ts.Value(testKey{}).(testing.TB), bouncyCastle, args[0], args[1:]...))
+	command := fixture.Java(ts.Value(testKey{}).(testing.TB), bouncyCastle, args[0], args[1:]...)
+	command.Dir = ts.MkAbs(".")
+	out, err := command.CombinedOutput()
+	_, _ = ts.Stdout().Write(out)
+	ts.Check(err)
 }
 
 // leaf FROM TO copies the first certificate of a PEM file.

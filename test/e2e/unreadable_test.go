@@ -168,10 +168,9 @@ func TestAnswer_unreadableTrustedCertificate_isPublished(t *testing.T) {
 	require.NoError(t, err, string(dump))
 	assert.Equal(t, 1+len(unreadable), strings.Count(string(dump), "BEGIN CERTIFICATE"))
 	for _, store := range []string{"truststore.p12", "truststore.jks"} {
-		listed, err := fixture.Keytool(t, "-list", "-keystore", filepath.Join(volume, store),
-			"-storepass:file", password).CombinedOutput()
-		require.NoError(t, err, string(listed))
-		assert.Contains(t, string(listed), fmt.Sprintf("Your keystore contains %d entries", 1+len(unreadable)), store)
+		listed, err := fixture.Keytool(t, volume, "-list", "-keystore", store, "-storepass:file", password)
+		require.NoError(t, err, listed)
+		assert.Contains(t, listed, fmt.Sprintf("Your keystore contains %d entries", 1+len(unreadable)), store)
 	}
 }
 
