@@ -82,8 +82,7 @@ func shown(change func(*x509.Certificate)) func(*testing.T) *Client {
 
 // number returns the status that a text begins with.
 func number(t *testing.T, text string) int {
-	status, err := strconv.Atoi(text[:3])
-	require.NoError(t, err)
+	status := fixture.Must(strconv.Atoi(text[:3]))
 	return status
 }
 

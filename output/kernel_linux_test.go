@@ -119,8 +119,7 @@ func TestVolume_Publish_makesRoomOutOfOldGenerations(t *testing.T) {
 		mustPublish(t, v, newBundle())
 	}
 	assert.Less(t, len(generations(t, v)), 1+oldMost)
-	entries, err := os.ReadDir(filepath.Join(cfg.Dir, dataLink))
-	require.NoError(t, err)
+	entries := fixture.Must(os.ReadDir(filepath.Join(cfg.Dir, dataLink)))
 	assert.Len(t, entries, 5, "four files and the record of the request")
 }
 
@@ -185,8 +184,7 @@ func trace(t *testing.T, strace, layout, dir string) (seen []string) {
 			continue
 		}
 		if path := straceSync.FindStringSubmatch(rest); path != nil {
-			name, err := filepath.Rel(dir, path[1])
-			require.NoError(t, err)
+			name := fixture.Must(filepath.Rel(dir, path[1]))
 			under[thread] = name
 		}
 		if strings.HasSuffix(rest, "= 0") {

@@ -7,7 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestRescue_panic_endsWithItsExitCodeAndReason(t *testing.T) {
@@ -23,7 +24,6 @@ func TestRescue_panic_endsWithItsExitCodeAndReason(t *testing.T) {
 	assert.Contains(t, log.String(),
 		`msg="certfetcher failed" error="panic: broken" stage=other exit_code=99 stack="goroutine `)
 	assert.Equal(t, 1, bytes.Count(log.Bytes(), []byte("\n")), "one event is one line")
-	written, err := os.ReadFile(message)
-	require.NoError(t, err)
+	written := fixture.Must(os.ReadFile(message))
 	assert.Equal(t, "other: panic: broken\n", string(written))
 }

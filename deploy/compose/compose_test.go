@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 type Confinement struct {
@@ -39,8 +41,7 @@ type composition struct {
 
 func read(t *testing.T, path string) composition {
 	t.Helper()
-	content, err := os.ReadFile(path)
-	require.NoError(t, err)
+	content := fixture.Must(os.ReadFile(path))
 	var c composition
 	require.NoError(t, yaml.Unmarshal(content, &c))
 	for name, s := range c.Services {

@@ -41,8 +41,7 @@ func (i *instance) write(name, content string) {
 // EJBCA was asked.
 func (i *instance) configure(failing string) (calls, output string, err error) {
 	i.t.Helper()
-	programs, err := filepath.Abs("testdata/bin")
-	require.NoError(i.t, err)
+	programs := fixture.Must(filepath.Abs("testdata/bin"))
 	command := exec.Command(fixture.RequirePrograms(i.t, "bash")[0], "ejbca-configure.sh")
 	command.Env = append([]string{
 		"PATH=" + programs + ":" + os.Getenv("PATH"), "STATE=" + i.dir, "FAIL=" + failing, "SECRET=" + secretOfTest,
@@ -68,8 +67,7 @@ func (i *instance) root() string { return filepath.Join(i.dir, "root.pem") }
 
 func (i *instance) read(name string) string {
 	i.t.Helper()
-	content, err := os.ReadFile(filepath.Join(i.dir, name))
-	require.NoError(i.t, err)
+	content := fixture.Must(os.ReadFile(filepath.Join(i.dir, name)))
 	return string(content)
 }
 
@@ -241,8 +239,7 @@ func TestEJBCAConfigure_rootOfACAThatIsNoMore_isNotTakenForDone(t *testing.T) {
 func TestEJBCAConfigure_profile_isWhatJavaReads(t *testing.T) {
 	i := newInstance(t)
 	i.succeed("")
-	found, err := filepath.Glob(filepath.Join(i.dir, "profiles", "entityprofile_certfetcher-*.xml"))
-	require.NoError(t, err)
+	found := fixture.Must(filepath.Glob(filepath.Join(i.dir, "profiles", "entityprofile_certfetcher-*.xml")))
 	require.Len(t, found, 1)
 	command := fixture.Java(t, "", "testdata/ReadProfile.java", found[0])
 	out, err := command.CombinedOutput()

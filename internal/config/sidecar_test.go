@@ -11,14 +11,14 @@ import (
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/sidecar"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestLoad_sidecar_defaults(t *testing.T) {
 	setenv(t, map[string]string{"MODE": "sidecar"})
 	got, err := Load()
 	require.NoError(t, err)
-	host, err := os.Hostname()
-	require.NoError(t, err)
+	host := fixture.Must(os.Hostname())
 	assert.Equal(t, sidecar.Settings{
 		Enabled: true, Policy: sidecar.Policy{At: 2. / 3, Seed: host}, HealthAddress: ":8081",
 	}, got.Sidecar)

@@ -35,8 +35,7 @@ func TestRun_reader_whoseGroupsMayHelp(t *testing.T) {
 	require.NoError(t, os.Chmod(filepath.Dir(o.Config.Output.Dir), 0o755))
 	o.Reader = &doctor.Reader{UID: uid + 1000, GID: gid + 100_000}
 	_, checks := run(t, o)
-	groups, err := os.Getgroups()
-	require.NoError(t, err)
+	groups := fixture.Must(os.Getgroups())
 	want := doctor.Failed
 	if slices.Contains(groups, gid) {
 		want = doctor.Warning

@@ -59,15 +59,13 @@ func configuration(t *testing.T, changes map[string]string) Settings {
 // issued is a bundle such as a CA would have answered to the configuration.
 func issued(t *testing.T, cfg Settings, change func(*x509.Certificate)) *output.Bundle {
 	t.Helper()
-	authority, err := fixture.NewCA("Test")
-	require.NoError(t, err)
+	authority := fixture.Must(fixture.NewCA("Test"))
 	authority.Change = change
 	key, err := keygen.GenerateKey(cfg.Certificate.KeyAlgorithm)
 	require.NoError(t, err)
 	csr, err := keygen.CreateCSR(cfg.Certificate.Template, key)
 	require.NoError(t, err)
-	chain, err := authority.Issue(csr)
-	require.NoError(t, err)
+	chain := fixture.Must(authority.Issue(csr))
 	return &output.Bundle{Key: key, Chain: chain, Trusted: []*x509.Certificate{authority.Root}}
 }
 
@@ -81,8 +79,7 @@ func TestOutdated_sameCertificate_stays(t *testing.T) {
 			for i := range len(rdns) / 2 {
 				rdns[i], rdns[len(rdns)-1-i] = rdns[len(rdns)-1-i], rdns[i]
 			}
-			leaf.RawSubject, err = asn1.Marshal(rdns)
-			require.NoError(t, err)
+			leaf.RawSubject = fixture.Must(asn1.Marshal(rdns))
 		},
 		"with names in another case": func(leaf *x509.Certificate) { leaf.DNSNames = []string{"app.EXAMPLE.org"} },
 	} {

@@ -17,16 +17,14 @@ import (
 
 func TestEnroller_prefers_whatFitsAndIsNewer(t *testing.T) {
 	cfg := configuration(t, map[string]string{"MODE": "sidecar"})
-	authority, err := fixture.NewCA("One")
-	require.NoError(t, err)
+	authority := fixture.Must(fixture.NewCA("One"))
 	from := func(authority *fixture.CA, change func(*x509.Certificate)) output.Bundle {
 		authority.Change = change
 		key, err := keygen.GenerateKey(cfg.Certificate.KeyAlgorithm)
 		require.NoError(t, err)
 		csr, err := keygen.CreateCSR(cfg.Certificate.Template, key)
 		require.NoError(t, err)
-		chain, err := authority.Issue(csr)
-		require.NoError(t, err)
+		chain := fixture.Must(authority.Issue(csr))
 		return output.Bundle{Key: key, Chain: chain, Trusted: []*x509.Certificate{authority.Root}}
 	}
 	begin := time.Now().Add(-time.Minute).Truncate(time.Second)
@@ -46,8 +44,7 @@ func TestEnroller_prefers_whatFitsAndIsNewer(t *testing.T) {
 		leaf.DNSNames = []string{"other.example.org"}
 	})), "it has other names")
 
-	another, err := fixture.NewCA("Another")
-	require.NoError(t, err)
+	another := fixture.Must(fixture.NewCA("Another"))
 	more, fewer := current, current
 	more.Trusted = append(slices.Clone(current.Trusted), another.Root)
 	e.current.Store(&more)
@@ -56,8 +53,7 @@ func TestEnroller_prefers_whatFitsAndIsNewer(t *testing.T) {
 	assert.False(t, e.prefers(more), "nobody brings back what was pruned")
 	e.current.Store(&current)
 
-	stranger, err := fixture.NewCA("Two")
-	require.NoError(t, err)
+	stranger := fixture.Must(fixture.NewCA("Two"))
 	assert.False(t, e.prefers(from(stranger, at(2))), "who wrote it trusts its issuer, nobody else does")
 
 	same := from(authority, at(1))

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/output"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // recorded is a set that was accepted for the configuration although the CA changed subject and names.
@@ -122,12 +123,10 @@ func FuzzParseRecord(f *testing.F) {
 		if err != nil {
 			return
 		}
-		encoded, err := json.Marshal(r)
-		require.NoError(t, err)
+		encoded := fixture.Must(json.Marshal(r))
 		again, err := ParseRecord(encoded)
 		require.NoError(t, err)
-		second, err := json.Marshal(again)
-		require.NoError(t, err)
+		second := fixture.Must(json.Marshal(again))
 		require.True(t, bytes.Equal(encoded, second))
 		require.Equal(t, r.Request.changed(again.Request), "")
 	})

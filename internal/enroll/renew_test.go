@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/output"
@@ -69,8 +68,7 @@ func anchors(t *testing.T, names ...string) map[string]*x509.Certificate {
 	t.Helper()
 	made := map[string]*x509.Certificate{}
 	for _, name := range names {
-		authority, err := fixture.NewCA(name)
-		require.NoError(t, err)
+		authority := fixture.Must(fixture.NewCA(name))
 		made[name] = authority.Root
 	}
 	return made

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestRead_givesOneByteMoreThanAllowed(t *testing.T) {
@@ -52,8 +54,7 @@ func TestReadIn_leavesTheRootByNoWayAndWaitsForNobody(t *testing.T) {
 	require.NoError(t, os.Symlink("sub/file", filepath.Join(dir, "inside")))
 	require.NoError(t, os.Symlink("sub", filepath.Join(dir, "directory")))
 	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
-	root, err := os.OpenRoot(dir)
-	require.NoError(t, err)
+	root := fixture.Must(os.OpenRoot(dir))
 	defer root.Close()
 	for _, name := range []string{"outside", "inside", "directory/file", "pipe", "pipe/file", "sub",
 		"../secret", "sub/../sub/file", "", "none"} {
@@ -83,14 +84,12 @@ func TestWrite_whatIsNoFileOfItsOwn_isLeftAlone(t *testing.T) {
 	}
 	assert.NoError(t, Write(os.DevNull, []byte("text"), 0o644))
 	for name, want := range map[string]string{"other": "other", "file": "text", "absent": "text"} {
-		data, err := os.ReadFile(at(name))
-		require.NoError(t, err)
+		data := fixture.Must(os.ReadFile(at(name)))
 		assert.Equal(t, want, string(data), name)
 	}
 	assert.NoFileExists(t, at("new"))
 
-	reader, err := os.OpenFile(at("pipe"), os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	require.NoError(t, err)
+	reader := fixture.Must(os.OpenFile(at("pipe"), os.O_RDONLY|syscall.O_NONBLOCK, 0))
 	defer reader.Close()
 	assert.ErrorContains(t, Write(at("pipe"), []byte("text"), 0o644), "is a device, pipe or socket", "one that is read")
 }

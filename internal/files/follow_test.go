@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // following runs a Follower of what dirs lists; each call of Changed is one value. end waits for the end of Run.
@@ -90,8 +92,7 @@ func TestFollower_end_closesTheWatcher(t *testing.T) {
 }
 
 func TestDirsOf(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	require.NoError(t, err)
+	dir := fixture.Must(filepath.EvalSymlinks(t.TempDir()))
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "real/deep"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "real/deep/file"), nil, 0o600))
 	require.NoError(t, os.Symlink("real", filepath.Join(dir, "link")))

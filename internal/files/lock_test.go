@@ -12,14 +12,15 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const lockName = "..lock"
 
 func openDirAt(t *testing.T, path string) *os.File {
 	t.Helper()
-	dir, err := os.Open(path)
-	require.NoError(t, err)
+	dir := fixture.Must(os.Open(path))
 	t.Cleanup(func() { dir.Close() })
 	return dir
 }
@@ -72,8 +73,7 @@ func TestLock_hasTheModeOfThoseWhoMayWrite(t *testing.T) {
 				unlock()
 				require.NoError(t, os.Chmod(path, mode))
 			}
-			info, err := os.Lstat(filepath.Join(path, lockName))
-			require.NoError(t, err)
+			info := fixture.Must(os.Lstat(filepath.Join(path, lockName)))
 			assert.Equal(t, want, info.Mode().String(), mode)
 		}
 	}
@@ -92,8 +92,7 @@ func TestLock_foreignObject_isReportedAndNeitherOpenedNorChanged(t *testing.T) {
 		_, err := Lock(openDirAt(t, dir), lockName, nil)
 		var foreign *ForeignLockError
 		require.ErrorAs(t, err, &foreign, what)
-		info, err := os.Stat(other)
-		require.NoError(t, err)
+		info := fixture.Must(os.Stat(other))
 		assert.Equal(t, "-rw-r-----", info.Mode().String(), what)
 	}
 }
@@ -111,8 +110,7 @@ func TestLock_replacedWhileItIsWaitedFor_isTheNewOne(t *testing.T) {
 	time.Sleep(5 * poll)
 	require.NoError(t, os.Remove(filepath.Join(path, lockName)))
 	release := <-second // has made another
-	info, err := os.Stat(filepath.Join(path, lockName))
-	require.NoError(t, err)
+	info := fixture.Must(os.Stat(filepath.Join(path, lockName)))
 	assert.Zero(t, info.Size())
 	done := make(chan struct{})
 	close(done)

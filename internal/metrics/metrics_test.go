@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // clock is a time that tests move.
@@ -40,8 +42,7 @@ func written(m *Metrics) string {
 
 func golden(t *testing.T, name string) string {
 	t.Helper()
-	content, err := os.ReadFile("testdata/" + name)
-	require.NoError(t, err)
+	content := fixture.Must(os.ReadFile("testdata/" + name))
 	return string(content)
 }
 

@@ -126,8 +126,7 @@ func shake(t testing.TB, client, server *Identity, version uint16) error {
 		return err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
+	body := fixture.Must(io.ReadAll(resp.Body))
 	assert.Equal(t, fmt.Sprint(len(client.Certificate.Certificate)), string(body), "the chain is sent whole")
 	return nil
 }

@@ -88,8 +88,7 @@ func TestLeafKeyUsage_enciphermentIsForRSAOnly(t *testing.T) {
 // bits reads a KeyUsage, which as a named bit list has no zero bits at its end (X.690, 11.2.2).
 func bits(t *testing.T, der []byte) (usages []x509.KeyUsage) {
 	var list asn1.BitString
-	rest, err := asn1.Unmarshal(der, &list)
-	require.NoError(t, err)
+	rest := fixture.Must(asn1.Unmarshal(der, &list))
 	require.Empty(t, rest)
 	require.Equal(t, 1, list.At(list.BitLength-1))
 	for bit := range list.BitLength {

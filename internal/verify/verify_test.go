@@ -58,17 +58,14 @@ func issue(t testing.TB, by *authority, key crypto.PublicKey, self crypto.Signer
 	if by != nil {
 		parent, signer = by.cert, by.key
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, signer)
-	require.NoError(t, err)
-	cert, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
+	der := fixture.Must(x509.CreateCertificate(rand.Reader, template, parent, key, signer))
+	cert := fixture.Must(x509.ParseCertificate(der))
 	return cert
 }
 
 func newKey(t testing.TB) crypto.Signer {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
+	key := fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	return key
 }
 
@@ -111,10 +108,8 @@ func newWorld(t testing.TB) *world {
 
 func request(t testing.TB, key crypto.Signer, template x509.CertificateRequest) *x509.CertificateRequest {
 	t.Helper()
-	der, err := x509.CreateCertificateRequest(rand.Reader, &template, key)
-	require.NoError(t, err)
-	csr, err := x509.ParseCertificateRequest(der)
-	require.NoError(t, err)
+	der := fixture.Must(x509.CreateCertificateRequest(rand.Reader, &template, key))
+	csr := fixture.Must(x509.ParseCertificateRequest(der))
 	return csr
 }
 
@@ -176,9 +171,8 @@ func TestAnswer(t *testing.T) {
 		}), key}
 	}
 	registered := func(number byte) pkix.Extension { // a name of a kind that crypto/x509 passes over
-		value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 8,
-			Bytes: []byte{0x2a, number}}})
-		require.NoError(t, err)
+		value := fixture.Must(asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 8,
+			Bytes: []byte{0x2a, number}}}))
 		return pkix.Extension{Id: oidSubjectAltName, Value: value}
 	}
 	named := func(number byte) answer {
@@ -188,8 +182,7 @@ func TestAnswer(t *testing.T) {
 				ExtraExtensions: []pkix.Extension{registered(3)}}),
 		}
 	}
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
-	require.NoError(t, err)
+	rsaKey := fixture.Must(rsa.GenerateKey(rand.Reader, 2048))
 	large := issue(t, w.root, fixture.OversizedRSA().Public(), nil,
 		&cert{Subject: pkix.Name{CommonName: "Large"}, IsCA: true, BasicConstraintsValid: true})
 	impostor := newCA(t, "Issuing CA", w.policy, nil) // same name, another key
@@ -284,8 +277,7 @@ func TestAnswer(t *testing.T) {
 	}
 	_, edKey, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
-	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	require.NoError(t, err)
+	p384 := fixture.Must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
 	for name, key := range map[string]crypto.Signer{"RSA": rsaKey, "Ed25519": edKey, "P-384": p384} {
 		csr := request(t, key, requested)
 		rows["a request for a key of "+name] = answer{certs(leaf, issuing, policy), anchors, csr}
@@ -320,12 +312,10 @@ func negative(t testing.TB, cert *cert) *cert {
 
 func TestAnswer_golden(t *testing.T) {
 	read := func(name string) *cert {
-		cert, err := x509.ParseCertificate(pemBytes(t, name))
-		require.NoError(t, err)
+		cert := fixture.Must(x509.ParseCertificate(pemBytes(t, name)))
 		return cert
 	}
-	csr, err := x509.ParseCertificateRequest(pemBytes(t, "csr.pem"))
-	require.NoError(t, err)
+	csr := fixture.Must(x509.ParseCertificateRequest(pemBytes(t, "csr.pem")))
 	chain, trusted := certs(read("certificate.pem"), read("issuing-ca.pem")),
 		certs(read("root-ca.pem"), read("other-root-ca.pem"))
 	r, err := Answer(csr, chain, trusted, now)
@@ -339,16 +329,14 @@ func TestAnswer_golden(t *testing.T) {
 
 func pemBytes(t testing.TB, name string) []byte {
 	t.Helper()
-	data, err := os.ReadFile("../../test/testdata/pem/" + name)
-	require.NoError(t, err)
+	data := fixture.Must(os.ReadFile("../../test/testdata/pem/" + name))
 	block, _ := pem.Decode(data)
 	require.NotNil(t, block)
 	return block.Bytes
 }
 
 func FuzzAltNames(f *testing.F) {
-	csr, err := x509.ParseCertificateRequest(pemBytes(f, "csr.pem"))
-	require.NoError(f, err)
+	csr := fixture.Must(x509.ParseCertificateRequest(pemBytes(f, "csr.pem")))
 	for _, e := range csr.Extensions {
 		f.Add(e.Value)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -84,8 +85,7 @@ func TestMigrationGuide_exitCodes_areAsItSays(t *testing.T) {
 // exitCodeRows are the codes of the guide's last column, by the first.
 func exitCodeRows(t *testing.T) map[string]string {
 	t.Helper()
-	content, err := os.ReadFile("../../docs/migrating-from-onap.md")
-	require.NoError(t, err)
+	content := fixture.Must(os.ReadFile("../../docs/migrating-from-onap.md"))
 	_, section, found := strings.Cut(string(content), "\n### Exit codes that differ\n")
 	require.True(t, found)
 	section, _, _ = strings.Cut(section, "\n#")
@@ -107,8 +107,7 @@ func (given situation) exitCode(t *testing.T, wanted string) int {
 		options.Wrap = behaviours[wanted]
 	}
 	s := service.Run(t, options)
-	address, err := url.Parse(s.URL)
-	require.NoError(t, err)
+	address := fixture.Must(url.Parse(s.URL))
 	fill := strings.NewReplacer("DIR", s.Dir, "PORT", address.Port())
 	command := certfetcher(s, filepath.Join(s.Dir, "volume"), nil, "SANS=app.example.org")
 	if given.terminate {

@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -59,8 +59,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 				c *tls.Config) {
 				c.ClientAuth = row.auth
 			}})
-			target, err := url.Parse(s.URL)
-			require.NoError(t, err)
+			target := fixture.Must(url.Parse(s.URL))
 			proxy := startProxy(t, target.Host)
 			run := func(arguments ...string) (string, int) {
 				code, out := runs(t, s, filepath.Join(t.TempDir(), "volume"), arguments,

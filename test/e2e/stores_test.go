@@ -77,8 +77,7 @@ func TestStores_mangledPEM_isReadAndRepaired(t *testing.T) {
 	openssl := fixture.RequirePrograms(t, "openssl")[0]
 	s, other := start(t), start(t)
 	read := func(name string) map[string][]byte {
-		data, err := os.ReadFile(filepath.Join(s.Dir, name))
-		require.NoError(t, err)
+		data := fixture.Must(os.ReadFile(filepath.Join(s.Dir, name)))
 		return mangled(data)
 	}
 	keys, roots := read("client.pem"), read("truststore.pem")

@@ -34,8 +34,7 @@ var unreadable = []struct{ name, reason string }{
 
 func readUnreadable(t *testing.T, name string) (*x509.Certificate, []byte) {
 	t.Helper()
-	text, err := os.ReadFile("../testdata/certificates/" + name + ".pem")
-	require.NoError(t, err)
+	text := fixture.Must(os.ReadFile("../testdata/certificates/" + name + ".pem"))
 	block, _ := pem.Decode(text)
 	cert, err := pki.Parse(block.Bytes)
 	require.NoError(t, err)
@@ -147,8 +146,7 @@ func TestAnswer_unreadableTrustedCertificate_isPublished(t *testing.T) {
 		assert.Contains(t, log, fmt.Sprintf("trusted certificate %d, ", i+2))
 		assert.Contains(t, log, bad.reason)
 	}
-	published, err := os.ReadFile(filepath.Join(volume, "truststore.pem"))
-	require.NoError(t, err)
+	published := fixture.Must(os.ReadFile(filepath.Join(volume, "truststore.pem")))
 	for _, bad := range unreadable {
 		cert, _ := readUnreadable(t, bad.name)
 		assert.True(t, bytes.Contains(published, fixture.CertificatesPEM(cert)), bad.name)
@@ -188,14 +186,12 @@ func TestPostprocess_unreadableEntries_areMergedAsTheyStand(t *testing.T) {
 		} {
 			writeStores(t, dir, name+"-source", certs[1]...)
 			for _, base := range writeStores(t, dir, name+"-base", certs[0]...) {
-				before, err := os.ReadFile(base)
-				require.NoError(t, err)
+				before := fixture.Must(os.ReadFile(base))
 				source := strings.Replace(base, "-base", "-source", 1)
 				code, log := runs(t, s, dir, []string{"postprocess"}, "TRUSTSTORES_PATHS="+base+":"+source,
 					"TRUSTSTORES_PASSWORDS_PATHS="+password+":"+password)
 				require.Equal(t, 0, code, "%s %s: %s", bad.name, base, log)
-				after, err := os.ReadFile(base)
-				require.NoError(t, err)
+				after := fixture.Must(os.ReadFile(base))
 				want, _, err := keystore.Decode(before, fixture.Password)
 				require.NoError(t, err)
 				got, _, err := keystore.Decode(after, fixture.Password)

@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const recordings = "../testdata/ejbca"
@@ -38,8 +39,7 @@ type recorded struct {
 
 func readRecorded(t *testing.T) recorded {
 	t.Helper()
-	content, err := os.ReadFile("testdata/recorded.yaml")
-	require.NoError(t, err)
+	content := fixture.Must(os.ReadFile("testdata/recorded.yaml"))
 	var all recorded
 	require.NoError(t, yaml.Unmarshal(content, &all))
 	return all
@@ -66,8 +66,7 @@ func TestServer_answersAsRecorded(t *testing.T) {
 			require.NoError(t, err)
 			var signer *x509.Certificate
 			if len(sent.ExtraCerts) > 0 {
-				signer, err = x509.ParseCertificate(sent.ExtraCerts[0])
-				require.NoError(t, err)
+				signer = fixture.Must(x509.ParseCertificate(sent.ExtraCerts[0]))
 				entity := Entity{signer.RawSubject, subjectAltName(signer.Extensions)}
 				if name := database.Renamed; name != "" {
 					length := byte(len(name))
@@ -86,8 +85,7 @@ func TestServer_answersAsRecorded(t *testing.T) {
 
 			response := post(t, s, path+config.Alias, request)
 
-			body, err := io.ReadAll(response.Body)
-			require.NoError(t, err)
+			body := fixture.Must(io.ReadAll(response.Body))
 			require.Equal(t, http.StatusOK, response.StatusCode, string(body))
 			assert.Equal(t, cmp.MediaType, response.Header.Get("Content-Type"))
 			assert.NotContains(t, shape(t, sent, want), "0x", "a pointer")
@@ -98,8 +96,7 @@ func TestServer_answersAsRecorded(t *testing.T) {
 
 // Every recording is in the list, but for the one with a page.
 func TestServer_answersEveryRecording(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(recordings, "*.response.der"))
-	require.NoError(t, err)
+	files := fixture.Must(filepath.Glob(filepath.Join(recordings, "*.response.der")))
 	listed := map[string]bool{}
 	all := readRecorded(t)
 	for _, row := range all.Recordings {
@@ -115,8 +112,7 @@ func TestServer_unknownAlias_isAnsweredWithThePageRecorded(t *testing.T) {
 	s, err := New(Config{})
 	require.NoError(t, err)
 	response := post(t, s, path+"nosuch", recording(t, "unknown-alias.request.der"))
-	body, err := io.ReadAll(response.Body)
-	require.NoError(t, err)
+	body := fixture.Must(io.ReadAll(response.Body))
 	assert.Equal(t, http.StatusNotFound, response.StatusCode)
 	assert.Equal(t, "text/html;charset=UTF-8", response.Header.Get("Content-Type"))
 	assert.Equal(t, string(recording(t, "unknown-alias.response.html")), string(body))
@@ -133,8 +129,7 @@ func post(t *testing.T, s *Server, path string, body []byte) *http.Response {
 
 func recording(t *testing.T, name string) []byte {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(recordings, name))
-	require.NoError(t, err)
+	content := fixture.Must(os.ReadFile(filepath.Join(recordings, name)))
 	return content
 }
 
@@ -142,8 +137,7 @@ func certificate(t *testing.T, name string) *x509.Certificate {
 	t.Helper()
 	block, _ := pem.Decode(recording(t, name))
 	require.NotNil(t, block)
-	parsed, err := x509.ParseCertificate(block.Bytes)
-	require.NoError(t, err)
+	parsed := fixture.Must(x509.ParseCertificate(block.Bytes))
 	return parsed
 }
 
@@ -194,8 +188,7 @@ func shape(t *testing.T, request, m *cmp.PKIMessage) string {
 // shapeCertificate leaves key identifiers out.
 func shapeCertificate(t *testing.T, line func(string, ...any), der []byte) {
 	t.Helper()
-	cert, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
+	cert := fixture.Must(x509.ParseCertificate(der))
 	line("certificate", asWritten(cert.RawSubject), asWritten(cert.RawIssuer))
 	for _, extension := range cert.Extensions {
 		value := fmt.Sprintf("%x", extension.Value)
@@ -208,7 +201,6 @@ func shapeCertificate(t *testing.T, line func(string, ...any), der []byte) {
 
 func name(t *testing.T, der []byte) string {
 	t.Helper()
-	cert, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
+	cert := fixture.Must(x509.ParseCertificate(der))
 	return asWritten(cert.RawSubject)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // holder gets certificates of an EJBCA.
@@ -34,15 +35,12 @@ func newHolder(t *testing.T, s *Server, secret string) holder {
 
 func (h holder) request(subject, name string) cmp.Request {
 	h.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(h.t, err)
+	key := fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	der, err := cmp.ParseDN(subject)
 	require.NoError(h.t, err)
 	template := &x509.CertificateRequest{RawSubject: der, DNSNames: []string{name}}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, template, key)
-	require.NoError(h.t, err)
-	parsed, err := x509.ParseCertificateRequest(csr)
-	require.NoError(h.t, err)
+	csr := fixture.Must(x509.CreateCertificateRequest(rand.Reader, template, key))
+	parsed := fixture.Must(x509.ParseCertificateRequest(csr))
 	return cmp.Request{CSR: parsed, Key: key}
 }
 

@@ -161,11 +161,9 @@ func TestDevCA_bouncyCastleClient_isServed(t *testing.T) {
 
 func readCertificate(t testing.TB, path string) *x509.Certificate {
 	t.Helper()
-	text, err := os.ReadFile(path)
-	require.NoError(t, err)
+	text := fixture.Must(os.ReadFile(path))
 	block, _ := pem.Decode(text)
 	require.NotNil(t, block, path)
-	certificate, err := x509.ParseCertificate(block.Bytes)
-	require.NoError(t, err)
+	certificate := fixture.Must(x509.ParseCertificate(block.Bytes))
 	return certificate
 }

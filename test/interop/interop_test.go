@@ -58,8 +58,7 @@ func (i identity) signer() *cmp.Signer {
 func newIdentity(t testing.TB, authority *fixture.CA, algorithm, name string) identity {
 	t.Helper()
 	r := newRequestWith(t, keyOf(t, algorithm, "of "+name), name)
-	chain, err := authority.Issue(r.CSR)
-	require.NoError(t, err)
+	chain := fixture.Must(authority.Issue(r.CSR))
 	return identity{r.Key, chain}
 }
 
@@ -86,20 +85,17 @@ func newRequest(t testing.TB, algorithm, name string) cmp.Request {
 
 func newRequestWith(t testing.TB, key crypto.Signer, name string) cmp.Request {
 	t.Helper()
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+	der := fixture.Must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		Subject:  pkix.Name{CommonName: name, Organization: []string{"Interop"}},
 		DNSNames: []string{"leaf.example.org", "alias.example.org"},
-	}, key)
-	require.NoError(t, err)
-	csr, err := x509.ParseCertificateRequest(der)
-	require.NoError(t, err)
+	}, key))
+	csr := fixture.Must(x509.ParseCertificateRequest(der))
 	return cmp.Request{CSR: csr, Key: key}
 }
 
 func newAuthority(t testing.TB) *fixture.CA {
 	t.Helper()
-	authority, err := fixture.NewCA("Interop")
-	require.NoError(t, err)
+	authority := fixture.Must(fixture.NewCA("Interop"))
 	return authority
 }
 

@@ -72,10 +72,8 @@ func changed(t testing.TB, authority *fixture.CA, change func(leaf *x509.Certifi
 // certificate that it is going to return, not with one that it returned before.
 func (s *opensslServer) sameSerial(t testing.TB, old *x509.Certificate, key crypto.PublicKey) *x509.Certificate {
 	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, old, s.authority.Issuing, key, s.authority.IssuingKey)
-	require.NoError(t, err)
-	certificate, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
+	der := fixture.Must(x509.CreateCertificate(rand.Reader, old, s.authority.Issuing, key, s.authority.IssuingKey))
+	certificate := fixture.Must(x509.ParseCertificate(der))
 	return certificate
 }
 

@@ -40,8 +40,7 @@ func startOpenSSL(t testing.TB, args ...string) (url string) {
 func startServer(t testing.TB, command *exec.Cmd, ready *regexp.Regexp) (port string) {
 	t.Helper()
 	command.Stderr = t.Output()
-	output, err := command.StdoutPipe()
-	require.NoError(t, err)
+	output := fixture.Must(command.StdoutPipe())
 	require.NoError(t, command.Start())
 	found := make(chan string, 1)
 	ended := make(chan struct{})

@@ -117,10 +117,8 @@ func TestSidecar_javaServer_takesTheNewStoreUp(t *testing.T) {
 
 	server := fixture.Java(t, "", "../java/ReloadingServer.java",
 		filepath.Join(volume, "keystore.p12"), filepath.Join(volume, "keystore.pass"))
-	stdin, err := server.StdinPipe()
-	require.NoError(t, err)
-	stdout, err := server.StdoutPipe()
-	require.NoError(t, err)
+	stdin := fixture.Must(server.StdinPipe())
+	stdout := fixture.Must(server.StdoutPipe())
 	require.NoError(t, server.Start())
 	lines := make(chan string, 1000)
 	go func() {

@@ -44,8 +44,7 @@ func snapshot(t tester, volume string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
 	for _, f := range inspected(t, volume).Files {
-		content, err := os.ReadFile(filepath.Join(volume, f.Name))
-		require.NoError(t, err)
+		content := fixture.Must(os.ReadFile(filepath.Join(volume, f.Name)))
 		files[f.Name] = string(content)
 	}
 	return files

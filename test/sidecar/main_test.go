@@ -214,8 +214,7 @@ func (p *sidecar) get(path string) (int, string) {
 	response, err := http.Get(p.url(path))
 	require.NoError(p.t, err)
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	require.NoError(p.t, err)
+	body := fixture.Must(io.ReadAll(response.Body))
 	return response.StatusCode, string(body)
 }
 
@@ -255,8 +254,7 @@ func (p *sidecar) lookup(series string) (float64, bool) {
 	if found == nil {
 		return 0, false
 	}
-	value, err := strconv.ParseFloat(found[1], 64)
-	require.NoError(p.t, err)
+	value := fixture.Must(strconv.ParseFloat(found[1], 64))
 	return value, true
 }
 

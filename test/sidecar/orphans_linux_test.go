@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func init() {
@@ -29,8 +31,7 @@ func init() {
 
 func TestSidecar_asProcess1_leavesNoZombieOfWhatItsCommandLeavesBehind(t *testing.T) {
 	t.Parallel()
-	self, err := os.Executable()
-	require.NoError(t, err)
+	self := fixture.Must(os.Executable())
 	s := startService(t, time.Hour, nil)
 	volume := filepath.Join(t.TempDir(), "volume")
 	p := run(t, volume, append(environment(s.URL, s.Dir, volume),
@@ -38,8 +39,7 @@ func TestSidecar_asProcess1_leavesNoZombieOfWhatItsCommandLeavesBehind(t *testin
 	p.await(1, told)
 	text, found := strings.CutPrefix(p.await(1, "output of the command").text("line"), "child ")
 	require.True(t, found)
-	child, err := strconv.Atoi(text)
-	require.NoError(t, err)
+	child := fixture.Must(strconv.Atoi(text))
 	// A zombie could still be signalled.
 	eventually(t, "the process that was left behind ends and is gone",
 		func() bool { return syscall.Kill(child, 0) == syscall.ESRCH })

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
@@ -16,8 +15,7 @@ const renewals = 12
 // startStack runs certservice and devca, whose certificates live for the given time.
 func startStack(t *testing.T, dir, life string) *fixture.Stack {
 	t.Helper()
-	s, err := fixture.StartStack(binDir, dir, "DEVCA_VALIDITY="+life)
-	require.NoError(t, err)
+	s := fixture.Must(fixture.StartStack(binDir, dir, "DEVCA_VALIDITY="+life))
 	t.Cleanup(s.Stop)
 	return s
 }

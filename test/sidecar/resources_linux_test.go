@@ -20,8 +20,7 @@ import (
 // proc reads a file of the process under /proc.
 func (p *sidecar) proc(name string) string {
 	p.t.Helper()
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, name))
-	require.NoError(p.t, err)
+	content := fixture.Must(os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, name)))
 	return string(content)
 }
 
@@ -30,8 +29,7 @@ func (p *sidecar) status(name string) int {
 	p.t.Helper()
 	for line := range strings.Lines(p.proc("status")) {
 		if value, ok := strings.CutPrefix(line, name+":"); ok {
-			number, err := strconv.Atoi(strings.Fields(value)[0])
-			require.NoError(p.t, err)
+			number := fixture.Must(strconv.Atoi(strings.Fields(value)[0]))
 			return number
 		}
 	}
@@ -42,14 +40,11 @@ func (p *sidecar) status(name string) int {
 // cpu is the time for which the process has had a processor, which schedstat has in nanoseconds.
 func (p *sidecar) cpu() time.Duration {
 	p.t.Helper()
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
-	require.NoError(p.t, err)
+	tasks := fixture.Must(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid)))
 	var sum time.Duration
 	for _, task := range tasks {
-		content, err := os.ReadFile(task)
-		require.NoError(p.t, err)
-		nanoseconds, err := strconv.ParseInt(strings.Fields(string(content))[0], 10, 64)
-		require.NoError(p.t, err)
+		content := fixture.Must(os.ReadFile(task))
+		nanoseconds := fixture.Must(strconv.ParseInt(strings.Fields(string(content))[0], 10, 64))
 		sum += time.Duration(nanoseconds)
 	}
 	return sum
@@ -57,8 +52,7 @@ func (p *sidecar) cpu() time.Duration {
 
 func (p *sidecar) descriptors() int {
 	p.t.Helper()
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
-	require.NoError(p.t, err)
+	entries := fixture.Must(os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid)))
 	return len(entries)
 }
 

@@ -12,14 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/files"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func TestSidecar_signalWhileAnotherProcessHoldsTheVolume_endsTheWaiting(t *testing.T) {
 	t.Parallel()
 	s := startService(t, time.Hour, nil)
 	volume := t.TempDir()
-	holder, err := os.Open(volume)
-	require.NoError(t, err)
+	holder := fixture.Must(os.Open(volume))
 	defer holder.Close()
 	unlock, err := files.Lock(holder, "..lock", nil)
 	require.NoError(t, err)

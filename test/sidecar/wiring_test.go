@@ -5,9 +5,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	schedule "github.com/certfetcher/certfetcher/internal/sidecar"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const due = 20 * time.Second // tolerance, as certificates know seconds only and take time to come
@@ -26,8 +26,7 @@ func TestSidecar_planFollowsTheConfiguration(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := start(t, startService(t, 1000*time.Hour, nil), row.variables...)
-			got, err := time.Parse(time.RFC3339, p.await(1, planned).text("due"))
-			require.NoError(t, err)
+			got := fixture.Must(time.Parse(time.RFC3339, p.await(1, planned).text("due")))
 			c := inspected(t, p.volume).Certificate
 			want := row.policy.Due(schedule.Certificate{NotBefore: c.NotBefore, NotAfter: c.NotAfter})
 			assert.WithinDuration(t, want, got, due)

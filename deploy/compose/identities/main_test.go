@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 func directories(t *testing.T) string {
@@ -23,8 +24,7 @@ func directories(t *testing.T) string {
 
 func content(t *testing.T, path ...string) string {
 	t.Helper()
-	c, err := os.ReadFile(filepath.Join(path...))
-	require.NoError(t, err)
+	c := fixture.Must(os.ReadFile(filepath.Join(path...)))
 	return string(c)
 }
 
@@ -80,12 +80,10 @@ func TestRun_forAForeignCA_opensItsDirectoriesOnly(t *testing.T) {
 		dir := directories(t)
 		require.NoError(t, run(settings{dir: dir, host: "certservice", foreign: foreign}))
 		for i, name := range []string{"ca/iak", "root"} {
-			info, err := os.Stat(filepath.Join(dir, name))
-			require.NoError(t, err)
+			info := fixture.Must(os.Stat(filepath.Join(dir, name)))
 			assert.Equal(t, want[i], info.Mode().Perm(), name)
 		}
-		info, err := os.Stat(filepath.Join(dir, "certservice", "cmpServers.json"))
-		require.NoError(t, err)
+		info := fixture.Must(os.Stat(filepath.Join(dir, "certservice", "cmpServers.json")))
 		assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 	}
 }
