@@ -198,6 +198,7 @@ func TestAuthority_asTheScriptsSay(t *testing.T) {
 	for _, section := range strings.Split("\n"+string(text), "\n# ")[1:] {
 		title, commands, _ := strings.Cut(section, "\n")
 		t.Run(title, func(t *testing.T) {
+			t.Parallel()
 			s, got := newScript(t), ""
 			for line := range strings.Lines(commands) {
 				if command, isCommand := strings.CutPrefix(line, "> "); isCommand {

@@ -10,7 +10,7 @@ import (
 )
 
 // renewals in a row, each of its own accord.
-const renewals = 12
+const renewals = 6
 
 // startStack runs certservice and devca, whose certificates live for the given time.
 func startStack(t *testing.T, dir, life string) *fixture.Stack {
