@@ -166,11 +166,11 @@ func (d *diagnosing) observe() {
 		return nil
 	}
 	if show := d.tls.GetClientCertificate; show != nil {
-		d.tls.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			certificate, err := show(request)
+		d.tls.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			certificate, err := show(info)
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			d.asked, d.otherCAs = true, err == nil && request.SupportsCertificate(certificate) != nil
+			d.asked, d.otherCAs = true, err == nil && info.SupportsCertificate(certificate) != nil
 			return certificate, err
 		}
 	}

@@ -256,13 +256,13 @@ func (c *Client) noteWhenAsked(allowed bool) {
 	c.needAsked = !allowed
 	c.tls.ClientSessionCache, c.tls.SessionTicketsDisabled = nil, true
 	c.tls.Renegotiation = tls.RenegotiateNever
-	c.tls.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		progressOf(request.Context()).asked.Store(true)
+	c.tls.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		progressOf(info.Context()).asked.Store(true)
 		if show != nil {
-			return show(request)
+			return show(info)
 		}
 		for i := range certificates {
-			if request.SupportsCertificate(&certificates[i]) == nil {
+			if info.SupportsCertificate(&certificates[i]) == nil {
 				return &certificates[i], nil
 			}
 		}

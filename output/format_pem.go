@@ -18,7 +18,7 @@ var pemFormat = Format{
 		encode: func(e *encoder) ([]byte, error) { return certificatesPEM(e.bundle.Trusted), nil }},
 	keystores: []File{
 		{Name: "keystore-combined.pem", holds: privateKey,
-			Content: "`key.pem` and `keystore.pem` in one file, for readers that open one file only",
+			Content: "`key.pem` and `keystore.pem` in one file, for readers that open only one",
 			encode: func(e *encoder) ([]byte, error) {
 				return append(bytes.Clone(e.keyPEM), certificatesPEM(e.bundle.Chain)...), nil
 			}},

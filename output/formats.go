@@ -9,8 +9,7 @@ import (
 )
 
 // Format is one value of OUTPUT_TYPE. To add one, write its value in a file of its own, as
-// format_pem.go does, list it in formats, and name it in the rule of OUTPUT_TYPE in
-// internal/config. Everything else asks this table.
+// format_pem.go does, and list it in formats. Everything else asks this table.
 type Format struct {
 	Name       string   // as in OUTPUT_TYPE, upper case
 	OtherNames []string // what other programs call it, upper case and without punctuation

@@ -198,7 +198,7 @@ func (l *loader) bounds() {
 	}
 }
 
-func isCountry(code string) bool { return len(code) == 2 && strings.Contains(countries, " "+code+" ") }
+func isCountry(s string) bool { return len(s) == 2 && strings.Contains(countries, " "+s+" ") }
 
 // meantCountry finds the code that is meant by another one, or "".
 func meantCountry(text string) string {

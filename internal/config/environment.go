@@ -2,8 +2,10 @@ package config
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/output"
 )
 
 // Variables are all that certfetcher reads, but for postprocess. Part is a key of stages.
@@ -86,7 +88,7 @@ var Variables = slices.Concat(
 			Rule: "an absolute path",
 			Help: "directory for the files; made, with its parents, when missing"},
 		{Name: "OUTPUT_TYPE", Default: "P12",
-			Rule: "P12, JKS or PEM, or several of them separated by commas",
+			Rule: "one or more of " + strings.Join(output.FormatNames(), ", ") + ", separated by commas",
 			Help: "what to write"},
 		{Name: "OUTPUT_LAYOUT", Default: "symlink",
 			Rule: "symlink or inplace",

@@ -22,8 +22,8 @@ import (
 
 const bouncyCastle = "/usr/share/java/bcprov.jar"
 
-// keytool ARGUMENT... and java SOURCE ARGUMENT... run these programs, which must succeed, java with Bouncy Castle. Their
-// output can be looked at with stdout.
+// keytool ARGUMENT... and java SOURCE ARGUMENT... run these programs, which must succeed, java with Bouncy Castle.
+// Their output can be looked at with stdout.
 func runKeytool(ts *testscript.TestScript, _ bool, args []string) {
 	out, err := fixture.Keytool(ts.Value(testKey{}).(testing.TB), ts.MkAbs("."), args...)
 	_, _ = ts.Stdout().Write([]byte(out))
