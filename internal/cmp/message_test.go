@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/hex"
 	"fmt"
 	"math/big"
 	"runtime"
@@ -19,6 +20,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 // fullHeader has every field set.
@@ -148,50 +150,33 @@ func minimalMessage() []byte {
 
 func TestParsePKIMessage_malformed_isRefused(t *testing.T) {
 	valid := minimalMessage()
-	header, body := valid[2:15], valid[15:]
-	require.Equal(t, []byte{0x30, 0x0b, 2, 1, 2, 0xa4, 2, 0x30, 0, 0xa4, 2, 0x30, 0}, header,
-		"the rows below rely on it")
 	_, err := ParsePKIMessage(valid)
 	require.NoError(t, err)
-	message := func(parts ...[]byte) []byte { return wrap(0x30, bytes.Join(parts, nil)) }
-	headed := func(fields ...[]byte) []byte { return message(wrap(0x30, bytes.Join(fields, nil)), body) }
-	timed := append([]byte{0xa0, 16, 0x18, 14}, "20260504030201"...)
-	for name, der := range map[string][]byte{
-		"nothing":                       nil,
-		"truncated":                     valid[:len(valid)-1],
-		"trailing bytes":                append(bytes.Clone(valid), 5, 0),
-		"trailing byte":                 append(bytes.Clone(valid), 0),
-		"indefinite length":             append(append([]byte{0x30, 0x80}, valid[2:]...), 0, 0),
-		"length in more bytes than due": append([]byte{0x30, 0x81}, valid[1:]...),
-		"length of four gigabytes":      {0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0},
-		"length of 126 bytes":           {0x30, 0xfe, 1},
-		"nested 40 deep":                nested(40),
-		"too large":                     make([]byte, MaxMessageSize+1),
-		"10,000 extraCerts": message(header, body,
-			wrap(0xa1, wrap(0x30, bytes.Join(crowd(10_000, anyCertificate), nil)))),
-		"segmented OCTET STRING":      wrap(0x30, []byte{0x24, 0}),
-		"primitive SEQUENCE":          {0x10, 0},
-		"no body":                     message(header),
-		"body of unknown kind":        message(header, []byte{0xbb, 2, 5, 0}),
-		"body not context-tagged":     message(header, []byte{5, 0}),
-		"pkiconf with content":        message(header, []byte{0xb3, 3, 5, 1, 9}),
-		"empty extraCerts":            message(header, body, []byte{0xa1, 2, 0x30, 0}),
-		"protection with unused bits": message(header, body, []byte{0xa0, 4, 3, 2, 1, 2}),
-		"fields out of order": message(header, body, []byte{0xa1, 4, 0x30, 2, 0x30, 0},
-			[]byte{0xa0, 4, 3, 2, 0, 2}),
-		"sender not a GeneralName": headed([]byte{2, 1, 2, 5, 0, 0xa4, 2, 0x30, 0}),
-		"time without a zone":      headed(header[2:], timed),
-		"pvno not minimal":         headed([]byte{2, 2, 0, 2}, header[5:]),
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := ParsePKIMessage(der)
-			require.Error(t, err)
-			checkText(t, err.Error())
-		})
+	header, body := valid[2:15], valid[15:]
+	deep := []byte{0x30, 0}
+	for range 40 {
+		deep = wrap(0x30, deep)
+	}
+	crowd := wrap(0xa1, wrap(0x30, bytes.Repeat(anyCertificate, 10_000)))
+	pieces := strings.NewReplacer("{valid}", hex.EncodeToString(valid), "{cut off}", hex.EncodeToString(valid[1:]),
+		"{header}", hex.EncodeToString(header), "{body}", hex.EncodeToString(body), "{crowd}", hex.EncodeToString(crowd),
+		"{deep}", hex.EncodeToString(deep), "{too large}", strings.Repeat("00", MaxMessageSize+1), " ", "")
+	want := golden.Load(t, "malformed.txt")
+	for title, text := range golden.Read(t, "malformed.txt") {
+		line := golden.Given(text)
+		content, isMessage := strings.CutPrefix(strings.Trim(line, "> \n"), "message")
+		der := fixture.Must(hex.DecodeString(pieces.Replace(content)))
+		if isMessage {
+			der = wrap(0x30, der)
+		}
+		_, err := ParsePKIMessage(der)
+		require.Error(t, err, title)
+		want.Equal(t, title, line+err.Error())
 	}
 }
 
 func TestDecoder_limits(t *testing.T) {
+	want := golden.Load(t, "limits.txt")
 	bytesOf := func(n int) []byte { return bytes.Repeat([]byte{1}, n) }
 	number := func(c codec) { c.bigInt(cbasn1.INTEGER, "n", new(*big.Int)) }
 	oid := func(c codec) { c.oid("id", new(asn1.ObjectIdentifier)) }
@@ -216,12 +201,10 @@ func TestDecoder_limits(t *testing.T) {
 			wrap(0x18, []byte("00010101000000Z"))},
 		"critical": {extensions, critical(0xff), critical(0)},
 	} {
-		t.Run(name, func(t *testing.T) {
-			require.NoError(t, decode(row.good, "limits", row.code))
-			err := decode(row.bad, "limits", row.code)
-			require.Error(t, err)
-			checkText(t, err.Error())
-		})
+		require.NoError(t, decode(row.good, "limits", row.code), name)
+		err := decode(row.bad, "limits", row.code)
+		require.Error(t, err, name)
+		want.Equal(t, name, err.Error())
 	}
 }
 

@@ -11,7 +11,10 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math/big"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,6 +23,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 func reparse(t *testing.T, m *PKIMessage) *PKIMessage {
@@ -34,8 +38,8 @@ func confirmation() *PKIMessage {
 	return &PKIMessage{Header: fullHeader(), Body: PKIBody{BodyPKIConf, PKIConfirmContent{}}}
 }
 
-// protected is a message under the secret "secret".
-func protected(t *testing.T, mac MAC) *PKIMessage {
+// reparsed is a message under the secret "secret".
+func reparsed(t *testing.T, mac MAC) *PKIMessage {
 	m := confirmation()
 	require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
 	return reparse(t, m)
@@ -51,7 +55,7 @@ func TestMACKeys_Protect_everyAlgorithm_verifies(t *testing.T) {
 		macs = append(macs, newPBM(ProtectionPBMSHA256, known.hash))
 	}
 	for _, mac := range macs {
-		m := protected(t, mac)
+		m := reparsed(t, mac)
 		got, err := NewMACKeys([]byte("secret")).Verify(m)
 		require.NoError(t, err)
 		assert.Equal(t, mac, got)
@@ -95,25 +99,25 @@ func TestMACKeys_parametersOfPeers_areBounded(t *testing.T) {
 }
 
 func TestParseMAC_parametersOutOfBounds_areRefused(t *testing.T) {
-	iterations := func(n int) func(m *MAC) { return func(m *MAC) { m.Iterations = n } }
-	salted := func(n int) func(m *MAC) { return func(m *MAC) { m.Salt = make([]byte, n) } }
-	keyed := func(n int) func(m *MAC) { return func(m *MAC) { m.keyLength = n } }
-	for name, change := range map[string]func(m *MAC){
-		"0 iterations": iterations(0), "-1 iterations": iterations(-1), "99 iterations": iterations(99),
-		"100,001 iterations": iterations(100_001), "1,000,001 iterations": iterations(1_000_001),
-		"2³¹ iterations": iterations(1 << 31), "2⁶² iterations": iterations(1 << 62),
-		"salt of 7 bytes": salted(7), "salt of 257 bytes": salted(257),
-		"key of 1 byte": keyed(1), "key of 512 bytes": keyed(512), "key of 513 bytes": keyed(513),
-	} {
-		for kind, mac := range map[string]MAC{"PBM": newPBM(ProtectionPBMSHA256, crypto.SHA256),
-			"PBMAC1": newPBMAC1()} {
-			t.Run(name+", "+kind, func(t *testing.T) {
-				change(&mac)
-				identifier := fixture.Must(mac.identifier())
-				_, err := parseMAC(identifier)
-				checkText(t, outline(err))
-			})
+	want := golden.Load(t, "mac.txt")
+	for title := range golden.Read(t, "mac.txt") { // such as "PBM, iterations: 99"
+		kind, parameter, _ := strings.Cut(title, ", ")
+		name, number, _ := strings.Cut(parameter, ": ")
+		n := fixture.Must(strconv.Atoi(number))
+		mac := newPBMAC1()
+		if kind == "PBM" {
+			mac = newPBM(ProtectionPBMSHA256, crypto.SHA256)
 		}
+		switch name {
+		case "iterations":
+			mac.Iterations = n
+		case "bytes of salt":
+			mac.Salt = make([]byte, n)
+		case "bytes of key":
+			mac.keyLength = n
+		}
+		_, err := parseMAC(fixture.Must(mac.identifier()))
+		want.Equal(t, title, fmt.Sprint(err))
 	}
 	err := checkMACBounds(make([]byte, saltSize), new(big.Int).Lsh(big.NewInt(1), 64), maxPBMIterations)
 	assert.EqualError(t, err, "iterationCount is a number of 65 bits, want 100 to 100000")
@@ -304,21 +308,18 @@ func pbmac1With(hash crypto.Hash, iterations, keyLength int) MAC {
 
 // Others than Bouncy Castle use many more iterations than 8,192.
 func TestClient_PBMAC1WithManyIterations_isAccepted(t *testing.T) {
-	p := newPKI(t)
 	for name, mac := range map[string]MAC{
-		"262,144":                      pbmac1With(crypto.SHA256, 262_144, 32),
 		"1,000,000":                    pbmac1With(crypto.SHA256, 1_000_000, 32),
 		"2,000 for a key of 512 bytes": pbmac1With(crypto.SHA256, 2000, 512),
 		"21,000 with SHA-512":          pbmac1With(crypto.SHA512, 21_000, 64),
 		"1,000 with SHA-1":             pbmac1With(crypto.SHA1, 1000, 20),
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := p.initialize(t, nil, func(_ *testPKI, r *responder) {
-				r.protect = func(_, m *PKIMessage) { require.NoError(t, sharedKeys.Protect(m, mac)) }
-			})
-
-			require.NoError(t, got.err)
-			assert.Equal(t, "ir certConf", got.kinds(), "the second answer has the same parameters, derived once")
+			p := newPlay(t, "")
+			p.on(protecting, func(a *answer) { require.NoError(t, sharedKeys.Protect(a.PKIMessage, mac)) })
+			_, err := p.send(BodyIR)
+			require.NoError(t, err)
+			assert.Equal(t, "ir, certConf", p.kinds(), "the second answer has the same parameters, derived once")
 		})
 	}
 }
@@ -328,14 +329,11 @@ var sharedKeys = NewMACKeys([]byte(testSecret))
 
 // A peer that changes the parameters with every answer is refused when it has cost enough.
 func TestHostile_PBMAC1_workIsBoundedPerTransaction(t *testing.T) {
-	p := newPKI(t)
-	answers := 0
-	r := &responder{t: t, testPKI: p, protect: func(_, m *PKIMessage) {
-		answers++
-		require.NoError(t, sharedKeys.Protect(m, pbmac1With(crypto.SHA256, 900, 32)))
-	}}
-	bent(answering(waitingError(), BodyIR), answering(PKIBody{BodyIP, r.granted(p.leaf(t, nil))}, BodyPollReq))(p, r)
-	c, _ := testClient(t, r, nil)
+	p := newPlay(t, "> answer to ir is error waiting\n> answer to pollReq is granted")
+	p.on(protecting, func(a *answer) {
+		require.NoError(t, sharedKeys.Protect(a.PKIMessage, pbmac1With(crypto.SHA256, 900, 32)))
+	})
+	c := fixture.Must(New(p.config))
 	tx := c.begin(p.csr.RawSubject, nil, p.csr.PublicKey)
 	require.Equal(t, 2_000_000, tx.macWork)
 	tx.macWork = 2000 // so that the test takes no time
@@ -347,7 +345,7 @@ func TestHostile_PBMAC1_workIsBoundedPerTransaction(t *testing.T) {
 	assert.ErrorContains(t, err,
 		"(deriving key of the MAC takes 900 iterations, want at most 2000000 in one transaction, "+
 			"of which 200 are left)")
-	assert.Equal(t, 3, answers)
+	assert.Len(t, p.requests, 3)
 }
 
 // Within the bounds on each parameter, a peer can still ask for minutes of work.

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 // recordings holds messages of a real CA; its README.md says what they are.
@@ -109,7 +110,7 @@ func TestRecorded_protection_verifies(t *testing.T) {
 			assert.True(t, verified, name)
 		default:
 			signatures++
-			c, _ := testClient(t, http.NotFoundHandler(), func(c *Config) { c.TrustAnchors = anchors })
+			c, _ := testClient(http.NotFoundHandler(), func(c *Config) { c.TrustAnchors = anchors })
 			signer, err := c.begin(nil, nil).findSigner(m)
 			require.NoError(t, err, name)
 			isRequest := strings.HasSuffix(name, ".request")
@@ -123,16 +124,11 @@ func TestRecorded_protection_verifies(t *testing.T) {
 // What users see of a refusal, from the message to the error's text. Most are signed by the CA, which is the anchor;
 // the end entity profile's are not protected, and say so.
 func TestRecorded_refusals_areShownInTheCAsWords(t *testing.T) {
-	for _, name := range strings.Fields(
-		"kur-not-administrator kur-expired kur-revoked kur-same-cn-refused wrong-secret " +
-			"wrong-secret-certificate-first client-ir-password-used ca-offline " +
-			"ir-ed25519-refused genm-cacerts-refused " +
-			"ir-refused p10cr-refused ir-two-ou-refused unknown-profile-refused") {
-		t.Run(name, func(t *testing.T) {
-			_, err := replay(t, name)
-			require.Error(t, err)
-			checkText(t, err.Error())
-		})
+	want := golden.Load(t, "refusals.txt")
+	for name := range golden.Read(t, "refusals.txt") {
+		_, err := replay(t, name)
+		require.Error(t, err)
+		want.Equal(t, name, err.Error())
 	}
 }
 
@@ -155,7 +151,7 @@ func replay(t *testing.T, name string) (*x509.Certificate, error) {
 	require.NoError(t, err)
 	answer, err := ParsePKIMessage(readRecorded(name + ".response.der"))
 	require.NoError(t, err)
-	c, _ := testClient(t, http.NotFoundHandler(), func(c *Config) {
+	c, _ := testClient(http.NotFoundHandler(), func(c *Config) {
 		c.TrustAnchors, c.Secret = recordedAnchors(t), []byte(secretCmpRA)
 		c.Recipient = request.Header.Recipient.String()
 		c.Now = func() time.Time { return request.Header.MessageTime }

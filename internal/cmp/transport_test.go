@@ -20,27 +20,33 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
+
+func someRequest() Request {
+	key := newKey()
+	return Request{CSR: newCSR(key), Key: key}
+}
 
 // over sends a CMP message over a real connection to a handler.
 func over(t *testing.T, handler http.HandlerFunc, change func(*Config)) error {
 	t.Helper()
-	p := newPKI(t)
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	c, log := testClient(t, nil, func(cfg *Config) {
+	c, log := testClient(nil, func(cfg *Config) {
 		cfg.URL, cfg.HTTPClient = server.URL, server.Client()
 		if change != nil {
 			change(cfg)
 		}
 	})
-	_, err := c.Initialize(t.Context(), p.request())
+	_, err := c.Initialize(t.Context(), someRequest())
 	require.Error(t, err)
 	assertNoSecret(t, err.Error(), log.String())
 	return err
 }
 
 func TestHostile_HTTP(t *testing.T) {
+	want := golden.Load(t, "http.txt")
 	answer := func(status int, mediaType, body string, more ...string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", mediaType)
@@ -92,7 +98,7 @@ func TestHostile_HTTP(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := over(t, row.handler, nil)
-			checkText(t, err.Error())
+			want.Equal(t, name, err.Error())
 			var transport *TransportError
 			require.ErrorAs(t, err, &transport)
 			assert.Equal(t, row.after, transport.RetryAfter)
@@ -126,14 +132,14 @@ func TestHostile_slowServer_timesOut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, _ := testClient(t, nil, func(c *Config) {
+				c, _ := testClient(nil, func(c *Config) {
 					c.HTTPClient, c.MessageTimeout = &http.Client{Transport: row.server}, 7*time.Second
 				})
 				start := time.Now()
 				ctx, cancel := context.WithTimeout(t.Context(), row.caller)
 				defer cancel()
 
-				_, err := c.Initialize(ctx, newPKI(t).request())
+				_, err := c.Initialize(ctx, someRequest())
 
 				var transport *TransportError
 				require.ErrorAs(t, err, &transport)
@@ -152,9 +158,9 @@ func TestHostile_slowServer_timesOut(t *testing.T) {
 func TestClient_connectionRefused_isATransportError(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	server.Close()
-	c, _ := testClient(t, nil, func(c *Config) { c.URL, c.HTTPClient = server.URL, nil })
+	c, _ := testClient(nil, func(c *Config) { c.URL, c.HTTPClient = server.URL, nil })
 
-	_, err := c.Initialize(t.Context(), newPKI(t).request())
+	_, err := c.Initialize(t.Context(), someRequest())
 
 	var transport *TransportError
 	require.ErrorAs(t, err, &transport)
@@ -172,13 +178,12 @@ func TestClient_URLInErrors_hasNoPassword(t *testing.T) {
 }
 
 func TestClient_mediaType_mayHaveCaseAndParameters(t *testing.T) {
-	p := newPKI(t)
-	r := &responder{t: t, testPKI: p}
+	p := newPlay(t, "")
 	for _, mediaType := range []string{"Application/PKIXCMP; charset=binary",
 		"application/pkixcmp; parameter", "application/pkixcmp;"} {
-		c, _ := testClient(t, http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
+		c, _ := testClient(http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
 			recorder := httptest.NewRecorder()
-			r.ServeHTTP(recorder, hr)
+			p.ServeHTTP(recorder, hr)
 			w.Header().Set("Content-Type", mediaType)
 			_, _ = w.Write(recorder.Body.Bytes())
 		}), nil)
@@ -250,18 +255,17 @@ func TestClient_serverThatCloses(t *testing.T) {
 		}, 1, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPKI(t)
-			r := &responder{t: t, testPKI: p}
+			p := newPlay(t, "")
 			url, connections := serveRaw(t, func(number int32, connection net.Conn) {
 				reader := bufio.NewReader(connection)
 				if number <= row.served {
-					exchangeOn(connection, reader, r)
+					exchangeOn(connection, reader, p)
 				}
 				row.end(connection, reader)
 			})
 			transport := &http.Transport{}
 			t.Cleanup(transport.CloseIdleConnections)
-			c, _ := testClient(t, nil, func(c *Config) {
+			c, _ := testClient(nil, func(c *Config) {
 				c.URL, c.HTTPClient = url,
 					&http.Client{Transport: transport}
 			})
@@ -271,7 +275,7 @@ func TestClient_serverThatCloses(t *testing.T) {
 			assert.Equal(t, row.connections, connections.Load())
 			if row.succeeds {
 				require.NoError(t, err)
-				assert.Equal(t, "ir certConf", r.kinds())
+				assert.Equal(t, "ir, certConf", p.kinds())
 				return
 			}
 			var failed *TransportError
@@ -287,7 +291,6 @@ func readRequest(_ net.Conn, reader *bufio.Reader) { _, _ = http.ReadRequest(rea
 // of an ordinary size is taken nevertheless, and everything is given back.
 func TestAnswers_ofOneServer_shareABound(t *testing.T) {
 	const transactions = 20
-	p := newPKI(t)
 	var done sync.WaitGroup
 	release := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -298,14 +301,14 @@ func TestAnswers_ofOneServer_shareABound(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	bound := NewAnswers(DefaultAnswerBytes)
-	c, _ := testClient(t, nil, func(cfg *Config) {
+	c, _ := testClient(nil, func(cfg *Config) {
 		cfg.URL, cfg.HTTPClient,
 			cfg.Answers = server.URL, server.Client(), bound
 	})
 	errs := make(chan error, transactions)
 	for range transactions {
 		done.Go(func() {
-			_, err := c.Initialize(t.Context(), p.request())
+			_, err := c.Initialize(t.Context(), someRequest())
 			errs <- err
 		})
 	}
@@ -320,7 +323,10 @@ func TestAnswers_ofOneServer_shareABound(t *testing.T) {
 		10*time.Second, time.Millisecond,
 		"at least one large answer is held")
 
-	require.NoError(t, p.initialize(t, func(_ *testPKI, cfg *Config) { cfg.Answers = bound }).err)
+	p := newPlay(t, "")
+	p.config.Answers = bound
+	_, err := p.send(BodyIR)
+	require.NoError(t, err)
 
 	close(release)
 	done.Wait()

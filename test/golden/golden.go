@@ -59,6 +59,16 @@ func Read(t testing.TB, name string) map[string]string {
 	return parse(t, filepath.Join("testdata", name))
 }
 
+// Given returns the lines of a text that begin with ">": what is done, above what comes of it.
+func Given(text string) (commands string) {
+	for line := range strings.Lines(text + "\n") {
+		if strings.HasPrefix(line, ">") {
+			commands += line
+		}
+	}
+	return commands
+}
+
 // Load reads testdata/name. When t and its subtests have ended, each of its texts must have been compared.
 func Load(t testing.TB, name string) *Texts {
 	t.Helper()

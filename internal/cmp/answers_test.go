@@ -1,0 +1,141 @@
+package cmp
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
+)
+
+// TestClient_answers plays what testdata/answers has: commands (see play), and then, for each kind
+// of request, what was sent, how long it took, what came of it, and what was logged as a warning.
+func TestClient_answers(t *testing.T) {
+	files, err := filepath.Glob("testdata/answers/*.txt")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		name := strings.TrimPrefix(file, "testdata/")
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			want := golden.Load(t, name)
+			for title, text := range golden.Read(t, name) {
+				t.Run(title, func(t *testing.T) {
+					t.Parallel()
+					commands, outcomes := golden.Given(text), ""
+					kinds, _, _ := strings.Cut(strings.TrimPrefix(commands, "> request "), "\n")
+					if !strings.HasPrefix(commands, "> request ") {
+						kinds = "ir"
+					}
+					for kind := range strings.FieldsSeq(kinds) {
+						synctest.Test(t, func(t *testing.T) { outcomes += newPlay(t, commands).outcome(kind) })
+					}
+					want.Equal(t, title, commands+strings.TrimSuffix(outcomes, "\n"))
+				})
+			}
+		})
+	}
+}
+
+// outcome sends a request of a kind and says what came of it.
+func (p *play) outcome(kind string) string {
+	start := time.Now()
+	result, err := p.send(fixture.ByName[BodyType](kind))
+	text := p.kinds()
+	if took := time.Since(start); took > 0 {
+		text += " in " + took.String()
+	}
+	assertNoSecret(p.t, p.log.String(), fmt.Sprint(err))
+	if err != nil {
+		assert.Empty(p.t, result, "nothing may come of it")
+		text += ": " + outline(err)
+	} else if kind == "rr" {
+		text += ": revoked"
+	} else {
+		text += ": " + p.accepted(result)
+	}
+	p.checkRevocation()
+	for i, request := range p.requests {
+		nonce := fmt.Sprintf("%x", request.Header.SenderNonce)
+		text = strings.ReplaceAll(text, nonce, fmt.Sprintf("nonce of request %d", i+1))
+	}
+	return text + "\n" + p.warnings()
+}
+
+// accepted checks a result and describes it.
+func (p *play) accepted(result Result) string {
+	require.NotEmpty(p.t, result.Chain)
+	leaf := result.Chain[0]
+	assert.True(p.t, pki.SameKey(leaf.PublicKey, p.csr.PublicKey))
+	for i, cert := range append(result.Chain[1:len(result.Chain):len(result.Chain)], result.Trusted[0]) {
+		if algorithm := result.Chain[i].SignatureAlgorithm; cert.Version == 3 {
+			assert.NoError(p.t, cert.CheckSignature(algorithm, result.Chain[i].RawTBSCertificate, result.Chain[i].Signature))
+		}
+	}
+	for _, request := range p.requests {
+		if statuses, ok := request.Body.Content.(CertConfirmContent); ok {
+			hash, _ := CertHash(leaf)
+			assert.Equal(p.t, CertConfirmContent{{CertHash: hash}}, statuses)
+		}
+	}
+	names := func(certs []*x509.Certificate) string {
+		return strings.Join(fixture.Each(certs, func(c *x509.Certificate) string { return strconv.Quote(pki.DN(c.RawSubject)) }), ", ")
+	}
+	text := "accepted " + names(result.Chain) + ", trusting " + names(result.Trusted)
+	if len(result.Vouched) > 0 {
+		text += ", vouching for " + names(result.Vouched)
+	}
+	return text
+}
+
+// checkRevocation: what is asked for after a refused certificate is its revocation, in another transaction.
+func (p *play) checkRevocation() {
+	if len(p.requests) < 2 || p.requests[1].Body.Type != BodyRR {
+		return
+	}
+	details := p.requests[1].Body.Content.(RevReqContent)[0].CertDetails
+	assert.Equal(p.t, p.named["issued"].cert.SerialNumber, details.SerialNumber)
+	assert.Equal(p.t, p.named["ca"].cert.RawSubject, details.Issuer)
+	assert.True(p.t, p.requests[1].MACProtected())
+	assert.NotEqual(p.t, p.requests[0].Header.TransactionID, p.requests[1].Header.TransactionID)
+}
+
+// warnings are what was logged for people to see, without what is random.
+func (p *play) warnings() (text string) {
+	for line := range strings.Lines(p.log.String()) {
+		var event map[string]any
+		require.NoError(p.t, json.Unmarshal([]byte(line), &event))
+		if event["level"] == "DEBUG" {
+			continue
+		}
+		text += fmt.Sprintf("%s: %s", event["level"], event["msg"])
+		for _, name := range []string{"time", "level", "msg", "serial"} {
+			delete(event, name)
+		}
+		for _, key := range slices.Sorted(maps.Keys(event)) {
+			text += fmt.Sprintf("; %s %v", key, event[key])
+		}
+		text += "\n"
+	}
+	return text
+}
+
+func readCertificateFile(name string) []byte {
+	text := fixture.Must(os.ReadFile(filepath.Join("../../test/testdata/certificates", name+".pem")))
+	block, _ := pem.Decode(text)
+	return block.Bytes
+}
