@@ -22,7 +22,7 @@ func TestCA_paths(t *testing.T) {
 		"/.well-known/cmp/initialization", "/.well-known/cmp/keyupdate", "/.well-known/cmp/p/name",
 		"/.well-known/cmp/p/name/pkcs10/",
 		"/ejbca/publicweb/cmp/any"} {
-		der := fixture.Must(withMAC(t, ir(t)).Marshal())
+		der := fixture.Must(protect(t, ir(t)).Marshal())
 		recorder := post(ca, path, "Application/PKIXCMP; charset=utf-8", der)
 		assert.Equal(t, http.StatusOK, recorder.Code, path)
 		assert.Equal(t, "application/pkixcmp", recorder.Header().Get("Content-Type"))
@@ -88,10 +88,9 @@ func TestNew_makesOtherKeysUnderTheSameNames(t *testing.T) {
 
 func FuzzCA_anyBody(f *testing.F) {
 	ca := newCA(devca.Config{Faults: devca.Faults{Waiting: 1}})
-	key := newKey()
 	for _, m := range []*cmp.PKIMessage{
-		crmf(f, cmp.BodyIR, key, nil),
-		p10cr(csr(f, key).Raw),
+		ir(f),
+		message(cmp.BodyP10CR, cmp.CertificationRequest(csr(newKey()).Raw)),
 		message(cmp.BodyCertConf, cmp.CertConfirmContent{{}}),
 		message(cmp.BodyPollReq, cmp.PollReqContent{0}),
 		message(cmp.BodyGenM, cmp.GeneralContent{{Type: cmp.OIDCACerts}, {Type: cmp.OIDRootCACert}}),
@@ -112,19 +111,18 @@ func FuzzCA_anyBody(f *testing.F) {
 		}
 		m.Header.PVNO, m.Header.TransactionID, m.Header.SenderNonce = cmp.PVNO2, cmp.NewNonce(), cmp.NewNonce()
 		m.Header.SenderKID, m.Header.MessageTime = []byte(devca.DefaultReference), time.Time{}
-		ask(t, ca, m)
+		send(t, ca, protect(t, m))
 	})
 }
 
 func TestCA_memory_staysFlat(t *testing.T) {
 	ca := newCA(devca.Config{})
-	key := newKey()
-	body := crmf(t, cmp.BodyIR, key, nil).Body.Content
+	body := ir(t).Body.Content
 	enroll := func(times int) uint64 {
 		for range times {
 			m := message(cmp.BodyIR, body)
 			m.Header.AddImplicitConfirm()
-			ask(t, ca, m)
+			send(t, ca, protect(t, m))
 		}
 		runtime.GC()
 		var memory runtime.MemStats
@@ -138,14 +136,12 @@ func TestCA_memory_staysFlat(t *testing.T) {
 
 func BenchmarkCA_ir(b *testing.B) {
 	ca := newCA(devca.Config{})
-	body := crmf(b, cmp.BodyIR, newKey(), nil).Body.Content
+	body := ir(b).Body.Content
 	requests := make([][]byte, b.N)
 	for i := range requests {
 		m := message(cmp.BodyIR, body)
 		m.Header.AddImplicitConfirm()
-		var err error
-		requests[i], err = withMAC(b, m).Marshal()
-		require.NoError(b, err)
+		requests[i] = fixture.Must(protect(b, m).Marshal())
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
