@@ -28,7 +28,7 @@ import (
 //	answer PATH = VALUE          a part of the answers, before they are protected
 //	answer is BODY               in place of the honest body; several are sent one after the other
 //	answer takes TIME
-//	signed [by NAME], signed for NAME, protected by PROTECTION [under SECRET]
+//	signed [by NAME], signed for NAME, protected by PROTECTION [under SECRET]; see also pbmac1
 //	sent PATH = VALUE            a part of the answers, as somebody on the way changes it
 //
 // After their first word, the last five may have "to KIND" or "to request NUMBER", for some of the
@@ -134,7 +134,9 @@ func (p *play) command(text string) {
 			secret = testSecret
 		}
 		keys, mac := NewMACKeys([]byte(strings.Trim(secret, `"`))), newPBM(ProtectionPBMSHA256, crypto.SHA256)
-		if mac.Hash = crypto.SHA1; protection != "openssl" { // whose default is HMAC-SHA1 with a key by SHA-256
+		if parameters, found := strings.CutPrefix(protection, "pbmac1 "); found {
+			mac = pbmac1(strings.Fields(parameters))
+		} else if mac.Hash = crypto.SHA1; protection != "openssl" { // whose default is HMAC-SHA1 with a key by SHA-256
 			mac = fixture.Must(NewMAC(Protection(protection)))
 		}
 		step(protecting, func(a *answer) { require.NoError(p.t, keys.Protect(a.PKIMessage, mac)) })

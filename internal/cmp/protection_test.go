@@ -306,24 +306,6 @@ func pbmac1With(hash crypto.Hash, iterations, keyLength int) MAC {
 	return m
 }
 
-// Others than Bouncy Castle use many more iterations than 8,192.
-func TestClient_PBMAC1WithManyIterations_isAccepted(t *testing.T) {
-	for name, mac := range map[string]MAC{
-		"1,000,000":                    pbmac1With(crypto.SHA256, 1_000_000, 32),
-		"2,000 for a key of 512 bytes": pbmac1With(crypto.SHA256, 2000, 512),
-		"21,000 with SHA-512":          pbmac1With(crypto.SHA512, 21_000, 64),
-		"1,000 with SHA-1":             pbmac1With(crypto.SHA1, 1000, 20),
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := newPlay(t, "")
-			p.on(protecting, func(a *answer) { require.NoError(t, sharedKeys.Protect(a.PKIMessage, mac)) })
-			_, err := p.send(BodyIR)
-			require.NoError(t, err)
-			assert.Equal(t, "ir, certConf", p.kinds(), "the second answer has the same parameters, derived once")
-		})
-	}
-}
-
 // sharedKeys derives each key of the responders once.
 var sharedKeys = NewMACKeys([]byte(testSecret))
 

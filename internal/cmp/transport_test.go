@@ -5,10 +5,12 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,65 +47,40 @@ func over(t *testing.T, handler http.HandlerFunc, change func(*Config)) error {
 	return err
 }
 
+// TestHostile_HTTP reads testdata/http.txt: the status, headers and body of an answer, and what the error says.
 func TestHostile_HTTP(t *testing.T) {
-	want := golden.Load(t, "http.txt")
-	answer := func(status int, mediaType, body string, more ...string) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", mediaType)
-			for i := 0; i < len(more); i += 2 {
-				w.Header().Set(more[i], more[i+1])
-			}
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, body)
-		}
-	}
-	later := func(value string) http.HandlerFunc { return answer(503, "text/html", "", "Retry-After", value) }
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)
 	_, _ = z.Write(make([]byte, 64<<20))
 	require.NoError(t, z.Close())
-	const evil = "http://evil.example/"
-	for name, row := range map[string]struct {
-		handler http.HandlerFunc
-		after   time.Duration
-	}{
-		"empty body":    {answer(200, MediaType, ""), 0},
-		"HTML with 200": {answer(200, "text/html", "<html>login"), 0},
-		"HTML with 503": {answer(503, "text/html", "<html>down", "Retry-After", "120"),
-			2 * time.Minute},
-		"503 with a date":                {later("Mon, 04 May 2026 03:03:01 GMT"), time.Minute},
-		"503 with a date in the past":    {later("Mon, 04 May 2020 03:03:01 GMT"), 0},
-		"503 for years":                  {later("2000000000"), 24 * time.Hour},
-		"503 with nonsense":              {later("-1"), 0},
-		"404":                            {http.NotFound, 0},
-		"no content type and no content": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, 0},
-		"redirect":                       {http.RedirectHandler(evil, http.StatusTemporaryRedirect).ServeHTTP, 0},
-		"redirect that calls itself a CMP message": {answer(302, MediaType, "x", "Location", evil), 0},
-		"compressed, and not unpacked": {answer(200, MediaType, bomb.String(),
-			"Content-Encoding", "gzip"), 0},
-		"larger than allowed": {answer(200, MediaType, string(make([]byte, MaxMessageSize+1))), 0},
-		"endless": {func(w http.ResponseWriter, r *http.Request) {
+	fill := strings.NewReplacer("{bomb}", bomb.String(), "{too large}", string(make([]byte, MaxMessageSize+1)),
+		"{error page of EJBCA}", string(readRecorded("unknown-alias.response.html")))
+	want := golden.Load(t, "http.txt")
+	for title, text := range golden.Read(t, "http.txt") {
+		given := golden.Given(text)
+		err := over(t, func(w http.ResponseWriter, r *http.Request) {
 			assert.Equal(t, "identity", r.Header.Get("Accept-Encoding"))
-			w.Header().Set("Content-Type", MediaType)
-			for {
-				if _, err := w.Write(make([]byte, 1<<16)); err != nil {
-					return
-				}
+			head, body, _ := strings.Cut(strings.ReplaceAll(given, "> ", ""), "body: ")
+			lines := strings.Split(strings.TrimSpace(head), "\n")
+			w.Header()["Content-Type"] = nil
+			for _, line := range lines[1:] {
+				name, value, _ := strings.Cut(line, ": ")
+				w.Header().Set(name, value)
 			}
-		}, 0},
-		"cut off by the connection": {answer(200, MediaType, "0", "Content-Length", "100"), 0},
-		// What a CA says on an error page is what its operator needs.
-		"error page of EJBCA": {answer(404, "text/html;charset=UTF-8",
-			string(readRecorded("unknown-alias.response.html"))), 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			err := over(t, row.handler, nil)
-			want.Equal(t, name, err.Error())
-			var transport *TransportError
-			require.ErrorAs(t, err, &transport)
-			assert.Equal(t, row.after, transport.RetryAfter)
-			assert.False(t, transport.Timeout)
-		})
+			w.WriteHeader(fixture.Must(strconv.Atoi(lines[0])))
+			_, err := io.WriteString(w, fill.Replace(strings.TrimSpace(body)))
+			for strings.Contains(body, "{endless}") && err == nil {
+				_, err = w.Write(make([]byte, 1<<16))
+			}
+		}, nil)
+		var transport *TransportError
+		require.ErrorAs(t, err, &transport, title)
+		assert.False(t, transport.Timeout, title)
+		got := err.Error()
+		if transport.RetryAfter != 0 {
+			got += fmt.Sprintf("\nafter %s it may be tried again", transport.RetryAfter)
+		}
+		want.Equal(t, title, given+got)
 	}
 }
 

@@ -221,6 +221,12 @@ func algorithm(words []string) *AlgorithmIdentifier {
 	return &AlgorithmIdentifier{Algorithm: oidPasswordBasedMAC, Parameters: fixture.Must(encode(pbm.code))}
 }
 
+// pbmac1 reads "HASH ITERATIONS BYTES", the last of the key.
+func pbmac1(words []string) MAC {
+	hashes := map[string]crypto.Hash{"SHA-1": crypto.SHA1, "SHA-256": crypto.SHA256, "SHA-512": crypto.SHA512}
+	return pbmac1With(hashes[words[0]], fixture.Must(strconv.Atoi(words[1])), fixture.Must(strconv.Atoi(words[2])))
+}
+
 // statusOf reads "STATUS FAILINFO...: TEXT".
 func statusOf(words string) PKIStatusInfo {
 	words, text, _ := strings.Cut(words, ": ")
