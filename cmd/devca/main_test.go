@@ -57,36 +57,31 @@ func TestRun(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte("from a file\n"), 0o600))
 	given := strings.NewReplacer("{taken}", serving.Listener.Addr().String(), "{long}", strings.Repeat("x", 257),
 		"{tmp}", filepath.Dir(file))
-	want := golden.Load(t, "runs.txt")
-	for title, text := range golden.Read(t, "runs.txt") {
-		t.Run("", func(t *testing.T) {
-			commands := golden.Given(text)
-			var args, environment []string
-			for line := range strings.Lines(given.Replace(commands)) {
-				if command := strings.TrimSpace(line[2:]); strings.Contains(command, "=") {
-					environment = append(environment, command)
-				} else {
-					args = append(args, command)
-				}
+	golden.Play(t, "runs.txt", func(t *testing.T, title, commands string) string {
+		var args, environment []string
+		for line := range strings.Lines(given.Replace(commands)) {
+			if command := strings.TrimSpace(line[2:]); strings.Contains(command, "=") {
+				environment = append(environment, command)
+			} else {
+				args = append(args, command)
 			}
-			clean(t, environment...)
-			var stdout, stderr strings.Builder
-			ctx := ctx
-			if len(args) > 0 { // which is over soon
-				ctx = t.Context()
-			}
-			code := run(ctx, func() bool { return true }, args, &stdout, &stderr)
-			assert.NotContains(t, stderr.String(), "swordfish")
-			got := fmt.Sprintf("exit code %d\n%s", code, varies.ReplaceAllString(stderr.String(), "…"))
-			want.Equal(t, title, commands+strings.TrimSpace(got))
-			switch title {
-			case "help":
-				checkHelp(t, stdout.String())
-			case "the version":
-				assert.Regexp(t, `^devca \S+\n$`, stdout.String())
-			}
-		})
-	}
+		}
+		clean(t, environment...)
+		var stdout, stderr strings.Builder
+		ctx := ctx
+		if len(args) > 0 { // which is over soon
+			ctx = t.Context()
+		}
+		code := run(ctx, func() bool { return true }, args, &stdout, &stderr)
+		assert.NotContains(t, stderr.String(), "swordfish")
+		switch title {
+		case "help":
+			checkHelp(t, stdout.String())
+		case "the version":
+			assert.Regexp(t, `^devca \S+\n$`, stdout.String())
+		}
+		return fmt.Sprintf("exit code %d\n%s", code, varies.ReplaceAllString(stderr.String(), "…"))
+	})
 }
 
 func checkHelp(t *testing.T, stdout string) {

@@ -26,29 +26,17 @@ import (
 // TestClient_answers plays what testdata/answers has: commands (see play), and then, for each kind
 // of request, what was sent, how long it took, what came of it, and what was logged as a warning.
 func TestClient_answers(t *testing.T) {
-	files, err := filepath.Glob("testdata/answers/*.txt")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		name := strings.TrimPrefix(file, "testdata/")
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want := golden.Load(t, name)
-			for title, text := range golden.Read(t, name) {
-				t.Run(title, func(t *testing.T) {
-					t.Parallel()
-					commands, outcomes := golden.Given(text), ""
-					kinds, _, _ := strings.Cut(strings.TrimPrefix(commands, "> request "), "\n")
-					if !strings.HasPrefix(commands, "> request ") {
-						kinds = "ir"
-					}
-					for kind := range strings.FieldsSeq(kinds) {
-						synctest.Test(t, func(t *testing.T) { outcomes += newPlay(t, commands).outcome(kind) })
-					}
-					want.Equal(t, title, commands+strings.TrimSuffix(outcomes, "\n"))
-				})
-			}
-		})
-	}
+	golden.Play(t, "answers/*.txt", func(t *testing.T, _, commands string) (outcomes string) {
+		t.Parallel()
+		kinds := "ir"
+		if first, _, _ := strings.Cut(commands, "\n"); strings.HasPrefix(first, "> request ") {
+			kinds = strings.TrimPrefix(first, "> request ")
+		}
+		for kind := range strings.FieldsSeq(kinds) {
+			synctest.Test(t, func(t *testing.T) { outcomes += newPlay(t, commands).outcome(kind) })
+		}
+		return outcomes
+	})
 }
 
 // outcome sends a request of a kind and says what came of it.

@@ -141,6 +141,11 @@ func TestClient_waiting_contextOfCallerBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(10*time.Second, cancel)
-		assert.EqualError(t, poll(t, ctx), "sending CMP request: waiting for the CA: context canceled")
+		err := poll(t, ctx)
+		assert.EqualError(t, err, "sending CMP request: waiting for the CA: context canceled")
+		var transport *TransportError
+		require.ErrorAs(t, err, &transport)
+		assert.ErrorIs(t, err, context.Canceled)
+		assert.False(t, transport.Timeout)
 	})
 }

@@ -65,8 +65,9 @@ const (
 // answer is a message on its way back.
 type answer struct {
 	*PKIMessage
-	Bytes  []byte // in place of the message
-	Status int    // of HTTP
+	Bytes     []byte // in place of the message
+	Status    int    // of HTTP
+	MediaType string
 
 	request *PKIMessage
 }
@@ -194,15 +195,16 @@ func (p *play) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer p.mu.Unlock()
 	p.requests = append(p.requests, request)
 	a := p.answer(request)
-	w.Header().Set("Content-Type", MediaType)
+	w.Header().Set("Content-Type", a.MediaType)
 	w.WriteHeader(a.Status)
 	_, _ = w.Write(a.Bytes)
 }
 
 func (p *play) answer(request *PKIMessage) *answer {
 	ca := p.named["ca"].cert
-	a := &answer{request: request, Status: http.StatusOK, PKIMessage: &PKIMessage{Body: p.honest(request),
-		Header: request.Header.Answer(DirectoryName(ca.RawSubject), testNow), ExtraCerts: [][]byte{ca.Raw}}}
+	a := &answer{request: request, Status: http.StatusOK, MediaType: MediaType}
+	a.PKIMessage = &PKIMessage{Body: p.honest(request), ExtraCerts: [][]byte{ca.Raw},
+		Header: request.Header.Answer(DirectoryName(ca.RawSubject), testNow)}
 	for _, kind := range []string{request.Body.Type.String(), ""} {
 		if bodies := p.bodies[kind]; len(bodies) > 0 {
 			a.Body = p.body(p.requests[0], bodies[0])

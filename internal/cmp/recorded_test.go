@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -124,12 +125,10 @@ func TestRecorded_protection_verifies(t *testing.T) {
 // What users see of a refusal, from the message to the error's text. Most are signed by the CA, which is the anchor;
 // the end entity profile's are not protected, and say so.
 func TestRecorded_refusals_areShownInTheCAsWords(t *testing.T) {
-	want := golden.Load(t, "refusals.txt")
-	for name := range golden.Read(t, "refusals.txt") {
+	golden.Play(t, "refusals.txt", func(t *testing.T, name, _ string) string {
 		_, err := replay(t, name)
-		require.Error(t, err)
-		want.Equal(t, name, err.Error())
-	}
+		return fmt.Sprint(err)
+	})
 }
 
 func TestRecorded_answers_areAcceptedAsTheyCame(t *testing.T) {

@@ -14,7 +14,6 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
-	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
@@ -34,22 +33,13 @@ import (
 // TestCA_scripts plays testdata/scripts: each line that begins with "> " is a command, and what is
 // below it is what came of it.
 func TestCA_scripts(t *testing.T) {
-	files := fixture.Must(filepath.Glob("testdata/scripts/*.txt"))
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		name := strings.TrimPrefix(file, "testdata/")
-		want := golden.Load(t, name)
-		for title, text := range golden.Read(t, name) {
-			t.Run(title, func(t *testing.T) {
-				s := &script{t: t, now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC), named: map[string]*cmp.Signer{}}
-				got := ""
-				for command := range strings.Lines(golden.Given(text)) {
-					got += command + s.command(strings.TrimSpace(command[2:]))
-				}
-				want.Equal(t, title, strings.TrimSuffix(got, "\n"))
-			})
+	golden.Play(t, "scripts/*.txt", func(t *testing.T, _, commands string) (got string) {
+		s := &script{t: t, now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC), named: map[string]*cmp.Signer{}}
+		for command := range strings.Lines(commands) {
+			got += command + s.command(strings.TrimSpace(command[2:]))
 		}
-	}
+		return got
+	})
 }
 
 // script is a conversation with a CA. Its commands are

@@ -58,14 +58,32 @@ func Read(t testing.TB, name string) map[string]string {
 	return parse(t, filepath.Join("testdata", name))
 }
 
-// Given returns the lines of a text that begin with ">": what is done, above what comes of it.
-func Given(text string) (commands string) {
-	for line := range strings.Lines(text + "\n") {
-		if strings.HasPrefix(line, ">") {
-			commands += line
+// Play compares each text of the files of a pattern with what play returns for it. A text begins with commands, lines
+// that begin with ">", and what comes of them is below; or else its title says all that play needs.
+func Play(t *testing.T, pattern string, play func(t *testing.T, title, commands string) string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("testdata", pattern))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		name := strings.TrimPrefix(file, "testdata/")
+		want := Load(t, name)
+		for title, text := range Read(t, name) {
+			t.Run(title, func(t *testing.T) {
+				commands := ""
+				for line := range strings.Lines(text + "\n") {
+					if strings.HasPrefix(line, ">") {
+						commands += line
+					}
+				}
+				got := strings.TrimSuffix(play(t, title, commands), "\n")
+				if !strings.HasPrefix(got, ">") { // else it has what comes of each command below it
+					got = commands + got
+				}
+				want.Equal(t, title, got)
+			})
 		}
 	}
-	return commands
 }
 
 // Load reads testdata/name. When t and its subtests have ended, each of its texts must have been compared.
