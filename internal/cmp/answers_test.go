@@ -2,6 +2,7 @@ package cmp
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -56,7 +57,7 @@ func (p *play) outcome(kind string) string {
 	} else {
 		text += ": " + p.accepted(result)
 	}
-	p.checkRevocation()
+	p.checkRevocations()
 	for i, request := range p.requests {
 		nonce := fmt.Sprintf("%x", request.Header.SenderNonce)
 		text = strings.ReplaceAll(text, nonce, fmt.Sprintf("nonce of request %d", i+1))
@@ -90,16 +91,23 @@ func (p *play) accepted(result Result) string {
 	return text
 }
 
-// checkRevocation: what is asked for after a refused certificate is its revocation, in another transaction.
-func (p *play) checkRevocation() {
-	if len(p.requests) < 2 || p.requests[1].Body.Type != BodyRR {
-		return
+// checkRevocations: what is asked for is the revocation of the old certificate, or of one that was refused, in another
+// transaction.
+func (p *play) checkRevocations() {
+	for i, request := range p.requests {
+		if request.Body.Type != BodyRR {
+			continue
+		}
+		revoked, details := p.named["old"].cert, request.Body.Content.(RevReqContent)[0]
+		if i > 0 {
+			revoked = p.named["issued"].cert
+			assert.True(p.t, request.MACProtected())
+			assert.NotEqual(p.t, p.requests[0].Header.TransactionID, request.Header.TransactionID)
+		}
+		assert.Equal(p.t, revoked.SerialNumber, details.CertDetails.SerialNumber)
+		assert.Equal(p.t, revoked.RawIssuer, details.CertDetails.Issuer)
+		assert.Equal(p.t, []pkix.Extension{{Id: oidReasonCode, Value: []byte{10, 1, 5}}}, details.CRLEntryDetails)
 	}
-	details := p.requests[1].Body.Content.(RevReqContent)[0].CertDetails
-	assert.Equal(p.t, p.named["issued"].cert.SerialNumber, details.SerialNumber)
-	assert.Equal(p.t, p.named["ca"].cert.RawSubject, details.Issuer)
-	assert.True(p.t, p.requests[1].MACProtected())
-	assert.NotEqual(p.t, p.requests[0].Header.TransactionID, p.requests[1].Header.TransactionID)
 }
 
 // warnings are what was logged for people to see, without what is random.

@@ -180,18 +180,6 @@ func TestCertHash_followsSignature(t *testing.T) {
 	}
 }
 
-func TestClient_Revoke_namesTheCertificate(t *testing.T) {
-	p := newPlay(t, "")
-	_, err := p.send(BodyRR)
-	require.NoError(t, err)
-	_, err = NewMACKeys([]byte(testSecret)).Verify(p.requests[0])
-	assert.NoError(t, err)
-	old, details := p.named["old"].cert, p.requests[0].Body.Content.(RevReqContent)[0]
-	assert.Equal(t, old.SerialNumber, details.CertDetails.SerialNumber)
-	assert.Equal(t, old.RawIssuer, details.CertDetails.Issuer)
-	assert.Equal(t, []pkix.Extension{{Id: oidReasonCode, Value: []byte{10, 1, 5}}}, details.CRLEntryDetails)
-}
-
 func BenchmarkClient_Initialize(b *testing.B) {
 	p := newPlay(b, "")
 	c := fixture.Must(New(p.config))

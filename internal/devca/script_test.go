@@ -15,6 +15,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -49,7 +50,7 @@ func TestCA_scripts(t *testing.T) {
 //	enrol NAME [elsewhere]       gets a certificate by that name, elsewhere from another CA
 //	KIND; CHANGE; ...            sends a message, see change
 //	again; CHANGE; ...           sends the last one once more, with a new nonce
-//	wait TIME, revoked? NAME, stats
+//	at TIME, wait TIME, revoked? NAME, stats
 //
 // certConf, pollReq and error go on with the transaction of the last answer that was not an error.
 type script struct {
@@ -65,7 +66,7 @@ type script struct {
 
 func (s *script) command(text string) string {
 	verb, rest, _ := strings.Cut(text, " ")
-	if s.ca == nil && verb != "ca" {
+	if s.ca == nil && verb != "ca" && verb != "at" {
 		s.command("ca")
 	}
 	switch verb {
@@ -80,7 +81,10 @@ func (s *script) command(text string) string {
 				fixture.SetPart(fixture.Part(&config, path), value)
 			}
 		}
-		s.ca = newCA(config)
+		var err error
+		if s.ca, err = devca.New(config); err != nil {
+			return err.Error() + "\n"
+		}
 		s.named["root"], s.named["issuing"] = &cmp.Signer{Certificate: s.ca.Root()}, &cmp.Signer{Certificate: s.ca.Issuing()}
 		return ""
 	case "faults":
@@ -94,6 +98,9 @@ func (s *script) command(text string) string {
 		}
 		other.command("ir; implicitly")
 		s.named[name] = other.named["leaf"]
+		return ""
+	case "at":
+		s.now = fixture.Must(time.Parse(time.RFC3339, rest))
 		return ""
 	case "wait":
 		s.now = s.now.Add(fixture.Must(time.ParseDuration(rest)))
@@ -402,6 +409,16 @@ func (s *script) certificate(c *x509.Certificate) (text string) {
 	if !pki.SameKey(s.key.Public(), c.PublicKey) {
 		text += "; of another key"
 	}
+	if serverAuth := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}; slices.Equal(c.ExtKeyUsage, serverAuth) {
+		text += "; for servers only"
+	} else {
+		assert.Equal(s.t, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}, c.ExtKeyUsage)
+	}
+	assert.Equal(s.t, csr(newKey()).DNSNames, c.DNSNames)
+	assert.Equal(s.t, s.ca.Issuing().SubjectKeyId, c.AuthorityKeyId)
+	assert.Len(s.t, c.SubjectKeyId, 20)
+	assert.NoError(s.t, c.CheckSignatureFrom(s.ca.Issuing()))
+	assert.NoError(s.t, s.ca.Issuing().CheckSignatureFrom(s.ca.Root()))
 	for _, extension := range c.Extensions { // RFC 5280, 4.2.1.6
 		isNames := extension.Id.Equal(oid("2.5.29.17"))
 		assert.False(s.t, isNames && extension.Critical != (c.Subject.String() == ""))

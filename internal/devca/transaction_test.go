@@ -2,11 +2,9 @@ package devca_test
 
 import (
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/asn1"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -81,40 +79,5 @@ func TestCA_generalMessages(t *testing.T) {
 	} {
 		answer := send(t, ca, protect(t, message(cmp.BodyGenM, cmp.GeneralContent{row.asked})))
 		assert.Equal(t, row.answer, answer.Body.Content, name)
-	}
-}
-
-func TestCA_certificate_isAsAskedFor(t *testing.T) {
-	for _, now := range []time.Time{time.Now().Truncate(time.Second), time.Date(2049, 12, 31, 23, 59, 0, 0, time.UTC)} {
-		ca := newCA(devca.Config{Now: func() time.Time { return now }, Validity: 90 * time.Second})
-		serverAuth := fixture.Must(asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 1}}))
-		for _, usages := range [][]x509.ExtKeyUsage{
-			{x509.ExtKeyUsageServerAuth}, {x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}, // asked for, by default
-		} {
-			key := newKey()
-			asked, wanted := template(key), csr(key)
-			if len(usages) == 1 {
-				asked.CertReq.CertTemplate.Extensions = append(asked.CertReq.CertTemplate.Extensions,
-					pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Value: serverAuth})
-			}
-			require.NoError(t, asked.SignPOPO(key))
-			answer := send(t, ca, protect(t, message(cmp.BodyIR, cmp.CertReqMessages{asked})))
-			assert.Equal(t, "ip accepted", outcome(answer))
-			pair := answer.Body.Content.(*cmp.CertRepMessage).Response[0].CertifiedKeyPair
-			certificate := fixture.Must(x509.ParseCertificate(pair.Certificate))
-			assert.Equal(t, key.Public(), certificate.PublicKey)
-			assert.Equal(t, wanted.RawSubject, certificate.RawSubject)
-			assert.Equal(t, wanted.DNSNames, certificate.DNSNames)
-			assert.Equal(t, usages, certificate.ExtKeyUsage)
-			assert.Equal(t, ca.Issuing().SubjectKeyId, certificate.AuthorityKeyId)
-			assert.Len(t, certificate.SubjectKeyId, 20)
-			assert.Equal(t, now.UTC(), certificate.NotBefore)
-			assert.Equal(t, now.Add(90*time.Second).UTC(), certificate.NotAfter)
-			assert.NoError(t, certificate.CheckSignatureFrom(ca.Issuing()))
-			assert.NoError(t, ca.Issuing().CheckSignatureFrom(ca.Root()))
-			for _, authority := range []*x509.Certificate{ca.Root(), ca.Issuing()} {
-				assert.Contains(t, authority.Subject.CommonName, "DEVELOPMENT ONLY")
-			}
-		}
 	}
 }
