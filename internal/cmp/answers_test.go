@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,10 +69,9 @@ func (p *play) accepted(result Result) string {
 	require.NotEmpty(p.t, result.Chain)
 	leaf := result.Chain[0]
 	assert.True(p.t, pki.SameKey(leaf.PublicKey, p.csr.PublicKey))
-	for i, cert := range append(result.Chain[1:len(result.Chain):len(result.Chain)], result.Trusted[0]) {
-		if algorithm := result.Chain[i].SignatureAlgorithm; cert.Version == 3 {
-			assert.NoError(p.t, cert.CheckSignature(algorithm, result.Chain[i].RawTBSCertificate, result.Chain[i].Signature))
-		}
+	for i, by := range append(slices.Clone(result.Chain[1:]), result.Trusted[0]) {
+		c := result.Chain[i]
+		assert.NoError(p.t, by.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature))
 	}
 	for _, request := range p.requests {
 		if statuses, ok := request.Body.Content.(CertConfirmContent); ok {
@@ -82,7 +80,8 @@ func (p *play) accepted(result Result) string {
 		}
 	}
 	names := func(certs []*x509.Certificate) string {
-		return strings.Join(fixture.Each(certs, func(c *x509.Certificate) string { return strconv.Quote(pki.DN(c.RawSubject)) }), ", ")
+		name := func(c *x509.Certificate) string { return strconv.Quote(pki.DN(c.RawSubject)) }
+		return strings.Join(fixture.Each(certs, name), ", ")
 	}
 	text := "accepted " + names(result.Chain) + ", trusting " + names(result.Trusted)
 	if len(result.Vouched) > 0 {
@@ -131,7 +130,7 @@ func (p *play) warnings() (text string) {
 }
 
 func readCertificateFile(name string) []byte {
-	text := fixture.Must(os.ReadFile(filepath.Join("../../test/testdata/certificates", name+".pem")))
+	text := fixture.Must(os.ReadFile("../../test/testdata/certificates/" + name + ".pem"))
 	block, _ := pem.Decode(text)
 	return block.Bytes
 }

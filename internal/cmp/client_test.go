@@ -60,7 +60,7 @@ func certificateWith(extensions []pkix.Extension) *x509.Certificate {
 }
 
 func TestClient_keyUsage_fitsTheKindOfKey(t *testing.T) {
-	for name, key := range testKeys(t) {
+	for name, key := range testKeys() {
 		want := x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
 		if strings.HasPrefix(name, "RSA") {
 			want |= x509.KeyUsageKeyEncipherment

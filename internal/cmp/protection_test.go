@@ -3,12 +3,10 @@ package cmp
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -46,11 +44,7 @@ func reparsed(t *testing.T, mac MAC) *PKIMessage {
 }
 
 func TestMACKeys_Protect_everyAlgorithm_verifies(t *testing.T) {
-	macs := []MAC{}
-	for _, kind := range []Protection{ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1} {
-		mac := fixture.Must(NewMAC(kind))
-		macs = append(macs, mac)
-	}
+	macs := []MAC{fixture.Must(NewMAC(ProtectionPBMSHA1)), newPBMAC1()}
 	for _, known := range hashAlgorithms[1:] { // SHA-1 is a protection of its own
 		macs = append(macs, newPBM(ProtectionPBMSHA256, known.hash))
 	}
@@ -138,25 +132,22 @@ func TestMAC_keys_matchVectors(t *testing.T) {
 	assert.Equal(t, "4b007901b765489abead49d926f721d065a429c1", hex.EncodeToString(key))
 }
 
-func testKeys(t testing.TB) map[string]crypto.Signer {
+func testKeys() map[string]crypto.Signer {
 	keys := map[string]crypto.Signer{}
-	var err error
-	keys["RSA-2048"], err = rsa.GenerateKey(rand.Reader, 2048)
-	require.NoError(t, err)
-	for name, curve := range map[string]elliptic.Curve{"ECDSA-P256": elliptic.P256(),
-		"ECDSA-P384": elliptic.P384(), "ECDSA-P521": elliptic.P521()} {
-		keys[name] = fixture.Must(ecdsa.GenerateKey(curve, rand.Reader))
+	for _, kind := range []string{"RSA-2048", "P-256", "P-384", "P-521", "Ed25519"} {
+		keys[kind] = fixture.NewKey(kind)
 	}
-	_, keys["Ed25519"], err = ed25519.GenerateKey(rand.Reader)
-	require.NoError(t, err)
 	return keys
 }
 
-func TestProtectSignature_everyKey_verifies(t *testing.T) {
-	keys := testKeys(t)
+func TestSignatures_everyKey(t *testing.T) {
+	keys := testKeys()
 	for name, key := range keys {
 		t.Run(name, func(t *testing.T) {
-			m := confirmation()
+			request := CertReqMsg{}
+			request.CertReq.CertTemplate.PublicKey = spki(key)
+			require.NoError(t, request.SignPOPO(key))
+			m := &PKIMessage{Header: fullHeader(), Body: PKIBody{BodyIR, CertReqMessages{request}}}
 			require.NoError(t, ProtectSignature(m, key))
 			m = reparse(t, m)
 
@@ -171,8 +162,26 @@ func TestProtectSignature_everyKey_verifies(t *testing.T) {
 			assert.Error(t, VerifySignature(reparse(t, m), key.Public()), "header changed after signing")
 			m.Protection = nil
 			assert.EqualError(t, VerifySignature(m, key.Public()), "message is not protected")
+
+			request = m.Body.Content.(CertReqMessages)[0]
+			assert.NoError(t, request.VerifyPOPO())
+			request.CertReq.CertReqID = 1
+			request.RawCertReq, _ = encode(request.CertReq.code)
+			assert.Error(t, request.VerifyPOPO(), "request changed after signing")
 		})
 	}
+}
+
+func TestCertReqMsg_VerifyPOPO_absentOrOfAnotherKind(t *testing.T) {
+	for _, popo := range []*ProofOfPossession{nil, {RAVerified: true}, {Other: derNull}} {
+		m := CertReqMsg{POPO: popo}
+		assert.EqualError(t, m.VerifyPOPO(), "proof of possession is not a signature")
+	}
+	m := CertReqMsg{POPO: &ProofOfPossession{Signature: &POPOSigningKey{POPOSKInput: derNull}}}
+	assert.EqualError(t, m.VerifyPOPO(),
+		"proof of possession has a poposkInput, want a signature over the request")
+	m = CertReqMsg{POPO: &ProofOfPossession{Signature: &POPOSigningKey{}}}
+	assert.EqualError(t, m.VerifyPOPO(), "template has no public key")
 }
 
 func TestVerifySignature_PSS_verifies(t *testing.T) {
@@ -191,34 +200,6 @@ func TestVerifySignature_PSS_verifies(t *testing.T) {
 }
 
 func spki(key crypto.Signer) []byte { return fixture.Must(x509.MarshalPKIXPublicKey(key.Public())) }
-
-func TestCertReqMsg_VerifyPOPO(t *testing.T) {
-	for name, key := range testKeys(t) {
-		t.Run(name, func(t *testing.T) {
-			request := CertReqMsg{}
-			request.CertReq.CertTemplate.PublicKey = spki(key)
-			require.NoError(t, request.SignPOPO(key))
-			m := reparse(t, &PKIMessage{Header: fullHeader(), Body: PKIBody{BodyIR, CertReqMessages{request}}})
-			parsed := m.Body.Content.(CertReqMessages)[0]
-
-			assert.NoError(t, parsed.VerifyPOPO())
-
-			parsed.CertReq.CertReqID = 1
-			parsed.RawCertReq, _ = encode(parsed.CertReq.code)
-			assert.Error(t, parsed.VerifyPOPO(), "request changed after signing")
-		})
-	}
-	t.Run("absent or of another kind", func(t *testing.T) {
-		for _, popo := range []*ProofOfPossession{nil, {RAVerified: true}, {Other: derNull}} {
-			m := CertReqMsg{POPO: popo}
-			assert.EqualError(t, m.VerifyPOPO(), "proof of possession is not a signature")
-		}
-		m := CertReqMsg{POPO: &ProofOfPossession{Signature: &POPOSigningKey{POPOSKInput: derNull}}}
-		assert.EqualError(t, m.VerifyPOPO(), "proof of possession has a poposkInput, want a signature over the request")
-		m = CertReqMsg{POPO: &ProofOfPossession{Signature: &POPOSigningKey{}}}
-		assert.EqualError(t, m.VerifyPOPO(), "template has no public key")
-	})
-}
 
 func FuzzParseMAC(f *testing.F) {
 	for _, kind := range []Protection{ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1} {
@@ -261,41 +242,25 @@ func TestCurrentMAC_changesEveryMinute_andWhenTheClockIsSetBack(t *testing.T) {
 	assert.NotEqual(t, second.Salt, at(-time.Hour).Salt)
 }
 
-// Bouncy Castle, and EJBCA with it, names PBES2 for PBKDF2.
-func TestParseMAC_keyDerivation_isPBKDF2ByEitherName(t *testing.T) {
-	mac := newPBMAC1()
-	for name, want := range map[string]error{
-		oidPBKDF2.String(): nil, oidPBES2.String(): nil,
-		oidPBMAC1.String(): errors.New(
-			"PBMAC1-params: key derivation 1.2.840.113549.1.5.14 is not supported, want PBKDF2"),
-	} {
-		var p pbmac1Parameters
-		identifier := fixture.Must(mac.identifier())
-		require.NoError(t, decode(identifier.Parameters, "PBMAC1-params", p.code))
-		p.derivation.Algorithm = fixture.Must(attributeType(name))
-		parameters := fixture.Must(encode(p.code))
-		got, err := parsePBMAC1(parameters)
-		if want != nil {
-			assert.EqualError(t, err, want.Error())
-		} else if assert.NoError(t, err) {
-			assert.Equal(t, mac, got)
+// Bouncy Castle, and EJBCA with it, names PBES2 for PBKDF2. keyLength is optional; without it the key is as long as the
+// hash of the HMAC (RFC 9481, 6.1.2).
+func TestParseMAC_PBMAC1_inOtherWritings(t *testing.T) {
+	parse := func(derivation asn1.ObjectIdentifier, hash crypto.Hash) (MAC, error) {
+		kdf := &pbkdf2Parameters{salt: make([]byte, saltSize), iterations: big.NewInt(100), prf: hmacIdentifier(hash)}
+		p := pbmac1Parameters{scheme: hmacIdentifier(hash), derivation: AlgorithmIdentifier{
+			Algorithm: derivation, Parameters: fixture.Must(encode(kdf.code))}}
+		return parseMAC(AlgorithmIdentifier{Algorithm: oidPBMAC1, Parameters: fixture.Must(encode(p.code))})
+	}
+	for _, name := range []asn1.ObjectIdentifier{oidPBKDF2, oidPBES2} {
+		for hash, size := range map[crypto.Hash]int{crypto.SHA1: 20, crypto.SHA256: 32, crypto.SHA512: 64} {
+			mac, err := parse(name, hash)
+			require.NoError(t, err)
+			assert.Equal(t, MAC{Protection: ProtectionPBMAC1, KeyHash: hash, Hash: hash, Iterations: 100,
+				Salt: make([]byte, saltSize), keyLength: size}, mac)
 		}
 	}
-}
-
-// keyLength is optional; without it the key is as long as the hash of the HMAC (RFC 9481, 6.1.2).
-func TestParseMAC_PBMAC1WithoutKeyLength_takesTheHashs(t *testing.T) {
-	derivation := fixture.Must(encode((&pbkdf2Parameters{salt: make([]byte, saltSize),
-		iterations: big.NewInt(pbmac1Iterations), prf: hmacIdentifier(crypto.SHA256)}).code))
-	for hash, want := range map[crypto.Hash]int{crypto.SHA1: 20, crypto.SHA256: 32, crypto.SHA512: 64} {
-		p := pbmac1Parameters{AlgorithmIdentifier{Algorithm: oidPBKDF2, Parameters: derivation}, hmacIdentifier(hash)}
-		parameters := fixture.Must(encode(p.code))
-
-		mac, err := parseMAC(AlgorithmIdentifier{Algorithm: oidPBMAC1, Parameters: parameters})
-
-		require.NoError(t, err)
-		assert.Equal(t, want, mac.keyLength)
-	}
+	_, err := parse(oidPBMAC1, crypto.SHA1)
+	assert.EqualError(t, err, "PBMAC1-params: key derivation 1.2.840.113549.1.5.14 is not supported, want PBKDF2")
 }
 
 // pbmac1With returns a PBMAC1 with a fresh salt.
@@ -410,13 +375,12 @@ func TestCheckKey_boundsKindAndSize(t *testing.T) {
 	modulus := func(bits uint) *rsa.PublicKey {
 		return &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), bits-1), E: 65537}
 	}
-	for name, key := range testKeys(t) {
+	for name, key := range testKeys() {
 		assert.NoError(t, CheckKey(key.Public()), name)
 	}
 	assert.NoError(t, CheckKey(modulus(pki.MaxRSABits)))
-	p224 := fixture.Must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader))
 	const want = " is not supported: want RSA, ECDSA P-256, P-384 or P-521, or Ed25519"
 	assert.EqualError(t, CheckKey(modulus(pki.MaxRSABits+1)), "RSA key has 8193 bits, want at most 8192")
-	assert.EqualError(t, CheckKey(p224.Public()), "key of type ECDSA P-224"+want)
+	assert.EqualError(t, CheckKey(fixture.NewKey("P-224").Public()), "key of type ECDSA P-224"+want)
 	assert.EqualError(t, CheckKey(nil), "key of type <nil>"+want)
 }

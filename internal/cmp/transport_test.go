@@ -152,42 +152,6 @@ func TestClient_URLInErrors_hasNoPassword(t *testing.T) {
 	assert.Contains(t, transport.URL, "http://user:xxxxx@127.0.0.1:")
 }
 
-// serveRaw has serve handle each TCP connection, of which it gets the number, counted from 1.
-func serveRaw(t *testing.T, serve func(number int32, connection net.Conn)) (url string, connections *atomic.Int32) {
-	listener := fixture.Must(net.Listen("tcp", "127.0.0.1:0"))
-	t.Cleanup(func() { _ = listener.Close() })
-	connections = &atomic.Int32{}
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer func() { _ = connection.Close() }()
-				serve(connections.Add(1), connection)
-			}()
-		}
-	}()
-	return "http://" + listener.Addr().String() + "/pkix/", connections
-}
-
-// exchangeOn answers one request on a connection by a handler, and says keep-alive.
-func exchangeOn(connection net.Conn, reader *bufio.Reader, handler http.Handler) {
-	request, err := http.ReadRequest(reader)
-	if err != nil {
-		return
-	}
-	response, err := inMemory{handler}.RoundTrip(request)
-	if err != nil {
-		return
-	}
-	body, _ := io.ReadAll(response.Body)
-	response.Body = io.NopCloser(bytes.NewReader(body))
-	response.ContentLength = int64(len(body))
-	_ = response.Write(connection)
-}
-
 // Some servers close the connection after an answer without saying so. The certConf that follows at once is then
 // written to a connection that is as good as closed: it is sent once more on a new one, and not more often.
 func TestClient_serverThatCloses(t *testing.T) {
@@ -200,10 +164,8 @@ func TestClient_serverThatCloses(t *testing.T) {
 		"closed": {2, func(net.Conn, *bufio.Reader) {}, 2, true},
 		"reset": {2,
 			func(c net.Conn, _ *bufio.Reader) { _ = c.(*net.TCPConn).SetLinger(0) }, 2, true},
-		"closed in the next request": {2, func(c net.Conn, _ *bufio.Reader) {
-			_,
-				_ = c.Read(make([]byte, 1))
-		}, 2, true},
+		"closed in the next request": {2,
+			func(_ net.Conn, r *bufio.Reader) { _, _ = r.ReadByte() }, 2, true},
 		"closed after the next request":       {2, readRequest, 2, true},
 		"a new connection is not tried again": {0, readRequest, 1, false},
 		"once more and no more":               {1, readRequest, 2, false},
@@ -214,21 +176,27 @@ func TestClient_serverThatCloses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlay(t, "")
-			url, connections := serveRaw(t, func(number int32, connection net.Conn) {
-				reader := bufio.NewReader(connection)
-				if number <= row.served {
-					exchangeOn(connection, reader, p)
+			var connections atomic.Int32
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				recorder := httptest.NewRecorder()
+				answered := connections.Add(1) <= row.served
+				if answered {
+					p.ServeHTTP(recorder, r)
 				}
-				row.end(connection, reader)
-			})
-			transport := &http.Transport{}
-			t.Cleanup(transport.CloseIdleConnections)
-			c, _ := testClient(nil, func(c *Config) {
-				c.URL, c.HTTPClient = url,
-					&http.Client{Transport: transport}
-			})
+				connection, buffered, err := w.(http.Hijacker).Hijack()
+				require.NoError(t, err)
+				defer connection.Close()
+				if answered {
+					response := recorder.Result()
+					response.ContentLength = int64(recorder.Body.Len())
+					assert.NoError(t, response.Write(connection))
+					row.end(connection, buffered.Reader)
+				}
+			}))
+			t.Cleanup(server.Close)
+			p.config.URL, p.config.HTTPClient = server.URL, server.Client()
 
-			_, err := c.Initialize(t.Context(), p.request())
+			_, err := p.send(BodyIR)
 
 			assert.Equal(t, row.connections, connections.Load())
 			if row.succeeds {
@@ -260,8 +228,7 @@ func TestAnswers_ofOneServer_shareABound(t *testing.T) {
 	t.Cleanup(server.Close)
 	bound := NewAnswers(DefaultAnswerBytes)
 	c, _ := testClient(nil, func(cfg *Config) {
-		cfg.URL, cfg.HTTPClient,
-			cfg.Answers = server.URL, server.Client(), bound
+		cfg.URL, cfg.HTTPClient, cfg.Answers = server.URL, server.Client(), bound
 	})
 	errs := make(chan error, transactions)
 	for range transactions {
@@ -274,7 +241,7 @@ func TestAnswers_ofOneServer_shareABound(t *testing.T) {
 	// the rest.
 	for range transactions - DefaultAnswerBytes/MaxMessageSize {
 		assert.ErrorContains(t, <-errs,
-			"answer is larger than 65536 bytes, and other large answers of this server are under way")
+			"larger than 65536 bytes, and other large answers of this server are under way")
 	}
 	whole := int64((MaxMessageSize - 1000 - freeAnswer) / answerStep * answerStep)
 	assert.Eventually(t, func() bool { return DefaultAnswerBytes-bound.left.Load() >= whole },
@@ -301,8 +268,7 @@ func TestPlainText_isWhatAReaderSees(t *testing.T) {
 		"<style>p {color: red}</style>a<script>if (a < b) {}</script>b<!-- c > d -->e": "a b e",
 		"<body>cut off in a <a href='":                                                 "cut off in a",
 		"<!DOCTYPE html><p>x":                                                          "x",
-		strings.Repeat("é<b>",
-			10_000): strings.TrimSpace(strings.Repeat("é ", 150)) + " …",
+		strings.Repeat("é<b>", 10_000):                                                 strings.TrimSpace(strings.Repeat("é ", 150)) + " …",
 	} {
 		assert.Equal(t, want, plainText(page), page[:min(len(page), 60)])
 	}

@@ -3,11 +3,6 @@ package devca_test
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha512"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -85,7 +80,8 @@ func (s *script) command(text string) string {
 		if s.ca, err = devca.New(config); err != nil {
 			return err.Error() + "\n"
 		}
-		s.named["root"], s.named["issuing"] = &cmp.Signer{Certificate: s.ca.Root()}, &cmp.Signer{Certificate: s.ca.Issuing()}
+		s.named["root"] = &cmp.Signer{Certificate: s.ca.Root()}
+		s.named["issuing"] = &cmp.Signer{Certificate: s.ca.Issuing()}
 		return ""
 	case "faults":
 		s.ca.SetFaults(fixture.Must(devca.ParseFaults(rest)))
@@ -143,7 +139,9 @@ func (s *script) exchange(words []string) string {
 	}
 	for _, change := range words[1:] {
 		if name, found := strings.CutPrefix(change, "key "); found {
-			m.key = keys[name](s.t)
+			if m.key = fixture.OversizedRSA(); name != "large" {
+				m.key = fixture.NewKey(name)
+			}
 		}
 	}
 	m.proof = m.key
@@ -280,20 +278,6 @@ func oid(text string) (id asn1.ObjectIdentifier) {
 		id = append(id, fixture.Must(strconv.Atoi(arc)))
 	}
 	return id
-}
-
-var keys = map[string]func(t testing.TB) crypto.Signer{
-	"rsa1024": func(testing.TB) crypto.Signer { return fixture.Must(rsa.GenerateKey(rand.Reader, 1024)) },
-	"rsa2048": func(testing.TB) crypto.Signer { return fixture.Must(rsa.GenerateKey(rand.Reader, 2048)) },
-	"large":   func(testing.TB) crypto.Signer { return fixture.OversizedRSA() },
-	"p224":    func(testing.TB) crypto.Signer { return fixture.Must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader)) },
-	"p384":    func(testing.TB) crypto.Signer { return fixture.Must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader)) },
-	"p521":    func(testing.TB) crypto.Signer { return fixture.Must(ecdsa.GenerateKey(elliptic.P521(), rand.Reader)) },
-	"ed25519": func(t testing.TB) crypto.Signer {
-		_, key, err := ed25519.GenerateKey(rand.Reader)
-		require.NoError(t, err)
-		return key
-	},
 }
 
 // set changes a part of a message by words.

@@ -3,6 +3,7 @@ package devca_test
 import (
 	"crypto/x509"
 	"encoding/asn1"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -15,30 +16,30 @@ import (
 )
 
 func TestCA_requests_areAnsweredWithCertificates(t *testing.T) {
-	for _, protection := range []cmp.Protection{cmp.ProtectionPBMSHA256, cmp.ProtectionPBMSHA1, cmp.ProtectionPBMAC1} {
+	check := func(t *testing.T, config cmp.Config, response devca.ResponseProtection) {
+		ca, url := start(t, devca.Config{ResponseProtection: response})
+		config.URL, config.Recipient = url, "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY"
+		config.Secret, config.Reference = []byte(devca.DefaultSecret), devca.DefaultReference
+		config.TrustAnchors = []*x509.Certificate{ca.Root()}
+		c := fixture.Must(cmp.New(config))
+		key := newKey()
+		request := cmp.Request{CSR: csr(key), Key: key}
+		issued, err := c.Initialize(t.Context(), request)
+		require.NoError(t, err)
+		assert.Equal(t, []*x509.Certificate{ca.Issuing()}, issued.Chain[1:])
+		assert.Equal(t, []*x509.Certificate{ca.Root()}, issued.Trusted)
+		_, err = c.Certify(t.Context(), request)
+		require.NoError(t, err)
+		_, err = c.UpdateKey(t.Context(), request, cmp.Signer{Key: key, Certificate: issued.Chain[0]})
+		require.NoError(t, err)
+		stats := ca.Stats()
+		assert.Equal(t, [3]uint64{3, 1, 3}, [3]uint64{stats.Issued, stats.Updated, stats.Confirmed})
+	}
+	for _, protection := range []cmp.Protection{"pbm-sha256", "pbm-sha1", "pbmac1"} {
 		for _, response := range []devca.ResponseProtection{devca.RespondMAC, devca.RespondSignature} {
-			for name, implicit := range map[string]bool{"implicit confirmation": true, "certConf": false} {
-				t.Run(string(protection)+" answered by "+string(response)+" with "+name, func(t *testing.T) {
-					ca, url := start(t, devca.Config{ResponseProtection: response})
-					c, err := cmp.New(cmp.Config{
-						URL: url, Recipient: "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
-						Secret:    []byte(devca.DefaultSecret),
-						Reference: devca.DefaultReference, TrustAnchors: []*x509.Certificate{ca.Root()},
-						Protection: protection, ImplicitConfirm: implicit,
-					})
-					require.NoError(t, err)
-					key := newKey()
-					request := cmp.Request{CSR: csr(key), Key: key}
-					issued, err := c.Initialize(t.Context(), request)
-					require.NoError(t, err)
-					assert.Equal(t, []*x509.Certificate{ca.Issuing()}, issued.Chain[1:])
-					assert.Equal(t, []*x509.Certificate{ca.Root()}, issued.Trusted)
-					_, err = c.Certify(t.Context(), request)
-					require.NoError(t, err)
-					_, err = c.UpdateKey(t.Context(), request, cmp.Signer{Key: key, Certificate: issued.Chain[0]})
-					require.NoError(t, err)
-					stats := ca.Stats()
-					assert.Equal(t, [3]uint64{3, 1, 3}, [3]uint64{stats.Issued, stats.Updated, stats.Confirmed})
+			for _, implicit := range []bool{true, false} {
+				t.Run(fmt.Sprint(protection, " ", response, " ", implicit), func(t *testing.T) {
+					check(t, cmp.Config{Protection: protection, ImplicitConfirm: implicit}, response)
 				})
 			}
 		}
