@@ -32,7 +32,7 @@ func TestClient_request_isAsTheProfileWants(t *testing.T) {
 	mac, err := NewMACKeys([]byte(testSecret)).Verify(ir)
 	require.NoError(t, err)
 	assert.Equal(t, ProtectionPBMSHA256, mac.Protection)
-	assert.Equal(t, ir.Header.ProtectionAlg, conf.Header.ProtectionAlg, "the same parameters throughout")
+	assert.Equal(t, ir.Header.ProtectionAlg, conf.Header.ProtectionAlg)
 
 	request := ir.Body.Content.(CertReqMessages)[0]
 	assert.NoError(t, request.VerifyPOPO())
@@ -114,7 +114,7 @@ func TestClient_SenderReference_isTheSenderUnderAMAC(t *testing.T) {
 		template := p.requests[0].Body.Content.(CertReqMessages)[0].CertReq.CertTemplate
 		assert.Equal(t, p.csr.RawSubject, template.Subject)
 		if kind == BodyIR {
-			assert.Equal(t, []byte("reference"), p.requests[0].Header.SenderKID, "is sent all the same")
+			assert.Equal(t, []byte("reference"), p.requests[0].Header.SenderKID, "all the same")
 		}
 	}
 }
@@ -122,20 +122,16 @@ func TestClient_SenderReference_isTheSenderUnderAMAC(t *testing.T) {
 func TestClient_requestThatCannotBeMade_isNotSent(t *testing.T) {
 	p := newPlay(t, "")
 	c, other, old := fixture.Must(New(p.config)), newKey(), p.named["old"]
-	for want, row := range map[string]struct {
-		request Request
-		old     Signer
-	}{
-		"key does not belong to the certificate signing request":   {Request{p.csr, other}, old.signer()},
-		"request lacks its key":                                    {Request{CSR: p.csr}, old.signer()},
-		"certificate signing request is missing or was not parsed": {Request{Key: old.key}, old.signer()},
-		"signer lacks its key or its certificate":                  {p.request(), Signer{}},
-		`key of the signer does not belong to its certificate "O=Example,CN=leaf"`: {p.request(),
-			Signer{Key: other, Certificate: old.cert}},
-	} {
-		_, err := c.UpdateKey(t.Context(), row.request, row.old)
+	refuse := func(want string, request Request, signer Signer) {
+		_, err := c.UpdateKey(t.Context(), request, signer)
 		assert.EqualError(t, err, want)
 	}
+	refuse("key does not belong to the certificate signing request", Request{p.csr, other}, old.signer())
+	refuse("request lacks its key", Request{CSR: p.csr}, old.signer())
+	refuse("certificate signing request is missing or was not parsed", Request{Key: old.key}, old.signer())
+	refuse("signer lacks its key or its certificate", p.request(), Signer{})
+	refuse(`key of the signer does not belong to its certificate "O=Example,CN=leaf"`, p.request(),
+		Signer{Key: other, Certificate: old.cert})
 	assert.Empty(t, p.requests)
 }
 
@@ -154,11 +150,10 @@ func TestNew_badConfiguration_isRefused(t *testing.T) {
 }
 
 func TestClient_unknownSignatureHash_isConfirmedWithHashAlg(t *testing.T) {
-	cert := &x509.Certificate{Raw: []byte("certificate"), SignatureAlgorithm: x509.UnknownSignatureAlgorithm}
+	cert := &x509.Certificate{Raw: []byte("by an algorithm that is not known")}
 	status := certStatus(cert, 0)
 	require.NotNil(t, status.HashAlg)
 	c, _ := testClient(nil, nil)
-
 	m, err := c.begin(nil, nil).message(PKIBody{BodyCertConf, CertConfirmContent{status}})
 
 	require.NoError(t, err)
@@ -169,14 +164,16 @@ func TestClient_unknownSignatureHash_isConfirmedWithHashAlg(t *testing.T) {
 }
 
 func TestCertHash_followsSignature(t *testing.T) {
-	for algorithm, size := range map[x509.SignatureAlgorithm]int{
-		x509.SHA1WithRSA: 20, x509.SHA256WithRSA: 32, x509.ECDSAWithSHA256: 32, x509.SHA256WithRSAPSS: 32,
-		x509.ECDSAWithSHA384: 48, x509.SHA384WithRSAPSS: 48, x509.ECDSAWithSHA512: 64, x509.SHA512WithRSA: 64,
-		x509.PureEd25519: 64,
+	for size, algorithms := range map[int][]x509.SignatureAlgorithm{
+		20: {x509.SHA1WithRSA}, 32: {x509.SHA256WithRSA, x509.ECDSAWithSHA256, x509.SHA256WithRSAPSS},
+		48: {x509.ECDSAWithSHA384, x509.SHA384WithRSAPSS},
+		64: {x509.ECDSAWithSHA512, x509.SHA512WithRSA, x509.PureEd25519},
 	} {
-		hash, hashAlg := CertHash(&x509.Certificate{SignatureAlgorithm: algorithm})
-		assert.Len(t, hash, size, algorithm)
-		assert.Nil(t, hashAlg, algorithm)
+		for _, algorithm := range algorithms {
+			hash, hashAlg := CertHash(&x509.Certificate{SignatureAlgorithm: algorithm})
+			assert.Len(t, hash, size, algorithm)
+			assert.Nil(t, hashAlg, algorithm)
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 // Most hostile answers are in testdata/answers. These need more than words.
 
 func TestHostile_signatureUnderAlgorithmOfMAC(t *testing.T) {
-	p := newPlay(t, "> client TrustAnchors = root\n> signed\n> sent Header.ProtectionAlg = pbm iterations 1000")
+	p := newPlay(t, "> client TrustAnchors = root\n> signed\n> sent Header.ProtectionAlg = pbm default")
 	_, err := p.send(BodyIR)
 	assert.ErrorContains(t, err, "checking MAC of the CMP answer") // whose length varies
 }
@@ -104,7 +104,7 @@ func TestHostile_namesOfPeers_areBoundedInErrorsAndWarnings(t *testing.T) {
 		"names": {"", func(p *play) {
 			grant(p, p.named["ca"], func(c *x509.Certificate) {
 				for i := range 10_000 {
-					c.DNSNames = append(c.DNSNames, fmt.Sprintf("name-%d-that-was-not-requested.example", i))
+					c.DNSNames = append(c.DNSNames, fmt.Sprintf("name-%d-not-requested.example", i))
 				}
 			})
 		}},
@@ -119,7 +119,7 @@ func TestHostile_namesOfPeers_areBoundedInErrorsAndWarnings(t *testing.T) {
 			assert.Less(t, p.log.Len(), 6*maxShownText)
 			assert.Contains(t, text+p.log.String(), "…", "something was cut")
 			for _, request := range p.requests {
-				assert.Less(t, len(fixture.Must(request.Marshal())), 6*maxShownText, "what the CA is told")
+				assert.Less(t, len(fixture.Must(request.Marshal())), 6*maxShownText, "to the CA")
 			}
 		})
 	}
@@ -135,8 +135,8 @@ func TestClient_waiting_contextOfCallerBounds(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 		defer cancel()
 		start := time.Now()
-		assert.EqualError(t, poll(t, ctx), `CA has not decided in time: waiting: " (asked to check again after 50 s)"`)
-		assert.Equal(t, 50*time.Second, time.Since(start), "the second wait would end too late, so it is not begun")
+		assert.ErrorContains(t, poll(t, ctx), `CA has not decided in time: waiting: " (asked to check again`)
+		assert.Equal(t, 50*time.Second, time.Since(start), "no second wait, which would end too late")
 	})
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -123,7 +123,7 @@ func TestPKIMessage_everyBody_roundTrips(t *testing.T) {
 			assert.Equal(t, der, again)
 			assert.Equal(t, m.Header, parsed.Header)
 			parsed.RawHeader, parsed.RawBody = nil, nil
-			if _, crmf := body.Content.(CertReqMessages); !crmf { // these keep more raw bytes when parsed
+			if _, crmf := body.Content.(CertReqMessages); !crmf { // which keeps more bytes
 				assert.Equal(t, m, parsed)
 			}
 			_, err = NewMACKeys([]byte("secret")).Verify(parsed)
@@ -157,9 +157,10 @@ func TestParsePKIMessage_malformed_isRefused(t *testing.T) {
 		deep = wrap(0x30, deep)
 	}
 	crowd := wrap(0xa1, wrap(0x30, bytes.Repeat(anyCertificate, 10_000)))
-	pieces := strings.NewReplacer("{valid}", hex.EncodeToString(valid), "{cut off}", hex.EncodeToString(valid[1:]),
-		"{header}", hex.EncodeToString(header), "{body}", hex.EncodeToString(body), "{crowd}", hex.EncodeToString(crowd),
-		"{deep}", hex.EncodeToString(deep), "{too large}", strings.Repeat("00", MaxMessageSize+1), " ", "")
+	digits := hex.EncodeToString
+	pieces := strings.NewReplacer("{valid}", digits(valid), "{cut off}", digits(valid[1:]), " ", "",
+		"{header}", digits(header), "{body}", digits(body), "{crowd}", digits(crowd), "{deep}", digits(deep),
+		"{too large}", strings.Repeat("00", MaxMessageSize+1))
 	golden.Play(t, "malformed.txt", func(t *testing.T, _, commands string) string {
 		content, isMessage := strings.CutPrefix(strings.Trim(commands, "> \n"), "message")
 		der := fixture.Must(hex.DecodeString(pieces.Replace(content)))
@@ -190,11 +191,9 @@ func TestDecoder_limits(t *testing.T) {
 		"INTEGER":           {number, wrap(2, bytesOf(maxIntegerSize)), wrap(2, bytesOf(maxIntegerSize+1))},
 		"OBJECT IDENTIFIER": {oid, wrap(6, bytesOf(maxOIDSize-2)), wrap(6, bytesOf(maxOIDSize-1))},
 		"failInfo":          {(&PKIStatusInfo{}).code, status(maxFailureInfoSize), status(maxFailureInfoSize + 1)},
-		"GeneralizedTime with trailing zeros": {at, wrap(0x18, []byte("20260504030201.5Z")),
-			wrap(0x18, []byte("20260504030201.50Z"))},
-		"GeneralizedTime with an empty fraction": {at, wrap(0x18, []byte("20260504030201Z")),
-			wrap(0x18, []byte("20260504030201.0Z"))},
-		"GeneralizedTime that is Go's zero time, which stands for absent": {at, wrap(0x18, []byte("00010101000001Z")),
+		"trailing zeros":    {at, wrap(0x18, []byte("20260504030201.5Z")), wrap(0x18, []byte("20260504030201.50Z"))},
+		"an empty fraction": {at, wrap(0x18, []byte("20260504030201Z")), wrap(0x18, []byte("20260504030201.0Z"))},
+		"Go's zero time, which stands for absent": {at, wrap(0x18, []byte("00010101000001Z")),
 			wrap(0x18, []byte("00010101000000Z"))},
 		"critical": {extensions, critical(0xff), critical(0)},
 	} {
@@ -210,7 +209,8 @@ func TestParsePKIMessage_messageTime(t *testing.T) {
 	minimal := fixture.Must(ParsePKIMessage(minimalMessage()))
 	golden.Play(t, "times.txt", func(t *testing.T, text, _ string) string {
 		field := wrap(explicit(0), wrap(0x18, []byte(text)))
-		der := wrap(0x30, append(wrap(0x30, append(bytes.Clone(minimal.RawHeader[2:]), field...)), minimal.RawBody...))
+		header := wrap(0x30, append(bytes.Clone(minimal.RawHeader[2:]), field...))
+		der := wrap(0x30, append(header, minimal.RawBody...))
 		m, err := ParsePKIMessage(der)
 		if err != nil {
 			return err.Error()

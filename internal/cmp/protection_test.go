@@ -54,7 +54,7 @@ func TestMACKeys_Protect_everyAlgorithm_verifies(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, mac, got)
 		_, err = NewMACKeys([]byte("Secret")).Verify(m)
-		assert.EqualError(t, err, "MAC does not match: the shared secrets differ or the message was changed")
+		assert.ErrorContains(t, err, "MAC does not match")
 	}
 	_, err := NewMAC(ProtectionSignature)
 	assert.EqualError(t, err, `protection "signature" does not use a shared secret`)
@@ -112,7 +112,8 @@ func TestParseMAC_parametersOutOfBounds_areRefused(t *testing.T) {
 		_, err := parseMAC(fixture.Must(mac.identifier()))
 		return fmt.Sprint(err)
 	})
-	err := checkMACBounds(make([]byte, saltSize), new(big.Int).Lsh(big.NewInt(1), 64), maxPBMIterations)
+	huge := new(big.Int).Lsh(big.NewInt(1), 64)
+	err := checkMACBounds(make([]byte, saltSize), huge, maxPBMIterations)
 	assert.EqualError(t, err, "iterationCount is a number of 65 bits, want 100 to 100000")
 }
 
@@ -159,7 +160,7 @@ func TestSignatures_everyKey(t *testing.T) {
 				}
 			}
 			m.Header.PVNO = PVNO3
-			assert.Error(t, VerifySignature(reparse(t, m), key.Public()), "header changed after signing")
+			assert.Error(t, VerifySignature(reparse(t, m), key.Public()), "header changed")
 			m.Protection = nil
 			assert.EqualError(t, VerifySignature(m, key.Public()), "message is not protected")
 
@@ -178,8 +179,7 @@ func TestCertReqMsg_VerifyPOPO_absentOrOfAnotherKind(t *testing.T) {
 		assert.EqualError(t, m.VerifyPOPO(), "proof of possession is not a signature")
 	}
 	m := CertReqMsg{POPO: &ProofOfPossession{Signature: &POPOSigningKey{POPOSKInput: derNull}}}
-	assert.EqualError(t, m.VerifyPOPO(),
-		"proof of possession has a poposkInput, want a signature over the request")
+	assert.ErrorContains(t, m.VerifyPOPO(), "proof of possession has a poposkInput, want a signature over")
 	m = CertReqMsg{POPO: &ProofOfPossession{Signature: &POPOSigningKey{}}}
 	assert.EqualError(t, m.VerifyPOPO(), "template has no public key")
 }

@@ -121,7 +121,7 @@ func TestCA_memory_staysFlat(t *testing.T) {
 	}
 	before := enroll(100)
 	after := enroll(1000)
-	assert.Less(t, int64(after)-int64(before), int64(2<<20), "no more than its transactionID is kept of an enrolment")
+	assert.Less(t, int64(after)-int64(before), int64(2<<20), "only its transactionID is kept")
 }
 
 func BenchmarkCA_ir(b *testing.B) {
