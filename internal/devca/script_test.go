@@ -117,25 +117,21 @@ type sending struct {
 	Status  cmp.CertStatus // in certConf
 	Request cmp.CertReqMsg // in ir, cr and kur
 
+	MAC    cmp.Protection // none: the message is not protected by one
+	Secret string
+
 	key, proof crypto.Signer
-	signer     *cmp.Signer
-	mac        cmp.Protection
-	secret     string
-	later      []string // changes once it is protected
+	signer     *cmp.Signer // in place of the MAC
+	later      []string    // changes once it is protected
 }
 
-var kinds = map[string]cmp.BodyType{"nested": 20}
-
 func (s *script) exchange(words []string) string {
-	kind, known := kinds[words[0]]
-	if !known && words[0] != "again" {
-		kind = fixture.ByName[cmp.BodyType](words[0])
-	}
-	m := &sending{key: newKey(), mac: cmp.ProtectionPBMSHA256, secret: devca.DefaultSecret,
-		PKIMessage: message(kind, nil)}
+	m := &sending{key: newKey(), MAC: cmp.ProtectionPBMSHA256, Secret: devca.DefaultSecret,
+		PKIMessage: message(cmp.BodyIR, nil)}
 	if words[0] == "again" {
-		m.Header.TransactionID, kind = s.first.Header.TransactionID, cmp.BodyIR
-		m.Body.Type = kind
+		m.Header.TransactionID = s.first.Header.TransactionID
+	} else {
+		m.Body.Type = fixture.ByName[cmp.BodyType](words[0])
 	}
 	for _, change := range words[1:] {
 		if name, found := strings.CutPrefix(change, "key "); found {
@@ -164,18 +160,6 @@ func (s *script) fill(m *sending) {
 		m.Request, s.key = template(m.key), m.key
 	case cmp.BodyP10CR:
 		m.Body.Content, s.key = cmp.CertificationRequest(csr(m.key).Raw), m.key
-	case cmp.BodyCertConf, cmp.BodyPollReq, cmp.BodyError:
-		m.Header.TransactionID, m.Header.RecipNonce = s.answer.Header.TransactionID, s.answer.Header.SenderNonce
-	case cmp.BodyRR:
-		m.Body.Content = cmp.RevReqContent{{CertDetails: cmp.CertTemplate{Issuer: s.ca.Issuing().RawSubject}}}
-	case cmp.BodyGenM, cmp.BodyGenP:
-		m.Body.Content = cmp.GeneralContent{}
-	case cmp.BodyPKIConf:
-		m.Body.Content = cmp.PKIConfirmContent{}
-	case kinds["nested"]:
-		m.Body.Content = cmp.RawContent{0x30, 0}
-	}
-	switch m.Body.Type {
 	case cmp.BodyCertConf:
 		if leaf, found := s.named["leaf"]; found {
 			m.Status.CertHash, _ = cmp.CertHash(leaf.Certificate)
@@ -184,7 +168,21 @@ func (s *script) fill(m *sending) {
 	case cmp.BodyPollReq:
 		m.Body.Content = cmp.PollReqContent{0}
 	case cmp.BodyError:
-		m.Body.Content = &cmp.ErrorMsgContent{StatusInfo: cmp.Rejection("I give up", cmp.FailSystemFailure)}
+		info := cmp.Rejection("I give up", cmp.FailSystemFailure)
+		m.Body.Content = &cmp.ErrorMsgContent{StatusInfo: info}
+	case cmp.BodyRR:
+		issuer := s.ca.Issuing().RawSubject
+		m.Body.Content = cmp.RevReqContent{{CertDetails: cmp.CertTemplate{Issuer: issuer}}}
+	case cmp.BodyGenM, cmp.BodyGenP:
+		m.Body.Content = cmp.GeneralContent{}
+	case cmp.BodyPKIConf:
+		m.Body.Content = cmp.PKIConfirmContent{}
+	default: // nested
+		m.Body.Content = cmp.RawContent{0x30, 0}
+	}
+	if kind := m.Body.Type; kind == cmp.BodyCertConf || kind == cmp.BodyPollReq || kind == cmp.BodyError {
+		last := s.answer.Header
+		m.Header.TransactionID, m.Header.RecipNonce = last.TransactionID, last.SenderNonce
 	}
 }
 
@@ -207,9 +205,9 @@ func (s *script) protect(m *sending) {
 	switch {
 	case m.signer != nil:
 		require.NoError(s.t, cmp.ProtectSignature(m.PKIMessage, m.signer.Key))
-	case m.mac != "":
-		mac := fixture.Must(cmp.NewMAC(m.mac))
-		require.NoError(s.t, cmp.NewMACKeys([]byte(m.secret)).Protect(m.PKIMessage, mac))
+	case m.MAC != "":
+		mac := fixture.Must(cmp.NewMAC(m.MAC))
+		require.NoError(s.t, cmp.NewMACKeys([]byte(m.Secret)).Protect(m.PKIMessage, mac))
 	}
 }
 
@@ -239,12 +237,6 @@ func (s *script) change(m *sending, text string) {
 			other = name
 		}
 		m.SetSigner(s.named[other].Certificate, nil)
-	case verb == "under": // another secret
-		m.secret = rest
-	case verb == "mac":
-		m.mac = cmp.Protection(rest)
-	case verb == "unprotected":
-		m.mac = ""
 	case verb == "implicitly":
 		m.Header.AddImplicitConfirm()
 	case verb == "onap": // whose implicitConfirm has no value
@@ -338,7 +330,7 @@ func (s *script) describe(m *sending, answer *cmp.PKIMessage) string {
 		assert.Equal(s.t, m.Header.TransactionID, answer.Header.TransactionID)
 	}
 	if !bytes.Equal(m.Header.SenderNonce, answer.Header.RecipNonce) {
-		text += fmt.Sprintf("; recipNonce is not our senderNonce (%d bytes)", len(answer.Header.RecipNonce))
+		text += fmt.Sprintf("; another recipNonce, of %d bytes", len(answer.Header.RecipNonce))
 	}
 	if mac, err := cmp.NewMACKeys([]byte(devca.DefaultSecret)).Verify(answer); err == nil {
 		if mac.Protection != cmp.ProtectionPBMSHA256 {
@@ -368,7 +360,8 @@ func (s *script) describe(m *sending, answer *cmp.PKIMessage) string {
 	if s.id = content.Response[0].CertReqID; s.id != 0 {
 		text += fmt.Sprint("; certReqId ", s.id)
 	}
-	certificate := fixture.Must(x509.ParseCertificate(content.Response[0].CertifiedKeyPair.Certificate))
+	der := content.Response[0].CertifiedKeyPair.Certificate
+	certificate := fixture.Must(x509.ParseCertificate(der))
 	s.named["leaf"] = &cmp.Signer{Certificate: certificate, Key: s.key}
 	return text + s.certificate(certificate) + "\n"
 }
