@@ -1,8 +1,10 @@
 package cmp
 
 import (
+	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -14,59 +16,60 @@ import (
 	"github.com/certfetcher/certfetcher/test/golden"
 )
 
-func TestClient_request_isAsTheProfileWants(t *testing.T) {
-	p := newPlay(t, "")
-	_, err := p.send(BodyIR)
-	require.NoError(t, err)
-
-	ir, conf := p.requests[0], p.requests[1]
-	assert.Equal(t, PVNO2, ir.Header.PVNO)
-	assert.Equal(t, DirectoryName(p.csr.RawSubject), ir.Header.Sender)
-	assert.Equal(t, DirectoryName(dn(testRecipient)), ir.Header.Recipient)
-	assert.Equal(t, testNow, ir.Header.MessageTime)
-	assert.Equal(t, []byte("reference"), ir.Header.SenderKID)
-	assert.Len(t, ir.Header.TransactionID, 16)
-	assert.Len(t, ir.Header.SenderNonce, 16)
-	assert.Nil(t, ir.Header.RecipNonce)
-	assert.False(t, ir.Header.ImplicitConfirm())
-	mac, err := NewMACKeys([]byte(testSecret)).Verify(ir)
-	require.NoError(t, err)
-	assert.Equal(t, ProtectionPBMSHA256, mac.Protection)
-	assert.Equal(t, ir.Header.ProtectionAlg, conf.Header.ProtectionAlg)
-
-	request := ir.Body.Content.(CertReqMessages)[0]
-	assert.NoError(t, request.VerifyPOPO())
-	template := request.CertReq.CertTemplate
-	assert.Zero(t, request.CertReq.CertReqID)
-	assert.Equal(t, dn(testRecipient), template.Issuer)
-	assert.Equal(t, p.csr.RawSubject, template.Subject)
-	assert.Equal(t, p.csr.RawSubjectPublicKeyInfo, template.PublicKey)
-	assert.Empty(t, request.CertReq.Controls)
-	issued := certificateWith(template.Extensions)
-	assert.Equal(t, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}, issued.ExtKeyUsage)
-	assert.Equal(t, []string{"leaf.example"}, issued.DNSNames)
-
-	assert.Equal(t, ir.Header.TransactionID, conf.Header.TransactionID)
-	assert.NotEqual(t, ir.Header.SenderNonce, conf.Header.SenderNonce)
-	assert.Len(t, conf.Header.RecipNonce, 16)
-}
-
-// certificateWith reads extensions as x509 does.
-func certificateWith(extensions []pkix.Extension) *x509.Certificate {
-	key := newKey()
-	return issue("CN=any", key.Public(), nil, key, func(c *x509.Certificate) {
-		c.KeyUsage, c.ExtraExtensions = 0, extensions
+// TestClient_requests plays testdata/requests.txt, and describes what the client sends.
+func TestClient_requests(t *testing.T) {
+	golden.Play(t, "requests.txt", func(t *testing.T, title, commands string) (text string) {
+		kind, _, _ := strings.Cut(title, " ")
+		p := newPlay(t, commands)
+		_, err := p.send(fixture.ByName[BodyType](kind))
+		require.NoError(t, err)
+		for i, request := range p.requests {
+			text += p.describe(request)
+			first, h := p.requests[0].Header, request.Header
+			assert.Equal(t, testNow, h.MessageTime)
+			assert.Equal(t, first.TransactionID, h.TransactionID)
+			assert.Equal(t, first.ProtectionAlg, h.ProtectionAlg, "the same parameters throughout")
+			assert.Equal(t, i > 0, len(h.RecipNonce) == NonceSize)
+			assert.Equal(t, i > 0, !bytes.Equal(first.SenderNonce, h.SenderNonce))
+			assert.Len(t, h.SenderNonce, NonceSize)
+			assert.Len(t, h.TransactionID, NonceSize)
+		}
+		return text
 	})
 }
 
-func TestClient_keyUsage_fitsTheKindOfKey(t *testing.T) {
-	for name, key := range testKeys() {
-		want := x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
-		if strings.HasPrefix(name, "RSA") {
-			want |= x509.KeyUsageKeyEncipherment
-		}
-		assert.Equal(t, want, certificateWith(templateExtensions(newCSR(key))).KeyUsage, name)
+// describe says what a request has that is not random.
+func (p *play) describe(m *PKIMessage) string {
+	h := m.Header
+	text := fmt.Sprintf("%s of version %d, from %q to %q", m.Body.Type, h.PVNO, h.Sender, h.Recipient)
+	if h.ImplicitConfirm() {
+		text += ", with implicitConfirm"
 	}
+	if mac, err := p.secret.Verify(m); err == nil {
+		text += fmt.Sprintf(", protected by %s as %q\n", mac.Protection, h.SenderKID)
+	} else if old := p.named["old"]; assert.NoError(p.t, VerifySignature(m, old.key.Public())) {
+		chain := [][]byte{old.cert.Raw, p.named["ca"].cert.Raw}
+		assert.Equal(p.t, chain[:len(m.ExtraCerts)], m.ExtraCerts)
+		text += fmt.Sprintf(", signed by %q, senderKID %q, %d extraCerts\n", old.cert.Subject, h.SenderKID, len(m.ExtraCerts))
+	}
+	requests, isRequest := m.Body.Content.(CertReqMessages)
+	if !isRequest {
+		return text
+	}
+	request := requests[0].CertReq
+	assert.NoError(p.t, requests[0].VerifyPOPO())
+	assert.Equal(p.t, p.csr.RawSubjectPublicKeyInfo, request.CertTemplate.PublicKey)
+	text += fmt.Sprintf("certReqId %d: %q by %q\n", request.CertReqID, pki.DN(request.CertTemplate.Subject),
+		pki.DN(request.CertTemplate.Issuer))
+	for _, extension := range request.CertTemplate.Extensions {
+		text += fmt.Sprintf("extension %s, critical: %t, %x\n", extension.Id, extension.Critical, extension.Value)
+	}
+	if len(request.Controls) > 0 {
+		id, old := fixture.Must(request.OldCertID()), p.named["old"].cert
+		assert.Equal(p.t, &CertID{DirectoryName(old.RawIssuer), old.SerialNumber}, id)
+		text += "oldCertID\n"
+	}
+	return text
 }
 
 // emailOnly is an extended key usage.
@@ -81,42 +84,6 @@ func TestClient_usagesInCSR_areHonoured(t *testing.T) {
 	require.Len(t, extensions, 3, "basicConstraints is not passed on")
 	assert.Equal(t, []pkix.Extension{usage, emailOnly}, extensions[:2])
 	assert.True(t, extensions[2].Id.Equal(oidSAN))
-}
-
-func TestClient_UpdateKey_namesAndSignsWithOldCertificate(t *testing.T) {
-	p := newPlay(t, "")
-	old, ca := p.named["old"], p.named["ca"].cert
-	signer := Signer{Key: old.key, Certificate: old.cert, Chain: []*x509.Certificate{ca}}
-	_, err := fixture.Must(New(p.config)).UpdateKey(t.Context(), p.request(), signer)
-	require.NoError(t, err)
-
-	for _, m := range p.requests {
-		assert.NoError(t, VerifySignature(m, old.key.Public()))
-		assert.Equal(t, [][]byte{old.cert.Raw, ca.Raw}, m.ExtraCerts)
-		assert.Equal(t, DirectoryName(old.cert.RawSubject), m.Header.Sender)
-		assert.NotEqual(t, []byte("reference"), m.Header.SenderKID)
-	}
-	request := p.requests[0].Body.Content.(CertReqMessages)[0]
-	id, err := request.CertReq.OldCertID()
-	require.NoError(t, err)
-	assert.Equal(t, &CertID{DirectoryName(old.cert.RawIssuer), old.cert.SerialNumber}, id)
-	assert.Equal(t, old.cert.RawIssuer, request.CertReq.CertTemplate.Issuer)
-}
-
-func TestClient_SenderReference_isTheSenderUnderAMAC(t *testing.T) {
-	for kind, want := range map[BodyType]string{BodyIR: "CN=reference", BodyKUR: "CN=leaf,O=Example"} {
-		p := newPlay(t, "> client SenderReference = true")
-		_, err := p.send(kind)
-		require.NoError(t, err)
-		for _, request := range p.requests {
-			assert.Equal(t, DirectoryName(dn(want)), request.Header.Sender)
-		}
-		template := p.requests[0].Body.Content.(CertReqMessages)[0].CertReq.CertTemplate
-		assert.Equal(t, p.csr.RawSubject, template.Subject)
-		if kind == BodyIR {
-			assert.Equal(t, []byte("reference"), p.requests[0].Header.SenderKID, "all the same")
-		}
-	}
 }
 
 func TestClient_requestThatCannotBeMade_isNotSent(t *testing.T) {

@@ -25,6 +25,7 @@ import (
 //	grant SUBJECT; ...           the certificate that the CA issues, made likewise
 //	client FIELD = VALUE         a field of the client's Config
 //	client asks for email        as extended key usage
+//	client has KIND              of key
 //	answer PATH = VALUE          a part of the answers, before they are protected
 //	answer is BODY               in place of the honest body; several are sent one after the other
 //	answer takes TIME
@@ -108,6 +109,9 @@ func (p *play) command(text string) {
 		p.named["issued"] = p.leaf(rest)
 	case verb == "client" && isPart:
 		p.set(&p.config, path, value)
+	case verb == "client" && object == "has": // another kind of key
+		p.named["client"].key = fixture.NewKey(words)
+		p.csr, p.named["issued"] = newCSR(p.named["client"].key), p.leaf("")
 	case text == "client asks for email":
 		p.csr = newCSR(p.named["client"].key, emailOnly)
 	case verb == "answer" && object == "is":
@@ -248,7 +252,9 @@ func (p *play) send(kind BodyType) (result Result, err error) {
 	case BodyCR:
 		return c.Certify(p.t.Context(), p.request())
 	case BodyKUR:
-		return c.UpdateKey(p.t.Context(), p.request(), p.named["old"].signer())
+		old := p.named["old"].signer()
+		old.Chain = []*x509.Certificate{p.named["ca"].cert}
+		return c.UpdateKey(p.t.Context(), p.request(), old)
 	case BodyRR:
 		return Result{}, c.Revoke(p.t.Context(), p.named["old"].cert)
 	}
