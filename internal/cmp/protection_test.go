@@ -371,6 +371,18 @@ func BenchmarkMAC_key(b *testing.B) {
 	}
 }
 
+// A signature by an oversized key is not even tried.
+func TestVerify_oversizedKey_isRefused(t *testing.T) {
+	large, key := &largeKey().PublicKey, newKey()
+	m := confirmation()
+	require.NoError(t, ProtectSignature(m, key))
+	assert.EqualError(t, VerifySignature(m, large), "RSA key has 8676 bits, want at most 8192")
+	var request CertReqMsg
+	request.CertReq.CertTemplate.PublicKey = fixture.Must(x509.MarshalPKIXPublicKey(large))
+	require.NoError(t, request.SignPOPO(key))
+	assert.ErrorContains(t, request.VerifyPOPO(), "RSA key has 8676 bits, want at most 8192")
+}
+
 func TestCheckKey_boundsKindAndSize(t *testing.T) {
 	modulus := func(bits uint) *rsa.PublicKey {
 		return &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), bits-1), E: 65537}
