@@ -50,7 +50,8 @@ func (p *play) describe(m *PKIMessage) string {
 	} else if old := p.named["old"]; assert.NoError(p.t, VerifySignature(m, old.key.Public())) {
 		chain := [][]byte{old.cert.Raw, p.named["ca"].cert.Raw}
 		assert.Equal(p.t, chain[:len(m.ExtraCerts)], m.ExtraCerts)
-		text += fmt.Sprintf(", signed by %q, senderKID %q, %d extraCerts\n", old.cert.Subject, h.SenderKID, len(m.ExtraCerts))
+		text += fmt.Sprintf(", signed by %q, senderKID %q, %d extraCerts\n",
+			old.cert.Subject, h.SenderKID, len(m.ExtraCerts))
 	}
 	requests, isRequest := m.Body.Content.(CertReqMessages)
 	if !isRequest {

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
@@ -87,11 +86,6 @@ func newCSR(key crypto.Signer, extensions ...pkix.Extension) *x509.CertificateRe
 		IPAddresses: []net.IP{{10, 0, 0, 1}}, ExtraExtensions: extensions,
 	}, key))
 	return fixture.Must(x509.ParseCertificateRequest(der))
-}
-
-func protectMAC(t testing.TB, m *PKIMessage, protection Protection, secret string) {
-	mac := fixture.Must(NewMAC(protection))
-	require.NoError(t, NewMACKeys([]byte(secret)).Protect(m, mac))
 }
 
 // inMemory carries requests to a handler without a network, so that time can be faked.

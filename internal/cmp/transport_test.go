@@ -268,10 +268,10 @@ func TestPlainText_isWhatAReaderSees(t *testing.T) {
 		"<style>p {color: red}</style>a<script>if (a < b) {}</script>b<!-- c > d -->e": "a b e",
 		"<body>cut off in a <a href='":                                                 "cut off in a",
 		"<!DOCTYPE html><p>x":                                                          "x",
-		strings.Repeat("é<b>", 10_000):                                                 strings.TrimSpace(strings.Repeat("é ", 150)) + " …",
 	} {
-		assert.Equal(t, want, plainText(page), page[:min(len(page), 60)])
+		assert.Equal(t, want, plainText(page), page)
 	}
+	assert.Equal(t, strings.Repeat("é ", 150)+"…", plainText(strings.Repeat("é<b>", 10_000)))
 }
 
 func FuzzPlainText(f *testing.F) {
