@@ -219,6 +219,8 @@ func TestAnswers_ofOneServer_shareABound(t *testing.T) {
 	const transactions = 20
 	var done sync.WaitGroup
 	release := make(chan struct{})
+	finish := sync.OnceFunc(func() { close(release) })
+	defer finish()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", MediaType)
 		_, _ = w.Write(make([]byte, MaxMessageSize-1000))
@@ -253,7 +255,7 @@ func TestAnswers_ofOneServer_shareABound(t *testing.T) {
 	_, err := p.send(BodyIR)
 	require.NoError(t, err)
 
-	close(release)
+	finish()
 	done.Wait()
 	assert.EqualValues(t, DefaultAnswerBytes, bound.left.Load())
 }
