@@ -17,52 +17,11 @@ import (
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-func TestCA_paths(t *testing.T) {
-	ca := newCA(devca.Config{})
-	for _, path := range []string{"/", "/pkix", "/pkix/", "/.well-known/cmp", "/.well-known/cmp/",
-		"/.well-known/cmp/initialization", "/.well-known/cmp/keyupdate", "/.well-known/cmp/p/name",
-		"/.well-known/cmp/p/name/pkcs10/",
-		"/ejbca/publicweb/cmp/any"} {
-		der := fixture.Must(protect(t, ir(t)).Marshal())
-		recorder := post(ca, path, "Application/PKIXCMP; charset=utf-8", der)
-		assert.Equal(t, http.StatusOK, recorder.Code, path)
-		assert.Equal(t, "application/pkixcmp", recorder.Header().Get("Content-Type"))
-	}
-	for _, path := range []string{"/other", "/pkix/a", "/ejbca/publicweb/cmp/", "/ejbca/publicweb/cmp/a/b",
-		"/.well-known/cmp/other", "/.well-known/cmp/p", "/.well-known/cmp/p/", "/.well-known/cmp/p/name/other",
-		"/.well-known/cmp/p/name/pkcs10/a", "/.well-known/cmpx"} {
-		recorder := post(ca, path, cmp.MediaType, nil)
-		assert.Equal(t, http.StatusNotFound, recorder.Code, path)
-		const want = "CMP is answered at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] " +
-			"and /ejbca/publicweb/cmp/{alias}\n"
-		assert.Equal(t, want, recorder.Body.String())
-	}
-}
-
-func TestCA_whatIsNoCMPRequest_isRefusedByHTTP(t *testing.T) {
-	ca := newCA(devca.Config{})
+func TestCA_get_isRefused(t *testing.T) {
 	recorder := httptest.NewRecorder()
-	ca.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
+	newCA(devca.Config{}).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
 	assert.Equal(t, http.StatusMethodNotAllowed, recorder.Code)
 	assert.Equal(t, "POST", recorder.Header().Get("Allow"))
-	for _, contentType := range []string{"", "application/json", "application/pkixcmp-poll"} {
-		assert.Equal(t, http.StatusUnsupportedMediaType, post(ca, "/", contentType, nil).Code, contentType)
-	}
-	assert.Equal(t, http.StatusRequestEntityTooLarge,
-		post(ca, "/", cmp.MediaType, make([]byte, cmp.MaxMessageSize+1)).Code)
-}
-
-func TestCA_unreadableMessage_isAnsweredWithAnError(t *testing.T) {
-	for protection, isProtected := range map[devca.ResponseProtection]bool{devca.RespondMAC: false,
-		devca.RespondSignature: true} {
-		ca := newCA(devca.Config{ResponseProtection: protection})
-		recorder := post(ca, "/", cmp.MediaType, []byte("hello"))
-		assert.Equal(t, http.StatusBadRequest, recorder.Code)
-		answer, err := cmp.ParsePKIMessage(recorder.Body.Bytes())
-		require.NoError(t, err)
-		assert.Equal(t, "error rejection badDataFormat: decoding PKIMessage: not DER", outcome(answer))
-		assert.Equal(t, isProtected, cmp.VerifySignature(answer, ca.Issuing().PublicKey) == nil)
-	}
 }
 
 func TestNew_makesOtherKeysUnderTheSameNames(t *testing.T) {

@@ -45,6 +45,7 @@ func TestCA_scripts(t *testing.T) {
 //	enrol NAME [elsewhere]       gets a certificate by that name, elsewhere from another CA
 //	KIND; CHANGE; ...            sends a message, see change
 //	again; CHANGE; ...           sends the last one once more, with a new nonce
+//	post PATH BODY as MEDIATYPE  posts something
 //	at TIME, wait TIME, revoked? NAME, stats
 //
 // certConf, pollReq and error go on with the transaction of the last answer that was not an error.
@@ -101,6 +102,8 @@ func (s *script) command(text string) string {
 	case "wait":
 		s.now = s.now.Add(fixture.Must(time.ParseDuration(rest)))
 		return ""
+	case "post":
+		return s.post(rest)
 	case "revoked?":
 		return fmt.Sprintln(s.ca.Revoked(s.named[rest].Certificate.SerialNumber))
 	case "stats":
@@ -109,6 +112,32 @@ func (s *script) command(text string) string {
 			stats.Issued, stats.Updated, stats.Confirmed, stats.Revoked, stats.Polls)
 	}
 	return s.exchange(strings.Split(text, "; "))
+}
+
+// post posts "PATH BODY [as MEDIATYPE]" and says what the answer is.
+func (s *script) post(words string) string {
+	path, words, _ := strings.Cut(words, " ")
+	body, mediaType, isOther := strings.Cut(words, " as ")
+	if !isOther {
+		mediaType = cmp.MediaType
+	}
+	content := []byte(body)
+	switch body {
+	case "ir":
+		content = fixture.Must(protect(s.t, ir(s.t)).Marshal())
+	case "too much":
+		content = make([]byte, cmp.MaxMessageSize+1)
+	}
+	recorder := post(s.ca, path, strings.Trim(mediaType, `"`), content)
+	text := fmt.Sprintf("%d %s: ", recorder.Code, recorder.Header().Get("Content-Type"))
+	answer, err := cmp.ParsePKIMessage(recorder.Body.Bytes())
+	if err != nil {
+		return text + recorder.Body.String()
+	}
+	if cmp.VerifySignature(answer, s.ca.Issuing().PublicKey) == nil {
+		return text + outcome(answer) + "; signed\n"
+	}
+	return text + outcome(answer) + "\n"
 }
 
 // sending is a message in the making.
