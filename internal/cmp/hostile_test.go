@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/rsa"
-	"crypto/x509"
 	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,7 +56,7 @@ func TestHostile_hugeKeysAndNames_costLittle(t *testing.T) {
 		a.ExtraCerts = slices.Repeat([][]byte{cert.Raw}, maxSignerCandidates)
 	}
 	compared := func(p *play, a *answer) {
-		a.Header.Sender = DirectoryName(hugeName(t, 800_000))
+		a.Header.Sender = DirectoryName(hugeName(800_000))
 		require.NoError(t, ProtectSignature(a.PKIMessage, p.named["ca"].key))
 		a.ExtraCerts = slices.Repeat([][]byte{newIdentity("CN=s", p.named["ca"]).cert.Raw}, maxElements)
 	}
@@ -77,42 +77,27 @@ func TestHostile_hugeKeysAndNames_costLittle(t *testing.T) {
 }
 
 // hugeName is a DER Name with a value of that many bytes, each of which takes four when it is quoted.
-func hugeName(t *testing.T, size int) []byte {
-	name, err := attribute(attributeTypes["CN"], wrap(0x0c, bytes.Repeat([]byte{1}, size)))
-	require.NoError(t, err)
-	return wrap(0x30, wrap(0x31, name))
+func hugeName(size int) []byte {
+	value := wrap(0x0c, bytes.Repeat([]byte{1}, size))
+	return wrap(0x30, wrap(0x31, fixture.Must(attribute(attributeTypes["CN"], value))))
 }
 
 // Names of signers, of issuers and in the certificate come from the peer, who can make them a megabyte long.
 func TestHostile_namesOfPeers_areBoundedInErrorsAndWarnings(t *testing.T) {
-	named := func(c *x509.Certificate) { c.RawSubject = hugeName(t, 200_000) }
-	grant := func(p *play, signer *identity, change change) {
-		key := p.named["client"].key
-		p.named["issued"].cert = issue("CN=leaf,O=Example", key.Public(), signer, key,
-			func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = p.csr.DNSNames, p.csr.IPAddresses }, change)
+	var names strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&names, " name-%d-that-was-not-requested.example", i)
 	}
-	for name, row := range map[string]struct {
-		commands string
-		change   func(p *play)
-	}{
-		"sender": {"> client TrustAnchors = root\n> signed", func(p *play) {
-			p.on(made, func(a *answer) { a.Header.Sender = DirectoryName(hugeName(t, 200_000)) })
-		}},
-		"signer":  {"> client ResponseTrust = onap\n> signed by huge", func(*play) {}},
-		"issuer":  {"", func(p *play) { grant(p, p.named["huge"], func(*x509.Certificate) {}) }},
-		"subject": {"", func(p *play) { grant(p, p.named["ca"], named) }},
-		"names": {"", func(p *play) {
-			grant(p, p.named["ca"], func(c *x509.Certificate) {
-				for i := range 10_000 {
-					c.DNSNames = append(c.DNSNames, fmt.Sprintf("name-%d-not-requested.example", i))
-				}
-			})
-		}},
+	const huge = "> make huge: CN=any; as CA; RawSubject = huge\n"
+	for name, commands := range map[string]string{
+		"sender":  "> client TrustAnchors = root\n> answer Header.Sender = huge\n> signed",
+		"signer":  huge + "> client ResponseTrust = onap\n> signed by huge",
+		"issuer":  huge + "> grant ; by huge",
+		"subject": "> grant ; RawSubject = huge",
+		"names":   "> grant ; DNSNames =" + names.String(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPlay(t, row.commands)
-			p.named["huge"] = newIdentity("CN=any", nil, asCA, named)
-			row.change(p)
+			p := newPlay(t, commands)
 			_, err := p.send(BodyIR)
 			text := fmt.Sprint(err)
 			assert.Less(t, len(text), 3*maxShownText)

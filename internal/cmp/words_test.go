@@ -106,6 +106,9 @@ func (p *play) value(of any, part reflect.Value, text string) any {
 	fields := strings.Fields(text)
 	switch part.Interface().(type) {
 	case []byte:
+		if text == "huge" {
+			return hugeName(200_000)
+		}
 		return p.octets(of, part.Bytes(), text)
 	case [][]byte:
 		return fixture.Each(p.certificates(text), func(c *x509.Certificate) []byte { return c.Raw })
@@ -173,8 +176,11 @@ func (p *play) octets(of any, now []byte, text string) []byte {
 
 func oid(text string) asn1.ObjectIdentifier { return fixture.Must(attributeType(text)) }
 
-// generalName is a directory name, or what hexadecimal digits say.
+// generalName is a directory name, also a huge one, or what hexadecimal digits say.
 func generalName(text string) GeneralName {
+	if text == "huge" {
+		return DirectoryName(hugeName(200_000))
+	}
 	if der, err := hex.DecodeString(text); err == nil {
 		return der
 	}
