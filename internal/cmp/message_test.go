@@ -8,8 +8,10 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
+	"fmt"
 	"math/big"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -173,35 +175,24 @@ func TestParsePKIMessage_malformed_isRefused(t *testing.T) {
 	})
 }
 
+// TestDecoder_limits reads testdata/limits.txt: a type and DER, of which "01*64" is a byte 64 times.
 func TestDecoder_limits(t *testing.T) {
-	want := golden.Load(t, "limits.txt")
-	bytesOf := func(n int) []byte { return bytes.Repeat([]byte{1}, n) }
-	number := func(c codec) { c.bigInt(cbasn1.INTEGER, "n", new(*big.Int)) }
-	oid := func(c codec) { c.oid("id", new(asn1.ObjectIdentifier)) }
-	status := func(size int) []byte {
-		return wrap(0x30, append([]byte{2, 1, 2}, wrap(3, append([]byte{0}, bytesOf(size)...))...))
+	codes := map[string]func(codec){
+		"INTEGER":       func(c codec) { c.bigInt(cbasn1.INTEGER, "n", new(*big.Int)) },
+		"OID":           func(c codec) { c.oid("id", new(asn1.ObjectIdentifier)) },
+		"PKIStatusInfo": func(c codec) { new(PKIStatusInfo).code(c) },
+		"Extensions":    func(c codec) { codeExtensions(c, 0x30, new([]pkix.Extension)) },
 	}
-	at := func(c codec) { c.generalizedTime("t", new(time.Time), new(string)) }
-	extensions := func(c codec) { codeExtensions(c, 0x30, new([]pkix.Extension)) }
-	critical := func(value byte) []byte { return wrap(0x30, wrap(0x30, []byte{6, 1, 0x2a, 1, 1, value, 4, 0})) }
-	for name, row := range map[string]struct {
-		code      func(c codec)
-		good, bad []byte
-	}{
-		"INTEGER":           {number, wrap(2, bytesOf(maxIntegerSize)), wrap(2, bytesOf(maxIntegerSize+1))},
-		"OBJECT IDENTIFIER": {oid, wrap(6, bytesOf(maxOIDSize-2)), wrap(6, bytesOf(maxOIDSize-1))},
-		"failInfo":          {(&PKIStatusInfo{}).code, status(maxFailureInfoSize), status(maxFailureInfoSize + 1)},
-		"trailing zeros":    {at, wrap(0x18, []byte("20260504030201.5Z")), wrap(0x18, []byte("20260504030201.50Z"))},
-		"an empty fraction": {at, wrap(0x18, []byte("20260504030201Z")), wrap(0x18, []byte("20260504030201.0Z"))},
-		"Go's zero time, which stands for absent": {at, wrap(0x18, []byte("00010101000001Z")),
-			wrap(0x18, []byte("00010101000000Z"))},
-		"critical": {extensions, critical(0xff), critical(0)},
-	} {
-		require.NoError(t, decode(row.good, "limits", row.code), name)
-		err := decode(row.bad, "limits", row.code)
-		require.Error(t, err, name)
-		want.Equal(t, name, err.Error())
-	}
+	golden.Play(t, "limits.txt", func(t *testing.T, _, commands string) string {
+		words := strings.Fields(commands[1:])
+		var der []byte
+		for _, word := range words[1:] {
+			digits, times, _ := strings.Cut(word, "*")
+			n, _ := strconv.Atoi(times)
+			der = append(der, bytes.Repeat(fixture.Must(hex.DecodeString(digits)), max(n, 1))...)
+		}
+		return fmt.Sprint(decode(der, "limits", codes[words[0]]))
+	})
 }
 
 // TestParsePKIMessage_messageTime reads times as they may stand in a message; what is read is kept as it came.
