@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -261,7 +263,7 @@ func (p *play) send(kind BodyType) (result Result, err error) {
 	return c.Initialize(p.t.Context(), p.request())
 }
 
-// kinds lists what was asked, in order, and the reasons of rejections.
+// kinds lists what was asked, in order, with the reasons of rejections and unusual certReqIds of pollReq.
 func (p *play) kinds() string {
 	return strings.Join(fixture.Each(p.requests, func(request *PKIMessage) string {
 		kind := request.Body.Type.String()
@@ -269,6 +271,9 @@ func (p *play) kinds() string {
 			kind += " (of nothing)"
 		} else if ok && statuses[0].StatusInfo != nil {
 			kind += " (" + strings.Join(statuses[0].StatusInfo.FailInfo.Names(), " ") + ")"
+		}
+		if ids, ok := request.Body.Content.(PollReqContent); ok && !slices.Equal(ids, PollReqContent{0}) {
+			kind += fmt.Sprint(" for ", ids)
 		}
 		return kind
 	}), ", ")
