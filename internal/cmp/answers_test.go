@@ -56,7 +56,7 @@ func (p *play) outcome(kind string) string {
 	} else {
 		text += ": " + p.accepted(result)
 	}
-	p.checkRevocations()
+	p.checkRefusals()
 	for i, request := range p.requests {
 		nonce := fmt.Sprintf("%x", request.Header.SenderNonce)
 		text = strings.ReplaceAll(text, nonce, fmt.Sprintf("nonce of request %d", i+1))
@@ -90,10 +90,18 @@ func (p *play) accepted(result Result) string {
 	return text
 }
 
-// checkRevocations: what is asked for is the revocation of the old certificate, or of one that was refused, in another
-// transaction.
-func (p *play) checkRevocations() {
+// checkRefusals: a rejection of the certificate says why, and what is asked for is the revocation of the old certificate,
+// or of one that was refused, in another transaction.
+func (p *play) checkRefusals() {
 	for i, request := range p.requests {
+		statuses, _ := request.Body.Content.(CertConfirmContent)
+		for _, status := range statuses {
+			assert.NotEmpty(p.t, status.CertHash)
+			if status.StatusInfo != nil {
+				assert.Equal(p.t, StatusRejection, status.StatusInfo.Status)
+				assert.NotEmpty(p.t, status.StatusInfo.StatusString)
+			}
+		}
 		if request.Body.Type != BodyRR {
 			continue
 		}
