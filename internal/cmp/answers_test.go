@@ -90,8 +90,8 @@ func (p *play) accepted(result Result) string {
 	return text
 }
 
-// checkRefusals: a rejection of the certificate says why, and what is asked for is the revocation of the old certificate,
-// or of one that was refused, in another transaction.
+// checkRefusals: a rejection of the certificate says why, and what is asked for is the revocation
+// of the old certificate, or of one that was refused, in another transaction.
 func (p *play) checkRefusals() {
 	for i, request := range p.requests {
 		statuses, _ := request.Body.Content.(CertConfirmContent)

@@ -41,8 +41,8 @@ func TestHostile_answerReplayed(t *testing.T) {
 	assert.ErrorContains(t, err, "checking transactionID of the CMP answer")
 }
 
-// A name is compared with each certificate that comes along, and a key tried on each signature: both cost little,
-// however large they are.
+// A name is compared with each certificate that comes along, and a key tried on each signature:
+// both cost little, however large they are.
 func TestHostile_hugeKeysAndNames_costLittle(t *testing.T) {
 	const anchored, onap = "> client TrustAnchors = root\n", "> client ResponseTrust = onap\n"
 	const bits = 131_072 // one verification takes half a minute
@@ -76,13 +76,15 @@ func TestHostile_hugeKeysAndNames_costLittle(t *testing.T) {
 	}
 }
 
-// hugeName is a DER Name with a value of that many bytes, each of which takes four when it is quoted.
+// hugeName is a DER Name with a value of that many bytes, each of which takes four when it is
+// quoted.
 func hugeName(size int) []byte {
 	value := wrap(0x0c, bytes.Repeat([]byte{1}, size))
 	return wrap(0x30, wrap(0x31, fixture.Must(attribute(attributeTypes["CN"], value))))
 }
 
-// Names of signers, of issuers and in the certificate come from the peer, who can make them a megabyte long.
+// Names of signers, of issuers and in the certificate come from the peer, who can make them a
+// megabyte long.
 func TestHostile_namesOfPeers_areBoundedInErrorsAndWarnings(t *testing.T) {
 	var names strings.Builder
 	for i := range 10_000 {

@@ -46,7 +46,8 @@ func fullHeader() PKIHeader {
 // anyCertificate stands for a certificate where only its outer tag matters.
 var anyCertificate = []byte{0x30, 3, 2, 1, 5}
 
-// sampleBodies has at least one body of every kind that is interpreted, with optional fields present.
+// sampleBodies has at least one body of every kind that is interpreted, with optional fields
+// present.
 func sampleBodies(t testing.TB) []PKIBody {
 	key := fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	subject := fixture.Must(ParseDN("CN=subject"))
@@ -175,7 +176,8 @@ func TestParsePKIMessage_malformed_isRefused(t *testing.T) {
 	})
 }
 
-// TestDecoder_limits reads testdata/limits.txt: a type and DER, of which "01*64" is a byte 64 times.
+// TestDecoder_limits reads testdata/limits.txt: a type and DER, of which "01*64" is a byte 64
+// times.
 func TestDecoder_limits(t *testing.T) {
 	codes := map[string]func(codec){
 		"INTEGER":       func(c codec) { c.bigInt(cbasn1.INTEGER, "n", new(*big.Int)) },
@@ -195,7 +197,8 @@ func TestDecoder_limits(t *testing.T) {
 	})
 }
 
-// TestParsePKIMessage_messageTime reads times as they may stand in a message; what is read is kept as it came.
+// TestParsePKIMessage_messageTime reads times as they may stand in a message; what is read is kept
+// as it came.
 func TestParsePKIMessage_messageTime(t *testing.T) {
 	minimal := fixture.Must(ParsePKIMessage(minimalMessage()))
 	golden.Play(t, "times.txt", func(t *testing.T, text, _ string) string {

@@ -155,8 +155,8 @@ func (p *play) command(text string) {
 // on has answers changed by what has no words.
 func (p *play) on(stage stage, do func(*answer)) { p.steps = append(p.steps, step{stage, "", do}) }
 
-// body is "KIND STATUS..., ..." with one status for each element, "pollRep CERTREQID SECONDS: REASON,
-// ...", or "granted".
+// body is "KIND STATUS..., ..." with one status for each element, "pollRep CERTREQID SECONDS:
+// REASON, ...", or "granted".
 func (p *play) body(request *PKIMessage, words string) PKIBody {
 	name, rest, _ := strings.Cut(words, " ")
 	elements := strings.Split(rest, ", ")
@@ -263,7 +263,8 @@ func (p *play) send(kind BodyType) (result Result, err error) {
 	return c.Initialize(p.t.Context(), p.request())
 }
 
-// kinds lists what was asked, in order, with the reasons of rejections and unusual certReqIds of pollReq.
+// kinds lists what was asked, in order, with the reasons of rejections and unusual certReqIds of
+// pollReq.
 func (p *play) kinds() string {
 	return strings.Join(fixture.Each(p.requests, func(request *PKIMessage) string {
 		kind := request.Body.Type.String()

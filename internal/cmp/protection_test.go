@@ -242,8 +242,8 @@ func TestCurrentMAC_changesEveryMinute_andWhenTheClockIsSetBack(t *testing.T) {
 	assert.NotEqual(t, second.Salt, at(-time.Hour).Salt)
 }
 
-// Bouncy Castle, and EJBCA with it, names PBES2 for PBKDF2. keyLength is optional; without it the key is as long as the
-// hash of the HMAC (RFC 9481, 6.1.2).
+// Bouncy Castle, and EJBCA with it, names PBES2 for PBKDF2. keyLength is optional; without it the
+// key is as long as the hash of the HMAC (RFC 9481, 6.1.2).
 func TestParseMAC_PBMAC1_inOtherWritings(t *testing.T) {
 	parse := func(derivation asn1.ObjectIdentifier, hash crypto.Hash) (MAC, error) {
 		kdf := &pbkdf2Parameters{salt: make([]byte, saltSize), iterations: big.NewInt(100), prf: hmacIdentifier(hash)}
@@ -333,7 +333,8 @@ func TestMACKeys_sameParametersAtOnce_areDerivedOnce(t *testing.T) {
 	assert.Equal(t, 10_000, spent)
 }
 
-// What a peer makes costly waits until the caller lets it be derived, and an error of the caller's is not remembered.
+// What a peer makes costly waits until the caller lets it be derived, and an error of the caller's
+// is not remembered.
 func TestMACKeys_costlyKeys_areDerivedWhenTheCallerSays(t *testing.T) {
 	keys := NewMACKeys([]byte("secret"))
 	busy, calls := errors.New("busy"), 0

@@ -91,7 +91,8 @@ func TestRecorded_protection_verifies(t *testing.T) {
 				}
 			}
 			macs += verified
-			// A fault of EJBCA: in client mode the MAC of pkiConf is made with no secret that the client could know.
+			// A fault of EJBCA: in client mode the MAC of pkiConf is made with no secret that the
+			// client could know.
 			unknown := strings.HasPrefix(name, "wrong-secret") || name == "client-pbe-certconf.response"
 			assert.Equal(t, !unknown, verified == 1, name)
 		default:
@@ -107,8 +108,8 @@ func TestRecorded_protection_verifies(t *testing.T) {
 	assert.Greater(t, signatures, 35)
 }
 
-// What users see of a refusal, from the message to the error's text. Most are signed by the CA, which is the anchor;
-// the end entity profile's are not protected, and say so.
+// What users see of a refusal, from the message to the error's text. Most are signed by the CA,
+// which is the anchor; the end entity profile's are not protected, and say so.
 func TestRecorded_answers_areAcceptedAndRefusalsShown(t *testing.T) {
 	golden.Play(t, "recorded.txt", func(t *testing.T, name, _ string) string {
 		certificate, err := replay(t, name)

@@ -47,7 +47,8 @@ func over(t *testing.T, handler http.HandlerFunc, change func(*Config)) error {
 	return err
 }
 
-// TestHostile_HTTP reads testdata/http.txt: the status, headers and body of an answer, and what the error says.
+// TestHostile_HTTP reads testdata/http.txt: the status, headers and body of an answer, and what the
+// error says.
 func TestHostile_HTTP(t *testing.T) {
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)
@@ -82,7 +83,8 @@ func TestHostile_HTTP(t *testing.T) {
 	})
 }
 
-// A server that accepts the request and never answers, and one that sends the head of an answer and then nothing.
+// A server that accepts the request and never answers, and one that sends the head of an answer and
+// then nothing.
 type silent struct{ afterHead bool }
 
 func (s silent) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -152,8 +154,9 @@ func TestClient_URLInErrors_hasNoPassword(t *testing.T) {
 	assert.Contains(t, transport.URL, "http://user:xxxxx@127.0.0.1:")
 }
 
-// Some servers close the connection after an answer without saying so. The certConf that follows at once is then
-// written to a connection that is as good as closed: it is sent once more on a new one, and not more often.
+// Some servers close the connection after an answer without saying so. The certConf that follows at
+// once is then written to a connection that is as good as closed: it is sent once more on a new
+// one, and not more often.
 func TestClient_serverThatCloses(t *testing.T) {
 	for name, row := range map[string]struct {
 		served      int32                         // connections on which a request is answered
@@ -213,8 +216,8 @@ func TestClient_serverThatCloses(t *testing.T) {
 
 func readRequest(_ net.Conn, reader *bufio.Reader) { _, _ = http.ReadRequest(reader) }
 
-// Answers that go on being sent hold no more memory than their server may have, however many there are. The next answer
-// of an ordinary size is taken nevertheless, and everything is given back.
+// Answers that go on being sent hold no more memory than their server may have, however many there
+// are. The next answer of an ordinary size is taken nevertheless, and everything is given back.
 func TestAnswers_ofOneServer_shareABound(t *testing.T) {
 	const transactions = 20
 	var done sync.WaitGroup
@@ -239,8 +242,8 @@ func TestAnswers_ofOneServer_shareABound(t *testing.T) {
 			errs <- err
 		})
 	}
-	// All but four, or more where two were refused at once, are refused while the answers go on; the others wait for
-	// the rest.
+	// All but four, or more where two were refused at once, are refused while the answers go on;
+	// the others wait for the rest.
 	for range transactions - DefaultAnswerBytes/MaxMessageSize {
 		assert.ErrorContains(t, <-errs,
 			"larger than 65536 bytes, and other large answers of this server are under way")

@@ -153,7 +153,8 @@ func (p *play) value(of any, part reflect.Value, text string) any {
 	return nil
 }
 
-// octets are those of the request ("request [NUMBER] PATH") or of another part, or as fixture.Octets has it.
+// octets are those of the request ("request [NUMBER] PATH") or of another part, or as
+// fixture.Octets has it.
 func (p *play) octets(of any, now []byte, text string) []byte {
 	a, isAnswer := of.(*answer)
 	if isAnswer && now == nil { // the whole message is not there yet
@@ -257,7 +258,8 @@ func pollRep(words string) (reply PollRep) {
 	return reply
 }
 
-// resigned names another signature algorithm in a certificate, of which nothing can verify the signature.
+// resigned names another signature algorithm in a certificate, of which nothing can verify the
+// signature.
 func resigned(cert *x509.Certificate, algorithm asn1.ObjectIdentifier) []byte {
 	var parts struct {
 		TBS, Algorithm asn1.RawValue

@@ -58,7 +58,8 @@ func TestCA_transactionID_isUsedOnceByManyAtOnce(t *testing.T) {
 	assert.Equal(t, [2]uint64{1, 7}, [2]uint64{stats.Issued, stats.Errors})
 }
 
-// RFC 9483, 4.3: an info type without a value says that there is nothing to give; of what is not known nothing is said.
+// RFC 9483, 4.3: an info type without a value says that there is nothing to give; of what is not
+// known nothing is said.
 func TestCA_generalMessages(t *testing.T) {
 	ca, stale := newCA(devca.Config{}), newCA(devca.Config{})
 	authorities := fixture.Must(cmp.MarshalCACerts([][]byte{ca.Issuing().Raw, ca.Root().Raw}))

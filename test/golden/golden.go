@@ -1,5 +1,5 @@
-// Package golden compares texts with those of files, which `go test PACKAGE -update` rewrites. Read the difference that
-// it makes.
+// Package golden compares texts with those of files, which `go test PACKAGE -update` rewrites. Read
+// the difference that it makes.
 package golden
 
 import (
@@ -52,14 +52,16 @@ func parse(t testing.TB, path string) map[string]string {
 	return texts
 }
 
-// Read returns the texts of testdata/name by their titles, for tests whose inputs they are. It updates nothing.
+// Read returns the texts of testdata/name by their titles, for tests whose inputs they are. It
+// updates nothing.
 func Read(t testing.TB, name string) map[string]string {
 	t.Helper()
 	return parse(t, filepath.Join("testdata", name))
 }
 
-// Play compares each text of the files of a pattern with what play returns for it. A text begins with commands, lines
-// that begin with ">", and what comes of them is below; or else its title says all that play needs.
+// Play compares each text of the files of a pattern with what play returns for it. A text begins
+// with commands, lines that begin with ">", and what comes of them is below; or else its title says
+// all that play needs.
 func Play(t *testing.T, pattern string, play func(t *testing.T, title, commands string) string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("testdata", pattern))
@@ -86,7 +88,8 @@ func Play(t *testing.T, pattern string, play func(t *testing.T, title, commands 
 	}
 }
 
-// Load reads testdata/name. When t and its subtests have ended, each of its texts must have been compared.
+// Load reads testdata/name. When t and its subtests have ended, each of its texts must have been
+// compared.
 func Load(t testing.TB, name string) *Texts {
 	t.Helper()
 	path := filepath.Join("testdata", name)
