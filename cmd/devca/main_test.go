@@ -131,7 +131,8 @@ func TestServe_issuesUntilItIsStopped(t *testing.T) {
 	lines := json.NewDecoder(records)
 	require.NoError(t, lines.Decode(&started))
 	rest := make(chan string, 1)
-	go func() { rest <- string(fixture.Must(io.ReadAll(io.MultiReader(lines.Buffered(), records)))) }()
+	more := io.MultiReader(lines.Buffered(), records)
+	go func() { rest <- string(fixture.Must(io.ReadAll(more))) }()
 
 	content, err := os.ReadFile(root)
 	require.NoError(t, err, "the root is there before the CA says that it has started")

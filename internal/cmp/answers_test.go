@@ -113,7 +113,8 @@ func (p *play) checkRefusals() {
 		}
 		assert.Equal(p.t, revoked.SerialNumber, details.CertDetails.SerialNumber)
 		assert.Equal(p.t, revoked.RawIssuer, details.CertDetails.Issuer)
-		assert.Equal(p.t, []pkix.Extension{{Id: oidReasonCode, Value: []byte{10, 1, 5}}}, details.CRLEntryDetails)
+		reason := []pkix.Extension{{Id: oidReasonCode, Value: []byte{10, 1, 5}}}
+		assert.Equal(p.t, reason, details.CRLEntryDetails)
 	}
 }
 

@@ -41,7 +41,8 @@ func TestClient_requests(t *testing.T) {
 // describe says what a request has that is not random.
 func (p *play) describe(m *PKIMessage) string {
 	h := m.Header
-	text := fmt.Sprintf("%s of version %d, from %q to %q", m.Body.Type, h.PVNO, h.Sender, h.Recipient)
+	text := fmt.Sprintf("%s of version %d, from %q to %q",
+		m.Body.Type, h.PVNO, h.Sender, h.Recipient)
 	if h.ImplicitConfirm() {
 		text += ", with implicitConfirm"
 	}
@@ -57,13 +58,13 @@ func (p *play) describe(m *PKIMessage) string {
 	if !isRequest {
 		return text
 	}
-	request := requests[0].CertReq
+	request, template := requests[0].CertReq, requests[0].CertReq.CertTemplate
 	assert.NoError(p.t, requests[0].VerifyPOPO())
-	assert.Equal(p.t, p.csr.RawSubjectPublicKeyInfo, request.CertTemplate.PublicKey)
-	text += fmt.Sprintf("certReqId %d: %q by %q\n", request.CertReqID, pki.DN(request.CertTemplate.Subject),
-		pki.DN(request.CertTemplate.Issuer))
-	for _, extension := range request.CertTemplate.Extensions {
-		text += fmt.Sprintf("extension %s, critical: %t, %x\n", extension.Id, extension.Critical, extension.Value)
+	assert.Equal(p.t, p.csr.RawSubjectPublicKeyInfo, template.PublicKey)
+	text += fmt.Sprintf("certReqId %d: %q by %q\n",
+		request.CertReqID, pki.DN(template.Subject), pki.DN(template.Issuer))
+	for _, e := range template.Extensions {
+		text += fmt.Sprintf("extension %s, critical: %t, %x\n", e.Id, e.Critical, e.Value)
 	}
 	if len(request.Controls) > 0 {
 		id, old := fixture.Must(request.OldCertID()), p.named["old"].cert

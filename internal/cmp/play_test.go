@@ -80,9 +80,10 @@ func newPlay(t testing.TB, commands string) *play {
 	client := newKey()
 	root := newIdentity("CN=Test Root", nil, asCA)
 	ca := newIdentity(testRecipient, root, asCA)
-	p := &play{t: t, csr: newCSR(client), bodies: map[string][]string{}, secret: NewMACKeys([]byte(testSecret)),
-		named: map[string]*identity{"root": root, "ca": ca, "old": newIdentity("CN=leaf,O=Example", ca),
-			"client": {client, nil}, "large": {largeKey(), nil}}}
+	p := &play{t: t, csr: newCSR(client), bodies: map[string][]string{},
+		secret: NewMACKeys([]byte(testSecret)), named: map[string]*identity{"root": root, "ca": ca,
+			"old": newIdentity("CN=leaf,O=Example", ca), "client": {client, nil},
+			"large": {largeKey(), nil}}}
 	p.named["issued"] = p.leaf("")
 	p.config = testConfig(p, &p.log)
 	for line := range strings.Lines(commands) {
@@ -140,10 +141,11 @@ func (p *play) command(text string) {
 		if !isOther {
 			secret = testSecret
 		}
-		keys, mac := NewMACKeys([]byte(strings.Trim(secret, `"`))), newPBM(ProtectionPBMSHA256, crypto.SHA256)
+		keys := NewMACKeys([]byte(strings.Trim(secret, `"`)))
+		mac := newPBM(ProtectionPBMSHA256, crypto.SHA256)
 		if parameters, found := strings.CutPrefix(protection, "pbmac1 "); found {
 			mac = pbmac1(strings.Fields(parameters))
-		} else if mac.Hash = crypto.SHA1; protection != "openssl" { // whose default is HMAC-SHA1 with a key by SHA-256
+		} else if mac.Hash = crypto.SHA1; protection != "openssl" { // whose key is by SHA-256
 			mac = fixture.Must(NewMAC(Protection(protection)))
 		}
 		step(protecting, func(a *answer) { require.NoError(p.t, keys.Protect(a.PKIMessage, mac)) })
@@ -175,7 +177,8 @@ func (p *play) body(request *PKIMessage, words string) PKIBody {
 		name = answerTypes[request.Body.Type][0].String()
 	}
 	response := func(words string) CertResponse { return CertResponse{Status: statusOf(words)} }
-	return PKIBody{fixture.ByName[BodyType](name), &CertRepMessage{Response: fixture.Each(elements, response)}}
+	kind := fixture.ByName[BodyType](name)
+	return PKIBody{kind, &CertRepMessage{Response: fixture.Each(elements, response)}}
 }
 
 // honest is the body of an honest answer; the root is in caPubs.
@@ -221,7 +224,7 @@ func (p *play) answer(request *PKIMessage) *answer {
 	p.run(made, a)
 	if !p.run(protecting, a) {
 		mac := fixture.Must(NewMAC(ProtectionPBMSHA256))
-		if request.MACProtected() { // with the parameters of the request, as RFC 9810, 5.1.3.1 recommends
+		if request.MACProtected() { // with its parameters (RFC 9810, 5.1.3.1)
 			mac = fixture.Must(p.secret.Verify(request))
 		}
 		require.NoError(p.t, p.secret.Protect(a.PKIMessage, mac))
@@ -273,7 +276,8 @@ func (p *play) kinds() string {
 		} else if ok && statuses[0].StatusInfo != nil {
 			kind += " (" + strings.Join(statuses[0].StatusInfo.FailInfo.Names(), " ") + ")"
 		}
-		if ids, ok := request.Body.Content.(PollReqContent); ok && !slices.Equal(ids, PollReqContent{0}) {
+		ids, ok := request.Body.Content.(PollReqContent)
+		if ok && !slices.Equal(ids, PollReqContent{0}) {
 			kind += fmt.Sprint(" for ", ids)
 		}
 		return kind

@@ -44,7 +44,8 @@ func (p *play) identity(words string) *identity {
 		case "permits":
 			changes = append(changes, func(c *x509.Certificate) {
 				value := wrap(0x30, wrap(0xa0, wrap(0x30, generalName(rest))))
-				c.ExtraExtensions = []pkix.Extension{{Id: oid("2.5.29.30"), Critical: true, Value: value}}
+				id := oid("2.5.29.30")
+				c.ExtraExtensions = []pkix.Extension{{Id: id, Critical: true, Value: value}}
 			})
 		case "algorithm":
 			finish = func() { made.cert = &x509.Certificate{Raw: resigned(made.cert, oid(rest))} }
@@ -70,8 +71,8 @@ func (p *play) leaf(words string) *identity {
 	if subject == "" {
 		subject = "CN=leaf,O=Example"
 	}
-	text := subject + "; DNSNames = leaf.example; IPAddresses = 10.0.0.1; by ca; key of client;" + rest
-	return p.identity(strings.TrimSuffix(text, ";"))
+	const usual = "; DNSNames = leaf.example; IPAddresses = 10.0.0.1; by ca; key of client;"
+	return p.identity(strings.TrimSuffix(subject+usual+rest, ";"))
 }
 
 // set changes a part of an answer or of something else. Answers without that part stay as they are.
@@ -225,13 +226,15 @@ func algorithm(words []string) *AlgorithmIdentifier {
 	case "iterations":
 		pbm.iterations.SetString(words[2], 10)
 	}
-	return &AlgorithmIdentifier{Algorithm: oidPasswordBasedMAC, Parameters: fixture.Must(encode(pbm.code))}
+	parameters := fixture.Must(encode(pbm.code))
+	return &AlgorithmIdentifier{Algorithm: oidPasswordBasedMAC, Parameters: parameters}
 }
 
 // pbmac1 reads "HASH ITERATIONS BYTES", the last of the key.
 func pbmac1(words []string) MAC {
 	hashes := map[string]crypto.Hash{"SHA-1": crypto.SHA1, "SHA-256": crypto.SHA256, "SHA-512": crypto.SHA512}
-	return pbmac1With(hashes[words[0]], fixture.Must(strconv.Atoi(words[1])), fixture.Must(strconv.Atoi(words[2])))
+	number := func(text string) int { return fixture.Must(strconv.Atoi(text)) }
+	return pbmac1With(hashes[words[0]], number(words[1]), number(words[2]))
 }
 
 // statusOf reads "STATUS FAILINFO...: TEXT".
