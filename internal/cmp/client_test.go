@@ -1,9 +1,10 @@
 package cmp
 
 import (
-	"context"
+	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -11,103 +12,66 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
-func TestClient_honestAnswer_isAccepted(t *testing.T) {
-	p := newPKI(t)
-	for name, config := range map[string]struct {
-		bend   bend
-		config configure
-	}{
-		"answers by MAC":            {nil, nil},
-		"answers by MAC with SHA-1": {nil, func(_ *testPKI, c *Config) { c.Protection = ProtectionPBMSHA1 }},
-		"signed answers to MAC":     {signed, anchored},
-		"signed answers to PBMAC1": {signed,
-			func(p *testPKI, c *Config) { anchored(p, c); c.Protection = ProtectionPBMAC1 }},
-		"signed answers to signature": {signed,
-			func(p *testPKI, c *Config) { anchored(p, c); signing(p, c); c.Secret = nil }},
-		"recipient written in reverse": {signed,
-			func(p *testPKI, c *Config) { anchored(p, c); c.Recipient = "C=SE, O=Example, CN=Test CA" }},
-		"the CA itself is the anchor": {signed, anchoredIn(p.ca.cert)},
-		"answers signed by an anchor of other name": {signed, func(p *testPKI, c *Config) {
-			c.TrustAnchors, c.Recipient, c.IssuerDN = []*x509.Certificate{p.ca.cert}, "CN=RA", testRecipient
-		}},
-		"answers that ONAP's trust need not help": {signed,
-			func(p *testPKI, c *Config) { anchored(p, c); laxly(p, c) }},
-	} {
-		for _, kind := range []BodyType{BodyIR, BodyCR, BodyKUR} {
-			t.Run(name+" to "+kind.String(), func(t *testing.T) {
-				got := p.send(t, kind, config.config, config.bend)
-
-				require.NoError(t, got.err)
-				require.NotEmpty(t, got.Chain)
-				assert.True(t, p.key.PublicKey.Equal(got.Chain[0].PublicKey))
-				for i, cert := range append(got.Chain[1:], got.Trusted[0]) {
-					assert.NoError(t, got.Chain[i].CheckSignatureFrom(cert))
-				}
-				assert.Empty(t, warnings(got.logged))
-				assert.Equal(t, kind.String()+" certConf", got.kinds())
-				assertNoSecret(t, got.logged.String())
-				hash, _ := CertHash(got.Chain[0])
-				assert.Equal(t, CertConfirmContent{{CertHash: hash}}, got.requests[1].Body.Content)
-			})
+// TestClient_requests plays testdata/requests.txt, and describes what the client sends.
+func TestClient_requests(t *testing.T) {
+	golden.Play(t, "requests.txt", func(t *testing.T, title, commands string) (text string) {
+		kind, _, _ := strings.Cut(title, " ")
+		p := newPlay(t, commands)
+		_, err := p.send(fixture.ByName[BodyType](kind))
+		require.NoError(t, err)
+		for i, request := range p.requests {
+			text += p.describe(request)
+			first, h := p.requests[0].Header, request.Header
+			assert.Equal(t, testNow, h.MessageTime)
+			assert.Equal(t, first.TransactionID, h.TransactionID)
+			assert.Equal(t, first.ProtectionAlg, h.ProtectionAlg, "the same parameters throughout")
+			assert.Equal(t, i > 0, len(h.RecipNonce) == NonceSize)
+			assert.Equal(t, i > 0, !bytes.Equal(first.SenderNonce, h.SenderNonce))
+			assert.Len(t, h.SenderNonce, NonceSize)
+			assert.Len(t, h.TransactionID, NonceSize)
 		}
-	}
-}
-
-func TestClient_request_isAsTheProfileWants(t *testing.T) {
-	p := newPKI(t)
-	got := p.initialize(t, nil)
-	require.NoError(t, got.err)
-
-	ir, conf := got.requests[0], got.requests[1]
-	assert.Equal(t, PVNO2, ir.Header.PVNO)
-	assert.Equal(t, DirectoryName(p.csr.RawSubject), ir.Header.Sender)
-	assert.Equal(t, DirectoryName(dn(testRecipient)), ir.Header.Recipient)
-	assert.Equal(t, testNow, ir.Header.MessageTime)
-	assert.Equal(t, []byte("reference"), ir.Header.SenderKID)
-	assert.Len(t, ir.Header.TransactionID, 16)
-	assert.Len(t, ir.Header.SenderNonce, 16)
-	assert.Nil(t, ir.Header.RecipNonce)
-	assert.False(t, ir.Header.ImplicitConfirm())
-	mac, err := NewMACKeys([]byte(testSecret)).Verify(ir)
-	require.NoError(t, err)
-	assert.Equal(t, ProtectionPBMSHA256, mac.Protection)
-	assert.Equal(t, ir.Header.ProtectionAlg, conf.Header.ProtectionAlg, "the same parameters throughout")
-
-	request := ir.Body.Content.(CertReqMessages)[0]
-	assert.NoError(t, request.VerifyPOPO())
-	template := request.CertReq.CertTemplate
-	assert.Zero(t, request.CertReq.CertReqID)
-	assert.Equal(t, dn(testRecipient), template.Issuer)
-	assert.Equal(t, p.csr.RawSubject, template.Subject)
-	assert.Equal(t, p.csr.RawSubjectPublicKeyInfo, template.PublicKey)
-	assert.Empty(t, request.CertReq.Controls)
-	issued := certificateWith(t, template.Extensions)
-	assert.Equal(t, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}, issued.ExtKeyUsage)
-	assert.Equal(t, []string{"leaf.example"}, issued.DNSNames)
-
-	assert.Equal(t, ir.Header.TransactionID, conf.Header.TransactionID)
-	assert.NotEqual(t, ir.Header.SenderNonce, conf.Header.SenderNonce)
-	assert.Len(t, conf.Header.RecipNonce, 16)
-}
-
-// certificateWith reads extensions as x509 does.
-func certificateWith(t *testing.T, extensions []pkix.Extension) *x509.Certificate {
-	key := newKey()
-	return issue(t, "CN=any", key.Public(), nil, key, func(c *x509.Certificate) {
-		c.KeyUsage, c.ExtraExtensions = 0, extensions
+		return text
 	})
 }
 
-func TestClient_keyUsage_fitsTheKindOfKey(t *testing.T) {
-	for name, key := range testKeys(t) {
-		want := x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
-		if strings.HasPrefix(name, "RSA") {
-			want |= x509.KeyUsageKeyEncipherment
-		}
-		assert.Equal(t, want, certificateWith(t, templateExtensions(newCSR(t, key))).KeyUsage, name)
+// describe says what a request has that is not random.
+func (p *play) describe(m *PKIMessage) string {
+	h := m.Header
+	text := fmt.Sprintf("%s of version %d, from %q to %q",
+		m.Body.Type, h.PVNO, h.Sender, h.Recipient)
+	if h.ImplicitConfirm() {
+		text += ", with implicitConfirm"
 	}
+	if mac, err := p.secret.Verify(m); err == nil {
+		text += fmt.Sprintf(", protected by %s as %q\n", mac.Protection, h.SenderKID)
+	} else if old := p.named["old"]; assert.NoError(p.t, VerifySignature(m, old.key.Public())) {
+		chain := [][]byte{old.cert.Raw, p.named["ca"].cert.Raw}
+		assert.Equal(p.t, chain[:len(m.ExtraCerts)], m.ExtraCerts)
+		text += fmt.Sprintf(", signed by %q, senderKID %q, %d extraCerts\n",
+			old.cert.Subject, h.SenderKID, len(m.ExtraCerts))
+	}
+	requests, isRequest := m.Body.Content.(CertReqMessages)
+	if !isRequest {
+		return text
+	}
+	request, template := requests[0].CertReq, requests[0].CertReq.CertTemplate
+	assert.NoError(p.t, requests[0].VerifyPOPO())
+	assert.Equal(p.t, p.csr.RawSubjectPublicKeyInfo, template.PublicKey)
+	text += fmt.Sprintf("certReqId %d: %q by %q\n",
+		request.CertReqID, pki.DN(template.Subject), pki.DN(template.Issuer))
+	for _, e := range template.Extensions {
+		text += fmt.Sprintf("extension %s, critical: %t, %x\n", e.Id, e.Critical, e.Value)
+	}
+	if len(request.Controls) > 0 {
+		id, old := fixture.Must(request.OldCertID()), p.named["old"].cert
+		assert.Equal(p.t, &CertID{DirectoryName(old.RawIssuer), old.SerialNumber}, id)
+		text += "oldCertID\n"
+	}
+	return text
 }
 
 // emailOnly is an extended key usage.
@@ -117,129 +81,48 @@ func TestClient_usagesInCSR_areHonoured(t *testing.T) {
 	usage := pkix.Extension{Id: pki.OIDKeyUsage, Critical: true, Value: []byte{3, 2, 7, 0x80}}
 	isCA := pkix.Extension{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}
 
-	extensions := templateExtensions(newCSR(t, newKey(), usage, emailOnly, isCA))
+	extensions := templateExtensions(newCSR(newKey(), usage, emailOnly, isCA))
 
 	require.Len(t, extensions, 3, "basicConstraints is not passed on")
 	assert.Equal(t, []pkix.Extension{usage, emailOnly}, extensions[:2])
 	assert.True(t, extensions[2].Id.Equal(oidSAN))
 }
 
-func TestClient_UpdateKey_namesAndSignsWithOldCertificate(t *testing.T) {
-	p := newPKI(t)
-	r := &responder{t: t, testPKI: p}
-	c, _ := testClient(t, r, nil)
-	signer := Signer{Key: p.old.key, Certificate: p.old.cert, Chain: []*x509.Certificate{p.ca.cert}}
-	_, err := c.UpdateKey(t.Context(), p.request(), signer)
-	require.NoError(t, err)
-
-	for _, m := range r.requests {
-		assert.NoError(t, VerifySignature(m, p.old.key.Public()))
-		assert.Equal(t, [][]byte{p.old.cert.Raw, p.ca.cert.Raw}, m.ExtraCerts)
-		assert.Equal(t, DirectoryName(p.old.cert.RawSubject), m.Header.Sender)
-		assert.NotEqual(t, []byte("reference"), m.Header.SenderKID)
-	}
-	request := r.requests[0].Body.Content.(CertReqMessages)[0]
-	id, err := request.CertReq.OldCertID()
-	require.NoError(t, err)
-	assert.Equal(t, &CertID{DirectoryName(p.old.cert.RawIssuer), p.old.cert.SerialNumber}, id)
-	assert.Equal(t, p.old.cert.RawIssuer, request.CertReq.CertTemplate.Issuer)
-}
-
-func TestClient_SenderReference_isTheSenderUnderAMAC(t *testing.T) {
-	p := newPKI(t)
-	byReference := func(_ *testPKI, c *Config) { c.SenderReference = true }
-	for kind, want := range map[BodyType]string{BodyIR: "CN=reference", BodyKUR: "CN=leaf,O=Example"} {
-		got := p.send(t, kind, byReference)
-		require.NoError(t, got.err)
-		for _, request := range got.requests {
-			assert.Equal(t, DirectoryName(dn(want)), request.Header.Sender)
-		}
-		template := got.requests[0].Body.Content.(CertReqMessages)[0].CertReq.CertTemplate
-		assert.Equal(t, p.csr.RawSubject, template.Subject)
-		if kind == BodyIR {
-			assert.Equal(t, []byte("reference"), got.requests[0].Header.SenderKID, "is sent all the same")
-		}
-	}
-}
-
 func TestClient_requestThatCannotBeMade_isNotSent(t *testing.T) {
-	p := newPKI(t)
-	r := &responder{t: t, testPKI: p}
-	c, _ := testClient(t, r, nil)
-	other := newKey()
-	for want, row := range map[string]struct {
-		request Request
-		old     Signer
-	}{
-		"key does not belong to the certificate signing request":   {Request{p.csr, other}, p.old.signer()},
-		"request lacks its key":                                    {Request{CSR: p.csr}, p.old.signer()},
-		"certificate signing request is missing or was not parsed": {Request{Key: p.key}, p.old.signer()},
-		"signer lacks its key or its certificate":                  {p.request(), Signer{}},
-		`key of the signer does not belong to its certificate "O=Example,CN=leaf"`: {p.request(),
-			Signer{Key: other, Certificate: p.old.cert}},
-	} {
-		_, err := c.UpdateKey(t.Context(), row.request, row.old)
+	p := newPlay(t, "")
+	c, other, old := fixture.Must(New(p.config)), newKey(), p.named["old"]
+	refuse := func(want string, request Request, signer Signer) {
+		_, err := c.UpdateKey(t.Context(), request, signer)
 		assert.EqualError(t, err, want)
 	}
-	assert.Empty(t, r.kinds())
+	refuse("key does not belong to the certificate signing request", Request{p.csr, other}, old.signer())
+	refuse("request lacks its key", Request{CSR: p.csr}, old.signer())
+	refuse("certificate signing request is missing or was not parsed", Request{Key: old.key}, old.signer())
+	refuse("signer lacks its key or its certificate", p.request(), Signer{})
+	refuse(`key of the signer does not belong to its certificate "O=Example,CN=leaf"`, p.request(),
+		Signer{Key: other, Certificate: old.cert})
+	assert.Empty(t, p.requests)
 }
 
 func TestNew_badConfiguration_isRefused(t *testing.T) {
-	p := newPKI(t)
-	for name, change := range map[string]func(*Config){
-		"no recipient":              func(c *Config) { c.Recipient = "" },
-		"issuer":                    func(c *Config) { c.IssuerDN = "CN" },
-		"signer":                    func(c *Config) { c.SignerDN = "CN" },
-		"reference":                 func(c *Config) { c.SenderReference = true },
-		"port that is not a number": func(c *Config) { c.URL = "http://user:" + testSecret + "@ca.example:x/" },
-		"scheme":                    func(c *Config) { c.URL = "ftp://user:" + testSecret + "@ca.example/" },
-		"no host":                   func(c *Config) { c.URL = "http:///path" },
-		"no secret":                 func(c *Config) { c.Secret = nil },
-		"no signer":                 func(c *Config) { c.Protection = ProtectionSignature },
-		"protection":                func(c *Config) { c.Protection = "none" },
-		"response trust":            func(c *Config) { c.ResponseTrust = "all" },
-		"key of another certificate": func(c *Config) {
-			c.Protection, c.Signer = ProtectionSignature, &Signer{Key: p.key, Certificate: p.root.cert}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			cfg := Config{URL: "http://ca.example/", Recipient: testRecipient, Secret: []byte(testSecret)}
-			_, err := New(cfg)
-			require.NoError(t, err)
-			change(&cfg)
-			_, err = New(cfg)
-			require.Error(t, err)
-			checkText(t, err.Error())
-			assertNoSecret(t, err.Error())
-		})
-	}
-}
-
-func TestClient_implicitConfirm(t *testing.T) {
-	p := newPKI(t)
-	for name, row := range map[string]struct {
-		ask, grant bool
-		want       string
-	}{
-		"asked and granted needs no certConf":          {true, true, "ir"},
-		"asked and not granted is confirmed":           {true, false, "ir certConf"},
-		"granted without being asked for is confirmed": {false, true, "ir certConf"},
-	} {
-		got := p.initialize(t, func(_ *testPKI, c *Config) { c.ImplicitConfirm = row.ask },
-			func(_ *testPKI, r *responder) { r.grant = row.grant })
-		require.NoError(t, got.err, name)
-		assert.Equal(t, row.want, got.kinds(), name)
-		assert.Equal(t, row.ask, got.requests[0].Header.ImplicitConfirm(), name)
-		assert.False(t, len(got.requests) > 1 && got.requests[1].Header.ImplicitConfirm(), name)
-	}
+	golden.Play(t, "configurations.txt", func(t *testing.T, title, commands string) string {
+		p := newPlay(t, commands)
+		p.config.Now, p.config.Log = nil, nil // have defaults
+		if title == "key of another certificate" {
+			p.config.Signer.Key = newKey()
+		}
+		_, err := New(p.config)
+		require.Error(t, err)
+		assertNoSecret(t, err.Error())
+		return err.Error()
+	})
 }
 
 func TestClient_unknownSignatureHash_isConfirmedWithHashAlg(t *testing.T) {
-	cert := &x509.Certificate{Raw: []byte("certificate"), SignatureAlgorithm: x509.UnknownSignatureAlgorithm}
+	cert := &x509.Certificate{Raw: []byte("by an algorithm that is not known")}
 	status := certStatus(cert, 0)
 	require.NotNil(t, status.HashAlg)
-	c, _ := testClient(t, nil, nil)
-
+	c, _ := testClient(nil, nil)
 	m, err := c.begin(nil, nil).message(PKIBody{BodyCertConf, CertConfirmContent{status}})
 
 	require.NoError(t, err)
@@ -250,62 +133,24 @@ func TestClient_unknownSignatureHash_isConfirmedWithHashAlg(t *testing.T) {
 }
 
 func TestCertHash_followsSignature(t *testing.T) {
-	for algorithm, size := range map[x509.SignatureAlgorithm]int{
-		x509.SHA1WithRSA: 20, x509.SHA256WithRSA: 32, x509.ECDSAWithSHA256: 32, x509.SHA256WithRSAPSS: 32,
-		x509.ECDSAWithSHA384: 48, x509.SHA384WithRSAPSS: 48, x509.ECDSAWithSHA512: 64, x509.SHA512WithRSA: 64,
-		x509.PureEd25519: 64,
+	for size, algorithms := range map[int][]x509.SignatureAlgorithm{
+		20: {x509.SHA1WithRSA}, 32: {x509.SHA256WithRSA, x509.ECDSAWithSHA256, x509.SHA256WithRSAPSS},
+		48: {x509.ECDSAWithSHA384, x509.SHA384WithRSAPSS},
+		64: {x509.ECDSAWithSHA512, x509.SHA512WithRSA, x509.PureEd25519},
 	} {
-		hash, hashAlg := CertHash(&x509.Certificate{SignatureAlgorithm: algorithm})
-		assert.Len(t, hash, size, algorithm)
-		assert.Nil(t, hashAlg, algorithm)
+		for _, algorithm := range algorithms {
+			hash, hashAlg := CertHash(&x509.Certificate{SignatureAlgorithm: algorithm})
+			assert.Len(t, hash, size, algorithm)
+			assert.Nil(t, hashAlg, algorithm)
+		}
 	}
-}
-
-func TestClient_Revoke(t *testing.T) {
-	p := newPKI(t)
-	revoked := func(statuses ...PKIStatusInfo) bend {
-		return answering(PKIBody{BodyRP, &RevRepContent{Status: statuses}})
-	}
-	for _, status := range []PKIStatus{StatusAccepted, StatusGrantedWithMods, StatusRevocationWarning,
-		StatusRevocationNotification} {
-		got := p.send(t, BodyRR, nil, revoked(PKIStatusInfo{Status: status}))
-		require.NoError(t, got.err, status)
-		_, err := NewMACKeys([]byte(testSecret)).Verify(got.requests[0])
-		assert.NoError(t, err)
-		details := got.requests[0].Body.Content.(RevReqContent)[0]
-		assert.Equal(t, p.old.cert.SerialNumber, details.CertDetails.SerialNumber)
-		assert.Equal(t, p.old.cert.RawIssuer, details.CertDetails.Issuer)
-		assert.Equal(t, []pkix.Extension{{Id: oidReasonCode, Value: []byte{10, 1, 5}}}, details.CRLEntryDetails)
-	}
-	hostiles(t, p, []hostile{
-		{"rejected", nil, revoked(Rejection("already", FailCertRevoked))},
-		{"waiting", nil, revoked(PKIStatusInfo{Status: StatusWaiting})},
-		{"another status", nil, revoked(PKIStatusInfo{Status: StatusKeyUpdateWarning})},
-		{"status of two", nil, revoked(PKIStatusInfo{}, PKIStatusInfo{})},
-		{"by a certification", nil, answering(PKIBody{BodyCP, &CertRepMessage{}})},
-	}, "rr")
-}
-
-func TestClient_cancelled_isATransportError(t *testing.T) {
-	p := newPKI(t)
-	c, _ := testClient(t, &responder{t: t, testPKI: p}, nil)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-
-	_, err := c.Initialize(ctx, p.request())
-
-	var transport *TransportError
-	require.ErrorAs(t, err, &transport)
-	assert.ErrorIs(t, err, context.Canceled)
-	assert.False(t, transport.Timeout)
 }
 
 func BenchmarkClient_Initialize(b *testing.B) {
-	p := newPKI(b)
-	r := &responder{t: b, testPKI: p}
-	with(p.leaf(b, nil))(p, r)
-	c, _ := testClient(b, r, nil)
+	p := newPlay(b, "")
+	c := fixture.Must(New(p.config))
 	for b.Loop() {
+		p.requests = nil
 		_, err := c.Initialize(b.Context(), p.request())
 		require.NoError(b, err)
 	}

@@ -7,9 +7,11 @@ import (
 	"crypto/rand"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/hex"
 	"fmt"
 	"math/big"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 // fullHeader has every field set.
@@ -43,7 +46,8 @@ func fullHeader() PKIHeader {
 // anyCertificate stands for a certificate where only its outer tag matters.
 var anyCertificate = []byte{0x30, 3, 2, 1, 5}
 
-// sampleBodies has at least one body of every kind that is interpreted, with optional fields present.
+// sampleBodies has at least one body of every kind that is interpreted, with optional fields
+// present.
 func sampleBodies(t testing.TB) []PKIBody {
 	key := fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	subject := fixture.Must(ParseDN("CN=subject"))
@@ -122,7 +126,7 @@ func TestPKIMessage_everyBody_roundTrips(t *testing.T) {
 			assert.Equal(t, der, again)
 			assert.Equal(t, m.Header, parsed.Header)
 			parsed.RawHeader, parsed.RawBody = nil, nil
-			if _, crmf := body.Content.(CertReqMessages); !crmf { // these keep more raw bytes when parsed
+			if _, crmf := body.Content.(CertReqMessages); !crmf { // which keeps more bytes
 				assert.Equal(t, m, parsed)
 			}
 			_, err = NewMACKeys([]byte("secret")).Verify(parsed)
@@ -148,122 +152,69 @@ func minimalMessage() []byte {
 
 func TestParsePKIMessage_malformed_isRefused(t *testing.T) {
 	valid := minimalMessage()
-	header, body := valid[2:15], valid[15:]
-	require.Equal(t, []byte{0x30, 0x0b, 2, 1, 2, 0xa4, 2, 0x30, 0, 0xa4, 2, 0x30, 0}, header,
-		"the rows below rely on it")
 	_, err := ParsePKIMessage(valid)
 	require.NoError(t, err)
-	message := func(parts ...[]byte) []byte { return wrap(0x30, bytes.Join(parts, nil)) }
-	headed := func(fields ...[]byte) []byte { return message(wrap(0x30, bytes.Join(fields, nil)), body) }
-	timed := append([]byte{0xa0, 16, 0x18, 14}, "20260504030201"...)
-	for name, der := range map[string][]byte{
-		"nothing":                       nil,
-		"truncated":                     valid[:len(valid)-1],
-		"trailing bytes":                append(bytes.Clone(valid), 5, 0),
-		"trailing byte":                 append(bytes.Clone(valid), 0),
-		"indefinite length":             append(append([]byte{0x30, 0x80}, valid[2:]...), 0, 0),
-		"length in more bytes than due": append([]byte{0x30, 0x81}, valid[1:]...),
-		"length of four gigabytes":      {0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0},
-		"length of 126 bytes":           {0x30, 0xfe, 1},
-		"nested 40 deep":                nested(40),
-		"too large":                     make([]byte, MaxMessageSize+1),
-		"10,000 extraCerts": message(header, body,
-			wrap(0xa1, wrap(0x30, bytes.Join(crowd(10_000, anyCertificate), nil)))),
-		"segmented OCTET STRING":      wrap(0x30, []byte{0x24, 0}),
-		"primitive SEQUENCE":          {0x10, 0},
-		"no body":                     message(header),
-		"body of unknown kind":        message(header, []byte{0xbb, 2, 5, 0}),
-		"body not context-tagged":     message(header, []byte{5, 0}),
-		"pkiconf with content":        message(header, []byte{0xb3, 3, 5, 1, 9}),
-		"empty extraCerts":            message(header, body, []byte{0xa1, 2, 0x30, 0}),
-		"protection with unused bits": message(header, body, []byte{0xa0, 4, 3, 2, 1, 2}),
-		"fields out of order": message(header, body, []byte{0xa1, 4, 0x30, 2, 0x30, 0},
-			[]byte{0xa0, 4, 3, 2, 0, 2}),
-		"sender not a GeneralName": headed([]byte{2, 1, 2, 5, 0, 0xa4, 2, 0x30, 0}),
-		"time without a zone":      headed(header[2:], timed),
-		"pvno not minimal":         headed([]byte{2, 2, 0, 2}, header[5:]),
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := ParsePKIMessage(der)
-			require.Error(t, err)
-			checkText(t, err.Error())
-		})
+	header, body := valid[2:15], valid[15:]
+	deep := []byte{0x30, 0}
+	for range 40 {
+		deep = wrap(0x30, deep)
 	}
+	crowd := wrap(0xa1, wrap(0x30, bytes.Repeat(anyCertificate, 10_000)))
+	digits := hex.EncodeToString
+	pieces := strings.NewReplacer("{valid}", digits(valid), "{cut off}", digits(valid[1:]), " ", "",
+		"{header}", digits(header), "{body}", digits(body), "{crowd}", digits(crowd), "{deep}", digits(deep),
+		"{too large}", strings.Repeat("00", MaxMessageSize+1))
+	golden.Play(t, "malformed.txt", func(t *testing.T, _, commands string) string {
+		content, isMessage := strings.CutPrefix(strings.Trim(commands, "> \n"), "message")
+		der := fixture.Must(hex.DecodeString(pieces.Replace(content)))
+		if isMessage {
+			der = wrap(0x30, der)
+		}
+		_, err := ParsePKIMessage(der)
+		require.Error(t, err)
+		return err.Error()
+	})
 }
 
+// TestDecoder_limits reads testdata/limits.txt: a type and DER, of which "01*64" is a byte 64
+// times.
 func TestDecoder_limits(t *testing.T) {
-	bytesOf := func(n int) []byte { return bytes.Repeat([]byte{1}, n) }
-	number := func(c codec) { c.bigInt(cbasn1.INTEGER, "n", new(*big.Int)) }
-	oid := func(c codec) { c.oid("id", new(asn1.ObjectIdentifier)) }
-	status := func(size int) []byte {
-		return wrap(0x30, append([]byte{2, 1, 2}, wrap(3, append([]byte{0}, bytesOf(size)...))...))
+	codes := map[string]func(codec){
+		"INTEGER":       func(c codec) { c.bigInt(cbasn1.INTEGER, "n", new(*big.Int)) },
+		"OID":           func(c codec) { c.oid("id", new(asn1.ObjectIdentifier)) },
+		"PKIStatusInfo": func(c codec) { new(PKIStatusInfo).code(c) },
+		"Extensions":    func(c codec) { codeExtensions(c, 0x30, new([]pkix.Extension)) },
 	}
-	at := func(c codec) { c.generalizedTime("t", new(time.Time), new(string)) }
-	extensions := func(c codec) { codeExtensions(c, 0x30, new([]pkix.Extension)) }
-	critical := func(value byte) []byte { return wrap(0x30, wrap(0x30, []byte{6, 1, 0x2a, 1, 1, value, 4, 0})) }
-	for name, row := range map[string]struct {
-		code      func(c codec)
-		good, bad []byte
-	}{
-		"INTEGER":           {number, wrap(2, bytesOf(maxIntegerSize)), wrap(2, bytesOf(maxIntegerSize+1))},
-		"OBJECT IDENTIFIER": {oid, wrap(6, bytesOf(maxOIDSize-2)), wrap(6, bytesOf(maxOIDSize-1))},
-		"failInfo":          {(&PKIStatusInfo{}).code, status(maxFailureInfoSize), status(maxFailureInfoSize + 1)},
-		"GeneralizedTime with trailing zeros": {at, wrap(0x18, []byte("20260504030201.5Z")),
-			wrap(0x18, []byte("20260504030201.50Z"))},
-		"GeneralizedTime with an empty fraction": {at, wrap(0x18, []byte("20260504030201Z")),
-			wrap(0x18, []byte("20260504030201.0Z"))},
-		"GeneralizedTime that is Go's zero time, which stands for absent": {at, wrap(0x18, []byte("00010101000001Z")),
-			wrap(0x18, []byte("00010101000000Z"))},
-		"critical": {extensions, critical(0xff), critical(0)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			require.NoError(t, decode(row.good, "limits", row.code))
-			err := decode(row.bad, "limits", row.code)
-			require.Error(t, err)
-			checkText(t, err.Error())
-		})
-	}
+	golden.Play(t, "limits.txt", func(t *testing.T, _, commands string) string {
+		words := strings.Fields(commands[1:])
+		var der []byte
+		for _, word := range words[1:] {
+			digits, times, _ := strings.Cut(word, "*")
+			n, _ := strconv.Atoi(times)
+			der = append(der, bytes.Repeat(fixture.Must(hex.DecodeString(digits)), max(n, 1))...)
+		}
+		return fmt.Sprint(decode(der, "limits", codes[words[0]]))
+	})
 }
 
-// timed returns a message with a text for its messageTime.
-func timed(t *testing.T, text string) []byte {
-	parsed, err := ParsePKIMessage(minimalMessage())
-	require.NoError(t, err)
-	header := wrap(0x30, append(bytes.Clone(parsed.RawHeader[2:]), wrap(explicit(0), wrap(0x18, []byte(text)))...))
-	return wrap(0x30, append(header, parsed.RawBody...))
-}
-
-func TestParsePKIMessage_messageTimeWithOffset_isReadAndKept(t *testing.T) {
-	at := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
-	for text, want := range map[string]time.Time{
-		"20260504030201Z":       at,
-		"20260504030201.5Z":     at.Add(time.Second / 2),
-		"20260504050201+0200":   at,
-		"20260503213201-0530":   at,
-		"20260504030201+0000":   at,
-		"20260504050201.5+0200": at.Add(time.Second / 2),
-	} {
-		der := timed(t, text)
+// TestParsePKIMessage_messageTime reads times as they may stand in a message; what is read is kept
+// as it came.
+func TestParsePKIMessage_messageTime(t *testing.T) {
+	minimal := fixture.Must(ParsePKIMessage(minimalMessage()))
+	golden.Play(t, "times.txt", func(t *testing.T, text, _ string) string {
+		field := wrap(explicit(0), wrap(0x18, []byte(text)))
+		header := wrap(0x30, append(bytes.Clone(minimal.RawHeader[2:]), field...))
+		der := wrap(0x30, append(header, minimal.RawBody...))
 		m, err := ParsePKIMessage(der)
-		require.NoError(t, err, text)
-		assert.True(t, want.Equal(m.Header.MessageTime), text)
-		assert.Equal(t, time.UTC, m.Header.MessageTime.Location(), text)
-		again, err := m.Marshal()
-		require.NoError(t, err)
-		assert.Equal(t, der, again, text)
-
-		m.Header.MessageTime = at.Add(time.Hour) // another time is written in UTC
-		again, err = m.Marshal()
-		require.NoError(t, err)
-		assert.Contains(t, string(again), "20260504040201Z", text)
-	}
-	for _, text := range []string{"20260504030201", "202605040302Z", "20260504030201+02", "20260504030201+02:00",
-		"20260504030201-0000", "20260504030201+2500", "20260504030201.50+0200",
-		"20260504030201,5+0200", "20260504030201z",
-		"20261304030201+0000"} {
-		_, err := ParsePKIMessage(timed(t, text))
-		assert.ErrorContains(t, err, "messageTime is not a GeneralizedTime in UTC or with an offset", text)
-	}
+		if err != nil {
+			return err.Error()
+		}
+		read := m.Header.MessageTime
+		assert.Equal(t, der, fixture.Must(m.Marshal()))
+		m.Header.MessageTime = testNow.Add(time.Hour) // another time is written in UTC
+		assert.Contains(t, string(fixture.Must(m.Marshal())), "20260504040201Z")
+		return read.Format(time.RFC3339Nano)
+	})
 }
 
 // The most that can be packed into few bytes: lists of the most elements, each of the fewest bytes.
@@ -343,27 +294,6 @@ func TestPKIFreeText_String_isFitForALog(t *testing.T) {
 	assert.Equal(t, "a b", PKIFreeText{"a\nb\x00\xff"}.String())
 	assert.Len(t, PKIFreeText{strings.Repeat("x", 5000)}.String(), maxShownText+len("…"))
 	assert.Empty(t, PKIFreeText(nil).String())
-}
-
-func TestStatusError_text(t *testing.T) {
-	for want, err := range map[string]*StatusError{
-		`CA refused: rejection`: {Status: StatusRejection, Authenticated: true},
-		`CA refused (in an answer that is not authenticated): rejection, badPOP: "text"`: {Status: StatusRejection,
-			FailInfo: NewFailureInfo(FailBadPOP), Text: "text"},
-		`CA has not decided in time: waiting`: {Status: StatusWaiting, Authenticated: true},
-		`CA refused: status 9`:                {Status: 9, Authenticated: true},
-	} {
-		assert.EqualError(t, err, want)
-	}
-}
-
-// What a peer says and what its names are can take a megabyte, quoted more.
-func TestCheckError_text_isBounded(t *testing.T) {
-	long := strings.Repeat("\x01", 1<<20)
-
-	err := &CheckError{Check: "sender", Got: fmt.Sprintf("%q", long), Want: fmt.Sprintf("%q", long)}
-
-	assert.Less(t, len(err.Error()), 2*maxShownText+100)
 }
 
 func TestAlternativeNames_everyKind(t *testing.T) {

@@ -3,15 +3,16 @@ package cmp
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math/big"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 func reparse(t *testing.T, m *PKIMessage) *PKIMessage {
@@ -34,29 +36,25 @@ func confirmation() *PKIMessage {
 	return &PKIMessage{Header: fullHeader(), Body: PKIBody{BodyPKIConf, PKIConfirmContent{}}}
 }
 
-// protected is a message under the secret "secret".
-func protected(t *testing.T, mac MAC) *PKIMessage {
+// reparsed is a message under the secret "secret".
+func reparsed(t *testing.T, mac MAC) *PKIMessage {
 	m := confirmation()
 	require.NoError(t, NewMACKeys([]byte("secret")).Protect(m, mac))
 	return reparse(t, m)
 }
 
 func TestMACKeys_Protect_everyAlgorithm_verifies(t *testing.T) {
-	macs := []MAC{}
-	for _, kind := range []Protection{ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1} {
-		mac := fixture.Must(NewMAC(kind))
-		macs = append(macs, mac)
-	}
+	macs := []MAC{fixture.Must(NewMAC(ProtectionPBMSHA1)), newPBMAC1()}
 	for _, known := range hashAlgorithms[1:] { // SHA-1 is a protection of its own
 		macs = append(macs, newPBM(ProtectionPBMSHA256, known.hash))
 	}
 	for _, mac := range macs {
-		m := protected(t, mac)
+		m := reparsed(t, mac)
 		got, err := NewMACKeys([]byte("secret")).Verify(m)
 		require.NoError(t, err)
 		assert.Equal(t, mac, got)
 		_, err = NewMACKeys([]byte("Secret")).Verify(m)
-		assert.EqualError(t, err, "MAC does not match: the shared secrets differ or the message was changed")
+		assert.ErrorContains(t, err, "MAC does not match")
 	}
 	_, err := NewMAC(ProtectionSignature)
 	assert.EqualError(t, err, `protection "signature" does not use a shared secret`)
@@ -95,27 +93,27 @@ func TestMACKeys_parametersOfPeers_areBounded(t *testing.T) {
 }
 
 func TestParseMAC_parametersOutOfBounds_areRefused(t *testing.T) {
-	iterations := func(n int) func(m *MAC) { return func(m *MAC) { m.Iterations = n } }
-	salted := func(n int) func(m *MAC) { return func(m *MAC) { m.Salt = make([]byte, n) } }
-	keyed := func(n int) func(m *MAC) { return func(m *MAC) { m.keyLength = n } }
-	for name, change := range map[string]func(m *MAC){
-		"0 iterations": iterations(0), "-1 iterations": iterations(-1), "99 iterations": iterations(99),
-		"100,001 iterations": iterations(100_001), "1,000,001 iterations": iterations(1_000_001),
-		"2³¹ iterations": iterations(1 << 31), "2⁶² iterations": iterations(1 << 62),
-		"salt of 7 bytes": salted(7), "salt of 257 bytes": salted(257),
-		"key of 1 byte": keyed(1), "key of 512 bytes": keyed(512), "key of 513 bytes": keyed(513),
-	} {
-		for kind, mac := range map[string]MAC{"PBM": newPBM(ProtectionPBMSHA256, crypto.SHA256),
-			"PBMAC1": newPBMAC1()} {
-			t.Run(name+", "+kind, func(t *testing.T) {
-				change(&mac)
-				identifier := fixture.Must(mac.identifier())
-				_, err := parseMAC(identifier)
-				checkText(t, outline(err))
-			})
+	golden.Play(t, "mac.txt", func(t *testing.T, title, _ string) string { // such as "PBM, iterations: 99"
+		kind, parameter, _ := strings.Cut(title, ", ")
+		name, number, _ := strings.Cut(parameter, ": ")
+		n := fixture.Must(strconv.Atoi(number))
+		mac := newPBMAC1()
+		if kind == "PBM" {
+			mac = newPBM(ProtectionPBMSHA256, crypto.SHA256)
 		}
-	}
-	err := checkMACBounds(make([]byte, saltSize), new(big.Int).Lsh(big.NewInt(1), 64), maxPBMIterations)
+		switch name {
+		case "iterations":
+			mac.Iterations = n
+		case "bytes of salt":
+			mac.Salt = make([]byte, n)
+		case "bytes of key":
+			mac.keyLength = n
+		}
+		_, err := parseMAC(fixture.Must(mac.identifier()))
+		return fmt.Sprint(err)
+	})
+	huge := new(big.Int).Lsh(big.NewInt(1), 64)
+	err := checkMACBounds(make([]byte, saltSize), huge, maxPBMIterations)
 	assert.EqualError(t, err, "iterationCount is a number of 65 bits, want 100 to 100000")
 }
 
@@ -135,25 +133,22 @@ func TestMAC_keys_matchVectors(t *testing.T) {
 	assert.Equal(t, "4b007901b765489abead49d926f721d065a429c1", hex.EncodeToString(key))
 }
 
-func testKeys(t testing.TB) map[string]crypto.Signer {
+func testKeys() map[string]crypto.Signer {
 	keys := map[string]crypto.Signer{}
-	var err error
-	keys["RSA-2048"], err = rsa.GenerateKey(rand.Reader, 2048)
-	require.NoError(t, err)
-	for name, curve := range map[string]elliptic.Curve{"ECDSA-P256": elliptic.P256(),
-		"ECDSA-P384": elliptic.P384(), "ECDSA-P521": elliptic.P521()} {
-		keys[name] = fixture.Must(ecdsa.GenerateKey(curve, rand.Reader))
+	for _, kind := range []string{"RSA-2048", "P-256", "P-384", "P-521", "Ed25519"} {
+		keys[kind] = fixture.NewKey(kind)
 	}
-	_, keys["Ed25519"], err = ed25519.GenerateKey(rand.Reader)
-	require.NoError(t, err)
 	return keys
 }
 
-func TestProtectSignature_everyKey_verifies(t *testing.T) {
-	keys := testKeys(t)
+func TestSignatures_everyKey(t *testing.T) {
+	keys := testKeys()
 	for name, key := range keys {
 		t.Run(name, func(t *testing.T) {
-			m := confirmation()
+			request := CertReqMsg{}
+			request.CertReq.CertTemplate.PublicKey = spki(key)
+			require.NoError(t, request.SignPOPO(key))
+			m := &PKIMessage{Header: fullHeader(), Body: PKIBody{BodyIR, CertReqMessages{request}}}
 			require.NoError(t, ProtectSignature(m, key))
 			m = reparse(t, m)
 
@@ -165,11 +160,28 @@ func TestProtectSignature_everyKey_verifies(t *testing.T) {
 				}
 			}
 			m.Header.PVNO = PVNO3
-			assert.Error(t, VerifySignature(reparse(t, m), key.Public()), "header changed after signing")
+			assert.Error(t, VerifySignature(reparse(t, m), key.Public()), "header changed")
 			m.Protection = nil
 			assert.EqualError(t, VerifySignature(m, key.Public()), "message is not protected")
+
+			request = m.Body.Content.(CertReqMessages)[0]
+			assert.NoError(t, request.VerifyPOPO())
+			request.CertReq.CertReqID = 1
+			request.RawCertReq, _ = encode(request.CertReq.code)
+			assert.Error(t, request.VerifyPOPO(), "request changed after signing")
 		})
 	}
+}
+
+func TestCertReqMsg_VerifyPOPO_absentOrOfAnotherKind(t *testing.T) {
+	for _, popo := range []*ProofOfPossession{nil, {RAVerified: true}, {Other: derNull}} {
+		m := CertReqMsg{POPO: popo}
+		assert.EqualError(t, m.VerifyPOPO(), "proof of possession is not a signature")
+	}
+	m := CertReqMsg{POPO: &ProofOfPossession{Signature: &POPOSigningKey{POPOSKInput: derNull}}}
+	assert.ErrorContains(t, m.VerifyPOPO(), "proof of possession has a poposkInput, want a signature over")
+	m = CertReqMsg{POPO: &ProofOfPossession{Signature: &POPOSigningKey{}}}
+	assert.EqualError(t, m.VerifyPOPO(), "template has no public key")
 }
 
 func TestVerifySignature_PSS_verifies(t *testing.T) {
@@ -188,34 +200,6 @@ func TestVerifySignature_PSS_verifies(t *testing.T) {
 }
 
 func spki(key crypto.Signer) []byte { return fixture.Must(x509.MarshalPKIXPublicKey(key.Public())) }
-
-func TestCertReqMsg_VerifyPOPO(t *testing.T) {
-	for name, key := range testKeys(t) {
-		t.Run(name, func(t *testing.T) {
-			request := CertReqMsg{}
-			request.CertReq.CertTemplate.PublicKey = spki(key)
-			require.NoError(t, request.SignPOPO(key))
-			m := reparse(t, &PKIMessage{Header: fullHeader(), Body: PKIBody{BodyIR, CertReqMessages{request}}})
-			parsed := m.Body.Content.(CertReqMessages)[0]
-
-			assert.NoError(t, parsed.VerifyPOPO())
-
-			parsed.CertReq.CertReqID = 1
-			parsed.RawCertReq, _ = encode(parsed.CertReq.code)
-			assert.Error(t, parsed.VerifyPOPO(), "request changed after signing")
-		})
-	}
-	t.Run("absent or of another kind", func(t *testing.T) {
-		for _, popo := range []*ProofOfPossession{nil, {RAVerified: true}, {Other: derNull}} {
-			m := CertReqMsg{POPO: popo}
-			assert.EqualError(t, m.VerifyPOPO(), "proof of possession is not a signature")
-		}
-		m := CertReqMsg{POPO: &ProofOfPossession{Signature: &POPOSigningKey{POPOSKInput: derNull}}}
-		assert.EqualError(t, m.VerifyPOPO(), "proof of possession has a poposkInput, want a signature over the request")
-		m = CertReqMsg{POPO: &ProofOfPossession{Signature: &POPOSigningKey{}}}
-		assert.EqualError(t, m.VerifyPOPO(), "template has no public key")
-	})
-}
 
 func FuzzParseMAC(f *testing.F) {
 	for _, kind := range []Protection{ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1} {
@@ -258,41 +242,25 @@ func TestCurrentMAC_changesEveryMinute_andWhenTheClockIsSetBack(t *testing.T) {
 	assert.NotEqual(t, second.Salt, at(-time.Hour).Salt)
 }
 
-// Bouncy Castle, and EJBCA with it, names PBES2 for PBKDF2.
-func TestParseMAC_keyDerivation_isPBKDF2ByEitherName(t *testing.T) {
-	mac := newPBMAC1()
-	for name, want := range map[string]error{
-		oidPBKDF2.String(): nil, oidPBES2.String(): nil,
-		oidPBMAC1.String(): errors.New(
-			"PBMAC1-params: key derivation 1.2.840.113549.1.5.14 is not supported, want PBKDF2"),
-	} {
-		var p pbmac1Parameters
-		identifier := fixture.Must(mac.identifier())
-		require.NoError(t, decode(identifier.Parameters, "PBMAC1-params", p.code))
-		p.derivation.Algorithm = fixture.Must(attributeType(name))
-		parameters := fixture.Must(encode(p.code))
-		got, err := parsePBMAC1(parameters)
-		if want != nil {
-			assert.EqualError(t, err, want.Error())
-		} else if assert.NoError(t, err) {
-			assert.Equal(t, mac, got)
+// Bouncy Castle, and EJBCA with it, names PBES2 for PBKDF2. keyLength is optional; without it the
+// key is as long as the hash of the HMAC (RFC 9481, 6.1.2).
+func TestParseMAC_PBMAC1_inOtherWritings(t *testing.T) {
+	parse := func(derivation asn1.ObjectIdentifier, hash crypto.Hash) (MAC, error) {
+		kdf := &pbkdf2Parameters{salt: make([]byte, saltSize), iterations: big.NewInt(100), prf: hmacIdentifier(hash)}
+		p := pbmac1Parameters{scheme: hmacIdentifier(hash), derivation: AlgorithmIdentifier{
+			Algorithm: derivation, Parameters: fixture.Must(encode(kdf.code))}}
+		return parseMAC(AlgorithmIdentifier{Algorithm: oidPBMAC1, Parameters: fixture.Must(encode(p.code))})
+	}
+	for _, name := range []asn1.ObjectIdentifier{oidPBKDF2, oidPBES2} {
+		for hash, size := range map[crypto.Hash]int{crypto.SHA1: 20, crypto.SHA256: 32, crypto.SHA512: 64} {
+			mac, err := parse(name, hash)
+			require.NoError(t, err)
+			assert.Equal(t, MAC{Protection: ProtectionPBMAC1, KeyHash: hash, Hash: hash, Iterations: 100,
+				Salt: make([]byte, saltSize), keyLength: size}, mac)
 		}
 	}
-}
-
-// keyLength is optional; without it the key is as long as the hash of the HMAC (RFC 9481, 6.1.2).
-func TestParseMAC_PBMAC1WithoutKeyLength_takesTheHashs(t *testing.T) {
-	derivation := fixture.Must(encode((&pbkdf2Parameters{salt: make([]byte, saltSize),
-		iterations: big.NewInt(pbmac1Iterations), prf: hmacIdentifier(crypto.SHA256)}).code))
-	for hash, want := range map[crypto.Hash]int{crypto.SHA1: 20, crypto.SHA256: 32, crypto.SHA512: 64} {
-		p := pbmac1Parameters{AlgorithmIdentifier{Algorithm: oidPBKDF2, Parameters: derivation}, hmacIdentifier(hash)}
-		parameters := fixture.Must(encode(p.code))
-
-		mac, err := parseMAC(AlgorithmIdentifier{Algorithm: oidPBMAC1, Parameters: parameters})
-
-		require.NoError(t, err)
-		assert.Equal(t, want, mac.keyLength)
-	}
+	_, err := parse(oidPBMAC1, crypto.SHA1)
+	assert.EqualError(t, err, "PBMAC1-params: key derivation 1.2.840.113549.1.5.14 is not supported, want PBKDF2")
 }
 
 // pbmac1With returns a PBMAC1 with a fresh salt.
@@ -302,40 +270,16 @@ func pbmac1With(hash crypto.Hash, iterations, keyLength int) MAC {
 	return m
 }
 
-// Others than Bouncy Castle use many more iterations than 8,192.
-func TestClient_PBMAC1WithManyIterations_isAccepted(t *testing.T) {
-	p := newPKI(t)
-	for name, mac := range map[string]MAC{
-		"262,144":                      pbmac1With(crypto.SHA256, 262_144, 32),
-		"1,000,000":                    pbmac1With(crypto.SHA256, 1_000_000, 32),
-		"2,000 for a key of 512 bytes": pbmac1With(crypto.SHA256, 2000, 512),
-		"21,000 with SHA-512":          pbmac1With(crypto.SHA512, 21_000, 64),
-		"1,000 with SHA-1":             pbmac1With(crypto.SHA1, 1000, 20),
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := p.initialize(t, nil, func(_ *testPKI, r *responder) {
-				r.protect = func(_, m *PKIMessage) { require.NoError(t, sharedKeys.Protect(m, mac)) }
-			})
-
-			require.NoError(t, got.err)
-			assert.Equal(t, "ir certConf", got.kinds(), "the second answer has the same parameters, derived once")
-		})
-	}
-}
-
 // sharedKeys derives each key of the responders once.
 var sharedKeys = NewMACKeys([]byte(testSecret))
 
 // A peer that changes the parameters with every answer is refused when it has cost enough.
 func TestHostile_PBMAC1_workIsBoundedPerTransaction(t *testing.T) {
-	p := newPKI(t)
-	answers := 0
-	r := &responder{t: t, testPKI: p, protect: func(_, m *PKIMessage) {
-		answers++
-		require.NoError(t, sharedKeys.Protect(m, pbmac1With(crypto.SHA256, 900, 32)))
-	}}
-	bent(answering(waitingError(), BodyIR), answering(PKIBody{BodyIP, r.granted(p.leaf(t, nil))}, BodyPollReq))(p, r)
-	c, _ := testClient(t, r, nil)
+	p := newPlay(t, "> answer to ir is error waiting\n> answer to pollReq is granted")
+	p.on(protecting, func(a *answer) {
+		require.NoError(t, sharedKeys.Protect(a.PKIMessage, pbmac1With(crypto.SHA256, 900, 32)))
+	})
+	c := fixture.Must(New(p.config))
 	tx := c.begin(p.csr.RawSubject, nil, p.csr.PublicKey)
 	require.Equal(t, 2_000_000, tx.macWork)
 	tx.macWork = 2000 // so that the test takes no time
@@ -347,7 +291,7 @@ func TestHostile_PBMAC1_workIsBoundedPerTransaction(t *testing.T) {
 	assert.ErrorContains(t, err,
 		"(deriving key of the MAC takes 900 iterations, want at most 2000000 in one transaction, "+
 			"of which 200 are left)")
-	assert.Equal(t, 3, answers)
+	assert.Len(t, p.requests, 3)
 }
 
 // Within the bounds on each parameter, a peer can still ask for minutes of work.
@@ -389,7 +333,8 @@ func TestMACKeys_sameParametersAtOnce_areDerivedOnce(t *testing.T) {
 	assert.Equal(t, 10_000, spent)
 }
 
-// What a peer makes costly waits until the caller lets it be derived, and an error of the caller's is not remembered.
+// What a peer makes costly waits until the caller lets it be derived, and an error of the caller's
+// is not remembered.
 func TestMACKeys_costlyKeys_areDerivedWhenTheCallerSays(t *testing.T) {
 	keys := NewMACKeys([]byte("secret"))
 	busy, calls := errors.New("busy"), 0
@@ -427,30 +372,28 @@ func BenchmarkMAC_key(b *testing.B) {
 	}
 }
 
-func TestVerify_oversizedKey_isRefusedThoughTheSignatureIsGood(t *testing.T) {
-	key := fixture.OversizedRSA()
+// A signature by an oversized key is not even tried.
+func TestVerify_oversizedKey_isRefused(t *testing.T) {
+	large, key := &largeKey().PublicKey, newKey()
 	m := confirmation()
 	require.NoError(t, ProtectSignature(m, key))
+	assert.EqualError(t, VerifySignature(m, large), "RSA key has 8676 bits, want at most 8192")
 	var request CertReqMsg
-	request.CertReq.CertTemplate.PublicKey = spki(key)
+	request.CertReq.CertTemplate.PublicKey = fixture.Must(x509.MarshalPKIXPublicKey(large))
 	require.NoError(t, request.SignPOPO(key))
-
-	assert.EqualError(t, VerifySignature(m, key.Public()), "RSA key has 8676 bits, want at most 8192")
-	assert.EqualError(t, request.VerifyPOPO(),
-		"verifying proof of possession: RSA key has 8676 bits, want at most 8192")
+	assert.ErrorContains(t, request.VerifyPOPO(), "RSA key has 8676 bits, want at most 8192")
 }
 
 func TestCheckKey_boundsKindAndSize(t *testing.T) {
 	modulus := func(bits uint) *rsa.PublicKey {
 		return &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), bits-1), E: 65537}
 	}
-	for name, key := range testKeys(t) {
+	for name, key := range testKeys() {
 		assert.NoError(t, CheckKey(key.Public()), name)
 	}
 	assert.NoError(t, CheckKey(modulus(pki.MaxRSABits)))
-	p224 := fixture.Must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader))
 	const want = " is not supported: want RSA, ECDSA P-256, P-384 or P-521, or Ed25519"
 	assert.EqualError(t, CheckKey(modulus(pki.MaxRSABits+1)), "RSA key has 8193 bits, want at most 8192")
-	assert.EqualError(t, CheckKey(p224.Public()), "key of type ECDSA P-224"+want)
+	assert.EqualError(t, CheckKey(fixture.NewKey("P-224").Public()), "key of type ECDSA P-224"+want)
 	assert.EqualError(t, CheckKey(nil), "key of type <nil>"+want)
 }

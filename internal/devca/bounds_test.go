@@ -11,7 +11,8 @@ import (
 
 func TestTransactions_tooMany_endTheOldest(t *testing.T) {
 	var revoked []int64
-	transactions := newTransactions(func(serial *big.Int, _ time.Time) { revoked = append(revoked, serial.Int64()) })
+	revoke := func(serial *big.Int, _ time.Time) { revoked = append(revoked, serial.Int64()) }
+	transactions := newTransactions(revoke)
 	now := time.Now()
 	id := func(n int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(n)) }
 	for n := range maxTransactions + 3 {

@@ -1,6 +1,7 @@
 package devca_test
 
 import (
+	"crypto/x509"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -16,66 +17,11 @@ import (
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-func TestCA_paths(t *testing.T) {
-	ca := newCA(devca.Config{})
-	for _, path := range []string{"/", "/pkix", "/pkix/", "/.well-known/cmp", "/.well-known/cmp/",
-		"/.well-known/cmp/initialization", "/.well-known/cmp/keyupdate", "/.well-known/cmp/p/name",
-		"/.well-known/cmp/p/name/pkcs10/",
-		"/ejbca/publicweb/cmp/any"} {
-		der := fixture.Must(withMAC(t, ir(t)).Marshal())
-		recorder := post(ca, path, "Application/PKIXCMP; charset=utf-8", der)
-		assert.Equal(t, http.StatusOK, recorder.Code, path)
-		assert.Equal(t, "application/pkixcmp", recorder.Header().Get("Content-Type"))
-	}
-	for _, path := range []string{"/other", "/pkix/a", "/ejbca/publicweb/cmp/", "/ejbca/publicweb/cmp/a/b",
-		"/.well-known/cmp/other", "/.well-known/cmp/p", "/.well-known/cmp/p/", "/.well-known/cmp/p/name/other",
-		"/.well-known/cmp/p/name/pkcs10/a", "/.well-known/cmpx"} {
-		recorder := post(ca, path, cmp.MediaType, nil)
-		assert.Equal(t, http.StatusNotFound, recorder.Code, path)
-		const want = "CMP is answered at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] " +
-			"and /ejbca/publicweb/cmp/{alias}\n"
-		assert.Equal(t, want, recorder.Body.String())
-	}
-}
-
-func TestCA_whatIsNoCMPRequest_isRefusedByHTTP(t *testing.T) {
-	ca := newCA(devca.Config{})
+func TestCA_get_isRefused(t *testing.T) {
 	recorder := httptest.NewRecorder()
-	ca.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
+	newCA(devca.Config{}).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
 	assert.Equal(t, http.StatusMethodNotAllowed, recorder.Code)
 	assert.Equal(t, "POST", recorder.Header().Get("Allow"))
-	for _, contentType := range []string{"", "application/json", "application/pkixcmp-poll"} {
-		assert.Equal(t, http.StatusUnsupportedMediaType, post(ca, "/", contentType, nil).Code, contentType)
-	}
-	assert.Equal(t, http.StatusRequestEntityTooLarge,
-		post(ca, "/", cmp.MediaType, make([]byte, cmp.MaxMessageSize+1)).Code)
-}
-
-func TestCA_unreadableMessage_isAnsweredWithAnError(t *testing.T) {
-	for protection, isProtected := range map[devca.ResponseProtection]bool{devca.RespondMAC: false,
-		devca.RespondSignature: true} {
-		ca := newCA(devca.Config{ResponseProtection: protection})
-		recorder := post(ca, "/", cmp.MediaType, []byte("hello"))
-		assert.Equal(t, http.StatusBadRequest, recorder.Code)
-		answer, err := cmp.ParsePKIMessage(recorder.Body.Bytes())
-		require.NoError(t, err)
-		assert.Equal(t, "error rejection badDataFormat: decoding PKIMessage: not DER", outcome(answer))
-		assert.Equal(t, isProtected, cmp.VerifySignature(answer, ca.Issuing().PublicKey) == nil)
-	}
-}
-
-func TestNew_unusableConfig_isRefused(t *testing.T) {
-	for _, row := range []struct {
-		config devca.Config
-		want   string
-	}{
-		{devca.Config{Validity: time.Millisecond}, "validity of certificates is 1ms, want 1s to 8760h0m0s"},
-		{devca.Config{Validity: 10000 * time.Hour}, "validity of certificates is 10000h0m0s, want 1s to 8760h0m0s"},
-		{devca.Config{ResponseProtection: "none"}, `response protection is "none", want "mac" or "signature"`},
-	} {
-		_, err := devca.New(row.config)
-		assert.EqualError(t, err, row.want)
-	}
 }
 
 func TestNew_makesOtherKeysUnderTheSameNames(t *testing.T) {
@@ -84,14 +30,16 @@ func TestNew_makesOtherKeysUnderTheSameNames(t *testing.T) {
 	assert.NotEqual(t, one.Root().PublicKey, two.Root().PublicKey)
 	assert.NotEqual(t, one.Issuing().PublicKey, two.Issuing().PublicKey)
 	assert.True(t, strings.HasPrefix(string(one.RootPEM()), "-----BEGIN CERTIFICATE-----\n"))
+	for _, authority := range []*x509.Certificate{one.Root(), one.Issuing()} {
+		assert.Contains(t, authority.Subject.CommonName, "DEVELOPMENT ONLY")
+	}
 }
 
 func FuzzCA_anyBody(f *testing.F) {
 	ca := newCA(devca.Config{Faults: devca.Faults{Waiting: 1}})
-	key := newKey()
 	for _, m := range []*cmp.PKIMessage{
-		crmf(f, cmp.BodyIR, key, nil),
-		p10cr(csr(f, key).Raw),
+		ir(f),
+		message(cmp.BodyP10CR, cmp.CertificationRequest(csr(newKey()).Raw)),
 		message(cmp.BodyCertConf, cmp.CertConfirmContent{{}}),
 		message(cmp.BodyPollReq, cmp.PollReqContent{0}),
 		message(cmp.BodyGenM, cmp.GeneralContent{{Type: cmp.OIDCACerts}, {Type: cmp.OIDRootCACert}}),
@@ -112,19 +60,18 @@ func FuzzCA_anyBody(f *testing.F) {
 		}
 		m.Header.PVNO, m.Header.TransactionID, m.Header.SenderNonce = cmp.PVNO2, cmp.NewNonce(), cmp.NewNonce()
 		m.Header.SenderKID, m.Header.MessageTime = []byte(devca.DefaultReference), time.Time{}
-		ask(t, ca, m)
+		send(t, ca, protect(t, m))
 	})
 }
 
 func TestCA_memory_staysFlat(t *testing.T) {
 	ca := newCA(devca.Config{})
-	key := newKey()
-	body := crmf(t, cmp.BodyIR, key, nil).Body.Content
+	body := ir(t).Body.Content
 	enroll := func(times int) uint64 {
 		for range times {
 			m := message(cmp.BodyIR, body)
 			m.Header.AddImplicitConfirm()
-			ask(t, ca, m)
+			send(t, ca, protect(t, m))
 		}
 		runtime.GC()
 		var memory runtime.MemStats
@@ -133,19 +80,17 @@ func TestCA_memory_staysFlat(t *testing.T) {
 	}
 	before := enroll(100)
 	after := enroll(1000)
-	assert.Less(t, int64(after)-int64(before), int64(2<<20), "no more than its transactionID is kept of an enrolment")
+	assert.Less(t, int64(after)-int64(before), int64(2<<20), "only its transactionID is kept")
 }
 
 func BenchmarkCA_ir(b *testing.B) {
 	ca := newCA(devca.Config{})
-	body := crmf(b, cmp.BodyIR, newKey(), nil).Body.Content
+	body := ir(b).Body.Content
 	requests := make([][]byte, b.N)
 	for i := range requests {
 		m := message(cmp.BodyIR, body)
 		m.Header.AddImplicitConfirm()
-		var err error
-		requests[i], err = withMAC(b, m).Marshal()
-		require.NoError(b, err)
+		requests[i] = fixture.Must(protect(b, m).Marshal())
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
