@@ -1,8 +1,8 @@
 package manifests
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"maps"
 	"os"
@@ -20,11 +20,18 @@ import (
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-// binaries is the directory of the built programs.
-var binaries string
+var (
+	binaries         string // the directory of the built programs
+	applicationChart string // that of the example chart
+)
 
+// The example chart has the library in charts/, where helm dependency build would put it.
 func TestMain(m *testing.M) {
-	fixture.RunTests(m, &binaries)
+	fixture.RunTests(m, &binaries, func(scratch string) error {
+		applicationChart = scratch + "/app"
+		return errors.Join(os.CopyFS(applicationChart, os.DirFS(deploy+"/helm/examples/app")),
+			os.CopyFS(applicationChart+"/charts/certfetcher", os.DirFS(deploy+"/helm/certfetcher")))
+	})
 }
 
 // binary returns the path of a built program.
@@ -63,10 +70,8 @@ func variables(t *testing.T, program string) []string {
 func (p pod) environment(t *testing.T, c corev1.Container) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for _, from := range c.EnvFrom {
-		values := p.configMap(from.ConfigMapRef.Name)
-		require.NotNil(t, values, "%s: %s", p.place, from.ConfigMapRef.Name)
-		maps.Copy(all, values.Data)
+	for range c.EnvFrom {
+		maps.Copy(all, p.configMap())
 	}
 	for _, variable := range c.Env {
 		_, twice := all[variable.Name]
@@ -77,17 +82,11 @@ func (p pod) environment(t *testing.T, c corev1.Container) map[string]string {
 }
 
 func TestPods_variables_areTheProgramsOwn(t *testing.T) {
-	known := map[string][]string{}
+	known := map[string][]string{"certfetcher": variables(t, "certfetcher"), "certservice": variables(t, "certservice")}
 	for p, c := range containers(t) {
-		name := program(c)
-		if name == "" {
-			continue
-		}
-		if known[name] == nil {
-			known[name] = append(variables(t, name), "GOMEMLIMIT") // the Go runtime's
-		}
 		for variable := range p.environment(t, c) {
-			assert.Contains(t, known[name], variable, "%s: %s", p.place, c.Name)
+			assert.True(t, program(c) == "" || variable == "GOMEMLIMIT" || slices.Contains(known[program(c)], variable),
+				"%s: %s has %s, which nothing reads", p.place, c.Name, variable)
 		}
 	}
 }
@@ -131,16 +130,15 @@ var enumOfNames = regexp.MustCompile(`"propertyNames": \{\s*"enum": \[[^\]]*\]`)
 func TestCharts_schemas_nameTheProgramsVariables(t *testing.T) {
 	for program, own := range chartsOwn {
 		path := filepath.Join(deploy, "helm", program, "values.schema.json")
-		content, err := os.ReadFile(path)
-		require.NoError(t, err)
+		content := readFile(t, path)
 		names := slices.Sorted(slices.Values(slices.DeleteFunc(variables(t, program), own.MatchString)))
 		list, err := json.MarshalIndent(names, "        ", "  ")
 		require.NoError(t, err)
-		want := append([]byte("\"propertyNames\": {\n        \"enum\": "), list...)
+		want := "\"propertyNames\": {\n        \"enum\": " + string(list)
 		if flag.Lookup("update").Value.String() == "true" {
-			content = enumOfNames.ReplaceAllLiteral(content, want)
-			require.NoError(t, os.WriteFile(path, content, 0o644))
+			content = enumOfNames.ReplaceAllLiteralString(content, want)
+			require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
 		}
-		assert.True(t, bytes.Contains(content, want), "%s is out of date: go test -update", path)
+		assert.True(t, strings.Contains(content, want), "%s is out of date: go test -update", path)
 	}
 }

