@@ -50,25 +50,15 @@ func newPod(t *testing.T, user *syscall.Credential, variables ...string) *pod {
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	p := &pod{t: t, service: s, dir: dir, volume: filepath.Join(dir, "volume"), user: user}
-	p.variables = s.Environment(p.volume, append([]string{"COMMON_NAME=localhost",
-		"SANS=localhost,127.0.0.1", "KEY_ALGORITHM=RSA-2048",
-		"HEALTH_ADDR=off", "NOTIFY_VERIFY_FOR=10s"}, variables...)...)
+	p.variables = s.Environment(p.volume, append(variables, "COMMON_NAME=localhost", "SANS=localhost,127.0.0.1",
+		"KEY_ALGORITHM=RSA-2048", "HEALTH_ADDR=off", "NOTIFY_VERIFY_FOR=10s")...)
 	if user != nil {
-		p.own(dir)
+		for _, path := range append(fixture.Must(filepath.Glob(dir+"/*")), dir) {
+			require.NoError(t, os.Chown(path, int(user.Uid), int(user.Gid)))
+		}
 	}
 	p.fetch()
 	return p
-}
-
-// own gives the user the files below dir.
-func (p *pod) own(dir string) {
-	p.t.Helper()
-	require.NoError(p.t, filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Chown(path, int(p.user.Uid), int(p.user.Gid))
-	}))
 }
 
 // command prepares a program that runs as the pod's user.
@@ -81,14 +71,13 @@ func (p *pod) command(program string, arguments ...string) *exec.Cmd {
 	return c
 }
 
-// fetch gets a new certificate, whatever the volume holds, and returns its serial number.
-func (p *pod) fetch() string {
+// fetch gets a new certificate, whatever the volume holds.
+func (p *pod) fetch() {
 	p.t.Helper()
 	c := p.command(filepath.Join(binDir, "certfetcher"))
 	c.Env = append(p.variables, "FORCE_ENROLL=true")
 	out, err := c.CombinedOutput()
 	require.NoError(p.t, err, "%s", out)
-	return p.serial()
 }
 
 // serial is that of the certificate in keystore.pem.
@@ -112,14 +101,6 @@ func (p *pod) background(c *exec.Cmd) {
 			p.t.Logf("%s said:\n%s", c.Path, said.String())
 		}
 	})
-}
-
-// sidecar renews beside the application, when asked by its trigger file.
-func (p *pod) sidecar(variables ...string) {
-	c := p.command(filepath.Join(binDir, "certfetcher"))
-	c.Env = append(append(p.variables, "MODE=sidecar", "RENEW_TRIGGER_FILE="+filepath.Join(p.dir, "renew")),
-		variables...)
-	p.background(c)
 }
 
 // greeting is what a protocol says before TLS begins.
