@@ -3,8 +3,6 @@ package docs
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -54,9 +52,7 @@ func documentedSecrets(t *testing.T) string {
 			}
 			require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o700))
 			for key, file := range files {
-				content, err := os.ReadFile(filepath.Join(dir, file))
-				require.NoError(t, err, b.place)
-				require.NoError(t, os.WriteFile(filepath.Join(dir, name, key), content, 0o600))
+				require.NoError(t, os.Link(filepath.Join(dir, file), filepath.Join(dir, name, key)), b.place)
 			}
 		}
 	}
@@ -82,12 +78,9 @@ func createdSecret(arguments []string) (name string, files map[string]string, ok
 func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
 	dir := documentedSecrets(t)
 	check := exec.Command(filepath.Join(binDir, "certfetcher"), "--check")
-	check.Env = []string{
-		"CA_NAME=RA", "COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE",
-		"OUTPUT_PATH=" + t.TempDir(),
-		"KEYSTORE_PATH=" + dir + "/certfetcher-mtls/tls.crt", "KEYSTORE_KEY_PATH=" + dir + "/certfetcher-mtls/tls.key",
-		"TRUSTSTORE_PATH=" + dir + "/certfetcher-mtls/ca.crt",
-	}
+	check.Env = fixture.Environment("https://oom-cert-service:8443", dir, t.TempDir(),
+		"KEYSTORE_PATH="+dir+"/certfetcher-mtls/tls.crt", "KEYSTORE_KEY_PATH="+dir+"/certfetcher-mtls/tls.key",
+		"TRUSTSTORE_PATH="+dir+"/certfetcher-mtls/ca.crt")
 	out, err := check.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	assert.NotContains(t, string(out), `"WARN"`)
@@ -98,22 +91,15 @@ func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
 	defer running.Stop()
 	identity, err := tls.LoadX509KeyPair(dir+"/certfetcher-mtls/tls.crt", dir+"/certfetcher-mtls/tls.key")
 	require.NoError(t, err)
-	anchors, err := os.ReadFile(dir + "/certfetcher-mtls/ca.crt")
-	require.NoError(t, err)
 	roots := x509.NewCertPool()
-	require.True(t, roots.AppendCertsFromPEM(anchors))
-	for _, name := range []string{"oom-cert-service", "oom-cert-service.certservice",
-		"oom-cert-service.certservice.svc"} {
-		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
-			RootCAs: roots, Certificates: []tls.Certificate{identity}, ServerName: name,
+	require.True(t, roots.AppendCertsFromPEM(fixture.Must(os.ReadFile(dir+"/certfetcher-mtls/ca.crt"))))
+	for _, name := range []string{"", ".certservice", ".certservice.svc"} {
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+			RootCAs: roots, Certificates: []tls.Certificate{identity}, ServerName: "oom-cert-service" + name,
 		}}}
 		response, err := client.Get(strings.TrimSuffix(running.URL, "v1/certificate/") + "actuator/health")
 		require.NoError(t, err, name)
-		body, err := io.ReadAll(response.Body)
 		response.Body.Close()
-		require.NoError(t, err)
-		assert.Equal(t, http.StatusOK, response.StatusCode, "%s: %s", name, body)
-		assert.True(t, json.Valid(body))
-		client.CloseIdleConnections()
+		assert.Equal(t, http.StatusOK, response.StatusCode, name)
 	}
 }
