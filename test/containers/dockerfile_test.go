@@ -5,13 +5,14 @@ package containers
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 var goVersion = regexp.MustCompile(`(?m)^ARG GO_VERSION=(\S+)$`)
@@ -21,9 +22,9 @@ var goVersion = regexp.MustCompile(`(?m)^ARG GO_VERSION=(\S+)$`)
 func baseImage(t *testing.T, name string) (options []string) {
 	t.Helper()
 	var host struct{ GOROOT, GOMODCACHE, GOCACHE string }
-	output, err := exec.Command("go", "env", "-json", "GOROOT", "GOMODCACHE", "GOCACHE").Output()
+	output, err := command("go", "env", "-json", "GOROOT", "GOMODCACHE", "GOCACHE")
 	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(output, &host))
+	require.NoError(t, json.Unmarshal([]byte(output), &host))
 	_, err = command("go", "mod", "download") // where the build, which has no network, finds it
 	require.NoError(t, err)
 
@@ -50,10 +51,9 @@ ENV PATH=/host/go/bin:/usr/bin HOME=/root GOROOT=/host/go GOMODCACHE=/host/modul
 
 // deploy/images/build.sh leaves out the stage that builds from source; docker build does not.
 func TestDockerfile_buildsFromSource(t *testing.T) {
+	t.Parallel()
 	setup(t)
-	content, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
-	require.NoError(t, err)
-	match := goVersion.FindSubmatch(content)
+	match := goVersion.FindSubmatch(fixture.Must(os.ReadFile(root + "/Dockerfile")))
 	require.NotNil(t, match)
 	options := baseImage(t, "golang:"+string(match[1]))
 	build := append([]string{"build", "--quiet", "--pull=never", "--network=none", "--build-arg",

@@ -53,10 +53,7 @@ func TestAlerts_fireWhenTheyShould(t *testing.T) {
 	}
 }
 
-const (
-	ofApp     = `{namespace="shop",pod="app-1"}`
-	ofService = `namespace="certs",pod="certservice-1"`
-)
+const ofService = `namespace="certs",pod="certservice-1"`
 
 func up() history {
 	return history{"certservice_build_info{" + ofService + "}": "1",
@@ -64,17 +61,18 @@ func up() history {
 }
 
 func requests(outcome string) string {
-	return `certservice_requests_total{` + ofService + `,ca="RA",operation="enroll",outcome="` + outcome + `"}`
+	return fmt.Sprintf(`certservice_requests_total{%s,ca="RA",outcome=%q}`, ofService, outcome)
 }
 
 // Files are read when they change: what was refused once is not reported again, however long it stays in use.
 func TestAlerts_filesThatStayUnusable_fireUntilTheyAreMended(t *testing.T) {
 	const before, unusable, after = 30, 150, 30
 	for alert, gauge := range map[string]string{
-		"CertfetcherIdentityUnusable":    "certfetcher_mtls_identity_last_reload_successful" + ofApp,
-		"CertserviceIdentityUnusable":    "certservice_identity_last_reload_successful{" + ofService + "}",
-		"CertserviceConfigurationBroken": "certservice_config_last_reload_successful{" + ofService + "}",
+		"CertfetcherIdentityUnusable":    "certfetcher_mtls_identity",
+		"CertserviceIdentityUnusable":    "certservice_identity",
+		"CertserviceConfigurationBroken": "certservice_config",
 	} {
+		gauge += "_last_reload_successful{" + ofService + "}"
 		given := history{gauge: fmt.Sprintf("1x%d 0x%d 1x%d", before-1, unusable-1, after-1)}
 		if strings.HasPrefix(gauge, "certservice_") {
 			maps.Copy(given, up())
@@ -107,7 +105,7 @@ func TestAlerts_ofACA_wantFailuresThatGoOn(t *testing.T) {
 			}
 			begun := slices.Index(minutes, true) - quiet
 			assert.LessOrEqual(t, begun, row.Within)
-			assert.NotContains(t, minutes[quiet+begun:quiet+away], false, "interrupted while the CA is away")
+			assert.NotContains(t, minutes[quiet+begun:quiet+away], false, "interrupted")
 			assert.NotContains(t, minutes[quiet+length+20:], true, "goes on after the CA is back")
 		})
 	}
@@ -155,16 +153,16 @@ func firing(t *testing.T, given history, now, minutes int) map[string][]bool {
 	t.Helper()
 	end := time.Unix(60*int64(now), 0)
 	first := end.Add(-time.Duration(minutes-1) * time.Minute)
-	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, Parser: promQL})
-	scraped := given.storage(t, end)
+	options := promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, Parser: promQL}
+	engine, scraped := promql.NewEngine(options), given.storage(t, end)
 	alerts := map[string][]bool{}
 	for _, rule := range rules(t) {
 		if !strings.HasPrefix(rule.Alert, given.program()) {
 			continue
 		}
 		wait := time.Duration(rule.For) / time.Minute
-		always := fmt.Sprintf("count_over_time((%s)[%dm:1m]) > %d", rule.Expr, wait+1, wait)
-		query, err := engine.NewRangeQuery(t.Context(), scraped, nil, always, first, end, time.Minute)
+		held := fmt.Sprintf("count_over_time((%s)[%dm:1m]) > %d", rule.Expr, wait+1, wait)
+		query, err := engine.NewRangeQuery(t.Context(), scraped, nil, held, first, end, time.Minute)
 		require.NoError(t, err, rule.Alert)
 		matrix, err := query.Exec(t.Context()).Matrix()
 		require.NoError(t, err, rule.Alert)
@@ -219,7 +217,8 @@ func (h history) storage(t *testing.T, now time.Time) storage.Queryable {
 				return !m.Matches(s.Labels().Get(m.Name))
 			})
 		}
-		return &seriesSet{storage.EmptySeriesSet(), slices.DeleteFunc(slices.Clone(all), differs), -1}
+		matching := slices.DeleteFunc(slices.Clone(all), differs)
+		return &seriesSet{storage.EmptySeriesSet(), matching, -1}
 	}}
 	return &storage.MockQueryable{MockQuerier: querier}
 }

@@ -66,12 +66,13 @@ func TestExamples_jvmCacerts_trustsBoth(t *testing.T) {
 	copied := p.container("cacerts").Command[2]
 	cacerts := filepath.Join(dir, copied)
 	volume := filepath.Join(dir, p.environment(t, p.container("certfetcher"))["OUTPUT_PATH"])
+	const password = "of the store"
+	trusted := keystore.Entry{Trusted: true, Alias: "root", Chain: []*x509.Certificate{authority.Root}}
+	store, err := keystore.EncodePKCS12([]keystore.Entry{trusted}, password, keystore.ProfileModern)
+	require.NoError(t, err)
 	for path, content := range map[string][]byte{
-		cacerts: fixture.Must(os.ReadFile(filepath.Join(filepath.Dir(program), "../lib/security/cacerts"))),
-		volume + "/truststore.p12": fixture.Must(keystore.EncodePKCS12([]keystore.Entry{{Trusted: true,
-			Alias: "trusted-certificate-1", Chain: []*x509.Certificate{authority.Root}}}, "of the store",
-			keystore.ProfileModern)),
-		volume + "/truststore.pass": []byte("of the store"),
+		cacerts:                    fixture.Must(os.ReadFile(filepath.Dir(program) + "/../lib/security/cacerts")),
+		volume + "/truststore.p12": store, volume + "/truststore.pass": []byte(password),
 	} {
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 		require.NoError(t, os.WriteFile(path, content, 0o600))
@@ -85,7 +86,8 @@ func TestExamples_jvmCacerts_trustsBoth(t *testing.T) {
 	require.NotZero(t, before)
 	merge := exec.Command(binary("certfetcher"), p.container("postprocess").Args...)
 	for name, value := range p.environment(t, p.container("postprocess")) {
-		merge.Env = append(merge.Env, name+"="+strings.ReplaceAll(value, "/var/run", dir+"/var/run"))
+		value = strings.ReplaceAll(value, "/var/run", dir+"/var/run")
+		merge.Env = append(merge.Env, name+"="+value)
 	}
 	output, err := merge.CombinedOutput()
 	require.NoError(t, err, "%s", output)

@@ -45,8 +45,8 @@ var decoder = func() runtime.Decoder {
 	if err := builder.AddToScheme(scheme); err != nil {
 		panic(err)
 	}
-	onap := schema.GroupVersionKind{Group: "certmanager.onap.org", Version: "v1", Kind: "CMPv2Issuer"}
-	scheme.AddKnownTypeWithName(onap, &unstructured.Unstructured{})
+	onap := schema.GroupVersion{Group: "certmanager.onap.org", Version: "v1"}
+	scheme.AddKnownTypeWithName(onap.WithKind("CMPv2Issuer"), &unstructured.Unstructured{})
 	return serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
 }()
 
@@ -66,8 +66,9 @@ func decode(t *testing.T, name, text string) (objects []runtime.Object) {
 
 var rendered = map[string][]runtime.Object{}
 
-// everything returns all objects that deploy/ leads to, by where they come from: what kubectl apply -k renders in a
-// directory, what apply -f reads in a file, and what helm template makes of each set of values; and those of a document.
+// everything returns all objects that deploy/ leads to, by where they come from: what kubectl apply -k
+// renders in a directory, what apply -f reads in a file, and what helm template makes of each set of
+// values. Those of a document are among them.
 func everything(t *testing.T) map[string][]runtime.Object {
 	t.Helper()
 	if len(rendered) > 0 {
@@ -80,8 +81,8 @@ func everything(t *testing.T) map[string][]runtime.Object {
 		}
 		text := readFile(t, path)
 		if _, err := os.Stat(dir + "/kustomization.yaml"); err == nil {
-			component := strings.Contains(text, "kind: Component\n") // rendered as part of an overlay
-			if filepath.Base(path) == "kustomization.yaml" && !component {
+			// A component is rendered as part of an overlay.
+			if filepath.Base(path) == "kustomization.yaml" && !strings.Contains(text, "kind: Component\n") {
 				rendered[filepath.Dir(place)] = decode(t, place, kustomize(t, dir))
 			}
 		} else if strings.HasPrefix(place, "kubernetes/") {
@@ -107,7 +108,8 @@ func readFile(t *testing.T, path string) string {
 // kustomize renders a directory as kubectl kustomize does.
 func kustomize(t *testing.T, dir string) string {
 	t.Helper()
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+	kustomizer := krusty.MakeKustomizer(krusty.MakeDefaultOptions())
+	resources, err := kustomizer.Run(filesys.MakeFsOnDisk(), dir)
 	require.NoError(t, err, dir)
 	return string(fixture.Must(resources.AsYaml()))
 }

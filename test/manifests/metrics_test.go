@@ -16,21 +16,22 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/yaml"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 var promQL = parser.NewParser(parser.Options{})
 
-// targetLabels are those that the monitors put on every series, and what is no label that the programs choose.
-var targetLabels = []string{"namespace", "pod", "job", "instance", "container", "endpoint", "le", model.MetricNameLabel}
+// targetLabels are those that the programs do not choose: the monitors put them on every series, for most.
+var targetLabels = strings.Fields("namespace pod job instance container endpoint le __name__")
 
 // rules returns the alerts under deploy/monitoring, checked by Prometheus' own rules for them.
 func rules(t *testing.T) (all []rulefmt.Rule) {
 	t.Helper()
 	for _, object := range everything(t)["monitoring"] {
 		if manifest, is := object.(*monitoring.PrometheusRule); is {
-			spec, err := yaml.Marshal(manifest.Spec)
-			require.NoError(t, err)
-			groups, faults := rulefmt.Parse(spec, false, model.UTF8Validation, promQL, slog.New(slog.DiscardHandler))
+			spec, discard := fixture.Must(yaml.Marshal(manifest.Spec)), slog.New(slog.DiscardHandler)
+			groups, faults := rulefmt.Parse(spec, false, model.UTF8Validation, promQL, discard)
 			require.Empty(t, faults, manifest.Name)
 			for _, group := range groups.Groups {
 				all = append(all, group.Rules...)
@@ -52,7 +53,8 @@ func dashboard(t *testing.T) map[string]string {
 			Targets []struct{ Expr string }
 		}
 	}
-	require.NoError(t, json.Unmarshal([]byte(readFile(t, deploy+"/monitoring/dashboard.json")), &board))
+	text := readFile(t, deploy+"/monitoring/dashboard.json")
+	require.NoError(t, json.Unmarshal([]byte(text), &board))
 	variables := strings.NewReplacer("$__rate_interval", "5m", "$namespace", ".*")
 	queries, ids := map[string]string{}, map[int]bool{}
 	for _, panel := range board.Panels {

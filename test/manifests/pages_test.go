@@ -23,7 +23,8 @@ var namedBlock = regexp.MustCompile("(?s)<!-- (\\w+: [^>]+) -->\n```yaml\n(.*?)`
 func namedBlocks(t *testing.T, document string) map[string]string {
 	t.Helper()
 	blocks := map[string]string{}
-	for _, match := range namedBlock.FindAllStringSubmatch(readFile(t, "../../docs/"+document), -1) {
+	text := readFile(t, "../../docs/"+document)
+	for _, match := range namedBlock.FindAllStringSubmatch(text, -1) {
 		blocks[match[1]] = match[2]
 	}
 	require.NotEmpty(t, blocks, document)
@@ -81,11 +82,12 @@ func TestMigrationGuide_probes_tellWhatTheyAreFor(t *testing.T) {
 	assert.Equal(t, []string{":8080", "127.0.0.1:8080", "127.0.0.1:8080"}, []string{
 		container.Env[0].Value, inside.Env[0].Value, compose.Environment["METRICS_ADDR"]})
 	for _, probe := range []*corev1.Probe{container.LivenessProbe, container.ReadinessProbe} {
-		assert.Contains(t, container.Ports, corev1.ContainerPort{Name: probe.HTTPGet.Port.StrVal, ContainerPort: 8080})
+		port := corev1.ContainerPort{Name: probe.HTTPGet.Port.StrVal, ContainerPort: 8080}
+		assert.Contains(t, container.Ports, port)
 	}
 
-	server := map[string]any{"url": "http://ca/", "issuerDN": "CN=CA", "authentication": map[string]string{
-		"iak": "a", "rv": "b"}}
+	secret := map[string]string{"iak": "a", "rv": "b"}
+	server := map[string]any{"url": "http://ca/", "issuerDN": "CN=CA", "authentication": secret}
 	for _, row := range []struct {
 		name        string
 		environment []string
@@ -95,8 +97,8 @@ func TestMigrationGuide_probes_tellWhatTheyAreFor(t *testing.T) {
 		{"not configured", []string{"CMP_SERVERS_PATH=/nowhere"}, http.StatusServiceUnavailable, 1},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			service, err := fixture.StartCertService(binaries, t.TempDir(), server, row.environment...)
-			require.NoError(t, err)
+			service := fixture.Must(
+				fixture.StartCertService(binaries, t.TempDir(), server, row.environment...))
 			defer service.Stop()
 			assert.Equal(t, http.StatusOK, asked(t, service, container.LivenessProbe))
 			assert.Equal(t, row.ready, asked(t, service, container.ReadinessProbe))
@@ -108,7 +110,8 @@ func TestMigrationGuide_probes_tellWhatTheyAreFor(t *testing.T) {
 
 // What the guide says ONAP has is replaced as a whole: the same probes of the same container.
 func TestMigrationGuide_probesBefore_areThoseReplaced(t *testing.T) {
-	before, after := documentedContainer(t, "before: Kubernetes"), documentedContainer(t, "after: Kubernetes")
+	before := documentedContainer(t, "before: Kubernetes")
+	after := documentedContainer(t, "after: Kubernetes")
 	assert.Equal(t, before.Name, after.Name)
 	for _, pair := range [][2]*corev1.Probe{
 		{before.LivenessProbe, after.LivenessProbe}, {before.ReadinessProbe, after.ReadinessProbe},

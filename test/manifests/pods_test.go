@@ -95,10 +95,12 @@ func (p pod) configMap() map[string]string {
 func TestPods_satisfyTheRestrictedProfile(t *testing.T) {
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	require.NoError(t, err)
-	level := podsecurity.LevelVersion{Level: podsecurity.LevelRestricted, Version: podsecurity.LatestVersion()}
+	level, err := podsecurity.ParseLevel("restricted")
+	require.NoError(t, err)
+	latest := podsecurity.LevelVersion{Level: level, Version: podsecurity.LatestVersion()}
 	for place, p := range pods(t) {
-		for _, result := range evaluator.EvaluatePod(level, &p.ObjectMeta, &p.Spec) {
-			assert.True(t, result.Allowed, "%s: %s: %s", place, result.ForbiddenReason, result.ForbiddenDetail)
+		for _, result := range evaluator.EvaluatePod(latest, &p.ObjectMeta, &p.Spec) {
+			assert.True(t, result.Allowed, "%s: %+v", place, result)
 		}
 	}
 }

@@ -81,7 +81,7 @@ func TestRules_hold(t *testing.T) {
 			for _, subject := range subjects(places, row.Each) {
 				if row.Where == "" || says(t, row.Where, subject) {
 					seen++
-					assert.True(t, says(t, row.Holds, subject), "%s: not so in %s", row.Rule, subject["place"])
+					assert.True(t, says(t, row.Holds, subject), "not in %s", subject["place"])
 				}
 			}
 			assert.NotZero(t, seen, "nothing is of this kind")

@@ -36,7 +36,7 @@ func templates(t *testing.T) map[string]map[string]string {
 }
 
 // keystores are the keys of a Secret with stores, which YAML cannot hold as text.
-var keystores = []string{"keystore.jks", "keystore-password", "truststore.jks", "truststore-password"}
+var keystores = strings.Fields("keystore.jks keystore-password truststore.jks truststore-password")
 
 // withoutTemplate are the keys of the Secrets of the overlay onap-keystores and of the charts' value sets.
 var withoutTemplate = map[string][]string{
@@ -65,16 +65,17 @@ func secretFiles(t *testing.T) map[string]string {
 	}
 	directories := map[string]string{}
 	for name, all := range keys {
-		directories[name] = filepath.Join(dir, name)
-		require.NoError(t, os.Mkdir(directories[name], 0o700))
+		of := filepath.Join(dir, name)
+		directories[name] = of
+		require.NoError(t, os.Mkdir(of, 0o700))
 		for _, key := range all {
 			content := fixture.Password
 			if file, found := files[key]; found {
 				content = readFile(t, filepath.Join(dir, file))
 			} else if key == "cmpServers.json" {
-				content = strings.ReplaceAll(templates(t)["certservice-cmp"][key], cmpMount, directories[name])
+				content = strings.ReplaceAll(templates(t)["certservice-cmp"][key], cmpMount, of)
 			}
-			require.NoError(t, os.WriteFile(filepath.Join(directories[name], key), []byte(content), 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(of, key), []byte(content), 0o600))
 		}
 	}
 	return directories
