@@ -38,13 +38,13 @@ func TestApplications_jvm_servesPKCS12AndPEM(t *testing.T) {
 	t.Parallel()
 	classPath, _ := filepath.Glob(jars + "/*.jar")
 	if len(classPath) == 0 {
-		fixture.SkipWithout(t,
-			"dist/jars, which mvn --file test/applications/java/pom.xml dependency:copy-dependencies makes,")
+		fixture.SkipWithout(t, "dist/jars, which .ci/run makes of java/pom.xml,")
 	}
 	p := newPod(t, nil, "OUTPUT_TYPE=P12,PEM", "OUTPUT_LAYOUT=inplace")
-	spring := strings.ReplaceAll(exampleData(t, "spring-boot.yaml")["application.yaml"], mounted, p.volume)
-	ports, reload := p.jvm(fixture.Java(t, strings.Join(classPath, ":"), "java/Applications.java", p.volume,
-		p.write("application.yaml", spring)))
+	spring := exampleData(t, "spring-boot.yaml")["application.yaml"]
+	spring = p.write("application.yaml", strings.ReplaceAll(spring, mounted, p.volume))
+	jars := strings.Join(classPath, ":")
+	ports, reload := p.jvm(fixture.Java(t, jars, "java/Applications.java", p.volume, spring))
 	want := p.serial()
 	for name, number := range ports {
 		serial, err := p.served("127.0.0.1:"+number, nil)

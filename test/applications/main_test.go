@@ -50,7 +50,7 @@ func newPod(t *testing.T, user *syscall.Credential, variables ...string) *pod {
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	p := &pod{t: t, service: s, dir: dir, volume: filepath.Join(dir, "volume"), user: user}
-	p.variables = s.Environment(p.volume, append(variables, "COMMON_NAME=localhost", "SANS=localhost,127.0.0.1",
+	p.variables = s.Environment(p.volume, append(variables, "COMMON_NAME=localhost", "SANS=localhost",
 		"KEY_ALGORITHM=RSA-2048", "HEALTH_ADDR=off", "NOTIFY_VERIFY_FOR=10s")...)
 	if user != nil {
 		for _, path := range append(fixture.Must(filepath.Glob(dir+"/*")), dir) {
@@ -83,7 +83,7 @@ func (p *pod) fetch() {
 // serial is that of the certificate in keystore.pem.
 func (p *pod) serial() string {
 	p.t.Helper()
-	pair, err := tls.LoadX509KeyPair(filepath.Join(p.volume, "keystore.pem"), filepath.Join(p.volume, "key.pem"))
+	pair, err := tls.LoadX509KeyPair(p.volume+"/keystore.pem", p.volume+"/key.pem")
 	require.NoError(p.t, err)
 	return pair.Leaf.SerialNumber.Text(16)
 }
@@ -121,7 +121,7 @@ func (p *pod) served(address string, greet greeting) (string, error) {
 			return "", err
 		}
 	}
-	client := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12})
+	client := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: "localhost"})
 	if err := client.Handshake(); err != nil {
 		return "", err
 	}
@@ -133,8 +133,9 @@ func (p *pod) awaitServed(address, before string, greet greeting) string {
 	p.t.Helper()
 	var last string
 	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
-		if last, err = p.served(address, greet); err == nil && last != before && last == p.serial() {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		last, err = p.served(address, greet)
+		if err == nil && last != before && last == p.serial() {
 			return last
 		}
 	}

@@ -30,8 +30,9 @@ func (p *pod) haproxy(address string) []string {
 // truststore as well.
 func (p *pod) nginx(address string) []string {
 	trust := "ssl_client_certificate " + p.volume + "/truststore.pem; ssl_verify_client optional; "
-	content := strings.NewReplacer(mounted, p.volume, "/tmp/", p.dir+"/", "listen 8443", "listen "+address,
-		"ssl_protocols", trust+"ssl_protocols").Replace(exampleData(p.t, "nginx.yaml")["nginx.conf"])
+	content := exampleData(p.t, "nginx.yaml")["nginx.conf"]
+	content = strings.NewReplacer(mounted, p.volume, "/tmp/", p.dir+"/", "listen 8443",
+		"listen "+address, "ssl_protocols", trust+"ssl_protocols").Replace(content)
 	return []string{"-c", p.write("nginx.conf", content), "-g", "daemon off;", "-e", "stderr"}
 }
 
@@ -52,7 +53,7 @@ func TestApplications_servers_serveAndReload(t *testing.T) {
 	}{
 		{"haproxy", "USR2", "", "", (*pod).haproxy, nil, nil},
 		{"nginx", "HUP", "", "", (*pod).nginx, nil, nil},
-		{"postgres", "HUP", "postgres://", "OUTPUT_FILE_MODE=0600", (*pod).postgres, unprivileged(t), sslRequest},
+		{"postgres", "HUP", "postgres://", "OUTPUT_FILE_MODE=0600", (*pod).postgres, nobody(t), sslRequest},
 	} {
 		t.Run(row.program, func(t *testing.T) {
 			t.Parallel()
@@ -65,8 +66,9 @@ func TestApplications_servers_serveAndReload(t *testing.T) {
 			p.background(p.command(filepath.Join(p.dir, name), row.arguments(p, address)...))
 			first := p.awaitServed(address, "", row.greet)
 			sidecar := p.command(filepath.Join(binDir, "certfetcher"))
-			sidecar.Env = append(p.variables, "MODE=sidecar", "RENEW_TRIGGER_FILE="+filepath.Join(p.dir, "renew"),
-				"NOTIFY_SIGNAL="+row.signal, "NOTIFY_PROCESS="+name, "NOTIFY_VERIFY="+row.verify+address)
+			sidecar.Env = append(p.variables, "MODE=sidecar", "RENEW_TRIGGER_FILE="+p.dir+"/renew",
+				"NOTIFY_SIGNAL="+row.signal, "NOTIFY_PROCESS="+name,
+				"NOTIFY_VERIFY="+row.verify+address)
 			p.background(sidecar)
 			p.write("renew", "")
 			p.awaitServed(address, first, row.greet)
@@ -99,16 +101,15 @@ func serverProgram(t *testing.T, name string) string {
 	return fixture.RequirePrograms(t, name)[0]
 }
 
-// unprivileged is a user that is not root, whom PostgreSQL would refuse; nil where the test is none either.
-func unprivileged(t *testing.T) *syscall.Credential {
+// nobody is a user that is not root, whom PostgreSQL would refuse; nil where the test is none either.
+func nobody(t *testing.T) *syscall.Credential {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	nobody := fixture.Must(user.Lookup("nobody"))
-	return &syscall.Credential{
-		Uid: uint32(fixture.Must(strconv.Atoi(nobody.Uid))), Gid: uint32(fixture.Must(strconv.Atoi(nobody.Gid))),
-	}
+	u := fixture.Must(user.Lookup("nobody"))
+	number := func(text string) uint32 { return uint32(fixture.Must(strconv.Atoi(text))) }
+	return &syscall.Credential{Uid: number(u.Uid), Gid: number(u.Gid)}
 }
 
 // postgres makes a cluster and returns the arguments that serve TLS with the volume.
@@ -131,7 +132,7 @@ func (p *pod) postgres(address string) []string {
 func TestApplications_postgresql_refusesAKeyThatItsGroupMayRead(t *testing.T) {
 	t.Parallel()
 	server := serverProgram(t, "postgres")
-	p := newPod(t, unprivileged(t), "OUTPUT_TYPE=PEM", "OUTPUT_FILE_MODE=0640")
+	p := newPod(t, nobody(t), "OUTPUT_TYPE=PEM", "OUTPUT_FILE_MODE=0640")
 	arguments := p.postgres(fixture.FreeAddress(t))
 	out, err := p.command(server, arguments...).CombinedOutput()
 	require.Error(t, err)

@@ -103,7 +103,8 @@ func checkMermaid(t *testing.T, b block) {
 	t.Helper()
 	assert.Regexp(t, `^(flowchart (LR|TB)|sequenceDiagram)\n`, b.text, b.place)
 	for _, pair := range []string{"[]", "()", "{}"} {
-		assert.Equal(t, strings.Count(b.text, pair[:1]), strings.Count(b.text, pair[1:]), "%s: %s", b.place, pair)
+		opened, closed := strings.Count(b.text, pair[:1]), strings.Count(b.text, pair[1:])
+		assert.Equal(t, opened, closed, "%s: %s", b.place, pair)
 	}
 	assert.Equal(t, strings.Count(b.text, "subgraph "),
 		strings.Count(b.text, "\n  end\n")+strings.Count(b.text, "\n    end\n"),
@@ -116,7 +117,8 @@ var mounted = regexp.MustCompile(`"/[^"]*/[^"/]+\.(?:pem|crt|key)"`)
 func checkJSON(t *testing.T, b block) {
 	t.Helper()
 	var value map[string]any
-	if !assert.NoError(t, json.Unmarshal([]byte(b.text), &value), b.place) || value["cmpv2Servers"] == nil {
+	assert.NoError(t, json.Unmarshal([]byte(b.text), &value), b.place)
+	if value["cmpv2Servers"] == nil {
 		return
 	}
 	// Only the files that it names are not there.
@@ -141,7 +143,7 @@ func checkJSON(t *testing.T, b block) {
 // checkDiff looks at what a reader is told to write: it stands in a manifest that runs, or is a command of the program.
 func checkDiff(t *testing.T, b block) {
 	t.Helper()
-	example, added := readAll(t, "deploy/kubernetes/examples/init-container.yaml"), 0
+	manifest, added := readAll(t, example), 0
 	for line := range strings.Lines(b.text) {
 		text, found := strings.CutPrefix(line, "+")
 		if !found {
@@ -152,7 +154,7 @@ func checkDiff(t *testing.T, b block) {
 		if command, found := strings.CutPrefix(text, "args: ["); found {
 			checkShown(t, b.place, "certfetcher "+strings.TrimSuffix(command, "]"))
 		} else {
-			assert.True(t, strings.Contains(example, text+"\n"), "%s: %s", b.place, line)
+			assert.True(t, strings.Contains(manifest, text+"\n"), "%s: %s", b.place, line)
 		}
 	}
 	assert.NotZero(t, added, b.place)

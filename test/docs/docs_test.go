@@ -26,7 +26,10 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the generated parts of the documents")
 
-const root = "../.."
+const (
+	root    = "../.."
+	example = "deploy/kubernetes/examples/init-container.yaml"
+)
 
 // A figure whose test is gone would stay for ever.
 func TestReliability_figures_haveTheirTest(t *testing.T) {
@@ -38,6 +41,8 @@ func TestReliability_figures_haveTheirTest(t *testing.T) {
 	}
 }
 
+var cell = strings.NewReplacer("|", `\|`, "<", "&lt;", ">", "&gt;", "*", `\*`, "_", `\_`, "~", `\~`)
+
 // What a template of testdata/generated.tmpl may use.
 var functions = template.FuncMap{
 	"variables": func() []program.Variable { return config.Variables },
@@ -46,9 +51,9 @@ var functions = template.FuncMap{
 	"figures":   chaos.Read,
 	"help":      help,
 	"join":      strings.Join,
-	"in":        func(name, list string) bool { return slices.Contains(strings.Fields(list), name) },
-	"cell": strings.NewReplacer("|", `\|`, "<", "&lt;", ">", "&gt;", "*", `\*`, "_", `\_`,
-		"~", `\~`).Replace,
+	"cell":      cell.Replace,
+
+	"in": func(name, list string) bool { return slices.Contains(strings.Fields(list), name) },
 }
 
 func TestDocuments_generatedParts_areUpToDate(t *testing.T) {
@@ -87,8 +92,7 @@ func TestDocuments_linksLeadSomewhere(t *testing.T) {
 
 // The manifest on the README's first screen is a file that the manifests' tests check.
 func TestReadme_manifest_isTheExample(t *testing.T) {
-	_, manifest, found := strings.Cut(readAll(t, "deploy/kubernetes/examples/init-container.yaml"), "\n")
-	require.True(t, found)
+	_, manifest, _ := strings.Cut(readAll(t, example), "\n")
 	assert.Contains(t, readAll(t, "README.md"), "```yaml\n"+manifest+"```\n")
 }
 

@@ -31,8 +31,8 @@ func TestExamples_givePasswordsAsFiles(t *testing.T) {
 					return err
 				}
 				files++
-				assert.Empty(t, valueOfASecret.FindAllString(string(fixture.Must(os.ReadFile(path))), -1),
-					"%s gives a password as a value, want a file, …_FILE", path)
+				found := valueOfASecret.FindAllString(string(fixture.Must(os.ReadFile(path))), -1)
+				assert.Empty(t, found, "%s gives a password as a value, want a file, …_FILE", path)
 				return nil
 			}))
 	}

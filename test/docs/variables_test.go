@@ -21,15 +21,15 @@ var (
 
 // The words in capitals that are no variables of ours: headers of the API, formats, what protocols call things, what
 // Go's runtime and HTTP client read, and what the probes of ONAP's chart do.
-var noVariables = []string{
-	"CSR", "OLD_CERT", "OLD_PK", "JKS", "PEM", "P12", "MAC", "SIGHUP", "GOMEMLIMIT", "HTTPS_PROXY", "NO_PROXY",
-	"CERTIFICATE", "ROOT_CERT", "KEYSTORE_P12_PATH",
-}
+var noVariables = strings.Fields("CSR OLD_CERT OLD_PK JKS PEM P12 MAC SIGHUP GOMEMLIMIT HTTPS_PROXY " +
+	"NO_PROXY CERTIFICATE ROOT_CERT KEYSTORE_P12_PATH")
+
+var ourCommands = []string{"certfetcher", "certfetcher postprocess", "certservice", "devca"}
 
 // readers are the programs of ours, or commands, that read a variable.
 func readers(t *testing.T, name string) (found []string) {
 	t.Helper()
-	for _, command := range []string{"certfetcher", "certfetcher postprocess", "certservice", "devca"} {
+	for _, command := range ourCommands {
 		names := documented.FindAllStringSubmatch(fixture.Must(help(command)), -1)
 		require.NotEmpty(t, names, command)
 		if slices.ContainsFunc(names, func(match []string) bool {
@@ -41,9 +41,13 @@ func readers(t *testing.T, name string) (found []string) {
 	return found
 }
 
-// isVariable says whether a program or a test reads the variable. Tests put the prefix before the name.
+// isVariable says whether a program, the script for images or a test reads the variable. Tests put the prefix before
+// the name.
 func isVariable(t *testing.T, name string) bool {
 	t.Helper()
+	if strings.Contains(readAll(t, "deploy/images/build.sh"), "\n#   "+name+" ") {
+		return true
+	}
 	rest, ofTests := strings.CutPrefix(strings.TrimSuffix(name, "_PASSWORD"), "CMP_TEST_")
 	return len(readers(t, name)) > 0 ||
 		ofTests && strings.Contains(readAll(t, "test/interop/given_server_test.go"), `"`+rest+`"`)
