@@ -1,12 +1,10 @@
 package docs
 
 import (
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -146,9 +144,6 @@ func TestDocuments_whatTheyShow_isThere(t *testing.T) {
 				}
 				command := inside.ReplaceAllString(strings.Join(words, " "), "")
 				assert.True(t, checkShown(t, b.place, command), "no row knows %s", command)
-				checkSecret(t, b.place, words)
-				checkValues(t, b.place, words)
-				checkEJBCA(t, b.place, words)
 			}
 		}
 		for _, span := range d.spans() {
@@ -167,7 +162,7 @@ func commands(t *testing.T, b block) (list [][]string) {
 	t.Helper()
 	script := ""
 	for line := range strings.Lines(strings.ReplaceAll(b.text, "\\\n", " ")) {
-		script += `printf '%s\n' ` + line + "\necho\n" // so that nothing is run
+		script += `printf '%s\n' ` + line + "\nwait\necho\n" // so that nothing is run
 	}
 	out, err := exec.Command("sh", "-ec", script).Output()
 	require.NoError(t, err, "%s: %s", b.place, b.text)
@@ -177,66 +172,4 @@ func commands(t *testing.T, b block) (list [][]string) {
 		}
 	}
 	return list
-}
-
-// checkSecret wants a Secret that is made to have the keys of its template, and its type.
-func checkSecret(t *testing.T, place string, words []string) {
-	t.Helper()
-	name, files, ok := createdSecret(words[1:])
-	if !ok {
-		return
-	}
-	templates := readAll(t, "deploy/kubernetes/secrets.yaml")
-	for document := range strings.SplitSeq(templates, "\n---\n") {
-		var template struct {
-			Type       string
-			Metadata   struct{ Name string }
-			StringData map[string]string `yaml:"stringData"`
-		}
-		require.NoError(t, yaml.Unmarshal([]byte(document), &template))
-		if template.Metadata.Name == name {
-			assert.ElementsMatch(t, slices.Collect(maps.Keys(template.StringData)),
-				slices.Collect(maps.Keys(files)), place)
-			assert.Equal(t, template.Type == "kubernetes.io/tls",
-				slices.Contains(words, "--type=kubernetes.io/tls"), place)
-		}
-	}
-}
-
-// checkValues wants a chart to have the values that are set.
-func checkValues(t *testing.T, place string, words []string) {
-	t.Helper()
-	for at, word := range words {
-		if word != "--set" {
-			continue
-		}
-		for setting := range strings.SplitSeq(words[at+1], ",") {
-			var value any
-			require.NoError(t, yaml.Unmarshal([]byte(readAll(t, words[3]+"/values.yaml")), &value))
-			key, _, _ := strings.Cut(setting, "=")
-			for part := range strings.SplitSeq(key, ".") {
-				values, _ := value.(map[string]any)
-				value = values[part]
-			}
-			assert.NotNil(t, value, "%s: the chart has no value %s", place, key)
-		}
-	}
-}
-
-// checkEJBCA wants a command that the script for the Compose set has as well to have the same options there.
-func checkEJBCA(t *testing.T, place string, words []string) {
-	t.Helper()
-	name := 3 // words: ca getcacert, but config cmp addalias
-	if len(words) > 1 && words[1] == "config" {
-		name = 4
-	}
-	script := strings.ReplaceAll(readAll(t, "deploy/compose/ejbca-configure.sh"), "\\\n", " ")
-	for line := range strings.Lines(script) {
-		_, options, found := strings.Cut(line, strings.Join(words[:min(name, len(words))], " ")+" ")
-		for _, word := range words {
-			if found && words[0] == "ejbca.sh" && strings.HasPrefix(word, "--") {
-				assert.Contains(t, options, word+" ", place)
-			}
-		}
-	}
 }
