@@ -2,7 +2,6 @@ package manifests
 
 import (
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -53,37 +52,6 @@ func TestAlerts_fireWhenTheyShould(t *testing.T) {
 	}
 }
 
-const ofService = `namespace="certs",pod="certservice-1"`
-
-func up() history {
-	return history{"certservice_build_info{" + ofService + "}": "1",
-		"certservice_config_servers{" + ofService + "}": "2"}
-}
-
-func requests(outcome string) string {
-	return fmt.Sprintf(`certservice_requests_total{%s,ca="RA",outcome=%q}`, ofService, outcome)
-}
-
-// Files are read when they change: what was refused once is not reported again, however long it stays in use.
-func TestAlerts_filesThatStayUnusable_fireUntilTheyAreMended(t *testing.T) {
-	const before, unusable, after = 30, 150, 30
-	for alert, gauge := range map[string]string{
-		"CertfetcherIdentityUnusable":    "certfetcher_mtls_identity",
-		"CertserviceIdentityUnusable":    "certservice_identity",
-		"CertserviceConfigurationBroken": "certservice_config",
-	} {
-		gauge += "_last_reload_successful{" + ofService + "}"
-		given := history{gauge: fmt.Sprintf("1x%d 0x%d 1x%d", before-1, unusable-1, after-1)}
-		if strings.HasPrefix(gauge, "certservice_") {
-			maps.Copy(given, up())
-		}
-		const wait = 5
-		want := slices.Concat(make([]bool, before+wait), slices.Repeat([]bool{true}, unusable-wait),
-			make([]bool, after))
-		assert.Equal(t, want, firing(t, given, len(want)-1, len(want))[alert], alert)
-	}
-}
-
 func TestAlerts_ofACA_wantFailuresThatGoOn(t *testing.T) {
 	var rows []struct {
 		Name, Failed, Issued string
@@ -95,8 +63,8 @@ func TestAlerts_ofACA_wantFailuresThatGoOn(t *testing.T) {
 		t.Run(row.Name, func(t *testing.T) {
 			failed, away := totals(t, 5, row.Failed)
 			issued, healed := totals(t, 100, row.Issued)
-			given := up()
-			given[requests("failed")], given[requests("issued")] = failed, issued
+			given := history{"certservice_build_info": "1", requests + `"failed"}`: failed,
+				requests + `"issued"}`: issued}
 			length := max(away, healed)
 			minutes := firing(t, given, quiet+length+59, quiet+length+60)["CertserviceCAFailing"]
 			require.Equal(t, row.Within > 0, slices.Contains(minutes, true))
@@ -111,7 +79,10 @@ func TestAlerts_ofACA_wantFailuresThatGoOn(t *testing.T) {
 	}
 }
 
-const quiet = 20 // minutes before anything happens
+const (
+	quiet    = 20 // minutes before anything happens
+	requests = `certservice_requests_total{namespace="certs",ca="RA",outcome=`
+)
 
 // totals are the values of a counter: nothing for some minutes, then so many more in each minute, then nothing again.
 func totals(t *testing.T, start float64, perMinute string) (values string, minutes int) {

@@ -62,15 +62,10 @@ func chartDir(name string) string {
 	return deploy + "/helm/" + name
 }
 
-// The copy of the library must be what the dependency leads to.
-func TestApplicationChart_dependency_isTheLibraryNextToIt(t *testing.T) {
-	dir := filepath.Join(deploy, "helm/examples/app")
-	app, err := chartutil.LoadChartfile(filepath.Join(dir, "Chart.yaml"))
-	require.NoError(t, err)
-	require.Len(t, app.Dependencies, 1)
-	path := strings.TrimPrefix(app.Dependencies[0].Repository, "file://")
-	library, err := chartutil.LoadChartfile(filepath.Join(dir, path, "Chart.yaml"))
-	require.NoError(t, err)
+// helm dependency build refuses another version.
+func TestApplicationChart_dependency_isTheLibrary(t *testing.T) {
+	app := fixture.Must(chartutil.LoadChartfile(applicationChart + "/Chart.yaml"))
+	library := fixture.Must(chartutil.LoadChartfile(applicationChart + "/charts/certfetcher/Chart.yaml"))
 	assert.Equal(t, "library", library.Type)
 	assert.Equal(t, library.Name, app.Dependencies[0].Name)
 	assert.Equal(t, library.Version, app.Dependencies[0].Version)
@@ -93,25 +88,18 @@ func render(t *testing.T, r rendering) string {
 }
 
 func renderFiles(r rendering) (*chart.Chart, map[string]string, error) {
-	c, err := loader.Load(r.dir)
-	if err != nil {
-		return nil, nil, err
-	}
+	c := fixture.Must(loader.Load(r.dir))
 	if err := chartutil.ProcessDependenciesWithMerge(c, r.values); err != nil {
 		return nil, nil, err
 	}
 	for _, part := range append(c.Dependencies(), c) { // as helm install does
-		if want := part.Metadata.KubeVersion; want != "" && !chartutil.IsCompatibleRange(want, r.cluster) {
-			return nil, nil, fmt.Errorf("chart requires kubeVersion: %s which is incompatible with Kubernetes %s",
-				want, r.cluster)
+		want := cmp.Or(part.Metadata.KubeVersion, "*")
+		if !chartutil.IsCompatibleRange(want, r.cluster) {
+			return nil, nil, fmt.Errorf("chart requires %s, this is Kubernetes %s", want, r.cluster)
 		}
 	}
-	cluster, err := chartutil.ParseKubeVersion(r.cluster)
-	if err != nil {
-		return nil, nil, err
-	}
 	capabilities := chartutil.DefaultCapabilities.Copy()
-	capabilities.KubeVersion = *cluster
+	capabilities.KubeVersion = *fixture.Must(chartutil.ParseKubeVersion(r.cluster))
 	release := chartutil.ReleaseOptions{Name: c.Name(), Namespace: "default", IsInstall: true, Revision: 1}
 	values, err := chartutil.ToRenderValues(c, r.values, release, capabilities)
 	if err != nil {

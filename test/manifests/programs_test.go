@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"helm.sh/helm/v3/pkg/chartutil"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
@@ -25,41 +26,34 @@ var (
 	applicationChart string // that of the example chart
 )
 
-// The example chart has the library in charts/, where helm dependency build would put it.
+// The example chart has the library that it depends on in charts/, where helm dependency build would put it.
 func TestMain(m *testing.M) {
 	fixture.RunTests(m, &binaries, func(scratch string) error {
+		const app = deploy + "/helm/examples/app"
+		file := fixture.Must(chartutil.LoadChartfile(app + "/Chart.yaml"))
+		library := filepath.Join(app, strings.TrimPrefix(file.Dependencies[0].Repository, "file://"))
 		applicationChart = scratch + "/app"
-		return errors.Join(os.CopyFS(applicationChart, os.DirFS(deploy+"/helm/examples/app")),
-			os.CopyFS(applicationChart+"/charts/certfetcher", os.DirFS(deploy+"/helm/certfetcher")))
+		return errors.Join(os.CopyFS(applicationChart, os.DirFS(app)),
+			os.CopyFS(applicationChart+"/charts/certfetcher", os.DirFS(library)))
 	})
 }
 
 // binary returns the path of a built program.
 func binary(name string) string { return filepath.Join(binaries, name) }
 
-var variableInHelp = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+) \((.*)\)$`)
-
-var variableOfPostprocess = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+)$`)
+var variable = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+)(?: \(.*\))?$`)
 
 // variables returns what --help shows, with the _FILE twins of secrets, and what the command postprocess has besides.
-func variables(t *testing.T, program string) []string {
+func variables(t *testing.T, program string) (names []string) {
 	t.Helper()
-	help, err := exec.Command(binary(program), "--help").Output()
-	require.NoError(t, err)
-	var names []string
-	for _, match := range variableInHelp.FindAllStringSubmatch(string(help), -1) {
-		names = append(names, match[1])
-		if strings.Contains(match[2], "secret") {
-			names = append(names, match[1]+"_FILE")
-		}
-	}
+	help := string(fixture.Must(exec.Command(binary(program), "--help").Output()))
 	if program == "certfetcher" {
-		help, err := exec.Command(binary(program), "postprocess", "--help").Output()
-		require.NoError(t, err)
-		postprocess := variableOfPostprocess.FindAllStringSubmatch(string(help), -1)
-		require.Len(t, postprocess, 4)
-		for _, match := range postprocess {
-			names = append(names, match[1])
+		help += string(fixture.Must(exec.Command(binary(program), "postprocess", "--help").Output()))
+	}
+	for _, match := range variable.FindAllStringSubmatch(help, -1) {
+		names = append(names, match[1])
+		if strings.HasSuffix(match[0], "secret)") {
+			names = append(names, match[1]+"_FILE")
 		}
 	}
 	require.Greater(t, len(names), 10)

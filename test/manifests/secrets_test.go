@@ -1,15 +1,10 @@
 package manifests
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"log/slog"
+	"encoding/json"
 	"maps"
-	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,8 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/certfetcher/certfetcher/internal/certservice"
-	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
@@ -93,33 +86,25 @@ func (p pod) secret(volume string) string {
 
 // What is filled in as the template says gets certificates from a CA that signs its answers, as EJBCA does.
 func TestSecrets_cmpServers_enrolsWithACAThatSigns(t *testing.T) {
-	template := templates(t)["certservice-cmp"]
-	const iak, rv = "REPLACE with the initial authentication key", "REPLACE with the reference value"
-	development, err := devca.New(devca.Config{Reference: rv, Secret: []byte(iak),
-		ResponseProtection: devca.RespondSignature})
-	require.NoError(t, err)
-	server := httptest.NewServer(development)
-	defer server.Close()
 	dir := t.TempDir()
-	filled := strings.NewReplacer("http://REPLACE-with-the-CA:8080", server.URL, "CN=ManagementCA",
-		"CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY",
-		cmpMount, dir).Replace(template["cmpServers.json"])
-	path := filepath.Join(dir, "cmpServers.json")
-	require.NoError(t, os.WriteFile(path, []byte(filled), 0o600))
-	require.Contains(t, template, "ca.pem")
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "ca.pem"), development.RootPEM(), 0o600))
-
-	log := slog.New(slog.DiscardHandler)
-	configuration := certservice.NewConfiguration(path,
-		certservice.CMPBuilder(certservice.CMPOptions{Log: log}), certservice.NewMetrics(""), log)
-	require.NoError(t, configuration.Reload("test"))
-	authority, _, found := configuration.Lookup("RA")
-	require.True(t, found)
-	key := fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	request := &x509.CertificateRequest{Subject: pkix.Name{CommonName: "app.example.org"}}
-	der := fixture.Must(x509.CreateCertificateRequest(rand.Reader, request, key))
-	csr := fixture.Must(x509.ParseCertificateRequest(der))
-	issued, err := authority.Enroll(t.Context(), certservice.Request{CSR: csr, Key: key})
+	authority, server, err := fixture.StartDevCA(binaries, dir, "DEVCA_RESPONSE_PROTECTION=signature")
 	require.NoError(t, err)
-	assert.Equal(t, "app.example.org", issued.Chain[0].Subject.CommonName)
+	defer authority.Stop()
+	secret := server["authentication"].(map[string]string)
+	filled := strings.NewReplacer(
+		"http://REPLACE-with-the-CA:8080/ejbca/publicweb/cmp/cmpRA", server["url"].(string),
+		"CN=ManagementCA", server["issuerDN"].(string),
+		"REPLACE with the initial authentication key", secret["iak"],
+		"REPLACE with the reference value", secret["rv"],
+		cmpMount+"/ca.pem", server["trustAnchors"].(string),
+	).Replace(templates(t)["certservice-cmp"]["cmpServers.json"])
+	var file struct{ CMPv2Servers []map[string]any }
+	require.NoError(t, json.Unmarshal([]byte(filled), &file))
+	service, err := fixture.StartCertServiceOf(binaries, dir, file.CMPv2Servers)
+	require.NoError(t, err)
+	defer service.Stop()
+	fetch := exec.Command(binary("certfetcher"))
+	fetch.Env = fixture.Environment(service.URL, service.Dir, t.TempDir(), "RETRY_MAX_ELAPSED=1s")
+	output, err := fetch.CombinedOutput()
+	assert.NoError(t, err, "%s", output)
 }
