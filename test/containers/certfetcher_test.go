@@ -20,10 +20,10 @@ import (
 // fetch runs the fetcher once under the hardening flags, and returns its exit code and log.
 func fetch(t *testing.T, s stack, options ...string) (int, string) {
 	t.Helper()
-	arguments := slices.Concat([]string{"run", "--name", "fetcher", "--network", s.network}, hardened,
-		[]string{"--volume", s.client + ":/etc/certfetcher:ro", "--volume", s.network + "-certs:/var/run/certs",
-			"--env-file", variables("certfetcher")}, options, []string{"certfetcher"})
-	c := prepared("podman", arguments...)
+	c := prepared("podman", slices.Concat([]string{"run", "--name", "fetcher"}, hardened, []string{
+		"--network", s.network, "--env-file", variables("certfetcher"),
+		"--volume", s.client + ":/etc/certfetcher:ro",
+		"--volume", s.network + "-certs:/var/run/certs"}, options, []string{"certfetcher"})...)
 	output, _ := c.CombinedOutput()
 	podman(t, "rm", "--force", "fetcher")
 	return c.ProcessState.ExitCode(), string(output)
@@ -66,7 +66,7 @@ func TestCertfetcher_underTheHardeningFlags_fillsAVolume(t *testing.T) {
 
 	code, log = fetch(t, s)
 	assert.Zero(t, code, log)
-	assert.Equal(t, generation, volume(t, certs)["..data"].header.Linkname, "a second run finds all as it should be")
+	assert.Equal(t, generation, volume(t, certs)["..data"].header.Linkname, "all was as it should be")
 
 	code, log = fetch(t, s, "--env", "OUTPUT_PATH=/elsewhere")
 	assert.Equal(t, 10, code, "only the volume can be written: %s", log)

@@ -58,8 +58,7 @@ func TestCompose_servesTLS_renews_andGoesAway(t *testing.T) {
 	for name, check := range healthchecks(t) {
 		container := project + "_" + name + "_1"
 		if check == nil {
-			assert.Equal(t, "exited 0", podman(t, "inspect", "--format",
-				"{{.State.Status}} {{.State.ExitCode}}", container), name)
+			assert.Equal(t, "exited 0", state(t, container), name)
 			continue
 		}
 		assertConfined(t, container)
@@ -79,9 +78,9 @@ func TestCompose_servesTLS_renews_andGoesAway(t *testing.T) {
 	assertOpenSSLTrusts(t, port, anchor)
 
 	compose("down", "--volumes")
-	for _, list := range [][]string{{"ps", "--all"}, {"volume", "ls"}} {
-		assert.Empty(t, podman(t, append(list, "--quiet", "--filter", "label=io.podman.compose.project="+project)...))
-	}
+	const ofProject = "label=io.podman.compose.project=" + project
+	assert.Empty(t, podman(t, "ps", "--all", "--quiet", "--filter", ofProject))
+	assert.Empty(t, podman(t, "volume", "ls", "--quiet", "--filter", ofProject))
 }
 
 // assertOpenSSLTrusts connects with another implementation of TLS.

@@ -164,6 +164,12 @@ func start(t *testing.T, name string, arguments ...string) {
 	})
 }
 
+// state is whether a container runs, and how it ended.
+func state(t *testing.T, container string) string {
+	t.Helper()
+	return podman(t, "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", container)
+}
+
 // logs are both outputs of a container.
 func logs(name string) string {
 	output, _ := prepared("podman", "logs", name).CombinedOutput()

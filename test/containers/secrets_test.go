@@ -23,8 +23,8 @@ func TestCompose_dockerSecrets_areTheIdentity(t *testing.T) {
 
 	container := project + "_certfetcher_1"
 	eventually(t, 20*time.Second, "the set of files", func() error {
-		if state := podman(t, "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", container); state != "exited 0" {
-			return fmt.Errorf("certfetcher is %s: %s", state, logs(container))
+		if got := state(t, container); got != "exited 0" {
+			return fmt.Errorf("certfetcher is %s: %s", got, logs(container))
 		}
 		return nil
 	})
