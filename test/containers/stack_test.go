@@ -28,7 +28,7 @@ const secret = "throwaway-secret"
 // stack is a certservice with devca behind it, each in a container.
 type stack struct {
 	network string
-	client  string // directory with the client's side of mutual TLS, as the Kubernetes example mounts it
+	client  string // directory with the client's files, as the Kubernetes example mounts it
 	root    *x509.Certificate
 }
 
@@ -125,7 +125,8 @@ func get(address, name string, root *x509.Certificate) (*x509.Certificate, error
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	leaf := response.TLS.PeerCertificates[0]
-	if want := fmt.Sprintf("serial %X\n", leaf.SerialNumber); err == nil && !strings.Contains(string(body), want) {
+	want := fmt.Sprintf("serial %X\n", leaf.SerialNumber)
+	if err == nil && !strings.Contains(string(body), want) {
 		err = fmt.Errorf("the application says %q, want %q in it", body, want)
 	}
 	return leaf, err
@@ -142,5 +143,6 @@ func assertConfined(t *testing.T, container string) {
 	} {
 		assert.Contains(t, status, "\n"+line+"\n", container)
 	}
-	assert.Equal(t, "true", podman(t, "inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", container), container)
+	readOnly := podman(t, "inspect", "--format", "{{.HostConfig.ReadonlyRootfs}}", container)
+	assert.Equal(t, "true", readOnly, container)
 }

@@ -65,7 +65,7 @@ func chartDir(name string) string {
 // helm dependency build refuses another version.
 func TestApplicationChart_dependency_isTheLibrary(t *testing.T) {
 	app := fixture.Must(chartutil.LoadChartfile(applicationChart + "/Chart.yaml"))
-	library := fixture.Must(chartutil.LoadChartfile(applicationChart + "/charts/certfetcher/Chart.yaml"))
+	library := fixture.Must(chartutil.LoadChartfile(chartDir("certfetcher") + "/Chart.yaml"))
 	assert.Equal(t, "library", library.Type)
 	assert.Equal(t, library.Name, app.Dependencies[0].Name)
 	assert.Equal(t, library.Version, app.Dependencies[0].Version)

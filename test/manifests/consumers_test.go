@@ -67,11 +67,12 @@ func TestExamples_jvmCacerts_trustsBoth(t *testing.T) {
 	cacerts := filepath.Join(dir, copied)
 	volume := filepath.Join(dir, p.environment(t, p.container("certfetcher"))["OUTPUT_PATH"])
 	const password = "of the store"
-	trusted := keystore.Entry{Trusted: true, Alias: "root", Chain: []*x509.Certificate{authority.Root}}
+	roots := []*x509.Certificate{authority.Root}
+	trusted := keystore.Entry{Trusted: true, Alias: "root", Chain: roots}
 	store, err := keystore.EncodePKCS12([]keystore.Entry{trusted}, password, keystore.ProfileModern)
 	require.NoError(t, err)
 	for path, content := range map[string][]byte{
-		cacerts:                    fixture.Must(os.ReadFile(filepath.Dir(program) + "/../lib/security/cacerts")),
+		cacerts:                    []byte(readFile(t, filepath.Dir(program)+"/../lib/security/cacerts")),
 		volume + "/truststore.p12": store, volume + "/truststore.pass": []byte(password),
 	} {
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))

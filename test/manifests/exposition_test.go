@@ -87,15 +87,15 @@ func certserviceMetrics(t *testing.T) *certservice.Metrics {
 	m, discard := certservice.NewMetrics("test"), slog.New(slog.DiscardHandler)
 	m.ObserveCertificate(func() *x509.Certificate { return ca.Root })
 	servers := filepath.Join(t.TempDir(), "cmpServers.json")
-	require.NoError(t, os.WriteFile(servers, []byte(`{"cmpv2Servers": [{
-		"caName": "RA", "url": "http://ca/", "issuerDN": "CN=CA", "authentication": {"iak": "a", "rv": "b"}}]}`), 0o600))
+	require.NoError(t, os.WriteFile(servers, []byte(`{"cmpv2Servers": [{"caName": "RA",
+		"url": "http://ca/", "issuerDN": "CN=CA", "authentication": {"iak": "a", "rv": "b"}}]}`), 0o600))
 	builder := certservice.CMPBuilder(certservice.CMPOptions{Log: discard})
 	require.NoError(t, certservice.NewConfiguration(servers, builder, m, discard).Reload("test"))
 
 	handler := certservice.NewHandler(certservice.HandlerConfig{
 		Directory:   service.Static{"RA": service.Authority{CA: ca}, "panics": nil},
 		ClientRoots: func() *x509.CertPool { return roots }, MaxRSABits: certservice.MostMaxRSABits,
-		Metrics: m, Log: discard, CPU: certservice.NewCPU(), Strangers: certservice.NewStrangers(discard),
+		Strangers: certservice.NewStrangers(discard), CPU: certservice.NewCPU(), Metrics: m, Log: discard,
 	})
 	var update struct{ Headers map[string]string } // with all that an enrolment needs as well
 	golden := readFile(t, "../testdata/wire/update.request.json")

@@ -81,8 +81,8 @@ func everything(t *testing.T) map[string][]runtime.Object {
 		}
 		text := readFile(t, path)
 		if _, err := os.Stat(dir + "/kustomization.yaml"); err == nil {
-			// A component is rendered as part of an overlay.
-			if filepath.Base(path) == "kustomization.yaml" && !strings.Contains(text, "kind: Component\n") {
+			part := strings.Contains(text, "kind: Component\n") // of an overlay
+			if filepath.Base(path) == "kustomization.yaml" && !part {
 				rendered[filepath.Dir(place)] = decode(t, place, kustomize(t, dir))
 			}
 		} else if strings.HasPrefix(place, "kubernetes/") {

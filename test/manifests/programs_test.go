@@ -46,11 +46,12 @@ var variable = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+)(?: \(.*\))?$`)
 // variables returns what --help shows, with the _FILE twins of secrets, and what the command postprocess has besides.
 func variables(t *testing.T, program string) (names []string) {
 	t.Helper()
-	help := string(fixture.Must(exec.Command(binary(program), "--help").Output()))
+	help := fixture.Must(exec.Command(binary(program), "--help").Output())
 	if program == "certfetcher" {
-		help += string(fixture.Must(exec.Command(binary(program), "postprocess", "--help").Output()))
+		more := fixture.Must(exec.Command(binary(program), "postprocess", "--help").Output())
+		help = append(help, more...)
 	}
-	for _, match := range variable.FindAllStringSubmatch(help, -1) {
+	for _, match := range variable.FindAllStringSubmatch(string(help), -1) {
 		names = append(names, match[1])
 		if strings.HasSuffix(match[0], "secret)") {
 			names = append(names, match[1]+"_FILE")
