@@ -2,6 +2,7 @@ package applications
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"os"
 	"os/exec"
@@ -20,29 +21,30 @@ import (
 // jars is where .ci/run copies what java/pom.xml names.
 const jars = "../../dist/jars"
 
-// springConfiguration is what deploy/kubernetes/examples/spring-boot.yaml gives the application, for this volume.
-func springConfiguration(t *testing.T, volume string) string {
+// mounted is where the examples mount the volume.
+const mounted = "/var/run/certs"
+
+// exampleData is what an example for Kubernetes gives the application: the ConfigMap is its first document.
+func exampleData(t *testing.T, name string) map[string]string {
 	t.Helper()
-	file, err := os.Open("../../deploy/kubernetes/examples/spring-boot.yaml")
+	content, err := os.ReadFile("../../deploy/kubernetes/examples/" + name)
 	require.NoError(t, err)
-	defer file.Close()
 	var configMap struct{ Data map[string]string }
-	require.NoError(t, yaml.NewDecoder(file).Decode(&configMap)) // the first document
-	text := configMap.Data["application.yaml"]
-	require.Contains(t, text, "/var/run/certs")
-	return strings.ReplaceAll(text, "/var/run/certs", volume)
+	require.NoError(t, yaml.NewDecoder(bytes.NewReader(content)).Decode(&configMap))
+	return configMap.Data
 }
 
 func TestApplications_jvm_servesPKCS12AndPEM(t *testing.T) {
 	t.Parallel()
 	classPath, _ := filepath.Glob(jars + "/*.jar")
 	if len(classPath) == 0 {
-		fixture.SkipWithout(t,
-			"dist/jars, which mvn --file test/applications/java/pom.xml dependency:copy-dependencies makes,")
+		fixture.SkipWithout(t, "dist/jars, which .ci/run makes of java/pom.xml,")
 	}
 	p := newPod(t, nil, "OUTPUT_TYPE=P12,PEM", "OUTPUT_LAYOUT=inplace")
-	ports, reload := p.jvm(fixture.Java(t, strings.Join(classPath, ":"), "java/Applications.java", p.volume,
-		p.write("application.yaml", springConfiguration(t, p.volume))))
+	spring := exampleData(t, "spring-boot.yaml")["application.yaml"]
+	spring = p.write("application.yaml", strings.ReplaceAll(spring, mounted, p.volume))
+	jars := strings.Join(classPath, ":")
+	ports, reload := p.jvm(fixture.Java(t, jars, "java/Applications.java", p.volume, spring))
 	want := p.serial()
 	for name, number := range ports {
 		serial, err := p.served("127.0.0.1:"+number, nil)
@@ -77,19 +79,12 @@ func (p *pod) jvm(c *exec.Cmd) (map[string]string, io.Writer) {
 	watchdog := time.AfterFunc(patience, func() { _ = c.Process.Kill() })
 	defer watchdog.Stop()
 	ports := map[string]string{}
-	scanner := bufio.NewScanner(stdout)
-	for scanner.Scan() {
+	for scanner := bufio.NewScanner(stdout); len(ports) < 5; {
+		require.True(p.t, scanner.Scan(), "not all applications serve: %v", ports)
 		if words := strings.Fields(scanner.Text()); len(words) == 3 && words[0] == "serving" {
 			ports[words[1]] = words[2]
 		}
-		if len(ports) == 5 {
-			go func() { // so that the JVM never blocks
-				for scanner.Scan() {
-				}
-			}()
-			return ports, stdin
-		}
 	}
-	require.Fail(p.t, "not all applications serve", "%v", ports)
-	return nil, nil
+	go func() { _, _ = io.Copy(io.Discard, stdout) }() // so that the JVM never blocks
+	return ports, stdin
 }

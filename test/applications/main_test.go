@@ -50,25 +50,15 @@ func newPod(t *testing.T, user *syscall.Credential, variables ...string) *pod {
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	p := &pod{t: t, service: s, dir: dir, volume: filepath.Join(dir, "volume"), user: user}
-	p.variables = s.Environment(p.volume, append([]string{"COMMON_NAME=localhost",
-		"SANS=localhost,127.0.0.1", "KEY_ALGORITHM=RSA-2048",
-		"HEALTH_ADDR=off", "NOTIFY_VERIFY_FOR=10s"}, variables...)...)
+	p.variables = s.Environment(p.volume, append(variables, "COMMON_NAME=localhost", "SANS=localhost",
+		"KEY_ALGORITHM=RSA-2048", "HEALTH_ADDR=off", "NOTIFY_VERIFY_FOR=10s")...)
 	if user != nil {
-		p.own(dir)
+		for _, path := range append(fixture.Must(filepath.Glob(dir+"/*")), dir) {
+			require.NoError(t, os.Chown(path, int(user.Uid), int(user.Gid)))
+		}
 	}
 	p.fetch()
 	return p
-}
-
-// own gives the user the files below dir.
-func (p *pod) own(dir string) {
-	p.t.Helper()
-	require.NoError(p.t, filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Chown(path, int(p.user.Uid), int(p.user.Gid))
-	}))
 }
 
 // command prepares a program that runs as the pod's user.
@@ -81,20 +71,19 @@ func (p *pod) command(program string, arguments ...string) *exec.Cmd {
 	return c
 }
 
-// fetch gets a new certificate, whatever the volume holds, and returns its serial number.
-func (p *pod) fetch() string {
+// fetch gets a new certificate, whatever the volume holds.
+func (p *pod) fetch() {
 	p.t.Helper()
 	c := p.command(filepath.Join(binDir, "certfetcher"))
 	c.Env = append(p.variables, "FORCE_ENROLL=true")
 	out, err := c.CombinedOutput()
 	require.NoError(p.t, err, "%s", out)
-	return p.serial()
 }
 
 // serial is that of the certificate in keystore.pem.
 func (p *pod) serial() string {
 	p.t.Helper()
-	pair, err := tls.LoadX509KeyPair(filepath.Join(p.volume, "keystore.pem"), filepath.Join(p.volume, "key.pem"))
+	pair, err := tls.LoadX509KeyPair(p.volume+"/keystore.pem", p.volume+"/key.pem")
 	require.NoError(p.t, err)
 	return pair.Leaf.SerialNumber.Text(16)
 }
@@ -112,14 +101,6 @@ func (p *pod) background(c *exec.Cmd) {
 			p.t.Logf("%s said:\n%s", c.Path, said.String())
 		}
 	})
-}
-
-// sidecar renews beside the application, when asked by its trigger file.
-func (p *pod) sidecar(variables ...string) {
-	c := p.command(filepath.Join(binDir, "certfetcher"))
-	c.Env = append(append(p.variables, "MODE=sidecar", "RENEW_TRIGGER_FILE="+filepath.Join(p.dir, "renew")),
-		variables...)
-	p.background(c)
 }
 
 // greeting is what a protocol says before TLS begins.
@@ -140,7 +121,7 @@ func (p *pod) served(address string, greet greeting) (string, error) {
 			return "", err
 		}
 	}
-	client := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12})
+	client := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: "localhost"})
 	if err := client.Handshake(); err != nil {
 		return "", err
 	}
@@ -152,8 +133,9 @@ func (p *pod) awaitServed(address, before string, greet greeting) string {
 	p.t.Helper()
 	var last string
 	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
-		if last, err = p.served(address, greet); err == nil && last != before && last == p.serial() {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		last, err = p.served(address, greet)
+		if err == nil && last != before && last == p.serial() {
 			return last
 		}
 	}

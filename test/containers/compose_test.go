@@ -4,12 +4,10 @@ package containers
 
 import (
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -23,8 +21,7 @@ import (
 // healthchecks are the commands of compose.yaml by service; nil for those that end.
 func healthchecks(t *testing.T) map[string][]string {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(root, "deploy/compose/compose.yaml"))
-	require.NoError(t, err)
+	content := fixture.Must(os.ReadFile(filepath.Join(root, "deploy/compose/compose.yaml")))
 	var c struct {
 		Services map[string]struct{ Healthcheck struct{ Test []string } }
 	}
@@ -37,39 +34,21 @@ func healthchecks(t *testing.T) map[string][]string {
 }
 
 func TestCompose_servesTLS_renews_andGoesAway(t *testing.T) {
-	fixture.RequirePrograms(t, "podman-compose", "openssl")
+	t.Parallel()
 	setup(t)
 	const project = "composed"
 	port := freePort(t)
-	compose := func(arguments ...string) {
-		t.Helper()
-		// Certificates of 50 seconds are renewed after about 33.
-		_, err := command("env", append([]string{"PORT=" + port, "VALIDITY=50s",
-			"podman-compose", "-p", project, "-f", "deploy/compose/compose.yaml"}, arguments...)...)
-		require.NoError(t, err)
-	}
+	// Certificates of 50 seconds are renewed after about 33.
+	compose := compose(t, project, []string{"deploy/compose/compose.yaml"}, "PORT="+port, "VALIDITY=50s")
 	compose("up", "--detach", "--no-build")
-	t.Cleanup(func() {
-		if t.Failed() {
-			for name := range healthchecks(t) {
-				t.Logf("log of %s:\n%s", name, logs(project+"_"+name+"_1"))
-			}
-		}
-	})
 
 	var anchor *x509.Certificate
-	eventually(t, 20*time.Second, "the CA's root", func() error {
-		block, _ := pem.Decode(volume(t, project+"_ca")["root.pem"].content)
-		if block == nil {
-			return fmt.Errorf("is not there")
-		}
-		var err error
-		anchor, err = x509.ParseCertificate(block.Bytes)
+	eventually(t, 20*time.Second, "the CA's root", func() (err error) {
+		anchor, err = rootIn(t, project+"_ca")
 		return err
 	})
 	var first *x509.Certificate
-	eventually(t, 20*time.Second, "the application", func() error {
-		var err error
+	eventually(t, 20*time.Second, "the application", func() (err error) {
 		first, err = get("127.0.0.1:"+port, "app", anchor)
 		return err
 	})
@@ -79,8 +58,7 @@ func TestCompose_servesTLS_renews_andGoesAway(t *testing.T) {
 	for name, check := range healthchecks(t) {
 		container := project + "_" + name + "_1"
 		if check == nil {
-			assert.Equal(t, "exited 0", podman(t, "inspect", "--format",
-				"{{.State.Status}} {{.State.ExitCode}}", container), name)
+			assert.Equal(t, "exited 0", state(t, container), name)
 			continue
 		}
 		assertConfined(t, container)
@@ -100,20 +78,18 @@ func TestCompose_servesTLS_renews_andGoesAway(t *testing.T) {
 	assertOpenSSLTrusts(t, port, anchor)
 
 	compose("down", "--volumes")
-	for _, list := range [][]string{{"ps", "--all"}, {"volume", "ls"}} {
-		assert.Empty(t, podman(t, append(list, "--quiet", "--filter", "label=io.podman.compose.project="+project)...))
-	}
+	const ofProject = "label=io.podman.compose.project=" + project
+	assert.Empty(t, podman(t, "ps", "--all", "--quiet", "--filter", ofProject))
+	assert.Empty(t, podman(t, "volume", "ls", "--quiet", "--filter", ofProject))
 }
 
 // assertOpenSSLTrusts connects with another implementation of TLS.
 func assertOpenSSLTrusts(t *testing.T, port string, anchor *x509.Certificate) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "root.pem")
-	require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: anchor.Raw}),
-		0o600))
-	c := exec.Command("openssl", "s_client", "-connect", "127.0.0.1:"+port, "-servername", "app",
-		"-CAfile", path, "-verify_hostname", "app", "-verify_return_error")
-	c.Stdin = strings.NewReader("")
+	write(t, path, fixture.CertificatesPEM(anchor))
+	c := exec.Command(fixture.RequirePrograms(t, "openssl")[0], "s_client", "-connect", "127.0.0.1:"+port,
+		"-servername", "app", "-CAfile", path, "-verify_hostname", "app", "-verify_return_error")
 	output, err := c.CombinedOutput()
 	require.NoError(t, err, string(output))
 	assert.Contains(t, string(output), "Verify return code: 0 (ok)")

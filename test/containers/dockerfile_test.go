@@ -3,15 +3,16 @@
 package containers
 
 import (
-	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 var goVersion = regexp.MustCompile(`(?m)^ARG GO_VERSION=(\S+)$`)
@@ -20,10 +21,9 @@ var goVersion = regexp.MustCompile(`(?m)^ARG GO_VERSION=(\S+)$`)
 // is pulled. It is a root whose /usr is mounted, with Go and its caches; the options mount them.
 func baseImage(t *testing.T, name string) (options []string) {
 	t.Helper()
-	var host struct{ GOROOT, GOMODCACHE, GOCACHE string }
-	output, err := exec.Command("go", "env", "-json", "GOROOT", "GOMODCACHE", "GOCACHE").Output()
+	output, err := command("go", "env", "GOROOT", "GOMODCACHE", "GOCACHE")
 	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(output, &host))
+	host := strings.Fields(output)
 	_, err = command("go", "mod", "download") // where the build, which has no network, finds it
 	require.NoError(t, err)
 
@@ -36,24 +36,19 @@ func baseImage(t *testing.T, name string) (options []string) {
 	require.NoError(t, os.Mkdir(filepath.Join(context, "tmp"), 0o755))
 	write(t, filepath.Join(context, "Dockerfile"), []byte(`FROM scratch
 COPY . /
-ENV PATH=/host/go/bin:/usr/bin HOME=/root GOROOT=/host/go GOMODCACHE=/host/modules GOCACHE=/host/cache GOPROXY=off \
-    GOTOOLCHAIN=local
+ENV PATH=/host/go/bin:/usr/bin HOME=/root GOROOT=/host/go GOMODCACHE=/host/modules GOCACHE=/host/cache \
+    GOPROXY=off GOTOOLCHAIN=local
 `))
 	podman(t, "build", "--quiet", "--tag", name, context)
-	for source, target := range map[string]string{
-		"/usr": "/usr:ro", host.GOROOT: "/host/go:ro", host.GOMODCACHE: "/host/modules:ro", host.GOCACHE: "/host/cache",
-	} {
-		options = append(options, "--volume", source+":"+target)
-	}
-	return options
+	return []string{"--volume", "/usr:/usr:ro", "--volume", host[0] + ":/host/go:ro",
+		"--volume", host[1] + ":/host/modules:ro", "--volume", host[2] + ":/host/cache"}
 }
 
 // deploy/images/build.sh leaves out the stage that builds from source; docker build does not.
 func TestDockerfile_buildsFromSource(t *testing.T) {
+	t.Parallel()
 	setup(t)
-	content, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
-	require.NoError(t, err)
-	match := goVersion.FindSubmatch(content)
+	match := goVersion.FindSubmatch(fixture.Must(os.ReadFile(root + "/Dockerfile")))
 	require.NotNil(t, match)
 	options := baseImage(t, "golang:"+string(match[1]))
 	build := append([]string{"build", "--quiet", "--pull=never", "--network=none", "--build-arg",
@@ -62,7 +57,8 @@ func TestDockerfile_buildsFromSource(t *testing.T) {
 	podman(t, append(build, "--tag", "from-source", ".")...)
 	assert.Equal(t, "certfetcher from-source", podman(t,
 		append(append([]string{"run", "--rm"}, hardened...), "from-source", "--version")...))
-	assert.Equal(t, "certfetcher", inspect(t, "from-source").Config.Labels["org.opencontainers.image.title"])
+	title := inspect(t, `{{index .Config.Labels "org.opencontainers.image.title"}}`, "from-source")
+	assert.Equal(t, "certfetcher", title)
 	for _, target := range []string{"certservice", "devca", "certfetcher-compose", "sbom"} {
 		podman(t, append(build, "--target", target, "--tag", "from-source-"+target, ".")...)
 	}

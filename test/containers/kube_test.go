@@ -3,76 +3,40 @@
 package containers
 
 import (
-	"bytes"
-	"errors"
-	"io"
 	"os"
 	"path/filepath"
-	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.yaml.in/yaml/v3"
-)
 
-type object = map[string]any
+	"github.com/certfetcher/certfetcher/test/fixture"
+)
 
 // initContainerPod is the pod of the Kubernetes example with what this machine has instead: an
 // application of ours, on a port of the host; a directory in place of the secret, because podman 4.3
-// does not decode the secrets that it mounts; images that are never pulled.
+// does not decode the secrets that it mounts; images that are never pulled. Podman removes init containers that have
+// ended unless told to keep them, and restarts them with the pod's other containers, which Kubernetes does not.
 func initContainerPod(t *testing.T, s stack, port string) string {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(root, "deploy/kubernetes/examples/init-container.yaml"))
-	require.NoError(t, err)
-	var pod object
-	for decoder := yaml.NewDecoder(bytes.NewReader(content)); ; {
-		var document object
-		err := decoder.Decode(&document)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		require.NoError(t, err)
-		if document["kind"] == "Pod" {
-			pod = document
-		}
+	text := string(fixture.Must(os.ReadFile(root + "/deploy/kubernetes/examples/init-container.yaml")))
+	for _, change := range [][2]string{
+		{"  name: app\n", "  name: app\n  annotations: {io.podman.annotations.init.container.type: always}\n"},
+		{"spec:\n", "spec:\n  restartPolicy: Never\n"},
+		{"image: certfetcher:latest\n", "image: certfetcher:latest\n      imagePullPolicy: Never\n"},
+		{"image: your-application\n      securityContext: {",
+			"image: certfetcher-compose:latest\n      imagePullPolicy: Never\n      args: [-name=app.example.org]\n" +
+				"      ports: [{containerPort: 8443, hostPort: " + port + ", hostIP: 127.0.0.1}]\n" +
+				"      securityContext: {readOnlyRootFilesystem: true, "},
+		{"secret: {secretName: certfetcher-mtls, defaultMode: 0440}", "hostPath: {path: " + s.client + "}"},
+	} {
+		require.Equal(t, 1, strings.Count(text, change[0]), change[0])
+		text = strings.Replace(text, change[0], change[1], 1)
 	}
-	require.NotNil(t, pod, "the example has no Pod")
-	// Podman removes init containers that have ended unless told to keep them, and restarts them with the pod's
-	// other containers, which Kubernetes does not.
-	pod["metadata"].(object)["annotations"] = object{"io.podman.annotations.init.container.type": "always"}
-	spec := pod["spec"].(object)
-	spec["restartPolicy"] = "Never"
-
-	fetchers := spec["initContainers"].([]any)
-	require.Len(t, fetchers, 1)
-	fetcher := fetchers[0].(object)
-	fetcher["image"], fetcher["imagePullPolicy"] = "certfetcher:latest", "Never"
-
-	applications := spec["containers"].([]any)
-	require.Len(t, applications, 1)
-	application := applications[0].(object)
-	number, err := strconv.Atoi(port)
-	require.NoError(t, err)
-	application["image"], application["imagePullPolicy"] = "certfetcher-compose:latest", "Never"
-	application["args"] = []string{"-name=app.example.org"}
-	application["ports"] = []any{object{"containerPort": 8443, "hostPort": number, "hostIP": "127.0.0.1"}}
-	application["securityContext"] = fetcher["securityContext"]
-
-	replaced := 0
-	for _, entry := range spec["volumes"].([]any) {
-		if source := entry.(object); source["secret"] != nil {
-			delete(source, "secret")
-			source["hostPath"] = object{"path": s.client, "type": "Directory"}
-			replaced++
-		}
-	}
-	require.Equal(t, 1, replaced)
-	manifest, err := yaml.Marshal(pod)
-	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "pod.yaml")
-	require.NoError(t, os.WriteFile(path, manifest, 0o600))
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
@@ -87,8 +51,7 @@ func TestKubePlay_initContainer_servesTheApplication(t *testing.T) {
 		_, err := get("127.0.0.1:"+port, "app.example.org", s.root)
 		return err
 	})
-	assert.Equal(t, "exited 0", podman(t, "inspect", "--format",
-		"{{.State.Status}} {{.State.ExitCode}}", "app-certfetcher"))
+	assert.Equal(t, "exited 0", state(t, "app-certfetcher"))
 	assertConfined(t, "app-app")
 	assert.NoError(t, run("exec", "app-app", "/app", "-name=app.example.org", "probe"))
 

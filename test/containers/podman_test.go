@@ -8,16 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
@@ -35,10 +36,8 @@ var hardened = []string{"--read-only", "--read-only-tmpfs=false", "--user", "655
 	"--cap-drop=all", "--security-opt=no-new-privileges"}
 
 var (
-	once        sync.Once
 	dir         string   // everything that podman stores
 	environment []string // makes podman, buildah and podman-compose use it
-	setupError  error
 )
 
 func TestMain(m *testing.M) {
@@ -59,14 +58,16 @@ func setup(t *testing.T) {
 	if os.Geteuid() != 0 {
 		fixture.SkipWithout(t, "a user who may run containers (root)")
 	}
-	once.Do(func() {
-		setupError = configure()
-		if setupError == nil {
-			_, setupError = command("./deploy/images/build.sh")
-		}
-	})
-	require.NoError(t, setupError)
+	require.NoError(t, prepare())
 }
+
+var prepare = sync.OnceValue(func() error {
+	if err := configure(); err != nil {
+		return err
+	}
+	_, err := command("./deploy/images/build.sh")
+	return err
+})
 
 // configure writes podman's configuration.
 func configure() error {
@@ -74,61 +75,73 @@ func configure() error {
 	if dir, err = os.MkdirTemp("", "containers"); err != nil {
 		return err
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { // user 65532 reads mounted directories in it
-		return err
-	}
-	engine := []string{`events_logger = "file"`, `lock_type = "file"`,
-		fmt.Sprintf("tmp_dir = %q", filepath.Join(dir, "tmp"))}
+	values := map[string]string{"DIR": dir, "RUNTIME": "crun", "CGROUPS": "systemd"}
 	if _, err := exec.LookPath("runc"); err == nil {
-		engine = append(engine, `runtime = "runc"`)
+		values["RUNTIME"] = "runc"
 	}
-	if _, err := os.Stat("/run/systemd/system"); errors.Is(err, fs.ErrNotExist) {
-		engine = append(engine, `cgroup_manager = "cgroupfs"`)
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		values["CGROUPS"] = "cgroupfs"
 	}
-	limits, err := ulimits()
-	if err != nil {
-		return err
-	}
-	files := map[string]string{
-		"containers.conf": fmt.Sprintf(
-			"[containers]\ndefault_ulimits = [%s]\n[engine]\n%s\n[network]\nnetwork_backend = "+
-				"\"netavark\"\nnetwork_config_dir = %q\n",
-			limits, strings.Join(engine, "\n"), filepath.Join(dir, "networks")),
-		"storage.conf": fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n",
-			filepath.Join(dir, "root"), filepath.Join(dir, "run")),
-	}
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			return err
-		}
+	// Limits that this process may give: podman's own defaults can be higher than the hard limits of a virtual machine
+	// without CAP_SYS_RESOURCE.
+	const rlimitNPROC = 6 // not in package syscall
+	var files, processes syscall.Rlimit
+	err = errors.Join(os.Chmod(dir, 0o755), // user 65532 reads mounted directories in it
+		syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files), syscall.Getrlimit(rlimitNPROC, &processes))
+	values["FILES"] = fmt.Sprint(min(1024, files.Max))
+	values["PROCESSES"] = fmt.Sprint(min(4096, processes.Max))
+	for _, name := range []string{"containers.conf", "storage.conf"} {
+		content, failed := os.ReadFile("testdata/" + name)
+		text := os.Expand(string(content), func(name string) string { return values[name] })
+		err = errors.Join(err, failed, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	environment = append(os.Environ(), "CONTAINERS_CONF="+filepath.Join(dir, "containers.conf"),
 		"CONTAINERS_STORAGE_CONF="+filepath.Join(dir, "storage.conf"), "VERSION="+version,
 		"SOURCE_DATE_EPOCH="+epoch, "BUILDER=podman")
-	return nil
+	return err
 }
 
-// ulimits are limits that this process may give: podman's own defaults can be higher than the hard
-// limits of a virtual machine without CAP_SYS_RESOURCE.
-func ulimits() (string, error) {
-	const rlimitNPROC = 6 // not in package syscall
-	var files, processes syscall.Rlimit
-	err := errors.Join(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files), syscall.Getrlimit(rlimitNPROC, &processes))
-	nofile, nproc := min(1024, files.Max), min(4096, processes.Max)
-	return fmt.Sprintf(`"nofile=%d:%d", "nproc=%d:%d"`, nofile, nofile, nproc, nproc), err
+// prepared is a program at the root of the repository.
+func prepared(name string, arguments ...string) *exec.Cmd {
+	c := exec.Command(name, arguments...)
+	c.Dir, c.Env = root, environment
+	return c
 }
 
 // command runs a program at the root of the repository, and returns what it prints.
 func command(name string, arguments ...string) (string, error) {
-	c := exec.Command(name, arguments...)
-	c.Dir, c.Env = root, environment
-	var stdout, stderr bytes.Buffer
-	c.Stdout, c.Stderr = &stdout, &stderr
-	if err := c.Run(); err != nil {
-		return "", fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(arguments, " "), err,
-			stdout.String(), stderr.String())
+	c := prepared(name, arguments...)
+	var stderr bytes.Buffer
+	c.Stderr = &stderr
+	output, err := c.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(arguments, " "), err, output, stderr.String())
 	}
-	return strings.TrimSpace(stdout.String()), nil
+	return string(output), nil
+}
+
+// compose returns what runs podman-compose for a project with files and variables. When the test fails, its containers'
+// logs are shown.
+func compose(t *testing.T, project string, files []string, variables ...string) func(arguments ...string) {
+	t.Helper()
+	fixture.RequirePrograms(t, "podman-compose")
+	fixed := append(variables, "podman-compose", "-p", project)
+	for _, file := range files {
+		fixed = append(fixed, "-f", file)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			names, _ := command("podman", "ps", "--all", "--format", "{{.Names}}")
+			for _, name := range strings.Fields(names) {
+				t.Logf("log of %s:\n%s", name, logs(name))
+			}
+		}
+	})
+	return func(arguments ...string) {
+		t.Helper()
+		_, err := command("env", slices.Concat(fixed, arguments)...)
+		require.NoError(t, err)
+	}
 }
 
 // podman runs podman and returns what it prints.
@@ -136,7 +149,7 @@ func podman(t *testing.T, arguments ...string) string {
 	t.Helper()
 	output, err := command("podman", arguments...)
 	require.NoError(t, err)
-	return output
+	return strings.TrimSpace(output)
 }
 
 // start starts a container under the hardening flags, until the test ends.
@@ -151,31 +164,23 @@ func start(t *testing.T, name string, arguments ...string) {
 	})
 }
 
+// state is whether a container runs, and how it ended.
+func state(t *testing.T, container string) string {
+	t.Helper()
+	return podman(t, "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", container)
+}
+
 // logs are both outputs of a container.
 func logs(name string) string {
-	c := exec.Command("podman", "logs", name)
-	c.Env = environment
-	output, _ := c.CombinedOutput()
+	output, _ := prepared("podman", "logs", name).CombinedOutput()
 	return string(output)
 }
 
 // eventually asks until the condition is met, and fails with its last word after the time.
 func eventually(t *testing.T, within time.Duration, what string, condition func() error) {
 	t.Helper()
-	deadline := time.After(within)
-	tick := time.NewTicker(250 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := condition()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("%s: not within %s: %v", what, within, err)
-		}
-	}
+	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.NoError(c, condition(), what) },
+		within, 250*time.Millisecond)
 }
 
 // freePort is a port on loopback that nobody listens on.
@@ -187,31 +192,26 @@ type file struct {
 	content []byte
 }
 
-// readTar reads what podman exports, by cleaned path.
-func readTar(t *testing.T, path string) map[string]file {
+// readTar reads what a command of podman exports, by cleaned path.
+func readTar(t *testing.T, arguments ...string) map[string]file {
 	t.Helper()
-	archive, err := os.Open(path)
+	archive, err := command("podman", arguments...)
 	require.NoError(t, err)
-	defer archive.Close()
 	files := map[string]file{}
-	for reader := tar.NewReader(archive); ; {
+	for reader := tar.NewReader(strings.NewReader(archive)); ; {
 		header, err := reader.Next()
 		if errors.Is(err, io.EOF) {
 			return files
 		}
 		require.NoError(t, err)
-		content, err := io.ReadAll(reader)
-		require.NoError(t, err)
-		files[filepath.Clean(header.Name)] = file{header, content}
+		files[filepath.Clean(header.Name)] = file{header, fixture.Must(io.ReadAll(reader))}
 	}
 }
 
 // volume reads a named volume.
 func volume(t *testing.T, name string) map[string]file {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "volume.tar")
-	podman(t, "volume", "export", "--output", path, name)
-	return readTar(t, path)
+	return readTar(t, "volume", "export", name)
 }
 
 // cleanUp takes down whatever is left and forgets all images.

@@ -14,11 +14,6 @@ import (
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-const (
-	programs = "bin"
-	program  = "bin/certfetcher"
-)
-
 func main() {
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -32,13 +27,13 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	s, err := fixture.StartStack(programs, dir)
+	s, err := fixture.StartStack("bin", dir)
 	if err != nil {
 		return err
 	}
 	defer s.Stop()
-	fmt.Printf("devca is a CA made a moment ago. certservice asks it over CMP, and listens on\n%s\nwith mutual "+
-		"TLS. certfetcher is run as an init container would be, once for each output type.\n", s.URL)
+	fmt.Printf("devca is a CA made a moment ago. certservice asks it over CMP, and listens on\n%s\n"+
+		"with mutual TLS. certfetcher is run as an init container would be, once for each output type.\n", s.URL)
 
 	for _, outputType := range []string{"P12", "JKS", "PEM"} {
 		volume := filepath.Join(dir, "volume-"+outputType)
@@ -58,21 +53,14 @@ func run() error {
 
 // fetch runs certfetcher with the environment that a pod's manifest would give it.
 func fetch(s *fixture.Stack, outputType, volume string) error {
-	environment := []string{
-		"REQUEST_URL=" + s.URL, "CA_NAME=" + fixture.CAName, "OUTPUT_PATH=" + volume, "OUTPUT_TYPE=" + outputType,
-		"COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE",
-		"SANS=app.example.org,app,192.0.2.10",
-		"KEYSTORE_PATH=" + filepath.Join(s.Dir, "client.jks"), "KEYSTORE_PASSWORD=" + fixture.Password,
-		"TRUSTSTORE_PATH=" + filepath.Join(s.Dir, "truststore.jks"), "TRUSTSTORE_PASSWORD=" + fixture.Password,
-		"LOG_FORMAT=text",
-	}
 	fmt.Printf("\n--- OUTPUT_TYPE=%s ---\n", outputType)
-	command := exec.Command(program)
-	command.Env = environment
+	command := exec.Command("bin/certfetcher")
+	command.Env = fixture.Environment(s.URL, s.Dir, volume, "OUTPUT_TYPE="+outputType, "KEY_ALGORITHM=RSA-2048",
+		"SANS=app.example.org,app,192.0.2.10", "LOG_FORMAT=text")
 	start := time.Now()
 	out, err := command.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("running %s (make build makes it): %w\n%s", program, err, out)
+		return fmt.Errorf("running %s (make build makes it): %w\n%s", command.Path, err, out)
 	}
 	fmt.Printf("certfetcher exited with 0 after %d ms\n\n", time.Since(start).Milliseconds())
 	return nil

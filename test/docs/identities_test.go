@@ -3,8 +3,6 @@ package docs
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -54,9 +52,7 @@ func documentedSecrets(t *testing.T) string {
 			}
 			require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o700))
 			for key, file := range files {
-				content, err := os.ReadFile(filepath.Join(dir, file))
-				require.NoError(t, err, b.place)
-				require.NoError(t, os.WriteFile(filepath.Join(dir, name, key), content, 0o600))
+				require.NoError(t, os.Link(dir+"/"+file, filepath.Join(dir, name, key)), b.place)
 			}
 		}
 	}
@@ -81,39 +77,33 @@ func createdSecret(arguments []string) (name string, files map[string]string, ok
 // What the commands make is what certfetcher and certservice take, and mutual TLS between them works.
 func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
 	dir := documentedSecrets(t)
-	check := exec.Command(filepath.Join(binDir, "certfetcher"), "--check")
-	check.Env = []string{
-		"CA_NAME=RA", "COMMON_NAME=app.example.org", "ORGANIZATION=Example", "STATE=Skane", "COUNTRY=SE",
-		"OUTPUT_PATH=" + t.TempDir(),
-		"KEYSTORE_PATH=" + dir + "/certfetcher-mtls/tls.crt", "KEYSTORE_KEY_PATH=" + dir + "/certfetcher-mtls/tls.key",
-		"TRUSTSTORE_PATH=" + dir + "/certfetcher-mtls/ca.crt",
+	files := func(of string) []string {
+		of = dir + "/" + of
+		return []string{"KEYSTORE_PATH=" + of + "/tls.crt", "KEYSTORE_KEY_PATH=" + of + "/tls.key",
+			"TRUSTSTORE_PATH=" + of + "/ca.crt"}
 	}
+	check := exec.Command(filepath.Join(binDir, "certfetcher"), "--check")
+	check.Env = fixture.Environment("https://oom-cert-service:8443", dir, t.TempDir(),
+		files("certfetcher-mtls")...)
 	out, err := check.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	assert.NotContains(t, string(out), `"WARN"`)
 
-	running, err := fixture.StartStack(binDir, t.TempDir(), "KEYSTORE_PATH="+dir+"/certservice-tls/tls.crt",
-		"KEYSTORE_KEY_PATH="+dir+"/certservice-tls/tls.key", "TRUSTSTORE_PATH="+dir+"/certservice-tls/ca.crt")
+	running, err := fixture.StartStack(binDir, t.TempDir(), files("certservice-tls")...)
 	require.NoError(t, err)
 	defer running.Stop()
-	identity, err := tls.LoadX509KeyPair(dir+"/certfetcher-mtls/tls.crt", dir+"/certfetcher-mtls/tls.key")
-	require.NoError(t, err)
-	anchors, err := os.ReadFile(dir + "/certfetcher-mtls/ca.crt")
-	require.NoError(t, err)
+	client := dir + "/certfetcher-mtls"
+	identity := fixture.Must(tls.LoadX509KeyPair(client+"/tls.crt", client+"/tls.key"))
 	roots := x509.NewCertPool()
-	require.True(t, roots.AppendCertsFromPEM(anchors))
-	for _, name := range []string{"oom-cert-service", "oom-cert-service.certservice",
-		"oom-cert-service.certservice.svc"} {
-		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
-			RootCAs: roots, Certificates: []tls.Certificate{identity}, ServerName: name,
-		}}}
-		response, err := client.Get(strings.TrimSuffix(running.URL, "v1/certificate/") + "actuator/health")
+	require.True(t, roots.AppendCertsFromPEM(fixture.Must(os.ReadFile(client+"/ca.crt"))))
+	for _, name := range []string{"", ".certservice", ".certservice.svc"} {
+		config := &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{identity},
+			ServerName: "oom-cert-service" + name}
+		transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: config}
+		url := strings.Replace(running.URL, "v1/certificate/", "actuator/health", 1)
+		response, err := (&http.Client{Transport: transport}).Get(url)
 		require.NoError(t, err, name)
-		body, err := io.ReadAll(response.Body)
 		response.Body.Close()
-		require.NoError(t, err)
-		assert.Equal(t, http.StatusOK, response.StatusCode, "%s: %s", name, body)
-		assert.True(t, json.Valid(body))
-		client.CloseIdleConnections()
+		assert.Equal(t, http.StatusOK, response.StatusCode, name)
 	}
 }

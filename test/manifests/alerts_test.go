@@ -2,9 +2,6 @@ package manifests
 
 import (
 	"fmt"
-	"maps"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -20,6 +17,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/yaml"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // history is series and their values, one a minute, in the notation of Prometheus' own tests. A single value has
@@ -29,9 +28,7 @@ type history map[string]string
 // readCases reads the rows of a table below testdata.
 func readCases(t *testing.T, file string, rows any) {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join("testdata", file))
-	require.NoError(t, err)
-	require.NoError(t, yaml.UnmarshalStrict(content, rows))
+	require.NoError(t, yaml.UnmarshalStrict([]byte(readFile(t, "testdata/"+file)), rows), file)
 }
 
 func TestAlerts_fireWhenTheyShould(t *testing.T) {
@@ -55,39 +52,6 @@ func TestAlerts_fireWhenTheyShould(t *testing.T) {
 	}
 }
 
-const (
-	ofApp     = `{namespace="shop",pod="app-1"}`
-	ofService = `namespace="certs",pod="certservice-1"`
-)
-
-func up() history {
-	return history{"certservice_build_info{" + ofService + "}": "1",
-		"certservice_config_servers{" + ofService + "}": "2"}
-}
-
-func requests(outcome string) string {
-	return `certservice_requests_total{` + ofService + `,ca="RA",operation="enroll",outcome="` + outcome + `"}`
-}
-
-// Files are read when they change: what was refused once is not reported again, however long it stays in use.
-func TestAlerts_filesThatStayUnusable_fireUntilTheyAreMended(t *testing.T) {
-	const before, unusable, after = 30, 150, 30
-	for alert, gauge := range map[string]string{
-		"CertfetcherIdentityUnusable":    "certfetcher_mtls_identity_last_reload_successful" + ofApp,
-		"CertserviceIdentityUnusable":    "certservice_identity_last_reload_successful{" + ofService + "}",
-		"CertserviceConfigurationBroken": "certservice_config_last_reload_successful{" + ofService + "}",
-	} {
-		given := history{gauge: fmt.Sprintf("1x%d 0x%d 1x%d", before-1, unusable-1, after-1)}
-		if strings.HasPrefix(gauge, "certservice_") {
-			maps.Copy(given, up())
-		}
-		const wait = 5
-		want := slices.Concat(make([]bool, before+wait), slices.Repeat([]bool{true}, unusable-wait),
-			make([]bool, after))
-		assert.Equal(t, want, firing(t, given, len(want)-1, len(want))[alert], alert)
-	}
-}
-
 func TestAlerts_ofACA_wantFailuresThatGoOn(t *testing.T) {
 	var rows []struct {
 		Name, Failed, Issued string
@@ -99,8 +63,8 @@ func TestAlerts_ofACA_wantFailuresThatGoOn(t *testing.T) {
 		t.Run(row.Name, func(t *testing.T) {
 			failed, away := totals(t, 5, row.Failed)
 			issued, healed := totals(t, 100, row.Issued)
-			given := up()
-			given[requests("failed")], given[requests("issued")] = failed, issued
+			given := history{"certservice_build_info": "1", requests + `"failed"}`: failed,
+				requests + `"issued"}`: issued}
 			length := max(away, healed)
 			minutes := firing(t, given, quiet+length+59, quiet+length+60)["CertserviceCAFailing"]
 			require.Equal(t, row.Within > 0, slices.Contains(minutes, true))
@@ -109,13 +73,16 @@ func TestAlerts_ofACA_wantFailuresThatGoOn(t *testing.T) {
 			}
 			begun := slices.Index(minutes, true) - quiet
 			assert.LessOrEqual(t, begun, row.Within)
-			assert.NotContains(t, minutes[quiet+begun:quiet+away], false, "interrupted while the CA is away")
+			assert.NotContains(t, minutes[quiet+begun:quiet+away], false, "interrupted")
 			assert.NotContains(t, minutes[quiet+length+20:], true, "goes on after the CA is back")
 		})
 	}
 }
 
-const quiet = 20 // minutes before anything happens
+const (
+	quiet    = 20 // minutes before anything happens
+	requests = `certservice_requests_total{namespace="certs",ca="RA",outcome=`
+)
 
 // totals are the values of a counter: nothing for some minutes, then so many more in each minute, then nothing again.
 func totals(t *testing.T, start float64, perMinute string) (values string, minutes int) {
@@ -134,69 +101,60 @@ func totals(t *testing.T, start float64, perMinute string) (values string, minut
 
 func TestAlerts_eachIsWordedForPeople_andHasARunbook(t *testing.T) {
 	const runbook = "docs/operations.md"
-	content, err := os.ReadFile("../../" + runbook)
-	require.NoError(t, err)
 	var documented, alerts []string
-	for _, heading := range alertHeading.FindAllStringSubmatch(string(content), -1) {
+	for _, heading := range alertHeading.FindAllStringSubmatch(readFile(t, "../../"+runbook), -1) {
 		documented = append(documented, heading[1])
 	}
-	for _, file := range []string{"certfetcher-rules.yaml", "certservice-rules.yaml"} {
-		for _, rule := range rules(t, file) {
-			alerts = append(alerts, rule.Alert)
-			assert.Contains(t, []string{"warning", "critical"}, rule.Labels["severity"], rule.Alert)
-			assert.NotEmpty(t, rule.Annotations["summary"], rule.Alert)
-			assert.NotEmpty(t, rule.Annotations["description"], rule.Alert)
-			want := "https://github.com/certfetcher/certfetcher/blob/main/" + runbook + "#" +
-				strings.ToLower(rule.Alert)
-			assert.Equal(t, want, rule.Annotations["runbook_url"])
-		}
+	for _, rule := range rules(t) {
+		alerts = append(alerts, rule.Alert)
+		assert.Contains(t, []string{"warning", "critical"}, rule.Labels["severity"], rule.Alert)
+		assert.NotEmpty(t, rule.Annotations["summary"], rule.Alert)
+		assert.NotEmpty(t, rule.Annotations["description"], rule.Alert)
+		assert.Equal(t, "https://github.com/certfetcher/certfetcher/blob/main/"+runbook+"#"+
+			strings.ToLower(rule.Alert), rule.Annotations["runbook_url"])
 	}
 	assert.ElementsMatch(t, alerts, documented, runbook)
 }
 
 var alertHeading = regexp.MustCompile(`(?m)^#+ (Cert(?:fetcher|service)[A-Z][A-Za-z]+)$`)
 
-// firing returns, for each alert on the programs that the history is of, in which of the last minutes up to now it
+// firing returns, for each alert on the program that the history is of, in which of the last minutes up to now it
 // fires: its expression has had the same result for as long as the rule says.
 func firing(t *testing.T, given history, now, minutes int) map[string][]bool {
 	t.Helper()
-	file := "certservice-rules.yaml"
-	for name := range given {
-		if strings.HasPrefix(name, "certfetcher_") {
-			file = "certfetcher-rules.yaml"
-		}
-	}
 	end := time.Unix(60*int64(now), 0)
 	first := end.Add(-time.Duration(minutes-1) * time.Minute)
-	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, Parser: promQL})
-	storage := given.storage(t, end)
+	options := promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, Parser: promQL}
+	engine, scraped := promql.NewEngine(options), given.storage(t, end)
 	alerts := map[string][]bool{}
-	for _, rule := range rules(t, file) {
-		wait := time.Duration(rule.For)
-		query, err := engine.NewRangeQuery(t.Context(), storage, nil, rule.Expr, first.Add(-wait), end, time.Minute)
-		require.NoError(t, err)
-		result := query.Exec(t.Context())
-		require.NoError(t, result.Err, rule.Alert)
-		matrix, err := result.Matrix()
-		require.NoError(t, err)
-		fires := make([]bool, minutes)
+	for _, rule := range rules(t) {
+		if !strings.HasPrefix(rule.Alert, given.program()) {
+			continue
+		}
+		wait := time.Duration(rule.For) / time.Minute
+		held := fmt.Sprintf("count_over_time((%s)[%dm:1m]) > %d", rule.Expr, wait+1, wait)
+		query, err := engine.NewRangeQuery(t.Context(), scraped, nil, held, first, end, time.Minute)
+		require.NoError(t, err, rule.Alert)
+		matrix, err := query.Exec(t.Context()).Matrix()
+		require.NoError(t, err, rule.Alert)
+		alerts[rule.Alert] = make([]bool, minutes)
 		for _, series := range matrix {
-			pending := map[int64]bool{}
 			for _, point := range series.Floats {
-				pending[point.T] = true
-			}
-			for i := range fires {
-				at := first.Add(time.Duration(i) * time.Minute)
-				held := true
-				for since := at.Add(-wait); !since.After(at); since = since.Add(time.Minute) {
-					held = held && pending[since.UnixMilli()]
-				}
-				fires[i] = fires[i] || held
+				alerts[rule.Alert][(point.T-first.UnixMilli())/60_000] = true
 			}
 		}
-		alerts[rule.Alert] = fires
 	}
 	return alerts
+}
+
+// program is the one that the history is of, as the names of its alerts begin.
+func (h history) program() string {
+	for name := range h {
+		if strings.HasPrefix(name, "certfetcher_") {
+			return "Certfetcher"
+		}
+	}
+	return "Certservice"
 }
 
 // storage is what a Prometheus would have scraped since time zero. A single value stands for four hours.
@@ -205,13 +163,9 @@ func (h history) storage(t *testing.T, now time.Time) storage.Queryable {
 	var all []storage.Series
 	for name, values := range h {
 		if at, isTime := strings.CutPrefix(values, "now"); isTime {
-			after, err := model.ParseDuration(at[1:])
-			require.NoError(t, err)
-			seconds := int64(time.Duration(after).Seconds())
-			if at[0] == '-' {
-				seconds = -seconds
-			}
-			values = strconv.FormatInt(now.Unix()+seconds, 10)
+			sign := map[byte]time.Duration{'-': -1, '+': 1}[at[0]]
+			after := sign * time.Duration(fixture.Must(model.ParseDuration(at[1:])))
+			values = strconv.FormatInt(now.Add(after).Unix(), 10)
 		}
 		if !strings.Contains(values, "x") {
 			values += "x240"
@@ -219,8 +173,7 @@ func (h history) storage(t *testing.T, now time.Time) storage.Queryable {
 		metric, sequence, err := promQL.ParseSeriesDesc(name + " " + values)
 		require.NoError(t, err, "%s: %s", name, values)
 		chunk := chunkenc.NewXORChunk()
-		appender, err := chunk.Appender()
-		require.NoError(t, err)
+		appender := fixture.Must(chunk.Appender())
 		for minute, value := range sequence {
 			if !value.Omitted {
 				appender.Append(0, int64(minute)*60_000, value.Value)
@@ -228,15 +181,17 @@ func (h history) storage(t *testing.T, now time.Time) storage.Queryable {
 		}
 		all = append(all, &storage.SeriesEntry{Lset: metric, SampleIteratorFn: chunk.Iterator})
 	}
-	return &storage.MockQueryable{MockQuerier: &storage.MockQuerier{SelectMockFunction: func(_ bool,
-		_ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	querier := &storage.MockQuerier{SelectMockFunction: func(_ bool, _ *storage.SelectHints,
+		matchers ...*labels.Matcher) storage.SeriesSet {
 		differs := func(s storage.Series) bool {
 			return slices.ContainsFunc(matchers, func(m *labels.Matcher) bool {
 				return !m.Matches(s.Labels().Get(m.Name))
 			})
 		}
-		return &seriesSet{storage.EmptySeriesSet(), slices.DeleteFunc(slices.Clone(all), differs), -1}
-	}}}
+		matching := slices.DeleteFunc(slices.Clone(all), differs)
+		return &seriesSet{storage.EmptySeriesSet(), matching, -1}
+	}}
+	return &storage.MockQueryable{MockQuerier: querier}
 }
 
 type seriesSet struct {

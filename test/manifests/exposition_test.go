@@ -2,13 +2,11 @@ package manifests
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
+	"io"
 	"log/slog"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -16,8 +14,9 @@ import (
 	"testing"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -29,177 +28,89 @@ import (
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
-// series are the labels of one metric with the values seen: name, label, value.
+// series are the labels of one metric with the values seen: name, label, value. A histogram has three names.
 type series map[string]map[string][]string
-
-// add reads the Prometheus text format.
-func (s series) add(t *testing.T, exposition []byte) {
-	t.Helper()
-	for line := range strings.Lines(string(exposition)) {
-		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
-			continue
-		}
-		metric, err := promQL.ParseMetric(line[:strings.LastIndexByte(line, ' ')])
-		require.NoError(t, err, line)
-		name := metric.Get(model.MetricNameLabel)
-		if s[name] == nil {
-			s[name] = map[string][]string{}
-		}
-		metric.Range(func(l labels.Label) { s[name][l.Name] = append(s[name][l.Name], l.Value) })
-	}
-}
 
 // exported are the series of both programs when everything has happened once.
 func exported(t *testing.T) series {
 	t.Helper()
 	all := series{}
-	all.add(t, fetcherExposition(t))
-	all.add(t, certserviceExposition(t))
+	for _, m := range []interface{ Write(io.Writer) }{fetcherMetrics(), certserviceMetrics(t)} {
+		var text bytes.Buffer
+		m.Write(&text)
+		parser := expfmt.NewTextParser(model.UTF8Validation)
+		families, err := parser.TextToMetricFamilies(&text)
+		require.NoError(t, err)
+		require.Greater(t, len(families), 20)
+		for name, family := range families {
+			if strings.HasPrefix(name, "cert") {
+				assert.NotEmpty(t, family.GetHelp(), name)
+			}
+			labels := map[string][]string{}
+			for _, metric := range family.Metric {
+				for _, l := range metric.Label {
+					labels[l.GetName()] = append(labels[l.GetName()], l.GetValue())
+				}
+			}
+			all[name] = labels
+			if family.GetType() == dto.MetricType_HISTOGRAM {
+				all[name+"_bucket"], all[name+"_sum"], all[name+"_count"] = labels, labels, labels
+			}
+		}
+	}
 	return all
 }
 
-func TestSeries_sayWhatTheyAre(t *testing.T) {
-	for prefix, exposition := range map[string][]byte{"certfetcher_": fetcherExposition(t),
-		"certservice_": certserviceExposition(t)} {
-		names := 0
-		helped := ""
-		for line := range strings.Lines(string(exposition)) {
-			words := strings.Fields(line)
-			assert.False(t, words[1] == "HELP" && len(words) < 4, "an empty text: %s", line)
-			if words[1] == "HELP" {
-				helped = words[2]
-			}
-			if words[1] == "TYPE" && strings.HasPrefix(words[2], prefix) {
-				names++
-				assert.Equal(t, words[2], helped, "a series without a text")
-			}
-		}
-		assert.Greater(t, names, 9)
-	}
-}
-
-func fetcherExposition(t *testing.T) []byte {
-	t.Helper()
-	now := time.Now()
+func fetcherMetrics() *metrics.Metrics {
 	m := metrics.New("test", time.Now)
-	m.SetCertificate(&x509.Certificate{NotBefore: now, NotAfter: now.Add(time.Hour)})
-	m.SetIdentity(&x509.Certificate{NotBefore: now, NotAfter: now.Add(time.Hour)})
-	m.SetPlan(now, now, 1)
-	for _, err := range []error{nil, errors.New("broken")} {
-		m.CountIdentityReload(err)
-	}
-	m.CountRenewal(enroll.Updated)
-	m.CountRenewal(enroll.Enrolled)
-	m.CountFailure(enroll.StageConnection.String())
-	m.CountRestoration()
-	for _, kind := range notify.Kinds {
-		for _, outcome := range []notify.Outcome{notify.OutcomeSuccess, notify.OutcomeFailure} {
-			m.CountNotification(kind.Name, string(outcome))
-		}
-	}
+	certificate := &x509.Certificate{NotAfter: time.Now()}
+	m.SetCertificate(certificate)
+	m.SetIdentity(certificate)
+	m.SetPlan(time.Now(), time.Now(), 1)
 	m.SetServed(true)
-	var text bytes.Buffer
-	m.Write(&text)
-	return text.Bytes()
-}
-
-// authority does what its name says.
-type authority struct {
-	name           string
-	issued         certservice.Issued
-	entered, leave chan struct{} // of a request in flight
-}
-
-func (a authority) Enroll(context.Context, certservice.Request) (certservice.Issued, error) {
-	switch a.name {
-	case "issues":
-		return a.issued, nil
-	case "refuses":
-		return certservice.Issued{}, &certservice.RefusedError{FailInfo: []string{"badPOP"}}
-	case "panics":
-		panic("as it should")
-	case "waits":
-		close(a.entered)
-		<-a.leave
+	var kinds []string
+	for _, kind := range notify.Kinds {
+		kinds = append(kinds, kind.Name)
 	}
-	return certservice.Issued{}, errors.New("the CA cannot be reached")
+	m.Expect([]string{enroll.StageConnection.String()}, kinds,
+		[]string{string(notify.OutcomeSuccess), string(notify.OutcomeFailure)})
+	return m
 }
 
-func (a authority) Update(ctx context.Context, r certservice.Request) (certservice.Issued, error) {
-	return a.Enroll(ctx, r)
-}
-
-func certserviceExposition(t *testing.T) []byte {
+func certserviceMetrics(t *testing.T) *certservice.Metrics {
 	t.Helper()
-	transport, err := fixture.NewCA("Transport")
-	require.NoError(t, err)
-	_, chain, err := transport.Identity("client")
+	ca := fixture.Must(fixture.NewCA("Test"))
+	_, chain, err := ca.Identity("client")
 	require.NoError(t, err)
 	roots := x509.NewCertPool()
-	roots.AddCert(transport.Root)
-
-	m := certservice.NewMetrics("test")
-	m.ObserveCertificate(func() *x509.Certificate { return transport.Root })
-	m.CountIdentityReload(nil)
-	m.CountIdentityReload(errors.New("broken"))
-	discard := slog.New(slog.DiscardHandler)
+	roots.AddCert(ca.Root)
+	m, discard := certservice.NewMetrics("test"), slog.New(slog.DiscardHandler)
+	m.ObserveCertificate(func() *x509.Certificate { return ca.Root })
 	servers := filepath.Join(t.TempDir(), "cmpServers.json")
-	configuration := certservice.NewConfiguration(servers,
-		certservice.CMPBuilder(certservice.CMPOptions{Log: discard}), m, discard)
-	require.Error(t, configuration.Reload("test"))
-	require.NoError(t, os.WriteFile(servers,
-		[]byte(`{"cmpv2Servers": [{"caName": "RA", "url": "http://ca/", "issuerDN": "CN=CA", `+
-			`"authentication": {"iak": "a", "rv": "b"}}]}`), 0o600))
-	require.NoError(t, configuration.Reload("test"))
+	require.NoError(t, os.WriteFile(servers, []byte(`{"cmpv2Servers": [{"caName": "RA",
+		"url": "http://ca/", "issuerDN": "CN=CA", "authentication": {"iak": "a", "rv": "b"}}]}`), 0o600))
+	builder := certservice.CMPBuilder(certservice.CMPOptions{Log: discard})
+	require.NoError(t, certservice.NewConfiguration(servers, builder, m, discard).Reload("test"))
 
-	issued := certservice.Issued{Chain: chain, Trusted: []*x509.Certificate{transport.Root}}
-	entered, leave := make(chan struct{}), make(chan struct{})
-	directory := service.Static{}
-	names := []string{"issues", "refuses", "fails", "panics", "waits"}
-	for _, name := range names {
-		directory[name] = authority{name, issued, entered, leave}
-	}
 	handler := certservice.NewHandler(certservice.HandlerConfig{
-		Directory: directory, ClientRoots: func() *x509.CertPool { return roots }, MaxInFlight: 1,
-		Metrics: m, Log: discard,
-		MaxRSABits: certservice.MostMaxRSABits, CPU: certservice.NewCPU(), Strangers: certservice.NewStrangers(discard),
+		Directory:   service.Static{"RA": service.Authority{CA: ca}, "panics": nil},
+		ClientRoots: func() *x509.CertPool { return roots }, MaxRSABits: certservice.MostMaxRSABits,
+		Strangers: certservice.NewStrangers(discard), CPU: certservice.NewCPU(), Metrics: m, Log: discard,
 	})
-	ask := func(path string) string {
+	var update struct{ Headers map[string]string } // with all that an enrolment needs as well
+	golden := readFile(t, "../testdata/wire/update.request.json")
+	require.NoError(t, json.Unmarshal([]byte(golden), &update))
+	for path, status := range map[string]int{
+		"certificate/RA": 200, "certificate-update/RA": 500, "certificate/panics": 500,
+	} {
+		request := httptest.NewRequest("GET", "/v1/"+path, nil)
+		request.TLS = &tls.ConnectionState{PeerCertificates: chain}
+		for name, value := range update.Headers {
+			request.Header.Set(name, value)
+		}
 		answer := httptest.NewRecorder()
-		handler.ServeHTTP(answer, wireRequest(t, path, &tls.ConnectionState{PeerCertificates: chain}))
-		return answer.Body.String()
+		handler.ServeHTTP(answer, request)
+		require.Equal(t, status, answer.Code, "%s: %s", path, answer.Body)
 	}
-	for _, name := range names[:4] {
-		ask("/v1/certificate/" + name)
-		ask("/v1/certificate-update/" + name)
-	}
-	done := make(chan string)
-	go func() { done <- ask("/v1/certificate/waits") }()
-	select {
-	case <-entered:
-	case answer := <-done:
-		require.Fail(t, "the request did not reach the authority", answer)
-	}
-	ask("/v1/certificate/issues") // one too many
-	close(leave)
-	<-done
-
-	var text bytes.Buffer
-	m.Write(&text)
-	return text.Bytes()
-}
-
-// wireRequest is the golden update, which holds all that an enrolment needs as well.
-func wireRequest(t *testing.T, path string, state *tls.ConnectionState) *http.Request {
-	t.Helper()
-	content, err := os.ReadFile("../testdata/wire/update.request.json")
-	require.NoError(t, err)
-	var golden struct{ Headers map[string]string }
-	require.NoError(t, json.Unmarshal(content, &golden))
-	request := httptest.NewRequest(http.MethodGet, path, nil)
-	request.TLS = state
-	for name, value := range golden.Headers {
-		request.Header.Set(name, value)
-	}
-	return request
+	return m
 }

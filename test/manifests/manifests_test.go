@@ -5,13 +5,12 @@
 package manifests
 
 import (
-	"bufio"
-	"bytes"
-	"errors"
-	"io"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,11 +23,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/yaml"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 const deploy = "../../deploy"
@@ -36,132 +40,91 @@ const deploy = "../../deploy"
 // decoder refuses unknown and duplicate fields, as kubectl --validate=strict does.
 var decoder = func() runtime.Decoder {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{
-		appsv1.AddToScheme, autoscalingv2.AddToScheme, corev1.AddToScheme, networkingv1.AddToScheme,
-		policyv1.AddToScheme, monitoring.AddToScheme, certmanager.AddToScheme,
-	} {
-		if err := add(scheme); err != nil {
-			panic(err)
-		}
+	builder := runtime.NewSchemeBuilder(appsv1.AddToScheme, autoscalingv2.AddToScheme, corev1.AddToScheme,
+		networkingv1.AddToScheme, policyv1.AddToScheme, monitoring.AddToScheme, certmanager.AddToScheme)
+	if err := builder.AddToScheme(scheme); err != nil {
+		panic(err)
 	}
+	onap := schema.GroupVersion{Group: "certmanager.onap.org", Version: "v1"}
+	scheme.AddKnownTypeWithName(onap.WithKind("CMPv2Issuer"), &unstructured.Unstructured{})
 	return serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
 }()
 
 // decode returns the objects in a stream of YAML documents.
-func decode(t *testing.T, name string, content []byte) []runtime.Object {
+func decode(t *testing.T, name, text string) (objects []runtime.Object) {
 	t.Helper()
-	var objects []runtime.Object
-	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(content)))
-	for {
-		document, err := reader.Read()
-		if errors.Is(err, io.EOF) {
-			return objects
+	for document := range strings.SplitSeq("\n"+text, "\n---\n") {
+		if json, err := yaml.YAMLToJSON([]byte(document)); err == nil && string(json) == "null" {
+			continue // comments only
 		}
-		require.NoError(t, err, name)
-		if onlyComments(document) {
-			continue
-		}
-		object, _, err := decoder.Decode(document, nil, nil)
+		object, _, err := decoder.Decode([]byte(document), nil, nil)
 		require.NoError(t, err, "%s:\n%s", name, document)
 		objects = append(objects, object)
 	}
+	return objects
 }
 
-func onlyComments(document []byte) bool {
-	for line := range bytes.Lines(document) {
-		line = bytes.TrimSpace(line)
-		if len(line) > 0 && line[0] != '#' && string(line) != "---" {
-			return false
-		}
+var rendered = map[string][]runtime.Object{}
+
+// everything returns all objects that deploy/ leads to, by where they come from: what kubectl apply -k
+// renders in a directory, what apply -f reads in a file, and what helm template makes of each set of
+// values. Those of a document are among them.
+func everything(t *testing.T) map[string][]runtime.Object {
+	t.Helper()
+	if len(rendered) > 0 {
+		return rendered
 	}
-	return true
+	require.NoError(t, filepath.WalkDir(deploy, func(path string, _ fs.DirEntry, err error) error {
+		place, dir := strings.TrimPrefix(path, deploy+"/"), filepath.Dir(path)
+		if filepath.Ext(path) != ".yaml" {
+			return err
+		}
+		text := readFile(t, path)
+		if _, err := os.Stat(dir + "/kustomization.yaml"); err == nil {
+			part := strings.Contains(text, "kind: Component\n") // of an overlay
+			if filepath.Base(path) == "kustomization.yaml" && !part {
+				rendered[filepath.Dir(place)] = decode(t, place, kustomize(t, dir))
+			}
+		} else if strings.HasPrefix(place, "kubernetes/") {
+			rendered[place] = decode(t, place, text)
+		}
+		return nil
+	}))
+	for _, r := range charts(t) {
+		rendered["helm template "+r.name] = decode(t, r.name, render(t, r))
+	}
+	blocks := slices.Sorted(maps.Values(namedBlocks(t, "cert-manager.md")))
+	rendered["docs/cert-manager.md"] = decode(t, "docs", strings.Join(blocks, "---\n"))
+	return rendered
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(content)
 }
 
 // kustomize renders a directory as kubectl kustomize does.
-func kustomize(t *testing.T, dir string) []runtime.Object {
+func kustomize(t *testing.T, dir string) string {
 	t.Helper()
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+	kustomizer := krusty.MakeKustomizer(krusty.MakeDefaultOptions())
+	resources, err := kustomizer.Run(filesys.MakeFsOnDisk(), dir)
 	require.NoError(t, err, dir)
-	content, err := resources.AsYaml()
-	require.NoError(t, err)
-	return decode(t, dir, content)
+	return string(fixture.Must(resources.AsYaml()))
 }
 
-// everything returns all objects that deploy/ leads to, by where they come from.
-func everything(t *testing.T) map[string][]runtime.Object {
-	t.Helper()
-	all := map[string][]runtime.Object{}
-	for _, dir := range kustomizations(t) {
-		all[dir] = kustomize(t, dir)
-	}
-	for _, path := range plainManifests(t) {
-		content, err := os.ReadFile(path)
-		require.NoError(t, err)
-		all[path] = decode(t, path, content)
-	}
-	for _, c := range charts(t) {
-		all["helm template "+c.name] = decode(t, c.name, []byte(render(t, c)))
-	}
-	return all
-}
-
-// kustomizations returns the directories that can be applied with kubectl apply -k.
-func kustomizations(t *testing.T) []string {
-	t.Helper()
-	var dirs []string
-	walk(t, deploy, func(path string) {
-		if filepath.Base(path) != "kustomization.yaml" {
-			return
-		}
-		content, err := os.ReadFile(path)
-		require.NoError(t, err)
-		if !bytes.Contains(content, []byte("kind: Component\n")) { // rendered as part of an overlay
-			dirs = append(dirs, filepath.Dir(path))
-		}
-	})
-	require.NotEmpty(t, dirs)
-	return dirs
-}
-
-// plainManifests returns the files that can be applied with kubectl apply -f.
-func plainManifests(t *testing.T) []string {
-	t.Helper()
-	var paths []string
-	walk(t, deploy+"/kubernetes", func(path string) {
-		isYAML := strings.HasSuffix(path, ".yaml")
-		_, err := os.Stat(filepath.Join(filepath.Dir(path), "kustomization.yaml"))
-		if isYAML && errors.Is(err, fs.ErrNotExist) {
-			paths = append(paths, path)
-		}
-	})
-	require.NotEmpty(t, paths)
-	return paths
-}
-
-func walk(t *testing.T, root string, visit func(path string)) {
-	t.Helper()
-	require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.Type().IsRegular() {
-			visit(path)
-		}
-		return err
-	}))
-}
-
-func TestManifests_everyKind_isThere(t *testing.T) {
-	kinds := map[string]bool{}
-	for _, objects := range everything(t) {
-		for _, object := range objects {
-			kinds[object.GetObjectKind().GroupVersionKind().Kind] = true
+func TestManifests_render_theObjectsOfTheList(t *testing.T) {
+	var list strings.Builder
+	all := plain(t)
+	for _, place := range slices.Sorted(maps.Keys(all)) {
+		fmt.Fprintln(&list, place)
+		for _, o := range all[place] {
+			object := unstructured.Unstructured{Object: o}
+			fmt.Fprintln(&list, " ", object.GetKind(), object.GetName())
 		}
 	}
-	for _, kind := range []string{
-		"Deployment", "Service", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget", "HorizontalPodAutoscaler",
-		"Certificate", "Issuer", "ServiceMonitor", "PodMonitor", "PrometheusRule", "ConfigMap",
-		"Secret", "Namespace", "Pod",
-	} {
-		assert.True(t, kinds[kind], kind)
-	}
+	golden.File(t, "objects.golden.txt", list.String())
 }
 
 func TestDecode_whatKubectlWouldRefuse_isRefused(t *testing.T) {
@@ -173,5 +136,14 @@ func TestDecode_whatKubectlWouldRefuse_isRefused(t *testing.T) {
 		_, _, err := decoder.Decode([]byte("apiVersion: v1\nkind: Pod\n"+lines+"\n"), nil, nil)
 		require.ErrorContains(t, err, "strict decoding error: ")
 		require.ErrorContains(t, err, want)
+	}
+}
+
+// The image of EJBCA runs one of them by its path.
+func TestShellScripts_areExecutable(t *testing.T) {
+	for _, path := range fixture.Must(filepath.Glob(deploy + "/*/*.sh")) {
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		assert.Equal(t, fs.FileMode(0o111), info.Mode()&0o111, path)
 	}
 }

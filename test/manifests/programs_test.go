@@ -1,8 +1,8 @@
 package manifests
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"maps"
 	"os"
@@ -15,44 +15,46 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"helm.sh/helm/v3/pkg/chartutil"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-// binaries is the directory of the built programs.
-var binaries string
+var (
+	binaries         string // the directory of the built programs
+	applicationChart string // that of the example chart
+)
 
+// The example chart has the library that it depends on in charts/, where helm dependency build would put it.
 func TestMain(m *testing.M) {
-	fixture.RunTests(m, &binaries)
+	fixture.RunTests(m, &binaries, func(scratch string) error {
+		const app = deploy + "/helm/examples/app"
+		file := fixture.Must(chartutil.LoadChartfile(app + "/Chart.yaml"))
+		library := filepath.Join(app, strings.TrimPrefix(file.Dependencies[0].Repository, "file://"))
+		applicationChart = scratch + "/app"
+		return errors.Join(os.CopyFS(applicationChart, os.DirFS(app)),
+			os.CopyFS(applicationChart+"/charts/certfetcher", os.DirFS(library)))
+	})
 }
 
 // binary returns the path of a built program.
 func binary(name string) string { return filepath.Join(binaries, name) }
 
-var variableInHelp = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+) \((.*)\)$`)
-
-var variableOfPostprocess = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+)$`)
+var variable = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+)(?: \(.*\))?$`)
 
 // variables returns what --help shows, with the _FILE twins of secrets, and what the command postprocess has besides.
-func variables(t *testing.T, program string) []string {
+func variables(t *testing.T, program string) (names []string) {
 	t.Helper()
-	help, err := exec.Command(binary(program), "--help").Output()
-	require.NoError(t, err)
-	var names []string
-	for _, match := range variableInHelp.FindAllStringSubmatch(string(help), -1) {
-		names = append(names, match[1])
-		if strings.Contains(match[2], "secret") {
-			names = append(names, match[1]+"_FILE")
-		}
-	}
+	help := fixture.Must(exec.Command(binary(program), "--help").Output())
 	if program == "certfetcher" {
-		help, err := exec.Command(binary(program), "postprocess", "--help").Output()
-		require.NoError(t, err)
-		postprocess := variableOfPostprocess.FindAllStringSubmatch(string(help), -1)
-		require.Len(t, postprocess, 4)
-		for _, match := range postprocess {
-			names = append(names, match[1])
+		more := fixture.Must(exec.Command(binary(program), "postprocess", "--help").Output())
+		help = append(help, more...)
+	}
+	for _, match := range variable.FindAllStringSubmatch(string(help), -1) {
+		names = append(names, match[1])
+		if strings.HasSuffix(match[0], "secret)") {
+			names = append(names, match[1]+"_FILE")
 		}
 	}
 	require.Greater(t, len(names), 10)
@@ -63,10 +65,8 @@ func variables(t *testing.T, program string) []string {
 func (p pod) environment(t *testing.T, c corev1.Container) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for _, from := range c.EnvFrom {
-		values := p.configMap(from.ConfigMapRef.Name)
-		require.NotNil(t, values, "%s: %s", p.place, from.ConfigMapRef.Name)
-		maps.Copy(all, values.Data)
+	for range c.EnvFrom {
+		maps.Copy(all, p.configMap())
 	}
 	for _, variable := range c.Env {
 		_, twice := all[variable.Name]
@@ -78,16 +78,14 @@ func (p pod) environment(t *testing.T, c corev1.Container) map[string]string {
 
 func TestPods_variables_areTheProgramsOwn(t *testing.T) {
 	known := map[string][]string{}
+	for _, name := range []string{"certfetcher", "certservice"} {
+		known[name] = append(variables(t, name), "GOMEMLIMIT") // the Go runtime's
+	}
 	for p, c := range containers(t) {
-		name := program(c)
-		if name == "" {
-			continue
-		}
-		if known[name] == nil {
-			known[name] = append(variables(t, name), "GOMEMLIMIT") // the Go runtime's
-		}
 		for variable := range p.environment(t, c) {
-			assert.Contains(t, known[name], variable, "%s: %s", p.place, c.Name)
+			if program(c) != "" {
+				assert.Contains(t, known[program(c)], variable, "%s: %s", p.place, c.Name)
+			}
 		}
 	}
 }
@@ -131,16 +129,16 @@ var enumOfNames = regexp.MustCompile(`"propertyNames": \{\s*"enum": \[[^\]]*\]`)
 func TestCharts_schemas_nameTheProgramsVariables(t *testing.T) {
 	for program, own := range chartsOwn {
 		path := filepath.Join(deploy, "helm", program, "values.schema.json")
-		content, err := os.ReadFile(path)
-		require.NoError(t, err)
-		names := slices.Sorted(slices.Values(slices.DeleteFunc(variables(t, program), own.MatchString)))
+		content := readFile(t, path)
+		names := slices.DeleteFunc(variables(t, program), own.MatchString)
+		slices.Sort(names)
 		list, err := json.MarshalIndent(names, "        ", "  ")
 		require.NoError(t, err)
-		want := append([]byte("\"propertyNames\": {\n        \"enum\": "), list...)
+		want := "\"propertyNames\": {\n        \"enum\": " + string(list)
 		if flag.Lookup("update").Value.String() == "true" {
-			content = enumOfNames.ReplaceAllLiteral(content, want)
-			require.NoError(t, os.WriteFile(path, content, 0o644))
+			content = enumOfNames.ReplaceAllLiteralString(content, want)
+			require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
 		}
-		assert.True(t, bytes.Contains(content, want), "%s is out of date: go test -update", path)
+		assert.True(t, strings.Contains(content, want), "%s is out of date: go test -update", path)
 	}
 }
