@@ -3,10 +3,9 @@
 package kill
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 	"syscall"
@@ -17,39 +16,27 @@ import (
 
 // call is a system call that changes a file, or locks one.
 type call struct {
-	number int    // in the order in which they begin, from 1
-	name   string // such as "renameat"
-	path   string // of its descriptor, where it has one
+	name string // such as "renameat"
+	path string // of its descriptor, where it has one
 }
 
-// verdict is what becomes of a call.
-type verdict struct {
-	kill  moment
-	errno syscall.Errno // the call is not made and fails with this; 0: it is made
+// fate is what becomes of a call: the program is killed before or after it, or the call is not made and fails.
+type fate struct {
+	kill  string // "before" or "after"
+	errno syscall.Errno
 }
-
-// moment is when the program is killed.
-type moment int
-
-const (
-	never moment = iota
-	before
-	after
-)
-
-func (m moment) String() string { return [...]string{"never", "before", "after"}[m] }
 
 // run is a traced program.
 type run struct {
-	program   string
-	arguments []string
-	env       []string
-	root      string // writes to files below it count
-	decide    func(call) verdict
-	started   func(pid int) // nil: not called
+	*exec.Cmd
+	root    string // writes to files below it count
+	number  int    // of the call that meets the fate; 0: none
+	fate    fate
+	started func(pid int)
 
 	// The results.
-	calls  []call
+	calls  int
+	met    call // the zero value when it did not come to that
 	status syscall.WaitStatus
 	output string
 }
@@ -97,34 +84,21 @@ func (r *run) trace() error {
 }
 
 func (r *run) traceHere() error {
-	null, err := os.Open(os.DevNull)
+	output, err := os.CreateTemp("", "traced")
 	if err != nil {
 		return err
 	}
-	defer null.Close()
-	reading, writing, err := os.Pipe()
-	if err != nil {
+	defer os.Remove(output.Name())
+	defer output.Close()
+	r.Stdout, r.Stderr, r.SysProcAttr = output, output, &syscall.SysProcAttr{Ptrace: true}
+	if err := r.Start(); err != nil {
 		return err
 	}
-	defer reading.Close()
-	process, err := os.StartProcess(r.program, append([]string{r.program}, r.arguments...), &os.ProcAttr{
-		Env: r.env, Files: []*os.File{null, writing, writing}, Sys: &syscall.SysProcAttr{Ptrace: true},
-	})
-	writing.Close()
-	if err != nil {
-		return err
-	}
-	pid := process.Pid
-	_ = process.Release()
-	var output bytes.Buffer
-	copied := make(chan struct{})
-	go func() { _, _ = io.Copy(&output, reading); close(copied) }()
-	err = r.follow(pid)
-	if err != nil {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-	}
-	<-copied
-	r.output = output.String()
+	pid := r.Process.Pid
+	_ = r.Process.Release() // it is waited for below
+	err = r.follow(pid)     // the kernel kills it when it is not followed to its end
+	printed, _ := os.ReadFile(output.Name())
+	r.output = string(printed)
 	return err
 }
 
@@ -137,12 +111,9 @@ func (r *run) follow(pid int) error {
 	if err := syscall.PtraceSetOptions(pid, options); err != nil {
 		return fmt.Errorf("PTRACE_SETOPTIONS: %w", err)
 	}
-	if r.started != nil {
-		r.started(pid)
-	}
+	r.started(pid)
 	proceed(pid, 0)
-	// What was decided for the call that a thread is in.
-	pending := map[int]verdict{}
+	inside := 0 // the thread that is in the call that meets the fate
 	for {
 		thread, err := wait(-1, &status)
 		if err != nil {
@@ -156,7 +127,7 @@ func (r *run) follow(pid int) error {
 			}
 		case !status.Stopped():
 		case status.StopSignal() == systemCallStop:
-			r.systemCall(pid, thread, pending)
+			inside = r.systemCall(pid, thread, inside)
 			proceed(thread, 0)
 		case status.StopSignal() == syscall.SIGTRAP, status.StopSignal() == syscall.SIGSTOP:
 			proceed(thread, 0) // a thread was made, or begins
@@ -166,38 +137,43 @@ func (r *run) follow(pid int) error {
 	}
 }
 
-// systemCall is at the entry or exit of a call of the thread.
-func (r *run) systemCall(pid, thread int, pending map[int]verdict) {
+// systemCall is at the entry or exit of a call of the thread. It returns the thread that is in the call that counts.
+func (r *run) systemCall(pid, thread, inside int) int {
 	var info syscallInfo
 	_, _, errno := syscall.Syscall6(syscall.SYS_PTRACE, getSyscallInfo, uintptr(thread), unsafe.Sizeof(info),
 		uintptr(unsafe.Pointer(&info)), 0, 0)
 	if errno != 0 {
-		return // it was killed
+		return inside // it was killed
 	}
 	const entry = 1
-	if info.op != entry {
-		made := pending[thread]
-		delete(pending, thread)
-		if made.errno != 0 {
-			change(thread, func(registers *syscall.PtraceRegs) { registers.Rax = uint64(-int64(made.errno)) })
+	if info.op == entry {
+		c, counts := r.changes(thread, info)
+		if !counts {
+			return inside
 		}
-		if made.kill == after {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+		r.calls++
+		if r.calls != r.number {
+			return inside
 		}
-		return
+		r.met = c
+		if r.fate.kill != "after" {
+			change(thread, func(registers *syscall.PtraceRegs) { registers.Orig_rax = ^uint64(0) })
+		}
+		r.kill(pid, "before")
+		return thread
 	}
-	c, counts := r.changes(thread, info)
-	if !counts {
-		return
+	if thread != inside {
+		return inside
 	}
-	c.number = len(r.calls) + 1
-	r.calls = append(r.calls, c)
-	decided := r.decide(c)
-	pending[thread] = decided
-	if decided.errno != 0 || decided.kill == before {
-		change(thread, func(registers *syscall.PtraceRegs) { registers.Orig_rax = ^uint64(0) })
+	if r.fate.errno != 0 {
+		change(thread, func(registers *syscall.PtraceRegs) { registers.Rax = uint64(-int64(r.fate.errno)) })
 	}
-	if decided.kill == before {
+	r.kill(pid, "after")
+	return 0
+}
+
+func (r *run) kill(pid int, when string) {
+	if r.fate.kill == when {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 }

@@ -4,35 +4,31 @@ package load
 
 import (
 	"crypto/tls"
-	"net/url"
+	"fmt"
+	"net/http"
 	"os"
 	"regexp"
 	"strconv"
 	"testing"
+	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-// binDir holds the built programs.
-var binDir string
-
-func TestMain(m *testing.M) {
-	if os.Getenv("LOAD_ATTACK") != "" {
-		os.Exit(attackForOthers())
-	}
-	fixture.RunTests(m, &binDir)
-}
+func TestMain(m *testing.M) { chaos.Main(m, map[string]func(string) int{"attack": attackOthers}) }
 
 // service is certservice in its cgroup, with devca outside of it.
 type service struct {
 	*fixture.Stack
-	t      *testing.T
-	group  *cgroup
-	target string // host:port
-	dir    string // with cmpServers.json
+	t           *testing.T
+	group       *cgroup
+	target, dir string      // its host:port, and where cmpServers.json is
+	trusted     *tls.Config // of a client with a certificate
+	enrolment   *http.Request
 }
 
 // chartLimits are those of the chart's values: the memory of the container, and GOMEMLIMIT.
@@ -50,38 +46,88 @@ func chartLimits(t *testing.T) (memory int64, goMemory string) {
 }
 
 // start runs certservice and devca.
-func start(t *testing.T, environment ...string) *service {
+func start(t *testing.T) *service {
 	t.Helper()
 	memory, goMemory := chartLimits(t)
-	s := &service{t: t, group: newCgroup(t, memory)}
-	s.dir = t.TempDir()
+	s := &service{t: t, group: newCgroup(t, memory), dir: t.TempDir()}
 	bin := t.TempDir()
-	require.NoError(t, os.Symlink(binDir+"/devca", bin+"/devca"))
-	s.group.enter(t, bin+"/certservice", binDir+"/certservice")
+	require.NoError(t, os.Symlink(chaos.Bin+"/devca", bin+"/devca"))
+	s.group.enter(t, bin+"/certservice", chaos.Bin+"/certservice")
 	var err error
-	s.Stack, err = fixture.StartStack(bin, s.dir, append([]string{"GOMEMLIMIT=" + goMemory}, environment...)...)
+	s.Stack, err = fixture.StartStack(bin, s.dir, "GOMEMLIMIT="+goMemory)
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
-	address, err := url.Parse(s.URL)
-	require.NoError(t, err)
-	s.target = address.Host
+	s.target = s.CertService.Address()
+	s.trusted = &tls.Config{Certificates: []tls.Certificate{chaos.Identity(s.Dir)}, RootCAs: s.Roots()}
+	s.enrolment = chaos.Enrolment(s.URL+"RA", "ECDSA-P256")
 	return s
 }
 
-// resident is the memory of certservice in KiB, as the kernel counts it.
-func (s *service) resident() int { return chaos.Memory(s.CertService.Process.Pid, "VmRSS") }
+// memory is that of certservice in KiB, as the kernel counts it: VmRSS, or the peak VmHWM.
+func (s *service) memory(name string) int { return chaos.Memory(s.CertService.Process.Pid, name) }
 
-// peak is the most that it ever had.
-func (s *service) peak() int { return chaos.Memory(s.CertService.Process.Pid, "VmHWM") }
+// keepAsking has a client ask, from an address of its own, until end: with pauses, on one connection or on a fresh one
+// for each request.
+func keepAsking(address string, config *tls.Config, fresh bool, request *http.Request, status int,
+	pause time.Duration, seen *chaos.Latencies) (end func()) {
+	client := newClient(address, config, fresh)
+	once := func() error { return chaos.Ask(client, request, status) }
+	stop := chaos.Repeat(pause, func() { seen.Measure(once) })
+	return func() { stop(); client.CloseIdleConnections() }
+}
+
+func newClient(address string, config *tls.Config, fresh bool) *http.Client {
+	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: from(address).DialContext,
+		TLSClientConfig: config, DisableKeepAlives: fresh, MaxIdleConnsPerHost: 1}}
+}
+
+// observed is what well-behaved clients, and strangers that behave, see.
+type observed struct{ trusted, strangers chaos.Latencies }
+
+// observe has them ask for some seconds, during attacks.
+func (s *service) observe(seconds int, attackers ...order) *observed {
+	s.t.Helper()
+	for _, one := range attackers {
+		one.Target = s.target
+		defer one.start(s.t)()
+		time.Sleep(500 * time.Millisecond) // the attack first
+	}
+	w := &observed{}
+	var ends []func()
+	stranger := &tls.Config{RootCAs: s.Roots()}
+	for i := range 10 {
+		address, pause := fmt.Sprintf("127.0.1.%d", 1+i), 100*time.Millisecond
+		if i < 8 {
+			ends = append(ends, keepAsking(address, s.trusted, i%4 == 3, s.enrolment, 200, pause, &w.trusted))
+		} else {
+			ends = append(ends, keepAsking(address, stranger, true, s.enrolment, 401, 2*pause, &w.strangers))
+		}
+	}
+	time.Sleep(time.Duration(seconds) * time.Second)
+	for _, end := range ends {
+		end()
+	}
+	require.NotEmpty(s.t, w.trusted.Took)
+	return w
+}
+
+// underAttack observes the clients during attacks, which certservice survives, and serves the clients.
+func (s *service) underAttack(seconds int, attackers ...order) *observed {
+	s.t.Helper()
+	w, name := s.observe(seconds, attackers...), attackers[0].Name
+	s.requireAlive(name)
+	for i, seen := range []*chaos.Latencies{&w.trusted, &w.strangers} {
+		who := name + [...]string{", clients", ", strangers"}[i]
+		failed := float64(len(seen.Failures)) / float64(len(seen.Took))
+		assert.LessOrEqual(s.t, failed, mostFailures, "%s: %v", who, seen.Few())
+		assert.Less(s.t, seen.Quantile(0.99), mostLatency, "%s: %v", who, seen)
+	}
+	return w
+}
 
 // requireAlive fails the test when certservice was ended.
 func (s *service) requireAlive(where string) {
 	s.t.Helper()
 	require.Zero(s.t, s.group.oomKills(s.t), "%s: killed for want of memory", where)
-	require.NotZero(s.t, s.resident(), "%s: certservice has ended: %s", where, s.CertService.Logged())
-}
-
-// clientTLS is the configuration of a client with a certificate.
-func (s *service) clientTLS() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{chaos.Identity(s.t, s.Dir)}, RootCAs: s.Roots()}
+	require.NotZero(s.t, s.memory("VmRSS"), "%s: certservice has ended: %s", where, s.CertService.Logged())
 }
