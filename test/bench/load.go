@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net/http"
 	"sync/atomic"
@@ -23,26 +22,26 @@ func load(dir string) {
 	limits := []string{"MAX_IN_FLIGHT=512", "MAX_IN_FLIGHT_PER_CLIENT=512"} // there is one client
 	s := fixture.Must(fixture.StartStack("bin", dir, limits...))
 	defer s.Stop()
-	request := chaos.Enrolment(s.URL+fixture.CAName, "ECDSA-P256")
 	fmt.Printf("\ncertservice and devca, P-256\n%-12s %12s %12s %12s %12s\n", "connections",
 		"enrolments/s", "median", "p99", "max")
 	for _, connections := range []int{1, 32, 256} {
 		begin := time.Now()
-		seen := enrol(s, request, connections, func(int) bool { return time.Since(begin) < loadTime })
+		seen := enrol(s, connections, func(int) bool { return time.Since(begin) < loadTime })
 		fmt.Printf("%-12d %12.0f %9.1f ms %9.1f ms %9.1f ms\n", connections,
 			float64(len(seen.Took))/time.Since(begin).Seconds(), milliseconds(seen.Quantile(0.5)),
 			milliseconds(seen.Quantile(0.99)), milliseconds(seen.Quantile(1)))
 	}
 	before := residentMemory(s)
-	enrol(s, request, manyAtOnce, func(started int) bool { return started <= manyInAll })
-	fmt.Printf("resident memory of certservice, devca: %s before and %s after another %d enrolments\n", before,
-		residentMemory(s), manyInAll)
+	enrol(s, manyAtOnce, func(started int) bool { return started <= manyInAll })
+	fmt.Printf("resident memory of certservice, devca: %s before and %s after another %d enrolments\n",
+		before, residentMemory(s), manyInAll)
 }
 
-// enrol sends the request on so many connections at once, for as long as more says so.
-func enrol(s *fixture.Stack, request *http.Request, connections int, more func(started int) bool) *chaos.Latencies {
-	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: connections,
-		TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{chaos.Identity(s.Dir)}, RootCAs: s.Roots()}}}
+// enrol sends a request on so many connections at once, for as long as more says so.
+func enrol(s *fixture.Stack, connections int, more func(started int) bool) *chaos.Latencies {
+	request := chaos.Enrolment(s.URL+fixture.CAName, "ECDSA-P256")
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+		MaxIdleConnsPerHost: connections, TLSClientConfig: chaos.Identity(s.Dir)}}
 	defer client.CloseIdleConnections()
 	var started atomic.Int64
 	seen := &chaos.Latencies{}
@@ -59,6 +58,7 @@ func enrol(s *fixture.Stack, request *http.Request, connections int, more func(s
 
 // residentMemory is how much memory the two servers hold.
 func residentMemory(s *fixture.Stack) string {
-	mebibytes := func(p *fixture.Process) float64 { return float64(chaos.Memory(p.Process.Pid, "VmRSS")) / 1024 }
-	return fmt.Sprintf("%.1f MiB, %.1f MiB", mebibytes(s.CertService), mebibytes(s.DevCA))
+	certservice := chaos.Memory(s.CertService.Process.Pid, "VmRSS")
+	devca := chaos.Memory(s.DevCA.Process.Pid, "VmRSS")
+	return fmt.Sprintf("%.1f MiB, %.1f MiB", float64(certservice)/1024, float64(devca)/1024)
 }

@@ -52,9 +52,8 @@ func measure(s *service.Service, dir, algorithm, outputType string) {
 		volume := filepath.Join(dir, fmt.Sprintf("%s-%s-%d", algorithm, outputType, i))
 		command := exec.Command(program)
 		command.Env = s.Environment(volume, "OUTPUT_TYPE="+outputType, "KEY_ALGORITHM="+algorithm,
-			"SANS=app.example.org",
-			"KEYSTORE_PATH="+filepath.Join(s.Dir, "client.p12"), "KEYSTORE_PASSWORD="+fixture.Password,
-			"TRUSTSTORE_PATH="+filepath.Join(s.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD="+fixture.Password)
+			"SANS=app.example.org", "KEYSTORE_PATH="+s.Dir+"/client.p12", "TRUSTSTORE_PATH="+s.Dir+"/truststore.p12",
+			"KEYSTORE_PASSWORD="+fixture.Password, "TRUSTSTORE_PASSWORD="+fixture.Password)
 		start := time.Now()
 		log, err := command.CombinedOutput()
 		elapsed := time.Since(start)

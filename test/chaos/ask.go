@@ -35,6 +35,17 @@ func Ask(client *http.Client, request *http.Request, status int) error {
 	return err
 }
 
+// Send sends a request without a body, and returns what is answered; 0 and the error where nobody answers.
+func Send(method, url string) (status int, body string) {
+	response, err := (&http.Client{Timeout: Deadline}).Do(fixture.Must(http.NewRequest(method, url, nil)))
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	text, _ := io.ReadAll(response.Body)
+	return response.StatusCode, string(text)
+}
+
 // Latencies are what clients saw of their requests.
 type Latencies struct {
 	mu       sync.Mutex

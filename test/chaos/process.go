@@ -143,8 +143,8 @@ func Silent(t testing.TB) string {
 	return listener.Addr().String()
 }
 
-// WriteIdentity writes an identity of a CA for mutual TLS, as fixture.WriteIdentity does.
-func WriteIdentity(t testing.TB, ca *fixture.CA, dir string) tls.Certificate {
+// WriteIdentity writes an identity of a CA for mutual TLS, as fixture.WriteIdentity does, and returns its Identity.
+func WriteIdentity(t testing.TB, ca *fixture.CA, dir string) *tls.Config {
 	t.Helper()
 	key, chain, err := ca.Identity("localhost")
 	require.NoError(t, err)
@@ -152,9 +152,12 @@ func WriteIdentity(t testing.TB, ca *fixture.CA, dir string) tls.Certificate {
 	return Identity(dir)
 }
 
-// Identity is the one for mutual TLS that fixture.WriteIdentity wrote to dir.
-func Identity(dir string) tls.Certificate {
-	return fixture.Must(tls.LoadX509KeyPair(dir+"/client.pem", dir+"/client.pem"))
+// Identity is for mutual TLS with what fixture.WriteIdentity wrote to dir.
+func Identity(dir string) *tls.Config {
+	pair := fixture.Must(tls.LoadX509KeyPair(dir+"/client.pem", dir+"/client.pem"))
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(fixture.Must(os.ReadFile(dir + "/truststore.pem")))
+	return &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots}
 }
 
 // Request makes a certificate signing request and its key, both in PEM.

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,20 +57,9 @@ var changing = map[uint64]string{
 	unix.SYS_FLOCK: "flock of", unix.SYS_FCNTL: "fcntl of"}
 
 const (
-	getSyscallInfo = 0x420e     // PTRACE_GET_SYSCALL_INFO
 	ownChildren    = 0x20000000 // __WNOTHREAD: those that this thread traces, and no other's
 	systemCallStop = syscall.SIGTRAP | 0x80
 )
-
-// syscallInfo is the head of struct ptrace_syscall_info, for an entry.
-type syscallInfo struct {
-	op        uint8
-	_         [3]uint8
-	_         uint32
-	_, _      uint64
-	number    uint64
-	arguments [6]uint64
-}
 
 // trace runs the program to its end. An error is one of tracing; how the program ended is in the results.
 func (r *run) trace() error {
@@ -137,39 +125,37 @@ func (r *run) follow(pid int) error {
 	}
 }
 
-// systemCall is at the entry or exit of a call of the thread. It returns the thread that is in the call that counts.
+// systemCall is at the beginning or end of a call of the thread. It returns the thread that is in the call that counts.
 func (r *run) systemCall(pid, thread, inside int) int {
-	var info syscallInfo
-	_, _, errno := syscall.Syscall6(syscall.SYS_PTRACE, getSyscallInfo, uintptr(thread), unsafe.Sizeof(info),
-		uintptr(unsafe.Pointer(&info)), 0, 0)
-	if errno != 0 {
+	var registers syscall.PtraceRegs
+	if syscall.PtraceGetRegs(thread, &registers) != nil {
 		return inside // it was killed
 	}
-	const entry = 1
-	if info.op == entry {
-		c, counts := r.changes(thread, info)
-		if !counts {
-			return inside
+	if thread == inside {
+		if r.fate.errno != 0 {
+			registers.Rax = uint64(-int64(r.fate.errno))
+			_ = syscall.PtraceSetRegs(thread, &registers)
 		}
-		r.calls++
-		if r.calls != r.number {
-			return inside
-		}
-		r.met = c
-		if r.fate.kill != "after" {
-			change(thread, func(registers *syscall.PtraceRegs) { registers.Orig_rax = ^uint64(0) })
-		}
-		r.kill(pid, "before")
-		return thread
+		r.kill(pid, "after")
+		return 0
 	}
-	if thread != inside {
+	if int64(registers.Rax) != -int64(syscall.ENOSYS) {
+		return inside // the end of another call
+	}
+	c, counts := r.changes(thread, registers)
+	if counts {
+		r.calls++
+	}
+	if !counts || r.calls != r.number {
 		return inside
 	}
-	if r.fate.errno != 0 {
-		change(thread, func(registers *syscall.PtraceRegs) { registers.Rax = uint64(-int64(r.fate.errno)) })
+	r.met = c
+	if r.fate.kill != "after" {
+		registers.Orig_rax = ^uint64(0) // it is not made
+		_ = syscall.PtraceSetRegs(thread, &registers)
 	}
-	r.kill(pid, "after")
-	return 0
+	r.kill(pid, "before")
+	return thread
 }
 
 func (r *run) kill(pid int, when string) {
@@ -179,24 +165,20 @@ func (r *run) kill(pid int, when string) {
 }
 
 // changes says whether a call counts.
-func (r *run) changes(thread int, info syscallInfo) (call, bool) {
-	kind, ok := changing[info.number]
+func (r *run) changes(thread int, registers syscall.PtraceRegs) (call, bool) {
+	kind, found := changing[registers.Orig_rax]
 	name, hasDescriptor := strings.CutSuffix(kind, " of")
 	c := call{name: name}
 	const writes = unix.O_CREAT | unix.O_TRUNC | unix.O_WRONLY | unix.O_RDWR
-	switch info.number {
-	case unix.SYS_OPENAT:
-		return c, info.arguments[2]&writes != 0
-	case unix.SYS_FCNTL:
-		locks := info.arguments[1] == unix.F_OFD_SETLK || info.arguments[1] == unix.F_SETLK
-		if !locks {
-			return c, false
-		}
+	switch {
+	case name == "openat":
+		return c, registers.Rdx&writes != 0
+	case name == "fcntl" && registers.Rsi != unix.F_OFD_SETLK && registers.Rsi != unix.F_SETLK:
+		return c, false
+	case !hasDescriptor:
+		return c, found
 	}
-	if !hasDescriptor {
-		return c, ok
-	}
-	c.path, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", thread, int32(info.arguments[0])))
+	c.path, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", thread, int32(registers.Rdi)))
 	return c, strings.HasPrefix(c.path, r.root)
 }
 
@@ -211,11 +193,3 @@ func wait(pid int, status *syscall.WaitStatus) (thread int, err error) {
 
 // proceed lets a thread run to its next stop. One that was killed meanwhile is not an error: it is reported later.
 func proceed(thread int, signal syscall.Signal) { _ = syscall.PtraceSyscall(thread, int(signal)) }
-
-func change(thread int, edit func(*syscall.PtraceRegs)) {
-	var registers syscall.PtraceRegs
-	if syscall.PtraceGetRegs(thread, &registers) == nil {
-		edit(&registers)
-		_ = syscall.PtraceSetRegs(thread, &registers)
-	}
-}

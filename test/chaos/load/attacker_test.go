@@ -99,10 +99,11 @@ func attackOthers(string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	config := &tls.Config{InsecureSkipVerify: true} // whom an attacker trusts makes no difference
+	config := &tls.Config{}
 	if o.Identity != "" {
-		config.Certificates = []tls.Certificate{chaos.Identity(o.Identity)}
+		config = chaos.Identity(o.Identity)
 	}
+	config.InsecureSkipVerify = true // whom an attacker trusts makes no difference
 	pace := time.Tick(time.Second / newConnections)
 	var connections sync.WaitGroup
 	for _, a := range o.Attacks {

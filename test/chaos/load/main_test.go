@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"regexp"
-	"strconv"
 	"testing"
 	"time"
 
@@ -25,40 +24,36 @@ func TestMain(m *testing.M) { chaos.Main(m, map[string]func(string) int{"attack"
 type service struct {
 	*fixture.Stack
 	t           *testing.T
-	group       *cgroup
+	group       cgroup
 	target, dir string      // its host:port, and where cmpServers.json is
 	trusted     *tls.Config // of a client with a certificate
 	enrolment   *http.Request
 }
 
-// chartLimits are those of the chart's values: the memory of the container, and GOMEMLIMIT.
-func chartLimits(t *testing.T) (memory int64, goMemory string) {
+// chartLimit finds a limit in the chart's values.
+func chartLimit(t *testing.T, pattern string) string {
 	t.Helper()
 	values, err := os.ReadFile("../../../deploy/helm/certservice/values.yaml")
 	require.NoError(t, err)
-	limit := regexp.MustCompile(`(?m)^  limits: \{memory: (\d+)Mi\}$`).FindSubmatch(values)
-	runtime := regexp.MustCompile(`(?m)^goMemoryLimit: (\d+MiB)$`).FindSubmatch(values)
-	require.NotNil(t, limit)
-	require.NotNil(t, runtime)
-	mebibytes, err := strconv.ParseInt(string(limit[1]), 10, 64)
-	require.NoError(t, err)
-	return mebibytes << 20, string(runtime[1])
+	found := regexp.MustCompile("(?m)^" + pattern + "$").FindSubmatch(values)
+	require.NotNil(t, found, pattern)
+	return string(found[1])
 }
 
 // start runs certservice and devca.
 func start(t *testing.T) *service {
 	t.Helper()
-	memory, goMemory := chartLimits(t)
+	memory := chartLimit(t, `  limits: \{memory: (\d+M)i\}`) // as the kernel writes it
 	s := &service{t: t, group: newCgroup(t, memory), dir: t.TempDir()}
 	bin := t.TempDir()
 	require.NoError(t, os.Symlink(chaos.Bin+"/devca", bin+"/devca"))
 	s.group.enter(t, bin+"/certservice", chaos.Bin+"/certservice")
 	var err error
-	s.Stack, err = fixture.StartStack(bin, s.dir, "GOMEMLIMIT="+goMemory)
+	s.Stack, err = fixture.StartStack(bin, s.dir, "GOMEMLIMIT="+chartLimit(t, `goMemoryLimit: (\d+MiB)`))
 	require.NoError(t, err)
 	t.Cleanup(s.Stop)
 	s.target = s.CertService.Address()
-	s.trusted = &tls.Config{Certificates: []tls.Certificate{chaos.Identity(s.Dir)}, RootCAs: s.Roots()}
+	s.trusted = chaos.Identity(s.Dir)
 	s.enrolment = chaos.Enrolment(s.URL+"RA", "ECDSA-P256")
 	return s
 }

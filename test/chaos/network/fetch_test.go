@@ -1,9 +1,9 @@
 package network
 
 import (
-	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/chaos/set"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // What a run through a broken network is configured with.
@@ -141,25 +142,20 @@ func TestFetch_cutShortOnce(t *testing.T) {
 // deaf returns an address on loopback where no connection is ever made: the queue of its socket is full.
 func deaf(t testing.TB) string {
 	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	t.Cleanup(func() { syscall.Close(fd) })
-	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	require.NoError(t, syscall.Listen(fd, 0))
-	name, err := syscall.Getsockname(fd)
+	t.Cleanup(func() { listener.Close() })
+	socket := fixture.Must(listener.(*net.TCPListener).SyscallConn())
+	require.NoError(t, socket.Control(func(fd uintptr) { err = syscall.Listen(int(fd), 0) }))
 	require.NoError(t, err)
-	address := fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
-	for range 100 {
-		conn, err := net.DialTimeout("tcp", address, 500*time.Millisecond)
-		var timeout net.Error
-		if errors.As(err, &timeout) && timeout.Timeout() {
-			return address
+	for {
+		conn, err := net.DialTimeout("tcp", listener.Addr().String(), 500*time.Millisecond)
+		if os.IsTimeout(err) {
+			return listener.Addr().String()
 		}
 		require.NoError(t, err)
 		t.Cleanup(func() { conn.Close() })
 	}
-	t.Fatal("the queue never fills")
-	return ""
 }
 
 // holes are connections to a server from which nothing ever comes back.

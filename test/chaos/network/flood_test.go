@@ -81,8 +81,9 @@ func tinyTexts(t testing.TB) chaos.Flood {
 	for i := range texts {
 		texts[i] = "x"
 	}
+	nobody := cmp.DirectoryName(nil)
 	message := cmp.PKIMessage{
-		Header: cmp.PKIHeader{PVNO: cmp.PVNO2, Sender: cmp.DirectoryName(nil), Recipient: cmp.DirectoryName(nil)},
+		Header: cmp.PKIHeader{PVNO: cmp.PVNO2, Sender: nobody, Recipient: nobody},
 		Body: cmp.PKIBody{Type: cmp.BodyError,
 			Content: &cmp.ErrorMsgContent{StatusInfo: cmp.Rejection("no"), ErrorDetails: texts}}}
 	der, err := message.Marshal()
@@ -120,11 +121,12 @@ func TestHostileCA_floods(t *testing.T) {
 		}
 		kinds++
 		current.Store(&f)
-		require.NoError(t, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0), "resetting the peak")
+		chaos.Shell(t, "", `echo 5 >"$0"`, fmt.Sprintf("/proc/%d/clear_refs", pid)) // resets the peak
 		var seen chaos.Seen
 		n := chaos.Amount(128, 160, 160)
 		asked += n
-		endOther := chaos.Repeat(0, func() { assert.NoError(t, other(), f.Kind) }) // the other CA answers meanwhile
+		// The other CA has to answer meanwhile.
+		endOther := chaos.Repeat(0, func() { assert.NoError(t, other(), f.Kind) })
 		chaos.Together(n, n, func(i int) {
 			begin := time.Now()
 			err := askers[i%len(askers)]()
@@ -149,8 +151,8 @@ func TestHostileCA_floods(t *testing.T) {
 func TestHostileService_floods(t *testing.T) {
 	const timeout, retry = time.Second, 2 * time.Second // REQUEST_TIMEOUT and RETRY_MAX_ELAPSED
 	dir := t.TempDir()
-	identity := chaos.WriteIdentity(t, fixture.Must(fixture.NewCA("Transport")), dir)
-	config := &tls.Config{Certificates: []tls.Certificate{identity}, ClientAuth: tls.RequestClientCert}
+	config := chaos.WriteIdentity(t, fixture.Must(fixture.NewCA("Transport")), dir)
+	config.ClientAuth = tls.RequestClientCert
 	all := floods(t, "application/json", `{"certificateChain":["`, strings.Repeat("x", 100)+`","`)
 	var seen chaos.Seen
 	chaos.Together(len(all), 4, func(i int) {
@@ -165,8 +167,8 @@ func TestHostileService_floods(t *testing.T) {
 		defer listener.Close()
 		go answerWith(listener, func() chaos.Flood { return f })
 		v := on(t, listener.Addr().String(), dir, "symlink")
-		e := v.Start("GOMEMLIMIT=48MiB", "REQUEST_TIMEOUT="+timeout.String(), "RETRY_MAX_ELAPSED="+retry.String(),
-			"RETRY_INITIAL_INTERVAL=100ms")
+		e := v.Start("GOMEMLIMIT=48MiB", "RETRY_INITIAL_INTERVAL=100ms",
+			"REQUEST_TIMEOUT="+timeout.String(), "RETRY_MAX_ELAPSED="+retry.String())
 		code := e.Wait(retry + timeout + slack)
 		log := e.Printed()
 		t.Logf("%s: exit code %d, %d MiB, %.1f s: %s", f.Kind, code, e.Peak>>10, e.Took.Seconds(), log)
@@ -196,7 +198,10 @@ func TestSlowClients_holdNothing(t *testing.T) {
 	all := chaos.Floods(t, "slow.txt", map[string]string{"HEAD": head, "HALF": head[:len(head)/2],
 		"CHUNK":   strings.Repeat("x", 1024),
 		"UNKNOWN": strings.Replace(head, fixture.CAName, "UNKNOWN", 1) + "\r\n"})
-	clients := []*tls.Config{newIdentity(t, s), newIdentity(t, s), newIdentity(t, s), newIdentity(t, s)}
+	var clients []*tls.Config
+	for range 4 {
+		clients = append(clients, chaos.WriteIdentity(t, s.Transport, t.TempDir()))
+	}
 	each := chaos.Amount(2, 12, 24)
 	var seen chaos.Seen // by the kind
 	var refused atomic.Int64

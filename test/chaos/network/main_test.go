@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"crypto/tls"
 	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
@@ -99,8 +98,8 @@ func newAskers(t testing.TB, s *fixture.Stack, n int, address, ca string, retry 
 	t.Helper()
 	csr, key := chaos.Request("ECDSA-P256")
 	for range n {
-		c, err := client.New(client.Config{URL: "https://" + address + "/v1/certificate/", CAName: ca,
-			Timeout: 30 * time.Second, Retry: retry, Log: log, TLS: newIdentity(t, s)})
+		c, err := client.New(client.Config{URL: "https://" + address + "/v1/certificate/",
+			CAName: ca, Timeout: 30 * time.Second, Retry: retry, Log: log, TLS: chaos.WriteIdentity(t, s.Transport, t.TempDir())})
 		require.NoError(t, err)
 		askers = append(askers, func() error {
 			_, err := c.Enroll(context.Background(), client.Request{CSR: csr, Key: key})
@@ -108,12 +107,6 @@ func newAskers(t testing.TB, s *fixture.Stack, n int, address, ca string, retry 
 		})
 	}
 	return askers
-}
-
-func newIdentity(t testing.TB, s *fixture.Stack) *tls.Config {
-	t.Helper()
-	identity := chaos.WriteIdentity(t, s.Transport, t.TempDir())
-	return &tls.Config{Certificates: []tls.Certificate{identity}, RootCAs: s.Roots()}
 }
 
 var stubborn = &client.Retry{InitialInterval: 50 * time.Millisecond, MaxInterval: 500 * time.Millisecond,

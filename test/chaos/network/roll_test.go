@@ -64,14 +64,13 @@ const (
 // again starts an instance in place of one that ends, on its port.
 func again(t testing.TB, p *fixture.Process, port string) *fixture.Process {
 	t.Helper()
-	for end := time.Now().Add(slack); ; {
-		next, err := p.Again("HTTPS_PORT=" + port)
-		if err == nil {
-			return next
-		}
-		require.True(t, time.Now().Before(end), "%v", err)
-		time.Sleep(20 * time.Millisecond)
-	}
+	var next *fixture.Process
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		var err error
+		next, err = p.Again("HTTPS_PORT=" + port)
+		require.NoError(c, err)
+	}, slack, 20*time.Millisecond)
+	return next
 }
 
 // TestRoll_twoInstances rolls as Kubernetes does: the next instance is ready, connections go to it, and then the first

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -66,16 +65,12 @@ func (s *system) keepKey() []byte {
 	return scalar
 }
 
-func (s *system) ask(method, url string) []byte {
+// send keeps what is answered.
+func (s *system) send(name, method, url string) {
 	s.t.Helper()
-	request, err := http.NewRequest(method, url, nil)
-	require.NoError(s.t, err)
-	response, err := http.DefaultClient.Do(request)
-	require.NoError(s.t, err)
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	require.NoError(s.t, err)
-	return body
+	status, body := chaos.Send(method, url)
+	require.Equal(s.t, 2, status/100, body)
+	s.outputs[name] = []byte(body)
 }
 
 func TestSystem_letsNoSecretOut(t *testing.T) {
@@ -91,9 +86,9 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 	}
 	running := start(dir)
 	identity := chaos.Write(t, dir+"/identity.pass", fixture.Password)
-	s := &system{t: t, dir: dir, volume: dir + "/volume", outputs: map[string][]byte{}, secrets: map[string][]byte{
-		"IAK": []byte(iak), "password of the identity": []byte(fixture.Password), "token": []byte(token),
-		"password of the stores": []byte(storePass), "wrong password": []byte(wrongPass)}}
+	s := &system{t: t, dir: dir, volume: dir + "/volume", outputs: map[string][]byte{},
+		secrets: map[string][]byte{"IAK": []byte(iak), "password of the identity": []byte(fixture.Password),
+			"token": []byte(token), "password of the stores": []byte(storePass), "wrong password": []byte(wrongPass)}}
 	s.environment = fixture.Environment(running.URL, running.Dir, s.volume,
 		"LOG_LEVEL=debug", "OUTPUT_TYPE=P12,JKS,PEM",
 		"KEYSTORE_PATH="+running.Dir+"/client.p12", "KEYSTORE_PASSWORD_FILE="+identity,
@@ -109,18 +104,19 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 	s.certfetcher("check", 0, "--check")
 	s.certfetcher("wrong password", 9, asGiven...)
 	s.certfetcher("doctor with a wrong password", 9, append(asGiven, "doctor")...)
-	s.certfetcher("wrong password from a file", 9, "KEYSTORE_PASSWORD_FILE="+chaos.Write(t, dir+"/wrong", wrongPass))
+	wrongFile := chaos.Write(t, dir+"/wrong", wrongPass)
+	s.certfetcher("wrong password from a file", 9, "KEYSTORE_PASSWORD_FILE="+wrongFile)
 	s.certfetcher("unknown CA", 5, "CA_NAME=Nobody", chaos.Force)
-	s.certfetcher("a password of the stores that breaks its rule", 1, "OUTPUT_KEYSTORE_PASSWORD="+storePass+"é")
+	s.certfetcher("a password that breaks its rule", 1, "OUTPUT_KEYSTORE_PASSWORD="+storePass+"é")
 
 	server["authentication"] = map[string]string{"iak": wrongPass, "rv": fixture.CAName}
 	wrong := start(dir + "/wrong IAK")
 	s.certfetcher("wrong IAK", 5, "REQUEST_URL="+wrong.URL, chaos.Force,
 		"KEYSTORE_PATH="+wrong.Dir+"/client.p12", "TRUSTSTORE_PATH="+wrong.Dir+"/truststore.p12")
 
-	s.outputs["metrics of certservice"] = s.ask(http.MethodGet, "http://"+running.Operations+"/metrics")
-	for name, p := range map[string]*fixture.Process{"devca": authority, "certservice": running.CertService,
-		"certservice with a wrong IAK": wrong.CertService} {
+	s.send("metrics of certservice", "GET", "http://"+running.Operations+"/metrics")
+	for name, p := range map[string]*fixture.Process{"devca": authority,
+		"certservice": running.CertService, "certservice with a wrong IAK": wrong.CertService} {
 		s.outputs[name] = []byte(p.Logged())
 	}
 	for name, output := range s.outputs {
@@ -134,7 +130,8 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 func (s *system) sidecar() {
 	s.t.Helper()
 	told := make(chan struct{}, 100)
-	hook := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { told <- struct{}{} }))
+	tell := func(http.ResponseWriter, *http.Request) { told <- struct{}{} }
+	hook := httptest.NewServer(http.HandlerFunc(tell))
 	s.t.Cleanup(hook.Close)
 	dump := s.dir + "/child"
 	p := chaos.Start(s.t, chaos.Program("certfetcher", s.environment, "MODE=sidecar",
@@ -145,7 +142,7 @@ func (s *system) sidecar() {
 	url := "http://" + serves.FindStringSubmatch(p.Printed())[1]
 	for range 2 {
 		before := s.keepKey()
-		s.ask(http.MethodPost, url+"/renew")
+		s.send("an answer to a request to renew", "POST", url+"/renew")
 		select {
 		case <-told:
 		case <-time.After(chaos.Deadline):
@@ -153,12 +150,12 @@ func (s *system) sidecar() {
 		}
 		require.NotEqual(s.t, before, s.keepKey(), "the key is the same after a renewal")
 	}
-	s.outputs["metrics of certfetcher"] = s.ask(http.MethodGet, url+"/metrics")
+	s.send("metrics of certfetcher", "GET", url+"/metrics")
 	p.End(s.t)
 	given, err := os.ReadFile(dump)
 	require.NoError(s.t, err)
 	require.Contains(s.t, string(given), "CERTFETCHER_SERIAL=")
-	s.outputs["sidecar"], s.outputs["environment, command line and files of a child"] = []byte(p.Printed()), given
+	s.outputs["sidecar"], s.outputs["what a child is given"] = []byte(p.Printed()), given
 }
 
 // volumeHoldsSecretsWhereTheyBelong looks at all files: the key in those that are for it, passwords in theirs.
@@ -174,7 +171,9 @@ func (s *system) volumeHoldsSecretsWhereTheyBelong() {
 		content, err := os.ReadFile(path)
 		require.NoError(s.t, err)
 		secrets, may := maps.Clone(s.secrets), mayHold[entry.Name()]
-		maps.DeleteFunc(secrets, func(name string, _ []byte) bool { return may != "" && strings.HasPrefix(name, may) })
+		maps.DeleteFunc(secrets, func(name string, _ []byte) bool {
+			return may != "" && strings.HasPrefix(name, may)
+		})
 		assert.Empty(s.t, find(content, secrets), path)
 		info, err := entry.Info()
 		require.NoError(s.t, err)
