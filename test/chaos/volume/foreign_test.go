@@ -20,26 +20,24 @@ import (
 )
 
 // GEN stands for the directory that ..data points to, or for another generation in the inplace layout.
-var foreignNames = strings.Fields(`..commit/..files ..commit ..commit/key.pem ..data ..data_tmp ..link_tmp
-	..stage ..stage/key.pem ..untold ..request ..lock ..foreign-1 GEN GEN/key.pem GEN/..request
+var foreignNames = strings.Fields(`..commit/..files ..commit ..commit/key.pem ..data ..data_tmp
+	..link_tmp ..stage ..stage/key.pem ..untold ..request ..lock ..foreign-1 GEN GEN/key.pem GEN/..request
 	..2020_01_01_00_00_00.000 key.pem keystore.pem truststore.pem keystore.jks`)
 
-// foreignKinds make an object there; outside is a directory outside of the volume with the file "secret" in it.
-var foreignKinds = map[string]func(at, outside string) error{
-	"FIFO":   node(syscall.S_IFIFO, 0),
-	"socket": node(syscall.S_IFSOCK, 0),
-	"device": node(syscall.S_IFCHR, 1<<8|5), // /dev/zero
-	"empty directory": func(at, _ string) error {
-		return os.Mkdir(at, 0o755)
-	},
+// foreignKinds make an object there; out is a directory outside of the volume with the file "secret" in it.
+var foreignKinds = map[string]func(at, out string) error{
+	"FIFO":            node(syscall.S_IFIFO, 0),
+	"socket":          node(syscall.S_IFSOCK, 0),
+	"device":          node(syscall.S_IFCHR, 1<<8|5), // /dev/zero
+	"empty directory": func(at, _ string) error { return os.Mkdir(at, 0o755) },
 	"directory": func(at, _ string) error {
 		return errors.Join(os.MkdirAll(at+"/a/b", 0o755), syscall.Mkfifo(at+"/key.pem", 0o666))
 	},
-	"link to a secret":    func(at, outside string) error { return os.Symlink(outside+"/secret", at) },
-	"link to a directory": func(at, outside string) error { return os.Symlink(outside, at) },
-	"link to nothing":     func(at, outside string) error { return os.Symlink(outside+"/nothing", at) },
+	"link to a secret":    func(at, out string) error { return os.Symlink(out+"/secret", at) },
+	"link to a directory": func(at, out string) error { return os.Symlink(out, at) },
+	"link to nothing":     func(at, out string) error { return os.Symlink(out+"/nothing", at) },
 	"link to itself":      func(at, _ string) error { return os.Symlink(filepath.Base(at), at) },
-	"hard link":           func(at, outside string) error { return os.Link(outside+"/secret", at) },
+	"hard link":           func(at, out string) error { return os.Link(out+"/secret", at) },
 	"file of 8 GiB": func(at, _ string) error {
 		return errors.Join(os.WriteFile(at, nil, 0o644), os.Truncate(at, 8<<30))
 	},
@@ -62,7 +60,8 @@ var foreignCommands = map[string]struct {
 	"doctor":  {"doctor", []int{0, 10}},
 	"postprocess": {`postprocess TRUSTSTORES_PATHS=VOLUME/../merged.pem:VOLUME/truststore.pem
 		TRUSTSTORES_PASSWORDS_PATHS=: KEYSTORE_SOURCE_PATHS=VOLUME/key.pem
-		KEYSTORE_DESTINATION_PATHS=VOLUME/../copied.pem`, []int{0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}}}
+		KEYSTORE_DESTINATION_PATHS=VOLUME/../copied.pem`,
+		[]int{0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}}}
 
 const secret = "a secret that is none of certfetcher's"
 
@@ -74,7 +73,7 @@ func newOutside(t *testing.T) (dir string, requireUntouched func(where string)) 
 	require.NoError(t, os.WriteFile(dir+"/secret", []byte(secret), 0o640))
 	return dir, func(where string) {
 		t.Helper()
-		seen, err := exec.Command("sh", "-c", `cd "$0" && stat -c '%n %A' * && cat *`, dir).CombinedOutput()
+		seen, err := exec.Command("sh", "-c", `cd "$0"; stat -c '%n %A' *; cat *`, dir).CombinedOutput()
 		require.NoError(t, err, where)
 		require.Equal(t, "secret -rw-r-----\n"+secret, string(seen), where)
 	}
@@ -156,7 +155,8 @@ func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
 func TestForeignObjects_underARunningSidecar_doNotKeepItFromRenewing(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	names := strings.Fields("..commit/..files ..commit ..data_tmp ..link_tmp ..stage ..lock ..request ..data")
+	names := strings.Fields("..commit/..files ..commit ..data_tmp ..link_tmp " +
+		"..stage ..lock ..request ..data")
 	few := []string{"FIFO", "directory", "link to a secret"}
 	kinds := chaos.Amount(few[:1], few, slices.Sorted(maps.Keys(foreignKinds)))
 	for _, layout := range chaos.Layouts {
@@ -174,7 +174,8 @@ func TestForeignObjects_underARunningSidecar_doNotKeepItFromRenewing(t *testing.
 				}
 				before := published()
 				r.Signal(t, syscall.SIGHUP)
-				require.Eventually(t, func() bool { return published() > before }, chaos.Deadline, 5*time.Millisecond,
+				renewed := func() bool { return published() > before }
+				require.Eventually(t, renewed, chaos.Deadline, 5*time.Millisecond,
 					"%s at %s, layout %s: %s", kind, name, layout, r.Printed())
 			}
 			chaos.Shell(t, v.Path, "rm -rf ..foreign-*") // as an operator would

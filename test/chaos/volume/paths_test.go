@@ -18,22 +18,8 @@ import (
 func TestNamedPipes_inThePlaceOfOtherFiles_holdNobodyUp(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	for words, want := range map[string]struct {
-		code int
-		text string
-	}{
-		"TERMINATION_MESSAGE_PATH=PIPE CA_NAME=none":          {5, "termination message could not be written"},
-		"TERMINATION_MESSAGE_PATH=LINK CA_NAME=none":          {5, "termination message could not be written"},
-		"KEYSTORE_PATH=PIPE":                                  {9, "is a device, pipe or socket"},
-		"KEYSTORE_KEY_PATH=PIPE":                              {9, "is a device, pipe or socket"},
-		"TRUSTSTORE_PATH=PIPE":                                {9, "is a device, pipe or socket"},
-		"KEYSTORE_PASSWORD_FILE=PIPE":                         {9, "which is empty"},
-		"OUTPUT_PATH=PIPE":                                    {10, "not a directory"},
-		"OUTPUT_KEYSTORE_PASSWORD_FILE=PIPE":                  {1, "OUTPUT_KEYSTORE_PASSWORD_FILE"},
-		"OUTPUT_TRUSTSTORE_PASSWORD_FILE=PIPE":                {1, "OUTPUT_TRUSTSTORE_PASSWORD_FILE"},
-		"MODE=sidecar RENEW_TRIGGER_FILE=PIPE":                {0, "the trigger file asks for a renewal"},
-		"MODE=sidecar NOTIFY_PID_FILE=PIPE NOTIFY_SIGNAL=HUP": {0, "is a device, pipe or socket"},
-	} {
+	for _, row := range chaos.Rows(t, "pipes.txt", 3, nil) {
+		words, text, code := row[0], row[1], row[2]
 		t.Run(words, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
@@ -42,11 +28,11 @@ func TestNamedPipes_inThePlaceOfOtherFiles_holdNobodyUp(t *testing.T) {
 			require.NoError(t, syscall.Mkfifo(dir+"/pipe", 0o666))
 			paths := strings.NewReplacer("=PIPE", "="+dir+"/pipe", "=LINK", "="+dir+"/link")
 			r := on(t, s, "symlink").Start(strings.Fields(paths.Replace(words))...)
-			found := r.Await(want.text)
+			found := r.Await(text)
 			if strings.HasPrefix(words, "MODE=sidecar") {
 				r.Signal(t, syscall.SIGTERM)
 			}
-			assert.Equal(t, want.code, r.Wait(chaos.Deadline), r.Printed())
+			assert.Equal(t, code, fmt.Sprint(r.Wait(chaos.Deadline)), r.Printed())
 			assert.True(t, found, r.Printed())
 			data, err := os.ReadFile(victim)
 			require.NoError(t, err)
@@ -79,7 +65,8 @@ func TestManyNames_onAVolume_takeLittleTimeAndMemory(t *testing.T) {
 		for _, layout := range chaos.Layouts {
 			t.Run(name+" "+layout, func(t *testing.T) {
 				v := on(t, s, layout)
-				t.Cleanup(func() { chaos.Shell(t, "", `rm -rf "$0"`, v.Path) }) // Go's takes long for a deep tree
+				// Go's takes long for a deep tree.
+				t.Cleanup(func() { chaos.Shell(t, "", `rm -rf "$0"`, v.Path) })
 				chaos.Copy(t, template[layout].Path, v.Path)
 				chaos.Shell(t, v.Path, script)
 				r := v.Start(chaos.Force)

@@ -27,7 +27,8 @@ const endMost = 3 * time.Second
 func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 	t.Parallel()
 	that := func(does http.HandlerFunc) *service.Service {
-		return service.Run(t, service.Options{Wrap: func(*service.Service, http.Handler) http.Handler { return does }})
+		wrap := func(*service.Service, http.Handler) http.Handler { return does }
+		return service.Run(t, service.Options{Wrap: wrap})
 	}
 	hanging := make(chan struct{})
 	services := map[string]*service.Service{"working": start(t),
@@ -39,37 +40,31 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 	writer, err := os.OpenFile(dir+"/pipe", os.O_RDWR, 0)
 	require.NoError(t, err)
 	t.Cleanup(func() { writer.Close() })
-	for dir, name := range map[string]string{dir + "/locked": "..lock", dir + "/destination": ".postprocess-lock"} {
-		require.NoError(t, os.Mkdir(dir, 0o755))
-		f, err := os.Open(dir)
+	for path, name := range map[string]string{"/locked": "..lock", "/destination": ".postprocess-lock"} {
+		require.NoError(t, os.Mkdir(dir+path, 0o755))
+		f, err := os.Open(dir + path)
 		require.NoError(t, err)
 		unlock, err := files.Lock(f, name, nil)
 		require.NoError(t, err)
 		t.Cleanup(func() { unlock(); f.Close() })
 	}
-	for path, s := range map[string]string{"destination/merged.pem": "working", "other.pem": "busy"} {
-		chaos.Copy(t, services[s].Dir+"/truststore.pem", dir+"/"+path)
-	}
-	texts := map[string]string{"DIR": dir, "SILENT": "https://" + chaos.Silent(t) + "/v1/certificate/"}
+	working := services["working"].Dir
+	chaos.Copy(t, working+"/truststore.pem", dir+"/destination/merged.pem")
+	chaos.Copy(t, services["busy"].Dir+"/truststore.pem", dir+"/other.pem")
+	texts := map[string]string{"DIR": dir, "SILENT": "https://" + chaos.Silent(t)}
 	if chaos.Amount(false, true, true) {
-		chaos.Shell(t, dir, `"$0" pkcs12 -export -in "$1" -iter 1600000 -passout "pass:$2" -out slow.p12`,
-			fixture.RequirePrograms(t, "openssl")[0], services["working"].Dir+"/client.pem", fixture.Password)
+		fixture.RequirePrograms(t, "openssl")
+		chaos.Shell(t, dir, `openssl pkcs12 -export -in "$0" -iter 1600000 -passout "pass:$1" -out slow.p12`,
+			working+"/client.pem", fixture.Password)
 	}
 	// Rows with an asterisk run in make test: name | CertService | arguments and variables | what it prints there |
 	// pause | exit code.
-	table, err := os.ReadFile("testdata/stages.txt")
-	require.NoError(t, err)
 	both := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}
-	for line := range strings.Lines(os.Expand(string(table), func(name string) string { return texts[name] })) {
-		line, often := strings.CutPrefix(line, "* ")
+	for _, row := range chaos.Rows(t, "stages.txt", 6, texts) {
+		name, often := strings.CutPrefix(row[0], "* ")
 		if chaos.Amount(!often, false, false) {
 			continue
 		}
-		row := strings.Split(line, "|")
-		for i := range row {
-			row[i] = strings.TrimSpace(row[i])
-		}
-		name := row[0]
 		pause, err := time.ParseDuration(row[4])
 		require.NoError(t, err)
 		for _, signal := range chaos.Amount(both[:1], both, both) {
@@ -88,7 +83,8 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 				assert.Equal(t, row[5], strconv.Itoa(code), r.Printed())
 				assert.Less(t, took, endMost)
 				if _, err := os.Stat(v.Path); err == nil {
-					assert.Subset(t, []string{"..untold"}, set.LeftBehind(v.Path, v.Layout, v.Types))
+					left := set.LeftBehind(v.Path, v.Layout, v.Types)
+					assert.Subset(t, []string{"..untold"}, left)
 				}
 				chaos.Record(t, name+signal.String(), signal, name, took.Seconds(), code)
 			})
