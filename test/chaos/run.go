@@ -168,20 +168,22 @@ func As(t testing.TB, uid, gid uint32, cmd *exec.Cmd) *exec.Cmd {
 // Nobody is a user, and a group, that owns nothing.
 const Nobody = 65534
 
-// Repeat does something again and again, with pauses, until end, which waits for it.
-func Repeat(pause time.Duration, do func()) (end func()) {
+// Repeat does several things at the same time, each again and again with pauses, until end, which waits for them.
+func Repeat(pause time.Duration, things ...func()) (end func()) {
 	stop := make(chan struct{})
 	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			do()
-			select {
-			case <-stop:
-				return
-			case <-time.After(pause):
+	for _, do := range things {
+		running.Go(func() {
+			for {
+				do()
+				select {
+				case <-stop:
+					return
+				case <-time.After(pause):
+				}
 			}
-		}
-	})
+		})
+	}
 	return func() { close(stop); running.Wait() }
 }
 

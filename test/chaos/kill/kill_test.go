@@ -20,8 +20,9 @@ import (
 
 // tally counts what was found after the kills, and by the readers meanwhile.
 type tally struct {
-	points, kills, played, old, renewed, none, between int
-	careful, careless                                  reads
+	points, kills, played int
+	left                  map[string]int
+	careful, careless     reads
 }
 
 // reads are those of a reader that found something.
@@ -40,21 +41,23 @@ func (r *reads) add(err error) {
 	}
 }
 
-// look reads what a kill left. In the symlink layout it is a whole set, at every moment.
-func (s *stage) look(where string, sum *tally) {
+// look tells what a kill or an error left. In the symlink layout it is a whole set, at every moment.
+func (s *stage) look(where string) string {
 	s.t.Helper()
 	serial, err := set.Read(s.Path, s.Types)
 	switch {
 	case errors.Is(err, set.ErrNothing) && s.old == "":
-		sum.none++
+		return "none"
 	case err == nil && serial == s.old:
-		sum.old++
+		return "old"
 	case err == nil:
-		sum.renewed++
-	default:
-		sum.between++
-		assert.False(s.t, s.whole, "%s: %v", where, err)
+		return "new"
 	}
+	require.False(s.t, s.whole, "%s: %v", where, err)
+	if errors.Is(err, set.ErrNothing) {
+		return "gone"
+	}
+	return "between"
 }
 
 // killAt plays the scene and kills at a call.
@@ -69,14 +72,14 @@ func (s *stage) killAt(n int, when string, sum *tally) {
 		return
 	}
 	sum.kills++
-	s.look(where, sum)
+	sum.left[s.look(where)]++
 	s.recover(where)
 }
 
 // TestKill_atEveryCallThatChangesAFile kills certfetcher before and after each of these calls.
 func TestKill_atEveryCallThatChangesAFile(t *testing.T) {
 	s := service.Run(t, service.Options{})
-	var sum tally
+	sum := tally{left: map[string]int{}}
 	for _, scene := range scenes[:chaos.Amount(1, len(scenes), len(scenes))] {
 		st := newStage(t, s, scene)
 		for n := 1; n <= st.points; n += max(1, chaos.Amount(st.points/4, st.points/14, 1)) {
@@ -90,8 +93,8 @@ func TestKill_atEveryCallThatChangesAFile(t *testing.T) {
 		sum.played++
 		t.Logf("%s: so far %+v", scene, sum)
 	}
-	chaos.Record(t, "", sum.kills, sum.points, sum.played, sum.old, sum.renewed, sum.none, sum.between,
-		sum.careful.n, sum.careless.n, len(sum.careless.faults))
+	chaos.Record(t, "", sum.kills, sum.points, sum.played, sum.left["old"], sum.left["new"], sum.left["none"],
+		sum.left["between"]+sum.left["gone"], sum.careful.n, sum.careless.n, len(sum.careless.faults))
 }
 
 // TestKill_duringTheRecovery kills the run that would complete, or undo, what another kill left.
@@ -147,16 +150,9 @@ func TestErrors_ofEveryCallThatChangesAFile(t *testing.T) {
 				code := r.status.ExitStatus()
 				codes[code]++
 				require.Contains(t, []int{0, exitPublish}, code, where)
-				serial, err := set.Read(st.Path, st.Types)
-				switch {
-				case code == 0:
-					require.NoError(t, err, where)
-					require.NotEqual(t, st.old, serial, where)
-				case errors.Is(err, set.ErrNothing):
-					require.Empty(t, st.old, where)
-				case st.whole:
-					require.NoError(t, err, where)
-				}
+				left := st.look(where)
+				require.NotEqual(t, "gone", left, where)
+				require.True(t, code != 0 || left == "new", "%s: %s", left, where)
 				st.recover(where)
 			}
 		}

@@ -126,13 +126,11 @@ func (s *stage) watch(sum *tally) (end func()) {
 	if !slices.Equal(s.Types, []string{"PEM"}) {
 		return func() {}
 	}
-	careful := chaos.Repeat(pause, func() {
+	return chaos.Repeat(pause, func() {
 		_, err := set.ReadCarefully(s.Path, s.Layout)
 		sum.careful.add(err)
-	})
-	careless := chaos.Repeat(pause, func() {
+	}, func() {
 		_, err := set.ReadPEM(s.Path)
 		sum.careless.add(err)
 	})
-	return func() { careful(); careless() }
 }

@@ -115,7 +115,7 @@ func TestAttack_onThePlainPort(t *testing.T) {
 		connections := chaos.Amount(200, 1000, 2000)
 		stop := order{Name: name, Connections: connections, Target: s.Operations, Plain: true}.start(t)
 		var probes chaos.Latencies
-		end := keepAsking("127.0.1.1", nil, true, probe, 200, 50*time.Millisecond, &probes)
+		end := chaos.Repeat(50*time.Millisecond, asking("127.0.1.1", nil, true, probe, 200, &probes))
 		time.Sleep(time.Duration(chaos.Amount(1, 3, 10)) * time.Second)
 		end()
 		stop()
@@ -204,17 +204,16 @@ func TestShare_hangingCA_leavesTheOtherAlone(t *testing.T) {
 		ctx, stop := context.WithCancel(context.Background())
 		request := chaos.Enrolment(s.URL+"HANGING", "ECDSA-P256").WithContext(ctx)
 		var stuck chaos.Latencies
-		var ends []func()
+		var others []func()
 		for i := range 320 {
 			address := fmt.Sprintf("127.0.8.%d", 1+i/8)
-			ends = append(ends, keepAsking(address, s.trusted, false, request, 200, 200*time.Millisecond, &stuck))
+			others = append(others, asking(address, s.trusted, false, request, 200, &stuck))
 		}
+		end := chaos.Repeat(200*time.Millisecond, others...)
 		time.Sleep(time.Second)
 		hung = s.atRate(clients, peak/2, seconds)
 		stop()
-		for _, end := range ends {
-			end()
-		}
+		end()
 		if hung.Quantile(0.99) <= 2*calm.Quantile(0.99) {
 			break
 		}

@@ -61,19 +61,19 @@ func start(t *testing.T) *service {
 // memory is that of certservice in KiB, as the kernel counts it: VmRSS, or the peak VmHWM.
 func (s *service) memory(name string) int { return chaos.Memory(s.CertService.Process.Pid, name) }
 
-// keepAsking has a client ask, from an address of its own, until end: with pauses, on one connection or on a fresh one
-// for each request.
-func keepAsking(address string, config *tls.Config, fresh bool, request *http.Request, status int,
-	pause time.Duration, seen *chaos.Latencies) (end func()) {
+// asking is what a client does again and again, from an address of its own: on one connection, or on a fresh one for
+// each request.
+func asking(address string, config *tls.Config, fresh bool, request *http.Request, status int,
+	seen *chaos.Latencies) func() {
 	client := newClient(address, config, fresh)
 	once := func() error { return chaos.Ask(client, request, status) }
-	stop := chaos.Repeat(pause, func() { seen.Measure(once) })
-	return func() { stop(); client.CloseIdleConnections() }
+	return func() { seen.Measure(once) }
 }
 
 func newClient(address string, config *tls.Config, fresh bool) *http.Client {
-	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: from(address).DialContext,
-		TLSClientConfig: config, DisableKeepAlives: fresh, MaxIdleConnsPerHost: 1}}
+	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+		DialContext: from(address).DialContext, TLSClientConfig: config, DisableKeepAlives: fresh,
+		MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Second}}
 }
 
 // observed is what well-behaved clients, and strangers that behave, see.
@@ -88,20 +88,20 @@ func (s *service) observe(seconds int, attackers ...order) *observed {
 		time.Sleep(500 * time.Millisecond) // the attack first
 	}
 	w := &observed{}
-	var ends []func()
-	stranger := &tls.Config{RootCAs: s.Roots()}
-	for i := range 10 {
-		address, pause := fmt.Sprintf("127.0.1.%d", 1+i), 100*time.Millisecond
-		if i < 8 {
-			ends = append(ends, keepAsking(address, s.trusted, i%4 == 3, s.enrolment, 200, pause, &w.trusted))
-		} else {
-			ends = append(ends, keepAsking(address, stranger, true, s.enrolment, 401, 2*pause, &w.strangers))
-		}
+	var clients, strangers []func()
+	for i := range 8 {
+		address := fmt.Sprintf("127.0.1.%d", 1+i)
+		clients = append(clients, asking(address, s.trusted, i%4 == 3, s.enrolment, 200, &w.trusted))
 	}
+	for i := range 2 {
+		address, config := fmt.Sprintf("127.0.2.%d", 1+i), &tls.Config{RootCAs: s.Roots()}
+		strangers = append(strangers, asking(address, config, true, s.enrolment, 401, &w.strangers))
+	}
+	endClients := chaos.Repeat(100*time.Millisecond, clients...)
+	endStrangers := chaos.Repeat(250*time.Millisecond, strangers...)
 	time.Sleep(time.Duration(seconds) * time.Second)
-	for _, end := range ends {
-		end()
-	}
+	endClients()
+	endStrangers()
 	require.NotEmpty(s.t, w.trusted.Took)
 	return w
 }

@@ -19,8 +19,8 @@ import (
 
 // load is clients that ask one after the other for as long as certservice is killed and rolled.
 type load struct {
-	seen              chaos.Seen   // true for a request that succeeded, and false for one that failed for good
-	tries, unanswered atomic.Int64 // that were followed by another, and of those: that were sent and not answered
+	chaos.Latencies
+	tries, unanswered atomic.Int64 // followed by another; of those, sent and not answered
 }
 
 // Write gets the log of the clients: a line for each try that is followed by another.
@@ -37,23 +37,12 @@ var unanswered = regexp.MustCompile("without an answer|in the middle of the answ
 // ask starts clients at the address, a host:port. The end waits for what is under way.
 func (l *load) ask(t testing.TB, s *fixture.Stack, address string, retry *client.Retry) (end func()) {
 	t.Helper()
-	var ends []func()
+	var clients []func()
 	log := slog.New(slog.NewJSONHandler(l, nil))
 	for _, enroll := range newAskers(t, s, loadClients, address, fixture.CAName, retry, log) {
-		ends = append(ends, chaos.Repeat(0, func() {
-			begin := time.Now()
-			err := enroll()
-			if err != nil {
-				t.Logf("failed: %v", err)
-			}
-			l.seen.Add(err == nil, time.Since(begin), 0)
-		}))
+		clients = append(clients, func() { l.Measure(enroll) })
 	}
-	return func() {
-		for _, end := range ends {
-			end()
-		}
-	}
+	return chaos.Repeat(0, clients...)
 }
 
 const (
@@ -93,8 +82,9 @@ func TestRoll_twoInstances(t *testing.T) {
 		s.CertService = next
 	}
 	end()
-	answered, failed := l.seen.Counts[true], l.seen.Counts[false]
-	assert.Zero(t, failed)
+	failed := len(l.Failures)
+	answered := len(l.Took) - failed
+	assert.Zero(t, failed, l.Few())
 	assert.Equal(t, answered, issued(s.DevCA), "certificates for as many answers")
 	chaos.Record(t, "", rolls, loadClients, answered, failed, issued(s.DevCA), longest.Seconds())
 }
@@ -120,8 +110,9 @@ func TestRoll_onOnePort(t *testing.T) {
 				}
 			}
 			end()
-			answered, failed := l.seen.Counts[true], l.seen.Counts[false]
-			assert.Zero(t, failed)
+			failed := len(l.Failures)
+			answered := len(l.Took) - failed
+			assert.Zero(t, failed, l.Few())
 			wasted := issued(s.DevCA) - answered
 			if signal == syscall.SIGTERM {
 				assert.Zero(t, wasted, "certificates issued and not handed out")
@@ -129,7 +120,7 @@ func TestRoll_onOnePort(t *testing.T) {
 			// Each kill loses what is in flight, which is no more than the clients.
 			assert.LessOrEqual(t, wasted, rolls*loadClients)
 			chaos.Record(t, "", signal, rolls, loadClients, answered, failed, l.tries.Load(),
-				l.unanswered.Load(), wasted, l.seen.Longest.Seconds())
+				l.unanswered.Load(), wasted, l.Quantile(1).Seconds())
 		})
 	}
 }
