@@ -121,6 +121,28 @@ func (v *Volume) Set(where ...any) string {
 	return serial
 }
 
+// Server is an entry of cmpServers.json.
+type Server = map[string]any
+
+// StartStack starts devca, and certservice from the directory bin, until the test ends. Servers may change, and add to,
+// certservice's entry for the CA; nil: that is the only one.
+func StartStack(t testing.TB, bin string, servers func(Server) []Server, environment ...string) *fixture.Stack {
+	t.Helper()
+	dir := t.TempDir()
+	authority, entry, err := fixture.StartDevCA(Bin, dir, environment...)
+	require.NoError(t, err)
+	t.Cleanup(authority.Stop)
+	entries := []Server{entry}
+	if servers != nil {
+		entries = servers(entry)
+	}
+	s, err := fixture.StartCertServiceOf(bin, dir, entries, environment...)
+	require.NoError(t, err)
+	t.Cleanup(s.CertService.Stop)
+	s.DevCA = authority
+	return s
+}
+
 // Copy makes to a copy of from, with modes, links and times; without from there is none.
 func Copy(t testing.TB, from, to string) {
 	t.Helper()

@@ -4,12 +4,10 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
-	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,11 +37,9 @@ func onlyInChaos(t *testing.T) {
 func names(t *testing.T) (list []string) {
 	t.Helper()
 	for _, one := range readAttacks(t, allAtOnce) {
-		if len(list) == 0 || list[len(list)-1] != one.Kind {
-			list = append(list, one.Kind)
-		}
+		list = append(list, one.Kind)
 	}
-	return list
+	return slices.Compact(list)
 }
 
 // TestAttack_byStrangers runs each attack by itself, and before that all of them at once.
@@ -152,27 +148,6 @@ func TestHTTP2_cannotBeNegotiated(t *testing.T) {
 	chaos.Record(t, "")
 }
 
-// addHangingCA adds a CA that takes connections and never answers to cmpServers.json, which is read again by itself.
-func (s *service) addHangingCA() {
-	s.t.Helper()
-	path := s.dir + "/cmpServers.json"
-	text, err := os.ReadFile(path)
-	require.NoError(s.t, err)
-	var file map[string][]map[string]any
-	require.NoError(s.t, json.Unmarshal(text, &file))
-	hanging := maps.Clone(file["cmpv2Servers"][0])
-	hanging["caName"], hanging["url"] = "HANGING", "http://"+chaos.Silent(s.t)+"/pkix/"
-	file["cmpv2Servers"] = append(file["cmpv2Servers"], hanging)
-	text, err = json.Marshal(file)
-	require.NoError(s.t, err)
-	require.NoError(s.t, os.Rename(chaos.Write(s.t, path+".new", string(text)), path))
-	request, err := http.NewRequest("GET", s.URL+"HANGING", nil) // without a CSR: 400 once it is configured
-	require.NoError(s.t, err)
-	client := newClient("127.0.1.99", s.trusted, true)
-	require.Eventually(s.t, func() bool { return chaos.Ask(client, request, 400) == nil },
-		20*time.Second, 50*time.Millisecond)
-}
-
 // atRate has clients, each from an address of its own, send that many requests a second in all.
 func (s *service) atRate(clients int, perSecond float64, seconds int) *chaos.Latencies {
 	seen := &chaos.Latencies{}
@@ -189,8 +164,7 @@ func (s *service) atRate(clients int, perSecond float64, seconds int) *chaos.Lat
 
 // A CA that hangs, with 40 clients asking for it, takes nothing from the other.
 func TestShare_hangingCA_leavesTheOtherAlone(t *testing.T) {
-	s := start(t)
-	s.addHangingCA()
+	s := start(t, "HANGING")
 	seconds := chaos.Amount(1, 4, 10)
 	const clients = 16
 	peak := 400. // the least that any machine can do

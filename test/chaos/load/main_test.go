@@ -5,6 +5,7 @@ package load
 import (
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"regexp"
@@ -23,11 +24,11 @@ func TestMain(m *testing.M) { chaos.Main(m, map[string]func(string) int{"attack"
 // service is certservice in its cgroup, with devca outside of it.
 type service struct {
 	*fixture.Stack
-	t           *testing.T
-	group       cgroup
-	target, dir string      // its host:port, and where cmpServers.json is
-	trusted     *tls.Config // of a client with a certificate
-	enrolment   *http.Request
+	t         *testing.T
+	group     cgroup
+	target    string      // its host:port
+	trusted   *tls.Config // of a client with a certificate
+	enrolment *http.Request
 }
 
 // chartLimit finds a limit in the chart's values.
@@ -40,18 +41,22 @@ func chartLimit(t *testing.T, pattern string) string {
 	return string(found[1])
 }
 
-// start runs certservice and devca.
-func start(t *testing.T) *service {
+// start runs certservice and devca, and CAs of the names that take connections and never answer.
+func start(t *testing.T, hanging ...string) *service {
 	t.Helper()
 	memory := chartLimit(t, `  limits: \{memory: (\d+M)i\}`) // as the kernel writes it
-	s := &service{t: t, group: newCgroup(t, memory), dir: t.TempDir()}
+	s := &service{t: t, group: newCgroup(t, memory)}
 	bin := t.TempDir()
-	require.NoError(t, os.Symlink(chaos.Bin+"/devca", bin+"/devca"))
 	s.group.enter(t, bin+"/certservice", chaos.Bin+"/certservice")
-	var err error
-	s.Stack, err = fixture.StartStack(bin, s.dir, "GOMEMLIMIT="+chartLimit(t, `goMemoryLimit: (\d+MiB)`))
-	require.NoError(t, err)
-	t.Cleanup(s.Stop)
+	s.Stack = chaos.StartStack(t, bin, func(entry chaos.Server) []chaos.Server {
+		all := []chaos.Server{entry}
+		for _, name := range hanging {
+			other := maps.Clone(entry)
+			other["caName"], other["url"] = name, "http://"+chaos.Silent(t)+"/pkix/"
+			all = append(all, other)
+		}
+		return all
+	}, "GOMEMLIMIT="+chartLimit(t, `goMemoryLimit: (\d+MiB)`))
 	s.target = s.CertService.Address()
 	s.trusted = chaos.Identity(s.Dir)
 	s.enrolment = chaos.Enrolment(s.URL+"RA", "ECDSA-P256")

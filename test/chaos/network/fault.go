@@ -2,7 +2,6 @@ package network
 
 import (
 	"math/rand/v2"
-	"time"
 
 	"github.com/Shopify/toxiproxy/v2/toxics"
 )
@@ -16,6 +15,7 @@ type Fault struct {
 	hole   bool // accepted, and never read
 	reset  bool // ended by RST in place of FIN
 	half   bool // the end of one direction is not that of the other
+	brief  bool // it ends when something came back, and then nothing for a while
 }
 
 // toxic is one of Toxiproxy, or of this package, in its JSON.
@@ -70,14 +70,13 @@ func Some(r *rand.Rand, share float64, size int) Fault {
 	return None()
 }
 
-// Brief closes the connection as soon as an answer is over, so that each exchange meets a fault of its own.
+// Brief ends the connection as soon as an answer is over, so that each exchange meets a fault of its own.
 func (f Fault) Brief() Fault {
-	f.toxics = append([]toxic{{"lull", "downstream", map[string]any{"milliseconds": 10}}}, f.toxics...)
+	f.brief = true
 	return f
 }
 
 func init() {
-	toxics.Register("lull", new(lull))
 	toxics.Register("spoil", new(spoil))
 }
 
@@ -104,30 +103,4 @@ func (s *spoil) Pipe(stub *toxics.ToxicStub) {
 		}
 	}
 	stub.Close()
-}
-
-// lull ends a direction in which something came, and then nothing for a while.
-type lull struct {
-	Milliseconds int `json:"milliseconds"`
-}
-
-// Pipe passes everything on until then.
-func (l *lull) Pipe(stub *toxics.ToxicStub) {
-	var over <-chan time.Time
-	for {
-		select {
-		case chunk, open := <-stub.Input:
-			if !open {
-				stub.Close()
-				return
-			}
-			stub.Output <- chunk
-			over = time.After(time.Duration(l.Milliseconds) * time.Millisecond)
-		case <-over:
-			stub.Close()
-			for range stub.Input { // so that the reader before this ends
-			}
-			return
-		}
-	}
 }

@@ -61,7 +61,8 @@ func TestFetch_throughBrokenNetworks(t *testing.T) {
 				seen.Add("published", 0, 0)
 			}
 		}
-		e := v.Start(append(words, "REQUEST_TIMEOUT="+requestTimeout.String(), "RETRY_MAX_ELAPSED="+retry.String())...)
+		words = append(words, "REQUEST_TIMEOUT="+requestTimeout.String(), "RETRY_MAX_ELAPSED="+retry.String())
+		e := v.Start(words...)
 		code := e.Wait(retry + requestTimeout + slack)
 		where := fmt.Sprintf("run %d, faults %v, exit code %d after %s: %s",
 			i, &toService.Met, code, e.Took, e.Printed())
@@ -118,7 +119,7 @@ func tally(met *chaos.Seen) (all, brokenOnes int) {
 // gateways do that give up one side. certservice's HTTP answers what it got of the request; certfetcher has to try
 // again.
 func TestFetch_cutShortOnce(t *testing.T) {
-	s := startStack(t, "", nil)
+	s := startStack(t, nil)
 	runs := chaos.Amount(4, 30, 120)
 	var seen chaos.Seen
 	chaos.Together(runs, 4, func(i int) {
@@ -132,7 +133,8 @@ func TestFetch_cutShortOnce(t *testing.T) {
 			return Fault{Kind: "half-closed", half: true, toxics: []toxic{{"limit_data", "upstream", at}}}
 		})
 		defer b.Close()
-		e := on(t, b.Address, s.Dir, "symlink").Start("RETRY_INITIAL_INTERVAL=50ms", "REQUEST_TIMEOUT=10s")
+		v := on(t, b.Address, s.Dir, "symlink")
+		e := v.Start("RETRY_INITIAL_INTERVAL=50ms", "REQUEST_TIMEOUT=10s")
 		assert.Zero(t, e.Wait(patient+slack), "%v: %s", at, e.Printed())
 		seen.Add(0, e.Took, 0)
 	})
@@ -169,7 +171,7 @@ var holes = []Fault{
 // TestHole_isGivenUpInTime runs certfetcher where nothing ever comes back: it ends when it was configured to, with exit
 // code 6 and nothing on the volume. SIGTERM ends it at once, whatever it waits for.
 func TestHole_isGivenUpInTime(t *testing.T) {
-	s := startStack(t, "", nil)
+	s := startStack(t, nil)
 	var seen, told chaos.Seen
 	addresses := []string{deaf(t), "certservice.invalid:8443"} // no answer to SYN, and a name that does not exist
 	for _, hole := range holes {

@@ -102,10 +102,10 @@ func TestHostileCA_floods(t *testing.T) {
 	t.Cleanup(func() { listener.Close() })
 	var current atomic.Pointer[chaos.Flood]
 	go answerWith(listener, func() chaos.Flood { return *current.Load() })
-	s := startStack(t, "", func(entry server) []server {
+	s := startStack(t, func(entry chaos.Server) []chaos.Server {
 		hostile := maps.Clone(entry)
 		hostile["caName"], hostile["url"] = "HOSTILE", "http://"+listener.Addr().String()+"/pkix/"
-		return []server{entry, hostile}
+		return []chaos.Server{entry, hostile}
 	}, "REQUEST_TIMEOUT="+timeout.String())
 	// A PKIMessage whose outer SEQUENCE claims 2 GiB, and OCTET STRINGs in it.
 	all := floods(t, "application/pkixcmp", "\x30\x84\x7f\xff\xff\xff", "\x04\x81\xff"+strings.Repeat("x", 255))
@@ -190,7 +190,7 @@ func TestHostileService_floods(t *testing.T) {
 // within the chart's memory, and the others are served.
 func TestSlowClients_holdNothing(t *testing.T) {
 	const headers, request, idle = time.Second, 2 * time.Second, 2 * time.Second
-	s := startStack(t, "", nil, "READ_HEADER_TIMEOUT="+headers.String(),
+	s := startStack(t, nil, "READ_HEADER_TIMEOUT="+headers.String(),
 		"REQUEST_TIMEOUT="+request.String(), "IDLE_TIMEOUT="+idle.String())
 	enrolment := chaos.Enrolment(s.URL, "ECDSA-P256").Header
 	head := "GET /v1/certificate/" + fixture.CAName + " HTTP/1.1\r\nHost: certservice\r\n" +

@@ -43,38 +43,22 @@ func random(t testing.TB) func(n int) *rand.Rand {
 	return func(n int) *rand.Rand { return rand.New(rand.NewPCG(seed^name.Sum64(), uint64(n))) }
 }
 
-type server = map[string]any // an entry of cmpServers.json
-
-// startStack starts devca, with a fault of its own unless that is empty, and certservice; servers may change, and add
-// to, certservice's entry for the CA. Nil: it is the only one.
-func startStack(t testing.TB, fault string, servers func(server) []server, more ...string) *fixture.Stack {
+// startStack starts one as the chart configures it.
+func startStack(t testing.TB, servers func(chaos.Server) []chaos.Server, more ...string) *fixture.Stack {
 	t.Helper()
-	dir := t.TempDir()
-	authority, entry, err := fixture.StartDevCA(chaos.Bin, dir, "DEVCA_FAULT="+fault)
-	require.NoError(t, err)
-	t.Cleanup(authority.Stop)
-	entries := []server{entry}
-	if servers != nil {
-		entries = servers(entry)
-	}
-	s, err := fixture.StartCertServiceOf(chaos.Bin, dir, entries, append(more, "GOMEMLIMIT=110MiB")...)
-	require.NoError(t, err)
-	s.DevCA = authority
-	t.Cleanup(s.CertService.Stop)
-	return s
+	return chaos.StartStack(t, chaos.Bin, servers, append(more, "GOMEMLIMIT=110MiB")...)
 }
 
 // startWithBroken starts a stack with a broken network in front of the CA.
 func startWithBroken(t testing.TB, draw func() Fault) (*fixture.Stack, *Broken) {
 	t.Helper()
 	var b *Broken
-	return startStack(t, "", func(entry server) []server {
-		address := host(entry["url"].(string))
-		b = broken(t, address, draw)
-		entry["url"] = strings.Replace(entry["url"].(string), address, b.Address, 1)
-		entry["timeout"] = "3s"
-		return []server{entry}
-	}), b
+	s := startStack(t, func(entry chaos.Server) []chaos.Server {
+		b = broken(t, host(entry["url"].(string)), draw)
+		entry["url"], entry["timeout"] = "http://"+b.Address+"/pkix/", "3s"
+		return []chaos.Server{entry}
+	})
+	return s, b
 }
 
 // host is the host:port of a URL.
@@ -98,8 +82,9 @@ func newAskers(t testing.TB, s *fixture.Stack, n int, address, ca string, retry 
 	t.Helper()
 	csr, key := chaos.Request("ECDSA-P256")
 	for range n {
+		identity := chaos.WriteIdentity(t, s.Transport, t.TempDir())
 		c, err := client.New(client.Config{URL: "https://" + address + "/v1/certificate/",
-			CAName: ca, Timeout: 30 * time.Second, Retry: retry, Log: log, TLS: chaos.WriteIdentity(t, s.Transport, t.TempDir())})
+			CAName: ca, TLS: identity, Timeout: 30 * time.Second, Retry: retry, Log: log})
 		require.NoError(t, err)
 		askers = append(askers, func() error {
 			_, err := c.Enroll(context.Background(), client.Request{CSR: csr, Key: key})

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/Shopify/toxiproxy/v2"
 	"github.com/Shopify/toxiproxy/v2/stream"
@@ -96,7 +97,21 @@ func (b *Broken) pass(client *net.TCPConn, fault Fault, name string) {
 		toServer, toClient = halfCloser{server}, halfCloser{client}
 	}
 	proxy.Toxics.StartLink(b.server, name+"up", client, toServer, stream.Upstream)
-	proxy.Toxics.StartLink(b.server, name+"down", server, toClient, stream.Downstream)
+	proxy.Toxics.StartLink(b.server, name+"down", reader{server, fault.brief}, toClient, stream.Downstream)
+}
+
+// reader ends a brief connection in a lull after something came.
+type reader struct {
+	*net.TCPConn
+	brief bool
+}
+
+func (r reader) Read(p []byte) (n int, err error) {
+	n, err = r.TCPConn.Read(p)
+	if r.brief {
+		_ = r.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	}
+	return n, err
 }
 
 // halfCloser ends one direction of a connection, and leaves the other open for ever.

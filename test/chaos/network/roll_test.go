@@ -65,7 +65,7 @@ func again(t testing.TB, p *fixture.Process, port string) *fixture.Process {
 // TestRoll_twoInstances rolls as Kubernetes does: the next instance is ready, connections go to it, and then the first
 // is told to end. No request fails, although none is tried again.
 func TestRoll_twoInstances(t *testing.T) {
-	s := startStack(t, "slow:200ms", nil)
+	s := startStack(t, nil, "DEVCA_FAULT=slow:200ms")
 	front := broken(t, host(s.URL), None)
 	var l load
 	end := l.ask(t, s, front.Address, nil)
@@ -94,7 +94,7 @@ func TestRoll_twoInstances(t *testing.T) {
 func TestRoll_onOnePort(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
-			s := startStack(t, "slow:200ms", nil)
+			s := startStack(t, nil, "DEVCA_FAULT=slow:200ms")
 			_, port, _ := strings.Cut(host(s.URL), ":")
 			var l load
 			end := l.ask(t, s, host(s.URL), stubborn)

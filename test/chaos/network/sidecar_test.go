@@ -88,7 +88,7 @@ func TestSidecar_throughBrokenNetworks(t *testing.T) {
 // TestSidecar_inAHole has a sidecar renew where nothing ever comes back. It stays ready, takes requests to renew, and
 // ends when it is told to.
 func TestSidecar_inAHole(t *testing.T) {
-	s := startStack(t, "", nil)
+	s := startStack(t, nil)
 	var seen chaos.Seen
 	ways := holes[:chaos.Amount(1, 4, 4)]
 	for _, fault := range ways {

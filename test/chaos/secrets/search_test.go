@@ -25,14 +25,15 @@ func needles(secret []byte) map[string]string {
 	}
 	digits := hex.EncodeToString(secret)
 	colons := strings.ReplaceAll(fmt.Sprintf("% x", secret), " ", ":")
-	forms := map[string]string{"raw": squeeze(string(secret)), "percent": url.QueryEscape(string(secret)),
-		"path": url.PathEscape(string(secret)), "hex": digits, "upper case hex": strings.ToUpper(digits),
+	raw := string(secret)
+	forms := map[string]string{"raw": squeeze(raw), "percent": url.QueryEscape(raw),
+		"path": url.PathEscape(raw), "hex": digits, "upper case hex": strings.ToUpper(digits),
 		"hex with colons": colons, "upper case hex with colons": strings.ToUpper(colons)}
 	for name, encoding := range map[string]*base64.Encoding{
 		"Base64": base64.RawStdEncoding, "Base64 URL": base64.RawURLEncoding} {
 		for shift := range 3 {
 			encoded := encoding.EncodeToString(append(make([]byte, shift), secret...))
-			encoded = encoded[[]int{0, 2, 3}[shift] : len(encoded)-1] // without what the neighbours share
+			encoded = encoded[[]int{0, 2, 3}[shift] : len(encoded)-1] // what neighbours share is out
 			forms[fmt.Sprintf("%s at %d", name, shift)] = encoded
 			forms[fmt.Sprintf("%s at %d, percent-encoded", name, shift)] = url.QueryEscape(encoded)
 		}
@@ -79,12 +80,14 @@ func TestFind_findsEveryForm(t *testing.T) {
 		encoded := base64.StdEncoding.EncodeToString(secret)
 		spaced := fmt.Sprintf("% x", secret)
 		colons := strings.ReplaceAll(spaced, " ", ":")
-		planted := []string{string(secret), hex.EncodeToString(secret), strings.ToUpper(hex.EncodeToString(secret)),
-			spaced, colons, strings.ToUpper(colons), url.QueryEscape(string(secret)), url.QueryEscape(encoded),
+		digits := hex.EncodeToString(secret)
+		planted := []string{string(secret), digits, strings.ToUpper(digits), spaced, colons,
+			strings.ToUpper(colons), url.QueryEscape(string(secret)), url.QueryEscape(encoded),
 			wrap.ReplaceAllString(encoded, "$0\n"), wrap.ReplaceAllString(encoded, `$0\n`)}
 		for shift := range 3 {
-			text := slices.Concat(bytes.Repeat([]byte("x"), shift+3), secret, []byte("behind"))
-			planted = append(planted, base64.StdEncoding.EncodeToString(text), base64.URLEncoding.EncodeToString(text))
+			text := slices.Concat(make([]byte, shift+3), secret, []byte("behind"))
+			planted = append(planted, base64.StdEncoding.EncodeToString(text))
+			planted = append(planted, base64.URLEncoding.EncodeToString(text))
 		}
 		for _, text := range planted {
 			assert.NotEmpty(t, find([]byte("before"+text+"behind"), all), "%s as %s", name, text)

@@ -76,22 +76,20 @@ func TestProcess_isNotReadByOthersOfItsUser(t *testing.T) {
 	require.Zero(t, code, "the spy cannot even look at an ordinary process: %s", said)
 
 	for program := range interrupted {
-		cmd := func() *exec.Cmd {
-			return asNobody(t, chaos.Program(program, environment(t), "OUTPUT_KEYSTORE_PASSWORD=hush-hush"))
-		}
+		variables := append(environment(t), "OUTPUT_KEYSTORE_PASSWORD=hush-hush")
 		var windows []time.Duration
-		for range chaos.Amount(3, 20, 100) - 1 {
-			running := chaos.Start(t, cmd())
+		var running *chaos.Process
+		for range chaos.Amount(3, 20, 100) {
+			if running != nil { // a hundred at a time would be more than the kernel lets one user watch files with
+				_ = running.Process.Kill()
+			}
+			running = chaos.Start(t, asNobody(t, chaos.Program(program, variables)))
 			windows = append(windows, hiddenAfter(t, running.Process.Pid))
-			// A hundred at a time would be more than the kernel lets one user watch files with.
-			_ = running.Process.Kill()
 		}
-		running := chaos.Start(t, cmd())
-		windows = append(windows, hiddenAfter(t, running.Process.Pid))
 		code, said := look(t, running)
 		assert.Equal(t, 3, code, "%s: %s", program, said)
 		slices.Sort(windows)
-		chaos.Record(t, program, len(windows), program, windows[len(windows)/2].Round(time.Microsecond),
-			windows[len(windows)-1].Round(time.Microsecond))
+		median, most := windows[len(windows)/2], windows[len(windows)-1]
+		chaos.Record(t, program, len(windows), program, median.Round(time.Microsecond), most.Round(time.Microsecond))
 	}
 }

@@ -37,7 +37,7 @@ func TestSIGTERM_whilePackagesAreInitialised_isNotLost(t *testing.T) {
 				if words[1] == "github.com/certfetcher/certfetcher/internal/startup" {
 					break
 				}
-				assert.NotContains(t, costly, words[1], "%s: initialised before the signal is handled", program)
+				assert.NotContains(t, costly, words[1], "%s: before the signal is handled", program)
 			}
 			require.NoError(t, cmd.Process.Signal(interruption))
 			_, _ = io.Copy(io.Discard, stderr)
@@ -49,13 +49,13 @@ func TestSIGTERM_whilePackagesAreInitialised_isNotLost(t *testing.T) {
 }
 
 // outcomes counts how a program ends when SIGTERM is sent at moments from 0 to 10 ms after exec.
-func outcomes(t *testing.T, program string, times int, attributes *syscall.SysProcAttr) map[string]int {
+func outcomes(t *testing.T, program string, times int, with *syscall.SysProcAttr) map[string]int {
 	t.Helper()
 	variables := environment(t)
 	counts := map[string]int{}
 	for i := range times {
 		cmd := chaos.Program(program, variables)
-		cmd.SysProcAttr = attributes
+		cmd.SysProcAttr = with
 		p := chaos.Start(t, cmd)
 		delay := time.Duration(i) * 10 * time.Millisecond / time.Duration(times)
 		for begun := time.Now(); time.Since(begun) < delay; {
@@ -87,9 +87,11 @@ func TestSIGTERM_inTheFirst10ms_endsEveryProgram(t *testing.T) {
 func TestSIGTERM_inTheFirst10ms_asProcess1_endsEveryProgram(t *testing.T) {
 	t.Parallel()
 	times := chaos.Amount(4, 40, 500)
-	asRoot := chaos.As(t, 0, 0, chaos.Program("certfetcher", nil)).SysProcAttr // only root makes process namespaces
+	// Only root makes process namespaces.
+	asRoot := chaos.As(t, 0, 0, chaos.Program("certfetcher", nil)).SysProcAttr
 	asRoot.Cloneflags = syscall.CLONE_NEWPID
 	counts := outcomes(t, "certfetcher", times, asRoot)
-	assert.Equal(t, times, counts["exit status 99"]+counts["exit status 2"], "%v", counts)
-	chaos.Record(t, "", times, counts["exit status 99"], counts["lost, and handled later"], counts["exit status 2"])
+	ours, runtimes := counts["exit status 99"], counts["exit status 2"]
+	assert.Equal(t, times, ours+runtimes, "%v", counts)
+	chaos.Record(t, "", times, ours, counts["lost, and handled later"], runtimes)
 }
