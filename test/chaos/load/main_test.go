@@ -78,7 +78,7 @@ func asking(address string, config *tls.Config, fresh bool, request *http.Reques
 func newClient(address string, config *tls.Config, fresh bool) *http.Client {
 	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DialContext: from(address).DialContext, TLSClientConfig: config, DisableKeepAlives: fresh,
-		MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Second}}
+		MaxIdleConnsPerHost: 1, IdleConnTimeout: 10 * time.Second}}
 }
 
 // observed is what well-behaved clients, and strangers that behave, see.
