@@ -5,12 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -69,10 +67,7 @@ func Run(t testing.TB, cmd *exec.Cmd) (code int, printed string) {
 
 // Printed is what the program has printed so far.
 func (p *Process) Printed() string {
-	data, err := os.ReadFile(p.out)
-	if err != nil {
-		return err.Error()
-	}
+	data, _ := os.ReadFile(p.out)
 	return string(data)
 }
 
@@ -148,43 +143,27 @@ func Silent(t testing.TB) string {
 	return listener.Addr().String()
 }
 
-// Self makes, for fixture.RunTests, a copy of the test binary that every user may run, and sets its path. Written while
-// other tests start programs, it would be busy for a moment.
-func Self(path *string, name string) func(dir string) error {
-	return func(dir string) error {
-		self, err := os.ReadFile("/proc/self/exe")
-		*path = filepath.Join(dir, name)
-		return errors.Join(err, os.WriteFile(*path, self, 0o755))
-	}
-}
-
-// WriteIdentity writes an identity of a CA for mutual TLS, as fixture.WriteIdentity does.
-func WriteIdentity(t testing.TB, ca *fixture.CA, dir string) tls.Certificate {
+// WriteIdentity writes an identity of a CA for mutual TLS, as fixture.WriteIdentity does, and returns its Identity.
+func WriteIdentity(t testing.TB, ca *fixture.CA, dir string) *tls.Config {
 	t.Helper()
 	key, chain, err := ca.Identity("localhost")
 	require.NoError(t, err)
 	require.NoError(t, fixture.WriteIdentity(dir, key, chain, ca.Root))
-	return Identity(t, dir)
+	return Identity(dir)
 }
 
-// Identity is the one for mutual TLS that fixture.WriteIdentity wrote to dir.
-func Identity(t testing.TB, dir string) tls.Certificate {
-	t.Helper()
-	file := dir + "/client.pem"
-	identity, err := tls.LoadX509KeyPair(file, file)
-	require.NoError(t, err)
-	return identity
+// Identity is for mutual TLS with what fixture.WriteIdentity wrote to dir.
+func Identity(dir string) *tls.Config {
+	pair := fixture.Must(tls.LoadX509KeyPair(dir+"/client.pem", dir+"/client.pem"))
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(fixture.Must(os.ReadFile(dir + "/truststore.pem")))
+	return &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots}
 }
 
 // Request makes a certificate signing request and its key, both in PEM.
-func Request(t testing.TB, algorithm string) (csr, key []byte) {
-	t.Helper()
-	signer, err := keygen.GenerateKey(algorithm)
-	require.NoError(t, err)
-	key, err = keygen.PrivateKeyPEM(signer)
-	require.NoError(t, err)
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "app.example.org"}, DNSNames: []string{"app.example.org"}}, signer)
-	require.NoError(t, err)
-	return keygen.CSRPEM(&x509.CertificateRequest{Raw: der}), key
+func Request(algorithm string) (csr, key []byte) {
+	signer := fixture.Must(keygen.GenerateKey(algorithm))
+	der := fixture.Must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: "app.example.org"}, DNSNames: []string{"app.example.org"}}, signer))
+	return keygen.CSRPEM(&x509.CertificateRequest{Raw: der}), fixture.Must(keygen.PrivateKeyPEM(signer))
 }

@@ -5,6 +5,8 @@ package kill
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -13,115 +15,104 @@ import (
 
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/chaos/set"
+	"github.com/certfetcher/certfetcher/test/service"
 )
 
-// tally counts what was found after the kills.
+// tally counts what was found after the kills, and by the readers meanwhile.
 type tally struct {
-	points, kills, unreached, old, renewed, none, between, careful, careless, mixed int
+	points, kills, played int
+	left                  map[string]int
+	careful, careless     reads
 }
 
-// look reads what a kill left. In the symlink layout it is a whole set, at every moment.
-func (s *stage) look(where string, counts *tally) {
+// reads are those of a reader that found something.
+type reads struct {
+	n      int
+	faults []error
+}
+
+func (r *reads) add(err error) {
+	if errors.Is(err, set.ErrNothing) || errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	r.n++
+	if err != nil {
+		r.faults = append(r.faults, err)
+	}
+}
+
+// look tells what a kill or an error left. In the symlink layout it is a whole set, at every moment.
+func (s *stage) look(where string) string {
 	s.t.Helper()
-	serial, err := set.Read(s.volume(), s.types)
+	serial, err := set.Read(s.Path, s.Types)
 	switch {
 	case errors.Is(err, set.ErrNothing) && s.old == "":
-		counts.none++
+		return "none"
 	case err == nil && serial == s.old:
-		counts.old++
+		return "old"
 	case err == nil:
-		counts.renewed++
-	default:
-		counts.between++
-		assert.False(s.t, s.mustStayWhole(), "%s: %v", where, err)
+		return "new"
 	}
+	require.False(s.t, s.whole, "%s: %v", where, err)
+	if errors.Is(err, set.ErrNothing) {
+		return "gone"
+	}
+	return "between"
 }
 
 // killAt plays the scene and kills at a call.
-func (s *stage) killAt(n int, when moment, counts *tally) {
+func (s *stage) killAt(n int, when string, sum *tally) {
 	s.t.Helper()
-	var at call
-	s.reset()
-	readers := (*readers)(nil)
-	if len(s.types) == 1 && s.types[0] == "PEM" {
-		readers = startReaders(s.volume(), s.layout)
-	}
-	r := s.play(func(c call) verdict {
-		if c.number == n {
-			at = c
-		}
-		return killing(n, when)(c)
-	})
-	where := fmt.Sprintf("%v, killed %v call %d, %s %s", s.scene, when, n, at.name, at.path)
-	if readers != nil {
-		readers.end()
-		assert.Empty(s.t, readers.faults, where)
-		counts.careful += readers.careful
-		counts.careless += readers.careless
-		counts.mixed += readers.mixed
-	}
-	if !r.status.Signaled() || r.status.Signal() != syscall.SIGKILL {
-		counts.unreached++
+	r := s.play("before", n, fate{kill: when}, sum)
+	where := fmt.Sprintf("%v, killed %s call %d, %v", s.scene, when, n, r.met)
+	assert.Empty(s.t, sum.careful.faults, where)
+	if r.status.Signal() != syscall.SIGKILL {
 		// threads do not always take turns alike, so that the number of calls differs
-		require.Greater(s.t, n, len(r.calls)-1, "%s: it was not killed: %s", where, r.output)
+		require.Greater(s.t, n, r.calls-1, "%s: it was not killed: %s", where, r.output)
 		return
 	}
-	counts.kills++
-	s.look(where, counts)
+	sum.kills++
+	sum.left[s.look(where)]++
 	s.recover(where)
 }
 
 // TestKill_atEveryCallThatChangesAFile kills certfetcher before and after each of these calls.
 func TestKill_atEveryCallThatChangesAFile(t *testing.T) {
-	s := startService(t)
-	var sum tally
-	played := 0
-	for _, sc := range scenes[:chaos.Amount(1, len(scenes), len(scenes))] {
-		st := newStage(t, s, sc)
-		st.reset()
-		counted := st.play(func(call) verdict { return verdict{} })
-		require.Contains(t, []int{0, 99}, counted.status.ExitStatus(), counted.output)
-		points := len(counted.calls)
-		sum.points += points
-		step := chaos.Amount(max(1, points/4), max(1, points/14), 1)
-		for n := 1; n <= points; n += step {
-			for _, when := range []moment{before, after} {
-				st.killAt(n, when, &sum)
-			}
+	s := service.Run(t, service.Options{})
+	sum := tally{left: map[string]int{}}
+	for _, scene := range scenes[:chaos.Amount(1, len(scenes), len(scenes))] {
+		st := newStage(t, s, scene)
+		for n := 1; n <= st.points; n += max(1, chaos.Amount(st.points/4, st.points/14, 1)) {
+			st.killAt(n, "before", &sum)
+			st.killAt(n, "after", &sum)
 			if t.Failed() {
 				return
 			}
 		}
-		t.Logf("%v: so far %+v", sc, sum)
-		played++
+		sum.points += st.points
+		sum.played++
+		t.Logf("%s: so far %+v", scene, sum)
 	}
-	chaos.Record(t, "", sum.kills, sum.points, played, sum.old, sum.renewed, sum.none, sum.between,
-		sum.careful, sum.careless, sum.mixed)
+	chaos.Record(t, "", sum.kills, sum.points, sum.played, sum.left["old"], sum.left["new"], sum.left["none"],
+		sum.left["between"]+sum.left["gone"], sum.careful.n, sum.careless.n, len(sum.careless.faults))
 }
 
 // TestKill_duringTheRecovery kills the run that would complete, or undo, what another kill left.
 func TestKill_duringTheRecovery(t *testing.T) {
-	s := startService(t)
+	s := service.Run(t, service.Options{})
 	kills, points := 0, 0
-	for _, sc := range scenes[:chaos.Amount(1, 4, 4)] {
-		st := newStage(t, s, sc)
-		st.reset()
-		total := len(st.play(func(call) verdict { return verdict{} }).calls)
+	for _, scene := range scenes[:chaos.Amount(1, 4, 4)] {
+		st := newStage(t, s, scene)
 		// The commits are towards the end.
-		for n := max(1, total*chaos.Amount(9, 8, 0)/10); n <= total; n += chaos.Amount(9, 4, 3) {
-			st.reset()
-			st.play(killing(n, after))
+		for n := max(1, st.points*chaos.Amount(9, 8, 0)/10); n <= st.points; n += chaos.Amount(9, 4, 3) {
+			st.play("before", n, fate{kill: "after"})
 			st.keep("killed")
 			points++
 			for m, reached := 1, true; reached; m += chaos.Amount(7, 5, 2) {
-				st.bring("killed")
-				st.force = false
-				reached = st.play(killing(m, before)).status.Signaled()
-				st.force = true
-				if reached {
+				if reached = st.play("killed", m, fate{kill: "before"}).status.Signaled(); reached {
 					kills++
 				}
-				st.recover(fmt.Sprintf("%v, killed after call %d, and then before call %d of the next start", sc, n, m))
+				st.recover(fmt.Sprintf("%v, killed after call %d, and before call %d of the next start", scene, n, m))
 			}
 			if t.Failed() {
 				return
@@ -132,11 +123,40 @@ func TestKill_duringTheRecovery(t *testing.T) {
 	chaos.Record(t, "", kills, points)
 }
 
-func killing(n int, when moment) func(call) verdict {
-	return func(c call) verdict {
-		if c.number == n {
-			return verdict{kill: when}
+// exitPublish is the exit code of a run that could not write to its volume.
+const exitPublish = 10
+
+// TestErrors_ofEveryCallThatChangesAFile makes each of these calls fail once, as a broken or full disk does. The run
+// ends with a whole set, or with the exit code for that and the set before.
+func TestErrors_ofEveryCallThatChangesAFile(t *testing.T) {
+	s := service.Run(t, service.Options{})
+	injected, codes := 0, map[int]int{}
+	kinds := []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EROFS, syscall.EDQUOT,
+		syscall.EINTR, syscall.EACCES}
+	for _, scene := range scenes[:chaos.Amount(1, 4, len(scenes))] {
+		if strings.HasPrefix(scene, "sidecar") {
+			continue
 		}
-		return verdict{}
+		st := newStage(t, s, scene)
+		for n := 1; n <= st.points; n += max(1, chaos.Amount(st.points/3, st.points/8, 1)) {
+			for _, errno := range kinds[:chaos.Amount(1, 2, len(kinds))] {
+				r := st.play("before", n, fate{errno: errno})
+				if r.met.name == "" {
+					continue
+				}
+				injected++
+				where := fmt.Sprintf("%s, call %d, %v fails with %v: %s", scene, n, r.met, errno, r.output)
+				require.True(t, r.status.Exited(), where)
+				code := r.status.ExitStatus()
+				codes[code]++
+				require.Contains(t, []int{0, exitPublish}, code, where)
+				left := st.look(where)
+				require.NotEqual(t, "gone", left, where)
+				require.True(t, code != 0 || left == "new", "%s: %s", left, where)
+				st.recover(where)
+			}
+		}
 	}
+	assert.NotZero(t, codes[exitPublish], "no error was noticed: %v", codes)
+	chaos.Record(t, "", injected, codes[0], codes[exitPublish], exitPublish)
 }

@@ -4,7 +4,6 @@ package kill
 
 import (
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
@@ -20,104 +18,75 @@ import (
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
-// scene is a run of certfetcher over what is on a volume.
-type scene struct {
-	layout, layoutBefore string
-	types, typesBefore   []string // none before: the volume is empty
-	sidecar              bool     // it is killed while it renews
-}
+func TestMain(m *testing.M) { chaos.Main(m, nil) }
 
-var onlyPEM, onlyP12, all = []string{"PEM"}, []string{"P12"}, []string{"PEM", "P12", "JKS"}
-
-// scenes come in the order of their worth: the first is enough for a glance.
-var scenes = []scene{
-	{"symlink", "symlink", onlyPEM, onlyPEM, false},
-	{"inplace", "inplace", onlyPEM, onlyPEM, false},
-	{"symlink", "", onlyPEM, nil, false},
-	{"inplace", "", onlyPEM, nil, false},
-	{"symlink", "symlink", onlyPEM, onlyPEM, true},
-	{"inplace", "inplace", onlyPEM, onlyPEM, true},
-	{"symlink", "inplace", onlyPEM, onlyPEM, false},
-	{"inplace", "symlink", onlyPEM, onlyPEM, false},
-	{"symlink", "symlink", all, all, false},
-	{"inplace", "inplace", all, all, false},
-	{"symlink", "symlink", onlyP12, all, false},
-	{"inplace", "inplace", onlyPEM, all, false},
-	{"inplace", "symlink", all, onlyP12, true}}
-
-func (s scene) String() string {
-	from := "nothing"
-	if len(s.typesBefore) > 0 {
-		from = fmt.Sprintf("%s %v", s.layoutBefore, s.typesBefore)
-	}
-	mode := "init"
-	if s.sidecar {
-		mode = "sidecar"
-	}
-	return fmt.Sprintf("%s: %s to %s %v", mode, from, s.layout, s.types)
-}
-
-// mustStayWhole says whether there is a whole set at every moment: the visible names change one by one in the inplace
-// layout, and where other files are asked for.
-func (s scene) mustStayWhole() bool {
-	return s.layout == "symlink" && s.layout == s.layoutBefore && slices.Equal(s.types, s.typesBefore)
-}
-
-func variables(layout string, types []string) []string {
-	return []string{"OUTPUT_LAYOUT=" + layout, "OUTPUT_TYPE=" + strings.Join(types, ",")}
-}
+// scenes are runs of certfetcher over what is on a volume: mode, what there is, and what is to be. They come in the
+// order of their worth: the first is enough for a glance.
+var scenes = strings.Split(`init: symlink PEM to symlink PEM
+init: inplace PEM to inplace PEM
+init: nothing to symlink PEM
+init: nothing to inplace PEM
+sidecar: symlink PEM to symlink PEM
+sidecar: inplace PEM to inplace PEM
+init: inplace PEM to symlink PEM
+init: symlink PEM to inplace PEM
+init: symlink PEM,P12,JKS to symlink PEM,P12,JKS
+init: inplace PEM,P12,JKS to inplace PEM,P12,JKS
+init: symlink PEM,P12,JKS to symlink P12
+init: inplace PEM,P12,JKS to inplace PEM
+sidecar: symlink P12 to inplace PEM,P12,JKS`, "\n")
 
 // stage is where a scene is played again and again.
 type stage struct {
-	scene
+	*chaos.Volume
 	t       testing.TB
-	service *service.Service
-	dir     string // with the volume, and with what it is before each run
+	scene   string
+	sidecar bool
 	old     string // the serial number of the set before
-	force   bool   // the scene fetches anew, whatever is on the volume
+	points  int    // how many calls change a file
+
+	// whole says whether there is a whole set at every moment: the visible names change one by one in the inplace
+	// layout, and where other files are asked for.
+	whole bool
 }
 
-func (s *stage) volume() string { return s.dir + "/volume" }
-
-func newStage(t testing.TB, s *service.Service, sc scene) *stage {
+func newStage(t testing.TB, s *service.Service, scene string) *stage {
 	t.Helper()
-	st := &stage{scene: sc, t: t, service: s, dir: t.TempDir(), force: true}
-	if len(sc.typesBefore) > 0 {
-		st.mustRun(append(variables(sc.layoutBefore, sc.typesBefore), "MODE=init")...)
-		var err error
-		st.old, err = set.Read(st.volume(), sc.typesBefore)
-		require.NoError(t, err)
-		st.keep("before")
+	mode, change, _ := strings.Cut(scene, ": ")
+	from, to, _ := strings.Cut(change, " to ")
+	layout, types, _ := strings.Cut(to, " ")
+	v := chaos.NewVolume(t, s.Environment("", "RETRY_MAX_ELAPSED=10s"), layout, strings.Split(types, ",")...)
+	st := &stage{Volume: v, t: t, scene: scene, sidecar: mode == "sidecar", whole: from == to && layout == "symlink"}
+	if layout, types, found := strings.Cut(from, " "); found {
+		before := *v
+		before.Layout, before.Types = layout, strings.Split(types, ",")
+		before.Publish()
+		st.old = before.Set()
 	}
+	st.keep("before")
+	counted := st.play("before", 0, fate{})
+	require.Contains(t, []int{0, 99}, counted.status.ExitStatus(), counted.output)
+	st.points = counted.calls
 	return st
 }
 
-// mustRun runs certfetcher undisturbed.
-func (s *stage) mustRun(variables ...string) {
+// keep keeps the volume as it is under a name.
+func (s *stage) keep(name string) { chaos.Copy(s.t, s.Path, filepath.Dir(s.Path)+"/"+name) }
+
+// play runs the scene over the volume that was kept, with a fate for one call, and watches it for the sums. Over the
+// volume of before the scene, it fetches anew.
+func (s *stage) play(kept string, number int, f fate, sums ...*tally) *run {
 	s.t.Helper()
-	cmd := exec.Command(binDir + "/certfetcher")
-	cmd.Env = environment(s.service, s.volume(), variables...)
-	code, out := chaos.Run(s.t, cmd)
-	require.Zero(s.t, code, out)
-}
-
-// reset makes the volume what it was before the scene.
-func (s *stage) reset() { s.bring("before") }
-
-// keep keeps the volume as it is under a name, and bring brings it back.
-func (s *stage) keep(name string)  { copyVolume(s.t, s.volume(), filepath.Join(s.dir, name)) }
-func (s *stage) bring(name string) { copyVolume(s.t, filepath.Join(s.dir, name), s.volume()) }
-
-// play runs the scene, with decide for each call.
-func (s *stage) play(decide func(call) verdict) *run {
-	s.t.Helper()
-	r := &run{program: binDir + "/certfetcher", root: s.dir, decide: decide}
-	mode := []string{"MODE=init", fmt.Sprintf("FORCE_ENROLL=%t", s.force)}
-	if s.sidecar {
-		mode[0] = "MODE=sidecar"
-		r.started = s.endWhenDone
+	chaos.Copy(s.t, filepath.Dir(s.Path)+"/"+kept, s.Path)
+	for _, sum := range sums {
+		defer s.watch(sum)()
 	}
-	r.env = environment(s.service, s.volume(), append(variables(s.layout, s.types), mode...)...)
+	words := []string{fmt.Sprintf("FORCE_ENROLL=%t", kept == "before")}
+	ends := func(int) {}
+	if s.sidecar {
+		words, ends = append(words, "MODE=sidecar"), s.endWhenDone
+	}
+	r := &run{Cmd: s.Program(words...), root: filepath.Dir(s.Path), number: number, fate: f, started: ends}
 	require.NoError(s.t, r.trace())
 	return r
 }
@@ -125,22 +94,17 @@ func (s *stage) play(decide func(call) verdict) *run {
 // endWhenDone ends a sidecar once it has published, and has nothing more to do: it fetches at its start, and again.
 func (s *stage) endWhenDone(pid int) {
 	go func() {
-		asked := false
-		seen := s.old
-		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		seen := []string{s.old}
+		for end := time.Now().Add(20 * time.Second); len(seen) < 3 && time.Now().Before(end); {
+			time.Sleep(2 * time.Millisecond)
 			if syscall.Kill(pid, 0) != nil {
 				return
 			}
-			serial, err := set.Read(s.volume(), s.types)
-			if err != nil || serial == seen {
-				continue
+			serial, err := set.Read(s.Path, s.Types)
+			if err == nil && serial != seen[len(seen)-1] {
+				seen = append(seen, serial)
+				_ = syscall.Kill(pid, syscall.SIGHUP)
 			}
-			seen = serial
-			if asked {
-				break
-			}
-			asked = true
-			_ = syscall.Kill(pid, syscall.SIGHUP)
 		}
 		time.Sleep(20 * time.Millisecond)
 		_ = syscall.Kill(pid, syscall.SIGTERM)
@@ -150,8 +114,23 @@ func (s *stage) endWhenDone(pid int) {
 // recover starts certfetcher once more, undisturbed: the set is whole, and nothing is left behind.
 func (s *stage) recover(where string) {
 	s.t.Helper()
-	s.mustRun(append(variables(s.layout, s.types), "MODE=init")...)
-	_, err := set.Read(s.volume(), s.types)
-	assert.NoError(s.t, err, where)
-	assert.Empty(s.t, set.LeftBehind(s.volume(), s.layout, s.types), where)
+	s.Publish()
+	s.Set(where)
+}
+
+// watch reads the PEM files for as long as certfetcher works on them. The careful reader does as docs/applications.md
+// says; the careless one opens the visible names one after the other. A traced program is slow enough for readers to
+// meet every state.
+func (s *stage) watch(sum *tally) (end func()) {
+	const pause = 300 * time.Microsecond // leaves most of the processor to the program
+	if !slices.Equal(s.Types, []string{"PEM"}) {
+		return func() {}
+	}
+	return chaos.Repeat(pause, func() {
+		_, err := set.ReadCarefully(s.Path, s.Layout)
+		sum.careful.add(err)
+	}, func() {
+		_, err := set.ReadPEM(s.Path)
+		sum.careless.add(err)
+	})
 }

@@ -3,53 +3,39 @@
 package kill
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // call is a system call that changes a file, or locks one.
 type call struct {
-	number int    // in the order in which they begin, from 1
-	name   string // such as "renameat"
-	path   string // of its descriptor, where it has one
+	name string // such as "renameat"
+	path string // of its descriptor, where it has one
 }
 
-// verdict is what becomes of a call.
-type verdict struct {
-	kill  moment
-	errno syscall.Errno // the call is not made and fails with this; 0: it is made
+// fate is what becomes of a call: the program is killed before or after it, or the call is not made and fails.
+type fate struct {
+	kill  string // "before" or "after"
+	errno syscall.Errno
 }
-
-// moment is when the program is killed.
-type moment int
-
-const (
-	never moment = iota
-	before
-	after
-)
-
-func (m moment) String() string { return [...]string{"never", "before", "after"}[m] }
 
 // run is a traced program.
 type run struct {
-	program   string
-	arguments []string
-	env       []string
-	root      string // writes to files below it count
-	decide    func(call) verdict
-	started   func(pid int) // nil: not called
+	*exec.Cmd
+	root    string // writes to files below it count
+	number  int    // of the call that meets the fate; 0: none
+	fate    fate
+	started func(pid int)
 
 	// The results.
-	calls  []call
+	calls  int
+	met    call // the zero value when it did not come to that
 	status syscall.WaitStatus
 	output string
 }
@@ -71,20 +57,9 @@ var changing = map[uint64]string{
 	unix.SYS_FLOCK: "flock of", unix.SYS_FCNTL: "fcntl of"}
 
 const (
-	getSyscallInfo = 0x420e     // PTRACE_GET_SYSCALL_INFO
 	ownChildren    = 0x20000000 // __WNOTHREAD: those that this thread traces, and no other's
 	systemCallStop = syscall.SIGTRAP | 0x80
 )
-
-// syscallInfo is the head of struct ptrace_syscall_info, for an entry.
-type syscallInfo struct {
-	op        uint8
-	_         [3]uint8
-	_         uint32
-	_, _      uint64
-	number    uint64
-	arguments [6]uint64
-}
 
 // trace runs the program to its end. An error is one of tracing; how the program ended is in the results.
 func (r *run) trace() error {
@@ -97,34 +72,21 @@ func (r *run) trace() error {
 }
 
 func (r *run) traceHere() error {
-	null, err := os.Open(os.DevNull)
+	output, err := os.CreateTemp("", "traced")
 	if err != nil {
 		return err
 	}
-	defer null.Close()
-	reading, writing, err := os.Pipe()
-	if err != nil {
+	defer os.Remove(output.Name())
+	defer output.Close()
+	r.Stdout, r.Stderr, r.SysProcAttr = output, output, &syscall.SysProcAttr{Ptrace: true}
+	if err := r.Start(); err != nil {
 		return err
 	}
-	defer reading.Close()
-	process, err := os.StartProcess(r.program, append([]string{r.program}, r.arguments...), &os.ProcAttr{
-		Env: r.env, Files: []*os.File{null, writing, writing}, Sys: &syscall.SysProcAttr{Ptrace: true},
-	})
-	writing.Close()
-	if err != nil {
-		return err
-	}
-	pid := process.Pid
-	_ = process.Release()
-	var output bytes.Buffer
-	copied := make(chan struct{})
-	go func() { _, _ = io.Copy(&output, reading); close(copied) }()
-	err = r.follow(pid)
-	if err != nil {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-	}
-	<-copied
-	r.output = output.String()
+	pid := r.Process.Pid
+	_ = r.Process.Release() // it is waited for below
+	err = r.follow(pid)     // the kernel kills it when it is not followed to its end
+	printed, _ := os.ReadFile(output.Name())
+	r.output = string(printed)
 	return err
 }
 
@@ -137,12 +99,9 @@ func (r *run) follow(pid int) error {
 	if err := syscall.PtraceSetOptions(pid, options); err != nil {
 		return fmt.Errorf("PTRACE_SETOPTIONS: %w", err)
 	}
-	if r.started != nil {
-		r.started(pid)
-	}
+	r.started(pid)
 	proceed(pid, 0)
-	// What was decided for the call that a thread is in.
-	pending := map[int]verdict{}
+	inside := 0 // the thread that is in the call that meets the fate
 	for {
 		thread, err := wait(-1, &status)
 		if err != nil {
@@ -156,7 +115,7 @@ func (r *run) follow(pid int) error {
 			}
 		case !status.Stopped():
 		case status.StopSignal() == systemCallStop:
-			r.systemCall(pid, thread, pending)
+			inside = r.systemCall(pid, thread, inside)
 			proceed(thread, 0)
 		case status.StopSignal() == syscall.SIGTRAP, status.StopSignal() == syscall.SIGSTOP:
 			proceed(thread, 0) // a thread was made, or begins
@@ -166,61 +125,60 @@ func (r *run) follow(pid int) error {
 	}
 }
 
-// systemCall is at the entry or exit of a call of the thread.
-func (r *run) systemCall(pid, thread int, pending map[int]verdict) {
-	var info syscallInfo
-	_, _, errno := syscall.Syscall6(syscall.SYS_PTRACE, getSyscallInfo, uintptr(thread), unsafe.Sizeof(info),
-		uintptr(unsafe.Pointer(&info)), 0, 0)
-	if errno != 0 {
-		return // it was killed
+// systemCall is at the beginning or end of a call of the thread. It returns the thread that is in the call that counts.
+func (r *run) systemCall(pid, thread, inside int) int {
+	var registers syscall.PtraceRegs
+	if syscall.PtraceGetRegs(thread, &registers) != nil {
+		return inside // it was killed
 	}
-	const entry = 1
-	if info.op != entry {
-		made := pending[thread]
-		delete(pending, thread)
-		if made.errno != 0 {
-			change(thread, func(registers *syscall.PtraceRegs) { registers.Rax = uint64(-int64(made.errno)) })
+	if thread == inside {
+		if r.fate.errno != 0 {
+			registers.Rax = uint64(-int64(r.fate.errno))
+			_ = syscall.PtraceSetRegs(thread, &registers)
 		}
-		if made.kill == after {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		return
+		r.kill(pid, "after")
+		return 0
 	}
-	c, counts := r.changes(thread, info)
-	if !counts {
-		return
+	if int64(registers.Rax) != -int64(syscall.ENOSYS) {
+		return inside // the end of another call
 	}
-	c.number = len(r.calls) + 1
-	r.calls = append(r.calls, c)
-	decided := r.decide(c)
-	pending[thread] = decided
-	if decided.errno != 0 || decided.kill == before {
-		change(thread, func(registers *syscall.PtraceRegs) { registers.Orig_rax = ^uint64(0) })
+	c, counts := r.changes(thread, registers)
+	if counts {
+		r.calls++
 	}
-	if decided.kill == before {
+	if !counts || r.calls != r.number {
+		return inside
+	}
+	r.met = c
+	if r.fate.kill != "after" {
+		registers.Orig_rax = ^uint64(0) // it is not made
+		_ = syscall.PtraceSetRegs(thread, &registers)
+	}
+	r.kill(pid, "before")
+	return thread
+}
+
+func (r *run) kill(pid int, when string) {
+	if r.fate.kill == when {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
 
 // changes says whether a call counts.
-func (r *run) changes(thread int, info syscallInfo) (call, bool) {
-	kind, ok := changing[info.number]
+func (r *run) changes(thread int, registers syscall.PtraceRegs) (call, bool) {
+	kind, found := changing[registers.Orig_rax]
 	name, hasDescriptor := strings.CutSuffix(kind, " of")
 	c := call{name: name}
 	const writes = unix.O_CREAT | unix.O_TRUNC | unix.O_WRONLY | unix.O_RDWR
-	switch info.number {
-	case unix.SYS_OPENAT:
-		return c, info.arguments[2]&writes != 0
-	case unix.SYS_FCNTL:
-		locks := info.arguments[1] == unix.F_OFD_SETLK || info.arguments[1] == unix.F_SETLK
-		if !locks {
-			return c, false
-		}
+	switch {
+	case name == "openat":
+		return c, registers.Rdx&writes != 0
+	case name == "fcntl" && registers.Rsi != unix.F_OFD_SETLK && registers.Rsi != unix.F_SETLK:
+		return c, false
+	case !hasDescriptor:
+		return c, found
 	}
-	if !hasDescriptor {
-		return c, ok
-	}
-	c.path, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", thread, int32(info.arguments[0])))
+	c.path, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", thread, int32(registers.Rdi)))
 	return c, strings.HasPrefix(c.path, r.root)
 }
 
@@ -235,11 +193,3 @@ func wait(pid int, status *syscall.WaitStatus) (thread int, err error) {
 
 // proceed lets a thread run to its next stop. One that was killed meanwhile is not an error: it is reported later.
 func proceed(thread int, signal syscall.Signal) { _ = syscall.PtraceSyscall(thread, int(signal)) }
-
-func change(thread int, edit func(*syscall.PtraceRegs)) {
-	var registers syscall.PtraceRegs
-	if syscall.PtraceGetRegs(thread, &registers) == nil {
-		edit(&registers)
-		_ = syscall.PtraceSetRegs(thread, &registers)
-	}
-}

@@ -2,7 +2,6 @@ package network
 
 import (
 	"math/rand/v2"
-	"time"
 
 	"github.com/Shopify/toxiproxy/v2/toxics"
 )
@@ -16,6 +15,7 @@ type Fault struct {
 	hole   bool // accepted, and never read
 	reset  bool // ended by RST in place of FIN
 	half   bool // the end of one direction is not that of the other
+	brief  bool // it ends when something came back, and then nothing for a while
 }
 
 // toxic is one of Toxiproxy, or of this package, in its JSON.
@@ -31,18 +31,24 @@ func None() Fault { return Fault{Kind: "none"} }
 // Hole accepts the connection and never answers.
 func Hole() Fault { return Fault{Kind: "black hole", hole: true} }
 
+// stalled loses everything in a direction after so many bytes.
+func stalled(direction string, after int) Fault {
+	at := map[string]any{"bytes": after, "lose": true}
+	return Fault{Kind: "stalled", toxics: []toxic{{"spoil", direction, at}}}
+}
+
 // Breaks returns one that breaks the connection, at a random one of its first bytes. size is about how many bytes the
 // larger direction has in all.
 func Breaks(r *rand.Rand, size int) Fault {
-	direction := []string{"upstream", "downstream"}[r.IntN(2)]
-	at := map[string]any{"bytes": r.IntN(size), "bit": r.IntN(8)}
-	one := func(kind string) []toxic { return []toxic{{kind, direction, at}} }
+	direction, after := []string{"upstream", "downstream"}[r.IntN(2)], r.IntN(size)
+	one := func(kind string) []toxic {
+		return []toxic{{kind, direction, map[string]any{"bytes": after, "bit": r.IntN(8)}}}
+	}
 	return []Fault{
 		{Kind: "reset", toxics: one("limit_data"), reset: true},
 		{Kind: "closed", toxics: one("limit_data")},
 		{Kind: "half-closed", toxics: one("limit_data"), half: true},
-		{Kind: "stalled", toxics: one("stall")},
-		{Kind: "flipped bit", toxics: one("flip")}, Hole()}[r.IntN(6)]
+		{Kind: "flipped bit", toxics: one("spoil")}, stalled(direction, after), Hole()}[r.IntN(6)]
 }
 
 // Slows returns one that slows the connection, and breaks nothing.
@@ -64,77 +70,37 @@ func Some(r *rand.Rand, share float64, size int) Fault {
 	return None()
 }
 
-// Brief closes the connection as soon as an answer is over, so that each exchange meets a fault of its own.
+// Brief ends the connection as soon as an answer is over, so that each exchange meets a fault of its own.
 func (f Fault) Brief() Fault {
-	f.toxics = append([]toxic{{"lull", "downstream", map[string]any{"milliseconds": 10}}}, f.toxics...)
+	f.brief = true
 	return f
 }
 
 func init() {
-	toxics.Register("lull", new(lull))
-	toxics.Register("flip", new(flip))
-	toxics.Register("stall", new(stall))
+	toxics.Register("spoil", new(spoil))
 }
 
-// flip changes one bit of a direction.
-type flip struct {
-	Bytes int `json:"bytes"` // how many are passed before
-	Bit   int `json:"bit"`   // of the next one
+// spoil changes one bit of a direction, or loses everything from there on.
+type spoil struct {
+	Bytes int  `json:"bytes"` // how many are passed before
+	Bit   int  `json:"bit"`   // of the next one
+	Lose  bool `json:"lose"`
 }
 
-// Pipe passes everything on.
-func (f *flip) Pipe(stub *toxics.ToxicStub) {
-	before := f.Bytes
-	for chunk := range stub.Input {
-		if before >= 0 && before < len(chunk.Data) {
-			chunk.Data[before] ^= 1 << f.Bit
-		}
-		before -= len(chunk.Data)
-		stub.Output <- chunk
-	}
-	stub.Close()
-}
-
-// stall loses everything from one byte of a direction on.
-type stall struct {
-	Bytes int `json:"bytes"` // how many are passed before
-}
-
-// Pipe passes the first bytes on.
-func (s *stall) Pipe(stub *toxics.ToxicStub) {
+// Pipe passes the rest on.
+func (s *spoil) Pipe(stub *toxics.ToxicStub) {
 	left := s.Bytes
 	for chunk := range stub.Input {
-		chunk.Data = chunk.Data[:min(len(chunk.Data), left)]
-		left -= len(chunk.Data)
+		size := len(chunk.Data)
+		if s.Lose {
+			chunk.Data = chunk.Data[:min(size, max(0, left))]
+		} else if left >= 0 && left < size {
+			chunk.Data[left] ^= 1 << s.Bit
+		}
+		left -= size
 		if len(chunk.Data) > 0 {
 			stub.Output <- chunk
 		}
 	}
 	stub.Close()
-}
-
-// lull ends a direction in which something came, and then nothing for a while.
-type lull struct {
-	Milliseconds int `json:"milliseconds"`
-}
-
-// Pipe passes everything on until then.
-func (l *lull) Pipe(stub *toxics.ToxicStub) {
-	var over <-chan time.Time
-	for {
-		select {
-		case chunk, open := <-stub.Input:
-			if !open {
-				stub.Close()
-				return
-			}
-			stub.Output <- chunk
-			over = time.After(time.Duration(l.Milliseconds) * time.Millisecond)
-		case <-over:
-			stub.Close()
-			for range stub.Input { // so that the reader before this ends
-			}
-			return
-		}
-	}
 }

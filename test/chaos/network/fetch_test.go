@@ -2,10 +2,11 @@ package network
 
 import (
 	"fmt"
+	"net"
+	"os"
 	"slices"
-	"strings"
-	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,12 +15,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/chaos/set"
-)
-
-// Exit codes of the README that a broken network may lead to.
-const (
-	exitService    = 5 // it answered with an error
-	exitConnection = 6
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // What a run through a broken network is configured with.
@@ -27,133 +23,92 @@ const (
 	requestTimeout = 4 * time.Second
 	patient        = 20 * time.Second // RETRY_MAX_ELAPSED
 	impatient      = time.Second
+	share          = 0.3 // of the connections are broken
 )
-
-// concurrent calls do with 0 to n-1, several at a time: broken networks are waited for more than they are worked on.
-func concurrent(n, atATime int, do func(i int)) {
-	var group sync.WaitGroup
-	slots := make(chan struct{}, atATime)
-	for i := range n {
-		slots <- struct{}{}
-		group.Go(func() {
-			defer func() { <-slots }()
-			do(i)
-		})
-	}
-	group.Wait()
-}
 
 // TestFetch_throughBrokenNetworks runs certfetcher with a third of its connections broken, and as many of certservice's
 // to the CA.
 func TestFetch_throughBrokenNetworks(t *testing.T) {
-	const share = 0.3
 	source := random(t)
 	forCA := source(-1)
 	var mended atomic.Bool
-	var toCA *Broken
-	s := startStack(t, "", func(address string) string {
-		toCA = broken(t, address, func() Fault {
-			if mended.Load() {
-				return None()
-			}
-			return Some(forCA, share, 3000).Brief()
-		})
-		return toCA.Address
+	s, toCA := startWithBroken(t, func() Fault {
+		if mended.Load() {
+			return None()
+		}
+		return Some(forCA, share, 3000).Brief()
 	})
-	var (
-		runs                  = chaos.Amount(6, 60, 600)
-		mu                    sync.Mutex
-		codes                 = map[int]int{}
-		met                   = map[string]int{}
-		longest               longest
-		published, kept, none int          // published: the sets before included
-		atOnce                atomic.Int64 // failures that were not tried again
-	)
-	concurrent(runs, 8, func(i int) {
+	runs := chaos.Amount(6, 60, 600)
+	var seen, met chaos.Seen // published: the sets before included; at once: failures that were not tried again
+	chaos.Together(runs, 8, func(i int) {
 		r := source(i)
 		toService := broken(t, host(s.URL), func() Fault { return Some(r, share, 4000) })
 		defer toService.Close()
-		volume := t.TempDir() + "/volume"
-		layout, retry, types := "symlink", patient, []string{"PEM"}
-		if i%2 == 1 {
-			layout = "inplace"
-		}
+		retry, types := patient, []string{"PEM"}
 		if i%3 == 2 {
 			retry = impatient
 		}
 		if i%8 == 0 {
 			types = []string{"PEM", "P12", "JKS"}
 		}
-		variables := []string{"OUTPUT_LAYOUT=" + layout, "OUTPUT_TYPE=" + strings.Join(types, ","),
-			"FORCE_ENROLL=true", "RETRY_INITIAL_INTERVAL=100ms", "RETRY_MAX_INTERVAL=1s"}
+		v := on(t, toService.Address, s.Dir, chaos.Layouts[i%2], types...)
+		words := []string{chaos.Force, "RETRY_INITIAL_INTERVAL=100ms", "RETRY_MAX_INTERVAL=1s"}
 		old := ""
 		if i%4 < 2 { // over a set
-			if run(t, patient, fetcher(host(s.URL), s.Dir, volume, variables...)).Code == 0 {
-				var err error
-				old, err = set.Read(volume, types)
-				assert.NoError(t, err)
+			p := v.Start(append(words, "REQUEST_URL="+s.URL)...)
+			if p.Wait(patient+slack) == 0 {
+				old = v.Set()
+				seen.Add("published", 0, 0)
 			}
 		}
-		bound := retry + requestTimeout
-		e := run(t, bound, fetcher(toService.Address, s.Dir, volume, append(variables,
-			"REQUEST_TIMEOUT="+requestTimeout.String(), "RETRY_MAX_ELAPSED="+retry.String())...))
+		words = append(words, "REQUEST_TIMEOUT="+requestTimeout.String(), "RETRY_MAX_ELAPSED="+retry.String())
+		e := v.Start(words...)
+		code := e.Wait(retry + requestTimeout + slack)
 		where := fmt.Sprintf("run %d, faults %v, exit code %d after %s: %s",
-			i, toService.Met(), e.Code, e.Took, e.Printed())
-		assert.Contains(t, []int{0, exitService, exitConnection}, e.Code, where)
-		serial, err := set.Read(volume, types)
+			i, &toService.Met, code, e.Took, e.Printed())
+		assert.Contains(t, []int{0, exitService, exitConnection}, code, where)
+		seen.Add(code, e.Took, 0)
 		switch {
-		case e.Code != 0 && old == "":
-			assert.ErrorIs(t, err, set.ErrNothing, where)
+		case code == 0:
+			assert.NotEqual(t, old, v.Set(where), where)
+			seen.Add("published", 0, 0)
+		case old != "":
+			assert.Equal(t, old, v.Set(where), where)
+			seen.Add("kept", 0, 0)
 		default:
-			assert.NoError(t, err, where)
-			assert.Equal(t, e.Code != 0, old == serial, where)
-			assert.Empty(t, set.LeftBehind(volume, layout, types), where)
+			_, err := set.Read(v.Path, types)
+			assert.ErrorIs(t, err, set.ErrNothing, where)
+			seen.Add("none", 0, 0)
 		}
-		if e.Code != 0 && e.Took < retry/2 {
-			atOnce.Add(1)
+		if code != 0 && e.Took < retry/2 {
+			seen.Add("at once", 0, 0)
 			t.Logf("given up at once: %s", where)
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		codes[e.Code]++
-		if e.Code != 0 && old != "" {
-			kept++
-		} else if e.Code != 0 {
-			none++
-		}
-		longest.Add(e.Took)
-		if old != "" {
-			published++
-		}
-		if e.Code == 0 {
-			published++
-		}
-		for kind, n := range toService.Met() {
-			met[kind] += n
-		}
+		met.Join(&toService.Met)
 	})
 	require.False(t, t.Failed())
-	t.Log(met, toCA.Met())
+	t.Log(&met, &toCA.Met)
 
 	// The service is as before: with a whole network, the next fetch succeeds.
-	certificates := issued(s)
+	certificates := issued(s.DevCA)
 	mended.Store(true)
-	volume := t.TempDir() + "/volume"
-	e := run(t, patient, fetcher(host(s.URL), s.Dir, volume))
-	require.Zero(t, e.Code, e.Printed())
+	on(t, host(s.URL), s.Dir, "symlink").Publish()
 
-	connections, brokenOnes := tally(met)
-	connectionsToCA, brokenToCA := tally(toCA.Met())
+	connections, brokenOnes := tally(&met)
+	connectionsToCA, brokenToCA := tally(&toCA.Met)
+	n := seen.Counts
 	chaos.Record(t, "", runs, brokenOnes, connections, brokenToCA, connectionsToCA,
-		codes[0], codes[exitService], codes[exitConnection], kept, none, atOnce.Load(),
-		longest.d.Seconds(), certificates, published)
+		n[0], n[exitService], n[exitConnection], n["kept"], n["none"], n["at once"],
+		seen.Longest.Seconds(), certificates, n["published"])
 }
 
 // tally counts connections and, of those, the ones that were broken and not only slow.
-func tally(met map[string]int) (all, brokenOnes int) {
-	for kind, n := range met {
+func tally(met *chaos.Seen) (all, brokenOnes int) {
+	met.Lock()
+	defer met.Unlock()
+	for kind, n := range met.Counts {
 		all += n
-		if !slices.Contains([]string{"none", "latency", "bandwidth", "slicer"}, kind) {
+		if !slices.Contains([]any{"none", "latency", "bandwidth", "slicer"}, kind) {
 			brokenOnes += n
 		}
 	}
@@ -164,24 +119,77 @@ func tally(met map[string]int) (all, brokenOnes int) {
 // gateways do that give up one side. certservice's HTTP answers what it got of the request; certfetcher has to try
 // again.
 func TestFetch_cutShortOnce(t *testing.T) {
-	s := startStack(t, "", nil)
+	s := startStack(t, nil)
 	runs := chaos.Amount(4, 30, 120)
-	var longest longest
-	concurrent(runs, 4, func(i int) {
-		var first atomic.Bool
-		at := 4400 * i / runs // with its certificate and the request, it sends a little more
+	var seen chaos.Seen
+	chaos.Together(runs, 4, func(i int) {
+		first := true
+		at := map[string]any{"bytes": 4400 * i / runs} // with its certificate and the request, it sends a little more
 		b := broken(t, host(s.URL), func() Fault {
-			if first.Swap(true) {
+			if !first {
 				return None()
 			}
-			return Fault{Kind: "half-closed", half: true,
-				toxics: []toxic{{"limit_data", "upstream", map[string]any{"bytes": at}}}}
+			first = false
+			return Fault{Kind: "half-closed", half: true, toxics: []toxic{{"limit_data", "upstream", at}}}
 		})
 		defer b.Close()
-		volume := t.TempDir() + "/volume"
-		e := run(t, patient, fetcher(b.Address, s.Dir, volume, "RETRY_INITIAL_INTERVAL=50ms", "REQUEST_TIMEOUT=10s"))
-		assert.Zero(t, e.Code, "after %d bytes: %s", at, e.Printed())
-		longest.Add(e.Took)
+		v := on(t, b.Address, s.Dir, "symlink")
+		e := v.Start("RETRY_INITIAL_INTERVAL=50ms", "REQUEST_TIMEOUT=10s")
+		assert.Zero(t, e.Wait(patient+slack), "%v: %s", at, e.Printed())
+		seen.Add(0, e.Took, 0)
 	})
-	chaos.Record(t, "", runs, longest.d.Seconds())
+	chaos.Record(t, "", runs, seen.Longest.Seconds())
+}
+
+// deaf returns an address on loopback where no connection is ever made: the queue of its socket is full.
+func deaf(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { listener.Close() })
+	socket := fixture.Must(listener.(*net.TCPListener).SyscallConn())
+	require.NoError(t, socket.Control(func(fd uintptr) { err = syscall.Listen(int(fd), 0) }))
+	require.NoError(t, err)
+	for {
+		conn, err := net.DialTimeout("tcp", listener.Addr().String(), 500*time.Millisecond)
+		if os.IsTimeout(err) {
+			return listener.Addr().String()
+		}
+		require.NoError(t, err)
+		t.Cleanup(func() { conn.Close() })
+	}
+}
+
+// holes are connections to a server from which nothing ever comes back.
+var holes = []Fault{
+	Hole(),                      // accepted and never read
+	stalled("downstream", 0),    // nothing comes back
+	stalled("upstream", 0),      // nothing gets there
+	stalled("downstream", 2500), // after the handshake: the answer never ends
+}
+
+// TestHole_isGivenUpInTime runs certfetcher where nothing ever comes back: it ends when it was configured to, with exit
+// code 6 and nothing on the volume. SIGTERM ends it at once, whatever it waits for.
+func TestHole_isGivenUpInTime(t *testing.T) {
+	s := startStack(t, nil)
+	var seen, told chaos.Seen
+	addresses := []string{deaf(t), "certservice.invalid:8443"} // no answer to SYN, and a name that does not exist
+	for _, hole := range holes {
+		addresses = append(addresses, broken(t, host(s.URL), func() Fault { return hole }).Address)
+	}
+	chaos.Together(len(addresses), len(addresses), func(i int) {
+		const timeout, retry = 500 * time.Millisecond, 900 * time.Millisecond
+		v := on(t, addresses[i], s.Dir, "symlink")
+		e := v.Start("REQUEST_TIMEOUT="+timeout.String(), "RETRY_MAX_ELAPSED="+retry.String(),
+			"RETRY_INITIAL_INTERVAL=100ms")
+		assert.Equal(t, exitConnection, e.Wait(timeout+retry+slack), "way %d: %s", i, e.Printed())
+		seen.Add(exitConnection, e.Took, 0)
+		e = v.Start("REQUEST_TIMEOUT=1m", "LOG_LEVEL=debug")
+		time.Sleep(time.Second)
+		asked := time.Now()
+		e.Signal(t, syscall.SIGTERM)
+		assert.Equal(t, 99, e.Wait(slack), "way %d: %s", i, e.Printed())
+		told.Add(99, time.Since(asked), 0)
+	})
+	chaos.Record(t, "", len(addresses), seen.Longest.Seconds(), told.Longest.Seconds())
 }

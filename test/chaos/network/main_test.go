@@ -1,30 +1,31 @@
 package network
 
 import (
+	"context"
 	"hash/fnv"
+	"log/slog"
 	"math/rand/v2"
 	"net/url"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-// bin has the programs under test, built once as for the images.
-var bin string
+func TestMain(m *testing.M) { chaos.Main(m, nil) }
 
-func TestMain(m *testing.M) {
-	fixture.UseMemory()
-	fixture.RunTests(m, &bin)
-}
+// Exit codes of the README that a broken network may lead to.
+const (
+	exitService    = 5 // it answered with an error
+	exitConnection = 6
+)
 
 // slack is what a loaded machine may take longer than the configured times say.
 const slack = 20 * time.Second
@@ -34,9 +35,7 @@ func random(t testing.TB) func(n int) *rand.Rand {
 	t.Helper()
 	seed := uint64(time.Now().UnixNano())
 	if given := os.Getenv("CHAOS_SEED"); given != "" {
-		var err error
-		seed, err = strconv.ParseUint(given, 10, 64)
-		require.NoError(t, err, "CHAOS_SEED")
+		seed = fixture.Must(strconv.ParseUint(given, 10, 64))
 	}
 	t.Logf("CHAOS_SEED=%d repeats these faults", seed)
 	name := fnv.New64a()
@@ -44,78 +43,56 @@ func random(t testing.TB) func(n int) *rand.Rand {
 	return func(n int) *rand.Rand { return rand.New(rand.NewPCG(seed^name.Sum64(), uint64(n))) }
 }
 
-// broken is Listen for the time of the test.
-func broken(t testing.TB, upstream string, draw func() Fault) *Broken {
+// startStack starts one as the chart configures it.
+func startStack(t testing.TB, servers func(chaos.Server) []chaos.Server, more ...string) *fixture.Stack {
 	t.Helper()
-	b, err := Listen(upstream, draw)
-	require.NoError(t, err)
-	t.Cleanup(b.Close)
-	return b
+	return chaos.StartStack(t, chaos.Bin, servers, append(more, "GOMEMLIMIT=110MiB")...)
 }
 
-// startStack starts devca, with a fault of its own unless that is empty, and certservice; toCA may put something
-// between them: it gets the CA's address and returns the one to use. Nil: nothing.
-func startStack(t testing.TB, fault string, toCA func(string) string, more ...string) *fixture.Stack {
+// startWithBroken starts a stack with a broken network in front of the CA.
+func startWithBroken(t testing.TB, draw func() Fault) (*fixture.Stack, *Broken) {
 	t.Helper()
-	dir := t.TempDir()
-	authority, server, err := fixture.StartDevCA(bin, dir, "DEVCA_FAULT="+fault)
-	require.NoError(t, err)
-	if toCA != nil {
-		at, err := url.Parse(server["url"].(string))
+	var b *Broken
+	s := startStack(t, func(entry chaos.Server) []chaos.Server {
+		b = broken(t, host(entry["url"].(string)), draw)
+		entry["url"], entry["timeout"] = "http://"+b.Address+"/pkix/", "3s"
+		return []chaos.Server{entry}
+	})
+	return s, b
+}
+
+// host is the host:port of a URL.
+func host(address string) string { return fixture.Must(url.Parse(address)).Host }
+
+// issued is how many certificates a devca has issued.
+func issued(devca *fixture.Process) int { return strings.Count(devca.Logged(), `"certificate issued"`) }
+
+// on is a volume for certificates of the CertService at the address, a host:port, with the identity in dir.
+func on(t testing.TB, address, dir, layout string, types ...string) *chaos.Volume {
+	t.Helper()
+	environment := fixture.Environment("https://"+address+"/v1/certificate/", dir, "")
+	return chaos.NewVolume(t, environment, layout, types...)
+}
+
+// newAskers makes functions that ask the CertService at the address, a host:port, for a certificate, as certfetcher's
+// client does, each with an identity of its own: one client alone may not have all of a service. Without retry they
+// ask once; the log is of the tries that are followed by another.
+func newAskers(t testing.TB, s *fixture.Stack, n int, address, ca string, retry *client.Retry,
+	log *slog.Logger) (askers []func() error) {
+	t.Helper()
+	csr, key := chaos.Request("ECDSA-P256")
+	for range n {
+		identity := chaos.WriteIdentity(t, s.Transport, t.TempDir())
+		c, err := client.New(client.Config{URL: "https://" + address + "/v1/certificate/",
+			CAName: ca, TLS: identity, Timeout: 30 * time.Second, Retry: retry, Log: log})
 		require.NoError(t, err)
-		at.Host = toCA(at.Host)
-		server["url"] = at.String()
-		server["timeout"] = "3s"
+		askers = append(askers, func() error {
+			_, err := c.Enroll(context.Background(), client.Request{CSR: csr, Key: key})
+			return err
+		})
 	}
-	s, err := fixture.StartCertService(bin, dir, server, more...)
-	return with(t, s, err, authority)
+	return askers
 }
 
-// with makes the CA one of the stack, which ends with the test; err is that of starting the rest of it.
-func with(t testing.TB, s *fixture.Stack, err error, authority *fixture.Process) *fixture.Stack {
-	t.Helper()
-	if err != nil {
-		authority.Stop()
-	}
-	require.NoError(t, err)
-	s.DevCA = authority
-	t.Cleanup(s.Stop)
-	return s
-}
-
-// host is the host:port of a CertService's URL.
-func host(address string) string {
-	return strings.TrimSuffix(strings.TrimPrefix(address, "https://"), "/v1/certificate/")
-}
-
-// issued is how many certificates the CA has issued.
-func issued(s *fixture.Stack) int { return strings.Count(s.DevCA.Logged(), `"certificate issued"`) }
-
-// fetcher returns a certfetcher that asks the CertService at the address, a host:port, with the identity in dir.
-func fetcher(address, dir, volume string, variables ...string) *exec.Cmd {
-	cmd := exec.Command(bin + "/certfetcher")
-	cmd.Env = fixture.Environment("https://"+address+"/v1/certificate/", dir, volume,
-		append([]string{"OUTPUT_TYPE=PEM", "SANS=app.example.org", "HEALTH_ADDR=off"}, variables...)...)
-	return cmd
-}
-
-// run runs a program to its end, which is forced when it takes longer than the bound and the slack.
-func run(t testing.TB, bound time.Duration, cmd *exec.Cmd) *chaos.Process {
-	t.Helper()
-	p := chaos.Start(t, cmd)
-	p.Wait(bound + slack)
-	return p
-}
-
-// longest is the longest of durations.
-type longest struct {
-	mu sync.Mutex
-	d  time.Duration
-}
-
-// Add takes one of them.
-func (l *longest) Add(d time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.d = max(l.d, d)
-}
+var stubborn = &client.Retry{InitialInterval: 50 * time.Millisecond, MaxInterval: 500 * time.Millisecond,
+	MaxElapsed: time.Minute}

@@ -4,81 +4,58 @@ package network
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
-	"maps"
 	"net"
 	"strconv"
-	"sync"
 	"sync/atomic"
+	"testing"
+	"time"
 
 	"github.com/Shopify/toxiproxy/v2"
 	"github.com/Shopify/toxiproxy/v2/stream"
 	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // Broken is a network in front of one server: a listener whose connections each suffer a fault of their own.
 type Broken struct {
-	// Address is where to connect to.
-	Address string
+	Address string     // where to connect to
+	Met     chaos.Seen // connections by the kind of their fault
+	Close   func()     // ends the listener and every connection
 
 	listener net.Listener
+	open     context.Context
 	upstream atomic.Pointer[string]
 	draw     func() Fault
 	server   *toxiproxy.ApiServer
-
-	mu     sync.Mutex
-	conns  []net.Conn
-	closed bool
-	met    map[string]int // connections by the kind of their fault
 }
 
-// Listen passes connections on to the upstream, a host:port, each with the fault that draw returns. It calls draw from
-// one goroutine.
-func Listen(upstream string, draw func() Fault) (*Broken, error) {
+// broken passes connections on to the upstream, a host:port, each with the fault that draw returns, until the test
+// ends. It calls draw from one goroutine.
+func broken(t testing.TB, upstream string, draw func() Fault) *Broken {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	b := &Broken{
-		Address: listener.Addr().String(), listener: listener, draw: draw, met: map[string]int{},
+	require.NoError(t, err)
+	b := &Broken{Address: listener.Addr().String(), listener: listener, draw: draw,
 		server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
+	b.open, b.Close = context.WithCancel(context.Background())
+	b.closeInTheEnd(listener)
+	t.Cleanup(b.Close)
 	b.Lead(upstream)
 	go b.accept()
-	return b, nil
+	return b
 }
 
 // Lead has connections from now on go to another upstream.
 func (b *Broken) Lead(upstream string) { b.upstream.Store(&upstream) }
 
-// Met returns how many connections there were, by the kind of their fault.
-func (b *Broken) Met() map[string]int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return maps.Clone(b.met)
-}
-
-// Close ends the listener and every connection.
-func (b *Broken) Close() {
-	b.listener.Close()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.closed = true
-	for _, conn := range b.conns {
-		conn.Close()
-	}
-}
-
-// keep has Close end the connection.
-func (b *Broken) keep(conn net.Conn) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		conn.Close()
-	}
-	b.conns = append(b.conns, conn)
-}
+func (b *Broken) closeInTheEnd(c io.Closer) { context.AfterFunc(b.open, func() { c.Close() }) }
 
 func (b *Broken) accept() {
 	for n := 0; ; n++ {
@@ -89,11 +66,9 @@ func (b *Broken) accept() {
 		if err != nil {
 			continue
 		}
-		b.keep(conn)
+		b.closeInTheEnd(conn)
 		fault := b.draw()
-		b.mu.Lock()
-		b.met[fault.Kind]++
-		b.mu.Unlock()
+		b.Met.Add(fault.Kind, 0, 0)
 		if !fault.hole {
 			go b.pass(conn.(*net.TCPConn), fault, strconv.Itoa(n))
 		}
@@ -108,27 +83,35 @@ func (b *Broken) pass(client *net.TCPConn, fault Fault, name string) {
 		client.Close()
 		return
 	}
-	b.keep(dialled)
+	b.closeInTheEnd(dialled)
 	server := dialled.(*net.TCPConn)
 	if fault.reset {
 		_ = errors.Join(client.SetLinger(0), server.SetLinger(0))
 	}
 	proxy := toxiproxy.NewProxy(b.server, name, "", "")
 	for _, t := range fault.toxics {
-		text, err := json.Marshal(t)
-		if err == nil {
-			_, err = proxy.Toxics.AddToxicJson(bytes.NewReader(text))
-		}
-		if err != nil {
-			panic(err) // a fault that Toxiproxy does not know
-		}
+		fixture.Must(proxy.Toxics.AddToxicJson(bytes.NewReader(fixture.Must(json.Marshal(t)))))
 	}
 	var toServer, toClient io.WriteCloser = server, client
 	if fault.half {
 		toServer, toClient = halfCloser{server}, halfCloser{client}
 	}
 	proxy.Toxics.StartLink(b.server, name+"up", client, toServer, stream.Upstream)
-	proxy.Toxics.StartLink(b.server, name+"down", server, toClient, stream.Downstream)
+	proxy.Toxics.StartLink(b.server, name+"down", reader{server, fault.brief}, toClient, stream.Downstream)
+}
+
+// reader ends a brief connection in a lull after something came.
+type reader struct {
+	*net.TCPConn
+	brief bool
+}
+
+func (r reader) Read(p []byte) (n int, err error) {
+	n, err = r.TCPConn.Read(p)
+	if r.brief {
+		_ = r.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	}
+	return n, err
 }
 
 // halfCloser ends one direction of a connection, and leaves the other open for ever.

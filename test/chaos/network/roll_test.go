@@ -1,11 +1,9 @@
 package network
 
 import (
-	"bytes"
-	"context"
 	"log/slog"
+	"regexp"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -21,47 +19,30 @@ import (
 
 // load is clients that ask one after the other for as long as certservice is killed and rolled.
 type load struct {
-	clients            sync.WaitGroup
-	stop               atomic.Bool
-	succeeded, tries   atomic.Int64
-	failed, unanswered atomic.Int64 // requests that failed for good, and tries that were sent and not answered
-	longest            longest
+	chaos.Latencies
+	tries, unanswered atomic.Int64 // followed by another; of those, sent and not answered
 }
 
 // Write gets the log of the clients: a line for each try that is followed by another.
 func (l *load) Write(line []byte) (int, error) {
 	l.tries.Add(1)
-	if bytes.Contains(line, []byte("without an answer")) ||
-		bytes.Contains(line, []byte("in the middle of the answer")) {
+	if unanswered.Match(line) {
 		l.unanswered.Add(1)
 	}
 	return len(line), nil
 }
 
-// ask starts clients at the address, a host:port.
-func (l *load) ask(t testing.TB, askers []asker, address string, retry *client.Retry) {
-	log := slog.New(slog.NewJSONHandler(l, nil))
-	for _, a := range askers {
-		l.clients.Go(func() {
-			for !l.stop.Load() {
-				begin := time.Now()
-				err := a.enroll(context.Background(), address, fixture.CAName, 30*time.Second, retry, log)
-				if err != nil {
-					l.failed.Add(1)
-					t.Logf("failed: %v", err)
-					continue
-				}
-				l.succeeded.Add(1)
-				l.longest.Add(time.Since(begin))
-			}
-		})
-	}
-}
+var unanswered = regexp.MustCompile("without an answer|in the middle of the answer")
 
-// end waits for what is under way.
-func (l *load) end() {
-	l.stop.Store(true)
-	l.clients.Wait()
+// ask starts clients at the address, a host:port. The end waits for what is under way.
+func (l *load) ask(t testing.TB, s *fixture.Stack, address string, retry *client.Retry) (end func()) {
+	t.Helper()
+	var clients []func()
+	log := slog.New(slog.NewJSONHandler(l, nil))
+	for _, enroll := range newAskers(t, s, loadClients, address, fixture.CAName, retry, log) {
+		clients = append(clients, func() { l.Measure(enroll) })
+	}
+	return chaos.Repeat(0, clients...)
 }
 
 const (
@@ -69,29 +50,25 @@ const (
 	pause       = 300 * time.Millisecond // between two rolls
 )
 
-var stubborn = &client.Retry{InitialInterval: 50 * time.Millisecond, MaxInterval: 500 * time.Millisecond,
-	MaxElapsed: time.Minute}
-
 // again starts an instance in place of one that ends, on its port.
 func again(t testing.TB, p *fixture.Process, port string) *fixture.Process {
 	t.Helper()
-	for end := time.Now().Add(slack); ; {
-		next, err := p.Again("HTTPS_PORT=" + port)
-		if err == nil {
-			return next
-		}
-		require.True(t, time.Now().Before(end), "%v", err)
-		time.Sleep(20 * time.Millisecond)
-	}
+	var next *fixture.Process
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		var err error
+		next, err = p.Again("HTTPS_PORT=" + port)
+		require.NoError(c, err)
+	}, slack, 20*time.Millisecond)
+	return next
 }
 
 // TestRoll_twoInstances rolls as Kubernetes does: the next instance is ready, connections go to it, and then the first
 // is told to end. No request fails, although none is tried again.
 func TestRoll_twoInstances(t *testing.T) {
-	s := startStack(t, "slow:200ms", nil)
+	s := startStack(t, nil, "DEVCA_FAULT=slow:200ms")
 	front := broken(t, host(s.URL), None)
 	var l load
-	l.ask(t, newAskers(t, s, loadClients), front.Address, nil)
+	end := l.ask(t, s, front.Address, nil)
 	rolls, longest := chaos.Amount(1, 4, 25), time.Duration(0)
 	for range rolls {
 		next, err := s.CertService.Again()
@@ -104,10 +81,12 @@ func TestRoll_twoInstances(t *testing.T) {
 		longest = max(longest, time.Since(begin))
 		s.CertService = next
 	}
-	l.end()
-	assert.Zero(t, l.failed.Load())
-	assert.EqualValues(t, l.succeeded.Load(), issued(s), "certificates for as many answers")
-	chaos.Record(t, "", rolls, loadClients, l.succeeded.Load(), l.failed.Load(), issued(s), longest.Seconds())
+	end()
+	failed := len(l.Failures)
+	answered := len(l.Took) - failed
+	assert.Zero(t, failed, l.Few())
+	assert.Equal(t, answered, issued(s.DevCA), "certificates for as many answers")
+	chaos.Record(t, "", rolls, loadClients, answered, failed, issued(s.DevCA), longest.Seconds())
 }
 
 // TestRoll_onOnePort ends certservice, and starts it again on its port at once. What it has accepted is finished;
@@ -115,10 +94,10 @@ func TestRoll_twoInstances(t *testing.T) {
 func TestRoll_onOnePort(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
-			s := startStack(t, "slow:200ms", nil)
+			s := startStack(t, nil, "DEVCA_FAULT=slow:200ms")
 			_, port, _ := strings.Cut(host(s.URL), ":")
 			var l load
-			l.ask(t, newAskers(t, s, loadClients), host(s.URL), stubborn)
+			end := l.ask(t, s, host(s.URL), stubborn)
 			rolls := chaos.Amount(1, 4, 25)
 			for range rolls {
 				time.Sleep(pause)
@@ -130,17 +109,18 @@ func TestRoll_onOnePort(t *testing.T) {
 					require.NoError(t, err, old.Logged())
 				}
 			}
-			l.end()
-			assert.Zero(t, l.failed.Load())
-			wasted := int64(issued(s)) - l.succeeded.Load()
+			end()
+			failed := len(l.Failures)
+			answered := len(l.Took) - failed
+			assert.Zero(t, failed, l.Few())
+			wasted := issued(s.DevCA) - answered
 			if signal == syscall.SIGTERM {
 				assert.Zero(t, wasted, "certificates issued and not handed out")
-			} else {
-				// Each kill loses what is in flight, which is no more than the clients.
-				assert.LessOrEqual(t, wasted, int64(rolls*loadClients))
 			}
-			chaos.Record(t, "", signal, rolls, loadClients, l.succeeded.Load(), l.failed.Load(), l.tries.Load(),
-				l.unanswered.Load(), wasted, l.longest.d.Seconds())
+			// Each kill loses what is in flight, which is no more than the clients.
+			assert.LessOrEqual(t, wasted, rolls*loadClients)
+			chaos.Record(t, "", signal, rolls, loadClients, answered, failed, l.tries.Load(),
+				l.unanswered.Load(), wasted, l.Quantile(1).Seconds())
 		})
 	}
 }

@@ -2,12 +2,8 @@ package network
 
 import (
 	"errors"
-	"io"
-	"math/rand/v2"
-	"net/http"
 	"regexp"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,119 +19,65 @@ import (
 // sidecar is one that runs.
 type sidecar struct {
 	*chaos.Process
-	volume, address string
+	*chaos.Volume
+	address string // of its probes and metrics
 }
 
-func startSidecar(t testing.TB, s *fixture.Stack, address string, variables ...string) *sidecar {
+func startSidecar(t testing.TB, s *fixture.Stack, address string, words ...string) *sidecar {
 	t.Helper()
-	p := &sidecar{volume: t.TempDir() + "/volume", address: fixture.FreeAddress(t)}
-	p.Process = chaos.Start(t, fetcher(address, s.Dir, p.volume, append([]string{"MODE=sidecar",
-		"HEALTH_ADDR=" + p.address, "RETRY_INITIAL_INTERVAL=50ms", "RETRY_MAX_INTERVAL=200ms"}, variables...)...))
+	p := &sidecar{Volume: on(t, address, s.Dir, "symlink"), address: fixture.FreeAddress(t)}
+	p.Process = p.Volume.Start(append(words, "MODE=sidecar", "HEALTH_ADDR="+p.address,
+		"RETRY_INITIAL_INTERVAL=50ms", "RETRY_MAX_INTERVAL=200ms")...)
 	return p
 }
 
-// ask returns the status and the body for a path of HEALTH_ADDR; 0 when nobody answers.
-func (p *sidecar) ask(method, path string) (int, string) {
-	var body []byte
-	request, err := http.NewRequest(method, "http://"+p.address+path, nil)
-	if err == nil {
-		var response *http.Response
-		if response, err = (&http.Client{Timeout: slack}).Do(request); err == nil {
-			defer response.Body.Close()
-			if body, err = io.ReadAll(response.Body); err == nil {
-				return response.StatusCode, string(body)
-			}
-		}
-	}
-	return 0, err.Error()
+func (p *sidecar) ask(method, path string) (status int, body string) {
+	return chaos.Send(method, "http://"+p.address+path)
 }
 
-// metric adds up the values of the series whose names begin so.
-func (p *sidecar) metric(prefix string) (sum float64) {
+// metric adds up the values of the series whose names match.
+func (p *sidecar) metric(name string) (sum int64) {
 	_, body := p.ask("GET", "/metrics")
-	series := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(prefix) + `.* (\S+)$`)
+	series := regexp.MustCompile(`(?m)^` + name + `.* (\d+)$`)
 	for _, found := range series.FindAllStringSubmatch(body, -1) {
-		value, _ := strconv.ParseFloat(found[1], 64)
-		sum += value
+		sum += fixture.Must(strconv.ParseInt(found[1], 10, 64))
 	}
 	return sum
 }
 
-func (p *sidecar) awaitReady(t testing.TB) {
-	t.Helper()
-	require.Eventually(t, func() bool { status, _ := p.ask("GET", "/readyz"); return status == 200 },
-		3*slack, 20*time.Millisecond)
-}
-
-// end ends it by SIGTERM and returns how long that took.
-func (p *sidecar) end(t testing.TB) time.Duration {
-	t.Helper()
-	begin := time.Now()
-	p.End(t)
-	return time.Since(begin)
-}
-
-// readings reads the set as a careful application does, until done is closed.
-func (p *sidecar) readings(t testing.TB, done <-chan struct{}) (n int) {
-	for {
-		select {
-		case <-done:
-			return n
-		case <-time.After(5 * time.Millisecond):
-		}
-		leaf, err := set.ReadCarefully(p.volume, "symlink")
-		if errors.Is(err, set.ErrNothing) {
-			continue
-		}
-		if !assert.NoError(t, err, "what is published does not fit together") {
-			return n
-		}
-		n++
-		if n%20 != 0 || time.Until(leaf.NotAfter) < time.Second {
-			continue
-		}
-		if status, body := p.ask("GET", "/readyz"); status != 200 && time.Until(leaf.NotAfter) > 0 {
-			t.Errorf("not ready with a certificate until %s: %d %s", leaf.NotAfter, status, body)
-		}
-	}
-}
-
 // TestSidecar_throughBrokenNetworks lets sidecars renew all the time through networks of which a third is broken.
 func TestSidecar_throughBrokenNetworks(t *testing.T) {
-	const share = 0.3
 	source := random(t)
 	forCA := source(-1)
-	s := startStack(t, "", func(address string) string {
-		return broken(t, address, func() Fault { return Some(forCA, share, 3000).Brief() }).Address
-	})
+	s, _ := startWithBroken(t, func() Fault { return Some(forCA, share, 3000).Brief() })
 	sidecars, lasts := chaos.Amount(1, 4, 12), chaos.Amount(time.Second, 15*time.Second, 2*time.Minute)
-	var all sync.WaitGroup
 	var renewals, failures, read atomic.Int64
-	for i := range sidecars {
-		r := rand.New(rand.NewPCG(source(i).Uint64(), 0))
+	chaos.Together(sidecars, sidecars, func(i int) {
+		r := source(i)
 		toService := broken(t, host(s.URL), func() Fault { return Some(r, share, 4000) })
-		p := startSidecar(t, s, toService.Address, "RENEW_AT=1%", "REQUEST_TIMEOUT=1s", "RETRY_MAX_ELAPSED=1m",
-			"POD_UID="+strconv.Itoa(i))
-		all.Go(func() {
-			done := make(chan struct{})
-			var reading sync.WaitGroup
-			reading.Go(func() { read.Add(int64(p.readings(t, done))) })
-			asks := time.NewTicker(200 * time.Millisecond) // each is a renewal; without them it renews every 36 s
-			defer asks.Stop()
-			for end := time.Now().Add(lasts); time.Now().Before(end); <-asks.C {
-				p.ask("POST", "/renew")
+		p := startSidecar(t, s, toService.Address, "RENEW_AT=1%", "REQUEST_TIMEOUT=1s",
+			"RETRY_MAX_ELAPSED=1m", "POD_UID="+strconv.Itoa(i))
+		// A careful application reads meanwhile, and the sidecar is ready as long as there is a valid certificate.
+		endReading := chaos.Repeat(5*time.Millisecond, func() {
+			leaf, err := set.ReadCarefully(p.Path, "symlink")
+			if errors.Is(err, set.ErrNothing) || !assert.NoError(t, err, "it does not fit together") {
+				return
 			}
-			close(done)
-			reading.Wait()
-			for _, outcome := range []string{"updated", "enrolled"} {
-				renewals.Add(int64(p.metric(`certfetcher_renewals_total{outcome="` + outcome)))
+			if read.Add(1)%20 == 0 && time.Until(leaf.NotAfter) > time.Second {
+				status, body := p.ask("GET", "/readyz")
+				assert.True(t, status == 200 || time.Now().After(leaf.NotAfter), "%d %s", status, body)
 			}
-			failures.Add(int64(p.metric("certfetcher_renewal_failures_total")))
-			p.end(t)
-			assert.Empty(t, set.LeftBehind(p.volume, "symlink", []string{"PEM"}))
 		})
-	}
-	all.Wait()
+		// Each request is a renewal; without them it renews every 36 s.
+		endAsking := chaos.Repeat(200*time.Millisecond, func() { p.ask("POST", "/renew") })
+		time.Sleep(lasts)
+		endAsking()
+		endReading()
+		renewals.Add(p.metric(`certfetcher_renewals_total\{outcome="(?:updated|enrolled)`))
+		failures.Add(p.metric("certfetcher_renewal_failures_total"))
+		p.End(t)
+		assert.Empty(t, set.LeftBehind(p.Path, "symlink", []string{"PEM"}))
+	})
 	if lasts > 10*time.Second {
 		assert.Positive(t, renewals.Load())
 		assert.Positive(t, failures.Load())
@@ -146,39 +88,37 @@ func TestSidecar_throughBrokenNetworks(t *testing.T) {
 // TestSidecar_inAHole has a sidecar renew where nothing ever comes back. It stays ready, takes requests to renew, and
 // ends when it is told to.
 func TestSidecar_inAHole(t *testing.T) {
-	s := startStack(t, "", nil)
-	var hole atomic.Bool
-	longest := time.Duration(0)
-	faults := []func() Fault{Hole, stalled("downstream", 0), stalled("upstream", 0),
-		stalled("downstream", 2500)}[:chaos.Amount(1, 4, 4)]
-	for _, fault := range faults {
-		hole.Store(false)
+	s := startStack(t, nil)
+	var seen chaos.Seen
+	ways := holes[:chaos.Amount(1, 4, 4)]
+	for _, fault := range ways {
+		var hole atomic.Bool
 		b := broken(t, host(s.URL), func() Fault {
 			if hole.Load() {
-				return fault()
+				return fault
 			}
 			return None()
 		})
 		p := startSidecar(t, s, b.Address, "REQUEST_TIMEOUT=10m")
-		p.awaitReady(t)
-		before, err := set.Read(p.volume, []string{"PEM"})
-		require.NoError(t, err)
+		require.True(t, p.Await("the next renewal is planned"), p.Printed())
+		before := p.Set()
 		hole.Store(true)
 		for range 3 {
 			begin := time.Now()
 			status, body := p.ask("POST", "/renew")
 			assert.Equal(t, 202, status, body)
-			longest = max(longest, time.Since(begin))
-			for path := range map[string]bool{"/readyz": true, "/livez": true, "/metrics": true} {
+			seen.Add(status, time.Since(begin), 0)
+			for _, path := range []string{"/readyz", "/livez", "/metrics"} {
 				status, body = p.ask("GET", path)
 				assert.Equal(t, 200, status, "%s: %s", path, body)
 			}
 		}
-		require.Eventually(t, func() bool { return b.Met()[fault().Kind] > 0 }, slack, 10*time.Millisecond, "it asks")
-		longest = max(longest, p.end(t))
-		after, err := set.Read(p.volume, []string{"PEM"})
-		assert.NoError(t, err)
-		assert.Equal(t, before, after)
+		asks := func() bool { return b.Met.Count(fault.Kind) > 0 }
+		require.Eventually(t, asks, slack, 10*time.Millisecond)
+		begin := time.Now()
+		p.End(t)
+		seen.Add("ended", time.Since(begin), 0)
+		assert.Equal(t, before, p.Set())
 	}
-	chaos.Record(t, "", len(faults), longest.Seconds())
+	chaos.Record(t, "", len(ways), seen.Longest.Seconds())
 }

@@ -10,35 +10,26 @@ import (
 	"testing"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
-	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-// binDir holds the programs under test; childPath is this test as a command of the sidecar.
-var binDir, childPath string
-
-func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "child" {
-		os.Exit(child(os.Args[1]))
-	}
-	fixture.RunTests(m, &binDir, chaos.Self(&childPath, "child"))
-}
+func TestMain(m *testing.M) { chaos.Main(m, map[string]func(string) int{"child": child}) }
 
 // child is a command that a sidecar runs: it appends all that it was given to a file.
 func child(path string) int {
-	text := strings.Join(os.Environ(), "\n") + "\n" + strings.Join(os.Args, "\n") + "\n"
-	files, _ := os.ReadDir("/proc/self/fd")
+	given := append(os.Environ(), os.Args...)
+	files, _ := filepath.Glob("/proc/self/fd/*")
 	for _, file := range files {
-		target, _ := os.Readlink("/proc/self/fd/" + file.Name())
-		text += file.Name() + " " + target + "\n"
+		target, _ := os.Readlink(file)
+		given = append(given, file+" "+target)
 		// Whatever is open for reading would be the child's to read.
-		if info, err := os.Stat("/proc/self/fd/" + file.Name()); err == nil && info.Mode().IsRegular() {
-			content, _ := os.ReadFile("/proc/self/fd/" + file.Name())
-			text += string(content)
+		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
+			content, _ := os.ReadFile(file)
+			given = append(given, string(content))
 		}
 	}
 	out, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err == nil {
-		_, err = out.WriteString(text)
+		_, err = out.WriteString(strings.Join(given, "\n"))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

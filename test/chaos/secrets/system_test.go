@@ -5,13 +5,11 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -34,30 +32,28 @@ const (
 
 // system is everything that runs, and all that it lets out.
 type system struct {
-	t       *testing.T
-	stack   *fixture.Stack
-	dir     string
-	secrets map[string][]byte
-	outputs map[string][]byte
+	t           *testing.T
+	dir, volume string
+	environment []string // of certfetcher
+	secrets     map[string][]byte
+	outputs     map[string][]byte
 }
 
 // certfetcher runs one to its end and keeps its output.
-func (s *system) certfetcher(name string, want int, variables []string, args ...string) {
+func (s *system) certfetcher(name, want string, words ...string) {
 	s.t.Helper()
-	cmd := exec.Command(binDir+"/certfetcher", args...)
-	message := filepath.Join(s.dir, "termination "+name)
-	require.NoError(s.t, os.WriteFile(message, nil, 0o600))
-	cmd.Env = append(variables, "TERMINATION_MESSAGE_PATH="+message)
-	code, out := chaos.Run(s.t, cmd)
+	message := chaos.Write(s.t, filepath.Join(s.dir, "termination "+name), "")
+	words = append(words, "TERMINATION_MESSAGE_PATH="+message)
+	code, out := chaos.Run(s.t, chaos.Program("certfetcher", s.environment, words...))
 	s.outputs[name] = []byte(out)
-	require.Equal(s.t, want, code, "%s: %s", name, out)
+	require.Equal(s.t, want, fmt.Sprint(code), "%s: %s", name, out)
 	s.outputs["termination message of "+name], _ = os.ReadFile(message)
 }
 
 // keepKey makes the key that is published now one of the secrets.
-func (s *system) keepKey(volume string) []byte {
+func (s *system) keepKey() []byte {
 	s.t.Helper()
-	content, err := os.ReadFile(volume + "/key.pem")
+	content, err := os.ReadFile(s.volume + "/key.pem")
 	require.NoError(s.t, err)
 	block, _ := pem.Decode(content)
 	require.NotNil(s.t, block)
@@ -69,144 +65,113 @@ func (s *system) keepKey(volume string) []byte {
 	return scalar
 }
 
-func get(t *testing.T, method, url string) []byte {
-	t.Helper()
-	request, err := http.NewRequest(method, url, nil)
-	require.NoError(t, err)
-	response, err := http.DefaultClient.Do(request)
-	require.NoError(t, err)
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	require.NoError(t, err)
-	return body
+// send keeps what is answered.
+func (s *system) send(name, method, url string) {
+	s.t.Helper()
+	status, body := chaos.Send(method, url)
+	require.Equal(s.t, 2, status/100, body)
+	s.outputs[name] = []byte(body)
 }
 
 func TestSystem_letsNoSecretOut(t *testing.T) {
 	dir := t.TempDir()
-	authority, server, err := fixture.StartDevCA(binDir, dir, "LOG_LEVEL=debug")
+	authority, server, err := fixture.StartDevCA(chaos.Bin, dir, "LOG_LEVEL=debug")
 	require.NoError(t, err)
 	t.Cleanup(authority.Stop)
-	running, err := fixture.StartCertService(binDir, dir, server, "LOG_LEVEL=debug")
-	require.NoError(t, err)
-	t.Cleanup(running.Stop)
-	s := &system{t: t, stack: running, dir: dir, outputs: map[string][]byte{}, secrets: map[string][]byte{
-		"IAK": []byte(iak), "password of the identity": []byte(fixture.Password),
-		"password of the stores": []byte(storePass), "token": []byte(token),
-		"wrong password": []byte(wrongPass),
-	}}
-	file := func(name, content string) string {
-		path := filepath.Join(dir, name)
-		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
-		return path
+	start := func(dir string) *fixture.Stack {
+		s, err := fixture.StartCertService(chaos.Bin, dir, server, "LOG_LEVEL=debug")
+		require.NoError(t, err)
+		t.Cleanup(s.Stop)
+		return s
 	}
-	volume, dump := dir+"/volume", dir+"/child"
-	told := make(chan struct{}, 100)
-	hook := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { told <- struct{}{} }))
-	t.Cleanup(hook.Close)
-	identity := file("identity.pass", fixture.Password)
-	variables := func(more ...string) []string {
-		return fixture.Environment(running.URL, running.Dir, volume, append([]string{
-			"LOG_LEVEL=debug", "OUTPUT_TYPE=P12,JKS,PEM",
-			"KEYSTORE_PATH=" + running.Dir + "/client.p12", "KEYSTORE_PASSWORD_FILE=" + identity,
-			"TRUSTSTORE_PATH=" + running.Dir + "/truststore.p12", "TRUSTSTORE_PASSWORD_FILE=" + identity,
-			"OUTPUT_KEYSTORE_PASSWORD=" + storePass, "OUTPUT_TRUSTSTORE_PASSWORD=" + storePass,
-			"RETRY_INITIAL_INTERVAL=5ms", "RETRY_MAX_ELAPSED=50ms", "HEALTH_ADDR=127.0.0.1:0",
-		}, more...)...)
-	}
-	s.certfetcher("init", 0, variables())
-	s.keepKey(volume)
-
-	s.sidecar(volume, told, variables("MODE=sidecar",
-		"NOTIFY_EXEC="+childPath+" "+dump, "NOTIFY_URL="+hook.URL+"/reload?token="+token,
-		"NOTIFY_URL_ALLOW_REMOTE=true"))
-	s.outputs["environment, command line and files of a child"], err = os.ReadFile(dump)
-	require.NoError(t, err)
-	require.Contains(t, string(s.outputs["environment, command line and files of a child"]), "CERTFETCHER_SERIAL=")
-
-	s.certfetcher("doctor", 0, variables(), "doctor", "-o", "json")
-	s.certfetcher("inspect", 0, variables(), "inspect", volume, "-o", "json")
-	s.certfetcher("probe", 0, variables(), "probe")
-	s.certfetcher("check", 0, variables(), "--check")
-	s.certfetcher("wrong password", 9, variables("KEYSTORE_PASSWORD="+wrongPass, "KEYSTORE_PASSWORD_FILE="))
-	s.certfetcher("wrong password from a file", 9, variables("KEYSTORE_PASSWORD_FILE="+file("wrong", wrongPass)))
-	s.certfetcher("doctor with a wrong password", 9,
-		variables("KEYSTORE_PASSWORD="+wrongPass, "KEYSTORE_PASSWORD_FILE="), "doctor")
-	s.certfetcher("unknown CA", 5, variables("CA_NAME=Nobody", "FORCE_ENROLL=true"))
-	s.certfetcher("a password of the stores that breaks its rule", 1,
-		variables("OUTPUT_KEYSTORE_PASSWORD="+storePass+"é"))
-
+	running := start(dir)
+	identity := chaos.Write(t, dir+"/identity.pass", fixture.Password)
+	s := &system{t: t, dir: dir, volume: dir + "/volume", outputs: map[string][]byte{},
+		secrets: map[string][]byte{"IAK": []byte(iak), "password of the identity": []byte(fixture.Password),
+			"token": []byte(token), "password of the stores": []byte(storePass), "wrong password": []byte(wrongPass)}}
+	s.environment = fixture.Environment(running.URL, running.Dir, s.volume,
+		"LOG_LEVEL=debug", "OUTPUT_TYPE=P12,JKS,PEM",
+		"KEYSTORE_PATH="+running.Dir+"/client.p12", "KEYSTORE_PASSWORD_FILE="+identity,
+		"TRUSTSTORE_PATH="+running.Dir+"/truststore.p12", "TRUSTSTORE_PASSWORD_FILE="+identity,
+		"OUTPUT_KEYSTORE_PASSWORD="+storePass, "OUTPUT_TRUSTSTORE_PASSWORD="+storePass,
+		"RETRY_INITIAL_INTERVAL=5ms", "RETRY_MAX_ELAPSED=50ms", "HEALTH_ADDR=127.0.0.1:0")
+	s.certfetcher("init", "0")
+	s.sidecar()
 	server["authentication"] = map[string]string{"iak": wrongPass, "rv": fixture.CAName}
-	wrong, err := fixture.StartCertService(binDir, dir+"/wrong IAK", server, "LOG_LEVEL=debug")
-	require.NoError(t, err)
-	t.Cleanup(wrong.Stop)
-	s.certfetcher("wrong IAK", 5, variables("REQUEST_URL="+wrong.URL, "FORCE_ENROLL=true",
-		"KEYSTORE_PATH="+wrong.Dir+"/client.p12",
-		"TRUSTSTORE_PATH="+wrong.Dir+"/truststore.p12"))
+	wrong := start(dir + "/other")
+	for _, row := range chaos.Rows(t, "runs.txt", 3, map[string]string{"VOLUME": s.volume, "STOREPASS": storePass,
+		"WRONG": wrongPass, "FILE": chaos.Write(t, dir+"/wrong", wrongPass), "URL": wrong.URL, "DIR": wrong.Dir}) {
+		s.certfetcher(row[0], row[1], strings.Fields(row[2])...)
+	}
 
-	s.outputs["metrics of certservice"] = get(t, http.MethodGet, "http://"+running.Operations+"/metrics")
-	s.outputs["certservice"], s.outputs["devca"] = []byte(running.CertService.Logged()), []byte(authority.Logged())
-	s.outputs["certservice with a wrong IAK"] = []byte(wrong.CertService.Logged())
+	s.send("metrics of certservice", "GET", "http://"+running.Operations+"/metrics")
+	for name, p := range map[string]*fixture.Process{"devca": authority,
+		"certservice": running.CertService, "certservice with a wrong IAK": wrong.CertService} {
+		s.outputs[name] = []byte(p.Logged())
+	}
 	for name, output := range s.outputs {
 		assert.Empty(t, find(output, s.secrets), "%s: %s", name, output)
 	}
-	s.volumeHoldsSecretsWhereTheyBelong(volume)
+	s.volumeHoldsSecretsWhereTheyBelong()
 	chaos.Record(t, "", len(s.secrets), len(s.outputs))
 }
 
-// sidecar runs one that renews twice, keeps its keys, and ends it.
-func (s *system) sidecar(volume string, told <-chan struct{}, variables []string) {
-	t := s.t
-	t.Helper()
-	cmd := exec.Command(binDir + "/certfetcher")
-	cmd.Env = variables
-	p := chaos.Start(t, cmd)
-	require.True(t, p.Await(`"msg":"serving probes and metrics"`), "the sidecar serves nothing")
-	address := regexp.MustCompile(`"msg":"serving probes and metrics","address":"([^"]+)"`).
-		FindStringSubmatch(p.Printed())
-	url := "http://" + address[1]
+// sidecar runs one that renews twice and tells an application and a command, keeps its keys, and ends it.
+func (s *system) sidecar() {
+	s.t.Helper()
+	told := make(chan struct{}, 100)
+	tell := func(http.ResponseWriter, *http.Request) { told <- struct{}{} }
+	hook := httptest.NewServer(http.HandlerFunc(tell))
+	s.t.Cleanup(hook.Close)
+	dump := s.dir + "/child"
+	p := chaos.Start(s.t, chaos.Program("certfetcher", s.environment, "MODE=sidecar",
+		"NOTIFY_EXEC="+chaos.Self+" child "+dump, "NOTIFY_URL="+hook.URL+"/reload?token="+token,
+		"NOTIFY_URL_ALLOW_REMOTE=true"))
+	require.True(s.t, p.Await(`"msg":"serving probes and metrics"`), "the sidecar serves nothing")
+	serves := regexp.MustCompile(`"msg":"serving probes and metrics","address":"([^"]+)"`)
+	url := "http://" + serves.FindStringSubmatch(p.Printed())[1]
 	for range 2 {
-		before := s.keepKey(volume)
-		get(t, http.MethodPost, url+"/renew")
+		before := s.keepKey()
+		s.send("an answer to a request to renew", "POST", url+"/renew")
 		select {
 		case <-told:
 		case <-time.After(chaos.Deadline):
-			t.Fatalf("the application was not told: %s", p.Printed())
+			s.t.Fatalf("the application was not told: %s", p.Printed())
 		}
-		require.NotEqual(t, before, s.keepKey(volume), "the key is the same after a renewal")
+		require.NotEqual(s.t, before, s.keepKey(), "the key is the same after a renewal")
 	}
-	s.outputs["metrics of certfetcher"] = get(t, http.MethodGet, url+"/metrics")
-	p.End(t)
-	s.outputs["sidecar"] = []byte(p.Printed())
+	s.send("metrics of certfetcher", "GET", url+"/metrics")
+	p.End(s.t)
+	given, err := os.ReadFile(dump)
+	require.NoError(s.t, err)
+	require.Contains(s.t, string(given), "CERTFETCHER_SERIAL=")
+	s.outputs["sidecar"], s.outputs["what a child is given"] = []byte(p.Printed()), given
 }
 
 // volumeHoldsSecretsWhereTheyBelong looks at all files: the key in those that are for it, passwords in theirs.
-func (s *system) volumeHoldsSecretsWhereTheyBelong(volume string) {
-	t := s.t
-	t.Helper()
+func (s *system) volumeHoldsSecretsWhereTheyBelong() {
+	s.t.Helper()
 	mayHold := map[string]string{"key.pem": "private key", "keystore-combined.pem": "private key",
 		"keystore.pass": "password of the stores", "truststore.pass": "password of the stores"}
 	seen := map[string]bool{}
-	err := filepath.WalkDir(volume, func(path string, entry fs.DirEntry, err error) error {
+	require.NoError(s.t, filepath.WalkDir(s.volume, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
 		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		name := filepath.Base(path)
-		secrets := maps.Clone(s.secrets)
-		maps.DeleteFunc(secrets, func(secret string, _ []byte) bool {
-			return mayHold[name] != "" && strings.HasPrefix(secret, mayHold[name])
+		require.NoError(s.t, err)
+		secrets, may := maps.Clone(s.secrets), mayHold[entry.Name()]
+		maps.DeleteFunc(secrets, func(name string, _ []byte) bool {
+			return may != "" && strings.HasPrefix(name, may)
 		})
-		assert.Empty(t, find(content, secrets), name)
+		assert.Empty(s.t, find(content, secrets), path)
 		info, err := entry.Info()
-		if mayHold[name] != "" {
-			seen[name] = true
-			assert.Zero(t, info.Mode().Perm()&0o007, "%s has mode %v", name, info.Mode())
+		require.NoError(s.t, err)
+		if may != "" {
+			seen[entry.Name()] = true
+			assert.Zero(s.t, info.Mode().Perm()&0o007, "%s has mode %v", path, info.Mode())
 		}
-		return err
-	})
-	require.NoError(t, err)
-	assert.True(t, seen["key.pem"] && seen["keystore.pass"], "%v", seen)
+		return nil
+	}))
+	assert.True(s.t, seen["key.pem"] && seen["keystore.pass"], "%v", seen)
 }

@@ -41,19 +41,15 @@ var ErrNothing = errors.New("there is no set")
 // Read reads a set with other people's libraries and returns the serial number of its certificate. It is an error
 // when a file is missing, when the key is not the certificate's, and when the types differ.
 func Read(dir string, types []string) (string, error) {
-	there := 0
-	for _, name := range filesOf(types) {
-		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			there++
-		}
-	}
-	if there == 0 {
+	if !slices.ContainsFunc(filesOf(types), func(name string) bool {
+		_, err := os.Stat(filepath.Join(dir, name))
+		return err == nil
+	}) {
 		return "", ErrNothing
 	}
 	serial := ""
 	for _, kind := range types {
-		leaf, err := map[string]func(string) (*x509.Certificate, error){"PEM": ReadPEM,
-			"P12": readP12, "JKS": readJKS}[kind](dir)
+		leaf, err := readers[kind](dir)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", kind, err)
 		}
@@ -65,6 +61,8 @@ func Read(dir string, types []string) (string, error) {
 	}
 	return serial, nil
 }
+
+var readers = map[string]func(dir string) (*x509.Certificate, error){"PEM": ReadPEM, "P12": readP12, "JKS": readJKS}
 
 // ReadPEM is Read for the files of the type PEM, and returns the certificate. A missing file is fs.ErrNotExist.
 func ReadPEM(dir string) (*x509.Certificate, error) {
@@ -116,41 +114,37 @@ func matches(key any, der []byte) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	signer, _ := key.(crypto.Signer)
+	signer, isSigner := key.(crypto.Signer)
 	public, _ := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	if signer == nil || public == nil || !public.Equal(signer.Public()) {
+	if !isSigner || public == nil || !public.Equal(signer.Public()) {
 		return nil, errors.New("the key is not the certificate's")
 	}
 	return leaf, nil
 }
 
 func readP12(dir string) (*x509.Certificate, error) {
-	data, passwords, err := readStores(dir, ".p12")
-	if err != nil {
-		return nil, err
-	}
-	if _, err := pkcs12.DecodeTrustStore(data[1], passwords[1]); err != nil {
-		return nil, err
-	}
-	key, leaf, _, err := pkcs12.DecodeChain(data[0], passwords[0])
-	if err != nil {
+	s := stores{dir: dir, suffix: ".p12"}
+	_, err := pkcs12.DecodeTrustStore(s.read("truststore"))
+	key, leaf, _, err2 := pkcs12.DecodeChain(s.read("keystore"))
+	if err := errors.Join(s.err, err, err2); err != nil {
 		return nil, err
 	}
 	return matches(key, leaf.Raw)
 }
 
 func readJKS(dir string) (*x509.Certificate, error) {
-	data, passwords, err := readStores(dir, ".jks")
-	stores := [2]jks.KeyStore{jks.New(), jks.New()}
-	for i, store := range stores {
-		if err == nil {
-			err = store.Load(bytes.NewReader(data[i]), []byte(passwords[i]))
-		}
+	s := stores{dir: dir, suffix: ".jks"}
+	load := func(name string) (store jks.KeyStore, password []byte, err error) {
+		data, text := s.read(name)
+		store, password = jks.New(), []byte(text)
+		return store, password, errors.Join(s.err, store.Load(bytes.NewReader(data), password))
 	}
-	if err != nil {
+	_, _, err := load("truststore")
+	store, password, err2 := load("keystore")
+	if err := errors.Join(err, err2); err != nil {
 		return nil, err
 	}
-	entry, err := stores[0].GetPrivateKeyEntry(stores[0].Aliases()[0], []byte(passwords[0]))
+	entry, err := store.GetPrivateKeyEntry(store.Aliases()[0], password)
 	if err != nil {
 		return nil, err
 	}
@@ -161,25 +155,27 @@ func readJKS(dir string) (*x509.Certificate, error) {
 	return matches(key, entry.CertificateChain[0].Content)
 }
 
-// readStores reads keystore and truststore.
-func readStores(dir, suffix string) (data [2][]byte, passwords [2]string, err error) {
-	for i, name := range []string{"keystore", "truststore"} {
-		var password []byte
-		if data[i], err = os.ReadFile(filepath.Join(dir, name+suffix)); err == nil {
-			password, err = os.ReadFile(filepath.Join(dir, name+".pass"))
-		}
-		if err != nil {
-			break
-		}
-		passwords[i] = strings.TrimSpace(string(password))
-	}
-	return data, passwords, err
+// stores are those of a type.
+type stores struct {
+	dir, suffix string
+	err         error // of the reading so far
 }
 
-var generation = regexp.MustCompile(`^\.\.\d{4}(_\d\d){5}\.\d+$`)
+// read returns a store and its password.
+func (s *stores) read(name string) (data []byte, password string) {
+	data, err := os.ReadFile(filepath.Join(s.dir, name+s.suffix))
+	text, err2 := os.ReadFile(filepath.Join(s.dir, name+".pass"))
+	s.err = errors.Join(s.err, err, err2)
+	return data, strings.TrimSpace(string(text))
+}
 
 // mostGenerations may stand on a volume: the current one and those kept for slow readers.
 const mostGenerations = 9
+
+var (
+	generation = regexp.MustCompile(`^\.\.\d{4}(_\d\d){5}\.\d+$`)
+	own        = map[string][]string{"symlink": {"..lock", "..data"}, "inplace": {"..lock", "..request"}}
+)
 
 // LeftBehind lists what a volume at rest should not hold.
 func LeftBehind(volume, layout string, types []string) []string {
@@ -190,14 +186,10 @@ func LeftBehind(volume, layout string, types []string) []string {
 		return []string{err.Error()}
 	}
 	for _, entry := range entries {
-		name := entry.Name()
+		name, isLink := entry.Name(), entry.Type()&fs.ModeSymlink != 0
 		switch {
-		case slices.Contains(filesOf(types), name):
-			if link := entry.Type()&fs.ModeSymlink != 0; link != (layout == "symlink") {
-				found = append(found, name+" is of the other layout")
-			}
-		case name == "..lock":
-		case name == "..request" && layout == "inplace", name == "..data" && layout == "symlink":
+		case slices.Contains(filesOf(types), name) && isLink == (layout == "symlink"):
+		case slices.Contains(own[layout], name):
 		case generation.MatchString(name) && layout == "symlink":
 			generations++
 		default:

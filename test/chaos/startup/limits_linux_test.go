@@ -3,8 +3,7 @@ package startup
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,17 +13,14 @@ import (
 	"github.com/certfetcher/certfetcher/test/chaos"
 )
 
-// ends runs a program by a shell that prepares its surroundings, and returns its exit code and what it wrote. Where
-// signalled, it is ended by SIGTERM when it has begun to log.
-func ends(t *testing.T, signalled bool, prepare, program string, variables []string) (int, string) {
+// start starts a program by a shell that prepares its surroundings, and waits until it has begun to log or has ended.
+func start(t *testing.T, prepare, program string, with []string, words ...string) *chaos.Process {
 	t.Helper()
-	cmd := exec.Command("sh", "-c", prepare+"; exec "+filepath.Join(binDir, program))
-	cmd.Env = append(variables, "LOG_LEVEL=debug")
+	cmd := chaos.Within(prepare, chaos.Program(program, with, append(words, "LOG_LEVEL=debug")...))
+	cmd.Dir = t.TempDir()
 	p := chaos.Start(t, cmd)
-	if p.Await("\n") && signalled {
-		_ = cmd.Process.Signal(interruption)
-	}
-	return p.Wait(chaos.Deadline), p.Printed()
+	p.Await("\n")
+	return p
 }
 
 // Go's runtime needs two files for its poller, and ends the process with 2 when it cannot have them: for certfetcher
@@ -35,12 +31,17 @@ func TestFewFiles_areSaidByTheirOwnExitCode(t *testing.T) {
 	all := []int{3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20, 24, 32}
 	for program, interrupted := range interrupted {
 		for _, limit := range chaos.Amount([]int{6, 7, 12, 13}, all, all) {
-			code, said := ends(t, limit > 12, fmt.Sprintf("ulimit -n %d", limit), program, variables)
-			if limit <= 12 {
-				assert.Equal(t, 99, code, "%s with %d: %s", program, limit, said)
-				assert.Contains(t, said, "RLIMIT_NOFILE", "%s with %d", program, limit)
+			where := fmt.Sprintf("%s with %d", program, limit)
+			p := start(t, fmt.Sprintf("ulimit -n %d", limit), program, variables)
+			if limit > 12 {
+				_ = p.Process.Signal(interruption)
+			}
+			code := p.Wait(chaos.Deadline)
+			if limit > 12 {
+				assert.Contains(t, []int{interrupted, 1, 6, 99}, code, "%s: %s", where, p.Printed())
 			} else {
-				assert.Contains(t, []int{interrupted, 1, 6, 99}, code, "%s with %d: %s", program, limit, said)
+				assert.Equal(t, 99, code, where)
+				assert.Contains(t, p.Printed(), "RLIMIT_NOFILE", where)
 			}
 		}
 	}
@@ -50,14 +51,12 @@ func TestFewFiles_areSaidByTheirOwnExitCode(t *testing.T) {
 func TestRuntime_endsWith2_andSaysSo(t *testing.T) {
 	t.Parallel()
 	variables := environment(t)
-	for _, c := range []struct{ prepare, variable, says string }{
-		{prepare: ":", variable: "GOMEMLIMIT=much", says: "malformed GOMEMLIMIT"},
-		{prepare: "ulimit -v 60000", says: "failed to reserve"},
-	} {
-		code, said := ends(t, false, c.prepare, "certfetcher", append([]string{c.variable}, variables...))
-		assert.Equal(t, 2, code, said)
-		assert.Contains(t, said, c.says)
-		assert.NotContains(t, said, `"exit_code"`)
+	for prepare, says := range map[string]string{
+		"export GOMEMLIMIT=much": "malformed GOMEMLIMIT", "ulimit -v 60000": "failed to reserve"} {
+		p := start(t, prepare, "certfetcher", variables)
+		assert.Equal(t, 2, p.Wait(chaos.Deadline), p.Printed())
+		assert.Contains(t, p.Printed(), says)
+		assert.NotContains(t, p.Printed(), `"exit_code"`)
 	}
 }
 
@@ -65,21 +64,17 @@ func TestRuntime_endsWith2_andSaysSo(t *testing.T) {
 // those that are closed.
 func TestClosedStandardFiles_areNoOthers(t *testing.T) {
 	t.Parallel()
-	cmd := exec.Command("sh", "-c", "exec 0<&- 1>&- 2>&-; exec "+binDir+"/devca")
-	cmd.Env = environment(t)
-	chaos.Start(t, cmd)
-	files := filepath.Join("/proc", fmt.Sprint(cmd.Process.Pid), "fd")
-	for until := time.Now().Add(chaos.Deadline); ; time.Sleep(10 * time.Millisecond) {
-		require.True(t, time.Now().Before(until), "it opens nothing")
-		if opened, err := os.Readlink(files + "/5"); err == nil {
-			t.Log("one of its own files is", opened)
-			break
-		} else if os.IsPermission(err) {
+	cmd := chaos.Within("exec 0<&- 1>&- 2>&-", chaos.Program("devca", environment(t)))
+	files := fmt.Sprintf("/proc/%d/fd/", chaos.Start(t, cmd).Process.Pid)
+	require.Eventually(t, func() bool { // one of its own files
+		_, err := os.Readlink(files + "5")
+		return err == nil || os.IsPermission(err)
+	}, chaos.Deadline, 10*time.Millisecond)
+	for _, number := range []string{"0", "1", "2"} {
+		opened, err := os.Readlink(files + number)
+		if os.IsPermission(err) {
 			t.Skip("only root sees the files of a program that hides them")
 		}
-	}
-	for _, number := range []string{"0", "1", "2"} {
-		opened, err := os.Readlink(filepath.Join(files, number))
 		require.NoError(t, err)
 		assert.Equal(t, "/dev/null", opened, number)
 	}
@@ -91,13 +86,26 @@ func TestNobodyReadsTheLog_isNoEnd(t *testing.T) {
 	for program, want := range interrupted {
 		reader, writer, err := os.Pipe()
 		require.NoError(t, err)
-		cmd := exec.Command(filepath.Join(binDir, program))
-		cmd.Env, cmd.Stderr = append(environment(t), "LOG_LEVEL=debug"), writer
+		cmd := chaos.Program(program, environment(t), "LOG_LEVEL=debug")
+		cmd.Stderr = writer
 		p := chaos.Start(t, cmd)
 		writer.Close()
 		_, _ = reader.Read(make([]byte, 1)) // it has begun to log
 		reader.Close()
 		time.AfterFunc(500*time.Millisecond, func() { _ = cmd.Process.Signal(interruption) })
 		assert.Equal(t, want, p.Wait(chaos.Deadline), "%s: %s", program, cmd.ProcessState)
+	}
+}
+
+func TestProcess_dumpsNoCore(t *testing.T) {
+	t.Parallel()
+	for program := range interrupted {
+		p := start(t, "ulimit -c unlimited", program, environment(t), "GOTRACEBACK=crash")
+		p.Signal(t, syscall.SIGABRT)
+		p.Wait(chaos.Deadline)
+		assert.False(t, p.ProcessState.Sys().(syscall.WaitStatus).CoreDump(), program)
+		files, err := os.ReadDir(p.Dir)
+		require.NoError(t, err)
+		assert.Empty(t, files, program)
 	}
 }

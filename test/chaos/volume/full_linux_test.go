@@ -1,12 +1,9 @@
 package volume
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -14,140 +11,107 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/service"
 )
 
-// exitVolume is the exit code for a volume that cannot be written to.
-const exitVolume = 10
-
-// mountMemory mounts a file system in memory; without the right to, the test is skipped.
-func mountMemory(t *testing.T, options string) string {
+// inMemory is on a file system of its own in memory; without the right to mount one, the test is skipped.
+func inMemory(t *testing.T, s *service.Service, layout, options string) *chaos.Volume {
 	t.Helper()
-	dir := t.TempDir() + "/mounted"
-	require.NoError(t, os.Mkdir(dir, 0o750))
-	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options)
+	v := on(t, s, layout)
+	require.NoError(t, os.Mkdir(v.Path, 0o750))
+	err := syscall.Mount("tmpfs", v.Path, "tmpfs", 0, options)
 	if errors.Is(err, syscall.EPERM) {
 		t.Skip("no right to mount")
 	}
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
-	return dir
-}
-
-// requireSet wants a whole set on the volume, and nothing half done.
-func requireSet(t *testing.T, volume, where string) (certificate []byte) {
-	t.Helper()
-	pair, err := tls.LoadX509KeyPair(volume+"/keystore.pem", volume+"/key.pem")
-	require.NoError(t, err, where)
-	requireNothingHalfDone(t, volume)
-	return pair.Certificate[0]
-}
-
-func requireNothingHalfDone(t *testing.T, volume string) {
-	t.Helper()
-	entries, _ := os.ReadDir(volume)
-	for _, entry := range entries {
-		require.NotContains(t, []string{"..stage", "..commit", "..data_tmp", "..link_tmp"}, entry.Name())
-	}
+	t.Cleanup(func() { _ = syscall.Unmount(v.Path, syscall.MNT_DETACH) })
+	return v
 }
 
 // A volume without room, of bytes or of names, is told of before a certificate is asked for; what is on it stays.
 func TestFull_volumeWithoutRoom_costsNoCertificate(t *testing.T) {
-	s := startService(t)
-	for _, layout := range layouts {
-		asked, refused := 0, 0
+	s := start(t)
+	for _, layout := range chaos.Layouts {
+		published, refused := 0, 0
 		for _, limit := range []string{"size=%dk", "nr_inodes=%d"} {
 			for n := 4; n <= 68; n += chaos.Amount(16, 4, 2) {
-				volume := mountMemory(t, fmt.Sprintf(limit, n))
-				for _, try := range []string{"first", "another"} {
-					where := fmt.Sprintf("%s, "+limit+", %s certificate", layout, n, try)
-					before := s.Requests()
-					code, out := run(t, s, volume, layout, force)
+				v := inMemory(t, s, layout, fmt.Sprintf(limit, n))
+				for range 2 { // the second certificate has to stand beside the first
+					asked := s.Requests()
+					where := fmt.Sprintf("%s, "+limit, layout, n)
+					code, printed := v.Run(chaos.Force)
 					if code == 0 {
-						asked++
-						requireSet(t, volume, where)
+						published++
+						v.Set(where)
 						continue
 					}
 					refused++
-					require.Equal(t, exitVolume, code, where, out)
-					require.Equal(t, before, s.Requests(), "%s: asked in vain: %s", where, out)
-					require.Contains(t, out, "no space left on device", where)
-					if try == "another" {
-						requireSet(t, volume, where)
+					require.Equal(t, exitVolume, code, where, printed)
+					require.Equal(t, asked, s.Requests(), "%s: asked in vain: %s", where, printed)
+					require.Contains(t, printed, "no space left on device", where)
+					if entries, _ := os.ReadDir(v.Path); len(entries) > 1 { // than the lock
+						v.Set(where)
 					}
 					break
 				}
 			}
 		}
-		assert.NotZero(t, asked)
+		assert.NotZero(t, published)
 		assert.NotZero(t, refused)
-		chaos.Record(t, layout, layout, asked, refused, exitVolume)
+		chaos.Record(t, layout, layout, published, refused, exitVolume)
 	}
 }
 
 func TestFull_readOnlyVolume_costsNoCertificate(t *testing.T) {
-	s := startService(t)
-	for _, layout := range layouts {
-		volume := mountMemory(t, "size=1m")
-		publish(t, s, volume, layout)
-		certificate := requireSet(t, volume, layout)
-		require.NoError(t, syscall.Mount("", volume, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "size=1m"))
-		before := s.Requests()
-		code, out := run(t, s, volume, layout, force)
-		assert.Equal(t, exitVolume, code, out)
-		assert.Contains(t, out, "mount the volume without readOnly")
-		publish(t, s, volume, layout) // a set that is there and valid will do
-		assert.Equal(t, before, s.Requests())
-		assert.Equal(t, certificate, requireSet(t, volume, layout))
-		require.NoError(t, syscall.Mount("", volume, "", syscall.MS_REMOUNT, "size=1m"))
-		publish(t, s, volume, layout, force)
-		assert.NotEqual(t, certificate, requireSet(t, volume, layout))
+	s := start(t)
+	for _, layout := range chaos.Layouts {
+		v := inMemory(t, s, layout, "size=1m")
+		v.Publish()
+		remount := func(flags uintptr) {
+			require.NoError(t, syscall.Mount("", v.Path, "", syscall.MS_REMOUNT|flags, "size=1m"))
+		}
+		remount(syscall.MS_RDONLY)
+		requireRefused(t, s, v, v.Program(chaos.Force), "mount the volume without readOnly")
+		before, asked := v.Set(), s.Requests()
+		v.Publish() // a set that is there and valid will do
+		assert.Equal(t, asked, s.Requests())
+		assert.Equal(t, before, v.Set())
+		remount(0)
+		v.Publish(chaos.Force)
+		assert.NotEqual(t, before, v.Set())
 	}
 	chaos.Record(t, "", exitVolume)
 }
 
-// limited runs a program with a limit of the shell's ulimit.
-func limited(limit string, cmd *exec.Cmd) *exec.Cmd {
-	cmd.Args = append([]string{"sh", "-c", "ulimit " + limit + `; exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
-	cmd.Path = "/bin/sh"
-	return cmd
-}
-
 // A limit on the size of files sends a signal, whose default is to end the program.
 func TestLimits_sizeOfFiles(t *testing.T) {
-	s := startService(t)
-	for _, layout := range layouts {
-		volume := t.TempDir() + "/volume"
-		publish(t, s, volume, layout)
-		certificate := requireSet(t, volume, layout)
-		before := s.Requests()
+	s := start(t)
+	for _, v := range ofEachLayout(t, s) {
 		// Blocks of 512 bytes: no certificate is smaller.
-		code, out := chaos.Run(t, limited("-f 1", program(s, volume, layout, nil, force)))
-		assert.Equal(t, exitVolume, code, out)
-		assert.Contains(t, out, "ulimit -f")
-		assert.Equal(t, before, s.Requests(), out)
-		assert.Equal(t, certificate, requireSet(t, volume, layout))
-		publish(t, s, volume, layout, force)
+		requireRefused(t, s, v, chaos.Within("ulimit -f 1", v.Program(chaos.Force)), "ulimit -f")
+		v.Publish(chaos.Force)
 	}
 	chaos.Record(t, "", exitVolume)
 }
 
 // With few descriptors a run ends with a set or with an exit code of its own, and never with half a set.
 func TestLimits_openFiles(t *testing.T) {
-	s := startService(t)
+	s := start(t)
 	codes := map[int]int{}
-	for _, layout := range layouts {
+	for _, layout := range chaos.Layouts {
 		for n := 9; n <= 30; n += chaos.Amount(5, 1, 1) {
-			volume := t.TempDir() + "/volume"
-			publish(t, s, volume, layout)
+			v := on(t, s, layout)
+			v.Publish()
 			where := fmt.Sprintf("%s, %d descriptors", layout, n)
-			code, out := chaos.Run(t, limited(fmt.Sprintf("-n %d", n),
-				program(s, volume, layout, nil, force, "RETRY_MAX_ELAPSED=1s")))
+			code, printed := chaos.Run(t,
+				chaos.Within(fmt.Sprintf("ulimit -n %d", n), v.Program(chaos.Force, "RETRY_MAX_ELAPSED=1s")))
 			codes[code]++
-			require.Contains(t, []int{0, 1, 3, 4, 5, 6, 9, exitVolume, 99}, code, "%s: %s", where, out)
-			said := strings.Contains(out, "too many open files") || strings.Contains(out, "too few files may be open")
-			require.True(t, code == 0 || said, "%s: %s", where, out)
-			publish(t, s, volume, layout)
-			requireSet(t, volume, where)
+			require.Contains(t, []int{0, 1, 3, 4, 5, 6, 9, exitVolume, 99}, code, "%s: %s", where, printed)
+			if code != 0 {
+				require.Regexp(t, "too many open files|too few files may be open", printed, where)
+			}
+			v.Publish()
+			v.Set(where)
 		}
 	}
 	chaos.Record(t, "", codes)

@@ -3,58 +3,49 @@
 package volume
 
 import (
-	"os"
 	"os/exec"
 	"testing"
 
-	"github.com/certfetcher/certfetcher/test/chaos"
-	"github.com/certfetcher/certfetcher/test/fixture"
-	"github.com/certfetcher/certfetcher/test/service"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/service"
 )
 
-// binDir holds the program under test, built once; every user may run it.
-var binDir, self string
+func TestMain(m *testing.M) { chaos.Main(m, map[string]func(string) int{"hold": holdLocks}) }
 
-func TestMain(m *testing.M) {
-	if lockDir := os.Getenv("VOLUME_TEST_LOCK"); lockDir != "" {
-		os.Exit(holdLock(lockDir))
-	}
-	fixture.UseMemory()
-	fixture.RunTests(m, &binDir, chaos.Self(&self, "holder"))
-}
+// exitVolume is the exit code for a volume that cannot be written to.
+const exitVolume = 10
 
-func startService(t *testing.T) *service.Service {
+func start(t *testing.T) *service.Service {
 	t.Helper()
 	return service.Run(t, service.Options{})
 }
 
-// force fetches a certificate whatever is on the volume.
-const force = "FORCE_ENROLL=true"
-
-// run runs a certfetcher to its end; publish is run where it must succeed.
-func run(t *testing.T, s *service.Service, volume, layout string, more ...string) (code int, out string) {
+// on is a volume of a layout, for certificates of the service.
+func on(t *testing.T, s *service.Service, layout string) *chaos.Volume {
 	t.Helper()
-	return chaos.Run(t, program(s, volume, layout, nil, more...))
+	return chaos.NewVolume(t, s.Environment(""), layout)
 }
 
-func publish(t *testing.T, s *service.Service, volume, layout string, environment ...string) {
+// ofEachLayout makes volumes with a set.
+func ofEachLayout(t *testing.T, s *service.Service) map[string]*chaos.Volume {
 	t.Helper()
-	code, out := run(t, s, volume, layout, environment...)
-	require.Zero(t, code, "%s: %s", volume, out)
+	made := map[string]*chaos.Volume{}
+	for _, layout := range chaos.Layouts {
+		made[layout] = on(t, s, layout)
+		made[layout].Publish()
+	}
+	return made
 }
 
-// probe wants the set on the volume to be whole.
-func probe(t *testing.T, s *service.Service, volume, layout, where string) {
+// requireRefused wants a run to end with a text before it asks for a certificate; the set stays.
+func requireRefused(t *testing.T, s *service.Service, v *chaos.Volume, run *exec.Cmd, text string) {
 	t.Helper()
-	code, out := chaos.Run(t, program(s, volume, layout, []string{"probe"}))
-	require.Zero(t, code, "%s: %s", where, out)
-}
-
-// program is a certfetcher for a volume.
-func program(s *service.Service, volume, layout string, args []string, more ...string) *exec.Cmd {
-	cmd := exec.Command(binDir+"/certfetcher", args...)
-	cmd.Env = s.Environment(volume, append([]string{"OUTPUT_TYPE=PEM", "OUTPUT_LAYOUT=" + layout, "HEALTH_ADDR=off"},
-		more...)...)
-	return cmd
+	before, asked := v.Set(), s.Requests()
+	code, printed := chaos.Run(t, run)
+	require.Equal(t, exitVolume, code, printed)
+	require.Contains(t, printed, text)
+	require.Equal(t, asked, s.Requests(), "asked in vain: %s", printed)
+	require.Equal(t, before, v.Set())
 }

@@ -1,11 +1,9 @@
 package volume
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,53 +18,35 @@ import (
 // Several init containers and sidecars work on one volume at the same time. A reader that keeps to the layout's rule
 // never sees a mixture.
 func TestSeveral_onOneVolume(t *testing.T) {
-	s := startService(t)
-	for _, layout := range layouts {
-		volume := t.TempDir() + "/volume"
-		sidecars := []*chaos.Process{}
-		for range 2 {
-			sidecars = append(sidecars, chaos.Start(t, program(s, volume, layout, nil, "MODE=sidecar")))
-		}
-		for _, p := range sidecars {
-			require.True(t, p.Await("the next renewal is planned"), p.Printed())
-		}
-		stop := make(chan struct{})
-		var reads, sets, again atomic.Int64
-		var reader, runs sync.WaitGroup
-		reader.Go(func() {
-			last := ""
-			for {
-				select {
-				case <-stop:
-					return
-				case <-time.After(time.Millisecond):
-				}
-				leaf, err := set.ReadCarefully(volume, layout)
-				if errors.Is(err, fs.ErrNotExist) { // more than eight publications during one read
-					again.Add(1)
-					continue
-				}
-				if !assert.NoError(t, err) {
-					return
-				}
-				reads.Add(1)
+	s := start(t)
+	for _, layout := range chaos.Layouts {
+		v := on(t, s, layout)
+		sidecars := []*chaos.Process{v.Sidecar(), v.Sidecar()}
+		reads, sets, again, last := 0, 0, 0, ""
+		endReading := chaos.Repeat(time.Millisecond, func() {
+			leaf, err := set.ReadCarefully(v.Path, layout)
+			if errors.Is(err, fs.ErrNotExist) { // more than eight publications during one read
+				again++
+			} else if assert.NoError(t, err) {
+				reads++
 				if serial := leaf.SerialNumber.String(); serial != last {
 					last = serial
-					sets.Add(1)
+					sets++
 				}
 			}
 		})
 		rounds := chaos.Amount(2, 8, 30)
+		var runs sync.WaitGroup
 		for range 3 {
 			runs.Go(func() {
 				for range rounds {
-					publish(t, s, volume, layout, force)
+					v.Publish(chaos.Force)
 				}
 			})
 		}
 		for range rounds {
 			for _, p := range sidecars {
-				assert.NoError(t, p.Process.Signal(syscall.SIGHUP))
+				p.Signal(t, syscall.SIGHUP)
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -74,31 +54,30 @@ func TestSeveral_onOneVolume(t *testing.T) {
 		for _, p := range sidecars {
 			p.End(t)
 		}
-		close(stop)
-		reader.Wait()
-		requireSet(t, volume, layout)
-		chaos.Record(t, layout, layout, rounds, rounds, reads.Load(), sets.Load(), again.Load())
+		endReading()
+		v.Set()
+		chaos.Record(t, layout, layout, rounds, rounds, reads, sets, again)
 	}
 }
 
 // A volume that goes away under a sidecar is filled again when it is back, and the sidecar lives on.
 func TestGone_volumeUnderASidecar(t *testing.T) {
-	s := startService(t)
-	for _, layout := range layouts {
-		volume := mountMemory(t, "size=1m")
-		p := chaos.Start(t, program(s, volume, layout, nil, "MODE=sidecar"))
-		require.True(t, p.Await("the next renewal is planned"), p.Printed())
-		certificate := requireSet(t, volume, layout)
+	s := start(t)
+	for _, layout := range chaos.Layouts {
+		v := inMemory(t, s, layout, "size=1m")
+		p := v.Sidecar()
+		before := v.Set()
 		began := time.Now()
-		require.NoError(t, syscall.Unmount(volume, syscall.MNT_DETACH))
-		require.NoError(t, syscall.Mount("tmpfs", volume, "tmpfs", 0, "size=1m"))
+		require.NoError(t, syscall.Unmount(v.Path, syscall.MNT_DETACH))
+		require.NoError(t, syscall.Mount("tmpfs", v.Path, "tmpfs", 0, "size=1m"))
 		p.Signal(t, syscall.SIGHUP) // no kernel tells of a mount
 		renewed := func() bool {
-			_, err := set.ReadCarefully(volume, layout)
-			assert.True(t, err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, set.ErrNothing), err)
-			leaf, err := set.ReadPEM(volume) // in place, the last file comes after that of the rule
-			return err == nil && !bytes.Equal(leaf.Raw, certificate) &&
-				len(set.LeftBehind(volume, layout, []string{"PEM"})) == 0
+			_, err := set.ReadCarefully(v.Path, layout)
+			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, set.ErrNothing) {
+				assert.NoError(t, err)
+			}
+			serial, err := set.Read(v.Path, v.Types) // in place, the last file comes after that of the rule
+			return err == nil && serial != before && len(set.LeftBehind(v.Path, layout, v.Types)) == 0
 		}
 		require.Eventually(t, renewed, chaos.Deadline, 5*time.Millisecond, p.Printed())
 		took := time.Since(began)
