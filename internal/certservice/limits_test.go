@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -340,26 +341,27 @@ func TestRounds_panic_endsThatRoundAlone(t *testing.T) {
 	assert.NoError(t, <-next)
 }
 
-// hammer has many clients ask for rounds, and counts these.
-func hammer[T any](t *testing.T, r *rounds[T], every time.Duration) {
-	var done atomic.Int64
-	r.do = func() (result T, err error) { done.Add(1); return result, nil }
-	start := time.Now()
-	stop := background(t, 16, func(ctx context.Context, i int) {
-		for ctx.Err() == nil {
-			_, _ = r.ask(ctx, key(byte(i)))
-		}
+// hammer has many clients ask for rounds for 15 seconds, and counts these.
+func hammer[T any](t *testing.T, r *rounds[T]) (done int) {
+	synctest.Test(t, func(t *testing.T) {
+		r.do = func() (result T, err error) { done++; return result, nil }
+		r.ended = time.Time{}
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second-time.Millisecond)
+		defer cancel()
+		background(t, 16, func(_ context.Context, i int) {
+			for n := 0; n < 1000 && ctx.Err() == nil; n++ { // where nothing makes it wait, no time passes
+				_, _ = r.ask(ctx, key(byte(i)))
+			}
+		})
+		<-ctx.Done()
 	})
-	time.Sleep(every * 3 / 2)
-	stop()
-	assert.LessOrEqual(t, done.Load(), 1+int64(time.Since(start)/every))
-	assert.Positive(t, done.Load())
+	return done
 }
 
 func TestRounds_areFewHoweverManyAsk(t *testing.T) {
 	h := newService(t, goldenAuthority(t), nil).handler
-	hammer(t, h.reloads, time.Second)
-	hammer(t, h.scrapes, 100*time.Millisecond)
+	assert.Equal(t, 16, hammer(t, h.reloads), "15, and the one that begins then")
+	assert.Equal(t, 151, hammer(t, h.scrapes))
 	h.scrapes.do = func() ([]byte, error) { return []byte("series"), nil }
 	w := httptest.NewRecorder()
 	h.Ops().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
