@@ -32,8 +32,8 @@ func prepare(dir string) ([]string, error) {
 func TestEJBCAConfigure_asTheScriptsSay(t *testing.T) {
 	fixture.RequirePrograms(t, "bash")
 	script := fixture.Must(filepath.Abs("ejbca-configure.sh"))
-	testscript.Run(t, testscript.Params{
-		Dir: fixture.Scripts(t, "testdata/configure.txtar"), RequireExplicitExec: true,
+	fixture.RunScripts(t, testscript.Params{
+		Dir: fixture.Scripts(t, "testdata/configure.txtar"),
 		Setup: func(e *testscript.Env) error {
 			environment, err := prepare(e.WorkDir)
 			e.Vars = append(append(e.Vars, environment...), "TESTDATA="+filepath.Dir(script)+"/testdata",

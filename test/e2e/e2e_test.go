@@ -34,10 +34,9 @@ func TestPeers(t *testing.T) {
 }
 
 func runScripts(t *testing.T, dir string) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 dir,
-		RequireExplicitExec: true,
-		Setup:               func(env *testscript.Env) error { return setup(t, env) },
+	fixture.RunScripts(t, testscript.Params{
+		Dir:   dir,
+		Setup: func(env *testscript.Env) error { return setup(t, env) },
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"certservice": startCertService, "requests": requests, "awaits": awaits,
 			"identity": writeIdentity, "terminate": terminate,

@@ -29,8 +29,8 @@ import (
 
 // TestScripts runs the scripts of testdata.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir: fixture.Scripts(t, "testdata/*.txtar"), RequireExplicitExec: true, Setup: setUp, Cmds: commands,
+	fixture.RunScripts(t, testscript.Params{
+		Dir: fixture.Scripts(t, "testdata/*.txtar"), Setup: setUp, Cmds: commands,
 	})
 }
 
@@ -122,7 +122,7 @@ func init() {
 		"identity": (*scene).identity, "merge": (*scene).merge, "serve": (*scene).serve,
 		"sidecar": (*scene).start, "on": (*scene).on, "await": (*scene).await,
 		"count": (*scene).count, "renew": (*scene).renew,
-		"signal": (*scene).signal, "stop": (*scene).stop, "ended": (*scene).ended,
+		"signal": (*scene).signal, "end": (*scene).end, "ended": (*scene).ended,
 		"ready": (*scene).ready, "get": (*scene).get,
 		"metric": (*scene).metric, "logged": (*scene).logged, "exits": (*scene).exits, "says": (*scene).says,
 		"serial": (*scene).serial, "keep": (*scene).keep, "same": (*scene).same,
@@ -239,8 +239,8 @@ func (s *scene) signal(_ bool, args []string) {
 	s.ts.Check(s.sidecar.cmd.Process.Signal(signals[args[0]]))
 }
 
-// stop [SIGNAL] ends the sidecar by SIGTERM, or another signal.
-func (s *scene) stop(_ bool, args []string) {
+// end [SIGNAL] ends the sidecar by SIGTERM, or another signal.
+func (s *scene) end(_ bool, args []string) {
 	s.sidecar.endBy(append(signalsOf(args), syscall.SIGTERM)[0])
 }
 
