@@ -3,15 +3,20 @@ package sidecar
 import (
 	"flag"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
@@ -137,4 +142,112 @@ func TestSidecar_idle_needsNearlyNothing(t *testing.T) {
 	assert.Less(t, used, max(time.Minute, *idle)/time.Minute*5*time.Millisecond)
 	assert.Less(t, p.status("VmRSS"), residentLimit)
 	p.end()
+}
+
+// Everything in the cluster can reach the port of the probes, and the examples give a sidecar 64 MiB.
+func TestSidecar_strangersAtThePortOfTheProbes_takeNoMemoryAndNoProbe(t *testing.T) {
+	t.Parallel()
+	s := startService(t, time.Hour, nil)
+	volume := filepath.Join(t.TempDir(), "volume")
+	p := run(t, volume, environment(s.URL, s.Dir, volume))
+	p.awaitReady()
+	address := strings.TrimPrefix(p.url(""), "http://")
+	before := p.status("VmRSS")
+
+	// Half of them say nothing, and half begin a request and do not finish it.
+	stranger := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}, Timeout: patience}
+	unfinished := []byte("GET /readyz HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("a", 12<<10))
+	for i := range 2000 {
+		conn, err := stranger.Dial("tcp", address)
+		require.NoError(t, err)
+		defer conn.Close()
+		if i%2 == 1 {
+			_, _ = conn.Write(unfinished) // it may be closed already
+		}
+		if i%100 == 0 {
+			status, _ := p.get("/readyz")
+			assert.Equal(t, http.StatusOK, status, "a probe has its answer meanwhile")
+		}
+	}
+	after := p.status("VmRSS")
+	t.Logf("resident before %d KiB, with 2,000 connections %d KiB", before, after)
+	assert.Less(t, after-before, 8<<10)
+	assert.Less(t, p.descriptors(), 200)
+	p.end()
+}
+
+func init() {
+	// adopting becomes another program that gets the orphans among its descendants, as process 1 of a
+	// container does.
+	roles["adopting"] = func(args []string) {
+		err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+		if err == nil {
+			err = syscall.Exec(args[0], args, os.Environ())
+		}
+		fmt.Fprintln(os.Stderr, "adopting:", err)
+		os.Exit(1)
+	}
+}
+
+func TestSidecar_asProcess1_leavesNoZombieOfWhatItsCommandLeavesBehind(t *testing.T) {
+	t.Parallel()
+	self := fixture.Must(os.Executable())
+	s := startService(t, time.Hour, nil)
+	volume := filepath.Join(t.TempDir(), "volume")
+	p := run(t, volume, append(environment(s.URL, s.Dir, volume),
+		`NOTIFY_EXEC=/bin/sh -c 'sleep 0.3 >/dev/null 2>&1 & echo child $!'`), self, "adopting")
+	p.await(1, told)
+	text, found := strings.CutPrefix(p.await(1, "output of the command").text("line"), "child ")
+	require.True(t, found)
+	child := fixture.Must(strconv.Atoi(text))
+	// A zombie could still be signalled.
+	eventually(t, "the process that was left behind ends and is gone",
+		func() bool { return syscall.Kill(child, 0) == syscall.ESRCH })
+	p.end()
+}
+
+// SMB mounts and some FUSE file systems have no symbolic links. That must be known before a certificate is asked for,
+// or each start of a pod that can never begin would cost one.
+func TestVolumeWithoutLinks_isRefusedBeforeTheRequest(t *testing.T) {
+	t.Parallel()
+	strace := fixture.RequirePrograms(t, "strace")[0]
+	s := startService(t, time.Hour, nil)
+	traced := func(t *testing.T, errno string, variables []string, args ...string) (int, string) {
+		command := exec.Command(strace, append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=symlinkat",
+			"-e", "inject=symlinkat:error=" + errno, filepath.Join(binDir, "certfetcher")}, args...)...)
+		command.Env = variables
+		output, err := command.CombinedOutput()
+		if err != nil {
+			require.IsType(t, &exec.ExitError{}, err)
+		}
+		return command.ProcessState.ExitCode(), strings.ReplaceAll(string(output), `\"`, `"`)
+	}
+	for _, errno := range []string{"EOPNOTSUPP", "EPERM", "ENOSYS"} {
+		for _, mode := range []string{"init", "sidecar"} {
+			t.Run(fmt.Sprintf("%s %s", mode, errno), func(t *testing.T) {
+				volume := filepath.Join(t.TempDir(), "volume")
+				variables := append(environment(s.URL, s.Dir, volume), "MODE="+mode)
+				code, output := traced(t, errno, variables)
+				assert.Equal(t, 10, code, output)
+				assert.Contains(t, output, `creating link "`+volume)
+				assert.Contains(t, output,
+					"symbolic links do not work on this volume: set OUTPUT_LAYOUT=inplace, or use another volume")
+				assert.Zero(t, s.Requests())
+			})
+		}
+	}
+	t.Run("doctor says the same", func(t *testing.T) {
+		code, output := traced(t, "EOPNOTSUPP", environment(s.URL, s.Dir, filepath.Join(t.TempDir(), "volume")),
+			"doctor")
+		assert.Equal(t, 10, code, output)
+		assert.Contains(t, output, "links do not work on this volume")
+		assert.Contains(t, output, "set OUTPUT_LAYOUT=inplace, or use another volume")
+	})
+	t.Run("inplace needs none", func(t *testing.T) {
+		asked := s.Requests()
+		code, output := traced(t, "EOPNOTSUPP", append(environment(s.URL, s.Dir, filepath.Join(t.TempDir(), "volume")),
+			"MODE=init", "OUTPUT_LAYOUT=inplace"))
+		assert.Equal(t, 0, code, output)
+		assert.Equal(t, asked+1, s.Requests())
+	})
 }
