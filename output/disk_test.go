@@ -87,12 +87,14 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 }
 
 func TestVolume_Publish_secretsAreNeverMoreOpenThanAskedFor(t *testing.T) {
-	for _, umask := range []int{0, 0o027, 0o777} {
+	before := syscall.Umask(0)
+	t.Cleanup(func() { syscall.Umask(before) })
+	for _, umask := range []int{0, 0o027, 0o077} {
+		syscall.Umask(umask)
 		for _, secretMode := range []fs.FileMode{0o640, 0o600, 0o440, 0o644} {
 			for _, layout := range layouts {
 				cfg := newConfig(t, layout, TypePEM, TypeJKS)
 				cfg.FileMode = secretMode
-				before := syscall.Umask(umask)
 				v, err := open(cfg, func(op, at string) error {
 					requireClosed(t, cfg.Dir, secretMode, op+" "+at)
 					return nil
@@ -102,7 +104,6 @@ func TestVolume_Publish_secretsAreNeverMoreOpenThanAskedFor(t *testing.T) {
 						_, err = v.Publish(newBundle())
 					}
 				}
-				syscall.Umask(before)
 				require.NoError(t, err)
 				requireClosed(t, cfg.Dir, secretMode, "at the end")
 				for _, f := range filesOf(cfg.Types) {
