@@ -117,13 +117,15 @@ public class BouncyCastlePeer {
         Security.addProvider(new BouncyCastleProvider());
         char[] secret = args[0].toCharArray();
         HttpServer server = new Responder(secret).start();
-        BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
-        for (String line = in.readLine(); line != null; line = in.readLine()) {
-            String[] of = line.split(" ");
-            new Requester(of[0], of[1], secret, new File(of[2])).run();
-            System.out.println("end");
+        try (BufferedReader in = new BufferedReader(new InputStreamReader(System.in))) {
+            for (String line = in.readLine(); line != null; line = in.readLine()) {
+                String[] of = line.split(" ");
+                new Requester(of[0], of[1], secret, new File(of[2])).run();
+                System.out.println("end");
+            }
+        } finally {
+            server.stop(0); // or its thread keeps the program running
         }
-        server.stop(0);
     }
 
     static class Refusal extends Exception {
