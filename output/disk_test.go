@@ -173,17 +173,19 @@ func TestVolume_Publish_groupComesFromTheDirectoryOrTheConfiguration(t *testing.
 	for name, row := range map[string]struct {
 		group          string
 		dirGroup, want int
+		mode           fs.FileMode
 	}{
-		"inherited":                   {"", other, other},
-		"configured by number":        {strconv.Itoa(other), own, other},
-		"configured beside inherited": {strconv.Itoa(own), other, own},
+		"inherited":                      {"", other, other, 0o770 | fs.ModeSetgid},
+		"configured by number":           {strconv.Itoa(other), own, other, 0o770 | fs.ModeSetgid},
+		"configured beside inherited":    {strconv.Itoa(own), other, own, 0o770 | fs.ModeSetgid},
+		"configured, and none inherited": {strconv.Itoa(other), own, other, 0o770},
 	} {
 		eachLayout(t, func(t *testing.T, layout string) {
 			cfg, b := newConfig(t, layout, TypePEM), newBundle()
 			cfg.Group = row.group
 			require.NoError(t, os.Mkdir(cfg.Dir, 0o770))
 			require.NoError(t, os.Chown(cfg.Dir, -1, row.dirGroup))
-			require.NoError(t, os.Chmod(cfg.Dir, 0o770|fs.ModeSetgid))
+			require.NoError(t, os.Chmod(cfg.Dir, row.mode))
 			// Until a file has its group, that which it is born with must see nothing of it.
 			v := openWith(t, cfg, func(op, at string) error {
 				if info, err := os.Lstat(at); err == nil && op == files.OpGroup {
