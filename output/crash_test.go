@@ -22,10 +22,10 @@ type scene struct {
 }
 
 // scenes are the changes that a volume goes through.
-func scenes(t *testing.T) map[string]func() scene {
+func scenes() map[string]func(t *testing.T) scene {
 	old, renewed := newBundle(), newBundle()
-	make := func(empty bool, before, after string, typesBefore ...string) func() scene {
-		return func() scene {
+	make := func(empty bool, before, after string, typesBefore ...string) func(*testing.T) scene {
+		return func(t *testing.T) scene {
 			s := scene{newConfig(t, before, typesBefore...), Config{}, old, renewed, empty}
 			s.before.KeystorePassword, s.before.TruststorePassword = "secret-1", "secret-2"
 			s.after = s.before
@@ -36,7 +36,7 @@ func scenes(t *testing.T) map[string]func() scene {
 			return s
 		}
 	}
-	return map[string]func() scene{
+	return map[string]func(*testing.T) scene{
 		"first symlink":              make(true, LayoutSymlink, LayoutSymlink, TypePEM),
 		"first inplace":              make(true, LayoutInplace, LayoutInplace, TypePEM),
 		"renewal symlink":            make(false, LayoutSymlink, LayoutSymlink, TypePEM),
@@ -120,11 +120,12 @@ func (s scene) steps(t *testing.T) (steps int) {
 
 func TestVolume_Publish_brokenAtAnyStepLeavesOneWholeSet(t *testing.T) {
 	ways := map[string]files.StepFunc{"killed": killedWriting, "full": full, "full, then again": full}
-	for name, stage := range scenes(t) {
+	for name, stage := range scenes() {
 		t.Run(name, func(t *testing.T) {
-			for n := stage().steps(t); n > 0; n-- {
+			t.Parallel()
+			for n := stage(t).steps(t); n > 0; n-- {
 				for how, fail := range ways {
-					s, count, where := stage(), 0, ""
+					s, count, where := stage(t), 0, ""
 					v, err, killed := s.play(at(n, &count, func(op, path string) error {
 						where = fmt.Sprintf("%s at step %d: %s %s", how, n, op, filepath.Base(path))
 						return fail(op, path)
@@ -225,11 +226,12 @@ func requireNothingLeft(t *testing.T, names map[string]string, where string) {
 }
 
 func TestVolume_Open_killedAtAnyStepOfTheClearing(t *testing.T) {
-	for name, stage := range scenes(t) {
+	for name, stage := range scenes() {
 		t.Run(name, func(t *testing.T) {
-			for n := stage().steps(t); n > 0; n-- {
+			t.Parallel()
+			for n := stage(t).steps(t); n > 0; n-- {
 				for m, cleared := 1, false; !cleared; m++ {
-					s, count := stage(), 0
+					s, count := stage(t), 0
 					_, _, dead := s.play(at(n, &count, killed))
 					require.True(t, dead)
 					count = 0

@@ -87,12 +87,14 @@ func TestVolume_Publish_syncsBeforeItGoesOn(t *testing.T) {
 }
 
 func TestVolume_Publish_secretsAreNeverMoreOpenThanAskedFor(t *testing.T) {
-	for _, umask := range []int{0, 0o027, 0o777} {
+	before := syscall.Umask(0)
+	t.Cleanup(func() { syscall.Umask(before) })
+	for _, umask := range []int{0, 0o027, 0o077} {
+		syscall.Umask(umask)
 		for _, secretMode := range []fs.FileMode{0o640, 0o600, 0o440, 0o644} {
 			for _, layout := range layouts {
 				cfg := newConfig(t, layout, TypePEM, TypeJKS)
 				cfg.FileMode = secretMode
-				before := syscall.Umask(umask)
 				v, err := open(cfg, func(op, at string) error {
 					requireClosed(t, cfg.Dir, secretMode, op+" "+at)
 					return nil
@@ -102,7 +104,6 @@ func TestVolume_Publish_secretsAreNeverMoreOpenThanAskedFor(t *testing.T) {
 						_, err = v.Publish(newBundle())
 					}
 				}
-				syscall.Umask(before)
 				require.NoError(t, err)
 				requireClosed(t, cfg.Dir, secretMode, "at the end")
 				for _, f := range filesOf(cfg.Types) {
@@ -172,17 +173,19 @@ func TestVolume_Publish_groupComesFromTheDirectoryOrTheConfiguration(t *testing.
 	for name, row := range map[string]struct {
 		group          string
 		dirGroup, want int
+		mode           fs.FileMode
 	}{
-		"inherited":                   {"", other, other},
-		"configured by number":        {strconv.Itoa(other), own, other},
-		"configured beside inherited": {strconv.Itoa(own), other, own},
+		"inherited":                      {"", other, other, 0o770 | fs.ModeSetgid},
+		"configured by number":           {strconv.Itoa(other), own, other, 0o770 | fs.ModeSetgid},
+		"configured beside inherited":    {strconv.Itoa(own), other, own, 0o770 | fs.ModeSetgid},
+		"configured, and none inherited": {strconv.Itoa(other), own, other, 0o770},
 	} {
 		eachLayout(t, func(t *testing.T, layout string) {
 			cfg, b := newConfig(t, layout, TypePEM), newBundle()
 			cfg.Group = row.group
 			require.NoError(t, os.Mkdir(cfg.Dir, 0o770))
 			require.NoError(t, os.Chown(cfg.Dir, -1, row.dirGroup))
-			require.NoError(t, os.Chmod(cfg.Dir, 0o770|fs.ModeSetgid))
+			require.NoError(t, os.Chmod(cfg.Dir, row.mode))
 			// Until a file has its group, that which it is born with must see nothing of it.
 			v := openWith(t, cfg, func(op, at string) error {
 				if info, err := os.Lstat(at); err == nil && op == files.OpGroup {

@@ -49,15 +49,11 @@ type deployment struct {
 	pid      int    // of the process that runs
 }
 
-// deploy makes a deployment of the commands in a golden text, which begin with "> ", and returns these as well.
-func deploy(t *testing.T, text string) (d *deployment, commands string) {
+// deploy makes a deployment of the commands in a golden text, which begin with "> ".
+func deploy(t *testing.T, commands string) *deployment {
 	t.Helper()
 	var options service.Options
-	for line := range strings.Lines(text) {
-		if !strings.HasPrefix(line, "> ") {
-			continue
-		}
-		commands += line
+	for line := range strings.Lines(commands) {
 		verb, rest, _ := strings.Cut(strings.TrimSpace(line[2:]), " ")
 		switch verb {
 		case "server":
@@ -67,7 +63,7 @@ func deploy(t *testing.T, text string) (d *deployment, commands string) {
 			options = answering(rest)
 		}
 	}
-	d = &deployment{t: t, tmp: t.TempDir()}
+	d := &deployment{t: t, tmp: t.TempDir()}
 	d.s, d.Options = start(t, options)
 	d.dir = d.Config.Output.Dir
 	for line := range strings.Lines(commands) {
@@ -79,7 +75,7 @@ func deploy(t *testing.T, text string) (d *deployment, commands string) {
 			"{gid}", fmt.Sprint(os.Getegid()), "{other gid}", fmt.Sprint(os.Getegid()+1000)).Replace(rest))
 	}
 	d.Notify = newNotifiers(t, d.notify)
-	return d, commands
+	return d
 }
 
 func newNotifiers(t *testing.T, settings notify.Settings) notify.Config {
@@ -143,7 +139,7 @@ func (d *deployment) follow(verb, rest string) {
 	case "listen": // and greet
 		d.address = listen(d.t, fixture.Must(strconv.Unquote(`"`+rest+`"`)))
 	case "process":
-		d.pid = startProcess(d.t)
+		d.pid = startProcess(d.t, rest)
 	case "proxy": // answers with a status
 		proxy := startProxy(d.t, strings.Split(d.s.URL, "/")[2], fixture.Must(strconv.Atoi(rest)))
 		d.Config.Request.URL = "https://oom-cert-service:8443/v1/certificate/"
@@ -350,9 +346,9 @@ func listen(t *testing.T, greeting string) (address string) {
 	return listener.Addr().String()
 }
 
-// startProcess runs one that waits for the end of its input, under a name that no other process has.
-func startProcess(t *testing.T) (pid int) {
-	child := &exec.Cmd{Path: fixture.Must(exec.LookPath("sh")), Args: []string{"doctor-test-app", "-c", "read line"}}
+// startProcess runs one that waits for the end of its input, under a name that no other process should have.
+func startProcess(t *testing.T, name string) (pid int) {
+	child := &exec.Cmd{Path: fixture.Must(exec.LookPath("sh")), Args: []string{name, "-c", "read line"}}
 	input := fixture.Must(child.StdinPipe())
 	require.NoError(t, child.Start())
 	t.Cleanup(func() {

@@ -119,21 +119,15 @@ func listing(t *testing.T, dir string) []string {
 
 // TestRun_deployments reads golden files: each text has the commands that make a deployment, and what is found in it.
 func TestRun_deployments(t *testing.T) {
-	for _, file := range []string{"hooks.txt", "identity.txt", "update.txt", "volume.txt", "way.txt"} {
-		t.Run(file, func(t *testing.T) {
-			want := golden.Load(t, file)
-			for sentence, given := range golden.Read(t, file) {
-				t.Run(sentence, func(t *testing.T) {
-					d, commands := deploy(t, given)
-					// A volume is a mount point, and nothing above it counts; here the test's own directory does.
-					require.NoError(t, os.Chmod(filepath.Dir(d.dir), 0o755))
-					report, _ := run(t, d.Options)
-					want.Equal(t, sentence, commands+d.summary(report))
-					assert.NotContains(t, text(t, report), "swordfish")
-				})
-			}
-		})
-	}
+	golden.Play(t, "deployments/*.txt", func(t *testing.T, _, commands string) string {
+		t.Parallel()
+		d := deploy(t, commands)
+		// A volume is a mount point, and nothing above it counts; here the test's own directory does.
+		require.NoError(t, os.Chmod(filepath.Dir(d.dir), 0o755))
+		report, _ := run(t, d.Options)
+		assert.NotContains(t, text(t, report), "swordfish")
+		return commands + d.summary(report)
+	})
 }
 
 // varying is what differs from run to run and from machine to machine in a report.

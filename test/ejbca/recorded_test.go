@@ -39,9 +39,8 @@ type recorded struct {
 
 func readRecorded(t *testing.T) recorded {
 	t.Helper()
-	content := fixture.Must(os.ReadFile("testdata/recorded.yaml"))
 	var all recorded
-	require.NoError(t, yaml.Unmarshal(content, &all))
+	require.NoError(t, yaml.Unmarshal(fixture.Must(os.ReadFile("testdata/recorded.yaml")), &all))
 	return all
 }
 
@@ -51,30 +50,27 @@ func TestServer_answersAsRecorded(t *testing.T) {
 	for _, row := range all.Recordings {
 		t.Run(row.Name, func(t *testing.T) {
 			t.Parallel()
-			request := recording(t, row.Name+".request.der")
-			want := parse(t, recording(t, row.Name+".response.der"))
-			sent := parse(t, request)
+			request := recording(row.Name + ".request.der")
+			want := parse(recording(row.Name + ".response.der"))
+			sent := parse(request)
 			config, database := all.Aliases[row.Alias], row.Database
 			if !row.With.IsZero() {
 				require.NoError(t, row.With.Decode(&config))
 			}
 			config.Now = func() time.Time { return sent.Header.MessageTime }
 			for _, name := range []string{"compose-ca.pem", "sub-ca.pem"} {
-				config.KnownIssuers = append(config.KnownIssuers, certificate(t, name))
+				config.KnownIssuers = append(config.KnownIssuers, certificate(name))
 			}
-			s, err := New(config)
-			require.NoError(t, err)
-			var signer *x509.Certificate
+			s := fixture.Must(New(config))
 			if len(sent.ExtraCerts) > 0 {
-				signer = fixture.Must(x509.ParseCertificate(sent.ExtraCerts[0]))
+				signer := fixture.Must(x509.ParseCertificate(sent.ExtraCerts[0]))
 				entity := Entity{signer.RawSubject, subjectAltName(signer.Extensions)}
 				if name := database.Renamed; name != "" {
 					length := byte(len(name))
 					entity.Names = append([]byte{0x30, length + 2, 0x82, length}, name...)
 				}
 				if database.Resubjected != "" {
-					entity.Subject, err = cmp.ParseDN(database.Resubjected)
-					require.NoError(t, err)
+					entity.Subject = fixture.Must(cmp.ParseDN(database.Resubjected))
 				}
 				s.entities[commonName(entity.Subject)] = entity
 				if database.Revoked {
@@ -83,43 +79,35 @@ func TestServer_answersAsRecorded(t *testing.T) {
 			}
 			s.used[database.Used], s.offline = true, database.Offline
 
-			response := post(t, s, path+config.Alias, request)
+			response := post(s, path+config.Alias, request)
 
 			body := fixture.Must(io.ReadAll(response.Body))
 			require.Equal(t, http.StatusOK, response.StatusCode, string(body))
 			assert.Equal(t, cmp.MediaType, response.Header.Get("Content-Type"))
-			assert.NotContains(t, shape(t, sent, want), "0x", "a pointer")
-			assert.Equal(t, shape(t, sent, want), shape(t, sent, parse(t, body)))
+			assert.NotContains(t, shape(sent, want), "0x", "a pointer")
+			assert.Equal(t, shape(sent, want), shape(sent, parse(body)))
 		})
 	}
 }
 
 // Every recording is in the list, but for the one with a page.
 func TestServer_answersEveryRecording(t *testing.T) {
-	files := fixture.Must(filepath.Glob(filepath.Join(recordings, "*.response.der")))
-	listed := map[string]bool{}
-	all := readRecorded(t)
-	for _, row := range all.Recordings {
-		listed[row.Name] = true
+	var listed []string
+	for _, row := range readRecorded(t).Recordings {
+		listed = append(listed, filepath.Join(recordings, row.Name+".response.der"))
 	}
-	for _, file := range files {
-		assert.True(t, listed[strings.TrimSuffix(filepath.Base(file), ".response.der")], file)
-	}
-	assert.Len(t, files, len(all.Recordings))
+	assert.ElementsMatch(t, fixture.Must(filepath.Glob(filepath.Join(recordings, "*.response.der"))), listed)
 }
 
 func TestServer_unknownAlias_isAnsweredWithThePageRecorded(t *testing.T) {
-	s, err := New(Config{})
-	require.NoError(t, err)
-	response := post(t, s, path+"nosuch", recording(t, "unknown-alias.request.der"))
+	response := post(fixture.Must(New(Config{})), path+"nosuch", recording("unknown-alias.request.der"))
 	body := fixture.Must(io.ReadAll(response.Body))
 	assert.Equal(t, http.StatusNotFound, response.StatusCode)
 	assert.Equal(t, "text/html;charset=UTF-8", response.Header.Get("Content-Type"))
-	assert.Equal(t, string(recording(t, "unknown-alias.response.html")), string(body))
+	assert.Equal(t, string(recording("unknown-alias.response.html")), string(body))
 }
 
-func post(t *testing.T, s *Server, path string, body []byte) *http.Response {
-	t.Helper()
+func post(s *Server, path string, body []byte) *http.Response {
 	recorder := httptest.NewRecorder()
 	request := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
 	request.Header.Set("Content-Type", cmp.MediaType)
@@ -127,30 +115,21 @@ func post(t *testing.T, s *Server, path string, body []byte) *http.Response {
 	return recorder.Result()
 }
 
-func recording(t *testing.T, name string) []byte {
-	t.Helper()
-	content := fixture.Must(os.ReadFile(filepath.Join(recordings, name)))
-	return content
+func recording(name string) []byte {
+	return fixture.Must(os.ReadFile(filepath.Join(recordings, name)))
 }
 
-func certificate(t *testing.T, name string) *x509.Certificate {
-	t.Helper()
-	block, _ := pem.Decode(recording(t, name))
-	require.NotNil(t, block)
-	parsed := fixture.Must(x509.ParseCertificate(block.Bytes))
-	return parsed
+func certificate(name string) *x509.Certificate {
+	block, _ := pem.Decode(recording(name))
+	return fixture.Must(x509.ParseCertificate(block.Bytes))
 }
 
-func parse(t *testing.T, der []byte) *cmp.PKIMessage {
-	t.Helper()
-	m, err := cmp.ParsePKIMessage(bytes.Clone(der))
-	require.NoError(t, err)
-	return m
+func parse(der []byte) *cmp.PKIMessage {
+	return fixture.Must(cmp.ParsePKIMessage(bytes.Clone(der)))
 }
 
 // shape is all of an answer that does not change from one run to the next.
-func shape(t *testing.T, request, m *cmp.PKIMessage) string {
-	t.Helper()
+func shape(request, m *cmp.PKIMessage) string {
 	var b strings.Builder
 	line := func(name string, values ...any) { fmt.Fprintln(&b, append([]any{name}, values...)...) }
 	h := m.Header
@@ -166,7 +145,7 @@ func shape(t *testing.T, request, m *cmp.PKIMessage) string {
 		line(signed, len(h.SenderKID), m.Protection != nil)
 	}
 	for _, der := range m.ExtraCerts {
-		line("extraCerts", name(t, der))
+		line("extraCerts", name(der))
 	}
 	content, isAnswer := m.Body.Content.(*cmp.CertRepMessage)
 	if !isAnswer {
@@ -174,20 +153,19 @@ func shape(t *testing.T, request, m *cmp.PKIMessage) string {
 		return b.String()
 	}
 	for _, der := range content.CAPubs {
-		line("caPubs", name(t, der))
+		line("caPubs", name(der))
 	}
 	for _, response := range content.Response {
 		line(fmt.Sprintf("response %d %+v", response.CertReqID, response.Status))
 		if pair := response.CertifiedKeyPair; pair != nil {
-			shapeCertificate(t, line, pair.Certificate)
+			shapeCertificate(line, pair.Certificate)
 		}
 	}
 	return b.String()
 }
 
 // shapeCertificate leaves key identifiers out.
-func shapeCertificate(t *testing.T, line func(string, ...any), der []byte) {
-	t.Helper()
+func shapeCertificate(line func(string, ...any), der []byte) {
 	cert := fixture.Must(x509.ParseCertificate(der))
 	line("certificate", asWritten(cert.RawSubject), asWritten(cert.RawIssuer))
 	for _, extension := range cert.Extensions {
@@ -199,8 +177,6 @@ func shapeCertificate(t *testing.T, line func(string, ...any), der []byte) {
 	}
 }
 
-func name(t *testing.T, der []byte) string {
-	t.Helper()
-	cert := fixture.Must(x509.ParseCertificate(der))
-	return asWritten(cert.RawSubject)
+func name(der []byte) string {
+	return asWritten(fixture.Must(x509.ParseCertificate(der)).RawSubject)
 }

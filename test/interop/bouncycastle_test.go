@@ -1,13 +1,15 @@
 package interop
 
 import (
+	"bufio"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
+	"fmt"
+	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -24,8 +26,20 @@ var jars = map[string]string{
 	"libbcutil-java": "/usr/share/java/bcutil.jar",
 }
 
-// bouncyCastle prepares our program over Bouncy Castle.
-func bouncyCastle(t testing.TB, args ...string) *exec.Cmd {
+// bouncyCastle is our program over Bouncy Castle. All tests have the same, which ends with the test program.
+type bouncyCastle struct {
+	url      string
+	root     *x509.Certificate
+	requests io.Writer
+	lines    *bufio.Scanner
+}
+
+var (
+	startPeer sync.Once
+	peer      bouncyCastle
+)
+
+func bouncyCastlePeer(t testing.TB) bouncyCastle {
 	t.Helper()
 	var path []string
 	for debian, jar := range jars {
@@ -34,23 +48,31 @@ func bouncyCastle(t testing.TB, args ...string) *exec.Cmd {
 		}
 		path = append(path, jar)
 	}
-	return fixture.Java(t, strings.Join(path, ":"), "java/BouncyCastlePeer.java", args...)
+	startPeer.Do(func() {
+		command := fixture.Java(t, strings.Join(path, ":"), "java/BouncyCastlePeer.java", secret)
+		command.Stderr = os.Stderr
+		peer.requests = fixture.Must(command.StdinPipe())
+		peer.lines = bufio.NewScanner(fixture.Must(command.StdoutPipe()))
+		require.NoError(t, command.Start())
+		require.True(t, peer.lines.Scan(), "Bouncy Castle ended")
+		words := strings.Fields(peer.lines.Text()) // "listening", the port, and the root
+		require.Len(t, words, 3)
+		peer.url = "http://127.0.0.1:" + words[1]
+		peer.root = fixture.Must(x509.ParseCertificate(fixture.Must(base64.StdEncoding.DecodeString(words[2]))))
+	})
+	require.NotNil(t, peer.root, "Bouncy Castle did not start")
+	return peer
 }
 
 func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
+	t.Parallel()
 	m := newMatrix(t, "our client, Bouncy Castle responder", "ir", "cr", "kur")
-	rootFile := filepath.Join(t.TempDir(), "root.pem")
-	command := bouncyCastle(t, "respond", secret, rootFile)
-	_, err := command.StdinPipe() // the responder ends with it, even if this process is killed
-	require.NoError(t, err)
-	url := "http://127.0.0.1:" + startServer(t, command, regexp.MustCompile(`^listening (\d+)$`))
-	root := readCertificate(t, rootFile)
-
-	base := cmp.Config{URL: url, Recipient: "CN=Bouncy Castle CA", Secret: []byte(secret),
-		Reference: reference, TrustAnchors: []*x509.Certificate{root}}
+	peer := bouncyCastlePeer(t)
+	base := cmp.Config{URL: peer.url, Recipient: "CN=Bouncy Castle CA", Secret: []byte(secret),
+		Reference: reference, TrustAnchors: []*x509.Certificate{peer.root}}
 	first := func(algorithm string) *cmp.Signer {
 		client, _ := newClient(t, base)
-		r := newRequestWith(t, keyOf(t, algorithm, "old"), "leaf")
+		r := newRequestWith(keyOf(algorithm, "old"), "leaf")
 		result, err := client.Initialize(t.Context(), r)
 		require.NoError(t, err)
 		return identity{r.Key, result.Chain}.signer()
@@ -71,7 +93,7 @@ func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
 		{"ECDSA P-384 / ECDSA P-256", "ECDSA-P384", cmp.ProtectionSignature, ""},
 		{"Ed25519 / ECDSA P-256", "Ed25519", cmp.ProtectionSignature, ""},
 	} {
-		signer, r := first(row.algorithm), newRequest(t, row.algorithm, "leaf")
+		signer, r := first(row.algorithm), newRequest(row.algorithm, "leaf")
 		for _, operation := range m.columns {
 			if operation == "kur" && row.protection != cmp.ProtectionSignature {
 				continue // always signed with the old key
@@ -86,7 +108,7 @@ func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
 			for how, sequel := range ways {
 				m.run(t, row.name, operation, how, func(t *testing.T) {
 					config := base
-					config.URL, config.Protection, config.ImplicitConfirm = url+row.path,
+					config.URL, config.Protection, config.ImplicitConfirm = peer.url+row.path,
 						row.protection, how == implicit
 					if row.protection == cmp.ProtectionSignature {
 						config.Signer = signer
@@ -96,7 +118,7 @@ func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
 					result, err := request(t, client, operation, r, signer)
 
 					require.NoError(t, err)
-					assertIssued(t, result, r, root)
+					assertIssued(t, result, r, peer.root)
 					assert.Equal(t, operation+sequel, kinds(messages.requests))
 					assertProtected(t, row.protection != cmp.ProtectionSignature, messages.requests)
 					assertProtected(t, row.protection != cmp.ProtectionSignature && row.path != "/signed",
@@ -108,20 +130,16 @@ func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
 }
 
 func TestDevCA_bouncyCastleClient_isServed(t *testing.T) {
+	t.Parallel()
 	m := newMatrix(t, "Bouncy Castle client, devca", "ir", "cr", "p10cr", "kur", "rr")
 	d := startDevCA(t, devca.Config{})
-	command := bouncyCastle(t, "request", d.url+"/pkix/", reference, secret, d.root)
-	var errors strings.Builder
-	command.Stderr = &errors
-	output, err := command.Output()
-	require.NoError(t, err, errors.String())
+	peer := bouncyCastlePeer(t)
+	fixture.Must(fmt.Fprintln(peer.requests, d.url+"/pkix/", reference, d.root))
 	outcomes := map[string]string{}
-	for line := range strings.Lines(string(output)) {
-		outcome, attempt, found := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
-		require.True(t, found, line)
-		fields := strings.SplitN(attempt, "\t", 4)
-		require.GreaterOrEqual(t, len(fields), 3, line)
-		outcomes[strings.Join(fields[:3], " ")] = strings.Join(append([]string{outcome}, fields[3:]...), ": ")
+	for peer.lines.Scan() && peer.lines.Text() != "end" {
+		fields := strings.SplitN(peer.lines.Text(), "\t", 5)
+		require.GreaterOrEqual(t, len(fields), 4, peer.lines.Text())
+		outcomes[strings.Join(fields[1:4], " ")] = strings.Join(append(fields[:1:1], fields[4:]...), ": ")
 	}
 
 	attempts := 0
@@ -154,16 +172,11 @@ func TestDevCA_bouncyCastleClient_isServed(t *testing.T) {
 	assert.Equal(t, uint64(6), stats.Revoked)
 	assert.Equal(t, uint64(6), stats.Updated)
 	assert.Zero(t, stats.Rejected+stats.Errors)
-	if t.Failed() {
-		t.Log(errors.String())
-	}
 }
 
 func readCertificate(t testing.TB, path string) *x509.Certificate {
 	t.Helper()
-	text := fixture.Must(os.ReadFile(path))
-	block, _ := pem.Decode(text)
+	block, _ := pem.Decode(fixture.Must(os.ReadFile(path)))
 	require.NotNil(t, block, path)
-	certificate := fixture.Must(x509.ParseCertificate(block.Bytes))
-	return certificate
+	return fixture.Must(x509.ParseCertificate(block.Bytes))
 }

@@ -155,10 +155,8 @@ func TestDocument_peers_areNamed(t *testing.T) {
 // peerVersions names the programs without what changes from one machine to the next.
 func peerVersions(t *testing.T) string {
 	programs := fixture.RequirePrograms(t, "openssl", "java")
-	openssl, err := exec.Command(programs[0], "version").Output()
-	require.NoError(t, err)
-	java, err := exec.Command(programs[1], "-version").CombinedOutput()
-	require.NoError(t, err)
+	openssl := fixture.Must(exec.Command(programs[0], "version").Output())
+	java := fixture.Must(exec.Command(programs[1], "-version").CombinedOutput())
 	jar, err := filepath.EvalSymlinks(jars["libbcprov-java"])
 	if err != nil {
 		fixture.SkipWithout(t, "Bouncy Castle (libbcprov-java)")

@@ -19,6 +19,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/keygen"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // variable returns a setting of the test against a given server.
@@ -88,7 +89,7 @@ func enrolAfterARestart(t *testing.T, interval time.Duration) {
 	config := givenServer(t)
 	enrol := func() error {
 		client, _ := newClient(t, config)
-		_, err = request(t, client, "ir", givenRequest(t), nil)
+		_, err := request(t, client, "ir", givenRequest(t), nil)
 		return err
 	}
 	require.NoError(t, enrol(), "before the restart")
@@ -114,9 +115,7 @@ func givenRequest(t *testing.T) cmp.Request {
 	if names := variable("DNS_NAMES", ""); names != "" {
 		template.DNSNames = strings.Split(names, ",")
 	}
-	csr, err := keygen.CreateCSR(template, key)
-	require.NoError(t, err)
-	return cmp.Request{CSR: csr, Key: key}
+	return cmp.Request{CSR: fixture.Must(keygen.CreateCSR(template, key)), Key: key}
 }
 
 func enrolAtGivenServer(t *testing.T) {
@@ -204,9 +203,8 @@ func TestClient_givenServer_mayBeRestarted(t *testing.T) {
 func TestClient_givenServer_mayKnowTheSigner(t *testing.T) {
 	d := startDevCA(t, devca.Config{})
 	vendor := d.enrol(t, "ECDSA-P256")
-	store, err := keystore.EncodePKCS12([]keystore.Entry{{Alias: "vendor", Key: vendor.key, Chain: vendor.chain}},
-		"changeit", keystore.ProfileModern)
-	require.NoError(t, err)
+	entries := []keystore.Entry{{Alias: "vendor", Key: vendor.key, Chain: vendor.chain}}
+	store := fixture.Must(keystore.EncodePKCS12(entries, "changeit", keystore.ProfileModern))
 	setVariables(t, map[string]string{
 		"URL": d.url, "RECIPIENT": issuerName, "PROTECTION": "signature", "ANCHORS": d.root,
 		"OPERATIONS": "kur", "CONFIRMATION": implicit,

@@ -13,6 +13,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"flag"
 	"io"
 	"log/slog"
 	"net/http"
@@ -44,6 +45,15 @@ const (
 	done     = "done"
 )
 
+// Clients wait a second before they poll, whatever the number of processors.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
 // identity is a key and its certificate, with the chain up to and without the root.
 type identity struct {
 	key   crypto.Signer
@@ -55,48 +65,34 @@ func (i identity) signer() *cmp.Signer {
 }
 
 // newIdentity makes a key and has the authority certify it under the name.
-func newIdentity(t testing.TB, authority *fixture.CA, algorithm, name string) identity {
-	t.Helper()
-	r := newRequestWith(t, keyOf(t, algorithm, "of "+name), name)
-	chain := fixture.Must(authority.Issue(r.CSR))
-	return identity{r.Key, chain}
+func newIdentity(authority *fixture.CA, algorithm, name string) identity {
+	r := newRequestWith(keyOf(algorithm, "of "+name), name)
+	return identity{r.Key, fixture.Must(authority.Issue(r.CSR))}
 }
 
 var keys sync.Map
 
 // keyOf is the key of an algorithm for a purpose. RSA keys take long to make, so that all tests have the same.
-func keyOf(t testing.TB, algorithm, purpose string) crypto.Signer {
-	t.Helper()
+func keyOf(algorithm, purpose string) crypto.Signer {
+	generate := func() (crypto.Signer, error) { return keygen.GenerateKey(algorithm) }
 	if !strings.HasPrefix(algorithm, "RSA") {
-		purpose = t.Name() + rand.Text()
+		return fixture.Must(generate())
 	}
-	of, _ := keys.LoadOrStore(algorithm+purpose,
-		sync.OnceValues(func() (crypto.Signer, error) { return keygen.GenerateKey(algorithm) }))
-	key, err := of.(func() (crypto.Signer, error))()
-	require.NoError(t, err)
-	return key
+	of, _ := keys.LoadOrStore(algorithm+purpose, sync.OnceValues(generate))
+	return fixture.Must(of.(func() (crypto.Signer, error))())
 }
 
 // newRequest makes a request for a certificate of a key, with two DNS names.
-func newRequest(t testing.TB, algorithm, name string) cmp.Request {
-	t.Helper()
-	return newRequestWith(t, keyOf(t, algorithm, "new"), name)
+func newRequest(algorithm, name string) cmp.Request {
+	return newRequestWith(keyOf(algorithm, "new"), name)
 }
 
-func newRequestWith(t testing.TB, key crypto.Signer, name string) cmp.Request {
-	t.Helper()
+func newRequestWith(key crypto.Signer, name string) cmp.Request {
 	der := fixture.Must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		Subject:  pkix.Name{CommonName: name, Organization: []string{"Interop"}},
 		DNSNames: []string{"leaf.example.org", "alias.example.org"},
 	}, key))
-	csr := fixture.Must(x509.ParseCertificateRequest(der))
-	return cmp.Request{CSR: csr, Key: key}
-}
-
-func newAuthority(t testing.TB) *fixture.CA {
-	t.Helper()
-	authority := fixture.Must(fixture.NewCA("Interop"))
-	return authority
+	return cmp.Request{CSR: fixture.Must(x509.ParseCertificateRequest(der)), Key: key}
 }
 
 // exchanges are the messages that a client sent, and the answers.
@@ -214,9 +210,7 @@ func writePEM(t testing.TB, dir, name string, certificates ...*x509.Certificate)
 
 func writeKey(t testing.TB, dir, name string, key crypto.Signer) string {
 	t.Helper()
-	text, err := keygen.PrivateKeyPEM(key)
-	require.NoError(t, err)
-	return writeFile(t, dir, name, text)
+	return writeFile(t, dir, name, fixture.Must(keygen.PrivateKeyPEM(key)))
 }
 
 func writeFile(t testing.TB, dir, name string, content []byte) string {

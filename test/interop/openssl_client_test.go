@@ -32,8 +32,7 @@ type devCA struct {
 func startDevCA(t testing.TB, config devca.Config) *devCA {
 	t.Helper()
 	config.Reference, config.Secret = reference, []byte(secret)
-	authority, err := devca.New(config)
-	require.NoError(t, err)
+	authority := fixture.Must(devca.New(config))
 	server := httptest.NewServer(authority)
 	t.Cleanup(server.Close)
 	d := &devCA{CA: authority, url: server.URL, dir: t.TempDir()}
@@ -45,9 +44,8 @@ func startDevCA(t testing.TB, config devca.Config) *devCA {
 func (d *devCA) enrol(t testing.TB, algorithm string) identity {
 	t.Helper()
 	client, _ := newClient(t, cmp.Config{URL: d.url, Recipient: issuerName, Secret: []byte(secret),
-		Reference:    reference,
-		TrustAnchors: []*x509.Certificate{d.Root()}})
-	r := newRequestWith(t, keyOf(t, algorithm, "old"), "leaf")
+		Reference: reference, TrustAnchors: []*x509.Certificate{d.Root()}})
+	r := newRequestWith(keyOf(algorithm, "old"), "leaf")
 	result, err := client.Initialize(t.Context(), r)
 	require.NoError(t, err)
 	return identity{r.Key, result.Chain}
@@ -132,7 +130,7 @@ func TestDevCA_opensslClient_isServed(t *testing.T) {
 
 // issue has openssl request a certificate and looks at what it wrote.
 func (d *devCA) issue(t *testing.T, algorithm, operation, how string, before devca.Stats, args string) {
-	r := newRequest(t, algorithm, "leaf")
+	r := newRequest(algorithm, "leaf")
 	out := filepath.Join(d.dir, "out.pem")
 	if operation == "p10cr" {
 		args += " -csr " + writeFile(t, d.dir, "request.pem", keygen.CSRPEM(r.CSR))
@@ -172,7 +170,7 @@ func TestDevCA_opensslClient_isRefused(t *testing.T) {
 	fixture.RequirePrograms(t, "openssl")
 	l := newList(t, "openssl client, devca refuses", "openssl cmp as client", "what it says")
 	d := startDevCA(t, devca.Config{})
-	r, old, other := newRequest(t, "ECDSA-P256", "leaf"), d.enrol(t, "ECDSA-P256"), d.enrol(t, "ECDSA-P256")
+	r, old, other := newRequest("ECDSA-P256", "leaf"), d.enrol(t, "ECDSA-P256"), d.enrol(t, "ECDSA-P256")
 	newKey, oldKey := writeKey(t, d.dir, "new.key", r.Key), writeKey(t, d.dir, "old.key", old.key)
 	oldPEM, otherPEM := writePEM(t, d.dir, "old.pem", old.chain...), writePEM(t, d.dir, "other.pem", other.chain...)
 	csr := writeFile(t, d.dir, "request.pem", keygen.CSRPEM(r.CSR))

@@ -36,11 +36,11 @@ type opensslServer struct {
 func newOpenSSLServer(t testing.TB, algorithm, clientAlgorithm string) *opensslServer {
 	t.Helper()
 	dir := t.TempDir()
-	s := &opensslServer{authority: newAuthority(t)}
-	s.signer = newIdentity(t, s.authority, algorithm, serverName)
-	s.old = newIdentity(t, s.authority, clientAlgorithm, "leaf")
-	s.request = newRequest(t, clientAlgorithm, "leaf")
-	issued := s.sameSerial(t, s.old.chain[0], s.request.Key.Public())
+	s := &opensslServer{authority: fixture.Must(fixture.NewCA("Interop"))}
+	s.signer = newIdentity(s.authority, algorithm, serverName)
+	s.old = newIdentity(s.authority, clientAlgorithm, "leaf")
+	s.request = newRequest(clientAlgorithm, "leaf")
+	issued := sameSerial(s.authority, s.old.chain[0], s.request.Key.Public())
 	root, issuing := writePEM(t, dir, "root.pem", s.authority.Root),
 		writePEM(t, dir, "issuing.pem", s.authority.Issuing)
 	s.bySecret = []string{"-srv_ref", reference, "-srv_secret", "pass:" + secret}
@@ -62,19 +62,17 @@ func signing(t testing.TB, signer identity, untrusted string) []string {
 }
 
 // changed makes an identity under the server's name, with a certificate that is changed before it is signed.
-func changed(t testing.TB, authority *fixture.CA, change func(leaf *x509.Certificate)) identity {
+func changed(authority *fixture.CA, change func(leaf *x509.Certificate)) identity {
 	authority.Change = change
 	defer func() { authority.Change = nil }()
-	return newIdentity(t, authority, "ECDSA-P256", serverName)
+	return newIdentity(authority, "ECDSA-P256", serverName)
 }
 
 // sameSerial certifies a key under a serial number in use: the server compares oldCertID with the
 // certificate that it is going to return, not with one that it returned before.
-func (s *opensslServer) sameSerial(t testing.TB, old *x509.Certificate, key crypto.PublicKey) *x509.Certificate {
-	t.Helper()
-	der := fixture.Must(x509.CreateCertificate(rand.Reader, old, s.authority.Issuing, key, s.authority.IssuingKey))
-	certificate := fixture.Must(x509.ParseCertificate(der))
-	return certificate
+func sameSerial(ca *fixture.CA, old *x509.Certificate, key crypto.PublicKey) *x509.Certificate {
+	der := fixture.Must(x509.CreateCertificate(rand.Reader, old, ca.Issuing, key, ca.IssuingKey))
+	return fixture.Must(x509.ParseCertificate(der))
 }
 
 // client configures a client for the server: with the shared secret, or to sign.
@@ -200,11 +198,11 @@ func TestClient_opensslServer_misbehaves(t *testing.T) {
 	mac := slices.Concat(s.returning, s.bySecret, []string{"-statusstring", told})
 	signed := slices.Concat(s.returning, s.signing, s.believing, []string{"-statusstring", told})
 	issuing := writePEM(t, t.TempDir(), "issuing.pem", s.authority.Issuing)
-	certifier := changed(t, s.authority, func(leaf *x509.Certificate) {
+	certifier := changed(s.authority, func(leaf *x509.Certificate) {
 		leaf.IsCA, leaf.KeyUsage = true, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
 	})
 	byCertifier := slices.Concat(s.returning, s.believing, signing(t, certifier, issuing))
-	ra := changed(t, s.authority, func(leaf *x509.Certificate) { // it speaks for a CA (RFC 9810, 4.5)
+	ra := changed(s.authority, func(leaf *x509.Certificate) { // it speaks for a CA (RFC 9810, 4.5)
 		leaf.ExtKeyUsage, leaf.UnknownExtKeyUsage = nil, []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}}
 	})
 	byRA := slices.Concat(s.returning, s.believing, signing(t, ra, issuing))

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"regexp"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -31,40 +30,20 @@ func opensslCommand(t testing.TB, args ...string) *exec.Cmd {
 // a request stops it.
 func startOpenSSL(t testing.TB, args ...string) (url string) {
 	t.Helper()
-	return "http://127.0.0.1:" + startServer(t, opensslCommand(t, append([]string{"-port", "0"}, args...)...),
-		accepting)
-}
-
-// startServer starts a program and waits until it writes a line that fits, with its port. The program is
-// killed when the test ends.
-func startServer(t testing.TB, command *exec.Cmd, ready *regexp.Regexp) (port string) {
-	t.Helper()
+	command := opensslCommand(t, append([]string{"-port", "0"}, args...)...)
 	command.Stderr = t.Output()
 	output := fixture.Must(command.StdoutPipe())
 	require.NoError(t, command.Start())
-	found := make(chan string, 1)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for lines := bufio.NewScanner(output); lines.Scan(); {
-			if match := ready.FindStringSubmatch(lines.Text()); match != nil {
-				found <- match[1]
-				break
-			}
-		}
-		io.Copy(io.Discard, output) // or the server waits for a reader
-	}()
 	t.Cleanup(func() {
 		command.Process.Kill() // an error means that it has ended by itself
-		<-ended
-		command.Wait() // the error says that it was killed
+		command.Wait()         // the error says that it was killed
 	})
-	select {
-	case port = <-found:
-	case <-ended:
-		require.FailNow(t, "the server ended")
-	case <-time.After(30 * time.Second):
-		require.FailNow(t, "the server does not say that it listens")
+	for lines := bufio.NewScanner(output); lines.Scan(); {
+		if match := accepting.FindStringSubmatch(lines.Text()); match != nil {
+			go io.Copy(io.Discard, output) // or the server waits for a reader
+			return "http://127.0.0.1:" + match[1]
+		}
 	}
-	return port
+	require.FailNow(t, "the server ended")
+	return ""
 }

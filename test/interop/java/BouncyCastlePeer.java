@@ -1,8 +1,10 @@
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
+import java.io.BufferedReader;
 import java.io.File;
 import java.io.FileInputStream;
 import java.io.IOException;
+import java.io.InputStreamReader;
 import java.io.OutputStream;
 import java.math.BigInteger;
 import java.net.HttpURLConnection;
@@ -11,7 +13,6 @@ import java.net.InetSocketAddress;
 import java.net.Proxy;
 import java.net.URL;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.Files;
 import java.security.KeyPair;
 import java.security.KeyPairGenerator;
 import java.security.PrivateKey;
@@ -97,29 +98,33 @@ import org.bouncycastle.pkcs.jcajce.JcePBMac1CalculatorBuilder;
 import org.bouncycastle.pkcs.jcajce.JcePBMac1CalculatorProviderBuilder;
 
 /**
- * A CMP peer made of Bouncy Castle, to hold another implementation against. It is one file because that is what
- * java runs without compiling.
+ * A CMP peer made of Bouncy Castle, to hold another implementation against, as a program of one file:
  *
- * java -cp ... BouncyCastlePeer.java respond SECRET ROOT_FILE
- *   is a CMP server: it writes its root certificate to the file, prints "listening PORT", and ends with its
- *   standard input. It answers ir, cr, p10cr, kur and certConf in kind, or always with a signature under
- *   the path /signed. Everything that it does not like it answers with an error that says so.
+ * java -cp ... BouncyCastlePeer.java SECRET
  *
- * java -cp ... BouncyCastlePeer.java request URL REFERENCE SECRET ROOT_FILE
- *   is a CMP client. It tries every operation with every protection and prints one line for each:
- *   "passed" or "failed", protection, operation and confirmation, separated by tabs, and the reason.
+ * It is a CMP server: it prints "listening PORT ROOT", where ROOT is its root certificate in Base64, and ends with
+ * its standard input. It answers ir, cr, p10cr, kur and certConf in kind, or always with a signature under the
+ * path /signed. Everything that it does not like it answers with an error that says so.
+ *
+ * And it is a CMP client: for each line "URL REFERENCE ROOT_FILE" that it reads it tries every operation with every
+ * protection at a server with the same secret. It prints one line for each: "passed" or "failed", protection,
+ * operation and confirmation, separated by tabs, and the reason; and "end" after them.
  */
 public class BouncyCastlePeer {
     static final SecureRandom random = new SecureRandom();
 
     public static void main(String[] args) throws Exception {
         Security.addProvider(new BouncyCastleProvider());
-        if (args.length == 3 && args[0].equals("respond")) {
-            new Responder(args[1].toCharArray(), new File(args[2])).serve();
-        } else if (args.length == 5 && args[0].equals("request")) {
-            new Requester(args[1], args[2], args[3].toCharArray(), new File(args[4])).run();
-        } else {
-            throw new IllegalArgumentException("want respond with two or request with four arguments");
+        char[] secret = args[0].toCharArray();
+        HttpServer server = new Responder(secret).start();
+        try (BufferedReader in = new BufferedReader(new InputStreamReader(System.in))) {
+            for (String line = in.readLine(); line != null; line = in.readLine()) {
+                String[] of = line.split(" ");
+                new Requester(of[0], of[1], secret, new File(of[2])).run();
+                System.out.println("end");
+            }
+        } finally {
+            server.stop(0); // or its thread keeps the program running
         }
     }
 
@@ -225,15 +230,12 @@ public class BouncyCastlePeer {
         final Map<ASN1OctetString, Issued> unconfirmed = new ConcurrentHashMap<>();
         final Map<ASN1OctetString, PKIBody> delayed = new ConcurrentHashMap<>();
 
-        Responder(char[] secret, File rootFile) throws Exception {
+        Responder(char[] secret) throws Exception {
             this.secret = secret;
             X500Name rootName = new X500Name("CN=Bouncy Castle Root CA");
             X500Name name = new X500Name("CN=Bouncy Castle CA");
             root = authority(rootName, rootKey.getPublic(), rootName, rootKey.getPrivate());
             issuing = authority(name, key.getPublic(), rootName, rootKey.getPrivate());
-            Files.writeString(rootFile.toPath(), "-----BEGIN CERTIFICATE-----\n"
-                    + Base64.getMimeEncoder(64, new byte[] {'\n'}).encodeToString(root.getEncoded())
-                    + "\n-----END CERTIFICATE-----\n");
         }
 
         static X509v3CertificateBuilder certificate(X500Name subject, SubjectPublicKeyInfo key, X500Name issuer) {
@@ -251,14 +253,13 @@ public class BouncyCastlePeer {
                     .build(signer(signer));
         }
 
-        void serve() throws Exception {
+        HttpServer start() throws Exception {
             HttpServer server = HttpServer.create(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0), 0);
             server.createContext("/", this::handle);
             server.start();
-            System.out.println("listening " + server.getAddress().getPort());
-            while (System.in.read() >= 0) {
-            }
-            server.stop(0);
+            System.out.println("listening " + server.getAddress().getPort() + " "
+                    + Base64.getEncoder().encodeToString(root.getEncoded()));
+            return server;
         }
 
         void handle(HttpExchange exchange) throws IOException {
