@@ -311,19 +311,6 @@ func TestLoop_disturbedDuringAnAttempt_restoresMeanwhile(t *testing.T) {
 	})
 }
 
-func TestLoop_newerCertificateOfSomebodyElse_isTheOneToRenew(t *testing.T) {
-	inBubble(t, &renewer{life: 10 * day, mended: true}, func(b *bench) {
-		b.pass(2 * day)
-		now := time.Now()
-		b.mu.Lock()
-		b.found = &Certificate{NotBefore: now, NotAfter: now.Add(20 * day)}
-		b.mu.Unlock()
-		b.disturbed <- struct{}{}
-		synctest.Wait()
-		assert.WithinRange(t, b.status.Due, now.Add(9*day), now.Add(10*day))
-	})
-}
-
 func TestLoop_newerCertificateOfSomebodyElse_makesTheAttemptUnderWayNeedless(t *testing.T) {
 	inBubble(t, &renewer{life: 10 * day, takes: time.Minute, mended: true, err: errors.New("busy")}, func(b *bench) {
 		b.pass(time.Until(b.status.Due) + time.Second)

@@ -1,66 +1,64 @@
 package sidecar
 
 import (
+	"cmp"
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
-const (
-	day  = 24 * time.Hour
-	year = 365 * day
-)
+const day = 24 * time.Hour
 
 var birth = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
+// sentence is a case in words, most of which stand before a value.
+type sentence string
+
+func (s sentence) value(word string) string {
+	_, rest, _ := strings.Cut(" "+string(s), " "+word+" ")
+	value, _, _ := strings.Cut(rest, " ")
+	return value
+}
+
+func (s sentence) span(word string) time.Duration {
+	value := cmp.Or(s.value(word), "0s")
+	if days, found := strings.CutSuffix(value, "d"); found {
+		return time.Duration(fixture.Must(strconv.Atoi(days))) * day
+	}
+	return fixture.Must(time.ParseDuration(value))
+}
+
 // The bounds are those for every seed: latest without jitter, earliest a tenth of what is then left before.
 func TestPolicy_Due_bounds(t *testing.T) {
-	for name, row := range map[string]struct {
-		policy           Policy
-		life             time.Duration
-		backdated        time.Duration // how long before it was obtained the certificate's life began
-		earliest, latest time.Duration // after the certificate was obtained
-	}{
-		"two thirds of 90 days": {Policy{At: 2. / 3}, 90 * day, 0, 57 * day, 60 * day},
-		"two thirds of 30 seconds": {Policy{At: 2. / 3}, 30 * time.Second, 0,
-			19 * time.Second, 20 * time.Second},
-		"two thirds of 30 years":  {Policy{At: 2. / 3}, 30 * year, 0, 19 * year, 20 * year},
-		"half of an hour":         {Policy{At: 0.5}, time.Hour, 0, 27 * time.Minute, 30 * time.Minute},
-		"nine tenths of 100 days": {Policy{At: 0.9}, 100 * day, 0, 89 * day, 90 * day},
-		"a twentieth of 100 days": {Policy{At: 0.05}, 100 * day, 0, 60 * time.Hour, 5 * day},
-		"a month before the end of a year": {Policy{At: 2. / 3, Before: 30 * day}, year, 0,
-			332 * day, 335 * day},
-		"a month before the end of a month": {Policy{At: 2. / 3, Before: 30 * day}, 30 * day,
-			0, 19 * day, 20 * day},
-		"a month before the end of a day": {Policy{At: 2. / 3, Before: 30 * day}, day, 0,
-			15*time.Hour + 12*time.Minute, 16 * time.Hour},
-		"just less than its life before its end": {Policy{At: 2. / 3, Before: 29 * day}, 30 * day,
-			0, 19 * day, 20 * day},
-		"a second before the end of a day": {Policy{At: 2. / 3, Before: time.Second}, day,
-			0, day - 1100*time.Millisecond, day - time.Second},
-		"dated back by an hour of 90 days": {Policy{At: 2. / 3}, 90 * day, time.Hour,
-			57*day - time.Hour, 60*day - time.Hour},
-		"dated back by a minute of a minute and 3": {Policy{At: 2. / 3}, 63 * time.Second,
-			time.Minute, 1900 * time.Millisecond, 2 * time.Second},
-	} {
+	for name, text := range golden.Read(t, "due.txt") {
+		row := sentence(text)
+		policy := Policy{At: 2. / 3, Before: row.span("or-before-its-end")}
+		if share := row.value("renewed-at"); share != "2/3" {
+			policy.At = fixture.Must(strconv.ParseFloat(share, 64))
+		}
+		began := birth.Add(-row.span("dated-back"))
+		earliest, latest := row.span("after"), row.span("until")
 		t.Run(name, func(t *testing.T) {
-			c := Certificate{NotBefore: birth.Add(-row.backdated),
-				NotAfter: birth.Add(row.life - row.backdated), Obtained: birth}
-			first, last := row.latest, row.earliest
+			c := Certificate{NotBefore: began, NotAfter: began.Add(row.span("life")), Obtained: birth}
+			first, last := latest, earliest
 			for n := range 500 {
-				row.policy.Seed = fmt.Sprint(n)
-				after := row.policy.Due(c).Sub(birth)
-				assert.GreaterOrEqual(t, after, row.earliest-time.Microsecond)
-				assert.LessOrEqual(t, after, row.latest+time.Microsecond)
+				policy.Seed = fmt.Sprint(n)
+				after := policy.Due(c).Sub(birth)
+				assert.GreaterOrEqual(t, after, earliest-time.Microsecond)
+				assert.LessOrEqual(t, after, latest+time.Microsecond)
 				first, last = min(first, after), max(last, after)
 			}
-			spread := row.latest - row.earliest
-			assert.Less(t, first, row.earliest+spread/20, "the jitter reaches the whole way")
-			assert.Greater(t, last, row.latest-spread/20, "and begins at nothing")
+			spread := latest - earliest
+			assert.Less(t, first, earliest+spread/20, "the jitter reaches the whole way")
+			assert.Greater(t, last, latest-spread/20, "and begins at nothing")
 		})
 	}
 }
@@ -93,63 +91,25 @@ func TestPolicy_certificateForThousandsOfYears_isDueAtItsShare(t *testing.T) {
 }
 
 func TestWait_bounds(t *testing.T) {
-	permanent, wasted := enroll.Hint{Permanent: true}, enroll.Hint{Wasted: true}
-	for name, row := range map[string]struct {
-		failures    int
-		hint        enroll.Hint
-		life, left  time.Duration
-		least, most time.Duration
-	}{
-		"first": {1, enroll.Hint{}, 90 * day, 30 * day, time.Second, 2 * time.Second},
-		"third": {3, enroll.Hint{}, 90 * day, 30 * day, time.Second, 8 * time.Second},
-		"a hundredth": {100, enroll.Hint{}, 90 * day, 30 * day,
-			time.Second, 15 * time.Minute},
-		"a hundredth, an hour left": {100, enroll.Hint{}, 90 * day, time.Hour,
-			time.Second, 3 * time.Minute},
-		"a hundredth, a minute left": {100, enroll.Hint{}, 90 * day, time.Minute,
-			time.Second, 3 * time.Second},
-		"expired": {100, enroll.Hint{}, 90 * day, -day, time.Second, time.Minute},
-		"first after 30 seconds of life": {1, enroll.Hint{}, 30 * time.Second,
-			10 * time.Second, 300 * time.Millisecond, 500 * time.Millisecond},
-		"a hundredth after 30 seconds of life": {100, enroll.Hint{}, 30 * time.Second,
-			10 * time.Second, 300 * time.Millisecond, 500 * time.Millisecond},
-		"expired after 30 seconds of life": {100, enroll.Hint{}, 30 * time.Second,
-			-time.Hour, 300 * time.Millisecond, 1500 * time.Millisecond},
-		"refused": {1, permanent, 90 * day, 30 * day,
-			450 * time.Second, 15 * time.Minute},
-		"refused, an hour left": {1, permanent, 90 * day, time.Hour,
-			90 * time.Second, 3 * time.Minute},
-		"wasted a certificate":             {1, wasted, 90 * day, 30 * day, 12 * time.Hour, day},
-		"wasted a certificate, a day left": {3, wasted, 90 * day, day, 3 * time.Hour, 6 * time.Hour},
-		"wasted a certificate, expired":    {3, wasted, 90 * day, -day, 450 * time.Second, 15 * time.Minute},
-		"asked to wait": {1, enroll.Hint{RetryAfter: 5 * time.Minute},
-			90 * day, 30 * day, 5 * time.Minute, 5*time.Minute + 30*time.Second},
-		"asked to wait less than it would": {1, enroll.Hint{RetryAfter: time.Millisecond},
-			90 * day, 30 * day, time.Second, 2 * time.Second},
-		"asked to wait past the end": {1, enroll.Hint{RetryAfter: 10 * time.Minute},
-			90 * day, 5 * time.Minute, time.Second, 2 * time.Second},
-		"asked to wait after the end": {1, enroll.Hint{RetryAfter: 5 * time.Minute},
-			90 * day, -day, 5 * time.Minute, 5*time.Minute + 30*time.Second},
-		"asked to wait long after the end": {1, enroll.Hint{RetryAfter: day}, 90 * day, -day,
-			15 * time.Minute, 15 * time.Minute},
-		"asked to wait for hours": {1, enroll.Hint{RetryAfter: 10 * time.Hour},
-			90 * day, 30 * day, 10 * time.Hour, 11 * time.Hour},
-		"refused and asked to wait, with an hour": {1, enroll.Hint{Permanent: true, RetryAfter: 10 * time.Minute},
-			90 * day, time.Hour, 10 * time.Minute, 11 * time.Minute},
-	} {
+	for name, text := range golden.Read(t, "waits.txt") {
+		row := sentence(text)
+		failures := fixture.Must(strconv.Atoi(row.value("failures")))
+		hint := enroll.Hint{Permanent: row.value("error") == "permanent",
+			Wasted: row.value("error") == "wasted", RetryAfter: row.span("retry-after")}
+		left, least, most := row.span("left"), row.span("from"), row.span("to")
 		t.Run(name, func(t *testing.T) {
 			now := birth
-			c := Certificate{NotBefore: now.Add(row.left - row.life), NotAfter: now.Add(row.left)}
-			shortest, longest := row.most, time.Duration(0)
+			c := Certificate{NotBefore: now.Add(left - row.span("life")), NotAfter: now.Add(left)}
+			shortest, longest := most, time.Duration(0)
 			for range 1000 {
-				chosen := retryWait(row.failures, row.hint, c, now)
-				assert.GreaterOrEqual(t, chosen, row.least)
-				assert.LessOrEqual(t, chosen, row.most)
+				chosen := retryWait(failures, hint, c, now)
+				assert.GreaterOrEqual(t, chosen, least)
+				assert.LessOrEqual(t, chosen, most)
 				shortest, longest = min(shortest, chosen), max(longest, chosen)
 			}
-			spread := row.most - row.least
-			assert.LessOrEqual(t, shortest, row.least+spread/10, "the whole range is used")
-			assert.GreaterOrEqual(t, longest, row.most-spread/10)
+			spread := most - least
+			assert.LessOrEqual(t, shortest, least+spread/10, "the whole range is used")
+			assert.GreaterOrEqual(t, longest, most-spread/10)
 		})
 	}
 }

@@ -8,19 +8,20 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
-	"slices"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/output"
+	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 // certificates is a CertService and a volume in memory: each certificate lives for ten days.
@@ -135,186 +136,133 @@ func (a *application) Notify(_ context.Context, event notify.Event) error {
 	return a.err
 }
 
-// kept is a sidecar that has begun with a certificate on the volume, renewed after half its life, in a bubble of fake
-// time.
-type kept struct {
+// play is a sidecar with a certificate on the volume that it renews after half its life, in a bubble
+// of fake time.
+type play struct {
 	*Sidecar
 	*certificates
 	app *application
-	log bytes.Buffer // read it while nothing runs
 }
 
-// begin runs a sidecar, and calls test once it waits.
-func begin(t *testing.T, change func(k *kept), test func(k *kept)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		k := &kept{certificates: &certificates{pending: map[int]bool{}}, app: &application{}}
-		k.outcome.Bundle = k.issue()
-		k.start = enroll.Outcome{Bundle: k.outcome.Bundle, How: enroll.Kept}
-		k.Sidecar = New(Config{
-			Settings: Settings{Policy: Policy{At: 0.5, Seed: "seed"}}, Dir: "/volume", Certificates: k.certificates,
-			Notify: notify.Config{Notifiers: []notify.Notifier{k.app}, Log: slog.New(slog.DiscardHandler)},
-			Log:    slog.New(slog.NewTextHandler(&k.log, nil)),
-		})
-		if change != nil {
-			change(k)
+var incomplete = &enroll.Error{Stage: enroll.StageFile,
+	Err: &output.IncompleteError{Err: errors.New("no space")}}
+
+// happenings are what scripts can say beside "start", "pass" and what else is a step.
+var happenings = map[string]func(p *play){
+	"the service fails": func(p *play) {
+		p.obtainErr = &enroll.Error{Stage: enroll.StageConnection, Err: errors.New("connection refused")}
+	},
+	"the service works":     func(p *play) { p.obtainErr = nil },
+	"the application fails": func(p *play) { p.app.err = errors.New("not now") },
+	"the application works": func(p *play) { p.app.err = nil },
+	"the previous run owed a notification": func(p *play) {
+		p.start.Pending, p.start.Number, p.pending[7] = true, 7, true
+	},
+	"the configuration asks for another name": func(p *play) {
+		p.start.Requested = "SANS asks for another name"
+	},
+	"a trusted certificate ends in a day": func(p *play) { p.pruneAt = time.Now().Add(day) },
+	"the volume has no space after the next commit": func(p *play) {
+		p.publishes, p.broken = []error{incomplete}, incomplete
+	},
+	"the volume has space again":        func(p *play) { p.broken, p.outcome.Changed = nil, true },
+	"another process changes the files": func(p *play) { p.outcome.Changed = true },
+	"another process publishes a newer certificate": func(p *play) {
+		p.outcome.Bundle, p.outcome.Changed, p.outcome.Adopted = p.issue(), true, true
+	},
+}
+
+// lock lets the race detector see that nothing else runs; it returns what unlocks.
+func (p *play) lock() func() {
+	p.app.mu.Lock()
+	p.mu.Lock()
+	return func() {
+		p.mu.Unlock()
+		p.app.mu.Unlock()
+	}
+}
+
+// report says what was notified and logged since the last report, and how things are.
+func (p *play) report() string {
+	defer p.lock()()
+	var text strings.Builder
+	for n, told := range p.app.told {
+		switch {
+		case n == 0 || told != p.app.told[n-1]:
+			text.WriteString("notified: " + told + "\n")
+		case n == 1 || told != p.app.told[n-2]:
+			text.WriteString("and again\n")
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		var background sync.WaitGroup
-		k.keepValid(ctx, &background, k.start)
-		synctest.Wait()
-		test(k)
-		cancel()
-		background.Wait()
-	})
+	}
+	p.app.told = nil
+	var metrics bytes.Buffer
+	p.metrics.Write(&metrics)
+	for _, m := range counters.FindAllStringSubmatch(metrics.String(), -1) {
+		if strings.Contains(m[1], "fail") {
+			m[2] = "some" // how often a renewal was tried is chance
+		}
+		text.WriteString(m[1] + ": " + m[2] + "\n")
+	}
+	if len(p.pending) > 0 {
+		fmt.Fprintf(&text, "pending: %d\n", len(p.pending))
+	}
+	if p.failing.Load() {
+		text.WriteString("failing\n")
+	}
+	if err := p.metrics.Ready(); err != nil {
+		fmt.Fprintf(&text, "not ready: %v\n", err)
+	}
+	return text.String()
 }
 
-func (k *kept) pass(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
+// counters are those that are not zero.
+var counters = regexp.MustCompile(
+	`(?m)^certfetcher_((?:renewals|renewal_failures|restorations)_total\S*) ([1-9].*)$`)
 
-// notified is what the application was notified of so far.
-func (k *kept) notified() []string {
-	k.app.mu.Lock()
-	defer k.app.mu.Unlock()
-	return slices.Clone(k.app.told)
-}
-
-// alter changes the application, the service or the volume while the sidecar runs.
-func (k *kept) alter(change func()) {
-	k.app.mu.Lock()
-	defer k.app.mu.Unlock()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	change()
-}
-
-// stillPending counts the publications that the application was not notified of.
-func (k *kept) stillPending() (count int) {
-	k.alter(func() { count = len(k.pending) })
-	return count
-}
-
-func (k *kept) metric(t *testing.T, name string) string {
-	t.Helper()
-	var text bytes.Buffer
-	k.metrics.Write(&text)
-	_, rest, ok := strings.Cut(text.String(), "\n"+name+" ")
-	require.True(t, ok, name)
-	value, _, _ := strings.Cut(rest, "\n")
-	return value
-}
-
-func TestSidecar_certificateThatWasThere_isNotNotifiedOf(t *testing.T) {
-	begin(t, nil, func(k *kept) {
-		k.pass(day)
-		assert.Empty(t, k.notified())
-	})
-}
-
-func TestSidecar_notificationThatThePreviousRunOwed_isMadeAtTheStart(t *testing.T) {
-	begin(t, func(k *kept) { k.start.Pending, k.start.Number = true, 7; k.pending[7] = true }, func(k *kept) {
-		assert.Equal(t, []string{"restored 01"}, k.notified())
-		assert.Zero(t, k.stillPending())
-	})
-}
-
-func TestSidecar_renewal_isPublishedCountedAndNotified(t *testing.T) {
-	begin(t, nil, func(k *kept) {
-		k.pass(5 * day)
-		assert.Equal(t, []string{"renewed 02"}, k.notified())
-		assert.Zero(t, k.stillPending())
-		assert.Equal(t, "1", k.metric(t, `certfetcher_renewals_total{outcome="updated"}`))
-		k.pass(5 * day)
-		assert.Equal(t, []string{"renewed 02", "renewed 03"}, k.notified())
-	})
-}
-
-func TestSidecar_applicationThatFails_isNotifiedAgain_andPendingMeanwhile(t *testing.T) {
-	begin(t, func(k *kept) { k.app.err = errors.New("not now") }, func(k *kept) {
-		k.pass(5 * day)
-		assert.Greater(t, len(k.notified()), 1)
-		assert.Equal(t, 1, k.stillPending())
-		k.alter(func() { k.app.err = nil })
-		k.pass(10 * time.Minute)
-		assert.Zero(t, k.stillPending())
-	})
-}
-
-func TestSidecar_configurationThatChanged_renewsAtOnce(t *testing.T) {
-	begin(t, func(k *kept) { k.start.Requested = "SANS asks for another name" }, func(k *kept) {
-		assert.Equal(t, []string{"renewed 02"}, k.notified())
-	})
-}
-
-func TestSidecar_failedRenewal_isCountedByStage_andFollowedByAnother(t *testing.T) {
-	failure := &enroll.Error{Stage: enroll.StageConnection, Err: errors.New("connection refused")}
-	begin(t, func(k *kept) { k.obtainErr = failure }, func(k *kept) {
-		k.pass(5 * day)
-		assert.NotEqual(t, "0", k.metric(t, `certfetcher_renewal_failures_total{stage="connection"}`))
-		assert.True(t, k.failing.Load())
-		assert.Empty(t, k.notified())
-		k.alter(func() { k.obtainErr = nil })
-		k.pass(time.Hour)
-		assert.Equal(t, []string{"renewed 02"}, k.notified())
-		assert.False(t, k.failing.Load())
-	})
-}
-
-// A publication that fails after its commit counts: it is completed, and the application is notified of it.
-func TestSidecar_publicationThatIsNotComplete_isCompleted(t *testing.T) {
-	incomplete := &enroll.Error{Stage: enroll.StageFile, Err: &output.IncompleteError{Err: errors.New("no space")}}
-	begin(t, func(k *kept) {
-		k.publishes = []error{incomplete}
-		k.broken = incomplete
-	}, func(k *kept) {
-		k.pass(5 * day)
-		assert.Equal(t, "1", k.metric(t, `certfetcher_renewals_total{outcome="updated"}`))
-		assert.Error(t, k.metrics.Ready(), "files are missing")
-		k.alter(func() { k.broken, k.outcome.Changed = nil, true })
-		k.pass(time.Minute)
-		assert.NoError(t, k.metrics.Ready())
-		assert.Equal(t, "renewed 02", k.notified()[len(k.notified())-1])
-		assert.Equal(t, "0", k.metric(t, "certfetcher_restorations_total"), "another process changed nothing")
-		assert.Contains(t, k.log.String(), "the new files are complete")
-	})
-}
-
-func TestSidecar_filesThatChanged_arePutBack(t *testing.T) {
-	begin(t, nil, func(k *kept) {
-		k.alter(func() { k.outcome.Changed = true })
-		k.disturb()
-		k.pass(time.Second)
-		assert.Equal(t, []string{"restored 01"}, k.notified())
-		assert.Equal(t, "1", k.metric(t, "certfetcher_restorations_total"))
-	})
-}
-
-func TestSidecar_newerCertificateOfAnotherProcess_staysAndIsNotified(t *testing.T) {
-	begin(t, nil, func(k *kept) {
-		k.alter(func() { k.outcome.Bundle, k.outcome.Changed, k.outcome.Adopted = k.issue(), true, true })
-		k.disturb()
-		k.pass(time.Second)
-		assert.Equal(t, []string{"restored 02"}, k.notified())
-		assert.Equal(t, "0", k.metric(t, "certfetcher_restorations_total"))
-	})
-}
-
-func TestSidecar_trustedCertificatesWhoseTimeIsOver_arePruned(t *testing.T) {
-	begin(t, func(k *kept) { k.pruneAt = time.Now().Add(day) }, func(k *kept) {
-		k.pass(day - time.Second)
-		assert.Empty(t, k.notified())
-		k.pass(2 * time.Second)
-		assert.Equal(t, []string{"pruned 01"}, k.notified())
-	})
-}
-
-func TestSidecar_truststoresMergedAtTheStart_areNotifiedOf(t *testing.T) {
-	begin(t, nil, func(k *kept) {
-		k.truststoresChanged()
-		k.pass(time.Second)
-		assert.Equal(t, []string{"restored 01"}, k.notified())
-		assert.Zero(t, k.stillPending())
+func TestSidecar(t *testing.T) {
+	golden.Play(t, "sidecar.txt", func(t *testing.T, _, commands string) (text string) {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			p := &play{certificates: &certificates{pending: map[int]bool{}}, app: &application{}}
+			p.outcome.Bundle = p.issue()
+			p.start = enroll.Outcome{Bundle: p.outcome.Bundle, How: enroll.Kept}
+			p.Sidecar = New(Config{
+				Settings: Settings{Policy: Policy{At: 0.5, Seed: "seed"}}, Dir: "/volume",
+				Certificates: p.certificates,
+				Notify: notify.Config{Notifiers: []notify.Notifier{p.app},
+					Log: slog.New(slog.DiscardHandler)},
+				Log: slog.New(slog.NewTextHandler(&log, nil)),
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			var background sync.WaitGroup
+			for command := range strings.Lines(commands) {
+				text += command
+				command = strings.TrimSpace(command[1:])
+				switch duration, pass := strings.CutPrefix(command, "pass "); {
+				case pass:
+					time.Sleep(fixture.Must(time.ParseDuration(duration)))
+				case command == "start":
+					p.keepValid(ctx, &background, p.start)
+				case command == "the sidecar is told of a change":
+					p.disturb()
+				case command == "truststores were merged":
+					p.truststoresChanged()
+				default:
+					require.Contains(t, happenings, command)
+					unlock := p.lock()
+					happenings[command](p)
+					unlock()
+					continue
+				}
+				synctest.Wait()
+				text += p.report()
+			}
+			cancel()
+			background.Wait()
+			if strings.Contains(log.String(), "the new files are complete") {
+				text += "logged: the new files are complete\n"
+			}
+		})
+		return text
 	})
 }
