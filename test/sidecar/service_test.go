@@ -78,6 +78,10 @@ var behaviours = map[string]behaviour{
 		next.ServeHTTP(w, r)
 	},
 	"answer-elsewhere": func(_ *scene, next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if isUpdate(r) {
+			http.NotFound(w, r)
+			return
+		}
 		r.URL.Path = strings.Replace(r.URL.Path, "/elsewhere/", "/v1/certificate-update/", 1)
 		next.ServeHTTP(w, r)
 	},
