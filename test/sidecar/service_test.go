@@ -382,7 +382,10 @@ func (s *scene) serve(neg bool, args []string) {
 	if len(args) > 0 {
 		listener, err := net.Listen("tcp", s.ts.Getenv("FREE"))
 		s.ts.Check(err)
-		s.server = &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+		s.server = &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			s.posts <- string(body)
+		})}
 		go func() { _ = s.server.Serve(listener) }()
 		s.ts.Defer(func() { s.server.Close() })
 		return
