@@ -80,7 +80,8 @@ type scene struct {
 	ejbca   *ejbca.Server
 	arrived chan struct{}
 	posts   chan string
-	sidecar *sidecar // the one that commands are about
+	free    func() string // gives an address at which nobody else will listen
+	sidecar *sidecar      // the one that commands are about
 	all     map[string]*sidecar
 	kept    map[string]string // the files that were on the volume
 
@@ -108,7 +109,8 @@ type sceneKey struct{}
 
 func setUp(env *testscript.Env) error {
 	env.Values[sceneKey{}] = &scene{all: map[string]*sidecar{}, arrived: make(chan struct{}, 100),
-		posts: make(chan string, 100)}
+		posts: make(chan string, 100),
+		free:  func() string { return fixture.FreeAddress(env.T().(testing.TB)) }}
 	for _, assignment := range environment("", filepath.Join(env.WorkDir, "mtls"),
 		filepath.Join(env.WorkDir, "volume")) {
 		name, value, _ := strings.Cut(assignment, "=")
