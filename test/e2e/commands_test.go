@@ -48,7 +48,9 @@ func startCertService(ts *testscript.TestScript, neg bool, args []string) {
 	name := strings.Join(args, "")
 	options := service.Options{Wrap: behaviours[name]}
 	switch name {
-	case "", "down":
+	case "":
+	case "down":
+		options.Address = ts.Getenv("UNUSED") // which no other test is given once it is closed
 	case "untrusted", "other-host", "sha1", "namesake", "common-name", "demands-another", "never-asks", "demands":
 		options.TLS = func(s *service.Service, c *tls.Config) { ts.Check(spoilTLS(name, s, c)) }
 	default:

@@ -53,6 +53,7 @@ type testKey struct{}
 
 // setup gives every script the least environment that works, but for a CertService.
 func setup(t *testing.T, env *testscript.Env) error {
+	env.Setenv("UNUSED", fixture.FreeAddress(t))
 	env.Setenv("PATH", binDir+string(os.PathListSeparator)+env.Getenv("PATH"))
 	env.Values[testKey{}] = t
 	testdata, err := filepath.Abs("../testdata")

@@ -82,7 +82,7 @@ func TestSidecar_nginx_isReloadedAndSeenToServeTheNewCertificate(t *testing.T) {
 			if by != "process name" {
 				variables = append(variables, "NOTIFY_PID_FILE="+pidFile)
 			}
-			p := start(t, startService(t, time.Hour, nil), variables...)
+			p := start(t, startService(t, time.Hour), variables...)
 			p.await(1, planned)
 			// The application comes after its certificate, so the first attempts find nobody, which is no failure.
 			p.await(1, "the application is not there yet, trying again until it is")
@@ -108,7 +108,7 @@ func TestSidecar_nginx_isReloadedAndSeenToServeTheNewCertificate(t *testing.T) {
 
 func TestSidecar_javaServer_takesTheNewStoreUp(t *testing.T) {
 	t.Parallel()
-	s := startService(t, time.Hour, nil)
+	s := startService(t, time.Hour)
 	volume := filepath.Join(t.TempDir(), "volume")
 	variables := append(environment(s.URL, s.Dir, volume), "OUTPUT_TYPE=P12", "OUTPUT_LAYOUT=inplace")
 	// An init container makes the store that the server begins with.

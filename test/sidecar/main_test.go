@@ -23,6 +23,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/inspect"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
@@ -87,16 +88,10 @@ func start(t *testing.T, s *service.Service, variables ...string) *sidecar {
 // run runs certfetcher, by way of another program where there is one.
 func run(t *testing.T, volume string, variables []string, by ...string) *sidecar {
 	t.Helper()
-	return runAs(t, nil, volume, variables, by...)
-}
-
-// runAs runs it as another user; nil for the same.
-func runAs(t *testing.T, user *syscall.Credential, volume string, variables []string, by ...string) *sidecar {
-	t.Helper()
 	command := append(by, filepath.Join(binDir, "certfetcher"))
 	p := newSidecar(t, volume, exec.Command(command[0], command[1:]...))
 	p.cmd.Env = variables
-	require.NoError(t, p.begin(user))
+	require.NoError(t, p.begin())
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill() // where the test has not ended it
 		if t.Failed() {
@@ -116,8 +111,7 @@ func newSidecar(t tester, volume string, cmd *exec.Cmd) *sidecar {
 	return &sidecar{t: t, volume: volume, cmd: cmd, grown: make(chan struct{}), ended: make(chan error, 1)}
 }
 
-func (p *sidecar) begin(user *syscall.Credential) error {
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
+func (p *sidecar) begin() error {
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		return err
@@ -282,18 +276,44 @@ func (p *sidecar) endBy(signal syscall.Signal) {
 }
 
 // startService runs a CertService whose certificates live from now for the given time.
-func startService(t *testing.T, life time.Duration,
-	wrap func(*service.Service, http.Handler) http.Handler) *service.Service {
+func startService(t *testing.T, life time.Duration) *service.Service {
 	t.Helper()
-	s := service.Run(t, service.Options{Wrap: func(s *service.Service, next http.Handler) http.Handler {
+	return service.Run(t, service.Options{Wrap: func(s *service.Service, next http.Handler) http.Handler {
 		s.CA.Change = func(leaf *x509.Certificate) {
 			leaf.NotBefore = time.Now()
 			leaf.NotAfter = leaf.NotBefore.Add(life)
 		}
-		if wrap != nil {
-			return wrap(s, next)
-		}
 		return next
 	}})
-	return s
+}
+
+// once runs certfetcher to its end, and returns its exit code with what it printed.
+func once(t *testing.T, variables []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	command := exec.Command(filepath.Join(binDir, "certfetcher"), args...)
+	command.Env = variables
+	var out, errs strings.Builder
+	command.Stdout, command.Stderr = &out, &errs
+	if err := command.Run(); err != nil {
+		require.IsType(t, &exec.ExitError{}, err)
+	}
+	return command.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+func inspected(t tester, volume string) *inspect.Report {
+	t.Helper()
+	report, err := inspect.Dir(volume)
+	require.NoError(t, err)
+	return report
+}
+
+// snapshot is the content of every published file.
+func snapshot(t tester, volume string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for _, f := range inspected(t, volume).Files {
+		content := fixture.Must(os.ReadFile(filepath.Join(volume, f.Name)))
+		files[f.Name] = string(content)
+	}
+	return files
 }

@@ -76,7 +76,7 @@ const residentLimit = 16 << 10 // KiB
 
 func TestSidecar_manyRenewals_leakNothing(t *testing.T) {
 	t.Parallel()
-	s := startService(t, time.Hour, nil)
+	s := startService(t, time.Hour)
 	volume := filepath.Join(memoryDir(t), "volume")
 	address := fixture.FreeAddress(t) // a log of so many renewals would be long, and not even say this
 	p := run(t, volume, append(environment(s.URL, s.Dir, volume), "OUTPUT_TYPE=PEM",
@@ -121,7 +121,7 @@ var idle = flag.Duration("idle", 5*time.Second, "how long to watch an idle sidec
 // In a minute there is one look at the clock to do.
 func TestSidecar_idle_needsNearlyNothing(t *testing.T) {
 	t.Parallel()
-	p := start(t, startService(t, 24*time.Hour, nil), "OUTPUT_TYPE=P12,JKS,PEM",
+	p := start(t, startService(t, 24*time.Hour), "OUTPUT_TYPE=P12,JKS,PEM",
 		"KEY_ALGORITHM=RSA-2048", "RENEW_TRIGGER_FILE="+filepath.Join(t.TempDir(), "renew"))
 	p.await(1, planned)
 	for n := range 5 {
@@ -147,7 +147,7 @@ func TestSidecar_idle_needsNearlyNothing(t *testing.T) {
 // Everything in the cluster can reach the port of the probes, and the examples give a sidecar 64 MiB.
 func TestSidecar_strangersAtThePortOfTheProbes_takeNoMemoryAndNoProbe(t *testing.T) {
 	t.Parallel()
-	s := startService(t, time.Hour, nil)
+	s := startService(t, time.Hour)
 	volume := filepath.Join(t.TempDir(), "volume")
 	p := run(t, volume, environment(s.URL, s.Dir, volume))
 	p.awaitReady()
@@ -192,7 +192,7 @@ func init() {
 func TestSidecar_asProcess1_leavesNoZombieOfWhatItsCommandLeavesBehind(t *testing.T) {
 	t.Parallel()
 	self := fixture.Must(os.Executable())
-	s := startService(t, time.Hour, nil)
+	s := startService(t, time.Hour)
 	volume := filepath.Join(t.TempDir(), "volume")
 	p := run(t, volume, append(environment(s.URL, s.Dir, volume),
 		`NOTIFY_EXEC=/bin/sh -c 'sleep 0.3 >/dev/null 2>&1 & echo child $!'`), self, "adopting")
@@ -211,7 +211,7 @@ func TestSidecar_asProcess1_leavesNoZombieOfWhatItsCommandLeavesBehind(t *testin
 func TestVolumeWithoutLinks_isRefusedBeforeTheRequest(t *testing.T) {
 	t.Parallel()
 	strace := fixture.RequirePrograms(t, "strace")[0]
-	s := startService(t, time.Hour, nil)
+	s := startService(t, time.Hour)
 	traced := func(t *testing.T, errno string, variables []string, args ...string) (int, string) {
 		command := exec.Command(strace, append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=symlinkat",
 			"-e", "inject=symlinkat:error=" + errno, filepath.Join(binDir, "certfetcher")}, args...)...)

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/test/ejbca"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
@@ -31,6 +32,12 @@ import (
 func TestScripts(t *testing.T) {
 	fixture.RunScripts(t, testscript.Params{
 		Dir: fixture.Scripts(t, "testdata/*.txtar"), Setup: setUp, Cmds: commands,
+		Condition: func(name string) (bool, error) {
+			if name == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return exec.Command("unshare", "--map-root-user", "true").Run() == nil, nil // namespaces
+		},
 	})
 }
 
@@ -44,7 +51,8 @@ var messages = map[string]string{
 	"kept":    "the volume already holds a matching, valid certificate: nothing to do",
 	"keptfornow": "the configuration requests another certificate than the one on the volume, " +
 		"which stays until the new one is there",
-	"accepted": "certificate accepted with a warning", "identity": replaced,
+	"accepted":  "certificate accepted with a warning",
+	"identity":  "mutual TLS identity replaced",
 	"unusable":  "the new mutual TLS files are unusable, keeping the identity in use",
 	"absent":    "the application is not there yet, trying again until it is",
 	"nottold":   "notifying the application failed",
@@ -52,7 +60,12 @@ var messages = map[string]string{
 	"noputback":  "restoring published files failed; trying again",
 	"overlap":    "keeping trusted certificates that the CertService no longer sends",
 	"incomplete": "preparing what the application reads failed", "prepared": "prepared what the application reads",
-	"newer": "keeping a newer certificate published by another process",
+	"newer":      "keeping a newer certificate published by another process",
+	"unfinished": "the new certificate is the one on the volume, but its files are not complete; completing them",
+	"complete":   "the new files are complete",
+	"unwatched":  "the mutual TLS files cannot be watched, and are read before each request instead",
+	"unseen": "published files that vanish are not put back before the next renewal, and " +
+		"RENEW_TRIGGER_FILE is not seen; SIGHUP and POST /renew still renew now",
 	"lessoften": "published files change again and again right after they were restored, so " +
 		"they are restored less often: " +
 		"does a hook of the application, or another process, write to the volume?",
@@ -66,7 +79,9 @@ type scene struct {
 	stack   *fixture.Stack
 	ejbca   *ejbca.Server
 	arrived chan struct{}
-	sidecar *sidecar // the one that commands are about
+	posts   chan string
+	free    func() string // gives an address at which nobody else will listen
+	sidecar *sidecar      // the one that commands are about
 	all     map[string]*sidecar
 	kept    map[string]string // the files that were on the volume
 
@@ -93,7 +108,9 @@ func (s *scene) Helper() {}
 type sceneKey struct{}
 
 func setUp(env *testscript.Env) error {
-	env.Values[sceneKey{}] = &scene{all: map[string]*sidecar{}, arrived: make(chan struct{}, 100)}
+	env.Values[sceneKey{}] = &scene{all: map[string]*sidecar{}, arrived: make(chan struct{}, 100),
+		posts: make(chan string, 100),
+		free:  func() string { return fixture.FreeAddress(env.T().(testing.TB)) }}
 	for _, assignment := range environment("", filepath.Join(env.WorkDir, "mtls"),
 		filepath.Join(env.WorkDir, "volume")) {
 		name, value, _ := strings.Cut(assignment, "=")
@@ -131,7 +148,8 @@ func init() {
 		"toldof": (*scene).toldOf, "take": (*scene).take,
 		"starts": (*scene).starts, "signer": (*scene).signer,
 		"ejbca": (*scene).startEJBCA, "requests": (*scene).requests, "issued": (*scene).issued, "fail": (*scene).fail,
-		"offline": (*scene).takeOffline,
+		"offline": (*scene).takeOffline, "posted": (*scene).assertPosted,
+		"lock": (*scene).lock,
 	} {
 		commands[name] = func(ts *testscript.TestScript, neg bool, args []string) {
 			s := ts.Value(sceneKey{}).(*scene)
@@ -170,15 +188,20 @@ func (s *scene) environment() []string {
 	return strings.Split(strings.TrimSuffix(s.ts.ReadFile("stdout"), "\x00"), "\x00")
 }
 
-// sidecar [-as NAME] [NAME=VALUE...] runs certfetcher. The commands that follow are about it.
+// sidecar [-as NAME] [-by SHELL-COMMAND] [NAME=VALUE...] runs certfetcher, or a command in which it is $0. The commands
+// that follow are about it.
 func (s *scene) start(_ bool, args []string) {
 	name := "sidecar"
 	if len(args) > 1 && args[0] == "-as" {
 		name, args = args[1], args[2:]
 	}
-	p := newSidecar(s, s.ts.MkAbs("volume"), exec.Command(filepath.Join(binDir, "certfetcher")))
+	command := exec.Command(filepath.Join(binDir, "certfetcher"))
+	if len(args) > 1 && args[0] == "-by" {
+		command, args = exec.Command("sh", "-c", args[1], command.Path), args[2:]
+	}
+	p := newSidecar(s, s.ts.MkAbs("volume"), command)
 	p.cmd.Env, p.cmd.Dir = append(s.environment(), args...), s.ts.MkAbs(".")
-	s.ts.Check(p.begin(nil))
+	s.ts.Check(p.begin())
 	s.ts.Defer(func() {
 		_ = p.cmd.Process.Kill()
 		s.ts.Logf("%s logged:\n%s", name, p.text())
@@ -304,6 +327,28 @@ func (s *scene) starts(bool, []string) {
 		s.exits(false, []string{code, "certfetcher"})
 		s.says(false, []string{s.ts.Getenv("REASON")})
 		s.says(true, []string{"hush"})
+	}
+}
+
+// lock holds the volume, as another process does.
+func (s *scene) lock(bool, []string) {
+	volume, err := os.Open(s.ts.MkAbs("volume"))
+	s.ts.Check(err)
+	unlock, err := files.Lock(volume, "..lock", nil)
+	s.ts.Check(err)
+	s.ts.Defer(func() {
+		unlock()
+		volume.Close()
+	})
+}
+
+// posted REGEXP takes the next request that came to serve http, or waits for it.
+func (s *scene) assertPosted(_ bool, args []string) {
+	select {
+	case body := <-s.posts:
+		s.matches(args[0], body, false)
+	case <-time.After(patience):
+		s.ts.Fatalf("nothing was posted")
 	}
 }
 

@@ -215,7 +215,8 @@ func (a forgetful) Update(ctx context.Context, r certservice.Request) (certservi
 // certservice [forgetful|forgetful-and-refused|at ADDRESS] starts a CertService and sets REQUEST_URL, and URL to its
 // beginning. The identity of its clients is in mtls.
 func (s *scene) startService(_ bool, args []string) {
-	options := service.Options{Wrap: func(of *service.Service, next http.Handler) http.Handler {
+	// Where it was down, nobody else must answer.
+	options := service.Options{Address: s.free(), Wrap: func(of *service.Service, next http.Handler) http.Handler {
 		of.CA.Change = s.change
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(next, w, r) })
 	}}
@@ -382,7 +383,10 @@ func (s *scene) serve(neg bool, args []string) {
 	if len(args) > 0 {
 		listener, err := net.Listen("tcp", s.ts.Getenv("FREE"))
 		s.ts.Check(err)
-		s.server = &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+		s.server = &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			s.posts <- string(body)
+		})}
 		go func() { _ = s.server.Serve(listener) }()
 		s.ts.Defer(func() { s.server.Close() })
 		return
