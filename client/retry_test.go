@@ -6,10 +6,14 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +22,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 // script is a transport that gives one reply after the other, the last one for ever, and notes when.
@@ -80,166 +87,93 @@ func scripted(t *testing.T, retry *Retry, replies ...reply) (*Client, *script, *
 	return c, s, &logged
 }
 
-func TestEnroll_retries_what_may_pass_and_nothing_else(t *testing.T) {
-	for _, row := range []struct {
-		is    string
-		first reply
-		tries int
-	}{
-		{"400", reply{status: 400}, 1}, {"401", reply{status: 401}, 1},
-		{"403", reply{status: 403}, 1}, {"404", reply{status: 404}, 1},
-		{"409", reply{status: 409}, 1}, {"431", reply{status: 431}, 1},
-		{"501", reply{status: 501}, 1}, {"505", reply{status: 505}, 1},
-		{"a redirect", reply{status: 302}, 1}, {"an answer that is none", reply{status: 200, body: "hello"}, 1},
-		{"400 from Go's HTTP server, for a request that was cut short", reply{status: 400, body: "400 Bad Request"}, 2},
-		{"400 from it for anything else", reply{status: 400, body: "400 Bad Request: malformed Host header"}, 1},
-		{"408", reply{status: 408}, 2}, {"429", reply{status: 429}, 2}, {"500", reply{status: 500}, 2},
-		{"500 for other names than the requested ones",
-			reply{status: 500, body: `{"errorMessage":"x","reason":"unexpectedNames"}`}, 1},
-		{"500 for an unknown reason", reply{status: 500, body: `{"errorMessage":"x","reason":"full moon"}`}, 2},
-		{"502", reply{status: 502}, 2}, {"503", reply{status: 503}, 2}, {"504", reply{status: 504}, 2},
-		{"a refused connection", reply{err: syscall.ECONNREFUSED}, 2}, {"a closed connection", reply{err: io.EOF}, 2},
-		{"a time-out", reply{takes: time.Hour}, 2},
-		{"an untrusted server", reply{err: &tls.CertificateVerificationError{Err: errors.New("x")}}, 1},
-	} {
-		t.Run(row.is, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c, s, _ := scripted(t, usual, row.first, success)
-				_, err := c.Enroll(t.Context(), goldenSecrets())
-				assert.Len(t, s.at, row.tries)
-				assert.Equal(t, row.tries == 1, err != nil, "error: %v", err)
-			})
-		})
-	}
+// failures are those of connections that a text names.
+var failures = map[string]error{
+	"refused": syscall.ECONNREFUSED, "closed": io.EOF,
+	"not trusted": &tls.CertificateVerificationError{Err: errors.New("x")},
 }
 
-func TestEnroll_without_retry_tries_once(t *testing.T) {
-	c, s, logged := scripted(t, nil, reply{status: 503, body: `{"errorMessage":"starting"}`}, success)
-	assert.EqualError(t, enroll(t, c), "CertService answered 503 Service Unavailable: starting")
-	assert.Len(t, s.at, 1)
-	assert.Empty(t, logged)
-}
+// elapsed is what the random part of waits changes, where the client gives up.
+var elapsed = regexp.MustCompile(`(?s)tries \d+, lines of log \d+\n(.*)after \d+ tries in [0-9.ms]+`)
 
-func TestEnroll_waits_grow_within_their_bounds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, s, _ := scripted(t, forever, append(make503(12), success)...)
-		require.NoError(t, enroll(t, c))
-		waits := s.waits()
-		require.Len(t, waits, 12)
-		interval := time.Second
-		for i, w := range waits {
-			assert.GreaterOrEqual(t, w, interval/2, "wait %d", i)
-			assert.LessOrEqual(t, w, min(interval*3/2, 30*time.Second)+time.Microsecond, "wait %d", i)
-			interval = min(interval*2, 20*time.Second) // whose upper end is MaxInterval
-		}
+// Time is synctest's. The last reply that a text lists is given for ever.
+func TestEnroll_retriesAsTheTextsSay(t *testing.T) {
+	golden.Play(t, "retries.txt", func(t *testing.T, _, commands string) (outcomes string) {
+		synctest.Test(t, func(t *testing.T) { outcomes = playRetries(t, commands) })
+		return outcomes
 	})
 }
 
-func make503(n int) []reply {
-	replies := make([]reply, n)
-	for i := range replies {
-		replies[i] = reply{status: 503}
-	}
-	return replies
-}
-
-func TestEnroll_gives_up_after_MaxElapsed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, s, _ := scripted(t, usual, reply{status: 503, body: `{"errorMessage":"starting"}`})
-		_, err := c.Enroll(t.Context(), goldenSecrets())
-		assert.Regexp(t,
-			`^giving up after \d+ tries in \dm[0-9.]+s: CertService answered 503 Service Unavailable: starting$`,
-			err.Error())
-		var status *StatusError
-		assert.ErrorAs(t, err, &status)
-		elapsed := s.at[len(s.at)-1].Sub(s.at[0])
-		assert.LessOrEqual(t, elapsed, 5*time.Minute)
-		assert.GreaterOrEqual(t, elapsed, 4*time.Minute)
-	})
-}
-
-func TestEnroll_obeys_Retry_After(t *testing.T) {
-	for _, row := range []struct {
-		is, value  string
-		least      time.Duration
-		most       time.Duration
-		maxElapsed time.Duration
-	}{
-		{"seconds", "40", 40 * time.Second, 44 * time.Second, 5 * time.Minute},
-		{"a date", "Sat, 01 Jan 2000 00:01:00 GMT", 60 * time.Second, 66 * time.Second, 5 * time.Minute},
-		{"less than the backoff's own wait", "1", time.Second,
-			1500*time.Millisecond + time.Microsecond, 5 * time.Minute},
-		{"more than the bound", "86400", MaxRetryAfter, MaxRetryAfter, 0},
-	} {
-		t.Run(row.is, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c, s, _ := scripted(t, &Retry{time.Second, 30 * time.Second, row.maxElapsed},
-					reply{status: 503, retryAfter: row.value}, success)
-				require.NoError(t, enroll(t, c))
-				assert.GreaterOrEqual(t, s.waits()[0], row.least)
-				assert.LessOrEqual(t, s.waits()[0], row.most)
-			})
-		})
-	}
-}
-
-func TestEnroll_Retry_After_holds_for_one_wait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, s, _ := scripted(t, &Retry{time.Second, 2 * time.Second, 0},
-			reply{status: 503, retryAfter: "60"}, reply{status: 503}, success)
-		require.NoError(t, enroll(t, c))
-		assert.LessOrEqual(t, s.waits()[1], 2*time.Second)
-	})
-}
-
-func TestEnroll_Retry_After_past_MaxElapsed_ends_at_once(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, s, _ := scripted(t, usual, reply{status: 429, retryAfter: "600", body: `{"errorMessage":"busy"}`})
-		assert.EqualError(t, enroll(t, c),
-			"giving up after one try, as the server asks to wait another 10m0s: CertService "+
-				"answered 429 Too Many Requests: busy")
-		assert.Len(t, s.at, 1)
-	})
-}
-
-func TestEnroll_cancelled_while_waiting_ends_at_once(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, _, _ := scripted(t, &Retry{time.Minute, time.Minute, 0},
-			reply{status: 503, body: `{"errorMessage":"starting"}`})
-		ctx, cancel := context.WithCancelCause(t.Context())
-		terminated := errors.New("terminated by SIGTERM")
-		time.AfterFunc(3*time.Second, func() { cancel(terminated) })
-		began := time.Now()
-		_, err := c.Enroll(ctx, goldenSecrets())
-		assert.ErrorIs(t, err, terminated)
-		assert.EqualError(t, err,
-			"terminated by SIGTERM; before that, try 1 failed: CertService answered 503 Service Unavailable: starting")
-		assert.Equal(t, 3*time.Second, time.Since(began))
-	})
-}
-
-func TestEnroll_cancelled_while_asking_returns_the_cause(t *testing.T) {
-	for _, retry := range []*Retry{nil, {time.Second, time.Second, 0}} {
-		synctest.Test(t, func(t *testing.T) {
-			c, _, _ := scripted(t, retry, reply{takes: time.Hour})
+func playRetries(t *testing.T, commands string) (outcomes string) {
+	retry, began := usual, time.Now()
+	var replies []reply
+	var s *script
+	for command := range strings.Lines(commands) {
+		outcomes += command
+		verb, rest, _ := strings.Cut(strings.TrimSpace(command[1:]), ": ")
+		words := strings.Split(rest, ", ")
+		switch verb {
+		case "tries": // the first wait, the longest one, and the time for all
+			retry = &Retry{duration(words[0]), duration(words[1]), duration(words[2])}
+		case "no second try":
+			retry = nil
+		case "status":
+			status, body, _ := strings.Cut(rest, " ")
+			replies = append(replies, reply{status: fixture.Must(strconv.Atoi(status)), body: body})
+		case "Retry-After":
+			replies[len(replies)-1].retryAfter = rest
+		case "times":
+			replies = slices.Repeat(replies, fixture.Must(strconv.Atoi(rest)))
+		case "connection":
+			require.Contains(t, failures, rest)
+			replies = append(replies, reply{err: failures[rest]})
+		case "no answer for":
+			replies = append(replies, reply{takes: duration(rest)})
+		case "certificates":
+			replies = append(replies, success)
+		case "enrol", "enrol, terminated after", "enrol, with time for":
 			ctx, cancel := context.WithCancelCause(t.Context())
-			terminated := errors.New("terminated by SIGTERM")
-			time.AfterFunc(3*time.Second, func() { cancel(terminated) })
+			defer cancel(nil)
+			switch verb {
+			case "enrol, terminated after":
+				time.AfterFunc(duration(rest), func() { cancel(errors.New("terminated by SIGTERM")) })
+			case "enrol, with time for":
+				var stop context.CancelFunc
+				ctx, stop = context.WithTimeout(ctx, duration(rest))
+				defer stop()
+			}
+			c, transport, logged := scripted(t, retry, replies...)
+			s = transport
 			_, err := c.Enroll(ctx, goldenSecrets())
-			assert.Equal(t, terminated, err)
-		})
+			counts := fmt.Sprintf("tries %d, lines of log %d\n", len(s.at), strings.Count(logged.String(), "\n"))
+			if err != nil {
+				counts += summary(err) + "\n"
+			}
+			outcomes += elapsed.ReplaceAllString(counts, "${1}after N tries in TIME")
+			if cause := context.Cause(ctx); cause != nil {
+				outcomes += fmt.Sprintf("at %s, says why: %t\n", time.Since(began), errors.Is(err, cause))
+			}
+		case "all tries take": // at least, at most
+			outcomes += within(s.at[len(s.at)-1].Sub(s.at[0]), words)
+		default: // such as "waits 6-12": at least, at most
+			var from, to int
+			fixture.Must(fmt.Sscanf(verb, "waits %d-%d", &from, &to))
+			for _, wait := range s.waits()[from-1 : to] {
+				outcomes += within(wait, words)
+			}
+		}
 	}
+	return outcomes
 }
 
-func TestEnroll_deadline_of_the_caller_is_not_a_failed_try(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, s, _ := scripted(t, &Retry{time.Second, time.Second, 0}, reply{takes: time.Hour})
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		_, err := c.Enroll(ctx, goldenSecrets())
-		assert.ErrorIs(t, err, context.DeadlineExceeded)
-		assert.Len(t, s.at, 1)
-	})
+func duration(text string) time.Duration { return fixture.Must(time.ParseDuration(text)) }
+
+// within says nothing of a time that is within its bounds.
+func within(d time.Duration, bounds []string) string {
+	if d >= duration(bounds[0]) && d <= duration(bounds[1])+time.Microsecond {
+		return ""
+	}
+	return fmt.Sprintf("not so: %s\n", d)
 }
 
 func TestEnroll_logs_one_line_for_each_failed_try_without_secrets(t *testing.T) {
