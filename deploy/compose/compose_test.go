@@ -94,7 +94,7 @@ func TestServices_ofOurs_areConfined(t *testing.T) {
 	}
 }
 
-// A secret is mounted by the one that makes it and by its reader, and by nobody else.
+// A secret is mounted by the one that makes it and by its reader, and by no one else.
 func TestVolumes_areMountedByThoseWhoNeedThem(t *testing.T) {
 	want := map[string][]string{
 		"identities-certservice": {"certservice", "identities"},

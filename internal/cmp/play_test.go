@@ -32,7 +32,7 @@ import (
 //	answer is BODY               in place of the honest body; several are sent one after the other
 //	answer takes TIME
 //	signed [by NAME], signed for NAME, protected by PROTECTION [under SECRET]; see also pbmac1
-//	sent PATH = VALUE            a part of the answers, as somebody on the way changes it
+//	sent PATH = VALUE            a part of the answers, as someone on the way changes it
 //
 // After their first word, the last five may have "to KIND" or "to request NUMBER", for some of the
 // answers only.

@@ -50,11 +50,11 @@ func TestEnroller_prefers_whatFitsAndIsNewer(t *testing.T) {
 	e.current.Store(&more)
 	assert.True(t, e.prefers(fewer), "the overlap is over")
 	e.current.Store(&fewer)
-	assert.False(t, e.prefers(more), "nobody brings back what was pruned")
+	assert.False(t, e.prefers(more), "no one brings back what was pruned")
 	e.current.Store(&current)
 
 	stranger := fixture.Must(fixture.NewCA("Two"))
-	assert.False(t, e.prefers(from(stranger, at(2))), "who wrote it trusts its issuer, nobody else does")
+	assert.False(t, e.prefers(from(stranger, at(2))), "who wrote it trusts its issuer, no one else does")
 
 	same := from(authority, at(1))
 	forth := e.prefers(same)

@@ -109,7 +109,7 @@ func TestOverlap_merge(t *testing.T) {
 		var o overlap
 		assert.Equal(t, list("new"), o.merge(list("new"), before(time.Hour, list("old")...), 0, now))
 	})
-	t.Run("one that comes back counts anew", func(t *testing.T) {
+	t.Run("one that comes back counts again", func(t *testing.T) {
 		var o overlap
 		o.merge(list("new"), before(time.Hour, list("old")...), -1, now)
 		assert.Equal(t, list("old", "new"), o.merge(list("old"), before(2*time.Hour, list("new", "old")...), -1, now))

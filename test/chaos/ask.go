@@ -35,7 +35,7 @@ func Ask(client *http.Client, request *http.Request, status int) error {
 	return err
 }
 
-// Send sends a request without a body, and returns what is answered; 0 and the error where nobody answers.
+// Send sends a request without a body, and returns what is answered; 0 and the error where no one answers.
 func Send(method, url string) (status int, body string) {
 	response, err := (&http.Client{Timeout: Deadline}).Do(fixture.Must(http.NewRequest(method, url, nil)))
 	if err != nil {

@@ -58,7 +58,7 @@ func (f Flood) Write(conn io.ReadWriter) error {
 		case "repeat":
 			_, err = io.WriteString(conn, again)
 			time.Sleep(200 * time.Millisecond)
-		case "ask": // anew when it was answered
+		case "ask": // again when it was answered
 			if _, err = conn.Read(make([]byte, 16<<10)); err == nil {
 				_, err = io.WriteString(conn, f.First)
 			}

@@ -183,7 +183,7 @@ func eventually(t *testing.T, within time.Duration, what string, condition func(
 		within, 250*time.Millisecond)
 }
 
-// freePort is a port on loopback that nobody listens on.
+// freePort is a port on loopback that no one listens on.
 func freePort(t *testing.T) string { return strings.TrimPrefix(fixture.FreeAddress(t), "127.0.0.1:") }
 
 // file is one entry of a volume or an image.

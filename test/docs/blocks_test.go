@@ -74,7 +74,7 @@ func readDocument(t *testing.T, path string) document {
 	return d
 }
 
-// A language is one that is checked below; text is for what nobody types or parses.
+// A language is one that is checked below; text is for what no one types or parses.
 func TestBlocks_areChecked(t *testing.T) {
 	for _, d := range documents(t) {
 		for _, b := range d.blocks {

@@ -65,7 +65,7 @@ func givenServer(t testing.TB) cmp.Config {
 	return config
 }
 
-// The only test that may be skipped where everything else must run: nobody but the environment knows of a
+// The only test that may be skipped where everything else must run: no one but the environment knows of a
 // server, and CI cannot have one whose images it cannot pull.
 func TestClient_givenServer_enrols(t *testing.T) {
 	if variable("URL", "") == "" {
@@ -74,7 +74,7 @@ func TestClient_givenServer_enrols(t *testing.T) {
 	enrolAtGivenServer(t)
 }
 
-// A CA whose key has a password that nobody kept is gone after a restart: it answers, and signs nothing.
+// A CA whose key has a password that no one kept is gone after a restart: it answers, and signs nothing.
 func TestClient_givenServer_enrolsAfterARestart(t *testing.T) {
 	if variable("URL", "") == "" || variable("RESTART", "") == "" {
 		t.Skip("CMP_TEST_URL and CMP_TEST_RESTART are not both set: see docs/interoperability.md")

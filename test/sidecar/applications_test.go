@@ -84,7 +84,7 @@ func TestSidecar_nginx_isReloadedAndSeenToServeTheNewCertificate(t *testing.T) {
 			}
 			p := start(t, startService(t, time.Hour), variables...)
 			p.await(1, planned)
-			// The application comes after its certificate, so the first attempts find nobody, which is no failure.
+			// The application comes after its certificate, so the first attempts find no one, which is no failure.
 			p.await(1, "the application is not there yet, trying again until it is")
 			server := startNginx(t, name, address, p.volume)
 			require.NoError(t, os.Symlink(server.pidFile, pidFile))

@@ -177,7 +177,7 @@ const (
 	planned   = "the next renewal is planned" // at the start and after each renewal
 	updated   = "the CertService renewed the certificate"
 	published = "published"
-	anew      = "the certificate cannot be renewed, enrolling again"
+	again     = "the certificate cannot be renewed, enrolling again"
 	putBack   = "published files had vanished or changed; restored them"
 )
 

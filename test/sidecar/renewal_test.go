@@ -42,8 +42,8 @@ func TestSidecar_renewalsInARow_underAReader(t *testing.T) {
 			p.await(renewals+1, planned)
 			p.end()
 			r.check(t, renewals)
-			assert.Zero(t, p.count(anew))
-			assert.Zero(t, p.count(putBack), "its own publications disturb nobody")
+			assert.Zero(t, p.count(again))
+			assert.Zero(t, p.count(putBack), "its own publications disturb no one")
 		})
 	}
 }

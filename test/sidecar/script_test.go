@@ -44,7 +44,7 @@ func TestScripts(t *testing.T) {
 // messages are the texts of the log that scripts wait for by a name.
 var messages = map[string]string{
 	"serving": serving, "planned": planned, "updated": updated, "published": published,
-	"anew": anew, "putback": putBack,
+	"again": again, "putback": putBack,
 	"told": told, "verified": verified, "renewing": "renewing",
 	"failed":  "renewing failed, the certificate stays in use; trying again",
 	"expired": "renewing failed, and the certificate has expired; trying again",
@@ -80,7 +80,7 @@ type scene struct {
 	ejbca   *ejbca.Server
 	arrived chan struct{}
 	posts   chan string
-	free    func() string // gives an address at which nobody else will listen
+	free    func() string // gives an address at which no one else will listen
 	sidecar *sidecar      // the one that commands are about
 	all     map[string]*sidecar
 	kept    map[string]string // the files that were on the volume

@@ -215,7 +215,7 @@ func (a forgetful) Update(ctx context.Context, r certservice.Request) (certservi
 // certservice [forgetful|forgetful-and-refused|at ADDRESS] starts a CertService and sets REQUEST_URL, and URL to its
 // beginning. The identity of its clients is in mtls.
 func (s *scene) startService(_ bool, args []string) {
-	// Where it was down, nobody else must answer.
+	// Where it was down, no one else must answer.
 	options := service.Options{Address: s.free(), Wrap: func(of *service.Service, next http.Handler) http.Handler {
 		of.CA.Change = s.change
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(next, w, r) })

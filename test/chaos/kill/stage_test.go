@@ -74,7 +74,7 @@ func newStage(t testing.TB, s *service.Service, scene string) *stage {
 func (s *stage) keep(name string) { chaos.Copy(s.t, s.Path, filepath.Dir(s.Path)+"/"+name) }
 
 // play runs the scene over the volume that was kept, with a fate for one call, and watches it for the sums. Over the
-// volume of before the scene, it fetches anew.
+// volume of before the scene, it fetches again.
 func (s *stage) play(kept string, number int, f fate, sums ...*tally) *run {
 	s.t.Helper()
 	chaos.Copy(s.t, filepath.Dir(s.Path)+"/"+kept, s.Path)

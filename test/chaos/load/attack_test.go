@@ -70,7 +70,7 @@ func TestAttack_byAClient(t *testing.T) {
 	onlyInChaos(t)
 	s := start(t)
 	seconds, connections := chaos.Amount(1, 2, 20), chaos.Amount(200, 1000, 2000)
-	others := names(t) // but for HTTP/2, which nobody has
+	others := names(t) // but for HTTP/2, which no one has
 	for _, name := range append(others[:len(others)-1], "reloads from 16 connections") {
 		w := s.underAttack(seconds, order{Name: name, Connections: connections, Identity: s.Dir})
 		chaos.Record(t, name, name, connections, seconds, &w.trusted, s.memory("VmHWM")>>10)

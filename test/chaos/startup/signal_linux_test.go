@@ -61,7 +61,7 @@ func outcomes(t *testing.T, program string, times int, with *syscall.SysProcAttr
 		for begun := time.Now(); time.Since(begun) < delay; {
 		}
 		p.Signal(t, interruption)
-		// As process 1 it does not get a signal that nobody handles; what comes later counts.
+		// As process 1 it does not get a signal that no one handles; what comes later counts.
 		again := time.AfterFunc(500*time.Millisecond,
 			func() { counts["lost, and handled later"]++; _ = cmd.Process.Signal(interruption) })
 		p.Wait(chaos.Deadline)
@@ -83,7 +83,7 @@ func TestSIGTERM_inTheFirst10ms_endsEveryProgram(t *testing.T) {
 }
 
 // In a container the program is process 1, to which the kernel gives no signal that is not handled, and for which the
-// runtime, when it has a handler but nobody asked for the signal, ends with 2.
+// runtime, when it has a handler but no one asked for the signal, ends with 2.
 func TestSIGTERM_inTheFirst10ms_asProcess1_endsEveryProgram(t *testing.T) {
 	t.Parallel()
 	times := chaos.Amount(4, 40, 500)

@@ -93,7 +93,7 @@ func put(t *testing.T, volume, name, kind, outside string) (object string) {
 	return object
 }
 
-// Whatever somebody puts under the names on a volume: each command ends in time with an exit code that it documents,
+// Whatever someone puts under the names on a volume: each command ends in time with an exit code that it documents,
 // touches nothing outside of the volume, and names the object where it cannot help it; and when the object is gone,
 // the next run publishes.
 func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"github.com/certfetcher/certfetcher/test/chaos"
 )
 
-// A named pipe, or a link, in the place of any file that a neighbour may write to, holds nobody up and leads nobody
+// A named pipe, or a link, in the place of any file that a neighbour may write to, holds no one up and leads no one
 // astray.
 func TestNamedPipes_inThePlaceOfOtherFiles_holdNobodyUp(t *testing.T) {
 	t.Parallel()
