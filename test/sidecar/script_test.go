@@ -33,10 +33,13 @@ func TestScripts(t *testing.T) {
 	fixture.RunScripts(t, testscript.Params{
 		Dir: fixture.Scripts(t, "testdata/*.txtar"), Setup: setUp, Cmds: commands,
 		Condition: func(name string) (bool, error) {
-			if name == "root" {
+			switch name {
+			case "root":
 				return os.Geteuid() == 0, nil
+			case "namespaces":
+				return exec.Command("unshare", "--map-root-user", "true").Run() == nil, nil
 			}
-			return exec.Command("unshare", "--map-root-user", "true").Run() == nil, nil // namespaces
+			return false, fmt.Errorf("the condition %q is not known", name)
 		},
 	})
 }
@@ -212,9 +215,14 @@ func (s *scene) start(_ bool, args []string) {
 // on NAME has the commands that follow be about that sidecar.
 func (s *scene) on(_ bool, args []string) { s.sidecar = s.all[args[0]] }
 
-func message(name string) string {
+// message is the text of the log that a name stands for, or the text itself. A word that is not a name would let
+// count 0 always pass.
+func (s *scene) message(name string) string {
 	if text, ok := messages[name]; ok {
 		return text
+	}
+	if !strings.Contains(name, " ") {
+		s.ts.Fatalf("there is no message %q", name)
 	}
 	return name
 }
@@ -222,7 +230,7 @@ func message(name string) string {
 // await N MESSAGE [KEY=VALUE|KEY~REGEXP|KEY<DURATION|KEY>DURATION...] waits for the nth line with the message, and
 // holds its attributes to what is given.
 func (s *scene) await(_ bool, args []string) {
-	l := s.sidecar.await(s.number(args[0]), message(args[1]))
+	l := s.sidecar.await(s.number(args[0]), s.message(args[1]))
 	for _, check := range args[2:] {
 		at := strings.IndexAny(check, "=~<>")
 		key, operator, want := check[:at], check[at], check[at+1:]
@@ -242,7 +250,7 @@ func (s *scene) await(_ bool, args []string) {
 
 // count N MESSAGE wants so many lines with the message.
 func (s *scene) count(_ bool, args []string) {
-	s.equal(s.number(args[0]), s.sidecar.count(message(args[1])), args[1])
+	s.equal(s.number(args[0]), s.sidecar.count(s.message(args[1])), args[1])
 }
 
 // toldof REASON SERIAL waits until the application was told of that.
