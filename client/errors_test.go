@@ -182,11 +182,13 @@ func TestEnroll_errors(t *testing.T) {
 			wait(r)
 		}),
 		"broken off before TLS": func(t *testing.T) *Client {
-			return clientOf(listen(t, func(net.Conn) {}), 10*time.Second)
+			return clientOf(listen(t, readHello), 10*time.Second)
 		},
 		"a server without TLS": func(t *testing.T) *Client {
-			return clientOf(listen(t, func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }),
-				10*time.Second)
+			return clientOf(listen(t, func(c net.Conn) {
+				readHello(c)
+				fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
+			}), 10*time.Second)
 		},
 		"broken off before the answer": answered(func(http.ResponseWriter,
 			*http.Request) {

@@ -164,3 +164,11 @@ func listen(t testing.TB, serve func(net.Conn)) string {
 	t.Cleanup(func() { l.Close(); <-done })
 	return l.Addr().String()
 }
+
+// readHello reads the client's first TLS record. A connection that is closed with unread bytes is
+// reset, and the client may see that in place of what was sent before.
+func readHello(c net.Conn) {
+	var head [5]byte
+	_, _ = io.ReadFull(c, head[:])
+	_, _ = io.CopyN(io.Discard, c, int64(head[3])<<8|int64(head[4]))
+}
