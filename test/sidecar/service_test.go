@@ -21,6 +21,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/ejbca"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
@@ -113,13 +114,7 @@ var behaviours = map[string]behaviour{
 
 var nextCA, begin = mustCA("Next"), time.Now()
 
-func mustCA(name string) *fixture.CA {
-	made, err := fixture.NewCA(name)
-	if err != nil {
-		panic(err)
-	}
-	return made
-}
+func mustCA(name string) *fixture.CA { return fixture.Must(fixture.NewCA(name)) }
 
 func (s *scene) behaviour() behaviour {
 	s.mutex.Lock()
@@ -202,12 +197,12 @@ func (a forgetful) Update(ctx context.Context, r certservice.Request) (certservi
 		return a.Authority.Update(ctx, r)
 	}
 	if a.refuses {
-		return certservice.Issued{}, &certservice.FailedError{Err: io.ErrUnexpectedEOF, Reason: certservice.ReasonNames}
+		failed := &certservice.FailedError{Err: io.ErrUnexpectedEOF, Reason: certservice.ReasonNames}
+		return certservice.Issued{}, failed
 	}
 	other := *a.CA
 	other.Change = func(leaf *x509.Certificate) {
-		leaf.DNSNames,
-			leaf.IPAddresses = []string{"replica-2.example.org"}, nil
+		leaf.DNSNames, leaf.IPAddresses = []string{"replica-2.example.org"}, nil
 	}
 	return service.Authority{CA: &other}.Enroll(ctx, r)
 }
@@ -216,10 +211,11 @@ func (a forgetful) Update(ctx context.Context, r certservice.Request) (certservi
 // beginning. The identity of its clients is in mtls.
 func (s *scene) startService(_ bool, args []string) {
 	// Where it was down, no one else must answer.
-	options := service.Options{Address: s.free(), Wrap: func(of *service.Service, next http.Handler) http.Handler {
+	options := service.Options{Address: fixture.FreeAddress(s.t)}
+	options.Wrap = func(of *service.Service, next http.Handler) http.Handler {
 		of.CA.Change = s.change
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(next, w, r) })
-	}}
+	}
 	if len(args) == 2 {
 		options.Address = args[1]
 	} else if len(args) > 0 {
@@ -285,21 +281,10 @@ func (s *scene) assertAsked(_ bool, args []string) {
 			updates++
 		}
 	}
-	want := s.noted
-	if args[0] != "noted" {
-		want = s.number(args[0])
-	}
-	s.equal(want, len(s.asked), "requests")
+	s.equal(s.number(args[0]), len(s.asked), "requests")
 	if len(args) > 1 {
 		s.equal(s.number(args[1]), updates, "updates")
 	}
-}
-
-// note remembers how many there were, for asked noted.
-func (s *scene) note(bool, []string) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	s.noted = len(s.asked)
 }
 
 // shown SERIAL wants the last request to have come with that client certificate; ! shown, with another one.
@@ -391,14 +376,39 @@ func (s *scene) serve(neg bool, args []string) {
 		s.ts.Defer(func() { s.server.Close() })
 		return
 	}
-	volume := s.ts.MkAbs("volume")
-	pair, err := tls.LoadX509KeyPair(filepath.Join(volume, "keystore.pem"), filepath.Join(volume, "key.pem"))
+	pair, err := tls.LoadX509KeyPair(s.volume+"/keystore.pem", s.volume+"/key.pem")
 	s.ts.Check(err)
 	server := httptest.NewUnstartedServer(http.NotFoundHandler())
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
 	server.StartTLS()
 	s.ts.Defer(server.Close)
 	s.ts.Setenv("SERVED", server.Listener.Addr().String())
+}
+
+// posted REGEXP takes the next request that came to serve http, or waits for it.
+func (s *scene) assertPosted(_ bool, args []string) {
+	select {
+	case body := <-s.posts:
+		s.matches(args[0], body, false)
+	case <-time.After(chaos.Deadline):
+		s.ts.Fatalf("nothing was posted")
+	}
+}
+
+// java NAME [ARGUMENT...] runs a server of test/java until the script ends, and sets SERVED. What it prints is in the
+// file java.log.
+func (s *scene) java(_ bool, args []string) {
+	server, log := fixture.Java(s.t, "", "../java/"+args[0]+".java", args[1:]...), s.ts.MkAbs("java.log")
+	server.Stdout = fixture.Must(os.Create(log))
+	stdin := fixture.Must(server.StdinPipe())
+	s.ts.Check(server.Start())
+	s.ts.Defer(func() { stdin.Close(); _ = server.Wait() })
+	s.eventually("the Java server serves", func() bool {
+		_, port, _ := strings.Cut(string(fixture.Must(os.ReadFile(log))), "serving ")
+		port, _, serves := strings.Cut(port, "\n")
+		s.ts.Setenv("SERVED", "127.0.0.1:"+port)
+		return serves
+	})
 }
 
 const ejbcaSecret = "the-secret-of-ejbca"
@@ -427,7 +437,7 @@ func (s *scene) startEJBCA(_ bool, args []string) {
 		s.ts.Check(json.Unmarshal([]byte(args[1]), &entry))
 	}
 	maps.DeleteFunc(entry, func(_ string, value any) bool { return value == nil })
-	s.stack, err = fixture.StartCertService(binDir, s.ts.MkAbs("."), entry)
+	s.stack, err = fixture.StartCertService(chaos.Bin, s.ts.MkAbs("."), entry)
 	s.ts.Check(err)
 	s.ts.Defer(func() {
 		s.stack.Stop()
