@@ -26,8 +26,7 @@ const mounted = "/var/run/certs"
 // exampleData is what an example for Kubernetes gives the application: the ConfigMap is its first document.
 func exampleData(t *testing.T, name string) map[string]string {
 	t.Helper()
-	content, err := os.ReadFile("../../deploy/kubernetes/examples/" + name)
-	require.NoError(t, err)
+	content := fixture.Must(os.ReadFile("../../deploy/kubernetes/examples/" + name))
 	var configMap struct{ Data map[string]string }
 	require.NoError(t, yaml.NewDecoder(bytes.NewReader(content)).Decode(&configMap))
 	return configMap.Data
@@ -54,7 +53,7 @@ func TestApplications_jvm_servesPKCS12AndPEM(t *testing.T) {
 		}
 		return len(address) == 5
 	}, chaos.Deadline, 20*time.Millisecond, "not all applications serve")
-	first := p.serial()
+	first := fixture.Must(p.serial())
 	for name := range address {
 		serial, err := p.served(address[name], nil)
 		require.NoError(t, err, name)

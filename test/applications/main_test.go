@@ -37,11 +37,9 @@ type pod struct {
 // newPod returns one whose volume is filled.
 func newPod(t *testing.T, user *syscall.Credential, variables ...string) *pod {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "certfetcher-pod-") // t.TempDir is for its owner only
-	require.NoError(t, err)
+	dir := fixture.Must(os.MkdirTemp("", "certfetcher-pod-")) // t.TempDir is for its owner only
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s, err := service.Start(dir, service.Options{})
-	require.NoError(t, err)
+	s := fixture.Must(service.Start(dir, service.Options{}))
 	t.Cleanup(s.Stop)
 	p := &pod{t: t, service: s, dir: dir, volume: filepath.Join(dir, "volume"), user: user}
 	p.variables = s.Environment(p.volume, append(variables, "COMMON_NAME=localhost", "SANS=localhost",
@@ -80,11 +78,12 @@ func (p *pod) fetch() {
 }
 
 // serial is that of the certificate in keystore.pem.
-func (p *pod) serial() string {
-	p.t.Helper()
+func (p *pod) serial() (string, error) {
 	pair, err := tls.LoadX509KeyPair(p.volume+"/keystore.pem", p.volume+"/key.pem")
-	require.NoError(p.t, err)
-	return pair.Leaf.SerialNumber.Text(16)
+	if err != nil {
+		return "", err
+	}
+	return pair.Leaf.SerialNumber.Text(16), nil
 }
 
 // background runs a program until the test ends, and shows what it said when the test fails.
@@ -131,10 +130,11 @@ func (p *pod) served(address string, greet greeting) (string, error) {
 func (p *pod) awaitServed(address, before string, greet greeting) (serial string) {
 	p.t.Helper()
 	require.EventuallyWithT(p.t, func(c *assert.CollectT) {
-		var err error
+		published, err := p.serial()
+		require.NoError(c, err) // one file may be newer than the other
 		serial, err = p.served(address, greet)
 		require.NoError(c, err)
-		require.Equal(c, p.serial(), serial, "on the volume, and served")
+		require.Equal(c, published, serial)
 		require.NotEqual(c, before, serial)
 	}, chaos.Deadline, 20*time.Millisecond)
 	return serial

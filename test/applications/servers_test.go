@@ -137,8 +137,7 @@ func TestApplications_postgresql_refusesAKeyThatItsGroupMayRead(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return // only root can give a file away
 	}
-	key, err := filepath.EvalSymlinks(filepath.Join(p.volume, "key.pem"))
-	require.NoError(t, err)
+	key := fixture.Must(filepath.EvalSymlinks(filepath.Join(p.volume, "key.pem")))
 	require.NoError(t, os.Chown(key, 65532, 65532))
 	out, err = p.command(server, arguments...).CombinedOutput()
 	require.Error(t, err)

@@ -45,8 +45,7 @@ type Process struct {
 // Start starts a program, which is killed when the test ends.
 func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
-	out, err := os.CreateTemp(t.TempDir(), "out")
-	require.NoError(t, err)
+	out := fixture.Must(os.CreateTemp(t.TempDir(), "out"))
 	defer out.Close()
 	if cmd.Stderr == nil {
 		cmd.Stdout, cmd.Stderr = out, out
@@ -137,8 +136,7 @@ func Memory(pid int, name string) int {
 // Silent returns a host:port on loopback that takes connections and never answers.
 func Silent(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	listener := fixture.Must(net.Listen("tcp", "127.0.0.1:0"))
 	t.Cleanup(func() { listener.Close() })
 	return listener.Addr().String()
 }

@@ -42,8 +42,7 @@ func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	assert.NotContains(t, string(out), `"WARN"`)
 
-	running, err := fixture.StartStack(binDir, t.TempDir(), files("certservice-tls")...)
-	require.NoError(t, err)
+	running := fixture.Must(fixture.StartStack(binDir, t.TempDir(), files("certservice-tls")...))
 	defer running.Stop()
 	client := dir + "/certfetcher-mtls"
 	identity := fixture.Must(tls.LoadX509KeyPair(client+"/tls.crt", client+"/tls.key"))

@@ -52,15 +52,13 @@ func TestExamples_envoy_configurationIsOfEnvoysTypes(t *testing.T) {
 // strict refuses unknown fields.
 func strict(t *testing.T, text string, message proto.Message) {
 	t.Helper()
-	content, err := yaml.YAMLToJSONStrict([]byte(text))
-	require.NoError(t, err)
+	content := fixture.Must(yaml.YAMLToJSONStrict([]byte(text)))
 	require.NoError(t, protojson.Unmarshal(content, message))
 }
 
 // The command that the pod runs merges into a JDK's own truststore.
 func TestExamples_jvmCacerts_trustsBoth(t *testing.T) {
-	program, err := filepath.EvalSymlinks(fixture.RequirePrograms(t, "keytool")[0])
-	require.NoError(t, err)
+	program := fixture.Must(filepath.EvalSymlinks(fixture.RequirePrograms(t, "keytool")[0]))
 	authority := fixture.Must(fixture.NewCA("Application"))
 	p, dir := example(t, "jvm-cacerts.yaml"), t.TempDir()
 	copied := p.container("cacerts").Command[2]

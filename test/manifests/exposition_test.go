@@ -39,8 +39,7 @@ func exported(t *testing.T) series {
 		var text bytes.Buffer
 		m.Write(&text)
 		parser := expfmt.NewTextParser(model.UTF8Validation)
-		families, err := parser.TextToMetricFamilies(&text)
-		require.NoError(t, err)
+		families := fixture.Must(parser.TextToMetricFamilies(&text))
 		require.Greater(t, len(families), 20)
 		for name, family := range families {
 			if strings.HasPrefix(name, "cert") {

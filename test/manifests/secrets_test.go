@@ -100,8 +100,7 @@ func TestSecrets_cmpServers_enrolsWithACAThatSigns(t *testing.T) {
 	).Replace(templates(t)["certservice-cmp"]["cmpServers.json"])
 	var file struct{ CMPv2Servers []map[string]any }
 	require.NoError(t, json.Unmarshal([]byte(filled), &file))
-	service, err := fixture.StartCertServiceOf(binaries, dir, file.CMPv2Servers)
-	require.NoError(t, err)
+	service := fixture.Must(fixture.StartCertServiceOf(binaries, dir, file.CMPv2Servers))
 	defer service.Stop()
 	fetch := exec.Command(binary("certfetcher"))
 	fetch.Env = fixture.Environment(service.URL, service.Dir, t.TempDir(), "RETRY_MAX_ELAPSED=1s")

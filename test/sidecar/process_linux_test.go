@@ -155,8 +155,7 @@ func TestSidecar_strangersAtThePortOfTheProbes_takeNoMemoryAndNoProbe(t *testing
 	stranger := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}, Timeout: chaos.Deadline}
 	unfinished := []byte("GET /readyz HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("a", 12<<10))
 	for i := range 2000 {
-		conn, err := stranger.Dial("tcp", p.address)
-		require.NoError(t, err)
+		conn := fixture.Must(stranger.Dial("tcp", p.address))
 		defer conn.Close()
 		if i%2 == 1 {
 			_, _ = conn.Write(unfinished) // it may be closed already

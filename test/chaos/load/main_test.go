@@ -34,8 +34,7 @@ type service struct {
 // chartLimit finds a limit in the chart's values.
 func chartLimit(t *testing.T, pattern string) string {
 	t.Helper()
-	values, err := os.ReadFile("../../../deploy/helm/certservice/values.yaml")
-	require.NoError(t, err)
+	values := fixture.Must(os.ReadFile("../../../deploy/helm/certservice/values.yaml"))
 	found := regexp.MustCompile("(?m)^" + pattern + "$").FindSubmatch(values)
 	require.NotNil(t, found, pattern)
 	return string(found[1])

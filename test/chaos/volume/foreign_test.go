@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // GEN stands for the directory that ..data points to, or for another generation in the inplace layout.
@@ -100,8 +101,7 @@ func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	template := ofEachLayout(t, s)
-	pem, err := os.ReadFile(s.Dir + "/truststore.pem")
-	require.NoError(t, err)
+	pem := fixture.Must(os.ReadFile(s.Dir + "/truststore.pem"))
 	var seen chaos.Seen
 	n, tried, moved := 0, 0, 0
 	every := chaos.Amount(211, 11, 1) // of the table; the first row is the known worst
