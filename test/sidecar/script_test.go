@@ -12,12 +12,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/assert"
+	"golang.org/x/sys/unix"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/files"
@@ -95,8 +95,8 @@ func setUp(env *testscript.Env) error {
 		"KEYSTORE_PATH="+identity+"/client.p12", "KEYSTORE_PASSWORD="+fixture.Password,
 		"TRUSTSTORE_PATH="+identity+"/truststore.p12", "TRUSTSTORE_PASSWORD="+fixture.Password,
 		"RETRY_INITIAL_INTERVAL=5ms", "RETRY_MAX_INTERVAL=20ms", "RETRY_MAX_ELAPSED=300ms",
-		"PATH="+chaos.Bin+":"+os.Getenv("PATH"), "PROGRAM="+chaos.Bin+"/certfetcher", "SELF="+chaos.Self,
-		"FREE="+free, "PORT="+strings.TrimPrefix(free, "127.0.0.1:"),
+		"PATH="+chaos.Bin+":"+os.Getenv("PATH"), "PROGRAM="+chaos.Bin+"/certfetcher",
+		"SELF="+chaos.Self, "FREE="+free, "PORT="+strings.TrimPrefix(free, "127.0.0.1:"),
 		"TESTDATA="+fixture.Must(filepath.Abs("testdata")))...)
 	for name, content := range map[string]string{"empty": "", "changeit": "changeit\n",
 		"another-secret": "another-secret\n"} {
@@ -110,18 +110,15 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 
 func init() {
 	for name, do := range map[string]func(s *scene, neg bool, args []string){
-		"certservice": (*scene).startService, "behave": (*scene).behave, "life": (*scene).life, "ca": (*scene).another,
-		"down": (*scene).down, "arrives": (*scene).arrives, "asked": (*scene).assertAsked,
-		"shown": (*scene).assertShown, "identity": (*scene).identity, "merge": (*scene).merge,
-		"serve": (*scene).serve, "posted": (*scene).assertPosted, "java": (*scene).java, "needs": (*scene).needs,
-		"sidecar": (*scene).start, "on": (*scene).on, "await": (*scene).await, "count": (*scene).count,
-		"renew": (*scene).renew, "signal": (*scene).signal, "end": (*scene).end, "ended": (*scene).ended,
-		"ready": (*scene).ready, "get": (*scene).get, "metric": (*scene).metric, "logged": (*scene).logged,
-		"exits": (*scene).exits, "says": (*scene).says, "starts": (*scene).starts, "lock": (*scene).lock,
-		"serial": (*scene).serial, "keep": (*scene).keep, "same": (*scene).same, "trusted": (*scene).trusted,
-		"is": (*scene).is, "gone": (*scene).gone,
-		"ejbca": (*scene).startEJBCA, "requests": (*scene).requests, "issued": (*scene).issued,
-		"fail": (*scene).fail, "offline": (*scene).takeOffline, "signer": (*scene).signer,
+		"certservice": startService, "behave": behave, "life": life, "ca": another, "down": down,
+		"arrives": arrives, "asked": asked, "shown": shown, "identity": identity,
+		"merge": merge, "serve": serve, "posted": posted, "java": java, "needs": needs,
+		"sidecar": start, "on": on, "await": await, "count": count, "renew": renew,
+		"signal": signal, "end": end, "ended": ended, "ready": ready, "get": get,
+		"metric": metric, "logged": logged, "exits": exits, "says": says, "starts": starts,
+		"lock": lock, "serial": serial, "keep": keep, "same": same, "trusted": trusted, "is": is,
+		"gone": gone, "ejbca": startEJBCA, "requests": requests, "issued": issued, "fail": fail,
+		"offline": offline, "signer": signer,
 	} {
 		commands[name] = func(ts *testscript.TestScript, neg bool, args []string) {
 			s := ts.Value(sceneKey{}).(*scene)
@@ -160,11 +157,11 @@ func (s *scene) eventually(what string, condition func() bool) {
 }
 
 // needs PROGRAM skips the script where there is no such program, but not in CI.
-func (s *scene) needs(_ bool, args []string) { fixture.RequirePrograms(s.t, args...) }
+func needs(s *scene, _ bool, args []string) { fixture.RequirePrograms(s.t, args...) }
 
 // sidecar [-as NAME] [-by SHELL-COMMAND] [NAME=VALUE...] runs certfetcher, or a command in which it is $0. The commands
 // that follow are about it.
-func (s *scene) start(_ bool, args []string) {
+func start(s *scene, _ bool, args []string) {
 	name := "sidecar"
 	if len(args) > 1 && args[0] == "-as" {
 		name, args = args[1], args[2:]
@@ -185,7 +182,7 @@ func (s *scene) start(_ bool, args []string) {
 }
 
 // on NAME has the commands that follow be about that sidecar.
-func (s *scene) on(_ bool, args []string) { s.sidecar = s.all[args[0]] }
+func on(s *scene, _ bool, args []string) { s.sidecar = s.all[args[0]] }
 
 // message is the text of the log that a name stands for, or the text itself. A word that is not a name would let
 // count 0 always pass.
@@ -201,11 +198,12 @@ func (s *scene) message(name string) string {
 
 // await N MESSAGE [CHECK...] waits for the nth line with the message, of which the checks hold; await any MESSAGE
 // CHECK..., for a line of which they do.
-func (s *scene) await(_ bool, args []string) {
+func await(s *scene, _ bool, args []string) {
 	what, message, checks := strings.Join(args, " "), s.message(args[1]), args[2:]
 	if args[0] == "any" {
 		s.eventually(what, func() bool {
-			return slices.ContainsFunc(s.sidecar.lines(message), func(l line) bool { return l.hasAll(checks) })
+			holds := func(l line) bool { return l.hasAll(checks) }
+			return slices.ContainsFunc(s.sidecar.lines(message), holds)
 		})
 		return
 	}
@@ -217,23 +215,23 @@ func (s *scene) await(_ bool, args []string) {
 }
 
 // count N MESSAGE wants so many lines with the message.
-func (s *scene) count(_ bool, args []string) {
+func count(s *scene, _ bool, args []string) {
 	s.equal(s.number(args[0]), len(s.sidecar.lines(s.message(args[1]))), args[1])
 }
 
-var signals = map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM}
-
 // signal NAME sends one.
-func (s *scene) signal(_ bool, args []string) { s.ts.Check(s.sidecar.Process.Signal(signals[args[0]])) }
+func signal(s *scene, _ bool, args []string) {
+	s.ts.Check(s.sidecar.Process.Signal(unix.SignalNum("SIG" + args[0])))
+}
 
 // end [SIGNAL] ends the sidecar by SIGTERM, or another signal.
-func (s *scene) end(_ bool, args []string) {
-	s.signal(false, append(args, "TERM"))
-	s.ended(false, []string{"0"})
+func end(s *scene, _ bool, args []string) {
+	signal(s, false, append(args, "TERM"))
+	ended(s, false, []string{"0"})
 }
 
 // ended CODE waits until it has ended.
-func (s *scene) ended(_ bool, args []string) {
+func ended(s *scene, _ bool, args []string) {
 	select {
 	case <-s.sidecar.ended:
 		s.equal(s.number(args[0]), s.sidecar.ProcessState.ExitCode(), "exit code")
@@ -246,31 +244,31 @@ func (s *scene) ended(_ bool, args []string) {
 func (s *scene) send(method, path string) (status int, body string) {
 	address := s.sidecar.address
 	if address == "" {
-		s.await(false, []string{"1", "serving"})
+		await(s, false, []string{"1", "serving"})
 		address = fmt.Sprint(s.sidecar.lines(messages()["serving"])[0]["address"])
 	}
 	return chaos.Send(method, "http://"+address+path)
 }
 
 // renew asks for a renewal.
-func (s *scene) renew(bool, []string) {
+func renew(s *scene, _ bool, _ []string) {
 	status, body := s.send(http.MethodPost, "/renew")
 	s.equal(http.StatusAccepted, status, body)
 }
 
 // ready waits until it is ready, and get PATH STATUS [REGEXP] asks HEALTH_ADDR.
-func (s *scene) ready(bool, []string) {
-	s.eventually("ready", func() bool { status, _ := s.send("GET", "/readyz"); return status == http.StatusOK })
+func ready(s *scene, _ bool, _ []string) {
+	s.eventually("ready", func() bool { status, _ := s.send("GET", "/readyz"); return status == 200 })
 }
 
-func (s *scene) get(_ bool, args []string) {
+func get(s *scene, _ bool, args []string) {
 	status, text := s.send("GET", args[0])
 	s.equal(s.number(args[1]), status, text)
 	s.matches(strings.Join(args[2:], " "), text, false)
 }
 
 // metric SERIES VALUE waits until the series has the value; + is for any above 0.
-func (s *scene) metric(_ bool, args []string) {
+func metric(s *scene, _ bool, args []string) {
 	value := strings.Replace(regexp.QuoteMeta(args[1]), `\+`, `(0\.0*)?[1-9].*`, 1)
 	series := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(args[0]) + " " + value + "$")
 	s.eventually(strings.Join(args, " is "), func() bool {
@@ -280,7 +278,7 @@ func (s *scene) metric(_ bool, args []string) {
 }
 
 // logged [sidecar|certservice] REGEXP waits until a log has that; ! logged wants a whole log without it.
-func (s *scene) logged(neg bool, args []string) {
+func logged(s *scene, neg bool, args []string) {
 	text, expression := s.sidecar.text, regexp.MustCompile("(?s)"+args[1])
 	if args[0] == "certservice" {
 		text = s.stack.CertService.Logged
@@ -294,7 +292,7 @@ func (s *scene) logged(neg bool, args []string) {
 }
 
 // exits CODE PROGRAM [ARGUMENT...] runs a program to its end.
-func (s *scene) exits(_ bool, args []string) {
+func exits(s *scene, _ bool, args []string) {
 	code := 0
 	if err := s.ts.Exec(args[1], args[2:]...); err != nil {
 		exit, is := err.(*exec.ExitError)
@@ -305,23 +303,23 @@ func (s *scene) exits(_ bool, args []string) {
 }
 
 // starts runs a sidecar that ends with the code START, if that is set, and says REASON.
-func (s *scene) starts(bool, []string) {
+func starts(s *scene, _ bool, _ []string) {
 	if code := s.ts.Getenv("START"); code != "" {
-		s.exits(false, []string{code, "certfetcher"})
-		s.says(false, []string{s.ts.Getenv("REASON")})
-		s.says(true, []string{"hush"})
+		exits(s, false, []string{code, "certfetcher"})
+		says(s, false, []string{s.ts.Getenv("REASON")})
+		says(s, true, []string{"hush"})
 	}
 }
 
 // lock holds the volume, as another process does.
-func (s *scene) lock(bool, []string) {
+func lock(s *scene, _ bool, _ []string) {
 	volume := fixture.Must(os.Open(s.volume))
 	unlock := fixture.Must(files.Lock(volume, "..lock", nil))
 	s.ts.Defer(func() { unlock(); volume.Close() })
 }
 
 // says REGEXP looks at all that the last program printed, with every run of white space as one space.
-func (s *scene) says(neg bool, args []string) {
+func says(s *scene, neg bool, args []string) {
 	text := strings.Join(strings.Fields(s.ts.ReadFile("stdout")+s.ts.ReadFile("stderr")), " ")
 	s.matches(args[0], strings.ReplaceAll(text, `\"`, `"`), neg)
 }
@@ -334,7 +332,7 @@ func (s *scene) inspected() *inspect.Report {
 }
 
 // serial sets SERIAL, NOT_AFTER, KEY and SANS to those of the certificate on the volume, which must fit its key.
-func (s *scene) serial(bool, []string) {
+func serial(s *scene, _ bool, _ []string) {
 	c := s.inspected().Certificate
 	s.equal(true, c.KeyFits, "the key fits the certificate")
 	for name, value := range map[string]string{
@@ -343,7 +341,8 @@ func (s *scene) serial(bool, []string) {
 	} {
 		s.ts.Setenv(name, value)
 	}
-	s.equal(true, enroll.ReadRecord(s.volume, c.Leaf()) != nil, "the record goes with the certificate")
+	record := enroll.ReadRecord(s.volume, c.Leaf())
+	s.equal(true, record != nil, "the record goes with the certificate")
 }
 
 // published is the content of every published file.
@@ -356,9 +355,9 @@ func (s *scene) published() map[string]string {
 }
 
 // keep remembers the published files. same [FILE...] wants those, or all, as they were; ! same, that each has changed.
-func (s *scene) keep(bool, []string) { s.kept = s.published() }
+func keep(s *scene, _ bool, _ []string) { s.kept = s.published() }
 
-func (s *scene) same(neg bool, args []string) {
+func same(s *scene, neg bool, args []string) {
 	now := s.published()
 	if len(args) == 0 {
 		s.equal(s.kept, now, "files")
@@ -369,7 +368,7 @@ func (s *scene) same(neg bool, args []string) {
 }
 
 // trusted N [FIRST] wants so many certificates in the truststore.
-func (s *scene) trusted(_ bool, args []string) {
+func trusted(s *scene, _ bool, args []string) {
 	found := s.inspected().Trusted
 	s.equal(s.number(args[0]), len(found), "trusted certificates")
 	if len(args) > 1 {
@@ -378,10 +377,11 @@ func (s *scene) trusted(_ bool, args []string) {
 }
 
 // is TEXT TEXT compares, gone FILE waits until there is none, and ! gone FILE until there is one.
-func (s *scene) is(neg bool, args []string) {
+func is(s *scene, neg bool, args []string) {
 	s.equal(!neg, args[0] == args[1], strings.Join(args, ", "))
 }
 
-func (s *scene) gone(neg bool, args []string) {
-	s.eventually(args[0], func() bool { _, err := os.Stat(s.ts.MkAbs(args[0])); return os.IsNotExist(err) != neg })
+func gone(s *scene, neg bool, args []string) {
+	path := s.ts.MkAbs(args[0])
+	s.eventually(path, func() bool { _, err := os.Stat(path); return os.IsNotExist(err) != neg })
 }
