@@ -110,7 +110,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 
 func init() {
 	for name, do := range map[string]func(s *scene, neg bool, args []string){
-		"certservice": startService, "behave": behave, "life": life, "ca": another, "down": down,
+		"certservice": startService, "behave": behave, "answer": answer, "life": life, "ca": another, "down": down,
 		"arrives": arrives, "asked": asked, "shown": shown, "identity": identity,
 		"merge": merge, "serve": serve, "posted": posted, "java": java, "needs": needs,
 		"sidecar": start, "on": on, "await": await, "count": count, "renew": renew,

@@ -46,31 +46,27 @@ func ofUpdates(answer http.HandlerFunc) behaviour {
 	}
 }
 
-func status(code int, text string, header ...string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		for n := 0; n < len(header); n += 2 {
-			w.Header().Set(header[n], header[n+1])
+// answer CODE TEXT [HEADER VALUE] has the service answer updates like this from now on.
+func answer(s *scene, _ bool, args []string) {
+	code := s.number(args[0])
+	s.behave(ofUpdates(func(w writer, _ *http.Request) {
+		if len(args) > 2 {
+			w.Header().Set(args[2], args[3])
 		}
 		w.WriteHeader(code)
-		_, _ = io.WriteString(w, text)
-	}
+		_, _ = io.WriteString(w, args[1])
+	}))
+}
+
+func (s *scene) behave(does behaviour) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.does = does
 }
 
 // behaviours are what the command behave takes.
 var behaviours = map[string]behaviour{"": nil, "corrected": nil,
-	"refuse-updates": ofUpdates(status(500,
-		`{"errorMessage":"CMPv2 server returned following error: unknown certificate"}`,
-		"Content-Type", "application/json")),
-	"know-no-updates": ofUpdates(status(404, "404 page not found")),
-	"break-updates":   ofUpdates(status(502, "broken")),
-	"put-updates-off": ofUpdates(status(503, "busy", "Retry-After", "600")),
-	"be-busy":         ofUpdates(status(503, "busy")),
-	"hang":            ofUpdates(func(_ writer, r *http.Request) { <-r.Context().Done() }),
-	// EJBCA's optimistic lock: of several updates of one subject at a time, some get a page of HTML with status 500.
-	"fail-as-certservice": ofUpdates(status(500,
-		`{"errorMessage":"Exception occurred during call to cmp client: HTTP status 500: `+
-			`text/html, titled \"Internal Server Error\""}`)),
-	"fail-as-a-gateway": ofUpdates(status(500, `<html><title>Internal Server Error</title></html>`)),
+	"hang": ofUpdates(func(_ writer, r *http.Request) { <-r.Context().Done() }),
 	"hold-updates": func(s *scene, next http.Handler, w http.ResponseWriter, r *http.Request) {
 		if isUpdate(r) {
 			s.arrived <- struct{}{}
@@ -253,11 +249,12 @@ func (s *scene) answer(next http.Handler, w http.ResponseWriter, r *http.Request
 // behave [BEHAVIOUR] has the service behave so from now on; without one it does what it should.
 func behave(s *scene, _ bool, args []string) {
 	name := strings.Join(args, "")
-	_, known := behaviours[name]
+	does, known := behaviours[name]
 	s.equal(true, known, "there is a behaviour "+name)
+	s.behave(does)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.does, s.corrected = behaviours[name], name == "corrected"
+	s.corrected = name == "corrected"
 }
 
 // ca has another CA sign from now on. down stops the service.
