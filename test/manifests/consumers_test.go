@@ -1,7 +1,7 @@
 package manifests
 
 import (
-	"crypto/x509"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,7 +19,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/yaml"
 
-	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
@@ -59,22 +58,19 @@ func strict(t *testing.T, text string, message proto.Message) {
 // The command that the pod runs merges into a JDK's own truststore.
 func TestExamples_jvmCacerts_trustsBoth(t *testing.T) {
 	program := fixture.Must(filepath.EvalSymlinks(fixture.RequirePrograms(t, "keytool")[0]))
-	authority := fixture.Must(fixture.NewCA("Application"))
 	p, dir := example(t, "jvm-cacerts.yaml"), t.TempDir()
 	copied := p.container("cacerts").Command[2]
 	cacerts := filepath.Join(dir, copied)
 	volume := filepath.Join(dir, p.environment(t, p.container("certfetcher"))["OUTPUT_PATH"])
-	const password = "of the store"
-	roots := []*x509.Certificate{authority.Root}
-	trusted := keystore.Entry{Trusted: true, Alias: "root", Chain: roots}
-	store, err := keystore.EncodePKCS12([]keystore.Entry{trusted}, password, keystore.ProfileModern)
+	require.NoError(t, errors.Join(os.MkdirAll(volume, 0o700), os.MkdirAll(filepath.Dir(cacerts), 0o700)))
+	key, chain, err := fixture.Must(fixture.NewCA("Application")).Identity("app")
 	require.NoError(t, err)
-	for path, content := range map[string][]byte{
-		cacerts:                    []byte(readFile(t, filepath.Dir(program)+"/../lib/security/cacerts")),
-		volume + "/truststore.p12": store, volume + "/truststore.pass": []byte(password),
+	require.NoError(t, fixture.WriteIdentity(volume, key, chain, chain[1]))
+	for path, content := range map[string]string{
+		cacerts:                     readFile(t, filepath.Dir(program)+"/../lib/security/cacerts"),
+		volume + "/truststore.pass": fixture.Password,
 	} {
-		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
-		require.NoError(t, os.WriteFile(path, content, 0o600))
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 	}
 	count := func() int {
 		list, err := fixture.Keytool(t, dir, "-list", "-keystore", cacerts, "-storepass", "changeit")
