@@ -144,9 +144,7 @@ func Silent(t testing.TB) string {
 // WriteIdentity writes an identity of a CA for mutual TLS, as fixture.WriteIdentity does, and returns its Identity.
 func WriteIdentity(t testing.TB, ca *fixture.CA, dir string) *tls.Config {
 	t.Helper()
-	key, chain, err := ca.Identity("localhost")
-	require.NoError(t, err)
-	require.NoError(t, fixture.WriteIdentity(dir, key, chain, ca.Root))
+	require.NoError(t, ca.WriteIdentity(dir, "localhost"))
 	return Identity(dir)
 }
 

@@ -133,8 +133,7 @@ func setUp(env *testscript.Env) error {
 
 // writeIdentity writes one side of mutual TLS into a new directory, as the keys of the Secrets for Kubernetes.
 func writeIdentity(transport *fixture.CA, into string) error {
-	key, chain, err := transport.Identity("oom-cert-service", "oom-cert-service")
-	err = errors.Join(err, os.Mkdir(into, 0o755), fixture.WriteIdentity(into, key, chain, transport.Root))
+	err := transport.WriteIdentity(into, "oom-cert-service", "oom-cert-service")
 	for from, to := range map[string]string{
 		"client.jks": "keystore.jks", "client-key.pem": "tls.key", "client-certificate.pem": "tls.crt",
 		"truststore.pem": "ca.crt",

@@ -1,7 +1,6 @@
 package manifests
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,10 +61,8 @@ func TestExamples_jvmCacerts_trustsBoth(t *testing.T) {
 	copied := p.container("cacerts").Command[2]
 	cacerts := filepath.Join(dir, copied)
 	volume := filepath.Join(dir, p.environment(t, p.container("certfetcher"))["OUTPUT_PATH"])
-	require.NoError(t, errors.Join(os.MkdirAll(volume, 0o700), os.MkdirAll(filepath.Dir(cacerts), 0o700)))
-	key, chain, err := fixture.Must(fixture.NewCA("Application")).Identity("app")
-	require.NoError(t, err)
-	require.NoError(t, fixture.WriteIdentity(volume, key, chain, chain[1]))
+	require.NoError(t, os.MkdirAll(filepath.Dir(cacerts), 0o700))
+	require.NoError(t, fixture.Must(fixture.NewCA("Application")).WriteIdentity(volume, "app"))
 	for path, content := range map[string]string{
 		cacerts:                     readFile(t, filepath.Dir(program)+"/../lib/security/cacerts"),
 		volume + "/truststore.pass": fixture.Password,

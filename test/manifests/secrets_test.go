@@ -45,9 +45,7 @@ func secretFiles(t *testing.T) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
 	authority := fixture.Must(fixture.NewCA("Transport"))
-	key, chain, err := authority.Identity("oom-cert-service", "oom-cert-service")
-	require.NoError(t, err)
-	require.NoError(t, fixture.WriteIdentity(dir, key, chain, authority.Root))
+	require.NoError(t, authority.WriteIdentity(dir, "oom-cert-service", "oom-cert-service"))
 	files := map[string]string{
 		"tls.crt": "client-certificate.pem", "tls.key": "client-key.pem", "ca.crt": "truststore.pem",
 		"keystore.jks": "client.jks", "truststore.jks": "truststore.jks", "ca.pem": "truststore.pem",
