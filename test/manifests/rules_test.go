@@ -60,7 +60,7 @@ func subjects(places map[string][]object, each string) (found []object) {
 func TestRules_hold(t *testing.T) {
 	var rows []struct{ Rule, Each, Where, Holds string }
 	readCases(t, "rules.yaml", &rows)
-	options := []cel.EnvOption{cel.OptionalTypes(), ext.TwoVarComprehensions()}
+	options := []cel.EnvOption{cel.OptionalTypes(), ext.TwoVarComprehensions(), ext.Strings()}
 	for _, name := range []string{"place", "places", "objects", "object", "pod", "container"} {
 		options = append(options, cel.Variable(name, cel.DynType))
 	}
