@@ -4,13 +4,10 @@
 package sidecar
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"os/exec"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,53 +19,16 @@ var roles = map[string]func(argument string) int{}
 
 func TestMain(m *testing.M) { chaos.Main(m, roles) }
 
-// sidecar is a certfetcher that a script has started.
-type sidecar struct {
-	*exec.Cmd
-	address string        // of the probes; empty: as logged
-	ended   chan struct{} // closed when it has ended
-
-	mutex sync.Mutex
-	said  []string
-	log   []line // the same
-}
-
-// begin starts the program and reads its log.
-func (p *sidecar) begin() error {
-	stderr, err := p.StderrPipe()
-	if err == nil {
-		err = p.Start()
-	}
-	if err != nil {
-		return err
-	}
-	go func() {
-		for scanner := bufio.NewScanner(stderr); scanner.Scan(); {
-			l := line{}
-			if json.Unmarshal(scanner.Bytes(), &l) != nil {
-				l["msg"] = scanner.Text()
-			}
-			p.mutex.Lock()
-			p.said, p.log = append(p.said, scanner.Text()), append(p.log, l)
-			p.mutex.Unlock()
+// lines returns those of a program's log that have the message.
+func lines(p *chaos.Process, message string) (found []line) {
+	for text := range strings.Lines(p.Printed()) {
+		if !strings.Contains(text, message) {
+			continue // most are not
 		}
-		_ = p.Wait()
-		close(p.ended)
-	}()
-	return nil
-}
-
-func (p *sidecar) text() string {
-	p.mutex.Lock()
-	defer p.mutex.Unlock()
-	return strings.Join(p.said, "\n")
-}
-
-// lines returns all that have the message.
-func (p *sidecar) lines(message string) (found []line) {
-	p.mutex.Lock()
-	defer p.mutex.Unlock()
-	for _, l := range p.log {
+		l := line{}
+		if json.Unmarshal([]byte(text), &l) != nil { // of the runtime, or not yet whole
+			l["msg"] = strings.TrimSpace(text)
+		}
 		if l["msg"] == message {
 			found = append(found, l)
 		}

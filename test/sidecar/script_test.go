@@ -65,8 +65,8 @@ type scene struct {
 	ejbca   *ejbca.Server
 	arrived chan struct{}
 	posts   chan string
-	sidecar *sidecar // the one that commands are about
-	all     map[string]*sidecar
+	sidecar *chaos.Process // the one that commands are about
+	all     map[string]*chaos.Process
 	kept    map[string]string // the files that were on the volume
 
 	changing  sync.RWMutex // the service's CA
@@ -87,7 +87,7 @@ func setUp(env *testscript.Env) error {
 	t := env.T().(testing.TB)
 	work, free := env.WorkDir, fixture.FreeAddress(t)
 	identity := filepath.Join(work, "mtls")
-	s := &scene{t: t, volume: filepath.Join(work, "volume"), all: map[string]*sidecar{},
+	s := &scene{t: t, volume: filepath.Join(work, "volume"), all: map[string]*chaos.Process{},
 		arrived: make(chan struct{}, 100), posts: make(chan string, 100)}
 	env.Values[sceneKey{}] = s
 	env.Vars = append(env.Vars, fixture.Environment("", identity, s.volume,
@@ -149,7 +149,7 @@ func (s *scene) number(text string) int {
 
 // eventually waits for what happens at once unless something is wrong.
 func (s *scene) eventually(what string, condition func() bool) {
-	for end := time.Now().Add(chaos.Deadline); !condition(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(chaos.Deadline); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			s.ts.Fatalf("it never came to that: %s", what)
 		}
@@ -166,18 +166,15 @@ func start(s *scene, _ bool, args []string) {
 	if len(args) > 1 && args[0] == "-as" {
 		name, args = args[1], args[2:]
 	}
-	p := &sidecar{Cmd: exec.Command(s.ts.Getenv("PROGRAM")), ended: make(chan struct{})}
+	cmd := exec.Command(s.ts.Getenv("PROGRAM"))
 	if len(args) > 1 && args[0] == "-by" {
-		p.Cmd, args = exec.Command("sh", "-c", args[1], p.Path), args[2:]
+		cmd, args = exec.Command("sh", "-c", args[1], cmd.Path), args[2:]
 	}
 	s.ts.Check(s.ts.Exec("env", "-0"))
 	environment := strings.TrimSuffix(s.ts.ReadFile("stdout"), "\x00")
-	p.Env, p.Dir = append(strings.Split(environment, "\x00"), args...), s.ts.MkAbs(".")
-	s.ts.Check(p.begin())
-	s.ts.Defer(func() {
-		_ = p.Process.Kill()
-		s.ts.Logf("%s logged:\n%s", name, p.text())
-	})
+	cmd.Env, cmd.Dir = append(strings.Split(environment, "\x00"), args...), s.ts.MkAbs(".")
+	p := chaos.Start(s.t, cmd)
+	s.ts.Defer(func() { s.ts.Logf("%s logged:\n%s", name, p.Printed()) })
 	s.sidecar, s.all[name] = p, p
 }
 
@@ -203,20 +200,20 @@ func await(s *scene, _ bool, args []string) {
 	if args[0] == "any" {
 		s.eventually(what, func() bool {
 			holds := func(l line) bool { return l.hasAll(checks) }
-			return slices.ContainsFunc(s.sidecar.lines(message), holds)
+			return slices.ContainsFunc(lines(s.sidecar, message), holds)
 		})
 		return
 	}
 	n := s.number(args[0])
-	s.eventually(what, func() bool { return len(s.sidecar.lines(message)) >= n })
-	if l := s.sidecar.lines(message)[n-1]; !l.hasAll(checks) {
+	s.eventually(what, func() bool { return len(lines(s.sidecar, message)) >= n })
+	if l := lines(s.sidecar, message)[n-1]; !l.hasAll(checks) {
 		s.ts.Fatalf("%s: the line is %v", what, l)
 	}
 }
 
 // count N MESSAGE wants so many lines with the message.
 func count(s *scene, _ bool, args []string) {
-	s.equal(s.number(args[0]), len(s.sidecar.lines(s.message(args[1]))), args[1])
+	s.equal(s.number(args[0]), len(lines(s.sidecar, s.message(args[1]))), args[1])
 }
 
 // signal NAME sends one.
@@ -232,22 +229,14 @@ func end(s *scene, _ bool, args []string) {
 
 // ended CODE waits until it has ended.
 func ended(s *scene, _ bool, args []string) {
-	select {
-	case <-s.sidecar.ended:
-		s.equal(s.number(args[0]), s.sidecar.ProcessState.ExitCode(), "exit code")
-	case <-time.After(chaos.Deadline):
-		s.ts.Fatalf("certfetcher does not end")
-	}
+	s.equal(s.number(args[0]), s.sidecar.Wait(chaos.Deadline), "exit code")
 }
 
 // send asks for a path of HEALTH_ADDR.
 func (s *scene) send(method, path string) (status int, body string) {
-	address := s.sidecar.address
-	if address == "" {
-		await(s, false, []string{"1", "serving"})
-		address = fmt.Sprint(s.sidecar.lines(messages()["serving"])[0]["address"])
-	}
-	return chaos.Send(method, "http://"+address+path)
+	await(s, false, []string{"1", "serving"})
+	address := lines(s.sidecar, messages()["serving"])[0]["address"]
+	return chaos.Send(method, fmt.Sprintf("http://%s%s", address, path))
 }
 
 // renew asks for a renewal.
@@ -279,7 +268,7 @@ func metric(s *scene, _ bool, args []string) {
 
 // logged [sidecar|certservice] REGEXP waits until a log has that; ! logged wants a whole log without it.
 func logged(s *scene, neg bool, args []string) {
-	text, expression := s.sidecar.text, regexp.MustCompile("(?s)"+args[1])
+	text, expression := s.sidecar.Printed, regexp.MustCompile("(?s)"+args[1])
 	if args[0] == "certservice" {
 		text = s.stack.CertService.Logged
 	}
