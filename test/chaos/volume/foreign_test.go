@@ -115,8 +115,8 @@ func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
 		tried++
 		moved += min(1, strings.Count(printed, "moved aside"))
 	}
-	// GEN stands for the directory that ..data points to, or for another generation in the inplace layout. What is run on
-	// the volume comes with the exit codes that are documented for it.
+	// GEN stands for the directory that ..data points to, or for another generation in the inplace layout. What is
+	// run on the volume comes with the exit codes that are documented for it.
 	names, commands := chaos.Rows(t, "names.txt", 1, nil), chaos.Rows(t, "commands.txt", 3, nil)
 	for i, name := range names {
 		for _, kind := range slices.Sorted(maps.Keys(foreignKinds)) {

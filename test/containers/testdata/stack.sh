@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts certservice with devca behind it on the network NETWORK, under the name that is the default of REQUEST_URL, with
-# the identity in SERVER. The CA's root is then in root.pem.
+# Starts certservice with devca behind it on the network NETWORK, under the name that is the default of REQUEST_URL,
+# with the identity in SERVER. The CA's root is then in root.pem.
 set -eu
 podman network create "$NETWORK"
 cat >"$SERVER/cmpServers.json" <<'JSON'
