@@ -124,7 +124,7 @@ func TestAttack_onThePlainPort(t *testing.T) {
 // HTTP/2 with its floods (rapid reset, CONTINUATION, SETTINGS, PING, windows that stall) cannot be had.
 func TestHTTP2_cannotBeNegotiated(t *testing.T) {
 	s := start(t)
-	for _, identity := range []*tls.Config{{RootCAs: s.Roots()}, s.trusted} {
+	for _, identity := range []*tls.Config{{RootCAs: s.trusted.RootCAs}, s.trusted} {
 		dial := func(protocols ...string) (*tls.Conn, error) {
 			config := identity.Clone()
 			config.NextProtos = protocols
