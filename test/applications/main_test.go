@@ -9,26 +9,20 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
-// binDir holds the programs under test.
-var binDir string
-
-func TestMain(m *testing.M) {
-	fixture.RunTests(m, &binDir)
-}
-
-// patience bounds waits for what happens at once unless something is wrong.
-const patience = 60 * time.Second
+func TestMain(m *testing.M) { chaos.Main(m, nil) }
 
 // pod is a volume, and what certfetcher is given to fill it.
 type pod struct {
@@ -43,11 +37,9 @@ type pod struct {
 // newPod returns one whose volume is filled.
 func newPod(t *testing.T, user *syscall.Credential, variables ...string) *pod {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "certfetcher-pod-") // t.TempDir is for its owner only
-	require.NoError(t, err)
+	dir := fixture.Must(os.MkdirTemp("", "certfetcher-pod-")) // t.TempDir is for its owner only
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s, err := service.Start(dir, service.Options{})
-	require.NoError(t, err)
+	s := fixture.Must(service.Start(dir, service.Options{}))
 	t.Cleanup(s.Stop)
 	p := &pod{t: t, service: s, dir: dir, volume: filepath.Join(dir, "volume"), user: user}
 	p.variables = s.Environment(p.volume, append(variables, "COMMON_NAME=localhost", "SANS=localhost",
@@ -71,36 +63,41 @@ func (p *pod) command(program string, arguments ...string) *exec.Cmd {
 	return c
 }
 
-// fetch gets a new certificate, whatever the volume holds.
+// certfetcher prepares one that gets a new certificate, whatever the volume holds.
+func (p *pod) certfetcher(variables ...string) *exec.Cmd {
+	c := p.command(chaos.Bin + "/certfetcher")
+	c.Env = slices.Concat(p.variables, variables, []string{chaos.Force})
+	return c
+}
+
+// fetch has one do so.
 func (p *pod) fetch() {
 	p.t.Helper()
-	c := p.command(filepath.Join(binDir, "certfetcher"))
-	c.Env = append(p.variables, "FORCE_ENROLL=true")
-	out, err := c.CombinedOutput()
-	require.NoError(p.t, err, "%s", out)
+	code, printed := chaos.Run(p.t, p.certfetcher())
+	require.Zero(p.t, code, printed)
 }
 
 // serial is that of the certificate in keystore.pem.
-func (p *pod) serial() string {
-	p.t.Helper()
+func (p *pod) serial() (string, error) {
 	pair, err := tls.LoadX509KeyPair(p.volume+"/keystore.pem", p.volume+"/key.pem")
-	require.NoError(p.t, err)
-	return pair.Leaf.SerialNumber.Text(16)
+	if err != nil {
+		return "", err
+	}
+	return pair.Leaf.SerialNumber.Text(16), nil
 }
 
 // background runs a program until the test ends, and shows what it said when the test fails.
-func (p *pod) background(c *exec.Cmd) {
+func (p *pod) background(c *exec.Cmd) *chaos.Process {
 	p.t.Helper()
-	var said strings.Builder
-	c.Stdout, c.Stderr = &said, &said
-	require.NoError(p.t, c.Start())
+	running := chaos.Start(p.t, c)
 	p.t.Cleanup(func() {
 		_ = c.Process.Signal(syscall.SIGTERM)
-		_ = c.Wait()
+		running.Wait(chaos.Deadline)
 		if p.t.Failed() {
-			p.t.Logf("%s said:\n%s", c.Path, said.String())
+			p.t.Logf("%s said:\n%s", c.Path, running.Printed())
 		}
 	})
+	return running
 }
 
 // greeting is what a protocol says before TLS begins.
@@ -116,30 +113,29 @@ func (p *pod) served(address string, greet greeting) (string, error) {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if greet != nil {
-		if err := greet(conn); err != nil {
-			return "", err
-		}
-	}
 	client := tls.Client(conn, &tls.Config{RootCAs: roots, ServerName: "localhost"})
-	if err := client.Handshake(); err != nil {
+	if greet != nil {
+		err = greet(conn)
+	}
+	if err == nil {
+		err = client.Handshake()
+	}
+	if err != nil {
 		return "", err
 	}
 	return client.ConnectionState().PeerCertificates[0].SerialNumber.Text(16), nil
 }
 
 // awaitServed waits until the volume's certificate is served, and is another than the one before.
-func (p *pod) awaitServed(address, before string, greet greeting) string {
+func (p *pod) awaitServed(address, before string, greet greeting) (serial string) {
 	p.t.Helper()
-	var last string
-	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		last, err = p.served(address, greet)
-		if err == nil && last != before && last == p.serial() {
-			return last
-		}
-	}
-	require.Fail(p.t, "the certificate is not served",
-		"served %s (%v), on the volume %s, before %s", last, err, p.serial(), before)
-	return ""
+	require.EventuallyWithT(p.t, func(c *assert.CollectT) {
+		published, err := p.serial()
+		require.NoError(c, err) // one file may be newer than the other
+		serial, err = p.served(address, greet)
+		require.NoError(c, err)
+		require.Equal(c, published, serial)
+		require.NotEqual(c, before, serial)
+	}, chaos.Deadline, 20*time.Millisecond)
+	return serial
 }

@@ -65,12 +65,8 @@ func TestApplications_servers_serveAndReload(t *testing.T) {
 			address := fixture.FreeAddress(t)
 			p.background(p.command(filepath.Join(p.dir, name), row.arguments(p, address)...))
 			first := p.awaitServed(address, "", row.greet)
-			sidecar := p.command(filepath.Join(binDir, "certfetcher"))
-			sidecar.Env = append(p.variables, "MODE=sidecar", "RENEW_TRIGGER_FILE="+p.dir+"/renew",
-				"NOTIFY_SIGNAL="+row.signal, "NOTIFY_PROCESS="+name,
-				"NOTIFY_VERIFY="+row.verify+address)
-			p.background(sidecar)
-			p.write("renew", "")
+			p.background(p.certfetcher("MODE=sidecar", "NOTIFY_SIGNAL="+row.signal, "NOTIFY_PROCESS="+name,
+				"NOTIFY_VERIFY="+row.verify+address))
 			p.awaitServed(address, first, row.greet)
 		})
 	}
@@ -141,8 +137,7 @@ func TestApplications_postgresql_refusesAKeyThatItsGroupMayRead(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return // only root can give a file away
 	}
-	key, err := filepath.EvalSymlinks(filepath.Join(p.volume, "key.pem"))
-	require.NoError(t, err)
+	key := fixture.Must(filepath.EvalSymlinks(filepath.Join(p.volume, "key.pem")))
 	require.NoError(t, os.Chown(key, 65532, 65532))
 	out, err = p.command(server, arguments...).CombinedOutput()
 	require.Error(t, err)

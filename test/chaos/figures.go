@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // Figure is one row of the table in docs/reliability.md.
@@ -57,8 +59,7 @@ func Record(t testing.TB, key string, values ...any) {
 	require.NoError(t, err)
 	defer lock.Close()
 	require.NoError(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX))
-	all, err := Read()
-	require.NoError(t, err)
+	all := fixture.Must(Read())
 	all[t.Name()+" "+key] = Figure{Test: t.Name(), Tried: tried, Result: result}
 	var file bytes.Buffer
 	encoder := json.NewEncoder(&file)

@@ -8,14 +8,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // Rows reads the lines "a | b | c" of testdata/file, with \r and \n as Go's and ${NAME} for texts. Each has so many
 // columns, of which the last ones may be left out.
 func Rows(t testing.TB, file string, columns int, texts map[string]string) (rows [][]string) {
 	t.Helper()
-	data, err := os.ReadFile("testdata/" + file)
-	require.NoError(t, err)
+	data := fixture.Must(os.ReadFile("testdata/" + file))
 	escapes := strings.NewReplacer(`\r`, "\r", `\n`, "\n")
 	for line := range strings.Lines(string(data)) {
 		row := strings.Split(line, "|")

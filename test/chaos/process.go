@@ -45,8 +45,7 @@ type Process struct {
 // Start starts a program, which is killed when the test ends.
 func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
-	out, err := os.CreateTemp(t.TempDir(), "out")
-	require.NoError(t, err)
+	out := fixture.Must(os.CreateTemp(t.TempDir(), "out"))
 	defer out.Close()
 	if cmd.Stderr == nil {
 		cmd.Stdout, cmd.Stderr = out, out
@@ -137,8 +136,7 @@ func Memory(pid int, name string) int {
 // Silent returns a host:port on loopback that takes connections and never answers.
 func Silent(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	listener := fixture.Must(net.Listen("tcp", "127.0.0.1:0"))
 	t.Cleanup(func() { listener.Close() })
 	return listener.Addr().String()
 }
@@ -146,9 +144,7 @@ func Silent(t testing.TB) string {
 // WriteIdentity writes an identity of a CA for mutual TLS, as fixture.WriteIdentity does, and returns its Identity.
 func WriteIdentity(t testing.TB, ca *fixture.CA, dir string) *tls.Config {
 	t.Helper()
-	key, chain, err := ca.Identity("localhost")
-	require.NoError(t, err)
-	require.NoError(t, fixture.WriteIdentity(dir, key, chain, ca.Root))
+	require.NoError(t, ca.WriteIdentity(dir, "localhost"))
 	return Identity(dir)
 }
 

@@ -136,8 +136,7 @@ func StartStack(t testing.TB, bin string, servers func(Server) []Server, environ
 	if servers != nil {
 		entries = servers(entry)
 	}
-	s, err := fixture.StartCertServiceOf(bin, dir, entries, environment...)
-	require.NoError(t, err)
+	s := fixture.Must(fixture.StartCertServiceOf(bin, dir, entries, environment...))
 	t.Cleanup(s.CertService.Stop)
 	s.DevCA = authority
 	return s

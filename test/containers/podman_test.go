@@ -3,37 +3,23 @@
 package containers
 
 import (
-	"archive/tar"
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
+	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-const (
-	root    = "../.."
-	version = "0.0.0-test"
-	epoch   = "1700000000"
-)
-
-// hardened are the flags of the restricted Pod Security Standard. Podman would mount writable
-// directories over a read-only root; Kubernetes does not.
-var hardened = []string{"--read-only", "--read-only-tmpfs=false", "--user", "65532:65532",
-	"--cap-drop=all", "--security-opt=no-new-privileges"}
+const root = "../.."
 
 var (
 	dir         string   // everything that podman stores
@@ -51,23 +37,22 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// setup makes a podman of the test's own and the images of this machine, once.
-func setup(t *testing.T) {
-	t.Helper()
-	fixture.RequirePrograms(t, "podman")
+// TestContainers runs the scripts of testdata, those of the images before those that run them, with a podman of the
+// test's own.
+func TestContainers(t *testing.T) {
+	fixture.RequirePrograms(t, "podman", "podman-compose", "openssl")
 	if os.Geteuid() != 0 {
 		fixture.SkipWithout(t, "a user who may run containers (root)")
 	}
-	require.NoError(t, prepare())
-}
-
-var prepare = sync.OnceValue(func() error {
-	if err := configure(); err != nil {
-		return err
+	require.NoError(t, configure())
+	require.NoError(t, command(root+"/deploy/images/build.sh"))
+	for _, name := range []string{"images", "containers"} {
+		t.Run(name, func(t *testing.T) {
+			fixture.RunScripts(t, testscript.Params{
+				Dir: fixture.Scripts(t, "testdata/"+name+".txtar"), Setup: setUp, Cmds: commands})
+		})
 	}
-	_, err := command("./deploy/images/build.sh")
-	return err
-})
+}
 
 // configure writes podman's configuration.
 func configure() error {
@@ -96,122 +81,20 @@ func configure() error {
 		err = errors.Join(err, failed, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	environment = append(os.Environ(), "CONTAINERS_CONF="+filepath.Join(dir, "containers.conf"),
-		"CONTAINERS_STORAGE_CONF="+filepath.Join(dir, "storage.conf"), "VERSION="+version,
-		"SOURCE_DATE_EPOCH="+epoch, "BUILDER=podman")
+		"CONTAINERS_STORAGE_CONF="+filepath.Join(dir, "storage.conf"), "VERSION=0.0.0-test",
+		"SOURCE_DATE_EPOCH=1700000000", "BUILDER=podman",
+		"ROOT="+fixture.Must(filepath.Abs(root)), "TESTDATA="+fixture.Must(filepath.Abs("testdata")))
 	return err
 }
 
-// prepared is a program at the root of the repository.
-func prepared(name string, arguments ...string) *exec.Cmd {
+// command runs a program with the test's podman.
+func command(name string, arguments ...string) error {
 	c := exec.Command(name, arguments...)
-	c.Dir, c.Env = root, environment
-	return c
-}
-
-// command runs a program at the root of the repository, and returns what it prints.
-func command(name string, arguments ...string) (string, error) {
-	c := prepared(name, arguments...)
-	var stderr bytes.Buffer
-	c.Stderr = &stderr
-	output, err := c.Output()
-	if err != nil {
-		return "", fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(arguments, " "), err, output, stderr.String())
+	c.Env = environment
+	if output, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(arguments, " "), err, output)
 	}
-	return string(output), nil
-}
-
-// compose returns what runs podman-compose for a project with files and variables. When the test fails, its containers'
-// logs are shown.
-func compose(t *testing.T, project string, files []string, variables ...string) func(arguments ...string) {
-	t.Helper()
-	fixture.RequirePrograms(t, "podman-compose")
-	fixed := append(variables, "podman-compose", "-p", project)
-	for _, file := range files {
-		fixed = append(fixed, "-f", file)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			names, _ := command("podman", "ps", "--all", "--format", "{{.Names}}")
-			for _, name := range strings.Fields(names) {
-				t.Logf("log of %s:\n%s", name, logs(name))
-			}
-		}
-	})
-	return func(arguments ...string) {
-		t.Helper()
-		_, err := command("env", slices.Concat(fixed, arguments)...)
-		require.NoError(t, err)
-	}
-}
-
-// podman runs podman and returns what it prints.
-func podman(t *testing.T, arguments ...string) string {
-	t.Helper()
-	output, err := command("podman", arguments...)
-	require.NoError(t, err)
-	return strings.TrimSpace(output)
-}
-
-// start starts a container under the hardening flags, until the test ends.
-func start(t *testing.T, name string, arguments ...string) {
-	t.Helper()
-	podman(t, append(append([]string{"run", "--detach", "--name", name}, hardened...), arguments...)...)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("log of %s:\n%s", name, logs(name))
-		}
-		podman(t, "rm", "--force", "--time", "5", name)
-	})
-}
-
-// state is whether a container runs, and how it ended.
-func state(t *testing.T, container string) string {
-	t.Helper()
-	return podman(t, "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", container)
-}
-
-// logs are both outputs of a container.
-func logs(name string) string {
-	output, _ := prepared("podman", "logs", name).CombinedOutput()
-	return string(output)
-}
-
-// eventually asks until the condition is met, and fails with its last word after the time.
-func eventually(t *testing.T, within time.Duration, what string, condition func() error) {
-	t.Helper()
-	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.NoError(c, condition(), what) },
-		within, 250*time.Millisecond)
-}
-
-// freePort is a port on loopback that no one listens on.
-func freePort(t *testing.T) string { return strings.TrimPrefix(fixture.FreeAddress(t), "127.0.0.1:") }
-
-// file is one entry of a volume or an image.
-type file struct {
-	header  *tar.Header
-	content []byte
-}
-
-// readTar reads what a command of podman exports, by cleaned path.
-func readTar(t *testing.T, arguments ...string) map[string]file {
-	t.Helper()
-	archive, err := command("podman", arguments...)
-	require.NoError(t, err)
-	files := map[string]file{}
-	for reader := tar.NewReader(strings.NewReader(archive)); ; {
-		header, err := reader.Next()
-		if errors.Is(err, io.EOF) {
-			return files
-		}
-		require.NoError(t, err)
-		files[filepath.Clean(header.Name)] = file{header, fixture.Must(io.ReadAll(reader))}
-	}
-}
-
-// volume reads a named volume.
-func volume(t *testing.T, name string) map[string]file {
-	t.Helper()
-	return readTar(t, "volume", "export", name)
+	return nil
 }
 
 // cleanUp takes down whatever is left and forgets all images.
@@ -220,11 +103,85 @@ func cleanUp() error {
 		{"pod", "rm", "--all", "--force"}, {"rm", "--all", "--force", "--time", "1"},
 		{"network", "prune", "--force"}, {"rmi", "--all", "--force"},
 	} {
-		if _, err := command("podman", arguments...); err != nil {
+		if err := command("podman", arguments...); err != nil {
 			return err
 		}
 	}
 	// Overlay storage is mounted on itself.
 	_ = syscall.Unmount(filepath.Join(dir, "root", "overlay"), 0)
 	return os.RemoveAll(dir)
+}
+
+// setUp gives a script a directory that the users of containers may read, a port PORT of loopback on which no one
+// listens, a name NETWORK for a network, and one side of mutual TLS each in CLIENT and SERVER.
+func setUp(env *testscript.Env) error {
+	t := env.T().(testing.TB)
+	own, err := os.MkdirTemp(dir, "stack-")
+	if err != nil {
+		return err
+	}
+	env.Vars = append(env.Vars, environment...)
+	env.Setenv("NETWORK", filepath.Base(own))
+	env.Setenv("PORT", strings.TrimPrefix(fixture.FreeAddress(t), "127.0.0.1:"))
+	transport := fixture.Must(fixture.NewCA("Transport"))
+	for _, side := range []string{"CLIENT", "SERVER"} {
+		env.Setenv(side, filepath.Join(own, side))
+		err = errors.Join(err, writeIdentity(transport, filepath.Join(own, side)))
+	}
+	return errors.Join(err, command("chmod", "-R", "a+rX", own))
+}
+
+// writeIdentity writes one side of mutual TLS into a new directory, as the keys of the Secrets for Kubernetes.
+func writeIdentity(transport *fixture.CA, into string) error {
+	err := transport.WriteIdentity(into, "oom-cert-service", "oom-cert-service")
+	for from, to := range map[string]string{
+		"client.jks": "keystore.jks", "client-key.pem": "tls.key", "client-certificate.pem": "tls.crt",
+		"truststore.pem": "ca.crt",
+	} {
+		err = errors.Join(err, os.Rename(filepath.Join(into, from), filepath.Join(into, to)))
+	}
+	for _, store := range []string{"keystore", "truststore"} {
+		password := filepath.Join(into, store+"-password")
+		err = errors.Join(err, os.WriteFile(password, []byte(fixture.Password), 0o644))
+	}
+	return err
+}
+
+// commands are those of the scripts, besides testscript's own.
+var commands = map[string]func(ts *testscript.TestScript, neg bool, arguments []string){
+	// eventually COMMAND... runs a program again and again until it succeeds.
+	"eventually": func(ts *testscript.TestScript, _ bool, arguments []string) {
+		for end := time.Now().Add(90 * time.Second); ; time.Sleep(250 * time.Millisecond) {
+			err := ts.Exec(arguments[0], arguments[1:]...)
+			if err == nil || time.Now().After(end) {
+				ts.Check(err)
+				return
+			}
+		}
+	},
+	// hardened OPTION... runs a container under the flags of the restricted Pod Security Standard. Podman would mount
+	// writable directories over a read-only root; Kubernetes does not.
+	"hardened": func(ts *testscript.TestScript, neg bool, options []string) {
+		err := ts.Exec("podman", append(strings.Fields("run --read-only --read-only-tmpfs=false --user 65532:65532 "+
+			"--cap-drop=all --security-opt=no-new-privileges"), options...)...)
+		if (err != nil) != neg {
+			ts.Fatalf("podman run %v: %v", options, err)
+		}
+	},
+	// confined CONTAINER looks at a running one from outside: what the kernel says of its process.
+	"confined": func(ts *testscript.TestScript, _ bool, containers []string) {
+		for _, name := range containers {
+			ts.Check(ts.Exec("podman", "inspect", "--format", "{{.State.Pid}} {{.HostConfig.ReadonlyRootfs}}", name))
+			pid, readOnly, _ := strings.Cut(strings.TrimSpace(ts.ReadFile("stdout")), " ")
+			status := string(fixture.Must(os.ReadFile("/proc/" + pid + "/status")))
+			for _, line := range []string{
+				"Uid:\t65532\t65532\t65532\t65532", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000",
+				"CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2",
+			} {
+				if readOnly != "true" || !strings.Contains(status, "\n"+line+"\n") {
+					ts.Fatalf("%s is not confined: read-only %s, %q in %s", name, readOnly, line, status)
+				}
+			}
+		}
+	},
 }

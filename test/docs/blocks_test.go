@@ -124,9 +124,7 @@ func checkJSON(t *testing.T, b block) {
 	// Only the files that it names are not there.
 	dir := t.TempDir()
 	authority := fixture.Must(fixture.NewCA("Anchor"))
-	key, chain, err := authority.Identity("certservice")
-	require.NoError(t, err)
-	require.NoError(t, fixture.WriteIdentity(dir, key, chain, authority.Root))
+	require.NoError(t, authority.WriteIdentity(dir, "certservice"))
 	content := mounted.ReplaceAllStringFunc(b.text, func(path string) string {
 		return map[string]string{".pem": `"truststore.pem"`, ".crt": `"client-certificate.pem"`,
 			".key": `"client-key.pem"`}[filepath.Ext(strings.Trim(path, `"`))]

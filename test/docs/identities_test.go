@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -17,66 +16,20 @@ import (
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-const kubernetesReadme = "deploy/kubernetes/README.md"
-
-// identityBlocks are the blocks of the document with commands of the program.
-func identityBlocks(t *testing.T, program string) []block {
-	t.Helper()
-	var found []block
-	for _, b := range readDocument(t, filepath.Join(root, kubernetesReadme)).blocks {
-		if b.language == "sh" && strings.HasPrefix(b.text, program+" ") {
-			found = append(found, b)
-		}
-	}
-	require.NotEmpty(t, found, program)
-	return found
-}
-
-// documentedSecrets runs the document's openssl commands, and lays the files out as its kubectl commands do: a
-// directory for each Secret.
-func documentedSecrets(t *testing.T) string {
-	t.Helper()
+// What the commands of the document make is what certfetcher and certservice take, and mutual TLS between them works.
+func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
 	fixture.RequirePrograms(t, "openssl")
 	dir := t.TempDir()
-	for _, b := range identityBlocks(t, "openssl") {
+	for _, b := range readDocument(t, filepath.Join(root, "deploy/kubernetes/README.md")).blocks {
+		if !strings.HasPrefix(b.text, "openssl ") && !strings.HasPrefix(b.text, "kubectl ") {
+			continue
+		}
 		run := exec.Command("sh", "-e", "-c", b.text)
 		run.Dir = dir
+		run.Env = []string{"PATH=" + fixture.Must(filepath.Abs("testdata/bin")) + ":" + os.Getenv("PATH")}
 		out, err := run.CombinedOutput()
 		require.NoError(t, err, "%s: %s", b.place, out)
 	}
-	for _, b := range identityBlocks(t, "kubectl") {
-		for _, words := range commands(t, b) {
-			name, files, ok := createdSecret(words[1:])
-			if !ok || name == "certservice-cmp" { // whose files are the user's
-				continue
-			}
-			require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o700))
-			for key, file := range files {
-				require.NoError(t, os.Link(dir+"/"+file, filepath.Join(dir, name, key)), b.place)
-			}
-		}
-	}
-	return dir
-}
-
-// createdSecret takes "create secret generic NAME --from-file=KEY=FILE" apart.
-func createdSecret(arguments []string) (name string, files map[string]string, ok bool) {
-	if len(arguments) < 4 || !slices.Equal(arguments[:3], []string{"create", "secret", "generic"}) {
-		return "", nil, false
-	}
-	files = map[string]string{}
-	for _, argument := range arguments[4:] {
-		if pair, found := strings.CutPrefix(argument, "--from-file="); found {
-			key, file, _ := strings.Cut(pair, "=")
-			files[key] = file
-		}
-	}
-	return arguments[3], files, true
-}
-
-// What the commands make is what certfetcher and certservice take, and mutual TLS between them works.
-func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
-	dir := documentedSecrets(t)
 	files := func(of string) []string {
 		of = dir + "/" + of
 		return []string{"KEYSTORE_PATH=" + of + "/tls.crt", "KEYSTORE_KEY_PATH=" + of + "/tls.key",
@@ -89,8 +42,7 @@ func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	assert.NotContains(t, string(out), `"WARN"`)
 
-	running, err := fixture.StartStack(binDir, t.TempDir(), files("certservice-tls")...)
-	require.NoError(t, err)
+	running := fixture.Must(fixture.StartStack(binDir, t.TempDir(), files("certservice-tls")...))
 	defer running.Stop()
 	client := dir + "/certfetcher-mtls"
 	identity := fixture.Must(tls.LoadX509KeyPair(client+"/tls.crt", client+"/tls.key"))

@@ -99,21 +99,15 @@ func totals(t *testing.T, start float64, perMinute string) (values string, minut
 	return text.String(), len(more)
 }
 
-func TestAlerts_eachIsWordedForPeople_andHasARunbook(t *testing.T) {
-	const runbook = "docs/operations.md"
+func TestAlerts_haveARunbookEach(t *testing.T) {
 	var documented, alerts []string
-	for _, heading := range alertHeading.FindAllStringSubmatch(readFile(t, "../../"+runbook), -1) {
+	for _, heading := range alertHeading.FindAllStringSubmatch(readFile(t, "../../docs/operations.md"), -1) {
 		documented = append(documented, heading[1])
 	}
 	for _, rule := range rules(t) {
 		alerts = append(alerts, rule.Alert)
-		assert.Contains(t, []string{"warning", "critical"}, rule.Labels["severity"], rule.Alert)
-		assert.NotEmpty(t, rule.Annotations["summary"], rule.Alert)
-		assert.NotEmpty(t, rule.Annotations["description"], rule.Alert)
-		assert.Equal(t, "https://github.com/certfetcher/certfetcher/blob/main/"+runbook+"#"+
-			strings.ToLower(rule.Alert), rule.Annotations["runbook_url"])
 	}
-	assert.ElementsMatch(t, alerts, documented, runbook)
+	assert.ElementsMatch(t, alerts, documented)
 }
 
 var alertHeading = regexp.MustCompile(`(?m)^#+ (Cert(?:fetcher|service)[A-Z][A-Za-z]+)$`)
@@ -126,9 +120,12 @@ func firing(t *testing.T, given history, now, minutes int) map[string][]bool {
 	first := end.Add(-time.Duration(minutes-1) * time.Minute)
 	options := promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, Parser: promQL}
 	engine, scraped := promql.NewEngine(options), given.storage(t, end)
-	alerts := map[string][]bool{}
+	alerts, program := map[string][]bool{}, "Certservice"
+	if strings.Contains(fmt.Sprint(given), "certfetcher_") {
+		program = "Certfetcher"
+	}
 	for _, rule := range rules(t) {
-		if !strings.HasPrefix(rule.Alert, given.program()) {
+		if !strings.HasPrefix(rule.Alert, program) {
 			continue
 		}
 		wait := time.Duration(rule.For) / time.Minute
@@ -145,16 +142,6 @@ func firing(t *testing.T, given history, now, minutes int) map[string][]bool {
 		}
 	}
 	return alerts
-}
-
-// program is the one that the history is of, as the names of its alerts begin.
-func (h history) program() string {
-	for name := range h {
-		if strings.HasPrefix(name, "certfetcher_") {
-			return "Certfetcher"
-		}
-	}
-	return "Certservice"
 }
 
 // storage is what a Prometheus would have scraped since time zero. A single value stands for four hours.

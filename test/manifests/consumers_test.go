@@ -1,7 +1,6 @@
 package manifests
 
 import (
-	"crypto/x509"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,7 +18,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/yaml"
 
-	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
@@ -52,31 +50,24 @@ func TestExamples_envoy_configurationIsOfEnvoysTypes(t *testing.T) {
 // strict refuses unknown fields.
 func strict(t *testing.T, text string, message proto.Message) {
 	t.Helper()
-	content, err := yaml.YAMLToJSONStrict([]byte(text))
-	require.NoError(t, err)
+	content := fixture.Must(yaml.YAMLToJSONStrict([]byte(text)))
 	require.NoError(t, protojson.Unmarshal(content, message))
 }
 
 // The command that the pod runs merges into a JDK's own truststore.
 func TestExamples_jvmCacerts_trustsBoth(t *testing.T) {
-	program, err := filepath.EvalSymlinks(fixture.RequirePrograms(t, "keytool")[0])
-	require.NoError(t, err)
-	authority := fixture.Must(fixture.NewCA("Application"))
+	program := fixture.Must(filepath.EvalSymlinks(fixture.RequirePrograms(t, "keytool")[0]))
 	p, dir := example(t, "jvm-cacerts.yaml"), t.TempDir()
 	copied := p.container("cacerts").Command[2]
 	cacerts := filepath.Join(dir, copied)
 	volume := filepath.Join(dir, p.environment(t, p.container("certfetcher"))["OUTPUT_PATH"])
-	const password = "of the store"
-	roots := []*x509.Certificate{authority.Root}
-	trusted := keystore.Entry{Trusted: true, Alias: "root", Chain: roots}
-	store, err := keystore.EncodePKCS12([]keystore.Entry{trusted}, password, keystore.ProfileModern)
-	require.NoError(t, err)
-	for path, content := range map[string][]byte{
-		cacerts:                    []byte(readFile(t, filepath.Dir(program)+"/../lib/security/cacerts")),
-		volume + "/truststore.p12": store, volume + "/truststore.pass": []byte(password),
+	require.NoError(t, os.MkdirAll(filepath.Dir(cacerts), 0o700))
+	require.NoError(t, fixture.Must(fixture.NewCA("Application")).WriteIdentity(volume, "app"))
+	for path, content := range map[string]string{
+		cacerts:                     readFile(t, filepath.Dir(program)+"/../lib/security/cacerts"),
+		volume + "/truststore.pass": fixture.Password,
 	} {
-		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
-		require.NoError(t, os.WriteFile(path, content, 0o600))
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 	}
 	count := func() int {
 		list, err := fixture.Keytool(t, dir, "-list", "-keystore", cacerts, "-storepass", "changeit")

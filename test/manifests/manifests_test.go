@@ -100,8 +100,7 @@ func everything(t *testing.T) map[string][]runtime.Object {
 
 func readFile(t *testing.T, path string) string {
 	t.Helper()
-	content, err := os.ReadFile(path)
-	require.NoError(t, err)
+	content := fixture.Must(os.ReadFile(path))
 	return string(content)
 }
 
@@ -142,8 +141,7 @@ func TestDecode_whatKubectlWouldRefuse_isRefused(t *testing.T) {
 // The image of EJBCA runs one of them by its path.
 func TestShellScripts_areExecutable(t *testing.T) {
 	for _, path := range fixture.Must(filepath.Glob(deploy + "/*/*.sh")) {
-		info, err := os.Stat(path)
-		require.NoError(t, err)
+		info := fixture.Must(os.Stat(path))
 		assert.Equal(t, fs.FileMode(0o111), info.Mode()&0o111, path)
 	}
 }

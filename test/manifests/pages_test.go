@@ -45,8 +45,7 @@ func documentedContainer(t *testing.T, block string) corev1.Container {
 // asked returns the status that the kubelet gets for a probe of a certservice.
 func asked(t *testing.T, s *fixture.Stack, probe *corev1.Probe) int {
 	t.Helper()
-	response, err := http.Get("http://" + s.Operations + probe.HTTPGet.Path)
-	require.NoError(t, err)
+	response := fixture.Must(http.Get("http://" + s.Operations + probe.HTTPGet.Path))
 	response.Body.Close()
 	return response.StatusCode
 }

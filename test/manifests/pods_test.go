@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	podsecurity "k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // pod is a pod or a template of pods.
@@ -93,10 +95,8 @@ func (p pod) configMap() map[string]string {
 }
 
 func TestPods_satisfyTheRestrictedProfile(t *testing.T) {
-	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
-	require.NoError(t, err)
-	level, err := podsecurity.ParseLevel("restricted")
-	require.NoError(t, err)
+	evaluator := fixture.Must(policy.NewEvaluator(policy.DefaultChecks(), nil))
+	level := fixture.Must(podsecurity.ParseLevel("restricted"))
 	latest := podsecurity.LevelVersion{Level: level, Version: podsecurity.LatestVersion()}
 	for place, p := range pods(t) {
 		for _, result := range evaluator.EvaluatePod(latest, &p.ObjectMeta, &p.Spec) {

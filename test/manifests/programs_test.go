@@ -132,8 +132,7 @@ func TestCharts_schemas_nameTheProgramsVariables(t *testing.T) {
 		content := readFile(t, path)
 		names := slices.DeleteFunc(variables(t, program), own.MatchString)
 		slices.Sort(names)
-		list, err := json.MarshalIndent(names, "        ", "  ")
-		require.NoError(t, err)
+		list := fixture.Must(json.MarshalIndent(names, "        ", "  "))
 		want := "\"propertyNames\": {\n        \"enum\": " + string(list)
 		if flag.Lookup("update").Value.String() == "true" {
 			content = enumOfNames.ReplaceAllLiteralString(content, want)

@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 type object = map[string]any
@@ -20,8 +22,7 @@ func plain(t *testing.T) map[string][]object {
 	places := map[string][]object{}
 	for place, objects := range everything(t) {
 		for _, o := range objects {
-			converted, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
-			require.NoError(t, err)
+			converted := fixture.Must(runtime.DefaultUnstructuredConverter.ToUnstructured(o))
 			places[place] = append(places[place], converted)
 		}
 	}
@@ -59,18 +60,16 @@ func subjects(places map[string][]object, each string) (found []object) {
 func TestRules_hold(t *testing.T) {
 	var rows []struct{ Rule, Each, Where, Holds string }
 	readCases(t, "rules.yaml", &rows)
-	options := []cel.EnvOption{cel.OptionalTypes(), ext.TwoVarComprehensions()}
+	options := []cel.EnvOption{cel.OptionalTypes(), ext.TwoVarComprehensions(), ext.Strings()}
 	for _, name := range []string{"place", "places", "objects", "object", "pod", "container"} {
 		options = append(options, cel.Variable(name, cel.DynType))
 	}
-	env, err := cel.NewEnv(options...)
-	require.NoError(t, err)
+	env := fixture.Must(cel.NewEnv(options...))
 	says := func(t *testing.T, expression string, subject object) bool {
 		t.Helper()
 		ast, issues := env.Compile(expression)
 		require.NoError(t, issues.Err())
-		program, err := env.Program(ast)
-		require.NoError(t, err)
+		program := fixture.Must(env.Program(ast))
 		result, _, err := program.Eval(subject)
 		return assert.NoError(t, err, "%s", subject["place"]) && result.Value() == true
 	}

@@ -45,9 +45,7 @@ func secretFiles(t *testing.T) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
 	authority := fixture.Must(fixture.NewCA("Transport"))
-	key, chain, err := authority.Identity("oom-cert-service", "oom-cert-service")
-	require.NoError(t, err)
-	require.NoError(t, fixture.WriteIdentity(dir, key, chain, authority.Root))
+	require.NoError(t, authority.WriteIdentity(dir, "oom-cert-service", "oom-cert-service"))
 	files := map[string]string{
 		"tls.crt": "client-certificate.pem", "tls.key": "client-key.pem", "ca.crt": "truststore.pem",
 		"keystore.jks": "client.jks", "truststore.jks": "truststore.jks", "ca.pem": "truststore.pem",
@@ -100,8 +98,7 @@ func TestSecrets_cmpServers_enrolsWithACAThatSigns(t *testing.T) {
 	).Replace(templates(t)["certservice-cmp"]["cmpServers.json"])
 	var file struct{ CMPv2Servers []map[string]any }
 	require.NoError(t, json.Unmarshal([]byte(filled), &file))
-	service, err := fixture.StartCertServiceOf(binaries, dir, file.CMPv2Servers)
-	require.NoError(t, err)
+	service := fixture.Must(fixture.StartCertServiceOf(binaries, dir, file.CMPv2Servers))
 	defer service.Stop()
 	fetch := exec.Command(binary("certfetcher"))
 	fetch.Env = fixture.Environment(service.URL, service.Dir, t.TempDir(), "RETRY_MAX_ELAPSED=1s")

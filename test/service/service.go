@@ -69,7 +69,7 @@ func Start(dir string, options Options) (*Service, error) {
 	if options.TLS != nil {
 		options.TLS(s, config)
 	}
-	if err := writeClientFiles(dir, transport); err != nil {
+	if err := transport.WriteIdentity(dir, "certfetcher"); err != nil {
 		return nil, err
 	}
 	address := options.Address
@@ -203,12 +203,4 @@ func serverTLS(transport *fixture.CA) (*tls.Config, error) {
 			PrivateKey: key, Leaf: chain[0]}},
 		ClientAuth: tls.RequestClientCert, ClientCAs: roots,
 	}, nil
-}
-
-func writeClientFiles(dir string, transport *fixture.CA) error {
-	key, chain, err := transport.Identity("certfetcher")
-	if err != nil {
-		return err
-	}
-	return fixture.WriteIdentity(dir, key, chain, transport.Root)
 }

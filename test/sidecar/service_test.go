@@ -21,13 +21,16 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/ejbca"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
 // behaviour is what a service does in place of what it should, which is next.
-type behaviour func(s *scene, next http.Handler, w http.ResponseWriter, r *http.Request)
+type behaviour func(s *scene, next http.Handler, w writer, r *http.Request)
+
+type writer = http.ResponseWriter
 
 func isUpdate(r *http.Request) bool { return strings.Contains(r.URL.Path, "certificate-update") }
 
@@ -43,31 +46,27 @@ func ofUpdates(answer http.HandlerFunc) behaviour {
 	}
 }
 
-func status(code int, text string, header ...string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		for n := 0; n < len(header); n += 2 {
-			w.Header().Set(header[n], header[n+1])
+// answer CODE TEXT [HEADER VALUE] has the service answer updates like this from now on.
+func answer(s *scene, _ bool, args []string) {
+	code := s.number(args[0])
+	s.behave(ofUpdates(func(w writer, _ *http.Request) {
+		if len(args) > 2 {
+			w.Header().Set(args[2], args[3])
 		}
 		w.WriteHeader(code)
-		_, _ = io.WriteString(w, text)
-	}
+		_, _ = io.WriteString(w, args[1])
+	}))
+}
+
+func (s *scene) behave(does behaviour) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.does = does
 }
 
 // behaviours are what the command behave takes.
-var behaviours = map[string]behaviour{
-	"refuse-updates": ofUpdates(status(500,
-		`{"errorMessage":"CMPv2 server returned following error: unknown certificate"}`,
-		"Content-Type", "application/json")),
-	"know-no-updates": ofUpdates(status(404, "404 page not found")),
-	"break-updates":   ofUpdates(status(502, "broken")),
-	"put-updates-off": ofUpdates(status(503, "busy", "Retry-After", "600")),
-	"be-busy":         ofUpdates(status(503, "busy")),
-	"hang":            ofUpdates(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
-	// EJBCA's optimistic lock: of several updates of one subject at a time, some get a page of HTML with status 500.
-	"fail-as-certservice": ofUpdates(status(500,
-		`{"errorMessage":"Exception occurred during call to cmp client: HTTP status 500: `+
-			`text/html, titled \"Internal Server Error\""}`)),
-	"fail-as-a-gateway": ofUpdates(status(500, `<html><head><title>Internal Server Error</title></head></html>`)),
+var behaviours = map[string]behaviour{"": nil, "corrected": nil,
+	"hang": ofUpdates(func(_ writer, r *http.Request) { <-r.Context().Done() }),
 	"hold-updates": func(s *scene, next http.Handler, w http.ResponseWriter, r *http.Request) {
 		if isUpdate(r) {
 			s.arrived <- struct{}{}
@@ -85,7 +84,7 @@ var behaviours = map[string]behaviour{
 		r.URL.Path = strings.Replace(r.URL.Path, "/elsewhere/", "/v1/certificate-update/", 1)
 		next.ServeHTTP(w, r)
 	},
-	"know-the-identity-only": func(s *scene, next http.Handler, w http.ResponseWriter, r *http.Request) {
+	"know-the-identity-only": func(s *scene, next http.Handler, w writer, r *http.Request) {
 		s.mutex.Lock()
 		known := s.knows == pki.Serial(r.TLS.PeerCertificates[0])
 		s.mutex.Unlock()
@@ -96,7 +95,7 @@ var behaviours = map[string]behaviour{
 		next.ServeHTTP(w, r)
 	},
 	// A CA that rolls over to its next root has both trusted for a while.
-	"trust-the-next-root": func(_ *scene, next http.Handler, w http.ResponseWriter, r *http.Request) {
+	"trust-the-next-root": func(_ *scene, next http.Handler, w writer, r *http.Request) {
 		recorder := httptest.NewRecorder()
 		next.ServeHTTP(recorder, r)
 		var answer map[string][]string
@@ -113,13 +112,7 @@ var behaviours = map[string]behaviour{
 
 var nextCA, begin = mustCA("Next"), time.Now()
 
-func mustCA(name string) *fixture.CA {
-	made, err := fixture.NewCA(name)
-	if err != nil {
-		panic(err)
-	}
-	return made
-}
+func mustCA(name string) *fixture.CA { return fixture.Must(fixture.NewCA(name)) }
 
 func (s *scene) behaviour() behaviour {
 	s.mutex.Lock()
@@ -147,7 +140,7 @@ var leaves = map[string]func(leaf *x509.Certificate, issued int){
 }
 
 // life TIME [PASSED] has certificates live so long, of which some has passed. Those that follow are of one of leaves.
-func (s *scene) life(_ bool, args []string) {
+func life(s *scene, _ bool, args []string) {
 	change, found := leaves[args[0]]
 	if !found {
 		whole, err := time.ParseDuration(args[0])
@@ -202,28 +195,29 @@ func (a forgetful) Update(ctx context.Context, r certservice.Request) (certservi
 		return a.Authority.Update(ctx, r)
 	}
 	if a.refuses {
-		return certservice.Issued{}, &certservice.FailedError{Err: io.ErrUnexpectedEOF, Reason: certservice.ReasonNames}
+		return certservice.Issued{}, &certservice.FailedError{Err: io.EOF, Reason: certservice.ReasonNames}
 	}
 	other := *a.CA
 	other.Change = func(leaf *x509.Certificate) {
-		leaf.DNSNames,
-			leaf.IPAddresses = []string{"replica-2.example.org"}, nil
+		leaf.DNSNames, leaf.IPAddresses = []string{"replica-2.example.org"}, nil
 	}
 	return service.Authority{CA: &other}.Enroll(ctx, r)
 }
 
 // certservice [forgetful|forgetful-and-refused|at ADDRESS] starts a CertService and sets REQUEST_URL, and URL to its
 // beginning. The identity of its clients is in mtls.
-func (s *scene) startService(_ bool, args []string) {
+func startService(s *scene, _ bool, args []string) {
 	// Where it was down, no one else must answer.
-	options := service.Options{Address: s.free(), Wrap: func(of *service.Service, next http.Handler) http.Handler {
+	options := service.Options{Address: fixture.FreeAddress(s.t)}
+	options.Wrap = func(of *service.Service, next http.Handler) http.Handler {
 		of.CA.Change = s.change
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(next, w, r) })
-	}}
+		return http.HandlerFunc(func(w writer, r *http.Request) { s.answer(next, w, r) })
+	}
 	if len(args) == 2 {
 		options.Address = args[1]
 	} else if len(args) > 0 {
-		options.Authority = forgetful{service.Authority{CA: mustCA("Forgetful")}, s, args[0] == "forgetful-and-refused"}
+		refuses := args[0] == "forgetful-and-refused"
+		options.Authority = forgetful{service.Authority{CA: mustCA("Forgetful")}, s, refuses}
 	}
 	var err error
 	s.service, err = service.Start(s.ts.MkAbs("mtls"), options)
@@ -253,16 +247,18 @@ func (s *scene) answer(next http.Handler, w http.ResponseWriter, r *http.Request
 }
 
 // behave [BEHAVIOUR] has the service behave so from now on; without one it does what it should.
-func (s *scene) behave(_ bool, args []string) {
+func behave(s *scene, _ bool, args []string) {
 	name := strings.Join(args, "")
-	s.equal(true, name == "" || name == "corrected" || behaviours[name] != nil, "there is a behaviour "+name)
+	does, known := behaviours[name]
+	s.equal(true, known, "there is a behaviour "+name)
+	s.behave(does)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.does, s.corrected = behaviours[name], name == "corrected"
+	s.corrected = name == "corrected"
 }
 
 // ca has another CA sign from now on. down stops the service.
-func (s *scene) another(bool, []string) {
+func another(s *scene, _ bool, _ []string) {
 	second := mustCA("Second")
 	second.Change = s.change
 	s.changing.Lock()
@@ -270,13 +266,13 @@ func (s *scene) another(bool, []string) {
 	*s.service.CA = *second
 }
 
-func (s *scene) down(bool, []string) { s.service.Stop() }
+func down(s *scene, _ bool, _ []string) { s.service.Stop() }
 
 // arrives waits for an update that the service does not simply answer.
-func (s *scene) arrives(bool, []string) { <-s.arrived }
+func arrives(s *scene, _ bool, _ []string) { <-s.arrived }
 
 // asked N [UPDATES] wants so many requests so far, and so many of them updates.
-func (s *scene) assertAsked(_ bool, args []string) {
+func asked(s *scene, _ bool, args []string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	updates := 0
@@ -285,33 +281,22 @@ func (s *scene) assertAsked(_ bool, args []string) {
 			updates++
 		}
 	}
-	want := s.noted
-	if args[0] != "noted" {
-		want = s.number(args[0])
-	}
-	s.equal(want, len(s.asked), "requests")
+	s.equal(s.number(args[0]), len(s.asked), "requests")
 	if len(args) > 1 {
 		s.equal(s.number(args[1]), updates, "updates")
 	}
 }
 
-// note remembers how many there were, for asked noted.
-func (s *scene) note(bool, []string) {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	s.noted = len(s.asked)
-}
-
 // shown SERIAL wants the last request to have come with that client certificate; ! shown, with another one.
-func (s *scene) assertShown(neg bool, args []string) {
+func shown(s *scene, neg bool, args []string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.equal(!neg, args[0] == s.shown, "shown "+s.shown)
 }
 
 // identity [PASSWORD] puts a new identity of the client, and its truststore, in the place of the old, each at one blow,
-// and sets IDENTITY and IDENTITY_NOT_AFTER. identity broken writes no store at all, identity trust only the truststore.
-func (s *scene) identity(_ bool, args []string) {
+// and sets IDENTITY and IDENTITY_NOT_AFTER. Without a password the truststore stays. identity broken writes no store.
+func identity(s *scene, _ bool, args []string) {
 	password, dir := strings.Join(args, ""), s.ts.MkAbs("mtls")
 	if password == "broken" {
 		s.replace(filepath.Join(dir, "client.p12"), []byte("broken"))
@@ -320,18 +305,21 @@ func (s *scene) identity(_ bool, args []string) {
 	key, chain, err := s.service.Transport.Identity("certfetcher")
 	s.ts.Check(err)
 	s.setIdentity(chain[0])
-	client := []keystore.Entry{{Alias: "client", Key: key, Chain: chain}}
-	trust := []keystore.Entry{{Alias: "root", Chain: []*x509.Certificate{s.service.Transport.Root}, Trusted: true}}
+	stores := map[string][]keystore.Entry{"client.p12": {{Alias: "client", Key: key, Chain: chain}}}
 	if password == "" {
-		password, trust = fixture.Password, nil
+		password = fixture.Password
+	} else {
+		stores["truststore.p12"] = anchor(s.service.Transport)
 	}
-	for name, entries := range map[string][]keystore.Entry{"client.p12": client, "truststore.p12": trust} {
-		if entries != nil {
-			store, err := keystore.EncodePKCS12(entries, password, keystore.ProfileModern)
-			s.ts.Check(err)
-			s.replace(filepath.Join(dir, name), store)
-		}
+	for name, entries := range stores {
+		store := fixture.Must(keystore.EncodePKCS12(entries, password, keystore.ProfileModern))
+		s.replace(filepath.Join(dir, name), store)
 	}
+}
+
+// anchor is what a truststore has of a CA.
+func anchor(ca *fixture.CA) []keystore.Entry {
+	return []keystore.Entry{{Alias: "root", Chain: []*x509.Certificate{ca.Root}, Trusted: true}}
 }
 
 func (s *scene) setIdentity(leaf *x509.Certificate) {
@@ -349,13 +337,11 @@ func (s *scene) replace(path string, content []byte) {
 
 // merge FILE makes a JVM's truststore with a root of its own, and merge FILE CA... wants it to have the roots of just
 // those CAs.
-func (s *scene) merge(_ bool, args []string) {
+func merge(s *scene, _ bool, args []string) {
 	path := s.ts.MkAbs(args[0])
 	if len(args) == 1 {
-		own := []keystore.Entry{{Alias: "own", Chain: []*x509.Certificate{mustCA("Own").Root}, Trusted: true}}
-		store, err := keystore.EncodeJKS(own, fixture.Password, time.Now())
-		s.ts.Check(err)
-		s.ts.Check(os.WriteFile(path, store, 0o644))
+		own := fixture.Must(keystore.EncodeJKS(anchor(mustCA("Own")), fixture.Password, time.Now()))
+		s.ts.Check(os.WriteFile(path, own, 0o644))
 		return
 	}
 	content, err := os.ReadFile(path)
@@ -375,7 +361,7 @@ func (s *scene) merge(_ bool, args []string) {
 
 // serve shows the certificate of the volume by TLS and sets SERVED; serve http answers by HTTP at FREE. ! serve ends
 // it.
-func (s *scene) serve(neg bool, args []string) {
+func serve(s *scene, neg bool, args []string) {
 	if neg {
 		s.server.Close()
 		return
@@ -383,7 +369,7 @@ func (s *scene) serve(neg bool, args []string) {
 	if len(args) > 0 {
 		listener, err := net.Listen("tcp", s.ts.Getenv("FREE"))
 		s.ts.Check(err)
-		s.server = &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		s.server = &http.Server{Handler: http.HandlerFunc(func(_ writer, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
 			s.posts <- string(body)
 		})}
@@ -391,8 +377,7 @@ func (s *scene) serve(neg bool, args []string) {
 		s.ts.Defer(func() { s.server.Close() })
 		return
 	}
-	volume := s.ts.MkAbs("volume")
-	pair, err := tls.LoadX509KeyPair(filepath.Join(volume, "keystore.pem"), filepath.Join(volume, "key.pem"))
+	pair, err := tls.LoadX509KeyPair(s.volume+"/keystore.pem", s.volume+"/key.pem")
 	s.ts.Check(err)
 	server := httptest.NewUnstartedServer(http.NotFoundHandler())
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
@@ -401,11 +386,38 @@ func (s *scene) serve(neg bool, args []string) {
 	s.ts.Setenv("SERVED", server.Listener.Addr().String())
 }
 
+// posted REGEXP takes the next request that came to serve http, or waits for it.
+func posted(s *scene, _ bool, args []string) {
+	select {
+	case body := <-s.posts:
+		s.matches(args[0], body, false)
+	case <-time.After(chaos.Deadline):
+		s.ts.Fatalf("nothing was posted")
+	}
+}
+
+// java NAME [ARGUMENT...] runs a server of test/java until the script ends, and sets SERVED. What it prints is in the
+// file java.log.
+func java(s *scene, _ bool, args []string) {
+	server := fixture.Java(s.t, "", "../java/"+args[0]+".java", args[1:]...)
+	log := s.ts.MkAbs("java.log")
+	server.Stdout = fixture.Must(os.Create(log))
+	stdin := fixture.Must(server.StdinPipe())
+	s.ts.Check(server.Start())
+	s.ts.Defer(func() { stdin.Close(); _ = server.Wait() })
+	s.eventually("the Java server serves", func() bool {
+		_, port, _ := strings.Cut(string(fixture.Must(os.ReadFile(log))), "serving ")
+		port, _, serves := strings.Cut(port, "\n")
+		s.ts.Setenv("SERVED", "127.0.0.1:"+port)
+		return serves
+	})
+}
+
 const ejbcaSecret = "the-secret-of-ejbca"
 
 // ejbca CONFIG [CHANGES] runs certservice for an EJBCA. Both are JSON: members of ejbca.Config, and of the entry of
 // cmpServers.json, where null removes one.
-func (s *scene) startEJBCA(_ bool, args []string) {
+func startEJBCA(s *scene, _ bool, args []string) {
 	config := ejbca.Config{Secret: ejbcaSecret}
 	s.ts.Check(json.Unmarshal([]byte(args[0]), &config))
 	if config.Passwords != nil {
@@ -427,7 +439,7 @@ func (s *scene) startEJBCA(_ bool, args []string) {
 		s.ts.Check(json.Unmarshal([]byte(args[1]), &entry))
 	}
 	maps.DeleteFunc(entry, func(_ string, value any) bool { return value == nil })
-	s.stack, err = fixture.StartCertService(binDir, s.ts.MkAbs("."), entry)
+	s.stack, err = fixture.StartCertService(chaos.Bin, s.ts.MkAbs("."), entry)
 	s.ts.Check(err)
 	s.ts.Defer(func() {
 		s.stack.Stop()
@@ -438,22 +450,23 @@ func (s *scene) startEJBCA(_ bool, args []string) {
 	})
 	s.serveAt(s.stack.URL)
 	for _, store := range []string{"KEYSTORE", "TRUSTSTORE"} {
-		s.ts.Setenv(store+"_PATH", strings.Replace(s.ts.Getenv(store+"_PATH"), "/mtls/", "/client/", 1))
+		path := s.ts.Getenv(store + "_PATH")
+		s.ts.Setenv(store+"_PATH", strings.Replace(path, "/mtls/", "/client/", 1))
 	}
 }
 
 // requests KIND N wants EJBCA to have had so many requests, and issued N, to have issued so many certificates.
-func (s *scene) requests(_ bool, args []string) {
+func requests(s *scene, _ bool, args []string) {
 	kinds := map[string]cmp.BodyType{"ir": cmp.BodyIR, "cr": cmp.BodyCR, "kur": cmp.BodyKUR}
 	s.equal(s.number(args[1]), len(s.ejbca.Requests(kinds[args[0]])), args[0])
 }
 
-func (s *scene) issued(_ bool, args []string) {
+func issued(s *scene, _ bool, args []string) {
 	s.equal(s.number(args[0]), len(s.ejbca.Issued()), "certificates")
 }
 
 // signer SERIAL wants the last update to be signed with that certificate.
-func (s *scene) signer(_ bool, args []string) {
+func signer(s *scene, _ bool, args []string) {
 	all := s.ejbca.Requests(cmp.BodyKUR)
 	cert, err := x509.ParseCertificate(all[len(all)-1].ExtraCerts[0])
 	s.ts.Check(err)
@@ -461,5 +474,5 @@ func (s *scene) signer(_ bool, args []string) {
 }
 
 // fail N has EJBCA fail the next transactions; offline takes its key away.
-func (s *scene) fail(_ bool, args []string) { s.ejbca.FailTransactions(s.number(args[0])) }
-func (s *scene) takeOffline(bool, []string) { s.ejbca.TakeOffline() }
+func fail(s *scene, _ bool, args []string) { s.ejbca.FailTransactions(s.number(args[0])) }
+func offline(s *scene, _ bool, _ []string) { s.ejbca.TakeOffline() }

@@ -4,6 +4,7 @@ package kill
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/chaos/set"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
@@ -22,19 +24,10 @@ func TestMain(m *testing.M) { chaos.Main(m, nil) }
 
 // scenes are runs of certfetcher over what is on a volume: mode, what there is, and what is to be. They come in the
 // order of their worth: the first is enough for a glance.
-var scenes = strings.Split(`init: symlink PEM to symlink PEM
-init: inplace PEM to inplace PEM
-init: nothing to symlink PEM
-init: nothing to inplace PEM
-sidecar: symlink PEM to symlink PEM
-sidecar: inplace PEM to inplace PEM
-init: inplace PEM to symlink PEM
-init: symlink PEM to inplace PEM
-init: symlink PEM,P12,JKS to symlink PEM,P12,JKS
-init: inplace PEM,P12,JKS to inplace PEM,P12,JKS
-init: symlink PEM,P12,JKS to symlink P12
-init: inplace PEM,P12,JKS to inplace PEM
-sidecar: symlink P12 to inplace PEM,P12,JKS`, "\n")
+var scenes = func() []string {
+	text := fixture.Must(os.ReadFile("testdata/scenes.txt"))
+	return strings.Split(strings.TrimSpace(string(text)), "\n")
+}()
 
 // stage is where a scene is played again and again.
 type stage struct {

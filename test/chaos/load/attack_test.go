@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // Bounds of what well-behaved clients may see during an attack. Attackers, clients and devca share the machine, in make
@@ -104,8 +105,7 @@ func TestLoad_manyConnections(t *testing.T) {
 func TestAttack_onThePlainPort(t *testing.T) {
 	onlyInChaos(t)
 	s := start(t)
-	probe, err := http.NewRequest("GET", "http://"+s.Operations+"/readyz", nil)
-	require.NoError(t, err)
+	probe := fixture.Must(http.NewRequest("GET", "http://"+s.Operations+"/readyz", nil))
 	for _, name := range []string{"half-open connections", "headers that drip", "stalled headers of 60 KB",
 		"pipelined requests whose answers no one reads", "bodies that never come, or never end"} {
 		connections := chaos.Amount(200, 1000, 2000)
@@ -124,7 +124,7 @@ func TestAttack_onThePlainPort(t *testing.T) {
 // HTTP/2 with its floods (rapid reset, CONTINUATION, SETTINGS, PING, windows that stall) cannot be had.
 func TestHTTP2_cannotBeNegotiated(t *testing.T) {
 	s := start(t)
-	for _, identity := range []*tls.Config{{RootCAs: s.Roots()}, s.trusted} {
+	for _, identity := range []*tls.Config{{RootCAs: s.trusted.RootCAs}, s.trusted} {
 		dial := func(protocols ...string) (*tls.Conn, error) {
 			config := identity.Clone()
 			config.NextProtos = protocols
@@ -132,8 +132,7 @@ func TestHTTP2_cannotBeNegotiated(t *testing.T) {
 		}
 		_, err := dial("h2")
 		assert.ErrorContains(t, err, "no application protocol")
-		conn, err := dial("h2", "http/1.1")
-		require.NoError(t, err)
+		conn := fixture.Must(dial("h2", "http/1.1"))
 		assert.Equal(t, "http/1.1", conn.ConnectionState().NegotiatedProtocol)
 		conn.Close()
 		// Without being asked whether it is spoken.

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // order is what an attacker is to do. It is a process of its own at the lowest priority: attackers stand for other
@@ -59,8 +60,7 @@ func readAttacks(t *testing.T, name string) (found []attack) {
 		"STREAMS": http2Streams(), "RSA4096": large.String(),
 	}) {
 		if row[0] == name || name == allAtOnce && row[3] != "ask" {
-			most, err := strconv.Atoi("0" + row[2])
-			require.NoError(t, err)
+			most := fixture.Must(strconv.Atoi("0" + row[2]))
 			if most == 0 {
 				most = 1 << 20
 			}

@@ -56,8 +56,7 @@ var oomKill = regexp.MustCompile(`(?m)^oom_kill (\d+)$`)
 // oomKills is how often the kernel has ended a process for want of memory.
 func (c cgroup) oomKills(t *testing.T) int {
 	t.Helper()
-	text, err := os.ReadFile(c.dir + "/" + c.events)
-	require.NoError(t, err)
+	text := fixture.Must(os.ReadFile(c.dir + "/" + c.events))
 	found := oomKill.FindSubmatch(text)
 	require.NotNil(t, found, string(text))
 	return fixture.Must(strconv.Atoi(string(found[1])))

@@ -34,8 +34,7 @@ type service struct {
 // chartLimit finds a limit in the chart's values.
 func chartLimit(t *testing.T, pattern string) string {
 	t.Helper()
-	values, err := os.ReadFile("../../../deploy/helm/certservice/values.yaml")
-	require.NoError(t, err)
+	values := fixture.Must(os.ReadFile("../../../deploy/helm/certservice/values.yaml"))
 	found := regexp.MustCompile("(?m)^" + pattern + "$").FindSubmatch(values)
 	require.NotNil(t, found, pattern)
 	return string(found[1])
@@ -99,7 +98,7 @@ func (s *service) observe(seconds int, attackers ...order) *observed {
 		clients = append(clients, asking(address, s.trusted, i%4 == 3, s.enrolment, 200, &w.trusted))
 	}
 	for i := range 2 {
-		address, config := fmt.Sprintf("127.0.2.%d", 1+i), &tls.Config{RootCAs: s.Roots()}
+		address, config := fmt.Sprintf("127.0.2.%d", 1+i), &tls.Config{RootCAs: s.trusted.RootCAs}
 		strangers = append(strangers, asking(address, config, true, s.enrolment, 401, &w.strangers))
 	}
 	endClients := chaos.Repeat(100*time.Millisecond, clients...)

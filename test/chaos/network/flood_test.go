@@ -86,8 +86,7 @@ func tinyTexts(t testing.TB) chaos.Flood {
 		Header: cmp.PKIHeader{PVNO: cmp.PVNO2, Sender: nobody, Recipient: nobody},
 		Body: cmp.PKIBody{Type: cmp.BodyError,
 			Content: &cmp.ErrorMsgContent{StatusInfo: cmp.Rejection("no"), ErrorDetails: texts}}}
-	der, err := message.Marshal()
-	require.NoError(t, err)
+	der := fixture.Must(message.Marshal())
 	require.InDelta(t, cmp.MaxMessageSize*95/100, len(der), cmp.MaxMessageSize*5/100)
 	return chaos.Flood{Kind: "answers with many tiny texts", How: "close", First: fmt.Sprintf(
 		"%sConnection: close\r\nContent-Length: %d\r\n\r\n%s", head(cmp.MediaType), len(der), der)}
@@ -97,8 +96,7 @@ func tinyTexts(t testing.TB) chaos.Flood {
 // within the chart's memory, and the other CA's requests succeed.
 func TestHostileCA_floods(t *testing.T) {
 	const timeout = 3 * time.Second // REQUEST_TIMEOUT
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	listener := fixture.Must(net.Listen("tcp", "127.0.0.1:0"))
 	t.Cleanup(func() { listener.Close() })
 	var current atomic.Pointer[chaos.Flood]
 	go answerWith(listener, func() chaos.Flood { return *current.Load() })

@@ -17,7 +17,6 @@ import (
 	"github.com/Shopify/toxiproxy/v2"
 	"github.com/Shopify/toxiproxy/v2/stream"
 	"github.com/rs/zerolog"
-	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
@@ -40,8 +39,7 @@ type Broken struct {
 // ends. It calls draw from one goroutine.
 func broken(t testing.TB, upstream string, draw func() Fault) *Broken {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+	listener := fixture.Must(net.Listen("tcp", "127.0.0.1:0"))
 	b := &Broken{Address: listener.Addr().String(), listener: listener, draw: draw,
 		server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
 	b.open, b.Close = context.WithCancel(context.Background())

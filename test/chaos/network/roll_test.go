@@ -71,8 +71,7 @@ func TestRoll_twoInstances(t *testing.T) {
 	end := l.ask(t, s, front.Address, nil)
 	rolls, longest := chaos.Amount(1, 4, 25), time.Duration(0)
 	for range rolls {
-		next, err := s.CertService.Again()
-		require.NoError(t, err)
+		next := fixture.Must(s.CertService.Again())
 		front.Lead(next.Address())
 		time.Sleep(pause) // connections that were accepted before the change are let through
 		begin := time.Now()

@@ -70,6 +70,7 @@ func TestSidecar_throughBrokenNetworks(t *testing.T) {
 		})
 		// Each request is a renewal; without them it renews every 36 s.
 		endAsking := chaos.Repeat(200*time.Millisecond, func() { p.ask("POST", "/renew") })
+		assert.True(t, p.Await("the next renewal is planned"), p.Printed()) // until then SIGTERM ends it with 99
 		time.Sleep(lasts)
 		endAsking()
 		endReading()

@@ -53,14 +53,11 @@ func (s *system) certfetcher(name, want string, words ...string) {
 // keepKey makes the key that is published now one of the secrets.
 func (s *system) keepKey() []byte {
 	s.t.Helper()
-	content, err := os.ReadFile(s.volume + "/key.pem")
-	require.NoError(s.t, err)
+	content := fixture.Must(os.ReadFile(s.volume + "/key.pem"))
 	block, _ := pem.Decode(content)
 	require.NotNil(s.t, block)
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	require.NoError(s.t, err)
-	scalar, err := key.(*ecdsa.PrivateKey).Bytes()
-	require.NoError(s.t, err)
+	key := fixture.Must(x509.ParsePKCS8PrivateKey(block.Bytes))
+	scalar := fixture.Must(key.(*ecdsa.PrivateKey).Bytes())
 	s.secrets[fmt.Sprintf("private key %d", len(s.secrets))] = scalar
 	return scalar
 }
@@ -79,8 +76,7 @@ func TestSystem_letsNoSecretOut(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(authority.Stop)
 	start := func(dir string) *fixture.Stack {
-		s, err := fixture.StartCertService(chaos.Bin, dir, server, "LOG_LEVEL=debug")
-		require.NoError(t, err)
+		s := fixture.Must(fixture.StartCertService(chaos.Bin, dir, server, "LOG_LEVEL=debug"))
 		t.Cleanup(s.Stop)
 		return s
 	}
@@ -142,8 +138,7 @@ func (s *system) sidecar() {
 	}
 	s.send("metrics of certfetcher", "GET", url+"/metrics")
 	p.End(s.t)
-	given, err := os.ReadFile(dump)
-	require.NoError(s.t, err)
+	given := fixture.Must(os.ReadFile(dump))
 	require.Contains(s.t, string(given), "CERTFETCHER_SERIAL=")
 	s.outputs["sidecar"], s.outputs["what a child is given"] = []byte(p.Printed()), given
 }
@@ -158,15 +153,13 @@ func (s *system) volumeHoldsSecretsWhereTheyBelong() {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
-		content, err := os.ReadFile(path)
-		require.NoError(s.t, err)
+		content := fixture.Must(os.ReadFile(path))
 		secrets, may := maps.Clone(s.secrets), mayHold[entry.Name()]
 		maps.DeleteFunc(secrets, func(name string, _ []byte) bool {
 			return may != "" && strings.HasPrefix(name, may)
 		})
 		assert.Empty(s.t, find(content, secrets), path)
-		info, err := entry.Info()
-		require.NoError(s.t, err)
+		info := fixture.Must(entry.Info())
 		if may != "" {
 			seen[entry.Name()] = true
 			assert.Zero(s.t, info.Mode().Perm()&0o007, "%s has mode %v", path, info.Mode())

@@ -88,9 +88,9 @@ func ReadPEM(dir string) (*x509.Certificate, error) {
 	return pair.Leaf, nil
 }
 
-// ReadCarefully reads the PEM files as docs/applications.md says: it resolves ..data once and reads below that, or in
-// the inplace layout opens the one file that holds key and chain.
-func ReadCarefully(volume, layout string) (*x509.Certificate, error) {
+// ReadCarefully reads as docs/applications.md says: it resolves ..data once and reads the PEM files, and those of the
+// other types, below that; or in the inplace layout the one file that holds key and chain, and each other type's store.
+func ReadCarefully(volume, layout string, others ...string) (*x509.Certificate, error) {
 	if layout == "inplace" {
 		combined, err := os.ReadFile(volume + "/keystore-combined.pem")
 		if errors.Is(err, fs.ErrNotExist) {
@@ -99,13 +99,23 @@ func ReadCarefully(volume, layout string) (*x509.Certificate, error) {
 			return nil, err
 		}
 		pair, err := tls.X509KeyPair(combined, combined)
+		for _, kind := range others {
+			_, failed := Read(volume, []string{kind})
+			err = errors.Join(err, failed)
+		}
 		return pair.Leaf, err
 	}
 	target, err := os.Readlink(volume + "/..data")
 	if err != nil {
 		return nil, ErrNothing
 	}
-	return ReadPEM(filepath.Join(volume, target))
+	dir := filepath.Join(volume, target)
+	if _, err := Read(dir, append(others, "PEM")); errors.Is(err, ErrNothing) {
+		return nil, fs.ErrNotExist // this generation is gone
+	} else if err != nil {
+		return nil, err
+	}
+	return ReadPEM(dir)
 }
 
 // matches returns the certificate, whose key it must be.

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // spy is another process of the same user: 0 when it can read the process's environment or memory, 3 when it may not.
@@ -57,10 +58,8 @@ func hiddenAfter(t *testing.T, pid int) time.Duration {
 	path := fmt.Sprintf("/proc/%d/environ", pid)
 	begun := time.Now()
 	for hasOne := false; ; { // in the middle of exec, before there is an environment, it is root's as well
-		environment, err := os.ReadFile(path)
-		require.NoError(t, err)
-		info, err := os.Stat(path)
-		require.NoError(t, err)
+		environment := fixture.Must(os.ReadFile(path))
+		info := fixture.Must(os.Stat(path))
 		if hasOne && info.Sys().(*syscall.Stat_t).Uid == 0 {
 			return time.Since(begun)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // start starts a program by a shell that prepares its surroundings, and waits until it has begun to log or has ended.
@@ -104,8 +105,7 @@ func TestProcess_dumpsNoCore(t *testing.T) {
 		p.Signal(t, syscall.SIGABRT)
 		p.Wait(chaos.Deadline)
 		assert.False(t, p.ProcessState.Sys().(syscall.WaitStatus).CoreDump(), program)
-		files, err := os.ReadDir(p.Dir)
-		require.NoError(t, err)
+		files := fixture.Must(os.ReadDir(p.Dir))
 		assert.Empty(t, files, program)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // costly are packages that take long to initialise, and so have to come later.
@@ -27,8 +28,7 @@ func TestSIGTERM_whilePackagesAreInitialised_isNotLost(t *testing.T) {
 	for program, want := range interrupted {
 		for range chaos.Amount(2, 10, 50) {
 			cmd := chaos.Program(program, variables, "GODEBUG=inittrace=1")
-			stderr, err := cmd.StderrPipe()
-			require.NoError(t, err)
+			stderr := fixture.Must(cmd.StderrPipe())
 			require.NoError(t, cmd.Start())
 			kill := time.AfterFunc(chaos.Deadline, func() { _ = cmd.Process.Kill() })
 			lines := bufio.NewScanner(stderr)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,12 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
-
-// GEN stands for the directory that ..data points to, or for another generation in the inplace layout.
-var foreignNames = strings.Fields(`..commit/..files ..commit ..commit/key.pem ..data ..data_tmp
-	..link_tmp ..stage ..stage/key.pem ..untold ..request ..lock ..foreign-1 GEN GEN/key.pem GEN/..request
-	..2020_01_01_00_00_00.000 key.pem keystore.pem truststore.pem keystore.jks`)
 
 // foreignKinds make an object there; out is a directory outside of the volume with the file "secret" in it.
 var foreignKinds = map[string]func(at, out string) error{
@@ -47,21 +44,6 @@ var foreignKinds = map[string]func(at, out string) error{
 func node(kind uint32, device int) func(at, outside string) error {
 	return func(at, _ string) error { return syscall.Mknod(at, kind|0o666, device) }
 }
-
-// foreignCommands are what is run on the volume, with the exit codes that are documented for it.
-var foreignCommands = map[string]struct {
-	words string
-	codes []int
-}{
-	"init":    {chaos.Force, []int{0, 10}},
-	"sidecar": {"MODE=sidecar", []int{0, 10}},
-	"probe":   {"probe", []int{0, 1}},
-	"inspect": {"inspect", []int{0, 1}},
-	"doctor":  {"doctor", []int{0, 10}},
-	"postprocess": {`postprocess TRUSTSTORES_PATHS=VOLUME/../merged.pem:VOLUME/truststore.pem
-		TRUSTSTORES_PASSWORDS_PATHS=: KEYSTORE_SOURCE_PATHS=VOLUME/key.pem
-		KEYSTORE_DESTINATION_PATHS=VOLUME/../copied.pem`,
-		[]int{0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}}}
 
 const secret = "a secret that is none of certfetcher's"
 
@@ -100,12 +82,11 @@ func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	template := ofEachLayout(t, s)
-	pem, err := os.ReadFile(s.Dir + "/truststore.pem")
-	require.NoError(t, err)
+	pem := fixture.Must(os.ReadFile(s.Dir + "/truststore.pem"))
 	var seen chaos.Seen
 	n, tried, moved := 0, 0, 0
 	every := chaos.Amount(211, 11, 1) // of the table; the first row is the known worst
-	try := func(name, kind, layout, command string) {
+	try := func(name, kind, layout, command, words, codes string) {
 		where := fmt.Sprintf("%s at %s, layout %s, %s", kind, name, layout, command)
 		began := time.Now()
 		v := on(t, s, layout)
@@ -113,14 +94,13 @@ func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
 		outside, requireUntouched := newOutside(t)
 		object := put(t, v.Path, name, kind, outside)
 		chaos.Write(t, v.Path+"/../merged.pem", string(pem))
-		words := strings.ReplaceAll(foreignCommands[command].words, "VOLUME", v.Path)
-		r := v.Start(strings.Fields(words)...)
+		r := v.Start(strings.Fields(strings.ReplaceAll(words, "VOLUME", v.Path))...)
 		if command == "sidecar" && r.Await(`"msg":"the volume already holds`, `"msg":"published"`) {
 			_ = r.Process.Signal(syscall.SIGTERM)
 		}
 		code, printed := r.Wait(chaos.Deadline), r.Printed()
 		require.NotEqual(t, chaos.Hung, code, "%s: hangs\n%s", where, printed)
-		assert.Contains(t, foreignCommands[command].codes, code, "%s\n%s", where, printed)
+		assert.Contains(t, strings.Fields(codes), strconv.Itoa(code), "%s\n%s", where, printed)
 		if code == exitVolume {
 			assert.Contains(t, printed, object, where)
 		}
@@ -135,14 +115,17 @@ func TestForeignObjects_underEachName_endNoProgramAndHoldNoneUp(t *testing.T) {
 		tried++
 		moved += min(1, strings.Count(printed, "moved aside"))
 	}
-	for _, name := range foreignNames {
+	// GEN stands for the directory that ..data points to, or for another generation in the inplace layout. What is
+	// run on the volume comes with the exit codes that are documented for it.
+	names, commands := chaos.Rows(t, "names.txt", 1, nil), chaos.Rows(t, "commands.txt", 3, nil)
+	for i, name := range names {
 		for _, kind := range slices.Sorted(maps.Keys(foreignKinds)) {
 			for _, layout := range chaos.Layouts {
-				for _, command := range slices.Sorted(maps.Keys(foreignCommands)) {
+				for _, command := range commands {
 					n++
-					worst := name == foreignNames[0] && kind == "FIFO" && command == "init"
+					worst := i == 0 && kind == "FIFO" && command[0] == "init"
 					if (n%every == 0 || worst) && (kind != "device" || os.Geteuid() == 0) {
-						try(name, kind, layout, command)
+						try(name[0], kind, layout, command[0], command[1], command[2])
 					}
 				}
 			}

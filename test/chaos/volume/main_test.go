@@ -23,9 +23,9 @@ func start(t *testing.T) *service.Service {
 }
 
 // on is a volume of a layout, for certificates of the service.
-func on(t *testing.T, s *service.Service, layout string) *chaos.Volume {
+func on(t *testing.T, s *service.Service, layout string, types ...string) *chaos.Volume {
 	t.Helper()
-	return chaos.NewVolume(t, s.Environment(""), layout)
+	return chaos.NewVolume(t, s.Environment(""), layout, types...)
 }
 
 // ofEachLayout makes volumes with a set.

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
+	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 // A named pipe, or a link, in the place of any file that a neighbour may write to, holds no one up and leads no one
@@ -34,8 +35,7 @@ func TestNamedPipes_inThePlaceOfOtherFiles_holdNobodyUp(t *testing.T) {
 			}
 			assert.Equal(t, code, fmt.Sprint(r.Wait(chaos.Deadline)), r.Printed())
 			assert.True(t, found, r.Printed())
-			data, err := os.ReadFile(victim)
-			require.NoError(t, err)
+			data := fixture.Must(os.ReadFile(victim))
 			assert.Equal(t, "as it was", string(data))
 		})
 	}

@@ -20,11 +20,11 @@ import (
 func TestSeveral_onOneVolume(t *testing.T) {
 	s := start(t)
 	for _, layout := range chaos.Layouts {
-		v := on(t, s, layout)
+		v := on(t, s, layout, "PEM", "P12", "JKS")
 		sidecars := []*chaos.Process{v.Sidecar(), v.Sidecar()}
 		reads, sets, again, last := 0, 0, 0, ""
 		endReading := chaos.Repeat(time.Millisecond, func() {
-			leaf, err := set.ReadCarefully(v.Path, layout)
+			leaf, err := set.ReadCarefully(v.Path, layout, "P12", "JKS")
 			if errors.Is(err, fs.ErrNotExist) { // more than eight publications during one read
 				again++
 			} else if assert.NoError(t, err) {

@@ -37,15 +37,12 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 	t.Cleanup(func() { close(hanging) })
 	dir := t.TempDir()
 	require.NoError(t, syscall.Mkfifo(dir+"/pipe", 0o600))
-	writer, err := os.OpenFile(dir+"/pipe", os.O_RDWR, 0)
-	require.NoError(t, err)
+	writer := fixture.Must(os.OpenFile(dir+"/pipe", os.O_RDWR, 0))
 	t.Cleanup(func() { writer.Close() })
 	for path, name := range map[string]string{"/locked": "..lock", "/destination": ".postprocess-lock"} {
 		require.NoError(t, os.Mkdir(dir+path, 0o755))
-		f, err := os.Open(dir + path)
-		require.NoError(t, err)
-		unlock, err := files.Lock(f, name, nil)
-		require.NoError(t, err)
+		f := fixture.Must(os.Open(dir + path))
+		unlock := fixture.Must(files.Lock(f, name, nil))
 		t.Cleanup(func() { unlock(); f.Close() })
 	}
 	working := services["working"].Dir
@@ -65,8 +62,7 @@ func TestSignal_atEachStage_endsTheProgram(t *testing.T) {
 		if chaos.Amount(!often, false, false) {
 			continue
 		}
-		pause, err := time.ParseDuration(row[4])
-		require.NoError(t, err)
+		pause := fixture.Must(time.ParseDuration(row[4]))
 		for _, signal := range chaos.Amount(both[:1], both, both) {
 			t.Run(fmt.Sprintf("%s, %s", name, signal), func(t *testing.T) {
 				t.Parallel()
