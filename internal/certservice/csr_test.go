@@ -5,9 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/asn1"
-	"errors"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -68,39 +66,6 @@ func TestService_devCA_underscore_enrolsAndUpdates(t *testing.T) {
 	header["Old_pk"] = header["Pk"]
 	s.get(updatePath, header).is(200)
 	assert.Equal(t, uint64(1), server.ca.Stats().Updated)
-}
-
-func TestHandler_csr_thatIsRefusedSaysWhy(t *testing.T) {
-	s := newService(t, failing(errors.New("the authority was asked")), nil)
-	check := func(header http.Header, why string) {
-		t.Helper()
-		s.get(enrollPath, header).is(400, messageCSR+": the CSR "+why)
-		assert.Equal(t, "CSR "+why, s.audit()["error"])
-	}
-	usage := func(names ...string) pkix.Extension {
-		return pkix.Extension{Id: oidKeyUsage, Critical: true, Value: keyUsageValue(names)}
-	}
-	extUsage := func(oids ...asn1.ObjectIdentifier) pkix.Extension {
-		value := must(asn1.Marshal(oids))
-		return pkix.Extension{Id: oidExtKeyUsage, Value: value}
-	}
-	purpose := func(n int) asn1.ObjectIdentifier { return asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, n} }
-	key := newKey(t)
-	for want, extension := range map[string]pkix.Extension{
-		"the key usage keyCertSign, which is not issued here": usage("digitalSignature",
-			"keyCertSign"),
-		"the key usage cRLSign, which is not issued here": usage("cRLSign"),
-		"the extended key usage anyExtendedKeyUsage, which is not issued here": extUsage(purpose(1),
-			asn1.ObjectIdentifier{2, 5, 29, 37, 0}),
-		"the extended key usage codeSigning, which is not issued here": extUsage(purpose(3)),
-		"the extended key usage OCSPSigning, which is not issued here": extUsage(purpose(1), purpose(9)),
-		"the extended key usage cmcCA, which is not issued here":       extUsage(purpose(27)),
-		"the extended key usage cmcRA, which is not issued here":       extUsage(purpose(28)),
-		"a keyUsage that cannot be read":                               {Id: oidKeyUsage, Value: []byte{5, 0}},
-		"an extendedKeyUsage that cannot be read":                      {Id: oidExtKeyUsage, Value: []byte{0x30, 5}},
-	} {
-		check(headerOf(t, newCSR(t, key, extension), key), "asks for "+want)
-	}
 }
 
 // signedCSR makes a request whose content is changed before it is signed.
@@ -170,49 +135,6 @@ func TestReadCSR_neighbours(t *testing.T) {
 			if forged, err := readCSR(der); err == nil {
 				assert.Error(t, forged.CheckSignature(), "the signature is over the original bytes")
 			}
-		})
-	}
-}
-
-func TestCMPAuthority_template_isWithoutBasicConstraintsAndWithUsagesThatFitTheKey(t *testing.T) {
-	isCA := pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}
-	all := []string{"digitalSignature", "keyEncipherment", "keyAgreement"}
-	for _, row := range []struct {
-		name        string
-		key         any
-		asked, want []string
-		dropped     string
-	}{
-		{"RSA", rsaKey(t, 2048), all[:2], all[:2], ""},
-		{"EC", newKey(t), all, []string{"digitalSignature", "keyAgreement"}, "keyEncipherment"},
-		{"Ed25519", edKey(t), all, all[:1], "keyEncipherment, keyAgreement"},
-		{"EC for signatures", newKey(t), all[:1], all[:1], ""},
-		{"EC, all dropped", newKey(t), all[1:2], []string{"digitalSignature", "nonRepudiation"}, "keyEncipherment"},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			server := newCMPServer(t)
-			usage := pkix.Extension{Id: oidKeyUsage, Critical: true, Value: keyUsageValue(row.asked)}
-			r, fault := parseRequest(headerOf(t, newCSR(t, row.key, usage, isCA), row.key), false, 4096)
-			require.Nil(t, fault)
-
-			c, _ := server.configuration(nil)
-			log := &lockedBuffer{}
-			c.build = CMPBuilder(CMPOptions{Log: jsonLog(log)})
-			a, _, _ := loaded(t, c).Lookup("RA")
-			_, err := a.Enroll(t.Context(), r)
-			require.NoError(t, err)
-
-			var usages []string
-			for _, e := range server.template(0).Extensions {
-				assert.False(t, e.Id.Equal(isCA.Id), "CA:TRUE is never sent")
-				if e.Id.Equal(oidKeyUsage) {
-					usages, _ = keyUsages(e.Value)
-				}
-			}
-			assert.Equal(t, row.want, usages)
-			const message = "key usages that a certificate with such a key must not have are not requested"
-			assert.Equal(t, row.dropped != "", log.has(message))
-			assert.True(t, row.dropped == "" || log.has(`"dropped":"`+row.dropped+`"`))
 		})
 	}
 }

@@ -309,10 +309,12 @@ func edKey(t testing.TB) crypto.Signer {
 	return key
 }
 
-func newCSR(t testing.TB, key any, extensions ...pkix.Extension) []byte {
-	return must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "app"}, DNSNames: []string{"app.example"}, ExtraExtensions: extensions,
-	}, key))
+func appCSR() *x509.CertificateRequest {
+	return &x509.CertificateRequest{Subject: pkix.Name{CommonName: "app"}, DNSNames: []string{"app.example"}}
+}
+
+func newCSR(t testing.TB, key any) []byte {
+	return must(x509.CreateCertificateRequest(rand.Reader, appCSR(), key))
 }
 
 func pkcs8(t testing.TB, key any) []byte {

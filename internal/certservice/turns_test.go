@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/test/golden"
+	"github.com/stretchr/testify/assert"
 )
 
 // crowd is clients that wait for one another, or take what others have. a1 and a2 are connections or requests of the
@@ -305,4 +306,24 @@ func each(words []string, do func(name string)) {
 func number[N int | int64](text string) (n N) {
 	must(fmt.Sscan(text, &n))
 	return n
+}
+
+// A reload may change how many CAs there are while requests are in progress.
+func TestSlots_neverMoreThanTheTotal(t *testing.T) {
+	s, most := newSlots(16, 16), atomic.Int64{}
+	var wait sync.WaitGroup
+	for n := range 32 {
+		wait.Go(func() {
+			for i := range 500 {
+				may := Share{Authorities: 1 + (i+n)%5}
+				if release, limit, _ := s.take(string(rune('a'+(i*n)%7)), may, key(byte(n))); limit == "" {
+					most.Store(max(most.Load(), int64(s.count())))
+					release()
+				}
+			}
+		})
+	}
+	wait.Wait()
+	assert.LessOrEqual(t, most.Load(), int64(16))
+	assert.Zero(t, s.taken)
 }
