@@ -1,6 +1,7 @@
 package certservice
 
 import (
+	"runtime/debug"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -13,7 +14,11 @@ func TestNewCapacity_dividesWhatIsAskedFor(t *testing.T) {
 		assert.Positive(t, c.unverified)
 		assert.Greater(t, c.verified, c.unverified)
 	}
-	assert.GreaterOrEqual(t, NewCapacity(0).Connections(), LeastConnections)
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(110 << 20)) // as in the chart
+	connections := min(1564, openFileLimit()-filesBeside)
+	c := NewCapacity(0)
+	assert.Equal(t, []int{connections, connections / 3}, []int{c.Connections(), c.unverified})
+	assert.Equal(t, []int64{110 << 16, 110 << 20 / 96}, []int64{c.verifiedBytes, c.waiting})
 }
 
 func TestCgroupLimits_areThoseOfAllGroupsAbove(t *testing.T) {
