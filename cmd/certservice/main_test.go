@@ -134,6 +134,8 @@ func (s *script) run(command, rest string) string {
 	case "get":
 		who, address, _ := strings.Cut(rest, " ")
 		return s.get(who, address)
+	case "handshake":
+		return fmt.Sprintln(s.handshake())
 	case "hangup":
 		require.NoError(s.t, s.cmd.Process.Signal(syscall.SIGHUP))
 	case "terminate":

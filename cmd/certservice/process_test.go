@@ -114,10 +114,7 @@ func (s *script) get(who, address string) string {
 		client = s.kept
 	}
 	path, series, _ := strings.Cut(address, " ")
-	r, err := client.Get(url + path)
-	if err != nil {
-		return strings.TrimPrefix(err.Error(), `Get "`+url+path+`": `) + "\n"
-	}
+	r := fixture.Must(client.Get(url + path))
 	defer r.Body.Close()
 	text := string(fixture.Must(io.ReadAll(r.Body)))
 	if series != "" {
@@ -125,6 +122,15 @@ func (s *script) get(who, address string) string {
 		text, _, _ = strings.Cut(series+text, "\n")
 	}
 	return fmt.Sprintln(r.StatusCode, text)
+}
+
+// handshake is a stranger's. In TLS 1.3 the client learns that it failed after its own side of it.
+func (s *script) handshake() error {
+	config := s.client(true).Transport.(*http.Transport).TLSClientConfig
+	conn := fixture.Must(tls.Dial("tcp", strings.TrimPrefix(s.https, "https://"), config))
+	defer conn.Close()
+	_, err := conn.Read(make([]byte, 1))
+	return err
 }
 
 func TestCertservice_strangersDoNotFillTheLog(t *testing.T) {
