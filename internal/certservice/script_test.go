@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -13,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -34,6 +36,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
 
@@ -53,6 +56,7 @@ type script struct {
 	release func()       // what waits at the server
 	waiting atomic.Int64 // requests
 	later   []chan int   // statuses of the requests that began meanwhile
+	tls     *fixture.CA  // of the server
 	seen    *sync.Map    // the answers that the OpenAPI document lists, as "path status"
 }
 
@@ -66,7 +70,7 @@ func newScript(t *testing.T) *script {
 }
 
 var varies = regexp.MustCompile(
-	`127\.0\.0\.1:\d+|[0-9a-f]{32}|20[0-9-]+T[0-9:]+Z|column \d+|\b1\d{9}\b`)
+	`127\.0\.0\.1:\d+|/\S*/Test\w[^/ ]*/\d+|[0-9a-f]{32}|20[0-9-]+T[0-9:]+Z|column \d+|\b1\d{9}\b`)
 
 // Each section of testdata/authority.txt is a script: lines "> " are commands, and the others what the CertService then
 // answers, sends to the CA and logs. The method run says what the commands do.
@@ -91,7 +95,8 @@ func TestAuthority_asTheScriptsSay(t *testing.T) {
 			for line := range strings.Lines(commands + "\n") {
 				if command, isCommand := strings.CutPrefix(line, "> "); isCommand {
 					name, rest, _ := strings.Cut(strings.TrimSpace(command), " ")
-					got += line + varies.ReplaceAllString(s.run(name, rest), "…")
+					text := strings.ReplaceAll(s.run(name, rest), "readLoopPeekFailLocked: ", "") // net/http may say so
+					got += line + varies.ReplaceAllString(text, "…")
 					assert.NotContains(t, s.api.log.String(), "very-secret")
 				}
 			}
@@ -169,7 +174,7 @@ func (s *script) run(command, rest string) string {
 	switch command {
 	case "ca": // another one in its place, which protects its answers so
 		s.replace(devca.ResponseProtection(rest))
-		writeFile(s.t, filepath.Join(filepath.Dir(s.path), "root.pem"), s.ca.RootPEM())
+		writeFile(s.t, s.file("root.pem"), s.ca.RootPEM())
 	case "faults":
 		var faults devca.Faults
 		require.NoError(s.t, json.Unmarshal([]byte(rest), &faults))
@@ -193,18 +198,7 @@ func (s *script) run(command, rest string) string {
 	case "REQUEST_TIMEOUT":
 		s.api.handler.cfg.Timeout, _ = time.ParseDuration(rest)
 	case "file": // the text of cmpServers.json, where $NAME{FIELDS} is an entry
-		entry := regexp.MustCompile(`\$(\w*)(\{(?:[^{}]|\{[^{}]*\})*\})?`)
-		text := entry.ReplaceAllStringFunc(rest, func(e string) string {
-			parts, fields := entry.FindStringSubmatch(e), map[string]any{"caName": "RA"}
-			if parts[1] != "" {
-				fields["caName"] = parts[1]
-			}
-			if parts[2] != "" {
-				require.NoError(s.t, json.Unmarshal([]byte(parts[2]), &fields))
-			}
-			return s.entry(fields)
-		})
-		writeFile(s.t, s.path, []byte(text))
+		writeFile(s.t, s.path, []byte(s.entries(rest)))
 	case "reload":
 		if err := s.c.Reload("request"); err != nil {
 			return strings.ReplaceAll(err.Error(), s.path, "FILE") + "\n" + s.warnings()
@@ -262,6 +256,59 @@ func (s *script) run(command, rest string) string {
 	case "hour": // so many later, for the client certificates
 		later := must(time.ParseDuration(rest + "h"))
 		s.api.handler.now = func() time.Time { return time.Now().Add(later) }
+	case "tls": // from here on the server is behind TLS, and requires client certificates
+		s.tls = newCA(s.t, "CMP TLS")
+		server := httptest.NewUnstartedServer(s.cmpServer)
+		server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+		server.TLS = &tls.Config{Certificates: []tls.Certificate{identity(s.t, s.tls)},
+			ClientCAs: poolOf(s.tls.Root), ClientAuth: tls.RequireAndVerifyClientCert}
+		server.StartTLS()
+		s.t.Cleanup(server.Close)
+		s.url = server.URL
+		s.writeTLS(s.tls)
+	case "TLS-files": // of the server's CA; another; expired
+		ca := *s.tls
+		switch rest {
+		case "another":
+			ca = *newCA(s.t, "Other")
+		case "expired":
+			ca.Validity = time.Nanosecond
+		}
+		s.writeTLS(&ca)
+	case "mangle": // files, as editors, YAML and shells do
+		for name := range strings.FieldsSeq(rest) {
+			text := string(must(os.ReadFile(s.file(name))))
+			writeFile(s.t, s.file(name), []byte("\ufeff  "+strings.ReplaceAll(text, "\n", `\n`)))
+		}
+	case "copy": // a file
+		from, to, _ := strings.Cut(rest, " ")
+		writeFile(s.t, s.file(to), must(os.ReadFile(s.file(from))))
+	case "mkdir":
+		require.NoError(s.t, os.Mkdir(s.file(rest), 0o700))
+	case "remove":
+		require.NoError(s.t, os.RemoveAll(s.file(rest)))
+	case "generation": // of the file, as the kubelet writes it
+		name, text, _ := strings.Cut(rest, " ")
+		require.NoError(s.t, os.Mkdir(s.file(name), 0o700))
+		writeFile(s.t, s.file(name+"/cmpServers.json"), []byte(s.entries(text)))
+		require.NoError(s.t, os.Symlink(name, s.file("..data_tmp")))
+		require.NoError(s.t, os.Rename(s.file("..data_tmp"), s.file("..data")))
+		_ = os.Remove(s.path)
+		require.NoError(s.t, os.Symlink("..data/cmpServers.json", s.path))
+	case "watch": // until the end
+		ctx, cancel := context.WithCancel(s.t.Context())
+		done := make(chan error)
+		go func() { done <- s.c.Watch(ctx) }()
+		s.t.Cleanup(func() { cancel(); assert.NoError(s.t, <-done) })
+	case "await": // that there is a CA
+		eventually(s.t, func() bool { _, _, found := s.c.Lookup(rest); return found })
+	case "logged": // so many times, or soon will be
+		times, message, _ := strings.Cut(rest, " ")
+		count := func() int { return strings.Count(s.log.String(), `"`+message) }
+		eventually(s.t, func() bool { return count() >= number[int](times) })
+		assert.Equal(s.t, number[int](times), count())
+	case "enrolled": // is the client soon
+		eventually(s.t, func() bool { return s.api.enroll().StatusCode == http.StatusOK })
 	case "authority":
 		s.api.handler.cfg.Directory = static{"RA": s.authority(rest)}
 	case "everywhere": // GET, with the words
@@ -306,6 +353,32 @@ func (s *script) run(command, rest string) string {
 		s.t.Fatalf("the command %q is not known", command)
 	}
 	return ""
+}
+
+func (s *script) file(name string) string { return filepath.Join(filepath.Dir(s.path), name) }
+
+// entries replaces $NAME{FIELDS} by an entry.
+func (s *script) entries(rest string) string {
+	entry := regexp.MustCompile(`\$(\w*)(\{(?:[^{}]|\{[^{}]*\})*\})?`)
+	return entry.ReplaceAllStringFunc(rest, func(e string) string {
+		parts, fields := entry.FindStringSubmatch(e), map[string]any{"caName": "RA"}
+		if parts[1] != "" {
+			fields["caName"] = parts[1]
+		}
+		if parts[2] != "" {
+			require.NoError(s.t, json.Unmarshal([]byte(parts[2]), &fields))
+		}
+		return s.entry(fields)
+	})
+}
+
+// writeTLS writes a CA's root as ca.pem, and an identity of it as tls.crt and tls.key.
+func (s *script) writeTLS(ca *fixture.CA) {
+	key, chain, err := ca.Identity("peer")
+	require.NoError(s.t, err)
+	writeFile(s.t, s.file("ca.pem"), fixture.CertificatesPEM(ca.Root))
+	writeFile(s.t, s.file("tls.crt"), fixture.CertificatesPEM(chain...))
+	writeFile(s.t, s.file("tls.key"), pemOf("PRIVATE KEY", pkcs8(s.t, key)))
 }
 
 // behave has the server do something else than the CA does; nothing: what the CA does.
