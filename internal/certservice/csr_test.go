@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/asn1"
-	"net/http"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -14,58 +12,17 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-// requestOf is the header of an enrolment with a file of requests/.
-func requestOf(t testing.TB, name string) http.Header {
-	t.Helper()
-	return http.Header{"Csr": {b64(testFile(t, "requests/"+name+".pem"))}, "Pk": {b64(testFile(t, "requests/key.pem"))}}
-}
-
-func goldenKey(t *testing.T) any {
-	return must(x509.ParsePKCS8PrivateKey(derOf(t, "requests/key.pem")))
-}
-
-// A second implementation, OpenSSL, accepts these as well.
-func TestHandler_csr_thatOthersTakeReachesTheCAAsItIs(t *testing.T) {
-	for name, sans := range map[string][]string{
-		"no-attributes": nil, "underscore": {"app.example.org"},
-		"empty-extension-request": nil, "two-extension-requests": {"app.example.org"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			server := newCMPServer(t)
-			s := server.service(map[string]any{"allowModified": true, "trustAnchors": "root.pem"})
-			server.issueOther(func() any { return goldenKey(t) }, "as the CA likes")
-
-			s.get(enrollPath, requestOf(t, name)).is(200)
-
-			parts, ok := splitCSR(derOf(t, "requests/"+name+".pem"))
-			require.True(t, ok)
-			assert.Equal(t, parts.subject, server.template(0).Subject)
-			assert.Equal(t, parts.spki, server.template(0).PublicKey)
-			csr := must(readCSR(derOf(t, "requests/"+name+".pem")))
-			assert.Equal(t, sans, csr.DNSNames)
-			assert.Equal(t, pki.DN(parts.subject), s.audit()["requested"].(map[string]any)["subject"])
-
-			openssl := fixture.RequirePrograms(t, "openssl")[0]
-			file := filepath.Join("..", "..", "test", "testdata", "requests", name+".pem")
-			out, err := exec.Command(openssl, "req", "-in", file, "-noout", "-verify", "-subject").CombinedOutput()
-			assert.NoError(t, err, string(out))
-		})
+// A second implementation, OpenSSL, accepts the CSRs as well that authority.txt sends to a CA.
+func TestOpenSSL_acceptsTheSameCSRs(t *testing.T) {
+	openssl := fixture.RequirePrograms(t, "openssl")[0]
+	for _, name := range []string{"no-attributes", "underscore", "empty-extension-request", "two-extension-requests"} {
+		file := filepath.Join("..", "..", "test", "testdata", "requests", name+".pem")
+		out, err := exec.Command(openssl, "req", "-in", file, "-noout", "-verify", "-subject").CombinedOutput()
+		assert.NoError(t, err, string(out))
 	}
-}
-
-// devca issues the subject as it was written, so that the certificate and its update have the underscore as well.
-func TestService_devCA_underscore_enrolsAndUpdates(t *testing.T) {
-	server := newCMPServer(t)
-	s := server.service(nil)
-	header := requestOf(t, "underscore")
-	header["Old_cert"] = []string{b64([]byte(s.get(enrollPath, header).issued().CertificateChain[0]))}
-	header["Old_pk"] = header["Pk"]
-	s.get(updatePath, header).is(200)
-	assert.Equal(t, uint64(1), server.ca.Stats().Updated)
 }
 
 // signedCSR makes a request whose content is changed before it is signed.

@@ -9,7 +9,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
@@ -50,6 +52,7 @@ type script struct {
 	last    []*cmp.PKIMessage // as received for the last request
 	api     *service
 	key     crypto.Signer // of the last request
+	csr     []byte        // of the last request
 	oldKey  crypto.Signer // of the last certificate
 	old     issuedBody
 	oldCert *x509.Certificate
@@ -329,14 +332,16 @@ func (s *script) run(command, rest string) string {
 	case "enroll", "update":
 		return s.request(command, rest)
 	case "header": // of the last request to the CA
-		s.received = s.last
-		h := s.received[0].Header
-		return fmt.Sprintf("recipient %s, sender %s, implicitConfirm %t, issuer %s\n", h.Recipient, h.Sender,
-			h.ImplicitConfirm(), pki.DN(s.template(0).Issuer))
+		h, template := s.last[0].Header, s.template()
+		parts, _ := splitCSR(s.csr)
+		assert.Equal(s.t, parts.subject, template.Subject)
+		assert.Equal(s.t, parts.spki, template.PublicKey)
+		assert.Equal(s.t, pki.DN(parts.subject), s.api.audit()["requested"].(map[string]any)["subject"])
+		return fmt.Sprintf("recipient %s, sender %s, implicitConfirm %t, issuer %s, subject %s, names %q\n", h.Recipient,
+			h.Sender, h.ImplicitConfirm(), pki.DN(template.Issuer), pki.DN(template.Subject), must(readCSR(s.csr)).DNSNames)
 	case "extensions": // of the last request to the CA, with the key usages
 		text := ""
-		s.received = s.last
-		for _, e := range s.template(0).Extensions {
+		for _, e := range s.template().Extensions {
 			text += e.Id.String()
 			if e.Id.Equal(oidKeyUsage) {
 				usages, _ := keyUsages(e.Value)
@@ -416,6 +421,8 @@ func (s *script) behave(how string) {
 			answer.ContentLength = int64(recorded.Body.Len())
 			s.answerRaw(w, func(c io.Writer) { _ = answer.Write(c) })
 		}
+	case "another certificate for requests/key":
+		s.issueOther(func() any { return must(x509.ParsePKCS8PrivateKey(derOf(s.t, "requests/key.pem"))) }, "as the CA likes")
 	case "another subject":
 		s.issueOther(func() any { return s.key }, "other", "app.example")
 	case "another name":
@@ -458,6 +465,7 @@ func (s *script) request(command, names string) string {
 	s.sent()
 	s.key = newKey(s.t)
 	der := must(x509.CreateCertificateRequest(rand.Reader, template, s.key))
+	s.csr = der
 	header, path := headerOf(s.t, der, s.key), enrollPath
 	if command == "update" {
 		path = updatePath
@@ -584,6 +592,8 @@ func (s *script) send(method, path string, words []string) response {
 			_, header = goldenRequest(s.t, map[string]string{"golden": "update"}[word]+value)
 		case word == "twice":
 			header.Add("CSR", header.Get("CSR"))
+		case value == "issued": // last
+			header.Set(name, b64([]byte(strings.Join(s.old.CertificateChain, ""))))
 		case strings.HasPrefix(value, "@"):
 			header.Set(name, b64(testFile(s.t, value[1:]+".pem")))
 		case strings.HasPrefix(value, "="):
@@ -603,6 +613,14 @@ func (s *script) send(method, path string, words []string) response {
 	}
 	r := s.api.do(client, method, path, header, body)
 	s.documented(r)
+	if strings.Contains(r.text, `"certificateChain"`) {
+		s.old = r.issued()
+	}
+	if text, err := base64.StdEncoding.DecodeString(header.Get("CSR")); err == nil {
+		if block, _ := pem.Decode(text); block != nil {
+			s.csr = block.Bytes
+		}
+	}
 	return r
 }
 
