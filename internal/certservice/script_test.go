@@ -690,6 +690,9 @@ func (s *script) ended() (text string) {
 // enrolment is a good one with a new EC key; or with one of another kind, or with more in the CSR.
 func (s *script) enrolment(text string) http.Header {
 	key, template, forged := newKey(s.t), appCSR(), false
+	extend := func(id asn1.ObjectIdentifier, value []byte) {
+		template.ExtraExtensions = append(template.ExtraExtensions, pkix.Extension{Id: id, Value: value})
+	}
 	for _, word := range strings.Split(text, ",") {
 		name, value, _ := strings.Cut(word, "=")
 		switch name {
@@ -698,11 +701,9 @@ func (s *script) enrolment(text string) http.Header {
 		case "Ed25519":
 			key = edKey(s.t)
 		case "CA":
-			template.ExtraExtensions = append(template.ExtraExtensions, pkix.Extension{
-				Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}})
+			extend(asn1.ObjectIdentifier{2, 5, 29, 19}, []byte{0x30, 3, 1, 1, 0xff})
 		case "usage":
-			template.ExtraExtensions = append(template.ExtraExtensions, pkix.Extension{
-				Id: oidKeyUsage, Critical: true, Value: keyUsageValue(strings.Split(value, "+"))})
+			extend(oidKeyUsage, keyUsageValue(strings.Split(value, "+")))
 		case "purpose": // object identifiers
 			var ids []asn1.ObjectIdentifier
 			for text := range strings.SplitSeq(value, "+") {
@@ -712,11 +713,11 @@ func (s *script) enrolment(text string) http.Header {
 				}
 				ids = append(ids, id)
 			}
-			template.ExtraExtensions = append(template.ExtraExtensions, pkix.Extension{
-				Id: oidExtKeyUsage, Value: must(asn1.Marshal(ids))})
-		case "unreadable": // an extension
-			id := map[string]asn1.ObjectIdentifier{"usage": oidKeyUsage, "purpose": oidExtKeyUsage}[value]
-			template.ExtraExtensions = append(template.ExtraExtensions, pkix.Extension{Id: id, Value: []byte{5, 0}})
+			extend(oidExtKeyUsage, must(asn1.Marshal(ids)))
+		case "unreadable-usage":
+			extend(oidKeyUsage, []byte{5, 0})
+		case "unreadable-purpose":
+			extend(oidExtKeyUsage, []byte{5, 0})
 		case "forged":
 			forged = true
 		}
@@ -731,31 +732,25 @@ func (s *script) enrolment(text string) http.Header {
 // client shows a certificate that is like that of the trusted client, but for one thing.
 func (s *script) client(kind string) *http.Client {
 	ca := *s.api.tlsCA
-	own := identity(s.t, &ca)
+	ca.Change = map[string]func(leaf *x509.Certificate){
+		"for-servers":       func(leaf *x509.Certificate) { leaf.ExtKeyUsage = leaf.ExtKeyUsage[1:] },
+		"expired":           func(leaf *x509.Certificate) { leaf.NotAfter = time.Now().Add(-time.Second) },
+		"signed-with-SHA-1": func(leaf *x509.Certificate) { leaf.SignatureAlgorithm = x509.ECDSAWithSHA1 },
+	}[kind]
+	own, other := identity(s.t, &ca), identity(s.t, newCA(s.t, "Stranger"))
 	switch kind {
 	case "none":
 		return s.api.clientWith()
 	case "untrusted":
-		own = identity(s.t, newCA(s.t, "Stranger"))
+		own = other
 	case "untrusted-beside-a-trusted-one":
-		chain := own.Certificate
-		own = identity(s.t, newCA(s.t, "Stranger"))
-		own.Certificate = append(own.Certificate[:1:1], chain...)
+		other.Certificate = append(other.Certificate[:1:1], own.Certificate...)
+		own = other
 	case "without-its-intermediate":
 		own.Certificate = own.Certificate[:1]
-	case "for-servers":
-		ca.Change = func(leaf *x509.Certificate) { leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }
-		own = identity(s.t, &ca)
-	case "expired":
-		ca.Change = func(leaf *x509.Certificate) { leaf.NotAfter = time.Now().Add(-time.Second) }
-		own = identity(s.t, &ca)
-	case "signed-with-SHA-1":
-		ca.Change = func(leaf *x509.Certificate) { leaf.SignatureAlgorithm = x509.ECDSAWithSHA1 }
-		own = identity(s.t, &ca)
-	default: // with a chain of so many
-		for len(own.Certificate) < number[int](kind) {
-			own.Certificate = append(own.Certificate, ca.Issuing.Raw)
-		}
+	}
+	for chain, _ := strconv.Atoi(kind); len(own.Certificate) < chain; {
+		own.Certificate = append(own.Certificate, ca.Issuing.Raw)
 	}
 	return s.api.clientWith(own)
 }

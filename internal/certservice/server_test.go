@@ -2,6 +2,7 @@ package certservice
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -25,19 +26,11 @@ import (
 func (cfg ServerConfig) complete() ServerConfig {
 	for _, d := range []*time.Duration{&cfg.ReadHeaderTimeout, &cfg.RequestTimeout,
 		&cfg.IdleTimeout, &cfg.ShutdownTimeout} {
-		if *d == 0 {
-			*d = time.Minute
-		}
+		*d = cmp.Or(*d, time.Minute)
 	}
-	if cfg.Capacity == (Capacity{}) {
-		cfg.Capacity = NewCapacity(0)
-	}
-	if cfg.Metrics == nil {
-		cfg.Metrics = NewMetrics("")
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
+	cfg.Capacity = cmp.Or(cfg.Capacity, NewCapacity(0))
+	cfg.Metrics = cmp.Or(cfg.Metrics, NewMetrics(""))
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
 	if cfg.Verify == nil {
 		cfg.Verify = func(*tls.ConnectionState) string { return "" }
 	}

@@ -51,8 +51,9 @@ func testFiles(t *testing.T) func(name string) ([]byte, error) {
 		return pemOf("CERTIFICATE", der)
 	}
 	files := map[string][]byte{
-		"text": []byte("nothing"), "leaf": pemOf("CERTIFICATE", selfSigned(t, newKey(t))), "bad": pemOf("CERTIFICATE", []byte{0x30, 0}),
-		"CRL": pemOf("X509 CRL", []byte{0x30, 0}), "damaged": testFile(t, "pem/root-ca.pem")[:200],
+		"text": []byte("nothing"), "bad": pemOf("CERTIFICATE", []byte{0x30, 0}),
+		"leaf": pemOf("CERTIFICATE", selfSigned(t, newKey(t))),
+		"CRL":  pemOf("X509 CRL", []byte{0x30, 0}), "damaged": testFile(t, "pem/root-ca.pem")[:200],
 		"large":     signed(fixture.OversizedRSA().Public()),
 		"version-1": pemOf("CERTIFICATE", must(fixture.Version1(made.Root, made.RootKey)).Raw),
 	}

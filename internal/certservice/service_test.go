@@ -28,7 +28,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
@@ -275,18 +274,6 @@ func goldenAuthority(t testing.TB) Authority {
 		Trusted: []*x509.Certificate{goldenCert(t, "root-ca.pem"), goldenCert(t, "other-root-ca.pem")},
 	}
 	return funcAuthority(func(context.Context, Request) (Issued, error) { return issued, nil })
-}
-
-// readTable reads the rows of a test.
-func readTable[T any](t testing.TB, name string) (rows []T) {
-	t.Helper()
-	file := must(os.Open(filepath.Join("testdata", name)))
-	defer file.Close()
-	decoder := yaml.NewDecoder(file)
-	decoder.KnownFields(true)
-	require.NoError(t, decoder.Decode(&rows))
-	require.NotEmpty(t, rows)
-	return rows
 }
 
 func jsonText(t testing.TB, value any) string {
