@@ -303,6 +303,8 @@ func (s *script) run(command, rest string) string {
 		done := make(chan error)
 		go func() { done <- s.c.Watch(ctx) }()
 		s.t.Cleanup(func() { cancel(); assert.NoError(s.t, <-done) })
+	case "pause": // so that what should not happen has time
+		time.Sleep(must(time.ParseDuration(rest)))
 	case "await": // that there is a CA
 		eventually(s.t, func() bool { _, _, found := s.c.Lookup(rest); return found })
 	case "logged": // so many times, or soon will be
