@@ -71,14 +71,14 @@ func (stalling) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, r.Context().Err()
 }
 
-var exampleEntry = Server{CAName: "RA", URL: "http://ca.example", IssuerDN: "CN=peer", IAK: "iak", RV: "rv",
+var exampleEntry = Server{CAName: "RA", URL: "http://ca", IssuerDN: "CN=ca", IAK: "iak", RV: "rv",
 	Protection: ProtectionPBMSHA256}
 
 // A timeout beyond the client's own default for one message must extend that, too.
 func TestCMPAuthority_timeout_isAlsoThatOfOneMessage(t *testing.T) {
 	authority := func(server Server) Authority {
-		client := &http.Client{Transport: stalling{}}
-		return must(newCMPAuthority(server, client, newLearnedStore(), nil, slog.New(slog.DiscardHandler)))
+		client, noLog := &http.Client{Transport: stalling{}}, slog.New(slog.DiscardHandler)
+		return must(newCMPAuthority(server, client, newLearnedStore(), nil, noLog))
 	}
 	for timeout, want := range map[time.Duration]string{0: "30s", 5 * time.Second: "5s", 45 * time.Second: "45s"} {
 		synctest.Test(t, func(t *testing.T) {

@@ -24,9 +24,9 @@ func TestNewCapacity_dividesWhatIsAskedFor(t *testing.T) {
 func TestCgroupLimits_areThoseOfAllGroupsAbove(t *testing.T) {
 	const v2, v1 = "/sys/fs/cgroup", "/sys/fs/cgroup/memory"
 	for memberships, want := range map[string][]string{
-		"0::/kubepods/pod1\n": {v2 + "/kubepods/pod1/memory.max", v2 + "/kubepods/memory.max", v2 + "/memory.max"},
-		"0::/\n":              {v2 + "/memory.max"}, // in a container
-		"0::/../other\n":      {v2 + "/other/memory.max", v2 + "/memory.max"},
+		"0::/pods/1\n":   {v2 + "/pods/1/memory.max", v2 + "/pods/memory.max", v2 + "/memory.max"},
+		"0::/\n":         {v2 + "/memory.max"}, // in a container
+		"0::/../other\n": {v2 + "/other/memory.max", v2 + "/memory.max"},
 		"5:devices:/x\n4:cpu,memory:/a\n": {
 			v1 + "/a/memory.limit_in_bytes", v1 + "/memory.limit_in_bytes",
 		},

@@ -165,8 +165,8 @@ func TestLoadServers_files_areBoundedAndNeverWaitedFor(t *testing.T) {
 func FuzzParseServers(f *testing.F) {
 	f.Add([]byte(fileOf(entryText("RA"), entryText("CLIENT"))))
 	f.Add([]byte(
-		`{"cmpv2Servers": [{"caName": "RA", "url": "https://[::1]:1/", "issuerDN": "CN=a+O=\"b\"", "trustAnchors": "x",
-		"responseTrust": "onap", "protection": "pbmac1", "timeout": "1s",
+		`{"cmpv2Servers": [{"caName": "RA", "url": "https://[::1]:1/", "issuerDN": "CN=a+O=\"b\"",
+		"trustAnchors": "x", "responseTrust": "onap", "protection": "pbmac1", "timeout": "1s",
 		"authentication": {"iak": "i", "rv": "r"}}]}`))
 	f.Add([]byte(`{"cmpv2Servers": [{"caName": 1, "authentication": {"iak": null}}, [], {"url": "http://%zz"}]}`))
 	anchors := testFile(f, "pem/root-ca.pem")

@@ -107,7 +107,8 @@ func (c *crowd) run(words []string) {
 		c.slots = newSlots(number[int](words[0]), 0)
 		c.may = Share{Authorities: number[int](words[1]), MaxInFlight: number[int](words[2])}
 		c.kept = func() string {
-			return fmt.Sprintf("%d slots, %d CAs, %d clients", c.slots.taken, len(c.slots.ofCA), len(c.slots.ofClient))
+			s := c.slots
+			return fmt.Sprintf("%d slots, %d CAs, %d clients", s.taken, len(s.ofCA), len(s.ofClient))
 		}
 		c.enter = func(_ context.Context, m *member) (func(), error) {
 			release, limit, reason := c.slots.take("CA", c.may, m.client)
