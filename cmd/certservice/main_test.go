@@ -73,7 +73,8 @@ func (s *script) writeStores(password string) {
 	}
 }
 
-var varies = regexp.MustCompile(`"time":"[^"]*",|20[0-9-]+T[0-9:]+Z|/[^" ]*/Test[^"\\ ]*|127\.0\.0\.1:\d+|\b[1-9]\d{9}\b`)
+var varies = regexp.MustCompile(
+	`"time":"[^"]*",|20[0-9-]+T[0-9:]+Z|/[^" ]*/Test[^"\\ ]*|127\.0\.0\.1:\d+|\b[1-9]\d{9}\b`)
 
 // Below each command of testdata/certservice.txt is what comes of it. The method run says what the commands do.
 func TestCertservice_asTheScriptsSay(t *testing.T) {

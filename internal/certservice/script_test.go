@@ -339,8 +339,9 @@ func (s *script) run(command, rest string) string {
 		assert.Equal(s.t, parts.subject, template.Subject)
 		assert.Equal(s.t, parts.spki, template.PublicKey)
 		assert.Equal(s.t, pki.DN(parts.subject), s.api.audit()["requested"].(map[string]any)["subject"])
-		return fmt.Sprintf("recipient %s, sender %s, implicitConfirm %t, issuer %s, subject %s, names %q\n", h.Recipient,
-			h.Sender, h.ImplicitConfirm(), pki.DN(template.Issuer), pki.DN(template.Subject), must(readCSR(s.csr)).DNSNames)
+		return fmt.Sprintf("recipient %s, sender %s, implicitConfirm %t, issuer %s, subject %s, names %q\n",
+			h.Recipient, h.Sender, h.ImplicitConfirm(), pki.DN(template.Issuer), pki.DN(template.Subject),
+			must(readCSR(s.csr)).DNSNames)
 	case "extensions": // of the last request to the CA, with the key usages
 		text := ""
 		for _, e := range s.template().Extensions {
@@ -424,7 +425,8 @@ func (s *script) behave(how string) {
 			s.answerRaw(w, func(c io.Writer) { _ = answer.Write(c) })
 		}
 	case "another certificate for requests/key":
-		s.issueOther(func() any { return must(x509.ParsePKCS8PrivateKey(derOf(s.t, "requests/key.pem"))) }, "as the CA likes")
+		key := must(x509.ParsePKCS8PrivateKey(derOf(s.t, "requests/key.pem")))
+		s.issueOther(func() any { return key }, "as the CA likes")
 	case "another subject":
 		s.issueOther(func() any { return s.key }, "other", "app.example")
 	case "another name":
