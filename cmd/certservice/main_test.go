@@ -4,14 +4,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/pem"
+	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,39 +35,131 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const goodServers = `{"cmpv2Servers": [{"caName": "RA", "url": "http://127.0.0.1:1/cmp", "issuerDN": "CN=ManagementCA",
-	"authentication": {"iak": "very-secret-iak", "rv": "rv"}}]}`
-
-// anchored is goodServers with a file of certificates beside it.
-var anchored = strings.Replace(goodServers, `}}]`, `}, "trustAnchors": "anchors.pem"}]`, 1)
-
-func writeFile(t *testing.T, path string, data []byte) {
-	t.Helper()
-	require.NoError(t, os.WriteFile(path, data, 0o600))
+// script is the environment of the program, with stores as the ONAP charts write them, and commands on it.
+type script struct {
+	t    *testing.T
+	dir  string
+	ca   *fixture.CA
+	env  map[string]string
+	kept *http.Client
+	*process
 }
 
-// files writes stores as the ONAP charts do, and a cmpServers.json, and returns the environment for them.
-func files(t *testing.T, authority *fixture.CA, servers string) map[string]string {
-	t.Helper()
-	return filesWith(t, authority, servers, "secret")
+func newScript(t *testing.T) *script {
+	s := &script{t: t, dir: t.TempDir()}
+	s.env = map[string]string{"KEYSTORE_PATH": s.dir + "/keystore.jks", "TRUSTSTORE_PATH": s.dir + "/truststore.jks",
+		"CMP_SERVERS_PATH": s.dir + "/cmpServers.json"}
+	s.ca = fixture.Must(fixture.NewCA("TLS"))
+	s.writeStores("secret")
+	s.run("servers", "$ENTRY")
+	return s
 }
 
-func filesWith(t *testing.T, authority *fixture.CA, servers, password string) map[string]string {
-	t.Helper()
-	key, chain, err := authority.Identity("certservice")
-	require.NoError(t, err)
-	env := map[string]string{}
+// write replaces a file as one does who does not want half of it to be read.
+func (s *script) write(name string, data []byte) {
+	next := filepath.Join(s.t.TempDir(), "next")
+	require.NoError(s.t, os.WriteFile(next, data, 0o600))
+	require.NoError(s.t, os.Rename(next, filepath.Join(s.dir, name)))
+}
+
+func (s *script) writeStores(password string) {
+	key, chain, err := s.ca.Identity("certservice")
+	require.NoError(s.t, err)
 	for name, entry := range map[string]keystore.Entry{
-		"KEYSTORE_PATH":   {Alias: "oom-cert-service", Key: key, Chain: chain},
-		"TRUSTSTORE_PATH": {Alias: "root", Chain: []*x509.Certificate{authority.Root}, Trusted: true},
+		"keystore.jks":   {Alias: "oom-cert-service", Key: key, Chain: chain},
+		"truststore.jks": {Alias: "root", Chain: []*x509.Certificate{s.ca.Root}, Trusted: true},
 	} {
-		store := must(keystore.EncodeJKS([]keystore.Entry{entry}, password, time.Now()))
-		env[name] = filepath.Join(t.TempDir(), "store.jks")
-		writeFile(t, env[name], store)
+		s.write(name, fixture.Must(keystore.EncodeJKS([]keystore.Entry{entry}, password, time.Now())))
 	}
-	env["CMP_SERVERS_PATH"] = filepath.Join(t.TempDir(), "cmpServers.json")
-	writeFile(t, env["CMP_SERVERS_PATH"], []byte(servers))
-	return env
+}
+
+var varies = regexp.MustCompile(
+	`"time":"[^"]*",|20[0-9-]+T[0-9:]+Z|/[^" ]*/Test[^"\\ ]*|127\.0\.0\.1:\d+|\b[1-9]\d{9}\b`)
+
+// Below each command of testdata/certservice.txt is what comes of it. The method run says what the commands do.
+func TestCertservice_asTheScriptsSay(t *testing.T) {
+	golden.Play(t, "certservice.txt", func(t *testing.T, _, commands string) (text string) {
+		s := newScript(t)
+		for line := range strings.Lines(commands) {
+			command, rest, _ := strings.Cut(strings.TrimSpace(line[2:]), " ")
+			text += line + varies.ReplaceAllString(s.run(command, rest), "…")
+		}
+		assert.NotContains(t, text, "very-secret")
+		return text
+	})
+}
+
+const entry = `{"caName": "RA", "url": "http://127.0.0.1:1/cmp", "issuerDN": "CN=ManagementCA",
+	"authentication": {"iak": "very-secret-iak", "rv": "rv"}}`
+
+func (s *script) run(command, rest string) string {
+	rest = strings.ReplaceAll(rest, "DIR", s.dir)
+	switch command {
+	case "servers": // the list of cmpServers.json; $ENTRY is a good entry
+		list := strings.ReplaceAll(rest, "$ENTRY", entry)
+		list = strings.ReplaceAll(list, `}} with "`, `}, "`)
+		s.write("cmpServers.json", []byte(`{"cmpv2Servers": [`+list+`]}`))
+	case "set": // variables
+		for variable := range strings.FieldsSeq(rest) {
+			name, value, _ := strings.Cut(variable, "=")
+			s.env[name] = value
+		}
+	case "write": // a file; \n and \r are ends of lines
+		name, text, _ := strings.Cut(rest, " ")
+		s.write(name, []byte(strings.NewReplacer(`\n`, "\n", `\r`, "\r").Replace(text)))
+	case "certificates": // in a file: the root of the TLS CA, a damaged copy of it, and others of test/testdata
+		name, which, _ := strings.Cut(rest, " ")
+		s.write(name, s.certificates(strings.Fields(which)))
+	case "another": // CA for TLS, with a password for the stores
+		s.ca = fixture.Must(fixture.NewCA("TLS"))
+		s.writeStores(rest)
+	case "expired": // identity
+		s.ca.Validity = time.Nanosecond
+		s.writeStores("secret")
+	case "remove":
+		require.NoError(s.t, os.Remove(filepath.Join(s.dir, rest)))
+	case "taken": // the port of a variable is
+		taken := fixture.Must(net.Listen("tcp", ":0"))
+		s.t.Cleanup(func() { taken.Close() })
+		_, number, _ := net.SplitHostPort(taken.Addr().String())
+		s.env[rest] = strings.Replace(s.env[rest], "TAKEN", number, 1)
+		return strings.ReplaceAll(s.certservice(), number, "TAKEN")
+	case "certservice":
+		return s.certservice(strings.Fields(rest)...)
+	case "start":
+		s.process = start(s.t, s.env)
+	case "log": // has the message, with what comes with it
+		message, trigger, _ := strings.Cut(rest, " by ")
+		line := s.await(message, trigger)
+		return fmt.Sprintln(line["level"], line["error"])
+	case "get":
+		who, address, _ := strings.Cut(rest, " ")
+		return s.get(who, address)
+	case "handshake":
+		return fmt.Sprintln(s.handshake())
+	case "hangup":
+		require.NoError(s.t, s.cmd.Process.Signal(syscall.SIGHUP))
+	case "terminate":
+		return fmt.Sprintln("ended:", s.terminate())
+	default:
+		s.t.Fatalf("the command %q is not known", command)
+	}
+	return ""
+}
+
+func (s *script) certificates(names []string) (all []byte) {
+	for _, name := range names {
+		switch name {
+		case "root":
+			all = append(all, fixture.CertificatesPEM(s.ca.Root)...)
+		case "damaged":
+			bad := &x509.Certificate{Raw: fixture.NegativeSerial(s.ca.Root)}
+			all = append(all, fixture.CertificatesPEM(bad)...)
+		default:
+			all = append(all, fixture.Must(os.ReadFile("../../test/testdata/certificates/"+name+".pem"))...)
+		}
+	}
+	return all
 }
 
 // sink takes what a program writes whose goroutines may go on for a moment after run has returned, where a process
@@ -87,153 +181,33 @@ func (s *sink) String() string {
 	return s.buffer.String()
 }
 
-// runWith runs the program with nothing but env set of what it reads.
-func runWith(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
-	t.Helper()
+// certservice runs the program here, with nothing but the environment set of what it reads.
+func (s *script) certservice(args ...string) string {
 	for _, v := range variables {
-		t.Setenv(v.Name, env[v.Name])
-		t.Setenv(v.Name+"_FILE", env[v.Name+"_FILE"])
+		s.t.Setenv(v.Name, "")
+		s.t.Setenv(v.Name+"_FILE", "")
 	}
-	var out, err sink
-	code = run(context.Background(), func() bool { return true }, args, &out, &err)
-	return code, out.String(), err.String()
-}
-
-var varies = regexp.MustCompile(`"time":"[^"]*",|20[0-9-]+T[0-9:]+Z|/[^" ]*/Test[^"\\ ]*`)
-
-// checks runs the program with --check, and compares what it prints to standard error with a file.
-func checks(t *testing.T, file string, env map[string]string, want int) {
-	t.Helper()
-	code, _, stderr := runWith(t, env, "--check")
-	assert.Equal(t, want, code, stderr)
-	lines := strings.Split(varies.ReplaceAllString(stderr, "…"), "\n")
+	for name, value := range s.env {
+		s.t.Setenv(name, value)
+	}
+	var stdout, stderr sink
+	code := run(context.Background(), func() bool { return true }, args, &stdout, &stderr)
+	lines := strings.SplitAfter(stderr.String(), "\n")
 	slices.Sort(lines)
-	golden.File(t, file, strings.Join(lines[1:], "\n")+"\n")
+	text := fmt.Sprintln("exit code", code)
+	if stdout.String() != "" {
+		text += "standard output: " + stdout.String()
+	}
+	return text + strings.Join(lines, "")
 }
 
-func newCA(t *testing.T) *fixture.CA {
-	return must(fixture.NewCA("TLS"))
-}
-
-func TestRun_flags(t *testing.T) {
-	code, stdout, stderr := runWith(t, nil, "--help")
-	assert.Equal(t, exitOK, code)
-	assert.Empty(t, stderr)
+func TestRun_help_hasEveryVariable(t *testing.T) {
+	help := newScript(t).certservice("--help")
 	for _, v := range variables {
 		assert.NotEmpty(t, v.Rule, v.Name)
-		assert.Contains(t, stdout, "\n  "+v.Name+" (")
-		assert.Contains(t, strings.Join(strings.Fields(stdout), " "), v.Help)
-		assert.Contains(t, stdout, v.Default)
+		assert.Contains(t, help, "\n  "+v.Name+" (")
+		assert.Contains(t, strings.Join(strings.Fields(help), " "), v.Help)
+		assert.Contains(t, help, v.Default)
 	}
-	_, stdout, _ = runWith(t, nil, "--version")
-	assert.Equal(t, "certservice "+program.Version()+"\n", stdout)
-	for _, args := range [][]string{{"--port", "1"}, {"serve"}, {"--check", "x"}} {
-		code, stdout, stderr := runWith(t, nil, args...)
-		assert.Equal(t, exitUsage, code, args)
-		assert.Empty(t, stdout)
-		assert.Equal(t,
-			"certservice: the flags are --check, --help and --version; everything else is set "+
-				"by environment variables, see --help\n", stderr)
-	}
-	code, stdout, stderr = runWith(t, files(t, newCA(t), goodServers), "--check")
-	assert.Equal(t, exitOK, code, stderr)
-	assert.Equal(t, "the environment, the TLS identity and the CMP servers are valid\n", stdout)
-}
-
-func TestRun_check_warnings(t *testing.T) {
-	authority := newCA(t)
-	authority.Validity = time.Nanosecond
-	misspelt := strings.Replace(goodServers, `"url"`, `"timeOut": "5s", "url"`, 1)
-	env := files(t, authority, misspelt)
-	t.Setenv("CMP_SERVER_PATH", "/elsewhere")
-	t.Setenv("metrics_addr", ":9090")
-	t.Setenv("CERTSERVICE_SERVICE_PORT", "8443")
-	checks(t, "warnings.txt", env, exitOK)
-	env["RESPONSE_TRUST"] = "onap"
-	checks(t, "warnings-onap.txt", env, exitOK)
-}
-
-func TestRun_check_reportsAllFaults(t *testing.T) {
-	env := files(t, newCA(t), `{"cmpv2Servers": [{"caName": "RA", "url": "ejbca", "issuerDN": "x"}]}`)
-	for variable := range strings.FieldsSeq("HTTPS_PORT=https MAX_IN_FLIGHT=0 MAX_IN_FLIGHT_PER_CLIENT=0 " +
-		"MAX_RSA_BITS=16384 CLIENT_AUTH=none METRICS_ADDR=9090 LOG_LEVEL=loud LOG_FORMAT=xml " +
-		"RESPONSE_TRUST=all IDLE_TIMEOUT=0s REQUEST_TIMEOUT=30 KEYSTORE_PASSWORD=wrong-password " +
-		"TRUSTSTORE_PASSWORD=secret TRUSTSTORE_PASSWORD_FILE=/nowhere") {
-		name, value, _ := strings.Cut(variable, "=")
-		env[name] = value
-	}
-	checks(t, "faults.txt", env, exitFailed)
-}
-
-// One certificate that can verify nothing, in the truststore or among the anchors, does not affect the others.
-func TestRun_check_skipsAnchorsThatCanVerifyNothing(t *testing.T) {
-	authority := newCA(t)
-	env := files(t, authority, anchored)
-	anchors := filepath.Join(filepath.Dir(env["CMP_SERVERS_PATH"]), "anchors.pem")
-	certificate := func(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}) }
-	bad, good := certificate(fixture.NegativeSerial(authority.Root)), certificate(authority.Root.Raw)
-	writeFile(t, env["TRUSTSTORE_PATH"], append(bad, good...))
-	ed448 := must(os.ReadFile("../../test/testdata/certificates/ed448.pem"))
-	writeFile(t, anchors, append(ed448, good...))
-	checks(t, "anchors-some.txt", env, exitOK)
-	writeFile(t, env["TRUSTSTORE_PATH"], bad)
-	writeFile(t, anchors, ed448)
-	checks(t, "anchors-none.txt", env, exitFailed)
-}
-
-func TestRun_passwordFile_isReadWithoutItsNewline(t *testing.T) {
-	env := files(t, newCA(t), goodServers)
-	env["KEYSTORE_PASSWORD_FILE"] = filepath.Join(t.TempDir(), "password")
-	for content, want := range map[string]int{"secret\n": exitOK, "secret\r\n": exitOK,
-		"secret": exitOK, "other\n": exitFailed, "": exitFailed} {
-		writeFile(t, env["KEYSTORE_PASSWORD_FILE"], []byte(content))
-		code, _, stderr := runWith(t, env, "--check")
-		assert.Equal(t, want, code, stderr)
-	}
-}
-
-func TestRun_faults_areLoggedAndExitCode1(t *testing.T) {
-	code, stdout, stderr := runWith(t, map[string]string{"HTTPS_PORT": "-1"})
-	assert.Equal(t, exitFailed, code)
-	assert.Empty(t, stdout)
-	assert.Contains(t, stderr, `"variable":"HTTPS_PORT","error":"has \"-1\", want a port number, 0 for a free one"`)
-
-	env := files(t, newCA(t), goodServers)
-	require.NoError(t, os.Remove(env["KEYSTORE_PATH"]))
-	code, _, stderr = runWith(t, env)
-	assert.Equal(t, exitFailed, code)
-	assert.Contains(t, stderr, "certservice failed")
-	assert.Contains(t, stderr, "does not exist")
-
-	taken := must(net.Listen("tcp", ":0"))
-	defer taken.Close()
-	_, number, err := net.SplitHostPort(taken.Addr().String())
-	require.NoError(t, err)
-	for variable, ports := range map[string][2]string{"HTTPS_PORT": {number, ""}, "METRICS_ADDR": {"0", ":" + number}} {
-		env := files(t, newCA(t), goodServers)
-		env["HTTPS_PORT"], env["METRICS_ADDR"] = ports[0], ports[1]
-		code, _, stderr := runWith(t, env)
-		assert.Equal(t, exitFailed, code)
-		assert.Contains(t, stderr, `"error":"`+variable+": another process already listens on :"+number+
-			": stop it, or set another port")
-	}
-}
-
-func TestRun_probe_saysWhyNot(t *testing.T) {
-	code, _, stderr := runWith(t, nil, "probe")
-	assert.Equal(t, exitUsage, code)
-	assert.Equal(t, "certservice probe: METRICS_ADDR is not set, and the other port requires a client certificate\n",
-		stderr)
-
-	address := fixture.FreeAddress(t)
-	code, _, stderr = runWith(t, map[string]string{"METRICS_ADDR": address}, "probe")
-	assert.Equal(t, exitFailed, code)
-	assert.Contains(t, stderr, "certservice probe: asking http://"+address+"/readyz: ")
-}
-
-func must[T any](value T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return value
+	assert.Contains(t, newScript(t).certservice("--version"), "output: certservice "+program.Version()+"\n")
 }

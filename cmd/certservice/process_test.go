@@ -5,12 +5,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,7 +40,7 @@ func start(t *testing.T, env map[string]string) *process {
 	for name, value := range env {
 		p.cmd.Env = append(p.cmd.Env, name+"="+value)
 	}
-	stderr := must(p.cmd.StderrPipe())
+	stderr := fixture.Must(p.cmd.StderrPipe())
 	require.NoError(t, p.cmd.Start())
 	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
 	go func() {
@@ -63,15 +63,10 @@ func start(t *testing.T, env map[string]string) *process {
 	return p
 }
 
-func eventually(t *testing.T, condition func() bool) {
-	t.Helper()
-	require.Eventually(t, condition, 20*time.Second, 5*time.Millisecond)
-}
-
 // await waits for a line of the message, with the trigger if there is one.
 func (p *process) await(message, trigger string) (found map[string]any) {
 	p.t.Helper()
-	eventually(p.t, func() bool {
+	require.Eventually(p.t, func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for _, line := range p.log {
@@ -80,121 +75,102 @@ func (p *process) await(message, trigger string) (found map[string]any) {
 			}
 		}
 		return found != nil
-	})
+	}, 20*time.Second, 5*time.Millisecond)
 	return found
-}
-
-func (p *process) get(client *http.Client, url string) (int, string) {
-	p.t.Helper()
-	r := must(client.Get(url))
-	defer r.Body.Close()
-	body := must(io.ReadAll(r.Body))
-	return r.StatusCode, string(body)
 }
 
 func (p *process) terminate() error {
 	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGTERM))
-	return <-p.ended
+	err := <-p.ended
+	log := string(fixture.Must(json.Marshal(p.log)))
+	assert.NotContains(p.t, log, "very-secret-iak")
+	assert.NotContains(p.t, log, "PRIVATE KEY")
+	return err
 }
 
-// clientOf returns a client that would speak HTTP/2.
-func clientOf(t *testing.T, authority *fixture.CA, withCertificate bool) *http.Client {
-	t.Helper()
+// client returns one that would speak HTTP/2, with a certificate unless it is a stranger's.
+func (s *script) client(stranger bool) *http.Client {
 	config := &tls.Config{RootCAs: x509.NewCertPool()}
-	config.RootCAs.AddCert(authority.Root)
-	if withCertificate {
-		key, chain, err := authority.Identity("client")
-		require.NoError(t, err)
+	config.RootCAs.AddCert(s.ca.Root)
+	if !stranger {
+		key, chain, err := s.ca.Identity("client")
+		require.NoError(s.t, err)
 		config.Certificates = []tls.Certificate{{PrivateKey: key, Certificate: [][]byte{chain[0].Raw, chain[1].Raw}}}
 	}
 	transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
-	t.Cleanup(transport.CloseIdleConnections)
+	s.t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
 
-func TestCertservice_process_servesReloadsAndEnds(t *testing.T) {
-	authority := newCA(t)
-	env := files(t, authority, `{"cmpv2Servers": []}`)
-	p := start(t, env)
-	trusted, stranger := clientOf(t, authority, true), clientOf(t, authority, false)
-	status := func(client *http.Client, url string) int { status, _ := p.get(client, url); return status }
-	line := p.await("configuration not loaded, there is none yet, so no certificate can be issued", "start")
-	assert.Equal(t, "cmpv2Servers: is empty, want at least one server", line["error"])
-	assert.Equal(t, http.StatusServiceUnavailable, status(http.DefaultClient, p.url+"/ready"))
-	assert.Equal(t, http.StatusOK, status(http.DefaultClient, p.url+"/healthz"))
-
-	writeFile(t, env["CMP_SERVERS_PATH"], []byte(goodServers))
-	p.await("configuration loaded", "file changed")
-	assert.Equal(t, http.StatusOK, status(trusted, p.https+"/ready"))
-	code, body := p.get(stranger, p.https+"/ready")
-	assert.Equal(t, http.StatusUnauthorized, code)
-	assert.JSONEq(t, `{"errorMessage":"Client certificate is missing or not trusted"}`, body)
-	assert.Equal(t, http.StatusBadRequest, status(trusted, p.https+"/v1/certificate/RA"))
-	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
-	p.await("configuration loaded", "SIGHUP")
-	assert.Equal(t, http.StatusOK, status(trusted, p.https+"/reload"))
-	for _, path := range []string{"/ready", "/readyz", "/healthz", "/actuator/health"} {
-		assert.Equal(t, http.StatusOK, status(http.DefaultClient, p.url+path), path)
+// get asks as a trusted client, a stranger, anyone on the plain port, or a trusted client that keeps its connection.
+func (s *script) get(who, address string) string {
+	client, url := s.client(who == "stranger"), s.https
+	switch {
+	case who == "anyone":
+		url = s.url
+	case who == "kept" && s.kept == nil:
+		s.kept = client
+	case who == "kept":
+		client = s.kept
 	}
-	_, body = p.get(http.DefaultClient, p.url+"/metrics")
-	assert.Contains(t, body, `certservice_requests_total{ca="RA",operation="enroll",outcome="bad_request"} 1`)
-	assert.Contains(t, body, `certservice_certificate_expiry_timestamp_seconds `)
-
-	assert.NoError(t, p.terminate(), "exit code 0")
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	log := must(json.Marshal(p.log))
-	assert.NotContains(t, string(log), "very-secret-iak")
-	assert.NotContains(t, string(log), "PRIVATE KEY")
+	path, series, _ := strings.Cut(address, " ")
+	r := fixture.Must(client.Get(url + path))
+	defer r.Body.Close()
+	text := string(fixture.Must(io.ReadAll(r.Body)))
+	if series != "" {
+		_, text, _ = strings.Cut(text, "\n"+series)
+		text, _, _ = strings.Cut(series+text, "\n")
+	}
+	return fmt.Sprintln(r.StatusCode, text)
 }
 
-func TestCertservice_process_takesItsNewIdentityPasswordAndTruststore(t *testing.T) {
-	before, after := newCA(t), newCA(t)
-	env := files(t, before, goodServers)
-	env["KEYSTORE_PASSWORD_FILE"] = filepath.Join(t.TempDir(), "password")
-	writeFile(t, env["KEYSTORE_PASSWORD_FILE"], []byte("secret\n"))
-	env["TRUSTSTORE_PASSWORD_FILE"] = env["KEYSTORE_PASSWORD_FILE"]
-	p := start(t, env)
-	kept := clientOf(t, before, true)
-	status, _ := p.get(kept, p.https+"/ready")
-	require.Equal(t, http.StatusOK, status)
-
-	next := filesWith(t, after, goodServers, "another secret")
-	next["KEYSTORE_PASSWORD_FILE"] = filepath.Join(t.TempDir(), "password")
-	writeFile(t, next["KEYSTORE_PASSWORD_FILE"], []byte("another secret\n"))
-	for _, name := range []string{"KEYSTORE_PATH", "TRUSTSTORE_PATH", "KEYSTORE_PASSWORD_FILE"} {
-		require.NoError(t, os.Rename(next[name], env[name]))
-	}
-	p.await("mutual TLS identity replaced", "")
-	eventually(t, func() bool {
-		r, err := clientOf(t, after, true).Get(p.https + "/ready")
-		if err != nil {
-			return false
-		}
-		r.Body.Close()
-		return r.StatusCode == http.StatusOK
-	})
-	status, _ = p.get(kept, p.https+"/ready")
-	assert.Equal(t, http.StatusUnauthorized, status, "on a connection from before")
-}
-
-func TestCertservice_process_refusesInTheHandshakeWhenConfigured(t *testing.T) {
-	authority := newCA(t)
-	env := files(t, authority, goodServers)
-	env["CLIENT_AUTH"] = "handshake"
-	p := start(t, env)
-	config := &tls.Config{RootCAs: x509.NewCertPool()}
-	config.RootCAs.AddCert(authority.Root)
-	address := strings.TrimPrefix(p.https, "https://")
-	conn, err := tls.Dial("tcp", address, config)
-	require.NoError(t, err, "TLS 1.3: the client learns of it after its own side of the handshake")
+// handshake is a stranger's. In TLS 1.3 the client learns that it failed after its own side of it.
+func (s *script) handshake() error {
+	config := s.client(true).Transport.(*http.Transport).TLSClientConfig
+	conn := fixture.Must(tls.Dial("tcp", strings.TrimPrefix(s.https, "https://"), config))
 	defer conn.Close()
-	_, err = conn.Read(make([]byte, 1))
-	assert.EqualError(t, err, "remote error: tls: certificate required")
-	status, _ := p.get(clientOf(t, authority, true), p.https+"/ready")
-	assert.Equal(t, http.StatusOK, status)
+	_, err := conn.Read(make([]byte, 1))
+	return err
+}
 
-	config.NextProtos = []string{"h2"}
-	_, err = tls.Dial("tcp", address, config)
-	assert.EqualError(t, err, "remote error: tls: no application protocol")
+func TestCertservice_strangersDoNotFillTheLog(t *testing.T) {
+	s := newScript(t)
+	s.process = start(t, s.env)
+	stranger := s.client(true)
+	const requests = 200
+	send := func(url, text string) {
+		_, address, _ := strings.Cut(url, "://")
+		conn := fixture.Must(net.Dial("tcp", address))
+		_, _ = io.WriteString(conn, text)
+		conn.Close()
+	}
+	for range requests {
+		fixture.Must(stranger.Get(s.https + "/v1/certificate/RA")).Body.Close()
+		send(s.https, "")
+		send(s.https, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		send(s.url, "nonsense\r\n\r\n")
+		send(s.url, "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+		send(s.url, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	}
+	for range 50 {
+		s.get("kept", "/nowhere")
+	}
+	assert.NoError(t, s.terminate())
+
+	lines, summaries := map[string]int{}, []map[string]any{}
+	for _, line := range s.log {
+		lines[fmt.Sprint(line["msg"], " ", line["outcome"])]++
+		if line["addresses"] != nil {
+			summaries = append(summaries, line)
+		}
+	}
+	t.Log(lines)
+	assert.Equal(t, 5, lines["request unauthorized"])
+	assert.Equal(t, 50, lines["request not_found"], "a trusted client's are all there")
+	require.Len(t, summaries, 1, "at the end, if no minute was over: %v", lines)
+	assert.EqualValues(t, requests-5, summaries[0]["requests"])
+	assert.EqualValues(t, 2*requests-5, summaries[0]["handshakes"])
+	assert.EqualValues(t, 1, summaries[0]["addresses"])
+	assert.Equal(t, "WARN", summaries[0]["level"])
+	assert.Less(t, len(s.log), 90)
 }

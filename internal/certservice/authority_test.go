@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"io"
@@ -29,7 +28,6 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/internal/pki"
-	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const callFailed = "Exception occurred during call to cmp client: "
@@ -39,21 +37,6 @@ func enrollRequest(t *testing.T) Request {
 	r, fault := parseRequest(enrollHeader(t), false, 4096)
 	require.Nil(t, fault)
 	return r
-}
-
-// enroll asks the CA of the configuration.
-func enroll(ctx context.Context, t *testing.T, c *Configuration) error {
-	t.Helper()
-	a, _, ok := c.Lookup("RA")
-	require.True(t, ok)
-	_, err := a.Enroll(ctx, enrollRequest(t))
-	return err
-}
-
-func loaded(t *testing.T, c *Configuration) *Configuration {
-	t.Helper()
-	require.NoError(t, c.Reload("start"))
-	return c
 }
 
 // again runs the test in a process of its own, with the variables; it reports whether this is not that process.
@@ -80,21 +63,6 @@ func TestCMPBuilder_proxyOfTheEnvironment_isNotUsed(t *testing.T) {
 	s.service(map[string]any{"url": url}).enroll().is(200)
 }
 
-// Addresses are for the log only.
-func TestCMPAuthority_serverThatCannotBeReached_isExplained(t *testing.T) {
-	url := "http://" + fixture.FreeAddress(t) + "/internal/path"
-	s := newCMPServer(t).service(map[string]any{"url": url})
-	s.enroll().is(500, callFailed+"the CMP server could not be reached: connection refused; "+
-		"the log of the CertService has more")
-	assert.Contains(t, s.audit()["error"], url)
-
-	gone, cancel := context.WithCancel(t.Context())
-	cancel()
-	c, _ := newCMPServer(t).configuration(nil)
-	assert.EqualError(t, enroll(gone, t, loaded(t, c)),
-		"the client disconnected before the CMP server answered")
-}
-
 // stalling answers nothing until the request is cancelled.
 type stalling struct{}
 
@@ -103,24 +71,30 @@ func (stalling) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, r.Context().Err()
 }
 
-var exampleEntry = Server{CAName: "RA", URL: "http://ca.example", IssuerDN: "CN=peer", IAK: "iak", RV: "rv",
+var exampleEntry = Server{CAName: "RA", URL: "http://ca", IssuerDN: "CN=ca", IAK: "iak", RV: "rv",
 	Protection: ProtectionPBMSHA256}
 
 // A timeout beyond the client's own default for one message must extend that, too.
 func TestCMPAuthority_timeout_isAlsoThatOfOneMessage(t *testing.T) {
+	authority := func(server Server) Authority {
+		client, noLog := &http.Client{Transport: stalling{}}, slog.New(slog.DiscardHandler)
+		return must(newCMPAuthority(server, client, newLearnedStore(), nil, noLog))
+	}
 	for timeout, want := range map[time.Duration]string{0: "30s", 5 * time.Second: "5s", 45 * time.Second: "45s"} {
 		synctest.Test(t, func(t *testing.T) {
 			server := exampleEntry
 			server.Timeout = timeout
-			client := &http.Client{Transport: stalling{}}
-			a := must(newCMPAuthority(server, client, newLearnedStore(), nil, slog.New(slog.DiscardHandler)))
 			start := time.Now()
-			_, err := a.Enroll(t.Context(), enrollRequest(t))
+			_, err := authority(server).Enroll(t.Context(), enrollRequest(t))
 			assert.EqualError(t, err, "no answer from the CMP server within "+want+
 				"; raise the timeout of this CA in cmpServers.json")
 			assert.Equal(t, want, time.Since(start).String())
 		})
 	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := authority(exampleEntry).Enroll(gone, enrollRequest(t))
+	assert.EqualError(t, err, "the client disconnected before the CMP server answered")
 }
 
 func TestLearned_isBoundedAndEndsWithTheRootsValidity(t *testing.T) {
@@ -138,93 +112,11 @@ func TestLearned_isBoundedAndEndsWithTheRootsValidity(t *testing.T) {
 	assert.Empty(t, last.trusted(root.NotAfter.Add(time.Second)))
 }
 
-// tlsFiles writes a CA's root as ca.pem, and an identity of it as tls.crt and tls.key.
-func tlsFiles(t *testing.T, dir string, authority *fixture.CA) {
-	t.Helper()
-	own := identity(t, authority)
-	writeFile(t, filepath.Join(dir, "ca.pem"), pemOf("CERTIFICATE", authority.Root.Raw))
-	chain := append(pemOf("CERTIFICATE", own.Certificate[0]), pemOf("CERTIFICATE", own.Certificate[1])...)
-	writeFile(t, filepath.Join(dir, "tls.crt"), chain)
-	writeFile(t, filepath.Join(dir, "tls.key"), pemOf("PRIVATE KEY", pkcs8(t, own.PrivateKey)))
-}
-
-// tlsConfiguration has a CMP server that requires a client certificate, and cmpServers.json with the fields.
-func tlsConfiguration(t *testing.T, authority *fixture.CA,
-	fields map[string]any) (c *Configuration, dir string, log *lockedBuffer) {
-	t.Helper()
-	s := newCMPServer(t)
-	server := httptest.NewUnstartedServer(s)
-	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{identity(t, authority)},
-		ClientCAs: poolOf(authority.Root), ClientAuth: tls.RequireAndVerifyClientCert}
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	s.url, log = server.URL, &lockedBuffer{}
-	c, path := s.configuration(fields)
-	c.log = jsonLog(log)
-	tlsFiles(t, filepath.Dir(path), authority)
-	return c, filepath.Dir(path), log
-}
-
-var (
-	tlsIdentity = map[string]string{"certificate": "tls.crt", "key": "tls.key"}
-	tlsFields   = map[string]any{"tlsTrust": "ca.pem", "tlsIdentity": tlsIdentity}
-)
-
-// Editors, YAML and shells leave PEM files in other forms than openssl writes.
-func TestCMPAuthority_https_readsFilesAsTheyAreFound(t *testing.T) {
-	c, dir, log := tlsConfiguration(t, newCA(t, "CMP TLS"),
-		map[string]any{
-			"tlsTrust": "ca.pem", "tlsIdentity": tlsIdentity, "additionalRoots": "ca.pem", "trustAnchors": "root.pem"})
-	for range 2 {
-		serviceOf(t, loaded(t, c)).enroll().is(200)
-		for _, name := range []string{"ca.pem", "tls.crt", "tls.key"} {
-			text := must(os.ReadFile(filepath.Join(dir, name)))
-			writeFile(t, filepath.Join(dir, name), []byte("\ufeff  "+strings.ReplaceAll(string(text), "\n", `\n`)))
-		}
-	}
-	assert.False(t, log.has("needs attention"))
-}
-
-func TestCMPAuthority_https_failureNamesTheField(t *testing.T) {
-	for want, fields := range map[string]map[string]any{
-		"its TLS certificate is not trusted: check tlsTrust": {"tlsTrust": "root.pem",
-			"tlsIdentity": tlsIdentity},
-		"it refuses our TLS client certificate (certificate required): check tlsIdentity": {
-			"tlsTrust": "ca.pem"},
-	} {
-		c, _, _ := tlsConfiguration(t, newCA(t, "CMP TLS"), fields)
-		serviceOf(t, loaded(t, c)).enroll().is(500, callFailed+"the CMP server could not be reached: "+
-			want+" of this CA in cmpServers.json; the log of the CertService has more")
-	}
-}
-
-// A certificate that cert-manager renews must be used without a restart.
-func TestConfiguration_watch_seesTLSFilesChange(t *testing.T) {
-	authority := newCA(t, "CMP TLS")
-	c, dir, _ := tlsConfiguration(t, authority, tlsFields)
-	tlsFiles(t, dir, newCA(t, "Other"))
-	require.ErrorContains(t, enroll(t.Context(), t, loaded(t, c)), "TLS certificate is not trusted")
-	watch(t, c)
-	tlsFiles(t, dir, authority)
-	eventually(t, func() bool { return enroll(t.Context(), t, c) == nil })
-}
-
-func TestParseServers_expiredTLSIdentity_isWarnedOf(t *testing.T) {
-	authority := newCA(t, "CMP TLS")
-	authority.Validity = time.Nanosecond
-	c, _, log := tlsConfiguration(t, authority, tlsFields)
-	loaded(t, c)
-	assert.True(t, log.has(`cmpv2Servers[0].tlsIdentity: has the certificate \"CN=peer\", which expired at `))
-}
-
 func TestServer_secrets_areShownNowhere(t *testing.T) {
-	c, _, _ := tlsConfiguration(t, newCA(t, "CMP TLS"), tlsFields)
-	var server Server
-	c.build = func(s Server) (Authority, error) { server = s; return nil, nil }
-	require.Empty(t, c.Check())
+	text := strings.Replace(entryWith(`"tlsTrust": "pem/root-ca.pem", "tlsIdentity":
+		{"certificate": "pem/old-certificate.pem", "key": "pem/old-key.pem"}`), "http:", "https:", 1)
+	server := must(parseServers([]byte(fileOf(text)), testFiles(t))).Servers[0]
 	require.NotNil(t, server.TLS.identity)
-
 	var log lockedBuffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("text", "server", server, "secret", server.IAK)
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("JSON", "server", server, "secret", server.IAK)

@@ -117,9 +117,9 @@ func (s *cmpServer) service(fields map[string]any) *service {
 	return serviceOf(s.t, c)
 }
 
-// template is that of a request that was received.
-func (s *cmpServer) template(i int) cmp.CertTemplate {
-	return s.received[i].Body.Content.(cmp.CertReqMessages)[0].CertReq.CertTemplate
+// template is that of the last request.
+func (s *script) template() cmp.CertTemplate {
+	return s.last[0].Body.Content.(cmp.CertReqMessages)[0].CertReq.CertTemplate
 }
 
 // issueOther has answers hold a certificate for the key, with other names than were requested.

@@ -101,7 +101,6 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 	)
 	messages := map[string]string{"CSR": messageCSR, "PK": messageKey, "OLD_CERT": messageCert, "OLD_PK": messageOldKey}
 	for _, row := range []struct{ header, value, reason string }{
-		{"CSR", "", "is missing"},
 		{"CSR", "-----BEGIN", "is not Base64"},
 		{"CSR", base64.URLEncoding.EncodeToString([]byte{0xff, 0xef, 0xff}), "is not Base64"},
 		{"CSR", b64([]byte("no PEM")), "is not PEM"},
@@ -116,7 +115,6 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 		{"PK", private(pkcs8(t, multiPrime)), fourPrimes},
 		{"PK", private(x509.MarshalPKCS1PrivateKey(multiPrime)), fourPrimes},
 		{"PK", private(pkcs8(t, small)), wrongKind},
-		{"PK", "", "is missing"},
 		{"PK", "%", "is not Base64"},
 		{"PK", b64([]byte("no PEM")), "is not PEM"},
 		{"PK", headerValue("EC PARAMETERS", []byte{5, 0}), "is not PEM"},
@@ -124,14 +122,12 @@ func TestParseRequest_faults_nameTheHeaderAndWhatIsWrong(t *testing.T) {
 		{"PK", private(pkcs8(t, exchange)), wrongKind},
 		{"PK", private(make([]byte, maxKeyPEM)), "is too large"},
 		{"PK", private(pkcs8(t, edKey(t))), "is not the key of the CSR"},
-		{"OLD_CERT", "", "is missing"},
 		{"OLD_CERT", "%", "is not Base64"},
 		{"OLD_CERT", b64([]byte("no PEM")), "is not PEM"},
 		{"OLD_CERT", headerValue("CERTIFICATE", csr), "is not an X.509 certificate"},
 		{"OLD_CERT", certificate(large), tooLarge},
 		{"OLD_CERT", certificate(middle), tooManyBits},
 		{"OLD_CERT", certificate(small), unsupported},
-		{"OLD_PK", "", "is missing"},
 		{"OLD_PK", private(csr), "is neither PKCS#8 nor PKCS#1 nor SEC 1"},
 		{"OLD_PK", private(pkcs8(t, middle)), tooManyBits},
 		{"OLD_PK", private(pkcs8(t, key)), "is not the key of OLD_CERT"},

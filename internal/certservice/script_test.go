@@ -2,21 +2,33 @@ package certservice
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +38,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
 
@@ -39,13 +52,19 @@ type script struct {
 	last    []*cmp.PKIMessage // as received for the last request
 	api     *service
 	key     crypto.Signer // of the last request
+	csr     []byte        // of the last request
 	oldKey  crypto.Signer // of the last certificate
 	old     issuedBody
 	oldCert *x509.Certificate
+	release func()       // what waits at the server
+	waiting atomic.Int64 // requests
+	later   []chan int   // statuses of the requests that began meanwhile
+	tls     *fixture.CA  // of the server
+	seen    *sync.Map    // the answers that the OpenAPI document lists, as "path status"
 }
 
 func newScript(t *testing.T) *script {
-	s := &script{cmpServer: newCMPServer(t), log: &lockedBuffer{}}
+	s := &script{cmpServer: newCMPServer(t), log: &lockedBuffer{}, seen: &sync.Map{}, release: func() {}}
 	s.c, s.path = s.configuration(nil)
 	s.c.log = jsonLog(s.log)
 	s.options("{}")
@@ -54,27 +73,59 @@ func newScript(t *testing.T) *script {
 }
 
 var varies = regexp.MustCompile(
-	`127\.0\.0\.1:\d+|[0-9a-f]{32}|20[0-9-]+T[0-9:]+Z|column \d+|\b1\d{9}\b`)
+	`127\.0\.0\.1:\d+|/\S*/Test\w[^/ ]*(?:/\d+)?|[0-9a-f]{32}|20[0-9-]+T[0-9:]+Z|column \d+|\b1\d{9}\b`)
 
 // Each section of testdata/authority.txt is a script: lines "> " are commands, and the others what the CertService then
 // answers, sends to the CA and logs. The method run says what the commands do.
 func TestAuthority_asTheScriptsSay(t *testing.T) {
-	want := golden.Load(t, "authority.txt")
+	want, seen := golden.Load(t, "authority.txt"), &sync.Map{}
+	t.Cleanup(func() {
+		for _, e := range endpoints {
+			for status := range follow(openAPI(), "paths", e.path, "get", "responses") {
+				_, ok := seen.Load(e.path + " " + status)
+				assert.True(t, ok || t.Failed() || flag.Lookup("test.run").Value.String() != "",
+					"%s never answers %s, which the OpenAPI document lists", e.path, status)
+			}
+		}
+	})
 	text := must(os.ReadFile("testdata/authority.txt"))
 	for _, section := range strings.Split("\n"+string(text), "\n# ")[1:] {
 		title, commands, _ := strings.Cut(section, "\n")
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
 			s, got := newScript(t), ""
-			for line := range strings.Lines(commands) {
+			s.seen = seen
+			for line := range strings.Lines(commands + "\n") {
 				if command, isCommand := strings.CutPrefix(line, "> "); isCommand {
 					name, rest, _ := strings.Cut(strings.TrimSpace(command), " ")
-					got += line + varies.ReplaceAllString(s.run(name, rest), "…")
+					text := strings.ReplaceAll(s.run(name, rest), "readLoopPeekFailLocked: ", "") // net/http may say so
+					got += line + varies.ReplaceAllString(text, "…")
 					assert.NotContains(t, s.api.log.String(), "very-secret")
 				}
 			}
 			want.Equal(t, title, strings.TrimSuffix(got, "\n"))
 		})
+	}
+}
+
+// documented compares an answer with the OpenAPI document.
+func (s *script) documented(r response) {
+	e, _, known := findEndpoint(r.Request.URL)
+	if !known || r.Request.Method != http.MethodGet {
+		return
+	}
+	place := e.path + " " + strconv.Itoa(r.StatusCode)
+	s.seen.Store(place, true)
+	spec := follow(openAPI(), "paths", e.path, "get", "responses", strconv.Itoa(r.StatusCode))
+	schema := follow(spec, "content", r.Header.Get("Content-Type"), "schema")
+	assert.NotNil(s.t, schema, "%s is not in the document, with its content type", place)
+	required, _ := schema["required"].([]any)
+	for _, property := range required {
+		assert.Contains(s.t, r.text, `"`+property.(string)+`":`, place)
+		assert.Contains(s.t, follow(schema, "properties"), property)
+	}
+	for name, h := range follow(spec, "headers") {
+		assert.True(s.t, follow(h)["required"] != true || r.Header.Get(name) != "", "%s is without %s", place, name)
 	}
 }
 
@@ -108,8 +159,10 @@ func (s *script) warnings() (text string) {
 	for _, line := range s.log.lines(s.t) {
 		if line["level"] == "WARN" {
 			text += fmt.Sprint("WARN ", line["msg"])
-			if reason, ok := line["error"]; ok {
-				text += fmt.Sprint(": ", reason)
+			for _, name := range []string{"error", "dropped"} {
+				if reason, ok := line[name]; ok {
+					text += fmt.Sprint(": ", reason)
+				}
 			}
 			text += "\n"
 		}
@@ -124,7 +177,7 @@ func (s *script) run(command, rest string) string {
 	switch command {
 	case "ca": // another one in its place, which protects its answers so
 		s.replace(devca.ResponseProtection(rest))
-		writeFile(s.t, filepath.Join(filepath.Dir(s.path), "root.pem"), s.ca.RootPEM())
+		writeFile(s.t, s.file("root.pem"), s.ca.RootPEM())
 	case "faults":
 		var faults devca.Faults
 		require.NoError(s.t, json.Unmarshal([]byte(rest), &faults))
@@ -134,6 +187,9 @@ func (s *script) run(command, rest string) string {
 		s.fails[kind], _ = strconv.Atoi(times)
 	case "server":
 		s.behave(rest)
+		if rest == "" {
+			s.release()
+		}
 	case "options": // of CMPBuilder, and what was learned is forgotten
 		s.options(rest)
 		return s.warnings()
@@ -145,18 +201,7 @@ func (s *script) run(command, rest string) string {
 	case "REQUEST_TIMEOUT":
 		s.api.handler.cfg.Timeout, _ = time.ParseDuration(rest)
 	case "file": // the text of cmpServers.json, where $NAME{FIELDS} is an entry
-		entry := regexp.MustCompile(`\$(\w*)(\{(?:[^{}]|\{[^{}]*\})*\})?`)
-		text := entry.ReplaceAllStringFunc(rest, func(e string) string {
-			parts, fields := entry.FindStringSubmatch(e), map[string]any{"caName": "RA"}
-			if parts[1] != "" {
-				fields["caName"] = parts[1]
-			}
-			if parts[2] != "" {
-				require.NoError(s.t, json.Unmarshal([]byte(parts[2]), &fields))
-			}
-			return s.entry(fields)
-		})
-		writeFile(s.t, s.path, []byte(text))
+		writeFile(s.t, s.path, []byte(s.entries(rest)))
 	case "reload":
 		if err := s.c.Reload("request"); err != nil {
 			return strings.ReplaceAll(err.Error(), s.path, "FILE") + "\n" + s.warnings()
@@ -196,16 +241,120 @@ func (s *script) run(command, rest string) string {
 		return strings.Join(regexp.MustCompile("(?m)^"+rest).FindAllString(written(s.c.metrics), -1), "\n") + "\n"
 	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "ops":
 		return s.ask(command, rest)
-	case "MAX_IN_FLIGHT": // of 1, which is taken
-		s.api.handler.slots = newSlots(1, 0)
-		_, _, _ = s.api.handler.slots.take("RA", Share{Authorities: 1}, key(1))
+	case "MAX_IN_FLIGHT":
+		s.api.handler.slots = newSlots(number[int](rest), 0)
+	case "processors": // so many, and of them for heavy computations; nothing: who waits for one
+		cpu := s.api.handler.cfg.CPU
+		cpu.mu.Lock()
+		defer cpu.mu.Unlock()
+		if rest == "" {
+			return fmt.Sprint(len(cpu.account), " clients\n")
+		}
+		must(fmt.Sscan(rest, &cpu.free, &cpu.heavy))
+		cpu.grant()
+	case "reloads": // wait for the next one, as many clients as may
+		s.api.handler.reloads.waiting = s.api.handler.reloads.most
+	case "roots": // of the clients; none
+		s.api.handler.cfg.ClientRoots = func() *x509.CertPool { return poolOf() }
+	case "hour": // so many later, for the client certificates
+		later := must(time.ParseDuration(rest + "h"))
+		s.api.handler.now = func() time.Time { return time.Now().Add(later) }
+	case "tls": // from here on the server is behind TLS, and requires client certificates
+		s.tls = newCA(s.t, "CMP TLS")
+		server := httptest.NewUnstartedServer(s.cmpServer)
+		server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+		server.TLS = &tls.Config{Certificates: []tls.Certificate{identity(s.t, s.tls)},
+			ClientCAs: poolOf(s.tls.Root), ClientAuth: tls.RequireAndVerifyClientCert}
+		server.StartTLS()
+		s.t.Cleanup(server.Close)
+		s.url = server.URL
+		s.writeTLS(s.tls)
+	case "TLS-files": // of the server's CA; another; expired
+		ca := *s.tls
+		switch rest {
+		case "another":
+			ca = *newCA(s.t, "Other")
+		case "expired":
+			ca.Validity = time.Nanosecond
+		}
+		s.writeTLS(&ca)
+	case "mangle": // files, as editors, YAML and shells do
+		for name := range strings.FieldsSeq(rest) {
+			text := string(must(os.ReadFile(s.file(name))))
+			writeFile(s.t, s.file(name), []byte("\ufeff  "+strings.ReplaceAll(text, "\n", `\n`)))
+		}
+	case "copy": // a file
+		from, to, _ := strings.Cut(rest, " ")
+		writeFile(s.t, s.file(to), must(os.ReadFile(s.file(from))))
+	case "mkdir":
+		require.NoError(s.t, os.Mkdir(s.file(rest), 0o700))
+	case "remove":
+		require.NoError(s.t, os.RemoveAll(s.file(rest)))
+	case "generation": // of the file, as the kubelet writes it
+		name, text, _ := strings.Cut(rest, " ")
+		require.NoError(s.t, os.Mkdir(s.file(name), 0o700))
+		writeFile(s.t, s.file(name+"/cmpServers.json"), []byte(s.entries(text)))
+		require.NoError(s.t, os.Symlink(name, s.file("..data_tmp")))
+		require.NoError(s.t, os.Rename(s.file("..data_tmp"), s.file("..data")))
+		_ = os.Remove(s.path)
+		require.NoError(s.t, os.Symlink("..data/cmpServers.json", s.path))
+	case "watch": // until the end
+		ctx, cancel := context.WithCancel(s.t.Context())
+		done := make(chan error)
+		go func() { done <- s.c.Watch(ctx) }()
+		s.t.Cleanup(func() { cancel(); assert.NoError(s.t, <-done) })
+	case "pause": // so that what should not happen has time
+		time.Sleep(must(time.ParseDuration(rest)))
+	case "await": // that there is a CA
+		eventually(s.t, func() bool { _, _, found := s.c.Lookup(rest); return found })
+	case "logged": // so many times, or soon will be
+		times, message, _ := strings.Cut(rest, " ")
+		count := func() int { return strings.Count(s.log.String(), `"`+message) }
+		eventually(s.t, func() bool { return count() >= number[int](times) })
+		assert.Equal(s.t, number[int](times), count())
+	case "enrolled": // is the client soon
+		eventually(s.t, func() bool { return s.api.enroll().StatusCode == http.StatusOK })
+	case "authority":
+		s.api.handler.cfg.Directory = static{"RA": s.authority(rest)}
+	case "everywhere": // GET, with the words
+		paths := []string{"/", "/nowhere"}
+		for _, e := range endpoints {
+			paths = append(paths, strings.ReplaceAll(e.path, caNameParameter, "RA"))
+		}
+		answers := map[string]string{}
+		for _, path := range paths {
+			r := s.send("GET", path, strings.Fields(rest))
+			answers[strings.ReplaceAll(s.answer(r), s.path, "FILE")] += " " + path
+		}
+		text := ""
+		for _, answer := range slices.Sorted(maps.Keys(answers)) {
+			text += answer + " at" + answers[answer] + "\n"
+		}
+		return text
 	case "enroll", "update":
 		return s.request(command, rest)
 	case "header": // of the last request to the CA
-		s.received = s.last
-		h := s.received[0].Header
-		return fmt.Sprintf("recipient %s, sender %s, implicitConfirm %t, issuer %s\n", h.Recipient, h.Sender,
-			h.ImplicitConfirm(), pki.DN(s.template(0).Issuer))
+		h, template := s.last[0].Header, s.template()
+		parts, _ := splitCSR(s.csr)
+		assert.Equal(s.t, parts.subject, template.Subject)
+		assert.Equal(s.t, parts.spki, template.PublicKey)
+		assert.Equal(s.t, pki.DN(parts.subject), s.api.audit()["requested"].(map[string]any)["subject"])
+		return fmt.Sprintf("recipient %s, sender %s, implicitConfirm %t, issuer %s, subject %s, names %q\n",
+			h.Recipient, h.Sender, h.ImplicitConfirm(), pki.DN(template.Issuer), pki.DN(template.Subject),
+			must(readCSR(s.csr)).DNSNames)
+	case "extensions": // of the last request to the CA, with the key usages
+		text := ""
+		for _, e := range s.template().Extensions {
+			text += e.Id.String()
+			if e.Id.Equal(oidKeyUsage) {
+				usages, _ := keyUsages(e.Value)
+				text += " " + strings.Join(usages, "+")
+			}
+			text += "\n"
+		}
+		return text
+	case "meanwhile": // the statuses of the requests that began
+		return s.ended()
 	case "stats":
 		return fmt.Sprintf("%+v\n", s.ca.Stats())
 	default:
@@ -214,10 +363,45 @@ func (s *script) run(command, rest string) string {
 	return ""
 }
 
+func (s *script) file(name string) string { return filepath.Join(filepath.Dir(s.path), name) }
+
+// entries replaces $NAME{FIELDS} by an entry.
+func (s *script) entries(rest string) string {
+	entry := regexp.MustCompile(`\$(\w*)(\{(?:[^{}]|\{[^{}]*\})*\})?`)
+	return entry.ReplaceAllStringFunc(rest, func(e string) string {
+		parts, fields := entry.FindStringSubmatch(e), map[string]any{"caName": "RA"}
+		if parts[1] != "" {
+			fields["caName"] = parts[1]
+		}
+		if parts[2] != "" {
+			require.NoError(s.t, json.Unmarshal([]byte(parts[2]), &fields))
+		}
+		return s.entry(fields)
+	})
+}
+
+// writeTLS writes a CA's root as ca.pem, and an identity of it as tls.crt and tls.key.
+func (s *script) writeTLS(ca *fixture.CA) {
+	key, chain, err := ca.Identity("peer")
+	require.NoError(s.t, err)
+	writeFile(s.t, s.file("ca.pem"), fixture.CertificatesPEM(ca.Root))
+	writeFile(s.t, s.file("tls.crt"), fixture.CertificatesPEM(chain...))
+	writeFile(s.t, s.file("tls.key"), pemOf("PRIVATE KEY", pkcs8(s.t, key)))
+}
+
 // behave has the server do something else than the CA does; nothing: what the CA does.
 func (s *script) behave(how string) {
 	s.instead, s.change = nil, nil
 	switch how {
+	case "waiting": // until it does something else
+		release := make(chan struct{})
+		s.release = sync.OnceFunc(func() { close(release) })
+		s.t.Cleanup(s.release)
+		s.instead = func(w http.ResponseWriter, r *http.Request) {
+			s.waiting.Add(1)
+			<-release
+			s.ca.ServeHTTP(w, r)
+		}
 	case "busy":
 		s.instead = func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "90")
@@ -240,6 +424,9 @@ func (s *script) behave(how string) {
 			answer.ContentLength = int64(recorded.Body.Len())
 			s.answerRaw(w, func(c io.Writer) { _ = answer.Write(c) })
 		}
+	case "another certificate for requests/key":
+		key := must(x509.ParsePKCS8PrivateKey(derOf(s.t, "requests/key.pem")))
+		s.issueOther(func() any { return key }, "as the CA likes")
 	case "another subject":
 		s.issueOther(func() any { return s.key }, "other", "app.example")
 	case "another name":
@@ -282,6 +469,7 @@ func (s *script) request(command, names string) string {
 	s.sent()
 	s.key = newKey(s.t)
 	der := must(x509.CreateCertificateRequest(rand.Reader, template, s.key))
+	s.csr = der
 	header, path := headerOf(s.t, der, s.key), enrollPath
 	if command == "update" {
 		path = updatePath
@@ -349,60 +537,26 @@ func dnsOf(t *testing.T, texts []string) string {
 // ask sends a request to a path, with what the words after it say.
 func (s *script) ask(method, rest string) string {
 	words := strings.Fields(rest)
-	client, header, path, body := s.api.client, http.Header{}, words[0], ""
-	for _, word := range words[1:] {
-		name, value, _ := strings.Cut(word, ":")
-		switch size, err := strconv.Atoi(value); {
-		case word == "stranger":
-			client = s.api.clientWith()
-		case word == "body":
-			body = strings.Repeat("x", 1<<20)
-		case word == "untrusted":
-			client = s.api.clientWith(identity(s.t, newCA(s.t, "Stranger")))
-		case word == "enrolment":
-			maps.Copy(header, enrollHeader(s.t))
-		case word == "golden":
-			_, header = goldenRequest(s.t, "update")
-		case word == "Ed25519":
-			key := edKey(s.t)
-			header = headerOf(s.t, newCSR(s.t, key), key)
-		case word == "forged":
-			key := newKey(s.t)
-			der := newCSR(s.t, key)
-			der[len(der)-1] ^= 1
-			header = headerOf(s.t, der, key)
-		case word == "twice":
-			header.Add("CSR", header.Get("CSR"))
-		case strings.HasPrefix(value, "@"):
-			header.Set(name, b64(testFile(s.t, value[1:]+".pem")))
-		case strings.HasPrefix(value, "="):
-			header.Set(name, header.Get(value[1:]))
-		case name == "X-Filler" && err == nil:
-			header.Set(name, strings.Repeat("x", size<<10))
-		default:
-			header.Set(name, strings.ReplaceAll(value, "_", " "))
-		}
-	}
 	if method == "ops" {
 		text := ""
 		for _, method := range words[1:] {
 			w := httptest.NewRecorder()
-			s.api.handler.Ops().ServeHTTP(w, httptest.NewRequest(method, path, nil))
+			s.api.handler.Ops().ServeHTTP(w, httptest.NewRequest(method, words[0], nil))
 			text += fmt.Sprintf("%s %d ", method, w.Code)
 		}
 		return text + "\n"
 	}
-	s.api.handler.reloads.every = 0
-	r := s.api.do(client, method, path, header, body)
-	text := fmt.Sprintf("%d %.300s", r.StatusCode, r.text)
-	if r.StatusCode == http.StatusOK && len(r.text) > 300 {
-		text = fmt.Sprint("200 and ", r.Header.Get("Content-Type"))
+	r := s.send(method, words[0], words[1:])
+	if r.Response == nil {
+		return ""
 	}
+	text := s.answer(r)
 	if allow := r.Header.Get("Allow"); allow != "" {
 		text += "\nAllow: " + allow
 	}
 	if r.StatusCode == http.StatusServiceUnavailable {
-		text += fmt.Sprintf("\nRetry-After: %t", r.Header.Get("Retry-After") != "")
+		seconds := number[int](r.Header.Get("Retry-After"))
+		text += fmt.Sprintf("\nRetry-After: %t", 1 <= seconds && seconds <= 5)
 	}
 	line := s.api.audit()
 	text += "\naudit"
@@ -411,6 +565,226 @@ func (s *script) ask(method, rest string) string {
 			text += fmt.Sprintf(" %s=%v", name, value)
 		}
 	}
+	for _, line := range s.api.lines("panic while serving a request") {
+		text += fmt.Sprintf("\n%s %s", line["msg"], line["panic"])
+		assert.Contains(s.t, line["stack"], "script_test.go")
+	}
+	s.noSecrets(r.Request.Header)
 	s.sent()
 	return strings.ReplaceAll(text, s.path, "FILE") + "\n" + s.warnings()
+}
+
+// send sends a request; there is no answer to one that is sent meanwhile.
+func (s *script) send(method, path string, words []string) response {
+	client, header, body := s.api.client, http.Header{}, ""
+	for _, word := range words {
+		name, value, _ := strings.Cut(word, ":")
+		switch size, err := strconv.Atoi(value); {
+		case word == "meanwhile":
+		case word == "body":
+			body = strings.Repeat("x", 1<<20)
+		case name == "client":
+			client = s.client(value)
+		case name == "from": // an address; all of 127.0.0.0/8 is this host
+			transport := client.Transport.(*http.Transport).Clone()
+			transport.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(value)}}).DialContext
+			s.t.Cleanup(transport.CloseIdleConnections)
+			client = &http.Client{Transport: transport}
+		case name == "enrolment":
+			maps.Copy(header, s.enrolment(value))
+		case word == "golden", word == "golden:enroll":
+			_, header = goldenRequest(s.t, map[string]string{"golden": "update"}[word]+value)
+		case word == "twice":
+			header.Add("CSR", header.Get("CSR"))
+		case value == "issued": // last
+			header.Set(name, b64([]byte(strings.Join(s.old.CertificateChain, ""))))
+		case strings.HasPrefix(value, "@"):
+			header.Set(name, b64(testFile(s.t, value[1:]+".pem")))
+		case strings.HasPrefix(value, "="):
+			header.Set(name, header.Get(value[1:]))
+		case value == "cut":
+			header.Set(name, header.Get(name)[:400])
+		case name == "X-Filler" && err == nil:
+			header.Set(name, strings.Repeat("x", size<<10))
+		default:
+			header.Set(name, strings.ReplaceAll(value, "_", " "))
+		}
+	}
+	s.api.handler.reloads.every = 0
+	if slices.Contains(words, "meanwhile") {
+		s.begin(client, path, header)
+		return response{}
+	}
+	r := s.api.do(client, method, path, header, body)
+	s.documented(r)
+	if strings.Contains(r.text, `"certificateChain"`) {
+		s.old = r.issued()
+	}
+	if text, err := base64.StdEncoding.DecodeString(header.Get("CSR")); err == nil {
+		if block, _ := pem.Decode(text); block != nil {
+			s.csr = block.Bytes
+		}
+	}
+	return r
+}
+
+func (s *script) answer(r response) string {
+	text := fmt.Sprintf("%d %.300s", r.StatusCode, r.text)
+	if r.StatusCode == http.StatusOK && len(r.text) > 300 {
+		text = fmt.Sprint("200 and ", r.Header.Get("Content-Type"))
+		if strings.Contains(r.text, `"trustedCertificates":[]`) {
+			text += " without roots"
+		}
+	}
+	for _, file := range must(filepath.Glob("../../test/testdata/wire/answer-*.json")) {
+		var compact bytes.Buffer
+		if json.Compact(&compact, must(os.ReadFile(file))) == nil && strings.TrimSpace(compact.String()) == r.text {
+			text += " = " + filepath.Base(file)
+		}
+	}
+	return text
+}
+
+// noSecrets looks for parts of headers in the log.
+func (s *script) noSecrets(header http.Header) {
+	for _, name := range []string{"CSR", "PK", "OLD_CERT", "OLD_PK"} {
+		if value := header.Get(name); len(value) > 240 {
+			assert.False(s.t, s.api.log.has(value[:60]) || s.api.log.has(value[200:240]), name)
+		}
+	}
+	assert.False(s.t, s.api.log.has("PRIVATE KEY") || s.api.log.has("BEGIN"))
+}
+
+// begin sends a request, and returns when it waits for the CMP server or for a processor.
+func (s *script) begin(client *http.Client, path string, header http.Header) {
+	request := must(http.NewRequest(http.MethodGet, s.api.url+path, nil))
+	request.Header = header
+	waiting := func() int {
+		cpu := s.api.handler.cfg.CPU
+		cpu.mu.Lock()
+		defer cpu.mu.Unlock()
+		tickets := int(s.waiting.Load())
+		for _, a := range cpu.account {
+			tickets += len(a.waiting)
+		}
+		return tickets
+	}
+	before, status := waiting(), make(chan int, 1)
+	s.later = append(s.later, status)
+	go func() {
+		r, err := client.Do(request)
+		if assert.NoError(s.t, err) {
+			r.Body.Close()
+			status <- r.StatusCode
+		}
+	}()
+	eventually(s.t, func() bool { return waiting() > before })
+}
+
+// ended are the statuses of the requests that began meanwhile.
+func (s *script) ended() (text string) {
+	for _, status := range s.later {
+		text += fmt.Sprint(<-status, " ")
+	}
+	s.api.asked += len(s.later)
+	s.later = nil
+	return text + "\n"
+}
+
+// enrolment is a good one with a new EC key; or with one of another kind, or with more in the CSR.
+func (s *script) enrolment(text string) http.Header {
+	key, template, forged := newKey(s.t), appCSR(), false
+	extend := func(id asn1.ObjectIdentifier, value []byte) {
+		template.ExtraExtensions = append(template.ExtraExtensions, pkix.Extension{Id: id, Value: value})
+	}
+	for _, word := range strings.Split(text, ",") {
+		name, value, _ := strings.Cut(word, "=")
+		switch name {
+		case "RSA":
+			key = rsaKey(s.t, number[int](value))
+		case "Ed25519":
+			key = edKey(s.t)
+		case "CA":
+			extend(asn1.ObjectIdentifier{2, 5, 29, 19}, []byte{0x30, 3, 1, 1, 0xff})
+		case "usage":
+			extend(oidKeyUsage, keyUsageValue(strings.Split(value, "+")))
+		case "purpose": // object identifiers
+			var ids []asn1.ObjectIdentifier
+			for text := range strings.SplitSeq(value, "+") {
+				var id asn1.ObjectIdentifier
+				for arc := range strings.SplitSeq(text, ".") {
+					id = append(id, number[int](arc))
+				}
+				ids = append(ids, id)
+			}
+			extend(oidExtKeyUsage, must(asn1.Marshal(ids)))
+		case "unreadable-usage":
+			extend(oidKeyUsage, []byte{5, 0})
+		case "unreadable-purpose":
+			extend(oidExtKeyUsage, []byte{5, 0})
+		case "forged":
+			forged = true
+		}
+	}
+	der := must(x509.CreateCertificateRequest(rand.Reader, template, key))
+	if forged {
+		der[len(der)-1] ^= 1
+	}
+	return headerOf(s.t, der, key)
+}
+
+// client shows a certificate that is like that of the trusted client, but for one thing.
+func (s *script) client(kind string) *http.Client {
+	ca := *s.api.tlsCA
+	ca.Change = map[string]func(leaf *x509.Certificate){
+		"for-servers":       func(leaf *x509.Certificate) { leaf.ExtKeyUsage = leaf.ExtKeyUsage[1:] },
+		"expired":           func(leaf *x509.Certificate) { leaf.NotAfter = time.Now().Add(-time.Second) },
+		"signed-with-SHA-1": func(leaf *x509.Certificate) { leaf.SignatureAlgorithm = x509.ECDSAWithSHA1 },
+	}[kind]
+	own, other := identity(s.t, &ca), identity(s.t, newCA(s.t, "Stranger"))
+	switch kind {
+	case "none":
+		return s.api.clientWith()
+	case "untrusted":
+		own = other
+	case "untrusted-beside-a-trusted-one":
+		other.Certificate = append(other.Certificate[:1:1], own.Certificate...)
+		own = other
+	case "without-its-intermediate":
+		own.Certificate = own.Certificate[:1]
+	}
+	for chain, _ := strconv.Atoi(kind); len(own.Certificate) < chain; {
+		own.Certificate = append(own.Certificate, ca.Issuing.Raw)
+	}
+	return s.api.clientWith(own)
+}
+
+// authority answers in the place of the CA.
+func (s *script) authority(how string) Authority {
+	golden := goldenAuthority(s.t)
+	return funcAuthority(func(ctx context.Context, r Request) (Issued, error) {
+		switch kind, text, _ := strings.Cut(how, " "); kind {
+		case "golden":
+			return golden.Enroll(ctx, r)
+		case "rootless":
+			issued, err := golden.Enroll(ctx, r)
+			issued.Trusted = nil
+			return issued, err
+		case "fails":
+			return Issued{}, errors.New(text)
+		case "fails-for-names":
+			return Issued{}, &FailedError{Err: errors.New(text), Reason: ReasonNames}
+		case "refuses":
+			refused := &RefusedError{Text: text}
+			if text != "" {
+				refused.FailInfo = []string{"badRequest"}
+			}
+			return Issued{}, refused
+		case "panics":
+			panic(r) // the request, keys included
+		case "errs": // as a program may
+			return Issued{Chain: r.OldChain[len(how):]}, nil
+		}
+		return Issued{}, nil
+	})
 }

@@ -5,16 +5,14 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/json"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
-	"slices"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 	"unicode/utf16"
 
 	"github.com/stretchr/testify/assert"
@@ -22,6 +20,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 // entryText is a good entry.
@@ -43,115 +42,109 @@ func noFiles(name string) ([]byte, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }
 
-// parse parses a file without faults whose files all have the given content.
-func parse(t *testing.T, text string, content []byte) (Server, []string) {
-	t.Helper()
-	file := must(parseServers([]byte(text), func(string) ([]byte, error) { return content, nil }))
-	require.Empty(t, file.Faults)
-	return file.Servers[0], file.Warnings
-}
-
-func TestParseServers_fields_areRead(t *testing.T) {
-	root := goldenCert(t, "root-ca.pem")
-	// As ONAP's charts write it, but for the null.
-	s, warnings := parse(t, fileOf(`{"caName": "RA", "url": "http://ejbca:8080/ejbca/publicweb/cmp/cmpRA",
-		"issuerDN": "CN=ManagementCA", "caMode": "RA", "trustAnchors": null,
-		"authentication": {"iak": "mypassword", "rv": "reference"}}`), nil)
-	assert.Empty(t, warnings)
-	assert.Equal(t, Server{
-		CAName: "RA", URL: "http://ejbca:8080/ejbca/publicweb/cmp/cmpRA", IssuerDN: "CN=ManagementCA",
-		IAK: "mypassword", RV: "reference", Protection: ProtectionPBMSHA256, place: "cmpv2Servers[0]",
-	}, s)
-
-	s, warnings = parse(t,
-		`{"other": null, "cmpv2Servers": [{"caName": "RA", "url": "https://ca.example", "issuerDN": "O=x,CN=y",
-		"authentication": {"iak": "i", "rv": "r"}, "protection": "pbmac1", "timeout": "1m30s",
-		"trustAnchors": "roots.pem",
-		"additionalRoots": "roots.pem", "responseTrust": "onap", "allowModified": true, "signerDN": "CN=RA",
-		"recipientDN": "CN=front", "sender": "reference", "confirmation": "explicit", "tlsTrust": "roots.pem",
-		"maxInFlight": 40, "new": {"field": 1}}]}`, testFile(t, "pem/root-ca.pem"))
-	assert.Empty(t, warnings)
-	assert.Equal(t, Server{
-		CAName: "RA", URL: "https://ca.example", IssuerDN: "O=x,CN=y", IAK: "i", RV: "r", SignerDN: "CN=RA",
-		RecipientDN: "CN=front", SenderReference: true, ExplicitConfirm: true,
-		TLS:          TLS{Trust: []*x509.Certificate{root}},
-		TrustAnchors: []*x509.Certificate{root}, AdditionalRoots: []*x509.Certificate{root}, Protection: "pbmac1",
-		Timeout: 90 * time.Second, MaxInFlight: 40, ResponseTrust: TrustONAP, AllowModified: true,
-		place: "cmpv2Servers[0]",
-	}, s)
-	s, _ = parse(t, fileOf(entryWith(`"trustAnchors": "/roots.pem"`)), testFile(t, "pem/root-ca.pem"))
-	assert.Equal(t, TrustAnchored, s.ResponseTrust)
-}
-
-func TestParseServers_file_refuses(t *testing.T) {
-	for _, row := range readTable[struct{ Text, Want string }](t, "refused-files.yaml") {
-		_, err := parseServers([]byte(row.Text), noFiles)
-		assert.EqualError(t, err, row.Want, row.Text)
-		_, ok := errors.AsType[Faults](err)
-		assert.True(t, ok)
+// testFiles are those of test/testdata, and some more; a+b is a file with both.
+func testFiles(t *testing.T) func(name string) ([]byte, error) {
+	made := newCA(t, "Old")
+	template := *made.Root
+	signed := func(public any) []byte {
+		der := must(x509.CreateCertificate(rand.Reader, &template, &template, public, made.RootKey))
+		return pemOf("CERTIFICATE", der)
 	}
-}
-
-// largeCert is a certificate with a key that is too large to verify anything.
-func largeCert(t *testing.T) []byte {
-	made := newCA(t, "Large")
-	public := fixture.OversizedRSA().Public()
-	der := must(x509.CreateCertificate(rand.Reader, made.Root, made.Root, public, made.RootKey))
-	return pemOf("CERTIFICATE", der)
-}
-
-func TestParseServers_field_refuses(t *testing.T) {
 	files := map[string][]byte{
-		"empty.pem":     []byte("nothing"),
-		"issuing.pem":   append(testFile(t, "pem/root-ca.pem"), testFile(t, "pem/issuing-ca.pem")...),
-		"leaf.pem":      pemOf("CERTIFICATE", selfSigned(t, newKey(t))),
-		"other-key.pem": testFile(t, "pem/key.pem"),
-		"large.pem":     largeCert(t),
-		"bad.pem":       pemOf("CERTIFICATE", []byte{0x30, 0}),
+		"text": []byte("nothing"), "bad": pemOf("CERTIFICATE", []byte{0x30, 0}),
+		"leaf": pemOf("CERTIFICATE", selfSigned(t, newKey(t))),
+		"CRL":  pemOf("X509 CRL", []byte{0x30, 0}), "damaged": testFile(t, "pem/root-ca.pem")[:200],
+		"large":     signed(fixture.OversizedRSA().Public()),
+		"version-1": pemOf("CERTIFICATE", must(fixture.Version1(made.Root, made.RootKey)).Raw),
 	}
-	for _, row := range readTable[struct{ Field, Value, Want string }](t, "refused-fields.yaml") {
-		fields := map[string]json.RawMessage{
-			"caName": []byte(`"RA"`), "url": []byte(`"http://ca:8080/cmp"`), "issuerDN": []byte(`"CN=ca"`),
-			"authentication": []byte(`{"iak": "i", "rv": "r"}`),
-		}
-		fields[row.Field] = []byte(row.Value)
-		_, err := parseServers([]byte(fileOf(jsonText(t, fields))), func(name string) ([]byte, error) {
-			if content, ok := files[name]; ok {
-				return content, nil
+	template.SignatureAlgorithm = x509.ECDSAWithSHA1
+	files["SHA-1"] = signed(made.RootKey.Public())
+	return func(name string) (all []byte, err error) {
+		for part := range strings.SplitSeq(name, "+") {
+			content, found := files[part]
+			if !found {
+				content, err = os.ReadFile(filepath.Join("../../test/testdata", part))
 			}
-			return noFiles(name)
-		})
-		require.EqualError(t, err, "cmpv2Servers[0]."+row.Want)
-		assert.NotContains(t, err.Error(), "verysecret")
+			if err != nil {
+				return noFiles(name)
+			}
+			all = append(all, content...)
+		}
+		return all, nil
 	}
 }
 
-func TestParseServers_doubtfulTexts_areReadWithAWarning(t *testing.T) {
-	type row struct{ Old, New, Warning, Name, IAK, RV string }
-	for _, row := range readTable[row](t, "warnings.yaml") {
-		text := fileOf(strings.Replace(entryText("RA"), row.Old, row.New, 1))
-		s, warnings := parse(t, text, testFile(t, "pem/root-ca.pem"))
-
-		place := "cmpv2Servers[0]."
-		if strings.HasPrefix(row.Warning, " ") {
-			place = "cmpv2Servers[0]:"
+// Below each command of testdata/servers.txt is what is wrong with a cmpServers.json, or else what is read from its
+// first entry. ⏎ is the end of a line.
+func TestParseServers_asTheTextsSay(t *testing.T) {
+	files := testFiles(t)
+	golden.Play(t, "servers.txt", func(t *testing.T, _, commands string) (got string) {
+		for line := range strings.Lines(commands) {
+			command, text, _ := strings.Cut(strings.TrimSuffix(line, "\n")[2:], " ")
+			good := map[string]json.RawMessage{"caName": []byte(`"RA"`), "url": []byte(`"http://ca:8080/cmp"`),
+				"issuerDN": []byte(`"CN=ca"`), "authentication": []byte(`{"iak": "very-secret-iak", "rv": "r"}`)}
+			switch command {
+			case "entry": // a good one, with other fields
+				require.NoError(t, json.Unmarshal([]byte(text), &good))
+				text = fileOf(jsonText(t, good))
+			case "encoded":
+				text = encoded("\ufeff"+fileOf(jsonText(t, good)), text)
+			}
+			file, err := parseServers([]byte(strings.ReplaceAll(text, "⏎", "\n")), files)
+			got += line
+			if err != nil {
+				assert.ErrorAs(t, err, new(Faults))
+				assert.NotContains(t, err.Error(), "verysecret")
+				got += "refused: " + err.Error() + "\n"
+				continue
+			}
+			assert.Empty(t, file.Faults)
+			for _, warning := range file.Warnings {
+				got += "warning: " + warning + "\n"
+			}
+			got += shown(file.Servers[0]) + "\n"
 		}
-		assert.Equal(t, []string{place + row.Warning}, warnings)
-		assert.True(t, row.Name == "" || row.Name == s.CAName)
-		assert.True(t, row.IAK == "" || row.IAK == string(s.IAK))
-		assert.True(t, row.RV == "" || row.RV == string(s.RV))
-	}
-	text := "\ufeff" + fileOf(entryText("RA"))
-	var little, big []byte
+		return got
+	})
+}
+
+func encoded(text, encoding string) string {
+	var encoded []byte
 	for _, unit := range utf16.Encode([]rune(text)) {
-		little = binary.LittleEndian.AppendUint16(little, unit)
-		big = binary.BigEndian.AppendUint16(big, unit)
+		switch encoding {
+		case "UTF-16LE":
+			encoded = binary.LittleEndian.AppendUint16(encoded, unit)
+		case "UTF-16BE":
+			encoded = binary.BigEndian.AppendUint16(encoded, unit)
+		default:
+			return text
+		}
 	}
-	for _, text := range []string{text, string(little), string(big)} {
-		s, warnings := parse(t, text, nil)
-		assert.Equal(t, []string{"the file begins with a byte order mark, which is ignored"}, warnings)
-		assert.Equal(t, "RA", s.CAName)
+	return string(encoded)
+}
+
+// shown is all that is not zero.
+func shown(part any) string {
+	var text []string
+	value := reflect.ValueOf(part)
+	for field, v := range value.Fields() {
+		switch {
+		case v.IsZero():
+		case v.Type() == reflect.TypeFor[[]*x509.Certificate]():
+			for _, certificate := range v.Interface().([]*x509.Certificate) {
+				text = append(text, field.Name+" "+pki.DN(certificate.RawSubject))
+			}
+		case v.Kind() == reflect.Struct:
+			text = append(text, field.Name+" ("+shown(v.Interface())+")")
+		case v.Kind() == reflect.Pointer:
+			text = append(text, field.Name)
+		case v.Kind() == reflect.String:
+			text = append(text, field.Name+" "+v.String()) // secrets, too
+		default:
+			text = append(text, fmt.Sprintf("%s %v", field.Name, v))
+		}
 	}
+	return strings.Join(text, "; ")
 }
 
 func TestLoadServers_files_areBoundedAndNeverWaitedFor(t *testing.T) {
@@ -169,79 +162,11 @@ func TestLoadServers_files_areBoundedAndNeverWaitedFor(t *testing.T) {
 	assert.EqualError(t, err, "cmpv2Servers[0].trustAnchors: "+want)
 }
 
-// The signature of a root protects nothing: clients get it on the operator's word.
-func TestParseServers_additionalRoots_mayBeOld(t *testing.T) {
-	made := newCA(t, "Old")
-	version1 := must(fixture.Version1(made.Root, made.RootKey))
-	template := *made.Root
-	template.SignatureAlgorithm = x509.ECDSAWithSHA1
-	sha1 := must(x509.CreateCertificate(rand.Reader, &template, &template, made.RootKey.Public(), made.RootKey))
-	for _, der := range [][]byte{version1.Raw, sha1} {
-		s, _ := parse(t, fileOf(entryWith(`"additionalRoots": "old.pem"`)), pemOf("CERTIFICATE", der))
-		assert.Equal(t, der, s.AdditionalRoots[0].Raw)
-	}
-}
-
-// Certificates that crypto/x509 refuses or cannot verify with: as anchors they are skipped, as roots passed on.
-func TestParseServers_certificatesThatCanVerifyNothing(t *testing.T) {
-	good, goodCert := testFile(t, "pem/root-ca.pem"), goldenCert(t, "root-ca.pem")
-	anchors, roots := fileOf(entryWith(`"trustAnchors": "certs.pem"`)),
-		fileOf(entryWith(`"additionalRoots": "certs.pem"`))
-	for name, reason := range map[string]string{
-		"negative-serial": "it cannot be parsed: x509: negative serial number",
-		"brainpool":       "it cannot be parsed: x509: unsupported elliptic curve",
-		"ecacc":           "it cannot be parsed: x509: negative serial number",
-		"ed448":           "its key is of an unsupported kind (Ed448)",
-	} {
-		bad := testFile(t, "certificates/"+name+".pem")
-		block, _ := pem.Decode(bad)
-		parsed := must(pki.Parse(block.Bytes))
-		for position, content := range [][]byte{slices.Concat(bad, good), slices.Concat(good, bad)} {
-			const place = `cmpv2Servers[0].trustAnchors: in "certs.pem", certificate`
-			s, warnings := parse(t, anchors, content)
-			assert.Equal(t, []*x509.Certificate{goodCert}, s.TrustAnchors)
-			assert.Equal(t, []string{fmt.Sprintf(`%s %d, %q, can verify nothing here: %s; it is skipped`,
-				place, position+1, pki.DN(parsed.RawSubject), reason)}, warnings)
-		}
-		s, warnings := parse(t, roots, slices.Concat(bad, good))
-		require.Len(t, s.AdditionalRoots, 2)
-		assert.Equal(t, block.Bytes, s.AdditionalRoots[0].Raw)
-		assert.Contains(t, warnings[0], "can verify nothing here, and is passed to clients as it is: "+reason)
-	}
-	_, warnings := parse(t, roots, largeCert(t))
-	assert.Contains(t, warnings[0], "its RSA key has 8676 bits, want at most 8192")
-}
-
-func TestParseServers_trustAnchors_warnings(t *testing.T) {
-	anchors := fileOf(entryWith(`"trustAnchors": "certs.pem"`))
-	issuing, root := testFile(t, "pem/issuing-ca.pem"), testFile(t, "pem/root-ca.pem")
-	_, warnings := parse(t, anchors, issuing)
-	assert.Equal(t, []string{`cmpv2Servers[0].trustAnchors: has "CN=Example Issuing CA", but not the root above it, ` +
-		`"CN=Example Root CA": clients get a truststore without a root, which openssl and others refuse; ` +
-		`put the root into trustAnchors`}, warnings)
-	// Other characters in a PrintableString do no harm.
-	for _, content := range [][]byte{root, slices.Concat(issuing, root), testFile(t, "certificates/underscore.pem")} {
-		_, warnings = parse(t, anchors, content)
-		assert.Empty(t, warnings)
-	}
-	// A damaged block affects only itself, and blocks of other kinds nothing.
-	const damaged = `the PEM block "CERTIFICATE" at line %s: it has no END line: the file was ` +
-		`cut short, or lines are missing`
-	s, warnings := parse(t, anchors, slices.Concat(pemOf("X509 CRL", []byte{0x30, 0}), root, root[:200]))
-	assert.Len(t, s.TrustAnchors, 1)
-	require.Len(t, warnings, 1)
-	assert.Regexp(t, `trustAnchors: in "certs.pem", `+fmt.Sprintf(damaged, `\d+`)+"; it is skipped", warnings[0])
-	_, err := parseServers([]byte(anchors), func(string) ([]byte, error) { return root[:200], nil })
-	assert.EqualError(t, err,
-		`cmpv2Servers[0].trustAnchors: has "certs.pem", which holds no certificate that can be read: `+
-			fmt.Sprintf(damaged, "1"))
-}
-
 func FuzzParseServers(f *testing.F) {
 	f.Add([]byte(fileOf(entryText("RA"), entryText("CLIENT"))))
 	f.Add([]byte(
-		`{"cmpv2Servers": [{"caName": "RA", "url": "https://[::1]:1/", "issuerDN": "CN=a+O=\"b\"", "trustAnchors": "x",
-		"responseTrust": "onap", "protection": "pbmac1", "timeout": "1s",
+		`{"cmpv2Servers": [{"caName": "RA", "url": "https://[::1]:1/", "issuerDN": "CN=a+O=\"b\"",
+		"trustAnchors": "x", "responseTrust": "onap", "protection": "pbmac1", "timeout": "1s",
 		"authentication": {"iak": "i", "rv": "r"}}]}`))
 	f.Add([]byte(`{"cmpv2Servers": [{"caName": 1, "authentication": {"iak": null}}, [], {"url": "http://%zz"}]}`))
 	anchors := testFile(f, "pem/root-ca.pem")

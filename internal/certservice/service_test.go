@@ -28,7 +28,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
@@ -277,18 +276,6 @@ func goldenAuthority(t testing.TB) Authority {
 	return funcAuthority(func(context.Context, Request) (Issued, error) { return issued, nil })
 }
 
-// readTable reads the rows of a test.
-func readTable[T any](t testing.TB, name string) (rows []T) {
-	t.Helper()
-	file := must(os.Open(filepath.Join("testdata", name)))
-	defer file.Close()
-	decoder := yaml.NewDecoder(file)
-	decoder.KnownFields(true)
-	require.NoError(t, decoder.Decode(&rows))
-	require.NotEmpty(t, rows)
-	return rows
-}
-
 func jsonText(t testing.TB, value any) string {
 	text := must(json.Marshal(value))
 	return string(text)
@@ -309,10 +296,12 @@ func edKey(t testing.TB) crypto.Signer {
 	return key
 }
 
-func newCSR(t testing.TB, key any, extensions ...pkix.Extension) []byte {
-	return must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "app"}, DNSNames: []string{"app.example"}, ExtraExtensions: extensions,
-	}, key))
+func appCSR() *x509.CertificateRequest {
+	return &x509.CertificateRequest{Subject: pkix.Name{CommonName: "app"}, DNSNames: []string{"app.example"}}
+}
+
+func newCSR(t testing.TB, key any) []byte {
+	return must(x509.CreateCertificateRequest(rand.Reader, appCSR(), key))
 }
 
 func pkcs8(t testing.TB, key any) []byte {
