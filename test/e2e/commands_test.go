@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -25,9 +24,6 @@ import (
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
-
-// running is the CertService of each script under way.
-var running sync.Map
 
 // certservice [behaviour] starts a CertService, writes the client's identity to $WORK/mtls and sets
 // REQUEST_URL. A second call takes the place of the first. Besides the behaviours of behaviours_test.go:
@@ -65,13 +61,13 @@ func startCertService(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func startService(ts *testscript.TestScript, options service.Options) *service.Service {
-	if old, ok := running.LoadAndDelete(ts); ok {
-		old.(*service.Service).Stop()
+	if old := given(ts).service; old != nil {
+		old.Stop()
 	}
 	s, err := service.Start(ts.MkAbs("mtls"), options)
 	ts.Check(err)
 	ts.Defer(s.Stop)
-	running.Store(ts, s)
+	given(ts).service = s
 	ts.Setenv("REQUEST_URL", s.URL)
 	return s
 }
@@ -114,11 +110,7 @@ func spoilTLS(how string, s *service.Service, c *tls.Config) error {
 
 // identity expired|future|server-only|good writes another client identity, of the CA of the certservice under way.
 func writeIdentity(ts *testscript.TestScript, neg bool, args []string) {
-	s, ok := running.Load(ts)
-	if neg || len(args) != 1 || !ok {
-		ts.Fatalf("usage: identity KIND, after certservice")
-	}
-	transport := *s.(*service.Service).Transport
+	transport := *given(ts).service.Transport
 	transport.Change = map[string]func(*x509.Certificate){
 		"expired":     func(l *x509.Certificate) { l.NotBefore, l.NotAfter = from(-48*time.Hour), from(-24*time.Hour) },
 		"future":      func(l *x509.Certificate) { l.NotBefore, l.NotAfter = from(24*time.Hour), from(48*time.Hour) },
@@ -159,8 +151,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 
 // received are the values of the API's headers that the script's CertService got.
 func received(ts *testscript.TestScript) []string {
-	if s, ok := running.Load(ts); ok {
-		return s.(*service.Service).Received()
+	if s := given(ts).service; s != nil {
+		return s.Received()
 	}
 	return nil
 }
@@ -254,11 +246,7 @@ func listing(ts *testscript.TestScript, neg bool, args []string) {
 func requests(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	s, ok := running.Load(ts)
-	if !ok {
-		ts.Fatalf("no CertService was started")
-	}
-	if got := s.(*service.Service).Requests(); (got == want) == neg {
+	if got := given(ts).service.Requests(); (got == want) == neg {
 		ts.Fatalf("%d requests reached the CertService, want %d", got, want)
 	}
 }
@@ -267,15 +255,11 @@ func requests(ts *testscript.TestScript, neg bool, args []string) {
 func awaits(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	s, ok := running.Load(ts)
-	if !ok {
-		ts.Fatalf("no CertService was started")
-	}
-	for deadline := time.Now().Add(20 * time.Second); s.(*service.Service).Requests() < want; {
+	s := given(ts).service
+	for deadline := time.Now().Add(20 * time.Second); s.Requests() < want; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			ts.Fatalf("%d requests reached the CertService in 20 s, want %d", s.(*service.Service).Requests(), want)
+			ts.Fatalf("%d requests reached the CertService in 20 s, want %d", s.Requests(), want)
 		}
-		<-time.After(time.Millisecond)
 	}
 }
 
