@@ -1,9 +1,11 @@
 package output
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -19,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
@@ -37,20 +40,26 @@ type player struct {
 	now     time.Time
 	seen    []string // generations, in order
 	reader  string   // the generation that a reader has resolved
+	step    files.StepFunc
+	log     bytes.Buffer
+	home    string // the directory that was configured first
 }
 
 func newPlayer(t *testing.T, cfg Config) *player {
-	return &player{t: t, cfg: cfg, volumes: map[string]*Volume{}, bundles: map[string]Bundle{}, now: start,
-		numbers: map[string]int{"0": 0}, kept: map[string]string{}, held: map[string]os.FileInfo{}}
+	p := &player{t: t, cfg: cfg, volumes: map[string]*Volume{}, bundles: map[string]Bundle{}, now: start,
+		numbers: map[string]int{"0": 0}, kept: map[string]string{}, held: map[string]os.FileInfo{}, home: cfg.Dir}
+	p.cfg.Log = slog.New(slog.NewTextHandler(&p.log, nil))
+	return p
 }
 
 // play follows lines; " -> " stands before what comes of one, and the name of a layout and a colon before one for that
-// layout only. OTHER is the other layout, NOTE the file of the note, DIR the directory. end ends the script.
+// layout only, or "not root: " before one that is not for root. OTHER is the other layout, NOTE the file of the note,
+// DIR the directory. end ends the script.
 func (p *player) play(lines ...string) {
 	p.t.Helper()
 	for _, line := range lines {
-		if layout, rest, only := strings.Cut(line, ": "); only && slices.Contains(layouts, layout) {
-			if line = rest; p.cfg.Layout != layout {
+		if who, rest, _ := strings.Cut(line, ": "); slices.Contains(layouts, who) || who == "not root" {
+			if line = rest; who != p.cfg.Layout && (who != "not root" || os.Geteuid() == 0) {
 				continue
 			}
 		}
@@ -66,14 +75,14 @@ func (p *player) play(lines ...string) {
 		}
 		command, want, _ := strings.Cut(line, " -> ")
 		note := strings.TrimPrefix(notePath(p.cfg), p.cfg.Dir+"/")
-		words := strings.Fields(strings.NewReplacer("NOTE", note,
-			"OTHER", layouts[1-slices.Index(layouts, p.cfg.Layout)]).Replace(command))
+		other := map[string]string{LayoutSymlink: LayoutInplace, LayoutInplace: LayoutSymlink}[p.cfg.Layout]
+		words := strings.Fields(strings.NewReplacer("NOTE", note, "OTHER", other, "DIR", p.home).Replace(command))
 		got, err := p.do(words[0], words[1:])
 		if err != nil {
 			got = err.Error()
 		}
 		if err != nil || command != line {
-			got = strings.ReplaceAll(got, p.cfg.Dir, "DIR")
+			got = strings.TrimSpace(strings.ReplaceAll(got, p.home, "DIR"))
 			require.Equal(p.t, want, anyStaged.ReplaceAllString(got, "/..stage/FILE"), line)
 		}
 	}
@@ -121,11 +130,15 @@ func (p *player) do(verb string, args []string) (string, error) {
 	case "truncate":
 		return "", os.Truncate(path, fixture.Must(strconv.ParseInt(second, 10, 64)))
 	case "chmod":
-		return "", os.Chmod(path, os.FileMode(fixture.Must(strconv.ParseUint(second, 8, 32))))
+		return "", syscall.Chmod(path, uint32(fixture.Must(strconv.ParseUint(second, 8, 32))))
 	case "give-away":
 		return "", os.Chown(path, -1, os.Getegid()+1)
-	case "write":
-		writeFile(p.t, p.cfg.Dir, name, strings.Join(args[1:], " "))
+	case "write": // a text, or one in quotes as in Go
+		text := strings.Join(args[1:], " ")
+		if quoted, err := strconv.Unquote(text); err == nil {
+			text = quoted
+		}
+		writeFile(p.t, p.cfg.Dir, name, text)
 	case "copy": // to the first name, from all others
 		var data string
 		for _, from := range args[1:] {
@@ -157,6 +170,14 @@ func (p *player) do(verb string, args []string) (string, error) {
 			return "missing", nil
 		}
 		return info.Mode().String(), nil
+	case "modes": // of the files that were published last, in the order in which they were replaced
+		var has []string
+		for _, path := range p.last.Files {
+			has = append(has, filepath.Base(path)+" "+stat(path).Mode().String())
+		}
+		return strings.Join(has, ", "), nil
+	case "group":
+		return strconv.Itoa(files.GroupOf(stat(path))), nil
 	case "cat":
 		return readFile(p.cfg.Dir, name), nil
 	case "keep":
@@ -175,15 +196,23 @@ func (p *player) do(verb string, args []string) (string, error) {
 		for _, name := range args {
 			p.held[name] = stat(filepath.Join(p.cfg.Dir, name))
 		}
-	case "held": // which files are those that they were
+	case "held": // which files are those that they were, and were not written to
 		names := slices.DeleteFunc(slices.Sorted(maps.Keys(p.held)), func(name string) bool {
-			return !os.SameFile(p.held[name], stat(filepath.Join(p.cfg.Dir, name)))
+			info := stat(filepath.Join(p.cfg.Dir, name))
+			return !os.SameFile(p.held[name], info) || !info.ModTime().Equal(p.held[name].ModTime())
 		})
 		return cmp.Or(strings.Join(names, " "), "none"), nil
 	case "list":
 		p.listed = listing(p.t, p.cfg.Dir)
 	case "listed": // is what there was
 		require.Equal(p.t, p.listed, listing(p.t, p.cfg.Dir))
+	case "names":
+		var has []string
+		for name, what := range listing(p.t, p.cfg.Dir) {
+			has = append(has, name+" "+what)
+		}
+		slices.Sort(has)
+		return strings.Join(has, ", "), nil
 	case "visible":
 		names := slices.DeleteFunc(slices.Sorted(maps.Keys(listing(p.t, p.cfg.Dir))), func(name string) bool {
 			return name == dataLink || name == noteName || generationName.MatchString(name)
@@ -223,14 +252,41 @@ func (p *player) do(verb string, args []string) (string, error) {
 		return strings.Join(numbers, " "), nil
 
 	case "open":
-		p.volumes[name] = mustOpen(p.t, p.cfg)
-	case "open-failing": // whose steps of one kind fail with EACCES
-		p.volumes[""] = openWith(p.t, p.cfg, failing(name, syscall.EACCES))
-	case "fail":
-		errs := map[string]error{"EIO": syscall.EIO, "EACCES": syscall.EACCES}
-		p.volumes[""].step = failing(name, errs[second])
+		v, err := open(p.cfg, func(op, path string) error {
+			if p.step == nil {
+				return nil
+			}
+			return p.step(op, path)
+		})
+		p.volumes[name] = v
+		return "", err
+	case "fail": // each step of a kind, or any; or from the first one after a commit
+		fails := name == "any"
+		p.step = func(op, path string) error {
+			if base := filepath.Base(path); !fails && op != name {
+				fails = name == "committed" && op == files.OpRename && (base == commitDir || base == dataLink)
+				return nil
+			}
+			if second == "kill" {
+				panic(kill{})
+			}
+			return map[string]error{"EIO": syscall.EIO, "EACCES": syscall.EACCES}[second]
+		}
 	case "work":
-		p.volumes[""].step = nil
+		p.step = nil
+	case "log": // what it has said since
+		_, text, _ := strings.Cut(p.log.String(), "level=")
+		p.log.Reset()
+		return text, nil
+	case "inspect": // as a process does that changes nothing
+		b, err := Read(p.cfg)
+		if err == nil && len(b.Note) > 0 {
+			return "a set with a note", nil
+		}
+		return "a set without a note", err
+	case "correct": // modes and groups, as a process does that has started
+		corrected, err := reopened(p.t, p.cfg).CorrectModes()
+		return cmp.Or(strings.Join(corrected, " "), "none"), err
 	case "current":
 		requireCurrent(p.t, p.cfg, p.bundle(name))
 	case "learn": // what is there, as a process that has started does
@@ -250,7 +306,9 @@ func (p *player) do(verb string, args []string) (string, error) {
 		v, err := p.volumes[second], error(nil)
 		if verb == "restore" {
 			p.last, err = p.volumes[""].Restore()
-		} else if p.last, err = v.Publish(p.bundle(name)); err == nil {
+		} else if wasKilled(func() { p.last, err = v.Publish(p.bundle(name)) }) {
+			return "killed", nil
+		} else if err == nil {
 			p.numbers[name] = p.last.Number
 		}
 		return map[bool]string{true: "changed", false: "unchanged"}[p.last.Changed], err
@@ -293,7 +351,11 @@ func (p *player) do(verb string, args []string) (string, error) {
 
 // TestVolume_scripts reads testdata/scripts.txt: what happens to a volume, in either layout.
 func TestVolume_scripts(t *testing.T) {
-	for sentence, script := range golden.Read(t, "scripts.txt") {
+	scripts := golden.Read(t, "scripts.txt")
+	for _, format := range Formats() {
+		assert.Contains(t, scripts, "the files of "+format.Name+", in the order in which they are replaced")
+	}
+	for sentence, script := range scripts {
 		t.Run(sentence, func(t *testing.T) {
 			eachLayout(t, func(t *testing.T, layout string) {
 				newPlayer(t, newConfig(t, layout, TypePEM)).play(strings.Split(strings.TrimSpace(script), "\n")...)
