@@ -65,6 +65,8 @@ func (p *player) play(lines ...string) {
 		}
 		if line == "end" {
 			return
+		} else if line == "" {
+			continue
 		}
 		if repeated, isRepeated := strings.CutPrefix(line, "times "); isRepeated {
 			number, rest, _ := strings.Cut(repeated, " ")
@@ -76,13 +78,16 @@ func (p *player) play(lines ...string) {
 		command, want, _ := strings.Cut(line, " -> ")
 		note := strings.TrimPrefix(notePath(p.cfg), p.cfg.Dir+"/")
 		other := map[string]string{LayoutSymlink: LayoutInplace, LayoutInplace: LayoutSymlink}[p.cfg.Layout]
-		words := strings.Fields(strings.NewReplacer("NOTE", note, "OTHER", other, "DIR", p.home).Replace(command))
+		words := strings.Fields(strings.NewReplacer("NOTE", note, "OTHER", other, "DIR", p.home,
+			"OURS", strconv.Itoa(os.Getegid())).Replace(command))
 		got, err := p.do(words[0], words[1:])
 		if err != nil {
 			got = err.Error()
 		}
 		if err != nil || command != line {
 			got = strings.TrimSpace(strings.ReplaceAll(got, p.home, "DIR"))
+			got = strings.Replace(got, fmt.Sprintf("group %d, want %d", os.Getegid()+1, os.Getegid()),
+				"group THEIRS, want OURS", 1)
 			require.Equal(p.t, want, anyStaged.ReplaceAllString(got, "/..stage/FILE"), line)
 		}
 	}
@@ -93,7 +98,14 @@ var anyStaged = regexp.MustCompile(`/\.\.stage/[^"]+`)
 // bundle is the one of a name, which is issued when it is first named.
 func (p *player) bundle(name string) Bundle {
 	if _, known := p.bundles[name]; !known || name == "" {
-		p.bundles[name] = newBundle()
+		b, same := newBundle(), p.bundles["same"]
+		switch name {
+		case "shorter-chain":
+			b.Key, b.Chain = same.Key, same.Chain[:1]
+		case "other-trust":
+			b = Bundle{same.Key, same.Chain, b.Chain[1:], nil}
+		}
+		p.bundles[name] = b
 	}
 	return p.bundles[name]
 }
@@ -218,6 +230,8 @@ func (p *player) do(verb string, args []string) (string, error) {
 			return name == dataLink || name == noteName || generationName.MatchString(name)
 		})
 		return cmp.Or(strings.Join(names, " "), "none"), nil
+	case "closed":
+		requireClosed(p.t, p.cfg.Dir, DefaultFileMode, "")
 	case "clean":
 		requireNothingLeft(p.t, listing(p.t, p.cfg.Dir), "")
 
@@ -284,6 +298,14 @@ func (p *player) do(verb string, args []string) (string, error) {
 			return "a set with a note", nil
 		}
 		return "a set without a note", err
+	case "look": // likewise, and as one that has started
+		_, err := Read(p.cfg)
+		_, current := mustOpen(p.t, p.cfg).Current()
+		require.ErrorAs(p.t, current, new(*MismatchError))
+		if current.Error() != err.Error() {
+			err = fmt.Errorf("%w; then %w", err, current)
+		}
+		return "", err
 	case "correct": // modes and groups, as a process does that has started
 		corrected, err := reopened(p.t, p.cfg).CorrectModes()
 		return cmp.Or(strings.Join(corrected, " "), "none"), err
@@ -349,93 +371,37 @@ func (p *player) do(verb string, args []string) (string, error) {
 	return "", nil
 }
 
-// TestVolume_scripts reads testdata/scripts.txt: what happens to a volume, in either layout.
+// TestVolume_scripts plays what happens to a volume, in either layout. What stands under titles that begin with "before
+// each" and "after each" is played around each other script of its file, for each such beginning.
 func TestVolume_scripts(t *testing.T) {
-	scripts := golden.Read(t, "scripts.txt")
+	for _, file := range []string{"volume.txt", "mismatches.txt", "restorations.txt"} {
+		scripts := golden.Read(t, "scripts/"+file)
+		before := []string{""}
+		for title, text := range scripts {
+			if strings.HasPrefix(title, "before each") {
+				before = append(before, text)
+				delete(scripts, title)
+			}
+		}
+		after := scripts["after each"]
+		delete(scripts, "after each")
+		for title, script := range scripts {
+			t.Run(title, func(t *testing.T) {
+				for _, before := range before[min(1, len(before)-1):] {
+					eachLayout(t, func(t *testing.T, layout string) {
+						lines := strings.Split(before+"\n"+script+"\n"+after, "\n")
+						newPlayer(t, newConfig(t, layout, TypePEM)).play(lines...)
+					})
+				}
+			})
+		}
+	}
+}
+
+func TestVolume_scripts_haveAllFormats(t *testing.T) {
+	scripts := golden.Read(t, "scripts/volume.txt")
 	for _, format := range Formats() {
 		assert.Contains(t, scripts, "the files of "+format.Name+", in the order in which they are replaced")
-	}
-	for sentence, script := range scripts {
-		t.Run(sentence, func(t *testing.T) {
-			eachLayout(t, func(t *testing.T, layout string) {
-				newPlayer(t, newConfig(t, layout, TypePEM)).play(strings.Split(strings.TrimSpace(script), "\n")...)
-			})
-		})
-	}
-}
-
-// TestVolume_Current_saysWhatDiffers reads testdata/mismatches.txt: what is done, and what is said of it.
-func TestVolume_Current_saysWhatDiffers(t *testing.T) {
-	b, other := newBundle(), newBundle()
-	for sentence, text := range golden.Read(t, "mismatches.txt") {
-		t.Run(sentence, func(t *testing.T) {
-			cfg := newConfig(t, LayoutInplace, TypeP12, TypeJKS, TypePEM)
-			mustPublish(t, mustOpen(t, cfg), b)
-			p := newPlayer(t, cfg)
-			p.bundles = map[string]Bundle{"same": b, "other": other,
-				"shorter-chain": {b.Key, b.Chain[:1], b.Trusted, nil},
-				"other-trust":   {b.Key, b.Chain, other.Chain[1:], nil}}
-			lines := strings.Split(strings.TrimSpace(text), "\n")
-			p.play(lines[:len(lines)-1]...)
-			want := `"` + cfg.Dir + lines[len(lines)-1]
-
-			_, err := Read(p.cfg)
-			assert.EqualError(t, err, want)
-			v := mustOpen(t, p.cfg)
-			_, err = v.Current()
-			assert.ErrorAs(t, err, new(*MismatchError))
-			if sentence != "a file is a directory" { // that is moved aside
-				assert.EqualError(t, err, want)
-			}
-			// Whatever it was, publishing repairs it.
-			require.True(t, mustPublish(t, v, b).Changed)
-			requireCurrent(t, p.cfg, b)
-		})
-	}
-}
-
-// TestVolume_Restore_putsBackWhatAnotherProcessChanged reads testdata/restorations.txt: what is done to keystore.p12,
-// and what is said of it; nothing where more than that file is affected.
-func TestVolume_Restore_putsBackWhatAnotherProcessChanged(t *testing.T) {
-	for name, text := range golden.Read(t, "restorations.txt") {
-		if name == "given away" && os.Geteuid() != 0 {
-			continue // only root may give a file to a group that it is not in
-		}
-		lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
-		for _, read := range []bool{false, true} {
-			eachLayout(t, func(t *testing.T, layout string) {
-				cfg, b := newConfig(t, layout, TypeP12), newBundle()
-				cfg.Group = fmt.Sprint(os.Getegid())
-				v := mustOpen(t, cfg)
-				mustPublish(t, v, b)
-				if read {
-					v = reopened(t, cfg)
-				}
-				before := map[string]string{}
-				for _, f := range filesOf(cfg.Types) {
-					before[f.Name] = readFile(cfg.Dir, f.Name)
-				}
-				newPlayer(t, cfg).play(lines[:len(lines)-1]...)
-
-				p := mustRestore(t, v)
-				assert.Len(t, p.Files, 4)
-				want := strings.NewReplacer("OTHER", fmt.Sprint(os.Getegid()+1), "OURS", fmt.Sprint(os.Getegid()),
-					"WHAT", map[string]string{LayoutSymlink: "the link that it should be",
-						LayoutInplace: "a regular file"}[layout]).Replace(lines[len(lines)-1])
-				if want == "-" {
-					assert.NotEmpty(t, p.Differences, name)
-				} else {
-					assert.Equal(t, []string{"keystore.p12 " + want}, p.Differences)
-				}
-				for name, data := range before {
-					assert.Equal(t, data, readFile(cfg.Dir, name), "%s, byte for byte", name)
-				}
-				requireCurrent(t, cfg, b)
-				requireNothingLeft(t, listing(t, cfg.Dir), name)
-				requireClosed(t, cfg.Dir, DefaultFileMode, name)
-				assert.False(t, mustRestore(t, v).Changed)
-			})
-		}
 	}
 }
 
