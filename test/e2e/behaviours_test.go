@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -24,19 +25,7 @@ type behaviour func(s *service.Service, next http.Handler) http.Handler
 
 // behaviours are what the script command certservice can be told to do.
 var behaviours = map[string]behaviour{
-	"html":     always(http.StatusOK, "text/html", "<html>Welcome to the proxy</html>"),
-	"html-502": always(http.StatusBadGateway, "text/html", "<html>Bad Gateway</html>"),
-	"empty":    always(http.StatusOK, "application/json", ""),
-	"not-json": always(http.StatusOK, "application/json", "{"),
-	"no-chain": always(http.StatusOK, "application/json", `{"certificateChain":[],"trustedCertificates":[]}`),
-	"not-pem":  always(http.StatusOK, "application/json", `{"certificateChain":["x"],"trustedCertificates":["y"]}`),
-	"huge": always(http.StatusOK, "application/json",
-		`{"certificateChain":["`+strings.Repeat("A", 2<<20)+`"]}`),
-	"unauthorized": always(http.StatusUnauthorized, "application/json",
-		`{"errorMessage":"client certificate is not trusted"}`),
-	"key-refused": always(http.StatusBadRequest, "application/json", `{"errorMessage":"Wrong key (PK) format"}`),
-	"failed-500": always(http.StatusInternalServerError, "application/json",
-		`{"errorMessage":"CMPv2 server returned following error: PKIX wrong profile"}`),
+	"huge": always("200", "application/json", `{"certificateChain":["`+strings.Repeat("A", 2<<20)+`"]}`),
 	"redirect": serves(func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "https://elsewhere.example/v1/", http.StatusFound)
 	}),
@@ -120,10 +109,11 @@ func serves(serve http.HandlerFunc) behaviour {
 	return func(*service.Service, http.Handler) http.Handler { return serve }
 }
 
-func always(status int, mediaType, body string) behaviour {
+func always(status, mediaType, body string) behaviour {
+	code := fixture.Must(strconv.Atoi(status))
 	return serves(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", mediaType)
-		w.WriteHeader(status)
+		w.WriteHeader(code)
 		io.WriteString(w, body)
 	})
 }
