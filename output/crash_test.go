@@ -252,34 +252,3 @@ func TestOpen_killedWhileMakingTheDirectory(t *testing.T) {
 		require.True(t, !done || n > 4)
 	}
 }
-
-// Such a publication counts: what readers come to see of it is reported by whatever completes it.
-func TestVolume_Publish_failedAfterItsCommit_isCompletedAndReported(t *testing.T) {
-	for name, complete := range map[string]func(v *Volume) error{
-		"Restore":                func(*Volume) error { return nil },
-		"Writable, then Restore": (*Volume).Writable,
-	} {
-		eachLayout(t, func(t *testing.T, layout string) {
-			cfg, v, _ := published(t, layout, TypePEM)
-			committed := false
-			v.step = func(op, path string) error {
-				if committed {
-					return syscall.EIO
-				}
-				name := filepath.Base(path)
-				committed = op == files.OpRename && (name == commitDir || name == dataLink)
-				return nil
-			}
-			renewed := newBundle()
-			_, err := v.Publish(renewed)
-			require.ErrorIs(t, err, syscall.EIO)
-			require.ErrorAs(t, err, new(*IncompleteError))
-			require.ErrorContains(t, err, "the new files are committed, but not all of them are in place")
-			v.step = nil
-			require.NoError(t, complete(v))
-			require.True(t, mustRestore(t, v).Changed, name)
-			requireCurrent(t, cfg, renewed)
-			require.False(t, mustRestore(t, v).Changed, name)
-		})
-	}
-}

@@ -143,20 +143,6 @@ func requireClosed(t *testing.T, dir string, secretMode fs.FileMode, when string
 	}
 }
 
-func TestOpen_directoryIsMadeWithParentsAndAnExistingOneKeepsItsMode(t *testing.T) {
-	top := filepath.Join(t.TempDir(), "volume")
-	require.NoError(t, os.Mkdir(top, 0o700))
-	require.NoError(t, os.Chmod(top, 0o711|fs.ModeSetgid))
-	cfg := Config{Dir: filepath.Join(top, "a", "b.c"), Types: []string{TypePEM}}
-	mustPublish(t, mustOpen(t, cfg), newBundle())
-	for path, want := range map[string]string{
-		top: "dgrwx--x--x", filepath.Dir(cfg.Dir): "dgrwxr-x---", cfg.Dir: "dgrwxr-x---",
-		filepath.Join(cfg.Dir, dataLink): "dgrwxr-x---",
-	} {
-		assert.Equal(t, want, stat(path).Mode().String(), path)
-	}
-}
-
 func requireGroup(t *testing.T, want int, paths ...string) {
 	t.Helper()
 	for _, path := range paths {
@@ -198,37 +184,4 @@ func TestVolume_Publish_groupComesFromTheDirectoryOrTheConfiguration(t *testing.
 			require.False(t, mustPublish(t, v, b).Changed)
 		})
 	}
-}
-
-func TestVolume_CorrectModes_leavesContentAndTimeAlone(t *testing.T) {
-	eachLayout(t, func(t *testing.T, layout string) {
-		cfg, _, b := published(t, layout, TypePEM)
-		key := filepath.Join(cfg.Dir, "key.pem")
-		require.NoError(t, os.Chmod(key, 0o644))
-		before := stat(key)
-
-		correct := func() []string {
-			corrected, err := reopened(t, cfg).CorrectModes()
-			require.NoError(t, err)
-			return corrected
-		}
-		require.Equal(t, []string{key}, correct())
-		after := stat(key)
-		require.Equal(t, DefaultFileMode, after.Mode().Perm())
-		require.Equal(t, before.ModTime(), after.ModTime())
-		require.True(t, os.SameFile(before, after))
-		requireCurrent(t, cfg, b)
-		require.Empty(t, correct())
-
-		if os.Geteuid() != 0 {
-			t.Skip("only root may give files to any group")
-		}
-		cfg.Group = "12345"
-		corrected := correct()
-		require.Len(t, corrected, 4)
-		requireGroup(t, 12345, corrected...)
-		if layout == LayoutSymlink { // a group that cannot enter cannot read
-			requireGroup(t, 12345, filepath.Join(cfg.Dir, dataLink))
-		}
-	})
 }

@@ -1,9 +1,11 @@
 package output
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -19,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
@@ -37,25 +40,33 @@ type player struct {
 	now     time.Time
 	seen    []string // generations, in order
 	reader  string   // the generation that a reader has resolved
+	step    files.StepFunc
+	log     bytes.Buffer
+	home    string // the directory that was configured first
 }
 
 func newPlayer(t *testing.T, cfg Config) *player {
-	return &player{t: t, cfg: cfg, volumes: map[string]*Volume{}, bundles: map[string]Bundle{}, now: start,
-		numbers: map[string]int{"0": 0}, kept: map[string]string{}, held: map[string]os.FileInfo{}}
+	p := &player{t: t, cfg: cfg, volumes: map[string]*Volume{}, bundles: map[string]Bundle{}, now: start,
+		numbers: map[string]int{"0": 0}, kept: map[string]string{}, held: map[string]os.FileInfo{}, home: cfg.Dir}
+	p.cfg.Log = slog.New(slog.NewTextHandler(&p.log, nil))
+	return p
 }
 
 // play follows lines; " -> " stands before what comes of one, and the name of a layout and a colon before one for that
-// layout only. OTHER is the other layout, NOTE the file of the note, DIR the directory. end ends the script.
+// layout only, or "not root: " before one that is not for root. OTHER is the other layout, NOTE the file of the note,
+// DIR the directory. end ends the script.
 func (p *player) play(lines ...string) {
 	p.t.Helper()
 	for _, line := range lines {
-		if layout, rest, only := strings.Cut(line, ": "); only && slices.Contains(layouts, layout) {
-			if line = rest; p.cfg.Layout != layout {
+		if who, rest, _ := strings.Cut(line, ": "); slices.Contains(layouts, who) || who == "not root" {
+			if line = rest; who != p.cfg.Layout && (who != "not root" || os.Geteuid() == 0) {
 				continue
 			}
 		}
 		if line == "end" {
 			return
+		} else if line == "" {
+			continue
 		}
 		if repeated, isRepeated := strings.CutPrefix(line, "times "); isRepeated {
 			number, rest, _ := strings.Cut(repeated, " ")
@@ -66,14 +77,17 @@ func (p *player) play(lines ...string) {
 		}
 		command, want, _ := strings.Cut(line, " -> ")
 		note := strings.TrimPrefix(notePath(p.cfg), p.cfg.Dir+"/")
-		words := strings.Fields(strings.NewReplacer("NOTE", note,
-			"OTHER", layouts[1-slices.Index(layouts, p.cfg.Layout)]).Replace(command))
+		other := map[string]string{LayoutSymlink: LayoutInplace, LayoutInplace: LayoutSymlink}[p.cfg.Layout]
+		words := strings.Fields(strings.NewReplacer("NOTE", note, "OTHER", other, "DIR", p.home,
+			"OURS", strconv.Itoa(os.Getegid())).Replace(command))
 		got, err := p.do(words[0], words[1:])
 		if err != nil {
 			got = err.Error()
 		}
 		if err != nil || command != line {
-			got = strings.ReplaceAll(got, p.cfg.Dir, "DIR")
+			got = strings.TrimSpace(strings.ReplaceAll(got, p.home, "DIR"))
+			got = strings.Replace(got, fmt.Sprintf("group %d, want %d", os.Getegid()+1, os.Getegid()),
+				"group THEIRS, want OURS", 1)
 			require.Equal(p.t, want, anyStaged.ReplaceAllString(got, "/..stage/FILE"), line)
 		}
 	}
@@ -84,7 +98,14 @@ var anyStaged = regexp.MustCompile(`/\.\.stage/[^"]+`)
 // bundle is the one of a name, which is issued when it is first named.
 func (p *player) bundle(name string) Bundle {
 	if _, known := p.bundles[name]; !known || name == "" {
-		p.bundles[name] = newBundle()
+		b, same := newBundle(), p.bundles["same"]
+		switch name {
+		case "shorter-chain":
+			b.Key, b.Chain = same.Key, same.Chain[:1]
+		case "other-trust":
+			b = Bundle{same.Key, same.Chain, b.Chain[1:], nil}
+		}
+		p.bundles[name] = b
 	}
 	return p.bundles[name]
 }
@@ -121,11 +142,15 @@ func (p *player) do(verb string, args []string) (string, error) {
 	case "truncate":
 		return "", os.Truncate(path, fixture.Must(strconv.ParseInt(second, 10, 64)))
 	case "chmod":
-		return "", os.Chmod(path, os.FileMode(fixture.Must(strconv.ParseUint(second, 8, 32))))
+		return "", syscall.Chmod(path, uint32(fixture.Must(strconv.ParseUint(second, 8, 32))))
 	case "give-away":
 		return "", os.Chown(path, -1, os.Getegid()+1)
-	case "write":
-		writeFile(p.t, p.cfg.Dir, name, strings.Join(args[1:], " "))
+	case "write": // a text, or one in quotes as in Go
+		text := strings.Join(args[1:], " ")
+		if quoted, err := strconv.Unquote(text); err == nil {
+			text = quoted
+		}
+		writeFile(p.t, p.cfg.Dir, name, text)
 	case "copy": // to the first name, from all others
 		var data string
 		for _, from := range args[1:] {
@@ -157,6 +182,14 @@ func (p *player) do(verb string, args []string) (string, error) {
 			return "missing", nil
 		}
 		return info.Mode().String(), nil
+	case "modes": // of the files that were published last, in the order in which they were replaced
+		var has []string
+		for _, path := range p.last.Files {
+			has = append(has, filepath.Base(path)+" "+stat(path).Mode().String())
+		}
+		return strings.Join(has, ", "), nil
+	case "group":
+		return strconv.Itoa(files.GroupOf(stat(path))), nil
 	case "cat":
 		return readFile(p.cfg.Dir, name), nil
 	case "keep":
@@ -175,20 +208,30 @@ func (p *player) do(verb string, args []string) (string, error) {
 		for _, name := range args {
 			p.held[name] = stat(filepath.Join(p.cfg.Dir, name))
 		}
-	case "held": // which files are those that they were
+	case "held": // which files are those that they were, and were not written to
 		names := slices.DeleteFunc(slices.Sorted(maps.Keys(p.held)), func(name string) bool {
-			return !os.SameFile(p.held[name], stat(filepath.Join(p.cfg.Dir, name)))
+			info := stat(filepath.Join(p.cfg.Dir, name))
+			return !os.SameFile(p.held[name], info) || !info.ModTime().Equal(p.held[name].ModTime())
 		})
 		return cmp.Or(strings.Join(names, " "), "none"), nil
 	case "list":
 		p.listed = listing(p.t, p.cfg.Dir)
 	case "listed": // is what there was
 		require.Equal(p.t, p.listed, listing(p.t, p.cfg.Dir))
+	case "names":
+		var has []string
+		for name, what := range listing(p.t, p.cfg.Dir) {
+			has = append(has, name+" "+what)
+		}
+		slices.Sort(has)
+		return strings.Join(has, ", "), nil
 	case "visible":
 		names := slices.DeleteFunc(slices.Sorted(maps.Keys(listing(p.t, p.cfg.Dir))), func(name string) bool {
 			return name == dataLink || name == noteName || generationName.MatchString(name)
 		})
 		return cmp.Or(strings.Join(names, " "), "none"), nil
+	case "closed":
+		requireClosed(p.t, p.cfg.Dir, DefaultFileMode, "")
 	case "clean":
 		requireNothingLeft(p.t, listing(p.t, p.cfg.Dir), "")
 
@@ -223,14 +266,49 @@ func (p *player) do(verb string, args []string) (string, error) {
 		return strings.Join(numbers, " "), nil
 
 	case "open":
-		p.volumes[name] = mustOpen(p.t, p.cfg)
-	case "open-failing": // whose steps of one kind fail with EACCES
-		p.volumes[""] = openWith(p.t, p.cfg, failing(name, syscall.EACCES))
-	case "fail":
-		errs := map[string]error{"EIO": syscall.EIO, "EACCES": syscall.EACCES}
-		p.volumes[""].step = failing(name, errs[second])
+		v, err := open(p.cfg, func(op, path string) error {
+			if p.step == nil {
+				return nil
+			}
+			return p.step(op, path)
+		})
+		p.volumes[name] = v
+		return "", err
+	case "fail": // each step of a kind, or any; or from the first one after a commit
+		fails := name == "any"
+		p.step = func(op, path string) error {
+			if base := filepath.Base(path); !fails && op != name {
+				fails = name == "committed" && op == files.OpRename && (base == commitDir || base == dataLink)
+				return nil
+			}
+			if second == "kill" {
+				panic(kill{})
+			}
+			return map[string]error{"EIO": syscall.EIO, "EACCES": syscall.EACCES}[second]
+		}
 	case "work":
-		p.volumes[""].step = nil
+		p.step = nil
+	case "log": // what it has said since
+		_, text, _ := strings.Cut(p.log.String(), "level=")
+		p.log.Reset()
+		return text, nil
+	case "inspect": // as a process does that changes nothing
+		b, err := Read(p.cfg)
+		if err == nil && len(b.Note) > 0 {
+			return "a set with a note", nil
+		}
+		return "a set without a note", err
+	case "look": // likewise, and as one that has started
+		_, err := Read(p.cfg)
+		_, current := mustOpen(p.t, p.cfg).Current()
+		require.ErrorAs(p.t, current, new(*MismatchError))
+		if current.Error() != err.Error() {
+			err = fmt.Errorf("%w; then %w", err, current)
+		}
+		return "", err
+	case "correct": // modes and groups, as a process does that has started
+		corrected, err := reopened(p.t, p.cfg).CorrectModes()
+		return cmp.Or(strings.Join(corrected, " "), "none"), err
 	case "current":
 		requireCurrent(p.t, p.cfg, p.bundle(name))
 	case "learn": // what is there, as a process that has started does
@@ -250,7 +328,9 @@ func (p *player) do(verb string, args []string) (string, error) {
 		v, err := p.volumes[second], error(nil)
 		if verb == "restore" {
 			p.last, err = p.volumes[""].Restore()
-		} else if p.last, err = v.Publish(p.bundle(name)); err == nil {
+		} else if wasKilled(func() { p.last, err = v.Publish(p.bundle(name)) }) {
+			return "killed", nil
+		} else if err == nil {
 			p.numbers[name] = p.last.Number
 		}
 		return map[bool]string{true: "changed", false: "unchanged"}[p.last.Changed], err
@@ -291,89 +371,37 @@ func (p *player) do(verb string, args []string) (string, error) {
 	return "", nil
 }
 
-// TestVolume_scripts reads testdata/scripts.txt: what happens to a volume, in either layout.
+// TestVolume_scripts plays what happens to a volume, in either layout. What stands under titles that begin with "before
+// each" and "after each" is played around each other script of its file, for each such beginning.
 func TestVolume_scripts(t *testing.T) {
-	for sentence, script := range golden.Read(t, "scripts.txt") {
-		t.Run(sentence, func(t *testing.T) {
-			eachLayout(t, func(t *testing.T, layout string) {
-				newPlayer(t, newConfig(t, layout, TypePEM)).play(strings.Split(strings.TrimSpace(script), "\n")...)
-			})
-		})
-	}
-}
-
-// TestVolume_Current_saysWhatDiffers reads testdata/mismatches.txt: what is done, and what is said of it.
-func TestVolume_Current_saysWhatDiffers(t *testing.T) {
-	b, other := newBundle(), newBundle()
-	for sentence, text := range golden.Read(t, "mismatches.txt") {
-		t.Run(sentence, func(t *testing.T) {
-			cfg := newConfig(t, LayoutInplace, TypeP12, TypeJKS, TypePEM)
-			mustPublish(t, mustOpen(t, cfg), b)
-			p := newPlayer(t, cfg)
-			p.bundles = map[string]Bundle{"same": b, "other": other,
-				"shorter-chain": {b.Key, b.Chain[:1], b.Trusted, nil},
-				"other-trust":   {b.Key, b.Chain, other.Chain[1:], nil}}
-			lines := strings.Split(strings.TrimSpace(text), "\n")
-			p.play(lines[:len(lines)-1]...)
-			want := `"` + cfg.Dir + lines[len(lines)-1]
-
-			_, err := Read(p.cfg)
-			assert.EqualError(t, err, want)
-			v := mustOpen(t, p.cfg)
-			_, err = v.Current()
-			assert.ErrorAs(t, err, new(*MismatchError))
-			if sentence != "a file is a directory" { // that is moved aside
-				assert.EqualError(t, err, want)
+	for _, file := range []string{"volume.txt", "mismatches.txt", "restorations.txt"} {
+		scripts := golden.Read(t, "scripts/"+file)
+		before := []string{""}
+		for title, text := range scripts {
+			if strings.HasPrefix(title, "before each") {
+				before = append(before, text)
+				delete(scripts, title)
 			}
-			// Whatever it was, publishing repairs it.
-			require.True(t, mustPublish(t, v, b).Changed)
-			requireCurrent(t, p.cfg, b)
-		})
+		}
+		after := scripts["after each"]
+		delete(scripts, "after each")
+		for title, script := range scripts {
+			t.Run(title, func(t *testing.T) {
+				for _, before := range before[min(1, len(before)-1):] {
+					eachLayout(t, func(t *testing.T, layout string) {
+						lines := strings.Split(before+"\n"+script+"\n"+after, "\n")
+						newPlayer(t, newConfig(t, layout, TypePEM)).play(lines...)
+					})
+				}
+			})
+		}
 	}
 }
 
-// TestVolume_Restore_putsBackWhatAnotherProcessChanged reads testdata/restorations.txt: what is done to keystore.p12,
-// and what is said of it; nothing where more than that file is affected.
-func TestVolume_Restore_putsBackWhatAnotherProcessChanged(t *testing.T) {
-	for name, text := range golden.Read(t, "restorations.txt") {
-		if name == "given away" && os.Geteuid() != 0 {
-			continue // only root may give a file to a group that it is not in
-		}
-		lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
-		for _, read := range []bool{false, true} {
-			eachLayout(t, func(t *testing.T, layout string) {
-				cfg, b := newConfig(t, layout, TypeP12), newBundle()
-				cfg.Group = fmt.Sprint(os.Getegid())
-				v := mustOpen(t, cfg)
-				mustPublish(t, v, b)
-				if read {
-					v = reopened(t, cfg)
-				}
-				before := map[string]string{}
-				for _, f := range filesOf(cfg.Types) {
-					before[f.Name] = readFile(cfg.Dir, f.Name)
-				}
-				newPlayer(t, cfg).play(lines[:len(lines)-1]...)
-
-				p := mustRestore(t, v)
-				assert.Len(t, p.Files, 4)
-				want := strings.NewReplacer("OTHER", fmt.Sprint(os.Getegid()+1), "OURS", fmt.Sprint(os.Getegid()),
-					"WHAT", map[string]string{LayoutSymlink: "the link that it should be",
-						LayoutInplace: "a regular file"}[layout]).Replace(lines[len(lines)-1])
-				if want == "-" {
-					assert.NotEmpty(t, p.Differences, name)
-				} else {
-					assert.Equal(t, []string{"keystore.p12 " + want}, p.Differences)
-				}
-				for name, data := range before {
-					assert.Equal(t, data, readFile(cfg.Dir, name), "%s, byte for byte", name)
-				}
-				requireCurrent(t, cfg, b)
-				requireNothingLeft(t, listing(t, cfg.Dir), name)
-				requireClosed(t, cfg.Dir, DefaultFileMode, name)
-				assert.False(t, mustRestore(t, v).Changed)
-			})
-		}
+func TestVolume_scripts_haveAllFormats(t *testing.T) {
+	scripts := golden.Read(t, "scripts/volume.txt")
+	for _, format := range Formats() {
+		assert.Contains(t, scripts, "the files of "+format.Name+", in the order in which they are replaced")
 	}
 }
 

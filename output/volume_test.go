@@ -15,107 +15,6 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
-// The files of each format, in the order in which they are replaced, with their modes.
-var expectedFiles = map[string][]string{
-	TypeP12: {"keystore.pass -rw-r-----", "truststore.pass -rw-r-----", "truststore.p12 -rw-r--r--",
-		"keystore.p12 -rw-r-----"},
-	TypeJKS: {"keystore.pass -rw-r-----", "truststore.pass -rw-r-----", "truststore.jks -rw-r--r--",
-		"keystore.jks -rw-r-----"},
-	TypePEM: {"truststore.pem -rw-r--r--", "keystore-combined.pem -rw-r-----", "key.pem -rw-r-----",
-		"keystore.pem -rw-r--r--"},
-	"all": {"keystore.pass -rw-r-----", "truststore.pass -rw-r-----",
-		"truststore.p12 -rw-r--r--", "truststore.jks -rw-r--r--", "truststore.pem -rw-r--r--",
-		"keystore.p12 -rw-r-----", "keystore.jks -rw-r-----",
-		"keystore-combined.pem -rw-r-----", "key.pem -rw-r-----", "keystore.pem -rw-r--r--"},
-}
-
-func TestVolume_Publish_writesTheFilesOfEachFormat(t *testing.T) {
-	for name, want := range expectedFiles {
-		types := []string{name}
-		if name == "all" {
-			types = FormatNames()
-		}
-		eachLayout(t, func(t *testing.T, layout string) {
-			cfg, b := newConfig(t, layout, types...), newBundle()
-			v := mustOpen(t, cfg)
-			_, err := v.Current()
-			require.ErrorIs(t, err, ErrEmpty)
-			p := mustPublish(t, v, b)
-			assert.True(t, p.Changed)
-			var has []string
-			for _, path := range p.Files {
-				has = append(has, filepath.Base(path)+" "+stat(path).Mode().String())
-			}
-			assert.Equal(t, want, has)
-			requireCurrent(t, cfg, b)
-			asTheJavaClient := cfg
-			asTheJavaClient.KeystoreAlias, asTheJavaClient.TruststoreAliasPrefix = "certificate", "trusted-certificate-"
-			requireCurrent(t, asTheJavaClient, b)
-
-			before := listing(t, cfg.Dir)
-			for _, again := range []*Volume{v, mustOpen(t, cfg)} {
-				again.step = func(op, path string) error {
-					t.Errorf("%s %s", op, path)
-					return nil
-				}
-				p := mustPublish(t, again, b)
-				assert.False(t, p.Changed)
-				assert.Len(t, p.Files, len(want))
-			}
-			require.Equal(t, before, listing(t, cfg.Dir), "an unchanged set is left alone")
-		})
-	}
-	assert.Len(t, expectedFiles, 1+len(Formats()), "each format has its row")
-}
-
-func TestVolume_Publish_symlinkLooksLikeAKubeletsVolume(t *testing.T) {
-	cfg, v, _ := published(t, LayoutSymlink, TypePEM)
-	first := current(v)
-	mustPublish(t, v, newBundle())
-	second := current(v)
-	want := map[string]string{dataLink: "-> " + second, first: "drwxr-x---", second: "drwxr-x---"}
-	for _, f := range filesOf(cfg.Types) {
-		want[f.Name] = "-> ..data/" + f.Name
-	}
-	require.Regexp(t, `^\.\.2026_03_01_12_00_\d\d\.000$`, second)
-	require.Equal(t, want, listing(t, cfg.Dir), "the generation before stays for its readers")
-}
-
-func TestVolume_Current_manyTrustedCertificatesKeepTheirOrder(t *testing.T) {
-	for _, format := range FormatNames() {
-		cfg, b := newConfig(t, LayoutSymlink, format), newBundle()
-		for range 11 {
-			b.Trusted = append(b.Trusted, newCA().Root)
-		}
-		mustPublish(t, mustOpen(t, cfg), b)
-		requireCurrent(t, cfg, b)
-	}
-}
-
-func TestRead_changesNothing(t *testing.T) {
-	missing := newConfig(t, LayoutInplace, TypePEM)
-	_, err := Read(missing)
-	require.ErrorIs(t, err, os.ErrNotExist)
-	require.NoDirExists(t, missing.Dir)
-
-	cfg, v, _ := published(t, LayoutInplace, TypePEM)
-	v.step = func(op, path string) error {
-		if op == files.OpRename && filepath.Base(path) == "key.pem" {
-			panic(kill{})
-		}
-		return nil
-	}
-	require.True(t, wasKilled(func() { _, _ = v.Publish(newBundle()) }))
-	before := listing(t, cfg.Dir)
-	_, err = Read(cfg)
-	require.EqualError(t, err, `"`+cfg.Dir+
-		`/..commit" holds a publication that was interrupted, the next start completes it`)
-	require.Equal(t, before, listing(t, cfg.Dir))
-
-	cfg.NotePending = true
-	require.True(t, mustOpen(t, cfg).Pending(), "what this process completes, its application has to be notified of")
-}
-
 func TestVolume_Publish_refusesWhatNoReaderCouldUse(t *testing.T) {
 	b, other := newBundle(), newBundle()
 	key, chain, trusted := b.Key, b.Chain, b.Trusted
@@ -135,27 +34,6 @@ func TestVolume_Publish_refusesWhatNoReaderCouldUse(t *testing.T) {
 		assert.Equal(t, "encoding keystore.p12: "+strings.TrimSpace(want), err.Error())
 		assert.Equal(t, strings.Contains(want, "opaque"), encoding.Key, want)
 		assert.Empty(t, listing(t, cfg.Dir))
-	}
-}
-
-// A set is worth as much as its files are, whatever happened to the note.
-func TestVolume_note_thatCannotBeOne_leavesTheSetAsItIs(t *testing.T) {
-	for name, line := range map[string]string{"missing": "remove NOTE", "too large": "truncate NOTE 65537",
-		"a link": "link NOTE /etc/passwd", "a directory": "mkdir NOTE"} {
-		eachLayout(t, func(t *testing.T, layout string) {
-			cfg, v, b := published(t, layout, TypePEM)
-			if name[:2] == "a " {
-				require.NoError(t, os.Remove(notePath(cfg)))
-			}
-			newPlayer(t, cfg).play(line)
-			has, err := mustOpen(t, cfg).Current()
-			require.NoError(t, err, name)
-			require.Empty(t, has.Note)
-			has.Note = b.Note
-			require.True(t, has.equal(b))
-			require.Len(t, mustRestore(t, v).Differences, 1)
-			requireCurrent(t, cfg, b)
-		})
 	}
 }
 

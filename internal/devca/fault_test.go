@@ -1,9 +1,7 @@
 package devca_test
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -14,7 +12,6 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
-	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
 
@@ -35,20 +32,4 @@ func TestFault_slow(t *testing.T) {
 		require.Equal(t, http.StatusBadRequest, post(ca, "/", cmp.MediaType, nil).Code)
 		assert.Equal(t, 2*time.Second, time.Since(begun))
 	})
-}
-
-func TestFault_drop(t *testing.T) {
-	ca, url := start(t, devca.Config{Faults: devca.Faults{Drop: true}})
-	der := fixture.Must(protect(t, ir(t)).Marshal())
-	_, err := http.Post(url, cmp.MediaType, bytes.NewReader(der))
-	assert.ErrorIs(t, err, io.EOF)
-	assert.Zero(t, ca.Stats().Requests)
-}
-
-func TestFault_drop_ofOneKind_losesTheAnswerOnly(t *testing.T) {
-	ca, url := start(t, devca.Config{Faults: devca.Faults{DropBodies: []cmp.BodyType{cmp.BodyIR}}})
-	der := fixture.Must(protect(t, ir(t)).Marshal())
-	_, err := http.Post(url, cmp.MediaType, bytes.NewReader(der))
-	assert.ErrorIs(t, err, io.EOF)
-	assert.EqualValues(t, 1, ca.Stats().Issued)
 }

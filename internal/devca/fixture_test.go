@@ -22,15 +22,6 @@ import (
 
 func newCA(config devca.Config) *devca.CA { return fixture.Must(devca.New(config)) }
 
-// start makes a CA and serves it on a loopback port.
-func start(t testing.TB, config devca.Config) (*devca.CA, string) {
-	t.Helper()
-	ca := newCA(config)
-	server := httptest.NewServer(ca)
-	t.Cleanup(server.Close)
-	return ca, server.URL
-}
-
 func newKey() crypto.Signer { return fixture.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) }
 
 func csr(key crypto.Signer) *x509.CertificateRequest {

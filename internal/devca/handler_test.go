@@ -2,8 +2,6 @@ package devca_test
 
 import (
 	"crypto/x509"
-	"net/http"
-	"net/http/httptest"
 	"runtime"
 	"strings"
 	"testing"
@@ -16,13 +14,6 @@ import (
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
-
-func TestCA_get_isRefused(t *testing.T) {
-	recorder := httptest.NewRecorder()
-	newCA(devca.Config{}).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
-	assert.Equal(t, http.StatusMethodNotAllowed, recorder.Code)
-	assert.Equal(t, "POST", recorder.Header().Get("Allow"))
-}
 
 func TestNew_makesOtherKeysUnderTheSameNames(t *testing.T) {
 	one, two := newCA(devca.Config{}), newCA(devca.Config{})

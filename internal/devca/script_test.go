@@ -9,6 +9,8 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"slices"
 	"strconv"
@@ -47,6 +49,7 @@ func TestCA_scripts(t *testing.T) {
 //	KIND; CHANGE; ...            sends a message, see change
 //	again; CHANGE; ...           sends the last one once more, with a new nonce
 //	post PATH BODY as MEDIATYPE  posts something
+//	get PATH                     asks for something
 //	at TIME, wait TIME, revoked? NAME, stats
 //
 // certConf, pollReq and error go on with the transaction of the last answer that was not an error.
@@ -105,6 +108,10 @@ func (s *script) command(text string) string {
 		return ""
 	case "post":
 		return s.post(rest)
+	case "get":
+		recorder := httptest.NewRecorder()
+		s.ca.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, rest, nil))
+		return fmt.Sprintf("%d, allowed is %s\n", recorder.Code, recorder.Header().Get("Allow"))
 	case "revoked?":
 		return fmt.Sprintln(s.ca.Revoked(s.named[rest].Certificate.SerialNumber))
 	case "stats":
@@ -116,7 +123,7 @@ func (s *script) command(text string) string {
 }
 
 // post posts "PATH BODY [as MEDIATYPE]" and says what the answer is.
-func (s *script) post(words string) string {
+func (s *script) post(words string) (got string) {
 	path, words, _ := strings.Cut(words, " ")
 	body, mediaType, isOther := strings.Cut(words, " as ")
 	if !isOther {
@@ -129,6 +136,13 @@ func (s *script) post(words string) string {
 	case "too much":
 		content = make([]byte, cmp.MaxMessageSize+1)
 	}
+	defer func() {
+		if failure := recover(); failure == http.ErrAbortHandler {
+			got = "the CA hangs up\n"
+		} else if failure != nil {
+			panic(failure)
+		}
+	}()
 	recorder := post(s.ca, path, strings.Trim(mediaType, `"`), content)
 	text := fmt.Sprintf("%d %s: ", recorder.Code, recorder.Header().Get("Content-Type"))
 	answer, err := cmp.ParsePKIMessage(recorder.Body.Bytes())

@@ -1,50 +1,16 @@
 package devca_test
 
 import (
-	"crypto/x509"
 	"encoding/asn1"
-	"fmt"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
-
-func TestCA_requests_areAnsweredWithCertificates(t *testing.T) {
-	check := func(t *testing.T, config cmp.Config, response devca.ResponseProtection) {
-		ca, url := start(t, devca.Config{ResponseProtection: response})
-		config.URL, config.Recipient = url, "CN=DEVELOPMENT ONLY Issuing CA,O=DEVELOPMENT ONLY"
-		config.Secret, config.Reference = []byte(devca.DefaultSecret), devca.DefaultReference
-		config.TrustAnchors = []*x509.Certificate{ca.Root()}
-		c := fixture.Must(cmp.New(config))
-		key := newKey()
-		request := cmp.Request{CSR: csr(key), Key: key}
-		issued, err := c.Initialize(t.Context(), request)
-		require.NoError(t, err)
-		assert.Equal(t, []*x509.Certificate{ca.Issuing()}, issued.Chain[1:])
-		assert.Equal(t, []*x509.Certificate{ca.Root()}, issued.Trusted)
-		_, err = c.Certify(t.Context(), request)
-		require.NoError(t, err)
-		_, err = c.UpdateKey(t.Context(), request, cmp.Signer{Key: key, Certificate: issued.Chain[0]})
-		require.NoError(t, err)
-		stats := ca.Stats()
-		assert.Equal(t, [3]uint64{3, 1, 3}, [3]uint64{stats.Issued, stats.Updated, stats.Confirmed})
-	}
-	for _, protection := range []cmp.Protection{"pbm-sha256", "pbm-sha1", "pbmac1"} {
-		for _, response := range []devca.ResponseProtection{devca.RespondMAC, devca.RespondSignature} {
-			for _, implicit := range []bool{true, false} {
-				t.Run(fmt.Sprint(protection, " ", response, " ", implicit), func(t *testing.T) {
-					check(t, cmp.Config{Protection: protection, ImplicitConfirm: implicit}, response)
-				})
-			}
-		}
-	}
-}
 
 func TestCA_transactionID_isUsedOnceByManyAtOnce(t *testing.T) {
 	ca := newCA(devca.Config{})

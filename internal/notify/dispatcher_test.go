@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -47,15 +47,22 @@ func (f *fake) Notify(ctx context.Context, event Event) error {
 	return nil
 }
 
-// dispatcher makes one with fakes of the kinds, each with a ! behind it for each time that it fails. All that happens
-// goes into the journal.
-func dispatcher(kinds string, takes time.Duration) (d *Dispatcher, all []*fake, journal, log lines) {
-	journal, log = make(lines, 10_000), make(lines, 10_000)
-	config := Config{Log: log.logger(), Observe: func(_ string, outcome Outcome) { journal <- string(outcome) }}
-	for _, word := range strings.Fields(kinds) {
-		f := &fake{kind: strings.Trim(word, "!"), failures: strings.Count(word, "!"), journal: journal}
-		all = append(all, f)
-		switch f.kind {
+// stage is a Dispatcher with fakes, under way.
+type stage struct {
+	*Dispatcher
+	fakes        map[string]*fake
+	journal, log lines
+	stop         func()
+	ended        bool
+}
+
+func newStage(t *testing.T, kinds []string) *stage {
+	s := &stage{fakes: map[string]*fake{}, journal: make(lines, 10_000), log: make(lines, 10_000)}
+	config := Config{Log: s.log.logger(), Observe: func(_ string, outcome Outcome) { s.journal <- string(outcome) }}
+	for _, kind := range kinds {
+		f := &fake{kind: kind, journal: s.journal}
+		s.fakes[kind] = f
+		switch kind {
 		case "postprocess":
 			config.Prepare = f
 		case KindVerify:
@@ -64,120 +71,84 @@ func dispatcher(kinds string, takes time.Duration) (d *Dispatcher, all []*fake, 
 			config.Notifiers = append(config.Notifiers, f)
 		}
 	}
-	all[len(all)-1].takes = takes
-	return NewDispatcher(config), all, journal, log
+	s.Dispatcher = NewDispatcher(config)
+	return s
 }
 
-func TestDispatcher_order(t *testing.T) {
-	for sentence, text := range golden.Read(t, "orders.txt") {
-		given, want, _ := strings.Cut(strings.TrimSpace(text), "\n")
-		words := strings.Split(given, " | ")
-		takes := fixture.Must(time.ParseDuration(words[1]))
-		events := fixture.Must(strconv.Atoi(words[2]))
-		t.Run(sentence, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				d, _, journal, _ := dispatcher(words[0], takes)
-				begin := time.Now()
-				for i := range events {
-					serial := fmt.Sprintf("%02d", i)
-					notified := func() { journal <- "notified" }
-					d.Dispatch(Event{Serial: serial, Kept: words[3] == "true", Notified: notified})
-					if i == 0 { // it keeps an event that comes before it runs
-						go d.Run(t.Context())
-					}
+// publish hands on an event, before the Dispatcher runs if it is the first.
+func (s *stage) publish(t *testing.T, serial string, kept bool) {
+	begin := time.Now()
+	s.Dispatch(Event{Reason: "renewed", Serial: serial, Kept: kept, Notified: func() { s.journal <- "notified" }})
+	assert.Zero(t, time.Since(begin), "Dispatch must not wait")
+	if s.stop == nil {
+		var ctx context.Context
+		ctx, s.stop = context.WithCancel(t.Context())
+		go func() {
+			s.Run(ctx)
+			s.ended = true
+		}()
+	}
+}
+
+// tries lets a time pass in which each fake has to be tried every so often, and says what was then in the journal.
+func (s *stage) tries(t *testing.T, during, least, most time.Duration) string {
+	time.Sleep(during)
+	synctest.Wait()
+	seen := s.journal.all()
+	began := 0
+	for _, entry := range seen {
+		if strings.ContainsAny(entry, "0123456789") {
+			began++
+		}
+	}
+	every := during / time.Duration(began/len(s.fakes))
+	assert.True(t, least <= every && every <= most, "tried every %v", every)
+	slices.Sort(seen)
+	return strings.Join(slices.Compact(seen), ", ") + "\n"
+}
+
+// TestDispatcher plays commands, which are below, and shows the journal of what began and how it ended.
+func TestDispatcher(t *testing.T) {
+	golden.Play(t, "dispatcher.txt", func(t *testing.T, _, commands string) (got string) {
+		synctest.Test(t, func(t *testing.T) {
+			var s *stage
+			for command := range strings.Lines(commands) {
+				got += command
+				words := strings.Fields(command)[1:]
+				duration := func(i int) time.Duration { return fixture.Must(time.ParseDuration(words[i])) }
+				switch command := strings.Join(words, " "); {
+				case s == nil:
+					s = newStage(t, words)
+				case words[0] == "publish":
+					s.publish(t, words[1], false)
+				case words[0] == "keep":
+					s.publish(t, words[1], true)
+				case words[0] == "pass":
+					time.Sleep(duration(1))
+				case command == "end":
+					s.stop()
 					synctest.Wait()
+					require.True(t, s.ended, "at once")
+				case command == "show the log":
+					got += regexp.MustCompile(`retry_in=\S+`).ReplaceAllString(
+						strings.Join(s.log.all(), "\n"), "retry_in=…") + "\n"
+				case words[0] == "tries":
+					got += s.tries(t, duration(1), duration(3), duration(5))
+				case words[1] == "takes":
+					s.fakes[words[0]].takes = duration(2)
+				case words[1] == "fails":
+					fixture.Must(fmt.Sscan(words[2], &s.fakes[words[0]].failures))
+				case words[2] == "absent", words[2] == "there":
+					s.fakes[words[0]].absent.Store(words[2] == "absent")
+				default:
+					require.Fail(t, command)
 				}
-				assert.Zero(t, time.Since(begin), "Dispatch must not wait")
-				time.Sleep(3 * time.Hour)
-				assert.Equal(t, want, journal.text())
-			})
+				synctest.Wait()
+				if text := s.journal.text(); text != "" {
+					got += text + "\n"
+				}
+			}
 		})
-	}
-}
-
-func TestDispatcher_log(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d, _, _, log := dispatcher("postprocess! exec! verify!", 0)
-		go d.Run(t.Context())
-		for _, serial := range []string{"01", "02"} {
-			d.Dispatch(Event{Reason: "renewed", Serial: serial})
-			synctest.Wait()
-		}
-		got := strings.Join(log.all(), "\n") + "\n"
-		golden.File(t, "dispatcher.txt", regexp.MustCompile(`retry_in=\S+`).ReplaceAllString(got, "retry_in=…"))
-	})
-}
-
-func TestDispatcher_waitsLongerAndLonger_upToFiveMinutes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d, fakes, journal, _ := dispatcher("exec", 0)
-		fakes[0].failures = 1_000_000
-		go d.Run(t.Context())
-		d.Dispatch(Event{})
-		time.Sleep(499 * time.Millisecond)
-		assert.Len(t, journal.all(), 2, "no try again before half a second")
-		time.Sleep(10 * time.Minute)
-		journal.all()
-		time.Sleep(24 * time.Hour)
-		tries := len(journal.all()) / 2
-		assert.GreaterOrEqual(t, tries, 24*60*60/450)
-		assert.LessOrEqual(t, tries, 24*60*60/150+1)
-	})
-}
-
-func TestDispatcher_Run_endsWithItsContext(t *testing.T) {
-	for sentence, row := range map[string]struct {
-		kinds string
-		takes time.Duration
-		want  string // what is cut off has no outcome
-	}{
-		"during a notification": {"exec", time.Hour, "exec"},
-		"during a verification": {"verify", time.Hour, "verify"},
-		"waiting to try again":  {"exec!", 0, "exec failure"},
-		"with nothing to do":    {"exec", 0, "exec success"},
-	} {
-		t.Run(sentence, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				d, _, journal, _ := dispatcher(row.kinds, row.takes)
-				ctx, cancel := context.WithCancel(t.Context())
-				d.Dispatch(Event{})
-				time.AfterFunc(time.Millisecond, cancel)
-				begin := time.Now()
-				d.Run(ctx)
-				assert.Equal(t, time.Millisecond, time.Since(begin))
-				assert.Equal(t, row.want, journal.text())
-			})
-		})
-	}
-}
-
-func TestDispatcher_applicationThatIsStillToCome_isNoFailure(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d, fakes, journal, log := dispatcher("signal url verify", 0)
-		for _, f := range fakes {
-			f.absent.Store(true)
-		}
-		go d.Run(t.Context())
-		d.Dispatch(Event{Reason: "enrolled", Serial: "01"})
-		time.Sleep(2 * time.Minute)
-		tries := journal.all()
-		assert.NotContains(t, tries, "failure")
-		assert.Greater(t, len(tries), 3*2*60/5, "it is looked for often")
-		logged := log.all()
-		require.Len(t, logged, 3, "each says so once")
-		assert.Equal(t, `level=INFO msg="the application is not there yet, trying again until it is" `+
-			`kind=signal trigger=enrolled serial=01 try=1 error="looking: nothing is there"`, logged[0])
-		fakes[0].absent.Store(false)
-		fakes[2].absent.Store(false)
-		time.Sleep(10 * time.Second)
-		assert.Contains(t, journal.text(), "signal01 success url01 verify01 success")
-
-		fakes[0].absent.Store(true)
-		d.Dispatch(Event{Reason: "renewed", Serial: "02"})
-		synctest.Wait()
-		assert.Equal(t, "signal02 failure url02 verify02 success", journal.text(),
-			"it was there, and is no longer")
-		time.Sleep(freshFor + 10*time.Minute)
-		assert.Contains(t, journal.text(), "url02 failure", "it never came")
+		return got
 	})
 }

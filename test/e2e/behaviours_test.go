@@ -7,8 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -22,19 +25,7 @@ type behaviour func(s *service.Service, next http.Handler) http.Handler
 
 // behaviours are what the script command certservice can be told to do.
 var behaviours = map[string]behaviour{
-	"html":     always(http.StatusOK, "text/html", "<html>Welcome to the proxy</html>"),
-	"html-502": always(http.StatusBadGateway, "text/html", "<html>Bad Gateway</html>"),
-	"empty":    always(http.StatusOK, "application/json", ""),
-	"not-json": always(http.StatusOK, "application/json", "{"),
-	"no-chain": always(http.StatusOK, "application/json", `{"certificateChain":[],"trustedCertificates":[]}`),
-	"not-pem":  always(http.StatusOK, "application/json", `{"certificateChain":["x"],"trustedCertificates":["y"]}`),
-	"huge": always(http.StatusOK, "application/json",
-		`{"certificateChain":["`+strings.Repeat("A", 2<<20)+`"]}`),
-	"unauthorized": always(http.StatusUnauthorized, "application/json",
-		`{"errorMessage":"client certificate is not trusted"}`),
-	"key-refused": always(http.StatusBadRequest, "application/json", `{"errorMessage":"Wrong key (PK) format"}`),
-	"failed-500": always(http.StatusInternalServerError, "application/json",
-		`{"errorMessage":"CMPv2 server returned following error: PKIX wrong profile"}`),
+	"huge": always("200", "application/json", `{"certificateChain":["`+strings.Repeat("A", 2<<20)+`"]}`),
 	"redirect": serves(func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "https://elsewhere.example/v1/", http.StatusFound)
 	}),
@@ -42,10 +33,7 @@ var behaviours = map[string]behaviour{
 	"hang-up":    serves(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }),
 	"busy-twice": busyTwice,
 	"echo-header": serves(func(w http.ResponseWriter, r *http.Request) {
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			panic(err)
-		}
+		conn := hijack(w)
 		defer conn.Close()
 		fmt.Fprintf(conn, "HTTP/1.1 400 Bad Request\r\nDate: today\r\n%s\r\n\r\n", r.Header.Get("PK"))
 	}),
@@ -62,22 +50,22 @@ var behaviours = map[string]behaviour{
 	"wrong-order":     changed(func(_ *service.Service, a *answer) { a.Chain[0], a.Chain[1] = a.Chain[1], a.Chain[0] }),
 	"root-in-chain":   changed(func(_ *service.Service, a *answer) { a.Chain = append(a.Chain, a.Trusted...) }),
 	"additional-root": changed(func(_ *service.Service, a *answer) { a.Trusted = append(a.Trusted, foreignRoot()) }),
+	"unusable-roots": changed(func(_ *service.Service, a *answer) {
+		a.Trusted = append(a.Trusted, unusableRoots()...)
+	}),
 	"duplicates": changed(func(_ *service.Service, a *answer) {
 		a.Chain, a.Trusted = append(a.Chain, a.Chain[1]), append(a.Trusted, a.Trusted[0])
 	}),
 
 	"expired": signs(func(l *x509.Certificate) {
-		l.NotBefore,
-			l.NotAfter = from(-48*time.Hour), from(-24*time.Hour)
+		l.NotBefore, l.NotAfter = from(-48*time.Hour), from(-24*time.Hour)
 	}),
 	"not-yet-valid": signs(func(l *x509.Certificate) {
-		l.NotBefore, l.NotAfter = from(time.Hour),
-			from(48*time.Hour)
+		l.NotBefore, l.NotAfter = from(time.Hour), from(48*time.Hour)
 	}),
 	"clock-ahead": signs(func(l *x509.Certificate) { l.NotBefore = from(2 * time.Minute) }),
 	"two-thirds-gone": signs(func(l *x509.Certificate) {
-		l.NotBefore,
-			l.NotAfter = from(-3*time.Hour), from(time.Hour)
+		l.NotBefore, l.NotAfter = from(-3*time.Hour), from(time.Hour)
 	}),
 	"names-missing":  signs(func(l *x509.Certificate) { l.DNSNames = nil }),
 	"ca-certificate": signs(func(l *x509.Certificate) { l.IsCA = true; l.KeyUsage |= x509.KeyUsageCertSign }),
@@ -85,8 +73,7 @@ var behaviours = map[string]behaviour{
 		l.RawSubject, l.Subject = nil, pkix.Name{CommonName: "app.example.org", OrganizationalUnit: []string{"Policy"}}
 	}),
 	"subject-shortened": signs(func(l *x509.Certificate) {
-		l.RawSubject, l.Subject = nil,
-			pkix.Name{CommonName: "app.example.org"}
+		l.RawSubject, l.Subject = nil, pkix.Name{CommonName: "app.example.org"}
 	}),
 	"subject-reordered": signs(func(l *x509.Certificate) {
 		l.RawSubject, l.Subject = nil, pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{
@@ -111,15 +98,22 @@ var behaviours = map[string]behaviour{
 
 func from(d time.Duration) time.Time { return time.Now().Add(d) }
 
+// hijack takes a connection over from its server.
+func hijack(w http.ResponseWriter) net.Conn {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	return fixture.Must(conn, err)
+}
+
 // serves answers in the CertService's place.
 func serves(serve http.HandlerFunc) behaviour {
 	return func(*service.Service, http.Handler) http.Handler { return serve }
 }
 
-func always(status int, mediaType, body string) behaviour {
+func always(status, mediaType, body string) behaviour {
+	code := fixture.Must(strconv.Atoi(status))
 	return serves(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", mediaType)
-		w.WriteHeader(status)
+		w.WriteHeader(code)
 		io.WriteString(w, body)
 	})
 }
@@ -175,10 +169,15 @@ func forAnotherKey(s *service.Service) string {
 	return string(fixture.CertificatesPEM(chain[0]))
 }
 
-func foreignRoot() string {
-	other, err := fixture.NewCA("Foreign")
-	if err != nil {
-		panic(err)
+// unusableRoots are of kinds that Go knows not, the first two in one element, as the API can be read.
+func unusableRoots() []string {
+	var texts []string
+	for _, name := range []string{"negative-serial", "ecacc", "ed448", "brainpool"} {
+		texts = append(texts, string(fixture.Must(os.ReadFile("../testdata/certificates/"+name+".pem"))))
 	}
-	return string(fixture.CertificatesPEM(other.Root))
+	return append([]string{texts[0] + texts[1]}, texts[2:]...)
+}
+
+func foreignRoot() string {
+	return string(fixture.CertificatesPEM(fixture.Must(fixture.NewCA("Foreign")).Root))
 }

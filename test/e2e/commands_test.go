@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -26,12 +25,10 @@ import (
 	"github.com/certfetcher/certfetcher/test/service"
 )
 
-// running is the CertService of each script under way.
-var running sync.Map
-
-// certservice [behaviour] starts a CertService, writes the client's identity to $WORK/mtls and sets
+// certservice [BEHAVIOUR] starts a CertService, writes the client's identity to $WORK/mtls and sets
 // REQUEST_URL. A second call takes the place of the first. Besides the behaviours of behaviours_test.go:
 //
+//	answers STATUS TYPE BODY
 //	down             nothing listens at the address
 //	untrusted        the server's certificate is of a CA that the truststore does not have
 //	other-host       the server's certificate is for another host
@@ -42,21 +39,18 @@ var running sync.Map
 //	never-asks       the handshake asks for no client certificate, as where a proxy ends TLS
 //	demands          the handshake demands a client certificate of its own CA
 func startCertService(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) > 1 {
-		ts.Fatalf("usage: certservice [behaviour]")
-	}
-	name := strings.Join(args, "")
+	name := strings.Join(args, " ")
 	options := service.Options{Wrap: behaviours[name]}
-	switch name {
-	case "":
-	case "down":
+	spoil := handshakes[name]
+	switch {
+	case len(args) == 4 && args[0] == "answers":
+		options.Wrap = always(args[1], args[2], args[3])
+	case name == "down":
 		options.Address = ts.Getenv("UNUSED") // which no other test is given once it is closed
-	case "untrusted", "other-host", "sha1", "namesake", "common-name", "demands-another", "never-asks", "demands":
-		options.TLS = func(s *service.Service, c *tls.Config) { ts.Check(spoilTLS(name, s, c)) }
-	default:
-		if options.Wrap == nil {
-			ts.Fatalf("certservice has no behaviour %q", name)
-		}
+	case spoil != nil:
+		options.TLS = spoil
+	case name != "" && options.Wrap == nil:
+		ts.Fatalf("certservice has no behaviour %q", name)
 	}
 	s := startService(ts, options)
 	if name == "down" {
@@ -65,60 +59,58 @@ func startCertService(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func startService(ts *testscript.TestScript, options service.Options) *service.Service {
-	if old, ok := running.LoadAndDelete(ts); ok {
-		old.(*service.Service).Stop()
+	if old := given(ts).service; old != nil {
+		old.Stop()
 	}
 	s, err := service.Start(ts.MkAbs("mtls"), options)
 	ts.Check(err)
 	ts.Defer(s.Stop)
-	running.Store(ts, s)
+	given(ts).service = s
 	ts.Setenv("REQUEST_URL", s.URL)
 	return s
 }
 
-func spoilTLS(how string, s *service.Service, c *tls.Config) error {
-	commonName, of := "certservice", "Foreign"
-	if how == "namesake" {
-		of = "Transport"
-	}
-	other, err := fixture.NewCA(of)
-	if err != nil {
-		return err
-	}
-	own := func(change func(*x509.Certificate)) *fixture.CA {
-		return &fixture.CA{Root: s.Transport.Root, Issuing: s.Transport.Issuing,
-			IssuingKey: s.Transport.IssuingKey, Change: change}
-	}
-	switch how {
-	case "never-asks":
-		c.ClientAuth = tls.NoClientCert
-		return nil
-	case "demands":
-		c.ClientAuth = tls.RequireAndVerifyClientCert
-		return nil
-	case "demands-another":
+// handshakes are what becomes of the server's side of TLS.
+var handshakes = map[string]func(*service.Service, *tls.Config){
+	"never-asks": func(_ *service.Service, c *tls.Config) { c.ClientAuth = tls.NoClientCert },
+	"demands":    func(_ *service.Service, c *tls.Config) { c.ClientAuth = tls.RequireAndVerifyClientCert },
+	"demands-another": func(_ *service.Service, c *tls.Config) {
 		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
-		c.ClientCAs.AddCert(other.Root)
-		return nil
-	case "other-host":
-		other = own(func(l *x509.Certificate) { l.DNSNames, l.IPAddresses = []string{"another.example.org"}, nil })
-	case "sha1":
-		other = own(func(l *x509.Certificate) { l.SignatureAlgorithm = x509.ECDSAWithSHA1 })
-	case "common-name":
-		commonName, other = "127.0.0.1", own(func(l *x509.Certificate) { l.DNSNames, l.IPAddresses = nil, nil })
-	}
-	key, chain, err := other.Identity(commonName)
-	c.Certificates = []tls.Certificate{{Certificate: [][]byte{chain[0].Raw, chain[1].Raw}, PrivateKey: key}}
-	return err
+		c.ClientCAs.AddCert(fixture.Must(fixture.NewCA("Foreign")).Root)
+	},
+	"untrusted": func(_ *service.Service, c *tls.Config) {
+		present(c, fixture.Must(fixture.NewCA("Foreign")), "certservice", nil)
+	},
+	"namesake": func(_ *service.Service, c *tls.Config) {
+		present(c, fixture.Must(fixture.NewCA("Transport")), "certservice", nil)
+	},
+	"other-host": func(s *service.Service, c *tls.Config) {
+		present(c, s.Transport, "certservice", func(l *x509.Certificate) {
+			l.DNSNames, l.IPAddresses = []string{"another.example.org"}, nil
+		})
+	},
+	"sha1": func(s *service.Service, c *tls.Config) {
+		present(c, s.Transport, "certservice", func(l *x509.Certificate) {
+			l.SignatureAlgorithm = x509.ECDSAWithSHA1
+		})
+	},
+	"common-name": func(s *service.Service, c *tls.Config) {
+		present(c, s.Transport, "127.0.0.1", func(l *x509.Certificate) { l.DNSNames, l.IPAddresses = nil, nil })
+	},
+}
+
+// present gives the server a certificate of a CA, which is changed before it is signed.
+func present(c *tls.Config, of *fixture.CA, name string, change func(*x509.Certificate)) {
+	issuer := *of
+	issuer.Change = change
+	key, chain, err := issuer.Identity(name)
+	c.Certificates = []tls.Certificate{{Certificate: [][]byte{chain[0].Raw, chain[1].Raw},
+		PrivateKey: fixture.Must(key, err)}}
 }
 
 // identity expired|future|server-only|good writes another client identity, of the CA of the certservice under way.
 func writeIdentity(ts *testscript.TestScript, neg bool, args []string) {
-	s, ok := running.Load(ts)
-	if neg || len(args) != 1 || !ok {
-		ts.Fatalf("usage: identity KIND, after certservice")
-	}
-	transport := *s.(*service.Service).Transport
+	transport := *given(ts).service.Transport
 	transport.Change = map[string]func(*x509.Certificate){
 		"expired":     func(l *x509.Certificate) { l.NotBefore, l.NotAfter = from(-48*time.Hour), from(-24*time.Hour) },
 		"future":      func(l *x509.Certificate) { l.NotBefore, l.NotAfter = from(24*time.Hour), from(48*time.Hour) },
@@ -133,9 +125,6 @@ func writeIdentity(ts *testscript.TestScript, neg bool, args []string) {
 // exits CODE program [args...] runs a program and compares its exit code; stdout and stderr can be
 // looked at afterwards, as after exec.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: exits CODE program [args...]")
-	}
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	got := 0
@@ -159,8 +148,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 
 // received are the values of the API's headers that the script's CertService got.
 func received(ts *testscript.TestScript) []string {
-	if s, ok := running.Load(ts); ok {
-		return s.(*service.Service).Received()
+	if s := given(ts).service; s != nil {
+		return s.Received()
 	}
 	return nil
 }
@@ -254,11 +243,7 @@ func listing(ts *testscript.TestScript, neg bool, args []string) {
 func requests(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	s, ok := running.Load(ts)
-	if !ok {
-		ts.Fatalf("no CertService was started")
-	}
-	if got := s.(*service.Service).Requests(); (got == want) == neg {
+	if got := given(ts).service.Requests(); (got == want) == neg {
 		ts.Fatalf("%d requests reached the CertService, want %d", got, want)
 	}
 }
@@ -267,15 +252,11 @@ func requests(ts *testscript.TestScript, neg bool, args []string) {
 func awaits(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	s, ok := running.Load(ts)
-	if !ok {
-		ts.Fatalf("no CertService was started")
-	}
-	for deadline := time.Now().Add(20 * time.Second); s.(*service.Service).Requests() < want; {
+	s := given(ts).service
+	for deadline := time.Now().Add(20 * time.Second); s.Requests() < want; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			ts.Fatalf("%d requests reached the CertService in 20 s, want %d", s.(*service.Service).Requests(), want)
+			ts.Fatalf("%d requests reached the CertService in 20 s, want %d", s.Requests(), want)
 		}
-		<-time.After(time.Millisecond)
 	}
 }
 

@@ -12,7 +12,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/service"
 )
 
 // binDir holds the programs under test, built once.
@@ -41,21 +43,31 @@ func runScripts(t *testing.T, dir string) {
 			"certservice": startCertService, "requests": requests, "awaits": awaits,
 			"identity": writeIdentity, "terminate": terminate,
 			"exits": exits, "holds": holds, "inspects": inspects, "listing": listing, "secretfree": secretfree,
-			"keytool": runKeytool, "java": runJava, "leaf": leaf, "names": names,
-			"fromkeytool": fromKeytool, "roots": roots,
-			"ca": startWithStoredCA,
+			"keytool": runKeytool, "java": runJava, "names": names,
+			"fromkeytool": fromKeytool, "roots": roots, "truststore": writeTruststore,
+			"ca": startWithStoredCA, "devca": startWithDevCA, "revoked": revoked, "proxy": startProxy,
+			"guide": readGuide,
 		},
 	})
 }
 
-// testKey is where a script has its test.
-type testKey struct{}
+// circumstances are what a script has to do with.
+type circumstances struct {
+	test      *testing.T
+	service   *service.Service // that runs, or nil
+	authority *devca.CA        // that it asks, if it is one
+}
+
+// given are the circumstances of a script.
+func given(ts *testscript.TestScript) *circumstances {
+	return ts.Value(circumstances{}).(*circumstances)
+}
 
 // setup gives every script the least environment that works, but for a CertService.
 func setup(t *testing.T, env *testscript.Env) error {
 	env.Setenv("UNUSED", fixture.FreeAddress(t))
 	env.Setenv("PATH", binDir+string(os.PathListSeparator)+env.Getenv("PATH"))
-	env.Values[testKey{}] = t
+	env.Values[circumstances{}] = &circumstances{test: t}
 	testdata, err := filepath.Abs("../testdata")
 	if err != nil {
 		return err

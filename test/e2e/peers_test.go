@@ -6,16 +6,19 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
@@ -25,26 +28,17 @@ const bouncyCastle = "/usr/share/java/bcprov.jar"
 // keytool ARGUMENT... and java SOURCE ARGUMENT... run these programs, which must succeed, java with Bouncy Castle.
 // Their output can be looked at with stdout.
 func runKeytool(ts *testscript.TestScript, _ bool, args []string) {
-	out, err := fixture.Keytool(ts.Value(testKey{}).(testing.TB), ts.MkAbs("."), args...)
+	out, err := fixture.Keytool(given(ts).test, ts.MkAbs("."), args...)
 	_, _ = ts.Stdout().Write([]byte(out))
 	ts.Check(err)
 }
 
 func runJava(ts *testscript.TestScript, _ bool, args []string) {
-	command := fixture.Java(ts.Value(testKey{}).(testing.TB), bouncyCastle, args[0], args[1:]...)
+	command := fixture.Java(given(ts).test, bouncyCastle, args[0], args[1:]...)
 	command.Dir = ts.MkAbs(".")
 	out, err := command.CombinedOutput()
 	_, _ = ts.Stdout().Write(out)
 	ts.Check(err)
-}
-
-// leaf FROM TO copies the first certificate of a PEM file.
-func leaf(ts *testscript.TestScript, _ bool, args []string) {
-	first, _, found := strings.Cut(ts.ReadFile(args[0]), "-----END CERTIFICATE-----")
-	if !found {
-		ts.Fatalf("%s has no certificate", args[0])
-	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(first+"-----END CERTIFICATE-----\n"), 0o600))
 }
 
 // names FILE prints a certificate's names as openssl does, and sets NAMES to them.
@@ -73,6 +67,30 @@ func roots(ts *testscript.TestScript, _ bool, args []string) {
 	other, err := fixture.NewCA(args[1])
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), fixture.CertificatesPEM(other.Root), 0o600))
+}
+
+// truststore FILE CERTIFICATE... writes a store, in the format of its extension, with certificates of files as entry-1,
+// entry-2 and so on, also with those that Go cannot use.
+func writeTruststore(ts *testscript.TestScript, _ bool, args []string) {
+	var entries []keystore.Entry
+	content := ""
+	for i, file := range args[1:] {
+		content += ts.ReadFile(file)
+		block, _ := pem.Decode([]byte(ts.ReadFile(file)))
+		cert, err := pki.Parse(block.Bytes)
+		ts.Check(err)
+		entries = append(entries, keystore.Entry{Alias: fmt.Sprintf("entry-%d", i+1),
+			Chain: []*x509.Certificate{cert}, Trusted: true})
+	}
+	data, err := []byte(content), error(nil)
+	switch filepath.Ext(args[0]) {
+	case ".jks":
+		data, err = keystore.EncodeJKS(entries, fixture.Password, time.Now())
+	case ".p12":
+		data, err = keystore.EncodePKCS12(entries, fixture.Password, keystore.ProfileModern)
+	}
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
 }
 
 // ca NAME [country-first] starts a CertService with an authority of test/testdata/constraints, below the root there.
