@@ -296,6 +296,8 @@ func (s *scene) follow(verb, rest string) string {
 			proxy.Host = l.Addr().String()
 		}
 		s.cfg.Proxy, s.cfg.URL = http.ProxyURL(proxy), "https://certservice.test:8443/v1/certificate/"
+	case "the CertService has the address of the proxy":
+		s.cfg.URL = "https://" + fixture.Must(s.cfg.Proxy(nil)).Host + "/v1/certificate/"
 	case "proxy of the environment":
 		s.start()
 		s.proxy, s.cfg.URL = &environmentProxy, "https://certservice.test:8443/v1/certificate/"
