@@ -51,6 +51,7 @@ func TestIdentity(t *testing.T) {
 type scene struct {
 	t       testing.TB
 	dir     string
+	began   time.Time // which JKS stores have in them: contents are the same where their words are
 	files   Files
 	entries map[string]keystore.Entry
 	ca      map[string]*fixture.CA
@@ -79,8 +80,8 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 }
 
 func newScene(t testing.TB) *scene {
-	s := &scene{t: t, dir: filepath.Join(t.TempDir(), "certs"), entries: map[string]keystore.Entry{},
-		ca: map[string]*fixture.CA{}, reloads: make(chan reload, 100)}
+	s := &scene{t: t, dir: filepath.Join(t.TempDir(), "certs"), began: time.Now(),
+		entries: map[string]keystore.Entry{}, ca: map[string]*fixture.CA{}, reloads: make(chan reload, 100)}
 	require.NoError(t, os.Mkdir(s.dir, 0o700))
 	for prefix, name := range map[string]string{"": "Test", "other-": "Other"} {
 		ca := fixture.Must(fixture.NewCA(name))
@@ -149,7 +150,7 @@ func (s *scene) made(spec string) []byte {
 	}
 	switch kind {
 	case "jks":
-		return fixture.Must(keystore.EncodeJKS(entries, own, time.Now()))
+		return fixture.Must(keystore.EncodeJKS(entries, own, s.began))
 	case "p12":
 		return fixture.Must(keystore.EncodePKCS12(entries, own, keystore.ProfileModern))
 	case "legacy":
