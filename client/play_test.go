@@ -194,7 +194,7 @@ type scene struct {
 	logged  strings.Builder
 	changes []func(*Client)
 	c       *Client
-	proxy   *testProxy
+	proxy   *fixture.Proxy
 }
 
 func play(t *testing.T, commands []string) (said string) {
@@ -280,28 +280,22 @@ func (s *scene) follow(verb, rest string) string {
 			<-ctx.Done()
 			return ctx.Err()
 		}}
-	case "proxy", "proxy that is down", "proxy answers": // of a kind; with a status
-		s.start()
-		s.proxy = &testProxy{target: s.Listener.Addr().String(), status: 200}
-		proxy := &url.URL{Scheme: rest}
-		switch verb {
-		case "proxy that is down":
-			proxy.Scheme, proxy.Host = "http", fixture.FreeAddress(t)
-		case "proxy answers":
-			proxy.Scheme, s.proxy.status = "http", fixture.Must(strconv.Atoi(rest))
-			fallthrough
-		default:
-			l := s.proxy.listen(proxy.Scheme, s.TLS.Certificates)
-			t.Cleanup(func() { l.Close() })
-			proxy.Host = l.Addr().String()
+	case "proxy", "proxy answers": // of a kind; with a status
+		kind, status := rest, http.StatusOK
+		if verb == "proxy answers" {
+			kind, status = "http", fixture.Must(strconv.Atoi(rest))
 		}
-		s.cfg.Proxy, s.cfg.URL = http.ProxyURL(proxy), "https://certservice.test:8443/v1/certificate/"
+		s.proxy = fixture.StartProxy(kind, s.start().Listener.Addr().String(), status, s.TLS.Certificates...)
+		t.Cleanup(func() { s.proxy.Close() })
+		s.through(&url.URL{Scheme: kind, Host: s.proxy.Addr().String()})
+	case "proxy that is down":
+		s.through(&url.URL{Scheme: "http", Host: fixture.FreeAddress(t)})
 	case "the CertService has the address of the proxy":
 		s.cfg.URL = "https://" + fixture.Must(s.cfg.Proxy(nil)).Host + "/v1/certificate/"
 	case "proxy of the environment":
 		s.start()
-		s.proxy, s.cfg.URL = &environmentProxy, "https://certservice.test:8443/v1/certificate/"
-		environmentProxy.set(s.Listener.Addr().String(), 200)
+		s.proxy, s.cfg.URL = environmentProxy, "https://certservice.test:8443/v1/certificate/"
+		s.proxy.Set(s.Listener.Addr().String(), http.StatusOK)
 	case "environment HTTPS_PROXY":
 		t.Setenv("HTTPS_PROXY", rest)
 
@@ -359,6 +353,11 @@ func (s *scene) follow(verb, rest string) string {
 		return s.act(verb, rest)
 	}
 	return ""
+}
+
+// through leads to a name that only a proxy knows.
+func (s *scene) through(proxy *url.URL) {
+	s.cfg.Proxy, s.cfg.URL = http.ProxyURL(proxy), "https://certservice.test:8443/v1/certificate/"
 }
 
 // act has the client do something, or looks at what it did.
@@ -426,7 +425,7 @@ func (s *scene) act(verb, rest string) string {
 		return fmt.Sprintf("connections %d, with a byte of a request %d, resumed %d", s.connections.Load(),
 			s.active.Load(), s.answer.resume)
 	case "look at the proxy":
-		return strings.Join(s.proxy.seen(), "\n")
+		return strings.Join(s.proxy.Asked(), "\n")
 	case "look at the log":
 		return cmp.Or(strings.TrimSpace(s.logged.String()), "nothing")
 	default:
