@@ -130,8 +130,10 @@ func writing(body string) http.HandlerFunc {
 	}
 }
 
+func urlOf(address string) string { return "https://" + address + "/v1/certificate/" }
+
 func clientOf(addr string, timeout time.Duration) *Client {
-	return fixture.Must(New(Config{URL: "https://" + addr + "/v1/certificate/", CAName: "RA",
+	return fixture.Must(New(Config{URL: urlOf(addr), CAName: "RA",
 		TLS: &tls.Config{}, Timeout: timeout}))
 }
 

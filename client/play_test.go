@@ -257,7 +257,7 @@ func (s *scene) follow(verb, rest string) string {
 			c.DNSNames, c.IPAddresses = nil, c.IPAddresses[:1]
 			fixture.Changes[rest](c)
 		})}
-	case "the server's certificate cannot be parsed": // by crypto/tls, before anything can be said of it
+	case "the server's certificate cannot be parsed": // by crypto/tls, before all else
 		block, _ := pem.Decode(shared("certificates/negative-serial.pem"))
 		bad := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{block.Bytes},
 			PrivateKey: s.TLS.Certificates[0].PrivateKey}}}
@@ -265,14 +265,14 @@ func (s *scene) follow(verb, rest string) string {
 
 	// What is there in place of it.
 	case "plain server": // which greets
-		s.cfg.URL = "https://" + listen(t, func(c net.Conn) {
+		s.cfg.URL = urlOf(listen(t, func(c net.Conn) {
 			readHello(c)
 			io.WriteString(c, fixture.Must(strconv.Unquote(`"`+rest+`"`)))
-		}) + "/v1/certificate/"
+		}))
 	case "silent server":
-		s.cfg.URL = "https://" + listen(t, func(net.Conn) { <-t.Context().Done() }) + "/v1/certificate/"
+		s.cfg.URL = urlOf(listen(t, func(net.Conn) { <-t.Context().Done() }))
 	case "nothing listens":
-		s.cfg.URL = "https://" + fixture.FreeAddress(t) + "/v1/certificate/"
+		s.cfg.URL = urlOf(fixture.FreeAddress(t))
 	case "no name can be resolved":
 		s.cfg.Dialer = &net.Dialer{Resolver: resolver.New(t, nil)}
 	case "nothing connects":
@@ -291,10 +291,10 @@ func (s *scene) follow(verb, rest string) string {
 	case "proxy that is down":
 		s.through(&url.URL{Scheme: "http", Host: fixture.FreeAddress(t)})
 	case "the CertService has the address of the proxy":
-		s.cfg.URL = "https://" + fixture.Must(s.cfg.Proxy(nil)).Host + "/v1/certificate/"
+		s.cfg.URL = urlOf(fixture.Must(s.cfg.Proxy(nil)).Host)
 	case "proxy of the environment":
 		s.start()
-		s.proxy, s.cfg.URL = environmentProxy, "https://certservice.test:8443/v1/certificate/"
+		s.proxy, s.cfg.URL = environmentProxy, urlOf("certservice.test:8443")
 		s.proxy.Set(s.Listener.Addr().String(), http.StatusOK)
 	case "environment HTTPS_PROXY":
 		t.Setenv("HTTPS_PROXY", rest)
@@ -357,7 +357,7 @@ func (s *scene) follow(verb, rest string) string {
 
 // through leads to a name that only a proxy knows.
 func (s *scene) through(proxy *url.URL) {
-	s.cfg.Proxy, s.cfg.URL = http.ProxyURL(proxy), "https://certservice.test:8443/v1/certificate/"
+	s.cfg.Proxy, s.cfg.URL = http.ProxyURL(proxy), urlOf("certservice.test:8443")
 }
 
 // act has the client do something, or looks at what it did.

@@ -135,7 +135,8 @@ func (s *scene) made(spec string) []byte {
 			ca := *s.ca[""]
 			ca.Change = fixture.Changes[change]
 			key, chain, err := ca.Identity(alias)
-			e = keystore.Entry{Alias: alias, Key: fixture.Must(key, err), Chain: append(chain, ca.Root)}
+			require.NoError(s.t, err)
+			e = keystore.Entry{Alias: alias, Key: key, Chain: append(chain, ca.Root)}
 		}
 		entries = append(entries, e)
 		if e.Key != nil {
@@ -323,7 +324,7 @@ func told(t testing.TB, i *Identity, err error) string {
 	}
 	slices.Sort(roots)
 	said += fmt.Sprintf("%s that trusts %s", i.TruststoreFormat, strings.Join(roots, ", "))
-	return someTime.ReplaceAllString(strings.Join(append([]string{said}, warnings...), "\n"), "TIME")
+	return aTime.ReplaceAllString(strings.Join(append([]string{said}, warnings...), "\n"), "TIME")
 }
 
-var someTime = regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:]+Z`)
+var aTime = regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:]+Z`)

@@ -29,8 +29,8 @@ func TestRun(t *testing.T) {
 			verb, rest, _ := strings.Cut(strings.TrimSpace(command[2:]), " ")
 			outcomes += command
 			if outcome := strings.TrimSpace(p.follow(verb, rest)); outcome != "" {
-				for n, root := range testPKI().roots {
-					outcome = strings.ReplaceAll(outcome, digestOf(root.Raw), fmt.Sprint("DIGEST-OF-", n))
+				for n, r := range testPKI().roots {
+					outcome = strings.ReplaceAll(outcome, digestOf(r.Raw), fmt.Sprint("DIGEST-", n))
 				}
 				outcomes += strings.ReplaceAll(outcome, p.dir, "DIR") + "\n"
 			}
