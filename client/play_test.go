@@ -188,13 +188,12 @@ func names(t *testing.T, certificates []*x509.Certificate, list []string) string
 // scene is what commands change.
 type scene struct {
 	*mutual
-	t       *testing.T
-	answer  answering
-	body    map[string][]string
-	logged  strings.Builder
-	changes []func(*Client)
-	c       *Client
-	proxy   *fixture.Proxy
+	t      *testing.T
+	answer answering
+	body   map[string][]string
+	logged strings.Builder
+	c      *Client
+	proxy  *fixture.Proxy
 }
 
 func play(t *testing.T, commands []string) (said string) {

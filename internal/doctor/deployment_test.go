@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -143,7 +142,9 @@ func (d *deployment) follow(verb, rest string) {
 		proxy := fixture.StartProxy("http", strings.Split(d.s.URL, "/")[2], fixture.Must(strconv.Atoi(rest)))
 		d.t.Cleanup(func() {
 			proxy.Close()
-			assert.Equal(d.t, []string{"CONNECT oom-cert-service:8443, Basic bWU6c3dvcmRmaXNo"}, slices.Compact(proxy.Asked()))
+			for _, asked := range proxy.Asked() {
+				assert.Equal(d.t, "CONNECT oom-cert-service:8443, Basic bWU6c3dvcmRmaXNo", asked)
+			}
 		})
 		d.Config.Request.URL = "https://oom-cert-service:8443/v1/certificate/"
 		d.Proxy = func(*http.Request) (*url.URL, error) {

@@ -96,7 +96,7 @@ func newScene(t testing.TB) *scene {
 			return fixture.Must(pki.Parse(fixture.NegativeSerial(c)))
 		})
 		s.entries[prefix+"key-bad-leaf"] = keystore.Entry{Key: key, Chain: []*x509.Certificate{bad[0], chain[1]}}
-		s.entries[prefix+"key-bad-root"] = keystore.Entry{Key: key, Chain: []*x509.Certificate{chain[0], chain[1], bad[2]}}
+		s.entries[prefix+"key-bad-root"] = keystore.Entry{Key: key, Chain: append(chain[:2:2], bad[2])}
 		s.entries[prefix+"bad-chain"] = keystore.Entry{Chain: bad}
 		s.entries[prefix+"bad-root"] = keystore.Entry{Chain: bad[2:], Trusted: true}
 		for i, name := range []string{"leaf", "issuing", "root"} {
