@@ -3,10 +3,8 @@ package client
 import (
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -15,100 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
-	"github.com/certfetcher/certfetcher/test/golden"
 )
 
-// Gateways rewrite the Content-Type: the body decides.
-func TestEnroll_answer_of_another_content_type(t *testing.T) {
-	for _, contentType := range [][]string{nil, {"text/plain"}, {"text/html; charset=utf-8"},
-		{"application/octet-stream"}, {"nonsense;;"}} {
-		m := newMutual(t, func(w http.ResponseWriter, r *http.Request) {
-			w.Header()["Content-Type"] = contentType
-			w.Write(shared("wire/answer-200.json"))
-		}, nil)
-		answer, err := m.client(t).Enroll(t.Context(), goldenSecrets())
-		require.NoError(t, err, contentType)
-		assert.Len(t, answer.CertificateChain, 2)
-	}
-}
-
-func TestAnswer_Certificates(t *testing.T) {
-	answer, err := parseAnswer(shared("wire/answer-200.json"))
-	require.NoError(t, err)
-	chain, trusted, err := answer.Certificates()
-	require.NoError(t, err)
-	assert.Equal(t, "app.example.org", chain[0].Subject.CommonName)
-	assert.Equal(t, "CN=Example Issuing CA", chain[1].Subject.String())
-	assert.Equal(t, "CN=Example Root CA", trusted[0].Subject.String())
-	assert.Equal(t, "CN=Example Other Root CA", trusted[1].Subject.String())
-}
-
-func TestAnswer_Certificates_severalInOneElement_areReadInOrder(t *testing.T) {
-	answer, err := parseAnswer(shared("wire/answer-200.json"))
-	require.NoError(t, err)
-	chain, trusted, err := answer.Certificates()
-	require.NoError(t, err)
-
-	joined := Answer{
-		CertificateChain:    []string{strings.Join(answer.CertificateChain, "subject=CN = text of openssl\n")},
-		TrustedCertificates: []string{strings.Join(answer.TrustedCertificates, "")},
-	}
-	joinedChain, joinedTrusted, err := joined.Certificates()
-	require.NoError(t, err)
-	assert.Equal(t, chain, joinedChain)
-	assert.Equal(t, trusted, joinedTrusted)
-}
-
-// What is only stored needs its DER and nothing else.
-func TestAnswer_Certificates_keepsWhatCanVerifyNothing(t *testing.T) {
-	for _, name := range []string{"negative-serial", "brainpool", "underscore", "ed448", "ecacc"} {
-		text := shared("certificates/" + name + ".pem")
-		block, _ := pem.Decode(text)
-		_, trusted, err := Answer{TrustedCertificates: []string{string(shared("pem/root-ca.pem")),
-			string(text)}}.Certificates()
-		require.NoError(t, err, name)
-		require.Len(t, trusted, 2, name)
-		assert.Equal(t, block.Bytes, trusted[1].Raw, name)
-	}
-}
-
-func TestAnswer_Certificates_refuses(t *testing.T) {
-	good, key := string(shared("pem/root-ca.pem")), string(shared("pem/key.pem"))
-	want := golden.Load(t, "certificates.txt")
-	for is, text := range map[string]string{
-		"text without PEM": "hello", "a key": key, "a certificate and its key": good + key,
-		"a certificate and one that is cut short": good + good[:400],
-		"a block without a certificate": string(
-			pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})),
-	} {
-		_, _, err := Answer{CertificateChain: []string{good}, TrustedCertificates: []string{good, text}}.Certificates()
-		require.Error(t, err, is)
-		want.Equal(t, is, err.Error())
-	}
-	_, _, err := Answer{CertificateChain: []string{"x"}}.Certificates()
-	assert.EqualError(t, err, "invalid CertService response: certificateChain[0] has no PEM block, want a certificate")
-}
-
-func TestAnswer_textsFromOurOwnHeaders_areLeftOut(t *testing.T) {
+func TestAnswer_Clean_leavesOutWhatTheRequestHad(t *testing.T) {
 	key := goldenRequest(t, "enroll.request.json").Headers["PK"]
-	body := fixture.Must(json.Marshal(map[string][]string{
-		"certificateChain":    {fmt.Sprintf("-----BEGIN %s-----\nAA==\n-----END %s-----\n", key, key)},
-		"trustedCertificates": {string(shared("pem/root-ca.pem"))},
-	}))
-	m := newMutual(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Write(body)
-	}, nil)
-	answer, err := m.client(t).Enroll(t.Context(), goldenSecrets())
+	answer, err := newMutual(t).client().Enroll(t.Context(), goldenSecrets())
 	require.NoError(t, err)
-	_, _, err = answer.Certificates()
-	assert.EqualError(t, err,
-		`invalid CertService response: certificateChain[0] has no readable certificate in the PEM block "" at line 1: `+
-			`its BEGIN line is damaged: want -----BEGIN, a label and five dashes on one line`)
 	assert.Equal(t, "the subject [left out: part of the request]", answer.Clean("the subject CN="+key))
-
 	assert.NotContains(t, fmt.Sprintf("%v %+v %#v", answer, answer, answer), "PRIVATE KEY")
-
 	broken := answer.asked.clean(&ConnectionError{Err: fmt.Errorf("connecting: %w", x509.UnknownAuthorityError{}),
 		Permanent: true})
 	assert.EqualError(t, broken, "connecting: x509: certificate signed by unknown authority")

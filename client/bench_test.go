@@ -10,7 +10,7 @@ func BenchmarkEnroll(b *testing.B) { benchmarkEnroll(b, false) }
 func BenchmarkEnroll_connected(b *testing.B) { benchmarkEnroll(b, true) }
 
 func benchmarkEnroll(b *testing.B, connected bool) {
-	c, request := newGood(b).client(b), goldenSecrets()
+	c, request := newMutual(b).client(), goldenSecrets()
 	b.ReportAllocs()
 	for b.Loop() {
 		if connected {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -68,33 +69,35 @@ func pool(certs ...*x509.Certificate) *x509.CertPool {
 // mutual is a server that demands a client certificate of its CA, and what a client of it needs.
 type mutual struct {
 	*httptest.Server
-	ca          *fixture.CA
-	cfg         Config
-	connections atomic.Int32 // accepted so far
+	ca  *fixture.CA
+	cfg Config
+	// Connections that were accepted, brought a byte of a request, and were closed.
+	connections, active, closed atomic.Int32
 }
 
-// newMutual starts one. change, which may be nil, sees the server before it starts.
-func newMutual(t testing.TB, handler http.HandlerFunc, change func(*tls.Config)) *mutual {
+// newMutual is one that gives certificates. It may be changed until it starts.
+func newMutual(t testing.TB) *mutual {
 	t.Helper()
 	authority := newCA("Test")
-	m := &mutual{Server: httptest.NewUnstartedServer(handler), ca: authority}
+	m := &mutual{Server: httptest.NewUnstartedServer(writing(string(shared("wire/answer-200.json")))), ca: authority}
 	m.TLS = &tls.Config{
 		Certificates: []tls.Certificate{identity(t, authority, "server", nil)},
 		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: pool(authority.Root), MinVersion: tls.VersionTLS12,
 	}
-	if change != nil {
-		change(m.TLS)
-	}
 	m.Config.ErrorLog = log.New(io.Discard, "", 0)
 	m.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
+		switch s {
+		case http.StateNew:
 			m.connections.Add(1)
+		case http.StateActive:
+			m.active.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			m.closed.Add(1)
 		}
 	}
-	m.StartTLS()
 	t.Cleanup(m.Close)
 	m.cfg = Config{
-		URL: m.URL + "/v1/certificate/", CAName: "RA", Timeout: 10 * time.Second,
+		CAName: "RA", Timeout: 10 * time.Second,
 		TLS: &tls.Config{RootCAs: pool(authority.Root),
 			Certificates: []tls.Certificate{identity(t, authority, "client", nil)}},
 		Roots: []*x509.Certificate{authority.Root},
@@ -102,11 +105,15 @@ func newMutual(t testing.TB, handler http.HandlerFunc, change func(*tls.Config))
 	return m
 }
 
-// newGood starts one that gives certificates.
-func newGood(t testing.TB) *mutual {
-	t.Helper()
-	return newMutual(t, answering(200, "answer-200.json"), nil)
+func (m *mutual) start() *mutual {
+	if m.URL == "" {
+		m.StartTLS()
+		m.cfg.URL = cmp.Or(m.cfg.URL, m.URL+"/v1/certificate/")
+	}
+	return m
 }
+
+func (m *mutual) client() *Client { return fixture.Must(New(m.start().cfg)) }
 
 // enroll asks for a certificate.
 func enroll(t testing.TB, c *Client) error {
@@ -115,35 +122,18 @@ func enroll(t testing.TB, c *Client) error {
 	return err
 }
 
-// through leads to an address by way of the proxy of the environment.
-func (m *mutual) through(address string) {
-	m.cfg.URL = "https://certservice.test:8443/v1/certificate/"
-	environmentProxy.set(address, 200)
-}
-
-func (m *mutual) client(t testing.TB) *Client {
-	t.Helper()
-	return fixture.Must(New(m.cfg))
-}
-
-// answering returns a handler that always gives the golden file.
-func answering(status int, file string) http.HandlerFunc {
-	return writing(status, "application/json", string(shared("wire/"+file)))
-}
-
-func writing(status int, contentType, body string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		w.Header()["Content-Type"] = []string{contentType}
-		if contentType == "" {
-			w.Header()["Content-Type"] = nil
-		}
-		w.WriteHeader(status)
+// writing answers with JSON.
+func writing(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, body)
 	}
 }
 
+func urlOf(address string) string { return "https://" + address + "/v1/certificate/" }
+
 func clientOf(addr string, timeout time.Duration) *Client {
-	return fixture.Must(New(Config{URL: "https://" + addr + "/v1/certificate/", CAName: "RA",
+	return fixture.Must(New(Config{URL: urlOf(addr), CAName: "RA",
 		TLS: &tls.Config{}, Timeout: timeout}))
 }
 

@@ -69,10 +69,7 @@ func (s *script) waits() (waits []time.Duration) {
 
 var success = reply{status: 200, body: `{"certificateChain":["a"],"trustedCertificates":["b"]}`}
 
-var (
-	usual   = &Retry{time.Second, 30 * time.Second, 5 * time.Minute}
-	forever = &Retry{time.Second, 30 * time.Second, 0}
-)
+var usual = &Retry{time.Second, 30 * time.Second, 5 * time.Minute}
 
 func scripted(t *testing.T, retry *Retry, replies ...reply) (*Client, *script, *bytes.Buffer) {
 	t.Helper()
@@ -108,6 +105,7 @@ func playRetries(t *testing.T, commands string) (outcomes string) {
 	retry, began := usual, time.Now()
 	var replies []reply
 	var s *script
+	var logged *bytes.Buffer
 	for command := range strings.Lines(commands) {
 		outcomes += command
 		verb, rest, _ := strings.Cut(strings.TrimSpace(command[1:]), ": ")
@@ -119,6 +117,7 @@ func playRetries(t *testing.T, commands string) (outcomes string) {
 			retry = nil
 		case "status":
 			status, body, _ := strings.Cut(rest, " ")
+			body = strings.Replace(body, "{key}", goldenRequest(t, "enroll.request.json").Headers["PK"], 1)
 			replies = append(replies, reply{status: fixture.Must(strconv.Atoi(status)), body: body})
 		case "Retry-After":
 			replies[len(replies)-1].retryAfter = rest
@@ -142,8 +141,8 @@ func playRetries(t *testing.T, commands string) (outcomes string) {
 				ctx, stop = context.WithTimeout(ctx, duration(rest))
 				defer stop()
 			}
-			c, transport, logged := scripted(t, retry, replies...)
-			s = transport
+			var c *Client
+			c, s, logged = scripted(t, retry, replies...)
 			_, err := c.Enroll(ctx, goldenSecrets())
 			counts := fmt.Sprintf("tries %d, lines of log %d\n", len(s.at), strings.Count(logged.String(), "\n"))
 			if err != nil {
@@ -152,6 +151,17 @@ func playRetries(t *testing.T, commands string) (outcomes string) {
 			outcomes += elapsed.ReplaceAllString(counts, "${1}after N tries in TIME")
 			if cause := context.Cause(ctx); cause != nil {
 				outcomes += fmt.Sprintf("at %s, says why: %t\n", time.Since(began), errors.Is(err, cause))
+			}
+		case "look at the log":
+			for i, text := range strings.Split(strings.TrimSpace(logged.String()), "\n") {
+				var line struct {
+					Level, Msg, Operation, Error string
+					Try                          int
+					NextIn                       time.Duration `json:"next_in"` // the plain handler writes nanoseconds
+				}
+				require.NoError(t, json.Unmarshal([]byte(text), &line))
+				assert.InDelta(t, s.waits()[i], line.NextIn, float64(time.Millisecond))
+				outcomes += fmt.Sprintln(line.Level, line.Msg, line.Operation, line.Try, line.Error)
 			}
 		case "all tries take": // at least, at most
 			outcomes += within(s.at[len(s.at)-1].Sub(s.at[0]), words)
@@ -174,33 +184,4 @@ func within(d time.Duration, bounds []string) string {
 		return ""
 	}
 	return fmt.Sprintf("not so: %s\n", d)
-}
-
-func TestEnroll_logs_one_line_for_each_failed_try_without_secrets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		key := goldenRequest(t, "enroll.request.json").Headers["PK"]
-		echo := reply{status: 503, body: `{"errorMessage":"no room for ` + key + `"}`}
-		c, s, logged := scripted(t, forever, echo, reply{err: syscall.ECONNREFUSED}, success)
-		require.NoError(t, enroll(t, c))
-		lines := strings.Split(strings.TrimSpace(logged.String()), "\n")
-		require.Len(t, lines, 2)
-		for i, want := range []string{
-			"CertService answered 503 Service Unavailable: no room for [left out: part of the request]",
-			"connecting to certservice:8443: connection refused: nothing listens there (yet): " +
-				"check that CertService is up, and the port in REQUEST_URL (connection refused)",
-		} {
-			var line struct {
-				Level, Msg, Operation, Error string
-				Try                          int
-				NextIn                       time.Duration `json:"next_in"` // the plain handler writes nanoseconds
-			}
-			require.NoError(t, json.Unmarshal([]byte(lines[i]), &line))
-			assert.Equal(t, "WARN", line.Level)
-			assert.Equal(t, "CertService request failed, trying again", line.Msg)
-			assert.Equal(t, "enroll", line.Operation)
-			assert.Equal(t, i+1, line.Try)
-			assert.Equal(t, want, line.Error)
-			assert.InDelta(t, s.waits()[i], line.NextIn, float64(time.Millisecond))
-		}
-	})
 }

@@ -1,7 +1,6 @@
 package doctor_test
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -17,7 +16,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"strconv"
 	"strings"
 	"syscall"
@@ -95,9 +93,9 @@ func (d *deployment) follow(verb, rest string) {
 	case "show":
 		d.show = rest
 	case "set":
-		err = set(&d.Options, first, second)
+		fixture.SetPart(fixture.Part(&d.Options, first), second)
 	case "notify":
-		err = set(&d.notify, first, second)
+		fixture.SetPart(fixture.Part(&d.notify, first), second)
 	case "fault":
 		stage, problem, _ := strings.Cut(second, " ")
 		d.Faults = append(d.Faults, config.Fault{Stage: enroll.Stage(fixture.Must(strconv.Atoi(stage))),
@@ -122,14 +120,14 @@ func (d *deployment) follow(verb, rest string) {
 	case "link":
 		err = os.Symlink(second, first)
 	case "client": // has another certificate of the CA that the CertService trusts
-		require.Contains(d.t, changes, rest)
-		d.s.Transport.Change = changes[rest]
+		require.Contains(d.t, fixture.Changes, rest)
+		d.s.Transport.Change = fixture.Changes[rest]
 		writeIdentity(d.t, d.s.Transport, d.s.Dir, "whole")
 	case "chain":
 		writeIdentity(d.t, d.s.Transport, d.s.Dir, rest)
 	case "stranger": // whose file is the one that a variable leads to
 		writeIdentity(d.t, newCA("Stranger"), d.tmp, "whole")
-		err = set(&d.Config.TLS, first, filepath.Join(d.tmp, second))
+		fixture.SetPart(fixture.Part(&d.Config.TLS, first), filepath.Join(d.tmp, second))
 	case "named": // as the service is, by a name server
 		d.Config.Request.URL = strings.Replace(d.s.URL, "127.0.0.1", first, 1)
 		d.Dialer = &net.Dialer{Resolver: resolver.New(d.t,
@@ -141,10 +139,16 @@ func (d *deployment) follow(verb, rest string) {
 	case "process":
 		d.pid = startProcess(d.t, rest)
 	case "proxy": // answers with a status
-		proxy := startProxy(d.t, strings.Split(d.s.URL, "/")[2], fixture.Must(strconv.Atoi(rest)))
+		proxy := fixture.StartProxy("http", strings.Split(d.s.URL, "/")[2], fixture.Must(strconv.Atoi(rest)))
+		d.t.Cleanup(func() {
+			proxy.Close()
+			for _, asked := range proxy.Asked() {
+				assert.Equal(d.t, "CONNECT oom-cert-service:8443, Basic bWU6c3dvcmRmaXNo", asked)
+			}
+		})
 		d.Config.Request.URL = "https://oom-cert-service:8443/v1/certificate/"
 		d.Proxy = func(*http.Request) (*url.URL, error) {
-			return &url.URL{Scheme: "http", Host: proxy, User: url.UserPassword("me", "swordfish")}, nil
+			return &url.URL{Scheme: "http", Host: proxy.Addr().String(), User: url.UserPassword("me", "swordfish")}, nil
 		}
 	case "network":
 		require.Contains(d.t, networks, rest)
@@ -155,29 +159,6 @@ func (d *deployment) follow(verb, rest string) {
 	require.NoError(d.t, err, "%s %s", verb, rest)
 }
 
-// set changes a field of what is pointed to, by its path.
-func set(of any, path, value string) (err error) {
-	field := reflect.ValueOf(of).Elem()
-	for name := range strings.SplitSeq(path, ".") {
-		field = reflect.Indirect(field).FieldByName(name)
-	}
-	switch field.Kind() {
-	case reflect.Bool:
-		field.SetBool(value == "true")
-	case reflect.Slice:
-		field.Set(reflect.ValueOf(strings.Fields(value)))
-	case reflect.Uint32:
-		field.SetUint(uint64(fileMode(value)))
-	case reflect.Int64:
-		var d time.Duration
-		d, err = time.ParseDuration(value)
-		field.SetInt(int64(d))
-	default:
-		field.SetString(value)
-	}
-	return err
-}
-
 // fileMode reads octal digits, of which a fifth is that of setgid.
 func fileMode(octal string) fs.FileMode {
 	mode := fixture.Must(strconv.ParseUint(octal, 8, 32))
@@ -185,21 +166,6 @@ func fileMode(octal string) fs.FileMode {
 		return fs.FileMode(mode&0o777) | fs.ModeSetgid
 	}
 	return fs.FileMode(mode)
-}
-
-// changes are what may be wrong with a certificate.
-var changes = map[string]func(leaf *x509.Certificate){
-	"sha1":         func(leaf *x509.Certificate) { leaf.SignatureAlgorithm = x509.ECDSAWithSHA1 },
-	"nameless":     func(leaf *x509.Certificate) { leaf.DNSNames, leaf.IPAddresses = nil, nil },
-	"for clients":  func(leaf *x509.Certificate) { leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} },
-	"for servers":  func(leaf *x509.Certificate) { leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} },
-	"any use":      func(leaf *x509.Certificate) { leaf.ExtKeyUsage = nil },
-	"encipherment": func(leaf *x509.Certificate) { leaf.KeyUsage = x509.KeyUsageKeyEncipherment },
-	"for a year":   func(leaf *x509.Certificate) { leaf.NotAfter = leaf.NotBefore.AddDate(1, 0, 0) },
-	"for 90 days":  func(leaf *x509.Certificate) { leaf.NotBefore = leaf.NotAfter.AddDate(0, 0, -90) },
-	"expired": func(leaf *x509.Certificate) {
-		leaf.NotBefore, leaf.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
-	},
 }
 
 // servers are what a CertService may do otherwise.
@@ -240,7 +206,7 @@ func served(change func(*service.Service, *tls.Config)) service.Options {
 // showing has the CertService show a certificate of its CA, with a change.
 func showing(change string) service.Options {
 	return served(func(s *service.Service, c *tls.Config) {
-		s.Transport.Change = changes[change]
+		s.Transport.Change = fixture.Changes[change]
 		c.Certificates = []tls.Certificate{certificate(s.Transport, "127.0.0.1")}
 		s.Transport.Change = nil
 	})
@@ -356,31 +322,4 @@ func startProcess(t *testing.T, name string) (pid int) {
 		_ = child.Wait()
 	})
 	return child.Process.Pid
-}
-
-// startProxy answers CONNECT with a status, and connects to an address when that is 200.
-func startProxy(t *testing.T, address string, status int) string {
-	t.Helper()
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		assert.Equal(t, http.MethodConnect, r.Method)
-		assert.Equal(t, "Basic bWU6c3dvcmRmaXNo", r.Header.Get("Proxy-Authorization"))
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if !assert.NoError(t, err) {
-			return
-		}
-		defer conn.Close()
-		fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\n\r\n", status, http.StatusText(status))
-		if status != http.StatusOK {
-			return
-		}
-		server, err := net.Dial("tcp", address)
-		if !assert.NoError(t, err) {
-			return
-		}
-		defer server.Close()
-		go func() { _, _ = io.Copy(server, bufio.NewReader(conn)) }()
-		_, _ = io.Copy(conn, server)
-	}))
-	t.Cleanup(proxy.Close)
-	return strings.TrimPrefix(proxy.URL, "http://")
 }

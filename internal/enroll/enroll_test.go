@@ -7,8 +7,9 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
 	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 // configuration is what a manifest gives, with the changes by variable.
@@ -69,82 +71,73 @@ func issued(t *testing.T, cfg Settings, change func(*x509.Certificate)) *output.
 	return &output.Bundle{Key: key, Chain: chain, Trusted: []*x509.Certificate{authority.Root}}
 }
 
-func TestOutdated_sameCertificate_stays(t *testing.T) {
-	for name, change := range map[string]func(*x509.Certificate){
-		"as it was asked for": nil,
-		"with the RDNs reversed, as EJBCA does": func(leaf *x509.Certificate) {
-			var rdns []asn1.RawValue
-			_, err := asn1.Unmarshal(leaf.RawSubject, &rdns)
-			require.NoError(t, err)
-			for i := range len(rdns) / 2 {
-				rdns[i], rdns[len(rdns)-1-i] = rdns[len(rdns)-1-i], rdns[i]
+// What a CA may make of a request.
+var changes = map[string]func(leaf *x509.Certificate){
+	"nothing": func(*x509.Certificate) {},
+	"the subject reversed, as EJBCA does": func(leaf *x509.Certificate) {
+		var rdns []asn1.RawValue
+		fixture.Must(asn1.Unmarshal(leaf.RawSubject, &rdns))
+		slices.Reverse(rdns)
+		leaf.RawSubject = fixture.Must(asn1.Marshal(rdns))
+	},
+	"names in another case": func(leaf *x509.Certificate) { leaf.DNSNames = []string{"app.EXAMPLE.org"} },
+	"the common name as DNS name": func(leaf *x509.Certificate) {
+		leaf.DNSNames = []string{"app.example.org"}
+	},
+	"another subject": func(leaf *x509.Certificate) {
+		leaf.RawSubject, leaf.Subject = nil, pkix.Name{CommonName: "app.example.org"}
+	},
+	"a name more": func(leaf *x509.Certificate) { leaf.DNSNames = append(leaf.DNSNames, "b.example.org") },
+	"a name less": func(leaf *x509.Certificate) { leaf.IPAddresses = nil },
+	"a life from two hours ago to the next": func(leaf *x509.Certificate) {
+		leaf.NotBefore, leaf.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(time.Hour)
+	},
+}
+
+var aTime = regexp.MustCompile(`\d{4}-\S+Z`)
+
+// Whether a set on the volume stays that was issued for a configuration.
+func TestOutdated(t *testing.T) {
+	golden.Play(t, "outdated/*.txt", func(t *testing.T, _, commands string) string {
+		now := time.Now().Truncate(time.Second)
+		cfg, change := configuration(t, nil), "nothing"
+		var b *output.Bundle
+		for command := range strings.Lines(commands) {
+			verb, rest, _ := strings.Cut(strings.TrimSpace(command[2:]), ": ")
+			name, value, _ := strings.Cut(rest, "=")
+			switch verb {
+			case "requested", "asked for now": // with a variable otherwise
+				cfg = configuration(t, map[string]string{name: value})
+				continue
+			case "the CA gives":
+				require.Contains(t, changes, rest)
+				change = rest
+				continue
 			}
-			leaf.RawSubject = fixture.Must(asn1.Marshal(rdns))
-		},
-		"with names in another case": func(leaf *x509.Certificate) { leaf.DNSNames = []string{"app.EXAMPLE.org"} },
-	} {
-		t.Run(name, func(t *testing.T) {
-			cfg := configuration(t, nil)
-			e := &Enroller{Config: cfg, Log: slog.New(slog.DiscardHandler), Now: time.Now}
-			assert.Empty(t, e.whyOutdated(issued(t, cfg, change)))
+			if b == nil {
+				b = issued(t, cfg, changes[change])
+			}
+			switch verb {
+			case "on the volume":
+			case "accepted and recorded, although the CA changed subject and names":
+				b = recorded(t, cfg)
+			case "trusting another's CA":
+				b.Trusted = recorded(t, cfg).Trusted
+			case "with another's chain":
+				b.Chain = append(b.Chain[:1:1], recorded(t, cfg).Chain[1])
+			case "with another's record":
+				b.Note = recorded(t, cfg).Note
+			case "expired":
+				b.Chain[0].NotAfter = now.Add(-time.Minute)
+			default:
+				t.Fatalf("unknown command %q", command)
+			}
+		}
+		why := aTime.ReplaceAllStringFunc(enroller(cfg).whyOutdated(b), func(at string) string {
+			return fmt.Sprint(fixture.Must(time.Parse(time.RFC3339, at)).Sub(now).Round(time.Minute), " from now")
 		})
-	}
-}
-
-func TestOutdated_commonNameAddedAsDNSName_stays(t *testing.T) {
-	cfg := configuration(t, map[string]string{"SANS": "192.0.2.1"})
-	e := &Enroller{Config: cfg, Now: time.Now}
-	bundle := issued(t, cfg, func(leaf *x509.Certificate) { leaf.DNSNames = []string{"app.example.org"} })
-	assert.Empty(t, e.whyOutdated(bundle))
-}
-
-func TestOutdated_another_saysWhatDiffers(t *testing.T) {
-	now := time.Now().Truncate(time.Second)
-	at := now.Add
-	for name, row := range map[string]struct {
-		changes map[string]string
-		change  func(*x509.Certificate)
-		want    string
-	}{
-		"another subject": {change: func(l *x509.Certificate) {
-			l.RawSubject, l.Subject = nil, pkix.Name{CommonName: "app.example.org"}
-		}, want: `the certificate on the volume has the subject "CN=app.example.org", the ` +
-			`configuration asks for "CN=app.example.org,C=SE,ST=Skane,O=Example"`},
-		"a name more": {change: func(l *x509.Certificate) { l.DNSNames = append(l.DNSNames, "b.example.org") },
-			want: `the certificate on the volume has the names ["DNS:app.example.org" "DNS:b.example.org" "IP ` +
-				`Address:192.0.2.1"], SANS asks for ["DNS:app.example.org" "IP Address:192.0.2.1"]`},
-		"a name less": {change: func(l *x509.Certificate) { l.IPAddresses = nil },
-			want: `the certificate on the volume has the names ["DNS:app.example.org"], SANS ` +
-				`asks for ["DNS:app.example.org" "IP Address:192.0.2.1"]`},
-		"two thirds of its life gone": {change: func(l *x509.Certificate) {
-			l.NotBefore,
-				l.NotAfter = at(-2*time.Hour), at(time.Hour)
-		},
-			want: fmt.Sprintf("two thirds of the certificate's life have gone by (since %s, valid until %s)",
-				at(0).UTC().Format(time.RFC3339), at(time.Hour).UTC().Format(time.RFC3339))},
-	} {
-		t.Run(name, func(t *testing.T) {
-			cfg := configuration(t, row.changes)
-			e := &Enroller{Config: cfg, Now: time.Now}
-			assert.Equal(t, row.want, e.whyOutdated(issued(t, cfg, row.change)))
-		})
-	}
-}
-
-func TestOutdated_otherKeyAlgorithm_isSaid(t *testing.T) {
-	cfg := configuration(t, nil)
-	bundle := issued(t, cfg, nil)
-	cfg.Certificate.KeyAlgorithm = "RSA-2048"
-	e := &Enroller{Config: cfg, Now: time.Now}
-	assert.Equal(t, "the key on the volume is ECDSA-P256, KEY_ALGORITHM asks for RSA-2048", e.whyOutdated(bundle))
-}
-
-func TestOutdated_foreignAnchor_doesNotVerify(t *testing.T) {
-	cfg := configuration(t, nil)
-	bundle := issued(t, cfg, nil)
-	bundle.Trusted = issued(t, cfg, nil).Trusted
-	e := &Enroller{Config: cfg, Now: time.Now}
-	assert.Contains(t, e.whyOutdated(bundle), "the certificate on the volume does not verify: ")
+		return cmp.Or(why, "it stays")
+	})
 }
 
 func TestStageOf_errorsOfTheStages_areTheContractsCodes(t *testing.T) {

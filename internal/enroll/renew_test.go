@@ -42,7 +42,7 @@ func TestRefusal_andRetry_ofWhatAnUpdateMayMeet(t *testing.T) {
 		"not implemented": {status(501, ""), true, false, time.Minute, false},
 		"overloaded":      {status(503, ""), false, false, time.Minute, false},
 		"a web page":      {&client.AnswerError{Reason: "it is HTML"}, true, false, 0, false},
-		"no connection":   {&client.ConnectionError{Err: errors.New("refused")}, false, false, 0, false},
+		"no connection":   {&client.ConnectionError{Err: errors.New("x")}, false, false, 0, false},
 		"no trust": {&client.ConnectionError{Err: errors.New("unknown CA"), Permanent: true}, false,
 			true, 0, false},
 		"interrupted":             {fmt.Errorf("x: %w", context.Canceled), false, false, 0, false},

@@ -47,6 +47,8 @@ func TestOpenClosed_keysDoNoHarm(t *testing.T) {
 	}
 }
 
+var parameters = block("EC PARAMETERS", []byte{6, 5, 0x2b, 0x81, 4, 0, 0x22})
+
 func TestDecode_PEM_keysFindTheirChains(t *testing.T) {
 	p := fixtures()
 	rsaEntity, ecEntity, edEntity := p.entities["RSA"], p.entities["ECDSA"], p.entities["Ed25519"]
@@ -56,7 +58,6 @@ func TestDecode_PEM_keysFindTheirChains(t *testing.T) {
 	rsaKey, ecKey := block("PRIVATE KEY", pkcs8("RSA")), block("PRIVATE KEY", pkcs8("ECDSA"))
 	pkcs1 := block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaEntity.key.(*rsa.PrivateKey)))
 	sec1 := block("EC PRIVATE KEY", must(x509.MarshalECPrivateKey(ecEntity.key.(*ecdsa.PrivateKey))))
-	parameters := block("EC PARAMETERS", []byte{6, 5, 0x2b, 0x81, 4, 0, 0x22})
 	chain := certificates(rsaEntity.chain...)
 	for sentence, row := range map[string]struct {
 		data [][]byte
@@ -97,7 +98,7 @@ func TestDecode_PEM_faultsAreNamed(t *testing.T) {
 		"a key encrypted in the old way": pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY",
 			Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "DES-EDE3-CBC,00"}, Bytes: []byte{1}}),
 		"a key encrypted with MD5 and DES": must(os.ReadFile("../../test/testdata/stores/key-md5-des.pem")),
-		"only parameters":                  block("EC PARAMETERS", []byte{6, 5, 0x2b, 0x81, 4, 0, 0x22}),
+		"only parameters":                  parameters,
 	} {
 		_, _, err := keystore.Decode(data, password)
 		assert.EqualError(t, err, "reading PEM store: "+want[sentence], sentence)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,6 +14,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
+	"github.com/certfetcher/certfetcher/test/golden"
 )
 
 var tested = append(append(Group("Network", "net", []Variable{
@@ -40,56 +44,49 @@ func read(t *testing.T, values map[string]string) *Reader {
 	return ReadEnvironment(tested)
 }
 
-func TestRead_unsetAndEmpty_giveTheDefaults(t *testing.T) {
-	r := read(t, map[string]string{"T_ADDRESS": "h:1"})
-	assert.Equal(t, []string{"h:1", "secret", "", "3", "1s", "false", "json", "info"}, r.values)
-	assert.Equal(t, 3, r.Number("T_COUNT", 1, 5))
-	assert.Equal(t, time.Second, r.Duration("T_WAIT", 1))
-	assert.False(t, r.Bool("T_FLAG"))
-	assert.Equal(t, LogSettings{}, r.Log())
-	assert.Empty(t, r.Faults())
-}
-
-func TestRead_faults_areOrderedAndShowNoSecret(t *testing.T) {
-	r := read(t, map[string]string{
-		"T_PASSWORD": "hush", "T_COMMAND": "run --token=hush", "T_COUNT": "6", "T_WAIT": "soon",
-		"T_FLAG": "yes", "LOG_LEVEL": "loud",
+// Variables that are set, and what is read of them, or the faults and warnings with their parts.
+func TestRead(t *testing.T) {
+	golden.Play(t, "read/*.txt", func(t *testing.T, _, commands string) (said string) {
+		dir, values := t.TempDir(), map[string]string{"T_ADDRESS": "h:1"}
+		var judge []func(r *Reader)
+		for command := range strings.Lines(commands) {
+			verb, rest, _ := strings.Cut(strings.TrimSpace(command[2:]), " ")
+			name, argument, _ := strings.Cut(rest, " ")
+			switch verb {
+			case "set":
+				name, value, _ := strings.Cut(rest, "=")
+				values[name] = strings.ReplaceAll(value, "DIR", dir)
+			case "file":
+				content := fixture.Must(strconv.Unquote(argument))
+				require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+			case "pipe":
+				require.NoError(t, syscall.Mkfifo(filepath.Join(dir, name), 0o600))
+			case "reject": // for a reason
+				judge = append(judge, func(r *Reader) { r.Reject(name, argument) })
+			case "warn":
+				judge = append(judge, func(r *Reader) { r.Warn(name, argument) })
+			default:
+				t.Fatalf("unknown command %q", command)
+			}
+		}
+		r := read(t, values)
+		log, number := r.Log(), r.Number("T_COUNT", 1, 5)
+		wait, flag := r.Duration("T_WAIT", 1), r.Bool("T_FLAG")
+		for _, judge := range judge {
+			judge(r)
+		}
+		if len(r.Faults()) == 0 {
+			said = fmt.Sprintf("%q, of which %d, %s, %t, %+v; the secret is in %q\n", r.values, number, wait, flag, log,
+				r.SecretFile("T_PASSWORD"))
+		}
+		for _, f := range r.Faults() {
+			said += fmt.Sprintf("fault of part %q: %v\n", f.Part, f)
+		}
+		for _, f := range r.Warnings() {
+			said += fmt.Sprintf("warning of part %q: %s %s\n", f.Part, f.Variable, f.Problem)
+		}
+		return strings.ReplaceAll(said, dir, "DIR")
 	})
-	r.Log()
-	r.Bool("T_FLAG")
-	r.Duration("T_WAIT", 1)
-	r.Number("T_COUNT", 1, 5)
-	r.Reject("T_COMMAND", "a quote is missing")
-	r.Reject("T_PASSWORD", "")
-	var texts []string
-	for _, f := range r.Faults() {
-		texts = append(texts, f.Error())
-	}
-	assert.Equal(t, []string{
-		"T_ADDRESS is not set, want host:port",
-		"T_PASSWORD has a value that is not shown, want at least 6 bytes",
-		"T_COMMAND has a value that is not shown (a quote is missing), want a command",
-		`T_COUNT has "6", want 1 to 5`,
-		`T_WAIT has "soon", want a duration, more than 0`,
-		`T_FLAG has "yes" (write true), want true or false`,
-		`LOG_LEVEL has "loud", want debug, info, warn or error`,
-	}, texts)
-	assert.Equal(t, "net", r.Faults()[0].Part)
-}
-
-func TestRead_twinOfASecretWithDefault_wins(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "password")
-	require.NoError(t, os.WriteFile(path, []byte("from file\r\n"), 0o600))
-	r := read(t, map[string]string{"T_ADDRESS": "h:1", "T_PASSWORD_FILE": path})
-	assert.Equal(t, "from file", r.Value("T_PASSWORD"))
-	assert.Empty(t, r.Faults())
-	assert.Equal(t, path, r.SecretFile("T_PASSWORD"))
-
-	r.Reject("T_PASSWORD", "it is short")
-	require.Len(t, r.Faults(), 1)
-	assert.Equal(t,
-		fmt.Sprintf("T_PASSWORD_FILE has %q, with content that is not shown (it is short), want at least 6 bytes",
-			path), r.Faults()[0].Error())
 }
 
 // As bash gives it for T_PASSWORD_FILE=<(command).
@@ -137,32 +134,6 @@ func TestReadSecret_fromAPipeThatNothingComesOutOf_givesUp(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
-func TestRead_unusableTwin_isAFault(t *testing.T) {
-	dir := t.TempDir()
-	empty := filepath.Join(dir, "empty")
-	require.NoError(t, os.WriteFile(empty, nil, 0o600))
-	pipe := filepath.Join(dir, "pipe") // that nobody writes to
-	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
-	for want, values := range map[string]map[string]string{
-		"T_PASSWORD_FILE and T_PASSWORD are both set, want one " +
-			"of them": {"T_PASSWORD": "x", "T_PASSWORD_FILE": empty},
-		`T_PASSWORD_FILE has "` + empty +
-			`", which is empty, want at least 6 bytes`: {"T_PASSWORD_FILE": empty},
-		`T_PASSWORD_FILE has "` + dir +
-			`/none", which does not exist: check the path and the volume mounted there (no such ` +
-			`file or directory)`: {"T_PASSWORD_FILE": dir + "/none"},
-		`T_PASSWORD_FILE has "` + pipe + `", which is empty, want at least 6 bytes`: {"T_PASSWORD_FILE": pipe},
-		`T_PASSWORD_FILE has "/dev/zero", which cannot be read: has more than ` +
-			`65536 bytes`: {"T_PASSWORD_FILE": "/dev/zero"},
-	} {
-		values["T_ADDRESS"] = "h:1"
-		r := read(t, values)
-		require.Len(t, r.Faults(), 1)
-		assert.Equal(t, want, r.Faults()[0].Error())
-		assert.Equal(t, "tls", r.Faults()[0].Part)
-	}
-}
-
 func TestWriteUsage_hasRulesAndDefaults(t *testing.T) {
 	var usage strings.Builder
 	require.NoError(t, WriteUsage(&usage, tested))
@@ -208,12 +179,4 @@ func TestHints_whatPeopleWriteOtherwise_isSaidHowToWrite(t *testing.T) {
 		"ture": "write true", "maybe": ""} {
 		assert.Equal(t, want, choiceHint(value, []string{"true", "false"}), value)
 	}
-}
-
-func TestReader_warnings_areNoFaults(t *testing.T) {
-	r := read(t, map[string]string{"T_ADDRESS": "h:1"})
-	r.Warn("T_COUNT", "is odd")
-	r.Warn("T_ADDRESS", "is far")
-	assert.Empty(t, r.Faults())
-	assert.Equal(t, []Fault{{"net", "T_ADDRESS", "is far"}, {"", "T_COUNT", "is odd"}}, r.Warnings())
 }

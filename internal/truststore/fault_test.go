@@ -72,39 +72,6 @@ func (closed) Write([]byte) (int, error) { return 0, errors.New("closed") }
 
 func later(path string) bool { return strings.Contains(path, "/later") }
 
-// TestRunAndCheck_faults changes one thing of newScene. Check has to find what a run fails for, and neither may change
-// anything. (Codes 1 and 2 come from Load, too: see TestLoad.)
-func TestRunAndCheck_faults(t *testing.T) {
-	for sentence, text := range golden.Read(t, "faults.txt") {
-		t.Run(sentence, func(t *testing.T) {
-			p, cfg := newScene(t)
-			require.NoError(t, os.Chmod(p.dir, 0o755))
-			commands, want := script(text)
-			step := p.follow(&cfg, commands)
-			before := p.listing()
-			var said []string
-			for _, err := range newRun(cfg, step).check(cfg, later) {
-				said = append(said, "check: "+err.Error())
-			}
-			assert.Equal(t, before, p.listing(), "Check has changed something")
-
-			result, err := newRun(cfg, step).do(cfg, noLog)
-
-			if err != nil {
-				said = append(said, fmt.Sprintf("exit %d: %v", ExitCode(err), err))
-				assert.False(t, result.Changed())
-				for name, was := range before {
-					assert.Equal(t, was, p.listing()[name], name)
-				}
-			}
-			for name := range p.listing() {
-				assert.NotContains(t, name, temporaryMark)
-			}
-			assert.Equal(t, want, strings.ReplaceAll(strings.Join(said, "\n"), p.dir, "DIR"))
-		})
-	}
-}
-
 // Check leaves to the next run what a killed one left, and a single truststore is not a destination.
 func TestCheck_leavesAloneWhatItDoesNotNeed(t *testing.T) {
 	p := newPlace(t, "base.pem", "=pem 0", ".base.pem"+temporaryMark+"1", "")

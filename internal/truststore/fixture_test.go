@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +30,7 @@ import (
 
 func TestMain(m *testing.M) {
 	fixture.UseMemory()
+	syscall.Umask(0o022) // modes are in texts
 	os.Exit(m.Run())
 }
 
@@ -89,7 +89,7 @@ func entries(words string) (list []keystore.Entry) {
 // made encodes a store of the kind in the first word, which may have a password of its own behind a slash, with the
 // entries of the others: jks, jks1 and jks2 (of those versions, also without entries), p12, marks (a PKCS#12 file of
 // certificates of which some have no mark of trust), clear (without password, as the cacerts of JDK 18 and later),
-// and pem.
+// pem, and half (of that).
 func made(spec string) []byte {
 	kind, words, _ := strings.Cut(spec, " ")
 	kind, own, _ := strings.Cut(kind, "/")
@@ -118,6 +118,8 @@ func made(spec string) []byte {
 		return fixture.Must(gopkcs12.Passwordless.EncodeTrustStoreEntries(clear, ""))
 	case "pem":
 		return text
+	case "half":
+		return text[:200]
 	}
 	panic(spec)
 }
@@ -178,81 +180,9 @@ func newScene(t testing.TB) (place, Config) {
 	return p, p.copying(p.merge("base.jks", "other.pem"), "key.p12", "app.p12")
 }
 
-// script parts the lines of a golden text: commands, which begin with "> ", and what is wanted.
-func script(text string) (commands []string, want string) {
-	for line := range strings.Lines(text) {
-		if command, isCommand := strings.CutPrefix(line, "> "); isCommand {
-			commands = append(commands, strings.TrimSpace(command))
-		} else {
-			want += line
-		}
-	}
-	return commands, strings.TrimSpace(want)
-}
-
-// follow does to the place, or to what is configured, what the commands say. The step function makes a disk full.
-func (p place) follow(cfg *Config, commands []string) (step files.StepFunc) {
-	p.t.Helper()
-	store := map[string]int{"truststore": 0, "second": 1, "password": 0}
-	for _, command := range commands {
-		verb, rest, _ := strings.Cut(command, " ")
-		name, argument, _ := strings.Cut(rest, " ")
-		path := p.path(name)
-		var err error
-		switch verb {
-		case "put":
-			if argument, err = strconv.Unquote(`"` + argument + `"`); err == nil {
-				p.putAll(name, argument)
-			}
-		case "remove":
-			err = os.Remove(path)
-		case "mkdir":
-			err = os.Mkdir(path, 0o755)
-		case "link":
-			err = os.Symlink(argument, path)
-		case "truncate":
-			err = os.Truncate(path, int64(fixture.Must(strconv.Atoi(argument))))
-		case "run":
-			p.run(*cfg)
-		case "holds":
-			require.Equal(p.t, argument, string(p.read(name)), name)
-		case "full": // while doing that to the file
-			step = full(name, argument)
-		case "alone":
-			cfg.Truststores = cfg.Truststores[:1]
-		case "copy":
-			*cfg = p.copying(*cfg, name, argument)
-		case "source":
-			cfg.Keystores[0].Source = path
-		case "destination":
-			cfg.Keystores[0].Destination = path
-		case "truststore", "second":
-			cfg.Truststores[store[verb]].Path = path
-		case "password":
-			if cfg.Truststores[0].PasswordPath = path; name == "" {
-				cfg.Truststores[0].PasswordPath = ""
-			}
-		default:
-			p.t.Fatalf("unknown command %q", command)
-		}
-		require.NoError(p.t, err, command)
-	}
-	return step
-}
-
 func (p place) run(cfg Config) Result {
 	p.t.Helper()
-	result, _ := p.runLogged(cfg)
-	return result
-}
-
-// runLogged returns what was logged as well, without times.
-func (p place) runLogged(cfg Config) (Result, string) {
-	p.t.Helper()
-	var text strings.Builder
-	result, err := Run(cfg, slog.New(slog.NewTextHandler(&text, nil)))
-	require.NoError(p.t, err)
-	return result, regexp.MustCompile(`(?m)^time=\S+ `).ReplaceAllString(text.String(), "")
+	return fixture.Must(Run(cfg, noLog))
 }
 
 // entry is what a user can see of a file.

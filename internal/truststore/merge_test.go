@@ -12,34 +12,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/pkcs12"
 	"github.com/certfetcher/certfetcher/test/fixture"
-	"github.com/certfetcher/certfetcher/test/golden"
 )
-
-func TestRun_mergesWhatIsMissing(t *testing.T) {
-	for sentence, text := range golden.Read(t, "merges.txt") {
-		t.Run(sentence, func(t *testing.T) {
-			p := newPlace(t)
-			commands, want := script(text)
-			p.follow(nil, commands)
-			var names []string
-			for _, command := range commands {
-				if name := strings.Fields(command)[1]; name != "changeit.pass" {
-					names = append(names, name)
-				}
-			}
-			before := p.read(names[0])
-
-			result := p.run(p.merge(names...))
-
-			assert.Equal(t, want, p.contents(names[0]))
-			assert.Equal(t, []Replaced{{p.path(names[0]), p.path(names[0] + ".bak")}}, result.Replaced)
-			assert.Equal(t, before, p.read(names[0]+".bak"))
-			head := map[bool]int{true: 8, false: 2}[before[0] == 0xfe]
-			assert.Equal(t, before[:head], p.read(names[0])[:head], "the format, and in JKS the version, has changed")
-			assert.False(t, p.run(p.merge(names...)).Changed())
-		})
-	}
-}
 
 // The merged set is the union, whatever stores of whatever kind hold, and a second run finds it so.
 func TestRun_mergedSetIsTheUnion(t *testing.T) {
@@ -70,53 +43,6 @@ func TestRun_mergedSetIsTheUnion(t *testing.T) {
 		require.Equal(t, union, merged, "round %d", round)
 		require.Len(t, list, len(union), "round %d", round)
 		require.False(t, p.run(p.merge(names...)).Changed(), "round %d", round)
-	}
-}
-
-func TestRun_resultAndLogSayWhatChanged(t *testing.T) {
-	p := newPlace(t, "base.jks", "=jks ca=0", "other.p12", "=p12 ca=1")
-
-	result, log := p.runLogged(p.merge("base.jks", "other.p12"))
-
-	fingerprint := digestOf(root(1).Raw)
-	assert.Equal(t, []Added{{"ca-2", "CN=B Root CA,O=Throwaway", fingerprint, p.path("other.p12")}}, result.Added)
-	assert.Equal(t,
-		fmt.Sprintf(`level=INFO msg="certificate added to truststore" truststore=%[1]s/base.jks alias=ca-2 `+
-			`subject="CN=B Root CA,O=Throwaway" sha256=%[2]s from=%[1]s/other.p12
-level=INFO msg="file replaced" path=%[1]s/base.jks backup=%[1]s/base.jks.bak
-`, p.dir, fingerprint), log)
-
-	result, log = p.runLogged(p.merge("base.jks", "other.p12"))
-	assert.Equal(t, Result{}, result)
-	assert.Empty(t, log)
-}
-
-func TestRun_warnings(t *testing.T) {
-	damaged := fmt.Sprintf("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n%s%s",
-		made("pem 1"), made("pem 2")[:200])
-	p := newPlace(t, "base.jks", "=jks a=0", "other.pem", damaged, "keystore.p12", "=p12 x=key")
-
-	_, log := p.runLogged(p.merge("base.jks", "other.pem", "keystore.p12"))
-
-	assert.Equal(t, "a=0 pem-trusted-certificate-0=1", p.contents("base.jks"))
-	for _, want := range []string{"at line 1 cannot be read", "it has no END line: the file was cut short",
-		"has no trusted certificate, only private keys: is it a keystore?"} {
-		assert.Regexp(t, `level=WARN msg="post-processing continues with a warning" error=.*`+want, log)
-	}
-}
-
-func TestRun_noPasswordFile_triesThatOfAJDK(t *testing.T) {
-	for _, kind := range []string{"jks", "p12", "clear"} {
-		p := newPlace(t, "store", "="+kind+" a=0", "other.jks", "=jks b=1")
-		cfg := p.merge("store", "other.jks")
-		cfg.Truststores[0].PasswordPath = ""
-
-		_, log := p.runLogged(cfg)
-
-		assert.Equal(t, "a=0 b=1", p.contents("store"))
-		said := strings.Count(log, `msg="opened a truststore with the password of a JDK's cacerts`)
-		assert.Equal(t, kind != "clear", said == 1, log)
-		assert.NotContains(t, log, password)
 	}
 }
 

@@ -147,7 +147,7 @@ func summary(r Result, err error) string {
 }
 
 func TestAnswer(t *testing.T) {
-	w := newWorld(t)
+	w, at := newWorld(t), now.Add
 	root, policy, issuing, other := w.root.cert, w.policy.cert, w.issuing.cert, w.other.cert
 	leaf, anchors := w.leaf(t, nil), certs(root)
 	given := func(trusted []*cert, chain ...*cert) answer { return answer{chain, trusted, nil} }
@@ -161,13 +161,13 @@ func TestAnswer(t *testing.T) {
 	// by is a leaf of another authority, which is trusted.
 	by := func(a *authority) answer { return given(certs(a.cert), w.leafBy(t, a)) }
 	dated := func(name string, from, to time.Duration) *authority {
-		return newCA(t, name, nil, func(c *cert) { c.NotBefore, c.NotAfter = now.Add(from), now.Add(to) })
+		return newCA(t, name, nil, func(c *cert) { c.NotBefore, c.NotAfter = at(from), at(to) })
 	}
 	signed := func(key crypto.Signer, name string, parent *authority, algorithm x509.SignatureAlgorithm) *authority {
 		return &authority{issue(t, parent, key.Public(), key, &cert{
 			Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
 			KeyUsage:           x509.KeyUsageCertSign,
-			SignatureAlgorithm: algorithm, NotAfter: now.Add(48 * time.Hour),
+			SignatureAlgorithm: algorithm, NotAfter: at(48 * time.Hour),
 		}), key}
 	}
 	registered := func(number byte) pkix.Extension { // a name of a kind that crypto/x509 passes over
@@ -188,7 +188,7 @@ func TestAnswer(t *testing.T) {
 	impostor := newCA(t, "Issuing CA", w.policy, nil) // same name, another key
 	notCA := issue(t, w.issuing, w.key.Public(), nil, &cert{Subject: pkix.Name{CommonName: "not a CA"}})
 	narrow := newCA(t, "Narrow CA", w.root, func(c *cert) { c.PermittedDNSDomains = []string{"example.com"} })
-	oldIssuing := newCA(t, "Issuing CA", w.policy, func(c *cert) { c.NotAfter = now.Add(-time.Minute) })
+	oldIssuing := newCA(t, "Issuing CA", w.policy, func(c *cert) { c.NotAfter = at(-time.Minute) })
 	next := newCA(t, "Root", w.root, nil) // a root's new key signed with its old one: it has the root's name as issuer
 	sha1Root := signed(rsaKey, "SHA-1 Root", nil, x509.SHA1WithRSA)
 	rsaRoot := signed(rsaKey, "RSA Root", nil, 0)
@@ -244,10 +244,10 @@ func TestAnswer(t *testing.T) {
 		"a chain that ends too early":    given(anchors, leaf),
 		"names that the CA may not sign": given(anchors, w.leafBy(t, narrow), narrow.cert),
 		"trust in itself":                given(certs(self), self),
-		"an expired certificate":         issued(func(c *cert) { c.NotAfter = now.Add(-time.Second) }),
-		"a certificate of the future":    issued(func(c *cert) { c.NotBefore = now.Add(5*time.Minute + time.Second) }),
-		"a certificate from soon on":     issued(func(c *cert) { c.NotBefore = now.Add(5 * time.Minute) }),
-		"dates in the wrong order":       issued(func(c *cert) { c.NotAfter = now.Add(-2 * time.Hour) }),
+		"an expired certificate":         issued(func(c *cert) { c.NotAfter = at(-time.Second) }),
+		"a certificate of the future":    issued(func(c *cert) { c.NotBefore = at(5*time.Minute + time.Second) }),
+		"a certificate from soon on":     issued(func(c *cert) { c.NotBefore = at(5 * time.Minute) }),
+		"dates in the wrong order":       issued(func(c *cert) { c.NotAfter = at(-2 * time.Hour) }),
 		"an expired signer":              given(anchors, w.leafBy(t, oldIssuing), oldIssuing.cert, policy),
 		"an expired anchor":              by(dated("Old Root", -time.Hour, -time.Minute)),
 		"an anchor of the future":        by(dated("Future Root", time.Hour, 48*time.Hour)),
@@ -256,9 +256,9 @@ func TestAnswer(t *testing.T) {
 			trusted: certs(dated("Gone Root", -time.Hour, -time.Minute).cert,
 				dated("Next Root", 1000*time.Hour, 2000*time.Hour).cert, root)},
 		"a short life from soon on": {
-			issued(func(c *cert) { c.NotBefore, c.NotAfter = now.Add(10*time.Second), now.Add(40*time.Second) }).chain,
+			issued(func(c *cert) { c.NotBefore, c.NotAfter = at(10*time.Second), at(40*time.Second) }).chain,
 			certs(dated("Later Root", 4*time.Minute, 48*time.Hour).cert, root), nil},
-		"a life longer than its signers'": issued(func(c *cert) { c.NotAfter = now.Add(72 * time.Hour) }),
+		"a life longer than its signers'": issued(func(c *cert) { c.NotAfter = at(72 * time.Hour) }),
 		"a host name more": issued(func(c *cert) {
 			c.DNSNames = append(slices.Clone(c.DNSNames),
 				"extra.example.org")
