@@ -81,13 +81,6 @@ func mustPublish(t *testing.T, v *Volume, b Bundle) Publication {
 	return p
 }
 
-func mustRestore(t *testing.T, v *Volume) Publication {
-	t.Helper()
-	p, err := v.Restore()
-	require.NoError(t, err)
-	return p
-}
-
 // published is a new volume with a set on it.
 func published(t *testing.T, layout string, types ...string) (Config, *Volume, Bundle) {
 	t.Helper()
@@ -115,16 +108,6 @@ func requireCurrent(t *testing.T, cfg Config, want Bundle) {
 func eachLayout(t *testing.T, test func(t *testing.T, layout string)) {
 	for _, layout := range layouts {
 		t.Run(layout, func(t *testing.T) { test(t, layout) })
-	}
-}
-
-// failing has each step of one kind fail.
-func failing(op string, err error) files.StepFunc {
-	return func(at, _ string) error {
-		if at == op {
-			return err
-		}
-		return nil
 	}
 }
 

@@ -30,8 +30,6 @@ import (
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-const callFailed = "Exception occurred during call to cmp client: "
-
 func enrollRequest(t *testing.T) Request {
 	t.Helper()
 	r, fault := parseRequest(enrollHeader(t), false, 4096)
