@@ -93,11 +93,14 @@ func (f *Follower) Run(ctx context.Context) {
 			}
 		case <-timer.C:
 			since = time.Time{}
-			f.follow() // before Changed reads: what changes after this is an event again
-			before := f.watched
+			moved := f.follow() // before Changed reads: what changes after this is an event again
 			f.Changed()
-			if f.follow(); !slices.Equal(before, f.watched) {
+			if f.follow() {
+				moved = true
 				timer.Reset(0) // what is followed from now on may have changed already
+			}
+			if moved {
+				f.callMoved()
 			}
 		}
 		if changed {
@@ -122,8 +125,9 @@ func (f *Follower) handle(event fsnotify.Event) (changed bool) {
 	return changed
 }
 
-// follow watches the directories that matter now, and no others.
-func (f *Follower) follow() {
+// follow watches the directories that matter now, and no others. It tells whether they are others
+// than before, be it under the same paths.
+func (f *Follower) follow() (moved bool) {
 	want := f.dirs()
 	// Again where one of them came or went before its watch stood.
 	for again := []string(nil); !slices.Equal(want, again); want, again = f.dirs(), want {
@@ -133,14 +137,22 @@ func (f *Follower) follow() {
 			}
 		}
 		for _, dir := range want {
+			// Before the watch: of two that replace one another meanwhile, the earlier is known.
+			before := f.seen[dir]
+			f.seen[dir], _ = os.Stat(dir) // one that is gone is another the next time
+			if before != nil && slices.Contains(f.watched, dir) && !os.SameFile(before, f.seen[dir]) {
+				moved = true
+				_ = f.watcher.Remove(dir) // of what was there before
+			}
 			// Added again even when known: one that was removed and made again has lost its watch.
 			if err := f.watcher.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				f.complain(dir, err)
 			}
-			f.seen[dir], _ = os.Stat(dir) // one that is gone is another the next time
 		}
+		moved = moved || !slices.Equal(f.watched, want)
 		f.watched = want
 	}
+	return moved
 }
 
 func (f *Follower) dirs() []string {
