@@ -220,6 +220,14 @@ func (c *Client) Update(ctx context.Context, r Request) (Answer, error) {
 		{"OLD_CERT", r.OldCert}, {"OLD_PK", r.OldKey}})
 }
 
+// withTimeout is the context of one try.
+func (c *Client) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	if c.timeout > 0 {
+		return context.WithTimeout(ctx, c.timeout)
+	}
+	return context.WithCancel(ctx)
+}
+
 // secretHeaders are the API's headers before encoding. They are kept apart from http.Header so that
 // nothing prints them by accident.
 type secretHeaders []struct {
@@ -240,11 +248,8 @@ func (h secretHeaders) httpHeader() http.Header {
 // try makes one request. A connection set up ahead that the server has closed in the meantime is
 // not a failure of CertService, so it is replaced by a fresh one without counting as a try.
 func (c *Client) try(ctx context.Context, target *url.URL, secrets secretHeaders) (Answer, error) {
-	if c.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.timeout)
-		defer cancel()
-	}
+	ctx, cancel := c.withTimeout(ctx)
+	defer cancel()
 	for {
 		p := &progress{}
 		answer, err := c.roundTrip(ctx, target, secrets, p)

@@ -44,11 +44,7 @@ func (c *Client) Connect(ctx context.Context) {
 		return
 	}
 	d := &dialAhead{addr: hostPort(c.enrollURL), done: make(chan struct{})}
-	if c.timeout > 0 {
-		ctx, d.cancel = context.WithTimeout(ctx, c.timeout)
-	} else {
-		ctx, d.cancel = context.WithCancel(ctx)
-	}
+	ctx, d.cancel = c.withTimeout(ctx)
 	c.ahead.swap(d)
 	go func() {
 		d.conn, d.err = c.dial(withProgress(ctx, &d.progress), d.addr)
@@ -175,13 +171,7 @@ func (c *Client) dial(ctx context.Context, addr string) (net.Conn, error) {
 	return &explainingConn{Conn: conn, readFailed: make(chan struct{})}, nil
 }
 
-func hostPort(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = "443"
-	}
-	return net.JoinHostPort(u.Hostname(), port)
-}
+func hostPort(u *url.URL) string { return net.JoinHostPort(u.Hostname(), Port(u)) }
 
 // explainingConn lets a failed write return the alert that explains it. A TLS 1.3 server judges our
 // certificate after the handshake is over for us (RFC 8446, section 4.4.2.4), so its alert races

@@ -102,7 +102,7 @@ func Diagnose(ctx context.Context, cfg Config) (*Diagnosis, error) {
 	d := &diagnosing{Diagnosis: &Diagnosis{}, ctx: ctx, toTCP: cfg.TLS == nil, onlyAccepted: cfg.CAName == ""}
 	if cfg.Proxy == nil {
 		if err := checkProxy(); err != nil {
-			d.step(StepProxy, func(context.Context) error { return err })
+			d.Steps = []Step{{Name: StepProxy, Err: err}}
 			return d.Diagnosis, nil
 		}
 	}
@@ -139,17 +139,9 @@ type diagnosing struct {
 	otherCAs bool
 }
 
-// withTimeout is the context for one step.
-func (d *diagnosing) withTimeout() (context.Context, context.CancelFunc) {
-	if d.Client != nil && d.timeout > 0 {
-		return context.WithTimeout(d.ctx, d.timeout)
-	}
-	return context.WithCancel(d.ctx)
-}
-
 // step takes a step, and tells whether the way goes on.
 func (d *diagnosing) step(name StepName, take func(context.Context) error) bool {
-	ctx, cancel := d.withTimeout()
+	ctx, cancel := d.withTimeout(d.ctx)
 	defer cancel()
 	start := time.Now()
 	err := take(ctx)
@@ -395,7 +387,7 @@ func (d *diagnosing) checkAnswer(ctx context.Context, err error) error {
 // it may say so by a CA that does not exist, whether it knows ours.
 func (d *diagnosing) askMore() {
 	ask := func(target *url.URL) Reply {
-		ctx, cancel := d.withTimeout()
+		ctx, cancel := d.withTimeout(d.ctx)
 		defer cancel()
 		reply, _ := d.ask(ctx, target)
 		return reply
