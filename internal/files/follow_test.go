@@ -83,6 +83,33 @@ func TestFollower_anotherDirectoryInItsPlace_isFollowed(t *testing.T) {
 	<-changes
 }
 
+// What the kernel tells of the directory before does not count here, only what stands in its place.
+func TestFollower_replacedWhileChangedReads_isFollowed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dir")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	changes, moved := make(chan struct{}, 100), make(chan struct{}, 100)
+	first := true
+	f := &Follower{Dirs: func() []string { return []string{dir} }, Quiet: time.Millisecond,
+		Look: func(path string, created, _ bool) (bool, bool) {
+			return created && filepath.Base(path) == "file", false
+		},
+		Moved: func() { moved <- struct{}{} }, Failed: func(dir string, err error) { t.Errorf("%q: %v", dir, err) }}
+	f.Changed = func() {
+		if changes <- struct{}{}; first {
+			first = false
+			assert.NoError(t, os.Rename(dir, dir+"-before"))
+			assert.NoError(t, os.Mkdir(dir, 0o700))
+		}
+	}
+	require.NoError(t, f.Start())
+	go f.Run(t.Context())
+	<-changes
+	<-moved
+	<-changes
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	<-changes
+}
+
 func TestFollower_end_closesTheWatcher(t *testing.T) {
 	dir := t.TempDir()
 	f := &Follower{Dirs: func() []string { return []string{dir} }, Quiet: time.Millisecond}
