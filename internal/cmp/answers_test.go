@@ -26,14 +26,21 @@ import (
 // TestClient_answers plays what testdata/answers has: commands (see play), and then, for each kind
 // of request, what was sent, how long it took, what came of it, and what was logged as a warning.
 func TestClient_answers(t *testing.T) {
-	golden.Play(t, "answers/*.txt", func(t *testing.T, _, commands string) (outcomes string) {
+	golden.Play(t, "answers/*.txt", func(t *testing.T, title, commands string) (outcomes string) {
 		t.Parallel()
 		kinds := "ir"
 		if first, _, _ := strings.Cut(commands, "\n"); strings.HasPrefix(first, "> request ") {
 			kinds = strings.TrimPrefix(first, "> request ")
 		}
 		for kind := range strings.FieldsSeq(kinds) {
-			synctest.Test(t, func(t *testing.T) { outcomes += newPlay(t, commands).outcome(kind) })
+			synctest.Test(t, func(t *testing.T) {
+				outcome := newPlay(t, commands).outcome(kind)
+				outcomes += outcome
+				if kind != "rr" {
+					checkRelayed(t, title, commands, fixture.ByName[BodyType](kind),
+						strings.Contains(outcome, ": accepted"))
+				}
+			})
 		}
 		return outcomes
 	})

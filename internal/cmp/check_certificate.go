@@ -287,6 +287,7 @@ func checkStructure(err error, httpStatus int) error {
 var answerTypes = map[BodyType][]BodyType{
 	BodyIR:       {BodyIP},
 	BodyCR:       {BodyCP},
+	BodyP10CR:    {BodyCP},
 	BodyKUR:      {BodyKUP},
 	BodyRR:       {BodyRP},
 	BodyGenM:     {BodyGenP},

@@ -47,6 +47,8 @@ type Signer struct {
 type Config struct {
 	URL       string // http:// or https://
 	Recipient string // the CA's distinguished name after RFC 4514, RDNs sent in the order written
+	// RecipientName is the DER Name to use where Recipient is empty.
+	RecipientName []byte
 
 	// IssuerDN is the distinguished name of the CA that issues, when requests go to another
 	// recipient, such as an RA. Default: Recipient.
@@ -66,13 +68,23 @@ type Config struct {
 
 	TrustAnchors  []*x509.Certificate // for the signers of answers and for issued certificates
 	ResponseTrust ResponseTrust       // default ResponseTrustAnchored
+	// ServerAnchors are those of TLS, and ServerName is the host in URL. Where they are set, the
+	// server may sign answers with its TLS certificate: a registration authority, which replaces
+	// the protection between it and the CA (RFC 9483, 5.2.3.1).
+	ServerAnchors []*x509.Certificate
+	ServerName    string
 
-	ImplicitConfirm bool // ask the CA to do without certConf and pkiConf
-	AllowModified   bool // take certificates with other names than asked for
+	CertProfile     string // to ask for, by id-it-certProfile; empty: none
+	ImplicitConfirm bool   // ask the CA to do without certConf and pkiConf
+	AllowModified   bool   // take certificates with other names than asked for
 
 	MessageTimeout time.Duration // for one message and its answer; default DefaultMessageTimeout
-	MaxPollWait    time.Duration // from when the CA first says to wait to the last poll; default defaultMaxPollWait
+	MaxPollWait    time.Duration // from when a transaction begins to the last poll; default defaultMaxPollWait
 	Answers        *Answers      // bound on large answers; default one of the client's own, of DefaultAnswerBytes
+
+	// Accept is asked about each certificate that has passed all checks, before it is confirmed;
+	// its error rejects the certificate. Nil: all are accepted.
+	Accept func(Result) error
 
 	// Derive is called with what derives the key of an answer's MAC where the peer makes that take
 	// more than a few milliseconds, and has to call it once, when there is a processor for it. An
@@ -141,8 +153,11 @@ func New(cfg Config) (*Client, error) {
 }
 
 func (c *Client) parseNames(cfg Config) (err error) {
-	if c.recipient, err = ParseDN(cfg.Recipient); err != nil {
-		return fmt.Errorf("recipient: %w", err)
+	c.recipient = cfg.RecipientName
+	if cfg.Recipient != "" || c.recipient == nil {
+		if c.recipient, err = ParseDN(cfg.Recipient); err != nil {
+			return fmt.Errorf("recipient: %w", err)
+		}
 	}
 	c.issuer = c.recipient
 	if cfg.IssuerDN != "" {

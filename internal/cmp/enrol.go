@@ -30,35 +30,18 @@ type Result struct {
 
 // Initialize sends an initialization request, ir (RFC 9483, 4.1.1).
 func (c *Client) Initialize(ctx context.Context, r Request) (Result, error) {
-	return c.request(ctx, BodyIR, r)
+	return c.Enrol(ctx, r, nil, &Pending{Request: "ir"}, noJournal{})
 }
 
 // Certify sends a certification request, cr (RFC 9483, 4.1.2).
 func (c *Client) Certify(ctx context.Context, r Request) (Result, error) {
-	return c.request(ctx, BodyCR, r)
-}
-
-func (c *Client) request(ctx context.Context, kind BodyType, r Request) (Result, error) {
-	message, err := c.certReqMsg(r, nil)
-	if err != nil {
-		return Result{}, err
-	}
-	t := c.begin(r.CSR.RawSubject, nil, r.CSR.PublicKey)
-	return t.enrol(ctx, PKIBody{kind, CertReqMessages{message}}, r.CSR)
+	return c.Enrol(ctx, r, nil, &Pending{Request: "cr"}, noJournal{})
 }
 
 // UpdateKey sends a key update request, kur, signed with the key of the certificate to be replaced
 // (RFC 9483, 4.1.3), whatever protection the client is configured with.
 func (c *Client) UpdateKey(ctx context.Context, r Request, old Signer) (Result, error) {
-	if err := old.check(); err != nil {
-		return Result{}, err
-	}
-	message, err := c.certReqMsg(r, old.Certificate)
-	if err != nil {
-		return Result{}, err
-	}
-	t := c.begin(r.CSR.RawSubject, &old, r.CSR.PublicKey)
-	return t.enrol(ctx, PKIBody{BodyKUR, CertReqMessages{message}}, r.CSR)
+	return c.Enrol(ctx, r, &old, &Pending{Request: "kur"}, noJournal{})
 }
 
 // certReqMsg makes the CRMF request with certReqId 0 (RFC 9483, 4.1.1), and with the oldCertId
@@ -136,11 +119,10 @@ func checkParsed(csr *x509.CertificateRequest) error {
 // (RFC 9483, 4.1.1).
 func (t *transaction) enrol(ctx context.Context, body PKIBody, csr *x509.CertificateRequest) (Result, error) {
 	defer t.end()
-	answer, err := t.exchange(ctx, body)
-	if err != nil {
-		return Result{}, err
+	if len(t.pending.Chain) > 0 {
+		return t.complete(ctx, csr)
 	}
-	response, answer, err := t.awaitDecision(ctx, answer)
+	response, answer, err := t.decide(ctx, body)
 	if err != nil {
 		return Result{}, err
 	}
@@ -150,6 +132,9 @@ func (t *transaction) enrol(ctx context.Context, body PKIBody, csr *x509.Certifi
 	// A grant that was not asked for changes nothing: we still confirm (RFC 9810, 5.1.1.1).
 	implicit := t.c.cfg.ImplicitConfirm && answer.Header.ImplicitConfirm()
 	certificate, result, err := t.evaluate(answer, response, csr)
+	if err == nil {
+		err = t.accept(result)
+	}
 	if err != nil {
 		if implicit {
 			t.giveBack(ctx, certificate, csr)
@@ -159,12 +144,10 @@ func (t *transaction) enrol(ctx context.Context, body PKIBody, csr *x509.Certifi
 		return Result{}, err
 	}
 	t.warnOfCertificate(certificate, csr)
-	if !implicit {
-		if err := t.confirm(ctx, CertConfirmContent{certStatus(certificate, response.CertReqID)}); err != nil {
-			return Result{}, fmt.Errorf("confirming certificate: %w", err)
-		}
+	if err := t.noteIssued(result, implicit); err != nil {
+		return Result{}, err
 	}
-	return result, nil
+	return t.finish(ctx, result, response.CertReqID)
 }
 
 // evaluate decides whether the certificate is the one asked for. With an error the certificate
@@ -225,7 +208,7 @@ func (t *transaction) reject(ctx context.Context, certificate *x509.Certificate,
 // a trusted answer: an attacker must not make us revoke another requester's certificate.
 func (t *transaction) giveBack(ctx context.Context, certificate *x509.Certificate, csr *x509.CertificateRequest) {
 	log := t.c.cfg.Log
-	if certificate == nil || !pki.SameKey(certificate.PublicKey, csr.PublicKey) || t.peerDoubt != nil {
+	if certificate == nil || csr == nil || !pki.SameKey(certificate.PublicKey, csr.PublicKey) || t.peerDoubt != nil {
 		log.Warn("a certificate that was not accepted remains issued: the CA did not ask for a confirmation, " +
 			"in which it could have been rejected")
 		return

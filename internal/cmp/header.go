@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"encoding/asn1"
 	"time"
+
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Protocol versions (RFC 9810, 5.1.1). Version 3 is sent only where its syntax is needed.
@@ -113,6 +115,26 @@ func (h *PKIHeader) ImplicitConfirm() bool {
 // AddImplicitConfirm asks for implicit confirmation, or in an answer grants it (RFC 9810, 5.1.1.1).
 func (h *PKIHeader) AddImplicitConfirm() {
 	h.GeneralInfo = append(h.GeneralInfo, InfoTypeAndValue{Type: oidImplicitConfirm, Value: derNull})
+}
+
+// oidCertProfile is id-it-certProfile (RFC 9810, 5.1.1.4).
+var oidCertProfile = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 4, 21}
+
+// AddCertProfile asks for a certificate profile: SEQUENCE SIZE (1..MAX) OF UTF8String, of which
+// there is one.
+func (h *PKIHeader) AddCertProfile(name string) {
+	h.GeneralInfo = append(h.GeneralInfo, InfoTypeAndValue{Type: oidCertProfile,
+		Value: wrap(cbasn1.SEQUENCE, wrap(cbasn1.UTF8String, []byte(name)))})
+}
+
+// CertProfile returns the first certificate profile that the header asks for; empty for none.
+func (h *PKIHeader) CertProfile() string {
+	value, _ := GeneralContent(h.GeneralInfo).Value(oidCertProfile)
+	var names []string
+	if _, err := asn1.Unmarshal(value, &names); err != nil || len(names) == 0 {
+		return ""
+	}
+	return names[0]
 }
 
 // NewNonce returns NonceSize random bytes, for a transactionID or a senderNonce.

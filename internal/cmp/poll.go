@@ -21,8 +21,16 @@ func (t *transaction) awaitDecision(ctx context.Context, answer *PKIMessage) (Ce
 		return response, nil, &CheckError{Check: "status",
 			Got: "waiting together with a certificate", Want: "one or the other"}
 	}
-	answer, err = t.poll(ctx, []BodyType{answer.Body.Type}, response.CertReqID, response.Status.StatusString)
-	if err != nil {
+	if err := t.noteWaiting(response.CertReqID); err != nil {
+		return response, nil, err
+	}
+	return t.pollForDecision(ctx, []BodyType{answer.Body.Type}, response.CertReqID, response.Status.StatusString)
+}
+
+// pollForDecision polls for the response that decides.
+func (t *transaction) pollForDecision(ctx context.Context, awaited []BodyType, id int64,
+	reason PKIFreeText) (response CertResponse, answer *PKIMessage, err error) {
+	if answer, err = t.poll(ctx, awaited, id, reason); err != nil {
 		return response, nil, err
 	}
 	if response, err = certResponse(answer); err != nil {
@@ -51,6 +59,11 @@ func (t *transaction) awaitAnswer(ctx context.Context, m *PKIMessage, request Bo
 			Want: "pollRep or a decision"}
 	}
 	t.peerNonce = m.Header.SenderNonce
+	if answersWithCertificate(request) {
+		if err := t.noteWaiting(wholeAnswer); err != nil {
+			return nil, err
+		}
+	}
 	return t.poll(ctx, answerTypes[request], wholeAnswer, m.Body.Content.(*ErrorMsgContent).StatusInfo.StatusString)
 }
 
@@ -67,7 +80,7 @@ func certResponse(answer *PKIMessage) (CertResponse, error) {
 // each pollRep counts as much as the waits between them.
 func (t *transaction) poll(ctx context.Context, awaited []BodyType, id int64, reason PKIFreeText) (*PKIMessage, error) {
 	t.awaitedNonce = t.lastNonce
-	until := time.Now().Add(t.c.cfg.MaxPollWait)
+	until := time.Now().Add(t.c.cfg.MaxPollWait - t.c.cfg.Now().Sub(t.pending.Since))
 	for {
 		answer, err := t.exchange(ctx, PKIBody{BodyPollReq, PollReqContent{id}})
 		if err != nil {
@@ -80,6 +93,11 @@ func (t *transaction) poll(ctx context.Context, awaited []BodyType, id int64, re
 		reply, err := checkPollRep(replies, id)
 		if err != nil {
 			return nil, err
+		}
+		if t.pending.Waiting { // the next pollReq names the nonce of this answer
+			if err := t.save(); err != nil {
+				return nil, err
+			}
 		}
 		if len(reply.Reason) > 0 {
 			reason = reply.Reason

@@ -184,6 +184,8 @@ type StatusError struct {
 	// Authenticated says that the answer's protection was verified. Any attacker on the path can
 	// make one that is not, so the only consequence of it may be to fail.
 	Authenticated bool
+	// Decided says that it came in place of a certificate, and not as an error message.
+	Decided bool
 }
 
 func (e *StatusError) Error() string {
@@ -239,6 +241,7 @@ type TransportError struct {
 	RetryAfter time.Duration // what the server asked for; 0: nothing
 	Timeout    bool          // a deadline passed, the message's, the caller's or the network's
 	Limit      time.Duration // MessageTimeout when it passed; 0: it did not
+	Unsent     bool          // the server got nothing of the message
 	Answered   bool          // an earlier message of the transaction was answered
 	Err        error         // may name the server by its URL and addresses
 }

@@ -28,6 +28,9 @@ type transaction struct {
 	lastNonce    []byte // senderNonce of the latest request
 	peerNonce    []byte // senderNonce of the latest answer
 
+	pending *Pending // where it stands
+	journal Journal  // keeps that
+
 	answers     answers           // their memory, which end gives back
 	macWork     int               // what may still be computed for the keys of answers' MACs
 	macVerified bool              // an answer was verified by MAC
@@ -47,7 +50,8 @@ func (c *Client) begin(subject []byte, signer *Signer, ownKeys ...crypto.PublicK
 		subject = c.sender
 	}
 	return &transaction{c: c, sender: subject, signer: signer, id: NewNonce(), ownKeys: ownKeys,
-		macWork: maxMACWork, answers: answers{of: c.cfg.Answers}}
+		macWork: maxMACWork, answers: answers{of: c.cfg.Answers},
+		pending: &Pending{Since: c.cfg.Now()}, journal: noJournal{}}
 }
 
 // end is called when the answers are not needed any more.
@@ -71,6 +75,9 @@ func (t *transaction) exchange(ctx context.Context, body PKIBody) (*PKIMessage, 
 		return nil, err
 	}
 	t.lastNonce = request.Header.SenderNonce
+	if err := t.noteRequest(body.Type, t.lastNonce); err != nil {
+		return nil, err
+	}
 	answerDER, httpStatus, err := t.c.transport.post(ctx, der, &t.answers)
 	if err != nil {
 		return nil, t.inTransaction(err)
@@ -112,8 +119,13 @@ func (t *transaction) message(body PKIBody) (*PKIMessage, error) {
 	if needsPVNO3(body) {
 		m.Header.PVNO = PVNO3
 	}
-	if t.c.cfg.ImplicitConfirm && answersWithCertificate(body.Type) {
-		m.Header.AddImplicitConfirm()
+	if answersWithCertificate(body.Type) {
+		if t.c.cfg.ImplicitConfirm {
+			m.Header.AddImplicitConfirm()
+		}
+		if t.c.cfg.CertProfile != "" {
+			m.Header.AddCertProfile(t.c.cfg.CertProfile)
+		}
 	}
 	if t.signer != nil {
 		m.SetSigner(t.signer.Certificate, t.signer.Chain)
@@ -193,7 +205,9 @@ func refusalOf(m *PKIMessage) *StatusError {
 	case *CertRepMessage:
 		for _, response := range content.Response {
 			if response.Status.Status == StatusRejection {
-				return newStatusError(response.Status, nil)
+				refusal := newStatusError(response.Status, nil)
+				refusal.Decided = true
+				return refusal
 			}
 		}
 	case *RevRepContent:
@@ -241,8 +255,12 @@ func (t *transaction) authenticateRefusal(m *PKIMessage, refusal *StatusError) e
 // may have issued a certificate by then, so that sending the request again is not the same as
 // sending it for the first time.
 func (t *transaction) inTransaction(err error) error {
-	if transport, ok := errors.AsType[*TransportError](err); t.peerNonce != nil && ok {
+	transport, ok := errors.AsType[*TransportError](err)
+	switch {
+	case ok && t.peerNonce != nil:
 		transport.Answered = true
+	case ok && transport.Unsent && !t.pending.Repeated:
+		t.pending.Sent = false
 	}
 	return err
 }

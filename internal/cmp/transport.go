@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"html"
 	"io"
 	"mime"
 	"net/http"
@@ -59,9 +58,11 @@ func newTransport(cfg Config) (*transport, error) {
 func (t *transport) post(ctx context.Context, message []byte, answers *answers) ([]byte, int, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, &limitError{t.timeout})
 	defer cancel()
-	response, err := t.send(ctx, message)
+	response, unsent, err := t.send(ctx, message)
 	if err != nil {
-		return nil, 0, explainInterruption(ctx, 0, err)
+		e := explainInterruption(ctx, 0, err)
+		e.Unsent = unsent
+		return nil, 0, e
 	}
 	defer response.Body.Close()
 	failed := &TransportError{StatusCode: response.StatusCode, URL: t.shown}
@@ -145,25 +146,32 @@ func isTimeout(err error) bool {
 // send sends a message, and once more on a new connection when a reused one brought not a single
 // byte: the server had closed it since its last answer, as some do at once. The message is the
 // same, with its transactionID and nonce, so that a server that did read the first one can tell.
-func (t *transport) send(ctx context.Context, message []byte) (*http.Response, error) {
-	response, stale, err := t.try(ctx, message)
+//
+// unsent says that the server got nothing of the message.
+func (t *transport) send(ctx context.Context, message []byte) (response *http.Response, unsent bool, err error) {
+	response, stale, unsent, err := t.try(ctx, message)
 	if err != nil && stale && ctx.Err() == nil && !isTimeout(err) {
 		t.client.CloseIdleConnections() // which the server may have closed as well
-		response, _, err = t.try(ctx, message)
+		first := unsent
+		response, _, unsent, err = t.try(ctx, message)
+		unsent = unsent && first
 	}
-	return response, err
+	return response, unsent, err
 }
 
 // try sends a message once. stale says that the connection was used before and that nothing came.
-func (t *transport) try(ctx context.Context, message []byte) (response *http.Response, stale bool, err error) {
-	var reused, answered atomic.Bool // the hooks may run on other goroutines
+func (t *transport) try(ctx context.Context, message []byte) (response *http.Response, stale, unsent bool, err error) {
+	var reused, answered, connected atomic.Bool // the hooks may run on other goroutines
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn:              func(info httptrace.GotConnInfo) { reused.Store(info.Reused) },
+		GotConn: func(info httptrace.GotConnInfo) {
+			connected.Store(true)
+			reused.Store(info.Reused)
+		},
 		GotFirstResponseByte: func() { answered.Store(true) },
 	})
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, bytes.NewReader(message))
 	if err != nil {
-		return nil, false, err
+		return nil, false, true, err
 	}
 	request.Header.Set("Content-Type", MediaType)
 	request.Header.Set("Accept", MediaType)
@@ -172,7 +180,7 @@ func (t *transport) try(ctx context.Context, message []byte) (response *http.Res
 	// a small answer cannot become a large one.
 	request.Header.Set("Accept-Encoding", "identity")
 	response, err = t.client.Do(request)
-	return response, reused.Load() && !answered.Load(), err
+	return response, reused.Load() && !answered.Load(), !connected.Load(), err
 }
 
 // Bounds of what is read and shown of an answer that is not a CMP message.
@@ -191,6 +199,11 @@ func withWords(err error, body io.Reader) error {
 	return err
 }
 
+// entities are those that pages of errors have. Package html knows two thousand more, and would be a
+// hundredth of certfetcher.
+var entities = strings.NewReplacer("&lt;", "<", "&gt;", ">", "&quot;", `"`, "&#34;", `"`, "&apos;", "'", "&#39;", "'",
+	"&#x27;", "'", "&nbsp;", " ", "&amp;", "&")
+
 // plainText returns what a reader of a page sees, on one
 // line. Of a page without a body that is its title.
 func plainText(page string) string {
@@ -208,7 +221,7 @@ func plainText(page string) string {
 		}
 		_, page, _ = strings.Cut(tag, closing(tag))
 	}
-	return pki.OneLine(html.UnescapeString(text.String()), maxWordsShown)
+	return pki.OneLine(entities.Replace(text.String()), maxWordsShown)
 }
 
 // closing returns what ends a tag, or an element whose content is not shown.
