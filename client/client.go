@@ -58,6 +58,9 @@ type Config struct {
 	Retry *Retry
 	// UserAgent is sent as the header of that name. Empty: "certfetcher".
 	UserAgent string
+	// Words name in errors what a Carrier has in place of CertService and REQUEST_URL.
+	// Nil: nothing.
+	Words *strings.Replacer
 	// Log gets one line for each failed try that is followed by another. Nil: no log.
 	Log *slog.Logger
 	// Now is the clock by which elapsed time and Retry-After dates are counted. Nil: time.Now.
@@ -83,6 +86,7 @@ type Client struct {
 	timeout   time.Duration
 	retry     *Retry
 	userAgent string
+	words     *strings.Replacer
 	log       *slog.Logger
 	now       func() time.Time
 
@@ -100,17 +104,6 @@ func New(cfg Config) (*Client, error) {
 	if n := cfg.CAName; n == "" || n == "." || n == ".." || url.PathEscape(n) != n {
 		return nil, fmt.Errorf("the CA name %q is not a path segment, want letters, digits and _.~-", n)
 	}
-	if r := cfg.Retry; r != nil && (r.InitialInterval <= 0 || r.MaxInterval <= 0 || r.MaxElapsed < 0) {
-		return nil, fmt.Errorf(
-			"the retry intervals are %s and %s within %s, want the first two above zero and none negative",
-			r.InitialInterval, r.MaxInterval, r.MaxElapsed)
-	}
-	if cfg.Proxy == nil {
-		cfg.Proxy = http.ProxyFromEnvironment
-		if err := checkProxy(); err != nil {
-			return nil, err
-		}
-	}
 	base, err := parseBase("request URL", cfg.URL)
 	if err != nil {
 		return nil, err
@@ -123,21 +116,42 @@ func New(cfg Config) (*Client, error) {
 	} else if prefix, ok := strings.CutSuffix(strings.TrimRight(base.Path, "/"), "/certificate"); ok {
 		update = &url.URL{Scheme: base.Scheme, Host: base.Host, Path: prefix + "/certificate-update"}
 	}
+	c, err := newConnecting(cfg, base.JoinPath(cfg.CAName))
+	if err != nil {
+		return nil, err
+	}
+	if update != nil {
+		c.updateURL = update.JoinPath(cfg.CAName)
+	}
+	return c, nil
+}
+
+// newConnecting makes the client as far as it connects, which all protocols do in the same way.
+func newConnecting(cfg Config, target *url.URL) (*Client, error) {
+	if r := cfg.Retry; r != nil && (r.InitialInterval <= 0 || r.MaxInterval <= 0 || r.MaxElapsed < 0) {
+		return nil, fmt.Errorf(
+			"the retry intervals are %s and %s within %s, want the first two above zero and none negative",
+			r.InitialInterval, r.MaxInterval, r.MaxElapsed)
+	}
+	if cfg.Proxy == nil {
+		cfg.Proxy = http.ProxyFromEnvironment
+		if err := checkProxy(); err != nil {
+			return nil, err
+		}
+	}
 	c := &Client{
-		enrollURL: base.JoinPath(cfg.CAName),
+		enrollURL: target,
 		tls:       cfg.TLS.Clone(),
 		roots:     cfg.Roots,
 		problem:   cfg.IdentityProblem,
 		timeout:   cfg.Timeout,
 		retry:     cfg.Retry,
 		userAgent: cmp.Or(cfg.UserAgent, "certfetcher"),
+		words:     cmp.Or(cfg.Words, strings.NewReplacer()),
 		log:       cfg.Log,
 		now:       cfg.Now,
 		dialer:    cmp.Or(cfg.Dialer, &net.Dialer{}),
 		proxy:     cfg.Proxy,
-	}
-	if update != nil {
-		c.updateURL = update.JoinPath(cfg.CAName)
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

@@ -123,12 +123,27 @@ func Diagnose(ctx context.Context, cfg Config) (*Diagnosis, error) {
 	return d.Diagnosis, nil
 }
 
+// DiagnoseCarrier is Diagnose for the way of a Carrier: it ends with an answer of whatever kind, or
+// without TLS at the connection.
+func DiagnoseCarrier(ctx context.Context, cfg Config) (*Diagnosis, error) {
+	c, err := NewCarrier(cfg)
+	if err != nil {
+		return nil, err
+	}
+	d := &diagnosing{Diagnosis: &Diagnosis{URL: c.client.enrollURL}, Client: c.client, ctx: ctx, onlyWay: true}
+	d.toTCP = d.URL.Scheme == "http" || cfg.TLS == nil
+	d.observe()
+	d.run()
+	return d.Diagnosis, nil
+}
+
 // diagnosing is a diagnosis under way.
 type diagnosing struct {
 	*Client
 	*Diagnosis
 	ctx                          context.Context
 	toTCP, onlyAccepted, mustAsk bool
+	onlyWay                      bool // to a server of another protocol
 
 	mu       sync.Mutex // for what follows, which a handshake may see that no request waits for any more
 	response *http.Response
@@ -209,7 +224,7 @@ func (d *diagnosing) run() {
 	}) || !d.step(StepTrust, func(ctx context.Context) error { return d.checkTrust(ctx, err) }) {
 		return
 	}
-	if d.step(StepAnswer, func(ctx context.Context) error { return d.checkAnswer(ctx, err) }) {
+	if d.step(StepAnswer, func(ctx context.Context) error { return d.checkAnswer(ctx, err) }) && !d.onlyWay {
 		d.askMore()
 	}
 }

@@ -49,6 +49,7 @@ func (c *Client) connectionError(ctx context.Context, target *url.URL, reached s
 	if e.problem == "" {
 		return &AnswerError{Reason: fmt.Sprintf("it is not well-formed HTTP (%v)", err)}
 	}
+	e.problem, e.advice = c.words.Replace(e.problem), c.words.Replace(e.advice)
 	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == remoteError {
 		err = alert // without the transport's account of which of its loops met it
 	}

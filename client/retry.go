@@ -91,58 +91,77 @@ func (c *Client) do(ctx context.Context, operation string, target *url.URL, secr
 			"the request goes through the proxy of HTTPS_PROXY, as NO_PROXY does not name the host",
 			slog.String("proxy", proxy.Scheme+"://"+proxy.Host), slog.String("host", target.Host))
 	}
-	if c.retry == nil {
-		answer, err := c.try(ctx, target, secrets)
-		if err != nil && ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return answer, err
-	}
-	s := newSchedule(*c.retry, c.now)
-	tries := 0
-	var last error
-	answer, err := backoff.RetryNotifyWithData(func() (Answer, error) {
-		tries++
-		answer, err := c.try(ctx, target, secrets)
-		if err == nil {
-			return answer, nil
-		}
-		last = err
+	again := Retrying{Retry: c.retry, Now: c.now, Judge: func(err error) (bool, time.Duration) {
 		var status *StatusError
-		s.retryAfter = 0
 		if errors.As(err, &status) {
-			s.retryAfter = status.RetryAfter
+			return mayPass(err), status.RetryAfter
 		}
-		if !mayPass(err) {
-			return Answer{}, backoff.Permanent(err)
-		}
-		return Answer{}, err
-	}, backoff.WithContext(s, ctx), func(err error, wait time.Duration) {
+		return mayPass(err), 0
+	}, Failed: func(try int, err error, wait time.Duration) {
 		c.log.LogAttrs(ctx, slog.LevelWarn, "CertService request failed, trying again",
 			slog.String("operation", operation),
-			slog.Int("try", tries), slog.String("error", err.Error()), slog.Duration("next_in", wait))
-	})
+			slog.Int("try", try), slog.String("error", err.Error()), slog.Duration("next_in", wait))
+	}}
+	return Try(ctx, again, func() (Answer, error) { return c.try(ctx, target, secrets) })
+}
+
+// Retrying is how Try tries again.
+type Retrying struct {
+	*Retry // nil: one try
+	Now    func() time.Time
+	// Judge tells of an error whether another try may succeed, and for how long the server asks to
+	// wait before it.
+	Judge func(error) (mayPass bool, retryAfter time.Duration)
+	// Failed is called before each wait.
+	Failed func(try int, err error, wait time.Duration)
+}
+
+// Try does something until it succeeds, an error is one for good, or the time is up. Its error is,
+// or wraps, that of the last try, or the cause of ctx when that ended.
+func Try[T any](ctx context.Context, r Retrying, try func() (T, error)) (result T, err error) {
+	if r.Retry == nil {
+		if result, err = try(); err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return result, err
+	}
+	s := newSchedule(*r.Retry, r.Now)
+	tries := 0
+	var last error
+	result, err = backoff.RetryNotifyWithData(func() (T, error) {
+		tries++
+		result, err := try()
+		if err == nil {
+			return result, nil
+		}
+		last = err
+		var again bool
+		if again, s.retryAfter = r.Judge(err); !again {
+			err = backoff.Permanent(err)
+		}
+		return result, err
+	}, backoff.WithContext(s, ctx), func(err error, wait time.Duration) { r.Failed(tries, err, wait) })
 	switch {
 	case err == nil:
-		return answer, nil
+		return result, nil
 	case ctx.Err() != nil:
 		cause := context.Cause(ctx)
 		if last == nil || errors.Is(last, cause) {
-			return Answer{}, cause
+			return result, cause
 		}
-		return Answer{}, fmt.Errorf("%w; before that, try %d failed: %v", cause, tries, last)
+		return result, fmt.Errorf("%w; before that, try %d failed: %v", cause, tries, last)
 	case s.stopped:
 		effort := fmt.Sprintf("%d tries in %s", tries, s.GetElapsedTime().Round(time.Millisecond))
 		if tries == 1 {
 			effort = "one try"
 		}
 		if s.retryAfter > 0 {
-			return Answer{}, fmt.Errorf("giving up after %s, as the server asks to wait another %s: %w", effort,
+			return result, fmt.Errorf("giving up after %s, as the server asks to wait another %s: %w", effort,
 				s.retryAfter, err)
 		}
-		return Answer{}, fmt.Errorf("giving up after %s: %w", effort, err)
+		return result, fmt.Errorf("giving up after %s: %w", effort, err)
 	}
-	return Answer{}, err
+	return result, err
 }
 
 // parseRetryAfter reads a Retry-After header (RFC 9110, section 10.2.3: seconds or an HTTP date).
