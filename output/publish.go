@@ -14,7 +14,7 @@ import (
 // publication of either layout and removes what was not committed. What that changes for readers
 // is kept for the next Publication, also when it fails. On a volume at rest it only looks.
 func (v *Volume) settle(d disk) error {
-	for _, name := range []string{stageDir, dataTemporary, linkTemporary} {
+	for _, name := range []string{stageDir, dataTemporary, linkTemporary, journalTemporary} {
 		if d.Exists(name) {
 			err := d.remove(name)
 			if errors.Is(err, fs.ErrPermission) && name == stageDir {

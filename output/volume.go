@@ -1,6 +1,7 @@
 package output
 
 import (
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ type Volume struct {
 
 	mu        sync.Mutex
 	passwords passwords // zero until the first publication
+	journal   *os.File  // what SaveJournal keeps, locked; nil: nothing
 	published *set      // what is known to be on the volume as a whole, nil when nothing is
 
 	differences []string             // what was corrected or replaced, and is in no Publication yet
