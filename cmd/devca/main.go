@@ -105,7 +105,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	bounded := program.ListenFairly(listener, mostConnections, nil)
 	server := &http.Server{
 		ConnState: bounded.ConnState, MaxHeaderBytes: 64 << 10,
-		Handler: ca, ReadTimeout: readTimeout, WriteTimeout: readTimeout + s.ca.Faults.Slow, IdleTimeout: idleTimeout,
+		Handler: ca, ReadTimeout: readTimeout, WriteTimeout: readTimeout, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo),
 	}
 	log.Warn("DEVELOPMENT ONLY: this CA is not for production. It certifies all requests, and "+

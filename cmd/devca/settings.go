@@ -37,6 +37,10 @@ func loadSettings() (settings, []program.Fault) {
 	s.ca.Reference, s.ca.Secret = r.Value("DEVCA_RV"), []byte(cmp.Or(r.Value("DEVCA_IAK"), devca.DefaultSecret))
 	s.ca.Validity = validity(r)
 	s.ca.ResponseProtection = devca.ResponseProtection(r.Choice("DEVCA_RESPONSE_PROTECTION", "mac", "signature"))
+	s.ca.Approval = r.Bool("DEVCA_APPROVAL")
+	if profiles := r.Value("DEVCA_CERT_PROFILES"); profiles != "" {
+		s.ca.Profiles = strings.Split(profiles, ",")
+	}
 	s.ca.StrictKeyUsage = r.Bool("DEVCA_STRICT_KEY_USAGE")
 	var err error
 	if s.ca.Faults, err = devca.ParseFaults(r.Value("DEVCA_FAULT")); err != nil {
@@ -105,6 +109,12 @@ var variables = []program.Variable{
 		Rule: "true or false",
 		Help: "refuse requests for key usages that the kind of key cannot have, such as " +
 			"keyEncipherment for EC keys, in place of leaving the usage out"},
+	{Name: "DEVCA_APPROVAL", Default: "false",
+		Rule: "true or false",
+		Help: "answer requests with waiting until POST /approve, which approves those that wait then"},
+	{Name: "DEVCA_CERT_PROFILES",
+		Rule: "names, separated by commas",
+		Help: "the certificate profiles (id-it-certProfile) that requests may name; default: any"},
 	{Name: "DEVCA_FAULT",
 		Rule: "any of waiting[:POLLS], rejection[:FAILINFO], unprotected-error, wrong-nonce, " +
 			"wrong-key, expired, explicit-confirm, slow:DURATION, drop[:BODY], separated by " +
@@ -134,13 +144,17 @@ It is configured by environment variables:
 		return err
 	}
 	text.WriteString(`
-Faults, for testing clients; several may be given, separated by commas:
+Faults, for testing clients; several may be given, separated by commas, here or in the body of POST /faults:
   waiting[:POLLS]                   answers a request with status waiting, and as many pollReqs (1) with pollRep
   rejection[:FAILINFO[+FAILINFO]]   answers requests with status rejection, and such as badCertTemplate
   unprotected-error                 answers requests for certificates with an error message without protection
-  wrong-nonce                       answers with a wrong recipNonce
-  wrong-key                         issues certificates for another key
-  expired                           issues certificates that ended an hour ago
+  wrong-version, wrong-time, wrong-transaction-id, wrong-nonce
+                                    has that wrong in the header of every answer
+  wrong-protection, no-protection   spoils the protection of every answer, or leaves it out
+  malformed, wrong-kind, wrong-request-id, no-certificate, two-certificates
+                                    answers with what is not one certificate for the request
+  wrong-key, wrong-subject, other-names, authority, expired, not-yet-valid, wrong-signature
+                                    issues certificates of which that is true
   explicit-confirm                  grants no implicit confirmation: certificates must be confirmed by certConf
   slow:DURATION                     waits before every answer
   drop[:BODY]                       closes the connection instead of answering, or loses the answers to messages of

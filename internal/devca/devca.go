@@ -64,6 +64,8 @@ type Config struct {
 	ResponseProtection ResponseProtection // "": RespondMAC
 	// refuses usages that the kind of key cannot have, in place of leaving them out
 	StrictKeyUsage bool
+	Approval       bool     // requests wait until POST /approve
+	Profiles       []string // of certificates, that requests may name; none: any
 	Faults         Faults
 	Now            func() time.Time // nil: time.Now
 	Log            *slog.Logger     // nil: no log. The shared secret is in no record.
@@ -78,6 +80,7 @@ type CA struct {
 	transactions  *transactions
 	revocations   *revocations
 	faults        atomic.Pointer[Faults]
+	approved      atomic.Int64 // when requests were approved last, in nanoseconds of Unix time; 0: never
 	counters      counters
 }
 
@@ -193,6 +196,14 @@ var operations = []string{"initialization", "certification", "keyupdate", "pkcs1
 // answer says, one that does not with 400 and an error message.
 func (c *CA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
+	case r.URL.Path == approvePath && r.Method == http.MethodPost:
+		c.approved.Store(c.config.Now().UnixNano())
+		c.config.Log.Info("approved the requests that wait")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	case r.URL.Path == faultsPath && r.Method == http.MethodPost:
+		c.changeFaults(w, r)
+		return
 	case !isServed(r.URL.Path):
 		http.Error(w, "CMP is answered at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] and "+ejbcaPath+
 			"{alias}",
@@ -218,9 +229,36 @@ func (c *CA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.serve(w, r, body)
 }
 
+// Paths of those who test: where the requests that wait are approved, see Config.Approval, and where
+// faults are ordered, with a body as ParseFaults reads it; empty: none.
+const (
+	approvePath = "/approve"
+	faultsPath  = "/faults"
+)
+
+func (c *CA) changeFaults(w http.ResponseWriter, r *http.Request) {
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<12))
+	var faults Faults
+	if err == nil {
+		faults, err = ParseFaults(string(text))
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	c.SetFaults(faults)
+	c.config.Log.Info("faults are ordered", "faults", string(text))
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// slowAnswer is the time to write an answer after a delay that was ordered.
+const slowAnswer = 10 * time.Second
+
 func (c *CA) serve(w http.ResponseWriter, r *http.Request, body []byte) {
 	faults := *c.faults.Load()
 	if faults.Slow > 0 {
+		// The server's own limit is for answers that are not put off.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(faults.Slow + slowAnswer))
 		select {
 		case <-time.After(faults.Slow):
 		case <-r.Context().Done():
@@ -247,6 +285,13 @@ func (c *CA) serve(w http.ResponseWriter, r *http.Request, body []byte) {
 		c.config.Log.Error("message could not be answered", "error", err.Error())
 		http.Error(w, "the message could not be answered", http.StatusInternalServerError)
 		return
+	}
+	if answer.Body.Type == cmp.BodyIP || answer.Body.Type == cmp.BodyCP || answer.Body.Type == cmp.BodyKUP {
+		faults.spoiled(func(s spoil) {
+			if s.sent != nil {
+				der = s.sent(der)
+			}
+		})
 	}
 	if request != nil && slices.Contains(faults.DropBodies, request.Body.Type) {
 		panic(http.ErrAbortHandler)

@@ -10,6 +10,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
@@ -41,13 +42,24 @@ func (e *exchange) enroll() (cmp.PKIBody, transaction, error) {
 	if e.faults.Reject {
 		return e.reject(t, e.orderedRejection())
 	}
-	if e.faults.Waiting == 0 {
+	profile, known := e.request.Header.CertProfile(), e.ca.config.Profiles
+	if profile != "" && len(known) > 0 && !slices.Contains(known, profile) {
+		return e.reject(t, refuse(cmp.FailUnacceptedPolicy, "there is no certificate profile %q", profile))
+	}
+	if e.faults.Waiting == 0 && !e.ca.config.Approval {
 		return e.grant(t)
 	}
 	t.state, t.polls, t.nonce = stateWaiting, e.faults.Waiting, e.header.SenderNonce
 	return certResponse(t.answer, cmp.CertResponse{CertReqID: t.wanted.certReqID, Status: cmp.PKIStatusInfo{
-		Status: cmp.StatusWaiting, StatusString: cmp.PKIFreeText{"this wait was ordered as a fault"},
+		Status: cmp.StatusWaiting, StatusString: e.whyWaiting(),
 	}}), t, nil
+}
+
+func (e *exchange) whyWaiting() cmp.PKIFreeText {
+	if e.ca.config.Approval {
+		return cmp.PKIFreeText{"a person has to approve the request: POST " + approvePath}
+	}
+	return cmp.PKIFreeText{"this wait was ordered as a fault"}
 }
 
 // orderedRejection is the refusal that the fault asks for.
@@ -78,9 +90,6 @@ func (e *exchange) certReqID() int64 {
 // grant issues the certificate that a transaction is about.
 func (e *exchange) grant(t transaction) (cmp.PKIBody, transaction, error) {
 	w := *t.wanted
-	if e.faults.WrongKey {
-		w.key = e.ca.issuing.PublicKey
-	}
 	certificate, err := e.issue(w)
 	if err != nil {
 		return e.reject(t, err)
@@ -90,7 +99,8 @@ func (e *exchange) grant(t transaction) (cmp.PKIBody, transaction, error) {
 		e.ca.counters.updated.Add(1)
 	}
 	e.ca.config.Log.Info("certificate issued", "body", t.answer.String(), "subject", pki.DN(certificate.RawSubject),
-		"serial", pki.Serial(certificate), "not_after", certificate.NotAfter, "implicit_confirm", t.implicit)
+		"serial", pki.Serial(certificate), "not_after", certificate.NotAfter, "implicit_confirm", t.implicit,
+		"profile", e.request.Header.CertProfile())
 
 	status := cmp.PKIStatusInfo{Status: cmp.StatusAccepted}
 	if w.modified != "" {
@@ -126,15 +136,14 @@ func (e *exchange) poll(t transaction, content cmp.PollReqContent) (cmp.PKIBody,
 		return cmp.PKIBody{}, transaction{state: stateEnded},
 			refuse(cmp.FailBadRequest, "pollReq is for certReqIds %d, want %d", content, t.wanted.certReqID)
 	}
-	if t.polls == 0 {
+	if t.polls == 0 && (!e.ca.config.Approval || t.started.UnixNano() <= e.ca.approved.Load()) {
 		return e.grant(t)
 	}
-	t.polls--
-	t.nonce = e.header.SenderNonce
+	t.polls = max(0, t.polls-1)
+	t.putOff, t.nonce = append(t.putOff, nonceHash(sha256.Sum256(t.nonce))), e.header.SenderNonce
 	e.ca.counters.polls.Add(1)
 	return cmp.PKIBody{Type: cmp.BodyPollRep, Content: cmp.PollRepContent{{
-		CertReqID: content[0], CheckAfter: max(e.faults.CheckAfter, 1),
-		Reason: cmp.PKIFreeText{"this wait was ordered as a fault"},
+		CertReqID: content[0], CheckAfter: max(e.faults.CheckAfter, 1), Reason: e.whyWaiting(),
 	}}}, t, nil
 }
 
@@ -144,29 +153,29 @@ func sameCertReqID(got, want int64) bool { return got == want || want == p10crID
 
 // confirm answers certConf (RFC 9810, 5.3.18). Whatever is not an acceptance that fits ends in the
 // certificate's revocation.
-func (e *exchange) confirm(t transaction, content cmp.CertConfirmContent) (cmp.PKIBody, error) {
+func (e *exchange) confirm(t transaction, content cmp.CertConfirmContent) (cmp.PKIBody, state, error) {
 	done := cmp.PKIBody{Type: cmp.BodyPKIConf, Content: cmp.PKIConfirmContent{}}
 	if len(content) == 0 {
 		e.giveUp(t, "rejected by the client")
-		return done, nil
+		return done, stateEnded, nil
 	}
 	status := content[0]
 	if info := status.StatusInfo; info != nil && info.Status == cmp.StatusAccepted && len(info.FailInfo.Names()) > 0 {
 		e.giveUp(t, "the confirmation contradicts itself")
-		return cmp.PKIBody{}, refuse(cmp.FailBadRequest,
+		return cmp.PKIBody{}, stateEnded, refuse(cmp.FailBadRequest,
 			"certConf accepts the certificate and has failInfo %q", info.FailInfo.Names())
 	}
 	if err := e.checkConfirmation(t, status, len(content)); err != nil {
 		e.giveUp(t, "the confirmation does not fit")
-		return cmp.PKIBody{}, err
+		return cmp.PKIBody{}, stateEnded, err
 	}
 	if info := status.StatusInfo; info != nil && info.Status != cmp.StatusAccepted &&
 		info.Status != cmp.StatusGrantedWithMods {
 		e.giveUp(t, "rejected by the client: "+info.StatusString.String())
-		return done, nil
+		return done, stateEnded, nil
 	}
 	e.ca.counters.confirmed.Add(1)
-	return done, nil
+	return done, stateConfirmed, nil
 }
 
 func (e *exchange) checkConfirmation(t transaction, status cmp.CertStatus, count int) error {
@@ -249,10 +258,7 @@ func sign(template, parent *x509.Certificate, public any, key *ecdsa.PrivateKey)
 
 // issue signs a leaf. Its subject and its extensions are the bytes that were asked for.
 func (e *exchange) issue(w wanted) (*x509.Certificate, error) {
-	notBefore, notAfter := e.now, e.now.Add(e.ca.config.Validity)
-	if e.faults.Expired {
-		notBefore, notAfter = e.now.Add(-2*time.Hour), e.now.Add(-time.Hour)
-	}
+	notAfter := e.now.Add(e.ca.config.Validity)
 	if notAfter.After(e.ca.issuing.NotAfter) {
 		notAfter = e.ca.issuing.NotAfter
 	}
@@ -265,12 +271,18 @@ func (e *exchange) issue(w wanted) (*x509.Certificate, error) {
 			w.extensions[i].Critical = true // RFC 5280, 4.2.1.6
 		}
 	}
-	certificate, err := sign(&x509.Certificate{
-		RawSubject: w.subject, NotBefore: notBefore, NotAfter: notAfter, SubjectKeyId: keyID,
-		KeyUsage: w.usage, ExtraExtensions: w.extensions, SignatureAlgorithm: issuingAlgorithm,
+	l := leaf{&x509.Certificate{
+		RawSubject: w.subject, NotBefore: e.now, NotAfter: notAfter, SubjectKeyId: keyID,
+		KeyUsage: w.usage, ExtraExtensions: slices.Clone(w.extensions), SignatureAlgorithm: issuingAlgorithm,
 		// As the ONAP server asks, unless the extensions have others.
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}, e.ca.issuing, w.key, e.ca.key)
+	}, w.key, e.ca.issuing, e.ca.key, e.ca}
+	e.faults.spoiled(func(s spoil) {
+		if s.leaf != nil {
+			s.leaf(&l)
+		}
+	})
+	certificate, err := sign(l.certificate, l.issuer, l.key, l.signer)
 	if err != nil { // the names and extensions are the requester's
 		return nil, refuse(cmp.FailBadCertTemplate, "the certificate asked for would not be readable: %v", err)
 	}

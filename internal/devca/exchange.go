@@ -58,7 +58,22 @@ func (c *CA) answer(request *cmp.PKIMessage, faults Faults) (*cmp.PKIMessage, er
 		c.config.Log.Info("message answered with an error", "body", request.Body.Type.String(), "error", no.Error())
 		body = cmp.PKIBody{Type: cmp.BodyError, Content: &cmp.ErrorMsgContent{StatusInfo: no.info}}
 	}
-	return e.protect(body)
+	if _, isCertificate := body.Content.(*cmp.CertRepMessage); isCertificate {
+		e.faults.spoiled(func(s spoil) {
+			if s.answer != nil {
+				s.answer(&body)
+			}
+		})
+	}
+	m, err := e.protect(body)
+	if err == nil {
+		e.faults.spoiled(func(s spoil) {
+			if s.message != nil && m.Protection != nil {
+				s.message(m)
+			}
+		})
+	}
+	return m, err
 }
 
 // body checks the message (RFC 9483, 3.5), does what it asks
@@ -141,9 +156,8 @@ func (e *exchange) proceed(open transaction, isOpen bool) (cmp.PKIBody, error) {
 	if !isOpen {
 		return cmp.PKIBody{}, refuse(cmp.FailBadRequest, "%s is for a transaction that is not known", kind)
 	}
-	if open.state == stateEnded && kind == cmp.BodyCertConf {
-		return cmp.PKIBody{}, refuse(cmp.FailCertConfirmed,
-			"the transaction has ended: its certificate is confirmed or given up")
+	if open.state == stateConfirmed && kind == cmp.BodyCertConf {
+		return cmp.PKIBody{}, refuse(cmp.FailCertConfirmed, "the certificate is confirmed already")
 	}
 	if open.state == want && !open.by.same(e.by) {
 		return cmp.PKIBody{}, refuse(cmp.FailWrongIntegrity,
@@ -155,7 +169,7 @@ func (e *exchange) proceed(open transaction, isOpen bool) (cmp.PKIBody, error) {
 	}
 	next := transaction{state: stateEnded}
 	defer func() { e.ca.transactions.put(id, next) }()
-	if !bytes.Equal(e.request.Header.RecipNonce, taken.nonce) {
+	if nonce := e.request.Header.RecipNonce; !bytes.Equal(nonce, taken.nonce) && !taken.putOffWith(nonce) {
 		e.giveUp(taken, "confirmed with a wrong nonce")
 		return cmp.PKIBody{}, refuse(cmp.FailBadRecipientNonce, "recipNonce is not the senderNonce of the last answer")
 	}
@@ -167,7 +181,7 @@ func (e *exchange) proceed(open transaction, isOpen bool) (cmp.PKIBody, error) {
 	var err error
 	switch content := e.request.Body.Content.(type) {
 	case cmp.CertConfirmContent:
-		body, err = e.confirm(taken, content)
+		body, next.state, err = e.confirm(taken, content)
 	case cmp.PollReqContent:
 		body, next, err = e.poll(taken, content)
 	default: // an error message ends the transaction, and is answered like a confirmation (RFC 9483, 3.6.4)
@@ -196,9 +210,11 @@ func (e *exchange) protect(body cmp.PKIBody) (*cmp.PKIMessage, error) {
 	if e.grantImplicit {
 		e.header.AddImplicitConfirm()
 	}
-	if e.faults.WrongNonce {
-		e.header.RecipNonce = cmp.NewNonce()
-	}
+	e.faults.spoiled(func(s spoil) {
+		if s.header != nil {
+			s.header(&e.header)
+		}
+	})
 	m := &cmp.PKIMessage{Header: e.header, Body: body}
 	isSigned := e.request.Header.ProtectionAlg != nil && !e.request.MACProtected()
 	unprotected := e.by.mac == nil && !isSigned && e.ca.config.ResponseProtection == RespondMAC

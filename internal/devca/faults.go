@@ -20,9 +20,7 @@ type Faults struct {
 	Reject      bool             // answers requests, rr too, with status rejection
 	FailInfo    []cmp.FailureBit // of that rejection
 	Unprotected bool             // answers with an error message that is not protected
-	WrongNonce  bool             // every answer, to whatever message, has a wrong recipNonce
-	WrongKey    bool             // issues certificates for the issuing CA's key instead of the one asked for
-	Expired     bool             // issues certificates that ended an hour ago
+	Spoils      []string         // words of spoils: each makes one thing wrong
 	Explicit    bool             // grants no implicit confirmation, so that certConf is waited for
 	Slow        time.Duration    // waits before it answers any message
 	Drop        bool             // closes the connection instead of answering any message
@@ -35,9 +33,9 @@ const maxWaiting = 1000
 
 // ParseFaults reads a list such as "waiting:2,slow:500ms". The words, in the order of the fields of
 // Faults, are: waiting (once unless a number follows), rejection (with the name of a failInfo,
-// several joined by "+", or without), unprotected-error, wrong-nonce, wrong-key, expired,
-// explicit-confirm, slow with a duration, and drop, on its own or with the name of the kind of
-// message whose answer is lost. All that is wrong is reported at once.
+// several joined by "+", or without), unprotected-error, those of spoils, explicit-confirm, slow
+// with a duration, and drop, on its own or with the name of the kind of message whose answer is
+// lost. All that is wrong is reported at once.
 func ParseFaults(text string) (Faults, error) {
 	var f Faults
 	var faults []error
@@ -47,6 +45,9 @@ func ParseFaults(text string) (Faults, error) {
 		}
 		name, argument, given := strings.Cut(word, ":")
 		set, known := faultWords[name]
+		if _, spoiling := spoils[name]; spoiling {
+			set, known = flagFault(func(f *Faults) { f.Spoils = append(f.Spoils, name) }), true
+		}
 		if !known {
 			faults = append(faults, fmt.Errorf("fault %q is not known", word))
 		} else if err := set(&f, argument, given); err != nil {
@@ -88,9 +89,6 @@ var faultWords = map[string]func(f *Faults, argument string, given bool) error{
 		return nil
 	},
 	"unprotected-error": flagFault(func(f *Faults) { f.Unprotected = true }),
-	"wrong-nonce":       flagFault(func(f *Faults) { f.WrongNonce = true }),
-	"wrong-key":         flagFault(func(f *Faults) { f.WrongKey = true }),
-	"expired":           flagFault(func(f *Faults) { f.Expired = true }),
 	"explicit-confirm":  flagFault(func(f *Faults) { f.Explicit = true }),
 	"slow": func(f *Faults, argument string, _ bool) error {
 		var err error

@@ -3,6 +3,7 @@ package devca
 import (
 	"crypto/sha256"
 	"math/big"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ const (
 	stateWorking     state = iota // a message of it is being answered
 	stateWaiting                  // pollReq
 	stateUnconfirmed              // certConf
+	stateConfirmed                // nothing, and its certificate is confirmed
 	stateEnded                    // nothing; remembered so that its transactionID is not used again
 )
 
@@ -37,14 +39,20 @@ type transaction struct {
 
 	// For stateWaiting.
 	wanted   *wanted
-	polls    int  // pollReps still to be sent
-	implicit bool // implicit confirmation was asked for
+	putOff   []nonceHash // senderNonces of earlier answers: the last one may not have arrived
+	polls    int         // pollReps still to be sent
+	implicit bool        // implicit confirmation was asked for
 
 	// For stateUnconfirmed.
 	certReqID   int64
 	certificate []byte // DER
 	serial      *big.Int
 	notAfter    time.Time
+}
+
+// putOffWith says whether a nonce is that of an earlier answer of a transaction that is polled for.
+func (t *transaction) putOffWith(nonce []byte) bool {
+	return t.state == stateWaiting && slices.Contains(t.putOff, nonceHash(sha256.Sum256(nonce)))
 }
 
 // nonceHash stands for a nonce, which is as long as its sender likes.

@@ -195,8 +195,8 @@ func TestDevCA_opensslClient_isRefused(t *testing.T) {
 		{"is rejected by a fault", bySecret + " -cmd p10cr -csr " + csr,
 			devca.Faults{Reject: true, FailInfo: []cmp.FailureBit{cmp.FailBadTime}}},
 		{"gets an error without protection by a fault", bySecret + ask, devca.Faults{Unprotected: true}},
-		{"gets a wrong nonce by a fault", bySecret + ask, devca.Faults{WrongNonce: true}},
-		{"gets a certificate for another key by a fault", bySecret + ask, devca.Faults{WrongKey: true}},
+		{"gets a wrong nonce by a fault", bySecret + ask, devca.Faults{Spoils: []string{"wrong-nonce"}}},
+		{"gets a certificate for another key by a fault", bySecret + ask, devca.Faults{Spoils: []string{"wrong-key"}}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			d.SetFaults(row.faults)
