@@ -64,6 +64,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		CPU:                  cpu,
 		Timeout:              s.requestTimeout,
 		Metrics:              metrics,
+		Identity:             func() *tls.Certificate { return &watcher.Current().Certificate },
 		Strangers:            strangers,
 		Log:                  log,
 	})

@@ -26,6 +26,7 @@ const (
 	outcomeNotFound     outcome = "not_found"
 	outcomeBadMethod    outcome = "bad_method"
 	outcomeTooLarge     outcome = "headers_too_large"
+	outcomeBodyTooLarge outcome = "message_too_large"
 	outcomeNotReady     outcome = "not_ready"  // no valid configuration loaded
 	outcomeOverloaded   outcome = "overloaded" // more requests in progress than allowed
 	outcomePanic        outcome = "panic"
@@ -39,6 +40,7 @@ type event struct {
 	probe                bool
 	trial                bool // by certfetcher doctor, which sends requests that must be refused
 	caName               string
+	message, transaction string // of a CMP message: its kind and transactionID
 	caKnown              bool
 	client               *x509.Certificate
 	from                 clientKey // the client that it counts for
@@ -84,6 +86,9 @@ func (e *event) log(ctx context.Context, log *slog.Logger) {
 	}
 	if e.caName != "" {
 		attrs = append(attrs, slog.String("ca", truncate(e.caName)))
+	}
+	if e.message != "" {
+		attrs = append(attrs, slog.String("request", e.message), slog.String("transaction_id", truncate(e.transaction)))
 	}
 	if e.reason != "" {
 		attrs = append(attrs, slog.String("error", truncate(e.reason)))

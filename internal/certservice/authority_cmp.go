@@ -85,6 +85,7 @@ func newCMPAuthority(s Server, client *http.Client, store *learnedStore, cpu *CP
 			Protection:      cmp.Protection(s.Protection),
 			Secret:          s.IAK.Reveal(),
 			Reference:       string(s.RV.Reveal()),
+			Signer:          s.Signer.cmp(),
 			TrustAnchors:    s.TrustAnchors,
 			ResponseTrust:   trust,
 			ImplicitConfirm: !s.ExplicitConfirm, // as the ONAP server asks, and one exchange fewer
@@ -253,8 +254,9 @@ func (a *cmpAuthority) failure(request, bounded context.Context, err error) erro
 			return fmt.Errorf(
 				"%w; raise REQUEST_TIMEOUT, and the timeout of this CA in cmpServers.json where it has one", err)
 		}
-		return &RefusedError{FailInfo: status.FailInfo.Names(), Text: status.Text, Err: err,
-			Unauthenticated: !status.Authenticated}
+		refused := refusedError(status)
+		refused.Err = err
+		return refused
 	}
 	check, ok := errors.AsType[*cmp.CheckError](err)
 	if ok && (check.Check == "subject" || check.Check == "subjectAltName") {

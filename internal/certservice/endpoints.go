@@ -13,7 +13,7 @@ import (
 
 // endpoint is one path of the API.
 type endpoint struct {
-	path      string // as the OpenAPI document writes it; caNameParameter can only be the last segment
+	path      string // as the OpenAPI document writes it
 	operation string // for logs and metrics
 	kind      endpointKind
 	serve     func(h *Handler, r *http.Request, caName string, e *event) answer
@@ -24,15 +24,20 @@ type endpointKind int
 const (
 	acting  endpointKind = iota // changes or issues something: no HEAD, whose sender would not see the outcome
 	reading                     // HEAD answers as GET does, without the body (RFC 9110, 9.3.2)
+	posting                     // acts on the body of a POST
 	probing                     // the same, and requested all the time: logged only when it fails
 )
 
-const caNameParameter = "{caName}"
+const (
+	caNameParameter    = "{caName}"
+	operationParameter = "{operation}"
+)
 
 // Operations that need an authority.
 const (
 	operationEnroll = "enroll"
 	operationUpdate = "update"
+	operationCMP    = "cmp"
 )
 
 // endpoints are all paths that are served; with a slash at
@@ -40,6 +45,8 @@ const (
 var endpoints = []endpoint{
 	{"/v1/certificate/{caName}", operationEnroll, acting, (*Handler).certify},
 	{"/v1/certificate-update/{caName}", operationUpdate, acting, (*Handler).certify},
+	{"/.well-known/cmp/p/{caName}", operationCMP, posting, (*Handler).relay},
+	{"/.well-known/cmp/p/{caName}/{operation}", operationCMP, posting, (*Handler).relay},
 	{"/ready", "ready", probing, (*Handler).ready},
 	{"/readyz", "ready", probing, (*Handler).ready},
 	{"/healthz", "health", probing, (*Handler).health},
@@ -52,35 +59,58 @@ var endpoints = []endpoint{
 // decodes them, so that a CA name may hold an encoded slash.
 func findEndpoint(u *url.URL) (found endpoint, caName string, ok bool) {
 	segments := strings.Split(strings.TrimSuffix(u.EscapedPath(), "/"), "/")
-	last := len(segments) - 1
 	for i, segment := range segments {
 		if decoded, err := url.PathUnescape(segment); err == nil {
 			segments[i] = decoded
 		}
 	}
 	for _, e := range endpoints {
-		want := strings.Split(e.path, "/")
-		switch {
-		case len(want) != len(segments) || !slices.Equal(want[:last], segments[:last]):
-		case want[last] == caNameParameter && segments[last] != "":
-			return e, segments[last], true
-		case want[last] == segments[last]:
-			return e, "", true
+		if caName, ok := e.matches(segments); ok {
+			return e, caName, true
 		}
 	}
 	return endpoint{}, "", false
 }
 
+func (e endpoint) matches(segments []string) (caName string, ok bool) {
+	want := strings.Split(e.path, "/")
+	if len(want) != len(segments) {
+		return "", false
+	}
+	for i, segment := range segments {
+		switch {
+		case want[i] == caNameParameter && segment != "":
+			caName = segment
+		case want[i] == operationParameter && slices.Contains(operationLabels, segment):
+		case want[i] != segment:
+			return "", false
+		}
+	}
+	return caName, true
+}
+
+// operationLabels are those that a CMP path may end in (RFC 9483, 6.1). They say nothing that the
+// message does not say.
+var operationLabels = strings.Fields("initialization certification keyupdate pkcs10 revocation getcacerts " +
+	"getrootupdate getcertreqtemplate getcrls nested")
+
 func (e endpoint) probe() bool { return e.kind == probing }
 
 func (e endpoint) allows(method string) bool {
+	if e.kind == posting {
+		return method == http.MethodPost
+	}
 	return method == http.MethodGet || method == http.MethodHead && e.kind != acting
 }
 
 func (e endpoint) methodNotAllowed() answer {
-	a := errorAnswer(http.StatusMethodNotAllowed, "Method not allowed, only GET is")
-	a.header["Allow"] = "GET"
-	if e.kind != acting {
+	allowed := "GET"
+	if e.kind == posting {
+		allowed = "POST"
+	}
+	a := errorAnswer(http.StatusMethodNotAllowed, "Method not allowed, only "+allowed+" is")
+	a.header["Allow"] = allowed
+	if e.kind != acting && e.kind != posting {
 		a.header["Allow"] = "GET, HEAD"
 	}
 	return a

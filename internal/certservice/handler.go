@@ -1,7 +1,6 @@
 package certservice
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -34,8 +33,10 @@ type HandlerConfig struct {
 	CPU                  *CPU          // shared with CMPOptions
 	Timeout              time.Duration // for one enrolment or update, the authority's part included; 0: none
 	Metrics              *Metrics
-	Strangers            *Strangers // logs requests of clients without a trusted certificate
-	Log                  *slog.Logger
+	// Identity is the service's own, which signs what it answers to CMP clients.
+	Identity  func() *tls.Certificate
+	Strangers *Strangers // logs requests of clients without a trusted certificate
+	Log       *slog.Logger
 }
 
 // Handler serves the REST API. It expects to stand behind TLS that asks for a client certificate
@@ -209,30 +210,35 @@ func panicText(v any) string {
 	return fmt.Sprintf("%T", v)
 }
 
-// certify has a certificate issued: a new one, or in an update one that replaces another.
-func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
+// admit finds the authority for a request and takes a slot for it, or says why that is not to be.
+func (h *Handler) admit(caName string, e *event) (authority Authority, release func(), failed *answer) {
+	fail := func(a answer) (Authority, func(), *answer) { return nil, nil, &a }
 	if !h.cfg.Directory.Ready() {
 		// Not 404: a client takes that as final, and this is temporary.
-		return unavailableAnswer(e, outcomeNotReady, messageNotReady)
+		return fail(unavailableAnswer(e, outcomeNotReady, messageNotReady))
 	}
 	authority, share, ok := h.cfg.Directory.Lookup(caName)
 	if !ok {
 		e.outcome = outcomeUnknownCA
-		return errorAnswer(http.StatusNotFound, "Certification authority not found for given CAName")
+		return fail(errorAnswer(http.StatusNotFound, "Certification authority not found for given CAName"))
 	}
 	e.caKnown = true
 	release, limit, reason := h.slots.take(caName, share, e.from)
 	if limit != "" {
-		return h.overloadAnswer(e, limit, reason)
+		return fail(h.overloadAnswer(e, limit, reason))
+	}
+	return authority, release, nil
+}
+
+// certify has a certificate issued: a new one, or in an update one that replaces another.
+func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
+	authority, release, failed := h.admit(caName, e)
+	if failed != nil {
+		return *failed
 	}
 	defer release()
-
-	ctx := r.Context()
-	if h.cfg.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, h.cfg.Timeout)
-		defer cancel()
-	}
+	ctx, cancel := h.withTimeout(r.Context())
+	defer cancel()
 	mine := turns{ctx, h.cfg.CPU, e.from}
 	update := e.operation == operationUpdate
 	request, fault, err := h.parse(r.Header, update, mine)

@@ -40,7 +40,11 @@ func TestOpenAPI_document_listsTheHandlersPathsAndParameters(t *testing.T) {
 	for _, path := range paths {
 		item := follow(openAPI(), "paths", path)
 		var got, want []string
-		for _, in := range []map[string]any{item, follow(item, "get")} {
+		method := "get"
+		if strings.HasPrefix(path, "/.well-known/cmp/") {
+			method = "post"
+		}
+		for _, in := range []map[string]any{item, follow(item, method)} {
 			parameters, _ := in["parameters"].([]any)
 			for _, parameter := range parameters {
 				p := follow(parameter)
@@ -53,14 +57,26 @@ func TestOpenAPI_document_listsTheHandlersPathsAndParameters(t *testing.T) {
 			want = []string{"header CSR", "header PK", "path caName"}
 		case "/v1/certificate-update/{caName}":
 			want = []string{"header CSR", "header OLD_CERT", "header OLD_PK", "header PK", "path caName"}
+		case "/.well-known/cmp/p/{caName}":
+			want = []string{"path caName"}
+		case "/.well-known/cmp/p/{caName}/{operation}":
+			want = []string{"path caName", "path operation"}
 		}
 		slices.Sort(got)
 		assert.Equal(t, want, got, path)
 		item = maps.Clone(item)
 		delete(item, "parameters")
-		assert.Equal(t, []string{"get"}, slices.Collect(maps.Keys(item)), path)
+		assert.Equal(t, []string{method}, slices.Collect(maps.Keys(item)), path)
 	}
 	r := newService(t, goldenAuthority(t), nil).get("/openapi.yaml", nil)
 	assert.Equal(t, "application/yaml", r.Header.Get("Content-Type"))
 	assert.Equal(t, string(openAPIDocument), r.text)
+}
+
+// method is that of the endpoint in the document.
+func (e endpoint) method() string {
+	if e.kind == posting {
+		return "post"
+	}
+	return "get"
 }

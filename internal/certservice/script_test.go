@@ -74,7 +74,7 @@ func TestAuthority_asTheScriptsSay(t *testing.T) {
 	want, seen := golden.Load(t, "authority.txt"), &sync.Map{}
 	t.Cleanup(func() {
 		for _, e := range endpoints {
-			for status := range follow(openAPI(), "paths", e.path, "get", "responses") {
+			for status := range follow(openAPI(), "paths", e.path, e.method(), "responses") {
 				_, ok := seen.Load(e.path + " " + status)
 				assert.True(t, ok || t.Failed() || flag.Lookup("test.run").Value.String() != "",
 					"%s never answers %s, which the OpenAPI document lists", e.path, status)
@@ -104,12 +104,12 @@ func TestAuthority_asTheScriptsSay(t *testing.T) {
 // documented compares an answer with the OpenAPI document.
 func (s *script) documented(r response) {
 	e, _, known := findEndpoint(r.Request.URL)
-	if !known || r.Request.Method != http.MethodGet {
+	if !known || strings.ToLower(r.Request.Method) != e.method() {
 		return
 	}
 	place := e.path + " " + strconv.Itoa(r.StatusCode)
 	s.seen.Store(place, true)
-	spec := follow(openAPI(), "paths", e.path, "get", "responses", strconv.Itoa(r.StatusCode))
+	spec := follow(openAPI(), "paths", e.path, e.method(), "responses", strconv.Itoa(r.StatusCode))
 	schema := follow(spec, "content", r.Header.Get("Content-Type"), "schema")
 	assert.NotNil(s.t, schema, "%s is not in the document, with its content type", place)
 	required, _ := schema["required"].([]any)
@@ -309,14 +309,12 @@ func (s *script) run(command, rest string) string {
 		eventually(s.t, func() bool { return s.api.enroll().StatusCode == http.StatusOK })
 	case "authority":
 		s.api.handler.cfg.Directory = static{"RA": s.authority(rest)}
-	case "everywhere": // GET, with the words
-		paths := []string{"/", "/nowhere"}
-		for _, e := range endpoints {
-			paths = append(paths, strings.ReplaceAll(e.path, caNameParameter, "RA"))
-		}
+	case "everywhere": // GET, or POST without a body where that is served, with the words
+		all := append([]endpoint{{path: "/"}, {path: "/nowhere"}}, endpoints...)
 		answers := map[string]string{}
-		for _, path := range paths {
-			r := s.send("GET", path, strings.Fields(rest))
+		for _, e := range all {
+			path := strings.NewReplacer(caNameParameter, "RA", operationParameter, "pkcs10").Replace(e.path)
+			r := s.send(strings.ToUpper(e.method()), path, strings.Fields(rest))
 			answers[strings.ReplaceAll(s.answer(r), s.path, "FILE")] += " " + path
 		}
 		text := ""

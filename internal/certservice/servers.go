@@ -2,6 +2,8 @@ package certservice
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -24,6 +26,7 @@ const (
 	ProtectionPBMSHA256 = string(cmp.ProtectionPBMSHA256)
 	ProtectionPBMSHA1   = string(cmp.ProtectionPBMSHA1)
 	ProtectionPBMAC1    = string(cmp.ProtectionPBMAC1)
+	ProtectionSignature = string(cmp.ProtectionSignature)
 )
 
 // Values of Server.ResponseTrust.
@@ -40,6 +43,7 @@ type Server struct {
 	URL      string
 	IssuerDN string // RFC 4514, with the RDNs in either order
 	IAK, RV  Secret
+	Signer   Signer // signs requests in place of IAK, as a registration authority's certificate may
 
 	SignerDN        string // of the signer of the answers; "": the CA
 	RecipientDN     string // to which requests are addressed; "": the CA
@@ -56,6 +60,23 @@ type Server struct {
 	AllowModified   bool                // certificates may have another subject or other names than requested
 
 	place string // in the file
+}
+
+// Signer is a key with its certificate and chain. It is not exported, so that nothing encodes the key.
+type Signer struct{ identity *tls.Certificate }
+
+// cmp returns it for the CMP client; nil where there is none.
+func (s Signer) cmp() *cmp.Signer {
+	if s.identity == nil {
+		return nil
+	}
+	signer := &cmp.Signer{Key: s.identity.PrivateKey.(crypto.Signer), Certificate: s.identity.Leaf}
+	for _, der := range s.identity.Certificate[1:] {
+		if c, err := pki.Parse(der); err == nil {
+			signer.Chain = append(signer.Chain, c)
+		}
+	}
+	return signer
 }
 
 // Secret is a text that no log and no formatting shows.

@@ -133,7 +133,7 @@ var hasSystemRoots = sync.OnceValue(func() bool {
 // tls reads the fields for https:// URLs.
 func (e entryParser) tls(url string) TLS {
 	given := e.fields["tlsTrust"] != nil
-	t := TLS{Trust: e.anchors("tlsTrust"), identity: e.tlsIdentity()}
+	t := TLS{Trust: e.anchors("tlsTrust"), identity: e.identity("tlsIdentity")}
 	if strings.HasPrefix(strings.ToLower(url), "https://") {
 		if !given && !hasSystemRoots() {
 			e.fault("tlsTrust",
@@ -150,30 +150,29 @@ func (e entryParser) tls(url string) TLS {
 	return t
 }
 
-// tlsIdentity reads the certificate, followed by its chain,
-// and the key that are shown to the CMP server.
-func (e entryParser) tlsIdentity() *tls.Certificate {
-	raw := e.fields["tlsIdentity"]
+// identity reads a certificate, followed by its chain, and its key, from an object in a field.
+func (e entryParser) identity(field string) *tls.Certificate {
+	raw := e.fields[field]
 	if raw == nil {
 		return nil
 	}
 	fields, ok := raw.(map[string]any)
 	if !ok {
-		e.fault("tlsIdentity", `is %s, want an object with "certificate" and "key"`, kind(raw))
+		e.fault(field, `is %s, want an object with "certificate" and "key"`, kind(raw))
 		return nil
 	}
-	inner := e.inner("tlsIdentity", fields, "certificate", "key")
+	inner := e.inner(field, fields, "certificate", "key")
 	certificate, key := inner.file("certificate"), inner.file("key")
 	if certificate == nil || key == nil {
 		return nil
 	}
 	identity, err := tls.X509KeyPair(pki.RewritePEM(certificate), pki.RewritePEM(key))
 	if err != nil {
-		e.fault("tlsIdentity", "cannot be used: %s, want a PEM certificate and its unencrypted PEM key",
+		e.fault(field, "cannot be used: %s, want a PEM certificate and its unencrypted PEM key",
 			strings.TrimPrefix(err.Error(), "tls: "))
 		return nil
 	}
-	e.checkDates("tlsIdentity", identity.Leaf)
+	e.checkDates(field, identity.Leaf)
 	return &identity
 }
 

@@ -44,11 +44,11 @@ func (e *entryParser) parse() Server {
 	e.checkDN("issuerDN", s.IssuerDN)
 	s.SignerDN = e.optionalDN("signerDN")
 	s.RecipientDN = e.optionalDN("recipientDN")
-	s.IAK, s.RV = e.authentication()
+	s.IAK, s.RV, s.Signer = e.authentication()
 	s.SenderReference = e.oneOf("sender", "subject", "subject", "reference") == "reference"
 	s.ExplicitConfirm = e.oneOf("confirmation", "implicit", "implicit", "explicit") == "explicit"
 	s.TLS = e.tls(s.URL)
-	s.Protection = e.oneOf("protection", ProtectionPBMSHA256, ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1)
+	s.Protection = e.protection(s.Signer)
 	s.Timeout = e.timeout()
 	s.MaxInFlight = e.maxInFlight()
 	anchored := e.fields["trustAnchors"] != nil
@@ -156,19 +156,45 @@ func (e entryParser) checkURL(text string) {
 	}
 }
 
-func (e entryParser) authentication() (iak, rv Secret) {
+// authentication reads the shared secret with its name, or a certificate with its key.
+func (e entryParser) authentication() (iak, rv Secret, signer Signer) {
 	raw := e.fields["authentication"]
 	if raw == nil {
 		e.fault("authentication", "is missing")
-		return "", ""
+		return "", "", signer
 	}
 	fields, ok := raw.(map[string]any)
 	if !ok {
 		e.fault("authentication", "is %s, want an object", kind(raw))
-		return "", ""
+		return "", "", signer
 	}
-	inner := e.inner("authentication", fields, "iak", "rv")
-	return Secret(inner.requiredScalar("iak", 1, 256)), Secret(inner.requiredScalar("rv", 1, 256))
+	if fields["certificate"] == nil && fields["key"] == nil {
+		inner := e.inner("authentication", fields, "iak", "rv", "certificate", "key")
+		return Secret(inner.requiredScalar("iak", 1, 256)), Secret(inner.requiredScalar("rv", 1, 256)), signer
+	}
+	if fields["iak"] != nil || fields["rv"] != nil {
+		e.fault("authentication", `has "iak" or "rv" and "certificate" or "key", want one pair`)
+		return "", "", signer
+	}
+	signer.identity = e.identity("authentication")
+	if e.fields["trustAnchors"] == nil && e.fields["responseTrust"] == nil {
+		e.fault("trustAnchors", "is missing, and no secret vouches for the answers to signed requests")
+	}
+	return "", "", signer
+}
+
+// protection is that of requests, which follows from how they are authenticated.
+func (e entryParser) protection(signer Signer) string {
+	if e.fields["protection"] == nil && signer.identity != nil {
+		return ProtectionSignature
+	}
+	chosen := e.oneOf("protection", ProtectionPBMSHA256, ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1,
+		ProtectionSignature)
+	if signed := chosen == ProtectionSignature; signed != (signer.identity != nil) && e.fields["protection"] != nil {
+		e.fault("protection", `is %q, which needs %s in authentication`, chosen,
+			map[bool]string{true: `"certificate" and "key"`, false: `"iak" and "rv"`}[signed])
+	}
+	return chosen
 }
 
 func (e entryParser) timeout() time.Duration {

@@ -55,8 +55,10 @@ func newService(t testing.TB, authority Authority, change func(*HandlerConfig)) 
 	s := &service{t: t, log: &lockedBuffer{}, tlsCA: newCA(t, "TLS"), metrics: NewMetrics("")}
 	roots := poolOf(s.tlsCA.Root)
 	log := jsonLog(s.log)
+	own := identity(t, s.tlsCA)
 	cfg := HandlerConfig{
 		Directory: static{"RA": authority}, ClientRoots: func() *x509.CertPool { return roots },
+		Identity:   func() *tls.Certificate { return &own },
 		MaxRSABits: 4096, CPU: NewCPU(), Metrics: s.metrics, Strangers: NewStrangers(log), Log: log,
 	}
 	if change != nil {
@@ -66,7 +68,7 @@ func newService(t testing.TB, authority Authority, change func(*HandlerConfig)) 
 	server := httptest.NewUnstartedServer(s.handler)
 	server.Config.MaxHeaderBytes = hardHeaderBytes
 	server.TLS = &tls.Config{
-		Certificates: []tls.Certificate{identity(t, s.tlsCA)}, ClientAuth: tls.RequestClientCert,
+		Certificates: []tls.Certificate{own}, ClientAuth: tls.RequestClientCert,
 	}
 	server.StartTLS()
 	t.Cleanup(server.Close)
