@@ -58,6 +58,10 @@ func load(stderr io.Writer) setup {
 
 	var err error
 	s.identity, err = mtls.Load(s.config.TLS)
+	if s.config.CMP != nil {
+		_, unreadable := s.config.CMP.LoadAnchors()
+		err = mtls.JoinErrors(err, unreadable)
+	}
 	if err != nil {
 		s.log.Error("the mutual TLS material has a fault", "error", err.Error())
 		if s.failure == nil {

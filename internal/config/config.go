@@ -6,7 +6,7 @@
 package config
 
 import (
-	"slices"
+	"sort"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
@@ -43,7 +43,7 @@ func Load() (*Fetcher, error) {
 	if len(faults) == 0 {
 		return fetcher, nil
 	}
-	slices.SortStableFunc(faults, func(a, b Fault) int { return int(a.Stage - b.Stage) })
+	sort.SliceStable(faults, func(i, j int) bool { return faults[i].Stage < faults[j].Stage })
 	return fetcher, faults
 }
 

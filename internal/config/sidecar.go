@@ -45,7 +45,7 @@ func (l *loader) renewal(sidecar bool) *enroll.Renewal {
 	}
 	switch {
 	case l.Value("UPDATE_URL") != "":
-		l.httpsURL("UPDATE_URL")
+		l.checkURL("UPDATE_URL", "https")
 	case sidecar && !r.Fallback && !derivable(l.Value("REQUEST_URL")):
 		l.Add("UPDATE_URL",
 			"is not set, and does not follow from a REQUEST_URL that does not end in /certificate/, want "+

@@ -49,7 +49,10 @@ func (l *loader) fetcher() *Fetcher {
 		TerminationMessagePath: terminationMessagePath(l.Value("TERMINATION_MESSAGE_PATH"),
 			defaultTerminationMessagePath),
 	}
-	renewal := l.renewal(f.Sidecar.Enabled)
+	f.CMP = l.cmp()
+	f.TLS.Partial = f.CMP != nil
+	f.TLS.SignsOnly = f.CMP != nil && !strings.HasPrefix(f.CMP.URL, "https:")
+	renewal := l.renewal(f.Sidecar.Enabled && f.CMP == nil)
 	if f.Sidecar.Enabled {
 		f.Renewal = renewal
 	}
@@ -63,7 +66,7 @@ func (l *loader) inputs() map[string]string {
 	maps.DeleteFunc(inputs, func(variable, _ string) bool { return strings.HasPrefix(variable, "OUTPUT_") })
 	for variable, path := range map[string]string{
 		"KEYSTORE_PATH": l.Value("KEYSTORE_PATH"), "KEYSTORE_KEY_PATH": l.Value("KEYSTORE_KEY_PATH"),
-		"TRUSTSTORE_PATH": l.Value("TRUSTSTORE_PATH"),
+		"TRUSTSTORE_PATH": l.Value("TRUSTSTORE_PATH"), "CMP_TRUST_ANCHORS": l.Value("CMP_TRUST_ANCHORS"),
 	} {
 		if path != "" {
 			inputs[variable] = path
@@ -82,7 +85,7 @@ func (l *loader) request() client.Config {
 		Timeout: l.timeout("REQUEST_TIMEOUT"), Retry: retry,
 		AllowNoClientAuth: l.Bool("ALLOW_NO_CLIENT_AUTH"),
 	}
-	l.httpsURL("REQUEST_URL")
+	l.checkURL("REQUEST_URL", "https")
 	if len(r.CAName) > 128 || strings.Trim(r.CAName, caNameCharacters) != "" {
 		l.Reject("CA_NAME", "")
 	} else if r.CAName == "." || r.CAName == ".." {
@@ -94,8 +97,8 @@ func (l *loader) request() client.Config {
 	return r
 }
 
-// httpsURL checks a URL over which a private key may travel.
-func (l *loader) httpsURL(name string) {
+// checkURL checks the URL of a server. Where only https is allowed, a private key travels there.
+func (l *loader) checkURL(name string, schemes ...string) {
 	value := l.Value(name)
 	u, err := url.Parse(value)
 	switch {
@@ -106,12 +109,12 @@ func (l *loader) httpsURL(name string) {
 	case strings.TrimSpace(value) != value:
 		l.Reject(name, "it begins or ends with white space")
 	case !strings.Contains(value, "//"):
-		l.Reject(name, "the scheme is missing: write https://"+value)
+		l.Reject(name, "the scheme is missing: write "+schemes[0]+"://"+value)
 	case err != nil:
 		l.Reject(name, "not a URL")
-	case u.Scheme == "http":
+	case u.Scheme == "http" && !slices.Contains(schemes, u.Scheme):
 		l.Reject(name, "the private key must not travel in the clear")
-	case u.Scheme != "https":
+	case !slices.Contains(schemes, u.Scheme):
 		l.Reject(name, fmt.Sprintf("its scheme is %q", u.Scheme))
 	case !isPort(u.Port()):
 		l.Reject(name, "a port is a number from 1 to 65535")

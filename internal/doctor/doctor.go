@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -74,6 +75,8 @@ const (
 	checkService    = "certservice"
 	checkCAName     = "ca name"
 	checkClock      = "clock"
+	checkAnchors    = "trust anchors"
+	checkCMP        = "cmp"
 
 	checkUpdate = "update url"
 
@@ -97,12 +100,15 @@ var (
 		checkProxy, checkDNS, checkTCP, checkTLS, checkServer, checkTrust, checkServerName,
 		checkAccepted, checkService, checkCAName, checkClock,
 	}
+	cmpChecks    = []string{checkProxy, checkDNS, checkTCP, checkAnchors, checkCMP}
 	volumeChecks = []string{checkVolume, checkFileSystem, checkSpace, checkWriting, checkLayout,
 		checkReader, checkPublished}
 )
 
 // order is that of a report: what has to be repaired first comes first.
-var order = slices.Concat([]string{checkVariables}, identityChecks, networkChecks, []string{checkUpdate}, volumeChecks,
+var order = slices.Concat([]string{checkVariables}, identityChecks, networkChecks,
+	[]string{checkAnchors, checkCMP, checkUpdate},
+	volumeChecks,
 	[]string{checkHealth, checkMerge, checkTrigger}, notifyChecks())
 
 func notifyChecks() (names []string) {
@@ -133,9 +139,8 @@ func Run(ctx context.Context, o Options) Report {
 		d.merge()
 		d.hooks(ctx)
 	}
-	slices.SortStableFunc(d.checks, func(a, b Check) int {
-		return slices.Index(order, a.Name) -
-			slices.Index(order, b.Name)
+	sort.SliceStable(d.checks, func(i, j int) bool {
+		return slices.Index(order, d.checks[i].Name) < slices.Index(order, d.checks[j].Name)
 	})
 	return Report{Checks: d.checks}
 }
@@ -150,12 +155,15 @@ func (d *doctor) ok(name, found string, args ...any) {
 	d.add(Check{Name: name, Status: OK, Found: fmt.Sprintf(found, args...)})
 }
 
+//go:noinline
 func (d *doctor) warn(name, found, advice string) {
 	d.add(Check{Name: name, Status: Warning, Found: found, Advice: advice})
 }
 
 // fail reports a failed check; the stage is the one in which
 // certfetcher would fail for the same reason.
+//
+//go:noinline
 func (d *doctor) fail(stage enroll.Stage, name, found, advice string) {
 	d.add(Check{Name: name, Status: Failed, Found: found, Advice: advice, ExitCode: stage.ExitCode()})
 }

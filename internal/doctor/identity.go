@@ -26,28 +26,39 @@ func (d *doctor) identity() *mtls.Identity {
 		}
 	}
 	const advice = "correct the variable, or the file or Secret that it leads to"
-	trust, rootsErr := mtls.LoadRoots(d.Config.TLS)
-	identity, err := mtls.LoadKeystore(d.Config.TLS)
-	if err == nil {
-		if rootsErr == nil {
-			identity.Roots, identity.Skipped, identity.TruststoreFormat = trust.Roots,
-				trust.Skipped, trust.TruststoreFormat
-		}
-		d.keystore(identity)
-		chain := chainOf(identity)
-		d.chain(chain, identity)
-		d.expiry(chain)
-		d.usage(chain[0])
-	} else {
-		d.fail(enroll.StageTLSConfiguration, checkKeystore, err.Error(), advice)
-		d.skipRest([]string{checkChain, checkExpiry, checkUsage}, "because the keystore check failed")
+	t := d.Config.TLS
+	identity, trust := &mtls.Identity{}, &mtls.Identity{}
+	var err, rootsErr error
+	trusts := !t.Partial || t.TruststorePath != ""
+	if trusts {
+		trust, rootsErr = mtls.LoadRoots(t)
 	}
-	if rootsErr == nil {
-		d.truststore(trust)
-	} else {
+	if !t.Partial || t.KeystorePath != "" {
+		if identity, err = mtls.LoadKeystore(t); err == nil {
+			if rootsErr == nil {
+				identity.Roots = trust.Roots // which some of what follows is about
+			}
+			d.keystore(identity)
+			chain := chainOf(identity)
+			d.chain(chain, identity)
+			d.expiry(chain)
+			d.usage(chain[0])
+		} else {
+			d.fail(enroll.StageTLSConfiguration, checkKeystore, err.Error(), advice)
+			d.skipRest([]string{checkChain, checkExpiry, checkUsage}, "because the keystore check failed")
+		}
+	}
+	switch {
+	case rootsErr != nil:
 		d.fail(enroll.StageTLSConfiguration, checkTruststore, rootsErr.Error(), advice)
 		return nil
+	case trusts:
+		d.truststore(trust)
 	}
+	if err != nil {
+		return nil
+	}
+	identity.Roots, identity.Skipped, identity.TruststoreFormat = trust.Roots, trust.Skipped, trust.TruststoreFormat
 	return identity
 }
 

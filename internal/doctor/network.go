@@ -35,11 +35,16 @@ type way struct {
 	*doctor
 	*client.Diagnosis
 	identity *mtls.Identity
+	plain    bool // the way goes without TLS
 }
 
 // network checks the way to the CertService and what is at its end. identity is nil when it is
 // unusable; then the way is checked as far as TCP.
 func (d *doctor) network(ctx context.Context, identity *mtls.Identity) {
+	if d.Config.CMP != nil {
+		d.cmpNetwork(ctx, identity)
+		return
+	}
 	if variable := d.faulty("REQUEST_URL"); variable != "" {
 		d.skipRest(networkChecks, variable+" has a fault")
 		return
@@ -57,7 +62,19 @@ func (d *doctor) network(ctx context.Context, identity *mtls.Identity) {
 		d.skipRest(networkChecks, err.Error())
 		return
 	}
-	w := &way{d, diagnosis, identity}
+	w := &way{doctor: d, Diagnosis: diagnosis, identity: identity}
+	if !w.follow(networkChecks) {
+		return
+	}
+	w.ready()
+	w.caName()
+	w.clock()
+	d.skipRest(networkChecks, "the answer has no Date")
+}
+
+// follow reports the steps of the way, and tells whether it was gone to its end. Where it was not, the
+// rest of the checks is skipped.
+func (w *way) follow(checks []string) bool {
 	for _, step := range []struct {
 		name    client.StepName
 		report  func(client.Step)
@@ -71,21 +88,21 @@ func (d *doctor) network(ctx context.Context, identity *mtls.Identity) {
 		{client.StepAnswer, w.answer, "because the client accepted check failed"},
 	} {
 		taken, ok := w.Step(step.name)
+		if !ok && w.plain && step.name == client.StepTLS {
+			return true
+		}
 		if !ok {
-			d.skipRest(networkChecks, "because the mutual TLS files cannot be used")
-			return
+			w.skipRest(checks, "because the mutual TLS files cannot be used")
+			return false
 		}
 		step.report(taken)
 		if taken.Err != nil {
 			w.clock()
-			d.skipRest(networkChecks, step.because)
-			return
+			w.skipRest(checks, step.because)
+			return false
 		}
 	}
-	w.ready()
-	w.caName()
-	w.clock()
-	d.skipRest(networkChecks, "the answer has no Date")
+	return true
 }
 
 // broken reports a step that failed in the words of the client's error.
@@ -209,6 +226,10 @@ func (w *way) trust(client.Step) {
 // answer tells whether the server accepts us.
 func (w *way) answer(step client.Step) {
 	own := w.identity.Certificate.Leaf
+	if own == nil { // which CMP may do without
+		w.ok(checkAccepted, "the server answers without a client certificate")
+		return
+	}
 	subject := pki.DN(own.RawSubject)
 	status, ofService := errors.AsType[*client.StatusError](step.Err)
 	switch {

@@ -2,23 +2,15 @@ package enroll
 
 import (
 	"context"
-	"crypto"
-	"crypto/x509"
-	"encoding/pem"
 	"time"
 
-	"github.com/certfetcher/certfetcher/client"
-	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
 )
 
 // attempt is one try to get a certificate in place of the current one.
 type attempt struct {
-	*Enroller
-	service *client.Client
-	key     crypto.Signer
-	csr     *x509.CertificateRequest
-	request client.Request
+	order
+	issuer  issuer
 	current *output.Bundle
 }
 
@@ -79,36 +71,12 @@ func (a attempt) noWay(ctx context.Context, err error) string {
 }
 
 func (a attempt) update(ctx context.Context) (Obtained, error) {
-	start := a.Now()
-	request := a.request
-	var err error
-	if request.OldKey, err = keygen.PrivateKeyPEM(a.current.Key); err != nil {
-		return Obtained{}, fail(StageKeyEncoding, "preparing the OLD_PK header: %w", err)
-	}
-	for _, cert := range a.current.Chain {
-		request.OldCert = append(request.OldCert,
-			pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
-	}
-	answer, err := a.service.Update(ctx, request)
-	if err != nil {
-		return Obtained{}, a.explainRequest(ctx, "asking the CertService to renew a certificate", err)
-	}
-	bundle, err := a.accept(a.key, a.csr, answer)
-	if err != nil {
-		return Obtained{}, err
-	}
-	a.Log.Info("the CertService renewed the certificate", "ca", a.Config.Request.CAName, "duration", a.since(start))
-	return Obtained{bundle, Updated}, nil
+	bundle, err := a.issuer.update(ctx, a.order, a.current)
+	return Obtained{bundle, Updated}, err
 }
 
 func (a attempt) enrol(ctx context.Context) (Obtained, error) {
-	start := a.Now()
-	answer, err := a.service.Enroll(ctx, a.request)
-	if err != nil {
-		return Obtained{}, a.explainRequest(ctx, "asking the CertService for a certificate", err)
-	}
-	a.Log.Info("the CertService answered", "ca", a.Config.Request.CAName, "duration", a.since(start))
-	bundle, err := a.accept(a.key, a.csr, answer)
+	bundle, err := a.issuer.enrol(ctx, a.order, true)
 	if err == nil {
 		a.forced = false
 	}

@@ -2,6 +2,7 @@ package enroll
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -180,8 +181,24 @@ func requestedBy(cfg Settings) Requested {
 	template := cfg.Certificate.Template
 	return Requested{
 		Subject: pki.DN(template.RawSubject), SANs: slices.Compact(pki.RequestNames(template)),
-		KeyAlgorithm: cfg.Certificate.KeyAlgorithm, CA: cfg.Request.CAName,
+		KeyAlgorithm: cfg.Certificate.KeyAlgorithm, CA: cfg.caName(),
 	}
+}
+
+// caName is what the CA is called; with CMP it may be known by its DN alone.
+func (s Settings) caName() string {
+	if s.CMP != nil {
+		return cmp.Or(s.Request.CAName, s.CMP.Recipient)
+	}
+	return s.Request.CAName
+}
+
+// url is where certificates are requested.
+func (s Settings) url() string {
+	if s.CMP != nil {
+		return s.CMP.URL
+	}
+	return s.Request.URL
 }
 
 // changed says what a configuration requests differently now; empty when it is the same.
@@ -195,7 +212,7 @@ func (r Requested) changed(now Requested) string {
 	case !slices.Equal(r.SANs, now.SANs):
 		return fmt.Sprintf(was+"with the names %q, SANS asks for %q", r.SANs, now.SANs)
 	case r.CA != now.CA:
-		return fmt.Sprintf(was+"from the CA %q, CA_NAME asks for %q", r.CA, now.CA)
+		return fmt.Sprintf(was+"from the CA %q, CA_NAME or CMP_RECIPIENT asks for %q", r.CA, now.CA)
 	}
 	return ""
 }
@@ -204,7 +221,7 @@ func (r Requested) changed(now Requested) string {
 func (e *Enroller) note(leaf *x509.Certificate) []byte {
 	encoded, err := json.MarshalIndent(Record{
 		Version: recordVersion, Certificate: fingerprint(leaf), Request: requestedBy(e.Config),
-		AcceptedFrom: e.Config.Request.URL, EnrolDirectly: e.enrolDirectly,
+		AcceptedFrom: e.Config.url(), EnrolDirectly: e.enrolDirectly,
 	}, "", "  ")
 	if err != nil { // strings and a number cannot fail to be encoded
 		panic(err)

@@ -8,9 +8,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +29,8 @@ type Settings struct {
 	// Output says what is published, and where. Its NotePending, Done, Log and Now are set when
 	// the volume is opened.
 	Output output.Config
+	// CMP says how certificates are requested by CMP; nil: by the API of a CertService.
+	CMP *CMP
 	// ForceEnroll requests a certificate even when the volume holds a matching, valid one.
 	ForceEnroll bool
 	// Renewal is for a sidecar; nil: nothing is renewed later.
@@ -76,6 +76,7 @@ type Enroller struct {
 	forced        bool      // FORCE_ENROLL is set, and nothing was enrolled yet
 	pending       *Obtained // what could not be published, because the volume failed
 	overlap       overlap
+	journal       *journal // of the CMP transaction that is not over; nil: none
 }
 
 // How a certificate came to be on the volume.
@@ -113,7 +114,11 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	if e.volume, err = e.openVolume(ctx); err != nil {
 		return Outcome{}, err
 	}
+	if err := e.takeUp(); err != nil {
+		return Outcome{}, err
+	}
 	if kept, reason := e.keep(); kept != nil {
+		e.settleJournal(kept.Chain[0])
 		e.correctModes()
 		e.reportKept(kept.Chain[0], reason)
 		return Outcome{Bundle: *kept, How: Kept, Files: e.volume.Files(),
@@ -129,11 +134,13 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	e.forced = false
+	e.forced, e.nextKey = false, nil
 	if e.Config.Renewal != nil && e.current.Load() != nil {
 		bundle = e.withOverlap(bundle)
 	}
-	return e.publish(bundle, Enrolled)
+	outcome, err := e.publish(bundle, Enrolled)
+	e.endJournal(err)
+	return outcome, err
 }
 
 // writable comes before anything is asked for: a volume that cannot be written to must not cost a
@@ -194,50 +201,22 @@ func (e *Enroller) openVolume(ctx context.Context) (*output.Volume, error) {
 
 // fetch makes a key and brings a verified certificate for it.
 func (e *Enroller) fetch(ctx context.Context) (output.Bundle, error) {
-	service, err := e.client(e.Config.Request.Retry)
+	issuer, err := e.issuer(e.Config.Request.Retry)
 	if err != nil {
 		return output.Bundle{}, err
 	}
 	// Making an RSA key takes longer than a TLS handshake, so the two run side by side.
-	service.Connect(ctx)
+	issuer.connect(ctx)
 
-	key, err := e.newKey()
+	key, err := e.upcomingKey()
 	if err != nil {
 		return output.Bundle{}, err
 	}
-	csr, request, err := e.request(key)
+	o, err := e.order(key)
 	if err != nil {
 		return output.Bundle{}, err
 	}
-
-	start := e.Now()
-	answer, err := service.Enroll(ctx, request)
-	if err != nil {
-		return output.Bundle{}, e.explainRequest(ctx, "asking the CertService for a certificate", err)
-	}
-	e.Log.Info("the CertService answered", "ca", e.Config.Request.CAName, "duration", e.since(start))
-	return e.accept(key, csr, answer)
-}
-
-// client makes the client for one enrolment, with the identity of now. A nil retry is for one try.
-func (e *Enroller) client(retry *client.Retry) (*client.Client, error) {
-	cfg := ClientConfig(e.Config.Request, e.Identity(), e.Now)
-	cfg.Retry, cfg.UserAgent, cfg.Log = retry, e.UserAgent, e.Log
-	service, err := client.New(cfg)
-	if err != nil {
-		return nil, fail(StageClientConfiguration, "preparing the request: %w", err)
-	}
-	return service, nil
-}
-
-// ClientConfig completes how an enrolment reaches the CertService. A nil identity leaves TLS out.
-func ClientConfig(cfg client.Config, identity *mtls.Identity, now func() time.Time) client.Config {
-	if identity != nil {
-		cfg.TLS, cfg.Roots = identity.ClientConfig(), identity.Roots
-		cfg.IdentityProblem = func() string { return strings.Join(identity.Problems(now()), "; ") }
-	}
-	cfg.Now = now
-	return cfg
+	return issuer.enrol(ctx, o, false)
 }
 
 func (e *Enroller) newKey() (crypto.Signer, error) {
@@ -251,71 +230,45 @@ func (e *Enroller) newKey() (crypto.Signer, error) {
 	return key, nil
 }
 
-func (e *Enroller) request(key crypto.Signer) (*x509.CertificateRequest, client.Request, error) {
+// order is what is requested from an issuer: a certificate for a key.
+type order struct {
+	*Enroller
+	key crypto.Signer
+	csr *x509.CertificateRequest
+}
+
+func (e *Enroller) order(key crypto.Signer) (order, error) {
 	start := e.Now()
 	csr, err := keygen.CreateCSR(e.Config.Certificate.Template, key)
 	if err != nil {
-		return nil, client.Request{}, fail(StageCSR, "making the certificate signing request: %w", err)
-	}
-	keyPEM, err := keygen.PrivateKeyPEM(key)
-	if err != nil {
-		return nil, client.Request{}, fail(StageKeyEncoding, "preparing the PK header: %w", err)
+		return order{}, fail(StageCSR, "making the certificate signing request: %w", err)
 	}
 	e.Log.Info("made the certificate signing request", "subject", pki.DN(csr.RawSubject), "sans",
 		pki.RequestNames(csr), "duration", e.since(start))
-	return csr, client.Request{CSR: keygen.CSRPEM(csr), Key: keyPEM}, nil
+	return order{e, key, csr}, nil
 }
 
-// explainRequest adds the stage. An interruption is not the
-// CertService's fault, whatever the last try met.
-func (e *Enroller) explainRequest(ctx context.Context, doing string, err error) error {
-	if ctx.Err() != nil {
-		return fail(StageOther, "interrupted while %s: %w", doing, err)
-	}
-	if foreignNames(err) {
-		return fail(requestStage(err), "%s of CA %q: %w; %w", doing, e.Config.Request.CAName, err, errNames)
-	}
-	return fail(requestStage(err), "%s of CA %q: %w%s", doing, e.Config.Request.CAName, err, e.keyAdvice(err))
-}
-
-// keyAdvice is what to do where an ONAP CertService refuses a key that is not RSA: it says no more
-// than that the key is in a wrong format.
-func (e *Enroller) keyAdvice(err error) string {
-	algorithm := e.Config.Certificate.KeyAlgorithm
-	var status *client.StatusError
-	refused := errors.As(err, &status) && strings.Contains(status.Message, "Wrong key (PK) format")
-	if !refused || strings.HasPrefix(algorithm, "RSA") {
-		return ""
-	}
-	return fmt.Sprintf(": ONAP's CertService takes RSA keys only, and KEY_ALGORITHM is %s: set KEY_ALGORITHM=RSA-2048",
-		algorithm)
-}
-
-// accept turns an answer into what may be published.
-func (e *Enroller) accept(key crypto.Signer, csr *x509.CertificateRequest,
-	answer client.Answer) (output.Bundle, error) {
-	start := e.Now()
-	chain, trusted, err := answer.Certificates()
+// accept turns the certificates that came into what may be published. What is shown of them goes
+// through clean.
+func (o order) accept(chain, trusted []*x509.Certificate, clean func(string) string) (output.Bundle, error) {
+	start := o.Now()
+	result, err := verify.Answer(o.csr, chain, trusted, o.Now())
 	if err != nil {
-		return output.Bundle{}, fail(StageConversion, "reading the CertService's answer: %w", err)
-	}
-	result, err := verify.Answer(csr, chain, trusted, e.Now())
-	if err != nil {
-		text := "verifying the certificate: " + answer.Clean(err.Error())
+		text := "verifying the certificate: " + clean(err.Error())
 		if _, ok := errors.AsType[*verify.NamesError](err); ok {
 			return output.Bundle{}, fail(StageVerification, "%s; %w", text, errNames)
 		}
 		return output.Bundle{}, fail(StageVerification, "%s", text)
 	}
 	for _, warning := range result.Warnings {
-		e.Log.Warn("certificate accepted with a warning", "error", answer.Clean(warning))
+		o.Log.Warn("certificate accepted with a warning", "error", clean(warning))
 	}
 	leaf := result.Chain[0]
-	e.Log.Info("verified the certificate", "serial", pki.Serial(leaf), "not_before", leaf.NotBefore,
+	o.Log.Info("verified the certificate", "serial", pki.Serial(leaf), "not_before", leaf.NotBefore,
 		"not_after", leaf.NotAfter,
-		"issuer", answer.Clean(pki.DN(leaf.RawIssuer)), "chain", len(result.Chain), "trusted",
-		len(result.Trusted), "duration", e.since(start))
-	return output.Bundle{Key: key, Chain: result.Chain, Trusted: result.Trusted, Note: e.note(leaf)}, nil
+		"issuer", clean(pki.DN(leaf.RawIssuer)), "chain", len(result.Chain), "trusted",
+		len(result.Trusted), "duration", o.since(start))
+	return output.Bundle{Key: o.key, Chain: result.Chain, Trusted: result.Trusted, Note: o.note(leaf)}, nil
 }
 
 func (e *Enroller) since(start time.Time) time.Duration {

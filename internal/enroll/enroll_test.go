@@ -141,16 +141,16 @@ func TestOutdated(t *testing.T) {
 }
 
 func TestStageOf_errorsOfTheStages_areTheContractsCodes(t *testing.T) {
+	asked := func(err error) error {
+		return order{Enroller: &Enroller{}}.explainRequest(t.Context(), "asking", err)
+	}
 	for name, row := range map[string]struct {
 		err  error
 		want Stage
 	}{
-		"status": {&Error{Stage: requestStage(&client.StatusError{StatusCode: 500}),
-			Err: errors.New("x")}, StageCertService},
-		"no answer": {&Error{Stage: requestStage(fmt.Errorf("wrapped: %w", &client.AnswerError{})),
-			Err: errors.New("x")}, StageCertService},
-		"connection": {&Error{Stage: requestStage(&client.ConnectionError{Err: errors.New("refused")}),
-			Err: errors.New("x")}, StageConnection},
+		"status":     {asked(&client.StatusError{StatusCode: 500}), StageCertService},
+		"no answer":  {asked(fmt.Errorf("wrapped: %w", &client.AnswerError{})), StageCertService},
+		"connection": {asked(&client.ConnectionError{Err: errors.New("refused")}), StageConnection},
 		"key not encodable": {&Error{Stage: outputStage(&output.EncodeError{Key: true, Err: errors.New("x")}),
 			Err: errors.New("x")}, StageKeyEncoding},
 		"store not buildable": {&Error{Stage: outputStage(&output.EncodeError{Err: errors.New("x")}),

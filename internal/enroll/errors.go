@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"strings"
 	"time"
 
-	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/output"
 )
@@ -44,9 +41,9 @@ var stages = []struct {
 	{StageCSRConfiguration, "csr_configuration", "a variable of the certificate's subject or names is wrong"},
 	{StageKeyGeneration, "key_generation", "no key pair could be made"},
 	{StageCSR, "csr", "no certificate signing request could be made"},
-	{StageCertService, "certservice", "the CertService answered with an error, or its response is invalid"},
+	{StageCertService, "certservice", "the CertService or the CA answered with an error, or its response is invalid"},
 	{StageConnection, "connection",
-		"the CertService could not be reached, its certificate is not trusted, or it does not accept ours (401)"},
+		"the CertService or the CA could not be reached, its certificate is not trusted, or it refuses ours (401)"},
 	{StageConversion, "conversion", "the certificates could not be read, or a store could not be built"},
 	{StageKeyEncoding, "key_encoding", "the private key could not be encoded"},
 	{StageTLSConfiguration, "tls_configuration", "the mutual TLS material is missing or unusable"},
@@ -113,24 +110,6 @@ func StageOf(err error) Stage {
 	return StageOther
 }
 
-// requestStage sorts an error of package client.
-func requestStage(err error) Stage {
-	var status *client.StatusError
-	var answer *client.AnswerError
-	var connection *client.ConnectionError
-	switch {
-	case errors.As(err, &status) && status.StatusCode == http.StatusUnauthorized:
-		// It is about our identity in TLS: a server that
-		// demands it in the handshake would have refused that.
-		return StageConnection
-	case errors.As(err, &status), errors.As(err, &answer):
-		return StageCertService
-	case errors.As(err, &connection):
-		return StageConnection
-	}
-	return StageOther
-}
-
 // outputStage sorts an error of package output.
 func outputStage(err error) Stage {
 	var encoding *output.EncodeError
@@ -155,16 +134,34 @@ func WriteExitCodes(w io.Writer) error {
 	return err
 }
 
-// caRefused is how the CertService API begins the message of a 500 that tells a CA's refusal, as
-// opposed to a CA that could not be reached.
-const caRefused = "CMPv2 server returned following error"
+// verdict is what an error of a request means, in whatever protocol it was made.
+type verdict struct {
+	stage Stage
+	// refused says why an update is not possible with this issuer or this certificate; empty when
+	// an enrolment would meet the same, or this passes.
+	refused   string
+	permanent bool // an operator has to repair something first
+	foreign   bool // a certificate was issued with other names than the requested ones
+	elsewhere bool // of an update: an enrolment goes another way, and may not meet it
+	// ofHost: that other way does not help where both lead to the same host.
+	ofHost     bool
+	retryAfter time.Duration // what the issuer asks for
+}
 
-// refusal says why an update is not possible with this CertService or this certificate; empty when
-// the same would meet an enrolment, or passes.
+// judge judges an error of an issuer; ok is false for one that did not come from a request.
+func judge(err error) (v verdict, ok bool) {
+	if v, ok = judgeClient(err); !ok {
+		v, ok = judgeCMP(err)
+	}
+	if !ok {
+		v.stage = StageOf(err)
+	}
+	return v, ok
+}
+
+// refusal says why an update is not possible with this issuer or this certificate; empty when the
+// same would meet an enrolment, or passes.
 func refusal(err error) string {
-	var status *client.StatusError
-	var answer *client.AnswerError
-	var connection *client.ConnectionError
 	switch {
 	case StageOf(err) == StageKeyEncoding:
 		return "the key on the volume cannot be sent: " + err.Error()
@@ -172,18 +169,11 @@ func refusal(err error) string {
 		return "the CA answers the update with other names than the requested ones: " + err.Error()
 	case isWasted(err):
 		return "" // an enrolment would most likely meet the same
-	case errors.As(err, &status):
-		switch code := status.StatusCode; {
-		case code == http.StatusNotImplemented,
-			code == http.StatusInternalServerError && strings.HasPrefix(status.Message, caRefused):
-		case code == http.StatusUnauthorized, code == http.StatusRequestTimeout,
-			code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
-			return ""
-		}
-		return "the update was refused: " + status.Error()
-	case errors.As(err, &answer):
-		return "the update is not served: " + answer.Error()
-	case errors.As(err, &connection), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	}
+	if v, ok := judge(err); ok {
+		return v.refused
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return ""
 	}
 	return err.Error()
@@ -197,8 +187,8 @@ var errNames = errors.New("at the CA, have the certificate profile take the name
 // requested ones. EJBCA does so where two holders of one subject have different names: it answers
 // an update with those that it registered last.
 func foreignNames(err error) bool {
-	var status *client.StatusError
-	return errors.Is(err, errNames) || errors.As(err, &status) && status.Reason == client.ReasonNames
+	v, _ := judge(err)
+	return v.foreign || errors.Is(err, errNames)
 }
 
 // isWasted reports of an error whether a certificate was issued that cannot be used.
@@ -217,16 +207,8 @@ const forbiddenWait = 15 * time.Minute
 // enrolment may not meet it: it is of the endpoint for updates, and
 // not, as a port where nothing listens, of the host that has both.
 func (e *Enroller) elsewhere(err error) bool {
-	var status *client.StatusError
-	var connection *client.ConnectionError
-	var timeout interface{ Timeout() bool }
-	switch {
-	case errors.As(err, &status):
-		return status.StatusCode >= 500
-	case errors.As(err, &connection):
-		return e.Config.Request.UpdateURL != "" || errors.As(err, &timeout) && timeout.Timeout()
-	}
-	return false
+	v, _ := judge(err)
+	return v.elsewhere && !(v.ofHost && e.Config.Request.UpdateURL == "")
 }
 
 // isNearlyExpired tells whether less than a tenth of a certificate's life is left.
@@ -248,17 +230,11 @@ type Hint struct {
 
 // HintOf says what an error of Obtain or Publish means for the next try.
 func HintOf(err error) Hint {
-	var status *client.StatusError
-	var connection *client.ConnectionError
-	switch {
-	case errors.Is(err, errForbidden):
+	if errors.Is(err, errForbidden) {
 		return Hint{Permanent: true, RetryAfter: forbiddenWait}
-	case errors.As(err, &status):
-		permanent := status.StatusCode == http.StatusUnauthorized || status.StatusCode < 500 && refusal(err) != ""
-		return Hint{Permanent: permanent || foreignNames(err), Wasted: foreignNames(err), RetryAfter: status.RetryAfter}
-	case errors.As(err, &connection):
-		return Hint{Permanent: connection.Permanent}
 	}
+	v, _ := judge(err)
 	// A CA that issues what was not asked for would do so at every try.
-	return Hint{Permanent: isWasted(err), Wasted: isWasted(err)}
+	wasted := isWasted(err)
+	return Hint{Permanent: v.permanent || wasted, Wasted: wasted, RetryAfter: v.retryAfter}
 }

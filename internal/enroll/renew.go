@@ -32,7 +32,7 @@ func (e *Enroller) Obtain(ctx context.Context) (Obtained, error) {
 	if left := e.leftOver(); left != nil {
 		return *left, nil
 	}
-	service, err := e.client(nil)
+	issuer, err := e.issuer(nil)
 	if err != nil {
 		return Obtained{}, err
 	}
@@ -41,11 +41,11 @@ func (e *Enroller) Obtain(ctx context.Context) (Obtained, error) {
 	if err != nil {
 		return Obtained{}, err
 	}
-	a := attempt{Enroller: e, service: service, key: key, current: current}
-	if a.csr, a.request, err = e.request(key); err != nil {
+	o, err := e.order(key)
+	if err != nil {
 		return Obtained{}, err
 	}
-	obtained, err := a.obtain(ctx)
+	obtained, err := attempt{o, issuer, current}.obtain(ctx)
 	if err == nil {
 		e.nextKey = nil
 	}
@@ -69,6 +69,7 @@ func (e *Enroller) leftOver() *Obtained {
 // the outcome; after any other the certificate before stays.
 func (e *Enroller) Publish(obtained Obtained) (Outcome, error) {
 	outcome, err := e.publish(e.withOverlap(obtained.bundle), obtained.how)
+	e.endJournal(err)
 	if err != nil && !Committed(err) {
 		e.pending = &obtained
 	}
@@ -95,6 +96,11 @@ func (e *Enroller) renewalKey(current *output.Bundle) (key crypto.Signer, err er
 			return current.Key, nil
 		}
 	}
+	return e.upcomingKey()
+}
+
+// upcomingKey is the key for the next certificate, which is made once.
+func (e *Enroller) upcomingKey() (key crypto.Signer, err error) {
 	if e.nextKey == nil {
 		e.nextKey, err = e.newKey()
 	}

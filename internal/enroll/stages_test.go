@@ -23,8 +23,8 @@ func TestEnroller_stepBeforeTheRequest_failsWithItsExitCode(t *testing.T) {
 		return &Enroller{Config: cfg, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	}
 	_, noKey := enroller("RSA-1", nil).newKey()
-	_, _, noCSR := enroller("", &x509.CertificateRequest{DNSNames: []string{"é"}}).request(key)
-	_, _, noPEM := enroller("", &x509.CertificateRequest{}).request(struct{ crypto.Signer }{key})
+	_, noCSR := enroller("", &x509.CertificateRequest{DNSNames: []string{"é"}}).order(key)
+	_, noPEM := newRequest(order{key: struct{ crypto.Signer }{key}})
 	for name, row := range map[string]struct {
 		err  error
 		code int

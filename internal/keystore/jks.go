@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 	"unicode/utf16"
@@ -257,7 +258,7 @@ func EncodeJKS(entries []Entry, password string, now time.Time) (data []byte, er
 	for i := range entries {
 		entries[i].Alias = strings.ToLower(entries[i].Alias)
 	}
-	slices.SortFunc(entries, func(a, b Entry) int { return strings.Compare(a.Alias, b.Alias) })
+	sort.Slice(entries, func(i, j int) bool { return entries[i].Alias < entries[j].Alias })
 	empty := make([]byte, jksEntries+sha1.Size)
 	copy(empty, magicJKS)
 	binary.BigEndian.PutUint32(empty[jksVersion:], 2)

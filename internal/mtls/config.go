@@ -79,7 +79,10 @@ func (i *Identity) LogWarnings(log *slog.Logger) {
 func (i *Identity) examine(now time.Time, ahead bool) []string {
 	var found []string
 	leaf := i.Certificate.Leaf
-	if !goodFor(leaf, i.server) {
+	if leaf == nil {
+		return nil // of Files that are partial
+	}
+	if !i.signsOnly && !goodFor(leaf, i.server) {
 		side := "client"
 		if i.server {
 			side = "server"

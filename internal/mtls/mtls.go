@@ -36,9 +36,14 @@ type Files struct {
 	// a store may be replaced by one with another password. Empty: the passwords above.
 	KeystorePasswordFile, TruststorePasswordFile string
 
+	// Partial: a store that is not named is not needed.
+	Partial bool
 	// Server prefers, among several keys, one whose
 	// certificate is good for a server, not for a client.
 	Server bool
+	// SignsOnly: the key signs messages and is shown in no TLS handshake, whose usages the certificate
+	// need not have.
+	SignsOnly bool
 }
 
 // Identity is a key with its chain, and whom to trust. It does not change.
@@ -49,10 +54,12 @@ type Identity struct {
 
 	KeystoreFormat, TruststoreFormat keystore.Format
 
-	digest   [sha256.Size]byte // of the files read
-	server   bool
-	poolOnce sync.Once
-	pool     *x509.CertPool
+	digest [sha256.Size]byte // of the files read
+	server bool
+	// signsOnly: see Files
+	signsOnly bool
+	poolOnce  sync.Once
+	pool      *x509.CertPool
 }
 
 // Load reads the files. Errors name the variable, the path, what is wrong and what to try, and
@@ -71,7 +78,7 @@ func LoadKeystore(f Files) (*Identity, error) {
 	if err := c.readKeystore(f); err != nil {
 		return nil, err
 	}
-	i := &Identity{server: f.Server}
+	i := &Identity{server: f.Server, signsOnly: f.SignsOnly}
 	own, err := c.certificate(f)
 	if err != nil {
 		return nil, err
@@ -86,7 +93,7 @@ func LoadRoots(f Files) (*Identity, error) {
 	if err := c.readTruststore(f); err != nil {
 		return nil, err
 	}
-	i := &Identity{server: f.Server}
+	i := &Identity{server: f.Server, signsOnly: f.SignsOnly}
 	return i, c.trust(f, i)
 }
 
@@ -98,26 +105,32 @@ type contents struct {
 
 func read(f Files) (contents, error) {
 	var c contents
-	err := joinErrors(c.readKeystore(f), c.readTruststore(f))
+	err := JoinErrors(c.readKeystore(f), c.readTruststore(f))
 	return c, err
 }
 
 func (c *contents) readKeystore(f Files) error {
+	if f.Partial && f.KeystorePath == "" {
+		return nil
+	}
 	var errs [3]error
 	c.keystore, errs[0] = readFile("KEYSTORE_PATH", f.KeystorePath)
 	if f.KeystoreKeyPath != "" {
 		c.key, errs[1] = readFile("KEYSTORE_KEY_PATH", f.KeystoreKeyPath)
 	}
 	c.keystorePassword, errs[2] = readPassword("KEYSTORE_PASSWORD_FILE", f.KeystorePasswordFile, f.KeystorePassword)
-	return joinErrors(errs[:]...)
+	return JoinErrors(errs[:]...)
 }
 
 func (c *contents) readTruststore(f Files) error {
+	if f.Partial && f.TruststorePath == "" {
+		return nil
+	}
 	var errs [2]error
 	c.truststore, errs[0] = readFile("TRUSTSTORE_PATH", f.TruststorePath)
 	c.truststorePassword, errs[1] = readPassword("TRUSTSTORE_PASSWORD_FILE",
 		f.TruststorePasswordFile, f.TruststorePassword)
-	return joinErrors(errs[:]...)
+	return JoinErrors(errs[:]...)
 }
 
 // readPassword reads a password's file, where there is one.
@@ -140,8 +153,8 @@ func passwordVariable(name, file string) string {
 	return name
 }
 
-// joinErrors puts errors on one line: they end in a termination message.
-func joinErrors(errs ...error) (all error) {
+// JoinErrors puts errors on one line, as they end in a termination message; nil when there is none.
+func JoinErrors(errs ...error) (all error) {
 	for _, err := range errs {
 		switch {
 		case all == nil:
@@ -177,16 +190,20 @@ func readFile(variable, path string) ([]byte, error) {
 }
 
 func (c contents) identity(f Files) (*Identity, error) {
-	i := &Identity{digest: c.digest(), server: f.Server}
+	i := &Identity{digest: c.digest(), server: f.Server, signsOnly: f.SignsOnly}
 	var errs [2]error
 	var own chosen
 	// Opening a PKCS#12 store is slow on purpose, and a
 	// start should not wait for one after the other.
 	var both sync.WaitGroup
-	both.Go(func() { own, errs[0] = c.certificate(f) })
-	both.Go(func() { errs[1] = c.trust(f, i) })
+	if !f.Partial || f.KeystorePath != "" {
+		both.Go(func() { own, errs[0] = c.certificate(f) })
+	}
+	if !f.Partial || f.TruststorePath != "" {
+		both.Go(func() { errs[1] = c.trust(f, i) })
+	}
 	both.Wait()
-	if err := joinErrors(errs[:]...); err != nil {
+	if err := JoinErrors(errs[:]...); err != nil {
 		return nil, err
 	}
 	i.Certificate, i.KeystoreFormat = own.certificate, own.format

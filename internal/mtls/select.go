@@ -122,14 +122,13 @@ func choose(entries []keystore.Entry, server bool, now time.Time) (keystore.Entr
 			fmt.Errorf("has no private key, only certificates (%d): want a store with a key and "+
 				"its certificate (is it the truststore?), or a PEM key in KEYSTORE_KEY_PATH", certs)
 	}
-	slices.SortStableFunc(keys, func(a, b keystore.Entry) int {
+	return slices.MinFunc(keys, func(a, b keystore.Entry) int {
 		return cmp.Or(
 			first(goodFor(a.Chain[0], server), goodFor(b.Chain[0], server)),
 			first(validAt(a.Chain[0], now), validAt(b.Chain[0], now)),
 			cmp.Compare(a.Alias, b.Alias),
 		)
-	})
-	return keys[0], nil
+	}), nil
 }
 
 // first orders true before false.

@@ -128,9 +128,11 @@ func (f *follower) look() {
 		return
 	}
 	f.current.Store(next)
-	f.log.Info("mutual TLS identity replaced", "subject", pki.DN(next.Certificate.Leaf.RawSubject),
-		"serial", pki.Serial(next.Certificate.Leaf), "not_after", next.Certificate.Leaf.NotAfter,
-		"roots", len(next.Roots))
+	var about []any
+	if leaf := next.Certificate.Leaf; leaf != nil {
+		about = []any{"subject", pki.DN(leaf.RawSubject), "serial", pki.Serial(leaf), "not_after", leaf.NotAfter}
+	}
+	f.log.Info("mutual TLS identity replaced", append(about, "roots", len(next.Roots))...)
 	if f.onReload != nil {
 		f.onReload(next, nil)
 	}

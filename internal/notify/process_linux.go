@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -238,7 +239,7 @@ func listProcesses(proc string) ([]process, error) {
 			all = append(all, p)
 		}
 	}
-	slices.SortFunc(all, func(a, b process) int { return a.pid - b.pid })
+	sort.Slice(all, func(i, j int) bool { return all[i].pid < all[j].pid })
 	return all, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -57,7 +58,14 @@ func mostEdits(written, meant string) int {
 const mostTolerated = 3
 
 func sameLetters(a, b string) bool {
-	return slices.Equal(slices.Sorted(slices.Values([]byte(a))), slices.Sorted(slices.Values([]byte(b))))
+	var surplus [256]int
+	for _, letter := range []byte(a) {
+		surplus[letter]++
+	}
+	for _, letter := range []byte(b) {
+		surplus[letter]--
+	}
+	return surplus == [256]int{}
 }
 
 // isAbbreviation tells two names of which one has the
@@ -177,7 +185,7 @@ func FindMisspelt(known []string) []Misspelling {
 			found = append(found, Misspelling{Name: name, Meant: meant})
 		}
 	}
-	slices.SortFunc(found, func(a, b Misspelling) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(found, func(i, j int) bool { return found[i].Name < found[j].Name })
 	return found
 }
 

@@ -9,6 +9,7 @@ package sidecar
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -225,11 +226,16 @@ func (s *Sidecar) renewOnHangup(ctx context.Context) {
 
 // followIdentity follows the files of the identity.
 func (s *Sidecar) followIdentity(ctx context.Context) {
-	s.metrics.SetIdentity(s.Identity.Certificate.Leaf)
+	setIdentity := func(leaf *x509.Certificate) {
+		if leaf != nil { // requests by CMP may do without
+			s.metrics.SetIdentity(leaf)
+		}
+	}
+	setIdentity(s.Identity.Certificate.Leaf)
 	replaced := func(next *mtls.Identity, err error) {
 		s.metrics.CountIdentityReload(err)
 		if err == nil {
-			s.metrics.SetIdentity(next.Certificate.Leaf)
+			setIdentity(next.Certificate.Leaf)
 			next.LogWarnings(s.Log)
 		}
 	}

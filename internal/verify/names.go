@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -183,7 +184,7 @@ func moments(certs []*x509.Certificate, now time.Time) []time.Time {
 			times = append(times, cert.NotBefore)
 		}
 	}
-	slices.SortFunc(times, time.Time.Compare)
+	sort.Slice(times, func(i, j int) bool { return times[i].Before(times[j]) })
 	return times
 }
 

@@ -1,0 +1,96 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/mtls"
+)
+
+// cmp reads how certificates are requested by CMP; nil when they are not.
+func (l *loader) cmp() *enroll.CMP {
+	if l.Choice("PROTOCOL", "certservice", "cmp") != "cmp" {
+		for _, v := range Variables {
+			if strings.HasPrefix(v.Name, "CMP_") && l.Value(v.Name) != v.Default {
+				l.Warn(v.Name, "is set, and has no effect without PROTOCOL=cmp")
+			}
+		}
+		return nil
+	}
+	c := &enroll.CMP{
+		URL: l.Value("CMP_URL"), Recipient: l.Value("CMP_RECIPIENT"), Reference: l.Value("CMP_REFERENCE"),
+		Secret: l.Value("CMP_SECRET"), SecretFile: l.SecretFile("CMP_SECRET"), Protection: l.protection(),
+		Anchors: mtls.Files{TruststorePath: l.Value("CMP_TRUST_ANCHORS"),
+			TruststorePassword:     l.Value("CMP_TRUST_ANCHORS_PASSWORD"),
+			TruststorePasswordFile: l.SecretFile("CMP_TRUST_ANCHORS_PASSWORD")},
+		PollFor: l.Duration("CMP_POLL_FOR", 0), Profile: l.Value("CMP_CERT_PROFILE"),
+		AllowModified: l.Bool("CMP_ALLOW_MODIFIED"),
+	}
+	if l.Value("CMP_IMPLICIT_CONFIRM") != "" {
+		implicit := l.Bool("CMP_IMPLICIT_CONFIRM")
+		c.ImplicitConfirm = &implicit
+	}
+	for _, name := range []string{"CMP_REFERENCE", "CMP_SECRET", "CMP_CERT_PROFILE"} {
+		if n := len(l.Value(name)); n > 256 {
+			l.Reject(name, fmt.Sprintf("%d bytes", n))
+		}
+	}
+	if c.URL != "" {
+		l.checkURL("CMP_URL", "https", "http")
+	}
+	if strings.HasPrefix(c.URL, "https:") && l.Value("TRUSTSTORE_PATH") == "" {
+		l.Add("TRUSTSTORE_PATH", "is not set, and CMP_URL begins with https://, want "+l.Rule("TRUSTSTORE_PATH"))
+	}
+	if c.Recipient != "" {
+		if _, err := cmp.ParseDN(c.Recipient); err != nil {
+			l.Reject("CMP_RECIPIENT", err.Error())
+		}
+	}
+	l.checkAnchors(c)
+	return c
+}
+
+// protection is how requests are protected, and checks that there is what that needs.
+func (l *loader) protection() cmp.Protection {
+	chosen := cmp.Protection(strings.ToLower(l.Value("CMP_PROTECTION")))
+	secret, keystore := l.Value("CMP_SECRET") != "", l.Value("KEYSTORE_PATH") != ""
+	switch chosen {
+	case "":
+		chosen = cmp.ProtectionPBMSHA256
+		if !secret {
+			chosen = cmp.ProtectionSignature
+		}
+		if !secret && !keystore {
+			l.Add("CMP_SECRET", "is not set, and neither is KEYSTORE_PATH: want the secret that is shared with "+
+				"the CA, or an identity that signs requests")
+		}
+	case cmp.ProtectionSignature:
+		if !keystore {
+			l.Add("KEYSTORE_PATH", "is not set, and CMP_PROTECTION is signature, want "+l.Rule("KEYSTORE_PATH"))
+		}
+	case cmp.ProtectionPBMSHA256, cmp.ProtectionPBMSHA1, cmp.ProtectionPBMAC1:
+		if !secret {
+			l.Add("CMP_SECRET", fmt.Sprintf("is not set, and CMP_PROTECTION is %s, want the secret that is shared "+
+				"with the CA", chosen))
+		}
+	default:
+		l.Reject("CMP_PROTECTION", "")
+	}
+	return chosen
+}
+
+// checkAnchors checks that something says whose answers and certificates to trust, and names the CA.
+func (l *loader) checkAnchors(c *enroll.CMP) {
+	switch {
+	case c.Anchors.TruststorePath != "":
+	case c.Protection == cmp.ProtectionSignature:
+		l.Add("CMP_TRUST_ANCHORS", "is not set, and requests are signed, so that no secret vouches for an answer, "+
+			"want "+
+			l.Rule("CMP_TRUST_ANCHORS"))
+	case c.Recipient == "":
+		l.Add("CMP_RECIPIENT", "is not set, and neither is CMP_TRUST_ANCHORS, which would give it, want "+
+			l.Rule("CMP_RECIPIENT"))
+	}
+}
