@@ -1,15 +1,11 @@
 package interop
 
 import (
-	"bufio"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -20,56 +16,12 @@ import (
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-// jars are where Debian installs Bouncy Castle, by its packages.
-var jars = map[string]string{
-	"libbcpkix-java": "/usr/share/java/bcpkix.jar", "libbcprov-java": "/usr/share/java/bcprov.jar",
-	"libbcutil-java": "/usr/share/java/bcutil.jar",
-}
-
-// bouncyCastle is our program over Bouncy Castle. All tests have the same, which ends with the test program.
-type bouncyCastle struct {
-	url      string
-	root     *x509.Certificate
-	requests io.Writer
-	lines    *bufio.Scanner
-}
-
-var (
-	startPeer sync.Once
-	peer      bouncyCastle
-)
-
-func bouncyCastlePeer(t testing.TB) bouncyCastle {
-	t.Helper()
-	var path []string
-	for debian, jar := range jars {
-		if _, err := os.Stat(jar); err != nil {
-			fixture.SkipWithout(t, "Bouncy Castle ("+debian+")")
-		}
-		path = append(path, jar)
-	}
-	startPeer.Do(func() {
-		command := fixture.Java(t, strings.Join(path, ":"), "java/BouncyCastlePeer.java", secret)
-		command.Stderr = os.Stderr
-		peer.requests = fixture.Must(command.StdinPipe())
-		peer.lines = bufio.NewScanner(fixture.Must(command.StdoutPipe()))
-		require.NoError(t, command.Start())
-		require.True(t, peer.lines.Scan(), "Bouncy Castle ended")
-		words := strings.Fields(peer.lines.Text()) // "listening", the port, and the root
-		require.Len(t, words, 3)
-		peer.url = "http://127.0.0.1:" + words[1]
-		peer.root = fixture.Must(x509.ParseCertificate(fixture.Must(base64.StdEncoding.DecodeString(words[2]))))
-	})
-	require.NotNil(t, peer.root, "Bouncy Castle did not start")
-	return peer
-}
-
 func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
 	t.Parallel()
 	m := newMatrix(t, "our client, Bouncy Castle responder", "ir", "cr", "kur")
-	peer := bouncyCastlePeer(t)
-	base := cmp.Config{URL: peer.url, Recipient: "CN=Bouncy Castle CA", Secret: []byte(secret),
-		Reference: reference, TrustAnchors: []*x509.Certificate{peer.root}}
+	peer := fixture.StartBouncyCastle(t)
+	base := cmp.Config{URL: peer.URL, Recipient: "CN=Bouncy Castle CA", Secret: []byte(secret),
+		Reference: reference, TrustAnchors: []*x509.Certificate{peer.Root}}
 	first := func(algorithm string) *cmp.Signer {
 		client, _ := newClient(t, base)
 		r := newRequestWith(keyOf(algorithm, "old"), "leaf")
@@ -108,7 +60,7 @@ func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
 			for how, sequel := range ways {
 				m.run(t, row.name, operation, how, func(t *testing.T) {
 					config := base
-					config.URL, config.Protection, config.ImplicitConfirm = peer.url+row.path,
+					config.URL, config.Protection, config.ImplicitConfirm = peer.URL+row.path,
 						row.protection, how == implicit
 					if row.protection == cmp.ProtectionSignature {
 						config.Signer = signer
@@ -118,7 +70,7 @@ func TestClient_bouncyCastleResponder_enrols(t *testing.T) {
 					result, err := request(t, client, operation, r, signer)
 
 					require.NoError(t, err)
-					assertIssued(t, result, r, peer.root)
+					assertIssued(t, result, r, peer.Root)
 					assert.Equal(t, operation+sequel, kinds(messages.requests))
 					assertProtected(t, row.protection != cmp.ProtectionSignature, messages.requests)
 					assertProtected(t, row.protection != cmp.ProtectionSignature && row.path != "/signed",
@@ -133,12 +85,12 @@ func TestDevCA_bouncyCastleClient_isServed(t *testing.T) {
 	t.Parallel()
 	m := newMatrix(t, "Bouncy Castle client, devca", "ir", "cr", "p10cr", "kur", "rr")
 	d := startDevCA(t, devca.Config{})
-	peer := bouncyCastlePeer(t)
-	fixture.Must(fmt.Fprintln(peer.requests, d.url+"/pkix/", reference, d.root))
+	peer := fixture.StartBouncyCastle(t)
+	fixture.Must(fmt.Fprintln(peer.Requests, d.url+"/pkix/", reference, d.root))
 	outcomes := map[string]string{}
-	for peer.lines.Scan() && peer.lines.Text() != "end" {
-		fields := strings.SplitN(peer.lines.Text(), "\t", 5)
-		require.GreaterOrEqual(t, len(fields), 4, peer.lines.Text())
+	for peer.Lines.Scan() && peer.Lines.Text() != "end" {
+		fields := strings.SplitN(peer.Lines.Text(), "\t", 5)
+		require.GreaterOrEqual(t, len(fields), 4, peer.Lines.Text())
 		outcomes[strings.Join(fields[1:4], " ")] = strings.Join(append(fields[:1:1], fields[4:]...), ": ")
 	}
 

@@ -157,7 +157,7 @@ func peerVersions(t *testing.T) string {
 	programs := fixture.RequirePrograms(t, "openssl", "java")
 	openssl := fixture.Must(exec.Command(programs[0], "version").Output())
 	java := fixture.Must(exec.Command(programs[1], "-version").CombinedOutput())
-	jar, err := filepath.EvalSymlinks(jars["libbcprov-java"])
+	jar, err := filepath.EvalSymlinks(fixture.BouncyCastleJar())
 	if err != nil {
 		fixture.SkipWithout(t, "Bouncy Castle (libbcprov-java)")
 	}

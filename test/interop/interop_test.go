@@ -33,7 +33,7 @@ import (
 
 // The shared secret of clients and servers, and its name.
 const (
-	secret    = "interop-secret"
+	secret    = fixture.BouncyCastleSecret
 	reference = "interop-reference"
 )
 

@@ -19,6 +19,9 @@ type call struct {
 	path string // of its descriptor, where it has one
 }
 
+// sends tells whether it writes to a connection.
+func (c call) sends() bool { return strings.HasPrefix(c.path, "socket:") }
+
 // fate is what becomes of a call: the program is killed before or after it, or the call is not made and fails.
 type fate struct {
 	kill  string // "before" or "after"
@@ -29,12 +32,14 @@ type fate struct {
 type run struct {
 	*exec.Cmd
 	root    string // writes to files below it count
+	sends   bool   // and so do those to connections
 	number  int    // of the call that meets the fate; 0: none
 	fate    fate
 	started func(pid int)
 
 	// The results.
 	calls  int
+	seen   []call
 	met    call // the zero value when it did not come to that
 	status syscall.WaitStatus
 	output string
@@ -78,7 +83,7 @@ func (r *run) traceHere() error {
 	}
 	defer os.Remove(output.Name())
 	defer output.Close()
-	r.Stdout, r.Stderr, r.SysProcAttr = output, output, &syscall.SysProcAttr{Ptrace: true}
+	r.Stdout, r.Stderr, r.SysProcAttr = output, output, &syscall.SysProcAttr{Ptrace: true, Setpgid: true}
 	if err := r.Start(); err != nil {
 		return err
 	}
@@ -103,7 +108,8 @@ func (r *run) follow(pid int) error {
 	proceed(pid, 0)
 	inside := 0 // the thread that is in the call that meets the fate
 	for {
-		thread, err := wait(-1, &status)
+		// Its group, not any child: this thread may have started programs before that others wait for.
+		thread, err := wait(-pid, &status)
 		if err != nil {
 			return fmt.Errorf("wait4: %w", err)
 		}
@@ -145,6 +151,7 @@ func (r *run) systemCall(pid, thread, inside int) int {
 	c, counts := r.changes(thread, registers)
 	if counts {
 		r.calls++
+		r.seen = append(r.seen, c)
 	}
 	if !counts || r.calls != r.number {
 		return inside
@@ -179,7 +186,7 @@ func (r *run) changes(thread int, registers syscall.PtraceRegs) (call, bool) {
 		return c, found
 	}
 	c.path, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", thread, int32(registers.Rdi)))
-	return c, strings.HasPrefix(c.path, r.root)
+	return c, strings.HasPrefix(c.path, r.root) || r.sends && c.sends()
 }
 
 func wait(pid int, status *syscall.WaitStatus) (thread int, err error) {
