@@ -13,13 +13,15 @@ mkdir -p "$out/empty"
 module=$(go list -m)
 
 for program; do
-	tags=
-	case $program in
-	certfetcher | certservice) package=./cmd/$program tags=nethttpomithttp2 ;; # as in the Makefile
+	tags='' inline=''
+	case $program in # as in the Makefile
+	certfetcher) package=./cmd/$program tags=nethttpomithttp2 inline=-l ;;
+	certservice) package=./cmd/$program tags=nethttpomithttp2 ;;
 	identities | app) package=./deploy/compose/$program ;;
 	*) package=./cmd/$program ;;
 	esac
 	CGO_ENABLED=0 GOOS=linux go build -trimpath -buildvcs=false -tags "$tags" -o "$out/$program" \
+		-gcflags="$module/...=$inline" -gcflags="$module/internal/pkcs12=" -gcflags="$module/internal/keystore=" \
 		-ldflags "-s -w -X $module/internal/program.version=${VERSION:-devel}" "$package"
 	# The tool runs here, whatever machine the program is for.
 	GOOS='' GOARCH='' go tool -modfile=.ci/tools/go.mod cyclonedx-gomod bin -json -noserial -notimestamp -std \

@@ -35,7 +35,7 @@ var keystores = strings.Fields("keystore.jks keystore-password truststore.jks tr
 var withoutTemplate = map[string][]string{
 	"certservice-keystores": keystores, "oom-cert-service-server-tls": keystores,
 	"oom-cert-service-client-tls": keystores, "oom-cert-service-cmp": {"cmpServers.json", "ca.pem"},
-	"app": {"keystore-password", "truststore-password"},
+	"app": {"keystore-password", "truststore-password"}, "ca-root": {"root.crt"},
 }
 
 const cmpMount = "/etc/certservice/cmp"
@@ -49,6 +49,7 @@ func secretFiles(t *testing.T) map[string]string {
 	files := map[string]string{
 		"tls.crt": "client-certificate.pem", "tls.key": "client-key.pem", "ca.crt": "truststore.pem",
 		"keystore.jks": "client.jks", "truststore.jks": "truststore.jks", "ca.pem": "truststore.pem",
+		"root.crt": "truststore.pem",
 	}
 	keys := maps.Clone(withoutTemplate)
 	for name, data := range templates(t) {

@@ -13,7 +13,9 @@ securityContext:
 resources: {{- toYaml .resources | nindent 2 }}
 volumeMounts:
   - {name: certfetcher-certs, mountPath: {{ .env.OUTPUT_PATH }}}
+  {{- if ne .identity.format "none" }}
   - {name: certfetcher-mtls, mountPath: /etc/certfetcher, readOnly: true}
+  {{- end }}
   {{- with .extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -38,7 +40,8 @@ readinessProbe:
 {{/* The variables that do not depend on the mode. */}}
 {{- define "certfetcher.env" -}}
 {{- with .Values.certfetcher -}}
-{{- range $name := list "CA_NAME" "COMMON_NAME" "ORGANIZATION" "STATE" "COUNTRY" }}
+{{- $whom := ternary "CMP_URL" "CA_NAME" (eq (get .env "PROTOCOL" | toString) "cmp") }}
+{{- range $name := list $whom "COMMON_NAME" "ORGANIZATION" "STATE" "COUNTRY" }}
 {{- $given := hasKey $.Values.certfetcher.env $name }}
 {{- range $.Values.certfetcher.extraEnv }}{{ if eq .name $name }}{{ $given = true }}{{ end }}{{ end }}
 {{- if not $given }}{{ fail (printf "certfetcher.env.%s is required" $name) }}{{ end }}
@@ -47,7 +50,7 @@ readinessProbe:
 - {name: KEYSTORE_PATH, value: /etc/certfetcher/tls.crt}
 - {name: KEYSTORE_KEY_PATH, value: /etc/certfetcher/tls.key}
 - {name: TRUSTSTORE_PATH, value: /etc/certfetcher/ca.crt}
-{{- else -}}
+{{- else if eq .identity.format "keystore" -}}
 - {name: KEYSTORE_PATH, value: /etc/certfetcher/keystore.jks}
 - {name: KEYSTORE_PASSWORD_FILE, value: /etc/certfetcher/keystore-password}
 - {name: TRUSTSTORE_PATH, value: /etc/certfetcher/truststore.jks}

@@ -41,8 +41,10 @@
 {{- define "certfetcher.volumes" -}}
 - name: certfetcher-certs
   emptyDir: {medium: Memory, sizeLimit: 8Mi}
+{{- if ne .Values.certfetcher.identity.format "none" }}
 - name: certfetcher-mtls
   secret: {secretName: {{ .Values.certfetcher.identity.secretName }}, defaultMode: 0440}
+{{- end }}
 {{- with .Values.certfetcher.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
