@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -76,7 +77,7 @@ func (c *Client) Relay(ctx context.Context, m *PKIMessage, replace bool) (Relaye
 		return Relayed{}, err
 	}
 	r := Relayed{Answer: answer, MACVerified: t.macVerified}
-	if r.Certificate, err = t.checkIssued(answer, csr); err != nil && replace {
+	if r.Certificate, err = t.checkIssued(m, answer, csr); err != nil && replace {
 		t.disown(ctx, r.Certificate, answer, csr, m.Header.ImplicitConfirm(), err)
 	}
 	return r, err
@@ -207,14 +208,35 @@ func (t *CertTemplate) request() (*x509.CertificateRequest, error) {
 	return x509.ParseCertificateRequest(der)
 }
 
+// checkRequestID: the response is to the request that a message has, or is polled for by. Of a
+// PKCS#10 request some answer -1 and some 0; what is polled for as a whole, by -1, may be either.
+func checkRequestID(m *PKIMessage, id int64) error {
+	var want []int64
+	switch content := m.Body.Content.(type) {
+	case CertReqMessages:
+		want = []int64{content[0].CertReq.CertReqID}
+	case CertificationRequest:
+		want = []int64{wholeAnswer, 0}
+	case PollReqContent:
+		want = content
+	}
+	if slices.Contains(want, id) || m.Body.Type == BodyPollReq && slices.Contains(want, wholeAnswer) {
+		return nil
+	}
+	return &CheckError{Check: "certReqId", Got: fmt.Sprint(id), Want: fmt.Sprint(want)}
+}
+
 // checkIssued checks the certificate in an answer, if there is one, against what was asked for, as
 // far as that is known.
-func (t *transaction) checkIssued(answer *PKIMessage, csr *x509.CertificateRequest) (*x509.Certificate, error) {
+func (t *transaction) checkIssued(m, answer *PKIMessage, csr *x509.CertificateRequest) (*x509.Certificate, error) {
 	content, ok := answer.Body.Content.(*CertRepMessage)
 	if !ok {
 		return nil, nil
 	}
 	response, err := checkSingleResponse(answer)
+	if err == nil {
+		err = checkRequestID(m, response.CertReqID)
+	}
 	if err != nil || response.Status.Status == StatusWaiting {
 		return nil, err
 	}

@@ -310,7 +310,10 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 func logged(ts *testscript.TestScript, _ bool, args []string) {
 	p := started(ts, args[0])
 	if n := len(regexp.MustCompile(args[2]).FindAllString(p.Logged(), -1)); strconv.Itoa(n) != args[1] {
-		ts.Fatalf("%s has logged %q %d times, want %s:\n%s", args[0], args[2], n, args[1], p.Logged())
+		for name, p := range ts.Value(processes{}).(map[string]*fixture.Process) {
+			ts.Logf("%s:\n%s", name, p.Logged())
+		}
+		ts.Fatalf("%s has logged %q %d times, want %s", args[0], args[2], n, args[1])
 	}
 }
 
