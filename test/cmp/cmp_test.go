@@ -306,15 +306,23 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// logged NAME N REGEXP wants so many lines of a process's log that match.
+// logged NAME N REGEXP wants so many lines of a process's log that match; a line may be on its way.
 func logged(ts *testscript.TestScript, _ bool, args []string) {
-	p := started(ts, args[0])
-	if n := len(regexp.MustCompile(args[2]).FindAllString(p.Logged(), -1)); strconv.Itoa(n) != args[1] {
-		for name, p := range ts.Value(processes{}).(map[string]*fixture.Process) {
-			ts.Logf("%s:\n%s", name, p.Logged())
+	want, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	p, expression, n := started(ts, args[0]), regexp.MustCompile(args[2]), 0
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if n = len(expression.FindAllString(p.Logged(), -1)); n >= want || time.Now().After(end) {
+			break
 		}
-		ts.Fatalf("%s has logged %q %d times, want %s", args[0], args[2], n, args[1])
 	}
+	if n == want {
+		return
+	}
+	for name, p := range ts.Value(processes{}).(map[string]*fixture.Process) {
+		ts.Logf("%s:\n%s", name, p.Logged())
+	}
+	ts.Fatalf("%s has logged %q %d times, want %d", args[0], args[2], n, want)
 }
 
 // leaf REGEXP wants a certificate on the volume of which openssl says that.
