@@ -54,14 +54,18 @@ func (r *recorder) Write(p []byte) (int, error) {
 }
 
 func (r *recorder) found(key *ecdsa.PrivateKey) (names []string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	for name, form := range forms(key) {
-		if bytes.Contains(r.plaintext.Bytes(), form) {
+		if r.contains(form) {
 			names = append(names, name)
 		}
 	}
 	return names
+}
+
+func (r *recorder) contains(form []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return bytes.Contains(r.plaintext.Bytes(), form)
 }
 
 // before returns the address of a recorder before a server. identity is for TLS on both sides; nil is
@@ -92,14 +96,19 @@ func (r *recorder) before(t *testing.T, server string, identity *tls.Certificate
 	return s.URL
 }
 
-// The private key is in nothing that travels with PROTOCOL=cmp, neither to a CA nor to a CertService.
-// The same search finds it in the header of the CertService's own API.
+// The private key is in nothing that travels with PROTOCOL=cmp, neither to a CA nor to a CertService, nor
+// between these two. The same search finds it in the header of the CertService's own API.
 func TestKey_travelsWithTheV1APIOnly(t *testing.T) {
 	dir := t.TempDir()
-	stack, err := fixture.StartStack(binDir, dir)
+	devCA, entry, err := fixture.StartDevCA(binDir, dir)
 	require.NoError(t, err)
-	t.Cleanup(stack.Stop)
-	ca := "http://" + stack.DevCA.Event("address")
+	t.Cleanup(devCA.Stop)
+	ca := "http://" + devCA.Event("address")
+	var behind recorder // between the CertService and the CA
+	entry["url"] = behind.before(t, ca, nil) + "/pkix/"
+	stack, err := fixture.StartCertService(binDir, dir, entry)
+	require.NoError(t, err)
+	t.Cleanup(stack.CertService.Stop)
 	identity := fixture.Must(tls.LoadX509KeyPair(filepath.Join(stack.Dir, "client-certificate.pem"),
 		filepath.Join(stack.Dir, "client-key.pem")))
 	anchors := "CMP_TRUST_ANCHORS=" + filepath.Join(dir, "devca-root.pem")
@@ -131,12 +140,11 @@ func TestKey_travelsWithTheV1APIOnly(t *testing.T) {
 			require.NoError(t, err, string(out))
 			block, _ := pem.Decode(fixture.Must(os.ReadFile(filepath.Join(volume, "key.pem"))))
 			key := fixture.Must(x509.ParsePKCS8PrivateKey(block.Bytes)).(*ecdsa.PrivateKey)
-			if row.travels {
-				assert.NotEmpty(t, r.found(key))
-				return
-			}
-			assert.Empty(t, r.found(key))
-			assert.Contains(t, r.plaintext.String(), string(fixture.Must(key.PublicKey.Bytes())), "this does travel")
+			assert.Equal(t, row.travels, len(r.found(key)) > 0, "to the server: %q", r.found(key))
+			assert.Empty(t, behind.found(key), "the key goes no further than to a CertService")
+			public := fixture.Must(key.PublicKey.Bytes())
+			assert.Equal(t, !row.travels, r.contains(public), "this travels, but in the API in Base64")
+			assert.Equal(t, row.identity != nil, behind.contains(public))
 		})
 	}
 }
