@@ -82,7 +82,7 @@ func (v *Volume) holdJournal(d disk) bool {
 }
 
 // SaveJournal keeps data durably, in place of what was kept before. Where another process that runs
-// has its own there, nothing is kept: a restart would begin anew.
+// has its own there, nothing is kept: a restart would begin a new enrolment.
 func (v *Volume) SaveJournal(data []byte) error {
 	return v.doAlone(func(d disk) error {
 		if !v.holdJournal(d) {
@@ -93,7 +93,7 @@ func (v *Volume) SaveJournal(data []byte) error {
 		}
 		f, err := d.WriteFile(journalTemporary, data, journalMode)
 		if err == nil {
-			_ = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) // it is new, so nobody has it
+			_ = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) // it is new, so no other process has it
 			err = d.SyncFiles(".", []*os.File{f})
 		}
 		if err == nil {

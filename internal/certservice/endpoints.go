@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
@@ -81,18 +82,13 @@ func (e endpoint) matches(segments []string) (caName string, ok bool) {
 		switch {
 		case want[i] == caNameParameter && segment != "":
 			caName = segment
-		case want[i] == operationParameter && slices.Contains(operationLabels, segment):
+		case want[i] == operationParameter && slices.Contains(cmp.OperationLabels, segment):
 		case want[i] != segment:
 			return "", false
 		}
 	}
 	return caName, true
 }
-
-// operationLabels are those that a CMP path may end in (RFC 9483, 6.1). They say nothing that the
-// message does not say.
-var operationLabels = strings.Fields("initialization certification keyupdate pkcs10 revocation getcacerts " +
-	"getrootupdate getcertreqtemplate getcrls nested")
 
 func (e endpoint) probe() bool { return e.kind == probing }
 

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
@@ -50,7 +49,7 @@ func refuse(failure cmp.FailureBit, format string, args ...any) *refusal {
 
 // relay answers POST /.well-known/cmp/p/{caName}.
 func (h *Handler) relay(r *http.Request, caName string, e *event) answer {
-	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media != cmp.MediaType {
+	if !cmp.IsMediaType(r.Header.Get("Content-Type")) {
 		e.outcome, e.reason = outcomeBadRequest, "the body is not a CMP message"
 		return errorAnswer(http.StatusUnsupportedMediaType, "The Content-Type is not "+cmp.MediaType)
 	}
@@ -118,7 +117,7 @@ func (x *relaying) answer() answer {
 	case err != nil && relayed.Refusal == nil:
 		x.e.outcome = outcomeFailed
 		a := x.refused(failed(err))
-		x.e.outcome, x.e.reason = outcomeFailed, err.Error()
+		x.e.reason = err.Error()
 		return a
 	case err != nil:
 		x.e.outcome, x.e.reason = outcomeRefused, err.Error()

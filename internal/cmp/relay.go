@@ -7,7 +7,6 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
@@ -56,19 +55,16 @@ func (c *Client) Relay(ctx context.Context, m *PKIMessage, replace bool) (Relaye
 		return Relayed{}, err
 	}
 	// The answer outlives the memory that is counted for it.
-	answer, err := ParsePKIMessage(bytes.Clone(answerDER))
-	if err != nil {
-		return Relayed{}, checkStructure(err, httpStatus)
-	}
-	if refusal := refusalOf(answer); refusal != nil && refusal.Status != StatusWaiting {
+	answer, refusal, err := t.parseAnswer(m.Body.Type, bytes.Clone(answerDER), httpStatus)
+	switch {
+	case err != nil:
+	case refusal == nil:
+		err = checkBodyType(answer, m.Body.Type)
+	case refusal.Status != StatusWaiting:
 		return t.relayRefusal(answer, refusal)
-	} else if refusal == nil && httpStatus != http.StatusOK {
-		return Relayed{}, &TransportError{StatusCode: httpStatus,
-			Err: fmt.Errorf("with a CMP message (%s) that is not a refusal", answer.Body.Type)}
-	} else if refusal == nil {
-		if err := checkBodyType(answer, m.Body.Type); err != nil {
-			return Relayed{}, err
-		}
+	}
+	if err != nil {
+		return Relayed{}, err
 	}
 	if m.Body.Type == BodyPollReq && answer.Body.Type != BodyPollRep {
 		t.awaitedNonce = answer.Header.RecipNonce // that of the request, which is not known here
@@ -106,7 +102,7 @@ func signerLeftOut(answer *PKIMessage, err error) bool {
 }
 
 // relayRefusal takes a refusal by the CA. An unprotected one is shown as such; one whose protection
-// does not verify is none.
+// does not verify is not taken for one.
 func (t *transaction) relayRefusal(answer *PKIMessage, refusal *StatusError) (Relayed, error) {
 	err := t.authenticateRefusal(answer, refusal)
 	if err != error(refusal) {

@@ -82,27 +82,38 @@ func (t *transaction) exchange(ctx context.Context, body PKIBody) (*PKIMessage, 
 	if err != nil {
 		return nil, t.inTransaction(err)
 	}
-	answer, err := ParsePKIMessage(answerDER)
+	answer, refusal, err := t.parseAnswer(body.Type, answerDER, httpStatus)
 	if err != nil {
-		return nil, checkStructure(err, httpStatus)
+		return nil, err
 	}
-	t.c.cfg.Log.Debug("CMP exchange", "request", body.Type.String(), "answer", answer.Body.Type.String(),
-		"transaction_id", fmt.Sprintf("%x", t.id), "http_status", httpStatus)
-	if refusal := refusalOf(answer); refusal != nil {
+	if refusal != nil {
 		if refusal.Status == StatusWaiting {
 			return t.awaitAnswer(ctx, answer, body.Type)
 		}
 		return nil, t.authenticateRefusal(answer, refusal)
-	}
-	if httpStatus != http.StatusOK {
-		return nil, &TransportError{StatusCode: httpStatus,
-			Err: fmt.Errorf("with a CMP message (%s) that is not a refusal", answer.Body.Type)}
 	}
 	if err := t.check(answer, body.Type); err != nil {
 		return nil, err
 	}
 	t.peerNonce = answer.Header.SenderNonce
 	return answer, nil
+}
+
+// parseAnswer reads the answer to a message of a kind, and the refusal that it may be. Only a refusal
+// may come with another HTTP status than 200.
+func (t *transaction) parseAnswer(kind BodyType, der []byte, httpStatus int) (*PKIMessage, *StatusError, error) {
+	answer, err := ParsePKIMessage(der)
+	if err != nil {
+		return nil, nil, checkStructure(err, httpStatus)
+	}
+	t.c.cfg.Log.Debug("CMP exchange", "request", kind.String(), "answer", answer.Body.Type.String(),
+		"transaction_id", fmt.Sprintf("%x", t.id), "http_status", httpStatus)
+	refusal := refusalOf(answer)
+	if refusal == nil && httpStatus != http.StatusOK {
+		return nil, nil, &TransportError{StatusCode: httpStatus,
+			Err: fmt.Errorf("with a CMP message (%s) that is not a refusal", answer.Body.Type)}
+	}
+	return answer, refusal, nil
 }
 
 // message makes a request with its header (RFC 9483, 3.1) and protects it.

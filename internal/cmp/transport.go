@@ -21,6 +21,17 @@ import (
 // MediaType is the content type of CMP messages in HTTP (RFC 9811, 3.2).
 const MediaType = "application/pkixcmp"
 
+// IsMediaType tells of a Content-Type header whether it is MediaType, with whatever parameters.
+func IsMediaType(contentType string) bool {
+	mediaType, _, err := mime.ParseMediaType(contentType)
+	return mediaType == MediaType && (err == nil || errors.Is(err, mime.ErrInvalidMediaParameter))
+}
+
+// OperationLabels are the path segments that RFC 9483, 6.1 has for kinds of messages. Any of them
+// takes every kind: they say nothing that the message does not say.
+var OperationLabels = []string{"initialization", "certification", "keyupdate", "pkcs10", "revocation", "getcacerts",
+	"getrootupdate", "getcertreqtemplate", "getcrls", "nested"}
+
 // maxRetryAfter bounds what a server can ask for.
 const maxRetryAfter = 24 * time.Hour
 
@@ -107,8 +118,7 @@ func checkHTTPHead(response *http.Response) error {
 	if response.StatusCode >= 300 && response.StatusCode < 400 {
 		return errors.New("redirected, which is not followed: the configured URL must be the CMP server's own")
 	}
-	mediaType, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
-	if mediaType != MediaType || (err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter)) {
+	if !IsMediaType(response.Header.Get("Content-Type")) {
 		err := fmt.Errorf("answer is not a CMP message: has media type %.100q, want %q",
 			response.Header.Get("Content-Type"), MediaType)
 		if isEncoded(response) {

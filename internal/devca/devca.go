@@ -21,7 +21,6 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
-	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -185,11 +184,6 @@ const ejbcaPath = "/ejbca/publicweb/cmp/"
 // wellKnown is where RFC 9811, 3.4 has CMP, and below it what RFC 9483, 6.1 adds.
 const wellKnown = "/.well-known/cmp"
 
-// operations are the path segments that RFC 9483, 6.1 has
-// for kinds of messages. Any of them takes every kind.
-var operations = []string{"initialization", "certification", "keyupdate", "pkcs10", "revocation", "getcacerts",
-	"getrootupdate", "getcertreqtemplate", "getcrls", "nested"}
-
 // ServeHTTP answers CMP over HTTP (RFC 9811, 3) at /, /pkix/ (as OpenSSL's and the ONAP server's
 // users write it), /.well-known/cmp with the operations and names (p/{name}) below it, and
 // /ejbca/publicweb/cmp/{alias}. A message that parses is answered with status 200 whatever the
@@ -213,7 +207,7 @@ func (c *CA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", http.MethodPost)
 		http.Error(w, "CMP messages are sent with POST", http.StatusMethodNotAllowed)
 		return
-	case !isCMP(r.Header.Get("Content-Type")):
+	case !cmp.IsMediaType(r.Header.Get("Content-Type")):
 		http.Error(w, "CMP messages have the content type "+cmp.MediaType, http.StatusUnsupportedMediaType)
 		return
 	}
@@ -286,7 +280,7 @@ func (c *CA) serve(w http.ResponseWriter, r *http.Request, body []byte) {
 		http.Error(w, "the message could not be answered", http.StatusInternalServerError)
 		return
 	}
-	if answer.Body.Type == cmp.BodyIP || answer.Body.Type == cmp.BodyCP || answer.Body.Type == cmp.BodyKUP {
+	if _, isCertificate := answer.Body.Content.(*cmp.CertRepMessage); isCertificate {
 		faults.spoiled(func(s spoil) {
 			if s.sent != nil {
 				der = s.sent(der)
@@ -336,10 +330,5 @@ func isWellKnown(segments []string) bool {
 			return true
 		}
 	}
-	return len(segments) == 1 && slices.Contains(operations, segments[0])
-}
-
-func isCMP(contentType string) bool {
-	mediaType, _, err := mime.ParseMediaType(contentType)
-	return mediaType == cmp.MediaType && (err == nil || errors.Is(err, mime.ErrInvalidMediaParameter))
+	return len(segments) == 1 && slices.Contains(cmp.OperationLabels, segments[0])
 }

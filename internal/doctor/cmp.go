@@ -90,6 +90,5 @@ func (d *doctor) general(ctx context.Context, identity *mtls.Identity) {
 // refusesUs tells a refusal that is about who asks from one of what is asked.
 func refusesUs(status *cmp.StatusError) bool {
 	return slices.ContainsFunc([]cmp.FailureBit{cmp.FailBadMessageCheck, cmp.FailWrongIntegrity,
-		cmp.FailSignerNotTrusted,
-		cmp.FailNotAuthorized, cmp.FailCertRevoked, cmp.FailBadTime}, status.FailInfo.Has)
+		cmp.FailSignerNotTrusted, cmp.FailNotAuthorized, cmp.FailCertRevoked, cmp.FailBadTime}, status.FailInfo.Has)
 }

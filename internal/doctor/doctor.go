@@ -107,8 +107,7 @@ var (
 
 // order is that of a report: what has to be repaired first comes first.
 var order = slices.Concat([]string{checkVariables}, identityChecks, networkChecks,
-	[]string{checkAnchors, checkCMP, checkUpdate},
-	volumeChecks,
+	[]string{checkAnchors, checkCMP, checkUpdate}, volumeChecks,
 	[]string{checkHealth, checkMerge, checkTrigger}, notifyChecks())
 
 func notifyChecks() (names []string) {
