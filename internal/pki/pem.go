@@ -114,7 +114,9 @@ const maxLabel = 64
 
 // decodePEM reads what stands between the two lines.
 func decodePEM(body []byte) (headers string, decoded []byte, err error) {
-	body = bytes.ReplaceAll(bytes.ReplaceAll(body, []byte(`\r`), nil), []byte(`\n`), []byte("\n"))
+	if bytes.IndexByte(body, '\\') >= 0 { // else two copies, and a CRL may have many megabytes
+		body = bytes.ReplaceAll(bytes.ReplaceAll(body, []byte(`\r`), nil), []byte(`\n`), []byte("\n"))
+	}
 	if bytes.IndexByte(body, ':') >= 0 {
 		if headers, body, err = splitHeaders(body); err != nil {
 			return "", nil, err

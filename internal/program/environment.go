@@ -28,7 +28,9 @@ type Variable struct {
 
 	Required bool // there is no way to run without it
 	// With, such as "PROTOCOL=cmp", limits Required to the case that another variable has a value.
-	With   string
+	With string
+	// Unless names a variable that makes this one needless where it is set.
+	Unless string
 	Secret bool // the value is never shown, and NAME_FILE may give a path to read it from
 	Hidden bool // the value is never shown
 }
@@ -93,8 +95,14 @@ func ReadEnvironment(variables []Variable) *Reader {
 	}
 	for i, v := range r.variables {
 		other, value, _ := strings.Cut(v.With, "=")
-		if v.Required && r.values[i] == "" && (other == "" || strings.EqualFold(r.Value(other), value)) {
+		if !v.Required || r.values[i] != "" || other != "" && !strings.EqualFold(r.Value(other), value) {
+			continue
+		}
+		switch {
+		case v.Unless == "":
 			r.Require(v.Name)
+		case r.Value(v.Unless) == "":
+			r.Add(v.Name, fmt.Sprintf("is not set, and neither is %s, want %s", v.Unless, v.Rule))
 		}
 	}
 	return r
@@ -319,6 +327,8 @@ func wrap(text *strings.Builder, words string) {
 // Need says whether a variable must be given, and what holds when it is not.
 func (v Variable) Need() string {
 	switch {
+	case v.Required && v.Unless != "":
+		return "required with " + v.With + " unless " + v.Unless + " is set"
 	case v.Required && v.With != "":
 		return "required with " + v.With
 	case v.Required:

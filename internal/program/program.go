@@ -119,6 +119,11 @@ func (s SeriesSet) Histogram(name Series, bounds []float64, labels ...any) *metr
 	return s.set.GetOrCreatePrometheusHistogramExt(fmt.Sprintf(string(name), labels...), bounds)
 }
 
+// Remove removes a series, if there is one of these labels.
+func (s SeriesSet) Remove(name Series, labels ...any) {
+	s.set.UnregisterMetric(fmt.Sprintf(string(name), labels...))
+}
+
 // Write writes the series in the Prometheus text format (version 0.0.4), with their types and with
 // what they mean, which the library that keeps them cannot say, and then the process's own (CPU,
 // memory, files), which have no help.
