@@ -119,16 +119,27 @@ func (c *Client) readAnswer(resp *http.Response) (Answer, error) {
 				Problem: e.problem, Advice: e.advice,
 			}
 		}
-		return Answer{}, &StatusError{
-			StatusCode: code,
-			Message:    errorMessage(resp.Header.Get("Content-Type"), body),
-			Reason:     errorReason(body),
-			RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), c.now()),
-			URL:        resp.Request.URL.String(), IdentityProblem: c.problem(),
-		}
+		return Answer{}, c.statusError(resp, body)
 	default:
 		return Answer{}, &AnswerError{Reason: fmt.Sprintf("it has status %d, want 200", code)}
 	}
+}
+
+// statusError is an answer that is an error.
+func (c *Client) statusError(resp *http.Response, body []byte) *StatusError {
+	e := &StatusError{
+		StatusCode: resp.StatusCode,
+		Message:    errorMessage(resp.Header.Get("Content-Type"), body),
+		Reason:     errorReason(body),
+		RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), c.now()),
+		URL:        resp.Request.URL.String(), IdentityProblem: c.problem(),
+	}
+	token, sent := strings.CutPrefix(resp.Request.Header.Get(authorization), bearer)
+	if sent && e.StatusCode == http.StatusUnauthorized {
+		e.Reason = tokenReason(resp)
+		e.TokenAdvice = adviceOn(token, e.Reason, c.now())
+	}
+	return e
 }
 
 // readCertificates reads a 200. The body decides: gateways change the Content-Type. Where the body

@@ -1,19 +1,24 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 )
 
 // Carrier carries HTTP requests of another protocol than the CertService API over the same dialer,
 // proxy and TLS, and explains what fails in the same words: its errors are *ConnectionError. It
 // keeps a connection for the next message of a transaction. Such requests carry no private key,
-// so the scheme may be http, and the server need not ask for our certificate.
+// so the scheme may be http, unless they carry a token, and the server need not ask for our
+// certificate.
 type Carrier struct{ client *Client }
 
 // NewCarrier checks cfg and returns the carrier to its URL. It touches no network. CAName,
@@ -45,13 +50,24 @@ func (c *Carrier) Connect(ctx context.Context) {
 // CloseIdleConnections closes the connection that is kept.
 func (c *Carrier) CloseIdleConnections() { c.client.transport.(*http.Transport).CloseIdleConnections() }
 
-// RoundTrip makes one request, within Config.Timeout until its body is read or closed.
+// RoundTrip makes one request, within Config.Timeout until its body is read or closed. A token goes
+// only to the server of Config.URL. Where a CertService says that it refuses who asks, or that its
+// policy does not allow what is asked for, the error is a *StatusError.
 func (c *Carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx, cancel := c.client.withTimeout(r.Context())
 	p := &progress{}
 	traced := r.WithContext(httptrace.WithClientTrace(withProgress(ctx, p), c.client.trace(p)))
 	traced.Header = r.Header.Clone()
 	traced.Header.Set("User-Agent", c.client.userAgent)
+	var secrets secretHeaders
+	if r.URL.Scheme == "https" && hostPort(r.URL) == hostPort(c.client.enrollURL) {
+		var err error
+		if secrets, err = c.client.withToken(nil); err != nil {
+			cancel()
+			return nil, err
+		}
+		maps.Copy(traced.Header, secrets.httpHeader())
+	}
 	response, err := c.client.transport.RoundTrip(traced)
 	if err != nil {
 		defer cancel()
@@ -59,7 +75,35 @@ func (c *Carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	response.Body = &explainedBody{response.Body, cancel,
 		func(err error) error { return c.client.connectionError(ctx, r.URL, stageAnswer, err) }}
+	refused := response.StatusCode == http.StatusUnauthorized || response.StatusCode == http.StatusForbidden
+	if !refused && len(secrets) == 0 {
+		return response, nil
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case refused && json.Valid(body):
+		return nil, secrets.clean(c.client.statusError(response, body)) // the message cannot have been passed on
+	}
+	secrets.mask(response, body)
 	return response, nil
+}
+
+// mask takes the token out of an answer that repeats it, whose texts may be shown. Lengths stay, for
+// the sake of DER; what was signed is refused then.
+func (h secretHeaders) mask(response *http.Response, body []byte) {
+	for _, s := range h {
+		stars := strings.Repeat("*", len(s.pem))
+		body = bytes.ReplaceAll(body, s.pem, []byte(stars))
+		for _, values := range response.Header {
+			for i, value := range values {
+				values[i] = strings.ReplaceAll(value, string(s.pem), stars)
+			}
+		}
+	}
+	response.Body = io.NopCloser(bytes.NewReader(body))
 }
 
 // explainedBody explains where an answer breaks off.

@@ -42,6 +42,10 @@ type Config struct {
 	// certificate in TLS. Without it, such a server gets nothing: it is not a CertService, or
 	// something on the way ends TLS.
 	AllowNoClientAuth bool
+	// TokenPath is the file of a token that is read for each try and sent as a bearer token (RFC
+	// 6750), through TLS to the server of URL or UpdateURL alone. That server need not ask for the
+	// client certificate where there is none. Empty: no token.
+	TokenPath string
 	// IdentityProblem says what is wrong with the client's certificate as far as that is known
 	// here, "" for nothing. It is named where a server refuses us. Nil: nothing is known.
 	IdentityProblem func() string
@@ -82,6 +86,7 @@ type Client struct {
 	tls       *tls.Config
 	roots     []*x509.Certificate
 	needAsked bool // for the client certificate, by the server
+	tokenPath string
 	problem   func() string
 	timeout   time.Duration
 	retry     *Retry
@@ -139,9 +144,14 @@ func newConnecting(cfg Config, target *url.URL) (*Client, error) {
 			return nil, err
 		}
 	}
+	if cfg.TokenPath != "" && (target.Scheme != "https" || cfg.TLS.InsecureSkipVerify) {
+		return nil, errors.New("there is a token, and the URL is not https or its server is not verified: " +
+			"a token goes to a verified server only")
+	}
 	c := &Client{
 		enrollURL: target,
 		tls:       cfg.TLS.Clone(),
+		tokenPath: cfg.TokenPath,
 		roots:     cfg.Roots,
 		problem:   cfg.IdentityProblem,
 		timeout:   cfg.Timeout,
@@ -166,9 +176,18 @@ func newConnecting(cfg Config, target *url.URL) (*Client, error) {
 	if c.problem == nil {
 		c.problem = func() string { return "" }
 	}
-	c.noteWhenAsked(cfg.AllowNoClientAuth)
+	c.noteWhenAsked(cfg.AllowNoClientAuth || cfg.TokenPath != "" && !showsCertificate(c.tls))
 	c.transport = c.newTransport()
 	return c, nil
+}
+
+// showsCertificate says whether there is a client certificate that a server could ask for.
+func showsCertificate(config *tls.Config) bool {
+	if config.GetClientCertificate == nil {
+		return len(config.Certificates) > 0
+	}
+	certificate, err := config.GetClientCertificate(&tls.CertificateRequestInfo{})
+	return err == nil && len(certificate.Certificate) > 0
 }
 
 func (c *Client) newTransport() *http.Transport {
@@ -242,16 +261,34 @@ func (c *Client) withTimeout(ctx context.Context) (context.Context, context.Canc
 	return context.WithCancel(ctx)
 }
 
-// secretHeaders are the API's headers before encoding. They are kept apart from http.Header so that
-// nothing prints them by accident.
+// secretHeaders are the API's headers before encoding, and that of a token. They are kept apart from
+// http.Header so that nothing prints them by accident.
 type secretHeaders []struct {
 	name string
-	pem  []byte
+	pem  []byte // or the token
+}
+
+const (
+	authorization = "Authorization"
+	bearer        = "Bearer "
+)
+
+// withToken adds the token, as it is in its file now, if there is to be one.
+func (c *Client) withToken(h secretHeaders) (secretHeaders, error) {
+	if c.tokenPath == "" {
+		return h, nil
+	}
+	token, err := readToken(c.tokenPath)
+	return append(h[:len(h):len(h)], secretHeaders{{authorization, []byte(token)}}...), err
 }
 
 func (h secretHeaders) httpHeader() http.Header {
 	header := make(http.Header, len(h)+2)
 	for _, s := range h {
+		if s.name == authorization {
+			header.Set(authorization, bearer+string(s.pem))
+			continue
+		}
 		// Not Set, which would write "Old_cert": peers that
 		// compare names exactly see the API's spelling.
 		header[s.name] = []string{base64.StdEncoding.EncodeToString(s.pem)}
@@ -264,6 +301,10 @@ func (h secretHeaders) httpHeader() http.Header {
 func (c *Client) try(ctx context.Context, target *url.URL, secrets secretHeaders) (Answer, error) {
 	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
+	secrets, err := c.withToken(secrets)
+	if err != nil {
+		return Answer{}, err
+	}
 	for {
 		p := &progress{}
 		answer, err := c.roundTrip(ctx, target, secrets, p)

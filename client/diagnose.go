@@ -296,7 +296,11 @@ func (d *diagnosing) ask(ctx context.Context, target *url.URL) (Reply, error) {
 		defer d.mu.Unlock()
 		d.sent = d.now()
 	}})
-	_, err := d.roundTrip(traced, target, nil, &progress{})
+	secrets, err := d.withToken(nil)
+	if err == nil {
+		_, err = d.roundTrip(traced, target, secrets, &progress{})
+		err = secrets.clean(err)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.Asked, d.OtherCAs = d.asked, d.otherCAs
@@ -352,7 +356,7 @@ func (d *diagnosing) checkTrust(ctx context.Context, handshake error) error {
 		return nil
 	}
 	d.Dates = true
-	d.tls.Time = func() time.Time { return moment }
+	d.tls.Time, d.tokenPath = func() time.Time { return moment }, ""
 	_, _ = d.ask(ctx, d.URL) // of which the clock is of interest
 	return handshake
 }

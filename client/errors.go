@@ -20,8 +20,8 @@ type StatusError struct {
 	// Message is the errorMessage of the answer, on one line and bounded; where none came, a note
 	// of what came instead.
 	Message string
-	// Reason is what the answer says for programs beside its message, such as ReasonNames; empty
-	// when it says nothing.
+	// Reason is what the answer says for programs beside its message: ReasonNames or, of a 401, the
+	// word for why the token is refused; empty when it says nothing.
 	Reason string
 	// RetryAfter is how long the server asks to wait, at most a day. Zero: it did not say.
 	RetryAfter time.Duration
@@ -30,6 +30,8 @@ type StatusError struct {
 	// IdentityProblem is what is known here to be wrong with
 	// the client's certificate; empty for nothing.
 	IdentityProblem string
+	// TokenAdvice is what to do about a token that a 401 refuses; empty where none was sent.
+	TokenAdvice string
 }
 
 // ReasonNames is the Reason of an answer 500 for a certificate that the CA issued with another
@@ -38,18 +40,32 @@ const ReasonNames = "unexpectedNames"
 
 func (e *StatusError) Error() string {
 	text := "CertService answered " + e.Status()
-	switch e.StatusCode {
-	case http.StatusUnauthorized, http.StatusForbidden:
-		if e.IdentityProblem != "" {
-			return text + ": " + e.IdentityProblem + ": " + replaceIdentity
-		}
-		return text + ": check that CertService trusts the CA of the client certificate in KEYSTORE_PATH"
-	case http.StatusNotFound:
-		return text + " (GET " + e.URL + "): check CA_NAME and REQUEST_URL, for renewals UPDATE_URL"
-	case http.StatusRequestHeaderFieldsTooLarge:
-		return text + ": raise the server's (or a proxy's) limit for headers, or take a smaller key"
+	if e.StatusCode == http.StatusNotFound {
+		text += " (GET " + e.URL + ")"
+	}
+	if advice := e.Advice(); advice != "" {
+		text += ": " + advice
 	}
 	return text
+}
+
+// Advice is what to try; empty where there is none.
+func (e *StatusError) Advice() string {
+	switch {
+	case e.OfPolicy():
+		return PolicyAdvice
+	case e.TokenAdvice != "":
+		return e.TokenAdvice
+	case e.Unsent() && e.IdentityProblem != "":
+		return e.IdentityProblem + ": " + replaceIdentity
+	case e.Unsent():
+		return "check that CertService trusts the CA of the client certificate in KEYSTORE_PATH"
+	case e.StatusCode == http.StatusNotFound:
+		return "check CA_NAME and REQUEST_URL, for renewals UPDATE_URL"
+	case e.StatusCode == http.StatusRequestHeaderFieldsTooLarge:
+		return "raise the server's (or a proxy's) limit for headers, or take a smaller key"
+	}
+	return ""
 }
 
 // Status is the status as text, with the message.
@@ -57,9 +73,29 @@ func (e *StatusError) Status() string {
 	return fmt.Sprintf("%d %s: %s", e.StatusCode, http.StatusText(e.StatusCode), e.Message)
 }
 
-// mayPass tells the statuses that another try may get past.
-func (e *StatusError) mayPass() bool {
+// A CertService that refuses a request for its policy begins with PolicyRefusal, and PolicyAdvice is
+// what to do about it.
+const (
+	PolicyRefusal = "Not allowed by the policy"
+	PolicyAdvice  = "have its policy extended for this client, or request what it allows (SANS, COMMON_NAME and the " +
+		"other variables of the certificate, CA_NAME); certservice policy check tries a policy"
+)
+
+// OfPolicy tells a request that the policy of a CertService does not allow.
+func (e *StatusError) OfPolicy() bool {
+	return e.StatusCode == http.StatusForbidden && strings.HasPrefix(e.Message, PolicyRefusal)
+}
+
+// Unsent tells that the CA got nothing of the request.
+func (e *StatusError) Unsent() bool {
+	return e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden
+}
+
+// MayPass tells the answers that another try may get past.
+func (e *StatusError) MayPass() bool {
 	switch e.StatusCode {
+	case http.StatusUnauthorized:
+		return e.Reason != "" && strings.Contains(passingReasons, " "+e.Reason+" ")
 	case http.StatusInternalServerError:
 		return e.Reason != ReasonNames
 	case http.StatusRequestTimeout, http.StatusTooManyRequests,
@@ -109,11 +145,14 @@ func (e *ConnectionError) Unwrap() error { return e.Err }
 func mayPass(err error) bool {
 	var status *StatusError
 	var conn *ConnectionError
+	var token *TokenError
 	switch {
 	case errors.As(err, &status):
-		return status.mayPass()
+		return status.MayPass()
 	case errors.As(err, &conn):
 		return !conn.Permanent
+	case errors.As(err, &token):
+		return !token.Permanent
 	}
 	return false
 }
@@ -207,7 +246,7 @@ func (h secretHeaders) redact(s string) string {
 		known = append(known, base64.StdEncoding.EncodeToString(secret.pem),
 			strings.Join(strings.Fields(string(secret.pem)), ""))
 	}
-	return regexp.MustCompile(`[A-Za-z0-9+/=]+`).ReplaceAllStringFunc(s, func(run string) string {
+	return regexp.MustCompile(`[A-Za-z0-9+/=._-]+`).ReplaceAllStringFunc(s, func(run string) string {
 		if isEcho(run, known) {
 			return "[left out: part of the request]"
 		}

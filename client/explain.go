@@ -315,7 +315,7 @@ func (e *proxyError) Error() string {
 	return fmt.Sprintf("the proxy answered %d %s", e.status, http.StatusText(e.status))
 }
 
-func (e *proxyError) mayPass() bool { return (&StatusError{StatusCode: e.status}).mayPass() }
+func (e *proxyError) mayPass() bool { return (&StatusError{StatusCode: e.status}).MayPass() }
 
 func proxyRefusal(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
 	if resp.StatusCode == http.StatusOK {

@@ -14,6 +14,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -79,6 +81,7 @@ var varying = []struct {
 	{regexp.MustCompile(`EOF|connection reset by peer|broken pipe`), "EOF"}, // which it is, is a matter of luck
 	{regexp.MustCompile(`(x ){1000,}…`), "x x x …"},
 	{regexp.MustCompile(`time=\S+ `), ""},
+	{regexp.MustCompile(`"/tmp/\S*"`), `"{tmp}"`},
 }
 
 // summary is the text of an error with its kind.
@@ -114,12 +117,14 @@ type answering struct {
 	waits  bool
 	until  context.Context
 	resume int // how many requests came in a TLS session that was resumed
+	tokens []string
 }
 
 func (a *answering) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.TLS.DidResume {
 		a.resume++
 	}
+	a.tokens = append(a.tokens, r.Header.Get("Authorization"))
 	if a.raw != nil {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -194,22 +199,25 @@ type scene struct {
 	logged strings.Builder
 	c      *Client
 	proxy  *fixture.Proxy
+	token  string
 }
 
 func play(t *testing.T, commands []string) (said string) {
-	s := &scene{mutual: newMutual(t), t: t, body: map[string][]string{}}
+	s := &scene{mutual: newMutual(t), t: t, body: map[string][]string{}, token: fixture.Token("")}
 	s.answer = answering{status: 200, header: http.Header{"Content-Type": {"application/json"}}, until: t.Context()}
 	s.Config.Handler = &s.answer
 	s.cfg.Log = slog.New(slog.NewTextHandler(&s.logged, nil))
 	key := goldenRequest(t, "enroll.request.json").Headers["PK"]
 	fill := strings.NewReplacer("{key}", key, "{half key}", key[:100], "{newline}", "\n",
 		"{piece}", string(shared("pem/key.pem"))[224:264], "{certificates}", string(shared("wire/answer-200.json")),
+		"{token}", s.token, "{half token}", s.token[len(s.token)/2:], "{BOM}", "\ufeff", "{return}", "\r",
 		"{endless}", strings.Repeat("x ", 4000), "{too much}", strings.Repeat(" ", maxBody+1))
 	s.answer.body = fill.Replace("{certificates}")
 	for _, command := range commands {
 		verb, rest, _ := strings.Cut(strings.TrimPrefix(command, "> "), ":")
 		outcome := s.follow(verb, fill.Replace(strings.TrimSpace(rest)))
-		for _, hidden := range []string{key[:32], "Go struct", "json:", "[]*string", "unmarshal"} {
+		for _, hidden := range []string{key[:32], s.token[len(s.token)-20:], "Go struct", "json:", "[]*string",
+			"unmarshal"} {
 			assert.NotContains(t, outcome, hidden)
 		}
 		if outcome != "" {
@@ -250,6 +258,11 @@ func (s *scene) follow(verb, rest string) string {
 		s.TLS.MaxVersion = s.TLS.MinVersion
 	case "no client certificate is asked for":
 		s.TLS.ClientAuth = tls.NoClientCert
+	case "no certificate is asked for, and we have none": // as where KEYSTORE_PATH is not set
+		s.TLS.ClientAuth, s.cfg.TLS.Certificates = tls.NoClientCert, nil
+		s.cfg.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &tls.Certificate{}, nil
+		}
 	case "the server's certificate is":
 		require.Contains(t, fixture.Changes, rest)
 		s.TLS.Certificates = []tls.Certificate{identity(t, s.ca, "127.0.0.1", func(c *x509.Certificate) {
@@ -310,6 +323,17 @@ func (s *scene) follow(verb, rest string) string {
 	case "tries": // the first wait, the longest one, and the time for all
 		words := strings.Split(rest, ", ")
 		s.cfg.Retry = &Retry{duration(words[0]), duration(words[1]), duration(words[2])}
+	case "token": // the content of its file
+		s.writeToken(rest)
+	case "token with": // claims otherwise
+		s.token = fixture.Token(rest)
+		s.writeToken(s.token)
+	case "token that is missing":
+		s.cfg.TokenPath = filepath.Join(t.TempDir(), "token")
+	case "token that is a directory":
+		s.cfg.TokenPath = t.TempDir()
+	case "token of bytes":
+		s.writeToken(strings.Repeat("x", fixture.Must(strconv.Atoi(rest))))
 	case "no TLS configuration":
 		s.cfg.TLS = nil
 	case "sessions may be resumed":
@@ -352,6 +376,11 @@ func (s *scene) follow(verb, rest string) string {
 		return s.act(verb, rest)
 	}
 	return ""
+}
+
+func (s *scene) writeToken(content string) {
+	s.cfg.TokenPath = filepath.Join(s.t.TempDir(), "token")
+	require.NoError(s.t, os.WriteFile(s.cfg.TokenPath, []byte(content), 0o600))
 }
 
 // through leads to a name that only a proxy knows.
@@ -423,6 +452,9 @@ func (s *scene) act(verb, rest string) string {
 			time.Millisecond)
 		return fmt.Sprintf("connections %d, with a byte of a request %d, resumed %d", s.connections.Load(),
 			s.active.Load(), s.answer.resume)
+	case "look at the tokens":
+		shown := strings.Join(s.answer.tokens, "\n")
+		return cmp.Or(strings.ReplaceAll(shown, s.token, "{token}"), "none")
 	case "look at the proxy":
 		return strings.Join(s.proxy.Asked(), "\n")
 	case "look at the log":

@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 
 	setup := load(stderr)
 	if setup.failure == nil && check {
-		setup.failure = unusableIdentity(setup.identity)
+		setup.failure = unusableIdentity(setup)
 	}
 	if setup.failure == nil && !check {
 		setup.failure = fetch(ctx, setup)

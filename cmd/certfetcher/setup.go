@@ -15,6 +15,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/files"
@@ -107,11 +108,20 @@ func readEnvironment(stderr io.Writer) (setup, config.Faults) {
 	return s, faults
 }
 
-// unusableIdentity says why a CertService has to refuse the identity,
+// unusableIdentity says why a CertService has to refuse identity or token,
 // as far as that is known here; nil for nothing. A run asks all the
 // same: the other side decides, and this machine's clock may be wrong.
-func unusableIdentity(identity *mtls.Identity) error {
-	problems := identity.Problems(time.Now())
+func unusableIdentity(s setup) error {
+	now := time.Now()
+	problems := s.identity.Problems(now)
+	if path := s.config.Request.TokenPath; path != "" {
+		token, err := client.LoadToken(path)
+		if err != nil {
+			problems = append(problems, err.Error())
+		} else if problem := token.Problem(now); problem != "" {
+			problems = append(problems, fmt.Sprintf("TOKEN_PATH %q: %s", path, problem))
+		}
+	}
 	if len(problems) == 0 {
 		return nil
 	}

@@ -29,7 +29,7 @@ func (t *transaction) checkMAC(m *PKIMessage) error {
 	if t.peer != nil {
 		return &CheckError{Check: "protection", Got: "a MAC", Want: "a signature, as before in the transaction"}
 	}
-	if t.c.cfg.Protection == ProtectionSignature {
+	if t.c.cfg.Protection == ProtectionSignature || t.c.cfg.Protection == ProtectionNone {
 		return &CheckError{Check: "protection", Got: "a MAC", Want: "a signature, as configured"}
 	}
 	mac, err := t.c.keys.verify(m, &t.macWork)

@@ -197,9 +197,10 @@ func checkCredentials(cfg Config) error {
 			return errors.New(`protection "signature" needs a key and its certificate`)
 		}
 		return cfg.Signer.check()
+	case ProtectionNone:
 	default:
-		return fmt.Errorf("protection is %q, want %q, %q, %q or %q", cfg.Protection,
-			ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1, ProtectionSignature)
+		return fmt.Errorf("protection is %q, want %q, %q, %q, %q or %q", cfg.Protection,
+			ProtectionPBMSHA256, ProtectionPBMSHA1, ProtectionPBMAC1, ProtectionSignature, ProtectionNone)
 	}
 	return nil
 }

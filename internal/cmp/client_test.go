@@ -46,7 +46,9 @@ func (p *play) describe(m *PKIMessage) string {
 	if h.ImplicitConfirm() {
 		text += ", with implicitConfirm"
 	}
-	if mac, err := p.secret.Verify(m); err == nil {
+	if mac, err := p.secret.Verify(m); m.Protection == nil && h.ProtectionAlg == nil {
+		text += ", unprotected\n"
+	} else if err == nil {
 		text += fmt.Sprintf(", protected by %s as %q\n", mac.Protection, h.SenderKID)
 	} else if old := p.named["old"]; assert.NoError(p.t, VerifySignature(m, old.key.Public())) {
 		chain := [][]byte{old.cert.Raw, p.named["ca"].cert.Raw}

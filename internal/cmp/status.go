@@ -241,7 +241,7 @@ type TransportError struct {
 	RetryAfter time.Duration // what the server asked for; 0: nothing
 	Timeout    bool          // a deadline passed, the message's, the caller's or the network's
 	Limit      time.Duration // MessageTimeout when it passed; 0: it did not
-	Unsent     bool          // the server got nothing of the message
+	Unsent     bool          // the server got nothing of the message, or passed nothing on
 	Answered   bool          // an earlier message of the transaction was answered
 	Err        error         // may name the server by its URL and addresses
 }

@@ -142,6 +142,9 @@ func (t *transaction) message(body PKIBody) (*PKIMessage, error) {
 		m.SetSigner(t.signer.Certificate, t.signer.Chain)
 		return m, ProtectSignature(m, t.signer.Key)
 	}
+	if t.c.cfg.Protection == ProtectionNone {
+		return m, nil
+	}
 	if t.c.cfg.Reference != "" {
 		m.Header.SenderKID = []byte(t.c.cfg.Reference)
 	}

@@ -157,7 +157,7 @@ func isTimeout(err error) bool {
 // byte: the server had closed it since its last answer, as some do at once. The message is the
 // same, with its transactionID and nonce, so that a server that did read the first one can tell.
 //
-// unsent says that the server got nothing of the message.
+// unsent says that the server got nothing of the message, or that it says to have passed nothing on.
 func (t *transport) send(ctx context.Context, message []byte) (response *http.Response, unsent bool, err error) {
 	response, stale, unsent, err := t.try(ctx, message)
 	if err != nil && stale && ctx.Err() == nil && !isTimeout(err) {
@@ -190,7 +190,9 @@ func (t *transport) try(ctx context.Context, message []byte) (response *http.Res
 	// a small answer cannot become a large one.
 	request.Header.Set("Accept-Encoding", "identity")
 	response, err = t.client.Do(request)
-	return response, reused.Load() && !answered.Load(), !connected.Load(), err
+	var refused interface{ Unsent() bool }
+	unsent = !connected.Load() || errors.As(err, &refused) && refused.Unsent()
+	return response, reused.Load() && !answered.Load(), unsent, err
 }
 
 // Bounds of what is read and shown of an answer that is not a CMP message.

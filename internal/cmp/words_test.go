@@ -115,6 +115,10 @@ func (p *play) value(of any, part reflect.Value, text string) any {
 		return fixture.Each(p.certificates(text), func(c *x509.Certificate) []byte { return c.Raw })
 	case []*x509.Certificate:
 		return p.certificates(text)
+	case Protection:
+		if text == "left to TLS" {
+			return ProtectionNone
+		}
 	case *Signer:
 		signer := p.named[text].signer()
 		return &signer

@@ -40,8 +40,11 @@ func (l *loader) cmp() *enroll.CMP {
 	if c.URL != "" {
 		l.checkURL("CMP_URL", "https", "http")
 	}
-	if strings.HasPrefix(c.URL, "https:") && l.Value("TRUSTSTORE_PATH") == "" {
+	if l.isHTTPS("CMP_URL") && l.Value("TRUSTSTORE_PATH") == "" {
 		l.Add("TRUSTSTORE_PATH", "is not set, and CMP_URL begins with https://, want "+l.Rule("TRUSTSTORE_PATH"))
+	}
+	if l.Value("TOKEN_PATH") != "" && c.URL != "" && !l.isHTTPS("CMP_URL") {
+		l.Add("TOKEN_PATH", "is set, and CMP_URL does not begin with https://: a token must not travel in the clear")
 	}
 	if c.Recipient != "" {
 		if _, err := cmp.ParseDN(c.Recipient); err != nil {
@@ -52,19 +55,29 @@ func (l *loader) cmp() *enroll.CMP {
 	return c
 }
 
+// isHTTPS tells a URL that leads through TLS.
+func (l *loader) isHTTPS(name string) bool { return strings.HasPrefix(l.Value(name), "https:") }
+
 // protection is how requests are protected, and checks that there is what that needs.
 func (l *loader) protection() cmp.Protection {
 	chosen := cmp.Protection(strings.ToLower(l.Value("CMP_PROTECTION")))
 	secret, keystore := l.Value("CMP_SECRET") != "", l.Value("KEYSTORE_PATH") != ""
+	token := l.Value("TOKEN_PATH") != ""
 	switch chosen {
 	case "":
-		chosen = cmp.ProtectionPBMSHA256
-		if !secret {
-			chosen = cmp.ProtectionSignature
+		switch {
+		case secret:
+			return cmp.ProtectionPBMSHA256
+		case token && !keystore:
+			return cmp.ProtectionNone
+		case !keystore:
+			l.Add("CMP_SECRET", "is not set, and neither are KEYSTORE_PATH and TOKEN_PATH: want the secret that is "+
+				"shared with the CA, an identity that signs requests, or a token for a CertService")
 		}
-		if !secret && !keystore {
-			l.Add("CMP_SECRET", "is not set, and neither is KEYSTORE_PATH: want the secret that is shared with "+
-				"the CA, or an identity that signs requests")
+		return cmp.ProtectionSignature
+	case cmp.ProtectionNone:
+		if !token && !keystore || !l.isHTTPS("CMP_URL") {
+			l.Reject("CMP_PROTECTION", "nothing else would tell who asks")
 		}
 	case cmp.ProtectionSignature:
 		if !keystore {
@@ -85,9 +98,8 @@ func (l *loader) protection() cmp.Protection {
 func (l *loader) checkAnchors(c *enroll.CMP) {
 	switch {
 	case c.Anchors.TruststorePath != "":
-	case c.Protection == cmp.ProtectionSignature:
-		l.Add("CMP_TRUST_ANCHORS", "is not set, and requests are signed, so that no secret vouches for an answer, "+
-			"want "+
+	case c.Protection == cmp.ProtectionSignature || c.Protection == cmp.ProtectionNone:
+		l.Add("CMP_TRUST_ANCHORS", "is not set, and no secret vouches for an answer, want "+
 			l.Rule("CMP_TRUST_ANCHORS"))
 	case c.Recipient == "":
 		l.Add("CMP_RECIPIENT", "is not set, and neither is CMP_TRUST_ANCHORS, which would give it, want "+

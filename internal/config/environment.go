@@ -38,7 +38,11 @@ var Variables = slices.Concat(
 			Help: "fetch a certificate even when the volume holds a matching, valid one"},
 	}),
 	program.Group("Mutual TLS", "tls", []program.Variable{
-		{Name: "KEYSTORE_PATH", Required: true, With: "PROTOCOL=certservice",
+		{Name: "TOKEN_PATH",
+			Rule: "the path of a file with a service account token, with https:// URLs only",
+			Help: "projected token of a Kubernetes service account, which tells the CertService who asks, " +
+				"in place of KEYSTORE_PATH or beside it; read again for each request"},
+		{Name: "KEYSTORE_PATH", Required: true, With: "PROTOCOL=certservice", Unless: "TOKEN_PATH",
 			Rule: "the path of a JKS, PKCS#12 or PEM file with the client certificate and its key",
 			Help: "identity that certfetcher shows to the CertService, or signs CMP requests with"},
 		{Name: "KEYSTORE_PASSWORD", Secret: true,
@@ -73,9 +77,11 @@ var Variables = slices.Concat(
 			Rule: "text of at most 256 bytes",
 			Help: "secret shared with the CA (ONAP: IAK), which protects requests by a MAC"},
 		{Name: "CMP_PROTECTION",
-			Rule: "pbm-sha256, pbm-sha1 or pbmac1, with CMP_SECRET; or signature, with KEYSTORE_PATH",
-			Help: "protection of requests; default: pbm-sha256 where there is a secret, and signature " +
-				"by the identity in KEYSTORE_PATH where there is none"},
+			Rule: "pbm-sha256, pbm-sha1 or pbmac1, with CMP_SECRET; signature, with KEYSTORE_PATH; or none, " +
+				"with TOKEN_PATH or KEYSTORE_PATH and an https:// URL",
+			Help: "protection of requests; default: pbm-sha256 where there is a secret, else signature by " +
+				"the identity in KEYSTORE_PATH, and none where there is only TOKEN_PATH: then TLS and the " +
+				"token tell a CertService who asks; answers are protected all the same"},
 		{Name: "CMP_TRUST_ANCHORS",
 			Rule: "the path of a JKS, PKCS#12 or PEM file with CA certificates",
 			Help: "CAs that issued certificates, and who signs answers, must chain to; may be left out " +

@@ -50,8 +50,8 @@ func (l *loader) fetcher() *Fetcher {
 			defaultTerminationMessagePath),
 	}
 	f.CMP = l.cmp()
-	f.TLS.Partial = f.CMP != nil
-	f.TLS.SignsOnly = f.CMP != nil && !strings.HasPrefix(f.CMP.URL, "https:")
+	f.TLS.Partial = f.CMP != nil || f.Request.TokenPath != ""
+	f.TLS.SignsOnly = f.CMP != nil && !l.isHTTPS("CMP_URL")
 	renewal := l.renewal(f.Sidecar.Enabled && f.CMP == nil)
 	if f.Sidecar.Enabled {
 		f.Renewal = renewal
@@ -64,11 +64,9 @@ func (l *loader) fetcher() *Fetcher {
 func (l *loader) inputs() map[string]string {
 	inputs := l.Files()
 	maps.DeleteFunc(inputs, func(variable, _ string) bool { return strings.HasPrefix(variable, "OUTPUT_") })
-	for variable, path := range map[string]string{
-		"KEYSTORE_PATH": l.Value("KEYSTORE_PATH"), "KEYSTORE_KEY_PATH": l.Value("KEYSTORE_KEY_PATH"),
-		"TRUSTSTORE_PATH": l.Value("TRUSTSTORE_PATH"), "CMP_TRUST_ANCHORS": l.Value("CMP_TRUST_ANCHORS"),
-	} {
-		if path != "" {
+	for _, variable := range []string{"KEYSTORE_PATH", "KEYSTORE_KEY_PATH", "TRUSTSTORE_PATH", "CMP_TRUST_ANCHORS",
+		"TOKEN_PATH"} {
+		if path := l.Value(variable); path != "" {
 			inputs[variable] = path
 		}
 	}
@@ -83,7 +81,7 @@ func (l *loader) request() client.Config {
 	r := client.Config{
 		URL: l.Value("REQUEST_URL"), UpdateURL: l.Value("UPDATE_URL"), CAName: l.Value("CA_NAME"),
 		Timeout: l.timeout("REQUEST_TIMEOUT"), Retry: retry,
-		AllowNoClientAuth: l.Bool("ALLOW_NO_CLIENT_AUTH"),
+		AllowNoClientAuth: l.Bool("ALLOW_NO_CLIENT_AUTH"), TokenPath: l.Value("TOKEN_PATH"),
 	}
 	l.checkURL("REQUEST_URL", "https")
 	if len(r.CAName) > 128 || strings.Trim(r.CAName, caNameCharacters) != "" {

@@ -22,7 +22,8 @@ func (d *doctor) cmpNetwork(ctx context.Context, identity *mtls.Identity) {
 	if !plain {
 		checks = slices.Concat(checks, []string{checkTLS, checkServer, checkTrust, checkServerName, checkAccepted})
 	}
-	for _, variable := range []string{"CMP_URL", "CMP_RECIPIENT", "CMP_SECRET", "CMP_PROTECTION", "CMP_TRUST_ANCHORS"} {
+	for _, variable := range []string{"CMP_URL", "CMP_RECIPIENT", "CMP_SECRET", "CMP_PROTECTION", "CMP_TRUST_ANCHORS",
+		"TOKEN_PATH"} {
 		if fault := d.faulty(variable); fault != "" {
 			d.skipRest(checks, fault+" has a fault")
 			return
@@ -69,6 +70,7 @@ func (d *doctor) general(ctx context.Context, identity *mtls.Identity) {
 	certificates, err := enroll.AskCMP(ctx, d.Config.Settings, d.carrierConfig(identity), identity)
 	var status *cmp.StatusError
 	var check *cmp.CheckError
+	var refusal *client.StatusError
 	switch {
 	case err == nil:
 		d.ok(checkCMP, "the CA answers, and names %d of its certificates", len(certificates))
@@ -81,6 +83,8 @@ func (d *doctor) general(ctx context.Context, identity *mtls.Identity) {
 				"has for them; its log tells the reason")
 	case errors.As(err, &status):
 		d.ok(checkCMP, "the CA answers, and serves no general messages: %v", err)
+	case errors.As(err, &refusal):
+		d.fail(enroll.StageCertService, checkCMP, err.Error(), refusal.Advice())
 	default:
 		stage := enroll.StageOf(err)
 		d.fail(stage, checkCMP, err.Error(), "check CMP_URL: a CMP server answers there")

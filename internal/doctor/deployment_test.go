@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,6 +44,7 @@ type deployment struct {
 	dir, tmp string // the volume, and a directory for other files
 	show     string // the checks, with commas, that a golden text has even where they are ok
 	notify   notify.Settings
+	token    string
 	address  string // of the server that listens
 	pid      int    // of the process that runs
 }
@@ -96,6 +98,15 @@ func (d *deployment) follow(verb, rest string) {
 		fixture.SetPart(fixture.Part(&d.Options, first), second)
 	case "notify":
 		fixture.SetPart(fixture.Part(&d.notify, first), second)
+	case "token": // with other claims, in place of the client's certificate
+		d.Config.TLS.Partial, d.Config.TLS.KeystorePath = true, ""
+		d.Config.Request.TokenPath = filepath.Join(d.tmp, "token")
+		d.token = fixture.Token(rest)
+		err = os.WriteFile(d.Config.Request.TokenPath, []byte(d.token+"\n"), 0o644)
+	case "takes":
+		d.takeTokens(rest)
+	case "certificate": // beside the token
+		d.Config.TLS.KeystorePath = filepath.Join(d.s.Dir, "client.p12")
 	case "fault":
 		stage, problem, _ := strings.Cut(second, " ")
 		d.Faults = append(d.Faults, config.Fault{Stage: enroll.Stage(fixture.Must(strconv.Atoi(stage))),
@@ -197,6 +208,37 @@ var servers = map[string]service.Options{
 		}
 		next.ServeHTTP(w, r)
 	}),
+}
+
+// takeTokens puts what takes tokens in the place of the CertService, or refuses them all for a reason.
+func (d *deployment) takeTokens(words string) {
+	_, reason, refuses := strings.Cut(words, "no tokens: ")
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch token := r.Header.Get("Authorization"); {
+		case words == "no tokens, as it cannot be verified":
+			assert.Empty(d.t, token)
+		case refuses || token != "Bearer "+d.token:
+			w.Header().Set("WWW-Authenticate",
+				fmt.Sprintf(`Bearer error="invalid_token", error_description=%q`, reason))
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, `{"errorMessage":"Client certificate or token is missing or not trusted"}`)
+		case words == "tokens, and its policy allows nothing":
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, `{"errorMessage":"Not allowed by the policy: no rule is for this client"}`)
+		case strings.HasPrefix(r.URL.Path, "/v1/certificate"):
+			w.WriteHeader(http.StatusBadRequest)
+		}
+	}))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate(d.s.Transport, "certservice")},
+		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: x509.NewCertPool()}
+	server.TLS.ClientCAs.AddCert(d.s.Transport.Root)
+	if words == "tokens, and asks for no certificate" {
+		server.TLS.ClientAuth = tls.NoClientCert
+	}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	d.t.Cleanup(server.Close)
+	d.Config.Request.URL = server.URL + "/v1/certificate/"
 }
 
 func served(change func(*service.Service, *tls.Config)) service.Options {

@@ -63,6 +63,8 @@ const (
 	checkExpiry     = "client expiry"
 	checkUsage      = "client usage"
 	checkTruststore = "truststore"
+	checkToken      = "token"
+	checkLifetime   = "token expiry"
 
 	checkProxy      = "proxy"
 	checkDNS        = "dns"
@@ -96,6 +98,7 @@ const (
 // The groups within which one failed check makes others pointless.
 var (
 	identityChecks = []string{checkKeystore, checkChain, checkExpiry, checkUsage, checkTruststore}
+	tokenChecks    = []string{checkToken, checkLifetime}
 	networkChecks  = []string{
 		checkProxy, checkDNS, checkTCP, checkTLS, checkServer, checkTrust, checkServerName,
 		checkAccepted, checkService, checkCAName, checkClock,
@@ -106,7 +109,7 @@ var (
 )
 
 // order is that of a report: what has to be repaired first comes first.
-var order = slices.Concat([]string{checkVariables}, identityChecks, networkChecks,
+var order = slices.Concat([]string{checkVariables}, identityChecks, tokenChecks, networkChecks,
 	[]string{checkAnchors, checkCMP, checkUpdate}, volumeChecks,
 	[]string{checkHealth, checkMerge, checkTrigger}, notifyChecks())
 
@@ -121,7 +124,7 @@ func notifyChecks() (names []string) {
 // times NetworkTimeout. When ctx ends, those that use the network fail
 // at once; what was written on the volume is removed all the same.
 func Run(ctx context.Context, o Options) Report {
-	d := &doctor{Options: o}
+	d := &doctor{Options: o, lacking: "mutual TLS files"}
 	d.NetworkTimeout = cmp.Or(d.NetworkTimeout, DefaultNetworkTimeout)
 	d.UserAgent = cmp.Or(d.UserAgent, "certfetcher")
 	d.Dialer = cmp.Or(d.Dialer, &net.Dialer{})
@@ -147,7 +150,8 @@ func Run(ctx context.Context, o Options) Report {
 // doctor collects the checks.
 type doctor struct {
 	Options
-	checks []Check
+	checks  []Check
+	lacking string // what cannot be used where there is no identity
 }
 
 func (d *doctor) ok(name, found string, args ...any) {

@@ -125,6 +125,9 @@ func TestRun_deployments(t *testing.T) {
 		require.NoError(t, os.Chmod(filepath.Dir(d.dir), 0o755))
 		report, _ := run(t, d.Options)
 		assert.NotContains(t, text(t, report), "swordfish")
+		for part := range strings.SplitSeq(d.token, ".") {
+			assert.True(t, part == "" || !strings.Contains(text(t, report), part), "a token is shown")
+		}
 		return commands + d.summary(report)
 	})
 }
@@ -137,6 +140,7 @@ var varying = []struct {
 	{regexp.MustCompile(`(127\.0\.0\.\d+):\d{5}\b`), "$1:PORT"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:]+Z`), "TIME"},
 	{regexp.MustCompile(`\([0-9.]+(s|ms|µs)\)`), "(TOOK)"},
+	{regexp.MustCompile(`, for \d+m0s`), ", for MINUTES"},
 	{regexp.MustCompile(`\d+m\d+s (ahead of|behind)`), "MINUTES $1"},
 	{regexp.MustCompile(`, groups [\d ]+`), ""},
 	{regexp.MustCompile(`serial number [0-9A-F]+`), "serial number SERIAL"},

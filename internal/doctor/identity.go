@@ -17,14 +17,26 @@ import (
 	"github.com/certfetcher/certfetcher/keygen"
 )
 
-// identity checks the mutual TLS files; nil when they cannot be used.
+// identity checks the mutual TLS files, and the token; nil when they cannot be used.
 func (d *doctor) identity() *mtls.Identity {
+	path := d.Config.Request.TokenPath
 	for _, fault := range d.Faults {
 		if fault.Stage == enroll.StageTLSConfiguration {
 			d.skipRest(identityChecks, fault.Variable+" has a fault")
+			if path != "" {
+				d.skipRest(tokenChecks, fault.Variable+" has a fault")
+			}
 			return nil
 		}
 	}
+	identity := d.identityFiles()
+	if path != "" && !d.token(path) && identity != nil {
+		d.lacking, identity = "token", nil
+	}
+	return identity
+}
+
+func (d *doctor) identityFiles() *mtls.Identity {
 	const advice = "correct the variable, or the file or Secret that it leads to"
 	t := d.Config.TLS
 	identity, trust := &mtls.Identity{}, &mtls.Identity{}

@@ -92,7 +92,7 @@ func (w *way) follow(checks []string) bool {
 			return true
 		}
 		if !ok {
-			w.skipRest(checks, "because the mutual TLS files cannot be used")
+			w.skipRest(checks, "because the "+w.lacking+" cannot be used")
 			return false
 		}
 		step.report(taken)
@@ -225,14 +225,25 @@ func (w *way) trust(client.Step) {
 
 // answer tells whether the server accepts us.
 func (w *way) answer(step client.Step) {
-	own := w.identity.Certificate.Leaf
-	if own == nil { // which CMP may do without
-		w.ok(checkAccepted, "the server answers without a client certificate")
-		return
+	own, token := w.identity.Certificate.Leaf, w.Config.Request.TokenPath != ""
+	subject := "" // which a token, and CMP, may do without
+	if own != nil {
+		subject = pki.DN(own.RawSubject)
 	}
-	subject := pki.DN(own.RawSubject)
 	status, ofService := errors.AsType[*client.StatusError](step.Err)
 	switch {
+	case ofService && (token || own == nil):
+		found := "the CertService refuses us: " + status.Status()
+		if status.Reason != "" {
+			found += fmt.Sprintf(" (reason %q)", status.Reason)
+		}
+		w.fail(enroll.StageConnection, checkAccepted, found, status.Advice())
+	case step.Err == nil && own == nil && !token:
+		w.ok(checkAccepted, "the server answers without a client certificate")
+	case step.Err == nil && token && (own == nil || !w.Asked):
+		w.ok(checkAccepted, "the server answers a request with the token")
+	case step.Err == nil && token:
+		w.ok(checkAccepted, "the server answers a request of %q with the token", subject)
 	case ofService:
 		w.fail(enroll.StageConnection, checkAccepted,
 			fmt.Sprintf("the CertService refuses %q, issued by %q: %s", subject,
@@ -308,6 +319,8 @@ func (w *way) caName() {
 	name, answered := w.Config.Request.CAName, said(w.Answer)
 	status, _ := errors.AsType[*client.StatusError](w.Answer.Err)
 	switch code := w.Answer.StatusCode; {
+	case status != nil && status.OfPolicy():
+		w.fail(enroll.StageCertService, checkCAName, answered, status.Advice())
 	case code == http.StatusNotFound && status.Message == unknownCAMessage:
 		w.fail(enroll.StageCertService, checkCAName, fmt.Sprintf("%q is not known: %s", name, answered),
 			"correct CA_NAME, or add it to the cmpServers.json of the CertService")
@@ -371,7 +384,7 @@ func (d *doctor) update(ctx context.Context, identity *mtls.Identity) {
 	}
 	cfg := *d.Config
 	cfg.Request.URL = target
-	other := &doctor{Options: d.Options}
+	other := &doctor{Options: d.Options, lacking: d.lacking}
 	other.Config = &cfg
 	other.Faults = slices.DeleteFunc(slices.Clone(d.Faults),
 		func(f config.Fault) bool { return f.Variable == "REQUEST_URL" })
@@ -379,7 +392,7 @@ func (d *doctor) update(ctx context.Context, identity *mtls.Identity) {
 
 	worst := Check{Status: OK, Found: target + " leads to a CertService that accepts us"}
 	if identity == nil {
-		worst = Check{Status: Skipped, Found: "not checked beyond TCP, because the mutual TLS files cannot be used"}
+		worst = Check{Status: Skipped, Found: "not checked beyond TCP, because the " + d.lacking + " cannot be used"}
 	}
 	for _, status := range []Status{Failed, Warning} {
 		i := slices.IndexFunc(other.checks, func(c Check) bool { return c.Status == status && c.Name != checkClock })

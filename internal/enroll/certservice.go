@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/client"
+	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
@@ -123,7 +124,16 @@ func (o order) explainRequest(ctx context.Context, doing string, err error) erro
 	if v.foreign {
 		return fail(v.stage, "%s: %w; %w", doing, err, errNames)
 	}
-	return fail(v.stage, "%s: %w%s", doing, err, o.keyAdvice(err))
+	return fail(v.stage, "%s: %w%s", doing, err, o.keyAdvice(err)+policyAdvice(err))
+}
+
+// policyAdvice is what to do where a CertService refuses by a CMP message what its policy does not
+// allow. Where it does by a status, the error says so itself.
+func policyAdvice(err error) string {
+	if status, ok := errors.AsType[*cmp.StatusError](err); ok && strings.Contains(status.Text, client.PolicyRefusal) {
+		return ": " + client.PolicyAdvice
+	}
+	return ""
 }
 
 // keyAdvice is what to do where an ONAP CertService refuses a key that is not RSA: it says no more
@@ -148,6 +158,7 @@ func judgeClient(err error) (verdict, bool) {
 	var status *client.StatusError
 	var answer *client.AnswerError
 	var connection *client.ConnectionError
+	var token *client.TokenError
 	var timeout interface{ Timeout() bool }
 	switch {
 	case errors.As(err, &status):
@@ -155,9 +166,9 @@ func judgeClient(err error) (verdict, bool) {
 			elsewhere: status.StatusCode >= 500, retryAfter: status.RetryAfter}
 		switch code := status.StatusCode; {
 		case code == http.StatusUnauthorized:
-			// It is about our identity in TLS: a server that
-			// demands it in the handshake would have refused that.
-			v.stage, v.permanent = StageConnection, true
+			// It is about who asks. Of our identity in TLS, a server that demands it in the
+			// handshake would have refused that.
+			v.stage, v.permanent = StageConnection, !status.MayPass()
 		case code == http.StatusNotImplemented,
 			code == http.StatusInternalServerError && strings.HasPrefix(status.Message, caRefused):
 			v.refused = "the update was refused: " + status.Error()
@@ -173,6 +184,8 @@ func judgeClient(err error) (verdict, bool) {
 		timedOut := errors.As(err, &timeout) && timeout.Timeout()
 		return verdict{stage: StageConnection, permanent: connection.Permanent,
 			ofHost: !timedOut, elsewhere: true}, true
+	case errors.As(err, &token):
+		return verdict{stage: StageTLSConfiguration, permanent: token.Permanent}, true
 	}
 	return verdict{stage: StageOther}, false
 }

@@ -73,7 +73,7 @@ func (e *Enroller) cmpIssuer(retry *client.Retry) (issuer, error) {
 // CarrierConfig is the way to the CMP server of a configuration. A nil identity leaves TLS out.
 func CarrierConfig(cfg Settings, identity *mtls.Identity, userAgent string, now func() time.Time) client.Config {
 	return ClientConfig(client.Config{URL: cfg.CMP.URL, Timeout: cfg.Request.Timeout, UserAgent: userAgent,
-		Words: words}, identity, now)
+		TokenPath: cfg.Request.TokenPath, Words: words}, identity, now)
 }
 
 // AskCMP asks the CMP server for the CA's certificates, which costs none.
@@ -177,15 +177,20 @@ func (i *cmpIssuer) first() way {
 }
 
 // enrol sends ir. Where there is a certificate that cannot be updated, cr signed by the identity
-// comes first: the CA knows us. A request that is under way goes on.
+// comes first: the CA knows us. Without protection, the server knows it by other means. A request
+// that is under way goes on.
 func (i *cmpIssuer) enrol(ctx context.Context, o order, again bool) (output.Bundle, error) {
 	defer i.carrier.CloseIdleConnections()
 	known := i.first()
-	known.request, known.protection = "cr", cmp.ProtectionSignature
+	known.request = "cr"
+	unprotected := i.Protection == cmp.ProtectionNone
+	if !unprotected {
+		known.protection = cmp.ProtectionSignature
+	}
 	if pending := o.journal.request(); pending != "" && pending != "kur" {
 		again = pending == "cr"
 	}
-	if again && known.signer != nil {
+	if again && (known.signer != nil || unprotected) {
 		bundle, err := i.transact(ctx, o, known)
 		if err == nil || i.secret == "" {
 			return bundle, err

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/client"
+	pkicmp "github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
 	"github.com/certfetcher/certfetcher/test/fixture"
@@ -140,6 +141,13 @@ func TestOutdated(t *testing.T) {
 	})
 }
 
+func TestExplainRequest_policyThatRefusesByACMPMessage_saysWhatToTry(t *testing.T) {
+	refusal := &pkicmp.StatusError{Status: pkicmp.StatusRejection, Text: "Not allowed by the policy: CA \"RA\""}
+	err := order{Enroller: &Enroller{}}.explainRequest(t.Context(), "requesting", fmt.Errorf("x: %w", refusal))
+	assert.Equal(t, StageCertService, StageOf(err))
+	assert.ErrorContains(t, err, ": have its policy extended for this client, or request what it allows (SANS, ")
+}
+
 func TestStageOf_errorsOfTheStages_areTheContractsCodes(t *testing.T) {
 	asked := func(err error) error {
 		return order{Enroller: &Enroller{}}.explainRequest(t.Context(), "asking", err)
@@ -151,6 +159,9 @@ func TestStageOf_errorsOfTheStages_areTheContractsCodes(t *testing.T) {
 		"status":     {asked(&client.StatusError{StatusCode: 500}), StageCertService},
 		"no answer":  {asked(fmt.Errorf("wrapped: %w", &client.AnswerError{})), StageCertService},
 		"connection": {asked(&client.ConnectionError{Err: errors.New("refused")}), StageConnection},
+		"token":      {asked(&client.TokenError{Err: errors.New("x")}), StageTLSConfiguration},
+		"policy":     {asked(&client.StatusError{StatusCode: 403}), StageCertService},
+		"401":        {asked(&client.StatusError{StatusCode: 401}), StageConnection},
 		"key not encodable": {&Error{Stage: outputStage(&output.EncodeError{Key: true, Err: errors.New("x")}),
 			Err: errors.New("x")}, StageKeyEncoding},
 		"store not buildable": {&Error{Stage: outputStage(&output.EncodeError{Err: errors.New("x")}),
