@@ -1,14 +1,18 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
+	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/internal/token"
 )
 
 // variables are all that the program reads.
@@ -35,6 +39,41 @@ var variables = []program.Variable{
 		Rule: "answer or handshake",
 		Help: "how a missing or untrusted client certificate is refused: with status 401, or in " +
 			"the TLS handshake as the ONAP server does"},
+	{Name: "CLIENT_CREDENTIALS", Default: "certificate",
+		Rule: "certificate, token or any",
+		Help: "what a client shows who it is with: a certificate, a token of a Kubernetes service " +
+			"account, or either; with both, both must be valid, and the certificate counts"},
+	{Name: "CLIENT_CRL_PATH",
+		Rule: "paths of files with CRLs, PEM or DER, or of directories of such files, separated by :",
+		Help: "CRLs that client certificates must not be in; read again when they change"},
+	{Name: "CLIENT_CRL_PROBLEM", Default: "refuse",
+		Rule: "refuse or warn",
+		Help: "what to do with client certificates whose issuer has no CRL, or an expired one, in " +
+			"CLIENT_CRL_PATH"},
+	{Name: "TOKEN_ISSUER",
+		Rule: "the issuer of the tokens, such as https://kubernetes.default.svc.cluster.local",
+		Help: "whose service account tokens count; it must be equal to the claim iss"},
+	{Name: "TOKEN_AUDIENCE",
+		Rule: "a text such as certservice",
+		Help: "audience that tokens must be for; a projected token says it in its volume"},
+	{Name: "TOKEN_JWKS_PATH",
+		Rule: "the path of a JSON Web Key Set",
+		Help: "keys of the issuer, read again when the file changes; when empty, they are found by " +
+			"discovery at TOKEN_ISSUER"},
+	{Name: "TOKEN_ISSUER_CA",
+		Rule: "the path of a PEM file",
+		Help: "CAs that the issuer's TLS certificate must chain to, for discovery; when empty those " +
+			"of the cluster that the service runs in, else the system's"},
+	{Name: "TOKEN_ALLOW_UNBOUND", Default: "false",
+		Rule: "true or false",
+		Help: "whether tokens count that are not bound to a pod"},
+	{Name: "POLICY_PATH",
+		Rule: "the path of a policy file",
+		Help: "who may ask for what; read again when it changes, on SIGHUP and on GET /reload. " +
+			"When empty, every client may ask for every name"},
+	{Name: "ADMIN_CLIENTS",
+		Rule: "subjects after RFC 4514, separated by ;",
+		Help: "clients that may ask for /reload where there is no policy, beside the service itself"},
 	{Name: "CMP_SERVERS_PATH", Default: "/etc/onap/oom/certservice/cmpServers.json",
 		Rule: "the path of a cmpServers.json",
 		Help: "the certification authorities; read again when it changes, on SIGHUP and on GET " +
@@ -89,9 +128,15 @@ type settings struct {
 	httpsPort                                                 int
 	files                                                     mtls.Files
 	handshakeAuth                                             bool
+	crls                                                      certservice.RevocationsConfig
 	cmpServersPath, responseTrust, metricsAddr                string
 	maxInFlight, maxPerClient, maxRSABits, maxConnections     int
 	requestTimeout, readHeaderTimeout, idleTimeout, graceTime time.Duration
+	credentials                                               certservice.Credentials
+	tokens                                                    token.Settings // where tokens count
+	policyPath                                                string
+	admins                                                    [][]byte // DER Names
+	warnings                                                  []program.Fault
 	log                                                       program.LogSettings
 }
 
@@ -108,8 +153,12 @@ func loadSettings() (settings, []program.Fault) {
 			KeystorePasswordFile:   r.SecretFile("KEYSTORE_PASSWORD"),
 			TruststorePasswordFile: r.SecretFile("TRUSTSTORE_PASSWORD"),
 		},
-		httpsPort:         r.Number("HTTPS_PORT", 0, 65535),
-		handshakeAuth:     r.Choice("CLIENT_AUTH", "answer", "handshake") == "handshake",
+		httpsPort:     r.Number("HTTPS_PORT", 0, 65535),
+		handshakeAuth: r.Choice("CLIENT_AUTH", "answer", "handshake") == "handshake",
+		crls: certservice.RevocationsConfig{
+			Paths:    r.Value("CLIENT_CRL_PATH"),
+			WarnOnly: r.Choice("CLIENT_CRL_PROBLEM", "refuse", "warn") == "warn",
+		},
 		cmpServersPath:    r.Value("CMP_SERVERS_PATH"),
 		responseTrust:     r.Choice("RESPONSE_TRUST", certservice.TrustAnchored, certservice.TrustONAP),
 		metricsAddr:       r.Value("METRICS_ADDR"),
@@ -120,6 +169,10 @@ func loadSettings() (settings, []program.Fault) {
 		idleTimeout:       r.Duration("IDLE_TIMEOUT", 1),
 		graceTime:         r.Duration("SHUTDOWN_TIMEOUT", 1),
 		log:               r.Log(),
+	}
+	readClients(r, &s)
+	if s.crls.Paths != "" && strings.Trim(s.crls.Paths, ":") == "" {
+		r.Reject("CLIENT_CRL_PATH", "")
 	}
 	if r.Value("MAX_IN_FLIGHT_PER_CLIENT") != "" {
 		s.maxPerClient = r.Number("MAX_IN_FLIGHT_PER_CLIENT", 1, 1<<30)
@@ -133,7 +186,70 @@ func loadSettings() (settings, []program.Fault) {
 			r.Reject("METRICS_ADDR", "")
 		}
 	}
+	s.warnings = r.Warnings()
 	return s, r.Faults()
+}
+
+// readClients reads who may ask for what, and what clients show.
+func readClients(r *program.Reader, s *settings) {
+	s.credentials = certservice.Credentials(r.Choice("CLIENT_CREDENTIALS", string(certservice.CertificateCredential),
+		string(certservice.TokenCredential), string(certservice.AnyCredential)))
+	s.policyPath = r.Value("POLICY_PATH")
+	s.tokens = token.Settings{Issuer: r.Value("TOKEN_ISSUER"), Audience: r.Value("TOKEN_AUDIENCE"),
+		JWKSPath: r.Value("TOKEN_JWKS_PATH"), IssuerCA: r.Value("TOKEN_ISSUER_CA"),
+		AllowUnbound: r.Bool("TOKEN_ALLOW_UNBOUND")}
+	for _, subject := range splitSubjects(r.Value("ADMIN_CLIENTS")) {
+		name, err := cmp.ParseDN(subject)
+		if err != nil {
+			r.Reject("ADMIN_CLIENTS", err.Error())
+		}
+		s.admins = append(s.admins, name)
+	}
+	if s.policyPath != "" && len(s.admins) > 0 {
+		r.Warn("ADMIN_CLIENTS", "has no effect with POLICY_PATH: add a rule there with the operation reload")
+	}
+	if s.credentials == certservice.TokenCredential { // nobody shows a certificate
+		s.files.Partial, s.files.TruststorePath = true, ""
+	}
+	switch s.credentials {
+	case certservice.TokenCredential, certservice.AnyCredential:
+		for _, name := range []string{"TOKEN_ISSUER", "TOKEN_AUDIENCE"} {
+			if r.Value(name) == "" {
+				r.Add(name, fmt.Sprintf("is not set, and CLIENT_CREDENTIALS is %s, want %s", s.credentials,
+					r.Rule(name)))
+			}
+		}
+		if s.handshakeAuth {
+			r.Add("CLIENT_AUTH", fmt.Sprintf("is handshake, and CLIENT_CREDENTIALS is %s, want answer: a client with "+
+				"a token shows no certificate in the handshake", s.credentials))
+		}
+	case certservice.CertificateCredential:
+		for _, name := range []string{"TOKEN_ISSUER", "TOKEN_AUDIENCE", "TOKEN_JWKS_PATH", "TOKEN_ISSUER_CA"} {
+			if r.Value(name) != "" {
+				r.Warn(name, "has no effect with CLIENT_CREDENTIALS=certificate: set token or any there")
+			}
+		}
+	}
+}
+
+// splitSubjects takes a list apart at semicolons that are neither escaped nor quoted (RFC 4514, 2.4).
+func splitSubjects(list string) (subjects []string) {
+	var subject strings.Builder
+	escaped, quoted := false, false
+	for _, c := range list {
+		if c == ';' && !escaped && !quoted {
+			subjects = append(subjects, subject.String())
+			subject.Reset()
+			continue
+		}
+		quoted = quoted != (c == '"' && !escaped)
+		escaped = c == '\\' && !escaped
+		subject.WriteRune(c)
+	}
+	if strings.TrimSpace(subject.String()) != "" {
+		subjects = append(subjects, subject.String())
+	}
+	return subjects
 }
 
 func writeUsage(w io.Writer) error {
@@ -141,6 +257,8 @@ func writeUsage(w io.Writer) error {
 
 Usage: certservice [--check | --help | --version]
        certservice probe    exit with 0 when the service at METRICS_ADDR is ready
+       certservice policy check --policy FILE    check a policy; --help shows how to try a request out
+       certservice token check --token FILE      say whether the service would accept a token
 
 It is configured by environment variables:
 `)
@@ -150,7 +268,7 @@ It is configured by environment variables:
 	if err == nil {
 		_, err = io.WriteString(w, `
 Exit codes: 0 ended by a signal, or nothing wrong found; 1 a fault in the configuration, or serving failed;
-2 wrong usage; 99 too few files may be open (RLIMIT_NOFILE).
+2 wrong usage; 3 refused (policy check, token check); 99 too few files may be open (RLIMIT_NOFILE).
 `)
 	}
 	return err

@@ -33,6 +33,14 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 	if len(args) == 1 && args[0] == "probe" {
 		return probe(ctx, stderr)
 	}
+	if len(args) > 0 {
+		switch args[0] {
+		case "policy":
+			return runPolicy(args[1:], stdout, stderr)
+		case "token":
+			return runToken(args[1:], stdout, stderr)
+		}
+	}
 	check := false
 	done, err := program.ParseFlags("certservice", args, &check, stdout, writeUsage)
 	switch {
@@ -47,6 +55,9 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 	s, faults := loadSettings()
 	log := s.log.Logger(stderr)
 	program.LogMisspelt(log, program.VariableNames(variables))
+	for _, warning := range s.warnings {
+		log.Warn(program.NeedsAttention, "variable", warning.Variable, "error", warning.Problem)
+	}
 	if check {
 		return checkAll(s, faults, log, stdout, stderr)
 	}

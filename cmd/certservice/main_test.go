@@ -1,10 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"crypto"
+	"crypto/rand"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -12,7 +15,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/internal/keystore"
+	"github.com/certfetcher/certfetcher/internal/policy"
 	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
@@ -74,7 +77,8 @@ func (s *script) writeStores(password string) {
 }
 
 var varies = regexp.MustCompile(
-	`"time":"[^"]*",|20[0-9-]+T[0-9:]+Z|/[^" ]*/Test[^"\\ ]*|127\.0\.0\.1:\d+|\b[1-9]\d{9}\b`)
+	`"time":"[^"]*",|20[0-9-]+T[0-9:]+Z|/[^" ]*/Test[^"\\ ]*|127\.0\.0\.1:\d+|"[\w-]{43}"|\b[1-9]\d{9}\b|` +
+		`serial [0-9A-F]+|TLS (Root|Issuing) CA`)
 
 // Below each command of testdata/certservice.txt is what comes of it. The method run says what the commands do.
 func TestCertservice_asTheScriptsSay(t *testing.T) {
@@ -110,6 +114,19 @@ func (s *script) run(command, rest string) string {
 	case "certificates": // in a file: the root of the TLS CA, a damaged copy of it, and others of test/testdata
 		name, which, _ := strings.Cut(rest, " ")
 		s.write(name, s.certificates(strings.Fields(which)))
+	case "jwks": // of an issuer whose token for payments/api is in DIR/token
+		issuer := fixture.NewIssuer("https://cluster.example.org")
+		issuer.WriteJWKS(filepath.Join(s.dir, "jwks.json"))
+		issuer.WriteToken(filepath.Join(s.dir, "token"), "payments", "api", "certservice")
+	case "client": // whose certificate is in DIR/client.pem
+		_, chain, err := s.ca.Identity("client")
+		require.NoError(s.t, err)
+		s.write("client.pem", fixture.CertificatesPEM(chain...))
+	case "request": // for host names, in DIR/request.pem
+		s.write("request.pem", request(strings.Fields(rest)))
+	case "crls": // in a file: those of the TLS CA; the root's lists the issuing CA where that is wanted
+		name, which, _ := strings.Cut(rest, " ")
+		s.write(name, s.crls(which == "revoked"))
 	case "another": // CA for TLS, with a password for the stores
 		s.ca = fixture.Must(fixture.NewCA("TLS"))
 		s.writeStores(rest)
@@ -147,6 +164,12 @@ func (s *script) run(command, rest string) string {
 	return ""
 }
 
+func request(hosts []string) []byte {
+	der := fixture.Must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: hosts},
+		fixture.NewKey("P-256")))
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+}
+
 func (s *script) certificates(names []string) (all []byte) {
 	for _, name := range names {
 		switch name {
@@ -162,23 +185,20 @@ func (s *script) certificates(names []string) (all []byte) {
 	return all
 }
 
-// sink takes what a program writes whose goroutines may go on for a moment after run has returned, where a process
-// ends.
-type sink struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (s *sink) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.buffer.Write(p)
-}
-
-func (s *sink) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.buffer.String()
+func (s *script) crls(revoked bool) (all []byte) {
+	list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Hour),
+		NextUpdate: time.Now().AddDate(0, 1, 0)}
+	add := func(issuer *x509.Certificate, key crypto.Signer) {
+		der := fixture.Must(x509.CreateRevocationList(rand.Reader, list, issuer, key))
+		all = append(all, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})...)
+	}
+	add(s.ca.Issuing, s.ca.IssuingKey)
+	if revoked {
+		list.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: s.ca.Issuing.SerialNumber,
+			RevocationTime: list.ThisUpdate}}
+	}
+	add(s.ca.Root, s.ca.RootKey)
+	return all
 }
 
 // certservice runs the program here, with nothing but the environment set of what it reads.
@@ -190,7 +210,8 @@ func (s *script) certservice(args ...string) string {
 	for name, value := range s.env {
 		s.t.Setenv(name, value)
 	}
-	var stdout, stderr sink
+	// Goroutines may go on for a moment after run has returned, where a process ends.
+	var stdout, stderr fixture.Buffer
 	code := run(context.Background(), func() bool { return true }, args, &stdout, &stderr)
 	lines := strings.SplitAfter(stderr.String(), "\n")
 	slices.Sort(lines)
@@ -199,6 +220,11 @@ func (s *script) certservice(args ...string) string {
 		text += "standard output: " + stdout.String()
 	}
 	return text + strings.Join(lines, "")
+}
+
+func TestRun_policySchema_isTheSchema(t *testing.T) {
+	printed := newScript(t).certservice("policy", "schema")
+	assert.Equal(t, "exit code 0\nstandard output: "+string(policy.Schema()), printed)
 }
 
 func TestRun_help_hasEveryVariable(t *testing.T) {

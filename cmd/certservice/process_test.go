@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -104,7 +105,7 @@ func (s *script) client(stranger bool) *http.Client {
 
 // get asks as a trusted client, a stranger, anyone on the plain port, or a trusted client that keeps its connection.
 func (s *script) get(who, address string) string {
-	client, url := s.client(who == "stranger"), s.https
+	client, url := s.client(who == "stranger" || who == "token"), s.https
 	switch {
 	case who == "anyone":
 		url = s.url
@@ -114,7 +115,11 @@ func (s *script) get(who, address string) string {
 		client = s.kept
 	}
 	path, series, _ := strings.Cut(address, " ")
-	r := fixture.Must(client.Get(url + path))
+	ask := fixture.Must(http.NewRequest(http.MethodGet, url+path, nil))
+	if who == "token" { // which is in DIR/token
+		ask.Header.Set("Authorization", "Bearer "+string(fixture.Must(os.ReadFile(filepath.Join(s.dir, "token")))))
+	}
+	r := fixture.Must(client.Do(ask))
 	defer r.Body.Close()
 	text := string(fixture.Must(io.ReadAll(r.Body)))
 	if series != "" {

@@ -16,6 +16,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/certservice"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/internal/token"
 )
 
 // serve runs the service until ctx ends.
@@ -46,18 +47,23 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	// A bad file is logged there and does not end the service: like the ONAP server, it is not
 	// ready until the file is fixed.
 	_ = configuration.Reload("start")
-	go watchConfiguration(ctx, configuration, log)
-	go func() {
-		for range hangup {
-			_ = configuration.Reload("SIGHUP") // logged there
-		}
-	}()
+	go watch(ctx, "cmpServers.json", configuration.Watch, log)
+	rules := startPolicy(ctx, s, metrics, log)
+	tokens, err := startTokens(ctx, s, metrics, log)
+	if err != nil {
+		return err
+	}
+	revocations := startRevocations(ctx, s, metrics, log)
 
 	strangers := certservice.NewStrangers(log)
 	defer strangers.Summarise()
-	handler := certservice.NewHandler(certservice.HandlerConfig{
+	cfg := certservice.HandlerConfig{
 		Directory:            configuration,
 		ClientRoots:          func() *x509.CertPool { return watcher.Current().Pool() },
+		Credentials:          s.credentials,
+		Policy:               rules,
+		Admins:               s.admins,
+		Revocations:          revocations,
 		MaxInFlight:          s.maxInFlight,
 		MaxInFlightPerClient: s.maxPerClient,
 		MaxRSABits:           s.maxRSABits,
@@ -67,9 +73,22 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		Identity:             func() *tls.Certificate { return &watcher.Current().Certificate },
 		Strangers:            strangers,
 		Log:                  log,
-	})
+	}
+	if revocations != nil {
+		cfg.Reloads = append(cfg.Reloads, revocations.Reload)
+	}
+	if tokens != nil {
+		cfg.Tokens = tokens
+		cfg.Reloads = append(cfg.Reloads, tokens.Reload)
+	}
+	handler := certservice.NewHandler(cfg)
+	go func() {
+		for range hangup {
+			_ = handler.Reload("SIGHUP") // logged there
+		}
+	}()
 	return listen(ctx, s, watcher, handler, certservice.ServerConfig{
-		Verify:            handler.Verify,
+		Authenticate:      handler.Authenticate,
 		Capacity:          certservice.NewCapacity(s.maxConnections),
 		ReadHeaderTimeout: s.readHeaderTimeout,
 		RequestTimeout:    s.requestTimeout,
@@ -86,8 +105,11 @@ func listen(
 	ctx context.Context, s settings, watcher *mtls.Watcher, handler *certservice.Handler, cfg certservice.ServerConfig,
 ) error {
 	clientAuth := tls.RequestClientCert
-	if s.handshakeAuth {
+	switch {
+	case s.handshakeAuth:
 		clientAuth = tls.RequireAndVerifyClientCert
+	case s.credentials == certservice.TokenCredential:
+		clientAuth = tls.NoClientCert
 	}
 	cfg.TLS = watcher.ServerConfig(clientAuth)
 	api, err := listenOn("HTTPS_PORT", net.JoinHostPort("", strconv.Itoa(s.httpsPort)))
@@ -131,12 +153,59 @@ func newConfiguration(s settings, cpu *certservice.CPU, m *certservice.Metrics,
 	}), m, log)
 }
 
-// watchConfiguration follows the file. Without that the
-// service still serves, and reloads on request.
-func watchConfiguration(ctx context.Context, c *certservice.Configuration, log *slog.Logger) {
-	if err := c.Watch(ctx); err != nil {
-		log.Error("changes of the configuration will not be noticed", "error", err.Error())
+// watch follows a file. Without that the service still serves, and reloads on request.
+func watch(ctx context.Context, what string, follow func(context.Context) error, log *slog.Logger) {
+	if err := follow(ctx); err != nil {
+		log.Error("changes of a file will not be noticed: reload with SIGHUP or GET /reload", "file", what,
+			"error", err.Error())
 	}
+}
+
+// startPolicy loads the policy; nil: there is none. With one that cannot be used the service is not
+// ready, and allows nothing, until the file is fixed.
+func startPolicy(ctx context.Context, s settings, m *certservice.Metrics, log *slog.Logger) *certservice.PolicyFile {
+	if s.policyPath == "" {
+		log.Warn("there is no policy: every client that is authenticated may ask for every name; set POLICY_PATH")
+		return nil
+	}
+	file := certservice.NewPolicyFile(s.policyPath, m, log)
+	_ = file.Reload("start") // logged there
+	go watch(ctx, "policy", file.Watch, log)
+	return file
+}
+
+// startTokens begins to read the keys of the issuer of tokens; nil: tokens do not count.
+func startTokens(ctx context.Context, s settings, m *certservice.Metrics, log *slog.Logger) (*token.Verifier, error) {
+	if s.credentials == certservice.CertificateCredential {
+		return nil, nil
+	}
+	s.tokens.Log, s.tokens.Read = log, m.ObserveTokenKeys
+	verifier, err := token.New(s.tokens)
+	if err != nil {
+		return nil, err
+	}
+	m.ExpectTokens()
+	go verifier.Run(ctx)
+	return verifier, nil
+}
+
+// startRevocations reads and follows the CRLs; it returns nil when there are to be none. What is wrong
+// with them is logged and does not end the service, as CLIENT_CRL_PROBLEM says what counts without.
+func startRevocations(ctx context.Context, s settings, m *certservice.Metrics,
+	log *slog.Logger) *certservice.Revocations {
+	if s.crls.Paths == "" {
+		return nil
+	}
+	r := newRevocations(s, m, log)
+	_ = r.Reload("start")
+	go watch(ctx, "CRLs", r.Watch, log)
+	return r
+}
+
+func newRevocations(s settings, m *certservice.Metrics, log *slog.Logger) *certservice.Revocations {
+	cfg := s.crls
+	cfg.Metrics, cfg.Log = m, log
+	return certservice.NewRevocations(cfg)
 }
 
 // checkFiles returns the faults of the files that the environment names, and logs warnings.
@@ -155,5 +224,42 @@ func checkFiles(s settings, log *slog.Logger) []string {
 	for _, fault := range newConfiguration(s, nil, nil, log).Check() {
 		faults = append(faults, fmt.Sprintf("CMP_SERVERS_PATH %q: %s", s.cmpServersPath, fault))
 	}
+	if s.policyPath != "" {
+		for _, fault := range certservice.NewPolicyFile(s.policyPath, nil, log).Check() {
+			faults = append(faults, fmt.Sprintf("POLICY_PATH %q: %s", s.policyPath, fault))
+		}
+	}
+	faults = append(faults, checkTokens(s, log)...)
+	for _, fault := range newRevocations(s, nil, log).Check() {
+		faults = append(faults, "CLIENT_CRL_PATH "+fault)
+	}
 	return faults
+}
+
+// checkTokens reads the keys of the issuer of tokens from their file, as the service would. No other
+// server is asked, as for CMP servers: `certservice token check` does that.
+func checkTokens(s settings, log *slog.Logger) []string {
+	if s.credentials == certservice.CertificateCredential || s.tokens.Issuer == "" || s.tokens.Audience == "" {
+		return nil // which is a fault of the environment, if it is one
+	}
+	if s.tokens.JWKSPath == "" {
+		_, err := token.New(s.tokens)
+		return faultTexts(err)
+	}
+	verifier, err := token.New(s.tokens)
+	if err == nil {
+		var warnings []string
+		_, warnings, err = verifier.Check()
+		for _, warning := range warnings {
+			log.Warn("a key of the token issuer is not used", "error", warning)
+		}
+	}
+	return faultTexts(err)
+}
+
+func faultTexts(err error) []string {
+	if err != nil {
+		return []string{err.Error()}
+	}
+	return nil
 }

@@ -98,16 +98,22 @@ func (s *apiServer) begin(c *connection, ready *handover) {
 	defer s.recoverPanic(c)
 	deadline := time.Now().Add(s.cfg.ReadHeaderTimeout)
 	_ = c.SetDeadline(deadline)
-	conn, reason, err := s.handshake(c, deadline)
+	conn, client, err := s.handshake(c, deadline)
 	if err != nil {
 		s.handshakeFailed(c, err)
 		c.Close()
 		return
 	}
-	if reason != "" {
-		s.strangers.Go(func() { s.answerStranger(c, conn, reason) })
+	if client.refused() || client.undecided {
+		s.strangers.Go(func() { s.meetStranger(c, conn, client, ready) })
 		return
 	}
+	s.handOver(c, conn, client, nil, ready)
+}
+
+// handOver gives the HTTP server the connection of a client that is authenticated, with what was
+// already read of it.
+func (s *apiServer) handOver(c *connection, conn *tls.Conn, client Authentication, read []byte, ready *handover) {
 	if !s.unverified.leave(c) {
 		c.Close()
 		return
@@ -115,7 +121,8 @@ func (s *apiServer) begin(c *connection, ready *handover) {
 	c.allow = -1
 	_ = c.SetDeadline(time.Time{})
 	state := conn.ConnectionState()
-	if !s.verified.enter(c, clientOf(&state, c.RemoteAddr().String()), connIdle) || !ready.give(&served{conn, c}) {
+	key := client.key(clientOf(&state, c.RemoteAddr().String()))
+	if !s.verified.enter(c, key, connIdle) || !ready.give(&served{conn, c, read}) {
 		c.Close()
 	}
 }
@@ -137,29 +144,29 @@ func (s *apiServer) recoverPanic(c *connection) {
 
 var errNoPlace = errors.New("there was no place for the handshake")
 
-// handshake returns why the client is not verified, or "".
-func (s *apiServer) handshake(c *connection, deadline time.Time) (*tls.Conn, string, error) {
+// handshake says who the client is as far as TLS tells.
+func (s *apiServer) handshake(c *connection, deadline time.Time) (conn *tls.Conn, client Authentication, err error) {
 	if err := c.peek(); err != nil {
-		return nil, "", err
+		return nil, client, err
 	}
 	if !s.gate.enter(c, deadline) {
-		return nil, "", errNoPlace
+		return nil, client, errNoPlace
 	}
 	defer s.gate.leave(c)
 	if c.compute = s.compute; !c.compute.enter(c, deadline) {
-		return nil, "", errNoPlace
+		return nil, client, errNoPlace
 	}
 	c.deadline = deadline
 	defer func() {
 		c.compute = nil
 		s.compute.leave(c)
 	}()
-	conn := tls.Server(c, s.cfg.TLS)
+	conn = tls.Server(c, s.cfg.TLS)
 	if err := conn.Handshake(); err != nil {
-		return nil, "", err
+		return nil, client, err
 	}
 	state := conn.ConnectionState()
-	return conn, s.cfg.Verify(&state), nil
+	return conn, s.cfg.Authenticate(&state, nil), nil
 }
 
 const answerWithoutTLS = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"

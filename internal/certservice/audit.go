@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/internal/policy"
+	"github.com/certfetcher/certfetcher/internal/token"
 )
 
 // outcome is how a request ended, as the audit line and the metrics' label name it.
@@ -19,9 +21,11 @@ const (
 	outcomeIssued       outcome = "issued"
 	outcomeRefused      outcome = "refused"      // by the authority
 	outcomeFailed       outcome = "failed"       // the authority could not be reached, or its answer not be used
+	outcomeForbidden    outcome = "forbidden"    // by the policy
+	outcomeLimited      outcome = "limited"      // by the policy's rate
 	outcomeBadRequest   outcome = "bad_request"  // headers missing or not readable
 	outcomeMalformed    outcome = "malformed"    // not a request, from a client without a trusted certificate
-	outcomeUnauthorized outcome = "unauthorized" // no client certificate, or not a trusted one
+	outcomeUnauthorized outcome = "unauthorized" // no client certificate or token, or not a trusted one
 	outcomeUnknownCA    outcome = "unknown_ca"
 	outcomeNotFound     outcome = "not_found"
 	outcomeBadMethod    outcome = "bad_method"
@@ -43,6 +47,9 @@ type event struct {
 	message, transaction string // of a CMP message: its kind and transactionID
 	caKnown              bool
 	client               *x509.Certificate
+	account              *token.Claims // of the client's token
+	who                  policy.Client // the authenticated client
+	decision             *policy.Decision
 	from                 clientKey // the client that it counts for
 	csr                  *x509.CertificateRequest
 	issued               *x509.Certificate
@@ -60,11 +67,12 @@ const (
 	maxLoggedText  = 512
 )
 
-// log writes the one line of a request: Info when it was served, Warn when not, and Debug for a
-// probe that was served. A trial is Info however it ends.
+// log writes the one line of a request: Info when it was served, Warn when not or when the policy
+// warns, and Debug for a probe that was served. A trial is Info however it ends.
 func (e *event) log(ctx context.Context, log *slog.Logger) {
 	level := slog.LevelWarn
 	switch {
+	case e.decision != nil && e.decision.Warned:
 	case e.outcome == outcomeOK && e.probe:
 		level = slog.LevelDebug
 	case e.outcome == outcomeOK, e.outcome == outcomeIssued, e.trial:
@@ -99,6 +107,16 @@ func (e *event) log(ctx context.Context, log *slog.Logger) {
 			"subject", truncate(pki.DN(e.client.RawSubject)),
 			"sans", boundNames(pki.Names(e.client)),
 			"serial", pki.Serial(e.client)))
+	}
+	if e.account != nil {
+		attrs = append(attrs, slog.Group("token",
+			"namespace", truncate(e.account.Namespace),
+			"service_account", truncate(e.account.ServiceAccount),
+			"pod", truncate(e.account.Pod),
+			"pod_uid", truncate(e.account.PodUID)))
+	}
+	if e.decision != nil {
+		attrs = append(attrs, e.decisionAttrs())
 	}
 	if e.csr != nil {
 		attrs = append(attrs, slog.Group("requested",

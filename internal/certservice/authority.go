@@ -4,9 +4,9 @@
 // that clients written for that one need no change.
 //
 // The handler knows only the Authority interface; the one behind it speaks CMPv2. The package keeps
-// nothing on disk and no state between requests, so any number of replicas may serve. It issues no
-// certificate itself, and it does not authorise: every client whose certificate chains to the
-// truststore may ask every configured authority.
+// nothing on disk, and between requests only what its rates count, so any number of replicas may
+// serve. It issues no certificate itself. Who may ask for what is decided by a policy; without one
+// every client that is authenticated may ask every configured authority.
 package certservice
 
 import (
@@ -23,12 +23,15 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/policy"
 )
 
 // Request is what a client asks for. CSR's signature is verified and its public key is Key's.
 type Request struct {
-	CSR *x509.CertificateRequest
-	Key crypto.Signer // for the proof of possession
+	CSR   *x509.CertificateRequest
+	Key   crypto.Signer // for the proof of possession
+	asked *policy.Asked // what the CSR asks for
 
 	// For an update only: the certificate to renew and its private key, which fit each other.
 	OldCert  *x509.Certificate

@@ -13,21 +13,26 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
-// messageUnauthorized does not say which of the two it is, nor why a chain does not verify: that
-// would help an attacker who probes the truststore. The audit line tells them apart.
-const messageUnauthorized = "Client certificate is missing or not trusted"
-
 // clientVerifier verifies client certificates for each request, not once in the handshake: for the
 // answer 401 that the API promises, and so that an expired certificate or a replaced truststore
 // also ends connections kept alive and sessions resumed. It remembers which chains verified, since
 // clients come back with the same one and the signatures in it are half the cost of an enrolment.
 type clientVerifier struct {
+	revocations *Revocations // nil: no CRLs
+
 	mu       sync.Mutex
-	roots    *x509.CertPool // that the chains verified against
+	basis    basis // that the chains verified against
 	verified map[digest]window
 }
 
-// window is the time in which a chain that verified stays valid: when all its certificates are.
+// basis is what trust in a chain rests on. When it is another, no chain is remembered.
+type basis struct {
+	roots *x509.CertPool
+	crls  *crlSet
+}
+
+// window is the time in which a chain that verified stays valid: when all its certificates are, and
+// the CRLs that they are not in.
 type window struct{ from, to time.Time }
 
 // maxVerified bounds how many chains are remembered. Only
@@ -40,8 +45,8 @@ const maxVerified = 4096
 const maxClientChain = 10
 
 // verify returns the client's certificate, and a reason when it is missing
-// or does not chain to the roots; nil roots trust no one. That the client
-// holds the certificate's key is what the TLS handshake proved.
+// does not chain to the roots, or was revoked; nil roots trust no one. That
+// the client holds the certificate's key is what the TLS handshake proved.
 func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool,
 	now time.Time) (*x509.Certificate, string) {
 	if state == nil || len(state.PeerCertificates) == 0 {
@@ -57,7 +62,8 @@ func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool
 		hash.Write(cert.Raw) // DER contains its own length, so that no two chains give the same bytes
 	}
 	key := digest(hash.Sum(nil))
-	if v.remembers(key, roots, now) {
+	on := basis{roots, v.revocations.set()}
+	if v.remembers(key, on, now) {
 		return leaf, ""
 	}
 	chains, err := pki.VerifyPath(leaf, pki.PathOptions{
@@ -67,19 +73,24 @@ func (v *clientVerifier) verify(state *tls.ConnectionState, roots *x509.CertPool
 	if err != nil {
 		return leaf, "client certificate is not trusted: " + err.Error()
 	}
-	v.remember(key, roots, chains[0])
+	chain, reason, until := on.crls.choose(chains, now)
+	if reason != "" {
+		return leaf, "client certificate is not trusted: " + reason
+	}
+	v.remember(key, on, chain, until)
 	return leaf, ""
 }
 
-func (v *clientVerifier) remembers(key digest, roots *x509.CertPool, now time.Time) bool {
+func (v *clientVerifier) remembers(key digest, on basis, now time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	w, ok := v.verified[key]
-	return ok && v.roots == roots && !now.Before(w.from) && !now.After(w.to)
+	return ok && v.basis == on && !now.Before(w.from) && !now.After(w.to)
 }
 
-func (v *clientVerifier) remember(key digest, roots *x509.CertPool, chain []*x509.Certificate) {
-	w := window{from: chain[0].NotBefore, to: chain[0].NotAfter}
+// remember remembers a chain; until is the end of the CRLs that it is not in, zero for none.
+func (v *clientVerifier) remember(key digest, on basis, chain []*x509.Certificate, until time.Time) {
+	w := window{from: chain[0].NotBefore, to: earlier(chain[0].NotAfter, until)}
 	for _, cert := range chain[1:] {
 		if cert.NotBefore.After(w.from) {
 			w.from = cert.NotBefore
@@ -90,8 +101,8 @@ func (v *clientVerifier) remember(key digest, roots *x509.CertPool, chain []*x50
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.roots != roots || len(v.verified) >= maxVerified {
-		v.roots, v.verified = roots, map[digest]window{}
+	if v.basis != on || len(v.verified) >= maxVerified {
+		v.basis, v.verified = on, map[digest]window{}
 	}
 	v.verified[key] = w
 }

@@ -119,13 +119,21 @@ func (c *connection) shut() {
 type served struct {
 	*tls.Conn
 	below *connection
+	first []byte // what was read before the server got it, and comes first
 }
 
 // lineBytes is what a header takes in memory beside its text.
 const lineBytes = 128
 
-func (s *served) Read(p []byte) (int, error) {
-	n, err := s.Conn.Read(p)
+func (s *served) Read(p []byte) (n int, err error) {
+	if len(s.first) > 0 {
+		n = copy(p, s.first)
+		if s.first = s.first[n:]; !s.below.pool.hold(s.below, int64(n)) {
+			return 0, errHeld
+		}
+	} else {
+		n, err = s.Conn.Read(p)
+	}
 	// Many short headers count as much as they take.
 	if lines := bytes.Count(p[:n], []byte("\n")); lines > 0 && !s.below.pool.hold(s.below, int64(lines)*lineBytes) {
 		return 0, errHeld

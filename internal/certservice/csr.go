@@ -50,7 +50,7 @@ func readCSR(der []byte) (*x509.CertificateRequest, error) {
 			return nil, err
 		}
 	}
-	return csr, checkUsages(csr.Extensions)
+	return csr, nil
 }
 
 func splitCSR(der []byte) (csrParts, bool) {
@@ -120,7 +120,6 @@ func (p csrParts) parseAdapted(der []byte) (*x509.CertificateRequest, error) {
 var (
 	oidExtensionRequest = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 14}
 	oidKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 15}
-	oidExtKeyUsage      = asn1.ObjectIdentifier{2, 5, 29, 37}
 	oidSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
 )
 
@@ -238,50 +237,6 @@ func ascii(s string) bool {
 // keyUsageNames are the bits of KeyUsage, in their order (RFC 5280, 4.2.1.3).
 var keyUsageNames = [...]string{"digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment",
 	"keyAgreement", "keyCertSign", "cRLSign", "encipherOnly", "decipherOnly"}
-
-// refusedKeyUsages are for a CA's keys.
-var refusedKeyUsages = []string{"keyCertSign", "cRLSign"}
-
-// refusedExtKeyUsages would let the holder act as a CA, or as anyone: sign revocation data, code,
-// or CMP messages as an authority does, or be valid for everything.
-var refusedExtKeyUsages = map[string]string{
-	"2.5.29.37.0":        "anyExtendedKeyUsage",
-	"1.3.6.1.5.5.7.3.3":  "codeSigning",
-	"1.3.6.1.5.5.7.3.9":  "OCSPSigning",
-	"1.3.6.1.5.5.7.3.27": "cmcCA",
-	"1.3.6.1.5.5.7.3.28": "cmcRA",
-}
-
-// checkUsages refuses usages that no client of this service may have, whether or not the CA's
-// profile would allow them. Extensions other than these and the names, basicConstraints among
-// them, are not passed on at all.
-func checkUsages(extensions []pkix.Extension) error {
-	for _, e := range extensions {
-		switch {
-		case e.Id.Equal(oidKeyUsage):
-			names, ok := keyUsages(e.Value)
-			if !ok {
-				return csrFault("asks for a keyUsage that cannot be read")
-			}
-			for _, refused := range refusedKeyUsages {
-				if slices.Contains(names, refused) {
-					return csrFault("asks for the key usage " + refused + ", which is not issued here")
-				}
-			}
-		case e.Id.Equal(oidExtKeyUsage):
-			var usages []asn1.ObjectIdentifier
-			if rest, err := asn1.Unmarshal(e.Value, &usages); err != nil || len(rest) > 0 {
-				return csrFault("asks for an extendedKeyUsage that cannot be read")
-			}
-			for _, usage := range usages {
-				if name, refused := refusedExtKeyUsages[usage.String()]; refused {
-					return csrFault("asks for the extended key usage " + name + ", which is not issued here")
-				}
-			}
-		}
-	}
-	return nil
-}
 
 // keyUsages returns the names of the bits that are set.
 func keyUsages(der []byte) ([]string, bool) {

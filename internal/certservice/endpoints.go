@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
+	"github.com/certfetcher/certfetcher/internal/policy"
 	"github.com/certfetcher/certfetcher/internal/program"
 )
 
@@ -116,8 +117,11 @@ func (e endpoint) methodNotAllowed() answer {
 var openAPIDocument []byte
 
 func (h *Handler) ready(_ *http.Request, _ string, e *event) answer {
-	if !h.cfg.Directory.Ready() {
+	switch {
+	case !h.cfg.Directory.Ready():
 		return unavailableAnswer(e, outcomeNotReady, messageNotReady)
+	case h.cfg.Policy != nil && h.cfg.Policy.Current() == nil:
+		return unavailableAnswer(e, outcomeNotReady, messageNoPolicy)
 	}
 	return jsonAnswer(http.StatusOK, statusBody{"UP"})
 }
@@ -127,6 +131,9 @@ func (h *Handler) health(*http.Request, string, *event) answer {
 }
 
 func (h *Handler) reload(r *http.Request, _ string, e *event) answer {
+	if refused, ok := h.forbid(e, policy.Reload, nil); !ok {
+		return refused
+	}
 	_, err := h.reloads.ask(r.Context(), e.from)
 	switch {
 	case errors.Is(err, errRoundFull):

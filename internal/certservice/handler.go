@@ -15,6 +15,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/mtls"
+	"github.com/certfetcher/certfetcher/internal/policy"
 )
 
 // HandlerConfig configures a Handler. Pointers and functions are required.
@@ -25,7 +28,15 @@ type HandlerConfig struct {
 	// connections are open takes effect at once. The pool must not be changed
 	// once it was returned, and should be the same one until the roots change.
 	ClientRoots func() *x509.CertPool
-	MaxInFlight int // enrolments and updates at the same time; 0: no bound
+	Credentials Credentials   // "": CertificateCredential
+	Tokens      TokenVerifier // nil where Credentials are certificates only
+	Policy      *PolicyFile   // who may ask for what; nil: everyone for everything
+	// Admins are the subjects, DER Names, that may ask for a reload where there is no policy.
+	Admins [][]byte
+	// Reloads read what else a reload reads again, beside Directory and Policy.
+	Reloads     []func(trigger string) error
+	Revocations *Revocations // that client certificates must not be among; nil: none are known
+	MaxInFlight int          // enrolments and updates at the same time; 0: no bound
 	// MaxInFlightPerClient bounds those of one client, by its certificate and address; 0: a
 	// quarter of MaxInFlight.
 	MaxInFlightPerClient int
@@ -55,13 +66,26 @@ type Handler struct {
 func NewHandler(cfg HandlerConfig) *Handler {
 	h := &Handler{
 		cfg: cfg, now: time.Now,
+		clients: clientVerifier{revocations: cfg.Revocations},
 		lanes:   lanes{of: map[clientKey]*lane{}},
 		slots:   newSlots(cfg.MaxInFlight, cfg.MaxInFlightPerClient),
-		reloads: newReloads(func() error { return cfg.Directory.Reload("request") }),
 		scrapes: newScrapes(cfg.Metrics.text),
 	}
+	h.reloads = newReloads(func() error { return h.Reload("request") })
 	cfg.Metrics.observeInFlight(h.slots.count, h.slots.countOf)
 	return h
+}
+
+// Reload reads the configuration again, all of it whatever fails.
+func (h *Handler) Reload(trigger string) error {
+	errs := []error{h.cfg.Directory.Reload(trigger)}
+	if h.cfg.Policy != nil {
+		errs = append(errs, h.cfg.Policy.Reload(trigger))
+	}
+	for _, reload := range h.cfg.Reloads {
+		errs = append(errs, reload(trigger))
+	}
+	return mtls.JoinErrors(errs...)
 }
 
 const messageNotReady = "No valid CMPv2 configuration is loaded"
@@ -136,23 +160,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.log(r.Context(), h.cfg.Log)
 }
 
-// Verify returns why the client has no trusted certificate, or "" if it has one. Each request is
-// verified once more: truststores change and certificates expire.
-func (h *Handler) Verify(state *tls.ConnectionState) string {
-	_, reason := h.clients.verify(state, h.cfg.ClientRoots(), h.now())
-	return reason
-}
-
-// verify returns the client's certificate, and a reason when it is missing or not trusted. What
-// the handshake found untrusted is not verified again, as verifying costs processor time.
-func (h *Handler) verify(r *http.Request) (*x509.Certificate, string) {
-	if reason, ok := r.Context().Value(refusalKey{}).(string); ok {
-		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-			return r.TLS.PeerCertificates[0], reason
-		}
-		return nil, reason
+// authenticate says who the client is. What was found wrong before the request came to the handler
+// is not verified again, as verifying costs processor time.
+func (h *Handler) authenticate(r *http.Request) Authentication {
+	if found, ok := r.Context().Value(refusalKey{}).(Authentication); ok {
+		return found
 	}
-	return h.clients.verify(r.TLS, h.cfg.ClientRoots(), h.now())
+	return h.Authenticate(r.TLS, r.Header)
 }
 
 // answer answers a request; a panic becomes the answer 500 to this request alone.
@@ -169,14 +183,12 @@ func (h *Handler) answer(r *http.Request, e *event) (a answer) {
 	endpoint, caName, known := findEndpoint(r.URL)
 	e.operation, e.probe, e.caName = endpoint.operation, endpoint.probe(), caName
 
-	client, reason := h.verify(r)
-	e.client = client
-	if reason != "" {
-		e.outcome, e.reason = outcomeUnauthorized, reason
-		a = errorAnswer(http.StatusUnauthorized, messageUnauthorized)
-		a.header["Connection"] = "close"
-		return a
+	client := h.authenticate(r)
+	e.client, e.account = client.certificate, client.account
+	if client.refused() {
+		return h.refuseClient(&client, e)
 	}
+	e.who, e.from = client.client(), client.key(e.from)
 	if headerBytes(r) > MaxHeaderBytes {
 		e.outcome = outcomeTooLarge
 		return errorAnswer(http.StatusRequestHeaderFieldsTooLarge, messageTooLarge)
@@ -250,6 +262,9 @@ func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
 		e.outcome, e.reason = outcomeBadRequest, fault.reason
 		return errorAnswer(http.StatusBadRequest, fault.message)
 	}
+	if refused, ok := h.forbid(e, policy.Operation(e.operation), request.asked); !ok {
+		return refused
+	}
 	request.Key, request.OldKey = mine.signer(request.Key), mine.signer(request.OldKey)
 	call := authority.Enroll
 	if update {
@@ -302,10 +317,13 @@ func failureAnswer(e *event, err error) answer {
 	}
 	a := jsonAnswer(http.StatusInternalServerError, errorBody{message, failure.Reason})
 	if failure.RetryAfter > 0 {
-		a.header["Retry-After"] = strconv.Itoa(int(math.Ceil(failure.RetryAfter.Seconds())))
+		a.header["Retry-After"] = seconds(failure.RetryAfter)
 	}
 	return a
 }
+
+// seconds is a time to wait as Retry-After has it: not less.
+func seconds(wait time.Duration) string { return strconv.Itoa(int(math.Ceil(wait.Seconds()))) }
 
 func pemTexts(certs []*x509.Certificate) []string {
 	texts := make([]string, len(certs)) // never nil, which JSON would call null

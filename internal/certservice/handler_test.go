@@ -18,21 +18,25 @@ import (
 
 func TestClientVerifier_remembersAChainWhileAllOfItIsValid(t *testing.T) {
 	at := func(hour int) time.Time { return time.Date(2026, 1, 1, hour, 0, 0, 0, time.UTC) }
-	roots, key := x509.NewCertPool(), sha256.Sum256([]byte("chain"))
+	on, key := basis{roots: x509.NewCertPool()}, sha256.Sum256([]byte("chain"))
 	var v clientVerifier
-	v.remember(key, roots, []*x509.Certificate{
+	chain := []*x509.Certificate{
 		{NotBefore: at(2), NotAfter: at(20)},
 		{NotBefore: at(1), NotAfter: at(10)}, // the issuing CA ends first
 		{NotBefore: at(3), NotAfter: at(22)}, // the root begins last
-	})
-	assert.False(t, v.remembers(key, roots, at(3).Add(-time.Second)))
-	assert.True(t, v.remembers(key, roots, at(3)))
-	assert.True(t, v.remembers(key, roots, at(10)))
-	assert.False(t, v.remembers(key, roots, at(10).Add(time.Second)))
-	assert.False(t, v.remembers(key, x509.NewCertPool(), at(5)), "other roots")
-	assert.False(t, v.remembers(sha256.Sum256(nil), roots, at(5)), "another chain")
+	}
+	for last, until := range map[time.Time]time.Time{at(10): {}, at(8): at(8)} { // without and with a CRL
+		v.remember(key, on, chain, until)
+		assert.False(t, v.remembers(key, on, at(3).Add(-time.Second)))
+		assert.True(t, v.remembers(key, on, at(3)))
+		assert.True(t, v.remembers(key, on, last))
+		assert.False(t, v.remembers(key, on, last.Add(time.Second)))
+	}
+	assert.False(t, v.remembers(key, basis{x509.NewCertPool(), nil}, at(5)), "other roots")
+	assert.False(t, v.remembers(key, basis{on.roots, &crlSet{}}, at(5)), "other CRLs")
+	assert.False(t, v.remembers(sha256.Sum256(nil), on, at(5)), "another chain")
 	for i := range maxVerified + 10 {
-		v.remember(sha256.Sum256([]byte{byte(i), byte(i >> 8)}), roots, []*x509.Certificate{{}})
+		v.remember(sha256.Sum256([]byte{byte(i), byte(i >> 8)}), on, []*x509.Certificate{{}}, time.Time{})
 		assert.LessOrEqual(t, len(v.verified), maxVerified)
 	}
 }

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"crypto/x509"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/policy"
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/internal/token"
 )
 
 // latencyBuckets reach from an answer out of memory to a CA
@@ -25,6 +28,14 @@ var (
 		"End of the service's own certificate, in Unix time.")
 	certificateBegin = program.DefineSeries("certservice_certificate_not_before_timestamp_seconds",
 		"Beginning of the service's own certificate, in Unix time.")
+	crlEnd = program.DefineSeries("certservice_client_crl_next_update_timestamp_seconds{issuer=%q}",
+		"End of the newest CRL of an issuer (nextUpdate), in Unix time; the first to end where it"+
+			" has several, as for two keys.")
+	crlReloaded = program.DefineSeries("certservice_client_crl_last_reload_successful",
+		"Whether all files of CLIENT_CRL_PATH could be used when they were last read: 1 or 0.")
+	crlReloads = program.DefineSeries("certservice_client_crl_reloads_total{outcome=%q}",
+		"Readings of CLIENT_CRL_PATH, by outcome: ok, or failed when the last good CRLs of a file"+
+			" were kept.")
 	cmpDuration = program.DefineSeries("certservice_cmp_duration_seconds{ca=%q,operation=%q}",
 		"Duration of CMP transactions, in seconds.")
 	cmpRefusals = program.DefineSeries("certservice_cmp_refusals_total{ca=%q,fail_info=%q}",
@@ -62,17 +73,41 @@ var (
 	overloads = program.DefineSeries("certservice_overloads_total{ca=%q,limit=%q}",
 		"Enrolments and updates refused with status 503, by CA and by the limit that was "+
 			"reached: total, ca (its maxInFlight), client, or cpu.")
+	policyDecisions = program.DefineSeries("certservice_policy_decisions_total{rule=%q,operation=%q,decision=%q}",
+		"Decisions of the policy, by rule (empty: none fits), operation and decision: allowed, "+
+			"warned (the policy only warns), refused, or limited by the rule's rate.")
+	policyLoaded = program.DefineSeries("certservice_policy_loaded",
+		"1, or 0 when the service runs without a policy, so that every client may ask for every name.")
+	policyReloaded = program.DefineSeries("certservice_policy_last_reload_successful",
+		"Whether the policy could be loaded when it was last read: 1 or 0.")
+	policyReloads = program.DefineSeries("certservice_policy_reloads_total{outcome=%q}",
+		"Readings of the policy, by outcome: ok, or failed when the last good one was kept.")
+	policyRules = program.DefineSeries("certservice_policy_rules",
+		"Rules of the policy in use.")
+	policySuccess = program.DefineSeries("certservice_policy_last_success_timestamp_seconds",
+		"When the policy was last loaded, in Unix time.")
+	policyWarnOnly = program.DefineSeries("certservice_policy_warn_only",
+		"1 when the policy in use only warns (mode: warn), else 0.")
 	requestDuration = program.DefineSeries("certservice_request_duration_seconds{operation=%q}",
 		"Time to answer requests, in seconds.")
 	requestsTotal = program.DefineSeries("certservice_requests_total{ca=%q,operation=%q,outcome=%q}",
 		"Requests answered, by CA (empty: none that is configured), operation (doctor: trials"+
 			" by certfetcher doctor) and outcome.")
+	tokenKeys = program.DefineSeries("certservice_token_keys",
+		"Keys of the token issuer that are in use.")
+	tokenKeysRead = program.DefineSeries("certservice_token_keys_last_read_successful",
+		"Whether the keys of the token issuer could be read the last time: 1 or 0.")
+	tokenKeysSuccess = program.DefineSeries("certservice_token_keys_last_success_timestamp_seconds",
+		"When the keys of the token issuer were last read, in Unix time.")
+	tokenRejections = program.DefineSeries("certservice_token_rejections_total{reason=%q}",
+		"Tokens of clients that were not valid, by reason.")
 )
 
 // Metrics are the service's series, in a set of their own.
 type Metrics struct {
 	program.SeriesSet
 	inFlightOf atomic.Pointer[func(ca string) float64] // nil: no handler yet
+	rules      ruleLabels
 }
 
 // NewMetrics returns the series that exist from the start. version is the program's, for
@@ -80,6 +115,7 @@ type Metrics struct {
 func NewMetrics(version string) *Metrics {
 	m := &Metrics{SeriesSet: program.NewSeriesSet()}
 	m.Gauge(buildInfo, nil, version, runtime.Version()).Set(1)
+	m.Gauge(policyLoaded, nil).Set(0)
 	m.Gauge(identityReloaded, nil).Set(1) // the service does not start with files that it cannot use
 	for _, counter := range []program.Series{identityReloads, configReloads} {
 		for _, outcome := range []string{"ok", "failed"} { // so that the first one is seen as an increase
@@ -191,6 +227,102 @@ func (m *Metrics) observeReload(l loading) {
 		m.Gauge(configSuccess, nil).Set(float64(time.Now().Unix()))
 	}
 	m.countReload(configReloads, configReloaded, ok)
+}
+
+// observePolicy counts a reading of the policy; nil: it could not be used.
+func (m *Metrics) observePolicy(p *policy.Policy) {
+	m.countReload(policyReloads, policyReloaded, p != nil)
+	if p == nil {
+		return
+	}
+	warnOnly := 0.0
+	if p.WarnOnly {
+		warnOnly = 1
+	}
+	m.Gauge(policyLoaded, nil).Set(1)
+	m.Gauge(policyWarnOnly, nil).Set(warnOnly)
+	m.Gauge(policyRules, nil).Set(float64(len(p.Rules)))
+	m.Gauge(policySuccess, nil).Set(float64(time.Now().Unix()))
+}
+
+// ObserveTokenKeys counts a reading of the token issuer's keys, of which so many are in use now.
+func (m *Metrics) ObserveTokenKeys(keys int, err error) {
+	successful := 0.0
+	if err == nil {
+		successful = 1
+		m.Gauge(tokenKeysSuccess, nil).Set(float64(time.Now().Unix()))
+	}
+	m.Gauge(tokenKeys, nil).Set(float64(keys))
+	m.Gauge(tokenKeysRead, nil).Set(successful)
+}
+
+// ExpectTokens creates the counters of tokens, where those count.
+func (m *Metrics) ExpectTokens() {
+	for _, reason := range token.Reasons { // so that the first one is seen as an increase
+		m.Counter(tokenRejections, reason)
+	}
+}
+
+// observeDecision counts a decision.
+func (m *Metrics) observeDecision(operation policy.Operation, d policy.Decision) {
+	m.Counter(policyDecisions, m.rules.label(d.Rule), operation, DecisionWord(d)).Inc()
+}
+
+// ruleLabels bounds the rules that have series of their own: policies are replaced, and a monitor
+// has to keep what it once saw.
+type ruleLabels struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+const mostRuleLabels = 1000
+
+func (l *ruleLabels) label(rule string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.seen[rule] {
+		if len(l.seen) >= mostRuleLabels {
+			return "others"
+		}
+		if l.seen == nil {
+			l.seen = map[string]bool{}
+		}
+		l.seen[rule] = true
+	}
+	return rule
+}
+
+// expectCRLs creates the counters of readings of CRLs.
+func (m *Metrics) expectCRLs() {
+	for _, outcome := range []string{"ok", "failed"} { // so that the first one is seen as an increase
+		m.Counter(crlReloads, outcome)
+	}
+}
+
+// maxCRLLabels bounds the series: whoever publishes CRLs chooses the names.
+const maxCRLLabels = 64
+
+// observeCRLs counts a reading of the CRLs and sets when those in use end. Labels that were set
+// before and have no CRL any more are removed; those that have one are returned.
+func (m *Metrics) observeCRLs(crls []*crl, before map[string]bool, ok bool) map[string]bool {
+	ends := map[string]time.Time{}
+	for _, c := range crls {
+		if _, known := ends[c.issuer]; known || len(ends) < maxCRLLabels {
+			ends[c.issuer] = earlier(ends[c.issuer], c.NextUpdate)
+		}
+	}
+	for issuer := range before {
+		if _, there := ends[issuer]; !there {
+			m.Remove(crlEnd, issuer)
+		}
+	}
+	labels := map[string]bool{}
+	for issuer, end := range ends {
+		labels[issuer] = true
+		m.Gauge(crlEnd, nil, issuer).Set(float64(end.Unix()))
+	}
+	m.countReload(crlReloads, crlReloaded, ok)
+	return labels
 }
 
 // expect creates the series of a CA, so that the first failure is seen as an increase.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/internal/policy"
 )
 
 // maxMessageBytes bounds a CMP message of a client. Real ones have a few thousand bytes.
@@ -98,11 +99,11 @@ func (x *relaying) answer() answer {
 	if err != nil {
 		return x.h.overloadAnswer(x.e, limitCPU, "waiting for a processor: "+err.Error())
 	}
-	replace, refused := x.check()
+	replace, denied := x.check()
 	leave()
 	switch {
-	case refused != nil:
-		return x.refused(refused)
+	case denied != nil:
+		return x.deny(denied)
 	case x.request.Body.Type == cmp.BodyGenM:
 		return x.inform()
 	}
@@ -113,6 +114,11 @@ func (x *relaying) answer() answer {
 		err = refusedError(relayed.Refusal)
 	}
 	x.h.cfg.Metrics.observeAuthority(x.e, x.h.now().Sub(start), err)
+	if err == nil && x.request.Body.Type == cmp.BodyPollReq && relayed.Certificate != nil {
+		if denied := x.mayReceive(relayed.Certificate); denied != nil {
+			return x.deny(denied)
+		}
+	}
 	switch {
 	case err != nil && relayed.Refusal == nil:
 		x.e.outcome = outcomeFailed
@@ -140,26 +146,113 @@ func failed(err error) *refusal {
 	return refuse(cmp.FailSystemUnavail, "%v", err)
 }
 
-// check decides whether the message is passed on, and whether with the service's protection.
-func (x *relaying) check() (replace bool, refused *refusal) {
+// denial says why a message is not passed on.
+type denial struct {
+	refusal *refusal // for the client, in a CMP message; nil: of HTTP
+	answer  answer   // of HTTP, which tells the client when to try again
+}
+
+func (x *relaying) deny(d *denial) answer {
+	if d.refusal != nil {
+		return x.refused(d.refusal)
+	}
+	return d.answer
+}
+
+// check decides whether the message is passed on, and whether with the service's protection. The
+// policy comes before what costs processor time.
+func (x *relaying) check() (replace bool, denied *denial) {
+	asked, refused := x.readRequest()
+	if refused == nil {
+		if denied := x.authorize(asked); denied != nil {
+			return false, denied
+		}
+		refused = x.checkRequest()
+	}
+	if refused == nil {
+		replace, refused = x.checkProtection()
+	}
+	if refused != nil {
+		return false, &denial{refusal: refused}
+	}
+	return replace, nil
+}
+
+// authorize asks the policy about the message: about what it asks for, if that is a certificate.
+func (x *relaying) authorize(asked *policy.Asked) *denial {
+	operation := policy.CMP
+	if x.request.Body.Type == cmp.BodyRR {
+		operation = policy.Revoke
+	}
+	d, err := x.h.authorize(x.e, operation, asked)
+	switch {
+	case err != nil:
+		x.e.reason = err.Error()
+		return &denial{answer: unavailableAnswer(x.e, outcomeNotReady, messageNoPolicy)}
+	case d.Allowed:
+		return nil
+	case d.Wait > 0:
+		return &denial{answer: limitedAnswer(x.e, d)}
+	}
+	x.e.outcome = outcomeForbidden
+	return &denial{refusal: refuse(cmp.FailNotAuthorized, "%s", x.h.forbiddenText(d))}
+}
+
+// mayReceive judges a certificate that was polled for: whose request that was is not known here.
+// One that is kept back stays for the client that may have it.
+func (x *relaying) mayReceive(certificate *x509.Certificate) *denial {
+	if x.h.cfg.Policy == nil {
+		return nil
+	}
+	d, err := x.h.judge(x.e, policy.CMP, policy.ReadCertificate(certificate), nil)
+	if err == nil && d.Allowed {
+		return nil
+	}
+	x.e.outcome, x.e.decision = outcomeForbidden, &d
+	return &denial{refusal: refuse(cmp.FailNotAuthorized, "%s", x.h.forbiddenText(d))}
+}
+
+// readRequest reads what the message asks for; nil: no certificate.
+func (x *relaying) readRequest() (*policy.Asked, *refusal) {
 	m := x.request
 	switch {
 	case len(m.Header.TransactionID) == 0 || len(m.Header.SenderNonce) == 0:
-		return false, refuse(cmp.FailBadDataFormat, "transactionID or senderNonce is missing")
+		return nil, refuse(cmp.FailBadDataFormat, "transactionID or senderNonce is missing")
 	case m.MACProtected():
-		return false, refuse(cmp.FailBadMessageCheck,
+		return nil, refuse(cmp.FailBadMessageCheck,
 			"the message is protected by a MAC, which the CertService cannot check: sign it, or leave it unprotected")
 	}
-	if refused := x.checkRequest(); refused != nil {
-		return false, refused
+	csr, err := m.Requested()
+	if err != nil {
+		return nil, refuse(cmp.FailBadCertTemplate, "%v", err)
 	}
+	if csr == nil {
+		return nil, nil
+	}
+	x.e.csr = csr
+	if content, ok := m.Body.Content.(cmp.CertReqMessages); ok && len(content[0].RegInfo) > 0 {
+		return nil, refuse(cmp.FailBadRequest, "the request has regInfo, in which a CA may find other names")
+	}
+	asked, err := policy.ReadCSR(csr)
+	if err != nil {
+		return nil, refuse(cmp.FailBadCertTemplate, "the request %v", err)
+	}
+	if m.Body.Type == cmp.BodyP10CR {
+		asked = asked.Whole()
+	}
+	return asked, nil
+}
+
+// checkProtection decides by whom the message is protected.
+func (x *relaying) checkProtection() (replace bool, refused *refusal) {
+	m := x.request
 	var signer *x509.Certificate
 	if m.Header.ProtectionAlg != nil || m.Protection != nil {
 		if signer, refused = x.signer(); refused != nil {
 			return false, refused
 		}
 	}
-	byClient := signer == nil || signer.Equal(x.e.client)
+	byClient := signer == nil || x.e.client != nil && signer.Equal(x.e.client)
 	switch m.Body.Type {
 	case cmp.BodyKUR:
 		return false, x.checkUpdate(signer)
@@ -177,7 +270,7 @@ func (x *relaying) check() (replace bool, refused *refusal) {
 	case cmp.BodyGenM:
 		return false, nil
 	case cmp.BodyRR:
-		return false, refuse(cmp.FailNotAuthorized, "the CertService passes no revocations on")
+		return false, x.checkRevocation(signer)
 	default:
 		return false, refuse(cmp.FailBadRequest, "the CertService does not pass on messages of kind %s", m.Body.Type)
 	}
@@ -185,16 +278,14 @@ func (x *relaying) check() (replace bool, refused *refusal) {
 		m.Body.Type, truncate(pki.DN(signer.RawSubject)))
 }
 
-// checkRequest checks what is asked for, the proof of possession included: the CA believes the service.
+// checkRequest checks the key that is asked for, the proof of possession included: the CA believes
+// the service.
 func (x *relaying) checkRequest() *refusal {
-	csr, err := x.request.Requested()
-	if err != nil {
-		return refuse(cmp.FailBadCertTemplate, "%v", err)
-	}
+	csr := x.e.csr
 	if csr == nil {
 		return nil
 	}
-	x.e.csr = csr
+	var err error
 	if err := checkRSABits(csr.PublicKey, x.h.cfg.MaxRSABits); err != nil {
 		return refuse(cmp.FailBadAlg, "the request %v", err)
 	}
@@ -222,6 +313,9 @@ func (x *relaying) signer() (*x509.Certificate, *refusal) {
 		if signer, err = pki.Parse(m.ExtraCerts[0]); err != nil {
 			return nil, refuse(cmp.FailBadMessageCheck, "reading the signer's certificate: %v", err)
 		}
+	}
+	if signer == nil {
+		return nil, refuse(cmp.FailBadMessageCheck, "the message is signed, and has no certificate of the signer")
 	}
 	if checkRSABits(signer.PublicKey, x.h.cfg.MaxRSABits) != nil || cmp.CheckKey(signer.PublicKey) != nil {
 		return nil, refuse(cmp.FailBadAlg, "the signer's key is of a kind or size that is not supported")
@@ -259,6 +353,28 @@ func (x *relaying) checkUpdate(signer *x509.Certificate) *refusal {
 	if !sameSubjectAndNames(x.e.csr, signer) {
 		return refuse(cmp.FailBadCertTemplate, "kur asks for another subject or other names than the certificate has "+
 			"that it replaces")
+	}
+	return nil
+}
+
+// checkRevocation: a revocation is signed by the certificate that it revokes, which is one of the CA.
+// No other protection is ever given to it.
+func (x *relaying) checkRevocation(signer *x509.Certificate) *refusal {
+	if signer == nil {
+		return refuse(cmp.FailBadMessageCheck,
+			"rr is not protected, want a signature by the certificate that it revokes")
+	}
+	revoked := x.request.Body.Content.(cmp.RevReqContent)
+	if len(revoked) != 1 {
+		return refuse(cmp.FailBadRequest, "rr is about %d certificates, want one", len(revoked))
+	}
+	of := revoked[0].CertDetails
+	if of.SerialNumber == nil || of.SerialNumber.Cmp(signer.SerialNumber) != 0 ||
+		!pki.SameName(of.Issuer, signer.RawIssuer) {
+		return refuse(cmp.FailBadCertID, "rr is signed by another certificate than it is about")
+	}
+	if err := x.ca.Issued(signer, x.request.ExtraCerts); err != nil {
+		return refuse(cmp.FailSignerNotTrusted, "the certificate to be revoked is not one of this CA: %v", err)
 	}
 	return nil
 }

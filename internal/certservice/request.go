@@ -16,6 +16,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/internal/policy"
 )
 
 // The headers that carry a request: each the Base64 of a PEM text.
@@ -67,11 +68,11 @@ func explain(message, header, reason string) *requestError {
 // line. Nothing is computed with an RSA key of more than maxRSABits.
 func parseRequest(header http.Header, update bool, maxRSABits int) (Request, *requestError) {
 	var r Request
-	csr, fault := parseCSR(header, maxRSABits)
+	csr, asked, fault := parseCSR(header, maxRSABits)
 	if fault != nil {
 		return r, fault
 	}
-	r.CSR = csr
+	r.CSR, r.asked = csr, asked
 	if r.Key, fault = parseKey(header, headerKey, messageKey, maxRSABits); fault != nil {
 		return r, fault
 	}
@@ -93,28 +94,35 @@ func parseRequest(header http.Header, update bool, maxRSABits int) (Request, *re
 	return r, nil
 }
 
-// parseCSR returns a request whose signature is verified, or what is wrong with the header.
-func parseCSR(header http.Header, maxRSABits int) (*x509.CertificateRequest, *requestError) {
+// parseCSR returns a request whose signature is verified, with what it asks for, or what is wrong
+// with the header.
+func parseCSR(header http.Header, maxRSABits int) (*x509.CertificateRequest, *policy.Asked, *requestError) {
 	der, reason := decodeBlock(header, headerCSR, MaxHeaderBytes)
 	if reason != "" {
-		return nil, bad(messageCSR, headerCSR, reason)
+		return nil, nil, bad(messageCSR, headerCSR, reason)
 	}
 	csr, err := readCSR(der)
+	var asked *policy.Asked
+	if err == nil {
+		asked, err = policy.ReadCSR(csr)
+	}
 	if err == nil {
 		err = checkRSABits(csr.PublicKey, maxRSABits)
 	}
-	if fault, ok := errors.AsType[csrFault](err); ok {
-		return nil, &requestError{messageCSR + ": the CSR " + fault.Error(), headerCSR + " " + fault.Error()}
-	}
+	fault, isFault := errors.AsType[csrFault](err)
+	always, isRefused := errors.AsType[policy.AlwaysRefusedError](err)
 	switch {
+	case isFault || isRefused:
+		return nil, nil, &requestError{messageCSR + ": the CSR " + string(fault) + string(always),
+			headerCSR + " " + string(fault) + string(always)}
 	case err != nil:
-		return nil, bad(messageCSR, headerCSR, err.Error())
+		return nil, nil, bad(messageCSR, headerCSR, err.Error())
 	case cmp.CheckKey(csr.PublicKey) != nil:
-		return nil, bad(messageCSR, headerCSR, unsupportedKey)
+		return nil, nil, bad(messageCSR, headerCSR, unsupportedKey)
 	case csr.CheckSignature() != nil:
-		return nil, bad(messageCSR, headerCSR, "has a signature that does not verify")
+		return nil, nil, bad(messageCSR, headerCSR, "has a signature that does not verify")
 	}
-	return csr, nil
+	return csr, asked, nil
 }
 
 const unsupportedKey = "has a public key of a kind or size that is not supported"

@@ -161,6 +161,8 @@ func (s *script) send(method, path string, words []string) response {
 		case word == "meanwhile":
 		case word == "body":
 			body = strings.Repeat("x", 1<<20)
+		case word == "rr":
+			body = string(unprotected(cmp.PKIBody{Type: cmp.BodyRR, Content: cmp.RevReqContent{{}}}))
 		case name == "client":
 			client = s.client(value)
 		case name == "from": // an address; all of 127.0.0.0/8 is this host
@@ -295,11 +297,11 @@ func (s *script) enrolment(text string) http.Header {
 				}
 				ids = append(ids, id)
 			}
-			extend(oidExtKeyUsage, must(asn1.Marshal(ids)))
+			extend(asn1.ObjectIdentifier{2, 5, 29, 37}, must(asn1.Marshal(ids)))
 		case "unreadable-usage":
 			extend(oidKeyUsage, []byte{5, 0})
 		case "unreadable-purpose":
-			extend(oidExtKeyUsage, []byte{5, 0})
+			extend(asn1.ObjectIdentifier{2, 5, 29, 37}, []byte{5, 0})
 		case "forged":
 			forged = true
 		}

@@ -160,9 +160,7 @@ func (s *script) warnings() (text string) {
 			text += "\n"
 		}
 	}
-	s.log.mu.Lock()
-	defer s.log.mu.Unlock()
-	s.log.buf.Reset()
+	s.log.Reset()
 	return text
 }
 
@@ -247,6 +245,11 @@ func (s *script) run(command, rest string) string {
 		cpu.grant()
 	case "reloads": // wait for the next one, as many clients as may
 		s.api.handler.reloads.waiting = s.api.handler.reloads.most
+	case "policy": // a text; nothing: none, and the client is nobody's admin
+		s.api.handler.cfg.Policy, s.api.handler.cfg.Admins = nil, nil
+		if rest != "" {
+			s.api.handler.cfg.Policy = newPolicy(s.t, rest)
+		}
 	case "roots": // of the clients; none
 		s.api.handler.cfg.ClientRoots = func() *x509.CertPool { return poolOf() }
 	case "hour": // so many later, for the client certificates

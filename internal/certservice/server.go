@@ -17,8 +17,8 @@ import (
 // ServerConfig says how to serve. All fields are required.
 type ServerConfig struct {
 	TLS *tls.Config // as mtls.Identity.ServerConfig makes it: for HTTP/1.1 alone
-	// Verify returns why the client has no trusted certificate, or "" if it has one.
-	Verify            func(*tls.ConnectionState) string
+	// Authenticate says who a client is: Handler.Authenticate.
+	Authenticate      func(*tls.ConnectionState, http.Header) Authentication
 	Capacity          Capacity
 	ReadHeaderTimeout time.Duration // for the handshake, and for the headers of one request
 	RequestTimeout    time.Duration // for one request as a whole, an unread body included

@@ -31,8 +31,8 @@ func (cfg ServerConfig) complete() ServerConfig {
 	cfg.Capacity = cmp.Or(cfg.Capacity, NewCapacity(0))
 	cfg.Metrics = cmp.Or(cfg.Metrics, NewMetrics(""))
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
-	if cfg.Verify == nil {
-		cfg.Verify = func(*tls.ConnectionState) string { return "" }
+	if cfg.Authenticate == nil {
+		cfg.Authenticate = func(*tls.ConnectionState, http.Header) Authentication { return Authentication{} }
 	}
 	cfg.Strangers = NewStrangers(cfg.Log)
 	return cfg
@@ -183,8 +183,9 @@ func newAPI(t *testing.T, capacity Capacity) *api {
 		Metrics: a.metrics, Strangers: NewStrangers(log), Log: log,
 	})
 	a.address, _ = serve(t, handler, ServerConfig{
-		TLS:    &tls.Config{Certificates: []tls.Certificate{identity(t, a.tlsCA)}, ClientAuth: tls.RequestClientCert},
-		Verify: handler.Verify, Capacity: capacity, Metrics: a.metrics, Log: log,
+		TLS: &tls.Config{Certificates: []tls.Certificate{identity(t, a.tlsCA)},
+			ClientAuth: tls.RequestClientCert},
+		Authenticate: handler.Authenticate, Capacity: capacity, Metrics: a.metrics, Log: log,
 	})
 	return a
 }
@@ -375,11 +376,11 @@ func TestServe_panicInTheHandshake_isThatConnectionsOwn(t *testing.T) {
 	a.address, _ = serve(t, http.NotFoundHandler(), ServerConfig{
 		TLS: &tls.Config{Certificates: []tls.Certificate{identity(t, a.tlsCA)}},
 		Log: slog.New(slog.NewJSONHandler(a.log, nil)),
-		Verify: func(*tls.ConnectionState) string {
+		Authenticate: func(*tls.ConnectionState, http.Header) Authentication {
 			if calls++; calls == 1 {
 				panic("hostile")
 			}
-			return ""
+			return Authentication{}
 		},
 	})
 	_, err := io.ReadAll(a.connect(getReady))

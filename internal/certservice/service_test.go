@@ -1,7 +1,6 @@
 package certservice
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -22,7 +21,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -58,7 +56,7 @@ func newService(t testing.TB, authority Authority, change func(*HandlerConfig)) 
 	own := identity(t, s.tlsCA)
 	cfg := HandlerConfig{
 		Directory: static{"RA": authority}, ClientRoots: func() *x509.CertPool { return roots },
-		Identity:   func() *tls.Certificate { return &own },
+		Identity: func() *tls.Certificate { return &own }, Admins: [][]byte{own.Leaf.RawSubject},
 		MaxRSABits: 4096, CPU: NewCPU(), Metrics: s.metrics, Strangers: NewStrangers(log), Log: log,
 	}
 	if change != nil {
@@ -168,22 +166,8 @@ func eventually(t testing.TB, condition func() bool) {
 	require.Eventually(t, condition, 20*time.Second, 2*time.Millisecond)
 }
 
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
+// lockedBuffer is a log.
+type lockedBuffer struct{ fixture.Buffer }
 
 func (b *lockedBuffer) has(text string) bool { return strings.Contains(b.String(), text) }
 

@@ -107,8 +107,9 @@ func (s *Strangers) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// A client without a verified certificate gets the API's answer 401 to one request. Its headers
-// are counted and not kept, as nothing depends on them: only the first line is read.
+// A client without a verified certificate gets one request. Where tokens count, the headers may have
+// one, and the client goes on as one that is known. Otherwise it gets the API's answer 401, and its
+// headers are counted and not kept, as nothing depends on them: only the first line is read.
 const (
 	handshakeBytes   = 64 << 10        // that such a client may send in its handshake
 	maxRequestLine   = 4 << 10         // longer ones are answered 414
@@ -118,20 +119,40 @@ const (
 	roomForTLS       = 16 << 10 // beside MaxHeaderBytes: records have headers
 )
 
-// refusalKey is the key of a request's context for the reason, a string, why the client had no
-// trusted certificate in the handshake.
+// refusalKey is the key of a request's context for the Authentication that refused the client before
+// the request came to the handler.
 type refusalKey struct{}
 
-// answerStranger reads one request and answers it, then closes the connection.
-func (s *apiServer) answerStranger(c *connection, conn *tls.Conn, reason string) {
+// meetStranger reads one request. It closes the connection after its answer, unless the request has
+// a token that is valid.
+func (s *apiServer) meetStranger(c *connection, conn *tls.Conn, client Authentication, ready *handover) {
 	defer s.recoverPanic(c)
-	defer conn.Close()
 	patience := min(strangerPatience, s.cfg.ReadHeaderTimeout)
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	state := conn.ConnectionState()
 	heldByTLS := handshakeBytes - c.allow
 	c.allow = MaxHeaderBytes + roomForTLS
-	line, err := readHead(conn, func() { s.unverified.keep(c, heldByTLS) })
+	keep := &headKeeper{whole: client.undecided, used: func() { s.unverified.keep(c, heldByTLS) }}
+	line, err := readHead(conn, keep)
+	if client.undecided && err == nil {
+		state := conn.ConnectionState()
+		if r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(keep.read))); err == nil {
+			client = s.cfg.Authenticate(&state, r.Header)
+		}
+		if !client.refused() && !client.undecided {
+			s.handOver(c, conn, client, keep.read, ready)
+			return
+		}
+		keep.read = nil
+	}
+	s.answerStranger(c, conn, client, line, err)
+}
+
+// answerStranger answers a request of a client that is nobody, of which the first line was read, or
+// the error of reading it, and closes the connection.
+func (s *apiServer) answerStranger(c *connection, conn *tls.Conn, client Authentication, line string, err error) {
+	defer conn.Close()
+	patience := min(strangerPatience, s.cfg.ReadHeaderTimeout)
+	state := conn.ConnectionState()
 	var answer *strangerAnswer
 	switch {
 	case errors.Is(err, errTooMuch):
@@ -145,7 +166,7 @@ func (s *apiServer) answerStranger(c *connection, conn *tls.Conn, reason string)
 	if answer == nil {
 		r, err = http.ReadRequest(bufio.NewReader(strings.NewReader(line + "\r\nHost: \r\n\r\n")))
 		switch {
-		case err != nil:
+		case err != nil || client.undecided: // whose headers could not be parsed
 			answer = plainAnswer(http.StatusBadRequest)
 		case r.ProtoMajor != 1:
 			answer = plainAnswer(http.StatusHTTPVersionNotSupported)
@@ -157,7 +178,7 @@ func (s *apiServer) answerStranger(c *connection, conn *tls.Conn, reason string)
 	} else {
 		r.RemoteAddr, r.TLS, r.Host = c.RemoteAddr().String(), &state, ""
 		answer = &strangerAnswer{header: http.Header{}}
-		s.handler.ServeHTTP(answer, r.WithContext(context.WithValue(context.Background(), refusalKey{}, reason)))
+		s.handler.ServeHTTP(answer, r.WithContext(context.WithValue(context.Background(), refusalKey{}, client)))
 	}
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	if answer.send(conn, r) == nil {
@@ -179,15 +200,29 @@ func (s *apiServer) linger(c *connection, conn *tls.Conn) {
 
 var errLineTooLong = errors.New("the first line of the request is too long")
 
-// readHead reads up to the empty line after the headers, and returns the first line. used is
-// called whenever the received bytes are no longer needed.
-func readHead(r io.Reader, used func()) (string, error) {
+// headKeeper decides what becomes of the bytes of a request's head.
+type headKeeper struct {
+	whole bool
+	used  func() // called whenever received bytes are no longer needed
+	read  []byte // everything, the beginning of a body included, where the whole is kept
+}
+
+func (k *headKeeper) take(chunk []byte) {
+	if k.whole {
+		k.read = append(k.read, chunk...)
+		return
+	}
+	k.used()
+}
+
+// readHead reads up to the empty line after the headers, and returns the first line.
+func readHead(r io.Reader, keep *headKeeper) (string, error) {
 	var line []byte
 	chunk := make([]byte, 2<<10)
 	total, ended, length := 0, false, 0 // length of the current line, without its end
 	for {
 		n, err := r.Read(chunk)
-		used()
+		keep.take(chunk[:n])
 		for _, b := range chunk[:n] {
 			total++
 			switch {

@@ -107,7 +107,8 @@ func Start(dir string, options Options) (*Service, error) {
 	ctx, s.stop = context.WithCancel(context.Background())
 	go func() {
 		s.done <- certservice.Serve(ctx, listener, counted, certservice.ServerConfig{
-			TLS: config, Verify: api.Verify, ReadHeaderTimeout: 5 * time.Second, RequestTimeout: 30 * time.Second,
+			TLS: config, Authenticate: api.Authenticate,
+			ReadHeaderTimeout: 5 * time.Second, RequestTimeout: 30 * time.Second,
 			IdleTimeout: time.Minute, ShutdownTimeout: 100 * time.Millisecond,
 			Capacity: certservice.NewCapacity(0), Metrics: metrics, Strangers: strangers, Log: log,
 		})
