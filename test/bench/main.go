@@ -28,6 +28,7 @@ func main() {
 	defer os.RemoveAll(dir)
 	fetches(dir)
 	load(dir)
+	policies(filepath.Join(dir, "policies"))
 }
 
 // fetches measures complete runs of certfetcher.

@@ -44,7 +44,8 @@ func TestScripts(t *testing.T) {
 			"issued": issued, "openssl": startOpenSSL, "bouncycastle": startBouncyCastle, "identity": signByIdentity,
 			"fault": orderFault, "changed": changed, "starts": starts, "https": startHTTPS,
 			"through": through, "exits": exits, "says": says, "sidecar": startSidecar, "await": await, "logged": logged,
-			"crash": crash, "ran": ran, "posts": posts, "leaf": leaf, "left": left,
+			"account": becomeAccount, "crash": crash, "ran": ran, "posts": posts, "leaf": leaf, "left": left,
+			"token": writeToken,
 		}})
 }
 
@@ -64,6 +65,7 @@ func setUp(env *testscript.Env) error {
 	}
 	env.Values[servers{}], env.Values[testKey{}] = &servers{}, env.T().(testing.TB)
 	env.Values[services{}] = &fixture.Stack{}
+	env.Values[issuers{}] = new(*fixture.Issuer)
 	env.Values[processes{}] = map[string]*fixture.Process{}
 	return os.Mkdir(mtls, 0o700)
 }
@@ -135,9 +137,10 @@ func startSidecar(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Value(processes{}).(map[string]*fixture.Process)["sidecar"] = p
 }
 
-// ra [-signed] [NAME=VALUE...] starts a CertService before the CA, and has CMP_URL lead there. The
-// identity that it knows signs requests. It shares the secret with the CA, or -signed signs with
-// what certfetcher published in the directory identity.
+// ra [-signed] [-account NAMESPACE/NAME] [NAME=VALUE...] starts a CertService before the CA, and has CMP_URL lead
+// there. The identity that it knows signs requests; with -account it takes tokens alone, and the pod is one of that
+// service account. It shares the secret with the CA, or -signed signs with what certfetcher published in the directory
+// identity.
 func startRA(ts *testscript.TestScript, _ bool, args []string) {
 	entry := map[string]any{"url": ts.Getenv("CMP_URL"), "issuerDN": ts.Getenv("CMP_RECIPIENT"),
 		"authentication": map[string]string{"iak": ts.Getenv("CMP_SECRET"), "rv": ts.Getenv("CMP_REFERENCE")},
@@ -147,6 +150,11 @@ func startRA(ts *testscript.TestScript, _ bool, args []string) {
 		args, protection = args[1:], "signature"
 		entry["authentication"] = map[string]string{"certificate": ts.MkAbs("identity/keystore.pem"),
 			"key": ts.MkAbs("identity/key.pem")}
+	}
+	account := ""
+	if len(args) > 1 && args[0] == "-account" {
+		account = args[1]
+		args = append(acceptTokens(ts), args[2:]...)
 	}
 	s, err := fixture.StartCertService(binDir, ts.MkAbs("."), entry, args...)
 	ts.Check(err)
@@ -158,7 +166,43 @@ func startRA(ts *testscript.TestScript, _ bool, args []string) {
 		"CMP_REFERENCE": "", "CMP_TRUST_ANCHORS": ts.Getenv("ROOT"),
 		"KEYSTORE_PATH": filepath.Join(s.Dir, "client.pem"), "TRUSTSTORE_PATH": filepath.Join(s.Dir, "truststore.pem"),
 		"MTLS": s.Dir, "RA": "https://" + s.CertService.Address(), "RA_PROTECTION": protection,
+		"REQUEST_URL": "https://" + s.CertService.Address() + "/v1/certificate/",
 	} {
+		ts.Setenv(name, value)
+	}
+	if account != "" {
+		becomeAccount(ts, false, []string{account})
+	}
+}
+
+// token CLAIMS writes one that nobody has signed, with these claims changed.
+func writeToken(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(os.WriteFile(ts.MkAbs("token"), []byte(fixture.Token(args[0])), 0o600))
+}
+
+type issuers struct{}
+
+// acceptTokens is the environment of a CertService that takes nothing but tokens of the script's issuer.
+func acceptTokens(ts *testscript.TestScript) []string {
+	issuer := fixture.NewIssuer("https://cluster.example.org")
+	*ts.Value(issuers{}).(**fixture.Issuer) = issuer
+	issuer.WriteJWKS(ts.MkAbs("jwks.json"))
+	return []string{"CLIENT_CREDENTIALS=token", "TOKEN_ISSUER=" + issuer.URL, "TOKEN_AUDIENCE=certservice",
+		"TOKEN_JWKS_PATH=" + ts.MkAbs("jwks.json")}
+}
+
+// account NAMESPACE/NAME [AUDIENCE] makes the pod one of that service account: it has a token and no client
+// certificate.
+func becomeAccount(ts *testscript.TestScript, _ bool, args []string) {
+	namespace, name, _ := strings.Cut(args[0], "/")
+	audience := "certservice"
+	if len(args) > 1 {
+		audience = args[1]
+	}
+	(*ts.Value(issuers{}).(**fixture.Issuer)).WriteToken(ts.MkAbs("token"), namespace, name, audience)
+	token := ts.ReadFile("token")
+	for name, value := range map[string]string{"KEYSTORE_PATH": "", "TOKEN_PATH": ts.MkAbs("token"),
+		"CA_NAME": fixture.CAName, "SIGNATURE": token[strings.LastIndex(token, ".")+1:]} {
 		ts.Setenv(name, value)
 	}
 }

@@ -1,7 +1,6 @@
 package cmp
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,7 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -42,16 +41,7 @@ func forms(key *ecdsa.PrivateKey) map[string][]byte {
 }
 
 // recorder stands before a server, ends TLS, and keeps the plaintext of all that passes.
-type recorder struct {
-	mu        sync.Mutex
-	plaintext bytes.Buffer
-}
-
-func (r *recorder) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.plaintext.Write(p)
-}
+type recorder struct{ fixture.Buffer }
 
 func (r *recorder) found(key *ecdsa.PrivateKey) (names []string) {
 	for name, form := range forms(key) {
@@ -63,9 +53,7 @@ func (r *recorder) found(key *ecdsa.PrivateKey) (names []string) {
 }
 
 func (r *recorder) contains(form []byte) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return bytes.Contains(r.plaintext.Bytes(), form)
+	return strings.Contains(r.String(), string(form))
 }
 
 // before returns the address of a recorder before a server. identity is for TLS on both sides; nil is

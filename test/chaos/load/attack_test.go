@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -63,6 +64,20 @@ func TestAttack_byStrangers(t *testing.T) {
 	chaos.Record(t, "~memory", pause, float64(before)/1024, float64(after)/1024)
 	if chaos.Amount(false, false, true) {
 		assert.LessOrEqual(t, after, before*12/10)
+	}
+}
+
+// Where tokens count, the headers of strangers are kept until it is known whether they have one.
+func TestAttack_byStrangers_whereTokensCount(t *testing.T) {
+	onlyInChaos(t)
+	issuer, keys := fixture.NewIssuer("https://cluster.example.org"), filepath.Join(t.TempDir(), "jwks.json")
+	issuer.WriteJWKS(keys)
+	s := startWith(t, []string{"CLIENT_CREDENTIALS=any", "TOKEN_ISSUER=" + issuer.URL, "TOKEN_AUDIENCE=certservice",
+		"TOKEN_JWKS_PATH=" + keys})
+	seconds, connections := chaos.Amount(1, 2, 10), chaos.Amount(300, 1000, 2000)
+	for _, name := range append([]string{allAtOnce}, names(t)...) {
+		w := s.underAttack(seconds, order{Name: name, Connections: connections})
+		t.Logf("%s: clients %v, strangers %v, peak %d MiB", name, &w.trusted, &w.strangers, s.memory("VmHWM")>>10)
 	}
 }
 

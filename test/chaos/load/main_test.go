@@ -43,6 +43,11 @@ func chartLimit(t *testing.T, pattern string) string {
 // start runs certservice and devca, and CAs of the names that take connections and never answer.
 func start(t *testing.T, hanging ...string) *service {
 	t.Helper()
+	return startWith(t, nil, hanging...)
+}
+
+func startWith(t *testing.T, environment []string, hanging ...string) *service {
+	t.Helper()
 	memory := chartLimit(t, `  limits: \{memory: (\d+M)i\}`) // as the kernel writes it
 	s := &service{t: t, group: newCgroup(t, memory)}
 	bin := t.TempDir()
@@ -55,7 +60,7 @@ func start(t *testing.T, hanging ...string) *service {
 			all = append(all, other)
 		}
 		return all
-	}, "GOMEMLIMIT="+chartLimit(t, `goMemoryLimit: (\d+MiB)`))
+	}, append(environment, "GOMEMLIMIT="+chartLimit(t, `goMemoryLimit: (\d+MiB)`))...)
 	s.target = s.CertService.Address()
 	s.trusted = chaos.Identity(s.Dir)
 	s.enrolment = chaos.Enrolment(s.URL+"RA", "ECDSA-P256")
