@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -84,4 +85,40 @@ func TestExamples_jvmCacerts_trustsBoth(t *testing.T) {
 	output, err := merge.CombinedOutput()
 	require.NoError(t, err, "%s", output)
 	assert.Equal(t, before+1, count())
+}
+
+// The example's pod gets its certificate by nothing but its token, from a certservice as the overlay configures it; a
+// pod of another namespace does not.
+func TestExamples_token_getsTheNamesThatThePolicyAllows(t *testing.T) {
+	p, mounted, dir := example(t, "token.yaml"), newFiles(t), t.TempDir()
+	overlay := pods(t)["kubernetes/overlays/tokens"]
+	keys := filepath.Join(dir, "keys.json")
+	settings := []string{"TOKEN_JWKS_PATH=" + keys} // in place of discovery
+	for name, value := range overlay.environment(t, overlay.container("certservice")) {
+		if matches, _ := regexp.MatchString("^(CLIENT_CREDENTIALS|TOKEN_.*|POLICY_PATH)$", name); matches {
+			value = strings.Replace(value, "/etc/certservice/policy", mounted.of(t, overlay, "policy"), 1)
+			settings = append(settings, name+"="+value)
+		}
+	}
+	require.Len(t, settings, 5)
+	issuer := fixture.NewIssuer(overlay.environment(t, overlay.container("certservice"))["TOKEN_ISSUER"])
+	issuer.WriteJWKS(keys)
+	s := fixture.Must(fixture.StartStack(binaries, dir, settings...))
+	defer s.Stop()
+	projection := p.Spec.Volumes[1].Projected.Sources[0].ServiceAccountToken
+	for _, row := range []struct {
+		namespace string
+		exit      int
+	}{{"payments", 0}, {"shop", 5}} {
+		volume := t.TempDir()
+		issuer.WriteToken(filepath.Join(volume, "token"), row.namespace, p.Spec.ServiceAccountName, projection.Audience)
+		fetch := exec.Command(binary("certfetcher"))
+		for name, value := range p.environment(t, p.container("certfetcher")) {
+			fetch.Env = append(fetch.Env, name+"="+strings.Replace(value, "/var/run/secrets/certfetcher", volume, 1))
+		}
+		fetch.Env = append(fetch.Env, "MODE=init", "REQUEST_URL="+s.URL, "OUTPUT_PATH="+t.TempDir(),
+			"TRUSTSTORE_PATH="+s.Dir+"/truststore.pem", "RETRY_MAX_ELAPSED=1s", "TERMINATION_MESSAGE_PATH=")
+		output, _ := fetch.CombinedOutput()
+		assert.Equal(t, row.exit, fetch.ProcessState.ExitCode(), "%s: %s", row.namespace, output)
+	}
 }

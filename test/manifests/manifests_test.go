@@ -23,6 +23,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -41,7 +42,8 @@ const deploy = "../../deploy"
 var decoder = func() runtime.Decoder {
 	scheme := runtime.NewScheme()
 	builder := runtime.NewSchemeBuilder(appsv1.AddToScheme, autoscalingv2.AddToScheme, corev1.AddToScheme,
-		networkingv1.AddToScheme, policyv1.AddToScheme, monitoring.AddToScheme, certmanager.AddToScheme)
+		networkingv1.AddToScheme, policyv1.AddToScheme, rbacv1.AddToScheme, monitoring.AddToScheme,
+		certmanager.AddToScheme)
 	if err := builder.AddToScheme(scheme); err != nil {
 		panic(err)
 	}

@@ -92,7 +92,7 @@ func TestPods_variables_areTheProgramsOwn(t *testing.T) {
 
 // The programs themselves say whether the values are right, and whether the files are what they take.
 func TestPods_configuration_passesTheProgramsOwnCheck(t *testing.T) {
-	secrets := secretFiles(t)
+	mounted := newFiles(t)
 	checked := map[string]int{}
 	for p, c := range containers(t) {
 		name := program(c)
@@ -103,9 +103,8 @@ func TestPods_configuration_passesTheProgramsOwnCheck(t *testing.T) {
 		check := exec.Command(binary(name), "--check")
 		for variable, value := range p.environment(t, c) {
 			for _, m := range c.VolumeMounts {
-				if secret := p.secret(m.Name); secret != "" {
-					require.Contains(t, secrets, secret, p.place)
-					value = strings.Replace(value, m.MountPath, secrets[secret], 1)
+				if dir := mounted.of(t, p, m.Name); dir != "" {
+					value = strings.Replace(value, m.MountPath, dir, 1)
 				}
 			}
 			check.Env = append(check.Env, variable+"="+value)
@@ -119,8 +118,10 @@ func TestPods_configuration_passesTheProgramsOwnCheck(t *testing.T) {
 
 // chartsOwn are the variables that a chart sets by itself, from other values.
 var chartsOwn = map[string]*regexp.Regexp{
-	"certservice": regexp.MustCompile(`^(KEYSTORE|TRUSTSTORE)_|^(CMP_SERVERS_PATH|HTTPS_PORT|METRICS_ADDR)$`),
-	"certfetcher": regexp.MustCompile(`^(KEYSTORE|TRUSTSTORE)_(KEY_)?(PATH|PASSWORD)|^(MODE|HEALTH_ADDR|POD_UID)$`),
+	"certservice": regexp.MustCompile(`^(KEYSTORE|TRUSTSTORE|TOKEN|CLIENT_CRL)_|` +
+		`^(ADMIN_CLIENTS|CLIENT_CREDENTIALS|CMP_SERVERS_PATH|HTTPS_PORT|METRICS_ADDR|POLICY_PATH)$`),
+	"certfetcher": regexp.MustCompile(`^(KEYSTORE|TRUSTSTORE)_(KEY_)?(PATH|PASSWORD)|` +
+		`^(MODE|HEALTH_ADDR|POD_UID|TOKEN_PATH)$`),
 }
 
 var enumOfNames = regexp.MustCompile(`"propertyNames": \{\s*"enum": \[[^\]]*\]`)

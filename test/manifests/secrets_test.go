@@ -1,14 +1,20 @@
 package manifests
 
 import (
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
+	"fmt"
 	"maps"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -31,56 +37,118 @@ func templates(t *testing.T) map[string]map[string]string {
 // keystores are the keys of a Secret with stores, which YAML cannot hold as text.
 var keystores = strings.Fields("keystore.jks keystore-password truststore.jks truststore-password")
 
-// withoutTemplate are the keys of the Secrets of the overlay onap-keystores and of the charts' value sets.
-var withoutTemplate = map[string][]string{
+// elsewhere are the keys of the Secrets and ConfigMaps of the overlay onap-keystores, of the charts' value sets, and of
+// the cluster.
+var elsewhere = map[string][]string{
 	"certservice-keystores": keystores, "oom-cert-service-server-tls": keystores,
 	"oom-cert-service-client-tls": keystores, "oom-cert-service-cmp": {"cmpServers.json", "ca.pem"},
 	"app": {"keystore-password", "truststore-password"}, "ca-root": {"root.crt"},
+	"client-crls": {"clients.crl"}, "certservice-ca": {"ca.crt"}, "example-roots": {"roots.pem"},
+	"issuer-keys": {"keys.json"}, "who-may-what": {"rules.yaml"}, "kube-root-ca.crt": {"ca.crt"},
 }
 
 const cmpMount = "/etc/certservice/cmp"
 
-// secretFiles returns, for each Secret, a directory with its keys as files and no others, as a container sees it.
-func secretFiles(t *testing.T) map[string]string {
+// files makes what is mounted.
+type files struct {
+	byKey   map[string]string // the content of files that are not as the manifests have them
+	keys    map[string][]string
+	volumes map[string]string // directories by place and volume
+}
+
+func newFiles(t *testing.T) files {
 	t.Helper()
 	dir := t.TempDir()
 	authority := fixture.Must(fixture.NewCA("Transport"))
 	require.NoError(t, authority.WriteIdentity(dir, "oom-cert-service", "oom-cert-service"))
-	files := map[string]string{
+	f := files{map[string]string{}, maps.Clone(elsewhere), map[string]string{}}
+	for key, file := range map[string]string{
 		"tls.crt": "client-certificate.pem", "tls.key": "client-key.pem", "ca.crt": "truststore.pem",
 		"keystore.jks": "client.jks", "truststore.jks": "truststore.jks", "ca.pem": "truststore.pem",
-		"root.crt": "truststore.pem",
+		"root.crt": "truststore.pem", "roots.pem": "truststore.pem",
+	} {
+		f.byKey[key] = readFile(t, filepath.Join(dir, file))
 	}
-	keys := maps.Clone(withoutTemplate)
+	for _, key := range []string{"keystore-password", "truststore-password"} {
+		f.byKey[key] = fixture.Password
+	}
 	for name, data := range templates(t) {
-		keys[name] = slices.Collect(maps.Keys(data))
+		f.keys[name] = slices.Collect(maps.Keys(data))
 	}
-	directories := map[string]string{}
-	for name, all := range keys {
-		of := filepath.Join(dir, name)
-		directories[name] = of
-		require.NoError(t, os.Mkdir(of, 0o700))
-		for _, key := range all {
-			content := fixture.Password
-			if file, found := files[key]; found {
-				content = readFile(t, filepath.Join(dir, file))
-			} else if key == "cmpServers.json" {
-				content = strings.ReplaceAll(templates(t)["certservice-cmp"][key], cmpMount, of)
-			}
-			require.NoError(t, os.WriteFile(filepath.Join(of, key), []byte(content), 0o600))
+	f.byKey["cmpServers.json"] = templates(t)["certservice-cmp"]["cmpServers.json"]
+	crl := fixture.Must(x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(time.Hour),
+	}, authority.Issuing, authority.IssuingKey))
+	f.byKey["clients.crl"] = string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: crl}))
+	for _, o := range everything(t)["helm template certservice.keys"] {
+		if m, is := o.(*corev1.ConfigMap); is {
+			f.byKey["keys.json"] = m.Data["jwks.json"]
 		}
 	}
-	return directories
+	f.byKey["rules.yaml"] = readFile(t, deploy+"/kubernetes/overlays/tokens/policy.yaml")
+	return f
 }
 
-// secret is the name of the Secret that a volume is of, or "".
-func (p pod) secret(volume string) string {
-	for _, v := range p.Spec.Volumes {
-		if v.Name == volume && v.Secret != nil {
-			return v.Secret.SecretName
+// of returns a directory with the files of a volume and no others, as a container of the pod sees them.
+func (f files) of(t *testing.T, p pod, volume string) string {
+	t.Helper()
+	index := slices.IndexFunc(p.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == volume })
+	if dir := f.volumes[p.place+" "+volume]; dir != "" || index < 0 || p.Spec.Volumes[index].EmptyDir != nil {
+		return dir
+	}
+	dir, v := t.TempDir(), p.Spec.Volumes[index]
+	f.volumes[p.place+" "+volume] = dir
+	write := func(name, content string) {
+		content = strings.ReplaceAll(content, cmpMount, dir)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+	}
+	switch {
+	case v.Secret != nil:
+		require.NotEmpty(t, f.keys[v.Secret.SecretName], "%s: %s", p.place, v.Secret.SecretName)
+		for _, key := range f.keys[v.Secret.SecretName] {
+			require.Contains(t, f.byKey, key)
+			write(key, f.byKey[key])
+		}
+	case v.ConfigMap != nil:
+		for key, content := range f.data(t, p, v.ConfigMap.Name) {
+			write(key, content)
+		}
+	case v.Projected != nil:
+		for _, source := range v.Projected.Sources {
+			if source.ConfigMap != nil {
+				for _, item := range source.ConfigMap.Items {
+					data := f.data(t, p, source.ConfigMap.Name)
+					require.Contains(t, data, item.Key, p.place)
+					write(item.Path, data[item.Key])
+				}
+			} else {
+				write(source.ServiceAccountToken.Path,
+					fixture.Token(fmt.Sprintf(`{"aud": [%q]}`, source.ServiceAccountToken.Audience)))
+			}
 		}
 	}
-	return ""
+	return dir
+}
+
+// data is what a ConfigMap has, which is applied with the pod, or comes from elsewhere.
+func (f files) data(t *testing.T, p pod, name string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, object := range p.beside {
+		if m, is := object.(*corev1.ConfigMap); is && m.Name == name {
+			maps.Copy(all, m.Data)
+		}
+	}
+	for _, key := range f.keys[name] {
+		all[key] = ""
+	}
+	require.NotEmpty(t, all, "%s: %s", p.place, name)
+	for key := range all {
+		if content, found := f.byKey[key]; found {
+			all[key] = content
+		}
+	}
+	return all
 }
 
 // What is filled in as the template says gets certificates from a CA that signs its answers, as EJBCA does.

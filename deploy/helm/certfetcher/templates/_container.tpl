@@ -13,7 +13,9 @@ securityContext:
 resources: {{- toYaml .resources | nindent 2 }}
 volumeMounts:
   - {name: certfetcher-certs, mountPath: {{ .env.OUTPUT_PATH }}}
-  {{- if ne .identity.format "none" }}
+  {{- if .token.enabled }}
+  - {name: certfetcher-token, mountPath: {{ dir .token.path }}, readOnly: true}
+  {{- else if ne .identity.format "none" }}
   - {name: certfetcher-mtls, mountPath: /etc/certfetcher, readOnly: true}
   {{- end }}
   {{- with .extraVolumeMounts }}
@@ -46,7 +48,10 @@ readinessProbe:
 {{- range $.Values.certfetcher.extraEnv }}{{ if eq .name $name }}{{ $given = true }}{{ end }}{{ end }}
 {{- if not $given }}{{ fail (printf "certfetcher.env.%s is required" $name) }}{{ end }}
 {{- end }}
-{{- if eq .identity.format "PEM" -}}
+{{- if .token.enabled -}}
+- {name: TOKEN_PATH, value: {{ .token.path }}}
+- {name: TRUSTSTORE_PATH, value: {{ dir .token.path }}/ca.crt}
+{{- else if eq .identity.format "PEM" -}}
 - {name: KEYSTORE_PATH, value: /etc/certfetcher/tls.crt}
 - {name: KEYSTORE_KEY_PATH, value: /etc/certfetcher/tls.key}
 - {name: TRUSTSTORE_PATH, value: /etc/certfetcher/ca.crt}

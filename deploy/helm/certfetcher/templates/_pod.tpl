@@ -41,7 +41,15 @@
 {{- define "certfetcher.volumes" -}}
 - name: certfetcher-certs
   emptyDir: {medium: Memory, sizeLimit: 8Mi}
-{{- if ne .Values.certfetcher.identity.format "none" }}
+{{- if .Values.certfetcher.token.enabled }}
+{{- with .Values.certfetcher.token }}
+- name: certfetcher-token
+  projected:
+    sources:
+      - serviceAccountToken: {audience: {{ .audience | quote }}, expirationSeconds: {{ .expirationSeconds | int64 }}, path: {{ base .path }}}
+      - configMap: {name: {{ .caConfigMapName }}, items: [{key: {{ .caKey }}, path: ca.crt}]}
+{{- end }}
+{{- else if ne .Values.certfetcher.identity.format "none" }}
 - name: certfetcher-mtls
   secret: {secretName: {{ .Values.certfetcher.identity.secretName }}, defaultMode: 0440}
 {{- end }}
