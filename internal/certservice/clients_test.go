@@ -55,6 +55,7 @@ type clients struct {
 	path      string // of the policy
 	policy    *PolicyFile
 	tokens    *token.Verifier
+	strangers *Strangers
 	later     time.Duration // than now is it for the tokens
 	address   string
 	shown     []tls.Certificate
@@ -118,7 +119,7 @@ func (s *clients) serve(by Credentials) {
 		Admins:     [][]byte{must(pkixName("admin"))},
 		MaxRSABits: 4096, CPU: NewCPU(), Metrics: s.metrics, Strangers: NewStrangers(log), Log: log,
 	}
-	cfg.Strangers.minute = time.Millisecond // or else few lines would be there
+	s.strangers = cfg.Strangers
 	if by == TokenCredential {
 		clientAuth = tls.NoClientCert
 	}
@@ -129,6 +130,8 @@ func (s *clients) serve(by Credentials) {
 	}
 	handler := NewHandler(cfg)
 	handler.reloads.every = 0
+	began := time.Now()
+	handler.now = func() time.Time { return began } // so that rates do not depend on how fast this machine is
 	s.address, _ = serve(s.t, handler, ServerConfig{
 		TLS:          &tls.Config{Certificates: []tls.Certificate{s.own}, ClientAuth: clientAuth},
 		Authenticate: handler.Authenticate, Metrics: s.metrics, Log: log})
@@ -185,6 +188,7 @@ func (s *clients) ask(command, rest string) string {
 		s.addRequest(r.Header, names)
 	}
 	r.Header["Authorization"] = s.bearer
+	s.strangers.Summarise() // a minute is over: few lines of strangers are logged in one
 	s.log.Reset()
 	response, err := s.transport.RoundTrip(r)
 	require.NoError(s.t, err)
