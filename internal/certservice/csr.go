@@ -17,6 +17,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/internal/policy"
 )
 
 // csrFault says what is wrong with the content of a request whose structure could be read. The
@@ -108,7 +109,7 @@ func (p csrParts) parseAdapted(der []byte) (*x509.CertificateRequest, error) {
 	}
 	csr, err := x509.ParseCertificateRequest(adapted)
 	if err != nil {
-		if fault := faultInAttributes(p.attributes); fault != "" {
+		if fault := p.faultInExtensions(); fault != nil {
 			return nil, fault
 		}
 		return nil, errNotPKCS10
@@ -118,72 +119,25 @@ func (p csrParts) parseAdapted(der []byte) (*x509.CertificateRequest, error) {
 }
 
 var (
-	oidExtensionRequest = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 14}
-	oidKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 15}
-	oidSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
+	oidKeyUsage       = asn1.ObjectIdentifier{2, 5, 29, 15}
+	oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 )
 
-// extensionNames are for error texts.
-var extensionNames = map[string]string{
-	"2.5.29.14": "subjectKeyIdentifier", "2.5.29.15": "keyUsage", "2.5.29.17": "subjectAltName",
-	"2.5.29.19": "basicConstraints", "2.5.29.37": "extendedKeyUsage",
-}
-
-// faultInAttributes says why crypto/x509 refuses the extensions that a request asks for (RFC 2985,
-// 5.4.2); it is empty when that is not the reason.
-func faultInAttributes(der []byte) csrFault {
-	s := cryptobyte.String(der)
-	var attributes cryptobyte.String
-	if !s.ReadASN1(&attributes, cbasn1.Tag(0).ContextSpecific().Constructed()) {
-		return ""
+// faultInExtensions says why crypto/x509 refuses the extensions that a request asks for; nil when
+// that is not the reason.
+func (p csrParts) faultInExtensions() error {
+	extensions, err := policy.ReadExtensions(p.tbs)
+	if err != nil {
+		return err
 	}
-	asked := map[string]bool{}
-	for !attributes.Empty() {
-		var attribute, values, extensions cryptobyte.String
-		var kind asn1.ObjectIdentifier
-		if !attributes.ReadASN1(&attribute, cbasn1.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&kind) ||
-			!attribute.ReadASN1(&values, cbasn1.SET) {
-			return "has an attribute that cannot be read"
-		}
-		if !kind.Equal(oidExtensionRequest) {
-			continue
-		}
-		if !values.ReadASN1(&extensions, cbasn1.SEQUENCE) {
-			return "has an extension request that cannot be read"
-		}
-		if fault := faultInExtensions(extensions, asked); fault != "" {
-			return fault
-		}
-	}
-	return ""
-}
-
-func faultInExtensions(extensions cryptobyte.String, asked map[string]bool) csrFault {
-	for !extensions.Empty() {
-		var extension, value cryptobyte.String
-		var id asn1.ObjectIdentifier
-		if !extensions.ReadASN1(&extension, cbasn1.SEQUENCE) || !extension.ReadASN1ObjectIdentifier(&id) ||
-			!extension.SkipOptionalASN1(cbasn1.BOOLEAN) || !extension.ReadASN1(&value, cbasn1.OCTET_STRING) {
-			return "asks for an extension that cannot be read"
-		}
-		if asked[id.String()] {
-			return csrFault(fmt.Sprintf("asks for the extension %s twice, want one of each kind", extensionName(id)))
-		}
-		asked[id.String()] = true
-		if id.Equal(oidSubjectAltName) {
-			if fault := faultInNames(value); fault != "" {
+	for _, e := range extensions {
+		if e.Id.Equal(oidSubjectAltName) {
+			if fault := faultInNames(e.Value); fault != "" {
 				return fault
 			}
 		}
 	}
-	return ""
-}
-
-func extensionName(id asn1.ObjectIdentifier) string {
-	if name, ok := extensionNames[id.String()]; ok {
-		return name
-	}
-	return id.String()
+	return nil
 }
 
 // faultInNames finds the first subject alternative name that is not as RFC 5280, 4.2.1.6 requires.
@@ -234,25 +188,6 @@ func ascii(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r > '~' })
 }
 
-// keyUsageNames are the bits of KeyUsage, in their order (RFC 5280, 4.2.1.3).
-var keyUsageNames = [...]string{"digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment",
-	"keyAgreement", "keyCertSign", "cRLSign", "encipherOnly", "decipherOnly"}
-
-// keyUsages returns the names of the bits that are set.
-func keyUsages(der []byte) ([]string, bool) {
-	var bits asn1.BitString
-	if rest, err := asn1.Unmarshal(der, &bits); err != nil || len(rest) > 0 {
-		return nil, false
-	}
-	var names []string
-	for bit, name := range keyUsageNames {
-		if bits.At(bit) == 1 {
-			names = append(names, name)
-		}
-	}
-	return names, true
-}
-
 // forbiddenUsages are those that a certificate with such a key must not have: RFC 8813, 3 for
 // ECDSA keys, RFC 8410, 5 for Ed25519. Strict CAs refuse a request for them.
 func forbiddenUsages(key crypto.PublicKey) []string {
@@ -274,7 +209,7 @@ func withoutForbiddenUsages(csr *x509.CertificateRequest) (*x509.CertificateRequ
 	if at < 0 {
 		return csr, nil
 	}
-	asked, _ := keyUsages(csr.Extensions[at].Value)
+	asked, _ := pki.ReadKeyUsage(csr.Extensions[at].Value)
 	var kept, dropped []string
 	forbidden := forbiddenUsages(csr.PublicKey)
 	for _, name := range asked {
@@ -301,7 +236,7 @@ func withoutForbiddenUsages(csr *x509.CertificateRequest) (*x509.CertificateRequ
 // which has no zero bits at its end (X.690, 11.2.2).
 func keyUsageValue(names []string) []byte {
 	var bits asn1.BitString
-	for bit, name := range keyUsageNames {
+	for bit, name := range pki.KeyUsages {
 		if slices.Contains(names, name) {
 			for len(bits.Bytes) <= bit/8 {
 				bits.Bytes = append(bits.Bytes, 0)

@@ -341,7 +341,7 @@ func (s *script) run(command, rest string) string {
 		for _, e := range s.template().Extensions {
 			text += e.Id.String()
 			if e.Id.Equal(oidKeyUsage) {
-				usages, _ := keyUsages(e.Value)
+				usages, _ := pki.ReadKeyUsage(e.Value)
 				text += " " + strings.Join(usages, "+")
 			}
 			text += "\n"

@@ -197,10 +197,6 @@ func checkExtension(extension pkix.Extension) (bool, error) {
 	return false, nil
 }
 
-// usageNames are the bits of keyUsage (RFC 5280, 4.2.1.3).
-var usageNames = []string{"digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment", "keyAgreement",
-	"keyCertSign", "cRLSign", "encipherOnly", "decipherOnly"}
-
 // unfit are the usages that a kind of key cannot have: RFC 8813, 3 and RFC 8410, 5.
 func unfit(key crypto.PublicKey) x509.KeyUsage {
 	switch key.(type) {
@@ -222,7 +218,7 @@ func (w *wanted) grantKeyUsage(value []byte, strict bool) error {
 	}
 	var asked x509.KeyUsage
 	var left []string
-	for bit, name := range usageNames {
+	for bit, name := range pki.KeyUsages {
 		if bits.At(bit) == 0 {
 			continue
 		}

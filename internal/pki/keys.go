@@ -55,6 +55,25 @@ func KeyName(pub crypto.PublicKey) (name string, ok bool) {
 // OIDKeyUsage is id-ce-keyUsage (RFC 5280, 4.2.1.3).
 var OIDKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 15}
 
+// KeyUsages are the names of the bits of KeyUsage, in their order (RFC 5280, 4.2.1.3).
+var KeyUsages = [...]string{"digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment",
+	"keyAgreement", "keyCertSign", "cRLSign", "encipherOnly", "decipherOnly"}
+
+// ReadKeyUsage returns the names of the bits that are set in the DER of a KeyUsage; false where it
+// cannot be read, or has a bit that is not known.
+func ReadKeyUsage(der []byte) (names []string, ok bool) {
+	var bits asn1.BitString
+	if rest, err := asn1.Unmarshal(der, &bits); err != nil || len(rest) > 0 || bits.BitLength > len(KeyUsages) {
+		return nil, false
+	}
+	for bit, name := range KeyUsages {
+		if bits.At(bit) == 1 {
+			names = append(names, name)
+		}
+	}
+	return names, true
+}
+
 // LeafKeyUsage returns the key usage that an end entity's certificate is asked for with:
 // digitalSignature and nonRepudiation, and with an RSA key keyEncipherment. Other keys encipher
 // nothing, and their certificates must not say that they do (RFC 8813, 3; RFC 8410, 5; RFC 9295,

@@ -98,6 +98,10 @@ var (
 var harmlessAttributes = []string{"1.2.840.113549.1.9.7", "1.3.6.1.4.1.311.13.2.2", "1.3.6.1.4.1.311.13.2.3",
 	"1.3.6.1.4.1.311.21.20"}
 
+// ReadExtensions returns the extensions that a CSR asks for, given as its CertificationRequestInfo.
+// The error is an AlwaysRefusedError.
+func ReadExtensions(tbs []byte) ([]pkix.Extension, error) { return new(Asked).readAttributes(tbs) }
+
 // readAttributes returns the extensions that are asked for. It refuses some in places where one
 // program finds them and another does not (RFC 2985, 5.4.2 wants one attribute with one value).
 func (a *Asked) readAttributes(tbs []byte) (extensions []pkix.Extension, err error) {
@@ -145,8 +149,9 @@ func (a *Asked) readAttributes(tbs []byte) (extensions []pkix.Extension, err err
 
 const byNoRule = "can be allowed by no rule"
 
-// readExtensionList reads the elements of Extensions (RFC 5280, 4.1).
+// readExtensionList reads the elements of Extensions (RFC 5280, 4.1), one of each kind.
 func readExtensionList(list cryptobyte.String) (extensions []pkix.Extension, err error) {
+	seen := map[string]bool{}
 	for !list.Empty() {
 		var e pkix.Extension
 		var fields, value cryptobyte.String
@@ -155,6 +160,11 @@ func readExtensionList(list cryptobyte.String) (extensions []pkix.Extension, err
 			!fields.ReadASN1(&value, cbasn1.OCTET_STRING) || !fields.Empty() {
 			return nil, refuse("has an extension request that cannot be read")
 		}
+		oid := e.Id.String()
+		if seen[oid] {
+			return nil, refuse("asks for the extension %s twice, want one of each kind", extensionName(oid))
+		}
+		seen[oid] = true
 		e.Value = value
 		extensions = append(extensions, e)
 	}
@@ -306,15 +316,9 @@ func extensionName(oid string) string {
 }
 
 func (a *Asked) readExtensions(extensions []pkix.Extension) error {
-	seen := map[string]bool{}
 	for _, e := range extensions {
-		oid := e.Id.String()
-		if seen[oid] {
-			return refuse("asks for the extension %s twice, want one of each kind", extensionName(oid))
-		}
-		seen[oid] = true
 		var err error
-		switch oid {
+		switch oid := e.Id.String(); oid {
 		case extensionAltName:
 			a.names, err = readNames(e.Value)
 		case extensionKeyUsage:
@@ -349,10 +353,6 @@ func checkBasicConstraints(der []byte) error {
 	return nil
 }
 
-// keyUsages are the bits of KeyUsage, in their order (RFC 5280, 4.2.1.3).
-var keyUsages = [...]string{"digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment",
-	"keyAgreement", "keyCertSign", "cRLSign", "encipherOnly", "decipherOnly"}
-
 // extKeyUsages are those with a name in a policy file; others are named by their numbers.
 var extKeyUsages = map[string]string{
 	"1.3.6.1.5.5.7.3.1": "serverAuth", "1.3.6.1.5.5.7.3.2": "clientAuth", "1.3.6.1.5.5.7.3.3": "codeSigning",
@@ -368,19 +368,16 @@ var refusedUsages = []string{"keyCertSign", "cRLSign", "anyExtendedKeyUsage", "O
 	"codeSigning"}
 
 func (a *Asked) readKeyUsage(der []byte) error {
-	var bits asn1.BitString
-	if rest, err := asn1.Unmarshal(der, &bits); err != nil || len(rest) > 0 || bits.BitLength > len(keyUsages) {
+	usages, ok := pki.ReadKeyUsage(der)
+	if !ok {
 		return refuse("asks for a keyUsage that cannot be read")
 	}
-	for bit, name := range keyUsages {
-		if bits.At(bit) == 0 {
-			continue
-		}
+	for _, name := range usages {
 		if slices.Contains(refusedUsages, name) {
 			return refuse("asks for the key usage %s, which is not issued here", name)
 		}
-		a.usages = append(a.usages, name)
 	}
+	a.usages = append(a.usages, usages...)
 	return nil
 }
 

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
 
@@ -275,8 +276,8 @@ func (r *request) extensions() (all []pkix.Extension) {
 	var bits asn1.BitString
 	var extended []asn1.ObjectIdentifier
 	for _, usage := range r.usages {
-		if bit := slices.Index(keyUsages[:], usage); bit >= 0 {
-			bits.BitLength = len(keyUsages)
+		if bit := slices.Index(pki.KeyUsages[:], usage); bit >= 0 {
+			bits.BitLength = len(pki.KeyUsages)
 			bits.Bytes = append(bits.Bytes, make([]byte, 2-len(bits.Bytes))...)
 			bits.Bytes[bit/8] |= 0x80 >> (bit % 8)
 			continue

@@ -8,7 +8,7 @@ import (
 )
 
 // Limits counts how often clients use rules. It outlives the policies that are loaded one after
-// the other, so that a reload gives nobody a full bucket.
+// the other, so that a reload gives no client a full bucket.
 type Limits struct {
 	mu      sync.Mutex
 	buckets map[bucketKey]*rate.Limiter
