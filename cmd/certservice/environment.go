@@ -208,7 +208,7 @@ func readClients(r *program.Reader, s *settings) {
 	if s.policyPath != "" && len(s.admins) > 0 {
 		r.Warn("ADMIN_CLIENTS", "has no effect with POLICY_PATH: add a rule there with the operation reload")
 	}
-	if s.credentials == certservice.TokenCredential { // nobody shows a certificate
+	if s.credentials == certservice.TokenCredential { // no client shows a certificate
 		s.files.Partial, s.files.TruststorePath = true, ""
 	}
 	switch s.credentials {

@@ -197,6 +197,9 @@ func readInput(name, path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s %q %w", name, path, files.Explain(path, err))
 	}
+	if len(data) > mostInput {
+		return nil, fmt.Errorf("%s %q has more than %d bytes", name, path, mostInput)
+	}
 	return data, nil
 }
 

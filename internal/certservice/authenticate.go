@@ -29,7 +29,7 @@ type TokenVerifier interface {
 	Verify(text string) (token.Claims, error)
 }
 
-// Authentication is who a client is, or why it is nobody.
+// Authentication is who a client is, or why it is not authenticated.
 type Authentication struct {
 	certificate *x509.Certificate // as it was shown, trusted or not; nil: none
 	account     *token.Claims     // of a token that was verified; nil: none
@@ -44,7 +44,7 @@ type Authentication struct {
 // verify: that would help an attacker who probes the truststore. The audit line tells them apart.
 const (
 	messageUnauthorized = "Client certificate is missing or not trusted"
-	messageNobody       = "Client certificate or token is missing or not trusted"
+	messageNoCredential = "Client certificate or token is missing or not trusted"
 	messageNoTokenKeys  = "The keys of the token issuer are not available, try again later"
 )
 
@@ -103,7 +103,7 @@ func bearer(header http.Header) (tokens []string) {
 	return tokens
 }
 
-// refused says whether the client is nobody.
+// refused says whether the client is not authenticated.
 func (a *Authentication) refused() bool { return a.reason != "" }
 
 // client is who asks, for the policy.
@@ -123,7 +123,7 @@ func (a *Authentication) key(of clientKey) clientKey {
 	return of
 }
 
-// refuseClient answers a client that is nobody.
+// refuseClient answers a client that is not authenticated.
 func (h *Handler) refuseClient(a *Authentication, e *event) answer {
 	e.outcome, e.reason = outcomeUnauthorized, a.reason
 	if a.fault != nil {
@@ -137,12 +137,12 @@ func (h *Handler) refuseClient(a *Authentication, e *event) answer {
 	}
 	message := messageUnauthorized
 	if a.tokens {
-		message = messageNobody
+		message = messageNoCredential
 	}
 	response := errorAnswer(http.StatusUnauthorized, message)
 	response.header["Connection"] = "close"
 	switch {
-	case a.fault != nil: // RFC 6750, 3: without it nobody finds out why a pod cannot start
+	case a.fault != nil: // RFC 6750, 3: without it no one finds out why a pod cannot start
 		response.header["WWW-Authenticate"] = fmt.Sprintf(`Bearer error="invalid_token", error_description="%s"`,
 			a.fault.Reason)
 	case a.tokens:

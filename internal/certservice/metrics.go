@@ -299,7 +299,7 @@ func (m *Metrics) expectCRLs() {
 	}
 }
 
-// maxCRLLabels bounds the series: whoever publishes CRLs chooses the names.
+// maxCRLLabels bounds the series: those who publish CRLs choose the names.
 const maxCRLLabels = 64
 
 // observeCRLs counts a reading of the CRLs and sets when those in use end. Labels that were set

@@ -82,23 +82,11 @@ func (f *PolicyFile) Reload(trigger string) error {
 
 // Watch reloads whenever the content of the file changes, until ctx ends.
 func (f *PolicyFile) Watch(ctx context.Context) error {
-	follower := &files.Follower{
-		Dirs: func() []string { return files.DirsOf(f.path) }, Quiet: settle,
-		Changed: func() {
-			if f.hasChanged() {
-				_ = f.Reload("file changed") // logged there; the next change is the next attempt
-			}
-		},
-		Failed: func(dir string, err error) {
-			f.log.Warn("changes of the policy in this directory are not noticed: reload with SIGHUP or GET /reload",
-				"dir", dir, "error", err.Error())
-		},
-	}
-	if err := follower.Start(); err != nil {
-		return err
-	}
-	follower.Run(ctx)
-	return nil
+	return watchFiles(ctx, "the policy", f.log, func() []string { return files.DirsOf(f.path) }, func() {
+		if f.hasChanged() {
+			_ = f.Reload("file changed") // logged there; the next change is the next attempt
+		}
+	})
 }
 
 // hasChanged compares content and not times, so that replacing the link of an unchanged ConfigMap

@@ -169,19 +169,20 @@ const settle = 200 * time.Millisecond
 // Watch reloads whenever the content of the file or of a
 // file that it names changes, until ctx ends.
 func (c *Configuration) Watch(ctx context.Context) error {
-	f := &files.Follower{
-		Dirs: c.directories, Quiet: settle,
-		Changed: func() {
-			if c.haveFilesChanged() {
-				_ = c.Reload("file changed") // logged there; the next change is the next attempt
-			}
-		},
-		Failed: func(dir string, err error) {
-			c.log.Warn("changes of the configuration in this directory are not noticed: reload "+
-				"with SIGHUP or GET /reload",
-				"dir", dir, "error", err.Error())
-		},
-	}
+	return watchFiles(ctx, "the configuration", c.log, c.directories, func() {
+		if c.haveFilesChanged() {
+			_ = c.Reload("file changed") // logged there; the next change is the next attempt
+		}
+	})
+}
+
+// watchFiles calls changed when files in the directories may have changed, until ctx ends. An error
+// means that changes are not noticed. what names the files in the log.
+func watchFiles(ctx context.Context, what string, log *slog.Logger, dirs func() []string, changed func()) error {
+	f := &files.Follower{Dirs: dirs, Quiet: settle, Changed: changed, Failed: func(dir string, err error) {
+		log.Warn("changes of "+what+" in this directory are not noticed: reload with SIGHUP or GET /reload",
+			"dir", dir, "error", err.Error())
+	}}
 	if err := f.Start(); err != nil {
 		return err
 	}

@@ -147,7 +147,7 @@ func (s *apiServer) meetStranger(c *connection, conn *tls.Conn, client Authentic
 	s.answerStranger(c, conn, client, line, err)
 }
 
-// answerStranger answers a request of a client that is nobody, of which the first line was read, or
+// answerStranger answers a request of a client that is not authenticated, of which the first line was read, or
 // the error of reading it, and closes the connection.
 func (s *apiServer) answerStranger(c *connection, conn *tls.Conn, client Authentication, line string, err error) {
 	defer conn.Close()

@@ -22,7 +22,7 @@ const (
 	ProtectionPBMAC1 Protection = "pbmac1"
 	// ProtectionSignature is a signature by a certificate's key.
 	ProtectionSignature Protection = "signature"
-	// ProtectionNone is none: TLS tells the server who asks, a registration authority (RFC 9483,
+	// ProtectionNone leaves requests unprotected: TLS tells the server who asks, a registration authority (RFC 9483,
 	// 5.2.3.1). Answers are signed all the same, and a kur is.
 	ProtectionNone Protection = "none"
 )

@@ -32,7 +32,7 @@ type Settings struct {
 	AllowUnbound bool // TOKEN_ALLOW_UNBOUND: tokens that are not bound to a pod as well
 
 	// OwnTokenPath is the file with the service's own token, which the issuer's host gets with
-	// requests, and nobody else; "": where Kubernetes puts it. There may be none.
+	// requests, and no other host; "": where Kubernetes puts it. There may be none.
 	OwnTokenPath string
 
 	Log  *slog.Logger              // nil: none
