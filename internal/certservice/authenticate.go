@@ -44,7 +44,7 @@ type Authentication struct {
 // verify: that would help an attacker who probes the truststore. The audit line tells them apart.
 const (
 	messageUnauthorized = "Client certificate is missing or not trusted"
-	messageNoCredential = "Client certificate or token is missing or not trusted"
+	messageUnknown      = "Client certificate or token is missing or not trusted"
 	messageNoTokenKeys  = "The keys of the token issuer are not available, try again later"
 )
 
@@ -137,7 +137,7 @@ func (h *Handler) refuseClient(a *Authentication, e *event) answer {
 	}
 	message := messageUnauthorized
 	if a.tokens {
-		message = messageNoCredential
+		message = messageUnknown
 	}
 	response := errorAnswer(http.StatusUnauthorized, message)
 	response.header["Connection"] = "close"
