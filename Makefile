@@ -20,9 +20,9 @@ bin/certfetcher bin/certservice: TAGS = -tags nethttpomithttp2
 
 # Every node of a cluster pulls certfetcher. Without inlining it is a tenth of a megabyte smaller, and not slower:
 # what takes time is the standard library's, and the stores' loops, which stay inlined. Of the standard library,
-# net/http makes a few requests only.
+# net/http and crypto/tls make a few requests only.
 bin/certfetcher: GCFLAGS = -gcflags=$(MODULE)/...=-l -gcflags=$(MODULE)/internal/pkcs12= \
-	-gcflags=$(MODULE)/internal/keystore= $(addsuffix =-l,$(addprefix -gcflags=,net/http $(LIBRARIES)))
+	-gcflags=$(MODULE)/internal/keystore= $(addsuffix =-l,$(addprefix -gcflags=,net/http crypto/tls $(LIBRARIES)))
 LIBRARIES = github.com/VictoriaMetrics/metrics github.com/cenkalti/backoff/v4 github.com/fsnotify/fsnotify \
 	github.com/kelseyhightower/envconfig
 

@@ -23,6 +23,9 @@ import (
 // github.com/certfetcher/certfetcher/internal/program.version=v1.2.3.
 var version string
 
+// Documentation is where the documents are read; each file of docs is below it.
+const Documentation = "https://github.com/certfetcher/certfetcher/blob/main/docs/"
+
 // Version is the version that was linked in, or that of the
 // module when go install built the program.
 func Version() string {
