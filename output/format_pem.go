@@ -54,7 +54,7 @@ func (r reader) pemFiles() (b Bundle, err error) {
 		return Bundle{}, err
 	}
 	both := slices.Concat(r.files["key.pem"].data, r.files["keystore.pem"].data)
-	if !bytes.Equal(r.files["keystore-combined.pem"].data, both) {
+	if !r.anyForm && !bytes.Equal(r.files["keystore-combined.pem"].data, both) {
 		return Bundle{}, r.fault("keystore-combined.pem", "has something else than key.pem and keystore.pem")
 	}
 	return b, nil

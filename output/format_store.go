@@ -1,6 +1,7 @@
 package output
 
 import (
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -67,7 +68,7 @@ func (r reader) stores(keyName, trustName string, format keystore.Format) (Bundl
 		return Bundle{}, r.fault(keyName, "has %s, want one private key with its certificates", describe(keyEntries))
 	}
 	key := keyEntries[0]
-	if !sameAlias(key.Alias, r.cfg.KeystoreAlias) {
+	if !r.anyForm && !sameAlias(key.Alias, r.cfg.KeystoreAlias) {
 		return Bundle{}, r.fault(keyName, "has the alias %q, want %q", key.Alias, r.cfg.KeystoreAlias)
 	}
 	trusted, err := r.open(trustName, p.truststore, format)
@@ -75,6 +76,10 @@ func (r reader) stores(keyName, trustName string, format keystore.Format) (Bundl
 		return Bundle{}, err
 	}
 	b := Bundle{Key: key.Key, Chain: key.Chain}
+	if r.anyForm {
+		b.Trusted = byAlias(trusted)
+		return b, nil
+	}
 	// A Java store has no order: the aliases give it.
 	for i := range trusted {
 		want := trustedAlias(r.cfg, i)
@@ -88,6 +93,20 @@ func (r reader) stores(keyName, trustName string, format keystore.Format) (Bundl
 	return b, nil
 }
 
+// byAlias lists the trusted certificates in the order of their aliases, of which those that are numbered are counted:
+// x-10 comes after x-9.
+func byAlias(entries []keystore.Entry) (certs []*x509.Certificate) {
+	slices.SortFunc(entries, func(a, b keystore.Entry) int {
+		return cmp.Or(cmp.Compare(len(a.Alias), len(b.Alias)), strings.Compare(a.Alias, b.Alias))
+	})
+	for _, e := range entries {
+		if e.Trusted {
+			certs = append(certs, e.Chain[0])
+		}
+	}
+	return certs
+}
+
 // open opens a store, or a PEM file, which needs no password.
 func (r reader) open(name, password string, format keystore.Format) ([]keystore.Entry, error) {
 	data := r.files[name].data
@@ -97,7 +116,7 @@ func (r reader) open(name, password string, format keystore.Format) ([]keystore.
 		if err != nil {
 			return nil, r.fault(name, "is unusable: %v", err)
 		}
-		if string(profile) != r.cfg.P12Profile {
+		if !r.anyForm && string(profile) != r.cfg.P12Profile {
 			return nil, r.fault(name, "has the PKCS#12 profile %q, want %q", profile, r.cfg.P12Profile)
 		}
 	}

@@ -89,6 +89,40 @@ func (v *Volume) Current() (*Bundle, error) {
 	return &bundle, nil
 }
 
+// OtherForm reads a set that Current refuses for its form: another layout, other types, aliases or PKCS#12 profile than
+// configured, other passwords than those given, or files missing that the rest makes up for. All that can be read of it
+// must be of one set, with a key and trusted certificates; otherwise it returns nil. Publish gives it the configured
+// form.
+func (v *Volume) OtherForm() *Bundle {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	d, err := v.unlocked(v.cfg.Dir)
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	s := d.lookUndisturbed()
+	if s.unsettled {
+		return nil
+	}
+	r := reader{cfg: v.cfg, files: s.files, anyForm: true}
+	r.cfg.Types = nil
+	for _, f := range formats {
+		if _, err := f.read(r); err == nil {
+			r.cfg.Types = append(r.cfg.Types, f.Name)
+		}
+	}
+	if len(r.cfg.Types) == 0 {
+		return nil
+	}
+	bundle, err := r.bundle()
+	if err != nil {
+		return nil
+	}
+	bundle.Note = s.note()
+	return &bundle
+}
+
 // Publish makes b the set that readers see. When it is already, in the configured layout, types,
 // aliases, modes and so on, nothing is touched. The passwords stay those that are on the volume,
 // unless others are configured. What readers see changes at one moment; see the two layouts for

@@ -21,17 +21,41 @@ import (
 	"github.com/certfetcher/certfetcher/output"
 )
 
-// keep returns what the volume holds when that may stay, else why it may not; both are zero for an
-// empty volume. A sidecar keeps all that is valid, with the reason why it has to be renewed at
-// once: an application that has a valid certificate must not wait for a CertService.
-func (e *Enroller) keep() (*output.Bundle, string) {
+// found is what is on a volume before a run.
+type found struct {
+	bundle *output.Bundle // what may stay; nil: nothing
+	// reason is why nothing may stay, or why what stays has to be renewed at once; empty for an empty volume.
+	reason string
+	form   string // how the files differ from what is configured, although the set may stay; empty: not
+}
+
+// keep decides whether what the volume holds may stay. A sidecar keeps all that is valid, with the
+// reason why it has to be renewed at once: an application that has a valid certificate must not
+// wait for a CertService. A set in another form than configured, as of an earlier configuration or
+// of the ONAP client, is judged as any other.
+func (e *Enroller) keep() (f found) {
 	current, err := e.volume.Current()
+	if _, differs := errors.AsType[*output.MismatchError](err); differs {
+		if current = e.volume.OtherForm(); current != nil {
+			f.form, err = err.Error(), nil
+		}
+	}
 	switch {
 	case errors.Is(err, output.ErrEmpty):
-		return nil, ""
+		return f
 	case err != nil:
-		return nil, err.Error()
+		f.reason = err.Error()
+		return f
 	}
+	f.bundle, f.reason = e.judge(current)
+	if f.bundle == nil && f.form != "" {
+		f.reason = f.form + ", and " + f.reason
+	}
+	return f
+}
+
+// judge returns the bundle if it may stay, and the reason as found has it.
+func (e *Enroller) judge(current *output.Bundle) (*output.Bundle, string) {
 	e.current.Store(current)
 	changed := e.changed(current)
 	if e.Config.ForceEnroll {

@@ -117,14 +117,11 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	if err := e.takeUp(); err != nil {
 		return Outcome{}, err
 	}
-	if kept, reason := e.keep(); kept != nil {
-		e.settleJournal(kept.Chain[0])
-		e.correctModes()
-		e.reportKept(kept.Chain[0], reason)
-		return Outcome{Bundle: *kept, How: Kept, Files: e.volume.Files(),
-			Pending: e.volume.Pending(), Requested: reason}, nil
-	} else if reason != "" {
-		e.Log.Info("enrolling", "trigger", reason)
+	found := e.keep()
+	if found.bundle != nil {
+		return e.stay(found)
+	} else if found.reason != "" {
+		e.Log.Info("enrolling", "trigger", found.reason)
 	}
 	if err := e.writable(); err != nil {
 		return Outcome{}, err
@@ -141,6 +138,29 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	outcome, err := e.publish(bundle, Enrolled)
 	e.endJournal(err)
 	return outcome, err
+}
+
+// stay keeps what was found, in the configured form: what is on the volume in another one is published again, and
+// costs no certificate.
+func (e *Enroller) stay(found found) (Outcome, error) {
+	leaf := found.bundle.Chain[0]
+	e.settleJournal(leaf)
+	outcome := Outcome{Bundle: *found.bundle, How: Kept, Files: e.volume.Files()}
+	if found.form == "" {
+		e.correctModes()
+	} else {
+		e.Log.Info("the volume holds a certificate in another form than configured: publishing it again", "trigger",
+			found.form, "serial", pki.Serial(leaf))
+		var err error
+		if outcome, err = e.publish(*found.bundle, Kept); err != nil && !Committed(err) {
+			return Outcome{}, err
+		}
+	}
+	if found.form == "" || found.reason != "" {
+		e.reportKept(leaf, found.reason)
+	}
+	outcome.Pending, outcome.Requested = e.volume.Pending(), found.reason
+	return outcome, nil
 }
 
 // writable comes before anything is asked for: a volume that cannot be written to must not cost a
