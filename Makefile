@@ -6,7 +6,7 @@ MODULE = github.com/certfetcher/certfetcher
 TOOL = go tool -modfile=.ci/tools/go.mod
 
 .DEFAULT_GOAL = build
-.PHONY: help build demo test race chaos fuzz cover lint audit bench image containers manifests docs clean
+.PHONY: help build demo test race chaos fuzz cover lint audit bench image containers manifests upgrades docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -93,6 +93,12 @@ containers: ## run the images; wants podman
 # Kubernetes' libraries are not certfetcher's dependencies.
 manifests: ## check manifests, charts, alerts and dashboards
 	cd test/manifests && go vet ./... && go test -count=1 ./...
+
+# Earlier releases beside this one: volumes, clients and services of each, forwards and back. They are built from the
+# history of this repository.
+upgrades: ## run earlier releases beside this one
+	go vet -tags upgrade ./test/upgrade
+	go test -tags upgrade -count=1 ./test/upgrade
 
 # Rewrites what the documents generate from the code.
 docs: ## write the generated parts of the documents
