@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,10 +40,17 @@ func TestApplications_jvm_servesPKCS12AndPEM(t *testing.T) {
 		fixture.SkipWithout(t, "dist/jars, which .ci/run makes of java/pom.xml,")
 	}
 	p := newPod(t, nil, "OUTPUT_TYPE=P12,PEM", "OUTPUT_LAYOUT=inplace")
-	spring := exampleData(t, "spring-boot.yaml")["application.yaml"]
+	spring := readGuide(t, "spring-boot").files["application.yaml"]
+	require.Equal(t, exampleData(t, "spring-boot.yaml")["application.yaml"], spring)
 	spring = p.write("application.yaml", strings.ReplaceAll(spring, mounted, p.volume))
+	tomcat := fixture.FreeAddress(t)
+	xml := strings.NewReplacer(mounted, p.volume, `port="8443"`, `address="127.0.0.1" port="`+
+		strings.TrimPrefix(tomcat, "127.0.0.1:")+`"`, `checkPeriod="600"`, `checkPeriod="1"`,
+		`<Server `, `<Server periodicEventDelay="1" `).Replace(readGuide(t, "tomcat").files["server.xml"])
 	jars := strings.Join(classPath, ":")
-	jvm := fixture.Java(t, jars, "java/Applications.java", p.volume, spring)
+	jvm := fixture.Java(t, jars, "java/Applications.java", p.volume, spring, p.write("server.xml", xml))
+	jvm.Args = slices.Insert(jvm.Args, 1, "-Dtruststore.pass="+
+		string(fixture.Must(os.ReadFile(p.volume+"/truststore.pass"))))
 	reload := fixture.Must(jvm.StdinPipe())
 	t.Cleanup(func() { reload.Close() }) // which ends the JVM
 	running, address := p.background(jvm), map[string]string{}
@@ -51,7 +59,8 @@ func TestApplications_jvm_servesPKCS12AndPEM(t *testing.T) {
 		for _, words := range serving.FindAllStringSubmatch(running.Printed(), -1) {
 			address[words[1]] = "127.0.0.1:" + words[2]
 		}
-		return len(address) == 5
+		address["tomcat-xml"] = tomcat
+		return len(address) == 5 && strings.Contains(running.Printed(), "started catalina")
 	}, chaos.Deadline, 20*time.Millisecond, "not all applications serve")
 	first := fixture.Must(p.serial())
 	for name := range address {
@@ -62,7 +71,7 @@ func TestApplications_jvm_servesPKCS12AndPEM(t *testing.T) {
 	p.fetch()
 	_, err := reload.Write([]byte{'\n'})
 	require.NoError(t, err)
-	for _, name := range []string{"spring-boot", "tomcat-p12", "tomcat-pem"} {
+	for _, name := range []string{"spring-boot", "tomcat-xml", "tomcat-pem"} {
 		p.awaitServed(address[name], first, nil)
 	}
 }

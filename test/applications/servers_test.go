@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,21 +20,54 @@ import (
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-// haproxy returns the arguments that serve TLS with the volume, configured by a file in testdata.
-func (p *pod) haproxy(address string) []string {
-	content := string(fixture.Must(os.ReadFile("testdata/haproxy.cfg")))
-	content = strings.NewReplacer("ADDRESS", address, "VOLUME", p.volume).Replace(content)
-	return []string{"-W", "-f", p.write("haproxy.cfg", content)}
+// listening is where the guides have their servers listen.
+var listening = regexp.MustCompile(`\b(?:listen |bind :|127\.0\.0\.1:)(?:8443|5432)\b`)
+
+// adapt is a guide's file, or a value of a variable, for a server of this pod at an address.
+func (p *pod) adapt(text, address string) string {
+	text = listening.ReplaceAllStringFunc(text, func(found string) string {
+		before, _, _ := strings.Cut(found, " ")
+		switch before {
+		case "listen", "bind":
+			return before + " " + address
+		}
+		return address
+	})
+	return strings.ReplaceAll(text, mounted, p.volume)
 }
 
-// nginx returns the arguments that serve TLS with the volume, configured as the example for Kubernetes is. It reads the
-// truststore as well.
-func (p *pod) nginx(address string) []string {
-	trust := "ssl_client_certificate " + p.volume + "/truststore.pem; ssl_verify_client optional; "
-	content := exampleData(p.t, "nginx.yaml")["nginx.conf"]
-	content = strings.NewReplacer(mounted, p.volume, "/tmp/", p.dir+"/", "listen 8443",
-		"listen "+address, "ssl_protocols", trust+"ssl_protocols").Replace(content)
-	return []string{"-c", p.write("nginx.conf", content), "-g", "daemon off;", "-e", "stderr"}
+// file writes a file that the guide shows, put into what the test has around it.
+func (p *pod) file(g guide, name, around, address string) string {
+	p.t.Helper()
+	require.Contains(p.t, g.files, name)
+	return p.write(name, strings.Replace(around, "HERE", p.adapt(g.files[name], address), 1))
+}
+
+func (p *pod) haproxy(g guide, address string) []string {
+	return []string{"-W", "-f", p.file(g, "haproxy.cfg", "HERE", address)}
+}
+
+// nginx has the directories that only root may write to elsewhere, as the example for Kubernetes has.
+func (p *pod) nginx(g guide, address string) []string {
+	around, _, _ := strings.Cut(exampleData(p.t, "nginx.yaml")["nginx.conf"], "  server {\n")
+	around = strings.ReplaceAll(around, "/tmp/", p.dir+"/") + "HERE}\n"
+	return []string{"-c", p.file(g, "nginx.conf", around, address), "-g", "daemon off;", "-e", "stderr"}
+}
+
+// nginxExample is what the example for Kubernetes configures.
+func (p *pod) nginxExample(_ guide, address string) []string {
+	content := strings.ReplaceAll(exampleData(p.t, "nginx.yaml")["nginx.conf"], "/tmp/", p.dir+"/")
+	return []string{"-c", p.write("nginx.conf", p.adapt(content, address)), "-g", "daemon off;", "-e", "stderr"}
+}
+
+// envoy has what the example for Kubernetes configures, with the guide's secret.
+func (p *pod) envoy(g guide, address string) []string {
+	host, port, _ := strings.Cut(address, ":")
+	content := strings.NewReplacer("address: 0.0.0.0, port_value: 8443", "address: "+host+", port_value: "+port,
+		"/etc/app/certificate.yaml", p.file(g, "certificate.yaml", "HERE", address)).
+		Replace(exampleData(p.t, "envoy.yaml")["envoy.yaml"])
+	return []string{"-c", p.write("envoy.yaml", content), "-l", "warning", "--concurrency", "1",
+		"--disable-hot-restart"}
 }
 
 func (p *pod) write(name, content string) string {
@@ -43,31 +77,42 @@ func (p *pod) write(name, content string) string {
 	return path
 }
 
-// A sidecar renews beside the server, sends it a signal, and looks whether it serves the new certificate.
+// A sidecar with the guide's variables renews beside the server, and looks whether it serves the new certificate.
 func TestApplications_servers_serveAndReload(t *testing.T) {
-	for _, row := range []struct {
-		program, signal, verify, variable string
-		arguments                         func(p *pod, address string) []string
-		user                              *syscall.Credential
-		greet                             greeting
+	for i, row := range []struct {
+		name, program string
+		arguments     func(p *pod, g guide, address string) []string
+		user          *syscall.Credential
+		greet         greeting
 	}{
-		{"haproxy", "USR2", "", "", (*pod).haproxy, nil, nil},
-		{"nginx", "HUP", "", "", (*pod).nginx, nil, nil},
-		{"postgres", "HUP", "postgres://", "OUTPUT_FILE_MODE=0600", (*pod).postgres, nobody(t), sslRequest},
+		{"envoy", "envoy", (*pod).envoy, nil, nil},
+		{"haproxy", "haproxy", (*pod).haproxy, nil, nil},
+		{"nginx", "nginx", (*pod).nginx, nil, nil},
+		{"nginx, the example for Kubernetes", "nginx", (*pod).nginxExample, nil, nil},
+		{"postgresql", "postgres", (*pod).postgres, nobody(t), sslRequest},
 	} {
-		t.Run(row.program, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			program := serverProgram(t, row.program)
-			p := newPod(t, row.user, "OUTPUT_TYPE=PEM", row.variable)
+			document, _, _ := strings.Cut(row.name, ",")
+			g := readGuide(t, document)
+			p := newPod(t, row.user, g.settings("OUTPUT_")...)
 			// Under a name of its own, so that no other process of this machine is signalled.
-			name := fmt.Sprintf("%.3s%d", row.program, os.Getpid())
+			name := fmt.Sprintf("%.3s%d-%d", row.program, i, os.Getpid())
 			require.NoError(t, os.Symlink(program, filepath.Join(p.dir, name)))
 			address := fixture.FreeAddress(t)
-			p.background(p.command(filepath.Join(p.dir, name), row.arguments(p, address)...))
+			p.background(p.command(filepath.Join(p.dir, name), row.arguments(p, g, address)...))
 			first := p.awaitServed(address, "", row.greet)
-			p.background(p.certfetcher("MODE=sidecar", "NOTIFY_SIGNAL="+row.signal, "NOTIFY_PROCESS="+name,
-				"NOTIFY_VERIFY="+row.verify+address))
+			variables := g.settings("")
+			for i, variable := range variables {
+				variables[i] = p.adapt(variable, address)
+				if strings.HasPrefix(variable, "NOTIFY_PROCESS=") {
+					variables[i] = "NOTIFY_PROCESS=" + name
+				}
+			}
+			sidecar := p.background(p.certfetcher(variables...))
 			p.awaitServed(address, first, row.greet)
+			require.True(t, sidecar.Await("the application serves the new certificate"))
 		})
 	}
 }
@@ -88,11 +133,17 @@ func sslRequest(conn net.Conn) error {
 	return nil
 }
 
-// serverProgram finds a program. Debian does not put PostgreSQL's into PATH.
+// serverProgram finds a program. Debian does not put PostgreSQL's into PATH, and has no Envoy: .ci/run installs that
+// from PyPI.
 func serverProgram(t *testing.T, name string) string {
 	t.Helper()
 	if paths, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name); len(paths) > 0 {
 		return paths[len(paths)-1]
+	}
+	if path := fixture.Must(filepath.Abs("../../dist/envoy/envoy/_bin/" + name)); name == "envoy" {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
 	}
 	return fixture.RequirePrograms(t, name)[0]
 }
@@ -109,19 +160,18 @@ func nobody(t *testing.T) *syscall.Credential {
 }
 
 // postgres makes a cluster and returns the arguments that serve TLS with the volume.
-func (p *pod) postgres(address string) []string {
+func (p *pod) postgres(g guide, address string) []string {
 	p.t.Helper()
 	data := filepath.Join(p.dir, "data")
 	initdb := p.command(serverProgram(p.t, "initdb"), "--no-sync", "--auth=trust",
 		"--username=postgres", "--pgdata="+data)
 	out, err := initdb.CombinedOutput()
 	require.NoError(p.t, err, "%s", out)
-	return []string{
-		"-D", data, "-k", p.dir, "-h", "127.0.0.1", "-p", strings.TrimPrefix(address, "127.0.0.1:"),
-		"-c", "fsync=off", "-c", "ssl=on",
-		"-c", "ssl_cert_file=" + p.volume + "/keystore.pem", "-c", "ssl_key_file=" + p.volume + "/key.pem",
-		"-c", "ssl_ca_file=" + p.volume + "/truststore.pem",
-	}
+	configuration := filepath.Join(data, "postgresql.conf")
+	content := string(fixture.Must(os.ReadFile(configuration))) + p.adapt(g.files["postgresql.conf"], address)
+	require.NoError(p.t, os.WriteFile(configuration, []byte(content), 0o600))
+	return []string{"-D", data, "-k", p.dir, "-h", "127.0.0.1", "-p", strings.TrimPrefix(address, "127.0.0.1:"),
+		"-c", "fsync=off"}
 }
 
 // What the document warns of: the server looks at the key's owner and mode before it opens it.
@@ -129,7 +179,7 @@ func TestApplications_postgresql_refusesAKeyThatItsGroupMayRead(t *testing.T) {
 	t.Parallel()
 	server := serverProgram(t, "postgres")
 	p := newPod(t, nobody(t), "OUTPUT_TYPE=PEM", "OUTPUT_FILE_MODE=0640")
-	arguments := p.postgres(fixture.FreeAddress(t))
+	arguments := p.postgres(readGuide(t, "postgresql"), fixture.FreeAddress(t))
 	out, err := p.command(server, arguments...).CombinedOutput()
 	require.Error(t, err)
 	assert.Contains(t, string(out), "has group or world access")

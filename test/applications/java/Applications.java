@@ -10,6 +10,7 @@ import javax.net.ssl.SSLContext;
 import javax.net.ssl.SSLServerSocket;
 import javax.net.ssl.SSLSocket;
 import org.apache.catalina.connector.Connector;
+import org.apache.catalina.startup.Catalina;
 import org.apache.catalina.startup.Tomcat;
 import org.apache.coyote.http11.AbstractHttp11Protocol;
 import org.apache.kafka.common.config.types.Password;
@@ -23,21 +24,17 @@ import org.springframework.boot.web.servlet.context.ServletWebServerApplicationC
 /**
  * Serves TLS on loopback with the files of a volume as Tomcat, Kafka and Spring Boot read them.
  *
- * Usage: java -cp JARS Applications.java VOLUME APPLICATION_YAML
+ * Usage: java -cp JARS Applications.java VOLUME APPLICATION_YAML SERVER_XML
  *
- * It prints "serving NAME PORT" for each. For each byte of its standard input Tomcat reloads; it ends with that input.
+ * It prints "serving NAME PORT" for each, but for that of SERVER_XML. For each byte of its standard input the Tomcat
+ * that has no file reloads; the JVM ends with that input.
  */
 public class Applications {
     private static final List<Connector> connectors = new ArrayList<>();
 
     public static void main(String[] args) throws Exception {
         Path volume = Path.of(args[0]);
-        tomcat("tomcat-p12", volume, certificate -> {
-            certificate.setCertificateKeystoreFile(volume.resolve("keystore.p12").toString());
-            certificate.setCertificateKeystoreType("PKCS12");
-            certificate.setCertificateKeystorePasswordFile(volume.resolve("keystore.pass").toString());
-            certificate.setCertificateKeyAlias("certificate");
-        });
+        catalina(args[2]); // first: those that are embedded set another base directory
         tomcat("tomcat-pem", volume, certificate -> {
             certificate.setCertificateFile(volume.resolve("keystore.pem").toString());
             certificate.setCertificateKeyFile(volume.resolve("key.pem").toString());
@@ -88,6 +85,18 @@ public class Applications {
         tomcat.start();
         connectors.add(connector);
         System.out.println("serving " + name + " " + connector.getLocalPort());
+    }
+
+    /** Tomcat as its own scripts start it, with a server.xml. */
+    static void catalina(String configuration) throws Exception {
+        Path base = Files.createTempDirectory(Path.of(configuration).getParent(), "catalina");
+        System.setProperty("catalina.base", base.toString());
+        System.setProperty("catalina.home", base.toString());
+        Catalina catalina = new Catalina();
+        catalina.setConfigFile(configuration);
+        catalina.setUseNaming(false);
+        catalina.start();
+        System.out.println("started catalina");
     }
 
     /** The default engine factory is what a broker's listener and a client make their TLS engines with. */
