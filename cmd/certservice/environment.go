@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -118,9 +117,10 @@ var variables = []program.Variable{
 	{Name: "LOG_LEVEL", Default: "info",
 		Rule: "debug, info, warn or error",
 		Help: "least severe level that is logged"},
-	{Name: "LOG_FORMAT", Default: "json",
-		Rule: "json or text",
-		Help: "format of the log on standard error"},
+	{Name: "LOG_FORMAT", Default: "auto",
+		Rule: "auto, json or text",
+		Help: "format of the log on standard error; auto is lines for people on a terminal, and " +
+			"JSON elsewhere"},
 }
 
 // settings are the environment's values, checked.
@@ -250,26 +250,4 @@ func splitSubjects(list string) (subjects []string) {
 		subjects = append(subjects, subject.String())
 	}
 	return subjects
-}
-
-func writeUsage(w io.Writer) error {
-	_, err := io.WriteString(w, `certservice has certificate requests signed by CMPv2 servers, over REST and mutual TLS.
-
-Usage: certservice [--check | --help | --version]
-       certservice probe    exit with 0 when the service at METRICS_ADDR is ready
-       certservice policy check --policy FILE    check a policy; --help shows how to try a request out
-       certservice token check --token FILE      say whether the service would accept a token
-
-It is configured by environment variables:
-`)
-	if err == nil {
-		err = program.WriteUsage(w, variables)
-	}
-	if err == nil {
-		_, err = io.WriteString(w, `
-Exit codes: 0 ended by a signal, or nothing wrong found; 1 a fault in the configuration, or serving failed;
-2 wrong usage; 3 refused (policy check, token check); 99 too few files may be open (RLIMIT_NOFILE).
-`)
-	}
-	return err
 }
