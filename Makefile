@@ -6,7 +6,7 @@ MODULE = github.com/certfetcher/certfetcher
 TOOL = go tool -modfile=.ci/tools/go.mod
 
 .DEFAULT_GOAL = build
-.PHONY: help build demo test race chaos fuzz cover lint audit bench image containers manifests upgrades docs clean
+.PHONY: help build demo test race chaos fuzz cover lint audit bench image containers manifests upgrades recording docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -99,6 +99,10 @@ manifests: ## check manifests, charts, alerts and dashboards
 upgrades: ## run earlier releases beside this one
 	go vet -tags upgrade ./test/upgrade
 	go test -tags upgrade -count=1 ./test/upgrade
+
+# Runs the programs on a terminal, and draws what it shows.
+recording: build ## the pictures of a terminal in the documents
+	go run ./test/demo/recording
 
 # Rewrites what the documents generate from the code.
 docs: ## write the generated parts of the documents

@@ -104,7 +104,7 @@ func draw(title string, steps []step) string {
 		fmt.Fprintf(&b, "<circle cx=\"%d\" cy=\"20\" r=\"6\" fill=\"%s\"/>\n", margin+6+i*20, colour)
 	}
 	b.WriteString(`<g font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace" ` +
-		`font-size="13" fill="#c9d1d9" xml:space="preserve">` + "\n")
+		`font-size="13" fill="#c9d1d9">` + "\n")
 	for i, line := range lines {
 		column := 0
 		for _, s := range line {
@@ -115,12 +115,12 @@ func draw(title string, steps []step) string {
 			if s.bold {
 				style += ` font-weight="bold"`
 			}
-			// textLength keeps the columns whatever font there is.
+			// textLength keeps the columns whatever font there is, and spaces that do not break are not joined.
 			length := utf8.RuneCountInString(s.text)
 			if strings.TrimSpace(s.text) != "" {
 				fmt.Fprintf(&b, "<text x=\"%.1f\" y=\"%d\" textLength=\"%.1f\"%s>%s</text>\n",
 					margin+float64(column)*charWidth, titleBar+margin+i*lineHeight+4, float64(length)*charWidth, style,
-					html.EscapeString(s.text))
+					html.EscapeString(strings.ReplaceAll(s.text, " ", "\u00a0")))
 			}
 			column += length
 		}
