@@ -45,7 +45,9 @@ type withSchemas struct{ *fake.Clientset }
 
 type schemas struct{ discovery.DiscoveryInterfaces }
 
-func (c withSchemas) Discovery() discovery.DiscoveryInterfaces { return schemas{c.Clientset.Discovery()} }
+func (c withSchemas) Discovery() discovery.DiscoveryInterfaces {
+	return schemas{c.Clientset.Discovery()}
+}
 
 func (schemas) OpenAPIV3() openapi.Client { return openapitest.NewEmbeddedFileClient() }
 
