@@ -71,8 +71,9 @@ func startAPIServer(t *testing.T, objects []runtime.Object) *apiServer {
 	client := withSchemas{fake.NewClientset(objects...)}
 	factory := informers.NewSharedInformerFactory(client, 0)
 	server := &apiServer{mapper: mapper}
-	setup := initializer.New(client, dynamicfake.NewSimpleDynamicClient(scheme.Scheme), factory, authorizerfactory.NewAlwaysAllowAuthorizer(),
-		utilfeature.DefaultFeatureGate, compatibility.DefaultBuildEffectiveVersion(), t.Context().Done(), mapper)
+	setup := initializer.New(client, dynamicfake.NewSimpleDynamicClient(scheme.Scheme), factory,
+		authorizerfactory.NewAlwaysAllowAuthorizer(), utilfeature.DefaultFeatureGate,
+		compatibility.DefaultBuildEffectiveVersion(), t.Context().Done(), mapper)
 	mutator, err := mutating.NewPlugin(nil)
 	require.NoError(t, err)
 	validator, err := validating.NewPlugin(nil)

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
@@ -40,12 +41,22 @@ func injectionCases(t *testing.T) (rows []injectionCase) {
 // pod is what a user creates, or a controller for them.
 func (c injectionCase) pod(domain string) *corev1.Pod {
 	pod := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, Spec: *c.Spec.DeepCopy()}
-	pod.Name, pod.GenerateName, pod.Namespace, pod.Labels = c.PodName, c.GenerateName, c.namespace(), maps.Clone(c.Labels)
+	pod.Name, pod.GenerateName, pod.Namespace = c.PodName, c.GenerateName, c.namespace()
+	pod.Labels = maps.Clone(c.Labels)
 	if pod.Name == "" && pod.GenerateName == "" {
 		pod.Name = "app"
 	}
 	if len(pod.Spec.Containers) == 0 {
 		pod.Spec.Containers = []corev1.Container{{Name: "app", Image: "app"}}
+	}
+	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range containers { // the restricted Pod Security Standard
+			containers[i].SecurityContext = &corev1.SecurityContext{
+				RunAsNonRoot: ptr.To(true), AllowPrivilegeEscalation: ptr.To(false),
+				Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			}
+		}
 	}
 	pod.Annotations = maps.Clone(c.Foreign)
 	for name, value := range c.Annotations {
@@ -167,11 +178,11 @@ func TestInjection_example_isInjected(t *testing.T) {
 func TestInjection_ownNames(t *testing.T) {
 	values := map[string]any{"apiVersion": "v1", "name": "own", "domain": "pki.example.org", "parametersName": "pki",
 		"namespaceLabel": map[string]any{"name": "pki", "value": "yes"}, "image": "registry.example.org/certfetcher:1.0"}
-	text := render(t, rendering{"own", chartDir(injectionChart), values, "v1.36.0"})
+	text := render(t, rendering{"own", chartDir(injectionChart), values, "v1.36.0", nil})
 	assert.NotRegexp(t, regexp.MustCompile(`certfetcher\.io|name: certfetcher-injection`), text)
 	namespaces := readFile(t, "testdata/injection/namespaces.yaml")
-	namespaces = strings.NewReplacer("certfetcher.io/injection: enabled", `pki: "yes"`, "name: certfetcher-injection", "name: pki",
-		"image: certfetcher:1.0", "env.LOG_LEVEL: info").Replace(namespaces)
+	namespaces = strings.NewReplacer("certfetcher.io/injection: enabled", `pki: "yes"`,
+		"name: certfetcher-injection", "name: pki", "image: certfetcher:1.0", "env.LOG_LEVEL: info").Replace(namespaces)
 	server := startAPIServer(t, append(decode(t, "own", text), decode(t, "namespaces", namespaces)...))
 	row := injectionCases(t)[0]
 	pod := row.pod("pki.example.org")
@@ -197,10 +208,39 @@ func TestInjection_withoutTheMutatingPolicy_refuses(t *testing.T) {
 	assert.Contains(t, message, "MutatingAdmissionPolicy certfetcher-injection with its binding")
 }
 
+// The chart takes the newest version that the cluster serves, and says what to do where there is none.
+func TestInjection_chart_takesTheVersionThatIsServed(t *testing.T) {
+	const group = "admissionregistration.k8s.io/"
+	for _, row := range []struct {
+		value  string
+		served []string
+		want   string
+	}{
+		{"", []string{group + "v1", group + "v1beta1", group + "v1beta1/MutatingAdmissionPolicy"}, "v1beta1"},
+		{"", []string{group + "v1beta1/MutatingAdmissionPolicy", group + "v1/MutatingAdmissionPolicy"}, "v1"},
+		{"v1", nil, "v1"},
+		{"v1beta1", []string{group + "v1/MutatingAdmissionPolicy"}, "v1beta1"},
+		{"", []string{group + "v1", group + "v1alpha1/MutatingAdmissionPolicy"}, ""},
+	} {
+		values := map[string]any{"apiVersion": row.value}
+		r := rendering{injectionChart, chartDir(injectionChart), values, "v1.33.0", row.served}
+		_, files, err := renderFiles(r)
+		if row.want == "" {
+			require.ErrorContains(t, err, "this cluster (Kubernetes v1.33.0) does not serve MutatingAdmissionPolicy: "+
+				"Kubernetes 1.36 and later serve v1, 1.34 and 1.35 serve v1beta1 where the API server has")
+			continue
+		}
+		require.NoError(t, err)
+		want := "apiVersion: " + group + row.want + "\nkind: MutatingAdmissionPolicy"
+		assert.Equal(t, 2, strings.Count(files[injectionChart+"/templates/mutating.yaml"], want), row)
+		golden.File(t, "helm/certfetcher-injection.notes.golden.txt", files[injectionChart+"/templates/NOTES.txt"])
+	}
+}
+
 // The kustomization has what the chart renders by default.
 func TestInjection_kustomization_isTheChart(t *testing.T) {
 	values := map[string]any{"apiVersion": "v1beta1"}
-	text := render(t, rendering{injectionChart, chartDir(injectionChart), values, "v1.34.0"})
+	text := render(t, rendering{injectionChart, chartDir(injectionChart), values, "v1.34.0", nil})
 	text = strings.TrimPrefix(text, "---\n")
 	golden.File(t, "../"+deploy+"/kubernetes/injection/policies.yaml", text)
 }
