@@ -27,7 +27,8 @@ import (
 type rendering struct {
 	name, dir string
 	values    chartutil.Values
-	cluster   string // its version of Kubernetes
+	cluster   string   // its version of Kubernetes
+	serves    []string // kinds of its API, where a chart asks for them
 }
 
 // ordinary is the oldest cluster on which the charts run with their defaults.
@@ -49,7 +50,7 @@ func charts(t *testing.T) (all []rendering) {
 		if strings.Contains(text, "older cluster") {
 			cluster = older[chartName]
 		}
-		all = append(all, rendering{name, chartDir(chartName), values, cluster})
+		all = append(all, rendering{name, chartDir(chartName), values, cluster, nil})
 	}
 	require.NotEmpty(t, all)
 	return all
@@ -100,6 +101,7 @@ func renderFiles(r rendering) (*chart.Chart, map[string]string, error) {
 	}
 	capabilities := chartutil.DefaultCapabilities.Copy()
 	capabilities.KubeVersion = *fixture.Must(chartutil.ParseKubeVersion(r.cluster))
+	capabilities.APIVersions = append(slices.Clone(capabilities.APIVersions), r.serves...)
 	release := chartutil.ReleaseOptions{Name: c.Name(), Namespace: "default", IsInstall: true, Revision: 1}
 	values, err := chartutil.ToRenderValues(c, r.values, release, capabilities)
 	if err != nil {
@@ -119,7 +121,8 @@ func TestCharts_render_asInTheGoldenFiles(t *testing.T) {
 
 func TestCharts_lint_findsNothing(t *testing.T) {
 	library := chartutil.Values{"env": map[string]any{"OUTPUT_PATH": "/certs"}}
-	all := append(charts(t), rendering{"library", chartDir("certfetcher"), library, ordinary})
+	all := append(charts(t), rendering{"library", chartDir("certfetcher"), library, ordinary, nil},
+		rendering{injectionChart, chartDir(injectionChart), chartutil.Values{"apiVersion": "v1"}, ordinary, nil})
 	for _, r := range all {
 		cluster := fixture.Must(chartutil.ParseKubeVersion(r.cluster))
 		linter := lint.AllWithKubeVersion(r.dir, r.values, "default", cluster)
@@ -144,14 +147,14 @@ func TestCharts_wrongValues_areRefused(t *testing.T) {
 			if row.Chart == "bare" {
 				dir = bare + "/app"
 			}
-			_, _, err := renderFiles(rendering{row.Name, dir, row.Values, cmp.Or(row.Cluster, ordinary)})
+			_, _, err := renderFiles(rendering{row.Name, dir, row.Values, cmp.Or(row.Cluster, ordinary), nil})
 			require.ErrorContains(t, err, row.Want)
 		})
 	}
 }
 
 func TestCharts_notes_nameTheSecrets(t *testing.T) {
-	_, files, err := renderFiles(rendering{"certservice", chartDir("certservice"), nil, ordinary})
+	_, files, err := renderFiles(rendering{"certservice", chartDir("certservice"), nil, ordinary, nil})
 	require.NoError(t, err)
 	golden.File(t, "helm/certservice.notes.golden.txt", files["certservice/templates/NOTES.txt"])
 }

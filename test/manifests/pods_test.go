@@ -61,6 +61,10 @@ func pods(t *testing.T) map[string]pod {
 			}
 		}
 	}
+	for name, template := range injectedPods(t) {
+		place := "injected " + name
+		found[place] = pod{template, place, nil}
+	}
 	require.NotEmpty(t, found)
 	return found
 }

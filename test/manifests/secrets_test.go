@@ -116,8 +116,13 @@ func (f files) of(t *testing.T, p pod, volume string) string {
 	case v.Projected != nil:
 		for _, source := range v.Projected.Sources {
 			if source.ConfigMap != nil {
+				data := f.data(t, p, source.ConfigMap.Name)
+				if len(source.ConfigMap.Items) == 0 {
+					for key, content := range data {
+						write(key, content)
+					}
+				}
 				for _, item := range source.ConfigMap.Items {
-					data := f.data(t, p, source.ConfigMap.Name)
 					require.Contains(t, data, item.Key, p.place)
 					write(item.Path, data[item.Key])
 				}
