@@ -5,7 +5,7 @@
 image: {{ .image.repository }}{{ if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .image.tag }}{{ end }}
 imagePullPolicy: {{ .image.pullPolicy }}
 {{- $context := merge (dict) (get . "securityContext" | default dict) }}
-{{- if not (hasKey $context "runAsUser") }}{{ $_ := set $context "runAsUser" (get . "runAsUser") }}{{ end }}
+{{- if and (hasKey . "runAsUser") (not (hasKey $context "runAsUser")) }}{{ $_ := set $context "runAsUser" .runAsUser }}{{ end }}
 {{- with include "certfetcher.given" $context }}
 securityContext: {{- . | nindent 2 }}
 {{- end }}
