@@ -57,7 +57,10 @@ func valuesOf(t *testing.T, chartName string) (list []value) {
 		for i := 0; i+1 < len(node.Content); i += 2 {
 			key, content := node.Content[i], node.Content[i+1]
 			v := value{section(key), comment(key), append(slices.Clone(path), key.Value), content, false}
-			v.group = content.Kind == yaml.MappingNode && len(content.Content) > 0 && comment(content.Content[0]) != ""
+			if content.Kind == yaml.MappingNode && len(content.Content) > 0 {
+				first := content.Content[0]
+				v.group = first.Line > key.Line && comment(first) != ""
+			}
 			list = append(list, v)
 			if v.group {
 				walk(v.path, content)
