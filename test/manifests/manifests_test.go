@@ -18,6 +18,8 @@ import (
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	admissionregistrationv1beta1 "k8s.io/api/admissionregistration/v1beta1"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -41,7 +43,8 @@ const deploy = "../../deploy"
 // decoder refuses unknown and duplicate fields, as kubectl --validate=strict does.
 var decoder = func() runtime.Decoder {
 	scheme := runtime.NewScheme()
-	builder := runtime.NewSchemeBuilder(appsv1.AddToScheme, autoscalingv2.AddToScheme, corev1.AddToScheme,
+	builder := runtime.NewSchemeBuilder(admissionregistrationv1.AddToScheme, admissionregistrationv1beta1.AddToScheme,
+		appsv1.AddToScheme, autoscalingv2.AddToScheme, corev1.AddToScheme,
 		networkingv1.AddToScheme, policyv1.AddToScheme, rbacv1.AddToScheme, monitoring.AddToScheme,
 		certmanager.AddToScheme)
 	if err := builder.AddToScheme(scheme); err != nil {
