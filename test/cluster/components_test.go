@@ -55,7 +55,7 @@ func start() error {
 			"--node-ip=" + address},
 			ready: []string{"kubectl", "wait", "--for=condition=Ready", "--timeout=2s", "node/node"}},
 	} {
-		if err := run(c.args...); err != nil {
+		if err := run(nil, c.args...); err != nil {
 			return err
 		}
 		if err := try(2*time.Minute, c.ready...); err != nil {
@@ -63,6 +63,11 @@ func start() error {
 		}
 	}
 	if err := serveNames(); err != nil {
+		return err
+	}
+	// The CA stands outside of the cluster, as CAs do.
+	if err := run([]string{"DEVCA_ADDR=" + address + ":8080", "DEVCA_RV=RA", "DEVCA_IAK=secret of the cluster",
+		"DEVCA_CA_FILE=" + file("ca.pem")}, file("images/devca")); err != nil {
 		return err
 	}
 	// Pods cannot be made before the controllers have seen the namespace.
@@ -74,12 +79,13 @@ func start() error {
 }
 
 // run starts a component; its output goes to a file of its name. Its end is fatal for the tests, which will say so.
-func run(args ...string) error {
-	log, err := os.Create(filepath.Join(logs, args[0]+".log"))
+func run(environment []string, args ...string) error {
+	log, err := os.Create(filepath.Join(logs, filepath.Base(args[0])+".log"))
 	if err != nil {
 		return err
 	}
 	command := exec.Command(args[0], args[1:]...)
+	command.Env = append(os.Environ(), environment...)
 	command.Stdout, command.Stderr = log, log
 	if err := command.Start(); err != nil {
 		return err

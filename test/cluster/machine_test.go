@@ -16,13 +16,17 @@ func first() (int, error) {
 	if err := errors.Join(mounts(), network(), groups(), syscall.Sethostname([]byte("node"))); err != nil {
 		return 1, err
 	}
-	environment := append(os.Environ(), "CLUSTER_STAGE=tests", "PATH="+built+":"+os.Getenv("PATH"),
-		"HOME="+state, "KUBECONFIG="+state+"/admin.conf")
+	for name, value := range map[string]string{"CLUSTER_STAGE": "tests", "PATH": built + ":" + os.Getenv("PATH"),
+		"HOME": state, "KUBECONFIG": state + "/admin.conf"} {
+		if err := os.Setenv(name, value); err != nil {
+			return 1, err
+		}
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return 1, err
 	}
-	tests, err := os.StartProcess(self, os.Args, &os.ProcAttr{Env: environment, Files: []*os.File{nil, os.Stdout, os.Stderr}})
+	tests, err := os.StartProcess(self, os.Args, &os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr}})
 	if err != nil {
 		return 1, err
 	}

@@ -161,6 +161,9 @@ func build() error {
 		{root, append(small, state+"/images/", "-tags=nethttpomithttp2", "./cmd/certfetcher", "./cmd/certservice",
 			"./cmd/devca")},
 	} {
+		if os.Getenv("SKIPBUILD") != "" && b.dir == "kubernetes" {
+			continue
+		}
 		command := exec.Command("go", b.args...)
 		command.Dir, command.Stderr = b.dir, os.Stderr
 		command.Env = append(os.Environ(), "CGO_ENABLED=0")

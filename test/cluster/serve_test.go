@@ -145,7 +145,7 @@ func serveNames() error {
 	if err != nil {
 		return err
 	}
-	go (&dns.Server{PacketConn: packets, Handler: handler}).ActivateAndServe()     //nolint:errcheck // never ends
+	go (&dns.Server{PacketConn: packets, Handler: handler}).ActivateAndServe()   //nolint:errcheck // never ends
 	go (&dns.Server{Listener: connections, Handler: handler}).ActivateAndServe() //nolint:errcheck // never ends
 	// The tests themselves ask the same server.
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
