@@ -3,15 +3,18 @@ package docs
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
@@ -58,4 +61,56 @@ func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
 		response.Body.Close()
 		assert.Equal(t, http.StatusOK, response.StatusCode, name)
 	}
+}
+
+// A real kubectl, where there is one, makes of the documented commands the Secrets of the template; else facts.yaml
+// alone holds them against it.
+func TestKubernetes_secretsMadeWithKubectl_areThoseOfTheTemplate(t *testing.T) {
+	kubectl, err := exec.LookPath("kubectl")
+	if err != nil {
+		t.Skip("kubectl is not installed")
+	}
+	type secret struct {
+		Kind, Type string
+		Metadata   struct{ Name string }
+		Data       map[string]string
+		StringData map[string]string `yaml:"stringData"`
+	}
+	want := map[string]secret{}
+	for _, text := range strings.Split(readAll(t, "deploy/kubernetes/secrets.yaml"), "\n---\n") {
+		var s secret
+		require.NoError(t, yaml.Unmarshal([]byte(text), &s))
+		want[s.Metadata.Name] = s
+	}
+	dir := t.TempDir()
+	for _, b := range readDocument(t, filepath.Join(root, "deploy/kubernetes/README.md")).blocks {
+		if !strings.Contains(b.text, "kubectl create secret generic") {
+			continue
+		}
+		for _, words := range commands(t, b) {
+			for _, word := range words {
+				if pair, is := strings.CutPrefix(word, "--from-file="); is {
+					_, file, _ := strings.Cut(pair, "=")
+					require.NoError(t, os.WriteFile(filepath.Join(dir, file), []byte(file), 0o600))
+				}
+			}
+			run := exec.Command(kubectl, append(words[1:], "--dry-run=client", "--output=yaml")...)
+			run.Dir, run.Env = dir, []string{"KUBECONFIG=/nonexistent", "HOME=" + dir}
+			out, err := run.Output()
+			require.NoError(t, err, "%s", words)
+			var got secret
+			require.NoError(t, yaml.Unmarshal(out, &got))
+			if got.Kind != "Secret" {
+				continue
+			}
+			template := want[got.Metadata.Name]
+			delete(want, got.Metadata.Name)
+			if template.Type != "Opaque" || got.Type != "" { // Opaque is what none means
+				assert.Equal(t, template.Type, got.Type, "%s", words)
+			}
+			assert.ElementsMatch(t, slices.Collect(maps.Keys(template.StringData)),
+				slices.Collect(maps.Keys(got.Data)), "%s", words)
+		}
+	}
+	assert.Empty(t, want, "no command makes them")
 }

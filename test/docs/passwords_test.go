@@ -15,7 +15,7 @@ import (
 
 // valueOfASecret is a variable that holds a secret and is given a value, as YAML, shell, Dockerfiles and JSON do it.
 var valueOfASecret = regexp.MustCompile(
-	`\b(?:(?:OUTPUT_)?(?:KEYSTORE|TRUSTSTORE)_PASSWORD|DEVCA_IAK)(?:"?\s*[:=]\s*|[,}]?\s*value:\s*)["']?[^\s"'$]`)
+	`\b(?:(?:OUTPUT_)?(?:KEYSTORE|TRUSTSTORE)_PASSWORD|DEVCA_IAK)(?:"?\s*[:=]\s*|[,}]?\s*value:\s*)["']?[^\s"'${]`)
 
 // A process of the same user may read the environment for a moment, and whoever may look at the pod sees it for good.
 func TestExamples_givePasswordsAsFiles(t *testing.T) {

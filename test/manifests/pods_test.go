@@ -55,7 +55,11 @@ func pods(t *testing.T) map[string]pod {
 			switch o := object.(type) {
 			case *corev1.Pod:
 				template := corev1.PodTemplateSpec{ObjectMeta: o.ObjectMeta, Spec: o.Spec}
-				found[place] = pod{*template.DeepCopy(), place, objects}
+				name := place
+				if o.Annotations["helm.sh/hook"] == "test" {
+					name += ", helm test"
+				}
+				found[name] = pod{*template.DeepCopy(), place, objects}
 			case *appsv1.Deployment:
 				found[place] = pod{*o.Spec.Template.DeepCopy(), place, objects}
 			}

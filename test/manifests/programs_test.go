@@ -1,9 +1,9 @@
 package manifests
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -41,24 +41,27 @@ func TestMain(m *testing.M) {
 // binary returns the path of a built program.
 func binary(name string) string { return filepath.Join(binaries, name) }
 
-var variable = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+)(?: \(.*\))?$`)
+var variable = regexp.MustCompile(`(?m)^  ([A-Z][A-Z0-9_]+)(?: \(.*\))?\n((?:      .*\n)+)`)
 
-// variables returns what --help shows, with the _FILE twins of secrets, and what the command postprocess has besides.
-func variables(t *testing.T, program string) (names []string) {
+// variables returns what --help shows, with the _FILE twins of secrets, and what the command postprocess has besides:
+// the name of each, and the last line of its help, which says what it takes.
+func variables(t *testing.T, program string) map[string]string {
 	t.Helper()
 	help := fixture.Must(exec.Command(binary(program), "--help").Output())
 	if program == "certfetcher" {
 		more := fixture.Must(exec.Command(binary(program), "postprocess", "--help").Output())
 		help = append(help, more...)
 	}
+	rules := map[string]string{}
 	for _, match := range variable.FindAllStringSubmatch(string(help), -1) {
-		names = append(names, match[1])
-		if strings.HasSuffix(match[0], "secret)") {
-			names = append(names, match[1]+"_FILE")
+		lines := strings.Split(strings.TrimSpace(match[2]), "\n")
+		rules[match[1]] = strings.TrimSpace(lines[len(lines)-1])
+		if first, _, _ := strings.Cut(match[0], "\n"); strings.HasSuffix(first, "secret)") {
+			rules[match[1]+"_FILE"] = ""
 		}
 	}
-	require.Greater(t, len(names), 10)
-	return names
+	require.Greater(t, len(rules), 10)
+	return rules
 }
 
 // environment returns a container's variables; those that come from elsewhere have an empty value.
@@ -77,9 +80,10 @@ func (p pod) environment(t *testing.T, c corev1.Container) map[string]string {
 }
 
 func TestPods_variables_areTheProgramsOwn(t *testing.T) {
-	known := map[string][]string{}
+	known := map[string]map[string]string{}
 	for _, name := range []string{"certfetcher", "certservice"} {
-		known[name] = append(variables(t, name), "GOMEMLIMIT") // the Go runtime's
+		known[name] = variables(t, name)
+		known[name]["GOMEMLIMIT"] = "" // the Go runtime's
 	}
 	for p, c := range containers(t) {
 		for variable := range p.environment(t, c) {
@@ -124,21 +128,45 @@ var chartsOwn = map[string]*regexp.Regexp{
 		`^(MODE|HEALTH_ADDR|POD_UID|TOKEN_PATH)$`),
 }
 
-var enumOfNames = regexp.MustCompile(`"propertyNames": \{\s*"enum": \[[^\]]*\]`)
+var environmentOfSchema = regexp.MustCompile(`(?s)("env": \{.*?"properties": )\{.*?\n      \}`)
+
+// kinds are the kinds of a value of which YAML loses nothing, where text is what the program takes: 0640 is read as 416,
+// and NO as false.
+func kinds(rule string) string {
+	switch {
+	case rule == "true or false":
+		return `["string", "boolean"]`
+	case strings.Contains(rule, "octal"):
+	case regexp.MustCompile(`\bnumber\b|^milliseconds|; 0 for|^a share of`).MatchString(rule):
+		return `["string", "number"]`
+	}
+	return `"string"`
+}
 
 // What a chart's user may set is what the program has; helm refuses the rest.
 func TestCharts_schemas_nameTheProgramsVariables(t *testing.T) {
 	for program, own := range chartsOwn {
 		path := filepath.Join(deploy, "helm", program, "values.schema.json")
 		content := readFile(t, path)
-		names := slices.DeleteFunc(variables(t, program), own.MatchString)
-		slices.Sort(names)
-		list := fixture.Must(json.MarshalIndent(names, "        ", "  "))
-		want := "\"propertyNames\": {\n        \"enum\": " + string(list)
-		if flag.Lookup("update").Value.String() == "true" {
-			content = enumOfNames.ReplaceAllLiteralString(content, want)
-			require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
+		var list []string
+		for name, rule := range variables(t, program) {
+			if name == "OUTPUT_PATH" {
+				list = append(list, `        "OUTPUT_PATH": {"type": "string", "pattern": "^/."}`)
+			} else if !own.MatchString(name) {
+				list = append(list, fmt.Sprintf(`        %q: {"type": %s}`, name, kinds(rule)))
+			}
 		}
-		assert.True(t, strings.Contains(content, want), "%s is out of date: go test -update", path)
+		slices.Sort(list)
+		want := environmentOfSchema.ReplaceAllString(content, "${1}{\n"+strings.Join(list, ",\n")+"\n      }")
+		current(t, path, want)
 	}
+}
+
+// current holds the content of a file that is made from others; -update writes it.
+func current(t *testing.T, path, want string) {
+	t.Helper()
+	if flag.Lookup("update").Value.String() == "true" {
+		require.NoError(t, os.WriteFile(path, []byte(want), 0o644))
+	}
+	assert.True(t, readFile(t, path) == want, "%s is out of date: make docs", path)
 }

@@ -21,12 +21,17 @@ func plain(t *testing.T) map[string][]object {
 	t.Helper()
 	places := map[string][]object{}
 	for place, objects := range everything(t) {
-		for _, o := range objects {
-			converted := fixture.Must(runtime.DefaultUnstructuredConverter.ToUnstructured(o))
-			places[place] = append(places[place], converted)
-		}
+		places[place] = plainOf(t, objects)
 	}
 	return places
+}
+
+func plainOf(t *testing.T, objects []runtime.Object) (all []object) {
+	t.Helper()
+	for _, o := range objects {
+		all = append(all, fixture.Must(runtime.DefaultUnstructuredConverter.ToUnstructured(o)))
+	}
+	return all
 }
 
 // subjects are what a rule is said of, as the variables that it knows.

@@ -1,16 +1,26 @@
-{{/* What both containers have in common. */}}
+{{/* What all containers have in common: (list $ resources). */}}
 {{- define "certfetcher.container" -}}
-{{- with .Values.certfetcher -}}
+{{- $own := index . 1 }}
+{{- with (index . 0).Values.certfetcher -}}
 image: {{ .image.repository }}{{ if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .image.tag }}{{ end }}
 imagePullPolicy: {{ .image.pullPolicy }}
-securityContext:
-  runAsNonRoot: true
-  runAsUser: {{ .runAsUser | int64 }}
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities: {drop: [ALL]}
-  seccompProfile: {type: RuntimeDefault}
-resources: {{- toYaml .resources | nindent 2 }}
+{{- $context := merge (dict) (get . "securityContext" | default dict) }}
+{{- if and (hasKey . "runAsUser") (not (hasKey $context "runAsUser")) }}{{ $_ := set $context "runAsUser" .runAsUser }}{{ end }}
+{{- with include "certfetcher.given" $context }}
+securityContext: {{- . | nindent 2 }}
+{{- end }}
+{{- with $own | default .resources }}
+resources: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with get .env "TERMINATION_MESSAGE_PATH" }}
+terminationMessagePath: {{ . }}
+{{- end }}
+{{- with .terminationMessagePolicy }}
+terminationMessagePolicy: {{ . }}
+{{- end }}
+{{- with .envFrom }}
+envFrom: {{- toYaml . | nindent 2 }}
+{{- end }}
 volumeMounts:
   - {name: certfetcher-certs, mountPath: {{ .env.OUTPUT_PATH }}}
   {{- if .token.enabled }}
@@ -33,10 +43,30 @@ env:
   {{- include "certfetcher.env" . | nindent 2 }}
 ports:
   - {name: certfetcher, containerPort: {{ .Values.certfetcher.healthPort }}}
-livenessProbe:
-  httpGet: {path: /livez, port: certfetcher}
-readinessProbe:
-  httpGet: {path: /readyz, port: certfetcher}
+{{- range $probe, $path := dict "livenessProbe" "/livez" "readinessProbe" "/readyz" }}
+{{- if kindIs "map" (get $.Values.certfetcher $probe) }}
+{{ $probe }}:
+  httpGet: {path: {{ $path }}, port: certfetcher}
+  {{- with include "certfetcher.given" (get $.Values.certfetcher $probe) }}
+  {{- . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.certfetcher.lifecycle }}
+lifecycle: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* A map without what is null in it. */}}
+{{- define "certfetcher.given" -}}
+{{- $given := dict }}
+{{- range $key, $value := . }}{{ if not (kindIs "invalid" $value) }}{{ $_ := set $given $key $value }}{{ end }}{{ end }}
+{{- with $given }}{{ toYaml . }}{{ end }}
+{{- end }}
+
+{{/* A variable's value as text. Large numbers come as floats, which would be written as 1e+06. */}}
+{{- define "certfetcher.text" -}}
+{{- if and (kindIs "float64" .) (eq (float64 (int64 .)) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
 {{- end }}
 
 {{/* The variables that do not depend on the mode. */}}
@@ -44,7 +74,7 @@ readinessProbe:
 {{- with .Values.certfetcher -}}
 {{- $whom := ternary "CMP_URL" "CA_NAME" (eq (get .env "PROTOCOL" | toString) "cmp") }}
 {{- range $name := list $whom "COMMON_NAME" "ORGANIZATION" "STATE" "COUNTRY" }}
-{{- $given := hasKey $.Values.certfetcher.env $name }}
+{{- $given := or (hasKey $.Values.certfetcher.env $name) (not (empty $.Values.certfetcher.envFrom)) }}
 {{- range $.Values.certfetcher.extraEnv }}{{ if eq .name $name }}{{ $given = true }}{{ end }}{{ end }}
 {{- if not $given }}{{ fail (printf "certfetcher.env.%s is required" $name) }}{{ end }}
 {{- end }}
@@ -62,7 +92,9 @@ readinessProbe:
 - {name: TRUSTSTORE_PASSWORD_FILE, value: /etc/certfetcher/truststore-password}
 {{- end }}
 {{- range $name, $value := .env }}
-- {name: {{ $name }}, value: {{ $value | toString | quote }}}
+{{- if not (kindIs "invalid" $value) }}
+- {name: {{ $name }}, value: {{ include "certfetcher.text" $value | quote }}}
+{{- end }}
 {{- end }}
 {{- with .extraEnv }}
 {{ toYaml . }}

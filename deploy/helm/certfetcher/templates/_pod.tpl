@@ -1,3 +1,9 @@
+{{/* The pod's securityContext, in which fsGroup lets the application read the files. */}}
+{{- define "certfetcher.podSecurityContext" -}}
+{{- $ids := pick .Values.certfetcher "runAsUser" "fsGroup" }}
+{{- include "certfetcher.given" (merge (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) $ids) }}
+{{- end }}
+
 {{/* Entries of the pod's initContainers. */}}
 {{- define "certfetcher.initContainers" -}}
 {{- if eq .Values.certfetcher.mode "native-sidecar" -}}
@@ -6,24 +12,24 @@
 {{- end -}}
 - name: certfetcher
   restartPolicy: Always
-  {{- include "certfetcher.container" . | nindent 2 }}
+  {{- include "certfetcher.container" (list . nil) | nindent 2 }}
   {{- include "certfetcher.sidecar" . | nindent 2 }}
+  {{- with .Values.certfetcher.startupProbe }}
   # Longer than RETRY_MAX_ELAPSED (5m), so that the sidecar itself says why it could not fetch.
   startupProbe:
     exec: {command: [/certfetcher, probe]}
-    periodSeconds: 2
-    timeoutSeconds: 5
-    failureThreshold: 180
+    {{- include "certfetcher.given" . | nindent 4 }}
+  {{- end }}
 {{- else -}}
 - name: certfetcher-init
-  {{- include "certfetcher.container" . | nindent 2 }}
+  {{- include "certfetcher.container" (list . .Values.certfetcher.initResources) | nindent 2 }}
   env: {{- include "certfetcher.env" . | nindent 4 }}
 {{- end }}
 {{- if hasKey .Values.certfetcher.env "TRUSTSTORES_PATHS" }}
 # Merges before the application starts, and says why when it cannot; a sidecar does it again after each renewal.
 - name: certfetcher-postprocess
   args: [postprocess]
-  {{- include "certfetcher.container" . | nindent 2 }}
+  {{- include "certfetcher.container" (list . .Values.certfetcher.postprocessResources) | nindent 2 }}
   env: {{- include "certfetcher.env" . | nindent 4 }}
 {{- end }}
 {{- end }}
@@ -32,7 +38,7 @@
 {{- define "certfetcher.containers" -}}
 {{- if eq .Values.certfetcher.mode "plain-sidecar" -}}
 - name: certfetcher
-  {{- include "certfetcher.container" . | nindent 2 }}
+  {{- include "certfetcher.container" (list . nil) | nindent 2 }}
   {{- include "certfetcher.sidecar" . | nindent 2 }}
 {{- end }}
 {{- end }}
@@ -40,7 +46,11 @@
 {{/* Entries of the pod's volumes. */}}
 {{- define "certfetcher.volumes" -}}
 - name: certfetcher-certs
-  emptyDir: {medium: Memory, sizeLimit: 8Mi}
+  {{- with include "certfetcher.given" .Values.certfetcher.volume }}
+  emptyDir: {{- . | nindent 4 }}
+  {{- else }}
+  emptyDir: {}
+  {{- end }}
 {{- if .Values.certfetcher.token.enabled }}
 {{- with .Values.certfetcher.token }}
 - name: certfetcher-token

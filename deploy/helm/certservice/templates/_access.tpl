@@ -41,6 +41,16 @@
 {{- end }}
 {{- end }}
 
+{{/* The file with the CAs of the clients' certificates, where it is not that of the service's own Secret. */}}
+{{- define "certservice.clientCA" -}}
+{{- with .Values.tls.clientCA }}
+{{- if and .configMapName .secretName }}
+{{- fail "tls.clientCA.configMapName and tls.clientCA.secretName are both set: one of them has the CAs" }}
+{{- end }}
+{{- if or .configMapName .secretName }}/etc/certservice/client-ca/{{ .key }}{{ end }}
+{{- end }}
+{{- end }}
+
 {{/* Not empty where tokens count. */}}
 {{- define "certservice.tokens" -}}
 {{- if ne .Values.clientCredentials "certificate" }}yes{{ end }}
@@ -56,6 +66,9 @@
 {{/* Whole directories: a file mounted by subPath would never change. */}}
 {{- define "certservice.accessMounts" -}}
 {{- $v := .Values }}
+{{- if include "certservice.clientCA" . }}
+- {name: client-ca, mountPath: /etc/certservice/client-ca, readOnly: true}
+{{- end }}
 {{- if or $v.policy.inline $v.policy.configMapName }}
 - {name: policy, mountPath: /etc/certservice/policy, readOnly: true}
 {{- end }}
@@ -77,6 +90,16 @@
 {{- define "certservice.accessVolumes" -}}
 {{- $v := .Values }}
 {{- $name := include "certservice.name" . }}
+{{- if include "certservice.clientCA" . }}
+- name: client-ca
+  {{- with $v.tls.clientCA }}
+  {{- if .configMapName }}
+  configMap: {name: {{ .configMapName }}}
+  {{- else }}
+  secret: {secretName: {{ .secretName }}, defaultMode: 0440}
+  {{- end }}
+  {{- end }}
+{{- end }}
 {{- if or $v.policy.inline $v.policy.configMapName }}
 - name: policy
   configMap: {name: {{ $v.policy.configMapName | default (printf "%s-policy" $name) }}}
