@@ -1,0 +1,202 @@
+package cluster
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	root    = "../.."
+	address = "10.77.0.1" // the node's
+	// cgroup is where all pods are, in each hierarchy.
+	cgroup = "certfetcher-cluster"
+)
+
+// programs are those of Debian that it needs.
+var programs = []string{"containerd", "containerd-shim-runc-v2", "etcd", "runc", "conntrack", "iptables", "ip", "openssl"}
+
+// directories of this run.
+var (
+	state = filepath.Join(os.TempDir(), "certfetcher-cluster")
+	logs  = absolute(root + "/dist/cluster") // of all components and pods; they stay
+	built = absolute(root + "/bin/cluster")  // programs of Kubernetes; they stay, too
+)
+
+func absolute(path string) string {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		panic(err)
+	}
+	return path
+}
+
+// The first process dies with the thread that started it, so that one must be the main thread.
+func init() { runtime.LockOSThread() }
+
+// TestMain runs three processes, each the child of the one before: one outside, which builds and cleans up; the first
+// one inside of the namespaces, whose end is that of all others; and the one that runs the tests.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code, err := 0, error(nil)
+	switch os.Getenv("CLUSTER_STAGE") {
+	case "":
+		code, err = outside()
+	case "first":
+		code, err = first()
+	case "tests":
+		if err = start(); err == nil {
+			code = m.Run()
+		}
+		if err != nil || code != 0 {
+			fmt.Fprintln(os.Stderr, "logs of all components:", logs)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// outside makes everything that needs the machine's network, runs the rest in namespaces, and removes what is left.
+func outside() (code int, err error) {
+	if missing := missing(); len(missing) > 0 {
+		what := fmt.Errorf("not run, for want of %s", strings.Join(missing, ", "))
+		if os.Getenv("CI") == "true" {
+			return 1, fmt.Errorf("%w: CI must not pass without", what)
+		}
+		fmt.Println("cluster:", what)
+		return 0, nil
+	}
+	lock, err := os.OpenFile(state+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return 1, err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return 1, fmt.Errorf("another run has %s: %w", lock.Name(), err)
+	}
+	if err := errors.Join(cleanUp(), os.RemoveAll(logs)); err != nil { // of a run that was killed
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, cleanUp()) }()
+	for _, dir := range []string{logs, state + "/lib", state + "/images"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return 1, err
+		}
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	if err := build(); err != nil {
+		return 1, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return 1, err
+	}
+	inside := exec.Command(self, os.Args[1:]...)
+	inside.Env = append(os.Environ(), "CLUSTER_STAGE=first")
+	inside.Stdout, inside.Stderr = os.Stdout, os.Stderr
+	inside.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWNS |
+		syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS}
+	if err := inside.Start(); err != nil {
+		return 1, err
+	}
+	go func() {
+		s := <-signals
+		fmt.Fprintf(os.Stderr, "cluster: %s, everything is removed\n", s)
+		_ = inside.Process.Kill() // it may have ended already
+	}()
+	if err := inside.Wait(); inside.ProcessState.ExitCode() < 0 {
+		return 1, err
+	}
+	return inside.ProcessState.ExitCode(), nil
+}
+
+func missing() (missing []string) {
+	if os.Geteuid() != 0 {
+		missing = append(missing, "root")
+	}
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err != nil {
+			missing = append(missing, "the program "+program)
+		}
+	}
+	if plugins() == "" {
+		missing = append(missing, "the CNI plug-ins ptp and host-local")
+	}
+	return missing
+}
+
+// plugins is where the CNI plug-ins are: Debian's place, or that of everybody else.
+func plugins() string {
+	for _, dir := range []string{"/usr/lib/cni", "/opt/cni/bin"} {
+		if _, err := os.Stat(dir + "/ptp"); err == nil {
+			return dir
+		}
+	}
+	return ""
+}
+
+// build builds Kubernetes, and the programs that the images consist of.
+func build() error {
+	small := []string{"build", "-trimpath", "-ldflags=-s -w", "-o"}
+	for _, b := range []struct {
+		dir  string
+		args []string
+	}{
+		{"kubernetes", append(small, built+"/", "tool")},
+		{".", append(small, state+"/images/pause", "./pause")},
+		{root, append(small, state+"/images/app", "./deploy/compose/app")},
+		{root, append(small, state+"/images/", "-tags=nethttpomithttp2", "./cmd/certfetcher", "./cmd/certservice",
+			"./cmd/devca")},
+	} {
+		if os.Getenv("SKIPBUILD") != "" && b.dir == "kubernetes" {
+			continue
+		}
+		command := exec.Command("go", b.args...)
+		command.Dir, command.Stderr = b.dir, os.Stderr
+		command.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if err := command.Run(); err != nil {
+			return fmt.Errorf("building %s: %w", b.args[len(b.args)-1], err)
+		}
+	}
+	return nil
+}
+
+// cleanUp removes what outlives the namespaces: files and cgroups. The kernel takes a moment to end the last process.
+func cleanUp() error {
+	err := os.RemoveAll(state)
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroup) // version 1; a pattern that is well formed has no error
+	for _, group := range append(groups, "/sys/fs/cgroup/"+cgroup) {
+		err = errors.Join(err, removeGroup(group))
+	}
+	return err
+}
+
+func removeGroup(dir string) error {
+	inner, _ := filepath.Glob(dir + "/*/cgroup.procs") // the directories below
+	for _, file := range inner {
+		if err := removeGroup(filepath.Dir(file)); err != nil {
+			return err
+		}
+	}
+	var err error
+	for range 100 {
+		if err = os.Remove(dir); err == nil || errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return err
+}
