@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/checks"
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
 	"github.com/certfetcher/certfetcher/internal/enroll"
@@ -129,8 +130,9 @@ func inspectArguments(args []string) (dir, format string, err error) {
 const doctorUsage = `certfetcher doctor checks the deployment without requesting a certificate, and says
 what to do about what it finds.
 
-Usage: certfetcher doctor [-o text|json] [-uid N] [-gid N]
+Usage: certfetcher doctor [-o text|json] [--wait DURATION] [-uid N] [-gid N]
   -o           how the checks are printed; text without it
+  --wait       makes the checks again until none fails, or until a time such as 90s is over
   -uid, -gid   numbers of the application's user and group: checks whether they will be able to read the files;
                APP_UID and APP_GID stand for them
 
@@ -144,6 +146,7 @@ func runDoctor(ctx context.Context, args []string, stdout, stderr io.Writer) int
 	flags := flag.NewFlagSet("doctor", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	format := flags.String("o", "text", "")
+	wait := flags.Duration("wait", 0, "")
 	uid := flags.String("uid", os.Getenv("APP_UID"), "")
 	gid := flags.String("gid", os.Getenv("APP_GID"), "")
 	err := flags.Parse(args)
@@ -160,24 +163,22 @@ func runDoctor(ctx context.Context, args []string, stdout, stderr io.Writer) int
 	}
 	if err != nil {
 		fmt.Fprintf(stderr,
-			"certfetcher: %v; usage: certfetcher doctor [-o text|json] [-uid N] [-gid N], see "+
+			"certfetcher: %v; usage: certfetcher doctor [-o text|json] [--wait DURATION] [-uid N] [-gid N], see "+
 				"certfetcher doctor --help\n", err)
 		return enroll.StageClientConfiguration.ExitCode()
 	}
-	setup, faults := readEnvironment(io.Discard) // faults are in the report
-	report := doctor.Run(ctx, doctor.Options{
-		Config: setup.config, Faults: faults, Reader: reader, UserAgent: userAgent(), Merge: setup.merge,
-		Notify: setup.notify,
+	report := checks.Wait(ctx, *wait, stderr, func(ctx context.Context) checks.Report {
+		setup, faults := readEnvironment(io.Discard) // faults are in the report
+		return doctor.Run(ctx, doctor.Options{
+			Config: setup.config, Faults: faults, Reader: reader, UserAgent: userAgent(), Merge: setup.merge,
+			Notify: setup.notify,
+		})
 	})
 	if ctx.Err() != nil {
 		fmt.Fprintf(stderr, "certfetcher: %v\n", errInterrupted)
 		return enroll.StageOther.ExitCode()
 	}
-	write := report.WriteText
-	if *format == "json" {
-		write = report.WriteJSON
-	}
-	if err := write(stdout); err != nil {
+	if err := report.Write(stdout, *format); err != nil {
 		return exitCodeOf(stderr, err)
 	}
 	return report.ExitCode()

@@ -17,26 +17,27 @@ import (
 // cmpNetwork checks the way to the CMP server, and asks it for the CA's certificates, which costs
 // no certificate. identity is nil when the mutual TLS files are unusable.
 func (d *doctor) cmpNetwork(ctx context.Context, identity *mtls.Identity) {
-	checks := cmpChecks
+	names := cmpChecks
 	plain := strings.HasPrefix(d.Config.CMP.URL, "http:")
 	if !plain {
-		checks = slices.Concat(checks, []string{checkTLS, checkServer, checkTrust, checkServerName, checkAccepted})
+		names = slices.Concat(names, []string{checkTLS, checkServer, checkTrust, checkServerName, checkAccepted})
 	}
 	for _, variable := range []string{"CMP_URL", "CMP_RECIPIENT", "CMP_SECRET", "CMP_PROTECTION", "CMP_TRUST_ANCHORS",
 		"TOKEN_PATH"} {
 		if fault := d.faulty(variable); fault != "" {
-			d.skipRest(checks, fault+" has a fault")
+			d.skipRest(names, fault+" has a fault")
 			return
 		}
 	}
 	d.anchors()
 	diagnosis, err := client.DiagnoseCarrier(ctx, d.carrierConfig(identity))
 	if err != nil { // config has checked the same before
-		d.skipRest(checks, err.Error())
+		d.skipRest(names, err.Error())
 		return
 	}
-	w := &way{doctor: d, Diagnosis: diagnosis, identity: identity, plain: plain}
-	if w.follow(checks) {
+	w := d.newWay(diagnosis, identity)
+	w.Plain, w.Peer = plain, "CMP server"
+	if w.Follow(names) {
 		d.general(ctx, identity)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/checks"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/mtls"
@@ -255,14 +256,6 @@ func (d *doctor) truststore(trust *mtls.Identity) {
 	}
 }
 
-// some joins the first few of a list.
-func some(list []string) string { return strings.Join(pki.FirstOf(list, 6), ", ") }
+func some(list []string) string { return checks.Some(list) }
 
-// until words an end that is ahead.
-func until(end, now time.Time) string {
-	left := end.Sub(now)
-	if left < 48*time.Hour {
-		return fmt.Sprintf("%s, for %s", pki.Stamp(end), left.Round(time.Minute))
-	}
-	return fmt.Sprintf("%s, for %d days", pki.Stamp(end), pki.Days(now, end))
-}
+func until(end, now time.Time) string { return checks.Until(end, now) }
