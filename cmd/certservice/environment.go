@@ -258,6 +258,7 @@ func writeUsage(w io.Writer) error {
 Usage: certservice [--check | --help | --version]
        certservice probe    exit with 0 when the service at METRICS_ADDR is ready
        certservice policy check --policy FILE    check a policy; --help shows how to try a request out
+       certservice doctor   check the environment, the files and each CA; it asks for no certificate
        certservice token check --token FILE      say whether the service would accept a token
 
 It is configured by environment variables:

@@ -37,6 +37,8 @@ func run(ctx context.Context, serving func() bool, args []string, stdout, stderr
 		switch args[0] {
 		case "policy":
 			return runPolicy(args[1:], stdout, stderr)
+		case "doctor":
+			return runDoctor(ctx, args[1:], stdout, stderr)
 		case "token":
 			return runToken(args[1:], stdout, stderr)
 		}

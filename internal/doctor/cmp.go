@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/internal/cmp"
@@ -68,17 +69,20 @@ func (d *doctor) anchors() {
 
 // general tells what the server makes of a general message.
 func (d *doctor) general(ctx context.Context, identity *mtls.Identity) {
-	certificates, err := enroll.AskCMP(ctx, d.Config.Settings, d.carrierConfig(identity), identity)
+	info, err := enroll.AskCMP(ctx, d.Config.Settings, d.carrierConfig(identity), identity)
+	if !info.Time.IsZero() { // it is in whole seconds
+		d.Clock(enroll.StageVerification.ExitCode(), d.Now().Sub(info.Time)-500*time.Millisecond, "CMP server")
+	}
 	var status *cmp.StatusError
 	var check *cmp.CheckError
 	var refusal *client.StatusError
 	switch {
 	case err == nil:
-		d.ok(checkCMP, "the CA answers, and names %d of its certificates", len(certificates))
+		d.ok(checkCMP, "the CA answers, and names %d of its certificates", len(info.CACerts))
 	case errors.As(err, &check):
 		d.fail(enroll.StageCertService, checkCMP, err.Error(),
 			"check CMP_SECRET and CMP_TRUST_ANCHORS: they say whose answers are believed")
-	case errors.As(err, &status) && refusesUs(status):
+	case errors.As(err, &status) && status.RefusesSender():
 		d.fail(enroll.StageCertService, checkCMP, err.Error(),
 			"check CMP_REFERENCE, CMP_SECRET and CMP_RECIPIENT, or the certificate in KEYSTORE_PATH, and what the CA "+
 				"has for them; its log tells the reason")
@@ -90,10 +94,4 @@ func (d *doctor) general(ctx context.Context, identity *mtls.Identity) {
 		stage := enroll.StageOf(err)
 		d.fail(stage, checkCMP, err.Error(), "check CMP_URL: a CMP server answers there")
 	}
-}
-
-// refusesUs tells a refusal that is about who asks from one of what is asked.
-func refusesUs(status *cmp.StatusError) bool {
-	return slices.ContainsFunc([]cmp.FailureBit{cmp.FailBadMessageCheck, cmp.FailWrongIntegrity,
-		cmp.FailSignerNotTrusted, cmp.FailNotAuthorized, cmp.FailCertRevoked, cmp.FailBadTime}, status.FailInfo.Has)
 }

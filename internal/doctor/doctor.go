@@ -54,11 +54,11 @@ type Options struct {
 // The checks' names. A report leaves out those of what is not configured.
 const (
 	checkVariables  = "variables"
-	checkKeystore   = "keystore"
+	checkKeystore   = checks.Keystore
 	checkChain      = "client chain"
 	checkExpiry     = "client expiry"
 	checkUsage      = "client usage"
-	checkTruststore = "truststore"
+	checkTruststore = checks.Truststore
 	checkToken      = "token"
 	checkLifetime   = "token expiry"
 
