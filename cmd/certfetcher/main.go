@@ -1,5 +1,6 @@
 // Command certfetcher fetches a certificate from a CertService and publishes keystore and
-// truststore on a volume. It is configured by environment variables alone; --help lists them.
+// truststore on a volume. It is configured by environment variables; --help lists them, and the
+// commands.
 package main
 
 import (
@@ -9,7 +10,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/program"
@@ -25,42 +25,34 @@ func main() {
 // run is the program; what it returns is the exit code. The end of ctx is that of its work.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int) {
 	defer rescue(stderr, &code)
-	if len(args) > 0 {
-		switch args[0] {
-		case "probe":
-			return probe(args[1:], stdout, stderr)
-		case "inspect":
-			return inspectVolume(args[1:], stdout, stderr)
-		case "doctor":
-			return runDoctor(ctx, args[1:], stdout, stderr)
-		case "postprocess":
-			return postprocess(args[1:], stdout, stderr)
-		}
-	}
-	check := false
-	done, err := program.ParseFlags("certfetcher", args, &check, stdout, writeUsage)
-	switch {
-	case done:
-		return exitCodeOf(stderr, err)
-	case err != nil:
-		return report(reportUsage(err, stderr))
-	}
+	return newApp().Run(ctx, args, stdout, stderr)
+}
 
-	setup := load(stderr)
-	if setup.failure == nil && check {
-		setup.failure = unusableIdentity(setup)
-	}
-	if setup.failure == nil && !check {
-		setup.failure = fetch(ctx, setup)
+// fetchOnce is the command run.
+func fetchOnce(c *program.Call) int {
+	setup := load(c.Stderr)
+	if setup.failure == nil {
+		setup.failure = fetch(c.Context, setup)
 	}
 	if setup.failure != nil {
 		return report(setup)
 	}
-	if check {
-		_, err := fmt.Fprintln(stdout, "the configuration and the mutual TLS material are valid")
-		return exitCodeOf(stderr, err)
-	}
 	return 0
+}
+
+// check is the command of that name: it asks nobody.
+func check(c *program.Call) int {
+	setup := load(c.Stderr)
+	if setup.failure == nil {
+		setup.failure = unusableIdentity(setup)
+	}
+	if setup.failure != nil {
+		return report(setup)
+	}
+	return c.Print(func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, "the configuration and the mutual TLS material are valid")
+		return err
+	})
 }
 
 // fetch runs one enrolment until it ends or ctx does, or goes on as a sidecar.
@@ -88,37 +80,3 @@ func runSidecar(ctx context.Context, s setup, enroller *enroll.Enroller) error {
 }
 
 func userAgent() string { return "certfetcher/" + program.Version() }
-
-func writeUsage(w io.Writer) error {
-	_, err := fmt.Fprint(w,
-		`certfetcher fetches a certificate from a CertService and publishes keystore and truststore on a volume.
-With MODE=sidecar it keeps running and renews it.
-
-Usage: certfetcher [--check | --help | --version]
-       certfetcher probe                     exit code 0 when the volume holds a valid certificate
-       certfetcher inspect [dir] [-o json]   print what a volume holds
-       certfetcher doctor [-o json]          check the deployment, without requesting a certificate
-       certfetcher postprocess               merge truststores and swap keystores
-Each of these commands has a --help of its own.
-
-It is configured by environment variables:
-`)
-	if err != nil {
-		return err
-	}
-	if err := program.WriteUsage(w, config.Variables); err != nil {
-		return err
-	}
-	return enroll.WriteExitCodes(w)
-}
-
-func asksForHelp(arg string) bool { return arg == "--help" || arg == "-help" || arg == "-h" }
-
-// exitCodeOf turns an error of writing to standard output, a closed pipe mostly, into an exit code.
-func exitCodeOf(stderr io.Writer, err error) int {
-	if err != nil {
-		fmt.Fprintf(stderr, "certfetcher: writing to standard output: %v\n", err)
-		return enroll.StageOther.ExitCode()
-	}
-	return 0
-}

@@ -74,17 +74,17 @@ func load(stderr io.Writer) setup {
 	return s
 }
 
-// reportUsage is the setup of a run whose arguments are
-// wrong: the configuration only says where to report that.
-func reportUsage(err error, stderr io.Writer) setup {
-	s := setup{}
+// reportUsage says that the arguments are wrong. Where they are a container's, the log and the termination message say
+// it: the configuration says where those are. The commands that are run beside it only print it.
+func reportUsage(command string, err error, stderr io.Writer) {
+	if command != "" && command != "run" && command != "postprocess" {
+		fmt.Fprintf(stderr, "certfetcher %s: %v\n", command, err)
+		return
+	}
+	s := setup{failure: &enroll.Error{Stage: enroll.StageClientConfiguration, Err: err}}
 	s.config, _ = loadConfig()
 	s.log = s.config.Log.Logger(stderr)
-	s.failure = &enroll.Error{Stage: enroll.StageClientConfiguration,
-		Err: fmt.Errorf("%w: the flags are --check, --help and --version, "+
-			"the commands doctor, inspect, postprocess and probe; everything else is set by "+
-			"environment variables, see --help", err)}
-	return s
+	report(s)
 }
 
 // readEnvironment is load without looking at any file but those that hold a variable's value.

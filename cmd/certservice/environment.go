@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -250,27 +249,4 @@ func splitSubjects(list string) (subjects []string) {
 		subjects = append(subjects, subject.String())
 	}
 	return subjects
-}
-
-func writeUsage(w io.Writer) error {
-	_, err := io.WriteString(w, `certservice has certificate requests signed by CMPv2 servers, over REST and mutual TLS.
-
-Usage: certservice [--check | --help | --version]
-       certservice probe    exit with 0 when the service at METRICS_ADDR is ready
-       certservice policy check --policy FILE    check a policy; --help shows how to try a request out
-       certservice doctor   check the environment, the files and each CA; it asks for no certificate
-       certservice token check --token FILE      say whether the service would accept a token
-
-It is configured by environment variables:
-`)
-	if err == nil {
-		err = program.WriteUsage(w, variables)
-	}
-	if err == nil {
-		_, err = io.WriteString(w, `
-Exit codes: 0 ended by a signal, or nothing wrong found; 1 a fault in the configuration, or serving failed;
-2 wrong usage; 3 refused (policy check, token check); 99 too few files may be open (RLIMIT_NOFILE).
-`)
-	}
-	return err
 }

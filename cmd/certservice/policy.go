@@ -4,87 +4,106 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/internal/policy"
+	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/token"
 )
 
 // exitRefused is the exit code of a policy check whose request is not allowed.
 const exitRefused = 3
 
-const policyUsage = `Usage: certservice policy check --policy FILE
-       certservice policy check --policy FILE --client CERTIFICATE|--token FILE --ca NAME --operation OPERATION
-                                [--csr FILE] [--old-cert FILE] [-o json]
-       certservice policy schema    print the JSON schema of policy files
+var policyCheck = &program.Command{Name: "policy check",
+	Short: "check a policy file, or what it decides about a request",
+	Long:  "says what is wrong with a policy file. With further flags it says what the policy decides about a request.",
+	Flags: []program.Flag{
+		{Name: "policy", Value: "FILE", Help: "the policy file; it has to be given"},
+		{Name: "client", Value: "FILE", Help: "the client's certificate, PEM or DER"},
+		{Name: "token", Value: "FILE",
+			Help: "a file with the client's service account token; its signature and its times are not verified"},
+		{Name: "ca", Value: "NAME", Help: "the caName of cmpServers.json; not for reload"},
+		{Name: "operation", Choices: operationNames(), Help: "what is asked for"},
+		{Name: "csr", Value: "FILE", Help: "the request, PEM or DER, for enroll, update and cmp"},
+		{Name: "old-cert", Value: "FILE",
+			Help: "the certificate that an update replaces: what it has does not matter, only that it can be read"},
+		program.OutputFlag},
+	ExitCodes: []program.ExitCode{{Code: exitOK, Meaning: "allowed, or the file is valid"},
+		{Code: exitFailed, Meaning: "bad input"}, wrongUsage, {Code: exitRefused, Meaning: "refused"}},
+	Examples: []string{"policy check --policy policy.yaml",
+		"policy check --policy policy.yaml --token token --ca RA --operation enroll --csr app.csr"},
+	Run: runPolicyCheck}
 
-The first form says what is wrong with a policy file. The second one says what the policy decides about a request:
-  --client     the client's certificate, PEM or DER
-  --token      a file with the client's service account token; its signature and its times are not verified
-  --ca         the caName of cmpServers.json; not for reload
-  --operation  enroll, update, cmp, revoke or reload
-  --csr        the request, PEM or DER, for enroll, update and cmp
-  --old-cert   the certificate that an update replaces: what it has does not matter, only that it can be read
-Exit codes: 0 allowed, or the file is valid; 3 refused; 1 bad input.
-`
+var policySchema = &program.Command{Name: "policy schema",
+	Short: "print the JSON schema of policy files",
+	Long:  "prints the JSON schema of policy files, for editors.",
+	Run: func(c *program.Call) int {
+		return c.Print(func(w io.Writer) error {
+			_, err := w.Write(policy.Schema())
+			return err
+		})
+	}}
+
+func operationNames() (names []string) {
+	for _, operation := range policy.Operations() {
+		names = append(names, string(operation))
+	}
+	return names
+}
 
 // policyFlags are those of policy check.
 type policyFlags struct {
 	policy, client, token, ca, operation, csr, oldCert, output string
 }
 
-// runPolicy is the subcommand policy.
-func runPolicy(args []string, stdout, stderr io.Writer) int {
-	if len(args) == 1 && args[0] == "schema" {
-		_, err := stdout.Write(policy.Schema())
-		return exitCode(stderr, err)
+func runPolicyCheck(c *program.Call) int {
+	f := policyFlags{policy: c.Flag("policy"), client: c.Flag("client"), token: c.Flag("token"), ca: c.Flag("ca"),
+		operation: c.Flag("operation"), csr: c.Flag("csr"), oldCert: c.Flag("old-cert"), output: c.Flag("output")}
+	if problem := f.problem(); problem != "" {
+		return c.WrongUsage(problem)
 	}
-	if len(args) == 0 || args[0] != "check" {
-		fmt.Fprint(stderr, policyUsage)
-		return exitFailed
-	}
-	var f policyFlags
-	set := flag.NewFlagSet("policy check", flag.ContinueOnError)
-	set.SetOutput(io.Discard)
-	for name, to := range map[string]*string{"policy": &f.policy, "client": &f.client, "token": &f.token, "ca": &f.ca,
-		"operation": &f.operation, "csr": &f.csr, "old-cert": &f.oldCert, "o": &f.output} {
-		set.StringVar(to, name, "", "")
-	}
-	err := set.Parse(args[1:])
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		_, err := io.WriteString(stdout, policyUsage)
-		return exitCode(stderr, err)
-	case err == nil && set.NArg() > 0:
-		err = fmt.Errorf("there is no argument %q", set.Arg(0))
-	}
+	code, err := f.check(c.Stdout)
 	if err == nil {
-		var code int
-		if code, err = f.check(stdout); err == nil {
-			return code
-		}
+		return code
 	}
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(stderr, "certservice policy check: %s\n", strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(c.Stderr, "certservice policy check: %s\n", strings.TrimSuffix(line, "\n"))
 	}
 	return exitFailed
 }
 
+// asks says whether the flags describe a request.
+func (f *policyFlags) asks() bool { return *f != (policyFlags{policy: f.policy, output: f.output}) }
+
+// problem says what is wrong with the flags together; "" for nothing.
+func (f *policyFlags) problem() string {
+	operation := policy.Operation(f.operation)
+	switch {
+	case f.policy == "":
+		return "--policy is missing, want the path of a policy file"
+	case !f.asks():
+		return ""
+	case f.operation == "":
+		return "--operation is missing, want " + strings.Join(operationNames(), ", ")
+	case (f.client == "") == (f.token == ""):
+		return "want --client or --token, one of them"
+	case f.ca == "" && operation != policy.Reload:
+		return "--ca is missing, want the caName of an entry in cmpServers.json"
+	case f.csr == "" && operation.Certifies():
+		return "--csr is missing, want the request for " + f.operation
+	case f.csr != "" && !operation.Certifies():
+		return "--csr has no effect with --operation " + f.operation
+	}
+	return ""
+}
+
 // check answers the question that the flags ask. The error is a fault of the input.
 func (f *policyFlags) check(stdout io.Writer) (int, error) {
-	if f.policy == "" {
-		return 0, errors.New("--policy is missing, want the path of a policy file")
-	}
-	if f.output != "" && f.output != "json" {
-		return 0, fmt.Errorf("-o is %q, want json", f.output)
-	}
 	data, err := readInput("--policy", f.policy)
 	if err != nil {
 		return 0, err
@@ -97,7 +116,7 @@ func (f *policyFlags) check(stdout io.Writer) (int, error) {
 		}
 		return 0, errors.Join(all...)
 	}
-	if *f == (policyFlags{policy: f.policy, output: f.output}) {
+	if !f.asks() {
 		return exitOK, f.printValid(stdout, rules)
 	}
 	trial, err := f.trial()
@@ -144,19 +163,6 @@ func printJSON(stdout io.Writer, value any) error { return json.NewEncoder(stdou
 // trial reads the request that the flags describe.
 func (f *policyFlags) trial() (certservice.Trial, error) {
 	t := certservice.Trial{CA: f.ca, Operation: policy.Operation(f.operation)}
-	operations := policy.Operations()
-	switch {
-	case !slices.Contains(operations, t.Operation):
-		return t, fmt.Errorf("--operation is %q, want one of %q", f.operation, operations)
-	case (f.client == "") == (f.token == ""):
-		return t, errors.New("want --client or --token, one of them")
-	case f.ca == "" && t.Operation != policy.Reload:
-		return t, errors.New("--ca is missing, want the caName of an entry in cmpServers.json")
-	case f.csr == "" && t.Operation.Certifies():
-		return t, fmt.Errorf("--csr is missing, want the request for %s", f.operation)
-	case f.csr != "" && !t.Operation.Certifies():
-		return t, fmt.Errorf("--csr has no effect with --operation %s", f.operation)
-	}
 	var err error
 	if t.Client, err = f.readClient(); err != nil {
 		return t, err

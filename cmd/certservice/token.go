@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"strings"
@@ -10,40 +9,30 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/token"
 )
 
-const checkUsage = `Usage: certservice token check --token FILE
+var tokenCheck = &program.Command{Name: "token check",
+	Short: "say whether the service would accept a token",
+	Long: "reads the keys of TOKEN_ISSUER as the service does, and says whether the service would accept the token " +
+		"in a file: whose it is, for which audience and how long, and what is wrong with it. The environment is that of " +
+		"certservice serve.",
+	Flags: []program.Flag{{Name: "token", Value: "FILE", Help: "the file with the token; it has to be given"}},
+	ExitCodes: []program.ExitCode{{Code: exitOK, Meaning: "accepted"},
+		{Code: exitFailed, Meaning: "bad input, or the keys could not be read"}, wrongUsage,
+		{Code: exitRefused, Meaning: "refused"}},
+	Examples: []string{"token check --token /var/run/secrets/tokens/certservice"},
+	Run:      runTokenCheck}
 
-It reads the keys of TOKEN_ISSUER as the service does, and says whether the service would accept the token in the file:
-whose it is, for which audience and how long, and what is wrong with it. The environment is that of the service.
-Exit codes: 0 accepted; 3 refused; 1 bad input, or the keys could not be read.
-`
-
-// runToken is the subcommand token.
-func runToken(args []string, stdout, stderr io.Writer) int {
-	if len(args) == 0 || args[0] != "check" {
-		fmt.Fprint(stderr, checkUsage)
-		return exitFailed
+func runTokenCheck(c *program.Call) int {
+	if c.Flag("token") == "" {
+		return c.WrongUsage("--token is missing, want the path of a file")
 	}
-	set := flag.NewFlagSet("token check", flag.ContinueOnError)
-	set.SetOutput(io.Discard)
-	path := set.String("token", "", "")
-	err := set.Parse(args[1:])
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		_, err := io.WriteString(stdout, checkUsage)
-		return exitCode(stderr, err)
-	case err == nil && (*path == "" || set.NArg() > 0):
-		err = errors.New("want --token with the path of a file, and nothing else")
-	}
-	accepted := false
-	if err == nil {
-		accepted, err = checkToken(*path, stdout)
-	}
+	accepted, err := checkToken(c.Flag("token"), c.Stdout)
 	switch {
 	case err != nil:
-		fmt.Fprintf(stderr, "certservice token check: %v\n", err)
+		fmt.Fprintf(c.Stderr, "certservice token check: %v\n", err)
 		return exitFailed
 	case !accepted:
 		return exitRefused

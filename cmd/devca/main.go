@@ -30,46 +30,67 @@ func main() {
 // run is the program; what it returns is the exit code: 0, 1 for a failure, 2 for a wrong
 // configuration. It ends with ctx. serving is called when it begins to look at ctx itself.
 func run(ctx context.Context, serving func() bool, args []string, stdout, stderr io.Writer) int {
-	if len(args) == 1 && args[0] == "probe" {
-		return probe(ctx, stderr)
+	return newApp(serving).Run(ctx, args, stdout, stderr)
+}
+
+// newApp returns the program's commands.
+func newApp(serving func() bool) *program.App {
+	return &program.App{
+		Name: "devca",
+		Short: "devca is a certification authority for DEVELOPMENT ONLY. It answers CMP (RFC 9810, 9483, 9811), " +
+			"keeps everything in memory, and makes a new root at every start. It is configured by environment variables.",
+		Default: "serve", Flags: []string{"version"}, UsageCode: exitUsage, FailedCode: exitFailed,
+		Commands: []*program.Command{
+			{Name: "serve", Run: func(c *program.Call) int { return runServe(c, serving) },
+				Short: "run the CA",
+				Long: "answers CMP (RFC 9810, 9483, 9811) at /, /pkix/, /.well-known/cmp[/p/{name}][/{operation}] " +
+					"and /ejbca/publicweb/cmp/{alias}, until a signal ends it. It is for DEVELOPMENT ONLY.",
+				Details: writeVariables,
+				ExitCodes: []program.ExitCode{{Code: 0, Meaning: "stopped by SIGTERM or SIGINT"},
+					{Code: exitFailed, Meaning: "failed"}, {Code: exitUsage, Meaning: "wrong usage or configuration"},
+					{Code: startup.ExitTooFewFiles, Meaning: "too few files may be open (RLIMIT_NOFILE)"}}},
+			{Name: "probe", Run: probe,
+				Short: "tell by the exit code whether the CA at DEVCA_ADDR answers",
+				Long:  "tells by its exit code whether the CA at DEVCA_ADDR answers.",
+				ExitCodes: []program.ExitCode{{Code: 0, Meaning: "it does"}, {Code: exitFailed, Meaning: "it does not"},
+					{Code: exitUsage, Meaning: "wrong usage"}}},
+		},
 	}
-	done, err := program.ParseFlags("devca", args, nil, stdout, writeUsage)
-	switch {
-	case done && err != nil:
-		fmt.Fprintf(stderr, "devca: writing to standard output: %v\n", err)
-		return 1
-	case done:
-		return 0
-	case err != nil:
-		fmt.Fprintln(stderr,
-			"devca: the flags are --help and --version; everything else is set by environment variables, see --help")
-		return 2
-	}
+}
+
+// Exit codes.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// runServe is the command serve.
+func runServe(c *program.Call, serving func() bool) int {
 	s, faults := loadSettings()
-	log := s.log.Logger(stderr)
+	log := s.log.Logger(c.Stderr)
 	program.LogMisspelt(log, program.VariableNames(variables))
 	if len(faults) > 0 {
 		for _, fault := range faults {
-			fmt.Fprintf(stderr, "devca: %s\n", fault.Error())
+			fmt.Fprintf(c.Stderr, "devca: %s\n", fault.Error())
 		}
-		return 2
+		return exitUsage
 	}
 	startup.SurvivePipes()
 	serving()
-	if err := serve(ctx, s, log); err != nil {
-		fmt.Fprintf(stderr, "devca: %v\n", err)
-		return 1
+	if err := serve(c.Context, s, log); err != nil {
+		fmt.Fprintf(c.Stderr, "devca: %v\n", err)
+		return exitFailed
 	}
 	return 0
 }
 
 // probe asks the CA that runs beside it for an answer; any
 // will do, because CMP is spoken by POST only.
-func probe(ctx context.Context, stderr io.Writer) int {
+func probe(c *program.Call) int {
 	s, _ := loadSettings() // the CA has reported the faults
-	if err := program.Probe(ctx, s.addr, "/", func(int) bool { return true }); err != nil {
-		fmt.Fprintf(stderr, "devca probe: %v\n", err)
-		return 1
+	if err := program.Probe(c.Context, s.addr, "/", func(int) bool { return true }); err != nil {
+		fmt.Fprintf(c.Stderr, "devca probe: %v\n", err)
+		return exitFailed
 	}
 	return 0
 }

@@ -128,41 +128,38 @@ var variables = []program.Variable{
 		Help: "least severe level that is logged"},
 }
 
-func writeUsage(w io.Writer) error {
+func writeVariables(w io.Writer) error {
 	var text strings.Builder
-	text.WriteString(
-		`devca is a certification authority for DEVELOPMENT ONLY. It answers CMP (RFC 9810, 9483, 9811) at /, /pkix/,
-/.well-known/cmp[/p/{name}][/{operation}] and /ejbca/publicweb/cmp/{alias}, keeps everything in memory, and makes a
-new root at every start.
-
-Usage: devca [--help | --version]
-       devca probe    exit with 0 when the CA at DEVCA_ADDR answers
-
-It is configured by environment variables:
-`)
+	text.WriteString("Environment variables\n")
 	if err := program.WriteUsage(&text, variables); err != nil {
 		return err
 	}
-	text.WriteString(`
-Faults, for testing clients; several may be given, separated by commas, here or in the body of POST /faults:
-  waiting[:POLLS]                   answers a request with status waiting, and as many pollReqs (1) with pollRep
-  rejection[:FAILINFO[+FAILINFO]]   answers requests with status rejection, and such as badCertTemplate
-  unprotected-error                 answers requests for certificates with an error message without protection
-  wrong-version, wrong-time, wrong-transaction-id, wrong-nonce
-                                    has that wrong in the header of every answer
-  wrong-protection, no-protection   spoils the protection of every answer, or leaves it out
-  malformed, wrong-kind, wrong-request-id, no-certificate, two-certificates
-                                    answers with what is not one certificate for the request
-  wrong-key, wrong-subject, other-names, authority, expired, not-yet-valid, wrong-signature
-                                    issues certificates of which that is true
-  explicit-confirm                  grants no implicit confirmation: certificates must be confirmed by certConf
-  slow:DURATION                     waits before every answer
-  drop[:BODY]                       closes the connection instead of answering, or loses the answers to messages of
-                                    one kind, such as certConf, after doing what they ask
-
-Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 wrong configuration,
-99 too few files may be open (RLIMIT_NOFILE).
-`)
+	text.WriteString("\n" + faultsHelp)
 	_, err := io.WriteString(w, text.String())
 	return err
 }
+
+const faultsHelp = `Faults, for testing clients; several may be given, separated by commas, here or in the body of
+POST /faults
+  waiting[:POLLS]
+      answers a request with status waiting, and as many pollReqs (1) with pollRep
+  rejection[:FAILINFO[+FAILINFO]]
+      answers requests with status rejection, and such as badCertTemplate
+  unprotected-error
+      answers requests for certificates with an error message without protection
+  wrong-version, wrong-time, wrong-transaction-id, wrong-nonce
+      has that wrong in the header of every answer
+  wrong-protection, no-protection
+      spoils the protection of every answer, or leaves it out
+  malformed, wrong-kind, wrong-request-id, no-certificate, two-certificates
+      answers with what is not one certificate for the request
+  wrong-key, wrong-subject, other-names, authority, expired, not-yet-valid, wrong-signature
+      issues certificates of which that is true
+  explicit-confirm
+      grants no implicit confirmation: certificates must be confirmed by certConf
+  slow:DURATION
+      waits before every answer
+  drop[:BODY]
+      closes the connection instead of answering, or loses the answers to messages of one kind, such
+      as certConf, after doing what they ask
+`

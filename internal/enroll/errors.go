@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
@@ -122,16 +121,6 @@ func outputStage(err error) Stage {
 		return StageConversion
 	}
 	return StageFile
-}
-
-// WriteExitCodes prints what each exit code means.
-func WriteExitCodes(w io.Writer) error {
-	text := "\nExit codes\n   0  success\n"
-	for _, row := range stages {
-		text += fmt.Sprintf("  %2d  %s\n", row.stage.ExitCode(), row.meaning)
-	}
-	_, err := io.WriteString(w, text)
-	return err
 }
 
 // verdict is what an error of a request means, in whatever protocol it was made.

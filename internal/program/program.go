@@ -5,8 +5,6 @@ package program
 
 import (
 	"bytes"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -164,33 +162,3 @@ var isIOReadable = sync.OnceValue(func() bool {
 	}
 	return err == nil
 })
-
-// ParseFlags reads the flags of a program that is configured by its environment:
-// --help, for which usage writes the text, --version and, unless check is nil,
-// --check. done says that nothing is left to do; err is that of writing to
-// standard output then, mostly a closed pipe, and otherwise about wrong flags.
-func ParseFlags(name string, args []string, check *bool, stdout io.Writer, usage func(io.Writer) error) (
-	done bool, err error,
-) {
-	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	flags.Usage = func() {} // --help goes to standard output; wrong flags need no page of text
-	version := flags.Bool("version", false, "")
-	if check != nil {
-		flags.BoolVar(check, "check", false, "")
-	}
-	err = flags.Parse(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		err = usage(stdout)
-	case err != nil:
-		return false, err
-	case flags.NArg() > 0:
-		return false, fmt.Errorf("there is no command %q", flags.Arg(0))
-	case *version:
-		_, err = fmt.Fprintf(stdout, "%s %s\n", name, Version())
-	default:
-		return false, nil
-	}
-	return true, err
-}

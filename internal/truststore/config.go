@@ -158,16 +158,12 @@ func (l *loader) sameLength(variable string, paths []string, other string, other
 	}
 }
 
-// WriteUsage writes the variables and the exit codes.
+// WriteUsage writes the variables.
 func WriteUsage(w io.Writer) error {
 	var text strings.Builder
 	text.WriteString("Variables, each a list of absolute paths separated by \":\"\n")
 	for _, v := range variables {
 		fmt.Fprintf(&text, "  %s\n      %s\n", v.Name, v.Help)
-	}
-	text.WriteString("\nExit codes\n")
-	for _, row := range exitCodes {
-		fmt.Fprintf(&text, "  %2d  %s\n", row.code, row.meaning)
 	}
 	_, err := io.WriteString(w, text.String())
 	return err
@@ -191,26 +187,25 @@ const (
 	codeOther          = 99
 )
 
-// exitCodes describes them for WriteUsage.
-var exitCodes = []struct {
-	code    int
-	meaning string
-}{
-	{0, "success, whether or not anything had to be changed"},
-	{codePaths, "a variable has a value that is not the absolute path of a file"},
-	{codeConfiguration, "a variable is missing, two lists differ in length, or a file would be written twice"},
-	{codePair, "a truststore does not exist"},
-	{codePassword, "a password file is missing or cannot be read"},
-	{codeBackup, "a backup could not be made"},
-	{codeFormat, "a truststore is not JKS, PKCS#12 or PEM, and its name promises none of them"},
-	{codeUnreadable, "a truststore cannot be read: damaged, of another format, or the password is wrong"},
-	{codeOperation, "the merged truststore could not be built"},
-	{codeNoCertificates, "a truststore has no certificate"},
-	{codeAlias, "not used: an alias that is taken gets a number, where the ONAP post-processor failed"},
-	{codeSave, "the merged truststore could not be saved"},
-	{codeCopy, "a keystore could not be copied"},
-	{codeMissing, "a keystore to copy does not exist"},
-	{codeOther, "anything else"},
+// ExitCodes are all, with what they mean.
+var ExitCodes = []program.ExitCode{
+	{Code: 0, Meaning: "success, whether or not anything had to be changed"},
+	{Code: codePaths, Meaning: "a variable has a value that is not the absolute path of a file, or wrong usage"},
+	{Code: codeConfiguration,
+		Meaning: "a variable is missing, two lists differ in length, or a file would be written twice"},
+	{Code: codePair, Meaning: "a truststore does not exist"},
+	{Code: codePassword, Meaning: "a password file is missing or cannot be read"},
+	{Code: codeBackup, Meaning: "a backup could not be made"},
+	{Code: codeFormat, Meaning: "a truststore is not JKS, PKCS#12 or PEM, and its name promises none of them"},
+	{Code: codeUnreadable,
+		Meaning: "a truststore cannot be read: damaged, of another format, or the password is wrong"},
+	{Code: codeOperation, Meaning: "the merged truststore could not be built"},
+	{Code: codeNoCertificates, Meaning: "a truststore has no certificate"},
+	{Code: codeAlias, Meaning: "not used: an alias that is taken gets a number, where the ONAP post-processor failed"},
+	{Code: codeSave, Meaning: "the merged truststore could not be saved"},
+	{Code: codeCopy, Meaning: "a keystore could not be copied"},
+	{Code: codeMissing, Meaning: "a keystore to copy does not exist"},
+	{Code: codeOther, Meaning: "anything else"},
 }
 
 // Error is a step that failed, with the exit code that stands for it.
