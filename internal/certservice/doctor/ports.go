@@ -17,11 +17,11 @@ import (
 // ports checks whether the service could listen. Nothing here keeps a service from starting at the
 // same time, and one that runs sees a handshake and a scrape at most.
 func (d *doctor) ports(ctx context.Context, own *x509.Certificate) {
-	if d.HTTPSPort != 0 && !d.skipFaulty(checkHTTPS, "HTTPS_PORT") {
+	if !d.skipFaulty(checkHTTPS, "HTTPS_PORT") && d.HTTPSPort != 0 {
 		address := net.JoinHostPort("", strconv.Itoa(d.HTTPSPort))
 		d.port(checkHTTPS, "HTTPS_PORT", address, func() bool { return d.shows(ctx, d.HTTPSPort, own) })
 	}
-	if d.MetricsAddress != "" && !d.skipFaulty(checkMetrics, "METRICS_ADDR") {
+	if !d.skipFaulty(checkMetrics, "METRICS_ADDR") && d.MetricsAddress != "" {
 		d.port(checkMetrics, "METRICS_ADDR", d.MetricsAddress, func() bool {
 			_, body, err := program.AskLocal(ctx, d.MetricsAddress, "/metrics")
 			return err == nil && bytes.Contains(body, []byte("\ncertservice_build_info{"))
