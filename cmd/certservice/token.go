@@ -16,8 +16,8 @@ import (
 var tokenCheck = &program.Command{Name: "token check",
 	Short: "say whether the service would accept a token",
 	Long: "reads the keys of TOKEN_ISSUER as the service does, and says whether the service would accept the token " +
-		"in a file: whose it is, for which audience and how long, and what is wrong with it. The environment is that of " +
-		"certservice serve.",
+		"in a file: whose it is, for which audience and how long, and what is wrong with it. The environment is that " +
+		"of certservice serve.",
 	Flags: []program.Flag{{Name: "token", Value: "FILE", Help: "the file with the token; it has to be given"}},
 	ExitCodes: []program.ExitCode{{Code: exitOK, Meaning: "accepted"},
 		{Code: exitFailed, Meaning: "bad input, or the keys could not be read"}, wrongUsage,

@@ -38,7 +38,8 @@ func newApp(serving func() bool) *program.App {
 	return &program.App{
 		Name: "devca",
 		Short: "devca is a certification authority for DEVELOPMENT ONLY. It answers CMP (RFC 9810, 9483, 9811), " +
-			"keeps everything in memory, and makes a new root at every start. It is configured by environment variables.",
+			"keeps everything in memory, and makes a new root at every start. It is configured by environment " +
+			"variables.",
 		Default: "serve", Flags: []string{"version"}, UsageCode: exitUsage, FailedCode: exitFailed,
 		Commands: []*program.Command{
 			{Name: "serve", Run: func(c *program.Call) int { return runServe(c, serving) },

@@ -32,18 +32,18 @@ func (a *App) writeOverview(w io.Writer) error {
 	var text strings.Builder
 	a.overview(&text)
 	text.WriteString("\n")
-	wrapAt(&text, "", fmt.Sprintf("%[1]s help COMMAND describes a command, %[1]s help %[2]s and %[1]s --help all "+
+	Wrap(&text, "", fmt.Sprintf("%[1]s help COMMAND describes a command, %[1]s help %[2]s and %[1]s --help all "+
 		"variables. Documents: %[3]scommands.md", a.Name, a.Default, Documentation))
 	_, err := io.WriteString(w, text.String())
 	return err
 }
 
 func (a *App) overview(text *strings.Builder) {
-	wrapAt(text, "", a.Short)
+	Wrap(text, "", a.Short)
 	fmt.Fprintf(text, "\nUsage: %s [command] [flags]\n\nCommands\n", a.Name)
 	writeCommands(text, a.Commands)
 	text.WriteString("\n")
-	wrapAt(text, "", fmt.Sprintf("A call without a command is %s. The flags %s are commands, too.",
+	Wrap(text, "", fmt.Sprintf("A call without a command is %s. The flags %s are commands, too.",
 		a.Default, a.oldSpellings()))
 }
 
@@ -91,7 +91,7 @@ func (a *App) writeCommand(w io.Writer, c *Command) error {
 		} else {
 			text.WriteString("\n")
 		}
-		wrapAt(&text, "", paragraph)
+		Wrap(&text, "", paragraph)
 	}
 	fmt.Fprintf(&text, "\nUsage: %s %s%s [flags]\n", a.Name, c.Name, c.arguments())
 	if len(c.Args) > 0 {
@@ -172,12 +172,12 @@ func writeRows(text *strings.Builder, rows [][2]string) {
 // writeRow writes a text after a first column; its further lines begin below the first one.
 func writeRow(text *strings.Builder, first, words string) {
 	var lines strings.Builder
-	wrapAt(&lines, strings.Repeat(" ", len(first)), words)
+	Wrap(&lines, strings.Repeat(" ", len(first)), words)
 	text.WriteString(first + strings.TrimPrefix(lines.String(), strings.Repeat(" ", len(first))))
 }
 
-// wrapAt writes a text as lines of at most columns, each after the indent.
-func wrapAt(text *strings.Builder, indent, words string) {
+// Wrap writes a text as lines of at most columns, each after the indent.
+func Wrap(text *strings.Builder, indent, words string) {
 	line := ""
 	for _, word := range strings.Fields(words) {
 		if line != "" && len(indent)+len(line)+1+len(word) > columns {

@@ -301,11 +301,11 @@ func WriteUsage(w io.Writer, variables []Variable) error {
 			fmt.Fprintf(&text, "\n%s\n", group)
 		}
 		fmt.Fprintf(&text, "  %s (%s)\n", v.Name, v.Need())
-		wrapAt(&text, "      ", v.Help)
-		wrapAt(&text, "      ", v.Rule)
+		Wrap(&text, "      ", v.Help)
+		Wrap(&text, "      ", v.Rule)
 	}
 	text.WriteString("\n")
-	wrapAt(&text, "", "An empty variable counts as unset. A secret X may be given as X_FILE, the path of a file that "+
+	Wrap(&text, "", "An empty variable counts as unset. A secret X may be given as X_FILE, the path of a file that "+
 		"holds it.")
 	_, err := io.WriteString(w, text.String())
 	return err

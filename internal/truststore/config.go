@@ -163,7 +163,8 @@ func WriteUsage(w io.Writer) error {
 	var text strings.Builder
 	text.WriteString("Variables, each a list of absolute paths separated by \":\"\n")
 	for _, v := range variables {
-		fmt.Fprintf(&text, "  %s\n      %s\n", v.Name, v.Help)
+		text.WriteString("  " + v.Name + "\n")
+		program.Wrap(&text, "      ", v.Help)
 	}
 	_, err := io.WriteString(w, text.String())
 	return err

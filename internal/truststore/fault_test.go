@@ -57,10 +57,10 @@ func TestExitCode_ofOtherErrors(t *testing.T) {
 	require.ErrorIs(t, fail(codeSave, "y: %w", os.ErrClosed), os.ErrClosed)
 }
 
-func TestWriteUsage_listsVariablesAndExitCodes(t *testing.T) {
+func TestWriteUsage_listsVariables(t *testing.T) {
 	var text strings.Builder
 	require.NoError(t, WriteUsage(&text))
-	for _, want := range append(Names(), "\n   0  success", "\n  13  a keystore to copy does not exist\n", "\n  99  ") {
+	for _, want := range Names() {
 		assert.Contains(t, text.String(), want)
 	}
 	assert.Error(t, WriteUsage(closed{}))
