@@ -10,9 +10,9 @@ import (
 
 var doctorCommand = &program.Command{Name: "doctor",
 	Short: "check the configuration, the files and each CA, without asking for a certificate",
-	Long: "checks the service's environment and files, its ports and limits, and each CA: whether it can be reached and " +
-		"trusted, and whether it accepts the secret. It asks for no certificate, and says what to do about what it " +
-		"finds.\n\nIt may run beside the service and before it, in the environment of certservice serve.",
+	Long: "checks the service's environment and files, its ports and limits, and each CA: whether it can be " +
+		"reached and trusted, and whether it accepts the secret. It asks for no certificate, and says what to do " +
+		"about what it finds.\n\nIt may run beside the service and before it, in the environment of certservice serve.",
 	Flags: []program.Flag{program.OutputFlag, checks.WaitFlag},
 	ExitCodes: []program.ExitCode{{Code: exitOK, Meaning: "no check failed; there may be warnings"},
 		{Code: exitFailed, Meaning: "a check failed"}, wrongUsage},

@@ -82,6 +82,13 @@ func (l *List) SkipRest(names []string, because string) {
 	}
 }
 
+// Failed tells whether a check about the same CA failed.
+func (l *List) Failed(name string) bool {
+	return slices.ContainsFunc(l.Checks, func(c Check) bool {
+		return c.Name == name && c.CA == l.CA && c.Status == Failed
+	})
+}
+
 // maxText bounds, in characters, what of a text is shown: some of it comes from others.
 const maxText = 1500
 

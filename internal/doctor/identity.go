@@ -29,7 +29,8 @@ func (d *doctor) identity() *mtls.Identity {
 
 func (d *doctor) identityFiles() *mtls.Identity {
 	files := checks.Identity{List: &d.List, Files: d.Config.TLS, Now: d.Now,
-		ExitCode: enroll.StageTLSConfiguration.ExitCode(), Program: "certfetcher", Peer: "the CertService", Side: "client"}
+		ExitCode: enroll.StageTLSConfiguration.ExitCode(), Program: "certfetcher", Peer: "the CertService",
+		Side: "client"}
 	return files.Check()
 }
 

@@ -235,10 +235,13 @@ func (d *doctor) update(ctx context.Context, identity *mtls.Identity) {
 
 	worst := checks.Check{Status: checks.OK, Found: target + " leads to a CertService that accepts us"}
 	if identity == nil {
-		worst = checks.Check{Status: checks.Skipped, Found: "not checked beyond TCP, because the " + d.lacking + " cannot be used"}
+		worst = checks.Check{Status: checks.Skipped,
+			Found: "not checked beyond TCP, because the " + d.lacking + " cannot be used"}
 	}
 	for _, status := range []checks.Status{checks.Failed, checks.Warning} {
-		i := slices.IndexFunc(other.Checks, func(c checks.Check) bool { return c.Status == status && c.Name != checkClock })
+		i := slices.IndexFunc(other.Checks, func(c checks.Check) bool {
+			return c.Status == status && c.Name != checkClock
+		})
 		if i >= 0 {
 			worst = other.Checks[i]
 			worst.Found = fmt.Sprintf("UPDATE_URL %s, %s: %s", target, worst.Name, worst.Found)

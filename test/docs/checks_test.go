@@ -12,8 +12,8 @@ import (
 	"github.com/certfetcher/certfetcher/internal/doctor"
 )
 
-// docs/checks.md has a section for each check of both doctors, to which their reports lead, and for no other; it says what
-// each doctor expects in the doctor's own words.
+// docs/checks.md has a section for each check of both doctors, to which their reports lead, and for no other; it says
+// what each doctor expects in the doctor's own words.
 func TestChecks_areExplained(t *testing.T) {
 	sections := map[string]string{}
 	for _, section := range regexp.MustCompile(`(?m)^#{1,3} `).Split(readAll(t, "docs/checks.md"), -1) {

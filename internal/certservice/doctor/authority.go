@@ -162,10 +162,11 @@ func (a *authority) ask(ctx context.Context) {
 	default:
 		a.silent(err)
 	}
-	if slices.ContainsFunc(a.Checks, func(c checks.Check) bool { return c.Name == checks.CMP && c.Status == checks.OK }) {
-		a.SkipRest(answerNames, "the answer has no messageTime")
+	because := "the answer has no messageTime"
+	if a.Failed(checks.CMP) {
+		because = "because the cmp check failed"
 	}
-	a.SkipRest(answerNames, "because the cmp check failed")
+	a.SkipRest(answerNames, because)
 	a.inOrder()
 }
 
@@ -220,7 +221,8 @@ func (a *authority) refused(status *cmp.StatusError, info cmp.Information) {
 			a.Fail(exitFailed, checks.Clock, status.Error(), "set this machine's clock, or the CMP server's, by NTP")
 		}
 	case status.RefusesSender():
-		a.Fail(exitFailed, checkCredential, fmt.Sprintf("%s is refused: %v", a.credential(), status), a.credentialAdvice())
+		a.Fail(exitFailed, checkCredential, fmt.Sprintf("%s is refused: %v", a.credential(), status),
+			a.credentialAdvice())
 	case otherSecret:
 		a.Fail(exitFailed, checkCredential, "the server protects its refusal with another secret: "+doubt.Error(),
 			a.credentialAdvice())
@@ -247,8 +249,8 @@ func (a *authority) refused(status *cmp.StatusError, info cmp.Information) {
 // doubted interprets an answer that is not believed.
 func (a *authority) doubted(check *cmp.CheckError) {
 	if check.Check == "protection" && !errors.Is(check, cmp.ErrNoAnchors) {
-		a.Fail(exitFailed, checks.CMP, check.Error(), "have the CMP server protect its answers in that way, or correct "+
-			"protection in cmpServers.json")
+		a.Fail(exitFailed, checks.CMP, check.Error(),
+			"have the CMP server protect its answers in that way, or correct protection in cmpServers.json")
 		return
 	}
 	switch check.Check {

@@ -198,7 +198,8 @@ const mostPolicy = 1 << 20
 
 func (d *doctor) policy() {
 	if d.PolicyPath == "" {
-		d.Warn(checkPolicy, "there is none: every client that is authenticated may ask for every name", "set POLICY_PATH")
+		d.Warn(checkPolicy, "there is none: every client that is authenticated may ask for every name",
+			"set POLICY_PATH")
 		return
 	}
 	data, _, err := files.Read(d.PolicyPath, mostPolicy)
@@ -257,8 +258,8 @@ func (d *doctor) crls() {
 	case len(report.Expired) > 0 && d.CRLs.WarnOnly:
 		d.Warn(checkCRLs, "expired: "+checks.Some(report.Expired), advice)
 	case len(report.Expired) > 0:
-		d.fail(checkCRLs, "expired: "+checks.Some(report.Expired)+"; client certificates of these authorities are refused",
-			advice)
+		d.fail(checkCRLs, "expired: "+checks.Some(report.Expired)+"; client certificates of these authorities are "+
+			"refused", advice)
 	case len(report.Soon) > 0:
 		d.Warn(checkCRLs, "they expire soon: "+checks.Some(report.Soon), advice)
 	case len(report.Unused) > 0:

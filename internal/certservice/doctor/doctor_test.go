@@ -207,8 +207,9 @@ func (d *deployment) follow(verb, rest string) {
 		other := fixture.Must(fixture.NewCA("Other"))
 		if rest == "expired" {
 			fixture.Changes[rest](other.Root)
-			other.Root = fixture.Must(x509.ParseCertificate(fixture.Must(x509.CreateCertificate(nil, other.Root, other.Root,
-				other.RootKey.Public(), other.RootKey))))
+			der := fixture.Must(x509.CreateCertificate(nil, other.Root, other.Root, other.RootKey.Public(),
+				other.RootKey))
+			other.Root = fixture.Must(x509.ParseCertificate(der))
 		}
 		d.last()["trustAnchors"] = d.write("other.pem", fixture.CertificatesPEM(other.Root))
 	case "identity": // is another, of this kind
@@ -222,7 +223,8 @@ func (d *deployment) follow(verb, rest string) {
 		issuer := fixture.NewIssuer("https://issuer.test", "ES256")
 		issuer.WriteJWKS(d.dir + "/jwks.json")
 		d.Credentials = certservice.TokenCredential
-		d.Tokens = token.Settings{Issuer: "https://issuer.test", Audience: "certservice", JWKSPath: d.dir + "/jwks.json"}
+		d.Tokens = token.Settings{Issuer: "https://issuer.test", Audience: "certservice",
+			JWKSPath: d.dir + "/jwks.json"}
 	case "crl": // that was valid so long ago, and is for so long from then
 		begin := time.Now().Add(-fixture.Must(time.ParseDuration(first)))
 		d.crl(begin, begin.Add(fixture.Must(time.ParseDuration(second))))

@@ -37,7 +37,8 @@ func (d *doctor) port(check, variable, address string, served func() bool) {
 	case errors.Is(err, syscall.EADDRINUSE) && served():
 		d.OK(check, "%s is served by a running certservice", address)
 	case errors.Is(err, syscall.EADDRINUSE):
-		d.fail(check, variable+" "+address+" is in use by another program, or by a certservice with another certificate",
+		d.fail(check, variable+" "+address+" is in use by another program, or by a certservice with another "+
+			"certificate",
 			"stop what listens there, or give another port in "+variable)
 	case errors.Is(err, syscall.EACCES):
 		d.fail(check, variable+" "+address+": this user may not listen there",
