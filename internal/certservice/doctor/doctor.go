@@ -119,7 +119,7 @@ func Run(ctx context.Context, o Options) checks.Report {
 	d.variables()
 	own := d.identity()
 	d.policy()
-	d.tokens()
+	d.tokens(ctx)
 	d.crls()
 	d.ports(ctx, own)
 	d.limits()
@@ -221,16 +221,27 @@ func (d *doctor) policy() {
 	}
 }
 
-func (d *doctor) tokens() {
+func (d *doctor) tokens(ctx context.Context) {
 	if d.Credentials == certservice.CertificateCredential || d.skipFaulty(checkTokens, "TOKEN_ISSUER", "TOKEN_AUDIENCE",
 		"TOKEN_JWKS_PATH", "TOKEN_ISSUER_CA", "CLIENT_CREDENTIALS") {
 		return
 	}
 	const advice = "check TOKEN_ISSUER, TOKEN_ISSUER_CA and the network policies on the way, or give TOKEN_JWKS_PATH"
 	var keys, warnings []string
-	verifier, err := token.New(d.Tokens)
-	if err == nil {
-		keys, warnings, err = verifier.Check()
+	var err error
+	read := make(chan struct{})
+	go func() { // which takes up to 10 seconds
+		defer close(read)
+		var verifier *token.Verifier
+		if verifier, err = token.New(d.Tokens); err == nil {
+			keys, warnings, err = verifier.Check()
+		}
+	}()
+	select {
+	case <-read:
+	case <-ctx.Done():
+		d.Skip(checkTokens, "because a signal came")
+		return
 	}
 	switch {
 	case err != nil:

@@ -219,12 +219,20 @@ func (d *deployment) follow(verb, rest string) {
 		d.tls.Change = nil
 	case "file":
 		d.write(first, []byte(fixture.Must(strconv.Unquote(`"`+second+`"`))))
-	case "issuer": // of tokens, at an address
+	case "issuer": // of tokens, whose keys are in a file, or which serves them
 		issuer := fixture.NewIssuer("https://issuer.test", "ES256")
-		issuer.WriteJWKS(d.dir + "/jwks.json")
 		d.Credentials = certservice.TokenCredential
-		d.Tokens = token.Settings{Issuer: "https://issuer.test", Audience: "certservice",
-			JWKSPath: d.dir + "/jwks.json"}
+		d.Tokens = token.Settings{Audience: "certservice"}
+		if rest == "serves" {
+			issuer.Serve(d.t, d.tls)
+			d.Tokens.IssuerCA = d.dir + "/truststore.pem"
+			d.write("own", []byte("own-token"))
+			d.Tokens.OwnTokenPath = d.dir + "/own"
+		} else {
+			issuer.WriteJWKS(d.dir + "/jwks.json")
+			d.Tokens.JWKSPath = d.dir + "/jwks.json"
+		}
+		d.Tokens.Issuer = issuer.URL
 	case "crl": // that was valid so long ago, and is for so long from then
 		begin := time.Now().Add(-fixture.Must(time.ParseDuration(first)))
 		d.crl(begin, begin.Add(fixture.Must(time.ParseDuration(second))))

@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/program"
@@ -49,26 +50,31 @@ func (d *doctor) port(check, variable, address string, served func() bool) {
 	}
 }
 
-// shows tells whether who listens on a port here shows our certificate.
+// shows tells whether who listens on a port here shows our certificate. Nothing else is trusted, and the
+// time does not count, so that a service of ours sees a handshake without a fault.
 func (d *doctor) shows(ctx context.Context, port int, own *x509.Certificate) bool {
 	if own == nil {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.NetworkTimeout)
 	defer cancel()
-	var shown []byte
-	dialer := tls.Dialer{Config: &tls.Config{
-		InsecureSkipVerify: true, // nothing is sent: the certificate is only compared with our own
-		VerifyPeerCertificate: func(certificates [][]byte, _ [][]*x509.Certificate) error {
-			shown = certificates[0]
-			return nil
-		},
-	}}
+	config := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12, ServerName: "localhost",
+		Time: func() time.Time { return own.NotBefore }}
+	config.RootCAs.AddCert(own)
+	switch {
+	case len(own.DNSNames) > 0:
+		config.ServerName = own.DNSNames[0]
+	case len(own.IPAddresses) > 0:
+		config.ServerName = own.IPAddresses[0].String()
+	}
+	dialer := tls.Dialer{Config: config}
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("localhost", strconv.Itoa(port)))
 	if err == nil {
 		conn.Close()
+		return true
 	}
-	return bytes.Equal(shown, own.Raw)
+	other, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	return ok && other.UnverifiedCertificates[0].Equal(own)
 }
 
 // bind tells whether an address could be listened on, without listening: until a socket listens, it
