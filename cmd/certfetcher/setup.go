@@ -35,6 +35,7 @@ type setup struct {
 	notify   notify.Config      // for the sidecar
 	merge    *truststore.Config // for the sidecar; nil: nothing to merge
 	log      *slog.Logger
+	people   io.Writer // where the log is lines for people; nil: it is for programs
 	failure  error
 }
 
@@ -64,8 +65,9 @@ func load(stderr io.Writer) setup {
 		err = mtls.JoinErrors(err, unreadable)
 	}
 	if err != nil {
-		s.log.Error("the mutual TLS material has a fault", "error", err.Error())
-		if s.failure == nil {
+		if s.failure != nil {
+			s.log.Error("the mutual TLS material has a fault", "error", err.Error())
+		} else { // which is logged as such
 			s.failure = &enroll.Error{Stage: enroll.StageTLSConfiguration, Err: err}
 		}
 		return s
@@ -81,9 +83,10 @@ func reportUsage(command string, err error, stderr io.Writer) {
 		fmt.Fprintf(stderr, "certfetcher %s: %v\n", command, err)
 		return
 	}
-	s := setup{failure: &enroll.Error{Stage: enroll.StageClientConfiguration, Err: err}}
+	var s setup
 	s.config, _ = loadConfig()
 	s.log = s.config.Log.Logger(stderr)
+	s.failure = &enroll.Error{Stage: enroll.StageClientConfiguration, Err: err}
 	report(s)
 }
 
@@ -93,6 +96,9 @@ func readEnvironment(stderr io.Writer) (setup, config.Faults) {
 	var faults config.Faults
 	s.config, faults = loadConfig()
 	s.log = s.config.Log.Logger(stderr)
+	if s.config.Log.ForPeople(stderr) {
+		s.people = stderr
+	}
 	loaded.Store(&setup{config: s.config, log: s.log})
 	if s.config.Sidecar.Enabled {
 		var more config.Faults // of the first part in the contract's order
@@ -131,11 +137,34 @@ func unusableIdentity(s setup) error {
 // report says why the run failed: in the log, in the
 // Kubernetes termination message and by the exit code.
 func report(s setup) int {
-	stage := enroll.StageOf(s.failure)
-	s.log.Error("certfetcher failed", "error", s.failure.Error(), "stage", stage.String(),
-		"exit_code", stage.ExitCode())
+	stage, reason := enroll.StageOf(s.failure), s.failure.Error()
+	if faults, ok := errors.AsType[config.Faults](s.failure); ok {
+		reason = faults.Variables() // the rest has been logged
+	}
+	s.log.Error("certfetcher failed", "error", reason, "stage", stage.String(), "exit_code", stage.ExitCode())
+	if advice := advise(stage); s.people != nil && advice != "" {
+		fmt.Fprintln(s.people, advice)
+	}
 	writeTerminationMessage(s.config.TerminationMessagePath, stage.String()+": "+s.failure.Error(), s.log)
 	return stage.ExitCode()
+}
+
+// advise says what to do next after a failure of a stage; "" when there is nothing to be said for all of them.
+func advise(stage enroll.Stage) string {
+	switch stage {
+	case enroll.StageClientConfiguration, enroll.StageCSRConfiguration:
+		return "To do: set the variables as the lines above say, and try them with certfetcher check, which requests " +
+			"nothing. certfetcher help run describes all variables."
+	case enroll.StageTLSConfiguration:
+		return "To do: repair what the lines above say, and try it with certfetcher check, which requests nothing."
+	case enroll.StageCertService, enroll.StageConnection, enroll.StageVerification:
+		return "To do: run certfetcher doctor, which checks each step without requesting a certificate."
+	case enroll.StageFile:
+		return "To do: run certfetcher doctor, which checks whether the directory can be written to."
+	case enroll.StageOther:
+		return ""
+	}
+	return "To do: look this up in " + program.Documentation + "operations.md"
 }
 
 // rescue, deferred, turns a panic into its exit code. Go's

@@ -117,9 +117,10 @@ var variables = []program.Variable{
 	{Name: "LOG_LEVEL", Default: "info",
 		Rule: "debug, info, warn or error",
 		Help: "least severe level that is logged"},
-	{Name: "LOG_FORMAT", Default: "json",
-		Rule: "json or text",
-		Help: "format of the log on standard error"},
+	{Name: "LOG_FORMAT", Default: "auto",
+		Rule: "auto, json or text",
+		Help: "format of the log on standard error; auto is lines for people on a terminal, and " +
+			"JSON elsewhere"},
 }
 
 // settings are the environment's values, checked.

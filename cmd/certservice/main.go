@@ -95,15 +95,24 @@ func runServe(c *program.Call, serving func() bool) int {
 		log.Error("the environment has a fault", "variable", fault.Variable, "error", fault.Problem)
 	}
 	if len(faults) > 0 {
-		return exitFailed
+		return advise(c, s)
 	}
 	startup.SurvivePipes()
 	serving()
 	if err := serve(c.Context, s, log); err != nil {
 		log.Error("certservice failed", "error", err.Error())
-		return exitFailed
+		return advise(c, s)
 	}
 	return exitOK
+}
+
+// advise tells people what to do about a failure, and returns its exit code.
+func advise(c *program.Call, s settings) int {
+	if s.log.ForPeople(c.Stderr) {
+		fmt.Fprintln(c.Stderr, "To do: repair what the lines above say, and try it with certservice check, which "+
+			"serves nothing. certservice help serve describes all variables.")
+	}
+	return exitFailed
 }
 
 // check prints every fault of the environment and of the files that it names, one on a line.

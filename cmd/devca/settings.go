@@ -120,9 +120,10 @@ var variables = []program.Variable{
 			"wrong-key, expired, explicit-confirm, slow:DURATION, drop[:BODY], separated by " +
 			"commas",
 		Help: "how to misbehave"},
-	{Name: "LOG_FORMAT", Default: "json",
-		Rule: "json or text",
-		Help: "format of the log on standard error"},
+	{Name: "LOG_FORMAT", Default: "auto",
+		Rule: "auto, json or text",
+		Help: "format of the log on standard error; auto is lines for people on a terminal, and " +
+			"JSON elsewhere"},
 	{Name: "LOG_LEVEL", Default: "info",
 		Rule: "debug, info, warn or error",
 		Help: "least severe level that is logged"},

@@ -6,7 +6,10 @@
 package config
 
 import (
+	"fmt"
+	"slices"
 	"sort"
+	"strings"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
@@ -83,6 +86,21 @@ func (f Fault) Error() string { return f.Variable + " " + f.Problem }
 type Faults []Fault
 
 func (f Faults) Error() string { return program.JoinFaults(f) }
+
+// Variables names the variables only, for where the faults are known.
+func (f Faults) Variables() string {
+	var names []string
+	for _, fault := range f {
+		if !slices.Contains(names, fault.Variable) {
+			names = append(names, fault.Variable)
+		}
+	}
+	count := "a fault"
+	if len(f) > 1 {
+		count = fmt.Sprintf("%d faults", len(f))
+	}
+	return "the configuration has " + count + ": " + strings.Join(names, ", ")
+}
 
 // Stage is the first one, which decides the exit code.
 func (f Faults) Stage() enroll.Stage { return f[0].Stage }

@@ -241,9 +241,10 @@ var Variables = slices.Concat(
 			Help: "time limit of the command and of the POST"},
 	}),
 	program.Group("Operation", "client", []program.Variable{
-		{Name: "LOG_FORMAT", Default: "json",
-			Rule: "json or text",
-			Help: "format of the log on standard error"},
+		{Name: "LOG_FORMAT", Default: "auto",
+			Rule: "auto, json or text",
+			Help: "format of the log on standard error; auto is lines for people on a terminal, and " +
+				"JSON elsewhere"},
 		{Name: "LOG_LEVEL", Default: "info",
 			Rule: "debug, info, warn or error",
 			Help: "least severe level that is logged"},

@@ -156,7 +156,8 @@ func (a *App) addOwn() {
 	a.Commands = append(a.Commands,
 		&Command{Name: "help", Short: "describe the program, or a command",
 			Long: "describes a command; without one it lists all of them.\n\n" +
-				"--help after a command does the same. " + a.Name + " --help, without a command, also has all variables.",
+				"--help after a command does the same. " + a.Name +
+				" --help, without a command, also has all variables.",
 			Args: []Argument{{Name: "command", Help: "a command, of one word or two", Optional: true, Many: true}},
 			Run:  a.help},
 		&Command{Name: "version", Short: "print the version",

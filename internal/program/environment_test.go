@@ -28,7 +28,7 @@ var tested = append(append(Group("Network", "net", []Variable{
 	{Name: "T_WAIT", Default: "1s", Rule: "a duration, more than 0", Help: "how long"},
 	{Name: "T_FLAG", Default: "false", Rule: "true or false", Help: "whether"},
 })...), Group("Log", "", []Variable{
-	{Name: "LOG_FORMAT", Default: "json", Rule: "json or text", Help: "format"},
+	{Name: "LOG_FORMAT", Default: "auto", Rule: "auto, json or text", Help: "format"},
 	{Name: "LOG_LEVEL", Default: "info", Rule: "debug, info, warn or error", Help: "level"},
 })...)
 

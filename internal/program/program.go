@@ -7,8 +7,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"log/slog"
-	"math"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -34,41 +32,6 @@ func Version() string {
 		return info.Main.Version
 	}
 	return "(devel)"
-}
-
-// LogSettings says how to log. Its zero value is JSON from level info on.
-type LogSettings struct {
-	Text  bool
-	Level slog.Level
-}
-
-// Log reads LOG_FORMAT and LOG_LEVEL, which the type must have.
-func (r *Reader) Log() LogSettings {
-	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo,
-		"warn": slog.LevelWarn, "error": slog.LevelError}
-	return LogSettings{
-		Text:  r.Choice("LOG_FORMAT", "json", "text") == "text",
-		Level: levels[r.Choice("LOG_LEVEL", "debug", "info", "warn", "error")],
-	}
-}
-
-// Logger returns a logger that writes to w. A duration under key
-// is the number key_ms, in milliseconds, and times are in UTC, so
-// that lines of both programs can be joined and computed with.
-func (l LogSettings) Logger(w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: l.Level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		switch a.Value.Kind() {
-		case slog.KindDuration:
-			a = slog.Float64(a.Key+"_ms", math.Round(float64(a.Value.Duration().Microseconds())/100)/10)
-		case slog.KindTime:
-			a.Value = slog.TimeValue(a.Value.Time().UTC())
-		}
-		return a
-	}}
-	if l.Text {
-		return slog.New(slog.NewTextHandler(w, options))
-	}
-	return slog.New(slog.NewJSONHandler(w, options))
 }
 
 // ServerGC lets the garbage collector of a server wait until the heap is four times what is in
