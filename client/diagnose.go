@@ -335,7 +335,8 @@ func (d *diagnosing) ask(ctx context.Context, target *url.URL) (Reply, error) {
 func (d *diagnosing) checkTrust(ctx context.Context, handshake error) error {
 	leaf, host := d.Shown[0], strings.TrimSuffix(d.URL.Hostname(), ".")
 	untrusted := func(e explanation, err error) *ConnectionError {
-		return &ConnectionError{Err: err, Problem: e.problem, Advice: e.advice, Permanent: true}
+		return &ConnectionError{Err: err, Problem: d.words.Replace(e.problem), Advice: d.words.Replace(e.advice),
+			Permanent: true}
 	}
 	moment, chain, err := d.verify()
 	d.Chain = chain

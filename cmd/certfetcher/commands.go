@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/checks"
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
 	"github.com/certfetcher/certfetcher/internal/enroll"
@@ -49,13 +51,13 @@ func newApp() *program.App {
 				Long: "checks the deployment without requesting a certificate, and says what to do about what it " +
 					"finds.\n\nEverything but the flags it takes from the environment of the container that it " +
 					"runs in, as certfetcher help run describes it. The exit code is that of the first failed check.",
-				Flags: []program.Flag{program.OutputFlag,
+				Flags: []program.Flag{program.OutputFlag, checks.WaitFlag,
 					{Name: "uid", Value: "N",
 						Help: "number of the application's user: checks whether it will be able to read the files; " +
 							"APP_UID stands for it"},
 					{Name: "gid", Value: "N", Help: "number of the application's group; APP_GID stands for it"}},
 				ExitCodes: exitCodes(),
-				Examples:  []string{"doctor", "doctor -o json --uid 1000 --gid 1000"}},
+				Examples:  []string{"doctor", "doctor --wait 5m", "doctor -o json --uid 1000 --gid 1000"}},
 			{Name: "inspect", Run: inspectVolume,
 				Short: "print what a volume holds, without its secrets",
 				Long: "prints what a volume holds, without its secrets.\n\nThe next renewal is the one that a " +
@@ -166,23 +168,13 @@ func runDoctor(c *program.Call) int {
 	if err != nil {
 		return c.WrongUsage(err.Error())
 	}
-	setup, faults := readEnvironment(io.Discard) // faults are in the report
-	report := doctor.Run(c.Context, doctor.Options{
-		Config: setup.config, Faults: faults, Reader: reader, UserAgent: userAgent(), Merge: setup.merge,
-		Notify: setup.notify,
+	return checks.RunCommand(c, "certfetcher", enroll.StageOther.ExitCode(), func(ctx context.Context) checks.Report {
+		setup, faults := readEnvironment(io.Discard) // faults are in the report
+		return doctor.Run(ctx, doctor.Options{
+			Config: setup.config, Faults: faults, Reader: reader, UserAgent: userAgent(), Merge: setup.merge,
+			Notify: setup.notify,
+		})
 	})
-	if c.Context.Err() != nil {
-		fmt.Fprintf(c.Stderr, "certfetcher: %v\n", errInterrupted)
-		return enroll.StageOther.ExitCode()
-	}
-	write := report.WriteText
-	if c.Flag("output") == "json" {
-		write = report.WriteJSON
-	}
-	if code := c.Print(write); code != 0 {
-		return code
-	}
-	return report.ExitCode()
 }
 
 // postprocess merges truststores and swaps keystores once, as the ONAP post-processor did. Its

@@ -57,7 +57,7 @@ func newApp(serving func() bool) *program.App {
 					"environment is that of certservice serve.",
 				ExitCodes: []program.ExitCode{{Code: exitOK, Meaning: "no fault; there may be warnings"},
 					{Code: exitFailed, Meaning: "a fault in the configuration"}, wrongUsage}},
-			policyCheck, policySchema, tokenCheck,
+			doctorCommand, policyCheck, policySchema, tokenCheck,
 			{Name: "probe", Run: probe,
 				Short: "ask the service at METRICS_ADDR whether it is ready",
 				Long:  "asks the running service at METRICS_ADDR whether it is ready.",

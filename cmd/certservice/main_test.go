@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -22,6 +23,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/checks"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/policy"
 	"github.com/certfetcher/certfetcher/internal/program"
@@ -143,6 +145,12 @@ func (s *script) run(command, rest string) string {
 		return strings.ReplaceAll(s.certservice(), number, "TAKEN")
 	case "certservice":
 		return s.certservice(strings.Fields(rest)...)
+	case "doctor": // says of these checks, beside the service where that runs
+		if s.process != nil {
+			s.env["METRICS_ADDR"] = strings.TrimPrefix(s.url, "http://")
+			_, s.env["HTTPS_PORT"], _ = net.SplitHostPort(strings.TrimPrefix(s.https, "https://"))
+		}
+		return s.doctor(strings.Split(rest, ", "))
 	case "start":
 		s.process = start(s.t, s.env)
 	case "log": // has the message, with what comes with it
@@ -220,6 +228,23 @@ func (s *script) certservice(args ...string) string {
 		text += "standard output: " + stdout.String()
 	}
 	return text + strings.Join(lines, "")
+}
+
+// doctor returns what the doctor says of some checks, and its exit code.
+func (s *script) doctor(names []string) string {
+	output := s.certservice("doctor", "-o", "json")
+	code, document, _ := strings.Cut(output, "standard output: ")
+	var report struct{ Checks []checks.Check }
+	require.NoError(s.t, json.Unmarshal([]byte(document), &report), output)
+	for _, c := range report.Checks {
+		if slices.Contains(names, c.Name) {
+			code += fmt.Sprintf("%s: %s %s: %s\n", c.Status, c.CA, c.Name, c.Found)
+		}
+	}
+	if s.process != nil {
+		code = strings.ReplaceAll(code, s.env["HTTPS_PORT"], "PORT")
+	}
+	return code
 }
 
 func TestRun_policySchema_isTheSchema(t *testing.T) {

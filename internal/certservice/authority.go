@@ -175,7 +175,7 @@ func (c *httpClients) of(s Server) *http.Client {
 		// No proxy from the environment: the ONAP server
 		// used none, and a CA's server is seldom behind one.
 		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:     s.TLS.config(),
+		TLSClientConfig:     s.TLS.Config(),
 		TLSHandshakeTimeout: 10 * time.Second,
 		Protocols:           protocols, // HTTP/2 would buffer megabytes for each request
 		// net/http would read 10 MiB of each answer.
@@ -211,7 +211,8 @@ func (t TLS) digest() digest {
 	return digest(hash.Sum(nil))
 }
 
-func (t TLS) config() *tls.Config {
+// Config is for connections to the server.
+func (t TLS) Config() *tls.Config {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if len(t.Trust) > 0 {
 		config.RootCAs = x509.NewCertPool()

@@ -1,6 +1,7 @@
 package certservice
 
 import (
+	stdcmp "cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -67,37 +68,9 @@ func CMPBuilder(options CMPOptions) func(Server) (Authority, error) {
 func newCMPAuthority(s Server, client *http.Client, store *learnedStore, cpu *CPU,
 	log *slog.Logger) (*cmpAuthority, error) {
 	lax := s.ResponseTrust == TrustONAP
-	trust := cmp.ResponseTrustAnchored
-	if lax {
-		trust = cmp.ResponseTrustONAP
-	}
-	recipient := s.IssuerDN
-	if s.RecipientDN != "" {
-		recipient = s.RecipientDN
-	}
 	a := &cmpAuthority{
-		cfg: cmp.Config{
-			URL:             s.URL,
-			Recipient:       recipient,
-			IssuerDN:        s.IssuerDN,
-			SignerDN:        s.SignerDN,
-			SenderReference: s.SenderReference,
-			Protection:      cmp.Protection(s.Protection),
-			Secret:          s.IAK.Reveal(),
-			Reference:       string(s.RV.Reveal()),
-			Signer:          s.Signer.cmp(),
-			TrustAnchors:    s.TrustAnchors,
-			ResponseTrust:   trust,
-			ImplicitConfirm: !s.ExplicitConfirm, // as the ONAP server asks, and one exchange fewer
-			AllowModified:   lax || s.AllowModified,
-			MessageTimeout:  s.Timeout, // 0 is the default there, too
-			Answers:         cmp.NewAnswers(cmp.DefaultAnswerBytes),
-			Derive:          cpu.deriver(s.CAName),
-			HTTPClient:      client,
-			Log:             log,
-		},
-		timeout: s.Timeout, additionalRoots: s.AdditionalRoots, warnModified: lax && !s.AllowModified,
-		log: log, now: time.Now,
+		cfg: s.cmpConfig(client, cpu, log), timeout: s.Timeout, additionalRoots: s.AdditionalRoots,
+		warnModified: lax && !s.AllowModified, log: log, now: time.Now,
 	}
 	var err error
 	if a.client, err = cmp.New(a.cfg); err != nil {
@@ -112,6 +85,34 @@ func newCMPAuthority(s Server, client *http.Client, store *learnedStore, cpu *CP
 			"send under a MAC will be refused as well")
 	}
 	return a, nil
+}
+
+// cmpConfig is how messages are exchanged with the server.
+func (s Server) cmpConfig(client *http.Client, cpu *CPU, log *slog.Logger) cmp.Config {
+	cfg := cmp.Config{
+		URL:             s.URL,
+		Recipient:       stdcmp.Or(s.RecipientDN, s.IssuerDN),
+		IssuerDN:        s.IssuerDN,
+		SignerDN:        s.SignerDN,
+		SenderReference: s.SenderReference,
+		Protection:      cmp.Protection(s.Protection),
+		Secret:          s.IAK.Reveal(),
+		Reference:       string(s.RV.Reveal()),
+		Signer:          s.Signer.cmp(),
+		TrustAnchors:    s.TrustAnchors,
+		ResponseTrust:   cmp.ResponseTrustAnchored,
+		ImplicitConfirm: !s.ExplicitConfirm, // as the ONAP server asks, and one exchange fewer
+		AllowModified:   s.AllowModified,
+		MessageTimeout:  s.Timeout, // 0 is the default there, too
+		Answers:         cmp.NewAnswers(cmp.DefaultAnswerBytes),
+		Derive:          cpu.deriver(s.CAName),
+		HTTPClient:      client,
+		Log:             log,
+	}
+	if s.ResponseTrust == TrustONAP {
+		cfg.ResponseTrust, cfg.AllowModified = cmp.ResponseTrustONAP, true
+	}
+	return cfg
 }
 
 // Enroll sends an initialization request.

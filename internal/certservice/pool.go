@@ -59,16 +59,23 @@ func (c Capacity) Connections() int { return c.verified + c.unverified }
 // memoryLimit is the smallest of GOMEMLIMIT and the limits
 // of the cgroups that this process is in, in bytes.
 func memoryLimit() int64 {
+	if limit := limitedMemory(); limit <= mostLimit {
+		return limit
+	}
+	return memoryWithoutLimit
+}
+
+// mostLimit is more than any machine has. Where nothing is limited, version 1 of cgroups has a
+// number close to the largest.
+const mostLimit = 1 << 50
+
+func limitedMemory() int64 {
 	limit := int64(math.MaxInt64)
 	memberships, _ := os.ReadFile("/proc/self/cgroup") // on Linux only
 	for _, file := range cgroupLimits(string(memberships)) {
 		limit = min(limit, numberIn(file))
 	}
-	// Where nothing is limited, version 1 has a number close to the largest.
-	if limit = min(limit, debug.SetMemoryLimit(-1)); limit > 1<<50 {
-		return memoryWithoutLimit
-	}
-	return limit
+	return min(limit, debug.SetMemoryLimit(-1))
 }
 
 // cgroupLimits returns the files that may hold a limit for a process with the memberships, which

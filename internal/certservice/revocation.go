@@ -262,14 +262,7 @@ func (s *crlSet) warnOfEnds(now time.Time) time.Duration {
 	defer s.mu.Unlock()
 	next := time.Hour // the clock may be set meanwhile
 	for _, c := range s.series() {
-		soon := c.NextUpdate.Add(-min(24*time.Hour, c.NextUpdate.Sub(c.ThisUpdate)/2))
-		stage, change := crlExpired, time.Time{}
-		switch {
-		case now.Before(soon):
-			stage, change = crlValid, soon
-		case !now.After(c.NextUpdate):
-			stage, change = crlEndsSoon, c.NextUpdate.Add(time.Millisecond)
-		}
+		stage, change := c.stageAt(now)
 		if !change.IsZero() {
 			next = min(next, change.Sub(now))
 		}
@@ -280,6 +273,20 @@ func (s *crlSet) warnOfEnds(now time.Time) time.Duration {
 	}
 	return next
 }
+
+// stageAt also returns when the stage changes; zero: never.
+func (c *crl) stageAt(now time.Time) (stage crlStage, change time.Time) {
+	soon := c.NextUpdate.Add(-min(24*time.Hour, c.NextUpdate.Sub(c.ThisUpdate)/2))
+	switch {
+	case now.Before(soon):
+		return crlValid, soon
+	case !now.After(c.NextUpdate):
+		return crlEndsSoon, c.NextUpdate.Add(time.Millisecond)
+	}
+	return crlExpired, time.Time{}
+}
+
+func (c *crl) end() string { return fmt.Sprintf("%q (at %s)", c.issuer, pki.Stamp(c.NextUpdate)) }
 
 func (s *crlSet) warnOfEnd(c *crl, stage crlStage) {
 	message, verb, effect := "a CRL expires soon", "expires at", "from then on client certificates of this issuer are "

@@ -213,23 +213,3 @@ func (t *transaction) finish(ctx context.Context, result Result, id int64) (Resu
 	}
 	return result, nil
 }
-
-// CACerts asks for the CA's certificates (genm with id-it-caCerts, RFC 9483, 4.3.1). An answer
-// without them is a good one: the CA speaks CMP and accepts our protection.
-func (c *Client) CACerts(ctx context.Context) ([]*x509.Certificate, error) {
-	t := c.begin(nil, nil)
-	defer t.end()
-	answer, err := t.exchange(ctx, PKIBody{BodyGenM, GeneralContent{{Type: OIDCACerts}}})
-	if err != nil {
-		return nil, err
-	}
-	value, ok := answer.Body.Content.(GeneralContent).Value(OIDCACerts)
-	if !ok || len(value) == 0 {
-		return nil, nil
-	}
-	var ders [][]byte
-	if err := decode(value, "CaCertsValue", func(c codec) { certificates(c, "CaCertsValue", &ders) }); err != nil {
-		return nil, &CheckError{Check: "caCerts", Got: err.Error(), Want: "a list of certificates"}
-	}
-	return parseAvailable(ders), nil
-}

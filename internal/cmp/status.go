@@ -4,6 +4,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -186,6 +187,12 @@ type StatusError struct {
 	Authenticated bool
 	// Decided says that it came in place of a certificate, and not as an error message.
 	Decided bool
+}
+
+// RefusesSender tells a refusal that is about who asks from one of what is asked.
+func (e *StatusError) RefusesSender() bool {
+	return slices.ContainsFunc([]FailureBit{FailBadMessageCheck, FailWrongIntegrity, FailSignerNotTrusted,
+		FailNotAuthorized, FailCertRevoked, FailBadTime}, e.FailInfo.Has)
 }
 
 func (e *StatusError) Error() string {

@@ -36,6 +36,9 @@ type transaction struct {
 	macVerified bool              // an answer was verified by MAC
 	peer        *x509.Certificate // the signer that an answer was verified by
 	peerDoubt   error             // why peer is trusted only by ResponseTrustONAP; nil: it is trusted anyway
+
+	saidTime     time.Time // messageTime of the latest answer
+	refusalDoubt error     // why a refusal is not authenticated
 }
 
 // begin starts a transaction. With a signer, its requests are signed by it, whatever is configured.
@@ -108,6 +111,7 @@ func (t *transaction) parseAnswer(kind BodyType, der []byte, httpStatus int) (*P
 	}
 	t.c.cfg.Log.Debug("CMP exchange", "request", kind.String(), "answer", answer.Body.Type.String(),
 		"transaction_id", fmt.Sprintf("%x", t.id), "http_status", httpStatus)
+	t.saidTime = answer.Header.MessageTime
 	refusal := refusalOf(answer)
 	if refusal == nil && httpStatus != http.StatusOK {
 		return nil, nil, &TransportError{StatusCode: httpStatus,
@@ -258,6 +262,7 @@ func (t *transaction) authenticateRefusal(m *PKIMessage, refusal *StatusError) e
 		return err
 	}
 	err := t.checkProtection(m)
+	t.refusalDoubt = err
 	if err != nil {
 		t.c.cfg.Log.Debug("refusal by the CMP server is not authenticated", "error", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/internal/cmp"
@@ -17,26 +18,27 @@ import (
 // cmpNetwork checks the way to the CMP server, and asks it for the CA's certificates, which costs
 // no certificate. identity is nil when the mutual TLS files are unusable.
 func (d *doctor) cmpNetwork(ctx context.Context, identity *mtls.Identity) {
-	checks := cmpChecks
+	names := cmpChecks
 	plain := strings.HasPrefix(d.Config.CMP.URL, "http:")
 	if !plain {
-		checks = slices.Concat(checks, []string{checkTLS, checkServer, checkTrust, checkServerName, checkAccepted})
+		names = slices.Concat(names, []string{checkTLS, checkServer, checkTrust, checkServerName, checkAccepted})
 	}
 	for _, variable := range []string{"CMP_URL", "CMP_RECIPIENT", "CMP_SECRET", "CMP_PROTECTION", "CMP_TRUST_ANCHORS",
 		"TOKEN_PATH"} {
 		if fault := d.faulty(variable); fault != "" {
-			d.skipRest(checks, fault+" has a fault")
+			d.skipRest(names, fault+" has a fault")
 			return
 		}
 	}
 	d.anchors()
 	diagnosis, err := client.DiagnoseCarrier(ctx, d.carrierConfig(identity))
 	if err != nil { // config has checked the same before
-		d.skipRest(checks, err.Error())
+		d.skipRest(names, err.Error())
 		return
 	}
-	w := &way{doctor: d, Diagnosis: diagnosis, identity: identity, plain: plain}
-	if w.follow(checks) {
+	w := d.newWay(diagnosis, identity)
+	w.Plain, w.Peer = plain, "CMP server"
+	if w.Follow(names) {
 		d.general(ctx, identity)
 	}
 }
@@ -67,17 +69,20 @@ func (d *doctor) anchors() {
 
 // general tells what the server makes of a general message.
 func (d *doctor) general(ctx context.Context, identity *mtls.Identity) {
-	certificates, err := enroll.AskCMP(ctx, d.Config.Settings, d.carrierConfig(identity), identity)
+	info, err := enroll.AskCMP(ctx, d.Config.Settings, d.carrierConfig(identity), identity)
+	if !info.Time.IsZero() { // it is in whole seconds
+		d.Clock(enroll.StageVerification.ExitCode(), d.Now().Sub(info.Time)-500*time.Millisecond, "CMP server")
+	}
 	var status *cmp.StatusError
 	var check *cmp.CheckError
 	var refusal *client.StatusError
 	switch {
 	case err == nil:
-		d.ok(checkCMP, "the CA answers, and names %d of its certificates", len(certificates))
+		d.ok(checkCMP, "the CA answers, and names %d of its certificates", len(info.CACerts))
 	case errors.As(err, &check):
 		d.fail(enroll.StageCertService, checkCMP, err.Error(),
 			"check CMP_SECRET and CMP_TRUST_ANCHORS: they say whose answers are believed")
-	case errors.As(err, &status) && refusesUs(status):
+	case errors.As(err, &status) && status.RefusesSender():
 		d.fail(enroll.StageCertService, checkCMP, err.Error(),
 			"check CMP_REFERENCE, CMP_SECRET and CMP_RECIPIENT, or the certificate in KEYSTORE_PATH, and what the CA "+
 				"has for them; its log tells the reason")
@@ -89,10 +94,4 @@ func (d *doctor) general(ctx context.Context, identity *mtls.Identity) {
 		stage := enroll.StageOf(err)
 		d.fail(stage, checkCMP, err.Error(), "check CMP_URL: a CMP server answers there")
 	}
-}
-
-// refusesUs tells a refusal that is about who asks from one of what is asked.
-func refusesUs(status *cmp.StatusError) bool {
-	return slices.ContainsFunc([]cmp.FailureBit{cmp.FailBadMessageCheck, cmp.FailWrongIntegrity,
-		cmp.FailSignerNotTrusted, cmp.FailNotAuthorized, cmp.FailCertRevoked, cmp.FailBadTime}, status.FailInfo.Has)
 }

@@ -16,12 +16,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/certfetcher/certfetcher/client"
+	"github.com/certfetcher/certfetcher/internal/checks"
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/doctor"
 	"github.com/certfetcher/certfetcher/internal/enroll"
@@ -63,19 +63,20 @@ func start(t *testing.T, options service.Options) (*service.Service, doctor.Opti
 }
 
 // run makes the checks and indexes them. Whatever they find, they leave the volume as it was and show no secret.
-func run(t *testing.T, o doctor.Options) (doctor.Report, map[string]doctor.Check) {
+func run(t *testing.T, o doctor.Options) (checks.Report, map[string]checks.Check) {
 	t.Helper()
 	before := listing(t, o.Config.Output.Dir)
 	report := doctor.Run(t.Context(), o)
 	assert.Equal(t, before, listing(t, o.Config.Output.Dir), "the volume has changed")
-	checks := map[string]doctor.Check{}
+	found := map[string]checks.Check{}
 	for _, c := range report.Checks {
-		_, twice := checks[c.Name]
+		_, twice := found[c.Name]
 		assert.False(t, twice && c.Name != "variables", "%q comes twice", c.Name)
-		checks[c.Name] = c
+		found[c.Name] = c
 		assert.NotEmpty(t, c.Found, c.Name)
-		assert.Equal(t, c.Status == doctor.Failed, c.ExitCode != 0, c.Name)
-		assert.Equal(t, c.Status == doctor.Failed || c.Status == doctor.Warning, c.Advice != "", c.Name)
+		assert.NotEmpty(t, c.Expected, c.Name)
+		assert.Equal(t, c.Status == checks.Failed, c.ExitCode != 0, c.Name)
+		assert.Equal(t, c.Status == checks.Failed || c.Status == checks.Warning, c.Advice != "", c.Name)
 	}
 	written := text(t, report)
 	assert.NotContains(t, written, fixture.Password)
@@ -84,13 +85,13 @@ func run(t *testing.T, o doctor.Options) (doctor.Report, map[string]doctor.Check
 			t.Log("\n" + written)
 		}
 	})
-	return report, checks
+	return report, found
 }
 
-func text(t *testing.T, r doctor.Report) string {
+func text(t *testing.T, r checks.Report) string {
 	t.Helper()
 	var out strings.Builder
-	require.NoError(t, r.WriteText(&out))
+	require.NoError(t, r.WriteText(&out, checks.Style{}))
 	return out.String()
 }
 
@@ -156,17 +157,17 @@ var varying = []struct {
 }
 
 // summary is the checks that are not ok and those to show, without the ones that depend on the machine.
-func (d *deployment) summary(report doctor.Report) string {
+func (d *deployment) summary(report checks.Report) string {
 	lines := []string{fmt.Sprintf("exit code %d", report.ExitCode())}
 	because := ""
 	for _, c := range report.Checks {
 		shown := slices.Contains(strings.Split(d.show, ","), c.Name)
-		machine := slices.Contains([]string{"file system", "free space", "reader"}, c.Name) && c.Status != doctor.Failed
+		machine := slices.Contains([]string{"file system", "free space", "reader"}, c.Name) && c.Status != checks.Failed
 		switch {
-		case !shown && (c.Status == doctor.OK || machine):
-		case c.Status == doctor.Skipped && c.Found == because:
+		case !shown && (c.Status == checks.OK || machine):
+		case c.Status == checks.Skipped && c.Found == because:
 			lines[len(lines)-1] += ", " + c.Name
-		case c.Status == doctor.Skipped:
+		case c.Status == checks.Skipped:
 			because = c.Found
 			lines = append(lines, "skipped ("+c.Found+"): "+c.Name)
 		default:
@@ -205,58 +206,19 @@ func TestRun_signal_toAProcessOfAnotherUser(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "init.pid")
 	require.NoError(t, os.WriteFile(path, []byte("1\n"), 0o600))
 	o.Notify = newNotifiers(t, notify.Settings{Signal: "HUP", PIDFile: path})
-	_, checks := run(t, o)
+	_, found := run(t, o)
 	if os.Geteuid() == 0 {
-		assert.Equal(t, doctor.OK, checks["notify signal"].Status)
+		assert.Equal(t, checks.OK, found["notify signal"].Status)
 		return
 	}
-	assert.Equal(t, doctor.Warning, checks["notify signal"].Status)
-	assert.Equal(t, fmt.Sprintf("the process of %q may not be signalled", path), checks["notify signal"].Found)
-}
-
-// sample has a check of each status, and texts that have to be wrapped and escaped.
-var sample = doctor.Report{Checks: []doctor.Check{
-	{Name: "variables", Status: doctor.OK, Found: "every variable is usable"},
-	{Name: "file system", Status: doctor.Warning, Found: "ext4: private keys are written to a disk",
-		Advice: "keep private keys in memory: emptyDir with medium: Memory"},
-	{Name: "server trust", Status: doctor.Failed, ExitCode: 6,
-		Found: `does not chain to TRUSTSTORE_PATH: the server sends 2 certificates, the last ` +
-			`issued by "CN=Root <A&B>"; the truststore has "CN=Other"`,
-		Advice: `add the certificate of the CA "CN=Root <A&B>" to the truststore, if this is ` +
-			`your CertService, and not somebody else's`},
-	{Name: "ca name", Status: doctor.Skipped, Found: "because the server is not trusted"},
-	{Name: "writing", Status: doctor.Failed, ExitCode: 10, Found: "read-only file system",
-		Advice: "mount the volume without readOnly"},
-}}
-
-func TestReport_WriteText(t *testing.T) {
-	got := text(t, sample)
-	golden.File(t, "report.txt", got)
-	for line := range strings.Lines(got) {
-		assert.LessOrEqual(t, utf8.RuneCountInString(line), 101, line)
-	}
-}
-
-func TestReport_WriteJSON(t *testing.T) {
-	var out strings.Builder
-	require.NoError(t, sample.WriteJSON(&out))
-	golden.File(t, "report.json", out.String())
-	out.Reset()
-	require.NoError(t, doctor.Report{}.WriteJSON(&out))
-	assert.JSONEq(t, `{"status": "ok", "exitCode": 0, "checks": []}`, out.String(), "an empty list")
+	assert.Equal(t, checks.Warning, found["notify signal"].Status)
+	assert.Equal(t, fmt.Sprintf("the process of %q may not be signalled", path), found["notify signal"].Found)
 }
 
 // Scripts may rely on these names, and on the keys of report.json.
 func TestRun_hasTheDocumentedNamesInOrder(t *testing.T) {
 	_, o := start(t, service.Options{})
 	report, _ := run(t, o)
-	names := fixture.Each(report.Checks, func(c doctor.Check) string { return c.Name })
+	names := fixture.Each(report.Checks, func(c checks.Check) string { return c.Name })
 	golden.File(t, "names.txt", strings.Join(names, "\n")+"\n")
-}
-
-func TestReport_ExitCode_isThatOfTheFirstFailure(t *testing.T) {
-	assert.Equal(t, 6, sample.ExitCode())
-	assert.Equal(t, doctor.Failed, sample.Status())
-	assert.Equal(t, 0, doctor.Report{Checks: sample.Checks[:2]}.ExitCode(), "warnings are no failure")
-	assert.Equal(t, doctor.Warning, doctor.Report{Checks: sample.Checks[:2]}.Status())
 }

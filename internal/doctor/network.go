@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,32 +9,29 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/certfetcher/certfetcher/client"
+	"github.com/certfetcher/certfetcher/internal/checks"
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
-// slowName is how long the resolution of a name may take before it is worth a warning.
-const slowName = time.Second
-
-// The clock's bounds. More than the larger one behind, and a
-// new certificate is refused as not yet valid.
-const (
-	skewWarning = time.Minute
-	skewFailed  = 5 * time.Minute
-)
-
-// way is the way to the CertService, as the client finds it. It is worded here.
+// way is the way to the CertService, or to a CMP server.
 type way struct {
 	*doctor
-	*client.Diagnosis
+	checks.Way
 	identity *mtls.Identity
-	plain    bool // the way goes without TLS
+}
+
+func (d *doctor) newWay(diagnosis *client.Diagnosis, identity *mtls.Identity) *way {
+	w := &way{doctor: d, identity: identity, Way: checks.Way{
+		List: &d.List, Diagnosis: diagnosis, Now: d.Now, Timeout: d.NetworkTimeout, Lacking: d.lacking,
+		ExitCode: enroll.StageConnection.ExitCode(), Peer: "CertService", Trusted: "TRUSTSTORE_PATH",
+	}}
+	w.Proxied, w.Answered, w.Ended = w.proxy, w.answer, w.clock
+	return w
 }
 
 // network checks the way to the CertService and what is at its end. identity is nil when it is
@@ -62,56 +58,14 @@ func (d *doctor) network(ctx context.Context, identity *mtls.Identity) {
 		d.skipRest(networkChecks, err.Error())
 		return
 	}
-	w := &way{doctor: d, Diagnosis: diagnosis, identity: identity}
-	if !w.follow(networkChecks) {
+	w := d.newWay(diagnosis, identity)
+	if !w.Follow(networkChecks) {
 		return
 	}
 	w.ready()
 	w.caName()
 	w.clock()
 	d.skipRest(networkChecks, "the answer has no Date")
-}
-
-// follow reports the steps of the way, and tells whether it was gone to its end. Where it was not, the
-// rest of the checks is skipped.
-func (w *way) follow(checks []string) bool {
-	for _, step := range []struct {
-		name    client.StepName
-		report  func(client.Step)
-		because string // what follows is skipped
-	}{
-		{client.StepProxy, w.proxy, "because the proxy check failed"},
-		{client.StepHost, w.host, "because the dns check failed"},
-		{client.StepTCP, w.tcp, "because the tcp check failed"},
-		{client.StepTLS, w.tls, "because the tls check failed"},
-		{client.StepTrust, w.trust, "because the server is not trusted"},
-		{client.StepAnswer, w.answer, "because the client accepted check failed"},
-	} {
-		taken, ok := w.Step(step.name)
-		if !ok && w.plain && step.name == client.StepTLS {
-			return true
-		}
-		if !ok {
-			w.skipRest(checks, "because the "+w.lacking+" cannot be used")
-			return false
-		}
-		step.report(taken)
-		if taken.Err != nil {
-			w.clock()
-			w.skipRest(checks, step.because)
-			return false
-		}
-	}
-	return true
-}
-
-// broken reports a step that failed in the words of the client's error.
-func (w *way) broken(check string, err error) {
-	problem, advice := err.Error(), "see the log of certfetcher"
-	if e, ok := errors.AsType[*client.ConnectionError](err); ok {
-		problem, advice = e.Problem, e.Advice
-	}
-	w.fail(enroll.StageConnection, check, problem, advice)
 }
 
 // proxy does not show the proxy's user name and password.
@@ -121,105 +75,11 @@ func (w *way) proxy(step client.Step) {
 		// The error may quote the variable, which may hold a password.
 		w.fail(enroll.StageConnection, checkProxy, "the proxy in the environment is not a URL",
 			"correct HTTPS_PROXY, or name the CertService's host in NO_PROXY")
-	case w.Proxy == nil:
+	case w.Diagnosis.Proxy == nil:
 		w.ok(checkProxy, "none applies to %s", w.URL.Host)
 	default:
 		w.ok(checkProxy, "HTTPS_PROXY leads through %s://%s, which resolves the name %s; NO_PROXY would exempt it",
-			w.Proxy.Scheme, w.Proxy.Host, w.URL.Hostname())
-	}
-}
-
-func (w *way) host(step client.Step) {
-	host := w.URL.Hostname()
-	if w.Proxy != nil {
-		host = w.Proxy.Hostname()
-	}
-	if step.Err != nil {
-		w.broken(checkDNS, step.Err)
-		return
-	}
-	var addresses []string
-	for _, address := range w.Addresses {
-		addresses = append(addresses, address.Addr().String())
-	}
-	found := fmt.Sprintf("%s is %s (%s)", host, some(addresses), step.Took.Round(time.Millisecond))
-	switch {
-	case len(addresses) == 1 && addresses[0] == host:
-		w.ok(checkDNS, "%s is an address, there is no name to resolve", host)
-	case step.Took > slowName:
-		w.warn(checkDNS, found,
-			"each request waits for this: look at the DNS servers and search domains in /etc/resolv.conf")
-	default:
-		w.ok(checkDNS, "%s", found)
-	}
-}
-
-func (w *way) tcp(step client.Step) {
-	var alive, dead []string
-	advice := "check the address, and the network policies, routes and firewalls on the way"
-	for _, address := range w.Addresses {
-		if address.Err == nil {
-			alive = append(alive, address.String())
-			continue
-		}
-		if errors.Is(address.Err, syscall.ECONNREFUSED) {
-			advice = "nothing listens there: check that it is up, and the port"
-		}
-		dead = append(dead, fmt.Sprintf("%s does not connect: %s", address, w.reason(address.Err)))
-	}
-	switch {
-	case step.Err != nil:
-		w.fail(enroll.StageConnection, checkTCP, strings.Join(dead, "; "), advice)
-	case len(dead) > 0:
-		w.warn(checkTCP, "connected to "+some(alive)+", but "+strings.Join(dead, "; "), advice)
-	default:
-		w.ok(checkTCP, "connected to %s", some(alive))
-	}
-}
-
-func (w *way) tls(step client.Step) {
-	switch {
-	case step.Err != nil:
-		w.broken(checkTLS, step.Err)
-	case w.TLS == nil:
-		w.ok(checkTLS, "%s speaks TLS and shows a certificate", w.URL.Host)
-	default:
-		w.ok(checkTLS, "%s with %s, %s", tls.VersionName(w.TLS.Version), w.URL.Host,
-			tls.CipherSuiteName(w.TLS.CipherSuite))
-	}
-}
-
-// trust judges what the server has shown: how long it is valid, whether it chains to the
-// truststore, and whether it has the host name.
-func (w *way) trust(client.Step) {
-	leaf, now := w.Shown[0], w.Now()
-	found := fmt.Sprintf("subject %q, issuer %q, names %s, valid until ",
-		pki.DN(leaf.RawSubject), pki.DN(leaf.RawIssuer), some(pki.Names(leaf)))
-	const renew = "have the CertService's certificate renewed"
-	switch {
-	case now.After(leaf.NotAfter):
-		w.fail(enroll.StageConnection, checkServer, found+pki.Stamp(leaf.NotAfter)+", which is over",
-			renew+", or check this machine's clock")
-	case now.Before(leaf.NotBefore):
-		w.fail(enroll.StageConnection, checkServer,
-			found+pki.Stamp(leaf.NotAfter)+", but not before "+pki.Stamp(leaf.NotBefore), "check this machine's clock")
-	case w.Dates:
-		w.fail(enroll.StageConnection, checkServer, found+until(leaf.NotAfter, now)+"; a CA above it is not valid now",
-			"have the CertService's chain renewed, or check this machine's clock")
-	case pki.ExpiresSoon(leaf, now):
-		w.warn(checkServer, found+until(leaf.NotAfter, now), renew)
-	default:
-		w.ok(checkServer, "%s", found+until(leaf.NotAfter, now))
-	}
-	if w.ChainErr != nil {
-		w.broken(checkTrust, w.ChainErr)
-	} else {
-		w.ok(checkTrust, "chains to %q in TRUSTSTORE_PATH", pki.DN(w.Chain[len(w.Chain)-1].RawSubject))
-	}
-	if w.HostErr != nil {
-		w.broken(checkServerName, w.HostErr)
-	} else {
-		w.ok(checkServerName, "the certificate is for %q", w.URL.Hostname())
+			w.Diagnosis.Proxy.Scheme, w.Diagnosis.Proxy.Host, w.URL.Hostname())
 	}
 }
 
@@ -251,10 +111,10 @@ func (w *way) answer(step client.Step) {
 			w.ownFault("add the CA that issued the certificate in KEYSTORE_PATH to the truststore of the CertService; "+
 				"its log tells the reason"))
 	case step.Err != nil && w.OtherCAs:
-		w.broken(checkAccepted, step.Err)
-		w.checks[len(w.checks)-1].Found += "; it asks for one of other CAs"
+		w.Broken(checkAccepted, step.Err)
+		w.doctor.Checks[len(w.doctor.Checks)-1].Found += "; it asks for one of other CAs"
 	case step.Err != nil:
-		w.broken(checkAccepted, step.Err)
+		w.Broken(checkAccepted, step.Err)
 	case !w.Asked:
 		w.warn(checkAccepted, "the server never asked for a client certificate, which ALLOW_NO_CLIENT_AUTH allows; "+
 			"it answers "+said(w.Answer), "unset ALLOW_NO_CLIENT_AUTH when TLS is passed through to the CertService")
@@ -345,25 +205,8 @@ func (w *way) caName() {
 
 // clock compares the clocks, where the answer has a Date.
 func (w *way) clock() {
-	if w.Clock == nil {
-		return
-	}
-	const advice = "set this machine's clock, or the CertService's, by NTP; in a container it is the node's"
-	apart, side := w.Clock.Abs(), "ahead of"
-	if *w.Clock < 0 {
-		side = "behind"
-	}
-	text := fmt.Sprintf("%s %s the CertService's", apart.Round(time.Second), side)
-	switch {
-	case apart > skewFailed:
-		w.fail(enroll.StageVerification, checkClock, text,
-			advice+"; more than 5 minutes make new certificates unusable")
-	case apart > skewWarning:
-		w.warn(checkClock, text, advice)
-	case apart < 2*time.Second:
-		w.ok(checkClock, "in step with the CertService's")
-	default:
-		w.ok(checkClock, "%s", text)
+	if w.Diagnosis.Clock != nil {
+		w.Way.List.Clock(enroll.StageVerification.ExitCode(), *w.Diagnosis.Clock, w.Peer)
 	}
 }
 
@@ -384,36 +227,39 @@ func (d *doctor) update(ctx context.Context, identity *mtls.Identity) {
 	}
 	cfg := *d.Config
 	cfg.Request.URL = target
-	other := &doctor{Options: d.Options, lacking: d.lacking}
+	other := &doctor{Options: d.Options, List: checks.List{Expected: Expected}, lacking: d.lacking}
 	other.Config = &cfg
 	other.Faults = slices.DeleteFunc(slices.Clone(d.Faults),
 		func(f config.Fault) bool { return f.Variable == "REQUEST_URL" })
 	other.network(ctx, identity)
 
-	worst := Check{Status: OK, Found: target + " leads to a CertService that accepts us"}
+	worst := checks.Check{Status: checks.OK, Found: target + " leads to a CertService that accepts us"}
 	if identity == nil {
-		worst = Check{Status: Skipped, Found: "not checked beyond TCP, because the " + d.lacking + " cannot be used"}
+		worst = checks.Check{Status: checks.Skipped,
+			Found: "not checked beyond TCP, because the " + d.lacking + " cannot be used"}
 	}
-	for _, status := range []Status{Failed, Warning} {
-		i := slices.IndexFunc(other.checks, func(c Check) bool { return c.Status == status && c.Name != checkClock })
+	for _, status := range []checks.Status{checks.Failed, checks.Warning} {
+		i := slices.IndexFunc(other.Checks, func(c checks.Check) bool {
+			return c.Status == status && c.Name != checkClock
+		})
 		if i >= 0 {
-			worst = other.checks[i]
+			worst = other.Checks[i]
 			worst.Found = fmt.Sprintf("UPDATE_URL %s, %s: %s", target, worst.Name, worst.Found)
 			break
 		}
 	}
 	named := strings.NewReplacer("REQUEST_URL", "UPDATE_URL", "ends in /v1/certificate/",
 		"ends in /v1/certificate-update/")
-	worst.Name, worst.Found, worst.Advice = checkUpdate, named.Replace(worst.Found), named.Replace(worst.Advice)
-	d.add(worst)
+	worst.Found, worst.Advice = named.Replace(worst.Found), named.Replace(worst.Advice)
+	d.Add(checkUpdate, worst)
 }
 
 // failedWay is the first failed check on the way to the
 // CertService, as far as to its answers; or "".
 func (d *doctor) failedWay() string {
 	way := networkChecks[:slices.Index(networkChecks, checkService)]
-	for _, c := range d.checks {
-		if c.Status == Failed && slices.Contains(way, c.Name) {
+	for _, c := range d.Checks {
+		if c.Status == checks.Failed && slices.Contains(way, c.Name) {
 			return c.Name
 		}
 	}
@@ -427,17 +273,4 @@ func sameHost(a, b string) bool {
 	}
 	second, err := url.Parse(b)
 	return err == nil && first.Hostname() == second.Hostname() && client.Port(first) == client.Port(second)
-}
-
-// reason is an error of the network without the parts that a check's text has anyway.
-func (d *doctor) reason(err error) string {
-	var timeout interface{ Timeout() bool }
-	var number syscall.Errno
-	switch {
-	case errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout():
-		return "no answer within " + d.NetworkTimeout.String()
-	case errors.As(err, &number):
-		return number.Error()
-	}
-	return err.Error()
 }

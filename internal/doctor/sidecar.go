@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/certfetcher/certfetcher/internal/checks"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/notify"
@@ -45,7 +46,7 @@ func (d *doctor) hooks(ctx context.Context) {
 
 func (d *doctor) notifier(name string, finding notify.Finding) {
 	if finding.Err != nil {
-		finding.Found += ": " + d.reason(finding.Err)
+		finding.Found += ": " + checks.Reason(finding.Err, d.NetworkTimeout)
 	}
 	switch {
 	case finding.Advice == "":

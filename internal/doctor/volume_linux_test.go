@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/checks"
 	"github.com/certfetcher/certfetcher/internal/doctor"
 	"github.com/certfetcher/certfetcher/test/service"
 )
@@ -36,10 +37,10 @@ func TestRun_volumeThatCannotBeWrittenTo(t *testing.T) {
 	for _, c := range report.Checks {
 		switch c.Name {
 		case "writing":
-			assert.Equal(t, doctor.Failed, c.Status)
+			assert.Equal(t, checks.Failed, c.Status)
 			assert.Contains(t, c.Found, `creating directory "/sys/kernel/..doctor-`)
 		case "layout", "reader":
-			assert.Equal(t, doctor.Skipped, c.Status)
+			assert.Equal(t, checks.Skipped, c.Status)
 		}
 	}
 }
@@ -53,22 +54,22 @@ func TestRun_volumeInMemory(t *testing.T) {
 	// The directory above is no hindrance: the other container mounts the volume elsewhere.
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o700))
 	o.Reader = &doctor.Reader{UID: os.Geteuid() + 1000, GID: os.Getegid()}
-	report, checks := run(t, o)
-	assert.Equal(t, doctor.OK, report.Status())
+	report, found := run(t, o)
+	assert.Equal(t, checks.OK, report.Status())
 	for _, c := range report.Checks {
-		assert.Equal(t, doctor.OK, c.Status, c.Name)
+		assert.Equal(t, checks.OK, c.Status, c.Name)
 	}
-	assert.Equal(t, "tmpfs: keys are in memory, and gone with the pod", checks["file system"].Found)
-	assert.Equal(t, "2048 KiB free", checks["free space"].Found)
+	assert.Equal(t, "tmpfs: keys are in memory, and gone with the pod", found["file system"].Found)
+	assert.Equal(t, "2048 KiB free", found["free space"].Found)
 
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 2<<20-32<<10), 0o600))
-	report, checks = run(t, o)
-	assert.Equal(t, doctor.Warning, checks["free space"].Status)
-	assert.Equal(t, "the volume is full: enlarge it or make room", checks["writing"].Advice)
+	report, found = run(t, o)
+	assert.Equal(t, checks.Warning, found["free space"].Status)
+	assert.Equal(t, "the volume is full: enlarge it or make room", found["writing"].Advice)
 	assert.Equal(t, 10, report.ExitCode())
 
 	require.NoError(t, syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
-	_, checks = run(t, o)
-	assert.Contains(t, checks["writing"].Found, `": read-only file system`)
-	assert.Equal(t, "the file system is read-only: mount the volume without readOnly", checks["writing"].Advice)
+	_, found = run(t, o)
+	assert.Contains(t, found["writing"].Found, `": read-only file system`)
+	assert.Equal(t, "the file system is read-only: mount the volume without readOnly", found["writing"].Advice)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/checks"
 	"github.com/certfetcher/certfetcher/internal/doctor"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
@@ -18,15 +19,15 @@ import (
 func TestRun_group(t *testing.T) {
 	_, o := start(t, service.Options{})
 	o.Config.Output.Group = "54321"
-	_, checks := run(t, o)
+	_, found := run(t, o)
 	if os.Geteuid() == 0 {
 		assert.Equal(t, "wrote, synced, renamed and removed files; those with secrets get mode 0640, uid 0, gid 54321",
-			checks["writing"].Found)
+			found["writing"].Found)
 		return
 	}
-	assert.Equal(t, doctor.Failed, checks["writing"].Status)
-	assert.Regexp(t, `^setting the group of ".*": operation not permitted$`, checks["writing"].Found)
-	assert.Contains(t, checks["writing"].Advice, "only a member of a group may give files to it: ")
+	assert.Equal(t, checks.Failed, found["writing"].Status)
+	assert.Regexp(t, `^setting the group of ".*": operation not permitted$`, found["writing"].Found)
+	assert.Contains(t, found["writing"].Advice, "only a member of a group may give files to it: ")
 }
 
 func TestRun_reader_whoseGroupsMayHelp(t *testing.T) {
@@ -34,26 +35,26 @@ func TestRun_reader_whoseGroupsMayHelp(t *testing.T) {
 	_, o := start(t, service.Options{})
 	require.NoError(t, os.Chmod(filepath.Dir(o.Config.Output.Dir), 0o755))
 	o.Reader = &doctor.Reader{UID: uid + 1000, GID: gid + 100_000}
-	_, checks := run(t, o)
+	_, found := run(t, o)
 	groups := fixture.Must(os.Getgroups())
-	want := doctor.Failed
+	want := checks.Failed
 	if slices.Contains(groups, gid) {
-		want = doctor.Warning
+		want = checks.Warning
 	}
-	assert.Equal(t, want, checks["reader"].Status)
+	assert.Equal(t, want, found["reader"].Status)
 }
 
 func TestRun_reader_isRoot(t *testing.T) {
 	_, o := start(t, service.Options{})
 	o.Reader = &doctor.Reader{UID: 0, GID: os.Getegid() + 1000}
 	o.Config.Output.FileMode = 0o400
-	_, checks := run(t, o)
+	_, found := run(t, o)
 	if os.Geteuid() == 0 {
-		assert.Equal(t, doctor.OK, checks["reader"].Status)
+		assert.Equal(t, checks.OK, found["reader"].Status)
 		return
 	}
-	assert.Equal(t, doctor.Warning, checks["reader"].Status)
-	assert.Contains(t, checks["reader"].Found, "root may with the capability DAC_OVERRIDE")
+	assert.Equal(t, checks.Warning, found["reader"].Status)
+	assert.Contains(t, found["reader"].Found, "root may with the capability DAC_OVERRIDE")
 }
 
 // PostgreSQL looks at owner and mode of its key itself: a test of internal/notify has it refuse one.
@@ -70,14 +71,14 @@ func TestRun_readerIsPostgreSQL(t *testing.T) {
 	o.Config.Output.FileMode, o.Config.Output.Types, o.Reader = fits, []string{"PEM"}, &reader
 	found := reader.String() + " can reach and read the files"
 	for _, want := range []string{found, found + "; PostgreSQL alone would refuse key.pem: " + refusal} {
-		_, checks := run(t, o)
-		assert.Equal(t, "ok: "+want, string(checks["reader"].Status)+": "+checks["reader"].Found)
+		_, checked := run(t, o)
+		assert.Equal(t, "ok: "+want, string(checked["reader"].Status)+": "+checked["reader"].Found)
 		o.Config.Output.FileMode = tooOpen
 	}
 	o.Config.Notify.Verify = "postgres://127.0.0.9:1"
-	report, checks := run(t, o)
-	assert.Equal(t, doctor.Failed, checks["reader"].Status)
-	assert.Equal(t, found+", but PostgreSQL refuses key.pem: "+refusal, checks["reader"].Found)
+	report, checked := run(t, o)
+	assert.Equal(t, checks.Failed, checked["reader"].Status)
+	assert.Equal(t, found+", but PostgreSQL refuses key.pem: "+refusal, checked["reader"].Found)
 	assert.Equal(t, 10, report.ExitCode())
 }
 

@@ -77,24 +77,23 @@ func CarrierConfig(cfg Settings, identity *mtls.Identity, userAgent string, now 
 }
 
 // AskCMP asks the CMP server for the CA's certificates, which costs none.
-func AskCMP(ctx context.Context, cfg Settings, way client.Config,
-	identity *mtls.Identity) ([]*x509.Certificate, error) {
+func AskCMP(ctx context.Context, cfg Settings, way client.Config, identity *mtls.Identity) (cmp.Information, error) {
 	e := &Enroller{Config: cfg, Identity: func() *mtls.Identity { return identity },
 		Log: slog.New(slog.DiscardHandler), Now: way.Now}
 	asking, err := e.cmpIssuer(nil)
 	if err != nil {
-		return nil, err
+		return cmp.Information{}, err
 	}
 	i := asking.(*cmpIssuer)
 	if i.carrier, err = client.NewCarrier(way); err != nil {
-		return nil, err
+		return cmp.Information{}, err
 	}
 	defer i.carrier.CloseIdleConnections()
 	c, err := i.client(order{Enroller: e}, i.first(), nil)
 	if err != nil {
-		return nil, err
+		return cmp.Information{}, err
 	}
-	return c.CACerts(ctx)
+	return c.Ask(ctx)
 }
 
 // LoadAnchors reads CMP_TRUST_ANCHORS; there are none where that is not set.
