@@ -142,7 +142,7 @@ func (s *service) do(client *http.Client, method, path string, header http.Heade
 func withoutID(t testing.TB, r *http.Response, body []byte) string {
 	t.Helper()
 	id := r.Header.Get("X-Request-Id")
-	assert.Regexp(t, "^[0-9a-f]{32}$", id)
+	assert.NotEmpty(t, id)
 	text := strings.Replace(string(body), `,"requestId":"`+id+`"`, "", 1)
 	assert.Equal(t, strings.Contains(text, `{"errorMessage"`), len(text) < len(body), "%s", body)
 	return text
