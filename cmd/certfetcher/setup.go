@@ -22,6 +22,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/internal/requestid"
 	"github.com/certfetcher/certfetcher/internal/sidecar"
 	"github.com/certfetcher/certfetcher/internal/truststore"
 	"github.com/certfetcher/certfetcher/output"
@@ -141,7 +142,11 @@ func report(s setup) int {
 	if faults, ok := errors.AsType[config.Faults](s.failure); ok {
 		reason = faults.Variables() // the rest has been logged
 	}
-	s.log.Error("certfetcher failed", "error", reason, "stage", stage.String(), "exit_code", stage.ExitCode())
+	log := s.log
+	if id := enroll.RequestIDOf(s.failure); id != "" {
+		log = log.With(requestid.LogKey, id)
+	}
+	log.Error("certfetcher failed", "error", reason, "stage", stage.String(), "exit_code", stage.ExitCode())
 	if advice := advise(stage); s.people != nil && advice != "" {
 		fmt.Fprintln(s.people, advice)
 	}

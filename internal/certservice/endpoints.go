@@ -149,7 +149,8 @@ func (h *Handler) reload(r *http.Request, _ string, e *event) answer {
 const messageReloads = "Too many requests wait for a reload, try again later"
 
 func (h *Handler) openAPI(*http.Request, string, *event) answer {
-	return answer{http.StatusOK, map[string]string{"Content-Type": "application/yaml"}, openAPIDocument} // RFC 9512
+	return answer{status: http.StatusOK, body: openAPIDocument,
+		header: map[string]string{"Content-Type": "application/yaml"}} // RFC 9512
 }
 
 // Ops returns a handler for the plain port: probes and metrics, which kubelets and Prometheus ask

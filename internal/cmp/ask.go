@@ -22,7 +22,7 @@ type Information struct {
 // An answer without them is a good one: the CA speaks CMP and accepts our protection. Where the
 // error is a *StatusError or a *CheckError, there is an answer, of which Information has the rest.
 func (c *Client) Ask(ctx context.Context) (Information, error) {
-	t := c.begin(nil, nil)
+	t := c.begin(nil, nil).about(ctx)
 	defer t.end()
 	answer, err := t.exchange(ctx, PKIBody{BodyGenM, GeneralContent{{Type: OIDCACerts}}})
 	info := Information{Time: t.saidTime, MAC: t.macVerified, Signer: t.peer, Doubt: t.refusalDoubt,

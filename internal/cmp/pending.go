@@ -82,7 +82,7 @@ func (c *Client) Enrol(ctx context.Context, r Request, old *Signer, pending *Pen
 	if err != nil {
 		return Result{}, err
 	}
-	t := c.begin(r.CSR.RawSubject, old, r.CSR.PublicKey)
+	t := c.begin(r.CSR.RawSubject, old, r.CSR.PublicKey).about(ctx)
 	if err := t.resume(pending, journal); err != nil {
 		return Result{}, err
 	}
