@@ -30,6 +30,7 @@ type cmpAuthority struct {
 	// warnModified: a certificate with another subject or
 	// other names is taken only because ONAP took it.
 	warnModified bool
+	about        authorityFacts
 	log          *slog.Logger
 	now          func() time.Time
 }
@@ -97,7 +98,7 @@ func newCMPAuthority(s Server, client *http.Client, store *learnedStore, cpu *CP
 			Log:             log,
 		},
 		timeout: s.Timeout, additionalRoots: s.AdditionalRoots, warnModified: lax && !s.AllowModified,
-		log: log, now: time.Now,
+		about: factsOf(s), log: log, now: time.Now,
 	}
 	var err error
 	if a.client, err = cmp.New(a.cfg); err != nil {
