@@ -348,6 +348,14 @@ func (v statusView) Uptime() string { return roughly(v.Made.Sub(v.Started)) }
 // Stamp is a time for people.
 func (v statusView) Stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
+// Clock is a time of today, or another time with its date.
+func (v statusView) Clock(t time.Time) string {
+	if t, now := t.UTC(), v.Made; t.YearDay() == now.YearDay() && t.Year() == now.Year() {
+		return t.Format("15:04:05")
+	}
+	return t.UTC().Format("2006-01-02 15:04:05")
+}
+
 // ISO is a time for programs.
 func (v statusView) ISO(t time.Time) string { return pki.Stamp(t) }
 

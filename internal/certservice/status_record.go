@@ -256,7 +256,7 @@ func factsOf(s Server) authorityFacts {
 		f.anchorsEnd = earlier(f.anchorsEnd, anchor.NotAfter)
 	}
 	hash := sha256.New()
-	fmt.Fprintf(hash, "%q %q %q %q %q %t %t %q %v %q %t %x ", s.URL, s.IssuerDN, s.SignerDN, s.RecipientDN,
+	fmt.Fprintf(hash, "%q %q %q %q %q %t %t %q %v %q %t %x ", f.url, s.IssuerDN, s.SignerDN, s.RecipientDN,
 		s.Protection, s.SenderReference, s.ExplicitConfirm, s.ResponseTrust, s.Timeout, s.CAName, s.AllowModified,
 		s.TLS.digest())
 	for _, certs := range [][]*x509.Certificate{s.TrustAnchors, s.AdditionalRoots} {
