@@ -97,6 +97,7 @@ manifests: ## check manifests, charts, alerts and dashboards
 # Rewrites what the documents generate from the code.
 docs: ## write the generated parts of the documents
 	go test ./test/docs ./test/interop -update
+	go test ./test/pages -run Description -update
 
 clean: ## remove what make made
 	rm -rf bin dist

@@ -149,7 +149,8 @@ func TestStatusPage_times_areWords(t *testing.T) {
 	v := statusView{serviceStatus: serviceStatus{Made: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)}}
 	for left, want := range map[time.Duration]string{
 		-time.Hour: "expired 60 min ago bad", 0: "expired 0 s ago bad", time.Minute: "expires in 60 s warning",
-		3 * time.Hour: "expires in 3 h warning", 29 * day: "expires in 29 days warning", 31 * day: "expires in 31 days good",
+		3 * time.Hour: "expires in 3 h warning", 29 * day: "expires in 29 days warning",
+		31 * day: "expires in 31 days good",
 	} {
 		e := v.Expiry(v.Made.Add(left))
 		assert.Equal(t, want, e.Text+" "+string(e.Sign))

@@ -46,7 +46,8 @@ func startBrowser(t testing.TB) *browser {
 	b := &browser{t: t, write: ours, calls: map[int]chan reply{}, tabs: map[string]*tab{}}
 	cmd := exec.Command(path, "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu",
 		"--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-		"--disable-sync", "--hide-scrollbars", "--force-color-profile=srgb", "--user-data-dir="+t.TempDir(), "about:blank")
+		"--disable-sync", "--hide-scrollbars", "--force-color-profile=srgb", "--user-data-dir="+t.TempDir(),
+		"about:blank")
 	cmd.ExtraFiles = []*os.File{theirs, from} // descriptors 3 and 4
 	require.NoError(t, cmd.Start())
 	theirs.Close()
@@ -222,7 +223,7 @@ func (p *tab) picture(width, most int) []byte {
 	p.t.Helper()
 	height := int(p.value("document.documentElement.scrollHeight").(float64))
 	var shot struct{ Data []byte }
-	p.do("Page.captureScreenshot", map[string]any{"format": "png", "captureBeyondViewport": true, "clip": map[string]any{
-		"x": 0, "y": 0, "width": width, "height": min(height, most), "scale": 1}}, &shot)
+	p.do("Page.captureScreenshot", map[string]any{"format": "png", "captureBeyondViewport": true,
+		"clip": map[string]any{"x": 0, "y": 0, "width": width, "height": min(height, most), "scale": 1}}, &shot)
 	return shot.Data
 }

@@ -19,7 +19,8 @@ var update = flag.Bool("update", false, "rewrite the page and the JSON of the AP
 
 func TestDescription_pageAndJSON_areMadeFromTheDocument(t *testing.T) {
 	d := fixture.Must(readDocument())
-	for name, want := range map[string][]byte{"api.html": fixture.Must(d.page()), "openapi.json": fixture.Must(d.json())} {
+	made := map[string][]byte{"api.html": fixture.Must(d.page()), "openapi.json": fixture.Must(d.json())}
+	for name, want := range made {
 		path := filepath.Join(directory, name)
 		if *update {
 			require.NoError(t, os.WriteFile(path, want, 0o644))

@@ -169,7 +169,8 @@ func given(t *testing.T) *stack {
 		require.Equal(t, row.status, s.enroll(row.ca, row.name), row)
 	}
 	require.NoError(t, os.WriteFile(policy, []byte("rules: <b>nothing</b>\n"), 0o600))
-	require.Eventually(t, func() bool { return s.status().Readings[2].Fault != "" }, 20*time.Second, 20*time.Millisecond)
+	faulty := func() bool { return s.status().Readings[2].Fault != "" }
+	require.Eventually(t, faulty, 20*time.Second, 20*time.Millisecond)
 	return s
 }
 
@@ -218,14 +219,15 @@ func (s *stack) isShown(p *tab) {
 	assert.Contains(t, p.texts(".fault")[0], "what is in use stays")
 	assert.Equal(t, []string{"issued", "refused", "forbidden", "issued", "issued", "unknown_ca", "failed", "failed"},
 		p.texts("td[data-label=Outcome]"))
-	assert.Equal(t, []string{"RA", "Partner", "RA", "RA", "RA", "–", hostileName, "Factory"}, p.texts("td[data-label=CA]"))
+	assert.Equal(t, []string{"RA", "Partner", "RA", "RA", "RA", "–", hostileName, "Factory"},
+		p.texts("td[data-label=CA]"))
 }
 
 // assertNoSecrets looks for what the service knows and the pages must not say.
 func assertNoSecrets(t *testing.T, page string) {
 	t.Helper()
-	for _, secret := range []string{"very-secret", "demonstration", "partners-iak", fixture.Password, "orders", "billing",
-		"PRIVATE KEY", "CERTIFICATE REQUEST"} {
+	for _, secret := range []string{"very-secret", "demonstration", "partners-iak", fixture.Password, "orders",
+		"billing", "PRIVATE KEY", "CERTIFICATE REQUEST"} {
 		assert.NotContains(t, page, secret)
 	}
 }
@@ -239,7 +241,8 @@ func (p *tab) isWhole(what, url string, width int) {
 	assert.Equal(p.t, []string{url, "data:,"}[:len(p.asked)], p.asked, what)
 	p.mu.Unlock()
 	assert.EqualValues(p.t, 0, p.value("document.scripts.length"), what)
-	assert.LessOrEqual(p.t, p.value("document.documentElement.scrollWidth"), float64(width), "%s scrolls sideways", what)
+	scrolls := p.value("document.documentElement.scrollWidth")
+	assert.LessOrEqual(p.t, scrolls, float64(width), "%s scrolls sideways", what)
 	assert.Equal(p.t, []any{}, p.value(string(fixture.Must(os.ReadFile("testdata/faults.js")))), what)
 }
 
