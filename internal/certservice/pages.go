@@ -52,7 +52,8 @@ func pageHeader(page []byte) map[string]string {
 	return map[string]string{
 		"Content-Type": contentHTML,
 		"Content-Security-Policy": "default-src 'none'; style-src 'sha256-" +
-			base64.StdEncoding.EncodeToString(hash[:]) + "'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+			base64.StdEncoding.EncodeToString(hash[:]) +
+			"'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 		"Cross-Origin-Opener-Policy":   "same-origin",
 		"Cross-Origin-Resource-Policy": "same-origin",
 		"Referrer-Policy":              "no-referrer",

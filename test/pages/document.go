@@ -264,6 +264,9 @@ func (d document) page() ([]byte, error) {
 	}
 	parsed, err := template.New("").Funcs(template.FuncMap{
 		"lower": strings.ToLower,
+		"path": func(s string) template.HTML { // which may be broken before a slash
+			return template.HTML(strings.ReplaceAll(template.HTMLEscapeString(s), "/", "<wbr>/"))
+		},
 		"title": func(s string) string { return strings.ToUpper(s[:1]) + s[1:] },
 	}).Parse(strings.Replace(string(source), "STYLE", string(style), 1))
 	if err != nil {
