@@ -108,6 +108,7 @@ recording: build ## the pictures of a terminal in the documents
 docs: ## write the generated parts of the documents
 	go test ./test/docs ./test/interop -update
 	cd test/manifests && go test -run 'schemas|valuesReferences|monitoringFiles' . -update
+	go test ./test/pages -run Description -update
 
 clean: ## remove what make made
 	rm -rf bin dist

@@ -84,8 +84,12 @@ var variables = []program.Variable{
 			"path to the CA issue certificates"},
 	{Name: "METRICS_ADDR",
 		Rule: "host:port or :port",
-		Help: "plain HTTP address for /metrics and the probes, which need no client certificate " +
-			"there; closed when empty"},
+		Help: "plain HTTP address for /metrics, the probes and pages for people, which need no client " +
+			"certificate there; closed when empty"},
+	{Name: "STATUS_PAGE", Default: "true",
+		Rule: "true or false",
+		Help: "whether / and /status at METRICS_ADDR show the CAs with their URLs and last errors, the " +
+			"service's certificate, and the last requests"},
 	{Name: "MAX_IN_FLIGHT", Default: "256",
 		Rule: "a number from 1",
 		Help: "enrolments and updates at the same time; beyond it the answer is 503 with " +
@@ -130,6 +134,7 @@ type settings struct {
 	handshakeAuth                                             bool
 	crls                                                      certservice.RevocationsConfig
 	cmpServersPath, responseTrust, metricsAddr                string
+	noStatus                                                  bool
 	maxInFlight, maxPerClient, maxRSABits, maxConnections     int
 	requestTimeout, readHeaderTimeout, idleTimeout, graceTime time.Duration
 	credentials                                               certservice.Credentials
@@ -162,6 +167,7 @@ func loadSettings() (settings, []program.Fault) {
 		cmpServersPath:    r.Value("CMP_SERVERS_PATH"),
 		responseTrust:     r.Choice("RESPONSE_TRUST", certservice.TrustAnchored, certservice.TrustONAP),
 		metricsAddr:       r.Value("METRICS_ADDR"),
+		noStatus:          !r.Bool("STATUS_PAGE"),
 		maxInFlight:       r.Number("MAX_IN_FLIGHT", 1, 1<<30),
 		maxRSABits:        r.Number("MAX_RSA_BITS", certservice.LeastMaxRSABits, certservice.MostMaxRSABits),
 		requestTimeout:    r.Duration("REQUEST_TIMEOUT", 1),

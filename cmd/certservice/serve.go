@@ -72,6 +72,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		Metrics:              metrics,
 		Identity:             func() *tls.Certificate { return &watcher.Current().Certificate },
 		Strangers:            strangers,
+		NoStatus:             s.noStatus,
 		Log:                  log,
 	}
 	if revocations != nil {

@@ -55,10 +55,12 @@ type event struct {
 	issued               *x509.Certificate
 	outcome              outcome
 	reason               string
+	told                 string // what a client is told of an error of the CA, without addresses
 	status               int
 	duration             time.Duration
 	writeErr             error
 	leaveLane            func() // before waiting for anything but the client; see lanes
+	requestID            string // of the client; "": none
 }
 
 // maxLoggedNames and maxLoggedText bound what a client can make us log.

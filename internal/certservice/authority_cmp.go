@@ -32,6 +32,7 @@ type cmpAuthority struct {
 	// warnModified: a certificate with another subject or
 	// other names is taken only because ONAP took it.
 	warnModified bool
+	about        authorityFacts
 	log          *slog.Logger
 	now          func() time.Time
 }
@@ -71,7 +72,7 @@ func newCMPAuthority(s Server, client *http.Client, store *learnedStore, cpu *CP
 	lax := s.ResponseTrust == TrustONAP
 	a := &cmpAuthority{
 		cfg: s.cmpConfig(client, cpu, log), timeout: s.Timeout, additionalRoots: s.AdditionalRoots,
-		warnModified: lax && !s.AllowModified, log: log, now: time.Now,
+		warnModified: lax && !s.AllowModified, about: factsOf(s), log: log, now: time.Now,
 	}
 	var err error
 	if a.client, err = cmp.New(a.cfg); err != nil {

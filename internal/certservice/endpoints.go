@@ -1,7 +1,6 @@
 package certservice
 
 import (
-	_ "embed" // the OpenAPI document
 	"errors"
 	"net/http"
 	"net/url"
@@ -42,6 +41,9 @@ const (
 	operationCMP    = "cmp"
 )
 
+// operationDescribe shows the description of the API.
+const operationDescribe = "openapi"
+
 // endpoints are all paths that are served; with a slash at
 // the end as well, as with the ONAP server.
 var endpoints = []endpoint{
@@ -54,7 +56,12 @@ var endpoints = []endpoint{
 	{"/healthz", "health", probing, (*Handler).health},
 	{"/actuator/health", "health", probing, (*Handler).health},
 	{"/reload", "reload", acting, (*Handler).reload},
-	{"/openapi.yaml", "openapi", reading, (*Handler).openAPI},
+	{"/openapi.yaml", operationDescribe, reading, apiYAML.serve},
+	{"/v3/api-docs", operationDescribe, reading, apiJSON.serve},
+	{"/api", operationDescribe, reading, apiPage.serve},
+	{"/docs", operationDescribe, reading, apiPage.serve},
+	{"/swagger-ui.html", operationDescribe, reading, apiPage.serve},
+	{"/swagger-ui/index.html", operationDescribe, reading, apiPage.serve},
 }
 
 // findEndpoint takes the URL's segments apart before it
@@ -113,9 +120,6 @@ func (e endpoint) methodNotAllowed() answer {
 	return a
 }
 
-//go:embed openapi.yaml
-var openAPIDocument []byte
-
 func (h *Handler) ready(_ *http.Request, _ string, e *event) answer {
 	switch {
 	case !h.cfg.Directory.Ready():
@@ -148,13 +152,9 @@ func (h *Handler) reload(r *http.Request, _ string, e *event) answer {
 
 const messageReloads = "Too many requests wait for a reload, try again later"
 
-func (h *Handler) openAPI(*http.Request, string, *event) answer {
-	return answer{status: http.StatusOK, body: openAPIDocument,
-		header: map[string]string{"Content-Type": "application/yaml"}} // RFC 9512
-}
-
 // Ops returns a handler for the plain port: probes and metrics, which kubelets and Prometheus ask
-// for without a client certificate. Nothing here changes anything, so reloading is not offered.
+// for without a client certificate, and pages for people. Nothing here changes anything, so
+// reloading is not offered.
 func (h *Handler) Ops() http.Handler {
 	mux := http.NewServeMux()
 	for _, e := range endpoints {
@@ -164,16 +164,22 @@ func (h *Handler) Ops() http.Handler {
 			})
 		}
 	}
-	handleGet(mux, "/metrics", func(w http.ResponseWriter, r *http.Request) {
-		text, err := h.scrapes.ask(r.Context(), clientKey{})
+	handleGet(mux, "/metrics", writing(h.scrapes, program.SeriesContentType))
+	h.addPages(mux)
+	return mux
+}
+
+// writing serves what rounds write.
+func writing(texts *rounds[[]byte], contentType string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		text, err := texts.ask(r.Context(), clientKey{})
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		w.Header().Set("Content-Type", program.SeriesContentType)
+		w.Header().Set("Content-Type", contentType)
 		_, _ = w.Write(text)
-	})
-	return mux
+	}
 }
 
 // handleGet serves GET and HEAD, with and without a slash at the end.

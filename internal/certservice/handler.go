@@ -48,7 +48,9 @@ type HandlerConfig struct {
 	// Identity is the service's own, which signs what it answers to CMP clients.
 	Identity  func() *tls.Certificate
 	Strangers *Strangers // logs requests of clients without a trusted certificate
-	Log       *slog.Logger
+	// NoStatus leaves out the status page, which shows addresses of CAs and names of the service.
+	NoStatus bool
+	Log      *slog.Logger
 }
 
 // Handler serves the REST API. It expects to stand behind TLS that asks for a client certificate
@@ -60,6 +62,8 @@ type Handler struct {
 	slots   *slots
 	reloads *rounds[struct{}]
 	scrapes *rounds[[]byte]
+	status  statusPage
+	record  record // of requests, for the status page
 	now     func() time.Time
 }
 
@@ -73,6 +77,7 @@ func NewHandler(cfg HandlerConfig) *Handler {
 		slots:   newSlots(cfg.MaxInFlight, cfg.MaxInFlightPerClient),
 		scrapes: newScrapes(cfg.Metrics.text),
 	}
+	h.status = newStatusPage(h)
 	h.reloads = newReloads(func() error { return h.Reload("request") })
 	cfg.Metrics.observeInFlight(h.slots.count, h.slots.countOf)
 	return h
@@ -182,6 +187,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.writeErr = a.write(w, r.Method)
 	e.status, e.duration = a.status, h.now().Sub(start)
 	h.cfg.Metrics.observeRequest(e)
+	h.record.add(e, start)
 	if e.outcome == outcomeUnauthorized && !h.cfg.Strangers.admit(strangerRequest, e.remote) {
 		return
 	}
@@ -327,7 +333,7 @@ func (h *Handler) parse(header http.Header, update bool, mine turns) (Request, *
 // failureAnswer answers for an authority that refused or
 // could not be reached, in the ONAP server's words.
 func failureAnswer(e *event, err error) answer {
-	e.outcome, e.reason = outcomeFailed, err.Error()
+	e.outcome, e.reason, e.told = outcomeFailed, err.Error(), err.Error()
 	message := "Exception occurred during call to cmp client: " + err.Error()
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		message = "CMPv2 server returned following error: " + refused.Error()

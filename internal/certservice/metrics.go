@@ -106,14 +106,17 @@ var (
 // Metrics are the service's series, in a set of their own.
 type Metrics struct {
 	*program.SeriesSet
-	inFlightOf atomic.Pointer[func(ca string) float64] // nil: no handler yet
-	rules      ruleLabels
+	inFlightOf  atomic.Pointer[func(ca string) float64] // nil: no handler yet
+	version     string                                  // of the program
+	rules       ruleLabels
+	readings    readings // for the status page
+	connections connectionCounts
 }
 
 // NewMetrics returns the series that exist from the start. version is the program's, for
 // certservice_build_info.
 func NewMetrics(version string) *Metrics {
-	m := &Metrics{SeriesSet: program.NewSeriesSet()}
+	m := &Metrics{SeriesSet: program.NewSeriesSet(), version: version}
 	m.Gauge(buildInfo, nil, version, runtime.Version()).Set(1)
 	m.Gauge(policyLoaded, nil).Set(0)
 	m.Gauge(identityReloaded, nil).Set(1) // the service does not start with files that it cannot use
@@ -136,6 +139,7 @@ func (m *Metrics) ObserveCertificate(leaf func() *x509.Certificate) {
 // TLS identity, and an attempt that failed.
 func (m *Metrics) CountIdentityReload(err error) {
 	m.countReload(identityReloads, identityReloaded, err == nil)
+	m.readings.note(readIdentity, attempt{ok: err == nil, fault: faultText(err)})
 }
 
 func (m *Metrics) countReload(counter, last *program.Series, ok bool) {
@@ -161,6 +165,7 @@ func (m *Metrics) observeConnections(clients string, p *pool) {
 		}
 		count := func() float64 { return p.count(state) }
 		m.Gauge(connectionsOpen, count, clients, name)
+		m.connections.add(clients, name, count)
 	}
 	for _, reason := range []lossReason{lostToNumber, lostToBytes} { // so that the first one is seen as an increase
 		m.Counter(connectionsLost, clients, reason)
@@ -173,6 +178,8 @@ func (m *Metrics) observePlain(count func() (idle, active int)) {
 	active := func() float64 { _, n := count(); return float64(n) }
 	m.Gauge(connectionsOpen, idle, "plain", "idle")
 	m.Gauge(connectionsOpen, active, "plain", "active")
+	m.connections.add("plain", "idle", idle)
+	m.connections.add("plain", "active", active)
 	m.Counter(connectionsLost, "plain", lostToNumber)
 }
 
@@ -223,18 +230,21 @@ func (m *Metrics) observeReload(l loading) {
 		}
 	}
 	ok := l.err == nil && len(l.file.leftOut) == 0
+	m.readings.note(readConfiguration, l.attempt())
 	if ok {
 		m.Gauge(configSuccess, nil).Set(float64(time.Now().Unix()))
 	}
 	m.countReload(configReloads, configReloaded, ok)
 }
 
-// observePolicy counts a reading of the policy; nil: it could not be used.
-func (m *Metrics) observePolicy(p *policy.Policy) {
-	m.countReload(policyReloads, policyReloaded, p != nil)
-	if p == nil {
+// observePolicy counts a reading of the policy. One with an error could not be used.
+func (m *Metrics) observePolicy(p *policy.Policy, version digest, err error) {
+	m.countReload(policyReloads, policyReloaded, err == nil)
+	if err != nil {
+		m.readings.note(readPolicy, attempt{fault: faultText(err)})
 		return
 	}
+	m.readings.note(readPolicy, attempt{ok: true, version: version.String(), holds: counted(len(p.Rules), "rule")})
 	warnOnly := 0.0
 	if p.WarnOnly {
 		warnOnly = 1
@@ -245,8 +255,11 @@ func (m *Metrics) observePolicy(p *policy.Policy) {
 	m.Gauge(policySuccess, nil).Set(float64(time.Now().Unix()))
 }
 
-// ObserveTokenKeys counts a reading of the token issuer's keys, of which so many are in use now.
-func (m *Metrics) ObserveTokenKeys(keys int, err error) {
+// ObserveTokenKeys counts a reading of the token issuer's keys, of which so many are in use now; the
+// version identifies those.
+func (m *Metrics) ObserveTokenKeys(keys int, version string, err error) {
+	m.readings.note(readTokenKeys, attempt{ok: err == nil, version: version, holds: counted(keys, "key"),
+		fault: faultText(err)})
 	successful := 0.0
 	if err == nil {
 		successful = 1

@@ -12,7 +12,7 @@ import (
 )
 
 var openAPI = sync.OnceValue(func() (document map[string]any) {
-	if err := yaml.Unmarshal(openAPIDocument, &document); err != nil {
+	if err := yaml.Unmarshal(openAPIYAML, &document); err != nil {
 		panic(err)
 	}
 	return document
@@ -70,7 +70,7 @@ func TestOpenAPI_document_listsTheHandlersPathsAndParameters(t *testing.T) {
 	}
 	r := newService(t, goldenAuthority(t), nil).get("/openapi.yaml", nil)
 	assert.Equal(t, "application/yaml", r.Header.Get("Content-Type"))
-	assert.Equal(t, string(openAPIDocument), r.text)
+	assert.Equal(t, string(openAPIYAML), r.text)
 }
 
 // method is that of the endpoint in the document.

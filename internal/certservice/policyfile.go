@@ -63,7 +63,7 @@ func (f *PolicyFile) Reload(trigger string) error {
 	defer f.reloading.Unlock()
 	p, digest, err := f.load()
 	f.read = &digest
-	f.metrics.observePolicy(p)
+	f.metrics.observePolicy(p, digest, err)
 	if err != nil {
 		kept := "there is none yet, so nothing is allowed"
 		if f.Current() != nil {

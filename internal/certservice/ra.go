@@ -123,10 +123,10 @@ func (x *relaying) answer() answer {
 	case err != nil && relayed.Refusal == nil:
 		x.e.outcome = outcomeFailed
 		a := x.refused(failed(err))
-		x.e.reason = err.Error()
+		x.e.told, x.e.reason = x.e.reason, err.Error()
 		return a
 	case err != nil:
-		x.e.outcome, x.e.reason = outcomeRefused, err.Error()
+		x.e.outcome, x.e.reason, x.e.told = outcomeRefused, err.Error(), err.Error()
 	case relayed.Certificate != nil:
 		x.e.outcome, x.e.issued = outcomeIssued, relayed.Certificate
 	}

@@ -3,6 +3,7 @@ package certservice
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,6 +31,9 @@ type Configuration struct {
 
 // digest identifies a file's content; it is all zero for a file that could not be read.
 type digest [sha256.Size]byte
+
+// String is the digest in hexadecimal digits, as sha256sum prints it.
+func (d digest) String() string { return hex.EncodeToString(d[:]) }
 
 type authorities map[string]loadedAuthority
 

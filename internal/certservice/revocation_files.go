@@ -40,6 +40,7 @@ func (r *Revocations) reload(trigger string, onlyChanges bool) Faults {
 	faults := next.fill(read)
 	r.current.Store(next)
 	r.labels = r.cfg.Metrics.observeCRLs(next.series(), r.labels, len(faults) == 0)
+	r.cfg.Metrics.readings.note(readCRLs, next.attempt(faults))
 	r.logReading(trigger, before, faults)
 	next.warnOfEnds(r.now())
 	select {

@@ -197,7 +197,7 @@ func (s *script) send(method, path string, words []string) response {
 	}
 	r := s.api.do(client, method, path, header, body)
 	s.documented(r)
-	if strings.Contains(r.text, `"certificateChain"`) {
+	if strings.HasPrefix(r.text, `{"certificateChain"`) {
 		s.old = r.issued()
 	}
 	if text, err := base64.StdEncoding.DecodeString(header.Get("CSR")); err == nil {

@@ -232,6 +232,8 @@ func (s *script) run(command, rest string) string {
 		return strings.Join(regexp.MustCompile("(?m)^"+rest).FindAllString(written(s.c.metrics), -1), "\n") + "\n"
 	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "ops":
 		return s.ask(command, rest)
+	case "STATUS_PAGE":
+		s.api.handler.cfg.NoStatus = rest == "false"
 	case "MAX_IN_FLIGHT":
 		s.api.handler.slots = newSlots(number[int](rest), 0)
 	case "processors": // so many, and of them for heavy computations; nothing: who waits for one

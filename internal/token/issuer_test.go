@@ -41,7 +41,7 @@ func newCluster(t testing.TB) *cluster {
 	dir := t.TempDir()
 	c.settings = Settings{Issuer: c.URL, Audience: testAudience, IssuerCA: filepath.Join(dir, "ca.crt"),
 		OwnTokenPath: filepath.Join(dir, "token"), Log: slog.New(slog.NewTextHandler(&c.log, nil)),
-		Read: func(_ int, err error) { c.readings <- err }}
+		Read: func(_ int, _ string, err error) { c.readings <- err }}
 	require.NoError(t, os.WriteFile(c.settings.IssuerCA, fixture.CertificatesPEM(ca.Root), 0o600))
 	require.NoError(t, os.WriteFile(c.settings.OwnTokenPath, []byte(ownToken+"\n"), 0o600))
 	return c

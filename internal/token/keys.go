@@ -116,6 +116,24 @@ func (s *keySet) sameKeys(other *keySet) bool {
 	})
 }
 
+// version identifies the keys, in whatever order: the hash of their thumbprints (RFC 7638) with
+// their ids, in hexadecimal digits. That of no keys is empty.
+func (s *keySet) version() string {
+	if s == nil {
+		return ""
+	}
+	var all []string
+	for _, k := range s.keys {
+		thumbprint, err := (&jose.JSONWebKey{Key: k.public}).Thumbprint(crypto.SHA256)
+		if err != nil { // every key that is in use was written as JSON before
+			panic(err)
+		}
+		all = append(all, fmt.Sprintf("%x %q %v", thumbprint, k.id, k.algorithms))
+	}
+	slices.Sort(all)
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(all, "\n"))))
+}
+
 // parseKey reads a JSON Web Key (RFC 7517, 4). Its certificates do not count.
 func parseKey(element any) (key, error) {
 	object, ok := element.(map[string]any)

@@ -101,7 +101,7 @@ func (v *Verifier) reload(ctx context.Context, trigger string) error {
 			kept = "the last good ones stay in use"
 		}
 		log.Error("the keys of the token issuer were not read, "+kept, "error", err.Error())
-		v.settings.Read(v.Keys(), err)
+		v.settings.Read(v.Keys(), v.keys.Load().version(), err)
 		return fmt.Errorf("the keys of the token issuer were not read, %s: %w", kept, err)
 	}
 	if isNew {
@@ -117,7 +117,7 @@ func (v *Verifier) reload(ctx context.Context, trigger string) error {
 		v.keys.Store(set)
 	}
 	log.Log(ctx, level, "the keys of the token issuer were read", "keys", len(set.keys))
-	v.settings.Read(len(set.keys), nil)
+	v.settings.Read(len(set.keys), set.version(), nil)
 	return nil
 }
 

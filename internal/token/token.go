@@ -35,9 +35,11 @@ type Settings struct {
 	// requests, and no other host; "": where Kubernetes puts it. There may be none.
 	OwnTokenPath string
 
-	Log  *slog.Logger              // nil: none
-	Now  func() time.Time          // nil: time.Now
-	Read func(keys int, err error) // is called with the keys in use after each reading; may be nil
+	Log *slog.Logger     // nil: none
+	Now func() time.Time // nil: time.Now
+	// Read is called after each reading with the number of keys in use, and with their version,
+	// which is equal where the keys are; may be nil.
+	Read func(keys int, version string, err error)
 }
 
 // Verifier verifies tokens. It may be used by many goroutines.
@@ -98,7 +100,7 @@ func New(s Settings) (*Verifier, error) {
 		v.settings.Now = time.Now
 	}
 	if s.Read == nil {
-		v.settings.Read = func(int, error) {}
+		v.settings.Read = func(int, string, error) {}
 	}
 	return v, errors.Join(faults...)
 }
