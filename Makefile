@@ -2,6 +2,7 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS = -s -w -X github.com/certfetcher/certfetcher/internal/program.version=$(VERSION)
 PROGRAMS = certfetcher certservice devca
+BIN = bin
 MODULE = github.com/certfetcher/certfetcher
 TOOL = go tool -modfile=.ci/tools/go.mod
 
@@ -11,17 +12,21 @@ TOOL = go tool -modfile=.ci/tools/go.mod
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-build: $(PROGRAMS:%=bin/%) ## the programs, into bin
-bin/%: FORCE
-	CGO_ENABLED=0 go build -trimpath $(TAGS) $(GCFLAGS) -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
+# How programs are built is said here alone; deploy/images/programs.sh has it done into other directories, and for
+# other machines. The same sources, VERSION and Go give the same files: no paths, no VCS state, no C.
+build: $(PROGRAMS:%=$(BIN)/%) ## the programs, into bin
+$(BIN)/%: FORCE
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false $(TAGS) $(GCFLAGS) -ldflags '$(LDFLAGS)' -o $@ $(SOURCE)
+SOURCE = ./cmd/$*
+$(BIN)/identities $(BIN)/app: SOURCE = ./deploy/compose/$*
 
 # Both speak HTTP/1.1 only; without net/http's HTTP/2 they are half a megabyte smaller.
-bin/certfetcher bin/certservice: TAGS = -tags nethttpomithttp2
+$(BIN)/certfetcher $(BIN)/certservice: TAGS = -tags nethttpomithttp2
 
 # Every node of a cluster pulls certfetcher. Without inlining it is a tenth of a megabyte smaller, and not slower:
 # what takes time is the standard library's, and the stores' loops, which stay inlined. Of the standard library,
 # net/http and crypto/tls make a few requests only.
-bin/certfetcher: GCFLAGS = -gcflags=$(MODULE)/...=-l -gcflags=$(MODULE)/internal/pkcs12= \
+$(BIN)/certfetcher: GCFLAGS = -gcflags=$(MODULE)/...=-l -gcflags=$(MODULE)/internal/pkcs12= \
 	-gcflags=$(MODULE)/internal/keystore= $(addsuffix =-l,$(addprefix -gcflags=,net/http crypto/tls $(LIBRARIES)))
 LIBRARIES = github.com/cenkalti/backoff/v4 github.com/fsnotify/fsnotify \
 	github.com/kelseyhightower/envconfig
