@@ -97,7 +97,8 @@ func TestStatus_relayedMessage_isCountedForItsCA(t *testing.T) {
 	s.audit()
 	ca := s.statusJSON().Authorities[0]
 	assert.Equal(t, stateFailing, ca.State)
-	assert.Equal(t, "systemUnavail: the CA could not be reached; the log of the CertService has more", ca.LastError.Text)
+	assert.Equal(t, "systemUnavail: the CA could not be reached; the log of the CertService has more",
+		ca.LastError.Text)
 }
 
 func TestStatus_record_isBounded(t *testing.T) {

@@ -142,6 +142,17 @@ func (s *stack) get(path string) []byte {
 	return fixture.Must(io.ReadAll(answer.Body))
 }
 
+// hasNoStatus checks that the root leads to the API's page, and that there is no status.
+func (s *stack) hasNoStatus() {
+	s.t.Helper()
+	assert.Equal(s.t, s.get("/api"), s.get("/"))
+	for _, path := range []string{"/status", "/status.json"} {
+		answer := fixture.Must(http.Get(s.page(path)))
+		answer.Body.Close()
+		assert.Equal(s.t, http.StatusNotFound, answer.StatusCode, path)
+	}
+}
+
 // given is a stack that has issued and refused, with CAs that fail, and a policy that was replaced by a faulty one.
 func given(t *testing.T) *stack {
 	t.Helper()
