@@ -64,7 +64,7 @@ func pageHeader(page []byte) map[string]string {
 
 // serve answers on the port of the API, for clients that are authenticated.
 func (d document) serve(*Handler, *http.Request, string, *event) answer {
-	return answer{http.StatusOK, d.header, d.text}
+	return answer{status: http.StatusOK, header: d.header, body: d.text}
 }
 
 // ServeHTTP answers on the plain port. Browsers ask whether what they have is still right.
