@@ -23,7 +23,7 @@ bin/certfetcher bin/certservice: TAGS = -tags nethttpomithttp2
 # net/http and crypto/tls make a few requests only.
 bin/certfetcher: GCFLAGS = -gcflags=$(MODULE)/...=-l -gcflags=$(MODULE)/internal/pkcs12= \
 	-gcflags=$(MODULE)/internal/keystore= $(addsuffix =-l,$(addprefix -gcflags=,net/http crypto/tls $(LIBRARIES)))
-LIBRARIES = github.com/VictoriaMetrics/metrics github.com/cenkalti/backoff/v4 github.com/fsnotify/fsnotify \
+LIBRARIES = github.com/cenkalti/backoff/v4 github.com/fsnotify/fsnotify \
 	github.com/kelseyhightower/envconfig
 
 demo: build ## the main job for real, on loopback

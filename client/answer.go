@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/internal/requestid"
 )
 
 const (
@@ -132,6 +133,7 @@ func (c *Client) statusError(resp *http.Response, body []byte) *StatusError {
 		Message:    errorMessage(resp.Header.Get("Content-Type"), body),
 		Reason:     errorReason(body),
 		RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), c.now()),
+		RequestID:  requestid.Of(resp.Header),
 		URL:        resp.Request.URL.String(), IdentityProblem: c.problem(),
 	}
 	token, sent := strings.CutPrefix(resp.Request.Header.Get(authorization), bearer)

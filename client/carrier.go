@@ -12,6 +12,9 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
+
+	"github.com/certfetcher/certfetcher/internal/requestid"
 )
 
 // Carrier carries HTTP requests of another protocol than the CertService API over the same dialer,
@@ -19,7 +22,18 @@ import (
 // keeps a connection for the next message of a transaction. Such requests carry no private key,
 // so the scheme may be http, unless they carry a token, and the server need not ask for our
 // certificate.
-type Carrier struct{ client *Client }
+type Carrier struct {
+	client *Client
+	named  atomic.Pointer[string]
+}
+
+// RequestID is the X-Request-Id of the last answer; empty where that had none.
+func (c *Carrier) RequestID() string {
+	if named := c.named.Load(); named != nil {
+		return *named
+	}
+	return ""
+}
 
 // NewCarrier checks cfg and returns the carrier to its URL. It touches no network. CAName,
 // UpdateURL, Retry and AllowNoClientAuth are not used.
@@ -37,7 +51,7 @@ func NewCarrier(cfg Config) (*Carrier, error) {
 		return nil, err
 	}
 	c.transport.(*http.Transport).DisableKeepAlives = false
-	return &Carrier{c}, nil
+	return &Carrier{client: c}, nil
 }
 
 // Connect sets the TLS connection for the next request up ahead, as Client.Connect does.
@@ -55,10 +69,12 @@ func (c *Carrier) CloseIdleConnections() { c.client.transport.(*http.Transport).
 // policy does not allow what is asked for, the error is a *StatusError.
 func (c *Carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx, cancel := c.client.withTimeout(r.Context())
+	c.named.Store(nil)
 	p := &progress{}
 	traced := r.WithContext(httptrace.WithClientTrace(withProgress(ctx, p), c.client.trace(p)))
 	traced.Header = r.Header.Clone()
 	traced.Header.Set("User-Agent", c.client.userAgent)
+	requestid.Set(ctx, traced.Header)
 	var secrets secretHeaders
 	if r.URL.Scheme == "https" && hostPort(r.URL) == hostPort(c.client.enrollURL) {
 		var err error
@@ -75,6 +91,11 @@ func (c *Carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	response.Body = &explainedBody{response.Body, cancel,
 		func(err error) error { return c.client.connectionError(ctx, r.URL, stageAnswer, err) }}
+	named := requestid.Of(response.Header)
+	if named != secrets.redact(named) {
+		named = "" // it repeats a piece of the token
+	}
+	c.named.Store(&named)
 	refused := response.StatusCode == http.StatusUnauthorized || response.StatusCode == http.StatusForbidden
 	if !refused && len(secrets) == 0 {
 		return response, nil

@@ -24,6 +24,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/requestid"
 )
 
 // Config says where CertService is and how to reach it.
@@ -327,6 +329,7 @@ func (c *Client) roundTrip(ctx context.Context, target *url.URL, secrets secretH
 	req.Header = secrets.httpHeader()
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.userAgent)
+	requestid.Set(ctx, req.Header)
 
 	// The transport itself, not an http.Client: that one follows redirects.
 	resp, err := c.transport.RoundTrip(req)

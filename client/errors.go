@@ -25,6 +25,8 @@ type StatusError struct {
 	Reason string
 	// RetryAfter is how long the server asks to wait, at most a day. Zero: it did not say.
 	RetryAfter time.Duration
+	// RequestID is what the server calls the request in its log (X-Request-Id); empty: it did not say.
+	RequestID string
 	// URL is what was asked for.
 	URL string
 	// IdentityProblem is what is known here to be wrong with
@@ -46,7 +48,15 @@ func (e *StatusError) Error() string {
 	if advice := e.Advice(); advice != "" {
 		text += ": " + advice
 	}
-	return text
+	return text + AskAbout(e.RequestID)
+}
+
+// AskAbout ends an error with what the server calls the request; with nothing where it did not say.
+func AskAbout(requestID string) string {
+	if requestID == "" {
+		return ""
+	}
+	return " (for the operator of CertService, this is request " + requestID + ")"
 }
 
 // Advice is what to try; empty where there is none.
@@ -230,6 +240,9 @@ func (h secretHeaders) clean(err error) error {
 	switch {
 	case errors.As(err, &status):
 		status.Message = h.foreign(status.Message, maxMessage)
+		if status.RequestID != h.redact(status.RequestID) {
+			status.RequestID = "" // it repeats a piece of the request
+		}
 	case errors.As(err, &not):
 		not.Reason = h.foreign(not.Reason, maxMessage)
 	case errors.As(err, &broken):

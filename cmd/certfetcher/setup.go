@@ -22,6 +22,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/notify"
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/internal/requestid"
 	"github.com/certfetcher/certfetcher/internal/sidecar"
 	"github.com/certfetcher/certfetcher/internal/truststore"
 	"github.com/certfetcher/certfetcher/output"
@@ -132,7 +133,11 @@ func unusableIdentity(s setup) error {
 // Kubernetes termination message and by the exit code.
 func report(s setup) int {
 	stage := enroll.StageOf(s.failure)
-	s.log.Error("certfetcher failed", "error", s.failure.Error(), "stage", stage.String(),
+	log := s.log
+	if id := enroll.RequestIDOf(s.failure); id != "" {
+		log = log.With(requestid.LogKey, id)
+	}
+	log.Error("certfetcher failed", "error", s.failure.Error(), "stage", stage.String(),
 		"exit_code", stage.ExitCode())
 	writeTerminationMessage(s.config.TerminationMessagePath, stage.String()+": "+s.failure.Error(), s.log)
 	return stage.ExitCode()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/internal/requestid"
 )
 
 // cmpAuthority is an Authority behind a CMPv2 server.
@@ -56,7 +57,7 @@ func CMPBuilder(options CMPOptions) func(Server) (Authority, error) {
 		if s.ResponseTrust == "" {
 			s.ResponseTrust = options.ResponseTrust
 		}
-		log := options.Log.With("ca", s.CAName)
+		log := requestid.Logger(options.Log).With("ca", s.CAName)
 		if options.RequestTimeout > 0 && s.Timeout > options.RequestTimeout {
 			log.Warn("the timeout of this CMP server is longer than REQUEST_TIMEOUT, which ends the request before it",
 				"timeout", s.Timeout, "request_timeout", options.RequestTimeout)
@@ -136,7 +137,7 @@ func (a *cmpAuthority) Update(ctx context.Context, r Request) (Issued, error) {
 	roots := a.learned.trusted(a.now())
 	if len(roots) == 0 {
 		if !a.learned.signsAt(a.now()) {
-			a.log.Warn("update sent as a certification request under the shared secret, as no "+
+			a.log.WarnContext(ctx, "update sent as a certification request under the shared secret, as no "+
 				"root of this CA is known yet: "+
 				"the CA cannot check whether the old certificate is revoked; with trustAnchors "+
 				"in cmpServers.json it is a key update",
@@ -203,7 +204,7 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send exchange) (
 	}
 	csr, dropped := withoutForbiddenUsages(r.CSR)
 	if len(dropped) > 0 {
-		a.log.Warn("key usages that a certificate with such a key must not have are not requested",
+		a.log.WarnContext(ctx, "key usages that a certificate with such a key must not have are not requested",
 			"subject", truncate(pki.DN(csr.RawSubject)), "dropped", strings.Join(dropped, ", "))
 	}
 	result, err := a.sendAgain(bounded, cmp.Request{CSR: csr, Key: r.Key}, send)
@@ -211,7 +212,7 @@ func (a *cmpAuthority) transact(ctx context.Context, r Request, send exchange) (
 		return Issued{}, a.failure(ctx, bounded, err)
 	}
 	if a.warnModified && len(result.Chain) > 0 && !sameSubjectAndNames(r.CSR, result.Chain[0]) {
-		a.log.Warn("CMP answer accepted as the ONAP server did",
+		a.log.WarnContext(ctx, "CMP answer accepted as the ONAP server did",
 			"error", "the certificate has another subject or other names than requested")
 	}
 	trusted := slices.Clone(result.Trusted)
@@ -242,7 +243,7 @@ func (a *cmpAuthority) sendAgain(ctx context.Context, request cmp.Request, send 
 		return result, err
 	case <-pause.C:
 	}
-	a.log.Warn("the CMP server failed, sending the request once more", "error", err.Error())
+	a.log.WarnContext(ctx, "the CMP server failed, sending the request once more", "error", err.Error())
 	return send(ctx, request)
 }
 

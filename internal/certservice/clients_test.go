@@ -196,7 +196,7 @@ func (s *clients) ask(command, rest string) string {
 	body := must(io.ReadAll(response.Body))
 	text := fmt.Sprint(response.StatusCode)
 	if response.StatusCode != http.StatusOK {
-		text += " " + string(body)
+		text += " " + withoutID(s.t, response, body)
 	}
 	for _, name := range []string{"Retry-After", "WWW-Authenticate"} {
 		if value := response.Header.Get(name); value != "" && response.StatusCode != http.StatusServiceUnavailable {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/policy"
+	"github.com/certfetcher/certfetcher/internal/requestid"
 )
 
 // HandlerConfig configures a Handler. Pointers and functions are required.
@@ -68,6 +69,7 @@ type Handler struct {
 
 // NewHandler returns the handler of the API.
 func NewHandler(cfg HandlerConfig) *Handler {
+	cfg.Log = requestid.Logger(cfg.Log)
 	h := &Handler{
 		cfg: cfg, now: time.Now,
 		clients: clientVerifier{revocations: cfg.Revocations},
@@ -101,9 +103,13 @@ type answer struct {
 	status int
 	header map[string]string
 	body   []byte
+	fault  *errorBody // the body, in place of body; nil: none
 }
 
 func (a answer) write(w http.ResponseWriter, method string) error {
+	if a.fault != nil {
+		a.body = marshal(a.fault)
+	}
 	header := w.Header()
 	for name, value := range a.header {
 		header.Set(name, value)
@@ -121,6 +127,7 @@ func (a answer) write(w http.ResponseWriter, method string) error {
 type errorBody struct {
 	ErrorMessage string `json:"errorMessage"`
 	Reason       string `json:"reason,omitempty"` // for programs
+	RequestID    string `json:"requestId,omitempty"`
 }
 
 type issuedBody struct {
@@ -133,15 +140,31 @@ type statusBody struct {
 }
 
 func jsonAnswer(status int, body any) answer {
+	return answer{status: status, header: map[string]string{"Content-Type": "application/json"}, body: marshal(body)}
+}
+
+func marshal(body any) []byte {
 	encoded, err := json.Marshal(body)
 	if err != nil { // the three types above always marshal
 		panic(err)
 	}
-	return answer{status, map[string]string{"Content-Type": "application/json"}, encoded}
+	return encoded
 }
 
 func errorAnswer(status int, message string) answer {
-	return jsonAnswer(status, errorBody{ErrorMessage: message})
+	return faultAnswer(status, errorBody{ErrorMessage: message})
+}
+
+func faultAnswer(status int, body errorBody) answer {
+	return answer{status: status, header: map[string]string{"Content-Type": "application/json"}, fault: &body}
+}
+
+// identify gives a request its id, the client's own where that is one.
+func identify(r *http.Request) (identified *http.Request, id string) {
+	if id = requestid.Of(r.Header); id == "" {
+		id = requestid.New()
+	}
+	return r.WithContext(requestid.With(r.Context(), id, requestid.TraceOf(r.Header))), id
 }
 
 // ServeHTTP answers one request and writes its audit line.
@@ -154,7 +177,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer leave()
 	e.leaveLane = leave
+	r, id := identify(r)
+	e.requestID = id
 	a := h.answer(r, e)
+	w.Header().Set(requestid.Header, id)
+	if a.fault != nil {
+		a.fault.RequestID = id
+	}
 
 	e.writeErr = a.write(w, r.Method)
 	e.status, e.duration = a.status, h.now().Sub(start)
@@ -321,7 +350,7 @@ func failureAnswer(e *event, err error) answer {
 	if failure.Text != "" {
 		e.reason = failure.Text + ": " + failure.Err.Error()
 	}
-	a := jsonAnswer(http.StatusInternalServerError, errorBody{message, failure.Reason})
+	a := faultAnswer(http.StatusInternalServerError, errorBody{ErrorMessage: message, Reason: failure.Reason})
 	if failure.RetryAfter > 0 {
 		a.header["Retry-After"] = seconds(failure.RetryAfter)
 	}

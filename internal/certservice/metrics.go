@@ -20,92 +20,92 @@ var latencyBuckets = []float64{0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 // The gauges of the last reading of files say 1 or 0. The counters of readings cannot tell: they
 // increase once for each change of the files, however long those stay unusable.
 var (
-	buildInfo = program.DefineSeries("certservice_build_info{version=%q,go_version=%q}",
-		"Always 1; the labels are the program's version and that of Go.")
-	caInFlight = program.DefineSeries("certservice_ca_in_flight_requests{ca=%q}",
-		"Enrolments and updates in progress for a CA.")
-	certificateEnd = program.DefineSeries("certservice_certificate_expiry_timestamp_seconds",
+	buildInfo = program.DefineGauge("certservice_build_info",
+		"Always 1; the labels are the program's version and that of Go.", "version", "go_version")
+	caInFlight = program.DefineGauge("certservice_ca_in_flight_requests",
+		"Enrolments and updates in progress for a CA.", "ca")
+	certificateEnd = program.DefineGauge("certservice_certificate_expiry_timestamp_seconds",
 		"End of the service's own certificate, in Unix time.")
-	certificateBegin = program.DefineSeries("certservice_certificate_not_before_timestamp_seconds",
+	certificateBegin = program.DefineGauge("certservice_certificate_not_before_timestamp_seconds",
 		"Beginning of the service's own certificate, in Unix time.")
-	crlEnd = program.DefineSeries("certservice_client_crl_next_update_timestamp_seconds{issuer=%q}",
+	crlEnd = program.DefineGauge("certservice_client_crl_next_update_timestamp_seconds",
 		"End of the newest CRL of an issuer (nextUpdate), in Unix time; the first to end where it"+
-			" has several, as for two keys.")
-	crlReloaded = program.DefineSeries("certservice_client_crl_last_reload_successful",
+			" has several, as for two keys.", "issuer")
+	crlReloaded = program.DefineGauge("certservice_client_crl_last_reload_successful",
 		"Whether all files of CLIENT_CRL_PATH could be used when they were last read: 1 or 0.")
-	crlReloads = program.DefineSeries("certservice_client_crl_reloads_total{outcome=%q}",
+	crlReloads = program.DefineCounter("certservice_client_crl_reloads_total",
 		"Readings of CLIENT_CRL_PATH, by outcome: ok, or failed when the last good CRLs of a file"+
-			" were kept.")
-	cmpDuration = program.DefineSeries("certservice_cmp_duration_seconds{ca=%q,operation=%q}",
-		"Duration of CMP transactions, in seconds.")
-	cmpRefusals = program.DefineSeries("certservice_cmp_refusals_total{ca=%q,fail_info=%q}",
+			" were kept.", "outcome")
+	cmpDuration = program.DefineHistogram("certservice_cmp_duration_seconds",
+		"Duration of CMP transactions, in seconds.", "ca", "operation")
+	cmpRefusals = program.DefineCounter("certservice_cmp_refusals_total",
 		"Refusals by a CA, by the reasons that it gave (RFC 4210, PKIFailureInfo); a refusal "+
 			"with several reasons is counted for each, and one that is not authenticated as "+
-			"not_authenticated.")
-	configFaulty = program.DefineSeries("certservice_config_faulty_servers",
+			"not_authenticated.", "ca", "fail_info")
+	configFaulty = program.DefineGauge("certservice_config_faulty_servers",
 		"Entries of cmpServers.json with a fault when it was last loaded; each keeps its last"+
 			" good version, or is missing.")
-	configReloaded = program.DefineSeries("certservice_config_last_reload_successful",
+	configReloaded = program.DefineGauge("certservice_config_last_reload_successful",
 		"Whether cmpServers.json could be loaded as a whole when it was last read: 1 or 0.")
-	configSuccess = program.DefineSeries("certservice_config_last_success_timestamp_seconds",
+	configSuccess = program.DefineGauge("certservice_config_last_success_timestamp_seconds",
 		"When cmpServers.json was last loaded, in Unix time.")
-	configReloads = program.DefineSeries("certservice_config_reloads_total{outcome=%q}",
+	configReloads = program.DefineCounter("certservice_config_reloads_total",
 		"Readings of cmpServers.json, by outcome: ok, or failed when the last good one, or an"+
-			" entry of it, was kept.")
-	configServers = program.DefineSeries("certservice_config_servers",
+			" entry of it, was kept.", "outcome")
+	configServers = program.DefineGauge("certservice_config_servers",
 		"CMP servers in the configuration in use.")
-	connectionsOpen = program.DefineSeries("certservice_connections{clients=%q,state=%q}",
+	connectionsOpen = program.DefineGauge("certservice_connections",
 		"Open connections, by the port's clients (verified, unverified, plain) and what they "+
 			"do: busy with a handshake or sending a request, idle, or active while a request is "+
-			"answered.")
-	connectionsLost = program.DefineSeries("certservice_connections_closed_total{clients=%q,reason=%q}",
+			"answered.", "clients", "state")
+	connectionsLost = program.DefineCounter("certservice_connections_closed_total",
 		"Connections closed for others, by clients (verified, unverified, plain) and reason: "+
-			"too many connections, too many bytes in memory, or a handshake that stalled.")
-	handshakeFailures = program.DefineSeries("certservice_handshake_failures_total{reason=%q}",
-		"TLS handshakes that failed, by reason.")
-	identityReloaded = program.DefineSeries("certservice_identity_last_reload_successful",
+			"too many connections, too many bytes in memory, or a handshake that stalled.", "clients", "reason")
+	handshakeFailures = program.DefineCounter("certservice_handshake_failures_total",
+		"TLS handshakes that failed, by reason.", "reason")
+	identityReloaded = program.DefineGauge("certservice_identity_last_reload_successful",
 		"Whether the service's TLS files could be used when they were last read: 1 or 0.")
-	identityReloads = program.DefineSeries("certservice_identity_reloads_total{outcome=%q}",
+	identityReloads = program.DefineCounter("certservice_identity_reloads_total",
 		"Replacements of the service's TLS files, by outcome: ok, or failed when the old "+
-			"identity was kept.")
-	inFlight = program.DefineSeries("certservice_in_flight_requests",
+			"identity was kept.", "outcome")
+	inFlight = program.DefineGauge("certservice_in_flight_requests",
 		"Enrolments and updates in progress.")
-	overloads = program.DefineSeries("certservice_overloads_total{ca=%q,limit=%q}",
+	overloads = program.DefineCounter("certservice_overloads_total",
 		"Enrolments and updates refused with status 503, by CA and by the limit that was "+
-			"reached: total, ca (its maxInFlight), client, or cpu.")
-	policyDecisions = program.DefineSeries("certservice_policy_decisions_total{rule=%q,operation=%q,decision=%q}",
+			"reached: total, ca (its maxInFlight), client, or cpu.", "ca", "limit")
+	policyDecisions = program.DefineCounter("certservice_policy_decisions_total",
 		"Decisions of the policy, by rule (empty: none fits), operation and decision: allowed, "+
-			"warned (the policy only warns), refused, or limited by the rule's rate.")
-	policyLoaded = program.DefineSeries("certservice_policy_loaded",
+			"warned (the policy only warns), refused, or limited by the rule's rate.", "rule", "operation", "decision")
+	policyLoaded = program.DefineGauge("certservice_policy_loaded",
 		"1, or 0 when the service runs without a policy, so that every client may ask for every name.")
-	policyReloaded = program.DefineSeries("certservice_policy_last_reload_successful",
+	policyReloaded = program.DefineGauge("certservice_policy_last_reload_successful",
 		"Whether the policy could be loaded when it was last read: 1 or 0.")
-	policyReloads = program.DefineSeries("certservice_policy_reloads_total{outcome=%q}",
-		"Readings of the policy, by outcome: ok, or failed when the last good one was kept.")
-	policyRules = program.DefineSeries("certservice_policy_rules",
+	policyReloads = program.DefineCounter("certservice_policy_reloads_total",
+		"Readings of the policy, by outcome: ok, or failed when the last good one was kept.", "outcome")
+	policyRules = program.DefineGauge("certservice_policy_rules",
 		"Rules of the policy in use.")
-	policySuccess = program.DefineSeries("certservice_policy_last_success_timestamp_seconds",
+	policySuccess = program.DefineGauge("certservice_policy_last_success_timestamp_seconds",
 		"When the policy was last loaded, in Unix time.")
-	policyWarnOnly = program.DefineSeries("certservice_policy_warn_only",
+	policyWarnOnly = program.DefineGauge("certservice_policy_warn_only",
 		"1 when the policy in use only warns (mode: warn), else 0.")
-	requestDuration = program.DefineSeries("certservice_request_duration_seconds{operation=%q}",
-		"Time to answer requests, in seconds.")
-	requestsTotal = program.DefineSeries("certservice_requests_total{ca=%q,operation=%q,outcome=%q}",
+	requestDuration = program.DefineHistogram("certservice_request_duration_seconds",
+		"Time to answer requests, in seconds.", "operation")
+	requestsTotal = program.DefineCounter("certservice_requests_total",
 		"Requests answered, by CA (empty: none that is configured), operation (doctor: trials"+
-			" by certfetcher doctor) and outcome.")
-	tokenKeys = program.DefineSeries("certservice_token_keys",
+			" by certfetcher doctor) and outcome.", "ca", "operation", "outcome")
+	tokenKeys = program.DefineGauge("certservice_token_keys",
 		"Keys of the token issuer that are in use.")
-	tokenKeysRead = program.DefineSeries("certservice_token_keys_last_read_successful",
+	tokenKeysRead = program.DefineGauge("certservice_token_keys_last_read_successful",
 		"Whether the keys of the token issuer could be read the last time: 1 or 0.")
-	tokenKeysSuccess = program.DefineSeries("certservice_token_keys_last_success_timestamp_seconds",
+	tokenKeysSuccess = program.DefineGauge("certservice_token_keys_last_success_timestamp_seconds",
 		"When the keys of the token issuer were last read, in Unix time.")
-	tokenRejections = program.DefineSeries("certservice_token_rejections_total{reason=%q}",
-		"Tokens of clients that were not valid, by reason.")
+	tokenRejections = program.DefineCounter("certservice_token_rejections_total",
+		"Tokens of clients that were not valid, by reason.", "reason")
 )
 
 // Metrics are the service's series, in a set of their own.
 type Metrics struct {
-	program.SeriesSet
+	*program.SeriesSet
 	inFlightOf  atomic.Pointer[func(ca string) float64] // nil: no handler yet
 	version     string                                  // of the program
 	rules       ruleLabels
@@ -120,7 +120,7 @@ func NewMetrics(version string) *Metrics {
 	m.Gauge(buildInfo, nil, version, runtime.Version()).Set(1)
 	m.Gauge(policyLoaded, nil).Set(0)
 	m.Gauge(identityReloaded, nil).Set(1) // the service does not start with files that it cannot use
-	for _, counter := range []program.Series{identityReloads, configReloads} {
+	for _, counter := range []*program.Series{identityReloads, configReloads} {
 		for _, outcome := range []string{"ok", "failed"} { // so that the first one is seen as an increase
 			m.Counter(counter, outcome)
 		}
@@ -142,7 +142,7 @@ func (m *Metrics) CountIdentityReload(err error) {
 	m.readings.note(readIdentity, attempt{ok: err == nil, fault: faultText(err)})
 }
 
-func (m *Metrics) countReload(counter, last program.Series, ok bool) {
+func (m *Metrics) countReload(counter, last *program.Series, ok bool) {
 	outcome, successful := "ok", 1.0
 	if !ok {
 		outcome, successful = "failed", 0
@@ -215,7 +215,7 @@ func (m *Metrics) observeAuthority(e *event, took time.Duration, err error) {
 	}
 }
 
-func (m *Metrics) histogram(s program.Series, took time.Duration, labels ...any) {
+func (m *Metrics) histogram(s *program.Series, took time.Duration, labels ...any) {
 	m.Histogram(s, latencyBuckets, labels...).Update(took.Seconds())
 }
 

@@ -434,7 +434,7 @@ func (x *relaying) send(m *cmp.PKIMessage, sign bool) answer {
 		x.e.outcome, x.e.reason = outcomeFailed, err.Error()
 		return errorAnswer(http.StatusInternalServerError, "Internal server error")
 	}
-	return answer{http.StatusOK, map[string]string{"Content-Type": cmp.MediaType}, der}
+	return answer{status: http.StatusOK, header: map[string]string{"Content-Type": cmp.MediaType}, body: der}
 }
 
 func bytesOf(ders [][]byte) (copied [][]byte) {

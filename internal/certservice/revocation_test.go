@@ -222,7 +222,7 @@ func (s *crlScript) ask(name string) string {
 	answer := must(s.clients[name].Do(r.WithContext(httptrace.WithClientTrace(r.Context(), trace))))
 	s.asked++
 	defer answer.Body.Close()
-	text := string(must(io.ReadAll(answer.Body)))
+	text := withoutID(s.t, answer, must(io.ReadAll(answer.Body)))
 	line := s.audit()
 	if answer.StatusCode == http.StatusUnauthorized {
 		assert.JSONEq(s.t, jsonText(s.t, errorBody{ErrorMessage: messageUnauthorized}), text)

@@ -135,7 +135,17 @@ func (s *service) do(client *http.Client, method, path string, header http.Heade
 	r := must(client.Do(request))
 	defer r.Body.Close()
 	text := must(io.ReadAll(r.Body))
-	return response{r, s.t, string(text)}
+	return response{r, s.t, withoutID(s.t, r, text)}
+}
+
+// withoutID is the body of an answer without the request's id, which an error has in body and header.
+func withoutID(t testing.TB, r *http.Response, body []byte) string {
+	t.Helper()
+	id := r.Header.Get("X-Request-Id")
+	assert.NotEmpty(t, id)
+	text := strings.Replace(string(body), `,"requestId":"`+id+`"`, "", 1)
+	assert.Equal(t, strings.Contains(text, `{"errorMessage"`), len(text) < len(body), "%s", body)
+	return text
 }
 
 // lines returns the log's lines of the message.

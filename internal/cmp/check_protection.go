@@ -322,7 +322,7 @@ func (t *transaction) authorityOnly(signer *x509.Certificate) bool {
 
 func (t *transaction) warnOfKeyUsage(signer *x509.Certificate) {
 	if t.authorityOnly(signer) {
-		t.c.cfg.Log.Warn(
+		t.log.Warn(
 			"answer of the CMP server accepted although the key usage of its signer lacks digitalSignature, "+
 				"since the signer is a trust anchor", "signer", show(pki.DN(signer.RawSubject)))
 	}

@@ -197,7 +197,7 @@ func (t *transaction) reject(ctx context.Context, certificate *x509.Certificate,
 	}
 	if err := t.confirm(ctx, statuses); err != nil {
 		// The caller gets the reason for the rejection, which matters more.
-		t.c.cfg.Log.Warn("rejection of the certificate not confirmed by the CA", "error", err)
+		t.log.Warn("rejection of the certificate not confirmed by the CA", "error", err)
 	}
 }
 
@@ -207,7 +207,7 @@ func (t *transaction) reject(ctx context.Context, certificate *x509.Certificate,
 // may not revoke it at every CA. It is only made for a certificate that holds our key and came in
 // a trusted answer: an attacker must not make us revoke another requester's certificate.
 func (t *transaction) giveBack(ctx context.Context, certificate *x509.Certificate, csr *x509.CertificateRequest) {
-	log := t.c.cfg.Log
+	log := t.log
 	if certificate == nil || csr == nil || !pki.SameKey(certificate.PublicKey, csr.PublicKey) || t.peerDoubt != nil {
 		log.Warn("a certificate that was not accepted remains issued: the CA did not ask for a confirmation, " +
 			"in which it could have been rejected")
@@ -239,7 +239,7 @@ func (c *Client) Revoke(ctx context.Context, certificate *x509.Certificate) erro
 		CertDetails:     CertTemplate{SerialNumber: certificate.SerialNumber, Issuer: certificate.RawIssuer},
 		CRLEntryDetails: []pkix.Extension{{Id: oidReasonCode, Value: []byte{10, 1, cessationOfOperation}}},
 	}
-	t := c.begin(certificate.RawSubject, nil, certificate.PublicKey)
+	t := c.begin(certificate.RawSubject, nil, certificate.PublicKey).about(ctx)
 	defer t.end()
 	answer, err := t.exchange(ctx, PKIBody{BodyRR, RevReqContent{details}})
 	if err != nil {

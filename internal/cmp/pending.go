@@ -82,7 +82,7 @@ func (c *Client) Enrol(ctx context.Context, r Request, old *Signer, pending *Pen
 	if err != nil {
 		return Result{}, err
 	}
-	t := c.begin(r.CSR.RawSubject, old, r.CSR.PublicKey)
+	t := c.begin(r.CSR.RawSubject, old, r.CSR.PublicKey).about(ctx)
 	if err := t.resume(pending, journal); err != nil {
 		return Result{}, err
 	}
@@ -217,7 +217,7 @@ func (t *transaction) finish(ctx context.Context, result Result, id int64) (Resu
 // CACerts asks for the CA's certificates (genm with id-it-caCerts, RFC 9483, 4.3.1). An answer
 // without them is a good one: the CA speaks CMP and accepts our protection.
 func (c *Client) CACerts(ctx context.Context) ([]*x509.Certificate, error) {
-	t := c.begin(nil, nil)
+	t := c.begin(nil, nil).about(ctx)
 	defer t.end()
 	answer, err := t.exchange(ctx, PKIBody{BodyGenM, GeneralContent{{Type: OIDCACerts}}})
 	if err != nil {

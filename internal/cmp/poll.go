@@ -107,7 +107,7 @@ func (t *transaction) poll(ctx context.Context, awaited []BodyType, id int64, re
 			return nil, &StatusError{Status: StatusWaiting, Authenticated: true,
 				Text: fmt.Sprintf("%s (asked to check again after %d s)", reason, reply.CheckAfter)}
 		}
-		t.c.cfg.Log.Debug("CMP server asks to wait", "check_after", wait)
+		t.log.Debug("CMP server asks to wait", "check_after", wait)
 		if err := sleep(ctx, wait); err != nil {
 			return nil, &TransportError{Timeout: isTimeout(err), Err: fmt.Errorf("waiting for the CA: %w", err)}
 		}

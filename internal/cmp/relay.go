@@ -31,7 +31,7 @@ type Relayed struct {
 // It keeps nothing between messages. So what polling brings at last is only checked as far as the
 // message itself allows: the request that it answers is not known here.
 func (c *Client) Relay(ctx context.Context, m *PKIMessage, replace bool) (Relayed, error) {
-	t := c.begin(nil, nil)
+	t := c.begin(nil, nil).about(ctx)
 	defer t.end()
 	t.id, t.lastNonce = m.Header.TransactionID, m.Header.SenderNonce
 	csr, err := requestedIn(m)

@@ -6,11 +6,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/internal/requestid"
 )
 
 // transaction is one exchange of messages with a CA from the first
@@ -18,6 +20,7 @@ import (
 // in it binds what follows: the kind of protection, and the signer.
 type transaction struct {
 	c       *Client
+	log     *slog.Logger
 	sender  []byte  // DER Name for MAC-protected requests; nil: not known
 	signer  *Signer // nil: requests are protected as configured, by MAC
 	mac     MAC     // of requests, the same throughout (RFC 9810, 5.1.3.1); zero: not chosen yet
@@ -49,9 +52,15 @@ func (c *Client) begin(subject []byte, signer *Signer, ownKeys ...crypto.PublicK
 	if c.sender != nil {
 		subject = c.sender
 	}
-	return &transaction{c: c, sender: subject, signer: signer, id: NewNonce(), ownKeys: ownKeys,
+	return &transaction{c: c, log: c.cfg.Log, sender: subject, signer: signer, id: NewNonce(), ownKeys: ownKeys,
 		macWork: maxMACWork, answers: answers{of: c.cfg.Answers},
 		pending: &Pending{Since: c.cfg.Now()}, journal: noJournal{}}
+}
+
+// about adds the ids of the request that the transaction is for to its log lines.
+func (t *transaction) about(ctx context.Context) *transaction {
+	t.log = requestid.Bind(ctx, t.log)
+	return t
 }
 
 // end is called when the answers are not needed any more.
@@ -60,7 +69,7 @@ func (t *transaction) end() { t.answers.giveBack() }
 // warn logs what only ResponseTrustONAP accepts, at once:
 // what follows may fail and leave no result.
 func (t *transaction) warn(format string, args ...any) {
-	t.c.cfg.Log.Warn("CMP answer accepted as the ONAP server did", "error", show(fmt.Sprintf(format, args...)))
+	t.log.Warn("CMP answer accepted as the ONAP server did", "error", show(fmt.Sprintf(format, args...)))
 }
 
 // exchange sends a body and returns the answer after every check on header, protection and kind. A
@@ -106,7 +115,7 @@ func (t *transaction) parseAnswer(kind BodyType, der []byte, httpStatus int) (*P
 	if err != nil {
 		return nil, nil, checkStructure(err, httpStatus)
 	}
-	t.c.cfg.Log.Debug("CMP exchange", "request", kind.String(), "answer", answer.Body.Type.String(),
+	t.log.Debug("CMP exchange", "request", kind.String(), "answer", answer.Body.Type.String(),
 		"transaction_id", fmt.Sprintf("%x", t.id), "http_status", httpStatus)
 	refusal := refusalOf(answer)
 	if refusal == nil && httpStatus != http.StatusOK {
@@ -259,7 +268,7 @@ func (t *transaction) authenticateRefusal(m *PKIMessage, refusal *StatusError) e
 	}
 	err := t.checkProtection(m)
 	if err != nil {
-		t.c.cfg.Log.Debug("refusal by the CMP server is not authenticated", "error", err)
+		t.log.Debug("refusal by the CMP server is not authenticated", "error", err)
 	}
 	refusal.Authenticated = checkTransactionID(m, t.id) == nil && err == nil && t.peerDoubt == nil
 	return refusal

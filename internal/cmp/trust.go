@@ -106,7 +106,7 @@ func (t *transaction) handedOn(caPubs [][]byte) (roots []*x509.Certificate) {
 			continue
 		}
 		if err := pki.Unusable(root); err != nil && !slices.ContainsFunc(roots, root.Equal) {
-			t.c.cfg.Log.Warn("a root in caPubs cannot verify anything here; it is passed on unchanged",
+			t.log.Warn("a root in caPubs cannot verify anything here; it is passed on unchanged",
 				"root", show(pki.DN(root.RawSubject)), "error", show(err.Error()))
 			roots = append(roots, root)
 		}

@@ -72,7 +72,7 @@ func (a attempt) noWay(ctx context.Context, err error) string {
 
 func (a attempt) update(ctx context.Context) (Obtained, error) {
 	bundle, err := a.issuer.update(ctx, a.order, a.current)
-	return Obtained{bundle, Updated}, err
+	return Obtained{bundle: bundle, how: Updated}, err
 }
 
 func (a attempt) enrol(ctx context.Context) (Obtained, error) {
@@ -80,5 +80,5 @@ func (a attempt) enrol(ctx context.Context) (Obtained, error) {
 	if err == nil {
 		a.forced = false
 	}
-	return Obtained{bundle, Enrolled}, err
+	return Obtained{bundle: bundle, how: Enrolled}, err
 }

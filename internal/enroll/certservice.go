@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -28,12 +29,12 @@ type issuer interface {
 }
 
 // issuer is that of the configuration, with the identity of now. A nil retry is for one try.
-func (e *Enroller) issuer(retry *client.Retry) (issuer, error) {
+func (e *Enroller) issuer(retry *client.Retry, log *slog.Logger) (issuer, error) {
 	if e.Config.CMP != nil {
 		return e.cmpIssuer(retry)
 	}
 	cfg := ClientConfig(e.Config.Request, e.Identity(), e.Now)
-	cfg.Retry, cfg.UserAgent, cfg.Log = retry, e.UserAgent, e.Log
+	cfg.Retry, cfg.UserAgent, cfg.Log = retry, e.UserAgent, log
 	service, err := client.New(cfg)
 	if err != nil {
 		return nil, fail(StageClientConfiguration, "preparing the request: %w", err)

@@ -90,7 +90,7 @@ func AskCMP(ctx context.Context, cfg Settings, way client.Config,
 		return nil, err
 	}
 	defer i.carrier.CloseIdleConnections()
-	c, err := i.client(order{Enroller: e}, i.first(), nil)
+	c, err := i.client(order{Enroller: e, Log: e.Log}, i.first(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -245,6 +245,9 @@ func (i *cmpIssuer) transact(ctx context.Context, o order, w way) (output.Bundle
 		j.remove()
 	}
 	if err != nil {
+		if _, says := errors.AsType[*client.StatusError](err); !says {
+			err = fmt.Errorf("%w%s", err, client.AskAbout(i.carrier.RequestID()))
+		}
 		return output.Bundle{}, o.explainRequest(ctx, fmt.Sprintf("requesting a certificate by %s from %s", w.request,
 			i.URL), err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/pki"
+	"github.com/certfetcher/certfetcher/internal/requestid"
 	"github.com/certfetcher/certfetcher/internal/verify"
 	"github.com/certfetcher/certfetcher/keygen"
 	"github.com/certfetcher/certfetcher/output"
@@ -117,30 +118,62 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 	if err := e.takeUp(); err != nil {
 		return Outcome{}, err
 	}
-	if kept, reason := e.keep(); kept != nil {
+	kept, reason := e.keep()
+	if kept != nil {
 		e.settleJournal(kept.Chain[0])
 		e.correctModes()
 		e.reportKept(kept.Chain[0], reason)
 		return Outcome{Bundle: *kept, How: Kept, Files: e.volume.Files(),
 			Pending: e.volume.Pending(), Requested: reason}, nil
-	} else if reason != "" {
-		e.Log.Info("enrolling", "trigger", reason)
 	}
+	a := e.begin(&ctx)
+	if reason != "" {
+		a.log.Info("enrolling", "trigger", reason)
+	}
+	outcome, err := e.enrolAndPublish(ctx, a)
+	return outcome, a.name(err)
+}
+
+func (e *Enroller) enrolAndPublish(ctx context.Context, a identified) (Outcome, error) {
 	if err := e.writable(); err != nil {
 		return Outcome{}, err
 	}
-
-	bundle, err := e.fetch(ctx)
+	bundle, err := e.fetch(ctx, a)
 	if err != nil {
 		return Outcome{}, err
 	}
 	e.forced, e.nextKey = false, nil
 	if e.Config.Renewal != nil && e.current.Load() != nil {
-		bundle = e.withOverlap(bundle)
+		bundle = e.withOverlap(bundle, a.log)
 	}
-	outcome, err := e.publish(bundle, Enrolled)
+	outcome, err := e.publish(bundle, Enrolled, a.log)
 	e.endJournal(err)
 	return outcome, err
+}
+
+// identified is an attempt to get a certificate. All its requests and log lines have the same id,
+// those of further tries and of an enrolment in place of an update among them.
+type identified struct {
+	id  string
+	log *slog.Logger
+}
+
+// begin identifies an attempt, by the id of ctx if that has one. ctx has it from then on.
+func (e *Enroller) begin(ctx *context.Context) identified {
+	id := requestid.From(*ctx)
+	if id == "" {
+		id = requestid.New()
+		*ctx = requestid.With(*ctx, id, "")
+	}
+	return identified{id, e.Log.With(requestid.LogKey, id)}
+}
+
+// name adds the id to the attempt's error.
+func (a identified) name(err error) error {
+	if failed, ok := errors.AsType[*Error](err); ok {
+		failed.RequestID = a.id
+	}
+	return err
 }
 
 // writable comes before anything is asked for: a volume that cannot be written to must not cost a
@@ -154,7 +187,7 @@ func (e *Enroller) writable() error {
 
 // publish makes the bundle the set on the volume. Of an error for which Committed is true, the
 // outcome has bundle and how.
-func (e *Enroller) publish(bundle output.Bundle, how string) (Outcome, error) {
+func (e *Enroller) publish(bundle output.Bundle, how string, log *slog.Logger) (Outcome, error) {
 	start := e.Now()
 	publication, err := e.volume.Publish(bundle)
 	outcome := Outcome{Bundle: bundle, How: how, Files: publication.Files,
@@ -165,7 +198,7 @@ func (e *Enroller) publish(bundle output.Bundle, how string) (Outcome, error) {
 	if err != nil {
 		return outcome, fail(outputStage(err), "publishing the files: %w", err)
 	}
-	e.Log.Info("published", "path", e.Config.Output.Dir, "files", publication.Files, "duration", e.since(start))
+	log.Info("published", "path", e.Config.Output.Dir, "files", publication.Files, "duration", e.since(start))
 	return outcome, nil
 }
 
@@ -200,52 +233,53 @@ func (e *Enroller) openVolume(ctx context.Context) (*output.Volume, error) {
 }
 
 // fetch makes a key and brings a verified certificate for it.
-func (e *Enroller) fetch(ctx context.Context) (output.Bundle, error) {
-	issuer, err := e.issuer(e.Config.Request.Retry)
+func (e *Enroller) fetch(ctx context.Context, a identified) (output.Bundle, error) {
+	issuer, err := e.issuer(e.Config.Request.Retry, a.log)
 	if err != nil {
 		return output.Bundle{}, err
 	}
 	// Making an RSA key takes longer than a TLS handshake, so the two run side by side.
 	issuer.connect(ctx)
 
-	key, err := e.upcomingKey()
+	key, err := e.upcomingKey(a.log)
 	if err != nil {
 		return output.Bundle{}, err
 	}
-	o, err := e.order(key)
+	o, err := e.order(key, a.log)
 	if err != nil {
 		return output.Bundle{}, err
 	}
 	return issuer.enrol(ctx, o, false)
 }
 
-func (e *Enroller) newKey() (crypto.Signer, error) {
+func (e *Enroller) newKey(log *slog.Logger) (crypto.Signer, error) {
 	algorithm := e.Config.Certificate.KeyAlgorithm
 	start := e.Now()
 	key, err := keygen.GenerateKey(algorithm)
 	if err != nil {
 		return nil, fail(StageKeyGeneration, "making a key pair: %w", err)
 	}
-	e.Log.Info("made a key pair", "algorithm", algorithm, "duration", e.since(start))
+	log.Info("made a key pair", "algorithm", algorithm, "duration", e.since(start))
 	return key, nil
 }
 
 // order is what is requested from an issuer: a certificate for a key.
 type order struct {
 	*Enroller
+	Log *slog.Logger // in place of the Enroller's: with the attempt's id
 	key crypto.Signer
 	csr *x509.CertificateRequest
 }
 
-func (e *Enroller) order(key crypto.Signer) (order, error) {
+func (e *Enroller) order(key crypto.Signer, log *slog.Logger) (order, error) {
 	start := e.Now()
 	csr, err := keygen.CreateCSR(e.Config.Certificate.Template, key)
 	if err != nil {
 		return order{}, fail(StageCSR, "making the certificate signing request: %w", err)
 	}
-	e.Log.Info("made the certificate signing request", "subject", pki.DN(csr.RawSubject), "sans",
+	log.Info("made the certificate signing request", "subject", pki.DN(csr.RawSubject), "sans",
 		pki.RequestNames(csr), "duration", e.since(start))
-	return order{e, key, csr}, nil
+	return order{e, log, key, csr}, nil
 }
 
 // accept turns the certificates that came into what may be published. What is shown of them goes

@@ -91,6 +91,8 @@ func (s Stage) ExitCode() int { return int(s) }
 type Error struct {
 	Stage Stage
 	Err   error
+	// RequestID is the id of the attempt that failed; empty: none had begun.
+	RequestID string
 }
 
 func (e *Error) Error() string { return e.Err.Error() }
@@ -108,6 +110,14 @@ func StageOf(err error) Stage {
 		return e.Stage
 	}
 	return StageOther
+}
+
+// RequestIDOf tells the id of the attempt that an error of this package ended; empty: of none.
+func RequestIDOf(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.RequestID
+	}
+	return ""
 }
 
 // outputStage sorts an error of package output.

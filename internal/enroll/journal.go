@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/cmp"
@@ -26,6 +27,7 @@ type journal struct {
 	Pending cmp.Pending `json:"pending"`
 
 	enroller *Enroller
+	log      *slog.Logger
 	waiting  bool // was logged
 }
 
@@ -42,7 +44,7 @@ func (e *Enroller) takeUp() error {
 	if data == nil {
 		return nil
 	}
-	j := &journal{enroller: e}
+	j := &journal{enroller: e, log: e.Log}
 	key, err := j.parse(data)
 	if err == nil {
 		err = j.stillWanted()
@@ -104,7 +106,7 @@ func (j *journal) abandon(because error) {
 	if leaf := j.Pending.Issued(); leaf != nil {
 		attributes = append(attributes, "serial", pki.Serial(leaf))
 	}
-	j.enroller.Log.Warn("a CMP transaction is abandoned: the CA may have issued a certificate in it, "+
+	j.log.Warn("a CMP transaction is abandoned: the CA may have issued a certificate in it, "+
 		"which nobody has confirmed", attributes...)
 }
 
@@ -120,6 +122,7 @@ func (o order) journalFor(request string, old *cmp.Signer) (*journal, error) {
 		return nil, fail(StageKeyEncoding, "keeping the private key: %w", err)
 	}
 	if j := o.journal; j != nil {
+		j.log = o.Log
 		if j.Pending.Request == request && j.Old == replaces && string(j.Key) == string(key) {
 			return j, nil
 		}
@@ -128,7 +131,7 @@ func (o order) journalFor(request string, old *cmp.Signer) (*journal, error) {
 		}
 	}
 	o.journal = &journal{Version: journalVersion, Key: key, Request: requestedBy(o.Config), URL: o.Config.CMP.URL,
-		Old: replaces, Pending: cmp.Pending{Request: request}, enroller: o.Enroller}
+		Old: replaces, Pending: cmp.Pending{Request: request}, enroller: o.Enroller, log: o.Log}
 	return o.journal, nil
 }
 
@@ -143,7 +146,7 @@ func (j *journal) Save(*cmp.Pending) error {
 	}
 	if j.Pending.Waiting && !j.waiting && len(j.Pending.Chain) == 0 {
 		j.waiting = true
-		j.enroller.Log.Info("the CA has not decided yet: polling it for the certificate", "transaction_id", j.id(),
+		j.log.Info("the CA has not decided yet: polling it for the certificate", "transaction_id", j.id(),
 			"since", j.Pending.Since.UTC())
 	}
 	return nil
@@ -195,7 +198,7 @@ func (j *journal) restart(because error) {
 // remove forgets a transaction that is over.
 func (j *journal) remove() {
 	if err := j.enroller.removeJournal(); err != nil {
-		j.enroller.Log.Warn("the journal of an enrolment cannot be removed", "error", err.Error())
+		j.log.Warn("the journal of an enrolment cannot be removed", "error", err.Error())
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -19,29 +20,39 @@ import (
 type Obtained struct {
 	bundle output.Bundle
 	how    string
+	by     identified
 }
 
 // Obtain gets a certificate in place of the current one, with one try of
 // each request: it asks for an update and, where that is not possible, for a
 // new enrolment, unless that is forbidden. Publish must have followed before
 // it is called again, unless it failed. An error is always of type *Error.
+//
+// The id of ctx, if it has one (package requestid), is that of the attempt.
 func (e *Enroller) Obtain(ctx context.Context) (Obtained, error) {
+	a := e.begin(&ctx)
+	obtained, err := e.obtain(ctx, a)
+	obtained.by = a
+	return obtained, a.name(err)
+}
+
+func (e *Enroller) obtain(ctx context.Context, a identified) (Obtained, error) {
 	if err := e.writable(); err != nil {
 		return Obtained{}, err
 	}
-	if left := e.leftOver(); left != nil {
+	if left := e.leftOver(a.log); left != nil {
 		return *left, nil
 	}
-	issuer, err := e.issuer(nil)
+	issuer, err := e.issuer(nil, a.log)
 	if err != nil {
 		return Obtained{}, err
 	}
 	current := e.current.Load()
-	key, err := e.renewalKey(current)
+	key, err := e.renewalKey(current, a.log)
 	if err != nil {
 		return Obtained{}, err
 	}
-	o, err := e.order(key)
+	o, err := e.order(key, a.log)
 	if err != nil {
 		return Obtained{}, err
 	}
@@ -53,13 +64,13 @@ func (e *Enroller) Obtain(ctx context.Context) (Obtained, error) {
 }
 
 // leftOver is what an attempt before could not publish, if it is still worth it.
-func (e *Enroller) leftOver() *Obtained {
+func (e *Enroller) leftOver(log *slog.Logger) *Obtained {
 	left := e.pending
 	e.pending = nil
 	if left == nil || e.whyOutdated(&left.bundle) != "" {
 		return nil
 	}
-	e.Log.Info("publishing the certificate that could not be published before", "serial",
+	log.Info("publishing the certificate that could not be published before", "serial",
 		pki.Serial(left.bundle.Chain[0]))
 	return left
 }
@@ -68,20 +79,20 @@ func (e *Enroller) leftOver() *Obtained {
 // is always of type *Error. One for which Committed is true comes with
 // the outcome; after any other the certificate before stays.
 func (e *Enroller) Publish(obtained Obtained) (Outcome, error) {
-	outcome, err := e.publish(e.withOverlap(obtained.bundle), obtained.how)
+	outcome, err := e.publish(e.withOverlap(obtained.bundle, obtained.by.log), obtained.how, obtained.by.log)
 	e.endJournal(err)
 	if err != nil && !Committed(err) {
 		e.pending = &obtained
 	}
-	return outcome, err
+	return outcome, obtained.by.name(err)
 }
 
 // withOverlap adds the trusted certificates that are kept for a while.
-func (e *Enroller) withOverlap(bundle output.Bundle) output.Bundle {
+func (e *Enroller) withOverlap(bundle output.Bundle, log *slog.Logger) output.Bundle {
 	merged := bundle
 	merged.Trusted = e.overlap.merge(bundle.Trusted, e.current.Load(), e.Config.Renewal.TrustOverlap, e.Now())
 	if kept := len(merged.Trusted) - len(bundle.Trusted); kept > 0 {
-		e.Log.Info("keeping trusted certificates that the CertService no longer sends", "count", kept)
+		log.Info("keeping trusted certificates that the CertService no longer sends", "count", kept)
 	}
 	return merged
 }
@@ -89,20 +100,20 @@ func (e *Enroller) withOverlap(bundle output.Bundle) output.Bundle {
 // renewalKey is the key for the next certificate. One that was made stays the same until it has a
 // certificate: a CertService that is down for days must not cost a key pair at every try.
 // REUSE_KEY is for a key of the algorithm that is requested.
-func (e *Enroller) renewalKey(current *output.Bundle) (key crypto.Signer, err error) {
+func (e *Enroller) renewalKey(current *output.Bundle, log *slog.Logger) (key crypto.Signer, err error) {
 	if e.Config.Renewal.ReuseKey {
 		has, err := keygen.AlgorithmOf(current.Key.Public())
 		if err == nil && has == e.Config.Certificate.KeyAlgorithm {
 			return current.Key, nil
 		}
 	}
-	return e.upcomingKey()
+	return e.upcomingKey(log)
 }
 
 // upcomingKey is the key for the next certificate, which is made once.
-func (e *Enroller) upcomingKey() (key crypto.Signer, err error) {
+func (e *Enroller) upcomingKey(log *slog.Logger) (key crypto.Signer, err error) {
 	if e.nextKey == nil {
-		e.nextKey, err = e.newKey()
+		e.nextKey, err = e.newKey(log)
 	}
 	return e.nextKey, err
 }
@@ -173,7 +184,7 @@ func (e *Enroller) Prune() (Outcome, error) {
 	e.Log.Info("publishing without the trusted certificates that the CertService has not sent "+
 		"for the time of the overlap",
 		"count", len(e.current.Load().Trusted)-len(pruned.Trusted))
-	return e.publish(pruned, Kept)
+	return e.publish(pruned, Kept, e.Log)
 }
 
 // MarkPending notes that the application has to be notified of something else than a publication.

@@ -22,8 +22,8 @@ func TestEnroller_stepBeforeTheRequest_failsWithItsExitCode(t *testing.T) {
 		cfg := Settings{Certificate: Certificate{KeyAlgorithm: algorithm, Template: template}}
 		return &Enroller{Config: cfg, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	}
-	_, noKey := enroller("RSA-1", nil).newKey()
-	_, noCSR := enroller("", &x509.CertificateRequest{DNSNames: []string{"é"}}).order(key)
+	_, noKey := enroller("RSA-1", nil).newKey(slog.New(slog.DiscardHandler))
+	_, noCSR := enroller("", &x509.CertificateRequest{DNSNames: []string{"é"}}).order(key, slog.New(slog.DiscardHandler))
 	_, noPEM := newRequest(order{key: struct{ crypto.Signer }{key}})
 	for name, row := range map[string]struct {
 		err  error

@@ -26,43 +26,43 @@ import (
 )
 
 var (
-	buildInfo = program.DefineSeries("certfetcher_build_info{version=%q,go_version=%q}",
-		"Always 1; the labels are the program's version and that of Go.")
-	certificateEnd = program.DefineSeries("certfetcher_certificate_expiry_timestamp_seconds",
+	buildInfo = program.DefineGauge("certfetcher_build_info",
+		"Always 1; the labels are the program's version and that of Go.", "version", "go_version")
+	certificateEnd = program.DefineGauge("certfetcher_certificate_expiry_timestamp_seconds",
 		"End of the published certificate, in Unix time.")
-	certificateBegin = program.DefineSeries("certfetcher_certificate_not_before_timestamp_seconds",
+	certificateBegin = program.DefineGauge("certfetcher_certificate_not_before_timestamp_seconds",
 		"Beginning of the published certificate, in Unix time.")
-	identityEnd = program.DefineSeries("certfetcher_mtls_identity_expiry_timestamp_seconds",
+	identityEnd = program.DefineGauge("certfetcher_mtls_identity_expiry_timestamp_seconds",
 		"End of the certificate shown to the CertService, in Unix time.")
-	identityBegin = program.DefineSeries("certfetcher_mtls_identity_not_before_timestamp_seconds",
+	identityBegin = program.DefineGauge("certfetcher_mtls_identity_not_before_timestamp_seconds",
 		"Beginning of the certificate shown to the CertService, in Unix time.")
 	// It is 0 for as long as the files are not what is in use. identityReloads does not show that:
 	// it rises once for each change of the files, however long they stay unusable.
-	identityReloaded = program.DefineSeries("certfetcher_mtls_identity_last_reload_successful",
+	identityReloaded = program.DefineGauge("certfetcher_mtls_identity_last_reload_successful",
 		"Whether the mutual TLS files could be used when they were last read: 1 or 0.")
-	identityReloads = program.DefineSeries("certfetcher_mtls_identity_reloads_total{outcome=%q}",
-		"Replacements of the mutual TLS files, by outcome: ok, or failed when the old identity was kept.")
-	nextRenewal = program.DefineSeries("certfetcher_next_renewal_timestamp_seconds",
+	identityReloads = program.DefineCounter("certfetcher_mtls_identity_reloads_total",
+		"Replacements of the mutual TLS files, by outcome: ok, or failed when the old identity was kept.", "outcome")
+	nextRenewal = program.DefineGauge("certfetcher_next_renewal_timestamp_seconds",
 		"When the certificate is renewed, or that is tried again, in Unix time.")
-	notifications = program.DefineSeries("certfetcher_notifications_total{kind=%q,outcome=%q}",
-		"Tries to notify the application of a certificate, or to see it served, by kind and outcome.")
-	renewalTries = program.DefineSeries("certfetcher_renewal_failed_tries",
+	notifications = program.DefineCounter("certfetcher_notifications_total",
+		"Tries to notify the application of a certificate, or to see it served, by kind and outcome.", "kind", "outcome")
+	renewalTries = program.DefineGauge("certfetcher_renewal_failed_tries",
 		"Tries to renew that have failed since the last success.")
-	renewalFailures = program.DefineSeries("certfetcher_renewal_failures_total{stage=%q}",
-		"Failed tries to renew, by the stage that failed.")
-	renewalOverdue = program.DefineSeries("certfetcher_renewal_overdue_seconds",
+	renewalFailures = program.DefineCounter("certfetcher_renewal_failures_total",
+		"Failed tries to renew, by the stage that failed.", "stage")
+	renewalOverdue = program.DefineGauge("certfetcher_renewal_overdue_seconds",
 		"For how long the renewal has been due; 0 before.")
-	renewals = program.DefineSeries("certfetcher_renewals_total{outcome=%q}",
-		"Tries to renew, by outcome: updated, enrolled, or failed.")
-	restorations = program.DefineSeries("certfetcher_restorations_total",
+	renewals = program.DefineCounter("certfetcher_renewals_total",
+		"Tries to renew, by outcome: updated, enrolled, or failed.", "outcome")
+	restorations = program.DefineCounter("certfetcher_restorations_total",
 		"Times that published files had vanished or changed and were put back.")
-	served = program.DefineSeries("certfetcher_served_certificate_matches",
+	served = program.DefineGauge("certfetcher_served_certificate_matches",
 		"Whether the application was last seen to serve the published certificate: 1 or 0.")
 )
 
 // Metrics are the series of one process, in a set of their own. It is safe for concurrent use.
 type Metrics struct {
-	program.SeriesSet
+	*program.SeriesSet
 	now   func() time.Time
 	valid atomic.Pointer[x509.Certificate] // nil: nothing is published
 	fault atomic.Pointer[string]           // of the published files; nil: none
@@ -97,11 +97,11 @@ func (m *Metrics) Expect(stages, kinds, outcomes []string) {
 	}
 }
 
-func (m *Metrics) gauge(s program.Series, value float64, labels ...any) {
+func (m *Metrics) gauge(s *program.Series, value float64, labels ...any) {
 	m.Gauge(s, nil, labels...).Set(value)
 }
 
-func (m *Metrics) setTime(s program.Series, t time.Time) { m.gauge(s, float64(t.UnixMilli())/1000) }
+func (m *Metrics) setTime(s *program.Series, t time.Time) { m.gauge(s, float64(t.UnixMilli())/1000) }
 
 // SetCertificate sets which certificate is published.
 func (m *Metrics) SetCertificate(leaf *x509.Certificate) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/notify"
+	"github.com/certfetcher/certfetcher/internal/requestid"
 	"github.com/certfetcher/certfetcher/internal/truststore"
 )
 
@@ -31,7 +32,9 @@ func (s *Sidecar) notifyOfKept(outcome enroll.Outcome) {
 
 // Obtain is one attempt of the loop.
 func (s *Sidecar) Obtain(ctx context.Context, reason string) (publish func() (Certificate, error), err error) {
-	s.Log.Info("renewing", "trigger", reason)
+	id := requestid.New()
+	ctx = requestid.With(ctx, id, "")
+	s.Log.Info("renewing", "trigger", reason, requestid.LogKey, id)
 	// A renewal needs some megabytes for some milliseconds, once in days or months.
 	defer debug.FreeOSMemory()
 	obtained, err := s.Certificates.Obtain(ctx)
@@ -55,7 +58,7 @@ func (s *Sidecar) Obtain(ctx context.Context, reason string) (publish func() (Ce
 			s.incomplete = reason
 			s.Log.Error(
 				"the new certificate is the one on the volume, but its files are not complete; completing them",
-				"error", err.Error())
+				"error", err.Error(), requestid.LogKey, id)
 			s.metrics.SetVolume(err)
 			s.disturb()
 		}

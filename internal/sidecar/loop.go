@@ -14,6 +14,7 @@ import (
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/files"
+	"github.com/certfetcher/certfetcher/internal/requestid"
 )
 
 // recheck is how often decisions are made again at the latest: timers stand still while a machine
@@ -172,6 +173,9 @@ func (r *run) end(o obtained) {
 	r.observe()
 	attributes := []any{"error", err.Error(), "stage", enroll.StageOf(err).String(), "try",
 		r.Failures, "next_in", r.Next.Sub(now), "not_after", r.current.NotAfter.UTC()}
+	if id := enroll.RequestIDOf(err); id != "" {
+		attributes = append(attributes, requestid.LogKey, id)
+	}
 	if r.current.NotAfter.Before(now) {
 		r.Log.Error("renewing failed, and the certificate has expired; trying again", attributes...)
 		return

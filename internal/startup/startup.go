@@ -4,10 +4,7 @@
 //   - Other processes of the same user can no longer read this one's memory and environment, and
 //     no core is dumped.
 //   - The standard logger writes nothing: our programs log through log/slog alone, one JSON object
-//     on a line, which
-//     a line of a dependency through package log would break. (VictoriaMetrics/metrics writes one
-//     while it is
-//     initialised, on machines with cgroups of version 1.)
+//     on a line, which a line of a dependency through package log would break.
 //   - SIGTERM and SIGINT end Context and nothing else.
 //   - A program that cannot open even a few files says so and ends with ExitTooFewFiles, where
 //     Go's runtime would

@@ -16,8 +16,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	_ "github.com/certfetcher/certfetcher/internal/certservice" // its series
 	"github.com/certfetcher/certfetcher/internal/config"
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	_ "github.com/certfetcher/certfetcher/internal/metrics" // its series
 	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/output"
 	"github.com/certfetcher/certfetcher/test/chaos"
@@ -50,6 +52,7 @@ var functions = template.FuncMap{
 	"files":     output.Files,
 	"figures":   chaos.Read,
 	"help":      help,
+	"series":    series,
 	"join":      strings.Join,
 	"cell":      cell.Replace,
 
@@ -77,6 +80,18 @@ func TestDocuments_generatedParts_areUpToDate(t *testing.T) {
 		}
 		assert.Equal(t, want.String(), got, "%s is out of date: make docs", document)
 	}
+}
+
+// series are those of all programs whose names begin with one of the prefixes.
+func series(prefixes string) (found []*program.Series) {
+	for _, s := range program.DefinedSeries() {
+		for prefix := range strings.FieldsSeq(prefixes) {
+			if strings.HasPrefix(s.Name, prefix) {
+				found = append(found, s)
+			}
+		}
+	}
+	return found
 }
 
 var link = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -122,11 +123,15 @@ func Load(t testing.TB, name string) *Texts {
 	return x
 }
 
-// Equal compares the text of a title.
+// requestID is what each request has another of, in the body of an error.
+var requestID = regexp.MustCompile(`,"requestId":"[0-9a-f]{32}"`)
+
+// Equal compares the text of a title, without ids of requests.
 func (x *Texts) Equal(t testing.TB, title, got string) {
 	t.Helper()
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	got = requestID.ReplaceAllString(got, "")
 	x.got[title] = got
 	if !*update {
 		want, known := x.want[title]

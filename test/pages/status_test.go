@@ -47,6 +47,7 @@ type stack struct {
 	t      testing.TB
 	dir    string
 	client *http.Client
+	asked  int // certificates
 }
 
 // startStack starts a certservice and a devca; the other CAs are changes of its entry.
@@ -87,6 +88,8 @@ func (s *stack) enroll(ca, name string) int {
 	}
 	request := fixture.Must(http.NewRequest(http.MethodGet, s.URL+url.PathEscape(ca), nil))
 	request.Header.Set("CSR", encoded("CERTIFICATE REQUEST", csr))
+	s.asked++
+	request.Header.Set("X-Request-Id", fmt.Sprintf("request-%d", s.asked))
 	request.Header.Set("PK", encoded("PRIVATE KEY", fixture.Must(x509.MarshalPKCS8PrivateKey(key))))
 	answer := fixture.Must(s.client.Do(request))
 	defer answer.Body.Close()
@@ -232,6 +235,8 @@ func (s *stack) isShown(p *tab) {
 		p.texts("td[data-label=Outcome]"))
 	assert.Equal(t, []string{"RA", "Partner", "RA", "RA", "RA", "–", hostileName, "Factory"},
 		p.texts("td[data-label=CA]"))
+	assert.Equal(t, "request-1", p.texts("td[data-label='Request id']")[7])
+	assert.Equal(t, "request-2", p.texts(".note.bad .mono")[0])
 }
 
 // assertNoSecrets looks for what the service knows and the pages must not say.

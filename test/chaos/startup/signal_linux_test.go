@@ -17,7 +17,7 @@ import (
 )
 
 // costly are packages that take long to initialise, and so have to come later.
-var costly = []string{"github.com/VictoriaMetrics/metrics", "github.com/kelseyhightower/envconfig",
+var costly = []string{"github.com/kelseyhightower/envconfig",
 	"net/http", "crypto/tls", "net"}
 
 // The runtime tells of each package that is initialised. From ours on, a signal has the program's own exit code: the
