@@ -60,7 +60,7 @@ type event struct {
 	duration             time.Duration
 	writeErr             error
 	leaveLane            func() // before waiting for anything but the client; see lanes
-	requestID            string // of the client; "": none
+	requestID            string
 }
 
 // maxLoggedNames and maxLoggedText bound what a client can make us log.

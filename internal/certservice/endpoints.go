@@ -121,13 +121,21 @@ func (e endpoint) methodNotAllowed() answer {
 }
 
 func (h *Handler) ready(_ *http.Request, _ string, e *event) answer {
-	switch {
-	case !h.cfg.Directory.Ready():
-		return unavailableAnswer(e, outcomeNotReady, messageNotReady)
-	case h.cfg.Policy != nil && h.cfg.Policy.Current() == nil:
-		return unavailableAnswer(e, outcomeNotReady, messageNoPolicy)
+	if problem := h.notReady(); problem != "" {
+		return unavailableAnswer(e, outcomeNotReady, problem)
 	}
 	return jsonAnswer(http.StatusOK, statusBody{"UP"})
+}
+
+// notReady says why no certificate can be issued; "": one can.
+func (h *Handler) notReady() string {
+	switch {
+	case !h.cfg.Directory.Ready():
+		return messageNotReady
+	case h.cfg.Policy != nil && h.cfg.Policy.Current() == nil:
+		return messageNoPolicy
+	}
+	return ""
 }
 
 func (h *Handler) health(*http.Request, string, *event) answer {

@@ -178,6 +178,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer leave()
 	e.leaveLane = leave
 	r, id := identify(r)
+	e.requestID = id
 	a := h.answer(r, e)
 	w.Header().Set(requestid.Header, id)
 	if a.fault != nil {

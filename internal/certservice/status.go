@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"html/template"
 	"maps"
-	"net/http"
 	"runtime"
 	"slices"
 	"strings"
@@ -110,12 +109,7 @@ func (h *Handler) currentStatus() serviceStatus {
 		InFlight: int(h.slots.count()), MaxInFlight: h.slots.total,
 		Connections: h.cfg.Metrics.connections.now(), Requests: h.record.requests(),
 	}
-	ignored := &event{}
-	if a := h.ready(nil, "", ignored); a.status != http.StatusOK {
-		var body errorBody
-		_ = json.Unmarshal(a.body, &body) // which errorAnswer made
-		s.Problem = body.ErrorMessage
-	}
+	s.Problem = h.notReady()
 	s.Ready = s.Problem == ""
 	if leaf := h.ownCertificate(); leaf != nil {
 		s.Certificate = &certificateStatus{pki.DN(leaf.RawSubject), boundNames(pki.Names(leaf)), pki.DN(leaf.RawIssuer),

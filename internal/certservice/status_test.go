@@ -1,6 +1,7 @@
 package certservice
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/cmp"
 )
 
 // onPlain asks the plain port.
@@ -78,6 +81,24 @@ func configurationOf(t *testing.T, a Authority) *Configuration {
 	c.build = func(Server) (Authority, error) { return a, nil }
 	require.NoError(t, c.Reload("start"))
 	return c
+}
+
+// relayFails is a CA that cannot be reached.
+type relayFails struct{ polled }
+
+func (*relayFails) Relay(context.Context, *cmp.PKIMessage, bool) (cmp.Relayed, error) {
+	return cmp.Relayed{}, &cmp.TransportError{Err: errors.New("dialing http://192.0.2.1/?token=secret")}
+}
+
+func TestStatus_relayedMessage_isCountedForItsCA(t *testing.T) {
+	s := serviceOf(t, configurationOf(t, &relayFails{}))
+	askCMP(t, s, cmp.PKIBody{Type: cmp.BodyPollReq, Content: cmp.PollReqContent{0}})
+	s.asked++
+	s.audit()
+	ca := s.statusJSON().Authorities[0]
+	assert.Equal(t, stateFailing, ca.State)
+	assert.Equal(t, "systemUnavail: the CA could not be reached; the log of the CertService has more",
+		ca.LastError.Text)
 }
 
 func TestStatus_record_isBounded(t *testing.T) {

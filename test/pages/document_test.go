@@ -33,7 +33,8 @@ func TestDescription_pageAndJSON_areMadeFromTheDocument(t *testing.T) {
 func TestDescription_examples_work(t *testing.T) {
 	t.Parallel()
 	fixture.RequirePrograms(t, "bash", "curl", "openssl", "jq", "base64")
-	s := startStack(t, nil)
+	s := startStack(t, nil, "STATUS_PAGE=false")
+	s.hasNoStatus()
 	dir := t.TempDir()
 	for name, from := range map[string]string{"tls.crt": "client-certificate.pem", "tls.key": "client-key.pem",
 		"ca.crt": "truststore.pem"} {

@@ -47,6 +47,7 @@ type stack struct {
 	t      testing.TB
 	dir    string
 	client *http.Client
+	asked  int // certificates
 }
 
 // startStack starts a certservice and a devca; the other CAs are changes of its entry.
@@ -87,6 +88,8 @@ func (s *stack) enroll(ca, name string) int {
 	}
 	request := fixture.Must(http.NewRequest(http.MethodGet, s.URL+url.PathEscape(ca), nil))
 	request.Header.Set("CSR", encoded("CERTIFICATE REQUEST", csr))
+	s.asked++
+	request.Header.Set("X-Request-Id", fmt.Sprintf("request-%d", s.asked))
 	request.Header.Set("PK", encoded("PRIVATE KEY", fixture.Must(x509.MarshalPKCS8PrivateKey(key))))
 	answer := fixture.Must(s.client.Do(request))
 	defer answer.Body.Close()
@@ -140,6 +143,17 @@ func (s *stack) get(path string) []byte {
 	defer answer.Body.Close()
 	require.Equal(s.t, http.StatusOK, answer.StatusCode)
 	return fixture.Must(io.ReadAll(answer.Body))
+}
+
+// hasNoStatus checks that the root leads to the API's page, and that there is no status.
+func (s *stack) hasNoStatus() {
+	s.t.Helper()
+	assert.Equal(s.t, s.get("/api"), s.get("/"))
+	for _, path := range []string{"/status", "/status.json"} {
+		answer := fixture.Must(http.Get(s.page(path)))
+		answer.Body.Close()
+		assert.Equal(s.t, http.StatusNotFound, answer.StatusCode, path)
+	}
 }
 
 // given is a stack that has issued and refused, with CAs that fail, and a policy that was replaced by a faulty one.
@@ -221,6 +235,8 @@ func (s *stack) isShown(p *tab) {
 		p.texts("td[data-label=Outcome]"))
 	assert.Equal(t, []string{"RA", "Partner", "RA", "RA", "RA", "–", hostileName, "Factory"},
 		p.texts("td[data-label=CA]"))
+	assert.Equal(t, "request-1", p.texts("td[data-label='Request id']")[7])
+	assert.Equal(t, "request-2", p.texts(".note.bad .mono")[0])
 }
 
 // assertNoSecrets looks for what the service knows and the pages must not say.
@@ -238,7 +254,7 @@ func (p *tab) isWhole(what, url string, width int) {
 	p.t.Helper()
 	p.mu.Lock()
 	assert.Empty(p.t, p.faults, what)
-	assert.Equal(p.t, []string{url, "data:,"}[:len(p.asked)], p.asked, what)
+	assert.Subset(p.t, []string{url, "data:,"}, p.asked, what) // the latter is the icon
 	p.mu.Unlock()
 	assert.EqualValues(p.t, 0, p.value("document.scripts.length"), what)
 	scrolls := p.value("document.documentElement.scrollWidth")
