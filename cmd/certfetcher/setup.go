@@ -133,12 +133,11 @@ func unusableIdentity(s setup) error {
 // Kubernetes termination message and by the exit code.
 func report(s setup) int {
 	stage := enroll.StageOf(s.failure)
-	log := s.log
+	attributes := []any{"error", s.failure.Error(), "stage", stage.String(), "exit_code", stage.ExitCode()}
 	if id := enroll.RequestIDOf(s.failure); id != "" {
-		log = log.With(requestid.LogKey, id)
+		attributes = append(attributes, requestid.LogKey, id)
 	}
-	log.Error("certfetcher failed", "error", s.failure.Error(), "stage", stage.String(),
-		"exit_code", stage.ExitCode())
+	s.log.Error("certfetcher failed", attributes...)
 	writeTerminationMessage(s.config.TerminationMessagePath, stage.String()+": "+s.failure.Error(), s.log)
 	return stage.ExitCode()
 }

@@ -45,7 +45,8 @@ var (
 	nextRenewal = program.DefineGauge("certfetcher_next_renewal_timestamp_seconds",
 		"When the certificate is renewed, or that is tried again, in Unix time.")
 	notifications = program.DefineCounter("certfetcher_notifications_total",
-		"Tries to notify the application of a certificate, or to see it served, by kind and outcome.", "kind", "outcome")
+		"Tries to notify the application of a certificate, or to see it served, by kind and outcome.",
+		"kind", "outcome")
 	renewalTries = program.DefineGauge("certfetcher_renewal_failed_tries",
 		"Tries to renew that have failed since the last success.")
 	renewalFailures = program.DefineCounter("certfetcher_renewal_failures_total",

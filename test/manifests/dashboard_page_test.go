@@ -49,7 +49,8 @@ big{display:block;font-size:26px;text-align:center;padding:8px}td,th{padding:2px
 		fmt.Fprintf(&d.text, `<div style="left:%dpx;top:%dpx;width:%dpx;height:%dpx" title="%s"><b>%s</b>`,
 			60*p.GridPos.X, 30*p.GridPos.Y, 60*p.GridPos.W-4, 30*p.GridPos.H-4, html.EscapeString(p.Description),
 			html.EscapeString(ranges.Replace(p.Title)))
-		draw := map[string]func(panel){"row": func(panel) {}, "stat": d.stat, "table": d.table, "timeseries": d.series}[p.Type]
+		kinds := map[string]func(panel){"row": func(panel) {}, "stat": d.stat, "table": d.table, "timeseries": d.series}
+		draw := kinds[p.Type]
 		require.NotNil(t, draw, "%s is of type %s", p.Title, p.Type)
 		draw(p)
 		d.text.WriteString("</div>\n")
@@ -75,7 +76,8 @@ func (d *drawing) now(expr string) promql.Vector {
 
 func (d *drawing) stat(p panel) {
 	for _, s := range d.now(p.Targets[0].Expr) {
-		fmt.Fprintf(&d.text, `<big style="background:%s">%s</big>`, p.colour(s.F), shown(p.FieldConfig.Defaults.Unit, s.F))
+		text := shown(p.FieldConfig.Defaults.Unit, s.F)
+		fmt.Fprintf(&d.text, `<big style="background:%s">%s</big>`, p.colour(s.F), text)
 	}
 }
 
@@ -154,8 +156,8 @@ func (d *drawing) series(p panel) {
 	var legends []string
 	low, high := 0.0, 0.0
 	for _, target := range p.Targets {
-		query := fixture.Must(d.engine.NewRangeQuery(d.t.Context(), d.scraped, nil, target.Expr, d.end.Add(-3*time.Hour),
-			d.end, step))
+		query := fixture.Must(d.engine.NewRangeQuery(d.t.Context(), d.scraped, nil, target.Expr,
+			d.end.Add(-3*time.Hour), d.end, step))
 		for _, s := range fixture.Must(query.Exec(d.t.Context()).Matrix()) {
 			legend := label.ReplaceAllStringFunc(target.LegendFormat, func(l string) string {
 				return s.Metric.Get(strings.Trim(l, "{}"))
@@ -167,7 +169,8 @@ func (d *drawing) series(p panel) {
 		}
 	}
 	assert.NotEmpty(d.t, drawn, p.Title)
-	fmt.Fprintf(&d.text, `<br>%s<br><svg width="%.0f" height="%.0f">`, shown(p.FieldConfig.Defaults.Unit, high), width, height)
+	most := shown(p.FieldConfig.Defaults.Unit, high)
+	fmt.Fprintf(&d.text, `<br>%s<br><svg width="%.0f" height="%.0f">`, most, width, height)
 	at := func(f promql.FPoint) (x, y float64) {
 		passed := f.T - d.end.Add(-3*time.Hour).UnixMilli()
 		return width * float64(passed) / 1.2e7, height - height*(f.F-low)/max(high-low, 1e-9)
@@ -178,7 +181,8 @@ func (d *drawing) series(p panel) {
 		for _, f := range s.Floats {
 			x, y := at(f)
 			if bars {
-				fmt.Fprintf(&d.text, `<rect x="%.0f" y="%.1f" width="8" height="%.1f" fill="%s"/>`, x+9*float64(i), y, height-y, colour)
+				fmt.Fprintf(&d.text, `<rect x="%.0f" y="%.1f" width="8" height="%.1f" fill="%s"/>`,
+					x+9*float64(i), y, height-y, colour)
 			}
 			fmt.Fprintf(&points, "%.1f,%.1f ", x, y)
 		}
