@@ -30,7 +30,8 @@ func TestStatusError_namesTheRequest(t *testing.T) {
 			w.Header().Set("X-Request-Id", row.sent)
 			http.Error(w, `{"errorMessage":"no"}`, http.StatusInternalServerError)
 		})
-		assert.EqualError(t, enroll(t, m.client()), "CertService answered 500 Internal Server Error: no"+row.want, row.is)
+		const answered = "CertService answered 500 Internal Server Error: no"
+		assert.EqualError(t, enroll(t, m.client()), answered+row.want, row.is)
 	}
 }
 

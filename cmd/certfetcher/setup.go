@@ -142,11 +142,11 @@ func report(s setup) int {
 	if faults, ok := errors.AsType[config.Faults](s.failure); ok {
 		reason = faults.Variables() // the rest has been logged
 	}
-	log := s.log
+	attributes := []any{"error", reason, "stage", stage.String(), "exit_code", stage.ExitCode()}
 	if id := enroll.RequestIDOf(s.failure); id != "" {
-		log = log.With(requestid.LogKey, id)
+		attributes = append(attributes, requestid.LogKey, id)
 	}
-	log.Error("certfetcher failed", "error", reason, "stage", stage.String(), "exit_code", stage.ExitCode())
+	s.log.Error("certfetcher failed", attributes...)
 	if advice := advise(stage); s.people != nil && advice != "" {
 		fmt.Fprintln(s.people, advice)
 	}

@@ -184,7 +184,7 @@ func (e *Enroller) begin(ctx *context.Context) identified {
 		id = requestid.New()
 		*ctx = requestid.With(*ctx, id, "")
 	}
-	return identified{id, e.Log.With(requestid.LogKey, id)}
+	return identified{id, requestid.Bind(*ctx, e.Log)}
 }
 
 // name adds the id to the attempt's error.

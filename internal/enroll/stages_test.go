@@ -18,12 +18,13 @@ import (
 func TestEnroller_stepBeforeTheRequest_failsWithItsExitCode(t *testing.T) {
 	key, err := keygen.GenerateKey("ECDSA-P256")
 	require.NoError(t, err)
+	discard := slog.New(slog.DiscardHandler)
 	enroller := func(algorithm string, template *x509.CertificateRequest) *Enroller {
 		cfg := Settings{Certificate: Certificate{KeyAlgorithm: algorithm, Template: template}}
-		return &Enroller{Config: cfg, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+		return &Enroller{Config: cfg, Log: discard, Now: time.Now}
 	}
-	_, noKey := enroller("RSA-1", nil).newKey(slog.New(slog.DiscardHandler))
-	_, noCSR := enroller("", &x509.CertificateRequest{DNSNames: []string{"é"}}).order(key, slog.New(slog.DiscardHandler))
+	_, noKey := enroller("RSA-1", nil).newKey(discard)
+	_, noCSR := enroller("", &x509.CertificateRequest{DNSNames: []string{"é"}}).order(key, discard)
 	_, noPEM := newRequest(order{key: struct{ crypto.Signer }{key}})
 	for name, row := range map[string]struct {
 		err  error

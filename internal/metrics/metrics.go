@@ -45,11 +45,14 @@ var (
 	nextRenewal = program.DefineGauge("certfetcher_next_renewal_timestamp_seconds",
 		"When the certificate is renewed, or that is tried again, in Unix time.")
 	notifications = program.DefineCounter("certfetcher_notifications_total",
-		"Tries to notify the application of a certificate, or to see it served, by kind and outcome.", "kind", "outcome")
+		"Tries to notify the application of a certificate, or to see it served, by kind and outcome.",
+		"kind", "outcome")
 	renewalTries = program.DefineGauge("certfetcher_renewal_failed_tries",
 		"Tries to renew that have failed since the last success.")
 	renewalFailures = program.DefineCounter("certfetcher_renewal_failures_total",
 		"Failed tries to renew, by the stage that failed.", "stage")
+	renewalLastFailure = program.DefineGauge("certfetcher_renewal_last_failure_timestamp_seconds",
+		"When a try to renew last failed, in Unix time, by the stage that failed; missing before the first.", "stage")
 	renewalOverdue = program.DefineGauge("certfetcher_renewal_overdue_seconds",
 		"For how long the renewal has been due; 0 before.")
 	renewals = program.DefineCounter("certfetcher_renewals_total",
@@ -67,6 +70,7 @@ type Metrics struct {
 	valid atomic.Pointer[x509.Certificate] // nil: nothing is published
 	fault atomic.Pointer[string]           // of the published files; nil: none
 	due   atomic.Pointer[time.Time]
+	stage string // of CountFailure's last call
 }
 
 // New makes the series that are there from the beginning, so that the first event is seen as an
@@ -151,8 +155,12 @@ func (m *Metrics) SetPlan(due, next time.Time, failures int) {
 // CountRenewal counts a renewal by how it was done, "updated" or "enrolled".
 func (m *Metrics) CountRenewal(how string) { m.Counter(renewals, how).Inc() }
 
-// CountFailure counts a failed try of a renewal, by the stage that failed.
+// CountFailure counts a failed try of a renewal, by the stage that failed. It is called by one
+// goroutine at a time.
 func (m *Metrics) CountFailure(stage string) {
+	m.Remove(renewalLastFailure, m.stage)
+	m.stage = stage
+	m.Gauge(renewalLastFailure, nil, stage).Set(float64(m.now().Unix()))
 	m.Counter(renewals, "failed").Inc()
 	m.Counter(renewalFailures, stage).Inc()
 }

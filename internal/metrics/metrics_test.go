@@ -56,6 +56,7 @@ func TestMetrics_Write(t *testing.T) {
 	m.CountIdentityReload(errors.New("unusable"))
 	m.SetPlan(c.now.Add(-90*time.Second), c.now.Add(500*time.Millisecond), 3)
 	m.CountRenewal("updated")
+	m.CountFailure("file")
 	m.CountFailure("connection")
 	m.CountFailure("connection")
 	m.CountRestoration()
@@ -83,7 +84,7 @@ func TestMetrics_names_followTheConventions(t *testing.T) {
 		assert.Regexp(t, `^certfetcher_[a-z_]+(_seconds|_total|_info|_tries|_matches|_successful)$`, words[2])
 		assert.Equal(t, strings.HasSuffix(words[2], "_total"), words[3] == "counter", words[2])
 	}
-	assert.Equal(t, 15, types)
+	assert.Equal(t, 16, types)
 }
 
 func TestMetrics_certificateToTheYear9999_isNotOverdue(t *testing.T) {

@@ -100,38 +100,46 @@ func Set(ctx context.Context, header http.Header) {
 	}
 }
 
-// Logger returns a logger that adds the ids of the context to each line.
-func Logger(log *slog.Logger) *slog.Logger { return slog.New(handler{log.Handler()}) }
+// Logger returns a logger that adds the ids of the context to the end of each line.
+func Logger(log *slog.Logger) *slog.Logger { return slog.New(handler{log.Handler(), nil}) }
 
-// Bind returns a logger for what is done about the request of a context without that context. It
-// adds nothing to a logger that Logger did not return.
+// Bind returns a logger that adds the ids of this context to the end of each line.
 func Bind(ctx context.Context, log *slog.Logger) *slog.Logger {
-	h, adds := log.Handler().(handler)
 	v, ok := ctx.Value(key{}).(value)
-	if !adds || !ok {
+	if !ok {
 		return log
 	}
-	return slog.New(h.Handler.WithAttrs(v.attrs()))
-}
-
-func (v value) attrs() []slog.Attr {
-	attrs := []slog.Attr{slog.String(LogKey, v.id)}
-	if v.trace != "" {
-		attrs = append(attrs, slog.String(LogKeyTrace, v.trace))
+	inner := log.Handler()
+	if h, adds := inner.(handler); adds {
+		inner = h.Handler
 	}
-	return attrs
+	return slog.New(handler{inner, &v})
 }
 
-type handler struct{ slog.Handler }
+// handler adds at the end: what a line is about comes first.
+type handler struct {
+	slog.Handler
+	bound *value // nil: the context of each line has them
+}
 
 func (h handler) Handle(ctx context.Context, r slog.Record) error {
-	if v, ok := ctx.Value(key{}).(value); ok {
-		r.AddAttrs(v.attrs()...)
+	v, ok := ctx.Value(key{}).(value)
+	if h.bound != nil {
+		v, ok = *h.bound, true
+	}
+	if ok {
+		r.AddAttrs(slog.String(LogKey, v.id))
+	}
+	if v.trace != "" {
+		r.AddAttrs(slog.String(LogKeyTrace, v.trace))
 	}
 	return h.Handler.Handle(ctx, r)
 }
 
 func (h handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return handler{h.Handler.WithAttrs(attrs)}
+	return handler{h.Handler.WithAttrs(attrs), h.bound}
 }
-func (h handler) WithGroup(name string) slog.Handler { return handler{h.Handler.WithGroup(name)} }
+
+func (h handler) WithGroup(name string) slog.Handler {
+	return handler{h.Handler.WithGroup(name), h.bound}
+}

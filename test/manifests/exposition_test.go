@@ -34,11 +34,7 @@ type series map[string]map[string][]string
 func exported(t *testing.T) series {
 	t.Helper()
 	all := series{}
-	var asked bytes.Buffer
-	certserviceMetrics(t).Write(&asked)
-	for _, text := range []string{
-		readFile(t, "../../internal/metrics/testdata/all.txt"), asked.String(), servedMetrics(t),
-	} {
+	for _, text := range expositions(t) {
 		parser := expfmt.NewTextParser(model.UTF8Validation)
 		families := fixture.Must(parser.TextToMetricFamilies(strings.NewReader(text)))
 		require.Greater(t, len(families), 10)
@@ -66,6 +62,14 @@ func exported(t *testing.T) series {
 		kinds["kind"] = append(kinds["kind"], kind.Name)
 	}
 	return all
+}
+
+// expositions are what both programs serve when everything has happened once; certfetcher's comes first.
+func expositions(t *testing.T) []string {
+	t.Helper()
+	var asked bytes.Buffer
+	certserviceMetrics(t).Write(&asked)
+	return []string{readFile(t, "../../internal/metrics/testdata/all.txt"), asked.String(), servedMetrics(t)}
 }
 
 // servedMetrics is what a certservice serves that has a policy, CRLs, and keys of tokens, after it refused a request,

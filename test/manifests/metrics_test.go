@@ -41,32 +41,88 @@ func rules(t *testing.T) (all []rulefmt.Rule) {
 	return all
 }
 
-// dashboard returns the queries of the Grafana dashboard by their panels' titles.
-func dashboard(t *testing.T) map[string]string {
-	t.Helper()
-	var board struct {
-		Panels []struct {
-			ID      int
-			Type    string
-			Title   string
-			GridPos struct{ X, W int }
-			Targets []struct{ Expr string }
+// panel is one of the Grafana dashboard's, as far as it is looked at here.
+type panel struct {
+	ID                       int
+	Type, Title, Description string
+	GridPos                  struct{ X, Y, W, H int }
+	Targets                  []struct{ RefID, Expr, LegendFormat string }
+	Links                    []struct{ URL string }
+	Transformations          []struct {
+		Options struct {
+			IndexByName  map[string]int
+			RenameByName map[string]string
 		}
 	}
+	FieldConfig struct {
+		Defaults struct {
+			Unit       string
+			Thresholds struct {
+				Steps []struct {
+					Color string
+					Value *float64
+				}
+			}
+			Custom struct{ DrawStyle string }
+		}
+	}
+}
+
+// ranges are what takes the place of the dashboard's variables.
+var ranges = strings.NewReplacer("$__rate_interval", "5m", "$window", "1h", "$namespace", ".*", "$job", ".*")
+
+// panels returns those of the dashboard, with queries that Prometheus understands.
+func panels(t *testing.T) []panel {
+	t.Helper()
+	var board struct{ Panels []panel }
 	text := readFile(t, deploy+"/monitoring/dashboard.json")
 	require.NoError(t, json.Unmarshal([]byte(text), &board))
-	variables := strings.NewReplacer("$__rate_interval", "5m", "$namespace", ".*")
-	queries, ids := map[string]string{}, map[int]bool{}
-	for _, panel := range board.Panels {
-		assert.False(t, ids[panel.ID], "two panels have the id %d", panel.ID)
-		ids[panel.ID] = true
-		assert.LessOrEqual(t, panel.GridPos.X+panel.GridPos.W, 24, panel.Title)
-		assert.Equal(t, panel.Type == "row", len(panel.Targets) == 0, panel.Title)
-		for _, target := range panel.Targets {
-			queries[panel.Title+": "+target.Expr] = variables.Replace(target.Expr)
+	for _, p := range board.Panels {
+		for i := range p.Targets {
+			p.Targets[i].Expr = ranges.Replace(p.Targets[i].Expr)
+		}
+	}
+	return board.Panels
+}
+
+// dashboard returns the queries by their panels' titles.
+func dashboard(t *testing.T) map[string]string {
+	t.Helper()
+	queries := map[string]string{}
+	for _, p := range panels(t) {
+		for _, target := range p.Targets {
+			queries[p.Title+": "+target.Expr] = target.Expr
 		}
 	}
 	return queries
+}
+
+var headings = regexp.MustCompile(`(?m)^#+ (.*)$`)
+
+// Each panel says what it shows; links lead to a heading of a document; nothing is upon another.
+func TestDashboard_panels_areDescribedAndInTheirPlaces(t *testing.T) {
+	ids, taken := map[int]bool{}, map[[2]int]string{}
+	for _, p := range panels(t) {
+		assert.False(t, ids[p.ID], "two panels have the id %d", p.ID)
+		ids[p.ID] = true
+		assert.LessOrEqual(t, p.GridPos.X+p.GridPos.W, 24, p.Title)
+		assert.Equal(t, p.Type == "row", len(p.Targets) == 0, p.Title)
+		assert.Equal(t, p.Type == "row", p.Description == "", "%s: a description", p.Title)
+		for x := range p.GridPos.W {
+			for y := range p.GridPos.H {
+				at := [2]int{p.GridPos.X + x, p.GridPos.Y + y}
+				assert.Empty(t, taken[at], "%s is upon another panel", p.Title)
+				taken[at] = p.Title
+			}
+		}
+		for _, link := range p.Links {
+			_, document, _ := strings.Cut(link.URL, "/docs/")
+			path, anchor, found := strings.Cut(document, "#")
+			require.True(t, found, link.URL)
+			anchors := headings.FindAllStringSubmatch(strings.ToLower(readFile(t, "../../docs/"+path)), -1)
+			assert.True(t, slices.ContainsFunc(anchors, func(h []string) bool { return h[1] == anchor }), link.URL)
+		}
+	}
 }
 
 // Every PromQL expression under deploy/ names series, labels and values of labels that there are.
