@@ -79,19 +79,17 @@ func TestStyleOf_isPlainWhereNobodyLooks(t *testing.T) {
 	assert.Equal(t, Style{}, StyleOf(&strings.Builder{}))
 }
 
-func TestStyleOf_terminal_isAsTheEnvironmentWants(t *testing.T) {
-	for words, want := range map[string]Style{
-		"":                               {Colours: true},
-		"LANG=C":                         {Colours: true},
-		"LANG=C.UTF-8":                   {Colours: true, Symbols: true},
-		"LANG=de_DE.utf8":                {Colours: true, Symbols: true},
-		"LANG=C.UTF-8 LC_ALL=POSIX":      {Colours: true},
-		"LANG=C LC_CTYPE=en_US.UTF-8":    {Colours: true, Symbols: true},
-		"LANG=C.UTF-8 NO_COLOR=1":        {Symbols: true},
-		"LANG=C.UTF-8 NO_COLOR= TERM=vt": {Colours: true, Symbols: true},
-		"LANG=C.UTF-8 TERM=dumb":         {},
+func TestShowsSymbols_whereTheLocaleIsUTF8(t *testing.T) {
+	for words, want := range map[string]bool{
+		"":                            false,
+		"LANG=C":                      false,
+		"LANG=C.UTF-8":                true,
+		"LANG=de_DE.utf8":             true,
+		"LANG=C.UTF-8 LC_ALL=POSIX":   false,
+		"LANG=C LC_CTYPE=en_US.UTF-8": true,
+		"LANG=C.UTF-8 TERM=dumb":      false,
 	} {
-		assert.Equal(t, want, terminalStyle(func(name string) string {
+		assert.Equal(t, want, showsSymbols(func(name string) string {
 			for word := range strings.FieldsSeq(words) {
 				if key, value, _ := strings.Cut(word, "="); key == name {
 					return value

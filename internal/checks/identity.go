@@ -135,7 +135,7 @@ func chainOf(i *mtls.Identity) []*x509.Certificate {
 	return chain
 }
 
-// chain says how far the chain goes that the CertService will be shown.
+// chain says how far the chain goes that the peer is shown.
 func (d *Identity) chain(chain []*x509.Certificate, i *mtls.Identity) {
 	for n, cert := range chain[:len(chain)-1] {
 		if algorithm := pki.UnsupportedSignature(cert); algorithm != "" {

@@ -4,10 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/certfetcher/certfetcher/internal/program"
 )
 
 // Style is how a text is shown. Its zero value has neither colours nor symbols, and is for scripts.
@@ -16,30 +17,15 @@ type Style struct {
 	Colours bool
 }
 
-// StyleOf is the style for a writer. Colours and symbols are for terminals: no colours where
-// NO_COLOR is set, no symbols where the locale is not UTF-8, and neither where TERM is dumb.
+// StyleOf is the style for a writer. Colours are as for all that our programs write. Symbols are for
+// terminals whose locale is UTF-8, and not for dumb ones.
 func StyleOf(w io.Writer) Style {
-	file, ok := w.(*os.File)
-	if !ok {
-		return Style{}
-	}
-	info, err := file.Stat()
-	if err != nil || info.Mode()&fs.ModeCharDevice == 0 {
-		return Style{}
-	}
-	return terminalStyle(os.Getenv)
+	return Style{Colours: program.UsesColour(w), Symbols: program.IsTerminal(w) && showsSymbols(os.Getenv)}
 }
 
-// terminalStyle is the style for a terminal, as the environment wants it.
-func terminalStyle(getenv func(string) string) Style {
-	if getenv("TERM") == "dumb" {
-		return Style{}
-	}
+func showsSymbols(getenv func(string) string) bool {
 	locale := strings.ToUpper(cmp.Or(getenv("LC_ALL"), getenv("LC_CTYPE"), getenv("LANG")))
-	return Style{
-		Colours: getenv("NO_COLOR") == "",
-		Symbols: strings.HasSuffix(locale, "UTF-8") || strings.HasSuffix(locale, "UTF8"),
-	}
+	return getenv("TERM") != "dumb" && (strings.HasSuffix(locale, "UTF-8") || strings.HasSuffix(locale, "UTF8"))
 }
 
 // looks are symbol and colour (SGR) of each status.

@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -37,4 +38,12 @@ func TestChecks_areExplained(t *testing.T) {
 		}
 	}
 	assert.Equal(t, len(doctor.Expected)+len(servicedoctor.Expected), explained)
+}
+
+func TestChecks_fieldsOfTheJSON_areExplained(t *testing.T) {
+	document := readAll(t, "docs/checks.md")
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[checks.Check]()) {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		assert.Contains(t, document, "\n| `"+name+"` | ")
+	}
 }

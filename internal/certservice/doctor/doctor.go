@@ -162,6 +162,8 @@ func (d *doctor) variables() {
 func (d *doctor) identity() *x509.Certificate {
 	if d.skipFaulty(checks.Keystore, "KEYSTORE_PATH", "KEYSTORE_PASSWORD", "KEYSTORE_KEY_PATH", "TRUSTSTORE_PATH",
 		"TRUSTSTORE_PASSWORD") {
+		d.SkipRest([]string{"service chain", "service expiry", "service usage", checks.Truststore, checkNames},
+			"because the keystore was not looked at")
 		return nil
 	}
 	own := checks.Identity{List: &d.List, Files: d.Files, Now: d.Now, ExitCode: exitFailed, Program: "certservice",

@@ -20,7 +20,12 @@ import (
 func (d *doctor) ports(ctx context.Context, own *x509.Certificate) {
 	if !d.skipFaulty(checkHTTPS, "HTTPS_PORT") && d.HTTPSPort != 0 {
 		address := net.JoinHostPort("", strconv.Itoa(d.HTTPSPort))
-		d.port(checkHTTPS, "HTTPS_PORT", address, func() bool { return d.shows(ctx, d.HTTPSPort, own) })
+		if own == nil && errors.Is(bind(address), syscall.EADDRINUSE) {
+			d.Skip(checkHTTPS, "somebody listens there; whether it is this service is not known, as its certificate "+
+				"cannot be read")
+		} else {
+			d.port(checkHTTPS, "HTTPS_PORT", address, func() bool { return d.shows(ctx, d.HTTPSPort, own) })
+		}
 	}
 	if !d.skipFaulty(checkMetrics, "METRICS_ADDR") && d.MetricsAddress != "" {
 		d.port(checkMetrics, "METRICS_ADDR", d.MetricsAddress, func() bool {
@@ -53,9 +58,6 @@ func (d *doctor) port(check, variable, address string, served func() bool) {
 // shows tells whether who listens on a port here shows our certificate. Nothing else is trusted, and the
 // time does not count, so that a service of ours sees a handshake without a fault.
 func (d *doctor) shows(ctx context.Context, port int, own *x509.Certificate) bool {
-	if own == nil {
-		return false
-	}
 	ctx, cancel := context.WithTimeout(ctx, d.NetworkTimeout)
 	defer cancel()
 	config := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12, ServerName: "localhost",
