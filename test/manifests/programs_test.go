@@ -130,8 +130,8 @@ var chartsOwn = map[string]*regexp.Regexp{
 
 var environmentOfSchema = regexp.MustCompile(`(?s)("env": \{.*?"properties": )\{.*?\n      \}`)
 
-// kinds are the kinds of a value of which YAML loses nothing, where text is what the program takes: 0640 is read as 416,
-// and NO as false.
+// kinds are the kinds of a value of which YAML loses nothing, where text is what the program takes: 0640 is read as
+// 416, and NO as false.
 func kinds(rule string) string {
 	switch {
 	case rule == "true or false":

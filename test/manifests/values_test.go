@@ -220,6 +220,37 @@ func TestCharts_everyValueSetToNull_isLeftOutOrRefused(t *testing.T) {
 	}
 }
 
+// Text that YAML would read as a number or as a boolean is text in what is installed.
+func TestCharts_everyTextLikeANumber_staysText(t *testing.T) {
+	on := chartutil.Values{}
+	for _, name := range strings.Fields("certManager serviceMonitor podMonitor metricsService") {
+		on[name] = map[string]any{"enabled": true}
+	}
+	seen := 0
+	for chartName, values := range valuesByChart(t) {
+		for _, v := range values {
+			if v.node.Kind != yaml.ScalarNode || v.node.Tag != "!!str" {
+				continue
+			}
+			name := strings.Join(v.path, ".")
+			for _, text := range []string{"0640", "true", "/0/1"} {
+				values := set(v.path, text)
+				if chartName == "certservice" {
+					values = chartutil.MergeTables(values, fixture.Must(chartutil.ReadValues(
+						[]byte(fixture.Must(on.YAML())))))
+				}
+				rendered, err := install(fixture.Must(loader.Load(chartDir(chartName))), values)
+				if err != nil { // the schema wants another text
+					continue
+				}
+				seen++
+				decode(t, name+" "+text, rendered)
+			}
+		}
+	}
+	assert.Greater(t, seen, 50)
+}
+
 // ofAnotherKind are what a value may not be: numbers and booleans for text above all, of which YAML loses something.
 func ofAnotherKind(v value) (wrong []any) {
 	switch {

@@ -2,7 +2,7 @@
 {{- define "certfetcher.container" -}}
 {{- $own := index . 1 }}
 {{- with (index . 0).Values.certfetcher -}}
-image: {{ .image.repository }}{{ if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .image.tag }}{{ end }}
+image: "{{ .image.repository }}{{ if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .image.tag }}{{ end }}"
 imagePullPolicy: {{ .image.pullPolicy }}
 {{- $context := merge (dict) (get . "securityContext" | default dict) }}
 {{- if and (hasKey . "runAsUser") (not (hasKey $context "runAsUser")) }}{{ $_ := set $context "runAsUser" .runAsUser }}{{ end }}
@@ -13,7 +13,7 @@ securityContext: {{- . | nindent 2 }}
 resources: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with get .env "TERMINATION_MESSAGE_PATH" }}
-terminationMessagePath: {{ . }}
+terminationMessagePath: {{ . | quote }}
 {{- end }}
 {{- with .terminationMessagePolicy }}
 terminationMessagePolicy: {{ . }}
@@ -22,9 +22,9 @@ terminationMessagePolicy: {{ . }}
 envFrom: {{- toYaml . | nindent 2 }}
 {{- end }}
 volumeMounts:
-  - {name: certfetcher-certs, mountPath: {{ .env.OUTPUT_PATH }}}
+  - {name: certfetcher-certs, mountPath: {{ .env.OUTPUT_PATH | quote }}}
   {{- if .token.enabled }}
-  - {name: certfetcher-token, mountPath: {{ dir .token.path }}, readOnly: true}
+  - {name: certfetcher-token, mountPath: {{ dir .token.path | quote }}, readOnly: true}
   {{- else if ne .identity.format "none" }}
   - {name: certfetcher-mtls, mountPath: /etc/certfetcher, readOnly: true}
   {{- end }}
@@ -79,8 +79,8 @@ lifecycle: {{- toYaml . | nindent 2 }}
 {{- if not $given }}{{ fail (printf "certfetcher.env.%s is required" $name) }}{{ end }}
 {{- end }}
 {{- if .token.enabled -}}
-- {name: TOKEN_PATH, value: {{ .token.path }}}
-- {name: TRUSTSTORE_PATH, value: {{ dir .token.path }}/ca.crt}
+- {name: TOKEN_PATH, value: {{ .token.path | quote }}}
+- {name: TRUSTSTORE_PATH, value: {{ printf "%s/ca.crt" (dir .token.path) | quote }}}
 {{- else if eq .identity.format "PEM" -}}
 - {name: KEYSTORE_PATH, value: /etc/certfetcher/tls.crt}
 - {name: KEYSTORE_KEY_PATH, value: /etc/certfetcher/tls.key}

@@ -56,12 +56,12 @@
 - name: certfetcher-token
   projected:
     sources:
-      - serviceAccountToken: {audience: {{ .audience | quote }}, expirationSeconds: {{ .expirationSeconds | int64 }}, path: {{ base .path }}}
-      - configMap: {name: {{ .caConfigMapName }}, items: [{key: {{ .caKey }}, path: ca.crt}]}
+      - serviceAccountToken: {audience: {{ .audience | quote }}, expirationSeconds: {{ .expirationSeconds | int64 }}, path: {{ base .path | quote }}}
+      - configMap: {name: {{ .caConfigMapName | quote }}, items: [{key: {{ .caKey | quote }}, path: ca.crt}]}
 {{- end }}
 {{- else if ne .Values.certfetcher.identity.format "none" }}
 - name: certfetcher-mtls
-  secret: {secretName: {{ .Values.certfetcher.identity.secretName }}, defaultMode: 0440}
+  secret: {secretName: {{ .Values.certfetcher.identity.secretName | quote }}, defaultMode: 0440}
 {{- end }}
 {{- with .Values.certfetcher.extraVolumes }}
 {{ toYaml . }}
@@ -70,7 +70,7 @@
 
 {{/* Entries of the application container's volumeMounts. */}}
 {{- define "certfetcher.volumeMounts" -}}
-- {name: certfetcher-certs, mountPath: {{ .Values.certfetcher.env.OUTPUT_PATH }}, readOnly: true}
+- {name: certfetcher-certs, mountPath: {{ .Values.certfetcher.env.OUTPUT_PATH | quote }}, readOnly: true}
 {{- end }}
 
 {{/* Labels of the pod, by which deploy/monitoring finds the sidecars. */}}

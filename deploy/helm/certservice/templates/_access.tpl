@@ -94,22 +94,22 @@
 - name: client-ca
   {{- with $v.tls.clientCA }}
   {{- if .configMapName }}
-  configMap: {name: {{ .configMapName }}}
+  configMap: {name: {{ .configMapName | quote }}}
   {{- else }}
-  secret: {secretName: {{ .secretName }}, defaultMode: 0440}
+  secret: {secretName: {{ .secretName | quote }}, defaultMode: 0440}
   {{- end }}
   {{- end }}
 {{- end }}
 {{- if or $v.policy.inline $v.policy.configMapName }}
 - name: policy
-  configMap: {name: {{ $v.policy.configMapName | default (printf "%s-policy" $name) }}}
+  configMap: {name: {{ $v.policy.configMapName | default (printf "%s-policy" $name) | quote }}}
 {{- end }}
 {{- if $v.clientCRL.configMapName }}
 - name: crl
-  configMap: {name: {{ $v.clientCRL.configMapName }}}
+  configMap: {name: {{ $v.clientCRL.configMapName | quote }}}
 {{- else if $v.clientCRL.secretName }}
 - name: crl
-  secret: {secretName: {{ $v.clientCRL.secretName }}, defaultMode: 0440}
+  secret: {secretName: {{ $v.clientCRL.secretName | quote }}, defaultMode: 0440}
 {{- end }}
 {{- if include "certservice.discovery" . }}
 {{- if $v.token.ownToken }}
@@ -122,10 +122,10 @@
 {{- end }}
 {{- if $v.token.issuerCA.configMapName }}
 - name: issuer-ca
-  configMap: {name: {{ $v.token.issuerCA.configMapName }}}
+  configMap: {name: {{ $v.token.issuerCA.configMapName | quote }}}
 {{- end }}
 {{- else if include "certservice.tokens" . }}
 - name: jwks
-  configMap: {name: {{ $v.token.jwks.configMapName | default (printf "%s-jwks" $name) }}}
+  configMap: {name: {{ $v.token.jwks.configMapName | default (printf "%s-jwks" $name) | quote }}}
 {{- end }}
 {{- end }}

@@ -6,21 +6,21 @@
 {{- end }}
 
 {{- define "certservice.selector" -}}
-app.kubernetes.io/name: {{ .Values.nameOverride | default "certservice" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Values.nameOverride | default "certservice" | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* The name that selects pods of helm test, which are no pods of the service. */}}
 {{- define "certservice.testSelector" -}}
 app.kubernetes.io/name: {{ .Values.nameOverride | default "certservice" }}-test
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* name, labels and annotations of an object: (list $ name labels annotations). The chart's own labels win over what
      values add, since others look for them. */}}
 {{- define "certservice.metadata" -}}
 {{- $ := index . 0 -}}
-name: {{ index . 1 }}
+name: {{ index . 1 | quote }}
 labels:
   {{- include "certservice.labels" $ | nindent 2 }}
   {{- with include "certservice.moreLabels" (list $ (index . 2)) }}
