@@ -244,3 +244,35 @@ func TestInjection_kustomization_isTheChart(t *testing.T) {
 	text = strings.TrimPrefix(text, "---\n")
 	golden.File(t, "../"+deploy+"/kubernetes/injection/policies.yaml", text)
 }
+
+// What the policies know is what the document lists, and the lines that it promises are all that an application needs.
+func TestInjection_document_namesWhatThePoliciesKnow(t *testing.T) {
+	document := readFile(t, "../../docs/injection.md")
+	policies := readFile(t, deploy+"/kubernetes/injection/policies.yaml")
+	name := regexp.MustCompile("`([a-z-]+)`")
+	for table, known := range map[string]string{
+		"<!-- parameters -->":  `\['(image', [^\]]*)'\]`,
+		"<!-- annotations -->": `\['(inject', 'common-name', [^\]]*)'\]`,
+	} {
+		list := regexp.MustCompile(known).FindStringSubmatch(strings.Join(strings.Fields(policies), " "))
+		require.NotEmpty(t, list, table)
+		_, rows, found := strings.Cut(document, table+"\n")
+		require.True(t, found, table)
+		rows, _, _ = strings.Cut(rows, "\n\n")
+		var documented []string
+		for row := range strings.Lines(rows) {
+			for _, match := range name.FindAllStringSubmatch(strings.Split(row, "|")[1], -1) {
+				documented = append(documented, match[1])
+			}
+		}
+		assert.ElementsMatch(t, strings.Split(list[1], "', '"), documented, table)
+	}
+	var lines struct{ Annotations map[string]string }
+	block := namedBlocks(t, "injection.md")["application: annotations"]
+	require.NoError(t, yaml.UnmarshalStrict([]byte(block), &lines))
+	assert.Equal(t, 3, strings.Count(block, "\n"), "the table says so")
+	pod := injectionCase{}.pod("")
+	pod.Annotations = lines.Annotations
+	require.NoError(t, injection(t, "injection").admit(t, "payments", pod, nil))
+	assert.Equal(t, "certfetcher", pod.Spec.InitContainers[0].Name)
+}
