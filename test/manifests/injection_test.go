@@ -177,7 +177,8 @@ func TestInjection_example_isInjected(t *testing.T) {
 // With another domain, label and names the same is injected, and the usual annotations mean nothing.
 func TestInjection_ownNames(t *testing.T) {
 	values := map[string]any{"apiVersion": "v1", "name": "own", "domain": "pki.example.org", "parametersName": "pki",
-		"namespaceLabel": map[string]any{"name": "pki", "value": "yes"}, "image": "registry.example.org/certfetcher:1.0"}
+		"namespaceLabel": map[string]any{"name": "pki", "value": "yes"},
+		"image":          "registry.example.org/certfetcher:1.0"}
 	text := render(t, rendering{"own", chartDir(injectionChart), values, "v1.36.0", nil})
 	assert.NotRegexp(t, regexp.MustCompile(`certfetcher\.io|name: certfetcher-injection`), text)
 	namespaces := readFile(t, "testdata/injection/namespaces.yaml")
