@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
@@ -52,7 +51,7 @@ func (c injectionCase) pod(domain string) *corev1.Pod {
 	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range containers { // the restricted Pod Security Standard
 			containers[i].SecurityContext = &corev1.SecurityContext{
-				RunAsNonRoot: ptr.To(true), AllowPrivilegeEscalation: ptr.To(false),
+				RunAsNonRoot: new(true), AllowPrivilegeEscalation: new(false),
 				Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			}
