@@ -80,8 +80,8 @@ func (e expressions) evaluate(expression plugincel.ExpressionAccessor, object ru
 	return result.EvalResult.Value(), celconfig.RuntimeCELCostBudget - left
 }
 
-// largest are a pod and parameters far beyond what people write: 20 init containers and 30 containers with 20 mounts each,
-// and all variables of certfetcher, half of them by annotation.
+// largest are a pod and parameters far beyond what people write: 20 init containers and 30 containers with 20 mounts
+// each, and all variables of certfetcher, half of them by annotation.
 func largest(t *testing.T) (*corev1.Pod, *corev1.ConfigMap) {
 	t.Helper()
 	row := injectionCase{Annotations: map[string]string{"inject": "sidecar", "common-name": strings.Repeat("a", 64),
@@ -110,7 +110,8 @@ func largest(t *testing.T) (*corev1.Pod, *corev1.ConfigMap) {
 		for i := range n {
 			c := corev1.Container{Name: fmt.Sprint(prefix, i), Image: "a"}
 			for j := range 20 {
-				c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "data", MountPath: fmt.Sprint("/data", j)})
+				mount := corev1.VolumeMount{Name: "data", MountPath: fmt.Sprint("/data", j)}
+				c.VolumeMounts = append(c.VolumeMounts, mount)
 				c.Ports = append(c.Ports, corev1.ContainerPort{ContainerPort: int32(9000 + j)})
 			}
 			all = append(all, c)

@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
@@ -52,7 +51,7 @@ func (c injectionCase) pod(domain string) *corev1.Pod {
 	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range containers { // the restricted Pod Security Standard
 			containers[i].SecurityContext = &corev1.SecurityContext{
-				RunAsNonRoot: ptr.To(true), AllowPrivilegeEscalation: ptr.To(false),
+				RunAsNonRoot: new(true), AllowPrivilegeEscalation: new(false),
 				Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 			}
@@ -177,7 +176,8 @@ func TestInjection_example_isInjected(t *testing.T) {
 // With another domain, label and names the same is injected, and the usual annotations mean nothing.
 func TestInjection_ownNames(t *testing.T) {
 	values := map[string]any{"apiVersion": "v1", "name": "own", "domain": "pki.example.org", "parametersName": "pki",
-		"namespaceLabel": map[string]any{"name": "pki", "value": "yes"}, "image": "registry.example.org/certfetcher:1.0"}
+		"namespaceLabel": map[string]any{"name": "pki", "value": "yes"},
+		"image":          "registry.example.org/certfetcher:1.0"}
 	text := render(t, rendering{"own", chartDir(injectionChart), values, "v1.36.0", nil})
 	assert.NotRegexp(t, regexp.MustCompile(`certfetcher\.io|name: certfetcher-injection`), text)
 	namespaces := readFile(t, "testdata/injection/namespaces.yaml")
@@ -243,4 +243,36 @@ func TestInjection_kustomization_isTheChart(t *testing.T) {
 	text := render(t, rendering{injectionChart, chartDir(injectionChart), values, "v1.34.0", nil})
 	text = strings.TrimPrefix(text, "---\n")
 	golden.File(t, "../"+deploy+"/kubernetes/injection/policies.yaml", text)
+}
+
+// What the policies know is what the document lists, and the lines that it promises are all that an application needs.
+func TestInjection_document_namesWhatThePoliciesKnow(t *testing.T) {
+	document := readFile(t, "../../docs/injection.md")
+	policies := readFile(t, deploy+"/kubernetes/injection/policies.yaml")
+	name := regexp.MustCompile("`([a-z-]+)`")
+	for table, known := range map[string]string{
+		"<!-- parameters -->":  `\['(image', [^\]]*)'\]`,
+		"<!-- annotations -->": `\['(inject', 'common-name', [^\]]*)'\]`,
+	} {
+		list := regexp.MustCompile(known).FindStringSubmatch(strings.Join(strings.Fields(policies), " "))
+		require.NotEmpty(t, list, table)
+		_, rows, found := strings.Cut(document, table+"\n")
+		require.True(t, found, table)
+		rows, _, _ = strings.Cut(rows, "\n\n")
+		var documented []string
+		for row := range strings.Lines(rows) {
+			for _, match := range name.FindAllStringSubmatch(strings.Split(row, "|")[1], -1) {
+				documented = append(documented, match[1])
+			}
+		}
+		assert.ElementsMatch(t, strings.Split(list[1], "', '"), documented, table)
+	}
+	var lines struct{ Annotations map[string]string }
+	block := namedBlocks(t, "injection.md")["application: annotations"]
+	require.NoError(t, yaml.UnmarshalStrict([]byte(block), &lines))
+	assert.Equal(t, 3, strings.Count(block, "\n"), "the table says so")
+	pod := injectionCase{}.pod("")
+	pod.Annotations = lines.Annotations
+	require.NoError(t, injection(t, "injection").admit(t, "payments", pod, nil))
+	assert.Equal(t, "certfetcher", pod.Spec.InitContainers[0].Name)
 }
