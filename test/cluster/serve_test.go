@@ -114,7 +114,7 @@ func serveNames() error {
 		if host == "ca.example.org" {
 			return address
 		}
-		service, found := strings.CutSuffix(host, ".svc.cluster.local")
+		service, found := strings.CutSuffix(strings.TrimSuffix(host, ".cluster.local"), ".svc")
 		name, namespace, _ := strings.Cut(service, ".")
 		if !found || namespace == "" {
 			return ""
