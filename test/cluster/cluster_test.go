@@ -141,8 +141,11 @@ func enrol(ts *testscript.TestScript, neg bool, args []string) {
 		request := chaos.Enrolment(args[1], "ECDSA-P256")
 		for range 4 {
 			load.done.Go(func() {
-				for ctx.Err() == nil {
-					load.seen.Measure(func() error { return chaos.Ask(client, request, http.StatusOK) })
+				for err := error(nil); err == nil && ctx.Err() == nil; {
+					load.seen.Measure(func() error {
+						err = chaos.Ask(client, request, http.StatusOK)
+						return err
+					})
 				}
 			})
 		}

@@ -40,7 +40,7 @@ var images = map[string][]string{
 	"certservice": {"library/certservice:latest", "certservice:1.0"},
 	"devca":       {"library/devca:latest", "devca:1.0"},
 	"pause":       {"pause:1.0"},
-	"app":         {"library/your-application:latest", "library/your-application:1.0"},
+	"app":         {"shop:1.0", "library/your-application:latest", "library/your-application:1.0"},
 }
 
 // serveImages serves the images to containerd, which takes this registry for all others.
@@ -114,7 +114,7 @@ func serveNames() error {
 		if host == "ca.example.org" {
 			return address
 		}
-		service, found := strings.CutSuffix(host, ".svc.cluster.local")
+		service, found := strings.CutSuffix(strings.TrimSuffix(host, ".cluster.local"), ".svc")
 		name, namespace, _ := strings.Cut(service, ".")
 		if !found || namespace == "" {
 			return ""
