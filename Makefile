@@ -7,7 +7,8 @@ MODULE = github.com/certfetcher/certfetcher
 TOOL = go tool -modfile=.ci/tools/go.mod
 
 .DEFAULT_GOAL = build
-.PHONY: help build demo test race chaos fuzz cover lint audit bench image containers manifests upgrades recording docs clean
+.PHONY: help build demo test race chaos fuzz cover lint audit bench image release containers manifests upgrades
+.PHONY: recording docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -88,6 +89,12 @@ bench: build ## benchmarks of the parts and of whole runs
 # SOURCE_DATE_EPOCH, IMAGE_PREFIX and BUILDER do.
 image: ## container images, and their bills of materials
 	VERSION=$(VERSION) deploy/images/build.sh
+
+# A release, in dist/release: programs, images, charts, bills of materials, provenance, checksums, signatures. A module of
+# its own; deploy/release/main.go says what VERSION, RELEASE_KEY, RELEASE_KEY_PASSWORD_FILE, IMAGE_PREFIX and
+# RELEASE_DIRTY do. docs/releases.md has more.
+release: ## a release, in dist/release; needs no daemon
+	$(if $(filter file,$(origin VERSION)),,VERSION=$(VERSION)) go -C deploy/release run . build
 
 # Builds the images and runs them for real: wants podman, podman-compose, openssl, and the right to run containers.
 containers: ## run the images; wants podman
