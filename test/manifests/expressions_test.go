@@ -2,6 +2,8 @@ package manifests
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -88,7 +90,7 @@ func largest(t *testing.T) (*corev1.Pod, *corev1.ConfigMap) {
 		"sans": strings.Repeat("www.example.org,", 100) + "a", "output-type": "P12,JKS,PEM", "ca": "RA"}}
 	params := &corev1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
 		Data: map[string]string{"image": "a", "fs-group": "1", "run-as-user": "1"}}
-	for i, name := range variables(t, "certfetcher") {
+	for i, name := range slices.Sorted(maps.Keys(variables(t, "certfetcher"))) {
 		if i%2 == 0 {
 			row.Annotations["env."+name] = ":8082" + strings.Repeat("$", 100)
 		} else {

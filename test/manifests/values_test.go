@@ -131,7 +131,7 @@ func TestCharts_monitoringFiles_areThoseOfTheRepository(t *testing.T) {
 	}
 	on := map[string]any{"enabled": true, "labels": map[string]any{"found": "yes"}}
 	_, files, err := renderFiles(rendering{"monitoring", chartDir("certservice"),
-		chartutil.Values{"prometheusRule": on, "dashboard": on, "podMonitor": on}, ordinary})
+		chartutil.Values{"prometheusRule": on, "dashboard": on, "podMonitor": on}, ordinary, nil})
 	require.NoError(t, err)
 	got := map[string]object{}
 	for _, file := range []string{"prometheusrules", "dashboard", "podmonitor"} {
