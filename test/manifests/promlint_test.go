@@ -87,7 +87,8 @@ func TestSidecar_metrics_arePromlintCleanAndFew(t *testing.T) {
 		}, time.Minute, 10*time.Millisecond, "%s", want)
 		return text
 	}
-	scrape(`{kind="postprocess",outcome="success"} 1`, `{kind="exec",outcome="success"} 1`, `{kind="url",outcome="success"} 1`,
+	scrape(`{kind="postprocess",outcome="success"} 1`, `{kind="exec",outcome="success"} 1`,
+		`{kind="url",outcome="success"} 1`,
 		"certfetcher_served_certificate_matches 0")
 	stack.CertService.Stop()
 	status, body := chaos.Send("POST", "http://"+address+"/renew")
