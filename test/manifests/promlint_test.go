@@ -5,6 +5,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -57,12 +58,15 @@ func TestSidecar_metrics_arePromlintCleanAndFew(t *testing.T) {
 	defer application.Close()
 	hook := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer hook.Close()
+	own := filepath.Join(dir, "own.pem")
+	require.NoError(t, os.WriteFile(own, []byte(readFile(t, stack.Dir+"/truststore.pem")), 0o600))
 	address, identity := fixture.FreeAddress(t), filepath.Join(stack.Dir, "client.p12")
 	sidecar := fixture.Must(fixture.Start(binary("certfetcher"), "MODE=sidecar", "HEALTH_ADDR="+address,
 		"REQUEST_URL="+stack.URL, "CA_NAME="+fixture.CAName, "COMMON_NAME=app", "ORGANIZATION=O", "STATE=S",
 		"COUNTRY=SE", "SANS=localhost", "OUTPUT_PATH="+dir+"/volume", "OUTPUT_TYPE=PEM",
 		"KEYSTORE_PATH="+identity, "KEYSTORE_PASSWORD="+fixture.Password,
 		"TRUSTSTORE_PATH="+filepath.Join(stack.Dir, "truststore.p12"), "TRUSTSTORE_PASSWORD="+fixture.Password,
+		"TRUSTSTORES_PATHS="+own+":"+dir+"/volume/truststore.pem", "TRUSTSTORES_PASSWORDS_PATHS=:",
 		"NOTIFY_EXEC=/bin/true", "NOTIFY_SIGNAL=HUP", "NOTIFY_PROCESS=no-such-process",
 		"NOTIFY_URL="+hook.URL, "NOTIFY_VERIFY="+application.Listener.Addr().String(), "NOTIFY_VERIFY_FOR=10ms"))
 	defer sidecar.Stop()
@@ -83,7 +87,8 @@ func TestSidecar_metrics_arePromlintCleanAndFew(t *testing.T) {
 		}, time.Minute, 10*time.Millisecond, "%s", want)
 		return text
 	}
-	scrape(`{kind="exec",outcome="success"} 1`, `{kind="url",outcome="success"} 1`,
+	scrape(`{kind="postprocess",outcome="success"} 1`, `{kind="exec",outcome="success"} 1`,
+		`{kind="url",outcome="success"} 1`,
 		"certfetcher_served_certificate_matches 0")
 	stack.CertService.Stop()
 	status, body := chaos.Send("POST", "http://"+address+"/renew")
