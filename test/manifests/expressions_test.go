@@ -136,6 +136,7 @@ func TestInjection_expressions_compileAndCostLittle(t *testing.T) {
 			injected, _ := e.evaluate(none, pod, "pods", params)
 			assert.Equal(t, true, injected)
 			for _, mutation := range o.Spec.Mutations {
+				assert.NotRegexp(t, `value: \[\s*Object`, mutation.JSONPatch.Expression, "1.34 cannot convert it")
 				expression := &patch.JSONPatchCondition{Expression: mutation.JSONPatch.Expression}
 				_, cost := e.evaluate(expression, pod, "pods", params)
 				t.Log(o.Name, "costs", cost)
