@@ -6,7 +6,7 @@ MODULE = github.com/certfetcher/certfetcher
 TOOL = go tool -modfile=.ci/tools/go.mod
 
 .DEFAULT_GOAL = build
-.PHONY: help build demo test race chaos fuzz cover lint audit bench image containers manifests docs clean
+.PHONY: help build demo test race chaos fuzz cover lint audit bench image containers manifests cluster docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -93,6 +93,11 @@ containers: ## run the images; wants podman
 # Kubernetes' libraries are not certfetcher's dependencies.
 manifests: ## check manifests, charts, alerts and dashboards
 	cd test/manifests && go vet ./... && go test -count=1 ./...
+
+# A real Kubernetes, built from source and gone afterwards. test/cluster/doc.go says what it wants of the machine. The
+# first time takes a quarter of an hour of a processor more.
+cluster: ## everything in a real Kubernetes; wants root, containerd and etcd
+	cd test/cluster && go vet ./... && go test -count=1
 
 # Rewrites what the documents generate from the code.
 docs: ## write the generated parts of the documents
