@@ -8,7 +8,7 @@ TOOL = go tool -modfile=.ci/tools/go.mod
 
 .DEFAULT_GOAL = build
 .PHONY: help build demo test race chaos fuzz cover lint audit bench image release containers manifests upgrades
-.PHONY: recording docs clean
+.PHONY: cluster recording docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -115,6 +115,11 @@ upgrades: ## run earlier releases beside this one
 # Runs the programs on a terminal, and draws what it shows.
 recording: build ## the pictures of a terminal in the documents
 	go run ./test/demo/recording
+
+# A real Kubernetes, built from source and gone afterwards. test/cluster/doc.go says what it wants of the machine. The
+# first time takes a quarter of an hour of a processor more.
+cluster: ## everything in a real Kubernetes; wants root, containerd and etcd
+	cd test/cluster && go vet ./... && go test -count=1
 
 # Rewrites what the documents generate from the code.
 docs: ## write the generated parts of the documents

@@ -169,7 +169,8 @@ func (v *Verifier) get(ctx context.Context, client *http.Client, u *url.URL, mos
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set("Accept", jsonType)
+	// Kubernetes answers 406 for its keys where only the one is accepted, for the rest where only the other is.
+	request.Header.Set("Accept", jsonType+", application/jwk-set+json")
 	hint := ": it is not the issuer's host, so it gets no token: use TOKEN_JWKS_PATH, or have the API server serve " +
 		"its keys without a token"
 	if v.isIssuer(u) {

@@ -48,6 +48,7 @@ func setUp(e *testscript.Env) error {
 	e.Setenv("KUBECONFIG", filepath.Join(state, "admin.conf"))
 	e.Setenv("HOME", state)
 	e.Setenv("CA", filepath.Join(state, "ca.pem"))
+	e.Setenv("CRDS", filepath.Join(state, "crds"))
 	// What the scripts make for each other, such as the identities of mutual TLS.
 	e.Setenv("SHARED", filepath.Join(state, "shared"))
 	return errors.Join(os.MkdirAll(filepath.Join(state, "shared"), 0o700),

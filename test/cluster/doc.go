@@ -1,7 +1,7 @@
 // Package cluster runs everything in a real Kubernetes on one machine: etcd, containerd and the five programs of
 // Kubernetes, which this module builds from source. "make cluster" starts it, runs the scripts of testdata, and
 // removes it. It wants root and Debian's packages containerd, etcd-server, runc, containernetworking-plugins,
-// conntrack, iptables, iproute2 and openssl. A build on an empty cache takes ten minutes of a processor.
+// conntrack, iptables, iproute2 and openssl. The first build takes a quarter of an hour of a processor.
 //
 // # How it leaves nothing behind
 //

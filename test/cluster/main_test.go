@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 const (
 	root    = "../.."
 	address = "10.77.0.1" // the node's
+	version = "v1.34.4"   // of Kubernetes, as in its go.mod
 	// cgroup is where all pods are, in each hierarchy.
 	cgroup = "certfetcher-cluster"
 )
@@ -95,6 +97,9 @@ func outside() (code int, err error) {
 			return 1, err
 		}
 	}
+	if err := definitions(); err != nil {
+		return 1, err
+	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	if err := build(); err != nil {
@@ -155,20 +160,55 @@ func build() error {
 		dir  string
 		args []string
 	}{
-		{"kubernetes", append(small, built+"/", "tool")},
+		{"kubernetes", []string{"build", "-trimpath", "-ldflags=-s -w -X k8s.io/component-base/version.gitVersion=" +
+			version, "-o", built + "/", "tool"}}, // charts ask for the version
 		{".", append(small, state+"/images/pause", "./pause")},
 		{root, append(small, state+"/images/app", "./deploy/compose/app")},
 		{root, append(small, state+"/images/", "-tags=nethttpomithttp2", "./cmd/certfetcher", "./cmd/certservice",
 			"./cmd/devca")},
 	} {
-		if os.Getenv("SKIPBUILD") != "" && b.dir == "kubernetes" {
-			continue
-		}
 		command := exec.Command("go", b.args...)
 		command.Dir, command.Stderr = b.dir, os.Stderr
 		command.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if err := command.Run(); err != nil {
 			return fmt.Errorf("building %s: %w", b.args[len(b.args)-1], err)
+		}
+	}
+	return nil
+}
+
+// definitions copies the CRDs that the repository's manifests have objects of, from the modules that ship them. Of the
+// Prometheus operator the module proxy has an older release only.
+func definitions() error {
+	if err := os.MkdirAll(state+"/crds", 0o755); err != nil {
+		return err
+	}
+	for module, pattern := range map[string]string{
+		"github.com/cert-manager/cert-manager@v1.21.2":               "deploy/crds/cert-manager.io_*.yaml",
+		"github.com/prometheus-operator/prometheus-operator@v0.85.0": "example/prometheus-operator-crd/*s.yaml",
+	} {
+		var downloaded struct{ Dir, Error string }
+		out, err := exec.Command("go", "mod", "download", "-json", module).Output()
+		if err := json.Unmarshal(out, &downloaded); err != nil {
+			return err
+		} else if downloaded.Error != "" {
+			return errors.New(downloaded.Error)
+		}
+		if err != nil {
+			return err
+		}
+		files, err := filepath.Glob(filepath.Join(downloaded.Dir, pattern))
+		if err != nil || len(files) == 0 {
+			return fmt.Errorf("%s has no %s", module, pattern)
+		}
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			if err == nil {
+				err = os.WriteFile(filepath.Join(state, "crds", filepath.Base(file)), content, 0o600)
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -36,7 +36,7 @@ const registryAddress = "127.0.0.1:5000"
 
 // images are made of one program each, and known by the names that the documents and examples have for them.
 var images = map[string][]string{
-	"certfetcher": {"library/certfetcher:latest", "certfetcher:1.0"},
+	"certfetcher": {"library/certfetcher:latest", "library/certfetcher:1.0", "certfetcher:1.0"},
 	"certservice": {"library/certservice:latest", "certservice:1.0"},
 	"devca":       {"library/devca:latest", "devca:1.0"},
 	"pause":       {"pause:1.0"},
