@@ -20,9 +20,10 @@ var (
 )
 
 // The words in capitals that are no variables of ours: headers of the API, formats, what protocols call things, what
-// Go's runtime and HTTP client read, and what the probes of ONAP's chart do.
+// Go's runtime and HTTP client read, what makes a release, and what the probes of ONAP's chart do.
 var noVariables = strings.Fields("CSR OLD_CERT OLD_PK JKS PEM P12 MAC SIGHUP GOMEMLIMIT HTTPS_PROXY " +
-	"NO_PROXY CERTIFICATE ROOT_CERT KEYSTORE_P12_PATH")
+	"NO_PROXY CERTIFICATE ROOT_CERT KEYSTORE_P12_PATH SHA256SUMS RELEASE_KEY RELEASE_KEY_PASSWORD_FILE " +
+	"RELEASE_DIRTY IMAGE_PREFIX")
 
 var ourCommands = []string{"certfetcher", "certfetcher postprocess", "certservice", "devca"}
 
