@@ -43,7 +43,8 @@ func newLayout(dir string) *ociLayout {
 func (l *ociLayout) blob(mediaType types.MediaType, content []byte) v1.Descriptor {
 	sum := fmt.Sprintf("%x", sha256.Sum256(content))
 	l.write(filepath.Join("blobs", "sha256", sum), content)
-	return v1.Descriptor{MediaType: mediaType, Size: int64(len(content)), Digest: v1.Hash{Algorithm: "sha256", Hex: sum}}
+	return v1.Descriptor{
+		MediaType: mediaType, Size: int64(len(content)), Digest: v1.Hash{Algorithm: "sha256", Hex: sum}}
 }
 
 func (l *ociLayout) write(name string, content []byte) {

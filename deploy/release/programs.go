@@ -119,7 +119,7 @@ func pack(entries []entry, modified time.Time) ([]byte, error) {
 // compress compresses in memory, which cannot fail.
 func compress(content []byte) []byte {
 	var compressed bytes.Buffer
-	w, _ := gzip.NewWriterLevel(&compressed, gzip.BestCompression)
+	w := gzip.NewWriter(&compressed)
 	_, err := w.Write(content)
 	if err = errors.Join(err, w.Close()); err != nil {
 		panic(err)

@@ -124,8 +124,10 @@ func (r *release) signManifest(l *ociLayout, signed v1.Descriptor, name string) 
 		return
 	}
 	layer := l.blob(signatureType, payload)
-	layer.Annotations = map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(signature)}
-	config := v1.ConfigFile{Created: v1.Time{Time: r.time}, RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{layer.Digest}}}
+	layer.Annotations = map[string]string{
+		"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(signature)}
+	config := v1.ConfigFile{
+		Created: v1.Time{Time: r.time}, RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{layer.Digest}}}
 	manifest := l.manifest(types.OCIManifestSchema1, v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1,
 		Config: l.manifest(types.OCIConfigJSON, config), Layers: []v1.Descriptor{layer}})
 	l.tag(manifest, strings.Replace(signed.Digest.String(), ":", "-", 1)+".sig")

@@ -55,7 +55,8 @@ func (r *release) writeNotes() error {
 	if !found {
 		return fmt.Errorf("CHANGELOG.md has neither a section %s nor one Unreleased", r.version)
 	}
-	text = regexp.MustCompile(`\]\(([^):#]+\.md[^)]*)\)`).ReplaceAllString(text, "]("+project+"/blob/v"+r.version+"/$1)")
+	links := regexp.MustCompile(`\]\(([^):#]+\.md[^)]*)\)`)
+	text = links.ReplaceAllString(text, "]("+project+"/blob/v"+r.version+"/$1)")
 	var table, list strings.Builder
 	for _, name := range sortedKeys(r.digests) {
 		fmt.Fprintf(&table, "| `%s%s:%s` | `%s` |\n", r.prefix, name, r.version, r.digests[name])
@@ -116,7 +117,8 @@ func (r *release) writeProvenance() error {
 	}
 	commit := strings.TrimSuffix(r.revision, "-dirty")
 	statement := map[string]any{
-		"_type": "https://in-toto.io/Statement/v1", "subject": subjects, "predicateType": "https://slsa.dev/provenance/v1",
+		"_type": "https://in-toto.io/Statement/v1", "subject": subjects,
+		"predicateType": "https://slsa.dev/provenance/v1",
 		"predicate": map[string]any{
 			"buildDefinition": map[string]any{
 				"buildType": project + "/blob/main/docs/releases.md",
@@ -127,7 +129,8 @@ func (r *release) writeProvenance() error {
 					{URI: "git+" + project, Digest: map[string]string{"gitCommit": commit}}}, materials...),
 			},
 			"runDetails": map[string]any{"builder": map[string]any{
-				"id": project + "/tree/" + commit + "/deploy/release", "version": map[string]string{"go": runtime.Version()}}},
+				"id":      project + "/tree/" + commit + "/deploy/release",
+				"version": map[string]string{"go": runtime.Version()}}},
 		},
 	}
 	text, err := json.MarshalIndent(statement, "", "  ")

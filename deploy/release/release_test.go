@@ -1,0 +1,179 @@
+package main
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	helm "helm.sh/helm/v3/pkg/registry"
+
+	"github.com/certfetcher/certfetcher/test/fixture"
+)
+
+const documented = "registry.example.org/certfetcher"
+
+// TestRelease makes a signed release twice, in other directories, as other users and at other times, publishes it to a
+// registry on loopback, and then runs what docs/releases.md shows.
+func TestRelease(t *testing.T) {
+	fixture.RequirePrograms(t, "openssl", "podman", "unshare", "git", "make")
+	if os.Geteuid() != 0 {
+		fixture.SkipWithout(t, "a user who may run containers (root)")
+	}
+	server := httptest.NewServer(registry.New())
+	defer server.Close()
+	address := strings.TrimPrefix(server.URL, "http://") + "/certfetcher"
+	dir := t.TempDir()
+	tool := filepath.Join(dir, "release")
+	shell(t, ".", "go build -o "+tool+" .")
+	key := filepath.Join(dir, "release.key")
+	shell(t, dir, "openssl ecparam -name prime256v1 -genkey -noout -out release.key")
+	shell(t, dir, "echo secret >password && openssl pkcs8 -topk8 -in release.key -out release.p8 "+
+		"-passout file:password")
+
+	first, second := checkout(t, filepath.Join(dir, "first")), checkout(t, filepath.Join(dir, "elsewhere", "second"))
+	settings := "IMAGE_PREFIX=" + address + "/ "
+	shell(t, first, settings+"RELEASE_KEY="+key+" "+tool+" build")
+	shell(t, second, "umask 077 && sleep 1 && "+settings+"TZ=Asia/Tokyo RELEASE_KEY="+dir+"/release.p8 "+
+		"RELEASE_KEY_PASSWORD_FILE="+dir+"/password unshare --user --map-user=1234 --map-group=1234 -- "+tool+" build")
+	release := filepath.Join(first, "dist/release/1.2.3")
+	shell(t, dir, "diff -r "+release+" "+filepath.Join(second, "dist/release/1.2.3"))
+
+	t.Run("documented commands", func(t *testing.T) {
+		shell(t, first, tool+" publish "+address)
+		configure(t, dir, address)
+		document := strings.ReplaceAll(string(fixture.Must(os.ReadFile("../../docs/releases.md"))), "\\\n", "")
+		ran := 0
+		for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(document, -1) {
+			for line := range strings.Lines(block[1]) {
+				line = strings.ReplaceAll(strings.TrimSpace(line), documented, address)
+				_, missing := exec.LookPath("cosign")
+				switch name, _, _ := strings.Cut(line, " "); {
+				case name == "helm":
+					render(t, address, strings.TrimSpace(string(fixture.Must(os.ReadFile(release+"/digests.txt")))))
+				case name == "make", name == "go": // they run above, with the tool alone
+				case name == "cosign" && missing != nil: // podman verifies the same signatures
+				default:
+					shell(t, release, line)
+				}
+				ran++
+			}
+		}
+		assert.Equal(t, 10, ran)
+	})
+	t.Run("images run", func(t *testing.T) {
+		for _, program := range programs {
+			out := shell(t, release, "podman run --rm --network none "+address+"/"+program+":1.2.3 --version")
+			assert.Contains(t, out, "1.2.3")
+		}
+		got := shell(t, release, "podman image inspect "+address+"/devca:1.2.3 --format "+
+			"'{{.Config.User}} {{.Config.Entrypoint}} {{index .Labels \"org.opencontainers.image.title\"}}'")
+		assert.Equal(t, "65532:65532 [/devca] devca\n", got)
+		got = shell(t, release, "podman export $(podman create "+address+"/devca:1.2.3) | tar -t | LC_ALL=C sort")
+		assert.Equal(t, "devca\nvar/\nvar/lib/\nvar/lib/devca/\n", got)
+	})
+	t.Run("tampering is noticed", func(t *testing.T) {
+		other := filepath.Join(dir, "other.key")
+		shell(t, dir, "openssl ecparam -name prime256v1 -genkey -noout -out other.key")
+		shell(t, release, "! openssl dgst -sha256 -verify <(openssl ec -in "+other+" -pubout) "+
+			"-signature SHA256SUMS.sig SHA256SUMS")
+		shell(t, release, "podman rmi --all --force && openssl ec -in "+other+" -pubout -out "+dir+"/trusted.pub")
+		out := shell(t, release, "! podman pull "+address+"/certservice:1.2.3 2>&1")
+		assert.Contains(t, out, "cryptographic signature verification failed")
+		shell(t, release, "echo >>charts/certservice-1.2.3.tgz && ! sha256sum --check --quiet SHA256SUMS")
+	})
+	t.Run("refused", func(t *testing.T) {
+		for setting, want := range map[string]string{
+			"VERSION=1.2":                        `VERSION has "1.2", want a semantic version`,
+			"VERSION=1.2.3-4-gabcdef0":           "want a semantic version",
+			"RELEASE_KEY=/missing":               "RELEASE_KEY: open /missing",
+			"RELEASE_KEY=LICENSE":                "no private key in PEM",
+			"RELEASE_KEY=" + dir + "/release.p8": "want its password in the file that RELEASE_KEY_PASSWORD_FILE names",
+		} {
+			assert.Contains(t, shell(t, second, "! "+setting+" "+tool+" build 2>&1"), want)
+		}
+		shell(t, second, "echo >new")
+		assert.Contains(t, shell(t, second, "! "+tool+" build 2>&1"), "changes that are not committed")
+		shell(t, second, "rm new && git tag -d v1.2.3")
+		assert.Contains(t, shell(t, second, "! "+tool+" build 2>&1"), "has no tag: want VERSION=1.2.3")
+	})
+}
+
+// checkout makes a repository of what stands here, with one commit that has a tag.
+func checkout(t *testing.T, into string) string {
+	require.NoError(t, os.MkdirAll(into, 0o755))
+	shell(t, "../..", "git ls-files -z --cached --others --exclude-standard | "+
+		"xargs -0 sh -c 'cp --parents -P \"$@\" \"$0\" 2>/dev/null || true' "+into)
+	shell(t, into, "git init -q && git add -A && export GIT_COMMITTER_DATE='1700000000 +0000' && "+
+		"GIT_AUTHOR_DATE=$GIT_COMMITTER_DATE git -c user.name=a -c user.email=a@example.org commit -qm a && git tag v1.2.3")
+	return into
+}
+
+// shell runs a line of bash, which has to succeed, and returns what it prints.
+func shell(t *testing.T, dir, line string) string {
+	t.Helper()
+	command := exec.Command("bash", "-euo", "pipefail", "-c", line)
+	command.Dir = dir
+	command.Stderr = &strings.Builder{}
+	out, err := command.Output()
+	require.NoError(t, err, "%s\n%s%s", line, out, command.Stderr)
+	return string(out)
+}
+
+// configure has podman keep everything in dir, and trust images at the address that are signed by the release's key.
+func configure(t *testing.T, dir, address string) {
+	values := map[string]string{"DIR": dir + "/podman", "RUNTIME": "runc", "CGROUPS": "cgroupfs", "FILES": "1024",
+		"PROCESSES": "1024"}
+	for _, name := range []string{"containers.conf", "storage.conf"} {
+		content := fixture.Must(os.ReadFile("../../test/containers/testdata/" + name))
+		text := os.Expand(string(content), func(name string) string { return values[name] })
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	shell(t, dir, "cp first/dist/release/1.2.3/release.pub trusted.pub")
+	document := string(fixture.Must(os.ReadFile("../../docs/releases.md")))
+	policy := regexp.MustCompile("(?s)```json\n(.*?)```").FindStringSubmatch(document)[1]
+	policy = strings.NewReplacer(documented, address, "/etc/containers/release.pub", dir+"/trusted.pub").Replace(policy)
+	host, _, _ := strings.Cut(address, "/")
+	for name, text := range map[string]string{
+		".config/containers/policy.json": policy,
+		".config/containers/registries.d/loopback.yaml": "docker:\n  " + host +
+			":\n    use-sigstore-attachments: true\n",
+		".config/containers/registries.conf": "[[registry]]\nlocation = \"" + host + "\"\ninsecure = true\n",
+	} {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	}
+	t.Setenv("HOME", dir)
+	t.Setenv("CONTAINERS_CONF", filepath.Join(dir, "containers.conf"))
+	t.Setenv("CONTAINERS_STORAGE_CONF", filepath.Join(dir, "storage.conf"))
+	t.Setenv("CONTAINERS_REGISTRIES_CONF", filepath.Join(dir, ".config/containers/registries.conf"))
+}
+
+// render pulls the chart of certservice as helm does, and renders it: its image has to be the release's.
+func render(t *testing.T, address, digests string) {
+	client, err := helm.NewClient(helm.ClientOptPlainHTTP())
+	require.NoError(t, err)
+	pulled, err := client.Pull(address + "/charts/certservice:1.2.3")
+	require.NoError(t, err)
+	chart, err := loader.LoadArchive(strings.NewReader(string(pulled.Chart.Data)))
+	require.NoError(t, err)
+	values, err := chartutil.ToRenderValues(chart, nil, chartutil.ReleaseOptions{Name: "a"},
+		chartutil.DefaultCapabilities)
+	require.NoError(t, err)
+	manifests, err := engine.Render(chart, values)
+	require.NoError(t, err)
+	digest := regexp.MustCompile(`/certservice:1\.2\.3@(\S+)`).FindStringSubmatch(digests)[1]
+	assert.Contains(t, fmt.Sprint(manifests), address+"/certservice@"+digest)
+	assert.Equal(t, "1.2.3", chart.Metadata.AppVersion)
+}
