@@ -56,7 +56,7 @@ func setUp(e *testscript.Env) error {
 }
 
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	"documented": documented, "eventually": eventually, "within": within, "enrol": enrol, "crash": crash, "needs": needs,
+	"documented": documented, "writes": writes, "eventually": eventually, "within": within, "enrol": enrol, "crash": crash, "needs": needs,
 }
 
 // documented runs the commands of a section of a document, after edits of sed if there are any:
@@ -80,6 +80,18 @@ func documented(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Logf("%s", out)
 	ts.Check(ts.Exec("sh", "-euc", string(out)))
+}
+
+// writes writes a file that a document shows under a comment with the file's name:
+//
+//	writes FILE NAME
+func writes(ts *testscript.TestScript, neg bool, args []string) {
+	_, block, found := strings.Cut(ts.ReadFile(args[0]), "<!-- "+args[1]+" -->\n```yaml\n")
+	content, _, ends := strings.Cut(block, "```\n")
+	if neg || !found || !ends {
+		ts.Fatalf("%s shows no file %s", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(content), 0o644))
 }
 
 // eventually repeats a command until it succeeds, for a minute and a half; with "!", until it fails.

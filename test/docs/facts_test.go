@@ -38,7 +38,7 @@ func help(command string) (string, error) {
 
 // fact is a row of testdata/facts.yaml.
 type fact struct {
-	Shows, Document, Path, In, Text, Match, Help string
+	Shows, Document, Only, Path, In, Text, Match, Help string
 
 	shows *regexp.Regexp
 	seen  bool
@@ -57,8 +57,14 @@ var facts = sync.OnceValue(func() (list []*fact) {
 // checkShown holds a text against all facts about it, and says whether there are any, as about each command.
 func checkShown(t *testing.T, place, shown string) (known bool) {
 	t.Helper()
+	document, _, _ := strings.Cut(place, ":")
 	for _, f := range facts() {
-		known = f.check(t, place, shown) || known
+		if f.Only == document && f.check(t, place, shown) {
+			return true
+		}
+	}
+	for _, f := range facts() {
+		known = f.Only == "" && f.check(t, place, shown) || known
 	}
 	assert.True(t, known || !ours.MatchString(shown), "%s: no row knows %s", place, shown)
 	return known
