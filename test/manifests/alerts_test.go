@@ -101,7 +101,7 @@ func totals(t *testing.T, start float64, perMinute string) (values string, minut
 
 func TestAlerts_haveARunbookEach(t *testing.T) {
 	var documented, alerts []string
-	for _, heading := range alertHeading.FindAllStringSubmatch(readFile(t, "../../docs/operations.md"), -1) {
+	for _, heading := range alertHeading.FindAllStringSubmatch(readFile(t, "../../docs/runbooks.md"), -1) {
 		documented = append(documented, heading[1])
 	}
 	for _, rule := range rules(t) {
