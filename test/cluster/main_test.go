@@ -25,7 +25,8 @@ const (
 )
 
 // programs are those of Debian that it needs.
-var programs = []string{"containerd", "containerd-shim-runc-v2", "etcd", "runc", "conntrack", "iptables", "ip", "openssl"}
+var programs = []string{"containerd", "containerd-shim-runc-v2", "etcd", "runc", "conntrack", "iptables", "ip",
+	"openssl"}
 
 // directories of this run.
 var (
