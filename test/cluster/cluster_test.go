@@ -28,7 +28,7 @@ import (
 // installed. Each has a copy of deploy in its directory.
 func TestCluster(t *testing.T) {
 	t.Cleanup(func() {
-		objects, _ := exec.Command("kubectl", "get", "pods,events", "--all-namespaces", "--output=wide").CombinedOutput()
+		objects, _ := exec.Command("kubectl", "get", "pods,events", "--all-namespaces").CombinedOutput()
 		require.NoError(t, os.WriteFile(filepath.Join(logs, "objects.txt"), objects, 0o600))
 	})
 	scripts, err := filepath.Glob("testdata/*.txtar")
@@ -56,7 +56,8 @@ func setUp(e *testscript.Env) error {
 }
 
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	"documented": documented, "writes": writes, "eventually": eventually, "within": within, "enrol": enrol, "crash": crash, "needs": needs,
+	"documented": documented, "writes": writes, "eventually": eventually, "within": within, "enrol": enrol,
+	"crash": crash, "needs": needs,
 }
 
 // documented runs the commands of a section of a document, after edits of sed if there are any:

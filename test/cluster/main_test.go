@@ -25,7 +25,8 @@ const (
 )
 
 // programs are those of Debian that it needs.
-var programs = []string{"containerd", "containerd-shim-runc-v2", "etcd", "runc", "conntrack", "iptables", "ip", "openssl"}
+var programs = []string{"containerd", "containerd-shim-runc-v2", "etcd", "runc", "conntrack", "iptables", "ip",
+	"openssl"}
 
 // directories of this run.
 var (
@@ -169,7 +170,9 @@ func build() error {
 	} {
 		command := exec.Command("go", b.args...)
 		command.Dir, command.Stderr = b.dir, os.Stderr
-		command.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if command.Env = os.Environ(); b.dir != "kubernetes" { // images have no libc
+			command.Env = append(command.Env, "CGO_ENABLED=0")
+		}
 		if err := command.Run(); err != nil {
 			return fmt.Errorf("building %s: %w", b.args[len(b.args)-1], err)
 		}

@@ -79,7 +79,8 @@ func pack(program string) (v1.Image, error) {
 	err = errors.Join(
 		files.WriteHeader(&tar.Header{Name: program, Mode: 0o755, Size: int64(len(content))}),
 		func() error { _, err := files.Write(content); return err }(),
-		files.WriteHeader(&tar.Header{Name: "var/run/certs/", Typeflag: tar.TypeDir, Mode: 0o755, Uid: 65532, Gid: 65532}),
+		files.WriteHeader(&tar.Header{Name: "var/run/certs/", Typeflag: tar.TypeDir, Mode: 0o755,
+			Uid: 65532, Gid: 65532}),
 		files.Close())
 	if err != nil {
 		return nil, err
