@@ -164,8 +164,10 @@ func render(t *testing.T, address, digests string) {
 	require.NoError(t, err)
 	chart, err := loader.LoadArchive(strings.NewReader(string(pulled.Chart.Data)))
 	require.NoError(t, err)
+	cluster := chartutil.DefaultCapabilities.Copy()
+	cluster.KubeVersion = chartutil.KubeVersion{Version: "v1.30.0", Major: "1", Minor: "30"}
 	values, err := chartutil.ToRenderValues(chart, nil, chartutil.ReleaseOptions{Name: "a"},
-		chartutil.DefaultCapabilities)
+		cluster)
 	require.NoError(t, err)
 	manifests, err := engine.Render(chart, values)
 	require.NoError(t, err)
