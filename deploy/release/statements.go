@@ -60,7 +60,7 @@ func (r *release) writeNotes() error {
 	var table, list strings.Builder
 	for _, name := range sortedKeys(r.digests) {
 		fmt.Fprintf(&table, "| `%s%s:%s` | `%s` |\n", r.prefix, name, r.version, r.digests[name])
-		fmt.Fprintf(&list, "%s%s:%s@%s\n", r.prefix, name, r.version, r.digests[name])
+		fmt.Fprintf(&list, "%s%s@%s\n", r.prefix, name, r.digests[name])
 	}
 	if err := r.write("digests.txt", []byte(list.String())); err != nil {
 		return err
