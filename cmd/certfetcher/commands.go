@@ -25,6 +25,10 @@ import (
 // valid certificate, and of an inspection of nothing.
 const exitNotValid = 1
 
+// exitUnreadable is the exit code of an inspection of what
+// cannot be read, and that of certificates which cannot.
+const exitUnreadable = int(enroll.StageConversion)
+
 // newApp returns the program's commands.
 func newApp() *program.App {
 	return &program.App{
@@ -58,16 +62,22 @@ func newApp() *program.App {
 					{Name: "gid", Value: "N", Help: "number of the application's group; APP_GID stands for it"}},
 				ExitCodes: exitCodes(),
 				Examples:  []string{"doctor", "doctor --wait 5m", "doctor -o json --uid 1000 --gid 1000"}},
-			{Name: "inspect", Run: inspectVolume,
-				Short: "print what a volume holds, without its secrets",
-				Long: "prints what a volume holds, without its secrets.\n\nThe next renewal is the one that a " +
+			{Name: "inspect", Run: inspectPath,
+				Short: "print what a volume or a file holds, without its secrets",
+				Long: "prints what a volume, a mounted TLS Secret of Kubernetes (tls.crt, tls.key, ca.crt), or one " +
+					"JKS, PKCS#12 or PEM file holds, without its secrets.\n\nThe next renewal is the one that a " +
 					"sidecar with the same environment plans when it finds this volume; one asked for, or tried " +
 					"again after a failure, comes at another time.",
-				Args: []program.Argument{{Name: "dir", Optional: true,
-					Help: "the directory to look at; that of OUTPUT_PATH without it"}},
-				Flags:     []program.Flag{program.OutputFlag},
-				ExitCodes: []program.ExitCode{{Code: 0, Meaning: "printed"}, {Code: 1, Meaning: "nothing is there"}},
-				Examples:  []string{"inspect", "inspect /var/run/certs -o json"}},
+				Args: []program.Argument{{Name: "path", Optional: true,
+					Help: "the directory or file to look at; the directory OUTPUT_PATH without it"}},
+				Flags: []program.Flag{program.OutputFlag, {Name: "password-file", Value: "FILE",
+					Help: "file with the password of the file to look at; without it, the one beside it that ends in " +
+						".pass in place of its ending, such as keystore.pass for keystore.p12"}},
+				ExitCodes: []program.ExitCode{{Code: 0, Meaning: "everything was read"},
+					{Code: exitNotValid, Meaning: "nothing is there, or wrong usage"},
+					{Code: exitUnreadable, Meaning: "something could not be read: the lines with UNREADABLE say why"}},
+				Examples: []string{"inspect", "inspect /var/run/certs -o json",
+					"inspect truststore.jks --password-file password"}},
 			{Name: "probe", Run: probe,
 				Short: "tell by the exit code whether the volume holds a valid certificate",
 				Long: "tells by its exit code whether the volume holds a valid certificate in all configured files, " +
@@ -116,23 +126,28 @@ func probe(c *program.Call) int {
 	return 0
 }
 
-// inspectVolume prints what is in a directory, by default that of the configuration.
-func inspectVolume(c *program.Call) int {
-	dir := strings.Join(c.Args, "")
-	var err error
+// inspectPath prints what is in a directory, by default that of the configuration, or in a file.
+func inspectPath(c *program.Call) int {
+	path := strings.Join(c.Args, "")
 	// Whatever is wrong with the environment, which may be
 	// another container's, what is there can be shown.
 	cfg, faults := loadConfig()
-	if dir == "" {
-		dir = cfg.Output.Dir
-		if at := slices.IndexFunc(faults, func(f config.Fault) bool { return f.Variable == "OUTPUT_PATH" }); at >= 0 &&
-			err == nil {
+	var err error
+	if path == "" {
+		path = cfg.Output.Dir
+		if at := slices.IndexFunc(faults, func(f config.Fault) bool { return f.Variable == "OUTPUT_PATH" }); at >= 0 {
 			err = fmt.Errorf("no directory is named, and %w", faults[at])
 		}
 	}
 	var report *inspect.Report
-	if err == nil {
-		report, err = inspect.Dir(dir)
+	info, _ := os.Stat(path) // which Dir does again, and says what is wrong
+	isFile := info != nil && !info.IsDir() || c.Flag("password-file") != ""
+	switch {
+	case err != nil:
+	case isFile:
+		report, err = inspect.OneFile(path, c.Flag("password-file"))
+	default:
+		report, err = inspect.Dir(path)
 	}
 	if err != nil {
 		fmt.Fprintf(c.Stderr, "certfetcher: %v\n", err)
@@ -142,15 +157,19 @@ func inspectVolume(c *program.Call) int {
 	if cert := report.Certificate; cert != nil {
 		var due time.Time
 		// Where the environment is wrong about it, the moment is not known.
-		if !slices.ContainsFunc(faults, func(f config.Fault) bool { return strings.HasPrefix(f.Variable, "RENEW_") }) {
+		if !isFile && !slices.ContainsFunc(faults, func(f config.Fault) bool {
+			return strings.HasPrefix(f.Variable, "RENEW_")
+		}) {
 			due = cfg.Sidecar.Due(sidecar.Certificate{NotBefore: cert.NotBefore, NotAfter: cert.NotAfter})
 		}
 		report.Plan(now, due)
-		if record := enroll.ReadRecord(dir, cert.Leaf()); record != nil {
-			report.Requested = (*inspect.Requested)(&record.Request)
+		if !isFile {
+			if record := enroll.ReadRecord(path, cert.Leaf()); record != nil {
+				report.Requested = (*inspect.Requested)(&record.Request)
+			}
 		}
 	}
-	return c.Print(func(w io.Writer) error {
+	code := c.Print(func(w io.Writer) error {
 		if c.Flag("output") == "json" {
 			encoder := json.NewEncoder(w)
 			encoder.SetIndent("", "  ")
@@ -158,6 +177,10 @@ func inspectVolume(c *program.Call) int {
 		}
 		return report.WriteText(w, now)
 	})
+	if code == 0 && report.Unreadable() {
+		code = exitUnreadable
+	}
+	return code
 }
 
 // runDoctor checks the deployment and prints what it found;

@@ -41,12 +41,15 @@ type setup struct {
 }
 
 // load reads the environment and the mutual TLS material. Faults in either are logged one by one,
-// so that all are known after one run; the failure is the first in the contract's order.
+// so that all are known after one run; the failure is the first in the contract's order. A single
+// fault is logged as the failure.
 func load(stderr io.Writer) setup {
 	s, faults := readEnvironment(stderr)
 	tlsFaults := false
 	for _, fault := range faults {
-		s.log.Error("the configuration has a fault", "variable", fault.Variable, "error", fault.Problem)
+		if len(faults) > 1 {
+			s.log.Error("the configuration has a fault", "variable", fault.Variable, "error", fault.Problem)
+		}
 		tlsFaults = tlsFaults || fault.Stage == enroll.StageTLSConfiguration
 	}
 	for _, warning := range s.config.Warnings {
@@ -139,14 +142,17 @@ func unusableIdentity(s setup) error {
 // Kubernetes termination message and by the exit code.
 func report(s setup) int {
 	stage, reason := enroll.StageOf(s.failure), s.failure.Error()
-	if faults, ok := errors.AsType[config.Faults](s.failure); ok {
+	log := s.log
+	if faults, ok := errors.AsType[config.Faults](s.failure); ok && len(faults) > 1 {
 		reason = faults.Variables() // the rest has been logged
+	} else if ok {
+		log = log.With("variable", faults[0].Variable)
 	}
 	attributes := []any{"error", reason, "stage", stage.String(), "exit_code", stage.ExitCode()}
 	if id := enroll.RequestIDOf(s.failure); id != "" {
 		attributes = append(attributes, requestid.LogKey, id)
 	}
-	s.log.Error("certfetcher failed", attributes...)
+	log.Error("certfetcher failed", attributes...)
 	if advice := advise(stage); s.people != nil && advice != "" {
 		fmt.Fprintln(s.people, advice)
 	}

@@ -75,8 +75,8 @@ func runServe(c *program.Call, serving func() bool) int {
 			fmt.Fprintf(c.Stderr, "devca: %s\n", fault.Error())
 		}
 		if s.log.ForPeople(c.Stderr) {
-			fmt.Fprintln(c.Stderr, "To do: set the variables as the lines above say. devca help serve describes all of "+
-				"them.")
+			fmt.Fprintln(c.Stderr, "To do: set the variables as the lines above say. devca help serve describes all "+
+				"of them.")
 		}
 		return exitUsage
 	}

@@ -87,7 +87,7 @@ type Faults []Fault
 
 func (f Faults) Error() string { return program.JoinFaults(f) }
 
-// Variables names the variables only, for where the faults are known.
+// Variables names the variables of several faults only, for where these are known.
 func (f Faults) Variables() string {
 	var names []string
 	for _, fault := range f {
@@ -95,11 +95,7 @@ func (f Faults) Variables() string {
 			names = append(names, fault.Variable)
 		}
 	}
-	count := "a fault"
-	if len(f) > 1 {
-		count = fmt.Sprintf("%d faults", len(f))
-	}
-	return "the configuration has " + count + ": " + strings.Join(names, ", ")
+	return fmt.Sprintf("the configuration has %d faults: %s", len(f), strings.Join(names, ", "))
 }
 
 // Stage is the first one, which decides the exit code.

@@ -4,6 +4,7 @@
 package inspect
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -25,10 +27,11 @@ import (
 // Report is what a directory holds. Times are UTC.
 type Report struct {
 	Dir        string `json:"dir"`
-	Layout     string `json:"layout"`               // symlink or inplace
+	Layout     string `json:"layout,omitempty"`     // symlink or inplace; empty in the report of one file
 	Generation string `json:"generation,omitempty"` // the directory that ..data points to
 	Files      []File `json:"files"`
-	// the first key entry's leaf, or that of key.pem and keystore.pem
+	// the first key entry's leaf, or that of two files with key and chain; of one file, also its
+	// first certificate that is not a CA's
 	Certificate *Certificate `json:"certificate,omitempty"`
 	Trusted     []string     `json:"trusted,omitempty"` // subjects of the trusted certificates
 	// Requested is what was requested for the certificate, where the volume has a record of that.
@@ -40,11 +43,11 @@ type Report struct {
 type Requested struct {
 	Subject      string   `json:"subject"`
 	SANs         []string `json:"sans,omitempty"` // with their kinds
-	KeyAlgorithm string   `json:"keyAlgorithm"`
+	KeyAlgorithm string   `json:"key_algorithm"`
 	CA           string   `json:"ca"`
 }
 
-// File is one file; Problem says why its content could not be read, if so.
+// File is one file; Problem says why its content, or some of it, could not be read, if so.
 type File struct {
 	Name    string  `json:"name"`
 	Mode    string  `json:"mode"` // as ls shows it
@@ -59,7 +62,8 @@ type Entry struct {
 	Alias   string `json:"alias,omitempty"`
 	Kind    string `json:"kind"` // PrivateKeyEntry, trustedCertEntry, certificate or key, the first two as keytool says
 	Subject string `json:"subject,omitempty"`
-	Chain   int    `json:"chainLength,omitempty"`
+	Chain   int    `json:"chain_length,omitempty"`
+	SHA256  string `json:"sha256,omitempty"` // of its first certificate, hexadecimal
 }
 
 // Certificate describes a leaf.
@@ -67,18 +71,19 @@ type Certificate struct {
 	Subject   string    `json:"subject"`
 	SANs      []string  `json:"sans"`
 	Serial    string    `json:"serial"` // hexadecimal
+	SHA256    string    `json:"sha256"` // hexadecimal
 	Issuer    string    `json:"issuer"`
 	Key       string    `json:"key"`
-	KeyFits   bool      `json:"keyFits"` // the private key beside it is its key
-	NotBefore time.Time `json:"notBefore"`
-	NotAfter  time.Time `json:"notAfter"`
+	KeyFits   *bool     `json:"key_fits,omitempty"` // the private key beside it is its key; nil: there is none
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
 	Chain     []string  `json:"chain"` // subjects, leaf first
 
 	leaf *x509.Certificate
 
 	// What Plan sets.
-	DaysLeft    *int       `json:"daysLeft,omitempty"` // whole ones; negative after the end
-	NextRenewal *time.Time `json:"nextRenewal,omitempty"`
+	DaysLeft    *int       `json:"days_left,omitempty"` // whole ones; negative after the end
+	NextRenewal *time.Time `json:"next_renewal,omitempty"`
 }
 
 // Leaf is the certificate that is described.
@@ -95,13 +100,19 @@ func (r *Report) Plan(now, due time.Time) {
 	}
 }
 
-// ErrNothing says that a directory has no file that certfetcher writes.
+// Unreadable tells whether a file, or something in one, could not be read.
+func (r *Report) Unreadable() bool {
+	return slices.ContainsFunc(r.Files, func(f File) bool { return f.Problem != "" })
+}
+
+// ErrNothing says that a directory has no file that certfetcher writes, nor one of a TLS Secret.
 var ErrNothing = errors.New("no keystore or truststore is here")
 
-// storeFiles are the files that certfetcher writes, truststores last.
+// storeFiles are the files that certfetcher writes, and those of a TLS Secret of Kubernetes, truststores last.
 var storeFiles = func() []output.File {
 	var keystores, truststores []output.File
-	for _, f := range output.Files() {
+	secret := []output.File{{Name: "tls.crt"}, {Name: "tls.key"}, {Name: "ca.crt", Trusted: true}}
+	for _, f := range append(output.Files(), secret...) {
 		if f.Trusted {
 			truststores = append(truststores, f)
 		} else {
@@ -143,7 +154,7 @@ func (d directory) report() (*Report, error) {
 	if target, err := d.root.Readlink(output.DataLink); err == nil {
 		r.Layout, r.Generation = output.LayoutSymlink, target
 	}
-	var plain []keystore.Entry // of keystores without a password, which may have key and chain in two files
+	var plain, secret []keystore.Entry // of keystores without a password, which may have key and chain in two files
 	for _, stored := range storeFiles {
 		file, path := File{Name: stored.Name}, filepath.Join(dir, stored.Name)
 		place, err := output.Place(d.root, stored.Name)
@@ -166,7 +177,11 @@ func (d directory) report() (*Report, error) {
 		}
 		r.Files = append(r.Files, file)
 		r.describe(stored.Trusted, entries)
-		if stored.PasswordFile == "" && !stored.Trusted {
+		switch {
+		case stored.PasswordFile != "" || stored.Trusted:
+		case strings.HasPrefix(stored.Name, "tls."):
+			secret = append(secret, entries...)
+		default:
 			plain = append(plain, entries...)
 		}
 	}
@@ -177,8 +192,10 @@ func (d directory) report() (*Report, error) {
 	if len(r.Files) == 0 {
 		return nil, fmt.Errorf("%s: %w", dir, ErrNothing)
 	}
-	if r.Certificate == nil {
-		r.describePair(plain)
+	for _, pair := range [][]keystore.Entry{plain, secret} {
+		if r.Certificate == nil {
+			r.describePair(pair)
+		}
 	}
 	return r, nil
 }
@@ -199,15 +216,20 @@ func (f *File) read(d directory, passwordFile string) ([]keystore.Entry, error) 
 			return nil, fmt.Errorf("reading its password: %w", err)
 		}
 	}
-	entries, format, err := keystore.Decode(data, string(password))
-	f.Format = string(format)
+	return f.decode(data, string(password))
+}
+
+// decode reads a store. The error says what could not be read of it.
+func (f *File) decode(data []byte, password string) ([]keystore.Entry, error) {
+	store, err := keystore.Open(data, password)
+	f.Format = string(store.Format)
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range entries {
-		f.Entries = append(f.Entries, describeEntry(format, e))
+	for _, e := range store.Entries {
+		f.Entries = append(f.Entries, describeEntry(store.Format, e))
 	}
-	return entries, nil
+	return store.Entries, store.Damage()
 }
 
 func describeEntry(format keystore.Format, e keystore.Entry) Entry {
@@ -222,9 +244,12 @@ func describeEntry(format keystore.Format, e keystore.Entry) Entry {
 	}
 	if len(e.Chain) > 0 {
 		entry.Subject, entry.Chain = pki.DN(e.Chain[0].RawSubject), len(e.Chain)
+		entry.SHA256 = fingerprint(e.Chain[0])
 	}
 	return entry
 }
+
+func fingerprint(c *x509.Certificate) string { return fmt.Sprintf("%x", sha256.Sum256(c.Raw)) }
 
 // describe takes the certificate from the first keystore
 // that has it, the anchors from the first truststore.
@@ -262,7 +287,7 @@ func describeCertificate(e keystore.Entry) *Certificate {
 	leaf := e.Chain[0]
 	c := &Certificate{
 		Subject: pki.DN(leaf.RawSubject), SANs: pki.Names(leaf), Serial: pki.Serial(leaf),
-		Issuer:    pki.DN(leaf.RawIssuer),
+		SHA256: fingerprint(leaf), Issuer: pki.DN(leaf.RawIssuer),
 		NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(), leaf: leaf,
 	}
 	for _, cert := range e.Chain {
@@ -271,7 +296,10 @@ func describeCertificate(e keystore.Entry) *Certificate {
 	if algorithm, err := keygen.AlgorithmOf(leaf.PublicKey); err == nil {
 		c.Key = algorithm
 	}
-	c.KeyFits = pki.SameKey(leaf.PublicKey, e.Key.Public())
+	if e.Key != nil {
+		fits := pki.SameKey(leaf.PublicKey, e.Key.Public())
+		c.KeyFits = &fits
+	}
 	return c
 }
 
@@ -307,7 +335,11 @@ func (d directory) state() string {
 // WriteText prints the report for people: a table of files, then the certificate.
 func (r *Report) WriteText(w io.Writer, now time.Time) error {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s (%s layout%s)\n\n", r.Dir, r.Layout, orNothing(", generation ", r.Generation))
+	layout := ""
+	if r.Layout != "" {
+		layout = fmt.Sprintf(" (%s layout%s)", r.Layout, orNothing(", generation ", r.Generation))
+	}
+	fmt.Fprintf(&text, "%s%s\n\n", r.Dir, layout)
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "FILE\tMODE\tBYTES\tCONTENT")
 	for _, f := range r.Files {
@@ -342,9 +374,6 @@ func orNothing(prefix, s string) string {
 
 // content words a file's entries, a line each.
 func (f File) content() []string {
-	if f.Problem != "" {
-		return []string{"UNREADABLE: " + f.Problem}
-	}
 	if f.Format == "password" {
 		return []string{"password of " + strings.TrimSuffix(f.Name, ".pass")}
 	}
@@ -361,6 +390,9 @@ func (f File) content() []string {
 			line += ", " + e.Subject
 		}
 		lines = append(lines, line)
+	}
+	if f.Problem != "" {
+		lines = append(lines, "UNREADABLE: "+f.Problem)
 	}
 	if len(lines) == 0 {
 		return []string{"no entries"}
@@ -381,12 +413,17 @@ const maxRequested = 4000
 func (c *Certificate) write(w io.Writer, now time.Time) {
 	fmt.Fprintf(w, "\nSubject:  %s\n", c.Subject)
 	fmt.Fprintf(w, "SANs:     %s\n", strings.Join(c.SANs, ", "))
-	fits := "fits the certificate"
-	if !c.KeyFits {
-		fits = "DOES NOT FIT the certificate"
+	private := "without a private key here"
+	switch {
+	case c.KeyFits == nil:
+	case *c.KeyFits:
+		private = "fits the certificate"
+	default:
+		private = "DOES NOT FIT the certificate"
 	}
-	fmt.Fprintf(w, "Key:      %s, %s\n", c.Key, fits)
+	fmt.Fprintf(w, "Key:      %s, %s\n", c.Key, private)
 	fmt.Fprintf(w, "Serial:   %s\n", c.Serial)
+	fmt.Fprintf(w, "SHA-256:  %s\n", pairs(c.SHA256))
 	fmt.Fprintf(w, "Chain:    %s\n", strings.Join(c.Chain, "\n          signed by "))
 	fmt.Fprintf(w, "Valid:    %s to %s (%s)\n",
 		c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339), left(now, c.NotAfter))
@@ -397,6 +434,15 @@ func (c *Certificate) write(w io.Writer, now time.Time) {
 		}
 		fmt.Fprintf(w, "Renewal:  %s, by a sidecar%s\n", c.NextRenewal.Format(time.RFC3339), overdue)
 	}
+}
+
+// pairs writes hexadecimal digits as openssl and keytool write fingerprints.
+func pairs(digits string) string {
+	var text strings.Builder
+	for i := 0; i+1 < len(digits); i += 2 {
+		text.WriteString(":" + strings.ToUpper(digits[i:i+2]))
+	}
+	return strings.TrimPrefix(text.String(), ":")
 }
 
 // left words how much of a certificate's life is left.

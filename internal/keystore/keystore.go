@@ -88,10 +88,18 @@ func Decode(data []byte, password string) (entries []Entry, format Format, err e
 	if err != nil {
 		return nil, "", err
 	}
-	if len(store.Unreadable) > 0 {
-		return nil, "", fmt.Errorf("reading %s store: %w", store.Format, joinUnreadable(store.Unreadable))
+	if err := store.Damage(); err != nil {
+		return nil, "", err
 	}
 	return store.Entries, store.Format, nil
+}
+
+// Damage says which entries cannot be read; nil when there is none.
+func (s *Store) Damage() error {
+	if len(s.Unreadable) == 0 {
+		return nil
+	}
+	return fmt.Errorf("reading %s store: %w", s.Format, joinUnreadable(s.Unreadable))
 }
 
 func open(data []byte, password string, keys bool) (s Store, err error) {

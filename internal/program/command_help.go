@@ -196,7 +196,7 @@ func Wrap(text *strings.Builder, indent, words string) {
 type Build struct {
 	Name      string `json:"name"`
 	Version   string `json:"version"`
-	GoVersion string `json:"goVersion"`
+	GoVersion string `json:"go_version"`
 	Platform  string `json:"platform"`           // such as linux/amd64
 	Revision  string `json:"revision,omitempty"` // of the sources; empty when they were not in a repository
 	Time      string `json:"time,omitempty"`     // of the revision, RFC 3339

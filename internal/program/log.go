@@ -82,7 +82,7 @@ func UsesColour(w io.Writer) bool {
 //
 //	15:04:05Z ERROR message: VARIABLE what is wrong with it key=value
 //
-// The attributes variable and error stand after the message. What others wrote into a value cannot steer the terminal.
+// The attributes variable and error stand after the message, where error may have the variable itself. What others wrote into a value cannot steer the terminal.
 type lines struct {
 	w      io.Writer
 	mu     *sync.Mutex // of all that write to w
@@ -134,6 +134,9 @@ func (h *lines) Handle(_ context.Context, r slog.Record) error {
 		}
 	}
 	text := printable(r.Message)
+	if strings.HasPrefix(problem, variable) {
+		variable = ""
+	}
 	if variable+problem != "" {
 		text += ": " + variable + problem
 	}

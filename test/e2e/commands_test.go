@@ -193,7 +193,7 @@ func holds(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		names = append(names, f.Name)
 	}
-	if report.Certificate != nil && !report.Certificate.KeyFits {
+	if report.Certificate != nil && !*report.Certificate.KeyFits {
 		ts.Fatalf("the key does not fit the certificate")
 	}
 	want := slices.Sorted(slices.Values(args[1:]))

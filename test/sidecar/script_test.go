@@ -323,7 +323,7 @@ func (s *scene) inspected() *inspect.Report {
 // serial sets SERIAL, NOT_AFTER, KEY and SANS to those of the certificate on the volume, which must fit its key.
 func serial(s *scene, _ bool, _ []string) {
 	c := s.inspected().Certificate
-	s.equal(true, c.KeyFits, "the key fits the certificate")
+	s.equal(true, *c.KeyFits, "the key fits the certificate")
 	for name, value := range map[string]string{
 		"SERIAL": c.Serial, "NOT_AFTER": fmt.Sprint(c.NotAfter.Unix()), "KEY": c.Key,
 		"NAMES": strings.Join(c.SANs, ","),
