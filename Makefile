@@ -90,9 +90,9 @@ bench: build ## benchmarks of the parts and of whole runs
 image: ## container images, and their bills of materials
 	VERSION=$(VERSION) deploy/images/build.sh
 
-# A release, in dist/release: programs, images, charts, bills of materials, provenance, checksums, signatures. A module of
-# its own; deploy/release/main.go says what VERSION, RELEASE_KEY, RELEASE_KEY_PASSWORD_FILE, IMAGE_PREFIX and
-# RELEASE_DIRTY do. docs/releases.md has more.
+# A release, in dist/release: programs, images, charts, bills of materials, provenance, checksums, signatures. It is a
+# module of its own; deploy/release/main.go says what VERSION, RELEASE_KEY, RELEASE_KEY_PASSWORD_FILE, IMAGE_PREFIX and
+# RELEASE_DIRTY do.
 release: ## a release, in dist/release; needs no daemon
 	$(if $(filter file,$(origin VERSION)),,VERSION=$(VERSION)) go -C deploy/release run . build
 

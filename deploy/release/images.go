@@ -126,7 +126,8 @@ func (r *release) packImage(program string, recipe *recipe) error {
 		}
 		image := l.manifest(types.OCIManifestSchema1, v1.Manifest{
 			SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Annotations: recipe.labels,
-			Config: l.manifest(types.OCIConfigJSON, config), Layers: []v1.Descriptor{l.blob(types.OCILayer, compressed)},
+			Config: l.manifest(types.OCIConfigJSON, config),
+			Layers: []v1.Descriptor{l.blob(types.OCILayer, compressed)},
 		})
 		// The tags that cosign looks for have the digest, so what belongs to an image comes after it.
 		r.signManifest(l, image, r.prefix+program)

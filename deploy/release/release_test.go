@@ -113,7 +113,8 @@ func checkout(t *testing.T, into string) string {
 	shell(t, "../..", "git ls-files -z --cached --others --exclude-standard | "+
 		"xargs -0 sh -c 'cp --parents -P \"$@\" \"$0\" 2>/dev/null || true' "+into)
 	shell(t, into, "git init -q && git add -A && export GIT_COMMITTER_DATE='1700000000 +0000' && "+
-		"GIT_AUTHOR_DATE=$GIT_COMMITTER_DATE git -c user.name=a -c user.email=a@example.org commit -qm a && git tag v1.2.3")
+		"GIT_AUTHOR_DATE=$GIT_COMMITTER_DATE git -c user.name=a -c user.email=a@example.org commit -qm a && "+
+		"git tag v1.2.3")
 	return into
 }
 

@@ -241,7 +241,7 @@ func (a *App) fish() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, `# fish completion of %[1]s. To load it: %[1]s completion fish | source
 function __%[1]s_at
-	set -l words (commandline -xpc)
+	set -l words (commandline -opc)
 	set -e words[1]
 	string match -q -- $argv[1] "$words "
 end

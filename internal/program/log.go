@@ -82,7 +82,8 @@ func UsesColour(w io.Writer) bool {
 //
 //	15:04:05Z ERROR message: VARIABLE what is wrong with it key=value
 //
-// The attributes variable and error stand after the message, where error may have the variable itself. What others wrote into a value cannot steer the terminal.
+// The attributes variable and error stand after the message, where error may have the variable itself. What others
+// wrote into a value cannot steer the terminal.
 type lines struct {
 	w      io.Writer
 	mu     *sync.Mutex // of all that write to w
@@ -154,7 +155,8 @@ func lineValue(v slog.Value) string {
 	case slog.KindTime:
 		return v.Time().UTC().Format(time.RFC3339)
 	}
-	return printable(strings.Join(strings.FieldsFunc(v.String(), func(c rune) bool { return c == '\n' || c == '\t' }), "; "))
+	separates := func(c rune) bool { return c == '\n' || c == '\t' }
+	return printable(strings.Join(strings.FieldsFunc(v.String(), separates), "; "))
 }
 
 // printable is a text without what steers a terminal.

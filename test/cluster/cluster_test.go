@@ -25,7 +25,7 @@ import (
 )
 
 // TestCluster runs the scripts of testdata in the order of their names: the later ones stand on what the earlier ones
-// installed. Each has a copy of deploy in its directory.
+// installed. Each has a copy of deploy and docs in its directory.
 func TestCluster(t *testing.T) {
 	t.Cleanup(func() {
 		objects, _ := exec.Command("kubectl", "get", "pods,events", "--all-namespaces").CombinedOutput()
@@ -52,7 +52,8 @@ func setUp(e *testscript.Env) error {
 	// What the scripts make for each other, such as the identities of mutual TLS.
 	e.Setenv("SHARED", filepath.Join(state, "shared"))
 	return errors.Join(os.MkdirAll(filepath.Join(state, "shared"), 0o700),
-		os.CopyFS(filepath.Join(e.WorkDir, "deploy"), os.DirFS(filepath.Join(root, "deploy"))))
+		os.CopyFS(filepath.Join(e.WorkDir, "deploy"), os.DirFS(filepath.Join(root, "deploy"))),
+		os.CopyFS(filepath.Join(e.WorkDir, "docs"), os.DirFS(filepath.Join(root, "docs"))))
 }
 
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){

@@ -5,6 +5,7 @@ package docs
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -53,10 +54,35 @@ var functions = template.FuncMap{
 	"figures":   chaos.Read,
 	"help":      help,
 	"series":    series,
+	"commands":  describeCommands,
 	"join":      strings.Join,
 	"cell":      cell.Replace,
 
 	"in": func(name, list string) bool { return slices.Contains(strings.Fields(list), name) },
+}
+
+// described is a command, and what its help says but for the variables.
+type described struct{ Name, Help string }
+
+var listed = regexp.MustCompile(`(?m)^  ([a-z]+(?: [a-z]+)?)  +\S`)
+
+// describeCommands are the commands of a program, in the order of its help.
+func describeCommands(name string) (list []described, err error) {
+	overview, err := help(name + " help")
+	_, commands, _ := strings.Cut(overview, "\nCommands\n")
+	commands, _, found := strings.Cut(commands, "\n\n")
+	if err != nil || !found {
+		return nil, fmt.Errorf("%s help lists no commands: %w", name, err)
+	}
+	for _, match := range listed.FindAllStringSubmatch(commands, -1) {
+		text, err := help(name + " help " + match[1])
+		if err != nil {
+			return nil, err
+		}
+		text, _, _ = strings.Cut(text, "\nEnvironment variables\n")
+		list = append(list, described{match[1], text})
+	}
+	return list, nil
 }
 
 func TestDocuments_generatedParts_areUpToDate(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +31,10 @@ func help(command string) (string, error) {
 	if text, found := helps.Load(command); found {
 		return text.(string), nil
 	}
-	words := append(strings.Fields(command), "--help")
+	words := strings.Fields(command)
+	if !slices.Contains(words, "help") {
+		words = append(words, "--help")
+	}
 	out, err := exec.Command(filepath.Join(binDir, words[0]), words[1:]...).Output()
 	helps.Store(command, string(out))
 	return string(out), err

@@ -84,6 +84,7 @@ func assertTakes(t *testing.T, program, setting, variable string) {
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	require.ErrorAs(t, err, &exit, "the rest of the environment is missing, so that it has to fail")
-	faulty := strings.Contains(string(out), variable+" has ")
+	faulty := strings.Contains(string(out), "variable="+variable+" error=\"has ") ||
+		strings.Contains(string(out), variable+" has ")
 	assert.Equal(t, slices.Contains(refused, setting), faulty, "%s: %s", setting, out)
 }
