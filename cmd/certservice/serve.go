@@ -128,6 +128,7 @@ func listen(
 		log = log.With("http", plain.Addr().String())
 	}
 	log.Info("serving")
+	program.ReportReady()
 	return certservice.ServeBoth(ctx, api, plain, handler, cfg)
 }
 

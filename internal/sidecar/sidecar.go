@@ -126,6 +126,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	program.ReportReady()
 	s.watchFiles(ctx, &background, outcome.Files)
 	s.keepValid(ctx, &background, outcome)
 
