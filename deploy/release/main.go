@@ -134,7 +134,7 @@ func build() error {
 		name string
 		do   func() error
 	}{
-		{"programs", r.buildPrograms}, {"archives", r.packArchives},
+		{"programs", r.buildPrograms}, {"archives", r.packArchives}, {"packages", r.packPackages},
 		{"images", r.packImages}, {"charts", r.packCharts}, {"notes", r.writeNotes},
 		{"provenance", r.writeProvenance}, {"checksums", r.writeChecksums},
 	} {

@@ -54,6 +54,25 @@ func (r *release) buildPrograms() error {
 	return nil
 }
 
+// packPackages packs the programs for Linux as Debian packages.
+func (r *release) packPackages() error {
+	stage, err := filepath.Abs(r.stage())
+	if err != nil {
+		return err
+	}
+	for _, p := range linux {
+		pack := exec.Command("deploy/packages/build.sh", r.dir)
+		pack.Env = append(os.Environ(), "GOARCH="+p.arch, "VERSION="+r.version,
+			"PROGRAMS="+filepath.Join(stage, p.String()),
+			fmt.Sprintf("SOURCE_DATE_EPOCH=%d", r.time.Unix()), "MAKEFLAGS=", "GNUMAKEFLAGS=")
+		pack.Stdout, pack.Stderr = os.Stderr, os.Stderr
+		if err := pack.Run(); err != nil {
+			return fmt.Errorf("packing for %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
 // packArchives packs the programs of each platform, with licence and README, into one archive.
 func (r *release) packArchives() error {
 	for _, p := range platforms {
