@@ -8,7 +8,7 @@ TOOL = go tool -modfile=.ci/tools/go.mod
 
 .DEFAULT_GOAL = build
 .PHONY: help build demo test race chaos fuzz cover lint audit bench image release containers manifests upgrades
-.PHONY: cluster recording docs clean
+.PHONY: cluster packages hosts recording docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -111,6 +111,15 @@ manifests: ## check manifests, charts, alerts and dashboards
 upgrades: ## run earlier releases beside this one
 	go vet -tags upgrade ./test/upgrade
 	go test -tags upgrade -count=1 ./test/upgrade
+
+# Debian packages, in dist/packages; deploy/packages/build.sh says what VERSION and GOARCH do.
+packages: ## Debian packages, in dist/packages
+	VERSION=$(VERSION) deploy/packages/build.sh dist/packages
+
+# Installs them on a Debian that systemd boots, in a container with no network.
+hosts: ## install the packages under systemd; wants root, mmdebstrap and systemd-nspawn
+	go vet -tags hosts ./test/hosts
+	go test -tags hosts -count=1 ./test/hosts
 
 # Runs the programs on a terminal, and draws what it shows.
 recording: build ## the pictures of a terminal in the documents
