@@ -105,7 +105,8 @@ func (t *transaction) poll(ctx context.Context, awaited []BodyType, id int64, re
 		wait, ok := pollWait(ctx, reply.CheckAfter, until)
 		if !ok {
 			return nil, &StatusError{Status: StatusWaiting, Authenticated: true,
-				Text: fmt.Sprintf("%s (asked to check again after %d s)", reason, reply.CheckAfter)}
+				Text: fmt.Sprintf("%s (asked to check again after %d s)", t.c.cfg.conceal(reason),
+					reply.CheckAfter)}
 		}
 		t.log.Debug("CMP server asks to wait", "check_after", wait)
 		if err := sleep(ctx, wait); err != nil {

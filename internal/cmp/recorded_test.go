@@ -137,7 +137,7 @@ func replay(t *testing.T, name string) (*x509.Certificate, error) {
 	})
 	tx := c.begin(nil, nil)
 	tx.id, tx.lastNonce = request.Header.TransactionID, request.Header.SenderNonce
-	if refusal := refusalOf(answer); refusal != nil {
+	if refusal := (&Config{}).refusalOf(answer); refusal != nil {
 		return nil, tx.authenticateRefusal(answer, refusal)
 	}
 	if err := tx.check(answer, request.Body.Type); err != nil {

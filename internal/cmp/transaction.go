@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
@@ -121,7 +122,7 @@ func (t *transaction) parseAnswer(kind BodyType, der []byte, httpStatus int) (*P
 	t.log.Debug("CMP exchange", "request", kind.String(), "answer", answer.Body.Type.String(),
 		"transaction_id", fmt.Sprintf("%x", t.id), "http_status", httpStatus)
 	t.saidTime = answer.Header.MessageTime
-	refusal := refusalOf(answer)
+	refusal := t.c.cfg.refusalOf(answer)
 	if refusal == nil && httpStatus != http.StatusOK {
 		return nil, nil, &TransportError{StatusCode: httpStatus,
 			Err: fmt.Errorf("with a CMP message (%s) that is not a refusal", answer.Body.Type)}
@@ -225,14 +226,14 @@ func (t *transaction) expectedNonces(m *PKIMessage, request BodyType) [][]byte {
 // refusalOf returns what an answer refuses with, or nil when it does not: an error message, or a
 // status of rejection in place of a certificate or a revocation (RFC 9810, 5.2.3 and 5.3.21). An
 // error message whose status is waiting refuses nothing: the answer is late (RFC 9483, 4.4).
-func refusalOf(m *PKIMessage) *StatusError {
+func (cfg *Config) refusalOf(m *PKIMessage) *StatusError {
 	switch content := m.Body.Content.(type) {
 	case *ErrorMsgContent:
-		return newStatusError(content.StatusInfo, content.ErrorDetails)
+		return cfg.statusError(content.StatusInfo, content.ErrorDetails)
 	case *CertRepMessage:
 		for _, response := range content.Response {
 			if response.Status.Status == StatusRejection {
-				refusal := newStatusError(response.Status, nil)
+				refusal := cfg.statusError(response.Status, nil)
 				refusal.Decided = true
 				return refusal
 			}
@@ -240,16 +241,34 @@ func refusalOf(m *PKIMessage) *StatusError {
 	case *RevRepContent:
 		for _, status := range content.Status {
 			if status.Status == StatusRejection {
-				return newStatusError(status, nil)
+				return cfg.statusError(status, nil)
 			}
 		}
 	}
 	return nil
 }
 
-func newStatusError(info PKIStatusInfo, details PKIFreeText) *StatusError {
+// leastConcealed is the length, in bytes, from which a secret is taken out of a CA's words. A shorter
+// one would be found in any text.
+const leastConcealed = 4
+
+// conceal is what a CA says, without the secret and its name: some repeat what they do not accept,
+// and that text goes into logs and to clients.
+func (cfg *Config) conceal(text PKIFreeText) string {
+	text = slices.Clone(text)
+	for i := range text {
+		for _, secret := range []string{string(cfg.Secret), cfg.Reference} {
+			if len(secret) >= leastConcealed {
+				text[i] = strings.ReplaceAll(text[i], secret, "*****")
+			}
+		}
+	}
+	return text.String()
+}
+
+func (cfg *Config) statusError(info PKIStatusInfo, details PKIFreeText) *StatusError {
 	text := slices.Concat(info.StatusString, details)
-	return &StatusError{Status: info.Status, FailInfo: info.FailInfo, Text: text.String()}
+	return &StatusError{Status: info.Status, FailInfo: info.FailInfo, Text: cfg.conceal(text)}
 }
 
 // authenticateRefusal finds out whether a refusal is authenticated and returns it so marked.

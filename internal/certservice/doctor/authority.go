@@ -154,7 +154,6 @@ func (a *authority) ask(ctx context.Context) {
 		a.OK(checkCredential, "%s is accepted: the CA answers", a.credential())
 		a.vouched(info)
 	case errors.As(err, &status):
-		status.Text = a.mask(status.Text)
 		a.OK(checks.CMP, "the server answers by a refusal: %v", status)
 		a.refused(status, info)
 	case errors.As(err, &check):
@@ -168,20 +167,6 @@ func (a *authority) ask(ctx context.Context) {
 	}
 	a.SkipRest(answerNames, because)
 	a.inOrder()
-}
-
-// leastMasked is the length from which a secret is taken out of a server's words. A shorter one would
-// be found in any text.
-const leastMasked = 4
-
-// mask takes the secret and its name out of what a server says: some repeat what they do not know.
-func (a *authority) mask(text string) string {
-	for _, secret := range []certservice.Secret{a.server.IAK, a.server.RV} {
-		if plain := string(secret.Reveal()); len(plain) >= leastMasked {
-			text = strings.ReplaceAll(text, plain, "*****")
-		}
-	}
-	return text
 }
 
 // inOrder puts the answer's checks behind those of the way, as they are listed.
