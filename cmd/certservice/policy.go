@@ -36,7 +36,7 @@ var policyCheck = &program.Command{Name: "policy check",
 	ExitCodes: []program.ExitCode{{Code: exitOK, Meaning: "allowed, or the file is valid"},
 		{Code: exitFailed, Meaning: "bad input"}, wrongUsage, {Code: exitRefused, Meaning: "refused"}},
 	Examples: []string{"policy check --policy policy.yaml",
-		"policy check --policy policy.yaml --token token --ca RA --operation enroll --csr app.csr"},
+		"policy check --policy new.yaml --token token --ca RA --operation enroll --csr app.csr"},
 	Run: runPolicyCheck}
 
 var policySchema = &program.Command{Name: "policy schema",

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"text/template"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -83,6 +84,19 @@ func describeCommands(name string) (list []described, err error) {
 		list = append(list, described{match[1], text})
 	}
 	return list, nil
+}
+
+// A terminal of 100 columns shows all help without wrapping it.
+func TestHelp_fitsATerminal(t *testing.T) {
+	for _, name := range []string{"certfetcher", "certservice", "devca"} {
+		all := fixture.Must(help(name))
+		for _, command := range fixture.Must(describeCommands(name)) {
+			all += fixture.Must(help(name + " help " + command.Name))
+		}
+		for line := range strings.Lines(all) {
+			assert.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), 100, "%s: %s", name, line)
+		}
+	}
 }
 
 func TestDocuments_generatedParts_areUpToDate(t *testing.T) {
