@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -125,7 +126,13 @@ func within(ts *testscript.TestScript, neg bool, args []string) {
 // needs prints how many lines of a manifest are there for certfetcher: those with a text, and that above them.
 func needs(ts *testscript.TestScript, _ bool, args []string) {
 	fmt.Printf("lines of YAML that an application needs: %d\n", 1+strings.Count(ts.ReadFile(args[0]), args[1]))
+	for _, row := range documentedLines.FindAllStringSubmatch(ts.ReadFile("docs/injection.md"), -1) {
+		fmt.Printf("  %s, as its documents have it: %s\n", row[1], row[2])
+	}
 }
+
+// documentedLines are the rows about others in the table of docs/injection.md.
+var documentedLines = regexp.MustCompile(`(?m)^\| \[([^]]+)\]\([^)]+\) \| (\d+)[^|]*\|`)
 
 // load is what "enrol" has running.
 var load struct {
