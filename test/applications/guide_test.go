@@ -2,11 +2,14 @@ package applications
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
@@ -35,6 +38,30 @@ func readGuide(t *testing.T, name string) (g guide) {
 	require.NotEmpty(t, g.variables, "docs/how-to/%s.md has no table of variables", name)
 	require.NotEmpty(t, g.files, "docs/how-to/%s.md shows no file", name)
 	return g
+}
+
+// The annotations of a guide are its variables, in the words of the injection.
+func TestGuides_annotations_areTheVariables(t *testing.T) {
+	pages := fixture.Must(filepath.Glob("../../docs/how-to/*.md"))
+	require.Greater(t, len(pages), 5)
+	words := map[string]string{"inject": "MODE", "output-type": "OUTPUT_TYPE", "common-name": "COMMON_NAME"}
+	for _, page := range pages {
+		g := readGuide(t, strings.TrimSuffix(filepath.Base(page), ".md"))
+		var block struct{ Annotations map[string]string }
+		require.NoError(t, yaml.Unmarshal([]byte(g.files["annotations"]), &block), page)
+		var variables []string
+		for name, value := range block.Annotations {
+			_, word, _ := strings.Cut(name, "/")
+			variable, spelt := strings.CutPrefix(word, "env.")
+			if !spelt {
+				variable = words[word]
+			}
+			if variable != "COMMON_NAME" { // which each application has of its own
+				variables = append(variables, variable+"="+value)
+			}
+		}
+		assert.ElementsMatch(t, g.variables, variables, page)
+	}
 }
 
 // settings are the variables whose names begin with the prefix.
