@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/pki"
 )
 
 // record remembers requests for the status page: the last ones, and for each CA how they ended. It
@@ -280,13 +282,13 @@ func factsOf(s Server) authorityFacts {
 
 func (a *cmpAuthority) facts() authorityFacts { return a.about }
 
-// publicURL leaves out what may be secret: user, password and query.
+// publicURL leaves out what may be secret, which is all of a text that is no URL.
 func publicURL(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
 		return ""
 	}
-	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
+	return pki.ShowURL(u)
 }
 
 // connectionCounts are the numbers of open connections by their clients and states.

@@ -244,7 +244,7 @@ func show(text string) string { return pki.OneLine(text, maxShownText) }
 // TransportError is an HTTP exchange that brought no CMP message.
 type TransportError struct {
 	StatusCode int           // HTTP status; 0: there was no answer
-	URL        string        // of the server that answered, without a password, for logs; else it is in Err
+	URL        string        // of the server that answered, as pki.ShowURL has it, for logs; else it is in Err
 	RetryAfter time.Duration // what the server asked for; 0: nothing
 	Timeout    bool          // a deadline passed, the message's, the caller's or the network's
 	Limit      time.Duration // MessageTimeout when it passed; 0: it did not

@@ -39,7 +39,7 @@ const maxRetryAfter = 24 * time.Hour
 type transport struct {
 	client  http.Client
 	url     string
-	shown   string        // the URL without a password
+	shown   string        // the URL without user, password and query
 	timeout time.Duration // for one message and its answer
 	now     func() time.Time
 }
@@ -51,10 +51,10 @@ func newTransport(cfg Config) (*transport, error) {
 		return nil, errors.New("URL of the CMP server cannot be parsed")
 	}
 	if (target.Scheme != "http" && target.Scheme != "https") || target.Host == "" {
-		return nil, fmt.Errorf("URL of the CMP server %q: want http:// or https:// and a host", target.Redacted())
+		return nil, fmt.Errorf("URL of the CMP server %q: want http:// or https:// and a host",
+			pki.ShowURL(target))
 	}
-	t := &transport{url: target.String(), shown: target.Redacted(),
-		timeout: cfg.MessageTimeout, now: cfg.Now}
+	t := &transport{url: target.String(), shown: pki.ShowURL(target), timeout: cfg.MessageTimeout, now: cfg.Now}
 	if cfg.HTTPClient != nil {
 		t.client = *cfg.HTTPClient
 	}
@@ -190,6 +190,9 @@ func (t *transport) try(ctx context.Context, message []byte) (response *http.Res
 	// a small answer cannot become a large one.
 	request.Header.Set("Accept-Encoding", "identity")
 	response, err = t.client.Do(request)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		failed.URL = t.shown // net/http leaves out a password only
+	}
 	var refused interface{ Unsent() bool }
 	unsent = !connected.Load() || errors.As(err, &refused) && refused.Unsent()
 	return response, reused.Load() && !answered.Load(), unsent, err

@@ -135,23 +135,26 @@ func TestHostile_slowServer_timesOut(t *testing.T) {
 func TestClient_connectionRefused_isATransportError(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	server.Close()
-	c, _ := testClient(nil, func(c *Config) { c.URL, c.HTTPClient = server.URL, nil })
+	c, _ := testClient(nil, func(c *Config) {
+		c.URL, c.HTTPClient = strings.Replace(server.URL, "//", "//user:pass@", 1)+"/cmp?token=secret", nil
+	})
 
 	_, err := c.Initialize(t.Context(), someRequest())
 
 	var transport *TransportError
 	require.ErrorAs(t, err, &transport)
 	assert.Zero(t, transport.StatusCode)
-	assert.Contains(t, err.Error(), "connection refused")
+	assert.ErrorContains(t, err, fmt.Sprintf("Post %q: dial tcp", server.URL+"/cmp"))
+	assert.ErrorContains(t, err, "connection refused")
 }
 
-func TestClient_URLInErrors_hasNoPassword(t *testing.T) {
+func TestClient_URLInErrors_hasNoCredentials(t *testing.T) {
 	err := over(t, http.NotFound, func(c *Config) {
-		c.URL = strings.Replace(c.URL, "http://", "http://user:"+testSecret+"@", 1)
+		c.URL = strings.Replace(c.URL, "http://", "http://user:"+testSecret+"@", 1) + "/cmp?token=secret"
 	})
 	var transport *TransportError
 	require.ErrorAs(t, err, &transport)
-	assert.Contains(t, transport.URL, "http://user:xxxxx@127.0.0.1:")
+	assert.Regexp(t, `^http://127\.0\.0\.1:\d+/cmp$`, transport.URL)
 }
 
 // Some servers close the connection after an answer without saying so. The certConf that follows at

@@ -97,9 +97,8 @@ func (w *webhook) Check(ctx context.Context, _ []string) Finding {
 
 // Notify sends one request.
 func (w *webhook) Notify(ctx context.Context, event Event) error {
-	shown := url.URL{Scheme: w.url.Scheme, Host: w.url.Host, Path: w.url.Path}
 	if err := w.post(ctx, event); err != nil {
-		return absentIf(syscall.ECONNREFUSED, fmt.Errorf("posting to %s: %w", &shown, err))
+		return absentIf(syscall.ECONNREFUSED, fmt.Errorf("posting to %s: %w", pki.ShowURL(w.url), err))
 	}
 	return nil
 }

@@ -131,6 +131,11 @@ func normalValue(value asn1.RawValue) string {
 	return fmt.Sprintf("%x", value.FullBytes)
 }
 
+// ShowURL is a URL without what may be secret in it: user, password, query and fragment.
+func ShowURL(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
+}
+
 // OneLine puts foreign text on one line: control, format and undecodable characters become spaces,
 // spaces collapse, and what is longer than limit characters is cut.
 func OneLine(s string, limit int) string {
