@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"helm.sh/helm/v3/pkg/chart/loader"
@@ -50,14 +52,17 @@ func TestRelease(t *testing.T) {
 	release := filepath.Join(first, "dist/release/1.2.3")
 	shell(t, dir, "diff -r "+release+" "+filepath.Join(second, "dist/release/1.2.3"))
 
-	configure(t, dir, address)
+	document := strings.ReplaceAll(string(fixture.Must(os.ReadFile("../../docs/releases.md"))), documented, address)
+	trusted := filepath.Join(dir, "trusted.pub")
+	configure(t, dir, address, strings.ReplaceAll(document, "/etc/containers/release.pub", trusted))
+	shell(t, dir, "cp "+release+"/release.pub "+trusted)
 	t.Run("documented commands", func(t *testing.T) {
 		shell(t, first, tool+" publish "+address)
-		document := strings.ReplaceAll(string(fixture.Must(os.ReadFile("../../docs/releases.md"))), "\\\n", "")
+		document := strings.ReplaceAll(document, "\\\n", "")
 		ran := 0
 		for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(document, -1) {
 			for line := range strings.Lines(block[1]) {
-				line = strings.ReplaceAll(strings.TrimSpace(line), documented, address)
+				line = strings.TrimSpace(line)
 				_, missing := exec.LookPath("cosign")
 				switch name, _, _ := strings.Cut(line, " "); {
 				case name == "helm":
@@ -71,6 +76,47 @@ func TestRelease(t *testing.T) {
 			}
 		}
 		assert.Equal(t, 10, ran)
+	})
+	t.Run("every manifest and the provenance are signed", func(t *testing.T) {
+		verify := func(content []byte, signature string) {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "content"), content, 0o600))
+			shell(t, dir, "base64 -d >signature <<<"+signature+" && "+
+				"openssl dgst -sha256 -verify trusted.pub -signature signature content")
+		}
+		read := func(path string, into any) {
+			require.NoError(t, json.Unmarshal(fixture.Must(os.ReadFile(path)), into))
+		}
+		signed := map[string]int{}
+		for _, path := range append(fixture.Must(filepath.Glob(release+"/oci/*/index.json")),
+			fixture.Must(filepath.Glob(release+"/oci/charts/*/index.json"))...) {
+			layout := filepath.Dir(path)
+			blob := func(d v1.Descriptor) string { return filepath.Join(layout, "blobs/sha256", d.Digest.Hex) }
+			var index v1.IndexManifest
+			read(path, &index)
+			for _, d := range index.Manifests {
+				digest, signs := strings.CutSuffix(d.Annotations[tagged], ".sig")
+				if !signs {
+					continue
+				}
+				var manifest v1.Manifest
+				read(blob(d), &manifest)
+				payload := fixture.Must(os.ReadFile(blob(manifest.Layers[0])))
+				verify(payload, manifest.Layers[0].Annotations["dev.cosignproject.cosign/signature"])
+				assert.Contains(t, string(payload),
+					`"docker-manifest-digest":"`+strings.Replace(digest, "-", ":", 1)+`"`)
+				signed[strings.TrimPrefix(layout, release+"/oci/")]++
+			}
+		}
+		assert.Equal(t, map[string]int{"certfetcher": 3, "certservice": 3, "devca": 3, "charts/certfetcher": 1,
+			"charts/certfetcher-injection": 1, "charts/certservice": 1}, signed)
+		var envelope struct {
+			PayloadType string
+			Payload     []byte
+			Signatures  []struct{ Sig string }
+		}
+		read(release+"/provenance.intoto.jsonl", &envelope)
+		verify(fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(envelope.PayloadType), envelope.PayloadType,
+			len(envelope.Payload), envelope.Payload), envelope.Signatures[0].Sig)
 	})
 	t.Run("images run", func(t *testing.T) {
 		for _, program := range programs {
@@ -88,6 +134,8 @@ func TestRelease(t *testing.T) {
 		shell(t, dir, "openssl ecparam -name prime256v1 -genkey -noout -out other.key")
 		shell(t, release, "! openssl dgst -sha256 -verify <(openssl ec -in "+other+" -pubout) "+
 			"-signature SHA256SUMS.sig SHA256SUMS")
+		shell(t, dir, "openssl ec -in "+other+" -pubout -out "+trusted)
+		assert.Contains(t, shell(t, release, "! podman pull "+address+"/devca:1.2.3 2>&1"), "ignature")
 		shell(t, release, "echo >>charts/certservice-1.2.3.tgz && ! sha256sum --check --quiet SHA256SUMS")
 	})
 	t.Run("refused", func(t *testing.T) {
@@ -129,8 +177,9 @@ func shell(t *testing.T, dir, line string) string {
 	return string(out)
 }
 
-// configure has podman keep everything in dir, and pull from the address without TLS.
-func configure(t *testing.T, dir, address string) {
+// configure has podman keep everything in dir, pull from the address without TLS, and want signatures as the document
+// has it.
+func configure(t *testing.T, dir, address, document string) {
 	values := map[string]string{"DIR": dir + "/podman", "RUNTIME": "runc", "CGROUPS": "cgroupfs", "FILES": "1024",
 		"PROCESSES": "1024"}
 	for _, name := range []string{"containers.conf", "storage.conf"} {
@@ -139,11 +188,13 @@ func configure(t *testing.T, dir, address string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	host, _, _ := strings.Cut(address, "/")
-	for name, text := range map[string]string{
-		".config/containers/policy.json":     `{"default": [{"type": "insecureAcceptAnything"}]}`,
-		".config/containers/registries.conf": "[[registry]]\nlocation = \"" + host + "\"\ninsecure = true\n",
-	} {
-		path := filepath.Join(dir, name)
+	files := map[string]string{"registries.conf": "[[registry]]\nlocation = \"" + host + "\"\ninsecure = true\n"}
+	for _, shown := range regexp.MustCompile("(?s)<!-- (\\S+) -->\n```\\w+\n(.*?)```").FindAllStringSubmatch(document, -1) {
+		files[shown[1]] = shown[2]
+	}
+	assert.Len(t, files, 3)
+	for name, text := range files {
+		path := filepath.Join(dir, ".config/containers", name)
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	}
