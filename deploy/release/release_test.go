@@ -52,23 +52,23 @@ func TestRelease(t *testing.T) {
 	release := filepath.Join(first, "dist/release/1.2.3")
 	shell(t, dir, "diff -r "+release+" "+filepath.Join(second, "dist/release/1.2.3"))
 
-	document := strings.ReplaceAll(string(fixture.Must(os.ReadFile("../../docs/releases.md"))), documented, address)
-	trusted := filepath.Join(dir, "trusted.pub")
-	configure(t, dir, address, strings.ReplaceAll(document, "/etc/containers/release.pub", trusted))
-	shell(t, dir, "cp "+release+"/release.pub "+trusted)
+	configure(t, dir, address)
 	t.Run("documented commands", func(t *testing.T) {
 		shell(t, first, tool+" publish "+address)
-		document := strings.ReplaceAll(document, "\\\n", "")
+		document := strings.ReplaceAll(string(fixture.Must(os.ReadFile("../../docs/releases.md"))), "\\\n", "")
 		ran := 0
 		for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(document, -1) {
 			for line := range strings.Lines(block[1]) {
-				line = strings.TrimSpace(line)
-				_, missing := exec.LookPath("cosign")
+				line = strings.ReplaceAll(strings.TrimSpace(line), documented, address)
 				switch name, _, _ := strings.Cut(line, " "); {
 				case name == "helm":
 					render(t, address, strings.TrimSpace(string(fixture.Must(os.ReadFile(release+"/digests.txt")))))
 				case name == "make", name == "go": // they run above, with the tool alone
-				case name == "cosign" && missing != nil: // openssl verifies the one of the checksums
+				case name == "cosign":
+					t.Run(line, func(t *testing.T) {
+						fixture.RequirePrograms(t, "cosign")
+						shell(t, release, line)
+					})
 				default:
 					shell(t, release, line)
 				}
@@ -81,7 +81,7 @@ func TestRelease(t *testing.T) {
 		verify := func(content []byte, signature string) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "content"), content, 0o600))
 			shell(t, dir, "base64 -d >signature <<<"+signature+" && "+
-				"openssl dgst -sha256 -verify trusted.pub -signature signature content")
+				"openssl dgst -sha256 -verify "+release+"/release.pub -signature signature content")
 		}
 		read := func(path string, into any) {
 			require.NoError(t, json.Unmarshal(fixture.Must(os.ReadFile(path)), into))
@@ -134,8 +134,6 @@ func TestRelease(t *testing.T) {
 		shell(t, dir, "openssl ecparam -name prime256v1 -genkey -noout -out other.key")
 		shell(t, release, "! openssl dgst -sha256 -verify <(openssl ec -in "+other+" -pubout) "+
 			"-signature SHA256SUMS.sig SHA256SUMS")
-		shell(t, dir, "openssl ec -in "+other+" -pubout -out "+trusted)
-		assert.Contains(t, shell(t, release, "! podman pull "+address+"/devca:1.2.3 2>&1"), "ignature")
 		shell(t, release, "echo >>charts/certservice-1.2.3.tgz && ! sha256sum --check --quiet SHA256SUMS")
 	})
 	t.Run("refused", func(t *testing.T) {
@@ -177,9 +175,8 @@ func shell(t *testing.T, dir, line string) string {
 	return string(out)
 }
 
-// configure has podman keep everything in dir, pull from the address without TLS, and want signatures as the document
-// has it.
-func configure(t *testing.T, dir, address, document string) {
+// configure has podman keep everything in dir, and pull from the address without TLS.
+func configure(t *testing.T, dir, address string) {
 	values := map[string]string{"DIR": dir + "/podman", "RUNTIME": "runc", "CGROUPS": "cgroupfs", "FILES": "1024",
 		"PROCESSES": "1024"}
 	for _, name := range []string{"containers.conf", "storage.conf"} {
@@ -188,13 +185,11 @@ func configure(t *testing.T, dir, address, document string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	host, _, _ := strings.Cut(address, "/")
-	files := map[string]string{"registries.conf": "[[registry]]\nlocation = \"" + host + "\"\ninsecure = true\n"}
-	for _, shown := range regexp.MustCompile("(?s)<!-- (\\S+) -->\n```\\w+\n(.*?)```").FindAllStringSubmatch(document, -1) {
-		files[shown[1]] = shown[2]
-	}
-	assert.Len(t, files, 3)
-	for name, text := range files {
-		path := filepath.Join(dir, ".config/containers", name)
+	for name, text := range map[string]string{
+		".config/containers/policy.json":     `{"default": [{"type": "insecureAcceptAnything"}]}`,
+		".config/containers/registries.conf": "[[registry]]\nlocation = \"" + host + "\"\ninsecure = true\n",
+	} {
+		path := filepath.Join(dir, name)
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	}
