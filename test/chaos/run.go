@@ -137,7 +137,7 @@ func StartStack(t testing.TB, bin string, servers func(Server) []Server, environ
 		entries = servers(entry)
 	}
 	s := fixture.Must(fixture.StartCertServiceOf(bin, dir, entries, environment...))
-	t.Cleanup(s.CertService.Stop)
+	t.Cleanup(func() { s.CertService.Stop() }) // which may be a later one by then
 	s.DevCA = authority
 	return s
 }
