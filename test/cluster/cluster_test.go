@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -58,8 +59,8 @@ func setUp(e *testscript.Env) error {
 }
 
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	"documented": documented, "writes": writes, "eventually": eventually, "within": within, "enrol": enrol,
-	"crash": crash, "needs": needs,
+	"documented": documented, "writes": writes, "starts": starts, "eventually": eventually, "within": within,
+	"connects": connects, "enrol": enrol, "crash": crash, "needs": needs,
 }
 
 // documented runs the commands of a section of a document, after edits of sed if there are any:
@@ -95,6 +96,53 @@ func writes(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s shows no file %s", args[0], args[1])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(content), 0o644))
+}
+
+// starts starts a component that is there from now on.
+func starts(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("nothing is not started")
+	}
+	ts.Check(run(nil, args...))
+}
+
+// connects makes a connection of TCP from a pod, of which other pods of its label are like; with "!", its packets must
+// get no answer, as those that a NetworkPolicy stops. New policies are in force after a moment.
+//
+//	connects NAMESPACE LABEL HOST:PORT
+func connects(ts *testscript.TestScript, neg bool, args []string) {
+	id, err := exec.Command("kubectl", "get", "pods", "--namespace", args[0], "--selector", args[1],
+		"--output", "jsonpath=pod{.items[0].metadata.uid}").Output()
+	ts.Check(err)
+	host, port, err := net.SplitHostPort(args[2])
+	ts.Check(err)
+	addresses, err := net.LookupHost(host)
+	ts.Check(err)
+	ask := []string{"--net", "--target", process(ts, string(id)),
+		"timeout", "3", "bash", "-c", "</dev/tcp/" + addresses[0] + "/" + port}
+	const unanswered = 124 // of timeout
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(250 * time.Millisecond) {
+		out, err := exec.Command("nsenter", ask...).CombinedOutput()
+		var failed *exec.ExitError
+		if neg && errors.As(err, &failed) && failed.ExitCode() == unanswered || !neg && err == nil {
+			return
+		} else if time.Now().After(end) {
+			ts.Fatalf("nsenter %s: %v, %s", strings.Join(ask, " "), err, out)
+		}
+	}
+}
+
+// process is one that runs in a cgroup.
+func process(ts *testscript.TestScript, group string) string {
+	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	ts.Check(err)
+	for _, file := range files {
+		if content, _ := os.ReadFile(file); strings.Contains(string(content), "/"+group) { // it may have ended
+			return filepath.Base(filepath.Dir(file))
+		}
+	}
+	ts.Fatalf("no process is in %s", group)
+	return ""
 }
 
 // eventually repeats a command until it succeeds, for a minute and a half; with "!", until it fails.

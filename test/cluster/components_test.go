@@ -54,6 +54,8 @@ func start() error {
 		{args: []string{"kubelet", kubeconfig, "--config=" + file("kubelet.yaml"), "--hostname-override=node",
 			"--node-ip=" + address},
 			ready: []string{"kubectl", "wait", "--for=condition=Ready", "--timeout=2s", "node/node"}},
+		{args: []string{"networkpolicies", file("admin.conf"), "node"},
+			ready: []string{"grep", "--quiet", "^ *100 ", "/proc/net/netfilter/nfnetlink_queue"}},
 	} {
 		if err := run(nil, c.args...); err != nil {
 			return err

@@ -26,13 +26,13 @@ const (
 
 // programs are those of Debian that it needs.
 var programs = []string{"containerd", "containerd-shim-runc-v2", "etcd", "runc", "conntrack", "iptables", "ip",
-	"openssl"}
+	"nsenter", "openssl"}
 
 // directories of this run.
 var (
 	state = filepath.Join(os.TempDir(), "certfetcher-cluster")
 	logs  = absolute(root + "/dist/cluster") // of all components and pods; they stay
-	built = absolute(root + "/bin/cluster")  // programs of Kubernetes; they stay, too
+	built = absolute(root + "/bin/cluster")  // programs of Kubernetes and addons; they stay, too
 )
 
 func absolute(path string) string {
@@ -54,6 +54,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("CLUSTER_STAGE") {
 	case "":
 		code, err = outside()
+	case "build": // ahead of time, by .ci/run
+		err = build(components)
 	case "first":
 		code, err = first()
 	case "tests":
@@ -103,7 +105,7 @@ func outside() (code int, err error) {
 	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	if err := build(); err != nil {
+	if err := build(append(components, contents...)); err != nil {
 		return 1, err
 	}
 	self, err := os.Executable()
@@ -154,44 +156,57 @@ func plugins() string {
 	return ""
 }
 
-// build builds Kubernetes, and the programs that the images consist of.
-func build() error {
-	small := []string{"build", "-trimpath", "-ldflags=-s -w", "-o"}
-	for _, b := range []struct {
-		dir  string
-		args []string
-	}{
-		{"kubernetes", []string{"build", "-trimpath", "-ldflags=-s -w -X k8s.io/component-base/version.gitVersion=" +
-			version, "-o", built + "/", "tool"}}, // charts ask for the version
-		{".", append(small, state+"/images/pause", "./pause")},
-		{root, append(small, state+"/images/app", "./deploy/compose/app")},
-		{root, append(small, state+"/images/", "-tags=nethttpomithttp2", "./cmd/certfetcher", "./cmd/certservice",
-			"./cmd/devca")},
-	} {
-		command := exec.Command("go", b.args...)
-		command.Dir, command.Stderr = b.dir, os.Stderr
-		if command.Env = os.Environ(); b.dir != "kubernetes" { // images have no libc
+// packages are built together, in the directory of a module.
+type packages struct {
+	dir  string
+	args []string // of go build
+}
+
+var (
+	// components are Kubernetes and addons, which are built as Kubernetes is, so that they share its packages.
+	components = []packages{
+		{"kubernetes", []string{"-ldflags=-s -w -X k8s.io/component-base/version.gitVersion=" + version, // charts ask
+			"-o", built + "/", "tool"}},
+		{"addons", []string{"-ldflags=-s -w", "-o", built + "/", "./..."}},
+	}
+	// contents are those of images, which have no libc.
+	contents = []packages{
+		{".", []string{"-ldflags=-s -w", "-o", state + "/images/pause", "./pause"}},
+		{root, []string{"-ldflags=-s -w", "-o", state + "/images/app", "./deploy/compose/app"}},
+		{root, []string{"-ldflags=-s -w", "-o", state + "/images/", "-tags=nethttpomithttp2", "./cmd/certfetcher",
+			"./cmd/certservice", "./cmd/devca"}},
+	}
+)
+
+func build(all []packages) error {
+	for _, p := range all {
+		command := exec.Command("go", append([]string{"build", "-trimpath"}, p.args...)...)
+		command.Dir, command.Stderr = p.dir, os.Stderr
+		if command.Env = os.Environ(); p.dir == "." || p.dir == root {
 			command.Env = append(command.Env, "CGO_ENABLED=0")
 		}
 		if err := command.Run(); err != nil {
-			return fmt.Errorf("building %s: %w", b.args[len(b.args)-1], err)
+			return fmt.Errorf("building %s: %w", p.args[len(p.args)-1], err)
 		}
 	}
 	return nil
 }
 
-// definitions copies the CRDs that the repository's manifests have objects of, from the modules that ship them. Of the
-// Prometheus operator the module proxy has an older release only.
+// definitions copies the CRDs that the repository's manifests have objects of, from the modules that ship them. Those
+// of cert-manager are of the release that addons run. Of the Prometheus operator the module proxy has an older release
+// only.
 func definitions() error {
 	if err := os.MkdirAll(state+"/crds", 0o755); err != nil {
 		return err
 	}
 	for module, pattern := range map[string]string{
-		"github.com/cert-manager/cert-manager@v1.21.2":               "deploy/crds/cert-manager.io_*.yaml",
+		"github.com/cert-manager/cert-manager":                       "deploy/crds/cert-manager.io_*.yaml",
 		"github.com/prometheus-operator/prometheus-operator@v0.85.0": "example/prometheus-operator-crd/*s.yaml",
 	} {
 		var downloaded struct{ Dir, Error string }
-		out, err := exec.Command("go", "mod", "download", "-json", module).Output()
+		download := exec.Command("go", "mod", "download", "-json", module)
+		download.Dir = "addons"
+		out, err := download.Output()
 		if err := json.Unmarshal(out, &downloaded); err != nil {
 			return err
 		} else if downloaded.Error != "" {

@@ -166,14 +166,15 @@ func identities() error {
 		leaf.Subject.Organization = []string{"system:masters"}
 		leaf.IPAddresses = append(leaf.IPAddresses, net.ParseIP(address), net.ParseIP("10.96.0.1"))
 	}
-	files := map[string][]byte{"ca.crt": fixture.CertificatesPEM(ca.Root), "admin.conf": []byte(`
+	config := strings.NewReplacer("ADDRESS", address, "STATE", state).Replace(`
 apiVersion: v1
 kind: Config
 current-context: cluster
 contexts: [{name: cluster, context: {cluster: cluster, user: admin}}]
-clusters: [{name: cluster, cluster: {server: "https://` + address + `:6443", certificate-authority: ca.crt}}]
-users: [{name: admin, user: {client-certificate: admin.crt, client-key: admin.key}}]
-`)}
+clusters: [{name: cluster, cluster: {server: "https://ADDRESS:6443", certificate-authority: STATE/ca.crt}}]
+users: [{name: admin, user: {client-certificate: STATE/admin.crt, client-key: STATE/admin.key}}]
+`)
+	files := map[string][]byte{"ca.crt": fixture.CertificatesPEM(ca.Root), "admin.conf": []byte(config)}
 	for _, who := range []string{"admin", "apiserver"} {
 		key, chain, err := ca.Identity(who, "kubernetes", "kubernetes.default", "kubernetes.default.svc",
 			"kubernetes.default.svc.cluster.local")
