@@ -167,11 +167,13 @@ func TestDocuments_whatTheyShow_isThere(t *testing.T) {
 
 var assignment = regexp.MustCompile(`^[A-Z][A-Z0-9_]*=`)
 
-// commands splits a block into commands, and these into words as a shell does.
+var redirection = regexp.MustCompile(`(?m) >\S+$`)
+
+// commands splits a block into commands, and these into words as a shell does; which file one writes to is left out.
 func commands(t *testing.T, b block) (list [][]string) {
 	t.Helper()
 	script := ""
-	for line := range strings.Lines(strings.ReplaceAll(b.text, "\\\n", " ")) {
+	for line := range strings.Lines(redirection.ReplaceAllString(strings.ReplaceAll(b.text, "\\\n", " "), "")) {
 		script += `printf '%s\n' ` + line + "\nwait\necho\n" // so that nothing is run
 	}
 	out, err := exec.Command("sh", "-ec", script).Output()
