@@ -167,11 +167,15 @@ func TestDocuments_whatTheyShow_isThere(t *testing.T) {
 
 var assignment = regexp.MustCompile(`^[A-Z][A-Z0-9_]*=`)
 
+// intoFile is where a command keeps its output; nothing is to be written.
+var intoFile = regexp.MustCompile(` >\S+`)
+
 // commands splits a block into commands, and these into words as a shell does.
 func commands(t *testing.T, b block) (list [][]string) {
 	t.Helper()
 	script := ""
 	for line := range strings.Lines(strings.ReplaceAll(b.text, "\\\n", " ")) {
+		line = intoFile.ReplaceAllString(line, "")
 		script += `printf '%s\n' ` + line + "\nwait\necho\n" // so that nothing is run
 	}
 	out, err := exec.Command("sh", "-ec", script).Output()

@@ -82,7 +82,7 @@ func TestKubernetes_secretsMadeWithKubectl_areThoseOfTheTemplate(t *testing.T) {
 		require.NoError(t, yaml.Unmarshal([]byte(text), &s))
 		want[s.Metadata.Name] = s
 	}
-	dir := t.TempDir()
+	dir, made := t.TempDir(), map[string]bool{}
 	for _, b := range readDocument(t, filepath.Join(root, "deploy/kubernetes/README.md")).blocks {
 		if !strings.Contains(b.text, "kubectl create secret generic") {
 			continue
@@ -104,7 +104,7 @@ func TestKubernetes_secretsMadeWithKubectl_areThoseOfTheTemplate(t *testing.T) {
 				continue
 			}
 			template := want[got.Metadata.Name]
-			delete(want, got.Metadata.Name)
+			made[got.Metadata.Name] = true
 			if template.Type != "Opaque" || got.Type != "" { // Opaque is what none means
 				assert.Equal(t, template.Type, got.Type, "%s", words)
 			}
@@ -112,5 +112,5 @@ func TestKubernetes_secretsMadeWithKubectl_areThoseOfTheTemplate(t *testing.T) {
 				slices.Collect(maps.Keys(got.Data)), "%s", words)
 		}
 	}
-	assert.Empty(t, want, "no command makes them")
+	assert.ElementsMatch(t, slices.Collect(maps.Keys(want)), slices.Collect(maps.Keys(made)), "what commands make")
 }
