@@ -98,16 +98,16 @@ func writes(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(content), 0o644))
 }
 
-// starts starts a component that is there from now on.
+// starts starts a component, which is there from then on.
 func starts(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
-		ts.Fatalf("nothing is not started")
+		ts.Fatalf("unsupported: ! starts")
 	}
 	ts.Check(run(nil, args...))
 }
 
-// connects makes a connection of TCP from a pod, of which other pods of its label are like; with "!", its packets must
-// get no answer, as those that a NetworkPolicy stops. New policies are in force after a moment.
+// connects makes a TCP connection from a pod with a label; with "!", its packets must get no answer, as those that a
+// NetworkPolicy stops. It tries again for a while: new policies are in force after a moment.
 //
 //	connects NAMESPACE LABEL HOST:PORT
 func connects(ts *testscript.TestScript, neg bool, args []string) {

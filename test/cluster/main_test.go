@@ -163,7 +163,8 @@ type packages struct {
 }
 
 var (
-	// components are Kubernetes and addons, which are built as Kubernetes is, so that they share its packages.
+	// components are Kubernetes and addons, which are built as Kubernetes is, so that they share its packages. With
+	// -trimpath they would not: of a module that is replaced it records the version that was required.
 	components = []packages{
 		{"kubernetes", []string{"-ldflags=-s -w -X k8s.io/component-base/version.gitVersion=" + version, // charts ask
 			"-o", built + "/", "tool"}},
@@ -171,16 +172,16 @@ var (
 	}
 	// contents are those of images, which have no libc.
 	contents = []packages{
-		{".", []string{"-ldflags=-s -w", "-o", state + "/images/pause", "./pause"}},
-		{root, []string{"-ldflags=-s -w", "-o", state + "/images/app", "./deploy/compose/app"}},
-		{root, []string{"-ldflags=-s -w", "-o", state + "/images/", "-tags=nethttpomithttp2", "./cmd/certfetcher",
-			"./cmd/certservice", "./cmd/devca"}},
+		{".", []string{"-trimpath", "-ldflags=-s -w", "-o", state + "/images/pause", "./pause"}},
+		{root, []string{"-trimpath", "-ldflags=-s -w", "-o", state + "/images/app", "./deploy/compose/app"}},
+		{root, []string{"-trimpath", "-ldflags=-s -w", "-o", state + "/images/", "-tags=nethttpomithttp2",
+			"./cmd/certfetcher", "./cmd/certservice", "./cmd/devca"}},
 	}
 )
 
 func build(all []packages) error {
 	for _, p := range all {
-		command := exec.Command("go", append([]string{"build", "-trimpath"}, p.args...)...)
+		command := exec.Command("go", append([]string{"build"}, p.args...)...)
 		command.Dir, command.Stderr = p.dir, os.Stderr
 		if command.Env = os.Environ(); p.dir == "." || p.dir == root {
 			command.Env = append(command.Env, "CGO_ENABLED=0")

@@ -167,13 +167,15 @@ func TestDocuments_whatTheyShow_isThere(t *testing.T) {
 
 var assignment = regexp.MustCompile(`^[A-Z][A-Z0-9_]*=`)
 
-var redirection = regexp.MustCompile(`(?m) >\S+$`)
+// intoFile is where a command keeps its output; nothing is to be written.
+var intoFile = regexp.MustCompile(` >\S+`)
 
-// commands splits a block into commands, and these into words as a shell does; which file one writes to is left out.
+// commands splits a block into commands, and these into words as a shell does.
 func commands(t *testing.T, b block) (list [][]string) {
 	t.Helper()
 	script := ""
-	for line := range strings.Lines(redirection.ReplaceAllString(strings.ReplaceAll(b.text, "\\\n", " "), "")) {
+	for line := range strings.Lines(strings.ReplaceAll(b.text, "\\\n", " ")) {
+		line = intoFile.ReplaceAllString(line, "")
 		script += `printf '%s\n' ` + line + "\nwait\necho\n" // so that nothing is run
 	}
 	out, err := exec.Command("sh", "-ec", script).Output()

@@ -22,11 +22,9 @@ import (
 // What the commands of the document make is what certfetcher and certservice take, and mutual TLS between them works.
 func TestKubernetes_identitiesMadeWithOpenSSL_areAccepted(t *testing.T) {
 	fixture.RequirePrograms(t, "openssl")
-	dir, begun := t.TempDir(), false
+	dir := t.TempDir()
 	for _, b := range readDocument(t, filepath.Join(root, "deploy/kubernetes/README.md")).blocks {
-		// What comes before is the way with cert-manager.
-		begun = begun || strings.HasPrefix(b.text, "openssl ")
-		if !begun || !strings.HasPrefix(b.text, "openssl ") && !strings.HasPrefix(b.text, "kubectl ") {
+		if !strings.HasPrefix(b.text, "openssl ") && !strings.HasPrefix(b.text, "kubectl ") {
 			continue
 		}
 		run := exec.Command("sh", "-e", "-c", b.text)
@@ -78,13 +76,13 @@ func TestKubernetes_secretsMadeWithKubectl_areThoseOfTheTemplate(t *testing.T) {
 		Data       map[string]string
 		StringData map[string]string `yaml:"stringData"`
 	}
-	want, made := map[string]secret{}, map[string]bool{}
+	want := map[string]secret{}
 	for _, text := range strings.Split(readAll(t, "deploy/kubernetes/secrets.yaml"), "\n---\n") {
 		var s secret
 		require.NoError(t, yaml.Unmarshal([]byte(text), &s))
 		want[s.Metadata.Name] = s
 	}
-	dir := t.TempDir()
+	dir, made := t.TempDir(), map[string]bool{}
 	for _, b := range readDocument(t, filepath.Join(root, "deploy/kubernetes/README.md")).blocks {
 		if !strings.Contains(b.text, "kubectl create secret generic") {
 			continue
@@ -117,5 +115,5 @@ func TestKubernetes_secretsMadeWithKubectl_areThoseOfTheTemplate(t *testing.T) {
 				slices.Collect(maps.Keys(got.Data)), "%s", words)
 		}
 	}
-	assert.ElementsMatch(t, slices.Collect(maps.Keys(want)), slices.Collect(maps.Keys(made)))
+	assert.ElementsMatch(t, slices.Collect(maps.Keys(want)), slices.Collect(maps.Keys(made)), "what commands make")
 }
