@@ -56,6 +56,10 @@ func NewCapacity(connections int) Capacity {
 // Connections is how many are open at the same time.
 func (c Capacity) Connections() int { return c.verified + c.unverified }
 
+// Queued is how many requests may wait for their CA: a quarter of the connections, as each has one
+// and takes more memory than an idle one.
+func (c Capacity) Queued() int { return c.Connections() / 4 }
+
 // memoryLimit is the smallest of GOMEMLIMIT and the limits
 // of the cgroups that this process is in, in bytes.
 func memoryLimit() int64 {
