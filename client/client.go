@@ -18,10 +18,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -329,7 +331,17 @@ func (c *Client) roundTrip(ctx context.Context, target *url.URL, secrets secretH
 	req.Header = secrets.httpHeader()
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.userAgent)
+	if c.timeout > 0 {
+		// RFC 7240, 4.3, in whole seconds: so that nothing is issued for a client that has gone.
+		req.Header.Set("Prefer", fmt.Sprintf("wait=%.0f", math.Ceil(c.timeout.Seconds())))
+	}
 	requestid.Set(ctx, req.Header)
+	if deadline, ok := ctx.Deadline(); ok {
+		// RFC 7240, section 4.3: how long we wait. A CertService of ours has no certificate issued
+		// that would come later.
+		seconds := max(1, int(deadline.Sub(time.Now()).Seconds()))
+		req.Header.Set("Prefer", "wait="+strconv.Itoa(seconds))
+	}
 
 	// The transport itself, not an http.Client: that one follows redirects.
 	resp, err := c.transport.RoundTrip(req)

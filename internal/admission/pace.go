@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"hash/maphash"
 	"math"
 	"time"
 )
@@ -67,12 +68,14 @@ const (
 // mostBooked bounds the clients that are remembered, in memory.
 const mostBooked = 100_000
 
-// bookings are the clients that were asked to come back, by the second in which they are to.
+// bookings are the clients that were asked to come back, by the second in which they are to. Their
+// hashes are kept: two that have the same one, which is unlikely, are one client here.
 type bookings[K comparable] struct {
 	perClient int
+	seed      maphash.Seed
 	from      int64 // the last second that has passed, in Unix time
-	clients   [horizon + 1][]K
-	of        map[K]booked
+	clients   [horizon + 1][]uint64
+	of        map[uint64]booked
 }
 
 // booked is what one client has.
@@ -82,7 +85,7 @@ type booked struct {
 }
 
 func newBookings[K comparable](perClient int) *bookings[K] {
-	return &bookings[K]{perClient: perClient, of: map[K]booked{}}
+	return &bookings[K]{perClient: perClient, seed: maphash.MakeSeed(), of: map[uint64]booked{}}
 }
 
 // book finds the first second in which fewer than so many are to come, and returns the seconds
@@ -92,7 +95,8 @@ func newBookings[K comparable](perClient int) *bookings[K] {
 // address stands for many clients, they have several.
 func (b *bookings[K]) book(client K, several bool, perSecond float64, now time.Time, random float64) int {
 	b.forget(now.Unix())
-	has := b.of[client]
+	hash := maphash.Comparable(b.seed, client)
+	has := b.of[hash]
 	if has.seconds > 0 && !several {
 		return int(has.last - b.from)
 	}
@@ -100,8 +104,8 @@ func (b *bookings[K]) book(client K, several bool, perSecond float64, now time.T
 		for second := b.from + 1; second <= b.from+horizon; second++ {
 			at := b.at(second)
 			if float64(len(*at)) < perSecond {
-				*at = append(*at, client)
-				b.of[client] = booked{has.seconds + 1, second}
+				*at = append(*at, hash)
+				b.of[hash] = booked{has.seconds + 1, second}
 				return int(second - b.from)
 			}
 		}
@@ -109,7 +113,7 @@ func (b *bookings[K]) book(client K, several bool, perSecond float64, now time.T
 	return horizon/2 + 1 + int(random*horizon/2)
 }
 
-func (b *bookings[K]) at(second int64) *[]K { return &b.clients[second%int64(len(b.clients))] }
+func (b *bookings[K]) at(second int64) *[]uint64 { return &b.clients[second%int64(len(b.clients))] }
 
 // forget forgets what was booked until now, this second included.
 func (b *bookings[K]) forget(now int64) {

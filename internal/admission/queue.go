@@ -32,10 +32,11 @@ const (
 )
 
 // A CA may have in progress what it answers in inProgressFor, and mostAtFirst until it is known how
-// much that is. The other requests wait here, where they can leave without a trace. Those of a CA
-// that is slow because it is far away, and not because it has much to do, are more and more.
+// much that is. The other requests wait here, where they can leave without a trace. A CA that is
+// slow because it is far away, and not because it has much to do, is one whose quickest answer took
+// long: to inProgressFor that time is added, so that it gets more and more.
 const (
-	inProgressFor = 5 // seconds
+	inProgressFor = 5 * time.Second
 	mostAtFirst   = 32
 )
 
@@ -63,6 +64,7 @@ type Queue[K comparable] struct {
 // authority is what is known of a CA.
 type authority[K comparable] struct {
 	rate     rate
+	quickest time.Duration // answer since there was last nothing in progress; 0: none yet
 	bookings *bookings[K]
 	waiting  []*Ticket[K] // the first has waited longest
 }
@@ -90,8 +92,12 @@ type Request[K comparable] struct {
 type Ticket[K comparable] struct {
 	Request[K]
 	since, latest time.Time
+	sent          time.Time // to the CA
 	state         state
 }
+
+// Latest is when waiting has become useless: the client will have gone before the answer.
+func (t *Ticket[K]) Latest() time.Time { return t.latest }
 
 type state int
 
@@ -120,7 +126,8 @@ func (q *Queue[K]) Ask(r Request[K]) (*Ticket[K], *Refusal) {
 	t := &Ticket[K]{Request: r, since: now, latest: now.Add(share(r.Patience, latestShare))}
 	if !r.Urgent && q.slots.ofCA[r.CA] >= busy {
 		wait := ca.time(q.slots.ofCA[r.CA] + len(ca.waiting) + 1)
-		if wait > share(r.Patience, expectedShare) {
+		most := max(share(r.Patience, expectedShare), min(ca.quickest+inProgressFor, share(r.Patience, latestShare)))
+		if wait > most {
 			return nil, q.refuse(r, LimitWait, fmt.Sprintf("the answer would take %s, and the client waits for %s",
 				wait.Round(time.Second), r.Patience.Round(time.Second)))
 		}
@@ -161,7 +168,7 @@ func (q *Queue[K]) Leave(t *Ticket[K], answered bool) {
 		q.places.giveBack(t.CA, t.Client)
 	case stateInProgress:
 		if answered {
-			ca.rate.answered(q.slots.ofCA[t.CA])
+			ca.answered(q.cfg.Now().Sub(t.sent), q.slots.ofCA[t.CA])
 		}
 		q.slots.giveBack(t.CA, t.Client)
 	}
@@ -213,15 +220,26 @@ func (a *authority[K]) time(requests int) time.Duration {
 
 // most is how many requests the CA may have in progress.
 func (a *authority[K]) most() int {
-	return max(mostAtFirst, int(min(inProgressFor*a.rate.perSecond(), 1e9)))
+	return max(mostAtFirst, int(min((inProgressFor+a.quickest).Seconds()*a.rate.perSecond(), 1e9)))
+}
+
+// answered counts an answer that took so long, while so many were in progress.
+func (a *authority[K]) answered(took time.Duration, inProgress int) {
+	a.rate.answered(inProgress)
+	if a.quickest == 0 || took < a.quickest {
+		a.quickest = took
+	}
 }
 
 func share(of time.Duration, part float64) time.Duration { return time.Duration(float64(of) * part) }
 
 // send sends a request to its CA.
 func (q *Queue[K]) send(t *Ticket[K]) {
+	if q.slots.ofCA[t.CA] == 0 {
+		q.cas[t.CA].quickest = 0
+	}
 	q.slots.take(t.CA, t.Client)
-	t.state = stateInProgress
+	t.state, t.sent = stateInProgress, q.cfg.Now()
 	t.Turn(true)
 }
 

@@ -316,7 +316,7 @@ func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
 	}
 	e.leaveLane()
 	if err := queued.await(ctx); err != nil {
-		return queued.tooLate(e)
+		return queued.tooLate(e, err)
 	}
 	start := h.now()
 	issued, err := call(ctx, request)

@@ -1,6 +1,7 @@
 package certservice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -245,27 +246,41 @@ var errLate = errors.New("waiting for the CA")
 func (h *Handler) queue(caName string, share admission.Share, client clientKey, patience time.Duration,
 	urgent bool) (*place, *admission.Refusal) {
 	p := &place{h: h, turn: make(chan bool, 1)}
+	if h.cfg.Timeout > 0 {
+		patience = min(cmp.Or(patience, admission.DefaultPatience), h.cfg.Timeout)
+	}
 	ticket, refused := h.admission.Ask(admission.Request[clientKey]{CA: caName, Share: share, Client: client,
 		Patience: patience, Urgent: urgent, Turn: func(send bool) { p.turn <- send }})
 	p.ticket = ticket
 	return p, refused
 }
 
-// await waits until the request may be sent to the CA. The error is errLate, or that of ctx.
+// await waits until the request may be sent to the CA. The error is errLate, or that of ctx: then
+// the client has gone, and the request must not be sent any more.
 func (p *place) await(ctx context.Context) error {
+	latest := time.NewTimer(time.Until(p.ticket.Latest()))
+	defer latest.Stop()
 	select {
 	case send := <-p.turn:
 		if !send {
 			return errLate
 		}
-		return nil
+		return ctx.Err()
+	case <-latest.C: // as where the CA hangs, and nothing moves
+		return errLate
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// tooLate answers a request that waited in vain.
-func (p *place) tooLate(e *event) answer { return p.h.refusalAnswer(e, p.h.admission.Late(p.ticket)) }
+// tooLate answers a request that waited in vain, with the error of await. A client that has gone
+// is not waited for.
+func (p *place) tooLate(e *event, err error) answer {
+	if err != errLate {
+		return p.h.overloadAnswer(e, admission.LimitWait, "the client went away while it waited for the CA")
+	}
+	return p.h.refusalAnswer(e, p.h.admission.Late(p.ticket))
+}
 
 // leave gives the place back. answered says that the CA has answered.
 func (p *place) leave(answered bool) { p.h.admission.Leave(p.ticket, answered) }

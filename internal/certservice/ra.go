@@ -124,7 +124,7 @@ func (x *relaying) answer() answer {
 	}
 	x.e.leaveLane()
 	if err := x.queued.await(x.mine.ctx); err != nil {
-		return x.queued.tooLate(x.e)
+		return x.queued.tooLate(x.e, err)
 	}
 	start := x.h.now()
 	relayed, err := x.ca.Relay(x.mine.ctx, x.request, replace)

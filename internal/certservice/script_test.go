@@ -236,9 +236,10 @@ func (s *script) run(command, rest string) string {
 		return s.ask(command, rest)
 	case "STATUS_PAGE":
 		s.api.handler.cfg.NoStatus = rest == "false"
-	case "MAX_IN_FLIGHT":
-		s.api.handler.admission = admission.New[clientKey](admission.Config{
-			MaxInFlight: number[int](rest), Now: time.Now, Random: rand.Float64})
+	case "MAX_IN_FLIGHT": // and MAX_QUEUED
+		most, queued, _ := strings.Cut(rest+" 0", " ")
+		s.api.handler.admission = admission.New[clientKey](admission.Config{MaxInFlight: number[int](most),
+			MaxQueued: number[int](queued), Now: time.Now, Random: rand.Float64})
 		s.c.metrics.observeAdmission(s.api.handler.admission)
 	case "processors": // so many, and of them for heavy computations; nothing: who waits for one
 		cpu := s.api.handler.cfg.CPU
