@@ -23,7 +23,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -336,12 +335,6 @@ func (c *Client) roundTrip(ctx context.Context, target *url.URL, secrets secretH
 		req.Header.Set("Prefer", fmt.Sprintf("wait=%.0f", math.Ceil(c.timeout.Seconds())))
 	}
 	requestid.Set(ctx, req.Header)
-	if deadline, ok := ctx.Deadline(); ok {
-		// RFC 7240, section 4.3: how long we wait. A CertService of ours has no certificate issued
-		// that would come later.
-		seconds := max(1, int(deadline.Sub(time.Now()).Seconds()))
-		req.Header.Set("Prefer", "wait="+strconv.Itoa(seconds))
-	}
 
 	// The transport itself, not an http.Client: that one follows redirects.
 	resp, err := c.transport.RoundTrip(req)
