@@ -191,8 +191,18 @@ func (m *Metrics) observePlain(count func() (idle, active int)) {
 
 // observeAdmission adds how many requests are in progress and wait, in total and for a CA.
 func (m *Metrics) observeAdmission(q *admission.Queue[clientKey]) {
-	m.Gauge(inFlight, func() float64 { return float64(q.InProgress()) })
 	m.admission.Store(q)
+	m.Gauge(inFlight, m.ofAdmission((*admission.Queue[clientKey]).InProgress))
+}
+
+// ofAdmission is a number of the handler's queue; 0 as long as there is no handler.
+func (m *Metrics) ofAdmission(number func(*admission.Queue[clientKey]) int) func() float64 {
+	return func() float64 {
+		if q := m.admission.Load(); q != nil {
+			return float64(number(q))
+		}
+		return 0
+	}
 }
 
 // observeRequest counts every request. The label ca is empty for names that are not configured:
@@ -354,16 +364,15 @@ func (m *Metrics) expect(ca string) {
 	for limit := range limitMessages {
 		m.Counter(overloads, ca, limit)
 	}
-	for gauge, of := range map[*program.Series]func(q *admission.Queue[clientKey]) float64{
-		caInFlight: func(q *admission.Queue[clientKey]) float64 { return float64(q.InProgressOf(ca)) },
-		caQueued:   func(q *admission.Queue[clientKey]) float64 { return float64(q.WaitingFor(ca)) },
-		caRate:     func(q *admission.Queue[clientKey]) float64 { return q.Rate(ca) },
-	} {
-		m.Gauge(gauge, func() float64 {
-			if q := m.admission.Load(); q != nil {
-				return of(q)
-			}
-			return 0
-		}, ca)
+	of := func(number func(*admission.Queue[clientKey], string) int) func() float64 {
+		return m.ofAdmission(func(q *admission.Queue[clientKey]) int { return number(q, ca) })
 	}
+	m.Gauge(caInFlight, of((*admission.Queue[clientKey]).InProgressOf), ca)
+	m.Gauge(caQueued, of((*admission.Queue[clientKey]).WaitingFor), ca)
+	m.Gauge(caRate, func() float64 {
+		if q := m.admission.Load(); q != nil {
+			return q.Rate(ca)
+		}
+		return 0
+	}, ca)
 }

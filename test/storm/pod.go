@@ -23,8 +23,7 @@ const (
 // pod wants a certificate: its init container or its sidecar is certfetcher.
 type pod struct {
 	*storm
-	number   int
-	patience time.Duration // of one try: REQUEST_TIMEOUT
+	number int
 
 	certificate *sidecar.Certificate // of a sidecar; nil: an init container
 	failures    int                  // of the sidecar
@@ -32,9 +31,8 @@ type pod struct {
 	started     time.Duration        // the process
 	waits       *client.Waits        // of its call
 
-	served   bool
-	ready    time.Duration // when it wanted the certificate
-	servedAt time.Duration
+	ready time.Duration // its first try that might succeed
+	tried int           // since then
 }
 
 // start starts the process, or the sidecar's attempt.
@@ -46,37 +44,24 @@ func (p *pod) start() {
 }
 
 func (p *pod) try() {
-	r := p.replicas[p.random.IntN(len(p.replicas))]
-	settled := false
-	x := &exchange{pod: p.number, patience: p.patience}
-	x.answered = func(err error) {
-		switch {
-		case x.gone && err == nil:
-			p.wasted++
-		case settled || x.gone:
-		case err == nil:
-			settled = true
-			p.serve()
-		default:
-			settled = true
-			p.failed(err)
-		}
+	if p.tried == 0 && p.now >= p.begin {
+		p.ready = p.now
+	}
+	if p.now >= p.begin {
+		p.tried++
 	}
 	p.tries++
-	r.connect(x)
-	p.after(p.patience, func() {
-		if !settled {
-			settled = true
-			r.leave(x)
-			p.failed(&client.ConnectionError{})
-		}
-	})
+	p.replicas[p.random.IntN(len(p.replicas))].connect(&exchange{pod: p.number, begun: p.now, patience: p.settings.Timeout,
+		answered: p.answered, wasted: func() { p.wasted++ }})
 }
 
-func (p *pod) serve() {
-	p.served, p.servedAt = true, p.now
-	p.left--
-	p.done = append(p.done, p.now)
+func (p *pod) answered(err error) {
+	if err == nil {
+		p.left--
+		p.done = append(p.done, p.now)
+		return
+	}
+	p.failed(err)
 }
 
 // failed does what client.Try does, and then what ends the process or the sidecar's attempt.

@@ -85,11 +85,13 @@ type replica struct {
 // exchange is a try of a pod.
 type exchange struct {
 	pod      int
+	begun    time.Duration
 	patience time.Duration
-	// answered is called once unless the client has gone: with nil for a certificate.
+	// answered is called once: with nil for a certificate.
 	answered func(error)
+	wasted   func() // a certificate came after the client had gone
 	ticket   *admission.Ticket[int]
-	gone     bool
+	settled  bool // the client has its answer, or has gone
 }
 
 // connect begins a try.
@@ -125,9 +127,6 @@ func (r *replica) shake() {
 
 // ask is certservice's handler: admission, the CA, the answer.
 func (r *replica) ask(x *exchange) {
-	if x.gone {
-		return
-	}
 	r.asked = count(r.asked, r.now)
 	var refused *admission.Refusal
 	x.ticket, refused = r.queue.Ask(admission.Request[int]{
@@ -137,7 +136,14 @@ func (r *replica) ask(x *exchange) {
 	})
 	if refused != nil {
 		x.refuse(refused)
+		return
 	}
+	// Handshakes take no time that matters, so a client does not go before.
+	r.after(x.begun+x.patience-r.now, func() {
+		if !x.settled {
+			r.leave(x)
+		}
+	})
 }
 
 func (x *exchange) refuse(refused *admission.Refusal) {
@@ -147,13 +153,11 @@ func (x *exchange) refuse(refused *admission.Refusal) {
 
 func (r *replica) turn(x *exchange, send bool) {
 	switch {
-	case x.gone: // and has left
+	case x.settled: // it has gone, and left
 	case !send:
 		x.refuse(r.queue.Late(x.ticket))
 	case !r.ca.issue(func() {
-		if !x.gone {
-			r.queue.Leave(x.ticket, true)
-		}
+		r.queue.Leave(x.ticket, true)
 		x.answer(nil)
 	}):
 		r.queue.Leave(x.ticket, false)
@@ -163,12 +167,17 @@ func (r *replica) turn(x *exchange, send bool) {
 
 // leave is the client that does not wait any longer.
 func (r *replica) leave(x *exchange) {
-	x.gone = true
-	if x.ticket != nil {
-		r.queue.Leave(x.ticket, false)
-	}
+	r.queue.Leave(x.ticket, false)
+	x.answer(&client.ConnectionError{})
 }
 
-// answer gives the client its answer. A certificate for a client that has gone is wasted, which
-// who hands it over has to notice.
-func (x *exchange) answer(err error) { x.answered(err) }
+// answer gives the client its answer, if it is still there.
+func (x *exchange) answer(err error) {
+	switch {
+	case !x.settled:
+		x.settled = true
+		x.answered(err)
+	case err == nil:
+		x.wasted()
+	}
+}

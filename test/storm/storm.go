@@ -67,6 +67,7 @@ func (r Result) Ratio() float64 { return float64(r.All) / float64(r.Bound) }
 type storm struct {
 	*simulation
 	settings Settings
+	begin    time.Duration // when the CA can issue
 	ca       *authority
 	replicas []*replica
 	pods     []*pod
@@ -93,16 +94,14 @@ func Play(settings Settings) Result {
 			})})
 	}
 	for number := range settings.Pods {
-		p := &pod{storm: s, number: number, patience: settings.Timeout}
+		p := &pod{storm: s, number: number}
 		s.pods = append(s.pods, p)
-		p.ready = time.Duration(s.random.Float64() * float64(settings.Within))
-		s.after(p.ready, p.start)
+		s.after(time.Duration(s.random.Float64()*float64(settings.Within)), p.start)
 	}
-	begin := time.Duration(0)
 	if settings.Kind != Start {
-		begin = settings.Within + settings.Outage
+		s.begin = settings.Within + settings.Outage
 		s.ca.down = true
-		s.after(begin, func() { s.ca.down = false })
+		s.after(s.begin, func() { s.ca.down = false })
 		const life = 90 * 24 * time.Hour
 		for _, p := range s.pods {
 			end := epoch.Add(settings.Within)
@@ -112,17 +111,17 @@ func Play(settings Settings) Result {
 			p.certificate = &sidecar.Certificate{NotBefore: end.Add(-life), NotAfter: end}
 		}
 	}
-	s.run(begin+horizon, func() bool { return s.left == 0 })
+	s.run(s.begin+horizon, func() bool { return s.left == 0 })
 	s.run(s.now+time.Minute, func() bool { return false }) // what the CA still issues
-	return s.result(begin)
+	return s.result()
 }
 
-func (s *storm) result(begin time.Duration) Result {
+func (s *storm) result() Result {
 	r := Result{Settings: s.settings, Wasted: s.wasted, Tries: s.tries, Restarts: s.restarts,
 		PeakCA: slices.Max(append(s.ca.arrived, 0)), MostAtCA: s.ca.most}
 	var ready []time.Duration
 	for _, p := range s.pods {
-		ready = append(ready, max(0, p.ready-begin))
+		ready = append(ready, p.ready-s.begin)
 	}
 	slices.Sort(ready)
 	each := time.Duration(float64(time.Second) / s.settings.PerSecond)
@@ -130,7 +129,7 @@ func (s *storm) result(begin time.Duration) Result {
 		r.Bound = max(r.Bound, at) + each
 	}
 	for _, at := range s.done {
-		r.Done = append(r.Done, at-begin)
+		r.Done = append(r.Done, at-s.begin)
 	}
 	slices.Sort(r.Done)
 	if len(r.Done) > 0 {
