@@ -126,7 +126,8 @@ func (q *Queue[K]) Ask(r Request[K]) (*Ticket[K], *Refusal) {
 	t := &Ticket[K]{Request: r, since: now, latest: now.Add(share(r.Patience, latestShare))}
 	if !r.Urgent && q.slots.ofCA[r.CA] >= busy {
 		wait := ca.time(q.slots.ofCA[r.CA] + len(ca.waiting) + 1)
-		most := max(share(r.Patience, expectedShare), min(ca.quickest+inProgressFor, share(r.Patience, latestShare)))
+		// A CA that is far away takes its time also when it has little to do.
+		most := max(share(r.Patience, expectedShare), min(2*ca.quickest, share(r.Patience, latestShare)))
 		if wait > most {
 			return nil, q.refuse(r, LimitWait, fmt.Sprintf("the answer would take %s, and the client waits for %s",
 				wait.Round(time.Second), r.Patience.Round(time.Second)))

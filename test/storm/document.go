@@ -20,15 +20,22 @@ const TableHead = `| pods | CA | pods / rate | bound | all served | times the bo
 
 // Row is a result as a row of a table.
 func (r Result) Row() string {
-	perPod := func(n int) string { return fmt.Sprintf("%.1f", float64(n)/float64(r.Pods)) }
 	cells := []string{
 		thousands(r.Pods) + " " + words[r.Kind], fmt.Sprintf("%g/s", r.PerSecond),
 		seconds(time.Duration(float64(r.Pods) / r.PerSecond * float64(time.Second))),
 		seconds(r.Bound), seconds(r.All), fmt.Sprintf("%.2f", r.Ratio()), fmt.Sprint(r.Starved), fmt.Sprint(r.Wasted),
-		fmt.Sprint(r.PeakCA), perPod(r.Tries), perPod(r.Restarts),
+		fmt.Sprint(r.PeakCA), r.perPod(r.Tries), r.perPod(r.Restarts),
 	}
 	return "| " + strings.Join(cells, " | ") + " |\n"
 }
+
+// VariantRow is a result as a row of the table of variants.
+func (r Result) VariantRow(name string) string {
+	return fmt.Sprintf("| %s | %s | %.2f | %d | %d | %s | %s |\n", name, seconds(r.All), r.Ratio(), r.Starved, r.Wasted,
+		r.perPod(r.Tries), r.perPod(r.Restarts))
+}
+
+func (r Result) perPod(n int) string { return fmt.Sprintf("%.1f", float64(n)/float64(r.Pods)) }
 
 func seconds(d time.Duration) string { return thousands(int(d.Seconds()+0.5)) + " s" }
 

@@ -34,3 +34,29 @@ func Scenarios(mostPods int) (all []Settings) {
 	}
 	return all
 }
+
+// Variant is a storm with other settings than the defaults.
+type Variant struct {
+	Name string
+	Settings
+}
+
+// Variants are those of docs/storms.md: 10,000 pods that start, at a CA that issues 25 in a second.
+func Variants() []Variant {
+	with := func(change func(*Settings)) Settings {
+		s := Defaults()
+		s.Pods, s.PerSecond, s.Workers = 10_000, 25, 2
+		change(&s)
+		return s
+	}
+	return []Variant{
+		{"1 replica", with(func(s *Settings) { s.Replicas = 1 })},
+		{"8 replicas", with(func(s *Settings) { s.Replicas = 8 })},
+		{"300 handshakes a second for each replica", with(func(s *Settings) { s.Handshakes = 300 })},
+		{"`MAX_QUEUED=0`", with(func(s *Settings) { s.MaxQueued = 0 })},
+		{"`REQUEST_TIMEOUT=5s`", with(func(s *Settings) { s.Timeout = 5 * time.Second })},
+		{"`RETRY_MAX_ELAPSED=1m`", with(func(s *Settings) { s.Retry.MaxElapsed = time.Minute })},
+		{"`RETRY_MAX_ELAPSED=0`", with(func(s *Settings) { s.Retry.MaxElapsed = 0 })},
+		{"ONAP's client: one try", with(func(s *Settings) { s.Retry.MaxElapsed = 1 })},
+	}
+}
