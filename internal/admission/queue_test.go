@@ -24,8 +24,8 @@ type play struct {
 	events  []string
 }
 
-// Each text of testdata/queue.txt is a script: below a command is what becomes of the requests then. The method run says
-// what the commands do. What is drawn is always the middle.
+// Each text of testdata/queue.txt is a script: below a command is what becomes of the requests then. The method run
+// says what the commands do. What is drawn is always the middle.
 func TestQueue_decidesAsTheScriptsSay(t *testing.T) {
 	golden.Play(t, "queue.txt", func(_ *testing.T, _, commands string) (text string) {
 		p := &play{now: time.Unix(1_000_000, 0), tickets: map[string]*Ticket[string]{}}

@@ -28,8 +28,8 @@ var (
 	caQueued = program.DefineGauge("certservice_ca_queued_requests",
 		"Enrolments and updates that wait for a CA to have room.", "ca")
 	caRate = program.DefineGauge("certservice_ca_requests_per_second",
-		"Enrolments and updates that a CA answers in a second while it has enough to do, as measured when it last had; "+
-			"0: not known yet.", "ca")
+		"Enrolments and updates that a CA answers in a second while it has enough to do, as measured "+
+			"when it last had; 0: not known yet.", "ca")
 	certificateEnd = program.DefineGauge("certservice_certificate_expiry_timestamp_seconds",
 		"End of the service's own certificate, in Unix time.")
 	certificateBegin = program.DefineGauge("certservice_certificate_not_before_timestamp_seconds",

@@ -26,7 +26,9 @@ func (a *busyAuthority) Enroll(ctx context.Context, _ Request) (Issued, error) {
 	}
 }
 
-func (a *busyAuthority) Update(ctx context.Context, r Request) (Issued, error) { return a.Enroll(ctx, r) }
+func (a *busyAuthority) Update(ctx context.Context, r Request) (Issued, error) {
+	return a.Enroll(ctx, r)
+}
 
 // newBusyService has one slot, which is taken, and places to wait.
 func newBusyService(t *testing.T) (s *service, ca *busyAuthority, first chan response) {

@@ -14,9 +14,9 @@ var words = map[Kind]string{
 }
 
 // TableHead is the head of a table of Rows.
-const TableHead = `| pods | CA | pods / rate | bound | all served | times the bound | starved | wasted | busiest second at the CA | requests per pod | restarts per pod |
-|---|---|---|---|---|---|---|---|---|---|---|
-`
+const TableHead = "| pods | CA | pods / rate | bound | all served | times the bound | starved | wasted " +
+	"| busiest second at the CA | requests per pod | restarts per pod |\n" +
+	"|---|---|---|---|---|---|---|---|---|---|---|\n"
 
 // Row is a result as a row of a table.
 func (r Result) Row() string {
@@ -63,13 +63,14 @@ func Plot(title string, results []Result) string {
 	line(`<text x="%d" y="22" font-size="15" fill="#222222">%s</text>`, left, title)
 	for i := range 6 {
 		share := float64(i) / 5
-		line(`<path d="M%.1f %.1fH%.1f" stroke="#dddddd"/><text x="%d" y="%.1f" text-anchor="end" fill="#444444">%.0f %%</text>`,
-			x(0), y(share), x(most), left-8, y(share)+4, 100*share)
+		line(`<path d="M%.1f %.1fH%.1f" stroke="#dddddd"/>`, x(0), y(share), x(most))
+		line(`<text x="%d" y="%.1f" text-anchor="end" fill="#444444">%.0f %%</text>`, left-8, y(share)+4, 100*share)
 	}
 	for i := range 7 {
 		multiple := float64(i) / 4
-		line(`<path d="M%.1f %.1fV%.1f" stroke="#dddddd"/><text x="%.1f" y="%d" text-anchor="middle" fill="#444444">%g</text>`,
-			x(multiple), y(0), y(1), x(multiple), height-bottom+18, multiple)
+		line(`<path d="M%.1f %.1fV%.1f" stroke="#dddddd"/>`, x(multiple), y(0), y(1))
+		line(`<text x="%.1f" y="%d" text-anchor="middle" fill="#444444">%g</text>`, x(multiple), height-bottom+18,
+			multiple)
 	}
 	line(`<text x="%.1f" y="%d" text-anchor="middle" fill="#444444">time, in multiples of the bound</text>`,
 		x(most/2), height-12)

@@ -51,8 +51,9 @@ func (p *pod) try() {
 		p.tried++
 	}
 	p.tries++
-	p.replicas[p.random.IntN(len(p.replicas))].connect(&exchange{pod: p.number, begun: p.now, patience: p.settings.Timeout,
-		answered: p.answered, wasted: func() { p.wasted++ }})
+	x := &exchange{pod: p.number, begun: p.now, patience: p.settings.Timeout, answered: p.answered,
+		wasted: func() { p.wasted++ }}
+	p.replicas[p.random.IntN(len(p.replicas))].connect(x)
 }
 
 func (p *pod) answered(err error) {

@@ -55,8 +55,8 @@ const (
 )
 
 func main() {
-	table := "| processes | CA | `REQUEST_TIMEOUT` | | all served | half served | busiest second at the CA | at the CA at once " +
-		"| refused | wasted |\n|---|---|---|---|---|---|---|---|---|---|\n"
+	table := "| processes | CA | `REQUEST_TIMEOUT` | | all served | half served | busiest second at the CA " +
+		"| at the CA at once | refused | wasted |\n|---|---|---|---|---|---|---|---|---|---|\n"
 	wrong := false
 	for _, s := range realStorms {
 		settings := s.settings()
