@@ -124,8 +124,8 @@ func far(measured, foretold, atLeast float64) bool {
 	return math.Abs(measured-foretold) > max(wrongShare*foretold, atLeast)
 }
 
-// A process that has to wait longer than mostDelay for a processor makes a run worthless, and the next one is taken: then
-// it is this machine that is measured. Other work on it does that.
+// A run in which a process waits for a processor longer than mostDelay measures the other work of this machine. The next
+// one counts instead.
 const (
 	mostDelay = time.Second
 	mostRuns  = 5
