@@ -124,8 +124,8 @@ func far(measured, foretold, atLeast float64) bool {
 	return math.Abs(measured-foretold) > max(wrongShare*foretold, atLeast)
 }
 
-// A run in which a process waits for a processor longer than mostDelay measures the other work of this machine. The next
-// one counts instead.
+// A run in which a process waits for a processor longer than mostDelay measures the other work of this machine. The
+// next one counts instead.
 const (
 	mostDelay = time.Second
 	mostRuns  = 5
