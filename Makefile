@@ -79,10 +79,13 @@ cover: ## coverage of all tests, as dist/cover.html
 	go tool cover -html=dist/cover.out -o dist/cover.html
 	go tool cover -func=dist/cover.out | tail -1
 
-# Benchmarks of the parts, then whole runs of the built program: wall time and peak memory.
-bench: build ## benchmarks of the parts and of whole runs
+# Benchmarks of the parts, then whole runs of the built program: wall time and peak memory. The storms are simulated,
+# and some run for real: they write the tables and plots of docs/storms.md.
+bench: build ## benchmarks of the parts, of whole runs and of start storms
 	go test -run '^$$' -bench . -benchtime 1s ./keygen ./output ./internal/pkcs12
 	go run ./test/bench
+	go run ./test/storm/write
+	go run ./test/storm/processes
 
 # Images FROM scratch out of programs built here, with whichever of podman, buildah and docker works; each
 # with its bill of materials beside it in dist/images. deploy/images/build.sh says what GOARCH,

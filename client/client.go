@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -329,6 +330,10 @@ func (c *Client) roundTrip(ctx context.Context, target *url.URL, secrets secretH
 	req.Header = secrets.httpHeader()
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.userAgent)
+	if c.timeout > 0 {
+		// RFC 7240, 4.3, in whole seconds: so that nothing is issued for a client that has gone.
+		req.Header.Set("Prefer", fmt.Sprintf("wait=%.0f", math.Ceil(c.timeout.Seconds())))
+	}
 	requestid.Set(ctx, req.Header)
 
 	// The transport itself, not an http.Client: that one follows redirects.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -32,12 +33,12 @@ func TestClient_request_is_the_golden_one(t *testing.T) {
 				fmt.Fprint(conn, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 			})
 			c := fixture.Must(New(Config{URL: "https://" + address + "/v1/certificate" + slash, CAName: "RA",
-				TLS: &tls.Config{RootCAs: pool(ca.Root)}}))
+				TLS: &tls.Config{RootCAs: pool(ca.Root)}, Timeout: 29500 * time.Millisecond}))
 			_, err := map[string]func(context.Context, Request) (Answer, error){
 				"enroll": c.Enroll, "update": c.Update}[op](t.Context(), goldenSecrets())
 			require.ErrorAs(t, err, new(*StatusError))
 			lines := []string{want.Method + " " + want.Path + " HTTP/1.1", "Host: " + address,
-				"User-Agent: certfetcher", "Accept: application/json", "Connection: close"}
+				"User-Agent: certfetcher", "Accept: application/json", "Connection: close", "Prefer: wait=30"}
 			for name, value := range want.Headers {
 				lines = append(lines, name+": "+value)
 			}

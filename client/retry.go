@@ -40,41 +40,61 @@ const maxReported = 24 * time.Hour
 // jitter is the share of an interval by which a wait may differ from it.
 const jitter = 0.5
 
-// schedule draws the waits of one call.
-type schedule struct {
-	*backoff.ExponentialBackOff
-	retryAfter time.Duration // what the last answer asked for
-	stopped    bool          // by MaxElapsed
+// leastSpread is the time over which those are spread whom a server asks to come back after the
+// same time: Retry-After has whole seconds.
+const leastSpread = time.Second
+
+// Waits draws the waits of one call. Clock and randomness are given, so that many calls can be
+// played through in no time.
+type Waits struct {
+	interval   *backoff.ExponentialBackOff // without its own jitter and limit
+	maxElapsed time.Duration
+	random     func() float64 // in [0, 1)
+	retryAfter time.Duration  // what the last answer asked for
+	stopped    bool           // by maxElapsed
 }
 
-func newSchedule(r Retry, now func() time.Time) *schedule {
+// NewWaits begins a call now. random returns a number from 0 up to 1, without 1 itself.
+func NewWaits(r Retry, now func() time.Time, random func() float64) *Waits {
 	longest := time.Duration(float64(r.MaxInterval) / (1 + jitter))
-	return &schedule{ExponentialBackOff: backoff.NewExponentialBackOff(
+	return &Waits{maxElapsed: r.MaxElapsed, random: random, interval: backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(min(r.InitialInterval, longest)),
 		backoff.WithMaxInterval(longest),
 		backoff.WithMultiplier(2),
-		backoff.WithRandomizationFactor(jitter),
-		backoff.WithMaxElapsedTime(r.MaxElapsed),
+		backoff.WithRandomizationFactor(0),
+		backoff.WithMaxElapsedTime(0),
 		backoff.WithClockProvider(clock(now)),
 	)}
 }
 
+// Failed says that a try failed, and how long the server asks to wait before the next one; 0: it
+// does not.
+func (w *Waits) Failed(retryAfter time.Duration) { w.retryAfter = retryAfter }
+
 // NextBackOff returns the next wait, or backoff.Stop when it would end past MaxElapsed. A server
 // that asks for more time than is left gets no further request: an earlier one would disobey it.
-func (s *schedule) NextBackOff() time.Duration {
-	next := s.ExponentialBackOff.NextBackOff()
-	if next != backoff.Stop && s.retryAfter > 0 {
+func (w *Waits) NextBackOff() time.Duration {
+	next := w.spread(w.interval.NextBackOff(), -jitter, jitter)
+	if w.retryAfter > 0 {
 		// A little later than asked, so that the clients of
 		// a server that restarts do not all come at once.
-		asked := s.retryAfter + rand.N(s.retryAfter/10+1)
-		next = max(next, min(asked, MaxRetryAfter))
-		if s.MaxElapsedTime > 0 && s.GetElapsedTime()+next > s.MaxElapsedTime {
-			next = backoff.Stop
-		}
+		later := max(0.1, float64(leastSpread)/float64(w.retryAfter))
+		next = max(next, min(w.spread(w.retryAfter, 0, later), MaxRetryAfter))
 	}
-	s.stopped = next == backoff.Stop
+	w.stopped = w.maxElapsed > 0 && w.interval.GetElapsedTime()+next > w.maxElapsed
+	if w.stopped {
+		return backoff.Stop
+	}
 	return next
 }
+
+// spread draws evenly around a time, from a share of it below or above to another.
+func (w *Waits) spread(d time.Duration, from, to float64) time.Duration {
+	return d + time.Duration((from+w.random()*(to-from))*float64(d))
+}
+
+// Reset begins again, as backoff.BackOff has it.
+func (w *Waits) Reset() { w.interval.Reset() }
 
 type clock func() time.Time
 
@@ -125,7 +145,7 @@ func Try[T any](ctx context.Context, r Retrying, try func() (T, error)) (result 
 		}
 		return result, err
 	}
-	s := newSchedule(*r.Retry, r.Now)
+	w := NewWaits(*r.Retry, r.Now, rand.Float64)
 	tries := 0
 	var last error
 	result, err = backoff.RetryNotifyWithData(func() (T, error) {
@@ -135,12 +155,12 @@ func Try[T any](ctx context.Context, r Retrying, try func() (T, error)) (result 
 			return result, nil
 		}
 		last = err
-		var again bool
-		if again, s.retryAfter = r.Judge(err); !again {
+		again, retryAfter := r.Judge(err)
+		if w.Failed(retryAfter); !again {
 			err = backoff.Permanent(err)
 		}
 		return result, err
-	}, backoff.WithContext(s, ctx), func(err error, wait time.Duration) { r.Failed(tries, err, wait) })
+	}, backoff.WithContext(w, ctx), func(err error, wait time.Duration) { r.Failed(tries, err, wait) })
 	switch {
 	case err == nil:
 		return result, nil
@@ -150,14 +170,14 @@ func Try[T any](ctx context.Context, r Retrying, try func() (T, error)) (result 
 			return result, cause
 		}
 		return result, fmt.Errorf("%w; before that, try %d failed: %v", cause, tries, last)
-	case s.stopped:
-		effort := fmt.Sprintf("%d tries in %s", tries, s.GetElapsedTime().Round(time.Millisecond))
+	case w.stopped:
+		effort := fmt.Sprintf("%d tries in %s", tries, w.interval.GetElapsedTime().Round(time.Millisecond))
 		if tries == 1 {
 			effort = "one try"
 		}
-		if s.retryAfter > 0 {
+		if w.retryAfter > 0 {
 			return result, fmt.Errorf("giving up after %s, as the server asks to wait another %s: %w", effort,
-				s.retryAfter, err)
+				w.retryAfter, err)
 		}
 		return result, fmt.Errorf("giving up after %s: %w", effort, err)
 	}

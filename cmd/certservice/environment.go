@@ -92,12 +92,17 @@ var variables = []program.Variable{
 			"service's certificate, and the last requests"},
 	{Name: "MAX_IN_FLIGHT", Default: "256",
 		Rule: "a number from 1",
-		Help: "enrolments and updates at the same time; beyond it the answer is 503 with " +
-			"Retry-After. Half of them are reserved for the CAs in equal parts"},
+		Help: "enrolments and updates in progress at the CAs at the same time; others wait, see " +
+			"MAX_QUEUED. Half of them are reserved for the CAs in equal parts"},
 	{Name: "MAX_IN_FLIGHT_PER_CLIENT",
 		Rule: "a number from 1, or nothing",
 		Help: "enrolments and updates of one client, by its certificate and address; a quarter " +
 			"of MAX_IN_FLIGHT when empty"},
+	{Name: "MAX_QUEUED",
+		Rule: "a number from 0, or nothing",
+		Help: "enrolments and updates that wait for their CA, a quarter of them of one client; beyond it, " +
+			"and where the answer would come too late, it is 503 with Retry-After. A quarter of the " +
+			"connections when empty; with 0 none waits"},
 	{Name: "MAX_RSA_BITS", Default: "4096",
 		Rule: "a number from 2048 to 8192",
 		Help: "largest RSA key in a request, the old certificate's included; the answer to " +
@@ -136,6 +141,7 @@ type settings struct {
 	cmpServersPath, responseTrust, metricsAddr                string
 	noStatus                                                  bool
 	maxInFlight, maxPerClient, maxRSABits, maxConnections     int
+	maxQueued                                                 int // -1: derived from the connections
 	requestTimeout, readHeaderTimeout, idleTimeout, graceTime time.Duration
 	credentials                                               certservice.Credentials
 	tokens                                                    token.Settings // where tokens count
@@ -182,6 +188,10 @@ func loadSettings() (settings, []program.Fault) {
 	}
 	if r.Value("MAX_IN_FLIGHT_PER_CLIENT") != "" {
 		s.maxPerClient = r.Number("MAX_IN_FLIGHT_PER_CLIENT", 1, 1<<30)
+	}
+	s.maxQueued = -1
+	if r.Value("MAX_QUEUED") != "" {
+		s.maxQueued = r.Number("MAX_QUEUED", 0, 1<<30)
 	}
 	if r.Value("MAX_CONNECTIONS") != "" {
 		s.maxConnections = r.Number("MAX_CONNECTIONS", certservice.LeastConnections, 1<<20)

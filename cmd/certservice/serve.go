@@ -57,6 +57,10 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 
 	strangers := certservice.NewStrangers(log)
 	defer strangers.Summarise()
+	capacity := certservice.NewCapacity(s.maxConnections)
+	if s.maxQueued < 0 {
+		s.maxQueued = capacity.Queued()
+	}
 	cfg := certservice.HandlerConfig{
 		Directory:            configuration,
 		ClientRoots:          func() *x509.CertPool { return watcher.Current().Pool() },
@@ -66,6 +70,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		Revocations:          revocations,
 		MaxInFlight:          s.maxInFlight,
 		MaxInFlightPerClient: s.maxPerClient,
+		MaxQueued:            s.maxQueued,
 		MaxRSABits:           s.maxRSABits,
 		CPU:                  cpu,
 		Timeout:              s.requestTimeout,
@@ -90,7 +95,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	}()
 	return listen(ctx, s, watcher, handler, certservice.ServerConfig{
 		Authenticate:      handler.Authenticate,
-		Capacity:          certservice.NewCapacity(s.maxConnections),
+		Capacity:          capacity,
 		ReadHeaderTimeout: s.readHeaderTimeout,
 		RequestTimeout:    s.requestTimeout,
 		IdleTimeout:       s.idleTimeout,

@@ -24,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/admission"
 	"github.com/certfetcher/certfetcher/internal/policy"
 )
 
@@ -110,7 +111,7 @@ const ReasonNames = "unexpectedNames"
 // Directory finds the authority for a CA name.
 type Directory interface {
 	// Lookup also returns the authority's share of the requests in progress.
-	Lookup(caName string) (Authority, Share, bool)
+	Lookup(caName string) (Authority, admission.Share, bool)
 	// Ready reports whether a valid set of authorities is loaded.
 	Ready() bool
 	// Reload reads the set again; trigger names the cause

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/admission"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/policy"
 	"github.com/certfetcher/certfetcher/internal/requestid"
@@ -41,10 +43,12 @@ type HandlerConfig struct {
 	// MaxInFlightPerClient bounds those of one client, by its certificate and address; 0: a
 	// quarter of MaxInFlight.
 	MaxInFlightPerClient int
-	MaxRSABits           int           // of keys in requests
-	CPU                  *CPU          // shared with CMPOptions
-	Timeout              time.Duration // for one enrolment or update, the authority's part included; 0: none
-	Metrics              *Metrics
+	// MaxQueued is how many more may wait for their CA; 0: none, they are refused.
+	MaxQueued  int
+	MaxRSABits int           // of keys in requests
+	CPU        *CPU          // shared with CMPOptions
+	Timeout    time.Duration // for one enrolment or update, the authority's part included; 0: none
+	Metrics    *Metrics
 	// Identity is the service's own, which signs what it answers to CMP clients.
 	Identity  func() *tls.Certificate
 	Strangers *Strangers // logs requests of clients without a trusted certificate
@@ -56,15 +60,15 @@ type HandlerConfig struct {
 // Handler serves the REST API. It expects to stand behind TLS that asks for a client certificate
 // (tls.RequestClientCert at least) and verifies that certificate itself.
 type Handler struct {
-	cfg     HandlerConfig
-	clients clientVerifier
-	lanes   lanes
-	slots   *slots
-	reloads *rounds[struct{}]
-	scrapes *rounds[[]byte]
-	status  statusPage
-	record  record // of requests, for the status page
-	now     func() time.Time
+	cfg       HandlerConfig
+	clients   clientVerifier
+	lanes     lanes
+	admission *admission.Queue[clientKey] // to the CAs
+	reloads   *rounds[struct{}]
+	scrapes   *rounds[[]byte]
+	status    statusPage
+	record    record // of requests, for the status page
+	now       func() time.Time
 }
 
 // NewHandler returns the handler of the API.
@@ -74,12 +78,15 @@ func NewHandler(cfg HandlerConfig) *Handler {
 		cfg: cfg, now: time.Now,
 		clients: clientVerifier{revocations: cfg.Revocations},
 		lanes:   lanes{of: map[clientKey]*lane{}},
-		slots:   newSlots(cfg.MaxInFlight, cfg.MaxInFlightPerClient),
+		admission: admission.New[clientKey](admission.Config{
+			MaxInFlight: cfg.MaxInFlight, MaxPerClient: cfg.MaxInFlightPerClient, MaxQueued: cfg.MaxQueued,
+			Now: time.Now, Random: rand.Float64,
+		}),
 		scrapes: newScrapes(cfg.Metrics.text),
 	}
 	h.status = newStatusPage(h)
 	h.reloads = newReloads(func() error { return h.Reload("request") })
-	cfg.Metrics.observeInFlight(h.slots.count, h.slots.countOf)
+	cfg.Metrics.observeAdmission(h.admission)
 	return h
 }
 
@@ -257,9 +264,10 @@ func panicText(v any) string {
 	return fmt.Sprintf("%T", v)
 }
 
-// admit finds the authority for a request and takes a slot for it, or says why that is not to be.
-func (h *Handler) admit(caName string, e *event) (authority Authority, release func(), failed *answer) {
-	fail := func(a answer) (Authority, func(), *answer) { return nil, nil, &a }
+// admit finds the authority for a request and takes a place in its queue, or says why that is not
+// to be. It comes first: refusing has to cost little.
+func (h *Handler) admit(r *http.Request, caName string, urgent bool, e *event) (Authority, *place, *answer) {
+	fail := func(a answer) (Authority, *place, *answer) { return nil, nil, &a }
 	if !h.cfg.Directory.Ready() {
 		// Not 404: a client takes that as final, and this is temporary.
 		return fail(unavailableAnswer(e, outcomeNotReady, messageNotReady))
@@ -270,20 +278,21 @@ func (h *Handler) admit(caName string, e *event) (authority Authority, release f
 		return fail(errorAnswer(http.StatusNotFound, "Certification authority not found for given CAName"))
 	}
 	e.caKnown = true
-	release, limit, reason := h.slots.take(caName, share, e.from)
-	if limit != "" {
-		return fail(h.overloadAnswer(e, limit, reason))
+	mine, refused := h.queue(caName, share, e.from, preferWait(r.Header), urgent)
+	if refused != nil {
+		return fail(h.refusalAnswer(e, refused))
 	}
-	return authority, release, nil
+	return authority, mine, nil
 }
 
 // certify has a certificate issued: a new one, or in an update one that replaces another.
 func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
-	authority, release, failed := h.admit(caName, e)
+	authority, queued, failed := h.admit(r, caName, false, e)
 	if failed != nil {
 		return *failed
 	}
-	defer release()
+	answered := false
+	defer func() { queued.leave(answered) }()
 	ctx, cancel := h.withTimeout(r.Context())
 	defer cancel()
 	mine := turns{ctx, h.cfg.CPU, e.from}
@@ -305,9 +314,13 @@ func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
 	if update {
 		call = authority.Update
 	}
-	start := h.now()
 	e.leaveLane()
+	if err := queued.await(ctx); err != nil {
+		return queued.tooLate(e, err)
+	}
+	start := h.now()
 	issued, err := call(ctx, request)
+	answered = hasAnswered(err)
 	h.cfg.Metrics.observeAuthority(e, h.now().Sub(start), err)
 	if err == nil && len(issued.Chain) == 0 {
 		err = errors.New("the answer holds no certificate")
@@ -317,6 +330,12 @@ func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
 	}
 	e.outcome, e.issued = outcomeIssued, issued.Chain[0]
 	return jsonAnswer(http.StatusOK, issuedBody{pemTexts(issued.Chain), pemTexts(issued.Trusted)})
+}
+
+// hasAnswered tells whether an authority has done its work, by the error of a call.
+func hasAnswered(err error) bool {
+	_, refused := errors.AsType[*RefusedError](err)
+	return err == nil || refused
 }
 
 // parse reads a request when it is the client's turn to

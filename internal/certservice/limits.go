@@ -1,127 +1,24 @@
 package certservice
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/admission"
 )
-
-// slots bounds the enrolments and updates in progress: in total, for one CA, and for one client.
-// It refuses rather than queues: a client that waits in a queue holds a connection, and does not
-// learn that another replica has room.
-//
-// Half of all slots are reserved for the CAs, in equal parts. A CA
-// that needs more than its part takes from the other half, the common
-// one. So each CA keeps its part, however many of the others hang.
-type slots struct {
-	total, perClient int // 0: no bound
-
-	mu       sync.Mutex
-	taken    int
-	ofCA     map[string]int
-	ofClient map[clientKey]int
-}
-
-// Share is what one authority may have of the requests in progress.
-type Share struct {
-	MaxInFlight int // 0: half of all where there are several authorities, otherwise all
-	Authorities int // that are configured, this one included
-}
-
-// limitKind is which of the bounds is reached, as the metrics' label names it.
-type limitKind string
-
-const (
-	limitTotal  limitKind = "total"
-	limitCA     limitKind = "ca"
-	limitClient limitKind = "client"
-	limitCPU    limitKind = "cpu"
-)
-
-// newSlots bounds nothing when total is 0. perClient 0 is a quarter of the total.
-func newSlots(total, perClient int) *slots {
-	if perClient == 0 && total > 0 {
-		perClient = max(1, total/4)
-	}
-	return &slots{total: total, perClient: perClient, ofCA: map[string]int{}, ofClient: map[clientKey]int{}}
-}
-
-// take returns what gives the slot back, or the bound that is reached with the reason for the log.
-func (s *slots) take(ca string, may Share, client clientKey) (release func(), limit limitKind, reason string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if limit, reason = s.reachedLimit(ca, may, client); limit != "" {
-		return nil, limit, reason
-	}
-	s.taken++
-	s.ofCA[ca]++
-	s.ofClient[client]++
-	return func() { s.giveBack(ca, client) }, "", ""
-}
-
-func (s *slots) reachedLimit(ca string, may Share, client clientKey) (limitKind, string) {
-	if s.total == 0 {
-		return "", ""
-	}
-	most, reserved := s.total, 0
-	if may.Authorities > 1 {
-		most, reserved = max(1, s.total/2), s.total/2/may.Authorities
-	}
-	if may.MaxInFlight > 0 {
-		most = may.MaxInFlight
-	}
-	switch {
-	case s.taken >= s.total:
-		return limitTotal, fmt.Sprintf("all %d slots are taken", s.total)
-	case s.ofClient[client] >= s.perClient:
-		return limitClient, fmt.Sprintf("the client has all %d slots that one may have", s.perClient)
-	case s.ofCA[ca] >= most:
-		return limitCA, fmt.Sprintf("the CA has all %d slots that it may have", most)
-	case s.ofCA[ca] >= reserved && s.common(reserved) >= s.total-reserved*may.Authorities:
-		return limitTotal, fmt.Sprintf("all %d slots are taken but those reserved for other CAs", s.total)
-	}
-	return "", ""
-}
-
-// common is how many slots the CAs have beyond their reserved parts.
-func (s *slots) common(reserved int) int {
-	sum := 0
-	for _, taken := range s.ofCA {
-		sum += max(0, taken-reserved)
-	}
-	return sum
-}
-
-func (s *slots) giveBack(ca string, client clientKey) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.taken--
-	lower(s.ofCA, ca)
-	lower(s.ofClient, client)
-}
 
 // lower keeps no counts of zero: clients come and go.
 func lower[K comparable](counts map[K]int, key K) {
 	if counts[key]--; counts[key] == 0 {
 		delete(counts, key)
 	}
-}
-
-func (s *slots) count() float64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return float64(s.taken)
-}
-
-func (s *slots) countOf(ca string) float64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return float64(s.ofCA[ca])
 }
 
 // perLane is how many requests of one client are worked on at the same time, not counting those
@@ -309,17 +206,95 @@ func unavailableAnswer(e *event, outcome outcome, message string) answer {
 	return a
 }
 
+// limitCPU is the bound of what certservice itself can compute.
+const limitCPU admission.Limit = "cpu"
+
 // overloadAnswer answers a request that exceeds one of the bounds.
-func (h *Handler) overloadAnswer(e *event, limit limitKind, reason string) answer {
+func (h *Handler) overloadAnswer(e *event, limit admission.Limit, reason string) answer {
 	e.reason = reason
 	h.cfg.Metrics.Counter(overloads, e.caName, limit).Inc()
 	return unavailableAnswer(e, outcomeOverloaded, limitMessages[limit])
 }
 
+// refusalAnswer answers a request that the queue refuses.
+func (h *Handler) refusalAnswer(e *event, refused *admission.Refusal) answer {
+	a := h.overloadAnswer(e, refused.Limit, refused.Reason)
+	a.header["Retry-After"] = strconv.Itoa(refused.RetryAfter)
+	return a
+}
+
 // limitMessages are for clients. They do not tell the numbers.
-var limitMessages = map[limitKind]string{
-	limitTotal:  "Too many requests in flight, try again later",
-	limitCA:     "Too many requests in flight for this CA, try again later",
-	limitClient: "Too many requests in flight from this client, try again later",
-	limitCPU:    "Too much to compute, try again later",
+var limitMessages = map[admission.Limit]string{
+	admission.LimitTotal:  "Too many requests in flight, try again later",
+	admission.LimitCA:     "Too many requests in flight for this CA, try again later",
+	admission.LimitClient: "Too many requests in flight from this client, try again later",
+	admission.LimitWait:   "The CA has more to do than it can in time, try again later",
+	limitCPU:              "Too much to compute, try again later",
+}
+
+// place is a request in the queue for its CA.
+type place struct {
+	h      *Handler
+	ticket *admission.Ticket[clientKey]
+	turn   chan bool // false: it is refused after all
+}
+
+// errLate is a place whose turn did not come in time.
+var errLate = errors.New("waiting for the CA")
+
+// queue takes a place for a request. An urgent one goes on with what the CA has begun.
+func (h *Handler) queue(caName string, share admission.Share, client clientKey, patience time.Duration,
+	urgent bool) (*place, *admission.Refusal) {
+	p := &place{h: h, turn: make(chan bool, 1)}
+	if h.cfg.Timeout > 0 {
+		patience = min(cmp.Or(patience, admission.DefaultPatience), h.cfg.Timeout)
+	}
+	ticket, refused := h.admission.Ask(admission.Request[clientKey]{CA: caName, Share: share, Client: client,
+		Patience: patience, Urgent: urgent, Turn: func(send bool) { p.turn <- send }})
+	p.ticket = ticket
+	return p, refused
+}
+
+// await waits until the request may be sent to the CA. The error is errLate, or that of ctx: then
+// the client has gone, and the request must not be sent any more.
+func (p *place) await(ctx context.Context) error {
+	latest := time.NewTimer(time.Until(p.ticket.Latest()))
+	defer latest.Stop()
+	select {
+	case send := <-p.turn:
+		if !send {
+			return errLate
+		}
+		return ctx.Err()
+	case <-latest.C: // as where the CA hangs, and nothing moves
+		return errLate
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// tooLate answers a request that waited in vain, with the error of await. A client that has gone
+// is not waited for.
+func (p *place) tooLate(e *event, err error) answer {
+	if err != errLate {
+		return p.h.overloadAnswer(e, admission.LimitWait, "the client went away while it waited for the CA")
+	}
+	return p.h.refusalAnswer(e, p.h.admission.Late(p.ticket))
+}
+
+// leave gives the place back. answered says that the CA has answered.
+func (p *place) leave(answered bool) { p.h.admission.Leave(p.ticket, answered) }
+
+// preferWait is how long the client says it waits for an answer (RFC 7240, 4.3); 0: it does not.
+func preferWait(header http.Header) time.Duration {
+	for _, value := range header.Values("Prefer") {
+		for preference := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' || r == ';' }) {
+			name, seconds, _ := strings.Cut(strings.TrimSpace(preference), "=")
+			n, err := strconv.ParseUint(strings.TrimSpace(seconds), 10, 31)
+			if strings.EqualFold(strings.TrimSpace(name), "wait") && err == nil {
+				return time.Duration(n) * time.Second
+			}
+		}
+	}
+	return 0
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/admission"
 	"github.com/certfetcher/certfetcher/internal/policy"
 	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/token"
@@ -24,6 +25,11 @@ var (
 		"Always 1; the labels are the program's version and that of Go.", "version", "go_version")
 	caInFlight = program.DefineGauge("certservice_ca_in_flight_requests",
 		"Enrolments and updates in progress for a CA.", "ca")
+	caQueued = program.DefineGauge("certservice_ca_queued_requests",
+		"Enrolments and updates that wait for a CA to have room.", "ca")
+	caRate = program.DefineGauge("certservice_ca_requests_per_second",
+		"Enrolments and updates that a CA answers in a second while it has enough to do, as measured "+
+			"when it last had; 0: not known yet.", "ca")
 	certificateEnd = program.DefineGauge("certservice_certificate_expiry_timestamp_seconds",
 		"End of the service's own certificate, in Unix time.")
 	certificateBegin = program.DefineGauge("certservice_certificate_not_before_timestamp_seconds",
@@ -71,8 +77,8 @@ var (
 	inFlight = program.DefineGauge("certservice_in_flight_requests",
 		"Enrolments and updates in progress.")
 	overloads = program.DefineCounter("certservice_overloads_total",
-		"Enrolments and updates refused with status 503, by CA and by the limit that was "+
-			"reached: total, ca (its maxInFlight), client, or cpu.", "ca", "limit")
+		"Enrolments and updates refused with status 503, by CA and by the limit that was reached: "+
+			"wait (the answer would come too late), total, ca (its share), client, or cpu.", "ca", "limit")
 	policyDecisions = program.DefineCounter("certservice_policy_decisions_total",
 		"Decisions of the policy, by rule (empty: none fits), operation and decision: allowed, "+
 			"warned (the policy only warns), refused, or limited by the rule's rate.", "rule", "operation", "decision")
@@ -106,8 +112,8 @@ var (
 // Metrics are the service's series, in a set of their own.
 type Metrics struct {
 	*program.SeriesSet
-	inFlightOf  atomic.Pointer[func(ca string) float64] // nil: no handler yet
-	version     string                                  // of the program
+	admission   atomic.Pointer[admission.Queue[clientKey]] // nil: no handler yet
+	version     string                                     // of the program
 	rules       ruleLabels
 	readings    readings // for the status page
 	connections connectionCounts
@@ -183,10 +189,20 @@ func (m *Metrics) observePlain(count func() (idle, active int)) {
 	m.Counter(connectionsLost, "plain", lostToNumber)
 }
 
-// observeInFlight adds how many requests are in progress, in total and for a CA.
-func (m *Metrics) observeInFlight(count func() float64, countOf func(ca string) float64) {
-	m.Gauge(inFlight, count)
-	m.inFlightOf.Store(&countOf)
+// observeAdmission adds how many requests are in progress and wait, in total and for a CA.
+func (m *Metrics) observeAdmission(q *admission.Queue[clientKey]) {
+	m.admission.Store(q)
+	m.Gauge(inFlight, m.ofAdmission((*admission.Queue[clientKey]).InProgress))
+}
+
+// ofAdmission is a number of the handler's queue; 0 as long as there is no handler.
+func (m *Metrics) ofAdmission(number func(*admission.Queue[clientKey]) int) func() float64 {
+	return func() float64 {
+		if q := m.admission.Load(); q != nil {
+			return float64(number(q))
+		}
+		return 0
+	}
 }
 
 // observeRequest counts every request. The label ca is empty for names that are not configured:
@@ -345,12 +361,17 @@ func (m *Metrics) expect(ca string) {
 			m.Counter(requestsTotal, ca, operation, o)
 		}
 	}
-	for _, limit := range []limitKind{limitTotal, limitCA, limitClient, limitCPU} {
+	for limit := range limitMessages {
 		m.Counter(overloads, ca, limit)
 	}
-	m.Gauge(caInFlight, func() float64 {
-		if count := m.inFlightOf.Load(); count != nil {
-			return (*count)(ca)
+	of := func(number func(*admission.Queue[clientKey], string) int) func() float64 {
+		return m.ofAdmission(func(q *admission.Queue[clientKey]) int { return number(q, ca) })
+	}
+	m.Gauge(caInFlight, of((*admission.Queue[clientKey]).InProgressOf), ca)
+	m.Gauge(caQueued, of((*admission.Queue[clientKey]).WaitingFor), ca)
+	m.Gauge(caRate, func() float64 {
+		if q := m.admission.Load(); q != nil {
+			return q.Rate(ca)
 		}
 		return 0
 	}, ca)

@@ -2,6 +2,7 @@ package certservice
 
 import (
 	"math"
+	"math/rand/v2"
 	"os"
 	"path"
 	"runtime/debug"
@@ -55,6 +56,10 @@ func NewCapacity(connections int) Capacity {
 
 // Connections is how many are open at the same time.
 func (c Capacity) Connections() int { return c.verified + c.unverified }
+
+// Queued is how many requests may wait for their CA: a quarter of the connections, as each has one
+// and takes more memory than an idle one.
+func (c Capacity) Queued() int { return c.Connections() / 4 }
 
 // memoryLimit is the smallest of GOMEMLIMIT and the limits
 // of the cgroups that this process is in, in bytes.
@@ -190,11 +195,18 @@ func (p *pool) enter(c *connection, client clientKey, state connState) bool {
 	return true
 }
 
-// first is the first connection in an order, except for one; nil: for none.
+// first is the first connection in an order, except for one; nil: for none. Of several it is any.
 func (p *pool) first(except *connection, before func(a, b *connection) bool) (found *connection) {
+	equal := 0
 	for c := range p.conns {
-		if c != except && (found == nil || before(c, found)) {
-			found = c
+		switch {
+		case c == except:
+		case found == nil || before(c, found):
+			found, equal = c, 1
+		case !before(found, c):
+			if equal++; rand.IntN(equal) == 0 {
+				found = c
+			}
 		}
 	}
 	return found
@@ -202,6 +214,9 @@ func (p *pool) first(except *connection, before func(a, b *connection) bool) (fo
 
 // before orders connections by how many their client has, the most first; then idle ones before
 // those that send before those that are answered; then by how long they have been in that state.
+//
+// Those that send have no order: were it the oldest one that goes, then with more newcomers in a
+// second than handshakes nobody would get to the end of one.
 func (p *pool) before(a, b *connection) bool {
 	if more, less := p.shares[a.client].conns, p.shares[b.client].conns; more != less {
 		return more > less
@@ -209,7 +224,7 @@ func (p *pool) before(a, b *connection) bool {
 	if a.state != b.state {
 		return a.state > b.state
 	}
-	return a.since.Before(b.since)
+	return a.state != connBusy && a.since.Before(b.since)
 }
 
 // evict closes the connection below its owner, which then notices and closes it as well.

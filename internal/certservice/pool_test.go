@@ -35,3 +35,26 @@ func TestCgroupLimits_areThoseOfAllGroupsAbove(t *testing.T) {
 		assert.Equal(t, want, cgroupLimits(memberships), memberships)
 	}
 }
+
+// As when more clients come in a second than there can be handshakes: each takes ten turns, three newcomers come in
+// each, and there is room for twenty.
+func TestPool_moreNewcomersThanHandshakes_someGetToTheEnd(t *testing.T) {
+	const room, newcomers, takes, turns = 20, 3, 10, 1000
+	began, finished := map[*connection]int{}, 0
+	p := newPool(room, 1<<20, func(c *connection, _ lossReason) { delete(began, c) })
+	for turn := range turns {
+		for n := range newcomers {
+			c := pipe()
+			began[c] = turn
+			p.enter(c, clientKey{certificate: [32]byte{byte(turn), byte(turn >> 8), byte(n)}}, connBusy)
+		}
+		for c := range p.conns {
+			if turn-began[c] >= takes {
+				finished++
+				p.leave(c)
+			}
+		}
+		p.evicted = share{} // their owners have noticed
+	}
+	assert.Greater(t, finished, turns/2)
+}

@@ -64,11 +64,13 @@ func (h *Handler) relay(r *http.Request, caName string, e *event) answer {
 		return errorAnswer(http.StatusRequestEntityTooLarge,
 			fmt.Sprintf("The CMP message has more than %d bytes", maxMessageBytes))
 	}
-	authority, release, failed := h.admit(caName, e)
+	message, err := cmp.ParsePKIMessage(body)
+	authority, queued, failed := h.admit(r, caName, err != nil || !asksForCertificate(message), e)
 	if failed != nil {
 		return *failed
 	}
-	defer release()
+	x := &relaying{h: h, e: e, queued: queued, request: message}
+	defer func() { queued.leave(x.answered) }()
 	relayer, ok := authority.(Relayer)
 	if !ok {
 		e.outcome = outcomeNotFound
@@ -76,8 +78,8 @@ func (h *Handler) relay(r *http.Request, caName string, e *event) answer {
 	}
 	ctx, cancel := h.withTimeout(r.Context())
 	defer cancel()
-	x := &relaying{h: h, e: e, ca: relayer, mine: turns{ctx, h.cfg.CPU, e.from}}
-	if x.request, err = cmp.ParsePKIMessage(body); err != nil {
+	x.ca, x.mine = relayer, turns{ctx, h.cfg.CPU, e.from}
+	if err != nil {
 		x.request = &cmp.PKIMessage{}
 		return x.refused(refuse(cmp.FailBadDataFormat, "%v", err))
 	}
@@ -91,7 +93,20 @@ type relaying struct {
 	e       *event
 	ca      Relayer
 	mine    turns
+	queued  *place
 	request *cmp.PKIMessage
+
+	answered bool // by the CA
+}
+
+// asksForCertificate tells the first message of an enrolment. The others go on with a transaction
+// that the CA has begun, and would be in vain where they come too late.
+func asksForCertificate(m *cmp.PKIMessage) bool {
+	switch m.Body.Type {
+	case cmp.BodyIR, cmp.BodyCR, cmp.BodyP10CR, cmp.BodyKUR:
+		return true
+	}
+	return false
 }
 
 func (x *relaying) answer() answer {
@@ -107,12 +122,16 @@ func (x *relaying) answer() answer {
 	case x.request.Body.Type == cmp.BodyGenM:
 		return x.inform()
 	}
-	start := x.h.now()
 	x.e.leaveLane()
+	if err := x.queued.await(x.mine.ctx); err != nil {
+		return x.queued.tooLate(x.e, err)
+	}
+	start := x.h.now()
 	relayed, err := x.ca.Relay(x.mine.ctx, x.request, replace)
 	if relayed.Refusal != nil {
 		err = refusedError(relayed.Refusal)
 	}
+	x.answered = hasAnswered(err)
 	x.h.cfg.Metrics.observeAuthority(x.e, x.h.now().Sub(start), err)
 	if err == nil && x.request.Body.Type == cmp.BodyPollReq && relayed.Certificate != nil {
 		if denied := x.mayReceive(relayed.Certificate); denied != nil {

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/certfetcher/certfetcher/internal/admission"
 	"github.com/certfetcher/certfetcher/internal/files"
 )
 
@@ -49,13 +50,13 @@ func NewConfiguration(path string, build func(Server) (Authority, error), m *Met
 }
 
 // Lookup finds an authority of the loaded set, with its share as its entry says.
-func (c *Configuration) Lookup(caName string) (Authority, Share, bool) {
+func (c *Configuration) Lookup(caName string) (Authority, admission.Share, bool) {
 	loaded := c.current.Load()
 	if loaded == nil {
-		return nil, Share{}, false
+		return nil, admission.Share{}, false
 	}
 	a, ok := (*loaded)[caName]
-	return a.Authority, Share{MaxInFlight: a.maxInFlight, Authorities: len(*loaded)}, ok
+	return a.Authority, admission.Share{MaxInFlight: a.maxInFlight, Authorities: len(*loaded)}, ok
 }
 
 // Ready reports whether some version of the file was loaded.

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -236,4 +237,13 @@ func derOf(t testing.TB, name string) []byte {
 	block, _ := pem.Decode(testFile(t, name))
 	require.NotNil(t, block)
 	return block.Bytes
+}
+
+func TestPreferWait_readsTheHeader(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"": 0, "wait=30": 30 * time.Second, "respond-async, wait=5": 5 * time.Second, "WAIT = 7 ; x": 7 * time.Second,
+		"wait=0": 0, "wait=-1": 0, "wait=5s": 0, "wait": 0, "wait=99999999999999999999": 0, "waiting=3": 0,
+	} {
+		assert.Equal(t, want, preferWait(http.Header{"Prefer": {value}}), value)
+	}
 }

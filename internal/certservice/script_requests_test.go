@@ -243,7 +243,7 @@ func (s *script) begin(client *http.Client, path string, header http.Header) {
 		cpu := s.api.handler.cfg.CPU
 		cpu.mu.Lock()
 		defer cpu.mu.Unlock()
-		tickets := int(s.waiting.Load())
+		tickets := int(s.waiting.Load()) + s.api.handler.admission.WaitingFor("RA")
 		for _, a := range cpu.account {
 			tickets += len(a.waiting)
 		}

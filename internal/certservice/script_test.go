@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -28,6 +29,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/admission"
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
 	"github.com/certfetcher/certfetcher/internal/pki"
@@ -234,8 +236,11 @@ func (s *script) run(command, rest string) string {
 		return s.ask(command, rest)
 	case "STATUS_PAGE":
 		s.api.handler.cfg.NoStatus = rest == "false"
-	case "MAX_IN_FLIGHT":
-		s.api.handler.slots = newSlots(number[int](rest), 0)
+	case "MAX_IN_FLIGHT": // and MAX_QUEUED
+		most, queued, _ := strings.Cut(rest+" 0", " ")
+		s.api.handler.admission = admission.New[clientKey](admission.Config{MaxInFlight: number[int](most),
+			MaxQueued: number[int](queued), Now: time.Now, Random: rand.Float64})
+		s.c.metrics.observeAdmission(s.api.handler.admission)
 	case "processors": // so many, and of them for heavy computations; nothing: who waits for one
 		cpu := s.api.handler.cfg.CPU
 		cpu.mu.Lock()

@@ -27,6 +27,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/admission"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
@@ -193,9 +194,9 @@ func (b *lockedBuffer) lines(t testing.TB) (all []map[string]any) {
 // static is a Directory that never changes.
 type static map[string]Authority
 
-func (s static) Lookup(caName string) (Authority, Share, bool) {
+func (s static) Lookup(caName string) (Authority, admission.Share, bool) {
 	a, ok := s[caName]
-	return a, Share{Authorities: len(s)}, ok
+	return a, admission.Share{Authorities: len(s)}, ok
 }
 func (s static) Ready() bool         { return true }
 func (s static) Reload(string) error { return nil }

@@ -106,7 +106,7 @@ func (h *Handler) currentStatus() serviceStatus {
 	s := serviceStatus{
 		Made: now, Version: h.cfg.Metrics.version, Go: runtime.Version(), Started: h.status.started,
 		PolicySet: h.cfg.Policy != nil, Readings: h.readings(), CRLs: h.crls(),
-		InFlight: int(h.slots.count()), MaxInFlight: h.slots.total,
+		InFlight: h.admission.InProgress(), MaxInFlight: h.cfg.MaxInFlight,
 		Connections: h.cfg.Metrics.connections.now(), Requests: h.record.requests(),
 	}
 	s.Problem = h.notReady()
@@ -170,7 +170,7 @@ func (h *Handler) authorities() []authorityStatus {
 	}
 	if loaded := c.current.Load(); loaded != nil {
 		for name, a := range *loaded {
-			s := authorityStatus{Name: name, MaxInFlight: a.maxInFlight, InFlight: int(h.slots.countOf(name))}
+			s := authorityStatus{Name: name, MaxInFlight: a.maxInFlight, InFlight: h.admission.InProgressOf(name)}
 			if known, ok := a.Authority.(interface{ facts() authorityFacts }); ok {
 				s.add(known.facts())
 			}

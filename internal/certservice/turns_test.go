@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/test/golden"
-	"github.com/stretchr/testify/assert"
 )
 
 // crowd is clients that wait for one another, or take what others have. a1 and a2 are connections or requests of the
@@ -34,8 +33,6 @@ type crowd struct {
 	during  []string      // who asks during the next round
 	panics  atomic.Bool   // the next round does
 	pool    *pool
-	slots   *slots
-	may     Share // of the slots
 }
 
 type member struct {
@@ -103,29 +100,6 @@ func (c *crowd) run(words []string) {
 		newRounds(c, newReloads(func() error { return errors.New(c.nextRound()) }))
 	case "scrapes":
 		newRounds(c, newScrapes(func() []byte { return []byte(c.nextRound()) }))
-	case "slots": // so many, for so many CAs, each of which may have so many
-		c.slots = newSlots(number[int](words[0]), 0)
-		c.may = Share{Authorities: number[int](words[1]), MaxInFlight: number[int](words[2])}
-		c.kept = func() string {
-			s := c.slots
-			return fmt.Sprintf("%d slots, %d CAs, %d clients", s.taken, len(s.ofCA), len(s.ofClient))
-		}
-		c.enter = func(_ context.Context, m *member) (func(), error) {
-			release, limit, reason := c.slots.take("CA", c.may, m.client)
-			if limit != "" {
-				return nil, errors.New(reason)
-			}
-			return release, nil
-		}
-	case "take": // as many slots for a CA as can be had, each for another client
-		for n := range 10_000 {
-			client := clientKey{certificate: [32]byte{byte(n), byte(n >> 8), words[0][0]}}
-			if _, limit, reason := c.slots.take(words[0], c.may, client); limit != "" {
-				c.tell(words[0], fmt.Sprintf("gets %d: %s: %s", n, limit, reason))
-				return
-			}
-		}
-		c.tell(words[0], "gets 10000")
 	case "enter", "active", "busy", "idle", "heavy", "deriving": // one after the other
 		each(words, func(name string) {
 			c.join(&member{connection: pipe(), name: name, how: command})
@@ -307,23 +281,4 @@ func each(words []string, do func(name string)) {
 func number[N int | int64](text string) (n N) {
 	must(fmt.Sscan(text, &n))
 	return n
-}
-
-// A reload may change how many CAs there are while requests are in progress.
-func TestSlots_neverMoreThanTheTotal(t *testing.T) {
-	s := newSlots(16, 16)
-	var wait sync.WaitGroup
-	for n := range 32 {
-		wait.Go(func() {
-			for i := range 500 {
-				may := Share{Authorities: 1 + (i+n)%5}
-				if release, limit, _ := s.take(string(rune('a'+(i*n)%7)), may, key(byte(n))); limit == "" {
-					assert.LessOrEqual(t, s.count(), 16.0)
-					release()
-				}
-			}
-		})
-	}
-	wait.Wait()
-	assert.Zero(t, s.taken)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -169,7 +170,7 @@ func (r *run) end(o obtained) {
 	}
 	now := r.now()
 	r.Failures++
-	r.since, r.Next = now, now.Add(retryWait(r.Failures, enroll.HintOf(err), r.current, now))
+	r.since, r.Next = now, now.Add(RetryWait(r.Failures, enroll.HintOf(err), r.current, now, rand.Float64))
 	r.observe()
 	attributes := []any{"error", err.Error(), "stage", enroll.StageOf(err).String(), "try",
 		r.Failures, "next_in", r.Next.Sub(now), "not_after", r.current.NotAfter.UTC()}
@@ -226,7 +227,7 @@ func (r *run) restore() {
 		return
 	}
 	r.restoreFailures++
-	pause := between(shortestWait, min(longestExpired, shortestWait<<min(r.restoreFailures, 20)))
+	pause := between(shortestWait, min(longestExpired, shortestWait<<min(r.restoreFailures, 20)), rand.Float64)
 	r.restoreNext = r.now().Add(pause)
 	r.Log.Error("restoring published files failed; trying again", "error", err.Error(), "try",
 		r.restoreFailures, "next_in", pause)

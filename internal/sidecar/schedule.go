@@ -3,7 +3,6 @@ package sidecar
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"math/rand/v2"
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
@@ -77,16 +76,19 @@ const (
 	shortestWait = time.Second
 )
 
-// retryWait is how long to wait after the given number of failures in a row, 1 or more. It is
-// drawn evenly from almost nothing to a bound that doubles each time (full jitter), so that the
-// pods that met the same outage do not come back together. The bound ends at 15 minutes and at a
-// twentieth of the time left to expiry; after a permanent failure it is there at once. After
-// expiry it ends at a minute, or a twentieth of the certificate's life. Where each try costs a
-// certificate, it ends at a day and at a quarter of the time left, and after expiry at 15 minutes.
+// RetryWait is how long to wait after the given number of failures in a row, 1 or more. random
+// returns a number from 0 up to 1, without 1 itself.
+//
+// The wait is drawn evenly from almost nothing to a bound that doubles each time (full jitter), so
+// that the pods that met the same outage do not come back together. The bound ends at 15 minutes
+// and at a twentieth of the time left to expiry; after a permanent failure it is there at once.
+// After expiry it ends at a minute, or a twentieth of the certificate's life. Where each try costs
+// a certificate, it ends at a day and at a quarter of the time left, and after expiry at 15
+// minutes.
 //
 // A Retry-After is obeyed, up to a tenth later than asked, unless the certificate would expire
 // meanwhile, and for 15 minutes at most once it has.
-func retryWait(failures int, hint enroll.Hint, c Certificate, now time.Time) time.Duration {
+func RetryWait(failures int, hint enroll.Hint, c Certificate, now time.Time, random func() float64) time.Duration {
 	life, left := c.NotAfter.Sub(c.NotBefore), c.NotAfter.Sub(now)
 	shortest := min(shortestWait, life/100)
 	bound := min(longestWait, left/20)
@@ -104,11 +106,11 @@ func retryWait(failures int, hint enroll.Hint, c Certificate, now time.Time) tim
 	if !hint.Permanent {
 		spread = min(bound, min(firstWait, life/50)<<min(failures-1, 20))
 	}
-	chosen := between(shortest, spread)
+	chosen := between(shortest, spread, random)
 	if hint.Permanent || hint.Wasted {
-		chosen = between(bound/2, bound)
+		chosen = between(bound/2, bound, random)
 	}
-	asked := between(hint.RetryAfter, hint.RetryAfter+hint.RetryAfter/10)
+	asked := between(hint.RetryAfter, hint.RetryAfter+hint.RetryAfter/10, random)
 	if left <= 0 {
 		asked = min(asked, longestWait)
 	} else if asked >= left {
@@ -118,11 +120,8 @@ func retryWait(failures int, hint enroll.Hint, c Certificate, now time.Time) tim
 }
 
 // between draws evenly; the least when there is nothing between.
-func between(least, most time.Duration) time.Duration {
-	if most <= least {
-		return least
-	}
-	return least + rand.N(most-least)
+func between(least, most time.Duration, random func() float64) time.Duration {
+	return least + time.Duration(random()*float64(max(0, most-least)))
 }
 
 const (

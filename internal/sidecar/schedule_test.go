@@ -3,6 +3,7 @@ package sidecar
 import (
 	"cmp"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"testing"
@@ -85,8 +86,8 @@ func TestPolicy_certificateForThousandsOfYears_isDueAtItsShare(t *testing.T) {
 			assert.InDelta(t, want, due.Year(), 30, "at %v, obtained at %v", at, obtained)
 		}
 		assert.InDelta(t, 9999, Policy{At: 0.5, Before: 30 * day, Seed: "pod"}.Due(c).Year(), 1)
-		assert.LessOrEqual(t, retryWait(1, enroll.Hint{}, c, birth), 2*time.Second)
-		assert.LessOrEqual(t, retryWait(1, enroll.Hint{Permanent: true}, c, birth), 15*time.Minute)
+		assert.LessOrEqual(t, RetryWait(1, enroll.Hint{}, c, birth, rand.Float64), 2*time.Second)
+		assert.LessOrEqual(t, RetryWait(1, enroll.Hint{Permanent: true}, c, birth, rand.Float64), 15*time.Minute)
 	}
 }
 
@@ -102,7 +103,7 @@ func TestWait_bounds(t *testing.T) {
 			c := Certificate{NotBefore: now.Add(left - row.span("life")), NotAfter: now.Add(left)}
 			shortest, longest := most, time.Duration(0)
 			for range 1000 {
-				chosen := retryWait(failures, hint, c, now)
+				chosen := RetryWait(failures, hint, c, now, rand.Float64)
 				assert.GreaterOrEqual(t, chosen, least)
 				assert.LessOrEqual(t, chosen, most)
 				shortest, longest = min(shortest, chosen), max(longest, chosen)

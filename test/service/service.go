@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/admission"
 	"github.com/certfetcher/certfetcher/internal/certservice"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
@@ -162,9 +163,9 @@ func (s *Service) Stop() {
 type Static map[string]certservice.Authority
 
 // Lookup returns the authority of that name.
-func (s Static) Lookup(caName string) (certservice.Authority, certservice.Share, bool) {
+func (s Static) Lookup(caName string) (certservice.Authority, admission.Share, bool) {
 	a, ok := s[caName]
-	return a, certservice.Share{Authorities: len(s)}, ok
+	return a, admission.Share{Authorities: len(s)}, ok
 }
 
 // Ready is always true.
