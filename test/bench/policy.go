@@ -20,6 +20,7 @@ const (
 // policies compares certservice without a policy to one with many rules, of which the last one is for
 // the client. They take turns, as what else the machine does changes from second to second.
 func policies(dir string) {
+	fixture.Must(0, os.Mkdir(dir, 0o700))
 	authority, entry, err := fixture.StartDevCA("bin", dir)
 	if err != nil {
 		panic(err)
