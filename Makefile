@@ -131,7 +131,7 @@ recording: build ## the pictures of a terminal in the documents
 # A real Kubernetes, built from source and gone afterwards. test/cluster/doc.go says what it wants of the machine. The
 # first time takes a quarter of an hour of a processor more.
 cluster: ## everything in a real Kubernetes; wants root, containerd and etcd
-	cd test/cluster && go vet ./... && go test -count=1
+	cd test/cluster && go vet ./... && go test -count=1 -timeout 60m
 
 # Rewrites what the documents generate from the code.
 docs: ## write the generated parts of the documents
