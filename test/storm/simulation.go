@@ -8,6 +8,7 @@
 package storm
 
 import (
+	"container/heap"
 	"math/rand/v2"
 	"time"
 )
@@ -16,7 +17,7 @@ import (
 type simulation struct {
 	now    time.Duration // since the beginning
 	random *rand.Rand
-	events []event // a heap
+	events events
 	count  uint64
 }
 
@@ -42,41 +43,33 @@ func (s *simulation) clock() time.Time { return epoch.Add(s.now) }
 
 func (s *simulation) after(wait time.Duration, do func()) {
 	s.count++
-	s.events = append(s.events, event{s.now + max(0, wait), s.count, do})
-	for i := len(s.events) - 1; i > 0; {
-		parent := (i - 1) / 2
-		if !s.events[i].before(s.events[parent]) {
-			break
-		}
-		s.events[i], s.events[parent] = s.events[parent], s.events[i]
-		i = parent
-	}
+	heap.Push(&s.events, event{s.now + max(0, wait), s.count, do})
 }
 
 // run lets everything happen until the end, or until nothing more does.
 func (s *simulation) run(end time.Duration, done func() bool) {
 	for len(s.events) > 0 && s.events[0].at <= end && !done() {
-		next := s.pop()
+		next := heap.Pop(&s.events).(event)
 		s.now = next.at
 		next.do()
 	}
 }
 
-func (s *simulation) pop() event {
-	first, last := s.events[0], len(s.events)-1
-	s.events[0], s.events[last] = s.events[last], event{}
-	s.events = s.events[:last]
-	for i := 0; ; {
-		least := i
-		for child := 2*i + 1; child <= 2*i+2 && child < last; child++ {
-			if s.events[child].before(s.events[least]) {
-				least = child
-			}
-		}
-		if least == i {
-			return first
-		}
-		s.events[i], s.events[least] = s.events[least], s.events[i]
-		i = least
-	}
+// events is a heap.
+type events []event
+
+func (e events) Len() int           { return len(e) }
+func (e events) Less(i, j int) bool { return e[i].before(e[j]) }
+func (e events) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
+
+// Push is of heap.Interface.
+func (e *events) Push(x any) { *e = append(*e, x.(event)) }
+
+// Pop is of heap.Interface.
+func (e *events) Pop() any {
+	last := len(*e) - 1
+	x := (*e)[last]
+	(*e)[last] = event{} // so that what it refers to can be freed
+	*e = (*e)[:last]
+	return x
 }
