@@ -131,9 +131,6 @@ func (e *Enroller) Run(ctx context.Context) (Outcome, error) {
 }
 
 func (e *Enroller) enrolAndPublish(ctx context.Context, a identified) (Outcome, error) {
-	if err := e.writable(); err != nil {
-		return Outcome{}, err
-	}
 	bundle, err := e.fetch(ctx, a)
 	if err != nil {
 		return Outcome{}, err
@@ -251,15 +248,17 @@ func (e *Enroller) openVolume(ctx context.Context) (*output.Volume, error) {
 	return volume, nil
 }
 
-// fetch makes a key and brings a verified certificate for it.
+// fetch makes a key and brings a verified certificate for it, if the volume can be written to.
 func (e *Enroller) fetch(ctx context.Context, a identified) (output.Bundle, error) {
 	issuer, err := e.issuer(e.Config.Request.Retry, a.log)
 	if err != nil {
 		return output.Bundle{}, err
 	}
-	// Making an RSA key takes longer than a TLS handshake, so the two run side by side.
+	// Trying the volume and making the key run beside the TLS handshake, in which nothing is asked for yet.
 	issuer.connect(ctx)
-
+	if err := e.writable(); err != nil {
+		return output.Bundle{}, err
+	}
 	key, err := e.upcomingKey(a.log)
 	if err != nil {
 		return output.Bundle{}, err
