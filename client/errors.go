@@ -254,23 +254,43 @@ func (h secretHeaders) clean(err error) error {
 // redact takes out what a server quotes of our own headers:
 // some put the offending value into their error.
 func (h secretHeaders) redact(s string) string {
-	var known []string
-	for _, secret := range h {
-		known = append(known, base64.StdEncoding.EncodeToString(secret.pem),
-			strings.Join(strings.Fields(string(secret.pem)), ""))
-	}
-	return regexp.MustCompile(`[A-Za-z0-9+/=._-]+`).ReplaceAllStringFunc(s, func(run string) string {
-		if isEcho(run, known) {
-			return "[left out: part of the request]"
+	var text strings.Builder
+	for s != "" {
+		run, other := s, ""
+		if end := strings.IndexFunc(s, notBase64); end >= 0 {
+			run, other = s[:end], s[end:]
 		}
-		return run
-	})
+		if h.isEcho(run) {
+			run = "[left out: part of the request]"
+		}
+		next := strings.IndexFunc(other, isBase64)
+		if next < 0 {
+			next = len(other)
+		}
+		text.WriteString(run)
+		text.WriteString(other[:next])
+		s = other[next:]
+	}
+	return text.String()
 }
 
-func isEcho(run string, known []string) bool {
-	for i := 0; i+echo <= len(run); i++ {
-		for _, k := range known {
-			if strings.Contains(k, run[i:i+echo]) {
+// isBase64 tells whether a header's value, as it is or as a URL has it, may have a character.
+func isBase64(c rune) bool {
+	return c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.ContainsRune("+/=._-", c)
+}
+
+func notBase64(c rune) bool { return !isBase64(c) }
+
+// isEcho tells whether a run of characters has a piece of our headers in it.
+func (h secretHeaders) isEcho(run string) bool {
+	if len(run) < echo {
+		return false
+	}
+	for _, secret := range h {
+		encoded := base64.StdEncoding.EncodeToString(secret.pem)
+		lines := strings.Join(strings.Fields(string(secret.pem)), "")
+		for i := 0; i+echo <= len(run); i++ {
+			if piece := run[i : i+echo]; strings.Contains(encoded, piece) || strings.Contains(lines, piece) {
 				return true
 			}
 		}

@@ -84,18 +84,23 @@ func (l *loader) template() *x509.CertificateRequest {
 
 // commonName refuses what the ONAP client refused, whose users know these rules.
 func (l *loader) commonName(name string) {
-	// Compiled here and not at start: a run has one common name, and --help has none.
-	ipv4Shaped := regexp.MustCompile(`[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}`)
-	portShaped := regexp.MustCompile(`:[0-9]{1,5}`)
+	// A regular expression is made only where it may find something: every start of every pod comes by here.
+	var ipv4, port string
+	if strings.Count(name, ".") >= 3 {
+		ipv4 = regexp.MustCompile(`[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}`).FindString(name)
+	}
+	if strings.Contains(name, ":") {
+		port = regexp.MustCompile(`:[0-9]{1,5}`).FindString(name)
+	}
 	switch c := firstOf(name, specialCharacters); {
 	case strings.Contains(name, "http://") || strings.Contains(name, "https://"):
 		l.Reject("COMMON_NAME", "it contains a scheme")
 	case c != "":
 		l.Reject("COMMON_NAME", "it contains "+c)
-	case ipv4Shaped.MatchString(name):
-		l.Reject("COMMON_NAME", "it contains "+ipv4Shaped.FindString(name))
-	case portShaped.MatchString(name):
-		l.Reject("COMMON_NAME", "it contains "+portShaped.FindString(name))
+	case ipv4 != "":
+		l.Reject("COMMON_NAME", "it contains "+ipv4)
+	case port != "":
+		l.Reject("COMMON_NAME", "it contains "+port)
 	}
 }
 
