@@ -14,19 +14,26 @@ import (
 
 // A process that may write to the volume must not be able to make a privileged one write elsewhere.
 func TestVolume_Publish_neverLeavesTheVolume(t *testing.T) {
-	eachLayout(t, func(t *testing.T, layout string) {
-		cfg, outside := newConfig(t, layout, TypePEM), t.TempDir()
-		v := openWith(t, cfg, func(op, path string) error {
-			if op == files.OpCreate && filepath.Base(path) == "key.pem" {
-				stage := filepath.Dir(path)
+	for _, moment := range []struct{ before, of, want string }{
+		{files.OpMode, stageDir, "path escapes from parent"},
+		{files.OpCreate, "key.pem", "no such file or directory"}, // in the directory that was removed
+	} {
+		eachLayout(t, func(t *testing.T, layout string) {
+			cfg, outside := newConfig(t, layout, TypePEM), t.TempDir()
+			replaced := false
+			v := openWith(t, cfg, func(op, path string) error {
+				if replaced || op != moment.before || filepath.Base(path) != moment.of {
+					return nil
+				}
+				replaced = true
+				stage := filepath.Join(cfg.Dir, stageDir)
 				return errors.Join(os.RemoveAll(stage), os.Symlink(outside, stage))
-			}
-			return nil
+			})
+			_, err := v.Publish(newBundle())
+			require.ErrorContains(t, err, moment.want)
+			require.Empty(t, listing(t, outside))
 		})
-		_, err := v.Publish(newBundle())
-		require.ErrorContains(t, err, "path escapes from parent")
-		require.Empty(t, listing(t, outside))
-	})
+	}
 }
 
 // The list in ..commit is read by the process that starts next.

@@ -77,12 +77,17 @@ func (d disk) removeFiles(name string) (emptied bool, err error) {
 			return false, err
 		}
 		defer dir.Close()
-		entries, err := dir.ReadDir(filesMost)
+		names, err := dir.Readdirnames(filesMost)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return false, err
 		}
-		for _, entry := range entries {
-			err := d.Root.Remove(name + "/" + entry.Name())
+		inside, err := d.Root.OpenRoot(name)
+		if err != nil {
+			return false, err
+		}
+		defer inside.Close()
+		for _, file := range names {
+			err := inside.Remove(file)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) && !notEmpty(err) {
 				return false, err
 			}
@@ -113,8 +118,8 @@ func (d disk) remove(name string) error {
 	return d.moveAside(name, "it holds more than the files of certfetcher")
 }
 
-// list names the entries of a directory that fit, sorted. Any number of others may be there.
-func (d disk) list(name string, fits func(fs.DirEntry) bool) ([]string, error) {
+// list gives the names in a directory that fit, sorted. Any number of others may be there.
+func (d disk) list(name string, fits func(name string) bool) ([]string, error) {
 	f, err := d.OpenDir(name)
 	if err != nil {
 		return nil, files.NewError(files.OpRead, d.Path(name), err)
@@ -122,10 +127,10 @@ func (d disk) list(name string, fits func(fs.DirEntry) bool) ([]string, error) {
 	defer f.Close()
 	var names []string
 	for {
-		entries, err := f.ReadDir(filesMost)
-		for _, entry := range entries {
-			if fits(entry) {
-				names = append(names, entry.Name())
+		some, err := f.Readdirnames(filesMost) // and not ReadDir, which looks at each file as well
+		for _, name := range some {
+			if fits(name) {
+				names = append(names, name)
 			}
 		}
 		if errors.Is(err, io.EOF) {

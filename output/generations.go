@@ -1,7 +1,6 @@
 package output
 
 import (
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -32,7 +31,7 @@ func (d disk) generation() string {
 	if err != nil || !isGeneration(target) {
 		return ""
 	}
-	if info, err := d.Root.Lstat(target); err != nil || !info.IsDir() {
+	if !d.IsDirectory(target) {
 		return ""
 	}
 	return target
@@ -117,5 +116,5 @@ func (v *Volume) OldDue() time.Time {
 
 // generations lists them in the order of their publication.
 func (d disk) generations() ([]string, error) {
-	return d.list(".", func(entry fs.DirEntry) bool { return entry.IsDir() && isGeneration(entry.Name()) })
+	return d.list(".", func(name string) bool { return isGeneration(name) && d.IsDirectory(name) })
 }

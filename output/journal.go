@@ -94,7 +94,7 @@ func (v *Volume) SaveJournal(data []byte) error {
 		f, err := d.WriteFile(journalTemporary, data, journalMode)
 		if err == nil {
 			_ = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) // it is new, so no other process has it
-			err = d.SyncFiles(".", []*os.File{f})
+			err = d.SyncFiles([]*os.File{f})
 		}
 		if err == nil {
 			err = d.Rename(journalTemporary, journalName)

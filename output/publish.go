@@ -26,7 +26,7 @@ func (v *Volume) settle(d disk) error {
 		}
 	}
 	for _, name := range v.replacedNames() {
-		if info, err := d.Root.Lstat(name); err == nil && info.IsDir() {
+		if d.IsDirectory(name) {
 			if err := d.moveAside(name, "it is a directory"); err != nil { // no rename can replace it
 				return err
 			}
@@ -136,7 +136,7 @@ func (v *Volume) inTheWay(d disk) error {
 	}
 	defer dir.Close()
 	for _, name := range v.replacedNames() {
-		if info, err := d.Root.Lstat(name); err == nil && info.IsDir() {
+		if d.IsDirectory(name) {
 			return files.NewError(files.OpRename, d.Path(name), syscall.EISDIR)
 		}
 		if files.IsMounted(dir, name) {

@@ -19,6 +19,11 @@ func (v *Volume) tryStage(d disk, files []*content, mode fs.FileMode) error {
 	if err := d.MakeDir(stageDir, mode); err != nil {
 		return err
 	}
+	stage, err := d.Open(stageDir)
+	if err != nil {
+		return err
+	}
+	defer stage.Close()
 	written := make([]*os.File, 0, len(files))
 	defer func() {
 		for _, f := range written {
@@ -26,7 +31,7 @@ func (v *Volume) tryStage(d disk, files []*content, mode fs.FileMode) error {
 		}
 	}()
 	for _, c := range files {
-		f, err := d.WriteFile(stageDir+"/"+c.name, c.data, c.mode)
+		f, err := stage.WriteFile(c.name, c.data, c.mode)
 		if f != nil {
 			written = append(written, f)
 		}
@@ -37,7 +42,7 @@ func (v *Volume) tryStage(d disk, files []*content, mode fs.FileMode) error {
 			return err
 		}
 	}
-	return d.SyncFiles(stageDir, written)
+	return stage.SyncFiles(written)
 }
 
 // keptMode is the mode that a written file has. Some file systems have one mode only.

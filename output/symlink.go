@@ -2,7 +2,6 @@ package output
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -93,7 +92,7 @@ func (v *Volume) publishSymlink(d disk, s *set, before snapshot, committed func(
 // changed something. corrected says what differed.
 func (v *Volume) linkVisible(d disk, generation string) (corrected []string, err error) {
 	// What another process put beside them stays where it is.
-	files, err := d.list(generation, func(entry fs.DirEntry) bool { return isPublished(entry.Name()) })
+	files, err := d.list(generation, isPublished)
 	if err != nil {
 		return nil, err
 	}
@@ -127,8 +126,8 @@ func (v *Volume) linkVisible(d disk, generation string) (corrected []string, err
 // and files under the names of certfetcher's, that the set has not. Otherwise an old key would
 // stay there after a change of the output type. Everything else on the volume belongs to others.
 func (v *Volume) removeStale(d disk, current []string) (removed bool, err error) {
-	names, err := d.list(".", func(entry fs.DirEntry) bool {
-		return !slices.Contains(current, entry.Name()) && d.isStale(entry)
+	names, err := d.list(".", func(name string) bool {
+		return !slices.Contains(current, name) && d.isStale(name)
 	})
 	if err != nil {
 		return false, err
@@ -146,15 +145,11 @@ func (v *Volume) removeStale(d disk, current []string) (removed bool, err error)
 }
 
 // isStale tells whether an entry is certfetcher's, given that the set has no such file.
-func (d disk) isStale(entry fs.DirEntry) bool {
-	switch {
-	case entry.Type() == fs.ModeSymlink:
-		target, err := d.Root.Readlink(entry.Name())
-		return err == nil && strings.HasPrefix(target, throughData)
-	case entry.Type().IsRegular():
-		return ours(entry.Name())
+func (d disk) isStale(name string) bool {
+	if target, err := d.Root.Readlink(name); err == nil {
+		return strings.HasPrefix(target, throughData)
 	}
-	return false
+	return ours(name) && d.IsRegular(name)
 }
 
 func (d disk) linksTo(name, target string) bool {

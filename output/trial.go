@@ -72,13 +72,19 @@ func (v *Volume) tryFiles(d disk) error {
 	if err := d.MakeDir(stageDir, 0o700); err != nil {
 		return err
 	}
-	files := v.trialFiles()
-	total := 0
-	for _, file := range files {
-		total += file.size
+	stage, err := d.Open(stageDir)
+	if err != nil {
+		return err
 	}
+	defer stage.Close()
+	files := v.trialFiles()
+	total, largest := 0, 0
 	for _, file := range files {
-		f, err := d.WriteFile(stageDir+"/"+file.name, make([]byte, file.size), 0o600)
+		total, largest = total+file.size, max(largest, file.size)
+	}
+	zeros := make([]byte, largest)
+	for _, file := range files {
+		f, err := stage.WriteFile(file.name, zeros[:file.size], 0o600)
 		if f != nil {
 			f.Close()
 		}
@@ -91,15 +97,18 @@ func (v *Volume) tryFiles(d disk) error {
 	}
 	// Not every file system has links: SMB and some FUSE
 	// ones have none. Each takes an inode as files do.
-	links := []string{dataTemporary}
+	if err := stage.ReplaceLink("trial", dataTemporary, linkTemporary); err != nil {
+		return v.wanting(err, len(files)+1, total)
+	}
+	var links []string
 	for _, f := range filesOf(v.cfg.Types) {
 		if !d.linksTo(f.Name, throughData+f.Name) {
 			links = append(links, linkTemporary+f.Name)
 		}
 	}
 	for _, name := range links {
-		if err := d.ReplaceLink("trial", stageDir+"/"+name, stageDir+"/"+linkTemporary); err != nil {
-			return v.wanting(err, len(files)+len(links), total)
+		if err := stage.MakeLink("trial", name); err != nil {
+			return v.wanting(err, len(files)+1+len(links), total)
 		}
 	}
 	return nil

@@ -236,18 +236,23 @@ func (t *trial) write() error {
 	if err := t.disk.MakeDir(t.name, output.DirectoryMode(o.FileMode)); err != nil {
 		return err
 	}
+	dir, err := t.disk.Open(t.name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
 	data := make([]byte, trialBytes)
 	rand.Read(data) // zeros would take no room where files are compressed
 	for name, mode := range map[string]fs.FileMode{"secret": o.FileMode, "public": 0o644} {
-		f, err := t.disk.WriteFile(t.name+"/"+name+"_tmp", data, mode)
+		f, err := dir.WriteFile(name+"_tmp", data, mode)
 		if err == nil {
-			err = t.disk.SyncFiles(t.name, []*os.File{f})
+			err = dir.SyncFiles([]*os.File{f})
 		}
 		if f != nil {
 			f.Close()
 		}
 		if err == nil {
-			err = t.disk.Rename(t.name+"/"+name+"_tmp", t.name+"/"+name)
+			err = dir.Rename(name+"_tmp", name)
 		}
 		if err != nil {
 			return err

@@ -61,6 +61,16 @@ func OpenDisk(dir string, gid int, step StepFunc) (Disk, error) {
 }
 
 // Close gives the directory back.
+// Open opens a directory on the disk as one of its own: what is done in it often is not looked up
+// from the top each time. The caller closes it.
+func (d Disk) Open(name string) (Disk, error) {
+	root, err := d.Root.OpenRoot(name)
+	if err != nil {
+		return Disk{}, NewError(OpOpen, d.Path(name), err)
+	}
+	return Disk{Root: root, Dir: d.Path(name), GID: d.GID, Step: d.Step}, nil
+}
+
 func (d Disk) Close() error { return d.Root.Close() }
 
 // Path is the path of a name.
@@ -124,13 +134,13 @@ func (d Disk) WriteFile(name string, data []byte, mode fs.FileMode) (f *os.File,
 	return f, d.Do(OpMode, name, func() error { return f.Chmod(mode) })
 }
 
-// SyncFiles makes files durable that stand in a directory, and their names in it. All are synced
-// at the same time, as file systems write them out together then.
-func (d Disk) SyncFiles(dir string, files []*os.File) error {
+// SyncFiles makes files durable that stand in the disk's directory, and their names in it. All are
+// synced at the same time, as file systems write them out together then.
+func (d Disk) SyncFiles(files []*os.File) error {
 	errs := make([]error, len(files)+1)
 	var syncs sync.WaitGroup
 	for i, f := range files {
-		name := dir + "/" + filepath.Base(f.Name())
+		name := filepath.Base(f.Name())
 		if err := d.Do(OpSync, name, func() error { return nil }); err != nil {
 			errs[i] = err
 			break
@@ -141,7 +151,7 @@ func (d Disk) SyncFiles(dir string, files []*os.File) error {
 			}
 		})
 	}
-	errs[len(files)] = d.SyncDir(dir)
+	errs[len(files)] = d.SyncDir(".")
 	syncs.Wait()
 	for _, err := range errs {
 		if err != nil {
@@ -174,10 +184,15 @@ func (d Disk) Rename(from, to string) error {
 
 // ReplaceLink makes name a symbolic link to target, by way of the temporary name, in one rename.
 func (d Disk) ReplaceLink(target, name, temporary string) error {
-	if err := d.Do(OpLink, temporary, func() error { return d.Root.Symlink(target, temporary) }); err != nil {
+	if err := d.MakeLink(target, temporary); err != nil {
 		return err
 	}
 	return d.Rename(temporary, name)
+}
+
+// MakeLink makes a symbolic link to target, where there is nothing of that name.
+func (d Disk) MakeLink(target, name string) error {
+	return d.Do(OpLink, name, func() error { return d.Root.Symlink(target, name) })
 }
 
 // Exists tells whether there is anything under a name, a link that leads nowhere included.
@@ -203,4 +218,10 @@ func (d Disk) OpenDir(name string) (*os.File, error) {
 func (d Disk) IsRegular(name string) bool {
 	info, err := d.Root.Lstat(name)
 	return err == nil && info.Mode().IsRegular()
+}
+
+// IsDirectory tells whether a name is a directory, and not a link to one.
+func (d Disk) IsDirectory(name string) bool {
+	info, err := d.Root.Lstat(name)
+	return err == nil && info.IsDir()
 }
