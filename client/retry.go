@@ -74,12 +74,10 @@ func (w *Waits) Failed(retryAfter time.Duration) { w.retryAfter = retryAfter }
 // NextBackOff returns the next wait, or backoff.Stop when it would end past MaxElapsed. A server
 // that asks for more time than is left gets no further request: an earlier one would disobey it.
 func (w *Waits) NextBackOff() time.Duration {
-	next := w.spread(w.interval.NextBackOff(), -jitter, jitter)
+	interval := w.interval.NextBackOff()
+	next := interval + time.Duration((2*w.random()-1)*jitter*float64(interval))
 	if w.retryAfter > 0 {
-		// A little later than asked, so that the clients of
-		// a server that restarts do not all come at once.
-		later := max(0.1, float64(leastSpread)/float64(w.retryAfter))
-		next = max(next, min(w.spread(w.retryAfter, 0, later), MaxRetryAfter))
+		next = max(next, min(SpreadRetryAfter(w.retryAfter, w.random), MaxRetryAfter))
 	}
 	w.stopped = w.maxElapsed > 0 && w.interval.GetElapsedTime()+next > w.maxElapsed
 	if w.stopped {
@@ -88,9 +86,11 @@ func (w *Waits) NextBackOff() time.Duration {
 	return next
 }
 
-// spread draws evenly around a time, from a share of it below or above to another.
-func (w *Waits) spread(d time.Duration, from, to float64) time.Duration {
-	return d + time.Duration((from+w.random()*(to-from))*float64(d))
+// SpreadRetryAfter is a time a little later than a server asks for, so that the clients of one that
+// restarts do not all come at once: by up to a tenth, and by up to a second where that is more.
+// random is as NewWaits has it.
+func SpreadRetryAfter(asked time.Duration, random func() float64) time.Duration {
+	return asked + time.Duration(random()*float64(max(leastSpread, asked/10)))
 }
 
 // Reset begins again, as backoff.BackOff has it.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"time"
 
+	"github.com/certfetcher/certfetcher/client"
 	"github.com/certfetcher/certfetcher/internal/enroll"
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
@@ -86,7 +87,7 @@ const (
 // a certificate, it ends at a day and at a quarter of the time left, and after expiry at 15
 // minutes.
 //
-// A Retry-After is obeyed, up to a tenth later than asked, unless the certificate would expire
+// A Retry-After is obeyed, a little later than asked (client.SpreadRetryAfter), unless the certificate would expire
 // meanwhile, and for 15 minutes at most once it has.
 func RetryWait(failures int, hint enroll.Hint, c Certificate, now time.Time, random func() float64) time.Duration {
 	life, left := c.NotAfter.Sub(c.NotBefore), c.NotAfter.Sub(now)
@@ -110,7 +111,10 @@ func RetryWait(failures int, hint enroll.Hint, c Certificate, now time.Time, ran
 	if hint.Permanent || hint.Wasted {
 		chosen = between(bound/2, bound, random)
 	}
-	asked := between(hint.RetryAfter, hint.RetryAfter+hint.RetryAfter/10, random)
+	if hint.RetryAfter <= 0 {
+		return chosen
+	}
+	asked := client.SpreadRetryAfter(hint.RetryAfter, random)
 	if left <= 0 {
 		asked = min(asked, longestWait)
 	} else if asked >= left {
