@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/stack"
 )
 
 const (
@@ -47,6 +49,7 @@ func (c *Client) Connect(ctx context.Context) {
 	ctx, d.cancel = c.withTimeout(ctx)
 	c.ahead.swap(d)
 	go func() {
+		stack.Grow()
 		d.conn, d.err = c.dial(withProgress(ctx, &d.progress), d.addr)
 		d.at = time.Now()
 		d.cancel()

@@ -83,8 +83,7 @@ func (v *Volume) encode(b Bundle) (*set, error) {
 	errs := make([]error, len(files))
 	var stores sync.WaitGroup
 	for i, f := range files {
-		// Stores take time on purpose: their passwords are hashed thousands of times.
-		stores.Go(func() {
+		encode := func() {
 			data, err := e.file(f)
 			if err == nil && len(data) > readLimit {
 				err = fmt.Errorf("has %d bytes, want at most %d", len(data), readLimit)
@@ -94,7 +93,12 @@ func (v *Volume) encode(b Bundle) (*set, error) {
 				errs[i] = &EncodeError{Store: f.Name, Key: errors.As(err, &keyError), Err: err}
 			}
 			s.files[i] = newContent(f, data, v.cfg.FileMode)
-		})
+		}
+		if f.PasswordFile == "" {
+			encode()
+		} else { // which takes time on purpose: passwords are hashed thousands of times
+			stores.Go(encode)
+		}
 	}
 	stores.Wait()
 	return s, cmp.Or(errs...)

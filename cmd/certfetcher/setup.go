@@ -24,6 +24,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/requestid"
 	"github.com/certfetcher/certfetcher/internal/sidecar"
+	"github.com/certfetcher/certfetcher/internal/stack"
 	"github.com/certfetcher/certfetcher/internal/truststore"
 	"github.com/certfetcher/certfetcher/output"
 )
@@ -229,7 +230,10 @@ var loaded atomic.Pointer[setup]
 // whose password is hashed millions of times, or a slow disk.
 func runUntilSignal(ctx context.Context, stderr io.Writer, work func() int) int {
 	ended := make(chan int, 1)
-	go func() { ended <- work() }()
+	go func() {
+		stack.Grow()
+		ended <- work()
+	}()
 	select {
 	case code := <-ended:
 		return code

@@ -18,6 +18,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/program"
+	"github.com/certfetcher/certfetcher/internal/stack"
 )
 
 // Files say where an identity is. The names of the environment variables in errors are those that
@@ -196,11 +197,14 @@ func (c contents) identity(f Files) (*Identity, error) {
 	// Opening a PKCS#12 store is slow on purpose, and a
 	// start should not wait for one after the other.
 	var both sync.WaitGroup
-	if !f.Partial || f.KeystorePath != "" {
-		both.Go(func() { own, errs[0] = c.certificate(f) })
-	}
 	if !f.Partial || f.TruststorePath != "" {
-		both.Go(func() { errs[1] = c.trust(f, i) })
+		both.Go(func() {
+			stack.Grow()
+			errs[1] = c.trust(f, i)
+		})
+	}
+	if !f.Partial || f.KeystorePath != "" {
+		own, errs[0] = c.certificate(f)
 	}
 	both.Wait()
 	if err := JoinErrors(errs[:]...); err != nil {

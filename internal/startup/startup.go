@@ -23,6 +23,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/certfetcher/certfetcher/internal/stack"
 )
 
 // ExitTooFewFiles is the exit code of a program that may
@@ -37,6 +39,8 @@ var Context context.Context
 
 func init() {
 	hide()
+	stack.Grow() // for the initialisation of the other packages
+
 	log.SetOutput(io.Discard)
 	// Never stopped: the default action of a second signal would have another exit code.
 	Context, _ = signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
