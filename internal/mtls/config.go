@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
@@ -167,13 +166,15 @@ type root struct {
 // roots are the certificates to trust, each once.
 func roots(store opened) ([]root, error) {
 	var roots []root
+	seen := map[string]bool{}
 	for i, e := range store.TrustedEntries() {
 		entry := fmt.Sprintf("certificate %d", i+1)
 		if e.Alias != "" {
 			entry = fmt.Sprintf("entry %q", e.Alias)
 		}
 		cert := e.Chain[0]
-		if !slices.ContainsFunc(roots, func(r root) bool { return r.cert.Equal(cert) }) {
+		if !seen[string(cert.Raw)] {
+			seen[string(cert.Raw)] = true
 			roots = append(roots, root{entry, cert})
 		}
 	}

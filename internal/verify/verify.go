@@ -116,8 +116,10 @@ func unusable(trusted []*x509.Certificate) (warnings []string) {
 
 func withoutDuplicates(certs []*x509.Certificate) []*x509.Certificate {
 	var once []*x509.Certificate
+	seen := make(map[string]bool, len(certs))
 	for _, cert := range certs {
-		if !slices.ContainsFunc(once, cert.Equal) {
+		if !seen[string(cert.Raw)] {
+			seen[string(cert.Raw)] = true
 			once = append(once, cert)
 		}
 	}
