@@ -83,7 +83,11 @@ func (r reader) stores(keyName, trustName string, format keystore.Format) (Bundl
 	// A Java store has no order: the aliases give it.
 	for i := range trusted {
 		want := trustedAlias(r.cfg, i)
-		at := slices.IndexFunc(trusted, func(e keystore.Entry) bool { return e.Trusted && sameAlias(e.Alias, want) })
+		is := func(e keystore.Entry) bool { return e.Trusted && sameAlias(e.Alias, want) }
+		at := i // as they were written
+		if !is(trusted[i]) {
+			at = slices.IndexFunc(trusted, is)
+		}
 		if at < 0 {
 			return Bundle{}, r.fault(trustName, "has %s and no trusted certificate with the alias %q",
 				describe(trusted), want)
