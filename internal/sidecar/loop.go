@@ -294,6 +294,21 @@ func (w *Watch) Run(ctx context.Context) error {
 	return nil
 }
 
+// poll looks from time to time until ctx ends, where the kernel gives no watcher: all containers of a user on one host
+// share fs.inotify.max_user_instances.
+func (w *Watch) poll(ctx context.Context) {
+	ticker := time.NewTicker(cmp.Or(w.recheck, recheck))
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		w.takeTrigger(false)
+		offer(w.Disturbed, struct{}{})
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+}
+
 // offer does not wait: where something is waiting to be looked at already, it will be seen then.
 func offer[T any](to chan<- T, what T) {
 	select {

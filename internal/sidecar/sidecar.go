@@ -267,8 +267,9 @@ func (s *Sidecar) watchFiles(ctx context.Context, background *sync.WaitGroup, pa
 	}
 	background.Go(func() {
 		if err := watch.Run(ctx); err != nil {
-			s.Log.Warn("published files that vanish are not put back before the next renewal, "+
-				"and RENEW_TRIGGER_FILE is not seen; SIGHUP and POST /renew still renew now", "error", err.Error())
+			s.Log.Warn("the published files and RENEW_TRIGGER_FILE are looked at once a minute, "+
+				"as the kernel gives no watcher", "error", err.Error())
+			watch.poll(ctx)
 		}
 	})
 }

@@ -25,6 +25,11 @@ type watched struct {
 
 func startWatch(t *testing.T, trigger string) *watched {
 	t.Helper()
+	return startWatching(t, trigger, (*Watch).Run)
+}
+
+func startWatching(t *testing.T, trigger string, run func(*Watch, context.Context) error) *watched {
+	t.Helper()
 	root := t.TempDir()
 	w := &watched{t: t, dir: filepath.Join(root, "volume"), disturbed: make(chan struct{}, 1),
 		requests: make(chan string, 1)}
@@ -39,7 +44,7 @@ func startWatch(t *testing.T, trigger string) *watched {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- watch.Run(ctx) }()
+	go func() { ended <- run(watch, ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		assert.NoError(t, <-ended)
@@ -69,6 +74,15 @@ func (w *watched) awaitRequest() {
 		require.Equal(w.t, "trigger file", reason)
 	case <-time.After(patience):
 		require.Fail(w.t, "no renewal is asked for")
+	}
+}
+
+func TestWatch_withoutWatcher_looksFromTimeToTime(t *testing.T) {
+	w := startWatching(t, "renew", func(w *Watch, ctx context.Context) error { w.poll(ctx); return nil })
+	for range 2 {
+		w.awaitDisturbed()
+		require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(w.dir), "renew"), nil, 0o600))
+		w.awaitRequest()
 	}
 }
 
