@@ -79,13 +79,17 @@ cover: ## coverage of all tests, as dist/cover.html
 	go tool cover -html=dist/cover.out -o dist/cover.html
 	go tool cover -func=dist/cover.out | tail -1
 
-# Benchmarks of the parts, then whole runs of the built program: wall time and peak memory. The storms are simulated,
-# and some run for real: they write the tables and plots of docs/storms.md.
-bench: build ## benchmarks of the parts, of whole runs and of start storms
+# Whole runs of the built programs, and how they grow: they write docs/performance.md. The storms are simulated, and
+# some run for real: they write docs/storms.md. BENCH=short takes a minute, writes nothing, and holds only figures of
+# one run against each other.
+BENCH ?= full
+bench: build ## benchmarks of whole runs, of growth and of start storms, a quarter of an hour
+	BENCH=$(BENCH) go run ./test/bench
+ifeq ($(BENCH),full)
 	go test -run '^$$' -bench . -benchtime 1s ./keygen ./output ./internal/pkcs12
-	go run ./test/bench
 	go run ./test/storm/write
 	go run ./test/storm/processes
+endif
 
 # Images FROM scratch out of programs built here, with whichever of podman, buildah and docker works; each
 # with its bill of materials beside it in dist/images. deploy/images/build.sh says what GOARCH,

@@ -6,42 +6,50 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/bench/report"
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-const (
-	loadTime   = 5 * time.Second // at each number of connections
-	manyInAll  = 50_000          // enrolments between the two looks at the memory
-	manyAtOnce = 32
-)
+const manyAtOnce = 32 // connections
 
-// load measures certservice with devca behind it: P-256 leaves, mutual TLS, connections that are kept.
-// The client that makes the load runs on the same processors.
-func load(dir string) {
+// load measures certservice with devca behind it, over mutual TLS on connections that are kept. The client that makes
+// the load runs on the same processors.
+func (b *bench) load() {
+	loadTime := either(b, time.Second, 5*time.Second)
 	limits := []string{"MAX_IN_FLIGHT=512", "MAX_IN_FLIGHT_PER_CLIENT=512"} // there is one client
-	s := fixture.Must(fixture.StartStack("bin", dir, limits...))
-	defer s.Stop()
-	fmt.Printf("\ncertservice and devca, P-256\n%-12s %12s %12s %12s %12s\n", "connections",
-		"enrolments/s", "median", "p99", "max")
-	for _, connections := range []int{1, 32, 256} {
+	s := fixture.Must(fixture.StartStack("bin", b.dir, limits...))
+	b.atEnd(s.Stop)
+	var rows [][]string
+	for _, row := range []struct {
+		key         string
+		connections int
+	}{
+		{"ECDSA-P256", 1}, {"ECDSA-P256", manyAtOnce}, {"ECDSA-P256", 256},
+		{"RSA-2048", manyAtOnce}, {"Ed25519", manyAtOnce},
+	} {
 		begin := time.Now()
-		seen := enrol(s, connections, func(int) bool { return time.Since(begin) < loadTime })
-		fmt.Printf("%-12d %12.0f %9.1f ms %9.1f ms %9.1f ms\n", connections,
-			float64(len(seen.Took))/time.Since(begin).Seconds(), milliseconds(seen.Quantile(0.5)),
-			milliseconds(seen.Quantile(0.99)), milliseconds(seen.Quantile(1)))
+		seen := enrol(s, row.key, row.connections, func(int) bool { return time.Since(begin) < loadTime })
+		rate := float64(len(seen.Took)) / time.Since(begin).Seconds()
+		rows = append(rows, []string{row.key, fmt.Sprint(row.connections), report.Thousands(int(rate)),
+			inMilliseconds(seen.Quantile(0.5)), inMilliseconds(seen.Quantile(0.99)), inMilliseconds(seen.Quantile(1))})
+		if seen.Quantile(0.5) == 0 {
+			b.fault("certservice: no enrolment of %s at %d connections", row.key, row.connections)
+		}
 	}
+	text := report.Table([]string{"key", "connections", "enrolments a second", "median", "p99", "most"}, rows)
+	enrolments := either(b, 1000, 50_000)
 	before := residentMemory(s)
-	enrol(s, manyAtOnce, func(started int) bool { return started <= manyInAll })
-	fmt.Printf("resident memory of certservice, devca: %s before and %s after another %d enrolments\n",
-		before, residentMemory(s), manyInAll)
+	enrol(s, "ECDSA-P256", manyAtOnce, func(started int) bool { return started <= enrolments })
+	text += fmt.Sprintf("\nResident memory of certservice, devca: %s, and after another %s enrolments %s.\n", before,
+		report.Thousands(enrolments), residentMemory(s))
+	b.write("load", text)
 }
 
 // enrol sends a request on so many connections at once, for as long as more says so.
-func enrol(s *fixture.Stack, connections int, more func(started int) bool) *chaos.Latencies {
-	request := chaos.Enrolment(s.URL+fixture.CAName, "ECDSA-P256")
-	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
-		MaxIdleConnsPerHost: connections, TLSClientConfig: chaos.Identity(s.Dir)}}
+func enrol(s *fixture.Stack, key string, connections int, more func(started int) bool) *chaos.Latencies {
+	request := chaos.Enrolment(s.URL+fixture.CAName, key)
+	client := keptConnections(s, connections)
 	defer client.CloseIdleConnections()
 	var started atomic.Int64
 	seen := &chaos.Latencies{}
@@ -54,6 +62,12 @@ func enrol(s *fixture.Stack, connections int, more func(started int) bool) *chao
 		panic(seen.Failures[0])
 	}
 	return seen
+}
+
+// keptConnections is a client of certservice.
+func keptConnections(s *fixture.Stack, connections int) *http.Client {
+	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: connections,
+		TLSClientConfig: chaos.Identity(s.Dir)}}
 }
 
 // residentMemory is how much memory the two servers hold.

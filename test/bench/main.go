@@ -1,87 +1,179 @@
-// Command bench measures the built programs on loopback: complete runs of certfetcher, as the operating
-// system accounts for them, and certservice under load with devca behind it.
+// Command bench measures the built programs on loopback and writes docs/performance.md: runs of certfetcher beside the
+// same job done by other programs, certservice under load with devca behind it, and how the cost of both grows.
+//
+// Its arguments are the names of the parts to measure, or of a group of them; none: all. With BENCH=short in the
+// environment it measures less, and writes nothing. It ends with 1 where figures of one run do not go together, such as
+// a cost that grows faster than what it is for.
 package main
 
 import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
-	"regexp"
+	"runtime"
 	"slices"
-	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/bench/report"
 	"github.com/certfetcher/certfetcher/test/fixture"
-	"github.com/certfetcher/certfetcher/test/service"
 )
 
 const (
-	program = "bin/certfetcher" // make build makes it
-	runs    = 30
+	program  = "bin/certfetcher" // make build makes it
+	document = "docs/performance.md"
 )
+
+// parts are what can be measured alone, in the order of docs/performance.md.
+var parts = []struct {
+	group, name string
+	measure     func(*bench)
+}{
+	{"run", "programs", (*bench).programs},
+	{"run", "keytool", (*bench).keytool},
+	{"run", "timeline", (*bench).timeline},
+	{"service", "load", (*bench).load},
+	{"service", "policies", (*bench).policies},
+	{"growth", "chains", (*bench).chains},
+	{"growth", "names", (*bench).names},
+	{"growth", "rules", (*bench).rules},
+	{"growth", "sidecars", (*bench).sidecars},
+	{"growth", "idle", (*bench).idle},
+}
+
+// bench is a run of this command.
+type bench struct {
+	dir    string // of the part's own
+	given  int    // names in it
+	short  bool
+	faults []string
+
+	mu    sync.Mutex
+	later []func()
+}
 
 func main() {
 	fixture.UseMemory() // as an emptyDir for keys: so that the figures are not those of this machine's disk
+	b := &bench{short: os.Getenv("BENCH") == "short"}
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-interrupted
+		b.end()
+		os.Exit(1)
+	}()
+	for _, name := range os.Args[1:] {
+		known := false
+		for _, part := range parts {
+			known = known || name == part.name || name == part.group
+		}
+		if !known {
+			fmt.Fprintf(os.Stderr, "no part of the benchmark is called %q\n", name)
+			os.Exit(2)
+		}
+	}
+	for _, part := range parts {
+		wanted := os.Args[1:]
+		if len(wanted) == 0 || slices.Contains(wanted, part.name) || slices.Contains(wanted, part.group) {
+			b.measure(part.name, part.measure)
+		}
+	}
+	for _, fault := range b.faults {
+		fmt.Println("FAULT:", fault)
+	}
+	if len(b.faults) > 0 {
+		os.Exit(1)
+	}
+}
+
+// measure measures a part, in a directory that is gone afterwards.
+func (b *bench) measure(name string, measure func(*bench)) {
+	begin := time.Now()
+	fmt.Printf("== %s\n", name)
 	dir := fixture.Must(os.MkdirTemp("", "certfetcher-bench-"))
-	defer os.RemoveAll(dir)
-	fetches(dir)
-	load(dir)
-	policies(filepath.Join(dir, "policies"))
+	b.dir = dir
+	b.atEnd(func() { os.RemoveAll(dir) })
+	defer b.end()
+	measure(b)
+	fmt.Printf("(%.0f s)\n", time.Since(begin).Seconds())
 }
 
-// fetches measures complete runs of certfetcher.
-func fetches(dir string) {
-	s := fixture.Must(service.Start(dir, service.Options{}))
-	defer s.Stop()
-	fmt.Printf("%s: %.2f MB\n", program, float64(fixture.Must(os.Stat(program)).Size())/1e6)
-	fmt.Printf("%-12s %-5s %14s %14s %22s %14s\n", "key", "type", "wall median", "wall max",
-		"beyond key generation", "peak memory")
-	for _, algorithm := range []string{"RSA-2048", "ECDSA-P256"} {
-		for _, outputType := range []string{"P12", "JKS", "PEM"} {
-			measure(s, dir, algorithm, outputType)
-		}
+// atEnd has something stopped or removed at the end of the part, or when the command is interrupted.
+func (b *bench) atEnd(stop func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.later = append(b.later, stop)
+}
+
+func (b *bench) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, stop := range slices.Backward(b.later) {
+		stop()
+	}
+	b.later = nil
+}
+
+// newDir makes a directory for the part.
+func (b *bench) newDir(name string) string {
+	dir := filepath.Join(b.dir, name)
+	fixture.Must(0, os.MkdirAll(dir, 0o700))
+	return dir
+}
+
+// newName is the path of a directory that is not there yet.
+func (b *bench) newName(what string) string {
+	b.given++
+	return filepath.Join(b.dir, fmt.Sprint(what, b.given))
+}
+
+// write prints a part of the document, and replaces it there, with the time and the commit of the measurement.
+func (b *bench) write(part, content string) {
+	fmt.Print(content)
+	if !b.short {
+		report.Write(document, part, content+"\nMeasured "+measured()+".\n")
 	}
 }
 
-// measure prints medians over runs, each on an empty volume.
-func measure(s *service.Service, dir, algorithm, outputType string) {
-	var wall, beyond []time.Duration
-	var memory []int64
-	for i := range runs + 1 {
-		volume := filepath.Join(dir, fmt.Sprintf("%s-%s-%d", algorithm, outputType, i))
-		command := exec.Command(program)
-		command.Env = s.Environment(volume, "OUTPUT_TYPE="+outputType, "KEY_ALGORITHM="+algorithm,
-			"SANS=app.example.org", "KEYSTORE_PATH="+s.Dir+"/client.p12", "TRUSTSTORE_PATH="+s.Dir+"/truststore.p12",
-			"KEYSTORE_PASSWORD="+fixture.Password, "TRUSTSTORE_PASSWORD="+fixture.Password)
-		start := time.Now()
-		log, err := command.CombinedOutput()
-		elapsed := time.Since(start)
-		if err != nil {
-			panic(fmt.Sprintf("run %d: %v\n%s", i, err, log))
-		}
-		if i == 0 {
-			continue // warm-up
-		}
-		wall, beyond = append(wall, elapsed), append(beyond, elapsed-keyGeneration(log))
-		memory = append(memory, command.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) // KiB on Linux
+// draw writes a plot.
+func (b *bench) draw(name string, plot report.Plot) {
+	if !b.short {
+		fixture.Must(0, os.WriteFile("docs/images/"+name+".svg", []byte(plot.SVG()), 0o644))
 	}
-	fmt.Printf("%-12s %-5s %11.1f ms %11.1f ms %19.1f ms %10.1f MiB\n", algorithm, outputType,
-		milliseconds(median(wall)), milliseconds(slices.Max(wall)), milliseconds(median(beyond)),
-		float64(median(memory))/1024)
 }
 
-var madeKey = regexp.MustCompile(`"msg":"made a key pair".*"duration_ms":([\d.]+)`)
-
-// keyGeneration reads from the log how long the key took, which is mostly luck in finding primes.
-func keyGeneration(log []byte) time.Duration {
-	took := string(madeKey.FindSubmatch(log)[1])
-	return time.Duration(fixture.Must(strconv.ParseFloat(took, 64)) * float64(time.Millisecond))
+// fault notes what is wrong with the figures. The others are measured all the same.
+func (b *bench) fault(format string, args ...any) {
+	b.faults = append(b.faults, fmt.Sprintf(format, args...))
 }
 
-func median[T time.Duration | int64](values []T) T {
-	return slices.Sorted(slices.Values(values))[len(values)/2]
+// either is the one for a short benchmark, or the other one.
+func either[T any](b *bench, short, long T) T {
+	if b.short {
+		return short
+	}
+	return long
 }
 
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+// measured says when, of which commit, and on what.
+var measured = sync.OnceValue(func() string {
+	output := func(name string, args ...string) string {
+		return strings.TrimSpace(string(fixture.Must(exec.Command(name, args...).Output())))
+	}
+	model := "processor"
+	for line := range strings.Lines(string(fixture.Must(os.ReadFile("/proc/cpuinfo")))) {
+		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
+			model = strings.TrimSpace(value)
+		}
+	}
+	commit := output("git", "describe", "--always", "--exclude", "*")
+	if output("git", "status", "--porcelain", "*.go", "go.mod") != "" {
+		commit += " with changes"
+	}
+	return fmt.Sprintf("on %s, commit %s, %d × %s, Linux %s, %s", time.Now().UTC().Format(time.DateOnly), commit,
+		runtime.NumCPU(), model, output("uname", "-r"), output("go", "env", "GOVERSION"))
+})

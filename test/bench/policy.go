@@ -8,67 +8,70 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/bench/report"
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
 const (
 	rules, clientsOfRule = 1000, 10
-	slice, turns         = 500 * time.Millisecond, 24 // of time, for each of the services in turn
+	slice                = 500 * time.Millisecond // of time, for each of the services in turn
 )
 
 // policies compares certservice without a policy to one with many rules, of which the last one is for
 // the client. They take turns, as what else the machine does changes from second to second.
-func policies(dir string) {
-	fixture.Must(0, os.Mkdir(dir, 0o700))
-	authority, entry, err := fixture.StartDevCA("bin", dir)
-	if err != nil {
-		panic(err)
-	}
-	defer authority.Stop()
-	start := func(name, policy string) (*fixture.Stack, *http.Client) {
-		at := filepath.Join(dir, name)
-		fixture.Must(0, os.Mkdir(at, 0o700))
-		environment := []string{"MAX_IN_FLIGHT=512", "MAX_IN_FLIGHT_PER_CLIENT=512"}
-		if policy != "" {
-			fixture.Must(0, os.WriteFile(filepath.Join(at, "policy.yaml"), []byte(policy), 0o600))
-			environment = append(environment, "POLICY_PATH="+filepath.Join(at, "policy.yaml"))
+func (b *bench) policies() {
+	authority, entry, err := fixture.StartDevCA("bin", b.dir)
+	fixture.Must(0, err)
+	b.atEnd(authority.Stop)
+	var rows [][]string
+	compare := func(what string, statuses [2]int, policies ...string) {
+		var services [2]*fixture.Stack
+		var clients [2]*http.Client
+		for i, policy := range policies {
+			services[i] = b.startWith(entry, fmt.Sprint(what, i), policy)
+			defer services[i].CertService.Stop()
+			clients[i] = keptConnections(services[i], manyAtOnce)
 		}
-		s := fixture.Must(fixture.StartCertService("bin", at, entry, environment...))
-		return s, &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
-			MaxIdleConnsPerHost: 32, TLSClientConfig: chaos.Identity(s.Dir)}}
-	}
-	fmt.Printf("\ncertservice with %d rules for %d clients, the last of which fits; 32 connections\n", rules,
-		rules*clientsOfRule)
-	compare := func(what string, status [2]int, first, second string) {
-		a, asA := start(what+"-1", first)
-		defer a.CertService.Stop()
-		b, asB := start(what+"-2", second)
-		defer b.CertService.Stop()
+		turns := either(b, 2, 24)
 		var answers [2]float64
 		for i := range 2 * turns {
-			s, client := a, asA
-			if i%2 == 1 {
-				s, client = b, asB
-			}
-			answers[i%2] += float64(answersIn(s, client, slice, status[i%2]))
+			answers[i%2] += float64(answersIn(services[i%2], clients[i%2], slice, statuses[i%2]))
 		}
 		for i := range answers {
-			answers[i] /= slice.Seconds() * turns
+			answers[i] /= slice.Seconds() * float64(turns)
 		}
-		fmt.Printf("%-10s %9.0f/s without, %9.0f/s with: %+.1f %%\n", what, answers[0], answers[1],
-			100*(answers[1]/answers[0]-1))
+		change := answers[1]/answers[0] - 1
+		rows = append(rows, []string{what, report.Thousands(int(answers[0])) + "/s",
+			report.Thousands(int(answers[1])) + "/s", fmt.Sprintf("%+.1f %%", 100*change)})
+		if change < -0.5 {
+			b.fault("policy: %d rules change the rate of %s by %.0f %%", rules, what, 100*change)
+		}
 	}
-	compare("enrolments", [2]int{http.StatusOK, http.StatusOK}, "", manyRules("client", "app.example.org"))
+	compare("enrolments", [2]int{http.StatusOK, http.StatusOK}, "",
+		manyRules(rules, clientsOfRule, "client", "app.example.org"))
 	compare("refusals", [2]int{http.StatusForbidden, http.StatusForbidden}, oneRule("client", "other.example.org"),
-		manyRules("client", "other.example.org"))
+		manyRules(rules, clientsOfRule, "client", "other.example.org"))
+	b.write("policies", report.Table([]string{"", "no policy, or one rule", "1,000 rules", "change"}, rows))
+}
+
+// startWith starts a certservice with a policy; "": without one.
+func (b *bench) startWith(entry map[string]any, name, policy string) *fixture.Stack {
+	at := b.newDir(name)
+	environment := []string{"MAX_IN_FLIGHT=512", "MAX_IN_FLIGHT_PER_CLIENT=512"}
+	if policy != "" {
+		path := filepath.Join(at, "policy.yaml")
+		fixture.Must(0, os.WriteFile(path, []byte(policy), 0o600))
+		environment = append(environment, "POLICY_PATH="+path)
+	}
+	return fixture.Must(fixture.StartCertService("bin", at, entry, environment...))
 }
 
 // answersIn counts the answers in a time.
 func answersIn(s *fixture.Stack, client *http.Client, within time.Duration, status int) int {
 	request := chaos.Enrolment(s.URL+fixture.CAName, "ECDSA-P256")
 	begin, seen := time.Now(), &chaos.Latencies{}
-	chaos.Together(32, 32, func(int) {
+	chaos.Together(manyAtOnce, manyAtOnce, func(int) {
 		for time.Since(begin) < within {
 			seen.Measure(func() error { return chaos.Ask(client, request, status) })
 		}
@@ -83,16 +86,17 @@ func oneRule(client, host string) string {
 	return "rules:\n" + ruleText(0, []string{client}, host)
 }
 
-func manyRules(client, host string) string {
+// manyRules is a policy of which only the last rule is for the client.
+func manyRules(rules, clients int, client, host string) string {
 	var text strings.Builder
 	text.WriteString("rules:\n")
 	for i := range rules {
-		names := make([]string, clientsOfRule)
+		names := make([]string, clients)
 		for n := range names {
 			names[n] = fmt.Sprintf("client-%d-%d-*", i, n)
 		}
 		if i == rules-1 {
-			names[clientsOfRule-1] = client
+			names[clients-1] = client
 		}
 		text.WriteString(ruleText(i, names, host))
 	}

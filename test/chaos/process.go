@@ -157,9 +157,12 @@ func Identity(dir string) *tls.Config {
 }
 
 // Request makes a certificate signing request and its key, both in PEM.
-func Request(algorithm string) (csr, key []byte) {
+func Request(algorithm string) (csr, key []byte) { return RequestFor("app.example.org", algorithm) }
+
+// RequestFor is Request for a name.
+func RequestFor(name, algorithm string) (csr, key []byte) {
 	signer := fixture.Must(keygen.GenerateKey(algorithm))
 	der := fixture.Must(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "app.example.org"}, DNSNames: []string{"app.example.org"}}, signer))
+		Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}}, signer))
 	return keygen.CSRPEM(&x509.CertificateRequest{Raw: der}), fixture.Must(keygen.PrivateKeyPEM(signer))
 }
