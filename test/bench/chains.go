@@ -40,9 +40,8 @@ func (a *answering) Enroll(ctx context.Context, r certservice.Request) (certserv
 	return issued, err
 }
 
-// below makes the certificate of a CA. Without a parent it is a root.
-func below(name string, parent *x509.Certificate, parentKey crypto.Signer) (*x509.Certificate, crypto.Signer) {
-	key := fixture.NewKey("P-256")
+// below makes the certificate of a CA for a key. Without a parent it is a root.
+func below(name string, key crypto.Signer, parent *x509.Certificate, parentKey crypto.Signer) *x509.Certificate {
 	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name,
 		Organization: []string{"Throwaway"}}, NotBefore: time.Now().Add(-time.Hour),
 		NotAfter: time.Now().AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
@@ -50,7 +49,7 @@ func below(name string, parent *x509.Certificate, parentKey crypto.Signer) (*x50
 		parent, parentKey = template, key
 	}
 	der := fixture.Must(x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey))
-	return fixture.Must(x509.ParseCertificate(der)), key
+	return fixture.Must(x509.ParseCertificate(der))
 }
 
 // chains is how the cost of a run grows with the certificates that it reads and writes.
@@ -61,23 +60,24 @@ func (b *bench) chains() {
 	s := fixture.Must(service.Start(b.newDir("identity"), service.Options{Authority: answers}))
 	b.atEnd(s.Stop)
 
-	root, rootKey := below("Root", nil, nil)
+	key, rsaKey := fixture.NewKey("P-256"), fixture.NewKey("RSA-2048") // of all CAs
+	root := below("Root", key, nil, nil)
 	// By the length of the chain; signers are those of the last one, the nearest first.
-	cas := []fixture.CA{{Root: root, Issuing: root, RootKey: rootKey, IssuingKey: rootKey}}
+	cas := []fixture.CA{{Root: root, Issuing: root, RootKey: key, IssuingKey: key}}
 	signers := []*x509.Certificate{}
 	roots := []*x509.Certificate{root}
+	rsaRoots := []*x509.Certificate{root}
 	for i := range most - 1 {
-		last := cas[len(cas)-1]
-		ca, key := below(fmt.Sprintf("CA %d", i), last.Issuing, last.IssuingKey)
-		cas = append(cas, fixture.CA{Root: root, Issuing: ca, RootKey: rootKey, IssuingKey: key})
+		ca := below(fmt.Sprintf("CA %d", i), key, cas[len(cas)-1].Issuing, key)
+		cas = append(cas, fixture.CA{Root: root, Issuing: ca, RootKey: key, IssuingKey: key})
 		signers = slices.Insert(signers, 0, ca)
-		another, _ := below(fmt.Sprintf("Root %d", i), nil, nil)
-		roots = append(roots, another)
+		roots = append(roots, below(fmt.Sprintf("Root %d", i), key, nil, nil))
+		rsaRoots = append(rsaRoots, below(fmt.Sprintf("RSA root %d", i), rsaKey, nil, nil))
 	}
 	chainOf := func(n int) {
 		answers.CA, answers.signers, answers.trusted = &cas[n-1], signers[most-n:], roots[:1]
 	}
-	trust := func(n int) { answers.CA, answers.signers, answers.trusted = &cas[0], nil, roots[:n] }
+	trust := func(roots []*x509.Certificate) { answers.CA, answers.signers, answers.trusted = &cas[0], nil, roots }
 	fetch := func(output string, variables ...string) *exec.Cmd {
 		command := exec.Command(program)
 		command.Env = s.Environment(b.newName("volume"), append([]string{"OUTPUT_TYPE=" + output}, variables...)...)
@@ -87,13 +87,13 @@ func (b *bench) chains() {
 	for _, n := range sizes {
 		fixture.Must(0, os.WriteFile(fmt.Sprint(truststores, n), fixture.CertificatesPEM(
 			append([]*x509.Certificate{s.Transport.Root}, roots[:n-1]...)...), 0o600))
-		trust(n)
+		trust(roots[:n])
 		run(fetch("P12", "OUTPUT_PATH="+filepath.Join(b.dir, fmt.Sprint("kept-", n))))
 	}
 
 	head := []string{"certificates"}
 	var times, memories []growth
-	var columns [][]string
+	var timeColumns, memoryColumns [][]string
 	refusals := map[string][]string{} // by what they say
 	for _, kind := range []struct {
 		name    string
@@ -101,8 +101,9 @@ func (b *bench) chains() {
 	}{
 		{"chain, PEM", func(n int) *exec.Cmd { chainOf(n); return fetch("PEM") }},
 		{"chain, PKCS#12", func(n int) *exec.Cmd { chainOf(n); return fetch("P12") }},
-		{"trusted, PEM", func(n int) *exec.Cmd { trust(n); return fetch("PEM") }},
-		{"trusted, PKCS#12", func(n int) *exec.Cmd { trust(n); return fetch("P12") }},
+		{"trusted, PEM", func(n int) *exec.Cmd { trust(roots[:n]); return fetch("PEM") }},
+		{"trusted, PKCS#12", func(n int) *exec.Cmd { trust(roots[:n]); return fetch("P12") }},
+		{"trusted, RSA", func(n int) *exec.Cmd { trust(rsaRoots[:n]); return fetch("PEM") }},
 		{"truststore", func(n int) *exec.Cmd {
 			chainOf(1)
 			return fetch("PEM", fmt.Sprint("TRUSTSTORE_PATH=", truststores, n))
@@ -112,8 +113,9 @@ func (b *bench) chains() {
 		}},
 	} {
 		took, memory, most := ofRuns(kind.name, sizes, either(b, 5, 20), kind.command)
-		head = append(head, kind.name, "memory")
-		columns = append(columns, column(sizes, "%.1f ms", took), column(sizes, "%.1f MiB", memory))
+		head = append(head, kind.name)
+		timeColumns = append(timeColumns, column(sizes, "%.1f ms", took))
+		memoryColumns = append(memoryColumns, column(sizes, "%.1f MiB", memory))
 		times, memories = append(times, took), append(memories, memory)
 		if most != "" {
 			refusals[most] = append(refusals[most], kind.name)
@@ -123,7 +125,8 @@ func (b *bench) chains() {
 	for _, most := range slices.Sorted(maps.Keys(refusals)) {
 		limits = append(limits, []string{strings.Join(refusals[most], "; "), most})
 	}
-	b.write("chains", tableOf(head, sizes, columns...)+"\n"+report.Table(limitHead, limits)+
+	b.write("chains", tableOf(head, sizes, timeColumns...)+"\nPeak memory of the same runs:\n\n"+
+		tableOf(head, sizes, memoryColumns...)+"\n"+report.Table(limitHead, limits)+
 		b.hold(append(times, memories...)...))
 	b.draw("growth-chains", plotOf("A run of certfetcher", "certificates", "ms", times...))
 	b.draw("growth-chains-memory", plotOf("Peak memory of a run", "certificates", "MiB", memories...))
