@@ -30,7 +30,8 @@ func TestGrowth_exponent(t *testing.T) {
 		{"linear, with noise", []int{1, 3, 10, 30, 100, 300, 1000}, power(1, 0.03), 0.85, 1.2},
 		{"quadratic", []int{1, 3, 10, 30, 100, 300, 1000}, power(2, 0), 1.9, 2.1},
 		{"quadratic, three sizes", []int{1, 50, 500}, power(2, 0.03), 1.8, 2.2},
-		{"n log n", []int{1, 10, 100, 1000}, func(n int) float64 { return 1 + float64(n)*math.Log(float64(n)+1) }, 1.1, 1.3},
+		{"n log n", []int{1, 10, 100, 1000}, func(n int) float64 { return 1 + float64(n)*math.Log(float64(n)+1) },
+			1.1, 1.3},
 		{"one size", []int{1}, power(2, 0), 0, 0},
 		{"two sizes", []int{1, 100}, power(2, 0), 0, 0}, // which say nothing about a power
 	} {
