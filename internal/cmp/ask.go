@@ -38,6 +38,6 @@ func (c *Client) Ask(ctx context.Context) (Information, error) {
 	if err := decode(value, "CaCertsValue", func(c codec) { certificates(c, "CaCertsValue", &ders) }); err != nil {
 		return info, &CheckError{Check: "caCerts", Got: err.Error(), Want: "a list of certificates"}
 	}
-	info.CACerts = parseAvailable(ders)
+	info.CACerts = c.known.available(ders)
 	return info, nil
 }

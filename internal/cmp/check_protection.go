@@ -106,7 +106,7 @@ func (t *transaction) checkServer(m *PKIMessage, signer *x509.Certificate) error
 		return err
 	}
 	_, err := pki.VerifyPath(signer, pki.PathOptions{Anchors: t.c.cfg.ServerAnchors, At: t.c.cfg.Now(),
-		Others: parseAvailable(m.ExtraCerts), Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+		Others: t.c.known.available(m.ExtraCerts), Usages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 	return err
 }
 
@@ -137,7 +137,7 @@ func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
 	sender, _ := m.Header.Sender.Name()
 	isSender := pki.SameNameAs(sender)
 	var candidates, others []*x509.Certificate
-	for _, certificate := range append(parseAvailable(m.ExtraCerts), t.c.cfg.TrustAnchors...) {
+	for _, certificate := range append(t.c.known.available(m.ExtraCerts), t.c.cfg.TrustAnchors...) {
 		if isSender(certificate.RawSubject) {
 			candidates = append(candidates, certificate)
 		} else {
@@ -155,12 +155,12 @@ func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
 		Want: "the signer's certificate in extraCerts or among the trust anchors"}
 }
 
-// parseAvailable returns those of the certificates that can
+// available returns those of the certificates that can
 // be read and used. The others are ignored.
-func parseAvailable(ders [][]byte) []*x509.Certificate {
+func (k *known) available(ders [][]byte) []*x509.Certificate {
 	var certificates []*x509.Certificate
 	for _, der := range ders {
-		if certificate, err := parseCertificate(der); err == nil {
+		if certificate, err := k.certificate(der); err == nil {
 			certificates = append(certificates, certificate)
 		}
 	}
@@ -205,7 +205,7 @@ func (t *transaction) checkSenderName(m *PKIMessage, signer *x509.Certificate) e
 // checkSignerChain: the certificate is valid now and chains
 // to a trust anchor (RFC 9810, 5.1.3.3; RFC 5280, 6).
 func (t *transaction) checkSignerChain(m *PKIMessage, signer *x509.Certificate) error {
-	_, err := verifyChain(signer, t.c.cfg.TrustAnchors, parseAvailable(m.ExtraCerts), t.c.cfg.Now())
+	_, err := t.c.known.verifyChain(signer, t.c.cfg.TrustAnchors, t.c.known.available(m.ExtraCerts), t.c.cfg.Now())
 	if len(t.c.cfg.TrustAnchors) == 0 {
 		err = errors.New("no trust anchors are configured for signed answers")
 	}

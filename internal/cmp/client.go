@@ -110,6 +110,7 @@ type Client struct {
 	transport *transport
 	keys      *MACKeys
 	current   currentMAC
+	known     *known
 }
 
 // New checks the configuration and returns a client.
@@ -147,7 +148,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.cfg, c.transport, c.keys = cfg, transport, NewMACKeys(cfg.Secret)
+	c.cfg, c.transport, c.keys, c.known = cfg, transport, NewMACKeys(cfg.Secret), newKnown()
 	c.keys.derive = cfg.Derive
 	return c, nil
 }

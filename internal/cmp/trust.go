@@ -42,10 +42,15 @@ func verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate,
 // authorities returns the CA certificates among some (RFC 5280,
 // 4.2.1.9). Those of versions 1 and 2 have no extension that says so;
 // old roots among them are recognised by their signature by themselves.
-func authorities(certificates []*x509.Certificate) []*x509.Certificate {
+func (k *known) authorities(certificates []*x509.Certificate) []*x509.Certificate {
 	return slices.DeleteFunc(slices.Clone(certificates), func(c *x509.Certificate) bool {
-		return !c.IsCA && (c.Version >= 3 || !pki.SelfSigned(c))
+		return !c.IsCA && (c.Version >= 3 || !k.selfSigned(c))
 	})
+}
+
+// roots returns those of the authorities that are self-signed.
+func (k *known) roots(certificates []*x509.Certificate) []*x509.Certificate {
+	return slices.DeleteFunc(k.authorities(certificates), func(c *x509.Certificate) bool { return !k.selfSigned(c) })
 }
 
 // chain builds the chain of an issued certificate and the roots to trust. Anchors are those
@@ -53,8 +58,9 @@ func authorities(certificates []*x509.Certificate) []*x509.Certificate {
 // 9810, 5.3.2 and 8.9): a server that sends the issued certificate there, too, makes it no anchor
 // of itself. extraCerts serve as intermediates; nothing vouches for them (RFC 9810, 5.1).
 func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trusted []*x509.Certificate, err error) {
-	caPubs := authorities(parseAvailable(m.Body.Content.(*CertRepMessage).CAPubs))
-	others := append(parseAvailable(m.ExtraCerts), caPubs...)
+	known := t.c.known
+	caPubs := known.authorities(known.available(m.Body.Content.(*CertRepMessage).CAPubs))
+	others := append(known.available(m.ExtraCerts), caPubs...)
 	if t.peer != nil {
 		others = append(others, t.peer) // often the CA itself
 	}
@@ -66,10 +72,10 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 	if leaf.NotBefore.After(at) {
 		at = leaf.NotBefore // checkValidity has allowed for the difference of the clocks
 	}
-	path, err := verifyChain(leaf, anchors, others, at)
+	path, err := known.verifyChain(leaf, anchors, others, at)
 	if err != nil && t.c.cfg.ResponseTrust == ResponseTrustONAP {
-		roots := slices.DeleteFunc(authorities(others), func(c *x509.Certificate) bool { return !pki.SelfSigned(c) })
-		if path, err = verifyChain(leaf, roots, others, at); err == nil {
+		roots := known.roots(others)
+		if path, err = known.verifyChain(leaf, roots, others, at); err == nil {
 			t.warn("root %q is trusted only because response trust is %q: it came with the "+
 				"answer and nothing vouches for it",
 				pki.DN(path[len(path)-1].RawSubject), ResponseTrustONAP)
@@ -87,7 +93,7 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 	trusted = path[len(path)-1:]
 	if t.macVerified {
 		for _, root := range caPubs {
-			if !slices.ContainsFunc(trusted, root.Equal) && pki.SelfSigned(root) {
+			if !slices.ContainsFunc(trusted, root.Equal) && known.selfSigned(root) {
 				trusted = append(trusted, root)
 			}
 		}
@@ -101,6 +107,9 @@ func (t *transaction) chain(leaf *x509.Certificate, m *PKIMessage) (chain, trust
 // Only their names are checked.
 func (t *transaction) handedOn(caPubs [][]byte) (roots []*x509.Certificate) {
 	for _, der := range caPubs {
+		if root, err := t.c.known.certificate(der); err == nil && pki.Unusable(root) == nil {
+			continue
+		}
 		root, err := pki.Parse(der)
 		if err != nil || !bytes.Equal(root.RawSubject, root.RawIssuer) || !root.IsCA && root.Version >= 3 {
 			continue
@@ -122,6 +131,5 @@ func (t *transaction) vouchedRoots(answer *PKIMessage) []*x509.Certificate {
 	if !t.macVerified {
 		return nil
 	}
-	caPubs := authorities(parseAvailable(answer.Body.Content.(*CertRepMessage).CAPubs))
-	return slices.DeleteFunc(caPubs, func(c *x509.Certificate) bool { return !pki.SelfSigned(c) })
+	return t.c.known.roots(t.c.known.available(answer.Body.Content.(*CertRepMessage).CAPubs))
 }
