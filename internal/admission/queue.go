@@ -31,13 +31,16 @@ const (
 	latestShare   = 0.9
 )
 
-// A CA may have in progress what it answers in inProgressFor, and mostAtFirst until it is known how
-// much that is. The other requests wait here, where they can leave without a trace. A CA that is
-// slow because it is far away, and not because it has much to do, is one whose quickest answer took
-// long: to inProgressFor that time is added, so that it gets more and more.
+// A CA may have in progress what it answers in inProgressFor, but no more than mostInProgress, and
+// mostAtFirst until it is known how much that is. The other requests wait here, where they can leave
+// without a trace, and where they are sent in their order: of several hundred that a CA has at once,
+// some take twice as long as others. A CA that is slow because it is far away, and not because it has
+// much to do, is one whose quickest answer took long: what it answers in that time is added, so that
+// it gets more and more.
 const (
-	inProgressFor = 5 * time.Second
-	mostAtFirst   = 32
+	inProgressFor  = 5 * time.Second
+	mostAtFirst    = 32
+	mostInProgress = 64
 )
 
 // soon is the longest time to come back after, in seconds, where nothing better is known.
@@ -221,7 +224,9 @@ func (a *authority[K]) time(requests int) time.Duration {
 
 // most is how many requests the CA may have in progress.
 func (a *authority[K]) most() int {
-	return max(mostAtFirst, int(min((inProgressFor+a.quickest).Seconds()*a.rate.perSecond(), 1e9)))
+	perSecond := a.rate.perSecond()
+	most := min(inProgressFor.Seconds()*perSecond, mostInProgress) + a.quickest.Seconds()*perSecond
+	return max(mostAtFirst, int(min(most, 1e9)))
 }
 
 // answered counts an answer that took so long, while so many were in progress.
