@@ -53,8 +53,8 @@ func TestShares_ofWhatIsNoProfile(t *testing.T) {
 
 func TestPackageOf(t *testing.T) {
 	for function, pkg := range map[string]string{
-		"crypto/tls.(*Conn).Write":                           "crypto/tls",
-		"main.main":                                          "main",
+		"crypto/tls.(*Conn).Write": "crypto/tls",
+		"main.main":                "main",
 		"slices.SortFunc[go.shape.[]github.com/a/b.C]":       "slices",
 		"vendor/golang.org/x/crypto/cryptobyte.(*String).Rd": "golang.org/x/crypto/cryptobyte",
 		"github.com/a/b.(*C[github.com/d/e.F]).m":            "github.com/a/b",

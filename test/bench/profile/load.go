@@ -19,6 +19,7 @@ type Options struct {
 	Connections int
 	Key         string        // kind of the leaf keys, such as ECDSA-P256
 	For         time.Duration // after a second to warm up
+	Environment []string      // of certservice, beside what it needs; of Measure
 }
 
 // Load is what a load has found.

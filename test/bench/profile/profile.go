@@ -85,7 +85,7 @@ type Result struct {
 func Measure(bin, loader, dir string, o Options) (Result, error) {
 	var r Result
 	socket := filepath.Join(dir, "profile.sock")
-	s, err := StartStack(bin, bin, dir, "PROFILE_SOCKET="+socket)
+	s, err := StartStack(bin, bin, dir, append([]string{"PROFILE_SOCKET=" + socket}, o.Environment...)...)
 	if err != nil {
 		return r, err
 	}

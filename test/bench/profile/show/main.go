@@ -1,6 +1,8 @@
 // Command show profiles certservice of a source tree at saturation, and prints what it spends processor time on:
 //
-//	go run ./test/bench/profile/show [-root DIRECTORY] [-connections N] [-key KIND] [-for TIME] [-keep FILE]
+//	go run ./test/bench/profile/show [-root DIRECTORY] [-connections N] [-key KIND] [-for TIME] [-keep FILE] [NAME=VALUE ...]
+//
+// The arguments are added to the environment of certservice.
 package main
 
 import (
@@ -34,7 +36,7 @@ func main() {
 		fixture.Must(profile.BuildLoad(".", *bin))
 	}
 	result := fixture.Must(profile.Measure(*bin, filepath.Join(*bin, "load"), dir,
-		profile.Options{Connections: *connections, Key: *key, For: *during}))
+		profile.Options{Connections: *connections, Key: *key, For: *during, Environment: flag.Args()}))
 	fixture.Must(0, result.Write(os.Stdout))
 	if *keep != "" {
 		fixture.Must(0, os.WriteFile(*keep, fixture.Must(os.ReadFile(filepath.Join(dir, "cpu.pprof"))), 0o600))
