@@ -144,6 +144,9 @@ func checkSubject(certificate *x509.Certificate, csr *x509.CertificateRequest) e
 
 // checkSubjectAltNames: the alternative names are those asked for and no others (RFC 9483, 4.1.1).
 func checkSubjectAltNames(certificate *x509.Certificate, csr *x509.CertificateRequest) error {
+	if sameExtension(oidSAN, certificate.Extensions, csr.Extensions) {
+		return nil
+	}
 	got, err := alternativeNames(certificate.Extensions)
 	if err != nil {
 		return &CheckError{Check: "subjectAltName", Got: err.Error(), Want: "a list of names"}
@@ -156,6 +159,18 @@ func checkSubjectAltNames(certificate *x509.Certificate, csr *x509.CertificateRe
 		return nil
 	}
 	return &CheckError{Check: "subjectAltName", Got: nameList(got), Want: nameList(want)}
+}
+
+// sameExtension says whether two lists have an extension, once, with the same bytes.
+func sameExtension(id asn1.ObjectIdentifier, a, b []pkix.Extension) bool {
+	x, y := find(id, a), find(id, b)
+	return x >= 0 && y >= 0 && bytes.Equal(a[x].Value, b[y].Value) &&
+		find(id, a[x+1:]) < 0 && find(id, b[y+1:]) < 0
+}
+
+// find returns the place of an extension, or -1.
+func find(id asn1.ObjectIdentifier, extensions []pkix.Extension) int {
+	return slices.IndexFunc(extensions, func(e pkix.Extension) bool { return e.Id.Equal(id) })
 }
 
 // SameAlternativeNames says whether two lists of extensions, of certificates or of requests, hold
@@ -245,11 +260,15 @@ var (
 // asks for and the certificate does not allow. One without the extension,
 // or with anyExtendedKeyUsage, allows them all (RFC 5280, 4.2.1.12).
 func missingExtKeyUsages(certificate *x509.Certificate, csr *x509.CertificateRequest) (missing []string) {
+	asked := templateExtensions(csr)
+	if sameExtension(oidExtKeyUsage, certificate.Extensions, asked) {
+		return nil
+	}
 	granted, restricted := extKeyUsages(certificate.Extensions)
 	if !restricted || slices.ContainsFunc(granted, oidAnyExtKeyUsage.Equal) {
 		return nil
 	}
-	wanted, _ := extKeyUsages(templateExtensions(csr))
+	wanted, _ := extKeyUsages(asked)
 	for _, usage := range wanted {
 		if slices.ContainsFunc(granted, usage.Equal) {
 			continue
@@ -265,7 +284,7 @@ func missingExtKeyUsages(certificate *x509.Certificate, csr *x509.CertificateReq
 
 // extKeyUsages reads extKeyUsage. present is false when it is absent or cannot be read.
 func extKeyUsages(extensions []pkix.Extension) (usages []asn1.ObjectIdentifier, present bool) {
-	i := slices.IndexFunc(extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidExtKeyUsage) })
+	i := find(oidExtKeyUsage, extensions)
 	if i < 0 {
 		return nil, false
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/certfetcher/certfetcher/internal/pki"
 )
@@ -92,16 +91,13 @@ var defaultExtKeyUsage = pkix.Extension{Id: oidExtKeyUsage, Value: []byte{0x30, 
 // for the template. Nothing else of a CSR is passed on. Where it has
 // no key usage, the one that fits the kind of key is asked for.
 func templateExtensions(csr *x509.CertificateRequest) []pkix.Extension {
-	find := func(id asn1.ObjectIdentifier) int {
-		return slices.IndexFunc(csr.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(id) })
-	}
 	extensions := []pkix.Extension{pki.LeafKeyUsage(csr.PublicKey), defaultExtKeyUsage}
 	for i, wanted := range extensions {
-		if found := find(wanted.Id); found >= 0 {
+		if found := find(wanted.Id, csr.Extensions); found >= 0 {
 			extensions[i] = csr.Extensions[found]
 		}
 	}
-	if found := find(oidSAN); found >= 0 {
+	if found := find(oidSAN, csr.Extensions); found >= 0 {
 		extensions = append(extensions, csr.Extensions[found])
 	}
 	return extensions

@@ -5,6 +5,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -15,6 +16,9 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Serial is a serial number in hexadecimal, upper case, two digits to an octet, without
@@ -76,7 +80,35 @@ func listNames(dns, emails []string, ips []net.IP, uris []*url.URL) []string {
 // values compared as RFC 5280, 7.1 wants (case and runs of spaces do not matter, nor the kind of
 // string). The order is let go because EJBCA gives names back in reverse and operators write them
 // either way. Names that cannot be read are not the same as anything.
-func SameName(a, b []byte) bool { return SameNameAs(a)(b) }
+func SameName(a, b []byte) bool {
+	if bytes.Equal(a, b) {
+		return isName(a)
+	}
+	return SameNameAs(a)(b)
+}
+
+// isName says whether a name has the structure of one, which is all that RDNs needs.
+func isName(der cryptobyte.String) bool {
+	var name cryptobyte.String
+	if !der.ReadASN1(&name, cbasn1.SEQUENCE) || !der.Empty() {
+		return false
+	}
+	for !name.Empty() {
+		var rdn cryptobyte.String
+		if !name.ReadASN1(&rdn, cbasn1.SET) {
+			return false
+		}
+		for !rdn.Empty() {
+			var attribute, value cryptobyte.String
+			var tag cbasn1.Tag
+			if !rdn.ReadASN1(&attribute, cbasn1.SEQUENCE) || !attribute.SkipASN1(cbasn1.OBJECT_IDENTIFIER) ||
+				!attribute.ReadAnyASN1(&value, &tag) || !attribute.Empty() {
+				return false
+			}
+		}
+	}
+	return true
+}
 
 // SameNameAs is SameName for one name and many others, and
 // takes the one apart only once: it may be large.
