@@ -125,9 +125,10 @@ func TestClient_unknownSignatureHash_isConfirmedWithHashAlg(t *testing.T) {
 	status := certStatus(cert, 0)
 	require.NotNil(t, status.HashAlg)
 	c, _ := testClient(nil, nil)
-	m, err := c.begin(nil, nil).message(PKIBody{BodyCertConf, CertConfirmContent{status}})
+	m, der, err := c.begin(nil, nil).message(PKIBody{BodyCertConf, CertConfirmContent{status}})
 
 	require.NoError(t, err)
+	assert.Equal(t, fixture.Must(m.Marshal()), der)
 	assert.Equal(t, PVNO3, m.Header.PVNO)
 	hash, err := CertHashWith(cert, *status.HashAlg)
 	require.NoError(t, err)

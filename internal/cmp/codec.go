@@ -19,8 +19,11 @@ type codec struct {
 }
 
 // encode returns the DER of a structure.
-func encode(code func(codec)) ([]byte, error) {
-	b := cryptobyte.NewBuilder(nil)
+func encode(code func(codec)) ([]byte, error) { return encodeWithin(128, code) }
+
+// encodeWithin is encode for a structure that seldom takes more than so many bytes.
+func encodeWithin(size int, code func(codec)) ([]byte, error) {
+	b := cryptobyte.NewBuilder(make([]byte, 0, size))
 	code(codec{out: b})
 	return b.Bytes()
 }

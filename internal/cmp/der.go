@@ -195,9 +195,17 @@ func explicit(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific().Const
 // implicit is the tag [n] of an implicitly tagged primitive value.
 func implicit(n uint8) cbasn1.Tag { return cbasn1.Tag(n).ContextSpecific() }
 
-// wrap returns contents as one DER element with the tag.
-func wrap(tag cbasn1.Tag, contents []byte) []byte {
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(contents)+6))
-	b.AddASN1(tag, func(b *cryptobyte.Builder) { b.AddBytes(contents) })
+// wrap returns contents, one after the other, as one DER element with the tag.
+func wrap(tag cbasn1.Tag, contents ...[]byte) []byte {
+	size := 6
+	for _, part := range contents {
+		size += len(part)
+	}
+	b := cryptobyte.NewBuilder(make([]byte, 0, size))
+	b.AddASN1(tag, func(b *cryptobyte.Builder) {
+		for _, part := range contents {
+			b.AddBytes(part)
+		}
+	})
 	return b.BytesOrPanic() // only a tag above 30 or 4 GiB of contents could fail
 }

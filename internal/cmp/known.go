@@ -18,7 +18,7 @@ import (
 type known struct {
 	mu           sync.Mutex
 	certificates map[string]*knownCertificate // by their DER
-	paths        []knownPath
+	paths        []*knownPath
 }
 
 type knownCertificate struct {
@@ -31,7 +31,8 @@ type knownCertificate struct {
 type knownPath struct {
 	anchors, others []*x509.Certificate // that it was chosen from
 	path            []*x509.Certificate
-	from, to        time.Time // when all of its certificates are valid, and pathLifetime is not over
+	issuer          *x509.CertPool // of the first of them
+	from, to        time.Time      // when all of its certificates are valid, and pathLifetime is not over
 }
 
 // Bounds of what is remembered for one server. The certificates of a CA are few, and have 1 to 3 KiB.
@@ -86,10 +87,10 @@ func (k *known) selfSigned(certificate *x509.Certificate) bool {
 func (k *known) verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate,
 	now time.Time) ([]*x509.Certificate, error) {
 	between := slices.DeleteFunc(slices.Clone(others), func(c *x509.Certificate) bool { return !mayIssue(c) })
-	if path := k.path(leaf, anchors, between, now); path != nil {
-		chains, err := pki.VerifyPath(leaf, pki.PathOptions{Anchors: path[:1], At: now})
+	if known := k.path(leaf, anchors, between, now); known != nil {
+		chains, err := pki.VerifyPath(leaf, pki.PathOptions{Pool: known.issuer, At: now})
 		if err == nil && len(chains) == 1 && len(chains[0]) == 2 {
-			return append([]*x509.Certificate{leaf}, path...), nil
+			return append([]*x509.Certificate{leaf}, known.path...), nil
 		}
 		// Another issuer of that name, or an error that should tell of all of them.
 	}
@@ -106,14 +107,14 @@ func mayIssue(c *x509.Certificate) bool { return c.IsCA || c.Version < 3 }
 
 // path is the one of the leaf's issuer, by the same certificates; nil where there is none.
 func (k *known) path(leaf *x509.Certificate, anchors, others []*x509.Certificate,
-	now time.Time) []*x509.Certificate {
+	now time.Time) *knownPath {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, p := range k.paths {
 		if bytes.Equal(p.path[0].RawSubject, leaf.RawIssuer) && !now.Before(p.from) && !now.After(p.to) &&
 			slices.EqualFunc(p.anchors, anchors, (*x509.Certificate).Equal) &&
 			slices.EqualFunc(p.others, others, (*x509.Certificate).Equal) {
-			return p.path
+			return p
 		}
 	}
 	return nil
@@ -124,8 +125,9 @@ func (k *known) learn(path, anchors, others []*x509.Certificate, now time.Time) 
 	if len(path) == 0 || slices.ContainsFunc(path, constrains) {
 		return
 	}
-	p := knownPath{anchors: slices.Clone(anchors), others: slices.Clone(others), path: slices.Clone(path),
+	p := &knownPath{issuer: x509.NewCertPool(), anchors: slices.Clone(anchors), others: slices.Clone(others), path: slices.Clone(path),
 		from: now, to: now.Add(pathLifetime)}
+	p.issuer.AddCert(path[0])
 	for _, certificate := range path {
 		if certificate.NotAfter.Before(p.to) {
 			p.to = certificate.NotAfter

@@ -44,6 +44,8 @@ type MAC struct {
 	Salt       []byte
 	Iterations int
 	keyLength  int // PBMAC1 only, in bytes
+
+	encoded *AlgorithmIdentifier // its identifier, where many messages have it; nil: not encoded yet
 }
 
 // NewMAC returns the algorithm of a configured protection with a fresh salt.
@@ -81,6 +83,9 @@ func parseMAC(algorithm AlgorithmIdentifier) (MAC, error) {
 }
 
 func (m MAC) identifier() (AlgorithmIdentifier, error) {
+	if m.encoded != nil {
+		return *m.encoded, nil
+	}
 	if m.Protection == ProtectionPBMAC1 {
 		return m.pbmac1Identifier()
 	}

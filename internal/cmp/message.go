@@ -74,11 +74,33 @@ func (m *PKIMessage) code(c codec) {
 			m.Header.code(c)
 			m.Body.code(c)
 		}
-		c.explicit(0, "protection", m.Protection != nil, func(c codec) { c.bits("protection", &m.Protection) })
-		c.explicit(1, "extraCerts", len(m.ExtraCerts) > 0,
-			func(c codec) { certificates(c, "extraCerts", &m.ExtraCerts) })
+		m.codeUnprotected(c)
 	})
 }
+
+// codeUnprotected goes through what the protection does not cover.
+func (m *PKIMessage) codeUnprotected(c codec) {
+	c.explicit(0, "protection", m.Protection != nil, func(c codec) { c.bits("protection", &m.Protection) })
+	c.explicit(1, "extraCerts", len(m.ExtraCerts) > 0,
+		func(c codec) { certificates(c, "extraCerts", &m.ExtraCerts) })
+}
+
+// marshalAround is Marshal for a message with its protectedPart, which need not be encoded again.
+func (m *PKIMessage) marshalAround(part cryptobyte.String) ([]byte, error) {
+	var contents cryptobyte.String
+	if !part.ReadASN1(&contents, cbasn1.SEQUENCE) {
+		return nil, errors.New("encoding PKIMessage: protected part is not a SEQUENCE")
+	}
+	return encodeWithin(len(contents)+messageSize, func(c codec) {
+		c.sequence("PKIMessage", func(c codec) {
+			c.out.AddBytes(contents)
+			m.codeUnprotected(c)
+		})
+	})
+}
+
+// messageSize is what a message of ours takes in bytes, or more.
+const messageSize = 1 << 10
 
 // Marshal returns the message as DER. For a message that was parsed and not changed, these are the
 // bytes it was parsed from.
@@ -94,13 +116,11 @@ func (m *PKIMessage) Marshal() ([]byte, error) {
 //
 //	ProtectedPart ::= SEQUENCE { header PKIHeader, body PKIBody }
 func (m *PKIMessage) protectedPart() ([]byte, error) {
-	return encode(func(c codec) {
+	if m.RawHeader != nil && m.RawBody != nil {
+		return wrap(cbasn1.SEQUENCE, m.RawHeader, m.RawBody), nil
+	}
+	return encodeWithin(messageSize, func(c codec) {
 		c.sequence("ProtectedPart", func(c codec) {
-			if m.RawHeader != nil && m.RawBody != nil {
-				c.any("header", &m.RawHeader)
-				c.any("body", &m.RawBody)
-				return
-			}
 			m.Header.code(c)
 			m.Body.code(c)
 		})

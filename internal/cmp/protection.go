@@ -1,6 +1,7 @@
 package cmp
 
 import (
+	"crypto"
 	"crypto/hmac"
 	"errors"
 	"fmt"
@@ -38,7 +39,15 @@ type MACKeys struct {
 	secret []byte
 	derive func(derive func()) error // as Config.Derive
 	mu     sync.Mutex
-	keys   map[string]*macKey
+	keys   map[macName]*macKey
+}
+
+// macName is all that a key follows from, beside the secret.
+type macName struct {
+	protection            Protection
+	hash                  crypto.Hash
+	iterations, keyLength int
+	salt                  string
 }
 
 // macKey is a key that is derived by the first goroutine that asks for it; all others wait.
@@ -50,13 +59,13 @@ type macKey struct {
 
 // NewMACKeys returns the keys of a shared secret, none derived yet.
 func NewMACKeys(secret []byte) *MACKeys {
-	return &MACKeys{secret: secret, keys: map[string]*macKey{}}
+	return &MACKeys{secret: secret, keys: map[macName]*macKey{}}
 }
 
 // key returns the key of a MAC. What it takes to derive one that is not known yet goes off budget,
 // and where that is not enough nothing is computed.
 func (k *MACKeys) key(m MAC, budget *int) ([]byte, error) {
-	name := fmt.Sprintf("%s %d %d %d %x", m.Protection, m.KeyHash, m.Iterations, m.keyLength, m.Salt)
+	name := macName{m.Protection, m.KeyHash, m.Iterations, m.keyLength, string(m.Salt)}
 	k.mu.Lock()
 	entry, known := k.keys[name]
 	if !known {
@@ -92,7 +101,7 @@ func (k *MACKeys) fill(entry *macKey, m MAC) {
 		entry.err = err
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		maps.DeleteFunc(k.keys, func(_ string, e *macKey) bool { return e == entry }) // another try may succeed
+		maps.DeleteFunc(k.keys, func(_ macName, e *macKey) bool { return e == entry }) // another try may succeed
 	}
 }
 
@@ -115,32 +124,44 @@ func (c *currentMAC) mac(protection Protection, now time.Time) (MAC, error) {
 		return c.value, nil
 	}
 	mac, err := NewMAC(protection)
-	if err == nil {
-		c.value, c.until = mac, now.Add(macLifetime)
+	if err != nil {
+		return MAC{}, err
 	}
-	return mac, err
+	identifier, err := mac.identifier()
+	if err != nil {
+		return MAC{}, fmt.Errorf("encoding protectionAlg: %w", err)
+	}
+	mac.encoded = &identifier
+	c.value, c.until = mac, now.Add(macLifetime)
+	return mac, nil
 }
 
 // Protect sets protectionAlg and protection of the message.
 // What Header and Body hold must not change afterwards.
 func (k *MACKeys) Protect(m *PKIMessage, algorithm MAC) error {
+	_, err := k.protect(m, algorithm)
+	return err
+}
+
+// protect is Protect, and returns the protected part.
+func (k *MACKeys) protect(m *PKIMessage, algorithm MAC) ([]byte, error) {
 	identifier, err := algorithm.identifier()
 	if err != nil {
-		return fmt.Errorf("encoding protectionAlg: %w", err)
+		return nil, fmt.Errorf("encoding protectionAlg: %w", err)
 	}
 	budget := algorithm.work() // chosen here
 	key, err := k.key(algorithm, &budget)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m.Header.ProtectionAlg = &identifier
 	m.RawHeader, m.RawBody = nil, nil
 	part, err := m.protectedPart()
 	if err != nil {
-		return fmt.Errorf("encoding protected part: %w", err)
+		return nil, fmt.Errorf("encoding protected part: %w", err)
 	}
 	m.Protection = algorithm.sum(key, part)
-	return nil
+	return part, nil
 }
 
 // Verify checks the protection of a message and returns the algorithm it was made with. Whether

@@ -195,20 +195,26 @@ func verifySignature(public crypto.PublicKey, algorithm AlgorithmIdentifier, dat
 // ExtraCerts (RFC 9810, 5.1; RFC 9483, 3.3), its subject into sender and its key identifier into
 // senderKID; see [PKIMessage.SetSigner].
 func ProtectSignature(m *PKIMessage, key crypto.Signer) error {
+	_, err := protectSignature(m, key)
+	return err
+}
+
+// protectSignature is ProtectSignature, and returns the protected part.
+func protectSignature(m *PKIMessage, key crypto.Signer) ([]byte, error) {
 	identifier, _, err := signatureIdentifier(key.Public())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m.Header.ProtectionAlg = &identifier
 	m.RawHeader, m.RawBody = nil, nil
 	part, err := m.protectedPart()
 	if err != nil {
-		return fmt.Errorf("encoding protected part: %w", err)
+		return nil, fmt.Errorf("encoding protected part: %w", err)
 	}
 	if _, m.Protection, err = sign(key, part); err != nil {
-		return fmt.Errorf("signing message: %w", err)
+		return nil, fmt.Errorf("signing message: %w", err)
 	}
-	return nil
+	return part, nil
 }
 
 // SetSigner names the certificate whose key will sign the message: in sender, senderKID and,

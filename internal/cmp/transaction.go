@@ -79,11 +79,7 @@ func (t *transaction) warn(format string, args ...any) {
 // exchange sends a body and returns the answer after every check on header, protection and kind. A
 // refusal by the CA is a *StatusError.
 func (t *transaction) exchange(ctx context.Context, body PKIBody) (*PKIMessage, error) {
-	request, err := t.message(body)
-	if err != nil {
-		return nil, err
-	}
-	der, err := request.Marshal()
+	request, der, err := t.message(body)
 	if err != nil {
 		return nil, err
 	}
@@ -130,9 +126,9 @@ func (t *transaction) parseAnswer(kind BodyType, der []byte, httpStatus int) (*P
 	return answer, refusal, nil
 }
 
-// message makes a request with its header (RFC 9483, 3.1) and protects it.
-func (t *transaction) message(body PKIBody) (*PKIMessage, error) {
-	m := &PKIMessage{Body: body, Header: PKIHeader{
+// message makes a request with its header (RFC 9483, 3.1) and protects it. It also returns its DER.
+func (t *transaction) message(body PKIBody) (m *PKIMessage, der []byte, err error) {
+	m = &PKIMessage{Body: body, Header: PKIHeader{
 		PVNO:          PVNO2,
 		Sender:        DirectoryName(t.sender),
 		Recipient:     DirectoryName(t.c.recipient),
@@ -152,23 +148,32 @@ func (t *transaction) message(body PKIBody) (*PKIMessage, error) {
 			m.Header.AddCertProfile(t.c.cfg.CertProfile)
 		}
 	}
+	if t.signer == nil && t.c.cfg.Protection == ProtectionNone {
+		der, err = m.Marshal()
+		return m, der, err
+	}
+	part, err := t.protect(m)
+	if err == nil {
+		der, err = m.marshalAround(part)
+	}
+	return m, der, err
+}
+
+// protect protects a request, and returns its protected part.
+func (t *transaction) protect(m *PKIMessage) (part []byte, err error) {
 	if t.signer != nil {
 		m.SetSigner(t.signer.Certificate, t.signer.Chain)
-		return m, ProtectSignature(m, t.signer.Key)
-	}
-	if t.c.cfg.Protection == ProtectionNone {
-		return m, nil
+		return protectSignature(m, t.signer.Key)
 	}
 	if t.c.cfg.Reference != "" {
 		m.Header.SenderKID = []byte(t.c.cfg.Reference)
 	}
 	if t.mac.Protection == "" {
-		var err error
 		if t.mac, err = t.c.current.mac(t.c.cfg.Protection, t.c.cfg.Now()); err != nil {
 			return nil, err
 		}
 	}
-	return m, t.c.keys.Protect(m, t.mac)
+	return t.c.keys.protect(m, t.mac)
 }
 
 // needsPVNO3 says whether the body has syntax of version 3: hashAlg in certConf (RFC 9810, 7).

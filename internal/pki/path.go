@@ -44,20 +44,23 @@ func VerifyPath(leaf *x509.Certificate, o PathOptions) ([][]*x509.Certificate, e
 		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 	}
 	c := newChecker()
-	options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
-		CurrentTime: o.At, KeyUsages: usages}
+	options := x509.VerifyOptions{Roots: o.Pool, CurrentTime: o.At, KeyUsages: usages}
 	given := map[string]*x509.Certificate{string(leaf.Raw): leaf}
-	add := func(pool *x509.CertPool, certs []*x509.Certificate) {
+	add := func(certs []*x509.Certificate) *x509.CertPool {
+		pool := x509.NewCertPool()
 		for _, cert := range certs {
 			if Unusable(cert) == nil {
 				given[string(cert.Raw)] = cert
 				pool.AddCert(c.relax(cert))
 			}
 		}
+		return pool
 	}
-	add(options.Intermediates, o.Others)
-	if add(options.Roots, o.Anchors); o.Pool != nil {
-		options.Roots = o.Pool
+	if len(o.Others) > 0 {
+		options.Intermediates = add(o.Others)
+	}
+	if o.Pool == nil {
+		options.Roots = add(o.Anchors)
 	}
 	chains, err := c.relax(leaf).Verify(options)
 	if err != nil {
