@@ -71,7 +71,7 @@ const (
 
 // log writes the one line of a request: Info when it was served, Warn when not or when the policy
 // warns, and Debug for a probe that was served. A trial is Info however it ends.
-func (e *event) log(ctx context.Context, log *slog.Logger) {
+func (e *event) log(ctx context.Context, log *slog.Logger, texts *texts) {
 	level := slog.LevelWarn
 	switch {
 	case e.decision != nil && e.decision.Warned:
@@ -105,10 +105,7 @@ func (e *event) log(ctx context.Context, log *slog.Logger) {
 	}
 	attrs = append(attrs, slog.String("remote", e.remote))
 	if e.client != nil {
-		attrs = append(attrs, slog.Group("client",
-			"subject", truncate(pki.DN(e.client.RawSubject)),
-			"sans", boundNames(pki.Names(e.client)),
-			"serial", pki.Serial(e.client)))
+		attrs = append(attrs, texts.client(e))
 	}
 	if e.account != nil {
 		attrs = append(attrs, slog.Group("token",
@@ -135,6 +132,21 @@ func (e *event) log(ctx context.Context, log *slog.Logger) {
 	}
 	attrs = append(attrs, slog.Duration("duration", e.duration))
 	log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// client describes a client's certificate. Only those of clients that are authenticated are kept, so that strangers
+// do not fill the memory.
+func (t *texts) client(e *event) slog.Attr {
+	describe := func() slog.Attr {
+		return slog.Group("client",
+			"subject", truncate(pki.DN(e.client.RawSubject)),
+			"sans", boundNames(pki.Names(e.client)),
+			"serial", pki.Serial(e.client))
+	}
+	if e.who.Certificate == nil {
+		return describe()
+	}
+	return t.clients.get(e.from.certificate, describe)
 }
 
 // boundNames shortens a list of names, and each of them.

@@ -68,6 +68,7 @@ type Handler struct {
 	scrapes   *rounds[[]byte]
 	status    statusPage
 	record    record // of requests, for the status page
+	texts     *texts
 	now       func() time.Time
 }
 
@@ -83,6 +84,7 @@ func NewHandler(cfg HandlerConfig) *Handler {
 			Now: time.Now, Random: rand.Float64,
 		}),
 		scrapes: newScrapes(cfg.Metrics.text),
+		texts:   newTexts(),
 	}
 	h.status = newStatusPage(h)
 	h.reloads = newReloads(func() error { return h.Reload("request") })
@@ -199,7 +201,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if e.outcome == outcomeUnauthorized && !h.cfg.Strangers.admit(strangerRequest, e.remote) {
 		return
 	}
-	e.log(r.Context(), h.cfg.Log)
+	e.log(r.Context(), h.cfg.Log, h.texts)
 }
 
 // authenticate says who the client is. What was found wrong before the request came to the handler
@@ -329,7 +331,8 @@ func (h *Handler) certify(r *http.Request, caName string, e *event) answer {
 		return failureAnswer(e, err)
 	}
 	e.outcome, e.issued = outcomeIssued, issued.Chain[0]
-	return jsonAnswer(http.StatusOK, issuedBody{pemTexts(issued.Chain), pemTexts(issued.Trusted)})
+	return jsonAnswer(http.StatusOK, issuedBody{
+		append([]string{pemText(issued.Chain[0])}, h.texts.pem(issued.Chain[1:])...), h.texts.pem(issued.Trusted)})
 }
 
 // hasAnswered tells whether an authority has done its work, by the error of a call.
@@ -379,10 +382,30 @@ func failureAnswer(e *event, err error) answer {
 // seconds is a time to wait as Retry-After has it: not less.
 func seconds(wait time.Duration) string { return strconv.Itoa(int(math.Ceil(wait.Seconds()))) }
 
-func pemTexts(certs []*x509.Certificate) []string {
-	texts := make([]string, len(certs)) // never nil, which JSON would call null
-	for i, cert := range certs {
-		texts[i] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+// texts are of certificates that come again and again.
+type texts struct {
+	authorities bounded[*x509.Certificate, string] // their PEM
+	clients     bounded[[32]byte, slog.Attr]       // what the audit line has of them, by their SHA-256
+}
+
+// maxAuthorities bounds those whose PEM is kept; each CA's client shares its certificates between answers.
+const maxAuthorities = 64
+
+func newTexts() *texts {
+	var t texts
+	t.authorities.most, t.clients.most = maxAuthorities, maxVerified
+	return &t
+}
+
+// pem is the PEM of authorities.
+func (t *texts) pem(authorities []*x509.Certificate) []string {
+	texts := make([]string, len(authorities)) // never nil, which JSON would call null
+	for i, cert := range authorities {
+		texts[i] = t.authorities.get(cert, func() string { return pemText(cert) })
 	}
 	return texts
+}
+
+func pemText(cert *x509.Certificate) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
 }

@@ -235,7 +235,7 @@ func alternativeName(tag cbasn1.Tag, value []byte) string {
 // warnOfCertificate logs what is not a reason to refuse a certificate, but may cause trouble later.
 func (t *transaction) warnOfCertificate(certificate *x509.Certificate, csr *x509.CertificateRequest) {
 	log := t.log
-	if !pki.SameName(certificate.RawIssuer, t.c.issuer) {
+	if !t.c.known.sameIssuer(certificate.RawIssuer, t.c.issuer) {
 		log.Warn("the certificate's issuer is not the configured one: some CAs will not find "+
 			"the certificate in an update",
 			"issuer", show(pki.DN(certificate.RawIssuer)), "configured", pki.DN(t.c.issuer))

@@ -19,6 +19,7 @@ type known struct {
 	mu           sync.Mutex
 	certificates map[string]*knownCertificate // by their DER
 	paths        []*knownPath
+	issuer       []byte // the latest name that is the configured issuer's, in another encoding maybe
 }
 
 type knownCertificate struct {
@@ -80,6 +81,22 @@ func (k *known) selfSigned(certificate *x509.Certificate) bool {
 		return pki.SelfSigned(certificate)
 	}
 	return found.selfSigned()
+}
+
+// sameIssuer says whether a name is that of the configured issuer.
+func (k *known) sameIssuer(name, configured []byte) bool {
+	k.mu.Lock()
+	same := k.issuer != nil && bytes.Equal(name, k.issuer)
+	k.mu.Unlock()
+	if same {
+		return true
+	}
+	if same = pki.SameName(name, configured); same {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.issuer = bytes.Clone(name)
+	}
+	return same
 }
 
 // verifyChain is the function of that name. Where the path of the leaf's issuer was verified before, only the leaf is
