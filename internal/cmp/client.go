@@ -103,10 +103,11 @@ type Config struct {
 // the CA's side is at fault. The deadline of ctx bounds each call as a whole, with its polling.
 type Client struct {
 	cfg       Config
-	recipient []byte // DER Name
-	issuer    []byte // DER Name of the CA that issues
-	signer    []byte // DER Name of who signs answers, nil when that is the CA
-	sender    []byte // DER Name of the sender of requests under a MAC, nil when that is the CSR's subject
+	recipient []byte      // DER Name
+	addressee GeneralName // the recipient, as messages have it
+	issuer    []byte      // DER Name of the CA that issues
+	signer    []byte      // DER Name of who signs answers, nil when that is the CA
+	sender    []byte      // DER Name of the sender of requests under a MAC, nil when that is the CSR's subject
 	transport *transport
 	keys      *MACKeys
 	current   currentMAC
@@ -160,6 +161,7 @@ func (c *Client) parseNames(cfg Config) (err error) {
 			return fmt.Errorf("recipient: %w", err)
 		}
 	}
+	c.addressee = DirectoryName(c.recipient)
 	c.issuer = c.recipient
 	if cfg.IssuerDN != "" {
 		if c.issuer, err = ParseDN(cfg.IssuerDN); err != nil {

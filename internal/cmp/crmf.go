@@ -32,6 +32,8 @@ type CertReqMsg struct {
 
 	// RawCertReq is the DER of certReq, which the proof of possession is over; set by parsing.
 	RawCertReq []byte
+
+	signed []byte // the DER of certReq that SignPOPO has signed, which is written; nil: by the fields
 }
 
 func (m *CertReqMsg) code(c codec) {
@@ -41,7 +43,11 @@ func (m *CertReqMsg) code(c codec) {
 			m.RawCertReq = c.in.element(cbasn1.SEQUENCE, "certReq")
 			request.in = &decoder{s: m.RawCertReq, what: "certReq", fault: c.in.fault}
 		}
-		m.CertReq.code(request)
+		if c.out != nil && m.signed != nil {
+			c.out.AddBytes(m.signed)
+		} else {
+			m.CertReq.code(request)
+		}
 		if c.out != nil && m.POPO != nil || c.in != nil && c.in.more() && !c.in.next(cbasn1.SEQUENCE) {
 			if c.in != nil {
 				m.POPO = &ProofOfPossession{}
@@ -249,9 +255,9 @@ func (p *POPOSigningKey) code(c codec) {
 }
 
 // SignPOPO proves possession of the key by signing the CertRequest (RFC 4211, 4.1). The template
-// must already name subject and public key.
+// must already name subject and public key, and CertReq must not change afterwards.
 func (m *CertReqMsg) SignPOPO(key crypto.Signer) error {
-	der, err := encode(m.CertReq.code)
+	der, err := encodeWithin(messageSize, m.CertReq.code)
 	if err != nil {
 		return fmt.Errorf("encoding CertRequest: %w", err)
 	}
@@ -259,7 +265,7 @@ func (m *CertReqMsg) SignPOPO(key crypto.Signer) error {
 	if err != nil {
 		return fmt.Errorf("signing proof of possession: %w", err)
 	}
-	m.RawCertReq = der
+	m.RawCertReq, m.signed = der, der
 	m.POPO = &ProofOfPossession{Signature: &POPOSigningKey{Algorithm: algorithm, Signature: signature}}
 	return nil
 }

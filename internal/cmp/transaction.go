@@ -131,7 +131,7 @@ func (t *transaction) message(body PKIBody) (m *PKIMessage, der []byte, err erro
 	m = &PKIMessage{Body: body, Header: PKIHeader{
 		PVNO:          PVNO2,
 		Sender:        DirectoryName(t.sender),
-		Recipient:     DirectoryName(t.c.recipient),
+		Recipient:     t.c.addressee,
 		MessageTime:   t.c.cfg.Now().UTC().Truncate(time.Second),
 		TransactionID: t.id,
 		SenderNonce:   NewNonce(),
