@@ -4,15 +4,21 @@
 //
 // The directory has the client's identity. Once all connections are warm it prints a line, and begins to measure when
 // its standard input ends. Then it prints what it has found, the type profile.Load in JSON.
+//
+// It also makes connections for one request each, and prints the type profile.Handshakes:
+//
+//	load handshakes URL DIRECTORY RESUME TIME
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/certfetcher/certfetcher/test/bench/profile"
@@ -23,6 +29,10 @@ import (
 const warmUp = time.Second
 
 func main() {
+	if os.Args[1] == "handshakes" {
+		handshakes(os.Args[2], os.Args[3], os.Args[4] == "true", fixture.Must(time.ParseDuration(os.Args[5])))
+		return
+	}
 	url, dir, key := os.Args[1], os.Args[2], os.Args[3]
 	connections := fixture.Must(strconv.Atoi(os.Args[4]))
 	during := fixture.Must(time.ParseDuration(os.Args[5]))
@@ -48,4 +58,36 @@ func main() {
 	seen, took := enrol(during)
 	fixture.Must(0, json.NewEncoder(os.Stdout).Encode(profile.Load{Enrolments: len(seen.Took), Took: took,
 		P50: seen.Quantile(0.5), P99: seen.Quantile(0.99), Max: seen.Quantile(1)}))
+}
+
+// clients is how many there are at a time, each with one connection.
+const clients = 16
+
+// handshakes makes connections one after the other. Each client has a session of its own.
+func handshakes(url, dir string, resume bool, during time.Duration) {
+	begin := time.Now()
+	var connections, resumed atomic.Int64
+	chaos.Together(clients, clients, func(int) {
+		config := chaos.Identity(dir)
+		if resume {
+			config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		}
+		client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{TLSClientConfig: config}}
+		for time.Since(begin) < during {
+			response := fixture.Must(client.Get(url))
+			fixture.Must(io.Copy(io.Discard, response.Body))
+			response.Body.Close()
+			if response.StatusCode != http.StatusOK {
+				fmt.Fprintln(os.Stderr, response.Status)
+				os.Exit(1)
+			}
+			connections.Add(1)
+			if response.TLS.DidResume {
+				resumed.Add(1)
+			}
+			client.CloseIdleConnections()
+		}
+	})
+	fixture.Must(0, json.NewEncoder(os.Stdout).Encode(profile.Handshakes{Connections: int(connections.Load()),
+		Resumed: int(resumed.Load()), Took: time.Since(begin)}))
 }

@@ -2,11 +2,12 @@
 //
 //	go run ./test/bench/profile/show [-root DIRECTORY] [-connections N] [-key KIND] [-for TIME] [-keep FILE] [NAME=VALUE ...]
 //
-// The arguments are added to the environment of certservice.
+// The arguments are added to the environment of certservice. With -handshakes it measures what resumed sessions save.
 package main
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -22,6 +23,7 @@ func main() {
 	during := flag.Duration("for", 10*time.Second, "how long is measured")
 	keep := flag.String("keep", "", "a file to copy the profile to")
 	bin := flag.String("bin", "", "a directory to build into, and to build in no second time; empty: a temporary one")
+	handshakes := flag.Bool("handshakes", false, "connections with and without resumption, in place of a profile")
 	flag.Parse()
 
 	fixture.UseMemory()
@@ -35,11 +37,29 @@ func main() {
 		fixture.Must(0, profile.Build(*root, *bin))
 		fixture.Must(profile.BuildLoad(".", *bin))
 	}
+	if *handshakes {
+		showHandshakes(*bin, *during)
+		return
+	}
 	result := fixture.Must(profile.Measure(*bin, filepath.Join(*bin, "load"), dir,
 		profile.Options{Connections: *connections, Key: *key, For: *during, Environment: flag.Args()}))
 	fixture.Must(0, result.Write(os.Stdout))
 	if *keep != "" {
 		fixture.Must(0, os.WriteFile(*keep, fixture.Must(os.ReadFile(filepath.Join(dir, "cpu.pprof"))), 0o600))
+	}
+}
+
+// showHandshakes measures each twice, in turn.
+func showHandshakes(bin string, during time.Duration) {
+	for range 2 {
+		for _, key := range []string{"P-256", "RSA-2048"} {
+			for _, resume := range []bool{false, true} {
+				dir := fixture.Must(os.MkdirTemp("", "profile-"))
+				h := fixture.Must(profile.MeasureHandshakes(bin, filepath.Join(bin, "load"), dir, key, resume, during))
+				fmt.Printf("%-9s resume=%-6t %s\n", key, resume, h)
+				os.RemoveAll(dir)
+			}
+		}
 	}
 }
 
