@@ -98,7 +98,13 @@ func (d *decoder) open(tag cbasn1.Tag, what string) *decoder {
 }
 
 // contents returns the bytes inside the next element.
-func (d *decoder) contents(tag cbasn1.Tag, what string) []byte { return d.open(tag, what).s }
+func (d *decoder) contents(tag cbasn1.Tag, what string) []byte {
+	var out cryptobyte.String
+	if *d.fault == nil && !d.s.ReadASN1(&out, tag) {
+		d.fail("%s is missing or malformed", what)
+	}
+	return out
+}
 
 // element returns the next element with its tag and length.
 func (d *decoder) element(tag cbasn1.Tag, what string) []byte {

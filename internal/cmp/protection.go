@@ -1,12 +1,14 @@
 package cmp
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/hmac"
 	"errors"
 	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -40,6 +42,28 @@ type MACKeys struct {
 	derive func(derive func()) error // as Config.Derive
 	mu     sync.Mutex
 	keys   map[macName]*macKey
+	// parsed is the latest protectionAlg that was read: a peer has the same for many messages.
+	parsed atomic.Pointer[parsedMAC]
+}
+
+type parsedMAC struct {
+	identifier AlgorithmIdentifier
+	mac        MAC
+}
+
+// parse is parseMAC.
+func (k *MACKeys) parse(identifier AlgorithmIdentifier) (MAC, error) {
+	if latest := k.parsed.Load(); latest != nil && identifier.Algorithm.Equal(latest.identifier.Algorithm) &&
+		identifier.Parameters != nil && bytes.Equal(identifier.Parameters, latest.identifier.Parameters) {
+		return latest.mac, nil
+	}
+	// Of bytes of its own: those of a message would be kept with all of it.
+	own := AlgorithmIdentifier{identifier.Algorithm, bytes.Clone(identifier.Parameters)}
+	mac, err := parseMAC(own)
+	if err == nil {
+		k.parsed.Store(&parsedMAC{own, mac})
+	}
+	return mac, err
 }
 
 // macName is all that a key follows from, beside the secret.
@@ -176,7 +200,7 @@ func (k *MACKeys) verify(m *PKIMessage, budget *int) (MAC, error) {
 	if m.Header.ProtectionAlg == nil || m.Protection == nil {
 		return MAC{}, errors.New("message is not protected")
 	}
-	algorithm, err := parseMAC(*m.Header.ProtectionAlg)
+	algorithm, err := k.parse(*m.Header.ProtectionAlg)
 	if err != nil {
 		return MAC{}, err
 	}

@@ -38,7 +38,7 @@ const maxRetryAfter = 24 * time.Hour
 // transport carries one CMP message each way over HTTP (RFC 9811, 3).
 type transport struct {
 	client  http.Client
-	url     string
+	empty   *http.Request // each request, but for its context and message
 	shown   string        // the URL without user, password and query
 	timeout time.Duration // for one message and its answer
 	now     func() time.Time
@@ -54,7 +54,17 @@ func newTransport(cfg Config) (*transport, error) {
 		return nil, fmt.Errorf("URL of the CMP server %q: want http:// or https:// and a host",
 			pki.ShowURL(target))
 	}
-	t := &transport{url: target.String(), shown: pki.ShowURL(target), timeout: cfg.MessageTimeout, now: cfg.Now}
+	empty, err := http.NewRequest(http.MethodPost, target.String(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("URL of the CMP server %q cannot be asked for", pki.ShowURL(target))
+	}
+	empty.Header.Set("Content-Type", MediaType)
+	empty.Header.Set("Accept", MediaType)
+	empty.Header.Set("Cache-Control", "no-cache")
+	// Set explicitly, so that net/http does not decompress:
+	// a small answer cannot become a large one.
+	empty.Header.Set("Accept-Encoding", "identity")
+	t := &transport{empty: empty, shown: pki.ShowURL(target), timeout: cfg.MessageTimeout, now: cfg.Now}
 	if cfg.HTTPClient != nil {
 		t.client = *cfg.HTTPClient
 	}
@@ -179,23 +189,22 @@ func (t *transport) try(ctx context.Context, message []byte) (response *http.Res
 		},
 		GotFirstResponseByte: func() { answered.Store(true) },
 	})
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, bytes.NewReader(message))
-	if err != nil {
-		return nil, false, true, err
-	}
-	request.Header.Set("Content-Type", MediaType)
-	request.Header.Set("Accept", MediaType)
-	request.Header.Set("Cache-Control", "no-cache")
-	// Set explicitly, so that net/http does not decompress:
-	// a small answer cannot become a large one.
-	request.Header.Set("Accept-Encoding", "identity")
-	response, err = t.client.Do(request)
+	response, err = t.client.Do(t.request(ctx, message))
 	if failed, ok := errors.AsType[*url.Error](err); ok {
 		failed.URL = t.shown // net/http leaves out a password only
 	}
 	var refused interface{ Unsent() bool }
 	unsent = !connected.Load() || errors.As(err, &refused) && refused.Unsent()
 	return response, reused.Load() && !answered.Load(), unsent, err
+}
+
+// request is one with a message, as http.NewRequest makes it. URL and header are shared by all.
+func (t *transport) request(ctx context.Context, message []byte) *http.Request {
+	r := t.empty.WithContext(ctx)
+	r.ContentLength = int64(len(message))
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(message)), nil }
+	r.Body, _ = r.GetBody()
+	return r
 }
 
 // Bounds of what is read and shown of an answer that is not a CMP message.
