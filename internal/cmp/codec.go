@@ -175,6 +175,13 @@ func (c codec) octets(what string, octets *[]byte) {
 	c.out.AddASN1OctetString(*octets)
 }
 
+// explicitOctets goes through an optional OCTET STRING under the explicit tag [n].
+func (c codec) explicitOctets(n uint8, what string, octets *[]byte) {
+	if c.has(explicit(n), *octets != nil) {
+		c.codeTag(explicit(n), what, func(c codec) { c.octets(what, octets) })
+	}
+}
+
 // bits goes through a BIT STRING of whole octets.
 func (c codec) bits(what string, octets *[]byte) {
 	if c.in != nil {

@@ -41,7 +41,7 @@ func (m *CertReqMsg) code(c codec) {
 		request := c
 		if c.in != nil {
 			m.RawCertReq = c.in.element(cbasn1.SEQUENCE, "certReq")
-			request.in = &decoder{s: m.RawCertReq, what: "certReq", fault: c.in.fault}
+			request.in = c.in.inner(m.RawCertReq, "certReq")
 		}
 		if c.out != nil && m.signed != nil {
 			c.out.AddBytes(m.signed)

@@ -61,10 +61,26 @@ type decoder struct {
 	s     cryptobyte.String
 	what  string // the structure being read, for errors
 	fault *error
+	spare *[]decoder // for those opened from it: a message has many
 }
 
 func newDecoder(der []byte, what string) *decoder {
-	return &decoder{s: der, what: what, fault: new(error)}
+	shared := &struct {
+		fault error
+		spare []decoder
+	}{}
+	return (&decoder{fault: &shared.fault, spare: &shared.spare}).inner(der, what)
+}
+
+// inner returns a decoder of a part of what is read.
+func (d *decoder) inner(der []byte, what string) *decoder {
+	if len(*d.spare) == 0 {
+		*d.spare = make([]decoder, 8)
+	}
+	inner := &(*d.spare)[0]
+	*d.spare = (*d.spare)[1:]
+	*inner = decoder{s: der, what: what, fault: d.fault, spare: d.spare}
+	return inner
 }
 
 func (d *decoder) fail(format string, args ...any) {
@@ -90,7 +106,7 @@ func (d *decoder) end() error {
 
 // open returns a decoder of the contents of the next element.
 func (d *decoder) open(tag cbasn1.Tag, what string) *decoder {
-	inner := &decoder{what: what, fault: d.fault}
+	inner := d.inner(nil, what)
 	if *d.fault == nil && !d.s.ReadASN1(&inner.s, tag) {
 		d.fail("%s is missing or malformed", what)
 	}

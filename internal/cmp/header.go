@@ -73,8 +73,7 @@ func (h *PKIHeader) code(c codec) {
 			{"senderKID", &h.SenderKID}, {"recipKID", &h.RecipKID}, {"transactionID", &h.TransactionID},
 			{"senderNonce", &h.SenderNonce}, {"recipNonce", &h.RecipNonce},
 		} {
-			c.explicit(uint8(2+i), field.name, *field.octets != nil,
-				func(c codec) { c.octets(field.name, field.octets) })
+			c.explicitOctets(uint8(2+i), field.name, field.octets)
 		}
 		c.explicit(7, "freeText", len(h.FreeText) > 0, func(c codec) { h.FreeText.code(c, "freeText") })
 		c.explicit(8, "generalInfo", len(h.GeneralInfo) > 0, func(c codec) {
