@@ -51,15 +51,19 @@ func (c *CPU) enter(ctx context.Context, client clientKey, heavy bool) (leave fu
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	ticket := &cpuTicket{heavy: heavy, granted: make(chan struct{})}
 	c.mu.Lock()
 	a, ok := c.account[client]
 	if !ok {
 		a = &cpuClient{used: c.clock}
 		c.account[client] = a
 	}
+	if c.free > 0 && (!heavy || c.heavy > 0) { // then no one waits that may be let in
+		c.admit(a, heavy)
+		c.mu.Unlock()
+		return c.leaver(client, heavy), nil
+	}
+	ticket := &cpuTicket{heavy: heavy, granted: make(chan struct{})}
 	a.waiting = append(a.waiting, ticket)
-	c.grant()
 	c.mu.Unlock()
 	select {
 	case <-ticket.granted:
@@ -68,8 +72,13 @@ func (c *CPU) enter(ctx context.Context, client clientKey, heavy bool) (leave fu
 			return nil, ctx.Err()
 		}
 	}
+	return c.leaver(client, heavy), nil
+}
+
+// leaver returns what ends a turn that begins now.
+func (c *CPU) leaver(client clientKey, heavy bool) func() {
 	start := time.Now()
-	return func() { c.leave(client, heavy, time.Since(start)) }, nil
+	return func() { c.leave(client, heavy, time.Since(start)) }
 }
 
 // grant lets in the next ones, as long as there is room.
@@ -87,14 +96,18 @@ func (c *CPU) grant() {
 		}
 		ticket := next.waiting[at]
 		next.waiting = slices.Delete(next.waiting, at, at+1)
-		next.running++
-		c.free--
-		if ticket.heavy {
-			c.heavy--
-		}
-		c.clock = max(c.clock, next.used)
+		c.admit(next, ticket.heavy)
 		close(ticket.granted)
 	}
+}
+
+func (c *CPU) admit(a *cpuClient, heavy bool) {
+	a.running++
+	c.free--
+	if heavy {
+		c.heavy--
+	}
+	c.clock = max(c.clock, a.used)
 }
 
 // first is the index of the client's first ticket that may be let in now, or -1.

@@ -260,7 +260,7 @@ var (
 // asks for and the certificate does not allow. One without the extension,
 // or with anyExtendedKeyUsage, allows them all (RFC 5280, 4.2.1.12).
 func missingExtKeyUsages(certificate *x509.Certificate, csr *x509.CertificateRequest) (missing []string) {
-	asked := templateExtensions(csr)
+	asked := []pkix.Extension{askedFor(csr, defaultExtKeyUsage)}
 	if sameExtension(oidExtKeyUsage, certificate.Extensions, asked) {
 		return nil
 	}

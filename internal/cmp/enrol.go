@@ -91,16 +91,19 @@ var defaultExtKeyUsage = pkix.Extension{Id: oidExtKeyUsage, Value: []byte{0x30, 
 // for the template. Nothing else of a CSR is passed on. Where it has
 // no key usage, the one that fits the kind of key is asked for.
 func templateExtensions(csr *x509.CertificateRequest) []pkix.Extension {
-	extensions := []pkix.Extension{pki.LeafKeyUsage(csr.PublicKey), defaultExtKeyUsage}
-	for i, wanted := range extensions {
-		if found := find(wanted.Id, csr.Extensions); found >= 0 {
-			extensions[i] = csr.Extensions[found]
-		}
-	}
+	extensions := []pkix.Extension{askedFor(csr, pki.LeafKeyUsage(csr.PublicKey)), askedFor(csr, defaultExtKeyUsage)}
 	if found := find(oidSAN, csr.Extensions); found >= 0 {
 		extensions = append(extensions, csr.Extensions[found])
 	}
 	return extensions
+}
+
+// askedFor is an extension as the CSR has it, or else as it is given.
+func askedFor(csr *x509.CertificateRequest, otherwise pkix.Extension) pkix.Extension {
+	if found := find(otherwise.Id, csr.Extensions); found >= 0 {
+		return csr.Extensions[found]
+	}
+	return otherwise
 }
 
 // checkParsed refuses a CSR that was made by hand instead of parsed.
