@@ -148,9 +148,13 @@ type statusBody struct {
 	Status string `json:"status"`
 }
 
+// jsonAnswer is an answer without further headers.
 func jsonAnswer(status int, body any) answer {
-	return answer{status: status, header: map[string]string{"Content-Type": "application/json"}, body: marshal(body)}
+	return answer{status: status, header: jsonHeader, body: marshal(body)}
 }
+
+// jsonHeader is shared, and must not be changed.
+var jsonHeader = map[string]string{"Content-Type": "application/json"}
 
 func marshal(body any) []byte {
 	encoded, err := json.Marshal(body)

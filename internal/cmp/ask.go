@@ -38,6 +38,8 @@ func (c *Client) Ask(ctx context.Context) (Information, error) {
 	if err := decode(value, "CaCertsValue", func(c codec) { certificates(c, "CaCertsValue", &ders) }); err != nil {
 		return info, &CheckError{Check: "caCerts", Got: err.Error(), Want: "a list of certificates"}
 	}
-	info.CACerts = c.known.available(ders)
+	if available := c.known.available(ders); len(available) > 0 {
+		info.CACerts = available
+	}
 	return info, nil
 }

@@ -158,7 +158,10 @@ func (t *transaction) findSigner(m *PKIMessage) (*x509.Certificate, error) {
 // available returns those of the certificates that can
 // be read and used. The others are ignored.
 func (k *known) available(ders [][]byte) []*x509.Certificate {
-	var certificates []*x509.Certificate
+	if len(ders) == 0 {
+		return nil
+	}
+	certificates := make([]*x509.Certificate, 0, len(ders))
 	for _, der := range ders {
 		if certificate, err := k.certificate(der); err == nil {
 			certificates = append(certificates, certificate)

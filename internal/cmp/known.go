@@ -59,7 +59,7 @@ func (k *known) certificate(der []byte) (*x509.Certificate, error) {
 	}
 	own := bytes.Clone(der) // a certificate keeps its DER, and that all of the answer around it
 	certificate, err := parseCertificate(own)
-	if err != nil || len(der) > maxKnownSize || !mayIssue(certificate) {
+	if err != nil || len(der) > maxKnownSize || isLeaf(certificate) {
 		return certificate, err // also of leaves that come along, of which each is another one
 	}
 	k.mu.Lock()
@@ -103,7 +103,10 @@ func (k *known) sameIssuer(name, configured []byte) bool {
 // verified, by the issuer.
 func (k *known) verifyChain(leaf *x509.Certificate, anchors, others []*x509.Certificate,
 	now time.Time) ([]*x509.Certificate, error) {
-	between := slices.DeleteFunc(slices.Clone(others), func(c *x509.Certificate) bool { return !mayIssue(c) })
+	between := others
+	if slices.ContainsFunc(others, isLeaf) {
+		between = slices.DeleteFunc(slices.Clone(others), isLeaf)
+	}
 	if known := k.path(leaf, anchors, between, now); known != nil {
 		chains, err := pki.VerifyPath(leaf, pki.PathOptions{Pool: known.issuer, At: now})
 		if err == nil && len(chains) == 1 && len(chains[0]) == 2 {
@@ -118,9 +121,9 @@ func (k *known) verifyChain(leaf *x509.Certificate, anchors, others []*x509.Cert
 	return chain, err
 }
 
-// mayIssue says whether a certificate can be between a leaf and an anchor. Those of versions 1 and 2 have no extension
+// isLeaf says whether a certificate cannot be between a leaf and an anchor. Those of versions 1 and 2 have no extension
 // that says so.
-func mayIssue(c *x509.Certificate) bool { return c.IsCA || c.Version < 3 }
+func isLeaf(c *x509.Certificate) bool { return !c.IsCA && c.Version >= 3 }
 
 // path is the one of the leaf's issuer, by the same certificates; nil where there is none.
 func (k *known) path(leaf *x509.Certificate, anchors, others []*x509.Certificate,

@@ -150,7 +150,8 @@ func (t *transaction) noteIssued(result Result, implicit bool) error {
 	return t.save()
 }
 
-func encoded(certificates []*x509.Certificate) (ders [][]byte) {
+func encoded(certificates []*x509.Certificate) [][]byte {
+	ders := make([][]byte, 0, len(certificates))
 	for _, c := range certificates {
 		ders = append(ders, c.Raw)
 	}
