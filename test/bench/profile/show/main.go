@@ -2,7 +2,8 @@
 //
 //	go run ./test/bench/profile/show [-root DIRECTORY] [-connections N] [-key KIND] [-for TIME] [-keep FILE] [NAME=VALUE ...]
 //
-// The arguments are added to the environment of certservice. With -handshakes it measures what resumed sessions save.
+// The arguments are added to the environment of certservice. With -handshakes it measures what resumed sessions save,
+// and with -compare the programs of several directories, in turn.
 package main
 
 import (
@@ -10,6 +11,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/certfetcher/certfetcher/test/bench/profile"
@@ -24,6 +27,11 @@ func main() {
 	keep := flag.String("keep", "", "a file to copy the profile to")
 	bin := flag.String("bin", "", "a directory to build into, and to build in no second time; empty: a temporary one")
 	handshakes := flag.Bool("handshakes", false, "connections with and without resumption, in place of a profile")
+	compare := flag.String("compare", "", "directories with certservice, comma-separated, in place of a profile; the"+
+		" first also has devca")
+	rounds := flag.Int("rounds", 1, "of -compare")
+	sets := flag.String("connections-of", "32,256", "numbers of connections of -compare")
+	keys := flag.String("keys", "ECDSA-P256", "kinds of leaf keys of -compare")
 	flag.Parse()
 
 	fixture.UseMemory()
@@ -36,6 +44,18 @@ func main() {
 	if !built {
 		fixture.Must(0, profile.Build(*root, *bin))
 		fixture.Must(profile.BuildLoad(".", *bin))
+	}
+	if *compare != "" {
+		programs := strings.Split(*compare, ",")
+		var options []profile.Options
+		for key := range strings.SplitSeq(*keys, ",") {
+			for n := range strings.SplitSeq(*sets, ",") {
+				options = append(options, profile.Options{Key: key, Connections: fixture.Must(strconv.Atoi(n)), For: *during})
+			}
+		}
+		profile.WriteCompared(os.Stdout, fixture.Must(profile.Compare(filepath.Join(*bin, "load"), programs[0], programs,
+			options, *rounds)))
+		return
 	}
 	if *handshakes {
 		showHandshakes(*bin, *during)
