@@ -145,8 +145,8 @@ func (k *known) learn(path, anchors, others []*x509.Certificate, now time.Time) 
 	if len(path) == 0 || slices.ContainsFunc(path, constrains) {
 		return
 	}
-	p := &knownPath{issuer: x509.NewCertPool(), anchors: slices.Clone(anchors), others: slices.Clone(others), path: slices.Clone(path),
-		from: now, to: now.Add(pathLifetime)}
+	p := &knownPath{issuer: x509.NewCertPool(), anchors: slices.Clone(anchors), others: slices.Clone(others),
+		path: slices.Clone(path), from: now, to: now.Add(pathLifetime)}
 	p.issuer.AddCert(path[0])
 	for _, certificate := range path {
 		if certificate.NotAfter.Before(p.to) {

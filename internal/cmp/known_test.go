@@ -15,7 +15,10 @@ func TestKnown_verifyChain_asIfNothingWereKnown(t *testing.T) {
 		asCA(c)
 		c.PermittedDNSDomains, c.PermittedDNSDomainsCritical = []string{"good.example"}, true
 	}
+	named := func(name string) change { return func(c *x509.Certificate) { c.DNSNames = []string{name} } }
 	short := func(c *x509.Certificate) { asCA(c); c.NotAfter = testNow.Add(30 * time.Second) }
+	last := func(c *x509.Certificate) { asCA(c); c.MaxPathLenZero = true }
+	expired := func(c *x509.Certificate) { c.NotAfter = testNow.Add(-time.Second) }
 	for name, row := range map[string]struct {
 		rootIs, issuerIs change
 		leafIs           change
@@ -23,17 +26,16 @@ func TestKnown_verifyChain_asIfNothingWereKnown(t *testing.T) {
 		forged           bool // by another issuer of the same name
 		ok, remembered   bool
 	}{
-		"another leaf":                   {ok: true, remembered: true},
-		"a forged leaf":                  {forged: true, remembered: true},
-		"a leaf that has expired":        {leafIs: func(c *x509.Certificate) { c.NotAfter = testNow.Add(-time.Second) }, remembered: true},
-		"an issuer that has expired":     {issuerIs: short, after: 31 * time.Second},
-		"a root that has expired":        {rootIs: short, after: 31 * time.Second},
-		"a path that may be another":     {after: 61 * time.Second, ok: true},
-		"a name that the root forbids":   {rootIs: permits, leafIs: func(c *x509.Certificate) { c.DNSNames = []string{"bad.example"} }},
-		"a name that the root allows":    {rootIs: permits, leafIs: func(c *x509.Certificate) { c.DNSNames = []string{"a.good.example"} }, ok: true},
-		"a name that the issuer forbids": {issuerIs: permits, leafIs: func(c *x509.Certificate) { c.DNSNames = []string{"bad.example"} }},
-		"an authority below one that may have none": {issuerIs: func(c *x509.Certificate) { asCA(c); c.MaxPathLenZero = true },
-			leafIs: asCA, ok: true, remembered: true},
+		"another leaf":                              {ok: true, remembered: true},
+		"a forged leaf":                             {forged: true, remembered: true},
+		"a leaf that has expired":                   {leafIs: expired, remembered: true},
+		"an issuer that has expired":                {issuerIs: short, after: 31 * time.Second},
+		"a root that has expired":                   {rootIs: short, after: 31 * time.Second},
+		"a path that may be another":                {after: 61 * time.Second, ok: true},
+		"a name that the root forbids":              {rootIs: permits, leafIs: named("bad.example")},
+		"a name that the root allows":               {rootIs: permits, leafIs: named("a.good.example"), ok: true},
+		"a name that the issuer forbids":            {issuerIs: permits, leafIs: named("bad.example")},
+		"an authority below one that may have none": {issuerIs: last, leafIs: asCA, ok: true, remembered: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if row.rootIs == nil {

@@ -70,6 +70,3 @@ func WriteCompared(w io.Writer, all []Compared) {
 			float64(c.Loads[len(c.Loads)-1].Resident)/1024)
 	}
 }
-
-// StandardKeys are the kinds of leaf keys of the table, as KEY_ALGORITHM has them.
-var StandardKeys = []string{"RSA-2048", "ECDSA-P256", "Ed25519"}
