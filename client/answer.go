@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	maxBody    = 1 << 20  // of an answer with certificates
+	maxBody    = 4 << 20  // of an answer with certificates: there is room for 1,000 of RSA-4096
 	maxErrBody = 64 << 10 // of an answer with an error; the rest is not read
 )
 

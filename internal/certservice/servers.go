@@ -102,8 +102,9 @@ func (f *Faults) add(place, format string, args ...any) {
 	*f = append(*f, place+": "+fmt.Sprintf(format, args...))
 }
 
-// maxConfigBytes bounds cmpServers.json and each file of certificates that it names.
-const maxConfigBytes = 1 << 20
+// MaxConfigBytes bounds cmpServers.json, each file of certificates that it names, and a policy: one of 10,000 rules has
+// 3 MiB.
+const MaxConfigBytes = 8 << 20
 
 // serversFile is the content of a cmpServers.json. An entry
 // with a fault does not make the others useless.
@@ -130,12 +131,12 @@ func loadServers(path string, readFile func(string) ([]byte, error)) (serversFil
 }
 
 func readBounded(path string) ([]byte, error) {
-	data, _, err := files.Read(path, maxConfigBytes)
+	data, _, err := files.Read(path, MaxConfigBytes)
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxConfigBytes {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxConfigBytes)
+	if len(data) > MaxConfigBytes {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, MaxConfigBytes)
 	}
 	return data, nil
 }

@@ -150,9 +150,9 @@ func shown(part any) string {
 func TestLoadServers_files_areBoundedAndNeverWaitedFor(t *testing.T) {
 	dir := t.TempDir()
 	pipe, path := filepath.Join(dir, "pipe"), filepath.Join(dir, "cmpServers.json")
-	writeFile(t, path, make([]byte, maxConfigBytes+1))
+	writeFile(t, path, make([]byte, MaxConfigBytes+1))
 	_, err := loadServers(path, readBounded)
-	assert.EqualError(t, err, path+" is larger than 1048576 bytes")
+	assert.EqualError(t, err, path+" is larger than 8388608 bytes")
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
 	writeFile(t, path, []byte(fileOf(entryWith(`"trustAnchors": "pipe"`))))
 	want := "read " + pipe + ": is a device, pipe or socket, want a file"

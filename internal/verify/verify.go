@@ -24,6 +24,9 @@ import (
 // is too early heals by waiting, an expired certificate does not.
 const Skew = 5 * time.Minute
 
+// maxChain is how many certificates a chain may have: crypto/x509 checks a hundred signatures for a path.
+const maxChain = 100
+
 // Result is what may be published.
 type Result struct {
 	Chain    []*x509.Certificate // leaf first, without the root, each once
@@ -55,6 +58,10 @@ func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, no
 	}
 	chain, trusted = withoutDuplicates(chain), withoutDuplicates(trusted)
 	chain, trusted = moveRoots(chain, trusted)
+	if len(chain) > maxChain {
+		return Result{}, &Error{"the chain is too long", fmt.Sprintf("at most %d certificates without the root", maxChain),
+			fmt.Sprint(len(chain))}
+	}
 	if err := checkUsable(chain); err != nil {
 		return Result{}, err
 	}

@@ -297,6 +297,23 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// crypto/x509 would say that the chain leads to no trusted certificate.
+func TestAnswer_longChain_saysSo(t *testing.T) {
+	w := newWorld(t)
+	signer, signers := w.root, []*cert{}
+	for i := range maxChain {
+		signer = newCA(t, fmt.Sprintf("CA %d", i), signer, nil)
+		signers = append([]*cert{signer.cert}, signers...)
+		chain := append([]*cert{w.leafBy(t, signer)}, signers...)
+		_, err := Answer(w.csr, chain, certs(w.root.cert), now)
+		if len(chain) <= maxChain {
+			require.NoError(t, err, len(chain))
+		} else {
+			require.EqualError(t, err, "the chain is too long: want at most 100 certificates without the root, got 101")
+		}
+	}
+}
+
 func (w *world) leafBy(t testing.TB, by *authority) *cert {
 	t.Helper()
 	return (&world{issuing: by, key: w.key, csr: w.csr}).leaf(t, nil)

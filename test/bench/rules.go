@@ -109,6 +109,9 @@ func (b *bench) mostRules() string {
 		}
 		return nil
 	})
+	if no == nil {
+		return "\ncertservice reads all of them from one file.\n"
+	}
 	return fmt.Sprintf("\nOf these rules certservice reads %s from one file. With one more it says: `%s`\n",
 		report.Thousands(good), no.text)
 }

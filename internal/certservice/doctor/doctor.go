@@ -195,16 +195,16 @@ func (d *doctor) names(leaf *x509.Certificate) {
 	}
 }
 
-// mostPolicy bounds what is read.
-const mostPolicy = 1 << 20
-
 func (d *doctor) policy() {
 	if d.PolicyPath == "" {
 		d.Warn(checkPolicy, "there is none: every client that is authenticated may ask for every name",
 			"set POLICY_PATH")
 		return
 	}
-	data, _, err := files.Read(d.PolicyPath, mostPolicy)
+	data, _, err := files.Read(d.PolicyPath, certservice.MaxConfigBytes)
+	if len(data) > certservice.MaxConfigBytes {
+		err = fmt.Errorf("it is larger than %d bytes", certservice.MaxConfigBytes)
+	}
 	if err != nil {
 		d.fail(checkPolicy, fmt.Sprintf("POLICY_PATH %q %v", d.PolicyPath, files.Explain(d.PolicyPath, err)),
 			"correct the variable, or the volume that it leads to")
