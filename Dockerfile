@@ -58,6 +58,8 @@ COPY --from=build /out/*.cdx.json /
 FROM image AS certfetcher
 LABEL org.opencontainers.image.title=certfetcher
 LABEL org.opencontainers.image.description="Init container and sidecar that fetches certificates for an application"
+# It has no work for more processors. On a node with 64, what Go sets up for each takes a millisecond and 1.4 MiB.
+ENV GOMAXPROCS=2
 COPY --from=build /out/certfetcher /certfetcher
 COPY --from=build --chown=65532:65532 /out/empty/ /var/run/certs/
 ENTRYPOINT ["/certfetcher"]

@@ -84,7 +84,7 @@ cover: ## coverage of all tests, as dist/cover.html
 # one run against each other.
 BENCH ?= full
 bench: build ## benchmarks of whole runs, of growth and of start storms, a quarter of an hour
-	BENCH=$(BENCH) go run ./test/bench
+	BENCH=$(BENCH) BENCH_OLD=$(BENCH_OLD) go run ./test/bench
 ifeq ($(BENCH),full)
 	go test -run '^$$' -bench . -benchtime 1s ./keygen ./output ./internal/pkcs12
 	go run ./test/storm/write

@@ -14,6 +14,7 @@ type recipe struct {
 	user       string
 	ports      map[string]struct{}
 	entrypoint []string
+	env        []string
 	copies     []copied
 }
 
@@ -59,6 +60,8 @@ func readRecipes(path string, arguments map[string]string) (map[string]*recipe, 
 			}
 		case instruction == "USER" && rest == fmt.Sprintf("%d:%d", owner, owner):
 			now.user = rest
+		case instruction == "ENV":
+			now.env = append(now.env, fields...)
 		case instruction == "EXPOSE":
 			now.ports[rest+"/tcp"] = struct{}{}
 		case instruction == "ENTRYPOINT" && json.Unmarshal([]byte(rest), &now.entrypoint) == nil:

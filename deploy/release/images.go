@@ -118,8 +118,8 @@ func (r *release) packImage(program string, recipe *recipe) error {
 		compressed := compress(layer)
 		config := v1.ConfigFile{
 			Architecture: p.arch, OS: p.os, Created: v1.Time{Time: r.time},
-			Config: v1.Config{User: recipe.user, Entrypoint: recipe.entrypoint, ExposedPorts: recipe.ports,
-				Labels: recipe.labels},
+			Config: v1.Config{User: recipe.user, Entrypoint: recipe.entrypoint, Env: recipe.env,
+				ExposedPorts: recipe.ports, Labels: recipe.labels},
 			RootFS: v1.RootFS{Type: "layers",
 				DiffIDs: []v1.Hash{{Algorithm: "sha256", Hex: fmt.Sprintf("%x", sha256.Sum256(layer))}}},
 			History: []v1.History{{Created: v1.Time{Time: r.time}, CreatedBy: "make release"}},

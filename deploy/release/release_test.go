@@ -126,6 +126,8 @@ func TestRelease(t *testing.T) {
 		got := shell(t, release, "podman image inspect "+address+"/devca:1.2.3 --format "+
 			"'{{.Config.User}} {{.Config.Entrypoint}} {{index .Labels \"org.opencontainers.image.title\"}}'")
 		assert.Equal(t, "65532:65532 [/devca] devca\n", got)
+		got = shell(t, release, "podman image inspect "+address+"/certfetcher:1.2.3 --format '{{.Config.Env}}'")
+		assert.Contains(t, got, "GOMAXPROCS=2")
 		got = shell(t, release, "podman export $(podman create "+address+"/devca:1.2.3) | tar -t | LC_ALL=C sort")
 		assert.Equal(t, "devca\nvar/\nvar/lib/\nvar/lib/devca/\n", got)
 	})

@@ -23,6 +23,7 @@ var (
 // Go's runtime and HTTP client read, what says how to write on a terminal, what stands for flags, what makes a release,
 // and what the probes of ONAP's chart read.
 var noVariables = strings.Fields("CSR OLD_CERT OLD_PK JKS PEM P12 MAC HUP USR2 SIGHUP JAVA_OPTS GOMEMLIMIT " +
+	"GOMAXPROCS GODEBUG GOGC MADV_POPULATE BENCH BENCH_OLD " +
 	"HTTPS_PROXY NO_PROXY ECDSA CERTIFICATE ROOT_CERT KEYSTORE_P12_PATH LC_ALL LC_CTYPE LANG NO_COLOR TERM APP_UID " +
 	"APP_GID RELOAD_UNITS SHA256SUMS RELEASE_KEY RELEASE_KEY_PASSWORD_FILE RELEASE_DIRTY IMAGE_PREFIX")
 
