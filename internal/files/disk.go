@@ -60,7 +60,6 @@ func OpenDisk(dir string, gid int, step StepFunc) (Disk, error) {
 	return Disk{Root: root, Dir: dir, GID: gid, Step: step}, nil
 }
 
-// Close gives the directory back.
 // Open opens a directory on the disk as one of its own: what is done in it often is not looked up
 // from the top each time. The caller closes it.
 func (d Disk) Open(name string) (Disk, error) {
@@ -71,6 +70,7 @@ func (d Disk) Open(name string) (Disk, error) {
 	return Disk{Root: root, Dir: d.Path(name), GID: d.GID, Step: d.Step}, nil
 }
 
+// Close gives the directory back.
 func (d Disk) Close() error { return d.Root.Close() }
 
 // Path is the path of a name.

@@ -59,8 +59,8 @@ func Answer(csr *x509.CertificateRequest, chain, trusted []*x509.Certificate, no
 	chain, trusted = withoutDuplicates(chain), withoutDuplicates(trusted)
 	chain, trusted = moveRoots(chain, trusted)
 	if len(chain) > maxChain {
-		return Result{}, &Error{"the chain is too long", fmt.Sprintf("at most %d certificates without the root", maxChain),
-			fmt.Sprint(len(chain))}
+		return Result{}, &Error{"the chain is too long",
+			fmt.Sprintf("at most %d certificates without the root", maxChain), fmt.Sprint(len(chain))}
 	}
 	if err := checkUsable(chain); err != nil {
 		return Result{}, err

@@ -36,8 +36,11 @@ func (b *bench) versions() {
 func (b *bench) buildOf(commit string) string {
 	source := b.newDir("source")
 	archive := filepath.Join(b.dir, "source.tar")
-	for _, command := range []*exec.Cmd{exec.Command("git", "archive", "--output", archive, commit),
-		exec.Command("tar", "-xf", archive, "-C", source), exec.Command("make", "-C", source, "build", "VERSION="+commit)} {
+	for _, command := range []*exec.Cmd{
+		exec.Command("git", "archive", "--output", archive, commit),
+		exec.Command("tar", "-xf", archive, "-C", source),
+		exec.Command("make", "-C", source, "build", "VERSION="+commit),
+	} {
 		if text, err := command.CombinedOutput(); err != nil {
 			panic(fmt.Sprintf("%s: %v\n%s", command, err, text))
 		}
@@ -69,7 +72,8 @@ func (b *bench) runsOf(versions []version) string {
 		name := j.name
 		for i, v := range versions {
 			spread := func(what func(once) time.Duration) string {
-				medians := slices.Sorted(slices.Values(fixture.Each(of[i], func(s seen) time.Duration { return s.median(what) })))
+				medians := fixture.Each(of[i], func(s seen) time.Duration { return s.median(what) })
+				slices.Sort(medians)
 				return fmt.Sprintf("%s (%.1f to %.1f)", inMilliseconds(median(medians)), milliseconds(medians[0]),
 					milliseconds(medians[rounds-1]))
 			}

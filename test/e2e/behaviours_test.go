@@ -25,7 +25,7 @@ type behaviour func(s *service.Service, next http.Handler) http.Handler
 
 // behaviours are what the script command certservice can be told to do.
 var behaviours = map[string]behaviour{
-	"huge": always("200", "application/json", `{"certificateChain":["`+strings.Repeat("A", 2<<20)+`"]}`),
+	"huge": always("200", "application/json", `{"certificateChain":["`+strings.Repeat("A", 5<<20)+`"]}`),
 	"redirect": serves(func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "https://elsewhere.example/v1/", http.StatusFound)
 	}),
