@@ -118,8 +118,8 @@ func processEnvironment(variables []Variable) []string {
 	var fields []reflect.StructField
 	for i, v := range variables {
 		if os.Getenv(v.Name) != "" {
-			tag := reflect.StructTag(fmt.Sprintf("envconfig:%q", v.Name))
-			fields = append(fields, reflect.StructField{Name: "V" + strconv.Itoa(i), Type: reflect.TypeFor[string](), Tag: tag})
+			fields = append(fields, reflect.StructField{Name: "V" + strconv.Itoa(i), Type: reflect.TypeFor[string](),
+				Tag: reflect.StructTag(fmt.Sprintf("envconfig:%q", v.Name))})
 			set = append(set, i)
 		}
 	}
