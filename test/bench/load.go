@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/bench/profile"
 	"github.com/certfetcher/certfetcher/test/bench/report"
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
@@ -13,31 +14,30 @@ import (
 
 const manyAtOnce = 32 // connections
 
-// load measures certservice with devca behind it, over mutual TLS on connections that are kept. The client that makes
+// load measures certservice with devca behind it, over mutual TLS on connections that are kept. The process that makes
 // the load runs on the same processors.
 func (b *bench) load() {
-	loadTime := either(b, time.Second, 5*time.Second)
+	_, loader := b.profiled()
 	limits := []string{"MAX_IN_FLIGHT=512", "MAX_IN_FLIGHT_PER_CLIENT=512"} // there is one client
 	s := fixture.Must(fixture.StartStack("bin", b.dir, limits...))
 	b.atEnd(s.Stop)
 	var rows [][]string
-	for _, row := range []struct {
-		key         string
-		connections int
-	}{
-		{"ECDSA-P256", 1}, {"ECDSA-P256", manyAtOnce}, {"ECDSA-P256", 256},
-		{"RSA-2048", manyAtOnce}, {"Ed25519", manyAtOnce},
+	for _, o := range []profile.Options{
+		{Key: "ECDSA-P256", Connections: 1}, {Key: "ECDSA-P256", Connections: manyAtOnce},
+		{Key: "ECDSA-P256", Connections: 256}, {Key: "RSA-2048", Connections: manyAtOnce},
+		{Key: "Ed25519", Connections: manyAtOnce},
 	} {
-		begin := time.Now()
-		seen := enrol(s, row.key, row.connections, func(int) bool { return time.Since(begin) < loadTime })
-		rate := float64(len(seen.Took)) / time.Since(begin).Seconds()
-		rows = append(rows, []string{row.key, fmt.Sprint(row.connections), report.Thousands(int(rate)),
-			inMilliseconds(seen.Quantile(0.5)), inMilliseconds(seen.Quantile(0.99)), inMilliseconds(seen.Quantile(1))})
-		if seen.Quantile(0.5) == 0 {
-			b.fault("certservice: no enrolment of %s at %d connections", row.key, row.connections)
+		o.For = either(b, time.Second, 5*time.Second)
+		seen := fixture.Must(profile.Measured(loader, s, o))
+		rows = append(rows, []string{o.Key, fmt.Sprint(o.Connections), report.Thousands(int(seen.Rate())),
+			inMilliseconds(seen.P50), inMilliseconds(seen.P99), inMilliseconds(seen.Max),
+			fmt.Sprintf("%d µs", seen.CPUEach().Microseconds())})
+		if seen.Enrolments == 0 {
+			b.fault("certservice: no enrolment of %s at %d connections", o.Key, o.Connections)
 		}
 	}
-	text := report.Table([]string{"key", "connections", "enrolments a second", "median", "p99", "most"}, rows)
+	text := report.Table([]string{"key", "connections", "enrolments a second", "median", "p99", "most",
+		"processor of certservice, each"}, rows)
 	enrolments := either(b, 1000, 50_000)
 	before := residentMemory(s)
 	enrol(s, "ECDSA-P256", manyAtOnce, func(started int) bool { return started <= enrolments })
