@@ -23,11 +23,12 @@ type growth struct {
 func (b *bench) worstExponent() float64 { return either(b, 1.6, 1.35) }
 
 // exponent is e where cost = least cost + a * size^e, by the last size and an earlier one: that of about a tenth, or
-// one of up to a third that costs clearly more than the first. It is 0 where the cost hardly grows.
+// one of up to a third that costs clearly more than the first. It is 0 where the cost does not double: of less, the
+// most may be noise.
 func (g growth) exponent() float64 {
 	last, least := len(g.sizes)-1, slices.Min(g.costs)
 	added := func(i int) float64 { return g.costs[i] - least }
-	if last < 2 || added(last) < least/5 {
+	if last < 2 || added(last) < least {
 		return 0
 	}
 	earlier := 1
