@@ -45,10 +45,11 @@ func (b *bench) rules() {
 		refusal.costs = append(refusal.costs, b.decide(p, client, "other.example.org", false))
 	}
 	perSecond := fixture.Each(refusal.costs, func(microseconds float64) string {
-		return fmt.Sprintf("%.0f", 1e6/microseconds)
+		return report.Thousands(int(1e6 / microseconds))
 	})
+	held := fixture.Each(memory.costs, func(kib float64) string { return report.Thousands(int(kib)) + " KiB" })
 	table := tableOf([]string{"rules", "file", "load", "memory", "allow", "refuse", "refusals a second"}, sizes, files,
-		column(sizes, "%.2f ms", read), column(sizes, "%.0f KiB", memory), column(sizes, "%.2f µs", allowed),
+		column(sizes, "%.2f ms", read), held, column(sizes, "%.2f µs", allowed),
 		column(sizes, "%.2f µs", refusal), perSecond)
 	b.write("rules", table+b.mostRules()+b.hold(read, memory, allowed, refusal))
 	read.what, allowed.what, refusal.what = "load (ms)", "allow (µs)", "refuse (µs)"
