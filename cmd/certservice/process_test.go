@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +23,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
@@ -34,9 +37,11 @@ type process struct {
 	ended      chan error
 }
 
-func start(t *testing.T, env map[string]string) *process {
+// start runs certservice, or a command that is followed by it.
+func start(t *testing.T, env map[string]string, by ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(os.Args[0]), ended: make(chan error, 1)}
+	command := append(by, os.Args[0])
+	p := &process{t: t, cmd: exec.Command(command[0], command[1:]...), ended: make(chan error, 1)}
 	p.cmd.Env = []string{"CERTSERVICE_TEST_MAIN=true", "HTTPS_PORT=0", "METRICS_ADDR=127.0.0.1:0"}
 	for name, value := range env {
 		p.cmd.Env = append(p.cmd.Env, name+"="+value)
@@ -67,6 +72,11 @@ func start(t *testing.T, env map[string]string) *process {
 // await waits for a line of the message, with the trigger if there is one.
 func (p *process) await(message, trigger string) (found map[string]any) {
 	p.t.Helper()
+	return p.awaitFor(20*time.Second, message, trigger)
+}
+
+func (p *process) awaitFor(patience time.Duration, message, trigger string) (found map[string]any) {
+	p.t.Helper()
 	require.Eventually(p.t, func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -76,8 +86,19 @@ func (p *process) await(message, trigger string) (found map[string]any) {
 			}
 		}
 		return found != nil
-	}, 20*time.Second, 5*time.Millisecond)
+	}, patience, 5*time.Millisecond, message)
 	return found
+}
+
+// inotify counts the instances that the process has.
+func (p *process) inotify() (count int) {
+	p.t.Helper()
+	for _, name := range fixture.Must(filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))) {
+		if target, _ := os.Readlink(name); strings.HasSuffix(target, "inotify") { // one may be closed by now
+			count++
+		}
+	}
+	return count
 }
 
 func (p *process) terminate() error {
@@ -178,4 +199,65 @@ func TestCertservice_strangersDoNotFillTheLog(t *testing.T) {
 	assert.EqualValues(t, 1, summaries[0]["addresses"])
 	assert.Equal(t, "WARN", summaries[0]["level"])
 	assert.Less(t, len(s.log), 90)
+}
+
+func ruleFor(operation string) string {
+	return "rules: [{name: a, clients: [{subject: {commonName: client}}], cas: [RA], operations: [" + operation + "]}]"
+}
+
+// newFollowing has every kind of file that a certservice follows.
+func newFollowing(t *testing.T) *script {
+	s := newScript(t)
+	s.run("set", "CLIENT_CRL_PATH=DIR/crl.pem POLICY_PATH=DIR/policy.yaml CLIENT_CREDENTIALS=any "+
+		"TOKEN_ISSUER=https://cluster.example.org TOKEN_AUDIENCE=certservice TOKEN_JWKS_PATH=DIR/jwks.json")
+	s.run("write", "policy.yaml "+ruleFor("enroll"))
+	s.run("crls", "crl.pem")
+	s.run("jwks", "")
+	return s
+}
+
+func TestCertservice_oneInotifyInstance_followsAllFiles(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("no other system has inotify")
+	}
+	s := newFollowing(t)
+	s.process = start(t, s.env)
+	s.changeAll(20 * time.Second)
+	assert.Equal(t, 1, s.inotify())
+	assert.NoError(t, s.terminate())
+}
+
+// All containers of a user on one host share the instances, so that there may be none left.
+func TestCertservice_kernelGivesNoWatcher_servesAndLooksOnceAMinute(t *testing.T) {
+	t.Parallel()
+	if exec.Command("unshare", "--map-root-user", "true").Run() != nil {
+		fixture.SkipWithout(t, "the right to make a user namespace")
+	}
+	s := newFollowing(t)
+	s.process = start(t, s.env, "unshare", "--map-root-user", "sh", "-c",
+		`echo 0 >/proc/sys/user/max_inotify_instances && exec "$0"`)
+	assert.Zero(t, s.inotify())
+	assert.Equal(t, "200 {\"status\":\"UP\"}\n", s.get("trusted", "/ready"))
+	s.changeAll(time.Minute + 20*time.Second)
+	assert.NoError(t, s.terminate())
+	warnings := slices.DeleteFunc(s.log, func(line map[string]any) bool { return line["msg"] != files.Unwatched })
+	require.Len(t, warnings, 1)
+	assert.Equal(t, "WARN", warnings[0]["level"])
+	assert.Equal(t, "couldn't initialize inotify: too many open files", warnings[0]["error"])
+}
+
+// changeAll replaces the files, and waits until all were read again.
+func (s *script) changeAll(patience time.Duration) {
+	s.t.Helper()
+	s.run("crls", "crl.pem revoked")
+	s.run("write", "policy.yaml "+ruleFor("reload"))
+	s.run("servers", `$ENTRY, {"caName": "B", "url": "http://127.0.0.1:1/cmp", "issuerDN": "CN=B", `+
+		`"authentication": {"iak": "very-secret-iak", "rv": "rv"}}`)
+	s.run("jwks", "")
+	s.run("another", "secret")
+	s.awaitFor(patience, "mutual TLS identity replaced", "")
+	for _, loaded := range []string{"CRLs loaded", "policy loaded", "configuration loaded",
+		"the keys of the token issuer were read"} {
+		s.awaitFor(patience, loaded, "file changed")
+	}
 }

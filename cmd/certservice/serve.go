@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/certfetcher/certfetcher/internal/certservice"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/program"
 	"github.com/certfetcher/certfetcher/internal/token"
@@ -31,15 +32,13 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	}
 	identity.LogWarnings(log)
 	metrics := certservice.NewMetrics(program.Version())
-	watcher, err := mtls.Watch(ctx, s.files, identity, log, func(next *mtls.Identity, err error) {
+	changes := files.NewWatcher(ctx, log)
+	watcher := mtls.Watch(ctx, changes, s.files, identity, log, func(next *mtls.Identity, err error) {
 		metrics.CountIdentityReload(err)
 		if err == nil {
 			next.LogWarnings(log)
 		}
 	})
-	if err != nil {
-		return err
-	}
 	metrics.ObserveCertificate(func() *x509.Certificate { return watcher.Current().Certificate.Leaf })
 
 	cpu := certservice.NewCPU()
@@ -47,13 +46,13 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	// A bad file is logged there and does not end the service: like the ONAP server, it is not
 	// ready until the file is fixed.
 	_ = configuration.Reload("start")
-	go watch(ctx, "cmpServers.json", configuration.Watch, log)
-	rules := startPolicy(ctx, s, metrics, log)
-	tokens, err := startTokens(ctx, s, metrics, log)
+	go configuration.Watch(ctx, changes)
+	rules := startPolicy(ctx, s, changes, metrics, log)
+	tokens, err := startTokens(ctx, s, changes, metrics, log)
 	if err != nil {
 		return err
 	}
-	revocations := startRevocations(ctx, s, metrics, log)
+	revocations := startRevocations(ctx, s, changes, metrics, log)
 
 	strangers := certservice.NewStrangers(log)
 	defer strangers.Summarise()
@@ -160,29 +159,23 @@ func newConfiguration(s settings, cpu *certservice.CPU, m *certservice.Metrics,
 	}), m, log)
 }
 
-// watch follows a file. Without that the service still serves, and reloads on request.
-func watch(ctx context.Context, what string, follow func(context.Context) error, log *slog.Logger) {
-	if err := follow(ctx); err != nil {
-		log.Error("changes of a file will not be noticed: reload with SIGHUP or GET /reload", "file", what,
-			"error", err.Error())
-	}
-}
-
 // startPolicy loads the policy; nil: there is none. With one that cannot be used the service is not
 // ready, and allows nothing, until the file is fixed.
-func startPolicy(ctx context.Context, s settings, m *certservice.Metrics, log *slog.Logger) *certservice.PolicyFile {
+func startPolicy(ctx context.Context, s settings, changes *files.Watcher, m *certservice.Metrics,
+	log *slog.Logger) *certservice.PolicyFile {
 	if s.policyPath == "" {
 		log.Warn("there is no policy: every client that is authenticated may ask for every name; set POLICY_PATH")
 		return nil
 	}
 	file := certservice.NewPolicyFile(s.policyPath, m, log)
 	_ = file.Reload("start") // logged there
-	go watch(ctx, "policy", file.Watch, log)
+	go file.Watch(ctx, changes)
 	return file
 }
 
 // startTokens begins to read the keys of the issuer of tokens; nil: tokens do not count.
-func startTokens(ctx context.Context, s settings, m *certservice.Metrics, log *slog.Logger) (*token.Verifier, error) {
+func startTokens(ctx context.Context, s settings, changes *files.Watcher, m *certservice.Metrics,
+	log *slog.Logger) (*token.Verifier, error) {
 	if s.credentials == certservice.CertificateCredential {
 		return nil, nil
 	}
@@ -192,20 +185,20 @@ func startTokens(ctx context.Context, s settings, m *certservice.Metrics, log *s
 		return nil, err
 	}
 	m.ExpectTokens()
-	go verifier.Run(ctx)
+	go verifier.Run(ctx, changes)
 	return verifier, nil
 }
 
 // startRevocations reads and follows the CRLs; it returns nil when there are to be none. What is wrong
 // with them is logged and does not end the service, as CLIENT_CRL_PROBLEM says what counts without.
-func startRevocations(ctx context.Context, s settings, m *certservice.Metrics,
+func startRevocations(ctx context.Context, s settings, changes *files.Watcher, m *certservice.Metrics,
 	log *slog.Logger) *certservice.Revocations {
 	if s.crls.Paths == "" {
 		return nil
 	}
 	r := newRevocations(s, m, log)
 	_ = r.Reload("start")
-	go watch(ctx, "CRLs", r.Watch, log)
+	go r.Watch(ctx, changes)
 	return r
 }
 

@@ -173,26 +173,13 @@ const settle = 200 * time.Millisecond
 
 // Watch reloads whenever the content of the file or of a
 // file that it names changes, until ctx ends.
-func (c *Configuration) Watch(ctx context.Context) error {
-	return watchFiles(ctx, "the configuration", c.log, c.directories, func() {
+func (c *Configuration) Watch(ctx context.Context, by *files.Watcher) {
+	f := files.Follower{Watcher: by, Dirs: c.directories, Quiet: settle, Changed: func() {
 		if c.haveFilesChanged() {
 			_ = c.Reload("file changed") // logged there; the next change is the next attempt
 		}
-	})
-}
-
-// watchFiles calls changed when files in the directories may have changed, until ctx ends. An error
-// means that changes are not noticed. what names the files in the log.
-func watchFiles(ctx context.Context, what string, log *slog.Logger, dirs func() []string, changed func()) error {
-	f := &files.Follower{Dirs: dirs, Quiet: settle, Changed: changed, Failed: func(dir string, err error) {
-		log.Warn("changes of "+what+" in this directory are not noticed: reload with SIGHUP or GET /reload",
-			"dir", dir, "error", err.Error())
 	}}
-	if err := f.Start(); err != nil {
-		return err
-	}
 	f.Run(ctx)
-	return nil
 }
 
 // directories are those of all files read, which change with cmpServers.json.

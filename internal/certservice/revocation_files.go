@@ -303,10 +303,13 @@ func (r *crlReading) take(der []byte, file *crlFile) error {
 }
 
 // Watch reads the files again whenever their content changes, and warns of CRLs that
-// end, until ctx ends. An error means that changes are not noticed; it warns all the same.
-func (r *Revocations) Watch(ctx context.Context) error {
+// end, until ctx ends.
+func (r *Revocations) Watch(ctx context.Context, by *files.Watcher) {
 	go r.warnInTime(ctx)
-	return watchFiles(ctx, "the CRLs", r.cfg.Log, r.directories, func() { r.reload("file changed", true) })
+	f := files.Follower{Watcher: by, Dirs: r.directories, Quiet: settle, Changed: func() {
+		r.reload("file changed", true)
+	}}
+	f.Run(ctx)
 }
 
 func (r *Revocations) warnInTime(ctx context.Context) {

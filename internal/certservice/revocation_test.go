@@ -8,6 +8,7 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"net/http/httptrace"
@@ -23,6 +24,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
@@ -281,7 +283,7 @@ func TestRevocations_watch_noticesASwappedVolumeAndEndsKeptConnections(t *testin
 	}
 	require.NoError(t, os.Mkdir(volume, 0o700))
 	_ = s.revocations.Reload("start")
-	go func() { assert.NoError(t, s.revocations.Watch(t.Context())) }()
+	go s.revocations.Watch(t.Context(), files.NewWatcher(t.Context(), slog.Default()))
 	assert.Contains(t, s.ask("alice"), "there is no CRL of ")
 	publish("..1", "a CRL of the issuing CA")
 	require.NoError(t, os.Symlink("..data/crl.pem", filepath.Join(volume, "crl.pem")))

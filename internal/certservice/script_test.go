@@ -32,6 +32,7 @@ import (
 	"github.com/certfetcher/certfetcher/internal/admission"
 	"github.com/certfetcher/certfetcher/internal/cmp"
 	"github.com/certfetcher/certfetcher/internal/devca"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
@@ -303,9 +304,10 @@ func (s *script) run(command, rest string) string {
 		require.NoError(s.t, os.Symlink("..data/cmpServers.json", s.path))
 	case "watch": // until the end
 		ctx, cancel := context.WithCancel(s.t.Context())
-		done := make(chan error)
-		go func() { done <- s.c.Watch(ctx) }()
-		s.t.Cleanup(func() { cancel(); assert.NoError(s.t, <-done) })
+		done := make(chan struct{})
+		changes := files.NewWatcher(ctx, slog.Default())
+		go func() { s.c.Watch(ctx, changes); close(done) }()
+		s.t.Cleanup(func() { cancel(); <-done })
 	case "pause": // so that what should not happen has time
 		time.Sleep(must(time.ParseDuration(rest)))
 	case "await": // that there is a CA

@@ -1,17 +1,16 @@
 package files
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
-
-	"github.com/fsnotify/fsnotify"
 )
 
 // Follower says when files may have changed. It follows the directories that they are in by
@@ -19,6 +18,9 @@ import (
 // the link ..data, and other writers rename a new file into place. Most replacements consist of
 // several steps, and concern several files.
 type Follower struct {
+	// Watcher is that of the program. Where it cannot watch a directory, the Follower looks at the
+	// files each time that it rechecks.
+	Watcher *Watcher
 	// Dirs lists the directories to follow now (DirsOf, NearestDir). It is asked again before and
 	// after each call of Changed, and when Look says so.
 	Dirs func() []string
@@ -31,64 +33,43 @@ type Follower struct {
 	// created there. It says whether files may have changed, and whether Dirs may give other
 	// directories now. Nil: every event is a change.
 	Look func(path string, created, removed bool) (changed, moved bool)
-	// Moved is called when other directories may be followed than before: Look said so, one was
-	// replaced, or events were lost. Nil for nothing to do.
+	// Moved is called at the start, and when other directories may be followed than before: Look
+	// said so, one was replaced, or events were lost or do not come. Nil for nothing to do.
 	Moved func()
 	// Recheck is how often to look whether another directory stands where a followed one was,
-	// which the kernel does not tell when one above it was renamed; 0: never.
+	// which the kernel does not tell when one above it was renamed; 0: once a minute.
 	Recheck time.Duration
-	// Failed gets a directory that cannot be followed, and with an empty dir of a failing watcher.
-	// It does not get the same twice in a row.
-	Failed func(dir string, err error)
 
-	watcher   *fsnotify.Watcher
-	watched   []string
-	seen      map[string]fs.FileInfo // what the directories were when they were last watched
-	complaint string                 // the last one
+	inbox   inbox
+	watched []string
+	seen    map[string]fs.FileInfo // what the directories were when they were last watched
+	polls   atomic.Bool            // not all directories can be watched
 }
 
-// Start begins to follow. The error is that of the kernel giving no watcher; directories that
-// cannot be followed are passed to Failed.
-func (f *Follower) Start() error {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watching files: %w", err)
-	}
-	f.watcher, f.seen = watcher, map[string]fs.FileInfo{}
-	f.follow()
-	return nil
-}
-
-// Close ends what Start began, where Run is not called.
-func (f *Follower) Close() error { return f.watcher.Close() }
-
-// Run calls Changed until ctx ends, and closes the Follower then.
+// Run calls Changed until ctx ends.
 func (f *Follower) Run(ctx context.Context) {
-	defer f.watcher.Close()
+	f.inbox.news, f.seen = make(chan struct{}, 1), map[string]fs.FileInfo{}
+	defer f.unfollow()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var recheck <-chan time.Time
-	if f.Recheck > 0 {
-		ticker := time.NewTicker(f.Recheck)
-		defer ticker.Stop()
-		recheck = ticker.C
-	}
+	recheck := time.NewTicker(cmp.Or(f.Recheck, time.Minute))
+	defer recheck.Stop()
 	var since time.Time // the first change that Changed was not called for
 	for {
 		changed := false
 		select {
 		case <-ctx.Done():
 			return
-		case event := <-f.watcher.Events:
-			changed = f.handle(event)
-		case err := <-f.watcher.Errors:
-			if !errors.Is(err, fsnotify.ErrEventOverflow) { // which means events, only not which
-				f.complain("", err)
+		case <-f.inbox.news:
+			events, lost := f.inbox.take()
+			if changed = lost; lost {
+				f.startOver()
 			}
-			f.startOver()
-			changed = true
-		case <-recheck:
-			if changed = f.hasReplaced(); changed {
+			for _, e := range events {
+				changed = f.handle(e) || changed
+			}
+		case <-recheck.C:
+			if changed = f.Polls() || f.hasReplaced(); changed {
 				f.startOver()
 			}
 		case <-timer.C:
@@ -112,12 +93,14 @@ func (f *Follower) Run(ctx context.Context) {
 	}
 }
 
-func (f *Follower) handle(event fsnotify.Event) (changed bool) {
+// Polls tells whether the Follower learns of some changes only when it rechecks.
+func (f *Follower) Polls() bool { return f.Watcher.none() || f.polls.Load() }
+
+func (f *Follower) handle(e event) (changed bool) {
 	if f.Look == nil {
 		return true
 	}
-	removed := event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename)
-	changed, moved := f.Look(event.Name, event.Has(fsnotify.Create), removed)
+	changed, moved := f.Look(e.path, e.created, e.removed)
 	if moved {
 		f.follow()
 		f.callMoved()
@@ -133,22 +116,24 @@ func (f *Follower) follow() (moved bool) {
 	for again := []string(nil); !slices.Equal(want, again); want, again = f.dirs(), want {
 		for _, dir := range f.watched {
 			if !slices.Contains(want, dir) {
-				_ = f.watcher.Remove(dir) // one that is gone has taken its watch along
+				f.Watcher.leave(f, dir)
 			}
 		}
+		polls := false
 		for _, dir := range want {
 			// Before the watch: of two that replace one another meanwhile, the earlier is known.
 			before := f.seen[dir]
 			f.seen[dir], _ = os.Stat(dir) // one that is gone is another the next time
 			if before != nil && slices.Contains(f.watched, dir) && !os.SameFile(before, f.seen[dir]) {
 				moved = true
-				_ = f.watcher.Remove(dir) // of what was there before
+				f.Watcher.leave(f, dir) // what was there before
 			}
 			// Added again even when known: one that was removed and made again has lost its watch.
-			if err := f.watcher.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				f.complain(dir, err)
+			if err := f.Watcher.add(f, dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				polls = true
 			}
 		}
+		f.polls.Store(polls)
 		moved = moved || !slices.Equal(f.watched, want)
 		f.watched = want
 	}
@@ -169,25 +154,22 @@ func (f *Follower) hasReplaced() bool {
 
 // startOver follows the paths, and no longer the directories that were there.
 func (f *Follower) startOver() {
+	f.unfollow()
+	f.follow()
+	f.callMoved()
+}
+
+func (f *Follower) unfollow() {
 	for _, dir := range f.watched {
-		_ = f.watcher.Remove(dir)
+		f.Watcher.leave(f, dir)
 	}
 	f.watched = nil
 	clear(f.seen)
-	f.follow()
-	f.callMoved()
 }
 
 func (f *Follower) callMoved() {
 	if f.Moved != nil {
 		f.Moved()
-	}
-}
-
-func (f *Follower) complain(dir string, err error) {
-	if text := dir + err.Error(); text != f.complaint {
-		f.complaint = text
-		f.Failed(dir, err)
 	}
 }
 

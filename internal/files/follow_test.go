@@ -2,6 +2,7 @@ package files
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,14 +14,16 @@ import (
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-// following runs a Follower of what dirs lists; each call of Changed is one value. end waits for the end of Run.
+// following runs a Follower of what dirs lists, with a Watcher unless it has one; each call of Changed is one value.
+// end waits for the end of Run.
 func following(t *testing.T, f *Follower) (changes chan int, end func()) {
 	t.Helper()
 	changes = make(chan int, 1000)
 	count := 0
 	f.Changed = func() { count++; changes <- count }
-	f.Failed = func(dir string, err error) { t.Errorf("following %q: %v", dir, err) }
-	require.NoError(t, f.Start())
+	if f.Watcher == nil {
+		f.Watcher = NewWatcher(t.Context(), failing(t))
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { f.Run(ctx); close(done) }()
@@ -29,6 +32,15 @@ func following(t *testing.T, f *Follower) (changes chan int, end func()) {
 	require.Equal(t, 1, <-changes, "once at the start")
 	return changes, end
 }
+
+// failing is a log that nothing should be written to.
+func failing(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(writer(func(line string) { t.Error(line) }), nil))
+}
+
+type writer func(string)
+
+func (w writer) Write(line []byte) (int, error) { w(string(line)); return len(line), nil }
 
 func TestFollower_manyChangesAtOnce_areFew(t *testing.T) {
 	dir := t.TempDir()
@@ -71,6 +83,7 @@ func TestFollower_anotherDirectoryInItsPlace_isFollowed(t *testing.T) {
 		Recheck: 10 * time.Millisecond,
 		Moved:   func() { moved <- struct{}{} },
 	})
+	<-moved // at the start
 	require.NoError(t, os.Rename(filepath.Join(top, "above"), filepath.Join(top, "elsewhere")))
 	require.NoError(t, os.MkdirAll(dir, 0o700))
 	<-moved
@@ -93,7 +106,7 @@ func TestFollower_replacedWhileChangedReads_isFollowed(t *testing.T) {
 		Look: func(path string, created, _ bool) (bool, bool) {
 			return created && filepath.Base(path) == "file", false
 		},
-		Moved: func() { moved <- struct{}{} }, Failed: func(dir string, err error) { t.Errorf("%q: %v", dir, err) }}
+		Moved: func() { moved <- struct{}{} }, Watcher: NewWatcher(t.Context(), failing(t))}
 	f.Changed = func() {
 		if changes <- struct{}{}; first {
 			first = false
@@ -101,21 +114,12 @@ func TestFollower_replacedWhileChangedReads_isFollowed(t *testing.T) {
 			assert.NoError(t, os.Mkdir(dir, 0o700))
 		}
 	}
-	require.NoError(t, f.Start())
 	go f.Run(t.Context())
 	<-changes
 	<-moved
 	<-changes
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
 	<-changes
-}
-
-func TestFollower_end_closesTheWatcher(t *testing.T) {
-	dir := t.TempDir()
-	f := &Follower{Dirs: func() []string { return []string{dir} }, Quiet: time.Millisecond}
-	_, end := following(t, f)
-	end()
-	assert.Error(t, f.watcher.Add(dir))
 }
 
 func TestDirsOf(t *testing.T) {

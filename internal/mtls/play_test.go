@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/keystore"
 	"github.com/certfetcher/certfetcher/internal/pki"
 	"github.com/certfetcher/certfetcher/test/fixture"
@@ -252,13 +253,16 @@ func (s *scene) act(verb, rest string) string {
 		}
 		log := slog.New(slog.NewTextHandler(&s.logged, nil))
 		onReload := func(i *Identity, err error) { s.reloads <- reload{i, err} }
-		if verb == "look when asked" {
-			s.current = WithoutWatcher(s.files, s.identity, log, onReload)
-			return ""
-		}
 		ctx, cancel := context.WithCancel(t.Context())
-		s.watcher = fixture.Must(Watch(ctx, s.files, s.identity, log, onReload))
+		var changes *files.Watcher
+		if verb == "watch" {
+			changes = files.NewWatcher(ctx, log)
+		}
+		s.watcher = Watch(ctx, changes, s.files, s.identity, log, onReload)
 		s.current = s.watcher.Current
+		if verb == "look when asked" {
+			s.current = s.watcher.Fresh
+		}
 		t.Cleanup(func() { cancel(); <-s.watcher.done })
 	case "in use":
 		return told(t, s.current(), nil)

@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -258,7 +257,7 @@ const reasonTrigger = "trigger file"
 
 // Watch turns changes of files into what a Loop listens to. The kernel tells it, also of
 // directories that are removed and made again. Only whether one above them was renamed has to be
-// looked at, once a minute.
+// looked at, once a minute, or everything where it gives no watcher.
 type Watch struct {
 	// Dir is where files are published, and Names are theirs, none for
 	// any. Of anything else in Dir, only the link ..data of the symlink
@@ -268,45 +267,25 @@ type Watch struct {
 	// Trigger is the path of a file that asks for a renewal and is removed then; empty: none.
 	Trigger string
 
+	Watcher   *files.Watcher
 	Disturbed chan<- struct{} // has room for one
 	Requests  chan<- string   // has room for one
 	Log       *slog.Logger
 
-	recheck    time.Duration // 0: that of the Loop
+	recheck    time.Duration // 0: that of files.Follower
 	generation string        // the directory that ..data points to; empty: there is none
 }
 
 // dataLink is the link that the symlink layout swaps.
 const dataLink = "..data"
 
-// Run watches until ctx ends. It fails only at the start, when the kernel gives no watcher.
-func (w *Watch) Run(ctx context.Context) error {
-	complain := func(dir string, err error) { w.Log.Warn("watching files failed", "dir", dir, "error", err.Error()) }
+// Run watches until ctx ends.
+func (w *Watch) Run(ctx context.Context) {
 	f := &files.Follower{
-		Dirs: w.directories, Look: w.look, Moved: func() { w.takeTrigger(false) }, Quiet: settle,
-		Recheck: cmp.Or(w.recheck, recheck), Changed: func() { offer(w.Disturbed, struct{}{}) }, Failed: complain,
+		Watcher: w.Watcher, Dirs: w.directories, Look: w.look, Moved: func() { w.takeTrigger(false) }, Quiet: settle,
+		Recheck: w.recheck, Changed: func() { offer(w.Disturbed, struct{}{}) },
 	}
-	if err := f.Start(); err != nil {
-		return err
-	}
-	w.takeTrigger(false)
 	f.Run(ctx)
-	return nil
-}
-
-// poll looks from time to time until ctx ends, where the kernel gives no watcher: all containers of a user on one host
-// share fs.inotify.max_user_instances.
-func (w *Watch) poll(ctx context.Context) {
-	ticker := time.NewTicker(cmp.Or(w.recheck, recheck))
-	defer ticker.Stop()
-	for ctx.Err() == nil {
-		w.takeTrigger(false)
-		offer(w.Disturbed, struct{}{})
-		select {
-		case <-ctx.Done():
-		case <-ticker.C:
-		}
-	}
 }
 
 // offer does not wait: where something is waiting to be looked at already, it will be seen then.

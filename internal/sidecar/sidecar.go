@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/certfetcher/certfetcher/internal/enroll"
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/internal/metrics"
 	"github.com/certfetcher/certfetcher/internal/mtls"
 	"github.com/certfetcher/certfetcher/internal/notify"
@@ -82,6 +83,7 @@ type Sidecar struct {
 	requests   chan string // has room for one: more say nothing more
 	disturbed  chan struct{}
 	identity   func() *mtls.Identity
+	watcher    *files.Watcher
 	failing    atomic.Bool // the last attempt to renew failed
 	merged     atomic.Bool // truststores have changed at a start at which nothing was published
 	cleanup    *time.Timer // disturbs when something on the volume has to go; nil before the first publication
@@ -121,6 +123,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 		return err
 	}
 	s.renewOnHangup(ctx)
+	s.watcher = files.NewWatcher(ctx, s.Log)
 	s.followIdentity(ctx)
 	outcome, err := s.Certificates.Run(ctx)
 	if err != nil {
@@ -233,26 +236,23 @@ func (s *Sidecar) followIdentity(ctx context.Context) {
 		}
 	}
 	setIdentity(s.Identity.Certificate.Leaf)
-	replaced := func(next *mtls.Identity, err error) {
+	var looking atomic.Bool // for an attempt, which needs no other one after it
+	watcher := mtls.Watch(ctx, s.watcher, s.IdentityFiles, s.Identity, s.Log, func(next *mtls.Identity, err error) {
 		s.metrics.CountIdentityReload(err)
-		if err == nil {
-			setIdentity(next.Certificate.Leaf)
-			next.LogWarnings(s.Log)
+		if err != nil {
+			return
 		}
-	}
-	watcher, err := mtls.Watch(ctx, s.IdentityFiles, s.Identity, s.Log, func(next *mtls.Identity, err error) {
-		replaced(next, err)
-		if err == nil && s.failing.Load() {
+		setIdentity(next.Certificate.Leaf)
+		next.LogWarnings(s.Log)
+		if s.failing.Load() && !looking.Load() {
 			s.request("new mutual TLS identity") // it may be what was missing
 		}
 	})
-	if err != nil {
-		s.Log.Warn("the mutual TLS files cannot be watched, and are read before each request instead", "error",
-			err.Error())
-		s.identity = mtls.WithoutWatcher(s.IdentityFiles, s.Identity, s.Log, replaced)
-		return
+	s.identity = func() *mtls.Identity {
+		looking.Store(true)
+		defer looking.Store(false)
+		return watcher.Fresh()
 	}
-	s.identity = watcher.Current
 }
 
 // watchFiles has published files put back, and listens to the trigger file.
@@ -263,13 +263,7 @@ func (s *Sidecar) watchFiles(ctx context.Context, background *sync.WaitGroup, pa
 	}
 	watch := &Watch{
 		Dir: s.Dir, Names: names, Trigger: s.TriggerFile,
-		Disturbed: s.disturbed, Requests: s.requests, Log: s.Log,
+		Watcher: s.watcher, Disturbed: s.disturbed, Requests: s.requests, Log: s.Log,
 	}
-	background.Go(func() {
-		if err := watch.Run(ctx); err != nil {
-			s.Log.Warn("the published files and RENEW_TRIGGER_FILE are looked at once a minute, "+
-				"as the kernel gives no watcher", "error", err.Error())
-			watch.poll(ctx)
-		}
-	})
+	background.Go(func() { watch.Run(ctx) })
 }

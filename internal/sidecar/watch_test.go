@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/certfetcher/certfetcher/internal/files"
 )
 
 // patience bounds waits for what happens at once unless something is wrong.
@@ -25,10 +27,10 @@ type watched struct {
 
 func startWatch(t *testing.T, trigger string) *watched {
 	t.Helper()
-	return startWatching(t, trigger, (*Watch).Run)
+	return startWatching(t, trigger, files.NewWatcher(t.Context(), slog.Default()))
 }
 
-func startWatching(t *testing.T, trigger string, run func(*Watch, context.Context) error) *watched {
+func startWatching(t *testing.T, trigger string, by *files.Watcher) *watched {
 	t.Helper()
 	root := t.TempDir()
 	w := &watched{t: t, dir: filepath.Join(root, "volume"), disturbed: make(chan struct{}, 1),
@@ -40,14 +42,14 @@ func startWatching(t *testing.T, trigger string, run func(*Watch, context.Contex
 	}
 	watch := &Watch{
 		Dir: w.dir, Names: []string{"keystore.p12"}, Trigger: trigger, Disturbed: w.disturbed, Requests: w.requests,
-		Log: slog.New(slog.DiscardHandler), recheck: 50 * time.Millisecond,
+		Watcher: by, Log: slog.New(slog.DiscardHandler), recheck: 50 * time.Millisecond,
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- run(watch, ctx) }()
+	ended := make(chan struct{})
+	go func() { watch.Run(ctx); close(ended) }()
 	t.Cleanup(func() {
 		cancel()
-		assert.NoError(t, <-ended)
+		<-ended
 	})
 	w.awaitDisturbed() // at the start, so the watches stand
 	return w
@@ -78,7 +80,7 @@ func (w *watched) awaitRequest() {
 }
 
 func TestWatch_withoutWatcher_looksFromTimeToTime(t *testing.T) {
-	w := startWatching(t, "renew", func(w *Watch, ctx context.Context) error { w.poll(ctx); return nil })
+	w := startWatching(t, "renew", nil)
 	for range 2 {
 		w.awaitDisturbed()
 		require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(w.dir), "renew"), nil, 0o600))

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certfetcher/certfetcher/internal/files"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/golden"
 )
@@ -233,7 +234,7 @@ func TestRun_keyIsReplaced_tokensOfTheNewOneAreAcceptedSoon(t *testing.T) {
 func runInBackground(t *testing.T, v *Verifier) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); v.Run(ctx) }()
+	go func() { defer close(done); v.Run(ctx, files.NewWatcher(ctx, slog.Default())) }()
 	t.Cleanup(func() {
 		cancel()
 		select {
@@ -348,7 +349,7 @@ func TestRun_endsWhileTheIssuerIsSilent(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	v := c.verifier(t)
-	go func() { defer close(done); v.Run(ctx) }()
+	go func() { defer close(done); v.Run(ctx, files.NewWatcher(ctx, slog.Default())) }()
 	<-asked
 	cancel()
 	select {

@@ -165,9 +165,9 @@ func (v *Verifier) want(c Claims, now time.Time) time.Duration {
 // Run reads the keys again until ctx ends: the file when it changes; by discovery every five
 // minutes, and when a token is signed with a key that is not known, but not more often for that
 // than every ten seconds. An issuer that fails is asked again sooner. All outcomes are logged.
-func (v *Verifier) Run(ctx context.Context) {
+func (v *Verifier) Run(ctx context.Context, by *files.Watcher) {
 	if v.issuer == nil {
-		v.follow(ctx)
+		v.follow(ctx, by)
 		return
 	}
 	for {
@@ -215,21 +215,14 @@ func (v *Verifier) pause() time.Duration {
 const settle = 200 * time.Millisecond
 
 // follow reads the file whenever its content has changed.
-func (v *Verifier) follow(ctx context.Context) {
-	path, log := v.settings.JWKSPath, v.settings.Log
-	const unnoticed = "changes of the token issuer's keys are not noticed: reload with SIGHUP"
+func (v *Verifier) follow(ctx context.Context, by *files.Watcher) {
 	f := &files.Follower{
-		Dirs: func() []string { return files.DirsOf(path) }, Quiet: settle,
+		Watcher: by, Dirs: func() []string { return files.DirsOf(v.settings.JWKSPath) }, Quiet: settle,
 		Changed: func() {
 			if trigger, changed := v.hasFileChanged(); changed {
 				_ = v.reload(ctx, trigger) // logged there; the next change is the next attempt
 			}
 		},
-		Failed: func(dir string, err error) { log.Warn(unnoticed, "dir", dir, "error", err.Error()) },
-	}
-	if err := f.Start(); err != nil {
-		log.Error(unnoticed, "path", path, "error", err.Error())
-		return
 	}
 	f.Run(ctx)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -117,6 +118,19 @@ func TestSidecar_manyRenewals_leakNothing(t *testing.T) {
 	t.Logf("descriptors, goroutines, threads, KiB resident: before %v, after %v", before, after)
 	assert.Less(t, after[3], residentLimit)
 	assert.Zero(t, p.metric(`certfetcher_renewals_total{outcome="failed"}`))
+	p.End(t)
+}
+
+// A user has few of them on a host, in all containers together.
+func TestSidecar_oneInotifyInstance(t *testing.T) {
+	t.Parallel()
+	p := startResident(t, "RENEW_TRIGGER_FILE="+filepath.Join(t.TempDir(), "renew"))
+	p.renew(1)
+	instances := slices.DeleteFunc(p.files("fd/*"), func(name string) bool {
+		target, _ := os.Readlink(name) // one may be closed by now
+		return target != "anon_inode:inotify"
+	})
+	assert.Len(t, instances, 1)
 	p.End(t)
 }
 
