@@ -37,7 +37,7 @@ demo: build ## the main job for real, on loopback
 
 # The packages that take longest begin first, and more at a time than there are processors: they wait more than
 # they work. make lint has go vet, and binaries without tables for debuggers are linked sooner.
-LONG = ./test/sidecar ./test/e2e ./test/interop ./test/applications
+LONG = ./cmd/certservice ./test/sidecar ./test/e2e ./test/interop ./test/applications
 
 test: ## everything that can be tested on this machine, in about a minute
 	go test -count=1 -p 4 -parallel 8 -vet=off -ldflags='-s -w' $(LONG) ./...

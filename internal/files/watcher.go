@@ -18,6 +18,7 @@ import (
 // or where the kernel gives none, Followers look at the files from time to time.
 type Watcher struct {
 	log    *slog.Logger
+	life   context.Context   // it lasts as long
 	kernel *fsnotify.Watcher // nil: none
 	watch  func(path string) error
 
@@ -107,7 +108,7 @@ func NewWatcher(ctx context.Context, log *slog.Logger) *Watcher {
 }
 
 func newWatcher(ctx context.Context, log *slog.Logger, open func() (*fsnotify.Watcher, error)) *Watcher {
-	w := &Watcher{log: log, said: map[string]bool{}}
+	w := &Watcher{log: log, life: ctx, said: map[string]bool{}}
 	kernel, err := open()
 	if err != nil {
 		log.Warn(Unwatched, "error", err.Error())
@@ -184,7 +185,7 @@ func (w *Watcher) add(f *Follower, dir string) error {
 		return err
 	}
 	err = w.watch(w.join(interest{f, filepath.Clean(dir)}, info))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fsnotify.ErrClosed) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && w.life.Err() == nil { // or the file descriptor is closed
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.complain(dir, err)

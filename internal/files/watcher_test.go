@@ -97,8 +97,10 @@ func TestWatcher_anotherDirectoryInItsPlace_isToldToAll(t *testing.T) {
 	byLink, _ := told(t, w, link)
 	byDir, _ := told(t, w, dir)
 	for i := range 20 {
+		next := filepath.Join(top, "next") // complete, as nobody looks below it while it is made
+		require.NoError(t, os.MkdirAll(filepath.Join(next, "dir"), 0o700))
 		require.NoError(t, os.Rename(filepath.Join(top, "above"), filepath.Join(top, fmt.Sprint("before", i))))
-		require.NoError(t, os.MkdirAll(dir, 0o700))
+		require.NoError(t, os.Rename(next, filepath.Join(top, "above")))
 		// Nothing is told of what happens before the change is seen.
 		until := time.Now().Add(20 * time.Second)
 		for seen := map[string]bool{}; len(seen) < 2; {
