@@ -97,18 +97,21 @@ func (v *Volume) tryFiles(d disk) error {
 	}
 	// Not every file system has links: SMB and some FUSE
 	// ones have none. Each takes an inode as files do.
-	if err := stage.ReplaceLink("trial", dataTemporary, linkTemporary); err != nil {
-		return v.wanting(err, len(files)+1, total)
-	}
-	var links []string
+	links := []string{dataTemporary}
 	for _, f := range filesOf(v.cfg.Types) {
 		if !d.linksTo(f.Name, throughData+f.Name) {
 			links = append(links, linkTemporary+f.Name)
 		}
 	}
-	for _, name := range links {
-		if err := stage.MakeLink("trial", name); err != nil {
-			return v.wanting(err, len(files)+1+len(links), total)
+	for i, name := range links {
+		var err error
+		if i == 0 {
+			err = stage.ReplaceLink("trial", name, linkTemporary)
+		} else { // what one rename tells, the others would tell again
+			err = stage.MakeLink("trial", name)
+		}
+		if err != nil {
+			return v.wanting(err, len(files)+len(links), total)
 		}
 	}
 	return nil

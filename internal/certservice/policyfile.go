@@ -82,13 +82,11 @@ func (f *PolicyFile) Reload(trigger string) error {
 
 // Watch reloads whenever the content of the file changes, until ctx ends.
 func (f *PolicyFile) Watch(ctx context.Context, by *files.Watcher) {
-	dirs := func() []string { return files.DirsOf(f.path) }
-	follower := files.Follower{Watcher: by, Dirs: dirs, Quiet: settle, Changed: func() {
+	followFiles(ctx, by, func() []string { return files.DirsOf(f.path) }, func() {
 		if f.hasChanged() {
 			_ = f.Reload("file changed") // logged there; the next change is the next attempt
 		}
-	}}
-	follower.Run(ctx)
+	})
 }
 
 // hasChanged compares content and not times, so that replacing the link of an unchanged ConfigMap

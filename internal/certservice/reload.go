@@ -174,12 +174,16 @@ const settle = 200 * time.Millisecond
 // Watch reloads whenever the content of the file or of a
 // file that it names changes, until ctx ends.
 func (c *Configuration) Watch(ctx context.Context, by *files.Watcher) {
-	f := files.Follower{Watcher: by, Dirs: c.directories, Quiet: settle, Changed: func() {
+	followFiles(ctx, by, c.directories, func() {
 		if c.haveFilesChanged() {
 			_ = c.Reload("file changed") // logged there; the next change is the next attempt
 		}
-	}}
-	f.Run(ctx)
+	})
+}
+
+// followFiles calls changed when files in the directories may have changed, until ctx ends.
+func followFiles(ctx context.Context, by *files.Watcher, dirs func() []string, changed func()) {
+	(&files.Follower{Watcher: by, Dirs: dirs, Quiet: settle, Changed: changed}).Run(ctx)
 }
 
 // directories are those of all files read, which change with cmpServers.json.

@@ -306,10 +306,7 @@ func (r *crlReading) take(der []byte, file *crlFile) error {
 // end, until ctx ends.
 func (r *Revocations) Watch(ctx context.Context, by *files.Watcher) {
 	go r.warnInTime(ctx)
-	f := files.Follower{Watcher: by, Dirs: r.directories, Quiet: settle, Changed: func() {
-		r.reload("file changed", true)
-	}}
-	f.Run(ctx)
+	followFiles(ctx, by, r.directories, func() { r.reload("file changed", true) })
 }
 
 func (r *Revocations) warnInTime(ctx context.Context) {
