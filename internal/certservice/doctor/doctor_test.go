@@ -219,6 +219,8 @@ func (d *deployment) follow(verb, rest string) {
 		d.tls.Change = nil
 	case "file":
 		d.write(first, []byte(fixture.Must(strconv.Unquote(`"`+second+`"`))))
+	case "large": // by one byte too large
+		d.write(first, bytes.Repeat([]byte("#"), certservice.MaxConfigBytes+1))
 	case "issuer": // of tokens, whose keys are in a file, or which serves them
 		issuer := fixture.NewIssuer("https://issuer.test", "ES256")
 		d.Credentials = certservice.TokenCredential
