@@ -125,7 +125,7 @@ func ofRuns(what string, sizes []int, rounds int, command func(n int) *exec.Cmd)
 	for range rounds {
 		for i, n := range sizes {
 			once, _ := run(command(n))
-			all[i] = append(all[i], milliseconds(once.wall))
+			all[i] = append(all[i], report.Milliseconds(once.wall))
 		}
 	}
 	took, memory = growth{what: what, sizes: sizes}, growth{what: "memory: " + what, sizes: sizes}

@@ -17,9 +17,8 @@ const manyAtOnce = 32 // connections
 // load measures certservice with devca behind it, over mutual TLS on connections that are kept. The process that makes
 // the load runs on the same processors.
 func (b *bench) load() {
-	_, loader := b.profiled()
-	limits := []string{"MAX_IN_FLIGHT=512", "MAX_IN_FLIGHT_PER_CLIENT=512"} // there is one client
-	s := fixture.Must(fixture.StartStack("bin", b.dir, limits...))
+	_, loader := profiled()
+	s := fixture.Must(profile.StartStack("bin", "bin", b.dir))
 	b.atEnd(s.Stop)
 	var rows [][]string
 	for _, o := range []profile.Options{
@@ -40,34 +39,27 @@ func (b *bench) load() {
 		"processor of certservice, each"}, rows)
 	enrolments := either(b, 1000, 50_000)
 	before := residentMemory(s)
-	enrol(s, "ECDSA-P256", manyAtOnce, func(started int) bool { return started <= enrolments })
+	var started atomic.Int64
+	enrol(s, chaos.Kept(s.Dir, manyAtOnce), http.StatusOK, func() bool { return started.Add(1) <= int64(enrolments) })
 	text += fmt.Sprintf("\nResident memory of certservice, devca: %s, and after another %s enrolments %s.\n", before,
 		report.Thousands(enrolments), residentMemory(s))
 	b.write("load", text)
 }
 
-// enrol sends a request on so many connections at once, for as long as more says so.
-func enrol(s *fixture.Stack, key string, connections int, more func(started int) bool) *chaos.Latencies {
-	request := chaos.Enrolment(s.URL+fixture.CAName, key)
-	client := keptConnections(s, connections)
-	defer client.CloseIdleConnections()
-	var started atomic.Int64
+// enrol sends a request on many connections at once, for as long as more says so. All answers have the status; it
+// returns their number.
+func enrol(s *fixture.Stack, client *http.Client, status int, more func() bool) int {
+	request := chaos.Enrolment(s.URL+fixture.CAName, "ECDSA-P256")
 	seen := &chaos.Latencies{}
-	chaos.Together(connections, connections, func(int) {
-		for more(int(started.Add(1))) {
-			seen.Measure(func() error { return chaos.Ask(client, request, http.StatusOK) })
+	chaos.Together(manyAtOnce, manyAtOnce, func(int) {
+		for more() {
+			seen.Measure(func() error { return chaos.Ask(client, request, status) })
 		}
 	})
 	if len(seen.Failures) > 0 {
 		panic(seen.Failures[0])
 	}
-	return seen
-}
-
-// keptConnections is a client of certservice.
-func keptConnections(s *fixture.Stack, connections int) *http.Client {
-	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: connections,
-		TLSClientConfig: chaos.Identity(s.Dir)}}
+	return len(seen.Took)
 }
 
 // residentMemory is how much memory the two servers hold.

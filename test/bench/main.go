@@ -27,22 +27,15 @@ const document = "docs/performance.md"
 
 var program string // a certfetcher that make build has built
 
-// installed copies a program, as an image or a package does: what a linker wrote is mapped by the kernel page by page,
-// which takes a millisecond of a run. The copies stay in bin/bench, on the disk.
-var installed = func() func(path string) string {
-	copies := map[string]string{}
-	return func(path string) string {
-		if copies[path] == "" {
-			dir := filepath.Join("bin", "bench", fmt.Sprint(len(copies)))
-			fixture.Must(0, os.MkdirAll(dir, 0o755))
-			at := filepath.Join(dir, filepath.Base(path))
-			_ = os.Remove(at)
-			fixture.Must(0, os.WriteFile(at, fixture.Must(os.ReadFile(path)), 0o755))
-			copies[path] = at
-		}
-		return copies[path]
-	}
-}()
+// install copies a certfetcher, as an image or a package does: the kernel maps what a linker wrote page by page, which
+// takes a millisecond of a run. The copy stays in bin/bench, on the disk.
+func install(from, version string) string {
+	at := filepath.Join("bin", "bench", version, "certfetcher")
+	fixture.Must(0, os.MkdirAll(filepath.Dir(at), 0o755))
+	_ = os.Remove(at)
+	fixture.Must(0, os.WriteFile(at, fixture.Must(os.ReadFile(from)), 0o755))
+	return at
+}
 
 // parts are what can be measured alone, in the order of docs/performance.md.
 var parts = []struct {
@@ -77,7 +70,7 @@ type bench struct {
 
 func main() {
 	fixture.UseMemory() // as an emptyDir for keys: so that the figures are not those of this machine's disk
-	program = installed("bin/certfetcher")
+	program = install("bin/certfetcher", "now")
 	b := &bench{short: os.Getenv("BENCH") == "short"}
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)

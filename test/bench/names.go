@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/bench/report"
 	"github.com/certfetcher/certfetcher/test/fixture"
 	"github.com/certfetcher/certfetcher/test/service"
 )
@@ -22,7 +23,7 @@ func (b *bench) names() {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				begin := time.Now()
 				next.ServeHTTP(w, r)
-				parts[now] = append(parts[now], milliseconds(time.Since(begin)-answers.took))
+				parts[now] = append(parts[now], report.Milliseconds(time.Since(begin)-answers.took))
 			})
 		}}))
 	b.atEnd(s.Stop)

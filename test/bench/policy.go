@@ -5,9 +5,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/bench/profile"
 	"github.com/certfetcher/certfetcher/test/bench/report"
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
@@ -31,12 +33,14 @@ func (b *bench) policies() {
 		for i, policy := range policies {
 			services[i] = b.startWith(entry, fmt.Sprint(what, i), policy)
 			defer services[i].CertService.Stop()
-			clients[i] = keptConnections(services[i], manyAtOnce)
+			clients[i] = chaos.Kept(services[i].Dir, manyAtOnce)
 		}
 		turns := either(b, 2, 24)
 		var answers [2]float64
 		for i := range 2 * turns {
-			answers[i%2] += float64(answersIn(services[i%2], clients[i%2], slice, statuses[i%2]))
+			begin := time.Now()
+			answers[i%2] += float64(enrol(services[i%2], clients[i%2], statuses[i%2],
+				func() bool { return time.Since(begin) < slice }))
 		}
 		for i := range answers {
 			answers[i] /= slice.Seconds() * float64(turns)
@@ -58,28 +62,13 @@ func (b *bench) policies() {
 // startWith starts a certservice with a policy; "": without one.
 func (b *bench) startWith(entry map[string]any, name, policy string) *fixture.Stack {
 	at := b.newDir(name)
-	environment := []string{"MAX_IN_FLIGHT=512", "MAX_IN_FLIGHT_PER_CLIENT=512"}
+	environment := slices.Clone(profile.Limits)
 	if policy != "" {
 		path := filepath.Join(at, "policy.yaml")
 		fixture.Must(0, os.WriteFile(path, []byte(policy), 0o600))
 		environment = append(environment, "POLICY_PATH="+path)
 	}
 	return fixture.Must(fixture.StartCertService("bin", at, entry, environment...))
-}
-
-// answersIn counts the answers in a time.
-func answersIn(s *fixture.Stack, client *http.Client, within time.Duration, status int) int {
-	request := chaos.Enrolment(s.URL+fixture.CAName, "ECDSA-P256")
-	begin, seen := time.Now(), &chaos.Latencies{}
-	chaos.Together(manyAtOnce, manyAtOnce, func(int) {
-		for time.Since(begin) < within {
-			seen.Measure(func() error { return chaos.Ask(client, request, status) })
-		}
-	})
-	if len(seen.Failures) > 0 {
-		panic(seen.Failures[0])
-	}
-	return len(seen.Took)
 }
 
 func oneRule(client, host string) string {

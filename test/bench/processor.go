@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/certfetcher/certfetcher/test/bench/profile"
@@ -10,16 +11,16 @@ import (
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
-// profiled builds what package profile measures, once.
-func (b *bench) profiled() (bin, loader string) {
+// profiled builds what package profile measures.
+var profiled = sync.OnceValues(func() (bin, loader string) {
 	bin = filepath.Join("bin", "profile")
 	fixture.Must(0, profile.Build(".", bin))
 	return bin, fixture.Must(profile.BuildLoad(".", bin))
-}
+})
 
 // processor tells what certservice spends processor time on at saturation, by the kind of the leaf's key.
 func (b *bench) processor() {
-	bin, loader := b.profiled()
+	bin, loader := profiled()
 	head := []string{"of an enrolment"}
 	rows := [][]string{{"processor"}, {"allocations"}, {"allocated"}}
 	for _, kind := range profile.Kinds {
@@ -48,7 +49,7 @@ func (b *bench) processor() {
 
 // sessions tells what a resumed TLS session saves certservice.
 func (b *bench) sessions() {
-	bin, loader := b.profiled()
+	bin, loader := profiled()
 	var rows [][]string
 	for _, key := range either(b, []string{"P-256"}, []string{"P-256", "RSA-2048"}) {
 		for _, resume := range []bool{false, true} {

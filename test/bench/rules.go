@@ -38,7 +38,7 @@ func (b *bench) rules() {
 		for _, g := range []*growth{&read, &memory, &allowed, &refusal} {
 			g.sizes = append(g.sizes, n)
 		}
-		read.costs = append(read.costs, milliseconds(slices.Min(took)))
+		read.costs = append(read.costs, report.Milliseconds(slices.Min(took)))
 		bytes := heap(func() any { return fixture.Must(policy.Parse(text)) })
 		memory.costs = append(memory.costs, float64(bytes)/(1<<10))
 		allowed.costs = append(allowed.costs, b.decide(p, client, "app.example.org", true))

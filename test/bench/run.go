@@ -159,9 +159,7 @@ func median[T time.Duration | int64 | float64](values []T) T {
 	return slices.Sorted(slices.Values(values))[len(values)/2]
 }
 
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-func inMilliseconds(d time.Duration) string { return fmt.Sprintf("%.1f ms", milliseconds(d)) }
+func inMilliseconds(d time.Duration) string { return fmt.Sprintf("%.1f ms", report.Milliseconds(d)) }
 
 // installed says whether the programs are there. CI must not pass without them.
 func (b *bench) installed(programs ...string) bool {

@@ -96,12 +96,12 @@ func (b *bench) idle() {
 		h.have(n)
 		used := make([]time.Duration, n)
 		for i, p := range h.all {
-			used[i] = -processorTime(p.Process.Pid)
+			used[i] = -timeOnProcessor(p.Process.Pid)
 		}
 		time.Sleep(interval)
 		sum := time.Duration(0)
 		for i, p := range h.all {
-			used[i] += processorTime(p.Process.Pid)
+			used[i] += timeOnProcessor(p.Process.Pid)
 			sum += used[i]
 		}
 		h.stop()
@@ -127,8 +127,9 @@ func awaitIdle(p *fixture.Process) {
 	}
 }
 
-// processorTime is for how long a process has had a processor.
-func processorTime(pid int) (sum time.Duration) {
+// timeOnProcessor is for how long the threads that a process has now have had a processor: to the nanosecond, where
+// chaos.ProcessorTime has steps of 10 ms.
+func timeOnProcessor(pid int) (sum time.Duration) {
 	for _, task := range fixture.Must(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))) {
 		nanoseconds, _, _ := strings.Cut(string(fixture.Must(os.ReadFile(task))), " ")
 		sum += time.Duration(fixture.Must(strconv.Atoi(nanoseconds)))

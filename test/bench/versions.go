@@ -17,8 +17,8 @@ import (
 
 const rounds = 5 // in which two versions take turns
 
-// version is a build of the programs.
-type version struct{ name, bin string }
+// version is a build of the programs, in bin, with a copy of certfetcher.
+type version struct{ name, bin, certfetcher string }
 
 // versions compares the programs with those of BENCH_OLD, a commit, in turn: what else the machine does changes from
 // minute to minute.
@@ -28,24 +28,14 @@ func (b *bench) versions() {
 		fmt.Println("BENCH_OLD names no commit to compare with")
 		return
 	}
-	both := []version{{old, b.buildOf(old)}, {"this one", "bin"}}
-	b.write("versions", b.runsOf(both)+"\n"+b.loadsOf(both))
-}
-
-// buildOf builds the programs of a commit of this repository.
-func (b *bench) buildOf(commit string) string {
 	source := b.newDir("source")
-	archive := filepath.Join(b.dir, "source.tar")
-	for _, command := range []*exec.Cmd{
-		exec.Command("git", "archive", "--output", archive, commit),
-		exec.Command("tar", "-xf", archive, "-C", source),
-		exec.Command("make", "-C", source, "build", "VERSION="+commit),
-	} {
-		if text, err := command.CombinedOutput(); err != nil {
-			panic(fmt.Sprintf("%s: %v\n%s", command, err, text))
-		}
+	fixture.Must(0, fixture.Source(old, source))
+	if text, err := exec.Command("make", "-C", source, "build", "VERSION="+old).CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("building %s: %v\n%s", old, err, text))
 	}
-	return filepath.Join(source, "bin")
+	bin := filepath.Join(source, "bin")
+	both := []version{{old, bin, install(filepath.Join(bin, "certfetcher"), "old")}, {"this one", "bin", program}}
+	b.write("versions", b.runsOf(both)+"\n"+b.loadsOf(both))
 }
 
 // runsOf has the versions of certfetcher take turns at each job.
@@ -59,7 +49,7 @@ func (b *bench) runsOf(versions []version) string {
 			for range 40 {
 				for i, v := range versions {
 					command := j.fetch(s, b.newName("volume"))
-					command.Path = installed(filepath.Join(v.bin, "certfetcher"))
+					command.Path = v.certfetcher
 					one, log := run(command)
 					one.beyond = one.wall - keyGeneration(log)
 					if len(of[i]) == round {
@@ -74,11 +64,11 @@ func (b *bench) runsOf(versions []version) string {
 			spread := func(what func(once) time.Duration) string {
 				medians := fixture.Each(of[i], func(s seen) time.Duration { return s.median(what) })
 				slices.Sort(medians)
-				return fmt.Sprintf("%s (%.1f to %.1f)", inMilliseconds(median(medians)), milliseconds(medians[0]),
-					milliseconds(medians[rounds-1]))
+				return fmt.Sprintf("%s (%.1f to %.1f)", inMilliseconds(median(medians)),
+					report.Milliseconds(medians[0]), report.Milliseconds(medians[rounds-1]))
 			}
 			command := j.fetch(s, b.newName("volume"))
-			command.Path = installed(filepath.Join(v.bin, "certfetcher"))
+			command.Path = v.certfetcher
 			all := slices.Concat(of[i]...)
 			rows = append(rows, []string{name, v.name, spread(beyond), spread(processor),
 				fmt.Sprintf("%.1f MiB", float64(peak(command).kib)/1024),
@@ -92,7 +82,7 @@ func (b *bench) runsOf(versions []version) string {
 
 // loadsOf has the versions of certservice take turns under load, with the same devca behind them.
 func (b *bench) loadsOf(versions []version) string {
-	_, loader := b.profiled()
+	_, loader := profiled()
 	var options []profile.Options
 	for _, connections := range []int{manyAtOnce, 256} {
 		options = append(options, profile.Options{Key: "ECDSA-P256", Connections: connections, For: 5 * time.Second})
@@ -105,8 +95,8 @@ func (b *bench) loadsOf(versions []version) string {
 			return fmt.Sprintf("%.0f (%.0f to %.0f)", values[rounds/2], values[0], values[rounds-1])
 		}
 		rows = append(rows, []string{fmt.Sprint(c.Connections), versions[slices.Index(bins, c.Program)].name,
-			spread(profile.Load.Rate), spread(func(l profile.Load) float64 { return milliseconds(l.P50) }),
-			spread(func(l profile.Load) float64 { return milliseconds(l.P99) }),
+			spread(profile.Load.Rate), spread(func(l profile.Load) float64 { return report.Milliseconds(l.P50) }),
+			spread(func(l profile.Load) float64 { return report.Milliseconds(l.P99) }),
 			spread(func(l profile.Load) float64 { return float64(l.CPUEach().Microseconds()) }),
 			fmt.Sprintf("%.0f MiB", float64(c.Loads[rounds-1].Resident)/1024)})
 	}

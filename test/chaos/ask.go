@@ -21,6 +21,12 @@ func Enrolment(url, algorithm string) *http.Request {
 	return request
 }
 
+// Kept is a client with an identity that fixture.WriteIdentity wrote to dir, which keeps so many connections.
+func Kept(dir string, connections int) *http.Client {
+	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: connections,
+		TLSClientConfig: Identity(dir)}}
+}
+
 // Ask sends a request, whose answer should have the status.
 func Ask(client *http.Client, request *http.Request, status int) error {
 	response, err := client.Do(request)

@@ -1,11 +1,6 @@
 package profile
 
-import (
-	"fmt"
-	"io"
-	"os"
-	"slices"
-)
+import "os"
 
 // Compared are the loads of one program, a load for each round.
 type Compared struct {
@@ -47,26 +42,4 @@ func measureOnce(loader, devca string, c *Compared) (l Load, err error) {
 	}
 	defer s.Stop()
 	return Measured(loader, s, c.Options)
-}
-
-// WriteCompared prints a row for each, with medians over the rounds, and from the least to the most.
-func WriteCompared(w io.Writer, all []Compared) {
-	fmt.Fprintf(w, "%-14s %-11s %11s %22s %26s %26s %20s %8s\n", "program", "keys", "connections", "enrolments/s",
-		"p50 ms", "p99 ms", "µs of CPU each", "MiB")
-	for _, c := range all {
-		spread := func(of func(Load) float64, form string) string {
-			var values []float64
-			for _, l := range c.Loads {
-				values = append(values, of(l))
-			}
-			slices.Sort(values)
-			return fmt.Sprintf(form+" ("+form+"-"+form+")", values[len(values)/2], values[0], values[len(values)-1])
-		}
-		fmt.Fprintf(w, "%-14s %-11s %11d %22s %26s %26s %20s %8.0f\n", c.Program, c.Key, c.Connections,
-			spread(Load.Rate, "%.0f"),
-			spread(func(l Load) float64 { return milliseconds(l.P50) }, "%.1f"),
-			spread(func(l Load) float64 { return milliseconds(l.P99) }, "%.1f"),
-			spread(func(l Load) float64 { return float64(l.CPUEach().Microseconds()) }, "%.0f"),
-			float64(c.Loads[len(c.Loads)-1].Resident)/1024)
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
 
@@ -27,11 +28,6 @@ func (h Handshakes) Rate() float64 { return float64(h.Connections) / max(h.Took.
 // CPUEach is the processor time of certservice for one connection with its request.
 func (h Handshakes) CPUEach() time.Duration { return h.CPU / time.Duration(max(1, h.Connections)) }
 
-func (h Handshakes) String() string {
-	return fmt.Sprintf("%.0f connections/s, certservice %d µs each; %d %% resumed", h.Rate(),
-		h.CPUEach().Microseconds(), 100*h.Resumed/max(1, h.Connections))
-}
-
 // MeasureHandshakes has clients connect by mutual TLS, 16 at a time, each client for one request a connection, with or
 // without a session to resume. The identities of both sides are of the kind of key, P-256 or RSA-2048, with
 // certificates of CAs with P-256.
@@ -46,10 +42,7 @@ func MeasureHandshakes(bin, loader, dir, key string, resume bool, during time.Du
 	}
 	defer s.CertService.Stop()
 	pid := s.CertService.Process.Pid
-	before, err := processorTime(pid)
-	if err != nil {
-		return h, err
-	}
+	before := chaos.ProcessorTime(pid)
 	printed, err := exec.Command(loader, "handshakes", "https://"+s.CertService.Address()+"/ready", s.Dir,
 		strconv.FormatBool(resume), during.String()).Output()
 	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
@@ -58,11 +51,8 @@ func MeasureHandshakes(bin, loader, dir, key string, resume bool, during time.Du
 	if err != nil {
 		return h, err
 	}
-	after, err := processorTime(pid)
-	if err == nil {
-		err = json.Unmarshal(printed, &h)
-	}
-	h.CPU = after - before
+	err = json.Unmarshal(printed, &h)
+	h.CPU = chaos.ProcessorTime(pid) - before
 	return h, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/certfetcher/certfetcher/test/bench/report"
 	"github.com/certfetcher/certfetcher/test/chaos"
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
@@ -39,11 +40,9 @@ func (l Load) CPUEach() time.Duration { return l.CPU / time.Duration(max(1, l.En
 
 func (l Load) String() string {
 	return fmt.Sprintf("%.0f/s, p50 %.1f ms, p99 %.1f ms, longest %.1f ms, certservice %d µs and %.1f MiB", l.Rate(),
-		milliseconds(l.P50), milliseconds(l.P99), milliseconds(l.Max), l.CPUEach().Microseconds(),
+		report.Milliseconds(l.P50), report.Milliseconds(l.P99), report.Milliseconds(l.Max), l.CPUEach().Microseconds(),
 		float64(l.Resident)/1024)
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // Running is a process that is ready to make a load.
 type Running struct {
@@ -80,16 +79,12 @@ func Begin(loader string, s *fixture.Stack, o Options) (*Running, error) {
 // Go makes the load and returns what was found. One failed request is an error.
 func (r *Running) Go() (l Load, err error) {
 	pid := r.stack.CertService.Process.Pid
-	before, err := processorTime(pid)
-	if err == nil {
-		err = r.in.Close()
-	}
-	if err != nil {
+	before := chaos.ProcessorTime(pid)
+	if err := r.in.Close(); err != nil {
 		return l, err
 	}
 	err = json.NewDecoder(r.out).Decode(&l)
-	after, _ := processorTime(pid)
-	l.CPU, l.Resident = after-before, chaos.Memory(pid, "VmRSS")
+	l.CPU, l.Resident = chaos.ProcessorTime(pid)-before, chaos.Memory(pid, "VmRSS")
 	if ended := r.command.Wait(); ended != nil {
 		return l, fmt.Errorf("the load has failed: %w: %s", ended, r.errors)
 	}

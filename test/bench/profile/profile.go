@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
@@ -139,15 +140,16 @@ func (r Result) Write(w io.Writer) error {
 	return err
 }
 
-// StartStack starts devca and certservice, with limits beyond those of a single client. The additional environment goes
-// to both.
+// Limits are variables of certservice: one client makes the load, and may have all of it.
+var Limits = []string{"MAX_IN_FLIGHT=512", "MAX_IN_FLIGHT_PER_CLIENT=512"}
+
+// StartStack starts devca, and certservice with Limits. The additional environment goes to certservice.
 func StartStack(certservice, devca, dir string, environment ...string) (*fixture.Stack, error) {
-	environment = append([]string{"MAX_IN_FLIGHT=512", "MAX_IN_FLIGHT_PER_CLIENT=512"}, environment...)
 	authority, entry, err := fixture.StartDevCA(devca, dir)
 	if err != nil {
 		return nil, err
 	}
-	s, err := fixture.StartCertService(certservice, dir, entry, environment...)
+	s, err := fixture.StartCertService(certservice, dir, entry, slices.Concat(Limits, environment)...)
 	if err != nil {
 		authority.Stop()
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/certfetcher/certfetcher/test/fixture"
 )
@@ -33,6 +34,9 @@ func Table(head []string, rows [][]string) string {
 
 // Row is a row of a table in Markdown.
 func Row(cells []string) string { return "| " + strings.Join(cells, " | ") + " |\n" }
+
+// Milliseconds is a time in them, to the microsecond.
+func Milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // Thousands is a number below a million with a comma where readers want one.
 func Thousands(n int) string {

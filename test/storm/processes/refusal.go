@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/certfetcher/certfetcher/test/chaos"
@@ -29,21 +25,9 @@ func refusal(bin string) time.Duration {
 	defer cancel()
 	go func() { _, _ = client.Do(request.Clone(ctx)) }() // has the only slot until it is cancelled
 	time.Sleep(time.Second)
-	before := processorTime(stack.CertService.Process.Pid)
+	before := chaos.ProcessorTime(stack.CertService.Process.Pid)
 	chaos.Together(refusals, atOnce, func(int) {
 		fixture.Must(0, chaos.Ask(client, request, http.StatusServiceUnavailable))
 	})
-	return (processorTime(stack.CertService.Process.Pid) - before) / refusals
-}
-
-// processorTime is what a process has used, on Linux, which counts in hundredths of a second.
-func processorTime(pid int) (used time.Duration) {
-	text := string(fixture.Must(os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "stat"))))
-	_, text, _ = strings.Cut(text, ") ")
-	const user, system = 11, 12
-	for _, i := range []int{user, system} {
-		ticks := fixture.Must(strconv.Atoi(strings.Fields(text)[i]))
-		used += time.Duration(ticks) * 10 * time.Millisecond
-	}
-	return used
+	return (chaos.ProcessorTime(stack.CertService.Process.Pid) - before) / refusals
 }

@@ -37,8 +37,7 @@ func main() {
 	connections := fixture.Must(strconv.Atoi(os.Args[4]))
 	during := fixture.Must(time.ParseDuration(os.Args[5]))
 	request := chaos.Enrolment(url, key)
-	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
-		MaxIdleConnsPerHost: connections, TLSClientConfig: chaos.Identity(dir)}}
+	client := chaos.Kept(dir, connections)
 	enrol := func(during time.Duration) (*chaos.Latencies, time.Duration) {
 		begin, seen := time.Now(), &chaos.Latencies{}
 		chaos.Together(connections, connections, func(int) {
